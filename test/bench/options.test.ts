@@ -19,7 +19,7 @@ test.each([
   ["pikup", /no scenario is called 'pikup'; there are pickup, throughput/],
   ["--seed x", /whole number/],
   ["--chek", /unknown option.*did you mean --check/is],
-])("npm run bench -- %s is a mistake, and says which", (args, message) => {
+])("npm run bench -- %s is rejected with the reason", (args, message) => {
   expect(parseArguments(words(args), KNOWN)).toMatchObject({
     kind: "mistake",
     message: expect.stringMatching(message),

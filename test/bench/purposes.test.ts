@@ -11,7 +11,7 @@ function entry(request: string, name: string, code = 200): AuditEntry {
 
 const said = (entries: AuditEntry[]) => purposesOf(entries).map(({ request, what, count }) => [request, what, count]);
 
-test("requests for a Pod are told apart by whether its claim is settled", () => {
+test("the purpose of a request for a Pod depends on whether its claim is settled", () => {
   const requests = [
     "create secrets",
     "get pods",
@@ -32,11 +32,11 @@ test("requests for a Pod are told apart by whether its claim is settled", () => 
   ]);
 });
 
-test("a Pod whose claim was settled before the log begins is one that is over", () => {
+test("a Pod whose claim was settled before the log begins counts as ended", () => {
   expect(said([entry("delete pods", "earlier")])).toEqual([["delete pods", "the Pod goes", 1]]);
 });
 
-test("the most frequent come first, and what was refused is apart", () => {
+test("the most frequent requests come first, and rejected requests are counted separately", () => {
   const status = "patch environments/status";
   expect(said([entry("list nodes", ""), entry(status, "a"), entry(status, "b"), entry(status, "a", 409)])).toEqual([
     [status, "counts, at most every 5 s", 2],

@@ -20,7 +20,7 @@ const idSchema = z.looseObject({ id: z.string() });
 const call = (rig: Rig, method: string, path: string, body?: unknown) => admin(rig.simulator.url, method, path, body);
 
 describe("the admin API", () => {
-  test("makes environments, queues items, and shows what became of them, without credentials", async () => {
+  test("creates environments, queues items, and shows their state without credentials", async () => {
     await using rig = await startRig();
     const made = await call(rig, "POST", "environments", { id: "env_mine", key: "sk-ant-oat01-mine" });
     expect(made).toEqual({ status: 201, body: { id: "env_mine", key: "sk-ant-oat01-mine" } });
@@ -38,7 +38,7 @@ describe("the admin API", () => {
     expect(JSON.stringify(state.body)).not.toContain("sk-ant-");
   });
 
-  test("rotates keys, stops items and revokes tokens", async () => {
+  test("rotates keys, stops items, and revokes tokens", async () => {
     await using rig = await startRig();
     rig.simulator.enqueue(rig.environmentId);
     const work = await rig.client.take();
@@ -51,7 +51,7 @@ describe("the admin API", () => {
     expect(rig.simulator.item(work.id)).toMatchObject({ state: "stopped", stoppedBy: { as: "admin" } });
   });
 
-  test("claims an item for a worker that is tried by hand", async () => {
+  test("claims an item so that you can try a worker by hand", async () => {
     await using rig = await startRig();
     expect((await call(rig, "POST", `environments/${rig.environmentId}/claim`)).status).toBe(204);
     const [first, second] = [0, 1].map(() => rig.simulator.enqueue(rig.environmentId));
@@ -83,7 +83,7 @@ describe("the admin API", () => {
     expect((await call(rig, "DELETE", `arrivals/${id}`)).status).toBe(404);
   });
 
-  test("speaks for the user of a session", async () => {
+  test("acts as the user of a session", async () => {
     await using rig = await startRig();
     const turns = [{ tools: [{ ask: true }] }];
     const { sessionId = "" } = rig.simulator.enqueue(rig.environmentId, { script: { turns } });
@@ -99,7 +99,7 @@ describe("the admin API", () => {
     expect((await call(rig, "GET", "sessions")).body).toMatchObject([{ status: "terminated", deleted: true }]);
   });
 
-  test("puts faults on and takes them off", async () => {
+  test("injects and removes faults", async () => {
     await using rig = await startRig();
     const put = await call(rig, "POST", "faults", { kind: "status", status: 500, call: "stats" });
     expect(put.status).toBe(201);
@@ -111,7 +111,7 @@ describe("the admin API", () => {
     expect((await call(rig, "POST", "faults", { kind: "novelty" })).status).toBe(400);
   });
 
-  test("turns switches and the clock", async () => {
+  test("changes switches and the clock", async () => {
     await using rig = await startRig();
     expect((await call(rig, "PATCH", "switches", { lapse: "stop" })).body).toMatchObject({ lapse: "stop" });
     expect((await call(rig, "GET", "switches")).body).toEqual(rig.simulator.switches);
@@ -124,7 +124,7 @@ describe("the admin API", () => {
     expect(rig.simulator.clock.now() - before).toBeCloseTo(60_000, 0);
   });
 
-  test("shows violations, and clears them", async () => {
+  test("lists and clears violations", async () => {
     await using rig = await startRig();
     await rig.client.pollRaw({ block_ms: 0 });
     expect((await call(rig, "GET", "violations")).body).toMatchObject({ violations: [{ kind: "invalid-poll" }] });
@@ -133,7 +133,7 @@ describe("the admin API", () => {
     expect((await call(rig, "GET", "violations")).body).toEqual({ violations: [], excused: [] });
   });
 
-  test("answers 404 for what there is not, 400 for what it cannot read", async () => {
+  test("answers 404 for unknown paths and ids, and 400 for invalid input", async () => {
     await using rig = await startRig();
     expect((await call(rig, "GET", "novelty")).status).toBe(404);
     expect((await call(rig, "GET", "items/work_none")).status).toBe(404);
@@ -144,7 +144,7 @@ describe("the admin API", () => {
     expect(broken.status).toBe(400);
   });
 
-  test("takes no requests from web pages, and with a token none without it", async () => {
+  test("rejects requests from web pages, and requests without the token if one is set", async () => {
     await using rig = await startRig();
     const origin = { origin: "https://example.org" };
     expect((await admin(rig.simulator.url, "GET", "state", undefined, origin)).status).toBe(403);
@@ -154,14 +154,14 @@ describe("the admin API", () => {
     expect((await admin(guarded.url, "GET", "state", undefined, { authorization: "Bearer secret" })).status).toBe(200);
   });
 
-  test("takes the token in a header of its own, for proxies that strip Authorization", async () => {
+  test("accepts the token in its own header, for proxies that strip Authorization", async () => {
     await using guarded = await startSimulator({ adminToken: "secret" });
     const get = (token: string) => admin(guarded.url, "GET", "state", undefined, { "x-simulator-token": token });
     expect((await get("wrong")).status).toBe(401);
     expect((await get("secret")).status).toBe(200);
   });
 
-  test("narrows items, sessions and violations to one environment", async () => {
+  test("filters items, sessions, and violations by environment", async () => {
     await using rig = await startRig();
     const other = rig.simulator.createEnvironment();
     const [mine, theirs] = [rig.environmentId, other.id].map((id) => rig.simulator.enqueue(id));
@@ -174,7 +174,7 @@ describe("the admin API", () => {
     expect(await get("violations", other.id)).toEqual({ violations: [], excused: [] });
   });
 
-  test("tells who asked for what", async () => {
+  test("lists who sent which request", async () => {
     await using rig = await startRig();
     rig.simulator.enqueue(rig.environmentId);
     const work = await rig.client.take();
@@ -187,7 +187,7 @@ describe("the admin API", () => {
     expect((await call(rig, "GET", "requests?environmentId=env_none")).body).toEqual([]);
   });
 
-  test("shows an environment's queue and polls, and its key to who asks for that", async () => {
+  test("shows an environment's queue, polls, and key", async () => {
     await using rig = await startRig();
     rig.simulator.enqueue(rig.environmentId);
     const shown = await call(rig, "GET", `environments/${rig.environmentId}`);
@@ -199,7 +199,7 @@ describe("the admin API", () => {
     expect((await call(rig, "GET", "environments/env_none")).status).toBe(404);
   });
 
-  test("gives an environment's leases a TTL of their own", async () => {
+  test("sets the TTL of an environment's leases", async () => {
     await using rig = await startRig();
     const made = await call(rig, "POST", "environments", { ttlSeconds: 12 });
     const { id, key } = z.looseObject({ id: z.string(), key: z.string() }).parse(made.body);
@@ -211,7 +211,7 @@ describe("the admin API", () => {
     expect(beat.json()).toMatchObject({ ttl_seconds: 12 });
   });
 
-  test("tells every credential that was ever given out, to who has the token only", async () => {
+  test("lists every credential that was issued, but only to clients with the token", async () => {
     await using guarded = await startSimulator({ adminToken: "secret" });
     const { id, key } = guarded.createEnvironment();
     guarded.enqueue(id);
@@ -228,12 +228,12 @@ describe("the admin API", () => {
 });
 
 describe("the server", () => {
-  test("says that it is well, to anybody", async () => {
+  test("reports its health to any client", async () => {
     await using rig = await startRig();
     expect((await fetch(`${rig.simulator.url}/healthz`)).status).toBe(200);
   });
 
-  test("survives requests that are no HTTP, no URL, or cut off", async () => {
+  test("survives requests that aren't HTTP, have no valid URL, or are cut off", async () => {
     await using rig = await startRig();
     for (const text of [
       "nonsense\r\n\r\n",
@@ -252,14 +252,14 @@ describe("the server", () => {
     rig.simulator.assertNoViolations();
   });
 
-  test("takes a port that is taken for an error", async () => {
+  test("rejects a port that is in use", async () => {
     await using rig = await startRig();
     await expect(startSimulator({ port: rig.simulator.port })).rejects.toThrow("EADDRINUSE");
   });
 });
 
-describe("what is remembered", () => {
-  test("is bounded: the oldest stopped items are forgotten, with their sessions and tokens", async () => {
+describe("the simulator's memory", () => {
+  test("is limited: it forgets the oldest stopped items with their sessions and tokens", async () => {
     await using rig = await startRig({ limits: { recordsKept: 2 } });
     const first = rig.simulator.enqueue(rig.environmentId);
     const work = await rig.client.take();
@@ -273,7 +273,7 @@ describe("what is remembered", () => {
     expect(await rig.client.listAll()).toHaveLength(2);
   });
 
-  test("sums up to a report", async () => {
+  test("is summarized in a report", async () => {
     await using rig = await startRig();
     for (let i = 0; i < 3; i += 1) rig.simulator.enqueue(rig.environmentId);
     const waits = [1000, 2000];
@@ -298,14 +298,14 @@ describe("what is remembered", () => {
 });
 
 describe("waitFor", () => {
-  test("names what it waited for in vain", async () => {
+  test("names what it waited for when it times out", async () => {
     await using rig = await startRig();
     await expect(rig.simulator.waitFor(() => false, { what: "rain", timeoutMs: 1 })).rejects.toThrow(
       "not within 1 ms: rain",
     );
   });
 
-  test("passes on what its predicate throws", async () => {
+  test("throws what its predicate throws", async () => {
     await using rig = await startRig();
     await expect(rig.simulator.waitFor(() => rig.simulator.item("work_none"))).rejects.toThrow("not found");
   });

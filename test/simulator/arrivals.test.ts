@@ -6,25 +6,25 @@ import { startRig } from "./rig.ts";
 const SECOND = 1000;
 
 describe("arrivals", () => {
-  test("of Poisson come at the mean rate, at times that the seed fixes", () => {
+  test("of kind poisson come at the mean rate, at times that the seed determines", () => {
     const times = (seed: number) => [
       ...arrivalTimes(arrivalsSchema.parse({ kind: "poisson", ratePerSecond: 5, seed, durationSeconds: 200 })),
     ];
     const first = times(42);
     expect(first).toEqual(times(42));
     expect(first).not.toEqual(times(43));
-    // 1000 expected; the seed is fixed, so this cannot fail by chance.
+    // About 1000 are expected. The seed is fixed, so the test can't fail by chance.
     expect(first.length).toBeGreaterThan(900);
     expect(first.length).toBeLessThan(1100);
     const gaps = first.slice(1).map((at, index) => at - (first[index] ?? 0));
     const mean = gaps.reduce((sum, gap) => sum + gap, 0) / gaps.length;
     const variance = gaps.reduce((sum, gap) => sum + (gap - mean) ** 2, 0) / gaps.length;
-    // Exponential gaps: the deviation equals the mean.
+    // With exponential gaps, the standard deviation equals the mean.
     expect(Math.sqrt(variance) / mean).toBeGreaterThan(0.85);
     expect(Math.sqrt(variance) / mean).toBeLessThan(1.15);
   });
 
-  test("queue an item each, on the simulator's clock", async () => {
+  test("queue one item each, on the simulator's clock", async () => {
     await using rig = await startRig({ scale: 10 });
     const arrivals = rig.simulator.arrivals(rig.environmentId, { kind: "replay", atSeconds: [20, 0, 10] });
     await rig.clock.advance(0);
@@ -38,7 +38,7 @@ describe("arrivals", () => {
     expect(rig.simulator.stats(rig.environmentId)).toMatchObject({ depth: 3 });
   });
 
-  test("in bursts come together", async () => {
+  test("of kind burst come at the same time", async () => {
     await using rig = await startRig();
     const plan = { kind: "burst", size: 10, bursts: 2, everySeconds: 30 } as const;
     const arrivals = rig.simulator.arrivals(rig.environmentId, plan);
@@ -48,7 +48,7 @@ describe("arrivals", () => {
     expect(await arrivals.done).toBe(20);
   });
 
-  test("end at their count, or when they are stopped", async () => {
+  test("end at their count or when they're stopped", async () => {
     await using rig = await startRig();
     const counted = rig.simulator.arrivals(rig.environmentId, { kind: "poisson", ratePerSecond: 100, count: 7 });
     const endless = rig.simulator.arrivals(rig.environmentId, { kind: "poisson", ratePerSecond: 1 });
@@ -61,7 +61,7 @@ describe("arrivals", () => {
     expect(rig.simulator.stopArrivals(endless.id)).toBe(false);
   });
 
-  test("may differ from item to item", async () => {
+  test("can use a different item each time", async () => {
     await using rig = await startRig();
     const plan = { kind: "burst", size: 2 } as const;
     rig.simulator.arrivals(rig.environmentId, plan, (index) => ({ script: bashScript(`echo ${index}`) }));
@@ -70,7 +70,7 @@ describe("arrivals", () => {
     expect(commands).toEqual(["echo 0", "echo 1"]);
   });
 
-  test("with a wrong plan are refused", async () => {
+  test("are rejected if the plan is invalid", async () => {
     await using rig = await startRig();
     expect(() => rig.simulator.arrivals(rig.environmentId, { kind: "poisson", ratePerSecond: 0 })).toThrow();
     expect(() => rig.simulator.arrivals("env_none", { kind: "burst", size: 1 })).toThrow("not found");

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import type { Simulator } from "../../simulator/simulator.ts";
 
-/** A work item as the wire shows it. */
+/** A work item in its wire format. */
 export const workSchema = z.strictObject({
   id: z.string(),
   type: z.literal("work"),
@@ -43,14 +43,14 @@ export interface Answer {
 export interface ClientOptions {
   readonly url: string;
   readonly environmentId: string;
-  /** Sent as Bearer. */
+  /** Sent as a bearer token. */
   readonly bearer?: string | undefined;
   readonly apiKey?: string | undefined;
   readonly workerId?: string | undefined;
   readonly userAgent?: string | undefined;
 }
 
-/** The Work API over plain HTTP, with nothing done for the caller: what is sent is what the test says. */
+/** A plain HTTP client of the Work API without any convenience: it sends exactly what the test says. */
 export class Client {
   readonly options: ClientOptions;
 
@@ -58,7 +58,7 @@ export class Client {
     this.options = options;
   }
 
-  /** The same client with other options. */
+  /** Returns the same client with other options. */
   with(options: Partial<ClientOptions>): Client {
     return new Client({ ...this.options, ...options });
   }
@@ -105,7 +105,7 @@ export class Client {
     return workSchema.nullable().parse(answer.json());
   }
 
-  /** @throws {Error} the queue is empty. */
+  /** @throws {Error} if the queue is empty */
   async take(query: Record<string, string | number> = {}): Promise<Work> {
     const work = await this.poll(query);
     if (!work) throw new Error("the queue is empty");
@@ -124,7 +124,7 @@ export class Client {
     return this.request("POST", this.work(`/${workId}/heartbeat`, query));
   }
 
-  /** An accepted beat. @returns its last_heartbeat. */
+  /** Sends a heartbeat that must be accepted. @returns its last_heartbeat */
   async mustBeat(workId: string, expected: string, ttlSeconds?: number): Promise<string> {
     const answer = await this.beat(workId, expected, ttlSeconds);
     if (answer.status !== 200) throw new Error(`heartbeat: ${answer.status} ${answer.text}`);
@@ -143,7 +143,7 @@ export class Client {
     return this.request("GET", this.work("", query));
   }
 
-  /** All pages. */
+  /** Lists all pages. */
   async listAll(limit = 100): Promise<Work[]> {
     const all: Work[] = [];
     for (let page: string | null = ""; page !== null; ) {
@@ -166,7 +166,7 @@ export function decodeSecret(secret: string | null): z.output<typeof secretSchem
   return secretSchema.parse(JSON.parse(Buffer.from(secret ?? "", "base64url").toString("utf8")));
 }
 
-/** The token of an item's worker. */
+/** Returns the token of an item's worker. */
 export function tokenOf(work: Work): string {
   return decodeSecret(work.secret).sessions_token;
 }
@@ -177,7 +177,7 @@ export function newClient(simulator: Simulator, workerId = "poller-1"): Client {
   return new Client({ url: simulator.url, environmentId: id, bearer: key, workerId });
 }
 
-/** The worker of an item: its sessions token, its own User-Agent. */
+/** Returns a client for the worker of an item, with its sessions token and its own User-Agent. */
 export function workerOf(client: Client, work: Work): Client {
   return client.with({ bearer: tokenOf(work), workerId: undefined, userAgent: "worker" });
 }

@@ -17,7 +17,7 @@ const CALLS = [
 ] as const;
 type CallName = (typeof CALLS)[number];
 
-/** Sends a call about `work` that would be right with the right credential. */
+/** Sends a call about `work` that is correct except for its credential. */
 function send(client: Client, call: CallName, work: Work) {
   const session = `/v1/sessions/${work.data.id}`;
   switch (call) {
@@ -55,14 +55,14 @@ async function offered(): Promise<Rig & { work: Work; user: Client; worker: Clie
 }
 
 describe("credentials", () => {
-  test.each(CALLS)("%s without one, or with a wrong one, is 401 and no violation", async (call) => {
+  test.each(CALLS)("%s with a missing or wrong credential is 401 and not a violation", async (call) => {
     await using rig = await offered();
     const wrong: Client[] = [
       rig.client.with({ bearer: undefined }),
       rig.client.with({ bearer: "sk-ant-oat01-wrong" }),
       rig.client.with({ bearer: "" }),
       rig.client.with({ bearer: undefined, apiKey: "sk-ant-api03-wrong" }),
-      // An API key is no bearer token.
+      // An API key isn't a bearer token.
       rig.client.with({ bearer: rig.simulator.apiKey }),
     ];
     for (const client of wrong) expect((await send(client, call, rig.work)).status).toBe(401);
@@ -88,7 +88,7 @@ describe("credentials", () => {
     },
   );
 
-  test("a sessions token is good for its own item and session only", async () => {
+  test("a sessions token works only for its own item and session", async () => {
     await using rig = await offered();
     rig.simulator.enqueue(rig.environmentId);
     const other = await rig.client.take();
@@ -98,14 +98,14 @@ describe("credentials", () => {
     expect(rig.simulator.item(other.id).state).toBe("queued");
   });
 
-  test("revoked tokens are 401, the environment key still works", async () => {
+  test("revoked tokens are 401, and the environment key still works", async () => {
     await using rig = await offered();
     rig.simulator.revokeTokens(rig.work.id);
     expect((await rig.worker.beat(rig.work.id, "NO_HEARTBEAT")).status).toBe(401);
     expect((await rig.client.ack(rig.work.id)).status).toBe(200);
   });
 
-  test("after a rotation the old key is 401 and the new one works", async () => {
+  test("after a rotation, the old key is 401 and the new one works", async () => {
     await using rig = await offered();
     const key = rig.simulator.rotateKey(rig.environmentId);
     expect((await rig.client.stats()).status).toBe(401);
@@ -113,14 +113,14 @@ describe("credentials", () => {
     expect(rig.simulator.environmentKey(rig.environmentId)).toBe(key);
   });
 
-  test("the key of another environment is 403, an unknown environment 404", async () => {
+  test("the key of another environment is 403, and an unknown environment is 404", async () => {
     await using rig = await offered();
     const other = rig.simulator.createEnvironment();
     expect((await rig.client.with({ environmentId: other.id }).stats()).status).toBe(403);
     expect((await rig.client.with({ environmentId: "env_none" }).stats()).status).toBe(404);
   });
 
-  test("anthropic-workspace-id must match where the environment has one", async () => {
+  test("anthropic-workspace-id must match if the environment has one", async () => {
     await using rig = await startRig();
     const { id, key } = rig.simulator.createEnvironment({ workspaceId: "wrkspc_1" });
     const client = rig.client.with({ environmentId: id, bearer: key });
@@ -138,7 +138,7 @@ describe("credentials", () => {
     expect(tokenOf(await rig.client.take())).toMatch(/^sk-ant-req-/);
   });
 
-  test("a secret names no API where the switch says so", async () => {
+  test("a secret doesn't contain the API's URL if the switch says so", async () => {
     await using rig = await startRig({ switches: { secretBaseUrl: false } });
     rig.simulator.enqueue(rig.environmentId);
     const { secret } = await rig.client.take();

@@ -11,7 +11,7 @@ function start(scale = 1) {
 }
 
 describe("deadlines", () => {
-  test("run in order of their time, then of their making, and not when cancelled", async () => {
+  test("run in the order of their times, then of their creation, unless they're cancelled", async () => {
     const runs = fc.asyncProperty(fc.array(fc.record({ at: fc.nat(50), cancelled: fc.boolean() })), async (entries) => {
       const { base, clock, deadlines } = start();
       const origin = clock.now();
@@ -31,7 +31,7 @@ describe("deadlines", () => {
     await fc.assert(runs, { numRuns: 50 });
   });
 
-  test("that are made while others run, run too", async () => {
+  test("that are created during a run also run", async () => {
     const { base, deadlines } = start();
     const ran: string[] = [];
     deadlines.after(10, () => {
@@ -45,7 +45,7 @@ describe("deadlines", () => {
     expect(ran).toEqual(["first", "at once", "later"]);
   });
 
-  test("go on after one of them throws", async () => {
+  test("continue after one of them throws", async () => {
     const { base, deadlines } = start();
     const ran: string[] = [];
     deadlines.after(10, () => {
@@ -57,7 +57,7 @@ describe("deadlines", () => {
     expect(ran).toEqual(["next"]);
   });
 
-  test("do not run after the end", async () => {
+  test("don't run after close", async () => {
     const { base, deadlines } = start();
     const ran: string[] = [];
     deadlines.after(10, () => ran.push("late"));
@@ -69,7 +69,7 @@ describe("deadlines", () => {
 });
 
 describe("the simulator's clock", () => {
-  test("runs at its scale, and keeps what has passed when the scale changes", async () => {
+  test("runs at its scale, and keeps its time when the scale changes", async () => {
     const { base, clock } = start(10);
     const origin = clock.now();
     await base.advance(100);
@@ -80,18 +80,18 @@ describe("the simulator's clock", () => {
     expect(clock.monotonic()).toBe(1100);
   });
 
-  test("is not moved by jumps of the wall clock", async () => {
+  test("ignores jumps of the wall clock", async () => {
     const { base, clock } = start();
     const before = clock.now();
     base.jumpWall(-3_600_000);
     expect(clock.now()).toBe(before);
   });
 
-  test.each([0, -1, Number.NaN, Number.POSITIVE_INFINITY])("takes no scale of %d", (scale) => {
+  test.each([0, -1, Number.NaN, Number.POSITIVE_INFINITY])("rejects a scale of %d", (scale) => {
     expect(() => start(scale)).toThrow(RangeError);
   });
 
-  test("writes times with microseconds", () => {
+  test("formats times with microseconds", () => {
     expect(timestamp(Date.UTC(2030, 0, 1) + 1.25)).toBe("2030-01-01T00:00:00.001250Z");
     expect(timestampUs(Date.UTC(2030, 0, 1) * 1000 + 7)).toBe("2030-01-01T00:00:00.000007Z");
   });

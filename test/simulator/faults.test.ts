@@ -6,7 +6,7 @@ import { type Rig, startRig } from "./rig.ts";
 
 const SECOND = 1000;
 
-/** Two items: the first acknowledged and active. */
+/** Returns two items. The first one is acknowledged and active. */
 async function busy(rig: Rig) {
   rig.simulator.enqueue(rig.environmentId);
   const work = await rig.client.take();
@@ -23,7 +23,7 @@ describe("faults before the effect", () => {
     ["a page of HTML", { kind: "html" }, (rig) => expectStatus(rig, 502)],
   ];
 
-  test.each(before)("%s leaves everything as it was", async (_name, fault, check) => {
+  test.each(before)("%s has no effect on the simulator", async (_name, fault, check) => {
     await using rig = await startRig();
     rig.simulator.enqueue(rig.environmentId);
     rig.simulator.inject({ ...fault, times: 1 });
@@ -36,7 +36,7 @@ describe("faults before the effect", () => {
     expect((await rig.client.pollRaw()).status).toBe(status);
   }
 
-  test("429 says when to come again", async () => {
+  test("429 carries Retry-After", async () => {
     await using rig = await startRig();
     rig.simulator.inject({ kind: "status", status: 429, retryAfterSeconds: 7, times: 1 });
     const answer = await rig.client.stats();
@@ -44,7 +44,7 @@ describe("faults before the effect", () => {
     expect(answer.json()).toMatchObject({ type: "error", error: { type: "rate_limit_error" } });
   });
 
-  test("a page of HTML can also come with a good status", async () => {
+  test("an HTML page can have a success status", async () => {
     await using rig = await startRig();
     rig.simulator.inject({ kind: "html", status: 200, times: 1 });
     const answer = await rig.client.stats();
@@ -52,7 +52,7 @@ describe("faults before the effect", () => {
     expect(() => answer.json()).toThrow();
   });
 
-  test("an acknowledgement can be refused", async () => {
+  test("an acknowledgement can be rejected", async () => {
     await using rig = await startRig();
     rig.simulator.enqueue(rig.environmentId);
     const work = await rig.client.take();
@@ -62,7 +62,7 @@ describe("faults before the effect", () => {
     rig.simulator.assertNoViolations();
   });
 
-  test("latency holds a request up, and it takes effect even when the client is gone", async () => {
+  test("latency delays a request, which takes effect even if the client is gone", async () => {
     await using rig = await startRig();
     const { work } = await busy(rig);
     const fault = rig.simulator.inject({ call: "stop", kind: "latency", ms: 3 * SECOND, times: 1 });
@@ -80,7 +80,7 @@ describe("faults before the effect", () => {
     expect(rig.simulator.item(work.id).state).toBe("stopping");
   });
 
-  test("a hanging call is never answered and never takes effect", async () => {
+  test("a hanging call is never answered and has no effect", async () => {
     await using rig = await startRig();
     const { work, worker, value } = await busy(rig);
     const fault = rig.simulator.inject({ call: "heartbeat", kind: "hang", times: 1 });
@@ -95,7 +95,7 @@ describe("faults before the effect", () => {
 });
 
 describe("faults after the effect", () => {
-  test("a lost reply of poll: the item is offered, its secret is lost, and it comes back", async () => {
+  test("a lost reply of poll: the item is offered, its secret is lost, and the item comes back", async () => {
     await using rig = await startRig();
     rig.simulator.inject({ call: "poll", kind: "lost-reply", times: 1 });
     expect(await rig.client.poll()).toBeNull();
@@ -131,7 +131,7 @@ describe("faults after the effect", () => {
     await settled;
   });
 
-  test("a late reply takes effect at once", async () => {
+  test("a late reply still takes effect at once", async () => {
     await using rig = await startRig();
     const { work, worker } = await busy(rig);
     rig.simulator.inject({ call: "stop", kind: "latency", ms: 5 * SECOND, after: true, times: 1 });
@@ -141,7 +141,7 @@ describe("faults after the effect", () => {
     expect((await stop).status).toBe(204);
   });
 
-  test("a body without end goes on until the client hangs up", async () => {
+  test("an endless body continues until the client disconnects", async () => {
     await using rig = await startRig();
     rig.simulator.inject({ call: "stats", kind: "endless", times: 1 });
     const { bearer } = rig.client.options;
@@ -163,8 +163,8 @@ describe("faults after the effect", () => {
   });
 });
 
-describe("which requests a fault strikes", () => {
-  test("those of its call, environment and item, as often as it says", async () => {
+describe("the requests that a fault strikes", () => {
+  test("match its call, environment, and item, and it strikes as often as it says", async () => {
     await using rig = await startRig();
     const other = rig.simulator.createEnvironment();
     const record = rig.simulator.inject({
@@ -184,7 +184,7 @@ describe("which requests a fault strikes", () => {
     expect(rig.simulator.faults()).toEqual([]);
   });
 
-  test("a share of them, the same for the same seed", async () => {
+  test("are a share of all, the same for the same seed", async () => {
     const runs = [];
     for (const seed of [7, 7, 8]) {
       await using rig = await startRig({ seed });
@@ -199,7 +199,7 @@ describe("which requests a fault strikes", () => {
     expect(runs[0]).not.toBe(runs[2]);
   });
 
-  test("none after it was taken off", async () => {
+  test("are none after the fault was removed", async () => {
     await using rig = await startRig();
     const { id } = rig.simulator.inject({ kind: "status", status: 500 });
     rig.simulator.inject({ kind: "status", status: 502 });
@@ -209,7 +209,7 @@ describe("which requests a fault strikes", () => {
     expect((await rig.client.stats()).status).toBe(200);
   });
 
-  test("a duplicate offer waits until there is an item to give twice", async () => {
+  test("match a duplicate offer only when an item can be offered twice", async () => {
     await using rig = await startRig();
     const fault = rig.simulator.inject({ kind: "duplicate-offer", times: 1 });
     expect(await rig.client.poll()).toBeNull();
@@ -223,7 +223,7 @@ describe("which requests a fault strikes", () => {
 });
 
 describe("the simulator's own rate limit", () => {
-  test("answers 429 with Retry-After, for reads and creates apart", async () => {
+  test("answers 429 with Retry-After, separately for reads and creates", async () => {
     await using rig = await startRig({ limits: { readsPerMinute: 60, createsPerMinute: 1 } });
     for (let i = 0; i < 60; i += 1) expect((await rig.client.stats()).status).toBe(200);
     const limited = await rig.client.stats();

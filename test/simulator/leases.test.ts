@@ -10,7 +10,7 @@ interface Claimed extends Rig {
   readonly worker: Client;
 }
 
-/** One item, acknowledged. */
+/** Returns one acknowledged item. */
 async function acked(options: SimulatorOptions = {}): Promise<Claimed> {
   const rig = await startRig(options);
   rig.simulator.enqueue(rig.environmentId);
@@ -20,7 +20,7 @@ async function acked(options: SimulatorOptions = {}): Promise<Claimed> {
 }
 
 describe("a lease", () => {
-  test("lives as long as it is beaten, and lapses a TTL after the last beat", async () => {
+  test("stays alive while heartbeats arrive, and lapses one TTL after the last heartbeat", async () => {
     await using rig = await acked();
     const { work, worker, clock, simulator } = rig;
     let value = await worker.mustBeat(work.id, "NO_HEARTBEAT");
@@ -36,7 +36,7 @@ describe("a lease", () => {
     simulator.assertNoViolations();
   });
 
-  test("of a shorter wish lapses sooner, and one renewed with a longer wish later", async () => {
+  test("lapses sooner with a shorter requested TTL, and later after a renewal with a longer one", async () => {
     await using rig = await acked();
     const value = await rig.worker.mustBeat(rig.work.id, "NO_HEARTBEAT", 10);
     await rig.worker.mustBeat(rig.work.id, value, 20);
@@ -46,7 +46,7 @@ describe("a lease", () => {
     expect(rig.simulator.item(rig.work.id).state).toBe("queued");
   });
 
-  test("that lapsed is lost: the old holder gets 412, the item's next holder starts with NO_HEARTBEAT", async () => {
+  test("that lapsed is lost: the old holder gets 412, and the next holder starts with NO_HEARTBEAT", async () => {
     await using rig = await acked();
     const { work, worker, clock, client } = rig;
     const value = await worker.mustBeat(work.id, "NO_HEARTBEAT");
@@ -63,14 +63,14 @@ describe("a lease", () => {
     rig.simulator.assertNoViolations();
   });
 
-  test("a request that comes late, before any timer ran, does not renew it", async () => {
+  test("isn't renewed by a request that comes late but before any timer ran", async () => {
     await using rig = await acked();
     const value = await rig.worker.mustBeat(rig.work.id, "NO_HEARTBEAT");
     rig.clock.pause(90 * SECOND);
     expect((await rig.worker.beat(rig.work.id, value)).status).toBe(412);
   });
 
-  test("that lapsed stops the item where the switch says so", async () => {
+  test("that lapsed stops the item if the switch says so", async () => {
     await using rig = await acked({ switches: { lapse: "stop" } });
     await rig.worker.mustBeat(rig.work.id, "NO_HEARTBEAT");
     await rig.clock.advance(90 * SECOND);
@@ -78,7 +78,7 @@ describe("a lease", () => {
     expect(await rig.client.poll()).toBeNull();
   });
 
-  test("that lapsed brings the session back under a new item where the switch says so", async () => {
+  test("that lapsed brings the session back as a new item if the switch says so", async () => {
     await using rig = await acked({ switches: { requeueId: "new" } });
     await rig.worker.mustBeat(rig.work.id, "NO_HEARTBEAT");
     await rig.clock.advance(90 * SECOND);
@@ -101,7 +101,7 @@ describe("a lease", () => {
 });
 
 describe("a starting item", () => {
-  test("that nobody beats is queued again", async () => {
+  test("that gets no heartbeat is queued again", async () => {
     await using rig = await acked();
     await rig.clock.advance(90 * SECOND - 1);
     expect(rig.simulator.item(rig.work.id).state).toBe("starting");
@@ -111,14 +111,14 @@ describe("a starting item", () => {
     rig.simulator.assertNoViolations();
   });
 
-  test("waits for ever where the switch says so", async () => {
+  test("waits forever if the switch says so", async () => {
     await using rig = await acked({ switches: { starting: "never" } });
     await rig.clock.advance(86_400 * SECOND);
     expect(rig.simulator.item(rig.work.id).state).toBe("starting");
     await rig.worker.mustBeat(rig.work.id, "NO_HEARTBEAT");
   });
 
-  test("that is asked to stop tells so at its first beat", async () => {
+  test("that was asked to stop reports so at its first heartbeat", async () => {
     await using rig = await acked();
     rig.simulator.stopItem(rig.work.id);
     const body = beatSchema.parse((await rig.worker.beat(rig.work.id, "NO_HEARTBEAT")).json());
@@ -138,7 +138,7 @@ describe("a stopping item", () => {
     expect(rig.simulator.item(rig.work.id).state).toBe(state);
   });
 
-  test("is kept by beats of its holder, unless the switch says otherwise", async () => {
+  test("is kept alive by heartbeats of its holder, unless the switch says otherwise", async () => {
     await using rig = await acked();
     await rig.worker.mustBeat(rig.work.id, "NO_HEARTBEAT");
     rig.simulator.stopItem(rig.work.id);
@@ -155,7 +155,7 @@ describe("a stopping item", () => {
     expect(rig.simulator.item(rig.work.id).state).toBe("stopped");
   });
 
-  test("that never was active ends when its first beat does not come", async () => {
+  test("that never was active ends if its first heartbeat doesn't come", async () => {
     await using rig = await acked();
     rig.simulator.stopItem(rig.work.id);
     await rig.clock.advance(90 * SECOND);
@@ -164,7 +164,7 @@ describe("a stopping item", () => {
 });
 
 describe("NO_HEARTBEAT on a queued item", () => {
-  test("takes it where the switch says so", async () => {
+  test("activates it if the switch says so", async () => {
     await using rig = await startRig({ switches: { queuedBeat: "accepted" } });
     rig.simulator.enqueue(rig.environmentId);
     const work = await rig.client.take();
@@ -175,7 +175,7 @@ describe("NO_HEARTBEAT on a queued item", () => {
 });
 
 describe("time", () => {
-  test("runs as much faster as the scale says: 90 s pass in 0.9 s", async () => {
+  test("runs faster by the scale: 90 s pass in 0.9 s", async () => {
     await using rig = await acked({ scale: 100 });
     await rig.worker.mustBeat(rig.work.id, "NO_HEARTBEAT");
     await rig.clock.advance(0.9 * SECOND - 1);
@@ -184,7 +184,7 @@ describe("time", () => {
     expect(rig.simulator.item(rig.work.id).state).toBe("queued");
   });
 
-  test("changes its pace for what is under way too", async () => {
+  test("changes its speed for running leases too", async () => {
     await using rig = await acked();
     await rig.worker.mustBeat(rig.work.id, "NO_HEARTBEAT");
     await rig.clock.advance(45 * SECOND);

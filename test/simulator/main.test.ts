@@ -25,7 +25,7 @@ function start(...args: string[]) {
   const exit = new Promise<{ code: number | null; out: string; error: string }>((resolve) =>
     child.once("close", (code) => resolve({ code, out, error })),
   );
-  /** Resolves with the first match in what was printed. */
+  /** Resolves with the first match in the output. */
   const printed = (pattern: RegExp) =>
     new Promise<RegExpExecArray>((resolve) => {
       const look = () => {
@@ -48,7 +48,7 @@ describe("the program", () => {
     [["--switch", "lapse"], "name=value"],
     [["--switch", "lapse=novelty"], "requeue"],
     [["--switch", "novelty=1"], "novelty"],
-  ])("ends with exit code 2 and says why: %s", async (args, why) => {
+  ])("exits with code 2 and a reason: %s", async (args, why) => {
     const { code, error } = await start(...args).exit;
     expect(code).toBe(2);
     expect(error).toContain(why);
@@ -91,7 +91,7 @@ describe("the program", () => {
     expect(out).toContain('"poll 200": 1');
   });
 
-  test("ends by itself, with exit code 1 when a client was wrong", async () => {
+  test("ends after --for seconds, with exit code 1 if a client made a mistake", async () => {
     const { exit, printed } = start("--for", "1", "--quiet", "--environment-id", "env_test", "--environment-key", "k");
     const [, url] = await printed(/ANTHROPIC_BASE_URL=(\S+)/);
     const headers = {

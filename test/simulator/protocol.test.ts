@@ -7,7 +7,7 @@ import { type Rig, startRig } from "./rig.ts";
 
 const SECOND = 1000;
 
-/** A second operator on the same queue: another worker id, alive at the same time. */
+/** Returns a second operator on the same queue: it has another worker id and is alive at the same time. */
 async function rival(rig: Rig): Promise<Client> {
   const other = rig.client.with({ workerId: "poller-2" });
   await rig.client.stats();
@@ -32,7 +32,7 @@ async function active(rig: Rig): Promise<{ work: Work; worker: Client; value: st
   return { work, worker, value: await worker.mustBeat(work.id, "NO_HEARTBEAT") };
 }
 
-/** A whole beat by a worker whose stop was answered, on a connection of its own. */
+/** Writes a whole heartbeat of a worker whose stop was answered, on a separate connection. */
 async function writeBeatAfterStop(rig: Rig) {
   const { work, worker, value } = await active(rig);
   await worker.stop(work.id, true);
@@ -52,7 +52,7 @@ async function writeBeatAfterStop(rig: Rig) {
   return socket;
 }
 
-/** What a wrong client does, by the kind of violation that it is. */
+/** The mistakes of a client, by kind of violation. */
 const WRONG: Record<ViolationKind, ((rig: Rig) => Promise<unknown>)[]> = {
   "ack-without-offer": [
     async (rig) => rig.client.ack(rig.simulator.enqueue(rig.environmentId).id),
@@ -74,7 +74,7 @@ const WRONG: Record<ViolationKind, ((rig: Rig) => Promise<unknown>)[]> = {
       await rig.clock.advance(1 * SECOND + 1);
       await rig.client.ack(work.id);
     },
-    // Reclaimed by somebody else, before the window of this one was over.
+    // Another client reclaimed the item before this client's window ended.
     async (rig) => {
       const other = await rival(rig);
       const work = await offer(rig);
@@ -82,7 +82,7 @@ const WRONG: Record<ViolationKind, ((rig: Rig) => Promise<unknown>)[]> = {
       await other.take({ reclaim_older_than_ms: 500 });
       await rig.client.ack(work.id);
     },
-    // Queued again since.
+    // The item was queued again in the meantime.
     async (rig) => {
       const { work } = await acked(rig);
       await rig.clock.advance(90 * SECOND);
@@ -112,12 +112,12 @@ const WRONG: Record<ViolationKind, ((rig: Rig) => Promise<unknown>)[]> = {
     },
   ],
   "second-start": [
-    // The same container again, or two of them from one secret.
+    // The same container starts again, or two containers start with one secret.
     async (rig) => {
       const { work, worker } = await active(rig);
       await worker.beat(work.id, "NO_HEARTBEAT");
     },
-    // Two containers of one operator, each from an offer of its own.
+    // One operator starts two containers, each from a different offer.
     async (rig) => {
       const first = await offer(rig);
       await rig.clock.advance(5 * SECOND);
@@ -128,7 +128,7 @@ const WRONG: Record<ViolationKind, ((rig: Rig) => Promise<unknown>)[]> = {
     },
   ],
   "two-holders": [
-    // Takes the lease over at once: the holder is alive.
+    // The operator takes over the lease at once although the holder is alive.
     async (rig) => {
       const { work, value } = await active(rig);
       await rig.clock.advance(10 * SECOND);
@@ -175,7 +175,7 @@ const WRONG: Record<ViolationKind, ((rig: Rig) => Promise<unknown>)[]> = {
       await rig.clock.advance(90 * SECOND);
       await rig.client.stop(work.id, true);
     },
-    // A health check in somebody else's hand.
+    // Another client holds the health check.
     async (rig) => {
       const other = await rival(rig);
       rig.simulator.enqueue(rig.environmentId, { type: "healthcheck" });
@@ -187,19 +187,19 @@ const WRONG: Record<ViolationKind, ((rig: Rig) => Promise<unknown>)[]> = {
     async (rig) => rig.client.stop((await acked(rig)).work.id),
   ],
   "stop-without-lease": [
-    // By list and clock alone.
+    // The operator relies only on the list and the clock.
     async (rig) => {
       const { work } = await active(rig);
       await rig.clock.advance(60 * SECOND);
       await rig.client.stop(work.id, true);
     },
-    // Gracefully, but the session is another operator's.
+    // The stop is graceful, but another operator owns the session.
     async (rig) => {
       const other = await rival(rig);
       const { work } = await active(rig);
       await other.stop(work.id);
     },
-    // A worker whose lease went to somebody else.
+    // The worker's lease went to another holder.
     async (rig) => {
       const other = await rival(rig);
       const { work, worker } = await active(rig);
@@ -209,7 +209,7 @@ const WRONG: Record<ViolationKind, ((rig: Rig) => Promise<unknown>)[]> = {
       await workerOf(other, again).mustBeat(again.id, "NO_HEARTBEAT");
       await worker.stop(work.id, true);
     },
-    // A worker of an operator that never acknowledged the item.
+    // The worker belongs to an operator that never acknowledged the item.
     async (rig) => {
       const other = await rival(rig);
       const mine = await offer(rig);
@@ -267,7 +267,7 @@ const WRONG: Record<ViolationKind, ((rig: Rig) => Promise<unknown>)[]> = {
   ],
 };
 
-describe("a wrong client is caught", () => {
+describe("an incorrect client is caught", () => {
   const cases = VIOLATION_KINDS.flatMap((kind) => WRONG[kind].map((act, index) => ({ kind, index, act })));
   test.each(cases)("$kind ($index)", async ({ kind, act }) => {
     await using rig = await startRig();
@@ -280,7 +280,7 @@ describe("a wrong client is caught", () => {
     rig.simulator.assertNoViolations();
   });
 
-  test("with whom, what, and when", async () => {
+  test("with who did what and when", async () => {
     await using rig = await startRig();
     await rig.clock.advance(7 * SECOND);
     const { work } = await acked(rig);
@@ -299,21 +299,21 @@ describe("a wrong client is caught", () => {
   });
 });
 
-describe("a right client is not", () => {
-  /** What a right client may do, however odd it looks. */
+describe("a correct client is allowed", () => {
+  /** What a correct client may do, even if it looks wrong. */
   const right: Record<string, (rig: Rig) => Promise<unknown>> = {
     "acknowledges on the last millisecond": async (rig) => {
       const work = await offer(rig);
       await rig.clock.advance(5 * SECOND);
       await rig.client.ack(work.id);
     },
-    "polls with a long reclaim time and acknowledges inside everybody's window": async (rig) => {
+    "polls with a long reclaim time and acknowledges inside every client's window": async (rig) => {
       rig.simulator.enqueue(rig.environmentId);
       const work = await rig.client.take({ reclaim_older_than_ms: 15_000 });
       await rig.clock.advance(4 * SECOND);
       await rig.client.ack(work.id);
     },
-    "acknowledges an item that a fault gave to two": async (rig) => {
+    "acknowledges an item that a fault gave to two clients": async (rig) => {
       const other = await rival(rig);
       const work = await offer(rig);
       rig.simulator.inject({ kind: "duplicate-offer", times: 1 });
@@ -321,7 +321,7 @@ describe("a right client is not", () => {
       expect((await rig.client.ack(work.id)).status).toBe(200);
       expect((await other.ack(work.id)).status).toBe(409);
     },
-    "acknowledges without its worker id an item that two were offered": async (rig) => {
+    "acknowledges an item without its worker id after two clients were offered it": async (rig) => {
       const other = await rival(rig);
       const work = await offer(rig);
       rig.simulator.inject({ kind: "duplicate-offer", times: 1 });
@@ -352,13 +352,13 @@ describe("a right client is not", () => {
       await expect(worker.beat(work.id, "NO_HEARTBEAT")).rejects.toThrow();
       expect((await worker.beat(work.id, "NO_HEARTBEAT")).status).toBe(412);
     },
-    "repeats a stop whose answer was lost, and beats no more": async (rig) => {
+    "repeats a stop whose answer was lost, and sends no more heartbeats": async (rig) => {
       const { work, worker } = await active(rig);
       rig.simulator.inject({ call: "stop", kind: "lost-reply", times: 1 });
       await expect(worker.stop(work.id, true)).rejects.toThrow();
       expect((await worker.stop(work.id, true)).status).toBe(409);
     },
-    "beats once more when the answer of its stop was lost": async (rig) => {
+    "sends another heartbeat after the answer of its stop was lost": async (rig) => {
       const { work, worker, value } = await active(rig);
       rig.simulator.inject({ call: "stop", kind: "lost-reply", times: 1 });
       await expect(worker.stop(work.id, true)).rejects.toThrow();
@@ -369,7 +369,7 @@ describe("a right client is not", () => {
       await rig.client.mustBeat(work.id, "NO_HEARTBEAT");
       await rig.client.stop(work.id, true);
     },
-    "fences an active item whose value stood still, then stops it": async (rig) => {
+    "fences an active item whose value didn't change, then stops it": async (rig) => {
       const { work, value } = await active(rig);
       await rig.clock.advance(50 * SECOND);
       await rig.client.mustBeat(work.id, value);
@@ -402,12 +402,12 @@ describe("a right client is not", () => {
       expect((await rig.client.take()).id).toBe(work.id);
       await rig.client.stop(work.id, true);
     },
-    "opens late, after its item was queued again, and leaves at 412": async (rig) => {
+    "opens its lease late, after its item was queued again, and leaves at 412": async (rig) => {
       const { work, worker } = await acked(rig);
       await rig.clock.advance(90 * SECOND);
       expect((await worker.beat(work.id, "NO_HEARTBEAT")).status).toBe(412);
     },
-    "is a user who stops what he wants": async (rig) => {
+    "is a user who stops an item at any time": async (rig) => {
       const user = rig.client.with({ bearer: undefined, apiKey: rig.simulator.apiKey, workerId: undefined });
       await user.stop((await active(rig)).work.id, true);
       await user.stop((await acked(rig)).work.id);
@@ -415,7 +415,7 @@ describe("a right client is not", () => {
     },
   };
 
-  test.each(Object.keys(right))("that %s", async (name) => {
+  test.each(Object.keys(right))("when it %s", async (name) => {
     await using rig = await startRig();
     await right[name]?.(rig);
     rig.simulator.assertNoViolations();
@@ -423,8 +423,8 @@ describe("a right client is not", () => {
   });
 });
 
-describe("what a right client cannot help is kept apart", () => {
-  test("a request that a fault held up lands outside its window", async () => {
+describe("a violation that a correct client can't avoid is excused", () => {
+  test("when a fault delays a request beyond its window", async () => {
     await using rig = await startRig();
     const work = await offer(rig);
     const fault = rig.simulator.inject({ call: "ack", kind: "latency", ms: 6 * SECOND, times: 1 });
@@ -436,7 +436,7 @@ describe("what a right client cannot help is kept apart", () => {
     expect(rig.simulator.excused).toMatchObject([{ kind: "ack-outside-window", excuse: "fault" }]);
   });
 
-  test("a beat that a fault held up lands after the worker's own stop", async () => {
+  test("when a fault delays a heartbeat until after the worker's own stop", async () => {
     await using rig = await startRig();
     const { work, worker, value } = await active(rig);
     const fault = rig.simulator.inject({ call: "heartbeat", kind: "latency", ms: 2 * SECOND, times: 1 });
@@ -449,7 +449,7 @@ describe("what a right client cannot help is kept apart", () => {
     expect(rig.simulator.excused).toMatchObject([{ kind: "beat-after-stop", excuse: "fault" }]);
   });
 
-  test("a beat that its sender gave up before it was handled lands after the worker's own stop", async () => {
+  test("when the sender gave up a heartbeat that arrives after the worker's own stop", async () => {
     await using rig = await startRig();
     const socket = await writeBeatAfterStop(rig);
     socket.destroy();
@@ -459,7 +459,7 @@ describe("what a right client cannot help is kept apart", () => {
     expect(excused).toMatchObject([{ kind: "beat-after-stop", excuse: "given-up" }]);
   });
 
-  test("a beat whose sender waits for its answer is no such beat", async () => {
+  test("but not a late heartbeat whose sender still waits for the answer", async () => {
     await using rig = await startRig();
     const socket = await writeBeatAfterStop(rig);
     expect(String(await once(socket, "data"))).toMatch(/^HTTP\/1\.1 200 /);
@@ -468,7 +468,7 @@ describe("what a right client cannot help is kept apart", () => {
     expect(rig.simulator.excused).toEqual([]);
   });
 
-  test("a stock worker stops its own item before its first beat was answered", async () => {
+  test("when a stock worker stops its own item before its first heartbeat was answered", async () => {
     await using rig = await startRig();
     const { work, worker } = await acked(rig);
     await worker.stop(work.id, true);

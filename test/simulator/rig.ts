@@ -2,7 +2,7 @@ import { type Simulator, type SimulatorOptions, startSimulator } from "../../sim
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { type Client, newClient } from "./client.ts";
 
-/** A simulator on a clock that a test moves by hand, with one environment and a client of it. */
+/** A simulator on a clock that a test moves by hand, with one environment and a client for it. */
 export interface Rig extends AsyncDisposable {
   readonly clock: VirtualClock;
   readonly simulator: Simulator;

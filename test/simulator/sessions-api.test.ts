@@ -30,7 +30,7 @@ function answer(worker: Client, sessionId: string, toolUseId: string | undefined
   return worker.request("POST", `/v1/sessions/${sessionId}/events`, { body: { events: [event] } });
 }
 
-/** Opens the event stream and reads it event by event. */
+/** Opens the event stream and reads one event at a time. */
 async function openStream(worker: Client, sessionId: string) {
   const { url, bearer } = worker.options;
   const headers = {
@@ -59,7 +59,7 @@ async function openStream(worker: Client, sessionId: string) {
 }
 
 describe("the scripted agent", () => {
-  test("plays one turn after the other, and goes on when every call of a turn is answered", async () => {
+  test("plays one turn after the other, and continues when every call of a turn is answered", async () => {
     await using rig = await startRig();
     const turn = {
       say: "Two at once.",
@@ -86,7 +86,7 @@ describe("the scripted agent", () => {
     rig.simulator.assertNoViolations();
   });
 
-  test("thinks as long as the script says", async () => {
+  test("thinks for as long as the script says", async () => {
     await using rig = await startRig();
     const turns = [{ delayMs: 10 * SECOND, tools: [{ input: { command: "a" } }] }];
     const { sessionId = "" } = rig.simulator.enqueue(rig.environmentId, { script: { turns } });
@@ -95,7 +95,7 @@ describe("the scripted agent", () => {
     expect(rig.simulator.session(sessionId).toolCalls).toHaveLength(1);
   });
 
-  test("a second result changes nothing", async () => {
+  test("ignores a second result", async () => {
     await using rig = await startRig();
     const { work, worker } = await claimed(rig, { script: bashScript("a") });
     const [call] = rig.simulator.session(work.data.id).toolCalls;
@@ -107,7 +107,7 @@ describe("the scripted agent", () => {
     rig.simulator.assertNoViolations();
   });
 
-  test("ends the session after its last turn where the script says so", async () => {
+  test("ends the session after its last turn if the script says so", async () => {
     await using rig = await startRig();
     const { work, worker } = await claimed(rig, { script: { ...bashScript("a"), end: "terminated" } });
     const [call] = rig.simulator.session(work.data.id).toolCalls;
@@ -116,7 +116,7 @@ describe("the scripted agent", () => {
     expect((await answer(worker, work.data.id, call?.id, "A")).status).toBe(400);
   });
 
-  test("a denied call is over without a result", async () => {
+  test("ends a denied call without a result", async () => {
     await using rig = await startRig();
     const turns = [{ tools: [{ input: { command: "rm" }, ask: true }] }];
     const { sessionId = "" } = rig.simulator.enqueue(rig.environmentId, { script: { turns } });
@@ -129,7 +129,7 @@ describe("the scripted agent", () => {
     expect(rig.simulator.confirm(sessionId, call?.id ?? "", true)).toBe(false);
   });
 
-  test("an interrupt gives up what is open", async () => {
+  test("drops open calls when it's interrupted", async () => {
     await using rig = await startRig();
     const { sessionId = "" } = rig.simulator.enqueue(rig.environmentId, { script: bashScript("a", "b") });
     rig.simulator.interrupt(sessionId);
@@ -140,7 +140,7 @@ describe("the scripted agent", () => {
 });
 
 describe("a session", () => {
-  test("is shown with what a worker reads of it", async () => {
+  test("shows what a worker reads", async () => {
     await using rig = await startRig();
     const { work, worker } = await claimed(rig, {});
     const body = (await worker.request("GET", `/v1/sessions/${work.data.id}`)).json();
@@ -154,7 +154,7 @@ describe("a session", () => {
     });
   });
 
-  test("yields a new work item when something is said after its worker left, not before", async () => {
+  test("queues a new work item for a message only after its worker left", async () => {
     await using rig = await startRig();
     const { work, worker } = await claimed(rig, {});
     await worker.mustBeat(work.id, "NO_HEARTBEAT");
@@ -180,7 +180,7 @@ describe("a session", () => {
     expect((await rig.client.take()).id).toBe(work.id);
   });
 
-  test("takes a user's words from the application, not from a worker", async () => {
+  test("accepts user messages from the application but not from a worker", async () => {
     await using rig = await startRig();
     const { work, worker } = await claimed(rig, {});
     const body = { events: [{ type: "user.message", content: [{ type: "text", text: "Go on." }] }] };
@@ -195,7 +195,7 @@ describe("a session", () => {
 });
 
 describe("the list of events", () => {
-  test("comes by pages, oldest first, each event once", async () => {
+  test("has pages, oldest first, with each event once", async () => {
     await using rig = await startRig();
     const { work, worker } = await claimed(rig, { script: bashScript("a") });
     const all = rig.simulator.session(work.data.id).events.map((event) => event.id);
@@ -210,7 +210,7 @@ describe("the list of events", () => {
     expect(seen).toEqual(all);
   });
 
-  test("can be turned round, and narrowed to types", async () => {
+  test("can be reversed and filtered by type", async () => {
     await using rig = await startRig();
     const { work, worker } = await claimed(rig, { script: bashScript("a") });
     const path = `/v1/sessions/${work.data.id}/events?order=desc&types=agent.tool_use&types=user.message`;
@@ -226,7 +226,7 @@ describe("the list of events", () => {
 });
 
 describe("the event stream", () => {
-  test("carries what happens from its opening on, and ends with the session", async () => {
+  test("carries events from its opening on, and ends with the session", async () => {
     await using rig = await startRig();
     const { work, worker } = await claimed(rig, { script: bashScript("a") });
     const stream = await openStream(worker, work.data.id);
@@ -244,7 +244,7 @@ describe("the event stream", () => {
     expect(rest).toEqual(["session.status_running", "session.status_idle", "session.status_terminated"]);
   });
 
-  test("is kept open by pings while nothing happens, and forgotten when the client leaves", async () => {
+  test("stays open with pings while nothing happens, and is removed when the client disconnects", async () => {
     await using rig = await startRig();
     const { work, worker } = await claimed(rig, {});
     const stream = await openStream(worker, work.data.id);

@@ -28,7 +28,7 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-/** Another simulator, whose leases lapse after 2 s: the worker beats every second. */
+/** Replaces the simulator with one whose leases lapse after 2 s, so the worker sends a heartbeat every second. */
 async function shortLeases(): Promise<void> {
   await simulator.close();
   simulator = await startSimulator({ limits: { ttlSeconds: 2, minTtlSeconds: 1 } });
@@ -40,7 +40,7 @@ interface Exit {
   readonly output: string;
 }
 
-/** Starts the example's worker, as a container with that environment would. */
+/** Starts the example worker with the environment that its container would have. */
 function startWorker(work: Work, env: Record<string, string> = {}): { child: ChildProcess; exit: Promise<Exit> } {
   const child = spawn(process.execPath, [WORKER], {
     env: {
@@ -72,8 +72,8 @@ async function claim(): Promise<Work> {
   return work;
 }
 
-describe("the stock worker in a process of its own", () => {
-  test("executes the tool calls, beats, and ends the item as stopped", async () => {
+describe("the stock worker in its own process", () => {
+  test("executes the tool calls, sends heartbeats, and leaves the item stopped", async () => {
     simulator.enqueue(client.options.environmentId, {
       script: bashScript("echo hello > file; pwd", "echo $HOME; false"),
     });
@@ -93,7 +93,7 @@ describe("the stock worker in a process of its own", () => {
     expect(simulator.excused).toEqual([]);
   });
 
-  test("leaves by itself when the user stops the item, and posts its stop", async () => {
+  test("exits when the user stops the item, and sends its stop", async () => {
     await shortLeases();
     simulator.enqueue(client.options.environmentId, { script: bashScript("echo hello") });
     const work = await claim();
@@ -106,7 +106,7 @@ describe("the stock worker in a process of its own", () => {
     simulator.assertNoViolations();
   });
 
-  test("asks what the documentation says, in that order", async () => {
+  test("makes the calls that the documentation lists, in that order", async () => {
     const asked: { call: string | undefined; at: number }[] = [];
     simulator.enqueue(client.options.environmentId, { script: bashScript("echo hello") });
     const work = await claim();
@@ -114,12 +114,12 @@ describe("the stock worker in a process of its own", () => {
     await startWorker(work).exit;
     await simulator.waitFor(() => asked.length === 6);
     const calls = asked.sort((a, b) => a.at - b.at).map((request) => request.call);
-    // The first two are sent at the same time.
+    // The first two calls are sent at the same time.
     expect(calls.slice(0, 2).sort()).toEqual(["heartbeat", "session"]);
     expect(calls.slice(2)).toEqual(["events-stream", "events-list", "events-send", "stop"]);
   });
 
-  test("that is killed posts nothing: the item comes back when its lease lapses", async () => {
+  test("that is killed sends nothing: the item comes back when its lease lapses", async () => {
     await shortLeases();
     simulator.enqueue(client.options.environmentId, { script: bashScript("echo hello") });
     const work = await claim();
@@ -132,7 +132,7 @@ describe("the stock worker in a process of its own", () => {
     simulator.assertNoViolations();
   });
 
-  test("whose lease was taken leaves at its next beat, without a stop", async () => {
+  test("whose lease was taken exits at its next heartbeat without a stop", async () => {
     await shortLeases();
     simulator.enqueue(client.options.environmentId, { script: bashScript("echo hello") });
     const work = await claim();
@@ -140,14 +140,14 @@ describe("the stock worker in a process of its own", () => {
     await simulator.waitFor(() => simulator.item(work.id).state === "active");
     const [listed] = await client.listAll();
     await client.mustBeat(work.id, listed?.latest_heartbeat_at ?? "");
-    // This takes the lease from a living holder, which is what the violation says.
+    // This takes the lease from a live holder, so it's a violation.
     expect(simulator.violations).toMatchObject([{ kind: "two-holders" }]);
     expect((await exit).code).toBe(0);
     expect(simulator.item(work.id).stoppedBy).toBeUndefined();
     expect(simulator.item(work.id).refusedBeats).toBe(1);
   });
 
-  test("whose token is revoked leaves with 0, its stop refused", async () => {
+  test("whose token is revoked exits with 0 after its stop was rejected", async () => {
     await shortLeases();
     simulator.enqueue(client.options.environmentId, { script: bashScript("echo hello") });
     const work = await claim();
@@ -159,7 +159,7 @@ describe("the stock worker in a process of its own", () => {
     simulator.assertNoViolations();
   });
 
-  test("sends a result again until it is taken, and the agent gets it once", async () => {
+  test("sends a result again until it's accepted, and the agent gets it once", async () => {
     simulator.inject({ call: "events-send", kind: "status", status: 503, times: 1 });
     simulator.inject({ call: "events-send", kind: "lost-reply", times: 1 });
     simulator.enqueue(client.options.environmentId, { script: bashScript("echo once >> count; cat count") });
@@ -180,7 +180,7 @@ describe("the stock worker in a process of its own", () => {
     simulator.assertNoViolations();
   });
 
-  test("exits without a stop when somebody else beat before", async () => {
+  test("exits without a stop if another holder sent a heartbeat before it", async () => {
     simulator.enqueue(client.options.environmentId);
     const work = await claim();
     await client.mustBeat(work.id, "NO_HEARTBEAT");
@@ -198,7 +198,7 @@ describe("the stock worker in a process of its own", () => {
     simulator.assertNoViolations();
   });
 
-  test("holds a call that asks, until a person allows it", async () => {
+  test("holds a call with `ask` until a person allows it", async () => {
     const tools = [{ name: "bash", input: { command: "echo allowed" }, ask: true }];
     const { sessionId = "" } = simulator.enqueue(client.options.environmentId, { script: { turns: [{ tools }] } });
     const work = await claim();
@@ -212,7 +212,7 @@ describe("the stock worker in a process of its own", () => {
     simulator.assertNoViolations();
   });
 
-  test("works with the environment key where no secret was issued", async () => {
+  test("works with the environment key if no secret was issued", async () => {
     simulator.setSwitches({ secrets: "none" });
     simulator.enqueue(client.options.environmentId, { script: bashScript("echo hello") });
     const work = await claim();
@@ -226,7 +226,7 @@ describe("the stock worker in a process of its own", () => {
 });
 
 describe("the SDK's own loop", () => {
-  test("polls, acknowledges, serves and stops one item after the other, and skips a health check", async () => {
+  test("polls, acknowledges, serves, and stops one item after the other, and skips a health check", async () => {
     const environmentId = client.options.environmentId;
     simulator.enqueue(environmentId, { type: "healthcheck" });
     simulator.enqueue(environmentId, { script: bashScript("echo one") });

@@ -7,7 +7,7 @@ import { type Rig, startRig } from "./rig.ts";
 const SECOND = 1000;
 const TTL_MS = 90 * SECOND;
 const ACK_WINDOW_MS = 5 * SECOND;
-/** Requests of these tests take no time on the virtual clock: one second is more than enough. */
+/** The requests of these tests take no time on the virtual clock, so one second is more than enough. */
 const MARGIN_MS = SECOND;
 
 const switchesArbitrary = fc.record({
@@ -46,7 +46,10 @@ const stepArbitrary = fc.oneof(
 );
 type Step = typeof stepArbitrary extends fc.Arbitrary<infer T> ? T : never;
 
-/** A container with a stock worker: beats, ends itself when told so, and never stops what it may have lost. */
+/**
+ * A container with a stock worker. It sends heartbeats, ends when it's told to, and never stops an item that it may
+ * have lost.
+ */
 class Worker {
   readonly work: Work;
   alive = true;
@@ -90,12 +93,12 @@ interface Claim {
   readonly polledAt: number;
   phase: "polled" | "unanswered" | "running";
   worker: Worker | undefined;
-  /** last_heartbeat as listed, and since when it stands still. */
+  /** The listed last_heartbeat, and when it last changed. */
   seen: { value: string | null; at: number } | undefined;
   fencedAt: number | undefined;
 }
 
-/** An operator that follows the claim protocol: acks inside the window, fences before it stops. */
+/** An operator that follows the claim protocol: it acknowledges inside the window, and fences before it stops. */
 class Operator {
   readonly #client: Client;
   readonly #rig: Rig;
@@ -163,7 +166,7 @@ class Operator {
     return (await this.#client.listAll()).find((item) => item.id === claim.work.id);
   }
 
-  /** The container is gone: fence, then stop; or see that there is nothing to do. */
+  /** Handles a container that is gone: fence, then stop, or find that there is nothing to do. */
   async #settle(claim: Claim): Promise<void> {
     const item = await this.#find(claim);
     if (!item || item.state === "queued" || item.state === "stopped") return this.#drop(claim);
@@ -187,7 +190,7 @@ class Operator {
 async function run(rig: Rig, steps: readonly Step[]): Promise<void> {
   const { client } = rig;
   const operators = ["op-1", "op-2"].map((workerId) => new Operator(client.with({ workerId }), rig));
-  // Both are alive from the start: their ids differ for sure.
+  // Both operators are alive from the start, so their ids are certainly different clients.
   for (const workerId of ["op-1", "op-2", "op-1"]) await client.with({ workerId }).stats();
   const workers = () => operators.flatMap((operator) => operator.claims.flatMap((claim) => claim.worker ?? []));
   for (const step of steps) {
@@ -223,11 +226,11 @@ async function run(rig: Rig, steps: readonly Step[]): Promise<void> {
   }
 }
 
-/** Random runs; every one speaks HTTP with a simulator of its own. */
+/** The number of random runs. Each uses HTTP with its own simulator. */
 const RUNS = 40;
 
-describe("right clients, whatever happens to them", () => {
-  test("are never blamed", { timeout: 120_000 }, async () => {
+describe("correct clients, whatever happens to them", () => {
+  test("cause no violations", { timeout: 120_000 }, async () => {
     let beats = 0;
     let stops = 0;
     const property = fc.asyncProperty(
@@ -242,9 +245,9 @@ describe("right clients, whatever happens to them", () => {
         expect(rig.simulator.excused).toEqual([]);
       },
     );
-    // fast-check prints the seed and the shrunken counterexample when it fails.
+    // If it fails, fast-check prints the seed and the shrunken counterexample.
     await fc.assert(property, { numRuns: RUNS });
-    // It did happen.
+    // Check that the runs actually did something.
     expect(beats).toBeGreaterThan(RUNS);
     expect(stops).toBeGreaterThan(RUNS / 10);
   });

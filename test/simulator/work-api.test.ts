@@ -12,7 +12,7 @@ describe("poll", () => {
     expect([answer.status, answer.text]).toEqual([200, "null"]);
   });
 
-  test("gives out the oldest item first, each with a secret of its own that names the API", async () => {
+  test("gives out the oldest item first, each with its own secret that contains the API's URL", async () => {
     await using rig = await startRig();
     const ids = [0, 1].map(() => rig.simulator.enqueue(rig.environmentId).id);
     const works = [await rig.client.take(), await rig.client.take()];
@@ -33,7 +33,7 @@ describe("poll", () => {
     expect((await poll)?.id).toBe(id);
   });
 
-  test("ends a long poll with null when its time is over, not before", async () => {
+  test("ends a long poll with null when its time is up, and not before", async () => {
     await using rig = await startRig();
     const poll = rig.client.poll({ block_ms: 500 });
     await rig.simulator.waitFor(() => rig.simulator.pollsWaiting(rig.environmentId) === 1);
@@ -43,7 +43,7 @@ describe("poll", () => {
     expect(await poll).toBeNull();
   });
 
-  test("gives work to the poll that waits longest, one item each", async () => {
+  test("gives work to the poll that has waited longest, one item each", async () => {
     await using rig = await startRig();
     const polls = [];
     for (const waiting of [1, 2]) {
@@ -56,7 +56,7 @@ describe("poll", () => {
     expect((await Promise.all(polls)).map((work) => work?.id)).toEqual([first.id, second.id]);
   });
 
-  test("a client that hung up gets no item", async () => {
+  test("gives no item to a client that disconnected", async () => {
     await using rig = await startRig();
     const abort = new AbortController();
     const { bearer } = rig.client.options;
@@ -83,7 +83,7 @@ describe("poll", () => {
     expect(rig.simulator.violations.map((violation) => violation.kind)).toEqual(["invalid-poll"]);
   });
 
-  test("offers an item again once it is older than the poll's own reclaim_older_than_ms", async () => {
+  test("offers an item again when it's older than the poll's own reclaim_older_than_ms", async () => {
     await using rig = await startRig();
     const { id } = rig.simulator.enqueue(rig.environmentId);
     await rig.client.take();
@@ -97,7 +97,7 @@ describe("poll", () => {
     expect(rig.simulator.item(id).offers.map((offer) => offer.number)).toEqual([1, 2, 3]);
   });
 
-  test("a waiting poll gets an item when it becomes old enough", async () => {
+  test("gives a waiting poll an item when it becomes old enough", async () => {
     await using rig = await startRig();
     const { id } = rig.simulator.enqueue(rig.environmentId);
     await rig.client.take();
@@ -108,7 +108,7 @@ describe("poll", () => {
     expect((await poll)?.id).toBe(id);
   });
 
-  test("a waiting poll gets an item that was offered after it began to wait", async () => {
+  test("gives a waiting poll an item that was offered after the poll began to wait", async () => {
     await using rig = await startRig();
     const poll = rig.client.poll({ block_ms: 999, reclaim_older_than_ms: 100 });
     await rig.simulator.waitFor(() => rig.simulator.pollsWaiting(rig.environmentId) === 1);
@@ -122,7 +122,7 @@ describe("poll", () => {
     expect((await third)?.id).toBe(ids[0]);
   });
 
-  test("shows the secret in the reply of poll and nowhere else", async () => {
+  test("shows the secret only in the reply of poll", async () => {
     await using rig = await startRig();
     const { id } = rig.simulator.enqueue(rig.environmentId);
     const work = await rig.client.take();
@@ -139,7 +139,7 @@ describe("poll", () => {
 });
 
 describe("acknowledge", () => {
-  test("moves a queued item to starting and out of the queue, stamped with the time", async () => {
+  test("moves a queued item to starting, removes it from the queue, and records the time", async () => {
     await using rig = await startRig();
     rig.simulator.enqueue(rig.environmentId);
     const { id } = await rig.client.take();
@@ -151,7 +151,7 @@ describe("acknowledge", () => {
     expect(await rig.client.poll()).toBeNull();
   });
 
-  test("an unknown item is 404", async () => {
+  test("answers 404 for an unknown item", async () => {
     await using rig = await startRig();
     expect((await rig.client.ack("work_none")).status).toBe(404);
   });
@@ -173,7 +173,7 @@ describe("acknowledge", () => {
     rig.simulator.assertNoViolations();
   });
 
-  test("of a stopped item is refused", async () => {
+  test("of a stopped item is rejected", async () => {
     await using rig = await startRig({ switches: { secondAck: "unchanged" } });
     rig.simulator.enqueue(rig.environmentId);
     const { id } = await rig.client.take();
@@ -191,7 +191,7 @@ describe("heartbeat", () => {
     return { ...rig, id: work.id, worker: workerOf(rig.client, work) };
   }
 
-  test("the first one makes the item active; later ones echo the value before, byte for byte", async () => {
+  test("activates the item at first, and later requires the previous value byte for byte", async () => {
     await using rig = await acked();
     const first = beatSchema.parse((await rig.worker.beat(rig.id, "NO_HEARTBEAT")).json());
     expect(first).toMatchObject({ state: "active", lease_extended: true, ttl_seconds: 90 });
@@ -210,7 +210,7 @@ describe("heartbeat", () => {
     rig.simulator.assertNoViolations();
   });
 
-  test("NO_HEARTBEAT after somebody's beat is 412 with the value that stands", async () => {
+  test("with NO_HEARTBEAT after another heartbeat is 412 with the current value", async () => {
     await using rig = await acked();
     const value = await rig.client.mustBeat(rig.id, "NO_HEARTBEAT");
     const answer = await rig.worker.beat(rig.id, "NO_HEARTBEAT");
@@ -228,7 +228,7 @@ describe("heartbeat", () => {
     expect(rig.simulator.stats(rig.environmentId)).toMatchObject({ pending: 1 });
   });
 
-  test("desired_ttl_seconds is honoured within bounds, and 0 is no wish", async () => {
+  test("respects desired_ttl_seconds within limits, and treats 0 as no preference", async () => {
     await using rig = await acked();
     let value = "NO_HEARTBEAT";
     const seen = [];
@@ -240,7 +240,7 @@ describe("heartbeat", () => {
     expect(seen).toEqual([90, 10, 45, 600, 600]);
   });
 
-  test("two beats in one instant have different values", async () => {
+  test("has different values for two heartbeats in the same instant", async () => {
     await using rig = await acked();
     const values = new Set<string>();
     let value = "NO_HEARTBEAT";
@@ -251,7 +251,7 @@ describe("heartbeat", () => {
     expect(values.size).toBe(5);
   });
 
-  test("tells the holder that the item is stopping, whatever it echoes, and that it is stopped", async () => {
+  test("tells the holder that the item is stopping, whatever it echoes, and that it's stopped", async () => {
     await using rig = await acked();
     await rig.worker.mustBeat(rig.id, "NO_HEARTBEAT");
     rig.simulator.stopItem(rig.id);
@@ -263,7 +263,7 @@ describe("heartbeat", () => {
     rig.simulator.assertNoViolations();
   });
 
-  test("shows the listed value in another notation where the switch says so", async () => {
+  test("has another format in the list if the switch says so", async () => {
     await using rig = await acked();
     rig.simulator.setSwitches({ listedHeartbeat: "reformatted" });
     const value = await rig.worker.mustBeat(rig.id, "NO_HEARTBEAT");
@@ -276,7 +276,7 @@ describe("heartbeat", () => {
 });
 
 describe("stop", () => {
-  test("by force ends the item at once with a bodiless 204, and again is 409", async () => {
+  test("by force ends the item at once with an empty 204, and a second stop is 409", async () => {
     await using rig = await startRig();
     rig.simulator.enqueue(rig.environmentId);
     const work = await rig.client.take();
@@ -291,7 +291,7 @@ describe("stop", () => {
     rig.simulator.assertNoViolations();
   });
 
-  test("without force asks a live item to stop, with no body at all too", async () => {
+  test("without force asks a live item to stop, also with an empty 204", async () => {
     await using rig = await startRig();
     rig.simulator.enqueue(rig.environmentId);
     const work = await rig.client.take();
@@ -303,7 +303,7 @@ describe("stop", () => {
     expect(listed?.stop_requested_at).not.toBeNull();
   });
 
-  test("ends a queued item at once: there is no holder to be asked", async () => {
+  test("ends a queued item at once because it has no holder", async () => {
     await using rig = await startRig();
     const { id } = rig.simulator.enqueue(rig.environmentId);
     const user = rig.client.with({ bearer: undefined, apiKey: rig.simulator.apiKey });
@@ -313,14 +313,14 @@ describe("stop", () => {
     rig.simulator.assertNoViolations();
   });
 
-  test("answers with the item where the switch says so", async () => {
+  test("answers with the item if the switch says so", async () => {
     await using rig = await startRig({ switches: { stopReply: "work" } });
     const { id } = rig.simulator.enqueue(rig.environmentId);
     const user = rig.client.with({ bearer: undefined, apiKey: rig.simulator.apiKey });
     expect(workSchema.parse((await user.stop(id, true)).json()).state).toBe("stopped");
   });
 
-  test("force must be a boolean", async () => {
+  test("requires a boolean force", async () => {
     await using rig = await startRig();
     const { id } = rig.simulator.enqueue(rig.environmentId);
     const answer = await rig.client.request("POST", rig.client.work(`/${id}/stop`), { body: { force: "yes" } });
@@ -338,7 +338,7 @@ describe("stats", () => {
     workers_polling: z.number().nullable(),
   });
 
-  test("count what waits, what is polled but not acknowledged, and nothing else", async () => {
+  test("count queued items and items that were polled but not acknowledged, and nothing else", async () => {
     await using rig = await startRig();
     const stats = async () => statsSchema.parse((await rig.client.stats()).json());
     expect(await stats()).toMatchObject({ depth: 0, pending: 0, oldest_queued_at: null, workers_polling: null });
@@ -375,13 +375,13 @@ describe("list", () => {
     return { ...rig, ids };
   }
 
-  test("shows the newest first, by pages, each item once", async () => {
+  test("shows the newest first, in pages, with each item once", async () => {
     await using rig = await listed({});
     const all = await rig.client.listAll(10);
     expect(all.map((work) => work.id)).toEqual(rig.ids.toReversed());
   });
 
-  test("shows the oldest first, or all in no useful order, as the switch says", async () => {
+  test("shows the oldest first or an arbitrary order, as the switch says", async () => {
     await using rig = await listed({ switches: { listOrder: "oldest" } });
     expect((await rig.client.listAll(7)).map((work) => work.id)).toEqual(rig.ids);
     rig.simulator.setSwitches({ listOrder: "shuffled" });
@@ -390,7 +390,7 @@ describe("list", () => {
     expect(shuffled.toSorted()).toEqual(rig.ids.toSorted());
   });
 
-  test("items that come while pages are turned do not make others appear twice", async () => {
+  test("doesn't repeat items when new ones arrive between pages", async () => {
     await using rig = await listed({});
     const first = z
       .object({ data: z.array(workSchema), next_page: z.string() })
@@ -401,7 +401,7 @@ describe("list", () => {
     expect([...first.data, ...second.data].map((work) => work.id)).toEqual(rig.ids.toReversed());
   });
 
-  test("keeps so many stopped items as the switch says, those that ended last", async () => {
+  test("keeps the number of stopped items that the switch says, those that stopped last", async () => {
     await using rig = await listed({ switches: { listKeepsStopped: 2 } });
     for (const id of rig.ids.slice(0, 5)) rig.simulator.stopItem(id, { force: true });
     const stopped = (await rig.client.listAll()).filter((work) => work.state === "stopped");
@@ -415,14 +415,14 @@ describe("list", () => {
     expect((await rig.client.list({ limit })).status).toBe(400);
   });
 
-  test("rejects a cursor that it did not give", async () => {
+  test("rejects an invalid cursor", async () => {
     await using rig = await startRig();
     expect((await rig.client.list({ page: "nonsense" })).status).toBe(400);
   });
 });
 
 describe("retrieve and update", () => {
-  test("metadata is merged, null deletes", async () => {
+  test("merges metadata, and null deletes a key", async () => {
     await using rig = await startRig();
     const { id } = rig.simulator.enqueue(rig.environmentId, { metadata: { keep: "1", drop: "2" } });
     const user = rig.client.with({ bearer: undefined, apiKey: rig.simulator.apiKey });
@@ -436,7 +436,7 @@ describe("retrieve and update", () => {
 });
 
 describe("every reply", () => {
-  test("carries a request id and the simulator's own time as Date, also after a long poll", async () => {
+  test("carries a request id and the simulator's own time as Date, even after a long poll", async () => {
     await using rig = await startRig({ scale: 10 });
     await rig.clock.advance(60 * SECOND);
     const poll = rig.client.pollRaw({ block_ms: 999 });
@@ -449,7 +449,7 @@ describe("every reply", () => {
     expect(answer.headers.get("request-id")).toMatch(/^req_/);
   });
 
-  test("an added ?beta=true changes nothing", async () => {
+  test("ignores an added ?beta=true", async () => {
     await using rig = await startRig();
     rig.simulator.enqueue(rig.environmentId);
     const work = await rig.client.take({ beta: "true" });

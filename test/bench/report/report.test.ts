@@ -31,17 +31,17 @@ test.each([
   expect(shown(cell)).toBe(text);
 });
 
-test("a table for a terminal has its numbers under each other", () => {
+test("a table for a terminal aligns its numbers", () => {
   const table = { title: "Waits", columns: ["what", "ms"], rows: [["a", 5] as const, ["longer", 1_000] as const] };
   expect(tableLines(table)).toEqual(["  Waits", "    what       ms", "    a           5", "    longer  1,000"]);
 });
 
-test("a gate says what it measured and what is allowed", () => {
+test("a gate shows the measured value and the limit", () => {
   expect(gateLine(gate({ value: 2, atMost: 1.25 }))).toBe("  MISSED  p50: 2 x, at most 1.25 x");
   expect(gateLine(gate({ value: 1, atLeast: 0.8, unit: "" }))).toBe("  kept    p50: 1, at least 0.800");
 });
 
-test("shares of a distribution end at all of it", () => {
+test("the shares of a distribution end at 1", () => {
   expect(shares("a", [3, 1, 2, 4]).points).toEqual([
     { x: 1, y: 0.25 },
     { x: 2, y: 0.5 },
@@ -50,13 +50,13 @@ test("shares of a distribution end at all of it", () => {
   ]);
 });
 
-test("a plot names its lines, and text in it is no markup", async () => {
+test("a plot names its lines and escapes markup in text", async () => {
   const axes = { x: { title: "a<b", isLog: true }, y: { title: "y" } };
   const { svg } = await linePlot({ name: "p", title: "A & B", ...axes }, [shares("one", [1, 2]), shares("two", [3])]);
   for (const text of ["A &amp; B", "a&lt;b", "one", "two"]) expect(svg).toContain(text);
 });
 
-test("a report is a file for people, one for programs, and one for each plot", async () => {
+test("a report consists of a file for people, a file for programs, and a file for each plot", async () => {
   const folder = await mkdtemp(join(tmpdir(), "berth-report-"));
   try {
     await writeReport(join(folder, "new"), await reportOf());

@@ -3,7 +3,7 @@ import { growthExponent } from "../../../bench/scenarios/many-environments/growt
 
 const SIZES = [10, 100, 1_000, 10_000];
 
-describe("the exponent of growth", () => {
+describe("the growth exponent", () => {
   test.each([
     ["a cost that stays", (x: number) => 5 + 0 * x, 0],
     ["a linear cost", (x: number) => 3 * x, 1],
@@ -12,12 +12,12 @@ describe("the exponent of growth", () => {
     expect(growthExponent(SIZES.map((x) => ({ x, y: cost(x) })))).toBeCloseTo(exponent);
   });
 
-  test("shows one size at which something grows faster than before", () => {
+  test("reveals a single size at which the cost grows faster", () => {
     const points = SIZES.map((x) => ({ x, y: x === 10_000 ? 30 * x : x }));
     expect(growthExponent(points)).toBeGreaterThan(1.4);
   });
 
-  test("is no number where less than two points say something", () => {
+  test("is NaN for fewer than two usable points", () => {
     expect(growthExponent([])).toBeNaN();
     expect(growthExponent([{ x: 10, y: 3 }])).toBeNaN();
     const lost = [

@@ -12,7 +12,7 @@ const item = (over: Partial<ItemRecord>) =>
     ...over,
   }) as ItemRecord;
 
-test("an item that was served, and one that came back to the queue and was served anew, are right", () => {
+test("an item that was served, and an item that was queued and served again, are both correct", () => {
   const again = item({ generation: 2, acks: [1, 2].map((generation) => ({ at: 0, generation, workerId: undefined })) });
   expect(accountOf([item({}), again])).toEqual({ sessions: 2, beaten: 2, requeued: 1, wrongs: [] });
 });

@@ -1,4 +1,4 @@
-// A program that leaks something of every kind at each GET /leak, and serves metrics like an operator's.
+// A program that leaks one of every kind at each GET /leak, and serves metrics like the operator's.
 import { openSync } from "node:fs";
 import { createServer } from "node:http";
 import { connect, createServer as createSink } from "node:net";
@@ -18,7 +18,7 @@ function leak() {
   }
 }
 
-// An HTTP server would close connections that bring no request.
+// An HTTP server would close connections that send no request.
 const sink = createSink((socket) => kept.push(socket)).listen(0, "127.0.0.1");
 const server = createServer((request, response) => {
   if (request.url === "/leak") leak();

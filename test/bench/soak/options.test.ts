@@ -22,18 +22,18 @@ test.each([
   ["--seed x", /whole number/],
   ["--fast", /unknown option/],
   ["now", /too many arguments/],
-])("npm run soak -- %s is a mistake, and says which", (args, message) => {
+])("npm run soak -- %s is rejected with the reason", (args, message) => {
   expect(parseArguments(args.split(" "))).toMatchObject({ kind: "mistake", message: expect.stringMatching(message) });
 });
 
-test("the help names every flag that the usage line names", () => {
+test("the help describes every flag in the usage line", () => {
   const request = parseArguments(["--help"]);
   expect(request.kind).toBe("help");
   for (const [flag] of USAGE.matchAll(/--[a-z]+(?=[ \]])/g))
     expect(request).toMatchObject({ text: expect.stringContaining(flag) });
 });
 
-test.each([30, 60, 300, 900, 28_800])("rounds of %i s fill the time, and enough of them are judged", (seconds) => {
+test.each([30, 60, 300, 900, 28_800])("the rounds fill a soak of %i s, and enough of them are judged", (seconds) => {
   const { rounds, warmUpRounds, roundMs } = planRounds(seconds * 1_000);
   expect(rounds * roundMs).toBeCloseTo(seconds * 1_000);
   expect(rounds - warmUpRounds).toBeGreaterThanOrEqual(LEAST_RESTS);

@@ -19,7 +19,7 @@ const STEADY: Vitals = {
 };
 const MEASURES = Object.keys(STEADY) as Measure[];
 
-/** So many rests, a hundred sessions apart. */
+/** Returns `count` rests, a hundred sessions apart. */
 function rests(count: number, at: (rest: number) => Partial<Vitals>): Rest[] {
   return Array.from({ length: count }, (_, rest) => ({ sessions: rest * 100, vitals: { ...STEADY, ...at(rest) } }));
 }
@@ -30,19 +30,19 @@ const grew = (samples: readonly Rest[]) =>
     .map(({ measure }) => measure);
 
 describe("a soak's verdict", () => {
-  test("is flat for what stays as it is, and for what shrinks", () => {
+  test("is flat for constant and for shrinking measures", () => {
     expect(grew(rests(10, () => ({})))).toEqual([]);
     expect(grew(rests(10, (rest) => ({ heapBytes: (60 - rest) * MIB, sockets: 40 - rest })))).toEqual([]);
   });
 
-  test.each(MEASURES)("finds a leak of %s that passes its bound by a half over the whole run", (measure) => {
+  test.each(MEASURES)("finds a leak of %s that exceeds its limit by half over the whole run", (measure) => {
     const { absolute, share } = BOUNDS[measure];
     const leak = 1.5 * Math.max(absolute, share * STEADY[measure]);
     const leaking = rests(10, (rest) => ({ [measure]: STEADY[measure] + (leak * rest) / 9 }));
     expect(grew(leaking)).toEqual([measure]);
   });
 
-  test("finds a small leak in noise that is ten times what leaks from one rest to the next", () => {
+  test("finds a small leak in noise that is ten times what leaks between two rests", () => {
     const random = seededRandom(7);
     const noisy = (leakPerRest: number) =>
       rests(40, (rest) => ({ heapBytes: STEADY.heapBytes + leakPerRest * rest + (random() - 0.5) * 2 * MIB }));
@@ -50,22 +50,22 @@ describe("a soak's verdict", () => {
     expect(grew(noisy(0))).toEqual([]);
   });
 
-  test("is not bent by a quarter of all rests that saw something out of the way, the last one among them", () => {
+  test("isn't changed by outliers in a quarter of all rests, including the last one", () => {
     const odd = rests(12, (rest) => (rest % 4 === 3 ? { heapBytes: 90 * MIB, sockets: 90, timers: 900 } : {}));
     expect(grew(odd)).toEqual([]);
   });
 
-  test("says what it was at first and at last, and what would have been allowed", () => {
+  test("reports the first value, the last value, and the limit", () => {
     const found = judge(rests(4, (rest) => ({ sockets: 14 + 25 * rest }))).find(({ measure }) => measure === "sockets");
     expect(found).toEqual({ measure: "sockets", first: 14, last: 89, grown: 75, allowed: 32, isFlat: false });
   });
 
-  test("is none for fewer rests than a slope needs", () => {
+  test("throws for fewer rests than a slope needs", () => {
     expect(() => judge(rests(2, () => ({})))).toThrow(/2 rests say nothing about growth; 3 are the least/);
   });
 });
 
-test("the slope is the median of those between all pairs of points", () => {
+test("the slope is the median of the slopes between all pairs of points", () => {
   const line = [0, 1, 2, 3].map((x) => ({ x, y: 5 + 2 * x }));
   expect(slopeOf(line)).toBe(2);
   expect(slopeOf([...line, { x: 4, y: 1_000 }])).toBe(2);

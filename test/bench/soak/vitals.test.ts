@@ -8,7 +8,7 @@ import { leastOf, readVitals, type Vitals } from "../../../bench/soak/vitals.ts"
 const PROGRAM = new URL("./leaking-program.mjs", import.meta.url).pathname;
 const MIB = 1_024 ** 2;
 
-test("what a program keeps shows from outside, of every kind that a soak looks at", async () => {
+test("readVitals detects a leak of every kind from outside the process", async () => {
   const child = spawn(process.execPath, [...INSPECTED, PROGRAM], { stdio: "pipe" });
   try {
     const stray: string[] = [];
@@ -16,7 +16,7 @@ test("what a program keeps shows from outside, of every kind that a soak looks a
     const [port] = (await once(createInterface({ input: child.stdout }), "line")) as [string];
     const operator = { pid: child.pid ?? 0, addresses: { metrics: `127.0.0.1:${port}` }, stray };
     using inspector = await Inspector.connect(operator);
-    // The first look loads what looks have need of.
+    // The first look loads modules that later looks need.
     await readVitals(operator, inspector);
     const before = await readVitals(operator, inspector);
     const again = await readVitals(operator, inspector);
@@ -25,7 +25,7 @@ test("what a program keeps shows from outside, of every kind that a soak looks a
     const more = (from: Vitals, to: Vitals) =>
       Object.fromEntries(Object.entries(to).map(([name, value]) => [name, value - from[name as keyof Vitals]]));
 
-    // To look is no leak.
+    // A look must not count as a leak.
     const noise = more(before, again);
     expect(noise).toMatchObject({ sockets: 0, files: 0, environmentSeries: 0, otherSeries: 0 });
     for (const measure of ["timers", "entries", "signals"]) expect(Math.abs(noise[measure] ?? 0)).toBeLessThan(20);
@@ -33,7 +33,7 @@ test("what a program keeps shows from outside, of every kind that a soak looks a
 
     const leaked = more(before, after);
     expect(leaked).toMatchObject({ files: 30, environmentSeries: 30, otherSeries: 0 });
-    // The other ends of its connections are its own as well, once it has taken them.
+    // The program also holds the other ends of its connections once it has accepted them.
     expect(leaked["sockets"]).toBeGreaterThanOrEqual(30);
     expect(leaked["handles"]).toBeGreaterThanOrEqual(30);
     expect(leaked["timers"]).toBeGreaterThanOrEqual(300);
@@ -46,7 +46,7 @@ test("what a program keeps shows from outside, of every kind that a soak looks a
   }
 }, 60_000);
 
-test("what is there for a moment only is left out of several looks", () => {
+test("the minimum of several looks ignores what exists only momentarily", () => {
   const quiet = { sockets: 3, timers: 9 } as Vitals;
   expect(leastOf([{ ...quiet, sockets: 8 }, quiet, { ...quiet, timers: 12 }])).toEqual(quiet);
 });
