@@ -13,7 +13,7 @@ interface EventFields {
   more?: Record<string, unknown>;
 }
 
-/** A line as an API server writes it. */
+/** Returns a line as an API server writes it. */
 function line(fields: EventFields = {}): string {
   const { user = "berth-operator", verb = "get", uri = "/api/v1/namespaces/a/pods/p", code = 200, more = {} } = fields;
   const ref = "ref" in fields ? fields.ref : { resource: "pods", namespace: "a", name: "p", apiVersion: "v1" };
@@ -36,7 +36,7 @@ function line(fields: EventFields = {}): string {
 }
 
 describe("a line of the audit log", () => {
-  it("tells who did what to which object", () => {
+  it("shows who did what to which object", () => {
     expect(parseAuditLine(line())).toEqual({
       user: "berth-operator",
       verb: "get",
@@ -51,22 +51,22 @@ describe("a line of the audit log", () => {
     });
   });
 
-  it("tells the subresource", () => {
+  it("shows the subresource", () => {
     const ref = { resource: "pods", subresource: "status", namespace: "a", name: "p" };
     expect(parseAuditLine(line({ ref, verb: "patch" }))).toMatchObject({ resource: "pods", subresource: "status" });
   });
 
-  it("tells the path of a request that is about no resource, without its query", () => {
+  it("shows the path of a request without a resource, without its query", () => {
     const entry = parseAuditLine(line({ ref: undefined, uri: "/openapi/v3?timeout=32s" }));
     expect(entry).toMatchObject({ resource: "/openapi/v3", namespace: "", name: "" });
   });
 
-  it("counts for the user whose rights were used", () => {
+  it("names the user whose permissions applied", () => {
     const entry = parseAuditLine(line({ user: "berth-admin", more: { impersonatedUser: { username: "alice" } } }));
     expect(entry?.user).toBe("alice");
   });
 
-  it("has no code when there was no answer", () => {
+  it("has no code if there was no answer", () => {
     expect(parseAuditLine(line({ more: { responseStatus: null } }))?.code).toBe(0);
   });
 
@@ -75,13 +75,13 @@ describe("a line of the audit log", () => {
     ["an empty line", ""],
     ["something else", "[1]"],
     ["a fence", line({ ref: undefined, uri: "/version?audit-fence=00ff" })],
-  ])("is no request if it is %s", (_name, text) => {
+  ])("isn't a request if it's %s", (_name, text) => {
     expect(parseAuditLine(text)).toBeUndefined();
   });
 });
 
 describe("counts of requests", () => {
-  it("sum up what is the same but for the object, the most frequent first", () => {
+  it("add up requests that differ only in their object, the most frequent first", () => {
     const entries = [line({ code: 404 }), line(), line({ ref: { resource: "pods", namespace: "b", name: "q" } })]
       .map(parseAuditLine)
       .filter((entry) => entry !== undefined);
@@ -94,7 +94,7 @@ describe("counts of requests", () => {
 });
 
 describe("the audit log", () => {
-  /** An API server whose lines come a while after its answers. */
+  /** Returns the log of an API server that writes its lines some time after its answers. */
   async function lateLog(pending: string[]): Promise<AuditLog> {
     const file = join(await temporaryDir(), "audit.log");
     await writeFile(file, "");
@@ -104,12 +104,12 @@ describe("the audit log", () => {
     });
   }
 
-  it("waits for the line of a request that was answered", async () => {
+  it("waits for the line of an answered request", async () => {
     const log = await lateLog([line(), line({ code: 404 })]);
     expect((await log.entries()).map(({ code }) => code)).toEqual([200, 404]);
   });
 
-  it("leaves out what came before the mark", async () => {
+  it("leaves out requests before the mark", async () => {
     const pending = [line({ verb: "create" })];
     const log = await lateLog(pending);
     const since = await log.mark();
@@ -119,7 +119,7 @@ describe("the audit log", () => {
     expect(await log.total()).toBe(2);
   });
 
-  it("can be narrowed down", async () => {
+  it("can be filtered", async () => {
     const other = { resource: "secrets", namespace: "b", name: "s" };
     const log = await lateLog([line(), line({ user: "alice" }), line({ verb: "list" }), line({ ref: other })]);
     expect(await log.total({ user: "alice" })).toBe(1);
@@ -128,7 +128,7 @@ describe("the audit log", () => {
     expect(await log.total({ namespace: "b", user: "alice" })).toBe(0);
   });
 
-  it("reads lines that are longer than what is read at once", async () => {
+  it("reads lines that are longer than one chunk", async () => {
     const long = "x".repeat(1_500_000);
     const log = await lateLog([line({ more: { annotations: { long } } }), line({ code: 404 })]);
     expect((await log.entries()).map(({ code }) => code)).toEqual([200, 404]);

@@ -12,7 +12,7 @@ import {
 } from "../../../testbed/cluster/versions.ts";
 import { temporaryDir } from "./temporary.ts";
 
-/** A Go that builds in no time: it writes its arguments into a log and empty programs where binaries should be. */
+/** A fake Go that builds instantly: it logs its arguments and writes empty programs instead of binaries. */
 const FAKE_GO = `#!/bin/sh
 echo "$*" >> "$GO_LOG"
 case "$1" in
@@ -36,7 +36,7 @@ interface Machine {
   calls(): Promise<string[]>;
 }
 
-/** A machine of its own: its PATH has the fake Go in front, its cache is empty. */
+/** Returns a separate machine: its PATH starts with the fake Go, and its cache is empty. */
 async function machine(more: Record<string, string> = {}): Promise<Machine> {
   const dir = await temporaryDir();
   const bin = join(dir, "bin");
@@ -57,7 +57,7 @@ function recorder(): Progress & { readonly lines: string[] } {
 }
 
 describe("the binaries of the control plane", () => {
-  it("are built once and found in the cache from then on", async () => {
+  it("are built once and then found in the cache", async () => {
     const { env, calls, cache } = await machine();
     const built = await findBinaries({ env });
     expect(built.from).toBe("build");
@@ -68,7 +68,7 @@ describe("the binaries of the control plane", () => {
     expect(await readdir(cache)).toHaveLength(1);
   });
 
-  it("are built with caches of their own, which are removed", async () => {
+  it("are built with separate caches, which are removed", async () => {
     const { env } = await machine({ GOCACHE: "/the/users/own" });
     const { dir } = await findBinaries({ env });
     const goCache = (await readFile(join(dir, "etcd"), "utf8")).trim();
@@ -76,21 +76,21 @@ describe("the binaries of the control plane", () => {
     await expect(access(goCache)).rejects.toThrow();
   });
 
-  it("are built stripped and with their true version", async () => {
+  it("are built stripped and with their real version", async () => {
     const { env, calls } = await machine();
     await findBinaries({ env });
     const kubernetes = (await calls()).find((call) => call.startsWith("build") && call.includes("kube-apiserver"));
     expect(kubernetes).toContain("-ldflags -s -w -X k8s.io/component-base/version.gitVersion=v1.36.3");
   });
 
-  it("are built once for several that want them at once", async () => {
+  it("are built once for several callers that need them at once", async () => {
     const { env, calls } = await machine();
     const found = await Promise.all([findBinaries({ env }), findBinaries({ env }), findBinaries({ env })]);
     expect(found.map(({ from }) => from).sort()).toEqual(["build", "cache", "cache"]);
     expect((await calls()).filter((call) => call.startsWith("build"))).toHaveLength(2);
   });
 
-  it("are those of KUBEBUILDER_ASSETS, if all are there", async () => {
+  it("are those of KUBEBUILDER_ASSETS if all exist", async () => {
     const { env, calls } = await machine();
     const assets = await temporaryDir();
     for (const name of CONTROL_PLANE) await writeFile(join(assets, name), "", { mode: 0o755 });
@@ -99,7 +99,7 @@ describe("the binaries of the control plane", () => {
     expect(await calls()).toEqual([""]);
   });
 
-  it("are not those of KUBEBUILDER_ASSETS, if one is missing or cannot be run", async () => {
+  it("are not those of KUBEBUILDER_ASSETS if one is missing or isn't executable", async () => {
     const { env } = await machine();
     const assets = await temporaryDir();
     for (const name of ["etcd", "kube-apiserver", "kube-scheduler"]) {
@@ -112,13 +112,13 @@ describe("the binaries of the control plane", () => {
     expect(progress.lines[0]).toBe(`KUBEBUILDER_ASSETS is not used: ${assets} has no etcd, kube-controller-manager`);
   });
 
-  it("leave nothing behind when they cannot be built, and the error says why", async () => {
+  it("leave nothing behind if the build fails, and the error says why", async () => {
     const { env, cache } = await machine({ FAKE_FAILURE: "undefined: x" });
     await expect(findBinaries({ env })).rejects.toThrow(/go build of etcd v3\.6\.15 ended with 1:\n.*undefined: x/s);
     expect(await readdir(cache)).toEqual([]);
   });
 
-  it("are built after a build that was killed, whose folder is removed", async () => {
+  it("are built after a killed build, whose folder is removed", async () => {
     const { env, cache } = await machine();
     const key = await cacheKey(await toolModules());
     await mkdir(join(cache, `.building-${key}-0123456789ab`, "gocache"), { recursive: true });
@@ -126,7 +126,7 @@ describe("the binaries of the control plane", () => {
     expect((await readdir(cache)).map((name) => join(cache, name))).toEqual([dir]);
   });
 
-  it("are of the minor version that is asked for, beside those of others", async () => {
+  it("are of the requested minor version, next to those of others", async () => {
     const { env, cache } = await machine();
     const minors = await kubernetesMinors();
     const found = await Promise.all(
@@ -137,7 +137,7 @@ describe("the binaries of the control plane", () => {
     expect(await findBinaries({ env })).toEqual({ dir: found.at(-1)?.dir, from: "cache" });
   });
 
-  it("leave the folder of another version's build alone, which goes on beside it", async () => {
+  it("leave the folder of another version's running build alone", async () => {
     const { env, cache } = await machine();
     const [oldest] = await kubernetesMinors();
     const key = await cacheKey(await toolModules(TOOLS_DIR, oldest));
@@ -147,7 +147,7 @@ describe("the binaries of the control plane", () => {
     await expect(access(join(other, "gocache"))).resolves.toBeUndefined();
   });
 
-  it("cannot be of a version that there is no module of, and the error names those that there are", async () => {
+  it("can't be of a version without a module, and the error lists the existing ones", async () => {
     const { env } = await machine({ BERTH_TEST_KUBERNETES: "1.12" });
     const minors = (await kubernetesMinors()).join(", ");
     await expect(findBinaries({ env })).rejects.toThrow(`set BERTH_TEST_KUBERNETES to one of ${minors}.`);
@@ -161,17 +161,17 @@ describe("the progress of a build", () => {
     expect(countPackages("go: downloading x v1\nunsafe\nfmt\nmain\n")).toBe(2);
   });
 
-  it("tells what is being fetched", () => {
+  it("shows what is being fetched", () => {
     expect(downloading(log)).toBe("fetching sources, 1 modules, now k8s.io/api");
     expect(downloading("")).toBe("fetching sources");
   });
 
-  it("tells which binaries are done and how many packages", () => {
+  it("shows which binaries are done and how many packages", () => {
     expect(compiling(log, 10, ["a", "b"])).toBe("2 of 10 packages, a done, b done, now k8s.io/api/core/v1");
     expect(compiling("", 10, [])).toBe("0 of 10 packages");
   });
 
-  it("leaves of a failed build what went wrong", () => {
+  it("keeps the errors of a failed build", () => {
     expect(goErrors(`${log}x.go:1:2: undefined: y\n`)).toBe("# k8s.io/x\nx.go:1:2: undefined: y");
   });
 });

@@ -19,7 +19,7 @@ describe("the authority for client certificates", () => {
     expect([authority.ca, certificate.ca]).toEqual([true, false]);
   });
 
-  it("can be used again by another process, which reads its key", async () => {
+  it("can be loaded by another process, which reads its key", async () => {
     const dir = await temporaryDir();
     const ca = await ClientCa.create(dir);
     const certificate = new X509Certificate((await ClientCa.load(dir)).issue("alice").certificate);
@@ -27,7 +27,7 @@ describe("the authority for client certificates", () => {
     expect((await stat(join(dir, "ca.key"))).mode & 0o077).toBe(0);
   });
 
-  it("gives each certificate a key and a serial number of its own", async () => {
+  it("gives each certificate its own key and serial number", async () => {
     const ca = await ClientCa.create(await temporaryDir());
     const [a, b] = [ca.issue("alice"), ca.issue("alice")].map((pair) => new X509Certificate(pair.certificate));
     expect(a?.serialNumber).not.toBe(b?.serialNumber);

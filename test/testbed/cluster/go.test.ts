@@ -5,7 +5,7 @@ import { findGo, goEnvironment, isNewEnough } from "../../../testbed/cluster/go.
 import { MissingToolError } from "../../../testbed/cluster/missing.ts";
 import { temporaryDir } from "./temporary.ts";
 
-/** A program that says that it is this version of Go; returns its path. */
+/** Creates a program that reports this version of Go, and returns its path. */
 async function fakeGo(version: string): Promise<string> {
   const bin = join(await temporaryDir(), "bin");
   await mkdir(bin);
@@ -20,14 +20,14 @@ describe("Go", () => {
     expect(await findGo({ PATH }, [])).toBe("go");
   });
 
-  it.each(["go1.19.8", undefined])("is taken from elsewhere when PATH has %s", async (onPath) => {
+  it.each(["go1.19.8", undefined])("is taken from elsewhere if PATH has %s", async (onPath) => {
     const PATH = onPath ? dirname(await fakeGo(onPath)) : await temporaryDir();
     const old = await fakeGo("go1.24.2");
     const good = await fakeGo("go1.27.3");
     expect(await findGo({ PATH }, ["/nonesuch/go", old, good])).toBe(good);
   });
 
-  it("is missing, and the message says how to get it", async () => {
+  it("that is missing causes a message that says how to get it", async () => {
     const missing = findGo({ PATH: await temporaryDir() }, []);
     await expect(missing).rejects.toThrow(MissingToolError);
     await expect(missing).rejects.toThrow(
@@ -35,14 +35,14 @@ describe("Go", () => {
     );
   });
 
-  it("is too old, and the message says how old", async () => {
+  it("that is too old causes a message with its version", async () => {
     const old = await fakeGo("go1.24.2");
     const missing = findGo({ PATH: dirname(await fakeGo("go1.19.8")) }, [old]);
     await expect(missing).rejects.toThrow(MissingToolError);
     await expect(missing).rejects.toThrow(`\`go\` on PATH is go1.19.8, ${old} is go1.24.2. Get it`);
   });
 
-  it("builds in caches of its own and with the user's proxies", () => {
+  it("builds in its own caches and with the user's proxies", () => {
     const env = goEnvironment(
       { PATH: "/bin", GOPROXY: "https://proxy", GOOS: "plan9", GOFLAGS: "-race" },
       "/x/go",

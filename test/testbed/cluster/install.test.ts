@@ -7,7 +7,7 @@ import { OPERATOR } from "../../../testbed/cluster/users.ts";
 import { temporaryDir } from "./temporary.ts";
 
 describe("manifests", () => {
-  it("are read from all files of a folder, by name, without folders in it", async () => {
+  it("are read from all files of a folder, by name, without its subfolders", async () => {
     const dir = await temporaryDir();
     await writeFile(join(dir, "b.yml"), "kind: B\nmetadata: {name: b}\n");
     await writeFile(
@@ -24,13 +24,13 @@ describe("manifests", () => {
     ["is no YAML", "a: [", /^f: /],
     ["is no object", "- 1", "f holds something without kind and name"],
     ["has no name", "kind: A\nmetadata: {}", "f holds something without kind and name"],
-  ])("are refused when one %s", (_name, text, message) => {
+  ])("are rejected if one %s", (_name, text, message) => {
     expect(() => parseManifests(text, "f")).toThrow(message);
   });
 });
 
-describe("the operator's rights", () => {
-  it("are shipped for the service account that the operator's kubeconfig stands for", async () => {
+describe("the operator's permissions", () => {
+  it("are shipped for the service account in the operator's kubeconfig", async () => {
     const objects = await readManifests(DEPLOY_DIR);
     const subjects = objects
       .filter(({ kind }) => /^(Cluster)?RoleBinding$/.test(kind ?? ""))

@@ -16,7 +16,7 @@ async function exists(path: string): Promise<boolean> {
 }
 
 describe("the lock of a build", () => {
-  it("lets one in at a time", async () => {
+  it("admits one holder at a time", async () => {
     const path = join(await temporaryDir(), "lock");
     let inside = 0;
     let most = 0;
@@ -42,7 +42,7 @@ describe("the lock of a build", () => {
     expect(await withLock(path, async () => "in")).toBe("in");
   });
 
-  it("says once whom it waits for, and stops waiting when told to", async () => {
+  it("names the holder that it waits for once, and stops waiting when it's aborted", async () => {
     const path = join(await temporaryDir(), "lock");
     const held = Promise.withResolvers<void>();
     const inside = Promise.withResolvers<void>();
@@ -83,11 +83,11 @@ describe("the lock of a build", () => {
     expect(JSON.parse(await readFile(path, "utf8"))).toMatchObject({ pid: child.pid });
     child.kill("SIGKILL");
     expect(await once(child, "exit")).toEqual([null, "SIGKILL"]);
-    // Its age alone would not do: the default is half a minute.
+    // The lock isn't taken because of its age: the default is half a minute.
     expect(await withLock(path, async () => "in", QUICK)).toBe("in");
   });
 
-  it("is taken when its pid belongs to another process by now", async () => {
+  it("is taken if its pid belongs to another process by now", async () => {
     const path = join(await temporaryDir(), "lock");
     const own = JSON.parse(await withLock(path, () => readFile(path, "utf8")));
     await writeFile(path, JSON.stringify({ ...own, started: "1" }));
@@ -97,7 +97,7 @@ describe("the lock of a build", () => {
   it.each([
     ["of another pid namespace", JSON.stringify({ pid: 1, started: "1", namespace: "pid:[1]" })],
     ["that was never written", ""],
-  ])("is taken from a holder %s only when it was not touched for long", async (_name, text) => {
+  ])("is taken from a holder %s only if it wasn't touched for long", async (_name, text) => {
     const path = join(await temporaryDir(), "lock");
     await writeFile(path, text);
     let waited = 0;
@@ -110,13 +110,13 @@ describe("the lock of a build", () => {
     expect(waited).toBe(1);
   });
 
-  it("is left alone when somebody else has taken it meanwhile", async () => {
+  it("isn't removed if another process has taken it in the meantime", async () => {
     const path = join(await temporaryDir(), "lock");
     await withLock(path, () => writeFile(path, "somebody else"));
     expect(await readFile(path, "utf8")).toBe("somebody else");
   });
 
-  it("does not hide a folder that cannot be written", async () => {
+  it("doesn't hide the error for a folder that isn't writable", async () => {
     const path = join(await temporaryDir(), "lock");
     await mkdir(path);
     await expect(withLock(join(path, "..", "lock", "\0"), async () => {})).rejects.toThrow();
@@ -124,7 +124,7 @@ describe("the lock of a build", () => {
 });
 
 describe("the start of a process", () => {
-  it("is known while it lives and not after", async () => {
+  it("is known only while the process lives", async () => {
     expect(processStart(process.pid)).toMatch(/^\d+$/);
     expect(processStart(2 ** 30)).toBeUndefined();
   });

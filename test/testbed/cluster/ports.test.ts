@@ -14,7 +14,7 @@ describe("a free port", () => {
     expect(port).toBeGreaterThan(0);
   });
 
-  it("is chosen anew when somebody was quicker", async () => {
+  it("is chosen again if another process was faster", async () => {
     const ports = [1001, 1002, 1003];
     const tried: number[] = [];
     const result = await retryOnTakenPort(
@@ -29,7 +29,7 @@ describe("a free port", () => {
     expect(tried).toEqual([1001, 1002, 1003]);
   });
 
-  it("is given up after a few attempts", async () => {
+  it("is abandoned after a few attempts", async () => {
     let attempts = 0;
     const always = retryOnTakenPort(async () => {
       attempts += 1;
@@ -39,7 +39,7 @@ describe("a free port", () => {
     expect(attempts).toBe(5);
   });
 
-  it("is not chosen anew after another fault", async () => {
+  it("isn't chosen again after another error", async () => {
     let attempts = 0;
     const broken = retryOnTakenPort(async () => {
       attempts += 1;
@@ -61,7 +61,7 @@ describe("a free port", () => {
       true,
     ],
     ["another fault", "unknown flag: --nonesuch", false],
-  ])("taken before use is told by the log of %s", (_name, log, taken) => {
+  ])("that is taken is recognized in the log of %s", (_name, log, taken) => {
     expect(saysPortTaken(log)).toBe(taken);
   });
 });

@@ -22,7 +22,7 @@ describe("progress", () => {
     expect(text()).toBe("at 15000\nat 30000\n");
   });
 
-  it("is one live line on a terminal, never longer than it is wide", () => {
+  it("is one live line on a terminal, never wider than the terminal", () => {
     const { progress, at, text } = screen(true);
     progress.update("a line that is too long for it");
     at.ms += 10;
@@ -33,7 +33,7 @@ describe("progress", () => {
     expect(text()).toBe("\r\x1b[2Ka line that is too \r\x1b[2Knext\r\x1b[2Kdone\n");
   });
 
-  it("leaves a terminal alone on which nothing was shown", () => {
+  it("doesn't clear a terminal on which it showed nothing", () => {
     const { progress, text } = screen(true);
     progress.clear();
     expect(text()).toBe("");

@@ -11,8 +11,8 @@ async function announcements(cache: string): Promise<string> {
   return join(clusters, project);
 }
 
-describe("a cluster that runs", () => {
-  it("is found until it is taken back", async () => {
+describe("a running cluster", () => {
+  it("is found until it's withdrawn", async () => {
     const env = { XDG_CACHE_HOME: await temporaryDir() };
     const takeBack = await announceCluster({ kubeconfig: "/k" }, env);
     expect(await runningClusters(env)).toMatchObject([{ kubeconfig: "/k", pid: process.pid }]);
@@ -20,7 +20,7 @@ describe("a cluster that runs", () => {
     expect(await runningClusters(env)).toEqual([]);
   });
 
-  it("is forgotten with its process, as is what cannot be read", async () => {
+  it("is forgotten with its process, like an announcement that can't be read", async () => {
     const cache = await temporaryDir();
     const env = { XDG_CACHE_HOME: cache };
     await announceCluster({ kubeconfig: "/k" }, env);
@@ -32,7 +32,7 @@ describe("a cluster that runs", () => {
     expect(await readdir(dir)).toEqual([`${process.pid}.json`]);
   });
 
-  it("is the newest of several", async () => {
+  it("is the newest if there are several", async () => {
     const cache = await temporaryDir();
     const env = { XDG_CACHE_HOME: cache };
     await announceCluster({ kubeconfig: "/new" }, env);

@@ -20,7 +20,7 @@ function shell(dir: string, script: string, name = "shell"): ProcessSpec {
   return { name, command: "/bin/sh", args: ["-c", script], env, cwd: dir, logFile: join(dir, `${name}.log`) };
 }
 
-/** Starts a shell that starts a child of its own, which ignores SIGTERM; returns the pids of both. */
+/** Starts a shell with a child that ignores SIGTERM, and returns the pids of both. */
 async function family(supervisor: Supervisor): Promise<number[]> {
   const script = `/bin/sh -c 'trap "" TERM; echo $$; while :; do sleep 1000; done' & wait`;
   const parent = await supervisor.spawn(shell(supervisor.dir, script, "family"));
@@ -58,7 +58,7 @@ async function exists(path: string): Promise<boolean> {
 }
 
 describe("a supervised process", () => {
-  it("has its output in a file and tells its exit code", async () => {
+  it("writes its output to a file and reports its exit code", async () => {
     const supervisor = await startSupervisor();
     const running = await supervisor.spawn(shell(supervisor.dir, "echo out; echo err >&2; exit 7"));
     expect(await running.exited).toEqual({ code: 7, signal: null });
@@ -66,7 +66,7 @@ describe("a supervised process", () => {
     expect(await readFile(join(supervisor.dir, "shell.log"), "utf8")).toBe("out\nerr\n");
   });
 
-  it("has no environment but its own", async () => {
+  it("has only its own environment", async () => {
     const supervisor = await startSupervisor();
     const running = await supervisor.spawn(shell(supervisor.dir, "env"));
     await running.exited;
@@ -74,7 +74,7 @@ describe("a supervised process", () => {
     expect(names?.filter((name) => !["PWD", "OLDPWD", "SHLVL", "_"].includes(name))).toEqual(["PATH"]);
   });
 
-  it("gets signals, and its name is free again when it has ended", async () => {
+  it("gets signals, and its name is free again after it ended", async () => {
     const supervisor = await startSupervisor();
     const running = await supervisor.spawn(shell(supervisor.dir, "exec sleep 1000"));
     await expect(supervisor.spawn(shell(supervisor.dir, "true"))).rejects.toThrow("shell is running");
@@ -84,14 +84,14 @@ describe("a supervised process", () => {
     expect(await next.exited).toEqual({ code: 3, signal: null });
   });
 
-  it("that cannot be started is told at once", async () => {
+  it("that can't be started is reported at once", async () => {
     const supervisor = await startSupervisor();
     const spec = { ...shell(supervisor.dir, ""), command: "/nonesuch" };
     await expect(supervisor.spawn(spec)).rejects.toThrow("cannot start shell");
     expect(await (await supervisor.spawn(shell(supervisor.dir, "exit 0"))).exited).toEqual({ code: 0, signal: null });
   });
 
-  it("ends with all that it started, and the folder goes", async () => {
+  it("ends with everything that it started, and the folder is removed", async () => {
     const supervisor = await startSupervisor();
     const pids = await family(supervisor);
     await supervisor.end();
@@ -106,7 +106,7 @@ describe("a supervised process", () => {
     await expect(supervisor.spawn(shell(supervisor.dir, "true"))).rejects.toThrow("has ended");
   });
 
-  it("does not end when a terminal interrupts its supervisor", async () => {
+  it("doesn't end when a terminal interrupts its supervisor", async () => {
     const supervisor = await startSupervisor();
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.kill(supervisor.pid, signal);
     expect(await (await supervisor.spawn(shell(supervisor.dir, "exit 4"))).exited).toEqual({ code: 4, signal: null });
@@ -114,7 +114,7 @@ describe("a supervised process", () => {
 });
 
 describe("the owner of a supervisor", () => {
-  /** A process that has a supervisor with a program under it, and says so. */
+  /** Starts a process that supervises a program and reports its pids. */
   async function owner(dir: string, afterwards: string[] = []): Promise<{ child: ChildProcess; pids: number[] }> {
     const program = join(await temporaryDir(), "owner.ts");
     const spec = shell(dir, "echo ready; exec sleep 1000");
@@ -139,19 +139,16 @@ describe("the owner of a supervisor", () => {
     await expectGone(pids, dir);
   });
 
-  it.each(["SIGKILL", "SIGTERM"] as const)(
-    "has a command run after %s, when the programs have ended",
-    async (signal) => {
-      const temporary = await temporaryDir();
-      const seen = join(temporary, "seen");
-      // The folder is there still, and the program is not.
-      const script = 'ls "$1" > "$2.new"; pgrep --session "$(cat "$1/pid")" >> "$2.new"; mv "$2.new" "$2"';
-      const dir = join(temporary, "supervised");
-      const { child, pids } = await owner(dir, ["/bin/sh", "-c", script, "sh", dir, seen]);
-      await writeFile(join(dir, "pid"), String(pids[1]));
-      child.kill(signal);
-      await expectGone(pids, dir);
-      expect(await readFile(seen, "utf8")).toBe("pid\nshell.log\n");
-    },
-  );
+  it.each(["SIGKILL", "SIGTERM"] as const)("runs a command after %s, when the programs have ended", async (signal) => {
+    const temporary = await temporaryDir();
+    const seen = join(temporary, "seen");
+    // The folder still exists, and the program has ended.
+    const script = 'ls "$1" > "$2.new"; pgrep --session "$(cat "$1/pid")" >> "$2.new"; mv "$2.new" "$2"';
+    const dir = join(temporary, "supervised");
+    const { child, pids } = await owner(dir, ["/bin/sh", "-c", script, "sh", dir, seen]);
+    await writeFile(join(dir, "pid"), String(pids[1]));
+    child.kill(signal);
+    await expectGone(pids, dir);
+    expect(await readFile(seen, "utf8")).toBe("pid\nshell.log\n");
+  });
 });

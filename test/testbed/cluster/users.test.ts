@@ -4,13 +4,13 @@ import { kubeconfigFile, renderKubeconfig } from "../../../testbed/cluster/kubec
 import { makeUsers, tokenFile } from "../../../testbed/cluster/users.ts";
 
 describe("the users of a cluster", () => {
-  it("have tokens of their own", () => {
+  it("have different tokens", () => {
     const users = makeUsers([{ name: "alice", groups: ["dev", "ops"] }]);
     expect(new Set([...users.values()].map(({ token }) => token)).size).toBe(users.size);
     expect(users.get("alice")?.groups).toEqual(["dev", "ops"]);
   });
 
-  it("are written as the API server reads them", () => {
+  it("are written in the API server's format", () => {
     const text = tokenFile([
       { name: "alice", groups: ["dev", "ops"], token: "t1" },
       { name: "system:kube-scheduler", groups: [], token: "t2" },
@@ -20,7 +20,7 @@ describe("the users of a cluster", () => {
 });
 
 describe("a kubeconfig", () => {
-  it("holds everything that it takes", () => {
+  it("contains everything it needs", () => {
     const config = parse(renderKubeconfig("https://127.0.0.1:1", "CA", "alice", { certificate: "CERT", key: "KEY" }));
     expect(config).toMatchObject({
       clusters: [{ cluster: { server: "https://127.0.0.1:1", "certificate-authority-data": "Q0E=" } }],
@@ -28,7 +28,7 @@ describe("a kubeconfig", () => {
     });
   });
 
-  it("keeps its user's name out of other folders", () => {
+  it("stays in its folder regardless of its user's name", () => {
     expect(kubeconfigFile("/d", "../a/system:b")).toBe("/d/.._a_system_b.kubeconfig");
   });
 });

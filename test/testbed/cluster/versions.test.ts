@@ -23,13 +23,13 @@ async function keyWith(change: (toolsDir: string) => Promise<void>): Promise<str
 }
 
 describe("the cache key of a control plane", () => {
-  it("tells people what is in the folder", async () => {
+  it("tells people what the folder contains", async () => {
     expect(await cacheKey(await toolModules(), linux)).toMatch(
       /^kubernetes-v1\.36\.3-etcd-v3\.6\.15-linux-x64-[0-9a-f]{12}$/,
     );
   });
 
-  it("is the same for a copy of the modules elsewhere", async () => {
+  it("is the same for a copy of the modules in another folder", async () => {
     expect(await keyWith(async () => {})).toBe(await cacheKey(await toolModules(), linux));
   });
 
@@ -60,7 +60,7 @@ describe("the cache key of a control plane", () => {
 });
 
 describe("the modules of tools", () => {
-  it.each(minors)("of Kubernetes %s replace every sister module by the release that belongs to it", async (minor) => {
+  it.each(minors)("of Kubernetes %s replace every sibling module with the matching release", async (minor) => {
     const dir = (await toolModules(TOOLS_DIR, minor)).at(-1)?.dir ?? "";
     const text = await readFile(join(dir, "go.mod"), "utf8");
     expect(minorOf(requiredVersion(text, "k8s.io/kubernetes"))).toBe(minor);

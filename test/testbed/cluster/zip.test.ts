@@ -3,7 +3,9 @@ import { describe, expect, it } from "vitest";
 import { checkIntegrity } from "../../../testbed/cluster/client-tools.ts";
 import { readZipEntry } from "../../../testbed/cluster/zip.ts";
 
-/** A ZIP archive; odd entries are stored, even ones deflated, and local headers have an extra field of their own. */
+/**
+ * Builds a ZIP archive. Odd entries are stored, even ones are deflated, and local headers have a separate extra field.
+ */
 function zip(files: Record<string, string>, method?: number): Buffer {
   const locals: Buffer[] = [];
   const entries: Buffer[] = [];
@@ -43,31 +45,31 @@ describe("a ZIP archive", () => {
     ["deflated", "helm/helm", "helm ".repeat(500)],
     ["stored", "kubectl/kubectl", "stored"],
     ["empty", "empty", ""],
-  ])("gives back a file that is %s", (_name, file, text) => {
+  ])("contains a file that is %s", (_name, file, text) => {
     expect(readZipEntry(archive, file).toString()).toBe(text);
   });
 
-  it("does not have every file", () => {
+  it("reports a file that it doesn't contain", () => {
     expect(() => readZipEntry(archive, "kubectl")).toThrow("has no kubectl");
   });
 
-  it("is not what was cut off", () => {
+  it("is rejected if it's cut off", () => {
     expect(() => readZipEntry(archive.subarray(0, -10), "empty")).toThrow("not a ZIP archive");
   });
 
-  it("cannot be read with a method that is not known", () => {
+  it("is rejected if its compression method is unknown", () => {
     expect(() => readZipEntry(zip({ a: "a" }, 12), "a")).toThrow("method 12");
   });
 });
 
-describe("the integrity of what was fetched", () => {
+describe("the integrity of downloaded bytes", () => {
   const integrity = "sha512-7iaw3Ur350mqGo7jwQrpkj9hiYB3Lkc/iBml1JQODbJ6wYX4oOHV+E+IvIh/1nsUNzLDBMxfqa2Ob1f1ACio/w==";
 
-  it("is that of the same bytes", () => {
+  it("matches the same bytes", () => {
     expect(() => checkIntegrity(Buffer.from("test"), integrity, "it")).not.toThrow();
   });
 
-  it("is lost with one byte", () => {
+  it("doesn't match if one byte differs", () => {
     expect(() => checkIntegrity(Buffer.from("tesT"), integrity, "it")).toThrow("it is not what it was");
   });
 });

@@ -12,7 +12,7 @@ import { temporaryDir } from "../cluster/temporary.ts";
 
 const ROOT = join(import.meta.dirname, "..", "..", "..");
 
-/** A folder with these files. */
+/** Creates a folder with these files. */
 async function folder(files: Readonly<Record<string, string>>): Promise<string> {
   const root = await temporaryDir();
   for (const [path, text] of Object.entries(files)) {
@@ -25,7 +25,7 @@ async function folder(files: Readonly<Record<string, string>>): Promise<string> 
 describe("the package sources of a machine", () => {
   const release = { "os-release": 'ID=debian\nVERSION_CODENAME="trixie"\n' };
 
-  test("are read from one-line files, without those of third parties", async () => {
+  test("are read from one-line files, without third-party sources", async () => {
     const etc = await folder({
       ...release,
       "apt/sources.list": [
@@ -47,7 +47,7 @@ describe("the package sources of a machine", () => {
     });
   });
 
-  test("are read from deb822 files, every suite of every stanza", async () => {
+  test("are read from deb822 files, with every suite of every stanza", async () => {
     const etc = await folder({
       ...release,
       "apt/sources.list.d/debian.sources": [
@@ -84,18 +84,18 @@ describe("the package sources of a machine", () => {
   test.each([
     ["has no apt", release],
     ["does not say its release", { "apt/sources.list": "deb http://a.example trixie main\n" }],
-  ])("are unknown where the machine %s", async (_, files: Record<string, string>) => {
+  ])("are unknown if the machine %s", async (_, files: Record<string, string>) => {
     expect(await distribution(await folder(files))).toBeUndefined();
   });
 });
 
 describe("a program", () => {
-  test("that is missing is named with the package that has it", () => {
+  test("that is missing is reported with the package that contains it", () => {
     expect(() => findProgram("mmdebstrap", { PATH: "/nowhere" })).toThrow(MissingToolError);
     expect(() => findProgram("mmdebstrap", { PATH: "/nowhere" })).toThrow("apt-get install mmdebstrap");
   });
 
-  test("that fails is an error with the last of what it printed", async () => {
+  test("that fails is an error with the end of its output", async () => {
     const failing = runProgram("/bin/sh", ["-c", "echo one; echo two >&2; exit 3"]);
     await expect(failing).rejects.toThrow(/\/bin\/sh -c failed:\none\ntwo$/);
   });
@@ -111,7 +111,7 @@ describe("the packages of an image", () => {
     "node_modules/unused": {},
   };
 
-  test("are those that it imports and what they need, as Node finds it", () => {
+  test("are those that it imports and their dependencies, as Node finds them", () => {
     expect(lockedClosure(locked, ["a"])).toEqual([
       "node_modules/@s/c",
       "node_modules/a",
@@ -124,7 +124,7 @@ describe("the packages of an image", () => {
     expect(() => lockedClosure(locked, ["e"])).toThrow("the lock file has no e, which this project needs");
   });
 
-  test("must be installed as the lock file has them", async () => {
+  test("must be installed as in the lock file", async () => {
     const lock = (integrity: string) => JSON.stringify({ packages: { "node_modules/a": { integrity } } });
     const root = await folder({
       "package-lock.json": lock("sha512-new"),
@@ -142,7 +142,7 @@ describe("the packages of an image", () => {
 });
 
 describe("the modules of a program", () => {
-  test("are its static imports, with those that they import, and no types", async () => {
+  test("are its static imports and their imports, without types", async () => {
     const root = await folder({
       "program/main.ts": [
         'import { a } from "./a.ts";',
@@ -164,7 +164,7 @@ describe("the modules of a program", () => {
     expect(packages).toEqual(["@scope/name", "side-effect", "zod"]);
   });
 
-  test("of the simulator need none of the operator's packages for Kubernetes", async () => {
+  test("of the simulator don't need the operator's Kubernetes packages", async () => {
     const { files, packages } = await importedModules(ROOT, "simulator/main.ts");
     expect(files.has("simulator/server.ts")).toBe(true);
     expect(packages).toContain("zod");
@@ -172,7 +172,7 @@ describe("the modules of a program", () => {
   });
 });
 
-describe("a Dockerfile that is performed here", () => {
+describe("a Dockerfile that is executed here", () => {
   const dockerfile = [
     "ARG BASE=base",
     "FROM $BASE AS build",
@@ -198,7 +198,7 @@ describe("a Dockerfile that is performed here", () => {
     "secret.txt": "not for the image",
   };
 
-  test("tells how containers start by its last stage", () => {
+  test("defines in its last stage how containers start", () => {
     expect(finalConfig(dockerfile)).toEqual({
       user: "5:6",
       env: { A: "1", B: "2" },
@@ -209,13 +209,13 @@ describe("a Dockerfile that is performed here", () => {
     });
   });
 
-  test("is given only what .dockerignore lets in", async () => {
+  test("only gets the files that .dockerignore allows", async () => {
     const context = await copyContext(await folder(project), join(await temporaryDir(), "context"));
     await expect(lstat(join(context, "src/a.js"))).resolves.toBeDefined();
     await expect(lstat(join(context, "secret.txt"))).rejects.toThrow("ENOENT");
   });
 
-  test("installs once for each lock file where installs are kept, and each time where not", async () => {
+  test("installs once per lock file if installs are kept, and otherwise each time", async () => {
     const bin = await folder({
       npm: '#!/bin/sh\necho "$*" >> "$COUNT"\nmkdir node_modules\ncat package.json > node_modules/made\n',
     });
@@ -232,7 +232,7 @@ describe("a Dockerfile that is performed here", () => {
     };
     const runs = async () => (await readFile(count, "utf8")).trimEnd().split("\n").length;
     expect(await made({ installs })).toBe(project["package.json"]);
-    // What comes after the install decides nothing.
+    // Files that are copied after the install don't matter.
     await writeFile(join(root, "src/a.js"), "changed");
     expect(await made({ installs })).toBe(project["package.json"]);
     expect(await runs()).toBe(1);
@@ -243,7 +243,7 @@ describe("a Dockerfile that is performed here", () => {
     expect(await runs()).toBe(3);
   });
 
-  test("copies symbolic links as they are, not as paths of this machine", async () => {
+  test("copies symbolic links unchanged, not as paths of this machine", async () => {
     const root = await folder({ ...project, Dockerfile: "FROM base\nCOPY src src\n" });
     await symlink("a.js", join(root, "src/link.js"));
     const image = await performDockerfile(root, await temporaryDir());

@@ -9,7 +9,7 @@ import { LayerStore } from "../../../testbed/images/store.ts";
 import { directory, file, loaded, treeEntries } from "../../../testbed/images/tree.ts";
 import { temporaryDir } from "../cluster/temporary.ts";
 
-/** A small tree, made in this order, with these times and umask. */
+/** Creates a small tree in this order, with these times and this umask. */
 async function makeTree(names: readonly string[], time: Date, mode: number): Promise<string> {
   const root = await temporaryDir();
   await mkdir(join(root, "lib"), { mode: mode | 0o111 });
@@ -23,7 +23,7 @@ async function makeTree(names: readonly string[], time: Date, mode: number): Pro
 }
 
 describe("a layer", () => {
-  test("is the same, to the digest, when it is made of the same files of another folder, time, order and umask", async () => {
+  test("has the same digest for the same files, regardless of folder, time, order, and umask", async () => {
     const first = await makeTree(["run.sh", "lib/a", "lib/b"], new Date(2020, 1, 1), 0o644);
     const second = await makeTree(["lib/b", "lib/a", "run.sh"], new Date(2026, 5, 5), 0o600);
     const digests = [];
@@ -40,7 +40,7 @@ describe("a layer", () => {
   test.each([
     ["content", { "a.txt": "two" }],
     ["name", { "b.txt": "one" }],
-  ])("is another when a %s is", async (_, files: Record<string, string>) => {
+  ])("changes with a different %s", async (_, files: Record<string, string>) => {
     const entries = (all: Record<string, string>) => Object.entries(all).map(([path, text]) => file(path, text));
     const store = new LayerStore(await temporaryDir());
     const layer = async (key: string, all: Record<string, string>) =>
@@ -49,7 +49,7 @@ describe("a layer", () => {
     expect(entriesKey(entries(files))).not.toBe(entriesKey(entries({ "a.txt": "one" })));
   });
 
-  test("is made once per key, and again when its file was cut short", async () => {
+  test("is built once per key, and again if its file was truncated", async () => {
     const store = new LayerStore(await temporaryDir());
     let made = 0;
     const recipe = {
@@ -69,7 +69,7 @@ describe("a layer", () => {
     expect(made).toBe(2);
   });
 
-  test("leaves nothing behind when it could not be made", async () => {
+  test("leaves nothing behind if it can't be built", async () => {
     const store = new LayerStore(await temporaryDir());
     const make = async () => {
       throw new Error("no mirror");
@@ -79,14 +79,14 @@ describe("a layer", () => {
     expect(await store.find({ name: "x", key: "key" })).toBeUndefined();
   });
 
-  test("is not begun on a full disk: the message says how much is missing, and where", async () => {
+  test("isn't started on a full disk: the message says how much is missing, and where", async () => {
     const store = new LayerStore(await temporaryDir());
     await expect(store.checkSpace(2 ** 60)).rejects.toThrow(MissingToolError);
     await expect(store.checkSpace(2 ** 60)).rejects.toThrow(/takes 1073741824\.0 GB, .* set XDG_CACHE_HOME/);
     await expect(store.checkSpace(0)).resolves.toBeUndefined();
   });
 
-  test("half made is removed by the next build, and nothing else is", async () => {
+  test("that is half built is removed by the next build, and nothing else is", async () => {
     const store = new LayerStore(await temporaryDir());
     const layer = await store.layer({ name: "x", key: "key", make: async () => [file("a", "")] });
     await mkdir(join(store.root, ".building-killed"));
@@ -95,7 +95,7 @@ describe("a layer", () => {
     expect(await store.find({ name: "x", key: "key" })).toEqual(layer);
   });
 
-  test("that is in no kept archive goes a day after its last use, and not before", async () => {
+  test("that is in no kept archive is removed a day after its last use, and not before", async () => {
     const store = new LayerStore(await temporaryDir());
     const layers = [];
     for (const key of ["kept", "old", "young"]) {
@@ -112,7 +112,7 @@ describe("a layer", () => {
 });
 
 describe("the members of a tree", () => {
-  test("of this machine's keep hard links, owners and permissions; those of a checkout are files of root", async () => {
+  test("keep hard links, owners, and permissions of this machine, or are files of root for a checkout", async () => {
     const root = await temporaryDir();
     await writeFile(join(root, "b"), "x", { mode: 0o640 });
     await link(join(root, "b"), join(root, "c"));
@@ -127,7 +127,7 @@ describe("the members of a tree", () => {
     ]);
   });
 
-  test("that is loaded does not change with the files", async () => {
+  test("don't change with the files once they're loaded", async () => {
     const root = await temporaryDir();
     await writeFile(join(root, "a"), "before");
     const entries = await loaded(await treeEntries(root));
@@ -139,7 +139,7 @@ describe("the members of a tree", () => {
 });
 
 describe("the difference of two trees", () => {
-  test("has what is new or changed, and takes away what is gone", async () => {
+  test("contains what is new or changed, and removes what is gone", async () => {
     const lower = [
       directory("etc"),
       file("etc/same", "1"),
@@ -157,7 +157,7 @@ describe("the difference of two trees", () => {
     ]);
   });
 
-  test("sees permissions, owners and types", async () => {
+  test("includes permissions, owners, and types", async () => {
     const lower = [file("mode", ""), directory("owner"), file("type", "")];
     const upper = [file("mode", "", 0o755), directory("owner", 0o755, 10), directory("type")];
     expect(await difference(upper, lower)).toEqual(upper);
@@ -165,7 +165,7 @@ describe("the difference of two trees", () => {
   });
 });
 
-describe("of a fresh root file system", () => {
+describe("in a new root file system", () => {
   test.each([
     "etc/apt",
     "etc/hostname",

@@ -19,7 +19,7 @@ const CONFIG = {
   ports: [8080],
 };
 
-/** Two images that share their lower layer. */
+/** Returns two images that share their lower layer. */
 async function twoImages(): Promise<ImageSpec[]> {
   const store = new LayerStore(await temporaryDir());
   const layer = async (name: string) =>
@@ -40,7 +40,7 @@ async function open(images: readonly ImageSpec[]): Promise<{ archive: OpenArchiv
 }
 
 describe("an OCI archive", () => {
-  test("names its images as containerd and other tools look for it", async () => {
+  test("names its images in the way that containerd and other tools expect", async () => {
     const { archive, dir } = await open(await twoImages());
     expect(await archive.references()).toEqual(["localhost/one:e2e", "localhost/two:e2e"]);
     const index = JSON.parse(await readFile(join(dir, "index.json"), "utf8"));
@@ -53,10 +53,10 @@ describe("an OCI archive", () => {
     expect(JSON.parse(await readFile(join(dir, "oci-layout"), "utf8"))).toEqual({ imageLayoutVersion: "1.0.0" });
   });
 
-  test("holds each blob once, under its own digest", async () => {
+  test("contains each blob once, under its own digest", async () => {
     const { dir } = await open(await twoImages());
     const blobs = await treeEntries(join(dir, "blobs/sha256"));
-    // Two layers, two configurations, two manifests.
+    // Two layers, two configurations, and two manifests.
     expect(blobs).toHaveLength(6);
     for (const { path } of blobs) {
       const bytes = await readFile(join(dir, "blobs/sha256", path));
@@ -64,7 +64,7 @@ describe("an OCI archive", () => {
     }
   });
 
-  test("says how containers start, and which layers are below which", async () => {
+  test("defines how containers start, and the order of the layers", async () => {
     const [one] = await twoImages();
     if (!one) throw new Error("no image");
     const { archive, dir } = await open([one]);
@@ -93,7 +93,7 @@ describe("an OCI archive", () => {
     expect(config.history).toHaveLength(2);
   });
 
-  test("gives the same digests for the same images, and others for another user", async () => {
+  test("has the same digests for the same images, and different ones for another user", async () => {
     const [first, second] = [await twoImages(), await twoImages()];
     expect(imageLayout(first, "amd64").digests).toEqual(imageLayout(second, "amd64").digests);
     const [one, two] = first;
@@ -103,7 +103,7 @@ describe("an OCI archive", () => {
     expect(imageLayout(first, "amd64").digests).not.toContain(digest);
   });
 
-  test("tells which image it does not have", async () => {
+  test("names an image that it doesn't contain", async () => {
     const { archive } = await open(await twoImages());
     await expect(archive.config("localhost/three:e2e")).rejects.toThrow("the archive has no localhost/three:e2e");
   });

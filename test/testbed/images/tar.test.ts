@@ -13,7 +13,7 @@ async function bytes(entries: readonly TarEntry[]): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-/** What tar makes of an archive: its listing, and a folder with its members. */
+/** Reads an archive with tar: returns its listing and a folder with its members. */
 async function untar(archive: Buffer): Promise<{ lines: string[]; dir: string }> {
   const dir = await temporaryDir();
   const path = join(dir, "archive.tar");
@@ -27,7 +27,7 @@ async function untar(archive: Buffer): Promise<{ lines: string[]; dir: string }>
 }
 
 describe("an archive", () => {
-  test("is read by tar: types, permissions, owners and contents", async () => {
+  test("can be read by tar: types, permissions, owners, and contents", async () => {
     const { lines, dir } = await untar(
       await bytes([
         directory("a", 0o1777, 5, 6),
@@ -46,7 +46,7 @@ describe("an archive", () => {
     expect((await stat(join(dir, "a/program"))).mtimeMs).toBe(MTIME_SECONDS * 1000);
   });
 
-  test("is the same whatever the order of its members", async () => {
+  test("is the same for any order of its members", async () => {
     const members = ["b", "a", "a-b", "a.b", "ä"].map((path) => file(path, path));
     const archive = await bytes(members);
     expect(await bytes(members.toReversed())).toEqual(archive);
@@ -57,13 +57,13 @@ describe("an archive", () => {
     ["exactly as long as the header's field", "n".repeat(100)],
     ["longer than the header's field", `${"folder/".repeat(40)}file`],
     ["not ASCII", "Größe/文件"],
-  ])("holds a path that is %s", async (_, path) => {
+  ])("can contain a path that is %s", async (_, path) => {
     const { dir } = await untar(await bytes([file(path, "found")]));
     expect(await readFile(join(dir, path), "utf8")).toBe("found");
   });
 
-  test("counts the digits of a record's own length, where one more digit makes it longer", async () => {
-    // `999 path=...` and `1000 path=...`: the lengths around the step from three digits to four.
+  test("counts the digits of a record's own length, even if one more digit makes it longer", async () => {
+    // The lengths around the step from three digits to four: `999 path=...` and `1000 path=...`.
     const folders = "nnnnnnnnn/".repeat(97);
     const paths = Array.from({ length: 12 }, (_, i) => `${10 + i}/${folders}${"x".repeat(7 + i)}`);
     expect(paths[0]).toHaveLength(980);
@@ -71,7 +71,7 @@ describe("an archive", () => {
     expect(lines.map((line) => line.split(" ").at(-1)).sort()).toEqual(paths.toSorted());
   });
 
-  test("keeps long names and long targets of links whole", async () => {
+  test("preserves long names and long link targets", async () => {
     const path = `${"deep/".repeat(30)}file`;
     const target = `${"../".repeat(50)}elsewhere`;
     const { lines } = await untar(
@@ -84,7 +84,7 @@ describe("an archive", () => {
     expect(lines[1]).toContain(`${path}-link -> ${target}`);
   });
 
-  test("holds empty files and files of whole blocks, from memory and from disk", async () => {
+  test("can contain empty files and files of whole blocks, from memory and from disk", async () => {
     const dir = await temporaryDir();
     const sizes = [0, 1, 511, 512, 513, 3_000_000];
     const members: TarEntry[] = [];
@@ -103,7 +103,7 @@ describe("an archive", () => {
   test.each([
     ["grew", 1],
     ["shrank", 3],
-  ])("is given up when a file %s after it was listed", async (_, size) => {
+  ])("is abandoned if a file %s after it was listed", async (_, size) => {
     const source = join(await temporaryDir(), "file");
     await writeFile(source, "xx");
     await expect(bytes([{ type: "file", path: "file", mode: 0o644, uid: 0, gid: 0, source, size }])).rejects.toThrow(
@@ -111,11 +111,11 @@ describe("an archive", () => {
     );
   });
 
-  test("has no two members of one name", async () => {
+  test("can't have two members with the same name", async () => {
     await expect(bytes([file("a", "1"), file("b", ""), file("a", "2")])).rejects.toThrow("two members are named a");
   });
 
-  test("refuses a file that its header cannot count", async () => {
+  test("rejects a file that is too large for its header", async () => {
     const entry = {
       type: "file",
       path: "big",

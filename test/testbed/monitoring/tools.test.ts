@@ -24,16 +24,16 @@ async function script(name: string, text: string): Promise<void> {
   await chmod(join(bin, name), 0o755);
 }
 
-test("those on the PATH are taken, and nothing is fetched", async () => {
+test("programs on the PATH are used without a download", async () => {
   for (const name of PROGRAMS) await script(name, "");
   await script("apt-get", "exit 1");
   const found = await findMonitoringTools(env);
   expect(found).toEqual(Object.fromEntries(PROGRAMS.map((name) => [name, join(bin, name)])));
 });
 
-test("packages are fetched once, and what is left over of it is removed", async () => {
+test("packages are downloaded once, and leftovers are removed", async () => {
   await script("apt-get", `echo "$2" >>'${dir}/asked'; touch "$2_1_all.deb"`);
-  // As dpkg-deb --extract FILE FOLDER would.
+  // Simulates dpkg-deb --extract FILE FOLDER.
   await script(
     "dpkg-deb",
     `mkdir -p "$3/usr/bin" && cd "$3/usr/bin" && touch ${PROGRAMS.join(" ")} && chmod 755 ${PROGRAMS.join(" ")}`,
@@ -49,7 +49,7 @@ test("packages are fetched once, and what is left over of it is removed", async 
   ]);
 });
 
-test("where they can't be had, it is said how to get them, and nothing is left behind", async () => {
+test("if the programs aren't available, the error says how to get them, and nothing is left behind", async () => {
   await script("apt-get", "echo 'E: Unable to locate package prometheus' >&2; exit 100");
   const failed = findMonitoringTools(env);
   await expect(failed).rejects.toBeInstanceOf(MissingToolError);

@@ -8,8 +8,8 @@ import { boundPod, PodBench } from "./pod-bench.ts";
 
 const SANDBOX = "FailedCreatePodSandBox: Failed to create pod sandbox: rpc error: code = Unknown desc = ";
 
-describe("a Pod whose sandbox cannot be made", () => {
-  test("stays in ContainerCreating without an address, and its Events tell why, until it can", async () => {
+describe("a Pod whose sandbox can't be created", () => {
+  test("stays in ContainerCreating without an address, and its Events say why, until it can be created", async () => {
     const bench = new PodBench(boundPod(), { c: { kind: "sandbox", times: 2, message: "no room" } });
     await bench.until(() => bench.complaints.length === 1);
     expect(bench.stateOf("c")).toBe("ContainerCreating");
@@ -23,7 +23,7 @@ describe("a Pod whose sandbox cannot be made", () => {
     [{ runAsGroup: 7 }, true],
     [{ runAsGroup: 7, runAsUser: 7 }, false],
     [{ runAsUser: 7 }, false],
-  ])("is one with a group and no user, as containerd has it: %j", async (securityContext, fails) => {
+  ])("is one with a group and no user, as in containerd: %j", async (securityContext, fails) => {
     const bench = new PodBench(boundPod({ spec: { securityContext } }));
     await bench.until(() => bench.complaints.length > 0 || bench.stateOf("c") === "running");
     expect(bench.complaints.length > 0).toBe(fails);
@@ -34,7 +34,7 @@ describe("a Pod whose sandbox cannot be made", () => {
 test.each([
   ["a ConfigMap", { configMap: { name: "mine" } }, 'configmap "mine" not found'],
   ["a Secret", { secret: { secretName: "mine" } }, 'secret "mine" not found'],
-])("a volume of %s that is missing is told in Events", async (_what, source, words) => {
+])("Events report a missing volume of %s", async (_what, source, words) => {
   const bench = new PodBench(boundPod({ spec: { volumes: [{ name: "data", ...source }] } }));
   await bench.until(() => bench.complaints.length > 1);
   expect(new Set(bench.complaints)).toEqual(
@@ -57,7 +57,7 @@ describe("Events of a node", () => {
   }
   const complaint = { reason: "FailedMount", message: "m" } as const;
 
-  test("are counted up while they say the same", async () => {
+  test("increase their count while they say the same", async () => {
     const { events, requests } = writer();
     const pod = boundPod();
     for (const message of ["m", "m", "other"]) events.tell(pod, { ...complaint, message });
@@ -74,7 +74,7 @@ describe("Events of a node", () => {
     expect(counted).toEqual([{ ref: { namespace: "tb", name }, patch: expect.objectContaining({ count: 2 }) }]);
   });
 
-  test("are lost while the node is, and where the API server does not take them", async () => {
+  test("are dropped while the node is lost, and if the API server rejects them", async () => {
     const { events, requests } = writer(() => {
       throw new KubeApiError("the namespace is being terminated", { status: 403 });
     });

@@ -6,20 +6,20 @@ import { KUBELET_TIMES } from "../../../testbed/node/latency.ts";
 
 const page = readFileSync(join(import.meta.dirname, "../../../docs/simulated-node.md"), "utf8");
 
-test("every kind of fate is documented, and no other", () => {
+test("the page documents exactly the kinds of fates", () => {
   const section = page.slice(page.indexOf("\n## Fates"), page.indexOf("\n## What it does as kubelet"));
   const rows = [...section.matchAll(/^\| `([a-z-]+)` \|/gm)].map(([, kind]) => kind);
   expect(rows.sort()).toEqual([...FATE_KINDS].sort());
   expect(section).toContain(`\`${FATE_ANNOTATION}\``);
 });
 
-test("every fate on the page is one", () => {
+test("every fate on the page is valid", () => {
   const samples = [...page.matchAll(/```json\n(.*?)\n```/gs)].map(([, text = ""]) => text);
   expect(samples.length).toBeGreaterThan(2);
   for (const text of samples) expect(() => parseFate(JSON.parse(text))).not.toThrow();
 });
 
-test("the times on the page are those of the code", () => {
+test("the durations on the page match the code", () => {
   const rows = [...page.matchAll(/^\| [^|]+ \| (\d+) \| (\d+) \| (\d+) \|$/gm)].map((match) =>
     match.slice(1, 4).map(Number),
   );
@@ -43,6 +43,6 @@ test.each([
   ["an unknown field", { kind: "exit", after: 1 }],
   ["a negative time", { kind: "exit", afterMs: -1 }],
   ["an exit code that is none", { kind: "exit", code: 256 }],
-])("%s is refused with its name", (_what, input) => {
+])("%s is rejected with its name", (_what, input) => {
   expect(() => parseFate(input)).toThrow(/not a fate/);
 });

@@ -72,7 +72,7 @@ describe("an environment", () => {
     ["nothing where an optional Secret is missing", secretKey("none", "x", true), {}],
     ["nothing where an optional key is missing", secretKey("creds", "x", true), {}],
     ["nothing of an optional whole Secret", { envFrom: [{ secretRef: { name: "none", optional: true } }] }, {}],
-  ])("takes %s", (_what, shape, env) => {
+  ])("supports %s", (_what, shape, env) => {
     expect(resolve(shape)).toEqual(env);
   });
 
@@ -87,11 +87,11 @@ describe("an environment", () => {
       { env: [{ name: "F", valueFrom: { fieldRef: { fieldPath: "spec.x" } } }] },
       "unsupported fieldPath: spec.x",
     ],
-  ])("is refused in kubelet's words for %s", (_what, shape, message) => {
+  ])("is rejected with the kubelet's message for %s", (_what, shape, message) => {
     expect(() => resolve(shape)).toThrow(new Error(message));
   });
 
-  test("names every object it comes from once, optional or not", () => {
+  test("lists every object that it uses once, optional or not", () => {
     const shape = {
       name: "c",
       envFrom: [{ secretRef: { name: "a" } }, { configMapRef: { name: "m" } }],

@@ -9,7 +9,7 @@ import { ScriptedRuntime } from "../../../testbed/node/scripted-runtime.ts";
 import type { VolumeFiles } from "../../../testbed/node/volume-files.ts";
 import { VirtualClock } from "../../support/virtual-clock.ts";
 
-/** One Pod on a node that is nothing but a clock: what its machine reports is written down. */
+/** A Pod on a node that is only a clock. It records everything that the Pod's machine reports. */
 export class PodBench implements PodHost {
   readonly clock = new VirtualClock();
   readonly secrets = new Map<string, Secret>();
@@ -17,7 +17,7 @@ export class PodBench implements PodHost {
   readonly reports: PodStatus[] = [];
   readonly events: string[] = [];
   readonly complaints: string[] = [];
-  /** Looks at Secrets: one per attempt to start a container that refers to any. */
+  /** The number of looks at Secrets: one per attempt to start a container that refers to any. */
   looks = 0;
   runtime: ContainerRuntime = new ScriptedRuntime(this.clock);
   readonly machine: PodMachine;
@@ -25,7 +25,7 @@ export class PodBench implements PodHost {
   readonly #fates: Record<string, FateInput>;
   readonly #spreads: Partial<Latencies>;
 
-  /** @param refusal why the node does not take the Pod */
+  /** @param refusal why the node rejects the Pod */
   constructor(pod: Pod, fates: Record<string, FateInput> = {}, spreads: Partial<Latencies> = {}, refusal?: PodVerdict) {
     this.refusalOf = () => refusal;
     this.#fates = fates;
@@ -40,7 +40,10 @@ export class PodBench implements PodHost {
     return status;
   }
 
-  /** The state of a container in the last report, in a word: `running`, a waiting reason or a reason of its end. */
+  /**
+   * Returns the state of a container in the last report as a word: `running`, a waiting reason, or the reason of its
+   * end.
+   */
   stateOf(name: string): string {
     const all = [...(this.last.initContainerStatuses ?? []), ...(this.last.containerStatuses ?? [])];
     const state = all.find((status) => status.name === name)?.state;
@@ -59,7 +62,7 @@ export class PodBench implements PodHost {
     return this.until(() => this.last.phase === phase);
   }
 
-  /** What the API server does with a DELETE: a time, a grace, another generation. */
+  /** Updates the Pod as the API server does on DELETE: a time, a grace, and another generation. */
   deletePod(graceSeconds = 30): void {
     const { metadata } = this.machine.pod;
     this.machine.update({
@@ -119,7 +122,7 @@ export interface PodShape {
   readonly annotations?: Record<string, string>;
 }
 
-/** A Pod as the API server hands it to a kubelet: bound, defaulted, Pending. */
+/** Returns a Pod as the API server hands it to a kubelet: bound, defaulted, and Pending. */
 export function boundPod({ containers = [{}], initContainers, spec, annotations }: PodShape = {}): Pod {
   const container = (shape: Partial<Container>): Container => ({ name: "c", image: "worker:1", ...shape });
   return {

@@ -6,7 +6,7 @@ import { ScriptedRuntime } from "../../../testbed/node/scripted-runtime.ts";
 import { CI_SEED } from "../../support/ci-seed.ts";
 import { boundPod, PodBench } from "./pod-bench.ts";
 
-/** Longer than every grace, back-off and deadline of these runs together. */
+/** Longer than all graces, back-offs, and deadlines of these runs together. */
 const LONG_MS = 3_600_000;
 
 const onTerm = fc.oneof(
@@ -54,7 +54,7 @@ const life = fc.record({
   steps: fc.array(step, { maxLength: 14 }),
 });
 
-/** Counts what runs, and keeps what was started when. */
+/** Counts running containers, and records which were started and when. */
 class WatchedRuntime implements ContainerRuntime {
   readonly started: string[] = [];
   running = 0;
@@ -81,7 +81,7 @@ class WatchedRuntime implements ContainerRuntime {
   }
 }
 
-test("whatever happens to a Pod in whatever order, its status tells no lie", async () => {
+test("the status of a Pod is always true, whatever happens to the Pod and in whatever order", async () => {
   await fc.assert(
     fc.asyncProperty(life, async ({ gated, other, proxy, prep, restartPolicy, fates, steps }) => {
       const gate = { env: [{ name: "GO", valueFrom: { secretKeyRef: { name: "work-1", key: "go" } } }] };
@@ -142,7 +142,7 @@ test("whatever happens to a Pod in whatever order, its status tells no lie", asy
         expect(bench.events).not.toEqual([]);
       }
       if (terminal !== undefined) expect(watched.running).toBe(0);
-      // A Pod of nothing but programs that end, ends.
+      // A Pod whose programs all end must end.
       const stuck = proxy && fates.proxy.kind === "start-error";
       const ends = !stuck && ["exit", "oom", "evicted", "start-error"].includes(fates.c.kind);
       if (restartPolicy === "Never" && ends && !gated && !other && !leaving) expect(terminal).toBeDefined();
@@ -150,7 +150,7 @@ test("whatever happens to a Pod in whatever order, its status tells no lie", asy
     {
       numRuns: 150,
       ...CI_SEED,
-      // Deleted while its container, which ended well, is about to be started again.
+      // The Pod is deleted while its container, which ended successfully, is about to be restarted.
       examples: [
         [
           {

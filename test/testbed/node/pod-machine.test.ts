@@ -13,7 +13,7 @@ async function parked(pod: Pod = gatedPod(), fates = {}): Promise<PodBench> {
   return bench;
 }
 
-/** Milliseconds of the clock that `fn` takes. */
+/** Returns the time that `fn` takes, in milliseconds of the clock. */
 async function timed(bench: PodBench, fn: () => Promise<unknown>): Promise<number> {
   const before = bench.clock.monotonic();
   await fn();
@@ -21,7 +21,7 @@ async function timed(bench: PodBench, fn: () => Promise<unknown>): Promise<numbe
 }
 
 describe("a Pod whose key is missing", () => {
-  test("is looked at every 10 to 15 s, each time after another while", async () => {
+  test("is checked every 10 to 15 s, at varying intervals", async () => {
     const bench = await parked();
     const waits: number[] = [];
     for (let round = 0; round < 20; round += 1) {
@@ -33,7 +33,7 @@ describe("a Pod whose key is missing", () => {
     expect(new Set(waits).size).toBeGreaterThan(10);
   });
 
-  test("is not looked at when only the Secret changes, and starts at the next look", async () => {
+  test("isn't checked when only the Secret changes, and starts at the next look", async () => {
     const bench = await parked();
     bench.setSecret("work-1", { go: "x" });
     await bench.clock.advance(9_000);
@@ -42,7 +42,7 @@ describe("a Pod whose key is missing", () => {
     expect(bench.stateOf("c")).toBe("running");
   });
 
-  test("starts in about a tenth of a second when it has its key and is touched", async () => {
+  test("starts in about a tenth of a second after it got its key and was touched", async () => {
     const bench = await parked();
     bench.setSecret("work-1", { go: "x" });
     bench.annotate({ touched: "1" });
@@ -55,7 +55,7 @@ describe("a Pod whose key is missing", () => {
     ["a label", (pod) => ({ ...pod, metadata: { ...pod.metadata, labels: { a: "b" } } })],
     ["an annotation", (pod) => ({ ...pod, metadata: { ...pod.metadata, annotations: { a: "b" } } })],
     ["the spec", (pod) => ({ ...pod, spec: { ...pod.spec, activeDeadlineSeconds: 1_000 } })],
-  ])("is looked at at once when %s changes", async (_what, change) => {
+  ])("is checked at once when %s changes", async (_what, change) => {
     const bench = await parked();
     const { looks } = bench;
     bench.machine.update(change(bench.machine.pod));
@@ -63,7 +63,7 @@ describe("a Pod whose key is missing", () => {
     expect(bench.looks).toBe(looks + 1);
   });
 
-  test("is not looked at when only its status or its version changes: that is kubelet's own doing", async () => {
+  test("isn't checked when only its status or its version changes, because those are the kubelet's own changes", async () => {
     const bench = await parked();
     const { looks } = bench;
     const { pod } = bench.machine;
@@ -72,7 +72,7 @@ describe("a Pod whose key is missing", () => {
     expect(bench.looks).toBe(looks);
   });
 
-  test("says which key is missing once the Secret is there, and still waits", async () => {
+  test("reports the missing key once the Secret exists, and keeps waiting", async () => {
     const bench = await parked();
     bench.setSecret("work-1", { other: "x" });
     bench.annotate({ touched: "1" });
@@ -81,12 +81,12 @@ describe("a Pod whose key is missing", () => {
     expect(bench.last.phase).toBe("Pending");
   });
 
-  test("does not lose a touch that comes while it is being looked at", async () => {
+  test("doesn't lose a touch that comes during a look", async () => {
     const bench = await parked();
     const read = bench.read;
     const held = Promise.withResolvers<void>();
     bench.read = async (pod, references) => {
-      // What this look sees was read before the key was there.
+      // This look sees what was read before the key existed.
       const objects = await read(pod, references);
       const secret = objects.secret("work-1");
       await held.promise;
@@ -101,13 +101,13 @@ describe("a Pod whose key is missing", () => {
     expect(await timed(bench, () => bench.untilState("c", "running"))).toBeLessThan(200);
   });
 
-  test("runs its other containers, and stays Pending all the while", async () => {
+  test("runs its other containers and stays Pending", async () => {
     const bench = await parked(boundPod({ containers: [GATE, OTHER] }));
     await bench.untilState("other", "running");
     expect([bench.last.phase, bench.stateOf("c")]).toEqual(["Pending", "CreateContainerConfigError"]);
   });
 
-  test("is looked at when another container of it ends: every event of the Pod makes kubelet look", async () => {
+  test("is checked when another of its containers ends, because every event of the Pod triggers a look", async () => {
     const bench = await parked(boundPod({ containers: [GATE, OTHER] }), { other: { kind: "exit", afterMs: 2_000 } });
     const { looks } = bench;
     await bench.untilState("other", "Completed");
@@ -123,7 +123,7 @@ describe("a Pod whose key is missing", () => {
   });
 });
 
-describe("the way to running", () => {
+describe("the start of a Pod", () => {
   test("goes through ContainerCreating to running in about half a second", async () => {
     const bench = new PodBench(boundPod());
     expect(bench.stateOf("c")).toBe("ContainerCreating");
@@ -132,7 +132,7 @@ describe("the way to running", () => {
     expect(ms).toBeLessThan(600);
   });
 
-  test("goes through the init containers one by one; all others are PodInitializing", async () => {
+  test("goes through the init containers one by one, while all others are PodInitializing", async () => {
     const initContainers = [{ name: "first" }, { name: "second" }];
     const bench = new PodBench(boundPod({ initContainers }));
     await bench.untilState("first", "running");
@@ -143,14 +143,14 @@ describe("the way to running", () => {
     expect(bench.stateOf("second")).toBe("Completed");
   });
 
-  test("takes as long as the image takes to pull and the container to start", async () => {
+  test("takes as long as the image pull and the container start", async () => {
     const bench = new PodBench(boundPod(), { c: { kind: "run", pullMs: 20_000, startDelayMs: 3_000 } });
     const ms = await timed(bench, () => bench.untilState("c", "running"));
     expect(ms).toBeGreaterThan(23_000);
     expect(ms).toBeLessThan(24_000);
   });
 
-  test("ends in ImagePullBackOff and pulls again, later and later, until the image is there", async () => {
+  test("goes to ImagePullBackOff and pulls again at growing intervals until the image exists", async () => {
     const bench = new PodBench(boundPod(), { c: { kind: "pull-error", times: 3 } });
     await bench.untilState("c", "running");
     const seen = bench.reports.map(({ containerStatuses }) => containerStatuses?.[0]?.state?.waiting?.reason);
@@ -158,7 +158,7 @@ describe("the way to running", () => {
     expect(seen).toContain("ImagePullBackOff");
   });
 
-  test("waits for the Secrets that volumes need, in ContainerCreating and without a sandbox; optional ones are not needed", async () => {
+  test("waits in ContainerCreating without a sandbox for the Secrets that volumes require, but not for optional ones", async () => {
     const volumes = [
       { name: "needed", secret: { secretName: "files" } },
       { name: "optional", secret: { secretName: "none", optional: true } },
@@ -171,7 +171,7 @@ describe("the way to running", () => {
     await bench.untilState("c", "running");
   });
 
-  test("never comes for a Pod that is stuck, which can still be deleted", async () => {
+  test("never completes for a Pod that is stuck, which can still be deleted", async () => {
     const bench = new PodBench(boundPod(), { c: { kind: "never-starts" } });
     await bench.clock.advance(300_000);
     expect(bench.stateOf("c")).toBe("ContainerCreating");
@@ -179,7 +179,7 @@ describe("the way to running", () => {
     await bench.until(() => bench.events.includes("finalized"));
   });
 
-  test("shows a fate that cannot be read as a fault of the container", async () => {
+  test("reports a fate that can't be read as an error of the container", async () => {
     const bench = new PodBench(boundPod({ annotations: { [FATE_ANNOTATION]: '{"kind":"explode"}' } }));
     await bench.untilState("c", "CreateContainerError");
     expect(bench.last.containerStatuses?.[0]?.state?.waiting?.message).toContain(FATE_ANNOTATION);
@@ -187,7 +187,7 @@ describe("the way to running", () => {
 });
 
 describe("the end of a container", () => {
-  test("shows in its state within a second, and in the phase a second later", async () => {
+  test("appears in its state within a second, and in the phase a second later", async () => {
     const bench = new PodBench(boundPod(), { c: { kind: "run" } });
     await bench.untilState("c", "running");
     expect(bench.machine.kill("c", "SIGKILL")).toBe(true);
@@ -200,14 +200,14 @@ describe("the end of a container", () => {
     expect(phase).toBeLessThanOrEqual(1_210);
   });
 
-  test("never shows in the phase while another container runs", async () => {
+  test("never appears in the phase while another container runs", async () => {
     const bench = new PodBench(boundPod({ containers: [{}, OTHER] }), { c: { kind: "exit", afterMs: 10 } });
     await bench.untilState("c", "Completed");
     await bench.clock.advance(600_000);
     expect(bench.last.phase).toBe("Running");
   });
 
-  test("by the memory limit can be caused from outside", async () => {
+  test("at the memory limit can be caused from outside", async () => {
     const bench = new PodBench(boundPod());
     await bench.untilState("c", "running");
     bench.machine.kill("c", "OOMKilled");
@@ -216,7 +216,7 @@ describe("the end of a container", () => {
     expect(bench.machine.kill("c", "SIGKILL")).toBe(false);
   });
 
-  test("brings another start where the Pod asks for it: at once, then after 10 s, 20 s", async () => {
+  test("leads to a restart if the Pod requests it: at once, then after 10 s and 20 s", async () => {
     const bench = new PodBench(boundPod({ spec: { restartPolicy: "Always" } }), { c: { kind: "exit", code: 1 } });
     const restarts = () => bench.last.containerStatuses?.[0]?.restartCount ?? 0;
     const waits: number[] = [];
@@ -227,7 +227,7 @@ describe("the end of a container", () => {
   });
 });
 
-test("a sidecar that cannot be started is tried again and again, and the Pod waits for it", async () => {
+test("a sidecar that can't be started is retried, and the Pod waits for it", async () => {
   const initContainers = [{ name: "proxy", restartPolicy: "Always" }];
   const bench = new PodBench(boundPod({ initContainers }), { proxy: { kind: "start-error" } });
   await bench.until(() => (bench.last.initContainerStatuses?.[0]?.restartCount ?? 0) >= 3);
@@ -235,7 +235,7 @@ test("a sidecar that cannot be started is tried again and again, and the Pod wai
 });
 
 describe("a Pod that is deleted", () => {
-  test("while parked goes within a second, as Failed, with a container that nobody ever saw", async () => {
+  test("while parked is gone within a second, as Failed, with a container whose state is unknown", async () => {
     const bench = await parked();
     bench.deletePod();
     const ms = await timed(bench, () => bench.until(() => bench.events.includes("finalized")));
@@ -248,14 +248,14 @@ describe("a Pod that is deleted", () => {
     });
   });
 
-  test("has its container killed when the grace is over, and not before", async () => {
+  test("has its container killed when the grace has passed, and not before", async () => {
     const bench = new PodBench(boundPod(), { c: { kind: "run", onTerm: "ignore" } });
     await bench.untilState("c", "running");
     bench.deletePod(20);
     expect(await timed(bench, () => bench.until(() => !bench.machine.running))).toBe(20_000);
   });
 
-  test("a second time with a shorter grace is killed sooner, with a longer one no later", async () => {
+  test("a second time with a shorter grace is killed sooner, and with a longer one no later", async () => {
     const bench = new PodBench(boundPod(), { c: { kind: "run", onTerm: "ignore" } });
     await bench.untilState("c", "running");
     bench.deletePod(60);
@@ -266,7 +266,7 @@ describe("a Pod that is deleted", () => {
     expect(await timed(bench, () => bench.until(() => !bench.machine.running))).toBe(4_000);
   });
 
-  test("by force is gone at once for the API, and its container gets the grace of the spec", async () => {
+  test("by force is gone from the API at once, and its container gets the grace of the spec", async () => {
     const bench = new PodBench(boundPod({ spec: { terminationGracePeriodSeconds: 8 } }), {
       c: { kind: "run", onTerm: "ignore" },
     });
@@ -298,7 +298,7 @@ describe("a Pod that is deleted", () => {
     expect(bench.last.phase).toBe("Succeeded");
   });
 
-  test("ends its sidecars last, the last started first", async () => {
+  test("ends its sidecars last, in reverse start order", async () => {
     const initContainers = ["one", "two"].map((name) => ({ name, restartPolicy: "Always" }));
     const slow = { kind: "run" as const, onTerm: { code: 0, afterMs: 1_000 } };
     const bench = new PodBench(boundPod({ initContainers }), { c: slow, one: slow, two: slow });
@@ -316,7 +316,7 @@ describe("a Pod that is deleted", () => {
 });
 
 describe("an active deadline", () => {
-  test("counts from the start of the Pod, parking included", async () => {
+  test("counts from the start of the Pod, including the time it's parked", async () => {
     const bench = await parked(boundPod({ containers: [GATE], spec: { activeDeadlineSeconds: 20 } }));
     await bench.clock.advance(15_000);
     bench.setSecret("work-1", { go: "x" });
@@ -326,7 +326,7 @@ describe("an active deadline", () => {
     expect(bench.last.reason).toBe("DeadlineExceeded");
   });
 
-  test("that is lowered ends the Pod then; the largest there is ends none", async () => {
+  test("that is lowered ends the Pod then, and the largest possible one never does", async () => {
     const bench = await parked(boundPod({ containers: [GATE], spec: { activeDeadlineSeconds: 2_147_483_647 } }));
     await bench.clock.advance(3_600_000);
     expect(bench.last.phase).toBe("Pending");
@@ -337,7 +337,7 @@ describe("an active deadline", () => {
   });
 });
 
-test("an evicted Pod is Failed with the node's words, and its container has a second to go", async () => {
+test("an evicted Pod is Failed with the node's message, and its container has a second to end", async () => {
   const bench = new PodBench(boundPod(), { c: { kind: "run", onTerm: "ignore" } });
   await bench.untilState("c", "running");
   bench.machine.evict({ reason: "Evicted", message: "The node was low on resource: ephemeral-storage. " });
@@ -346,8 +346,8 @@ test("an evicted Pod is Failed with the node's words, and its container has a se
   expect(bench.last.reason).toBe("Evicted");
 });
 
-describe("a Pod that another kubelet ran", () => {
-  test("and whose container is gone with that is Failed", async () => {
+describe("a Pod of an earlier kubelet", () => {
+  test("is Failed if its container is gone", async () => {
     const before = new PodBench(boundPod());
     await before.untilState("c", "running");
     const bench = new PodBench({ ...before.machine.pod, status: before.last });
@@ -356,7 +356,7 @@ describe("a Pod that another kubelet ran", () => {
     expect(bench.last.startTime).toBe(before.last.startTime);
   });
 
-  test("to its end is left as it is", async () => {
+  test("is unchanged if it has already ended", async () => {
     const before = new PodBench(boundPod(), { c: { kind: "exit" } });
     await before.untilPhase("Succeeded");
     const bench = new PodBench({ ...before.machine.pod, status: before.last });
@@ -365,7 +365,7 @@ describe("a Pod that another kubelet ran", () => {
   });
 });
 
-test("Ready follows what others say of a readiness gate, though nothing else changes", async () => {
+test("Ready follows the condition of a readiness gate even if nothing else changes", async () => {
   const plain = boundPod();
   const bench = new PodBench({ ...plain, spec: { ...plain.spec, readinessGates: [{ conditionType: "ok" }] } });
   await bench.untilState("c", "running");

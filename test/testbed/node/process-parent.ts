@@ -1,11 +1,11 @@
-/** A process with a process container, to be killed: see process-runtime.test.ts. */
+/** A process with a process container, which a test kills: see process-runtime.test.ts. */
 import { dirname } from "node:path";
 import { realClock } from "../../../src/core/clock.ts";
 import { Latency, seededRandom } from "../../../testbed/node/latency.ts";
 import { ProcessRuntime } from "../../../testbed/node/process-runtime.ts";
 import { boundPod } from "./pod-bench.ts";
 
-// A program, a child in its process group, and one that left it.
+// A program, a child in its process group, and a child outside it.
 const code = `
   const { spawn } = require("child_process");
   const inside = spawn("sleep", ["600"], { stdio: "ignore" });

@@ -31,7 +31,7 @@ afterEach(() => {
   for (const container of live.splice(0)) container.signal("SIGKILL");
 });
 
-/** What stands for an image. */
+/** The replacement for an image. */
 const IMAGE = {
   command: [NODE, "-p", "[process.env.FROM_IMAGE, process.env.FROM_POD, process.argv.at(-1)].join()"],
   env: { FROM_IMAGE: "image", FROM_POD: "image" },
@@ -39,7 +39,7 @@ const IMAGE = {
 
 let count = 0;
 
-/** Starts a container; its Pod has a name of its own. */
+/** Starts a container in a Pod with a unique name. */
 async function start(shape: Partial<Container>, env: Record<string, string> = {}, fate?: FateInput) {
   count += 1;
   const pod = boundPod({ containers: [shape] });
@@ -63,13 +63,13 @@ async function start(shape: Partial<Container>, env: Record<string, string> = {}
   return { pod, container: started, exited: exited.promise, log };
 }
 
-/** A container that runs JavaScript. */
+/** Returns a container that runs JavaScript. */
 const script = (code: string, shape: Partial<Container> = {}) => ({ ...shape, command: [NODE, "-e", code] });
 
 const isAlive = (pid: number) => {
   try {
     process.kill(pid, 0);
-    // A zombie answers too, until somebody asks for its exit code.
+    // A zombie also answers, until its parent reads its exit code.
     return !/^\d+ \(.*\) [ZX]/s.test(
       existsSync(`/proc/${pid}/stat`) ? readFileSync(`/proc/${pid}/stat`, "latin1") : "",
     );
@@ -79,7 +79,7 @@ const isAlive = (pid: number) => {
 };
 
 describe("the environment of a process", () => {
-  test("is what the Pod says, and nothing of ours but where programs are", async () => {
+  test("is the Pod's, and contains only the program path of ours", async () => {
     process.env["LEAKED_FROM_THE_NODE"] = "yes";
     onTestFinished(() => void delete process.env["LEAKED_FROM_THE_NODE"]);
     const { exited, log } = await start(script("console.log(JSON.stringify(process.env))"), { GIVEN: "value" });
@@ -100,7 +100,7 @@ describe("the environment of a process", () => {
     for (const name of ["HOME", "TMPDIR", "WORKSPACE", "MEMORY_DIR"]) expect(env[name]).toContain(workDir);
   });
 
-  test("never has our home, not even when the Pod asks for one", async () => {
+  test("never has our home, even if the Pod requests one", async () => {
     const { exited, log } = await start(script("console.log(require('os').homedir())"), {
       HOME: process.env["HOME"] ?? "/root",
     });
@@ -108,7 +108,7 @@ describe("the environment of a process", () => {
     expect(await log()).toContain(workDir);
   });
 
-  test("has paths below mounts moved to where they lie here, in variables and arguments alike", async () => {
+  test("has paths below mounts replaced with local paths, in variables and in arguments", async () => {
     const write = "require('fs').writeFileSync(process.argv[1] + '/f', process.cwd() + ' ' + process.env.DATA)";
     const mounted = { workingDir: "/workspace/deep", volumeMounts: [{ name: "d", mountPath: "/data" }] };
     const { exited, pod } = await start({ ...script(write, mounted), args: ["/data"] }, { DATA: "/data/out" });
@@ -122,11 +122,11 @@ describe("the end of a process", () => {
   test.each([
     ["by itself", "process.exit(3)", 3],
     ["by a signal from inside", "process.kill(process.pid, 'SIGABRT'); setInterval(() => {}, 1e6)", 134],
-  ])("%s gives its exit code", async (_how, code, exitCode) => {
+  ])("%s yields its exit code", async (_how, code, exitCode) => {
     expect(await (await start(script(code))).exited).toEqual({ exitCode });
   });
 
-  test("SIGTERM reaches the first process, which may end as it likes", async () => {
+  test("SIGTERM reaches the first process, which may end in its own way", async () => {
     const { container, exited, log } = await start(
       script("process.on('SIGTERM', () => process.exit(7)); console.log('ready'); setInterval(() => {}, 1e6)"),
     );
@@ -135,7 +135,7 @@ describe("the end of a process", () => {
     expect(await exited).toEqual({ exitCode: 7 });
   });
 
-  test("a program that ignores SIGTERM goes with SIGKILL", async () => {
+  test("a program that ignores SIGTERM ends with SIGKILL", async () => {
     const { container, exited, log } = await start(
       script("process.on('SIGTERM', () => console.log('no')); console.log('ready'); setInterval(() => {}, 1e6)"),
     );
@@ -146,7 +146,7 @@ describe("the end of a process", () => {
     expect(await exited).toEqual({ exitCode: 137 });
   });
 
-  test("takes along what the program started, also outside its process group and orphaned", async () => {
+  test("kills what the program started, even outside its process group and orphaned", async () => {
     const daemon = "require('child_process').spawn('sleep', ['600'], {detached: true, stdio: 'ignore'})";
     const { exited, log } = await start(
       script(`const d = ${daemon}; console.log(d.pid); d.unref(); setTimeout(() => process.exit(0), 100)`),
@@ -157,7 +157,7 @@ describe("the end of a process", () => {
     expect(isAlive(pid)).toBe(false);
   });
 
-  test("by SIGKILL takes along what left the group and hides its environment", async () => {
+  test("by SIGKILL also kills what left the group and hides its environment", async () => {
     const hidden = "require('child_process').spawn('sleep', ['600'], {detached: true, stdio: 'ignore', env: {}})";
     const { container, exited, log } = await start(script(`console.log(${hidden}.pid)`));
     await expect.poll(log).toMatch(/^\d+\n/);
@@ -166,7 +166,7 @@ describe("the end of a process", () => {
     expect(isAlive(Number(await log()))).toBe(false);
   });
 
-  test("its message is the termination log, else the end of its output where the Pod asks for that and it failed", async () => {
+  test("has its termination log as message, or the end of its output if it failed and the Pod requests that", async () => {
     const fail = "console.error('Error: handleItem: workId is required'); process.exit(1)";
     const policy = { terminationMessagePolicy: "FallbackToLogsOnError" };
     expect(await (await start(script(fail, policy))).exited).toEqual({
@@ -179,28 +179,28 @@ describe("the end of a process", () => {
     expect(await (await start(script(own, policy))).exited).toEqual({ exitCode: 2, message: "mine" });
   });
 
-  test("a fate of the node can befall it: the memory limit", async () => {
+  test("can be caused by a fate of the node: the memory limit", async () => {
     const { exited } = await start(script("setInterval(() => {}, 1e6)"), {}, { kind: "oom", afterMs: 1 });
     expect(await exited).toEqual({ exitCode: 137, reason: "OOMKilled" });
   });
 });
 
-describe("what stands for an image", () => {
-  test("brings the command and variables; the Pod's arguments come after it, and its variables win", async () => {
+describe("the replacement for an image", () => {
+  test("provides the command and variables, followed by the Pod's arguments and overridden by its variables", async () => {
     const { exited, log } = await start({ image: "known:1", args: ["word"] }, { FROM_POD: "pod" });
     expect(await exited).toEqual({ exitCode: 0 });
     expect(await log()).toBe("image,pod,word\n");
   });
 
-  test("gives way to a command of the Pod", async () => {
+  test("is overridden by a command of the Pod", async () => {
     const { exited, log } = await start({ image: "known:1", ...script("console.log('own')") });
     expect(await exited).toEqual({ exitCode: 0 });
     expect(await log()).toBe("own\n");
   });
 });
 
-describe("a command that cannot be run", () => {
-  test("that is not given is a fault before anything is started, and says what to do", () => {
+describe("a command that can't be run", () => {
+  test("is a fault before the start if it's missing, and the message says what to do", () => {
     expect(runtime.createFault({ name: "c" })).toMatch(/no command specified.*set command/);
     expect(runtime.createFault({ name: "c", command: ["node"] })).toBeUndefined();
   });
@@ -209,13 +209,13 @@ describe("a command that cannot be run", () => {
     ["absent", ["/no/such/binary"], 'exec: "/no/such/binary": stat /no/such/binary: no such file or directory'],
     ["not on the path", ["no-such-program"], 'exec: "no-such-program": executable file not found in $PATH'],
     ["not executable", ["/etc/passwd"], 'exec: "/etc/passwd": permission denied'],
-  ])("that is %s is a start error with the runtime's words", async (_what, command, message) => {
+  ])("that is %s is a start error with the runtime's message", async (_what, command, message) => {
     const error = await start({ command }).catch((thrown: unknown) => thrown);
     expect(error).toBeInstanceOf(StartError);
     expect((error as Error).message).toContain(message);
   });
 
-  test("has its $(VARIABLES) filled in first", async () => {
+  test("has its $(VARIABLES) expanded first", async () => {
     const shape = { command: [NODE, "-e", "console.log(process.argv[1])"], args: ["$(WHO)-$$(WHO)-$(NOBODY)"] };
     const { exited, log } = await start(shape, { WHO: "me" });
     await exited;
@@ -239,7 +239,7 @@ describe("a node process that is killed with SIGKILL", () => {
   });
 });
 
-test("a Pod that is gone leaves no folder", async () => {
+test("a removed Pod leaves no folder", async () => {
   const { pod, exited } = await start(script(""));
   await exited;
   await runtime.forget(pod);

@@ -10,9 +10,9 @@ import { SEQUENCE_NAMES, sequence } from "./recorded-sequences.ts";
 
 interface Case {
   readonly fates?: Record<string, FateInput>;
-  /** kubelet does not take it, for the reason that is recorded. */
+  /** The kubelet rejects the Pod for the recorded reason. */
   readonly refused?: true;
-  /** What befell the Pod, from its creation on. */
+  /** What happened to the Pod since its creation. */
   readonly play: (bench: PodBench) => Promise<unknown>;
 }
 
@@ -22,7 +22,7 @@ const SHUTDOWN: PodVerdict = {
   message: "Pod was terminated in response to imminent node shutdown.",
   disrupted: true,
 };
-/** With the amounts that the node had then. */
+/** With the amounts that the node had during the recording. */
 const LOW_ON_MEMORY = sequence("pressure-running").steps.at(-1)?.status.message ?? "";
 const runs = (bench: PodBench) => bench.untilState("c", "running");
 const parks = (bench: PodBench) => bench.untilState("c", "CreateContainerConfigError");
@@ -59,7 +59,10 @@ const reboot = async (bench: PodBench): Promise<void> => bench.machine.reboot();
 const ends = (code: number): Record<string, FateInput> => ({ c: { kind: "run", onTerm: { code } } });
 const GATE: Record<string, FateInput> = { "berth-gate": { kind: "run" } };
 
-/** The lives that the simulated node plays; from a deletion on, whoever asked for it, they are alike for a kubelet. */
+/**
+ * The lives that the simulated node plays. From a deletion on, they're the same for a kubelet, regardless of who
+ * requested it.
+ */
 const CASES: Record<string, Case> = {
   "parked-deleted": { play: then(parks, deleted) },
   "parked-evicted-by-api": { play: then(parks, deleted) },
@@ -98,13 +101,16 @@ const CASES: Record<string, Case> = {
 };
 
 /**
- * Lives that others have a part in: the node controller, whose lost nodes the integration tests hold to their recordings
- * (test/integration/lost-node.test.ts), a registry, a kubelet that ends and comes back.
+ * Lives that involve others: the node controller, whose lost nodes the integration tests compare with their recordings
+ * (test/integration/lost-node.test.ts), a registry, or a kubelet that ends and comes back.
  */
 const NOT_PLAYED =
   /^(lost|node-deleted|out-of-service|kubelet-restarted|containerd-restarted|containers-lost|pressure-(at-start|parked)|parked-(pull|image|secrets)|refused-taint)/;
 
-/** What kubelet itself makes of a Pod, each status once, without what it reads back from the kernel in its own time. */
+/**
+ * Returns what the kubelet itself reports about a Pod, each status once, without what it reads from the kernel at its
+ * own pace.
+ */
 function told(statuses: readonly PodStatus[]): unknown[] {
   const seen = statuses
     .filter(({ startTime }) => startTime !== undefined)
@@ -122,7 +128,7 @@ function podOf({ spec }: Sequence): Pod {
   return { ...pod, spec: { ...spec, containers, nodeName: "node-1" } };
 }
 
-describe("a life is the one that a real node's Pods had", () => {
+describe("the life of a Pod matches the one on a real node", () => {
   test.each(Object.entries(CASES))("%s", async (name, { fates, refused, play }) => {
     const recorded = sequence(name);
     const { reason = "", message = "" } = recorded.steps.at(-1)?.status ?? {};
@@ -131,7 +137,7 @@ describe("a life is the one that a real node's Pods had", () => {
     expect(told(bench.reports)).toEqual(told(recorded.steps.map(({ status }) => status)));
   });
 
-  test("every recording is played, or its name says who else has a part in it", () => {
+  test("every recording is played, or its name says who else is involved", () => {
     const others = SEQUENCE_NAMES.filter((name) => NOT_PLAYED.test(name));
     expect([...Object.keys(CASES), ...others].sort()).toEqual([...SEQUENCE_NAMES].sort());
   });

@@ -6,17 +6,17 @@ import { RECORDED, type Sequence, type Step } from "../../../testbed/recorder/se
 
 const DIR = join(import.meta.dirname, "../../fixtures/pod-sequences");
 
-/** Names of all recordings of whole lives. */
+/** The names of all recordings of whole lives. */
 export const SEQUENCE_NAMES = readdirSync(DIR)
   .filter((file) => file.endsWith(".json"))
   .map((file) => file.slice(0, -".json".length));
 
-/** Every status that an API server had of a Pod on a real node, in their order (testbed/recorder). */
+/** Returns every status that an API server had of a Pod on a real node, in order (testbed/recorder). */
 export function sequence(name: string): Sequence {
   return JSON.parse(readFileSync(join(DIR, `${name}.json`), "utf8")) as Sequence;
 }
 
-/** The Pod as a watch showed it at a step. */
+/** Returns the Pod as a watch showed it at a step. */
 export function podAt({ spec }: Sequence, { metadata, status }: Step): Pod {
   const bound = spec.nodeName !== undefined || status.startTime !== undefined || isScheduled(status);
   const { namespace, name, node } = RECORDED;

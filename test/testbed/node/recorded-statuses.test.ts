@@ -5,7 +5,7 @@ import { normalized, RECORDED_NAMES, recorded } from "./recorded.ts";
 
 interface Case extends PodShape {
   readonly fates?: Record<string, FateInput>;
-  /** Leads the Pod to the moment of the record. */
+  /** Brings the Pod to the moment of the record. */
   readonly play: (bench: PodBench) => Promise<unknown>;
 }
 
@@ -28,7 +28,7 @@ const runs = (bench: PodBench) => bench.untilState("c", "running");
 const waitsFor = (reason: string) => (bench: PodBench) => bench.untilState("c", reason);
 const finalized = (bench: PodBench) => bench.until(() => bench.events.includes("finalized"));
 
-/** Deletes a running Pod and goes on to its terminal phase, before its object goes. */
+/** Deletes a running Pod and continues to its terminal phase, before its object is removed. */
 const deleted = (graceSeconds: number) => async (bench: PodBench) => {
   await runs(bench);
   bench.deletePod(graceSeconds);
@@ -155,17 +155,17 @@ const CASES: Record<string, Case> = {
   },
 };
 
-/** Recorded before any kubelet had the Pod: the scheduler's words. */
+/** Recorded before any kubelet had the Pod, with the scheduler's messages. */
 const SCHEDULERS = ["scheduling-gated", "unschedulable-cpu", "unschedulable-node-selector"];
 
-describe("a status is the one that a real kubelet reported", () => {
+describe("the status matches the one that a real kubelet reported", () => {
   test.each(Object.entries(CASES))("%s", async (name, { fates, play, ...shape }) => {
     const bench = new PodBench(boundPod(shape), fates);
     await play(bench);
     expect(normalized(bench.last)).toEqual(normalized(recorded(name).status));
   });
 
-  test("every record is played, but for those of the scheduler", () => {
+  test("every record is played, except those of the scheduler", () => {
     expect([...Object.keys(CASES), ...SCHEDULERS].sort()).toEqual([...RECORDED_NAMES].sort());
   });
 });

@@ -22,8 +22,8 @@ export function recorded(name: string): Recorded {
 }
 
 /**
- * What may differ between two runs is replaced by a word: times, ids of containers and images. The epoch is kept: it
- * means "never started". Conditions that are not kubelet's are left out.
+ * Replaces what may differ between two runs with a word: times, and ids of containers and images. Keeps the epoch,
+ * which means "never started". Leaves out conditions that don't belong to the kubelet.
  */
 export function normalized(status: PodStatus): unknown {
   const own: readonly string[] = OWN_CONDITIONS;

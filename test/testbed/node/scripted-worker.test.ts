@@ -21,12 +21,12 @@ const ENV = {
   ANTHROPIC_BASE_URL: "http://127.0.0.1:9",
 };
 
-/** A Work API that answers at once, and keeps what it was asked. */
+/** A Work API that answers at once, and records the calls. */
 class FakeApi implements WorkerApi {
   readonly calls: string[] = [];
   readonly credentials = new Set<string>();
   beats = 0;
-  /** Answers of beats in their order; the last one stays. `hang` never answers, `reset` breaks the connection off. */
+  /** The answers to heartbeats, in order. The last one repeats. `hang` never answers, `reset` cuts the connection. */
   beatAnswers: (WorkAnswer | "hang" | "reset")[] = [beatAnswer()];
   sessionStatus = 200;
   stopStatus = 204;
@@ -69,7 +69,7 @@ function beatAnswer(change: Record<string, unknown> = {}): WorkAnswer {
 
 const refusal = (status: number): WorkAnswer => ({ status, body: {} });
 
-/** A worker on a clock of its own. */
+/** Starts a worker on its own clock. */
 function begin(fate: Omit<Extract<FateInput, { kind: "worker" }>, "kind"> = {}, env: Record<string, string> = ENV) {
   const clock = new VirtualClock();
   const api = new FakeApi();
@@ -96,7 +96,7 @@ function begin(fate: Omit<Extract<FateInput, { kind: "worker" }>, "kind"> = {}, 
 }
 
 describe("a scripted worker", () => {
-  test("opens with NO_HEARTBEAT, echoes what it gets, works, stops its item by force and exits 0", async () => {
+  test("starts with NO_HEARTBEAT, echoes what it gets, works, force-stops its item, and exits 0", async () => {
     const { clock, api, exits, start } = begin();
     api.beatAnswers = ["t1", "t2", "t3", "t4"].map((last_heartbeat) => beatAnswer({ last_heartbeat }));
     start();
@@ -111,7 +111,7 @@ describe("a scripted worker", () => {
     [20, 10_000],
     [1, 1_000],
     [600, 30_000],
-  ])("told a TTL of %i s beats every %i ms", async (ttl_seconds, interval) => {
+  ])("with a TTL of %i s sends a heartbeat every %i ms", async (ttl_seconds, interval) => {
     const { clock, api, start } = begin({ workMs: 1_000_000 });
     api.beatAnswers = [beatAnswer({ ttl_seconds })];
     start();
@@ -130,7 +130,7 @@ describe("a scripted worker", () => {
     ["no extension", beatAnswer({ lease_extended: false }), 1],
     ["401", refusal(401), 1],
     ["404", refusal(404), 1],
-  ])("that is answered %s exits 0 at once, and posts stops as the stock worker does", async (_what, answer, stops) => {
+  ])("that gets %s exits 0 at once, and sends stops as the stock worker does", async (_what, answer, stops) => {
     const { clock, api, exits, start } = begin();
     api.beatAnswers = [beatAnswer(), answer];
     start();
@@ -140,7 +140,7 @@ describe("a scripted worker", () => {
     expect(api.beats).toBe(2);
   });
 
-  test.each(["hang", "reset"] as const)("whose beats %s for a TTL exits 0 without a stop", async (fault) => {
+  test.each(["hang", "reset"] as const)("whose heartbeats %s for a TTL exits 0 without a stop", async (fault) => {
     const { clock, api, exits, start } = begin({ workMs: 1_000_000 });
     api.beatAnswers = [beatAnswer(), fault];
     start();
@@ -151,7 +151,7 @@ describe("a scripted worker", () => {
     expect(api.stops).toBe(0);
   });
 
-  test.each([429, 500, 409])("repeats a beat that is answered %i, with the same echo", async (status) => {
+  test.each([429, 500, 409])("repeats a heartbeat that is answered %i, with the same echo", async (status) => {
     const { clock, api, exits, start } = begin();
     api.beatAnswers = [beatAnswer(), refusal(status), beatAnswer({ last_heartbeat: "t2" })];
     start();
@@ -160,7 +160,7 @@ describe("a scripted worker", () => {
     expect(exits).toEqual([]);
   });
 
-  test("whose session is not there exits 1 and stops its item", async () => {
+  test("whose session doesn't exist exits 1 and stops its item", async () => {
     const { clock, api, exits, start } = begin();
     api.sessionStatus = 404;
     start();
@@ -169,7 +169,7 @@ describe("a scripted worker", () => {
     expect(api.stops).toBe(1);
   });
 
-  test("whose item is stopped already takes the 409 for the good news it is", async () => {
+  test("whose item is already stopped accepts the 409", async () => {
     const { clock, api, exits, start } = begin({ workMs: 10 });
     api.stopStatus = 409;
     start();
@@ -178,7 +178,7 @@ describe("a scripted worker", () => {
   });
 
   test.each(["before its first beat", "while it works"])(
-    "told to end by SIGTERM %s stops its item and exits 0",
+    "that gets SIGTERM %s stops its item and exits 0",
     async (when) => {
       const { clock, api, exits, start } = begin();
       const worker = start();
@@ -190,7 +190,7 @@ describe("a scripted worker", () => {
     },
   );
 
-  test("without a handler for SIGTERM dies of it without a word", async () => {
+  test("without a handler for SIGTERM ends without a call", async () => {
     const { clock, api, exits, start } = begin({ onTerm: { code: 143 } });
     const worker = start();
     await clock.advance(1_000);
@@ -215,7 +215,7 @@ describe("a scripted worker", () => {
     expect(api.stops).toBe(0);
   });
 
-  test("that is killed with SIGKILL is never heard of again", async () => {
+  test("that is killed with SIGKILL makes no more calls", async () => {
     const { clock, api, exits, start } = begin();
     const worker = start();
     await clock.advance(1_000);
@@ -226,7 +226,7 @@ describe("a scripted worker", () => {
     expect(api.calls).toHaveLength(calls);
   });
 
-  test("that never beats runs on until told to end, as a program that is no worker", async () => {
+  test("that never sends a heartbeat runs until it's told to end, like a program that isn't a worker", async () => {
     const { clock, api, exits, start } = begin({ neverBeats: true, end: "hang" });
     start();
     await clock.advance(600_000);
@@ -234,7 +234,7 @@ describe("a scripted worker", () => {
   });
 
   test.each(["ANTHROPIC_WORK_ID", "ANTHROPIC_ENVIRONMENT_ID", "ANTHROPIC_SESSION_ID", "ANTHROPIC_BASE_URL"])(
-    "without %s exits 1 and asks nobody",
+    "without %s exits 1 and makes no calls",
     async (missing) => {
       const { [missing as keyof typeof ENV]: _left, ...env } = ENV;
       const { clock, api, exits, start } = begin({}, env);
@@ -256,7 +256,7 @@ describe("a scripted worker", () => {
   });
 });
 
-test("over HTTP, the calls are those of the stock worker", async () => {
+test("over HTTP, the calls match those of the stock worker", async () => {
   const seen: Record<string, unknown>[] = [];
   const server = createServer((request, response) => {
     const { method, url, headers } = request;

@@ -9,7 +9,7 @@ import { boundPod } from "./pod-bench.ts";
 
 const REQUEST_MS = 10;
 
-/** An API server that takes a while for everything, and fails when it is told to. */
+/** An API server that takes a while for everything, and fails when it's told to. */
 class SlowApi {
   readonly clock = new VirtualClock();
   readonly log: string[] = [];
@@ -18,7 +18,7 @@ class SlowApi {
   fail: (() => Error) | undefined;
   readonly writer = new StatusWriter({
     client: {
-      // Only what the writer uses of the answers: nothing.
+      // The answers are empty because the writer uses nothing of them.
       patch: async <T>(
         _resource: unknown,
         ref: { name: string },
@@ -59,14 +59,14 @@ const refused = (status: number, reason: string) => () =>
   new KubeApiError("no", { status, reason, details: { name: "p" } });
 
 describe("statuses of one Pod", () => {
-  test("are written in their order, one at a time; only the newest of those that wait", async () => {
+  test("are written in order, one at a time, and only the newest of the waiting ones", async () => {
     const { clock, log, writer } = new SlowApi();
     for (const phase of ["one", "two", "three"]) writer.report(pod(), { phase });
     await clock.advance(1_000);
     expect(log).toEqual(["p one", "p three"]);
   });
 
-  test("that say the same are written once", async () => {
+  test("that are equal are written once", async () => {
     const { clock, log, writer } = new SlowApi();
     for (let round = 0; round < 5; round += 1) {
       writer.report(pod(), { phase: "Pending" });
@@ -75,7 +75,7 @@ describe("statuses of one Pod", () => {
     expect(log).toEqual(["p Pending"]);
   });
 
-  test("come before the object's removal, also one that is reported while the last is being written", async () => {
+  test("are written before the object's removal, even one that is reported while the last is being written", async () => {
     const { clock, log, writer } = new SlowApi();
     writer.report(pod(), { phase: "Running" });
     writer.report(pod(), { phase: "Failed" });
@@ -84,7 +84,7 @@ describe("statuses of one Pod", () => {
     expect(log).toEqual(["p Running", "p Failed", "p delete grace 0 uid uid-of-p"]);
   });
 
-  test("are written again after a failure, with a pause between, and the newest only", async () => {
+  test("are written again after a failure, with a pause, and only the newest", async () => {
     const api = new SlowApi();
     api.fail = () => new KubeApiError("down", { status: 0 });
     api.writer.report(pod(), { phase: "Running" });
@@ -100,7 +100,7 @@ describe("statuses of one Pod", () => {
   test.each([
     ["the Pod is gone", 404, "NotFound"],
     ["its name is another Pod's", 409, "Conflict"],
-  ])("are given up when %s", async (_why, status, reason) => {
+  ])("are dropped if %s", async (_why, status, reason) => {
     const api = new SlowApi();
     api.fail = refused(status, reason);
     api.writer.report(pod(), { phase: "Running" });
@@ -111,7 +111,7 @@ describe("statuses of one Pod", () => {
 });
 
 describe("statuses of many Pods", () => {
-  test("are written side by side, but not all at once", async () => {
+  test("are written concurrently, but not all at once", async () => {
     const api = new SlowApi();
     for (let at = 0; at < 100; at += 1) api.writer.report(pod(`p${at}`), { phase: "Running" });
     await api.clock.advance(1_000);
@@ -119,7 +119,7 @@ describe("statuses of many Pods", () => {
     expect(api.mostInFlight).toBe(16);
   });
 
-  test("wait while the node is lost, and come with the newest when it is back", async () => {
+  test("wait while the node is lost, and the newest are written when it's back", async () => {
     const { clock, log, writer } = new SlowApi();
     writer.pause();
     writer.report(pod("a"), { phase: "Running" });
@@ -132,7 +132,7 @@ describe("statuses of many Pods", () => {
     expect(log).toEqual(["a Succeeded", "b Running"]);
   });
 
-  test("end with the node, those that wait and those under way: nothing is tried again and again", async () => {
+  test("stop with the node, both waiting and pending ones, without retries", async () => {
     const api = new SlowApi();
     for (let at = 0; at < 40; at += 1) {
       api.writer.report(pod(`p${at}`), { phase: "Running" });

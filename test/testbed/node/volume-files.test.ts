@@ -13,7 +13,7 @@ const SETTINGS: ConfigMap = { metadata: { name: "c" }, data: { "app.json": "{}" 
 
 const podWith = (volume: Record<string, unknown>) => boundPod({ spec: { volumes: [{ name: "v", ...volume }] } });
 
-/** The files of the one volume, as `path: content mode`; undefined while it cannot be mounted. */
+/** Returns the files of the only volume, as `path: content mode`, or undefined if it can't be mounted. */
 function filesOf(volume: Record<string, unknown>, present = true) {
   const volumes = volumeFiles(podWith(volume), {
     secret: (name) => (present && name === "s" ? SECRET : undefined),
@@ -46,12 +46,12 @@ describe("the files of a volume", () => {
     ["a volume of another kind", { emptyDir: {} }, []],
   ])("%s", (_, volume, expected) => expect(filesOf(volume)).toEqual(expected));
 
-  test("of a Secret that is not there: none where it is optional, else the Pod is not mounted", () => {
+  test("of a missing Secret: none if it's optional, otherwise the Pod isn't mounted", () => {
     expect(filesOf({ secret: { secretName: "s", optional: true } }, false)).toEqual([]);
     expect(filesOf({ secret: { secretName: "s" } }, false)).toBeUndefined();
   });
 
-  test("what is read for them is what they name", () => {
+  test("come only from the objects that they name", () => {
     const projected = { sources: [{ secret: { name: "s" } }, { secret: { name: "s" } }, { configMap: { name: "c" } }] };
     expect(fileReferences(podWith({ projected }))).toEqual({ secrets: ["s"], configMaps: ["c"] });
     expect(fileReferences(podWith({ emptyDir: {} }))).toEqual({ secrets: [], configMaps: [] });
@@ -61,7 +61,7 @@ describe("the files of a volume", () => {
 describe("a Pod with an optional Secret", () => {
   const volume = { name: "v", secret: { secretName: "work-1", optional: true, items: [{ key: "key", path: "key" }] } };
 
-  test("starts without the file, and has it a moment after the Pod was touched", async () => {
+  test("starts without the file, and gets it shortly after it was touched", async () => {
     const bench = new PodBench(boundPod({ spec: { volumes: [volume] } }));
     await bench.untilState("c", "running");
     expect([...(bench.files.get("v") ?? [])]).toEqual([]);
@@ -73,7 +73,7 @@ describe("a Pod with an optional Secret", () => {
     expect([...(bench.files.get("v")?.keys() ?? [])]).toEqual(["key"]);
   });
 
-  test("untouched, it has the file within two minutes", async () => {
+  test("gets the file within two minutes without a touch", async () => {
     const bench = new PodBench(boundPod({ spec: { volumes: [volume] } }));
     await bench.untilState("c", "running");
     bench.setSecret("work-1", { key: "x" });
@@ -83,7 +83,7 @@ describe("a Pod with an optional Secret", () => {
     expect(bench.files.get("v")?.size).toBe(1);
   });
 
-  test("loses the file when the Secret goes", async () => {
+  test("loses the file when the Secret is deleted", async () => {
     const bench = new PodBench(boundPod({ spec: { volumes: [volume] } }));
     bench.setSecret("work-1", { key: "x" });
     await bench.untilState("c", "running");
@@ -94,7 +94,7 @@ describe("a Pod with an optional Secret", () => {
   });
 });
 
-test("a Pod with a required Secret is not begun before it is there", async () => {
+test("a Pod with a required Secret doesn't start before the Secret exists", async () => {
   const bench = new PodBench(boundPod({ spec: { volumes: [{ name: "v", secret: { secretName: "s" } }] } }));
   await bench.clock.advance(30_000);
   expect(bench.stateOf("c")).toBe("ContainerCreating");
@@ -103,7 +103,7 @@ test("a Pod with a required Secret is not begun before it is there", async () =>
   expect([...(bench.files.get("v")?.keys() ?? [])]).toEqual(["a"]);
 });
 
-describe("written to a folder", () => {
+describe("files written to a folder", () => {
   async function folder(): Promise<string> {
     const dir = await mkdtemp(join(tmpdir(), "volume-test-"));
     onTestFinished(() => rm(dir, { recursive: true, force: true }));
@@ -111,7 +111,7 @@ describe("written to a folder", () => {
   }
   const file = (text: string, mode = 0o440) => ({ content: Buffer.from(text), mode });
 
-  test("each file has its content and its mode, also after a change; what went is gone", async () => {
+  test("have their content and their mode, even after a change, and removed files are gone", async () => {
     const dir = await folder();
     await writeVolume(
       dir,
@@ -135,7 +135,7 @@ describe("written to a folder", () => {
     expect(await readdir(dir)).toEqual(["b"]);
   });
 
-  test("where every container mounts it, and not where one mounts a part of it", () => {
+  test("are in every mount of the whole volume, but not in a mount of a part", () => {
     const pod = boundPod({
       initContainers: [{ name: "i", volumeMounts: [{ name: "v", mountPath: "/x" }] }],
       containers: [

@@ -19,7 +19,7 @@ let environmentId: string;
 let workers: ScriptedWorkers;
 
 beforeEach(async () => {
-  // Leases lapse after 4 s, so workers beat every other second, and may be almost as late with it.
+  // Leases lapse after 4 s, so workers send a heartbeat every 2 s, which may be almost 2 s late.
   await useSimulator(4);
   workers = new ScriptedWorkers(realClock);
 });
@@ -34,7 +34,7 @@ afterEach(async () => {
   await simulator.close();
 });
 
-/** Claims the next item and gives it to a container, as a Pod would. */
+/** Claims the next item and starts a container for it, as a Pod would. */
 async function serve(
   runtime: ContainerRuntime,
   fate?: FateInput,
@@ -67,7 +67,7 @@ const active = (workId: string) =>
 describe("a scripted worker on the work simulator", () => {
   const scripted = () => new ScriptedRuntime(realClock, workers);
 
-  test("serves its item from the first beat to the stop, and breaks no rule of the protocol", async () => {
+  test("serves its item from the first heartbeat to the stop without a violation", async () => {
     simulator.enqueue(environmentId);
     const { workId, exited } = await serve(scripted(), { kind: "worker", firstBeatMs: 0, workMs: 4_500 });
     expect(await exited).toEqual({ exitCode: 0 });
@@ -75,7 +75,7 @@ describe("a scripted worker on the work simulator", () => {
     simulator.assertNoViolations();
   });
 
-  test("leaves when it is told that its item is stopping", async () => {
+  test("exits when it learns that its item is stopping", async () => {
     simulator.enqueue(environmentId);
     const { workId, exited } = await serve(scripted(), { kind: "worker", firstBeatMs: 0, end: "hang" });
     await active(workId);
@@ -95,7 +95,7 @@ describe("a scripted worker on the work simulator", () => {
     simulator.assertNoViolations();
   });
 
-  test("out of memory leaves its item live, with a lease that lapses", async () => {
+  test("that runs out of memory leaves its item live, with a lease that lapses", async () => {
     simulator.enqueue(environmentId);
     const { workId, exited } = await serve(scripted(), { kind: "worker", firstBeatMs: 0, workMs: 300, end: "oom" });
     expect(await exited).toEqual({ exitCode: 137, reason: "OOMKilled" });
@@ -113,8 +113,9 @@ describe("a scripted worker on the work simulator", () => {
     expect(simulator.item(id).state).toBe("stopped");
   });
 
-  test("is one of hundreds on one machine", async () => {
-    // A busy machine can be a second late with a beat: the lease lasts for several, and still needs more than the first.
+  test("runs with hundreds of others on one machine", async () => {
+    // A busy machine can delay a heartbeat by a second. The lease lasts for several heartbeats, and still needs more
+    // than the first.
     await simulator.close();
     await useSimulator(10);
     const count = 300;
@@ -136,7 +137,7 @@ describe("the stock worker as a process container on the work simulator", () => 
   let processes: ProcessRuntime;
 
   beforeEach(async () => {
-    // A process of its own is later than what runs in this one, and this is about what it does, not when.
+    // A separate process is slower than one in this process. This test is about what it does, not when.
     await simulator.close();
     await useSimulator(60);
     folder = await mkdtemp(join(tmpdir(), "stock-worker-test-"));

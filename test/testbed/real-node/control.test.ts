@@ -40,7 +40,7 @@ afterEach(async () => {
   await rm(dir, { recursive: true });
 });
 
-test("arguments and answers pass as they are", async () => {
+test("arguments and answers are passed unchanged", async () => {
   await client.stopKubelet("SIGKILL");
   await client.startKubelet();
   await client.spawn({ name: "x", command: "true", args: ["a b"], env: { A: "1" } });
@@ -53,11 +53,11 @@ test("arguments and answers pass as they are", async () => {
   expect(await client.ended("x")).toBeUndefined();
 });
 
-test("what fails there rejects here, with its words", async () => {
+test("an error on the node rejects the call with its message", async () => {
   await expect(client.loadImages("/none")).rejects.toThrow("the node's loadImages: no file /none");
 });
 
-test("a node that is gone rejects", async () => {
+test("a call to a node that is gone rejects", async () => {
   server.close();
   server.closeAllConnections();
   await once(server, "close");

@@ -41,7 +41,7 @@ async function text(socket: Socket): Promise<string> {
   return all;
 }
 
-test("what one end sends arrives at the other, unchanged, both ways", async () => {
+test("what one end sends arrives unchanged at the other, in both directions", async () => {
   const { near, far } = await open();
   const big = "0123456789".repeat(100_000);
   near.end(big);
@@ -50,7 +50,7 @@ test("what one end sends arrives at the other, unchanged, both ways", async () =
   expect(await text(near)).toBe("answer");
 });
 
-test("an end that says nothing more can still be answered", async () => {
+test("an end that has finished sending can still get an answer", async () => {
   const { near, far } = await open();
   near.end("question");
   expect(await text(far)).toBe("question");
@@ -59,7 +59,7 @@ test("an end that says nothing more can still be answered", async () => {
   expect(await text(near)).toBe("first second");
 });
 
-test("an end that breaks off ends the other one", async () => {
+test("when one end breaks off, the other end is closed", async () => {
   const { near, far } = await open();
   far.resume();
   const ended = once(far, "end");
@@ -67,7 +67,7 @@ test("an end that breaks off ends the other one", async () => {
   await ended;
 });
 
-test("a target that is not there ends the connection, and the next one finds it again", async () => {
+test("a missing target ends the connection, and the next connection finds it again", async () => {
   target.close();
   await once(target, "close");
   const lost = connect({ host: "127.0.0.1", port: forwarder.port });
@@ -82,7 +82,7 @@ test("a target that is not there ends the connection, and the next one finds it 
   far.end();
 });
 
-test("closing cuts the connections that are open", async () => {
+test("closing cuts the open connections", async () => {
   const { near } = await open();
   near.on("error", () => {});
   near.resume();

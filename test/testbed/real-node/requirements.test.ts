@@ -28,7 +28,7 @@ test("a package is missing until all of its programs are on the path", async () 
   expect(missingPackages(path)).not.toContain("util-linux");
 });
 
-test("the system's programs are found where PATH leaves their folders out", () => {
+test("the system's programs are found even if PATH lacks their folders", () => {
   expect(systemPath("/usr/bin").split(":")).toEqual(["/usr/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"]);
   expect(systemPath(undefined)).not.toMatch(/^:|::/);
 });

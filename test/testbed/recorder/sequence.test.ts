@@ -8,7 +8,7 @@ const POD: Pod = {
   spec: { containers: [] },
 };
 
-describe("a recording does not tell where and when it was made", () => {
+describe("a recording doesn't reveal where and when it was made", () => {
   const normalizer = new Normalizer(POD);
 
   test.each([
@@ -41,7 +41,7 @@ describe("a recording does not tell where and when it was made", () => {
     expect(normalizer.apply<unknown>(value)).toEqual(expected);
   });
 
-  test("of the metadata only what changes in a Pod's life is kept", () => {
+  test("the metadata only contains what changes in a Pod's life", () => {
     const pod = { ...POD, metadata: { ...POD.metadata, generation: 2, deletionTimestamp: "2031-05-06T07:09:09Z" } };
     expect(normalizer.metadata(pod)).toEqual({
       generation: 2,
@@ -51,7 +51,7 @@ describe("a recording does not tell where and when it was made", () => {
   });
 });
 
-describe("two recordings are compared", () => {
+describe("comparing two recordings", () => {
   const recording = (status: PodStatus): Sequence => ({
     note: "",
     recorded: { kubernetes: "v1", containerd: "v2" },
@@ -75,7 +75,7 @@ describe("two recordings are compared", () => {
   ])("%s", (_, a, b, expected) => expect(same(a, b)).toBe(expected));
 });
 
-test("of a Node its readiness, its taints and its cordon are kept, in one order", () => {
+test("a Node is recorded with its readiness, taints, and cordon, in a fixed order", () => {
   const taint = (key: string, effect: string) => ({ key, effect, timeAdded: "2031-05-06T07:08:09Z" });
   const node = {
     metadata: { name: "node-1" },
