@@ -93,13 +93,18 @@ export interface AdminTarget {
 
 type Body = Record<string, unknown> | undefined;
 /** What a request asks for in its headers and its query. */
-interface Wanted {
+interface RequestOptions {
   readonly accept: string | undefined;
   /** Limits the answer to one environment. */
   readonly environmentId: string | undefined;
 }
 
-type Handler = (simulator: AdminTarget, ids: readonly string[], body: Body, wanted: Wanted) => Reply | Promise<Reply>;
+type Handler = (
+  simulator: AdminTarget,
+  ids: readonly string[],
+  body: Body,
+  options: RequestOptions,
+) => Reply | Promise<Reply>;
 
 /** A second header for the token, because the API server's proxy to a Pod strips Authorization. */
 const TOKEN_HEADER = "x-simulator-token";
@@ -124,7 +129,10 @@ export const ADMIN_ROUTES: Readonly<Record<string, Handler>> = {
   "GET requests": (simulator, _ids, _body, { environmentId }) => ok(simulator.requests(environmentId)),
   "GET credentials": (simulator) => ok(simulator.credentials()),
   "GET violations": (simulator, _ids, _body, { environmentId }) =>
-    ok({ violations: of(environmentId, simulator.violations), excused: of(environmentId, simulator.excused) }),
+    ok({
+      violations: inEnvironment(environmentId, simulator.violations),
+      excused: inEnvironment(environmentId, simulator.excused),
+    }),
   "DELETE violations": (simulator) => done(() => simulator.clearViolations()),
   "POST environments": (simulator, _ids, body) =>
     json(201, simulator.createEnvironment(defined(parse(environmentSchema, body)))),
@@ -179,7 +187,7 @@ async function claim(
   simulator: AdminTarget,
   [id = ""]: readonly string[],
   _body: Body,
-  { accept }: Wanted,
+  { accept }: RequestOptions,
 ): Promise<Reply> {
   const variables = await simulator.claim(id);
   if (!variables) return noContent;
@@ -196,11 +204,11 @@ function keyOf(simulator: AdminTarget, environmentId: string): string {
 }
 
 /** Returns the violations of one environment, or all of them if no id is given. */
-function of(environmentId: string | undefined, violations: readonly Violation[]): Violation[] {
+function inEnvironment(environmentId: string | undefined, violations: readonly Violation[]): Violation[] {
   return violations.filter((violation) => (environmentId ?? violation.environmentId) === violation.environmentId);
 }
 
-function wantedBy(request: IncomingMessage): Wanted {
+function optionsOf(request: IncomingMessage): RequestOptions {
   const query = new URLSearchParams((request.url ?? "").split("?")[1] ?? "");
   return { accept: request.headers.accept, environmentId: query.get("environmentId") ?? undefined };
 }
@@ -222,7 +230,7 @@ export function createAdmin(simulator: () => AdminTarget, token: string | undefi
     if (!found) return undefined;
     const body = await readJson(request);
     try {
-      return await found.handler(simulator(), found.ids, body, wantedBy(request));
+      return await found.handler(simulator(), found.ids, body, optionsOf(request));
     } catch (error) {
       if (error instanceof z.ZodError) throw invalidRequest(z.prettifyError(error));
       if (error instanceof RangeError) throw invalidRequest(error.message);

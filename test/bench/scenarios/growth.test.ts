@@ -5,7 +5,7 @@ const SIZES = [10, 100, 1_000, 10_000];
 
 describe("the growth exponent", () => {
   test.each([
-    ["a cost that stays", (x: number) => 5 + 0 * x, 0],
+    ["a constant cost", (x: number) => 5 + 0 * x, 0],
     ["a linear cost", (x: number) => 3 * x, 1],
     ["a quadratic cost", (x: number) => 0.01 * x * x, 2],
   ])("of %s", (_name, cost, exponent) => {

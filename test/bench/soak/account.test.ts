@@ -25,6 +25,6 @@ test.each([
     { acks: [1, 1].map((generation) => ({ at: 0, generation, workerId: undefined })) },
     "work_01 was acknowledged 2 times, in 1 turns",
   ],
-] as const)("an item that %s is not", (_what, over, wrong) => {
+] as const)("an item that %s is reported", (_what, over, wrong) => {
   expect(accountOf([item(over as Partial<ItemRecord>)]).wrongs).toEqual([wrong]);
 });

@@ -40,7 +40,7 @@ describe("the encoding of certificates", () => {
     ["a small integer", der.integer(Buffer.of(2)), "020102"],
     ["zero", der.integer(Buffer.of(0, 0)), "020100"],
     ["an integer that would look negative", der.integer(Buffer.of(0x80)), "02020080"],
-    ["an integer with zeros in front", der.integer(Buffer.of(0, 0, 1, 0)), "02020100"],
+    ["an integer with leading zeros", der.integer(Buffer.of(0, 0, 1, 0)), "02020100"],
     ["an object identifier", der.objectId("1.2.840.10045.4.3.2"), "06082a8648ce3d040302"],
     ["true", der.boolean(true), "0101ff"],
     ["bits", der.bitString(Buffer.of(0x80), 7), "03020780"],

@@ -21,8 +21,8 @@ describe("manifests", () => {
   });
 
   it.each([
-    ["is no YAML", "a: [", /^f: /],
-    ["is no object", "- 1", "f holds something without kind and name"],
+    ["isn't YAML", "a: [", /^f: /],
+    ["isn't an object", "- 1", "f holds something without kind and name"],
     ["has no name", "kind: A\nmetadata: {}", "f holds something without kind and name"],
   ])("are rejected if one %s", (_name, text, message) => {
     expect(() => parseManifests(text, "f")).toThrow(message);

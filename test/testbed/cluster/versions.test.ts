@@ -72,7 +72,7 @@ describe("the modules of tools", () => {
 
   it.each([
     ["in a block", "require (\n\tk8s.io/kubernetes v1.2.3 // indirect\n)", "v1.2.3"],
-    ["on a line of its own", "require k8s.io/kubernetes v1.2.3\n", "v1.2.3"],
+    ["on a separate line", "require k8s.io/kubernetes v1.2.3\n", "v1.2.3"],
   ])("name their version %s", (_name, text, version) => {
     expect(requiredVersion(text, "k8s.io/kubernetes")).toBe(version);
   });

@@ -42,7 +42,7 @@ test.each([
   ["an unknown kind", { kind: "explode" }],
   ["an unknown field", { kind: "exit", after: 1 }],
   ["a negative time", { kind: "exit", afterMs: -1 }],
-  ["an exit code that is none", { kind: "exit", code: 256 }],
+  ["an invalid exit code", { kind: "exit", code: 256 }],
 ])("%s is rejected with its name", (_what, input) => {
   expect(() => parseFate(input)).toThrow(/not a fate/);
 });

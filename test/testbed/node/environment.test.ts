@@ -54,7 +54,7 @@ describe("an environment", () => {
       { M: "2" },
     ],
     [
-      "env over envFrom",
+      "env values before envFrom values",
       { envFrom: [{ secretRef: { name: "creds" } }], env: [{ name: "token", value: "mine" }] },
       { token: "mine", url: "http://a" },
     ],
@@ -69,10 +69,10 @@ describe("an environment", () => {
       },
       { A: "1", B: "1$(C)", C: "3" },
     ],
-    ["nothing where an optional Secret is missing", secretKey("none", "x", true), {}],
-    ["nothing where an optional key is missing", secretKey("creds", "x", true), {}],
-    ["nothing of an optional whole Secret", { envFrom: [{ secretRef: { name: "none", optional: true } }] }, {}],
-  ])("supports %s", (_what, shape, env) => {
+    ["nothing if an optional Secret is missing", secretKey("none", "x", true), {}],
+    ["nothing if an optional key is missing", secretKey("creds", "x", true), {}],
+    ["nothing of a missing optional Secret", { envFrom: [{ secretRef: { name: "none", optional: true } }] }, {}],
+  ])("contains %s", (_what, shape, env) => {
     expect(resolve(shape)).toEqual(env);
   });
 
@@ -83,7 +83,7 @@ describe("an environment", () => {
     ["a missing key of a ConfigMap", configKey("settings", "x"), "couldn't find key x in ConfigMap tb/settings"],
     ["a missing whole Secret", { envFrom: [{ secretRef: { name: "none" } }] }, 'secret "none" not found'],
     [
-      "a field that no kubelet knows",
+      "a field that the kubelet doesn't know",
       { env: [{ name: "F", valueFrom: { fieldRef: { fieldPath: "spec.x" } } }] },
       "unsupported fieldPath: spec.x",
     ],

@@ -120,7 +120,7 @@ describe("the environment of a process", () => {
 
 describe("the end of a process", () => {
   test.each([
-    ["by itself", "process.exit(3)", 3],
+    ["without a signal", "process.exit(3)", 3],
     ["by a signal from inside", "process.kill(process.pid, 'SIGABRT'); setInterval(() => {}, 1e6)", 134],
   ])("%s yields its exit code", async (_how, code, exitCode) => {
     expect(await (await start(script(code))).exited).toEqual({ exitCode });

@@ -177,7 +177,7 @@ describe("a scripted worker", () => {
     expect(exits).toEqual([{ exitCode: 0 }]);
   });
 
-  test.each(["before its first beat", "while it works"])(
+  test.each(["before its first heartbeat", "while it works"])(
     "that gets SIGTERM %s stops its item and exits 0",
     async (when) => {
       const { clock, api, exits, start } = begin();
@@ -247,7 +247,7 @@ describe("a scripted worker", () => {
 
   test.each([
     ["a secret without a token falls back to the environment key", secret({}), "key-of-the-environment"],
-    ["a secret that is no JSON falls back to the environment key", "%%%", "key-of-the-environment"],
+    ["a secret that isn't JSON falls back to the environment key", "%%%", "key-of-the-environment"],
   ])("%s", async (_what, workSecret, credential) => {
     const { clock, api, start } = begin({}, { ...ENV, ANTHROPIC_WORK_SECRET: workSecret });
     start();

@@ -99,7 +99,7 @@ describe("statuses of one Pod", () => {
 
   test.each([
     ["the Pod is gone", 404, "NotFound"],
-    ["its name is another Pod's", 409, "Conflict"],
+    ["another Pod has its name", 409, "Conflict"],
   ])("are dropped if %s", async (_why, status, reason) => {
     const api = new SlowApi();
     api.fail = refused(status, reason);

@@ -28,18 +28,14 @@ describe("the files of a volume", () => {
     ["every key of a Secret", { secret: { secretName: "s" } }, ["a: one 644", "b: two 644"]],
     ["every key of a ConfigMap", { configMap: { name: "c", defaultMode: 0o400 } }, ["app.json: {} 400"]],
     [
-      "some keys, by other paths and with a mode of their own",
+      "some keys, with other paths and their own mode",
       { secret: { secretName: "s", defaultMode: 0o400, items: [{ key: "b", path: "x/y", mode: 0o440 }] } },
       ["x/y: two 440"],
     ],
+    ["a missing optional key", { secret: { secretName: "s", optional: true, items: [{ key: "z", path: "z" }] } }, []],
+    ["a missing key", { secret: { secretName: "s", items: [{ key: "z", path: "z" }] } }, undefined],
     [
-      "a key that is not there, which may be",
-      { secret: { secretName: "s", optional: true, items: [{ key: "z", path: "z" }] } },
-      [],
-    ],
-    ["a key that is not there", { secret: { secretName: "s", items: [{ key: "z", path: "z" }] } }, undefined],
-    [
-      "several sources in one",
+      "several sources in one volume",
       { projected: { defaultMode: 0o440, sources: [{ secret: { name: "s" } }, { configMap: { name: "c" } }] } },
       ["a: one 440", "b: two 440", "app.json: {} 440"],
     ],
