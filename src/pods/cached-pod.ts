@@ -28,7 +28,7 @@ import { Shared } from "../core/shared.ts";
 import type { Condition, ContainerStatus, PodStatus } from "../kube/objects.ts";
 import type { Container, Pod } from "../kube/resource.ts";
 
-/** What is read of a Pod in a cache; `berth.dev/about` is for people. */
+/** The labels and annotations that the loops read; `berth.dev/about` is for people only. */
 const LABELS = [
   LABEL_ENVIRONMENT,
   LABEL_ROLE,
@@ -55,7 +55,7 @@ const ANNOTATIONS = [
   ANNOTATION_WORK_ID,
   ANNOTATION_WORKSPACE,
 ] as const;
-/** What each session has for itself. Kept among what is shared, it would push out what really is. */
+/** Values unique to a session. In the shared pool they would push out values that many Pods share. */
 const OWN: ReadonlySet<string> = new Set([
   LABEL_WORK_ID,
   LABEL_SESSION_ID,
@@ -65,7 +65,7 @@ const OWN: ReadonlySet<string> = new Set([
 ]);
 const VARIABLES: ReadonlySet<string> = new Set(RESERVED_ENV);
 
-/** Conditions that are read; the same words of thousands of Pods are kept once. */
+/** Conditions that the loops read. Equal texts of thousands of Pods are stored once. */
 const CONDITIONS: ReadonlySet<string> = new Set([
   "PodScheduled",
   "Initialized",
@@ -75,15 +75,15 @@ const CONDITIONS: ReadonlySet<string> = new Set([
 ]);
 const shared = new Shared();
 
-/** Longer than any value that Berth writes: ids have at most 1,000 characters, messages are cut. */
+/** Longer than any value that Berth writes: ids have at most 1,000 characters, and messages are cut. */
 const MAX_VALUE = 4_096;
-/** More than a template may have (32), with what admission adds. */
+/** More than a template may have (32), plus what admission adds. */
 const MAX_CONTAINERS = 64;
 const MAX_TOLERATIONS = 256;
 
 /**
- * Of a Pod what the loops read of it, for caches. Anybody may put Berth's labels on Pods of their own, a megabyte each,
- * and the operator's memory is everybody's.
+ * The part of a Pod that the loops read, for caches. Anyone who may create Pods can put Berth's labels on large ones, a
+ * megabyte each, and all Environments share the operator's memory.
  */
 export function cachedPod({ apiVersion, kind, metadata, spec, status }: Pod): Pod {
   const { labels, annotations, ownerReferences, ...rest } = metadata;
@@ -139,8 +139,8 @@ function statusOf({ phase, reason, message, startTime, podIP, ...of }: PodStatus
 }
 
 /**
- * Why something is as it should be is not read, nor since when, but of a disruption, and of a Pod that waits on its node: of
- * one that runs it would be one more time that no other Pod has.
+ * Drops reason, message and time of true conditions. Kept are those of a disruption, and those of PodScheduled until
+ * the Pod runs: for a running Pod that time is unique and would prevent sharing.
  */
 function conditionOf(condition: Condition, isRunning: boolean): Condition {
   const { type, status, reason, message, lastTransitionTime } = condition;

@@ -4,10 +4,10 @@ import { isConflict, isNotFound, orNull } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { isSessionPodOf } from "./own-pods.ts";
 
-/** Whose deletion it is: names the points of its requests. */
+/** The caller, which names the points of its requests. */
 type Deleter = "session" | "removal" | "retention";
 
-/** The Environment whose session Pods are deleted, and the way to the API server. */
+/** The Environment whose session Pods are deleted, and the client for it. */
 export interface PodOwner {
   readonly namespace: string;
   readonly name: string;
@@ -17,10 +17,10 @@ export interface PodOwner {
 }
 
 /**
- * Deletes a session Pod of this Environment, with its own grace unless another is given. Never on a cache's word: it is
- * read live, and the delete names its UID. Returns the state that spoke against it, or null when the Pod is deleted, going
- * or gone.
- * @param by whose points the two requests are
+ * Deletes a session Pod of this Environment, with its own grace period unless another is given. It reads the Pod live,
+ * because a cache may be stale, and the delete names the Pod's UID. Returns the live Pod that must stay, or null when
+ * the Pod is deleted, being deleted, or absent.
+ * @param by the caller, which names the points of the two requests
  */
 export async function deletePod(
   context: PodOwner,
@@ -45,16 +45,17 @@ export async function deletePod(
     );
   } catch (error) {
     if (isNotFound(error)) return null;
-    // Another one of that name is not the one we meant. But a server may say so of a mere race, and then the Pod stands.
+    // A conflict usually means another Pod of that name. But a server may also report a mere race, in which case the
+    // Pod still exists.
     if (!isConflict(error) || (await read())?.metadata.uid === uid) throw error;
   }
   return null;
 }
 
 /**
- * Deletes a session Pod of this Environment as the cache shows it: the delete names its UID and its resourceVersion, so the
- * API server refuses it where anything at all has changed since. One request in the place of a live read and a delete.
- * False: it was refused, and who wants it gone has to read it live.
+ * Deletes a session Pod of this Environment as the cache shows it. The delete names UID and resourceVersion, so the API
+ * server refuses it if anything changed since. This takes one request instead of a live read and a delete. Returns
+ * false if the delete was refused; the caller must then read the Pod live.
  */
 export async function deleteAsSeen(
   context: PodOwner,

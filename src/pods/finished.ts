@@ -10,7 +10,7 @@ import {
 import { asEndReason, END_REASONS, type EndReason } from "../api/reasons.ts";
 import type { Pod } from "../kube/resource.ts";
 
-/** A finished Pod as its annotations tell it. */
+/** A finished Pod, as its annotations describe it. */
 export interface FinishedPod {
   readonly pod: Pod;
   readonly reason: EndReason;
@@ -18,9 +18,9 @@ export interface FinishedPod {
   readonly failed: boolean;
   readonly finishedAtMs: number;
   readonly templateHash: string;
-  /** Its container did not get to serve: what the breaker counts. */
+  /** Whether its container failed to start serving, which the breaker counts. */
   readonly startFailure: boolean;
-  /** Starts of its template that had failed in a row when it was marked; null: it does not say. */
+  /** The number of consecutive failed starts of its template when it was marked; null: not recorded. */
   readonly startFailures: number | null;
 }
 
@@ -46,7 +46,7 @@ function countOf(text = ""): number | null {
   return /^\d{1,6}$/.test(text) ? Number(text) : null;
 }
 
-/** Which finished Pods have been kept long enough, and when (wall clock) the next one will have been. */
+/** Which finished Pods have been kept long enough, and when (wall clock) the next one expires. */
 export function expiredFinished(
   finished: readonly FinishedPod[],
   nowMs: number,
@@ -59,20 +59,20 @@ export function expiredFinished(
   return { expired, nextAtMs: Number.isFinite(next) ? next : null };
 }
 
-/** Starts of a template that failed in a row, as of `sinceMs` (the API server's clock). */
+/** Consecutive failed starts of a template, as of `sinceMs` (the API server's clock). */
 export interface FailedRow {
   readonly failures: number;
-  /** Of the last of them. */
+  /** Message of the last failure. */
   readonly message: string;
   readonly sinceMs: number;
 }
 
 /**
- * The row of failed starts that a template's finished Pods tell of: the breaker's memory. Counting them would not do: those
- * that failed are kept for longer than those that served in between, some of them are deleted at once, and a session of
- * before the row may end after it. So the newest tells what was known when it was marked. Null: there was no row, or one that
- * served since may have come and gone.
- * @param keptMs how long a Pod that served is to be seen
+ * The consecutive failed starts that a template's finished Pods record: the breaker's memory. Counting Pods would be
+ * wrong: failed ones are kept longer than successful ones, some are deleted at once, and a session from before the
+ * failures may end after them. So the newest Pod records the count at its marking. Null: there were no failures, or a
+ * later success may have been recorded and deleted since.
+ * @param keptMs how long a Pod that served is kept
  */
 export function failedRow(
   finished: readonly FinishedPod[],
@@ -86,14 +86,17 @@ export function failedRow(
   return { failures: newest.startFailures, message, sinceMs: newest.finishedAtMs };
 }
 
-/** Whether a template's finished Pods say that its containers serve: one did, and the newest knew of no failed start. */
+/**
+ * Whether a template's finished Pods show that its containers serve: one completed, and the newest records no failed
+ * start.
+ */
 export function servedLately(finished: readonly FinishedPod[], hash: string): boolean {
   const newestFirst = ofTemplate(finished, hash);
   const newest = newestFirst.find(({ startFailures }) => startFailures !== null);
   return newest?.startFailures === 0 && newestFirst.some(({ reason }) => reason === "Completed");
 }
 
-/** The newest first; of those that were marked in one instant the longest row. */
+/** Newest first; among Pods marked at the same instant, the highest count first. */
 function ofTemplate(finished: readonly FinishedPod[], hash: string): FinishedPod[] {
   return finished
     .filter(({ templateHash }) => templateHash === hash)

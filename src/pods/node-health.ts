@@ -1,16 +1,19 @@
 import type { Node, Pod, Taint } from "../kube/resource.ts";
 
-/** What becomes of a Pod's node, as far as the Node says. */
+/** What a Node's spec says about the future of its Pods. */
 export type NodeOutlook =
   | "stays"
-  /** It may go: whoever has the choice takes another. */
+  /** The node may be removed: prefer Pods on other nodes. */
   | "doubtful"
-  /** It is being emptied, or does not answer: nothing is begun there any more. */
+  /** The node is being drained or does not answer: start nothing there. */
   | "leaves";
 
 const UNSCHEDULABLE = "node.kubernetes.io/unschedulable";
 
-/** Taints that say that a node goes or has gone; those of Kubernetes, Karpenter, the cluster autoscaler and clouds. */
+/**
+ * Taints of nodes that are being removed or are gone: those of Kubernetes, Karpenter, the cluster autoscaler and
+ * clouds.
+ */
 const LEAVING = new Set([
   UNSCHEDULABLE,
   "node.kubernetes.io/unreachable",
@@ -18,7 +21,7 @@ const LEAVING = new Set([
   "node.kubernetes.io/out-of-service",
   "node.cloudprovider.kubernetes.io/shutdown",
   "karpenter.sh/disrupted",
-  // Of versions before 1.0.
+  // Before Karpenter 1.0.
   "karpenter.sh/disruption",
   "ToBeDeletedByClusterAutoscaler",
   "DeletionCandidateOfClusterAutoscaler",
@@ -29,21 +32,23 @@ const LEAVING = new Set([
   "aws-node-termination-handler/rebalance-recommendation",
 ]);
 
-/** A taint that the scheduler would rather not see but puts up with: the successor of a Pod there might land there again. */
+/**
+ * The effect of a taint that the scheduler avoids but accepts: the successor of a deleted Pod might land there again.
+ */
 const SOFT = "PreferNoSchedule";
-/** Of the effects of taints, the one that Pods can tolerate for a while. */
+/** The one taint effect that Pods can tolerate for a limited time. */
 const NO_EXECUTE = "NoExecute";
 
-/** The part of a Node that this is about. */
+/** The fields of a Node that decide its outlook. */
 export type NodeSpec = Pick<NonNullable<Node["spec"]>, "unschedulable" | "taints">;
 
 /**
- * Judges the node of a Pod. One that is not known stays: without permission to read Nodes nothing is different. What the Pod's
- * template tolerates is no reason to take the Pod away: its successor would be put on the same node.
+ * Judges the node of a Pod. An unknown node stays, so nothing changes without permission to read Nodes. A taint that
+ * the Pod's template tolerates is no reason to delete the Pod: its successor would land on the same node.
  */
 export function nodeOutlook(node: NodeSpec | undefined, pod: Pick<Pod, "spec">): NodeOutlook {
   const taints: Taint[] = [...(node?.taints ?? [])];
-  // The taint follows the field a moment later.
+  // The controller sets the taint a moment after the field.
   if (node?.unschedulable) taints.push({ key: UNSCHEDULABLE, effect: "NoSchedule" });
   const against = taints.filter((taint) => LEAVING.has(taint.key) && !tolerates(pod, taint));
   if (against.length === 0) return "stays";
@@ -51,9 +56,9 @@ export function nodeOutlook(node: NodeSpec | undefined, pod: Pick<Pod, "spec">):
 }
 
 /**
- * Every Pod tolerates a node's silence for a while, five minutes unless its template says otherwise, and the scheduler
- * takes no notice of such taints. A lost node has others beside it; one that came back keeps it for a moment, in which
- * a Pod that is taken away has its successor there at once, which is taken away in turn.
+ * Whether the Pod tolerates the taint for a limited time. By default, every Pod tolerates an unresponsive node for five
+ * minutes, and the scheduler ignores such taints. A lost node also has other taints. A node that came back keeps this
+ * taint for a moment; a deleted Pod's successor would land there at once and be deleted in turn.
  */
 function putsUpWith(pod: Pick<Pod, "spec">, taint: Taint): boolean {
   return taint.effect === NO_EXECUTE && tolerates(pod, taint, "for a while");
@@ -67,7 +72,10 @@ interface Toleration {
   tolerationSeconds?: number;
 }
 
-/** As the scheduler matches them (k8s.io/component-helpers, scheduling/corev1): for good, or at least for a while. */
+/**
+ * Matches tolerations as the scheduler does (k8s.io/component-helpers, scheduling/corev1): permanent ones, or also
+ * those for a limited time.
+ */
 function tolerates({ spec }: Pick<Pod, "spec">, taint: Taint, howLong?: "for a while"): boolean {
   const tolerations = (spec["tolerations"] ?? []) as readonly Toleration[];
   return tolerations.some(({ key, operator, value, effect, tolerationSeconds }) => {

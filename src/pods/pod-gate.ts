@@ -1,10 +1,11 @@
 /**
- * What holds a parked Pod's session container back, and how it gets its credential. Two ways to park:
+ * How a parked Pod's session container is held back, and how it gets its credential. There are two ways to park:
  *
- * - `Key`: the container takes a variable from a key of the claim's Secret that is not there yet. kubelet leaves it in
- *   CreateContainerConfigError and starts it a tenth of a second after the key came and the Pod was touched.
- * - `Init`: an init container in the session container's own image waits for a file of the claim's Secret. A file alone
- *   gates nothing (kubelet starts a container without it and writes it a moment later), so delivery as a file needs this.
+ * - `Key`: the container reads a variable from a key of the claim's Secret that is still missing. The kubelet keeps it
+ *   in CreateContainerConfigError, and starts it a tenth of a second after the key exists and the Pod is touched.
+ * - `Init`: an init container from the session container's image waits for a file of the claim's Secret. A file alone
+ *   gates nothing (the kubelet starts the container without it and writes it a moment later), so file delivery needs
+ *   this.
  */
 import type { Environment, PodTemplate, SessionsSpec } from "../api/environment.ts";
 import {
@@ -17,7 +18,7 @@ import {
 } from "../api/names.ts";
 import type { Container, EnvVar, Pod, PodSpec } from "../kube/resource.ts";
 
-/** As Kubernetes mounts its own tokens: below a path that exists, or can be made, in any image. */
+/** Like Kubernetes' own tokens, below a path that exists or can be created in any image. */
 const MOUNT_PATH = "/var/run/secrets/berth.dev";
 
 /** Where a session's program finds its work secret under `secretDelivery: File`. */
@@ -27,32 +28,33 @@ export const WORK_SECRET_FILE = `${MOUNT_PATH}/work-secret`;
 const FILE_MODE = 0o440;
 
 /**
- * The group of the file where the template names no group at all: without one only root could read it. "nonroot" in the
- * images that have such a group; any other number would do.
+ * The file's group if the template names none: otherwise only root could read it. The number is "nonroot" in images
+ * that have this group; any other would work.
  */
 const DEFAULT_FS_GROUP = 65_532;
 
 export { GATE_CONTAINER };
 
 /**
- * How long the gate waits between looks, in seconds: a quarter of a second is little beside the second that kubelet takes
- * for the file, and starting `sleep` four times a second costs a few thousandths of a core.
+ * Pause between the gate's checks, in seconds. A quarter of a second is small next to the second that the kubelet takes
+ * to write the file, and four `sleep`s a second cost a few thousandths of a core.
  */
 const LOOK_SECONDS = "0.25";
 
 /**
- * Without the trap a shell that is the container's first process does not heed SIGTERM, and deleting a parked Pod would
- * take all its grace. Some `sleep`s take whole seconds only; without any, the gate must end and not spin.
+ * Without the trap, a shell that is the container's first process ignores SIGTERM, and deleting a parked Pod would take
+ * its whole grace period. Some `sleep`s accept only whole seconds; without any `sleep`, the gate must exit instead of
+ * spinning.
  */
 const GATE_SCRIPT = `trap 'exit 143' TERM; until [ -e "$1" ]; do sleep ${LOOK_SECONDS} 2>/dev/null || sleep 1 || exit 1; done`;
 
-/** What can be said of an init container's resources without asking the node for more than the session itself needs. */
+/** Resources that the gate can request without asking the node for more than the session needs. */
 const GATE_RESOURCES = new Set(["cpu", "memory", "ephemeral-storage"]);
 
 /** What a Pod's program authenticates with. */
 export type Credential = SessionsSpec["credential"];
 
-/** The parts of a Pod's spec that hold its session container back: to be laid over the template's. */
+/** The parts of a Pod's spec that hold its session container back; they override the template's. */
 export function gatedSpec(
   environment: Environment,
   template: PodTemplate,
@@ -71,7 +73,7 @@ export function gatedSpec(
   const gate = session ? [gateContainer(session, byFile)] : [];
   return {
     containers,
-    // Last: by the time it runs, the template's own have ended, or run beside it.
+    // Last: the template's init containers have ended by the time it runs, and its sidecars run beside it.
     initContainers: [...listOf<Container>(template.spec.initContainers), ...gate],
     volumes: [...listOf<Record<string, unknown>>(template.spec.volumes), claimVolume(made.secretName, byFile)],
     ...(byFile ? { securityContext: fsGroupFor(template, session) } : {}),
@@ -79,8 +81,8 @@ export function gatedSpec(
 }
 
 /**
- * The session container with what its program needs to know. The variable that it waits for comes last: kubelet resolves
- * them in order, so every other reference of the user's has been found by the time the Pod counts as parked.
+ * The session container with the variables of its program. The gating variable comes last: the kubelet resolves
+ * variables in order, so all other references are valid by the time the Pod counts as parked.
  */
 function sessionContainer(
   container: Container,
@@ -100,12 +102,13 @@ function sessionContainer(
   const given: EnvVar[] = byFile
     ? [
         { name: "ANTHROPIC_WORK_SECRET_FILE", value: WORK_SECRET_FILE },
-        // A key that comes with the opening: the container is held back by it even if the gate were passed too early.
+        // The claim adds this key when it opens the Secret: it holds the container back even if the gate ends too
+        // early.
         fromSecret("BERTH_ACKNOWLEDGED_AT", KEY_ACKNOWLEDGED_AT),
       ]
     : [fromSecret(CREDENTIAL_VARIABLES[credential], KEY_WORK_SECRET)];
   return {
-    // kubelet's default for :latest is Always, which asks the registry at every look at a parked Pod.
+    // The kubelet's default for :latest is Always, which contacts the registry at each sync of a parked Pod.
     imagePullPolicy: "IfNotPresent",
     ...container,
     env: [
@@ -128,8 +131,8 @@ const CREDENTIAL_VARIABLES: Record<Credential, string> = {
 const CLAIM_MOUNT = { name: CLAIM_VOLUME, mountPath: MOUNT_PATH, readOnly: true };
 
 /**
- * A copy of the session container that only waits. It has the same image, user, environment and mounts, so that a fault
- * in any of them keeps the Pod from being parked, where it costs nobody a session.
+ * A copy of the session container that only waits. It has the same image, user, environment and mounts, so a fault in
+ * any of them keeps the Pod from being parked, and no session is lost.
  */
 function gateContainer(session: Container, byFile: boolean): Container {
   const kept = ["image", "securityContext", "env", "envFrom", "volumeDevices", "workingDir"];
@@ -147,17 +150,17 @@ function gateContainer(session: Container, byFile: boolean): Container {
     command: ["/bin/sh", "-c", GATE_SCRIPT, GATE_CONTAINER, `${MOUNT_PATH}/${fileOf(byFile)}`],
     volumeMounts: [...mounts, CLAIM_MOUNT],
     ...(resources ? { resources } : {}),
-    // The words of a shell that lacks something.
+    // Shows the shell's error message when a command is missing.
     terminationMessagePolicy: "FallbackToLogsOnError",
   };
 }
 
-/** kubelet writes all files of a volume at one stroke: the one that the gate waits for is the one that is delivered. */
+/** The kubelet writes all files of a volume atomically, so the gate waits for the file that is delivered. */
 function fileOf(byFile: boolean): string {
   return byFile ? KEY_WORK_SECRET : KEY_ACKNOWLEDGED_AT;
 }
 
-/** Optional, since the Secret comes with the claim only; one key of it, since the rest is no business of the Pod's. */
+/** Optional, since the Secret exists only after the claim. One key only, since the Pod needs no other. */
 function claimVolume(secretName: string, byFile: boolean): Record<string, unknown> {
   const key = fileOf(byFile);
   const items = [{ key, path: key, mode: FILE_MODE }];
@@ -165,9 +168,9 @@ function claimVolume(secretName: string, byFile: boolean): Record<string, unknow
 }
 
 /**
- * The same requests and limits: a Pod's effective request is the larger of its init containers' and its containers', so it
- * does not grow, it keeps its quality of service, and a quota or a limit range that asks for them finds them. Devices are
- * left out: nothing here uses them.
+ * The same requests and limits as the session container. A Pod's effective request is the larger of its init
+ * containers' and containers' requests, so it does not grow. The Pod keeps its quality of service, and quotas and limit
+ * ranges that demand these fields accept it. Devices are left out: the gate uses none.
  */
 function gateResources(resources: unknown): Record<string, unknown> | undefined {
   if (typeof resources !== "object" || resources === null) return undefined;
@@ -179,9 +182,9 @@ function gateResources(resources: unknown): Record<string, unknown> | undefined 
 }
 
 /**
- * The Pod's security context with a group that may use what is mounted: kubelet gives the files of a volume to `fsGroup`, and
- * every container of the Pod that group. What the template says wins. A volume that outlives the Pod is given to the
- * group only where its top folder is not yet.
+ * The Pod's security context with an fsGroup. The kubelet gives that group the files of volumes, and gives every
+ * container the group. The template's values win. For a volume that outlives the Pod, the kubelet changes ownership
+ * only if the top folder differs.
  */
 export function fsGroupFor(template: PodTemplate, session: Container | undefined): Record<string, unknown> {
   const pod = (template.spec["securityContext"] ?? {}) as Record<string, unknown>;
@@ -195,14 +198,14 @@ function listOf<T>(value: unknown): T[] {
   return Array.isArray(value) ? (value as T[]) : [];
 }
 
-/** Whether this Pod is parked by an init container. */
+/** Whether an init container parks this Pod. */
 export function isGatedByInit(pod: Pod): boolean {
   return listOf<Container>(pod.spec.initContainers).some(({ name }) => name === GATE_CONTAINER);
 }
 
 /**
- * What the session container of a Pod takes. The Pod itself is asked, not the spec: one that was parked before the spec
- * changed still serves.
+ * The credential that a Pod's session container takes. It is read from the Pod, not the spec: a Pod parked before the
+ * spec changed still serves.
  */
 export function credentialOf(pod: Pod, container: string | undefined): Credential {
   const session = pod.spec.containers.find(({ name }) => name === container);

@@ -29,21 +29,21 @@ import { GATE_CONTAINER, gatedSpec } from "./pod-gate.ts";
 import { isPerSession, type OwnVolume, withWorkspace } from "./workspace-pods.ts";
 
 /**
- * Pods are made with the longest deadline there is and only ever get it lowered: setting one for the first time on a
- * waiting Pod moves it between quota scopes (Terminating, NotTerminating), which a quota can refuse.
+ * Pods start with the longest possible deadline, and it only ever decreases. Setting a first deadline on a waiting Pod
+ * would move it between quota scopes (Terminating, NotTerminating), which a quota can refuse.
  */
 export const NO_DEADLINE_SECONDS = 2_147_483_647;
 
-/** Raised when what is rendered around a template changes in a way that parked Pods must follow. */
+/** Increase this when what is rendered around a template changes in a way that parked Pods must follow. */
 export const RENDERING = 3;
 
-/** Pod names must be valid host names: at most 63 characters, of which the random end takes 9. */
+/** A Pod name must be a valid host name: at most 63 characters, of which the random suffix takes 9. */
 const NAME_LENGTH = 63;
 const RANDOM_LENGTH = 8;
-/** Kubernetes' own alphabet for random names: no vowels, so no words. */
+/** Kubernetes' alphabet for random names: without vowels, it forms no words. */
 const NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789";
 
-/** For people who find a waiting Pod and wonder, by the way it waits. */
+/** Explains a waiting Pod to people who find it, by the way it is parked. */
 const ABOUT = {
   Key: "A warm sandbox: its session container waits in CreateContainerConfigError until a session is assigned to it. This is no fault.",
   Init: `A warm sandbox: its init container ${GATE_CONTAINER} waits until a session is assigned to it. This is no fault.`,
@@ -55,27 +55,30 @@ export interface SessionTemplate {
   /** The name of the gated container. */
   readonly container: string;
   readonly graceSeconds: number;
-  /** What it asks for beyond what every template may have, in words of the policy. */
+  /** What the template needs beyond what every template may have, in terms of the policy. */
   readonly needs: readonly string[];
-  /** As the spec has it. */
+  /** The template as written in the spec. */
   readonly written: PodTemplate;
-  /** An `imagePullPolicy: Always` in the session container makes kubelet ask the registry at every look (kubernetes#103643). */
+  /**
+   * Whether `imagePullPolicy: Always` in the session container makes the kubelet contact the registry at each sync
+   * (kubernetes#103643).
+   */
   readonly pullsAlways: boolean;
-  /** Whether that would be so too if admission forced the policy. */
+  /** Whether the same would happen if admission forced that policy. */
   readonly pullsAgain: boolean;
-  /** With `workspace: PerSession` each Pod is one session's; a dry run is nobody's. */
+  /** With `workspace: PerSession` each Pod belongs to one session; a dry run passes none. */
   render(name: string, own?: OwnVolume): Pod;
 }
 
-/** A name of the form `berth-<environment>-<random>`; never used again after its Pod. */
+/** A name of the form `berth-<environment>-<random>`, which no later Pod gets. */
 export function newPodName(environmentName: string, random: (bytes: number) => Uint8Array = randomBytes): string {
   const suffix = Array.from(random(RANDOM_LENGTH), (byte) => NAME_ALPHABET[byte % NAME_ALPHABET.length]).join("");
-  // Dots are valid in an Environment's name and not in a host name's label.
+  // Dots are valid in an Environment's name but not in a host name's label.
   const base = `berth-${environmentName.replaceAll(".", "-")}`.slice(0, NAME_LENGTH - RANDOM_LENGTH - 1);
   return `${base.replace(/-+$/, "")}-${suffix}`;
 }
 
-/** The session Pods of an Environment as its spec wants them now. */
+/** The session Pods of an Environment according to its current spec. */
 export function sessionTemplate(environment: Environment): SessionTemplate {
   const { sessions, api, environmentId } = environment.spec;
   if (!sessions) throw new TypeError("not an Environment with spec.sessions");
@@ -92,10 +95,10 @@ export function sessionTemplate(environment: Environment): SessionTemplate {
     parking,
     secretDelivery,
     lease,
-    // Left out where there is none, so that Pods of an earlier version need not be replaced.
+    // Left out if there is none, so that Pods of an earlier version need no replacement.
     ...(isPerSession(environment) ? { mountPath: sessions.workspace.mountPath } : {}),
   });
-  // A registry is asked again and again only where kubelet looks at a waiting container again and again.
+  // Only with `Key` parking does the kubelet keep retrying the waiting container, and so contact the registry.
   const pullsAgain = parking === "Key";
   const pullsAlways = template.spec.containers.some(
     ({ name, imagePullPolicy }) => pullsAgain && name === container && imagePullPolicy === "Always",
@@ -149,7 +152,7 @@ function renderPod(
         [ANNOTATION_API]: environment.spec.api.baseUrl,
         [ANNOTATION_NEEDS]: JSON.stringify(made.needs),
       },
-      // Every Pod's controller is the Environment: kubectl drain refuses Pods without one.
+      // The Environment controls every Pod: kubectl drain refuses Pods without a controller.
       ownerReferences: [{ apiVersion: API_VERSION, kind: KIND, name, uid, controller: true, blockOwnerDeletion: true }],
       ...(finalizers ? { finalizers } : {}),
     },
@@ -162,7 +165,7 @@ function renderPod(
   };
 }
 
-/** A Pod that has its session from the start. */
+/** Binds a Pod to its session from the start. */
 function bound(pod: Pod, { sessionId, claim }: OwnVolume): Pod {
   const { labels, annotations } = pod.metadata;
   const metadata = {
@@ -173,7 +176,7 @@ function bound(pod: Pod, { sessionId, claim }: OwnVolume): Pod {
   return { ...pod, metadata };
 }
 
-/** The third and last thing, after labels and annotations, that controllers take over from a template's metadata. */
+/** Besides labels and annotations, controllers copy finalizers from a template's metadata. */
 function finalizersOf({ metadata }: PodTemplate): string[] | undefined {
   const finalizers = metadata?.["finalizers"];
   return Array.isArray(finalizers) ? finalizers.map(String) : undefined;

@@ -3,7 +3,7 @@ import { SECOND_MS } from "../core/clock.ts";
 import type { Condition, ContainerStateTerminated, ContainerStatus, Pod, PodStatus } from "../kube/resource.ts";
 import { GATE_CONTAINER, isGatedByInit } from "./pod-gate.ts";
 
-/** Why a session container is over; each is a session end reason of the closed set in api/reasons. */
+/** Why a session container ended; each is an end reason of the closed set in api/reasons. */
 export type EndCause =
   | "Completed"
   | "Failed"
@@ -25,12 +25,12 @@ export interface End {
   readonly finishedAtMs: number | null;
 }
 
-/** Where a session Pod stands, judged by its session container's state: the Pod's phase comes later, or never. */
+/** The state of a session Pod, judged by its session container: the Pod's phase follows later or never. */
 export type PodState =
   | { readonly is: "unscheduled"; readonly reason: string; readonly message: string }
-  /** On a node, not parked yet. `problem` is what kubelet complains of, if it does. */
+  /** On a node, not parked yet. `problem` is the kubelet's complaint, if any. */
   | { readonly is: "preparing"; readonly problem: Problem | null }
-  /** Complete, waiting for our Secret or in our init container: can run a session at once. */
+  /** Prepared and waiting for the claim's Secret or in the init container: it can run a session at once. */
   | { readonly is: "parked" }
   | { readonly is: "running"; readonly startedAtMs: number }
   | { readonly is: "ended"; readonly end: End };
@@ -40,43 +40,46 @@ export interface Problem {
   readonly message: string;
 }
 
-/** Waiting reasons of a container that is on its ordinary way; any other is a problem to show. */
+/** Waiting reasons of a container that starts normally; any other is a problem to show. */
 const ORDINARY_WAITS = new Set(["", "ContainerCreating", "PodInitializing"]);
 
-/** kubelet's own watch of a Secret has not caught up (its API server was away): it looks again, and nothing is wrong. */
+/** The kubelet's watch of a Secret lags because its API server was away. It retries, so this is not a problem. */
 const SECRET_NOT_SYNCED = /^failed to sync \w+ cache: /;
-/** Its container runtime does not answer, since that restarts: the same. What a registry says may read alike. */
+/**
+ * The container runtime does not answer while it restarts, which is no problem either. A registry's message may look
+ * alike.
+ */
 const RUNTIME_AWAY = /rpc error: code = (Unavailable|DeadlineExceeded|Canceled) /;
 const FROM_REGISTRY = new Set(["ErrImagePull", "ImagePullBackOff"]);
 
-/** 128 + SIGKILL: what a container that was killed, and not by the kernel for its memory, ends with. */
+/** 128 + SIGKILL: the exit code of a container that was killed, except by the kernel for its memory. */
 const EXIT_SIGKILL = 137;
 
-/** containerd's words for a container whose end nobody saw: its node was started anew. */
+/** containerd's report for a container whose end went unseen because its node restarted. */
 const UNSEEN = { reason: "Unknown", exitCode: 255 };
 
-/** What the gate ends with when its Pod is deleted while it waits. */
+/** The gate's exit code when its waiting Pod is deleted. */
 const EXIT_SIGTERM = 143;
 
 const GATE_NEEDS =
   "parking: Init needs /bin/sh and sleep in the session container's image: add them, or use parking: Key";
 
-/** Who deletes the Pods of a node that does not answer or is being emptied, and of one that is not there any more. */
+/** Who deletes Pods of a node that does not answer or is being drained, and of one that no longer exists. */
 const BY_TAINT_MANAGER = "DeletionByTaintManager";
 const BY_POD_GC = "DeletionByPodGC";
 
-/** kubelet's words for a Pod that a shutdown of its node ended, or kept out; `Shutdown` before 1.22. */
+/** The kubelet's reasons for a Pod that a node shutdown ended or kept out; `Shutdown` before 1.22. */
 const NODE_SHUTDOWN = new Set(["Terminated", "NodeShutdown", "Shutdown"]);
 
-/** How far the clocks of a node and of the control plane are apart at most, where they are kept at all. */
+/** The largest clock difference between a node and the control plane, if their clocks are synchronized at all. */
 const CLOCK_SKEW_MS = 10_000;
 
-/** containerd's and CRI-O's words for a command that could not be started at all. */
+/** Reasons of containerd and CRI-O for a command that could not be started. */
 const START_ERRORS = new Set(["StartError", "ContainerCannotRun"]);
 
 /**
- * Reads a Pod. `pod.metadata.name` is the name of the Secret it waits for.
- * @param pod raw Pod as the API server gives it
+ * Reads a Pod. `pod.metadata.name` is also the name of the Secret that it waits for.
+ * @param pod raw Pod from the API server
  */
 export function readPodState(pod: Pod): PodState {
   const status = pod.status ?? {};
@@ -93,7 +96,7 @@ export function readPodState(pod: Pod): PodState {
   }
   if (state.running) return { is: "running", startedAtMs: time(state.running.startedAt) ?? 0 };
   if (!pod.spec.nodeName) return unscheduled(status);
-  // It runs once all other init containers are through: what is left to be done is the session's.
+  // The gate runs after all other init containers, so only the session's start remains.
   if (isGatedByInit(pod) && gateStatus(status)?.state?.running) return { is: "parked" };
   const waiting = { reason: state.waiting?.reason ?? "", message: state.waiting?.message ?? "" };
   if (!waitsForSecret(pod, waiting)) return { is: "preparing", problem: problemOf(status, waiting) };
@@ -102,7 +105,7 @@ export function readPodState(pod: Pod): PodState {
 
 const known = new WeakMap<Pod, PodState>();
 
-/** The state of a Pod of a cache. A cache never changes an object, so each is read once. */
+/** The state of a cached Pod. A cache never changes an object, so each is read once. */
 export function stateOf(pod: Pod): PodState {
   let state = known.get(pod);
   if (state === undefined) {
@@ -113,8 +116,8 @@ export function stateOf(pod: Pod): PodState {
 }
 
 /**
- * How a container ended that is not started again, whatever it is said to wait for: a kubelet that comes back and finds
- * none says ContainerCreating for a moment.
+ * The end of a container that never restarts, even if its status says that it waits: a kubelet that comes back and
+ * finds no container reports ContainerCreating for a moment.
  */
 function endBeforeWaiting(container: ContainerStatus | undefined): ContainerStateTerminated | undefined {
   return container?.state?.waiting ? container.lastState?.terminated : undefined;
@@ -124,15 +127,15 @@ function gateStatus(status: PodStatus): ContainerStatus | undefined {
   return status.initContainerStatuses?.find(({ name }) => name === GATE_CONTAINER);
 }
 
-/** The container that Berth gates, as resolved when the Pod was made; the first one of a Pod that does not say. */
+/** The container that Berth gates, as resolved when the Pod was made; the first one if the Pod does not say. */
 export function sessionContainerName(pod: Pod): string | undefined {
-  // Not the first status: kubelet sorts them by name.
+  // Not the first status: the kubelet sorts them by name.
   return pod.metadata.annotations?.[ANNOTATION_SESSION_CONTAINER] ?? pod.spec.containers?.[0]?.name;
 }
 
 /**
- * kubelet's messages for an environment variable whose Secret, or whose key in it, is missing. It says "secret" where it
- * watches Secrets, and passes on the API server's "secrets" where it is configured to ask for them.
+ * The kubelet's messages for an environment variable whose Secret or key is missing. It says "secret" if it watches
+ * Secrets, and repeats the API server's "secrets" if it is configured to request them.
  */
 function waitsForSecret(pod: Pod, waiting: Problem): boolean {
   if (waiting.reason !== "CreateContainerConfigError") return false;
@@ -166,11 +169,11 @@ function unscheduled(status: PodStatus): PodState {
   };
 }
 
-/** What keeps a Pod from being parked, or from starting: its own container's complaint, or an init container's. */
+/** What keeps a Pod from being parked or started: a complaint about its own container or an init container. */
 function problemOf(status: PodStatus, waiting: Problem): Problem | null {
   if (couldNotLook(waiting)) return null;
   if (!ORDINARY_WAITS.has(waiting.reason)) return waiting;
-  // A sidecar that crashes after its first start holds nobody back.
+  // A sidecar that crashes after its first start holds no other container back.
   const initializing = isTrue(status, "Initialized") ? [] : (status.initContainerStatuses ?? []);
   for (const init of initializing) {
     const wait = init.state?.waiting;
@@ -238,19 +241,23 @@ function endOf(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated
   return { ...base, cause: exitCode === EXIT_SIGKILL ? "Killed" : "Failed", message: text };
 }
 
-/** An end during the grace of a deletion. The object of a last watch event, whose grace is 0, does not say any more. */
+/**
+ * Whether the container ended during the grace period of a deletion. The object of the final watch event has a grace of
+ * 0 and can't tell.
+ */
 function endedByDeletion(pod: Pod, finishedAtMs: number | null): boolean {
   const { deletionTimestamp, deletionGracePeriodSeconds: grace } = pod.metadata;
-  // kubelet has not seen an end of a container that was never made, and says 137 of a parked Pod that goes.
+  // The kubelet has no end time for a container that was never created, and reports 137 for a parked Pod that is
+  // deleted.
   if (finishedAtMs === null) return deletionTimestamp !== undefined;
-  // The timestamp is the end of the grace.
+  // The timestamp is the end of the grace period.
   const overAtMs = time(deletionTimestamp);
   return overAtMs !== null && !!grace && finishedAtMs >= overAtMs - grace * SECOND_MS;
 }
 
 /**
  * Causes that the Pod's status names, apart from the container's exit code.
- * @param finishedAtMs when the container ended, where its node has seen that.
+ * @param finishedAtMs when the container ended, if its node reported that
  */
 function disruptionOf(status: PodStatus, finishedAtMs: number | null): { cause: EndCause; message: string } | null {
   const target = status.conditions?.find(
@@ -264,15 +271,15 @@ function disruptionOf(status: PodStatus, finishedAtMs: number | null): { cause: 
   if (target?.reason === "PreemptionByScheduler" || status.reason === "Preempting")
     return { cause: "Preempted", message };
   if (target?.reason === BY_POD_GC) return { cause: "NodeLost", message };
-  // A node that tells how the container ended has answered: it was given a taint.
+  // A node that reports how the container ended did answer: it was tainted instead.
   if (target?.reason === BY_TAINT_MANAGER && finishedAtMs === null) return { cause: "NodeLost", message };
   if (target) return { cause: "Evicted", message };
   return null;
 }
 
 /**
- * Whether a disruption came when the container was over already: a finished Pod is kept for its logs, and may still be
- * thrown off its node. kubelet writes its own condition with the end that it caused, and so a little later.
+ * Whether a disruption came after the container had ended: a finished Pod is kept for its logs and may still be
+ * evicted. The kubelet writes its own condition together with the end it caused, so slightly later.
  */
 function isTooLate({ reason, lastTransitionTime }: Condition, finishedAtMs: number | null): boolean {
   const sinceMs = time(lastTransitionTime);
@@ -280,7 +287,7 @@ function isTooLate({ reason, lastTransitionTime }: Condition, finishedAtMs: numb
   return sinceMs > finishedAtMs + CLOCK_SKEW_MS;
 }
 
-/** A Pod that is over although its session container never said so: evicted before, or lost with its node. */
+/** A Pod that ended without a report of its session container: evicted before it started, or lost with its node. */
 function endWithoutContainer({ metadata }: Pod, status: PodStatus, ran: boolean): End {
   const disruption = disruptionOf(status, null);
   if (disruption) return { ...NO_TIMES, ...disruption, exitCode: null };
@@ -299,7 +306,7 @@ function endWithoutContainer({ metadata }: Pod, status: PodStatus, ran: boolean)
   return { ...NO_TIMES, cause: "StartFailed", message, exitCode: null };
 }
 
-/** The garbage collector's and the taint manager's mark on Pods of a node that is gone; the container may run on. */
+/** The mark of the garbage collector and the taint manager on Pods of a lost node; the container may still run. */
 function nodeLost(status: PodStatus): boolean {
   return status.phase === "Unknown" || status.reason === "NodeLost";
 }
@@ -314,13 +321,13 @@ function time(text: string | null | undefined): number | null {
   return Number.isNaN(ms) ? null : ms;
 }
 
-/** The cache of one Environment's session Pods. What it says is never enough to destroy anything: read live first. */
+/** The cache of one Environment's session Pods. It is never enough to justify a deletion: read the Pod live first. */
 export interface PodCache {
   get(name: string): Pod | undefined;
-  /** This and `parked`: the same array until one of the Pods changes. */
+  /** This and `parked` return the same array until one of the Pods changes. */
   list(): readonly Pod[];
-  /** Those with the label of free ones: few, however many run. */
+  /** Pods with the label of free ones: few, however many run. */
   parked(): readonly Pod[];
-  /** Those that were given this session, whatever became of them. */
+  /** All Pods that were given this session, in any state. */
   assignedTo(sessionId: string): readonly Pod[];
 }

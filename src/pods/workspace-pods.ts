@@ -6,36 +6,37 @@ import { fsGroupFor } from "./pod-gate.ts";
 /** The session that a Pod is made for, and its volume. */
 export interface OwnVolume {
   readonly sessionId: string;
-  /** The PersistentVolumeClaim. */
+  /** The name of the PersistentVolumeClaim. */
   readonly claim: string;
 }
 
-/** Whether each session has a volume of its own, so that each Pod is made for one session. */
+/** Whether each session has its own volume, so that each Pod is made for one session. */
 export function isPerSession({ spec }: Pick<Environment, "spec">): boolean {
   return spec.sessions?.workspace.type === "PerSession";
 }
 
-/** The session that a Pod was made for; null: for whichever comes first. */
+/** The session that a Pod was made for; null: any session. */
 export function sessionBoundTo({ metadata: { annotations } }: Pod): string | null {
   if (annotations?.[ANNOTATION_WORKSPACE] === undefined) return null;
   return annotations[ANNOTATION_SESSION_ID] ?? "";
 }
 
-/** Whether a Pod may serve an item of this session: it has its volume, or there is none. */
+/** Whether a Pod may serve an item of this session: it mounts the session's volume, or there are no volumes. */
 export function isFor(pod: Pod, environment: Pick<Environment, "spec">, sessionId: string): boolean {
   const bound = sessionBoundTo(pod);
   return isPerSession(environment) ? bound === sessionId : bound === null;
 }
 
 /**
- * Whether a Pod may still write to its session's volume: until all of its containers are over, sidecars too, or it is gone. Of
- * a node that does not answer nobody knows, so its Pods do: until somebody deletes them, as with a StatefulSet.
+ * Whether a Pod may still write to its session's volume: until all of its containers, including sidecars, have ended,
+ * or the Pod is gone. If a node does not answer, its Pods count as using the volume until they are deleted, as with a
+ * StatefulSet.
  */
 export function usesVolume({ status }: Pod): boolean {
   return status?.phase !== "Succeeded" && status?.phase !== "Failed";
 }
 
-/** The template with the session's volume in its session container, which may write there. */
+/** Adds the session's volume to the template, mounted and writable in its session container. */
 export function withWorkspace(template: PodTemplate, container: string, mountPath: string, claim: string): PodTemplate {
   const { spec } = template;
   const volume = { name: WORKSPACE_VOLUME, persistentVolumeClaim: { claimName: claim } };

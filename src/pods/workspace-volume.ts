@@ -13,34 +13,34 @@ import {
 import { hashOf } from "../core/json.ts";
 import type { PersistentVolumeClaim } from "../kube/resource.ts";
 
-/** Which Environment a volume is of. */
+/** The Environment that a volume belongs to. */
 export interface VolumeOwner {
   readonly namespace: string;
   readonly name: string;
   readonly uid: string;
 }
 
-/** Names of volumes have no more, so that a volume plug-in may put something before or after them. */
+/** Shorter than the limit for volume names, so that a volume plug-in can add a prefix or suffix. */
 const NAME_LENGTH = 63;
 const HASH_LENGTH = 12;
 
 const ABOUT = "The workspace of a session: Berth deletes it when no work item of the session came for long enough.";
 
 /**
- * The name of a session's volume: the same at each work item. With the Environment's uid in it, so that one that is made anew
- * under its old name finds no volume that is on its way out.
+ * The name of a session's volume: the same for each work item. It includes the Environment's uid, so that an
+ * Environment recreated under its old name does not find a volume that is being deleted.
  */
 export function volumeName({ name, uid }: Pick<VolumeOwner, "name" | "uid">, sessionId: string): string {
   const base = `berth-${name.replaceAll(".", "-")}`.slice(0, NAME_LENGTH - HASH_LENGTH - 1);
   return `${base.replace(/-+$/, "")}-${hashOf([uid, sessionId])}`;
 }
 
-/** The labels by which an Environment's volumes are listed. */
+/** The label selector of an Environment's volumes. */
 export function volumeSelector(environmentName: string): string {
   return `${LABEL_MANAGED_BY}=berth,${LABEL_ENVIRONMENT}=${toLabelValue(environmentName)}`;
 }
 
-/** A session's volume as it is made: in use from the start, and gone with its Environment. */
+/** A new volume of a session: in use from the start, and deleted with its Environment. */
 export function renderVolume(
   owner: VolumeOwner,
   sessionId: string,
@@ -68,18 +68,18 @@ export function renderVolume(
   };
 }
 
-/** A session's volume as it was read. */
+/** A session's volume as read. */
 export interface Volume {
   readonly name: string;
   readonly uid: string;
   readonly resourceVersion: string;
   readonly sessionId: string;
-  /** Since when no Pod uses it, by its annotation; null: one does, or is about to. */
+  /** When the last Pod stopped using it, by its annotation; null: a Pod uses it or is about to. */
   readonly lastUsedMs: number | null;
   readonly going: boolean;
 }
 
-/** Reads a volume; null for one that is not of a session of this Environment, whatever its labels say. */
+/** Reads a volume; null if it does not belong to a session of this Environment, whatever its labels say. */
 export function readVolume(claim: PersistentVolumeClaim, owner: VolumeOwner): Volume | null {
   const { name = "", uid = "", resourceVersion = "", annotations, ownerReferences, deletionTimestamp } = claim.metadata;
   const sessionId = annotations?.[ANNOTATION_SESSION_ID];
@@ -93,21 +93,23 @@ export function readVolume(claim: PersistentVolumeClaim, owner: VolumeOwner): Vo
   };
 }
 
-/** What is to be done with the volumes of an Environment. */
+/** What to do with the volumes of an Environment. */
 export interface VolumePlan {
-  /** In use, and marked as if it were not: the mark and the use met. Counted from it, the volume would go too soon. */
+  /**
+   * In use but marked as unused, since mark and use raced. Without a new mark the volume would be deleted too early.
+   */
   readonly take: readonly Volume[];
-  /** Used no more, and not marked so yet. */
+  /** Unused and not marked yet. */
   readonly leave: readonly Volume[];
   /** Kept long enough. */
   readonly expire: readonly Volume[];
-  /** When the next one will have been (as `nowMs`); null: none. */
+  /** When the next volume expires (same clock as `nowMs`); null: none. */
   readonly nextAtMs: number | null;
 }
 
 /**
- * Which volumes are left and which go. One whose mark lies in the future (a clock that was set) counts from now on, not for
- * ever.
+ * Decides which volumes to mark and which to delete. A mark in the future (the clock was changed) is replaced by the
+ * current time, so that the volume is not kept forever.
  */
 export function planVolumes(
   volumes: Iterable<Volume>,
@@ -131,5 +133,5 @@ export function planVolumes(
   return { take, leave, expire, nextAtMs };
 }
 
-/** The marks are made by the same clock that they are read by: the API server's. */
+/** The same clock, the API server's, writes and reads the marks. */
 const CLOCKS_APART_MS = 60_000;

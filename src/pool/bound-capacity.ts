@@ -1,27 +1,27 @@
 import { type CapacityPlan, type FreePod, preparedByMs, type RemovalReason } from "./capacity.ts";
 
-/** A free Pod that was made for one session; null: for none, by a spec of before. */
+/** A free Pod that was made for one session; null: for none, by an earlier spec. */
 export interface BoundPod extends FreePod {
   readonly sessionId: string | null;
   /** When it was first seen parked; null: it was not. */
   readonly parkedMs: number | null;
 }
 
-/** What `planBoundCapacity` is handed. Times are the API server's clock. */
+/** The input of `planBoundCapacity`. Times are the API server's clock. */
 export interface BoundCapacityInput {
   readonly nowMs: number;
   readonly hash: string;
   readonly maxConcurrent: number;
-  /** Most free Pods; less than maxConcurrent while containers do not start. */
+  /** The most free Pods; below maxConcurrent while containers fail to start. */
   readonly mostFree: number;
   readonly busy: number;
-  /** Sessions for which a Pod's creation was sent that the cache does not show yet. */
+  /** Sessions for which a Pod creation was sent that the cache does not show yet. */
   readonly creating: ReadonlySet<string>;
   readonly pods: readonly BoundPod[];
   /** Sessions that wait for a Pod, in order. */
   readonly awaited: readonly string[];
   readonly lastOfferedMs: (sessionId: string) => number;
-  /** A Pod of the session is there that may still write to its volume. */
+  /** Whether a Pod of the session exists that may still write to its volume. */
   readonly isTaken: (sessionId: string) => boolean;
   readonly prepareTimeoutMs: number;
   readonly unclaimedParkedMs: number;
@@ -29,23 +29,23 @@ export interface BoundCapacityInput {
   readonly draining: boolean;
 }
 
-/** A plan that says for which sessions Pods are made. */
+/** A plan that names the sessions to create Pods for. */
 export interface BoundCapacityPlan extends CapacityPlan {
   readonly sessions: readonly string[];
 }
 
 /**
- * Which sessions get a Pod of their own, and which Pods go. Pure. No session gets a second Pod while one of it is there that
- * may use its volume, whatever state that is in.
+ * Decides which sessions get their own Pod, and which Pods to remove. Pure. A session gets no second Pod while it has
+ * one, in any state, that may use its volume.
  */
 export function planBoundCapacity(input: BoundCapacityInput): BoundCapacityPlan {
   const remove: { name: string; reason: RemovalReason }[] = [];
   const kept = new Set<string>();
-  // The parked one of two first, else the older one: a creation of a process that died may land late.
+  // Of two, keep the parked one, otherwise the older one: a creation sent by a dead process may take effect late.
   const pods = [...input.pods].sort(
     (a, b) => Number(b.state === "parked") - Number(a.state === "parked") || a.createdAtMs - b.createdAtMs,
   );
-  // What is on its way out still has the volume.
+  // A Pod that is being deleted still holds the volume.
   const isThere = new Set(pods.map(({ sessionId }) => sessionId));
   const missing = input.draining
     ? []
@@ -77,20 +77,20 @@ function whyGone(pod: BoundPod, input: BoundCapacityInput, othersWait: boolean):
   if (isBounded(pod, othersWait) && preparedByMs(pod, input) <= input.nowMs) return "PrepareTimeout";
   if (pod.leaving) return "NodeLeaving";
   if (pod.forbidden) return "Forbidden";
-  // Nobody waits in it, so that its successor need not be there first.
+  // No session waits for it, so it can go before its successor exists.
   if (pod.hash !== input.hash || pod.sessionId === null) return "Outdated";
   return unclaimedAtMs(pod, input) <= input.nowMs ? "Unclaimed" : null;
 }
 
 /**
- * Whether its preparation has to end some time. One without a node waits for as long as it likes, but not where others wait:
- * theirs may fit, as their volumes may be elsewhere.
+ * Whether the prepare timeout applies. An unscheduled Pod may wait without limit, unless other sessions wait: their
+ * Pods may fit, since their volumes may be elsewhere.
  */
 function isBounded({ state }: BoundPod, othersWait: boolean): boolean {
   return state === "preparing" || (state === "unscheduled" && othersWait);
 }
 
-/** Its item was stopped, or served elsewhere: it was not offered for so long. */
+/** When it counts as unclaimed. Its item was not offered for this long, so it was stopped or is served elsewhere. */
 function unclaimedAtMs({ sessionId, parkedMs, createdAtMs }: BoundPod, input: BoundCapacityInput): number {
   const offeredMs = input.lastOfferedMs(sessionId ?? "");
   return parkedMs === null

@@ -8,8 +8,8 @@ import type { Expectations } from "./expectations.ts";
 import type { FreePods } from "./free-pods.ts";
 
 /**
- * `workspace: PerSession`: which sessions wait for a Pod of their own, and which are to get one. What is there and what is
- * under way is the pool's.
+ * `workspace: PerSession`: which sessions wait for their own Pod, and which get one. The pool tracks existing Pods and
+ * creations in flight.
  */
 export class BoundPods {
   readonly #context: SessionContext;
@@ -43,28 +43,29 @@ export class BoundPods {
   }
 
   /**
-   * Whether it helps to know which sessions wait, since a Pod could be made for one, or is being made for one that may not wait
-   * any more. `mayCreate`: Pods can be made now, as far as is known.
+   * Whether it helps to know which sessions wait: a Pod could be created for one, or one may no longer wait for its
+   * Pod.
+   * @param mayCreate whether Pods can be created now, as far as known
    */
   wantsOffers(mayCreate: boolean): boolean {
     if (!isPerSession(this.#context.environment())) return false;
-    // Whatever is offered could not be claimed: a poll would only keep it from others.
+    // Claims are blocked, so a poll would only keep the item from others.
     if (!this.#breaker.admits(this.#context.template().hash, this.#context.clock.monotonic())) return false;
     if (this.#free.list().length + this.#expected.size > 0) return true;
     return mayCreate && this.#busy() < this.#maxConcurrent;
   }
 
-  /** An item of this session is in the queue and needs a Pod of its own. */
+  /** Notes an item in the queue whose session needs its own Pod. */
   offered(sessionId: string): void {
     this.#awaited.offered(sessionId, this.#context.kube.now());
   }
 
-  /** It got its Pod, or cannot get one for now: its next offer counts anew. */
+  /** Notes that the session got its Pod, or can't get one now: it waits again from its next offer on. */
   forget(sessionId: string): void {
     this.#awaited.served(sessionId);
   }
 
-  /** Whether a Pod of this session is being made, or is to be. */
+  /** Whether a Pod of this session is being created or will be. */
   awaits(sessionId: string): boolean {
     const { kube, timing } = this.#context;
     const sinceMs = kube.now() - timing.unclaimedParkedMs;
@@ -86,7 +87,7 @@ export class BoundPods {
     const taken = new Set(pods.list().map((pod) => (usesVolume(pod) ? sessionBoundTo(pod) : null)));
     return planBoundCapacity({
       ...{ nowMs, hash: template().hash, maxConcurrent: this.#maxConcurrent, draining, busy: this.#busy() },
-      // While containers do not start, one Pod is enough for a probe.
+      // While containers fail to start, one Pod is enough for a probe.
       mostFree: this.#breaker.isOpen ? 1 : this.#maxConcurrent,
       creating: this.#expected.sessions,
       pods: this.#free.list().map(({ free, pod }) => ({
@@ -109,43 +110,46 @@ export class BoundPods {
 }
 
 /**
- * Sessions whose items the queue offers, with `workspace: PerSession`: each Pod is made for one of them. In memory alone: the
- * queue offers an item again until somebody acknowledges it.
+ * Sessions whose items the queue offers, with `workspace: PerSession`: each Pod is made for one of them. Kept only in
+ * memory, since the queue offers an item again until it is acknowledged.
  */
 export class AwaitedSessions {
-  /** Those that wait for a Pod, with when they began to (the API server's clock); the longest first. */
+  /** Sessions that wait for a Pod, with the start of the wait (the API server's clock); the longest wait first. */
   readonly #waiting = new Map<string, number>();
-  /** When an item of each was last offered, whether a Pod was there for it or not. */
+  /** When an item of each session was last offered, whether or not it had a Pod. */
   readonly #offeredMs = new Map<string, number>();
   readonly #sinceMs: number;
 
-  /** @param sinceMs when offers were first looked for */
+  /** @param sinceMs when this process began to watch for offers */
   constructor(sinceMs: number) {
     this.#sinceMs = sinceMs;
   }
 
-  /** An item of this session is in the queue. */
+  /** Notes an item of this session in the queue. */
   offered(sessionId: string, nowMs: number): void {
     this.#offeredMs.set(sessionId, nowMs);
     if (!this.#waiting.has(sessionId)) this.#waiting.set(sessionId, nowMs);
   }
 
-  /** It got its Pod, or cannot get one for now: its next offer counts anew. */
+  /** Notes that the session got its Pod, or can't get one now: it waits again from its next offer on. */
   served(sessionId: string): void {
     this.#waiting.delete(sessionId);
   }
 
-  /** Whether it waits, and an item of it was offered after this time. */
+  /** Whether the session waits and was offered at or after this time. */
   has(sessionId: string, sinceMs: number): boolean {
     return this.#waiting.has(sessionId) && this.lastOfferedMs(sessionId) >= sinceMs;
   }
 
-  /** When an item of it was last offered; of one that an earlier process knew of, since when that could be seen here. */
+  /**
+   * When an item of the session was last offered. For a session known only to an earlier process: when this one began
+   * to watch.
+   */
   lastOfferedMs(sessionId: string): number {
     return this.#offeredMs.get(sessionId) ?? this.#sinceMs;
   }
 
-  /** Those that wait and were offered after this time, the longest awaited first. Forgets all that were not. */
+  /** The sessions that wait and were offered at or after this time, the longest wait first. Forgets all others. */
   since(ms: number): string[] {
     for (const [sessionId, offeredMs] of this.#offeredMs) {
       if (offeredMs >= ms) continue;

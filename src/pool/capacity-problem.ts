@@ -1,7 +1,7 @@
 import { unended } from "../core/text.ts";
 import type { Problem } from "../pods/pod-state.ts";
 
-/** What stands in the way of capacity, if anything does; the runtime turns it into a condition. */
+/** What limits capacity, if anything; the runtime turns it into a condition. */
 export type CapacityProblem =
   | { readonly is: "quota"; readonly message: string }
   | { readonly is: "refused"; readonly message: string }
@@ -20,7 +20,7 @@ const IMAGE_PROBLEMS = new Set([
   "RegistryUnavailable",
 ]);
 
-/** What to do about what nodes complain of in Events alone. */
+/** Fixes for problems that nodes report only in Events. */
 const MENDS: Readonly<Record<string, string>> = {
   FailedCreatePodSandBox: "mend the template's securityContext, or the node's container runtime and network",
   FailedMount: "make what the volume refers to, or mend the template's volumes",
@@ -30,8 +30,8 @@ const MENDS: Readonly<Record<string, string>> = {
 };
 
 /**
- * A Pod did not get parked in time, and no complaint of its node is known.
- * @param events what the operator knows of the Pod's Events; `command` shows them where the operator may not list them
+ * The problem of a Pod that was not parked in time although its node reported no complaint.
+ * @param events what the operator knows of the Pod's Events; `command` shows them if the operator may not list them
  */
 export function unheard(events: "unread" | "read" | { readonly command: string }): CapacityProblem {
   const message = (why: string) => ({ is: "preparing", message: `not within prepareTimeoutSeconds${why}` }) as const;
@@ -42,19 +42,19 @@ export function unheard(events: "unread" | "read" | { readonly command: string }
   );
 }
 
-/** A node's complaint in an Event, as it stands in the way of capacity. */
+/** The capacity problem for a node's complaint in an Event. */
 export function wordsOfNode({ reason, message }: Problem): CapacityProblem {
   const mend = MENDS[reason] ?? "look at the Pod's node and its kubelet";
   return { is: "preparing", message: `${reason}: ${unended(message)}; ${mend}` };
 }
 
-/** kubelet's complaint about a Pod that is being prepared, as it stands in the way of capacity. */
+/** The capacity problem for the kubelet's complaint about a Pod in preparation. */
 export function capacityProblemOf({ reason, message }: Problem): CapacityProblem {
-  // As it is said of a Pod that has ended.
+  // The same text as for a Pod that has ended.
   if (reason === "InitContainerFailed") return { is: "preparing", message };
   if (!IMAGE_PROBLEMS.has(reason)) return { is: "preparing", message: `${reason}: ${message}` };
   return { is: "image", message: message.replace(BACK_OFF, "") };
 }
 
-/** Pulls and pauses between them follow one another, with the same cause: what is shown must not change with them. */
+/** Pulls and the pauses between them alternate with the same cause: the message must not change with them. */
 const BACK_OFF = /^Back-off pulling image "[^"]*": (\w+: )?/;

@@ -1,8 +1,9 @@
 /**
- * How many session Pods to keep ready, and which to let go. Pure: the pool hands in what it sees and does what comes out.
+ * How many session Pods to keep ready, and which to remove. Pure: the pool passes in what it observes and carries out
+ * the plan.
  */
 
-/** A session Pod that no claim has taken. */
+/** A session Pod without a claim. */
 export interface FreePod {
   readonly name: string;
   readonly hash: string;
@@ -10,9 +11,9 @@ export interface FreePod {
   readonly createdAtMs: number;
   /** When it was bound to a node; null before. */
   readonly scheduledAtMs: number | null;
-  /** Its node is about to go: it cannot be claimed. */
+  /** Whether its node is being removed: it can't be claimed. */
   readonly leaving: boolean;
-  /** The operator's policy does not allow what its template asked for: it cannot be claimed. */
+  /** Whether the operator's policy forbids what its template needs: it can't be claimed. */
   readonly forbidden: boolean;
 }
 
@@ -22,24 +23,24 @@ export interface CapacityInput {
   readonly hash: string;
   readonly maxConcurrent: number;
   readonly warm: number;
-  /** Work items waiting in the queue, 0 while nothing may be claimed. */
+  /** Work items in the queue; 0 while claims are not allowed. */
   readonly demand: number;
-  /** Claimed Pods, from their journal to their end. */
+  /** Claimed Pods, from their journal entry to their end. */
   readonly busy: number;
-  /** Pods whose creation was sent and that the cache does not show yet. */
+  /** Creations sent that the cache does not show yet. */
   readonly creating: number;
   readonly pods: readonly FreePod[];
-  /** Whether Pods of this template's hash are claimed at all. */
+  /** Whether Pods of a template with this hash may be claimed at all. */
   readonly trusts: (hash: string) => boolean;
   /** 0: never replaced for their age. */
   readonly parkedMaxAgeMs: number;
   readonly prepareTimeoutMs: number;
   readonly warmScaleDownMs: number;
-  /** Since when there were more Pods than wanted; null if there were not. */
+  /** Since when there have been more Pods than wanted; null if there are not. */
   readonly surplusSinceMs: number | null;
-  /** No replacement for age before this: the last one could not be scheduled. */
+  /** No replacement for age before this time: the last one could not be scheduled. */
   readonly surgeBlockedUntilMs: number;
-  /** The Environment goes: keep nothing. */
+  /** Whether the Environment is being deleted: keep no Pods. */
   readonly draining: boolean;
 }
 
@@ -56,22 +57,22 @@ export type RemovalReason =
   | "Unclaimed";
 
 export interface CapacityPlan {
-  /** How many Pods the queue and `warm` ask for. */
+  /** The number of Pods that the queue and `warm` ask for. */
   readonly wanted: number;
   readonly create: number;
   readonly remove: readonly { readonly name: string; readonly reason: RemovalReason }[];
   readonly surplusSinceMs: number | null;
-  /** When to plan again although nothing changed; null: no need. */
+  /** When to plan again although nothing changed; null: not needed. */
   readonly againAtMs: number | null;
 }
 
-/** Ages are spread over the last part of their span, so that Pods made together are not replaced together. */
+/** Maximum ages vary over the last part of their span, so that Pods made together are not replaced together. */
 const AGE_SPREAD = 0.2;
 
-/** A replacement that finds no node by then is given up: the cluster is full, and the old Pod still serves. */
+/** A replacement that finds no node in this time is removed: the cluster is full, and the old Pod still serves. */
 export const SURGE_PATIENCE_MS = 60_000;
 
-/** Decides on creations and removals. A removed Pod does not count any more; a created one counts at once. */
+/** Plans creations and removals. A removed Pod no longer counts, and a created one counts at once. */
 export function planCapacity(input: CapacityInput): CapacityPlan {
   const { nowMs, maxConcurrent, busy } = input;
   const remove: { name: string; reason: RemovalReason }[] = [];
@@ -90,7 +91,7 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
     pods.filter((pod) => preparesTooLong(pod, input)),
     "PrepareTimeout",
   );
-  // They serve nobody, so that their successors need not be there first.
+  // They can't serve, so they can go before their successors exist.
   drop(
     pods.filter(({ leaving }) => leaving),
     "NodeLeaving",
@@ -105,7 +106,7 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   const aged = () => current().filter((pod) => pod.state === "parked" && agedAtMs(pod, input) <= nowMs);
   const inProgress = () => input.creating + current().filter(({ state }) => state !== "parked").length;
 
-  // What nobody needs is not replaced: no room is kept for it over the maximum.
+  // Unneeded Pods are not replaced, so they get no extra room above the maximum.
   if (wanted === 0) drop(aged(), "Aged");
   const most = maxConcurrent - busy + (wanted > 0 && aged().length + outdated() > 0 ? 1 : 0);
   drop(overMaximum(pods, input, most), "OverMaximum");
@@ -115,7 +116,7 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   if (giveUp) drop([surge], "SurgeGivenUp");
 
   let replacing = 0;
-  // One at a time also where the last one's successor could not even be asked for yet.
+  // One at a time, also while the successor of the last one can't be created yet.
   const whole = current().length >= wanted && inProgress() === 0;
   if (aged().length > 0 && whole && !giveUp) {
     const parked = pods.filter(({ state }) => state === "parked").length;
@@ -131,7 +132,7 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   const surplus = create > 0 ? 0 : current().length + input.creating - wanted - (aged().length > 0 ? 1 : 0);
   let surplusSinceMs = surplus > 0 ? (input.surplusSinceMs ?? nowMs) : null;
   if (surplusSinceMs !== null && nowMs - surplusSinceMs >= input.warmScaleDownMs) {
-    // Of those that are there: one that is only being made replaces nothing yet.
+    // Count only existing Pods: one that is still being created replaces nothing yet.
     const there = Math.max(0, current().length - wanted);
     drop(leastUseful(current(), input.hash).slice(0, Math.min(surplus, there)), "Surplus");
     surplusSinceMs = null;
@@ -140,9 +141,9 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
 }
 
 /**
- * When a Pod was bound to a node, as far as that can be believed; until it is, when it was made. The time is the scheduler's,
- * and whoever may write statuses can change it: one far in the future would have the Pod wait until then.
- * @param withinMs what is counted from then: no more than that is waited for a clock that is ahead
+ * When a Pod was bound to a node, or created if it was not. The time comes from the Pod's status, which anyone with the
+ * permission can change: a time far in the future would make the Pod wait until then.
+ * @param withinMs the duration counted from that time, and the most that the clock may be ahead
  */
 export function boundAtMs(
   { scheduledAtMs, createdAtMs }: Pick<FreePod, "scheduledAtMs" | "createdAtMs">,
@@ -152,12 +153,12 @@ export function boundAtMs(
   return scheduledAtMs !== null && scheduledAtMs - nowMs <= withinMs ? scheduledAtMs : createdAtMs;
 }
 
-/** Bound to a node and still not parked after prepareTimeoutSeconds. Unscheduled Pods wait: a node may be on its way. */
+/** Whether a Pod with a node missed prepareTimeoutSeconds. Unscheduled Pods may wait: a node may be starting. */
 function preparesTooLong(pod: FreePod, input: CapacityInput): boolean {
   return pod.state === "preparing" && preparedByMs(pod, input) <= input.nowMs;
 }
 
-/** By when a Pod with a node has to be parked. */
+/** The deadline by which a Pod with a node must be parked. */
 export function preparedByMs(
   pod: FreePod,
   { nowMs, prepareTimeoutMs }: Pick<CapacityInput, "nowMs" | "prepareTimeoutMs">,
@@ -166,9 +167,9 @@ export function preparedByMs(
 }
 
 /**
- * Pods of an older template: at once where they could not serve yet, or are not claimed because that template was not known
- * to serve. Parked ones serve on until as many new ones are parked, so that a template that cannot be prepared leaves the
- * Environment as it was.
+ * Outdated Pods to remove: at once if they can't serve yet, or if their template is not trusted and they are never
+ * claimed. Parked ones keep serving until as many new ones are parked, so a template that can't be prepared leaves the
+ * Environment unchanged.
  */
 function outdatedToGo(pods: readonly FreePod[], input: CapacityInput, wanted: number): FreePod[] {
   const outdated = pods.filter(({ hash }) => hash !== input.hash);
@@ -180,8 +181,8 @@ function outdatedToGo(pods: readonly FreePod[], input: CapacityInput, wanted: nu
 }
 
 /**
- * Pods beyond `most`. Creations that the cache does not show yet take room too, but for them nothing goes that serves: they
- * may be among those to go once they are there.
+ * Pods beyond `most`. Creations that the cache does not show yet take room too, but no parked Pod is removed for them:
+ * they may themselves be removed once they exist.
  */
 function overMaximum(pods: readonly FreePod[], input: CapacityInput, most: number): FreePod[] {
   const excess = pods.length - most;
@@ -190,7 +191,9 @@ function overMaximum(pods: readonly FreePod[], input: CapacityInput, most: numbe
   );
 }
 
-/** Those to let go first: without a node, then preparing, then parked of an older template, then the youngest parked. */
+/**
+ * The Pods to remove first: unscheduled, then preparing, then parked of an older template, then the youngest parked.
+ */
 function leastUseful(pods: readonly FreePod[], hash: string): FreePod[] {
   const rank = { unscheduled: 0, preparing: 1, parked: 2 } as const;
   return [...pods].sort(
@@ -201,14 +204,20 @@ function leastUseful(pods: readonly FreePod[], hash: string): FreePod[] {
   );
 }
 
-/** Age counts from the binding to a node: where nodes are long in coming, a Pod would else be old before it is ready. */
+/**
+ * Age counts from the binding to a node: where nodes take long to start, a Pod would otherwise be old before it is
+ * ready.
+ */
 function agedAtMs(pod: FreePod, input: CapacityInput): number {
   if (input.parkedMaxAgeMs === 0) return Number.POSITIVE_INFINITY;
   const { nowMs, parkedMaxAgeMs } = input;
   return boundAtMs(pod, nowMs, parkedMaxAgeMs) + parkedMaxAgeMs * (1 - AGE_SPREAD * spread(pod.name));
 }
 
-/** A number in [0, 1) that a name always gets again: planning stays pure, and ages stay put from one plan to the next. */
+/**
+ * A number in [0, 1) that is always the same for a name: planning stays pure, and maximum ages do not vary between
+ * plans.
+ */
 function spread(name: string): number {
   let hash = 2_166_136_261;
   for (const char of name) hash = Math.imul(hash ^ (char.codePointAt(0) ?? 0), 16_777_619);

@@ -6,31 +6,33 @@ import type { CapacityProblem } from "./capacity-problem.ts";
 /** Longer than an item takes to be offered again. */
 const TOLD_MS = 15_000;
 
-/** An item is offered again after a pause, and its session's volume tried: by then it is known what comes of that. */
+/** Long enough for an item to be offered again after a pause and for its session's volume to be tried. */
 const TRY_MS = 45_000;
 
-/** By then a quota has counted the end of a Pod. */
+/** How long a quota takes to count the end of a Pod. */
 const QUOTA_LAG_MS = 1_000;
 
-/** What is said of creations: it is over when one succeeds. */
+/** Problems of creations, which end when a creation succeeds. */
 const CREATIONS: ReadonlySet<string> = new Set<NonNullable<CapacityProblem>["is"]>(["quota", "refused", "volume"]);
 
-/** When Pods may be created again after one could not be, or did not get ready; and what is said of it until one does. */
+/**
+ * When Pods may be created again after a creation or preparation failed, and the problem to report until one succeeds.
+ */
 export class CreationBackoff {
   readonly #clock: Clock;
   readonly #backoff: Backoff;
   #hash = "";
   #fromMs = 0;
-  /** A quota refused the last creation. */
+  /** Whether a quota refused the last creation. */
   #isQuotaFull = false;
   /** When a Pod of this Environment last ended or was gone. */
   #freedMs = Number.NEGATIVE_INFINITY;
   /** When to try again because a Pod ended, within the pause that a quota caused. */
   #retryMs = Number.POSITIVE_INFINITY;
   #problem: CapacityProblem = null;
-  /** Whose volume the problem is about. */
+  /** The session whose volume the problem is about. */
   #sessionId: string | undefined;
-  /** So long (monotonic) what is said of one session's volume stands, though nothing else waits for it. */
+  /** How long to report a problem of one session's volume, even if no other Pod waits for it (monotonic). */
   #toldUntilMs = 0;
 
   constructor({
@@ -47,7 +49,7 @@ export class CreationBackoff {
     this.#backoff = new Backoff({ baseMs, maxMs }, random);
   }
 
-  /** The last that stood in the way of a Pod, until it is over; null: nothing does, as far as is known. */
+  /** The last problem of a Pod, until it is resolved; null: none known. */
   get problem(): CapacityProblem {
     return this.#problem;
   }
@@ -57,17 +59,19 @@ export class CreationBackoff {
     return this.#fromMs;
   }
 
-  /** For how long there is to be no creation, in milliseconds; 0 or less: there may be one now. */
+  /** Time until the next creation, in milliseconds; 0 or less: now. */
   get waitMs(): number {
     return Math.min(this.#fromMs, this.#retryMs) - this.#clock.monotonic();
   }
 
-  /** A quota refused the last creation, so the next ones are tried one at a time until it refuses one. */
+  /**
+   * Whether a quota refused the last creation, so that creations are tried one at a time until it refuses one again.
+   */
   get isQuotaFull(): boolean {
     return this.#isQuotaFull;
   }
 
-  /** The template that Pods are made from now: of another one nothing is known. */
+  /** Notes the template that Pods are made from. What is known about another one is dropped. */
   useTemplate(hash: string): void {
     if (hash === this.#hash) return;
     this.#hash = hash;
@@ -76,20 +80,21 @@ export class CreationBackoff {
     this.#problem = null;
   }
 
-  /** No creation for a while: the next ones would fail alike. */
+  /** Pauses creations, since the next ones would also fail. */
   pause(by: "quota" | "other" = "other"): void {
     const nowMs = this.#clock.monotonic();
-    // Several failures of one batch are one failure.
+    // Several failures of one batch count as one.
     if (nowMs >= this.#fromMs) {
       this.#fromMs = nowMs + this.#backoff.next();
       this.#isQuotaFull = by === "quota";
     }
-    // The quota may not have counted the end yet. One more try is enough: after that, other Pods have taken the room.
+    // The quota may not have counted the ended Pod yet. One extra try is enough: after that, other Pods have taken the
+    // room.
     const isEarly = this.#isQuotaFull && by === "quota" && nowMs - this.#freedMs < QUOTA_LAG_MS;
     this.#retryMs = isEarly ? nowMs + QUOTA_LAG_MS : Number.POSITIVE_INFINITY;
   }
 
-  /** A Pod of this Environment ended or is gone: a quota that refused a creation may have room now. */
+  /** Notes that a Pod of this Environment ended or is gone: a quota that refused a creation may have room now. */
   freed(): void {
     this.#freedMs = this.#clock.monotonic();
     if (!this.#isQuotaFull) return;
@@ -104,21 +109,21 @@ export class CreationBackoff {
     this.#isQuotaFull = false;
   }
 
-  /** Says what stands in the way of Pods, or of the volume of one session. */
+  /** Reports what blocks Pods, or the volume of one session. */
   say(problem: CapacityProblem, sessionId?: string): void {
     this.#problem = problem;
     this.#sessionId = sessionId;
   }
 
-  /** Says what stands in the way of the Pod of one session, of which nothing else would tell that it is over. */
+  /** Reports what blocks the Pod of one session. The report expires, since no other event would end it. */
   sayForAWhile(problem: CapacityProblem): void {
     this.say(problem);
     this.#toldUntilMs = this.#clock.monotonic() + TOLD_MS;
   }
 
   /**
-   * A Pod was created. Whether it gets ready is another matter: what was said of the one before it stands until one is
-   * parked. A quota is said to be full until all Pods that are wanted have been created.
+   * Notes that a Pod was created. It may still fail to become ready, so an earlier preparation problem remains until a
+   * Pod is parked. A full quota is reported until all wanted Pods have been created.
    */
   created(sessionId?: string): void {
     if (sessionId === this.#sessionId) this.#sessionId = undefined;
@@ -126,22 +131,25 @@ export class CreationBackoff {
     if (this.#isQuotaFull) this.#endPause();
   }
 
-  /** A Pod of this template was parked. */
+  /** Notes that a Pod of this template was parked. */
   parked(hash: string): void {
     if (hash === this.#hash) this.#backoff.reset();
     this.#clear();
   }
 
-  /** The Pod of one session says nothing of the volume of another: what was said of that stands until it is tried again. */
+  /**
+   * Another session's Pod proves nothing about this session's volume, so that problem remains until the volume is tried
+   * again.
+   */
   #clear(): void {
     const isOpen = this.#sessionId !== undefined && this.#clock.monotonic() < this.#fromMs + 2 * TRY_MS;
     if (!isOpen) this.#problem = null;
   }
 
   /**
-   * No Pod is wanted any more, so that nobody would ever find out that the fault is mended: for how long what is said of it
-   * still stands, in milliseconds; 0: it is forgotten now; null: nothing is said that could be.
-   * @param preparing Pods on their way to being parked, which will tell
+   * Forgets the problem when no Pod is wanted, since no creation would show that it was fixed. Returns how long to keep
+   * reporting it, in milliseconds; 0: it was forgotten now; null: there is nothing to forget.
+   * @param preparing the number of Pods in preparation, which will show whether the problem persists
    */
   forget(preparing: number): number | null {
     if (!this.#problem || (!this.#saysOfCreation && preparing > 0)) return null;

@@ -14,37 +14,37 @@ import { POD_DISRUPTION_BUDGETS, type PodDisruptionBudget } from "../kube/resour
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { SessionContext } from "../protocol/context.ts";
 
-/** Passes by the clock follow one another no closer than this. */
+/** The least time between two timed passes. */
 const MIN_WAKE_MS = 1_000;
 
-/** After a failure Pods are marked for so long without a try: the API server takes as long to fail each. */
+/** After a failure, Pods are marked for this long without another try: each try could fail as slowly. */
 const COVER_PAUSE_MS = 5_000;
 
-/** Tries in a row to write it: somebody else may create, delete or replace it in between. */
+/** Consecutive tries to write the budget: another client may create, delete or replace it in between. */
 const TRIES = 3;
 
 /**
- * The PodDisruptionBudget over the running sessions of an Environment with `disruption: Protect`: it makes the Eviction API
- * refuse voluntary evictions (drains, the cluster autoscaler, the descheduler) of Pods that have a session, and of no
- * other.
+ * The PodDisruptionBudget over the running sessions of an Environment with `disruption: Protect`. It makes the Eviction
+ * API refuse voluntary evictions (drains, the cluster autoscaler, the descheduler) of Pods with a session, and of no
+ * others.
  *
- * `minAvailable` is the number of running sessions: percentages would need an owner with a scale. It is raised before a
- * Pod is marked as assigned, so that no moment is unprotected, and lowered only some time after: too high a number protects
- * as well. The Pods are marked by a label that the selector asks for.
+ * `minAvailable` is the number of running sessions: percentages would need a controller with a scale. It is raised
+ * before a Pod is marked as assigned, so that no session is ever unprotected. It is lowered only some time after, since
+ * too high a number protects as well. The selector matches the label that marks the Pods.
  */
 export class DisruptionBudget {
   readonly #context: SessionContext;
   readonly #claims: ClaimTable;
   readonly #passes: Passes;
-  /** As last read or written; undefined: not known; null: there is none. */
+  /** As last read or written; undefined: not known; null: it does not exist. */
   #known: { readonly uid: string; readonly minAvailable: number } | null | undefined;
-  /** What is under way: one look or change after the other, so that no older answer passes for a newer one. */
+  /** The read or write in flight: they run one after the other, so that no older answer overwrites a newer one. */
   #tail: Promise<void> = Promise.resolve();
   /** When (monotonic) it was last read. */
   #readMs = Number.NEGATIVE_INFINITY;
-  /** Since when (monotonic) it is higher than it need be. */
+  /** Since when (monotonic) it has been higher than needed. */
   #tooHighSinceMs: number | null = null;
-  /** Not before (monotonic): the last try failed, and changes of Pods come many a second. */
+  /** No try before this (monotonic): the last one failed, and Pods change many times a second. */
   #retryAtMs = Number.NEGATIVE_INFINITY;
   /** When (monotonic) the last try failed. */
   #failedMs = Number.NEGATIVE_INFINITY;
@@ -63,7 +63,10 @@ export class DisruptionBudget {
     });
   }
 
-  /** Begins once all claims of an earlier process are in the table: before that it would be lowered under them. */
+  /**
+   * Starts once the table holds all claims of an earlier process: before that, it would lower the budget under running
+   * sessions.
+   */
   start(signal: AbortSignal): void {
     this.#passes.start(signal);
   }
@@ -73,15 +76,15 @@ export class DisruptionBudget {
     this.#passes.poke();
   }
 
-  /** Resolves when nothing of it is under way any more, after the signal aborted. */
+  /** Resolves when nothing is in flight, after the signal aborted. */
   async ended(): Promise<void> {
     await this.#passes.ended();
     await this.#tail;
   }
 
   /**
-   * To be awaited before a Pod is marked as assigned: resolves when the budget counts its session. What cannot be protected
-   * is served all the same: a failure is told, and tried again. Throws LeadershipLostError only.
+   * Raises the budget for a session. Await it before marking a Pod as assigned. A session that can't be protected is
+   * still served: the failure is reported and retried. Throws only LeadershipLostError.
    */
   async cover(): Promise<void> {
     if (!this.#wanted) return;
@@ -94,7 +97,9 @@ export class DisruptionBudget {
     }
   }
 
-  /** Those who waited behind a failure do not repeat it, one after the other: their Pods would be marked late, and later. */
+  /**
+   * Callers that waited behind a failure do not repeat it one by one: each would delay the marking of its Pod further.
+   */
   async #cover(): Promise<void> {
     if (this.#context.clock.monotonic() >= this.#failedMs + COVER_PAUSE_MS) await this.#write();
   }
@@ -123,7 +128,7 @@ export class DisruptionBudget {
     const { clock, timing } = this.#context;
     const nowMs = clock.monotonic();
     if (nowMs < this.#retryAtMs) return this.#passes.wakeAfter(this.#retryAtMs - nowMs);
-    // Somebody may have changed or deleted it.
+    // Another client may have changed or deleted it.
     if (this.#wanted && nowMs >= this.#readMs + timing.budgetCheckMs) this.#known = undefined;
     if (this.#known === undefined) await this.#readForPass();
     if (!this.#wanted) return this.#remove();
@@ -140,7 +145,7 @@ export class DisruptionBudget {
     await this.#set(this.#needed);
   }
 
-  /** Where no protection is wanted, an operator that may not read budgets misses nothing. */
+  /** Without protection, an operator that may not read budgets needs none. */
   async #readForPass(): Promise<void> {
     try {
       await this.#read();
@@ -156,24 +161,24 @@ export class DisruptionBudget {
     return done;
   }
 
-  /** Raises it where it is too low. Whoever waited for another's write finds that it counted both. */
+  /** Raises the budget if it is too low. A caller that waited for another's write may find itself already counted. */
   async #write(): Promise<void> {
     let conflict: unknown = null;
     for (let tries = 0; tries < TRIES && !this.#covers; tries += 1) {
       if (this.#known === undefined) await this.#read();
       if (!this.#covers) conflict = await this.#set(this.#needed);
     }
-    // Without a refusal more sessions were opened meanwhile: who opened them writes next.
+    // Without a conflict, more sessions were opened meanwhile: their callers write next.
     if (!this.#covers && conflict !== null) throw conflict;
   }
 
-  /** Returns the refusal where another client was quicker, in whatever way: the next write begins with a look. */
+  /** Returns the error if another client changed the budget first: the next write begins with a read. */
   async #set(minAvailable: number): Promise<unknown> {
     const { kube, points, timing } = this.#context;
     const bound = { timeoutMs: timing.requestBoundMs };
     const asks = { minAvailable };
     const known = this.#known;
-    // Until there is an answer nobody knows what stands there.
+    // Until the answer arrives, the current value is unknown.
     this.#known = undefined;
     try {
       const written = known
@@ -193,7 +198,9 @@ export class DisruptionBudget {
     return null;
   }
 
-  /** Reads it live. One of an earlier Environment of this name goes; one that is somebody's own is never touched. */
+  /**
+   * Reads the budget live. Deletes one of an earlier Environment of this name, and never touches one of another owner.
+   */
   async #read(): Promise<void> {
     const { kube, points, clock, timing, uid } = this.#context;
     const nowMs = clock.monotonic();
@@ -245,7 +252,7 @@ export class DisruptionBudget {
 
   #failed(error: unknown): void {
     const { logger, announce, clock, timing } = this.#context;
-    // Who may not act any more has nothing to say of it.
+    // An operator that lost leadership reports nothing.
     if (error instanceof LeadershipLostError) return;
     this.#failedMs = clock.monotonic();
     this.#retryAtMs = this.#failedMs + timing.retryMaxMs;
@@ -280,6 +287,6 @@ export class DisruptionBudget {
 
 function read({ metadata, spec }: PodDisruptionBudget): { uid: string; minAvailable: number } {
   const { minAvailable } = spec ?? {};
-  // A percentage is not ours: somebody changed it.
+  // Another client replaced our number with a percentage.
   return { uid: metadata.uid ?? "", minAvailable: typeof minAvailable === "number" ? minAvailable : -1 };
 }

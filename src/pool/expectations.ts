@@ -2,18 +2,18 @@ import { isMaybeApplied, isNotFound } from "../kube/errors.ts";
 import { PODS } from "../kube/resource.ts";
 import type { SessionContext } from "../protocol/context.ts";
 
-/** Look-ups of overdue Pods under way at the same time. */
+/** Reads of overdue Pods in flight at the same time. */
 const CONCURRENCY = 16;
 
 /**
- * Creations that were sent and that the cache does not show yet: they count as Pods, since a cache that lags behind would
- * else have the same Pods made again and again.
+ * Creations sent that the cache does not show yet. They count as Pods: otherwise a lagging cache would cause the same
+ * Pods to be created again and again.
  */
 export class Expectations {
   readonly #context: SessionContext;
-  /** Names of Pods, with the monotonic time of their creation or of the last look for them. */
+  /** Names of Pods, with the monotonic time of their creation or of the last check for them. */
   readonly #expected = new Map<string, number>();
-  /** The sessions of those that were made for one. */
+  /** The sessions of Pods that were made for one. */
   readonly #sessions = new Map<string, string>();
 
   constructor(context: SessionContext) {
@@ -24,24 +24,27 @@ export class Expectations {
     return this.#expected.size;
   }
 
-  /** Sessions that Pods are being made for. */
+  /** Sessions that Pods are being created for. */
   get sessions(): Set<string> {
     for (const name of this.#sessions.keys()) if (!this.#expected.has(name)) this.#sessions.delete(name);
     return new Set(this.#sessions.values());
   }
 
-  /** The creation of a Pod is about to be sent. */
+  /** Notes a creation that is about to be sent. */
   add(name: string, sessionId: string | null = null): void {
     this.#expected.set(name, this.#context.clock.monotonic());
     if (sessionId !== null) this.#sessions.set(name, sessionId);
   }
 
-  /** The creation failed. One without an answer may have taken effect: it stands until the cache shows it or it is old. */
+  /**
+   * Notes that a creation failed. One without an answer may have taken effect, so it still counts until the cache shows
+   * the Pod or a check finds none.
+   */
   failed(name: string, error: unknown): void {
     if (!isMaybeApplied(error)) this.#expected.delete(name);
   }
 
-  /** Strikes out what the cache shows, and looks for what it should have shown by now. Never throws. */
+  /** Drops what the cache shows, and checks for Pods that it should show by now. Never throws. */
   async settle(): Promise<void> {
     const { pods, clock, timing } = this.#context;
     const nowMs = clock.monotonic();
@@ -55,7 +58,7 @@ export class Expectations {
     }
   }
 
-  /** Not there: it was lost. There, or no answer: it counts on. */
+  /** Stops counting a Pod that does not exist. One that exists, or whose check failed, still counts. */
   async #lookFor(name: string): Promise<void> {
     const { kube, points, namespace, clock } = this.#context;
     try {

@@ -8,13 +8,13 @@ import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import type { FreePod } from "./capacity.ts";
 
-/** A Pod that no claim has, and what capacity is planned with. */
+/** A Pod without a claim, with the input for the capacity plan. */
 export interface Free {
   readonly free: FreePod;
   readonly pod: Pod;
 }
 
-/** Which Pods of an Environment are free, as the cache shows it now, and which of them a claim gets. */
+/** Which Pods of an Environment are free, as the cache shows it now, and which one a claim gets. */
 export class FreePods {
   readonly #context: SessionContext;
   readonly #claims: ClaimTable;
@@ -25,7 +25,7 @@ export class FreePods {
     context: SessionContext;
     claims: ClaimTable;
     breaker: Breaker;
-    /** Whether a Pod that no claim has is not free all the same: it goes, or its slot is somebody else's. */
+    /** Whether an unclaimed Pod is not free: it is being removed, or another client holds its slot. */
     isTaken: (name: string) => boolean;
   }) {
     this.#context = options.context;
@@ -43,12 +43,14 @@ export class FreePods {
     return all;
   }
 
-  /** Pods with the label of free ones that no claim, reservation or removal has; also those that run or have ended. */
+  /**
+   * Pods with the label of free ones that have no claim, reservation or removal; includes those that run or have ended.
+   */
   unclaimed(): Pod[] {
     return this.#context.pods.parked().filter((pod) => this.#isUnclaimed(pod));
   }
 
-  /** Pods that run although no claim has them: somebody gave them a key by hand, or their claim was settled before. */
+  /** Running Pods without a claim: their key was added by hand, or their claim was settled before. */
   strays(): Pod[] {
     return this.unclaimed().filter((pod) => stateOf(pod).is === "running");
   }
@@ -56,20 +58,20 @@ export class FreePods {
   /** Whether a claim would find a Pod now. */
   get hasClaimable(): boolean {
     const mayServe = this.#mayServe();
-    // Not all of them: it is asked whenever anything changes, and most often the first one will do.
+    // Stop at the first match: this runs on every change, and usually the first Pod fits.
     return this.#context.pods.parked().some((pod) => {
       const free = this.#isUnclaimed(pod) && this.#read(pod);
       return free && mayServe(free);
     });
   }
 
-  /** The oldest of the newest template, on a node that may go only where there is no other; null when there is none. */
+  /** The oldest Pod of the newest template, preferably on a node that stays; null if there is none. */
   next(except: ReadonlySet<string>, fits: (pod: Pod) => boolean): Free | null {
     const mayServe = this.#mayServe();
     let best: Free | null = null;
     let isFirstChoice = false;
     for (const pod of this.#context.pods.parked()) {
-      // Asked for each claim, of hundreds of Pods: most are younger than one that was found, and need no closer look.
+      // This runs for each claim over hundreds of Pods: skip Pods younger than a first choice already found.
       if (best && isFirstChoice && createdAtMs(pod) >= best.free.createdAtMs) continue;
       const free = this.#isUnclaimed(pod) && this.#read(pod);
       if (!free || !mayServe(free) || except.has(free.name)) continue;
@@ -81,7 +83,7 @@ export class FreePods {
     return best;
   }
 
-  /** Below 0: the first is to be claimed before the second. */
+  /** Below 0: claim the first before the second. */
   #compare(a: Free, b: Free): number {
     const outdated = Number(this.#isOutdated(a)) - Number(this.#isOutdated(b));
     const doubtful = Number(this.#isDoubtful(a)) - Number(this.#isDoubtful(b));
@@ -112,30 +114,32 @@ export class FreePods {
   }
 }
 
-/** What a Pod says of itself; `free` is null for one whose container runs, or ran. */
+/** What a Pod says about itself; `free` is null if its container runs or ran. */
 interface Read {
   readonly needs: readonly string[] | null;
   free: FreePod | null;
 }
 
-/** All free Pods are looked at whenever one of them changes, and a cache never changes an object: each is read once. */
+/** All free Pods are listed whenever one changes, and a cache never changes an object: read each once. */
 const known = new WeakMap<Pod, Read>();
 
-/** When a Pod of a cache was made, by the API server's clock; 0 where that is not said, and for one whose container runs, or ran. */
+/**
+ * When a cached Pod was created, by the API server's clock; 0 if unknown, and for a Pod whose container runs or ran.
+ */
 export function createdAtMs(pod: Pod): number {
   return readOnce(pod).free?.createdAtMs ?? 0;
 }
 
 /**
- * A Pod that no claim has, as capacity is planned with it; null for one whose container runs, or ran.
- * @param pod of a cache
+ * An unclaimed Pod as input for the capacity plan; null if its container runs or ran.
+ * @param pod from a cache
  */
 export function freePodOf(pod: Pod, outlook: NodeOutlook, policy: PodPolicy): FreePod | null {
   const read = readOnce(pod);
   const { free, needs } = read;
   if (free === null) return null;
   const leaving = outlook === "leaves";
-  // One that does not say is of an earlier version.
+  // A Pod without the annotation is from an earlier version.
   const forbidden = needs === null || !allowsAll(policy, needs);
   if (free.leaving !== leaving || free.forbidden !== forbidden) read.free = { ...free, leaving, forbidden };
   return read.free;

@@ -9,19 +9,19 @@ import type { SessionContext } from "../protocol/context.ts";
 import { boundAtMs, type FreePod } from "./capacity.ts";
 import { type CapacityProblem, unheard, wordsOfNode } from "./capacity-problem.ts";
 
-/** A Pod that waits gathers a handful: kubelet counts what repeats itself up in one Event. */
+/** A waiting Pod has few Events: the kubelet merges repeated ones. */
 const EVENTS_LIMIT = 100;
-/** Nobody waits for it: the next reading is as good. */
+/** No work waits for the answer: the next reading is as good. */
 const READ_TIMEOUT_MS = 10_000;
-/** What a Pod is waited for before its node is asked, as a part of the time that it is given at all. */
+/** The share of a Pod's prepare timeout after which its Events are read. */
 const SHARE_OF_TIMEOUT = 0.5;
 
 type FreePods = readonly { readonly free: FreePod; readonly pod: Pod }[];
 
 /**
- * Why Pods stay unprepared whose status does not say: kubelet tells of sandboxes that cannot be made and volumes that
- * cannot be mounted in Events alone. One Pod that has waited for a while stands for all, and its Events are read now and
- * then while it waits; nothing is asked while Pods get ready in time.
+ * Why Pods stay unprepared when their status does not say: the kubelet reports sandboxes that can't be created and
+ * volumes that can't be mounted only in Events. One Pod that has waited for a while represents all, and its Events are
+ * read occasionally while it waits. Nothing is read while Pods become ready in time.
  */
 export class NodeEvents {
   readonly #context: SessionContext;
@@ -29,13 +29,15 @@ export class NodeEvents {
   readonly #backoff: Backoff;
   #signal: AbortSignal | undefined;
   #reading: Promise<void> | null = null;
-  /** Next reading at the earliest (monotonic). */
+  /** No reading before this (monotonic). */
   #nextAtMs = 0;
   /** UID of the Pod that was read last. */
   #uid = "";
   #hash = "";
   #complaint: Problem | null = null;
-  /** The last answer to a reading. Other failures say nothing about the node. */
+  /**
+   * The outcome of the last reading. Failures other than "forbidden" say nothing about the node and do not change it.
+   */
   #events: "unread" | "read" | "forbidden" = "unread";
 
   constructor(context: SessionContext, onChange: () => void) {
@@ -45,17 +47,17 @@ export class NodeEvents {
     this.#backoff = new Backoff({ baseMs, maxMs }, context.random);
   }
 
-  /** Readings under way break off when the signal aborts. */
+  /** Readings in flight end when the signal aborts. */
   start(signal: AbortSignal): void {
     this.#signal = signal;
   }
 
-  /** What the node complained of, as long as it holds; null: of nothing, or it was not asked. */
+  /** The node's complaint, while it applies; null: none, or Events were not read. */
   get problem(): CapacityProblem {
     return this.#complaint && wordsOfNode(this.#complaint);
   }
 
-  /** The same of a Pod whose time is over. */
+  /** The same for a Pod that missed its deadline. */
   whyLate({ metadata }: Pod): CapacityProblem {
     if (this.problem) return this.problem;
     const label = metadata.labels?.[LABEL_ENVIRONMENT] ?? this.#context.name;
@@ -64,8 +66,8 @@ export class NodeEvents {
   }
 
   /**
-   * Looks at the free Pods, and has Events read in the background where that is due. Never throws.
-   * @returns when to look again, in milliseconds; null: when something changes.
+   * Checks the free Pods, and reads Events in the background if that is due. Never throws.
+   * @returns when to check again, in milliseconds; null: when something changes
    */
   look(pods: FreePods): number | null {
     const { template, clock } = this.#context;
@@ -92,12 +94,12 @@ export class NodeEvents {
     return null;
   }
 
-  /** Resolves when no reading is under way. */
+  /** Resolves when no reading is in flight. */
   async ended(): Promise<void> {
     await this.#reading;
   }
 
-  /** When a Pod has waited for so long that its node is asked, by the API server's clock. */
+  /** When a Pod has waited long enough for its Events to be read, by the API server's clock. */
   #dueAtMs(free: FreePod, nowMs: number): number {
     const { environment, timing } = this.#context;
     const timeoutMs = (environment().spec.sessions?.prepareTimeoutSeconds ?? 0) * SECOND_MS;
@@ -116,18 +118,18 @@ export class NodeEvents {
       const read = () => kube.list(EVENTS, { namespace, fieldSelector, limit: EVENTS_LIMIT }, options);
       const { items } = await points.run("prepare.read-events", { pod: pod.metadata.name ?? "" }, read);
       this.#events = "read";
-      // It may have been parked, or outdated, meanwhile.
+      // The Pod may have been parked or become outdated meanwhile.
       if (this.#uid === uid && this.#hash === hash) this.#complaint = complaintOf(items, pod, this.#complaint);
     } catch (error) {
       if (this.#signal?.aborted) return;
-      // Rights may be given later: it is tried on, at the pace of any other reading.
+      // The permission may be granted later, so reading continues at the usual pace.
       if (isForbidden(error)) this.#events = "forbidden";
       logger.debug({ error: errorText(error) }, "the Events of a Pod that does not get ready could not be read");
     }
     this.#onChange();
   }
 
-  /** The next Pod that waits is asked about soon, though no sooner than the pace allows. */
+  /** Forgets the Pod that was read. The next waiting Pod is read soon, but no sooner than the pace allows. */
   #forget(): void {
     if (this.#uid === "") return;
     this.#uid = "";
@@ -142,12 +144,12 @@ function waitsSilently(pod: Pod): boolean {
   return state.is === "preparing" && state.problem === null;
 }
 
-/** Who speaks for a Pod's node. What policy engines and others warn of holds no Pod back that was admitted. */
+/** Components that speak for a Pod's node. Warnings of policy engines and others block no admitted Pod. */
 const SPEAKERS = new Set(["kubelet", "attachdetach-controller"]);
 
 /**
- * Warnings that hold no Pod back, or that its status tells better. kubelet warns of name servers and pull secrets at
- * each sync of a Pod that is well.
+ * Warnings that block no Pod, or that the Pod's status reports better. The kubelet warns about name servers and pull
+ * secrets at each sync of a healthy Pod.
  */
 const ASIDE = new Set([
   "DNSConfigForming",
@@ -161,42 +163,45 @@ const ASIDE = new Set([
   "ErrImageNeverPull",
 ]);
 
-/** What a node says once there is a sandbox: what it complained of before is over. */
+/** A node's reasons once the sandbox exists: earlier complaints no longer apply. */
 const SANDBOX_IS_THERE = new Set(["Pulling", "Pulled", "Created", "Started"]);
 
-/** kubelet repeats a volume's complaint no later than this (pkg/volume/util, 2 min 2 s at most); all of a round are one. */
+/**
+ * The kubelet repeats a volume's complaint within this time (pkg/volume/util, 2 min 2 s at most); Events of one round
+ * count as one.
+ */
 const ROUND_MS = 130_000;
 
-/** kubelet's summary of a wait for volumes, beside which it says what is wrong with one of them. */
+/** The kubelet's summary of a wait for volumes; a separate Event says what is wrong with a volume. */
 const SUMMARY = /^Unable to attach or mount volumes: /;
 
-/** A condition is read on a terminal: containerd passes on whole command outputs. */
+/** Conditions are read on a terminal, and containerd passes on whole command outputs. */
 const MAX_LENGTH = 500;
 
-/** Anybody who may write Events may write a megabyte, and what varies is looked for again and again. */
+/** Anyone who may write Events may write a megabyte, and the patterns below search the text repeatedly. */
 const MAX_READ = 8 * MAX_LENGTH;
 
-/** What differs between two Events of one fault, and what stands for it. */
+/** Patterns for what differs between two Events of one fault, with their replacements. */
 const VARYING: readonly (readonly [RegExp, string])[] = [
   [/^\(combined from similar events\): /, ""],
   [/\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b/g, "…"],
   // Ids of sandboxes and containers.
   [/\b(?=[a-f]*\d)[0-9a-f]{32,64}\b/g, "…"],
   [/\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| ?[+-]\d\d:?\d\d)?( [A-Z]{3,4})?( m=[+-][\d.]+)?/g, "…"],
-  // The near end of a connection.
+  // The local port of a connection.
   [/:\d+->/g, "->"],
   [/\bkube-api-access-[a-z0-9]{5}\b/g, "kube-api-access-…"],
   [/, unattached volumes=\[[^\]]*\]/g, ""],
   [/, failed to process volumes=\[\]/g, ""],
-  // How long something took, or is put off: never whole seconds alone, which are settings.
+  // A measured duration or a delay. Whole seconds stay, since they are settings.
   [/\b(\d+h)?(\d+m)?\d+\.\d+(s|ms|µs)\b/g, "…"],
   [/\s+/g, " "],
 ];
 
 /**
- * What keeps a Pod from getting ready in its node's words, read from its Events; null where they tell nothing that still
- * holds. The words of the same fault are the same at each reading, and for each Pod.
- * @param before what was read last: where the node complains of several things in turn, it stays with this one.
+ * What blocks a Pod, in its node's words, read from its Events; null if no complaint still applies. The same fault
+ * gives the same text at each reading and for each Pod.
+ * @param before the last complaint: it stays while the node reports several in turn
  */
 export function complaintOf(events: readonly KubeEvent[], pod: Pod, before: Problem | null): Problem | null {
   const spoken = events.filter((event) => SPEAKERS.has(event.source?.component || event.reportingComponent || ""));
@@ -215,7 +220,7 @@ export function complaintOf(events: readonly KubeEvent[], pod: Pod, before: Prob
   return same ?? complaints[0] ?? null;
 }
 
-/** A node's sentence without what is another one for each Pod and at each try. */
+/** A node's message without the parts that differ between Pods and tries. */
 export function steadyWords(message: string, { metadata }: Pod): string {
   const { name = "", namespace = "", uid = "" } = metadata;
   let words = message.slice(0, MAX_READ);
@@ -231,7 +236,7 @@ function latest(events: readonly KubeEvent[]): number {
   return Math.max(Number.NEGATIVE_INFINITY, ...events.map(seenAt));
 }
 
-/** When an Event was seen last, in milliseconds since the epoch; those of events.k8s.io bear no `lastTimestamp`. */
+/** When an Event was last seen, in milliseconds since the epoch; those of events.k8s.io have no `lastTimestamp`. */
 function seenAt({ lastTimestamp, series, eventTime, firstTimestamp, metadata }: KubeEvent): number {
   const { lastObservedTime } = (series ?? {}) as { lastObservedTime?: string };
   const at = Date.parse(

@@ -12,7 +12,7 @@ import type { CreationBackoff } from "./creation-backoff.ts";
 import type { Expectations } from "./expectations.ts";
 import { NO_PERMISSION, WorkspaceError } from "./workspaces.ts";
 
-/** Creates session Pods, each of the template as it is now. What keeps one from being created is for `backoff`. */
+/** Creates session Pods from the current template. Failures go to `backoff`. */
 export class PodCreation {
   readonly #context: SessionContext;
   readonly #expected: Expectations;
@@ -26,9 +26,9 @@ export class PodCreation {
     context: SessionContext;
     expected: Expectations;
     backoff: CreationBackoff;
-    /** `workspace: PerSession`: the session's volume, which its Pod is to mount. */
+    /** `workspace: PerSession`: prepares the session's volume, which its Pod mounts. */
     takeVolume: (sessionId: string) => Promise<OwnVolume>;
-    /** This session's volume cannot be had for now. */
+    /** Called when this session's volume is unavailable for now. */
     onNoVolume: (sessionId: string) => void;
     onChange: () => void;
   }) {
@@ -40,7 +40,7 @@ export class PodCreation {
     this.#onChange = options.onChange;
   }
 
-  /** A Pod for this session. The volume first: a Pod cannot be given one later. Never throws. */
+  /** Creates a Pod for this session. The volume comes first, since a Pod can't get one later. Never throws. */
   async createFor(sessionId: string): Promise<void> {
     const { metrics, labels, logger } = this.#context;
     try {
@@ -52,7 +52,7 @@ export class PodCreation {
       const words = isForbidden(error) ? `${message}; ${NO_PERMISSION}` : message;
       const problem = quota ? ({ is: "quota", message } as const) : ({ is: "volume", message: words } as const);
       if (error instanceof WorkspaceError) {
-        // It holds up no other session, and is tried again when its item is offered again.
+        // Other sessions are not affected; this one is tried again at its item's next offer.
         this.#onNoVolume(sessionId);
         this.#backoff.sayForAWhile(problem);
       } else {
@@ -64,12 +64,12 @@ export class PodCreation {
     }
   }
 
-  /** A Pod for any session, or for that of the volume. */
+  /** Creates a Pod for any session, or for the volume's session. */
   async create(own?: OwnVolume): Promise<void> {
     const { kube, points, name, metrics, labels, logger } = this.#context;
     const podName = newPodName(name);
     const template = this.#context.template();
-    // Here too: a spec may have changed since the reconciler gave leave.
+    // Checked here, too: the spec may have changed since the reconciler allowed creation.
     if (!allowsAll(this.#context.podPolicy, template.needs)) return;
     const pod = template.render(podName, own);
     this.#expected.add(podName, own?.sessionId);
@@ -91,14 +91,15 @@ export class PodCreation {
     this.#onChange();
   }
 
-  /** All Pods that are wanted were created. */
+  /** Notes that all wanted Pods were created. */
   satisfied(): void {
     this.#quota.satisfied();
   }
 
   /**
-   * A Pod is found by its labels: one that lost them on its way would be nobody's, and count as being made for good. It goes.
-   * @throws {Error} names the labels that something else than Berth changed
+   * Berth finds a Pod by its labels: one that lost them would belong to no Environment and count as in creation
+   * forever. So it is deleted.
+   * @throws {Error} names the labels that were changed
    */
   async #refuseChanged(made: Pod, asked: Pod): Promise<void> {
     const changed = Object.entries(asked.metadata.labels ?? {})
@@ -117,36 +118,43 @@ const OWN_LABELS = `${GROUP}/`;
 /** Longer than a burst of a hundred claims takes. */
 const LONGEST_HOLD_MS = 5_000;
 
-/** With few of them left: about as long as a Pod takes to be parked, so that a rush that goes on finds some. */
+/** With few Pods left: about as long as a Pod takes to be parked, so that a continuing rush finds some. */
 const SHORT_HOLD_MS = 2_000;
 
-/** A burst of so many claims is through before their Pods are replaced. What takes more is no burst, and needs them. */
+/** A burst of up to this many claims ends before their Pods are replaced. A longer rush needs the replacements. */
 const BURST = 75;
 
-/** So many free Pods are few: half of those wanted, or, where that is more than can be claimed at a time, what a burst leaves. */
+/**
+ * The number of free Pods that counts as few: half of those wanted, or what a burst leaves of them if half exceeds the
+ * claims allowed at a time.
+ */
 const few = (wanted: number) =>
   wanted / 2 <= FEWEST_UNDER_WAY ? wanted / 2 : Math.max(FEWEST_UNDER_WAY, wanted - BURST);
 
-/** The longest that creations leave the way to claims, in milliseconds, with so many of the wanted Pods parked. */
+/** The longest time that creations yield to claims, in milliseconds, with this many of the wanted Pods parked. */
 export function longestHoldMs(parked: number, wanted: number): number {
   return parked >= few(wanted) ? LONGEST_HOLD_MS : SHORT_HOLD_MS;
 }
 
-/** A quota that keeps refusing for so long is too small, even if it lets a Pod through now and then. */
+/** A quota that refuses for this long is too small, even if it admits a Pod occasionally. */
 const LONG_MS = 15_000;
 
 /**
- * Whether a quota's refusal is to be told. A quota hears of a Pod's end a moment later than everybody else, so where it
- * has just the room that `maxConcurrent` takes, it refuses the successor of every session once, and takes it a little
- * later. What it refuses again after the pause is refused in earnest.
+ * Decides whether to report a quota's refusal. A quota counts a Pod's end slightly late. So if it has room for exactly
+ * `maxConcurrent` Pods, it refuses the successor of every session once and admits it a moment later. A refusal repeated
+ * after the pause is real.
  */
 export class QuotaDoubt {
   #doubted = false;
   #believed = false;
-  /** The first refusal since all Pods that were wanted had been created. */
+  /** The first refusal since all wanted Pods were last created. */
   #sinceMs: number | null = null;
 
-  /** A creation was refused. `pausedUntilMs`: before, no other was to be tried; those of the same batch are no second word. */
+  /**
+   * Notes a refused creation and returns whether to report it.
+   * @param pausedUntilMs no new try was due before this time: earlier refusals belong to the same batch and confirm
+   * nothing
+   */
   refused(nowMs: number, pausedUntilMs: number): boolean {
     this.#sinceMs ??= nowMs;
     if (this.#doubted && nowMs >= pausedUntilMs) this.#believed = true;
@@ -155,13 +163,13 @@ export class QuotaDoubt {
     return this.#believed;
   }
 
-  /** A Pod was created: there is room. */
+  /** Notes that a Pod was created: there is room. */
   granted(): void {
     this.#doubted = false;
     this.#believed = false;
   }
 
-  /** All Pods that are wanted were created. */
+  /** Notes that all wanted Pods were created. */
   satisfied(): void {
     this.#sinceMs = null;
   }

@@ -22,27 +22,27 @@ import { NodeEvents } from "./node-events.ts";
 import { longestHoldMs, PodCreation } from "./pod-creation.ts";
 import type { Removals } from "./removal.ts";
 
-/** Creations and removals of one Environment under way at the same time. */
+/** Creations and removals of one Environment in flight at the same time. */
 const CONCURRENCY = 16;
 
-/** The same while claims are under way that find Pods. */
+/** The same limit during a rush of claims that find Pods. */
 const RUSH_CONCURRENCY = 2;
 
-/** How many Pods stand where. */
+/** The number of Pods in each state. */
 export interface PoolCounts {
   readonly parked: number;
   readonly preparing: number;
 }
 
-/** Reasons of lost Pods that say nothing about the template: they are replaced and never count as failures. */
+/** End causes that say nothing about the template: these Pods are replaced and never count as failures. */
 const LOST = new Set(["Evicted", "Preempted", "NodeLost", "PodDeleted"]);
 
 /** Pods in these phases take no room in a quota of Pods or of their requests. */
 const ENDED_PHASES: ReadonlySet<string> = new Set(["Succeeded", "Failed"]);
 
 /**
- * Keeps the Environment's free Pods: creates what `warm` and the queue ask for, replaces what is old or outdated, removes
- * what is too much (capacity.ts decides). Creations are counted by expectations until the cache shows them.
+ * Keeps the Environment's free Pods: creates what `warm` and the queue ask for, replaces old or outdated Pods, and
+ * removes surplus ones (capacity.ts decides). Expectations count creations until the cache shows them.
  */
 export class Pool {
   readonly #context: SessionContext;
@@ -53,9 +53,12 @@ export class Pool {
   readonly #onChange: () => void;
   readonly #expected: Expectations;
   readonly #departing: DepartingPods;
-  /** Names of Pods whose slot somebody else has taken: left alone until then (monotonic). */
+  /** Names of Pods whose slot another client holds: left alone until this time (monotonic). */
   readonly #foreign = new Map<string, number>();
-  /** Names of Pods whose session was settled, until the cache shows that they are not free, or until then (monotonic). */
+  /**
+   * Names of Pods whose session was settled, until the cache shows that they are not free, or until this time
+   * (monotonic).
+   */
   readonly #settled = new Map<string, number>();
   readonly #backoff: CreationBackoff;
   readonly #creation: PodCreation;
@@ -66,7 +69,7 @@ export class Pool {
   #mayCreate = false;
   readonly #nodeEvents: NodeEvents;
   readonly #passes: Passes;
-  /** Pods whose parking was counted already, and when that was (the API server's clock). */
+  /** When each Pod was first seen parked (the API server's clock), which counts it once. */
   readonly #seenParked = new Map<string, number>();
   /** Names of the Pods that a quota counts: those that have not ended. */
   #live: ReadonlySet<string> = new Set();
@@ -77,7 +80,7 @@ export class Pool {
     claims: ClaimTable;
     breaker: Breaker;
     removals: Removals;
-    /** `workspace: PerSession`: the session's volume, which its Pod is to mount. */
+    /** `workspace: PerSession`: prepares the session's volume, which its Pod mounts. */
     takeVolume: (sessionId: string) => Promise<OwnVolume>;
     onChange: () => void;
   }) {
@@ -123,25 +126,25 @@ export class Pool {
     });
   }
 
-  /** Begins to plan; until then nothing is created or removed. Stops when the signal aborts. */
+  /** Starts planning; until then nothing is created or removed. Stops when the signal aborts. */
   start(signal: AbortSignal): void {
     this.#nodeEvents.start(signal);
     this.#passes.start(signal);
   }
 
-  /** Work items waiting in the queue, as far as they may be claimed. */
+  /** Sets the number of work items in the queue that may be claimed. */
   setDemand(demand: number): void {
     if (demand === this.#demand) return;
     this.#demand = demand;
     this.poke();
   }
 
-  /** Whether Pods may be created at all; those that are there stay as they are. */
+  /** Sets whether Pods may be created at all; existing Pods do not change. */
   allowCreation(allowed: boolean): void {
     this.#mayCreate = allowed;
   }
 
-  /** The Environment goes: let every free Pod go. */
+  /** The Environment is being deleted: remove every free Pod. */
   drain(): void {
     this.#draining = true;
     this.poke();
@@ -152,7 +155,7 @@ export class Pool {
     this.#passes.poke();
   }
 
-  /** Resolves when nothing of it is under way any more, after the signal aborted. */
+  /** Resolves when nothing is in flight, after the signal aborted. */
   async ended(): Promise<void> {
     await this.#passes.ended();
     await Promise.all([this.#departing.ended(), this.#nodeEvents.ended()]);
@@ -169,23 +172,21 @@ export class Pool {
     return this.#mayCreate && !this.#draining && this.#bound.wantsOffers(mayCreate);
   }
 
-  /**
-   * An item of this session is in the queue and needs a Pod of its own. False: there is no room for one.
-   */
+  /** Notes an item in the queue whose session needs its own Pod. Returns false if there is no room for one. */
   offered(sessionId: string): boolean {
     this.#bound.offered(sessionId);
     this.poke();
     return !this.#bound.isFullFor(sessionId);
   }
 
-  /** Whether a Pod of this session is being made, or is to be. */
+  /** Whether a Pod of this session is being created or will be. */
   awaits(sessionId: string): boolean {
     return this.#bound.awaits(sessionId);
   }
 
   /**
-   * The free Pod to claim next, the oldest of the newest template, on a node that may go only where there is no other; null
-   * when there is none. Put its claim into the table at once.
+   * The free Pod to claim next: the oldest of the newest template, preferably on a node that stays; null if there is
+   * none. Add its claim to the table at once.
    */
   take(except: ReadonlySet<string>, fits: (pod: Pod) => boolean): Pod | null {
     const best = this.#free.next(except, fits);
@@ -196,12 +197,15 @@ export class Pool {
     return best.pod;
   }
 
-  /** Somebody else has taken this Pod's slot: leave it alone for a while, then see whether it is free again. */
+  /** Another client holds this Pod's slot: leave it alone for a while, then check whether it is free again. */
   leave(name: string): void {
     this.#foreign.set(name, this.#context.clock.monotonic() + FOREIGN_SLOT_MS);
   }
 
-  /** A session of this Pod is settled: its container's end is no failed preparation, however late the cache shows its mark. */
+  /**
+   * Notes that a session of this Pod is settled: its container's end is no failed preparation, however late the cache
+   * shows its mark.
+   */
   settled(name: string): void {
     const { clock, timing } = this.#context;
     this.#settled.set(name, clock.monotonic() + timing.retryMaxMs);
@@ -214,14 +218,14 @@ export class Pool {
     return { parked, preparing: all.length - parked + this.#expected.size };
   }
 
-  /** Pods that exist and are not claimed, ended ones included. */
+  /** Whether no unclaimed Pods are left, including ended ones. */
   get isEmpty(): boolean {
     return this.#expected.size === 0 && this.#departing.isEmpty && this.#free.unclaimed().length === 0;
   }
 
   problem(): CapacityProblem {
     const said = this.#nodeEvents.problem;
-    // What is said of a Pod that waits is newer than what was said of one that went.
+    // A complaint about a waiting Pod is newer than one about a removed Pod.
     const { problem } = this.#backoff;
     if (problem) return problem.is === "preparing" && said ? said : problem;
     const { hash } = this.#context.template();
@@ -247,7 +251,7 @@ export class Pool {
     await this.#inBatches(plan.remove, (removal) => this.#remove(removal.name, removal.reason));
     const { nextMs, unfinished } = this.#departing;
     if (nextMs !== null) this.#passes.wakeAfter(nextMs - this.#context.clock.monotonic());
-    // Room that is not free yet is not given away.
+    // Room that is not free yet must not be used.
     if (unfinished > 0 && plan.remove.length > 0 && plan.create > 0) return this.poke();
     if (!this.#mayCreate) return;
     const { waitMs } = this.#backoff;
@@ -262,7 +266,7 @@ export class Pool {
     await this.#createAll(Array.from({ length: plan.create }), () => this.#creation.create());
   }
 
-  /** Only a refusal says how much room a full quota has by now. */
+  /** Only a refusal shows how much room a full quota has now, so creations run one at a time. */
   async #createAll<T>(items: readonly T[], create: (item: T) => Promise<void>): Promise<void> {
     if (!this.#backoff.isQuotaFull) return this.#inBatches(items, create);
     for (const item of items) {
@@ -271,7 +275,7 @@ export class Pool {
     }
   }
 
-  /** How long creations leave the way to claims, in milliseconds: not at all where the next claims wait for new Pods. */
+  /** How long creations yield to claims, in milliseconds; 0 if the next claims wait for new Pods. */
   #holdMs({ create, wanted }: CapacityPlan): number {
     const parked = create === 0 ? 0 : this.counts().parked;
     if (create === 0 || parked < this.#demand) {
@@ -307,14 +311,16 @@ export class Pool {
     });
   }
 
-  /** Slots whose Pod takes room and is not free: claimed ones until their container is over, and other people's. */
+  /**
+   * Slots whose Pod takes room and is not free: claimed ones until their container ends, and those of other clients.
+   */
   get busy(): number {
     let busy = this.#departing.unfinished + this.#free.strays().length;
     for (const name of this.#foreign.keys()) if (!this.#claims.has(name)) busy += 1;
     for (const claim of this.#claims) {
-      // Without its Pod a claim may last for long: requests about its item may be refused until a person fixes that.
+      // Without its Pod a claim may last long: requests about its item may be refused until a person fixes that.
       if (claim.record.journal.use !== "session" || claim.observed.podGone) continue;
-      // Of sessions that ended and cannot be settled there must not be more and more.
+      // Sessions that ended but can't be settled must not pile up.
       if (claim.observed.end === null || isHeldUp(claim)) busy += 1;
     }
     return busy;
@@ -325,7 +331,7 @@ export class Pool {
     return this.#foreign.has(name) || this.#departing.has(name) || this.#settled.has(name);
   }
 
-  /** Takes note of what the cache shows by now. */
+  /** Updates the records from the cache. */
   #catchUp(): void {
     const { pods, clock } = this.#context;
     const nowMs = clock.monotonic();
@@ -355,7 +361,7 @@ export class Pool {
     if ([...before].some((name) => !this.#live.has(name))) this.#backoff.freed();
   }
 
-  /** Nothing is wanted any more: nobody would ever find out that the fault is mended. */
+  /** Nothing is wanted any more, so no creation would show that the problem was fixed. */
   #forgetProblem(): void {
     if (!this.#backoff.problem) return;
     const waitMs = this.#backoff.forget(this.counts().preparing);
@@ -365,8 +371,8 @@ export class Pool {
   }
 
   /**
-   * Free Pods that are over before they served: failed preparations, and Pods lost with their node or evicted. Strays go,
-   * too: no record says what they run.
+   * Removes free Pods that ended before they served: failed preparations, and Pods lost with their node or evicted. It
+   * also removes strays, since no record says what they run.
    */
   async #clearEnded(): Promise<void> {
     const ended = this.#free.unclaimed().flatMap((pod) => {
@@ -393,10 +399,10 @@ export class Pool {
     if (reason === "SurgeGivenUp")
       this.#surgeBlockedUntilMs = this.#context.kube.now() + SURGE_PATIENCE_MS * SURGE_PAUSES;
     const sessionId = sessionBoundTo(pod);
-    // The others first, before it has its next try: what keeps it may be its own volume.
+    // Let other sessions go first: the cause may be this session's own volume.
     if (sessionId !== null && (reason === "PrepareTimeout" || reason === "Failed")) this.#bound.forget(sessionId);
     if (reason === "PrepareTimeout") {
-      // In the words that were shown while it lasted.
+      // Use the message that was shown during the preparation.
       const said = problem.is === "preparing" && problem.problem && capacityProblemOf(problem.problem);
       this.#failedToPrepare(reason, said || this.#nodeEvents.whyLate(pod));
     }
@@ -404,7 +410,7 @@ export class Pool {
     await this.#departing.remove(pod);
   }
 
-  /** So many at a time, and no more of them once the signal aborted. */
+  /** Runs a limited number at a time, and starts no more once the signal aborted. */
   async #inBatches<T>(items: readonly T[], act: (item: T) => Promise<void>): Promise<void> {
     for (let from = 0; from < items.length && this.#passes.active; ) {
       const isRush = this.#claimPriority.isRush && this.counts().parked >= this.#demand;
@@ -415,12 +421,12 @@ export class Pool {
   }
 }
 
-/** A slot that somebody else has taken is tried again so much later: whoever has it may have let it go. */
+/** When to check again whether another client released a slot. */
 const FOREIGN_SLOT_MS = 60_000;
 
 /**
- * In a rush hundreds of Pods change in a second, and a plan looks at all of them: with up to 250 Pods ten plans a second are
- * enough, with more there are fewer, so that plans cost the same.
+ * In a rush, hundreds of Pods change within a second, and each plan looks at all of them. Up to 250 Pods, ten plans a
+ * second are enough; with more Pods plans are rarer, so that their total cost stays the same.
  */
 function restMs(pods: number): number {
   return Math.min(LONGEST_REST_MS, Math.max(SHORTEST_REST_MS, pods * REST_OF_A_POD_MS));
@@ -430,8 +436,8 @@ const SHORTEST_REST_MS = 100;
 const LONGEST_REST_MS = 500;
 const REST_OF_A_POD_MS = 0.4;
 
-/** Plans by the clock follow one another no closer than this. */
+/** The least time between two timed plans. */
 const MIN_WAKE_MS = 100;
 
-/** So many times the patience of a surge, until the next is tried. */
+/** The pause after an abandoned surge, in multiples of its patience. */
 const SURGE_PAUSES = 5;

@@ -8,27 +8,27 @@ import type { SessionContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
 import { readJournal, renderJournal } from "../protocol/journal.ts";
 
-/** A Pod on its way out, until it is deleted and its slot is free of our lock. */
+/** A Pod being removed, until it is deleted and our lock on its slot is released. */
 interface Removal {
   readonly podUid: string;
-  /** The Secret that holds its slot; null while it may have to be created. */
+  /** The Secret that locks its slot; null while it may have to be created. */
   lock: Secret | null;
   readonly backoff: Backoff;
-  /** Monotonic; not before. Infinity while it is being tried. */
+  /** No try before this (monotonic). Infinity while one is in flight. */
   dueMs: number;
 }
 
 export type RemovalResult =
   | "removed"
-  /** Somebody else has the slot, or the Pod is another one than was to go: it is left alone. */
+  /** Another client holds the slot, or the Pod was replaced by another: it is left alone. */
   | "taken"
-  /** Not yet; it is tried again until it is done. */
+  /** Not removed yet; retried until it succeeds. */
   | "failed";
 
 /**
- * Deletes free Pods. The slot is taken first, by creating the Secret of the Pod's name: a late actor cannot delete a Pod
- * that was just claimed, and nobody can claim a Pod that goes. What was begun is brought to its end, so that no lock is
- * left behind.
+ * Deletes free Pods. It first takes the slot by creating the Secret of the Pod's name: a late actor can't delete a Pod
+ * that was just claimed, and no client can claim a Pod that is being deleted. Each removal is carried to its end, so
+ * that no lock remains.
  */
 export class Removals {
   readonly #context: SessionContext;
@@ -40,7 +40,7 @@ export class Removals {
     this.#onForeignSlot = options.onForeignSlot;
   }
 
-  /** Whether the removal of this Pod was begun and is not done. */
+  /** Whether the removal of this Pod began and is not done. */
   has(name: string): boolean {
     return this.#begun.has(name);
   }
@@ -49,12 +49,12 @@ export class Removals {
     return this.#begun.size;
   }
 
-  /** Names of the Pods whose removal was begun and is not done. */
+  /** Names of the Pods whose removal began and is not done. */
   names(): IterableIterator<string> {
     return this.#begun.keys();
   }
 
-  /** When (monotonic) the next removal that failed is due; null when there is none. */
+  /** When (monotonic) to retry the next failed removal; null: none failed. */
   get nextMs(): number | null {
     const next = Math.min(...[...this.#begun.values()].map(({ dueMs }) => dueMs));
     return Number.isFinite(next) ? next : null;
@@ -65,12 +65,12 @@ export class Removals {
     return this.#attempt(name, this.#begin(name, pod.metadata.uid ?? "", null));
   }
 
-  /** Takes up a removal that an earlier process began. */
+  /** Adopts a removal that an earlier process began. */
   adopt(lock: Secret, podUid: string): void {
     this.#begin(lock.metadata.name ?? "", podUid, lock);
   }
 
-  /** Tries again what failed and is due; by name. */
+  /** Retries the failed removals that are due; by name. */
   retryDue(): [name: string, result: Promise<RemovalResult>][] {
     const nowMs = this.#context.clock.monotonic();
     const due = [...this.#begun].filter(([, { dueMs }]) => dueMs <= nowMs);
@@ -90,7 +90,7 @@ export class Removals {
     try {
       removal.lock ??= await this.#takeSlot(name, removal.podUid);
       const isGone = removal.lock !== null && (await this.#finish(name, removal.lock, removal.podUid));
-      // What took the slot may be a removal itself, which was taken up meanwhile.
+      // The slot may be held by another removal, which was adopted meanwhile.
       if (this.#begun.get(name) === removal) this.#begun.delete(name);
       this.#context.failing.succeeded("delete-pod");
       return isGone ? "removed" : "taken";
@@ -102,7 +102,7 @@ export class Removals {
     }
   }
 
-  /** Null: somebody else has it. */
+  /** Null: another client holds it. */
   async #takeSlot(name: string, podUid: string): Promise<Secret | null> {
     const { kube, points, namespace, name: environment, uid: environmentUid } = this.#context;
     const journal = { use: "removal", environmentUid, podUid, ...NO_ITEM } as const;
@@ -114,15 +114,15 @@ export class Removals {
     }
     const secret = await points.run("removal.read-lock", { pod: name }, () => kube.get(SECRETS, { namespace, name }));
     const found = readJournal(secret);
-    // A creation of ours whose answer was lost, or a removal that another process began.
+    // Our own creation, whose answer was lost, or a removal that another process began.
     if (found?.use === "removal" && found.podUid === podUid) return secret;
     this.#onForeignSlot(secret);
     return null;
   }
 
   /**
-   * The second half: the Pod goes, then its lock. A Pod that was marked since (assigned, finished) is not a free one: it
-   * stays, and the answer is false.
+   * Deletes the Pod, then its lock. A Pod that was marked meanwhile (assigned, finished) is not free: it stays, and the
+   * result is false.
    */
   async #finish(name: string, lock: Secret, podUid: string): Promise<boolean> {
     const { kube, points, namespace, pods } = this.#context;
@@ -137,7 +137,8 @@ export class Removals {
       );
     } catch (error) {
       if (isNotFound(error)) return against === null;
-      // Another one of that name has the slot by now. But a server may say so of a mere race, and then the lock stands.
+      // A conflict usually means that another Secret holds the slot. But a server may also report a mere race, in which
+      // case the lock still exists.
       if (!isConflict(error)) throw error;
       const found = await orNull(points.run("removal.read-lock", { pod: name }, () => kube.get(SECRETS, ref)));
       if (found?.metadata.uid === uid) throw error;
@@ -146,7 +147,7 @@ export class Removals {
   }
 }
 
-/** A removal is about no work item. */
+/** A removal concerns no work item. */
 const NO_ITEM = {
   lease: "Worker",
   api: "",
@@ -158,8 +159,8 @@ const NO_ITEM = {
 } as const;
 
 /**
- * Of a Pod that waits for a key nothing runs, so it needs no grace (0.4-1.1 s). What does run, be it the init container that
- * parks it, gets the grace that it takes.
+ * A Pod that waits for a key runs nothing, so it needs no grace period (0.4-1.1 s). If anything runs, including the
+ * gate, the Pod gets its full grace period.
  */
 function graceOf({ spec, status }: Pod): number | undefined {
   const alone =

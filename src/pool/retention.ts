@@ -13,24 +13,24 @@ import { isStepFailure } from "../protocol/failing-steps.ts";
 import { CLAIM_SECRET_TYPE } from "../protocol/journal.ts";
 import type { Outcome } from "../protocol/outcome.ts";
 
-/** Deletions under way at the same time. */
+/** Deletions in flight at the same time. */
 const CONCURRENCY = 16;
 
-/** Longer than a burst of a hundred claims takes: in a rush without end, Pods are kept that much longer. */
+/** Longer than a burst of a hundred claims takes: in an endless rush, Pods are kept that much longer. */
 const LONGEST_HOLD_MS = 5_000;
 
-/** In a rush hundreds of Pods change in a second, and a pass looks at all of them. */
+/** In a rush, hundreds of Pods change within a second, and a pass looks at all of them. */
 const REST_MS = 250;
 
-/** Passes by the clock follow one another no closer than this. */
+/** The least time between two timed passes. */
 const MIN_WAKE_MS = 1_000;
 
-/** By then the watch has shown what a deletion was refused for. */
+/** By then the watch has shown the change that caused a deletion to be refused. */
 const OUTRUN_MS = 1_000;
 
 /**
- * Deletes finished Pods when they were kept long enough for their logs, those that are not kept at all, and Pods that a
- * settled claim left behind: marked as assigned, with no Secret and so with no item.
+ * Deletes finished Pods whose logs were kept long enough, those not kept at all, and Pods that a settled claim left
+ * behind: marked as assigned, with no Secret and so without an item.
  */
 export class Retention {
   readonly #context: SessionContext;
@@ -38,16 +38,18 @@ export class Retention {
   readonly #claimPriority: ClaimPriority;
   readonly #passes: Passes;
   #draining = false;
-  /** UIDs of Pods whose claims were settled here, by name: not marked as finished, since they go at once. */
+  /**
+   * UIDs of Pods whose claims were settled here, by name: they are deleted at once instead of being marked as finished.
+   */
   readonly #released = new Map<string, string | undefined>();
   /**
-   * Pods that were marked, until the cache shows it or so long (monotonic): they look left behind until then. A mark that met
-   * a conflict, or that an older request changed back, never shows.
+   * Pods marked as finished, until the cache shows the mark or until this time (monotonic): until then they look left
+   * behind. A mark that met a conflict, or that an older request reverted, never shows.
    */
   readonly #marked = new Map<string, number>();
   /**
-   * Pods whose deletion was tried, and when (monotonic) to look at one again that still stands: the cache may be behind,
-   * a deletion may have failed or have been refused, and one that stays must not keep the others.
+   * Pods whose deletion was tried, and when (monotonic) to check one again that still exists: the cache may lag, or the
+   * deletion may have failed or been refused. One that stays must not block the others.
    */
   readonly #tried = new Map<string, number>();
 
@@ -56,7 +58,7 @@ export class Retention {
   constructor(options: {
     context: SessionContext;
     claims: ClaimTable;
-    /** A Pod that seemed to be left behind has a Secret that no claim here knows. */
+    /** Called when a Pod that seemed left behind has a Secret that no claim here knows. */
     onForeignSlot: (secret: Secret) => void;
   }) {
     this.#context = options.context;
@@ -74,12 +76,14 @@ export class Retention {
     });
   }
 
-  /** Begins once all claims of an earlier process are in the table: before that, every assigned Pod looks left behind. */
+  /**
+   * Starts once the table holds all claims of an earlier process: before that, every assigned Pod looks left behind.
+   */
   start(signal: AbortSignal): void {
     this.#passes.start(signal);
   }
 
-  /** The Environment goes, and its Pods with it: nothing is kept any longer. */
+  /** The Environment and its Pods are being deleted: keep no Pods. */
   drain(): void {
     this.#draining = true;
     this.poke();
@@ -89,37 +93,37 @@ export class Retention {
     this.#passes.poke();
   }
 
-  /** Whether the Pod of a session that ended like this is kept for its logs. One that is has to be marked as finished. */
+  /** Whether the Pod of a session with this outcome is kept for its logs. A kept Pod must be marked as finished. */
   isKept({ failed }: Pick<Outcome, "failed">): boolean {
     const { finishedMs, failedMs, limit } = this.#keep;
     return limit > 0 && (failed ? failedMs : finishedMs) > 0;
   }
 
-  /** A Pod that is not kept, and whose claim is settled: it has no record that anybody would have to look for. */
+  /** Notes a Pod that is not kept and whose claim is settled: it has no record to look for. */
   release({ metadata: { name = "", uid } }: Pod): void {
     this.#released.set(name, uid);
     this.poke();
   }
 
-  /** A Pod that was marked as finished. */
+  /** Notes a Pod that was marked as finished. */
   marked({ metadata: { name = "" } }: Pod): void {
     const { clock, timing } = this.#context;
     this.#marked.set(name, clock.monotonic() + timing.retryMaxMs);
     this.#passes.wakeAfter(timing.retryMaxMs);
   }
 
-  /** Resolves when nothing of it is under way any more, after the signal aborted. */
+  /** Resolves when nothing is in flight, after the signal aborted. */
   ended(): Promise<void> {
     return this.#passes.ended();
   }
 
-  /** Finished Pods that are still there. */
+  /** The number of finished Pods that are not being deleted. */
   get finished(): number {
     return this.#context.pods.list().filter((pod) => readFinished(pod) !== null && !pod.metadata.deletionTimestamp)
       .length;
   }
 
-  /** No finished Pod is left that is not on its way. */
+  /** Whether every finished Pod is being deleted or gone. */
   get isEmpty(): boolean {
     const { pods } = this.#context;
     return this.finished === 0 && ![...this.#released].some(([name, uid]) => isThere(pods.get(name), uid));
@@ -150,7 +154,7 @@ export class Retention {
     const leftBehind = present.filter((pod) => this.#isLeftBehind(pod));
     const gone = [...expired.map(({ pod }) => pod), ...leftBehind];
     if (gone.length === 0) this.#claimPriority.nothingWaits();
-    // Nothing pokes when a claim gets on: a look a second finds out.
+    // A claim's progress does not poke this loop, so check once a second.
     const waits = gone.length > 0 && !this.#draining && this.#claimPriority.holdMs(LONGEST_HOLD_MS) > 0;
     if (waits) return this.#passes.wakeAfter(MIN_WAKE_MS);
     for (let from = 0; from < gone.length && this.#passes.active; from += CONCURRENCY) {
@@ -173,7 +177,7 @@ export class Retention {
     if (this.#claims.has(name)) return;
     let againMs = timing.retryMaxMs;
     const phase = pod.metadata.labels?.[LABEL_PHASE];
-    // The cache may be behind a Pod that was just marked as finished.
+    // The cache may lag behind a Pod that was just marked as finished.
     const isOther = (live: Pod) =>
       live.metadata.uid !== pod.metadata.uid || live.metadata.labels?.[LABEL_PHASE] !== phase;
     try {
@@ -182,7 +186,7 @@ export class Retention {
         this.#context.failing.succeeded("delete-pod");
         return;
       }
-      // Most often kubelet's last word on its containers: the watch brings it in a moment, and nobody waits for this Pod.
+      // The usual cause is the kubelet's final status: the watch shows it in a moment, and nothing waits for this Pod.
       if (!mayHaveRecord && !this.#tried.has(name)) {
         againMs = OUTRUN_MS;
         return;
@@ -203,7 +207,7 @@ export class Retention {
     }
   }
 
-  /** The record of a claim, read live: that none is known here does not say that there is none. */
+  /** The record of a claim, read live: the claim table may not know about it. */
   async #record(name: string): Promise<Secret | null> {
     const { kube, points, namespace } = this.#context;
     const read = () => kube.get(SECRETS, { namespace, name });
@@ -212,7 +216,7 @@ export class Retention {
   }
 }
 
-/** A Pod of this UID that nobody has deleted yet. */
+/** Whether this is the Pod with this UID and it is not being deleted. */
 function isThere(pod: Pod | undefined, uid: string | undefined): boolean {
   return pod !== undefined && pod.metadata.uid === uid && !pod.metadata.deletionTimestamp;
 }

@@ -25,22 +25,22 @@ import {
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { SessionContext } from "../protocol/context.ts";
 
-/** Passes by the clock follow one another no closer than this. */
+/** The least time between two timed passes. */
 const MIN_WAKE_MS = 1_000;
 
-/** Pods change many a second, and a pass looks at all of them. */
+/** Pods change many times a second, and a pass looks at all of them. */
 const REST_MS = 200;
 
-/** From a volume that was not as it was known to the next list. */
+/** Time until the next list after a volume differed from what was known. */
 const LIST_SOON_MS = 5_000;
 
 /** Volumes written at the same time. */
 const CONCURRENCY = 8;
 
-/** Tries in a row to write to a volume that somebody else writes to at the same time. */
+/** Consecutive tries to write to a volume that another client writes to at the same time. */
 const TRIES = 3;
 
-/** What keeps a session's volume from being had, with the mend. */
+/** Why a session's volume is unavailable, and how to fix it. */
 export class WorkspaceError extends Error {
   constructor(message: string, cause?: unknown) {
     super(message, { cause });
@@ -49,12 +49,13 @@ export class WorkspaceError extends Error {
 }
 
 /**
- * The volumes of an Environment with `workspace: PerSession`: made, or found again, before a session's Pod is; marked with the
- * time once no Pod uses them; deleted when that was `retainSeconds` ago. They belong to the Environment and go with it. The
- * marks are all the memory there is, so that a restart forgets nothing.
+ * The volumes of an Environment with `workspace: PerSession`. A volume is created, or found again, before its session's
+ * Pod is created. It is marked with the time when no Pod uses it any more, and deleted `retainSeconds` later. The
+ * Environment owns its volumes, and they are deleted with it. The marks are the only memory, so a restart loses
+ * nothing.
  *
- * A volume that is about to be used bears no mark, and each write names the resourceVersion that was read: of a deletion and
- * of a use that meet, one is refused.
+ * A volume about to be used has no mark, and each write names the resourceVersion that was read: if a deletion and a
+ * use race, one of them is refused.
  */
 export class Workspaces {
   readonly #context: SessionContext;
@@ -65,16 +66,16 @@ export class Workspaces {
   readonly #known = new Map<string, Volume>();
   /** When (monotonic) they were last listed. */
   #listedMs = Number.NEGATIVE_INFINITY;
-  /** Between passes that fail, whatever changes meanwhile: Pods of a busy Environment change many a second. */
+  /** Between failed passes, even if something changes: Pods of a busy Environment change many times a second. */
   readonly #backoff: Backoff;
-  /** No pass before (monotonic): the last one failed. */
+  /** No pass before this (monotonic): the last one failed. */
   #heldUntilMs = Number.NEGATIVE_INFINITY;
   #told = "";
 
   constructor(options: {
     context: SessionContext;
     claims: ClaimTable;
-    /** Whether a Pod of this session is being made, or is to be. */
+    /** Whether a Pod of this session is being created or will be. */
     awaited: (sessionId: string) => boolean;
     onChange: () => void;
   }) {
@@ -94,7 +95,7 @@ export class Workspaces {
     });
   }
 
-  /** Begins once all claims of an earlier process are in the table: before that, every volume looks unused. */
+  /** Starts once the table holds all claims of an earlier process: before that, every volume looks unused. */
   start(signal: AbortSignal): void {
     this.#passes.start(signal);
   }
@@ -104,20 +105,20 @@ export class Workspaces {
     if (this.#isWanted) this.#passes.poke();
   }
 
-  /** Resolves when nothing of it is under way any more, after the signal aborted. */
+  /** Resolves when nothing is in flight, after the signal aborted. */
   ended(): Promise<void> {
     return this.#passes.ended();
   }
 
-  /** How many there are; null: not known, or no matter of this Environment. */
+  /** The number of volumes; null: not known, or this Environment uses none. */
   get volumes(): number | null {
     if (!this.#isWanted || this.#listedMs === Number.NEGATIVE_INFINITY) return null;
     return this.#known.size;
   }
 
   /**
-   * The volume of a session, made where there is none, and marked as in use: to be called before its Pod is made.
-   * @throws WorkspaceError where it cannot be had, KubeApiError
+   * Returns a session's volume, created if needed and marked as in use. Call it before creating the session's Pod.
+   * @throws WorkspaceError if the volume is unavailable, KubeApiError
    */
   async take(sessionId: string): Promise<OwnVolume> {
     const name = volumeName(this.#context, sessionId);
@@ -136,7 +137,7 @@ export class Workspaces {
     return orNull(points.run("workspace.read", {}, () => kube.get(PERSISTENT_VOLUME_CLAIMS, { namespace, name })));
   }
 
-  /** Null: somebody else was quicker. */
+  /** Null: another client created it first. */
   async #create(sessionId: string): Promise<Volume | null> {
     const { kube, points, metrics, labels, logger } = this.#context;
     const template = this.#context.environment().spec.sessions?.workspace.claimTemplate;
@@ -156,7 +157,7 @@ export class Workspaces {
   /** Null: it changed meanwhile. */
   async #use(found: PersistentVolumeClaim, sessionId: string): Promise<Volume | null> {
     const volume = this.#ours(found);
-    // Two ids of one hash would be two sessions with one volume.
+    // Two session ids with the same hash would share one volume.
     if (volume.sessionId !== sessionId) throw foreign(volume.name);
     if (volume.going) {
       throw new WorkspaceError(`the volume ${volume.name} is being deleted: the session waits until it is gone`);
@@ -171,7 +172,7 @@ export class Workspaces {
     return volume;
   }
 
-  /** Since when it is used no more; null: it is. Resolves with null where it changed meanwhile. */
+  /** Writes since when the volume is unused; null: in use. Returns null if the volume changed meanwhile. */
   async #mark(volume: Volume, lastUsed: string | null): Promise<Volume | null> {
     const { kube, points, namespace } = this.#context;
     const { name, uid, resourceVersion } = volume;
@@ -188,7 +189,7 @@ export class Workspaces {
     }
   }
 
-  /** Also where the spec wants none any more, until those of before have gone. */
+  /** Also true after the spec turned volumes off, until the existing ones are deleted. */
   get #isWanted(): boolean {
     const environment = this.#context.environment();
     return isPerSession(environment) || (environment.status?.workspaces?.volumes ?? 0) > 0;
@@ -209,7 +210,7 @@ export class Workspaces {
     await this.#inBatches(plan.take, (volume) => this.#remark(volume, null));
     await this.#inBatches(plan.leave, (volume) => this.#remark(volume, at));
     await this.#inBatches(plan.expire, async (volume) => {
-      // The answers before took their time.
+      // The answers to the earlier requests took time.
       if (!inUse(volume.sessionId) && !this.#isNamed(volume.sessionId)) await this.#expire(volume);
     });
     this.#told = "";
@@ -219,7 +220,7 @@ export class Workspaces {
     if (plan.leave.length > 0) this.#passes.poke();
   }
 
-  /** Sessions whose volume a Pod uses, as the cache shows it: it shows a Pod's end after it, never before. */
+  /** Sessions whose volume a Pod uses, according to the cache: it shows a Pod's end late, never early. */
   #inUse(): Set<string> {
     const used = new Set<string>();
     for (const pod of this.#context.pods.list()) {
@@ -230,8 +231,8 @@ export class Workspaces {
   }
 
   /**
-   * Whether a Pod names it, also one that is over and kept for its logs: until that is gone Kubernetes would hold a deleted
-   * volume (`kubernetes.io/pvc-protection`), and its session's next item with it.
+   * Whether a Pod names the volume, including an ended one kept for its logs. Until such a Pod is gone, Kubernetes
+   * would keep a deleted volume (`kubernetes.io/pvc-protection`) and so delay the session's next item.
    */
   #isNamed(sessionId: string): boolean {
     return this.#context.pods.list().some((pod) => sessionBoundTo(pod) === sessionId);
@@ -254,8 +255,8 @@ export class Workspaces {
   }
 
   /**
-   * Marks a volume as it is now, where somebody else wrote to it since it was read: whoever binds it does so once, after it
-   * was made.
+   * Marks a volume in its current version if another client wrote to it meanwhile: the volume binder writes once, after
+   * creation.
    */
   async #remark(volume: Volume, lastUsed: string | null): Promise<void> {
     let at = volume;
@@ -269,7 +270,7 @@ export class Workspaces {
       const now = found && readVolume(found, this.#context);
       if (!now) break;
       this.#known.set(volume.name, now);
-      // Of what is another by now the next pass makes out what to do.
+      // If the volume changed otherwise, the next pass decides what to do.
       if (now.uid !== at.uid || now.going || now.lastUsedMs !== at.lastUsedMs) return this.#passes.poke();
       at = now;
       if (tries === TRIES - 1) throw changing(volume.name);
@@ -294,7 +295,7 @@ export class Workspaces {
     this.#forget(volume);
   }
 
-  /** What became of it shows the next list, which comes soon. */
+  /** The next list, which comes soon, shows what became of the volume. */
   #forget({ name }: Volume): void {
     const { clock, timing } = this.#context;
     this.#known.delete(name);
@@ -313,7 +314,7 @@ export class Workspaces {
     const delayMs = Math.max(this.#backoff.next(), asked);
     this.#heldUntilMs = this.#context.clock.monotonic() + delayMs;
     this.#passes.wakeAfter(delayMs);
-    // Who may not act any more has nothing to say of it.
+    // An operator that lost leadership reports nothing.
     if (error instanceof LeadershipLostError) return;
     const words = errorText(error);
     this.#context.logger.warn({ error: words }, "volumes of sessions could not be kept");
@@ -324,7 +325,7 @@ export class Workspaces {
   }
 }
 
-/** The mend of a right that is missing. */
+/** The fix for a missing permission. */
 export const NO_PERMISSION =
   "give the operator permission for PersistentVolumeClaims with the chart's rbac.workspaces=true";
 

@@ -5,19 +5,20 @@ import { errorText } from "../core/errors.ts";
 import type { Timing } from "../core/timing.ts";
 import { askedPauseMs, isRefusal, retryDelayMs, WorkApiError, type WorkErrorKind } from "../work/errors.ts";
 
-/** A reason of the conditions Authenticated and QueueReachable, with its message. */
+/** Reason and message of the conditions Authenticated and QueueReachable. */
 export interface Verdict {
   readonly reason: ConditionReason;
   readonly message: string;
 }
 
-/** The calls whose answers are judged, in the order in which a person would ask: without polls nothing is served. */
+/** The judged calls, most important first: without polls, Berth serves nothing. */
 const JUDGED = ["poll", "stats", "list", "ack", "heartbeat", "stop"] as const;
 export type JudgedCall = (typeof JUDGED)[number];
 
 /**
- * Sends a request to the Work API at `api` and judges its outcome. Returns what the request does, and throws what it throws.
- * @param workId the item that it is about
+ * Sends a request to the Work API at `api` and judges its outcome. Returns what the request returns and throws what it
+ * throws.
+ * @param workId the item that the request is about
  */
 export type Judged = <T>(
   call: JudgedCall,
@@ -25,24 +26,26 @@ export type Judged = <T>(
   request: () => Promise<T>,
 ) => Promise<T>;
 
-/** Calls about one item: a 403 may be about that item alone, so the key is blamed only when another item meets it, too. */
+/**
+ * Calls about one item. A 403 may concern that item alone, so the key is blamed only after a second item gets one too.
+ */
 const OF_ITEMS: ReadonlySet<Told> = new Set(["ack", "heartbeat", "stop"]);
 
-/** Sessions that run need these: a key that may not do them is reported, and polls go on. */
+/** Calls that running sessions need. A key that may not make them is reported, but polls continue. */
 const OF_RUNNING: ReadonlySet<Told> = new Set(["heartbeat", "stop"]);
 
-/** Calls about the queue as a whole: what one may do, so may the other. */
+/** Calls about the whole queue: a permission for one implies permission for the other. */
 const OF_QUEUE: readonly JudgedCall[] = ["poll", "stats"];
 
-/** An item that cannot be served or understood: the calls that show it are answered. */
+/** An item that can't be served or parsed, although the calls that return it succeed. */
 const ITEM = "item";
 const TOLD = [...JUDGED, ITEM] as const;
 type Told = (typeof TOLD)[number];
 
-/** So many failures in a row make the queue unreachable: one lost request is no news to a person. */
+/** Consecutive failures before the queue counts as unreachable. One lost request is not worth a condition. */
 const FAILURES_TO_SHOW = 2;
 
-/** A call that has not been repeated so long after it was due is not made any more, and its failure says nothing now. */
+/** A call not repeated this long after it was due has been abandoned, so its last failure no longer counts. */
 const OVERDUE_MS = 60_000;
 
 const REASON_OF: Partial<Record<WorkErrorKind, ConditionReason>> = {
@@ -54,50 +57,58 @@ const REASON_OF: Partial<Record<WorkErrorKind, ConditionReason>> = {
   "inner-address": "OriginNotAllowed",
 };
 
-/** The reason of a condition that an error of the Work API stands for. */
+/** The condition reason for an error kind of the Work API. */
 export function reasonOfKind(kind: WorkErrorKind): ConditionReason {
   return kind === "auth" ? "KeyRejected" : (REASON_OF[kind] ?? "Unreachable");
 }
 
-/** What one answer is enough for: no network fails in this way. */
+/** Reasons that one answer proves: a network failure can't cause them. */
 const FINAL: ReadonlySet<ConditionReason> = new Set<ConditionReason>(["EnvironmentNotFound", "OriginNotAllowed"]);
 
-/** The client says what happened; of these, a condition says the mend, too. */
+/** Fixes that the condition adds to the client's message. */
 const MEND_OF: Partial<Record<WorkErrorKind, string>> = {
   "rate-limited": "; give all Environments of one organization the same spec.api.budgetGroup",
 };
 
-/** One request under way. What comes of it is held against the key that it was sent with. */
+/** One request in flight. Its outcome counts only for the key that it was sent with. */
 export interface Attempt {
-  /** It was answered as it should be. */
+  /** The request succeeded. */
   answered(): void;
-  /** It failed. Returns how long to wait before the next of its kind, in milliseconds. Without a backoff the caller has its own. */
+  /**
+   * The request failed. Returns the wait before the next call of this kind, in milliseconds. Callers that pass no
+   * backoff use their own.
+   */
   failed(error: unknown, backoff?: Backoff): number;
 }
 
-/** A call that fails, since its last answer. */
+/** A call that has failed since its last success. */
 interface Failing {
   failures: number;
   verdict: Verdict;
-  /** The last text, while it is another than the one shown. */
+  /** The latest message, while it differs from the one shown. */
   other: string;
-  /** When the call is due again. */
+  /** When the call is due again (monotonic). */
   dueMs: number;
-  /** Requests that had begun when it failed: of those, more that fail are the same failure. */
+  /**
+   * The number of requests begun when the call last failed. Failures of requests begun earlier count as the same
+   * failure.
+   */
   begun: number;
 }
 
 /**
- * What the answers of the Work API say about the key and about the queue. Each call is judged for itself: statistics
- * that come are no comfort while every poll fails. A rejected key stops polling until its Secret changes, and is tried
- * once in a long while; everything else is tried again with backoff.
+ * What the answers of the Work API say about the key and the queue. Each call is judged separately: statistics that
+ * arrive don't make up for failing polls. A rejected key stops polling until its Secret changes, with a rare retry in
+ * between. Every other failure is retried with backoff.
  */
 export class ApiHealth {
   #key: Verdict = { reason: "KeyUnchecked", message: "the key was not used yet" };
   #rejected = false;
-  /** When (monotonic). */
+  /** When the key was last rejected (monotonic). */
   #rejectedMs = 0;
-  /** Requests are numbered as they begin: so many have, and of this one the key was rejected last. */
+  /**
+   * Requests are numbered in the order they begin: the last one begun, and the last one that found the key rejected.
+   */
   #begun = 0;
   #rejectedOf = 0;
   #keys = 0;
@@ -108,7 +119,10 @@ export class ApiHealth {
   readonly #random: Random;
   readonly #clock: Clock;
   readonly #timing: Pick<Timing, "notFoundPauseMs" | "rejectedKeyRetryMs" | "retryMaxMs">;
-  /** Calls that refused the key: for how many items in a row, the last of them, and when they are due again (monotonic). */
+  /**
+   * Calls that refused the key: the number of different items in a row, the last item, and when the call is due again
+   * (monotonic).
+   */
   readonly #refusals = new Map<JudgedCall, { times: number; workId: string | undefined; dueMs: number }>();
 
   constructor(options: {
@@ -144,9 +158,8 @@ export class ApiHealth {
   }
 
   /**
-   * Lets a rejected key be used once more when it was rejected long enough ago: a platform that refused good keys for a
-   * while is not waited for by a person. What was said of the key stands until an answer says otherwise. Returns whether
-   * its time had come.
+   * Allows one more try of a key rejected long enough ago, so that no person has to act after the platform wrongly
+   * refused good keys. The verdict does not change until the next answer. Returns whether the retry was due.
    */
   retryKey(): boolean {
     const due = this.#rejected && this.#clock.monotonic() >= this.#rejectedMs + this.#timing.rejectedKeyRetryMs;
@@ -157,7 +170,7 @@ export class ApiHealth {
     return true;
   }
 
-  /** A request of this kind is about to be sent. */
+  /** Registers a request of this kind that is about to be sent. */
   attempt(call: JudgedCall, workId?: string): Attempt {
     const key = this.#keys;
     this.#begun += 1;
@@ -168,7 +181,7 @@ export class ApiHealth {
     };
   }
 
-  /** Sends a request for a claim and judges it. What the API refuses of one item says that the API answers. */
+  /** Sends a request for a claim and judges it. A refusal that concerns one item still shows that the API answers. */
   async judge<T>(call: JudgedCall, workId: string | undefined, request: () => Promise<T>): Promise<T> {
     const attempt = this.attempt(call, workId);
     try {
@@ -183,14 +196,14 @@ export class ApiHealth {
     }
   }
 
-  /** An item is not as it should be. It is told as long as it is seen again, and for a minute more. */
+  /** Reports a malformed item. The verdict lasts until a minute after the item was last seen. */
   unreadable(error: WorkApiError): void {
     const verdict = { reason: reasonOfKind(error.kind), message: error.message };
     this.#count(ITEM, verdict, this.#clock.monotonic(), Number.POSITIVE_INFINITY);
     this.#tell();
   }
 
-  /** Another key than the one that was rejected, or one that somebody wants to see tried again. */
+  /** The key changed, or someone asked to retry the rejected one. */
   keyChanged(): void {
     this.#keys += 1;
     this.#refusals.clear();
@@ -203,14 +216,14 @@ export class ApiHealth {
     this.#failing.delete(call);
     for (const each of OF_QUEUE.includes(call) ? OF_QUEUE : [call]) this.#refusals.delete(each);
     const nowMs = this.#clock.monotonic();
-    // Nothing is asked for a claim while the key is taken for rejected.
+    // Claims send no requests while the key counts as rejected, so overdue refusals must survive that time.
     for (const calls of this.#rejected ? [this.#failing] : [this.#failing, this.#refusals]) {
       for (const [other, { dueMs }] of calls) if (nowMs > dueMs + OVERDUE_MS) calls.delete(other as JudgedCall);
     }
     this.#reached = true;
-    // A long poll that began while the key was still good says nothing of it once a later call was refused.
+    // A long poll that began before a later call was refused says nothing about the key.
     if (key === this.#keys && at > this.#rejectedOf) {
-      // A call that works with the key says nothing of one that is refused with it.
+      // A call that works with the key proves nothing while another call is refused with it.
       if (!this.#isRefused) {
         this.#rejected = false;
         this.#key = { reason: "KeyAccepted", message: "the Work API accepts the key" };
@@ -230,7 +243,7 @@ export class ApiHealth {
     const kind = error instanceof WorkApiError ? error.kind : "network";
     const message = `${withoutItem(errorText(error))}${MEND_OF[kind] ?? ""}`;
     if (kind === "auth") {
-      // The verdict on a key that was replaced while its request was under way is none on the new one.
+      // The key was replaced while this request was in flight, so the verdict does not apply to the new one.
       if (key !== this.#keys) return waitMs;
       const before = this.#refusals.get(call);
       const isSameItem = before !== undefined && OF_ITEMS.has(call) && before.workId === workId;
@@ -240,7 +253,7 @@ export class ApiHealth {
       if (!OF_RUNNING.has(call)) this.#rejected = true;
       this.#rejectedMs = this.#clock.monotonic();
       this.#rejectedOf = at;
-      // Another call says the same in other words: that is no news.
+      // Keep the first message: another call reports the same rejection in other words.
       if (this.#key.reason !== "KeyRejected") this.#key = { reason: "KeyRejected", message };
       this.#failing.delete(call);
       this.#tell();
@@ -268,7 +281,8 @@ export class ApiHealth {
     before.failures += more;
     before.dueMs = dueMs;
     before.begun = begun;
-    // A network that fails in two ways in turn must not change the message, and with it the status, at every try.
+    // A network that alternates between two failures must not change the message, and with it the status, at each
+    // retry.
     if (verdict.message !== before.verdict.message && verdict.message === before.other) before.verdict = verdict;
     before.other = verdict.message;
   }
@@ -285,7 +299,7 @@ export class ApiHealth {
   }
 }
 
-/** Another item at each try must not change what is said, and with it the status. */
+/** Removes the item's id. A different item at each retry must not change the message, and with it the status. */
 export function withoutItem(message: string): string {
   return message.replace(/^(Work API \w+) of \S+: /, "$1: ");
 }

@@ -1,83 +1,91 @@
 import { type Clock, SECOND_MS, type Timer } from "../core/clock.ts";
 import type { Metrics } from "../observe/metrics.ts";
 
-/** A session began to run, says somebody who may be wrong, late, or silent. It names no environment. */
+/** A claim by a webhook that a session started to run. It may be wrong or late, and it names no Environment. */
 export interface Hint {
   readonly sessionId: string;
   readonly workspaceId: string | null;
 }
 
-/** What is asked of an Environment. */
+/** What the hints need from an Environment. */
 export interface HintedEnvironment {
   readonly labels: { readonly namespace: string; readonly environment: string };
   /** `spec.api.workspaceId`. */
   readonly workspaceId: () => string | undefined;
-  /** Whether a Pod here runs this session: then its worker hears of everything by itself. */
+  /** Whether a Pod of this Environment runs the session; its worker then learns everything directly. */
   readonly runs: (sessionId: string) => boolean;
-  /** Looks at the queue, now and once. */
+  /** Polls or reads the queue once, now. */
   readonly look: () => void;
 }
 
-/** An Environment's part in the hints; told what its loops find. */
+/** An Environment's view of the hints, which also receives what its loops find. */
 export interface HintedQueue {
-  /** Whether hints tell of its work, so that it may look at its queue rarely. */
+  /** Whether hints announce this Environment's work reliably, so that it may poll rarely. */
   readonly isTrusted: boolean;
-  /** It looks at its queue. */
+  /** Notes that the Environment reads its queue now. */
   looks(): void;
-  /** Statistics show that there is work, or none. */
+  /** Notes whether statistics show work. */
   sees(work: boolean): void;
-  /** It found an item. */
+  /** Notes an item that was found. */
   found(item: { readonly workId: string; readonly sessionId: string }): void;
-  /** A claim of this session is over: what was said of it meanwhile may have been about its next item. */
+  /**
+   * Notes that a claim of this session ended. A hint that arrived during the claim may concern the session's next item.
+   */
   over(sessionId: string): void;
-  /** It is served no longer. */
+  /** Notes that the Environment is no longer served. */
   leave(): void;
 }
 
 /**
- * So long before work is noticed, or after its item is found, the hint of it may come. What comes sooner than the item is in
- * the queue, or later, is of no use.
+ * How long before work is noticed, or after its item is found, a hint still counts for it. Hints outside this window
+ * are useless.
  */
 export const FRESH_MS = 30_000;
 /**
- * Items in a row that came with their hints before an Environment looks rarely: of a sender that reaches this process every
- * other time only, few are taken for reliable.
+ * Consecutive hinted items before an Environment polls rarely. The value is high enough that a sender that reaches this
+ * process only every other time rarely counts as reliable.
  */
 export const PROVEN_AFTER = 3;
-/** Without any delivery for so long the endpoint is taken for switched off. The platform does that by itself after failures. */
+/**
+ * After this long without a delivery, the endpoint counts as disabled. The platform disables endpoints automatically
+ * after failures.
+ */
 export const ALIVE_MS = 24 * 60 * 60_000;
 /**
- * A hint may be earlier than its item: who looked sooner than that after one, and found nothing, looks once more then. Longer
- * after it an item would hardly start at once.
+ * A hint may arrive before its item. An Environment that looked within this time of the hint and found nothing looks
+ * once more. Later, an item would be unlikely to start at once.
  */
 export const EARLY_MS = 5_000;
-/** A session that no Environment here had an item of, then either, is somebody else's; so long it is not looked for again. */
+/**
+ * A session that no Environment here had an item for belongs to another client. The process does not search for it
+ * again for this long.
+ */
 const ELSEWHERE_MS = 10 * 60_000;
 /**
- * Looks a second for sessions that nobody knows yet, and so many at once: as many as all idle Environments make together
- * where there are no hints (docs/request-budget.md). A flood of hints cannot cost more.
+ * Looks a second for unknown sessions, and the size of a burst. All idle Environments together make as many without
+ * hints (docs/request-budget.md), so a flood of hints can't cost more.
  */
 export const LOOKS_PER_SECOND = 10;
-/** Sessions that are remembered, some 300 bytes each. One that is forgotten is looked for everywhere once more. */
+/** Remembered sessions, about 300 bytes each. A forgotten session is searched for everywhere again. */
 const MAX_SESSIONS = 20_000;
-/** Workspaces that are told apart; one receiver has the endpoints of a few. */
+/** Workspaces to tell apart; one receiver serves the endpoints of a few. */
 const MAX_WORKSPACES = 64;
-/** What ids of the platform's workspaces begin with. What does not is another notation, and compares with nothing. */
+/** The prefix of the platform's workspace ids. An id without it uses another notation and can't be compared. */
 const WORKSPACE_PREFIX = "wrkspc_";
 
 interface Session {
   owner: Member | null;
   hintedMs: number;
-  /** Everybody looked for it, and nobody found it. */
+  /** When the search for it ended without result. */
   elsewhereMs: number;
 }
 
-/** A session that is looked for, since nobody knows it. */
+/** A search for a session that no Environment here knows. */
 interface Sought {
-  /** Whoever has not looked since then is to look. */
+  /** Environments that have not looked since then must look. */
   readonly sinceMs: number;
   readonly workspaceId: string | null;
-  /** Whether it was looked for before. */
+  /** Whether this is the second search. */
   readonly isAgain: boolean;
 }
 
@@ -87,12 +95,11 @@ interface Awaited {
 }
 
 /**
- * What webhooks say, for the Environments of this process. A hint is never taken for work: it makes an Environment look once.
- * One whose session is known goes where that was served; others make Environments look one after the other, those first that
- * had work last, until the item is found or all have looked.
+ * What webhooks say, for the Environments of this process. A hint never counts as work: it makes an Environment look
+ * once. A hint for a known session goes to the Environment that served it. Any other hint makes Environments look one
+ * after the other, the most recently busy first, until one finds the item or all have looked.
  *
- * Hints are trusted by what they are worth: an Environment whose last items came with them may look rarely; an item without
- * one ends that.
+ * Trust is earned: an Environment whose last items came with hints may poll rarely, until an item comes without one.
  */
 export class Hints {
   readonly #clock: Clock;
@@ -101,13 +108,13 @@ export class Hints {
   /** Oldest first. */
   readonly #sessions = new Map<string, Session>();
   readonly #open = new Map<string, Sought>();
-  /** Sessions that nobody found, and that are looked for once more at their `sinceMs`; the earliest first. */
+  /** Sessions that the first search missed. The second search starts at their `sinceMs`; the earliest comes first. */
   readonly #early = new Map<string, Sought>();
-  /** The newest hint about one of them, by workspace; null: it may be anybody's. */
+  /** When the newest open hint arrived, by workspace; null: any workspace. */
   readonly #newestMs = new Map<string | null, number>();
-  /** Items whose hint has not come, by session, oldest first. */
+  /** Items whose hint has not arrived, by session, oldest first. */
   readonly #awaited = new Map<string, Awaited>();
-  /** Who looks next in the round under way. */
+  /** Environments that have yet to look in the current round. */
   #round: Member[] = [];
   #looksLeft = LOOKS_PER_SECOND;
   #countedMs: number;
@@ -121,7 +128,7 @@ export class Hints {
     this.#countedMs = options.clock.monotonic();
   }
 
-  /** An Environment is served from now on. */
+  /** Registers an Environment that is served from now on. */
   join(environment: HintedEnvironment): HintedQueue {
     const member = new Member(environment, this.#clock, {
       isTrusted: () => this.#isTrusted(member),
@@ -132,7 +139,7 @@ export class Hints {
     return member;
   }
 
-  /** A delivery came, about whatever: deliveries do come. */
+  /** Notes a delivery of any kind, which shows that the endpoint works. */
   delivered(): void {
     this.#deliveredMs = this.#clock.monotonic();
   }
@@ -157,7 +164,7 @@ export class Hints {
     }
   }
 
-  /** Whether an Environment here had the session last: then nobody else needs to hear of it. */
+  /** Whether an Environment of this process last had the session, so that no other process needs the hint. */
   owns(sessionId: string): boolean {
     const owner = this.#sessions.get(sessionId)?.owner;
     return owner != null && this.#members.has(owner);
@@ -179,13 +186,14 @@ export class Hints {
     session.elsewhereMs = Number.NEGATIVE_INFINITY;
     this.#open.delete(sessionId);
     this.#early.delete(sessionId);
-    // An item that was let go is offered again and again.
+    // The queue offers a released item again and again.
     if (member.lastWorkId === workId) return;
     member.lastWorkId = workId;
-    // Where no Pod was kept warm, statistics showed the work, and the item had to wait for a Pod.
+    // If no warm Pod was there, statistics showed the work first and the item waited for a Pod.
     const noticedMs = member.seenMs ?? nowMs;
     if (session.hintedMs >= noticedMs - FRESH_MS) this.#judge(member, true);
-    // One that comes back before the first is judged is judged with it: put off by each, none behind it would ever be.
+    // A repeated item keeps its first deadline: moving it back each time would block the judgment of all items behind
+    // it.
     else if (!this.#awaited.has(sessionId)) this.#awaited.set(sessionId, { member, foundMs: nowMs });
   }
 
@@ -240,8 +248,8 @@ export class Hints {
   }
 
   /**
-   * Whoever any open hint concerns. Hints that concern nobody any more were too early, or are about sessions that are somebody
-   * else's: the second search tells.
+   * Starts a round with every Environment that an open hint concerns. If none is left, the hints were too early or
+   * their sessions belong to another client; the second search finds out which.
    */
   #beginRound(): void {
     this.#round = [...this.#members]
@@ -307,14 +315,14 @@ export class Hints {
   }
 }
 
-/** One Environment among those that hints may be for. */
+/** One Environment that hints may concern. */
 class Member implements HintedQueue {
   readonly environment: HintedEnvironment;
   readonly #clock: Clock;
   readonly #board: { isTrusted(): boolean; found: HintedQueue["found"]; leave(): void };
-  /** Sessions that ran when something was said of them. */
+  /** Sessions that were running when a hint for them arrived. */
   readonly #passedOver = new Set<string>();
-  /** So many of its last items came with a hint. */
+  /** The number of its last items that came with a hint, without a gap. */
   hintedInARow = 0;
   lastWorkId: string | null = null;
   lookedMs = Number.NEGATIVE_INFINITY;
@@ -348,7 +356,7 @@ class Member implements HintedQueue {
     this.#board.found(item);
   }
 
-  /** A session of its own was hinted at. One that runs starts to run again after every tool call: its worker knows. */
+  /** A hint for its own session. A running session resumes after each tool call, and its worker knows. */
   hinted(sessionId: string): void {
     if (this.environment.runs(sessionId)) this.#passedOver.add(sessionId);
     else this.look();

@@ -3,26 +3,27 @@ import type { WorkApiError } from "../work/errors.ts";
 import { badItemError } from "../work/replies.ts";
 import type { WorkState } from "../work/types.ts";
 
-/** Items that somebody serves: acknowledged and not over. */
+/** States of items that a worker serves: acknowledged and not ended. */
 const LIVE: ReadonlySet<WorkState> = new Set(["starting", "active", "stopping"]);
 
-/** A page asks for so many items; the server may give fewer. */
+/** Items to request for each page; the server may return fewer. */
 const PAGE_LIMIT = 100;
 
-/** What a walk through the list said. */
+/** The result of reading the list. */
 export interface LiveItems {
   readonly count: number;
-  /** Every page was read; else there are at least so many. */
+  /** Whether every page was read; otherwise `count` is a lower bound. */
   readonly isComplete: boolean;
   readonly pages: number;
-  /** An item that is not as it should be; null: there is none. */
+  /** A malformed item; null: there is none. */
   readonly unreadable: WorkApiError | null;
 }
 
 /**
- * Counts the sessions that run, by a walk through the pages of the list. Nothing is assumed about order, page size, or how long
- * stopped items stay; an item shown twice counts once, as last seen, and one whose state cannot be read counts. It waits for the budget at every page.
- * @throws WorkApiError when a page cannot be had: then nothing is known.
+ * Counts the running sessions by reading the pages of the list. It assumes nothing about order, page size, or how long
+ * stopped items stay. An item shown twice counts once, in its latest state; an item with an unreadable state counts as
+ * running. Each page waits for the request budget.
+ * @throws WorkApiError when a page can't be read, which leaves the count unknown.
  */
 export async function countLiveItems(
   work: WorkApiClient,
@@ -46,7 +47,7 @@ export async function countLiveItems(
     }
     const next = value.nextPage;
     isComplete = next === null;
-    // A cursor that comes back would walk in a circle.
+    // A repeated cursor would loop forever.
     if (next === null || seenPages.has(next)) break;
     seenPages.add(next);
     page = next;
@@ -55,7 +56,7 @@ export async function countLiveItems(
   return { count: live + nameless, isComplete, pages, unreadable };
 }
 
-/** Where the state cannot be read: a worker too many does less harm than one too few. */
+/** An unreadable state counts as running: one worker too many does less harm than one too few. */
 function isLive(state: WorkState | null): boolean {
   return state === null || LIVE.has(state);
 }

@@ -3,7 +3,7 @@ import { type Clock, sleep } from "../core/clock.ts";
 import type { Timing } from "../core/timing.ts";
 import type { HintedQueue } from "./hints.ts";
 
-/** What the pace is made from. */
+/** The inputs of the pace. */
 export interface PollPaceContext {
   readonly clock: Clock;
   readonly random: Random;
@@ -11,23 +11,29 @@ export interface PollPaceContext {
     Timing,
     "hintedIdleMs" | "idleAfterMs" | "idleMaxMs" | "pollIdleGapMs" | "statsIdleMs" | "statsPolledMs"
   >;
-  /** What the Environment's group of requests asks of its idle members: milliseconds between two calls of one. */
+  /**
+   * The pause that the Environment's request budget group wants between two calls of an idle member, in milliseconds.
+   */
   readonly intervalMs: () => number;
-  /** Webhooks that may tell of work sooner; undefined: none do. */
+  /** Webhooks that may announce work sooner; undefined: none do. */
   readonly hinted?: HintedQueue | undefined;
 }
 
-/** Nobody waits longer than this part of the time for which the queue has been empty, however many share the budget. */
+/**
+ * A pause is at most this share of the time for which the queue has been empty, however many Environments share the
+ * budget.
+ */
 const PATIENCE = 1 / 3;
-/** While polls say that the queue is empty, statistics say nothing new: one reading for so many polls is for people. */
+/** While polls show an empty queue, statistics only inform people: one reading for this many polls is enough. */
 const POLLS_PER_STATS = 10;
 const JITTER = 0.1;
 
 /**
- * How often an Environment whose queue is empty looks at it. Alone in its group it keeps the shortest pause; in a large
- * group all idle ones slow down, so that those with work find the request budget free. The pause is never longer than
- * `idleMaxMs`, which bounds how late work is seen: by the next poll while a Pod is free, else by the next statistics. Where
- * webhooks are known to tell of work, that bound is `hintedIdleMs`. The first sign of work ends every pause.
+ * How often an Environment with an empty queue checks it. Alone in its group it uses the shortest pause. In a large
+ * group all idle members slow down and leave the request budget to those with work. The pause never exceeds
+ * `idleMaxMs`, which bounds how late work is noticed: by the next poll while a Pod is free, otherwise by the next
+ * statistics. Where webhooks reliably announce work, the bound is `hintedIdleMs`. The first sign of work ends the
+ * pause.
  */
 export class PollPace {
   readonly #context: PollPaceContext;
@@ -36,7 +42,7 @@ export class PollPace {
   #hasWorked = false;
   #isPolling = false;
   #wakePolls: (() => void) | null = null;
-  /** Somebody wants the next pause left out. */
+  /** Whether to skip the next pause. */
   #isLookWanted = false;
 
   constructor(context: PollPaceContext) {
@@ -44,36 +50,36 @@ export class PollPace {
     this.#lastWorkMs = context.clock.monotonic();
   }
 
-  /** An item was polled, or statistics show some: the queue is not idle, and polls go on at once. */
+  /** Notes that a poll returned an item or that statistics show some: polls continue without pauses. */
   noteWork(): void {
     this.#lastWorkMs = this.#context.clock.monotonic();
     this.#hasWorked = true;
     this.#wakePolls?.();
   }
 
-  /** Statistics were read, with work in them or without. */
+  /** Notes a reading of the statistics. */
   noteStats(showWork: boolean): void {
     this.#context.hinted?.sees(showWork);
     if (showWork) this.noteWork();
   }
 
-  /** Polls are what shows work, not statistics. */
+  /** Whether polls show new work, rather than statistics. */
   get isPolling(): boolean {
     return this.#isPolling;
   }
 
-  /** The queue is looked at. */
+  /** Notes a request for the queue. */
   noteLook(): void {
     this.#context.hinted?.looks();
   }
 
-  /** Ends a pause between polls, or leaves the next one out: a poll under way may have been answered already. */
+  /** Ends the current pause between polls, or skips the next one: a poll in flight may already have been answered. */
   look(): void {
     if (this.#wakePolls) this.#wakePolls();
     else this.#isLookWanted = this.#isPolling;
   }
 
-  /** Pauses after a poll that brought nothing; not at all while work was there a moment ago. */
+  /** Pauses after a poll that returned nothing. There is no pause soon after work was seen. */
   async restAfterPoll(signal: AbortSignal): Promise<void> {
     this.#isPolling = true;
     const gapMs = this.#pollGapMs();
@@ -86,7 +92,10 @@ export class PollPace {
     this.#wakePolls = null;
   }
 
-  /** No Pod is free, or nothing may be claimed: only statistics show work from now on. True when polls did until now. */
+  /**
+   * Notes that polls stop, since no Pod is free or claims are not allowed: only statistics show work now. Returns
+   * whether polls ran until now.
+   */
   pollsEnd(): boolean {
     const wasPolling = this.#isPolling;
     this.#isPolling = false;
@@ -116,9 +125,9 @@ export class PollPace {
   }
 
   /**
-   * Of an Environment that has not seen work since its start nobody knows better than that it is idle, where many share the
-   * budget: a thousand that start at once would otherwise use all of it up for minutes, and find out by a refusal that the
-   * limit is not theirs alone.
+   * Time without work. In a shared budget, an Environment that has seen no work since its start counts as idle at once.
+   * Otherwise a thousand that start together would use up the budget for minutes, and learn from refusals that they
+   * share it.
    */
   #quietMs(): number {
     if (!this.#hasWorked && this.#context.intervalMs() > this.#context.timing.pollIdleGapMs)

@@ -9,7 +9,7 @@ import type { QueueStats } from "../work/types.ts";
 import type { ApiHealth, Attempt } from "./api-health.ts";
 import type { PollPace } from "./poll-pace.ts";
 
-/** What of an Environment's context the queue watch works with. */
+/** The part of an Environment's context that the queue watch needs. */
 export interface QueueContext {
   readonly clock: Clock;
   readonly random: Random;
@@ -22,8 +22,8 @@ export interface QueueContext {
 
 const JITTER = 0.1;
 /**
- * Follows the queue's statistics: fast while there is work, slowly when idle, at once when somebody says that the queue
- * may have moved. A failed reading leaves the last one as it was: an error is never taken for an empty queue.
+ * Follows the queue's statistics: often while there is work, rarely when idle, and at once on a hint that the queue may
+ * have changed. A failed reading keeps the last one: an error never counts as an empty queue.
  */
 export class QueueWatch {
   readonly #context: QueueContext;
@@ -35,12 +35,14 @@ export class QueueWatch {
   #stats: QueueStats | null = null;
   #readMs = Number.NEGATIVE_INFINITY;
   #polled = 0;
-  /** Items in nobody's hands as far as this process knows: pending at the last reading, and at both of the last two. */
+  /**
+   * Items that no client holds, as far as this process knows: pending at the last reading, and at both of the last two.
+   */
   #unclaimed = 0;
   #stranded = 0;
   #busyUntilMs = 0;
   #wake: (() => void) | null = null;
-  /** Somebody wants a reading that begins later than the one under way. */
+  /** Whether to read again right after the reading in flight. */
   #isLookWanted = false;
 
   constructor(options: {
@@ -48,9 +50,9 @@ export class QueueWatch {
     health: ApiHealth;
     pace: PollPace;
     onStats: (stats: QueueStats) => void;
-    /** Claims of our own whose item was polled and not acknowledged yet: they are part of `pending`. */
+    /** Our claims whose item was polled and not acknowledged yet; `pending` includes them. */
     unacknowledged: () => number;
-    /** Told each answer, for its Date header. */
+    /** Receives each answer, for its Date header. */
     onAnswer?: (api: string, answer: Answer<unknown>) => void;
   }) {
     this.#onAnswer = options.onAnswer ?? (() => {});
@@ -66,7 +68,7 @@ export class QueueWatch {
     return this.#stats;
   }
 
-  /** The last good reading as the Environment's status has it. */
+  /** The last good reading in the form of the Environment's status. */
   get status(): QueueStatus | null {
     const stats = this.#stats;
     return (
@@ -79,43 +81,43 @@ export class QueueWatch {
     );
   }
 
-  /** When the last good reading was asked for, on the monotonic clock. */
+  /** When the last good reading was requested (monotonic). */
   get readMs(): number {
     return this.#readMs;
   }
 
   /**
-   * Items that wait, as far as known: those of the last reading without what was polled since it was asked for. A reading
-   * taken at its word would ask for a second Pod for every item that just got one. An item that was polled and let go
-   * (by us, or by a poller that died) is pending until somebody polls again, and nobody polls without a Pod: what stays
-   * pending waits, too.
+   * Items that wait, as far as known: the last reading without the items polled since its request. Otherwise each item
+   * that just got a Pod would ask for a second one. A polled item that was released (by us, or by a poller that died)
+   * stays pending until the next poll, and nothing polls without a Pod. So items that stay pending count as waiting,
+   * too.
    */
   get depth(): number {
     return Math.max(0, (this.#stats?.depth ?? 0) - this.#polled) + this.#stranded;
   }
 
-  /** A poll was answered with an item. */
+  /** Notes that a poll returned an item. */
   polled(): void {
     this.#polled += 1;
   }
 
-  /** Work came by, or the last free Pod was taken: read soon, and often for a while. */
+  /** Work arrived, or the last free Pod was claimed: read soon, and often for a while. */
   nudge(): void {
     this.#busyUntilMs = this.#context.clock.monotonic() + this.#context.timing.idleAfterMs;
     this.#wake?.();
   }
 
   /**
-   * Reads soon, and then at the pace of before: nobody polls any more, and what polls said of the queue until now is for these
-   * readings to say; or somebody says that there may be work.
+   * Reads soon without changing the pace after that. Called when polls end, so that statistics show new work from now
+   * on, and when a hint says that there may be work.
    */
   look(): void {
     if (this.#wake) this.#wake();
-    // What is being read may have been so before there was work.
+    // The reading in flight may predate the work.
     else this.#isLookWanted = true;
   }
 
-  /** Reads until the signal aborts, while `mayRead` says that requests make sense. Never throws. */
+  /** Reads until the signal aborts, each time after `mayRead` allows a request. Never throws. */
   async run(signal: AbortSignal, mayRead: (signal: AbortSignal) => Promise<void>): Promise<void> {
     const { clock, timing, random } = this.#context;
     const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
@@ -138,7 +140,7 @@ export class QueueWatch {
     }
   }
 
-  /** Reads once, now, for a decision. False when it could not be had: the loop tells why. Never throws. */
+  /** Reads once, now, for a decision. Returns false on failure, which the loop reports. Never throws. */
   async refresh(signal: AbortSignal): Promise<boolean> {
     try {
       await this.#read(this.#health.attempt("stats"), signal);
@@ -157,7 +159,7 @@ export class QueueWatch {
     const answer = await this.#context.points.run("queue.stats", {}, () => work.stats({ signal }));
     attempt.answered();
     this.#onAnswer(work.baseUrl, answer);
-    // Two may be under way: the later one says more.
+    // Two readings may be in flight: keep the later one.
     if (readMs < this.#readMs) return;
     this.#readMs = readMs;
     this.#polled -= polledBefore;
@@ -174,7 +176,7 @@ export class QueueWatch {
     return this.#showsWork || this.#context.clock.monotonic() < this.#busyUntilMs;
   }
 
-  /** Seen once it may be in another operator's hands for this moment. */
+  /** An item pending in only one reading may be in another operator's hands for a moment. */
   #notePending(unclaimed: number): void {
     this.#stranded = Math.max(0, Math.min(unclaimed, this.#unclaimed));
     this.#unclaimed = Math.max(0, unclaimed);
@@ -191,7 +193,7 @@ export class QueueWatch {
     this.#onStats(stats);
   }
 
-  /** A nudge ends the wait, but never before `notBeforeMs`: a burst of claims must not become a burst of readings. */
+  /** A nudge ends the wait, but not before `notBeforeMs`: a burst of claims must not cause a burst of readings. */
   async #wait(clock: Clock, waitMs: number, notBeforeMs: number, signal: AbortSignal): Promise<void> {
     const nudged = new AbortController();
     this.#wake = () => nudged.abort();
@@ -203,12 +205,12 @@ export class QueueWatch {
   }
 }
 
-/** A count of the status is an int32, and the API server takes no status with a larger one. */
+/** Counts in the status are int32: the API server refuses a status with a larger one. */
 const MAX_SHOWN = 2 ** 31 - 1;
 
 function shown(count: number): number {
   return Math.min(count, MAX_SHOWN);
 }
 
-/** Between two readings at least; bounds what nudges can cost. */
+/** The least pause between two readings, which bounds the cost of nudges. */
 const MIN_PAUSE_MS = 500;

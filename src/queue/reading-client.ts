@@ -4,19 +4,19 @@ import { WorkApiClient } from "../work/client.ts";
 import { WorkHttp } from "../work/http.ts";
 import { askWithoutKey, type UnkeyedAnswer } from "../work/without-key.ts";
 
-/** How the Work API of an Environment may be reached from here. */
+/** How this process may reach an Environment's Work API. */
 export interface WorkAccess {
-  /** Whether a key may be sent to this address at all. */
+  /** Whether a key may be sent to this address. */
   readonly originAllowed: (baseUrl: string) => boolean;
-  /** Whether the origin may be at an inner address. */
+  /** Whether the origin may resolve to an internal address. */
   readonly mayBeInner: (origin: string) => boolean;
   readonly proxy: { readonly httpsProxy?: string; readonly httpProxy?: string; readonly noProxy?: string };
   readonly clock?: Clock;
 }
 
 /**
- * Asks the Work API of an Environment something, as commands do that look and change nothing: what is asked must be
- * statistics or the list. Connections are closed afterwards.
+ * Sends read-only requests to an Environment's Work API, for commands: only statistics and the list. Closes its
+ * connections afterwards.
  */
 export async function askWorkApi<T>(
   environment: Environment,
@@ -41,7 +41,7 @@ export async function askWorkApi<T>(
   );
 }
 
-/** Asks the Work API of an Environment without a key, only to see what answers. @throws WorkApiError */
+/** Sends a request without a key to the Work API of an Environment, to see what answers. @throws WorkApiError */
 export async function reachWorkApi(environment: Environment, access: WorkAccess): Promise<UnkeyedAnswer> {
   const { api, environmentId } = environment.spec;
   const { baseUrl, requestTimeoutSeconds } = api;

@@ -1,11 +1,11 @@
 import { ServerTime } from "../core/server-time.ts";
 
-/** The clocks of all Work APIs that claims are at, by address: what one answers says nothing of another's. */
+/** The server clocks of all Work APIs that claims use, by address: each API has its own clock. */
 export class ServerTimes {
   readonly #byApi = new Map<string, ServerTime>();
   readonly #wallOf: (ms: number) => number;
 
-  /** @param wallOf as for each of them */
+  /** @param wallOf passed to each ServerTime */
   constructor(wallOf: (ms: number) => number) {
     this.#wallOf = wallOf;
   }
