@@ -3,7 +3,7 @@ import { type CapacityPlan, type FreePod, preparedByMs, type RemovalReason } fro
 /** A free Pod that was made for one session; null: for none, by an earlier spec. */
 export interface BoundPod extends FreePod {
   readonly sessionId: string | null;
-  /** When it was first seen parked; null: it was not. */
+  /** When it was first seen parked; null: never. */
   readonly parkedMs: number | null;
 }
 

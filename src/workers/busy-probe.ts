@@ -1,28 +1,26 @@
 import { Agent, type RequestOptions, request } from "node:http";
 import { type Clock, deadlineSignal } from "../core/clock.ts";
 
-/** What a worker says when it is asked; everything but a clear word is unknown, and treated as busy. */
+/** A worker's answer to a probe; anything but a clear answer is unknown and counts as busy. */
 export type BusyAnswer = "busy" | "idle" | "unknown";
 
 const OK = 200;
 const NO_CONTENT = 204;
 
-/** A worker answers from memory: what takes longer is no answer. As a kubelet's probes, one second. */
+/** A worker answers from memory, so one second is enough, as for the kubelet's probes. */
 export const PROBE_TIMEOUT_MS = 1_000;
 
-/** Where to ask. */
+/** The address to probe. */
 export interface ProbeTarget {
   readonly ip: string;
   readonly port: number;
   readonly path: string;
 }
 
-/** Asks a worker. Never throws. */
+/** Probes a worker. Never throws. */
 export type BusyProber = (target: ProbeTarget, signal: AbortSignal) => Promise<BusyAnswer>;
 
-/**
- * Asks by plain HTTP, straight to the Pod: no proxy of the environment, no connection kept, no redirect followed.
- */
+/** Probes over plain HTTP, directly to the Pod: without a proxy, kept connections or redirects. */
 export function createBusyProber(clock: Clock): BusyProber {
   const agent = new Agent({ keepAlive: false });
   return async ({ ip, port, path }, signal) => {
@@ -37,7 +35,7 @@ export function createBusyProber(clock: Clock): BusyProber {
   };
 }
 
-/** What a status says: 200 is busy, 204 idle. */
+/** Reads a status: 200 is busy, 204 idle. */
 export function answerOf(status: number | undefined): BusyAnswer {
   if (status === OK) return "busy";
   return status === NO_CONTENT ? "idle" : "unknown";
@@ -47,7 +45,7 @@ function statusOf(options: RequestOptions): Promise<number | undefined> {
   return new Promise((resolve, reject) => {
     const sent = request(options, (response) => {
       resolve(response.statusCode);
-      // Nobody reads what else it says; a body without end must not hold the connection.
+      // The rest of the response is not read; an endless body must not hold the connection.
       response.destroy();
     });
     sent.on("error", reject);

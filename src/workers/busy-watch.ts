@@ -10,31 +10,34 @@ import { isCounted, type WorkerPod } from "./worker-pod.ts";
 
 const JITTER = 0.2;
 
-/** Requests under way at a time, per Environment: a round over a thousand workers that answer takes a second or two. */
+/** Probes in flight at a time, per Environment: a round over a thousand responsive workers takes a second or two. */
 const CONCURRENCY = 32;
 
-/** An answer this many rounds old is none: the worker may have taken up anything since. */
+/** After this many rounds an answer no longer counts: the worker may have started a session since. */
 const STALE_ROUNDS = 3;
 
-/** Above the cost of every Pod that nobody marked. The ReplicaSet ends those of the lowest cost first. */
+/** Above the cost of every unmarked Pod. A ReplicaSet ends Pods with the lowest cost first. */
 export const BUSY_COST = "1000";
 
-/** What was last heard of a worker. */
+/** The last answer of a worker. */
 interface Heard {
   readonly name: string;
   answer: BusyAnswer;
   atMs: number;
-  /** Starts of the container beyond the first, when it was heard. */
+  /** The container's restarts when it answered. */
   restarts: number;
-  /** Its end while busy is counted: once. */
+  /** Whether its end while busy was counted, which happens once. */
   isCounted: boolean;
-  /** The cache has shown it: one that was read live may not be there yet, and has not ended for that. */
+  /**
+   * Whether the cache has shown the worker. One that was read live may not be cached yet, which does not mean that it
+   * ended.
+   */
   isShown: boolean;
 }
 
 /**
- * Asks the workers whether they are busy, and marks the busy ones so that a ReplicaSet ends them last. A worker of which
- * nothing recent is known counts as busy. Also takes note of every worker that ends although it was last seen busy.
+ * Probes whether workers are busy, and marks the busy ones so that a ReplicaSet ends them last. A worker without a
+ * recent answer counts as busy. Also counts every worker that ends although its last answer was busy.
  */
 export class BusyWatch {
   readonly #context: WorkersContext;
@@ -46,7 +49,7 @@ export class BusyWatch {
   constructor(options: {
     context: WorkersContext;
     prober: BusyProber;
-    /** The workers as the cache has them. */
+    /** The workers in the cache. */
     pods: () => readonly WorkerPod[];
     onChange: () => void;
   }) {
@@ -56,12 +59,12 @@ export class BusyWatch {
     this.#onChange = options.onChange;
   }
 
-  /** Whether the spec has a probe at all. */
+  /** Whether the spec has a probe. */
   get isProbed(): boolean {
     return this.#probe !== undefined;
   }
 
-  /** What is known of a worker now. One whose program does not run is idle, whatever it said before. */
+  /** What is known about a worker now. One whose program does not run is idle, whatever it answered before. */
   stateOf(pod: WorkerPod): BusyAnswer {
     if (!pod.isRunning) return "idle";
     const heard = this.#heard.get(pod.uid);
@@ -70,7 +73,7 @@ export class BusyWatch {
     return ageMs <= STALE_ROUNDS * this.#context.timing.busyProbeMs ? heard.answer : "unknown";
   }
 
-  /** Asks all workers in rounds until the signal aborts. Never throws. */
+  /** Probes all workers in rounds until the signal aborts. Never throws. */
   async run(signal: AbortSignal): Promise<void> {
     const { clock, timing, random } = this.#context;
     while (!signal.aborted) {
@@ -82,21 +85,21 @@ export class BusyWatch {
     }
   }
 
-  /** Asks these workers now. Resolves when all have answered or had their time. */
+  /** Probes these workers now. Resolves when all have answered or timed out. */
   async ask(pods: readonly WorkerPod[], signal: AbortSignal): Promise<void> {
     const probe = this.#probe;
     if (!probe) return;
     const before = this.#known(pods);
     await forEachAtMost(CONCURRENCY, pods, async (pod) => {
       if (!pod.isRunning || pod.ip === undefined || signal.aborted) return;
-      // A worker of an earlier template answers where that said.
+      // A worker of an earlier template answers at that template's address.
       const answer = await this.#prober({ ip: pod.ip, ...(pod.probe ?? probe.httpGet) }, signal);
       if (!signal.aborted) this.#hear(pod, answer);
     });
     if (this.#known(pods) !== before) this.#onChange();
   }
 
-  /** Looks whether workers have ended that were busy. To be called at every change of a worker Pod. */
+  /** Detects busy workers that ended. Call it at every change of a worker Pod. */
   observe(pods: readonly WorkerPod[], howEnded: (name: string) => string): void {
     const byUid = new Map(pods.map((pod) => [pod.uid, pod]));
     for (const [uid, heard] of this.#heard) {
@@ -126,7 +129,7 @@ export class BusyWatch {
     const atMs = clock.monotonic();
     const heard = this.#heard.get(pod.uid);
     if (heard && heard.restarts === pod.restarts) {
-      // One answer that does not come is no news of a busy worker: it is unknown only when nothing came for long.
+      // One missing answer does not change a known state: it becomes unknown only after a long silence.
       if (answer === "unknown" && heard.answer !== "idle") return;
       heard.answer = answer;
       heard.atMs = atMs;
@@ -149,7 +152,7 @@ export class BusyWatch {
     announce("WorkerEndedWhileBusy", `worker ${name} was busy when it ended: ${how}`);
   }
 
-  /** Brings the marks of all workers up to date, where they are not. Failures are tried again with the next round. */
+  /** Updates outdated marks of all workers. Failures are retried in the next round. */
   async #markAll(signal: AbortSignal): Promise<void> {
     await forEachAtMost(CONCURRENCY, this.#pods().filter(isCounted), async (pod) => {
       if (signal.aborted) return;
@@ -165,8 +168,7 @@ export class BusyWatch {
   }
 
   /**
-   * Gives a worker its deletion cost; null takes it away. Returns the cost that the API server has then. Throws
-   * KubeApiError.
+   * Sets a worker's deletion cost; null removes it. Returns the cost that the API server then has. Throws KubeApiError.
    */
   async mark(pod: WorkerPod, cost: string | null): Promise<string | null> {
     const { kube, points, namespace } = this.#context;
@@ -177,7 +179,7 @@ export class BusyWatch {
       [ANNOTATION_SAFE_TO_EVICT]: isBusy ? "false" : null,
       [ANNOTATION_DO_NOT_DISRUPT]: isBusy ? "true" : null,
     };
-    // What the user's template sets wins.
+    // The user's template wins.
     for (const name of [ANNOTATION_SAFE_TO_EVICT, ANNOTATION_DO_NOT_DISRUPT]) {
       if (Object.hasOwn(own, name)) delete annotations[name];
     }
@@ -189,7 +191,7 @@ export class BusyWatch {
   }
 }
 
-/** Runs `act` for all items, so many at a time. Rejects when one does; the others end by themselves. */
+/** Runs `act` for all items, at most `limit` at a time. Rejects when one call does; the other calls still finish. */
 export async function forEachAtMost<T>(
   limit: number,
   items: readonly T[],

@@ -10,13 +10,15 @@ import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { WorkerTemplate } from "./template.ts";
 
-/** A cache of one Environment's objects of a kind. What it says is never enough to destroy anything: read live first. */
+/**
+ * A cache of one Environment's objects of a kind. It is never enough to justify a deletion: read the object live first.
+ */
 export interface ObjectCache<T extends KubeObject> {
   get(name: string): T | undefined;
   list(): readonly T[];
 }
 
-/** The times of the workers' loops, in milliseconds. */
+/** The timing of the workers' loops, in milliseconds. */
 export interface WorkersTiming {
   readonly countMs: number;
   readonly demandStaleMs: number;
@@ -26,30 +28,30 @@ export interface WorkersTiming {
   readonly retryMaxMs: number;
 }
 
-/** What every part of an Environment's workers works with. */
+/** The context that all parts of an Environment's workers share. */
 export interface WorkersContext {
   readonly namespace: string;
   readonly name: string;
   readonly uid: string;
-  /** The Environment as its spec is now. */
+  /** The Environment with its current spec. */
   readonly environment: () => Environment;
   /** The template that new workers are made from now. */
   readonly template: () => WorkerTemplate;
-  /** What templates may have: nothing else is made. */
+  /** What templates may contain; Berth creates nothing else. */
   readonly podPolicy: PodPolicy;
-  /** Refuses writes once this process may not act any more. */
+  /** Refuses writes once this process has lost leadership. */
   readonly kube: KubeClient;
-  /** Worker Pods with this Environment's label, whosever they are. */
+  /** All Pods with this Environment's label, including foreign ones. */
   readonly pods: ObjectCache<Pod>;
-  /** Deployments with this Environment's label, whosever they are. */
+  /** All Deployments with this Environment's label, including foreign ones. */
   readonly deployments: ObjectCache<Deployment>;
-  /** Resolves when both caches show what there was at the start; nothing is decided before. */
+  /** Resolves when both caches show the objects that existed at the start; no decision is made before. */
   readonly synced: Promise<void>;
-  /** What keeps them from being filled; null: nothing. */
+  /** Why the caches can't be filled; null: no problem. */
   readonly problem: () => string | null;
-  /** Says something about the Environment, or about one of its Pods, where `kubectl describe` shows it. */
+  /** Publishes an Event about the Environment or one of its Pods, which `kubectl describe` shows. */
   readonly announce: (reason: EventReason, message: string, pod?: Pick<Pod, "metadata">) => void;
-  /** Every request of the loops goes through its point. */
+  /** Every request of the loops passes through its point. */
   readonly points: Points<WorkersPoint>;
   readonly clock: Clock;
   readonly random: Random;
@@ -60,17 +62,17 @@ export interface WorkersContext {
   readonly labels: { readonly namespace: string; readonly environment: string };
 }
 
-/** What the caches have of one Environment's workers. */
+/** The cached objects of one Environment's workers. */
 export interface WorkersCaches {
   readonly pods: ObjectCache<Pod>;
   readonly deployments: ObjectCache<Deployment>;
-  /** Resolves when both show what there was at the start. */
+  /** Resolves when both caches show the objects that existed at the start. */
   readonly synced: Promise<void>;
-  /** What keeps them from being filled; null: nothing. */
+  /** Why the caches can't be filled; null: no problem. */
   readonly problem: () => string | null;
 }
 
-/** The named points of an Environment in `workers` mode (src/core/points.ts), each with what it is. */
+/** The named points of an Environment in `workers` mode (src/core/points.ts), with their descriptions. */
 export const WORKERS_POINTS = {
   "workers.count": "counts running sessions with the list call",
   "workers.list-pods": "reads the Pods of a Deployment live, before it shrinks",

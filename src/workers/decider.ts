@@ -10,26 +10,26 @@ import { type Fleet, hashOfDeployment, needsOfDeployment, replicasOf } from "./f
 import type { HashGroup } from "./split.ts";
 import { isCounted } from "./worker-pod.ts";
 
-/** Sessions counted longer ago are counted anew before workers are added for them: one that ended wants none. */
+/** An older count is refreshed before workers are added for it: an ended session needs no worker. */
 const COUNT_FRESH_MS = 2_000;
 
-/** How many workers there should be, all Deployments together, and why. */
+/** The number of workers wanted over all Deployments, and why. */
 export type Decision = Pick<ScaleDecision, "replicas" | "wanted" | "reason" | "message">;
 
-/** Without the history, which changes at every turn. */
+/** Drops the history, which changes at every turn. */
 function wordsOf({ replicas, wanted, reason, message }: ScaleDecision): Decision {
   return { replicas, wanted, reason, message };
 }
 
-/** What stands when the demand could not be read anew before workers go for it. */
+/** The decision when the demand could not be refreshed before a scale-down. */
 function heldAt(current: number, { wanted }: ScaleDecision): Decision {
   const message = "no worker goes before the demand was read anew";
   return { replicas: current, wanted, reason: "ScaleDownStabilized", message };
 }
 
 /**
- * Says how many workers there should be, from what the fleet, the probes and the readings show: hands it to the policies of
- * src/autoscale, with readings that are fresh enough for what is decided, and keeps the history that these look at.
+ * Decides how many workers to run, from the fleet, the probes and the readings. It calls the policies of src/autoscale
+ * with readings fresh enough for the decision, and keeps the history that these policies need.
  */
 export class Decider {
   readonly #context: WorkersContext;
@@ -37,7 +37,7 @@ export class Decider {
   readonly #busy: BusyWatch;
   readonly #demand: DemandWatch;
   #history: ScaleHistory | null = null;
-  /** What was decided last, all Deployments together. */
+  /** The last decision, over all Deployments. */
   #total: number | null = null;
 
   constructor(options: {
@@ -53,8 +53,9 @@ export class Decider {
   }
 
   /**
-   * Decides anew. While `isResting`, workers that are too many stay: nothing is read, and nobody asked, for that.
-   * `isLeaving`: no worker is wanted.
+   * Makes a new decision.
+   * @param how `isResting`: surplus workers stay, and nothing is read or probed for them; `isLeaving`: no worker is
+   * wanted
    */
   async decide(
     how: { readonly isLeaving: boolean; readonly isResting: boolean },
@@ -69,8 +70,8 @@ export class Decider {
       decision = this.#decideNow();
     } else if (decision.replicas < current) {
       if (how.isResting) return { ...wordsOf(decision), replicas: current };
-      // Sessions counted before an item left the queue do not have it, and statistics read after that have not either:
-      // only readings made now, in the right order, say that there is too little work.
+      // A session may have left the queue after the count and before the statistics, so that neither shows it. Only
+      // readings made now, in the right order, prove that there is too little work.
       if (!(await this.#demand.refreshAll(signal))) return heldAt(current, decision);
       decision = this.#decideNow();
     }
@@ -78,19 +79,19 @@ export class Decider {
     return wordsOf(decision);
   }
 
-  /** Replicas asked for now. While a template takes the place of another, those that come beside the old ones do not count. */
+  /** The replicas that count for the decision. During a rollout, new replicas beside the old ones do not count. */
   get current(): number {
     const { replicas } = this.#fleet;
     return this.#isHandingOver && this.#total !== null ? Math.min(replicas, this.#total) : replicas;
   }
 
-  /** Workers whose program runs and that do not say whether they are busy. */
+  /** Running workers that do not say whether they are busy. */
   get silent(): number {
     const view = this.#busyView();
     return view.kind === "probed" ? view.unknown : 0;
   }
 
-  /** The Deployments, with what of each must stay. */
+  /** The Deployments, each with the number of workers that must stay. */
   groups(): HashGroup[] {
     const pods = this.#fleet.pods.filter(isCounted);
     const areSessionsRunning = !this.#areAllIdle();
@@ -111,7 +112,10 @@ export class Decider {
     });
   }
 
-  /** Takes note of what was written. `from` is what `current` was before. */
+  /**
+   * Records a decision that was carried out.
+   * @param from `current` before the write
+   */
   note(decision: Decision, from: number, nowMs: number): void {
     this.#total = this.#isHandingOver ? decision.replicas : this.#fleet.replicas;
     const behavior = this.#context.environment().spec.workers?.behavior;
@@ -136,7 +140,7 @@ export class Decider {
     });
   }
 
-  /** Nothing is wanted any more: no window and no policy keeps a worker that is idle. */
+  /** No worker is wanted, so no window or policy keeps an idle one. */
   #leave(): Decision {
     const current = this.current;
     const demand = this.#demandNow();
@@ -160,7 +164,7 @@ export class Decider {
     return demandOf(this.#demand.readings, clock.monotonic(), timing.demandStaleMs);
   }
 
-  /** Whether a template takes the place of another. */
+  /** Whether one template is replacing another. */
   get #isHandingOver(): boolean {
     const { hash } = this.#context.template();
     return this.#fleet.deployments.some((each) => hashOfDeployment(each) !== hash && replicasOf(each) > 0);
@@ -179,7 +183,7 @@ export class Decider {
     };
   }
 
-  /** Without a probe: whether no session runs, so that no worker can be busy. */
+  /** Without a probe: whether no session runs or waits for its acknowledgement, so that no worker can be busy. */
   #areAllIdle(): boolean {
     const demand = this.#demandNow();
     return demand.kind === "known" && demand.running + demand.pending === 0;

@@ -5,19 +5,24 @@ import type { WorkersContext } from "./context.ts";
 
 const JITTER = 0.1;
 
-/** A walk of many pages is made less often, so that it takes no more of the organization's reads than one of a few. */
+/**
+ * A count of more pages runs less often, so that it uses no more of the organization's read budget than a short one.
+ */
 const PAGES_AT_FULL_PACE = 5;
 
-/** The queue's statistics, as somebody else follows them. */
+/** The queue's statistics, which another loop follows. */
 export interface QueueSource {
   readonly stats: { readonly depth: number; readonly pending: number } | null;
-  /** When the last good reading was asked for, on the monotonic clock. */
+  /** When the last good reading was requested (monotonic). */
   readonly readMs: number;
-  /** Reads them anew. False when they could not be had. */
+  /** Reads the statistics now. Returns false on failure. */
   refresh(signal: AbortSignal): Promise<boolean>;
 }
 
-/** One walk through the list. Never throws; null when it could not be had, with the reason told elsewhere. */
+/**
+ * Counts running sessions by reading the list once. Never throws; on failure it returns the wait, and reports the
+ * reason elsewhere.
+ */
 export type CountRunning = (
   signal: AbortSignal,
 ) => Promise<
@@ -26,9 +31,9 @@ export type CountRunning = (
 >;
 
 /**
- * Follows what the demand is made of. Statistics are read elsewhere; running sessions are counted here with the list
- * call, at a slow pace, and anew before a decision that rests on them; not at all while no worker is there and nothing
- * waits. A walk that ran out of pages is a reading of nothing: what it counted is too few.
+ * Follows the inputs of the demand. The queue's statistics are read elsewhere. This class counts running sessions with
+ * the list call: slowly, and again before a decision that depends on them, but not while no worker exists and no item
+ * waits. A count that ran out of pages is discarded: it would be too low.
  */
 export class DemandWatch {
   readonly #context: Pick<WorkersContext, "clock" | "random" | "timing">;
@@ -39,10 +44,10 @@ export class DemandWatch {
   readonly #onReading: () => void;
   readonly #awaited = new Notifier();
   readonly #changed = new Notifier();
-  /** Nothing was counted since it was last not needed: what was counted before is old. */
+  /** Whether counting has been unnecessary since the last count, which is therefore old. */
   #isResting = true;
   #running: RunningReading | null = null;
-  /** What waited just before the last walk for a decision, and what that walk showed. */
+  /** The last count made for a decision, and the items that waited just before it. */
   #before: { readonly running: RunningReading | null; readonly waiting: number } = { running: null, waiting: 0 };
   #counting: Promise<number> | null = null;
   #incomplete: string | null = null;
@@ -51,9 +56,9 @@ export class DemandWatch {
     context: Pick<WorkersContext, "clock" | "random" | "timing">;
     queue: QueueSource;
     count: CountRunning;
-    /** Whether workers are there, so that sessions may run on them. */
+    /** Whether workers exist, so that sessions may run on them. */
     hasWorkers: () => boolean;
-    /** Whether requests may be sent and make sense: nothing is read anew while they may not. */
+    /** Whether requests may be sent and make sense; without it nothing is refreshed. */
     mayAsk: () => boolean;
     onReading: () => void;
   }) {
@@ -76,20 +81,20 @@ export class DemandWatch {
   }
 
   /**
-   * Items that left the queue since the statistics before the walk for a decision: that walk may have been too early to see
-   * them run, and newer statistics, which somebody else reads meanwhile, do not show them any more.
+   * Items that left the queue since the statistics that preceded a decision's count. The count may have been too early
+   * to include them as running, and newer statistics of the other loop no longer show them.
    */
   #gone({ depth, pending }: { readonly depth: number; readonly pending: number }): number {
     const { running, waiting } = this.#before;
     return running !== null && running === this.#running ? Math.max(0, waiting - depth - pending) : 0;
   }
 
-  /** Why sessions cannot be counted although the Work API answers; null: they can. */
+  /** Why sessions can't be counted although the Work API answers; null: they can. */
   get blockedReason(): string | null {
     return this.#incomplete;
   }
 
-  /** Counts until the signal aborts, while `mayAsk` says that requests make sense. Never throws. */
+  /** Counts until the signal aborts, each time after `mayAsk` allows a request. Never throws. */
   async run(signal: AbortSignal, mayAsk: (signal: AbortSignal) => Promise<void>): Promise<void> {
     const { clock } = this.#context;
     while (!signal.aborted) {
@@ -101,22 +106,22 @@ export class DemandWatch {
     }
   }
 
-  /** The number of running sessions may have changed more than the pace would show. */
+  /** Counts soon: the number of running sessions may have changed. */
   nudge(): void {
     this.#awaited.notify();
   }
 
-  /** A worker came or went, or the queue was read. */
+  /** Notes that a worker came or went, or that the queue was read. */
   look(): void {
     this.#changed.notify();
   }
 
-  /** Resolves when sessions were counted, if they are needed for the first time after a rest, or could not be. */
+  /** If counting became necessary again after a rest, counts once, successfully or not. */
   async catchUp(signal: AbortSignal): Promise<void> {
     if (this.#isResting && this.#isNeeded && this.#mayAsk()) await this.#countOnce(signal);
   }
 
-  /** Whether a running session may be ours, or one that waits is. */
+  /** Whether a running or waiting session may be ours. */
   get #isNeeded(): boolean {
     const { stats } = this.#queue;
     return this.#hasWorkers() || (stats !== null && (stats.depth > 0 || stats.pending > 0));
@@ -129,21 +134,21 @@ export class DemandWatch {
     }
   }
 
-  /** Makes sure that running sessions were counted at most `maxAgeMs` ago. False when they could not be. */
+  /** Makes sure that the last count is at most `maxAgeMs` old. Returns false if counting failed. */
   async refreshRunning(maxAgeMs: number, signal: AbortSignal): Promise<boolean> {
     const { clock } = this.#context;
     const earliestMs = clock.monotonic() - maxAgeMs;
     if (this.#running && this.#running.readMs >= earliestMs) return true;
     if (!this.#mayAsk()) return false;
-    // One that is under way may have been asked for too early.
+    // The count in flight may have been requested too early.
     if (this.#counting) await this.#counting;
     if (!this.#running || this.#running.readMs < earliestMs) await this.#countOnce(signal);
     return this.#running !== null && this.#running.readMs >= earliestMs;
   }
 
   /**
-   * Reads both anew: the statistics first, so that an item on its way from the queue to a worker is seen at least once.
-   * False when one of them could not be had.
+   * Refreshes both readings. The statistics come first, so that an item on its way from the queue to a worker is seen
+   * at least once. Returns false if either reading failed.
    */
   async refreshAll(signal: AbortSignal): Promise<boolean> {
     if (!this.#mayAsk() || !(await this.#queue.refresh(signal)) || signal.aborted) return false;
@@ -153,7 +158,7 @@ export class DemandWatch {
     return true;
   }
 
-  /** Returns in how many milliseconds the next count is due. */
+  /** Returns the time until the next count is due, in milliseconds. */
   #countOnce(signal: AbortSignal): Promise<number> {
     this.#counting ??= this.#walk(signal).finally(() => {
       this.#counting = null;

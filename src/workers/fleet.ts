@@ -6,25 +6,28 @@ import { DEPLOYMENTS, type Deployment, PODS } from "../kube/resource.ts";
 import type { WorkersContext, WorkersPoint } from "./context.ts";
 import { isOwnedBy, readWorkerPod, type WorkerPod } from "./worker-pod.ts";
 
-/** A write that the cache has not shown by then is not waited for: the object may be gone again. */
+/** How long a write waits for the cache to show it: the object may be gone again. */
 const LAG_MS = 30_000;
 
 /**
- * The Deployments of one Environment and their Pods: what the caches show, with what was written last on top, so that a
- * cache that lags does not make a decision be taken twice.
+ * The Deployments of one Environment and their Pods. The last writes override the caches, so that a lagging cache does
+ * not cause the same decision twice.
  */
 export class Fleet {
   readonly #context: WorkersContext;
-  /** The last answers of the API server, by name, until the cache shows as much. */
+  /** The API server's last answers, by name, until the cache catches up. */
   readonly #written = new Map<string, { readonly deployment: Deployment; readonly atMs: number }>();
-  /** Generation of each Deployment's spec as this process wrote it, by uid: another one is somebody else's doing. */
+  /**
+   * Generation of each Deployment's spec as this process last wrote it, by uid: any other generation is another
+   * client's change.
+   */
   readonly #generations = new Map<string, number>();
 
   constructor(context: WorkersContext) {
     this.#context = context;
   }
 
-  /** All of this Environment's, those that are being deleted too. */
+  /** All Deployments of this Environment, including those being deleted. */
   get all(): readonly Deployment[] {
     const { deployments, uid, clock } = this.#context;
     const byName = new Map(deployments.list().map((each) => [each.metadata.name ?? "", each]));
@@ -36,17 +39,17 @@ export class Fleet {
     return [...byName.values()].filter((each) => isOwnedBy(each, uid));
   }
 
-  /** Those that are not being deleted. */
+  /** The Deployments that are not being deleted. */
   get deployments(): readonly Deployment[] {
     return this.all.filter(({ metadata }) => metadata.deletionTimestamp === undefined);
   }
 
-  /** Workers asked for, all Deployments together. */
+  /** The replicas of all Deployments together. */
   get replicas(): number {
     return this.deployments.reduce((sum, each) => sum + replicasOf(each), 0);
   }
 
-  /** The worker Pods of these Deployments, as the cache has them. */
+  /** The worker Pods of these Deployments, from the cache. */
   get pods(): readonly WorkerPod[] {
     const hashes = new Set(this.all.map(hashOfDeployment));
     return this.#context.pods
@@ -56,14 +59,14 @@ export class Fleet {
   }
 
   /**
-   * Those of them that may still do something. One that ended by itself, as by an eviction of its node's, does nothing any
-   * more, and stays where it is: a ReplicaSet has another one made in its place, and deletes it in no scale-down.
+   * The Pods that may still do something. A Pod that ended, for example by a node eviction, does nothing more but
+   * remains: its ReplicaSet replaces it, and deletes it in no scale-down.
    */
   get remaining(): readonly WorkerPod[] {
     return this.pods.filter(({ hasEnded }) => !hasEnded);
   }
 
-  /** The Pods of one Deployment as the API server has them now. Throws KubeApiError. */
+  /** The Pods of one Deployment, read live. Throws KubeApiError. */
   async livePods(deployment: Deployment): Promise<WorkerPod[]> {
     const { kube, points, namespace, name } = this.#context;
     const hash = hashOfDeployment(deployment);
@@ -72,27 +75,28 @@ export class Fleet {
     return items.map(readWorkerPod);
   }
 
-  /** Whether the operator's policy allows what the present template asks for. */
+  /** Whether the operator's policy allows what the current template needs. */
   get isAllowed(): boolean {
     return allowsAll(this.#context.podPolicy, this.#context.template().needs);
   }
 
   /**
-   * Makes the Deployment of the present template, if that is allowed.
-   * @throws KubeApiError, also when there is one of the name: the cache shows it soon, or it goes, or it is not ours any more.
+   * Creates the Deployment of the current template, if that is allowed.
+   * @throws KubeApiError, also if the name exists: the cache will show it soon, it is being deleted, or it is not ours
+   * any more
    */
   async create(replicas: number): Promise<void> {
     const { kube, points } = this.#context;
     const template = this.#context.template();
-    // Here too: a spec may have changed since the reconciler gave leave.
+    // Checked here, too: the spec may have changed since the reconciler allowed creation.
     if (!allowsAll(this.#context.podPolicy, template.needs)) return;
     const create = () => kube.create(DEPLOYMENTS, template.deployment(replicas));
     this.#note(await points.run("workers.create", { asks: { replicas } }, create));
   }
 
   /**
-   * Changes how many workers a Deployment has, if it still has as many as it had when that was decided.
-   * @throws KubeApiError, also when somebody else changed it meanwhile.
+   * Changes the replicas of a Deployment, if it still has the number that the decision was based on.
+   * @throws KubeApiError, also if another client changed it meanwhile
    */
   async scale(deployment: Deployment, replicas: number): Promise<void> {
     const before = replicasOf(deployment);
@@ -104,8 +108,9 @@ export class Fleet {
   }
 
   /**
-   * Whether somebody else changed the spec since this process wrote it. Of one that it never wrote, whether it lacks what it
-   * was made with: what admission added when it was made stays, since taking it away would roll all workers, busy ones too.
+   * Whether another client changed the spec since this process wrote it. For a Deployment that this process never
+   * wrote: whether it lacks anything that it was created with. Additions by admission stay, since removing them would
+   * roll all workers, including busy ones.
    */
   isForeign(deployment: Deployment): boolean {
     const known = this.#generations.get(deployment.metadata.uid ?? "");
@@ -114,8 +119,8 @@ export class Fleet {
   }
 
   /**
-   * Puts the template of the present hash back to what it was made as; no change when it is, or when it is not allowed any
-   * more. Throws KubeApiError.
+   * Restores the template of the current Deployment. A no-op if it is unchanged or no longer allowed. Throws
+   * KubeApiError.
    */
   async putRight(deployment: Deployment): Promise<void> {
     if (!this.isAllowed) return;
@@ -125,8 +130,8 @@ export class Fleet {
   }
 
   /**
-   * Deletes a Deployment with all its Pods. In the foreground: it stays until the last of them is gone, so that anybody can
-   * see that something is left. Throws KubeApiError.
+   * Deletes a Deployment with all its Pods. Foreground deletion keeps the Deployment until its last Pod is gone, so
+   * that the remainder is visible. Throws KubeApiError.
    */
   async remove(deployment: Deployment): Promise<void> {
     const { kube, points, namespace } = this.#context;
@@ -165,25 +170,25 @@ export class Fleet {
   }
 }
 
-/** The template hash that a Deployment and its Pods bear. */
+/** The template hash in the labels of a Deployment and its Pods. */
 export function hashOfDeployment({ metadata }: Deployment): string {
   return metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "";
 }
 
 /**
- * What its template asked for. Of one that does not say, what stands in it now: of that some may be the API server's doing,
- * which gives every port of a Pod with hostNetwork a port of the node, or a webhook's.
+ * What its template needed when it was created. Without the annotation: what the current spec needs, which may include
+ * additions by webhooks or the API server, such as node ports for hostNetwork.
  */
 export function needsOfDeployment({ metadata, spec }: Deployment): readonly string[] {
   return readNeeds(metadata.annotations?.[ANNOTATION_NEEDS]) ?? needWords(spec.template);
 }
 
-/** `spec.replicas`, which is 1 where it is not set. */
+/** `spec.replicas`, with its default of 1. */
 export function replicasOf({ spec }: Deployment): number {
   return spec.replicas ?? 1;
 }
 
-/** Whether the cache shows this write, or a later one, or another object of the name. */
+/** Whether the cache shows this write, a later one, or another object of the name. */
 function isAtLeast(cached: Deployment | undefined, written: Deployment): boolean {
   if (!cached) return false;
   return cached.metadata.uid !== written.metadata.uid || generationOf(cached) >= generationOf(written);
@@ -194,8 +199,8 @@ function generationOf({ metadata }: Deployment): number {
 }
 
 /**
- * Whether `actual` has everything that `wanted` says; more is fine: the API server adds defaults, and admission what it
- * likes. Of lists, entries with a name are found by it, others by their place.
+ * Whether `actual` contains everything in `wanted`. Additions are fine: the API server adds defaults, and admission may
+ * add anything. List entries with a name match by name, others by index.
  */
 export function contains(actual: unknown, wanted: unknown): boolean {
   if (Array.isArray(wanted)) {

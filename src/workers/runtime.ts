@@ -14,13 +14,15 @@ import { Scaler, type ScalerOrders } from "./scaler.ts";
 import { capacityVerdict, scalingVerdict, type Verdict } from "./verdicts.ts";
 import { isCounted } from "./worker-pod.ts";
 
-/** The finalizer goes so long after the last worker, so that a short pause costs no two writes. */
+/**
+ * Delay between the end of the last worker and the removal of the finalizer, so that a short pause costs no two writes.
+ */
 const LINGER_MS = 30_000;
 
-/** From the first change of a Pod to the look at all of them. */
+/** Delay between the first change of a Pod and the check of all Pods. */
 const LOOK_DELAY_MS = 100;
 
-/** What the runtime asks of the Work API, as somebody who may know it puts it together. */
+/** What the runtime reads from the Work API. */
 export interface WorkSources {
   readonly queue: QueueSource & {
     readonly status: QueueStatus | null;
@@ -38,12 +40,12 @@ export interface WorkSources {
   };
 }
 
-/** The finalizer of the Environment. */
+/** The Environment's finalizer. */
 export interface Hold extends Held {
   hold(): Promise<boolean>;
 }
 
-/** What a runtime says of itself, for the Environment's status. */
+/** A runtime's report for the Environment's status. */
 export interface WorkersReport {
   readonly queue: QueueStatus | null;
   readonly sessions: null;
@@ -54,8 +56,8 @@ export interface WorkersReport {
 
 /**
  * The loops of one Environment in `workers` mode: queue statistics, count of running sessions, busy probes, scaler. The
- * reconciler starts, updates and stops it. It keeps no state that is not found again from the cluster and the Work API,
- * but for the history that the scaling policies look at.
+ * reconciler starts, updates and stops it. A restart recovers all state from the cluster and the Work API, except for
+ * the history of the scaling policies.
  */
 export class WorkersRuntime {
   readonly #context: WorkersContext;
@@ -77,7 +79,7 @@ export class WorkersRuntime {
 
   constructor(options: {
     context: WorkersContext;
-    /** Told to call back at every new reading and every change of health. */
+    /** Creates the sources, which call back at every new reading and every change of health. */
     sources: (onChange: () => void) => WorkSources;
     hold: Hold;
     prober: BusyProber;
@@ -102,7 +104,7 @@ export class WorkersRuntime {
       context,
       queue: this.#sources.queue,
       count: this.#sources.count,
-      // Also those of a Deployment that goes: they may serve to their end.
+      // Includes Pods of a Deployment that is being deleted: they may still serve.
       hasWorkers: () => this.#fleet.replicas > 0 || this.#fleet.remaining.length > 0,
       mayAsk: () => this.#mayAsk,
       onReading: changed,
@@ -123,7 +125,7 @@ export class WorkersRuntime {
     this.#running = this.#run(this.#stop.signal);
   }
 
-  /** Stops all loops and waits for requests under way. Deployments and Pods stay as they are for the next process. */
+  /** Stops all loops and waits for requests in flight. Deployments and Pods stay for the next process. */
   async stop(): Promise<void> {
     this.#stop.abort();
     this.#idleRelease.end();
@@ -132,24 +134,24 @@ export class WorkersRuntime {
     await this.#running;
   }
 
-  /** The spec or what stands around it changed. */
+  /** The spec or the permissions changed. */
   update(permissions: { readonly mayAsk: boolean; readonly mayPrepare: boolean }): void {
     this.#permissions = permissions;
     this.#changed.notify();
     this.#scaler.poke();
   }
 
-  /** There may be work. */
+  /** There may be work: read the queue soon. */
   look(): void {
     this.#sources.queue.look();
   }
 
-  /** Workers claim by themselves: nobody here knows what they run. */
+  /** Always false: workers claim on their own, so the operator does not know what they run. */
   runs(): boolean {
     return false;
   }
 
-  /** Another environment key: try it at once. Workers with the old one end by themselves and are started with the new. */
+  /** The environment key changed: try it at once. Workers with the old key end and restart with the new one. */
   keyChanged(): void {
     this.#sources.health.keyChanged();
     this.#changed.notify();
@@ -161,14 +163,14 @@ export class WorkersRuntime {
     return this.#sources.health.keyRejected;
   }
 
-  /** Tries a key once more that was rejected long ago; does nothing before its time. */
+  /** Retries a key that was rejected long ago; does nothing before it is due. */
   retryKey(): void {
     if (this.#sources.health.retryKey()) this.#changed.notify();
   }
 
   /** A Pod or a Deployment of this Environment changed in the cache. */
   podChanged(): void {
-    // Workers change in crowds: one look sees them all.
+    // Workers change in groups: one check covers them all.
     this.#lookTimer ??= this.#context.clock.setTimer(() => {
       this.#lookTimer = null;
       this.#busy.observe(this.#fleet.pods, (name) => howEnded(this.#context.pods.get(name)));
@@ -182,29 +184,29 @@ export class WorkersRuntime {
     this.#scaler.poke();
   }
 
-  /** No Deployment is left, and with it no worker: they are deleted in the foreground. */
+  /** Whether no Deployment, and so no worker, is left: Deployments are deleted in the foreground. */
   get isDrained(): boolean {
     return this.#synced && this.#fleet.all.length === 0;
   }
 
-  /** What is left, in words, for the Event of a drain that was given up. */
+  /** The remaining workers, as text for the Event of an abandoned drain. */
   get leftovers(): string {
     return `${this.#fleet.remaining.length} workers did not end`;
   }
 
-  /** The drain's bound is over: what is left is the garbage collector's. */
+  /** The drain timed out: the garbage collector deletes what is left. */
   async abandon(): Promise<boolean> {
     await this.stop();
     await this.#hold.release(() => true);
     return true;
   }
 
-  /** The finalizer goes now: no worker is left. */
+  /** Removes the finalizer, if no worker is left. */
   async releaseHold(): Promise<void> {
     await this.#hold.release(() => this.#isUnused);
   }
 
-  /** Workers claim by themselves: what runs in them is not known here. */
+  /** Always empty: workers claim on their own, so the operator does not know what they run. */
   sessions(): readonly never[] {
     return [];
   }
@@ -278,7 +280,7 @@ export class WorkersRuntime {
     const isDraining = this.#drainDeadlineMs !== null;
     return {
       mayGrow: this.#permissions.mayPrepare,
-      // A template that may not be used any more is served out.
+      // Workers of a template that is no longer allowed finish their sessions.
       isLeaving: isDraining || environment().spec.paused || !this.#fleet.isAllowed,
       isDraining,
       overAtMs: this.#drainDeadlineMs,
@@ -304,7 +306,7 @@ function unread(problem: string | null): string | null {
   return problem && `nothing is scaled before Deployments and Pods can be listed: ${problem}`;
 }
 
-/** How a worker ended, as far as its Pod says. */
+/** How a worker ended, according to its Pod. */
 function howEnded(pod: Pod | undefined): string {
   if (!pod) return "its Pod is gone";
   const { metadata, status } = pod;

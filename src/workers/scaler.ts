@@ -13,44 +13,48 @@ import { splitReplicas } from "./split.ts";
 
 const JITTER = 0.1;
 
-/** Between two decisions at least: many small changes are seen at once. */
+/** The least time between two decisions, which combines many small changes. */
 const MIN_PAUSE_MS = 250;
 
-/** So many failures in a row are shown: one lost request is no news to a person. */
+/** Consecutive failures before the status shows them. One lost request is not worth a condition. */
 const FAILURES_TO_SHOW = 2;
 
 /**
- * So many in a row where somebody else may have changed or made the Deployment meanwhile: the caches have shown that by then.
- * A policy of the cluster refuses with the same status, and one whose labels somebody took away has the name, again and again.
+ * The same for failures that another client's write can cause: by then the caches show that write. Two lasting causes
+ * look alike: a cluster policy that refuses with the same status, and a Deployment that keeps the name but lost its
+ * labels.
  */
 const RACES_TO_SHOW = 5;
 
-/** What the scaler says of itself. */
+/** What the scaler reports. */
 export interface ScalerView {
   readonly decision: Decision | null;
-  /** Workers whose program runs and that do not say whether they are busy. */
+  /** Running workers that do not say whether they are busy. */
   readonly silent: number;
-  /** Why workers that are too many are still there; null: none are, or nothing holds them. */
+  /** Why surplus workers still exist; null: there are none, or nothing holds them. */
   readonly held: string | null;
-  /** What the last write failed with; null: all is well. */
+  /** The error of the last write; null: it succeeded. */
   readonly failure: string | null;
 }
 
-/** What the scaler may do, as the spec and what stands around it say. */
+/** What the scaler may do, according to the spec and its surroundings. */
 export interface ScalerOrders {
-  /** New workers may be made: the template is accepted. */
+  /** Whether new workers may be created: the template is accepted. */
   readonly mayGrow: boolean;
-  /** No worker is wanted: paused, or the Environment goes. Idle ones go at once. */
+  /**
+   * Whether no worker is wanted, since the Environment is paused, being deleted, or not allowed any more. Idle workers
+   * go at once.
+   */
   readonly isLeaving: boolean;
-  /** The Environment goes: what is left empty is removed, too. */
+  /** Whether the Environment is being deleted: empty Deployments are removed, too. */
   readonly isDraining: boolean;
-  /** When busy ones go, too, on the monotonic clock; null: never. */
+  /** When busy workers must go, too (monotonic); null: never. */
   readonly overAtMs: number | null;
 }
 
 /**
- * Brings the number of workers to what the demand asks for: decides purely (src/autoscale), splits the number over the
- * Deployments, shrinks first, then grows. One decision at a time; the next rests on what the last one wrote.
+ * Brings the number of workers to the demand. It decides purely (src/autoscale), splits the number over the
+ * Deployments, shrinks first, then grows. One decision runs at a time, and the next builds on what the last one wrote.
  */
 export class Scaler {
   readonly #context: WorkersContext;
@@ -63,7 +67,10 @@ export class Scaler {
   readonly #poked = new Notifier();
   #isPoked = false;
   readonly #decider: Decider;
-  /** Workers that could not go are not tried before this: each try reads the Work API and asks the workers. */
+  /**
+   * Surplus workers that could not go are not tried again before this: each try reads the Work API and probes the
+   * workers.
+   */
   #restUntilMs = Number.NEGATIVE_INFINITY;
   #view: ScalerView = { decision: null, silent: 0, held: null, failure: null };
 
@@ -72,7 +79,7 @@ export class Scaler {
     fleet: Fleet;
     busy: BusyWatch;
     demand: DemandWatch;
-    /** Makes sure of the finalizer; false: the Environment is going, no worker may be made. */
+    /** Makes sure that the finalizer is set; false: the Environment is being deleted, and no worker may be created. */
     hold: () => Promise<boolean>;
     orders: () => ScalerOrders;
     onChange: () => void;
@@ -91,7 +98,7 @@ export class Scaler {
     return this.#view;
   }
 
-  /** Something changed that a decision rests on. */
+  /** An input of the decision changed. */
   poke(): void {
     this.#isPoked = true;
     this.#poked.notify();
@@ -110,7 +117,7 @@ export class Scaler {
     }
   }
 
-  /** To the next turn when nothing changes; to the moment at which busy workers go, where that comes first. */
+  /** Time to the next turn if nothing changes, or to the moment at which busy workers must go, if that is earlier. */
   #pauseMs(): number {
     const { clock, timing, random } = this.#context;
     const { overAtMs } = this.#orders();
@@ -129,7 +136,7 @@ export class Scaler {
       if (signal.aborted) return false;
       const failure = errorText(error);
       this.#context.logger.warn({ error: failure }, "the workers could not be scaled");
-      // Somebody else changed or made the Deployment meanwhile: the next turn sees how it is now.
+      // Another client may have changed or created the Deployment meanwhile: the next turn reads the new state.
       const mayBeRace = isConflict(error) || isInvalid(error) || isAlreadyExists(error);
       const isNews = backoff.failures + 1 >= (mayBeRace ? RACES_TO_SHOW : FAILURES_TO_SHOW);
       if (isNews) this.#show({ ...this.#view, failure });
@@ -143,14 +150,14 @@ export class Scaler {
     if (!isSame) this.#onChange();
   }
 
-  /** Returns why workers that are too many are still there; null: none are. */
+  /** Returns why surplus workers still exist; null: there are none. */
   async #scaleOnce(signal: AbortSignal): Promise<string | null> {
     const orders = this.#orders();
     const { clock, timing, template, environment } = this.#context;
     const { workers } = environment().spec;
     if (!workers) return null;
     if (orders.overAtMs !== null && clock.monotonic() >= orders.overAtMs) return this.#removeAll();
-    // Workers of an earlier process, too: an uninstall took the finalizer away and left them running.
+    // Also for workers of an earlier process: an uninstall removed the finalizer and left them running.
     if (!orders.isDraining && this.#fleet.replicas > 0) await this.#hold();
     const isResting = clock.monotonic() < this.#restUntilMs;
     const decision = await this.#decider.decide({ ...orders, isResting }, signal);
@@ -175,7 +182,7 @@ export class Scaler {
       const isStillHeld = isResting && decision.wanted !== null && decision.wanted < decision.replicas;
       return held ?? (isStillHeld ? this.#view.held : null);
     } finally {
-      // Also what was written before a later request failed.
+      // Includes what was written before a later request failed.
       this.#decider.note(decision, current, clock.monotonic());
       this.#tell(decision, before, this.#fleet.replicas);
     }
@@ -199,7 +206,7 @@ export class Scaler {
     return held;
   }
 
-  /** The Deployment of the present template, up to its part; what old ones still hold is not there for it. */
+  /** Grows the current template's Deployment to its target, within the room that the other Deployments leave. */
   async #grow(target: number, maxReplicas: number): Promise<void> {
     const { hash } = this.#context.template();
     const deployments = this.#fleet.deployments;
@@ -214,7 +221,7 @@ export class Scaler {
     }
   }
 
-  /** Puts right what somebody else changed, and removes Deployments of earlier templates that have nothing left. */
+  /** Restores what another client changed, and removes empty Deployments of earlier templates. */
   async #tidy(): Promise<void> {
     const { hash } = this.#context.template();
     const { isDraining } = this.#orders();
@@ -227,7 +234,7 @@ export class Scaler {
     }
   }
 
-  /** The time that busy workers were given is over. */
+  /** The time limit for busy workers has passed. */
   async #removeAll(): Promise<string | null> {
     for (const deployment of this.#fleet.deployments) await this.#fleet.remove(deployment);
     return null;

@@ -5,24 +5,24 @@ import type { DemandWatch } from "./demand-watch.ts";
 import { type Fleet, replicasOf } from "./fleet.ts";
 import { isCounted, type WorkerPod } from "./worker-pod.ts";
 
-/** Below the cost of every Pod that nobody marked: also one that no cache has shown yet is ended later than these. */
+/** Below the cost of every unmarked Pod: a Pod that no cache has shown yet also ends after these. */
 export const VICTIM_COST = "-1000";
 
-/** Marks under way at a time. */
+/** Marks in flight at a time. */
 const CONCURRENCY = 16;
 
-/** How a shrink went. */
+/** The result of a shrink. */
 export interface Shrunk {
   /** `spec.replicas` now. */
   readonly replicas: number;
-  /** Why it is more than was asked for; null: it is not. */
+  /** Why it is more than requested; null: it is not. */
   readonly held: string | null;
 }
 
 /**
- * Takes workers away without ending one that is or may be busy. The order matters: read the Pods live; ask those that may
- * go once more; mark the ones that go and the busy ones, and see from the answers that the marks are there; then lower
- * the count. What remains is the moment between the last answer and SIGTERM.
+ * Removes workers without ending one that is or may be busy. The order matters: read the Pods live, probe the
+ * candidates again, mark the victims and the busy workers, check the marks in the answers, then lower the count. A race
+ * remains only between the last probe and SIGTERM.
  * @throws KubeApiError
  */
 export async function shrink(
@@ -30,7 +30,7 @@ export async function shrink(
   deployment: Deployment,
   order: {
     readonly target: number;
-    /** No worker is wanted, whatever waits in the queue. */
+    /** Whether no worker is wanted, whatever waits in the queue. */
     readonly isLeaving: boolean;
   },
   signal: AbortSignal,
@@ -63,7 +63,7 @@ export async function shrink(
   return { replicas: least, held: least > target ? busyText(kept) : null };
 }
 
-/** Workers that stay whatever happens, and the others in the order in which they go. */
+/** Workers that must stay, and the others in the order of their removal. */
 function sorted(pods: readonly WorkerPod[], busy: BusyWatch): { kept: WorkerPod[]; free: WorkerPod[] } {
   const isFree = (pod: WorkerPod) => !busy.isProbed || busy.stateOf(pod) === "idle";
   const rank = (pod: WorkerPod) => (pod.isReady ? 2 : 0) + (pod.isRunning ? 1 : 0);
@@ -73,7 +73,7 @@ function sorted(pods: readonly WorkerPod[], busy: BusyWatch): { kept: WorkerPod[
   };
 }
 
-/** False when a mark is not there although it was written: somebody else writes them too. */
+/** Returns false if a mark is missing after its write: another client writes the marks too. */
 async function mark(busy: BusyWatch, kept: readonly WorkerPod[], victims: readonly WorkerPod[]): Promise<boolean> {
   let areThere = true;
   const wanted = [
@@ -87,14 +87,14 @@ async function mark(busy: BusyWatch, kept: readonly WorkerPod[], victims: readon
 }
 
 /**
- * What a worker that stays keeps of its cost. One that was to go once, when the count was not lowered in the end, would cost as
- * little as those that are to go now.
+ * The cost of a worker that stays. A former victim, spared because the count was not lowered, must not stay as cheap as
+ * the current victims.
  */
 function withoutVictim(cost: string | null): string | null {
   return cost === VICTIM_COST ? null : cost;
 }
 
-/** Without a probe only the Work API knows: nothing goes while a session runs, or is about to. */
+/** Without a probe, only the Work API knows: no worker goes while a session runs or is about to. */
 async function sessionsThatRun(demand: DemandWatch, isLeaving: boolean, signal: AbortSignal): Promise<string | null> {
   if (!(await demand.refreshAll(signal))) return "whether sessions run could not be read anew";
   const { queue, running } = demand.readings;

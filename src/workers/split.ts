@@ -1,4 +1,4 @@
-/** A Deployment of one template hash, as far as the split asks. */
+/** A Deployment of one template hash, as input for the split. */
 export interface HashGroup {
   readonly hash: string;
   /** `spec.replicas`. */
@@ -8,34 +8,38 @@ export interface HashGroup {
   /** Workers that are Ready. */
   readonly ready: number;
   readonly createdAtMs: number;
-  /** The operator's policy does not allow what its template asks for: none of it stays that is idle. */
+  /** Whether the operator's policy forbids what its template needs: no idle worker of it stays. */
   readonly isForbidden: boolean;
 }
 
 export interface SplitInput {
-  /** How many workers there should be in all. */
+  /** The number of workers wanted in total. */
   readonly total: number;
   readonly maxReplicas: number;
   /** Hash of the template that new workers are made from. */
   readonly hash: string;
-  /** New workers may be made: the API server takes the template. */
+  /** Whether new workers may be created: the API server accepts the template. */
   readonly mayGrow: boolean;
   readonly groups: readonly HashGroup[];
 }
 
 /**
- * A change of the template takes the place of at most this part of the workers at a time (at least one), as a Deployment's
- * own rolling update does by default.
+ * The largest share of the workers that a template change replaces at a time (at least one), as in a Deployment's
+ * default rolling update.
  */
 const STEP = 1 / 4;
 
 /**
- * How many workers each Deployment should have. Only that of the present template grows; those of earlier ones shrink as
- * their workers go idle, in steps: idle old workers stay until as many new ones are Ready, so that a template that does not
- * start costs no more than a step. New ones come beside the old ones where `maxReplicas` leaves room, else in their place.
- * A step of new ones that are still starting stays when old ones, which had seemed idle, may be busy again: an old worker that
- * crashes again and again is both by turns, and would else have them ended and made anew each time.
- * Never plans more than `maxReplicas` in all, unless there are more already that are to stay; never fewer than are kept.
+ * How many workers each Deployment should have. Only the current template's Deployment grows. Earlier ones shrink as
+ * their workers become idle, in steps: idle old workers stay until as many new ones are Ready, so that a template that
+ * does not start costs at most one step. New workers run beside the old ones if `maxReplicas` leaves room, otherwise
+ * instead of them.
+ *
+ * A step of starting workers stays even if old workers that seemed idle may be busy again. An old worker in a crash
+ * loop alternates between the two, and would otherwise cause new workers to be ended and recreated each time.
+ *
+ * The plan never exceeds `maxReplicas`, unless more workers exist already and are wanted. It never goes below the kept
+ * workers.
  */
 export function splitReplicas(input: SplitInput): Map<string, number> {
   const { total, maxReplicas, hash, mayGrow, groups } = input;
@@ -54,7 +58,7 @@ export function splitReplicas(input: SplitInput): Map<string, number> {
     targets.set(group.hash, keptOf(group) + idle);
   }
   for (const group of groups) if (!targets.has(group.hash)) targets.set(group.hash, 0);
-  // Old ones may hold every place: then there is no room beside them.
+  // Old workers may use all of `maxReplicas`, which leaves no room beside them.
   const others = sum([...targets].filter(([each]) => each !== hash).map(([, replicas]) => replicas));
   const most = Math.max(maxReplicas, Math.min(total, sum(groups.map(({ replicas }) => replicas))));
   const room = Math.max(current ? keptOf(current) : 0, most - others);
@@ -91,7 +95,7 @@ function keptOf({ kept, replicas }: HashGroup): number {
   return Math.min(kept, replicas);
 }
 
-/** Idle workers that may serve until others are Ready in their place. */
+/** Idle workers that may serve until their replacements are Ready. */
 function idleOf(group: HashGroup): number {
   return group.isForbidden ? 0 : group.replicas - keptOf(group);
 }

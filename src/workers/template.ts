@@ -18,35 +18,35 @@ import { withSafeDefaults } from "../api/safe-defaults.ts";
 import { hashOf } from "../core/json.ts";
 import type { Container, Deployment, EnvVar, Pod, PodTemplate as RenderedTemplate } from "../kube/resource.ts";
 
-/** Raised when what is rendered around a template changes in a way that workers must follow. */
+/** Increase this when what is rendered around a template changes in a way that workers must follow. */
 export const RENDERING = 3;
 
-/** Deployment names stand in the names of Pods, which end at 63 characters. */
+/** Deployment names are part of Pod names, which end at 63 characters. */
 const NAME_LENGTH = 63;
 
 /** Everything that the workers of an Environment are made from. */
 export interface WorkerTemplate {
-  /** Also of the Environment itself: one that was deleted and made anew has Deployments of its own. */
+  /** Includes the Environment's uid: a recreated Environment gets its own Deployments. */
   readonly hash: string;
   /** The container that the worker runs in. */
   readonly container: string;
-  /** What it asks for beyond what every template may have, in words of the policy. */
+  /** What the template needs beyond what every template may have, in terms of the policy. */
   readonly needs: readonly string[];
-  /** As the spec has it. */
+  /** The template as written in the spec. */
   readonly written: PodTemplate;
-  /** Workers do not park: their image is pulled once each. */
+  /** Workers do not park, so each pulls its image once. */
   readonly pullsAlways: false;
   readonly pullsAgain: false;
-  /** Where a person mends it. */
+  /** The field to fix. */
   readonly field: "spec.workers.template";
   readonly deploymentName: string;
   /** A single Pod of the template, for a dry run. */
   render(name: string): Pod;
-  /** The Deployment, with so many workers. */
+  /** The Deployment with this number of workers. */
   deployment(replicas: number): Deployment;
 }
 
-/** The workers of an Environment as its spec wants them now. */
+/** The workers of an Environment according to its current spec. */
 export function workerTemplate(environment: Environment): WorkerTemplate {
   const { workers, api, environmentId } = environment.spec;
   if (!workers) throw new TypeError("not an Environment with spec.workers");
@@ -93,7 +93,7 @@ export function workerTemplate(environment: Environment): WorkerTemplate {
       },
       spec: {
         replicas,
-        // The template of a Deployment never changes, so there is nothing to go back to.
+        // The template of a Deployment never changes, so there is nothing to roll back to.
         revisionHistoryLimit: 0,
         selector: { matchLabels: selectorOf(labels) },
         template: rendered,
@@ -141,8 +141,8 @@ function renderTemplate(
 }
 
 /**
- * The worker's container with what its program needs to poll. Own variables of the template come between, so that they
- * may refer to the first ones; the key comes last and cannot be one of them.
+ * The worker's container with the variables that its program needs to poll. The template's variables come after the
+ * defaults, so that they can refer to them. The key comes last, and the template can't override it.
  */
 function asWorker(container: Container, environment: Environment): Container {
   const own = container.env ?? [];
@@ -150,7 +150,7 @@ function asWorker(container: Container, environment: Environment): Container {
   const { api, environmentId } = environment.spec;
   const defaults: EnvVar[] = [
     { name: "ANTHROPIC_BASE_URL", value: api.baseUrl },
-    // Unique for each poller; the Pod's name says whose it is.
+    // Unique for each poller; the Pod's name identifies it.
     { name: "ANTHROPIC_WORKER_ID", valueFrom: { fieldRef: { fieldPath: "metadata.name" } } },
   ];
   return {

@@ -5,7 +5,7 @@ import { unended } from "../core/text.ts";
 import type { ContainerStatus, Deployment, Pod } from "../kube/resource.ts";
 import type { ScalerView } from "./scaler.ts";
 
-/** A reason of a condition, with its message. */
+/** Reason and message of a condition. */
 export interface Verdict {
   readonly reason: ConditionReason;
   readonly message: string;
@@ -14,7 +14,7 @@ export interface Verdict {
 const PULL_FAULTS = new Set(["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"]);
 const START_FAULTS = new Set(["CreateContainerConfigError", "CreateContainerError", "RunContainerError"]);
 
-/** What is said of scaling. No message says how old something is: it would be written anew by the clock. */
+/** The verdict on scaling. No message contains an age: it would change with the clock alone. */
 export function scalingVerdict(
   view: ScalerView,
   readings: DemandReadings,
@@ -49,7 +49,9 @@ function lastRead({ queue, running }: DemandReadings, clock: Clock): string {
     : `running sessions were last counted at ${at(running.readMs)}`;
 }
 
-/** What is said of capacity: what keeps worker Pods from being made or from running, or that the maximum is reached. */
+/**
+ * The verdict on capacity: what keeps worker Pods from being created or from running, or that the maximum is reached.
+ */
 export function capacityVerdict(
   pods: readonly Pod[],
   deployments: readonly Deployment[],
@@ -57,7 +59,7 @@ export function capacityVerdict(
     readonly replicas: number;
     readonly max: number;
     readonly depth: number;
-    /** The wall clock's time. */
+    /** Wall-clock time. */
     readonly nowMs: number;
   },
 ): Verdict {
@@ -86,7 +88,7 @@ export function capacityVerdict(
   return { reason: "Available", message: "workers can be made and get ready" };
 }
 
-/** The ReplicaSet's words when it cannot make Pods; they come up to the Deployment. */
+/** The ReplicaSet's message when it can't create Pods, which the Deployment repeats. */
 function failureOf({ status }: Deployment): string | null {
   const condition = status?.conditions?.find(({ type, status: is }) => type === "ReplicaFailure" && is === "True");
   return condition ? (condition.message ?? condition.reason ?? "for no reason given") : null;
@@ -124,7 +126,7 @@ function crashing(pod: Pod, nowMs: number): Verdict | null {
     : { reason: "PreparationFailing", message: `workers do not run: ${loop}; look at the logs of the worker's Pods` };
 }
 
-/** The words of a container that waits for one of these reasons. */
+/** The message of a container that waits for one of these reasons. */
 function waitingOf({ status }: Pod, reasons: ReadonlySet<string>): string | null {
   const all = [...(status?.initContainerStatuses ?? []), ...(status?.containerStatuses ?? [])];
   for (const { name, state } of all) {
@@ -134,29 +136,32 @@ function waitingOf({ status }: Pod, reasons: ReadonlySet<string>): string | null
   return null;
 }
 
-/** kubelet names the Pod in some of its words; the message would change with every Pod that is looked at. */
+/** Removes the Pod's name from the kubelet's messages: otherwise the verdict would change with every Pod. */
 function words(message: string | undefined): string {
   return message === undefined
     ? ""
     : `: ${message.replaceAll(/ pod=\S+/g, "").replaceAll(/_[a-z0-9-]+\([0-9a-f-]{36}\)/g, "")}`;
 }
 
-/** A program that was started so often crashes again and again; one crash is no fault of the template's. */
+/** Restarts that indicate a crash loop; a single crash is no fault of the template. */
 const RESTARTS_OF_A_LOOP = 2;
 
-/** One that has run so long does not, unless it ran for as long before it ended the last time. */
+/** A program that has run this long is not in a crash loop, unless its previous run lasted as long. */
 const STEADY_MS = 60_000;
 
-/** A program has recovered when it has run so many times longer than it did the last time. */
+/** A program has recovered when it has run this many times longer than its previous run. */
 const RECOVERY = 2;
 
-/** kubelet starts a program at once that ran for so long, and forgets what was before (twice its longest back-off). */
+/**
+ * After a run of this length, the kubelet restarts a program at once and resets its back-off (twice the longest
+ * back-off).
+ */
 const FORGOTTEN_MS = 600_000;
 
 /**
- * What is said of a container that ends again and again; null: none of the Pod's does. The same words while it waits for
- * its next start, runs for a moment and has just ended: to a person that is one fault, until it has run for long enough.
- * @param nowMs the wall clock's time.
+ * Describes a container that ends repeatedly; null: the Pod has none. The message is the same while the container waits
+ * for its next start, runs briefly, or has just ended: a person sees one fault until it has run for long enough.
+ * @param nowMs wall-clock time
  */
 export function crashLoop({ status }: Pod, nowMs: number): string | null {
   const inits = (status?.initContainerStatuses ?? []).filter(({ state }) => state?.terminated?.exitCode !== 0);
@@ -178,7 +183,7 @@ function isLooping(container: ContainerStatus, nowMs: number): boolean {
   if (ranMs >= FORGOTTEN_MS) return false;
   if (!state?.running) return state?.terminated !== undefined;
   const runsMs = between(state.running.startedAt, nowMs);
-  // One whose start nobody tells says nothing.
+  // A running container without a start time proves nothing.
   return runsMs !== null && runsMs < Math.min(FORGOTTEN_MS, Math.max(STEADY_MS, RECOVERY * ranMs));
 }
 
@@ -186,7 +191,7 @@ function lastEnd({ state, lastState }: ContainerStatus) {
   return state?.terminated ?? lastState?.terminated;
 }
 
-/** Null when one of the two is not known: of a container that never ran the runtime says that it began with the epoch. */
+/** Null if either time is unknown. For a container that never ran, the runtime reports the epoch as its start. */
 function between(from: string | null | undefined, to: string | number | null | undefined): number | null {
   const toMs = typeof to === "number" ? to : Date.parse(to ?? "");
   const fromMs = Date.parse(from ?? "");

@@ -11,10 +11,10 @@ type SourcesContext = QueueContext &
   Omit<PollPaceContext, "intervalMs"> &
   Omit<ConstructorParameters<typeof ApiHealth>[0], "onChange"> & { readonly points: Points };
 
-/** Pages of one count of running sessions; a walk that runs out says nothing. */
+/** Page limit for one count of running sessions; a count that reaches it is discarded. */
 const MAX_PAGES = 50;
 
-/** What the workers' room may not know itself: the Work API and what is read of it. */
+/** Builds what a workers runtime reads from the Work API: statistics, count of running sessions, and health. */
 export function workSources(context: SourcesContext, onChange: () => void): WorkSources {
   const { timing, random, work, points } = context;
   const health = new ApiHealth({ ...context, onChange });
@@ -22,7 +22,7 @@ export function workSources(context: SourcesContext, onChange: () => void): Work
   const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
   return {
     health,
-    // Nothing is claimed here: what is pending is in the hands of the workers.
+    // The operator claims nothing in this mode: workers hold all pending items.
     queue: new QueueWatch({ context, health, pace, onStats: onChange, unacknowledged: () => 0 }),
     count: async (signal) => {
       const attempt = health.attempt("list");

@@ -6,26 +6,26 @@ import {
 } from "../api/names.ts";
 import type { ContainerStatus, Deployment, Pod } from "../kube/resource.ts";
 
-/** A worker Pod, as far as scaling asks. */
+/** A worker Pod, as input for scaling. */
 export interface WorkerPod {
   readonly name: string;
   readonly uid: string;
   readonly hash: string;
-  /** Being deleted: it polls no more, and no longer counts. */
+  /** Being deleted: it polls no more, and does not count. */
   readonly isEnding: boolean;
-  /** Failed or Succeeded: the ReplicaSet has a new one made for it. */
+  /** Failed or Succeeded: the ReplicaSet replaces it. */
   readonly hasEnded: boolean;
-  /** The worker's program runs now. */
+  /** Whether the worker's program runs now. */
   readonly isRunning: boolean;
-  /** The program was started at least once, so that its Pod may be doing something that nobody has seen yet. */
+  /** Whether the program was started at least once, so that the Pod may be doing work that is not visible yet. */
   readonly hasStarted: boolean;
   readonly isReady: boolean;
   readonly ip: string | undefined;
-  /** Where it is asked whether it is busy; null where its template said nothing of that. */
+  /** Where to probe whether it is busy; null if its template has no probe. */
   readonly probe: { readonly port: number; readonly path: string } | null;
-  /** Starts of the worker's container beyond the first. */
+  /** Restarts of the worker's container. */
   readonly restarts: number;
-  /** The deletion cost that it carries; null where it carries none. */
+  /** Its deletion cost; null if it has none. */
   readonly cost: string | null;
 }
 
@@ -57,8 +57,8 @@ function probeOf({ metadata }: Pod): WorkerPod["probe"] {
 }
 
 /**
- * The worker's own container, which the Pod itself names: another template may call it otherwise, and injected sidecars say
- * nothing. Where nobody names it, any that runs may be the worker.
+ * The worker's own container, which the Pod names: another template may use another name, and injected sidecars do not
+ * count. If the Pod does not name it, any running container may be the worker.
  */
 function workerOf({ metadata, status }: Pod): ContainerStatus | undefined {
   const all = status?.containerStatuses ?? [];
@@ -71,7 +71,7 @@ export function isCounted({ isEnding, hasEnded }: WorkerPod): boolean {
   return !isEnding && !hasEnded;
 }
 
-/** Whether the object's controller is the Environment of this uid. */
+/** Whether the Environment with this uid controls the Deployment. */
 export function isOwnedBy(deployment: Deployment, uid: string): boolean {
   return deployment.metadata.ownerReferences?.some((owner) => owner.controller && owner.uid === uid) === true;
 }
