@@ -2,9 +2,9 @@ import { acknowledge, crash, dropRecord } from "./effects.ts";
 import { BODY, ITEM, isAlive, MEMORY, OPERATOR, POD, STATE, type State } from "./state.ts";
 import type { Turn } from "./turn.ts";
 
-// 2. Claim, 3. Journal, 4. Acknowledge.
+// Steps 2 (claim), 3 (journal) and 4 (acknowledge).
 
-/** Of a Pod whose name no Secret bears: it takes an item, or goes if it serves nothing. */
+/** Steps of a Pod without a Secret of its name: it takes an item, or is deleted if it serves nothing. */
 export function freeSteps(turn: Turn): void {
   const { body, object, isDeleted, byOperator } = turn;
   const servesNothing = (isDeleted && (body === BODY.parked || body === BODY.ended)) || (byOperator && isAlive(body));
@@ -36,7 +36,7 @@ function pollSteps(turn: Turn, item: number): void {
   next[turn.at + POD.memory] = MEMORY.journaled;
   const breaks = again ? "S2b two Pods of one operator for one item" : null;
   moment.tell(next, { name: "claim.journal", outcome: "ok", operator, pod, item, fault: false, breaks });
-  // It stands, and its operator does not know: it finds out as it would after a restart.
+  // The Secret exists, but its operator does not know: it finds out as it would after a restart.
   next[turn.at + POD.memory] = MEMORY.none;
   moment.tell(next, { name: "claim.journal", outcome: "unanswered", operator, pod, item, fault: true, breaks });
 }
@@ -45,7 +45,7 @@ function isRecorded(turn: Turn, item: number): boolean {
   return siblings(turn).some((at) => turn.moment.byte(at + POD.record) === item + 1);
 }
 
-/** A claim of the session whose container is not over, or a Pod that runs it without one. */
+/** Whether the session has a claim whose container has not ended, or a Pod that runs it without a claim. */
 function isSessionRunning(turn: Turn): boolean {
   const { moment } = turn;
   return siblings(turn).some((at) => {
@@ -57,12 +57,12 @@ function isSessionRunning(turn: Turn): boolean {
   });
 }
 
-/** Where the Pods of the same operator begin. */
+/** Offsets of the Pods of the same operator. */
 function siblings({ moment, rules, operator }: Turn): number[] {
   return Array.from({ length: rules.pods }, (_, index) => moment.layout.pod(operator * rules.pods + index));
 }
 
-/** Of a claim whose acknowledgement is still to come, or came to nothing that is known. */
+/** Steps of a claim whose acknowledgement is due, or whose acknowledgement has no known result. */
 export function acknowledgeSteps(turn: Turn): void {
   const { memory, isParked, isDeleted, rules } = turn;
   const isFresh = isInWindow(turn);
@@ -72,14 +72,14 @@ export function acknowledgeSteps(turn: Turn): void {
     const next = turn.fork();
     dropRecord(turn.moment, next, turn.pod);
     turn.tell(next, "claim.drop");
-    // Where that fails it is looked at again, as after a restart.
+    // If the drop fails, the operator checks again, as after a restart.
     turn.tell(turn.remembering(MEMORY.none), "operator.forget");
   }
   const mayAsk = turn.ackUnderWay !== turn.item || rules.drop === "at-once";
   if (!turn.hasKey && (memory === MEMORY.unanswered || memory === MEMORY.none) && mayAsk) whoseIsIt(turn);
 }
 
-/** Nobody else can have been offered the item since our poll. */
+/** Whether no other client can have been offered the item since our poll. */
 function isInWindow({ moment, rules, operator, itemAt }: Turn): boolean {
   if (moment.byte(itemAt + ITEM.offer) === operator + 1 || rules.window === "nobody") return true;
   return rules.window === "first-operator" && operator > 0;
@@ -101,7 +101,7 @@ function sendAck(turn: Turn): void {
     acknowledge(moment, crashed, item, operator);
     turn.tell(crash(moment, crashed, operator), "claim.ack", { outcome: "crash", fault: true });
   } else if (turn.memory === MEMORY.journaled) {
-    // Refused on its first sending; a refused repeat proves nothing.
+    // The first request was refused. A refused repeat would prove nothing.
     dropRecord(moment, next, turn.pod);
     turn.tell(next, "claim.drop", { outcome: "refused", breaks });
   }
@@ -117,15 +117,17 @@ function underWay(turn: Turn): State {
   return next;
 }
 
-/** Whether the answer shows an acknowledged_at that can be ours: no older than our request, or what the poll showed. */
+/**
+ * Whether the acknowledged_at in the answer can be ours: no older than our request, or the one that the poll showed.
+ */
 function isBelieved({ rules, state, stamp }: Turn): boolean {
   const isKept = rules.stamp === "kept";
-  // Of a server that keeps the first time: the one that our poll, too, has shown.
+  // A server that keeps the first acknowledged_at returns the one that our poll showed, too.
   if (state === STATE.queued) return !(isKept && stamp > 0 && rules.olderAck === "refused");
   return rules.olderAck === "believed" || (rules.olderAck === "refused-unless-polled" && isKept && stamp > 1);
 }
 
-/** No answer, or a Secret without key found at the start: the list is asked. */
+/** After an unanswered acknowledgement, or for a Secret without key found at the start: the operator reads the list. */
 function whoseIsIt(turn: Turn): void {
   const { rules } = turn;
   const isOver = turn.isOutOfHands || turn.isAbsent;
@@ -134,7 +136,7 @@ function whoseIsIt(turn: Turn): void {
   const isDoubted = isDoubtful && rules.doubted !== "forgotten";
   if (isOurs) own(turn, "session.own", MEMORY.acked);
   if (isDoubted) own(turn, "session.doubt", MEMORY.doubted);
-  // Another client's may show as such by its time.
+  // The stamp may show that the item is another client's.
   const isKept = isDoubted ? isOwner(turn) : isOurs && !isDoubtful;
   if (isKept) return;
   const next = turn.fork();
@@ -142,7 +144,7 @@ function whoseIsIt(turn: Turn): void {
   turn.tell(next, "session.drop");
 }
 
-/** Its acknowledged_at does not say whose it is. */
+/** Whether the item's acknowledged_at does not prove whose it is. */
 function isUnproven(turn: Turn): boolean {
   const { rules } = turn;
   return rules.unanswered === "by-evidence" && (rules.lateAck === "late" || !isThoughtOurs(turn));

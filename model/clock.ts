@@ -1,32 +1,35 @@
 /**
- * The model has no clock: a rule that waits out a deadline is a guard there (nothing is under way, nothing has lapsed). Here
- * each such rule is tried on every order of whole-tick times, to see from which margin on its deadline makes the guard true.
+ * The model has no clock: there, a rule that waits out a deadline is a guard (nothing in flight, nothing lapsed). This
+ * file tests each such rule with every order of whole-tick times, to find the smallest margin that makes the guard
+ * true.
  */
 export interface ClockRule {
   readonly name: string;
   /** What the deadline counts from. */
   readonly from: string;
-  /** The smallest margin that no order of times breaks, in words and in ticks. */
+  /** The smallest margin that holds in every order of times, as text and in ticks. */
   readonly words: string;
   readonly margin: number;
-  /** Orders of times that break the rule with this margin, in words. */
+  /** The orders of times that break the rule with this margin, as text. */
   broken(margin: number): Iterable<string>;
 }
 
-/** In ticks. A request takes effect at most REQUEST after its sending, and is answered by then: time-out and what comes after. */
+/**
+ * Ticks until a request has taken effect and was answered, counted from its sending: the timeout and the time after it.
+ */
 const REQUEST = 2;
 const TTL = 12;
-/** What other pollers reclaim after. */
+/** Ticks until an offered item is reclaimed for other pollers. */
 const RECLAIM = 9;
-/** How far our idea of the server's clock may be off, either way. */
+/** How far our estimate of the server's clock may be off, in either direction. */
 const SKEW = 1;
-/** Between a holder's answered beat and its next. */
+/** Ticks between a holder's answered heartbeat and its next one. */
 const BEAT = 4;
 
-/** How far the list may be behind. */
+/** How far the list may lag. */
 const LAG = 3;
 
-/** Long enough to see every deadline pass. */
+/** Long enough for every deadline to pass. */
 const HORIZON = TTL + 4 * REQUEST;
 
 interface Request {
@@ -34,7 +37,7 @@ interface Request {
   readonly answered: number;
 }
 
-/** Every way in which a request that is sent at nought can go. */
+/** All outcomes of a request sent at 0. */
 const REQUESTS: readonly Request[] = ticks(REQUEST).flatMap((answered) =>
   ticks(answered).map((effect) => ({ effect, answered })),
 );
@@ -43,7 +46,7 @@ function ticks(last: number, first = 0): number[] {
   return Array.from({ length: Math.max(0, last - first + 1) }, (_, index) => first + index);
 }
 
-/** A beat of ours was accepted; a stop follows. Broken: it lands on a lease that has lapsed. */
+/** A heartbeat of ours is accepted, and a stop follows. Broken: the stop arrives after the lease lapsed. */
 function* stopAfterBeat(margin: number, base: (beat: Request) => number): Iterable<string> {
   for (const beat of REQUESTS) {
     for (const sent of ticks(base(beat) + TTL - margin, beat.answered)) {
@@ -54,7 +57,10 @@ function* stopAfterBeat(margin: number, base: (beat: Request) => number): Iterab
   }
 }
 
-/** The list shows that the item was beaten at nought of the server's time; a stop follows, without a beat of ours. */
+/**
+ * The list shows a heartbeat at 0 of the server's time, and a stop follows without a heartbeat of ours. Broken: as
+ * above.
+ */
 function* stopByList(margin: number): Iterable<string> {
   for (const off of [-SKEW, SKEW]) {
     for (const sent of ticks(HORIZON)) {
@@ -66,8 +72,8 @@ function* stopByList(margin: number): Iterable<string> {
 }
 
 /**
- * A container's last heartbeat moved after a look that was asked for at nought: it is told to stop. Broken: that beat's
- * lease has lapsed when the stop lands.
+ * The last heartbeat of a container moved after a list requested at 0, and the container is told to stop. Broken: that
+ * heartbeat's lease has lapsed when the stop arrives.
  */
 function* tellHolder(margin: number): Iterable<string> {
   for (const { effect: seen } of REQUESTS) {
@@ -80,8 +86,8 @@ function* tellHolder(margin: number): Iterable<string> {
 }
 
 /**
- * Beat 1, sent at nought, was answered, beat 2 was not; a repeat is refused and shows a value, which is taken for beat 2's.
- * Broken: the lease had lapsed before the repeat was handled, so that the value may be anybody's.
+ * Heartbeat 1, sent at 0, was answered, and heartbeat 2 was not. A repeat is refused with a value that counts as
+ * heartbeat 2's. Broken: the lease had lapsed before the server handled the repeat, so the value may be any client's.
  */
 function* adoptAfterLostBeat(margin: number, base: (repeat: Request) => number): Iterable<string> {
   for (const { effect: first } of REQUESTS) {
@@ -99,7 +105,10 @@ function* adoptAfterLostBeat(margin: number, base: (repeat: Request) => number):
   }
 }
 
-/** A poll is sent at nought, then an acknowledgement. Broken: it lands when the item may have been offered to others. */
+/**
+ * A poll is sent at 0, then an acknowledgement. Broken: it arrives when the item may have been offered to other
+ * clients.
+ */
 function* acknowledgeInWindow(margin: number, base: (poll: Request) => number): Iterable<string> {
   for (const poll of REQUESTS) {
     for (const sent of ticks(base(poll) + RECLAIM - margin, poll.answered)) {
@@ -110,8 +119,8 @@ function* acknowledgeInWindow(margin: number, base: (poll: Request) => number): 
 }
 
 /**
- * An acknowledged_at before the poll's sending + RECLAIM - margin is taken for ours. Broken: somebody else's, who was
- * offered the item at RECLAIM after our offer at the earliest, is.
+ * An acknowledged_at before the poll's sending + RECLAIM - margin counts as ours. Broken: the acknowledged_at of
+ * another client, which gets the item RECLAIM after our offer at the earliest, counts too.
  */
 function* evidence(margin: number, known: readonly number[]): Iterable<string> {
   for (const { effect: offered } of REQUESTS) {
@@ -124,7 +133,10 @@ function* evidence(margin: number, known: readonly number[]): Iterable<string> {
   }
 }
 
-/** A holder beats, is answered, sleeps for its interval and beats. Broken: its value stood still so long, and yet it lives. */
+/**
+ * A holder sends a heartbeat, is answered, sleeps for its interval and sends another. Broken: the value did not change
+ * for this long, although the holder lives.
+ */
 function* stoodStill(margin: number): Iterable<string> {
   for (const answered of ticks(REQUEST)) {
     for (const effect of ticks(REQUEST)) {
@@ -135,7 +147,10 @@ function* stoodStill(margin: number): Iterable<string> {
   }
 }
 
-/** A process ends at nought, a beat of its under way; the next one looks. Broken: the beat moves the value after the look. */
+/**
+ * A process ends at 0 with a heartbeat in flight, and the next process reads the list. Broken: the heartbeat changes
+ * the value after that.
+ */
 function* firstLook(margin: number): Iterable<string> {
   for (const landed of ticks(REQUEST)) {
     for (const { effect } of REQUESTS) {
@@ -144,7 +159,7 @@ function* firstLook(margin: number): Iterable<string> {
   }
 }
 
-/** A beat of ours was accepted. Broken: a look that is believed shows the item as it was before. */
+/** A heartbeat of ours was accepted. Broken: a list that counts as current shows the state before it. */
 function* lookAfterBeat(margin: number, base: (beat: Request) => number): Iterable<string> {
   for (const beat of REQUESTS) {
     for (const look of REQUESTS) {
@@ -154,7 +169,7 @@ function* lookAfterBeat(margin: number, base: (beat: Request) => number): Iterab
   }
 }
 
-/** A beat without an answer was sent at nought. Broken: its lease still runs when it is thought to have lapsed. */
+/** An unanswered heartbeat was sent at 0. Broken: its lease still runs when it counts as lapsed. */
 function* lapsedBySilence(margin: number): Iterable<string> {
   for (const { effect } of REQUESTS) {
     for (const look of REQUESTS) {
@@ -207,18 +222,18 @@ function rule(
   return { name, from, words, margin, broken };
 }
 
-/** The smallest margin that no order of times breaks. */
+/** The smallest margin that holds in every order of times. */
 export function smallestMargin({ broken }: Pick<ClockRule, "broken">): number {
   return ticks(HORIZON).find((margin) => [...broken(margin)].length === 0) ?? Number.POSITIVE_INFINITY;
 }
 
 /**
- * How long after its last answered beat a stock worker believes in its lease, in seconds: a beat that fails is judged when
- * it fails.
- * @param hangs beats are not refused but never answered, and run into their bound of one interval
+ * How long after its last answered heartbeat a stock worker believes in its lease, in seconds. It judges a failed
+ * heartbeat at its failure.
+ * @param hangs heartbeats are never answered instead of refused, and time out after one interval
  */
 export function believesFor(lease: { ttlSeconds: number; beatSeconds: number; hangs: boolean }): number {
   const perBeat = lease.beatSeconds * (lease.hangs ? 2 : 1);
-  // Each takes a moment longer, so that the lease is over at the last of them.
+  // Each heartbeat takes slightly longer than its interval, so the lease has lapsed at the last of them.
   return perBeat * Math.ceil(lease.ttlSeconds / perBeat);
 }

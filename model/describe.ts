@@ -13,7 +13,7 @@ import {
 } from "./state.ts";
 import type { Step } from "./steps.ts";
 
-// A state and a step in words, for the trace of a failure.
+// Describes a state and a step for the trace of a failure.
 
 export function describeStep({ name, outcome, operator, pod, item, fault }: Step): string {
   const about = [

@@ -13,9 +13,9 @@ import {
   type State,
 } from "./state.ts";
 
-// What several steps have in common: effects on the next state, which is changed in place.
+// Effects that several steps share. They change the next state in place.
 
-/** The item's last heartbeat moved: whoever remembers it remembers an old one. */
+/** The item's last heartbeat changed, so every remembered value is outdated. */
 export function moveHeartbeat(moment: Moment, next: State, item: number): void {
   const { layout } = moment;
   for (let at = layout.podsAt; at < layout.operatorsAt; at += POD_BYTES) {
@@ -25,12 +25,12 @@ export function moveHeartbeat(moment: Moment, next: State, item: number): void {
   }
 }
 
-/** Memories of a lease that is in the operator's hands. */
+/** Whether an operator with this memory holds the lease. */
 export function holdsLease(memory: number): boolean {
   return memory === MEMORY.leased || memory === MEMORY.beating || memory === MEMORY.echoLost;
 }
 
-/** An item leaves its holder's hands. Clocks are judged so carefully that an operator knows before it can happen. */
+/** An item's lease ends. Operators judge clocks carefully enough to know it beforehand. */
 export function lapse(moment: Moment, next: State, item: number, state: number): void {
   const { layout } = moment;
   next[layout.item(item) + ITEM.state] = state;
@@ -46,23 +46,23 @@ export function lapse(moment: Moment, next: State, item: number, state: number):
   }
 }
 
-/** What an operator knows of a claim of its own when it knows nothing of the lease. */
+/** What an operator knows of its own claim when it knows nothing about the lease. */
 export function settledMemory(state: State, podAt: number): number {
   return state[podAt + POD.key] ? MEMORY.none : MEMORY.acked;
 }
 
-/** The Secret is deleted. A patch of it that is still under way is refused for its resourceVersion. */
+/** Deletes the Secret. The API server refuses a patch still in flight, because of its resourceVersion. */
 export function dropRecord(moment: Moment, next: State, pod: number): void {
   const at = moment.layout.pod(pod);
   next.fill(0, at + POD.record, at + POD.lateKey);
   if (moment.rules.versions) next[at + POD.lateKey] = 0;
 }
 
-/** The container's program is over. */
+/** The container's program ends. */
 export function endContainer(moment: Moment, next: State, pod: number): void {
   const at = moment.layout.pod(pod);
   next[at + POD.body] = next[at + POD.object] ? BODY.ended : BODY.gone;
-  // The rule compares with beats after this moment.
+  // The rule compares with heartbeats after this moment.
   if (moment.rules.stop === "unbeaten-since-the-end" && next[at + POD.record]) next[at + POD.memory] = MEMORY.snapshot;
 }
 
@@ -71,7 +71,7 @@ export function deletePod(next: State, podAt: number): void {
   next[podAt + POD.object] = 0;
 }
 
-/** A stop that one side posts takes effect. Returns the property that it breaks. */
+/** A stop posted by one side takes effect. Returns the property that it breaks. */
 export function stopItem(moment: Moment, next: State, item: number, operator: number, force: boolean): string | null {
   const at = moment.layout.item(item);
   const state = moment.byte(at + ITEM.state);
@@ -93,7 +93,7 @@ function stopBreaks(moment: Moment, at: number, operator: number): string | null
   return moment.rules.strict ? "S3p a stop hits a stopping item of somebody else" : null;
 }
 
-/** The server handles an acknowledgement. Whether it answers with 2xx. */
+/** The server handles an acknowledgement. Returns whether the answer is 2xx. */
 export function acknowledge(moment: Moment, next: State, item: number, operator: number): boolean {
   const { layout, rules } = moment;
   const at = layout.item(item);
@@ -122,7 +122,7 @@ export function* podsOf(moment: Moment, operator: number): Generator<number> {
   for (let pod = operator * pods; pod < (operator + 1) * pods; pod += 1) yield pod;
 }
 
-/** The operator's process is gone, and what it knew. */
+/** The operator's process ends and loses its memory. */
 export function crash(moment: Moment, next: State, operator: number): State {
   const { layout } = moment;
   next[layout.operator(operator) + OPERATOR.up] = 0;
@@ -134,7 +134,7 @@ export function crash(moment: Moment, next: State, operator: number): State {
   return next;
 }
 
-/** Whether the holder is alive, and not this operator itself: it beats within an interval then. */
+/** Whether another holder than this operator is alive, which then sends a heartbeat within an interval. */
 export function isBeaten(moment: Moment, item: number, operator: number): boolean {
   const { layout } = moment;
   const holder = moment.byte(layout.item(item) + ITEM.holder);
@@ -145,14 +145,14 @@ export function isBeaten(moment: Moment, item: number, operator: number): boolea
   return body === BODY.holding || body === BODY.finishing;
 }
 
-/** Whether the holder of a lease is there, so that only a fault can let it lapse. */
+/** Whether the holder of a lease is alive, so that only a fault can let the lease lapse. */
 export function isHeldAlive(moment: Moment, item: number): boolean {
   const { layout, rules } = moment;
   const holder = moment.byte(layout.item(item) + ITEM.holder);
   const pod = holdingPod(holder);
   if (pod !== null) {
     const body = moment.byte(layout.pod(pod) + POD.body);
-    // One that stays although it lost its lease beats no more.
+    // A worker that stays after losing its lease sends no more heartbeats.
     return isAlive(body) && !(rules.worker === "stays" && body === BODY.leaving);
   }
   const operator = holdingOperator(holder);

@@ -11,16 +11,16 @@ import type { Step } from "./steps.ts";
 
 export interface Exploration {
   readonly states: number;
-  /** False: the limit came first, and L was not judged. */
+  /** False: the limit was reached first, and L was not checked. */
   readonly isComplete: boolean;
-  /** What is broken, by its words, each with a shortest way to it. */
+  /** The broken properties by their text, each with a shortest path to the failure. */
   readonly failures: ReadonlyMap<string, readonly string[]>;
 }
 
-/** More than any scope has; a rule that counts without end would else fill the memory. */
+/** More than any scope needs. Without it, a rule that counts forever would fill the memory. */
 const LIMIT = 8_000_000;
 
-/** All steps that may be taken from the moment's state. */
+/** Reports all steps that are possible in the moment's state. */
 export function tellSteps(moment: Moment): void {
   const { layout } = moment;
   for (let item = 0; item < layout.items; item += 1) serverSteps(moment, item);
@@ -37,12 +37,12 @@ interface Found {
   readonly next: State;
 }
 
-/** Every state that can be reached, breadth first: the first failure of each kind is a shortest one. */
+/** Visits all reachable states, breadth first: the first failure of each kind has a shortest path. */
 export function explore(rules: Rules, limit = LIMIT): Exploration {
   const layout = new Layout(rules);
   const store = new StateStore(layout.size);
   const parents = new NumberList();
-  // Steps that are no faults, to be walked backwards.
+  // Steps without faults, for the backward search.
   const froms = new NumberList();
   const tos = new NumberList();
   const found = new Map<string, Found>();
@@ -75,9 +75,9 @@ export function explore(rules: Rules, limit = LIMIT): Exploration {
   return { states: store.count, isComplete, failures };
 }
 
-/** The first state from which steps that are no faults lead to no settled one; -1: there is none. */
+/** The first state from which no steps without faults lead to a settled one; -1: none. */
 function firstStranded(layout: Layout, store: StateStore, froms: NumberList, tos: NumberList): number {
-  // Edges by where they lead to: those of `to` are from starts[to] to starts[to + 1].
+  // Edges grouped by target: those to `to` are at starts[to] up to starts[to + 1].
   const starts = new Int32Array(store.count + 2);
   for (let edge = 0; edge < tos.length; edge += 1) bump(starts, tos.at(edge) + 2, 1);
   for (let index = 2; index < starts.length; index += 1) bump(starts, index, starts[index - 1] ?? 0);
@@ -105,7 +105,7 @@ function bump(counts: Int32Array, index: number, by: number): void {
   counts[index] = (counts[index] ?? 0) + by;
 }
 
-/** The way to a state, in words. Its steps are found again: they are not kept, since most are never asked for. */
+/** The path to a state, as text. Its steps are recomputed instead of stored, since most are never needed. */
 class Way {
   readonly #layout: Layout;
   readonly #store: StateStore;

@@ -2,7 +2,7 @@ import { moveHeartbeat, settledMemory } from "./effects.ts";
 import { ITEM, MEMORY, POD, STATE } from "./state.ts";
 import type { Turn } from "./turn.ts";
 
-/** NO_HEARTBEAT, of an item that nobody beat yet. */
+/** Sends a heartbeat with NO_HEARTBEAT, for an item without any heartbeat so far. */
 export function firstBeat(
   turn: Turn,
   name: "session.take" | "session.fence",

@@ -4,9 +4,9 @@ import { settled } from "./settling.ts";
 import { BODY, holderOfOperator, isAlive, MEMORY, POD, STATE } from "./state.ts";
 import type { Turn } from "./turn.ts";
 
-// 5. Open, 6. Watch.
+// Steps 5 (open) and 6 (watch).
 
-/** Of a claim that is ours and whose container was not given its key. */
+/** Steps of a claim that is ours and whose container has no key yet. */
 export function openSteps(turn: Turn): void {
   const { memory, state, byOperator } = turn;
   const mayOpen = turn.isParked && !turn.isDeleted && !turn.hasKey;
@@ -23,7 +23,7 @@ export function openSteps(turn: Turn): void {
   if (memory === MEMORY.firstLost) settleFirstBeat(turn);
 }
 
-/** One patch: the key, and the stamp that makes the item ours. */
+/** One patch writes the key and the stamp that makes the item ours. */
 function open(turn: Turn): void {
   const next = turn.remembering(turn.byOperator ? MEMORY.beating : MEMORY.none);
   next[turn.at + POD.key] = 1;
@@ -33,7 +33,7 @@ function open(turn: Turn): void {
   turn.tell(crash(turn.moment, late, turn.operator), "session.open", { outcome: "crash, under way", fault: true });
 }
 
-/** The repeat is accepted, or a 412 shows a value that may be anybody's. */
+/** The repeat is accepted, or a 412 shows a value that may be any client's. */
 function settleFirstBeat(turn: Turn): void {
   const isAdopted = !turn.rules.adoptStill && turn.state === STATE.active;
   const isOurs = turn.holder === holderOfOperator(turn.operator);
@@ -46,10 +46,10 @@ function settleFirstBeat(turn: Turn): void {
 
 const ADOPTS = "S2 adopts a lease of somebody else's";
 
-/** lease: Operator, opened: the lease is kept, or taken up again after a restart. */
+/** lease: Operator, opened: the operator keeps the lease, or adopts it again after a restart. */
 export function keepSteps(turn: Turn): void {
   const { memory, state, moment, rules } = turn;
-  // Adopted while its container runs or waits. What has ended is settled.
+  // Leases are adopted only while the container runs or waits. An ended one is settled.
   const isWatched = (turn.body === BODY.parked || turn.body === BODY.running) && turn.object;
   if (memory === MEMORY.none && isWatched && state === STATE.active) takeUp(turn);
   if (memory === MEMORY.none && isWatched && state === STATE.queued && rules.inHand === "stop") {
@@ -71,7 +71,7 @@ export function keepSteps(turn: Turn): void {
     turn.tell(next, "session.beat", { outcome: "unanswered", fault: true });
   }
   if (memory === MEMORY.beating) beatOn(turn);
-  // A 412, heard of before the old lease can have lapsed.
+  // A 412 that arrived before the old lease can have lapsed.
   if (memory === MEMORY.echoLost) turn.tell(turn.remembering(MEMORY.beating), "session.beat");
   if (
     isWatched &&
@@ -85,7 +85,7 @@ export function keepSteps(turn: Turn): void {
   }
 }
 
-/** After a restart: the listed value is ours to go on from only if it stands still. */
+/** After a restart, the operator may continue from the listed value only if it does not change. */
 function takeUp(turn: Turn): void {
   const isOurs = turn.holder === holderOfOperator(turn.operator);
   if (!turn.isSameStamp) turn.tell(turn.remembering(MEMORY.lost), "session.lose");
@@ -98,19 +98,19 @@ function compare(turn: Turn): void {
   else if (turn.memory === MEMORY.outdated) turn.tell(turn.remembering(MEMORY.lost), "session.lose");
 }
 
-/** A beat with the value that stood still. */
+/** A heartbeat with the value that did not change. */
 function take(turn: Turn): void {
   const next = turn.held();
   next[turn.at + POD.memory] = MEMORY.beating;
   moveHeartbeat(turn.moment, next, turn.item);
   turn.tell(next, "session.take");
   if (turn.rules.inHand === "fence") return;
-  // Begins anew with a look.
+  // Starts again by reading the list.
   next[turn.at + POD.memory] = MEMORY.none;
   turn.tell(next, "session.take", { outcome: "unanswered", fault: true });
 }
 
-/** A beat as it should be: it moves the value, which nobody else's memory knows. */
+/** A regular heartbeat: it changes the value to one that no other client remembers. */
 function beatOn(turn: Turn): void {
   if (turn.rules.inHand === "fence") return;
   const next = turn.fork();
@@ -118,22 +118,22 @@ function beatOn(turn: Turn): void {
   turn.tell(next, "session.beat");
 }
 
-/** lease: Operator: nobody answered for a TTL. The lease may still run at the server. */
+/** lease: Operator: no answer for a whole TTL. The server may still consider the lease valid. */
 export function silenceSteps(turn: Turn): void {
   const { memory, rules } = turn;
   const isKept = memory === MEMORY.leased || memory === MEMORY.beating || memory === MEMORY.echoLost;
   if (isKept && rules.silence !== "never") turn.tell(turn.remembering(MEMORY.silent), "fault.silence", { fault: true });
 }
 
-/** A lease that is lost: the item is somebody else's, or the queue's. */
+/** A lost lease: the item belongs to another client, or is back in the queue. */
 export function lostSteps(turn: Turn): void {
   const isDone = !turn.object || !turn.hasKey || turn.body === BODY.ended;
   if (turn.memory === MEMORY.lost && isDone) settled(turn);
 }
 
 /**
- * lease: Worker, its container runs. Near its end it is looked at twice: a heartbeat that moved since is its own. A
- * container that overstays is deleted: its program gets SIGTERM.
+ * lease: Worker, while its container runs. Near its end the operator reads the heartbeat twice: one that changed in
+ * between is the container's own. The Pod of a container that overstays is deleted, so its program gets SIGTERM.
  */
 export function watchSteps(turn: Turn): void {
   const { memory, state, body, rules, object, isSameStamp } = turn;
@@ -147,12 +147,15 @@ export function watchSteps(turn: Turn): void {
   const next = turn.fork();
   const unbeaten = rules.sigterm ? BODY.terminated : BODY.leaving;
   next[turn.at + POD.body] = body === BODY.holding ? BODY.finishing : body === BODY.running ? unbeaten : body;
-  // It heeds no SIGTERM either: the grace passes.
+  // It ignores SIGTERM, too: the grace period passes.
   if (rules.worker === "stays" && body === BODY.leaving) endContainer(turn.moment, next, turn.pod);
   turn.tell(next, "session.delete-pod");
 }
 
-/** Its time is over: it is told to stop while its lease surely is ours. And what does not start in time is given up. */
+/**
+ * The session's time is over: the operator tells it to stop while its lease is certainly ours. A session that does not
+ * start in time is abandoned.
+ */
 export function overdueSteps(turn: Turn): void {
   const { rules, memory, body, state } = turn;
   if (!turn.hasKey) return;

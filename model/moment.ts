@@ -2,13 +2,13 @@ import type { Rules } from "./rules.ts";
 import { type Layout, normalize, type State } from "./state.ts";
 import type { Outcome, Step } from "./steps.ts";
 
-/** Told every step that may be taken, with the state that it leads to. The state is only lent: it must be copied. */
+/** Receives every possible step with the state that it leads to. The state is reused: copy it. */
 export type Sink = (next: State, step: Step) => void;
 
-/** States that one step is built from, at most: a step that is told may be built on. */
+/** The largest number of states that one step builds on: a reported state may be changed further. */
 const SCRATCH = 4;
 
-/** One state, the steps from which are being told. */
+/** One state whose steps are being reported. */
 export class Moment {
   readonly layout: Layout;
   readonly rules: Rules;
@@ -43,7 +43,7 @@ export class Moment {
     this.#sink(next, step);
   }
 
-  /** A step of no operator. */
+  /** Reports a step of no operator. */
   hidden(
     next: State,
     name: Step["name"],
@@ -53,7 +53,7 @@ export class Moment {
     this.tell(next, { name, outcome: "", operator: -1, pod, item, fault, breaks });
   }
 
-  /** A step of an operator, or one that is done to it. */
+  /** Reports a step of an operator, or a fault that hits it. */
   of(
     operator: number,
     next: State,

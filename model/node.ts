@@ -2,14 +2,14 @@ import { dropRecord, endContainer, moveHeartbeat, stopItem } from "./effects.ts"
 import type { Moment } from "./moment.ts";
 import { BODY, holderOfOperator, holderOfPod, ITEM, isAlive, POD, STATE } from "./state.ts";
 
-/** What kubelet and what befalls a Pod do to it. */
+/** What the kubelet and faults do to a Pod. */
 export function nodeSteps(moment: Moment, pod: number): void {
   const { layout } = moment;
   const at = layout.pod(pod);
   const body = moment.byte(at + POD.body);
   const object = moment.byte(at + POD.object);
   const record = moment.byte(at + POD.record);
-  // kubelet looks by itself at any moment.
+  // The kubelet may sync at any moment.
   if (body === BODY.parked && object && record && moment.byte(at + POD.key)) {
     const next = moment.fork();
     next[at + POD.body] = BODY.running;
@@ -50,7 +50,10 @@ function startBreaks(moment: Moment, pod: number, item: number): string | null {
     : "S2o a container starts without its operator's lease";
 }
 
-/** The patch of an operator that crashed lands or is lost; on a Secret that was made anew, only where no version is asked for. */
+/**
+ * The patch of a crashed operator takes effect or is lost. On a recreated Secret it takes effect only without a version
+ * check.
+ */
 function lateKeySteps(moment: Moment, pod: number): void {
   const at = moment.layout.pod(pod);
   const stamp = moment.byte(at + POD.lateKey);
@@ -66,13 +69,13 @@ function lateKeySteps(moment: Moment, pod: number): void {
   moment.hidden(landed, "network.late-key", { pod });
 }
 
-/** lease: Worker. What the program in a container does with the item that it was started for. */
+/** lease: Worker. What the container's program does with the item that it was started for. */
 function workerSteps(moment: Moment, pod: number): void {
   const body = moment.byte(moment.layout.pod(pod) + POD.body);
   if (body === BODY.running) firstBeatSteps(moment, pod);
   else if (body === BODY.holding) beatSteps(moment, pod);
   else if (body === BODY.leaving) {
-    // On a node that was lost kubelet ends it, once it is back and finds no Pod.
+    // On a lost node, the kubelet ends it after it comes back and finds no Pod.
     if (moment.rules.worker === "stays" && moment.byte(moment.layout.pod(pod) + POD.object)) return;
     const next = moment.fork();
     endContainer(moment, next, pod);
@@ -128,7 +131,7 @@ function beatSteps(moment: Moment, pod: number): void {
     const next = moment.fork();
     moveHeartbeat(moment, next, item);
     moment.hidden(next, "worker.beat", { pod, item });
-    // Its answer is lost, and the value of the next beat is an old one.
+    // The answer is lost, and the next heartbeat sends an old value.
     next[at + POD.body] = BODY.leaving;
     moment.hidden(next, "worker.beat", { pod, item, fault: true });
   }
@@ -147,7 +150,7 @@ function stopSteps(moment: Moment, pod: number): void {
   moment.hidden(next, "worker.stop", { pod, item, breaks });
 }
 
-/** A beat is answered with the state: the worker is told to stop. */
+/** Whether the answer to a heartbeat shows a state that tells the worker to stop. */
 function isTold(state: number): boolean {
   return state === STATE.stopping || state === STATE.stopped;
 }

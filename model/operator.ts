@@ -6,7 +6,7 @@ import { doubtSteps, settleSteps } from "./settling.ts";
 import { OPERATOR } from "./state.ts";
 import { Turn } from "./turn.ts";
 
-/** Everything that one operator may do next, and what may be done to it. */
+/** Reports everything that one operator may do next, and the faults that may hit it. */
 export function operatorSteps(moment: Moment, operator: number): void {
   const at = moment.layout.operator(operator);
   if (!moment.byte(at + OPERATOR.up)) {

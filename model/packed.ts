@@ -6,7 +6,7 @@ const FIRST_CAPACITY = 1 << 12;
 const OFFSET_BASIS = 0x811c9dc5;
 const PRIME = 0x01000193;
 
-/** States, each once, in the order in which they were found: rows of bytes in one array, found by an open hash table. */
+/** Distinct states in the order of discovery: rows of bytes in one array, indexed by an open hash table. */
 export class StateStore {
   readonly #width: number;
   #rows: Uint8Array;
@@ -24,12 +24,12 @@ export class StateStore {
     return this.#count;
   }
 
-  /** The row of a state. It is only lent, until the next one is added. */
+  /** The row of a state. It is valid until the next state is added. */
   at(index: number): State {
     return this.#rows.subarray(index * this.#width, (index + 1) * this.#width);
   }
 
-  /** The index of the state; it is new if that was `count` before. */
+  /** Returns the state's index; the state is new if that equals the former `count`. */
   add(state: State): number {
     const slot = this.#slotOf(state);
     const known = this.#table[slot] ?? -1;
@@ -43,7 +43,7 @@ export class StateStore {
     return index;
   }
 
-  /** Where the state stands in the table, or is to stand. */
+  /** The table slot that holds the state or is free for it. */
   #slotOf(state: State): number {
     const mask = this.#table.length - 1;
     let slot = hashOf(state) & mask;
@@ -78,7 +78,7 @@ function grown(rows: Uint8Array): Uint8Array {
   return larger;
 }
 
-/** Whole numbers, in an array that grows. */
+/** Integers in a growing array. */
 export class NumberList {
   #values = new Int32Array(FIRST_CAPACITY);
   #length = 0;

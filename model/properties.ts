@@ -1,6 +1,9 @@
 import { BODY, ITEM, isAlive, type Layout, MEMORY, OPERATOR, POD, STATE, type State } from "./state.ts";
 
-/** What is promised, and in which words a failure is told: S properties at every state or step, L of all states together. */
+/**
+ * What the protocol promises, with the text of a failure: S properties for every state or step, L for all states
+ * together.
+ */
 export const PROPERTIES = {
   S1: "no acknowledgement without a durable Secret and a Pod that was ready when read just before",
   S2: "at most one container believes that it holds an item, and nobody adopts another's lease",
@@ -16,7 +19,7 @@ export const PROPERTIES = {
 
 export type Property = keyof typeof PROPERTIES;
 
-/** Nothing is half done. */
+/** Whether nothing is half done. */
 export function isSettled(layout: Layout, state: State): boolean {
   for (let item = 0; item < layout.items; item += 1) {
     const is = state[layout.item(item) + ITEM.state];
@@ -32,7 +35,7 @@ export function isSettled(layout: Layout, state: State): boolean {
   return true;
 }
 
-/** The property that a state breaks by itself; null: none. */
+/** The property that a state alone breaks; null: none. */
 export function brokenBy(layout: Layout, state: State): string | null {
   const { rules } = layout;
   for (let item = 0; item < layout.items; item += 1) {
@@ -47,7 +50,7 @@ export function brokenBy(layout: Layout, state: State): string | null {
   return null;
 }
 
-/** Containers that believe in the item's lease, and those that run without having heard of it yet. */
+/** Containers that believe in the item's lease, and those that run without an answered heartbeat. */
 function containersOf(layout: Layout, state: State, item: number): [holding: number, running: number] {
   let holding = 0;
   let running = 0;
@@ -60,7 +63,7 @@ function containersOf(layout: Layout, state: State, item: number): [holding: num
   return [holding, running];
 }
 
-/** Pods that the cluster knows of. Of a node that is lost nobody can tell. */
+/** Running Pods that the cluster knows. Pods of a lost node are unknown. */
 function livePods(layout: Layout, state: State, operator: number): number {
   const { pods } = layout.rules;
   let count = 0;

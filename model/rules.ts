@@ -1,111 +1,127 @@
 import type { LeaseKind } from "../src/protocol/journal.ts";
 
 /**
- * What a run of the model is about: a setting, and which rules of the protocol hold. The defaults are what the code does, but
- * for `graceful`, where it sees less.
+ * The subject of one run of the model: a setting, and the protocol rules in force. The defaults match the code, except
+ * for `graceful`, where the code sees less.
  */
 export interface Rules extends Setting, Protocol {}
 
-/** How many of each there are, what the Work API does where its contract is silent, and how workers and users behave. */
+/** The number of each actor, what the Work API does where its contract is silent, and how workers and users behave. */
 export interface Setting {
   readonly operators: number;
   readonly items: number;
-  /** Of each operator. */
+  /** For each operator. */
   readonly pods: number;
-  /** An item is acknowledged at most so often. */
+  /** The most acknowledgements of an item. */
   readonly acknowledgements: number;
   readonly lease: LeaseKind;
-  /** All items are of one session. */
+  /** Whether all items belong to one session. */
   readonly oneSession: boolean;
-  /** The Environment may be deleted. */
+  /** Whether the Environment may be deleted. */
   readonly deletion: boolean;
   /** How a user stops an item. */
   readonly userStops: "gracefully" | "also-by-force";
-  /** Judges what no rule of the operator can give, too: S3p, S2w, S2o. */
+  /** Whether to check also what no rule of the operator can guarantee: S3p, S2w, S2o. */
   readonly strict: boolean;
 
   // --- The Work API, where its contract is silent
-  /** An acknowledgement of an item that left the queue already. */
+  /** An acknowledgement of an item that already left the queue. */
   readonly secondAck: "refused" | "accepted";
   /** An active item whose lease lapsed. */
   readonly lapsed: "queued" | "stopped";
   /** A stopping item whose lease lapsed. */
   readonly lapsedStopping: "stays" | "stopped";
-  /** A starting item that nobody beats. */
+  /** A starting item without heartbeats. */
   readonly unbeaten: "queued" | "stays";
-  /** acknowledged_at of an item that is acknowledged once more. */
+  /** The acknowledged_at of an item that is acknowledged again. */
   readonly stamp: "renewed" | "kept";
-  /** NO_HEARTBEAT on a queued item. */
+  /** A heartbeat with NO_HEARTBEAT on a queued item. */
   readonly beatOnQueued: "refused" | "accepted";
-  /** When an acknowledgement takes effect that no request waits for any more: `late`, others may have been offered the item. */
+  /**
+   * When an acknowledgement takes effect that no request waits for any more. With `late`, the item may have been
+   * offered to other clients.
+   */
   readonly lateAck: "in-its-window" | "late";
 
   // --- Workers
-  /** `late`: believes in its lease for a while after it lapsed. `stays`: knows that it lost its item, and does not end. */
+  /**
+   * `late`: believes in its lease for a while after it lapsed. `stays`: knows that it lost its item, but does not exit.
+   */
   readonly worker: "prompt" | "late" | "stays";
-  /** A SIGTERM may come before the first beat was answered; the stock worker stops its item all the same. */
+  /** Whether a SIGTERM may arrive before the first heartbeat is answered; the stock worker stops its item anyway. */
   readonly sigterm: boolean;
 
   // --- What the spec asks for
-  /** `Either`: Release of what died without a word, and a stop of what ended otherwise. */
+  /** `Either`: Release for a container that died without a stop, and Stop for other ends. */
   readonly onPodFailure: "Stop" | "Release" | "Either";
 }
 
-/** The operator's own rules; what each other value of one is for is in values.ts. */
+/** The operator's own rules; values.ts explains each other value. */
 export interface Protocol {
   /** When the key that the container waits for enters the Secret. */
   readonly key: "after-ack" | "before-ack";
-  /** An item that a Secret of ours names is not journaled again. */
+  /** Whether an item that one of our Secrets names is not journaled again. */
   readonly journalOnce: boolean;
   /** How long the Secret lives. */
   readonly record: "until-settled" | "with-its-pod";
-  /** Patches and deletes of the Secret carry its resourceVersion. */
+  /** Whether patches and deletes of the Secret carry its resourceVersion. */
   readonly versions: boolean;
-  /** The Pod is read live before the acknowledgement. */
+  /** Whether the Pod is read live before the acknowledgement. */
   readonly readLive: boolean;
-  /** Who acknowledges only while nobody else can have been offered the item. */
+  /** Which operators acknowledge only while no other client can have been offered the item. */
   readonly window: "everybody" | "first-operator" | "nobody";
-  /** Whose a 200 with an older acknowledged_at is: somebody else's, unless the poll showed it; always; or never. */
+  /**
+   * What a 200 with an older acknowledged_at means: another client's item unless the poll showed the value; always
+   * another client's; or always ours.
+   */
   readonly olderAck: "refused-unless-polled" | "refused" | "believed";
-  /** When a journal whose item is queued is dropped. */
+  /** When the journal of a queued item is dropped. */
   readonly drop: "no-ack-under-way" | "at-once";
   /**
-   * Whose a starting item is after an acknowledgement without an answer. `by-evidence`: its acknowledged_at lies in our
-   * window, which says nothing where the first one is kept; `by-owner`: as if that could always be told.
+   * Whose a starting item is after an unanswered acknowledgement. `by-evidence`: ours if its acknowledged_at lies in
+   * our window, which proves nothing where the first value is kept. `by-owner`: as if the owner were always known.
    */
   readonly unanswered: "by-evidence" | "by-owner" | "ours" | "not-ours";
   /**
-   * What the operator does with an item that may be another client's: it sends one heartbeat if nobody else does, and
-   * releases it; or it forgets it.
+   * What the operator does with an item that may be another client's: send one heartbeat if no other client does, then
+   * release it; or forget it.
    */
   readonly doubted: "released" | "forgotten";
-  /** What a stop asks for. */
+  /** The precondition of a stop. */
   readonly stop: "fence" | "same-acknowledgement" | "unbeaten-since-the-end";
-  /** A value is fenced only when it stood still for an interval. */
+  /** Whether a value must be unchanged for an interval before it is fenced. */
   readonly fenceStill: boolean;
-  /** The same for a value that is adopted. */
+  /** The same for an adopted value. */
   readonly adoptStill: boolean;
   /**
-   * Whose running session may be told to stop. lease: Worker: one that holds the lease, as if that could be seen; one whose
-   * heartbeat was seen to move, which is what the code can see; or any. lease: Operator: one whose lease is in hand.
+   * Which running session may be told to stop. lease: Worker: one that holds the lease, as if that were visible; one
+   * whose heartbeat was seen to change, which the code can see; or any. lease: Operator: one whose lease the operator
+   * holds.
    */
   readonly graceful: "moved" | "holding" | "any";
-  /** lease: Worker: a container that does not leave by itself, though its item is not its own any more, has its Pod deleted. */
+  /** lease: Worker: whether the Pod is deleted when its container does not exit after losing its item. */
   readonly overstay: "deleted" | "stays";
   /**
-   * lease: Operator. `stop`: a lease is beaten until the container has ended, and is enough for a stop then; one that is
-   * taken up after a restart is, too, when the item is stopping already. `fence`: the item is fenced anew at the end.
+   * lease: Operator. `stop`: the operator sends heartbeats until the container has ended, and may then stop without a
+   * fence; the same holds for a lease adopted after a restart when the item is already stopping. `fence`: the operator
+   * fences the item again at the end.
    */
   readonly inHand: "stop" | "fence";
-  /** lease: Operator: a lease may be given up after a TTL of silence, and the item looked at until it has lapsed, or forgotten. */
+  /**
+   * lease: Operator: whether a lease may be abandoned after a TTL of silence, and whether the item is then watched
+   * until the lease has lapsed, or forgotten.
+   */
   readonly silence: "never" | "looked-at" | "forgotten";
-  /** A session's item is not journaled while a Pod of that session runs. */
+  /** Whether a session's item is not journaled while a Pod of that session runs. */
   readonly sessionTurn: boolean;
-  /** The spec may name another Work API; claims ask the one they came from, or the one that it names now. */
+  /**
+   * Whether the spec may switch to another Work API; claims then ask the one they came from, or the one that the spec
+   * names now.
+   */
   readonly moved: "never" | "asks-where-claimed" | "asks-where-named";
 }
 
-/** What the code does, as if it could see which container holds a lease: `graceful: "moved"` is what it can see. */
+/** What the code does, if it could see which container holds a lease; `graceful: "moved"` is what it can see. */
 export const CODE: Rules = {
   operators: 1,
   items: 1,
@@ -148,8 +164,8 @@ export const CODE: Rules = {
 };
 
 /**
- * The protocol as it was first written down: a kept lease is fenced anew at the end, and never given up before it lapses;
- * what the list cannot show is known all the same.
+ * The first written version of the protocol. At the end it fences a kept lease again, and it never abandons a lease
+ * before it lapses. It assumes knowledge that the list can't show.
  */
 export const FIRST: Rules = {
   ...CODE,

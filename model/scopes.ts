@@ -2,18 +2,18 @@ import type { LeaseKind } from "../src/protocol/journal.ts";
 import type { Property } from "./properties.ts";
 import { CODE, type Rules } from "./rules.ts";
 
-/** Something to explore, and what is to come out. */
+/** What to explore, and the expected result. */
 export interface Scope {
   readonly name: string;
-  /** Each is explored by itself. */
+  /** Each variant is explored separately. */
   readonly variants: readonly Rules[];
-  /** The properties that fail; none: all hold. */
+  /** The properties that fail; empty: all hold. */
   readonly fails: readonly Property[];
-  /** Minutes rather than seconds, and gigabytes: for the long run. */
+  /** Takes minutes instead of seconds, and gigabytes: only for the long run. */
   readonly isLarge: boolean;
 }
 
-/** Everything that the Work API's contract leaves open, in every combination: 32. */
+/** Every combination of what the Work API's contract leaves open: 32. */
 export const SERVERS: readonly Partial<Rules>[] = product({
   lapsed: ["queued", "stopped"],
   unbeaten: ["queued", "stays"],
@@ -38,13 +38,16 @@ function scope(name: string, base: Rules, variants: readonly Partial<Rules>[], i
 const [SMALL, LARGE] = [false, true];
 const SECOND_ACKS = [{ secondAck: "refused" }, { secondAck: "accepted" }] as const;
 
-/** Where the first acknowledged_at is kept, as if it could always be told whose an item is. */
+/** Servers that keep the first acknowledged_at, as if an item's owner were always known. */
 const KEPT = { stamp: "kept", unanswered: "by-owner" } as const;
 
-/** Where that cannot be told: a server that never takes back a starting item, and ends a stopping one; of others, see LIMITS. */
+/**
+ * Servers where the owner is unknown, but which never take back a starting item and do end a stopping one; for others
+ * see LIMITS.
+ */
 const DOUBTFUL = { unbeaten: "stays", lapsedStopping: "stopped" } as const;
 
-/** Scopes in which the protocol holds, of the code or as it was first written down. */
+/** Scopes in which the protocol holds, for the code or for the first written version. */
 export function holdingScopes(base: Rules): Scope[] {
   return LEASES.flatMap((lease) => {
     const of = (name: string, variants: readonly Partial<Rules>[], isLarge: boolean) =>
@@ -131,15 +134,15 @@ const OF_EACH_LEASE: readonly Scope[] = LEASES.flatMap((lease) => [
   ),
 ]);
 
-/** What the code has beyond the protocol as it was first written down. */
+/** What the code has in addition to the first written version of the protocol. */
 export const CODE_SCOPES: readonly Scope[] = [
   ...OF_EACH_LEASE,
   scope("Worker: 1 operator, workers that stay", CODE, [{ pods: 2, deletion: true, worker: "stays" }], SMALL),
 ];
 
-/** A rule that is taken away, or a limit: what no rule of the operator can give. */
+/** A scope without one rule, or a limit that no rule of the operator can lift. */
 export interface Broken extends Scope {
-  /** The rule, in words; of a limit, whose it is. */
+  /** The removed rule as text; for a limit, its cause. */
   readonly without: string;
   readonly isLimit: boolean;
 }
@@ -153,7 +156,7 @@ const TWO = { operators: 2 } as const;
 const BY_OPERATOR = { lease: "Operator" } as const;
 const LIMIT = { isLimit: true } as const;
 
-/** Each rule in turn, by itself unless another one stands behind it (values.ts), with what fails then. */
+/** Each rule removed in turn, alone unless another rule backs it up (values.ts), with the properties that then fail. */
 export const WITHOUT_A_RULE: readonly Broken[] = [
   broken("the key enters the Secret only after the acknowledgement", ["S4", "L"], { key: "before-ack" }),
   broken("a journal is dropped only when no acknowledgement can be under way", ["L"], { drop: "at-once" }),
@@ -216,7 +219,7 @@ export const WITHOUT_A_RULE: readonly Broken[] = [
   broken("a claim asks the Work API that it came from", ["L"], { moved: "asks-where-named", unbeaten: "stays" }),
 ];
 
-/** What no rule of the operator can give. */
+/** What no rule of the operator can guarantee. */
 export const LIMITS: readonly Broken[] = [
   broken("a stock worker that is late to notice the lapse", ["S3"], { ...TWO, worker: "late" }, LIMIT),
   broken(

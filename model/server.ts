@@ -2,7 +2,7 @@ import { acknowledge, isHeldAlive, lapse, moveHeartbeat } from "./effects.ts";
 import type { Moment } from "./moment.ts";
 import { BODY, ITEM, OPERATOR, POD, POD_BYTES, STATE, type State } from "./state.ts";
 
-/** What the Work API's clock does to an item, and what a user does to it. */
+/** What time and users do to an item on the Work API. */
 export function serverSteps(moment: Moment, item: number): void {
   const { layout, rules } = moment;
   const at = layout.item(item);
@@ -33,7 +33,7 @@ export function serverSteps(moment: Moment, item: number): void {
   }
 }
 
-/** An acknowledgement that is sent inside the window has landed before the item can be offered again, unless it is late. */
+/** An acknowledgement sent in the window arrives before the item can be offered again, unless it is late. */
 function isAckUnderWay(moment: Moment, item: number, operator: number): boolean {
   const { layout, rules } = moment;
   return (
@@ -55,7 +55,7 @@ function lapseSteps(moment: Moment, item: number): void {
   moment.hidden(next, "work-api.lapse", { item, fault });
 }
 
-/** The clock of a prompt worker runs ahead of the lease that it bought last. */
+/** A prompt worker's clock runs ahead of its lease, so it leaves before the lease lapses. */
 function leaveAll(moment: Moment, next: State, item: number): void {
   const { podsAt, operatorsAt } = moment.layout;
   for (let at = podsAt; at < operatorsAt; at += POD_BYTES) {
@@ -66,7 +66,7 @@ function leaveAll(moment: Moment, next: State, item: number): void {
   }
 }
 
-/** An acknowledgement whose sender gave up on it, or is no more, is handled or lost. */
+/** An acknowledgement whose sender gave up or is gone is handled or lost. */
 export function lateAckSteps(moment: Moment, operator: number): void {
   const at = moment.layout.operator(operator) + OPERATOR.lateAck;
   const item = moment.byte(at) - 1;

@@ -3,7 +3,7 @@ import { firstBeat } from "./first-beat.ts";
 import { BODY, MEMORY, POD, STATE } from "./state.ts";
 import type { Turn } from "./turn.ts";
 
-/** What has to be found out first, or is another step's matter. */
+/** Memories that need another answer first, or that another step handles. */
 const UNSETTLED: ReadonlySet<number> = new Set([
   MEMORY.lost,
   MEMORY.firstLost,
@@ -12,7 +12,7 @@ const UNSETTLED: ReadonlySet<number> = new Set([
   MEMORY.doubted,
 ]);
 
-/** 6. Settle: the container has ended, its Pod is gone, or it was not and will not be opened. */
+/** Step 6 (settle): the container has ended, its Pod is gone, or it was not and will not be opened. */
 export function settleSteps(turn: Turn): void {
   const { memory, rules, hasKey } = turn;
   if (UNSETTLED.has(memory) || (!hasKey && memory === MEMORY.none)) return;
@@ -25,7 +25,7 @@ function isInHand(memory: number): boolean {
   return memory === MEMORY.beating || memory === MEMORY.echoLost || memory === MEMORY.leased;
 }
 
-/** What the list shows of the item says what is to be done. */
+/** The state of the item in the list decides. */
 function settleByLook(turn: Turn): void {
   const { rules } = turn;
   if (turn.isOutOfHands || turn.isAbsent || (rules.stop !== "unbeaten-since-the-end" && !turn.isSameStamp)) {
@@ -37,16 +37,16 @@ function settleByLook(turn: Turn): void {
 function isToSettle(turn: Turn): boolean {
   const { hasKey, memory, state, body } = turn;
   if (turn.isOver) return true;
-  // Its container runs and its program beats nobody.
+  // Its container runs, but its program sends no heartbeat.
   const isMute = body === BODY.parked || body === BODY.running;
   if (hasKey) return !turn.byOperator && isMute && (state === STATE.starting || memory === MEMORY.fenced);
   return state !== STATE.starting || turn.isDeleted || memory === MEMORY.fenced;
 }
 
-/** Whoever has it, it is no matter of ours: the Secret goes. */
+/** The item is not ours, whoever holds it: the Secret is deleted. */
 function outOfHandsSteps(turn: Turn): void {
   if (turn.isOver || !turn.hasKey) settled(turn);
-  // Decided on an older list. The look before the stop finds it out.
+  // Decided on an older list; the read before the stop finds out.
   const { rules, state, known } = turn;
   if (rules.stop === "fence" && state === STATE.starting && known) firstBeat(turn, "session.fence", MEMORY.fenced);
 }
@@ -54,27 +54,27 @@ function outOfHandsSteps(turn: Turn): void {
 /** Fence, then stop. */
 function fenceSteps(turn: Turn): void {
   const { memory, state, rules } = turn;
-  // While it is stopping no value is compared: only the stamp speaks.
+  // While the item is stopping no value is compared: only the stamp counts.
   if (state === STATE.stopping) stop(turn);
   else if (state === STATE.starting) firstBeat(turn, "session.fence", MEMORY.fenced);
   else if (memory === MEMORY.fenced) {
     if (rules.onPodFailure !== "Release") stop(turn);
   } else if (memory === MEMORY.outdated) {
-    // Somebody beats: looks again later.
+    // Another holder sends heartbeats: check again later.
     turn.tell(turn.remembering(settledMemory(turn.moment.state, turn.at)), "operator.forget");
   } else if (memory !== MEMORY.snapshot) {
     turn.tell(turn.remembering(MEMORY.snapshot), "session.snapshot");
   } else fence(turn);
 }
 
-/** A beat with the value that stood still. A live holder would have beaten in that time. */
+/** A heartbeat with the value that did not change. A live holder would have sent one in that time. */
 function fence(turn: Turn): void {
   const { moment, rules, item, operator, holder } = turn;
   const isBusy = isBeaten(moment, item, operator);
   if (rules.fenceStill && isBusy) return;
   const isOthers = isBusy && moment.layout.sideOf(holder) !== operator;
   const breaks = isOthers ? "S3 takes over a lease that somebody else beats" : null;
-  // What is beaten before it was opened may be opened yet, by the operator that keeps its lease.
+  // The operator that keeps the lease may still open the item after a heartbeat before the opening.
   const isKept = turn.byOperator && !turn.isOver && !turn.hasKey && !turn.isDeleted;
   const next = turn.held();
   moveHeartbeat(moment, next, item);
@@ -84,7 +84,7 @@ function fence(turn: Turn): void {
   turn.tell(next, isKept ? "session.take" : "session.fence", { outcome: "unanswered", fault: true, breaks });
 }
 
-/** Without a fence: what the older rules did. */
+/** Stops without a fence, as the older rules did. */
 function stopUnfenced(turn: Turn): void {
   const { rules, state, memory } = turn;
   if (rules.stop === "unbeaten-since-the-end") {
@@ -95,7 +95,7 @@ function stopUnfenced(turn: Turn): void {
   stop(turn);
 }
 
-/** lease: Operator, the lease in hand: an unbroken chain of accepted beats needs no fence. */
+/** lease: Operator, with the lease held: an unbroken chain of accepted heartbeats needs no fence. */
 function heldSteps(turn: Turn): void {
   const { memory, rules, hasKey, state } = turn;
   const isUnopened = memory === MEMORY.leased && !(turn.isParked && !turn.isDeleted && !hasKey);
@@ -103,14 +103,17 @@ function heldSteps(turn: Turn): void {
   if (turn.isOutOfHands) settled(turn);
   else if (rules.onPodFailure !== "Release" || state === STATE.stopping) stop(turn);
   if (rules.onPodFailure !== "Stop" && state === STATE.active) {
-    // A last beat, for the shortest lease.
+    // A last heartbeat, for the shortest lease.
     const next = turn.remembering(MEMORY.fenced);
     moveHeartbeat(turn.moment, next, turn.item);
     turn.tell(next, "session.let-go");
   }
 }
 
-/** lease: Operator, nobody answered for a TTL: looked at until it has surely lapsed. What is told to stop is still ours to stop. */
+/**
+ * lease: Operator, no answer for a TTL: the item is watched until the lease has certainly lapsed. An item told to stop
+ * is still ours to stop.
+ */
 function silentSteps(turn: Turn): void {
   const { rules, state, holder, moment, operator } = turn;
   if (!turn.isOver && turn.hasKey) return;
@@ -121,13 +124,14 @@ function silentSteps(turn: Turn): void {
 }
 
 /**
- * Of an item that may be ours or another client's: what nobody beats yet is beaten once, and looked at until it lapses. It is
- * never opened, nor stopped while it is live. A heartbeat that moves is another client's.
+ * Steps of an item that may be ours or another client's. The operator sends one heartbeat if none was sent, and watches
+ * the item until it lapses. It never opens the item, nor stops it while it is live. A changed heartbeat is another
+ * client's.
  */
 export function doubtSteps(turn: Turn): void {
   const { memory, state, moment } = turn;
   if (memory !== MEMORY.doubted) return;
-  // The opening of a process before, which knew it for ours, landed meanwhile.
+  // An earlier process knew that the item was ours, and its opening took effect meanwhile.
   if (turn.hasKey) turn.tell(turn.remembering(MEMORY.none), "operator.forget");
   else if (turn.isOutOfHands || !turn.isSameStamp) settled(turn);
   else if (state === STATE.stopping) stop(turn);
@@ -143,7 +147,7 @@ function stop(turn: Turn): void {
   turn.tell(next, "session.stop", { breaks });
 }
 
-/** The item is out of our hands: the Secret goes. */
+/** The item is no longer ours: the Secret is deleted. */
 export function settled(turn: Turn): void {
   const next = turn.fork();
   dropRecord(turn.moment, next, turn.pod);

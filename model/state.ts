@@ -1,41 +1,41 @@
 import type { Rules } from "./rules.ts";
 
-// A state is a row of bytes: so many for each item, then for each Pod (those of one operator together), then for each
-// operator. Items and operators that a byte names count from one there; nought is nobody.
+// A state is a row of bytes: first those of each item, then of each Pod (grouped by operator), then of each operator.
+// References to items and operators count from 1; 0 means none.
 
 /** Bytes of an item. */
 export const ITEM = {
   state: 0,
-  /** The operator whose poll it was offered to and may not have been reclaimed from. */
+  /** The operator whose poll got it and from which it may not have been reclaimed. */
   offer: 1,
-  /** Acknowledgements so far: stands for acknowledged_at. */
+  /** The number of acknowledgements so far; represents acknowledged_at. */
   stamp: 2,
   /** The operator whose acknowledgement gave it this stamp. */
   owner: 3,
-  /** Operators whose acknowledgement of it was answered with 2xx, as bits. */
+  /** Operators whose acknowledgement was answered with 2xx, as bits. */
   acked: 4,
-  /** Who beats it: a Pod's container, or an operator. */
+  /** The sender of its heartbeats: a Pod's container, or an operator. */
   holder: 5,
 } as const;
 export const ITEM_BYTES = 6;
 
-/** Bytes of a Pod, the Secret of its name and what its operator remembers of that claim. */
+/** Bytes of a Pod, the Secret of its name, and its operator's memory of that claim. */
 export const POD = {
   body: 0,
-  /** The Pod's object exists. */
+  /** Whether the Pod's object exists. */
   object: 1,
   /** The item that its container was started for. */
   serves: 2,
   /** The item that the Secret of its name records. */
   record: 3,
-  /** The Secret has the key that the container waits for. */
+  /** Whether the Secret has the key that the container waits for. */
   key: 4,
   /** The stamp under which the operator knows the item as its own; durable once the key is. */
   known: 5,
-  /** An acknowledgement of this claim took effect. */
+  /** Whether an acknowledgement of this claim took effect. */
   ours: 6,
   memory: 7,
-  /** A patch with the key and this stamp is under way from an operator that is no more. */
+  /** The stamp of a patch with the key that a dead operator left in flight. */
   lateKey: 8,
 } as const;
 export const POD_BYTES = 9;
@@ -43,11 +43,11 @@ export const POD_BYTES = 9;
 /** Bytes of an operator. */
 export const OPERATOR = {
   up: 0,
-  /** An acknowledgement of this item is under way that nobody waits for any more. */
+  /** The item of an acknowledgement in flight that no request waits for any more. */
   lateAck: 1,
-  /** Its Environment is being deleted. */
+  /** Whether its Environment is being deleted. */
   deleted: 2,
-  /** Its spec names another Work API now. */
+  /** Whether its spec now names another Work API. */
   moved: 3,
 } as const;
 export const OPERATOR_BYTES = 4;
@@ -58,43 +58,43 @@ export const STATE = { queued: 0, starting: 1, active: 2, stopping: 3, stopped: 
 /** What the session container does. */
 export const BODY = {
   parked: 0,
-  /** Runs; no beat of it was answered yet. */
+  /** Runs, without an answered heartbeat so far. */
   running: 1,
   /** Believes in its lease. */
   holding: 2,
   /** Will exit without a stop. */
   leaving: 3,
-  /** Will post a stop by force, then exit. */
+  /** Will post a forced stop, then exit. */
   finishing: 4,
-  /** The same, of one that got SIGTERM before its first beat was answered. */
+  /** The same, after a SIGTERM before its first heartbeat was answered. */
   terminated: 5,
   ended: 6,
   gone: 7,
 } as const;
 
-/** What an operator knows of a claim in memory only; a crash leaves `none` of it. Named as `Memory` in ../claim.ts, finer. */
+/** An operator's memory of a claim; a crash resets it to `none`. Finer than `Memory` of src/protocol/claim.ts. */
 export const MEMORY = {
   none: 0,
   journaled: 1,
   unanswered: 2,
   /** The item is ours. */
   acked: 3,
-  /** lease: Operator: the first beat got no answer. */
+  /** lease: Operator: the first heartbeat got no answer. */
   firstLost: 4,
-  /** lease: Operator: the first beat was accepted, the container not started. */
+  /** lease: Operator: the first heartbeat was accepted, and the container has not started. */
   leased: 5,
-  /** lease: Operator: the lease is kept. */
+  /** lease: Operator: the operator keeps the lease. */
   beating: 6,
-  /** lease: Operator: a beat got no answer. */
+  /** lease: Operator: a heartbeat got no answer. */
   echoLost: 7,
   lost: 8,
-  /** The item's last heartbeat was read, and has not moved since. */
+  /** The item's last heartbeat was read, and has not changed since. */
   snapshot: 9,
-  /** It has moved. */
+  /** It has changed. */
   outdated: 10,
-  /** A beat of our own bought the lease for a stop. */
+  /** A heartbeat of ours bought the lease for a stop. */
   fenced: 11,
-  /** lease: Operator: nobody answered for a TTL. */
+  /** lease: Operator: no answer for a TTL. */
   silent: 12,
   /** The item may be ours, or another client's. */
   doubted: 13,
@@ -102,28 +102,28 @@ export const MEMORY = {
 
 export type State = Uint8Array;
 
-/** Holders from here on are operators; below, containers, by their Pod. */
+/** Smaller holders are containers, by their Pod; from here on they are operators. */
 const OPERATOR_HOLDER = 128;
 
 export const holderOfPod = (pod: number): number => pod + 1;
 export const holderOfOperator = (operator: number): number => OPERATOR_HOLDER + operator;
 
-/** The Pod whose container holds; null: nobody does, or an operator. */
+/** The Pod whose container holds; null: no holder, or an operator. */
 export function holdingPod(holder: number): number | null {
   return holder > 0 && holder < OPERATOR_HOLDER ? holder - 1 : null;
 }
 
-/** The operator that beats by itself; null: nobody does, or a container. */
+/** The operator that sends the heartbeats itself; null: no holder, or a container. */
 export function holdingOperator(holder: number): number | null {
   return holder >= OPERATOR_HOLDER ? holder - OPERATOR_HOLDER : null;
 }
 
-/** Whether the container's program may still do something. */
+/** Whether the container's program may still act. */
 export function isAlive(body: number): boolean {
   return body >= BODY.running && body <= BODY.terminated;
 }
 
-/** Where what is in a state of these rules, in bytes. */
+/** The offsets in a state of these rules, in bytes. */
 export class Layout {
   readonly rules: Rules;
   readonly items: number;
@@ -174,7 +174,7 @@ export class Layout {
   }
 }
 
-/** One normal form for items that are in nobody's hands. */
+/** Brings items that no client holds to one normal form. */
 export function normalize(layout: Layout, state: State): void {
   for (let at = 0; at < layout.podsAt; at += ITEM_BYTES) {
     const is = state[at + ITEM.state];

@@ -1,6 +1,6 @@
 import type { SessionPoint } from "../src/protocol/points.ts";
 
-/** Steps of an operator are named as the points of the code that takes them. */
+/** Steps of an operator, named like the points of the code that takes them. */
 export type OperatorStep = Extract<
   SessionPoint,
   | "claim.poll"
@@ -23,7 +23,7 @@ export type OperatorStep = Extract<
   | "retention.delete-pod"
 >;
 
-/** What operators do not do, and a trace of theirs does not show. */
+/** Steps of other actors, which an operator's trace does not show. */
 export type HiddenStep =
   | "work-api.reclaim"
   | "work-api.expire"
@@ -38,10 +38,10 @@ export type HiddenStep =
   | "network.late-ack"
   | "network.late-key"
   | "operator.restart"
-  /** In memory alone: what was thought of a lease is over. */
+  /** In memory only: the operator drops its view of a lease. */
   | "operator.forget";
 
-/** What goes wrong, or what a user does. The way to a settled end must not need any of it. */
+/** Faults and acts of users. The path to a settled end must not need any of them. */
 export type Fault =
   | "fault.crash"
   | "fault.delete-pod"
@@ -53,31 +53,31 @@ export type Fault =
   | "user.delete-environment"
   | "user.move-api";
 
-/** How a request came out, where it is not told by the step alone. Words of a trace's outcome where they mean the same. */
+/** The outcome of a request if the step's name does not imply it. It uses a trace's terms where they mean the same. */
 export type Outcome =
   | ""
   | "ok"
   | "refused"
-  /** No answer; it took effect. */
+  /** No answer; the request took effect. */
   | "unanswered"
-  /** No answer; it took none, or none yet. */
+  /** No answer; the request took no effect, or not yet. */
   | "lost"
-  /** It took effect, and its operator died before the answer. */
+  /** The request took effect, and its operator died before the answer. */
   | "crash"
-  /** Its operator died, and it may take effect later. */
+  /** The operator died, and the request may take effect later. */
   | "crash, under way";
 
 export interface Step {
   readonly name: OperatorStep | HiddenStep | Fault;
   readonly outcome: Outcome;
-  /** Indexes; -1: it is about none. */
+  /** Indexes; -1: none. */
   readonly operator: number;
   readonly pod: number;
   readonly item: number;
-  /** Not one of those that lead to a settled end. */
+  /** Whether the step is not part of the path to a settled end. */
   readonly fault: boolean;
-  /** Of session.stop: without force. */
+  /** For session.stop: without force. */
   readonly graceful?: boolean;
-  /** The property that it breaks. */
+  /** The property that the step breaks. */
   readonly breaks: string | null;
 }

@@ -11,13 +11,13 @@ interface Told {
   readonly graceful?: boolean;
 }
 
-/** One Pod with its Secret, as its operator looks at it: what its next step is judged by. */
+/** One Pod with its Secret, as its operator sees it: the input of its next step. */
 export class Turn {
   readonly moment: Moment;
   readonly rules: Rules;
   readonly operator: number;
   readonly pod: number;
-  /** Where its bytes and its operator's begin. */
+  /** The offsets of its bytes and of its operator's. */
   readonly at: number;
   readonly operatorAt: number;
   readonly body: number;
@@ -25,7 +25,7 @@ export class Turn {
   readonly memory: number;
   readonly hasKey: boolean;
   readonly known: number;
-  /** The item that its Secret records, -1 without one, and where its bytes begin. */
+  /** The item that its Secret records, -1 without one, and the offset of its bytes. */
   readonly item: number;
   readonly itemAt: number;
 
@@ -62,7 +62,7 @@ export class Turn {
     return this.moment.byte(this.itemAt + ITEM.stamp);
   }
 
-  /** The item of an acknowledgement that is still under way; -1: none is. */
+  /** The item of an acknowledgement in flight; -1: none. */
   get ackUnderWay(): number {
     return this.moment.byte(this.operatorAt + OPERATOR.lateAck) - 1;
   }
@@ -75,27 +75,27 @@ export class Turn {
     return this.moment.byte(this.operatorAt + OPERATOR.moved) === 1;
   }
 
-  /** A Work API that the item does not come from shows nothing of it. */
+  /** A Work API that the item does not come from does not list it. */
   get isAbsent(): boolean {
     return this.rules.moved === "asks-where-named" && this.isMoved;
   }
 
-  /** The Pod waits for its key. */
+  /** Whether the Pod waits for its key. */
   get isParked(): boolean {
     return this.body === BODY.parked && this.object;
   }
 
-  /** Its container runs, or may come to, as far as the cluster knows. */
+  /** Whether its container runs or may still start, as far as the cluster knows. */
   get isGoing(): boolean {
     return (this.body === BODY.parked || isAlive(this.body)) && this.object;
   }
 
-  /** The container has ended, or nobody will hear of its end. */
+  /** Whether the container has ended, or its end will never be reported. */
   get isOver(): boolean {
     return this.body === BODY.ended || this.body === BODY.gone || !this.object;
   }
 
-  /** Still under the acknowledgement that made it ours. */
+  /** Whether the item is still under the acknowledgement that made it ours. */
   get isSameStamp(): boolean {
     return this.known === this.stamp || this.rules.stamp === "kept";
   }
@@ -109,14 +109,14 @@ export class Turn {
     return this.moment.fork();
   }
 
-  /** The state after a step that changes nothing but what the operator remembers. */
+  /** The state after a step that changes only the operator's memory. */
   remembering(memory: number): State {
     const next = this.fork();
     next[this.at + POD.memory] = memory;
     return next;
   }
 
-  /** The state in which this operator beats the item. */
+  /** The state in which this operator holds the item with its heartbeats. */
   held(): State {
     const next = this.fork();
     next[this.itemAt + ITEM.holder] = holderOfOperator(this.operator);

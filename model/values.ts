@@ -1,17 +1,17 @@
 import type { Protocol } from "./rules.ts";
 
-/** What a value of a rule is. `ours`: what the code does. `removed`: the rule is taken away, and a promise breaks. */
+/** The role of a rule's value. `ours`: what the code does. `removed`: the rule is removed, and a promise breaks. */
 export type Standing =
   | "ours"
   | "removed"
-  /** The rule is taken away, and another one stands behind it: a promise breaks when that is gone, too. */
+  /** The rule is removed, but another one backs it up: a promise breaks only without both. */
   | { readonly behind: keyof Protocol }
-  /** The rule is not taken away: every promise holds, for this reason. */
+  /** The rule is not removed: every promise holds, for this reason. */
   | { readonly holds: string };
 
 type Values<Value> = Value extends boolean | string ? `${Value}` : never;
 
-/** Every value of every rule: one that is new has to be given its place here, and a removal its scope (scopes.ts). */
+/** Every value of every rule. A new value needs its role here, and a removal needs its scope (scopes.ts). */
 export const VALUES: {
   readonly [Rule in keyof Protocol]: { readonly [Value in Values<Protocol[Rule]>]: Standing };
 } = {

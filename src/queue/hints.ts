@@ -170,7 +170,7 @@ export class Hints {
     return owner != null && this.#members.has(owner);
   }
 
-  // --- what hints are worth ---------------------------------------------------------------------------------------
+  // --- trust ------------------------------------------------------------------------------------------------------
 
   #isTrusted(member: Member): boolean {
     this.#judgeAwaited();
