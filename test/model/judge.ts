@@ -1,16 +1,16 @@
 import { explore } from "../../model/explore.ts";
 import type { Scope } from "../../model/scopes.ts";
 
-/** What came of a scope: all of its variants together. */
+/** The result of a scope, over all of its variants. */
 export interface Verdict {
   readonly states: number;
-  /** Properties that fail, sorted. */
+  /** The failed properties, sorted. */
   readonly fails: readonly string[];
-  /** The words of each failure, with a shortest way to it. */
+  /** The text of each failure, with a shortest path to it. */
   readonly ways: ReadonlyMap<string, readonly string[]>;
 }
 
-/** Explores every variant of a scope. @throws {Error} one has more states than are explored. */
+/** Explores every variant of a scope. @throws {Error} if one has more states than the limit */
 export function judge({ name, variants }: Pick<Scope, "name" | "variants">): Verdict {
   let states = 0;
   const ways = new Map<string, readonly string[]>();
@@ -23,12 +23,12 @@ export function judge({ name, variants }: Pick<Scope, "name" | "variants">): Ver
   return { states, fails: propertiesOf([...ways.keys()]), ways };
 }
 
-/** The first word of a failure is the property. */
+/** The first word of a failure names the property. */
 function propertiesOf(words: readonly string[]): string[] {
   return [...new Set(words.map((text) => text.split(" ")[0] ?? ""))].sort();
 }
 
-/** For the message of a test that fails. */
+/** The failures as text, for the message of a failed test. */
 export function wordsOf({ ways }: Verdict): string {
   return [...ways].map(([words, way]) => `${words}\n${way.map((step) => `    ${step}`).join("\n")}`).join("\n");
 }

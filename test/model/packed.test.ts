@@ -5,7 +5,7 @@ import { NumberList, StateStore } from "../../model/packed.ts";
 const WIDTH = 5;
 
 describe("the store of states", () => {
-  test("keeps each state once, in the order in which they came", () => {
+  test("keeps each state once, in the order of insertion", () => {
     const state = fc.uint8Array({ minLength: WIDTH, maxLength: WIDTH, max: 3 });
     fc.assert(
       fc.property(fc.array(state, { maxLength: 3_000 }), (states) => {

@@ -4,9 +4,9 @@ import { CODE, FIRST } from "../../model/rules.ts";
 import { CODE_SCOPES, holdingScopes, LIMITS, WEAKER, WITHOUT_A_RULE } from "../../model/scopes.ts";
 import { judge, wordsOf } from "./judge.ts";
 
-// Small scopes, whole: every order of steps and faults. The large ones are test/faults/model, in the long run.
+// Small scopes, in full: every order of steps and faults. The long run explores the large ones (test/faults/model).
 
-/** Most take a second or two; a busy machine may take long. */
+/** Most scopes take a second or two; a busy machine may need much longer. */
 const PATIENCE_MS = 300_000;
 
 const small = [...holdingScopes(CODE), ...CODE_SCOPES, WEAKER].filter(({ isLarge }) => !isLarge);
@@ -22,7 +22,7 @@ describe("the protocol keeps its promises", () => {
   );
 });
 
-describe("without a rule it breaks one", () => {
+describe("without a rule, a promise breaks", () => {
   test.each(WITHOUT_A_RULE)(
     "$without: $fails",
     (scope) => {
@@ -33,13 +33,13 @@ describe("without a rule it breaks one", () => {
     PATIENCE_MS,
   );
 
-  test("and every promise is broken by one of them", () => {
+  test("and every promise is broken by a missing rule", () => {
     const broken = new Set([...WITHOUT_A_RULE, ...LIMITS].flatMap(({ fails }) => fails));
     expect([...broken].sort()).toEqual(Object.keys(PROPERTIES).sort());
   });
 });
 
-describe("what no rule of the operator can give", () => {
+describe("what no rule of the operator can guarantee", () => {
   test.each(LIMITS)(
     "$without: $fails",
     (scope) => {
@@ -50,7 +50,7 @@ describe("what no rule of the operator can give", () => {
   );
 });
 
-/** Counted by another implementation of the protocol as it was first written down. */
+/** State counts of another implementation of the protocol's first written version. */
 const COUNTED: Readonly<Record<string, number>> = {
   "Worker: 1 operator, 1 item, 1 Pod, every server": 60_944,
   "Worker: 1 operator, 1 item, 2 Pods": 26_842,
@@ -60,10 +60,10 @@ const COUNTED: Readonly<Record<string, number>> = {
   "Operator: 1 operator, 2 items, 1 Pod": 33_664,
 };
 
-describe("the protocol as it was first written down", () => {
+describe("the first written version of the protocol", () => {
   const scopes = holdingScopes(FIRST).filter(({ isLarge }) => !isLarge);
   test.each(scopes)(
-    "$name: holds, in as many states as were counted",
+    "$name: holds, in the expected number of states",
     (scope) => {
       const verdict = judge(scope);
       expect(verdict.fails, wordsOf(verdict)).toEqual([]);

@@ -17,7 +17,7 @@ const ALL: readonly Value[] = Object.entries(VALUES).flatMap(([rule, values]) =>
 const standingOf = (rule: keyof Protocol, value: unknown) =>
   ALL.find((each) => each.rule === rule && each.value === String(value))?.standing;
 
-/** The rules that are taken away in a variant: those whose value is one that no promise holds with. */
+/** The rules removed in a variant: those whose value keeps no promise. */
 function takenAway(rules: Rules): string[] {
   const isGone = (rule: keyof Protocol) => {
     const standing = standingOf(rule, rules[rule]);
@@ -28,7 +28,7 @@ function takenAway(rules: Rules): string[] {
 
 const variants = WITHOUT_A_RULE.flatMap((broken) => broken.variants);
 
-/** What takes a rule away, and what has to go with it: nothing, or the rule that stands behind it. */
+/** The values that remove a rule, each with what must be removed with it: nothing, or the rule that backs it up. */
 const removals = ALL.flatMap(({ rule, value, standing }) => {
   if (standing === "removed") return [{ rule, value, goes: [`${rule}: ${value}`] }];
   if (typeof standing === "string" || !("behind" in standing)) return [];
@@ -40,12 +40,12 @@ function isBehind(standing: Standing, rule: keyof Protocol): boolean {
   return typeof standing === "object" && "behind" in standing && standing.behind === rule;
 }
 
-describe("every rule is taken away by itself", () => {
+describe("every rule is removed on its own", () => {
   test.each(removals)("$rule: $value", ({ goes }) => {
     expect(variants.map((rules) => takenAway(rules).sort())).toContainEqual([...goes].sort());
   });
 
-  test("what the code does is one value of each, and each has one that takes it away or says why none does", () => {
+  test("has the code's value once for each rule, and a removal or a reason for having none", () => {
     const of = (rule: string, standing: Standing) =>
       ALL.filter((each) => each.rule === rule && each.standing === standing);
     for (const rule of Object.keys(VALUES)) expect(of(rule, "ours"), rule).toHaveLength(1);
@@ -55,13 +55,15 @@ describe("every rule is taken away by itself", () => {
   });
 });
 
-/** Two operators, where the second one's acknowledgement can come late; and all that one does, with two Pods. */
+/**
+ * Two operators, where the second one's acknowledgement may come late; and one operator with two Pods and a deletion.
+ */
 const TWO: Partial<Rules> = { operators: 2, acknowledgements: 1, secondAck: "accepted" };
 const ONE: Partial<Rules> = { pods: 2, deletion: true };
 
 const holding = ALL.flatMap(({ rule, value, standing }) => (typeof standing === "object" ? [{ rule, value }] : []));
 
-describe("a value that takes no rule away, or one that another stands behind, breaks no promise", () => {
+describe("a value that removes no rule, or one with a backup, breaks no promise", () => {
   test.each(holding)("$rule: $value", ({ rule, value }) => {
     const setting = rule === "window" || rule === "olderAck" ? TWO : ONE;
     const leases = ["Worker", "Operator"] as const;

@@ -11,11 +11,11 @@ import { readWorkerPod } from "../../src/workers/worker-pod.ts";
 import { podAt, SEQUENCE_NAMES, sequence } from "../testbed/node/recorded-sequences.ts";
 
 const NOTHING_MORE = { capabilities: [] };
-/** After all that is recorded. */
+/** Later than every recording. */
 const NOW_MS = Date.parse("2030-01-01T00:00:00Z");
 
-describe("a Pod in a cache", () => {
-  test.each(SEQUENCE_NAMES)("tells the loops all that the Pod itself does: %s", (name) => {
+describe("a cached Pod", () => {
+  test.each(SEQUENCE_NAMES)("gives the loops the same answers as the full Pod: %s", (name) => {
     const recorded = sequence(name);
     for (const step of recorded.steps) {
       const pod = podAt(recorded, step);
@@ -33,7 +33,7 @@ describe("a Pod in a cache", () => {
     }
   });
 
-  test("keeps every label and annotation of Berth's that is not for people", () => {
+  test("keeps all of Berth's labels and annotations except those for people", () => {
     const all = Object.entries(names).flatMap(([key, value]) =>
       /^(LABEL|ANNOTATION)_/.test(key) ? [[key, String(value)] as const] : [],
     );
@@ -48,7 +48,7 @@ describe("a Pod in a cache", () => {
     );
   });
 
-  test("is small, whatever somebody put into it", () => {
+  test("is small, whatever the Pod contains", () => {
     const much = "x".repeat(200_000);
     const many = (of: (i: number) => object) => Array.from({ length: 5_000 }, (_, i) => of(i));
     const words = Object.fromEntries(Array.from({ length: 5_000 }, (_, i) => [`some.example/${i}`, "x".repeat(60)]));
@@ -74,7 +74,7 @@ describe("a Pod in a cache", () => {
     expect(JSON.stringify(cachedPod(pod)).length).toBeLessThan(20_000);
   });
 
-  test("shares with others what they have alike, however many sessions come and go", () => {
+  test("shares equal values with other Pods, however many sessions come and go", () => {
     const owner = { apiVersion: "berth.dev/v1alpha1", kind: "Environment", name: "e", uid: "u", controller: true };
     const podOf = (i: number) =>
       cachedPod({

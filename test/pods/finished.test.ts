@@ -28,11 +28,11 @@ describe("how a session ended", () => {
     ["DeadlineExceeded", true],
     ["StartFailed", true],
     ["PodDeleted", true],
-  ])("%s by its container, failed: %s", (cause, failed) => {
+  ])("takes %s from its container, failed: %s", (cause, failed) => {
     expect(outcomeOf(endedBy(cause))).toEqual({ reason: cause, message: `by ${cause}`, failed });
   });
 
-  test("what Berth decided comes before what the end looked like: it caused it", () => {
+  test("takes Berth's reason over that of the end which it caused", () => {
     const ending = { why: "MaxDuration", message: "too long" } as const;
     expect(outcomeOf(endedBy("Killed", { ending }))).toEqual({
       reason: "MaxDuration",
@@ -41,35 +41,35 @@ describe("how a session ended", () => {
     });
   });
 
-  test("a program that left with 0 and never beat did not serve, and is told what to do", () => {
+  test("reports a program that exits with 0 without a heartbeat as not serving, with a fix", () => {
     const outcome = outcomeOf(endedBy("Completed", { neverBeaten: true, end: { ...END, message: "" } }));
     expect(outcome).toMatchObject({ reason: "NoFirstBeat", failed: true });
     expect(outcome.message).toContain("lease: Operator");
   });
 
-  test("a program that crashed before its first beat failed by its own code", () => {
+  test("reports a crash before the first heartbeat as the program's own failure", () => {
     expect(outcomeOf(endedBy("Failed", { neverBeaten: true }))).toMatchObject({
       reason: "Failed",
       message: "by Failed",
     });
   });
 
-  test("an item without a credential", () => {
+  test("reports an item without a credential", () => {
     const refusal = claimOf({ journal: { ...JOURNAL, use: "refusal" } });
     expect(outcomeOf(refusal)).toMatchObject({ reason: "CredentialMissing", failed: true });
   });
 
-  test("nobody saw the end: Unknown, which counts as failed", () => {
+  test("counts an unseen end as Unknown and failed", () => {
     expect(outcomeOf(opened())).toEqual({ reason: "Unknown", message: "", failed: true });
   });
 });
 
-/** A finished Pod as its annotations tell it. */
+/** A finished Pod with these annotations. */
 const finishedPod = (annotations: Record<string, string>, labels: Record<string, string> = {}): Pod =>
   pod({}, { metadata: { name: "p", labels: { "berth.dev/phase": "finished", ...labels }, annotations } });
 
 describe("reading a finished Pod", () => {
-  test("says what was written on it", () => {
+  test("returns what its annotations say", () => {
     const read = readFinished(
       finishedPod(
         {
@@ -93,23 +93,23 @@ describe("reading a finished Pod", () => {
     });
   });
 
-  test.each(["parked", "assigned", undefined])("a Pod of phase %s is none", (phase) => {
+  test.each(["parked", "assigned", undefined])("returns null for a Pod of phase %s", (phase) => {
     const { metadata, ...rest } = finishedPod({});
     const labels = phase === undefined ? {} : { "berth.dev/phase": phase };
     expect(readFinished({ ...rest, metadata: { ...metadata, labels } })).toBeNull();
   });
 
-  test("a reason of another version is Unknown, and one that looks like an object's own is no reason", () => {
+  test("reads an unknown reason as Unknown, including names of Object's members", () => {
     for (const reason of ["Melted", "constructor", "toString", ""]) {
       expect(readFinished(finishedPod({ "berth.dev/end-reason": reason }))).toMatchObject({ reason: "Unknown" });
     }
   });
 
-  test.each(["many", "-1", "1e9", "", " 1"])("a count of failed starts that is none (%j) says nothing", (text) => {
+  test.each(["many", "-1", "1e9", "", " 1"])("ignores an invalid count of failed starts: %j", (text) => {
     expect(readFinished(finishedPod({ "berth.dev/start-failures": text }))).toMatchObject({ startFailures: null });
   });
 
-  test("without a readable time it counts from its creation, and else as long over", () => {
+  test("falls back to the creation time, and then to the epoch", () => {
     const odd = finishedPod({ "berth.dev/finished-at": "soon" });
     expect(readFinished(odd)?.finishedAtMs).toBe(0);
     const created = finishedPod({});
@@ -134,7 +134,7 @@ const failed = (finishedAtMs: number) => of(finishedAtMs, { failed: true, reason
 describe("retention", () => {
   const keep = { finishedMs: 600, failedMs: 3_600, limit: 100 };
 
-  test("finished Pods go after their time, failed ones after theirs", () => {
+  test("deletes finished and failed Pods after their own times", () => {
     const pods = [of(0), failed(0), of(100)];
     expect(expiredFinished(pods, 599, keep)).toEqual({ expired: [], nextAtMs: 600 });
     expect(expiredFinished(pods, 600, keep)).toEqual({ expired: [pods[0]], nextAtMs: 700 });
@@ -142,7 +142,7 @@ describe("retention", () => {
     expect(expiredFinished(pods, 3_600, keep).expired).toHaveLength(3);
   });
 
-  test("over the limit the oldest go first, failed or not", () => {
+  test("deletes the oldest Pods over the limit, failed or not", () => {
     const pods = [failed(1), of(2), of(3)];
     expect(expiredFinished(pods, 10, { ...keep, limit: 2 }).expired).toEqual([pods[0]]);
     expect(expiredFinished(pods, 10, { ...keep, limit: 0 })).toEqual({
@@ -151,15 +151,15 @@ describe("retention", () => {
     });
   });
 
-  test("nothing finished, nothing to wait for", () => {
+  test("waits for nothing without finished Pods", () => {
     expect(expiredFinished([], 0, keep)).toEqual({ expired: [], nextAtMs: null });
   });
 
-  test("a retention of zero keeps none", () => {
+  test("keeps no Pod with a retention of zero", () => {
     expect(expiredFinished([of(5)], 5, { ...keep, finishedMs: 0 }).expired).toHaveLength(1);
   });
 
-  test("what is kept is within its time and the limit, and the next time is when the first of it is over", () => {
+  test("keeps Pods within their time and the limit, and wakes when the first one expires", () => {
     const pods = fc.array(
       fc.oneof(
         fc.nat(10_000).map((at) => of(at)),
@@ -175,7 +175,7 @@ describe("retention", () => {
         const ends = kept.map((one) => one.finishedAtMs + (one.failed ? keep.failedMs : keep.finishedMs));
         for (const end of ends) expect(end).toBeGreaterThan(nowMs);
         expect(nextAtMs).toBe(ends.length === 0 ? null : Math.min(...ends));
-        // Nothing younger went in the place of something older.
+        // No younger Pod is deleted instead of an older one.
         const unripe = expired.filter(
           (one) => one.finishedAtMs + (one.failed ? keep.failedMs : keep.finishedMs) > nowMs,
         );
@@ -194,52 +194,52 @@ describe("the breaker's memory after a restart", () => {
     marked(at, startFailures, { startFailure: true, failed: true, message: `of ${at}`, ...more });
   const rowOf = (pods: FinishedPod[], nowMs = 10) => failedRow(pods, "a1", { nowMs, keptMs: KEPT });
 
-  test("is what the newest says, whatever the others do", () => {
+  test("is what the newest Pod says, regardless of the others", () => {
     expect(rowOf([failure(4, 2), failure(1, 7), failure(5, 3)])).toEqual({ failures: 3, message: "of 5", sinceMs: 5 });
   });
 
-  test("is broken by a session that served, and not by one of before that ends after it", () => {
+  test("is cleared by a session that served, but not by an earlier one that ends later", () => {
     expect(rowOf([failure(1, 2), marked(2, 0)])).toBeNull();
     expect(rowOf([failure(1, 2), marked(2, 2)])).toEqual({ failures: 2, message: "of 1", sinceMs: 2 });
   });
 
-  test("of those that were marked in one instant the longest row is the last", () => {
+  test("takes the longest row of Pods marked at the same instant", () => {
     const row = { failures: 3, message: "of 5", sinceMs: 5 };
     expect(rowOf([failure(5, 1), failure(5, 3), failure(5, 2)])).toEqual(row);
   });
 
-  test("other templates, and Pods that do not say, count neither way", () => {
+  test("ignores other templates and Pods without a count", () => {
     expect(rowOf([failure(1, 1), failure(2, 0, { templateHash: "b2" }), marked(3, null)])).toMatchObject({
       failures: 1,
     });
   });
 
-  test("is forgotten once a session that served may have come and gone", () => {
+  test("is forgotten once a session that served may have been deleted", () => {
     expect(rowOf([failure(1, 3)], KEPT)).not.toBeNull();
     expect(rowOf([failure(1, 3)], KEPT + 1)).toBeNull();
   });
 
-  test("none of any sort", () => {
+  test("is empty without finished Pods", () => {
     expect(rowOf([])).toBeNull();
   });
 
   test.each<[string, FinishedPod[], boolean]>([
     ["one completed", [marked(1, 0, { reason: "Completed" })], true],
     [
-      "one completed, and another one was evicted since",
+      "one completed, and another was evicted later",
       [marked(1, 0, { reason: "Completed" }), marked(2, 0, { reason: "Evicted" })],
       true,
     ],
-    ["one completed, and one failed to start since", [marked(1, 0, { reason: "Completed" }), failure(2, 1)], false],
+    ["one completed, and one failed to start later", [marked(1, 0, { reason: "Completed" }), failure(2, 1)], false],
     ["one was evicted", [marked(1, 0, { reason: "Evicted" })], false],
     ["one of another template completed", [marked(1, 0, { reason: "Completed", templateHash: "b2" })], false],
     ["there are none", [], false],
-  ])("whether it served lately: %s", (_what, pods, served) => {
+  ])("served lately: %s", (_what, pods, served) => {
     expect(servedLately(pods, "a1")).toBe(served);
   });
 });
 
-test("every cause of an end is a reason of the closed set", () => {
+test("gives every cause of an end a reason of the closed set", () => {
   const causes: EndCause[] = [
     "Completed",
     "Failed",
@@ -260,7 +260,7 @@ describe("marking a Pod as finished", () => {
   const clock = new VirtualClock(Date.UTC(2030, 0, 1, 0, 10));
   const STARTED = "2030-01-01T00:00:00Z";
 
-  /** What is patched; `fails` is what the API server answers. */
+  /** Returns the patches; `fails` is the API server's answer. */
   async function marked(of: Pod, options: { start?: StartMark; fails?: Error } = {}): Promise<unknown[]> {
     const patches: unknown[] = [];
     const patch = (_resource: unknown, ref: unknown, body: unknown) => {
@@ -290,7 +290,7 @@ describe("marking a Pod as finished", () => {
   const answerOf = (status: number) =>
     new KubeApiError("refused", { status, reason: status === 404 ? "NotFound" : status === 409 ? "Conflict" : "" });
 
-  test("says why, when, and names the Pod that is meant; a long message is cut", async () => {
+  test("records reason and time, names the Pod by its uid, and cuts a long message", async () => {
     expect(await marked(ran())).toEqual([
       {
         ref: { namespace: "agents", name: "p" },
@@ -310,7 +310,7 @@ describe("marking a Pod as finished", () => {
     ]);
   });
 
-  test("what is written is what is read after a restart, the start failure included", async () => {
+  test("writes what a restart reads, including the start failure", async () => {
     const [patch] = (await marked(ran(), { start: { failed: true, inARow: 3 } })) as { body: Pick<Pod, "metadata"> }[];
     const read = readFinished({ ...ran(), metadata: patch?.body.metadata ?? {} });
     expect(read).toMatchObject({
@@ -322,26 +322,26 @@ describe("marking a Pod as finished", () => {
     });
   });
 
-  test("a sidecar that would run on is ended by a deadline, ten minutes and a second after the start", async () => {
+  test("ends a sidecar by a deadline ten minutes and a second after the start", async () => {
     expect(await marked(ran([sidecar]))).toMatchObject([{ body: { spec: { activeDeadlineSeconds: 601 } } }]);
   });
 
-  test("a deadline is only ever lowered", async () => {
+  test("only ever lowers a deadline", async () => {
     const [patch] = await marked(ran([sidecar], { activeDeadlineSeconds: 300 }));
     expect(patch).not.toHaveProperty("body.spec");
   });
 
-  test("a Pod that goes is left alone", async () => {
+  test("leaves a Pod alone that is being deleted", async () => {
     const going = ran();
     going.metadata.deletionTimestamp = STARTED;
     expect(await marked(going)).toEqual([]);
   });
 
-  test.each([404, 409])("a Pod that is gone, or is another one by now, is no fault (%d)", async (status) => {
+  test.each([404, 409])("ignores a Pod that is gone or replaced (%d)", async (status) => {
     await expect(marked(ran(), { fails: answerOf(status) })).resolves.toHaveLength(1);
   });
 
-  test("any other answer is one: it is tried again", async () => {
+  test("rejects with any other error, so that the caller retries", async () => {
     await expect(marked(ran(), { fails: answerOf(500) })).rejects.toThrow();
   });
 });

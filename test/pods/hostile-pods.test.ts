@@ -20,8 +20,8 @@ const anyPod: fc.Arbitrary<Pod> = fc
 
 const KINDS = ["unscheduled", "preparing", "parked", "running", "ended"];
 
-describe("a Pod's status, whatever it says,", () => {
-  test("stands for one state, and an end has a cause and a time or none", () => {
+describe("any status of a Pod", () => {
+  test("gives one state, and an end has a cause and a time or null", () => {
     fc.assert(
       fc.property(anyPod, (one) => {
         const read = readPodState(one);
@@ -37,7 +37,7 @@ describe("a Pod's status, whatever it says,", () => {
     );
   });
 
-  test("of a container that ended never passes for a Pod that can still be given a session", () => {
+  test("never shows an ended container as a Pod that can get a session", () => {
     fc.assert(
       fc.property(anyPod, int32, (one, exitCode) => {
         const others = (one.status?.containerStatuses ?? []).filter(({ name }) => name !== SESSION);
@@ -48,13 +48,13 @@ describe("a Pod's status, whatever it says,", () => {
     );
   });
 
-  test("of a thousand containers is read, too", () => {
+  test("with a thousand containers can be read", () => {
     const containerStatuses = Array.from({ length: 1_000 }, (_, i) => ({ name: `c${i}`, state: {} }));
     expect(readPodState(pod({ containerStatuses })).is).toBe("preparing");
   });
 });
 
-describe("a Secret of our type and labels that somebody made up", () => {
+describe("a forged Secret with our type and labels", () => {
   const where = { name: "berth-research-x", namespace: "agents", environment: "research" };
   const good = renderJournal(
     where,
@@ -65,7 +65,7 @@ describe("a Secret of our type and labels that somebody made up", () => {
     "secret",
   ).stringData as Record<string, string>;
 
-  test("is a journal or none, and its times are numbers or NaN", () => {
+  test("is a journal or null, and its times are numbers or NaN", () => {
     const data = fc.dictionary(
       fc.constantFrom(...Object.keys(good), "work-secret", "acknowledged-at"),
       fc.base64String(),
@@ -89,7 +89,7 @@ describe("a Secret of our type and labels that somebody made up", () => {
     "https://user:pass@work.test",
     "https://",
     "\u0000",
-  ])("that names %j as its Work API says nothing: no spec can have named it", (api) => {
+  ])("is ignored if it names %j as its Work API, which no spec can name", (api) => {
     const encoded = Object.entries({ ...good, api }).map(([key, value]) => [
       key,
       Buffer.from(value).toString("base64"),

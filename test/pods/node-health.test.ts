@@ -7,39 +7,43 @@ const taint = (key: string, effect = "NoSchedule", value?: string): Taint =>
   value === undefined ? { key, effect } : { key, effect, value };
 const tainted = (...taints: Taint[]): NodeSpec => ({ taints });
 
-describe("a node stays or goes", () => {
+describe("the outlook of a node", () => {
   test.each<[string, NodeSpec | undefined, NodeOutlook]>([
-    ["not known", undefined, "stays"],
-    ["nothing said of it", {}, "stays"],
+    ["unknown", undefined, "stays"],
+    ["without a field", {}, "stays"],
     ["cordoned", { unschedulable: true }, "leaves"],
     [
-      "cordoned, and the taint is there by now",
+      "cordoned, with its taint",
       { unschedulable: true, taints: [taint("node.kubernetes.io/unschedulable")] },
       "leaves",
     ],
-    ["the taint of a cordon alone", tainted(taint("node.kubernetes.io/unschedulable")), "leaves"],
-    ["Karpenter takes it away", tainted(taint("karpenter.sh/disrupted")), "leaves"],
-    ["an older Karpenter does", tainted(taint("karpenter.sh/disruption", "NoSchedule", "disrupting")), "leaves"],
-    ["the cluster autoscaler takes it away", tainted(taint("ToBeDeletedByClusterAutoscaler")), "leaves"],
+    ["only the taint of a cordon", tainted(taint("node.kubernetes.io/unschedulable")), "leaves"],
+    ["disrupted by Karpenter", tainted(taint("karpenter.sh/disrupted")), "leaves"],
     [
-      "the cluster autoscaler may take it away",
+      "disrupted by an older Karpenter",
+      tainted(taint("karpenter.sh/disruption", "NoSchedule", "disrupting")),
+      "leaves",
+    ],
+    ["being removed by the cluster autoscaler", tainted(taint("ToBeDeletedByClusterAutoscaler")), "leaves"],
+    [
+      "a candidate for removal by the cluster autoscaler",
       tainted(taint("DeletionCandidateOfClusterAutoscaler", "PreferNoSchedule")),
       "doubtful",
     ],
-    ["it does not answer", tainted(taint("node.kubernetes.io/unreachable", "NoExecute")), "leaves"],
-    ["it is not ready", tainted(taint("node.kubernetes.io/not-ready", "NoExecute")), "leaves"],
-    ["a spot instance that ends", tainted(taint("aws-node-termination-handler/spot-itn")), "leaves"],
+    ["unreachable", tainted(taint("node.kubernetes.io/unreachable", "NoExecute")), "leaves"],
+    ["not ready", tainted(taint("node.kubernetes.io/not-ready", "NoExecute")), "leaves"],
+    ["a spot instance that is ending", tainted(taint("aws-node-termination-handler/spot-itn")), "leaves"],
     [
-      "one soft and one hard word",
+      "a soft and a hard taint",
       tainted(taint("DeletionCandidateOfClusterAutoscaler", "PreferNoSchedule"), taint("karpenter.sh/disrupted")),
       "leaves",
     ],
-    ["kept for some Pods", tainted(taint("dedicated", "NoSchedule", "agents")), "stays"],
+    ["dedicated to some Pods", tainted(taint("dedicated", "NoSchedule", "agents")), "stays"],
     ["short of memory", tainted(taint("node.kubernetes.io/memory-pressure")), "stays"],
   ])("%s", (_, node, expected) => expect(nodeOutlook(node, pod())).toBe(expected));
 });
 
-describe("what the template tolerates is no reason: the successor would land there again", () => {
+describe("a toleration is no reason to stay, except for a tolerated taint: the successor would land there again", () => {
   const cordoned: NodeSpec = { unschedulable: true };
   const KEY = "node.kubernetes.io/unschedulable";
 
@@ -51,12 +55,12 @@ describe("what the template tolerates is no reason: the successor would land the
     ["another value", { key: KEY, operator: "Equal", value: "x" }, "leaves"],
     ["another effect", { key: KEY, operator: "Exists", effect: "NoExecute" }, "leaves"],
     ["another taint", { key: "other", operator: "Exists" }, "leaves"],
-    ["it for a while", { key: KEY, operator: "Exists", tolerationSeconds: 300 }, "leaves"],
-    ["nothing in particular", {}, "leaves"],
+    ["it for a limited time", { key: KEY, operator: "Exists", tolerationSeconds: 300 }, "leaves"],
+    ["every taint without a key or operator", {}, "leaves"],
   ])("%s", (_, toleration, expected) => expect(nodeOutlook(cordoned, pod(toleration))).toBe(expected));
 
   test.each(["node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"])(
-    "%s for a while: the scheduler takes no notice of that, so the Pod stays while nothing else is said of the node",
+    "%s for a limited time: the scheduler ignores the taint, so the Pod stays unless there is another taint",
     (key) => {
       const patient = pod({ key, operator: "Exists", effect: "NoExecute", tolerationSeconds: 300 });
       expect(nodeOutlook(tainted(taint(key, "NoExecute")), patient)).toBe("doubtful");
@@ -65,7 +69,7 @@ describe("what the template tolerates is no reason: the successor would land the
     },
   );
 
-  test("all of several must be tolerated", () => {
+  test("requires a toleration for each taint", () => {
     const node = { unschedulable: true, taints: [taint("karpenter.sh/disrupted")] };
     expect(nodeOutlook(node, pod({ key: KEY, operator: "Exists" }))).toBe("leaves");
     expect(

@@ -10,13 +10,17 @@ const owners = (uid: string, controller = true) => [
 
 test.each([
   ["made by Berth", { labels: LABELS, ownerReferences: owners("env-uid") }, true],
-  ["made by Berth, whose labels somebody took off", { labels: {}, ownerReferences: owners("env-uid") }, true],
+  ["made by Berth and lost its labels", { labels: {}, ownerReferences: owners("env-uid") }, true],
   ["an orphan with the labels", { labels: LABELS }, true],
-  ["an orphan without them", { labels: {} }, false],
+  ["an orphan without the labels", { labels: {} }, false],
   ["an orphan of another Environment", { labels: { ...LABELS, "berth.dev/environment": "other" } }, false],
   ["an orphan that is a worker", { labels: { ...LABELS, "berth.dev/role": "worker" } }, false],
-  ["somebody else's, with the labels", { labels: LABELS, ownerReferences: owners("other-uid") }, false],
-  ["owned, but not controlled, with the labels", { labels: LABELS, ownerReferences: owners("other-uid", false) }, true],
-])("a Pod that is %s", (_what, metadata, isOurs) => {
+  ["controlled by another object, with the labels", { labels: LABELS, ownerReferences: owners("other-uid") }, false],
+  [
+    "owned but not controlled by another object, with the labels",
+    { labels: LABELS, ownerReferences: owners("other-uid", false) },
+    true,
+  ],
+])("judges a Pod that is %s", (_what, metadata, isOurs) => {
   expect(isSessionPodOf(pod({}, { metadata }), ENVIRONMENT)).toBe(isOurs);
 });

@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vit
 import { sessionTemplate } from "../../src/pods/pod-render.ts";
 import { parsed, podTemplate, sessionsSpec, stored } from "../api/environments.ts";
 
-/** Shells as images have them; those that this machine lacks are left out. */
+/** Shells as found in images; those missing on this machine are left out. */
 const SHELLS = [["/bin/sh"], ["/bin/bash"], ["/bin/dash"], ["/bin/busybox", "sh"]].filter(([program = ""]) =>
   existsSync(program),
 );
@@ -18,10 +18,10 @@ const command =
     .render("berth-research-bcdfghjk")
     .spec.initContainers?.at(-1)?.command ?? [];
 
-/** Builds of busybox differ in whether they look for a `sleep` in PATH; some always run their own. */
+/** Builds of busybox differ in whether they search PATH for `sleep`; some always run their own. */
 const hasOwnSleep = (shell: readonly string[]) => shell.includes("/bin/busybox");
 
-/** Whether a process of Linux has a child: the gate's own is `sleep`. */
+/** Whether a process of Linux has a child; the gate's only child is `sleep`. */
 const hasChild = ({ pid }: ChildProcess) => readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim() !== "";
 
 let dir: string;
@@ -30,7 +30,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(dir, { recursive: true, force: true }));
 
-/** Runs the gate's own command, by another shell and for another file. */
+/** Runs the gate's own command with another shell and for another file. */
 function gate(shell: readonly string[], file: string, env: Record<string, string> = { PATH: "/usr/bin:/bin" }) {
   const [program = "", ...before] = shell;
   const [, flag = "", script = "", name = ""] = command;
@@ -46,14 +46,14 @@ const newFile = () => {
   return join(dir, `key-${count}`);
 };
 
-test("the command is a shell, its script, and the file", () => {
+test("the gate's command is a shell, its script, and the file", () => {
   expect(command.slice(0, 2)).toEqual(["/bin/sh", "-c"]);
   expect(command.at(-1)).toMatch(/^\/var\/run\/secrets\//);
   expect(SHELLS.length).toBeGreaterThan(0);
 });
 
 describe.each(SHELLS.map((shell) => [shell.join(" "), shell] as const))("run by %s, the gate", (_, shell) => {
-  test("waits until the file is there, and ends with 0", async () => {
+  test("waits until the file exists, and exits with 0", async () => {
     const file = newFile();
     const { child, ended } = gate(shell, file);
     await once(child, "spawn");
@@ -62,16 +62,16 @@ describe.each(SHELLS.map((shell) => [shell.join(" "), shell] as const))("run by 
     expect(await ended).toBe(0);
   });
 
-  test("ends at once where the file is there already", async () => {
+  test("exits at once if the file already exists", async () => {
     const file = newFile();
     await writeFile(file, "x");
     expect(await gate(shell, file).ended).toBe(0);
   });
 
-  test("ends by SIGTERM with 143, which a shell that is the first process of a container would not heed by itself", async () => {
+  test("exits with 143 on SIGTERM, which a container's first process would otherwise ignore", async () => {
     const file = newFile();
     const started = newFile();
-    // The trap stands before the loop looks for the first time; that is when this `sleep` is called.
+    // The script sets the trap before its first check; this `sleep` runs after that.
     const bin = await mkdtemp(join(dir, "bin-"));
     await writeFile(join(bin, "sleep"), `#!/bin/sh\n: > ${started}\nexec /bin/sleep 0.1\n`, { mode: 0o755 });
     const { child, ended } = gate(shell, file, { PATH: `${bin}:/usr/bin:/bin` });
@@ -81,10 +81,10 @@ describe.each(SHELLS.map((shell) => [shell.join(" "), shell] as const))("run by 
     expect(await ended).toBe(143);
   });
 
-  // A shell that always runs its own `sleep` has none that could be another, or missing.
+  // A shell that always runs its own `sleep` allows no other one and no missing one.
   if (hasOwnSleep(shell)) return;
 
-  test("takes a sleep that knows whole seconds only", async () => {
+  test("accepts a sleep that knows only whole seconds", async () => {
     const file = newFile();
     const bin = await mkdtemp(join(dir, "bin-"));
     const script = `#!/bin/sh\ncase "$1" in *.*) exit 1;; esac\n: > ${file}\n`;
@@ -92,7 +92,7 @@ describe.each(SHELLS.map((shell) => [shell.join(" "), shell] as const))("run by 
     expect(await gate(shell, file, { PATH: `${bin}:/usr/bin:/bin` }).ended).toBe(0);
   });
 
-  test("ends as failed without any sleep, and does not spin", async () => {
+  test("fails without any sleep, and does not spin", async () => {
     expect(await gate(shell, newFile(), { PATH: dir }).ended).toBe(1);
   });
 });

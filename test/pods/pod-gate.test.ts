@@ -21,7 +21,7 @@ const volume = (pod: Pod) => pod.spec.volumes?.at(-1) as { name: string; secret:
 describe("parking: Key", () => {
   const pod = render({});
 
-  test("adds no container and no volume, and gives no group to volumes", () => {
+  test("adds no container and no volume, and no group for volumes", () => {
     expect(pod.spec.initContainers).toBeUndefined();
     expect(pod.spec.volumes).toBeUndefined();
     expect(pod.spec["securityContext"]).not.toHaveProperty("fsGroup");
@@ -33,14 +33,14 @@ describe("parking: Init", () => {
   const own = { name: "prep", image: "prep:1" };
   const pod = render(INIT, {}, { initContainers: [own], volumes: [{ name: "v", emptyDir: {} }] });
 
-  test("the gate is the last init container, and the template's volumes stay", () => {
+  test("adds the gate as the last init container, and keeps the template's volumes", () => {
     expect(pod.spec.initContainers?.map(({ name }) => name)).toEqual(["prep", GATE_CONTAINER]);
     expect(pod.spec.initContainers?.[0]).toMatchObject(own);
     expect(pod.spec.volumes?.[0]).toEqual({ name: "v", emptyDir: {} });
     expect(isGatedByInit(pod)).toBe(true);
   });
 
-  test("the gate waits for the key that comes with the opening, and sees no other key", () => {
+  test("makes the gate wait for the key that comes with the opening, without access to other keys", () => {
     expect(volume(pod).secret).toEqual({
       secretName: NAME,
       optional: true,
@@ -52,12 +52,12 @@ describe("parking: Init", () => {
     expect(gateOf(pod)?.command?.at(-1)).toBe(`${mount?.["mountPath"]}/acknowledged-at`);
   });
 
-  test("the session container takes its secret from the environment, as ever, and mounts nothing", () => {
+  test("gives the session container its secret in the environment as usual, without a mount", () => {
     expect(variables(pod)["ANTHROPIC_WORK_SECRET"]).toEqual({ valueFrom: KEY_OF("work-secret") });
     expect(session(pod)).not.toHaveProperty("volumeMounts");
   });
 
-  test("the gate is a copy of the session container, so that its faults show while nobody's session is at stake", () => {
+  test("copies the session container for the gate, so that its faults show before a session is claimed", () => {
     const copied = {
       securityContext: { runAsUser: 10_001, runAsNonRoot: true },
       env: [{ name: "A", valueFrom: { configMapKeyRef: { name: "settings", key: "a" } } }],
@@ -78,7 +78,7 @@ describe("parking: Init", () => {
       expect(gate).not.toHaveProperty(field);
   });
 
-  test("a mount whose path needs a session's variables is not the gate's", () => {
+  test("leaves out a mount whose path needs a session's variables", () => {
     const volumeMounts = [
       { name: "w", mountPath: "/w", subPathExpr: "$(ANTHROPIC_SESSION_ID)" },
       { name: "x", mountPath: "/x" },
@@ -87,7 +87,7 @@ describe("parking: Init", () => {
     expect(mounts.map(({ mountPath }) => mountPath)).toEqual(["/x", "/var/run/secrets/berth.dev"]);
   });
 
-  test("it asks for what the session asks for, and for no device", () => {
+  test("gives the gate the session's requests, but no device", () => {
     const resources = {
       requests: { cpu: "1", memory: "1Gi", "example.com/gpu": 1 },
       limits: { cpu: "2", memory: "1Gi", "ephemeral-storage": "1Gi", "example.com/gpu": 1 },
@@ -101,7 +101,7 @@ describe("parking: Init", () => {
     expect(gateOf(render(INIT, { resources: {} }))?.["resources"] ?? {}).toEqual({});
   });
 
-  test("the default-container annotation chooses the container that is copied", () => {
+  test("copies the container that the default-container annotation chooses", () => {
     const template = {
       metadata: { annotations: { "kubectl.kubernetes.io/default-container": "second" } },
       spec: {
@@ -115,18 +115,18 @@ describe("parking: Init", () => {
     expect(gateOf(chosen)?.image).toBe("second:1");
   });
 
-  test("people who find the Pod are told of the init container", () => {
+  test("mentions the init container in the annotation for people", () => {
     expect(pod.metadata.annotations?.["berth.dev/about"]).toContain(GATE_CONTAINER);
   });
 
-  test("Always asks the registry once a start only: no warning", () => {
+  test("does not warn about Always, which contacts the registry only once for each start", () => {
     const template = { spec: { containers: [{ name: "worker", image: "w:1", imagePullPolicy: "Always" }] } };
     const always = sessionTemplate(parsed(stored(sessionsSpec({ template, ...INIT }))));
     expect([always.pullsAlways, always.pullsAgain]).toEqual([false, false]);
     expect(gateOf(always.render(NAME))?.imagePullPolicy).toBe("Always");
   });
 
-  test("nothing secret is in the Pod", () => {
+  test("puts nothing secret into the Pod", () => {
     expect(JSON.stringify(render(FILE))).not.toMatch(/sk-ant/);
   });
 });
@@ -134,7 +134,7 @@ describe("parking: Init", () => {
 describe("secretDelivery: File", () => {
   const pod = render(FILE, { volumeMounts: [{ name: "w", mountPath: "/w" }] });
 
-  test("the secret is a file that owner and group may read, and no variable", () => {
+  test("makes the secret a file for owner and group, and not a variable", () => {
     expect(volume(pod).secret).toMatchObject({
       optional: true,
       items: [{ key: "work-secret", path: "work-secret", mode: 0o440 }],
@@ -148,11 +148,11 @@ describe("secretDelivery: File", () => {
     ]);
   });
 
-  test("the gate waits for the very file that is delivered", () => {
+  test("makes the gate wait for the file that is delivered", () => {
     expect(gateOf(pod)?.command?.at(-1)).toBe(WORK_SECRET_FILE);
   });
 
-  test("a gate that is passed too early opens nothing: a variable still waits for the opening", () => {
+  test("holds the container back with a variable even if the gate ends too early", () => {
     expect(session(pod)?.env?.at(-1)).toEqual({
       name: "BERTH_ACKNOWLEDGED_AT",
       valueFrom: KEY_OF("acknowledged-at"),
@@ -171,41 +171,41 @@ describe("secretDelivery: File", () => {
     ["an fsGroup", {}, { securityContext: { fsGroup: 10 } }, { fsGroup: 10 }],
     ["group root", {}, { securityContext: { fsGroup: 0 } }, { fsGroup: 0 }],
     [
-      "how groups change",
+      "a policy for group changes",
       {},
       { securityContext: { fsGroupChangePolicy: "Always" } },
       { fsGroupChangePolicy: "Always", fsGroup: 65_532 },
     ],
-  ])("who may read it where the template names %s", (_, container, podSpec, expected) => {
+  ])("sets the file's group if the template names %s", (_, container, podSpec, expected) => {
     expect(contextOf(container, podSpec)).toMatchObject(expected);
   });
 
-  test("an fsGroup of the template's own is left alone, with all that stands beside it", () => {
+  test("keeps the template's fsGroup and all fields next to it", () => {
     const securityContext = { fsGroup: 10, seccompProfile: { type: "RuntimeDefault" } };
     expect(contextOf({}, { securityContext })).toEqual({ runAsNonRoot: true, ...securityContext });
   });
 });
 
 describe("credential", () => {
-  test("EnvironmentKey: the key in its own variable, and no work secret", () => {
+  test("EnvironmentKey sets the key's own variable, and no work secret", () => {
     const pod = render({ credential: "EnvironmentKey" });
     expect(session(pod)?.env?.at(-1)).toEqual({ name: "ANTHROPIC_ENVIRONMENT_KEY", valueFrom: KEY_OF("work-secret") });
     expect(variables(pod)).not.toHaveProperty("ANTHROPIC_WORK_SECRET");
     expect(credentialOf(pod, "worker")).toBe("EnvironmentKey");
   });
 
-  test.each([{}, INIT, FILE])("WorkSecret is read off the Pod: %o", (sessions) => {
+  test.each([{}, INIT, FILE])("reads WorkSecret from the Pod: %o", (sessions) => {
     expect(credentialOf(render(sessions), "worker")).toBe("WorkSecret");
   });
 
-  test("another container's variable of that name says nothing", () => {
+  test("ignores another container's variable of that name", () => {
     const pod = render({});
     pod.spec.containers.push({ name: "other", env: [{ name: "ANTHROPIC_ENVIRONMENT_KEY", value: "x" }] });
     expect(credentialOf(pod, "worker")).toBe("WorkSecret");
   });
 });
 
-test("each way of parking and delivering makes Pods of its own", () => {
+test("gives each way of parking and delivery its own hash", () => {
   const hash = (sessions: Json) =>
     sessionTemplate(parsed(stored(sessionsSpec({ template: podTemplate(), ...sessions })))).hash;
   const hashes = [{}, INIT, FILE, { credential: "EnvironmentKey" }].map(hash);

@@ -14,7 +14,7 @@ const render = (template: Json, spec: Json = {}): Pod =>
   sessionTemplate(environmentOf({ template }, spec)).render(NAME);
 const containerOf = (pod: Pod, name = "worker") => pod.spec.containers.find((container) => container.name === name);
 
-describe("the user's template survives whole", () => {
+describe("keeps the user's template", () => {
   const template: Json = {
     metadata: {
       labels: { team: "blue", "app.kubernetes.io/name": "agent" },
@@ -46,7 +46,7 @@ describe("the user's template survives whole", () => {
   };
   const pod = render(template);
 
-  test("its spec, fields that nobody knows included", () => {
+  test("keeps its spec, including unknown fields", () => {
     const { containers, ...rest } = template["spec"] as { containers: Json[] };
     expect(pod.spec).toMatchObject(rest);
     expect(pod.spec.containers[1]).toMatchObject(containers[1] as Json);
@@ -55,20 +55,20 @@ describe("the user's template survives whole", () => {
     expect(pod.spec.containers[0]?.env).toEqual(expect.arrayContaining(env));
   });
 
-  test("its labels, annotations and finalizers, as every controller takes them over", () => {
+  test("keeps its labels, annotations and finalizers, as every controller does", () => {
     expect(pod.metadata.labels).toMatchObject({ team: "blue", "app.kubernetes.io/name": "agent" });
     expect(pod.metadata.annotations).toMatchObject({ "prometheus.io/scrape": "true" });
     expect(pod.metadata.finalizers).toEqual(["example.com/keep"]);
   });
 
-  test("rendering changes nothing of the template itself", () => {
+  test("does not change the template object", () => {
     const environment = environmentOf({ template });
     const before = JSON.stringify(environment);
     sessionTemplate(environment).render(NAME);
     expect(JSON.stringify(environment)).toBe(before);
   });
 
-  test("what it says of autoscalers and service accounts wins", () => {
+  test("lets the template's autoscaler and service account settings win", () => {
     const own = render({
       metadata: { annotations: { "cluster-autoscaler.kubernetes.io/safe-to-evict": "false" } },
       ...podTemplate({ automountServiceAccountToken: true, enableServiceLinks: true }),
@@ -81,7 +81,7 @@ describe("the user's template survives whole", () => {
 describe("defaults", () => {
   const pod = render(podTemplate());
 
-  test("a session's Pod is not restarted, has time to tear down, no API token, and the longest deadline", () => {
+  test("sets no restarts, a grace period, no API token, and the longest deadline", () => {
     expect(pod.spec).toMatchObject({
       restartPolicy: "Never",
       terminationGracePeriodSeconds: 120,
@@ -92,13 +92,13 @@ describe("defaults", () => {
     expect(NO_DEADLINE_SECONDS).toBe(2_147_483_647);
   });
 
-  test("a grace of zero is a grace", () => {
+  test("accepts a grace period of zero", () => {
     const environment = environmentOf({ template: podTemplate({ terminationGracePeriodSeconds: 0 }) });
     expect(sessionTemplate(environment).graceSeconds).toBe(0);
     expect(sessionTemplate(environment).render(NAME).spec.terminationGracePeriodSeconds).toBe(0);
   });
 
-  test("the session container's image is pulled if it is not there, also for :latest; other containers stay as they are", () => {
+  test("sets IfNotPresent on the session container, also for :latest, and leaves other containers unchanged", () => {
     const two = render({
       spec: {
         containers: [
@@ -111,7 +111,7 @@ describe("defaults", () => {
     expect(containerOf(two, "proxy")?.imagePullPolicy).toBeUndefined();
   });
 
-  test("an explicit policy stays, and Always is told", () => {
+  test("keeps an explicit policy, and reports Always", () => {
     const template = { spec: { containers: [{ name: "worker", image: "w:1", imagePullPolicy: "Always" }] } };
     const session = sessionTemplate(environmentOf({ template }));
     expect(session.pullsAlways).toBe(true);
@@ -119,7 +119,7 @@ describe("defaults", () => {
     expect(sessionTemplate(environmentOf()).pullsAlways).toBe(false);
   });
 
-  test("its controller is the Environment, so that kubectl drain takes it", () => {
+  test("makes the Environment the controller, so that kubectl drain accepts the Pod", () => {
     expect(pod.metadata.ownerReferences).toEqual([
       {
         apiVersion: "berth.dev/v1alpha1",
@@ -132,7 +132,7 @@ describe("defaults", () => {
     ]);
   });
 
-  test("it says what it is, to the operator and to people", () => {
+  test("describes the Pod to the operator and to people", () => {
     expect(pod.metadata).toMatchObject({
       name: NAME,
       namespace: "agents",
@@ -153,7 +153,7 @@ describe("defaults", () => {
     });
   });
 
-  test("a label of Berth's own cannot be had by a template that got past the rules", () => {
+  test("overrides a label of Berth's in a template that bypassed validation", () => {
     const environment = environmentOf();
     const { sessions } = environment.spec;
     if (!sessions) throw new Error("no sessions");
@@ -180,18 +180,18 @@ describe("the gate", () => {
   };
   const env = containerOf(render(template))?.env ?? [];
 
-  test("the variable that the container waits for comes last, so that all others were found before", () => {
+  test("puts the gating variable last, after all other references were resolved", () => {
     expect(env.at(-1)).toEqual({
       name: "ANTHROPIC_WORK_SECRET",
       valueFrom: { secretKeyRef: { name: NAME, key: "work-secret" } },
     });
   });
 
-  test("it holds exactly one container back", () => {
+  test("holds back exactly one container", () => {
     expect(containerOf(render(template), "proxy")?.env).toEqual([{ name: "X", value: "y" }]);
   });
 
-  test("no reference to the Pod's own Secret is optional", () => {
+  test("makes no reference to the Pod's Secret optional", () => {
     const ours = env.filter(({ valueFrom }) => valueFrom?.secretKeyRef?.name === NAME);
     expect(ours.map(({ name }) => name)).toEqual([
       "ANTHROPIC_WORK_ID",
@@ -201,7 +201,7 @@ describe("the gate", () => {
     expect(ours.some(({ valueFrom }) => valueFrom?.secretKeyRef?.optional)).toBe(false);
   });
 
-  test("the program knows its environment and its API; a base URL of the template's own stays the only one", () => {
+  test("tells the program its environment and API, and keeps the template's base URL", () => {
     expect(env).toEqual(expect.arrayContaining([{ name: "ANTHROPIC_ENVIRONMENT_ID", value: "env_1" }]));
     expect(env).toEqual(expect.arrayContaining([{ name: "ANTHROPIC_BASE_URL", value: "https://api.anthropic.com" }]));
     const proxied = render({
@@ -214,7 +214,7 @@ describe("the gate", () => {
     ]);
   });
 
-  test("the default-container annotation chooses the gated container", () => {
+  test("gates the container that the default-container annotation chooses", () => {
     const chosen = render({
       metadata: { annotations: { "kubectl.kubernetes.io/default-container": "proxy" } },
       ...template,
@@ -227,7 +227,7 @@ describe("the gate", () => {
     });
   });
 
-  test("nothing secret is in the Pod: all of it comes by reference", () => {
+  test("puts nothing secret into the Pod: all secrets are references", () => {
     expect(JSON.stringify(render(template))).not.toMatch(/sk-ant/);
   });
 });
@@ -240,7 +240,7 @@ describe("names", () => {
     .map((parts) => parts.join(".").slice(0, MAX_ENVIRONMENT_NAME))
     .filter((name) => /[a-z0-9]$/.test(name));
 
-  test("every name is a valid host name, also of long names and names with dots", () => {
+  test("makes every name a valid host name, also for long names and names with dots", () => {
     fc.assert(
       fc.property(environmentName, fc.uint8Array({ minLength: 8, maxLength: 8 }), (name, bytes) => {
         expect(newPodName(name, () => bytes)).toMatch(LABEL);
@@ -254,11 +254,11 @@ describe("names", () => {
     );
   });
 
-  test("a name begins with berth-<environment>-, so that one matcher finds all", () => {
+  test("begins every name with berth-<environment>-, so that one pattern matches all", () => {
     expect(newPodName("research.eu")).toMatch(/^berth-research-eu-[a-z0-9]{8}$/);
   });
 
-  test("no name comes twice", () => {
+  test("never repeats a name", () => {
     const names = new Set(Array.from({ length: 1_000 }, () => newPodName("research")));
     expect(names.size).toBe(1_000);
   });
@@ -276,7 +276,9 @@ describe("hash", () => {
     ["pause", {}, { paused: true }],
     ["the key's Secret", {}, api({ keySecretRef: { name: "other" } })],
     ["request bounds", {}, api({ requestTimeoutSeconds: 3 })],
-  ])("stays when nothing of a Pod changes: %s", (_, sessions, spec) => expect(hash(sessions, spec)).toBe(hash()));
+  ])("does not change with what does not affect a Pod: %s", (_, sessions, spec) =>
+    expect(hash(sessions, spec)).toBe(hash()),
+  );
 
   test.each<[string, Json, Json]>([
     ["the image", { template: { spec: { containers: [{ name: "worker", image: "worker:2" }] } } }, {}],
@@ -288,9 +290,9 @@ describe("hash", () => {
     ["the credential", { credential: "EnvironmentKey" }, {}],
   ])("changes with what a Pod is made from: %s", (_, sessions, spec) => expect(hash(sessions, spec)).not.toBe(hash()));
 
-  test("it is valid as a label", () => expect(hash()).toMatch(/^[a-f0-9]{12}$/));
+  test("is valid as a label", () => expect(hash()).toMatch(/^[a-f0-9]{12}$/));
 
-  test("it does not depend on the order of fields, and does on the order of lists", () => {
+  test("does not depend on the order of fields, but on the order of lists", () => {
     fc.assert(
       fc.property(fc.jsonValue({ maxDepth: 4 }), (value) => {
         expect(hashOf(reversed(value))).toBe(hashOf(value));
@@ -301,7 +303,7 @@ describe("hash", () => {
   });
 });
 
-/** The same value with the fields of its objects the other way around. */
+/** The same value with the fields of its objects in reverse order. */
 function reversed(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(reversed);
   if (typeof value !== "object" || value === null) return value;

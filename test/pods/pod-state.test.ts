@@ -15,7 +15,7 @@ import {
   waitingFor,
 } from "./pods.ts";
 
-/** `ended` as `ended: cause`, a problem as `preparing: reason`, all others by their word. */
+/** `ended: cause` for an end, `preparing: reason` for a problem, and only the state's name for all others. */
 function inAWord(state: PodState): string {
   if (state.is === "ended") return `ended: ${state.end.cause}`;
   if (state.is === "preparing" && state.problem) return `preparing: ${state.problem.reason}`;
@@ -23,7 +23,7 @@ function inAWord(state: PodState): string {
   return state.is;
 }
 
-test("a container that ended is over, whatever a kubelet that comes back says it waits for", () => {
+test("counts a container as ended even if a restarted kubelet says that it waits", () => {
   const terminated = { exitCode: 1, startedAt: "2030-01-01T00:00:00Z" };
   const back = { ...containerStatus(SESSION, waitingFor("", "ContainerCreating")), lastState: { terminated } };
   expect(inAWord(readPodState(pod({ containerStatuses: [back] })))).toBe("ended: Failed");
@@ -76,11 +76,11 @@ describe("recorded by a real kubelet", () => {
     expect(inAWord(readPodState(recordedPod(name)))).toBe(EXPECTED[name]);
   });
 
-  test("no recording is left out of the table, and none of the table is gone", () => {
+  test("covers exactly the existing recordings", () => {
     expect(Object.keys(EXPECTED).sort()).toEqual([...RECORDED_NAMES].sort());
   });
 
-  test("an end carries the container's own times, code and last words", () => {
+  test("reports the container's own times, exit code and last message", () => {
     expect(readPodState(recordedPod("exit-1"))).toEqual({
       is: "ended",
       end: {
@@ -93,19 +93,19 @@ describe("recorded by a real kubelet", () => {
     });
   });
 
-  test("a container that could not be started has no start time, and says kubelet's words", () => {
+  test("reports the kubelet's message and no start time for a container that could not start", () => {
     expect(readPodState(recordedPod("start-error-failed"))).toMatchObject({
       end: { startedAtMs: null, message: expect.stringContaining("/no/such/binary") },
     });
   });
 
-  test("a Pod without a node says the scheduler's words", () => {
+  test("reports the scheduler's message for a Pod without a node", () => {
     expect(readPodState(recordedPod("unschedulable-cpu"))).toMatchObject({
       message: expect.stringContaining("Insufficient cpu"),
     });
   });
 
-  test("a failed init container says which, how, and its last words", () => {
+  test("reports name, exit code and last message of a failed init container", () => {
     expect(readPodState(recordedPod("init-container-failed"))).toMatchObject({
       end: { message: "init container prep ended with 3: bad config" },
     });
@@ -118,8 +118,8 @@ describe("parked", () => {
 
   test.each([
     ["no Secret yet", MISSING_SECRET, "parked"],
-    // kubelet configured to ask the API server itself passes on that server's words: "secrets", not "secret".
-    ["no Secret yet, by the API server's words", 'secrets "berth-research-x" not found', "parked"],
+    // A kubelet configured to read from the API server repeats that server's message: "secrets", not "secret".
+    ["no Secret yet, in the API server's words", 'secrets "berth-research-x" not found', "parked"],
     ["a Secret without the key", MISSING_KEY, "parked"],
     ["another Secret is missing", 'secret "other" not found', "preparing: CreateContainerConfigError"],
     [
@@ -139,20 +139,20 @@ describe("parked", () => {
     ],
     ["a ConfigMap of our name", 'configmap "berth-research-x" not found', "preparing: CreateContainerConfigError"],
     ["no reason at all", "", "preparing: CreateContainerConfigError"],
-    // kubelet lost its API server for a moment: it looks again in some seconds, and nothing is wrong with the Pod.
-    ["kubelet could not look", "failed to sync secret cache: timed out waiting for the condition", "preparing"],
+    // The kubelet lost its API server for a moment: it retries in some seconds, and the Pod is fine.
+    ["the kubelet could not read it", "failed to sync secret cache: timed out waiting for the condition", "preparing"],
   ])("%s", (_, message, expected) => expect(parkedBy(message)).toBe(expected));
 
   const AWAY = 'rpc error: code = Unavailable desc = connection error: desc = "transport: Error while dialing"';
 
-  // containerd 2.2 that restarts, as kubelet tells it of a container that was just given its session.
+  // containerd 2.2 restarts: the kubelet's messages for a container that just got its session.
   test.each([
     ["ImageInspectError", `Failed to inspect image "": ${AWAY}`, "preparing"],
     ["CreateContainerError", AWAY, "preparing"],
     // A registry that does not answer.
     ["ErrImagePull", `failed to pull and unpack image "x": ${AWAY}`, "preparing: ErrImagePull"],
     ["CreateContainerError", "rpc error: code = Unknown desc = no such device", "preparing: CreateContainerError"],
-  ])("%s while the container runtime is away says nothing of the Pod: %s", (reason, message, expected) => {
+  ])("ignores %s while the container runtime is away: %s", (reason, message, expected) => {
     const containerStatuses = [containerStatus(SESSION, waitingFor(message, reason))];
     expect(inAWord(readPodState(pod({ containerStatuses })))).toBe(expected);
   });
@@ -160,13 +160,13 @@ describe("parked", () => {
   test.each([
     ["the sandbox is not ready", "PodReadyToStartContainers"],
     ["an init container still runs", "Initialized"],
-  ])("not while %s", (_, missing) => {
+  ])("is not reached while %s", (_, missing) => {
     expect(inAWord(readPodState(pod({ conditions: PREPARED.filter(({ type }) => type !== missing) })))).toBe(
       "preparing",
     );
   });
 
-  test("an injected sidecar that comes first is not taken for the session container", () => {
+  test("does not mistake an injected first sidecar for the session container", () => {
     const containerStatuses = [
       containerStatus("istio-proxy", { running: { startedAt: "2026-01-01T00:00:00Z" } }),
       containerStatus(SESSION, waitingFor(MISSING_KEY)),
@@ -174,7 +174,7 @@ describe("parked", () => {
     expect(readPodState(pod({ containerStatuses })).is).toBe("parked");
   });
 
-  test("a Pod that does not say which container is gated is judged by the first of its spec, not of its status", () => {
+  test("uses the first container of the spec, not of the status, if the Pod names none", () => {
     const containerStatuses = [
       containerStatus("aa-second", { running: { startedAt: "2026-01-01T00:00:00Z" } }),
       containerStatus(SESSION, waitingFor(MISSING_KEY)),
@@ -186,12 +186,12 @@ describe("parked", () => {
     expect(readPodState(silent).is).toBe("parked");
   });
 
-  test("a sidecar that crashes while parked does not make the Pod less ready", () => {
+  test("ignores a sidecar that crashes while the Pod is parked", () => {
     const initContainerStatuses = [containerStatus("proxy", waitingFor("back-off", "CrashLoopBackOff"))];
     expect(readPodState(pod({ initContainerStatuses })).is).toBe("parked");
   });
 
-  test("a sidecar that crashes while the session container is being created is no problem of the start", () => {
+  test("ignores a sidecar that crashes while the session container is being created", () => {
     const creating = pod({
       initContainerStatuses: [containerStatus("proxy", waitingFor("back-off", "CrashLoopBackOff"))],
       containerStatuses: [containerStatus(SESSION, waitingFor("", "ContainerCreating"))],
@@ -199,7 +199,7 @@ describe("parked", () => {
     expect(readPodState(creating)).toEqual({ is: "preparing", problem: null });
   });
 
-  test("an init container that cannot be pulled is the problem of a Pod that never gets parked", () => {
+  test("reports an init container whose image can't be pulled as the problem of an unparked Pod", () => {
     const stuck = pod({
       conditions: [isTrue("PodScheduled"), isTrue("PodReadyToStartContainers")],
       initContainerStatuses: [containerStatus("prep", waitingFor("no such image", "ErrImagePull"))],
@@ -211,13 +211,13 @@ describe("parked", () => {
     });
   });
 
-  test("without a node it is unscheduled, and says nothing before the scheduler has looked", () => {
+  test("is unscheduled without a node, and has no message before the scheduler's first try", () => {
     const { status } = pod();
     const fresh: Pod = { metadata: {}, spec: { containers: [] }, status: { ...status, conditions: [] } };
     expect(readPodState(fresh)).toEqual({ is: "unscheduled", reason: "", message: "" });
   });
 
-  test("a Terminating Pod still is what its container is", () => {
+  test("still reports the container's state while the Pod terminates", () => {
     const going = pod(
       {},
       { metadata: { name: "berth-research-x", namespace: "agents", deletionTimestamp: "2026-01-01T00:00:00Z" } },
@@ -235,7 +235,7 @@ describe("parked by an init container", () => {
     isTrue("PodReadyToStartContainers"),
     { type: "Initialized", status: value },
   ];
-  /** A Pod whose gate is in this state; the session container waits for it unless another state is given. */
+  /** A Pod whose gate is in this state; by default, the session container waits for it. */
   const gated = (gate: ContainerState, more: { session?: ContainerState; status?: PodStatus } = {}) =>
     pod(
       {
@@ -249,7 +249,7 @@ describe("parked by an init container", () => {
 
   test("while it runs", () => expect(inAWord(readPodState(gated(RUNNING)))).toBe("parked"));
 
-  test("as a real kubelet reports an init container that runs", () => {
+  test("is read from a real kubelet's report of a running init container", () => {
     const { status, ...rest } = recordedPod("init-container-running");
     const initContainerStatuses = status?.initContainerStatuses?.map((init) => ({ ...init, name: GATE }));
     const asGate: Pod = {
@@ -258,13 +258,13 @@ describe("parked by an init container", () => {
       status: { ...status, ...(initContainerStatuses ? { initContainerStatuses } : {}) },
     };
     expect(inAWord(readPodState(asGate))).toBe("parked");
-    // Any other init container that runs is still preparing something.
+    // Any other running init container is still preparing something.
     expect(inAWord(readPodState(recordedPod("init-container-running")))).toBe("preparing");
   });
 
   test.each<[string, ContainerState, string]>([
-    ["it waits for those before it", waitingFor("", "PodInitializing"), "preparing"],
-    ["its image cannot be had", waitingFor("no such image", "ErrImagePull"), "preparing: ErrImagePull"],
+    ["it waits for other init containers", waitingFor("", "PodInitializing"), "preparing"],
+    ["its image can't be pulled", waitingFor("no such image", "ErrImagePull"), "preparing: ErrImagePull"],
     ["the runtime restarts", waitingFor("rpc error: code = Unavailable desc = x", "CreateContainerError"), "preparing"],
     [
       "the image runs as root and must not",
@@ -272,28 +272,28 @@ describe("parked by an init container", () => {
       "preparing: CreateContainerConfigError",
     ],
     ["it has failed", ended(1), "preparing: InitContainerFailed"],
-    ["it has let the session container go on", ended(0), "preparing"],
-  ])("not while %s", (_, gate, expected) => expect(inAWord(readPodState(gated(gate)))).toBe(expected));
+    ["it has ended with 0", ended(0), "preparing"],
+  ])("is decided by the gate: %s", (_, gate, expected) => expect(inAWord(readPodState(gated(gate)))).toBe(expected));
 
-  test("opened: from the gate's end to the container's start nothing is a problem, then it runs", () => {
+  test("reports no problem between the gate's end and the container's start", () => {
     expect(inAWord(readPodState(gated(ended(0), { status: { conditions: initialized("True") } })))).toBe("preparing");
     const session: ContainerState = { running: { startedAt: "2026-01-01T00:00:01Z" } };
     expect(inAWord(readPodState(gated(ended(0), { session })))).toBe("running");
   });
 
-  test("a gate that was passed too early: the container waits for our Secret like any parked one", () => {
+  test("is parked by the missing Secret if the gate ended too early", () => {
     const session = waitingFor("couldn't find key acknowledged-at in Secret agents/berth-research-x");
     expect(inAWord(readPodState(gated(ended(0), { session, status: { conditions: initialized("True") } })))).toBe(
       "parked",
     );
   });
 
-  test("opened, and the container cannot be made: a problem at once", () => {
+  test("reports a problem at once if the container can't be created after the opening", () => {
     const session = waitingFor("no such command", "CreateContainerError");
     expect(inAWord(readPodState(gated(ended(0), { session })))).toBe("preparing: CreateContainerError");
   });
 
-  test("an image without a shell: it never starts, and the message says what it lacks", () => {
+  test("reports what is missing in an image without a shell", () => {
     const gate = ended(128, 'exec: "/bin/sh": stat /bin/sh: no such file or directory');
     expect(readPodState(gated(gate, { status: { phase: "Failed" } }))).toMatchObject({
       end: {
@@ -303,13 +303,13 @@ describe("parked by an init container", () => {
     });
   });
 
-  test("deleted while it waits: the gate's end by SIGTERM asks for no other image", () => {
+  test("does not ask for another image if the gate ended by SIGTERM on deletion", () => {
     expect(readPodState(gated(ended(143), { status: { phase: "Failed" } }))).toMatchObject({
       end: { cause: "StartFailed", message: "init container berth-gate ended with 143" },
     });
   });
 
-  test("evicted while it waits: lost, and no failure", () => {
+  test("counts an eviction while waiting as lost, not as failed", () => {
     const conditions = [...PREPARED, { ...isTrue("DisruptionTarget"), reason: "EvictionByEvictionAPI" }];
     expect(inAWord(readPodState(gated(ended(143), { status: { phase: "Failed", conditions } })))).toBe(
       "ended: Evicted",
@@ -331,12 +331,12 @@ describe("ends", () => {
   const target = (reason: string) => ({ type: "DisruptionTarget", status: "True", reason, message: `by ${reason}` });
 
   test.each<[string, string, EndCause]>([
-    ["evicted by somebody's request", "EvictionByEvictionAPI", "Evicted"],
+    ["evicted through the API", "EvictionByEvictionAPI", "Evicted"],
     ["evicted by its node", "TerminationByKubelet", "Evicted"],
     ["preempted", "PreemptionByScheduler", "Preempted"],
-    ["thrown off a node that was given a taint, and tells so", "DeletionByTaintManager", "Evicted"],
+    ["evicted from a tainted node that reports the end", "DeletionByTaintManager", "Evicted"],
     ["collected after its node was removed", "DeletionByPodGC", "NodeLost"],
-  ])("%s, while its container ran", (_, reason, cause) => {
+  ])("is found for a running Pod that was %s", (_, reason, cause) => {
     const conditions = [...PREPARED, target(reason)];
     const state = readPodState(pod({ phase: "Failed", conditions, containerStatuses: [terminated()] }));
     expect(state).toMatchObject({ is: "ended", end: { cause, exitCode: 137, message: `by ${reason}` } });
@@ -346,13 +346,13 @@ describe("ends", () => {
     ["evicted", "TerminationByKubelet", "Evicted"],
     ["preempted", "PreemptionByScheduler", "Preempted"],
     ["lost with its node", "DeletionByPodGC", "NodeLost"],
-  ])("%s while it was parked", (_, reason, cause) => {
+  ])("is found for a parked Pod that was %s", (_, reason, cause) => {
     expect(readPodState(pod({ phase: "Failed", conditions: [...PREPARED, target(reason)] }))).toMatchObject({
       end: { cause, exitCode: null },
     });
   });
 
-  test("thrown off a node that does not answer, which nobody saw", () => {
+  test("is NodeLost when evicted from an unresponsive node without a reported end", () => {
     const unseen = terminated({ reason: "ContainerStatusUnknown", startedAt: null, finishedAt: null });
     const conditions = [...PREPARED, target("DeletionByTaintManager")];
     expect(readPodState(pod({ conditions, containerStatuses: [unseen] }))).toMatchObject({
@@ -361,16 +361,16 @@ describe("ends", () => {
   });
 
   test.each<[string, string, string, EndCause]>([
-    ["long before it was thrown off its node", "EvictionByEvictionAPI", "2026-01-01T00:05:00Z", "Killed"],
-    ["as its node's clock is a little behind", "EvictionByEvictionAPI", "2026-01-01T00:00:15Z", "Evicted"],
-    ["at a time that nobody tells", "EvictionByEvictionAPI", "", "Evicted"],
-    ["by its kubelet, which says so later", "TerminationByKubelet", "2026-01-01T00:05:00Z", "Evicted"],
-  ])("ended %s", (_, reason, lastTransitionTime, cause) => {
+    ["long before its eviction", "EvictionByEvictionAPI", "2026-01-01T00:05:00Z", "Killed"],
+    ["while its node's clock is slightly behind", "EvictionByEvictionAPI", "2026-01-01T00:00:15Z", "Evicted"],
+    ["at an unknown time", "EvictionByEvictionAPI", "", "Evicted"],
+    ["by its kubelet, which reports it later", "TerminationByKubelet", "2026-01-01T00:05:00Z", "Evicted"],
+  ])("is found for a container that ended %s", (_, reason, lastTransitionTime, cause) => {
     const conditions = [...PREPARED, { ...target(reason), lastTransitionTime }];
     expect(readPodState(pod({ conditions, containerStatuses: [terminated()] }))).toMatchObject({ end: { cause } });
   });
 
-  test("deleted before its gate let its container start: no fault of the template", () => {
+  test("does not blame the template for a deletion before the gate let the container start", () => {
     const gate = containerStatus("berth-gate", { terminated: { exitCode: 143, reason: "Error" } });
     const deletionTimestamp = "2026-01-01T00:00:00Z";
     const state = readPodState(
@@ -380,7 +380,7 @@ describe("ends", () => {
   });
 
   test.each(["NodeShutdown", "Terminated", "Shutdown"])(
-    "kept out, or ended, by a node that shuts down: %s",
+    "evicted or rejected by a node that shuts down: %s",
     (reason) => {
       const message = "Pod was rejected as the node is shutting down.";
       expect(readPodState(pod({ phase: "Failed", reason, message, containerStatuses: [] }))).toMatchObject({
@@ -389,7 +389,7 @@ describe("ends", () => {
     },
   );
 
-  test("a disruption that was announced and taken back ends nothing", () => {
+  test("ignores a disruption that was announced and withdrawn", () => {
     const conditions = [...PREPARED, { ...target("PreemptionByScheduler"), status: "False" }];
     expect(readPodState(pod({ conditions, containerStatuses: [terminated()] }))).toMatchObject({
       end: { cause: "Killed" },
@@ -402,21 +402,21 @@ describe("ends", () => {
       "the node controller says so",
       { phase: "Running", reason: "NodeLost", message: "Node node-1 which was running pod x is unresponsive" },
     ],
-  ])("node lost: %s, although its container may run on", (_, status) => {
+  ])("is NodeLost, although the container may still run: %s", (_, status) => {
     const running = containerStatus(SESSION, { running: { startedAt: "2026-01-01T00:00:00Z" } });
     expect(readPodState(pod({ ...status, containerStatuses: [running] }))).toMatchObject({
       end: { cause: "NodeLost", message: expect.stringContaining("node-1") },
     });
   });
 
-  test("a Pod that failed while its container ran was lost, and did not fail to start", () => {
+  test("counts a Pod that failed while its container ran as lost, not as failed to start", () => {
     const running = containerStatus(SESSION, { running: { startedAt: "2026-01-01T00:00:00Z" } });
     expect(readPodState(pod({ phase: "Failed", containerStatuses: [running] }))).toMatchObject({
       end: { cause: "NodeLost", startedAtMs: Date.UTC(2026, 0, 1) },
     });
   });
 
-  test("refused by the kubelet that it was bound to: never started", () => {
+  test("counts a Pod that its kubelet rejected as never started", () => {
     const refused = pod({
       phase: "Failed",
       reason: "OutOfcpu",
@@ -428,7 +428,7 @@ describe("ends", () => {
     });
   });
 
-  test("deleted by somebody: an end during the grace is not the container's own", () => {
+  test("counts an end during a deletion's grace period as deletion", () => {
     const deleted = (finishedAt: string, exitCode: number) => {
       const { metadata, ...rest } = pod({ containerStatuses: [terminated({ exitCode, finishedAt })] });
       // Deleted at :05, gone by :35 at the latest.
@@ -445,7 +445,7 @@ describe("ends", () => {
     expect(deleted("2026-01-01T00:00:04Z", 1)).toBe("ended: Failed");
   });
 
-  test("a running container without a start time is not taken for one that started long ago", () => {
+  test("does not give a running container without a start time an old one", () => {
     const running = containerStatus(SESSION, { running: { startedAt: null } });
     expect(readPodState(pod({ startTime: "2026-01-01T00:00:00Z", containerStatuses: [running] }))).toEqual({
       is: "running",
@@ -454,7 +454,7 @@ describe("ends", () => {
   });
 });
 
-test("never throws, whatever of a status is missing or odd", () => {
+test("never throws, whatever is missing or malformed in a status", () => {
   const text = fc.constantFrom(
     "",
     "x",

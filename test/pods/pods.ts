@@ -2,10 +2,12 @@ import { ANNOTATION_SESSION_CONTAINER } from "../../src/api/names.ts";
 import type { Condition, ContainerState, ContainerStatus, Pod, PodStatus } from "../../src/kube/resource.ts";
 import { recorded } from "../testbed/node/recorded.ts";
 
+// Session Pods for tests: parked ones, recorded ones, and the parts of their statuses.
+
 /** The gated container of the Pods of these tests. */
 export const SESSION = "worker";
 
-/** A recorded status as the status of a session Pod: `session` names the container that is taken for the session's. */
+/** A recorded status as the status of a session Pod; `session` names the container that counts as the session's. */
 export function recordedPod(name: string, session?: string): Pod {
   const { metadata, spec, status } = recorded(name);
   const container = session ?? status.containerStatuses?.[0]?.name ?? "c";
@@ -21,12 +23,12 @@ export function recordedPod(name: string, session?: string): Pod {
   };
 }
 
-/** What kubelet says of a container that waits for a Secret without the key. */
+/** The kubelet's message for a container that waits for a Secret without the key. */
 export const MISSING_KEY = "couldn't find key work-secret in Secret agents/berth-research-x";
-/** What kubelet says of a container that waits for a Secret that does not exist. */
+/** The kubelet's message for a container that waits for a missing Secret. */
 export const MISSING_SECRET = 'secret "berth-research-x" not found';
 
-/** `type` -> a condition that is True. */
+/** A condition of this type that is True. */
 export const isTrue = (type: string): Condition => ({ type, status: "True" });
 
 export const PREPARED: Condition[] = [
@@ -41,7 +43,7 @@ export const waitingFor = (message: string, reason = "CreateContainerConfigError
 
 export const containerStatus = (name: string, state: ContainerState): ContainerStatus => ({ name, state });
 
-/** A session Pod on a node, with `status` over that of a parked one. */
+/** A session Pod on a node, with `status` on top of a parked Pod's status. */
 export function pod(
   status: PodStatus = {},
   more: { metadata?: Pod["metadata"]; spec?: Partial<Pod["spec"]> } = {},

@@ -4,14 +4,14 @@ import { type PodState, readPodState } from "../../src/pods/pod-state.ts";
 import type { NodeView } from "../../testbed/recorder/sequence.ts";
 import { podAt, SEQUENCE_NAMES, sequence } from "../testbed/node/recorded-sequences.ts";
 
-/** A state in a word; of an end, its cause and the exit code that is believed. */
+/** A state as text; for an end, its cause and the exit code that Berth believes. */
 function inAWord(state: PodState): string {
   if (state.is === "ended") return `${state.end.cause} ${state.end.exitCode ?? "unseen"}`;
   if (state.is === "preparing" && state.problem) return state.problem.reason;
   return state.is;
 }
 
-/** What is concluded from one status after the other, each conclusion once; `@leaving` with what the Node says. */
+/** The conclusions from a sequence of statuses, without repetitions; `@leaving` adds the Node's outlook. */
 function conclusions(name: string): string[] {
   const recorded = sequence(name);
   let node: NodeView | undefined;
@@ -83,12 +83,12 @@ const EXPECTED: Record<string, readonly string[]> = {
   "shutdown-running-exit-137": [...RUNNING, "running @leaving", "Evicted 137 @leaving"],
 };
 
-describe("lives on a real node", () => {
+describe("reads Pods recorded on a real node", () => {
   test.each(SEQUENCE_NAMES)("%s", (name) => {
     expect(conclusions(name)).toEqual(EXPECTED[name]);
   });
 
-  test("no recording is left out of the table, and none of the table is gone", () => {
+  test("covers exactly the existing recordings", () => {
     expect(Object.keys(EXPECTED).sort()).toEqual([...SEQUENCE_NAMES].sort());
   });
 });

@@ -5,9 +5,9 @@ import { RENDERING as WORKER_RENDERING, workerTemplate } from "../../src/workers
 import { type Json, parsed, sessionsSpec, stored, workersSpec } from "../api/environments.ts";
 
 /**
- * Digests of what is rendered around a template, by the number of the rendering. Pods are told apart by a hash of the
- * template and that number: when what is rendered changes and the number stays, parked Pods of two kinds count as one, and
- * Deployments are changed in place, which rolls busy workers. So raise the number, and write the new digest down here.
+ * Digests of what is rendered around a template, by rendering number. Pods are distinguished by a hash of the template
+ * and this number. If the rendering changes and the number does not, two kinds of parked Pods count as one, and
+ * Deployments change in place, which rolls busy workers. So increase the number, and record the new digests here.
  */
 const SESSION_POD: Readonly<Record<number, readonly string[]>> = {
   1: ["b17201c77687", "142fafa54e78", "dc43a99b1bfe", "17d3c68f7920", "37182038d9a2"],
@@ -29,11 +29,11 @@ const WAYS: readonly Json[] = [
   { credential: "EnvironmentKey" },
 ];
 
-/** What is rendered, without the hash that goes with the number. */
+/** The rendered object without the hash, which depends on the number. */
 const digestOf = (object: unknown, hash: string) => hashOf(JSON.parse(JSON.stringify(object).replaceAll(hash, "HASH")));
 
-describe("what is rendered around a template does not change under its number", () => {
-  test("a session's Pod, in each way to park and to be given its work", () => {
+describe("what is rendered around a template changes only with the number", () => {
+  test("for a session's Pod, in each way of parking and delivery", () => {
     const digests = WAYS.map((way) => {
       const template = sessionTemplate(parsed(stored(sessionsSpec({ template: TEMPLATE, ...way }))));
       return digestOf(template.render("berth-research-bcdfghjk"), template.hash);
@@ -41,7 +41,7 @@ describe("what is rendered around a template does not change under its number", 
     expect(digests).toEqual(SESSION_POD[SESSION_RENDERING]);
   });
 
-  test("a worker's Deployment, with a busyProbe and without", () => {
+  test("for a worker's Deployment, with and without a busyProbe", () => {
     const digests = [{}, { busyProbe: { httpGet: { path: "/busy", port: 9000 } } }].map((probe) => {
       const template = workerTemplate(parsed(stored(workersSpec({ template: TEMPLATE, ...probe }))));
       return digestOf(template.deployment(1), template.hash);

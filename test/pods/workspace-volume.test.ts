@@ -10,7 +10,7 @@ const TEMPLATE = {
 };
 
 describe("the name of a session's volume", () => {
-  test("is the same each time, and another one for another session or Environment", () => {
+  test("is stable, and differs between sessions and Environments", () => {
     const name = volumeName(OWNER, "session_1");
     expect(volumeName({ ...OWNER }, "session_1")).toBe(name);
     const others = [volumeName(OWNER, "session_2"), volumeName({ ...OWNER, uid: "uid-2" }, "session_1")];
@@ -18,14 +18,14 @@ describe("the name of a session's volume", () => {
   });
 
   test.each(["research", "a".repeat(46), "with.dots.in-it", `${"a".repeat(45)}-b`])(
-    "is one for an Environment %s",
+    "is valid for an Environment named %s",
     (name) => {
       expect(volumeName({ ...OWNER, name }, "x ".repeat(500))).toMatch(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/);
     },
   );
 });
 
-describe("a volume that is read", () => {
+describe("reading a volume", () => {
   const stored = (change: (claim: PersistentVolumeClaim) => void = () => {}) => {
     const claim = renderVolume(OWNER, "session_1", TEMPLATE);
     Object.assign(claim.metadata, { uid: "v", resourceVersion: "1" });
@@ -33,11 +33,11 @@ describe("a volume that is read", () => {
     return readVolume(claim, OWNER);
   };
 
-  test("says its session, and that it is in use", () => {
+  test("returns its session, and that it is in use", () => {
     expect(stored()).toMatchObject({ sessionId: "session_1", uid: "v", lastUsedMs: null, going: false });
   });
 
-  test("says since when it is not", () => {
+  test("returns since when it is unused", () => {
     const at = "2026-01-01T00:00:00.000Z";
     const mark = ({ metadata }: PersistentVolumeClaim) => {
       metadata.annotations = { ...metadata.annotations, "berth.dev/last-used": at };
@@ -46,17 +46,17 @@ describe("a volume that is read", () => {
   });
 
   test.each<[string, (claim: PersistentVolumeClaim) => void]>([
-    ["nobody owns", ({ metadata }) => delete metadata.ownerReferences],
+    ["it has no owner", ({ metadata }) => delete metadata.ownerReferences],
     [
-      "another Environment owns",
+      "another Environment owns it",
       ({ metadata }) => Object.assign(metadata.ownerReferences?.[0] ?? {}, { uid: "uid-2" }),
     ],
     [
-      "names another session than its own",
+      "it names another session than its own",
       ({ metadata }) => Object.assign(metadata.annotations ?? {}, { "berth.dev/session-id": "s" }),
     ],
-    ["names no session", ({ metadata }) => delete metadata.annotations],
-  ])("is none where %s", (_, change) => {
+    ["it names no session", ({ metadata }) => delete metadata.annotations],
+  ])("returns null where %s", (_, change) => {
     expect(stored(change)).toBeNull();
   });
 });
@@ -76,18 +76,23 @@ describe("volumes", () => {
   const plan = (of: Volume, inUse = false) => planVolumes([of], () => inUse, NOW, RETAIN);
 
   test.each<[string, Partial<Volume>, boolean, Partial<ReturnType<typeof planVolumes>>]>([
-    ["in use stay as they are", {}, true, {}],
-    ["in use lose their mark, and do not go for it", { lastUsedMs: 0 }, true, { take: [volume({ lastUsedMs: 0 })] }],
+    ["in use do not change", {}, true, {}],
+    ["in use lose their mark instead of expiring", { lastUsedMs: 0 }, true, { take: [volume({ lastUsedMs: 0 })] }],
     ["without a Pod are marked", {}, false, { leave: [volume()] }],
     [
-      "whose mark is in the future are marked anew",
+      "with a mark in the future are marked again",
       { lastUsedMs: NOW * 2 },
       false,
       { leave: [volume({ lastUsedMs: NOW * 2 })] },
     ],
-    ["are kept for their time", { lastUsedMs: NOW - RETAIN + 1 }, false, { nextAtMs: NOW + 1 }],
-    ["go after it", { lastUsedMs: NOW - RETAIN }, false, { expire: [volume({ lastUsedMs: NOW - RETAIN })] }],
-    ["that go are left alone", { going: true, lastUsedMs: 0 }, false, {}],
+    ["stay until their retention ends", { lastUsedMs: NOW - RETAIN + 1 }, false, { nextAtMs: NOW + 1 }],
+    [
+      "expire after their retention",
+      { lastUsedMs: NOW - RETAIN },
+      false,
+      { expire: [volume({ lastUsedMs: NOW - RETAIN })] },
+    ],
+    ["being deleted are left alone", { going: true, lastUsedMs: 0 }, false, {}],
   ])("%s", (_, of, inUse, expected) => {
     expect(plan(volume(of), inUse)).toEqual({ take: [], leave: [], expire: [], nextAtMs: null, ...expected });
   });

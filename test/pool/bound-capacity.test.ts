@@ -43,21 +43,21 @@ function pod(sessionId: string | null, more: Partial<BoundPod> = {}): BoundPod {
   };
 }
 
-describe("Pods are made", () => {
-  test("for sessions that wait, in their order, as far as there is room", () => {
+describe("creating Pods", () => {
+  test("creates them for waiting sessions, in order, while there is room", () => {
     expect(plan({ awaited: ["a", "b", "c", "d"], busy: 1 }).sessions).toEqual(["a", "b"]);
   });
 
-  test("for none that has one, or has one under way", () => {
+  test("skips sessions that have a Pod or a creation in flight", () => {
     const given = { awaited: ["a", "b", "c"], pods: [pod("a", { state: "preparing" })], creating: new Set(["b"]) };
     expect(plan(given)).toMatchObject({ sessions: ["c"], create: 1, remove: [], wanted: 3 });
   });
 
-  test("for none whose volume another Pod may still write to", () => {
+  test("skips a session whose volume another Pod may still write to", () => {
     expect(plan({ awaited: ["a", "b"], isTaken: (id) => id === "a" }).sessions).toEqual(["b"]);
   });
 
-  test("for no session whose Pod only now goes", () => {
+  test("skips a session whose Pod is only now being removed", () => {
     const old = pod("a", { hash: "old" });
     expect(plan({ awaited: ["a"], pods: [old] })).toMatchObject({
       sessions: [],
@@ -65,12 +65,12 @@ describe("Pods are made", () => {
     });
   });
 
-  test("one at a time while containers do not start", () => {
+  test("creates one at a time while containers fail to start", () => {
     expect(plan({ awaited: ["a", "b"], mostFree: 1 }).sessions).toEqual(["a"]);
     expect(plan({ awaited: ["b"], mostFree: 1, pods: [pod("a")] }).sessions).toEqual([]);
   });
 
-  test("for nobody while the Environment goes", () => {
+  test("creates none while the Environment is being deleted", () => {
     const free = pod("a");
     expect(plan({ awaited: ["b"], pods: [free], draining: true })).toMatchObject({
       sessions: [],
@@ -79,7 +79,7 @@ describe("Pods are made", () => {
   });
 });
 
-describe("a Pod goes", () => {
+describe("removing Pods", () => {
   test.each<[string, Partial<BoundPod>, Partial<BoundCapacityInput>]>([
     ["PrepareTimeout", { state: "preparing", scheduledAtMs: NOW - 10 * MINUTE }, {}],
     [
@@ -93,27 +93,31 @@ describe("a Pod goes", () => {
     ["Unclaimed", {}, { lastOfferedMs: () => NOW - MINUTE }],
     ["Unclaimed", { state: "unscheduled", createdAtMs: NOW - 6 * MINUTE }, { lastOfferedMs: () => NOW - 5 * MINUTE }],
     ["OverMaximum", {}, { busy: 3 }],
-  ])("as %s", (reason, of, more) => {
+  ])("removes it as %s", (reason, of, more) => {
     const free = pod("a", of);
     expect(plan({ pods: [free], ...more }).remove).toEqual([{ name: free.name, reason }]);
   });
 
-  test("when there are two of one session, the one that is not parked", () => {
+  test("removes the unparked one of two Pods of a session", () => {
     const parked = pod("a", { createdAtMs: NOW - SECOND });
     const late = pod("a", { state: "preparing" });
     expect(plan({ pods: [late, parked] }).remove).toEqual([{ name: late.name, reason: "Surplus" }]);
   });
 });
 
-describe("a Pod stays", () => {
+describe("keeping Pods", () => {
   test.each<[string, Partial<BoundPod>, Partial<BoundCapacityInput>]>([
     [
-      "that was parked only now, though its item was last offered long ago",
+      "keeps a Pod parked just now, although its item was last offered long ago",
       { parkedMs: NOW - 59 * SECOND },
       { lastOfferedMs: () => 0 },
     ],
-    ["whose item was offered lately", { parkedMs: 0, createdAtMs: 0 }, { lastOfferedMs: () => NOW - 59 * SECOND }],
-    ["that waits for a node", { state: "unscheduled", createdAtMs: 0 }, {}],
+    [
+      "keeps a Pod whose item was offered recently",
+      { parkedMs: 0, createdAtMs: 0 },
+      { lastOfferedMs: () => NOW - 59 * SECOND },
+    ],
+    ["keeps a Pod that waits for a node", { state: "unscheduled", createdAtMs: 0 }, {}],
   ])("%s", (_, of, more) => {
     const { remove, againAtMs } = plan({ pods: [pod("a", of)], ...more });
     expect(remove).toEqual([]);
@@ -124,11 +128,11 @@ describe("a Pod stays", () => {
 describe("a Pod without a node", () => {
   const late = () => pod("a", { state: "unscheduled", createdAtMs: NOW - 10 * MINUTE });
 
-  test("waits on while nobody else waits for a Pod", () => {
+  test("keeps waiting while no other session waits for a Pod", () => {
     expect(plan({ pods: [late()], awaited: ["a"], maxConcurrent: 1 }).remove).toEqual([]);
   });
 
-  test("makes room for others after the time for preparations: theirs may fit where its volume cannot go", () => {
+  test("yields to others after the prepare timeout, since their Pods may fit where its volume can't", () => {
     const stuck = late();
     const { remove } = plan({ pods: [stuck], awaited: ["a", "b"], maxConcurrent: 1 });
     expect(remove).toEqual([{ name: stuck.name, reason: "PrepareTimeout" }]);

@@ -5,11 +5,11 @@ import { type CapacityPlan, type FreePod, planCapacity } from "../../src/pool/ca
 const SECOND = 1_000;
 const MINUTE = 60_000;
 const MAX_AGE = 10 * MINUTE;
-/** Ages are spread over the last fifth of their span. */
+/** Maximum ages vary over the last fifth of their span. */
 const YOUNGEST_OLD = 0.8;
 const SCALE_DOWN = 5 * MINUTE;
 const STEP = 5 * SECOND;
-/** What the pool adds when a replacement was given up: five times its patience. */
+/** The pool's pause after an abandoned replacement: five times its patience. */
 const SURGE_BLOCK = 5 * MINUTE;
 
 interface World {
@@ -24,12 +24,12 @@ interface World {
   surplusSinceMs: number | null;
   surgeBlockedUntilMs: number;
   draining: boolean;
-  /** The cluster has no room: nothing new gets a node. */
+  /** Whether the cluster is full: no new Pod gets a node. */
   full: boolean;
   made: number;
 }
 
-/** What happens to the world between two plans. */
+/** A change of the world between two plans. */
 type Change =
   | { readonly is: "pass"; readonly steps: number }
   | { readonly is: "demand"; readonly to: number }
@@ -39,7 +39,7 @@ type Change =
   | { readonly is: "claim" }
   | { readonly is: "end" }
   | { readonly is: "lose" }
-  /** A node is cordoned: every second Pod that has one. */
+  /** A node is cordoned: affects every second Pod that has a node. */
   | { readonly is: "cordon" }
   | { readonly is: "full"; readonly to: boolean };
 
@@ -86,7 +86,7 @@ const planFor = (world: World, parkedMaxAgeMs: number): CapacityPlan =>
 const parkedOf = (world: World) => world.pods.filter(({ state, leaving }) => state === "parked" && !leaving);
 const total = (world: World) => world.pods.length + world.creating.length + world.busy;
 
-/** Carries a plan out, as the pool does: what goes is gone at once, what is made is shown a little later. */
+/** Carries a plan out like the pool: removed Pods are gone at once, and created ones appear a little later. */
 function carryOut(world: World, plan: CapacityPlan): void {
   world.surplusSinceMs = plan.surplusSinceMs;
   if (plan.remove.some(({ reason }) => reason === "SurgeGivenUp"))
@@ -98,7 +98,7 @@ function carryOut(world: World, plan: CapacityPlan): void {
   }
 }
 
-/** Time passes: created Pods are shown, get nodes while there is room, and get parked. */
+/** Lets time pass: created Pods appear, get nodes while there is room, and get parked. */
 function pass(world: World): void {
   world.nowMs += STEP;
   for (const { hash } of world.creating.filter(({ shownAtMs }) => shownAtMs <= world.nowMs)) {
@@ -167,7 +167,7 @@ function apply(world: World, what: Change): void {
   }
 }
 
-/** Plans and checks what holds of every plan; then lets it happen. */
+/** Makes a plan, checks what must hold for every plan, and carries it out. */
 function planAndCheck(world: World, parkedMaxAgeMs: number): CapacityPlan {
   const plan = planFor(world, parkedMaxAgeMs);
   const names = plan.remove.map(({ name }) => name);
@@ -185,14 +185,14 @@ function planAndCheck(world: World, parkedMaxAgeMs: number): CapacityPlan {
     expect(world.pods).toEqual([]);
     return plan;
   }
-  // A replacement may go over the maximum by one; nothing else may be made there, and what is there goes.
+  // A replacement may exceed the maximum by one; no other creation may, and existing excess is removed.
   const isOld = ({ createdAtMs }: FreePod) =>
     parkedMaxAgeMs > 0 && world.nowMs - createdAtMs >= YOUNGEST_OLD * parkedMaxAgeMs;
   const replaceable = kept.some((pod) => pod.hash !== world.hash || isOld(pod));
   const over = total(world) - world.maxConcurrent;
   if (plan.create > 0) expect(over).toBeLessThanOrEqual(replaceable ? 1 : 0);
   if (world.pods.length > 0) expect(over).toBeLessThanOrEqual(1 + Math.max(0, world.creating.length - plan.create));
-  // Of those that could serve at once, none that is needed goes; all but one go only for their maximum.
+  // No needed Pod that could serve now is removed; all but one are removed only for the maximum.
   const voluntary = plan.remove.filter(({ reason }) => reason !== "OverMaximum");
   const lost = voluntary.filter(({ name }) => before.parked.some((pod) => pod.name === name));
   if (lost.length > 0 && plan.wanted > 0) expect(kept.length).toBeGreaterThanOrEqual(1);
@@ -214,11 +214,11 @@ function run(world: World, story: readonly Change[], parkedMaxAgeMs: number): vo
   }
 }
 
-/** Long enough for every Pod to be made, for surplus to go, and for a replacement that was given up to be tried again. */
+/** Long enough to create every Pod, remove surplus, and retry an abandoned replacement. */
 const QUIET_STEPS = (4 * (SCALE_DOWN + SURGE_BLOCK)) / STEP;
 
-describe("a world of random demand, claims, losses, and changes of the spec", () => {
-  test("comes to rest at what is wanted when nothing changes any more, and stays there", () => {
+describe("under random demand, claims, losses and spec changes", () => {
+  test("settles at the wanted number of Pods when nothing changes any more", () => {
     fc.assert(
       fc.property(changes, (story) => {
         const world = newWorld();
@@ -242,7 +242,7 @@ describe("a world of random demand, claims, losses, and changes of the spec", ()
     );
   });
 
-  test("lets nothing get old while there is room for a replacement", () => {
+  test("lets no Pod exceed its age while there is room for a replacement", () => {
     fc.assert(
       fc.property(changes, (story) => {
         const world = newWorld();
@@ -262,7 +262,7 @@ describe("a world of random demand, claims, losses, and changes of the spec", ()
     );
   });
 
-  test("keeps one ready to serve once there was one, as long as one is wanted and nobody takes it", () => {
+  test("keeps one Pod ready once it had one, as long as one is wanted and none is claimed", () => {
     const quiet = fc.array(
       fc.oneof(
         fc.nat(40).map((steps) => ({ is: "pass" as const, steps })),
@@ -288,7 +288,7 @@ describe("a world of random demand, claims, losses, and changes of the spec", ()
     );
   });
 
-  test("empties when the Environment is deleted, whatever was under way", () => {
+  test("removes all Pods when the Environment is deleted, whatever was in flight", () => {
     fc.assert(
       fc.property(changes, (story) => {
         const world = newWorld();

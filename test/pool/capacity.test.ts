@@ -27,7 +27,7 @@ const input = (more: Partial<CapacityInput> = {}): CapacityInput => ({
 const plan = (more: Partial<CapacityInput> = {}) => planCapacity(input(more));
 
 let made = 0;
-/** A free Pod, bound to its node as soon as it was created. */
+/** A free Pod, bound to its node at its creation. */
 function pod(state: FreePod["state"], more: Partial<FreePod> & { ageMs?: number } = {}): FreePod {
   const { ageMs = MINUTE, ...rest } = more;
   const createdAtMs = NOW - ageMs;
@@ -47,30 +47,30 @@ const parked = (ageMs = MINUTE) => pod("parked", { ageMs });
 const preparing = (ageMs = MINUTE) => pod("preparing", { ageMs });
 const unscheduled = (ageMs = MINUTE) => pod("unscheduled", { ageMs });
 const outdated = (state: FreePod["state"] = "parked") => pod(state, { hash: OLD });
-/** Past its age, jitter and all. */
+/** Past its maximum age, including jitter. */
 const aged = () => parked(11 * MINUTE);
 const NOTHING = { create: 0, remove: [] };
 
-describe("how many", () => {
+describe("the number of Pods", () => {
   test.each<[string, Partial<CapacityInput>, number]>([
-    ["nothing asked for", {}, 0],
-    ["warm ones alone", { warm: 2 }, 2],
-    ["the queue's on top of warm", { warm: 2, demand: 3 }, 5],
+    ["nothing requested", {}, 0],
+    ["only warm Pods", { warm: 2 }, 2],
+    ["the queue's demand in addition to warm", { warm: 2, demand: 3 }, 5],
     ["no more than maxConcurrent", { warm: 2, demand: 30 }, 10],
-    ["running sessions are part of maxConcurrent", { warm: 2, demand: 30, busy: 7 }, 3],
-    ["warm ones are replaced while sessions run", { warm: 2, busy: 3 }, 2],
-    ["more sessions than the maximum, lowered meanwhile", { warm: 2, busy: 12 }, 0],
+    ["running sessions count toward maxConcurrent", { warm: 2, demand: 30, busy: 7 }, 3],
+    ["warm Pods are replaced while sessions run", { warm: 2, busy: 3 }, 2],
+    ["more sessions than a maximum that was lowered meanwhile", { warm: 2, busy: 12 }, 0],
   ])("%s", (_, more, wanted) => {
     expect(plan(more)).toMatchObject({ wanted, create: wanted, remove: [] });
   });
 
-  test("Pods that are being made count, shown by the cache or not", () => {
+  test("counts Pods in preparation, whether or not the cache shows them", () => {
     const pods = [parked(), preparing(), unscheduled()];
     expect(plan({ warm: 5, creating: 1, pods })).toMatchObject({ create: 1, remove: [] });
     expect(plan({ warm: 4, creating: 1, pods })).toMatchObject(NOTHING);
   });
 
-  test("a maximum that was lowered takes the least useful away: no node yet, then preparing, then the youngest", () => {
+  test("removes the least useful Pods for a lowered maximum: unscheduled, then preparing, then the youngest", () => {
     const [old, young, getting, waiting] = [parked(3 * MINUTE), parked(2 * MINUTE), preparing(), unscheduled()];
     const names = (maxConcurrent: number) =>
       plan({ maxConcurrent, warm: 4, pods: [young, getting, waiting, old] }).remove.map(({ name }) => name);
@@ -79,7 +79,7 @@ describe("how many", () => {
     expect(names(1)).toEqual([waiting.name, getting.name, young.name]);
   });
 
-  test("Pods in the making beyond the maximum take the room of those that are there", () => {
+  test("gives creations in flight beyond the maximum the room of unparked Pods", () => {
     const pods = [unscheduled()];
     expect(plan({ maxConcurrent: 1, warm: 1, creating: 1, pods })).toMatchObject({
       create: 0,
@@ -101,7 +101,7 @@ describe("surplus", () => {
     });
   });
 
-  test("goes then, those that are not ready first", () => {
+  test("is removed after that, unready Pods first", () => {
     const { remove, surplusSinceMs } = plan({ warm: 1, pods, surplusSinceMs: NOW - 5 * MINUTE });
     expect(remove).toEqual([
       { name: pods[2]?.name, reason: "Surplus" },
@@ -110,40 +110,40 @@ describe("surplus", () => {
     expect(surplusSinceMs).toBeNull();
   });
 
-  test("a surplus that was needed meanwhile begins anew", () => {
+  test("starts a new period after the surplus was needed meanwhile", () => {
     expect(plan({ warm: 3, pods, surplusSinceMs: NOW - 4 * MINUTE })).toMatchObject({ surplusSinceMs: null });
   });
 
-  test("with warm 0 the last one goes, too: scale to zero", () => {
+  test("scales to zero with warm 0", () => {
     const last = parked();
     expect(plan({ pods: [last], surplusSinceMs: NOW - 5 * MINUTE })).toMatchObject({
       remove: [{ name: last.name, reason: "Surplus" }],
     });
   });
 
-  test("warmScaleDownSeconds: 0 lets surplus go at once", () => {
+  test("is removed at once with warmScaleDownSeconds: 0", () => {
     expect(plan({ pods: [parked()], warmScaleDownMs: 0 }).remove).toHaveLength(1);
   });
 
-  test("an aged Pod that nobody needs goes for its age, and is not kept as if it were being replaced", () => {
+  test("removes an unneeded aged Pod for its age, instead of keeping it for a replacement", () => {
     const old = aged();
     expect(plan({ pods: [old] })).toMatchObject({ create: 0, remove: [{ name: old.name, reason: "Aged" }] });
   });
 
-  test("an outdated Pod that still serves does not go for a surplus of new ones that do not", () => {
+  test("does not remove a serving outdated Pod for a surplus of unready new ones", () => {
     const serves = outdated();
     const waiting = [unscheduled(), unscheduled()];
     const { remove } = plan({ warm: 1, pods: [serves, ...waiting], surplusSinceMs: NOW - 5 * MINUTE });
     expect(remove).toEqual([{ name: waiting[0]?.name, reason: "Surplus" }]);
   });
 
-  test("a Pod that is ready does not go for one that is only being made", () => {
+  test("does not remove a ready Pod for one in creation", () => {
     expect(plan({ warm: 1, pods: [parked()], creating: 1, surplusSinceMs: NOW - 5 * MINUTE }).remove).toEqual([]);
   });
 });
 
 describe("preparation", () => {
-  test("bound to a node and not parked in prepareTimeoutSeconds: replaced", () => {
+  test("replaces a Pod with a node that is not parked in prepareTimeoutSeconds", () => {
     const stuck = preparing(10 * MINUTE);
     expect(plan({ warm: 1, pods: [stuck] })).toMatchObject({
       create: 1,
@@ -152,34 +152,34 @@ describe("preparation", () => {
     expect(plan({ warm: 1, pods: [preparing(10 * MINUTE - 1)] })).toMatchObject({ ...NOTHING, againAtMs: NOW + 1 });
   });
 
-  test("the time counts from the binding, not from the creation", () => {
+  test("counts the time from the binding, not from the creation", () => {
     const late = pod("preparing", { ageMs: 60 * MINUTE, scheduledAtMs: NOW - MINUTE });
     expect(plan({ warm: 1, pods: [late] })).toMatchObject(NOTHING);
   });
 
-  test("a binding far in the future is not believed: no Pod prepares until then", () => {
+  test("does not believe a binding time far in the future", () => {
     const year9999 = Date.parse("9999-12-31T23:59:59Z");
     const stuck = pod("preparing", { ageMs: 10 * MINUTE, scheduledAtMs: year9999 });
     expect(plan({ warm: 1, pods: [stuck] }).remove).toEqual([{ name: stuck.name, reason: "PrepareTimeout" }]);
     const young = pod("preparing", { ageMs: 9 * MINUTE, scheduledAtMs: year9999 });
     expect(plan({ warm: 1, pods: [young] })).toMatchObject({ ...NOTHING, againAtMs: NOW + MINUTE });
-    // A clock may be ahead.
+    // A clock may run ahead.
     const ahead = pod("preparing", { ageMs: 60 * MINUTE, scheduledAtMs: NOW + 10 * MINUTE });
     expect(plan({ warm: 1, pods: [ahead] })).toMatchObject({ ...NOTHING, againAtMs: NOW + 20 * MINUTE });
   });
 
-  test("without a node it is never replaced: one may be on its way", () => {
+  test("never replaces a Pod without a node, since one may be starting", () => {
     expect(plan({ warm: 1, pods: [unscheduled(24 * 60 * MINUTE)] })).toMatchObject(NOTHING);
   });
 });
 
 describe("age", () => {
-  test("none goes while the place of another is empty: its successor comes first", () => {
+  test("removes none while another's successor is missing", () => {
     const pods = [aged(), aged()];
     expect(plan({ warm: 3, pods })).toMatchObject({ create: 1, remove: [] });
   });
 
-  test("with two or more free, the old one is deleted first, and one at a time", () => {
+  test("deletes the old Pod first if two or more are free, one at a time", () => {
     const pods = [aged(), aged(), parked()];
     expect(plan({ warm: 3, pods })).toMatchObject({
       create: 1,
@@ -193,7 +193,7 @@ describe("age", () => {
     });
   });
 
-  test("the only free one is replaced first and deleted then, over the maximum by one", () => {
+  test("creates the replacement of the only free Pod first, one over the maximum", () => {
     const old = aged();
     const only = { warm: 1, maxConcurrent: 1 };
     expect(plan({ ...only, pods: [old] })).toMatchObject({ create: 1, remove: [] });
@@ -205,19 +205,19 @@ describe("age", () => {
     });
   });
 
-  test("no room over the maximum is left to an old Pod that sessions have pushed aside", () => {
+  test("leaves no room over the maximum for an old Pod that sessions displaced", () => {
     const { remove } = plan({ warm: 1, maxConcurrent: 2, busy: 2, pods: [aged()] });
     expect(remove).toHaveLength(1);
   });
 
-  test("age 0 is never replaced", () => {
+  test("never replaces a Pod with age 0", () => {
     expect(plan({ warm: 1, parkedMaxAgeMs: 0, pods: [parked(24 * 60 * MINUTE)] })).toMatchObject({
       ...NOTHING,
       againAtMs: null,
     });
   });
 
-  test("Pods made together come of age apart, each within a fifth of the span, each always at the same time", () => {
+  test("spreads the ages of Pods made together over a fifth of the span, with a fixed time for each", () => {
     const pods = Array.from({ length: 50 }, () => parked(0));
     const agedAt = pods.map((one) => plan({ warm: 1, pods: [one] }).againAtMs ?? 0);
     for (const at of agedAt) {
@@ -228,17 +228,17 @@ describe("age", () => {
     expect(pods.map((one) => plan({ warm: 1, pods: [one] }).againAtMs)).toEqual(agedAt);
   });
 
-  test("time spent waiting for a node makes nothing old", () => {
+  test("does not count the wait for a node", () => {
     const late = pod("parked", { ageMs: 60 * MINUTE, scheduledAtMs: NOW - MINUTE });
     expect(plan({ warm: 1, pods: [late] })).toMatchObject(NOTHING);
   });
 
-  test("a binding far in the future makes nothing young for ever", () => {
+  test("does not keep a Pod young because of a binding time far in the future", () => {
     const old = [1, 2].map(() => pod("parked", { ageMs: 11 * MINUTE, scheduledAtMs: Number.MAX_SAFE_INTEGER }));
     expect(plan({ warm: 2, pods: old }).remove).toEqual([{ name: old[0]?.name, reason: "Aged" }]);
   });
 
-  test("a replacement that finds no node in a minute is given up, and not made anew at once", () => {
+  test("abandons a replacement without a node after a minute, and does not retry at once", () => {
     const pods = [aged(), unscheduled(SURGE_PATIENCE_MS)];
     expect(plan({ warm: 1, pods })).toMatchObject({
       create: 0,
@@ -248,14 +248,14 @@ describe("age", () => {
     expect(plan({ warm: 1, pods: young })).toMatchObject({ ...NOTHING, againAtMs: NOW + 1 });
   });
 
-  test("after one was given up, the next is tried when it may be", () => {
+  test("tries the next replacement when the pause has ended", () => {
     const pods = [aged()];
     const until = NOW + 5 * MINUTE;
     expect(plan({ warm: 1, pods, surgeBlockedUntilMs: until })).toMatchObject({ ...NOTHING, againAtMs: until });
     expect(plan({ warm: 1, pods, surgeBlockedUntilMs: NOW })).toMatchObject({ create: 1 });
   });
 
-  test("a Pod without a node that is needed is no replacement, and is not given up", () => {
+  test("keeps a needed Pod without a node, which is no replacement", () => {
     expect(plan({ warm: 2, pods: [aged(), unscheduled(SURGE_PATIENCE_MS)] })).toMatchObject(NOTHING);
     const rolling = [outdated(), aged(), unscheduled(SURGE_PATIENCE_MS)];
     expect(plan({ warm: 2, pods: rolling }).remove).toEqual([]);
@@ -263,7 +263,7 @@ describe("age", () => {
 });
 
 describe("a change of the template", () => {
-  test("Pods that do not serve yet go at once; those that do stay until new ones are parked", () => {
+  test("removes unready old Pods at once, and keeps serving ones until new ones are parked", () => {
     const pods = [outdated(), outdated(), outdated("preparing"), outdated("unscheduled")];
     expect(plan({ warm: 2, pods })).toMatchObject({
       create: 2,
@@ -271,7 +271,7 @@ describe("a change of the template", () => {
     });
   });
 
-  test("each new one that is parked sends an old one away", () => {
+  test("removes an old Pod for each new one that is parked", () => {
     const pods = [outdated(), outdated()];
     expect(plan({ warm: 2, pods: [...pods, parked(), preparing()] })).toMatchObject({
       create: 0,
@@ -280,7 +280,7 @@ describe("a change of the template", () => {
     expect(plan({ warm: 2, pods: [...pods, parked(), parked()] }).remove).toHaveLength(2);
   });
 
-  test("at the maximum they are replaced one by one, over it by one", () => {
+  test("replaces Pods one by one at the maximum, one over it", () => {
     const pods = [outdated(), outdated(), outdated()];
     const full = { warm: 3, maxConcurrent: 3 };
     expect(plan({ ...full, pods })).toMatchObject({ create: 1, remove: [] });
@@ -292,7 +292,7 @@ describe("a change of the template", () => {
     });
   });
 
-  test("old ones that are not claimed go at once, and make room at the maximum", () => {
+  test("removes old Pods that are never claimed at once, which makes room at the maximum", () => {
     const pods = [outdated(), outdated()];
     const more = { warm: 1, demand: 3, maxConcurrent: 2, trusts: (hash: string) => hash !== OLD };
     expect(plan({ ...more, pods })).toMatchObject({
@@ -302,21 +302,21 @@ describe("a change of the template", () => {
     expect(plan({ ...more, pods: [parked(), parked()] })).toMatchObject(NOTHING);
   });
 
-  test("old ones beyond what is wanted go at once", () => {
+  test("removes old Pods beyond the wanted number at once", () => {
     expect(plan({ warm: 1, pods: [outdated(), outdated(), outdated()] }).remove).toHaveLength(2);
     expect(plan({ warm: 0, pods: [outdated()] }).remove).toHaveLength(1);
   });
 
-  test("a template that cannot be prepared leaves the old ones serving", () => {
+  test("keeps old Pods serving if the new template can't be prepared", () => {
     const pods = [outdated(), preparing(9 * MINUTE), unscheduled(60 * MINUTE)];
     expect(plan({ warm: 2, pods }).remove).toEqual([]);
   });
 });
 
-describe("nodes that are about to go", () => {
+describe("nodes that are being removed", () => {
   const leaving = (state: FreePod["state"] = "parked") => pod(state, { leaving: true });
 
-  test("a free Pod there goes at once, and another is made in the same plan: it could serve nobody", () => {
+  test("removes a free Pod there at once and creates another in the same plan, since it could not serve", () => {
     const [lost, kept] = [leaving(), parked()];
     expect(plan({ warm: 2, pods: [lost, kept] })).toMatchObject({
       create: 1,
@@ -324,22 +324,22 @@ describe("nodes that are about to go", () => {
     });
   });
 
-  test("also the last ones, and those that are being prepared", () => {
+  test("removes also the last Pods and those in preparation", () => {
     const pods = [leaving(), leaving("preparing")];
     const { create, remove } = plan({ warm: 2, pods });
     expect(create).toBe(2);
     expect(remove.map(({ name }) => name).sort()).toEqual(pods.map(({ name }) => name).sort());
   });
 
-  test("at the maximum, its successor takes its room", () => {
+  test("gives its room to the successor at the maximum", () => {
     expect(plan({ warm: 1, demand: 5, maxConcurrent: 2, busy: 1, pods: [leaving()] })).toMatchObject({ create: 1 });
   });
 
-  test("one that nobody needs goes and is not replaced", () => {
+  test("removes an unneeded Pod without a replacement", () => {
     expect(plan({ warm: 0, pods: [leaving()] })).toMatchObject({ create: 0, remove: [{ reason: "NodeLeaving" }] });
   });
 
-  test("its surplus is not counted: what is left is what is wanted", () => {
+  test("does not count it as surplus: the remaining Pods are the wanted ones", () => {
     expect(plan({ warm: 1, pods: [leaving(), parked()] })).toMatchObject({ create: 0, surplusSinceMs: null });
   });
 });
@@ -347,7 +347,7 @@ describe("nodes that are about to go", () => {
 describe("a Pod that the policy forbids", () => {
   const forbidden = (state: FreePod["state"] = "parked") => pod(state, { forbidden: true });
 
-  test("goes at once, also where it is the last, and of an older template, and another is made in the same plan", () => {
+  test("is removed and replaced in the same plan, even if it is the last or of an older template", () => {
     const pods = [forbidden(), forbidden("preparing"), pod("parked", { forbidden: true, hash: "older" })];
     const { create, remove } = plan({ warm: 3, pods });
     expect(create).toBe(3);
@@ -356,7 +356,7 @@ describe("a Pod that the policy forbids", () => {
 });
 
 describe("draining", () => {
-  test("lets every free Pod go and makes none", () => {
+  test("removes every free Pod and creates none", () => {
     const pods = [parked(), preparing(), unscheduled(), outdated(), aged()];
     expect(plan({ draining: true, warm: 5, demand: 5, pods })).toEqual({
       wanted: 0,

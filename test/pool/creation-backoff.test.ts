@@ -16,7 +16,7 @@ beforeEach(() => {
 });
 
 describe("a quota that refused a creation", () => {
-  /** Refused so often, each time after the whole pause. */
+  /** Refuses a creation this many times, each after the full pause. */
   const refusals = async (times: number) => {
     for (let n = 0; n < times; n += 1) {
       await clock.advance(Math.max(0, backoff.waitMs));
@@ -24,7 +24,7 @@ describe("a quota that refused a creation", () => {
     }
   };
 
-  test("may be tried at once when a Pod has ended, and a second later", async () => {
+  test("is retried at once when a Pod has ended, and a second later", async () => {
     await refusals(4);
     expect(backoff.waitMs).toBe(8 * BASE);
     await clock.advance(SECOND);
@@ -39,14 +39,14 @@ describe("a quota that refused a creation", () => {
     expect(backoff.waitMs, "the next pause is longer again").toBe(2 * BASE);
   });
 
-  test("is tried again soon where a Pod had ended just before", async () => {
+  test("is retried soon if a Pod had ended just before", async () => {
     backoff.freed();
     await clock.advance(SECOND - 1);
     await refusals(1);
     expect(backoff.waitMs).toBe(SECOND);
   });
 
-  test("has room as soon as a Pod is created", async () => {
+  test("counts as free once a Pod is created", async () => {
     await refusals(3);
     backoff.freed();
     expect(backoff.isQuotaFull).toBe(true);
@@ -55,7 +55,7 @@ describe("a quota that refused a creation", () => {
   });
 });
 
-test("a pause for another reason does not end because a Pod has ended", async () => {
+test("keeps a pause for another reason when a Pod ends", async () => {
   backoff.pause();
   backoff.freed();
   expect(backoff.waitMs).toBe(BASE);
@@ -65,7 +65,7 @@ test("a pause for another reason does not end because a Pod has ended", async ()
   expect(backoff.waitMs).toBe(BASE);
 });
 
-test("a try that fails for another reason ends the tries that an ended Pod allowed", async () => {
+test("ends the extra tries after an ended Pod when a try fails for another reason", async () => {
   backoff.pause("quota");
   backoff.freed();
   backoff.pause();
@@ -88,7 +88,7 @@ describe("a session's volume that can't be had", () => {
     expect(backoff.problem).toBeNull();
   });
 
-  test("is not reported forever where its session isn't tried again", async () => {
+  test("is not reported forever if its session isn't tried again", async () => {
     backoff.say(problem, "sesn_1");
     await clock.advance(90 * SECOND);
     backoff.created("sesn_2");

@@ -6,7 +6,7 @@ import { FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { fakeContext, noAnswer } from "../sessions/contexts.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
-/** Creations, a cache that shows these Pods, and a server that answers a live read like this. */
+/** Expectations with a cache that shows these Pods, and a server that answers live reads with this. */
 function setUp(shown: ReadonlySet<string> = new Set(), live: unknown = pod()) {
   const clock = new VirtualClock();
   const kube = new FakeKube(() => live);
@@ -14,7 +14,7 @@ function setUp(shown: ReadonlySet<string> = new Set(), live: unknown = pod()) {
   return { clock, kube, expected: new Expectations(fakeContext({ clock, kube: kube.client, pods })) };
 }
 
-test("a creation counts until the cache shows its Pod", async () => {
+test("counts a creation until the cache shows its Pod", async () => {
   const shown = new Set<string>();
   const { expected } = setUp(shown);
   expected.add("a", "sesn_1");
@@ -27,7 +27,7 @@ test("a creation counts until the cache shows its Pod", async () => {
   expect(expected.sessions.size).toBe(0);
 });
 
-test("a creation that was refused doesn't count; one without an answer does", () => {
+test("does not count a refused creation, but counts one without an answer", () => {
   const { expected } = setUp();
   expected.add("refused");
   expected.add("unanswered");
@@ -37,10 +37,10 @@ test("a creation that was refused doesn't count; one without an answer does", ()
 });
 
 test.each([
-  ["is there", pod(), 1],
-  ["isn't there: it was lost", notFound("pods", "a"), 0],
+  ["exists", pod(), 1],
+  ["doesn't exist: it was lost", notFound("pods", "a"), 0],
   ["can't be read", refusal(500, "InternalError", "failed"), 1],
-])("a Pod that the cache should have shown by now is read live, and counts where it %s", async (_, live, size) => {
+])("reads an overdue Pod live, and counts it or not if it %s", async (_, live, size) => {
   const { clock, kube, expected } = setUp(new Set(), live);
   expected.add("a");
   await clock.advance(DEFAULT_TIMING.expectationMs);

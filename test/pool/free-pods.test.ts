@@ -12,7 +12,7 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 
 const NEW = "new";
 const OLD = "old";
-/** A template that is not known to have served. */
+/** A template that has not served, as far as known. */
 const UNKNOWN = "unknown";
 
 interface Kind {
@@ -22,7 +22,7 @@ interface Kind {
   readonly node?: string;
 }
 
-/** A parked Pod. A cache shows it to Berth's policy as one that asked for nothing. */
+/** A parked Pod from a cache, whose template needs nothing special from the policy. */
 function parked({ name, hash = NEW, ageSeconds = 10, node = "steady" }: Kind): Pod {
   const made = pod({}, { spec: { nodeName: node } });
   const { metadata } = made;
@@ -76,10 +76,18 @@ const next = (pods: readonly Pod[], except = NONE, fits: (pod: Pod) => boolean =
 describe("the Pod that the next claim gets", () => {
   test.each<[string, Kind[], string]>([
     ["the oldest", [{ name: "young", ageSeconds: 5 }, { name: "oldest", ageSeconds: 90 }, { name: "b" }], "oldest"],
-    ["one of the current template before an older one", [{ name: "a", hash: OLD, ageSeconds: 90 }, { name: "b" }], "b"],
-    ["one on a steady node before an older one", [{ name: "a", node: "shaky", ageSeconds: 90 }, { name: "b" }], "b"],
     [
-      "one of the current template on a doubtful node before an outdated one on a steady node",
+      "one of the current template rather than an older one",
+      [{ name: "a", hash: OLD, ageSeconds: 90 }, { name: "b" }],
+      "b",
+    ],
+    [
+      "one on a steady node rather than an older one",
+      [{ name: "a", node: "shaky", ageSeconds: 90 }, { name: "b" }],
+      "b",
+    ],
+    [
+      "one of the current template on a doubtful node rather than an outdated one on a steady node",
       [
         { name: "a", hash: OLD },
         { name: "b", node: "shaky" },
@@ -87,20 +95,20 @@ describe("the Pod that the next claim gets", () => {
       "b",
     ],
     [
-      "an outdated one where there is no other",
+      "an outdated one if there is no other",
       [
         { name: "a", hash: OLD },
         { name: "b", node: "going" },
       ],
       "a",
     ],
-    ["the first of two that are alike", [{ name: "a" }, { name: "b" }], "a"],
+    ["the first of two equal ones", [{ name: "a" }, { name: "b" }], "a"],
   ])("is %s", (_what, kinds, expected) => {
     expect(next(kinds.map(parked))).toBe(expected);
     if (kinds.length === 2 && expected !== "a") expect(next(kinds.toReversed().map(parked))).toBe(expected);
   });
 
-  test("is the best of those that fit and were not tried", () => {
+  test("is the best of those that fit and were not tried yet", () => {
     const pods = [parked({ name: "a", ageSeconds: 90 }), parked({ name: "b", ageSeconds: 80 }), parked({ name: "c" })];
     expect(next(pods, new Set(["a"]))).toBe("b");
     expect(next(pods, NONE, ({ metadata }) => metadata.name === "c")).toBe("c");
@@ -110,20 +118,20 @@ describe("the Pod that the next claim gets", () => {
 
 test.each<[string, Pod[], { taken?: string; claims?: ClaimTable; failures?: number }]>([
   ["a claim has it", [parked({ name: "a" })], { claims: claimed("a") }],
-  ["its slot is somebody else's", [parked({ name: "a" })], { taken: "a" }],
-  ["its node leaves", [parked({ name: "a", node: "going" })], {}],
+  ["another client holds its slot", [parked({ name: "a" })], { taken: "a" }],
+  ["its node is being removed", [parked({ name: "a", node: "going" })], {}],
   ["it is being deleted", [deleted(parked({ name: "a" }))], {}],
   ["its template was replaced before it served", [parked({ name: "a", hash: UNKNOWN })], {}],
   ["it is still being prepared", [preparing(parked({ name: "a" }))], {}],
-  ["the policy does not allow what it asked for", [asking(parked({ name: "a" }), "privileged")], {}],
-  ["three sessions of its template in a row did not start", [parked({ name: "a" })], { failures: 3 }],
-  ["there is none", [], {}],
-])("no Pod is to be claimed where %s", (_what, pods, more) => {
+  ["the policy forbids what it needs", [asking(parked({ name: "a" }), "privileged")], {}],
+  ["three consecutive sessions of its template failed to start", [parked({ name: "a" })], { failures: 3 }],
+  ["there are none", [], {}],
+])("finds no claimable Pod if %s", (_what, pods, more) => {
   const free = freePods(pods, more);
   expect([free.hasClaimable, free.next(NONE, () => true)]).toEqual([false, null]);
 });
 
-test("one that can be claimed is found behind others that cannot", () => {
+test("finds a claimable Pod behind others that are not", () => {
   const pods = [parked({ name: "a", node: "going" }), parked({ name: "b" }), parked({ name: "c" })];
   expect(freePods(pods, { taken: "b" }).hasClaimable).toBe(true);
 });

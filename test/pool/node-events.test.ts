@@ -34,21 +34,21 @@ const SANDBOX =
   "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to generate sandbox container spec options: " +
   "failed to generate user string: user group is specified without user";
 
-describe("what a node complains of", () => {
+describe("a node's complaint", () => {
   test("is its last warning", () => {
     const events = [missing("mine", 5), event("FailedCreatePodSandBox", SANDBOX, 9)];
     expect(complaintOf(events, POD, null)).toEqual({ reason: "FailedCreatePodSandBox", message: SANDBOX });
     expect(complaintOf([], POD, null)).toBeNull();
   });
 
-  test("is what it complained of before, while it complains of several things in turn", () => {
+  test("stays the previous one while the node reports several in turn", () => {
     const before = complaintOf([missing("a", 5)], POD, null);
     expect(complaintOf([missing("a", 5), missing("b", 60)], POD, before)).toEqual(before);
     const later = complaintOf([missing("a", 5), missing("b", 200)], POD, before);
     expect(later?.message).toContain('configmap "b" not found');
   });
 
-  test("is the cause, and the wait for volumes only where it names none", () => {
+  test("is the cause, or the summary of the wait for volumes if no cause is given", () => {
     const summary = event(
       "FailedMount",
       "Unable to attach or mount volumes: unmounted volumes=[mine], unattached volumes=[x mine], failed to process volumes=[]: timed out waiting for the condition",
@@ -60,12 +60,12 @@ describe("what a node complains of", () => {
     );
   });
 
-  test.each(["Pulling", "Pulled", "Created", "Started"])("is over once it went on: %s", (reason) => {
+  test.each(["Pulling", "Pulled", "Created", "Started"])("ends once the Pod proceeds: %s", (reason) => {
     expect(complaintOf([missing("mine", 5), normal(reason, 6)], POD, null)).toBeNull();
     expect(complaintOf([missing("mine", 5), normal(reason, 4)], POD, null)).not.toBeNull();
   });
 
-  test("is over for an attachment that came about, and for nothing else", () => {
+  test("ends for a successful attachment, which ends no other complaint", () => {
     const attacher = { source: { component: "attachdetach-controller" } };
     const failed = event("FailedAttachVolume", "Multi-Attach error for volume", 5, attacher);
     expect(complaintOf([failed], POD, null)?.reason).toBe("FailedAttachVolume");
@@ -75,18 +75,18 @@ describe("what a node complains of", () => {
   });
 
   test.each(["DNSConfigForming", "FailedToRetrieveImagePullSecret", "FailedScheduling", "Unhealthy", "BackOff"])(
-    "is not what holds no Pod back, or what its status tells: %s",
+    "ignores warnings that block no Pod or that its status reports: %s",
     (reason) => {
       expect(complaintOf([event(reason, "some words", 5)], POD, null)).toBeNull();
     },
   );
 
-  test("is not what others warn of", () => {
+  test("ignores warnings of other components", () => {
     const audit = event("PolicyViolation", "policy p: no limits", 5, { source: { component: "kyverno-admission" } });
     expect(complaintOf([audit, event("FailedMount", "x", 5, { source: {} })], POD, null)).toBeNull();
   });
 
-  test("is read from Events of events.k8s.io too, whose times and speaker stand elsewhere", () => {
+  test("is also read from Events of events.k8s.io, which have times and sender in other fields", () => {
     const at = (seconds: number) => new Date(START_MS + seconds * SECOND).toISOString();
     const fresh = { lastTimestamp: null, source: {}, reportingComponent: "kubelet" };
     const old = event("FailedMount", "old", 0, { ...fresh, eventTime: at(1) });
@@ -101,25 +101,25 @@ describe("what a node complains of", () => {
   });
 });
 
-describe("the words of one fault are the same each time", () => {
+describe("the message of one fault", () => {
   const sandbox = (id: string, netns: string, port: number, seconds: string) =>
     `Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup network for sandbox "${id}": ` +
     `plugin type="calico" failed (add): netns /var/run/netns/cni-${netns}: read tcp 10.1.2.3:${port}->10.96.0.1:443: timeout after ${seconds}`;
 
   test.each([
     [
-      "ids, ports and times of a network plug-in",
+      "is stable across ids, ports and times of a network plug-in",
       sandbox("a".repeat(31) + "1".repeat(33), "0c8c4a2e-7a52-4c5b-9a5d-6f3a4f8f1c12", 50_001, "1.204s"),
       sandbox("b".repeat(31) + "2".repeat(33), "1c8c4a2e-7a52-4c5b-9a5d-6f3a4f8f1c13", 50_002, "2.1s"),
     ],
-    ["a summary of many", SANDBOX, `(combined from similar events): ${SANDBOX}`],
+    ["is stable across a summary of many Events", SANDBOX, `(combined from similar events): ${SANDBOX}`],
     [
-      "a token's volume",
+      "is stable across a token's volume",
       'MountVolume.SetUp failed for volume "kube-api-access-7x2lp" : failed',
       'MountVolume.SetUp failed for volume "kube-api-access-bb4dq" : failed',
     ],
     [
-      "the next try",
+      "is stable across the time of the next try",
       "No retries permitted until 2026-11-25 21:40:11.123456789 +0000 UTC m=+123.456 (durationBeforeRetry 1.5s)",
       "No retries permitted until 2026-11-25 21:42:13.987654321 +0000 UTC m=+245.4 (durationBeforeRetry 3.2s)",
     ],
@@ -127,7 +127,7 @@ describe("the words of one fault are the same each time", () => {
     expect(steadyWords(second, POD)).toBe(steadyWords(first, POD));
   });
 
-  test("for each Pod", () => {
+  test("is the same for each Pod", () => {
     const words = ({ metadata: { name, namespace, uid } }: Pod) =>
       `pod ${name}_${namespace}(${uid}): ${namespace}/${name}: secret "${name}" of ${uid}`;
     const other: Pod = { ...POD, metadata: { name: "berth-research-2xk8b7qc", namespace: "agents", uid: "1" } };
@@ -135,17 +135,17 @@ describe("the words of one fault are the same each time", () => {
     expect(steadyWords(words(other), other)).toBe(steadyWords(words(POD), POD));
   });
 
-  test("and what names the cause stays", () => {
+  test("keeps what names the cause", () => {
     for (const words of [SANDBOX, 'configmap "deadbeef" not found', "image:1.2.3 at 10.0.0.1:443", "within 30s"]) {
       expect(steadyWords(words, POD)).toBe(words);
     }
   });
 
-  test("and long ones are cut", () => {
+  test("is cut if it is long", () => {
     expect(steadyWords("word ".repeat(1_000), POD)).toHaveLength(500);
   });
 
-  test("are looked for in the beginning of a message alone: an Event of anybody's may be a megabyte", () => {
+  test("is read only from the beginning, since anyone may write an Event of a megabyte", () => {
     expect(steadyWords(`fails${" ".repeat(10_000)}so far`, POD)).toBe("fails");
     expect(steadyWords(`fails${", unattached volumes=[".repeat(40_000)}`, POD)).toHaveLength(500);
   });

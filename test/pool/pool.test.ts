@@ -34,7 +34,7 @@ const free = (name: string, status: Pod["status"] = {}) =>
     },
   );
 
-/** A pool that keeps one Pod, with these in the cache. */
+/** A pool that keeps one Pod, with these Pods in the cache. */
 function poolOf(pods: readonly Pod[], answer: Answer) {
   const clock = new VirtualClock();
   const kube = new FakeKube(answer, clock);
@@ -79,13 +79,13 @@ function poolOf(pods: readonly Pod[], answer: Answer) {
   return { pool, kube, claims, run, created };
 }
 
-test("no Pod is created before that is allowed", async () => {
+test("creates no Pod before that is allowed", async () => {
   const { run, created } = poolOf([], () => NEW);
   await run(10_000);
   expect(created("pods")).toEqual([]);
 });
 
-test("Pods that are refused are created with backoff", async () => {
+test("retries refused creations with backoff", async () => {
   const { pool, run, created } = poolOf([], () => refusal(422, "Invalid", "no"));
   pool.allowCreation(true);
   await run(4 * DEFAULT_TIMING.prepareBackoffBaseMs);
@@ -93,7 +93,7 @@ test("Pods that are refused are created with backoff", async () => {
   expect(created("pods").length).toBeLessThan(6);
 });
 
-test("a Pod that is claimed while others are removed stays", async () => {
+test("keeps a Pod that is claimed while others are removed", async () => {
   const over = free("over", { phase: "Failed" });
   const { pool, claims, run, created } = poolOf([over, free("parked")], ({ verb, plural, ref }) => {
     if (verb === "create" && ref.name === "over") claims.add(claimOf({ name: "parked" } as never));
@@ -106,13 +106,9 @@ test("a Pod that is claimed while others are removed stays", async () => {
 });
 
 test.each([
-  ["was evicted says nothing of its template", { phase: "Failed", reason: "Evicted", message: "disk pressure" }, null],
-  [
-    "failed to start says what is wrong with its template",
-    { phase: "Failed", message: "no such command" },
-    "preparing",
-  ],
-])("a free Pod that %s", async (_, status, problem) => {
+  ["was evicted", { phase: "Failed", reason: "Evicted", message: "disk pressure" }, null],
+  ["failed to start", { phase: "Failed", message: "no such command" }, "preparing"],
+])("reports a problem, or none, for a free Pod that %s", async (_, status, problem) => {
   const over = free("over", { ...status, containerStatuses: [] });
   const { pool, run } = poolOf([over], ({ plural, verb }) => {
     if (plural === "pods" && verb === "get") return over;

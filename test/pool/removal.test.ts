@@ -15,7 +15,7 @@ const free = (metadata: Pod["metadata"] = {}, status: Pod["status"] = {}) =>
 const exists = () => refusal(409, "AlreadyExists", "there is one");
 const conflict = () => refusal(409, "Conflict", "not that uid");
 
-/** Removes a free Pod, on a server that answers requests by their names, and is fine with all others. */
+/** Removes a free Pod on a server with these answers by request; all other requests succeed. */
 async function remove(answers: Record<string, (call: KubeCall) => unknown> = {}, seen = free()) {
   const all: Record<string, (call: KubeCall) => unknown> = {
     "create secrets": () => claimSecret({ use: "removal" }, { uid: "lock-uid" }),
@@ -32,7 +32,7 @@ async function remove(answers: Record<string, (call: KubeCall) => unknown> = {},
 }
 
 describe("the removal of a free Pod", () => {
-  test("takes its slot, deletes the Pod by its uid, and then the lock by its uid", async () => {
+  test("takes its slot, and deletes the Pod and then the lock by their uids", async () => {
     const { result, calls, deletes } = await remove();
     expect(result).toBe("removed");
     expect(calls.map(({ verb, plural }) => `${verb} ${plural}`)).toEqual([
@@ -47,32 +47,32 @@ describe("the removal of a free Pod", () => {
   test.each([
     ["another one by now", { uid: "another" }],
     ["assigned meanwhile", { labels: { "berth.dev/phase": "assigned" } }],
-  ])("spares a Pod that is %s, and gives its slot back", async (_, metadata) => {
+  ])("keeps a Pod that is %s, and releases its slot", async (_, metadata) => {
     const { result, deletes } = await remove({ "get pods": () => free(metadata) });
     expect(result).toBe("taken");
     expect(deletes).toEqual([["secrets", { uid: "lock-uid" }]]);
   });
 
-  test("gives what runs in it the grace that it takes", async () => {
+  test("gives running containers their grace period", async () => {
     const running = free({}, { initContainerStatuses: [{ name: "gate", state: { running: {} } }] });
     expect((await remove({}, running)).deletes[0]).toEqual(["pods", { uid: JOURNAL.podUid }]);
   });
 });
 
-describe("a slot that is taken already", () => {
+describe("a slot that is already locked", () => {
   const over = (found: Partial<Journal>) =>
     remove({ "create secrets": exists, "get secrets": () => claimSecret(found, { uid: "found-uid" }) });
 
-  test("is our own where the lock is for this Pod", async () => {
+  test("is ours if the lock is for this Pod", async () => {
     const { result, deletes } = await over({ use: "removal" });
     expect(result).toBe("removed");
     expect(deletes[1]).toEqual(["secrets", { uid: "found-uid" }]);
   });
 
   test.each<[string, Partial<Journal>]>([
-    ["a claim has it", { use: "session" }],
-    ["the lock is for another Pod of the name", { use: "removal", podUid: "another" }],
-  ])("is left alone where %s", async (_, found) => {
+    ["a claim holds it", { use: "session" }],
+    ["the lock is for another Pod of that name", { use: "removal", podUid: "another" }],
+  ])("is left alone if %s", async (_, found) => {
     const { result, deletes, foreign, calls } = await over(found);
     expect(result).toBe("taken");
     expect(deletes).toEqual([]);
@@ -82,8 +82,8 @@ describe("a slot that is taken already", () => {
 });
 
 test.each([
-  ["stands, is tried again", "lock-uid", "failed"],
-  ["is another one by now, is gone", "another", "removed"],
+  ["still exists is retried", "lock-uid", "failed"],
+  ["was replaced counts as gone", "another", "removed"],
 ])("a lock whose deletion meets a conflict and that %s", async (_, uid, expected) => {
   const { result, isUnderWay } = await remove({
     "delete secrets": conflict,

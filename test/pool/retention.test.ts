@@ -20,7 +20,7 @@ const assigned = (name: string, metadata: Pod["metadata"] = {}) =>
     },
   );
 
-/** Which assigned Pods of the cache are deleted, on a server with these live Pods and Secrets. */
+/** The assigned Pods of the cache that are deleted, on a server with these live Pods and Secrets. */
 async function deleted(
   cached: readonly Pod[],
   answers: { secret?: Secret; live?: (call: KubeCall) => Pod; claims?: ClaimTable } = {},
@@ -51,17 +51,17 @@ async function deleted(
   return { deletes, foreign };
 }
 
-test("an assigned Pod that no claim has is deleted, once its record was looked for", async () => {
+test("deletes an assigned Pod without a claim, after looking for its record", async () => {
   expect((await deleted([assigned("a")])).deletes).toEqual([["a", { uid: "a-uid" }]]);
 });
 
-test("one whose record is there stays: the record is adopted", async () => {
+test("keeps a Pod whose record exists, and adopts the record", async () => {
   const { deletes, foreign } = await deleted([assigned("a")], { secret: claimSecret() });
   expect(deletes).toEqual([]);
   expect(foreign).toHaveLength(1);
 });
 
-test("a Secret of another type that has the Pod's name is no record", async () => {
+test("does not count a Secret of another type with the Pod's name as a record", async () => {
   const { deletes, foreign } = await deleted([assigned("a")], { secret: { ...claimSecret(), type: "Opaque" } });
   expect(deletes).toHaveLength(1);
   expect(foreign).toEqual([]);
@@ -70,11 +70,11 @@ test("a Secret of another type that has the Pod's name is no record", async () =
 test.each([
   ["another one", { uid: "another" }],
   ["finished", { labels: { "berth.dev/phase": "finished" } }],
-])("a Pod that is %s by now, live, stays", async (_, metadata) => {
+])("keeps a Pod that turns out to be %s when read live", async (_, metadata) => {
   expect((await deleted([assigned("a")], { live: () => assigned("a", metadata) })).deletes).toEqual([]);
 });
 
-test("a Pod that gets a claim while others are deleted stays", async () => {
+test("keeps a Pod that gets a claim while others are deleted", async () => {
   const claims = new ClaimTable();
   const names = Array.from({ length: 17 }, (_, n) => `pod-${n}`);
   const { deletes } = await deleted(

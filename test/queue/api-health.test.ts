@@ -41,7 +41,7 @@ function answer(call: JudgedCall): void {
   health.attempt(call).answered();
 }
 
-test("says nothing before the first answer", () => {
+test("reports unchecked key and queue before the first answer", () => {
   expect(health.key.reason).toBe("KeyUnchecked");
   expect(health.queue.reason).toBe("QueueUnchecked");
   answer("stats");
@@ -50,8 +50,8 @@ test("says nothing before the first answer", () => {
   expect(changes).toBe(1);
 });
 
-describe("an item that is not as it should be", () => {
-  test("is told at the second time, and though all else is answered, until it was not seen for a minute", () => {
+describe("a malformed item", () => {
+  test("is reported the second time, even if other calls succeed, until it was not seen for a minute", () => {
     answer("poll");
     health.unreadable(error("bad-item", "item x"));
     answer("poll");
@@ -70,7 +70,7 @@ describe("an item that is not as it should be", () => {
     expect(health.queue.reason).toBe("Reachable");
   });
 
-  test("gives way to what is worse", () => {
+  test("yields to a more severe problem", () => {
     for (let time = 0; time < 2; time += 1) health.unreadable(error("bad-item"));
     fail("stats", "not-found");
     expect(health.queue.reason).toBe("EnvironmentNotFound");
@@ -78,7 +78,7 @@ describe("an item that is not as it should be", () => {
 });
 
 describe("the queue", () => {
-  test("one lost request is no news, a second one is, and the next answer takes it back", () => {
+  test("is unreachable after the second lost request, not the first, until the next answer", () => {
     answer("poll");
     fail("poll", "network");
     expect(health.queue.reason).toBe("Reachable");
@@ -98,13 +98,13 @@ describe("the queue", () => {
     ["protocol", "BadReply"],
     ["bad-request", "BadReply"],
     ["not-found", "EnvironmentNotFound"],
-  ])("failures of kind %s make %s", (kind, reason) => {
+  ])("gives failures of kind %s the reason %s", (kind, reason) => {
     fail("stats", kind);
     fail("stats", kind);
     expect(health.queue.reason).toBe(reason);
   });
 
-  test("statistics that come are no comfort while every poll fails", () => {
+  test("stays unreachable while every poll fails, even if statistics arrive", () => {
     for (let round = 0; round < 3; round += 1) {
       fail("poll", "server");
       answer("stats");
@@ -115,7 +115,7 @@ describe("the queue", () => {
     expect(health.queue.reason).toBe("Reachable");
   });
 
-  test("a failing call that is not made any more is forgotten at another's answer, once it is long overdue", async () => {
+  test("forgets a failing call that is long overdue when another call succeeds", async () => {
     fail("poll", "network");
     fail("poll", "network");
     await clock.advance(60_000);
@@ -126,7 +126,7 @@ describe("the queue", () => {
     expect(health.queue.reason).toBe("Reachable");
   });
 
-  test("two calls that fail differently show one of them, not both in turn", () => {
+  test("shows one of two calls that fail differently, without alternating", () => {
     const seen = new Set<string>();
     for (let round = 0; round < 4; round += 1) {
       fail("stats", "network", "stats: refused");
@@ -137,7 +137,7 @@ describe("the queue", () => {
     expect(changes).toBe(1);
   });
 
-  test("a cause that alternates keeps the words it was first shown with; one that lasts is shown", () => {
+  test("keeps the first message of an alternating cause, and shows a lasting one", () => {
     for (const words of ["reset", "refused", "reset", "refused", "reset"]) fail("poll", "network", words);
     expect(health.queue.message).toBe("refused");
     fail("poll", "network", "no such host");
@@ -147,24 +147,24 @@ describe("the queue", () => {
     expect(changes).toBe(1);
   });
 
-  test("an unknown environment shows at once and is asked for seldom", () => {
+  test("shows an unknown environment at once, and rarely retries it", () => {
     expect(fail("stats", "not-found")).toBe(NOT_FOUND_PAUSE_MS);
     expect(health.queue.reason).toBe("EnvironmentNotFound");
   });
 
-  test("what the server asks for in Retry-After is waited for", () => {
+  test("waits as long as Retry-After says", () => {
     const waitMs = health.attempt("poll").failed(error("rate-limited", "429", 20_000), backoff());
     expect(waitMs).toBeGreaterThanOrEqual(20_000);
   });
 
-  test("an error that is none of the client's counts as unreachable", () => {
+  test("counts an error from outside the client as unreachable", () => {
     for (let round = 0; round < 2; round += 1) health.attempt("poll").failed(new TypeError("odd"), backoff());
     expect(health.queue).toEqual({ reason: "Unreachable", message: "odd" });
   });
 });
 
 describe("the key", () => {
-  test("rejected, it stays so until another comes", () => {
+  test("stays rejected until the key changes", () => {
     answer("stats");
     fail("poll", "auth", "401");
     expect(health.keyRejected).toBe(true);
@@ -175,14 +175,14 @@ describe("the key", () => {
     expect(health.key.reason).toBe("KeyUnchecked");
   });
 
-  test("a 401 that the old key earned is no verdict on the new one", () => {
+  test("ignores a 401 for the old key after the key changed", () => {
     const old = health.attempt("poll");
     health.keyChanged();
     old.failed(error("auth"), backoff());
     expect(health.keyRejected).toBe(false);
   });
 
-  test("an answer that the old key earned does not make the new one accepted", () => {
+  test("does not accept the new key because of an answer to the old one", () => {
     const old = health.attempt("poll");
     health.keyChanged();
     old.answered();
@@ -191,8 +191,8 @@ describe("the key", () => {
   });
 });
 
-describe("a rejected key that nobody changes", () => {
-  test("is not used again before its time, and then once", async () => {
+describe("a rejected key that does not change", () => {
+  test("is not retried before its time, and then once", async () => {
     fail("poll", "auth", "poll: 401");
     expect(health.retryKey()).toBe(false);
     await clock.advance(KEY_RETRY_MS - 1);
@@ -206,7 +206,7 @@ describe("a rejected key that nobody changes", () => {
     expect(health.retryKey()).toBe(false);
   });
 
-  test("is said to be rejected in the same words until an answer says otherwise: nobody is told twice", async () => {
+  test("keeps its message until an answer says otherwise, without a second notification", async () => {
     fail("poll", "auth", "poll: 401");
     expect(changes).toBe(1);
     await clock.advance(KEY_RETRY_MS);
@@ -222,14 +222,14 @@ describe("a rejected key that nobody changes", () => {
     expect(changes).toBe(2);
   });
 
-  test("one that was accepted is never taken for due", async () => {
+  test("is never due for a retry if it was accepted", async () => {
     answer("poll");
     await clock.advance(KEY_RETRY_MS);
     expect(health.retryKey()).toBe(false);
   });
 });
 
-test("an answer to a call that began before the one that was refused does not make the key good again", () => {
+test("does not accept a rejected key for an answer to an earlier call", () => {
   const poll = health.attempt("poll");
   fail("stats", "auth", "401");
   poll.answered();

@@ -14,7 +14,7 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 const SECOND_MS = 1_000;
 const MINUTE_MS = 60_000;
 
-/** Environments by number, each with how often it was made to look. */
+/** Numbered Environments, with a record of their looks. */
 function make(count: number, workspaceOf: (at: number) => string | undefined = () => undefined) {
   const clock = new VirtualClock();
   const metrics = createMetrics();
@@ -35,14 +35,14 @@ function make(count: number, workspaceOf: (at: number) => string | undefined = (
     return found;
   };
   let items = 0;
-  /** An item of this session is found in an Environment. */
+  /** Finds an item of this session in an Environment. */
   const find = (at: number, sessionId: string) => {
     items += 1;
     queue(at).found({ workId: `work_${items}`, sessionId });
   };
   const hint = (sessionId: string, workspaceId: string | null = "wrkspc_1") =>
     hints.arrived({ sessionId, workspaceId });
-  /** So many items as are proof enough come with their hints. */
+  /** Finds enough hinted items to earn trust. */
   const prove = (at: number) => {
     for (let item = 0; item < PROVEN_AFTER; item += 1) {
       hint(`proof ${item}`);
@@ -56,8 +56,8 @@ function make(count: number, workspaceOf: (at: number) => string | undefined = (
   return { clock, hints, looks, running, queue, find, hint, prove, counted };
 }
 
-describe("a hint at a session that nobody knows", () => {
-  test("makes every Environment look once, those first that had work last", async () => {
+describe("a hint for an unknown session", () => {
+  test("makes every Environment look once, the most recently busy first", async () => {
     const { clock, looks, find, hint } = make(4);
     await clock.advance(MINUTE_MS);
     find(2, "a");
@@ -71,7 +71,7 @@ describe("a hint at a session that nobody knows", () => {
     expect(looks).toHaveLength(4);
   });
 
-  test("that is earlier than its item makes them look once more, and that finds it", async () => {
+  test("makes them look again if it came before its item, until one finds it", async () => {
     const { clock, looks, find, hint } = make(2);
     hint("new");
     await clock.advance(EARLY_MS - 1);
@@ -88,24 +88,24 @@ describe("a hint at a session that nobody knows", () => {
     expect(clock.pendingTimers).toBe(0);
   });
 
-  test("makes nobody look once more that looked late enough for the item to be there", async () => {
+  test("makes no Environment look again that looked late enough for the item to be there", async () => {
     const { clock, looks, hint } = make(100);
     hint("theirs");
     await clock.advance(MINUTE_MS);
     const looked = (at: number) => looks.filter((one) => one === at).length;
-    // The last of them had their turn after that time.
+    // The last Environments had their turn after that time.
     expect([looked(0), looked(70), looked(99)]).toEqual([2, 1, 1]);
     expect(looks.length).toBeLessThanOrEqual(100 + LOOKS_PER_SECOND * (1 + EARLY_MS / SECOND_MS));
     expect(clock.pendingTimers).toBe(0);
   });
 
-  test("makes those look that may be of its workspace", () => {
+  test("makes only Environments look that may be in its workspace", () => {
     const { looks, hint } = make(3, (at) => [undefined, "wrkspc_1", "wrkspc_2"][at]);
     hint("new", "wrkspc_1");
     expect(looks.toSorted()).toEqual([0, 1]);
   });
 
-  test("of a workspace in another notation, or of none, makes everybody look", () => {
+  test("makes every Environment look if its workspace has another notation or is missing", () => {
     for (const workspace of ["c7b0e4d9", null]) {
       const { looks, hint } = make(3, (at) => `wrkspc_${at}`);
       hint("new", workspace);
@@ -113,7 +113,7 @@ describe("a hint at a session that nobody knows", () => {
     }
   });
 
-  test("makes a large group look so many a second, until the item is found", async () => {
+  test("makes a large group look at a limited rate, until one finds the item", async () => {
     const { clock, looks, find, hint } = make(100);
     hint("new");
     expect(looks).toHaveLength(LOOKS_PER_SECOND);
@@ -125,7 +125,7 @@ describe("a hint at a session that nobody knows", () => {
     expect(clock.pendingTimers).toBe(0);
   });
 
-  test("is of no matter to an Environment that has looked since by itself", async () => {
+  test("skips an Environment that has looked since on its own", async () => {
     const { clock, looks, queue, hint } = make(20);
     const allLook = () => {
       for (let at = 0; at < 20; at += 1) queue(at).looks();
@@ -135,7 +135,7 @@ describe("a hint at a session that nobody knows", () => {
     allLook();
     await clock.advance(EARLY_MS - 1);
     expect(looks).toHaveLength(LOOKS_PER_SECOND);
-    // Nor is it later, when the item had its time to come: of the first ten that look then, all others have looked before.
+    // Nor later, after the item had time to arrive: of the first ten that look then, all others have looked before.
     await clock.advance(1);
     allLook();
     await clock.advance(MINUTE_MS);
@@ -143,7 +143,7 @@ describe("a hint at a session that nobody knows", () => {
     expect(clock.pendingTimers).toBe(0);
   });
 
-  test("is somebody else's when all have looked twice, and is not looked for again for a while", async () => {
+  test("belongs to another client after all have looked twice, and is not searched for again for a while", async () => {
     const { clock, looks, hint } = make(2);
     hint("theirs");
     await clock.advance(MINUTE_MS);
@@ -155,7 +155,7 @@ describe("a hint at a session that nobody knows", () => {
     expect(looks).toHaveLength(6);
   });
 
-  test("finds Environments that come, and misses those that went", async () => {
+  test("includes Environments that join, and skips those that left", async () => {
     const { clock, looks, queue, hint } = make(3);
     queue(1).leave();
     hint("new");
@@ -165,7 +165,7 @@ describe("a hint at a session that nobody knows", () => {
   });
 });
 
-test("a flood of hints makes no more looks than its rate, and everybody gets a turn", async () => {
+test("limits the looks of a flood of hints, and gives every Environment a turn", async () => {
   const { clock, looks, hint } = make(50);
   for (let ms = 0; ms < MINUTE_MS; ms += 100) {
     for (let at = 0; at < 20; at += 1) hint(`s-${ms}-${at}`);
@@ -176,8 +176,8 @@ test("a flood of hints makes no more looks than its rate, and everybody gets a t
   expect(Math.min(...perEnvironment)).toBeGreaterThanOrEqual(5);
 });
 
-describe("a hint at a session that an Environment served", () => {
-  test("makes that one look, and nobody else", async () => {
+describe("a hint for a session that an Environment served", () => {
+  test("makes only that Environment look", async () => {
     const { clock, looks, find, hint } = make(30);
     find(17, "a");
     await clock.advance(MINUTE_MS);
@@ -186,7 +186,7 @@ describe("a hint at a session that an Environment served", () => {
     expect(looks).toEqual([17]);
   });
 
-  test("makes nobody look while it runs there, and that one once it is over", async () => {
+  test("makes no Environment look while the session runs there, and then only that one", async () => {
     const { looks, running, queue, find, hint } = make(2);
     find(1, "a");
     running.add("a");
@@ -201,7 +201,7 @@ describe("a hint at a session that an Environment served", () => {
     expect(looks).toEqual([1]);
   });
 
-  test("makes everybody look when that Environment is served here no longer", async () => {
+  test("makes every Environment look when that one is no longer served here", async () => {
     const { clock, looks, queue, find, hint } = make(3);
     hint("a");
     find(1, "a");
@@ -213,8 +213,8 @@ describe("a hint at a session that an Environment served", () => {
   });
 });
 
-describe("hints are trusted", () => {
-  test("by an Environment whose last items came with them, and by no other", async () => {
+describe("an Environment trusts hints", () => {
+  test("after its last items came with them, independently of other Environments", async () => {
     const { queue, find, hint, counted } = make(2);
     for (let item = 0; item < PROVEN_AFTER; item += 1) {
       expect(queue(0).isTrusted).toBe(false);
@@ -225,7 +225,7 @@ describe("hints are trusted", () => {
     expect([await counted("hinted"), await counted("not-hinted")]).toEqual([PROVEN_AFTER, 0]);
   });
 
-  test("not where every other one is lost", async () => {
+  test("but not if every other one is lost", async () => {
     const { clock, queue, find, hint } = make(1);
     for (let item = 0; item < 20; item += 1) {
       if (item % 2 === 0) hint(`${item}`);
@@ -235,7 +235,7 @@ describe("hints are trusted", () => {
     }
   });
 
-  test("also where the item was found first, and its hint comes soon after", async () => {
+  test("also if the item was found first and its hint follows soon", async () => {
     const { clock, queue, find, hint } = make(1);
     for (let item = 0; item < PROVEN_AFTER; item += 1) {
       find(0, `${item}`);
@@ -246,7 +246,7 @@ describe("hints are trusted", () => {
     expect(queue(0).isTrusted).toBe(true);
   });
 
-  test("no longer once an item comes without one", async () => {
+  test("until an item comes without one", async () => {
     const { clock, queue, find, prove, counted } = make(1);
     prove(0);
     find(0, "b");
@@ -259,7 +259,7 @@ describe("hints are trusted", () => {
     expect(queue(0).isTrusted).toBe(true);
   });
 
-  test("no longer then, also while a session of another Environment comes back again and again without one", async () => {
+  test("until then, even if another Environment's session repeatedly returns without one", async () => {
     const { clock, queue, find, prove, counted } = make(2);
     for (const at of [0, 1]) prove(at);
     find(1, "busy");
@@ -270,11 +270,11 @@ describe("hints are trusted", () => {
       find(1, "busy");
     }
     expect([0, 1].map((at) => queue(at).isTrusted)).toEqual([false, false]);
-    // One of the first, and those that came within half a minute of one another count once.
+    // The first item counts, and those within half a minute of one another count once.
     expect(await counted("not-hinted")).toBe(3);
   });
 
-  test("no longer where a hint came, and looking then showed nothing", async () => {
+  test("until an item comes long after its hint, when looking found nothing", async () => {
     const { clock, queue, find, hint, prove } = make(1);
     prove(0);
     hint("early");
@@ -284,7 +284,7 @@ describe("hints are trusted", () => {
     expect(queue(0).isTrusted).toBe(false);
   });
 
-  test("where statistics showed the work at once, and a Pod for it took its time", async () => {
+  test("if statistics showed the work at once and its Pod took long", async () => {
     const { clock, queue, find, hint } = make(1);
     for (let item = 0; item < PROVEN_AFTER; item += 1) {
       hint(`${item}`);
@@ -301,7 +301,7 @@ describe("hints are trusted", () => {
     expect(queue(0).isTrusted).toBe(false);
   });
 
-  test("whatever becomes of an item that is offered again and again", async () => {
+  test("regardless of an item that is offered repeatedly", async () => {
     const { clock, queue, prove, hint } = make(1);
     prove(0);
     hint("a");
@@ -312,7 +312,7 @@ describe("hints are trusted", () => {
     expect(queue(0).isTrusted).toBe(true);
   });
 
-  test("only as long as deliveries come at all, about whatever", async () => {
+  test("only while any deliveries arrive", async () => {
     const { clock, hints, queue, prove } = make(1);
     prove(0);
     await clock.advance(ALIVE_MS - 1);
@@ -327,7 +327,7 @@ describe("hints are trusted", () => {
   });
 });
 
-test("a session is owned here from its first item on, while its Environment is served", () => {
+test("owns a session from its first item on, while its Environment is served", () => {
   const { hints, hint, find, queue } = make(2);
   hint("a");
   expect(hints.owns("a")).toBe(false);

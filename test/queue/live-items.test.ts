@@ -5,7 +5,7 @@ import type { WorkState } from "../../src/work/types.ts";
 
 type Page = readonly (readonly [id: string | null, state: WorkState | "odd"])[];
 
-/** A client whose list gives these pages, one after the other; `next` says the cursor after each. */
+/** A client whose list returns these pages in order; `next` gives the cursor after each. */
 function listing(
   pages: readonly Page[],
   next = (index: number) => (index + 1 < pages.length ? String(index + 1) : null),
@@ -24,7 +24,7 @@ function listing(
 }
 
 describe("counting live items", () => {
-  test("counts what is starting, active or stopping, on all pages", async () => {
+  test("counts starting, active and stopping items on all pages", async () => {
     const { work, asked } = listing([
       [
         ["a", "queued"],
@@ -45,7 +45,7 @@ describe("counting live items", () => {
     expect(asked).toEqual([undefined, "1"]);
   });
 
-  test("counts what cannot be read and may be live, and tells of it", async () => {
+  test("counts unreadable items that may be live, and reports one", async () => {
     const { work } = listing([
       [
         ["a", "active"],
@@ -60,7 +60,7 @@ describe("counting live items", () => {
     });
   });
 
-  test("an item shown twice counts once, as last seen", async () => {
+  test("counts an item shown twice once, in its latest state", async () => {
     const { work } = listing([
       [["a", "active"]],
       [
@@ -72,7 +72,7 @@ describe("counting live items", () => {
     expect((await countLiveItems(work, { maxPages: 5 })).count).toBe(1);
   });
 
-  test("a list that goes on says so", async () => {
+  test("reports a list that continues after the last allowed page", async () => {
     const { work } = listing([[["a", "active"]]], (index) => String(index + 1));
     expect(await countLiveItems(work, { maxPages: 3 })).toEqual({
       count: 1,
@@ -82,7 +82,7 @@ describe("counting live items", () => {
     });
   });
 
-  test("a cursor that comes back ends the walk, and is no end of the list", async () => {
+  test("stops at a repeated cursor, and reports the list as incomplete", async () => {
     const { work } = listing([[["a", "active"]]], () => "0");
     expect(await countLiveItems(work, { maxPages: 30 })).toEqual({
       count: 1,
@@ -92,7 +92,7 @@ describe("counting live items", () => {
     });
   });
 
-  test("a page that fails is no count", async () => {
+  test("fails when a page fails", async () => {
     const work = { list: () => Promise.reject(new Error("500")) } as unknown as WorkApiClient;
     await expect(countLiveItems(work, { maxPages: 3 })).rejects.toThrow("500");
   });

@@ -6,13 +6,13 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 const MINUTE_MS = 60_000;
 const { idleAfterMs, pollIdleGapMs, statsIdleMs, statsPolledMs, idleMaxMs, hintedIdleMs, pollBlockMs } = DEFAULT_TIMING;
 
-/** A pace without jitter, in a group that asks for `intervalMs` between two calls. */
+/** A pace without jitter, in a group that wants `intervalMs` between two calls. */
 function make(intervalMs = 0) {
   const clock = new VirtualClock();
   const group = { intervalMs };
   const pace = new PollPace({ clock, random: () => 0.5, timing: DEFAULT_TIMING, intervalMs: () => group.intervalMs });
   const signal = new AbortController();
-  /** How long the pause after an empty poll is, if nothing wakes it. */
+  /** The pause after an empty poll, if nothing wakes it. */
   const pauseMs = async () => {
     const fromMs = clock.monotonic();
     let endedMs: number | undefined;
@@ -27,52 +27,52 @@ function make(intervalMs = 0) {
 }
 
 describe("polls of an empty queue", () => {
-  test("follow one another without a pause while work was there a moment ago", async () => {
+  test("have no pause soon after work was seen", async () => {
     const { clock, pace, pauseMs } = make(MINUTE_MS);
     pace.noteWork();
     await clock.advance(idleAfterMs);
     expect(await pauseMs()).toBe(0);
   });
 
-  test("follow one another without a pause after the start, where few share the budget", async () => {
+  test("have no pause after the start if few share the budget", async () => {
     const { clock, pauseMs } = make(pollIdleGapMs);
     await clock.advance(idleAfterMs);
     expect(await pauseMs()).toBe(0);
   });
 
-  test("keep from the start to what a large group asks for, until work is seen", async () => {
+  test("keep a large group's interval from the start, until work is seen", async () => {
     const { pace, pauseMs } = make(MINUTE_MS);
     expect(await pauseMs()).toBe(MINUTE_MS);
     pace.noteWork();
     expect(await pauseMs()).toBe(0);
   });
 
-  test("keep the least pause for ever where the budget has room", async () => {
+  test("keep the shortest pause if the budget has room", async () => {
     const { clock, pauseMs } = make(100);
     await clock.advance(600 * MINUTE_MS);
     expect(await pauseMs()).toBe(pollIdleGapMs);
   });
 
-  test("slow down to what the group asks for", async () => {
+  test("slow down to the group's interval", async () => {
     const { clock, pauseMs } = make(10_000);
     await clock.advance(5 * MINUTE_MS);
     expect(await pauseMs()).toBe(10_000);
   });
 
-  test("wait no longer than a third of the time for which the queue has been empty", async () => {
+  test("pause for at most a third of the time for which the queue has been empty", async () => {
     const { clock, pace, pauseMs } = make(MINUTE_MS);
     pace.noteWork();
     await clock.advance(45_000);
     expect(await pauseMs()).toBe(15_000);
   });
 
-  test("wait no longer than the bound, however large the group is", async () => {
+  test("never exceed the bound, however large the group is", async () => {
     const { clock, pauseMs } = make(100 * MINUTE_MS);
     await clock.advance(600 * MINUTE_MS);
     expect(await pauseMs()).toBe(idleMaxMs);
   });
 
-  test("go on at once at the first sign of work, and then without a pause", async () => {
+  test("continue at once at the first sign of work, and then without a pause", async () => {
     const { clock, pace, signal, pauseMs } = make(MINUTE_MS);
     await clock.advance(60 * MINUTE_MS);
     let ended = false;
@@ -88,7 +88,7 @@ describe("polls of an empty queue", () => {
     expect(await pauseMs()).toBe(0);
   });
 
-  test("end with the loop that makes them", async () => {
+  test("end when their loop ends", async () => {
     const { clock, pace, signal } = make(MINUTE_MS);
     await clock.advance(60 * MINUTE_MS);
     const rest = pace.restAfterPoll(signal.signal);
@@ -97,7 +97,7 @@ describe("polls of an empty queue", () => {
     expect(clock.pendingTimers).toBe(0);
   });
 
-  test("of many Environments do not march in step", async () => {
+  test("of many Environments do not run in step", async () => {
     const clock = new VirtualClock();
     const randoms = [0, 0.5, 0.999];
     const ends: number[] = [];
@@ -117,7 +117,7 @@ describe("polls of an empty queue", () => {
 });
 
 describe("statistics that show no work", () => {
-  test("are the only sign of work while nobody polls, and keep the pace of that", async () => {
+  test("are the only sign of work without polls, and keep that pace", async () => {
     const { clock, pace, group } = make(0);
     await clock.advance(60 * MINUTE_MS);
     expect(pace.statsGapMs()).toBe(statsIdleMs);
@@ -127,7 +127,7 @@ describe("statistics that show no work", () => {
     expect(pace.statsGapMs()).toBe(idleMaxMs);
   });
 
-  test("are rare while polls say the same, and rarer than the polls", async () => {
+  test("are rare while polls show the same, and rarer than the polls", async () => {
     const { clock, pace, group, pauseMs } = make(0);
     await clock.advance(60 * MINUTE_MS);
     await pauseMs();
@@ -136,7 +136,7 @@ describe("statistics that show no work", () => {
     expect(pace.statsGapMs()).toBe(300_000);
   });
 
-  test("are the only sign of work again once polls end", async () => {
+  test("are the only sign of work again after polls end", async () => {
     const { clock, pace, pauseMs } = make(0);
     await clock.advance(60 * MINUTE_MS);
     expect(pace.pollsEnd()).toBe(false);
@@ -146,7 +146,7 @@ describe("statistics that show no work", () => {
     expect(pace.statsGapMs()).toBe(statsIdleMs);
   });
 
-  test("keep their pace while work was there a moment ago, also beside polls", async () => {
+  test("keep their pace soon after work was seen, also alongside polls", async () => {
     const { clock, pace, pauseMs } = make(0);
     await pauseMs();
     await clock.advance(idleAfterMs);
@@ -154,8 +154,8 @@ describe("statistics that show no work", () => {
   });
 });
 
-describe("where webhooks tell of work", () => {
-  /** A pace that trusts them as long as `trust` says, and how long its pauses are. */
+describe("where webhooks announce work", () => {
+  /** A pace whose trust in webhooks the test controls, and the length of its pauses. */
   function hinted(intervalMs: number) {
     const clock = new VirtualClock();
     const trust = { isTrusted: true };
@@ -187,24 +187,21 @@ describe("where webhooks tell of work", () => {
     return { clock, pace, trust, pauseMs };
   }
 
-  test.each([0, 10_000, 600_000])(
-    "an idle queue is polled rarely, where the group asks for %i ms",
-    async (intervalMs) => {
-      const { clock, pace, pauseMs } = hinted(intervalMs);
-      pace.noteWork();
-      await clock.advance(60 * MINUTE_MS);
-      expect(await pauseMs()).toBe(hintedIdleMs);
-    },
-  );
+  test.each([0, 10_000, 600_000])("polls an idle queue rarely where the group wants %i ms", async (intervalMs) => {
+    const { clock, pace, pauseMs } = hinted(intervalMs);
+    pace.noteWork();
+    await clock.advance(60 * MINUTE_MS);
+    expect(await pauseMs()).toBe(hintedIdleMs);
+  });
 
-  test("pauses are no longer than a third of the time for which the queue has been empty", async () => {
+  test("pauses for at most a third of the time for which the queue has been empty", async () => {
     const { clock, pace, pauseMs } = hinted(0);
     pace.noteWork();
     await clock.advance(45_000);
     expect(await pauseMs()).toBe(15_000);
   });
 
-  test("pauses are the usual ones again once hints are not trusted any more", async () => {
+  test("returns to the usual pauses when hints are no longer trusted", async () => {
     const { clock, pace, trust, pauseMs } = hinted(10_000);
     pace.noteWork();
     await clock.advance(60 * MINUTE_MS);
@@ -212,7 +209,7 @@ describe("where webhooks tell of work", () => {
     expect(await pauseMs()).toBe(10_000);
   });
 
-  test("a hint ends a pause, and the next one is as long as ever", async () => {
+  test("ends a pause at a hint, and then pauses as long as usual", async () => {
     const { clock, pace, pauseMs } = hinted(0);
     pace.noteWork();
     await clock.advance(60 * MINUTE_MS);
@@ -220,7 +217,7 @@ describe("where webhooks tell of work", () => {
     expect(await pauseMs()).toBe(hintedIdleMs);
   });
 
-  test("a hint in the middle of a poll leaves the pause after it out, once", async () => {
+  test("skips one pause after a hint during a poll", async () => {
     const { clock, pace, pauseMs } = hinted(0);
     pace.noteWork();
     await clock.advance(60 * MINUTE_MS);
@@ -230,7 +227,7 @@ describe("where webhooks tell of work", () => {
     expect(await pauseMs()).toBe(hintedIdleMs);
   });
 
-  test("statistics are read as rarely where nobody polls, and no more rarely than ever beside polls", async () => {
+  test("reads statistics as rarely without polls, and no more rarely than usual alongside polls", async () => {
     const { clock, pace, pauseMs } = hinted(0);
     pace.noteWork();
     await clock.advance(60 * MINUTE_MS);
@@ -240,6 +237,6 @@ describe("where webhooks tell of work", () => {
   });
 });
 
-test("a poll alone in its group looks at an idle queue every two seconds", () => {
+test("polls an idle queue every two seconds if alone in the group", () => {
   expect(pollIdleGapMs + pollBlockMs).toBeLessThan(2_000);
 });

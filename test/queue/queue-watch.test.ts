@@ -9,7 +9,7 @@ import { STATS } from "../work/samples.ts";
 import { Setup } from "../work/setup.ts";
 import { json } from "../work/strict-server.ts";
 
-test("counts beyond what a status can hold are shown as the most it can: the API server would take no status at all", async () => {
+test("shows a count too large for the status as the largest possible one", async () => {
   await using setup = await Setup.start();
   const { clock, client } = setup;
   const common = { clock, random: () => 0.5, timing: DEFAULT_TIMING };

@@ -33,7 +33,7 @@ test.each([
   expect(answerOf(status)).toBe(answer);
 });
 
-test("asks the path that the spec names, once, and believes the status alone", async () => {
+test("requests the path from the spec, once, and reads only the status", async () => {
   const paths: (string | undefined)[] = [];
   const answer = await ask((request, response) => {
     paths.push(request.url);
@@ -51,12 +51,12 @@ test("follows no redirect", async () => {
   expect({ answer, asked }).toEqual({ answer: "unknown", asked: 1 });
 });
 
-test("does not wait for a body that has no end", async () => {
+test("does not wait for an endless body", async () => {
   expect(await ask((_request, response) => void response.writeHead(204).flushHeaders())).toBe("idle");
   expect(await ask((_request, response) => void response.writeHead(200).write("."))).toBe("busy");
 });
 
-test("nobody listens: unknown", async () => {
+test("answers unknown if nothing listens", async () => {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address() as AddressInfo;
@@ -64,7 +64,7 @@ test("nobody listens: unknown", async () => {
   expect(await createBusyProber(realClock)({ ip: "127.0.0.1", port, path: PATH }, never)).toBe("unknown");
 });
 
-test("a worker that does not answer in a second is unknown", async () => {
+test("answers unknown if the worker does not answer within a second", async () => {
   const clock = new VirtualClock();
   const asked = Promise.withResolvers<void>();
   const answer = ask(() => asked.resolve(), clock);
@@ -74,12 +74,12 @@ test("a worker that does not answer in a second is unknown", async () => {
   expect(clock.pendingTimers).toBe(0);
 });
 
-test("an abort ends the asking", async () => {
+test("ends at an abort", async () => {
   const ending = new AbortController();
   const answer = ask(() => ending.abort(), realClock, ending.signal);
   expect(await answer).toBe("unknown");
 });
 
-test("connection broken off: unknown", async () => {
+test("answers unknown if the connection breaks", async () => {
   expect(await ask((request) => void request.socket.destroy())).toBe("unknown");
 });

@@ -18,7 +18,7 @@ import { type PodOptions, podOf } from "./worker-pods.ts";
 const PROBE = { httpGet: { path: "/busy", port: 9000 } };
 const ROUND_MS = DEFAULT_TIMING.busyProbeMs;
 
-/** A watch over Pods and answers that a test sets. */
+/** A watch over Pods and answers that the test sets. */
 class Bench {
   readonly clock = new VirtualClock();
   readonly metrics = createMetrics();
@@ -65,7 +65,7 @@ class Bench {
     });
   }
 
-  /** A Pod whose address is its name, so that answers are set by name. */
+  /** A Pod whose address is its name, so that answers can be set by name. */
   put(name: string, options: PodOptions = {}, answer?: BusyAnswer): void {
     this.pods.set(name, podOf(name, { ip: name, ...options }));
     if (answer) this.answers.set(name, answer);
@@ -106,14 +106,14 @@ class Bench {
   }
 }
 
-describe("what is known of a worker", () => {
-  test("nothing before it was asked: it may be busy", () => {
+describe("the known state of a worker", () => {
+  test("is unknown before the first probe", () => {
     using bench = new Bench();
     bench.put("a");
     expect(bench.state("a")).toBe("unknown");
   });
 
-  test("what it said, until that is three rounds old", async () => {
+  test("is its last answer, until that is three rounds old", async () => {
     using bench = new Bench();
     bench.put("a", {}, "idle");
     bench.put("b", {}, "busy");
@@ -125,7 +125,7 @@ describe("what is known of a worker", () => {
     expect([bench.state("a"), bench.state("b")]).toEqual(["unknown", "unknown"]);
   });
 
-  test("an idle one that gives no clear answer may be busy at once", async () => {
+  test("becomes unknown at once if an idle worker gives no clear answer", async () => {
     using bench = new Bench();
     bench.put("a", {}, "idle");
     await bench.ask();
@@ -135,17 +135,17 @@ describe("what is known of a worker", () => {
   });
 
   test.each<[string, PodOptions]>([
-    ["is still made", { state: { waiting: { reason: "ContainerCreating" } }, ready: false }],
+    ["is still starting", { state: { waiting: { reason: "ContainerCreating" } }, ready: false }],
     ["cannot pull its image", { state: { waiting: { reason: "ImagePullBackOff" } }, ready: false }],
-    ["crashes again and again", { state: { waiting: { reason: "CrashLoopBackOff" } }, restarts: 3, ready: false }],
-  ])("one that %s serves nobody and is not asked", async (_what, options) => {
+    ["is in a crash loop", { state: { waiting: { reason: "CrashLoopBackOff" } }, restarts: 3, ready: false }],
+  ])("is idle, without a probe, for a worker that %s", async (_what, options) => {
     using bench = new Bench();
     bench.put("a", options, "busy");
     await bench.ask();
     expect({ state: bench.state("a"), asked: bench.asked }).toEqual({ state: "idle", asked: 0 });
   });
 
-  test("a program that was started again has said nothing yet", async () => {
+  test("is unknown after a restart", async () => {
     using bench = new Bench();
     bench.put("a", {}, "idle");
     await bench.ask();
@@ -153,14 +153,14 @@ describe("what is known of a worker", () => {
     expect(bench.state("a")).toBe("unknown");
   });
 
-  test("one without an address yet may be busy", async () => {
+  test("is unknown without an address", async () => {
     using bench = new Bench();
     bench.put("a", { ip: null });
     await bench.ask();
     expect({ state: bench.state("a"), asked: bench.asked }).toEqual({ state: "unknown", asked: 0 });
   });
 
-  test("without a probe nobody is asked", async () => {
+  test("needs no probes if the spec has none", async () => {
     using bench = new Bench({});
     bench.put("a", {}, "idle");
     bench.start();
@@ -170,7 +170,7 @@ describe("what is known of a worker", () => {
 });
 
 describe("marks", () => {
-  test("a busy worker is marked once, and its mark goes when it is idle", async () => {
+  test("marks a busy worker once, and removes the mark when it is idle", async () => {
     using bench = new Bench();
     bench.put("a", {}, "busy");
     bench.put("b", {}, "idle");
@@ -188,7 +188,7 @@ describe("marks", () => {
     expect(bench.kube.calls).toHaveLength(2);
   });
 
-  test("a mark of one that no longer says anything stays", async () => {
+  test("keeps the mark of a worker that no longer answers", async () => {
     using bench = new Bench();
     bench.put("a", {}, "busy");
     bench.start();
@@ -198,7 +198,7 @@ describe("marks", () => {
     expect([bench.state("a"), bench.cost("a")]).toEqual(["unknown", BUSY_COST]);
   });
 
-  test("what the template says of evictions is left as it is", async () => {
+  test("keeps the template's eviction annotations", async () => {
     const annotations = { "cluster-autoscaler.kubernetes.io/safe-to-evict": "true" };
     using bench = new Bench({ busyProbe: PROBE, template: podTemplate(), ...templateWith(annotations) });
     bench.put("a", {}, "busy");
@@ -209,7 +209,7 @@ describe("marks", () => {
     );
   });
 
-  test("a Pod that goes meanwhile stops nobody", async () => {
+  test("continues if a Pod is deleted meanwhile", async () => {
     using bench = new Bench();
     bench.put("a", {}, "busy");
     bench.put("b", {}, "busy");
@@ -227,12 +227,12 @@ describe("workers that end", () => {
     ["is deleted", (bench) => bench.put("a", { ending: true })],
     ["is gone", (bench) => void bench.pods.delete("a")],
     ["has failed", (bench) => bench.put("a", { phase: "Failed", state: { terminated: { exitCode: 137 } } })],
-    ["has ended by itself", (bench) => bench.put("a", { state: { terminated: { exitCode: 0 } }, ready: false })],
-    ["was started again", (bench) => bench.put("a", { restarts: 1 })],
+    ["has ended on its own", (bench) => bench.put("a", { state: { terminated: { exitCode: 0 } }, ready: false })],
+    ["was restarted", (bench) => bench.put("a", { restarts: 1 })],
     ["is another Pod of the same name", (bench) => bench.put("a", { uid: "another" })],
   ];
 
-  test.each(BUSY_END)("a busy one that %s is counted once", async (_how, end) => {
+  test.each(BUSY_END)("counts a busy one once that %s", async (_how, end) => {
     using bench = new Bench();
     bench.put("a", {}, "busy");
     await bench.ask();
@@ -247,7 +247,7 @@ describe("workers that end", () => {
     expect(bench.events).toEqual(["WorkerEndedWhileBusy: worker a was busy when it ended: for a test"]);
   });
 
-  test.each(BUSY_END)("an idle one that %s is not counted", async (_how, end) => {
+  test.each(BUSY_END)("does not count an idle one that %s", async (_how, end) => {
     using bench = new Bench();
     bench.put("a", {}, "idle");
     await bench.ask();
@@ -256,7 +256,7 @@ describe("workers that end", () => {
     expect(await bench.ended()).toBe(0);
   });
 
-  test("one that was busy and idle before its end is not counted", async () => {
+  test("does not count one that was idle again before its end", async () => {
     using bench = new Bench();
     bench.put("a", {}, "busy");
     await bench.ask();
@@ -267,7 +267,7 @@ describe("workers that end", () => {
     expect(await bench.ended()).toBe(0);
   });
 
-  test("one that was busy when last heard of, long ago, is counted", async () => {
+  test("counts one whose last answer was busy long ago", async () => {
     using bench = new Bench();
     bench.put("a", {}, "busy");
     await bench.ask();
@@ -279,7 +279,7 @@ describe("workers that end", () => {
     expect(await bench.ended()).toBe(1);
   });
 
-  test("one that the cache does not show yet has not ended", async () => {
+  test("does not count one that the cache does not show yet", async () => {
     using bench = new Bench();
     bench.put("a", {}, "busy");
     const live = bench.read();
@@ -295,7 +295,7 @@ describe("workers that end", () => {
     expect(await bench.ended()).toBe(1);
   });
 
-  test("a second end of the same Pod while busy is another one", async () => {
+  test("counts a second busy end of the same Pod", async () => {
     using bench = new Bench();
     bench.put("a", {}, "busy");
     await bench.ask();
@@ -308,7 +308,7 @@ describe("workers that end", () => {
   });
 });
 
-test("never asks more at a time than is good", async () => {
+test("limits the probes in flight", async () => {
   let running = 0;
   let most = 0;
   const done: number[] = [];

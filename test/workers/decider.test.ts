@@ -4,15 +4,15 @@ import { Decider } from "../../src/workers/decider.ts";
 import { parsed, stored, workersSpec } from "../api/environments.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
-/** Longer than what scaling down is stabilized by. */
+/** Longer than the stabilization window for scaling down. */
 const WINDOW_MS = 600_000;
 
-/** Three workers without a probe; the Work API answers, or doesn't. */
+/** Three workers without a probe, and a Work API that answers or doesn't. */
 function decider({ answers, isRead = true }: { answers: boolean; isRead?: boolean }) {
   const clock = new VirtualClock();
   const environment = parsed(stored(workersSpec({ minReplicas: 0, maxReplicas: 10, busyProbe: undefined })));
   let asked = 0;
-  /** As read just now. */
+  /** Readings made just now. */
   const none = () => {
     const readMs = clock.monotonic();
     return { queue: { depth: 0, pending: 0, readMs }, running: { running: 0, readMs } };
@@ -33,7 +33,7 @@ function decider({ answers, isRead = true }: { answers: boolean; isRead?: boolea
     },
   } as never);
   const decide = async (isLeaving: boolean) => {
-    // The windows that keep the size after a start are over.
+    // Wait until the windows that keep the size after a start have passed.
     await made.decide({ isLeaving: false, isResting: false }, new AbortController().signal);
     await clock.advance(WINDOW_MS);
     return made.decide({ isLeaving, isResting: false }, new AbortController().signal);
@@ -41,18 +41,18 @@ function decider({ answers, isRead = true }: { answers: boolean; isRead?: boolea
   return { decide, asked: () => asked };
 }
 
-test("no worker is let go while it isn't known whether sessions run", async () => {
+test("removes no worker while it is unknown whether sessions run", async () => {
   const { decide } = decider({ answers: false, isRead: false });
   expect(await decide(true)).toMatchObject({ replicas: 3, reason: "DemandUnknown" });
 });
 
-test("no worker goes by readings that were not made for that, and each does by those that were", async () => {
+test("removes workers only by readings made for that decision", async () => {
   const unanswered = decider({ answers: false });
   expect(await unanswered.decide(false)).toMatchObject({ replicas: 3, wanted: 0 });
   expect(unanswered.asked()).toBe(1);
   expect(await decider({ answers: true }).decide(false)).toMatchObject({ replicas: 0 });
 });
 
-test("workers without a session are let go", async () => {
+test("removes workers without a session", async () => {
   expect(await decider({ answers: true }).decide(true)).toMatchObject({ replicas: 0 });
 });

@@ -8,7 +8,7 @@ type Counted = Awaited<ReturnType<CountRunning>>;
 
 const counted = (count: number, pages = 1): Counted => ({ ok: true, count, isComplete: true, pages });
 
-/** A watch over answers that a test sets; everything asked is written down in order. */
+/** A watch over answers that the test sets, with a record of all requests. */
 class Bench {
   readonly clock = new VirtualClock();
   readonly asked: string[] = [];
@@ -72,7 +72,7 @@ class Bench {
 
 const MINUTE_MS = 60_000;
 
-test("a count that was begun before the request for one is not enough", async () => {
+test("needs a count that began after the request for one", async () => {
   using bench = new Bench();
   const slow = Promise.withResolvers<void>();
   bench.whileListing = () => slow.promise;
@@ -86,12 +86,16 @@ test("a count that was begun before the request for one is not enough", async ()
 
 describe("the pace of counting", () => {
   test.each<[string, Partial<Pick<Bench, "hasWorkers" | "stats" | "answer">>, number]>([
-    ["no worker is there and nothing waits: not at all", { hasWorkers: false }, 0],
-    ["the same while sessions run elsewhere", { hasWorkers: false, answer: counted(3) }, 0],
-    ["workers are there: every 10 s", {}, 6],
-    ["items wait: every 10 s", { hasWorkers: false, stats: { depth: 2, pending: 0 } }, 6],
-    ["an item was polled: every 10 s", { hasWorkers: false, stats: { depth: 0, pending: 1 } }, 6],
-    ["a walk of many pages: as many pages a minute as with five", { hasWorkers: true, answer: counted(3, 30) }, 1],
+    ["does not count without workers and waiting items", { hasWorkers: false }, 0],
+    ["does not count while sessions run elsewhere", { hasWorkers: false, answer: counted(3) }, 0],
+    ["counts every 10 s with workers", {}, 6],
+    ["counts every 10 s while items wait", { hasWorkers: false, stats: { depth: 2, pending: 0 } }, 6],
+    ["counts every 10 s after an item was polled", { hasWorkers: false, stats: { depth: 0, pending: 1 } }, 6],
+    [
+      "reads no more pages a minute for a long list than for five pages",
+      { hasWorkers: true, answer: counted(3, 30) },
+      1,
+    ],
   ])("%s", async (_what, how, expected) => {
     using bench = new Bench();
     Object.assign(bench, how);
@@ -100,7 +104,7 @@ describe("the pace of counting", () => {
     expect(await bench.countsWithin(MINUTE_MS)).toBe(expected);
   });
 
-  test("a failed one is tried again when the health of the API says so", async () => {
+  test("retries a failed count when the API health says so", async () => {
     using bench = new Bench();
     bench.answer = { ok: false, waitMs: 700 };
     bench.start();
@@ -108,7 +112,7 @@ describe("the pace of counting", () => {
     expect(await bench.countsWithin(1_400)).toBe(2);
   });
 
-  test("a nudge counts at once", async () => {
+  test("counts at once after a nudge", async () => {
     using bench = new Bench();
     bench.start();
     await bench.clock.settle();
@@ -117,7 +121,7 @@ describe("the pace of counting", () => {
   });
 });
 
-describe("an Environment without workers of its own and with nothing that waits", () => {
+describe("an Environment without workers and waiting items", () => {
   const demandNow = ({ watch, clock }: Bench) =>
     demandOf(watch.readings, clock.monotonic(), DEFAULT_TIMING.demandStaleMs);
 
@@ -128,7 +132,7 @@ describe("an Environment without workers of its own and with nothing that waits"
     expect(demandNow(bench)).toEqual({ kind: "known", sessions: 0, running: 0, pending: 0 });
   });
 
-  test("wants what is not known once its statistics are old: nothing read is no zero", async () => {
+  test("has an unknown demand once its statistics are old", async () => {
     using bench = new Bench();
     bench.hasWorkers = false;
     await bench.clock.advance(DEFAULT_TIMING.demandStaleMs + 1);
@@ -137,8 +141,8 @@ describe("an Environment without workers of its own and with nothing that waits"
 
   test.each<[string, (bench: Bench) => void]>([
     ["a worker appears", (bench) => Object.assign(bench, { hasWorkers: true })],
-    ["an item comes", (bench) => Object.assign(bench, { stats: { depth: 1, pending: 0 } })],
-  ])("%s: sessions are counted at once, and an old count is not believed", async (_what, happen) => {
+    ["an item arrives", (bench) => Object.assign(bench, { stats: { depth: 1, pending: 0 } })],
+  ])("counts sessions at once and does not believe an old count when %s", async (_what, happen) => {
     using bench = new Bench();
     bench.answer = counted(3);
     bench.start();
@@ -158,7 +162,7 @@ describe("an Environment without workers of its own and with nothing that waits"
     expect(demandNow(bench)).toMatchObject({ kind: "known", running: 4 });
   });
 
-  test("a decision waits for the first count after the rest, and asks once together with the loop", async () => {
+  test("makes a decision wait for the first count after a rest, shared with the loop", async () => {
     using bench = new Bench();
     bench.hasWorkers = false;
     bench.start();
@@ -171,7 +175,7 @@ describe("an Environment without workers of its own and with nothing that waits"
     expect(bench.asked).toEqual(["list"]);
   });
 
-  test("nothing is read for a decision while nothing may be asked", async () => {
+  test("reads nothing for a decision while requests are not allowed", async () => {
     using bench = new Bench();
     bench.mayAsk = false;
     await bench.watch.catchUp(bench.signal);
@@ -182,7 +186,7 @@ describe("an Environment without workers of its own and with nothing that waits"
 });
 
 describe("readings", () => {
-  test("a failure leaves the last one as it was, which then grows old", async () => {
+  test("keep the last value after a failure, which then becomes old", async () => {
     using bench = new Bench();
     bench.answer = counted(4);
     await bench.watch.refreshAll(bench.signal);
@@ -196,7 +200,7 @@ describe("readings", () => {
     });
   });
 
-  test("a walk that ran out of pages counts nothing, and says why", async () => {
+  test("discard a count that ran out of pages, and say why", async () => {
     using bench = new Bench();
     bench.answer = { ok: true, count: 3, isComplete: false, pages: 50 };
     expect(await bench.watch.refreshAll(bench.signal)).toBe(false);
@@ -208,7 +212,7 @@ describe("readings", () => {
     expect(bench.watch.readings.running).toMatchObject({ running: 3 });
   });
 
-  test("for a decision the statistics come first, and the list is not read when they fail", async () => {
+  test("read the statistics first for a decision, and skip the list if they fail", async () => {
     using bench = new Bench();
     await bench.watch.refreshAll(bench.signal);
     bench.isQueueWell = false;
@@ -216,12 +220,12 @@ describe("readings", () => {
     expect(bench.asked).toEqual(["stats", "list", "stats"]);
   });
 
-  test("an item that goes to a worker during the walk is not lost to statistics that were read meanwhile", async () => {
+  test("keep an item that moves to a worker during the count, despite newer statistics", async () => {
     using bench = new Bench();
     bench.stats = { depth: 1, pending: 0 };
     bench.whileListing = async () => {
       await bench.clock.advance(500);
-      // Not in the page that was read, and not in the queue any more.
+      // Neither on the page that was read, nor in the queue any more.
       bench.stats = { depth: 0, pending: 0 };
       bench.readMs = bench.clock.monotonic();
     };
@@ -230,7 +234,7 @@ describe("readings", () => {
       sessions: 1,
       pending: 1,
     });
-    // The next walk has it.
+    // The next count includes it.
     bench.whileListing = async () => {};
     bench.answer = counted(1);
     expect(await bench.watch.refreshRunning(0, bench.signal)).toBe(true);
@@ -240,7 +244,7 @@ describe("readings", () => {
     });
   });
 
-  test("one that is young enough is not read again", async () => {
+  test("are not refreshed if they are recent enough", async () => {
     using bench = new Bench();
     await bench.watch.refreshRunning(1_000, bench.signal);
     await bench.clock.advance(1_000);
@@ -251,7 +255,7 @@ describe("readings", () => {
     expect(bench.asked).toHaveLength(2);
   });
 
-  test("one under way that was asked for before the statistics is not enough", async () => {
+  test("are not satisfied by a count requested before the statistics", async () => {
     using bench = new Bench();
     const early = bench.watch.refreshRunning(0, bench.signal);
     await bench.clock.advance(1);

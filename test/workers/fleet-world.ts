@@ -13,9 +13,9 @@ import { workerTemplate } from "../../src/workers/template.ts";
 import { type Json, parsed, stored, workersSpec } from "../api/environments.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
-/** The world moves in steps of this. */
+/** The time step of the world. */
 const TICK_MS = 250;
-/** From a worker's last answer to the ReplicaSet's choice, all requests and the controller's turn between them. */
+/** From a worker's last answer to the ReplicaSet's choice, including all requests and the controller's turn. */
 const WINDOW_MS = 2_500;
 const NEVER = Number.POSITIVE_INFINITY;
 const NEVER_YET = Number.NEGATIVE_INFINITY;
@@ -35,27 +35,27 @@ interface Worker {
   pollsAtMs: number;
   busySinceMs: number | null;
   busyUntilMs: number;
-  /** SIGTERM comes then. */
+  /** When SIGTERM arrives. */
   endsAtMs: number;
-  /** Not Ready from then on, and until then. */
+  /** The time in which it is not Ready. */
   isUnreadyFromMs: number;
   isUnreadyUntilMs: number;
 }
 
 /**
- * Always-on workers of one Environment on a cluster and a Work API in memory: a ReplicaSet controller that ranks Pods as
- * the real one does, workers that poll and are busy for random times, caches that lag, requests that fail. Watches that
- * no worker which has been busy, and Ready or not, for longer than the window is chosen by a scale-down of the operator's.
+ * Always-on workers of one Environment, on a cluster and a Work API in memory. A ReplicaSet controller ranks Pods like
+ * the real one, workers poll and are busy for random times, caches lag, and requests fail. The world checks that no
+ * scale-down of the operator ends a worker that has been busy, whether Ready or not, for longer than the window.
  */
 export class FleetWorld {
   readonly clock = new VirtualClock();
   readonly metrics = createMetrics();
   readonly faults: string[] = [];
   readonly weather: Weather = { stats: 0, list: 0, kube: 0, probe: 0 };
-  /** What the API server says to every write of a Deployment; null: it takes them. */
+  /** The API server's error for every write of a Deployment; null: writes succeed. */
   refusal: KubeApiError | null = null;
   served = 0;
-  /** Walks through the list of work items. */
+  /** The number of list reads. */
   walks = 0;
   environment: Environment;
   #queued = 0;
@@ -68,7 +68,7 @@ export class FleetWorld {
   #runtime: WorkersRuntime | null = null;
   #statsMs = Number.NEGATIVE_INFINITY;
   #listMs = Number.NEGATIVE_INFINITY;
-  /** Until then others, not the operator, are to blame for who is ended. */
+  /** Until this time, others than the operator are responsible for workers that end. */
   #excusedUntilMs = Number.NEGATIVE_INFINITY;
   readonly #workers_: Json;
 
@@ -78,7 +78,7 @@ export class FleetWorld {
     this.environment = parsed(stored(workersSpec(workers)));
   }
 
-  // --- what happens -------------------------------------------------------------------------------------------------
+  // --- events -------------------------------------------------------------------------------------------------------
 
   enqueue(count: number): void {
     this.#queued += count;
@@ -100,7 +100,7 @@ export class FleetWorld {
     this.#update();
   }
 
-  /** By somebody else: whom that ends is not the operator's doing. */
+  /** Scales as another client, which is then responsible for workers that end. */
   scaleByHand(replicas: number): void {
     const [deployment] = this.#deployments.values();
     if (!deployment) return;
@@ -108,7 +108,7 @@ export class FleetWorld {
     this.#store({ ...deployment, spec: { ...deployment.spec, replicas } });
   }
 
-  /** A worker's program ends by itself and is started again; its item comes back to the queue. */
+  /** A worker's program exits and is restarted; its item returns to the queue. */
   crash(): void {
     const worker = this.#any((each) => each.pod.status?.phase === "Running");
     if (!worker) return;
@@ -118,7 +118,7 @@ export class FleetWorld {
     worker.pod = withStatus(worker.pod, { restarts, ready: true });
   }
 
-  /** The node evicts a worker: its Pod has failed, and stays; its item comes back to the queue. */
+  /** The node evicts a worker: its Pod fails but remains, and its item returns to the queue. */
   evict(): void {
     const worker = this.#any((each) => each.pod.status?.phase === "Running");
     if (!worker) return;
@@ -138,7 +138,7 @@ export class FleetWorld {
     worker.isUnreadyUntilMs = nowMs + 20_000;
   }
 
-  /** The operator's process is killed, and another starts. */
+  /** The operator's process is killed, and another one starts. */
   async restart(): Promise<void> {
     const ending = this.#runtime?.stop();
     this.#runtime = null;
@@ -206,7 +206,7 @@ export class FleetWorld {
     await ending;
   }
 
-  // --- what there is ------------------------------------------------------------------------------------------------
+  // --- state --------------------------------------------------------------------------------------------------------
 
   get queued(): number {
     return this.#queued;
@@ -220,7 +220,7 @@ export class FleetWorld {
     return Object.fromEntries([...this.#deployments].map(([name, { spec }]) => [name, spec.replicas ?? 0]));
   }
 
-  /** Pods of workers, without those that have failed. */
+  /** The number of worker Pods, without failed ones. */
   get pods(): number {
     return [...this.#workers.values()].filter(({ pod }) => !hasFailed(pod)).length;
   }
@@ -233,12 +233,12 @@ export class FleetWorld {
     return this.#runtime?.report().verdicts.map(({ reason }) => reason) ?? [];
   }
 
-  /** What is said under a reason; undefined: it is not given. */
+  /** The message of a verdict with this reason; undefined: there is none. */
   saidOf(reason: string): string | undefined {
     return this.#runtime?.report().verdicts.find((verdict) => verdict.reason === reason)?.message;
   }
 
-  // --- how it works -------------------------------------------------------------------------------------------------
+  // --- internals ----------------------------------------------------------------------------------------------------
 
   #respec(workers: Json, paused: boolean): void {
     this.environment = parsed(stored(workersSpec(workers, { paused })));
@@ -263,7 +263,7 @@ export class FleetWorld {
       const isEmpty = ![...this.#workers.values()].some(({ pod }) => ownerOf(pod) === name);
       if (metadata.deletionTimestamp && isEmpty) this.#deployments.delete(name);
     }
-    // The caches show what was, and now and then what was a while ago.
+    // The caches show an older state, and sometimes a much older one.
     if (this.#random() < 0.7) {
       const next = {
         pods: [...this.#workers.values()].map(({ pod }) => pod),
@@ -303,8 +303,8 @@ export class FleetWorld {
   }
 
   /**
-   * The ReplicaSet controller: makes what is missing, ends what is too much, in the real one's order. Pods that have failed are
-   * neither; they go with the Deployment, by the garbage collector.
+   * The ReplicaSet controller: creates missing Pods and ends surplus ones in the real controller's order. It ignores
+   * failed Pods, which the garbage collector deletes with the Deployment.
    */
   #reconcile(deployment: Deployment, nowMs: number): void {
     const name = deployment.metadata.name ?? "";
@@ -321,7 +321,8 @@ export class FleetWorld {
 
   #endWorker(worker: Worker, nowMs: number): void {
     const { pod, busySinceMs, isUnreadyFromMs } = worker;
-    // A Pod that is not Ready goes first, whatever its mark says: one that came to be so after the last look is nobody's fault.
+    // A Pod that is not Ready ends first, whatever its mark says: one that became unready after the last check is no
+    // fault of the operator.
     const seemedSafe = busySinceMs === null ? nowMs : Math.max(busySinceMs, isReady(pod) ? NEVER_YET : isUnreadyFromMs);
     if (nowMs - seemedSafe > WINDOW_MS && nowMs > this.#excusedUntilMs) {
       this.faults.push(`${pod.metadata.name} was ended at ${nowMs}, busy since ${busySinceMs}`);
@@ -376,7 +377,7 @@ export class FleetWorld {
     const request = async <T>(act: () => T): Promise<T> => {
       await sleep(this.clock, 5 + this.#random() * 95);
       const isLost = this.#random() < this.weather.kube;
-      // Half of those that fail took effect all the same.
+      // Half of the failed requests take effect nevertheless.
       if (isLost && this.#random() < 0.5) throw new KubeApiError("no answer", { status: 0 });
       const result = act();
       if (isLost) throw new KubeApiError("no answer", { status: 0, maybeApplied: true });
@@ -410,7 +411,7 @@ export class FleetWorld {
     };
   }
 
-  /** No write of the operator's plans more than the maximum, unless there were more before. */
+  /** Checks that no write of the operator exceeds the maximum, unless there were more workers before. */
   #checked<T>(write: () => T): T {
     if (this.refusal) throw this.refusal;
     const total = () => Object.values(this.replicas).reduce((sum, each) => sum + each, 0);
@@ -447,7 +448,7 @@ export class FleetWorld {
     return this.#store({ ...found, spec });
   }
 
-  /** Workers that go for a lack of work go by readings that are fresh. */
+  /** Checks that workers are removed for lack of work only by fresh readings. */
   #noteScale(from: number, to: number): void {
     const { deploymentName } = workerTemplate(this.environment);
     const isHandingOver = [...this.#deployments.keys()].some((name) => name !== deploymentName);
@@ -528,13 +529,13 @@ function withStatus(pod: Pod, { restarts, ready }: { restarts: number; ready: bo
   };
 }
 
-/** ActivePodsWithRanks of the controller: what comes first is ended first. */
+/** ActivePodsWithRanks of the controller: the first Pod ends first. */
 function byRank({ pod: a }: Worker, { pod: b }: Worker): number {
   const phase = (pod: Pod) => (pod.status?.phase === "Pending" ? 0 : 2);
   if (phase(a) !== phase(b)) return phase(a) - phase(b);
   if (isReady(a) !== isReady(b)) return isReady(a) ? 1 : -1;
   const cost = (pod: Pod) => Number(pod.metadata.annotations?.[COST] ?? 0);
   if (cost(a) !== cost(b)) return cost(a) - cost(b);
-  // The younger one first.
+  // The younger Pod first.
   return (a.metadata.creationTimestamp ?? "") < (b.metadata.creationTimestamp ?? "") ? 1 : -1;
 }

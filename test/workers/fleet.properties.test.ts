@@ -81,7 +81,7 @@ async function happen(world: FleetWorld, what: Happening): Promise<void> {
   }
 }
 
-/** A busy worker that fails its readiness probe while a scale-down is on its way. */
+/** A busy worker that fails its readiness probe during a scale-down. */
 const UNREADY_IN_A_SHRINK: Happening[] = [
   { afterMs: 17_157, kind: "enqueue", count: 4 },
   { afterMs: 1_133, kind: "restart" },
@@ -95,7 +95,7 @@ test.each([
   ["with a probe", { busyProbe: PROBE }],
   ["without a probe", {}],
 ])(
-  "whatever happens, no busy worker is ended by scaling, and in the end all is served and idle: %s",
+  "ends no busy worker by scaling, and finally serves everything and becomes idle: %s",
   async (_how, probe) => {
     await fc.assert(
       fc.asyncProperty(

@@ -13,7 +13,7 @@ const template = workerTemplate(environment);
 
 type Template = Deployment["spec"]["template"];
 
-/** As the API server shows it: with defaults, and what `change` makes of the template. */
+/** A Deployment as the API server shows it: with defaults, and with `change` applied to the template. */
 function shown(change: (template: Template) => Template = (same) => same): Deployment {
   const made = template.deployment(3);
   const { spec } = made.spec.template;
@@ -27,7 +27,7 @@ function shown(change: (template: Template) => Template = (same) => same): Deplo
   };
 }
 
-/** A process that has just begun. */
+/** The fleet of a new process. */
 function fresh(patched: object[] = []): Fleet {
   const kube = {
     patch: async (_resource: unknown, _ref: unknown, patch: object) => {
@@ -39,7 +39,7 @@ function fresh(patched: object[] = []): Fleet {
   return new Fleet(context as unknown as WorkersContext);
 }
 
-test("a new process leaves a Deployment alone that has all it was made with, whatever admission added when it was made", () => {
+test("keeps a Deployment of an earlier process with additions made by admission at its creation", () => {
   expect(fresh().isForeign(shown())).toBe(false);
   const annotated = shown((each) => ({
     ...each,
@@ -53,7 +53,7 @@ test("a new process leaves a Deployment alone that has all it was made with, wha
   expect(fresh().isForeign(annotated)).toBe(false);
 });
 
-test("a new process sees that somebody changed what a Deployment was made with", () => {
+test("detects in a new process that another client changed what a Deployment was created with", () => {
   const changed = shown((each) => ({
     ...each,
     spec: { ...each.spec, containers: (each.spec?.containers ?? []).map((one) => ({ ...one, image: "other:2" })) },
@@ -63,7 +63,7 @@ test("a new process sees that somebody changed what a Deployment was made with",
   expect(fresh().isForeign(emptied)).toBe(true);
 });
 
-test("after a write of its own, every later one is somebody else's", async () => {
+test("treats every change after its own write as another client's", async () => {
   const patched: object[] = [];
   const fleet = fresh(patched);
   await fleet.scale(shown(), 2);
@@ -71,7 +71,7 @@ test("after a write of its own, every later one is somebody else's", async () =>
   expect(fleet.isForeign({ ...shown(), metadata: { ...shown().metadata, generation: 6 } })).toBe(true);
 });
 
-test("makes no Deployment of a template that the policy forbids, and puts none right, until it is allowed", async () => {
+test("neither creates nor restores a Deployment whose template the policy forbids, until it is allowed", async () => {
   const containers = [{ name: "worker", image: "worker:1", securityContext: { privileged: true } }];
   const privileged = workerTemplate(parsed(stored(workersSpec({ template: { spec: { containers } } }))));
   const asked: string[] = [];
@@ -95,7 +95,7 @@ test("makes no Deployment of a template that the policy forbids, and puts none r
   expect(asked).toEqual(["create", "patch"]);
 });
 
-test("what the API server and admission add to a Deployment is nothing that its template asked for", () => {
+test("does not count additions by the API server and admission as needs of the template", () => {
   const container = { name: "worker", image: "worker:1" };
   const podSpec = { hostNetwork: true, containers: [{ ...container, ports: [{ containerPort: 80 }] }] };
   const network = { policy: "None" };
@@ -106,7 +106,7 @@ test("what the API server and admission add to a Deployment is nothing that its 
     containers: [{ ...container, ports: [{ containerPort: 80, hostPort: 80 }] }],
   });
   expect(needsOfDeployment(given)).toEqual(["hostNamespaces=hostNetwork"]);
-  // Of an earlier version.
+  // From an earlier version, without the annotation.
   const { annotations: _gone, ...metadata } = given.metadata;
   expect(needsOfDeployment({ ...given, metadata })).toEqual([
     "hostNamespaces=hostNetwork",

@@ -21,17 +21,17 @@ const PROBED: Json = { busyProbe: { httpGet: { path: "/busy", port: 9000 } } };
 
 interface Setup {
   readonly replicas: number;
-  /** Each worker's name, with what it says and how its Pod is. */
+  /** Each worker's name, with its answer and the state of its Pod. */
   readonly pods: Readonly<Record<string, PodOptions & { readonly says?: BusyAnswer }>>;
   readonly workers?: Json;
-  /** What the Work API says when it is asked anew; null: it fails. */
+  /** The refreshed readings of the Work API; null: refreshing fails. */
   readonly work?: { readonly depth?: number; readonly pending?: number; readonly running?: number } | null;
   readonly isLeaving?: boolean;
-  /** Answers a patch in the place of the API server. */
+  /** Answers a patch instead of the API server. */
   readonly patched?: (call: KubeCall, pod: Pod | undefined) => unknown;
 }
 
-/** Shrinks a Deployment to `target` and tells what was done. */
+/** Shrinks a Deployment to `target`, and returns what was done. */
 async function run(
   setup: Setup,
   target: number,
@@ -120,7 +120,7 @@ const SCALE = (from: number, to: number) =>
   `scale: test /metadata/uid deployment-uid, test /spec/replicas ${from}, replace /spec/replicas ${to}`;
 
 describe("shrinking with a probe", () => {
-  test("reads live, asks once more, marks those that go and the busy ones, then scales", async () => {
+  test("reads Pods live, probes again, marks victims and busy workers, then scales", async () => {
     const pods = { a: { says: "busy" }, b: {}, c: {} } as const;
     const { result, calls, asked } = await run({ replicas: 3, pods }, 2);
     expect(asked.sort()).toEqual(["a", "b", "c"]);
@@ -128,19 +128,19 @@ describe("shrinking with a probe", () => {
     expect(result).toEqual({ replicas: 2, held: null });
   });
 
-  test("goes no lower than the busy ones, and says so", async () => {
+  test("keeps all busy workers, and says so", async () => {
     const { result, calls } = await run({ replicas: 3, pods: { a: { says: "busy" }, b: { says: "busy" }, c: {} } }, 0);
     expect(calls.at(-1)).toBe(SCALE(3, 2));
     expect(result).toEqual({ replicas: 2, held: expect.stringContaining("2 workers are or may be busy") });
   });
 
-  test("one that does not say may be busy", async () => {
+  test("treats a worker without an answer as busy", async () => {
     const { result, calls } = await run({ replicas: 2, pods: { a: { says: "unknown" }, b: { says: "unknown" } } }, 0);
     expect(calls).toEqual(["list Pods"]);
     expect(result).toMatchObject({ replicas: 2, held: expect.any(String) });
   });
 
-  test("nothing goes while a busy one is not Ready", async () => {
+  test("removes none while a busy worker is not Ready", async () => {
     const { result, calls } = await run({ replicas: 2, pods: { a: { says: "busy", ready: false }, b: {} } }, 1);
     expect(calls).toEqual(["list Pods"]);
     expect(result).toEqual({
@@ -149,7 +149,7 @@ describe("shrinking with a probe", () => {
     });
   });
 
-  test("those whose program does not run go first, then those that are not Ready", async () => {
+  test("removes workers that don't run first, then those that are not Ready", async () => {
     const waiting = { waiting: { reason: "ImagePullBackOff" } };
     const pods = { ready: {}, unready: { ready: false }, stuck: { ready: false, state: waiting } };
     expect((await run({ replicas: 3, pods }, 2)).calls).toContain("mark stuck -1000");
@@ -158,38 +158,38 @@ describe("shrinking with a probe", () => {
     );
   });
 
-  test("workers that were never made are not to be ended", async () => {
+  test("ends no workers instead of those that were never created", async () => {
     const { calls, result } = await run({ replicas: 5, pods: { a: {}, b: {} } }, 2);
     expect(calls).toEqual(["list Pods", SCALE(5, 2)]);
     expect(result).toEqual({ replicas: 2, held: null });
   });
 
-  test("one on its way out, and one that has failed, are none", async () => {
+  test("ignores workers that are being deleted or have failed", async () => {
     const pods = { a: { ending: true }, b: { phase: "Failed" }, c: {}, d: {} };
     const { calls } = await run({ replicas: 2, pods }, 1);
     expect(calls).toEqual(["list Pods", "mark c -1000", SCALE(2, 1)]);
   });
 
-  test("a mark that is there already is not written again", async () => {
+  test("does not repeat an existing mark", async () => {
     const { calls } = await run({ replicas: 2, pods: { a: { cost: "-1000" }, b: { says: "busy", cost: "1000" } } }, 1);
     expect(calls).toEqual(["list Pods", SCALE(2, 1)]);
   });
 
-  test("one that was to go once, and may be busy by now, is not left to go in the place of another", async () => {
+  test("unmarks a former victim that may be busy by now", async () => {
     const pods = { a: { says: "unknown", cost: "-1000" }, b: {} } as const;
     const { calls, result } = await run({ replicas: 2, pods }, 1);
     expect(calls).toEqual(["list Pods", "mark a null", "mark b -1000", SCALE(2, 1)]);
     expect(result).toEqual({ replicas: 1, held: null });
   });
 
-  test("a mark that the answer does not show holds the scale", async () => {
+  test("does not scale if the answer lacks a mark", async () => {
     const patched = ({ plural }: KubeCall, pod: Pod | undefined) => (plural === "pods" ? pod : undefined);
     const { calls, result } = await run({ replicas: 2, pods: { a: {}, b: {} }, patched }, 1);
     expect(calls).toEqual(["list Pods", "mark a -1000"]);
     expect(result).toMatchObject({ replicas: 2, held: expect.any(String) });
   });
 
-  test("a mark that is refused scales nothing", async () => {
+  test("does not scale if a mark is refused", async () => {
     const calls: string[] = [];
     const patched = (call: KubeCall) => {
       calls.push(call.plural);
@@ -199,7 +199,7 @@ describe("shrinking with a probe", () => {
     expect(calls).not.toContain("deployments");
   });
 
-  test("what another changed meanwhile is seen by the API server, and told", async () => {
+  test("reports a concurrent change that the API server refuses", async () => {
     const patched = ({ plural }: KubeCall) =>
       plural === "deployments" ? refusal(422, "Invalid", "the server rejected our request") : undefined;
     await expect(run({ replicas: 2, pods: { a: {}, b: {} }, patched }, 1)).rejects.toThrow("rejected");
@@ -209,28 +209,28 @@ describe("shrinking with a probe", () => {
 describe("shrinking without a probe", () => {
   const pods = { a: {}, b: {} };
 
-  test("nobody is asked or marked; the Work API is read once more", async () => {
+  test("probes and marks no worker, and reads the Work API again", async () => {
     const { calls, asked, result } = await run({ replicas: 2, pods, workers: {} }, 0);
     expect({ calls, asked }).toEqual({ calls: ["list Pods", SCALE(2, 0)], asked: [] });
     expect(result).toEqual({ replicas: 0, held: null });
   });
 
   test.each<[string, NonNullable<Setup["work"]> | null, boolean, boolean]>([
-    ["a session runs", { running: 1 }, false, true],
-    ["an item was polled", { pending: 1 }, false, true],
-    ["an item waits", { depth: 1 }, false, true],
-    ["it cannot be read", null, false, true],
-    ["no worker is wanted and a session runs", { running: 1 }, true, true],
-    ["no worker is wanted and an item was polled", { pending: 1 }, true, true],
-    ["no worker is wanted and it cannot be read", null, true, true],
-    ["no worker is wanted and an item waits", { depth: 1 }, true, false],
+    ["keeps workers while a session runs", { running: 1 }, false, true],
+    ["keeps workers after an item was polled", { pending: 1 }, false, true],
+    ["keeps workers while an item waits", { depth: 1 }, false, true],
+    ["keeps workers if the Work API can't be read", null, false, true],
+    ["keeps unwanted workers while a session runs", { running: 1 }, true, true],
+    ["keeps unwanted workers after an item was polled", { pending: 1 }, true, true],
+    ["keeps unwanted workers if the Work API can't be read", null, true, true],
+    ["removes unwanted workers while an item waits", { depth: 1 }, true, false],
   ])("%s", async (_what, work, isLeaving, isHeld) => {
     const { calls, result } = await run({ replicas: 2, pods, workers: {}, work, isLeaving }, 0);
     expect(calls.length).toBe(isHeld ? 1 : 2);
     expect(result.held === null).toBe(!isHeld);
   });
 
-  test("workers that do not run are none to be spared", async () => {
+  test("does not spare workers that don't run", async () => {
     const state = { waiting: { reason: "ImagePullBackOff" } };
     const { calls } = await run({ replicas: 1, pods: { a: { state, ready: false } }, workers: {}, work: null }, 0);
     expect(calls.at(-1)).toBe(SCALE(1, 0));

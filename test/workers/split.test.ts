@@ -17,46 +17,58 @@ const split = (over: Partial<SplitInput>) =>
 
 describe("splitReplicas", () => {
   test.each<[string, Partial<SplitInput>, Record<string, number>]>([
-    ["the first Deployment gets all", {}, { new: 5 }],
-    ["nothing is wanted", { total: 0, groups: [group("new", 3)] }, { new: 0 }],
-    ["a template that is not accepted makes no worker", { mayGrow: false }, { new: 0 }],
-    ["one that is no longer accepted only shrinks", { mayGrow: false, groups: [group("new", 3)] }, { new: 3 }],
-    ["a new template comes beside the old one, a quarter at a time", { groups: [group("old", 5)] }, { old: 5, new: 2 }],
-    ["old ones go as new ones get Ready", { groups: [group("old", 5), group("new", 2)] }, { old: 3, new: 4 }],
+    ["gives the first Deployment all workers", {}, { new: 5 }],
+    ["wants no worker", { total: 0, groups: [group("new", 3)] }, { new: 0 }],
+    ["creates no worker of a template that is not accepted", { mayGrow: false }, { new: 0 }],
     [
-      "new ones that do not get Ready keep the old ones",
+      "only shrinks the Deployment of a template that is no longer accepted",
+      { mayGrow: false, groups: [group("new", 3)] },
+      { new: 3 },
+    ],
+    ["adds a new template beside the old one, a quarter at a time", { groups: [group("old", 5)] }, { old: 5, new: 2 }],
+    [
+      "removes old workers as new ones become Ready",
+      { groups: [group("old", 5), group("new", 2)] },
+      { old: 3, new: 4 },
+    ],
+    [
+      "keeps old workers while new ones do not become Ready",
       { groups: [group("old", 5), group("new", 2, { ready: 0 })] },
       { old: 5, new: 2 },
     ],
-    ["all places are taken: a quarter gives way", { maxReplicas: 5, groups: [group("old", 5)] }, { old: 3, new: 2 }],
     [
-      "all places are taken by busy ones: the new ones wait",
+      "replaces a quarter at a time without spare room",
+      { maxReplicas: 5, groups: [group("old", 5)] },
+      { old: 3, new: 2 },
+    ],
+    [
+      "makes new workers wait if busy ones use all the room",
       { maxReplicas: 5, groups: [group("old", 5, { kept: 5 })] },
       { old: 5, new: 0 },
     ],
     [
-      "a busy old one stays, and counts",
+      "keeps and counts a busy old worker",
       { groups: [group("old", 3, { kept: 2 }), group("new", 3)] },
       { old: 2, new: 3 },
     ],
     [
-      "new ones that start stay when an old one that had seemed idle may be busy again",
+      "keeps starting new workers if an old one that seemed idle may be busy again",
       { total: 2, groups: [group("old", 1, { kept: 1 }), group("new", 2, { ready: 1 })] },
       { old: 1, new: 2 },
     ],
     [
-      "no more of them than a quarter",
+      "keeps no more of them than a quarter",
       { total: 2, groups: [group("old", 1, { kept: 1 }), group("new", 4, { ready: 1 })] },
       { old: 1, new: 2 },
     ],
     [
-      "and none where there is no room for them",
+      "keeps none of them without room",
       { total: 2, maxReplicas: 2, groups: [group("old", 1, { kept: 1 }), group("new", 2, { ready: 1 })] },
       { old: 1, new: 1 },
     ],
-    ["one worker changes its template", { total: 1, maxReplicas: 1, groups: [group("old", 1)] }, { old: 0, new: 1 }],
+    ["replaces a single worker", { total: 1, maxReplicas: 1, groups: [group("old", 1)] }, { old: 0, new: 1 }],
     [
-      "idle ones of the newest old template stay longest",
+      "keeps idle workers of the newest old template longest",
       {
         total: 4,
         maxReplicas: 6,
@@ -65,22 +77,22 @@ describe("splitReplicas", () => {
       { older: 1, old: 2, new: 2 },
     ],
     [
-      "a template that is refused takes no place from workers that do serve",
+      "gives a refused template no room of workers that serve",
       { mayGrow: false, groups: [group("old", 5)] },
       { old: 5, new: 0 },
     ],
     [
-      "idle old ones that the policy forbids go at once, busy ones stay",
+      "removes idle old workers that the policy forbids at once, and keeps busy ones",
       { groups: [group("old", 5, { kept: 2, isForbidden: true })] },
       { old: 2, new: 3 },
     ],
     [
-      "also where the new template may not be used either",
+      "does the same if the new template is not allowed either",
       { mayGrow: false, groups: [group("old", 5, { kept: 2, isForbidden: true }), group("older", 2)] },
       { old: 2, older: 2, new: 0 },
     ],
     [
-      "fewer are wanted: idle old ones go first",
+      "removes idle old workers first if fewer are wanted",
       { total: 1, groups: [group("old", 4, { kept: 1 })] },
       { old: 1, new: 0 },
     ],
@@ -103,7 +115,7 @@ describe("splitReplicas", () => {
     ),
   );
 
-  test("never ends a kept one, never lets an old one grow, never plans more than the maximum beyond what is kept", () => {
+  test("never ends a kept worker, never grows an old Deployment, and never exceeds the maximum beyond what is kept", () => {
     fc.assert(
       fc.property(
         groups,
@@ -129,7 +141,7 @@ describe("splitReplicas", () => {
     );
   });
 
-  test("whatever it begins with, it comes to the new template alone once all are idle and get Ready", () => {
+  test("reaches the new template alone from any start once all workers are idle and become Ready", () => {
     fc.assert(
       fc.property(groups, fc.nat(12), fc.integer({ min: 12, max: 20 }), (begin, total, maxReplicas) => {
         let all: HashGroup[] = begin.map((each) => ({ ...each, kept: 0 }));

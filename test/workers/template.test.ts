@@ -12,7 +12,7 @@ const deploymentOf = (...input: Parameters<typeof templateOf>): Deployment => te
 const envOf = (...input: Parameters<typeof templateOf>) => deploymentOf(...input).spec.template.spec.containers[0]?.env;
 
 describe("a worker's template", () => {
-  test("is owned by its Environment, and its selector takes its own Pods alone", () => {
+  test("belongs to its Environment, and selects only its own Pods", () => {
     const { metadata, spec } = deploymentOf();
     expect(metadata.ownerReferences).toEqual([
       expect.objectContaining({ kind: "Environment", name: "research", controller: true, blockOwnerDeletion: true }),
@@ -28,7 +28,7 @@ describe("a worker's template", () => {
     expect(spec.replicas).toBe(3);
   });
 
-  test("tells the worker who it is, where to poll and with what", () => {
+  test("gives the worker its identity, the API and the key", () => {
     expect(envOf()).toEqual([
       { name: "ANTHROPIC_BASE_URL", value: "https://api.anthropic.com" },
       { name: "ANTHROPIC_WORKER_ID", valueFrom: { fieldRef: { fieldPath: "metadata.name" } } },
@@ -40,7 +40,7 @@ describe("a worker's template", () => {
     ]);
   });
 
-  test("leaves what the template sets: base URL and worker id too, but never the key", () => {
+  test("keeps the template's variables, including base URL and worker id, but never the key", () => {
     const own = [
       { name: "ANTHROPIC_BASE_URL", value: "http://proxy" },
       { name: "ANTHROPIC_WORKER_ID", value: "mine" },
@@ -57,11 +57,11 @@ describe("a worker's template", () => {
     expect(env).toEqual(expect.arrayContaining(own));
   });
 
-  test("holds no value of a key", () => {
+  test("contains no key", () => {
     expect(JSON.stringify(deploymentOf())).not.toContain("sk-ant");
   });
 
-  test("only the worker's container is told, also where another comes first", () => {
+  test("gives the variables only to the worker's container, even if another comes first", () => {
     const { containers } = deploymentOf(
       { containers: [{ name: "proxy", image: "proxy:1" }, CONTAINER] },
       { annotations: { "kubectl.kubernetes.io/default-container": "worker" } },
@@ -69,7 +69,7 @@ describe("a worker's template", () => {
     expect(containers.map(({ env }) => env?.length ?? 0)).toEqual([0, 4]);
   });
 
-  test("is safe unless the template says otherwise", () => {
+  test("has safe defaults", () => {
     expect(deploymentOf().spec.template.spec).toMatchObject({
       automountServiceAccountToken: false,
       enableServiceLinks: false,
@@ -81,7 +81,7 @@ describe("a worker's template", () => {
     expect(deploymentOf({ ...own, containers }).spec.template.spec).toMatchObject({ ...own, containers });
   });
 
-  test("passes everything else through whole", () => {
+  test("keeps everything else", () => {
     const podSpec = { nodeSelector: { gpu: "yes" }, newField: { of: ["a", "later", "cluster"] } };
     const metadata = { labels: { team: "a" }, annotations: { note: "b" }, finalizers: ["example.com/hold"] };
     const { template } = deploymentOf(podSpec, metadata).spec;
@@ -89,14 +89,14 @@ describe("a worker's template", () => {
     expect(template.metadata).toMatchObject(metadata);
   });
 
-  test("the dry run's Pod is what the Deployment makes", () => {
+  test("renders the same Pod for a dry run as for the Deployment", () => {
     const template = templateOf();
     const pod = template.render("berth-research-template");
     const { metadata, spec } = template.deployment(1).spec.template;
     expect(pod).toMatchObject({ metadata: { ...metadata, name: "berth-research-template" }, spec });
   });
 
-  test("a hash is of everything that a worker is made from, and of the Environment itself", () => {
+  test("has a hash of everything that a worker is made from, including the Environment", () => {
     const hashes = [
       templateOf().hash,
       templateOf({ nodeSelector: { gpu: "yes" } }).hash,
@@ -115,7 +115,7 @@ describe("a worker's template", () => {
     expect(templateOf().hash).toBe(templateOf().hash);
   });
 
-  test("the probe is part of it, and its Pods say where they are asked", () => {
+  test("includes the probe in the hash, and its address in the Pods", () => {
     const probed = (port: number) => {
       const workers = { busyProbe: { httpGet: { path: "/busy", port } } };
       return workerTemplate(parsed(stored(workersSpec(workers))));
@@ -126,7 +126,7 @@ describe("a worker's template", () => {
     expect(deploymentOf().spec.template.metadata?.annotations).not.toHaveProperty(["berth.dev/busy-probe"]);
   });
 
-  test("the scale is not part of the hash", () => {
+  test("leaves the scale out of the hash", () => {
     const sized = (workers: Json) => {
       const spec = { template: { spec: { containers: [CONTAINER] } }, ...workers };
       return workerTemplate(parsed(stored(workersSpec(spec)))).hash;
@@ -134,7 +134,7 @@ describe("a worker's template", () => {
     expect(sized({ maxReplicas: 5 })).toBe(sized({ maxReplicas: 6, minReplicas: 2, sessionsPerReplica: 3 }));
   });
 
-  test("the longest name of an Environment gives a name that Pods can begin with", () => {
+  test("derives valid names from the longest Environment name", () => {
     const environment = parsed(stored(workersSpec()));
     const name = `${"a".repeat(20)}.${"b".repeat(25)}`;
     const { deploymentName, hash } = workerTemplate({ ...environment, metadata: { ...environment.metadata, name } });

@@ -8,7 +8,7 @@ import { podOf } from "./worker-pods.ts";
 const NOW_MS = Date.UTC(2030, 0, 2);
 const NO_USE = { replicas: 0, max: 3, depth: 0, nowMs: NOW_MS };
 
-describe("what is said of capacity", () => {
+describe("the verdict on capacity", () => {
   const deployment = (message?: string): Deployment => ({
     apiVersion: "apps/v1",
     kind: "Deployment",
@@ -26,9 +26,16 @@ describe("what is said of capacity", () => {
   };
 
   test.each<[string, Pod[], Deployment[], typeof NO_USE, string, string]>([
-    ["all is well", [podOf("a")], [deployment()], NO_USE, "Available", "workers can be made"],
-    ["the maximum is reached and more waits", [], [], { ...NO_USE, replicas: 3, depth: 1 }, "AtMaximum", "maxReplicas"],
-    ["the maximum is reached and none waits", [], [], { ...NO_USE, replicas: 3 }, "Available", ""],
+    ["no problem", [podOf("a")], [deployment()], NO_USE, "Available", "workers can be made"],
+    [
+      "the maximum is reached and more work waits",
+      [],
+      [],
+      { ...NO_USE, replicas: 3, depth: 1 },
+      "AtMaximum",
+      "maxReplicas",
+    ],
+    ["the maximum is reached and no work waits", [], [], { ...NO_USE, replicas: 3 }, "Available", ""],
     [
       "a quota",
       [],
@@ -38,10 +45,10 @@ describe("what is said of capacity", () => {
       "raise the quota",
     ],
     ["a policy", [], [deployment("denied by policy p")], NO_USE, "PreparationFailing", "denied by policy p"],
-    ["no node", [unscheduled()], [], NO_USE, "Unschedulable", "Insufficient cpu; add nodes"],
+    ["no suitable node", [unscheduled()], [], NO_USE, "Unschedulable", "Insufficient cpu; add nodes"],
     ["no image", [waiting("ImagePullBackOff", "no such image")], [], NO_USE, "ImagePullFailing", "no such image; mend"],
     [
-      "crashes",
+      "a crash loop",
       [waiting("CrashLoopBackOff", "back-off 10s restarting")],
       [],
       NO_USE,
@@ -49,7 +56,7 @@ describe("what is said of capacity", () => {
       "CrashLoopBackOff",
     ],
     [
-      "no Secret",
+      "a missing Secret",
       [waiting("CreateContainerConfigError", 'secret "k" not found')],
       [],
       NO_USE,
@@ -61,7 +68,7 @@ describe("what is said of capacity", () => {
     expect(verdict).toEqual({ reason, message: expect.stringContaining(words) });
   });
 
-  test("a worker that crashes again and again is one fault from its second restart on, and none once it runs steadily", () => {
+  test("reports a crash loop from the second restart on, until the program runs steadily", () => {
     const at = (agoMs: number) => new Date(NOW_MS - agoMs).toISOString();
     const ended = (exitCode: number, ranMs = 1_000) => ({
       terminated: { exitCode, startedAt: at(20_000 + ranMs), finishedAt: at(20_000) },
@@ -78,16 +85,16 @@ describe("what is said of capacity", () => {
     expect(said({ state: crashed, lastState: crashed, restartCount: 2 })).toBe("PreparationFailing");
     expect(said({ state: running(1_000), lastState: crashed, restartCount: 2 })).toBe("PreparationFailing");
     expect(said({ state: running(61_000), lastState: crashed, restartCount: 2 })).toBe("Available");
-    // A program that ends with 0 is waited for just as long.
+    // An exit with 0 waits for its restart just as long.
     expect(said({ state: running(1_000), lastState: ended(0), restartCount: 9 })).toBe("PreparationFailing");
-    // kubelet starts one at once that ran for longer than ten minutes.
+    // The kubelet restarts a program at once after more than ten minutes.
     expect(said({ state: running(1_000), lastState: ended(1, 600_000), restartCount: 9 })).toBe("Available");
-    // A minute is no sign of recovery where the last crash came after two.
+    // A minute is no recovery if the previous run took two.
     expect(said({ state: running(61_000), lastState: ended(1, 120_000), restartCount: 2 })).toBe("PreparationFailing");
     expect(said({ state: running(241_000), lastState: ended(1, 120_000), restartCount: 2 })).toBe("Available");
   });
 
-  test("a program that cannot be started at all never ran, though its start is told as the beginning of the epoch", () => {
+  test("reports a program that never started, although the runtime gives it the epoch as start", () => {
     const never = {
       exitCode: 128,
       reason: "StartError",
@@ -100,7 +107,7 @@ describe("what is said of capacity", () => {
     expect(capacityVerdict([shown], [], NO_USE).reason).toBe("PreparationFailing");
   });
 
-  test("a crash loop is said in the same words while the container waits, runs for a moment and has just ended", () => {
+  test("uses the same message while the container waits, runs briefly, or has just ended", () => {
     const terminated = { exitCode: 1, startedAt: "2030-01-01T23:59:00Z", finishedAt: "2030-01-01T23:59:01Z" };
     const states: ContainerState[] = [
       { waiting: { reason: "CrashLoopBackOff", message: "back-off 10s restarting failed container=worker" } },
@@ -116,7 +123,7 @@ describe("what is said of capacity", () => {
     expect(new Set(words.map(({ reason, message }) => `${reason} ${message}`)).size).toBe(1);
   });
 
-  test("an init container that crashes is a loop as well, and none once it has done its work", () => {
+  test("reports a crash loop of an init container until it completes", () => {
     const said = (exitCode: number) => {
       const pod = podOf("a", { ready: false, state: { waiting: { reason: "PodInitializing" } } });
       const setup = { name: "setup", state: { terminated: { exitCode } }, restartCount: 3 };
@@ -127,12 +134,12 @@ describe("what is said of capacity", () => {
     expect(said(0)).toBe("Available");
   });
 
-  test("a Pod that is being deleted says nothing", () => {
+  test("ignores a Pod that is being deleted", () => {
     const pod = podOf("a", { ending: true, state: { waiting: { reason: "ImagePullBackOff" } } });
     expect(capacityVerdict([pod], [], NO_USE).reason).toBe("Available");
   });
 
-  test("the words are the same for each of a Deployment's Pods", () => {
+  test("uses the same message for each Pod of a Deployment", () => {
     const uid = "5f0c3b8a-9c4e-4b0e-8b1f-2d9f7f6f0a11";
     const of = (name: string) => {
       const message = `failed to create container=worker pod=${name}_agents(${uid})`;
@@ -142,7 +149,7 @@ describe("what is said of capacity", () => {
   });
 });
 
-describe("what is said of scaling", () => {
+describe("the verdict on scaling", () => {
   const clock = new VirtualClock();
   const decision = (over: Partial<NonNullable<ScalerView["decision"]>> = {}) => ({
     replicas: 2,
@@ -163,25 +170,33 @@ describe("what is said of scaling", () => {
     scalingVerdict(of, readings, { blockedReason, clock }).reason;
 
   test.each<[string, ScalerView, string]>([
-    ["the demand is followed", view(), "ScalingFollowsDemand"],
-    ["nothing was decided yet", view({ decision: null }), "DemandUnread"],
-    ["nothing was read yet", view({ decision: decision({ reason: "DemandUnknown", wanted: null }) }), "DemandUnread"],
-    ["what was read is old", view({ decision: decision({ reason: "DemandStale", wanted: null }) }), "ReadingStale"],
-    ["a write failed", view({ failure: "deployments is forbidden" }), "ScalingFailed"],
-    ["workers could not go", view({ held: "1 worker is busy" }), "ScaleDownHeld"],
-    ["sessions run", view({ decision: decision({ reason: "SessionsRunning", wanted: 0 }) }), "ScaleDownHeld"],
+    ["scaling follows the demand", view(), "ScalingFollowsDemand"],
+    ["no decision so far", view({ decision: null }), "DemandUnread"],
+    ["no readings so far", view({ decision: decision({ reason: "DemandUnknown", wanted: null }) }), "DemandUnread"],
+    ["old readings", view({ decision: decision({ reason: "DemandStale", wanted: null }) }), "ReadingStale"],
+    ["a failed write", view({ failure: "deployments is forbidden" }), "ScalingFailed"],
+    ["workers that could not be removed", view({ held: "1 worker is busy" }), "ScaleDownHeld"],
+    ["running sessions", view({ decision: decision({ reason: "SessionsRunning", wanted: 0 }) }), "ScaleDownHeld"],
     [
-      "sessions run and as many are wanted",
+      "running sessions with as many workers wanted",
       view({ decision: decision({ reason: "SessionsRunning" }) }),
       "ScalingFollowsDemand",
     ],
-    ["the busy ones stay", view({ decision: decision({ reason: "WorkersBusy", wanted: 0 }) }), "ScalingFollowsDemand"],
-    ["some do not say", view({ silent: 1, decision: decision({ reason: "WorkersBusy", wanted: 0 }) }), "ScaleDownHeld"],
+    [
+      "busy workers that stay",
+      view({ decision: decision({ reason: "WorkersBusy", wanted: 0 }) }),
+      "ScalingFollowsDemand",
+    ],
+    [
+      "workers that do not answer",
+      view({ silent: 1, decision: decision({ reason: "WorkersBusy", wanted: 0 }) }),
+      "ScaleDownHeld",
+    ],
   ])("%s", (_what, of, reason) => {
     expect(reasonOf(of)).toBe(reason);
   });
 
-  test("a list without an end is told as what it is", () => {
+  test("reports a list without an end as such", () => {
     const unknown = view({ decision: decision({ reason: "DemandUnknown", wanted: null }) });
     expect(scalingVerdict(unknown, readings, { blockedReason: "the list did not end", clock })).toEqual({
       reason: "ReadingStale",
@@ -189,7 +204,7 @@ describe("what is said of scaling", () => {
     });
   });
 
-  test("a message does not change while nothing changes but the time", async () => {
+  test("does not change its message while only time passes", async () => {
     const stale = view({ decision: decision({ reason: "DemandStale", wanted: null }) });
     const say = () => scalingVerdict(stale, readings, { blockedReason: null, clock }).message;
     const before = say();

@@ -6,27 +6,27 @@ import { type PodOptions, podOf } from "./worker-pods.ts";
 const running = (name: string): ContainerStatus => ({ name, state: { running: {} }, restartCount: 2 });
 const waiting = (name: string): ContainerStatus => ({ name, state: { waiting: {} }, restartCount: 0 });
 
-/** A Pod of these containers, whose worker is the one named. */
+/** A Pod with these containers that names its worker. */
 function podWith(containerStatuses: ContainerStatus[], worker?: string): Pod {
   const pod = podOf("a");
   const annotations = worker === undefined ? {} : { "berth.dev/session-container": worker };
   return { ...pod, metadata: { ...pod.metadata, annotations }, status: { ...pod.status, containerStatuses } };
 }
 
-describe("whether a worker's program runs", () => {
+describe("whether the worker's program runs", () => {
   test.each<[string, Pod, boolean]>([
-    ["the container that the Pod names runs", podWith([waiting("proxy"), running("worker")], "worker"), true],
+    ["the named container runs", podWith([waiting("proxy"), running("worker")], "worker"), true],
     ["only a sidecar runs", podWith([running("proxy"), waiting("worker")], "worker"), false],
-    ["the Pod is of a template that calls it otherwise", podWith([running("agent")], "agent"), true],
-    ["nobody names it, and one runs", podWith([waiting("a"), running("b")]), true],
-    ["the one that is named is not there, and one runs", podWith([running("b")], "worker"), true],
-    ["nobody names it, and none runs", podWith([waiting("a")]), false],
-    ["there is no status yet", podWith([], "worker"), false],
+    ["a template with another container name", podWith([running("agent")], "agent"), true],
+    ["without a name, one container runs", podWith([waiting("a"), running("b")]), true],
+    ["the named container is missing, and another one runs", podWith([running("b")], "worker"), true],
+    ["without a name, no container runs", podWith([waiting("a")]), false],
+    ["without a status", podWith([], "worker"), false],
   ])("%s", (_what, pod, isRunning) => {
     expect(readWorkerPod(pod).isRunning).toBe(isRunning);
   });
 
-  test("restarts are those of the worker's container", () => {
+  test("counts only the restarts of the worker's container", () => {
     expect(readWorkerPod(podWith([running("proxy"), waiting("worker")], "worker")).restarts).toBe(0);
   });
 });
@@ -37,13 +37,13 @@ test.each([
   ["/busy", null],
   ["none", null],
   [undefined, null],
-])("a Pod that says %s is asked at %o", (value, probe) => {
+])("reads the probe annotation %s as %o", (value, probe) => {
   const pod = podOf("a");
   const annotations = value === undefined ? {} : { "berth.dev/busy-probe": value };
   expect(readWorkerPod({ ...pod, metadata: { ...pod.metadata, annotations } }).probe).toEqual(probe);
 });
 
-test("Pods that end or have ended are no replicas", () => {
+test("does not count Pods that end or have ended as replicas", () => {
   const counted = (options: PodOptions) => isCounted(readWorkerPod(podOf("a", options)));
   const ends: PodOptions[] = [{ ending: true }, { phase: "Failed" }, { phase: "Succeeded" }];
   expect([counted({}), ...ends.map(counted)]).toEqual([true, false, false, false]);

@@ -1,6 +1,6 @@
 import type { ContainerState, Pod } from "../../src/kube/resource.ts";
 
-/** A worker Pod as the API server shows it. */
+/** A worker Pod in the API server's form. */
 export interface PodOptions {
   readonly uid?: string;
   readonly hash?: string;
@@ -13,7 +13,7 @@ export interface PodOptions {
   readonly ip?: string | null;
 }
 
-/** A running, ready worker, unless the options say otherwise. */
+/** A running, Ready worker, unless the options say otherwise. */
 export function podOf(name: string, options: PodOptions = {}): Pod {
   const { uid = `uid-${name}`, hash = "h1", ready = true, restarts = 0, phase = "Running", ip = "10.0.0.1" } = options;
   const { state = { running: { startedAt: "2030-01-01T00:00:00Z" } }, cost, ending = false } = options;
