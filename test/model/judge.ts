@@ -1,6 +1,8 @@
 import { explore } from "../../model/explore.ts";
 import type { Scope } from "../../model/scopes.ts";
 
+// Explores scopes of the model and summarizes their failures.
+
 /** The result of a scope, over all of its variants. */
 export interface Verdict {
   readonly states: number;

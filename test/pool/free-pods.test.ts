@@ -2,10 +2,13 @@ import { describe, expect, test } from "vitest";
 import { ANNOTATION_NEEDS, LABEL_TEMPLATE_HASH } from "../../src/api/names.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod } from "../../src/kube/resource.ts";
-import { FreePods } from "../../src/pool/free-pods.ts";
+import { cachedPod } from "../../src/pods/cached-pod.ts";
+import { sessionTemplate } from "../../src/pods/pod-render.ts";
+import { FreePods, freePodOf } from "../../src/pool/free-pods.ts";
 import { Breaker } from "../../src/protocol/breaker.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import type { SessionContext } from "../../src/protocol/context.ts";
+import { parsed, podTemplate, sessionsSpec, stored } from "../api/environments.ts";
 import { pod } from "../pods/pods.ts";
 import { claimOf } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
@@ -154,3 +157,29 @@ function asking(each: Pod, need: string): Pod {
   const annotations = { ...each.metadata.annotations, [ANNOTATION_NEEDS]: JSON.stringify([need]) };
   return { ...each, metadata: { ...each.metadata, annotations } };
 }
+
+const POLICY = { capabilities: ["NET_ADMIN"] };
+
+/** A rendered Pod from a cache, with these added capabilities. */
+function podOf(add: readonly string[], annotations: Record<string, string> = {}): Pod {
+  const containers = [{ name: "worker", image: "worker:1", securityContext: { capabilities: { add } } }];
+  const made = sessionTemplate(parsed(stored(sessionsSpec({ template: podTemplate({ containers }) })))).render("p");
+  return cachedPod({
+    ...made,
+    metadata: { ...made.metadata, annotations: { ...made.metadata.annotations, ...annotations } },
+  });
+}
+
+describe("the policy and a free Pod", () => {
+  test.each<[string, Pod, boolean]>([
+    ["allows a Pod without needs", podOf([]), false],
+    ["allows a Pod whose needs are allowed", podOf(["NET_ADMIN"]), false],
+    ["forbids a Pod with other needs", podOf(["NET_ADMIN", "SYS_ADMIN"]), true],
+    ["forbids a Pod with unknown needs", podOf([], { [ANNOTATION_NEEDS]: '["teleport"]' }), true],
+    ["forbids a Pod whose annotation can't be parsed", podOf([], { [ANNOTATION_NEEDS]: "all" }), true],
+    ["forbids a Pod whose annotation is no list", podOf([], { [ANNOTATION_NEEDS]: "{}" }), true],
+    ["forbids a Pod whose annotation is null", podOf([], { [ANNOTATION_NEEDS]: "null" }), true],
+  ])("%s", (_what, pod, forbidden) => {
+    expect(freePodOf(pod, "stays", POLICY)).toMatchObject({ forbidden });
+  });
+});

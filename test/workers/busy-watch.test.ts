@@ -321,3 +321,17 @@ test("limits the probes in flight", async () => {
   });
   expect({ most, done }).toEqual({ most: 3, done: [1, 2, 3, 4, 5, 6, 7] });
 });
+
+test("marks a worker by its uid", async () => {
+  const kube = new FakeKube(() => podOf("a", { cost: BUSY_COST }));
+  const environment = () => ({ spec: { workers: { template: {} } } });
+  const context = { namespace: "agents", kube: kube.client, points: NO_POINTS, environment };
+  const watch = new BusyWatch({
+    context: context as unknown as WorkersContext,
+    prober: async () => "unknown",
+    pods: () => [],
+    onChange: () => {},
+  });
+  expect(await watch.mark(readWorkerPod(podOf("a")), BUSY_COST)).toBe(BUSY_COST);
+  expect(kube.calls).toMatchObject([{ verb: "patch", body: { metadata: { uid: "uid-a" } } }]);
+});

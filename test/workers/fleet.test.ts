@@ -6,6 +6,7 @@ import type { WorkersContext } from "../../src/workers/context.ts";
 import { Fleet, needsOfDeployment } from "../../src/workers/fleet.ts";
 import { workerTemplate } from "../../src/workers/template.ts";
 import { parsed, stored, workersSpec } from "../api/environments.ts";
+import { FakeKube } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const environment = parsed(stored(workersSpec()));
@@ -113,4 +114,38 @@ test("does not count additions by the API server and admission as needs of the t
     "hostPorts",
     "tolerations=*",
   ]);
+});
+
+const DEPLOYMENT = {
+  metadata: { name: "berth-research-1", namespace: "agents", uid: "d1", generation: 1 },
+  spec: { replicas: 3, selector: {}, template: { spec: { containers: [] } } },
+} satisfies Deployment;
+
+/** A fleet, and the requests that it sends. */
+function recordingFleet() {
+  const kube = new FakeKube(() => DEPLOYMENT);
+  const context = { namespace: "agents", points: NO_POINTS, clock: new VirtualClock(), kube: kube.client };
+  return { kube, fleet: new Fleet(context as unknown as WorkersContext) };
+}
+
+test("scales a Deployment only if it is the same one and still has the replicas that the decision was based on", async () => {
+  const { kube, fleet: writes } = recordingFleet();
+  await writes.scale(DEPLOYMENT, 1);
+  expect(kube.calls).toMatchObject([
+    {
+      verb: "patch",
+      query: { type: "json" },
+      body: [
+        { op: "test", path: "/metadata/uid", value: "d1" },
+        { op: "test", path: "/spec/replicas", value: 3 },
+        { op: "replace", path: "/spec/replicas", value: 1 },
+      ],
+    },
+  ]);
+});
+
+test("deletes a Deployment by its uid, after its Pods", async () => {
+  const { kube, fleet: writes } = recordingFleet();
+  await writes.remove(DEPLOYMENT);
+  expect(kube.calls).toMatchObject([{ verb: "delete", query: { uid: "d1", propagationPolicy: "Foreground" } }]);
 });

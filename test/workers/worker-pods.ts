@@ -1,5 +1,7 @@
 import type { ContainerState, Pod } from "../../src/kube/resource.ts";
 
+// Worker Pods for tests.
+
 /** A worker Pod in the API server's form. */
 export interface PodOptions {
   readonly uid?: string;

@@ -932,7 +932,7 @@ export const ROOMS: readonly FileMutations[] = [
   },
   {
     file: "src/workers/decider.ts",
-    tests: [FLEET, "test/workers/idle.test.ts", FLEET_PROPERTIES],
+    tests: [FLEET, "test/workers/runtime.test.ts", FLEET_PROPERTIES],
     mutations: [
       {
         name: "scales down by readings that weren't made for it",
@@ -1025,7 +1025,7 @@ export const ROOMS: readonly FileMutations[] = [
         guard: "precondition",
         find: "const patch = { metadata: { uid: pod.uid, annotations } };",
         replace: "const patch = { metadata: { annotations } };",
-        tests: ["test/workers/busy-marks.test.ts"],
+        tests: ["test/workers/busy-watch.test.ts"],
       },
     ],
   },
@@ -1061,28 +1061,25 @@ export const ROOMS: readonly FileMutations[] = [
   },
   {
     file: "src/workers/fleet.ts",
-    tests: [FLEET, "test/workers/fleet-writes.test.ts"],
+    tests: [FLEET],
     mutations: [
       {
         name: "scales a Deployment that was scaled since",
         guard: "precondition",
         find: '{ op: "test", path: "/spec/replicas", value: before },',
         replace: "",
-        tests: ["test/workers/fleet-writes.test.ts"],
       },
       {
         name: "changes another Deployment of the same name",
         guard: "precondition",
         find: 'const patch = [{ op: "test", path: "/metadata/uid", value: uid }, ...operations];',
         replace: "const patch = [...operations];",
-        tests: ["test/workers/fleet-writes.test.ts"],
       },
       {
         name: "deletes another Deployment of the same name",
         guard: "precondition",
         find: "...(uid ? { uid } : {}), propagationPolicy",
         replace: "propagationPolicy",
-        tests: ["test/workers/fleet-writes.test.ts"],
       },
     ],
   },

@@ -1,20 +1,20 @@
 import { expect, test } from "vitest";
 import { QuotaDoubt } from "../../src/pool/pod-creation.ts";
 
-test("a quota that refuses once, and again after the pause, refuses in earnest", () => {
+test("reports a quota that refuses once, and again after the pause", () => {
   const doubt = new QuotaDoubt();
   expect(doubt.refused(1_000, 0)).toBe(false);
   expect(doubt.refused(6_000, 6_000)).toBe(true);
   expect(doubt.refused(6_001, 16_000)).toBe(true);
 });
 
-test("refusals of one batch are one", () => {
+test("counts the refusals of one batch as one", () => {
   const doubt = new QuotaDoubt();
   expect(doubt.refused(1_000, 0)).toBe(false);
   expect(doubt.refused(1_010, 6_000)).toBe(false);
 });
 
-test("after all Pods have been created, the next refusal is the first", () => {
+test("starts again after all wanted Pods have been created", () => {
   const doubt = new QuotaDoubt();
   doubt.refused(1_000, 0);
   doubt.refused(6_000, 6_000);
@@ -24,7 +24,7 @@ test("after all Pods have been created, the next refusal is the first", () => {
   expect(doubt.refused(26_000, 26_000)).toBe(true);
 });
 
-test("a quota that refuses one Pod after each that it lets through is believed after 15 s", () => {
+test("reports a quota that alternates between refusing and admitting after 15 s", () => {
   const doubt = new QuotaDoubt();
   const told = [0, 5_000, 10_000, 15_000, 20_000].map((atMs) => {
     doubt.granted();
