@@ -139,8 +139,8 @@ function statusOf({ phase, reason, message, startTime, podIP, ...of }: PodStatus
 }
 
 /**
- * Drops reason, message and time of true conditions. Kept are those of a disruption, and those of PodScheduled until
- * the Pod runs: for a running Pod that time is unique and would prevent sharing.
+ * Drops the time of conditions, and the reason and message of true ones, which no loop reads. A disruption keeps them,
+ * and PodScheduled does until the Pod runs: for a running Pod that time is unique and would prevent sharing.
  */
 function conditionOf(condition: Condition, isRunning: boolean): Condition {
   const { type, status, reason, message, lastTransitionTime } = condition;

@@ -52,7 +52,7 @@ export function nodeOutlook(node: NodeSpec | undefined, pod: Pick<Pod, "spec">):
   if (node?.unschedulable) taints.push({ key: UNSCHEDULABLE, effect: "NoSchedule" });
   const against = taints.filter((taint) => LEAVING.has(taint.key) && !tolerates(pod, taint));
   if (against.length === 0) return "stays";
-  return against.every((taint) => taint.effect === SOFT || putsUpWith(pod, taint)) ? "doubtful" : "leaves";
+  return against.every((taint) => taint.effect === SOFT || toleratesForAWhile(pod, taint)) ? "doubtful" : "leaves";
 }
 
 /**
@@ -60,7 +60,7 @@ export function nodeOutlook(node: NodeSpec | undefined, pod: Pick<Pod, "spec">):
  * minutes, and the scheduler ignores such taints. A lost node also has other taints. A node that came back keeps this
  * taint for a moment; a deleted Pod's successor would land there at once and be deleted in turn.
  */
-function putsUpWith(pod: Pick<Pod, "spec">, taint: Taint): boolean {
+function toleratesForAWhile(pod: Pick<Pod, "spec">, taint: Taint): boolean {
   return taint.effect === NO_EXECUTE && tolerates(pod, taint, "for a while");
 }
 

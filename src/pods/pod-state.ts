@@ -56,7 +56,7 @@ const FROM_REGISTRY = new Set(["ErrImagePull", "ImagePullBackOff"]);
 const EXIT_SIGKILL = 137;
 
 /** containerd's report for a container whose end went unseen because its node restarted. */
-const UNSEEN = { reason: "Unknown", exitCode: 255 };
+const END_UNSEEN = { reason: "Unknown", exitCode: 255 };
 
 /** The gate's exit code when its waiting Pod is deleted. */
 const EXIT_SIGTERM = 143;
@@ -171,7 +171,7 @@ function unscheduled(status: PodStatus): PodState {
 
 /** What keeps a Pod from being parked or started: a complaint about its own container or an init container. */
 function problemOf(status: PodStatus, waiting: Problem): Problem | null {
-  if (couldNotLook(waiting)) return null;
+  if (isTransient(waiting)) return null;
   if (!ORDINARY_WAITS.has(waiting.reason)) return waiting;
   // A sidecar that crashes after its first start holds no other container back.
   const initializing = isTrue(status, "Initialized") ? [] : (status.initContainerStatuses ?? []);
@@ -179,7 +179,7 @@ function problemOf(status: PodStatus, waiting: Problem): Problem | null {
     const wait = init.state?.waiting;
     if (wait?.reason && !ORDINARY_WAITS.has(wait.reason)) {
       const problem = { reason: wait.reason, message: wait.message ?? "" };
-      return couldNotLook(problem) ? null : { ...problem, message: `init container ${init.name}: ${problem.message}` };
+      return isTransient(problem) ? null : { ...problem, message: `init container ${init.name}: ${problem.message}` };
     }
     if (init.state?.terminated && init.state.terminated.exitCode !== 0) {
       return { reason: "InitContainerFailed", message: initFailure(init.name, init.state.terminated) };
@@ -190,14 +190,14 @@ function problemOf(status: PodStatus, waiting: Problem): Problem | null {
   return null;
 }
 
-function couldNotLook({ reason, message }: Problem): boolean {
+function isTransient({ reason, message }: Problem): boolean {
   return SECRET_NOT_SYNCED.test(message) || (RUNTIME_AWAY.test(message) && !FROM_REGISTRY.has(reason));
 }
 
 function initFailure(name: string, { exitCode, message }: ContainerStateTerminated): string {
   const said = message?.trim();
-  const mend = name === GATE_CONTAINER && exitCode !== EXIT_SIGTERM ? `; ${GATE_NEEDS}` : "";
-  return `init container ${name} ended with ${exitCode}${said ? `: ${said}` : ""}${mend}`;
+  const fix = name === GATE_CONTAINER && exitCode !== EXIT_SIGTERM ? `; ${GATE_NEEDS}` : "";
+  return `init container ${name} ended with ${exitCode}${said ? `: ${said}` : ""}${fix}`;
 }
 
 const NO_TIMES = { startedAtMs: null, finishedAtMs: null };
@@ -232,7 +232,7 @@ function endOf(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated
     return { ...base, cause: "PodDeleted", message };
   }
   if (exitCode === 0) return { ...base, cause: "Completed", message: "" };
-  if (terminated.reason === UNSEEN.reason && exitCode === UNSEEN.exitCode) {
+  if (terminated.reason === END_UNSEEN.reason && exitCode === END_UNSEEN.exitCode) {
     const message = "nobody saw how the container ended; its node, or the node's container runtime, was started anew";
     return { ...base, cause: "NodeLost", message, exitCode: null };
   }

@@ -53,7 +53,7 @@ export function planBoundCapacity(input: BoundCapacityInput): BoundCapacityPlan 
   let left = 0;
   const room = Math.max(0, Math.min(input.mostFree, input.maxConcurrent - input.busy));
   for (const pod of pods) {
-    const reason = whyGone(pod, input, missing.length > 0) ?? (kept.has(pod.sessionId ?? "") ? "Surplus" : null);
+    const reason = removalReason(pod, input, missing.length > 0) ?? (kept.has(pod.sessionId ?? "") ? "Surplus" : null);
     if (reason !== null) remove.push({ name: pod.name, reason });
     else if (left >= room) remove.push({ name: pod.name, reason: "OverMaximum" });
     else {
@@ -72,7 +72,7 @@ export function planBoundCapacity(input: BoundCapacityInput): BoundCapacityPlan 
   };
 }
 
-function whyGone(pod: BoundPod, input: BoundCapacityInput, othersWait: boolean): RemovalReason | null {
+function removalReason(pod: BoundPod, input: BoundCapacityInput, othersWait: boolean): RemovalReason | null {
   if (input.draining) return "Draining";
   if (isBounded(pod, othersWait) && preparedByMs(pod, input) <= input.nowMs) return "PrepareTimeout";
   if (pod.leaving) return "NodeLeaving";

@@ -21,7 +21,7 @@ const IMAGE_PROBLEMS = new Set([
 ]);
 
 /** Fixes for problems that nodes report only in Events. */
-const MENDS: Readonly<Record<string, string>> = {
+const FIXES: Readonly<Record<string, string>> = {
   FailedCreatePodSandBox: "mend the template's securityContext, or the node's container runtime and network",
   FailedMount: "make what the volume refers to, or mend the template's volumes",
   FailedMapVolume: "make what the volume refers to, or mend the template's volumes",
@@ -44,8 +44,8 @@ export function unheard(events: "unread" | "read" | { readonly command: string }
 
 /** The capacity problem for a node's complaint in an Event. */
 export function wordsOfNode({ reason, message }: Problem): CapacityProblem {
-  const mend = MENDS[reason] ?? "look at the Pod's node and its kubelet";
-  return { is: "preparing", message: `${reason}: ${unended(message)}; ${mend}` };
+  const fix = FIXES[reason] ?? "look at the Pod's node and its kubelet";
+  return { is: "preparing", message: `${reason}: ${unended(message)}; ${fix}` };
 }
 
 /** The capacity problem for the kubelet's complaint about a Pod in preparation. */

@@ -4,7 +4,7 @@ import type { Timing } from "../core/timing.ts";
 import type { CapacityProblem } from "./capacity-problem.ts";
 
 /** Longer than an item takes to be offered again. */
-const TOLD_MS = 15_000;
+const REPORT_MS = 15_000;
 
 /** Long enough for an item to be offered again after a pause and for its session's volume to be tried. */
 const TRY_MS = 45_000;
@@ -33,7 +33,7 @@ export class CreationBackoff {
   /** The session whose volume the problem is about. */
   #sessionId: string | undefined;
   /** How long to report a problem of one session's volume, even if no other Pod waits for it (monotonic). */
-  #toldUntilMs = 0;
+  #reportUntilMs = 0;
 
   constructor({
     clock,
@@ -118,7 +118,7 @@ export class CreationBackoff {
   /** Reports what blocks the Pod of one session. The report expires, since no other event would end it. */
   sayForAWhile(problem: CapacityProblem): void {
     this.say(problem);
-    this.#toldUntilMs = this.#clock.monotonic() + TOLD_MS;
+    this.#reportUntilMs = this.#clock.monotonic() + REPORT_MS;
   }
 
   /**
@@ -127,7 +127,7 @@ export class CreationBackoff {
    */
   created(sessionId?: string): void {
     if (sessionId === this.#sessionId) this.#sessionId = undefined;
-    if (this.#saysOfCreation && this.#problem?.is !== "quota") this.#clear();
+    if (this.#isAboutCreation && this.#problem?.is !== "quota") this.#clear();
     if (this.#isQuotaFull) this.#endPause();
   }
 
@@ -152,15 +152,15 @@ export class CreationBackoff {
    * @param preparing the number of Pods in preparation, which will show whether the problem persists
    */
   forget(preparing: number): number | null {
-    if (!this.#problem || (!this.#saysOfCreation && preparing > 0)) return null;
+    if (!this.#problem || (!this.#isAboutCreation && preparing > 0)) return null;
     const triedMs = this.#problem.is === "volume" ? this.waitMs + TRY_MS : this.waitMs;
-    const waitMs = Math.max(triedMs, this.#toldUntilMs - this.#clock.monotonic());
+    const waitMs = Math.max(triedMs, this.#reportUntilMs - this.#clock.monotonic());
     if (waitMs > 0) return waitMs;
     this.#problem = null;
     return 0;
   }
 
-  get #saysOfCreation(): boolean {
+  get #isAboutCreation(): boolean {
     return this.#problem !== null && CREATIONS.has(this.#problem.is);
   }
 }

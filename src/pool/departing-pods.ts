@@ -50,12 +50,12 @@ export class DepartingPods {
 
   /** Removes a Pod. Resolves when it is removed, or when that takes long. */
   remove(pod: Pod): Promise<void> {
-    return this.#goes(pod.metadata.name ?? "", this.#removals.remove(pod));
+    return this.#waitBriefly(pod.metadata.name ?? "", this.#removals.remove(pod));
   }
 
   /** Retries the failed removals that are due. */
   async retryDue(): Promise<void> {
-    await Promise.all(this.#removals.retryDue().map(([name, result]) => this.#goes(name, result)));
+    await Promise.all(this.#removals.retryDue().map(([name, result]) => this.#waitBriefly(name, result)));
   }
 
   /** Drops the Pods that the cache no longer shows. */
@@ -69,7 +69,7 @@ export class DepartingPods {
   }
 
   /** Waits a short time for a removal: one that hangs must block neither the others nor new Pods. */
-  async #goes(name: string, removal: Promise<RemovalResult>): Promise<void> {
+  async #waitBriefly(name: string, removal: Promise<RemovalResult>): Promise<void> {
     const done = removal.then((result) => {
       if (result === "removed") this.#removed.add(name);
       else if (result === "taken" && !this.#removals.has(name)) this.#onTaken(name);

@@ -48,7 +48,7 @@ export class DisruptionBudget {
   #retryAtMs = Number.NEGATIVE_INFINITY;
   /** When (monotonic) the last try failed. */
   #failedMs = Number.NEGATIVE_INFINITY;
-  #told = "";
+  #reported = "";
 
   constructor(options: { context: SessionContext; claims: ClaimTable }) {
     this.#context = options.context;
@@ -190,7 +190,7 @@ export class DisruptionBudget {
             kube.create(POD_DISRUPTION_BUDGETS, this.#render(minAvailable), {}, bound),
           );
       this.#known = read(written);
-      this.#told = "";
+      this.#reported = "";
     } catch (error) {
       if (!isAlreadyExists(error) && !isConflict(error) && !isNotFound(error)) throw error;
       return error;
@@ -258,12 +258,12 @@ export class DisruptionBudget {
     this.#retryAtMs = this.#failedMs + timing.retryMaxMs;
     const words = errorText(error);
     logger.warn({ error: words }, "the disruption budget could not be kept");
-    if (!this.#wanted || this.#told === words) return;
-    this.#told = words;
-    const mend = isForbidden(error)
+    if (!this.#wanted || this.#reported === words) return;
+    this.#reported = words;
+    const fix = isForbidden(error)
       ? "give the operator permission to create, patch and delete PodDisruptionBudgets"
       : "it is tried again";
-    announce("ProtectionFailing", `running sessions may be evicted although disruption is Protect: ${words}; ${mend}`);
+    announce("ProtectionFailing", `running sessions may be evicted although disruption is Protect: ${words}; ${fix}`);
   }
 
   get #ref(): { namespace: string; name: string } {

@@ -145,13 +145,13 @@ function waitsSilently(pod: Pod): boolean {
 }
 
 /** Components that speak for a Pod's node. Warnings of policy engines and others block no admitted Pod. */
-const SPEAKERS = new Set(["kubelet", "attachdetach-controller"]);
+const NODE_COMPONENTS = new Set(["kubelet", "attachdetach-controller"]);
 
 /**
  * Warnings that block no Pod, or that the Pod's status reports better. The kubelet warns about name servers and pull
  * secrets at each sync of a healthy Pod.
  */
-const ASIDE = new Set([
+const IGNORED = new Set([
   "DNSConfigForming",
   "MissingClusterDNS",
   "FailedToRetrieveImagePullSecret",
@@ -204,11 +204,13 @@ const VARYING: readonly (readonly [RegExp, string])[] = [
  * @param before the last complaint: it stays while the node reports several in turn
  */
 export function complaintOf(events: readonly KubeEvent[], pod: Pod, before: Problem | null): Problem | null {
-  const spoken = events.filter((event) => SPEAKERS.has(event.source?.component || event.reportingComponent || ""));
-  const ready = latest(spoken.filter(({ reason }) => SANDBOX_IS_THERE.has(reason ?? "")));
-  const attached = latest(spoken.filter(({ reason }) => reason === "SuccessfulAttachVolume"));
-  const holds = spoken.filter((event) => {
-    if (event.type !== "Warning" || ASIDE.has(event.reason ?? "") || seenAt(event) <= ready) return false;
+  const ofNode = events.filter((event) =>
+    NODE_COMPONENTS.has(event.source?.component || event.reportingComponent || ""),
+  );
+  const ready = latest(ofNode.filter(({ reason }) => SANDBOX_IS_THERE.has(reason ?? "")));
+  const attached = latest(ofNode.filter(({ reason }) => reason === "SuccessfulAttachVolume"));
+  const holds = ofNode.filter((event) => {
+    if (event.type !== "Warning" || IGNORED.has(event.reason ?? "") || seenAt(event) <= ready) return false;
     return event.reason !== "FailedAttachVolume" || seenAt(event) > attached;
   });
   const round = holds.filter((event) => seenAt(event) >= latest(holds) - ROUND_MS);

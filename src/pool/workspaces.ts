@@ -69,8 +69,8 @@ export class Workspaces {
   /** Between failed passes, even if something changes: Pods of a busy Environment change many times a second. */
   readonly #backoff: Backoff;
   /** No pass before this (monotonic): the last one failed. */
-  #heldUntilMs = Number.NEGATIVE_INFINITY;
-  #told = "";
+  #pausedUntilMs = Number.NEGATIVE_INFINITY;
+  #reported = "";
 
   constructor(options: {
     context: SessionContext;
@@ -199,7 +199,7 @@ export class Workspaces {
     const { clock, kube, timing, environment } = this.#context;
     const workspace = environment().spec.sessions?.workspace;
     if (!workspace || !this.#isWanted) return;
-    const heldMs = this.#heldUntilMs - clock.monotonic();
+    const heldMs = this.#pausedUntilMs - clock.monotonic();
     if (heldMs > 0) return this.#passes.wakeAfter(heldMs);
     if (clock.monotonic() >= this.#listedMs + timing.workspaceCheckMs) await this.#list();
     const used = this.#inUse();
@@ -213,7 +213,7 @@ export class Workspaces {
       // The answers to the earlier requests took time.
       if (!inUse(volume.sessionId) && !this.#isNamed(volume.sessionId)) await this.#expire(volume);
     });
-    this.#told = "";
+    this.#reported = "";
     this.#backoff.reset();
     this.#passes.wakeAfter(this.#listedMs + timing.workspaceCheckMs - clock.monotonic());
     if (plan.nextAtMs !== null) this.#passes.wakeAfter(plan.nextAtMs - kube.now());
@@ -312,16 +312,16 @@ export class Workspaces {
   #failed(error: unknown): void {
     const asked = error instanceof KubeApiError ? (error.retryAfterMs ?? 0) : 0;
     const delayMs = Math.max(this.#backoff.next(), asked);
-    this.#heldUntilMs = this.#context.clock.monotonic() + delayMs;
+    this.#pausedUntilMs = this.#context.clock.monotonic() + delayMs;
     this.#passes.wakeAfter(delayMs);
     // An operator that lost leadership reports nothing.
     if (error instanceof LeadershipLostError) return;
     const words = errorText(error);
     this.#context.logger.warn({ error: words }, "volumes of sessions could not be kept");
-    if (this.#told === words) return;
-    this.#told = words;
-    const mend = isForbidden(error) ? NO_PERMISSION : "it is tried again";
-    this.#context.announce("WorkspaceFailing", `volumes of sessions could not be kept: ${words}; ${mend}`);
+    if (this.#reported === words) return;
+    this.#reported = words;
+    const fix = isForbidden(error) ? NO_PERMISSION : "it is tried again";
+    this.#context.announce("WorkspaceFailing", `volumes of sessions could not be kept: ${words}; ${fix}`);
   }
 }
 

@@ -29,18 +29,18 @@ export type Judged = <T>(
 /**
  * Calls about one item. A 403 may concern that item alone, so the key is blamed only after a second item gets one too.
  */
-const OF_ITEMS: ReadonlySet<Told> = new Set(["ack", "heartbeat", "stop"]);
+const OF_ITEMS: ReadonlySet<Reported> = new Set(["ack", "heartbeat", "stop"]);
 
 /** Calls that running sessions need. A key that may not make them is reported, but polls continue. */
-const OF_RUNNING: ReadonlySet<Told> = new Set(["heartbeat", "stop"]);
+const OF_RUNNING: ReadonlySet<Reported> = new Set(["heartbeat", "stop"]);
 
 /** Calls about the whole queue: a permission for one implies permission for the other. */
 const OF_QUEUE: readonly JudgedCall[] = ["poll", "stats"];
 
 /** An item that can't be served or parsed, although the calls that return it succeed. */
 const ITEM = "item";
-const TOLD = [...JUDGED, ITEM] as const;
-type Told = (typeof TOLD)[number];
+const REPORTED = [...JUDGED, ITEM] as const;
+type Reported = (typeof REPORTED)[number];
 
 /** Consecutive failures before the queue counts as unreachable. One lost request is not worth a condition. */
 const FAILURES_TO_SHOW = 2;
@@ -66,7 +66,7 @@ export function reasonOfKind(kind: WorkErrorKind): ConditionReason {
 const FINAL: ReadonlySet<ConditionReason> = new Set<ConditionReason>(["EnvironmentNotFound", "OriginNotAllowed"]);
 
 /** Fixes that the condition adds to the client's message. */
-const MEND_OF: Partial<Record<WorkErrorKind, string>> = {
+const FIX_OF: Partial<Record<WorkErrorKind, string>> = {
   "rate-limited": "; give all Environments of one organization the same spec.api.budgetGroup",
 };
 
@@ -114,7 +114,7 @@ export class ApiHealth {
   #keys = 0;
   #reached = false;
   #shown = "";
-  readonly #failing = new Map<Told, Failing>();
+  readonly #failing = new Map<Reported, Failing>();
   readonly #onChange: () => void;
   readonly #random: Random;
   readonly #clock: Clock;
@@ -143,7 +143,7 @@ export class ApiHealth {
   }
 
   get queue(): Verdict {
-    for (const call of TOLD) {
+    for (const call of REPORTED) {
       const failing = this.#failing.get(call);
       if (failing && isShown(failing)) return failing.verdict;
     }
@@ -200,16 +200,16 @@ export class ApiHealth {
   unreadable(error: WorkApiError): void {
     const verdict = { reason: reasonOfKind(error.kind), message: error.message };
     this.#count(ITEM, verdict, this.#clock.monotonic(), Number.POSITIVE_INFINITY);
-    this.#tell();
+    this.#notifyOnChange();
   }
 
-  /** The key changed, or someone asked to retry the rejected one. */
+  /** The key changed, or a person asked to retry the rejected one. */
   keyChanged(): void {
     this.#keys += 1;
     this.#refusals.clear();
     this.#rejected = false;
     this.#key = { reason: "KeyUnchecked", message: "the key was not used yet" };
-    this.#tell();
+    this.#notifyOnChange();
   }
 
   #answered(call: JudgedCall, key: number, at: number): void {
@@ -229,7 +229,7 @@ export class ApiHealth {
         this.#key = { reason: "KeyAccepted", message: "the Work API accepts the key" };
       }
     }
-    this.#tell();
+    this.#notifyOnChange();
   }
 
   #failed(
@@ -241,7 +241,7 @@ export class ApiHealth {
     const askedMs = askedPauseMs(error, this.#random) ?? 0;
     const waitMs = backoff ? retryDelayMs(error, backoff, this.#random) : Math.max(this.#timing.retryMaxMs, askedMs);
     const kind = error instanceof WorkApiError ? error.kind : "network";
-    const message = `${withoutItem(errorText(error))}${MEND_OF[kind] ?? ""}`;
+    const message = `${withoutItem(errorText(error))}${FIX_OF[kind] ?? ""}`;
     if (kind === "auth") {
       // The key was replaced while this request was in flight, so the verdict does not apply to the new one.
       if (key !== this.#keys) return waitMs;
@@ -256,12 +256,12 @@ export class ApiHealth {
       // Keep the first message: another call reports the same rejection in other words.
       if (this.#key.reason !== "KeyRejected") this.#key = { reason: "KeyRejected", message };
       this.#failing.delete(call);
-      this.#tell();
+      this.#notifyOnChange();
       return waitMs;
     }
     const pauseMs = kind === "not-found" ? Math.max(waitMs, this.#timing.notFoundPauseMs) : waitMs;
     this.#count(call, { reason: reasonOfKind(kind), message }, this.#clock.monotonic() + pauseMs, at);
-    this.#tell();
+    this.#notifyOnChange();
     return pauseMs;
   }
 
@@ -269,7 +269,7 @@ export class ApiHealth {
     return [...this.#refusals].some(([call, { times }]) => !OF_ITEMS.has(call) || times >= FAILURES_TO_SHOW);
   }
 
-  #count(call: Told, verdict: Verdict, dueMs: number, at: number): void {
+  #count(call: Reported, verdict: Verdict, dueMs: number, at: number): void {
     const before = this.#failing.get(call);
     const more = before && at <= before.begun ? 0 : 1;
     const begun = this.#begun;
@@ -287,7 +287,7 @@ export class ApiHealth {
     before.other = verdict.message;
   }
 
-  #tell(): void {
+  #notifyOnChange(): void {
     const reasons = this.#reasons();
     if (reasons === this.#shown) return;
     this.#shown = reasons;

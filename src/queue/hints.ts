@@ -1,7 +1,7 @@
 import { type Clock, SECOND_MS, type Timer } from "../core/clock.ts";
 import type { Metrics } from "../observe/metrics.ts";
 
-/** A claim by a webhook that a session started to run. It may be wrong or late, and it names no Environment. */
+/** A webhook's report that a session started to run. It may be wrong or late, and it names no Environment. */
 export interface Hint {
   readonly sessionId: string;
   readonly workspaceId: string | null;

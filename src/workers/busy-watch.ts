@@ -20,7 +20,7 @@ const STALE_ROUNDS = 3;
 export const BUSY_COST = "1000";
 
 /** The last answer of a worker. */
-interface Heard {
+interface LastAnswer {
   readonly name: string;
   answer: BusyAnswer;
   atMs: number;
@@ -44,7 +44,7 @@ export class BusyWatch {
   readonly #prober: BusyProber;
   readonly #pods: () => readonly WorkerPod[];
   readonly #onChange: () => void;
-  readonly #heard = new Map<string, Heard>();
+  readonly #answers = new Map<string, LastAnswer>();
 
   constructor(options: {
     context: WorkersContext;
@@ -67,7 +67,7 @@ export class BusyWatch {
   /** What is known about a worker now. One whose program does not run is idle, whatever it answered before. */
   stateOf(pod: WorkerPod): BusyAnswer {
     if (!pod.isRunning) return "idle";
-    const heard = this.#heard.get(pod.uid);
+    const heard = this.#answers.get(pod.uid);
     if (!heard || heard.restarts !== pod.restarts) return "unknown";
     const ageMs = this.#context.clock.monotonic() - heard.atMs;
     return ageMs <= STALE_ROUNDS * this.#context.timing.busyProbeMs ? heard.answer : "unknown";
@@ -94,7 +94,7 @@ export class BusyWatch {
       if (!pod.isRunning || pod.ip === undefined || signal.aborted) return;
       // A worker of an earlier template answers at that template's address.
       const answer = await this.#prober({ ip: pod.ip, ...(pod.probe ?? probe.httpGet) }, signal);
-      if (!signal.aborted) this.#hear(pod, answer);
+      if (!signal.aborted) this.#record(pod, answer);
     });
     if (this.#known(pods) !== before) this.#onChange();
   }
@@ -102,7 +102,7 @@ export class BusyWatch {
   /** Detects busy workers that ended. Call it at every change of a worker Pod. */
   observe(pods: readonly WorkerPod[], howEnded: (name: string) => string): void {
     const byUid = new Map(pods.map((pod) => [pod.uid, pod]));
-    for (const [uid, heard] of this.#heard) {
+    for (const [uid, heard] of this.#answers) {
       const pod = byUid.get(uid);
       if (pod) heard.isShown = true;
       else if (!heard.isShown) continue;
@@ -111,7 +111,7 @@ export class BusyWatch {
         heard.isCounted = true;
         this.#countEnded(heard.name, howEnded(heard.name));
       }
-      if (!pod) this.#heard.delete(uid);
+      if (!pod) this.#answers.delete(uid);
     }
   }
 
@@ -123,11 +123,11 @@ export class BusyWatch {
     return pods.map((pod) => this.stateOf(pod)).join();
   }
 
-  #hear(pod: WorkerPod, answer: BusyAnswer): void {
+  #record(pod: WorkerPod, answer: BusyAnswer): void {
     const { clock, metrics, labels } = this.#context;
     metrics.workerProbes.inc({ ...labels, answer });
     const atMs = clock.monotonic();
-    const heard = this.#heard.get(pod.uid);
+    const heard = this.#answers.get(pod.uid);
     if (heard && heard.restarts === pod.restarts) {
       // One missing answer does not change a known state: it becomes unknown only after a long silence.
       if (answer === "unknown" && heard.answer !== "idle") return;
@@ -135,7 +135,7 @@ export class BusyWatch {
       heard.atMs = atMs;
       return;
     }
-    this.#heard.set(pod.uid, {
+    this.#answers.set(pod.uid, {
       name: pod.name,
       answer,
       atMs,

@@ -254,14 +254,14 @@ export class WorkersRuntime {
     this.#noteChange();
     const mayAsk = (until: AbortSignal) => this.#changed.until(() => this.#mayAsk, until);
     await Promise.all([
-      this.#kept(signal, () => this.#sources.queue.run(signal, mayAsk)),
-      this.#kept(signal, () => this.#demand.run(signal, mayAsk)),
-      this.#kept(signal, () => this.#busy.run(signal)),
-      this.#kept(signal, () => this.#scaler.run(signal)),
+      this.#keepRunning(signal, () => this.#sources.queue.run(signal, mayAsk)),
+      this.#keepRunning(signal, () => this.#demand.run(signal, mayAsk)),
+      this.#keepRunning(signal, () => this.#busy.run(signal)),
+      this.#keepRunning(signal, () => this.#scaler.run(signal)),
     ]);
   }
 
-  #kept(signal: AbortSignal, loop: () => Promise<void>): Promise<void> {
+  #keepRunning(signal: AbortSignal, loop: () => Promise<void>): Promise<void> {
     const { timing, random, clock, logger } = this.#context;
     const backoff = { baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs };
     const onError = (error: unknown) => {

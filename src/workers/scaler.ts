@@ -184,7 +184,7 @@ export class Scaler {
     } finally {
       // Includes what was written before a later request failed.
       this.#decider.note(decision, current, clock.monotonic());
-      this.#tell(decision, before, this.#fleet.replicas);
+      this.#reportChange(decision, before, this.#fleet.replicas);
     }
   }
 
@@ -240,7 +240,7 @@ export class Scaler {
     return null;
   }
 
-  #tell(decision: Decision, before: number, after: number): void {
+  #reportChange(decision: Decision, before: number, after: number): void {
     const { metrics, labels, announce, logger } = this.#context;
     if (after === before) return;
     const isUp = after > before;

@@ -33,7 +33,7 @@ describe("without a rule, a promise breaks", () => {
     PATIENCE_MS,
   );
 
-  test("and every promise is broken by a missing rule", () => {
+  test("and each promise is broken by a missing rule or a limit", () => {
     const broken = new Set([...WITHOUT_A_RULE, ...LIMITS].flatMap(({ fails }) => fails));
     expect([...broken].sort()).toEqual(Object.keys(PROPERTIES).sort());
   });

@@ -32,7 +32,7 @@ describe("how a session ended", () => {
     expect(outcomeOf(endedBy(cause))).toEqual({ reason: cause, message: `by ${cause}`, failed });
   });
 
-  test("takes Berth's reason over that of the end which it caused", () => {
+  test("prefers Berth's reason to that of the end it caused", () => {
     const ending = { why: "MaxDuration", message: "too long" } as const;
     expect(outcomeOf(endedBy("Killed", { ending }))).toEqual({
       reason: "MaxDuration",

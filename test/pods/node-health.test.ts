@@ -43,7 +43,7 @@ describe("the outlook of a node", () => {
   ])("%s", (_, node, expected) => expect(nodeOutlook(node, pod())).toBe(expected));
 });
 
-describe("a toleration is no reason to stay, except for a tolerated taint: the successor would land there again", () => {
+describe("keeps a Pod whose template tolerates the taint, since its successor would land on the same node", () => {
   const cordoned: NodeSpec = { unschedulable: true };
   const KEY = "node.kubernetes.io/unschedulable";
 
@@ -56,7 +56,7 @@ describe("a toleration is no reason to stay, except for a tolerated taint: the s
     ["another effect", { key: KEY, operator: "Exists", effect: "NoExecute" }, "leaves"],
     ["another taint", { key: "other", operator: "Exists" }, "leaves"],
     ["it for a limited time", { key: KEY, operator: "Exists", tolerationSeconds: 300 }, "leaves"],
-    ["every taint without a key or operator", {}, "leaves"],
+    ["nothing, with an empty toleration", {}, "leaves"],
   ])("%s", (_, toleration, expected) => expect(nodeOutlook(cordoned, pod(toleration))).toBe(expected));
 
   test.each(["node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"])(

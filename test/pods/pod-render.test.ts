@@ -14,7 +14,7 @@ const render = (template: Json, spec: Json = {}): Pod =>
   sessionTemplate(environmentOf({ template }, spec)).render(NAME);
 const containerOf = (pod: Pod, name = "worker") => pod.spec.containers.find((container) => container.name === name);
 
-describe("keeps the user's template", () => {
+describe("the user's template", () => {
   const template: Json = {
     metadata: {
       labels: { team: "blue", "app.kubernetes.io/name": "agent" },

@@ -16,7 +16,7 @@ import {
 } from "./pods.ts";
 
 /** `ended: cause` for an end, `preparing: reason` for a problem, and only the state's name for all others. */
-function inAWord(state: PodState): string {
+function summaryOf(state: PodState): string {
   if (state.is === "ended") return `ended: ${state.end.cause}`;
   if (state.is === "preparing" && state.problem) return `preparing: ${state.problem.reason}`;
   if (state.is === "unscheduled") return `unscheduled: ${state.reason}`;
@@ -26,7 +26,7 @@ function inAWord(state: PodState): string {
 test("counts a container as ended even if a restarted kubelet says that it waits", () => {
   const terminated = { exitCode: 1, startedAt: "2030-01-01T00:00:00Z" };
   const back = { ...containerStatus(SESSION, waitingFor("", "ContainerCreating")), lastState: { terminated } };
-  expect(inAWord(readPodState(pod({ containerStatuses: [back] })))).toBe("ended: Failed");
+  expect(summaryOf(readPodState(pod({ containerStatuses: [back] })))).toBe("ended: Failed");
 });
 
 describe("recorded by a real kubelet", () => {
@@ -73,7 +73,7 @@ describe("recorded by a real kubelet", () => {
   };
 
   test.each(RECORDED_NAMES)("%s", (name) => {
-    expect(inAWord(readPodState(recordedPod(name)))).toBe(EXPECTED[name]);
+    expect(summaryOf(readPodState(recordedPod(name)))).toBe(EXPECTED[name]);
   });
 
   test("covers exactly the existing recordings", () => {
@@ -114,7 +114,7 @@ describe("recorded by a real kubelet", () => {
 
 describe("parked", () => {
   const parkedBy = (message: string) =>
-    inAWord(readPodState(pod({ containerStatuses: [containerStatus(SESSION, waitingFor(message))] })));
+    summaryOf(readPodState(pod({ containerStatuses: [containerStatus(SESSION, waitingFor(message))] })));
 
   test.each([
     ["no Secret yet", MISSING_SECRET, "parked"],
@@ -154,14 +154,14 @@ describe("parked", () => {
     ["CreateContainerError", "rpc error: code = Unknown desc = no such device", "preparing: CreateContainerError"],
   ])("ignores %s while the container runtime is away: %s", (reason, message, expected) => {
     const containerStatuses = [containerStatus(SESSION, waitingFor(message, reason))];
-    expect(inAWord(readPodState(pod({ containerStatuses })))).toBe(expected);
+    expect(summaryOf(readPodState(pod({ containerStatuses })))).toBe(expected);
   });
 
   test.each([
     ["the sandbox is not ready", "PodReadyToStartContainers"],
     ["an init container still runs", "Initialized"],
   ])("is not reached while %s", (_, missing) => {
-    expect(inAWord(readPodState(pod({ conditions: PREPARED.filter(({ type }) => type !== missing) })))).toBe(
+    expect(summaryOf(readPodState(pod({ conditions: PREPARED.filter(({ type }) => type !== missing) })))).toBe(
       "preparing",
     );
   });
@@ -247,7 +247,7 @@ describe("parked by an init container", () => {
       { spec: { initContainers: [{ name: "prep" }, { name: GATE }] } },
     );
 
-  test("while it runs", () => expect(inAWord(readPodState(gated(RUNNING)))).toBe("parked"));
+  test("while it runs", () => expect(summaryOf(readPodState(gated(RUNNING)))).toBe("parked"));
 
   test("is read from a real kubelet's report of a running init container", () => {
     const { status, ...rest } = recordedPod("init-container-running");
@@ -257,9 +257,9 @@ describe("parked by an init container", () => {
       spec: { ...rest.spec, initContainers: [{ name: GATE }] },
       status: { ...status, ...(initContainerStatuses ? { initContainerStatuses } : {}) },
     };
-    expect(inAWord(readPodState(asGate))).toBe("parked");
+    expect(summaryOf(readPodState(asGate))).toBe("parked");
     // Any other running init container is still preparing something.
-    expect(inAWord(readPodState(recordedPod("init-container-running")))).toBe("preparing");
+    expect(summaryOf(readPodState(recordedPod("init-container-running")))).toBe("preparing");
   });
 
   test.each<[string, ContainerState, string]>([
@@ -273,24 +273,24 @@ describe("parked by an init container", () => {
     ],
     ["it has failed", ended(1), "preparing: InitContainerFailed"],
     ["it has ended with 0", ended(0), "preparing"],
-  ])("is decided by the gate: %s", (_, gate, expected) => expect(inAWord(readPodState(gated(gate)))).toBe(expected));
+  ])("is decided by the gate: %s", (_, gate, expected) => expect(summaryOf(readPodState(gated(gate)))).toBe(expected));
 
   test("reports no problem between the gate's end and the container's start", () => {
-    expect(inAWord(readPodState(gated(ended(0), { status: { conditions: initialized("True") } })))).toBe("preparing");
+    expect(summaryOf(readPodState(gated(ended(0), { status: { conditions: initialized("True") } })))).toBe("preparing");
     const session: ContainerState = { running: { startedAt: "2026-01-01T00:00:01Z" } };
-    expect(inAWord(readPodState(gated(ended(0), { session })))).toBe("running");
+    expect(summaryOf(readPodState(gated(ended(0), { session })))).toBe("running");
   });
 
   test("is parked by the missing Secret if the gate ended too early", () => {
     const session = waitingFor("couldn't find key acknowledged-at in Secret agents/berth-research-x");
-    expect(inAWord(readPodState(gated(ended(0), { session, status: { conditions: initialized("True") } })))).toBe(
+    expect(summaryOf(readPodState(gated(ended(0), { session, status: { conditions: initialized("True") } })))).toBe(
       "parked",
     );
   });
 
   test("reports a problem at once if the container can't be created after the opening", () => {
     const session = waitingFor("no such command", "CreateContainerError");
-    expect(inAWord(readPodState(gated(ended(0), { session })))).toBe("preparing: CreateContainerError");
+    expect(summaryOf(readPodState(gated(ended(0), { session })))).toBe("preparing: CreateContainerError");
   });
 
   test("reports what is missing in an image without a shell", () => {
@@ -311,7 +311,7 @@ describe("parked by an init container", () => {
 
   test("counts an eviction while waiting as lost, not as failed", () => {
     const conditions = [...PREPARED, { ...isTrue("DisruptionTarget"), reason: "EvictionByEvictionAPI" }];
-    expect(inAWord(readPodState(gated(ended(143), { status: { phase: "Failed", conditions } })))).toBe(
+    expect(summaryOf(readPodState(gated(ended(143), { status: { phase: "Failed", conditions } })))).toBe(
       "ended: Evicted",
     );
   });
@@ -432,7 +432,7 @@ describe("ends", () => {
     const deleted = (finishedAt: string, exitCode: number) => {
       const { metadata, ...rest } = pod({ containerStatuses: [terminated({ exitCode, finishedAt })] });
       // Deleted at :05, gone by :35 at the latest.
-      return inAWord(
+      return summaryOf(
         readPodState({
           ...rest,
           metadata: { ...metadata, deletionTimestamp: "2026-01-01T00:00:35Z", deletionGracePeriodSeconds: 30 },

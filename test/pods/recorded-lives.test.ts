@@ -5,7 +5,7 @@ import type { NodeView } from "../../testbed/recorder/sequence.ts";
 import { podAt, SEQUENCE_NAMES, sequence } from "../testbed/node/recorded-sequences.ts";
 
 /** A state as text; for an end, its cause and the exit code that Berth believes. */
-function inAWord(state: PodState): string {
+function summaryOf(state: PodState): string {
   if (state.is === "ended") return `${state.end.cause} ${state.end.exitCode ?? "unseen"}`;
   if (state.is === "preparing" && state.problem) return state.problem.reason;
   return state.is;
@@ -19,7 +19,7 @@ function conclusions(name: string): string[] {
     node = step.node ?? node;
     const pod = podAt(recorded, step);
     const leaves = nodeOutlook({ taints: [...(node?.taints ?? [])] }, pod) === "leaves";
-    return `${inAWord(readPodState(pod))}${leaves ? " @leaving" : ""}`;
+    return `${summaryOf(readPodState(pod))}${leaves ? " @leaving" : ""}`;
   });
   return all.filter((word, i) => word !== all[i - 1]);
 }

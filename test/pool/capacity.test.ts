@@ -79,7 +79,7 @@ describe("the number of Pods", () => {
     expect(names(1)).toEqual([waiting.name, getting.name, young.name]);
   });
 
-  test("gives creations in flight beyond the maximum the room of unparked Pods", () => {
+  test("removes unparked Pods to make room for creations in flight beyond the maximum", () => {
     const pods = [unscheduled()];
     expect(plan({ maxConcurrent: 1, warm: 1, creating: 1, pods })).toMatchObject({
       create: 0,
@@ -168,7 +168,7 @@ describe("preparation", () => {
     expect(plan({ warm: 1, pods: [ahead] })).toMatchObject({ ...NOTHING, againAtMs: NOW + 20 * MINUTE });
   });
 
-  test("never replaces a Pod without a node, since one may be starting", () => {
+  test("never replaces a Pod without a node, since a node may be starting", () => {
     expect(plan({ warm: 1, pods: [unscheduled(24 * 60 * MINUTE)] })).toMatchObject(NOTHING);
   });
 });
@@ -210,7 +210,7 @@ describe("age", () => {
     expect(remove).toHaveLength(1);
   });
 
-  test("never replaces a Pod with age 0", () => {
+  test("never replaces a Pod for its age with parkedMaxAgeSeconds: 0", () => {
     expect(plan({ warm: 1, parkedMaxAgeMs: 0, pods: [parked(24 * 60 * MINUTE)] })).toMatchObject({
       ...NOTHING,
       againAtMs: null,

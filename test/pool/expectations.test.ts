@@ -40,7 +40,7 @@ test.each([
   ["exists", pod(), 1],
   ["doesn't exist: it was lost", notFound("pods", "a"), 0],
   ["can't be read", refusal(500, "InternalError", "failed"), 1],
-])("reads an overdue Pod live, and counts it or not if it %s", async (_, live, size) => {
+])("judges an overdue Pod by a live read: it %s", async (_, live, size) => {
   const { clock, kube, expected } = setUp(new Set(), live);
   expected.add("a");
   await clock.advance(DEFAULT_TIMING.expectationMs);

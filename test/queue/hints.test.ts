@@ -246,7 +246,7 @@ describe("an Environment trusts hints", () => {
     expect(queue(0).isTrusted).toBe(true);
   });
 
-  test("until an item comes without one", async () => {
+  test("until an item comes without a hint", async () => {
     const { clock, queue, find, prove, counted } = make(1);
     prove(0);
     find(0, "b");
@@ -259,7 +259,7 @@ describe("an Environment trusts hints", () => {
     expect(queue(0).isTrusted).toBe(true);
   });
 
-  test("until then, even if another Environment's session repeatedly returns without one", async () => {
+  test("until then, also while another Environment's session keeps returning without a hint", async () => {
     const { clock, queue, find, prove, counted } = make(2);
     for (const at of [0, 1]) prove(at);
     find(1, "busy");
