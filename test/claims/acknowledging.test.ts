@@ -18,7 +18,10 @@ const parked = (metadata: Pod["metadata"] = {}) => pod({}, { metadata: { uid: JO
 const failure = (kind: WorkErrorKind, maybeApplied: boolean) =>
   new WorkApiError({ kind, call: "ack", message: kind, maybeApplied });
 
-/** An item that was polled just now: `read` is the Pod as the API server has it, `ack` what the Work API answers. */
+/**
+ * Sets up an item that was just polled. `read` returns the Pod on the API server, `ack` the `acknowledged_at` of the
+ * Work API's answer to the nth request.
+ */
 function setUp(
   of: { read?: () => Pod; ack?: (times: number) => string | null; isClosing?: boolean; guard?: () => void } = {},
 ) {
@@ -45,7 +48,7 @@ function setUp(
   const polledMs = clock.monotonic();
   const window = new AckWindow(clock, { sentAtMs: polledMs, sentAtWallMs: clock.now() }, WINDOW_MS);
   const claim = claimOf();
-  /** From here on the clock of the stamps is known: it is our own wall clock. */
+  /** Tells the operator that the server's clock equals its own wall clock. */
   const knowStamps = () => {
     const at = clock.monotonic();
     serverTimes
@@ -55,20 +58,20 @@ function setUp(
   return { context, clock, sentAtMs, polledMs, window, claim, acknowledging, knowStamps };
 }
 
-/** Acknowledges, and lets the window and some more time pass. */
+/** Acknowledges the item, then advances the clock past the end of the window. */
 async function result({ acknowledging, claim, window, clock }: ReturnType<typeof setUp>): Promise<string> {
   const acknowledged = acknowledging.acknowledge(claim, window);
   await clock.advance(WINDOW_MS + 60_000);
   return acknowledged;
 }
 
-describe("the window", () => {
-  test("ends so early that a last request has landed before others are offered the item", () => {
+describe("the acknowledgement window", () => {
+  test("ends early enough for a last request to land before the item is offered to other clients", () => {
     const { requestBoundMs, marginMs, othersReclaimMs } = DEFAULT_TIMING;
     expect(WINDOW_MS + requestBoundMs + marginMs).toBe(othersReclaimMs);
   });
 
-  test("is shorter by what isn't known of the server's clock, but a server without a clock doesn't close it", () => {
+  test("shrinks by the uncertainty about the server's clock, but stays open for a server that sends no clock", () => {
     const lengthMs = (unknownMs: number) =>
       ackWindowMs(DEFAULT_TIMING, { ...JOURNAL, polledUntilMs: JOURNAL.polledFromMs + unknownMs });
     expect(lengthMs(0)).toBe(WINDOW_MS);
@@ -76,7 +79,7 @@ describe("the window", () => {
     expect(lengthMs(1_000_000)).toBeGreaterThan(0);
   });
 
-  test("ends whatever is waited for in it", async () => {
+  test("ends every wait inside it", async () => {
     const { clock, window } = setUp();
     const waiting = window.waits(60_000);
     await clock.advance(WINDOW_MS);
@@ -85,14 +88,14 @@ describe("the window", () => {
 
   test.each<[string, (clock: VirtualClock) => void]>([
     [
-      "time on the monotonic clock, though the wall clock was set back",
+      "length passed on the monotonic clock, though the wall clock was set back",
       (clock) => {
         clock.pause(WINDOW_MS);
         clock.jumpWall(-3_600_000);
       },
     ],
-    ["time on the wall clock, while the machine slept", (clock) => clock.pause(WINDOW_MS, { suspended: true })],
-  ])("is over after its %s", async (_, pass) => {
+    ["length passed on the wall clock during a suspend", (clock) => clock.pause(WINDOW_MS, { suspended: true })],
+  ])("has ended once its %s", async (_, pass) => {
     const world = setUp({ ack: () => null });
     pass(world.clock);
     expect(await result(world)).toBe("late");
@@ -100,47 +103,47 @@ describe("the window", () => {
   });
 });
 
-describe("the Pod that is read before", () => {
+describe("the live read of the Pod before an acknowledgement", () => {
   const readBy = (read: () => Pod) => {
     const { acknowledging, claim } = setUp({ read });
     return acknowledging.readPod(claim);
   };
 
-  test("is fine when it is the parked one", async () => {
+  test("accepts the parked Pod of the claim", async () => {
     expect(await readBy(parked)).toMatchObject({ isParked: true, isRefused: false });
   });
 
   test.each([
-    ["is another one of the name", parked({ uid: "another" })],
+    ["has the same name but another uid", parked({ uid: "another" })],
     ["is being deleted", parked({ deletionTimestamp: "2030-01-01T00:00:00Z" })],
     [
-      "runs already",
+      "is already running",
       pod({ containerStatuses: [{ name: "worker", state: { running: {} } }] }, { metadata: { uid: JOURNAL.podUid } }),
     ],
-  ])("isn't when it %s", async (_, live) => {
+  ])("rejects a Pod that %s", async (_, live) => {
     expect(await readBy(() => live)).toMatchObject({ isParked: false, isRefused: false });
   });
 
-  test.each([0, 500])("isn't when it can't be read: status %i", async (status) => {
+  test.each([0, 500])("rejects a Pod that it can't read: status %i", async (status) => {
     const read = () => {
       throw new KubeApiError("failed", { status });
     };
     const { acknowledging, claim, context, clock } = setUp({ read });
     expect(await acknowledging.readPod(claim)).toEqual({ isParked: false, isRefused: true });
-    // The next item would fare alike.
+    // The next claim would fail the same way, so polling pauses.
     expect(context.failing.pausedUntilMs).toBeGreaterThan(clock.monotonic());
   });
 });
 
 describe("an acknowledgement", () => {
-  test("without an answer is repeated while its window is open", async () => {
+  test("is repeated while its window is open when no answer comes", async () => {
     const world = setUp();
     expect(await result(world)).toBe("unanswered");
     expect(world.sentAtMs.length).toBeGreaterThan(1);
     for (const sentMs of world.sentAtMs) expect(sentMs - world.polledMs).toBeLessThanOrEqual(WINDOW_MS);
   });
 
-  test("is not sent after the window, however long the Pod took to be read", async () => {
+  test("is not sent after the window, even if reading the Pod took that long", async () => {
     const world = setUp({
       read: () => {
         world.clock.pause(30_000);
@@ -151,19 +154,19 @@ describe("an acknowledgement", () => {
     expect(world.sentAtMs).toHaveLength(1);
   });
 
-  test("without an answer is not repeated once its Pod is lost", async () => {
+  test("is not repeated once its Pod is lost", async () => {
     const world = setUp({ read: () => parked({ uid: "another" }) });
     expect(await result(world)).toBe("unanswered");
     expect(world.sentAtMs).toHaveLength(1);
   });
 
-  test("is not sent for an Environment that closes", async () => {
+  test("is not sent for an Environment that is closing", async () => {
     const world = setUp({ isClosing: true });
     expect(await result(world)).toBe("late");
     expect(world.sentAtMs).toEqual([]);
   });
 
-  test("is not sent by a process that may not act any more", async () => {
+  test("is not sent by a process that is no longer the leader", async () => {
     const world = setUp({
       guard: () => {
         throw new LeadershipLostError("not the leader");
@@ -173,27 +176,27 @@ describe("an acknowledgement", () => {
     expect(world.sentAtMs).toEqual([]);
   });
 
-  test("that shows a time between our poll and our request is another client's", async () => {
+  test("belongs to another client when its time lies between our poll and our request", async () => {
     const world = setUp({ ack: () => new Date(world.clock.now() - 1_000).toISOString() });
     world.knowStamps();
     world.clock.pause(2_000);
     expect(await result(world)).toBe("refused");
   });
 
-  test("that shows a time a moment before our poll is our own: stamps differ by that much", async () => {
+  test("is our own when its time is slightly before our poll: server timestamps can differ by that much", async () => {
     const world = setUp({ ack: () => new Date(world.clock.now() - 2_050).toISOString() });
     world.knowStamps();
     world.clock.pause(2_000);
     expect(await result(world)).toBe("acked");
   });
 
-  test("that shows no time is one without an answer", async () => {
+  test("counts as unanswered when the answer holds no time", async () => {
     expect(await result(setUp({ ack: () => null }))).toBe("unanswered");
   });
 
   test.each([
-    ["at once, is refused", 1, "refused"],
-    ["on its repeat, may have taken effect the first time", 2, "unanswered"],
+    ["on the first request has failed", 1, "refused"],
+    ["on a repeat may have taken effect the first time", 2, "unanswered"],
   ])("that is refused %s", async (_, refusedOn, expected) => {
     const world = setUp({
       ack: (times) => {

@@ -13,7 +13,7 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 const CLAIM = { secretVersion: "", secretUid: "" };
 const EXISTS = () => refusal(409, "AlreadyExists", "there is one");
 
-/** Journals one claim on an API server that answers like this. */
+/** Journals one claim on an API server that gives this answer. */
 async function write(answer: Answer) {
   const clock = new VirtualClock();
   const kube = new FakeKube(answer);
@@ -34,28 +34,28 @@ async function write(answer: Answer) {
   return { result: await writing, calls: kube.calls, claim, foreign, isPaused };
 }
 
-describe("a claim's Secret", () => {
-  test("is created within a protocol request's bound, and its uid and resourceVersion are noted", async () => {
+describe("the Secret of a claim", () => {
+  test("is created within a protocol request's timeout, and the claim keeps its uid and resourceVersion", async () => {
     const { result, calls, claim } = await write(() => claimSecret());
     expect(result).toBe("done");
     expect(calls).toMatchObject([{ verb: "create", timeoutMs: DEFAULT_TIMING.requestBoundMs }]);
     expect(claim.record).toMatchObject({ secretUid: "secret-uid", secretVersion: "7" });
   });
 
-  test("that is refused leaves the item alone, and polls rest for a while", async () => {
+  test("is not retried after a refusal, which pauses polling", async () => {
     const { result, calls, isPaused } = await write(() => refusal(403, "Forbidden", "no"));
     expect(result).toBe("failed");
     expect(calls).toHaveLength(1);
     expect(isPaused).toBe(true);
   });
 
-  test("without an answer is created again while the window is open, and may stand after that", async () => {
+  test("is created again while the window is open when no answer comes, and may exist after that", async () => {
     const { result, calls } = await write(noAnswer);
     expect(result).toBe("unknown");
     expect(calls.length).toBeGreaterThan(1);
   });
 
-  test("without an answer may stand, though its repeat was refused", async () => {
+  test("may exist when the first create got no answer and the repeat was refused", async () => {
     let sent = 0;
     const { result } = await write(() => {
       sent += 1;
@@ -64,7 +64,7 @@ describe("a claim's Secret", () => {
     expect(result).toBe("unknown");
   });
 
-  test("without an answer is not created again by a process that may not act any more", async () => {
+  test("is not created again by a process that is no longer the leader", async () => {
     let sent = 0;
     const { result, calls } = await write(() => {
       sent += 1;
@@ -75,7 +75,7 @@ describe("a claim's Secret", () => {
   });
 });
 
-describe("a Secret that has the name already", () => {
+describe("a Secret that already has the name", () => {
   const over = (found: Partial<Journal>) =>
     write(({ verb }) => (verb === "create" ? EXISTS() : claimSecret(found, { resourceVersion: "9" })));
 
@@ -89,7 +89,7 @@ describe("a Secret that has the name already", () => {
   test.each<[string, Partial<Journal>]>([
     ["item", { workId: "work_2" }],
     ["Pod", { podUid: "another" }],
-  ])("has the slot when it names another %s", async (_, found) => {
+  ])("blocks the claim when it names another %s", async (_, found) => {
     const { result, claim, foreign } = await over(found);
     expect(result).toBe("taken");
     expect(claim.record).toMatchObject(CLAIM);
@@ -97,7 +97,7 @@ describe("a Secret that has the name already", () => {
   });
 
   test.each([
-    ["is gone again when it isn't found", () => notFound("secrets", "berth-research-x"), "taken"],
+    ["blocks this attempt when it is gone by then", () => notFound("secrets", "berth-research-x"), "taken"],
     ["may be our own when it can't be read", () => refusal(500, "InternalError", "failed"), "unknown"],
   ])("%s", async (_, answer, expected) => {
     expect((await write(({ verb }) => (verb === "create" ? EXISTS() : answer()))).result).toBe(expected);

@@ -23,7 +23,7 @@ function setUp() {
     room.begun(begun);
     return begun;
   };
-  /** Whether a wait that begins now is over by itself. */
+  /** Whether a wait that begins now ends immediately. */
   const isFree = async () => {
     let free = false;
     void room.wait(stop.signal).then(() => {
@@ -35,7 +35,7 @@ function setUp() {
   return { clock, claims, changed, room, stop, fill, begin, isFree, onFull };
 }
 
-test("there is room for so many claims and no more", async () => {
+test("admits FIRST_UNDER_WAY claims at first", async () => {
   const { fill, begin, isFree } = setUp();
   fill(FIRST_UNDER_WAY - 1);
   expect(await isFree()).toBe(true);
@@ -45,11 +45,11 @@ test("there is room for so many claims and no more", async () => {
 
 test.each<[string, (claim: Claim, claims: ClaimTable) => void]>([
   ["whose Pod was touched", (claim) => opened(claim, 1)],
-  ["that was let go", (claim, claims) => claims.remove(claim)],
-  ["that was handed over without an answer", (claim) => withFields(claim, { claiming: false })],
+  ["that was dropped", (claim, claims) => claims.remove(claim)],
+  ["that was handed over without an answer to its acknowledgement", (claim) => withFields(claim, { claiming: false })],
   ["that an earlier process opened", (claim) => withFields(claim, { journal: { ...JOURNAL, opened: true } })],
-  ["whose Pod is over", (claim) => withFields(claim, { end: {} as Claim["observed"]["end"] })],
-])("a claim %s gives its room to the next", async (_what, change) => {
+  ["whose Pod has ended", (claim) => withFields(claim, { end: {} as Claim["observed"]["end"] })],
+])("a claim %s makes room for the next", async (_what, change) => {
   const { claims, changed, room, stop, fill } = setUp();
   const [first] = fill();
   const waiting = room.wait(stop.signal);
@@ -58,7 +58,7 @@ test.each<[string, (claim: Claim, claims: ClaimTable) => void]>([
   await waiting;
 });
 
-test("a claim that was opened and not touched yet keeps its room", async () => {
+test("an opened claim whose Pod is not touched yet still counts", async () => {
   const { changed, fill, isFree } = setUp();
   const [first] = fill();
   opened(first as Claim, 0);
@@ -66,7 +66,7 @@ test("a claim that was opened and not touched yet keeps its room", async () => {
   expect(await isFree()).toBe(false);
 });
 
-test("a claim that was acknowledged and handed over keeps its room", async () => {
+test("an acknowledged claim that was handed over still counts", async () => {
   const { changed, fill, isFree } = setUp();
   const [first] = fill();
   withFields(first as Claim, { claiming: false, acknowledgedAt: OURS });
@@ -74,7 +74,7 @@ test("a claim that was acknowledged and handed over keeps its room", async () =>
   expect(await isFree()).toBe(false);
 });
 
-test("a claim of an item without a secret keeps its room until it is stopped, and says nothing of the pace", async () => {
+test("a claim of an item without a secret counts until the item is stopped, and doesn't change the limit", async () => {
   const { clock, claims, changed, fill, begin, isFree } = setUp();
   const refused = fill();
   for (const claim of refused) {
@@ -92,7 +92,7 @@ test("a claim of an item without a secret keeps its room until it is stopped, an
   expect(await isFree()).toBe(false);
 });
 
-test("says once for each wait that there is no room", async () => {
+test("reports once per wait that the limit is reached", async () => {
   const { changed, fill, isFree, onFull } = setUp();
   expect(await isFree()).toBe(true);
   fill();
@@ -101,7 +101,7 @@ test("says once for each wait that there is no room", async () => {
   expect(onFull).toHaveBeenCalledTimes(1);
 });
 
-test("claims that wait for something else than their turn keep nobody out", async () => {
+test("a claim stops counting after the longest time, so that slow claims don't block others", async () => {
   const { clock, room, stop, begin, fill, isFree } = setUp();
   begin();
   await clock.advance(LONGEST_MS - 1);
@@ -114,14 +114,14 @@ test("claims that wait for something else than their turn keep nobody out", asyn
   await waiting;
 });
 
-test("the slower claims get through, the fewer are under way, and the quicker, the more", async () => {
+test("lowers the limit when claims take longer, and raises it when they are fast", async () => {
   const { clock, claims, fill, begin, isFree } = setUp();
   const through = async (some: readonly Claim[], ms: number) => {
     await clock.advance(ms);
     for (const claim of some) claims.remove(claim);
     expect(await isFree()).toBe(true);
   };
-  /** Begins claims until there is no room for another one. */
+  /** Begins claims until the limit is reached. */
   const filled = async () => {
     const some: Claim[] = [];
     while (await isFree()) some.push(begin());
@@ -143,7 +143,7 @@ test("the slower claims get through, the fewer are under way, and the quicker, t
   }
 });
 
-test("nobody waits on after the signal", async () => {
+test("ends all waits when the signal aborts", async () => {
   const { room, stop, fill } = setUp();
   fill();
   const waiting = room.wait(stop.signal);

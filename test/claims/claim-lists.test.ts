@@ -13,7 +13,7 @@ interface Request {
   readonly refuse: () => void;
 }
 
-/** An API server whose lists are answered by hand. */
+/** An API server whose lists the test answers by hand. */
 function make() {
   const requests: Request[] = [];
   const listAll = (_resource: unknown, { namespace = "", labelSelector = "" } = {}) => {
@@ -32,10 +32,10 @@ function claim(environment: string, name: string): Secret {
   return { metadata: { name, namespace: "agents", labels: { "berth.dev/environment": environment } } };
 }
 
-/** All promises that can settle have. */
+/** Resolves after all promises that can settle have settled. */
 const settled = () => new Promise((resolve) => setImmediate(resolve));
 
-test("who asks alone is given a list of its own claims", async () => {
+test("a single caller gets a list of its own Environment's claims", async () => {
   const { requests, names } = make();
   const own = names("research");
   expect(requests).toMatchObject([{ namespace: "agents", labelSelector: claimSelector("research") }]);
@@ -43,7 +43,7 @@ test("who asks alone is given a list of its own claims", async () => {
   expect(await own).toEqual(["one", "two"]);
 });
 
-test("those who ask while a list is under way are answered by the next one, all by the same, each with its own claims", async () => {
+test("callers that arrive during a list share the next one, and each gets its own claims", async () => {
   const { requests, names } = make();
   const first = names("research");
   const later = ["support", "research", "sales", "support"].map((name) => names(name));
@@ -57,7 +57,7 @@ test("those who ask while a list is under way are answered by the next one, all 
   expect(await Promise.all(later)).toEqual([["a"], ["b"], [], ["a"]]);
 });
 
-test("who waits no longer is let go at once, whatever the list under way does", async () => {
+test("a caller that aborts is released immediately, even during a list", async () => {
   const { requests, names } = make();
   const stop = new AbortController();
   const gone = [names("research", "agents", stop.signal), names("support", "agents", stop.signal)];
@@ -72,14 +72,14 @@ test("who waits no longer is let go at once, whatever the list under way does", 
   expect(await other).toEqual(["a"]);
 });
 
-test("namespaces do not wait for one another", () => {
+test("does not make one namespace wait for another", () => {
   const { requests, names } = make();
   void names("research", "agents");
   void names("research", "other");
   expect(requests.map(({ namespace }) => namespace)).toEqual(["agents", "other"]);
 });
 
-test("a list that fails fails for those who asked before it, and the next one is made all the same", async () => {
+test("a failed list fails only for its own callers, and the next list is still requested", async () => {
   const { requests, names } = make();
   const first = names("research");
   const later = names("support");

@@ -10,7 +10,9 @@ const RESEARCH = { namespace: "agents", name: "research" };
 const named = (name: string, environmentUid = "env-uid") =>
   claimSecret({ environmentUid }, { name, uid: `${name}-uid` });
 
-/** Deletes the claims of one Environment among these Secrets. Resolves with what was deleted, and as what. */
+/**
+ * Deletes one Environment's claims among these Secrets. Resolves with the name and the preconditions of each deletion.
+ */
 async function deleted(items: readonly Secret[], answer: unknown = {}, isAny = false): Promise<unknown[]> {
   const kube = new FakeKube(({ verb }) => (verb === "listAll" ? { items } : answer));
   const which = (journal: Journal | null) => isAny || journal?.environmentUid === "env-uid";
@@ -18,7 +20,7 @@ async function deleted(items: readonly Secret[], answer: unknown = {}, isAny = f
   return kube.calls.filter(({ verb }) => verb === "delete").map(({ ref, query }) => [ref.name, query]);
 }
 
-test("a claim's Secret is deleted by its uid, and no Secret of another type or Environment", async () => {
+test("deletes the claims of this Environment by uid, and no Secret of another type or Environment", async () => {
   const others = [{ ...named("mine"), type: "Opaque" }, named("elsewhere", "another-uid")];
   expect(await deleted([named("claim"), ...others])).toEqual([["claim", { uid: "claim-uid" }]]);
   expect(await deleted([{ ...named("mine"), type: "Opaque" }], {}, true)).toEqual([]);
@@ -26,11 +28,11 @@ test("a claim's Secret is deleted by its uid, and no Secret of another type or E
 
 test.each([
   ["gone", notFound("secrets", "a")],
-  ["another one by now", refusal(409, "Conflict", "not this uid")],
-])("one that is %s keeps no other from being deleted", async (_, answer) => {
+  ["replaced by another", refusal(409, "Conflict", "not this uid")],
+])("a Secret that is %s does not prevent other deletions", async (_, answer) => {
   expect(await deleted([named("a"), named("b")], answer)).toHaveLength(2);
 });
 
-test("one that can't be deleted is an error", async () => {
+test("fails when a Secret can't be deleted", async () => {
   await expect(deleted([named("a")], refusal(500, "InternalError", "failed"))).rejects.toThrow("failed");
 });

@@ -10,26 +10,26 @@ const BY_SECRET = podOf({});
 const BY_FILE = podOf({ parking: "Init", secretDelivery: "File" });
 const BY_KEY = podOf({ credential: "EnvironmentKey" });
 
-describe("what a Pod is given", () => {
+describe("the credential of a Pod", () => {
   test.each([
     ["the item's secret", BY_SECRET, "secret", "key", "secret"],
     ["the item's secret, as a file", BY_FILE, "secret", "key", "secret"],
-    ["nothing without one: never the key in its place", BY_SECRET, "", "key", null],
-    ["the environment key, where the Pod was made for it", BY_KEY, "", "key", "key"],
-    ["the environment key, though the item has a secret", BY_KEY, "secret", "key", "key"],
-    ["nothing while there is no key: never the secret in its place", BY_KEY, "secret", "", null],
-  ])("%s", (_, pod, secret, key, expected) => {
+    ["nothing when the item has no secret: never the key instead", BY_SECRET, "", "key", null],
+    ["the environment key when the Pod was rendered for it", BY_KEY, "", "key", "key"],
+    ["the environment key even if the item has a secret", BY_KEY, "secret", "key", "key"],
+    ["nothing while there is no key: never the secret instead", BY_KEY, "secret", "", null],
+  ])("is %s", (_, pod, secret, key, expected) => {
     expect(credentialFor({ environmentKey: () => key }, pod, { secret })).toBe(expected);
   });
 });
 
-test("a Pod serves the address that it was made for, and none other", () => {
+test("a Pod serves only the API address that it was rendered for", () => {
   const told = (api?: string) => ({
     metadata: { annotations: api === undefined ? {} : { [ANNOTATION_API]: api } },
     spec: { containers: [] },
   });
   expect(serves(told("https://work.test"), "https://work.test")).toBe(true);
   expect(serves(told("https://another.test"), "https://work.test")).toBe(false);
-  // One of a version that did not say it.
+  // Pods of older versions have no such annotation.
   expect(serves(told(), "https://work.test")).toBe(true);
 });

@@ -26,7 +26,7 @@ const controlledBy = (uid: string) => ({
 const sessionPod = (metadata: Pod["metadata"] = {}, spec: Partial<Pod["spec"]> = {}): Pod =>
   pod({}, { metadata: { uid: JOURNAL.podUid, resourceVersion: "3", ...controlledBy("env-uid"), ...metadata }, spec });
 
-/** Performs one step on an API server that answers like this. */
+/** Performs one act on an API server that gives this answer. */
 async function on<T>(answer: Answer, act: (context: ReturnType<typeof fakeContext>) => Promise<T>) {
   const clock = new VirtualClock();
   const kube = new FakeKube(answer, clock);
@@ -40,10 +40,10 @@ async function on<T>(answer: Answer, act: (context: ReturnType<typeof fakeContex
   return { result, calls: kube.calls };
 }
 
-describe("the opening of a claim's Secret", () => {
+describe("opening the Secret of a claim", () => {
   const open = (claim: Claim, answer: Answer) => on(answer, (context) => openSecret(context, claim, OURS));
 
-  test("names the Secret by its uid and resourceVersion, and notes the next one", async () => {
+  test("names the Secret by its uid and resourceVersion, and keeps the new resourceVersion", async () => {
     const claim = acknowledged({ credential: "c2VjcmV0" });
     const { calls } = await open(claim, () => claimSecret({}, { resourceVersion: "8" }));
     expect(calls).toMatchObject([{ verb: "patch", body: { metadata: { uid: "secret-uid", resourceVersion: "1" } } }]);
@@ -51,20 +51,20 @@ describe("the opening of a claim's Secret", () => {
   });
 
   test.each([
-    ["was changed", conflict()],
+    ["changed", conflict()],
     ["is gone", notFound("secrets", "berth-research-x")],
-  ])("of a Secret that %s since says so", async (_, answer) => {
+  ])("reports a stale claim when the Secret %s", async (_, answer) => {
     expect((await open(acknowledged({ credential: "c2VjcmV0" }), () => answer)).result).toBeInstanceOf(StaleClaimError);
   });
 
-  test("takes the credential from no other Secret of the same name", async () => {
+  test("does not read the credential from another Secret of the same name", async () => {
     const { result, calls } = await open(acknowledged(), () => claimSecret({}, { uid: "another" }));
     expect(result).toBeInstanceOf(StaleClaimError);
     expect(calls.map(({ verb }) => verb)).toEqual(["get"]);
   });
 });
 
-describe("the deletion of a claim's Secret", () => {
+describe("deleting the Secret of a claim", () => {
   const drop = (answer: Answer) => on(answer, (context) => dropSecret(context, opened(), "session.settled", "stopped"));
 
   test("names the Secret by its uid and resourceVersion", async () => {
@@ -72,13 +72,13 @@ describe("the deletion of a claim's Secret", () => {
     expect(calls).toMatchObject([{ verb: "delete", query: { uid: "secret-uid", resourceVersion: "1" } }]);
   });
 
-  test("of one that was changed since says so; of one that is gone, nothing", async () => {
+  test("reports a stale claim when the Secret changed, and succeeds when it is gone", async () => {
     expect((await drop(conflict)).result).toBeInstanceOf(StaleClaimError);
     expect((await drop(() => notFound("secrets", "x"))).result).toBeUndefined();
   });
 });
 
-describe("the touch of a Pod", () => {
+describe("touching a Pod", () => {
   const touch = (of: Pod, claim = opened({ deadlineSeconds: null })) =>
     on(
       () => of,
@@ -86,14 +86,17 @@ describe("the touch of a Pod", () => {
     );
   const deadlineOf = ({ calls }: Awaited<ReturnType<typeof touch>>) =>
     (calls[0]?.body as Pod | undefined)?.spec.activeDeadlineSeconds;
-  /** So long (seconds) an operator may let a session run before it deletes the Pod, which then has its grace. */
+  /**
+   * How long (seconds) the operator waits for a session to stop before it deletes the Pod, which then has its grace
+   * period.
+   */
   const patienceSeconds = stopPatienceMs(GRACE_SECONDS * 1_000, DEFAULT_TIMING) / 1_000;
 
   test("names the Pod by its uid", async () => {
     expect((await touch(sessionPod())).calls).toMatchObject([{ body: { metadata: { uid: JOURNAL.podUid } } }]);
   });
 
-  test("bounds it by its age, its longest duration, the operator's patience and its grace", async () => {
+  test("sets the deadline to age, longest duration, the operator's patience and the grace period", async () => {
     const made = new Date(new VirtualClock().now() - 500_000).toISOString();
     const bound = MAX_DURATION_SECONDS + patienceSeconds + GRACE_SECONDS;
     expect(deadlineOf(await touch(sessionPod()))).toBe(bound);
@@ -101,25 +104,25 @@ describe("the touch of a Pod", () => {
     expect(deadlineOf(await touch(old))).toBe(500 + bound);
   });
 
-  test("never raises its deadline", async () => {
+  test("never raises the deadline", async () => {
     expect(deadlineOf(await touch(sessionPod({}, { activeDeadlineSeconds: 10 })))).toBe(10);
     const unbounded = sessionPod({}, { activeDeadlineSeconds: NO_DEADLINE_SECONDS });
     expect(deadlineOf(await touch(unbounded, opened({ deadlineSeconds: 77 })))).toBe(77);
   });
 });
 
-describe("the deletion of a Pod", () => {
+describe("deleting a Pod", () => {
   const remove = (answer: Answer, unless: (live: Pod) => boolean = () => false) =>
     on(answer, (context) => deletePod(context, { by: "session", name: "berth-research-x" }, unless));
   const verbs = ({ calls }: Awaited<ReturnType<typeof remove>>) => calls.map(({ verb }) => verb);
 
-  test("names the Pod by the uid that was read live", async () => {
+  test("names the Pod by the uid from a live read", async () => {
     const { result, calls } = await remove(({ verb }) => (verb === "get" ? sessionPod() : {}));
     expect(result).toBeNull();
     expect(calls).toMatchObject([{ verb: "get" }, { verb: "delete", query: { uid: JOURNAL.podUid } }]);
   });
 
-  test("is not sent for a Pod that is another one by now, live", async () => {
+  test("is skipped when the live Pod is another one", async () => {
     const live = sessionPod({ uid: "another" });
     const removed = await remove(
       () => live,
@@ -129,14 +132,14 @@ describe("the deletion of a Pod", () => {
     expect(verbs(removed)).toEqual(["get"]);
   });
 
-  test("is not sent for a Pod that isn't a session Pod of this Environment", async () => {
+  test("is skipped for a Pod that isn't a session Pod of this Environment", async () => {
     expect(verbs(await remove(() => sessionPod(controlledBy("another"))))).toEqual(["get"]);
   });
 
   test.each([
-    ["the same Pod stands: a server may say so of a mere race", sessionPod(), true],
-    ["another Pod has its name", sessionPod({ uid: "another" }), false],
-  ])("that meets a conflict has failed where %s", async (_, after, hasFailed) => {
+    ["the same Pod still exists: a server may report a conflict for a mere race", sessionPod(), true],
+    ["another Pod has the name", sessionPod({ uid: "another" }), false],
+  ])("compares the Pods after a conflict: %s", async (_, after, hasFailed) => {
     let reads = 0;
     const { result } = await remove(({ verb }) => {
       if (verb === "delete") return conflict();
@@ -147,7 +150,7 @@ describe("the deletion of a Pod", () => {
   });
 });
 
-describe("the deletion of a Pod as the cache shows it", () => {
+describe("deleting a Pod as the cache shows it", () => {
   const remove = (seen: Pod, answer: unknown = {}) =>
     on(
       () => answer,
@@ -162,14 +165,14 @@ describe("the deletion of a Pod as the cache shows it", () => {
 
   test.each([
     ["isn't a session Pod of this Environment", sessionPod(controlledBy("another"))],
-    ["doesn't say its version", pod({}, { metadata: { uid: "pod-uid" } })],
-  ])("is not sent for one that %s", async (_, seen) => {
+    ["has no resourceVersion", pod({}, { metadata: { uid: "pod-uid" } })],
+  ])("is skipped for a Pod that %s", async (_, seen) => {
     const { result, calls } = await remove(seen);
     expect(result).toBe(false);
     expect(calls).toEqual([]);
   });
 
-  test("that meets a change is decided again", async () => {
+  test("leaves the decision to the next run when the Pod changed", async () => {
     expect((await remove(sessionPod(), conflict())).result).toBe(false);
   });
 });
@@ -212,7 +215,7 @@ describe("requests to the Work API", () => {
     expect(asked).toEqual([JOURNAL.api, JOURNAL.api]);
   });
 
-  test("are not sent by a process that may not act any more", async () => {
+  test("are not sent by a process that is no longer the leader", async () => {
     const { context, sent } = workApi(() => beaten(), NOT_LEADING);
     await expect(fence(context, opened(), "seen")).rejects.toThrow(LeadershipLostError);
     await expect(stopItem(context, opened(), true)).rejects.toThrow(LeadershipLostError);
@@ -220,10 +223,10 @@ describe("requests to the Work API", () => {
   });
 
   test.each([
-    ["that extends an active item's lease takes it", beaten(), true],
-    ["that extends nothing doesn't", beaten({ lease_extended: false }), false],
-    ["of an item that is stopping doesn't", beaten({ state: "stopping" }), false],
-    ["that is refused doesn't", { kind: "refused", current: null }, false],
+    ["that extends the lease of an active item takes the lease", beaten(), true],
+    ["that extends nothing does not take the lease", beaten({ lease_extended: false }), false],
+    ["of a stopping item does not take the lease", beaten({ state: "stopping" }), false],
+    ["that is refused does not take the lease", { kind: "refused", current: null }, false],
   ])("a fence %s", async (_, answer, isHeld) => {
     const { context } = workApi(() => answer);
     const claim = opened();
@@ -232,8 +235,8 @@ describe("requests to the Work API", () => {
   });
 
   test.each([
-    ["again with the server's text of the same instant", "2030-01-01T00:00:00.000Z", 2],
-    ["never with a later heartbeat: another client sends those", "2030-01-01T00:00:07Z", 1],
+    ["again with the server's spelling of the same instant", "2030-01-01T00:00:00.000Z", 2],
+    ["only once when the server reports a later heartbeat: another client sent it", "2030-01-01T00:00:07Z", 1],
   ])("a fence is sent %s", async (_, last_heartbeat, times) => {
     const { context, sent } = workApi(() => ({ kind: "refused", current: { state: "active", last_heartbeat } }));
     await fence(context, opened(), "2030-01-01T00:00:00Z");
@@ -241,7 +244,7 @@ describe("requests to the Work API", () => {
   });
 });
 
-test("only a refusal that can't have taken effect is a final word", () => {
+test("only a refusal that can't have taken effect counts as refused", () => {
   const error = (maybeApplied: boolean) =>
     new WorkApiError({ kind: "conflict", call: "ack", message: "409", maybeApplied });
   expect(isRefusal(error(false))).toBe(true);
@@ -249,7 +252,7 @@ test("only a refusal that can't have taken effect is a final word", () => {
   expect(isRefusal(noAnswer())).toBe(false);
 });
 
-test("a Pod whose container runs by now isn't one that failed to start", () => {
+test("a Pod whose container runs by now has not failed to start", () => {
   const step = (why: "StartFailed" | "LeaseLost") => ({ do: "delete-pod", why, message: "" }) as const;
   const running = pod({ containerStatuses: [{ name: "worker", state: { running: {} } }] });
   expect(PARKED.is).toBe("parked");

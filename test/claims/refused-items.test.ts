@@ -9,7 +9,7 @@ import { WorkApiError } from "../../src/work/errors.ts";
 import { fakeContext } from "../sessions/contexts.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
-/** An Environment in a group that asks for so long a pause between two calls of an idle member. */
+/** An Environment whose group requests this pause between two calls of an idle member. */
 function make(idleIntervalMs: number) {
   const clock = new VirtualClock();
   const lists: number[] = [];
@@ -27,7 +27,7 @@ function make(idleIntervalMs: number) {
   return { clock, signal, running, looks: () => lists.map((ms) => ms - startMs) };
 }
 
-test("items that were left half refused are looked for at once, and once, where few share the budget", async () => {
+test("lists partially rejected items once and immediately when few Environments share the budget", async () => {
   const { clock, signal, running, looks } = make(DEFAULT_TIMING.pollIdleGapMs);
   await clock.advance(600_000);
   expect(looks()).toEqual([0]);
@@ -35,7 +35,7 @@ test("items that were left half refused are looked for at once, and once, where 
   await running;
 });
 
-test("where many share the budget the look comes within the pause that the group asks for", async () => {
+test("delays the list within the pause of the group when many Environments share the budget", async () => {
   const { clock, signal, running, looks } = make(100_000);
   await clock.advance(600_000);
   expect(looks()).toEqual([50_000]);
@@ -43,7 +43,7 @@ test("where many share the budget the look comes within the pause that the group
   await running;
 });
 
-test("the wait for it ends with the loop", async () => {
+test("stops waiting for the list when the loop ends", async () => {
   const { clock, signal, running, looks } = make(100_000);
   await clock.settle();
   signal.abort();
@@ -52,7 +52,7 @@ test("the wait for it ends with the loop", async () => {
   expect(clock.pendingTimers).toBe(0);
 });
 
-test("one whose stop is refused for good keeps no other from its stop, and has the list not asked again", async () => {
+test("an item whose stop fails permanently does not block other stops, and causes no second list", async () => {
   const clock = new VirtualClock();
   const stops: string[] = [];
   let lists = 0;
@@ -83,7 +83,10 @@ test("one whose stop is refused for good keeps no other from its stop, and has t
   await running;
 });
 
-/** What is stopped of these items in the list, and when (from the start) it is read; `fails` of the first reads fail. */
+/**
+ * Returns which of these items are stopped, and when (ms from the start) the list is read. The first `fails` reads
+ * fail.
+ */
 function look(items: readonly unknown[], fails = 0, guard = () => {}) {
   const clock = new VirtualClock();
   const stops: string[] = [];
@@ -117,7 +120,7 @@ function look(items: readonly unknown[], fails = 0, guard = () => {}) {
 
 const item = (id: string, state: string, type: string) => ({ id, state, data: { type, id: "x" } });
 
-test("stops neither sessions nor unacknowledged items of the list", async () => {
+test("stops neither sessions nor unacknowledged items", async () => {
   const { clock, stops, end } = look([
     item("session", "starting", "session"),
     item("queued", "queued", "healthcheck"),
@@ -130,7 +133,7 @@ test("stops neither sessions nor unacknowledged items of the list", async () => 
   expect(stops).toEqual(["left", "unknown"]);
 });
 
-test("a list that fails is read again", async () => {
+test("retries a failed list", async () => {
   const { clock, stops, lists, end } = look([item("left", "starting", "healthcheck")], 2);
   await clock.advance(60_000);
   await end();
@@ -138,7 +141,7 @@ test("a list that fails is read again", async () => {
   expect(stops).toEqual(["left"]);
 });
 
-test("after an acknowledgement without an answer, the list is read when it can't take effect any more", async () => {
+test("reads the list again once an unanswered acknowledgement can no longer take effect", async () => {
   const { clock, refused, lists, startMs, end } = look([]);
   await clock.advance(1_000);
   const refusedMs = clock.monotonic() - startMs;
@@ -149,7 +152,7 @@ test("after an acknowledgement without an answer, the list is read when it can't
   expect(lists).toEqual([0, refusedMs + othersReclaimMs + lateAckMs + listLagMs]);
 });
 
-test("nothing is acknowledged by a process that may not act any more", async () => {
+test("acknowledges nothing once the process is no longer the leader", async () => {
   const { refused, acks, end } = look([], 0, () => {
     throw new LeadershipLostError("not the leader");
   });
