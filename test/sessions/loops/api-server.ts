@@ -12,7 +12,7 @@ import {
 } from "../../../src/kube/resource.ts";
 import type { WatchEvent } from "../../../src/kube/watch.ts";
 
-/** One change of an object, as a watch tells it. */
+/** One change of an object, as a watch reports it. */
 export interface Stored {
   readonly version: number;
   readonly atMs: number;
@@ -25,9 +25,9 @@ const SECOND_MS = 1_000;
 const DEFAULT_GRACE_SECONDS = 30;
 
 /**
- * What an API server does with objects, in memory and at once: names taken, preconditions (uid, resourceVersion),
- * finalizers, the grace of Pods, deadlines that may only be lowered, and a history that watches read. Strict: what the
- * real one refuses is refused.
+ * An in-memory API server without latency: taken names, preconditions (uid, resourceVersion), finalizers, the grace
+ * period of Pods, deadlines that can only be lowered, and a history for watches. It refuses whatever a real API server
+ * refuses.
  */
 export class ApiServer {
   readonly #clock: Clock;
@@ -98,7 +98,7 @@ export class ApiServer {
     return copyOf(object);
   }
 
-  /** A merge patch (RFC 7386), or a list of a JSON patch's operations. `status`: of the status alone. */
+  /** Applies a merge patch (RFC 7386) or a list of JSON patch operations. With `status`, only to the status. */
   patch<T extends KubeObject>(
     resource: Resource<T>,
     namespace: string,
@@ -148,7 +148,7 @@ export class ApiServer {
     } else this.#remove(key, resource, object);
   }
 
-  /** Removes a Pod whose containers are over, as its node does; or by force, when they may run on. */
+  /** Removes a Pod whose containers have ended, as the kubelet does, or by force, when they may still run. */
   removePod(namespace: string, name: string): void {
     const pod = this.find(PODS, namespace, name);
     if (pod) this.#remove(keyOf(PODS, namespace, name), PODS, copyOf(pod));
@@ -188,13 +188,13 @@ export class ApiServer {
     for (const listener of this.#listeners) listener(change);
   }
 
-  /** Times of the API have whole seconds. */
+  /** Times in the API have whole seconds. */
   #time(laterMs = 0): string {
     return new Date(this.#clock.now() + laterMs).toISOString().replace(/\.\d+Z$/, "Z");
   }
 }
 
-/** Whether a change is one that a watch with this query tells. Objects that leave the selector are not modelled. */
+/** Whether a watch with this query reports the change. Objects that leave the selector are not modeled. */
 export function isWatched(change: Stored, plural: string, namespace: string | undefined, labelSelector = ""): boolean {
   if (change.plural !== plural) return false;
   const { metadata } = change.object;
@@ -236,7 +236,7 @@ function keyOf(resource: Resource, namespace: string, name: string): string {
 
 const base64 = (text: string) => Buffer.from(text).toString("base64");
 
-/** What no patch changes. */
+/** The fields that no patch changes. */
 function own({ name, namespace, uid, creationTimestamp, deletionTimestamp, resourceVersion }: KubeObject["metadata"]) {
   const all = { name, namespace, uid, creationTimestamp, deletionTimestamp, resourceVersion };
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
@@ -260,7 +260,10 @@ function checkPod(before: Pod, after: Pod): void {
   }
 }
 
-/** The merge patch that tests and additions of a JSON patch (RFC 6902) come to. A test of null holds where nothing is. */
+/**
+ * The merge patch that equals the `test` and `add` operations of a JSON patch (RFC 6902). A test for null passes where
+ * the field is missing.
+ */
 function asMerge(object: unknown, operations: readonly { op: string; path: string; value: unknown }[]): unknown {
   let patch: unknown = {};
   for (const { op, path, value } of operations) {
@@ -286,7 +289,7 @@ function merge(target: unknown, patch: unknown): unknown {
   return result;
 }
 
-/** Whether two parts of objects say the same; a field that is undefined is none. */
+/** Whether two parts of objects are equal; an undefined field equals a missing one. */
 function same(a: unknown, b: unknown): boolean {
   if (a === b) return true;
   if (Array.isArray(a)) return Array.isArray(b) && a.length === b.length && a.every((part, at) => same(part, b[at]));
@@ -294,7 +297,7 @@ function same(a: unknown, b: unknown): boolean {
   return Object.keys({ ...a, ...b }).every((key) => same(a[key], b[key]));
 }
 
-/** A copy of JSON: much quicker than structuredClone, and half of the time of a world. */
+/** Copies JSON. Much faster than structuredClone, which took half of a world's time. */
 export function copyOf<T>(value: T): T {
   if (Array.isArray(value)) return value.map(copyOf) as T;
   if (!isRecord(value)) return value;

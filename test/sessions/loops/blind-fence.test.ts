@@ -7,7 +7,7 @@ import { WorkApi } from "./work-api.ts";
 
 const MINUTE = 60_000;
 
-/** One session whose operator's first `lost` heartbeats land, and get no answer. */
+/** Runs one session where the operator's first `lost` heartbeats take effect without an answer. */
 async function silent(lost: number, fate: Partial<ContainerFate> = {}): Promise<{ world: LoopWorld; id: string }> {
   const silentFor = { startError: false, program: "silent", servesMs: 60 * MINUTE, ...fate } as const;
   const world = new LoopWorld({ sessions: { firstBeatTimeoutSeconds: 60 }, fate: () => silentFor });
@@ -35,7 +35,7 @@ async function silent(lost: number, fate: Partial<ContainerFate> = {}): Promise<
 }
 
 test.each([1, 2])(
-  "a silent session whose %i fences got no answer ends as one: no beat is the program's",
+  "a silent session whose %i fences got no answer ends as NoFirstBeat: no heartbeat was the worker's",
   async (lost) => {
     const { world, id } = await silent(lost);
     expect(world.item(id)).toMatchObject({ state: "stopped", acks: { length: 1 } });
@@ -46,7 +46,7 @@ test.each([1, 2])(
   },
 );
 
-test("one that ends before its fence is repeated has not served", async () => {
+test("a session that ends before its fence is repeated has not served", async () => {
   const { world, id } = await silent(1, { program: "plain", servesMs: 80_000 });
   expect(world.item(id).state).toBe("stopped");
   expect(await metricValue(world.metrics.startFailures, {})).toBe(1);

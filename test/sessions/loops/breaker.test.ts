@@ -6,18 +6,18 @@ import type { ContainerFate } from "./node.ts";
 
 const MINUTE = 60_000;
 const QUEUED = 40;
-/** Three that open the breaker, and those that were under way with them, of four Pods that are parked. */
+/** The three sessions that open the breaker, and those under way with them when four Pods are parked. */
 const OPENING = 8;
 
 const serves = (servesMs: number): ContainerFate => ({ startError: false, program: "stock", servesMs });
 const BROKEN: ContainerFate = { startError: true, program: "stock", servesMs: 0 };
 
-/** Killed before its first beat. */
+/** Killed before its first heartbeat. */
 const ENDS_AT_ONCE: ContainerFate = { startError: false, program: "killed", servesMs: 100 };
 
 const starting = (world: LoopWorld) => world.conditionOf("SessionsStarting")?.reason;
 
-/** Items of these that were acknowledged. */
+/** The number of these items that were acknowledged. */
 const eaten = (world: LoopWorld, ids: readonly string[]) => ids.filter((id) => world.item(id).acks.length > 0).length;
 
 const enqueue = (world: LoopWorld, items: number) => Array.from({ length: items }, () => world.enqueue());
@@ -26,7 +26,9 @@ function holdsTrue(world: LoopWorld): void {
   expect([...world.wrongs, ...world.violations]).toEqual([]);
 }
 
-/** A world in which sessions run for so long, from a template that none can be started from any more; and its operator. */
+/**
+ * Starts an operator and old sessions that run for these times, then breaks the template: no further session starts.
+ */
 async function withOldSessions(servesMs: readonly number[], fate = BROKEN, more: Record<string, unknown> = {}) {
   const world = new LoopWorld({ sessions: { maxConcurrent: 20, warm: 4, retainFailedSeconds: 3_600, ...more } });
   world.createEnvironment();
@@ -43,41 +45,38 @@ async function withOldSessions(servesMs: readonly number[], fate = BROKEN, more:
   return { world, operator };
 }
 
-describe("a template that served and cannot be started any more", () => {
-  test("is not taken for a good one because sessions of before end well", async () => {
+describe("a template that served before and can't start any more", () => {
+  test("is not trusted because older sessions end well", async () => {
     const { world } = await withOldSessions([3, 4, 5, 6, 7, 8].map((minutes) => minutes * MINUTE));
     const ids = enqueue(world, QUEUED);
     await world.until("the breaker is open", () => starting(world) === "BreakerOpen");
     await world.pass(15 * MINUTE);
     expect(world.node.running.size, "old sessions").toBe(0);
     expect(starting(world)).toBe("BreakerOpen");
-    // Probes after 1, 2, 4 and 8 minutes.
+    // Probes follow after 1, 2, 4 and 8 minutes.
     expect(eaten(world, ids)).toBeLessThanOrEqual(OPENING + 4);
     holdsTrue(world);
   });
 
-  // Of Pods that the operator deletes itself, since kubelet would try on, a new process knows nothing.
+  // A new process can't count Pods that the operator deleted itself because the kubelet would have retried.
   test.each([
     ["ends at once", ENDS_AT_ONCE, 0],
     ["cannot be started", BROKEN, 3],
-  ] as const)(
-    "is not taken for a good one by a new process that finds an old session running: %s",
-    async (_what, fate, more) => {
-      const { world, operator } = await withOldSessions([600 * MINUTE], fate);
-      const ids = enqueue(world, QUEUED);
-      await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
-      await world.until("all are settled", () => world.claims.length === 1);
-      const before = eaten(world, ids);
-      await operator.stop();
-      world.startOperator();
-      await world.pass(50_000);
-      expect(starting(world)).toBe("BreakerOpen");
-      expect(eaten(world, ids)).toBe(before + more);
-      holdsTrue(world);
-    },
-  );
+  ] as const)("is not trusted by a new process that finds an old session running: %s", async (_what, fate, more) => {
+    const { world, operator } = await withOldSessions([600 * MINUTE], fate);
+    const ids = enqueue(world, QUEUED);
+    await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
+    await world.until("all are settled", () => world.claims.length === 1);
+    const before = eaten(world, ids);
+    await operator.stop();
+    world.startOperator();
+    await world.pass(50_000);
+    expect(starting(world)).toBe("BreakerOpen");
+    expect(eaten(world, ids)).toBe(before + more);
+    holdsTrue(world);
+  });
 
-  test("serves again as soon as a probe does", async () => {
+  test("closes the breaker as soon as a probe serves", async () => {
     const { world } = await withOldSessions([600 * MINUTE]);
     enqueue(world, QUEUED);
     await world.until("the breaker is open", () => starting(world) === "BreakerOpen");
@@ -94,7 +93,7 @@ describe("a template that served and cannot be started any more", () => {
 
 describe("a new process", () => {
   test.each([0, 600])(
-    "finds no row where sessions served in between, with retainFinishedSeconds: %i",
+    "does not count failures as consecutive when sessions served in between, with retainFinishedSeconds: %i",
     async (seconds) => {
       const sessions = { maxConcurrent: 4, warm: 1, retainFinishedSeconds: seconds, retainFailedSeconds: 3_600 };
       const world = new LoopWorld({ sessions });
@@ -106,7 +105,7 @@ describe("a new process", () => {
         const id = world.enqueue();
         await world.until("the item is stopped", () => world.item(id).state === "stopped", 5 * MINUTE);
       }
-      // Those that served are not kept any longer; those that failed are.
+      // Pods that served are already deleted; failed ones are retained.
       await world.pass(11 * MINUTE);
       expect(world.podsOf("finished")).toHaveLength(4);
       await operator.stop();
@@ -117,7 +116,7 @@ describe("a new process", () => {
     },
   );
 
-  test("finds the row that an old session's good end did not break", async () => {
+  test("finds the consecutive failures despite the good end of an old session", async () => {
     const { world, operator } = await withOldSessions([8 * MINUTE], ENDS_AT_ONCE, { retainFinishedSeconds: 600 });
     enqueue(world, QUEUED);
     await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
@@ -131,7 +130,7 @@ describe("a new process", () => {
     holdsTrue(world);
   });
 
-  test("that follows soon goes on counting", async () => {
+  test("continues the count when it starts soon after", async () => {
     const { world, operator } = await withOldSessions([600 * MINUTE], ENDS_AT_ONCE);
     const ids = [world.enqueue()];
     await world.until("the first is stopped", () => world.item(ids[0] ?? "").state === "stopped", 5 * MINUTE);
@@ -145,7 +144,7 @@ describe("a new process", () => {
   });
 });
 
-/** How a Pod is ended by something other than its program. */
+/** Ways to end a Pod from outside. */
 const deleted = (world: LoopWorld, pod: string) => world.server.delete(PODS, NAMESPACE, pod);
 const disrupted = (reason: string) => (world: LoopWorld, pod: string) => {
   const { status } = world.server.get(PODS, NAMESPACE, pod);
@@ -178,7 +177,7 @@ describe.each(["Worker", "Operator"] as const)(
         await world.until("its item is settled", () => world.item(id).state === "stopped", 5 * MINUTE);
         await world.until("its claim is, too", () => world.claims.length === 0, MINUTE);
         expect(await metricValue(world.metrics.startFailures, {}), `Pod ${n}`).toBe(0);
-        // lease: Operator: one that is killed after its grace has run for long enough to serve.
+        // lease: Operator: a Pod that is killed after its grace period has run long enough to count as served.
         const told = lease === "Operator" && program === "silent" ? "Starting" : "NoSessionYet";
         expect(["NoSessionYet", told], `Pod ${n}`).toContain(starting(world));
       }
@@ -195,7 +194,7 @@ const withImage = (image: string) => ({
   },
 });
 
-/** A world whose first template comes out as `fate`, and the next one serves; with what was started of the first. */
+/** A world where the first template behaves like `fate` and the next one serves, with the started Pods of the first. */
 function withTwoTemplates(fate: ContainerFate, sessions: Record<string, unknown>, unprepared = "") {
   const started: Pod[] = [];
   const first = { fate };
@@ -214,7 +213,10 @@ function withTwoTemplates(fate: ContainerFate, sessions: Record<string, unknown>
 
 const imageOf = (pod: Pod) => pod.spec.containers[0]?.image;
 
-/** A new process finds the template fixed: it serves all that is queued, and starts no container of the broken one. */
+/**
+ * Starts a new process after the template was fixed. It serves the whole queue and starts no container of the broken
+ * template.
+ */
 async function servesFixed(world: LoopWorld, started: readonly Pod[]): Promise<void> {
   const lost = started.length;
   world.patchEnvironment(withImage(IMAGES.fixed));
@@ -226,11 +228,11 @@ async function servesFixed(world: LoopWorld, started: readonly Pod[]): Promise<v
 
 const servedItems = (world: LoopWorld) => world.items.filter(({ state }) => state === "stopped").length;
 
-describe("the parked Pods of a template that was replaced", () => {
+describe("parked Pods of a replaced template", () => {
   test.each([
-    ["cannot be started", BROKEN],
+    ["can't start", BROKEN],
     ["ends at once", ENDS_AT_ONCE],
-  ] as const)("get no session where it %s and the breaker was open", async (_what, fate) => {
+  ] as const)("get no session when the template %s and the breaker was open", async (_what, fate) => {
     const { world, started } = withTwoTemplates(fate, { warm: 4 });
     world.startOperator();
     await world.until("parked Pods", () => world.parked.length === 4);
@@ -247,7 +249,7 @@ describe("the parked Pods of a template that was replaced", () => {
     holdsTrue(world);
   });
 
-  test("get no session before one of them has served, and the queue is served by the next template", async () => {
+  test("get no session if none of them has served, and the next template serves the queue", async () => {
     const { world, started } = withTwoTemplates(ENDS_AT_ONCE, { warm: 4 });
     world.startOperator();
     await world.until("parked Pods", () => world.parked.length === 4);
@@ -260,7 +262,7 @@ describe("the parked Pods of a template that was replaced", () => {
   });
 
   test.each([
-    ["cannot be started", BROKEN],
+    ["can't start", BROKEN],
     ["ends at once", ENDS_AT_ONCE],
   ] as const)("get no session from a new process: %s", async (_what, fate) => {
     const { world, started } = withTwoTemplates(fate, { warm: 4 });
@@ -274,7 +276,7 @@ describe("the parked Pods of a template that was replaced", () => {
     await servesFixed(world, started);
   });
 
-  test("get no session from a new process where it served before it could not be started any more", async () => {
+  test("get no session from a new process when the template served before it broke", async () => {
     const { world, started, first } = withTwoTemplates(serves(5_000), { warm: 4, retainFinishedSeconds: 600 });
     const operator = world.startOperator();
     await world.until("parked Pods", () => world.parked.length === 4);
@@ -289,7 +291,7 @@ describe("the parked Pods of a template that was replaced", () => {
     await servesFixed(world, started);
   });
 
-  test("make room at once where it is the only one", async () => {
+  test("are deleted at once when they occupy the only slot", async () => {
     const { world, started } = withTwoTemplates(BROKEN, { maxConcurrent: 1, warm: 0 });
     const operator = world.startOperator();
     enqueue(world, 5);
@@ -304,7 +306,7 @@ describe("the parked Pods of a template that was replaced", () => {
     holdsTrue(world);
   });
 
-  test("serve on where it served and the next one cannot be prepared, also after a restart", async () => {
+  test("continue to serve when they served before and the next template never gets ready", async () => {
     const sessions = { warm: 2, retainFinishedSeconds: 600 };
     const { world, started } = withTwoTemplates(serves(5_000), sessions, IMAGES.fixed);
     const operator = world.startOperator();
@@ -323,7 +325,7 @@ describe("the parked Pods of a template that was replaced", () => {
     holdsTrue(world);
   });
 
-  test("are removed after a restart where nothing says that it ever served", async () => {
+  test("are deleted after a restart when no record shows that the template served", async () => {
     const { world, started } = withTwoTemplates(serves(5_000), { warm: 2 }, IMAGES.fixed);
     const operator = world.startOperator();
     await world.until("parked Pods", () => world.parked.length === 2);

@@ -3,7 +3,7 @@ import { LABEL_ROLE } from "../../../src/api/names.ts";
 import type { Pod } from "../../../src/kube/resource.ts";
 import { LoopWorld } from "./loop-world.ts";
 
-test("a Pod that loses its labels as it is created goes, the condition names the mend, and Pods come once it is mended", async () => {
+test("deletes Pods that lose their labels at creation, and names the fix in a condition", async () => {
   const world = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 2 } });
   world.createEnvironment();
   const { kube } = world.startOperator();

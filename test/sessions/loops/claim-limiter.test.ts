@@ -8,13 +8,13 @@ import { FAIR } from "./network.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60_000;
-/** So slow that more would be begun before the first is through. */
+/** Slow enough that the operator would begin further claims before the first is through. */
 const SLOW_MS = 250;
 const ITEMS = FIRST_UNDER_WAY + 16;
-/** Each Pod and request of so many is played, on a machine that may be busy. */
+/** The world simulates every Pod and request, on a machine that may be busy. */
 const TIMEOUT = { timeout: 120_000 };
 
-/** A world whose template has served, with a parked Pod for each of the items to come. */
+/** A world whose template has served, with a parked Pod for each item to come. */
 async function warmWorld() {
   const events: PointEvent[] = [];
   const observers: ((event: PointEvent) => void)[] = [(event) => events.push(event)];
@@ -27,7 +27,7 @@ async function warmWorld() {
   });
   world.createEnvironment();
   const { kube } = world.startOperator();
-  // Of a template that has not served yet, three claims at most are under way.
+  // While a template has not served yet, at most three claims are under way.
   const proof = world.enqueue();
   await world.until("the template serves", () => world.item(proof).state === "stopped", 2 * MINUTE);
   await world.until("all are parked", () => world.parked.length === ITEMS && world.isSettled, MINUTE);
@@ -35,7 +35,7 @@ async function warmWorld() {
   return { world, kube, events, observers };
 }
 
-test("of a burst no more are under way than there is room for, and each is claimed once", TIMEOUT, async () => {
+test("a burst stays within the limit of claims in flight, and each item is claimed once", TIMEOUT, async () => {
   const { world, kube, events } = await warmWorld();
   kube.delay = () => SLOW_MS;
   const ids = Array.from({ length: ITEMS }, () => world.enqueue());
@@ -47,7 +47,7 @@ test("of a burst no more are under way than there is room for, and each is claim
 });
 
 test(
-  "claims whose acknowledgement gets no answer keep nobody out while they wait for the end of their window",
+  "claims with an unanswered acknowledgement do not block others until the end of their window",
   TIMEOUT,
   async () => {
     const { world, events, observers } = await warmWorld();
@@ -60,12 +60,12 @@ test(
     const begun = () => new Set(events.filter(isOf("claim.journal", "before")).map(({ pod }) => pod)).size;
     await world.until("more are begun", () => begun() > FIRST_UNDER_WAY, MINUTE);
     expect(events.some(isOf("session.touch", "before"))).toBe(false);
-    // As soon as nothing may be acknowledged any more, long before it is known whose the items are.
+    // Claims are released when their window ends, long before it is known who holds the items.
     expect(world.clock.monotonic() - begunMs).toBeLessThan(windowMs(DEFAULT_TIMING) + SECOND);
   },
 );
 
-/** How many claims were begun, and how many of them at most were between their journal and the touch of their Pod. */
+/** The number of claims begun, and the maximum between their journal and the touch of their Pod. */
 function underWay(events: readonly PointEvent[]): { most: number; begun: number } {
   const now = new Set<string>();
   let most = 0;

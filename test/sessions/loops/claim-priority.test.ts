@@ -5,10 +5,10 @@ import { LoopWorld } from "./loop-world.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60_000;
-/** Slow enough that a rush lasts, fast enough that 70 claims are through before anything has waited too long. */
+/** Slow enough that a burst lasts, and fast enough that 70 claims finish before other work has waited too long. */
 const SLOW_API_MS = 100;
 
-/** What an operator does that serves `items` at once, from the first poll that brings one. */
+/** The points that an operator passes while it serves `items` at once. */
 async function rush({ items, warm }: { items: number; warm: number }): Promise<PointEvent[]> {
   const events: PointEvent[] = [];
   const world = new LoopWorld({
@@ -18,7 +18,7 @@ async function rush({ items, warm }: { items: number; warm: number }): Promise<P
   });
   world.createEnvironment();
   const { kube } = world.startOperator();
-  // Of a template that has not served yet, three claims at most are under way.
+  // While a template has not served yet, at most three claims are under way.
   const proof = world.enqueue();
   await world.until("the template serves", () => world.item(proof).state === "stopped", 2 * MINUTE);
   await world.until("all are parked", () => world.parked.length === warm && world.isSettled, MINUTE);
@@ -38,7 +38,7 @@ test.each([
   [10, 20],
   [10, 10],
   [70, 100],
-])("no Pod is made while %i claims are under way that find one of %i", async (items, warm) => {
+])("creates no Pod while %i claims with a parked Pod each are under way, of %i parked Pods", async (items, warm) => {
   const events = await rush({ items, warm });
   const made = events.findIndex(isOf("prepare.create-pod", "before"));
   const touched = events.filter((event) => isOf("session.touch", "after")(event) && event.asks["touches"] === 1);
@@ -46,14 +46,14 @@ test.each([
   expect(made).toBeGreaterThan(events.lastIndexOf(touched.at(-1) as PointEvent));
 });
 
-test("Pods are made at once when claims wait for them", async () => {
+test("creates Pods at once when claims wait for them", async () => {
   const events = await rush({ items: 10, warm: 3 });
   const made = events.findIndex(isOf("prepare.create-pod", "before"));
   expect(made).toBeGreaterThan(-1);
   expect(made).toBeLessThan(events.findLastIndex(isOf("claim.journal", "before")));
 });
 
-test("the record of a session that is over waits for claims that follow one another, but not for long", async () => {
+test("settling an ended session waits briefly for ongoing claims", async () => {
   const world = new LoopWorld({
     sessions: { maxConcurrent: 60, warm: 40 },
     fate: () => ({ startError: false, program: "stock", servesMs: 20 * SECOND }),

@@ -3,7 +3,7 @@ import { LoopWorld } from "./loop-world.ts";
 
 const MINUTE = 60_000;
 
-// Nobody keeps the clock of the operator's machine; those of the cluster and of the Work API agree.
+// The operator's clock is wrong; the clocks of the cluster and the Work API agree.
 
 describe.each([
   ["behind", -10 * MINUTE],
@@ -26,7 +26,7 @@ describe.each([
     expect([...world.wrongs, ...world.violations]).toEqual([]);
   });
 
-  test("takes up no claim of a process before it while its acknowledgement may still land", async () => {
+  test("does not adopt an earlier process's claim while its acknowledgement may still land", async () => {
     const world = new LoopWorld({ switches: { starting: "never" } });
     world.createEnvironment();
     const first = world.startOperator();
@@ -43,7 +43,7 @@ describe.each([
   });
 });
 
-// Whoever writes Date headers (a load balancer, a content network) need not be who stamps what they tell of.
+// A load balancer or a content network can write the Date headers, while another machine writes the timestamps.
 
 const EDGES: readonly (readonly [where: string, ahead: ((turn: number) => number) | null])[] = [
   ["a second behind", () => -1_000],
@@ -52,18 +52,18 @@ const EDGES: readonly (readonly [where: string, ahead: ((turn: number) => number
   ["a second ahead", () => 1_000],
   ["ten minutes ahead", () => 10 * MINUTE],
   ["ten minutes behind", () => -10 * MINUTE],
-  ["of ten, one of them 200 ms ahead", (turn) => (turn % 10 === 0 ? 200 : 0)],
+  ["of ten servers, one of them 200 ms ahead", (turn) => (turn % 10 === 0 ? 200 : 0)],
   ["missing", null],
 ];
 
 describe.each(EDGES)("Date headers that are %s", (_where, ahead) => {
   function skewed(sessions: Record<string, unknown>): LoopWorld {
-    // No help from the API: what was acknowledged and left alone stays so for ever.
+    // The API does not requeue: an acknowledged item without heartbeats stays acknowledged forever.
     const world = new LoopWorld({ sessions, switches: { starting: "never" } });
     let turn = 0;
     world.api.dateAheadMs = ahead && (() => ahead(turn++));
     world.createEnvironment();
-    // Without a Date the operator's own clock is all that there is.
+    // Without a Date header, the operator has only its own clock.
     world.startOperator({ clockAheadMs: ahead ? 0 : 4_000 });
     return world;
   }
@@ -71,7 +71,7 @@ describe.each(EDGES)("Date headers that are %s", (_where, ahead) => {
   test.each(["Worker", "Operator"])("lease: %s: every session is served", async (lease) => {
     const world = skewed({ lease, maxConcurrent: 5, warm: 2 });
     await world.until("a parked Pod", () => world.parked.length > 0);
-    // So that much is known of the server's clock.
+    // Leaves the operator time to learn the server's clock.
     await world.pass(2 * MINUTE);
     const ids: string[] = [];
     for (let count = 0; count < 5; count += 1) {
@@ -85,13 +85,13 @@ describe.each(EDGES)("Date headers that are %s", (_where, ahead) => {
     expect([...world.wrongs, ...world.violations]).toEqual([]);
   });
 
-  test("an acknowledgement whose answer is lost is known again", async () => {
+  test("an acknowledgement whose answer is lost is recognized", async () => {
     const world = skewed({});
     await world.until("a parked Pod", () => world.parked.length > 0);
     await world.pass(2 * MINUTE);
     const first = world.enqueue();
     await world.until("one is served", () => world.item(first).acks.length > 0 && world.isSettled, 20 * MINUTE);
-    // The effect, and an answer that comes after everybody has given it up.
+    // The acknowledgement takes effect, but its answer comes after the operator has given up.
     world.api.delay = (call) => (call === "ack" ? 1_600 : 0);
     const id = world.enqueue();
     await world.until("it is acknowledged", () => world.item(id).acks.length > 0, MINUTE);

@@ -17,21 +17,21 @@ const budgetOf = (world: LoopWorld): PodDisruptionBudget | undefined =>
   world.server.find(POD_DISRUPTION_BUDGETS, NAMESPACE, BUDGET);
 const protectedNow = (world: LoopWorld) => budgetOf(world)?.spec?.minAvailable;
 
-/** Finds a Pod that was assigned while the budget did not count it. */
+/** Collects the moments when an assigned Pod is not covered by the budget. */
 function watchProtection(world: LoopWorld): string[] {
   const uncovered: string[] = [];
   world.server.subscribe(({ plural }) => {
     if (plural !== "pods") return;
     const assigned = world.podsOf("assigned").filter(({ metadata }) => !metadata.deletionTimestamp).length;
     const covered = Number(protectedNow(world) ?? 0);
-    // A session that is over is not protected any more, though its Pod may be marked a moment later.
+    // An ended session is no longer protected, but its Pod may be marked a moment later.
     const running = Math.min(assigned, world.node.running.size + world.claims.length);
     if (covered < running && covered < assigned) uncovered.push(`${covered} protected, ${assigned} assigned`);
   });
   return uncovered;
 }
 
-/** Refuses requests for budgets of these verbs. */
+/** Refuses requests of these verbs for PodDisruptionBudgets. */
 function refuse(operator: Operator, ...verbs: string[]) {
   return refuseWith({ status: 403, reason: "Forbidden" }, operator, ...verbs);
 }
@@ -53,7 +53,7 @@ function refuseWith(how: { status: number; reason: string }, operator: Operator,
 }
 
 describe("disruption: Protect", () => {
-  test("the budget is there before a session is, belongs to the Environment, and selects running sessions only", async () => {
+  test("the budget exists before the first session, has an owner, and selects assigned session Pods", async () => {
     const { world } = served();
     await world.until("a budget", () => budgetOf(world) !== undefined);
     const budget = budgetOf(world);
@@ -78,7 +78,7 @@ describe("disruption: Protect", () => {
     ]);
   });
 
-  test("it counts a session before the session's Pod is marked, also of many that start at once", async () => {
+  test("the budget counts a session before its Pod is marked, also when many start at once", async () => {
     const { world } = served({ maxConcurrent: 12, warm: 8 });
     await world.until("parked Pods", () => world.parked.length === 8);
     const uncovered = watchProtection(world);
@@ -89,7 +89,7 @@ describe("disruption: Protect", () => {
     expect(uncovered).toEqual([]);
   });
 
-  test("it is lowered some time after sessions ended, to what runs", async () => {
+  test("the budget is lowered some time after sessions end, to the number that run", async () => {
     const { world } = served({}, { fate: () => ({ startError: false, program: "stock", servesMs: 20_000 }) });
     const id = world.enqueue();
     await world.until("it counts", () => protectedNow(world) === 1);
@@ -98,7 +98,7 @@ describe("disruption: Protect", () => {
     await world.until("lowered", () => protectedNow(world) === 0, MINUTE);
   });
 
-  test("sessions that come again before it is lowered cost no write of it", async () => {
+  test("sessions that start before the budget is lowered cause no write", async () => {
     const { world, operator } = served();
     const patches = () => operator.kube.requests.get("patch poddisruptionbudgets") ?? 0;
     for (let n = 0; n < 5; n += 1) {
@@ -108,7 +108,7 @@ describe("disruption: Protect", () => {
     expect(patches()).toBe(1);
   });
 
-  test("it goes with the field, and comes back with it", async () => {
+  test("the budget is deleted and created again as the field changes", async () => {
     const { world } = served();
     await world.until("a budget", () => budgetOf(world) !== undefined);
     world.patchEnvironment({ spec: { sessions: { disruption: "Allow" } } });
@@ -117,7 +117,7 @@ describe("disruption: Protect", () => {
     await world.until("a budget", () => budgetOf(world) !== undefined);
   });
 
-  test("one of an earlier process goes too, where the field says Allow by now", async () => {
+  test("a budget of an earlier process is deleted if the field says Allow by now", async () => {
     const { world, operator } = served();
     await world.until("a budget", () => budgetOf(world) !== undefined);
     operator.kill();
@@ -126,7 +126,7 @@ describe("disruption: Protect", () => {
     await world.until("no budget", () => budgetOf(world) === undefined);
   });
 
-  test("a new process takes it up as it is, and does not lower it under a session", async () => {
+  test("a new process adopts the budget, and does not lower it during a session", async () => {
     const { world, operator } = served(
       {},
       { fate: () => ({ startError: false, program: "stock", servesMs: 5 * MINUTE }) },
@@ -144,7 +144,7 @@ describe("disruption: Protect", () => {
     expect(lowered).toEqual([]);
   });
 
-  test("one that somebody deleted or lowered is mended within a minute or so", async () => {
+  test("a budget that another client deleted or lowered is restored within about a minute", async () => {
     const { world } = served({}, { fate: () => ({ startError: false, program: "stock", servesMs: 20 * MINUTE }) });
     const id = world.enqueue();
     await world.until("it runs", () => world.item(id).state === "active");
@@ -154,7 +154,7 @@ describe("disruption: Protect", () => {
     await world.until("it is mended", () => protectedNow(world) === 1);
   });
 
-  test("one of somebody else's by that name is left alone, and a person is told", async () => {
+  test("another owner's budget of that name is left alone and reported in an Event", async () => {
     const world = new LoopWorld({ sessions: { disruption: "Protect" } });
     const own = { metadata: { name: BUDGET, namespace: NAMESPACE }, spec: { maxUnavailable: 1 } };
     world.server.create(POD_DISRUPTION_BUDGETS, own);
@@ -168,7 +168,7 @@ describe("disruption: Protect", () => {
     ]);
   });
 
-  test("one of an earlier Environment of this name is replaced", async () => {
+  test("the budget of an earlier Environment with this name is replaced", async () => {
     const world = new LoopWorld({ sessions: { disruption: "Protect" } });
     const owner = {
       apiVersion: "berth.dev/v1alpha1",
@@ -186,7 +186,7 @@ describe("disruption: Protect", () => {
     await world.until("its own budget", () => protectedNow(world) === 0);
   });
 
-  test("without leave to write it sessions are served all the same, and one Event says what is missing", async () => {
+  test("sessions are served without permission to write the budget, and one Event reports it", async () => {
     const { world, operator } = served();
     const refused = refuse(operator, "create", "patch");
     const ids = [world.enqueue(), world.enqueue()];
@@ -194,7 +194,7 @@ describe("disruption: Protect", () => {
     const told = world.told.filter((text) => text.startsWith("ProtectionFailing"));
     expect(told).toEqual([expect.stringContaining("give the operator permission")]);
     await world.pass(5 * MINUTE);
-    // With a pause in between, and not for ever in a hot loop.
+    // Retries back off instead of running in a hot loop.
     expect(refused.count()).toBeLessThan(20);
     refused.stop();
     await world.until("a budget", () => budgetOf(world) !== undefined, 2 * MINUTE);
@@ -203,7 +203,7 @@ describe("disruption: Protect", () => {
 });
 
 test.each(["create", "patch"])(
-  "a conflict at every %s is no race: one Event says it, and it is tried with pauses",
+  "a conflict at every %s is reported in one Event and retried with backoff",
   async (verb) => {
     const { world, operator } = served();
     const refused = refuseWith({ status: 409, reason: "Conflict" }, operator, verb);
@@ -220,7 +220,7 @@ test.each(["create", "patch"])(
   },
 );
 
-test("budgets that get no answer hold up no session's marking, however many start at once", async () => {
+test("unanswered budget requests do not delay marking sessions, however many start at once", async () => {
   const fate = () => ({ startError: false, program: "stock", servesMs: MINUTE }) as const;
   const { world, operator } = served({ maxConcurrent: 20, warm: 20 }, { fate });
   await world.until("parked Pods", () => world.parked.length === 20);
@@ -231,7 +231,7 @@ test("budgets that get no answer hold up no session's marking, however many star
 });
 
 describe("disruption: Allow", () => {
-  test("no budget is made, and an operator without permission to read one is not told of it again and again", async () => {
+  test("creates no budget, and reports nothing when the operator may not read budgets", async () => {
     const { world, operator } = served({ disruption: "Allow" });
     const refused = refuse(operator, "get", "create", "patch", "delete");
     const id = world.enqueue();
@@ -242,7 +242,7 @@ describe("disruption: Allow", () => {
     expect(world.told.filter((text) => text.startsWith("ProtectionFailing"))).toEqual([]);
   });
 
-  test("a budget that may not be deleted is tried again until it is gone", async () => {
+  test("retries the deletion of a budget until it succeeds", async () => {
     const { world, operator } = served();
     await world.until("a budget", () => budgetOf(world) !== undefined);
     const refused = refuse(operator, "delete");

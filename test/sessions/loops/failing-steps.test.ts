@@ -14,11 +14,11 @@ interface Fault {
   readonly plural: string;
   readonly status: number;
   readonly reason?: string;
-  /** Only requests about claims, which have Pods' names. */
+  /** Only requests about claims, which are named after Pods. */
   readonly claims?: boolean;
 }
 
-/** The API server refuses these requests until the returned function is called. */
+/** Makes the API server refuse these requests until the returned function is called. */
 function refuse(operator: Operator, { verb, plural, status, reason = "", claims }: Fault): () => void {
   operator.kube.intercept.push((request) => {
     if (request.verb !== verb || request.plural !== plural || (claims && request.name === "key")) return;
@@ -27,7 +27,7 @@ function refuse(operator: Operator, { verb, plural, status, reason = "", claims 
   return () => void operator.kube.intercept.splice(0);
 }
 
-/** The Work API refuses this call until the returned function is called. */
+/** Makes the Work API refuse this call until the returned function is called. */
 function refuseCall(world: LoopWorld, call: string, status: number): () => void {
   world.api.answer = (asked) =>
     asked === call ? { status, body: { error: { type: "odd_error", message: `${call} is refused` } } } : undefined;
@@ -51,7 +51,7 @@ function holdsTrue(world: LoopWorld): void {
 const failing = (world: LoopWorld, step: string) =>
   metricValue(world.metrics.failingSteps, { namespace: NAMESPACE, environment: NAME, step });
 
-/** Within a minute Ready, one Event and the metric say it, in the server's words. */
+/** Ready, one Event and the metric report the failure within a minute, in the server's words. */
 async function untilTold(world: LoopWorld, step: string, words: string): Promise<void> {
   await world.until(`Ready says ${words}`, () => world.conditionOf("Ready")?.message.includes(words) === true, MINUTE);
   expect(world.conditionOf("Ready")).toMatchObject({ status: "False", reason: "StepFailing" });
@@ -68,14 +68,14 @@ async function untilServedAgain(world: LoopWorld, limitMs = 10 * MINUTE): Promis
 }
 
 describe.each(LEASES)("lease: %s", (lease) => {
-  describe.each([400, 429, 500, 503])("an opening that is answered %d", (status) => {
+  describe.each([400, 429, 500, 503])("an opening that is answered with %d", (status) => {
     const fault = { verb: "patch", plural: "secrets", status };
 
-    test("is reported within a minute, and its session settled as a failed start", async () => {
+    test("is reported within a minute, and its session settles as a failed start", async () => {
       const { world, operator } = await started({ lease });
       const fix = refuse(operator, fault);
       const id = world.enqueue();
-      // While this one waits, what is wrong stays reported.
+      // While this item waits, the failure stays reported.
       world.enqueue();
       await world.until("the claim", () => world.item(id).acks.length > 0);
       await untilTold(world, "open", `refused with ${status}`);
@@ -87,14 +87,14 @@ describe.each(LEASES)("lease: %s", (lease) => {
       await untilServedAgain(world);
     });
 
-    test("costs the queue no more sessions than open the breaker", async () => {
+    test("costs no more sessions than it takes to open the breaker", async () => {
       const { world, operator } = await started({ lease, warm: 4 });
       await untilServedAgain(world);
       const fix = refuse(operator, fault);
       const ids = Array.from({ length: 20 }, () => world.enqueue());
       await world.pass(30 * MINUTE);
       const lost = ids.filter((id) => world.item(id).state === "stopped");
-      // Three open the breaker, four may be claimed before the first of them fails, and there are probes.
+      // Three open the breaker, four may be claimed before the first of them fails, and the rest are probes.
       expect(lost.length).toBeLessThanOrEqual(9);
       expect(world.conditionOf("Ready")?.status).toBe("False");
       fix();
@@ -110,13 +110,13 @@ describe.each(LEASES)("lease: %s", (lease) => {
     { step: "read-pod", verb: "get", plural: "pods", status: 500 },
     { step: "read-pod", verb: "get", plural: "pods", status: 429 },
   ])(
-    "a claim whose $verb of $plural is answered $status is reported, and the item stays in the queue",
+    "reports a claim whose $verb of $plural is answered with $status, and leaves the item in the queue",
     async (fault) => {
       const { world, operator } = await started({ lease });
       const { step, verb, plural, status } = fault;
       let refused = 0;
       operator.kube.intercept.push((request) => {
-        // The status of the Environment is another matter.
+        // Patches of the Environment's status do not count.
         if (request.verb !== verb || request.plural !== plural || "status" in Object(request.body)) return;
         refused += 1;
         throw refusal(status, "", `the ${verb} of ${plural} is refused with ${status}`, status >= 500);
@@ -133,7 +133,7 @@ describe.each(LEASES)("lease: %s", (lease) => {
     },
   );
 
-  test("acknowledgements that are refused are reported, and sent less and less often", async () => {
+  test("reports refused acknowledgements, and backs off", async () => {
     const { world } = await started({ lease });
     const fix = refuseCall(world, "ack", 400);
     const id = world.enqueue();
@@ -145,7 +145,7 @@ describe.each(LEASES)("lease: %s", (lease) => {
     await untilServedAgain(world);
   });
 
-  test.each([401, 403])("acknowledgements that are answered %d say that the key is refused", async (status) => {
+  test.each([401, 403])("reports a refused key when acknowledgements are answered with %d", async (status) => {
     const { world } = await started({ lease });
     const fix = refuseCall(world, "ack", status);
     world.enqueue();
@@ -157,7 +157,7 @@ describe.each(LEASES)("lease: %s", (lease) => {
     await untilServedAgain(world, 15 * MINUTE);
   });
 
-  test.each([400, 500])("stops that are answered %d are reported, and no session runs twice", async (status) => {
+  test.each([400, 500])("reports stops that are answered with %d, and runs no session twice", async (status) => {
     const { world } = await started({ lease });
     world.fate = () => ({ startError: false, program: lease === "Operator" ? "plain" : "dies", servesMs: 3_000 });
     const fix = refuseCall(world, "stop", status);
@@ -169,7 +169,7 @@ describe.each(LEASES)("lease: %s", (lease) => {
     );
     for (let n = 0; n < 20; n += 1) ids.push(world.enqueue());
     await world.pass(30 * MINUTE);
-    // Six that had ended before anyone knew, and what maxConcurrent allows.
+    // Six that ended before the failure was noticed, and those that maxConcurrent allows.
     expect(world.pods.filter(({ metadata }) => !metadata.deletionTimestamp).length).toBeLessThanOrEqual(10);
     expect(world.conditionOf("CapacityAvailable")?.message).not.toContain("raise it");
     expect(Math.max(...ids.map((id) => world.item(id).acks.length))).toBe(1);
@@ -179,7 +179,7 @@ describe.each(LEASES)("lease: %s", (lease) => {
     holdsTrue(world);
   });
 
-  test("a list that is refused stays reported for as long as it is", async () => {
+  test("reports a refused list for as long as it lasts", async () => {
     const { world } = await started({ lease });
     const fix = refuseCall(world, "list", 500);
     world.fate = () => ({ startError: false, program: lease === "Operator" ? "plain" : "stock", servesMs: 4 * MINUTE });
@@ -194,7 +194,7 @@ describe.each(LEASES)("lease: %s", (lease) => {
     await untilServedAgain(world);
   });
 
-  test("Pods that cannot be deleted are reported, and no maximum is blamed", async () => {
+  test("reports Pods that can't be deleted, and does not blame maxConcurrent", async () => {
     const { world, operator } = await started({ lease, warm: 2 });
     const fix = refuse(operator, { verb: "delete", plural: "pods", status: 500 });
     for (let n = 0; n < 8; n += 1) world.enqueue();
@@ -208,7 +208,7 @@ describe.each(LEASES)("lease: %s", (lease) => {
     await untilServedAgain(world);
   });
 
-  test("claim Secrets that cannot be deleted are reported, and do not become more and more", async () => {
+  test("reports claim Secrets that can't be deleted, and their number stays bounded", async () => {
     const { world, operator } = await started({ lease });
     const fix = refuse(operator, { verb: "delete", plural: "secrets", status: 500 });
     const ids = Array.from({ length: 40 }, () => world.enqueue());
@@ -221,7 +221,7 @@ describe.each(LEASES)("lease: %s", (lease) => {
     await untilServedAgain(world);
   });
 
-  test("an Environment whose claim Secrets cannot be deleted goes when its drain's time is over", async () => {
+  test("deletes an Environment whose claim Secrets can't be deleted once its drain times out", async () => {
     const { world, operator } = await started({ lease });
     world.enqueue();
     await world.until("a session runs", () => world.node.running.size > 0);
@@ -233,7 +233,7 @@ describe.each(LEASES)("lease: %s", (lease) => {
     holdsTrue(world);
   });
 
-  test("an Environment whose finalizer cannot be removed says so", async () => {
+  test("reports a finalizer that can't be removed from a deleted Environment", async () => {
     const { world, operator } = await started({ lease });
     await untilServedAgain(world);
     operator.kube.intercept.push(({ verb, plural, body }) => {
@@ -252,7 +252,7 @@ describe.each(LEASES)("lease: %s", (lease) => {
     await world.until("it is gone", () => world.environment === undefined, MINUTE);
   });
 
-  test("a conflict that does not end is met with backoff", async () => {
+  test("backs off from a permanent conflict", async () => {
     const { world, operator } = await started({ lease });
     const fix = refuse(operator, { verb: "delete", plural: "secrets", status: 409, reason: "Conflict" });
     const id = world.enqueue();
@@ -266,7 +266,7 @@ describe.each(LEASES)("lease: %s", (lease) => {
   });
 });
 
-test("a session that was opened at the third try holds up no other", async () => {
+test("a session that opens at the third try does not block others", async () => {
   const { world, operator } = await started({ lease: "Worker", warm: 2 });
   world.fate = () => ({ startError: false, program: "stock", servesMs: 10 * MINUTE });
   let tries = 0;
@@ -274,7 +274,7 @@ test("a session that was opened at the third try holds up no other", async () =>
     if (verb !== "patch" || plural !== "secrets" || tries > 1) return;
     tries += 1;
     if (tries === 1) throw refusal(504, "Timeout", "no answer", true);
-    // The first request lands just before the second one.
+    // The first request takes effect just before the second one.
     world.server.patch(SECRETS, NAMESPACE, name, body);
     throw refusal(409, "Conflict", "the object has been modified");
   });
@@ -285,7 +285,7 @@ test("a session that was opened at the third try holds up no other", async () =>
   holdsTrue(world);
 });
 
-test("a stop of one item that is always answered 403 keeps no other session from being served", async () => {
+test("other sessions are served while the stop of one item is always answered with 403", async () => {
   const { world } = await started({ lease: "Operator" });
   world.fate = () => ({ startError: false, program: "plain", servesMs: 3_000 });
   const first = world.enqueue();
@@ -304,14 +304,14 @@ test("a stop of one item that is always answered 403 keeps no other session from
   holdsTrue(world);
 });
 
-test("the metric goes back to 0 when a step was not tried for long", async () => {
+test("the metric returns to 0 when a step has not been tried for a long time", async () => {
   const { world } = await started({ lease: "Worker" });
   world.fate = () => ({ startError: false, program: "dies", servesMs: 3_000 });
   const fix = refuseCall(world, "stop", 400);
   const id = world.enqueue();
   await world.until("it is reported", () => world.conditionOf("Ready")?.reason === "StepFailing", 3 * MINUTE);
   expect(await failing(world, "stop")).toBe(1);
-  // Its user stops the item; more work waits, so that nothing forgets what failed.
+  // A user stops the item. More work waits, so that the loop does not forget the failure.
   world.api.world.stopItem(id, true);
   world.patchEnvironment({ spec: { paused: true } });
   world.enqueue();
@@ -320,7 +320,7 @@ test("the metric goes back to 0 when a step was not tried for long", async () =>
   fix();
 });
 
-test("heartbeats that are refused with lease: Operator are reported, and the claim given up", async () => {
+test("lease: Operator: refused heartbeats are reported, and the claim is given up", async () => {
   const { world } = await started({ lease: "Operator" });
   const fix = refuseCall(world, "heartbeat", 400);
   const id = world.enqueue();
@@ -332,10 +332,10 @@ test("heartbeats that are refused with lease: Operator are reported, and the cla
   await untilServedAgain(world, 30 * MINUTE);
 });
 
-describe("acknowledgements and lists that take two seconds, while polls are quick", () => {
+describe("acknowledgements and lists that take two seconds while polls are fast", () => {
   const slow = (call: string) => (call === "ack" || call === "list" ? 2_000 : 0);
 
-  test("are reported with the bound that they exceed and the setting that raises it", async () => {
+  test("are reported with the limit that they exceed and the setting that raises it", async () => {
     const { world } = await started();
     world.api.delay = slow;
     for (let n = 0; n < 4; n += 1) world.enqueue();
@@ -345,7 +345,7 @@ describe("acknowledgements and lists that take two seconds, while polls are quic
     await untilServedAgain(world);
   });
 
-  test("are served with a bound that allows for them", async () => {
+  test("are served when the limit allows for them", async () => {
     const world = new LoopWorld({ timing: withRequestBound(DEFAULT_TIMING, 2_500) });
     world.createEnvironment();
     world.startOperator();
@@ -359,11 +359,11 @@ describe("acknowledgements and lists that take two seconds, while polls are quic
   });
 });
 
-test("work that waits beside a free Pod and is not claimed for two minutes is reported, whatever the cause", async () => {
+test("work that is not claimed for two minutes despite a free Pod is reported, whatever the cause", async () => {
   const { world } = await started();
-  // Polls bring nothing, although statistics show that work waits.
+  // Polls return nothing, although statistics show waiting work.
   world.api.answer = (call) => (call === "poll" ? { status: 204 } : undefined);
-  // A poll that began before has ended.
+  // Lets a poll that began earlier end.
   await world.pass(2_000);
   world.enqueue();
   await world.pass(MINUTE);
@@ -375,7 +375,7 @@ test("work that waits beside a free Pod and is not claimed for two minutes is re
   await untilServedAgain(world);
 });
 
-test("a session that waits for its earlier Pod is no stall", async () => {
+test("a session that waits for its previous Pod is not reported as a stall", async () => {
   const { world } = await started({ warm: 2 });
   world.fate = () => ({ startError: false, program: "stock", servesMs: 10 * MINUTE });
   const first = world.enqueue();

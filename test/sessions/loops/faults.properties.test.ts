@@ -12,12 +12,12 @@ import type { Program } from "./worker.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
-/** Faults come until then; afterwards everything has to come to an end by itself. */
+/** Faults occur until then. Afterwards everything must settle without help. */
 const FAULTS_MS = 90 * SECOND;
-/** Longest: a lost lease, a quiet interval, the breaker's probes of an image that was mended. */
+/** The longest waits: a lost lease, a quiet interval, and the breaker's probes of an image that was fixed. */
 const SETTLES_MS = 40 * MINUTE;
 
-/** As far as a list may be behind (timing.ts). */
+/** The longest lag of a list (timing.ts). */
 const LONGEST_LAG_MS = 4_900;
 
 const WORKSPACE = {
@@ -32,7 +32,7 @@ interface Faults {
   readonly accidents: number;
   readonly fates: boolean;
   readonly edits: number;
-  /** Another cluster serves the same queue. */
+  /** Whether another cluster serves the same queue. */
   readonly rival: boolean;
 }
 
@@ -41,7 +41,7 @@ interface Outcome {
   readonly log: readonly string[];
 }
 
-/** One random history of a world, fixed by its seed. */
+/** Runs one random history of a world, determined by its seed. */
 async function history(seed: number, faults: Faults): Promise<Outcome> {
   const random = seededRandom(seed);
   const between = (from: number, to: number) => from + (to - from) * random();
@@ -70,12 +70,12 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
     }
     return {
       startError: random() < 0.1,
-      // One that never leaves by itself is ended by maxDurationSeconds alone.
+      // Only maxDurationSeconds ends a program that never exits.
       program: pick(["stock", "stock", "stock", "stock", "dies", "silent", "crashes", "killed", endless]),
       servesMs,
     };
   };
-  // Numbers of their own, so that all other histories of a seed stay what they are.
+  // A second generator, so that the other draws of a seed do not change.
   const own = seededRandom(seed + 1);
   const workspace = own() < 1 / 3 ? { warm: 0, workspace: WORKSPACE } : {};
   const world = new LoopWorld({
@@ -105,17 +105,17 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
       stopReply: pick(["empty", "work"]),
       listKeepsStopped: pick([null, 3]),
     },
-    // What is asked for is not always what one gets.
+    // The server may grant another TTL than the requested one.
     limits: { ttlSeconds: pick([90, 30, 10]), maxTtlSeconds: pick([600, 90, 30, 10]) },
   });
-  // Date headers come from many machines, or from one that is not the one that stamps.
+  // Date headers come from many machines, or from a machine other than the one that writes timestamps.
   const [aheadMs, apartMs] = own() < 0.5 ? [0, 0] : [(own() - 0.5) * 600, own() * 60];
   world.api.dateAheadMs = () => aheadMs + own() * apartMs;
   const { lapsedStopping } = world.api.world.switches;
-  // Of a service of many machines: those that list are behind, each by another time; and what is slow still takes effect.
+  // Simulates a service of many machines: lists lag by various times, and slow requests still take effect.
   const service = seededRandom(seed + 2);
   if (service() < 1 / 3) world.api.listBehindMs = () => service() * LONGEST_LAG_MS;
-  // On a server that never ends a stopping item a late acknowledgement has a limit (docs/model.md).
+  // If the server never ends a stopping item, a late acknowledgement is bounded (docs/model.md).
   const isLate = faults.weather && lapsedStopping === "ends" && service() < 1 / 3;
   if (isLate) {
     world.api.delay = (call) => (call === "ack" && !calm && service() < 1 / 4 ? 4_000 + service() * 1_800 : 0);
@@ -145,7 +145,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
   }
 
   let operator: Operator | null = world.startOperator();
-  // The next process leads when the one before it has ended, or leads no longer.
+  // The next process leads when the previous one has ended or lost leadership.
   const restart = (downMs: number, end: (old: Operator) => Promise<void> | void) => {
     const old = operator;
     if (!old) return;
@@ -156,7 +156,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
     const ended = end(old);
     if (!ended) at(downMs, start);
     else {
-      // As kubelet does with a process that does not end within its grace.
+      // The kubelet kills a process that does not end within its grace period.
       at(30 * SECOND, () => {
         if (operator) return;
         old.kill();
@@ -192,7 +192,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
     const input = kind < 0.06 ? { type: "healthcheck" } : kind < 0.1 ? { secret: false } : {};
     at(between(0, FAULTS_MS), () => {
       const earlier = world.items.find(({ type }) => type === "session" && own() < 1 / 3);
-      // A session that comes back, maybe before its Pod is over.
+      // A session that returns, maybe before its previous Pod has ended.
       const again = workspace.workspace && earlier ? { sessionId: world.api.world.item(earlier.id).data.id } : {};
       world.enqueue({ ...input, ...("type" in input ? {} : again) });
     });
@@ -220,12 +220,14 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
   }
   for (let n = 0; n < faults.edits; n += 1) {
     at(between(0, FAULTS_MS), () => {
-      // Not between its journal and the acknowledgement: what is acknowledged then has no record, by the user's will.
+      // Not between journal and acknowledgement: an item that is acknowledged then has no record, because the user
+      // deleted it.
       const claim = world.claims.find((secret) => {
         const { workId = "", use } = readJournal(secret) ?? {};
         return use === "removal" || world.api.world.items.get(workId)?.state !== "queued";
       });
-      // A record that is gone together with the memory of it leaves its item to the API, which ends it or does not.
+      // If both the record and the operator's memory of it are gone, only the API can end the item, and some servers
+      // don't.
       const edit = pick([
         "template",
         "pause",
@@ -279,13 +281,13 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
       3 * MINUTE,
     );
   }
-  // A Pod whose creation a killed process had sent may come to stand beside those of the next one.
+  // A Pod whose creation a killed process had sent may appear beside those of the next process.
   const most = maxConcurrent + 1 + (faults.crashes > 0 ? faults.crashes * maxConcurrent : 0);
   if (world.maxLivePods > most) wrongs.push(`${world.maxLivePods} Pods at a time, maxConcurrent ${maxConcurrent}`);
   (operator as Operator | null)?.kill();
   (other as Operator | undefined)?.kill();
   const found = [...wrongs, ...world.violations, ...world.wrongs, ...(rival?.wrongs ?? [])];
-  // A late one may land when its Pod is gone. What follows from it is judged all the same.
+  // A late acknowledgement may land when its Pod is gone. All later effects are still judged.
   const isOfLate = (words: string) => words.startsWith("ack-outside-window") || words.startsWith("S1 ");
   return { wrongs: isLate ? found.filter((words) => !isOfLate(words)) : found, log: world.log };
 }
@@ -300,12 +302,12 @@ describe("the loops of an Environment under random faults", () => {
       "slow, lost and refused requests",
       { crashes: 0, weather: true, accidents: 0, fates: false, edits: 0, rival: false },
     ],
-    ["processes that end", { crashes: 3, weather: false, accidents: 0, fates: false, edits: 0, rival: false }],
+    ["operator processes that end", { crashes: 3, weather: false, accidents: 0, fates: false, edits: 0, rival: false }],
     [
       "programs and containers that fail",
       { crashes: 0, weather: false, accidents: 4, fates: true, edits: 0, rival: false },
     ],
-    ["people who change things", { crashes: 0, weather: false, accidents: 2, fates: false, edits: 5, rival: false }],
+    ["users who change objects", { crashes: 0, weather: false, accidents: 2, fates: false, edits: 5, rival: false }],
     ["another cluster", { crashes: 1, weather: false, accidents: 1, fates: false, edits: 0, rival: true }],
     ["all of them", { crashes: 2, weather: true, accidents: 3, fates: true, edits: 2, rival: false }],
     [

@@ -10,17 +10,17 @@ import { LoopWorld, type LoopWorldOptions } from "./loop-world.ts";
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
-/** What jitter adds at most to a pause, and a request to it. */
+/** The maximum that jitter adds to a pause (factor), and that a request adds (ms). */
 const SLACK = 1.1;
 const REQUEST = 200;
-/** In ten minutes, of one that asks every two seconds. */
+/** Polls in ten minutes of an Environment that polls every two seconds; a lower bound. */
 const USUAL_POLLS = 250;
-/** Statistics of a queue without work. */
+/** Statistics of an empty queue. */
 const EMPTY = { depth: 0, pending: 0, oldest_queued_at: null, workers_polling: 0 };
-/** Hours pass in seconds, of a machine with nothing else to do. */
+/** The test simulates hours, which takes seconds on an idle machine. */
 const TIMEOUT = { timeout: 120_000 };
 
-/** An idle Environment whose sessions are told of by webhooks, so much later; `tells.never` switches them off. */
+/** An idle Environment that gets a webhook for each session, after a delay. `tells.never` turns webhooks off. */
 function hinted(options: LoopWorldOptions = {}) {
   const clock = new VirtualClock();
   const hints = new Hints({ clock, metrics: createMetrics() });
@@ -39,13 +39,13 @@ function hinted(options: LoopWorldOptions = {}) {
     await world.pass(ms);
     return requests(call) - before;
   };
-  /** A session that is served to its end: its item came with a hint, or without one. */
+  /** Serves one session to its end. Its item came with a hint, or without one. */
   const serveOne = async () => {
     const id = world.enqueue();
     await world.until("it is served", () => world.item(id).state === "stopped" && world.isSettled, 10 * MINUTE);
     return id;
   };
-  /** So many as are proof enough of whether hints come. */
+  /** Serves as many sessions as prove whether hints come. */
   const serveSome = async () => {
     for (let item = 0; item < PROVEN_AFTER; item += 1) await serveOne();
   };
@@ -54,8 +54,8 @@ function hinted(options: LoopWorldOptions = {}) {
 
 const claimed = (world: LoopWorld, id: string) => world.item(id).acks.length > 0;
 
-describe("an idle Environment that webhooks tell of work", TIMEOUT, () => {
-  test("asks some times an hour, and starts a session at once all the same", async () => {
+describe("an idle Environment that receives webhooks", TIMEOUT, () => {
+  test("polls a few times an hour, and still starts a session immediately", async () => {
     const { world, sent, serveSome } = hinted();
     await world.pass(MINUTE);
     await serveSome();
@@ -69,7 +69,7 @@ describe("an idle Environment that webhooks tell of work", TIMEOUT, () => {
     expect(world.violations).toEqual([]);
   });
 
-  test("with no Pod kept warm reads statistics as rarely, and at once when it is told", async () => {
+  test("without warm Pods, reads statistics as rarely, and immediately after a hint", async () => {
     const { world, sent, serveSome } = hinted({ sessions: { warm: 0, maxConcurrent: 2 }, prepareMs: () => 2_000 });
     await world.pass(MINUTE);
     await serveSome();
@@ -77,7 +77,7 @@ describe("an idle Environment that webhooks tell of work", TIMEOUT, () => {
     expect((await sent("stats", HOUR)) + (await sent("poll", HOUR))).toBeLessThanOrEqual(14);
     const id = world.enqueue();
     await world.until("it is claimed", () => claimed(world, id), 5 * SECOND);
-    // The Pod took its time; the hint came all the same.
+    // The Pod took a while to start, but the item still counts as hinted.
     await world.until("it is served", () => world.isSettled, 10 * MINUTE);
     await world.pass(HOUR);
     expect(await sent("stats", HOUR)).toBeLessThanOrEqual(14);
@@ -96,7 +96,7 @@ describe("an idle Environment that webhooks tell of work", TIMEOUT, () => {
     expect(await sent("poll", HOUR)).toBeLessThanOrEqual(14);
   });
 
-  test("polls twice for a hint at nothing, and not at all for more hints at the same", async () => {
+  test("polls twice for a hint without work, and not again for more hints about the same session", async () => {
     const { world, hints, requests, serveSome } = hinted();
     await world.pass(MINUTE);
     await serveSome();
@@ -113,7 +113,7 @@ describe("an idle Environment that webhooks tell of work", TIMEOUT, () => {
     expect(requests("poll") - before).toBe(2);
   });
 
-  test("asks no more because a session of it goes on and on", async () => {
+  test("does not poll more because of repeated hints about a running session", async () => {
     let servesMs = SECOND;
     const { hints, world, sent, serveSome } = hinted({
       sessions: { warm: 1, maxConcurrent: 2 },
@@ -126,7 +126,7 @@ describe("an idle Environment that webhooks tell of work", TIMEOUT, () => {
     await world.until("it runs", () => world.item(id).state === "active");
     await world.pass(20 * MINUTE);
     const session = world.api.world.item(id).data.id;
-    // It starts to run again after every tool call.
+    // The session starts to run again after every tool call.
     const turns = world.clock.setTimer(function turn() {
       hints.arrived({ sessionId: session, workspaceId: null });
       world.clock.setTimer(turn, 20 * SECOND);
@@ -135,7 +135,7 @@ describe("an idle Environment that webhooks tell of work", TIMEOUT, () => {
     turns.cancel();
   });
 
-  test("is told of a session's next item, after its worker left", async () => {
+  test("claims the next item of a session whose worker has left", async () => {
     const { hints, world, serveOne, serveSome } = hinted();
     await world.pass(MINUTE);
     await serveSome();
@@ -151,7 +151,7 @@ describe("an idle Environment that webhooks tell of work", TIMEOUT, () => {
 });
 
 describe("webhooks that stop", TIMEOUT, () => {
-  test("delay one item by no more than is promised, and the pace is the usual one from then on", async () => {
+  test("delay one item by at most the documented time, and then the usual pace returns", async () => {
     const { world, tells, sent, serveSome } = hinted();
     await world.pass(MINUTE);
     await serveSome();
@@ -171,13 +171,13 @@ describe("webhooks that stop", TIMEOUT, () => {
     expect(world.violations).toEqual([]);
   });
 
-  test("that come too early for the queue are found out as well", async () => {
+  test("are also detected when they come too early for the queue", async () => {
     const { clock, hints, world, tells, sent, serveSome } = hinted();
     await world.pass(MINUTE);
     await serveSome();
     await world.pass(HOUR);
     tells.never = true;
-    // The session is told of a while before its item can be had, or seen.
+    // The webhook comes a while before polls or statistics show the item.
     world.api.world.events.once("session", (sessionId) => {
       clock.setTimer(() => hints.arrived({ sessionId, workspaceId: null }), 0);
     });

@@ -9,14 +9,14 @@ import { LoopWorld, type LoopWorldOptions } from "./loop-world.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
-/** What jitter adds at most to a pause, and a request to it. */
+/** The maximum that jitter adds to a pause (factor), and that a request adds (ms). */
 const SLACK = 1.1;
 const REQUEST = 200;
 
-/** An Environment whose group has `others` more members, all idle, which ask once a minute each. */
+/** An Environment whose group has `others` more members, all idle, with one request a minute each. */
 function idle(others: number, options: LoopWorldOptions = {}) {
   const clock = new VirtualClock();
-  // With room for all that they ask here: what is tried is the pace, not the queue of the budget.
+  // The budget has room for all requests: the test is about the pace, not the budget's queue.
   const budget = new Budget({ clock, limits: { initialRate: 20, burstSeconds: 1_000 } });
   const world = new LoopWorld({ ...options, clock, budget });
   const stopped = new AbortController();
@@ -28,7 +28,7 @@ function idle(others: number, options: LoopWorldOptions = {}) {
   world.createEnvironment();
   world.startOperator();
   const requests = (call: string) => world.api.requests.get(call) ?? 0;
-  /** Requests of one kind that are sent in so long. */
+  /** The number of requests of one kind in this time. */
   const sent = async (call: string, ms: number) => {
     const before = requests(call);
     await world.pass(ms);
@@ -39,8 +39,8 @@ function idle(others: number, options: LoopWorldOptions = {}) {
 
 const claimed = (world: LoopWorld, id: string) => world.item(id).acks.length > 0;
 
-describe("an Environment whose queue has been empty for long", () => {
-  test("asks every two seconds while it is alone, and reads statistics once a minute", async () => {
+describe("an Environment whose queue has long been empty", () => {
+  test("polls every two seconds while it is alone, and reads statistics once a minute", async () => {
     const { world, sent } = idle(0);
     await world.pass(10 * MINUTE);
     const polls = await sent("poll", 10 * MINUTE);
@@ -49,7 +49,7 @@ describe("an Environment whose queue has been empty for long", () => {
     expect(await sent("stats", 10 * MINUTE)).toBeLessThanOrEqual(12);
   });
 
-  test("slows down in a group of a hundred, and none of them together asks for more than half of the rate", async () => {
+  test("slows down in a group of a hundred, so that the group requests at most half of the rate", async () => {
     const { world, budget, sent } = idle(99);
     await world.pass(10 * MINUTE);
     const polls = await sent("poll", 10 * MINUTE);
@@ -58,7 +58,7 @@ describe("an Environment whose queue has been empty for long", () => {
     expect(polls / 10).toBeLessThan(7);
   });
 
-  test("sees work no later than after the longest pause, in a group of more than a thousand", async () => {
+  test("detects work within the longest pause in a group of more than a thousand", async () => {
     const { world } = idle(1_100);
     await world.pass(15 * MINUTE);
     for (const afterMs of [1 * SECOND, 20 * SECOND, 44 * SECOND]) {
@@ -69,7 +69,7 @@ describe("an Environment whose queue has been empty for long", () => {
     expect(world.violations).toEqual([]);
   });
 
-  test("asks without a pause again from the first item on", async () => {
+  test("polls without a pause again from the first item on", async () => {
     const { world, sent } = idle(1_100, { sessions: { warm: 4, maxConcurrent: 8 } });
     await world.pass(20 * MINUTE);
     expect(await sent("poll", MINUTE)).toBeLessThanOrEqual(2);
@@ -80,7 +80,7 @@ describe("an Environment whose queue has been empty for long", () => {
     expect(await sent("poll", 20 * SECOND)).toBeGreaterThan(15);
   });
 
-  test("with no Pod kept warm reads statistics at the pace of polls, and polls as soon as they show an item", async () => {
+  test("without warm Pods, reads statistics at the pace of polls, and polls as soon as they show an item", async () => {
     const { world, sent } = idle(99, { sessions: { warm: 0 }, prepareMs: () => 500 });
     await world.pass(10 * MINUTE);
     expect(await sent("poll", 5 * MINUTE)).toBe(0);
@@ -95,7 +95,7 @@ describe("an Environment whose queue has been empty for long", () => {
     const { world, requests } = idle(0, { sessions: { warm: 1, maxConcurrent: 1 } });
     await world.pass(20 * MINUTE);
     const before = requests("stats");
-    // Nobody may claim any more: polls say nothing of the queue from now on.
+    // Claiming is paused: polls no longer report the state of the queue.
     world.patchEnvironment({ spec: { paused: true } });
     await world.until("statistics are read", () => requests("stats") > before, 5 * SECOND);
     const readings = requests("stats");
@@ -104,8 +104,8 @@ describe("an Environment whose queue has been empty for long", () => {
   });
 });
 
-describe("a Work API that refuses what is too much", () => {
-  test("has the rate halved, every item served once, and no lease or claim lost", async () => {
+describe("a Work API that limits the rate", () => {
+  test("makes the operator halve its rate; every item is served once, and no lease or claim is lost", async () => {
     const clock = new VirtualClock();
     const budget = new Budget({ clock });
     const world = new LoopWorld({ clock, budget, sessions: { warm: 3, maxConcurrent: 6 } });

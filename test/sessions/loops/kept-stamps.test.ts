@@ -4,14 +4,17 @@ import type { ContainerFate } from "./node.ts";
 
 const MINUTE = 60_000;
 
-/** What the server does that keeps the first `acknowledged_at`, and never takes back an item that is only acknowledged. */
+/**
+ * A server that keeps the first `acknowledged_at`, and never requeues an item that is acknowledged but has no
+ * heartbeat.
+ */
 const KEPT = { reackStamp: "kept", starting: "never" };
 
 const KILLED: ContainerFate = { startError: false, program: "killed", servesMs: 5_000 };
 
 describe("a server that keeps the first acknowledged_at", () => {
   test.each(["Worker", "Operator"] as const)(
-    "lease: %s: an item that came back to the queue is claimed anew, and served",
+    "lease: %s: an item that returned to the queue is claimed again and served",
     async (lease) => {
       const world = new LoopWorld({
         switches: KEPT,

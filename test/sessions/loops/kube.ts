@@ -18,29 +18,29 @@ import { type ApiServer, copyOf, eventOf, isWatched, refusal } from "./api-serve
 import { type Link, NoAnswer } from "./network.ts";
 
 const TIMEOUT_MS = 30_000;
-/** A watch that delivers nothing for so long is dead: WATCH_INACTIVITY_MS of src/kube/watch.ts. */
+/** A watch without events for this long is dead: WATCH_INACTIVITY_MS of src/kube/watch.ts. */
 const SILENCE_MS = 90_000;
 
-/** How far watches lag behind, and how often they break while faults are on. */
+/** How far watches lag, and how often they break while faults are on. */
 export interface WatchWeather {
   readonly lagMs: number;
-  /** Chance that a watch breaks off at an event. */
+  /** The probability that a watch breaks at an event. */
   readonly breaks: number;
 }
 
-/** One request as the server sees it. `watch`: the opening of a watch, and each event that it would deliver. */
+/** One request as the server receives it. `watch` is the opening of a watch and each event that it would deliver. */
 export interface KubeRequest {
   readonly verb: string;
   readonly plural: string;
   readonly namespace: string;
   readonly name: string;
   readonly body?: unknown;
-  /** A patch of the status alone. */
+  /** A patch of the status only. */
   readonly status?: boolean;
   readonly dryRun?: boolean;
 }
 
-/** What a test decides about single requests: an error thrown here is the server's refusal. */
+/** Lets a test decide about single requests: an error thrown here is the server's refusal. */
 export type Interceptor = (request: KubeRequest) => void;
 
 /** The API server as one process reaches it: the part of KubeClient that Berth's controller and loops use. */
@@ -52,18 +52,18 @@ export class FakeKube {
   readonly #weather: () => WatchWeather;
   readonly #fence: () => void;
   readonly #changed = new Notifier();
-  /** How often watches of a kind were broken off. */
+  /** The number of times that watches of a resource were broken. */
   readonly #breaks = new Map<string, number>();
-  /** Requests by verb and kind. */
+  /** Requests by verb and resource. */
   readonly requests: Map<string, number>;
   intercept: Interceptor[];
-  /** Holds a request up at the server, in milliseconds. */
+  /** Delays a request at the server, in milliseconds. */
   delay: (request: KubeRequest) => number = () => 0;
-  /** Holds the answer up after the request took effect, in milliseconds. */
+  /** Delays the answer after the request took effect, in milliseconds. */
   answerDelay: (request: KubeRequest) => number = () => 0;
-  /** Told of every object that is read, when it is. */
+  /** Called with every object that is read. */
   got: (object: KubeObject) => void = () => {};
-  /** Told of every request when it is sent. */
+  /** Called with every request when it is sent. */
   sent: (request: KubeRequest) => void = () => {};
 
   constructor(parts: {
@@ -86,7 +86,7 @@ export class FakeKube {
     parts.server.subscribe(() => this.#changed.notify());
   }
 
-  /** Breaks off every watch of a kind. */
+  /** Breaks every watch of a resource. */
   breakWatches(plural: string): void {
     this.#breaks.set(plural, (this.#breaks.get(plural) ?? 0) + 1);
     this.#changed.notify();
@@ -96,7 +96,7 @@ export class FakeKube {
     return this as unknown as KubeClient;
   }
 
-  /** By the server's clock: that of a process may be off. */
+  /** The server's clock; the clock of a process may be wrong. */
   now(): number {
     return this.#server.now();
   }
@@ -109,7 +109,7 @@ export class FakeKube {
     });
   }
 
-  /** Of field selectors it knows that of an Event's object. */
+  /** The only field selector that it supports is that of an Event's object. */
   list<T extends KubeObject>(resource: Resource<T>, q: ListQuery = {}, o: CallOptions = {}): Promise<KubeList<T>> {
     const uid = /^involvedObject\.uid=(.*)$/.exec(q.fieldSelector ?? "")?.[1];
     return this.#send("list", resource, { namespace: q.namespace }, o, () => ({
@@ -208,7 +208,7 @@ export class FakeKube {
     this.sent(request);
   }
 
-  /** @throws what a test refuses a watch with, or that it delivered nothing for `boundMs`. */
+  /** @throws the test's refusal of a watch, or an error after `boundMs` without an event */
   async #watchFault(request: KubeRequest, boundMs: number, signal: AbortSignal): Promise<void> {
     for (const intercept of this.intercept) intercept(request);
     const delayMs = this.delay(request);

@@ -5,7 +5,7 @@ import { LoopWorld } from "./loop-world.ts";
 
 const MINUTE = 60_000;
 
-test("Pods that can't be watched are reported in Ready, an Event and the gauge, until they can be again", async () => {
+test("reports Pods that can't be watched in Ready, an Event and the gauge until the watch recovers", async () => {
   const world = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 1 } });
   world.createEnvironment();
   const operator = world.startOperator();

@@ -4,11 +4,11 @@ import { LoopWorld } from "./loop-world.ts";
 
 const MINUTE = 60_000;
 
-/** A world whose first acknowledgements take effect only after `lateMs`, which nobody waits for. */
+/** A world whose first acknowledgements take effect only after `lateMs`, when the operator no longer waits for them. */
 async function withLateAck(lease: "Worker" | "Operator", lateMs: number, options: { late?: number } = {}) {
   const world = new LoopWorld({
     sessions: { maxConcurrent: 2, warm: 1, lease },
-    // The server never takes back an item that nobody beats.
+    // The server never requeues an item without heartbeats.
     switches: { starting: "never" },
   });
   let left = options.late ?? 1;
@@ -20,14 +20,14 @@ async function withLateAck(lease: "Worker" | "Operator", lateMs: number, options
 }
 
 function holdsTrue(...worlds: LoopWorld[]): void {
-  // That it is late is what these tests are about.
+  // The lateness itself is deliberate here.
   const violations = (worlds[0]?.violations ?? []).filter((words) => !words.startsWith("ack-outside-window"));
   expect([...worlds.flatMap(({ wrongs }) => wrongs), ...violations]).toEqual([]);
 }
 
 describe.each(["Worker", "Operator"] as const)("lease: %s: an acknowledgement that takes effect late", (lease) => {
   // Repeats inside the window are late, too; each lands after the one before.
-  test.each([4_400, 5_000, 5_800, 7_000])("after %i ms: its session is served in the end", async (lateMs) => {
+  test.each([4_400, 5_000, 5_800, 7_000])("after %i ms: its session is eventually served", async (lateMs) => {
     const { world, id } = await withLateAck(lease, lateMs, { late: 9 });
     await world.until("the late one lands", () => world.item(id).state !== "queued", MINUTE);
     world.api.delay = () => 0;
@@ -37,7 +37,7 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: an acknowledgement th
     holdsTrue(world);
   });
 
-  test("outside its window is counted, and its item is queued again after the time of a first heartbeat", async () => {
+  test("outside its window is counted, and its item is queued again after the first-heartbeat timeout", async () => {
     const { world, id } = await withLateAck(lease, 5_800, { late: 9 });
     await world.until("the late one lands", () => world.item(id).state === "starting", MINUTE);
     world.api.delay = () => 0;
@@ -48,7 +48,7 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: an acknowledgement th
     holdsTrue(world);
   });
 
-  test("is found again by the next process", async () => {
+  test("is adopted by the next process", async () => {
     const { world, operator, id } = await withLateAck(lease, 5_800, { late: 9 });
     await world.until("the late one lands", () => world.item(id).state === "starting", MINUTE);
     world.api.delay = () => 0;
@@ -69,7 +69,7 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: an acknowledgement th
   });
 });
 
-test("a health check whose acknowledgement takes effect late, on a list that is behind, is stopped", async () => {
+test("a health check whose acknowledgement takes effect late is stopped, even if the list lags", async () => {
   const world = new LoopWorld({ sessions: { maxConcurrent: 2, warm: 1 }, switches: { starting: "never" } });
   world.api.delay = (call) => (call === "ack" ? 5_800 : 0);
   world.api.listBehindMs = () => 4_900;
@@ -82,7 +82,7 @@ test("a health check whose acknowledgement takes effect late, on a list that is 
   holdsTrue(world);
 });
 
-test("three that take effect late do not hold up the other items of an unproven template", async () => {
+test("three late acknowledgements do not block the other items of an unproven template", async () => {
   const world = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 4 }, switches: { starting: "never" } });
   let isLate = true;
   world.api.delay = (call) => (call === "ack" && isLate ? 5_800 : 0);
@@ -98,7 +98,7 @@ test("three that take effect late do not hold up the other items of an unproven 
   holdsTrue(world);
 });
 
-test("an item that another cluster acknowledged after our window is left to it", async () => {
+test("an item that another cluster acknowledged after our window is left to that cluster", async () => {
   const { world, id } = await withLateAck("Worker", 20_000, { late: 9 });
   await world.until("its acknowledgement is under way", () => world.claims.length === 1, MINUTE);
   await world.pass(4_000);

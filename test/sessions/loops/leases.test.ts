@@ -8,14 +8,14 @@ import type { Program } from "./worker.ts";
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
 
-/** A world whose sessions' leases the operator keeps, with one operator. */
+/** A world with one operator, which keeps the sessions' leases. */
 function kept(options: LoopWorldOptions = {}): { world: LoopWorld; operator: Operator } {
   const world = new LoopWorld({ ...options, sessions: { lease: "Operator", ...options.sessions } });
   world.createEnvironment();
   return { world, operator: world.startOperator() };
 }
 
-/** So many sessions that run for `servesMs`. */
+/** Starts `count` sessions that run for `servesMs`. */
 async function running(
   count: number,
   servesMs: number,
@@ -40,7 +40,7 @@ const beatsOf = (world: LoopWorld) => world.api.requests.get("heartbeat") ?? 0;
 const stillOne = (world: LoopWorld, ids: readonly string[]) => ids.every((id) => world.item(id).acks.length === 1);
 
 describe("leases that the operator keeps", () => {
-  test("sessions of hours cost a beat every 25 to 30 s each, and no look at all", async () => {
+  test("hours of sessions cost one heartbeat every 25 to 30 s each, and no list", async () => {
     const { world, ids } = await running(10, 2 * 60 * MINUTE);
     await world.pass(MINUTE);
     const [beats, lists] = [beatsOf(world), world.api.requests.get("list") ?? 0];
@@ -53,7 +53,7 @@ describe("leases that the operator keeps", () => {
     holdsTrue(world);
   });
 
-  test("a restart loses none of many, and each is ended as soon as its container is", async () => {
+  test("a restart loses none of many sessions, and each is stopped as soon as its container ends", async () => {
     const { world, operator, ids } = await running(60, 10 * MINUTE);
     operator.kill();
     await world.pass(20 * SECOND);
@@ -64,14 +64,14 @@ describe("leases that the operator keeps", () => {
     holdsTrue(world);
   });
 
-  test("the time that a restart's lists take counts for what the process before had under way", async () => {
+  test("the duration of a restart's lists counts toward the wait for the previous process's requests", async () => {
     const { world, operator, ids } = await running(3, 10 * MINUTE);
     operator.kill();
     const [startedMs, beats] = [world.clock.monotonic(), beatsOf(world)];
     const next = world.startOperator();
     next.kube.delay = ({ verb, plural }) => (verb === "list" && plural === "secrets" ? 4 * SECOND : 0);
     await world.until("the first beat", () => beatsOf(world) > beats, 2 * MINUTE);
-    // Looked at as soon as they are listed, and 50 s of standing still from there.
+    // The operator reads the items as soon as the claims are listed. It waits 50 s for an unchanged value from there.
     const waitedMs = world.clock.monotonic() - startedMs - 54 * SECOND;
     expect(waitedMs).toBeGreaterThanOrEqual(0);
     expect(waitedMs).toBeLessThan(2 * SECOND);
@@ -80,7 +80,7 @@ describe("leases that the operator keeps", () => {
     holdsTrue(world);
   });
 
-  test("a process that leads no longer beats no more, and the next one takes over", async () => {
+  test("a process that lost leadership sends no more heartbeats, and the next one takes over", async () => {
     const { world, operator, ids } = await running(3, 10 * MINUTE);
     operator.loseLeadership();
     const before = beatsOf(world);
@@ -93,7 +93,7 @@ describe("leases that the operator keeps", () => {
     holdsTrue(world);
   });
 
-  test("an outage shorter than the lease costs nothing", async () => {
+  test("an outage shorter than the lease has no effect", async () => {
     const { world, ids } = await running(5, 10 * MINUTE);
     world.weather.work = { lost: 1, slow: 0, refused: 0 };
     await world.pass(2 * MINUTE);
@@ -103,7 +103,7 @@ describe("leases that the operator keeps", () => {
     holdsTrue(world);
   });
 
-  test("an outage longer than the lease ends the Pods, and the items are run again", async () => {
+  test("an outage longer than the lease ends the Pods, and the items run again", async () => {
     const { world, ids } = await running(3, 10 * MINUTE);
     world.weather.work = { lost: 1, slow: 0, refused: 0 };
     await world.pass(4 * MINUTE);
@@ -117,7 +117,7 @@ describe("leases that the operator keeps", () => {
     holdsTrue(world);
   });
 
-  test("no slow step of a claim costs its lease: beats go beside them", async () => {
+  test("slow steps of a claim do not lose its lease: heartbeats continue meanwhile", async () => {
     const { world, operator } = kept({ limits: { maxTtlSeconds: 10 } });
     await world.until("a parked Pod", () => world.parked.length > 0);
     operator.kube.delay = ({ verb, plural }) => (verb === "patch" && plural === "secrets" ? 25 * SECOND : 0);
@@ -128,7 +128,7 @@ describe("leases that the operator keeps", () => {
     holdsTrue(world);
   });
 
-  test("a drain gives a program that does not heed SIGTERM half of its bound, and ends the item", async () => {
+  test("a drain gives a program that ignores SIGTERM half of its time limit, and stops the item", async () => {
     const podSpec = { containers: [{ name: "worker", image: "worker:1" }], terminationGracePeriodSeconds: 600 };
     const { world, ids } = await running(1, 0, { sessions: { template: { spec: podSpec } }, program: "silent" });
     world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
@@ -138,7 +138,7 @@ describe("leases that the operator keeps", () => {
     holdsTrue(world);
   });
 
-  test("a kind of lease that changes under a running session changes nothing of it, also over a restart", async () => {
+  test("a changed kind of lease does not affect a running session, even across a restart", async () => {
     const { world, operator, ids } = await running(1, 10 * MINUTE);
     world.patchEnvironment({ spec: { sessions: { lease: "Worker" } } });
     await world.pass(MINUTE);
@@ -153,7 +153,7 @@ describe("leases that the operator keeps", () => {
     holdsTrue(world);
   });
 
-  test("a Pod that was made for a stock worker is claimed for one, although the spec has changed since", async () => {
+  test("a Pod that was created for a stock worker keeps that kind of lease after the spec changes", async () => {
     let prepareMs = 100;
     const { world } = kept({ sessions: { lease: "Worker", maxConcurrent: 2, warm: 1 }, prepareMs: () => prepareMs });
     await world.until("a parked Pod", () => world.parked.length > 0);
@@ -173,7 +173,7 @@ describe("leases that the operator keeps", () => {
 
 describe("onPodFailure: Release", () => {
   test.each(["Worker", "Operator"])(
-    "lease: %s: what was released is claimed again with the first offer of it",
+    "lease: %s: a released item is claimed again when it is first offered again",
     async (lease) => {
       const { world } = kept({ sessions: { lease, onPodFailure: "Release", maxConcurrent: 2, warm: 2 } });
       await world.until("parked Pods", () => world.parked.length === 2);
@@ -189,7 +189,7 @@ describe("onPodFailure: Release", () => {
       });
       await world.until("it is queued again", () => world.item(id).generation === 2, 5 * MINUTE);
       const queuedMs = world.clock.monotonic();
-      // What the operator holds itself lapses soon; a worker's lease takes its time.
+      // The operator's own lease lapses soon; a worker's lease takes its full time.
       if (lease === "Operator") expect(queuedMs - killedMs).toBeLessThan(15 * SECOND);
       await world.until("it runs again", () => world.node.running.size === 1, 10 * SECOND);
       expect(world.clock.monotonic() - queuedMs).toBeLessThan(5 * SECOND);
@@ -200,7 +200,7 @@ describe("onPodFailure: Release", () => {
     },
   );
 
-  test("a container that does not start, again and again, opens the breaker: it does not eat the queue", async () => {
+  test("a container that repeatedly fails to start opens the breaker, which preserves the queue", async () => {
     const { world } = kept({ sessions: { onPodFailure: "Release", maxConcurrent: 4, warm: 4 } });
     await world.until("parked Pods", () => world.parked.length === 4);
     world.fate = () => ({ startError: true, program: "plain", servesMs: 0 });
@@ -214,7 +214,7 @@ describe("onPodFailure: Release", () => {
 });
 
 describe("lease: Operator and the breaker", () => {
-  test("a program that fails at once, again and again, stops the claims although its operator beats", async () => {
+  test("a program that repeatedly fails at once stops the claims, although the operator sends heartbeats", async () => {
     const { world } = kept({ sessions: { maxConcurrent: 4, warm: 4 } });
     await world.until("parked Pods", () => world.parked.length === 4);
     world.fate = () => ({ startError: false, program: "crashes", servesMs: 300 });
@@ -226,12 +226,12 @@ describe("lease: Operator and the breaker", () => {
     holdsTrue(world);
   });
 
-  test("one that runs for a while, or ends well, has served", async () => {
+  test("a program that runs for a while, or ends well, has served", async () => {
     const { world } = kept({ sessions: { maxConcurrent: 6, warm: 6 } });
     await world.until("parked Pods", () => world.parked.length === 6);
     world.fate = () => ({ startError: false, program: "plain", servesMs: 10 * MINUTE });
     for (let n = 0; n < 6; n += 1) world.enqueue();
-    // Three at first, the others as soon as the template is known to serve.
+    // Three at first, then the others as soon as the template is known to serve.
     await world.until("all run", () => world.node.running.size === 6, 20 * SECOND);
     holdsTrue(world);
   });

@@ -5,7 +5,7 @@ import type { ContainerFate } from "./node.ts";
 
 const MINUTE = 60_000;
 
-/** A world whose list call is behind by so much. */
+/** A world whose list lags by this time. */
 async function behind(ms: number, options: LoopWorldOptions, fate: Partial<ContainerFate> = {}) {
   const base = { startError: false, program: "stock", servesMs: 5_000 } as const;
   const world = new LoopWorld({ ...options, fate: () => ({ ...base, ...fate }) });
@@ -22,9 +22,9 @@ function holdsTrue(world: LoopWorld): void {
 
 const reasons = (world: LoopWorld) => [...new Set(world.told.map((words) => words.split(":")[0]))];
 
-describe.each([500, 2_000, 4_900])("a list that is %i ms behind", (ms) => {
+describe.each([500, 2_000, 4_900])("a list that lags by %i ms", (ms) => {
   test.each(["crashes", "killed", "dies"] as const)(
-    "a session that %s at once is settled, and not run again",
+    "a session that %s at once settles and does not run again",
     async (program) => {
       const { world, id } = await behind(ms, { switches: { starting: "expires" } }, { program, servesMs: 100 });
       await world.until("it is over", () => world.item(id).acks.length > 0 && world.isSettled, 10 * MINUTE);
@@ -33,7 +33,7 @@ describe.each([500, 2_000, 4_900])("a list that is %i ms behind", (ms) => {
     },
   );
 
-  test("a session that served and stopped its item is settled in seconds", async () => {
+  test("a session that served and stopped its item settles within seconds", async () => {
     const { world, id } = await behind(ms, {}, { servesMs: 1_000 });
     await world.until("its item is stopped", () => world.item(id).state === "stopped", MINUTE);
     await world.until("it is settled", () => world.isSettled, 15_000);
@@ -41,21 +41,21 @@ describe.each([500, 2_000, 4_900])("a list that is %i ms behind", (ms) => {
     holdsTrue(world);
   });
 
-  test("no short session that beat counts as a failed start", async () => {
+  test("a short session that sent a heartbeat does not count as a failed start", async () => {
     const { world } = await behind(ms, {}, { program: "dies", servesMs: 100 });
     await world.until("it is over", () => world.isSettled && world.items[0]?.state === "stopped", 10 * MINUTE);
     expect(await metricValue(world.metrics.startFailures, {})).toBe(0);
     holdsTrue(world);
   });
 
-  test("no lease counts as lost because the list still shows the item as queued", async () => {
+  test("a lease does not count as lost while the list still shows the item as queued", async () => {
     const { world, id } = await behind(ms, {}, { servesMs: 20_000 });
     await world.until("it is served", () => world.item(id).state === "stopped", MINUTE);
     expect(await metricValue(world.metrics.leasesLost, {})).toBe(0);
     holdsTrue(world);
   });
 
-  test("a lease that the next process takes up right after the opening is kept", async () => {
+  test("a lease that the next process adopts right after the opening is kept", async () => {
     const { world, operator, id } = await behind(
       ms,
       { sessions: { lease: "Operator" } },
@@ -70,7 +70,7 @@ describe.each([500, 2_000, 4_900])("a list that is %i ms behind", (ms) => {
     holdsTrue(world);
   });
 
-  test("an acknowledgement whose answer was lost is found, and its session served", async () => {
+  test("an acknowledgement whose answer was lost is detected, and its session served", async () => {
     const { world, id } = await behind(ms, {});
     world.api.delay = (call) => (call === "ack" ? 1_600 : 0);
     await world.until("it is acknowledged", () => world.item(id).state === "starting", MINUTE);
@@ -80,7 +80,7 @@ describe.each([500, 2_000, 4_900])("a list that is %i ms behind", (ms) => {
     holdsTrue(world);
   });
 
-  test("a session whose time is over is told to stop", async () => {
+  test("a session past its maximum duration is stopped", async () => {
     const { world, id } = await behind(
       ms,
       { sessions: { maxDurationSeconds: 120 } },
@@ -92,7 +92,7 @@ describe.each([500, 2_000, 4_900])("a list that is %i ms behind", (ms) => {
   });
 });
 
-test("replicas of a list, each behind by another time, end no session and stop none twice", async () => {
+test("list replicas with different lags end no session and stop none twice", async () => {
   const { world, id } = await behind(0, {}, { program: "dies", servesMs: 35_000 });
   world.api.listBehindMs = () => world.random() * 5_000;
   await world.until("it is over", () => world.item(id).acks.length > 0 && world.isSettled, 10 * MINUTE);

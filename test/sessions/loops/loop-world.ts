@@ -36,14 +36,14 @@ import { BASE_URL, WorkApi } from "./work-api.ts";
 export const NAMESPACE = "agents";
 export const NAME = "research";
 
-/** Everything here waits for promises and virtual timers only: one round of the event loop settles it. */
+/** Everything in this world waits only for promises and virtual timers, so one round of the event loop settles it. */
 class QuickClock extends VirtualClock {
   override async settle(): Promise<void> {
     await macrotask();
   }
 }
 
-/** The weather of a whole world; a test changes it as it goes. */
+/** The network weather of a world. A test changes it while it runs. */
 export interface WorldWeather {
   kube: Weather;
   work: Weather;
@@ -58,42 +58,42 @@ export interface LoopWorldOptions {
   readonly switches?: Record<string, unknown>;
   readonly limits?: Record<string, unknown>;
   readonly timing?: Partial<Timing>;
-  /** Told what every operator of this world does. */
+  /** Called with every point that an operator of this world passes. */
   readonly points?: PointObserver;
   readonly fate?: (pod: Pod) => ContainerFate;
   readonly prepareMs?: (pod: Pod) => number;
-  /** Another cluster on the queue of that world. */
+  /** Puts this world's operators on the queue of that world, as another cluster. */
   readonly beside?: LoopWorld;
-  /** Another Environment's Work API, with a queue of its own on it. */
+  /** Shares the Work API of another Environment, with a separate queue. */
   readonly api?: WorkApi;
   readonly clock?: VirtualClock;
-  /** What requests are counted by; none: every request is sent at once. */
+  /** The budget that counts requests. Without one, every request is sent at once. */
   readonly budget?: Budget;
-  /** The tenant whose turns in the budget this world takes; none: the empty one. */
+  /** The tenant whose turns in the budget this world takes. Default: the empty tenant. */
   readonly tenant?: string;
-  /** What webhooks tell every operator of this world. */
+  /** Webhook hints for every operator of this world. */
   readonly hints?: Hints;
-  /** Namespaces that operators serve; NAMESPACE alone. */
+  /** Namespaces that operators serve. Default: only NAMESPACE. */
   readonly namespaces?: readonly string[];
-  /** Each operator serves all of them. */
+  /** The number of shards. Each operator serves all of them. */
   readonly shards?: number;
-  /** Events are written to the API server, and not only told here. */
+  /** Whether Events are written to the API server, in addition to `told`. */
   readonly writesEvents?: boolean;
 }
 
-/** One operator: a controller with links of its own, to be killed or stopped. */
+/** One operator: a controller with its own links, which a test can kill or stop. */
 export interface Operator {
   readonly kube: FakeKube;
   readonly clock: ProcessClock;
-  /** Its process is gone in the middle of whatever it does. */
+  /** Ends the process in the middle of its work. */
   kill(): void;
-  /** SIGTERM: resolves when everything has ended. */
+  /** Sends SIGTERM. Resolves when everything has ended. */
   stop(): Promise<void>;
-  /** It may not act any more: every guarded call throws. */
+  /** Makes every guarded call throw. */
   loseLeadership(): void;
 }
 
-/** A cluster, a Work API, a node and operators on a virtual clock: the whole controller on fakes. */
+/** The whole controller on fakes: a cluster, a Work API, a node and operators on a virtual clock. */
 export class LoopWorld {
   readonly clock: VirtualClock;
   readonly random: Random;
@@ -106,11 +106,14 @@ export class LoopWorld {
   readonly told: string[] = [];
   /** Containers that started, in order. */
   readonly starts: { readonly pod: string; readonly workId: string }[] = [];
-  /** What must never be, found while the world went on. */
+  /** Violations of invariants that the world detected. */
   readonly wrongs: string[] = [];
   readonly log: string[] = [];
   fate: (pod: Pod) => ContainerFate;
-  /** lease: Operator: no container starts without a beat of this side; true only where no process ends and no request is slow. */
+  /**
+   * lease: Operator: no container may start without a heartbeat from this side. Only true if no process ends and no
+   * request is slow.
+   */
   startsAreHeld = false;
   allowedOrigin: (url: string) => boolean = () => true;
   readonly #options: LoopWorldOptions;
@@ -121,9 +124,9 @@ export class LoopWorld {
     string,
     { readonly atMs: number; readonly uid: string | undefined; readonly isParked: boolean }[]
   >();
-  /** When the Secrets of claims were created, by uid. */
+  /** The creation times of claim Secrets, by uid. */
   readonly #journaledMs = new Map<string, number>();
-  /** What the names of this cluster's operators begin with. */
+  /** The prefix of the names of this cluster's operators. */
   readonly #side: string;
   maxLivePods = 0;
 
@@ -175,7 +178,7 @@ export class LoopWorld {
     if (this.log.length < 20_000) this.log.push(`${(this.clock.monotonic() / 1_000).toFixed(3)} ${what}`);
   }
 
-  // --- what there is ----------------------------------------------------------------------------------------------
+  // --- state ------------------------------------------------------------------------------------------------------
 
   get pods(): Pod[] {
     return this.server.list(PODS);
@@ -205,12 +208,12 @@ export class LoopWorld {
     return this.server.find(ENVIRONMENTS, NAMESPACE, NAME);
   }
 
-  /** A condition of the Environment, as its status has it. */
+  /** A condition in the Environment's status. */
   conditionOf(type: string) {
     return this.environment?.status?.conditions?.find((condition) => condition.type === type);
   }
 
-  /** Reasons of Events about sessions, each once: what is wrong with the APIs is told as well. */
+  /** Reasons of Events about sessions, without duplicates and without those about the APIs. */
   get sessionReasons(): string[] {
     const all = new Set(this.told.map((words) => words.split(":")[0] ?? ""));
     return [...all].filter((reason) => reason === "SessionStarted" || Object.hasOwn(END_REASONS, reason));
@@ -220,7 +223,7 @@ export class LoopWorld {
     return this.api.world.violations.map(violationText);
   }
 
-  // --- acting -----------------------------------------------------------------------------------------------------
+  // --- actions ----------------------------------------------------------------------------------------------------
 
   createKey(namespace = NAMESPACE, key = this.api.world.keyOf(this.environmentId)): void {
     this.server.create(SECRETS, {
@@ -262,7 +265,7 @@ export class LoopWorld {
     return this.api.world.enqueue(this.environmentId, input).id;
   }
 
-  /** What operators log, among what happens: with LOOP_DEBUG set. */
+  /** Adds the operators' log lines to the world's log when LOOP_DEBUG is set. */
   #logger(): Logger {
     if (process.env["LOOP_DEBUG"] === undefined) return silentLogger;
     return createLogger("debug", { write: (line) => this.say(line.trim()) });
@@ -361,7 +364,7 @@ export class LoopWorld {
     };
   }
 
-  /** Lets time pass until `condition` holds. @throws when it does not within `limitMs`. */
+  /** Advances the clock until `condition` holds. @throws when it does not within `limitMs`. */
   async until(what: string, condition: () => boolean, limitMs = 120_000): Promise<void> {
     try {
       await this.clock.advanceUntil(condition, limitMs, STEP_MS);
@@ -374,7 +377,7 @@ export class LoopWorld {
     await this.clock.advance(ms);
   }
 
-  /** Nothing is half done: items are stopped, no claim, no assigned Pod, no container. */
+  /** Whether all items are stopped, with no claim, assigned Pod or container left. */
   get isSettled(): boolean {
     const live = [...this.api.world.items.values()].some(({ state }) => state !== "stopped");
     return !live && this.claims.length === 0 && this.node.running.size === 0 && this.podsOf("assigned").length === 0;
@@ -394,7 +397,7 @@ export class LoopWorld {
     ].join("\n");
   }
 
-  /** A container starts: its operator must have acknowledged the item, and no other container may hold it. */
+  /** When a container starts, its operator must have acknowledged the item, and no other container may hold it. */
   #started({ pod, workId }: Running): void {
     this.say(`container of ${pod} starts for ${workId.slice(-4)}`);
     this.starts.push({ pod, workId });
@@ -414,27 +417,30 @@ export class LoopWorld {
     }
   }
 
-  /** Containers whose Pod is there and mounts this volume. Of one whose Pod was forced away nobody can know. */
+  /**
+   * Containers whose Pod exists and mounts this volume. Containers of a force-deleted Pod don't count: no operator can
+   * know of them.
+   */
   #sharing(volume: string | undefined): string[] {
     if (volume === undefined) return [];
     const running = [...this.node.running].map(({ pod }) => pod);
     return running.filter((pod) => workspaceOf(this.#pod(pod)) === volume);
   }
 
-  /** Names of Pods are random: no two namespaces have the same. */
+  /** Pod names are random, so they are unique across namespaces. */
   #pod(name: string): Pod | undefined {
     return this.server.find(PODS, NAMESPACE, name) ?? this.pods.find(({ metadata }) => metadata.name === name);
   }
 
-  /** W2: no volume goes while a container has it. */
+  /** W2: a volume is not deleted while a container uses it. */
   #volumeGone({ metadata: { name } }: KubeObject): void {
     const sharing = this.#sharing(name);
     if (sharing.length > 0) this.wrongs.push(`W2 volume ${name} is deleted while ${sharing.join(", ")} runs with it`);
   }
 
   /**
-   * S1: an item is acknowledged only with its Secret durable, and with its very Pod parked when it was last read, after the
-   * Secret and before the request was sent.
+   * S1: an item is acknowledged only if its Secret is stored and its Pod was parked at the last live read, which
+   * happened after the Secret's creation and before the acknowledgement was sent.
    */
   #acknowledged(item: ItemRecord): void {
     if (!item.acks.at(-1)?.workerId?.startsWith(this.#side) || item.type !== "session") return;
@@ -453,7 +459,7 @@ export class LoopWorld {
     return [this.api, ...this.api.elsewhere.values()].find(({ world }) => world.items.has(id)) ?? this.api;
   }
 
-  /** What live reads of Pods show: all that an acknowledgement may rest on. */
+  /** Records live reads of Pods, the only evidence that allows an acknowledgement. */
   #noteRead(object: KubeObject): void {
     const { kind, metadata } = object;
     if (kind !== PODS.kind) return;
@@ -463,7 +469,7 @@ export class LoopWorld {
     reads.push({ atMs: this.clock.monotonic(), uid: metadata.uid, isParked });
   }
 
-  /** Pods that take room: not over, not going. */
+  /** Counts Pods that occupy capacity: not ended and not being deleted. */
   #countPods(): void {
     const live = this.pods.filter(
       (pod) =>
@@ -475,12 +481,12 @@ export class LoopWorld {
   }
 }
 
-/** The session's volume that a Pod mounts. */
+/** The name of the session volume that a Pod mounts. */
 function workspaceOf(pod: Pod | undefined): string | undefined {
   return pod?.metadata.annotations?.[ANNOTATION_WORKSPACE];
 }
 
-/** Whose lease the program in this Pod was written for. */
+/** The kind of lease that the program in this Pod was created for. */
 export function programOf(pod: Pod | undefined): string {
   return pod?.metadata.annotations?.[ANNOTATION_LEASE] ?? "Worker";
 }

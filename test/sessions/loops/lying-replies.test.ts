@@ -7,17 +7,17 @@ import { LoopWorld } from "./loop-world.ts";
 import { WorkApi } from "./work-api.ts";
 
 const MINUTE = 60_000;
-/** Replies lie for so long, one in three. */
+/** How long the Work API sends false replies. One in ONE_IN is false. */
 const LIES_MS = 3 * MINUTE;
 const ONE_IN = 3;
-/** Polls, statistics and lists have a budget in life, and none here; each loop's own pace bounds it. */
+/** A generous bound for the loops' own pace: this world has no request budget. */
 const MOST_IN_A_SECOND = 60;
 const SEEDS = 15;
 
-/** What is lied about, whatever the call: the fields of all of them. */
+/** Response headers that may be falsified, whatever the call. */
 const HEADERS = ["date", "retry-after", "content-encoding", "content-type"];
 
-/** A world whose Work API does what it should and tells something else, while `lies` is on. */
+/** A world whose Work API acts correctly but falsifies replies while `lies` is on. */
 function lyingWorld(seed: number) {
   const world = new LoopWorld({
     seed,
@@ -51,7 +51,7 @@ function lyingWorld(seed: number) {
   return { world, state };
 }
 
-test("replies that lie in one part end no loop and start no hot one, and what comes after them is served", async () => {
+test("false replies end no loop and start no hot loop, and work is served afterwards", async () => {
   let lies = 0;
   for (let seed = 1; seed <= SEEDS; seed += 1) {
     const { world, state } = lyingWorld(seed);

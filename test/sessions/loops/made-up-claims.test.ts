@@ -7,10 +7,10 @@ import { BASE_URL, WorkApi } from "./work-api.ts";
 const MINUTE = 60_000;
 const ELSEWHERE = "https://elsewhere.test";
 
-/** Well-formed, and of no session: the node starts whatever has its key. */
+/** A well-formed credential without a session: the node starts any container that has its key. */
 const CREDENTIAL = Buffer.from(JSON.stringify({ sessions_token: "of-nobody" })).toString("base64url");
 
-/** Of somebody who may create Secrets in the namespace, and nothing else. */
+/** Creates a claim Secret as a client with no other permission than creating Secrets in the namespace. */
 function makeUp(world: LoopWorld, name: string, over: Partial<Journal>, opened = false): void {
   const { acknowledgedAt, ...journal } = {
     use: "session" as const,
@@ -49,9 +49,9 @@ function statusOf(of: LoopWorld) {
   };
 }
 
-describe("a made-up claim", () => {
+describe("a forged claim", () => {
   test.each([{ opened: false }, { opened: true }])(
-    "that names an address which the spec never did has no key sent there: %j",
+    "with an address that the spec never had gets no key sent there: %j",
     async ({ opened }) => {
       const of = world();
       of.api.elsewhere.set(ELSEWHERE, new WorkApi(of.clock, { seed: 2 }));
@@ -69,7 +69,7 @@ describe("a made-up claim", () => {
   );
 
   test.each([{ opened: false }, { opened: true }])(
-    "takes no room while its address is not allowed, since no Pod is behind it: %j",
+    "with an address that is not allowed takes no capacity, since it has no Pod: %j",
     async ({ opened }) => {
       const of = world();
       const journal = { api: ELSEWHERE, acknowledgedAt: opened ? "2026-01-02T03:04:05Z" : null };
@@ -94,7 +94,7 @@ describe("a made-up claim", () => {
     { use: "session", opened: true },
     { use: "removal", opened: false },
     { use: "refusal", opened: false },
-  ] as const)("that names somebody else's Pod has nothing done to it: %j", async ({ use, opened }) => {
+  ] as const)("with the name of another owner's Pod does not change that Pod: %j", async ({ use, opened }) => {
     const of = world();
     const pods = ["database-0", "berth-research-bbbbb"].map((name) =>
       of.server.create(PODS, {
@@ -117,7 +117,7 @@ describe("a made-up claim", () => {
   });
 });
 
-describe("a parked Pod that is to go and whose slot somebody took", () => {
+describe("a parked Pod that is to be removed while another Secret has its slot", () => {
   async function parked(): Promise<{ of: LoopWorld; name: string; locks: () => number }> {
     const of = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 1, warmScaleDownSeconds: 1 } });
     of.createEnvironment();
@@ -127,7 +127,7 @@ describe("a parked Pod that is to go and whose slot somebody took", () => {
     return { of, name, locks: () => kube.requests.get("create secrets") ?? 0 };
   }
 
-  test("is tried again once a minute, and goes when the slot is free", async () => {
+  test("is retried once a minute, and is deleted when the slot is free", async () => {
     const { of, name, locks } = await parked();
     of.server.create(SECRETS, { metadata: { name, namespace: NAMESPACE } });
     of.patchEnvironment({ spec: { sessions: { warm: 0 } } });
@@ -139,7 +139,7 @@ describe("a parked Pod that is to go and whose slot somebody took", () => {
     await of.until("it is gone", () => of.pods.length === 0, 3 * MINUTE);
   });
 
-  test("goes after a removal was made up for another Pod of its name, and is none that nobody counts", async () => {
+  test("is deleted despite a forged removal that names another Pod", async () => {
     const { of, name, locks } = await parked();
     makeUp(of, name, { use: "removal", podUid: "of-another" });
     of.patchEnvironment({ spec: { sessions: { warm: 0 } } });
@@ -149,7 +149,7 @@ describe("a parked Pod that is to go and whose slot somebody took", () => {
   });
 });
 
-test("the status has the spec's address before anything is claimed, and an earlier one as long as claims name it", async () => {
+test("the status lists the spec's address before the first claim, and an old one while claims name it", async () => {
   const of = world();
   const moved = new WorkApi(of.clock, { seed: 2 });
   moved.world.createEnvironment({ id: of.environmentId, key: of.api.world.keyOf(of.environmentId) });
@@ -172,7 +172,7 @@ test("the status has the spec's address before anything is claimed, and an earli
   expect(of.claims).toEqual([]);
 });
 
-test("nothing is claimed from an address that the status does not have yet, however long it takes to get there", async () => {
+test("nothing is claimed from an address before the status lists it, however long that takes", async () => {
   const of = world();
   const moved = new WorkApi(of.clock, { seed: 2 });
   moved.world.createEnvironment({ id: of.environmentId, key: of.api.world.keyOf(of.environmentId) });
@@ -185,7 +185,7 @@ test("nothing is claimed from an address that the status does not have yet, howe
     if (use === "session" && !statusOf(of).apiAddresses?.includes(api)) unrecorded.push(api);
   });
   await of.until("a parked Pod", () => of.parked.length > 0);
-  // Another network, too: its policy is looked at on the way to the status.
+  // The network changes too: the reconciler reads its policy before it writes the status.
   kube.delay = ({ plural }) => (plural === "networkpolicies" ? 20_000 : 0);
   const { id } = moved.world.enqueue(of.environmentId, {});
   of.patchEnvironment({ spec: { api: { baseUrl: ELSEWHERE }, network: { egress: { cidrs: ["198.51.100.0/24"] } } } });

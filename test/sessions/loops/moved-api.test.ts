@@ -11,15 +11,15 @@ const MOVED = "https://moved.test";
 interface Moving {
   readonly world: LoopWorld;
   readonly operator: Operator;
-  /** The Work API at the other address: the same environment and key, other items. */
+  /** The Work API at the other address: same environment and key, other items. */
   readonly moved: WorkApi;
-  /** The item of the session that runs. */
+  /** The item of the running session. */
   readonly id: string;
   move(): void;
   enqueueThere(): string;
 }
 
-/** A session runs that was claimed at the first address. */
+/** Starts a session that is claimed at the first address. */
 async function moving(options: LoopWorldOptions = {}, servesMs = 5 * MINUTE): Promise<Moving> {
   const world = new LoopWorld({ ...options, sessions: { maxConcurrent: 4, warm: 1, ...options.sessions } });
   const moved = new WorkApi(world.clock, { seed: 2 });
@@ -50,7 +50,7 @@ function holdsTrue({ world, moved }: Moving): void {
 
 describe("an Environment whose api.baseUrl changes while sessions run", () => {
   test.each(["Worker", "Operator"] as const)(
-    "lease: %s: sessions go on at the API that they were claimed from, and new ones come from the new",
+    "lease: %s: sessions stay at the API that they were claimed from, and new ones are claimed from the new API",
     async (lease) => {
       const moving_ = await moving({ sessions: { lease } });
       const { world, id } = moving_;
@@ -72,7 +72,7 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
   );
 
   test.each(["Worker", "Operator"] as const)(
-    "lease: %s: an operator that starts after the change settles there what died without a word",
+    "lease: %s: an operator that starts after the change settles deleted sessions at the old address",
     async (lease) => {
       const moving_ = await moving({ sessions: { lease } });
       const { world, operator, id } = moving_;
@@ -89,7 +89,7 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
     },
   );
 
-  test("no parked Pod that was made for the old address is given an item or a key of the new one", async () => {
+  test("parked Pods for the old address get no item and no key of the new one", async () => {
     const moving_ = await moving({ sessions: { credential: "WorkSecret", warm: 3 } }, 5 * SECOND);
     const { world } = moving_;
     await world.until("more parked Pods", () => world.parked.length === 3);
@@ -103,7 +103,7 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
     holdsTrue(moving_);
   });
 
-  test("an old address that is not allowed any more gets no request with the key, and Ready says what is left there", async () => {
+  test("an old address that is no longer allowed gets no request, and Ready names it", async () => {
     const moving_ = await moving({ sessions: { lease: "Operator" } }, 20 * MINUTE);
     const { world, id } = moving_;
     world.allowedOrigin = (url) => url === MOVED;
@@ -115,7 +115,7 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
     expect(world.claims.length).toBe(1);
     expect(readyMessage(world)).toContain(BASE_URL);
     world.allowedOrigin = () => true;
-    // Its lease lapsed meanwhile: it waits there for whoever polls there.
+    // The lease has lapsed meanwhile: the item waits for another client's poll there.
     await world.until("the claim is over", () => world.claims.length === 0, 30 * MINUTE);
     expect(world.item(id).state).toBe("queued");
     await world.until("Ready says so", () => !readyMessage(world).includes(BASE_URL));
@@ -123,7 +123,7 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
   });
 
   test.each(["Worker", "Operator"] as const)(
-    "lease: %s: sessions go on where they were claimed while the spec names an address that is not allowed",
+    "lease: %s: sessions stay where they were claimed while the spec names an address that is not allowed",
     async (lease) => {
       const moving_ = await moving({ sessions: { lease } }, 20 * MINUTE);
       const { world, id } = moving_;
@@ -138,7 +138,7 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
   );
 
   test.each(["Worker", "Operator"] as const)(
-    "lease: %s: an old address that is gone for good holds a claim for an hour, and keeps nobody from being served",
+    "lease: %s: an old address that is permanently gone holds a claim for an hour without blocking others",
     async (lease) => {
       const moving_ = await moving({ sessions: { lease, maxConcurrent: 1 } });
       const { world, id } = moving_;
@@ -155,13 +155,13 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
     },
   );
 
-  test("a poll that is under way when the spec turns back may still bring a session, which goes on where it came from", async () => {
+  test("a poll under way during a revert of the spec can still start a session, which stays where it began", async () => {
     const moving_ = await moving({ sessions: { lease: "Operator" } }, 30 * MINUTE);
     const { world, operator, moved } = moving_;
     moving_.move();
     await world.until("Pods for the new address alone", () => isReadyFor(world, MOVED), 5 * MINUTE);
     await world.pass(5 * MINUTE);
-    // Polls follow one another again after an item.
+    // The operator polls without pauses again after an item.
     world.fate = () => ({ startError: false, program: "plain", servesMs: SECOND });
     const first = moving_.enqueueThere();
     const isOver = () => stateThere(moving_, first) === "stopped" && world.claims.length === 1;
@@ -184,7 +184,7 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
     holdsTrue(moving_);
   });
 
-  test("an old address that rejects the key keeps nobody from being served at the new one", async () => {
+  test("an old address that rejects the key does not block sessions at the new one", async () => {
     const moving_ = await moving();
     const { world, moved } = moving_;
     const key = "sk-ant-oat01-another";
@@ -202,10 +202,10 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
   });
 });
 
-describe("an Environment whose api.baseUrl and key Secret change at one stroke while a session runs", () => {
+describe("an Environment whose api.baseUrl and key Secret change in one patch while a session runs", () => {
   const THEIRS = "sk-ant-oat01-of-the-other-address";
 
-  /** With what each address was asked, as it came. */
+  /** The Authorization headers that each address received. */
   function heard(...apis: WorkApi[]): Set<string>[] {
     return apis.map((api) => {
       const keys = new Set<string>();
@@ -218,7 +218,7 @@ describe("an Environment whose api.baseUrl and key Secret change at one stroke w
   }
 
   test.each(["Worker", "Operator"] as const)(
-    "lease: %s: neither address is sent the other's key, and the session goes on where it was claimed",
+    "lease: %s: neither address gets the other's key, and the session stays where it was claimed",
     async (lease) => {
       const moving_ = await moving({ sessions: { lease } }, 10 * MINUTE);
       const { world, operator, moved, id } = moving_;
@@ -228,7 +228,7 @@ describe("an Environment whose api.baseUrl and key Secret change at one stroke w
         data: { "environment-key": Buffer.from(THEIRS).toString("base64") },
       });
       const [here = new Set(), there = new Set()] = heard(world.api, moved);
-      // The new key takes a while to be read.
+      // Reading the new key takes a while.
       operator.kube.delay = ({ verb, plural }) => (verb === "get" && plural === "secrets" ? 5 * SECOND : 0);
       world.patchEnvironment({ spec: { api: { baseUrl: MOVED, keySecretRef: { name: "theirs" } } } });
       await world.pass(8 * MINUTE);
@@ -243,7 +243,7 @@ describe("an Environment whose api.baseUrl and key Secret change at one stroke w
     },
   );
 
-  test("the new Secret is missing for a while: nothing is asked at the new address until it is there", async () => {
+  test("no request is sent to the new address while the new Secret is missing", async () => {
     const moving_ = await moving({ sessions: { lease: "Operator" } }, 20 * MINUTE);
     const { world, moved, id } = moving_;
     moved.world.setKey(world.environmentId, THEIRS);
@@ -264,7 +264,7 @@ describe("an Environment whose api.baseUrl and key Secret change at one stroke w
   });
 });
 
-/** What was asked at the other address. */
+/** The calls that the other address received. */
 const moved = ({ moved }: Moving) => [...moved.requests.keys()];
 
 function isReadyFor(world: LoopWorld, address: string): boolean {

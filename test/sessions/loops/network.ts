@@ -1,22 +1,22 @@
 import type { Random } from "../../../src/core/backoff.ts";
 import type { Clock, Timer } from "../../../src/core/clock.ts";
 
-/** How often requests go wrong while faults are on; shares of 1. */
+/** How often requests fail while faults are on, as fractions of 1. */
 export interface Weather {
-  /** Request or answer lost: the sender finds out by its time-out, or at once by a broken connection. */
+  /** The request or its answer is lost. The sender notices at its timeout, or earlier when the connection breaks. */
   readonly lost: number;
-  /** Request or answer slow: up to the sender's bound. */
+  /** The request or its answer is slow, up to the sender's timeout. */
   readonly slow: number;
-  /** Refused by the server without any effect. */
+  /** The server refuses the request without any effect. */
   readonly refused: number;
 }
 
 export const FAIR: Weather = { lost: 0, slow: 0, refused: 0 };
 
-/** Usual latency of one way, in milliseconds. */
+/** The usual one-way latency, in milliseconds. */
 const USUAL_MS = 12;
 
-/** No answer to a request. `sent` false: it never left. */
+/** A request without an answer. */
 export class NoAnswer extends Error {
   readonly kind: "timeout" | "aborted" | "network";
   constructor(kind: "timeout" | "aborted" | "network") {
@@ -33,11 +33,11 @@ export interface Sending<T> {
   readonly effect: (delayed: boolean) => T | Promise<T>;
   readonly boundMs: number;
   readonly signal?: AbortSignal | undefined;
-  /** A refusal by the server, when the weather says so. */
+  /** Creates the server's refusal when the weather calls for one. */
   readonly refuse?: (() => Error) | undefined;
 }
 
-/** Where requests of one process travel. A process that is cut off hears no answer any more; its requests may land. */
+/** The network of one process. After a cut, the process gets no answer, but its requests may take effect. */
 export class Link {
   readonly #clock: Clock;
   readonly #random: Random;
@@ -52,8 +52,9 @@ export class Link {
   }
 
   /**
-   * A request takes effect within its bound or never (the model's F); its answer comes within the bound or is lost.
-   * @throws NoAnswer, or what the effect throws.
+   * A request takes effect within its timeout or never (the model's F). Its answer arrives within the timeout or is
+   * lost.
+   * @throws NoAnswer, or the error of the effect
    */
   send<T>({ effect, boundMs, signal, refuse }: Sending<T>): Promise<T> {
     if (this.#cut) return new Promise(() => {});
@@ -78,7 +79,7 @@ export class Link {
       const fail = (kind: "timeout" | "network") => settle(() => reject(new NoAnswer(kind)));
       const bound = this.#clock.setTimer(() => fail("timeout"), boundMs);
       signal?.addEventListener("abort", onAbort, { once: true });
-      // A lost packet shows as a time-out, or as a connection that breaks meanwhile.
+      // A lost packet leads to a timeout, or to an earlier connection error.
       if (requestLost || answerLost) {
         if (chance(0.5)) this.#clock.setTimer(() => fail("network"), thereMs + backMs);
       }
@@ -100,7 +101,7 @@ export class Link {
     });
   }
 
-  /** The process is gone: of its requests under way some still land, nobody hears of any. */
+  /** Ends the process. Some of its pending requests take effect, but no answer is delivered. */
   cut(): void {
     this.#cut = true;
     for (const { atServer } of this.#pending) if (this.#random() < 0.5) atServer.cancel();
@@ -112,10 +113,10 @@ async function run<T>(effect: () => T | Promise<T>): Promise<T> {
   return effect();
 }
 
-/** A clock that stops for a process that is killed: none of its timers runs any more. */
+/** A clock that stops when its process is killed: none of its timers runs afterwards. */
 export class ProcessClock implements Clock {
   readonly #clock: Clock;
-  /** How far its wall clock is ahead of everybody else's; negative: behind. */
+  /** How far this wall clock is ahead of the shared clock, in milliseconds. Negative: behind. */
   readonly #aheadMs: number;
   readonly #timers = new Set<Timer>();
   #stopped = false;

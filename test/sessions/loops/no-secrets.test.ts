@@ -7,7 +7,7 @@ const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
 const QUEUED = 300;
 
-/** A world whose environment issues no secrets, with a full queue. */
+/** A world with a full queue whose environment issues no secrets. */
 async function withoutSecrets(options: LoopWorldOptions = {}) {
   const world = new LoopWorld({
     switches: { secrets: "none" },
@@ -50,7 +50,7 @@ test("three items without a secret pause claiming, and the others stay in the qu
   holdsTrue(world);
 });
 
-test("one item is tried after 1, 2 and 4 more minutes, and the condition says when", async () => {
+test("the operator claims one item after 1, 2 and 4 more minutes, and the condition says when", async () => {
   const { world } = await withoutSecrets();
   await world.until("three are refused", () => taken(world) === 3, 10 * SECOND);
   for (const [minutes, count] of [
@@ -58,7 +58,7 @@ test("one item is tried after 1, 2 and 4 more minutes, and the condition says wh
     [2, 5],
     [4, 6],
   ] as const) {
-    // A status is written anew after 5 s.
+    // The status is written again after 5 s.
     await world.pass(7 * SECOND);
     const next = Date.parse(/after (\S+Z)/.exec(message(world))?.[1] ?? "");
     expect(next - world.clock.now()).toBeGreaterThan(minutes * MINUTE - 15 * SECOND);
@@ -71,7 +71,7 @@ test("one item is tried after 1, 2 and 4 more minutes, and the condition says wh
   holdsTrue(world);
 });
 
-test("goes on at once when an item comes with a secret", async () => {
+test("claiming resumes immediately when an item comes with a secret", async () => {
   const { world } = await withoutSecrets({ sessions: { maxConcurrent: 4, warm: 4 } });
   await world.until("three are refused", () => taken(world) === 3, 10 * SECOND);
   for (const item of world.api.world.items.values()) Object.assign(item, { issuesSecret: true });
@@ -87,7 +87,7 @@ test("goes on at once when an item comes with a secret", async () => {
   holdsTrue(world);
 });
 
-test("goes on at once when the spec asks for no secrets any more", async () => {
+test("claiming resumes immediately when the spec no longer needs secrets", async () => {
   const { world } = await withoutSecrets();
   await world.until("three are refused", () => taken(world) === 3, 10 * SECOND);
   await world.pass(10 * SECOND);
@@ -96,7 +96,7 @@ test("goes on at once when the spec asks for no secrets any more", async () => {
   expect(world.conditionOf("CredentialMissing")).toMatchObject({ status: "False", reason: "CredentialsPresent" });
 });
 
-test("tries one item at once when the key changes", async () => {
+test("a changed key makes the operator claim one item immediately", async () => {
   const { world } = await withoutSecrets();
   await world.until("the third probe", () => taken(world) === 6, 10 * MINUTE);
   const key = Buffer.from(world.api.world.setKey(world.environmentId)).toString("base64");
@@ -106,7 +106,7 @@ test("tries one item at once when the key changes", async () => {
   expect(taken(world)).toBe(7);
 });
 
-test("another operator refuses three more at most", async () => {
+test("another operator refuses at most three more items", async () => {
   const { world, operator } = await withoutSecrets();
   await world.until("three are refused", () => taken(world) === 3, 10 * SECOND);
   operator.kill();
@@ -119,7 +119,7 @@ test("another operator refuses three more at most", async () => {
   holdsTrue(world);
 });
 
-test("items without a secret between others pause nothing", async () => {
+test("items without a secret among others do not pause claiming", async () => {
   const world = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 4 } });
   world.createEnvironment();
   world.startOperator();

@@ -5,12 +5,12 @@ import { LoopWorld, type LoopWorldOptions, NAMESPACE } from "./loop-world.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
-/** No two readings of one Environment are closer than half of the base. */
+/** Two reads of one Environment's Events are at least half of the base interval apart. */
 const READINGS_A_MINUTE = 2;
 
 const MISSING = 'MountVolume.SetUp failed for volume "mine" : configmap "mine" not found';
 
-/** A world whose Pods are bound after 5 minutes and parked after 5 more, unless `options` say otherwise. */
+/** A world where Pods are bound after 5 minutes and parked after 5 more, unless `options` override it. */
 function slowWorld(options: LoopWorldOptions = {}) {
   const world = new LoopWorld({ prepareMs: () => 10 * MINUTE, ...options });
   world.createEnvironment();
@@ -42,8 +42,8 @@ function slowWorld(options: LoopWorldOptions = {}) {
   return { world, operator, readings, condition, untilSaid, bound, untilBound, complain };
 }
 
-describe("a Pod that waits on its node, whose status does not say what for", () => {
-  test("is told of in the node's words after a while, until it is parked", async () => {
+describe("a Pod that waits on its node without a reason in its status", () => {
+  test("is reported with the node's message after a while, until it is parked", async () => {
     const { world, readings, condition, untilSaid, bound, untilBound, complain } = slowWorld({
       sessions: { prepareTimeoutSeconds: 3_600 },
     });
@@ -63,7 +63,7 @@ describe("a Pod that waits on its node, whose status does not say what for", () 
     expect(readings()).toBe(before);
   });
 
-  test("is read seldom, one for all, and what is the same fault is told once", async () => {
+  test("shares infrequent reads with other Pods, and the same fault is reported once", async () => {
     const { world, readings, untilSaid, bound, untilBound, complain } = slowWorld({
       sessions: { prepareTimeoutSeconds: 3_600, warm: 3, maxConcurrent: 3 },
       prepareMs: () => 60 * MINUTE,
@@ -85,7 +85,7 @@ describe("a Pod that waits on its node, whose status does not say what for", () 
     expect(world.environment?.metadata.resourceVersion).toBe(version);
   });
 
-  test("is waited for in silence while nothing is wrong with it: a large image", async () => {
+  test("is not reported while its Events show progress, such as pulling a large image", async () => {
     const { world, condition, readings, bound, untilBound, complain } = slowWorld();
     await untilBound();
     complain(bound()[0], "a hiccup");
@@ -96,7 +96,7 @@ describe("a Pod that waits on its node, whose status does not say what for", () 
     expect(condition()).toMatchObject({ status: "True", reason: "Available" });
   });
 
-  test("leaves its words when its time is over, for the pause and for the one after it", async () => {
+  test("keeps its message after its timeout, during the pause and for the next Pod", async () => {
     const { world, condition, untilSaid, bound, untilBound, complain } = slowWorld({
       sessions: { prepareTimeoutSeconds: 60 },
     });
@@ -111,7 +111,7 @@ describe("a Pod that waits on its node, whose status does not say what for", () 
     await untilSaid("NetworkNotReady: network is not ready; mend the node's network plug-in", 50 * SECOND);
   });
 
-  test("says that it is late where its node complains of nothing", async () => {
+  test("is reported as late when its node has no warning", async () => {
     const { untilSaid, condition } = slowWorld({ sessions: { prepareTimeoutSeconds: 30 } });
     await untilSaid("not within prepareTimeoutSeconds, and the node does not say why");
     expect(condition()?.message).not.toContain("kubectl");
@@ -126,7 +126,7 @@ describe("a Pod that waits on its node, whose status does not say what for", () 
       },
       0,
     ],
-  ])("says nothing of its node while the list of its Events %s", async (_title, answer, delayMs) => {
+  ])("is reported without a node message while the list of its Events %s", async (_title, answer, delayMs) => {
     const { world, operator, untilSaid, condition } = slowWorld({ sessions: { prepareTimeoutSeconds: 2 } });
     const isOfEvents = ({ verb, plural }: { verb: string; plural: string }) => verb === "list" && plural === "events";
     operator.kube.delay = (request) => (isOfEvents(request) ? delayMs : 0);
@@ -142,7 +142,7 @@ describe("a Pod that waits on its node, whose status does not say what for", () 
     await untilSaid("not within prepareTimeoutSeconds, and the node does not say why");
   });
 
-  test("is asked about soon where it may not wait for long", async () => {
+  test("has its Events read soon when prepareTimeoutSeconds is short", async () => {
     const { world, readings, untilBound } = slowWorld({ sessions: { prepareTimeoutSeconds: 10 } });
     await untilBound();
     await world.pass(4 * SECOND);
@@ -153,7 +153,7 @@ describe("a Pod that waits on its node, whose status does not say what for", () 
 });
 
 describe("an operator that may not list Events, as with the Role of an older release", () => {
-  test("says how to see them, asks at the same slow pace, and reads them once it may", async () => {
+  test("reports how to see them, retries at the same slow pace, and reads them once it may", async () => {
     const { world, operator, readings, condition, untilSaid, bound, untilBound, complain } = slowWorld({
       sessions: { prepareTimeoutSeconds: 100 },
     });
@@ -174,7 +174,7 @@ describe("an operator that may not list Events, as with the Role of an older rel
     await untilSaid(MISSING, 99 * SECOND);
   });
 
-  test("an API server that fails is asked again later, and what was said stands", async () => {
+  test("Events are requested again later after a server error, and the reported message stays", async () => {
     const { world, operator, readings, untilSaid, condition, bound, untilBound, complain } = slowWorld({
       sessions: { prepareTimeoutSeconds: 3_600 },
       prepareMs: () => 38 * MINUTE,
@@ -193,7 +193,7 @@ describe("an operator that may not list Events, as with the Role of an older rel
   });
 });
 
-test("Events are not read at all while Pods get ready in time", async () => {
+test("reads no Events while Pods get ready in time", async () => {
   const { world, readings } = slowWorld({ prepareMs: () => 2 * SECOND });
   for (let round = 0; round < 5; round += 1) {
     world.enqueue();
@@ -203,7 +203,7 @@ test("Events are not read at all while Pods get ready in time", async () => {
   expect(readings()).toBe(0);
 });
 
-test("a reading under way keeps no operator from ending", async () => {
+test("an operator can stop while it reads Events", async () => {
   const { world, operator, readings, untilBound } = slowWorld({ sessions: { prepareTimeoutSeconds: 3_600 } });
   operator.kube.delay = ({ verb, plural }) => (verb === "list" && plural === "events" ? 9 * SECOND : 0);
   await untilBound();

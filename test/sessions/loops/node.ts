@@ -9,9 +9,9 @@ import type { ApiServer } from "./api-server.ts";
 import { BASE_URL } from "./work-api.ts";
 import { type Program, Worker } from "./worker.ts";
 
-/** What becomes of a container that is given its key. */
+/** How a container behaves once it gets its key. */
 export interface ContainerFate {
-  /** kubelet cannot start it. */
+  /** The kubelet cannot start it. */
   readonly startError: boolean;
   readonly program: Program;
   readonly servesMs: number;
@@ -20,7 +20,7 @@ export interface ContainerFate {
 const SECOND_MS = 1_000;
 const NODE = "node-1";
 
-/** A container that runs, whatever the API says of its Pod. */
+/** A running container, whatever the API says about its Pod. */
 export interface Running {
   readonly pod: string;
   readonly workId: string;
@@ -28,8 +28,8 @@ export interface Running {
 }
 
 /**
- * A scheduler, a kubelet and a garbage collector for all Pods: binds, parks, looks at the Secret every 10-15 s and at
- * each change of the Pod, runs the program, reports its end a little later, obeys deletions and deadlines.
+ * A scheduler, a kubelet and a garbage collector for all Pods. It binds and parks Pods, reads the Secret every 10-15 s
+ * and at each change of the Pod, runs the program, reports its end a little later, and follows deletions and deadlines.
  */
 export class Node {
   readonly #server: ApiServer;
@@ -62,14 +62,14 @@ export class Node {
     });
   }
 
-  /** The node is lost: the object goes, the container runs on. */
+  /** Loses the node: the Pod object is deleted and the container runs on. */
   lose(name: string, namespace: string): void {
     this.#pods.get(name)?.lose();
     this.#pods.delete(name);
     this.#server.removePod(namespace, name);
   }
 
-  /** The container is killed from outside. */
+  /** Kills the container from outside. */
   kill(name: string): void {
     this.#pods.get(name)?.kill();
   }
@@ -86,7 +86,7 @@ export class Node {
     else if (type === "ADDED") this.#pods.set(name, new KubeletPod(pod, { ...this.#parts, node: this }));
   }
 
-  /** The garbage collector: Pods whose owner is gone, also those that are made for it afterwards. */
+  /** The garbage collector deletes Pods whose owner is gone, including Pods created later. */
   #collect(): void {
     this.#clock.setTimer(
       () => {
@@ -116,7 +116,7 @@ class KubeletPod {
   #killed = new AbortController();
   #worker: Worker | null = null;
   #deleting = false;
-  /** Of a Pod that is parked by an init container: it has ended. */
+  /** Whether the init container that parks this Pod has ended. */
   #gatePassed = false;
   #forgotten = false;
   #look: Timer | null = null;
@@ -150,7 +150,7 @@ class KubeletPod {
     this.#after(50, () => this.#killed.abort(), true);
   }
 
-  /** Nobody hears of it any more; what runs, runs on until the machine ends. */
+  /** The Pod is out of reach, and its container runs until the machine ends. */
   lose(): void {
     this.#forgotten = true;
     this.#look?.cancel();
@@ -166,7 +166,7 @@ class KubeletPod {
     if (this.#forgotten || this.#deleting) return;
     const pod = this.#parts.server.find(PODS, this.#namespace, this.#name);
     if (!pod) return;
-    // The binding is the one change of a Pod's spec that is no patch of it.
+    // The binding is the only change of a Pod's spec that is not a patch.
     pod.spec.nodeName = NODE;
     this.#report({ phase: "Pending", startTime: this.#now(), conditions: [condition("PodScheduled", this.#now())] });
   }
@@ -185,12 +185,12 @@ class KubeletPod {
     this.#look = this.#after(leastMs + this.#parts.random() * spreadMs, () => this.#lookNow());
     const secret = this.#parts.server.find(SECRETS, this.#namespace, this.#name);
     const key = secret?.data?.[KEY_WORK_SECRET];
-    // kubelet's watches of Secrets and of Pods are not ordered: it may not have seen the key yet.
+    // The kubelet's watches of Secrets and Pods are not ordered: it may not have the key yet.
     const unseen = key === undefined || this.#parts.random() < UNSEEN;
     if (gated) {
       this.#container(INITIALIZING, "Pending", unseen ? { running: { startedAt: this.#now() } } : PASSED);
       if (unseen) return;
-      // The file is written, the gate ends, and its end is seen.
+      // The file is written, then the gate ends and the kubelet notices it.
       this.#gatePassed = true;
       this.#after(300 + this.#parts.random() * 1_000, () => this.#lookNow());
       return;
@@ -295,17 +295,17 @@ class KubeletPod {
   }
 }
 
-/** A node that nobody reaches any more is shut down so much later. */
+/** How long an unreachable node runs before it shuts down. */
 const LOST_NODE_ENDS_MS = 600_000;
 
-/** From one look to the next, at least and up to so much more: at a waiting container, and at one that runs. */
+/** The minimum time between two reads of the Secret and the random addition, for a waiting container and for a gate. */
 const LOOK_MS = [10_000, 5_000] as const;
 const GATED_LOOK_MS = [60_000, 30_000] as const;
 
 const INITIALIZING: ContainerState = { waiting: { reason: "PodInitializing" } };
 const PASSED: ContainerState = { terminated: { exitCode: 0 } };
 
-/** How often kubelet looks before it has seen the newest Secret. */
+/** The probability that the kubelet reads an outdated Secret. */
 const UNSEEN = 0.15;
 
 function condition(type: string, at: string): Condition {
@@ -316,7 +316,7 @@ function text(data: string | undefined): string {
   return Buffer.from(data ?? "", "base64").toString("utf8");
 }
 
-/** Where the program in this Pod finds the Work API. */
+/** The address of the Work API for the program in this Pod. */
 function baseUrlOf(pod: Pod): string {
   const env = pod.spec.containers.flatMap((container) => container.env ?? []);
   return env.find(({ name }) => name === "ANTHROPIC_BASE_URL")?.value ?? BASE_URL;

@@ -25,15 +25,15 @@ async function started(options: ConstructorParameters<typeof LoopWorld>[0] = {},
   return world;
 }
 
-describe("a polled item that is not as it should be", () => {
+describe("a malformed polled item", () => {
   test.each([
-    ["its state is new", { state: "expired" }],
-    ["its id is none", { id: ".." }],
-    ["a container cannot be given its secret", { secret: "a\u0000b" }],
-  ])("is left in the queue and told, and others are served: %s", async (_what, change) => {
+    ["unknown state", { state: "expired" }],
+    ["invalid id", { id: ".." }],
+    ["secret that does not fit into an environment variable", { secret: "a\u0000b" }],
+  ])("stays in the queue and is reported, and others are served: %s", async (_what, change) => {
     const world = await started();
     let turn = 0;
-    // Offered again and again, between other answers.
+    // The item is offered repeatedly, between other answers.
     world.api.answer = (call) => (call === "poll" && turn++ % 3 === 0 ? json(200, { ...ITEM, ...change }) : undefined);
     await world.until("it is told", () => world.conditionOf(QUEUE)?.reason === "BadReply", 5 * MINUTE);
     expect(world.conditionOf(QUEUE)?.message).toMatch(
@@ -50,9 +50,9 @@ describe("a polled item that is not as it should be", () => {
   });
 });
 
-test("many that are offered before all others keep nobody from being served", async () => {
+test("many malformed items at the head of the queue do not block others", async () => {
   const world = await started();
-  // As a server offers again what nobody acknowledged: after the time that the poll names, and before what came later.
+  // Like a server that offers an unacknowledged item again after the time that the poll names, before later items.
   const offeredMs = Array.from({ length: 6 }, () => Number.NEGATIVE_INFINITY);
   world.api.answer = (call, { path }) => {
     if (call !== "poll") return undefined;
@@ -69,7 +69,7 @@ test("many that are offered before all others keep nobody from being served", as
   expect(world.wrongs).toEqual([]);
 });
 
-/** Every list of the world's Work API shows these, too, or in the place of its own of the same id. */
+/** Changes the items of every list of the world's Work API. */
 function alsoListed(world: LoopWorld, show: (items: Record<string, unknown>[]) => Record<string, unknown>[]): void {
   const change = (reply: HttpReply): HttpReply => {
     const page = JSON.parse(reply.body.toString()) as { data: Record<string, unknown>[] };
@@ -87,13 +87,13 @@ function alsoListed(world: LoopWorld, show: (items: Record<string, unknown>[]) =
   };
 }
 
-describe("a listed item that is not as it should be", () => {
+describe("a malformed listed item", () => {
   const fate = () => ({ startError: false, program: "crashes", servesMs: 5_000 }) as const;
 
   test.each([
-    ["in a state that is new", { ...ITEM, state: "expired" }],
-    ["without data", { ...ITEM, data: null }],
-  ])("keeps no other from being settled: %s", async (_what, odd) => {
+    ["unknown state", { ...ITEM, state: "expired" }],
+    ["no data", { ...ITEM, data: null }],
+  ])("does not prevent others from settling: %s", async (_what, odd) => {
     const world = await started({ fate }, (it) => alsoListed(it, (items) => [odd, ...items]));
     const id = world.enqueue();
     await world.until("it is settled", () => world.item(id).acks.length > 0 && world.isSettled, 10 * MINUTE);
@@ -102,7 +102,7 @@ describe("a listed item that is not as it should be", () => {
     expect([...world.wrongs, ...world.violations]).toEqual([]);
   });
 
-  test("that a session waits for is told, and is no absent one", async () => {
+  test("that a session waits for is reported and not treated as absent", async () => {
     let isOdd = true;
     const world = await started({ fate }, (it) =>
       alsoListed(it, (items) => items.map((item) => (isOdd ? { ...item, state: "expired" } : item))),

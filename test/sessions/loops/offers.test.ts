@@ -13,8 +13,8 @@ const MINUTE = 60 * SECOND;
 const MOVED = "https://moved.test";
 
 /**
- * An operator with one parked Pod; every later one takes an hour to get ready. `served`: a session of its template has
- * served, so that it is claimed for a changed template, too.
+ * An operator with one parked Pod; every later Pod takes an hour to get ready. With `served`, the template has already
+ * served a session, so the Pod is still claimed after the template changes.
  */
 async function parkedOnce({ served = false, ...options }: LoopWorldOptions & { served?: boolean } = {}) {
   let pods = 0;
@@ -46,7 +46,7 @@ describe("an item that the queue offers", () => {
     expect(rig.world.parked).toHaveLength(1);
   });
 
-  test("that is no session is left in the queue where its poll took too long", async () => {
+  test("that is not a session stays in the queue when its poll took too long", async () => {
     using rig = await parkedOnce();
     const { world } = rig;
     world.api.delay = (call) => (call === "poll" ? 4 * SECOND : 0);
@@ -58,14 +58,14 @@ describe("an item that the queue offers", () => {
     await world.until("it is stopped", () => world.item(id).state === "stopped", MINUTE);
   });
 
-  test("is stopped when it comes without the secret that its Pod would be given", async () => {
+  test("is stopped when it lacks the secret for its Pod", async () => {
     using rig = await parkedOnce();
     const id = rig.world.enqueue({ secret: false } as never);
     await rig.world.until("it is stopped", () => rig.world.item(id).state === "stopped", MINUTE);
     expect(rig.world.parked).toHaveLength(1);
   });
 
-  test("isn't given to a Pod that waits for a secret which the item doesn't have", async () => {
+  test("isn't given to a Pod that waits for a secret when the item has none", async () => {
     using rig = await parkedOnce({ served: true });
     rig.world.patchEnvironment({ spec: { sessions: { credential: "EnvironmentKey" } } });
     await rig.world.pass(2 * SECOND);
@@ -90,7 +90,7 @@ describe("an item that the queue offers", () => {
     expect(world.parked).toHaveLength(1);
   });
 
-  test("isn't claimed for an Environment that is gone, though the cache still has it", async () => {
+  test("isn't claimed for a deleted Environment that is still in the cache", async () => {
     using rig = await parkedOnce();
     const { world } = rig;
     world.weather.watch = { lagMs: 10 * MINUTE, breaks: 0 };
@@ -102,7 +102,7 @@ describe("an item that the queue offers", () => {
     expect(rig.creations).toEqual([]);
   });
 
-  test("isn't journaled once its window is over", async () => {
+  test("isn't journaled after its window", async () => {
     using rig = await parkedOnce();
     const { world, operator } = rig;
     operator.kube.delay = ({ verb, plural }) => (verb === "patch" && plural === "environments" ? 10 * SECOND : 0);
@@ -116,7 +116,7 @@ describe("an item that the queue offers", () => {
 });
 
 describe("a claim", () => {
-  test("whose Secret may stand though its creation got no answer is judged, and its slot is free again", async () => {
+  test("whose Secret may exist after an unanswered create is judged, and its slot is freed", async () => {
     using rig = await parkedOnce();
     const { world, operator } = rig;
     let isDown = false;
@@ -128,13 +128,13 @@ describe("a claim", () => {
     });
     world.enqueue();
     await world.until("the Secret stands", () => world.claims.length > 0, MINUTE);
-    // It only gets in the way from here on.
+    // From here on, the Secret only blocks its slot.
     world.patchEnvironment({ spec: { paused: true } });
     await world.until("the Secret is gone", () => world.claims.length === 0, 30 * SECOND);
     expect(world.items.flatMap(({ acks }) => acks)).toEqual([]);
   });
 
-  test("without an answer keeps its Secret until its acknowledgement can't take effect, and no list hide it", async () => {
+  test("without an answer keeps its Secret until its acknowledgement can't take effect unnoticed", async () => {
     using rig = await parkedOnce();
     const { world } = rig;
     world.api.delay = (call) => (call === "ack" ? 60 * MINUTE : 0);
@@ -147,7 +147,7 @@ describe("a claim", () => {
     expect(world.clock.monotonic() - fromMs).toBeGreaterThan(othersReclaimMs + lateAckMs + listLagMs - 2 * SECOND);
   });
 
-  test("whose acknowledgement takes effect late is opened, and not dropped before", async () => {
+  test("whose acknowledgement takes effect late is opened, not dropped", async () => {
     using rig = await parkedOnce();
     const { world } = rig;
     world.api.delay = (call) => (call === "ack" ? 3 * SECOND : 0);
@@ -156,7 +156,7 @@ describe("a claim", () => {
     expect(world.item(id).acks).toHaveLength(1);
   });
 
-  test("journals the poll as early and as late as it can have been sent, where the server sends no Date", async () => {
+  test("journals the earliest and latest time of the poll when the server sends no Date", async () => {
     using rig = await parkedOnce();
     const { world } = rig;
     world.enqueue();
@@ -179,7 +179,7 @@ test("nothing is polled while no Pod is free", async () => {
   expect(world.item(id).state).toBe("queued");
 });
 
-test("a key that was rejected is sent no more until its Secret changes", async () => {
+test("a rejected key is not sent again until its Secret changes", async () => {
   const world = new LoopWorld();
   world.createEnvironment();
   world.startOperator();

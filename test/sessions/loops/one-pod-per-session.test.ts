@@ -5,7 +5,7 @@ import { LoopWorld, NAMESPACE } from "./loop-world.ts";
 
 const SECOND = 1_000;
 
-/** When the container of an item's Pod ran, in ms since the epoch; kubelet says whole seconds. */
+/** When the container of an item's Pod ran, in ms since the epoch. The kubelet reports whole seconds. */
 function timesOf(world: LoopWorld, workId: string) {
   const pod = world.pods.find(({ metadata }) => metadata.annotations?.["berth.dev/work-id"] === workId);
   const { startedAt = "", finishedAt = "" } = pod?.status?.containerStatuses?.[0]?.state?.terminated ?? {};
@@ -21,7 +21,7 @@ function served(servesMs: number): LoopWorld & { operator: ReturnType<LoopWorld[
   return Object.assign(world, { operator: world.startOperator() });
 }
 
-test("items of one session are served one after the other, though Pods are free", async () => {
+test("items of one session are served one after another, even if Pods are free", async () => {
   const world = served(20 * SECOND);
   await world.until("two are parked", () => world.podsOf("parked").length === 2);
   const first = world.enqueue();
@@ -30,13 +30,13 @@ test("items of one session are served one after the other, though Pods are free"
   await world.until("all are served", () => world.podsOf("finished").length === 3, 300 * SECOND);
   const [one, two, three] = [first, second, other].map((id) => timesOf(world, id));
   expect(two?.startedMs).toBeGreaterThanOrEqual(one?.finishedMs ?? Number.NaN);
-  // Another session waits for nobody.
+  // A different session does not wait.
   expect(three?.startedMs).toBeLessThan(one?.finishedMs ?? Number.NaN);
   expect(await metricValue(world.metrics.claims, { result: "session-runs" })).toBeGreaterThan(0);
   expect(await metricValue(world.metrics.claims, { result: "claimed" })).toBe(3);
 });
 
-test("an item that comes while its session's Pod is about to end is claimed with the same offer", async () => {
+test("an item that comes just before its session's Pod ends is claimed at its first offer", async () => {
   const world = served(5 * SECOND);
   await world.until("two are parked", () => world.podsOf("parked").length === 2);
   const first = world.enqueue();
@@ -50,7 +50,7 @@ test("an item that comes while its session's Pod is about to end is claimed with
   expect(world.api.world.item(second).offers).toHaveLength(1);
 });
 
-test("a new operator knows which sessions run, and starts none of them again", async () => {
+test("a new operator detects running sessions and starts none of them again", async () => {
   const world = new LoopWorld({
     sessions: { warm: 2, maxConcurrent: 4, retainFinishedSeconds: 3_600 },
     fate: () => ({ startError: false, program: "stock", servesMs: 60 * SECOND }),
@@ -66,7 +66,7 @@ test("a new operator knows which sessions run, and starts none of them again", a
   expect(timesOf(world, second).startedMs).toBeGreaterThanOrEqual(timesOf(world, first).finishedMs);
 });
 
-test("many items of a session that runs hold up no other session, and are asked for at no hot pace", async () => {
+test("many items of a running session neither block other sessions nor cause frequent polls", async () => {
   const world = served(120 * SECOND);
   await world.until("two are parked", () => world.podsOf("parked").length === 2);
   const first = world.enqueue();
@@ -82,7 +82,7 @@ test("many items of a session that runs hold up no other session, and are asked 
   expect(more.every((id) => world.item(id).acks.length === 0)).toBe(true);
 });
 
-test("a session whose record somebody deleted is not started again while its Pod still ends", async () => {
+test("a session whose record was deleted does not start again while its Pod is still ending", async () => {
   const world = served(0);
   world.fate = () => ({ startError: false, program: "deaf", servesMs: 600 * SECOND });
   await world.until("two are parked", () => world.podsOf("parked").length === 2);

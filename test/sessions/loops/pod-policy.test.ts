@@ -4,7 +4,7 @@ import { LoopWorld, NAMESPACE } from "./loop-world.ts";
 
 const SLOW_MS = 5_000;
 
-test("makes no Pod of a template that the policy forbids, also while the key is still read for the changed spec", async () => {
+test("creates no Pod from a forbidden template, even while the key is still read for the changed spec", async () => {
   const world = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 1 } });
   world.createEnvironment();
   const { kube } = world.startOperator();
@@ -22,12 +22,12 @@ test("makes no Pod of a template that the policy forbids, also while the key is 
     return SLOW_MS;
   };
   const containers = [{ name: "worker", image: "worker:1", securityContext: { privileged: true } }];
-  // Another bound of requests makes another client, which wants the key read anew.
+  // A changed request timeout makes the operator create a new client and read the key again.
   world.patchEnvironment({
     spec: { api: { requestTimeoutSeconds: 11 }, sessions: { warm: 3, template: { spec: { containers } } } },
   });
   await world.until("the key is being read", () => isReading);
-  // Whatever happens to a Pod has the loops plan anew, with leave from before.
+  // Any change of a Pod makes the loops plan again, with the earlier permission.
   world.server.delete(PODS, NAMESPACE, parked?.metadata.name ?? "");
   await world.until("the template is forbidden", () => JSON.stringify(world.environment).includes("TemplateForbidden"));
   expect(privileged).toEqual([]);

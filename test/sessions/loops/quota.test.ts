@@ -6,11 +6,11 @@ import { LoopWorld } from "./loop-world.ts";
 const MINUTE = 60_000;
 const SERVES_MS = 5_000;
 
-/** What a quota counts: Pods that have not ended. */
+/** Whether a quota counts the Pod: it has not ended. */
 const takesRoom = ({ status }: Pod) => status?.phase !== "Succeeded" && status?.phase !== "Failed";
 
 /**
- * A namespace with a quota for `pods` Pods. It counts a Pod that has ended for `lagMs` more, and `others`: Pods of other owners.
+ * A namespace with a quota of `pods` Pods. It counts an ended Pod for `lagMs` more, and `others` Pods of other owners.
  */
 function withQuota({ pods, lagMs = 0, sessions = {} }: { pods: number; lagMs?: number; sessions?: object }) {
   const fate = () => ({ startError: false, program: "stock", servesMs: SERVES_MS }) as const;
@@ -47,21 +47,21 @@ function holdsTrue(world: LoopWorld): void {
   expect([...world.wrongs, ...world.violations]).toEqual([]);
 }
 
-describe("room that an ended Pod leaves in a quota", () => {
-  test.each([0, 300, 800])("is used at once, where the quota learns of the end after %i ms", async (lagMs) => {
+describe("room in a quota after a Pod has ended", () => {
+  test.each([0, 300, 800])("is used immediately when the quota counts an ended Pod for %i ms", async (lagMs) => {
     const { world, quota } = withQuota({ pods: 2, lagMs });
     await world.pass(MINUTE);
     const startMs = world.clock.monotonic();
     for (let n = 0; n < 9; n += 1) world.enqueue();
     await world.until("all are served", () => world.isSettled, 10 * MINUTE);
-    // Five rounds of two: 5 s of work each, and some 3 s for its end and for the next Pod.
+    // Five rounds of two: 5 s of work each, plus about 3 s until the next Pod is ready.
     expect(world.clock.monotonic() - startMs).toBeLessThan(45_000);
     expect(quota.refused).toBeLessThan(9 * 4);
     expect(toldOf(world)).not.toEqual([]);
     holdsTrue(world);
   });
 
-  test.each([0, 800])("is no news where the quota has room for maxConcurrent: %i ms", async (lagMs) => {
+  test.each([0, 800])("causes no Event when the quota has room for maxConcurrent: %i ms", async (lagMs) => {
     const { world } = withQuota({ pods: 2, lagMs, sessions: { maxConcurrent: 2 } });
     for (let n = 0; n < 9; n += 1) world.enqueue();
     await world.until("all are served", () => world.isSettled, 10 * MINUTE);
@@ -69,7 +69,7 @@ describe("room that an ended Pod leaves in a quota", () => {
     holdsTrue(world);
   });
 
-  test("costs a few refused requests for each Pod where others use it up", async () => {
+  test("costs few refused requests per Pod when other owners use it up", async () => {
     const { world, quota } = withQuota({ pods: 2, sessions: { maxConcurrent: 40 } });
     await world.pass(MINUTE);
     for (let n = 0; n < 60; n += 1) world.enqueue();

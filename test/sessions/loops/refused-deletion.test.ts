@@ -4,7 +4,7 @@ import { LoopWorld } from "./loop-world.ts";
 
 const MINUTE = 60_000;
 
-/** A world whose API server answers the first deletions of one kind with a conflict, as it may for a mere race. */
+/** A world whose API server answers the first deletions of one resource with a conflict, as it may for a mere race. */
 async function conflicting(plural: "pods" | "secrets", sessions: Record<string, unknown>) {
   const world = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 2, warmScaleDownSeconds: 1, ...sessions } });
   world.createEnvironment();
@@ -23,18 +23,15 @@ async function conflicting(plural: "pods" | "secrets", sessions: Record<string, 
   return { world, refused: () => 3 - left };
 }
 
-test.each(["pods", "secrets"] as const)(
-  "a free Pod goes although conflicts meet the deletion of %s",
-  async (plural) => {
-    const { world, refused } = await conflicting(plural, {});
-    world.patchEnvironment({ spec: { sessions: { warm: 0 } } });
-    await world.until("both are gone", () => world.pods.length === 0 && world.claims.length === 0, 5 * MINUTE);
-    expect(refused()).toBe(3);
-    expect([...world.wrongs, ...world.violations]).toEqual([]);
-  },
-);
+test.each(["pods", "secrets"] as const)("deletes a free Pod despite conflicts when %s are deleted", async (plural) => {
+  const { world, refused } = await conflicting(plural, {});
+  world.patchEnvironment({ spec: { sessions: { warm: 0 } } });
+  await world.until("both are gone", () => world.pods.length === 0 && world.claims.length === 0, 5 * MINUTE);
+  expect(refused()).toBe(3);
+  expect([...world.wrongs, ...world.violations]).toEqual([]);
+});
 
-test.each(["pods", "secrets"] as const)("a session's Pod and claim go although conflicts meet %s", async (plural) => {
+test.each(["pods", "secrets"] as const)("deletes a session's Pod and claim despite conflicts on %s", async (plural) => {
   const { world, refused } = await conflicting(plural, { retainFinishedSeconds: 0 });
   const id = world.enqueue();
   await world.until("it is served", () => world.item(id).state === "stopped", MINUTE);

@@ -6,7 +6,10 @@ import { LoopWorld, NAMESPACE } from "./loop-world.ts";
 
 const MINUTE = 60_000;
 
-/** A world whose operator lost its permission to patch Secrets between two claims; `refused` gets the times of its tries. */
+/**
+ * A world whose operator loses its permission to patch Secrets between two claims. `refused` gets the times of its
+ * tries.
+ */
 async function withoutPatch(sessions: Record<string, unknown>, seed = 1, refused: number[] = []) {
   const world = new LoopWorld({ seed, sessions: { maxConcurrent: 4, warm: 1, ...sessions } });
   world.createEnvironment();
@@ -25,12 +28,12 @@ function holdsTrue(world: LoopWorld): void {
 }
 
 describe.each([
-  // Its first beat never comes.
+  // The first heartbeat never comes.
   ["Worker", "silent"],
-  // It works for an hour.
+  // The program works for an hour.
   ["Operator", "plain"],
-] as const)("lease: %s: an opening whose twin landed before it", (lease, program) => {
-  test("meets a conflict, and its container has its time and no more", async () => {
+] as const)("lease: %s: an opening whose earlier duplicate took effect", (lease, program) => {
+  test("meets a conflict, and its container runs for its allowed time", async () => {
     const sessions = { lease, warm: 1, firstBeatTimeoutSeconds: 60, maxDurationSeconds: 300 };
     const fate = () => ({ startError: false, program, servesMs: 60 * MINUTE });
     const world = new LoopWorld({ sessions, fate });
@@ -54,7 +57,7 @@ describe.each([
 });
 
 describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret may not be patched", (lease) => {
-  test("is settled after a while, and Ready and an Event name the missing right", async () => {
+  test("settles after a while, and Ready and an Event name the missing permission", async () => {
     const { world } = await withoutPatch({ lease });
     const id = world.enqueue();
     await world.until(
@@ -68,7 +71,7 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
     holdsTrue(world);
   });
 
-  test("is settled before its item would be back in the queue, however long its pauses are", async () => {
+  test("settles before its item would be requeued, however long the pauses are", async () => {
     for (let seed = 1; seed <= 12; seed += 1) {
       const { world } = await withoutPatch({ lease }, seed);
       const id = world.enqueue();
@@ -78,7 +81,7 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
     }
   });
 
-  test("goes back to the queue under onPodFailure: Release, and is served when the right is back", async () => {
+  test("returns to the queue with onPodFailure: Release, and is served once the permission is back", async () => {
     const { world, giveBack } = await withoutPatch({ lease, onPodFailure: "Release" });
     const id = world.enqueue();
     await world.until(
@@ -91,7 +94,7 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
     holdsTrue(world);
   });
 
-  test("costs the queue no more than a few items, and the rest are served when the right is back", async () => {
+  test("costs only a few items of the queue, and the rest are served once the permission is back", async () => {
     const { world, giveBack } = await withoutPatch({ lease });
     const ids = Array.from({ length: 12 }, () => world.enqueue());
     await world.until(
@@ -107,7 +110,7 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
     holdsTrue(world);
   });
 
-  test("lets the next one be claimed two minutes after its opening failed last, not before", async () => {
+  test("lets the next item be claimed two minutes after the last failed opening, and not earlier", async () => {
     const refused: number[] = [];
     const { world } = await withoutPatch({ lease }, 1, refused);
     const ids = [world.enqueue(), world.enqueue()];
@@ -120,7 +123,7 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
     holdsTrue(world);
   });
 
-  test("is opened all the same when the right comes back soon", async () => {
+  test("is opened if the permission returns soon", async () => {
     const { world, giveBack } = await withoutPatch({ lease });
     const id = world.enqueue();
     await world.until("it is claimed", () => world.item(id).acks.length > 0);
@@ -132,7 +135,7 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
   });
 });
 
-test("an opening whose answer was lost, and the right with it, is tried less and less often", async () => {
+test("backs off when the answer to an opening was lost together with the permission", async () => {
   const world = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 1 } });
   world.createEnvironment();
   const refused: number[] = [];

@@ -8,7 +8,7 @@ const MINUTE = 60_000;
 const SESSIONS = 3;
 const SERVES_MS = 8 * MINUTE;
 
-/** Sessions of eight minutes, of which each has a parked Pod. */
+/** A world with sessions of eight minutes and a parked Pod for each. */
 async function parked(lease: string): Promise<{ world: LoopWorld; operator: Operator }> {
   const program = lease === "Operator" ? "plain" : "stock";
   const fate = (): ContainerFate => ({ startError: false, program, servesMs: SERVES_MS });
@@ -20,7 +20,7 @@ async function parked(lease: string): Promise<{ world: LoopWorld; operator: Oper
   return { world, operator };
 }
 
-/** Touches of Pods whose container is not over: what marks a Pod as finished is another matter. */
+/** Counts touches of Pods. Patches that mark a Pod as finished don't count. */
 function countTouches(operator: Operator, refused: (touch: number, pod: string) => Error | null): () => number {
   let touches = 0;
   operator.kube.intercept.push(({ verb, plural, name, body }) => {
@@ -38,7 +38,7 @@ function holdsTrue(world: LoopWorld): void {
 }
 
 test.each(["Worker", "Operator"])(
-  "lease: %s: a touch that is refused is tried less and less often, and Ready says so",
+  "lease: %s: backs off from a refused touch, and reports it in Ready",
   async (lease) => {
     const { world, operator } = await parked(lease);
     let forbidden = true;
@@ -48,7 +48,7 @@ test.each(["Worker", "Operator"])(
     const ids = Array.from({ length: SESSIONS }, () => world.enqueue());
     await world.until("all run", () => world.node.running.size === SESSIONS);
     await world.pass(SERVES_MS / 2);
-    // After pauses that double up to 15 to 30 s.
+    // Pauses double up to 15 to 30 s.
     expect(touches()).toBeLessThanOrEqual(SESSIONS * (8 + 16));
     expect(touches()).toBeGreaterThan(SESSIONS * 7);
     expect(world.conditionOf("Ready")).toMatchObject({ status: "False", reason: "StepFailing" });
@@ -62,7 +62,7 @@ test.each(["Worker", "Operator"])(
   },
 );
 
-test("a touch that met no more than a busy API server is no matter of Ready", async () => {
+test("a touch that only met a busy API server does not change Ready", async () => {
   const { world, operator } = await parked("Worker");
   countTouches(operator, (touch) => (touch <= 6 ? refusal(500, "InternalError", "busy") : null));
   for (let n = 0; n < SESSIONS; n += 1) world.enqueue();
@@ -76,13 +76,13 @@ test("a touch that met no more than a busy API server is no matter of Ready", as
   holdsTrue(world);
 });
 
-test("a deadline that somebody has lowered keeps no Pod from being touched", async () => {
+test("a deadline that another client lowered does not prevent the touch", async () => {
   const { world, operator } = await parked("Worker");
   let first = true;
   const touches = countTouches(operator, (_touch, pod) => {
     if (!first) return null;
     first = false;
-    // Its answer is lost, and the Pod has another deadline by the next.
+    // The answer is lost, and the deadline changes before the next try.
     world.server.patch(PODS, NAMESPACE, pod, { spec: { activeDeadlineSeconds: 3_600 } });
     return refusal(500, "InternalError", "busy");
   });

@@ -9,7 +9,7 @@ const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 
-/** A world whose containers would serve for hours; a test kills them. */
+/** A world whose containers would run for hours; a test kills them. */
 function releasing(sessions: Record<string, unknown>, worldOptions: { seed?: number } = {}) {
   const world = new LoopWorld({
     ...worldOptions,
@@ -27,7 +27,7 @@ function releasing(sessions: Record<string, unknown>, worldOptions: { seed?: num
 const records = (world: LoopWorld) =>
   world.server.list(SECRETS, NAMESPACE).filter(({ type }) => type === RELEASES_TYPE);
 
-/** Waits for the item's container, and kills it when it has run for so long. False: its item is over. */
+/** Waits for the item's container, and kills it after this time. False: the item is already stopped. */
 async function killNext(world: LoopWorld, id: string, afterMs: number): Promise<boolean> {
   await world.until(
     "its container runs, or its item is over",
@@ -53,9 +53,9 @@ const VARIANTS = [
   { lease: "Operator", retainFailedSeconds: 3_600, restarts: false },
 ] as const;
 
-describe("onPodFailure: Release, a session whose Pod dies every 25 minutes", () => {
+describe("onPodFailure: Release, with a session whose Pod dies every 25 minutes", () => {
   test.each(VARIANTS)(
-    "is acknowledged four times in 8 hours: $lease, retainFailedSeconds $retainFailedSeconds, restarts: $restarts",
+    "acknowledges its item four times in 8 hours: $lease, retainFailedSeconds $retainFailedSeconds, restarts: $restarts",
     async ({ lease, retainFailedSeconds, restarts }) => {
       const world = releasing({ lease, retainFailedSeconds });
       let operator = world.startOperator();
@@ -67,7 +67,7 @@ describe("onPodFailure: Release, a session whose Pod dies every 25 minutes", () 
           () => world.item(id).state !== "active" || world.node.running.size > 0,
           10 * MINUTE,
         );
-        // An operator that dies with the last words in hand says them to nobody.
+        // An operator that is killed after the last release would not report it.
         if (!restarts || world.item(id).state === "stopped") continue;
         operator.kill();
         operator = world.startOperator();
@@ -108,7 +108,7 @@ test("an operator that dies between the count and the end of the claim counts on
   holdsTrue(world);
 });
 
-test("a count that can't be written delays the next claim, doesn't prevent it, and still limits the runs", async () => {
+test("a count that can't be written delays the next claim, and the limit still holds", async () => {
   const world = releasing({ lease: "Operator" });
   const operator = world.startOperator();
   await world.until("a parked Pod", () => world.parked.length > 0);
@@ -151,7 +151,7 @@ test("many items that are released at once are counted in few requests", async (
   holdsTrue(world);
 });
 
-test("a session that is served leaves no count behind for later ones", async () => {
+test("a served session leaves no count behind", async () => {
   const world = releasing({ lease: "Operator" });
   world.startOperator();
   await world.until("a parked Pod", () => world.parked.length > 0);

@@ -10,17 +10,17 @@ const KEPT_SECONDS = 60;
 
 const CLAIM = ["create secrets", "get pods", "patch secrets", "patch pods"];
 
-/** What one session asks of the API server in the end, in order; the new Pod is asked for beside it. */
+/** The API requests of one session from claim to cleanup, in order. The request for a new Pod is separate. */
 const BUDGET = [
   [0, [...CLAIM, "delete secrets", "delete pods"]],
   [KEPT_SECONDS, [...CLAIM, "delete secrets", "patch pods", "delete pods"]],
 ] as const;
 
 describe.each(["Worker", "Operator"])("lease: %s", (lease) => {
-  test.each(BUDGET)("a Pod that is kept for %i s costs no more requests than it needs", async (seconds, budget) => {
+  test.each(BUDGET)("a Pod that is retained for %i s costs only the necessary requests", async (seconds, budget) => {
     const world = new LoopWorld({
       sessions: { lease, warm: 1, maxConcurrent: 2, retainFinishedSeconds: seconds },
-      // A node that sees the touch before the key is touched again, by chance: that is no part of what a session needs.
+      // A second touch is only needed when the kubelet sees the first one before the key, which happens by chance.
       timing: { touchAgainMs: [MINUTE] },
     });
     world.createEnvironment();
@@ -28,7 +28,7 @@ describe.each(["Worker", "Operator"])("lease: %s", (lease) => {
     await serve(world);
     const asked: string[] = [];
     operator.kube.intercept.push(({ verb, plural, name }) => {
-      // Those of the environment key and of the status come by the clock.
+      // Requests for the environment key and the status depend on time, not on sessions.
       if (name === "key" || plural === "environments" || verb === "watch") return;
       asked.push(`${verb} ${plural}`);
     });
@@ -42,7 +42,7 @@ describe.each(["Worker", "Operator"])("lease: %s", (lease) => {
   });
 });
 
-/** One item, from its arrival until nothing is left of it and a Pod is parked. */
+/** Serves one item, from its arrival until it is cleaned up and a Pod is parked. */
 async function serve(world: LoopWorld): Promise<void> {
   await world.until("a Pod is parked", () => world.parked.length === 1, MINUTE);
   const id = world.enqueue();
@@ -51,7 +51,7 @@ async function serve(world: LoopWorld): Promise<void> {
   await world.until("its Pod is gone", isClean, 10 * MINUTE);
 }
 
-describe("a Pod that is not kept", () => {
+describe("a Pod that is not retained", () => {
   async function served(intercept: (world: LoopWorld) => Interceptor): Promise<{ world: LoopWorld; asked: string[] }> {
     const world = new LoopWorld({ sessions: { warm: 0, maxConcurrent: 2, retainFinishedSeconds: 0 } });
     world.createEnvironment();
@@ -69,8 +69,8 @@ describe("a Pod that is not kept", () => {
   }
 
   test.each([
-    ["once: deleted as the watch shows it then", 1, ["delete", "delete"]],
-    ["twice: read live", 2, ["delete", "delete", "get", "delete"]],
+    ["once: deleted with the version from the watch", 1, ["delete", "delete"]],
+    ["twice: deleted after a live read", 2, ["delete", "delete", "get", "delete"]],
   ])("that changed before its deletion, %s", async (_, times, expected) => {
     let changes = 0;
     const { asked } = await served((world) => ({ verb, plural, name }) => {
@@ -81,7 +81,7 @@ describe("a Pod that is not kept", () => {
     expect(asked.slice(asked.indexOf("delete"))).toEqual(expected);
   });
 
-  test("is marked all the same where its touch was refused: it would pass for a free one", async () => {
+  test("is marked as finished although its touch was refused, or it would count as free", async () => {
     const phases: unknown[] = [];
     const { world } = await served(() => ({ verb, plural, body }) => {
       if (verb !== "patch" || plural !== "pods") return;
@@ -94,7 +94,7 @@ describe("a Pod that is not kept", () => {
   });
 });
 
-test("Pods that were just marked do not look left behind, however late a watch shows it", async () => {
+test("Pods that were just marked do not look left behind when watches lag", async () => {
   const world = new LoopWorld({ sessions: { warm: 3, maxConcurrent: 6, retainFinishedSeconds: 60 } });
   world.weather.watch = { lagMs: 1_000, breaks: 0 };
   world.createEnvironment();

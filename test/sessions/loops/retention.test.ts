@@ -4,12 +4,12 @@ import { LoopWorld } from "./loop-world.ts";
 
 const MINUTE = 60_000;
 
-/** Of the deletion of a finished Pod, by how it is answered; what was asked for after that goes through. */
+/** Answers to the deletion of a finished Pod; later requests succeed. */
 test.each([
-  ["a conflict, though it is the Pod that was meant", refusal(409, "Conflict", "the object has been modified")],
+  ["a conflict, although it is the right Pod", refusal(409, "Conflict", "the object has been modified")],
   ["an error", refusal(500, "InternalError", "etcd has no leader")],
-  ["that it is gone, though it is not", refusal(404, "NotFound", "pods not found")],
-])("a finished Pod whose deletion is answered with %s is deleted later", async (_what, answer) => {
+  ["NotFound, although it exists", refusal(404, "NotFound", "pods not found")],
+])("retries the deletion of a finished Pod after %s", async (_what, answer) => {
   const world = new LoopWorld({ sessions: { maxConcurrent: 2, warm: 0, retainFinishedSeconds: 0 } });
   world.createEnvironment();
   const refused: string[] = [];
@@ -25,7 +25,7 @@ test.each([
   expect(world.violations).toEqual([]);
 });
 
-test("a Pod whose mark met a conflict is deleted all the same", async () => {
+test("deletes a Pod whose finished mark met a conflict", async () => {
   const world = new LoopWorld({ sessions: { maxConcurrent: 2, warm: 0, retainFinishedSeconds: 3_600 } });
   world.createEnvironment();
   const refused: string[] = [];

@@ -7,7 +7,7 @@ const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
 const ASKED_MS = 120 * SECOND;
 
-/** Answers of one call are 429 with this Retry-After while `on`; when it was sent, and to what else it was answered. */
+/** Answers one call with 429 and this Retry-After while `on`, and records when it was sent. */
 function refusing(world: LoopWorld, refused: string) {
   const state = { on: true, sentMs: [] as number[] };
   world.api.answer = (call) => {
@@ -20,10 +20,10 @@ function refusing(world: LoopWorld, refused: string) {
   return state;
 }
 
-/** How far apart requests were, in milliseconds. */
+/** The times between requests, in milliseconds. */
 const gaps = (sentMs: readonly number[]) => sentMs.slice(1).map((ms, n) => ms - (sentMs[n] ?? 0));
 
-/** A world whose session's container dies without a word after five seconds. */
+/** A world whose session's container ends without stopping its item after six seconds. */
 async function withDyingSession(lease: "Worker" | "Operator") {
   const fate: ContainerFate = {
     startError: false,
@@ -43,8 +43,8 @@ function holdsTrue(world: LoopWorld): void {
   expect([...world.wrongs, ...world.violations]).toEqual([]);
 }
 
-describe("a stop that the Work API asks to come later", () => {
-  test("lease: Operator: comes then, while the lease is kept", async () => {
+describe("a stop that gets a Retry-After", () => {
+  test("lease: Operator: is sent at that time while the lease is kept", async () => {
     const { world, id } = await withDyingSession("Operator");
     const stops = refusing(world, "stop");
     await world.until("it was refused twice", () => stops.sentMs.length > 1, 5 * MINUTE);
@@ -57,7 +57,7 @@ describe("a stop that the Work API asks to come later", () => {
     holdsTrue(world);
   });
 
-  test("lease: Worker: comes then, while the lease that was taken for it is renewed", async () => {
+  test("lease: Worker: is sent at that time while the lease that was taken for it is renewed", async () => {
     const { world, id } = await withDyingSession("Worker");
     const stops = refusing(world, "stop");
     await world.until("it was refused", () => stops.sentMs.length > 0, 5 * MINUTE);
@@ -69,7 +69,7 @@ describe("a stop that the Work API asks to come later", () => {
     holdsTrue(world);
   });
 
-  test("lease: Worker: refused again and again, it is sent as often as was asked, and its session runs once", async () => {
+  test("lease: Worker: respects repeated Retry-After answers, and its session runs once", async () => {
     const { world, id } = await withDyingSession("Worker");
     const stops = refusing(world, "stop");
     await world.until("it was refused", () => stops.sentMs.length > 0, 5 * MINUTE);
@@ -81,7 +81,7 @@ describe("a stop that the Work API asks to come later", () => {
     holdsTrue(world);
   });
 
-  test("does not keep an Environment that is being deleted beyond its bound", async () => {
+  test("does not keep a deleted Environment beyond its drain timeout", async () => {
     const { world, id } = await withDyingSession("Operator");
     const stops = refusing(world, "stop");
     await world.until("it was refused", () => stops.sentMs.length > 0, MINUTE);
@@ -94,14 +94,14 @@ describe("a stop that the Work API asks to come later", () => {
   });
 });
 
-test("a look at an item that is to be settled comes when the Work API asked for it, once its lease has lapsed", async () => {
+test("the list for an item to settle respects Retry-After once the lease has lapsed", async () => {
   const { world, id } = await withDyingSession("Worker");
   await world.until("it is over", () => world.node.running.size === 0);
-  // Its item goes back to the queue meanwhile, and is not to be run again here.
+  // The item returns to the queue meanwhile, and must not run again here.
   world.patchEnvironment({ spec: { paused: true } });
   const lists = refusing(world, "list");
   await world.pass(10 * MINUTE);
-  // Once in time for what the lease allows, then as asked.
+  // Once in time for the lease, then as requested.
   const [first = 0, ...others] = gaps(lists.sentMs);
   expect(first).toBeLessThan(40 * SECOND);
   expect(others.length).toBeGreaterThan(3);
@@ -114,9 +114,9 @@ test("a look at an item that is to be settled comes when the Work API asked for 
   holdsTrue(world);
 });
 
-// A beat follows each stop that failed, and its answer has the stop decided on again.
+// A heartbeat follows each failed stop, and its answer triggers the decision to stop again.
 test.each([429, 500, 503])(
-  "a stop that is answered with %i is sent less and less often, whatever is heard meanwhile",
+  "backs off from a stop that is answered with %i, whatever heartbeats return meanwhile",
   async (status) => {
     const { world, id } = await withDyingSession("Operator");
     let stops = 0;

@@ -24,7 +24,7 @@ function holdsTrue(world: LoopWorld): void {
 }
 
 describe("capacity", () => {
-  test("serves a burst beyond what is warm, and never more than maxConcurrent at a time", async () => {
+  test("serves a burst beyond the warm Pods, and never exceeds maxConcurrent", async () => {
     const { world } = served({ sessions: { maxConcurrent: 3, warm: 1 } });
     await world.until("a parked Pod", () => world.parked.length > 0);
     for (let n = 0; n < 8; n += 1) world.enqueue();
@@ -34,7 +34,7 @@ describe("capacity", () => {
     holdsTrue(world);
   });
 
-  test("makes a Pod for an item that was polled and let go, also with none kept warm", async () => {
+  test("creates a Pod for an item that another client polled and dropped, even with no warm Pods", async () => {
     const { world } = served({ sessions: { maxConcurrent: 2, warm: 0 } });
     const id = world.enqueue();
     const poll = { workerId: "died", reclaimMs: 5_000, blockMs: undefined, duplicate: false };
@@ -44,8 +44,8 @@ describe("capacity", () => {
   });
 });
 
-describe("Pods that go, and do not", () => {
-  /** Refuses requests of this kind until the returned function is called. */
+describe("Pods that are deleted, or can't be", () => {
+  /** Refuses requests of this kind until `stop` is called. */
   function refuse(operator: Operator, verb: string, plural: string, error = refusal(403, "Forbidden", "no leave")) {
     let refused = 0;
     operator.kube.intercept.push((request) => {
@@ -56,7 +56,7 @@ describe("Pods that go, and do not", () => {
     return { stop: () => operator.kube.intercept.splice(0), count: () => refused };
   }
 
-  test("a free Pod whose slot cannot be taken is tried again with pauses, and is not replaced meanwhile", async () => {
+  test("a free Pod whose slot can't be locked is retried with pauses, and not replaced meanwhile", async () => {
     const { world, operator } = served({ sessions: { maxConcurrent: 2, warm: 2 } });
     await world.until("two parked Pods", () => world.parked.length === 2);
     const refused = refuse(operator, "create", "secrets");
@@ -69,7 +69,7 @@ describe("Pods that go, and do not", () => {
     await world.until("one Pod is left, and no lock", () => world.pods.length <= 1 && world.claims.length === 0);
   });
 
-  test("items wait in the queue while their Pods cannot be read: a few Secrets are tried, and the condition says why", async () => {
+  test("items stay in the queue while Pods can't be read, and the condition says why", async () => {
     const { world, operator } = served({ sessions: { maxConcurrent: 10, warm: 3 } });
     await world.until("parked Pods", () => world.parked.length === 3);
     const refused = refuse(operator, "get", "pods");
@@ -79,7 +79,7 @@ describe("Pods that go, and do not", () => {
       /nothing is claimed while Pods cannot be read.*give the operator permission to get Pods/,
     );
     expect(refused.count()).toBeGreaterThan(3);
-    // One try each time that an item is offered.
+    // One try per offer of an item.
     expect(refused.count()).toBeLessThan(3 * 30);
     expect(ids.map((id) => [world.item(id).state, world.item(id).acks.length])).toEqual(ids.map(() => ["queued", 0]));
     expect(world.claims).toEqual([]);
@@ -89,7 +89,7 @@ describe("Pods that go, and do not", () => {
     expect([...world.wrongs, ...world.violations]).toEqual([]);
   });
 
-  test("a read of a Pod that a busy server refuses is no matter of Ready before it has failed for 45 seconds", async () => {
+  test("refused reads of a Pod by a busy server affect Ready only after 45 seconds", async () => {
     const { world, operator } = served({ sessions: { maxConcurrent: 10, warm: 3 } });
     await world.until("parked Pods", () => world.parked.length === 3);
     const refused = refuse(operator, "get", "pods", refusal(503, "ServiceUnavailable", "busy"));
@@ -104,7 +104,7 @@ describe("Pods that go, and do not", () => {
     await world.until("Ready says so", () => world.conditionOf("Ready")?.status === "True", MINUTE);
   });
 
-  test("Pods whose deletion hangs hold up neither one another nor new Pods", async () => {
+  test("Pods whose deletion hangs delay neither one another nor new Pods", async () => {
     const { world, operator } = served({ sessions: { maxConcurrent: 8, warm: 4 } });
     await world.until("parked Pods", () => world.parked.length === 4);
     const old = new Set(world.pods.map(({ metadata }) => metadata.uid));
@@ -134,7 +134,7 @@ describe("Pods that go, and do not", () => {
     await world.until("the locks are gone", () => world.claims.length === 0);
   });
 
-  test("a lock whose creation had no answer is our own at the next try", async () => {
+  test("a lock whose creation got no answer is recognized at the next try", async () => {
     const { world } = served({ sessions: { maxConcurrent: 3, warm: 3, warmScaleDownSeconds: 1 } });
     await world.until("three parked Pods", () => world.parked.length === 3);
     world.weather.kube = { lost: 0.5, slow: 0, refused: 0 };
@@ -146,7 +146,7 @@ describe("Pods that go, and do not", () => {
     );
   });
 
-  test("a removal that an earlier process began and that is refused keeps nobody from being served", async () => {
+  test("a removal of an earlier process whose deletion is refused does not block sessions", async () => {
     const { world, operator } = served({ sessions: { maxConcurrent: 2, warm: 2, warmScaleDownSeconds: 1 } });
     await world.until("two parked Pods", () => world.parked.length === 2);
     refuse(operator, "delete", "pods");
@@ -172,12 +172,12 @@ describe("Pods that go, and do not", () => {
     expect(created.length).toBe(4);
   });
 
-  test("a Pod that runs although no claim has it is removed", async () => {
+  test("a Pod that runs without a claim is deleted", async () => {
     const { world } = served();
     await world.until("a parked Pod", () => world.parked.length > 0);
     const [pod] = world.parked;
     const name = pod?.metadata.name ?? "";
-    // Somebody's own Secret under the Pod's name, gone again: the container runs, and nothing says for whom.
+    // Another client's Secret under the Pod's name starts the container. After its deletion, no record names a session.
     const secret = Buffer.from(JSON.stringify({ sessions_token: "none" })).toString("base64url");
     world.server.create(SECRETS, {
       metadata: { name, namespace: NAMESPACE },
@@ -191,7 +191,7 @@ describe("Pods that go, and do not", () => {
     expect(world.claims).toEqual([]);
   });
 
-  test("a journal that lands after the start has listed the Secrets is found, and its Pod is free again", async () => {
+  test("a journal written after the initial list is found, and its Pod is freed", async () => {
     const { world } = served({ sessions: { warm: 2, parkedMaxAgeSeconds: 0 } });
     await world.until("two parked Pods", () => world.parked.length === 2);
     const [pod] = world.parked;
@@ -214,14 +214,14 @@ describe("Pods that go, and do not", () => {
     holdsTrue(world);
   });
 
-  test("an assigned Pod whose Secret is not known here is taken up, not deleted", async () => {
+  test("an assigned Pod whose Secret is unknown to a new process is adopted, not deleted", async () => {
     const { world, operator } = served();
     world.fate = () => ({ startError: false, program: "stock", servesMs: 2 * MINUTE });
     await world.until("a parked Pod", () => world.parked.length > 0);
     const id = world.enqueue();
     await world.until("a running session", () => world.item(id).state === "active");
     operator.kill();
-    // As if its journal had landed after the next process had listed the Secrets.
+    // Simulates a journal that is written after the next process has listed the Secrets.
     const next = world.startOperator();
     const record = world.claims[0];
     const name = record?.metadata.name ?? "";
@@ -238,7 +238,7 @@ describe("Pods that go, and do not", () => {
     holdsTrue(world);
   });
 
-  test("a slot that somebody else's Secret has taken is left alone, and used again when that is gone", async () => {
+  test("a slot that another client's Secret occupies is left alone, and used again once it is free", async () => {
     const { world } = served({ sessions: { maxConcurrent: 1, warm: 1, parkedMaxAgeSeconds: 0 } });
     await world.until("a parked Pod", () => world.parked.length > 0);
     const name = world.parked[0]?.metadata.name ?? "";
@@ -254,14 +254,14 @@ describe("Pods that go, and do not", () => {
 });
 
 describe("claims whose requests fail", () => {
-  /** One item offered to an operator with a free Pod. */
+  /** Starts an operator with a free Pod. */
   async function offered(options: LoopWorldOptions = {}) {
     const { world, operator } = served(options);
     await world.until("a parked Pod", () => world.parked.length > 0);
     return { world, operator };
   }
 
-  test("a Secret that cannot be created is tried a few times, not in a hot loop", async () => {
+  test("retries the creation of a Secret a few times, without a hot loop", async () => {
     const { world, operator } = await offered();
     let creations = 0;
     operator.kube.intercept.push(({ verb, plural }) => {
@@ -278,7 +278,7 @@ describe("claims whose requests fail", () => {
     holdsTrue(world);
   });
 
-  test("an acknowledgement that fails at once is repeated a few times, not in a hot loop", async () => {
+  test("retries an acknowledgement that fails immediately a few times, without a hot loop", async () => {
     const { world } = await offered();
     const id = world.enqueue();
     world.api.answer = (call) => (call === "ack" ? json(500, { type: "error" }) : undefined);
@@ -291,7 +291,7 @@ describe("claims whose requests fail", () => {
     holdsTrue(world);
   });
 
-  test("a Retry-After beyond the window holds up neither the slot nor the end of the process", async () => {
+  test("a Retry-After beyond the window delays neither the slot nor the shutdown", async () => {
     const { world, operator } = await offered();
     const id = world.enqueue();
     world.api.answer = (call) =>
@@ -310,7 +310,7 @@ describe("claims whose requests fail", () => {
 
   test("an Environment that is deleted between poll and acknowledgement leaves the item in the queue", async () => {
     const { world, operator } = await offered();
-    // The operator knows of it before the creation of the Secret is answered.
+    // The operator learns of the deletion before the creation of the Secret is answered.
     world.weather.watch = { lagMs: 0, breaks: 0 };
     const id = world.enqueue();
     operator.kube.intercept.push(({ verb, plural }) => {
@@ -323,12 +323,12 @@ describe("claims whose requests fail", () => {
     holdsTrue(world);
   });
 
-  test("an Environment that is paused while a poll waits leaves its item in the queue, until it is not", async () => {
+  test("an Environment that is paused during a poll leaves its item in the queue until it is resumed", async () => {
     const { world } = await offered();
     const pause = (paused: boolean) => world.patchEnvironment({ spec: { paused } });
     await world.until("a poll waits", () => world.api.world.environment(world.environmentId).waiting > 0);
     pause(true);
-    // The watch has brought it; the poll has most of its second left.
+    // The watch has reported the pause, and the poll has most of its second left.
     await world.pass(300);
     const id = world.enqueue();
     await world.pass(MINUTE);
@@ -339,7 +339,7 @@ describe("claims whose requests fail", () => {
     holdsTrue(world);
   });
 
-  test("a spec that nothing may be claimed for leaves what a poll still brings in the queue, until it is mended", async () => {
+  test("a spec that allows no claims leaves the item of a pending poll in the queue until it is fixed", async () => {
     const { world } = await offered();
     const address = (baseUrl: string) => world.patchEnvironment({ spec: { api: { baseUrl } } });
     await world.until("a poll waits", () => world.api.world.environment(world.environmentId).waiting > 0);
@@ -355,7 +355,7 @@ describe("claims whose requests fail", () => {
     holdsTrue(world);
   });
 
-  test("a health check that a poll brings while nothing may be claimed stays in the queue, until something may", async () => {
+  test("a health check that a poll returns while claiming is paused stays in the queue until it resumes", async () => {
     const { world } = await offered();
     await world.until("a poll waits", () => world.api.world.environment(world.environmentId).waiting > 0);
     world.patchEnvironment({ spec: { paused: true } });
@@ -368,7 +368,7 @@ describe("claims whose requests fail", () => {
     holdsTrue(world);
   });
 
-  test("a health check that was acknowledged and not stopped is stopped later, also where somebody asked for its stop", async () => {
+  test("a health check that was acknowledged but not stopped is stopped later, even if already stopping", async () => {
     const { world } = await offered({ switches: { lapsedStopping: "stays" } });
     world.api.answer = (call) => (call === "stop" ? json(500, { type: "error" }) : undefined);
     const [left, asked] = [world.enqueue({ type: "healthcheck" }), world.enqueue({ type: "healthcheck" })];
@@ -381,7 +381,7 @@ describe("claims whose requests fail", () => {
     holdsTrue(world);
   });
 
-  test("a health check whose poll was answered late is left to whoever is offered it next", async () => {
+  test("a health check whose poll was answered late is left for the next offer", async () => {
     const { world } = await offered();
     world.weather.work = { lost: 0, slow: 1, refused: 0 };
     for (let n = 0; n < 10; n += 1) world.enqueue({ type: "healthcheck" });
@@ -404,7 +404,7 @@ describe("claims whose requests fail", () => {
     holdsTrue(world);
   });
 
-  test("an acknowledgement without an answer is not repeated for a Pod that is gone", async () => {
+  test("an unanswered acknowledgement is not repeated for a Pod that is gone", async () => {
     const { world } = await offered();
     const id = world.enqueue();
     world.api.answer = (call) => {
@@ -431,7 +431,7 @@ describe("the finalizer", () => {
     return { world, operator };
   }
 
-  test("goes some time after the last claim, also when its removal fails at first", async () => {
+  test("is removed some time after the last claim, even if its removal fails at first", async () => {
     const { world, operator } = await idleAfterOne();
     const { intercept } = operator.kube;
     let refused = 0;
@@ -445,7 +445,7 @@ describe("the finalizer", () => {
     await world.until("it is gone", () => !held(world));
   });
 
-  test("goes again after a claim that came to nothing", async () => {
+  test("is removed again after a failed claim", async () => {
     const { world } = await idleAfterOne();
     await world.until("it is gone", () => !held(world));
     world.api.answer = (call) => (call === "ack" ? json(409, { type: "error" }) : undefined);
@@ -456,23 +456,23 @@ describe("the finalizer", () => {
     await world.until("it is gone once more", () => !held(world));
   });
 
-  test("goes again when it came to be after the answer was given up", async () => {
+  test("is removed again when it was added after the request timed out", async () => {
     const { world, operator } = await idleAfterOne();
     await world.until("it is gone", () => !held(world));
     const isPatch = ({ verb, plural }: { verb: string; plural: string }) =>
       verb === "patch" && plural === "environments";
-    // A second longer than its sender waits.
+    // A second longer than the request's timeout.
     operator.kube.delay = (request) => (isPatch(request) ? 31 * SECOND : 0);
     const id = world.enqueue();
     await world.until("a claim begins", () => world.item(id).offers.length > 0);
-    // Nothing is claimed any more after this one.
+    // No claim follows this one.
     world.api.world.stopItem(id, false);
     await world.until("it is back", () => held(world));
     operator.kube.delay = () => 0;
     await world.until("it is gone once more", () => !held(world));
   });
 
-  test("is there when an item is acknowledged, also when the claim begins while it is being removed", async () => {
+  test("is present when an item is acknowledged, even if the claim begins during its removal", async () => {
     for (let delayMs = 0; delayMs < 90; delayMs += 6) {
       const { world } = await idleAfterOne({ seed: delayMs + 1 });
       await world.until("its removal begins", () => world.clock.monotonic() > 0 && !heldSoon(world), 5 * MINUTE);
@@ -487,7 +487,7 @@ describe("the finalizer", () => {
     }
   }, 60_000);
 
-  /** False from shortly before the removal: 30 s after the claim's end. */
+  /** False from shortly before the removal, which is due 30 s after the claim's end. */
   function heldSoon(world: LoopWorld): boolean {
     const last = Math.max(...world.server.history.filter(({ plural }) => plural === "secrets").map(({ atMs }) => atMs));
     return world.clock.monotonic() < last + 30 * SECOND - 100;
@@ -495,14 +495,14 @@ describe("the finalizer", () => {
 });
 
 describe("a key that is rejected for a moment", () => {
-  test("keeps no claim waiting once it is accepted again", async () => {
+  test("does not delay claims once it is accepted again", async () => {
     const { world } = served({ sessions: { maxConcurrent: 2, warm: 1 } });
     world.fate = () => ({ startError: false, program: "dies", servesMs: 20 * SECOND });
     await world.until("a parked Pod", () => world.parked.length > 0);
     world.enqueue();
     await world.until("a running session", () => world.node.running.size > 0);
     await world.until("another parked Pod", () => world.parked.length > 0);
-    // One call is refused while another is under way, whose answer comes later and is good.
+    // One call is refused while another is under way, whose good answer comes later.
     world.api.answer = (call) => (call === "stats" ? json(401, { type: "error" }) : undefined);
     world.api.delay = (call) => (call === "poll" ? 900 : 0);
     await world.until("the container is over", () => world.node.running.size === 0);
@@ -515,8 +515,8 @@ describe("a key that is rejected for a moment", () => {
   });
 });
 
-describe("the end of a process", () => {
-  test("comes soon, also while a walk through the list gets no answers", async () => {
+describe("the shutdown of a process", () => {
+  test("is quick, even while list requests get no answers", async () => {
     const { world, operator } = served({ sessions: { maxConcurrent: 2, warm: 1 } });
     world.fate = () => ({ startError: false, program: "stock", servesMs: 10 * MINUTE });
     await world.until("a parked Pod", () => world.parked.length > 0);
@@ -532,7 +532,7 @@ describe("the end of a process", () => {
     expect(ended).toBe(true);
   });
 
-  test("ends its loops at once, whatever a reconcile under way waits for", async () => {
+  test("ends its loops immediately, whatever a reconcile is waiting for", async () => {
     const { world, operator } = served();
     await world.until("a parked Pod", () => world.parked.length > 0);
     world.weather.kube = { lost: 1, slow: 0, refused: 0 };
@@ -546,7 +546,7 @@ describe("the end of a process", () => {
     expect(world.item(id).offers).toEqual([]);
   });
 
-  test("waits for requests without an answer for a while only", async () => {
+  test("waits for unanswered requests only for a while", async () => {
     const { world, operator } = served();
     await world.until("a parked Pod", () => world.parked.length > 0);
     world.weather.kube = { lost: 1, slow: 0, refused: 0 };
@@ -561,7 +561,7 @@ describe("the end of a process", () => {
     expect(ended).toBe(true);
   });
 
-  test("leaves no creation of Pods under way behind it", async () => {
+  test("leaves no Pod creation under way", async () => {
     const { world, operator } = served({ sessions: { maxConcurrent: 200, warm: 200 } });
     await world.until("Pods are made", () => world.pods.length > 10);
     void operator.stop();
@@ -573,8 +573,8 @@ describe("the end of a process", () => {
   });
 });
 
-describe("Pods that cannot be patched", () => {
-  test("a session whose Pod cannot be touched is watched and ended all the same", async () => {
+describe("Pods that can't be patched", () => {
+  test("a session whose Pod can't be touched is still observed and ended", async () => {
     const { world, operator } = served({ sessions: { firstBeatTimeoutSeconds: 30 } });
     await world.until("a parked Pod", () => world.parked.length > 0);
     world.fate = () => ({ startError: false, program: "silent", servesMs: 0 });
@@ -594,7 +594,7 @@ describe("Pods that cannot be patched", () => {
 
 describe("clocks that jump", () => {
   test.each([-3_600_000, -700, 700, 2_000, 3_600_000])(
-    "an item is served whatever the wall clock does: %d ms",
+    "an item is served despite a wall clock jump of %d ms",
     async (jumpMs) => {
       for (let delayMs = 0; delayMs < 60; delayMs += 4) {
         const { world } = served({ seed: delayMs + 1 });
@@ -612,7 +612,7 @@ describe("clocks that jump", () => {
 });
 
 describe("many sessions", () => {
-  test("a new item is opened at once while many ends wait for a slow list", async () => {
+  test("a new item is opened immediately while many ends wait for a slow list", async () => {
     const { world } = served({ sessions: { maxConcurrent: 60, warm: 10 } });
     await world.until("parked Pods", () => world.parked.length >= 10);
     world.enqueue();
@@ -641,7 +641,7 @@ describe("many sessions", () => {
   });
 });
 
-describe("Environments that change under running sessions", () => {
+describe("Environments that change while sessions run", () => {
   async function running(options: LoopWorldOptions = {}) {
     const { world, operator } = served(options);
     world.fate = () => ({ startError: false, program: "stock", servesMs: 5 * MINUTE });
@@ -651,7 +651,7 @@ describe("Environments that change under running sessions", () => {
     return { world, operator, id };
   }
 
-  test("no request with the key goes to an origin that is not allowed, whatever is under way", async () => {
+  test("no request with the key is sent to a forbidden origin, whatever is under way", async () => {
     const { world } = await running({ sessions: { maxConcurrent: 3, warm: 1 } });
     await world.until("another parked Pod", () => world.parked.length > 0);
     world.allowedOrigin = (url) => url === BASE_URL;
@@ -664,7 +664,7 @@ describe("Environments that change under running sessions", () => {
     holdsTrue(world);
   });
 
-  test("claims of an Environment whose finalizer was removed by hand are not left behind", async () => {
+  test("claims of an Environment whose finalizer was removed by hand are cleaned up", async () => {
     const { world } = await running();
     world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
     world.patchEnvironment({ metadata: { finalizers: [] } });
@@ -673,7 +673,7 @@ describe("Environments that change under running sessions", () => {
     holdsTrue(world);
   });
 
-  test("an Environment made anew under the same name settles the claims of the old one", async () => {
+  test("an Environment that is recreated under the same name settles the claims of the old one", async () => {
     const { world, operator, id } = await running();
     operator.kill();
     world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
@@ -702,7 +702,7 @@ describe("Environments that change under running sessions", () => {
     await world.until("nothing of it is left", () => world.pods.length + world.claims.length === 0, 2 * MINUTE);
   });
 
-  test("a drain whose last step fails is tried again", async () => {
+  test("a drain whose last step fails is retried", async () => {
     const { world, operator } = await running();
     world.weather.work = { lost: 1, slow: 0, refused: 0 };
     world.weather.worker = { lost: 1, slow: 0, refused: 0 };

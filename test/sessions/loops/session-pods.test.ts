@@ -30,8 +30,8 @@ const isThere = (world: LoopWorld, { metadata: { uid } }: Pod) =>
 const stock = () => ({ startError: false, program: "stock" as const, servesMs: 5_000 });
 const broken = () => ({ startError: false, program: "crashes" as const, servesMs: 5_000 });
 
-describe("finished Pods are kept for their logs", () => {
-  test("those of sessions that ended well for retainFinishedSeconds", async () => {
+describe("finished Pods are retained for their logs", () => {
+  test("for retainFinishedSeconds after a session that ended well", async () => {
     const world = served({ sessions: { retainFinishedSeconds: 120, retainFailedSeconds: 0 }, fate: stock });
     const { pod } = await serveOne(world);
     await world.pass(115 * SECOND);
@@ -39,7 +39,7 @@ describe("finished Pods are kept for their logs", () => {
     await world.until("it is gone", () => !isThere(world, pod), 15 * SECOND);
   });
 
-  test("those that failed for retainFailedSeconds", async () => {
+  test("for retainFailedSeconds after a failed session", async () => {
     const world = served({ sessions: { retainFinishedSeconds: 0, retainFailedSeconds: 300 }, fate: broken });
     const { pod } = await serveOne(world);
     await world.pass(290 * SECOND);
@@ -47,7 +47,7 @@ describe("finished Pods are kept for their logs", () => {
     await world.until("it is gone", () => !isThere(world, pod), 30 * SECOND);
   });
 
-  test("no more than retainFinishedLimit of them, the oldest go first", async () => {
+  test("at most retainFinishedLimit of them, and the oldest are deleted first", async () => {
     const world = served({ sessions: { retainFinishedSeconds: 3_600, retainFinishedLimit: 2 }, fate: stock });
     const pods: Pod[] = [];
     for (let n = 0; n < 4; n += 1) pods.push((await serveOne(world)).pod);
@@ -56,7 +56,7 @@ describe("finished Pods are kept for their logs", () => {
     expect(pods.map((pod) => isThere(world, pod))).toEqual([false, false, true, true]);
   });
 
-  test("a longer time in the spec keeps those that are there, too", async () => {
+  test("for the longer time after a change of the spec", async () => {
     const world = served({ sessions: { retainFinishedSeconds: 60 }, fate: stock });
     const { pod } = await serveOne(world);
     world.patchEnvironment({ spec: { sessions: { retainFinishedSeconds: 600 } } });
@@ -66,14 +66,14 @@ describe("finished Pods are kept for their logs", () => {
   });
 });
 
-describe("a Pod that is given its session", () => {
+describe("a Pod that gets its session", () => {
   const slow = () => ({ startError: false, program: "stock" as const, servesMs: 5 * MINUTE });
 
   async function running(options: LoopWorldOptions): Promise<{ world: LoopWorld; pod: Pod; parked: Pod }> {
     const world = served({ fate: slow, ...options });
     await world.until("a parked Pod", () => world.parked.length === 1);
     const [parked] = world.parked;
-    // A while parked counts for the deadline.
+    // The time that a Pod was parked counts toward its deadline.
     await world.pass(90 * SECOND);
     const id = world.enqueue();
     await world.until("it runs", () => world.item(id).state === "active");
@@ -82,7 +82,7 @@ describe("a Pod that is given its session", () => {
     return { world, pod, parked };
   }
 
-  test("is one that autoscalers must leave alone; while it was parked they might take it", async () => {
+  test("is protected from autoscalers, unlike a parked Pod", async () => {
     const { pod, parked } = await running({});
     expect(parked.metadata.annotations?.["cluster-autoscaler.kubernetes.io/safe-to-evict"]).toBe("true");
     expect(parked.metadata.annotations?.["karpenter.sh/do-not-disrupt"]).toBeUndefined();
@@ -92,7 +92,7 @@ describe("a Pod that is given its session", () => {
     });
   });
 
-  test("what the template says of autoscalers wins", async () => {
+  test("keeps the template's own annotations for autoscalers", async () => {
     const annotations = {
       "cluster-autoscaler.kubernetes.io/safe-to-evict": "true",
       "karpenter.sh/do-not-disrupt": "false",
@@ -102,7 +102,7 @@ describe("a Pod that is given its session", () => {
     expect(pod.metadata.annotations).toMatchObject(annotations);
   });
 
-  test("gets a deadline that bounds its session with the operator dead: age, maxDurationSeconds, twice its grace", async () => {
+  test("gets a deadline in case the operator dies: age, maxDurationSeconds and twice the grace period", async () => {
     const { pod, parked } = await running({ sessions: { maxDurationSeconds: 1_000 } });
     expect(parked.spec.activeDeadlineSeconds).toBe(NO_DEADLINE_SECONDS);
     const afterAge = (pod.spec.activeDeadlineSeconds ?? 0) - 1_000 - 2 * 30;
@@ -112,7 +112,7 @@ describe("a Pod that is given its session", () => {
 });
 
 describe("parked Pods", () => {
-  test("beyond warm go after warmScaleDownSeconds, and not before", async () => {
+  test("beyond warm are deleted after warmScaleDownSeconds, and not earlier", async () => {
     const world = served({ sessions: { warm: 3, warmScaleDownSeconds: 120, parkedMaxAgeSeconds: 0 } });
     await world.until("three", () => world.parked.length === 3);
     world.patchEnvironment({ spec: { sessions: { warm: 1 } } });
@@ -121,7 +121,7 @@ describe("parked Pods", () => {
     await world.until("one is left", () => world.parked.length === 1, 20 * SECOND);
   });
 
-  test("are replaced at parkedMaxAgeSeconds, the successor first where there is one only; with 0 they stay", async () => {
+  test("are replaced at parkedMaxAgeSeconds, a single one after its successor is parked; 0 disables this", async () => {
     const world = served({ sessions: { warm: 1, maxConcurrent: 1, parkedMaxAgeSeconds: 300 } });
     await world.until("one", () => world.parked.length === 1);
     const [first] = world.parked;
@@ -142,7 +142,7 @@ describe("parked Pods", () => {
   });
 });
 
-test("touches are counted: the first of each session, and those after it, as often as its Pod says", async () => {
+test("counts touches, first and repeated, in line with the Pods' annotations", async () => {
   const world = served({ sessions: { retainFinishedSeconds: 3_600 }, fate: stock });
   const told: number[] = [];
   for (let n = 0; n < 24; n += 1) {
@@ -152,6 +152,6 @@ test("touches are counted: the first of each session, and those after it, as oft
   const again = told.reduce((sum, touches) => sum + touches - 1, 0);
   expect(await metricValue(world.metrics.touches, { touch: "first" })).toBe(told.length);
   expect(await metricValue(world.metrics.touches, { touch: "again" })).toBe(again);
-  // kubelet overlooks the key now and then: see UNSEEN in node.ts.
+  // The simulated kubelet misses the key sometimes: see UNSEEN in node.ts.
   expect(again).toBeGreaterThan(0);
 });

@@ -15,7 +15,7 @@ function tooMany(retryAfterSeconds: number | undefined): Reply {
   return { ...json(status, body), headers };
 }
 
-/** Environments that share one budget, one Work API and one clock, each with an operator; by the tenant of each. */
+/** Environments that share one budget, Work API and clock, one per tenant, each with its own operator. */
 function group(tenants: readonly string[]) {
   const clock = new VirtualClock();
   const budget = new Budget({ clock });
@@ -30,7 +30,10 @@ function group(tenants: readonly string[]) {
   return { clock, budget, api, worlds };
 }
 
-/** Polls in an hour of an Environment that gets work every minute; `refused` others of another namespace get only 429. */
+/**
+ * Polls in an hour of an Environment that gets work every minute, next to `refused` others in another namespace that
+ * only get 429.
+ */
 async function pollsInAnHour(refused: number, retryAfterSeconds?: number) {
   const { budget, api, worlds } = group(["served", ...Array<string>(refused).fill("refused")]);
   const [served] = worlds as [LoopWorld];
@@ -54,7 +57,7 @@ async function pollsInAnHour(refused: number, retryAfterSeconds?: number) {
   return seen;
 }
 
-describe("an Environment keeps its pace while another namespace of its budget group gets only 429", () => {
+describe("an Environment keeps its pace while another namespace in its budget group only gets 429", () => {
   let alone: ReturnType<typeof pollsInAnHour>;
   beforeAll(() => {
     alone = pollsInAnHour(0);
@@ -74,7 +77,7 @@ describe("an Environment keeps its pace while another namespace of its budget gr
   });
 });
 
-test("all namespaces slow down when their organization is at its limit", async () => {
+test("all namespaces slow down when their organization reaches its limit", async () => {
   const { clock, budget, api, worlds } = group(["one", "two", "three"]);
   const limit = new RateLimit(60, clock.now());
   let answered = 0;

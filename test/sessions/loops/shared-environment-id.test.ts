@@ -21,7 +21,10 @@ const OTHER = "sibling";
 const ELSEWHERE = "elsewhere";
 const SECOND_KEY = "sk-ant-oat01-second";
 
-/** A world of two Environments with one environmentId; each has a single Pod, so that the other one polls while it works. */
+/**
+ * A world of two Environments with one environmentId. Each has a single Pod, so that the other one polls while it
+ * works.
+ */
 function sharedWorld(options: LoopWorldOptions & { elsewhere?: boolean; servesMs?: number } = {}): LoopWorld {
   const world = new LoopWorld({
     sessions: { warm: 1, maxConcurrent: 2, retainFinishedSeconds: 3_600 },
@@ -42,7 +45,7 @@ const podOf = (world: LoopWorld, workId: string) =>
 
 const sessionOf = (world: LoopWorld, workId: string) => world.api.world.item(workId).data.id;
 
-/** Lets time pass until all items are served; the most containers of one session at one time. */
+/** Lets time pass until all items are served. Returns the maximum of concurrent containers of one session. */
 async function mostAtOnce(world: LoopWorld, ids: readonly string[]): Promise<number> {
   let most = 0;
   await world.until(
@@ -65,7 +68,7 @@ const bothParked = (world: LoopWorld) =>
     () => new Set(world.parked.map(({ metadata }) => metadata.labels?.[LABEL_ENVIRONMENT])).size === 2,
   );
 
-test("the Environments of these tests are in two shards where there are two", () => {
+test("the Environments of these tests are in different shards if there are two", () => {
   expect(shardOf(`${NAMESPACE}/${NAME}`, 2)).not.toBe(shardOf(`${NAMESPACE}/${OTHER}`, 2));
 });
 
@@ -74,7 +77,7 @@ describe.each([
   ["two namespaces", { elsewhere: true }],
   ["two shards", { shards: 2 }],
 ] as const)("two Environments with one environmentId in %s", (_where, where) => {
-  test("run the next item of a session only after the other's Pod of it has ended", async () => {
+  test("run the next item of a session only after the other Environment's Pod of it has ended", async () => {
     for (let seed = 1; seed <= 3; seed += 1) {
       const world = sharedWorld({ ...where, seed });
       world.startOperator();
@@ -88,7 +91,7 @@ describe.each([
     }
   });
 
-  test("run one of two items of a session that are offered to both at the same moment", async () => {
+  test("run only one of two items of a session that are offered to both at the same moment", async () => {
     for (let seed = 1; seed <= 5; seed += 1) {
       const world = sharedWorld({ ...where, seed });
       world.startOperator();
@@ -110,7 +113,7 @@ test("both Environments serve different sessions at the same time", async () => 
 });
 
 describe("after a restart of the operator", () => {
-  /** An item is acknowledged by one Environment, and its operator dies before a container is opened for it. */
+  /** Kills the operator after one Environment acknowledged an item, before a container is opened for it. */
   async function diesBeforeOpening() {
     const world = sharedWorld({ elsewhere: true });
     const operator = world.startOperator();
@@ -121,14 +124,14 @@ describe("after a restart of the operator", () => {
     const first = world.enqueue();
     await world.until("it is acknowledged", () => world.item(first).acks.length === 1);
     operator.kill();
-    // The server still answers the polls of the dead operator until then.
+    // Until then, the server still answers the polls of the dead operator.
     await world.pass(2 * SECOND);
     const owner = world.claims[0]?.metadata.namespace ?? "";
     const second = world.enqueue({ sessionId: sessionOf(world, first) });
     return { world, first, second, owner };
   }
 
-  test("an Environment claims no session that the other one may have claimed, until the other's Secrets are read", async () => {
+  test("an Environment claims no session of the other's before the other's Secrets are read", async () => {
     const { world, first, second, owner } = await diesBeforeOpening();
     const next = world.startOperator();
     next.kube.delay = ({ verb, plural, namespace }) =>
@@ -136,7 +139,7 @@ describe("after a restart of the operator", () => {
     expect(await mostAtOnce(world, [first, second])).toBe(1);
   });
 
-  test("an Environment whose Secrets can't be listed holds the other one up for half a minute and no longer", async () => {
+  test("an Environment whose Secrets can't be listed delays the other one by at most half a minute", async () => {
     const { world, owner } = await diesBeforeOpening();
     const next = world.startOperator();
     const beganMs = world.clock.monotonic();
@@ -149,7 +152,7 @@ describe("after a restart of the operator", () => {
     expect(podOf(world, another)?.metadata.namespace).not.toBe(owner);
   });
 
-  test("an Environment respects a Pod of the other one, also while the other's Secrets can't be listed", async () => {
+  test("an Environment respects a Pod of the other one, even while the other's Secrets can't be listed", async () => {
     const world = sharedWorld({ elsewhere: true, servesMs: 3 * MINUTE });
     const operator = world.startOperator();
     await bothParked(world);
@@ -169,7 +172,7 @@ describe("after a restart of the operator", () => {
   });
 });
 
-test("an Environment without a key of the environment holds up no session that its namespace names", async () => {
+test("an Environment without a valid key does not block sessions that are named in its namespace", async () => {
   const world = new LoopWorld({
     namespaces: [NAMESPACE, ELSEWHERE],
     sessions: { warm: 1, maxConcurrent: 2 },
@@ -196,7 +199,7 @@ test("an Environment without a key of the environment holds up no session that i
 
 const FORGED = "berth-sibling-forged";
 
-/** A Pod that has been given this session, and the record of its claim, in a namespace that never had an item of it. */
+/** Creates an assigned Pod and a claim for this session, in a namespace that never had an item of it. */
 function forge(world: LoopWorld, sessionId: string): void {
   const { uid = "" } = world.server.find(ENVIRONMENTS, ELSEWHERE, OTHER)?.metadata ?? {};
   const { metadata } = world.server.create(PODS, {
@@ -234,7 +237,7 @@ function forge(world: LoopWorld, sessionId: string): void {
 test.each([
   ["without its Secret", null, BASE_URL],
   ["with a made-up key", "sk-ant-oat01-made-up", BASE_URL],
-  ["with an address where nobody answers", "sk-ant-oat01-made-up", "https://silent.test"],
+  ["with an address that never answers", "sk-ant-oat01-made-up", "https://silent.test"],
   ["with an address that is not allowed", "sk-ant-oat01-made-up", "https://forbidden.test"],
 ])(
   "an Environment of another namespace %s doesn't delay the claims of a new operator",
@@ -274,7 +277,7 @@ test("an Environment with a second key of the same environment counts", async ()
   expect(await mostAtOnce(world, [...ids, ...more])).toBe(1);
 });
 
-test("an Environment whose workers claim by themselves holds up no other", async () => {
+test("an Environment in always-on mode doesn't delay others", async () => {
   const world = new LoopWorld();
   world.createEnvironment();
   const { spec } = structuredClone(world.environment) ?? {};
@@ -292,7 +295,7 @@ test("an Environment whose workers claim by themselves holds up no other", async
   await world.until("it is claimed", () => world.item(id).acks.length > 0, 2 * SECOND);
 });
 
-test("a session of an Environment that was deleted with its finalizer can be claimed by the other one", async () => {
+test("the other Environment can claim a session of an Environment that was deleted without its finalizer", async () => {
   const world = sharedWorld({ elsewhere: true, servesMs: 3 * MINUTE });
   world.startOperator();
   await bothParked(world);

@@ -7,7 +7,7 @@ import type { ContainerFate } from "./node.ts";
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
 
-/** One session whose container starts just before the Work API does not answer for `silentMs`. */
+/** Runs one session whose container starts just before the Work API stops answering for `silentMs`. */
 async function silence(silentMs: number, fate: Partial<ContainerFate>, options: LoopWorldOptions = {}) {
   const base = { startError: false, program: "stock", servesMs: 10 * SECOND } as const;
   const world = new LoopWorld({ switches: { starting: "never" }, ...options, fate: () => ({ ...base, ...fate }) });
@@ -30,7 +30,7 @@ async function silence(silentMs: number, fate: Partial<ContainerFate>, options: 
 
 describe("a Work API that does not answer", () => {
   test.each([2, 5, 15])(
-    "for %i minutes: a session whose first heartbeat failed with everyone else's is served",
+    "for %i minutes: a session whose first heartbeat failed in the outage is served",
     async (minutes) => {
       const { world, id } = await silence(minutes * MINUTE, { program: "patient", servesMs: (minutes + 1) * MINUTE });
       await world.until("it is served", () => world.item(id).state === "stopped" && world.isSettled, 2 * MINUTE);
@@ -40,7 +40,7 @@ describe("a Work API that does not answer", () => {
     },
   );
 
-  test("a session that is silent itself still ends as NoFirstBeat, once its own time is over", async () => {
+  test("a session that sends no heartbeat after the outage still ends as NoFirstBeat", async () => {
     const { world, id } = await silence(5 * MINUTE, { program: "silent", servesMs: 60 * MINUTE });
     await world.pass(25 * SECOND);
     expect(world.item(id).state).toBe("starting");
@@ -48,13 +48,13 @@ describe("a Work API that does not answer", () => {
     expect(world.sessionReasons).toContain("NoFirstBeat");
   });
 
-  test("programs that gave up meanwhile say nothing of their template", async () => {
+  test("programs that gave up during the outage don't count against their template", async () => {
     const { world, id } = await silence(2 * MINUTE, { program: "crashes", servesMs: 30 * SECOND });
     await world.until("it is over", () => world.item(id).state === "stopped", 5 * MINUTE);
     expect(await metricValue(world.metrics.startFailures, {})).toBe(0);
   });
 
-  test("the next process does not count it either", async () => {
+  test("the next process does not count the outage either", async () => {
     const { world, id, operator } = await silence(0, { program: "patient", servesMs: 6 * MINUTE });
     world.api.answer = () => json(503, { type: "error", error: { type: "overloaded_error", message: "no" } });
     await world.pass(20 * SECOND);
@@ -67,7 +67,7 @@ describe("a Work API that does not answer", () => {
   });
 });
 
-test("a container that takes long to start is not taken for a silence", async () => {
+test("a container that takes long to start is not treated as an outage", async () => {
   const fate = () => ({ startError: false, program: "silent", servesMs: 60 * MINUTE }) as const;
   const world = new LoopWorld({ fate, sessions: { firstBeatTimeoutSeconds: 60 } });
   world.createEnvironment();

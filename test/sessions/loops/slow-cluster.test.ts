@@ -2,11 +2,11 @@ import { describe, expect, test } from "vitest";
 import { LoopWorld } from "./loop-world.ts";
 
 const SECOND = 1_000;
-/** A poll's wait, and steps through it: an item may arrive at any moment of one. */
+/** A poll's wait and the steps through it: an item may arrive at any moment of a poll. */
 const POLL_MS = 1_000;
 const STEP_MS = 90;
 
-/** An item that is let go because it came too late in a poll comes earlier in one of the next: each takes 15 s and more. */
+/** An item that arrived too late in one poll is offered again 15 s or more later, at another moment of a poll. */
 const OFFERS = 5;
 
 describe.each([100, 250, 400, 500])("an API server that takes %d ms for each request", (slowMs) => {

@@ -8,12 +8,12 @@ import { project } from "../../faults/traces/projection.ts";
 import { type Entry, TraceRecorder } from "../../faults/traces/trace.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE } from "./loop-world.ts";
 
-// A checker that lets everything pass checks nothing: each of these traces is real but for one thing, and is refused.
+// Proves that the checker rejects something: each trace is real except for one change, and must be refused.
 
 const MINUTE = 60_000;
 const ENVIRONMENT = `${NAMESPACE}/${NAME}`;
 
-/** A world that serves one item, and what its operators did. */
+/** A world that serves one item, and the recorded acts of its operators. */
 interface Recorded {
   readonly workId: string;
   readonly entries: readonly Entry[];
@@ -36,10 +36,10 @@ async function record(
   return { workId, entries: recorder.entries, rules };
 }
 
-/** lease: Worker: its container is killed, so that the operator has to fence and stop. */
+/** lease: Worker: the container is killed, so that the operator must fence and stop. */
 const killed = () => record({ fate: () => ({ startError: false, program: "dies", servesMs: 5_000 }) }, {});
 
-/** lease: Worker: the acknowledgement is handled after its sender gave up. */
+/** lease: Worker: the acknowledgement takes effect after its sender gave up. */
 const unanswered = () =>
   record({}, {}, async (world) => {
     await world.until("a parked Pod", () => world.parked.length > 0);
@@ -51,7 +51,7 @@ const unanswered = () =>
     world.weather.work = { lost: 0, slow: 0, refused: 0 };
   });
 
-/** lease: Operator: another process takes the lease up. */
+/** lease: Operator: another process adopts the lease. */
 const takenUp = () =>
   record(
     {
@@ -85,7 +85,7 @@ const without =
   (entries) =>
     entries.filter((entry) => !isOf(entry, point));
 
-/** The events of one point, before the first of another. */
+/** Moves the events of one point before the first event of another. */
 const before =
   (point: string, other: string): Tamper =>
   (entries) => {
@@ -94,7 +94,7 @@ const before =
     return rest.toSpliced(at, 0, ...entries.filter((entry) => isOf(entry, point)));
   };
 
-/** The last request of a point happens as long after the last event of another before it as is said. */
+/** Moves the last request of a point to `ms` after the preceding event of another point. */
 const lastAfter =
   (point: string, other: string, ms: number): Tamper =>
   (entries) => {
@@ -108,7 +108,7 @@ const lastAfter =
     );
   };
 
-/** What comes after the last event of a point is other events of the claim. */
+/** Replaces everything after the last event of a point by other events of the claim. */
 const then =
   (
     point: string,
@@ -135,9 +135,9 @@ const request = (point: string, afterMs: number, more: Partial<PointEvent> = {})
 const MODEL = /the model does not allow this step/;
 
 const TAMPERED: readonly (readonly [what: string, of: keyof typeof RECORDED, how: Tamper, says: RegExp])[] = [
-  ["journaled though no poll brought it", "killed", without("claim.poll"), /no poll brought/],
+  ["journaled without a poll", "killed", without("claim.poll"), /no poll brought/],
   ["acknowledged before it was journaled", "killed", before("claim.ack", "claim.journal"), /Pod parked|not allow/],
-  ["acknowledged without having read the Pod", "killed", without("claim.read-pod"), /read the Pod parked/],
+  ["acknowledged without a read of the Pod", "killed", without("claim.read-pod"), /read the Pod parked/],
   ["acknowledged after the window", "killed", lastAfter("claim.ack", "claim.poll", 4_000), /inside the window/],
   [
     "journaled for a second Pod",
@@ -147,16 +147,16 @@ const TAMPERED: readonly (readonly [what: string, of: keyof typeof RECORDED, how
   ],
   ["opened without an acknowledgement", "killed", without("claim.ack"), MODEL],
   ["opened before the acknowledgement", "killed", before("session.open", "claim.ack"), MODEL],
-  ["dropped though it was acknowledged", "killed", then("claim.ack", ...request("claim.drop", 5)), MODEL],
+  ["dropped despite an acknowledgement", "killed", then("claim.ack", ...request("claim.drop", 5)), MODEL],
   [
     "settled while its container runs",
     "killed",
     then("session.open", ...request("session.settled", 5, { asks: { because: "stopped" } })),
     /last seen live/,
   ],
-  ["fenced with a value that was not remembered", "killed", without("session.snapshot"), /had not remembered/],
+  ["fenced with an unknown value", "killed", without("session.snapshot"), /had not remembered/],
   [
-    "fenced with a value that did not stand still",
+    "fenced with a value that changed",
     "killed",
     lastAfter("session.fence", "session.snapshot", 5_000),
     /stood still for/,
@@ -165,31 +165,31 @@ const TAMPERED: readonly (readonly [what: string, of: keyof typeof RECORDED, how
   ["stopped after the fence's lease", "killed", lastAfter("session.stop", "session.fence", 89_500), /inside the lease/],
   ["settled without a stop", "killed", without("session.stop"), /last seen live/],
   ["dropped with an acknowledgement under way", "unanswered", then("claim.ack", ...request("claim.drop", 5)), MODEL],
-  ["dropped without a look", "unanswered", then("claim.ack", ...request("session.drop", 5)), /nobody had looked at/],
+  ["dropped without a list", "unanswered", then("claim.ack", ...request("session.drop", 5)), /nobody had looked at/],
   [
-    "dropped by a look that was too early",
+    "dropped after a list that was too early",
     "unanswered",
     then("claim.ack", ...request("session.look", 5, { details: { state: "queued" } }), ...request("session.drop", 9)),
     /could no more be under way/,
   ],
-  ["taken for ours without a look", "unanswered", without("session.look"), /nobody had looked at/],
+  ["treated as ours without a list", "unanswered", without("session.look"), /nobody had looked at/],
   ["opened without the lease", "takenUp", (entries) => withoutCall(entries, "session.take", 0), MODEL],
   [
-    "taken up at once after a restart",
+    "adopted immediately after a restart",
     "takenUp",
     lastAfter("session.take", "session.snapshot", 5_000),
     /stood still for/,
   ],
-  ["taken up with a value that was not remembered", "takenUp", without("session.snapshot"), /had not remembered/],
+  ["adopted with an unknown value", "takenUp", without("session.snapshot"), /had not remembered/],
   [
-    "beaten after a restart without having taken it up",
+    "sent a heartbeat after a restart without adopting it",
     "takenUp",
     (entries) => withoutCall(entries, "session.take", 1),
     MODEL,
   ],
 ];
 
-/** Without one request of a point. */
+/** Removes one request of a point. */
 function withoutCall(entries: readonly Entry[], point: string, nth: number): Entry[] {
   const calls = eventsOf(entries, point).filter(({ phase }) => phase === "before");
   const one = calls[nth];
@@ -201,7 +201,7 @@ function withoutCall(entries: readonly Entry[], point: string, nth: number): Ent
 
 const RECORDED = { killed, unanswered, takenUp } as const;
 
-describe("a trace with one thing wrong is refused", () => {
+describe("the checker refuses a trace with one error", () => {
   const recorded = new Map<string, Recorded>();
 
   beforeAll(async () => {
@@ -213,7 +213,7 @@ describe("a trace with one thing wrong is refused", () => {
     return checkItem(project(tamper(entries), workId), { rules, timing: DEFAULT_TIMING });
   };
 
-  test.each(Object.keys(RECORDED))("%s: as it was, it is allowed", (of) => {
+  test.each(Object.keys(RECORDED))("%s: accepts the unchanged trace", (of) => {
     expect(check(of).steps).toBeGreaterThan(10);
   });
 
@@ -222,7 +222,7 @@ describe("a trace with one thing wrong is refused", () => {
   });
 });
 
-test("a request is told from another operator's that bears the same number", () => {
+test("the checker distinguishes requests of different operators with the same number", () => {
   const knowledge = new Knowledge(DEFAULT_TIMING);
   const take = (operator: string, point: string, atMs: number, more: Partial<PointEvent> = {}) =>
     knowledge.take({

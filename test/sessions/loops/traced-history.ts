@@ -11,20 +11,23 @@ import type { Program } from "./worker.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
-/** Faults come until then; afterwards everything has to come to an end by itself. */
+/** Faults occur until then. Afterwards everything must settle without help. */
 const FAULTS_MS = 90 * SECOND;
 const SETTLES_MS = 40 * MINUTE;
 
-/** Before an end is tried again that met a request under way: what becomes of that one is no matter of this test. */
+/**
+ * The pause before the test tries again to kill an operator with a request under way. This test does not cover the fate
+ * of such requests.
+ */
 const KILL_AGAIN_MS = 37;
 
-/** The Environments of two clusters, which bear the same name. */
+/** The Environments of two clusters, which have the same name. */
 const ENVIRONMENT = `${NAMESPACE}/${NAME}`;
 const RIVAL = `rival/${NAME}`;
 
 const BAD_WEATHER = { lost: 0.1, slow: 0.2, refused: 0.05 } as const;
 
-/** One random history of the whole controller on fakes, fixed by its seed, with what the operators did. */
+/** One random history of the whole controller on fakes, determined by its seed, with a trace of the operators' acts. */
 class TracedHistory {
   readonly recorder = new TraceRecorder();
   readonly world: LoopWorld;
@@ -62,10 +65,10 @@ class TracedHistory {
         listedHeartbeat: this.pick(["same", "reformatted"]),
         listOrder: this.pick(["newest", "shuffled"]),
       },
-      // What is asked for is not always what one gets.
+      // The server may grant another TTL than the requested one.
       limits: { ttlSeconds: this.pick([90, 30]), maxTtlSeconds: this.pick([600, 90, 30]) },
     });
-    // On a server that never ends a stopping item a late acknowledgement has a limit (docs/model.md).
+    // If the server never ends a stopping item, a late acknowledgement is bounded (docs/model.md).
     const isLate = lapsedStopping === "ends" && this.chance(0.3);
     if (isLate) {
       Object.assign(this.rules, { lateAck: "late" });
@@ -128,7 +131,7 @@ class TracedHistory {
         recorder.began(ENVIRONMENT);
         operator = world.startOperator();
       });
-    // What stops does not wait for an answer for ever: a request may still be under way, as with a kill.
+    // A stop does not wait forever for an answer: a request may still be under way, as after a kill.
     const stop = () => void operator.stop().then(kill);
     const kill = () => {
       if (recorder.isChanging(ENVIRONMENT)) return this.at(KILL_AGAIN_MS, kill);
@@ -175,7 +178,7 @@ class TracedHistory {
   }
 }
 
-/** Plays a history and checks what was traced of each of its items. @throws {TraceError} the model does not allow it. */
+/** Plays a history and checks the trace of each item. @throws {TraceError} when the model does not allow it */
 export async function checkHistory(seed: number): Promise<Tally> {
   const history = new TracedHistory(seed);
   await history.play();

@@ -2,13 +2,13 @@ import { expect, test } from "vitest";
 import { addUp, type Tally, wordsOf } from "../../faults/traces/check-trace.ts";
 import { checkHistory } from "./traced-history.ts";
 
-/** Each about a hundredth of a second per item. The long run of the faults plays more of them (docs/model.md). */
+/** Each history takes about 0.01 s per item. The long run of the fault tests plays more of them (docs/model.md). */
 const HISTORIES = 30;
-/** A busy machine takes long. */
+/** Long enough for a busy machine. */
 const PATIENCE_MS = 120_000;
 
 test(
-  "in random histories everything that the operator does is a step of the model",
+  "in random histories every act of the operator is a step of the model",
   async () => {
     const tallies: Tally[] = [];
     for (let seed = 1; seed <= HISTORIES; seed += 1) {

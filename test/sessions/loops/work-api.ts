@@ -11,19 +11,21 @@ import { type Clock, sleep } from "../../../src/core/clock.ts";
 import { HttpFailure, type HttpReply, type HttpRequest, type HttpSender } from "../../../src/work/http.ts";
 import { type Link, NoAnswer } from "./network.ts";
 
-/** The work simulator's own rules and judges, without its sockets: requests are handled in this process. */
+/** The work simulator's rules and judges without its sockets: requests are handled in this process. */
 export class WorkApi {
   readonly world: SimulatedWorld;
   /** Requests by call. */
   readonly requests = new Map<string, number>();
-  /** Answers a request instead of the simulator; undefined: it does not. */
+  /** Answers a request instead of the simulator, unless it returns undefined. */
   answer: (call: string, request: HttpRequest) => Reply | undefined = () => undefined;
 
-  /** Holds a request up at the server, in milliseconds. */
+  /** Delays a request at the server, in milliseconds. */
   delay: (call: string, request: HttpRequest) => number = () => 0;
-  /** Holds the answer up after the request took effect, in milliseconds. */
+  /** Delays the answer after the request took effect, in milliseconds. */
   answerDelay: (call: string, request: HttpRequest) => number = () => 0;
-  /** How far the list call is behind, in milliseconds; asked at each list. Set it before anything happens: it needs the past. */
+  /**
+   * How far the list lags, in milliseconds, computed for each list. Set it at the start: the list needs the history.
+   */
   get listBehindMs(): (() => number) | null {
     return this.#listBehindMs;
   }
@@ -34,16 +36,16 @@ export class WorkApi {
   }
 
   #listBehindMs: (() => number) | null = null;
-  /** What the list showed, by environment and time. */
+  /** Earlier list contents, by time and environment. */
   readonly #past: { readonly atMs: number; readonly listed: ReadonlyMap<string, readonly WorkItem[]> }[] = [];
 
-  /** Who writes Date headers is so far ahead of who stamps what they tell of; null: nobody writes them. */
+  /** How far Date headers are ahead of the server's timestamps, in milliseconds. Null: there are no Date headers. */
   dateAheadMs: (() => number) | null = () => 0;
-  /** When (monotonic) the request was sent that is handled now. */
+  /** When (monotonic) the request that is being handled was sent. */
   handledSentMs = 0;
-  /** Other Work APIs, by origin; every other origin is this one's. */
+  /** Other Work APIs, by origin. This one answers for all other origins. */
   readonly elsewhere = new Map<string, WorkApi>();
-  /** Where requests were sent. */
+  /** The origins that requests were sent to. */
   readonly origins = new Set<string>();
 
   constructor(
@@ -155,7 +157,7 @@ export class WorkApi {
     }
   }
 
-  /** An item is copied with what the list shows of it. */
+  /** Copies each item as the list shows it now. */
   #remember(): void {
     const atMs = this.world.clock.monotonic();
     const listed = new Map(
@@ -168,7 +170,7 @@ export class WorkApi {
     while (atMs - (this.#past[1]?.atMs ?? atMs) > LONGEST_BEHIND_MS) this.#past.shift();
   }
 
-  /** The environment as a list shows it that is behind. */
+  /** The environment as a lagging list shows it. */
   #asListed(environment: Environment): Environment {
     const behindMs = this.#listBehindMs?.() ?? 0;
     if (behindMs <= 0) return environment;
@@ -192,7 +194,7 @@ function dateOf({ date }: Partial<Dated>): [string, string][] {
   return date === undefined ? [] : [["date", date]];
 }
 
-/** So long what lists showed is remembered. */
+/** How long list contents are remembered. */
 const LONGEST_BEHIND_MS = 30_000;
 
 export const BASE_URL = "https://work.test";

@@ -2,9 +2,14 @@ import { type Clock, sleep } from "../../../src/core/clock.ts";
 import type { HttpSender } from "../../../src/work/http.ts";
 
 /**
- * What the program in a container is like. `stock`: beats first, serves, stops its item and leaves; leaves without a stop
- * when its lease is lost. `dies` serves like it and ends without a word. `silent` never beats and never leaves; `crashes` and `killed` end without a word; `deaf` beats
- * and never leaves by itself. `patient` is stock, but tries its heartbeat every 25 s for as long as nobody answers. `plain` knows nothing of the item: it serves, and ends with 0.
+ * How the program in a container behaves.
+ * - `stock` sends a first heartbeat, serves, stops its item and exits; it exits without a stop when it loses its lease.
+ * - `dies` serves like `stock` and exits with 1, without a stop.
+ * - `silent` never sends a heartbeat and never exits.
+ * - `crashes` and `killed` end without a heartbeat or a stop.
+ * - `deaf` sends heartbeats and never exits.
+ * - `patient` is like `stock`, but retries an unanswered heartbeat every 25 s indefinitely.
+ * - `plain` does not know the item: it serves and exits with 0.
  */
 export type Program = "plain" | "stock" | "silent" | "crashes" | "killed" | "dies" | "deaf" | "patient";
 
@@ -32,10 +37,10 @@ export class Worker {
   readonly #clock: Clock;
   readonly #http: HttpSender;
   readonly #env: WorkerEnvironment;
-  /** Null: the secret is none. */
+  /** Null: the secret is malformed. */
   readonly #token: string | null;
   readonly #told = new AbortController();
-  /** Its own word on whether it holds the lease. */
+  /** Whether the program believes that it holds the lease. */
   holds = false;
 
   constructor(clock: Clock, http: HttpSender, env: WorkerEnvironment) {
@@ -45,12 +50,12 @@ export class Worker {
     this.#token = tokenOf(env.secret);
   }
 
-  /** SIGTERM. */
+  /** Sends SIGTERM. */
   terminate(): void {
     this.#told.abort();
   }
 
-  /** Resolves with the exit code; never for programs that do not leave by themselves. `killed` aborts at SIGKILL. */
+  /** Resolves with the exit code, or never if the program doesn't exit. `killed` aborts at SIGKILL. */
   async run(program: Program, servesMs: number, killed: AbortSignal): Promise<number> {
     if (this.#token === null) return 1;
     if (program === "silent") return never(killed);
@@ -81,7 +86,7 @@ export class Worker {
         boughtMs = sentMs;
         this.holds = true;
       }
-      // The next beat must be answered while the lease still runs.
+      // The next heartbeat must be answered before the lease expires.
       const isPatient = program === "patient";
       if (!isPatient && this.#clock.monotonic() - boughtMs > ttlMs * 0.8) return this.#leave();
       const isDone = this.#told.signal.aborted || this.#clock.monotonic() >= doneMs;

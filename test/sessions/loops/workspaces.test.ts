@@ -40,7 +40,7 @@ const podOf = (world: LoopWorld, workId: string) =>
 const isStopped = (world: LoopWorld, id: string) => world.item(id).state === "stopped";
 
 test.each(["Worker", "Operator"])(
-  "each item of a session finds the volume of the one before (lease: %s)",
+  "each item of a session gets the volume of the previous one (lease: %s)",
   async (lease) => {
     const world = start({ sessions: { lease, retainFinishedSeconds: 3_600 } });
     const first = world.enqueue();
@@ -65,14 +65,14 @@ test.each(["Worker", "Operator"])(
   },
 );
 
-test("an item whose Pod is ready in time is claimed with its first offer", async () => {
+test("an item whose Pod is ready in time is claimed at its first offer", async () => {
   const world = start({ prepareMs: () => 800 });
   const id = world.enqueue();
   await world.until("it is served", () => isStopped(world, id));
   expect(world.item(id).offers).toHaveLength(1);
 });
 
-test("an item whose Pod takes longer stays in the queue, and is claimed when it is offered again", async () => {
+test("an item whose Pod takes longer stays in the queue, and is claimed at a later offer", async () => {
   const world = start({ prepareMs: () => 40 * SECOND });
   const id = world.enqueue();
   await world.until("a Pod is made for it", () => world.podsOf("parked").length === 1);
@@ -84,7 +84,7 @@ test("an item whose Pod takes longer stays in the queue, and is claimed when it 
   expect(await metricValue(world.metrics.claims, { result: "awaits-pod" })).toBeGreaterThan(0);
 });
 
-test("a session that is queued again waits until its Pod of before is over", async () => {
+test("a session that is queued again waits until its previous Pod has ended", async () => {
   const world = start({ sessions: { retainFinishedSeconds: 3_600 } }, 40 * SECOND);
   const first = world.enqueue();
   await world.until("it runs", () => world.item(first).state === "active");
@@ -98,7 +98,7 @@ test("a session that is queued again waits until its Pod of before is over", asy
   expect(most).toBe(1);
 });
 
-test("no more Pods than maxConcurrent, and all of the queue is served", async () => {
+test("the whole queue is served with at most maxConcurrent Pods", async () => {
   const world = start({ sessions: { maxConcurrent: 2 } });
   const ids = Array.from({ length: 8 }, () => world.enqueue());
   await world.until("all are served", () => ids.every((id) => isStopped(world, id)), 10 * MINUTE);
@@ -106,7 +106,7 @@ test("no more Pods than maxConcurrent, and all of the queue is served", async ()
   expect(world.wrongs).toEqual([]);
 });
 
-test("a volume goes when no Pod used it for retainSeconds, and not before", async () => {
+test("a volume is deleted after retainSeconds without a Pod, and not earlier", async () => {
   const world = start();
   const first = world.enqueue();
   await world.until("it is served and left", () => isStopped(world, first) && lastUsed(world)[0] !== undefined);
@@ -122,7 +122,7 @@ test("a volume goes when no Pod used it for retainSeconds, and not before", asyn
   expect(await metricValue(world.metrics.workspacesExpired, {})).toBe(1);
 });
 
-test("a restart between a session's end and its mark keeps the volume for its time, and no longer", async () => {
+test("after a restart between a session's end and its mark, the volume is kept for its usual time", async () => {
   const world = start({}, 20 * SECOND);
   const id = world.enqueue();
   await world.until("it runs", () => world.item(id).state === "active");
@@ -135,7 +135,7 @@ test("a restart between a session's end and its mark keeps the volume for its ti
   await world.until("it is deleted", () => volumes(world).length === 0, 2 * RETAIN_SECONDS * SECOND);
 });
 
-test("a Pod that a dead operator had made is taken by the item that it was made for", async () => {
+test("a Pod that a dead operator created is used by its item", async () => {
   const world = start({ prepareMs: () => 20 * SECOND });
   const id = world.enqueue();
   await world.until("a Pod is made for it", () => world.podsOf("parked").length === 1);
@@ -145,7 +145,7 @@ test("a Pod that a dead operator had made is taken by the item that it was made 
   expect(await metricValue(world.metrics.podsCreated, {})).toBe(1);
 });
 
-test("a Pod stays while its item is offered, though it cannot be claimed", async () => {
+test("a Pod stays while its item is offered but can't be claimed", async () => {
   const world = start();
   let refused = true;
   world.operator.kube.intercept.push(({ verb, plural }) => {
@@ -159,7 +159,7 @@ test("a Pod stays while its item is offered, though it cannot be claimed", async
   expect(await metricValue(world.metrics.podsCreated, {})).toBe(1);
 });
 
-test("a Pod whose item went elsewhere is let go, and the volume is left", async () => {
+test("a Pod whose item another client took is deleted, and its volume is marked unused", async () => {
   const world = start({ prepareMs: () => 20 * SECOND });
   const id = world.enqueue();
   await world.until("a Pod is made for it", () => world.podsOf("parked").length === 1);
@@ -168,7 +168,7 @@ test("a Pod whose item went elsewhere is let go, and the volume is left", async 
   await world.until("the volume is left", () => lastUsed(world)[0] !== undefined);
 });
 
-test("a volume that may not be made is told with its mend, nothing is claimed, and the item is served once it may", async () => {
+test("a refused volume is reported with its fix, and the item is served once the volume is allowed", async () => {
   const world = start();
   let refused = true;
   world.operator.kube.intercept.push(({ verb, plural }) => {
@@ -188,7 +188,7 @@ test("a volume that may not be made is told with its mend, nothing is claimed, a
   expect(capacity()?.status).toBe("True");
 });
 
-test("somebody else's claim of the same name is never used nor deleted", async () => {
+test("another owner's PersistentVolumeClaim of the same name is neither used nor deleted", async () => {
   const world = start({ sessions: { workspace: { ...WORKSPACE, retainSeconds: 60 } } });
   const id = world.enqueue();
   await world.until("a volume is made", () => volumes(world).length === 1);
@@ -205,7 +205,7 @@ test("somebody else's claim of the same name is never used nor deleted", async (
   expect(volumes(world)).toHaveLength(1);
 });
 
-test("set back to Ephemeral, volumes of before still go, and sessions are served without", async () => {
+test("after a change to Ephemeral, old volumes still expire, and sessions run without one", async () => {
   const world = start();
   const id = world.enqueue();
   await world.until("it is served", () => isStopped(world, id) && lastUsed(world)[0] !== undefined);
@@ -217,7 +217,7 @@ test("set back to Ephemeral, volumes of before still go, and sessions are served
   await world.until("the volume is deleted", () => volumes(world).length === 0, 2 * RETAIN_SECONDS * SECOND);
 });
 
-test("a mark on a volume that is in use is taken away: it would go too soon after", async () => {
+test("an unused mark on a volume in use is removed, or the volume would expire too soon", async () => {
   const world = start({}, 400 * SECOND);
   const id = world.enqueue();
   await world.until("it runs", () => world.item(id).state === "active");
@@ -228,7 +228,7 @@ test("a mark on a volume that is in use is taken away: it would go too soon afte
   expect(world.item(id).state).toBe("active");
 });
 
-test("a volume that was written to since it was made is marked without another list", async () => {
+test("a volume that changed since its creation is marked without another list", async () => {
   const world = start({}, 40 * SECOND);
   const id = world.enqueue();
   await world.until("it runs", () => world.item(id).state === "active");
@@ -243,7 +243,7 @@ test("a volume that was written to since it was made is marked without another l
   expect(volumes(world)[0]?.spec?.["volumeName"]).toBe("bound-to");
 });
 
-test("a list that fails is tried rarely, however much changes meanwhile, and volumes are kept once it does not", async () => {
+test("a failing list backs off despite many changes, and volumes are kept meanwhile", async () => {
   const world = start();
   let refused = true;
   let lists = 0;
@@ -254,7 +254,7 @@ test("a list that fails is tried rarely, however much changes meanwhile, and vol
   });
   const ids = Array.from({ length: 12 }, () => world.enqueue());
   await world.until("all are served", () => ids.every((id) => isStopped(world, id)), 10 * MINUTE);
-  // Each Pod changes some five times, and every try takes at least twice as long to come as the one before.
+  // Each Pod changes about five times, and each pause is at least twice as long as the one before.
   expect(lists).toBeLessThan(12);
   expect(lists).toBeGreaterThan(3);
   expect(lastUsed(world).filter((at) => at !== undefined)).toEqual([]);
@@ -263,7 +263,7 @@ test("a list that fails is tried rarely, however much changes meanwhile, and vol
 });
 
 test.each(["patch", "delete"])(
-  "a conflict at every %s of a volume is no race: an Event says it, and it is tried with pauses",
+  "a conflict at every %s of a volume is reported in an Event and retried with backoff",
   async (verb) => {
     const world = start({ sessions: { workspace: { ...WORKSPACE, retainSeconds: 60 } } });
     let refusals = 0;
@@ -284,11 +284,11 @@ test.each(["patch", "delete"])(
   },
 );
 
-test("a session whose Pods do not get ready keeps nobody else from theirs, be there room for one only", async () => {
+test("a session whose Pods don't get ready does not block others, even with room for only one", async () => {
   let first: string | undefined;
   const world = start({
     sessions: { workspace: WORKSPACE, maxConcurrent: 1, prepareTimeoutSeconds: 30 },
-    // Its volume cannot be had, say.
+    // Simulates a volume that can't be provisioned.
     prepareMs: ({ metadata }) => (metadata.annotations?.["berth.dev/session-id"] === first ? 60 * MINUTE : 2 * SECOND),
   });
   const stuck = world.enqueue();
