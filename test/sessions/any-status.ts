@@ -3,7 +3,10 @@ import type { ContainerState, ContainerStatus, PodStatus } from "../../src/kube/
 import { GATE_CONTAINER } from "../../src/pods/pod-gate.ts";
 import { SESSION } from "../pods/pods.ts";
 
-/** Everything here has the types of core/v1: others the API server does not store. What it says is anything. */
+/**
+ * Arbitrary Pod statuses for property tests. All values have the types of core/v1, since the API server stores no
+ * others; their content is arbitrary.
+ */
 const text = fc.oneof(
   fc.string(),
   fc.string({ unit: "binary" }),
@@ -41,7 +44,7 @@ const condition = fc.record({
   message: text,
   lastTransitionTime: anyTime,
 });
-/** A Pod's status of the right types that says anything. */
+/** A Pod status with valid types and arbitrary content. */
 export const anyStatus = some<PodStatus>({
   phase: fc.constantFrom("", "Pending", "Running", "Succeeded", "Failed", "Unknown", "Nonsense"),
   reason,

@@ -17,7 +17,7 @@ const ownPod = (metadata: Pod["metadata"] = {}, environmentUid = "env-uid"): Pod
   return pod({}, { metadata: { uid: JOURNAL.podUid, ownerReferences: [{ ...owner, controller: true }], ...metadata } });
 };
 
-/** The facts of an opened claim: with this Pod in the cache, and this answer to a live read. */
+/** Reads the facts of an opened claim, with this Pod in the cache and this answer to a live read. */
 function factsOf({ cached, live }: { cached?: Pod; live?: unknown }) {
   const clock = new VirtualClock();
   const kube = new FakeKube(() => live, clock);
@@ -34,15 +34,15 @@ function factsOf({ cached, live }: { cached?: Pod; live?: unknown }) {
 }
 
 describe("the Pod of a claim", () => {
-  test("is the one of its uid in the cache, which is enough", async () => {
+  test("comes from the cache without a request when the uid matches", async () => {
     const { kube, read } = factsOf({ cached: ownPod() });
     expect((await read()).pod.is).toBe("parked");
     expect(kube.calls).toEqual([]);
   });
 
   test.each([
-    ["isn't in the cache", undefined],
-    ["has another's name there", ownPod({ uid: "another" })],
+    ["is missing from the cache", undefined],
+    ["has another uid there", ownPod({ uid: "another" })],
   ])("is read live when it %s", async (_, cached) => {
     const { kube, read } = factsOf({ ...(cached && { cached }), live: ownPod() });
     expect((await read()).pod.is).toBe("parked");
@@ -51,17 +51,17 @@ describe("the Pod of a claim", () => {
 
   test.each([
     ["the server doesn't have it", notFound("pods", "berth-research-x")],
-    ["the server has another of that name", ownPod({ uid: "another" })],
-    ["the one of that name is another Environment's", ownPod({}, "another-env")],
+    ["the server has another Pod of that name", ownPod({ uid: "another" })],
+    ["the Pod of that name belongs to another Environment", ownPod({}, "another-env")],
   ])("is gone when %s", async (_, live) => {
     expect((await factsOf({ live }).read()).pod.is).toBe("gone");
   });
 
-  test("is not gone for a server that can't say", async () => {
+  test("is not gone when the server fails to answer", async () => {
     await expect(factsOf({ live: refusal(500, "InternalError", "failed") }).read()).rejects.toThrow("failed");
   });
 
-  test("counts as lost with its node when it is still there long after its deletion should have ended", async () => {
+  test("counts as lost with its node when it still exists long after its deletion should have ended", async () => {
     const deletionTimestamp = new Date(new VirtualClock().now()).toISOString();
     const { clock, read } = factsOf({ cached: ownPod({ deletionTimestamp }) });
     await clock.advance(podOverdueMs - 1);
@@ -71,7 +71,7 @@ describe("the Pod of a claim", () => {
   });
 });
 
-test("a drain leaves sessions no more grace than it has itself", () => {
+test("a drain limits the grace period of sessions to its own", () => {
   const { facts } = factsOf({});
   expect(facts.limits(opened()).graceMs).toBe(GRACE_SECONDS * 1_000);
   facts.drain(0);

@@ -20,7 +20,7 @@ export const OWNER = {
   controller: true,
 };
 
-/** The context of one part of the session loops, on fakes. `more` replaces parts of it, and adds those that have no default. */
+/** The context of one part of the session loops, on fakes. `more` replaces defaults and adds members that have none. */
 export function fakeContext(more: Partial<Record<keyof SessionContext, unknown>> = {}): SessionContext {
   return contextOf({
     namespace: "agents",
@@ -39,12 +39,12 @@ export function fakeContext(more: Partial<Record<keyof SessionContext, unknown>>
   } as unknown as Parameters<typeof contextOf>[0]);
 }
 
-/** Room for beats, as a Work API client has it. */
+/** Slots for heartbeats, as a Work API client has them. */
 export const BEATS = new Slots(1);
 
 const base64 = (text: string) => Buffer.from(text).toString("base64");
 
-/** The Secret of a claim as the API server has it. */
+/** The Secret of a claim as the API server returns it. */
 export function claimSecret(journal: Partial<Journal> = {}, metadata: Partial<Secret["metadata"]> = {}): Secret {
   const whole = { ...JOURNAL, ...journal };
   const where = { name: "berth-research-x", namespace: "agents", environment: "research" };
@@ -59,5 +59,5 @@ export function claimSecret(journal: Partial<Journal> = {}, metadata: Partial<Se
   };
 }
 
-/** No answer to a write: it may have taken effect. */
+/** A write without an answer: it may have taken effect. */
 export const noAnswer = () => new KubeApiError("no answer", { status: 0, maybeApplied: true });

@@ -8,12 +8,12 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 import { FAIR, Link } from "./loops/network.ts";
 import { BASE_URL, WorkApi } from "./loops/work-api.ts";
 
-/** Pages that one walk may read, and what one page shows. */
+/** Pages that one walk may read, and items on one page. */
 const WALK = 20;
 const PAGE = 100;
 const LONG = 30;
 
-/** An environment whose list has this many pages, the oldest item first. */
+/** An environment whose list has this many pages, oldest item first. */
 function listOf(pages: number) {
   const clock = new VirtualClock();
   const api = new WorkApi(clock, { switches: { listOrder: "oldest" } });
@@ -51,13 +51,13 @@ function listOf(pages: number) {
 }
 
 describe("a list that is longer than one walk", () => {
-  test("an item that is always last is found by the next look, which goes on where the last one stopped", async () => {
+  test("the next walk continues where the last one stopped, and finds an item at the end", async () => {
     const { look, last } = listOf(LONG);
     expect(await look(last)).toEqual({ state: "unknown", pages: WALK + 1 });
     expect(await look(last)).toEqual({ state: "queued", pages: LONG - WALK - 1 });
   });
 
-  test("an item that is shown and cannot be read is looked for where it is, at each look", async () => {
+  test("a malformed item is read where it is listed, by each look", async () => {
     const { api, look, first } = listOf(2);
     api.answer = (call, { path }) =>
       call === "list" && !path.includes("page=")
@@ -66,19 +66,19 @@ describe("a list that is longer than one walk", () => {
     for (let time = 0; time < 2; time += 1) expect(await look(first)).toEqual({ state: "unknown", pages: 1 });
   });
 
-  test("no look reads more than two walks, whatever is asked for beside", async () => {
+  test("no look reads more than two walks of pages", async () => {
     const { look, first, last } = listOf(LONG * 3);
     await look(last);
     expect(await look(first)).toEqual({ state: "queued", pages: 1 });
     for (let looks = 0; looks < 5; looks += 1) expect((await look(last)).pages).toBeLessThanOrEqual(2 * WALK + 2);
   });
 
-  test("an item that is nowhere stays unknown: walks that were put together prove no absence", async () => {
+  test("an item that is never shown stays unknown: partial walks prove no absence", async () => {
     const { look } = listOf(LONG);
     for (let looks = 0; looks < 8; looks += 1) expect((await look("work_gone")).state).toBe("unknown");
   });
 
-  test("an item that moved before the place where walks go on is found after the list was read to its end", async () => {
+  test("an item that moved before the point of continuation is found after the end of the list", async () => {
     const { api, look, last, first } = listOf(LONG);
     await look(last);
     expect((await look(first)).state).toBe("queued");
@@ -89,7 +89,7 @@ describe("a list that is longer than one walk", () => {
     expect((await look(last)).state).toBe("queued");
   });
 
-  test("a place that the server has forgotten is given up, and the next look begins at the front", async () => {
+  test("the next look starts at the front when the server rejects the page token", async () => {
     const { api, look, last } = listOf(LONG);
     await look(last);
     api.answer = (call) =>
@@ -103,20 +103,20 @@ describe("a list that is longer than one walk", () => {
   });
 });
 
-describe("a list that one walk reads to its end", () => {
-  test("walks that follow one another at once do not say that an item is absent: the list may be behind", async () => {
+describe("a list that one walk reads completely", () => {
+  test("immediate walks without the item do not make it absent: the list may lag", async () => {
     const { look } = listOf(2);
     for (let walk = 0; walk < 5; walk += 1) expect((await look("work_gone")).state).toBe("unknown");
   });
 
-  test("two walks some seconds apart that do not show an item say that it is absent", async () => {
+  test("two walks without the item, some seconds apart, make it absent", async () => {
     const { look, clock } = listOf(2);
     expect((await look("work_gone")).state).toBe("unknown");
     await clock.advance(DEFAULT_TIMING.listLagMs);
     expect((await look("work_gone")).state).toBe("absent");
   });
 
-  test("a walk that shows it in between begins the count again", async () => {
+  test("a walk that shows the item in between restarts the count", async () => {
     const { api, look, clock, first } = listOf(2);
     const without = () => {
       api.answer = (call) => (call === "list" ? json(200, { data: [], next_page: null }) : undefined);
@@ -132,7 +132,7 @@ describe("a list that one walk reads to its end", () => {
     expect((await look(first)).state).toBe("absent");
   });
 
-  test("two walks at the same time say no more than one", async () => {
+  test("two concurrent walks count as one", async () => {
     const { observer, clock } = listOf(2);
     const states: (string | undefined)[] = [];
     for (let walk = 0; walk < 2; walk += 1) {
@@ -142,7 +142,7 @@ describe("a list that one walk reads to its end", () => {
     expect(states).toEqual(["unknown", "unknown"]);
   });
 
-  test("an item that is shown and can't be read is not absent", async () => {
+  test("a malformed item is not absent", async () => {
     const { api, clock, look, first } = listOf(2);
     const page = { data: [{ id: first, state: "expired" }], next_page: null };
     api.answer = (call) => (call === "list" ? json(200, page) : undefined);
@@ -153,14 +153,14 @@ describe("a list that one walk reads to its end", () => {
   });
 });
 
-describe("looks that follow one another", () => {
+describe("consecutive looks", () => {
   const looks = (observer: ItemObserver, clock: VirtualClock, ids: readonly string[]) => {
     const seen: { id: string; state: string; atMs: number }[] = [];
     for (const id of ids) void observer.look(id).then(({ state }) => seen.push({ id, state, atMs: clock.monotonic() }));
     return seen;
   };
 
-  test("share a walk when they come while another rests, so that ten pages a second are read at most", async () => {
+  test("share a walk after the rest of the previous one, so that at most ten pages a second are read", async () => {
     const { observer, clock, ids, pagesRead, look, last } = listOf(10);
     await look(last);
     expect(pagesRead()).toBe(10);
@@ -173,7 +173,7 @@ describe("looks that follow one another", () => {
     expect(seen.every(({ state }) => state === "queued")).toBe(true);
   });
 
-  test("do not wait once the rest after a walk is over", async () => {
+  test("do not wait once the rest after a walk has passed", async () => {
     const { observer, clock, look, first, last } = listOf(10);
     await look(last);
     await clock.advance(10 * DEFAULT_TIMING.lookPageRestMs);
@@ -183,7 +183,7 @@ describe("looks that follow one another", () => {
     expect((seen[0]?.atMs ?? 0) - askedMs).toBeLessThan(DEFAULT_TIMING.lookPageRestMs);
   });
 
-  test("wait for two seconds at most, however long the list is", async () => {
+  test("wait for at most two seconds, even with a long list", async () => {
     const { observer, clock, look, first, last } = listOf(90);
     await look(last);
     const askedMs = clock.monotonic();

@@ -8,7 +8,7 @@ import { opened, view } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { fakeContext } from "./contexts.ts";
 
-test("a look is not told to a claim that took the slot while it was under way", async () => {
+test("does not report an item to a claim that took the slot during the sweep", async () => {
   const clock = new VirtualClock();
   const claims = new ClaimTable();
   const seen: Claim[] = [];

@@ -6,7 +6,7 @@ import { claimSecret, fakeContext } from "./contexts.ts";
 
 const { lateRecordsMs } = DEFAULT_TIMING;
 
-/** Looks for late Secrets; `known` changes from `before` to `after` while the list is read. */
+/** Searches for late Secrets. The known names change from `before` to `after` while the list is read. */
 async function found(list: readonly string[], before: readonly string[], after = before, failures = 0) {
   const clock = new VirtualClock();
   const listedMs: number[] = [];
@@ -33,18 +33,18 @@ async function found(list: readonly string[], before: readonly string[], after =
   return { takenUp, listedMs };
 }
 
-test("a Secret that was written late is adopted, once nothing can be on its way any more", async () => {
+test("adopts a Secret that was written late, once no write can be under way", async () => {
   const { takenUp, listedMs } = await found(["known", "late"], ["known"]);
   expect(takenUp).toEqual(["late"]);
   expect(listedMs).toEqual([lateRecordsMs]);
 });
 
-test("one that was settled, or begun, while the list was read is not adopted", async () => {
+test("does not adopt a Secret that was settled or created during the list", async () => {
   expect((await found(["settled"], ["settled"], [])).takenUp).toEqual([]);
   expect((await found(["begun"], [], ["begun"])).takenUp).toEqual([]);
 });
 
-test("a list that fails is read again", async () => {
+test("retries a failed list", async () => {
   const { takenUp, listedMs } = await found(["late"], [], [], 2);
   expect(listedMs).toHaveLength(3);
   expect(takenUp).toEqual(["late"]);

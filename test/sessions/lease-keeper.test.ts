@@ -21,7 +21,7 @@ const INTERVAL = 30 * SECOND;
 const TTL = 180 * SECOND;
 const LABELS = { namespace: "agents", environment: "research" };
 
-/** A beat as the server got it. */
+/** A heartbeat as the server received it. */
 interface Sent {
   readonly workId: string;
   readonly atMs: number;
@@ -29,7 +29,7 @@ interface Sent {
   readonly desiredTtlSeconds: number | undefined;
 }
 
-/** A keeper on a virtual clock, and a server that answers as the test says. */
+/** A lease keeper on a virtual clock, and a server whose answers the test sets. */
 class Rig {
   readonly clock = new VirtualClock();
   readonly metrics = createMetrics();
@@ -37,18 +37,18 @@ class Rig {
   readonly changed: string[] = [];
   underWay = 0;
   mostUnderWay = 0;
-  /** Timers that the keeper has armed: now, and at most. */
+  /** Timers that the keeper has armed: now, and the maximum. */
   timers = 0;
   mostTimers = 0;
   mayAct = true;
   #values = 0;
-  /** What the server makes of a beat; the default accepts it at once. */
+  /** The server's answer to a heartbeat. By default, it accepts at once. */
   answer: (sent: Sent) => Promise<HeartbeatOutcome> = async () => this.accepted();
   readonly keeper: LeaseKeeper;
   readonly ending = new AbortController();
   readonly running: Promise<void>;
 
-  /** @param room beats that all members of the budget may have under way */
+  /** @param room the number of heartbeats that all members of the budget may have under way */
   constructor(room = 1_000) {
     const beats = new Slots(room);
     const context = contextOf({
@@ -155,7 +155,7 @@ afterEach(() => {
 });
 
 describe("many leases", () => {
-  test("5,000 of them have one timer, and each of their beats comes within its interval", async () => {
+  test("5,000 leases share one timer, and each gets its heartbeats within the interval", async () => {
     const leases = 5_000;
     for (let n = 0; n < leases; n += 1) rig.kept(`work_${n}`);
     const minutes = 4;
@@ -171,7 +171,8 @@ describe("many leases", () => {
     const beats = [...last.values()].map(({ beats: each }) => each);
     expect(Math.min(...beats)).toBeGreaterThanOrEqual((minutes * 60) / 30);
     expect(Math.max(...beats)).toBeLessThanOrEqual((minutes * 60) / 25 + 2);
-    // Taken at one instant, they have drifted apart: no second has more than a small part of them.
+    // The leases were taken at one instant. Jitter spreads them: no second has more than a small part of the
+    // heartbeats.
     const perSecond = new Map<number, number>();
     for (const { atMs } of rig.sent) {
       const second = Math.floor(atMs / SECOND);
@@ -181,7 +182,7 @@ describe("many leases", () => {
     expect(rig.keeper.size).toBe(leases);
   }, 60_000);
 
-  test("so many beats are under way at a time, however many hang, and all are sent in turn", async () => {
+  test("at most 256 heartbeats are under way, even if all hang, and every lease gets its turn", async () => {
     const hanging: (() => void)[] = [];
     rig.answer = () => new Promise((resolve) => hanging.push(() => resolve(rig.accepted())));
     for (let n = 0; n < 1_000; n += 1) rig.kept(`work_${n}`);
@@ -198,8 +199,8 @@ describe("many leases", () => {
   });
 });
 
-describe("beats that wait for room", () => {
-  test("are sent one after the other, in the order in which they were due, and none twice", async () => {
+describe("heartbeats that wait for a slot", () => {
+  test("are sent one after another, each once", async () => {
     rig = new Rig(2);
     const hanging: (() => void)[] = [];
     rig.answer = () => new Promise((resolve) => hanging.push(() => resolve(rig.accepted())));
@@ -215,7 +216,7 @@ describe("beats that wait for room", () => {
     expect(rig.sent).toHaveLength(10);
   });
 
-  test("are judged when there is room: a lease that lapsed meanwhile, or was paused or forgotten, is not beaten", async () => {
+  test("are checked when a slot is free: a lease that lapsed, was paused or was forgotten gets none", async () => {
     rig = new Rig(1);
     let end = () => {};
     rig.answer = () => new Promise((resolve) => (end = () => resolve(rig.accepted())));
@@ -236,7 +237,7 @@ describe("beats that wait for room", () => {
   });
 });
 
-test("a beat that waits for room is not sent once its lease is paused", async () => {
+test("a waiting heartbeat is not sent once its lease is paused", async () => {
   rig = new Rig(1);
   let end = () => {};
   rig.answer = () => new Promise((resolve) => (end = () => resolve(rig.accepted())));
@@ -251,7 +252,7 @@ test("a beat that waits for room is not sent once its lease is paused", async ()
 });
 
 describe("one lease", () => {
-  test("each beat echoes the value of the one before, and asks for a lease that outlives a restart", async () => {
+  test("each heartbeat echoes the previous value and requests a TTL that outlives a restart", async () => {
     rig.kept();
     await rig.clock.advance(3 * INTERVAL);
     expect(rig.sent.length).toBeGreaterThanOrEqual(3);
@@ -263,7 +264,7 @@ describe("one lease", () => {
     expect(await rig.count("beaten")).toBe(rig.sent.length);
   });
 
-  test("is beaten as often as the server's TTL asks", async () => {
+  test("sends heartbeats as often as the server's TTL requires", async () => {
     rig.answer = async () => rig.accepted({ ttl_seconds: 10 });
     rig.kept();
     await rig.clock.advance(INTERVAL);
@@ -273,7 +274,7 @@ describe("one lease", () => {
     expect(rig.sent.length - before).toBeLessThanOrEqual(16);
   });
 
-  test("a beat without an answer is repeated soon, and the value that a refusal shows then is adopted and beaten at once", async () => {
+  test("repeats an unanswered heartbeat soon, and adopts the value of the refusal that follows", async () => {
     let lost = true;
     rig.answer = async ({ expected }) => {
       if (lost) {
@@ -291,7 +292,7 @@ describe("one lease", () => {
     expect(await rig.count("adopted")).toBe(1);
   });
 
-  test("a refusal out of the blue loses it: the session loop is told, and nothing is beaten any more", async () => {
+  test("is lost by an unexpected refusal: the session loop is notified and heartbeats end", async () => {
     rig.answer = async () => refused("somebody else's");
     const claim = rig.kept();
     await rig.clock.advance(10 * INTERVAL);
@@ -302,7 +303,7 @@ describe("one lease", () => {
     expect(await metricValue(rig.metrics.leasesLost, LABELS)).toBe(1);
   });
 
-  test("no success for a whole TTL loses it, at its end and not before", async () => {
+  test("is lost after a whole TTL without a success, and not earlier", async () => {
     rig.answer = async () => {
       throw overloaded();
     };
@@ -311,12 +312,12 @@ describe("one lease", () => {
     expect(claim.lease.own.is).toBe("held");
     await rig.clock.advance(1);
     expect(claim.lease.own).toMatchObject({ is: "lost", by: "silence" });
-    // With backoff: some at once, then every half of an interval.
+    // Backoff: a few retries at once, then one per half interval.
     expect(rig.sent.length).toBeGreaterThan(8);
     expect(rig.sent.length).toBeLessThan(40);
   });
 
-  test("a server that asks for time is not asked before, but once more while a beat can still land", async () => {
+  test("respects Retry-After, but sends one more heartbeat while it can still land", async () => {
     rig.answer = async () => {
       throw new WorkApiError({ kind: "rate-limited", call: "heartbeat", message: "wait", retryAfterMs: 60 * SECOND });
     };
@@ -327,7 +328,7 @@ describe("one lease", () => {
     expect(later.at(-1)).toBe(1_000 + TTL - 2_500);
   });
 
-  test("stopping is told to the session loop, and beaten on", async () => {
+  test("reports stopping to the session loop, and continues its heartbeats", async () => {
     rig.answer = async () => rig.accepted({ state: "stopping", lease_extended: false });
     const claim = rig.kept();
     await rig.clock.advance(INTERVAL);
@@ -338,7 +339,7 @@ describe("one lease", () => {
     expect(rig.sent.length).toBeGreaterThan(before + 1);
   });
 
-  test("stopped is the end of it", async () => {
+  test("ends when the item is stopped", async () => {
     rig.answer = async () => rig.accepted({ state: "stopped", lease_extended: false });
     const claim = rig.kept();
     await rig.clock.advance(3 * INTERVAL);
@@ -346,7 +347,7 @@ describe("one lease", () => {
     expect(claim.lease.own).toEqual({ is: "over" });
   });
 
-  test("lateness counts from when a beat was due", async () => {
+  test("measures lateness from the time when a heartbeat was due", async () => {
     rig.kept();
     await rig.clock.settle();
     rig.clock.pause(INTERVAL + 5 * SECOND);
@@ -358,8 +359,8 @@ describe("one lease", () => {
   });
 });
 
-describe("a process that may not act", () => {
-  test("that slept for longer than the lease sends no beat when it wakes up: the lease is lost", async () => {
+describe("a process that slept or lost leadership", () => {
+  test("sends no heartbeat after sleeping for longer than the TTL: the lease is lost", async () => {
     const claim = rig.kept();
     rig.clock.pause(TTL);
     await rig.clock.advance(10 * SECOND);
@@ -367,7 +368,7 @@ describe("a process that may not act", () => {
     expect(claim.lease.own).toMatchObject({ is: "lost", by: "silence" });
   });
 
-  test("that slept for less beats at once", async () => {
+  test("sends a heartbeat immediately after sleeping for less than the TTL", async () => {
     const claim = rig.kept();
     rig.clock.pause(TTL / 2);
     await rig.clock.advance(1);
@@ -375,7 +376,7 @@ describe("a process that may not act", () => {
     expect(claim.lease.own.is).toBe("held");
   });
 
-  test("that leads no longer sends nothing", async () => {
+  test("sends nothing once it is no longer the leader", async () => {
     rig.kept();
     rig.mayAct = false;
     await rig.clock.advance(TTL);
@@ -383,8 +384,8 @@ describe("a process that may not act", () => {
   });
 });
 
-describe("the session loop's hand on it", () => {
-  test("a pause waits for the beat under way, and holds until it is taken back", async () => {
+describe("the session loop's control of the lease", () => {
+  test("a pause waits for the heartbeat under way, and lasts until it is resumed", async () => {
     let end = () => {};
     rig.answer = () => new Promise((resolve) => (end = () => resolve(rig.accepted())));
     const claim = rig.kept();
@@ -405,7 +406,7 @@ describe("the session loop's hand on it", () => {
     expect(rig.sent).toHaveLength(2);
   });
 
-  test("after it is forgotten nothing is sent, and an answer that comes late changes nothing", async () => {
+  test("a forgotten lease sends nothing, and a late answer changes nothing", async () => {
     let end = () => {};
     rig.answer = () => new Promise((resolve) => (end = () => resolve(refused("another"))));
     const claim = rig.kept();
@@ -419,7 +420,7 @@ describe("the session loop's hand on it", () => {
     expect(rig.timers).toBe(0);
   });
 
-  test("another key: beats that failed are sent at once, the others are not hurried", async () => {
+  test("a new key sends failed heartbeats immediately and does not hurry the others", async () => {
     rig.answer = async ({ workId }) => {
       if (workId === "bad") throw overloaded();
       return rig.accepted();
@@ -433,7 +434,7 @@ describe("the session loop's hand on it", () => {
     expect(rig.sent.slice(before).map(({ workId }) => workId)).toEqual(["bad"]);
   });
 
-  test("a session that has ended is told of the beat that buys time for its stop", async () => {
+  test("the session loop of an ended session is notified of the heartbeat that leaves time for a stop", async () => {
     const claim = rig.kept();
     withFields(claim, { end: { cause: "Completed", message: "", exitCode: 0, startedAtMs: null, finishedAtMs: null } });
     await rig.clock.advance(INTERVAL);
@@ -441,7 +442,7 @@ describe("the session loop's hand on it", () => {
   });
 });
 
-test("its end waits for beats under way, so that the next process finds a value that stands still", async () => {
+test("shutdown waits for heartbeats under way, so that the next process reads a stable value", async () => {
   let end = () => {};
   rig.answer = () => new Promise((resolve) => (end = () => resolve(rig.accepted())));
   rig.kept();

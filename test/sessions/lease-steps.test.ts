@@ -13,7 +13,7 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 const TTL_SECONDS = 90;
 const TTL_MS = TTL_SECONDS * 1_000;
 
-/** The steps of one claim with an active item, on a clock that a test moves; and what was sent. */
+/** The lease steps of one claim with an active item on a virtual clock, and the requests that were sent. */
 function steps(
   beats: "answered" | "unanswered" | "refused" | "late" = "answered",
   stops: "answered" | "refused" = "answered",
@@ -55,7 +55,7 @@ function steps(
   const seenActive = () => {
     withFields(claim, { item: view("active", clock.monotonic()) });
   };
-  /** lease: Operator: the lease is in hand since now, and kept. */
+  /** lease: Operator: the operator takes the lease now, and keeps it. */
   const keep = () => {
     const instant = { sentMs: clock.monotonic(), sentWallMs: clock.now(), unansweredMs: null };
     withFields(claim, { lease: { is: "held", state: "active", echo: "first", ttlMs: TTL_MS, ...instant } });
@@ -64,7 +64,7 @@ function steps(
   return { clock, sent, claim, leases, seenActive, keep, answerBeat: () => late.resolve() };
 }
 
-test("a stop follows the beat that took the lease for it", async () => {
+test("sends a stop after the heartbeat that took the lease for it", async () => {
   const { sent, claim, leases, seenActive } = steps();
   await leases.fence(claim, "theirs");
   seenActive();
@@ -75,24 +75,21 @@ test("a stop follows the beat that took the lease for it", async () => {
 test.each([
   ["the machine slept", true],
   ["the process was not scheduled", false],
-])(
-  "no stop is sent when %s since that beat for as long as the lease may last: the lease is taken anew",
-  async (_, suspended) => {
-    const { clock, sent, claim, leases, seenActive } = steps();
-    await leases.fence(claim, "theirs");
-    seenActive();
-    clock.pause(TTL_MS, { suspended });
-    await leases.stop(claim, true, false);
-    expect(sent).toEqual(["beat"]);
-    expect(claim.lease.memory).toEqual({ is: "none" });
-    await leases.fence(claim, "ours");
-    seenActive();
-    await leases.stop(claim, true, false);
-    expect(sent).toEqual(["beat", "beat", "stop"]);
-  },
-);
+])("sends no stop when %s for a whole TTL after that heartbeat, and takes the lease again", async (_, suspended) => {
+  const { clock, sent, claim, leases, seenActive } = steps();
+  await leases.fence(claim, "theirs");
+  seenActive();
+  clock.pause(TTL_MS, { suspended });
+  await leases.stop(claim, true, false);
+  expect(sent).toEqual(["beat"]);
+  expect(claim.lease.memory).toEqual({ is: "none" });
+  await leases.fence(claim, "ours");
+  seenActive();
+  await leases.stop(claim, true, false);
+  expect(sent).toEqual(["beat", "beat", "stop"]);
+});
 
-test("an item that is stopping already is stopped however long ago the lease was taken", async () => {
+test("stops an item that is already stopping, even long after the lease was taken", async () => {
   const { clock, sent, claim, leases } = steps();
   await leases.fence(claim, "theirs");
   clock.pause(TTL_MS, { suspended: true });
@@ -101,8 +98,11 @@ test("an item that is stopping already is stopped however long ago the lease was
   expect(sent).toEqual(["beat", "stop"]);
 });
 
-/** lease: Operator, with a TTL too short for a stop: it is let go with a last beat, which may buy time enough for one. */
-describe("after a lease was let go", () => {
+/**
+ * lease: Operator, with a TTL too short for a stop: the operator sends a last heartbeat, which may leave enough time
+ * for one.
+ */
+describe("after the operator let a lease go", () => {
   const letGo = async (of: ReturnType<typeof steps>) => {
     const { clock, claim, leases, seenActive } = of;
     const times = { sentMs: clock.monotonic(), sentWallMs: clock.now(), unansweredMs: null };
@@ -111,14 +111,14 @@ describe("after a lease was let go", () => {
     seenActive();
   };
 
-  test("a stop may rest on the answer of the last beat", async () => {
+  test("a stop may rely on the answer to the last heartbeat", async () => {
     const of = steps();
     await letGo(of);
     await of.leases.stop(of.claim, true, false);
     expect(of.sent).toEqual(["beat", "stop"]);
   });
 
-  test("but not after a sleep of the machine", async () => {
+  test("a stop may not rely on it after the machine slept", async () => {
     const of = steps();
     await letGo(of);
     of.clock.pause(TTL_MS, { suspended: true });
@@ -127,7 +127,7 @@ describe("after a lease was let go", () => {
     expect(of.claim.lease.memory).toEqual({ is: "none" });
   });
 
-  test.each(["unanswered", "refused"] as const)("no stop rests on a last beat that is %s", async (beats) => {
+  test.each(["unanswered", "refused"] as const)("a stop may not rely on a last heartbeat that is %s", async (beats) => {
     const of = steps(beats);
     await letGo(of);
     await of.leases.stop(of.claim, true, false);
@@ -137,7 +137,7 @@ describe("after a lease was let go", () => {
 });
 
 describe("lease: Operator: while a heartbeat is under way", () => {
-  /** With the first heartbeat of a kept lease sent, and not answered yet. */
+  /** Sends the first heartbeat of a kept lease, and does not answer it yet. */
   const sending = async () => {
     const of = steps("late");
     of.keep();
@@ -146,7 +146,7 @@ describe("lease: Operator: while a heartbeat is under way", () => {
     return of;
   };
 
-  test("a stop by force waits for its answer", async () => {
+  test("a forced stop waits for the answer", async () => {
     const { clock, sent, claim, leases, answerBeat } = await sending();
     const stopping = leases.stop(claim, true, false);
     await clock.settle();
@@ -156,7 +156,7 @@ describe("lease: Operator: while a heartbeat is under way", () => {
     expect(sent).toEqual(["beat", "stop"]);
   });
 
-  test("a stop is not sent when the lease ended before that answer came", async () => {
+  test("no stop is sent when the lease ends before the answer comes", async () => {
     const { clock, sent, claim, leases, answerBeat } = await sending();
     const stopping = leases.stop(claim, true, false);
     clock.pause(TTL_MS);
@@ -165,7 +165,7 @@ describe("lease: Operator: while a heartbeat is under way", () => {
     expect(sent).toEqual(["beat"]);
   });
 
-  test("a lease is not let go before its answer", async () => {
+  test("the operator does not let the lease go before the answer", async () => {
     const { clock, sent, claim, leases, answerBeat } = await sending();
     const lettingGo = leases.letGo(claim);
     await clock.settle();
@@ -177,14 +177,14 @@ describe("lease: Operator: while a heartbeat is under way", () => {
   });
 });
 
-test("a lease that was taken is kept with heartbeats", async () => {
+test("keeps a lease that it took with heartbeats", async () => {
   const { clock, sent, claim, leases } = steps();
   await leases.take(claim, "theirs");
   await clock.advance(2 * DEFAULT_TIMING.beatIntervalMs);
   expect(sent.length).toBeGreaterThan(1);
 });
 
-test("after a stop that failed, heartbeats go on", async () => {
+test("resumes heartbeats after a failed stop", async () => {
   const { clock, sent, claim, leases, keep } = steps("answered", "refused");
   keep();
   await expect(leases.stop(claim, true, false)).rejects.toThrow("409");

@@ -8,18 +8,18 @@ const message = (firstBeatTimeoutSeconds: number, maxDurationSeconds: number, me
     spec: { sessions: { firstBeatTimeoutSeconds, maxDurationSeconds } },
   } as unknown as Environment);
 
-describe("a session that never beat", () => {
-  test("is told which time was over, and the mend", () => {
+describe("the message of a session without a heartbeat", () => {
+  test("names the timeout and the fix", () => {
     expect(message(60, 86_400)).toBe(
       "the container sent no heartbeat within 60 s of its start (firstBeatTimeoutSeconds); a program that does not beat by itself needs lease: Operator",
     );
   });
 
-  test("and was allowed less time than a first beat: that time is named", () => {
+  test("names maxDurationSeconds when that is shorter than the timeout", () => {
     expect(message(60, 5)).toContain("within 5 s of its start (maxDurationSeconds)");
   });
 
-  test("and whose Environment is being deleted: its grace may have been shorter", () => {
+  test("names deletionGraceSeconds when the Environment is being deleted", () => {
     const metadata = { deletionTimestamp: "2026-01-01T00:00:00Z" };
     expect(message(60, 86_400, metadata)).toContain("or before the Environment's deletionGraceSeconds were over");
   });

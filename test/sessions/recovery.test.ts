@@ -13,7 +13,7 @@ import { claimSecret, fakeContext } from "./contexts.ts";
 const { othersReclaimMs, marginMs } = DEFAULT_TIMING;
 const STARTED = "2030-01-01T00:00:05Z";
 
-/** A start of an operator that finds these Secrets and, in the cache, this Pod. `polledAgoMs`: the journal's poll, by the server. */
+/** Sets up an operator start that finds these Secrets, and this Pod in the cache. The first `fails` lists fail. */
 function start({
   secrets = [],
   cached,
@@ -53,7 +53,9 @@ function start({
   return { context, clock, claims, removed, serverTimes, run, recovery };
 }
 
-/** Until when a claim waits for an acknowledgement, from now, whose poll was sent so long ago by the server's clock. */
+/**
+ * How long from now a claim waits for an acknowledgement when its poll was sent this long ago by the server's clock.
+ */
 async function waitsMs(polledAgoMs: number, tellsTime = true): Promise<number> {
   const { clock, claims, serverTimes, run, recovery } = start();
   const polledUntilMs = clock.now() - polledAgoMs;
@@ -68,7 +70,7 @@ async function waitsMs(polledAgoMs: number, tellsTime = true): Promise<number> {
 }
 
 describe("a claim of an earlier process", () => {
-  test("is adopted from its Secret, with what its patches and deletes have to carry", async () => {
+  test("is adopted from its Secret, with the preconditions for its patches and deletes", async () => {
     const { claims, run } = start({ secrets: [claimSecret()] });
     expect(await run()).toBe(true);
     expect([...claims]).toMatchObject([
@@ -76,7 +78,7 @@ describe("a claim of an earlier process", () => {
     ]);
   });
 
-  test("is waited for while the Secrets can't be listed", async () => {
+  test("is adopted later when the Secrets can't be listed at first", async () => {
     const { context, clock, claims, run } = start({ secrets: [claimSecret()], fails: 2 });
     const running = run();
     await clock.settle();
@@ -87,7 +89,7 @@ describe("a claim of an earlier process", () => {
     expect(context.failing.message).toBeNull();
   });
 
-  test("that is known already stays as it is", () => {
+  test("that is already known stays unchanged", () => {
     const { claims, recovery } = start();
     const known = claimOf();
     claims.add(known);
@@ -95,7 +97,7 @@ describe("a claim of an earlier process", () => {
     expect(claims.get(known.name)).toBe(known);
   });
 
-  test("that only removes a Pod is no claim", async () => {
+  test("that only removes a Pod is not added as a claim", async () => {
     const { claims, removed, run } = start({ secrets: [claimSecret({ use: "removal" })] });
     await run();
     expect(claims.size).toBe(0);
@@ -103,9 +105,9 @@ describe("a claim of an earlier process", () => {
   });
 
   test.each<[string, string, number | null]>([
-    ["is", JOURNAL.podUid, Date.parse(STARTED)],
-    ["is not", "another", null],
-  ])("started when its Pod says so, where that %s the Pod it names", async (_, uid, startedAtMs) => {
+    ["takes the start time of the Pod that it names", JOURNAL.podUid, Date.parse(STARTED)],
+    ["takes no start time from another Pod", "another", null],
+  ])("%s", async (_, uid, startedAtMs) => {
     const running = { containerStatuses: [{ name: "worker", state: { running: { startedAt: STARTED } } }] };
     const opened: Partial<Journal> = { opened: true, acknowledgedAt: OURS };
     const { claims, run } = start({ secrets: [claimSecret(opened)], cached: pod(running, { metadata: { uid } }) });
@@ -113,13 +115,13 @@ describe("a claim of an earlier process", () => {
     expect([...claims]).toMatchObject([{ observed: { startedAtMs } }]);
   });
 
-  test("waits until no acknowledgement of it can take effect any more", async () => {
+  test("waits until its acknowledgement can no longer take effect", async () => {
     expect(await waitsMs(1_000)).toBeGreaterThanOrEqual(othersReclaimMs - 1_000);
     expect(await waitsMs(1_000)).toBeLessThanOrEqual(othersReclaimMs + marginMs);
     expect(await waitsMs(60_000)).toBe(0);
   });
 
-  test("waits for the whole window while the Work API has not told its time, or its poll time can't be read", async () => {
+  test("waits for the whole window while the server's time is unknown, or the poll time is unreadable", async () => {
     expect(await waitsMs(60_000, false)).toBe(othersReclaimMs + marginMs);
     expect(await waitsMs(Number.NaN)).toBe(othersReclaimMs + marginMs);
   });

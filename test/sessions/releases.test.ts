@@ -33,7 +33,7 @@ function setUp() {
     kube,
     points: NO_POINTS,
   } as unknown as SessionContext;
-  /** As of a process that begins now. */
+  /** Starts a new process that recovers the record. */
   const start = async () => {
     const releases = new Releases({ context: { ...context, environment: () => environment } as never, claims });
     await releases.recover(server.list(SECRETS, NAMESPACE));
@@ -43,19 +43,19 @@ function setUp() {
   return { clock, server, environment, claims, start, record };
 }
 
-/** Releases the item so often, each time from another claim. */
+/** Releases the item this many times, each time from a new claim. */
 async function release(releases: Releases, times: number, workId = "work_1"): Promise<void> {
   for (let n = 1; n <= times; n += 1) await releases.note(claimOf(`${workId}-claim-${n}`, workId));
 }
 
-describe("whether an item may go back to the queue", () => {
-  test("not under onPodFailure: Stop", async () => {
+describe("whether an item may return to the queue", () => {
+  test("denies it with onPodFailure: Stop", async () => {
     const { environment, start } = setUp();
     environment.spec.sessions.onPodFailure = "Stop";
     expect((await start()).mayRelease(claimOf("a"))).toBe(false);
   });
 
-  test("three times, and no more", async () => {
+  test("allows it three times", async () => {
     const releases = await setUp().start();
     await release(releases, MOST_RELEASES - 1);
     expect(releases.mayRelease(claimOf("next"))).toBe(true);
@@ -63,13 +63,13 @@ describe("whether an item may go back to the queue", () => {
     expect(releases.mayRelease(claimOf("last"))).toBe(false);
   });
 
-  test("other items do not count", async () => {
+  test("counts each item separately", async () => {
     const releases = await setUp().start();
     await release(releases, MOST_RELEASES, "work_2");
     expect(releases.mayRelease(claimOf("a"))).toBe(true);
   });
 
-  test("a claim that was counted may still be released, and is counted once", async () => {
+  test("allows a counted claim again, and counts it once", async () => {
     const releases = await setUp().start();
     await release(releases, MOST_RELEASES - 1);
     for (let n = 0; n < 3; n += 1) await releases.note(claimOf("again"));
@@ -79,7 +79,7 @@ describe("whether an item may go back to the queue", () => {
 });
 
 describe("the record of releases", () => {
-  test("outlives the process, and a claim that the earlier one counted counts once", async () => {
+  test("survives the process, and counts a claim of the earlier process once", async () => {
     const { start } = setUp();
     await release(await start(), MOST_RELEASES);
     const releases = await start();
@@ -87,7 +87,7 @@ describe("the record of releases", () => {
     expect(releases.mayRelease(claimOf(`work_1-claim-${MOST_RELEASES}`))).toBe(true);
   });
 
-  test("is one Secret, which the Environment owns, of a type of its own", async () => {
+  test("is one Secret with its own type, owned by the Environment", async () => {
     const { start, record } = setUp();
     const releases = await start();
     await Promise.all(Array.from({ length: 20 }, (_, n) => release(releases, 1, `work_${n}`)));
@@ -95,7 +95,7 @@ describe("the record of releases", () => {
     expect(Object.keys(record()?.data ?? {})).toHaveLength(20);
   });
 
-  test("gets what could not be written with the next write", async () => {
+  test("adds a failed write to the next one", async () => {
     const { server, start, record } = setUp();
     const releases = await start();
     await release(releases, 1, "first");
@@ -108,7 +108,7 @@ describe("the record of releases", () => {
     expect(Object.keys(record()?.data ?? {})).toHaveLength(3);
   });
 
-  test("is written once for all releases that come during a write, and all of them hear that it failed", async () => {
+  test("is written once for all releases during a write, and all of them learn of its failure", async () => {
     const { server, start, record } = setUp();
     const releases = await start();
     await release(releases, 1, "first");
@@ -124,7 +124,7 @@ describe("the record of releases", () => {
     expect(Object.keys(record()?.data ?? {})).toHaveLength(21);
   });
 
-  test("forgets an item that has ended with the next write", async () => {
+  test("forgets an ended item with the next write", async () => {
     const { start, record } = setUp();
     const releases = await start();
     await release(releases, 1);
@@ -147,7 +147,7 @@ describe("the record of releases", () => {
     }
   });
 
-  test("is written again whole after it was deleted", async () => {
+  test("is rewritten completely after its deletion", async () => {
     const { server, start, record } = setUp();
     const releases = await start();
     await release(releases, 2);
@@ -157,7 +157,7 @@ describe("the record of releases", () => {
     expect(Object.keys(record()?.data ?? {})).toHaveLength(2);
   });
 
-  test("is added to when an earlier process wrote it late", async () => {
+  test("keeps the entry of an earlier process that wrote late", async () => {
     const { start, record } = setUp();
     const releases = await start();
     await release(await start(), 1, "work_2");
@@ -165,7 +165,7 @@ describe("the record of releases", () => {
     expect(Object.keys(record()?.data ?? {})).toHaveLength(2);
   });
 
-  test("counts nothing that it cannot have written", async () => {
+  test("ignores a malformed entry", async () => {
     const { server, start } = setUp();
     await release(await start(), 1);
     const [key = ""] = Object.keys(server.get(SECRETS, NAMESPACE, NAME).data ?? {});

@@ -17,7 +17,7 @@ const METADATA = { uid: JOURNAL.podUid, ownerReferences: [OWNER], labels: { "ber
 const running = (status: Pod["status"] = {}) =>
   pod({ containerStatuses: [{ name: "worker", state: { running: {} } }], ...status }, { metadata: METADATA });
 
-/** The loop with one claim, its Pod as the cache has it, and an API server that answers like this. */
+/** Runs the loop with one claim, this Pod in the cache, and an API server that gives this answer. */
 async function run(
   claim: Claim,
   cached: Pod | undefined,
@@ -74,10 +74,10 @@ async function run(
   return { claims, verbs, sent, looks };
 }
 
-/** Of a session that is over and whose item was seen stopped after that: its Secret goes next. */
+/** A claim of an ended session whose item was read as stopped afterwards: its Secret is deleted next. */
 const settled = () => over(500, { item: view("stopped", 600), startedAtMs: 1 });
 
-test("a Secret that is about another item by now is left alone, and the claim is none any more", async () => {
+test("leaves a Secret that now names another item, and drops the claim", async () => {
   const claim = settled();
   const { claims, verbs } = await run(claim, undefined, ({ verb }) =>
     verb === "delete" ? refusal(409, "Conflict", "changed") : claimSecret({ workId: "work_2" }),
@@ -86,7 +86,7 @@ test("a Secret that is about another item by now is left alone, and the claim is
   expect(claims.get(claim.name)).toBeUndefined();
 });
 
-test("a Secret that changed and is still the claim's is deleted as it is now", async () => {
+test("deletes a changed Secret that still belongs to the claim, with its new version", async () => {
   const claim = settled();
   let deletes = 0;
   const { claims, verbs } = await run(claim, undefined, ({ verb }) => {
@@ -98,17 +98,17 @@ test("a Secret that changed and is still the claim's is deleted as it is now", a
   expect(claims.get(claim.name)).toBeUndefined();
 });
 
-test("a claim whose Secret was deleted is not opened again", async () => {
+test("does not open a claim again whose Secret was deleted", async () => {
   const claim = acknowledged({ credential: "c2VjcmV0", item: view("starting", 1_000) });
   const parked = pod({}, { metadata: METADATA });
   const { verbs, sent } = await run(claim, parked, () => notFound("secrets", claim.name));
   expect(verbs).toEqual(["patch secrets", "get secrets"]);
   expect(claim.record.gone).toBe(true);
-  // It is fenced, to be stopped.
+  // It is fenced before its stop.
   expect(sent[0]).toBe("heartbeat");
 });
 
-test("a session isn't being ended while its Pod is another than was seen", async () => {
+test("does not end a session while the live Pod differs from the cached one", async () => {
   const lost = { is: "lost", by: "refusal", message: "", lapsedMs: 0 } as const;
   const claim = opened({ journal: { ...JOURNAL, lease: "Operator", acknowledgedAt: OURS, opened: true }, lease: lost });
   const { verbs } = await run(claim, running(), () => running({ phase: "Failed" }));
@@ -116,7 +116,7 @@ test("a session isn't being ended while its Pod is another than was seen", async
   expect(claim.record.ending).toBeNull();
 });
 
-test("after a final refusal the item is looked at before anything else is sent", async () => {
+test("lists the item after a final refusal, before it sends anything else", async () => {
   const claim = over(500, { item: view("starting", 600) });
   const { sent, looks } = await run(claim, undefined, () => notFound("pods", claim.name));
   expect(sent).toEqual(["heartbeat"]);

@@ -9,7 +9,7 @@ import { isTrue, recordedPod } from "../pods/pods.ts";
 import { JOURNAL, opened, view, withFields } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
-/** Notes of nothing but ends: what of the context that needs. */
+/** A recorder with only the context that recording an end needs. */
 function notes(): SessionRecorder {
   const context = {
     clock: new VirtualClock(),
@@ -23,7 +23,7 @@ function notes(): SessionRecorder {
 
 const operatorsClaim = (): Claim => opened({ journal: { ...JOURNAL, lease: "Operator", opened: true } });
 
-/** A session whose container ended with 1 right after its start; with `more` of the Pod's status. */
+/** The end of a session whose container exited with 1 right after its start. `more` is added to the Pod's status. */
 function endOf(more: object = {}) {
   const pod = recordedPod("exit-1");
   const state = readPodState({ ...pod, status: { ...pod.status, ...more } });
@@ -38,7 +38,7 @@ describe("a session whose container ended before it served", () => {
     expect(isStartFailure(claim)).toBe(true);
   });
 
-  test("does not count against its template when kubelet says later that it evicted the Pod", () => {
+  test("does not count against its template when the kubelet reports later that it evicted the Pod", () => {
     const claim = operatorsClaim();
     const noted = notes();
     noted.ended(claim, endOf());
@@ -52,7 +52,9 @@ describe("a session whose container ended before it served", () => {
 describe.each(["Worker", "Operator"] as const)(
   "lease: %s: a container that ended before its first heartbeat",
   (lease) => {
-    /** What its start says of the template, once its item was fenced as one that was never beaten. */
+    /**
+     * Whether this end counts against the template, after the operator fenced the item without having read a heartbeat.
+     */
     const counts = (recorded: string, more: object = {}) => {
       const pod = recordedPod(recorded);
       const state = readPodState({ ...pod, status: { ...pod.status, ...more } });
@@ -83,7 +85,7 @@ describe.each(["Worker", "Operator"] as const)(
       expect(counts(recorded)).toBe(false);
     });
 
-    test("does not count against its template when it left with 0 because its Pod was deleted", () => {
+    test("does not count against its template when it exited with 0 because its Pod was deleted", () => {
       const claim = opened({ journal: { ...JOURNAL, lease: "Worker", opened: true }, neverBeaten: true });
       const state = readPodState(recordedPod("deleted-sigterm-handled-exit-0"));
       if (state.is === "ended") notes().ended(claim, state.end);
@@ -93,9 +95,13 @@ describe.each(["Worker", "Operator"] as const)(
 );
 
 test.each([
-  ["one, the second beat that shows", { seen: null, left: 1 }, ["one", "one", "other"]],
-  ["two, the third, whatever was seen between them", { seen: "one", left: 1 }, ["one", "two", "other"]],
-] as const)("after fences that got no answer, %s is the program's first", (_, blindFence, beats) => {
+  ["with one fence, the second heartbeat", { seen: null, left: 1 }, ["one", "one", "other"]],
+  [
+    "with two fences, the third heartbeat, regardless of a read in between",
+    { seen: "one", left: 1 },
+    ["one", "two", "other"],
+  ],
+] as const)("after unanswered fences: %s is the program's first", (_, blindFence, beats) => {
   const claim = opened({ blindFence });
   const noted = notes();
   const seen = beats.map((latestHeartbeatAt, at) => {

@@ -7,30 +7,30 @@ function after(...sinceTouchMs: number[]): StartTimes {
   return starts;
 }
 
-test("nothing is waited for before anything is known", () => {
+test("there is no wait before the first start", () => {
   expect(new StartTimes().patienceMs).toBe(0);
 });
 
-test("a node that starts its containers late is given more time than it usually takes", () => {
+test("a slow node gets more time than it usually takes", () => {
   expect(after(900, 800, 1_000).patienceMs).toBe(2_250);
 });
 
-test("one container that started late changes nothing", () => {
+test("one late container does not change the wait", () => {
   expect(after(100, 120, 9_000, 110).patienceMs).toBe(300);
 });
 
-test("it is never more than a few seconds", () => {
+test("the wait is at most a few seconds", () => {
   expect(after(60_000).patienceMs).toBe(4_000);
 });
 
-test("a node that got faster is told so by its newest starts", () => {
+test("the newest starts of a faster node shorten the wait", () => {
   expect(after(...Array.from({ length: 50 }, () => 2_000), ...Array.from({ length: 16 }, () => 100)).patienceMs).toBe(
     250,
   );
 });
 
-/** Where each first touch is missed, its start follows the second one at once. */
-test("touches that are missed do not make anybody wait longer and longer", () => {
+/** When the kubelet misses the first touch, the container starts right after the second one. */
+test("missed touches do not lengthen the wait", () => {
   const starts = new StartTimes();
   for (let session = 0; session < 100; session += 1) starts.note(150);
   expect(starts.patienceMs).toBeLessThan(500);
