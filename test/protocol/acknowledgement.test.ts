@@ -8,18 +8,18 @@ const BEFORE_ANY = { polledMs: Number.NEGATIVE_INFINITY, sentMs: Number.NEGATIVE
 test.each([
   ["between our poll and our request", at(3), null, true],
   ["just before our request", at(3, ".999"), null, true],
-  ["in the second of our request, by a server that writes whole seconds", at(4, ""), null, false],
+  ["in the second of our request, on a server that writes whole seconds", at(4, ""), null, false],
   ["with our request", at(4), null, false],
-  ["before our poll, which showed none: it was kept", at(1), null, false],
-  ["as our poll showed it", at(3), at(3), false],
-  ["as our poll showed it, in other digits", at(3, ".000000"), at(3), false],
-  ["as our poll showed it, cut to the second", at(3, ".500"), at(3, ""), false],
-  ["another than our poll showed", at(3), at(2), true],
-  ["at a time that cannot be read", "soon", null, false],
+  ["before our poll, which showed no time: the server kept it", at(1), null, false],
+  ["at the time in our poll's answer", at(3), at(3), false],
+  ["at the time in our poll's answer, with more digits", at(3, ".000000"), at(3), false],
+  ["at the time in our poll's answer, cut to the second", at(3, ".500"), at(3, ""), false],
+  ["at another time than in our poll's answer", at(3), at(2), true],
+  ["at an unreadable time", "soon", null, false],
 ])("acknowledged %s", (_, shown, before, isOthers) => {
   expect(isSomebodyElses(shown, before, EARLIEST)).toBe(isOthers);
 });
 
-test("nothing is somebody else's for its age while nothing is known of the clock", () => {
+test("no acknowledgement is another client's while the server's clock is unknown", () => {
   expect(isSomebodyElses(at(3), null, BEFORE_ANY)).toBe(false);
 });

@@ -21,7 +21,7 @@ const serve = (openedMs: number, claim = "") => breaker.succeeded(startOf(opened
 
 const resume = (row: EarlierStarts["row"], nowMs: number) => breaker.resume(HASH, { row, hasServed: false }, nowMs);
 
-/** A probe that is admitted, claimed, and fails, all at `nowMs`. */
+/** Admits a probe, claims it, and lets it fail, all at `nowMs`. */
 const failedProbe = (nowMs: number) => {
   expect(breaker.admits(HASH, nowMs)).toBe(true);
   breaker.claimed(HASH);
@@ -29,20 +29,20 @@ const failedProbe = (nowMs: number) => {
 };
 
 describe("opening", () => {
-  test("two failures in a row stop nothing", () => {
+  test("stays closed after two consecutive failures", () => {
     fail(0, FAILURES_TO_OPEN - 1);
     expect(breaker.isOpen).toBe(false);
     expect(breaker.admits(HASH, 0)).toBe(true);
   });
 
-  test("the third failure in a row stops all claims, with the last message", () => {
+  test("stops all claims at the third consecutive failure, and keeps its message", () => {
     fail(0, FAILURES_TO_OPEN);
     expect(breaker.isOpen).toBe(true);
     expect(breaker.message).toBe("failure 3");
     expect(breaker.admits(HASH, MINUTE - 1)).toBe(false);
   });
 
-  test("a success in between starts the count anew", () => {
+  test("restarts the count after a success", () => {
     fail(0, 2);
     serve(1);
     fail(2, 2);
@@ -50,14 +50,14 @@ describe("opening", () => {
     expect(breaker.hasServed).toBe(true);
   });
 
-  test("a claim that came to nothing counts neither way", () => {
+  test("ignores a claim that was released", () => {
     fail(0, 2);
     breaker.released(HASH);
     fail(0);
     expect(breaker.isOpen).toBe(true);
   });
 
-  test("before anything has served, no more claims are under way than failures open it", () => {
+  test("limits the claims under way to the failures that open it, until a session has served", () => {
     for (const claim of ["a", "b", "c"]) {
       expect(breaker.admits(HASH, 0)).toBe(true);
       breaker.claimed(HASH, claim);
@@ -73,27 +73,27 @@ describe("opening", () => {
     expect(breaker.admits(HASH, 0)).toBe(true);
   });
 
-  test("a new template has to prove itself", () => {
+  test("requires proof of a new template", () => {
     serve(0);
     breaker.watch("b2", 0);
     for (const claim of ["a", "b", "c"]) breaker.claimed("b2", claim);
     expect(breaker.admits("b2", 0)).toBe(false);
   });
 
-  test("failures of an older template do not count", () => {
+  test("ignores failures of an older template", () => {
     breaker.watch("b2", 0);
     fail(0, 5);
     expect(breaker.failures).toBe(0);
   });
 });
 
-describe("the Pods of a template that was replaced", () => {
+describe("the Pods of a replaced template", () => {
   const NEXT = "b2";
   const replace = () => breaker.watch(NEXT, 10, () => [HASH]);
-  /** Whether they are trusted, and whether one may be claimed now. */
+  /** Whether the template is trusted, and whether a Pod of it may be claimed now. */
   const claimable = (nowMs = 10) => [breaker.trusts(HASH), breaker.admits(HASH, nowMs)];
 
-  test("are claimed where it served, whatever becomes of the next one", () => {
+  test("are claimed if the template served, whatever happens to the next one", () => {
     serve(0);
     replace();
     expect(claimable()).toEqual([true, true]);
@@ -111,14 +111,14 @@ describe("the Pods of a template that was replaced", () => {
     expect(breaker.isOpen, "the next template").toBe(false);
   });
 
-  test("are never claimed where the breaker was open, not even for a probe", () => {
+  test("are never claimed if the breaker was open, not even for a probe", () => {
     serve(0);
     fail(5, FAILURES_TO_OPEN);
     replace();
     expect(claimable(60 * MINUTE)).toEqual([false, false]);
   });
 
-  test("are never claimed where none had served, not even after one that was under way does", () => {
+  test("are never claimed if none had served, not even when one under way serves later", () => {
     breaker.claimed(HASH, "a");
     replace();
     expect(claimable()).toEqual([false, false]);
@@ -126,11 +126,11 @@ describe("the Pods of a template that was replaced", () => {
     expect(claimable()).toEqual([false, false]);
   });
 
-  test("are not claimed where nothing is known of it", () => {
+  test("are not claimed if the template is unknown", () => {
     expect([breaker.trusts("late"), breaker.admits("late", 0)]).toEqual([false, false]);
   });
 
-  test("are claimed again when it comes back, by what is known of it", () => {
+  test("are judged by the remembered record when the template returns", () => {
     fail(5, FAILURES_TO_OPEN);
     replace();
     expect(breaker.watch(HASH, 20, () => [NEXT, HASH])).toEqual([]);
@@ -138,7 +138,7 @@ describe("the Pods of a template that was replaced", () => {
     expect([breaker.admits(HASH, 20), breaker.admits(HASH, 5 + MINUTE)]).toEqual([false, true]);
   });
 
-  test("are known of by their template for as long as there are any", () => {
+  test("keep the record of their template while any of them exists", () => {
     expect(breaker.watch(NEXT, 10, () => [HASH, "older", HASH])).toEqual([NEXT, "older"]);
     fail(15, 2);
     expect([HASH, "older", NEXT].map((hash) => breaker.failuresOf(hash))).toEqual([2, 0, 0]);
@@ -146,7 +146,7 @@ describe("the Pods of a template that was replaced", () => {
     expect([HASH, "older", NEXT].map((hash) => breaker.failuresOf(hash))).toEqual([null, null, 0]);
   });
 
-  test("of an earlier process are claimed where its finished Pods say that it served: three at a time at first", () => {
+  test("of an earlier process are claimed if finished Pods prove the template, at first three at a time", () => {
     breaker.watch(NEXT, 10, () => ["served", "failed", "silent"]);
     breaker.resume("served", { row: null, hasServed: true }, 10);
     breaker.resume("failed", { row: { failures: 3, message: "no", openedMs: 0 }, hasServed: true }, 10);
@@ -163,8 +163,8 @@ describe("the Pods of a template that was replaced", () => {
   });
 });
 
-describe("a row is one of starts", () => {
-  test("what was opened before all failures says nothing of them, however late it is seen to serve", () => {
+describe("counting consecutive failures", () => {
+  test("a start before all failures does not break the row, however late it serves", () => {
     serve(0, "old");
     fail(10, FAILURES_TO_OPEN);
     serve(9, "older than they");
@@ -173,7 +173,7 @@ describe("a row is one of starts", () => {
     expect([breaker.isOpen, breaker.failures, breaker.message]).toEqual([false, 0, ""]);
   });
 
-  test("of failures that are known before an earlier start serves, the later ones are left", () => {
+  test("a start between failures removes only the earlier ones", () => {
     for (const openedMs of [40, 10, 20, 30]) breaker.failed(startOf(openedMs), `of ${openedMs}`, 50);
     serve(25, "between them");
     expect([breaker.isOpen, breaker.failures, breaker.message]).toEqual([false, 2, "of 30"]);
@@ -181,7 +181,7 @@ describe("a row is one of starts", () => {
     expect(breaker.isOpen).toBe(true);
   });
 
-  test("a failure that is known late does not count after a later start that served", () => {
+  test("a failure that is reported late does not count after a later start that served", () => {
     serve(100);
     fail(99, FAILURES_TO_OPEN);
     expect(breaker.failures).toBe(0);
@@ -189,7 +189,7 @@ describe("a row is one of starts", () => {
     expect(breaker.isOpen).toBe(true);
   });
 
-  test("one that was opened before the template was watched proves nothing of later ones", () => {
+  test("a start from before the template was watched proves nothing about later ones", () => {
     breaker.watch("b2", 100);
     breaker.succeeded(startOf(99, "found", "b2"));
     expect([breaker.hasServed, breaker.holdsBack]).toEqual([true, true]);
@@ -199,7 +199,7 @@ describe("a row is one of starts", () => {
     expect([breaker.holdsBack, breaker.admits("b2", 100)]).toEqual([false, true]);
   });
 
-  test("others wait for the first of a new template, and for the probe", () => {
+  test("others wait for the first session of a new template, and for the probe", () => {
     breaker.claimed(HASH, "a");
     expect([breaker.isAwaited("a"), breaker.isAwaited("found")]).toEqual([true, false]);
     serve(5);
@@ -209,7 +209,7 @@ describe("a row is one of starts", () => {
     expect([breaker.isAwaited("probe"), breaker.isAwaited("a")]).toEqual([true, false]);
   });
 
-  test("one that serves and proves nothing of the others makes room among those that have not served yet", () => {
+  test("a session that serves without proving its template frees a place among the unproven ones", () => {
     for (const claim of ["a", "b"]) breaker.claimed(HASH, claim);
     breaker.failed(startOf(10, "b"), "no", 20);
     serve(5, "a");
@@ -220,7 +220,7 @@ describe("a row is one of starts", () => {
     expect(breaker.admits(HASH, 20)).toBe(false);
   });
 
-  test("a probe counts, whatever fails while it starts", () => {
+  test("a probe counts despite failures while it starts", () => {
     fail(0, FAILURES_TO_OPEN);
     breaker.claimed(HASH, "probe");
     fail(MINUTE + 1);
@@ -228,7 +228,7 @@ describe("a row is one of starts", () => {
     expect([breaker.isOpen, breaker.hasServed]).toEqual([false, true]);
   });
 
-  test("a row that an earlier process knew of goes on, and what was opened since breaks it", () => {
+  test("a row of an earlier process continues, and later starts that serve break it", () => {
     resume({ failures: 2, message: "before", openedMs: -50 }, 0);
     expect([breaker.failuresOf(HASH), breaker.failuresOf("b2"), breaker.message]).toEqual([2, null, "before"]);
     fail(10);
@@ -239,12 +239,12 @@ describe("a row is one of starts", () => {
     expect(breaker.failures).toBe(1);
   });
 
-  test("one that was open already gets a probe after a minute", () => {
+  test("a breaker that was open before the restart allows a probe after a minute", () => {
     resume({ failures: 20, message: "before", openedMs: -50 }, 5);
     expect([breaker.isOpen, breaker.failures, breaker.nextProbeAtMs]).toEqual([true, 20, 5 + MINUTE]);
   });
 
-  test("a template that comes back is not held to what served before", () => {
+  test("a template that returns does not keep its earlier successes", () => {
     serve(100);
     breaker.watch("b2", 0);
     breaker.watch(HASH, 0);
@@ -256,7 +256,7 @@ describe("a row is one of starts", () => {
 describe("probing", () => {
   beforeEach(() => fail(0, FAILURES_TO_OPEN));
 
-  test("probes come after 1, 2, 4, 8, 16, then every 30 minutes", () => {
+  test("probes follow after 1, 2, 4, 8 and 16 minutes, then every 30", () => {
     let nowMs = 0;
     const gaps: number[] = [];
     for (let n = 0; n < 8; n += 1) {
@@ -269,24 +269,24 @@ describe("probing", () => {
     expect(gaps).toEqual([1, 2, 4, 8, 16, 30, 30, 30]);
   });
 
-  test("only one probe at a time", () => {
+  test("admits one probe at a time", () => {
     expect(breaker.admits(HASH, MINUTE)).toBe(true);
     breaker.claimed(HASH);
     expect(breaker.admits(HASH, 100 * MINUTE)).toBe(false);
   });
 
-  test("asking does not use the probe up: only claiming does", () => {
+  test("uses up the probe when it is claimed, not when it is admitted", () => {
     expect(breaker.admits(HASH, MINUTE)).toBe(true);
     expect(breaker.admits(HASH, MINUTE)).toBe(true);
   });
 
-  test("a probe that came to nothing may be tried again at once", () => {
+  test("retries a released probe immediately", () => {
     breaker.claimed(HASH);
     breaker.released(HASH);
     expect(breaker.admits(HASH, MINUTE)).toBe(true);
   });
 
-  test("a probe that serves closes it, and the next trouble begins with one minute again", () => {
+  test("closes after a probe that serves, and starts again with one minute at the next failure", () => {
     failedProbe(MINUTE);
     breaker.claimed(HASH);
     serve(MINUTE);
@@ -297,8 +297,8 @@ describe("probing", () => {
     expect(breaker.nextProbeAtMs).toBe(2 * MINUTE);
   });
 
-  // Thirty sessions may be starting when the third one fails: they are no probes.
-  test("claims under way when it opened do not put the first probe off", () => {
+  // Up to thirty sessions may be starting when the third one fails. They are not probes.
+  test("claims under way at the opening do not delay the first probe", () => {
     fail(5_000, 27);
     expect(breaker.nextProbeAtMs).toBe(MINUTE);
     expect(breaker.failures).toBe(FAILURES_TO_OPEN + 27);
@@ -307,7 +307,7 @@ describe("probing", () => {
     expect(breaker.nextProbeAtMs).toBe(3 * MINUTE);
   });
 
-  test("lets one probe through at once when the fault may be fixed, and its pauses begin small again", () => {
+  test("probeNow admits one probe immediately and resets the pauses", () => {
     failedProbe(MINUTE);
     breaker.probeNow(2 * MINUTE);
     expect(breaker.admits(HASH, 2 * MINUTE)).toBe(true);
@@ -316,7 +316,7 @@ describe("probing", () => {
     expect(breaker.nextProbeAtMs).toBe(3 * MINUTE);
   });
 
-  test("another template starts closed, and so does the old one that comes back when there are no Pods of it", () => {
+  test("starts closed for a new template, and for an old one without Pods", () => {
     expect(breaker.watch("b2", 0)).toEqual(["b2"]);
     expect([breaker.isOpen, breaker.failures, breaker.message]).toEqual([false, 0, ""]);
     expect(breaker.admits("b2", 0)).toBe(true);
@@ -324,12 +324,12 @@ describe("probing", () => {
     expect(breaker.isOpen).toBe(false);
   });
 
-  test("the same template watched again stays as it is", () => {
+  test("stays open when the same template is watched again", () => {
     expect(breaker.watch(HASH, 0)).toEqual([]);
     expect(breaker.isOpen).toBe(true);
   });
 
-  test("another template has not served yet", () => {
+  test("treats another template as unproven", () => {
     serve(0);
     breaker.watch("b2", 0);
     expect(breaker.hasServed).toBe(false);

@@ -27,19 +27,19 @@ function open(claim: Claim, nowMs: number): void {
   openedBefore(claim, nowMs);
 }
 
-/** As recovery leaves it: the time of the opening is that of the restart, and no touch is known. */
+/** Simulates recovery: the opening gets the time of the restart, and no touch is known. */
 function openedBefore(claim: Claim, nowMs = 0): void {
   withFields(claim, { journal: { ...claim.record.journal, opened: true } });
   withFields(claim, { openedMs: nowMs });
 }
 
-test("nothing waits while no claim is under way", () => {
+test("holds nothing back while no claim is under way", () => {
   const { first } = setUp();
   expect(first.isRush).toBe(false);
   expect(first.holdMs(MOST)).toBe(0);
 });
 
-test("work waits until the Pod of the last claim is touched", () => {
+test("holds other work back until the Pod of the last claim is touched", () => {
   const { clock, claims, first } = setUp();
   const claim = claimOf("a");
   claims.add(claim);
@@ -50,7 +50,7 @@ test("work waits until the Pod of the last claim is touched", () => {
   expect(first.holdMs(MOST)).toBe(0);
 });
 
-test("claims that follow one another without a gap hold work back no longer than the bound, each time", async () => {
+test("holds other work back for at most the limit, even if claims follow one another without a gap", async () => {
   const { clock, claims, first } = setUp();
   claims.add(claimOf("a"));
   expect(first.holdMs(MOST)).toBe(MOST);
@@ -62,7 +62,7 @@ test("claims that follow one another without a gap hold work back no longer than
   expect(first.holdMs(MOST)).toBe(MOST);
 });
 
-test("work that comes in a later rush waits for the whole bound, though earlier work was never done", async () => {
+test("restarts the limit for work in a later burst, even if earlier work was never done", async () => {
   const { clock, claims, first } = setUp();
   const claim = claimOf("a");
   claims.add(claim);
@@ -73,8 +73,8 @@ test("work that comes in a later rush waits for the whole bound, though earlier 
 });
 
 test.each<[string, (claim: Claim) => void]>([
-  ["one that an earlier process opened", (claim) => openedBefore(claim)],
-  ["one whose Pod is gone", (claim) => withFields(claim, { end: {} as Claim["observed"]["end"] })],
+  ["a claim that an earlier process opened", (claim) => openedBefore(claim)],
+  ["a claim whose Pod is gone", (claim) => withFields(claim, { end: {} as Claim["observed"]["end"] })],
 ])("%s holds nothing back", (_what, change) => {
   const { claims, first } = setUp();
   const claim = claimOf("a");
@@ -83,16 +83,16 @@ test.each<[string, (claim: Claim) => void]>([
   expect(first.holdMs(MOST)).toBe(0);
 });
 
-test("a slot that was taken to remove its Pod holds nothing back", () => {
+test("a slot that is held to remove its Pod holds nothing back", () => {
   const { claims, first } = setUp();
   claims.add(claimOf("a", "removal"));
   expect(first.holdMs(MOST)).toBe(0);
 });
 
-test("what is left of a session that is over, and a repeated touch, leave the way for a second at most", () => {
+test("settling and repeated touches yield for at most a second", () => {
   const claim = claimOf("a");
   const settled = { do: "settled", because: "stopped" } as const;
-  // Of a claim that an earlier process left nobody saw the end.
+  // The operator did not observe the end of a claim from an earlier process.
   expect(leavesWayUntil(settled, claim)).toBeNull();
   expect(leavesWayUntil({ do: "touch" }, claim)).toBeNull();
   withFields(claim, { touchedMs: 3_000 });
@@ -108,6 +108,6 @@ test.each<Step>([
   { do: "fence", expected: "" },
   { do: "drop", because: "" },
   { do: "delete-pod", why: "MaxDuration", message: "" },
-])("a step that somebody waits for does not: $do", (step) => {
+])("an urgent step does not yield: $do", (step) => {
   expect(leavesWayUntil(step, withFields(claimOf("a"), { touchedMs: 1, endedMs: 1 }))).toBeNull();
 });

@@ -5,7 +5,7 @@ import { claimOf, JOURNAL, OURS } from "./claims.ts";
 
 const OPENED = { ...JOURNAL, acknowledgedAt: OURS, opened: true };
 
-test("an opening that another process made counts from when it was found, and no later", () => {
+test("dates the opening of another process from when it was first found", () => {
   const claim = claimOf();
   noteJournal(claim, JOURNAL, 1_000);
   expect(claim.record.openedMs).toBeNull();
@@ -14,7 +14,7 @@ test("an opening that another process made counts from when it was found, and no
   expect(claim.record.openedMs).toBe(2_000);
 });
 
-test("the end of a claim leaves the slot to a later one of the same name", () => {
+test("removing an old claim leaves its slot to a later claim of the same name", () => {
   const table = new ClaimTable();
   const [earlier, later] = [claimOf(), claimOf({ journal: { ...JOURNAL, workId: "work_2" } })];
   table.add(earlier);

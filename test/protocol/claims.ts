@@ -10,16 +10,16 @@ import type { Facts, Limits } from "../../src/protocol/facts.ts";
 import { FailingSteps } from "../../src/protocol/failing-steps.ts";
 import type { Journal } from "../../src/protocol/journal.ts";
 
-/** The server's wall clock when the poll was sent, and how much later than the monotonic clock it is. */
+/** The server's wall clock at zero of the monotonic clock. POLLED is the monotonic time of the poll. */
 export const EPOCH = Date.UTC(2030, 0, 1);
 export const POLLED = 10_000;
 
-/** An RFC 3339 time, `ms` after the epoch of these tests: the monotonic clock, as the server writes it. */
+/** An RFC 3339 time `ms` after the epoch of these tests: the monotonic clock as the server writes it. */
 export const at = (ms: number) => new Date(EPOCH + ms).toISOString();
 
-/** When the item was acknowledged by us, in these tests. */
+/** When our acknowledgement took effect, in these tests. */
 export const OURS = at(POLLED + 700);
-/** An acknowledgement of somebody else, long after ours. */
+/** When another client acknowledged the item, long after us. */
 export const THEIRS = at(POLLED + 400_000);
 
 export const JOURNAL: Journal = {
@@ -46,7 +46,7 @@ export const LIMITS: Limits = {
   drainDeadlineMs: Number.POSITIVE_INFINITY,
 };
 
-/** An item as a list showed it that was asked for at `askedMs`. */
+/** An item in the answer to a list that was requested at `askedMs`. */
 export const view = (state: ItemView["state"], askedMs: number, more: Partial<ItemView> = {}): ItemView => ({
   state,
   acknowledgedAt: state === "queued" ? null : OURS,
@@ -56,7 +56,7 @@ export const view = (state: ItemView["state"], askedMs: number, more: Partial<It
   ...more,
 });
 
-/** Every state that an item can be seen in, acknowledged by us and by somebody else; and no view at all. */
+/** No view, and every item state, acknowledged by us and by another client. */
 export const EVERY_ITEM: readonly (ItemView | null)[] = [
   null,
   ...(["queued", "starting", "active", "stopping", "stopped", "absent", "unknown"] as const).flatMap((state) => [
@@ -96,7 +96,7 @@ export function withFields(claim: Claim, { lease, ...more }: ClaimFields): Claim
   return claim;
 }
 
-/** A claim just handed over: journaled, acknowledgement sent; `more` over it. */
+/** A claim that was just handed over: journaled, acknowledgement sent. `more` overrides fields. */
 export function claimOf(more: ClaimFields = {}): Claim {
   const claim = newClaim({
     name: "berth-research-x",
@@ -113,7 +113,7 @@ export function claimOf(more: ClaimFields = {}): Claim {
 export const acknowledged = (more: ClaimFields = {}): Claim =>
   claimOf({ acknowledgedAt: OURS, item: view("starting", POLLED + 700), ...more });
 
-/** A claim whose container was given its key and touched a second after the poll. */
+/** A claim whose container got its key, touched about a second after the poll. */
 export const opened = (more: ClaimFields = {}): Claim =>
   claimOf({
     journal: { ...JOURNAL, acknowledgedAt: OURS, opened: true },
@@ -127,11 +127,11 @@ export const opened = (more: ClaimFields = {}): Claim =>
     ...more,
   });
 
-/** A claim whose container ran, served, and is over since `endedMs`. */
+/** A claim whose container ran, served, and ended at `endedMs`. */
 export const over = (endedMs: number, more: ClaimFields = {}): Claim =>
   opened({ startedAtMs: EPOCH + POLLED + 1_000, end: END, endedMs, ...more });
 
-/** Facts `afterMs` after the poll; all clocks agree. */
+/** Facts `afterMs` after the poll, with all clocks in agreement. */
 export function facts(claim: Claim, pod: Facts["pod"], afterMs: number, more: Partial<Facts> = {}): Facts {
   const nowMs = POLLED + afterMs;
   return {
@@ -148,7 +148,7 @@ export function facts(claim: Claim, pod: Facts["pod"], afterMs: number, more: Pa
   };
 }
 
-/** A context of which a test gives what it needs, with the parts that record failures. */
+/** A context with the given members, plus those that record failures. */
 export function contextOf(given: ConstructorParameters<typeof FailingSteps>[0]): SessionContext {
   const failing = new FailingSteps(given, [], () => {});
   return { ...given, failing, judged: (_call, _api, request) => request() } as SessionContext;

@@ -31,9 +31,9 @@ import {
 const SECOND = 1_000;
 const TTL = 180 * SECOND;
 const PREPARING: Facts["pod"] = { is: "preparing", problem: null };
-/** A value stands still after so long. */
+/** How long a value must stay unchanged. */
 const QUIET = 50 * SECOND;
-/** The beats of the process before have landed so long after a restart. */
+/** How long after a restart the previous process's heartbeats may still take effect. */
 const LANDED = 2_500;
 
 const LOOK: Step = { do: "look" };
@@ -41,7 +41,7 @@ const STOP: Step = { do: "stop", force: true };
 const GRACEFUL: Step = { do: "stop", force: false };
 const waitUntil = (afterMs: number): Step => ({ do: "wait", untilMs: POLLED + afterMs });
 
-/** A lease whose last answered beat was sent so long after the poll. */
+/** A lease whose last answered heartbeat was sent this long after the poll. */
 const held = (afterMs: number, more: Partial<HeldLease> = {}): HeldLease => ({
   is: "held",
   state: "active",
@@ -62,9 +62,9 @@ const lost = (by: LostLease["by"], lapsedAfterMs = 0): LostLease => ({
 const operator = (claim: Claim, more: ClaimFields = {}): Claim =>
   withFields(claim, { journal: { ...claim.record.journal, lease: "Operator" as const }, ...more });
 const unopened = (more: ClaimFields = {}) => operator(acknowledged(), more);
-/** Opened, with its lease last beaten 20 s after the poll. */
+/** Opened, with the last heartbeat 20 s after the poll. */
 const kept = (more: ClaimFields = {}) => operator(opened({ lease: held(20_000), firstBeatSeen: true }), more);
-/** Opened, ended `endedAfterMs` after the poll, its lease last beaten 20 s after it. */
+/** Opened, ended `endedAfterMs` after the poll, with the last heartbeat 20 s after the poll. */
 const over = (endedAfterMs: number, more: ClaimFields = {}) =>
   kept({ startedAtMs: EPOCH + POLLED + 1_000, end: END, endedMs: POLLED + endedAfterMs, ...more });
 /** Opened by an earlier process, found `afterMs` after the poll. */
@@ -79,29 +79,29 @@ const draining = (afterMs: number) => ({ limits: { ...LIMITS, draining: true, dr
 const releasing = { limits: { ...LIMITS, onPodFailure: "Release" as const } };
 const KILLED = { ...END, cause: "Killed", exitCode: 137 } as const;
 
-describe("5. open, lease: Operator: no container starts without its lease", () => {
-  test("the first beat comes before the key", () => {
+describe("5. open, lease: Operator: no container starts without a lease", () => {
+  test("sends the first heartbeat before it opens the Secret", () => {
     expect(stepOf(unopened(), PARKED, 800)).toEqual({ do: "take", expected: NO_HEARTBEAT });
   });
 
-  test("with the lease in hand it is opened", () => {
+  test("opens the Secret once it holds the lease", () => {
     expect(stepOf(unopened({ lease: held(900), item: null }), PARKED, 1_000)).toEqual({
       do: "open",
       acknowledgedAt: OURS,
     });
   });
 
-  test("what was seen long ago is looked at anew before the first beat", () => {
+  test("lists an old view again before the first heartbeat", () => {
     expect(stepOf(unopened(), PARKED, 31_000)).toEqual(LOOK);
   });
 
-  test("a first beat without an answer is repeated", () => {
+  test("repeats a first heartbeat that got no answer", () => {
     const item = view("starting", POLLED + 3_000);
     expect(stepOf(unopened({ item: null }), PARKED, 3_000)).toEqual(LOOK);
     expect(stepOf(unopened({ item }), PARKED, 3_100)).toEqual({ do: "take", expected: NO_HEARTBEAT });
   });
 
-  test("a first beat that was refused: whose value it is shows by its standing still, and then it is ours to open", () => {
+  test("takes the lease after a refused first heartbeat, once the value stays unchanged", () => {
     const refused = unopened({ item: null, memory: { is: "refused", atMs: POLLED + 1_000 } });
     expect(stepOf(refused, PARKED, 1_100)).toEqual(waitUntil(6_000));
     expect(stepOf(refused, PARKED, 6_000)).toEqual(LOOK);
@@ -113,29 +113,29 @@ describe("5. open, lease: Operator: no container starts without its lease", () =
     expect(stepOf(seen, PARKED, 6_000 + QUIET)).toEqual({ do: "take", expected: value });
   });
 
-  test("a value that moved meanwhile: somebody else beats; it is not opened, and the wait begins anew", () => {
+  test("waits again, without opening, when the value changed: another client sends heartbeats", () => {
     const memory = { is: "snapshot", value: "earlier", sinceMs: POLLED + 6_000 } as const;
     const seen = unopened({ item: view("active", POLLED + 50_000), memory });
     expect(stepOf(seen, PARKED, 6_000 + QUIET)).toMatchObject({ do: "snapshot" });
   });
 
-  test.each(["queued", "stopped"] as const)("%s instead: let go", (state) => {
+  test.each(["queued", "stopped"] as const)("drops an item that is %s instead", (state) => {
     const claim = unopened({ item: view(state, POLLED + 6_000) });
     expect(stepOf(claim, PARKED, 6_100)).toEqual({ do: "settled", because: state });
   });
 
-  test("acknowledged by somebody else instead: let go, never opened", () => {
+  test("drops an item that another client acknowledged, without opening it", () => {
     const claim = unopened({ item: view("starting", POLLED + 6_000, { acknowledgedAt: THEIRS }) });
     expect(stepOf(claim, PARKED, 6_100)).toEqual({ do: "settled", because: "acknowledged by somebody else" });
   });
 
-  test("a lease that may not outlast the opening waits for its next beat", () => {
+  test("waits for the next heartbeat when the lease may not outlast the opening", () => {
     const claim = unopened({ lease: held(1_000) });
     expect(stepOf(claim, PARKED, 1_000 + TTL - 2_500)).toMatchObject({ do: "open" });
     expect(stepOf(claim, PARKED, 1_000 + TTL - 2_499)).toEqual(waitUntil(1_000 + TTL));
   });
 
-  test("a lease lost before the opening: nothing starts, nothing is stopped", () => {
+  test("starts and stops nothing when the lease is lost before the opening", () => {
     expect(stepOf(unopened({ lease: lost("refusal") }), PARKED, 60_000)).toEqual({
       do: "settled",
       because: "it went",
@@ -146,54 +146,54 @@ describe("5. open, lease: Operator: no container starts without its lease", () =
     ["gone", GONE, {}],
     ["ended before it started", ended({ cause: "Evicted", startedAtMs: null }), {}],
     ["being deleted", PARKED, { podGoneByMs: POLLED + 30_000 }],
-    ["ready, and the Environment being deleted", PARKED, draining(600_000)],
-  ] as const)("with the lease in hand and the Pod %s: stopped", (_, pod, more) => {
+    ["ready, but the Environment being deleted", PARKED, draining(600_000)],
+  ] as const)("stops the item when it holds the lease and the Pod is %s", (_, pod, more) => {
     expect(stepOf(unopened({ lease: held(900) }), pod, 1_000, more)).toEqual(STOP);
   });
 
-  test("with the lease in hand and the Pod not parked for a moment, it is waited for", () => {
+  test("waits for a Pod that is briefly not parked", () => {
     expect(stepOf(unopened({ lease: held(900) }), PREPARING, 1_000)).toEqual(waitUntil(25_000));
   });
 
-  test("told to stop before the opening: stopped", () => {
+  test("stops an item that was told to stop before the opening", () => {
     expect(stepOf(unopened({ lease: held(900, { state: "stopping" }) }), PARKED, 1_000)).toEqual(STOP);
   });
 });
 
 describe("6. watch, lease: Operator", () => {
-  test("a container that still waits is touched again, and fails to start, as with lease: Worker", () => {
+  test("touches a waiting container again, and detects a failed start, as with lease: Worker", () => {
     expect(stepOf(kept(), PARKED, 1_410)).toEqual({ do: "touch" });
     const problem = { reason: "CreateContainerError", message: "no such command" };
     expect(stepOf(kept(), { is: "preparing", problem }, 2_000)).toMatchObject({ do: "delete-pod", why: "StartFailed" });
     expect(stepOf(kept(), PREPARING, 60_900)).toMatchObject({ do: "delete-pod", why: "StartFailed" });
   });
 
-  test("a program that sends no beat is left alone until maxDurationSeconds: the operator beats for it", () => {
+  test("does not end a program without heartbeats before maxDurationSeconds: the operator sends them", () => {
     expect(stepOf(kept(), RUNNING, 100_000)).toEqual(waitUntil(3_601_000));
     expect(stepOf(kept({ item: null }), RUNNING, 100_000)).toEqual(waitUntil(3_601_000));
   });
 
-  test("it is looked at once more when it has run long enough to have served", () => {
+  test("reads the item again once the program has run long enough to have served", () => {
     expect(stepOf(kept({ firstBeatSeen: false }), RUNNING, 2_000)).toEqual(waitUntil(6_000));
   });
 
-  test("told to stop: the Pod is deleted at once, with its grace, since its program hears nothing of it", () => {
+  test("deletes the Pod of a stopping item immediately, since its program does not learn of the stop", () => {
     const claim = kept({ lease: held(20_000, { state: "stopping" }) });
     expect(stepOf(claim, RUNNING, 21_000)).toMatchObject({ do: "delete-pod", why: "StoppedByUser" });
     expect(stepOf(claim, PREPARING, 2_000)).toMatchObject({ do: "delete-pod", why: "StoppedByUser" });
   });
 
-  test("while it is being deleted it is waited for, and beaten on", () => {
+  test("waits for the deletion of the Pod, and continues heartbeats", () => {
     const claim = kept({ lease: held(20_000, { state: "stopping" }) });
     expect(stepOf(claim, RUNNING, 22_000, { podGoneByMs: POLLED + 170_000 })).toEqual(waitUntil(170_000));
   });
 
-  test("stopped: the Pod is deleted", () => {
+  test("deletes the Pod of a stopped item", () => {
     const lease: Lease = { is: "over" };
     expect(stepOf(kept({ lease }), RUNNING, 21_000)).toMatchObject({ do: "delete-pod", why: "StoppedByUser" });
   });
 
-  test.each(["refusal", "silence"] as const)("lost by %s: the Pod is deleted, and says why", (by) => {
+  test.each(["refusal", "silence"] as const)("deletes the Pod and says why when the lease is lost by %s", (by) => {
     expect(stepOf(kept({ lease: lost(by) }), RUNNING, 21_000)).toMatchObject({
       do: "delete-pod",
       why: "LeaseLost",
@@ -201,32 +201,32 @@ describe("6. watch, lease: Operator", () => {
     });
   });
 
-  describe("its time over", () => {
+  describe("past maxDurationSeconds", () => {
     const OVER = 3_601_000;
 
-    test("told to stop, while the lease surely is ours, at its time and not before", () => {
+    test("stops the item gracefully at that time, while it certainly holds the lease", () => {
       const claim = kept({ lease: held(OVER - 20_000) });
       expect(stepOf(claim, RUNNING, OVER - 1)).toEqual(waitUntil(OVER));
       expect(stepOf(claim, RUNNING, OVER)).toEqual(GRACEFUL);
     });
 
-    test("not told while the last answered beat is too old: somebody else may have it", () => {
+    test("sends no stop while the last answered heartbeat is too old: another client may hold the item", () => {
       const claim = kept({ lease: held(OVER - TTL) });
       expect(stepOf(claim, RUNNING, OVER)).toEqual({ do: "wait", untilMs: POLLED + OVER + 500 });
     });
 
-    test("told: the Pod is deleted, with Berth's reason", () => {
+    test("deletes the Pod after the stop, with Berth's reason", () => {
       const ending = { why: "MaxDuration", message: "too long" } as const;
       const claim = kept({ ending, gracefulStopMs: POLLED + OVER, lease: held(OVER, { state: "stopping" }) });
       expect(stepOf(claim, RUNNING, OVER + 10)).toEqual({ do: "delete-pod", ...ending });
     });
 
-    test("nobody could be told in its grace: the Pod is deleted all the same", () => {
+    test("deletes the Pod after the grace period if no stop could be sent", () => {
       const claim = kept({ lease: held(OVER - TTL) });
       expect(stepOf(claim, RUNNING, OVER + 120_000)).toMatchObject({ do: "delete-pod", why: "MaxDuration" });
     });
 
-    test("the Environment deleted: at the end of its grace", () => {
+    test("stops the item at the end of a deleted Environment's grace period", () => {
       expect(stepOf(kept(), RUNNING, 30_000, draining(100_000))).toEqual(waitUntil(100_000));
       const fresh = kept({ lease: held(90_000) });
       expect(stepOf(fresh, RUNNING, 100_000, draining(100_000))).toEqual(GRACEFUL);
@@ -234,19 +234,19 @@ describe("6. watch, lease: Operator", () => {
   });
 });
 
-describe("recovery, lease: Operator: with key, container running", () => {
+describe("recovery, lease: Operator: the Secret has the key and the container runs", () => {
   const RESTART = 500_000;
   const item = (afterMs: number, more = {}) => view("active", POLLED + RESTART + afterMs, more);
   const value = at(POLLED + 2_000);
 
-  test("the first look waits for what the process before had under way", () => {
+  test("waits for requests of the previous process before the first list", () => {
     expect(stepOf(found(RESTART), RUNNING, RESTART)).toEqual(waitUntil(RESTART + LANDED));
     expect(stepOf(found(RESTART), RUNNING, RESTART + LANDED)).toEqual(LOOK);
     const early = found(RESTART, { item: item(LANDED - 1) });
     expect(stepOf(early, RUNNING, RESTART + LANDED)).toEqual(LOOK);
   });
 
-  test("acknowledged as journaled: beaten with the listed value once it stood still", () => {
+  test("takes the lease of an item acknowledged as journaled, once its value stays unchanged", () => {
     const claim = found(RESTART, { item: item(LANDED) });
     expect(stepOf(claim, RUNNING, RESTART + 3_000)).toEqual({ do: "snapshot", value });
     withFields(claim, { memory: { is: "snapshot", value, sinceMs: POLLED + RESTART + LANDED } });
@@ -254,7 +254,7 @@ describe("recovery, lease: Operator: with key, container running", () => {
     expect(stepOf(claim, RUNNING, RESTART + LANDED + QUIET)).toEqual({ do: "take", expected: value });
   });
 
-  test("moved: the lease is lost", () => {
+  test("loses the lease when the value changed", () => {
     const memory = { is: "snapshot", value: "earlier", sinceMs: POLLED + RESTART + LANDED } as const;
     const claim = found(RESTART, { item: item(20_000), memory });
     expect(stepOf(claim, RUNNING, RESTART + 21_000)).toMatchObject({ do: "lose" });
@@ -264,28 +264,28 @@ describe("recovery, lease: Operator: with key, container running", () => {
     ["acknowledged again", item(LANDED, { acknowledgedAt: THEIRS })],
     ["queued again", view("queued", POLLED + RESTART + LANDED)],
     ["absent", view("absent", POLLED + RESTART + LANDED, { acknowledgedAt: null })],
-  ] as const)("%s: the lease is lost", (_, seen) => {
+  ] as const)("loses the lease when the item is %s", (_, seen) => {
     expect(stepOf(found(RESTART, { item: seen }), RUNNING, RESTART + 3_000)).toMatchObject({ do: "lose" });
   });
 
-  test("stopped meanwhile: the Pod is deleted, nothing was lost", () => {
+  test("deletes the Pod of an item that was stopped meanwhile, without losing the lease", () => {
     const claim = found(RESTART, { item: view("stopped", POLLED + RESTART + LANDED) });
     expect(stepOf(claim, RUNNING, RESTART + 3_000)).toMatchObject({ do: "delete-pod", why: "StoppedByUser" });
   });
 
-  test("told to stop meanwhile: beaten at once, values are not compared; then the Pod is deleted", () => {
+  test("takes the lease of a stopping item immediately, whatever its value, and deletes the Pod", () => {
     const claim = found(RESTART, { item: view("stopping", POLLED + RESTART + LANDED) });
     expect(stepOf(claim, RUNNING, RESTART + 3_000)).toEqual({ do: "take", expected: value });
     withFields(claim, { lease: held(RESTART + 3_000, { state: "stopping" }) });
     expect(stepOf(claim, RUNNING, RESTART + 3_100)).toMatchObject({ do: "delete-pod", why: "StoppedByUser" });
   });
 
-  test("an item that the list could not be read for is looked for again", () => {
+  test("lists again when the list could not be read", () => {
     const claim = found(RESTART, { item: view("unknown", POLLED + RESTART + LANDED) });
     expect(stepOf(claim, RUNNING, RESTART + 3_000)).toEqual(waitUntil(RESTART + LANDED + 5_000));
   });
 
-  test("its Pod being deleted: taken over all the same, so that it has its grace", () => {
+  test("adopts a session whose Pod is being deleted, for its grace period", () => {
     const going = { podGoneByMs: POLLED + RESTART + 100_000 };
     const claim = found(RESTART, { item: item(LANDED) });
     expect(stepOf(claim, RUNNING, RESTART + 3_000, going)).toMatchObject({ do: "snapshot" });
@@ -293,16 +293,16 @@ describe("recovery, lease: Operator: with key, container running", () => {
     expect(stepOf(stopped, RUNNING, RESTART + 3_000, going)).toEqual(waitUntil(RESTART + 100_000));
   });
 
-  test("overdue by its grace while nobody could take it over: the Pod is deleted", () => {
+  test("deletes an overdue Pod after its grace period if the session could not be adopted", () => {
     const LATE = 3_601_000 + 120_000;
     const claim = found(RESTART, { item: view("unknown", POLLED + LATE) });
     expect(stepOf(claim, RUNNING, LATE, { podAssigned: true })).toMatchObject({ do: "delete-pod", why: "MaxDuration" });
   });
 
   test.each([
-    ["its container over", ended()],
-    ["its Pod gone", GONE],
-  ] as const)("%s: settled, with a fence of its own", (_, pod) => {
+    ["its container has ended", ended()],
+    ["its Pod is gone", GONE],
+  ] as const)("settles with its own fence when %s", (_, pod) => {
     const claim = found(RESTART, { end: END, endedMs: POLLED + RESTART + 10 });
     expect(stepOf(claim, pod, RESTART + 20)).toEqual(LOOK);
     withFields(claim, { item: item(30) });
@@ -311,74 +311,74 @@ describe("recovery, lease: Operator: with key, container running", () => {
     expect(stepOf(claim, pod, RESTART + 30 + QUIET)).toEqual({ do: "fence", expected: value });
   });
 
-  test("without key: as after an acknowledgement without an answer; a first beat of the process before stands still first", () => {
+  test("without the key, waits for the previous process's first heartbeat to stay unchanged", () => {
     const claim = unopened({ othersUntilMs: POLLED + 6_000, item: view("active", POLLED + 6_100) });
     expect(stepOf(claim, PARKED, 6_200)).toEqual({ do: "snapshot", value });
   });
 });
 
 describe("settle, lease: Operator", () => {
-  test("the lease in hand: stopped at once, without a look", () => {
+  test("stops the item at once while it holds the lease, without a list", () => {
     expect(stepOf(over(30_000), ended(), 30_010)).toEqual(STOP);
     expect(stepOf(over(30_000, { item: null }), GONE, 30_010)).toEqual(STOP);
   });
 
-  test("the stop is sent before beat sent + TTL - request bound - 1 s; later, the next beat is waited for", () => {
+  test("sends the stop before heartbeat sent + TTL - request timeout - 1 s, or waits for the next heartbeat", () => {
     expect(stepOf(over(30_000), ended(), 20_000 + TTL - 2_500)).toEqual(STOP);
     expect(stepOf(over(30_000), ended(), 20_000 + TTL - 2_499)).toEqual(waitUntil(20_000 + TTL));
     expect(stepOf(over(30_000), ended(), 20_000 + TTL)).toMatchObject({ do: "wait" });
   });
 
-  test("a machine that slept does not stop by the monotonic clock alone", () => {
+  test("sends no stop after the machine slept, even if the monotonic clock allows it", () => {
     const slept = { wallMs: EPOCH + POLLED + 20_000 + TTL };
     expect(stepOf(over(30_000), ended(), 30_010, slept)).toMatchObject({ do: "wait" });
   });
 
-  test("a TTL too short for a stop: it is let go, and lapses", () => {
+  test("lets the lease lapse when the TTL is too short for a stop", () => {
     const claim = over(30_000, { lease: held(29_000, { ttlMs: 2_500 }) });
     expect(stepOf(claim, ended(), 30_010)).toEqual({ do: "let-go" });
   });
 
-  test("told to stop while it was ours: stopped at any time", () => {
+  test("stops at any time an item that was told to stop while we held it", () => {
     const claim = over(30_000, { lease: held(20_000, { state: "stopping" }) });
     expect(stepOf(claim, ended(), 900_000)).toEqual(STOP);
   });
 
-  test("stopped already: settled", () => {
+  test("settles an item that is already stopped", () => {
     expect(stepOf(over(30_000, { lease: { is: "over" } }), ended(), 30_010)).toEqual({
       do: "settled",
       because: "stopped",
     });
   });
 
-  test("lost to somebody else: nothing is touched", () => {
+  test("sends nothing for a lease that another client took", () => {
     expect(stepOf(over(30_000, { lease: lost("refusal") }), ended(), 30_010)).toEqual({
       do: "settled",
       because: "it went",
     });
   });
 
-  describe("lost by silence: only the list knows whose it is", () => {
+  describe("a lease lost by silence, so that only the list shows who holds the item", () => {
     const LAPSED = 300_000;
     const silent = (state: Parameters<typeof view>[0], askedAfter: number, more = {}) =>
       over(30_000, { lease: lost("silence", LAPSED), item: view(state, POLLED + askedAfter, more) });
 
-    test("what was seen before the end counts for nothing", () => {
+    test("ignores a view from before the end", () => {
       expect(stepOf(silent("active", 29_000), ended(), 31_000)).toEqual(LOOK);
     });
 
-    test.each(["queued", "stopped", "absent"] as const)("%s: settled", (state) => {
+    test.each(["queued", "stopped", "absent"] as const)("settles a %s item", (state) => {
       expect(stepOf(silent(state, 200_000), ended(), 200_100)).toEqual({ do: "settled", because: state });
     });
 
-    test("told to stop while it was ours, as acknowledged: it could stay so for ever, and is stopped", () => {
+    test("stops an item that was told to stop while we held it, or it could stay `stopping` forever", () => {
       expect(stepOf(silent("stopping", 200_000), ended(), 200_100)).toEqual(STOP);
       const theirs = silent("stopping", 200_000, { acknowledgedAt: THEIRS });
       expect(stepOf(theirs, ended(), 200_100)).toMatchObject({ do: "settled" });
     });
 
-    test("active: its lapse is waited for; active after that, it is somebody else's. It is never fenced", () => {
-      // A list that is behind may show it five seconds longer.
+    test("lets an active item's lease lapse, never fences it, and leaves it to another client then", () => {
+      // A lagging list may show the item for five seconds more.
       const shown = LAPSED + 5_000;
       expect(stepOf(silent("active", 200_000), ended(), 200_100)).toEqual(waitUntil(shown));
       expect(stepOf(silent("active", 200_000), ended(), 399_000)).toEqual(LOOK);
@@ -390,7 +390,7 @@ describe("settle, lease: Operator", () => {
 
 describe("onPodFailure: Release", () => {
   const released = (claim: Claim, pod: Facts["pod"], afterMs: number) => stepOf(claim, pod, afterMs, releasing);
-  /** lease: Worker, ended without a word 30 s after the poll. */
+  /** lease: Worker, killed without a stop 30 s after the poll. */
   const worker = (more: ClaimFields = {}) =>
     opened({ startedAtMs: EPOCH + POLLED + 1_000, end: KILLED, endedMs: POLLED + 30_000, ...more });
 
@@ -398,40 +398,40 @@ describe("onPodFailure: Release", () => {
     test.each([
       ["killed", KILLED],
       ["out of memory", { ...KILLED, cause: "OOMKilled" as const }],
-      ["its node lost", { ...END, cause: "NodeLost" as const, exitCode: null }],
-      ["its Pod gone unseen", { ...END, cause: "PodDeleted" as const, exitCode: null }],
-      ["never started", { ...END, cause: "StartFailed" as const, exitCode: 128, startedAtMs: null }],
-    ])("%s: beaten no more", (_, end) => {
+      ["its node is lost", { ...END, cause: "NodeLost" as const, exitCode: null }],
+      ["its Pod is gone", { ...END, cause: "PodDeleted" as const, exitCode: null }],
+      ["it never started", { ...END, cause: "StartFailed" as const, exitCode: 128, startedAtMs: null }],
+    ])("lets the lease go: %s", (_, end) => {
       expect(released(over(30_000, { end }), ended(end), 30_010)).toEqual({ do: "let-go" });
     });
 
     test.each([
-      ["ended well", END],
-      ["ended badly by itself", { ...END, cause: "Failed" as const, exitCode: 3 }],
-      ["ended by a signal that it could handle", { ...END, cause: "PodDeleted" as const, exitCode: 143 }],
+      ["it ended well", END],
+      ["it failed on its own", { ...END, cause: "Failed" as const, exitCode: 3 }],
+      ["it handled the signal that ended it", { ...END, cause: "PodDeleted" as const, exitCode: 143 }],
       ["reached its deadline", { ...KILLED, cause: "DeadlineExceeded" as const }],
-    ])("%s: stopped as ever", (_, end) => {
+    ])("stops the item as usual: %s", (_, end) => {
       expect(released(over(30_000, { end }), ended(end), 30_010)).toEqual(STOP);
     });
 
     test.each<Ending>(["MaxDuration", "EnvironmentDeleted", "StoppedByUser"])(
-      "ended by Berth itself (%s), it is stopped although it had to be killed",
+      "stops the item when Berth ended it (%s), even if it had to be killed",
       (why) => {
         const claim = over(30_000, { end: KILLED, ending: { why, message: "" } });
         expect(released(claim, ended(KILLED), 30_010)).toEqual(STOP);
       },
     );
 
-    test("an item that died too often already is stopped", () => {
+    test("stops an item that has died too often", () => {
       expect(stepOf(over(30_000, { end: KILLED }), ended(KILLED), 30_010)).toEqual(STOP);
     });
 
-    test("told to stop: stopped, nobody would run it any more", () => {
+    test("stops an item that was told to stop, since no client would run it again", () => {
       const claim = over(30_000, { end: KILLED, lease: held(20_000, { state: "stopping" }) });
       expect(released(claim, ended(KILLED), 30_010)).toEqual(STOP);
     });
 
-    test("let go, it is looked for when it has lapsed", () => {
+    test("lists the item after its lease has lapsed", () => {
       const memory = { is: "fenced", beatSentMs: POLLED + 20_000, ttlMs: TTL } as const;
       const claim = over(30_000, { end: KILLED, lease: null, memory, item: view("active", POLLED + 30_100) });
       expect(released(claim, ended(KILLED), 30_200)).toEqual(waitUntil(20_000 + TTL + 1_500));
@@ -440,7 +440,7 @@ describe("onPodFailure: Release", () => {
       expect(released(claim, ended(KILLED), 210_100)).toEqual({ do: "settled", because: "queued" });
     });
 
-    test("its Pod lost before the opening: let go; while the Environment is deleted: stopped", () => {
+    test("lets the lease go when the Pod is lost before the opening, or stops the item during a drain", () => {
       expect(released(unopened({ lease: held(900) }), GONE, 1_000)).toEqual({ do: "let-go" });
       const limits = { ...LIMITS, onPodFailure: "Release" as const, draining: true, drainDeadlineMs: POLLED };
       expect(stepOf(unopened({ lease: held(900) }), GONE, 1_000, { limits })).toEqual(STOP);
@@ -448,7 +448,7 @@ describe("onPodFailure: Release", () => {
   });
 
   describe("lease: Worker", () => {
-    test("active: its lease lapses by itself; it is looked for less and less often, never fenced, never stopped", () => {
+    test("lets an active item's lease lapse, lists it less and less often, and neither fences nor stops it", () => {
       const claim = worker({ item: view("active", POLLED + 30_100) });
       expect(released(claim, ended(KILLED), 30_200)).toEqual(waitUntil(35_100));
       expect(released(claim, ended(KILLED), 35_100)).toEqual(LOOK);
@@ -458,7 +458,7 @@ describe("onPodFailure: Release", () => {
       expect(released(claim, ended(KILLED), 900_100)).toEqual(waitUntil(1_200_000));
     });
 
-    test("starting: beaten once, else it could stay so for ever; then it lapses", () => {
+    test("sends one heartbeat for a starting item, or it could stay starting forever, and lets it lapse", () => {
       const claim = worker({ item: view("starting", POLLED + 30_100) });
       expect(released(claim, ended(KILLED), 30_200)).toEqual({ do: "fence", expected: NO_HEARTBEAT });
       withFields(claim, { memory: { is: "fenced", beatSentMs: POLLED + 30_300, ttlMs: 90_000 }, item: null });
@@ -467,21 +467,21 @@ describe("onPodFailure: Release", () => {
       expect(released(claim, ended(KILLED), 30_600)).toEqual(waitUntil(30_300 + 90_000 + 1_500));
     });
 
-    test("stopping: stopped", () => {
+    test("stops a stopping item", () => {
       expect(released(worker({ item: view("stopping", POLLED + 30_100) }), ended(KILLED), 30_200)).toEqual(STOP);
     });
 
-    test.each(["queued", "stopped"] as const)("%s: its Secret goes", (state) => {
+    test.each(["queued", "stopped"] as const)("deletes the Secret of a %s item", (state) => {
       const claim = worker({ item: view(state, POLLED + 30_100) });
       expect(released(claim, ended(KILLED), 30_200)).toEqual({ do: "settled", because: state });
     });
 
-    test("acknowledged again: its Secret goes", () => {
+    test("deletes the Secret of an item that was acknowledged again", () => {
       const claim = worker({ item: view("active", POLLED + 30_100, { acknowledgedAt: THEIRS }) });
       expect(released(claim, ended(KILLED), 30_200)).toMatchObject({ do: "settled" });
     });
 
-    test("an item without a credential is stopped all the same: there is nothing to run it with", () => {
+    test("still stops an item without a credential, since it can't run", () => {
       const refusal = acknowledged({ journal: { ...JOURNAL, use: "refusal" } });
       expect(released(refusal, GONE, 800)).toEqual({ do: "fence", expected: NO_HEARTBEAT });
       withFields(refusal, {
@@ -493,7 +493,7 @@ describe("onPodFailure: Release", () => {
   });
 });
 
-describe("whatever the state of a claim whose lease the operator keeps", () => {
+describe("in every state of a claim whose lease the operator keeps", () => {
   const memories: Claim["lease"]["memory"][] = [
     { is: "none" },
     { is: "snapshot", value: at(POLLED + 2_000), sinceMs: POLLED + 10_000 },
@@ -549,7 +549,7 @@ describe("whatever the state of a claim whose lease the operator keeps", () => {
 
   const TIMES = [0, 5_000, 30_000, 61_000, 188_000, 500_000, 4_000_000];
 
-  test.each(TIMES)("every wait ends by the clock, after now (%d ms)", (afterMs) => {
+  test.each(TIMES)("every wait ends at a finite time after now (%d ms)", (afterMs) => {
     for (const { facts: asked, step } of all(afterMs)) {
       if (step.do !== "wait") continue;
       expect(Number.isFinite(step.untilMs)).toBe(true);
@@ -557,7 +557,7 @@ describe("whatever the state of a claim whose lease the operator keeps", () => {
     }
   });
 
-  test.each(TIMES)("nothing is stopped without the lease in hand, or told to stop already (%d ms)", (afterMs) => {
+  test.each(TIMES)("no stop is sent without the lease, unless the item is already stopping (%d ms)", (afterMs) => {
     for (const { facts: asked, step } of all(afterMs)) {
       if (step.do !== "stop") continue;
       const {
@@ -581,7 +581,7 @@ describe("whatever the state of a claim whose lease the operator keeps", () => {
     }
   });
 
-  test.each(TIMES)("no container that runs is stopped under, nor opened without the lease (%d ms)", (afterMs) => {
+  test.each(TIMES)("no item is stopped under a running container, or opened without the lease (%d ms)", (afterMs) => {
     for (const { facts: asked, step } of all(afterMs)) {
       const { claim, pod } = asked;
       if (step.do === "open" && pod.is === "parked")
@@ -591,7 +591,7 @@ describe("whatever the state of a claim whose lease the operator keeps", () => {
     }
   });
 
-  test.each(TIMES)("a lease that is lost is neither taken nor fenced again (%d ms)", (afterMs) => {
+  test.each(TIMES)("a lost lease is neither taken nor fenced again (%d ms)", (afterMs) => {
     for (const { facts: asked, step } of all(afterMs)) {
       if (asked.claim.lease.own?.is !== "lost") continue;
       expect(
@@ -600,7 +600,7 @@ describe("whatever the state of a claim whose lease the operator keeps", () => {
     }
   });
 
-  test.each(TIMES)("a claim ends only when its item is out of its hands (%d ms)", (afterMs) => {
+  test.each(TIMES)("a claim ends only when it no longer holds its item (%d ms)", (afterMs) => {
     for (const { facts: asked, step } of all(afterMs)) {
       if (step.do !== "drop" && step.do !== "settled") continue;
       const {

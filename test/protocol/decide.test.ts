@@ -31,9 +31,9 @@ import {
 
 const SECOND = 1_000;
 const PREPARING: Facts["pod"] = { is: "preparing", problem: null };
-/** So long before its time is over a session is looked at more often: a beat interval and a look. */
+/** How long before the end of its time a session is observed more often: a heartbeat interval and a list. */
 const AHEAD = 35 * SECOND;
-/** A quiet interval: the beat interval and what a slow holder is allowed. */
+/** A quiet interval: the heartbeat interval plus the allowance for a slow holder. */
 const QUIET = 50 * SECOND;
 
 const stepOf = (claim: Claim, pod: Facts["pod"], afterMs: number, more: Partial<Facts> = {}): Step =>
@@ -44,33 +44,33 @@ const FIRST_BEAT: Step = { do: "fence", expected: NO_HEARTBEAT };
 const STOP: Step = { do: "stop", force: true };
 const GRACEFUL: Step = { do: "stop", force: false };
 
-/** Limits of an Environment that is being deleted, whose grace is over `afterMs` after the poll. */
+/** Limits of a deleted Environment whose grace period ends `afterMs` after the poll. */
 const draining = (afterMs: number) => ({ limits: { ...LIMITS, draining: true, drainDeadlineMs: POLLED + afterMs } });
 
-test("nobody touches a claim that the claim loop works on", () => {
+test("does nothing with a claim that the claim loop works on", () => {
   expect(stepOf(claimOf({ claiming: true }), PARKED, 100_000)).toEqual({ do: "wait", untilMs: null });
 });
 
-describe("4. an acknowledgement without an answer, or a Secret without key found at the start", () => {
+describe("4. an unanswered acknowledgement, or a Secret without a key found at the start", () => {
   const item = (state: Parameters<typeof view>[0], acknowledgedAt: string | null = OURS) =>
     claimOf({ memory: { is: "unanswered" }, item: view(state, POLLED + 5_000, { acknowledgedAt }) });
 
-  test("it is not looked for before poll time + 5 s: a late acknowledgement could still land", () => {
+  test("waits until 5 s after the poll before it lists, since a late acknowledgement could still land", () => {
     expect(stepOf(claimOf(), PARKED, 1_000)).toEqual(waitUntil(5_000));
     expect(stepOf(claimOf(), PARKED, 5_000)).toEqual(LOOK);
   });
 
-  test("a look from before that time counts as none", () => {
+  test("ignores a view from before that time", () => {
     const early = claimOf({ item: view("queued", POLLED + 4_999) });
     expect(stepOf(early, PARKED, 6_000)).toEqual(LOOK);
   });
 
-  test("stopped: over for everybody, the Secret is dropped", () => {
+  test("drops the Secret of a stopped item", () => {
     expect(stepOf(item("stopped"), PARKED, 6_000)).toEqual({ do: "drop", because: "stopped" });
   });
 
   test.each(["queued", "absent"] as const)(
-    "%s: the list may be behind, or our request late: looked at again first",
+    "lists a %s item again first, since the list may lag or our request may be late",
     (state) => {
       expect(stepOf(item(state), PARKED, 6_000)).toEqual(waitUntil(15_000));
       expect(stepOf(item(state), PARKED, 15_000)).toEqual(LOOK);
@@ -79,40 +79,40 @@ describe("4. an acknowledgement without an answer, or a Secret without key found
     },
   );
 
-  test("an item that the list could not be read for is looked for again, after a pause", () => {
+  test("lists again after a pause when the list could not be read", () => {
     expect(stepOf(item("unknown"), PARKED, 6_000)).toEqual(waitUntil(10_000));
     expect(stepOf(item("unknown"), PARKED, 10_000)).toEqual(LOOK);
   });
 
-  test.each(["starting", "active", "stopping"] as const)("%s and acknowledged in our window: ours", (state) => {
+  test.each(["starting", "active", "stopping"] as const)("owns a %s item acknowledged in our window", (state) => {
     expect(stepOf(item(state), PARKED, 6_000)).toEqual({ do: "own", acknowledgedAt: OURS });
   });
 
   test.each([
     ["more than a second before our poll", at(POLLED - 1_001), false],
-    ["a second before our poll, by a clock that is not the one of Date headers", at(POLLED - 1_000), true],
+    ["a second before our poll, by a clock other than that of the Date headers", at(POLLED - 1_000), true],
     ["when our poll was sent", at(POLLED), true],
     ["at the end of the window", at(POLLED + 4_999), true],
-    ["when somebody else can first have been offered it", at(POLLED + 5_000), false],
-    ["in the second of our poll, by a server that writes whole seconds", "2030-01-01T00:00:10Z", true],
-    ["two seconds before that, by such a server", "2030-01-01T00:00:08Z", false],
+    ["at the first moment when another client can have been offered it", at(POLLED + 5_000), false],
+    ["in the second of our poll, on a server that writes whole seconds", "2030-01-01T00:00:10Z", true],
+    ["two seconds before that, on such a server", "2030-01-01T00:00:08Z", false],
     ["never", null, false],
-    ["at a time that cannot be read", "yesterday", false],
-  ])("acknowledged %s", (_, acknowledgedAt, isOurs) => {
+    ["at an unreadable time", "yesterday", false],
+  ])("judges an item that was acknowledged %s", (_, acknowledgedAt, isOurs) => {
     expect(stepOf(item("starting", acknowledgedAt), PARKED, 6_000)).toEqual(
       isOurs ? { do: "own", acknowledgedAt } : waitUntil(15_000),
     );
   });
 
-  describe("at the last look", () => {
+  describe("at the last list", () => {
     const last = (acknowledgedAt: string | null, state: "starting" | "active" | "stopping" = "starting") =>
       claimOf({ memory: { is: "unanswered" }, item: view(state, POLLED + 15_000, { acknowledgedAt }) });
 
     test.each([
       ["after our window", at(POLLED + 5_000)],
-      ["as late as a request of ours can take effect", at(POLLED + 10_000)],
-      ["before our poll, by a server that keeps the first time", at(POLLED - 60_000)],
-    ])("acknowledged %s: it may be ours, and is never opened", (_, acknowledgedAt) => {
+      ["as late as our request can take effect", at(POLLED + 10_000)],
+      ["before our poll, on a server that keeps the first time", at(POLLED - 60_000)],
+    ])("owns an item acknowledged %s as late, which is never opened", (_, acknowledgedAt) => {
       for (const state of ["starting", "active", "stopping"] as const) {
         const step = { do: "own", acknowledgedAt, late: true };
         expect(stepOf(last(acknowledgedAt, state), PARKED, 15_100)).toEqual(step);
@@ -120,19 +120,19 @@ describe("4. an acknowledgement without an answer, or a Secret without key found
     });
 
     test.each([
-      ["later than any request of ours can take effect", at(POLLED + 11_500)],
+      ["later than our requests can take effect", at(POLLED + 11_500)],
       ["never", null],
-      ["at a time that cannot be read", "yesterday"],
-    ])("acknowledged %s: another client's, the Secret is dropped", (_, acknowledgedAt) => {
+      ["at an unreadable time", "yesterday"],
+    ])("drops the Secret of an item acknowledged %s: it is another client's", (_, acknowledgedAt) => {
       const dropped = { do: "drop", because: "acknowledged by another client" };
       expect(stepOf(last(acknowledgedAt), PARKED, 15_100)).toEqual(dropped);
     });
   });
 });
 
-describe("4. what was acknowledged after our window, by a late request of ours or by another client", () => {
+describe("4. an acknowledgement after our window: a late request of ours, or another client's", () => {
   const LATE = at(POLLED + 5_500);
-  /** As long as a container of ours has for its first heartbeat, from the last moment at which ours can take effect. */
+  /** The first-heartbeat timeout of our own containers, counted from when our request can last take effect. */
   const PATIENCE = 70_000;
   const late = (state: Parameters<typeof view>[0], askedAfter: number, more: ClaimFields = {}) =>
     claimOf({
@@ -143,18 +143,18 @@ describe("4. what was acknowledged after our window, by a late request of ours o
     });
   const FENCED = { is: "fenced", beatSentMs: POLLED + PATIENCE, ttlMs: 90_000 } as const;
 
-  test("starting: another client has the time of a first heartbeat", () => {
+  test("starting: waits as long as another client needs for its first heartbeat", () => {
     expect(stepOf(late("starting", 15_000), PARKED, 15_100)).toEqual(waitUntil(PATIENCE));
     expect(stepOf(late("starting", 15_000), PARKED, PATIENCE)).toEqual(LOOK);
   });
 
-  test("still starting: it gets one heartbeat, and its lease lapses", () => {
+  test("still starting: sends one heartbeat and lets the lease lapse", () => {
     expect(stepOf(late("starting", PATIENCE), PARKED, PATIENCE + 100)).toEqual(FIRST_BEAT);
     const beaten = late("active", PATIENCE + 200, { memory: FENCED });
     expect(stepOf(beaten, PARKED, PATIENCE + 300)).toEqual(waitUntil(PATIENCE + 91_500));
   });
 
-  test("active, and not by a beat of ours: left alone once its heartbeat moves", () => {
+  test("active by another heartbeat: leaves the item alone once its heartbeat changes", () => {
     const claim = late("active", 15_000);
     const value = at(POLLED + 2_000);
     expect(stepOf(claim, PARKED, 15_100)).toEqual({ do: "snapshot", value });
@@ -170,17 +170,17 @@ describe("4. what was acknowledged after our window, by a late request of ours o
     expect(stepOf(claim, PARKED, 25_100)).toEqual({ do: "settled", because: "another client has its lease" });
   });
 
-  test("told to stop: stopped, since no other client may be there to do it", () => {
+  test("stopping: stops the item, since there may be no other client to do so", () => {
     expect(stepOf(late("stopping", 15_000), PARKED, 15_100)).toEqual(STOP);
   });
 
-  test("acknowledged again since: settled", () => {
+  test("settles an item that was acknowledged again", () => {
     const claim = late("starting", 20_000);
     withFields(claim, { item: view("starting", POLLED + 20_000, { acknowledgedAt: THEIRS }) });
     expect(stepOf(claim, PARKED, 20_100)).toMatchObject({ do: "settled" });
   });
 
-  test("it is never opened, nor stopped while it is live, whatever is seen of it", () => {
+  test("never opens the item, and never stops it while it is live, whatever the list shows", () => {
     for (const item of EVERY_ITEM) {
       for (const memory of [{ is: "none" }, FENCED] as const) {
         for (const pod of [PARKED, PREPARING, GONE]) {
@@ -193,71 +193,71 @@ describe("4. what was acknowledged after our window, by a late request of ours o
   });
 });
 
-describe("4. what is ours by its acknowledgement", () => {
-  test("starting, and the Pod parked: opened", () => {
+describe("4. an item that is ours by its acknowledgement", () => {
+  test("opens a starting item with a parked Pod", () => {
     expect(stepOf(acknowledged(), PARKED, 800)).toEqual({ do: "open", acknowledgedAt: OURS });
   });
 
-  test("active: somebody beats it although our container never started; it is settled, not opened", () => {
+  test("settles an active item that was never opened, since another client sends its heartbeats", () => {
     const claim = acknowledged({ item: view("active", POLLED + 5_000) });
     expect(stepOf(claim, PARKED, 6_000)).toEqual({ do: "snapshot", value: at(POLLED + 2_000) });
   });
 
-  test("stopping: stopped by force", () => {
+  test("stops a stopping item by force", () => {
     expect(stepOf(acknowledged({ item: view("stopping", POLLED + 5_000) }), PARKED, 6_000)).toEqual(STOP);
   });
 
   test.each([
     ["gone", GONE],
     ["ended before it started", ended({ cause: "Evicted", startedAtMs: null })],
-  ] as const)("starting, and the Pod %s: fenced, to be stopped", (_, pod) => {
+  ] as const)("fences a starting item whose Pod is %s", (_, pod) => {
     expect(stepOf(acknowledged(), pod, 800)).toEqual(FIRST_BEAT);
   });
 
-  test("starting, and the Pod being deleted: fenced", () => {
+  test("fences a starting item whose Pod is being deleted", () => {
     expect(stepOf(acknowledged(), PARKED, 800, { podGoneByMs: POLLED + 30_000 })).toEqual(FIRST_BEAT);
   });
 
-  test("starting, and the Environment being deleted: fenced, nothing is opened any more", () => {
+  test("fences a starting item during a drain, and opens nothing", () => {
     expect(stepOf(acknowledged(), PARKED, 800, draining(600_000))).toEqual(FIRST_BEAT);
   });
 
-  test("an opening that got no answer goes on through a drain: its container may be about to start", () => {
+  test("continues an unanswered opening through a drain, since its container may be about to start", () => {
     const claim = acknowledged({ openingSent: true });
     expect(stepOf(claim, PARKED, 800, draining(600_000))).toEqual({ do: "open", acknowledgedAt: OURS });
     expect(stepOf(claim, PARKED, 800, draining(700))).toEqual(FIRST_BEAT);
   });
 
-  test("what could not be opened for too long is settled", () => {
+  test("settles an item whose opening failed for too long", () => {
     const claim = acknowledged({ ending: { why: "StartFailed", message: "no leave" } });
     expect(stepOf(claim, PARKED, 800)).toEqual(FIRST_BEAT);
   });
 
-  test("its Secret deleted by somebody: fenced, nothing is opened any more", () => {
+  test("fences an item whose Secret was deleted, and opens nothing", () => {
     expect(stepOf(acknowledged({ gone: true }), PARKED, 800)).toEqual(FIRST_BEAT);
   });
 
-  test("an item without a credential is never opened", () => {
+  test("never opens an item without a credential", () => {
     const refusal = acknowledged({ journal: { ...JOURNAL, use: "refusal" } });
     expect(stepOf(refusal, GONE, 800)).toEqual(FIRST_BEAT);
     expect(stepOf(refusal, PARKED, 800)).toEqual(FIRST_BEAT);
   });
 
-  test("a Pod that is not parked for a moment is waited for, one kubelet look long, then given up", () => {
+  test("waits one kubelet sync for a Pod that is briefly not parked, then gives up", () => {
     expect(stepOf(acknowledged(), PREPARING, 800)).toEqual(waitUntil(25_000));
     expect(stepOf(acknowledged(), PREPARING, 25_000)).toEqual(FIRST_BEAT);
   });
 
-  test("an item acknowledged again by somebody else is not opened", () => {
+  test("does not open an item that another client acknowledged again", () => {
     const claim = acknowledged({ item: view("starting", POLLED + 700, { acknowledgedAt: THEIRS }) });
     expect(stepOf(claim, PARKED, 800)).toEqual({ do: "settled", because: "acknowledged by somebody else" });
   });
 
-  test("what was seen long ago is looked at anew before it is opened", () => {
+  test("lists an old view again before it opens", () => {
     expect(stepOf(acknowledged(), PARKED, 31_000)).toEqual(LOOK);
   });
 
-  test("an item that we beat ourselves is not opened: its worker would be refused", () => {
+  test("does not open an item with our own heartbeat, which would make the server refuse its worker", () => {
     const claim = acknowledged({
       memory: { is: "fenced", beatSentMs: POLLED + 800, ttlMs: 90_000, value: at(POLLED + 850) },
       item: view("active", POLLED + 900, { latestHeartbeatAt: at(POLLED + 850) }),
@@ -268,7 +268,7 @@ describe("4. what is ours by its acknowledgement", () => {
   test.each([
     ["runs", RUNNING],
     ["ran", ended()],
-  ])("a container that %s was given its key: the opening's answer was lost, and is asked for again", (_, pod) => {
+  ])("repeats the opening for a container that %s, since only its answer was lost", (_, pod) => {
     expect(stepOf(acknowledged(), pod, 1_200)).toEqual({ do: "open", acknowledgedAt: OURS });
   });
 });
@@ -276,11 +276,11 @@ describe("4. what is ours by its acknowledgement", () => {
 describe("5. open: a container that still waits", () => {
   const claim = opened();
 
-  test("a Pod that was not touched yet is touched", () => {
+  test("touches a Pod that was not touched yet", () => {
     expect(stepOf(opened({ touchedMs: null, touches: 0 }), PARKED, 950)).toEqual({ do: "touch" });
   });
 
-  test("it is touched again after 0.5, 1, 2, then every 4 s", () => {
+  test("touches again after 0.5, 1 and 2 s, then every 4 s", () => {
     for (const [touches, pause] of [
       [1, 500],
       [2, 1_000],
@@ -294,17 +294,17 @@ describe("5. open: a container that still waits", () => {
     }
   });
 
-  test("a cache that does not show the touch yet is no reason for another at once", () => {
+  test("does not repeat a touch early because the cache does not show it yet", () => {
     const lagging = { podAssigned: false };
     expect(stepOf(claim, PARKED, 920, lagging)).toEqual(waitUntil(1_410));
     expect(stepOf(claim, PREPARING, 920, lagging)).toEqual(waitUntil(1_410));
   });
 
-  test("a container that is being made is waited for", () => {
+  test("waits for a container that is being created", () => {
     expect(stepOf(claim, PREPARING, 2_000)).toEqual(waitUntil(60_900));
   });
 
-  test("a waiting reason that does not name our Secret is a failure at once", () => {
+  test("fails at once on a waiting reason that does not name our Secret", () => {
     const problem = { reason: "CreateContainerConfigError", message: "container has runAsNonRoot" };
     expect(stepOf(claim, { is: "preparing", problem }, 1_000)).toMatchObject({
       do: "delete-pod",
@@ -314,7 +314,7 @@ describe("5. open: a container that still waits", () => {
   });
 
   test.each(["ErrImagePull", "ImagePullBackOff"])(
-    "%s: the image is pulled again for as long as a start may take",
+    "%s: waits until the start timeout, since the kubelet pulls the image again",
     (reason) => {
       const pod = { is: "preparing", problem: { reason, message: "the registry is away" } } as const;
       expect(stepOf(claim, pod, 1_000)).toEqual(waitUntil(60_900));
@@ -328,18 +328,18 @@ describe("5. open: a container that still waits", () => {
 
   test.each([
     ["waits", PARKED],
-    ["is being made", PREPARING],
-  ] as const)("a container that still %s after firstBeatTimeoutSeconds failed to start", (_, pod) => {
+    ["is being created", PREPARING],
+  ] as const)("fails the start of a container that still %s after firstBeatTimeoutSeconds", (_, pod) => {
     expect(stepOf(claim, pod, 60_900)).toMatchObject({ do: "delete-pod", why: "StartFailed" });
   });
 
-  test("after a restart: with key, not touched: touch; touched: touch once more, kubelet may have missed it", () => {
+  test("touches once after a restart, even if touched before, since the kubelet may have missed it", () => {
     const recovered = opened({ touches: 0, touchedMs: null, openedMs: POLLED + 500_000, waitedMs: null });
     expect(stepOf(recovered, PARKED, 500_001, { podAssigned: false })).toEqual({ do: "touch" });
     expect(stepOf(recovered, PARKED, 500_001, { podAssigned: true })).toEqual({ do: "touch" });
   });
 
-  test("a Pod that is being deleted is waited for, as long as its grace and its node allow", () => {
+  test("waits for a Pod that is being deleted as long as its grace period and its node allow", () => {
     expect(stepOf(claim, PARKED, 2_000, { podGoneByMs: POLLED + 90_000 })).toEqual(waitUntil(90_000));
   });
 });
@@ -347,25 +347,25 @@ describe("5. open: a container that still waits", () => {
 describe("6. watch, lease: Worker", () => {
   const served = (item = view("active", POLLED + 10_000)) => opened({ firstBeatSeen: true, item });
 
-  test("no view of the item yet: the sweep brings one", () => {
+  test("waits for the sweep when there is no view of the item yet", () => {
     expect(stepOf(opened(), RUNNING, 2_000)).toEqual(waitUntil(7_000));
     expect(stepOf(opened({ item: view("unknown", POLLED) }), RUNNING, 2_000)).toEqual(waitUntil(7_000));
   });
 
-  test("before its first beat it has firstBeatTimeoutSeconds from the container's start", () => {
+  test("allows firstBeatTimeoutSeconds from the container's start for the first heartbeat", () => {
     const claim = opened({ item: view("starting", POLLED + 1_500) });
     expect(stepOf(claim, RUNNING, 2_000)).toEqual(waitUntil(61_000));
   });
 
-  test("no first beat within firstBeatTimeoutSeconds: fence", () => {
+  test("fences without a first heartbeat within firstBeatTimeoutSeconds", () => {
     const claim = opened({ item: view("starting", POLLED + 60_000) });
-    // It may have been beaten since.
+    // A heartbeat may have been sent since.
     expect(stepOf(claim, RUNNING, 61_000)).toEqual(LOOK);
     withFields(claim, { item: view("starting", POLLED + 61_000) });
     expect(stepOf(claim, RUNNING, 61_100)).toEqual(FIRST_BEAT);
   });
 
-  test("time in which the Work API was silent does not count, and leaves time for another try", () => {
+  test("does not count an outage of the Work API, and leaves time for another try", () => {
     const silence = { silentMs: 40_000, silenceEndMs: POLLED + 70_000 };
     const claim = opened({ item: view("starting", POLLED + 70_000), ...silence });
     expect(stepOf(claim, RUNNING, 70_100)).toEqual(waitUntil(101_000));
@@ -373,7 +373,7 @@ describe("6. watch, lease: Worker", () => {
     expect(stepOf(opened({ item: claim.observed.item, ...nearlyOver }), RUNNING, 70_100)).toEqual(waitUntil(100_000));
   });
 
-  test("no first beat: fence, look, stop, and only then delete the Pod", () => {
+  test("without a first heartbeat: fences, lists, stops, and only then deletes the Pod", () => {
     const ending = { why: "NoFirstBeat", message: "sent no heartbeat" } as const;
     const memory = { is: "fenced", beatSentMs: POLLED + 61_000, ttlMs: 90_000, value: at(POLLED + 2_000) } as const;
     const claim = opened({ ending, memory });
@@ -387,7 +387,7 @@ describe("6. watch, lease: Worker", () => {
     expect(stepOf(claim, RUNNING, 61_400, { podGoneByMs: POLLED + 200_000 })).toEqual(waitUntil(200_000));
   });
 
-  test("no first beat, and the item went to somebody else before our fence: the Pod is deleted, nothing is stopped", () => {
+  test("without a first heartbeat: only deletes the Pod when another client took the item before the fence", () => {
     const claim = opened({
       ending: { why: "NoFirstBeat", message: "sent no heartbeat" },
       item: view("active", POLLED + 61_100, { acknowledgedAt: THEIRS }),
@@ -395,18 +395,18 @@ describe("6. watch, lease: Worker", () => {
     expect(stepOf(claim, RUNNING, 61_200)).toMatchObject({ do: "delete-pod", why: "NoFirstBeat" });
   });
 
-  test("active: left alone until maxDurationSeconds", () => {
+  test("leaves an active session alone until maxDurationSeconds", () => {
     expect(stepOf(served(), RUNNING, 11_000)).toEqual(waitUntil(3_601_000 - AHEAD));
   });
 
-  describe("maxDurationSeconds over", () => {
+  describe("past maxDurationSeconds", () => {
     const OVER = 3_601_000;
     const beats = (askedAfter: number, beat: number) =>
       view("active", POLLED + askedAfter, { latestHeartbeatAt: `beat ${beat}` });
     const noted = (afterMs: number, beat: number) =>
       ({ is: "snapshot", value: `beat ${beat}`, sinceMs: POLLED + afterMs }) as const;
 
-    test("a while before, its heartbeat is watched: it must be seen to move", () => {
+    test("observes the heartbeat shortly before that time, and must see it change", () => {
       const claim = served(beats(OVER - 40_000, 1));
       expect(stepOf(claim, RUNNING, OVER - AHEAD)).toEqual({ do: "snapshot", value: "beat 1" });
       withFields(claim, { memory: noted(OVER - 40_000, 1) });
@@ -417,7 +417,7 @@ describe("6. watch, lease: Worker", () => {
       expect(stepOf(claim, RUNNING, OVER - 34_900)).toEqual(waitUntil(OVER - AHEAD + 5_000));
     });
 
-    test("it beat lately, so it holds the lease: it is told to stop, at its time and not before", () => {
+    test("stops gracefully at that time if a recent heartbeat proves that the worker holds the lease", () => {
       const claim = served(beats(OVER - 5_000, 2));
       withFields(claim, { memory: noted(OVER - 10_000, 1) });
       const beatenSinceMs = POLLED + OVER - 10_000;
@@ -425,58 +425,58 @@ describe("6. watch, lease: Worker", () => {
       withFields(claim, { memory: { ...noted(OVER - 5_000, 2), beatenSinceMs } });
       expect(stepOf(claim, RUNNING, OVER - 4_000)).toEqual(waitUntil(OVER));
       expect(stepOf(claim, RUNNING, OVER)).toEqual(GRACEFUL);
-      // A beat interval after the beat, which the list may have shown five seconds late.
+      // A heartbeat interval after the heartbeat, which the list may have shown five seconds late.
       expect(stepOf(claim, RUNNING, OVER + 14_999)).toEqual(GRACEFUL);
       expect(stepOf(claim, RUNNING, OVER + 15_000)).toEqual(LOOK);
     });
 
-    test("what it beat last goes on to prove it while later looks show nothing new", () => {
+    test("keeps the proof of the last heartbeat while later lists show nothing new", () => {
       const claim = served(beats(OVER - 1_000, 2));
       const beatenSinceMs = POLLED + OVER - 10_000;
       withFields(claim, { memory: { ...noted(OVER - 5_000, 2), beatenSinceMs } });
       expect(stepOf(claim, RUNNING, OVER)).toEqual({ do: "snapshot", value: "beat 2", beatenSinceMs });
     });
 
-    test("a value older than the one noted is from a list that is behind, and proves nothing", () => {
+    test("ignores a value older than the remembered one: the list lags", () => {
       const older = { latestHeartbeatAt: at(POLLED + 1) };
       const claim = served(view("active", POLLED + OVER - 5_000, older));
       withFields(claim, { memory: { is: "snapshot", value: at(POLLED + 2), sinceMs: POLLED + OVER - 10_000 } });
       expect(stepOf(claim, RUNNING, OVER - 4_000)).toEqual({ do: "snapshot", value: at(POLLED + 2) });
     });
 
-    test("a beat that may be a beat interval old proves nothing any more", () => {
+    test("no longer trusts a heartbeat that may be a heartbeat interval old", () => {
       const claim = served(beats(OVER - 5_000, 2));
       withFields(claim, { memory: noted(OVER - 10_000, 1) });
       expect(stepOf(claim, RUNNING, OVER + 20_000)).toEqual({ do: "snapshot", value: "beat 2" });
     });
 
-    test("one that proves too little for its end is looked at again, for its next beat", () => {
+    test("lists again for the next heartbeat when the last one does not reach to the end", () => {
       const claim = served(beats(OVER - 12_000, 2));
       withFields(claim, { memory: { ...noted(OVER - 12_000, 2), beatenSinceMs: POLLED + OVER - 32_000 } });
       expect(stepOf(claim, RUNNING, OVER - 8_000)).toEqual(waitUntil(OVER - 7_000));
       expect(stepOf(claim, RUNNING, OVER - 7_000)).toEqual(LOOK);
     });
 
-    test("a view that is older than the one noted proves nothing", () => {
+    test("ignores a view that is older than the remembered one", () => {
       const claim = served(beats(OVER - 5_000, 1));
       withFields(claim, { memory: noted(OVER - 4_000, 2) });
       expect(stepOf(claim, RUNNING, OVER)).toEqual(waitUntil(OVER + 1_000));
       expect(stepOf(claim, RUNNING, OVER + 1_000)).toEqual(LOOK);
     });
 
-    test("one that hangs is never told to stop: its lease may have gone to somebody else since the last look", () => {
+    test("never stops a hanging worker gracefully, since another client may hold its lease by now", () => {
       const claim = served(beats(OVER, 1));
       withFields(claim, { memory: noted(OVER - 40_000, 1) });
       expect(stepOf(claim, RUNNING, OVER + 100)).toEqual({ do: "snapshot", value: "beat 1" });
     });
 
-    test("one that nobody could tell to stop is deleted after its grace", () => {
+    test("deletes the Pod after its grace period if no stop could be sent", () => {
       const claim = served(beats(OVER + 119_000, 1));
       withFields(claim, { memory: noted(OVER + 119_000, 1) });
       expect(stepOf(claim, RUNNING, OVER + 120_000)).toMatchObject({ do: "delete-pod", why: "MaxDuration" });
     });
 
-    test("told to stop and still there after its grace, it is deleted", () => {
+    test("deletes a Pod that is still there after a stop and its grace period", () => {
       const claim = served(beats(OVER, 2));
       withFields(claim, { gracefulStopMs: POLLED + OVER + 1_000 });
       expect(stepOf(claim, RUNNING, OVER + 2_000)).toEqual(waitUntil(OVER + 121_000));
@@ -484,13 +484,13 @@ describe("6. watch, lease: Worker", () => {
     });
   });
 
-  test("stopping: the worker sees it by itself; still there after its grace, it is deleted", () => {
+  test("stopping: lets the worker notice, and deletes a Pod that is still there after its grace period", () => {
     const claim = opened({ item: view("stopping", POLLED + 20_000), stoppingSinceMs: POLLED + 20_000 });
     expect(stepOf(claim, RUNNING, 21_000)).toEqual(waitUntil(140_000));
     expect(stepOf(claim, RUNNING, 140_000)).toMatchObject({ do: "delete-pod", why: "StoppedByUser" });
   });
 
-  test("stopping because Berth said so keeps Berth's reason", () => {
+  test("stopping at Berth's request: keeps Berth's reason", () => {
     const claim = opened({
       item: view("stopping", POLLED + 20_000),
       stoppingSinceMs: POLLED + 20_000,
@@ -503,13 +503,13 @@ describe("6. watch, lease: Worker", () => {
     ["stopped", view("stopped", POLLED + 20_000), "StoppedByUser"],
     ["queued again", view("queued", POLLED + 20_000), "LeaseLost"],
     ["absent", view("absent", POLLED + 20_000, { acknowledgedAt: null }), "LeaseLost"],
-    ["acknowledged by somebody else", view("active", POLLED + 20_000, { acknowledgedAt: THEIRS }), "LeaseLost"],
+    ["acknowledged by another client", view("active", POLLED + 20_000, { acknowledgedAt: THEIRS }), "LeaseLost"],
   ] as const)(
-    "%s: the worker leaves by itself; still there a TTL and a beat interval later, it is deleted",
+    "%s: lets the worker exit, and deletes a Pod still there after a TTL and a heartbeat interval",
     (_, item, why) => {
       const claim = opened({ item, lostSinceMs: POLLED + 20_000 });
       expect(stepOf(claim, RUNNING, 21_000)).toEqual(waitUntil(140_000));
-      // Nothing is destroyed on a view of two minutes ago.
+      // Nothing is destroyed on a view that is two minutes old.
       expect(stepOf(claim, RUNNING, 140_000)).toEqual(LOOK);
       withFields(claim, { item: { ...item, askedMs: POLLED + 140_000 } });
       expect(stepOf(claim, RUNNING, 140_500)).toMatchObject({ do: "delete-pod", why });
@@ -521,13 +521,13 @@ describe("6. watch, lease: Worker", () => {
     ["2030-01-01T00:00:10.700Z", "2030-01-01T01:00:10.7+01:00"],
     ["2030-01-01T00:00:10.700Z", "2030-01-01T00:00:10Z"],
     ["opaque", "opaque"],
-  ])("one acknowledgement written in two ways is still ours: %s, %s", (known, shown) => {
+  ])("treats one acknowledgement in two spellings as ours: %s, %s", (known, shown) => {
     const item = view("active", POLLED + 10_000, { acknowledgedAt: shown });
     const claim = opened({ acknowledgedAt: known, item });
     expect(stepOf(claim, RUNNING, 11_000)).toEqual(waitUntil(3_601_000 - AHEAD));
   });
 
-  test("the Environment deleted: running sessions go on until its grace is over, then they are told to stop", () => {
+  test("lets sessions run until the end of a deleted Environment's grace period, then stops them", () => {
     const claim = served(view("active", POLLED + 99_000));
     expect(stepOf(claim, RUNNING, 11_000, draining(100_000))).toEqual(waitUntil(100_000 - AHEAD));
     const beatenSinceMs = POLLED + 95_000;
@@ -540,26 +540,27 @@ describe("6. watch, lease: Worker", () => {
     expect(stepOf(claim, RUNNING, 220_000, draining(100_000))).toMatchObject({ why: "EnvironmentDeleted" });
   });
 
-  test("the Environment's grace over before the first beat: fenced, as nobody holds the lease yet", () => {
+  test("fences a session that has no heartbeat at the end of the Environment's grace period", () => {
     const claim = opened({ item: view("starting", POLLED + 20_000) });
     expect(stepOf(claim, RUNNING, 20_000, draining(30_000))).toEqual(waitUntil(30_000));
-    // Beaten meanwhile, it is told to stop: so it is looked at once more.
+    // With a heartbeat, it would be stopped gracefully instead, so the operator lists the item once more.
     expect(stepOf(claim, RUNNING, 30_000, draining(30_000))).toEqual(LOOK);
     withFields(claim, { item: view("starting", POLLED + 30_001) });
     expect(stepOf(claim, RUNNING, 30_002, draining(30_000))).toEqual(FIRST_BEAT);
   });
 
-  test("the Environment's grace nearly over and no view of the item: looked at now, not when the sweep comes by", () => {
+  test("lists without waiting for the sweep when the Environment's grace period is nearly over", () => {
     const claim = opened({ item: null });
     expect(stepOf(claim, RUNNING, 20_000, draining(30_000))).toEqual(LOOK);
-    // Refused by one who beats: what was seen before is gone, and what holds now is wanted at once.
+    // The server refused the fence because a worker sent a heartbeat. The old view is gone, and the current state is
+    // needed at once.
     withFields(claim, { memory: { is: "refused", atMs: POLLED + 30_100 } });
     expect(stepOf(claim, RUNNING, 30_200, draining(30_000))).toEqual(LOOK);
     withFields(claim, { item: view("unknown", POLLED + 30_200) });
     expect(stepOf(claim, RUNNING, 30_300, draining(30_000))).toEqual(waitUntil(35_200));
   });
 
-  test("a container that kubelet started before the touch is touched all the same: it needs its labels and deadline", () => {
+  test("touches a container that started before its touch, since it needs labels and a deadline", () => {
     const claim = opened({ touches: 0, touchedMs: null, item: view("active", POLLED + 5_000) });
     expect(stepOf(claim, RUNNING, 6_000, { podAssigned: false })).toEqual({ do: "touch" });
     withFields(claim, { touches: 1, touchedMs: POLLED + 6_000 });
@@ -579,28 +580,28 @@ describe("6. a node whose clock is wrong", () => {
   test.each([
     ["ten minutes behind", -600_000],
     ["ten minutes ahead", 600_000],
-  ])("%s: a container has its time for the first beat, and no more", (_, offset) => {
+  ])("allows the usual time for the first heartbeat, %s", (_, offset) => {
     expect(stepOf(claim, startedBy(offset), 2_000)).toEqual(waitUntil(60_900));
     const seen = opened({ item: view("starting", POLLED + 60_900) });
     expect(stepOf(seen, startedBy(offset), 60_900)).toEqual(FIRST_BEAT);
   });
 
-  test("a container that does not say when it started has its time as well", () => {
+  test("allows the usual time for a container without a start time", () => {
     expect(stepOf(claim, { is: "running", startedAtMs: 0 }, 2_000)).toEqual(waitUntil(60_900));
   });
 
-  test("an opening whose answer was long away: maxDurationSeconds counts from the container's start all the same", () => {
+  test("counts maxDurationSeconds from the container's start, even after a slow opening", () => {
     const claim = opened({ openedMs: POLLED + 300_000, item: view("active", POLLED + 300_500) });
     expect(stepOf(claim, RUNNING, 301_000)).toEqual(waitUntil(3_601_000 - AHEAD));
   });
 
-  test("a container that starts after a restart has not run for longer than since it was seen to wait", () => {
+  test("limits a container's age after a restart by the time since it was seen waiting", () => {
     const since = { openedMs: POLLED + 500_000, waitedMs: POLLED + 500_100, touchedMs: POLLED + 500_200 };
     const claim = opened({ ...since, item: view("active", POLLED + 501_000) });
     expect(stepOf(claim, startedBy(-7_200_000), 501_500)).toEqual(waitUntil(4_100_100 - AHEAD));
   });
 
-  test("after a restart the node's word counts: maxDurationSeconds does not begin anew", () => {
+  test("trusts the node's start time after a restart, so that maxDurationSeconds does not restart", () => {
     const recovered = opened({
       touches: 0,
       touchedMs: null,
@@ -619,25 +620,25 @@ describe("settle: fence, then stop", () => {
   const fencedAt = (afterMs: number, ttlMs = 90_000) =>
     ({ memory: { is: "fenced", beatSentMs: POLLED + afterMs, ttlMs, value: at(POLLED + 2_000) } }) as const;
 
-  test("what was seen before the end counts for nothing: the worker's own stop may have come since", () => {
+  test("ignores a view from before the end, since the worker may have stopped the item since", () => {
     expect(stepOf(settling(null, 0), ended(), 31_000)).toEqual(LOOK);
     expect(stepOf(settling("active", 29_999), ended(), 31_000)).toEqual(LOOK);
   });
 
-  test("stopped by the worker: settled with one look", () => {
+  test("settles an item that the worker stopped after one list", () => {
     expect(stepOf(settling("stopped", 31_000), ended(), 31_100)).toEqual({ do: "settled", because: "stopped" });
   });
 
-  test.each(["queued", "absent"] as const)("%s: settled, touches nothing", (state) => {
+  test.each(["queued", "absent"] as const)("settles a %s item and sends nothing", (state) => {
     expect(stepOf(settling(state, 31_000), GONE, 31_100)).toEqual({ do: "settled", because: state });
   });
 
-  test("acknowledged again since: settled, touches nothing", () => {
+  test("settles an item that was acknowledged again and sends nothing", () => {
     const claim = settling(null, 0, { item: view("active", POLLED + 31_000, { acknowledgedAt: THEIRS }) });
     expect(stepOf(claim, ended(), 31_100)).toEqual({ do: "settled", because: "acknowledged by somebody else" });
   });
 
-  test("the list could not be read to its end: unknown, looked at again after a pause", () => {
+  test("lists again after a pause when the list could not be read to its end", () => {
     expect(stepOf(settling("unknown", 31_000), ended(), 31_100)).toEqual(waitUntil(36_000));
     expect(stepOf(settling("unknown", 31_000), ended(), 36_000)).toEqual(LOOK);
   });
@@ -646,37 +647,37 @@ describe("settle: fence, then stop", () => {
     [1, 5],
     [3, 20],
     [100, 320],
-  ])("after %i such looks in a row the next pause is %i s", (unknowns, seconds) => {
+  ])("after %i such lists in a row, pauses %i s", (unknowns, seconds) => {
     const claim = settling("unknown", 31_000, { unknowns });
     expect(stepOf(claim, ended(), 31_100)).toEqual(waitUntil(31_000 + seconds * SECOND));
   });
 
-  test("an opened claim whose Pod is gone is settled, though its end was not seen", () => {
+  test("settles an opened claim whose Pod is gone, even if its end was not observed", () => {
     expect(stepOf(opened({ item: view("stopped", POLLED + 20_000) }), GONE, 20_100)).toEqual({
       do: "settled",
       because: "stopped",
     });
   });
 
-  test("died without a word under onPodFailure: Release, and never beaten: beaten once, else it stays starting", () => {
+  test("onPodFailure: Release: sends one heartbeat for a killed session without any, or it would stay starting", () => {
     const died = settling("starting", 31_000, { end: { ...END, cause: "OOMKilled", exitCode: 137 } });
     expect(stepOf(died, ended(), 31_100, { limits: { ...LIMITS, onPodFailure: "Release" } })).toEqual(FIRST_BEAT);
   });
 
-  test("stopping: stop, force, without a fence", () => {
+  test("stops a stopping item by force without a fence", () => {
     expect(stepOf(settling("stopping", 31_000), ended(), 31_100)).toEqual(STOP);
   });
 
-  test("starting, never beaten: the fence is the first beat", () => {
+  test("fences a starting item with the first heartbeat", () => {
     expect(stepOf(settling("starting", 31_000), ended(), 31_100)).toEqual(FIRST_BEAT);
   });
 
-  test("active: its last heartbeat is remembered, and fenced with once it stood still for an interval and 20 s", () => {
+  test("fences an active item with its last heartbeat once that is unchanged for a quiet interval", () => {
     const claim = settling("active", 31_000);
     const value = at(POLLED + 2_000);
     expect(stepOf(claim, ended(), 31_100)).toEqual({ do: "snapshot", value });
     withFields(claim, { memory: { is: "snapshot", value, sinceMs: POLLED + 31_000 } });
-    // Its worker may have stopped it, and the list be behind: the end shows five seconds later at the latest.
+    // Its worker may have stopped the item while the list lags: the stop shows at most five seconds later.
     expect(stepOf(claim, ended(), 31_200)).toEqual(waitUntil(35_000));
     expect(stepOf(claim, ended(), 35_000)).toEqual(LOOK);
     withFields(claim, { item: view("active", POLLED + 35_000) });
@@ -684,20 +685,20 @@ describe("settle: fence, then stop", () => {
     expect(stepOf(claim, ended(), 31_000 + QUIET)).toEqual({ do: "fence", expected: value });
   });
 
-  test("active, and the value moved since: somebody beats; the wait begins anew", () => {
+  test("waits again when the value changed, since another client sends heartbeats", () => {
     const claim = settling("active", 40_000, {
       memory: { is: "snapshot", value: at(POLLED + 1), sinceMs: POLLED + 31_000 },
     });
     expect(stepOf(claim, ended(), 31_000 + QUIET)).toEqual({ do: "snapshot", value: at(POLLED + 2_000) });
   });
 
-  test("active without a heartbeat to read: fenced as never beaten, after the same wait", () => {
+  test("fences an active item without a readable heartbeat as if it had none, after the same wait", () => {
     const memory = { is: "snapshot", value: NO_HEARTBEAT, sinceMs: POLLED + 31_000 } as const;
     const claim = settling(null, 0, { memory, item: view("active", POLLED + 31_000, { latestHeartbeatAt: null }) });
     expect(stepOf(claim, ended(), 31_000 + QUIET)).toEqual(FIRST_BEAT);
   });
 
-  test("our beat accepted: listed again, then stopped", () => {
+  test("lists again after an accepted heartbeat, then stops", () => {
     const claim = settling(null, 0, fencedAt(40_000));
     expect(stepOf(claim, ended(), 40_100)).toEqual(LOOK);
     withFields(claim, { item: view("active", POLLED + 39_999) });
@@ -706,7 +707,7 @@ describe("settle: fence, then stop", () => {
     expect(stepOf(claim, ended(), 40_200)).toEqual(STOP);
   });
 
-  test("our beat accepted, and the list still shows the value before it: it is behind, and proves nothing", () => {
+  test("does not rely on a lagging list that still shows the value before our heartbeat", () => {
     const claim = settling("active", 40_100, fencedAt(40_000));
     withFields(claim, { item: view("active", POLLED + 40_100, { latestHeartbeatAt: at(POLLED + 1_000) }) });
     expect(stepOf(claim, ended(), 40_200)).toEqual(waitUntil(46_500));
@@ -715,47 +716,47 @@ describe("settle: fence, then stop", () => {
     expect(stepOf(claim, ended(), 46_600)).toEqual(STOP);
   });
 
-  test("our beat accepted, and listed as somebody else's: settled, not stopped", () => {
+  test("settles without a stop when the list shows the item as another client's", () => {
     const claim = settling(null, 0, fencedAt(40_000));
     withFields(claim, { item: view("active", POLLED + 40_100, { acknowledgedAt: THEIRS }) });
     expect(stepOf(claim, ended(), 40_200)).toEqual({ do: "settled", because: "acknowledged by somebody else" });
   });
 
-  test("the stop is sent before beat sent + TTL - request bound - 1 s; later, it is fenced anew", () => {
+  test("sends the stop before heartbeat sent + TTL - request timeout - 1 s, or fences again", () => {
     const claim = settling("active", 40_100, fencedAt(40_000));
     expect(stepOf(claim, ended(), 40_000 + 90_000 - 2_500)).toEqual(STOP);
     expect(stepOf(claim, ended(), 40_000 + 90_000 - 2_499)).toMatchObject({ do: "snapshot" });
   });
 
-  test("a TTL too short for a stop: never stopped, it lapses", () => {
+  test("never stops when the TTL is too short for it, and lets the lease lapse", () => {
     const claim = settling("active", 40_100, fencedAt(40_000, 2_000));
     expect(stepOf(claim, ended(), 40_200)).toMatchObject({ do: "snapshot" });
   });
 
-  test("our beat accepted, and the list still says starting: it lags, and is asked again after a pause", () => {
+  test("lists again after a pause when the list still shows starting after our heartbeat", () => {
     const claim = settling("starting", 40_100, fencedAt(40_000));
     expect(stepOf(claim, ended(), 40_200)).toEqual(waitUntil(45_100));
     expect(stepOf(claim, ended(), 45_100)).toEqual(LOOK);
   });
 
-  test("starting again after our lease ran out: fenced anew", () => {
+  test("fences a starting item again after our lease ran out", () => {
     const claim = settling("starting", 140_000, fencedAt(40_000));
     expect(stepOf(claim, ended(), 140_100)).toEqual(FIRST_BEAT);
   });
 
-  test("a view older than our beat that says it is over is no proof of it", () => {
+  test("does not rely on a view from before our heartbeat", () => {
     const claim = settling("queued", 39_000, fencedAt(40_000));
     expect(stepOf(claim, ended(), 40_200)).toEqual(LOOK);
   });
 
-  test("a refused beat is not repeated at once", () => {
+  test("does not repeat a refused heartbeat immediately", () => {
     const claim = settling(null, 0, { memory: { is: "refused", atMs: POLLED + 40_000 } });
     expect(stepOf(claim, ended(), 40_100)).toEqual(waitUntil(45_000));
     expect(stepOf(claim, ended(), 45_000)).toEqual(LOOK);
   });
 
   test.each(["starting", "stopping"] as const)(
-    "a call that keeps failing does not rest on one view for ever: %s is looked at anew",
+    "does not rely on one old %s view while a call keeps failing",
     (state) => {
       expect(stepOf(settling(state, 31_000), ended(), 400_000)).toEqual(LOOK);
     },
@@ -766,11 +767,11 @@ describe("settle: fence, then stop", () => {
     ["node lost", ended({ cause: "NodeLost", exitCode: null })],
     ["never started", ended({ cause: "StartFailed", startedAtMs: null })],
     ["Pod gone", GONE],
-  ] as const)("died without a word (%s), and nothing was heard since: looked at, then settled", (_, pod) => {
+  ] as const)("lists an item without a view since its session died, then settles it (%s)", (_, pod) => {
     expect(stepOf(settling("active", 20_000), pod, 31_000)).toEqual(LOOK);
   });
 
-  test("a Pod that failed to start is settled while it is still being deleted", () => {
+  test("settles a failed start while its Pod is still being deleted", () => {
     const claim = over(POLLED + 5_000, {
       end: { ...END, cause: "StartFailed" },
       item: view("starting", POLLED + 5_100),
@@ -779,7 +780,7 @@ describe("settle: fence, then stop", () => {
   });
 });
 
-describe("whatever the state", () => {
+describe("in every state", () => {
   const memories: Claim["lease"]["memory"][] = [
     { is: "none" },
     { is: "unanswered" },
@@ -810,7 +811,7 @@ describe("whatever the state", () => {
   ];
   const situations: Partial<Facts>[] = [{}, draining(600_000), draining(0), { podAssigned: false }];
 
-  /** Every combination, as it comes out `afterMs` after the poll. */
+  /** Every combination of facts and its step, `afterMs` after the poll. */
   function* all(afterMs: number): Generator<{ facts: Facts; step: Step }> {
     for (const make of claims)
       for (const item of EVERY_ITEM)
@@ -825,7 +826,7 @@ describe("whatever the state", () => {
 
   const TIMES = [0, 4_999, 5_000, 30_000, 61_000, 140_000, 500_000, 4_000_000];
 
-  test.each(TIMES)("every wait ends by the clock, after now (%d ms)", (afterMs) => {
+  test.each(TIMES)("every wait ends at a finite time after now (%d ms)", (afterMs) => {
     for (const { facts: asked, step } of all(afterMs)) {
       if (step.do !== "wait") continue;
       expect(step.untilMs).not.toBeNull();
@@ -835,7 +836,7 @@ describe("whatever the state", () => {
   });
 
   test.each(TIMES)(
-    "nothing is stopped by force without the lease in hand, or told to stop already (%d ms)",
+    "no forced stop is sent without the lease, unless the item is already stopping (%d ms)",
     (afterMs) => {
       for (const { facts: asked, step } of all(afterMs)) {
         if (step.do !== "stop" || !step.force) continue;
@@ -858,20 +859,17 @@ describe("whatever the state", () => {
     },
   );
 
-  test.each(TIMES)(
-    "nothing is opened that is not ours and starting, nor anything while the Environment goes (%d ms)",
-    (afterMs) => {
-      for (const { facts: asked, step } of all(afterMs)) {
-        if (step.do !== "open") continue;
-        expect(asked.claim.record.acknowledgedAt).toBe(step.acknowledgedAt);
-        if (asked.pod.is !== "parked") continue;
-        expect(asked.limits.draining).toBe(false);
-        expect(asked.claim.observed.item).toMatchObject({ state: "starting", acknowledgedAt: OURS });
-      }
-    },
-  );
+  test.each(TIMES)("nothing is opened unless it is ours and starting, nor during a drain (%d ms)", (afterMs) => {
+    for (const { facts: asked, step } of all(afterMs)) {
+      if (step.do !== "open") continue;
+      expect(asked.claim.record.acknowledgedAt).toBe(step.acknowledgedAt);
+      if (asked.pod.is !== "parked") continue;
+      expect(asked.limits.draining).toBe(false);
+      expect(asked.claim.observed.item).toMatchObject({ state: "starting", acknowledgedAt: OURS });
+    }
+  });
 
-  test.each(TIMES)("a claim ends only when its item is out of its hands (%d ms)", (afterMs) => {
+  test.each(TIMES)("a claim ends only when it no longer holds its item (%d ms)", (afterMs) => {
     for (const { facts: asked, step } of all(afterMs)) {
       if (step.do !== "drop" && step.do !== "settled") continue;
       const {

@@ -14,7 +14,7 @@ import {
   storedCredential,
 } from "../../src/protocol/journal.ts";
 
-/** What the API server allows as a key of a Secret's data. */
+/** The keys that the API server allows in a Secret's data. */
 const DATA_KEY = /^[-._a-zA-Z0-9]{1,253}$/;
 const LABEL_VALUE = /^(([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9])?$/;
 
@@ -36,7 +36,7 @@ const JOURNAL: Omit<Journal, "opened" | "acknowledgedAt"> = {
 const base64 = (text: string) => Buffer.from(text).toString("base64");
 const fromBase64 = (text = "") => Buffer.from(text, "base64").toString();
 
-/** What the API server makes of a Secret that is sent to it: stringData goes over data, and is never shown. */
+/** Stores a Secret as the API server does: it merges stringData into data and never returns stringData. */
 function stored({ stringData = {}, ...secret }: Secret): Secret {
   const added = Object.entries(stringData).map(([key, value]) => [key, base64(value)]);
   return {
@@ -46,7 +46,7 @@ function stored({ stringData = {}, ...secret }: Secret): Secret {
   };
 }
 
-/** A merge patch of a Secret's data (RFC 7386). */
+/** Applies a merge patch to a Secret's data (RFC 7386). */
 function patched(secret: Secret, patch: Record<string, unknown>): Secret {
   const data: Record<string, string> = { ...secret.data };
   for (const [key, value] of Object.entries((patch["data"] ?? {}) as Record<string, string | null>)) {
@@ -56,7 +56,7 @@ function patched(secret: Secret, patch: Record<string, unknown>): Secret {
   return { ...secret, data };
 }
 
-/** Ids are opaque: long, with line breaks, in any script; only whole characters, as JSON carries no others. */
+/** Ids are opaque: long, multi-line and in any script, but with whole characters, since JSON carries no others. */
 const oddId = fc.oneof(
   fc.string({ unit: "grapheme", maxLength: 40 }),
   fc.string({ unit: "binary", maxLength: 40 }),
@@ -78,7 +78,7 @@ const anyJournal = fc.record({
 }) as fc.Arbitrary<typeof JOURNAL>;
 
 describe("round trip", () => {
-  test("everything that is journaled is read again, whatever the ids are made of", () => {
+  test("reads back everything that was journaled, whatever the ids contain", () => {
     fc.assert(
       fc.property(anyJournal, fc.option(oddId), (journal, credential) => {
         const secret = stored(renderJournal(WHERE, journal, credential));
@@ -88,7 +88,7 @@ describe("round trip", () => {
     );
   });
 
-  test("opening moves the credential, byte for byte, and keeps all else", () => {
+  test("opening moves the credential byte for byte, and keeps everything else", () => {
     fc.assert(
       fc.property(anyJournal, oddId, oddId, (journal, credential, acknowledgedAt) => {
         const before = stored(renderJournal(WHERE, journal, credential));
@@ -101,47 +101,47 @@ describe("round trip", () => {
     );
   });
 
-  test("a journal of a removal, which is about no item, is read as one", () => {
+  test("reads a removal, which names no item", () => {
     const removal = { ...JOURNAL, use: "removal" as const, workId: "", sessionId: "" };
     expect(readJournal(stored(renderJournal(WHERE, removal, null)))).toMatchObject({ use: "removal", workId: "" });
   });
 });
 
 describe("opening", () => {
-  test("names the Secret that it means, so that a late one changes nothing", () => {
+  test("names the uid and resourceVersion, so that a late request changes nothing", () => {
     const patch = openingPatch({ uid: "u1", resourceVersion: "7" }, base64("secret"), "2030-01-01T00:00:00Z");
     expect(patch["metadata"]).toEqual({ uid: "u1", resourceVersion: "7" });
   });
 
-  test("the key that the container waits for is not there before", () => {
+  test("the key that the container waits for is missing before the opening", () => {
     const before = stored(renderJournal(WHERE, JOURNAL, "secret"));
     expect(Object.keys(before.data ?? {})).not.toContain(KEY_WORK_SECRET);
     expect(Object.keys(before.data ?? {})).toEqual(expect.arrayContaining([KEY_WORK_ID, KEY_SESSION_ID]));
   });
 });
 
-describe("the Secret is one that the API server takes", () => {
+describe("the rendered Secret", () => {
   const rendered = () => renderJournal(WHERE, JOURNAL, "secret");
 
-  test("its data's keys and its labels are of their alphabets", () => {
+  test("has valid data keys and label values", () => {
     const secret = rendered();
     for (const key of Object.keys(secret.stringData ?? {})) expect(key).toMatch(DATA_KEY);
     for (const value of Object.values(secret.metadata.labels ?? {})) expect(value).toMatch(LABEL_VALUE);
   });
 
-  test("it has no immutable flag, since opening changes it, and no owner, since it outlives its Pod", () => {
+  test("is not immutable, since opening changes it, and has no owner, since it outlives its Pod", () => {
     const secret = rendered();
     expect(secret.immutable).toBeUndefined();
     expect(secret.metadata.ownerReferences).toBeUndefined();
   });
 
-  test("the credential is nowhere but in its data", () => {
+  test("holds the credential only in its data", () => {
     const { stringData, ...rest } = renderJournal(WHERE, JOURNAL, "sk-ant-req-x");
     expect(JSON.stringify(rest)).not.toContain("sk-ant-req-x");
     expect(Object.values(stringData ?? {}).filter((value) => value.includes("sk-ant-req-x"))).toHaveLength(1);
   });
 
-  test("it is found by the selector of its Environment, and of no other", () => {
+  test("matches the selector of its own Environment only", () => {
     const labels = rendered().metadata.labels ?? {};
     const selects = (selector: string) =>
       selector.split(",").every((term) => {
@@ -152,12 +152,12 @@ describe("the Secret is one that the API server takes", () => {
     expect(selects(claimSelector("other"))).toBe(false);
   });
 
-  test("an Environment whose name ends with a dot-separated part has a selector, too", () => {
+  test("has a selector for an Environment name with dots", () => {
     expect(claimSelector("research.eu-1")).toContain("berth.dev/environment=research.eu-1");
   });
 });
 
-describe("of a list of Secrets", () => {
+describe("a record from a list of Secrets", () => {
   const opened = stored(renderJournal(WHERE, JOURNAL, null));
   const record: Secret = {
     ...opened,
@@ -168,7 +168,7 @@ describe("of a list of Secrets", () => {
   test.each([
     ["before it is opened", stored(renderJournal(WHERE, JOURNAL, "secret"))],
     ["opened", record],
-  ])("a record is kept as it reads, without its credential: %s", (_, secret) => {
+  ])("keeps its content without the credential: %s", (_, secret) => {
     const kept = listedRecord(secret);
     expect(readJournal(kept)).toEqual(readJournal(secret));
     const { name, namespace, uid, resourceVersion } = secret.metadata;
@@ -177,7 +177,7 @@ describe("of a list of Secrets", () => {
     expect(JSON.stringify(kept)).not.toContain(base64("secret"));
   });
 
-  test("of what somebody made up no more than its name is kept", () => {
+  test("keeps at most the name of a forged Secret", () => {
     const filler = base64("x".repeat(100_000));
     const more = listedRecord({
       ...record,
@@ -192,40 +192,40 @@ describe("of a list of Secrets", () => {
   });
 });
 
-describe("foreign Secrets are not read as claims", () => {
+describe("a foreign Secret is not read as a claim", () => {
   const ours = stored(renderJournal(WHERE, JOURNAL, "secret"));
 
   test.each<[string, Partial<Secret>]>([
     ["of another type", { type: "Opaque" }],
     ["without a type", { type: "" }],
     ["without data", { data: {} }],
-    ["of a use that no version knows", { data: { ...ours.data, use: base64("party") } }],
-    ["that does not say its use", { data: { "work-id": base64("w") } }],
-    ["that names no item", { data: { use: base64("session") } }],
+    ["with an unknown use", { data: { ...ours.data, use: base64("party") } }],
+    ["without a use", { data: { "work-id": base64("w") } }],
+    ["without an item", { data: { use: base64("session") } }],
   ])("%s", (_, change) => expect(readJournal({ ...ours, ...change })).toBeNull());
 
-  test("nor is one of no fields at all", () => {
+  test("without any fields", () => {
     expect(readJournal({ metadata: {} })).toBeNull();
   });
 
-  test("nor is one that names an address which is longer than a spec's can be, also one that is dear to read", () => {
+  test("with an API address longer than a spec allows, even if it is expensive to parse", () => {
     const at = (api: string) => readJournal({ ...ours, data: { ...ours.data, api: base64(api) } });
     expect(at(`https://${"a".repeat(504)}`)).not.toBeNull();
     expect(at(`https://${"a".repeat(505)}`)).toBeNull();
     expect(at(`https://work.test/${"/".repeat(700_000)}x`)).toBeNull();
   });
 
-  test("a Secret of our type is", () => {
+  test("unlike a Secret of our type", () => {
     expect(ours.type).toBe(CLAIM_SECRET_TYPE);
     expect(readJournal(ours)).not.toBeNull();
   });
 
-  test("one of a version that knew no lease: Operator is a worker's", () => {
+  test("reads a record of a version before lease: Operator as a worker's", () => {
     const { lease: _, ...data } = ours.data ?? {};
     expect(readJournal({ ...ours, data })?.lease).toBe("Worker");
   });
 
-  test("poll times that are no numbers are none, and never zero", () => {
+  test("reads invalid poll times as NaN, never as zero", () => {
     const odd = (value: string) => readJournal({ ...ours, data: { ...ours.data, "polled-from": base64(value) } });
     expect(odd("")?.polledFromMs).toBeNaN();
     expect(odd("soon")?.polledFromMs).toBeNaN();

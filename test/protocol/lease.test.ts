@@ -28,7 +28,7 @@ const held = (more: Partial<HeldLease> = {}): HeldLease => ({
   unansweredMs: null,
   ...more,
 });
-/** So long after the last answered beat was sent, on both clocks. */
+/** An instant this long after the last answered heartbeat was sent, on both clocks. */
 const later = (ms: number, wallMs = ms): Instant => ({ nowMs: SENT + ms, wallMs: WALL + SENT + wallMs });
 const beat = (state: WorkState, more: Partial<Heartbeat> = {}): Heartbeat => ({
   state,
@@ -49,62 +49,62 @@ const refused = (state: WorkState, value: string | null = "another"): BeatResult
 };
 const learn = (result: BeatResult, now: Instant, lease = held()) => afterBeat(lease, result, now, TIMING);
 
-describe("an answered beat", () => {
-  test("buys the server's time from its sending, and is echoed byte for byte", () => {
+describe("an answered heartbeat", () => {
+  test("extends the lease from its sending by the server's TTL, and its value is echoed byte for byte", () => {
     const value = "2030-01-01T00:02:10.000001+00:00";
     expect(learn(answered("active", 30_000, { last_heartbeat: value }), later(30_200))).toEqual(
       held({ echo: value, ttlMs: 60_000, sentMs: SENT + 30_000, sentWallMs: WALL + SENT + 30_000 }),
     );
   });
 
-  test("ends the doubt of those before it that were not", () => {
+  test("clears the doubt about earlier unanswered ones", () => {
     const doubted = held({ unansweredMs: SENT + 20_000 });
     expect(learn(answered("active", 30_000), later(30_200), doubted)).toMatchObject({ unansweredMs: null });
   });
 
-  test("stopping: still ours, to be ended", () => {
+  test("with state stopping keeps the lease for the stop", () => {
     expect(learn(answered("stopping", 30_000), later(30_200))).toMatchObject({ is: "held", state: "stopping" });
   });
 
-  test("stopped: over", () => {
+  test("with state stopped ends the lease", () => {
     expect(learn(answered("stopped", 30_000), later(30_200))).toEqual({ is: "over" });
     expect(learn(answered("stopped", 30_000), later(TTL + 1))).toEqual({ is: "over" });
   });
 
-  test("active but not extended: lost", () => {
+  test("of an active item without an extension loses the lease", () => {
     const result = answered("active", 30_000, { lease_extended: false });
     expect(learn(result, later(30_200))).toMatchObject({ is: "lost", by: "refusal" });
   });
 
-  test.each(["queued", "starting"] as const)("%s: lost", (state) => {
+  test.each(["queued", "starting"] as const)("with state %s loses the lease", (state) => {
     expect(learn(answered(state, 30_000), later(30_200))).toMatchObject({ is: "lost", by: "refusal" });
   });
 
-  test("that a sleeping process reads a TTL after the one before is none: lost", () => {
+  test("that a process reads a TTL after the previous one, because it slept, loses the lease", () => {
     expect(learn(answered("active", 89_000), later(TTL))).toMatchObject({ is: "lost", by: "silence" });
   });
 
-  test("of a beat that was handled before our stop changes nothing of it", () => {
+  test("that the server handled before our stop does not undo it", () => {
     const stopping = held({ state: "stopping" });
     expect(learn(answered("active", 30_000), later(30_200), stopping)).toMatchObject({ state: "stopping" });
   });
 });
 
-describe("a refused beat", () => {
-  test("of a lease whose beats were all answered: lost, whatever the value", () => {
+describe("a refused heartbeat", () => {
+  test("loses a lease whose heartbeats were all answered, whatever the value", () => {
     expect(learn(refused("active"), later(30_000))).toMatchObject({ is: "lost", by: "refusal" });
   });
 
-  describe("after one that was not answered", () => {
+  describe("after an unanswered one", () => {
     const doubted = held({ unansweredMs: SENT + 30_000 });
 
-    test("shows its value: adopted, and what was bought before still counts from then", () => {
+    test("adopts the shown value, and the lease keeps its start", () => {
       expect(learn(refused("active", "its value"), later(40_000), doubted)).toEqual(
         held({ echo: "its value", adoptedMs: SENT + 30_000 }),
       );
     });
 
-    test("adopted, and silence after it: lapsed only when what that beat bought is over", () => {
+    test("an adopted lease lapses by silence only after the time that the unanswered heartbeat gained", () => {
       const adopted = learn(refused("active", "its value"), later(40_000), doubted);
       if (adopted.is !== "held") throw new Error("not adopted");
       expect(newestSentMs(adopted)).toBe(SENT + 30_000);
@@ -116,34 +116,34 @@ describe("a refused beat", () => {
     });
 
     test.each([
-      ["up to a second before the lease can have lapsed", TTL - 1_000, "held"],
-      ["later", TTL - 999, "lost"],
+      ["adopts the value up to a second before the lease can have lapsed", TTL - 1_000, "held"],
+      ["loses the lease later than that", TTL - 999, "lost"],
     ] as const)("%s", (_, ms, is) => {
       expect(learn(refused("active", "its value"), later(ms), doubted).is).toBe(is);
     });
 
-    test("by the wall clock too: a machine that slept does not adopt what came meanwhile", () => {
+    test("does not adopt a value after a sleep, which only the wall clock shows", () => {
       expect(learn(refused("active"), later(40_000, TTL), doubted)).toMatchObject({ is: "lost" });
     });
 
-    test.each(["queued", "starting"] as const)("shows that the item is %s: lost", (state) => {
+    test.each(["queued", "starting"] as const)("loses the lease when the item is %s", (state) => {
       expect(learn(refused(state), later(40_000), doubted)).toMatchObject({ is: "lost", by: "refusal" });
     });
 
-    test("shows the value that we sent, or none: lost", () => {
+    test("loses the lease when the server shows the value that we sent, or none", () => {
       expect(learn(refused("active", ECHO), later(40_000), doubted)).toMatchObject({ is: "lost" });
       expect(learn(refused("active", null), later(40_000), doubted)).toMatchObject({ is: "lost" });
       expect(learn({ is: "refused", current: null }, later(40_000), doubted)).toMatchObject({ is: "lost" });
     });
   });
 
-  test("of an item that was told to stop while it was ours: it still is", () => {
+  test("keeps the lease of an item that was told to stop while we held it", () => {
     const stopping = held({ state: "stopping" });
     expect(learn(refused("stopping"), later(30_000), stopping)).toEqual(stopping);
     expect(learn(refused("stopping"), later(30_000))).toEqual(stopping);
   });
 
-  test("of a stopped item: over", () => {
+  test("ends the lease of a stopped item", () => {
     expect(learn(refused("stopped"), later(30_000))).toEqual({ is: "over" });
   });
 });
@@ -151,11 +151,11 @@ describe("a refused beat", () => {
 describe("silence", () => {
   const unanswered: BeatResult = { is: "unanswered", sentMs: SENT + 60_000 };
 
-  test("a beat without an answer leaves the lease as it was, and the doubt that it landed", () => {
+  test("an unanswered heartbeat keeps the lease as it is, with a doubt", () => {
     expect(learn(unanswered, later(61_500))).toEqual(held({ unansweredMs: SENT + 60_000 }));
   });
 
-  test("a beat that took no effect leaves no doubt", () => {
+  test("a heartbeat without effect leaves no doubt", () => {
     expect(learn({ is: "failed" }, later(61_500))).toEqual(held());
   });
 
@@ -163,19 +163,19 @@ describe("silence", () => {
     ["failed", { is: "failed" }],
     ["unanswered", unanswered],
     ["refused", refused("active")],
-  ] as [string, BeatResult][])("no success for a whole TTL is the loss of the lease: %s", (_, result) => {
+  ] as [string, BeatResult][])("a whole TTL without a success loses the lease: %s", (_, result) => {
     expect(learn(result, later(TTL - 1)).is === "lost").toBe(result.is === "refused");
     expect(learn(result, later(TTL))).toMatchObject({ is: "lost", by: "silence" });
   });
 
-  test("how long what was sent can keep the lease alive counts from the last beat without an answer", () => {
+  test("the latest possible lapse counts from the last unanswered heartbeat", () => {
     const { requestBoundMs, marginMs } = TIMING;
     const late = { is: "unanswered", sentMs: SENT + 89_000 } as const;
     expect(learn(late, later(TTL))).toMatchObject({ lapsedMs: SENT + 89_000 + requestBoundMs + TTL + marginMs });
     expect(learn({ is: "failed" }, later(TTL))).toMatchObject({ lapsedMs: SENT + requestBoundMs + TTL + marginMs });
   });
 
-  test("a stopping item cannot go to anybody else: no silence loses it", () => {
+  test("silence never loses a stopping item, since no other client can get it", () => {
     const stopping = held({ state: "stopping" });
     expect(leaseEndMs(stopping)).toBe(Number.POSITIVE_INFINITY);
     expect(learn({ is: "failed" }, later(10 * TTL), stopping)).toEqual(stopping);
@@ -187,15 +187,15 @@ describe("the time for a stop", () => {
   const lastMs = TTL - requestBoundMs - marginMs;
 
   test.each([
-    ["in time", lastMs, lastMs, true],
-    ["too late", lastMs + 1, lastMs + 1, false],
-    ["too late by the wall clock: the machine slept", 1_000, lastMs + 1, false],
-    ["too late by the monotonic clock: the wall clock was set back", lastMs + 1, -5_000, false],
+    ["allows it in time", lastMs, lastMs, true],
+    ["denies it too late", lastMs + 1, lastMs + 1, false],
+    ["denies it too late by the wall clock, after a sleep", 1_000, lastMs + 1, false],
+    ["denies it too late by the monotonic clock, after the wall clock was set back", lastMs + 1, -5_000, false],
   ])("%s", (_, ms, wallMs, may) => {
     expect(maySendStop(held(), later(ms, wallMs), TIMING)).toBe(may);
   });
 
-  test("a stopping item may be stopped at any time", () => {
+  test("has no limit for a stopping item", () => {
     expect(maySendStop(held({ state: "stopping" }), later(10 * TTL), TIMING)).toBe(true);
   });
 });
@@ -206,25 +206,25 @@ test.each([
   [20_000, 10_000],
   [60_000, 30_000],
   [600_000, 30_000],
-])("a lease of %d ms is beaten every %d ms at the latest", (ttlMs, intervalMs) => {
+])("a lease of %d ms gets a heartbeat at least every %d ms", (ttlMs, intervalMs) => {
   expect(beatIntervalMs({ ttlMs }, TIMING)).toBe(intervalMs);
 });
 
-describe("a lease that is taken", () => {
+describe("taking a lease", () => {
   const take = (state: WorkState, more: Partial<Heartbeat> = {}) => leaseOf(beat(state, more), SENT, WALL + SENT);
 
-  test("active and extended: held", () => {
+  test("holds an active item whose lease was extended", () => {
     expect(take("active")).toEqual(held({ echo: "next", ttlMs: 60_000 }));
   });
 
-  test("stopping: held, to be ended", () => expect(take("stopping")).toMatchObject({ is: "held", state: "stopping" }));
-  test("stopped: over", () => expect(take("stopped")).toEqual({ is: "over" }));
+  test("holds a stopping item", () => expect(take("stopping")).toMatchObject({ is: "held", state: "stopping" }));
+  test("ends with a stopped item", () => expect(take("stopped")).toEqual({ is: "over" }));
 
   test.each([
     ["active", false],
     ["queued", false],
     ["starting", true],
-  ] as const)("%s, extended %s: none", (state, lease_extended) => {
+  ] as const)("fails in state %s with lease_extended %s", (state, lease_extended) => {
     expect(take(state, { lease_extended })).toBeNull();
   });
 });

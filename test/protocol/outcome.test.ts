@@ -10,7 +10,7 @@ const FENCED = { is: "fenced", beatSentMs: 20_000, ttlMs: 90_000 } as const;
 const acknowledged = (more: ClaimFields = {}) => claimOf({ acknowledgedAt: OURS, memory: FENCED, ...more });
 
 describe("a session that was acknowledged and never opened", () => {
-  test.each(["stopped", "queued"])("whose Pod was evicted meanwhile ended by that: item %s", (because) => {
+  test.each(["stopped", "queued"])("reports the eviction of its Pod: item %s", (because) => {
     const end = { ...END, cause: "Evicted", message: "Eviction API: evicting", exitCode: null } as const;
     expect(unopenedOutcome(acknowledged({ end }), because, GONE, false)).toEqual({
       reason: "Evicted",
@@ -19,14 +19,14 @@ describe("a session that was acknowledged and never opened", () => {
     });
   });
 
-  test("whose Pod is gone, and nobody saw why", () => {
+  test("reports PodDeleted when its Pod is gone for an unknown reason", () => {
     expect(unopenedOutcome(acknowledged(), "stopped", GONE, false)).toMatchObject({
       reason: "PodDeleted",
       failed: true,
     });
   });
 
-  test("whose Pod is not ready any more did not start, in kubelet's words", () => {
+  test("reports a failed start with the kubelet's message when its Pod is no longer ready", () => {
     const problem = { reason: "ErrImagePull", message: "no such image" };
     expect(unopenedOutcome(acknowledged(), "stopped", { is: "preparing", problem }, false)).toEqual({
       reason: "StartFailed",
@@ -35,22 +35,22 @@ describe("a session that was acknowledged and never opened", () => {
     });
   });
 
-  test("whose Environment was deleted ended by that", () => {
+  test("reports EnvironmentDeleted during a drain", () => {
     expect(unopenedOutcome(acknowledged(), "stopped", PARKED, true)).toMatchObject({
       reason: "EnvironmentDeleted",
       failed: false,
     });
   });
 
-  test("whose Secret somebody deleted did not start", () => {
+  test("reports a failed start when its Secret was deleted", () => {
     const outcome = unopenedOutcome(acknowledged({ gone: true }), "stopped", PARKED, false);
     expect(outcome).toMatchObject({ reason: "StartFailed", message: expect.stringContaining("Secret") });
   });
 
   test.each<[string, ClaimFields]>([
-    ["before anybody beat", { memory: { is: "none" } }],
+    ["before any heartbeat", { memory: { is: "none" } }],
     ["while it was fenced", { stoppingSinceMs: 21_000 }],
-  ])("and was stopped by somebody else %s", (_, more) => {
+  ])("reports StoppedByUser when it was stopped %s", (_, more) => {
     expect(unopenedOutcome(acknowledged(more), "stopped", PARKED, false)).toMatchObject({ reason: "StoppedByUser" });
   });
 
@@ -58,7 +58,7 @@ describe("a session that was acknowledged and never opened", () => {
     ["queued", PARKED],
     ["absent", GONE],
     ["acknowledged by somebody else", GONE],
-  ] as const)("goes on elsewhere: item %s, Pod %o; nothing is told", (because, pod) => {
+  ] as const)("reports nothing when another client may run it: item %s, Pod %o", (because, pod) => {
     expect(unopenedOutcome(acknowledged(), because, pod, false)).toBe(null);
   });
 });

@@ -4,27 +4,27 @@ import type { Timeline } from "./protocol-timeline.ts";
 /** What the Work API's contract leaves open. */
 export interface Variant {
   readonly ttlMs: number;
-  /** An active item whose lease lapsed. */
+  /** The state of an active item after its lease lapsed. */
   readonly lapse: "queued" | "stopped";
-  /** A starting item without a first beat is queued again after so long. */
+  /** How long until a starting item without a heartbeat is queued again. */
   readonly startExpiryMs: number;
-  /** A stopping item whose lease lapsed. */
+  /** What happens to a stopping item after its lease lapsed. */
   readonly stopLapse: "stays" | "stopped";
-  /** An acknowledgement of an item that has left the queue. */
+  /** The answer to an acknowledgement of an item that has left the queue. */
   readonly secondAck: "refused" | "ok";
-  /** acknowledged_at of an item that is acknowledged again. */
+  /** Whether acknowledged_at changes when an item is acknowledged again. */
   readonly stamp: "renewed" | "kept";
-  /** The item was acknowledged before, and came back. */
+  /** Whether the item was acknowledged before and requeued. */
   readonly cameBack: boolean;
-  /** How a beat of a queued item is refused: as one whose value does not match, or otherwise. */
+  /** How a heartbeat of a queued item is refused: as a mismatched value (412), or otherwise. */
   readonly queuedBeat: "412" | "other";
-  /** Times are written with milliseconds, or cut to seconds. */
+  /** Whether times are cut to whole seconds instead of milliseconds. */
   readonly wholeSeconds: boolean;
 }
 
 export type Side = "operator" | "worker" | "rival";
 
-/** An answer that says no, and that a repeat would not change. */
+/** A refusal that a retry would not change. */
 export class RefusedError extends Error {
   override name = "RefusedError";
 }
@@ -35,16 +35,16 @@ export interface Beat {
   readonly last: string | null;
 }
 
-/** No holder beats later than this. */
+/** The longest interval between two heartbeats of any holder. */
 const LONGEST_BEAT_MS = 30_000;
 
-/** When an item that came back was acknowledged first. */
+/** When a requeued item was first acknowledged. */
 const LONG_AGO_MS = -60_000;
 
-/** Others are offered what was polled and not acknowledged after so long: 5 s from the offer, which follows the poll. */
+/** When other clients are offered an unacknowledged item: 5 s after the offer, which follows the poll. */
 const RECLAIM_MS = 5_100;
 
-/** One work item and the rules of the Work API over it, judging every stop of the operator (S3). */
+/** One work item and the Work API's rules for it. Judges every stop of the operator (S3). */
 export class ItemApi {
   readonly #timeline: Timeline;
   readonly variant: Variant;
@@ -54,15 +54,15 @@ export class ItemApi {
   acknowledgedAtMs: number | null = null;
   last: string | null = null;
   holder: Side | null = null;
-  /** Counts acknowledgements that took effect. */
+  /** The number of acknowledgements that took effect. */
   generation = 0;
-  /** The generation that the operator under test acknowledged; 0: it has not. */
+  /** The generation that the operator under test acknowledged, or 0. */
   ours = 0;
   offeredToUsMs: number | null = null;
   readonly violations: string[] = [];
   /** Requests of the operator under test. */
   calls = 0;
-  /** Between two beats of the operator under test, of one lease. */
+  /** The longest time between two heartbeats of the operator under test for one lease. */
   longestGapMs = 0;
   #beatMs = 0;
   #lease = 0;
@@ -81,7 +81,7 @@ export class ItemApi {
     return this.variant.wholeSeconds ? iso.replace(/\.\d+Z$/, "Z") : iso;
   }
 
-  /** True while nobody but the operator under test can have been offered the item. */
+  /** True while only the operator under test can have been offered the item. */
   get isOffered(): boolean {
     return this.offeredToUsMs !== null && this.#timeline.nowMs < this.offeredToUsMs + RECLAIM_MS;
   }
@@ -119,7 +119,7 @@ export class ItemApi {
       this.longestGapMs = Math.max(this.longestGapMs, quietMs);
     }
     this.#beatMs = this.#timeline.nowMs;
-    // Beats of one millisecond still differ.
+    // Heartbeats within one millisecond still differ.
     this.last = new Date(Math.floor(this.epochMs + this.#timeline.nowMs) + this.#beats).toISOString();
     this.holder = side;
     if (this.state === "starting") this.#become("active", `first beat by ${side}`);
@@ -130,8 +130,8 @@ export class ItemApi {
   stop(side: Side, force: boolean): void {
     const { state } = this;
     if (side === "operator" && state !== "stopped" && state !== "stopping") {
-      // Where acknowledgements cannot be told apart only the lease says whose an item is, and beats that are seen to move
-      // may be another's: a stop without force rests on them.
+      // If acknowledgements can't be told apart, only the lease shows who holds an item. Changing heartbeats, on which
+      // a graceful stop relies, may then be another client's.
       const isKept = this.variant.stamp === "kept";
       const isOthers = this.ours !== this.generation && !isKept;
       const others = isOthers || (this.holder === "rival" && (force || !isKept));
@@ -143,7 +143,7 @@ export class ItemApi {
     else this.#become("stopping", `told to stop by ${side}`);
   }
 
-  /** From outside: whoever works on it is told. */
+  /** A user's stop. It notifies the client that works on the item. */
   stopByUser(): void {
     if (this.state === "queued") this.#become("stopped", "stopped by a user");
     else if (this.state !== "stopped") this.#become("stopping", "told to stop by a user");

@@ -5,8 +5,8 @@ import { type ItemApi, RefusedError } from "./protocol-api.ts";
 import { type Loss, NoAnswerError, Process, request, type Script, sleep, type Timeline } from "./protocol-timeline.ts";
 
 /**
- * What the program in the container is like. `hangs` stops beating and never leaves; `deaf` beats on and never leaves.
- * `plain` knows nothing of the item: it works, and ends.
+ * How the program in the container behaves. `hangs` stops its heartbeats and never exits; `deaf` continues them and
+ * never exits. `plain` does not know the item: it works and exits.
  */
 export type Program = "stock" | "silent" | "crashes" | "hangs" | "deaf" | "plain";
 
@@ -22,7 +22,7 @@ const SIGKILL_EXIT = 137;
 const WORK_BOUND_MS = 10_000;
 const STOP_BOUND_MS = 1_500;
 const WORK_MS = 300;
-/** A container on a lost node ends by then, if only with its node. */
+/** When a container on a lost node has ended at the latest, together with the node. */
 const LOST_MS = 1_200_000;
 
 /** One Pod, the Secret of its name, and the program in it. */
@@ -32,7 +32,7 @@ export class Cluster {
   readonly #loss: Loss;
   readonly #program: Program;
   readonly #servesMs: number;
-  /** What changed, and when: the operator's cache sees it a little later. */
+  /** Changes with their times. The operator's cache sees them a little later. */
   readonly #history: { readonly atMs: number; readonly view: PodView }[] = [];
   onChange: () => void = () => {};
   secret: { journal: Journal; version: number; key: boolean } | null = null;
@@ -41,7 +41,7 @@ export class Cluster {
   #assigned = false;
   #goneByMs: number | null = null;
   #worker: Process | null = null;
-  /** The program's own word on whether it holds the lease. */
+  /** Whether the program believes that it holds the lease. */
   #holds = false;
 
   constructor(timeline: Timeline, api: ItemApi, loss: Loss, program: Program, servesMs: number) {
@@ -58,7 +58,7 @@ export class Cluster {
     return { state: this.#state, assigned: this.#assigned, goneByMs: this.#goneByMs };
   }
 
-  /** As a cache shows the Pod that is `lagMs` behind; where it shows none, the Pod is read live. */
+  /** The Pod in a cache that lags by `lagMs`. If the cache has no Pod, this is a live read. */
   cached(lagMs: number): PodView {
     const seen = this.#history.findLast(({ atMs }) => atMs <= this.#timeline.nowMs - lagMs);
     return seen && seen.view.state.is !== "gone" ? seen.view : this.live;
@@ -94,7 +94,7 @@ export class Cluster {
     });
   }
 
-  /** The node is gone: the object, too, but the container runs on for a while. */
+  /** Loses the node: the Pod object is deleted, but the container runs on for a while. */
   loseNode(): void {
     if (this.#state.is === "gone") return;
     this.#state = { is: "gone" };
@@ -103,7 +103,7 @@ export class Cluster {
     this.#timeline.after(this.#timeline.between(0, LOST_MS), () => this.#worker?.kill());
   }
 
-  /** The container is over. */
+  /** Ends the container. */
   end(exitCode: number): void {
     this.#worker?.kill();
     if (this.#state.is !== "running") return;
@@ -129,7 +129,7 @@ export class Cluster {
     this.#note();
   }
 
-  /** kubelet looks by itself every 10-15 s. */
+  /** The kubelet syncs on its own every 10-15 s. */
   #lookLater(): void {
     this.#timeline.after(this.#timeline.between(10_000, 15_000), () => {
       this.#look();
@@ -177,7 +177,10 @@ export class Cluster {
     this.end(0);
   }
 
-  /** A stock worker: beats, leaves without a stop when its lease is lost, and with one when told to stop or done. */
+  /**
+   * A stock worker sends heartbeats. It exits without a stop when its lease is lost, and with one when it is done or
+   * told to stop.
+   */
   *#serve(): Script {
     const timeline = this.#timeline;
     const { ttlMs } = this.#api.variant;
@@ -199,7 +202,7 @@ export class Cluster {
         this.#holds = true;
       }
       if (this.#program === "hangs") yield* sleep(Number.MAX_SAFE_INTEGER);
-      // No success for a whole TTL, with the time that the next answer may take: the lease is lost.
+      // A whole TTL without a success, less the time that the next answer may take, loses the lease.
       if (timeline.nowMs - boughtMs > ttlMs - WORK_BOUND_MS && ttlMs > WORK_BOUND_MS) return;
       const leftMs = this.#program === "deaf" ? Number.POSITIVE_INFINITY : doneMs - timeline.nowMs;
       if (leftMs <= 0) return yield* this.#stopItem();
@@ -213,7 +216,7 @@ export class Cluster {
     try {
       yield* request(() => this.#api.stop("worker", true), STOP_BOUND_MS, WORK_MS);
     } catch {
-      // The worker leaves all the same: the operator settles.
+      // The worker still exits, and the operator settles the item.
     }
   }
 }

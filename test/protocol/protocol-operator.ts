@@ -28,30 +28,30 @@ import { type Loss, Process, request, type Script, sleep, type Timeline } from "
 const TIMING = DEFAULT_TIMING;
 const KUBE_BOUND_MS = 3_000;
 const KUBE_MS = 30;
-/** As many steps in one go as the session loop takes before others get their turn. */
+/** The session loop takes this many steps of one claim before it turns to others. */
 const MAX_STEPS = 12;
-/** What the server's clock is known to. */
+/** The uncertainty about the server's clock. */
 const CLOCK_SLACK_MS = 40;
-/** The Pod cache is behind by at most this. */
+/** The maximum lag of the Pod cache. */
 const CACHE_LAG_MS = 450;
 const SIGKILL_EXIT = 137;
 const NOT_SEEN = { exitCode: null, startedAtMs: null, finishedAtMs: null } as const;
 
-/** The Secret is not the one that the claim was decided on. */
+/** The Secret differs from the one that the decision was based on. */
 class StaleError extends Error {}
 
 type Acknowledged = "acked" | "refused" | "unanswered" | "late";
 
 /**
- * One operator and its one claim: journal, acknowledge, then every step that `nextStep` names, performed as the session
- * loop performs it, against an item and a Pod of these tests. `start` again is a restart: only the Secret is known.
+ * One operator with one claim. It journals and acknowledges, then performs every step that `nextStep` names as the
+ * session loop does, on the item and Pod of these tests. Another `start` is a restart: only the Secret is known.
  */
 export class Operator {
   readonly #timeline: Timeline;
   readonly #api: ItemApi;
   readonly #cluster: Cluster;
   readonly #loss: Loss;
-  /** The Work API's latency each way, at most. */
+  /** The maximum one-way latency of the Work API. */
   readonly #workMs: number;
   readonly #limits: Omit<Limits, "draining" | "drainDeadlineMs">;
   #process: Process | null = null;
@@ -59,7 +59,7 @@ export class Operator {
   #claim: Claim | null = null;
   #drainDeadlineMs: number | null = null;
   readonly complaints: string[] = [];
-  /** lease: Operator: leases that were lost. */
+  /** lease: Operator: the number of lost leases. */
   losses = 0;
   readonly #lease: LeaseKind;
   #keeper: Process | null = null;
@@ -89,7 +89,7 @@ export class Operator {
     return this.#process?.alive ?? false;
   }
 
-  /** The first process claims the item; later ones find what is left. */
+  /** The first process claims the item; later ones recover its claim. */
   start(first: boolean): void {
     const script = first ? this.#claimItem() : this.#recover();
     this.#process = new Process(this.#timeline, script, this.#loss);
@@ -125,7 +125,7 @@ export class Operator {
     while (claim.record.secretVersion === "") {
       const version = yield* this.#try(this.#kube(() => this.#createSecret(claim.record.journal)));
       if (version !== null) withFields(claim, { secretVersion: String(version) });
-      // It may stand, or come to stand: as after a restart.
+      // The Secret may exist, or appear later, as after a restart.
       else if (this.#timeline.nowMs >= ackUntilMs) return yield* this.#recover();
     }
     const parked = yield* this.#try(
@@ -159,7 +159,7 @@ export class Operator {
   }
 
   #createSecret(journal: Journal): number {
-    // Already there: a repeat of our own request.
+    // It exists already: this repeats our own request.
     if (this.#cluster.secret) return this.#cluster.secret.version;
     this.#timeline.say("journaled");
     this.#cluster.secret = { journal, version: 1, key: false };
@@ -170,7 +170,8 @@ export class Operator {
     const sentMs = this.#timeline.nowMs;
     try {
       const { state, acknowledgedAt } = yield* this.#work(() => this.#api.ack("operator"));
-      // Older than our request, even if it was cut to its second: somebody else's. After a repeat ours may be the older one.
+      // A time before our request, even if cut to its second, is another client's. After a repeat, it may be that of
+      // our first request.
       const { polledFromMs: polledMs } = claim.record.journal;
       const earliest = { polledMs, sentMs: repeated ? polledMs : this.#api.epochMs + sentMs - CLOCK_SLACK_MS };
       if (acknowledgedAt !== null && isSomebodyElses(acknowledgedAt, claim.record.acknowledgedBefore, earliest)) {
@@ -188,12 +189,12 @@ export class Operator {
 
   *#recover(): Script {
     yield* sleep(this.#timeline.between(10, this.#timeline.pick([20, 1_000])));
-    // A dead process's journal may come to stand after the Secrets were listed: the next claim of the Pod finds it.
+    // A dead process's journal may appear after the Secrets were listed: the next claim of the Pod finds it.
     const untilMs = this.#timeline.nowMs + KUBE_BOUND_MS;
     while (!this.#cluster.secret && this.#timeline.nowMs < untilMs) yield* sleep(untilMs - this.#timeline.nowMs);
     const { secret } = this.#cluster;
     if (!secret) {
-      // A Pod that says it is claimed, with no Secret: settled before.
+      // A Pod that is marked as claimed but has no Secret was settled before.
       if (this.#cluster.live.assigned) this.#cluster.delete();
       return;
     }
@@ -312,7 +313,7 @@ export class Operator {
     return this.#api.epochMs + this.#timeline.nowMs;
   }
 
-  /** Performs a step; true when the claim is over. */
+  /** Performs a step. Returns true when the claim has ended. */
   *#perform(claim: Claim, step: Exclude<Step, { do: "wait" }>): Script<boolean> {
     switch (step.do) {
       case "look":
@@ -383,7 +384,7 @@ export class Operator {
     withFields(claim, { lostSinceMs: lost ? (claim.observed.lostSinceMs ?? this.#timeline.nowMs) : null });
   }
 
-  /** What the Secret says is asked first: an earlier opening may have taken effect. */
+  /** Reads the Secret first: an earlier opening may have taken effect. */
   *#open(claim: Claim, acknowledgedAt: string): Script {
     if (this.#lease === "Operator" && claim.lease.own?.is === "held" && this.#api.holder !== "operator") {
       this.complaints.push("S2o a container is opened without its operator's lease");
@@ -460,7 +461,7 @@ export class Operator {
     return { state, last_heartbeat: last ?? "", lease_extended: state === "active", ttl_seconds: ttlSeconds };
   }
 
-  /** What the lease keeper does for one claim. */
+  /** Does the lease keeper's work for one claim. */
   *#keep(claim: Claim): Script {
     let failures = 0;
     let dueMs = this.#timeline.nowMs + this.#intervalOf(claim) * this.#timeline.between(0.5, 1);
@@ -528,7 +529,7 @@ export class Operator {
     withFields(claim, { lease: null });
     withFields(claim, { item: null });
     withFields(claim, { memory: { is: "fenced", beatSentMs: newestSentMs(lease), ttlMs: lease.ttlMs } });
-    // A last one, to have it lapse sooner; this server grants what it granted before.
+    // The last heartbeat is meant to shorten the lease; this server grants the same TTL as before.
     const sentMs = this.#timeline.nowMs;
     const result = yield* this.#beat(lease.echo);
     if (result.is !== "refused")
@@ -600,7 +601,7 @@ export class Operator {
     });
   }
 
-  /** After a conflict: what the Secret says now. */
+  /** Reads the Secret again after a conflict. */
   #reread(claim: Claim): void {
     const { secret } = this.#cluster;
     if (!secret) {
@@ -612,7 +613,7 @@ export class Operator {
     withFields(claim, { acknowledgedAt: secret.journal.acknowledgedAt ?? claim.record.acknowledgedAt });
   }
 
-  /** Items of running sessions are looked at every 5 s before their first beat, then every 30 s. */
+  /** Lists the item of a running session every 5 s before its first heartbeat, then every 30 s. */
   *#sweep(): Script {
     for (;;) {
       const slow = this.#claim?.observed.firstBeatSeen ?? false;

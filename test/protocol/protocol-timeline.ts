@@ -1,10 +1,10 @@
-/** A sequence of events on a clock of their own: the world in which a claim's protocol is tried. Times in milliseconds. */
+/** A sequence of events on its own clock, on which the protocol of a claim is tested. Times are in milliseconds. */
 export class Timeline {
   nowMs = 0;
   #order = 0;
   #events: { readonly atMs: number; readonly order: number; readonly run: () => void }[] = [];
   readonly random: () => number;
-  /** What happened, for a failure's message. */
+  /** The events so far, for failure messages. */
   readonly log: string[] = [];
 
   constructor(seed: number) {
@@ -30,7 +30,7 @@ export class Timeline {
     this.log.push(`${(this.nowMs / 1_000).toFixed(3)} ${what}`);
   }
 
-  /** Runs `run` after `ms`; the returned function takes it back. */
+  /** Runs `run` after `ms`. The returned function cancels it. */
   after(ms: number, run: () => void): () => void {
     const event = { atMs: this.nowMs + Math.max(0, ms), order: this.#order, run };
     this.#order += 1;
@@ -41,7 +41,7 @@ export class Timeline {
     };
   }
 
-  /** Lets time pass until `isDone`, or `untilMs`. Returns whether it was done. */
+  /** Runs events until `isDone` or `untilMs`. Returns whether `isDone` was reached. */
   run(isDone: () => boolean, untilMs: number): boolean {
     let atOnce = 0;
     while (!isDone()) {
@@ -57,7 +57,7 @@ export class Timeline {
   }
 }
 
-/** Events of one instant. */
+/** The maximum number of events at one instant. */
 const MOST_AT_ONCE = 10_000;
 
 /** A small seeded generator (Tommy Ettinger's mulberry32, public domain). */
@@ -71,12 +71,12 @@ function mulberry32(seed: number): () => number {
   };
 }
 
-/** What a process waits for: some time (or a poke), or the answer to a request. */
+/** What a process waits for: time (or a poke), or the answer to a request. */
 export type Waiting =
   | { readonly for: "time"; readonly ms: number }
   | { readonly for: "answer"; readonly bound: number; readonly slow: number; readonly effect: () => unknown };
 
-/** A request that got no answer in time: it may have taken effect. */
+/** A request that got no answer in time. It may have taken effect. */
 export class NoAnswerError extends Error {
   override name = "NoAnswerError";
 }
@@ -88,20 +88,23 @@ export function* sleep(ms: number): Script {
 }
 
 /**
- * A request: it takes effect within its bound or never; its answer comes within the bound or is lost.
- * @param slow the usual latency of each way, at most
+ * A request takes effect within its timeout or never. Its answer comes within the timeout or is lost.
+ * @param slow the maximum usual one-way latency
  */
 export function* request<T>(effect: () => T, bound: number, slow: number): Script<T> {
   return (yield { for: "answer", bound, slow, effect }) as T;
 }
 
-/** How bad the network is: 0 all well, 1 nothing comes through; in between that part of requests, and of answers, is lost. */
+/** The share of requests, and of answers, that the network loses: from 0 to 1. */
 export type Loss = () => number;
 
-/** So many more requests are slow than are lost. */
+/** How many times more requests are slow than lost. */
 const SLOW_PER_LOST = 5;
 
-/** Runs a script on a timeline. A process that ends, or is killed, hears nothing any more; its requests still land. */
+/**
+ * Runs a script on a timeline. A process that ended or was killed receives nothing more, but its requests still take
+ * effect.
+ */
 export class Process {
   readonly #timeline: Timeline;
   readonly #script: Script;

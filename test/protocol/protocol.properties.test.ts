@@ -9,13 +9,13 @@ import { type Loss, NoAnswerError, Process, request, type Script, sleep, Timelin
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
-/** Not a whole millisecond: servers' clocks are finer than what they write. */
+/** Not a whole millisecond: servers' clocks are finer than the times that they write. */
 const EPOCH_MS = Date.UTC(2030, 0, 1) + 0.25;
-/** Faults come until then; afterwards everything has to come to an end by itself. */
+/** Faults occur until then. Afterwards everything must settle without help. */
 const FAULTS_MS = 10 * MINUTE;
-/** Longest session, its grace, a lost lease, some quiet intervals, and starting items that expire late. */
+/** The longest session, its grace period, a lost lease, some quiet intervals, and starting items that expire late. */
 const HORIZON_MS = 90 * MINUTE;
-/** Requests to the Work API of one claim, over all its processes: sweeps every 5 or 30 s, and some looks. */
+/** The maximum of Work API requests for one claim, over all its processes: a sweep every 5 or 30 s, and some lists. */
 const MOST_CALLS = 1_200;
 
 interface Faults {
@@ -25,7 +25,10 @@ interface Faults {
   readonly accidents: boolean;
 }
 
-/** Another cluster on the same queue, which plays by the rules: it claims what is queued, beats, and stops or dies. */
+/**
+ * Another cluster on the same queue that follows the rules: it claims queued items, sends heartbeats, and stops or
+ * dies.
+ */
 function* rival(timeline: Timeline, api: ItemApi): Script {
   for (;;) {
     yield* sleep(timeline.between(100, timeline.pick([1_000, 15_000])));
@@ -51,7 +54,7 @@ function* rivalSession(timeline: Timeline, api: ItemApi, generation: number): Sc
         return;
       }
     } catch (error) {
-      // A worker whose beat was lost is refused with the next one, and leaves.
+      // A worker whose heartbeat was lost is refused at the next one, and exits.
       if (!(error instanceof NoAnswerError)) return;
     }
     yield* sleep(Math.min(api.variant.ttlMs / 2, 30_000, Math.max(100, servesUntilMs - timeline.nowMs)));
@@ -62,7 +65,7 @@ type Stamp = Variant["stamp"];
 
 function variantOf(timeline: Timeline, lease: LeaseKind, stamp: Stamp): Variant {
   return {
-    // The operator asks for a longer one than a worker; what it gets is the server's affair.
+    // The operator requests a longer TTL than a worker, but the server decides.
     ttlMs: timeline.pick([(lease === "Operator" ? 180 : 90) * SECOND, 90 * SECOND, 30 * SECOND, 20 * SECOND]),
     lapse: timeline.pick(["queued", "stopped"]),
     startExpiryMs: timeline.pick([Number.POSITIVE_INFINITY, 30 * SECOND, 5 * MINUTE]),
@@ -75,7 +78,7 @@ function variantOf(timeline: Timeline, lease: LeaseKind, stamp: Stamp): Variant 
   };
 }
 
-/** While faults last some requests are lost, and for some time all of them. */
+/** During faults, some requests are lost, and for some time all of them. */
 function lossOf(timeline: Timeline, { lossy }: Faults): Loss {
   if (!lossy) return () => 0;
   const usual = timeline.pick([0.02, 0.06, 0.15]);
@@ -125,7 +128,7 @@ function schedule({ timeline, api, cluster, operator }: World, faults: Faults): 
   timeline.after(timeline.between(0, 3_000), () => operator.start(true));
   if (faults.rival) new Process(timeline, rival(timeline, api), () => 0);
   for (let n = 0; n < faults.crashes; n += 1) {
-    // Most crashes come soon: that is where the steps are.
+    // Most crashes come early, where most steps are.
     timeline.after(timeline.between(0, timeline.pick([4_000, 8_000, 120_000, FAULTS_MS])), () => {
       if (!operator.busy) return;
       operator.crash();
@@ -143,7 +146,7 @@ function schedule({ timeline, api, cluster, operator }: World, faults: Faults): 
   timeline.after(timeline.between(0, timeline.pick([5_000, 60_000, FAULTS_MS])), timeline.pick(accidents));
 }
 
-/** What is wrong at the end of a world, if anything is. */
+/** The errors at the end of a world. */
 function run(world: World, faults: Faults): string[] {
   const { timeline, api, cluster, operator } = world;
   schedule(world, faults);
@@ -154,7 +157,7 @@ function run(world: World, faults: Faults): string[] {
   const { state, generation, ours } = api;
   const lapses = state === "active" || (state === "stopping" && api.variant.stopLapse === "stopped");
   const live = state === "starting" || state === "active" || state === "stopping";
-  // After a lost answer nothing tells our acknowledgement from somebody else's.
+  // After a lost answer, our acknowledgement can't be told from another client's.
   const isLost = state !== "active" && api.variant.stamp === "kept" && (faults.lossy || faults.crashes > 0);
   if (live && !lapses && !isLost && ours !== 0 && ours === generation) wrong.push(`L the item is left ${state}`);
   if (cluster.keyPatches > 1) wrong.push("a claim is opened twice");
@@ -167,7 +170,7 @@ function run(world: World, faults: Faults): string[] {
   return wrong;
 }
 
-/** More schedules for a longer search; one seed to see a failure again. */
+/** Set PROTOCOL_SCHEDULES for a longer search, or PROTOCOL_SEED to replay a failure. */
 const SCHEDULES = Number(process.env["PROTOCOL_SCHEDULES"] ?? 400);
 const SEED = process.env["PROTOCOL_SEED"];
 
@@ -177,14 +180,14 @@ function seeds(): number[] {
   return Array.from({ length: SCHEDULES }, (_, n) => base + n);
 }
 
-describe("the steps that are decided on, in random worlds: no stop without the lease, no second opening, an end to every claim and item", () => {
+describe("in random worlds: no stop without the lease, no second opening, and every claim and item ends", () => {
   test.each<[string, Faults]>([
     ["nothing goes wrong", { crashes: 0, rival: false, lossy: false, accidents: false }],
     ["requests and answers get lost", { crashes: 0, rival: false, lossy: true, accidents: false }],
     ["the operator restarts", { crashes: 3, rival: false, lossy: false, accidents: false }],
-    ["Pods, nodes, items and the Environment go", { crashes: 0, rival: false, lossy: false, accidents: true }],
+    ["Pods, nodes, items and the Environment are deleted", { crashes: 0, rival: false, lossy: false, accidents: true }],
     ["another cluster serves the queue", { crashes: 0, rival: true, lossy: false, accidents: true }],
-    ["all of it", { crashes: 3, rival: true, lossy: true, accidents: true }],
+    ["all of these", { crashes: 3, rival: true, lossy: true, accidents: true }],
   ])("%s", (_, faults) => {
     for (const seed of seeds()) {
       const world = newWorld(seed, faults);
@@ -194,13 +197,13 @@ describe("the steps that are decided on, in random worlds: no stop without the l
   });
 });
 
-describe("the same where an item that comes back keeps its first acknowledged_at: an item may be left unserved after a lost answer, and somebody else's told to stop", () => {
+describe("in random worlds on a server that keeps the first acknowledged_at, where some guarantees are weaker", () => {
   test.each<[string, Faults]>([
     ["nothing goes wrong", { crashes: 0, rival: false, lossy: false, accidents: false }],
     ["requests and answers get lost", { crashes: 0, rival: false, lossy: true, accidents: false }],
     ["the operator restarts", { crashes: 3, rival: false, lossy: false, accidents: false }],
     ["another cluster serves the queue", { crashes: 0, rival: true, lossy: false, accidents: true }],
-    ["all of it", { crashes: 3, rival: true, lossy: true, accidents: true }],
+    ["all of these", { crashes: 3, rival: true, lossy: true, accidents: true }],
   ])("%s", (_, faults) => {
     for (const seed of seeds()) {
       const world = newWorld(seed, faults, "kept");

@@ -18,13 +18,13 @@ function runs({ pods = [], claims = [] }: { pods?: Pod[]; claims?: ReturnType<ty
 
 const deletedBefore = (ms: number) => pod({}, { metadata: { deletionTimestamp: new Date(NOW_MS - ms).toISOString() } });
 
-test("a session runs in the Pod of a claim until its container is over", () => {
+test("a session runs in the Pod of a claim until its container has ended", () => {
   expect(runs({})).toBe(false);
   expect(runs({ claims: [opened()] })).toBe(true);
   expect(runs({ claims: [over(60_000)] })).toBe(false);
 });
 
-test("a session runs in a Pod that no claim has, until that is over or its node is given up", () => {
+test("a session runs in a Pod without a claim until the Pod has ended or its node is given up", () => {
   expect(runs({ pods: [pod()] })).toBe(true);
   expect(runs({ pods: [pod({ phase: "Failed" })] })).toBe(false);
   expect(runs({ pods: [deletedBefore(podOverdueMs - 1_000)] })).toBe(true);

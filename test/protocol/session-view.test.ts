@@ -13,7 +13,7 @@ const clock = new VirtualClock();
 const running = recordedPod("running");
 const completed = { reason: "Completed", message: "", failed: false } as const;
 
-/** Everything that the notes of a look count is counted nowhere. */
+/** A recorder that counts nothing. */
 const notes = (ended: SessionView[] = []) => {
   const metric = { observe: () => {}, inc: () => {} };
   const metrics = new Proxy({}, { get: () => metric });
@@ -30,8 +30,8 @@ const notes = (ended: SessionView[] = []) => {
   );
 };
 
-describe("a session as it is shown", () => {
-  test("opens until its container runs, then is active, and stops when that ends or Berth ends it", () => {
+describe("the view of a session", () => {
+  test("is opening until its container runs, then active, and stopping once the container or Berth ends it", () => {
     expect(phaseOf(opened(), undefined)).toBe("opening");
     expect(phaseOf(opened(), running)).toBe("active");
     const leaving: Pod = { ...running, metadata: { ...running.metadata, deletionTimestamp: "2030-01-01T00:00:00Z" } };
@@ -41,7 +41,7 @@ describe("a session as it is shown", () => {
     expect(phaseOf(opened({ ending: { why: "MaxDuration", message: "too long" } }), running)).toBe("stopping");
   });
 
-  test("has the time of each step that is known", () => {
+  test("holds the time of each known step", () => {
     expect(liveView(claimOf(), undefined)).toMatchObject({ claimedAtMs: null, openedAtMs: null, beatAtMs: null });
     const claim = opened({ openedAtMs: 5_000, startedAtMs: 6_000, firstBeatAtMs: 7_000 });
     expect(liveView(claim, running)).toMatchObject({
@@ -55,12 +55,12 @@ describe("a session as it is shown", () => {
     });
   });
 
-  test("says why it is being ended before it is over", () => {
+  test("gives the reason while Berth is still ending the session", () => {
     const claim = opened({ ending: { why: "MaxDuration", message: "it took longer than 60 s" } });
     expect(liveView(claim, running)).toMatchObject({ reason: "MaxDuration", message: "it took longer than 60 s" });
   });
 
-  test("has no field with its credential", () => {
+  test("holds no credential", () => {
     const secret = Buffer.from("sk-ant-sid01-secret").toString("base64");
     const claim = opened({ credential: secret });
     for (const shown of [liveView(claim, running), endedView(claim, completed, clock)]) {
@@ -69,10 +69,10 @@ describe("a session as it is shown", () => {
   });
 });
 
-describe("what is noted of a session", () => {
+describe("recording a session", () => {
   const startedAt = "2030-01-01T00:00:05.250Z";
 
-  test("its first beat, by the Work API's record, also where it is seen only after its end", () => {
+  test("takes the first heartbeat from the Work API's record, even if read only after the end", () => {
     const [alive, over] = [opened(), opened({ end: END })];
     notes().saw(alive, view("active", POLLED + 9_000, { startedAt }));
     notes().saw(over, view("stopped", POLLED + 9_000, { startedAt }));
@@ -82,7 +82,7 @@ describe("what is noted of a session", () => {
     ]);
   });
 
-  test("no beat where the only one was Berth's, to stop what never beat", () => {
+  test("records no heartbeat when the only one was Berth's own fence", () => {
     const [ended, late] = [
       opened({ end: END, neverBeaten: true }),
       opened({ ending: { why: "NoFirstBeat", message: "" } }),
@@ -93,7 +93,7 @@ describe("what is noted of a session", () => {
     }
   });
 
-  test("its end is told to whoever looks on, and the end of a claim without a session is not", () => {
+  test("reports the end of a session to observers, but not the end of a claim without a session", () => {
     const told: SessionView[] = [];
     notes(told).settled(acknowledged(), "acknowledged by somebody else", null);
     expect(told).toEqual([]);

@@ -101,7 +101,7 @@ describe("after a term begins", () => {
     expect(shared.mayRunElsewhere(own, "sesn_2", API)).toBe(mayRun);
   });
 
-  test("an Environment that can't say what it runs holds up the others for 30 s, and again after the next term begins", async () => {
+  test("an Environment in an unknown state blocks the others for 30 s after each beginning of a term", async () => {
     await clock.advance(29_999);
     expect(shared.mayRunElsewhere(own, "sesn_2", API)).toBe(true);
     await clock.advance(1);
@@ -110,7 +110,7 @@ describe("after a term begins", () => {
     expect(shared.mayRunElsewhere(own, "sesn_2", API)).toBe(true);
   });
 
-  test("an Environment that is not served here holds up no other", () => {
+  test("an Environment that is not served here blocks no other", () => {
     served = ["own/research"];
     expect(shared.mayRunElsewhere(own, "sesn_2", API)).toBe(false);
   });

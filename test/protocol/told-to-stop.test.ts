@@ -7,13 +7,16 @@ import type { Step } from "../../src/protocol/step.ts";
 import { facts, LIMITS, opened, POLLED, RUNNING, view, withFields } from "./claims.ts";
 
 const SECOND = 1_000;
-/** When maxDurationSeconds is over, after the poll. */
+/** When maxDurationSeconds is over, relative to the poll. */
 const OVER = 3_601 * SECOND;
 const FROM = OVER - DEFAULT_TIMING.beatIntervalMs - DEFAULT_TIMING.observeFirstBeatMs;
-/** A look, from its request to its answer. */
+/** The duration of a list request. */
 const LOOK_MS = 200;
 
-/** A worker that beats every `every` ms, near the end of its time, and the step after all the looking and waiting. */
+/**
+ * Simulates a worker with a heartbeat every `every` ms near the end of its time. Returns the first step other than
+ * lists and waits.
+ */
 function lastStep(every: number, firstMs: number, graceMs: number): { step: Step; afterMs: number } {
   const seen = (ms: number) =>
     view("active", POLLED + ms, { latestHeartbeatAt: `beat ${Math.floor((ms - firstMs) / every)}` });
@@ -39,7 +42,7 @@ const BEATS = [1, 4, 15, 29, 30].flatMap((seconds) =>
 );
 
 test.each(BEATS)(
-  "a worker that beats every $every ms, from $first on, is told to stop, be its grace ever so short",
+  "a worker with a heartbeat every $every ms, from $first on, is stopped gracefully, however short its grace period is",
   (beats) => {
     const { step, afterMs } = lastStep(beats.every, beats.first, 1 * SECOND);
     expect(step).toEqual({ do: "stop", force: false });
@@ -48,13 +51,13 @@ test.each(BEATS)(
   },
 );
 
-test("one that beats often is told so at once", () => {
+test("a worker with frequent heartbeats is stopped immediately", () => {
   for (const { every, first } of BEATS) {
     if (every <= 15 * SECOND) expect(lastStep(every, first, 1 * SECOND).afterMs - OVER).toBeLessThanOrEqual(LOOK_MS);
   }
 });
 
-test("one that does not beat is deleted when its next beat would have been seen", () => {
+test("a worker without heartbeats is deleted when its next heartbeat would have been visible", () => {
   const { step, afterMs } = lastStep(10 * OVER, 0, 1 * SECOND);
   expect(step).toMatchObject({ do: "delete-pod", why: "MaxDuration" });
   expect(afterMs - OVER).toBeGreaterThanOrEqual(3 * DEFAULT_TIMING.observeFirstBeatMs);
