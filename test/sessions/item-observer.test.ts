@@ -57,7 +57,7 @@ describe("a list that is longer than one walk", () => {
     expect(await look(last)).toEqual({ state: "queued", pages: LONG - WALK - 1 });
   });
 
-  test("a malformed item is read where it is listed, by each look", async () => {
+  test("each look for a malformed item stops at the page that lists it", async () => {
     const { api, look, first } = listOf(2);
     api.answer = (call, { path }) =>
       call === "list" && !path.includes("page=")
