@@ -17,7 +17,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(dir, { recursive: true }));
 
-/** Groups of the chart's PrometheusRule, as a file for promtool. */
+/** The rules of the chart's PrometheusRule, as a file for promtool. */
 async function renderedRules(values: Values): Promise<{ file: string; rules: Map<string, AlertRule> }> {
   const { spec } = (await render("berth-system", { prometheusRule: { enabled: true, ...values } })).one(
     "PrometheusRule",
@@ -29,15 +29,15 @@ async function renderedRules(values: Values): Promise<{ file: string; rules: Map
 }
 
 describe("the alerts", () => {
-  test("are rules that Prometheus takes", async () => {
+  test("are rules that Prometheus accepts", async () => {
     expect(await runTool(tools.promtool, ["check", "rules", ...(await ruleFiles())])).not.toContain("FAILED");
   });
 
-  test.each(UNIT_TESTS)("fire and keep quiet as promtool's unit tests say: %s", async (file) => {
+  test.each(UNIT_TESTS)("pass promtool's unit tests: %s", async (file) => {
     await runTool(tools.promtool, ["test", "rules", join(FIXTURES, file)]);
   });
 
-  test("have each a unit test in which they fire and one in which they do not", async () => {
+  test("each have a unit test where they fire and one where they don't", async () => {
     interface Case {
       readonly alertname: string;
       readonly exp_alerts: readonly unknown[];
@@ -56,7 +56,7 @@ describe("the alerts", () => {
 });
 
 describe("the chart's PrometheusRule", () => {
-  test("holds every alert as its file has it, with its page", async () => {
+  test("contains every alert as in its file, with its runbook URL", async () => {
     const rendered = await renderedRules({ parkedPods: true, runbookUrl: "https://pages.example/runbooks/" });
     await runTool(tools.promtool, ["check", "rules", rendered.file]);
     expect([...rendered.rules.values()]).toEqual(
@@ -67,12 +67,12 @@ describe("the chart's PrometheusRule", () => {
     );
   });
 
-  test("leaves the alerts of parked Pods out by default, and names no pages that nobody has", async () => {
+  test("leaves out the alerts of parked Pods by default, and sets no runbook URLs", async () => {
     const rendered = await renderedRules({});
     expect([...rendered.rules.values()]).toEqual(rules.filter(({ alert }) => alert !== "BerthPodParked"));
   });
 
-  test("takes changes of single alerts, and labels for all", async () => {
+  test("applies changes of single alerts, and labels for all", async () => {
     const rendered = await renderedRules({
       alertLabels: { team: "agents" },
       alerts: {
@@ -94,7 +94,7 @@ describe("the chart's PrometheusRule", () => {
     expect(rendered.rules.get("BerthKeyRejected")?.labels).toEqual({ severity: "critical", team: "agents" });
   });
 
-  test("has another threshold of each alert that ends with one, and nothing else is changed", async () => {
+  test("changes only the threshold of an alert whose expression ends with one", async () => {
     const limited = rules.filter(({ expr }) => /> [\d.]+$/.test(expr)).map(({ alert }) => alert);
     expect(limited).toContain("BerthHeartbeatsLate");
     const alerts = Object.fromEntries(limited.map((alert) => [alert, { threshold: 7 }]));

@@ -20,14 +20,14 @@ import { startWorld, type World } from "../support/world.ts";
 import { asNamingCluster } from "./own-cluster.ts";
 
 const CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/environments.berth.dev";
-/** Real time all through: an operator's start, a Job, a shutdown, and the collector's half minute. */
+/** Everything happens in real time: an operator start, a Job, a shutdown, and the garbage collector's half minute. */
 const TIMEOUT_MS = 300_000;
 const PATIENCE_MS = 120_000;
 
 const hanging: FateInput = { kind: "worker", end: "hang" };
 const working = (workMs: number): FateInput => ({ kind: "worker", workMs });
 
-/** One for each test: the CRD is the whole cluster's. */
+/** Each test starts its own cluster, since the CRD is cluster-wide. */
 let cluster: Cluster;
 let shared: TestCluster;
 
@@ -37,7 +37,7 @@ beforeEach(async () => {
 });
 afterEach(() => cluster?.stop());
 
-/** A world whose node runs the operator, and whose sessions go as these fates say, one after the other. */
+/** A world whose node runs the operator, and whose sessions get these fates in order. */
 async function worldOf(...fates: FateInput[]): Promise<World> {
   const byPod = new Map<string, FateInput>();
   return await startWorld(shared, {
@@ -50,7 +50,7 @@ async function worldOf(...fates: FateInput[]): Promise<World> {
   });
 }
 
-/** Asked live: a watch may be behind everything else that tells how far the operator is. */
+/** Reads the finalizers live, since a watch may lag behind other signs of the operator's progress. */
 async function finalizers({ kube, namespace, name }: World): Promise<readonly string[]> {
   return (await kube.get(ENVIRONMENTS, { namespace, name })).metadata.finalizers ?? [];
 }
@@ -64,7 +64,7 @@ async function untilNamespaceGone(world: World, name: string): Promise<void> {
   );
 }
 
-/** Nothing that the operator asked for was refused for want of a right. */
+/** Expects that none of the operator's requests was forbidden. */
 async function expectNoRefusal(release: Release): Promise<void> {
   const entries = await cluster.audit.entries({ user: release.operator });
   expect(entries.length).toBeGreaterThan(0);
@@ -72,14 +72,14 @@ async function expectNoRefusal(release: Release): Promise<void> {
 }
 
 test(
-  "a session lives through upgrade, uninstall and installation anew, and nothing stays stuck in the end",
+  "a session survives upgrade, uninstall and reinstallation, and nothing is stuck at the end",
   async () => {
     await using world = await worldOf(hanging, working(300), hanging);
     const release = new Release(cluster, world, "release-life");
     const { stdout } = await release.install();
     expect(stdout).toMatch(/Berth \d.* is installed/);
     await world.createEnvironment({ sessions: { ...(world.spec()["sessions"] as object), warm: 1 } });
-    // The item before it is parked would bring a second Pod, and either could be the one that is given it.
+    // An item before that would bring a second Pod, and either Pod could get it.
     await world.untilParked(1);
     const { item, pod } = await serve(world);
     expect(await finalizers(world)).toEqual([FINALIZER]);
@@ -110,7 +110,7 @@ test(
     expect(world.simulator.item(last.item.id).state).toBe("active");
     await expectNoRefusal(release);
     world.simulator.assertNoViolations();
-    // With no operator there: neither the busy Environment's namespace nor the release's gets stuck.
+    // Without an operator, neither the busy Environment's namespace nor the release's namespace gets stuck.
     await untilNamespaceGone(world, world.namespace);
     await untilNamespaceGone(world, release.namespace);
   },
@@ -118,7 +118,7 @@ test(
 );
 
 test(
-  "with crds.keep=false, an uninstall drains the Environments first, and lets go of what takes too long",
+  "with crds.keep=false, an uninstall drains the Environments first, and gives up what takes too long",
   async () => {
     const values = { crds: { keep: false }, uninstall: { drainSeconds: 10 } };
     await using world = await worldOf(working(3_000));
@@ -128,7 +128,7 @@ test(
     const { item } = await serve(world);
     await release.uninstall();
     await world.until("the CRD is gone", async () => !(await exists(cluster, CRD)));
-    // By its own worker, and settled: it drained.
+    // The session's own worker stopped the item, and its claim was settled: the drain succeeded.
     expect(world.simulator.item(item.id).state).toBe("stopped");
     await world.caughtUp("secrets");
     expect(world.claims).toEqual([]);
@@ -151,7 +151,7 @@ test(
 );
 
 test(
-  "a release for some namespaces serves these, with no right anywhere else",
+  "a release for some namespaces serves those without permissions elsewhere",
   async () => {
     await using world = await worldOf(working(300));
     const release = new Release(cluster, world, "release-some");
@@ -184,7 +184,7 @@ test(
 );
 
 test(
-  "an upgrade brings the CRD up to date",
+  "an upgrade updates the CRD",
   async () => {
     await using world = await worldOf(hanging);
     const older = await mkdtemp(join(tmpdir(), "berth-older-chart-"));
@@ -212,7 +212,7 @@ test(
 );
 
 test(
-  "an uninstall whose Job can't run fails and says so, and goes on without it",
+  "an uninstall whose Job can't run fails with an error, and succeeds without hooks",
   async () => {
     await using world = await worldOf(hanging);
     const release = new Release(cluster, world, "release-broken");
@@ -235,11 +235,11 @@ test(
   TIMEOUT_MS,
 );
 
-/** As docs/install.md has it. */
+/** As in docs/install.md. */
 const NO_FINALIZERS = '{"metadata":{"finalizers":null}}';
 
 test(
-  "the plain manifests install the same, and the command line lets go before they are removed",
+  "the plain manifests work like the chart, and `berth uninstall` cleans up before they are deleted",
   async () => {
     await using world = await worldOf(working(300), hanging);
     const nothingThere = await berthUninstall();
@@ -273,14 +273,14 @@ test(
 );
 
 test(
-  "helm takes over what was installed with plain manifests",
+  "helm adopts an installation from plain manifests",
   async () => {
     await kubectl("apply", "--server-side", "-k", DEPLOY_DIR);
     const install = ["install", RELEASE, CHART, "--namespace", "berth-system"];
     const env = { ...process.env, KUBECONFIG: cluster.kubeconfig };
     const refused = await helmWithValues(install, undefined, env);
     expect(refused.stderr).toContain("invalid ownership metadata");
-    // As docs/install.md has it.
+    // As in docs/install.md.
     const taken = await helmWithValues([...install, "--take-ownership", "--force-conflicts"], { replicas: 2 }, env);
     expect(taken).toMatchObject({ code: 0 });
     const query = "labelSelector=app.kubernetes.io/managed-by%3DHelm";
@@ -292,7 +292,7 @@ test(
   TIMEOUT_MS,
 );
 
-/** On this machine the operator's ports may be taken, its node is one of several, and the Work API speaks plain http. */
+/** Adapts the operator to this machine: its ports may be taken, and the Work API uses plain http. */
 async function moveToWorld(file: string, world: World): Promise<void> {
   const text = await readFile(file, "utf8");
   const moved = text

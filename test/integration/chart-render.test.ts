@@ -10,7 +10,7 @@ const cluster = useCluster();
 const EVERY_OPTION_TIMEOUT_MS = 600_000;
 const DIGEST = `sha256:${"0123456789abcdef".repeat(4)}`;
 
-/** Where the release is; and two namespaces that it may serve. */
+/** The namespace of the release, and two namespaces that it may serve. */
 let home: string;
 let served: [string, string];
 
@@ -20,10 +20,13 @@ beforeAll(async () => {
   await installCrds(cluster.api, join(import.meta.dirname, "..", "fixtures", "monitoring-crds"));
 });
 
-/** Objects, as JSON, that the API server has taken: most options leave most objects as they are, and it says the same again. */
+/**
+ * Objects (as JSON) that the API server has accepted. Most options change few objects, so the others need no second
+ * request.
+ */
 const taken = new Set<string>();
 
-/** Renders, and has the API server look at every object that it has not seen, hooks included. */
+/** Renders the chart, and sends every new object, including hooks, to the API server as a dry run. */
 async function accepted(values: Values = {}): Promise<Rendered> {
   const rendered = await render(home, values);
   for (const object of rendered.objects) {
@@ -35,19 +38,19 @@ async function accepted(values: Values = {}): Promise<Rendered> {
   return rendered;
 }
 
-test("the API server's word counts: it refuses a field that it does not know", async () => {
+test("the API server refuses an object with an unknown field", async () => {
   const rendered = await render(home, { livenessProbe: { failureTreshold: 3 } });
   await expect(dryRun(cluster.api, rendered.one("Deployment"))).rejects.toThrow(/failureTreshold/);
 });
 
 describe("the chart with its defaults", () => {
-  test("has nothing for helm lint to complain about", async () => {
+  test("passes helm lint", async () => {
     const { code, stdout } = await helm(["lint", "--strict", CHART]);
     expect(stdout).toContain("1 chart(s) linted, 0 chart(s) failed");
     expect(code).toBe(0);
   });
 
-  test("is one operator for all namespaces, with its CRD, and no disruption budget", async () => {
+  test("is one operator for all namespaces, with its CRD and without a disruption budget", async () => {
     const { names } = await accepted();
     expect(names).toEqual(
       [
@@ -92,19 +95,19 @@ describe("the chart with its defaults", () => {
     }
   });
 
-  test("names no user, group or SELinux options in any Pod: OpenShift's restricted-v2 gives those itself", async () => {
+  test("sets no user, group or SELinux options in any Pod, since OpenShift's restricted-v2 sets them", async () => {
     const { pod, uninstallPod, testPod } = await render(home, { caBundle: { secret: "ca" } });
     for (const { securityContext, containers, volumes } of [pod, uninstallPod, testPod]) {
       const words = JSON.stringify([securityContext, containers.map((container) => container.securityContext)]);
       expect(words).not.toMatch(/runAsUser|runAsGroup|fsGroup|supplementalGroups|seLinuxOptions/);
       expect(words).toContain('"type":"RuntimeDefault"');
-      // Kinds of volumes that the constraint lets in.
+      // The kinds of volumes that restricted-v2 allows.
       for (const { name: _name, ...source } of volumes)
         expect(["configMap", "secret"]).toContain(Object.keys(source)[0]);
     }
   });
 
-  test("gives the operator time to end in order, and asks its probes", async () => {
+  test("gives the operator time for an orderly shutdown, and configures its probes", async () => {
     const { pod, container } = await accepted();
     expect(pod.terminationGracePeriodSeconds).toBeGreaterThan(31);
     expect(container.args).toEqual([
@@ -124,7 +127,7 @@ describe("the chart with its defaults", () => {
     ]);
   });
 
-  test("finds its Pods by labels that an upgrade leaves alone", async () => {
+  test("selects its Pods by labels that an upgrade does not change", async () => {
     const rendered = await accepted({ labels: { team: "agents" }, podLabels: { tier: "control" } });
     const { selector, template } = rendered.one("Deployment").spec;
     expect(selector.matchLabels).toEqual({
@@ -133,7 +136,7 @@ describe("the chart with its defaults", () => {
       "app.kubernetes.io/component": "operator",
     });
     expect(template.metadata.labels).toMatchObject({ ...selector.matchLabels, team: "agents", tier: "control" });
-    // By which the NetworkPolicies of Environments let it in to workers.
+    // NetworkPolicies of Environments allow the operator's ingress to workers by this label.
     expect(template.metadata.labels).toMatchObject({ "berth.dev/role": "operator" });
     expect(rendered.one("Service").spec.selector).toEqual(selector.matchLabels);
     for (const object of rendered.objects) {
@@ -146,7 +149,7 @@ describe("rights", () => {
   const secretsAndPods = (roles: readonly Manifest[]) =>
     roles.filter(({ rules }) => rules?.some(({ resources }) => resources.some((name) => /secrets|pods/.test(name))));
 
-  test("are Roles in the namespaces that are named, and no ClusterRole for Pods or Secrets", async () => {
+  test("are Roles in the named namespaces, without a ClusterRole for Pods or Secrets", async () => {
     const rendered = await accepted({ namespaces: served });
     expect(secretsAndPods(rendered.all("ClusterRole"))).toEqual([]);
     const roles = secretsAndPods(rendered.all("Role"));
@@ -158,7 +161,7 @@ describe("rights", () => {
     }
   });
 
-  test("are none in the whole cluster when nodes and people's roles are switched off too", async () => {
+  test("are not cluster-wide when the roles for nodes and users are turned off too", async () => {
     const rendered = await accepted({ namespaces: served, rbac: { nodes: false, aggregate: false } });
     expect([...rendered.all("ClusterRole"), ...rendered.all("ClusterRoleBinding")]).toEqual([]);
     expect(rendered.hooks.filter(({ kind }) => kind.startsWith("Cluster"))).toEqual([]);
@@ -175,7 +178,7 @@ describe("rights", () => {
     expect(own).toMatchObject({ rules });
   });
 
-  test("never let it watch Secrets, nor hold a wildcard", async () => {
+  test("never allow watching Secrets, and contain no wildcard", async () => {
     const { objects } = await render(home, { namespaces: served, crds: { keep: false } });
     for (const object of [...objects, ...(await render(home)).objects]) {
       for (const rule of object.rules ?? []) {
@@ -224,7 +227,7 @@ const options: readonly Option[] = [
     },
   },
   {
-    name: "webhooks of several replicas are passed on among them, by a Service that resolves to each",
+    name: "several replicas forward webhooks to each other through a headless Service",
     values: { replicas: 2, webhook: { enabled: true, port: 9000, secret: "webhooks" } },
     check: (rendered) => {
       const name = "berth-operator-webhook-peers";
@@ -238,7 +241,7 @@ const options: readonly Option[] = [
     },
   },
   {
-    name: "webhooks of one replica are passed on to nobody",
+    name: "a single replica forwards no webhooks",
     values: { webhook: { enabled: true, secret: "webhooks" } },
     check: (rendered) => {
       expect(rendered.names.filter((name) => name.includes("webhook"))).toEqual([
@@ -253,7 +256,7 @@ const options: readonly Option[] = [
     check: (rendered) => expect(rendered.all("PodDisruptionBudget")).toEqual([]),
   },
   {
-    name: "shards, log level, origins, networks and more arguments become flags",
+    name: "shards, log level, origins, networks and extra arguments become flags",
     values: {
       shards: 4,
       logLevel: "debug",
@@ -280,7 +283,7 @@ const options: readonly Option[] = [
       ]),
   },
   {
-    name: "a policy for Pods becomes flags, and the admission policy says the same",
+    name: "a Pod policy becomes flags, and the admission policy matches it",
     values: {
       podPolicy: {
         privileged: true,
@@ -313,7 +316,7 @@ const options: readonly Option[] = [
     },
   },
   {
-    name: "values of a chart that knew no policy for Pods allow nothing",
+    name: "values of a chart without a Pod policy allow nothing",
     values: { podPolicy: null, admissionPolicy: null },
     check: (rendered) => {
       expect(rendered.container.args.join(" ")).not.toContain("--allowed-in-templates");
@@ -329,18 +332,18 @@ const options: readonly Option[] = [
       expect(rendered.names.filter((name) => name.startsWith("ValidatingAdmissionPolicy"))).toEqual([]),
   },
   {
-    name: "values of a chart that knew no networks, as --reuse-values brings them, leave them to the operator",
+    name: "values of a chart without networks, as with --reuse-values, leave them to the operator",
     values: { apiCidrs: null, clusterDns: null },
     check: ({ container }) => expect(container.args?.join(" ")).not.toMatch(/--(api-cidrs|cluster-dns)/),
   },
   {
-    name: "a tag is the image's",
+    name: "a tag is used for the image",
     values: { image: { repository: "registry.example/team/berth", tag: "1.2.3", pullPolicy: "Always" } },
     check: ({ container }) =>
       expect(container).toMatchObject({ image: "registry.example/team/berth:1.2.3", imagePullPolicy: "Always" }),
   },
   {
-    name: "a digest wins over the tag, in the uninstall too",
+    name: "a digest overrides the tag, also in the uninstall Job",
     values: { image: { repository: "registry.example/berth", tag: "1.2.3", digest: DIGEST } },
     check: ({ container, uninstallContainer }) => {
       expect(container.image).toBe(`registry.example/berth@${DIGEST}`);
@@ -349,7 +352,7 @@ const options: readonly Option[] = [
     },
   },
   {
-    name: "a registry is put before the repository, that of a parent chart before the chart's own, in every Pod",
+    name: "a registry prefixes the repository in every Pod, and that of a parent chart takes precedence",
     values: {
       global: {
         imageRegistry: "mirror.example:5000/all",
@@ -367,12 +370,12 @@ const options: readonly Option[] = [
     },
   },
   {
-    name: "the chart's own registry stands alone where no parent names one",
+    name: "the chart's own registry is used if no parent chart sets one",
     values: { image: { registry: "registry.example", repository: "team/berth", digest: DIGEST } },
     check: ({ container }) => expect(container.image).toBe(`registry.example/team/berth@${DIGEST}`),
   },
   {
-    name: "metrics.enabled=false switches the port and the Service off",
+    name: "metrics.enabled=false removes the port and the Service",
     values: { metrics: { enabled: false } },
     check: (rendered) => {
       expect(rendered.all("Service")).toEqual([]);
@@ -402,7 +405,7 @@ const options: readonly Option[] = [
     },
   },
   {
-    name: "a PrometheusRule has the alerts, those of parked Pods too where they are wanted",
+    name: "a PrometheusRule contains the alerts, and with parkedPods those of parked Pods",
     values: { prometheusRule: { enabled: true, parkedPods: true, labels: { release: "prometheus" } } },
     check: (rendered) => {
       const { metadata, spec } = rendered.one("PrometheusRule");
@@ -412,7 +415,7 @@ const options: readonly Option[] = [
     },
   },
   {
-    name: "a dashboard is there for Grafana's sidecar",
+    name: "a ConfigMap holds the dashboard for Grafana's sidecar",
     values: { grafanaDashboards: { enabled: true, folder: "Berth", annotations: { team: "agents" } } },
     check: (rendered) => {
       const { metadata, data } = rendered.one("ConfigMap");
@@ -422,7 +425,7 @@ const options: readonly Option[] = [
     },
   },
   {
-    name: "a NetworkPolicy over the operator takes peers and rules as Kubernetes has them",
+    name: "a NetworkPolicy for the operator accepts peers and rules in Kubernetes syntax",
     values: {
       networkPolicy: {
         enabled: true,
@@ -439,7 +442,7 @@ const options: readonly Option[] = [
       }),
   },
   {
-    name: "the console listens on loopback alone, and no Service leads to it",
+    name: "the console listens only on loopback, without a Service",
     values: { console: { enabled: true } },
     check: (rendered) => {
       expect(rendered.container.args).toContain("--console-bind-address=127.0.0.1:8083");
@@ -447,7 +450,7 @@ const options: readonly Option[] = [
     },
   },
   {
-    name: "ports can be moved",
+    name: "ports can be changed",
     values: { metrics: { port: 9090 }, health: { port: 9091 } },
     check: ({ container }) => {
       expect(container.args).toEqual(
@@ -456,7 +459,7 @@ const options: readonly Option[] = [
     },
   },
   {
-    name: "a proxy is used, but for the API server",
+    name: "a proxy is used, except for the API server",
     values: { proxy: { https: "http://proxy.example:3128", noProxy: ".corp.example" } },
     check: ({ container }) =>
       expect(container.env).toEqual([
@@ -491,7 +494,7 @@ const options: readonly Option[] = [
     },
   },
   {
-    name: "what a Pod has for scheduling is passed through",
+    name: "scheduling fields of the Pod are passed through",
     values: {
       nodeSelector: { pool: "system" },
       tolerations: [{ key: "system", operator: "Exists" }],
@@ -521,7 +524,7 @@ const options: readonly Option[] = [
     },
   },
   {
-    name: "annotations, probes and security contexts are laid over the chart's own",
+    name: "annotations, probes and security contexts are merged with the chart's own",
     values: {
       annotations: { a: "1" },
       podAnnotations: { b: "2", "kubectl.kubernetes.io/default-container": "mesh" },
@@ -545,7 +548,7 @@ const options: readonly Option[] = [
     },
   },
   {
-    name: "more objects are templates, as maps and as texts",
+    name: "extra objects are templates, given as maps or as text",
     values: {
       extraObjects: [
         {
@@ -569,12 +572,12 @@ metadata:
     },
   },
   {
-    name: "helmTest.enabled=false leaves the Pod of helm test out, and so do values that knew none",
+    name: "helmTest.enabled=false leaves out the Pod of helm test",
     values: { helmTest: { enabled: false } },
     check: (rendered) => expect(rendered.hooks.filter(({ kind }) => kind === "Pod")).toEqual([]),
   },
   {
-    name: "values of a chart that knew no test have none",
+    name: "values of a chart without a test render none",
     values: { helmTest: null, global: null, extraObjects: null },
     check: (rendered) => expect(rendered.hooks.filter(({ kind }) => kind === "Pod")).toEqual([]),
   },
@@ -592,7 +595,7 @@ metadata:
     check: (rendered) => expect(rendered.all("CustomResourceDefinition")).toEqual([]),
   },
   {
-    name: "the CRD stays after an uninstall by default",
+    name: "an uninstall keeps the CRD by default",
     values: {},
     check: (rendered) => {
       const { metadata } = rendered.one("CustomResourceDefinition");
@@ -602,7 +605,7 @@ metadata:
     },
   },
   {
-    name: "crds.keep=false has the uninstall delete Environments, with the right to",
+    name: "crds.keep=false makes the uninstall delete Environments, with the permission to do so",
     values: { crds: { keep: false }, uninstall: { drainSeconds: 30 } },
     check: (rendered) => {
       expect(rendered.one("CustomResourceDefinition").metadata.annotations).toBeUndefined();
@@ -615,7 +618,7 @@ metadata:
     },
   },
   {
-    name: "uninstall.enabled=false has no hooks but those of helm test",
+    name: "uninstall.enabled=false leaves only the hooks of helm test",
     values: { uninstall: { enabled: false } },
     check: ({ hooks }) =>
       expect(new Set(hooks.map(({ metadata }) => metadata.annotations?.["helm.sh/hook"]))).toEqual(new Set(["test"])),
@@ -627,7 +630,7 @@ describe("an option", () => {
     check(await accepted(values));
   });
 
-  test("that is a name may be made of digits, and stays a text", async () => {
+  test("that is a name may consist of digits, and stays a string", async () => {
     const rendered = await render("70001", {
       namespaces: ["70002"],
       nameOverride: "70003",
@@ -645,7 +648,7 @@ describe("an option", () => {
     }
   });
 
-  test("of its name leaves the labels by which berth doctor finds the operator", async () => {
+  test("for the name keeps the labels by which berth doctor finds the operator", async () => {
     const { metadata, spec } = (await render("berth-system", { nameOverride: "sandboxes" })).one("Deployment");
     expect(metadata.labels).toMatchObject({
       "app.kubernetes.io/name": "sandboxes",
@@ -654,7 +657,7 @@ describe("an option", () => {
     expect(spec.template.metadata.labels).toMatchObject({ "berth.dev/role": "operator" });
   });
 
-  test("of namespaces has the admission policy hold in these alone", async () => {
+  test("for namespaces limits the admission policy to them", async () => {
     const rendered = await accepted({ namespaces: served });
     const matchExpressions = [{ key: "kubernetes.io/metadata.name", operator: "In", values: served }];
     expect(rendered.one("ValidatingAdmissionPolicyBinding").spec.matchResources).toEqual({
@@ -663,7 +666,7 @@ describe("an option", () => {
   });
 
   test(
-    "goes with every other one",
+    "works in combination with every other one",
     async () => {
       const toggles: readonly ((on: boolean) => Values)[] = [
         (on) => ({ namespaces: on ? served : [] }),
@@ -689,24 +692,24 @@ describe("an option", () => {
   );
 });
 
-/** All values in there that hold no others. */
+/** All values in it that are not objects or arrays. */
 function leavesOf(value: unknown): unknown[] {
   return typeof value === "object" && value !== null ? Object.values(value).flatMap(leavesOf) : [value];
 }
 
-describe("values that are wrong", () => {
+describe("invalid values", () => {
   test.each<[string, Values, RegExp]>([
     ["a key that does not exist", { replica: 3 }, /additional properties 'replica' not allowed/],
     ["a key that does not exist deeper down", { image: { name: "x" } }, /'\/image': additional properties 'name'/],
-    ["a number that is none", { replicas: "two" }, /'\/replicas': got string, want integer/],
+    ["a number that is a string", { replicas: "two" }, /'\/replicas': got string, want integer/],
     ["too few replicas", { replicas: -1 }, /'\/replicas': minimum: got -1, want 0/],
     ["no shards", { shards: 0 }, /'\/shards': minimum: got 0, want 1/],
-    ["namespaces that are no list", { namespaces: "agents" }, /'\/namespaces': got string, want array/],
-    ["a namespace that can't be one", { namespaces: ["Agents_1"] }, /'\/namespaces\/0': 'Agents_1' does not match/],
-    ["a log level", { logLevel: "loud" }, /'\/logLevel': value must be one of 'trace', 'debug', 'info'/],
+    ["namespaces that are not a list", { namespaces: "agents" }, /'\/namespaces': got string, want array/],
+    ["an invalid namespace name", { namespaces: ["Agents_1"] }, /'\/namespaces\/0': 'Agents_1' does not match/],
+    ["an unknown log level", { logLevel: "loud" }, /'\/logLevel': value must be one of 'trace', 'debug', 'info'/],
     ["an origin with a path", { allowedApiOrigins: ["https://a.example/v1"] }, /'\/allowedApiOrigins\/0'/],
     ["no networks of the API", { apiCidrs: [] }, /'\/apiCidrs': minItems: got 0, want 1/],
-    ["a network that is none", { apiCidrs: ["api.example"] }, /'\/apiCidrs\/0': 'api.example' does not match/],
+    ["an invalid network", { apiCidrs: ["api.example"] }, /'\/apiCidrs\/0': 'api.example' does not match/],
     [
       "Pods of the cluster's DNS without a label",
       { clusterDns: { pods: ["kube-system"] } },
@@ -714,21 +717,21 @@ describe("values that are wrong", () => {
     ],
     ["no Pods of the cluster's DNS", { clusterDns: { pods: [] } }, /'\/clusterDns\/pods': minItems: got 0, want 1/],
     [
-      "an address of the cluster's DNS that is no network",
+      "an address of the cluster's DNS that is not a network",
       { clusterDns: { cidrs: ["10.0.0.10"] } },
       /'\/clusterDns\/cidrs\/0': '10.0.0.10' does not match/,
     ],
     ["a capability with CAP_", { podPolicy: { capabilities: ["CAP_NET_ADMIN"] } }, /'\/podPolicy\/capabilities\/0'/],
     [
-      "a folder that is none",
+      "a relative host path",
       { podPolicy: { hostPaths: ["data"] } },
       /'\/podPolicy\/hostPaths\/0': 'data' does not match/,
     ],
-    ["a folder with a slash too many", { podPolicy: { hostPaths: ["/data/"] } }, /'\/podPolicy\/hostPaths\/0'/],
-    ["an unknown word of the policy", { podPolicy: { sudo: true } }, /'\/podPolicy'.*sudo/],
+    ["a host path with a trailing slash", { podPolicy: { hostPaths: ["/data/"] } }, /'\/podPolicy\/hostPaths\/0'/],
+    ["an unknown key of the policy", { podPolicy: { sudo: true } }, /'\/podPolicy'.*sudo/],
     ["a policy that is set twice", { extraArgs: ["--allowed-in-templates=privileged"] }, /set podPolicy instead/],
-    ["a digest that is none", { image: { digest: "sha256:12" } }, /'\/image\/digest': 'sha256:12' does not match/],
-    ["too short a grace", { terminationGracePeriodSeconds: 10 }, /minimum: got 10, want 35/],
+    ["an invalid digest", { image: { digest: "sha256:12" } }, /'\/image\/digest': 'sha256:12' does not match/],
+    ["too short a grace period", { terminationGracePeriodSeconds: 10 }, /minimum: got 10, want 35/],
     [
       "the console on the port of the metrics",
       { console: { enabled: true, port: 8080 } },
@@ -746,7 +749,7 @@ describe("values that are wrong", () => {
       /serviceAccount.create is false and serviceAccount.name is empty: name the service account/,
     ],
     [
-      "a flag that has a value of its own",
+      "a flag with its own chart value",
       { extraArgs: ["--namespace=a"] },
       /extraArgs holds --namespace: set namespaces/,
     ],
@@ -771,17 +774,17 @@ describe("values that are wrong", () => {
       /prometheusRule.alerts.BerthNoLeader has a threshold, and its expression ends with none: set expr instead/,
     ],
     [
-      "a change of an alert that nobody knows",
+      "an unknown key of an alert",
       { prometheusRule: { alerts: { BerthNoLeader: { sevrity: "info" } } } },
       /'\/prometheusRule\/alerts\/BerthNoLeader': additional properties 'sevrity'/,
     ],
     [
-      "a label of the chart's own",
+      "a label that the chart sets",
       { podLabels: { "app.kubernetes.io/name": "x" } },
       /podLabels holds app.kubernetes.io\/name, which the chart sets itself: leave it out/,
     ],
     [
-      "the label that NetworkPolicies know the operator by",
+      "the label by which NetworkPolicies select the operator",
       { podLabels: { "berth.dev/role": "session" } },
       /podLabels holds berth.dev\/role, which the chart sets itself: leave it out/,
     ],
@@ -790,7 +793,7 @@ describe("values that are wrong", () => {
       { proxy: { http: "http://a.example" }, extraEnv: [{ name: "NO_PROXY", value: "b" }] },
       /extraEnv sets NO_PROXY, and so does proxy or caBundle: keep one of the two/,
     ],
-  ])("%s: helm says what", async (_name, values, message) => {
+  ])("are refused by helm with an explanation: %s", async (_name, values, message) => {
     expect(await refusal(values)).toMatch(message);
   });
 });

@@ -9,14 +9,16 @@ import { operatorLogs, operatorNode, Release, serve } from "../support/release.t
 import { startWorld, type World } from "../support/world.ts";
 import { asNamingCluster } from "./own-cluster.ts";
 
-/** The chart of the release before this one (docs/releasing.md says when it is replaced), as helm packs it. */
+/** The chart of the previous release as packed by helm. docs/releasing.md says when to replace it. */
 const PREVIOUS = join(import.meta.dirname, "..", "fixtures", "charts", "berth-0.1.0.tgz");
-/** Kubernetes that does not compile a rule of that release's CRD: nobody has that release there. */
+/**
+ * A Kubernetes minor version that cannot compile a rule of that release's CRD, so that release was never used there.
+ */
 const WITHOUT_PREVIOUS = "1.30";
-/** Real time all through: operators that start and stop, and Pods of helm's hooks. */
+/** Everything happens in real time: operators that start and stop, and Pods of helm's hooks. */
 const TIMEOUT_MS = 300_000;
 
-/** One for each test: the objects in question are the whole cluster's. */
+/** Each test starts its own cluster, since the objects are cluster-wide. */
 let cluster: Cluster;
 let shared: TestCluster;
 
@@ -26,12 +28,12 @@ beforeEach(async () => {
 });
 afterEach(() => cluster?.stop());
 
-/** A world whose node runs the operator, and whose sessions go on until they are told to end. */
+/** A world whose node runs the operator, and whose sessions run until they are stopped. */
 function worldWithOperator(): Promise<World> {
   return startWorld(shared, { node: operatorNode(cluster, () => ({ kind: "worker", end: "hang" })) });
 }
 
-/** Names of the release's objects that are the whole cluster's, the CRD aside. */
+/** The names of the release's cluster-wide objects, except the CRD. */
 async function clusterWide(): Promise<string[]> {
   const paths = [
     "/apis/rbac.authorization.k8s.io/v1/clusterroles",
@@ -48,7 +50,7 @@ async function clusterWide(): Promise<string[]> {
 const NAMES = ["berth-environment-editor", "berth-environment-viewer", "berth-operator", "berth-operator-nodes"];
 
 test.skipIf(process.env[MINOR_VARIABLE] === WITHOUT_PREVIOUS)(
-  "a session lives through the upgrade from the release before, the rollback to it, and the upgrade anew",
+  "a session survives the upgrade from the previous release, the rollback, and a second upgrade",
   async () => {
     await using world = await worldWithOperator();
     const release = new Release(cluster, world, "release-before", PREVIOUS);
@@ -74,7 +76,7 @@ test.skipIf(process.env[MINOR_VARIABLE] === WITHOUT_PREVIOUS)(
     await goesOn();
     expect(await clusterWide()).toEqual([...NAMES, "berth-pod-policy"]);
 
-    // The values of the release before, which lack what is new.
+    // Uses the values of the previous release, which lack new keys.
     await release.upgrade({}, CHART, ["--reuse-values"]);
     await goesOn();
     for (const { id } of items) world.simulator.stopItem(id);
@@ -86,7 +88,7 @@ test.skipIf(process.env[MINOR_VARIABLE] === WITHOUT_PREVIOUS)(
 );
 
 test(
-  "two releases of one name stand beside each other, and each can be looked at and go by itself",
+  "two releases with one name coexist, and each can be tested and uninstalled separately",
   async () => {
     await using world = await worldWithOperator();
     const first = new Release(cluster, world, "release-one");

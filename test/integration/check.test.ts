@@ -6,7 +6,7 @@ import { useCluster } from "../support/cluster.ts";
 
 const cluster = useCluster();
 
-/** Time passes so much faster. A request of half a minute still has some seconds, on a machine that is busy. */
+/** How much faster time passes. A request timeout of half a minute still leaves some seconds on a busy machine. */
 const HASTE = 6;
 const hasty: Clock = {
   now: () => realClock.now(),
@@ -21,7 +21,7 @@ function checkOf(namespace: string): Promise<CheckReport> {
   return check({ ...settings, output: "text" }, { clock: hasty, logger: silentLogger });
 }
 
-/** A Deployment whose Pods no node takes. */
+/** A Deployment whose Pods fit no node. */
 async function deployed(replicas: number): Promise<string> {
   const namespace = await cluster.createNamespace("check");
   const containers = [{ name: "berth", image: "berth" }];
@@ -36,9 +36,9 @@ async function deployed(replicas: number): Promise<string> {
   return namespace;
 }
 
-// What it says of an operator that works is in chart-upgrade.test.ts.
+// The report about a working operator is tested in chart-upgrade.test.ts.
 describe.concurrent("the check of an operator", () => {
-  test("fails where there is none, and names it", async () => {
+  test("fails when there is no operator, and names its Deployment", async () => {
     const namespace = await cluster.createNamespace("check");
     expect(await checkOf(namespace)).toEqual({
       ok: false,
@@ -49,7 +49,7 @@ describe.concurrent("the check of an operator", () => {
     });
   });
 
-  test("fails at once where it is scaled to nothing", async () => {
+  test("fails immediately when the operator is scaled to zero", async () => {
     expect(await checkOf(await deployed(0))).toMatchObject({
       ok: false,
       replicas: { wanted: 0, ready: 0 },
@@ -57,7 +57,7 @@ describe.concurrent("the check of an operator", () => {
     });
   });
 
-  test("waits for its replicas, and says how many are ready when time is up", async () => {
+  test("waits for the replicas, and reports how many are ready at the timeout", async () => {
     expect(await checkOf(await deployed(2))).toMatchObject({
       ok: false,
       replicas: { wanted: 2, ready: 0 },

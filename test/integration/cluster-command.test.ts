@@ -11,7 +11,7 @@ import { useCluster } from "../support/cluster.ts";
 const MAIN = join(import.meta.dirname, "../../testbed/cluster/main.ts");
 
 const cluster = useCluster();
-/** A cache of its own, so that nobody's running cluster is found. */
+/** A separate cache, so that the command does not find a cluster that is already running. */
 let cache: string;
 let env: NodeJS.ProcessEnv;
 
@@ -37,7 +37,7 @@ async function run(...args: string[]): Promise<{ out: string; code: number | nul
 }
 
 describe("npm run cluster -- COMMAND", () => {
-  it("runs against the cluster that runs already, and passes the exit code on", async () => {
+  it("uses a running cluster, and passes the exit code on", async () => {
     const takeBack = await announceCluster(cluster, env);
     expect(await run("sh", "-c", "echo $KUBECONFIG; exit 7")).toEqual({ out: `${cluster.kubeconfig}\n`, code: 7 });
     expect(await run("sh", "-c", "kill -KILL $$")).toEqual({ out: "", code: 137 });
@@ -45,20 +45,20 @@ describe("npm run cluster -- COMMAND", () => {
     await takeBack();
   });
 
-  it("starts a cluster for the command when none runs, and stops it after", async () => {
+  it("starts a cluster for the command if none is running, and stops it afterwards", async () => {
     const { out, code } = await run("sh", "-c", 'test -f "$KUBECONFIG" && echo $KUBECONFIG; exit 3');
     expect(code).toBe(3);
     expect(out).toMatch(/berth-admin\.kubeconfig\n$/);
     await expect(access(dirname(dirname(out.trim())))).rejects.toThrow();
   });
 
-  it("ends with code 2 for a flag that it does not know", async () => {
+  it("exits with code 2 for an unknown flag", async () => {
     expect((await run("--nonesuch")).code).toBe(2);
   });
 });
 
 describe("npm run cluster", () => {
-  it("keeps a cluster, which commands find, until it is interrupted", async () => {
+  it("keeps a cluster that commands can find until it is interrupted", async () => {
     const keeper = start();
     onTestFinished(() => void keeper.kill("SIGKILL"));
     let told = "";

@@ -13,8 +13,8 @@ import { useCluster } from "../support/cluster.ts";
 describe("the shared control plane", () => {
   const cluster = useCluster();
 
-  // Binaries that somebody names have the version that they have.
-  it.skipIf(process.env.KUBEBUILDER_ASSETS)("tells the version that it was built from", async () => {
+  // Binaries from KUBEBUILDER_ASSETS have their own version.
+  it.skipIf(process.env.KUBEBUILDER_ASSETS)("reports the version that it was built from", async () => {
     const gitVersion = (await toolModules(TOOLS_DIR, process.env[MINOR_VARIABLE])).at(-1)?.version ?? "";
     const [major, minor] = minorOf(gitVersion).split(".");
     const version = await cluster.api.get("/version");
@@ -35,7 +35,7 @@ describe("the shared control plane", () => {
     ]);
   });
 
-  it("collects what an owner leaves behind", async () => {
+  it("garbage-collects the objects of a deleted owner", async () => {
     const namespace = await cluster.createNamespace("garbage");
     const configMaps = `/api/v1/namespaces/${namespace}/configmaps`;
     const owner = await cluster.api.create(configMaps, { metadata: { name: "owner" } });
@@ -49,13 +49,13 @@ describe("the shared control plane", () => {
             () => "there",
             (error) => error.status,
           ),
-        // The garbage collector stands still for half a minute where kinds come and go, as other tests have them do.
+        // The garbage collector pauses for up to half a minute when CRDs come and go, as they do in other tests.
         { timeout: 90_000 },
       )
       .toBe(404);
   });
 
-  it("has a scheduler, which says so when no node fits", async () => {
+  it("has a scheduler, which reports when no node fits", async () => {
     const namespace = await cluster.createNamespace("schedule");
     const pods = `/api/v1/namespaces/${namespace}/pods`;
     // Other tests have nodes in this cluster.
@@ -72,7 +72,7 @@ describe("the shared control plane", () => {
     expect(list.kind).toBe("EnvironmentList");
   });
 
-  it("gives the operator's user the rights that are shipped, and no more", async () => {
+  it("gives the operator's user the shipped permissions and no others", async () => {
     const config = new KubeConfig();
     config.loadFromFile(cluster.operatorKubeconfig);
     const client = config.makeApiClient(CoreV1Api);
@@ -80,7 +80,7 @@ describe("the shared control plane", () => {
     await expect(client.listConfigMapForAllNamespaces()).rejects.toMatchObject({ code: 403 });
   });
 
-  it("knows any user by a certificate and gives it no rights", async () => {
+  it("authenticates any user by a certificate without granting permissions", async () => {
     const namespace = await cluster.createNamespace("users");
     const path = await cluster.kubeconfigFor("system:alice/ü", ["group one", "group two"]);
     const config = new KubeConfig();
@@ -96,22 +96,22 @@ describe("the shared control plane", () => {
     await expect(client.listNamespacedPod({ namespace })).rejects.toMatchObject({ code: 403 });
   });
 
-  it("refuses a token that it does not know", async () => {
+  it("refuses an unknown token", async () => {
     const stranger = new ApiClient(cluster.server, await readFile(cluster.caFile, "utf8"), "wrong");
     await expect(stranger.get("/api/v1/namespaces")).rejects.toMatchObject({ status: 401 });
     await stranger.close();
   });
 });
 
-/** A cluster of its own: its API server is ended. */
-describe("an API server that is started again", () => {
+/** Has its own cluster, since the tests stop its API server. */
+describe("a restarted API server", () => {
   let cluster: Cluster;
   beforeAll(async () => {
     cluster = await startCluster();
   });
   afterAll(async () => {
     await cluster.stop();
-    // Once is enough, and twice does no harm.
+    // A second stop has no effect.
     await cluster.stop();
   });
 
@@ -125,19 +125,19 @@ describe("an API server that is started again", () => {
     expect((await cluster.api.get(`${configMaps}/${name}`)).metadata?.uid).toBe(before.metadata?.uid);
   });
 
-  it("goes on with its audit log", async () => {
+  it("continues its audit log", async () => {
     const since = await cluster.audit.mark();
     await cluster.restartApiServer("SIGKILL");
     await cluster.api.get("/api/v1/namespaces/default");
     expect(await cluster.audit.total({ since, user: "berth-admin", resource: "namespaces", verb: "get" })).toBe(1);
   });
 
-  it("has its controllers back", async () => {
+  it("has its controllers running again", async () => {
     await cluster.api.create("/api/v1/namespaces", { metadata: { name: "later" } });
     await waitForServiceAccount(cluster.api, "later");
   });
 
-  it("that dies by itself is told, with the end of its log", async () => {
+  it("reports a crash with the end of its log", async () => {
     const told = Promise.withResolvers<Error>();
     await using other = await startCluster({ onFailure: told.resolve });
     const [pid] = await processesOf(`${other.dir}/pki`);
@@ -151,7 +151,7 @@ describe("a control plane that cannot start", () => {
     ["kube-apiserver", { apiServer: ["--nonesuch"] }],
     ["kube-controller-manager", { controllerManager: ["--nonesuch"] }],
     ["kube-scheduler", { scheduler: ["--nonesuch"] }],
-  ])("says why, with the end of the log of %s, and leaves nothing behind", async (name, extraArgs) => {
+  ])("gives the reason with the end of %s's log, and leaves nothing behind", async (name, extraArgs) => {
     const parentDir = await mkdtemp(join(tmpdir(), "berth-test-"));
     const start = startCluster({ parentDir, extraArgs });
     await expect(start).rejects.toThrow(
@@ -162,7 +162,7 @@ describe("a control plane that cannot start", () => {
     await rmdir(parentDir);
   });
 
-  it("says which port was taken, after it has tried others", async () => {
+  it("names the port that was taken, after trying others", async () => {
     const port = new URL(inject("cluster").server).port;
     const start = startCluster({ extraArgs: { apiServer: [`--secure-port=${port}`] } });
     await expect(start).rejects.toThrow("the port of kube-apiserver is taken");
@@ -192,7 +192,7 @@ describe("the process that started a cluster", () => {
   });
 });
 
-/** Pids of the living processes whose command line names a path. A zombie has no command line. */
+/** The PIDs of live processes whose command line contains the path. A zombie has no command line. */
 async function processesOf(path: string): Promise<number[]> {
   const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
   const named = pids.map(async (pid) => {

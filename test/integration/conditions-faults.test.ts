@@ -11,7 +11,9 @@ import { printedColumns } from "./printed-columns.ts";
 
 const cluster = useCluster();
 
-/** So many tries of the operator make one look at a fault that lasts; those with a backoff of minutes are fewer. */
+/**
+ * How many tries of the operator one observation of a lasting fault covers; fewer for tries with minutes of backoff.
+ */
 const TRIES_SEEN = {
   key: 5,
   template: 2,
@@ -26,14 +28,14 @@ const TRIES_SEEN = {
   "pod-deletion": 2,
   "secret-deletion": 2,
 } as const;
-/** The first looks may fall into what the fault still sets off: Pods come and go, counts are written 5 s later. */
+/** The first observations may include aftereffects of the fault: Pods come and go, and counts are written 5 s later. */
 const LOOKS = 8;
-/** Requests to the API server for each try, at most: the try itself, an Event, a status; nothing that grows. */
+/** The maximum of API server requests per try: the try itself, an Event, a status. It does not grow. */
 const REQUESTS_PER_TRY = 6;
-/** A try that is written takes more: a slot, a live look, two deletions; or the finalizer, to and fro. */
+/** A try that writes takes more: a slot, a live read, two deletions; or adding and removing the finalizer. */
 const REQUESTS_PER_RESTLESS_TRY = 12;
 
-describe.concurrent("a fault shows, stays quiet while it lasts, and heals without a restart", () => {
+describe.concurrent("a fault is reported, causes no writes while it lasts, and heals without a restart", () => {
   test.each(faults())("$name: $shows.reason", async (fault) => {
     await using world = await startWorld(cluster, { ...fault.world });
     const operator = await makeHappen(fault, world, cluster);
@@ -55,8 +57,8 @@ describe.concurrent("a fault shows, stays quiet while it lasts, and heals withou
 });
 
 /**
- * The condition, Ready and the printed columns all say it. The operator may know that something is wrong before it knows why:
- * the first message with the right reason is not always the last.
+ * The condition, Ready and the printed columns report the fault. The operator may detect a fault before it knows the
+ * cause, so the first message with the right reason may still change.
  */
 async function untilShown(world: World, { shows, ready }: Fault): Promise<void> {
   const { status, reason } = ready ?? { status: "False", reason: shows.reason };
@@ -72,7 +74,7 @@ async function untilShown(world: World, { shows, ready }: Fault): Promise<void> 
     const isSame = reason !== shows.reason || found?.message === world.condition(shows.type)?.message;
     return found?.reason === reason && found.status === status && isSame;
   });
-  // Words may change while a fault lasts, as with one more session that did not start.
+  // The message may change while a fault lasts, for example when another session fails to start.
   const columns = await world.until("the columns and the condition in the same words", async () => {
     const printed = await printedColumns(cluster, world.namespace, world.name);
     return printed.Message === world.condition("Ready")?.message && printed;
@@ -81,8 +83,8 @@ async function untilShown(world: World, { shows, ready }: Fault): Promise<void> 
 }
 
 /**
- * While the operator goes on trying, it writes nothing: the Environment's version stays, no Event comes, and its requests
- * are about as many as its tries.
+ * While the operator keeps trying, it writes nothing: the Environment's version stays the same, no Event is created,
+ * and the number of requests is proportional to its tries.
  */
 async function expectQuiet(world: World, { tries, restless, lack }: Fault, metrics: Metrics): Promise<void> {
   const seen: string[] = [];
@@ -97,7 +99,7 @@ async function expectQuiet(world: World, { tries, restless, lack }: Fault, metri
     const after = await liveVersion(world);
     const made = (await triesSoFar(metrics, tries)) - before;
     const entries = await cluster.audit.entries({ since: mark, user, namespace: world.namespace });
-    // The key is read by the clock, 20 times as often here as in earnest.
+    // The key is read periodically, 20 times as often here as in production.
     const asked = entries.filter(({ verb, resource }) => tries === "key" || verb !== "get" || resource !== "secrets");
     expect(asked.length, JSON.stringify(asked)).toBeLessThanOrEqual(
       made * (restless ? REQUESTS_PER_RESTLESS_TRY : REQUESTS_PER_TRY),
@@ -106,7 +108,7 @@ async function expectQuiet(world: World, { tries, restless, lack }: Fault, metri
     const writes = entries.filter(
       ({ resource, verb }) => resources.includes(resource) && verb !== "get" && verb !== "list",
     );
-    // A write that was on its way when the look began changes the version and is none of the look's own.
+    // A write that was under way when the observation began changes the version but does not count.
     if (writes.length === 0 && (restless || after === version)) return;
     seen.push(
       ...writes.map(({ verb, resource, subresource }) => `${verb} ${resource}/${subresource}`),

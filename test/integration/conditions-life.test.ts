@@ -15,13 +15,13 @@ const environmentEvents = (world: World, reason: string) =>
   world.events(reason).filter(({ involvedObject }) => involvedObject.kind === "Environment");
 
 describe.concurrent("while nothing changes", () => {
-  test("an Environment is not written: its version stays the same over long polls and readings of the queue", async () => {
+  test("an Environment is not written: its version stays the same over long polls and queue statistics", async () => {
     await using world = await startWorld(cluster);
     await world.createEnvironment();
     const { metrics } = world.startOperator();
     await world.untilCondition("Ready", "Ready");
     await world.untilParked(1);
-    // The queue as well: who polls it, which its readings say a moment after the first poll.
+    // Also the queue's number of polling workers, which statistics report a moment after the first poll.
     await world.until("the counts are written", () => {
       const { sessions, queue } = world.environment?.status ?? {};
       return sessions?.warm === 1 && queue?.workersPolling === 1;
@@ -38,7 +38,7 @@ describe.concurrent("while nothing changes", () => {
     expect(environmentEvents(world, "Reachable")).toEqual([]);
   });
 
-  test("another process of the operator takes the status as it is: no Event twice, no new transition time", async () => {
+  test("a new process of the operator keeps the status: no second Event, and no new transition time", async () => {
     await using world = await startWorld(cluster, { key: false });
     await world.createEnvironment();
     const first = world.startOperator();
@@ -61,7 +61,7 @@ describe.concurrent("while nothing changes", () => {
 });
 
 describe.concurrent("workers", () => {
-  test("the columns show the mode and the maximum, and it can be deleted", async () => {
+  test("the columns show mode and maximum, and the Environment can be deleted", async () => {
     await using world = await startWorld(cluster);
     const spec = { ...world.spec(), ...workersSpec({ maxReplicas: 7 }), api: world.spec()["api"], sessions: undefined };
     await world.kube.create(ENVIRONMENTS, {
@@ -82,7 +82,7 @@ describe.concurrent("workers", () => {
 });
 
 describe.concurrent("two Environments with one environmentId", () => {
-  test("both are warned, each naming the other, and both heal when one goes", async () => {
+  test("both get a warning that names the other, and both heal when one is deleted", async () => {
     await using world = await startWorld(cluster);
     await world.createEnvironment();
     world.startOperator();
@@ -106,8 +106,8 @@ describe.concurrent("two Environments with one environmentId", () => {
   });
 });
 
-describe.concurrent("deleted, and created again under the same name at once", () => {
-  test("the new one is served by Pods of its own, and nothing is said of the old one", async () => {
+describe.concurrent("an Environment that is deleted and immediately recreated under the same name", () => {
+  test("is served by its own Pods, and the old one is no longer reported", async () => {
     await using world = await startWorld(cluster, { sessions: { warm: 3 }, spec: { paused: true } });
     await world.createEnvironment();
     world.startOperator();
@@ -135,10 +135,10 @@ describe.concurrent("deleted, and created again under the same name at once", ()
     world.simulator.assertNoViolations();
   });
 
-  test("with a session running: the old one drains first, then the new one is served", async () => {
+  test("with a running session: the old one drains first, then the new one is served", async () => {
     await using world = await startWorld(cluster, {
       ...SHORT_LEASE,
-      // Long enough for a person to see that it drains.
+      // Long enough that the drain is visible.
       node: { fates: () => ({ kind: "worker", workMs: 6_000 }) },
       spec: { deletionGraceSeconds: 60 },
     });
@@ -158,7 +158,7 @@ describe.concurrent("deleted, and created again under the same name at once", ()
   });
 });
 
-test("a right to read the key that is taken away is told, while the key in use goes on serving", async () => {
+test("a revoked permission to read the key is reported, while the current key continues to serve", async () => {
   await using world = await startWorld(cluster);
   await limitOperator(world);
   await world.createEnvironment();
@@ -179,7 +179,7 @@ test("a right to read the key that is taken away is told, while the key in use g
   world.simulator.assertNoViolations();
 });
 
-test("a deletion that cannot settle what runs gives it up after its time, and says so", async () => {
+test("a drain that can't settle its sessions times out, and reports it", async () => {
   await using world = await startWorld(cluster, {
     node: { fates: () => ({ kind: "worker", end: "hang", onTerm: "ignore" }) },
     podSpec: { terminationGracePeriodSeconds: 1 },
@@ -204,11 +204,11 @@ test("a deletion that cannot settle what runs gives it up after its time, and sa
   expect(world.claims).toEqual([]);
 });
 
-describe.concurrent("a key is rotated while sessions run", () => {
-  test("the session goes on, and what comes after it is claimed with the new key", async () => {
+describe.concurrent("a key that is rotated while sessions run", () => {
+  test("the session continues, and later items are claimed with the new key", async () => {
     await using world = await startWorld(cluster, {
       ...SHORT_LEASE,
-      // Longer than it takes until the rejection shows.
+      // Longer than it takes until the rejection is reported.
       node: { fates: () => ({ kind: "worker", workMs: 10_000 }) },
     });
     await world.createEnvironment();
@@ -236,7 +236,7 @@ describe.concurrent("a key is rotated while sessions run", () => {
     world.simulator.assertNoViolations();
   });
 
-  test("a key that the platform rejected for a while is tried again in time, though nobody touches it", async () => {
+  test("a key that the platform rejected for a while is tried again later without a change", async () => {
     await using world = await startWorld(cluster, { timeScale: 200 });
     await world.createEnvironment();
     world.startOperator();
@@ -250,12 +250,12 @@ describe.concurrent("a key is rotated while sessions run", () => {
     expect(environmentEvents(world, "KeyRejected").map(({ count }) => count)).toEqual([1]);
   });
 
-  test("a rejected key is tried again when its Secret is touched, though the key is the same", async () => {
+  test("a rejected key is tried again when its Secret is touched without a change of the key", async () => {
     await using world = await startWorld(cluster);
     await world.createEnvironment();
     world.startOperator();
     await world.untilCondition("Ready", "Ready");
-    // The platform takes the key for a wrong one, for a while.
+    // The platform rejects the key for a while.
     world.simulator.inject({ kind: "status", status: 401 });
     await world.untilCondition("Authenticated", "KeyRejected");
     world.simulator.clearFaults();

@@ -8,7 +8,7 @@ import { startWorld } from "../support/world.ts";
 import { asTestCluster, takeAnything } from "./own-cluster.ts";
 import { printedColumns } from "./printed-columns.ts";
 
-test("an object that was stored under another schema says what is wrong, is left alone, and heals when it is mended", async () => {
+test("an object stored under another schema is reported, left alone, and served after it is fixed", async () => {
   await using own = await startCluster();
   await installBerth(own.api);
   const cluster = await asTestCluster(own);
@@ -29,7 +29,7 @@ test("an object that was stored under another schema says what is wrong, is left
   await installCrds(own.api, join(DEPLOY_DIR, "crds"));
 
   const operator = world.startOperator();
-  // The API server takes no status for it, since its spec breaks a rule.
+  // The API server rejects a status for it, since its spec violates a rule.
   const told = () => world.events("InvalidSpec").filter(({ involvedObject }) => involvedObject.name === world.name);
   const [event] = await world.until("an Event", () => told().length > 0 && told());
   expect(event?.message).toBe(
@@ -40,7 +40,7 @@ test("an object that was stored under another schema says what is wrong, is left
   const labels = { namespace: world.namespace, environment: world.name, type: "Ready" };
   const { values } = await operator.metrics.environmentCondition.get();
   expect(values).toContainEqual({ value: 0, labels });
-  // Nor does it let anybody take a finalizer from such an object: its deletion goes on as soon as it is mended.
+  // It also rejects the removal of a finalizer from such an object, so its deletion continues only after the fix.
   await world.kube.delete(ENVIRONMENTS, held);
   await world.kube.patch(ENVIRONMENTS, held, { spec: { sessions: { warm: 1 } } }, { type: "merge" });
   await world.until("a deletion goes on", async () => {
@@ -57,7 +57,7 @@ test("an object that was stored under another schema says what is wrong, is left
   await world.until("it is gone", () => !world.environment);
 });
 
-test("an Environment that is served and then stored invalid goes on with what runs, claims nothing, and can be deleted", async () => {
+test("a served Environment that becomes invalid keeps its sessions, claims nothing, and can be deleted", async () => {
   await using own = await startCluster();
   await installBerth(own.api);
   const cluster = await asTestCluster(own);

@@ -11,7 +11,7 @@ import { useCluster } from "../support/cluster.ts";
 import { SHORT_LEASE, untilAssigned } from "../support/session-life.ts";
 import { startWorld, type World } from "../support/world.ts";
 
-/** As many as a large cluster has at a time, and in the last minutes. */
+/** The number of sessions of a large cluster: current ones and those of the last minutes. */
 const MANY = 5_000;
 /** A tenth of them. */
 const FEWER = 500;
@@ -19,7 +19,7 @@ const FEWER = 500;
 const cluster = useCluster();
 const browser = useBrowser();
 
-/** An operator of this world with a console. */
+/** Starts an operator of this world with a console, and returns the console's URL. */
 async function startWatched(world: World): Promise<string> {
   const listening = Promise.withResolvers<string>();
   const seams = {
@@ -32,10 +32,10 @@ async function startWatched(world: World): Promise<string> {
 const cellsOf = (page: Page, environment: string) =>
   page.locator("#environments tbody tr", { hasText: environment }).locator("td");
 const rowsOf = (page: Page) => page.locator("#grid .row[data-id]:visible");
-/** Text of the state of the one session that is shown. */
+/** The state cell of the only visible session. */
 const stateOf = (page: Page) => rowsOf(page).locator(".state");
 
-/** Everything that axe finds against the rules of WCAG 2.2 A and AA, in words. */
+/** All violations of WCAG 2.2 A and AA that axe finds, as text. */
 async function faultsOf(page: Page): Promise<string[]> {
   await page.evaluate(await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8"));
   const results: AxeResults = await page.evaluate(
@@ -45,7 +45,7 @@ async function faultsOf(page: Page): Promise<string[]> {
 }
 
 describe("the console of an operator", () => {
-  test("shows a session from its Pod's opening to its end while it happens, and no secret of it", async () => {
+  test("shows a session live from the opening of its Pod to its end, without its secrets", async () => {
     await using world = await startWorld(cluster, {
       ...SHORT_LEASE,
       node: { fates: () => ({ kind: "worker", end: "hang" }) },
@@ -64,7 +64,7 @@ describe("the console of an operator", () => {
     const pod = await untilAssigned(world, item);
     await stateOf(page).getByText("active").waitFor();
     expect(await rowsOf(page).locator(".pod").textContent()).toBe(pod.metadata.name);
-    // Its first beat is seen with the next sweep.
+    // The next sweep reads the first heartbeat.
     await rowsOf(page).locator(".lane .unseen", { hasText: "first beat after" }).waitFor({ state: "attached" });
     const [claim] = world.claims;
     const secrets = [
@@ -76,7 +76,7 @@ describe("the console of an operator", () => {
     received.push(await firstEvent(url), await page.content());
 
     world.simulator.stopItem(item.id);
-    // Whether the worker hears of it before its grace is over is a matter of when it beats.
+    // Whether the worker notices the stop before its grace period ends depends on its heartbeats.
     await stateOf(page)
       .getByText(/✓ (Completed|StoppedByUser)/)
       .waitFor();
@@ -87,7 +87,7 @@ describe("the console of an operator", () => {
     expect(errors).toEqual([]);
   });
 
-  test("shows workers, and says aloud when an Environment stops being ready", async () => {
+  test("shows workers, and announces when an Environment is no longer ready", async () => {
     await using served = await startConsole();
     const source = new StagedSource();
     const workers = { desired: 3, replicas: 3, ready: 2, busy: 1 };
@@ -111,7 +111,7 @@ describe("the console of an operator", () => {
 });
 
 describe(`${MANY} sessions`, () => {
-  /** A console of an operator that has them. */
+  /** Starts a console whose operator has that many sessions. */
   async function startBusy(count = MANY) {
     const served = await startConsole({ bounds: { perEnvironment: MANY, inAll: MANY } });
     const source = new StagedSource();
@@ -126,7 +126,7 @@ describe(`${MANY} sessions`, () => {
     return { served, source, all };
   }
 
-  test("are all there, of which those in sight are elements, and new ones come in between", async () => {
+  test("are all listed, with elements only for visible rows, and new sessions are inserted", async () => {
     const { served, source } = await startBusy();
     await using _served = served;
     await using opened = await browser.open(served.url);
@@ -137,16 +137,14 @@ describe(`${MANY} sessions`, () => {
     expect(await page.locator("#grid .row[data-id]").count()).toBeLessThan(80);
     source.live = [...source.live, session("newest", { queuedAtMs: Date.now() })];
     await rowsOf(page).first().getByText("research-newest").waitFor();
-    // Its first row was made long ago: no element is made anew for what is scrolled to.
+    // The elements of the first rows exist already: scrolling creates no new element.
     await page.locator("#grid").evaluate((grid) => grid.scrollTo(0, grid.scrollHeight));
     await page.locator(`#grid .row[aria-rowindex="${MANY + 2}"]`).waitFor();
     expect(await page.locator("#grid .row[data-id]").count()).toBeLessThan(80);
     expect(errors).toEqual([]);
   });
 
-  test(`are scrolled through with as many elements as ${FEWER}, of which none is made meanwhile`, async ({
-    annotate,
-  }) => {
+  test(`scroll with as many elements as ${FEWER} sessions, without creating any`, async ({ annotate }) => {
     const scrolled = async (count: number) => {
       const { served } = await startBusy(count);
       await using _served = served;
@@ -162,12 +160,12 @@ describe(`${MANY} sessions`, () => {
     const [fewer, many] = [await scrolled(FEWER), await scrolled(MANY)];
     for (const each of [fewer, many]) await annotate(JSON.stringify(each));
     expect(many).toMatchObject({ made: 0, elements: fewer.elements });
-    // However many changes come with one picture, the rows are filled once.
+    // The rows are filled once per frame, however many changes arrive.
     expect(many.draws).toBeGreaterThan(MANY / 50);
     expect(many.draws).toBeLessThanOrEqual(many.frames + 1);
   });
 
-  test("are gone through with the keyboard alone, and each can be read", async () => {
+  test("can be navigated and read with the keyboard only", async () => {
     const { served, all } = await startBusy();
     await using _served = served;
     await using opened = await browser.open(served.url);
@@ -189,7 +187,7 @@ describe(`${MANY} sessions`, () => {
     expect(await page.evaluate("document.activeElement.id")).toBe("grid");
     await page.keyboard.press("Home");
     expect(await (await activeRow()).getAttribute("aria-rowindex")).toBe("2");
-    // As a table, and only those that failed.
+    // Switches to the table of failed sessions.
     await page.getByLabel("As").selectOption("table");
     await page.getByLabel("Show").selectOption("failed");
     const failed = all.filter((one) => one.failed).length;
@@ -200,13 +198,13 @@ describe(`${MANY} sessions`, () => {
     expect(await rowsOf(page).locator(".as-text").nth(1).textContent()).toBe("0.09 s");
   });
 
-  test.each(["light", "dark"] as const)("have nothing that axe objects to, in %s", async (colorScheme) => {
+  test.each(["light", "dark"] as const)("have no accessibility violation in axe, in %s", async (colorScheme) => {
     const { served } = await startBusy();
     await using _served = served;
     await using opened = await browser.open(served.url, { colorScheme, reducedMotion: "reduce" });
     const { page } = opened;
     await rowsOf(page).first().waitFor();
-    // These pictures are in docs/console.md: where lanes of all lengths are.
+    // These pictures are in docs/console.md. They show the part with lanes of all lengths.
     await page.locator("#grid").evaluate((grid) => grid.scrollTo(0, grid.scrollHeight / 2));
     await page.locator(`#grid .row[aria-rowindex="${MANY / 2}"]`).waitFor();
     await keepPicture(page, `console-under-load-${colorScheme}`);
@@ -218,7 +216,7 @@ describe(`${MANY} sessions`, () => {
   });
 });
 
-/** What a page that opens now is told. */
+/** The first event that a newly opened page receives. */
 async function firstEvent(url: string): Promise<string> {
   const ending = new AbortController();
   const { body } = await fetch(`${url}/events`, { signal: ending.signal });

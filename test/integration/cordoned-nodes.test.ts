@@ -9,7 +9,7 @@ import { limitedUser, limitOperator } from "./limited-operator.ts";
 
 const cluster = useCluster();
 
-/** Selects the two nodes of one test, among all that share the cluster. */
+/** Selects the two nodes of one test among all nodes of the shared cluster. */
 const PAIR = "testbed.berth.dev/pair";
 
 interface Pair extends AsyncDisposable {
@@ -17,7 +17,7 @@ interface Pair extends AsyncDisposable {
   readonly second: SimulatedNode;
 }
 
-/** A world with two nodes; Pods go to either. */
+/** A world with two nodes that both accept its Pods. */
 async function twoNodes(sessions: Record<string, unknown>, podSpec: Record<string, unknown> = {}): Promise<Pair> {
   const pair = { [PAIR]: randomUUID() };
   const fates = () => ({ kind: "worker", end: "hang" }) as const;
@@ -40,7 +40,7 @@ async function twoNodes(sessions: Record<string, unknown>, podSpec: Record<strin
 
 const on = (pods: readonly Pod[], node: SimulatedNode) => pods.filter(({ spec }) => spec.nodeName === node.name);
 
-/** Both parked on the world's own node: the other one is cordoned meanwhile. */
+/** Parks the Pods on the world's own node by cordoning the other one. */
 async function parkOnFirst({ world, second }: Pair, count: number): Promise<Pod[]> {
   await second.cordon();
   await world.createEnvironment();
@@ -49,7 +49,7 @@ async function parkOnFirst({ world, second }: Pair, count: number): Promise<Pod[
   return parked;
 }
 
-/** The scheduler knows that Pods may go there again, and so everything about nodes that was there before. */
+/** Waits until the scheduler uses the node again, and so has processed every earlier change of a node. */
 async function untilTakesPods(world: World, node: SimulatedNode): Promise<void> {
   const { namespace } = world;
   const name = "first";
@@ -61,7 +61,7 @@ async function untilTakesPods(world: World, node: SimulatedNode): Promise<void> 
   await world.kube.delete(PODS, { namespace, name }, { gracePeriodSeconds: 0 });
 }
 
-describe.concurrent("a node that is about to go", () => {
+describe.concurrent("a node that is about to be removed", () => {
   test("is cordoned: its free Pods are replaced on another node, and the next session runs there", async () => {
     await using pair = await twoNodes({});
     const { world, second } = pair;
@@ -93,7 +93,7 @@ describe.concurrent("a node that is about to go", () => {
     await world.until("none on the old one", () => on(world.pods, world.node).length === 0);
   });
 
-  test("is only considered by the cluster autoscaler: its Pods stay, and are claimed last", async () => {
+  test("is only a candidate of the cluster autoscaler: its Pods stay, and are claimed last", async () => {
     await using pair = await twoNodes({ warm: 1 });
     const { world, second } = pair;
     world.startOperator();
@@ -113,7 +113,7 @@ describe.concurrent("a node that is about to go", () => {
     await world.untilServed(1);
   });
 
-  test("keeps its running session, which nobody but its drain ends", async () => {
+  test("keeps its running session until the node is drained", async () => {
     await using pair = await twoNodes({ warm: 1 });
     const { world, second } = pair;
     world.startOperator();
@@ -134,7 +134,7 @@ describe.concurrent("a node that is about to go", () => {
     await world.untilServed(1);
   });
 
-  test("with no other node: nothing is claimed there, the items wait in the queue, and the condition says why", async () => {
+  test("with no other node: nothing is claimed, items stay in the queue, and the condition says why", async () => {
     await using pair = await twoNodes({ warm: 1 });
     const { world } = pair;
     world.startOperator();
@@ -142,7 +142,8 @@ describe.concurrent("a node that is about to go", () => {
     await world.node.cordon();
     await world.untilCondition("CapacityAvailable", "Unschedulable");
     const item = world.simulator.enqueue(world.environmentId);
-    // A poll that was on its way when the last free Pod went may have been offered it: then it is pending, and waits as well.
+    // A poll under way when the last free Pod was deleted may have been offered the item: then it is pending, and still
+    // waits.
     await world.until("the item is counted", () => {
       const { depth = 0, pending = 0 } = world.environment?.status?.queue ?? {};
       return depth + pending === 1;
@@ -154,7 +155,7 @@ describe.concurrent("a node that is about to go", () => {
     await world.untilServed(1);
   });
 
-  test("Pods that tolerate a cordon stay, and are claimed: their successors would land there again", async () => {
+  test("has Pods that tolerate a cordon: they stay and are claimed, since new Pods would land there too", async () => {
     await using pair = await twoNodes({ warm: 1 }, { tolerations: [{ operator: "Exists" }] });
     const { world, second } = pair;
     world.startOperator({ flags: ["--allowed-in-templates", "tolerations=*"] });
@@ -170,10 +171,10 @@ describe.concurrent("a node that is about to go", () => {
 });
 
 describe("without permission to read Nodes", () => {
-  test("everything works, cordoned nodes are claimed on like others, and the log says so once", async () => {
+  test("everything works, Pods on cordoned nodes are claimed like others, and the log says so once", async () => {
     await using pair = await twoNodes({ warm: 1 });
     const { world } = pair;
-    // The operator's rights in the namespace, and none in the cluster.
+    // The operator has its permissions in the namespace, but none in the cluster.
     await limitOperator(world);
     const kubeconfig = await cluster.kubeconfigFor(limitedUser(world));
     const { process } = await world.startOperatorProcess({ flags: ["--kubeconfig", kubeconfig] });

@@ -15,7 +15,7 @@ import { useCluster } from "../support/cluster.ts";
 const EXAMPLES = new URL("../../examples/environments/", import.meta.url);
 const CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/environments.berth.dev";
 const GROUP_PATH = "/apis/berth.dev/v1alpha1";
-/** The API server publishes OpenAPI some seconds after a CRD, and says no sooner that it did. */
+/** The API server publishes OpenAPI some seconds after a CRD changes, without a signal. */
 const PUBLISH_TIMEOUT_MS = 30_000;
 
 const cluster = useCluster();
@@ -33,7 +33,7 @@ afterAll(async () => {
 });
 
 describe("the API server", () => {
-  test("finds nothing to object to in the CRD", async () => {
+  test("accepts the CRD without a violation", async () => {
     const crd = await cluster.api.get<{ status: { conditions: { type: string; status: string }[] } }>(CRD_PATH);
     const conditions = Object.fromEntries(crd.status.conditions.map(({ type, status }) => [type, status]));
     expect(conditions).toMatchObject({ Established: "True", NamesAccepted: "True" });
@@ -59,7 +59,7 @@ describe("the API server", () => {
     expect(answer.spec).toEqual(ours.spec);
   });
 
-  test("keeps unknown fields of a template at every level, and nulls", async () => {
+  test("keeps unknown template fields at every level, and nulls", async () => {
     const template = {
       metadata: { labels: { a: "b" }, futureMetadata: { x: [1] } },
       spec: {
@@ -84,12 +84,12 @@ describe("the API server", () => {
     expect(words).toContain(message);
   });
 
-  test("refuses a name too long for Pods and labels", async () => {
+  test("refuses a name that is too long for Pods and labels", async () => {
     await create(sessionsSpec(), { name: "a".repeat(46) });
     expect(await refusal(create(sessionsSpec(), { name: "a".repeat(47) }))).toContain("choose a shorter one");
   });
 
-  test("does not repeat a key that was put in the place of an id or a name", async () => {
+  test("does not repeat a key that was entered instead of an id or a name", async () => {
     const key = "sk-ant-oat01-Zq9zq";
     const baseUrl = `https://user:${key}@api.example.com`;
     const spec = sessionsSpec(
@@ -108,11 +108,11 @@ describe("the API server", () => {
     ["of sessions", sessionsSpec({ maxConcurent: 4 }), "spec.sessions.maxConcurent"],
     ["of the api", sessionsSpec({}, { api: { keySecretRef: { name: "k" }, url: "x" } }), "spec.api.url"],
     ["of the template", sessionsSpec({ template: { ...podTemplate(), sepc: {} } }), "spec.sessions.template.sepc"],
-  ])("refuses a misspelt field %s under strict validation", async (_, spec, field) => {
+  ])("refuses a misspelled field %s under strict validation", async (_, spec, field) => {
     expect(await refusal(create(spec))).toContain(`unknown field "${field}"`);
   });
 
-  test("takes the largest template that the bounds allow, so that no rule runs out of its cost", async () => {
+  test("accepts the largest template within the limits, so that no rule exceeds its cost budget", async () => {
     const many = <T>(count: number, make: (index: number) => T) =>
       Array.from({ length: count }, (_, index) => make(index));
     const map = (value: string) =>
@@ -126,7 +126,7 @@ describe("the API server", () => {
     await create(workersSpec({ template }));
   });
 
-  test.each(readdirSync(EXAMPLES))("takes the example %s, and a Pod of its template", async (file) => {
+  test.each(readdirSync(EXAMPLES))("accepts the example %s, and a Pod of its template", async (file) => {
     const { spec } = parse(await readFile(new URL(file, EXAMPLES), "utf8")) as { spec: Json };
     const answer = await create(spec);
     const { template } = (answer.spec.sessions ?? answer.spec.workers) as { template: Json };
@@ -134,7 +134,7 @@ describe("the API server", () => {
     await cluster.api.create(pods, { apiVersion: "v1", kind: "Pod", ...template, metadata: { name: "example" } });
   });
 
-  test("refuses two containers of one name", async () => {
+  test("refuses two containers with one name", async () => {
     const container = { name: "worker", image: "worker:1" };
     const spec = sessionsSpec({ template: { spec: { containers: [container, container] } } });
     expect(await refusal(create(spec))).toMatch(/spec\.containers\[1\]: Duplicate value: .*"name":"worker"/);
@@ -152,7 +152,7 @@ describe("the API server", () => {
     expect(await refusal(patch(`${collection}/${name}`, { spec: change }))).toContain(message);
   });
 
-  test("takes a change of everything else, and counts it as a generation", async () => {
+  test("accepts a change of everything else, and increments the generation", async () => {
     const { name, generation } = (await create(sessionsSpec(), { dryRun: false })).metadata;
     const change = {
       paused: true,
@@ -165,7 +165,7 @@ describe("the API server", () => {
     expect(changed.metadata.generation).toBe(Number(generation) + 1);
   });
 
-  test("writes the status through its own subresource only, without a new generation", async () => {
+  test("writes the status only through its subresource, without a new generation", async () => {
     const { name, generation } = (await create(sessionsSpec(), { dryRun: false })).metadata;
     const path = `${collection}/${name}`;
     expect((await patch(path, { status: { observedGeneration: 7 } })).status).toBeUndefined();
@@ -176,7 +176,7 @@ describe("the API server", () => {
     expect(parsed(written as unknown as Json).status).toEqual(STATUS);
   });
 
-  test("gives an Environment that parseEnvironment takes whole", async () => {
+  test("returns an Environment that parseEnvironment accepts completely", async () => {
     const { name } = (await create(sessionsSpec(), { dryRun: false })).metadata;
     const read = await cluster.api.get(`${collection}/${name}`);
     expect(parseEnvironment(read)).toEqual({ ok: true, environment: read });
@@ -216,7 +216,7 @@ describe("the API server", () => {
     );
   });
 
-  test("publishes a sentence for every field, so that kubectl explain has one", async () => {
+  test("publishes a description for every field for kubectl explain", async () => {
     const published = await eventually(async () => {
       const { components } = await cluster.api.get<OpenApi>(`/openapi/v3${GROUP_PATH}`);
       return components.schemas["dev.berth.v1alpha1.Environment"];
@@ -256,7 +256,7 @@ interface Table {
   readonly rows: { readonly cells: unknown[] }[];
 }
 
-/** Sent as a person would send it: strict, and by default without being stored. */
+/** Sends the request as a user would: with strict validation, and by default as a dry run. */
 async function create(spec: Json, { name = `e${made++}`, dryRun = true } = {}): Promise<Environment & { spec: Json }> {
   const query = new URLSearchParams({ fieldValidation: "Strict", ...(dryRun ? { dryRun: "All" } : {}) });
   return cluster.api.create(`${collection}?${query}`, {
@@ -271,7 +271,7 @@ async function patch(path: string, body: Json): Promise<Environment & { spec: Js
   return cluster.api.request("PATCH", path, { body, contentType: "application/merge-patch+json" });
 }
 
-/** The words a request is refused with; fails when it is taken. */
+/** The error message of a refused request. Fails when the request is accepted. */
 async function refusal(attempt: Promise<ApiObject>): Promise<string> {
   try {
     await attempt;
@@ -298,7 +298,7 @@ async function asTable(path: string): Promise<Table> {
   }
 }
 
-/** Asks again until there is an answer: discovery and OpenAPI follow a CRD after a moment, without an event. */
+/** Retries until there is an answer: discovery and OpenAPI follow a CRD after a moment, without an event. */
 async function eventually<T>(ask: () => Promise<T | undefined>): Promise<T> {
   const deadline = performance.now() + PUBLISH_TIMEOUT_MS;
   for (;;) {
@@ -312,7 +312,7 @@ async function eventually<T>(ask: () => Promise<T | undefined>): Promise<T> {
   }
 }
 
-/** Paths of all fields, as `kubectl explain` takes them. */
+/** The paths of all fields, in the format of `kubectl explain`. */
 function fieldPaths(schema: StructuralSchema): string[] {
   return Object.entries(schema.properties ?? {}).flatMap(([name, child]) => [
     name,

@@ -10,7 +10,7 @@ const cluster = useCluster();
 
 const BY_KEY = { warm: 1, maxConcurrent: 3, credential: "EnvironmentKey" } as const;
 
-/** What a claim's Secret gives its Pod, as text. */
+/** The credential in a claim's Secret, as text. */
 function given(world: World, workId: string): string | undefined {
   const text = (value: string | undefined) => value && Buffer.from(value, "base64").toString("utf8");
   return text(world.claims.find(({ data }) => text(data?.["work-id"]) === workId)?.data?.["work-secret"]);
@@ -22,7 +22,7 @@ async function setKey(world: World, key: string): Promise<void> {
 }
 
 describe.concurrent("credential: EnvironmentKey", () => {
-  test("an item without a secret is served by the stock worker, with the environment key", async () => {
+  test("an item without a secret is served by the stock worker with the environment key", async () => {
     await using world = await stockWorld(cluster, SOON, { sessions: BY_KEY });
     world.simulator.setSwitches({ secrets: "none" });
     const served = await serveOne(world, { script: bashScript("echo served") });
@@ -35,14 +35,14 @@ describe.concurrent("credential: EnvironmentKey", () => {
     expect(world.condition("CredentialMissing")?.message).toContain("environment key");
   });
 
-  test("an item with a secret of its own is served with the environment key all the same", async () => {
+  test("an item with its own secret is still served with the environment key", async () => {
     await using world = await stockWorld(cluster, SOON, { sessions: BY_KEY });
     const served = await serveOne(world);
     const { last } = await untilEnded(world, served, "Completed");
     expect(last.stoppedBy?.as).toBe("environment-key");
   });
 
-  test("a rotated key: what a running session was given stays as it is, and the next session gets the new one", async () => {
+  test("a rotated key: a running session keeps the old one, and the next session gets the new one", async () => {
     await using world = await stockWorld(cluster, NEVER, { sessions: { ...BY_KEY, warm: 2 } });
     const old = world.simulator.environmentKey(world.environmentId);
     const first = await serveOne(world);
@@ -50,7 +50,7 @@ describe.concurrent("credential: EnvironmentKey", () => {
     expect(given(world, first.item.id)).toBe(old);
     const before = podOf(world, first.item)?.spec;
 
-    // The old key is worth nothing from here on.
+    // The old key is invalid from here on.
     const key = world.simulator.rotateKey(world.environmentId);
     await world.untilCondition("Authenticated", "KeyRejected");
     await setKey(world, key);
@@ -58,7 +58,7 @@ describe.concurrent("credential: EnvironmentKey", () => {
     const second = world.simulator.enqueue(world.environmentId);
     await untilState(world, second, "active");
     expect(given(world, second.id)).toBe(key);
-    // Its worker is refused and leaves; the operator, who has the new key, settles what it could not.
+    // The server refuses its worker, which exits. The operator has the new key and settles the item.
     expect([undefined, old]).toContain(given(world, first.item.id));
     expect(podOf(world, first.item)?.spec ?? before).toEqual(before);
     await untilState(world, first.item, "stopped");
@@ -66,7 +66,7 @@ describe.concurrent("credential: EnvironmentKey", () => {
     await world.untilServed(2);
   });
 
-  test("the key is in the claim's Secret and in no Pod, Event or condition", async () => {
+  test("the key is in the claim's Secret, and in no Pod, Event or condition", async () => {
     await using world = await stockWorld(cluster, NEVER, { sessions: BY_KEY });
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
@@ -79,7 +79,7 @@ describe.concurrent("credential: EnvironmentKey", () => {
     await untilEnded(world, served, "Completed");
   });
 
-  test("an operator that dies after the journal: the next one opens with the key that was journaled", async () => {
+  test("an operator dies after the journal: the next one opens with the journaled key", async () => {
     await using world = await stockWorld(cluster, SOON, { sessions: BY_KEY });
     await world.createEnvironment();
     const first = await world.startOperatorProcess();
@@ -94,7 +94,7 @@ describe.concurrent("credential: EnvironmentKey", () => {
     world.simulator.assertNoViolations();
   });
 
-  test("a change of the field: no item without a secret is given to a Pod that was parked for one", async () => {
+  test("a changed field: an item without a secret is not given to a Pod that was parked for one", async () => {
     await using world = await stockWorld(cluster, SOON, { sessions: { warm: 1, maxConcurrent: 3 } });
     await world.createEnvironment();
     world.startOperator();

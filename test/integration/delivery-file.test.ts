@@ -10,7 +10,7 @@ const cluster = useCluster();
 const FILE = { warm: 1, parking: "Init", secretDelivery: "File" } as const;
 
 describe.concurrent("secretDelivery: File", () => {
-  test("the stock worker serves with the secret from its file, which its own variables only name", async () => {
+  test("the stock worker reads the secret from its file, and its variables hold only the path", async () => {
     await using world = await stockWorld(cluster, SOON, { sessions: FILE });
     const file = `..${WORK_SECRET_FILE}`;
     const script = bashScript(`stat -c %a ${file}`, `ls -A $(dirname ${file})`);
@@ -24,8 +24,8 @@ describe.concurrent("secretDelivery: File", () => {
     expect(names).not.toContain("ANTHROPIC_WORK_SECRET");
   });
 
-  test("the file is there before the session container starts, however late kubelet writes it", async () => {
-    // Ten times as long as a kubelet takes.
+  test("the file exists before the session container starts, however late the kubelet writes it", async () => {
+    // Ten times the latency of a kubelet.
     const latencies = { volumes: { min: 1_000, mid: 1_500, max: 2_000 } };
     await using world = await stockWorld(cluster, NEVER, {
       sessions: FILE,
@@ -47,7 +47,7 @@ describe.concurrent("secretDelivery: File", () => {
     await world.untilServed(1);
   });
 
-  test("nothing of the secret is in the Pod, and its volume shows one key of the claim's Secret", async () => {
+  test("the Pod does not contain the secret, and its volume shows one key of the claim's Secret", async () => {
     await using world = await stockWorld(cluster, NEVER, { sessions: FILE });
     const served = await serveOne(world);
     const secret = await world.until("the opened claim", () => world.claims[0]?.data?.["work-secret"]);
@@ -59,23 +59,23 @@ describe.concurrent("secretDelivery: File", () => {
     expect(served.pod.spec.volumes?.at(-1)).toMatchObject({
       secret: { optional: true, items: [{ key: "work-secret", mode: 0o440 }] },
     });
-    // Whoever is no root reads it as a member of the Pod's group.
+    // A non-root user reads it as a member of the Pod's group.
     expect(served.pod.spec["securityContext"]).toMatchObject({ fsGroup: 65_532 });
     world.simulator.stopItem(served.item.id);
     await untilEnded(world, served, "Completed");
   });
 
-  test("with parking: Key it is refused by the API server, which says the mend", async () => {
+  test("the API server refuses it with parking: Key, and names the fix", async () => {
     await using world = await stockWorld(cluster, NEVER, { sessions: { ...FILE, parking: "Key" } });
     await expect(world.createEnvironment()).rejects.toThrow(/needs parking Init/);
   });
 
-  test("with credential: EnvironmentKey it is refused by the API server, which says the mend", async () => {
+  test("the API server refuses it with credential: EnvironmentKey, and names the fix", async () => {
     await using world = await stockWorld(cluster, NEVER, { sessions: { ...FILE, credential: "EnvironmentKey" } });
     await expect(world.createEnvironment()).rejects.toThrow(/use secretDelivery Env/);
   });
 
-  test("an item that comes without a secret is stopped, and no gate opens for it", async () => {
+  test("an item without a secret is stopped, and opens no gate", async () => {
     await using world = await stockWorld(cluster, NEVER, { sessions: FILE });
     await world.createEnvironment();
     world.startOperator();

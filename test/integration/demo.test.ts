@@ -11,14 +11,14 @@ import { useCluster } from "../support/cluster.ts";
 
 const MAIN = join(import.meta.dirname, "../../demo/main.ts");
 
-/** Far more than anything takes, so that only what never happens fails. */
+/** Far more than any step takes, so that only a hang fails the test. */
 const PATIENCE_MS = 150_000;
 const POLL_MS = 50;
 
 const cluster = useCluster();
-/** The demo's own folder for temporary files: what it leaves there shows. */
+/** The demo's own folder for temporary files, to detect leftovers. */
 let temporary: string;
-/** A cache of its own, so that nobody's running cluster is announced to somebody else. */
+/** A separate cache, so that the demo's cluster is not announced to other processes. */
 let cache: string;
 let assets: string;
 
@@ -32,7 +32,7 @@ afterAll(async () => {
   await rm(cache, { recursive: true, force: true });
 });
 
-/** A demo in a process of its own. */
+/** A demo in its own process. */
 class Demo {
   readonly ended: Promise<number | string>;
   output = "";
@@ -42,7 +42,7 @@ class Demo {
   constructor(args: readonly string[], env: NodeJS.ProcessEnv = {}) {
     const own = { TMPDIR: temporary, XDG_CACHE_HOME: cache, KUBEBUILDER_ASSETS: assets };
     this.#child = spawn(process.execPath, [MAIN, ...args], {
-      // Not started by npm: it need not look whether that still lives.
+      // Clears the npm variable, so that the demo does not watch for the end of npm.
       env: { ...process.env, npm_lifecycle_event: undefined, ...own, ...env },
       stdio: ["ignore", "pipe", "pipe"],
     });
@@ -67,7 +67,7 @@ class Demo {
     this.#child.kill(name);
   }
 
-  /** Waits until it has written something. Throws with all of its output when it ends before that. */
+  /** Waits until the output matches. Throws with the whole output if the demo ends first. */
   async until(pattern: RegExp): Promise<RegExpExecArray> {
     for (;;) {
       const match = pattern.exec(this.output);
@@ -98,7 +98,7 @@ function statOf(pid: number): { parent: number; startedAt: string } | undefined 
   }
 }
 
-/** Everything that a process started, and what that started. */
+/** All descendants of a process. */
 function descendants(pid: number): ProcessId[] {
   const all = readdirSync("/proc").flatMap((entry) => {
     const stat = /^\d+$/.test(entry) ? statOf(Number(entry)) : undefined;
@@ -125,7 +125,7 @@ function commandOf({ pid }: ProcessId): string {
 
 const commands = (processes: readonly ProcessId[]) => processes.map(commandOf).join("\n");
 
-/** Names of what demos made in the cluster and have not removed. */
+/** The names of the demos' objects in the cluster that still exist. */
 async function demoObjects(): Promise<string[]> {
   const names = async (path: string) => {
     const { items } = await cluster.api.get<{ items: { metadata: { name: string } }[] }>(path);
@@ -139,7 +139,7 @@ describe("npm run demo -- --use-cluster", () => {
   const inCluster = () => ({ KUBECONFIG: cluster.kubeconfig });
 
   test(
-    "serves every session of both Environments for 20 s, says so in plain lines, and leaves nothing",
+    "serves every session of both Environments for 20 s, reports them in plain lines, and leaves nothing",
     async () => {
       const demo = new Demo(["--use-cluster", "--for", "20s", "--rate", "0.4"], inCluster());
       const [, namespace = ""] = await demo.until(/get benv,deployments,pods -n (berth-demo-\w+)/);
@@ -154,7 +154,7 @@ describe("npm run demo -- --use-cluster", () => {
         `/apis/berth.dev/v1alpha1/namespaces/${namespace}/environments`,
       );
       expect(environments.map(({ metadata }) => metadata.name).sort()).toEqual(["batch", "research"]);
-      // Nobody else's Pod may land there.
+      // No other Pods may be scheduled there.
       const node = await cluster.api.get<{ spec: { taints: { effect: string }[] }; metadata: { labels: object } }>(
         `/api/v1/nodes/${namespace}`,
       );
@@ -171,7 +171,7 @@ describe("npm run demo -- --use-cluster", () => {
       expect(output).toMatch(/research \d+: (\$|write) .* -> /);
       const taken = ["queued: ", "taken by worker berth-batch-", "first beat", "served, stopped after"];
       for (const step of taken) expect(output).toMatch(new RegExp(`^ +\\d+\\.\\ds {2}batch 1: ${step}`, "m"));
-      // From none to some, and back to none by itself: before the Environments are deleted.
+      // The workers scale up from zero and back on their own, before the Environments are deleted.
       const [life = ""] = output.split("clearing up");
       expect(life).toMatch(/batch: scaled from 0 to \d workers?\n/);
       expect(life).toMatch(/batch: scaled from \d to 0 workers\n/);
@@ -191,7 +191,7 @@ describe("npm run demo -- --use-cluster", () => {
   );
 
   test(
-    "ends in order at Ctrl-C, with the summary, and leaves nothing",
+    "shuts down in order on Ctrl-C, prints the summary, and leaves nothing",
     async () => {
       const demo = new Demo(["--use-cluster"], inCluster());
       await demo.until(/research 1: first beat/);
@@ -214,7 +214,7 @@ describe("npm run demo -- --use-cluster", () => {
     expect(demo.output).toMatch(/--use-cluster needs KUBECONFIG.*\nusage: npm run demo/);
   });
 
-  test("says in one line what is wrong with a kubeconfig, and leaves nothing", async () => {
+  test("reports a bad kubeconfig in one line, and leaves nothing", async () => {
     const demo = new Demo(["--use-cluster"], { KUBECONFIG: "/nonesuch/kubeconfig" });
     expect(await demo.ended).toBe(1);
     expect(demo.output.trim()).toMatch(/^.*\/nonesuch\/kubeconfig.*$/);
@@ -224,7 +224,7 @@ describe("npm run demo -- --use-cluster", () => {
 
 describe("npm run demo", () => {
   test(
-    "leaves no process and no folder when it is killed in the middle, its control plane included",
+    "leaves no process and no folder when it is killed, including its control plane",
     async () => {
       const demo = new Demo([]);
       await demo.until(/research 1: first beat/);
@@ -244,7 +244,7 @@ describe("npm run demo", () => {
   );
 
   test(
-    "fails, and keeps the operator's log, when the operator is killed",
+    "fails and keeps the operator's log when the operator is killed",
     async () => {
       const demo = new Demo(["--scripted", "--rate", "1"]);
       await demo.until(/research 1: first beat/);
@@ -256,7 +256,7 @@ describe("npm run demo", () => {
       expect(demo.output).toMatch(/the operator ended by itself \(SIGKILL\)/);
       const [, log = ""] = /The operator's log is in (\S+)/.exec(demo.output) ?? [];
       expect(readFileSync(log, "utf8")).toContain("berth starts");
-      // What is named stays; nothing else does.
+      // The named log is kept, and nothing else.
       expect((await readdir(temporary)).map((name) => join(temporary, name))).toEqual([dirname(log)]);
       await rm(dirname(log), { recursive: true });
     },

@@ -15,31 +15,31 @@ const cluster = useCluster();
 const SAMPLES = join(import.meta.dirname, "..", "..", "examples", "environments");
 
 describe("the plain manifests", () => {
-  test("are taken by the API server, each of them", async () => {
+  test("are each accepted by the API server", async () => {
     const objects = [...(await readManifests(DEPLOY_DIR)), ...(await readManifests(join(DEPLOY_DIR, "crds")))];
     expect(objects.map(({ kind }) => kind)).toContain("Deployment");
     for (const object of objects) await dryRun(cluster.api, object);
   });
 
-  test("bear no label of helm's, which would own them", async () => {
+  test("have no helm label, which would mark them as helm's", async () => {
     const text = JSON.stringify(await readManifests(DEPLOY_DIR));
     expect(text).not.toMatch(/[Hh]elm/);
   });
 });
 
 describe("the kustomization", () => {
-  test("has the objects of the plain manifests, each and no other", async () => {
+  test("contains exactly the objects of the plain manifests", async () => {
     const objects = [...(await readManifests(DEPLOY_DIR)), ...(await readManifests(join(DEPLOY_DIR, "crds")))];
     const rendered = await kustomize(DEPLOY_DIR);
     expect(rendered).toHaveLength(objects.length);
     expect(byName(rendered)).toEqual(byName(objects));
   });
 
-  test("is a base of overlays, such as one that names the image", async () => {
+  test("can be the base of an overlay, for example one that sets the image", async () => {
     const folder = await mkdtemp(join(tmpdir(), "berth-overlay-"));
     try {
       await cp(DEPLOY_DIR, join(folder, "base"), { recursive: true });
-      // As docs/install.md has it.
+      // As in docs/install.md.
       await writeFile(join(folder, "kustomization.yaml"), OVERLAY);
       const deployment = (await kustomize(folder)).find(({ kind }) => kind === "Deployment");
       expect(deployment).toMatchObject({
@@ -68,9 +68,9 @@ function byName(objects: readonly ApiObject[]): Record<string, ApiObject> {
 describe("the samples", async () => {
   const names = (await readdir(SAMPLES)).filter((name) => name.endsWith(".yaml"));
 
-  test("are there", () => expect(names.length).toBeGreaterThan(2));
+  test("exist", () => expect(names.length).toBeGreaterThan(2));
 
-  test.each(names)("%s is taken by the API server, and what it shows is kept", async (name) => {
+  test.each(names)("%s is accepted by the API server without losing fields", async (name) => {
     const namespace = await cluster.createNamespace("samples");
     const objects = parseManifests(await readFile(join(SAMPLES, name), "utf8"), name);
     expect(objects.some(({ kind }) => kind === "Environment")).toBe(true);
@@ -81,7 +81,7 @@ describe("the samples", async () => {
         body: { ...object, metadata: { ...object.metadata, namespace } },
         contentType: "application/apply-patch+yaml",
       });
-      // Nothing was pruned: a misspelled field would be.
+      // Nothing was pruned, as a misspelled field would be.
       expect(taken["spec"]).toMatchObject(object["spec"] as object);
     }
   });

@@ -11,7 +11,7 @@ const protectedWorld = (sessions: Record<string, unknown> = {}) =>
   startWorld(cluster, {
     ...SHORT_LEASE,
     node: { fates: () => ({ kind: "worker", end: "hang" }) },
-    // Time for a worker to hear by its next beat that it is to stop.
+    // Time for a worker to learn of its stop with the next heartbeat.
     podSpec: { terminationGracePeriodSeconds: 30 },
     sessions: { warm: 1, maxConcurrent: 4, disruption: "Protect", ...sessions },
   });
@@ -21,7 +21,7 @@ async function budgetOf(world: World): Promise<PodDisruptionBudget | undefined> 
   return items[0];
 }
 
-/** Asks the Eviction API as `kubectl drain` does: true where it was granted, the refusal's words where it was not. */
+/** Calls the Eviction API as `kubectl drain` does. Returns true if granted, or the refusal's message. */
 async function evict(world: World, pod: Pod): Promise<true | string> {
   const { name = "" } = pod.metadata;
   const path = `/api/v1/namespaces/${world.namespace}/pods/${name}/eviction`;
@@ -34,7 +34,7 @@ async function evict(world: World, pod: Pod): Promise<true | string> {
   }
 }
 
-/** The disruption controller has counted: `healthy` Pods of those that the budget wants. */
+/** Waits until the disruption controller has counted `healthy` Pods of the wanted number. */
 const untilCounted = (world: World, healthy: number, wanted: number) =>
   world.until(`${healthy} of ${wanted} healthy`, async () => {
     const status = (await budgetOf(world))?.status;
@@ -42,10 +42,10 @@ const untilCounted = (world: World, healthy: number, wanted: number) =>
   });
 
 describe.concurrent("disruption: Protect", () => {
-  test("the Eviction API refuses a busy Pod from its first moment, and gives up parked ones", async () => {
+  test("the Eviction API refuses a busy Pod from the start, and allows the eviction of parked ones", async () => {
     await using world = await protectedWorld();
     const served = await serveOne(world);
-    // Before the disruption controller has counted anything: a budget it has not looked at refuses, too.
+    // At this moment the disruption controller may not have counted yet. An unprocessed budget refuses, too.
     const running = await world.until("it runs", () => {
       const pod = world.pods.find(({ metadata }) => metadata.uid === served.pod.metadata.uid);
       return pod?.status?.phase === "Running" && pod;
@@ -62,7 +62,7 @@ describe.concurrent("disruption: Protect", () => {
     await world.until("the budget is lowered", async () => (await budgetOf(world))?.spec?.minAvailable === 0);
   });
 
-  test("a drain takes the parked Pods and is held off by the busy one, until its session has ended", async () => {
+  test("a drain evicts the parked Pods and waits for the busy one until its session has ended", async () => {
     await using world = await protectedWorld();
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
@@ -71,11 +71,12 @@ describe.concurrent("disruption: Protect", () => {
     expect(await world.node.drain()).toEqual([served.pod.metadata.name]);
     world.simulator.stopItem(served.item.id);
     await untilEnded(world, served, "Completed");
-    // As kubectl asks again: the budget covers a Pod that is not kept until its phase says that it is over, or it is gone.
+    // Retries as kubectl does: the budget covers a Pod that is not retained until its phase shows its end, or it is
+    // gone.
     await world.until("nothing holds a drain off", async () => (await world.node.drain()).length === 0);
   });
 
-  test("two sessions are protected while both run, and the other when one has ended", async () => {
+  test("two sessions are protected while both run, and the other one still is when one has ended", async () => {
     await using world = await protectedWorld({ warm: 2 });
     const first = await serveOne(world);
     const second = world.simulator.enqueue(world.environmentId);
@@ -92,7 +93,7 @@ describe.concurrent("disruption: Protect", () => {
     world.simulator.assertNoViolations();
   });
 
-  test("set back to Allow, the budget goes and a busy Pod may be evicted: its session ends as Evicted", async () => {
+  test("after a change to Allow, the budget is deleted and an evicted session ends as Evicted", async () => {
     await using world = await protectedWorld();
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
@@ -103,13 +104,13 @@ describe.concurrent("disruption: Protect", () => {
     await untilEnded(world, served, "Evicted");
   });
 
-  test("deleting the Environment takes the budget along", async () => {
+  test("deleting the Environment deletes the budget", async () => {
     await using world = await protectedWorld();
     await world.createEnvironment();
     world.startOperator();
     await world.until("a budget", () => budgetOf(world));
     await world.deleteEnvironment();
-    // The garbage collector learns of new kinds every half a minute.
+    // The garbage collector learns of new resource types every half a minute.
     const gone = async () => !world.environment && (await budgetOf(world)) === undefined;
     await world.until("all gone", gone, 110_000);
   });

@@ -42,7 +42,7 @@ interface Answer {
   readonly text: string;
 }
 
-/** `berth doctor -o json` of a world alone. */
+/** Runs `berth doctor -o json` for one world only. */
 async function doctor(world: World, flags: readonly string[] = [], kubeconfig = cluster.kubeconfig): Promise<Answer> {
   const where = ["--kubeconfig", kubeconfig, "-n", world.namespace, "--operator-namespace", world.namespace];
   const { code, out, err } = await cliRun(["doctor", ...where, "-o", "json", ...flags]);
@@ -50,14 +50,14 @@ async function doctor(world: World, flags: readonly string[] = [], kubeconfig = 
   return { code, report: JSON.parse(out), text: out };
 }
 
-/** What one check found; of the Environment's own, unless it is about something else. */
+/** The results of one check. */
 function found({ report }: Answer, check: keyof typeof CHECKS): CheckResult[] {
   return report.checks.filter((result) => result.check === check);
 }
 
 const statusOf = (answer: Answer, check: keyof typeof CHECKS) => found(answer, check).map(({ status }) => status);
 
-/** The operator as the chart installs it, as far as a look at it can tell: its Deployment and its rights. */
+/** Installs what the chart would, as far as doctor checks it: the operator's Deployment and permissions. */
 async function installOperator(world: World, args: readonly string[] = []): Promise<void> {
   const { namespace, kube } = world;
   const subjects = [{ kind: "ServiceAccount", name: ACCOUNT, namespace }];
@@ -68,7 +68,7 @@ async function installOperator(world: World, args: readonly string[] = []): Prom
   }
   const roleRef = { apiGroup: RBAC, kind: "ClusterRole", name: "berth-operator-nodes.berth-system" };
   await kube.create(CLUSTER_BINDINGS, { metadata: { name: `nodes-${namespace}` }, roleRef, subjects } as never);
-  // The name is a matter of the chart's nameOverride.
+  // The name depends on the chart's nameOverride.
   const labels = { "app.kubernetes.io/name": "sandboxes", "app.kubernetes.io/component": "operator" };
   await kube.create(DEPLOYMENTS, {
     metadata: { name: "berth-operator", namespace, labels },
@@ -93,7 +93,7 @@ async function installOperator(world: World, args: readonly string[] = []): Prom
 }
 
 describe.concurrent("berth doctor", () => {
-  test("finds nothing wrong with what is as it should be, and prints no key", async () => {
+  test("finds nothing wrong with a correct setup, and prints no key", async () => {
     await using world = await startWorld(cluster);
     await installOperator(world);
     await world.createEnvironment();
@@ -103,7 +103,7 @@ describe.concurrent("berth doctor", () => {
       { metadata: { labels: { "pod-security.kubernetes.io/enforce": "restricted" } } },
       { type: "merge" },
     );
-    // The control plane of tests has no DNS.
+    // The test control plane has no DNS.
     await world.kube.create(PODS, {
       metadata: { name: `dns-${world.namespace}`, namespace: "kube-system", labels: { "k8s-app": "kube-dns" } },
       spec: { containers: [{ name: "dns", image: "dns.example/dns" }] },
@@ -112,7 +112,7 @@ describe.concurrent("berth doctor", () => {
     await world.untilParked(1);
     await world.untilCondition("Ready", "Ready");
     const answer = await doctor(world, ["--check-key"]);
-    // Nobody runs the Deployment: the operator is a part of this process.
+    // The Deployment has no Pods: the operator is part of this process.
     const wrong = answer.report.checks.filter(({ status, check }) => status !== "pass" && check !== "operator");
     expect(wrong).toEqual([]);
     expect(new Set(answer.report.checks.map(({ check }) => check))).toEqual(new Set(Object.keys(CHECKS)));
@@ -125,7 +125,7 @@ describe.concurrent("berth doctor", () => {
     expect(answer.code).toBe(1);
   });
 
-  test("says what is wrong with an operator: none, of another version, without rights, without a Lease", async () => {
+  test("reports an operator that is missing, outdated, or without permissions or a Lease", async () => {
     await using world = await startWorld(cluster);
     expect(found(await doctor(world), "operator")[0]).toMatchObject({ about: "cluster", status: "fail" });
 
@@ -166,7 +166,7 @@ describe.concurrent("berth doctor", () => {
     await world.kube.patch(DEPLOYMENTS, ref, { spec: next }, { type: "strategic" });
     expect(found(await doctor(world), "operator-version")[0]?.message).toMatch(/^its flags are not those of Berth/);
 
-    // Without the right to see Nodes it works, and somebody may want it so.
+    // The operator works without permission to read Nodes, which may be intended.
     const patch = { rules: await shippedRules(ACCOUNT) };
     await world.kube.patch(ROLES, { namespace, name: "rights" }, patch, { type: "merge" });
     const known = { name: "berth", args: ["run", `--namespace=${namespace}`] };
@@ -183,7 +183,7 @@ describe.concurrent("berth doctor", () => {
     });
   });
 
-  test("says what is wrong with an Environment that no operator has seen, and with its key and its template", async () => {
+  test("reports an Environment without an operator, and its key and template errors", async () => {
     await using world = await startWorld(cluster, { key: false, podSpec: { hostNetwrok: true } });
     await world.createEnvironment();
     const answer = await doctor(world, ["--check-key"]);
@@ -199,7 +199,7 @@ describe.concurrent("berth doctor", () => {
     expect(statusOf(answer, "pod-security")).toEqual(["warn"]);
   });
 
-  test("says what the conditions say, with their mend; what is so on purpose is no failure", async () => {
+  test("reports conditions with their fix, and only warns about deliberate states", async () => {
     await using world = await startWorld(cluster, { key: false });
     await world.createEnvironment();
     world.startOperator();
@@ -216,7 +216,7 @@ describe.concurrent("berth doctor", () => {
     expect(statusOf(await doctor(world), "conditions")).toEqual(["warn"]);
   });
 
-  test("asks the Work API with the key only when told to, and only where keys may go", async () => {
+  test("sends the key to the Work API only with --check-key, and only to allowed origins", async () => {
     await using world = await startWorld(cluster, { key: false });
     await world.createKey("sk-ant-oat01-of-nobody");
     await world.createEnvironment();
@@ -232,7 +232,7 @@ describe.concurrent("berth doctor", () => {
     expect(asked.text).not.toContain("of-nobody");
   });
 
-  test("finds records of claims whose Environment is gone, and a NetworkPolicy that somebody changed", async () => {
+  test("finds claim records of a deleted Environment, and a modified NetworkPolicy", async () => {
     await using world = await startWorld(cluster, SHORT_LEASE);
     await installOperator(world);
     const { item, operator } = await serveOne(world);
@@ -264,7 +264,7 @@ describe.concurrent("berth doctor", () => {
     expect(answer.text).not.toContain("of-a-claim");
   });
 
-  test("does not check what it may not see, names the right, and fails for nothing of it", async () => {
+  test("skips checks without permission, names the permission, and does not fail", async () => {
     await using world = await startWorld(cluster);
     await world.createEnvironment();
     const user = `viewer-${world.namespace}`;
@@ -283,7 +283,7 @@ describe.concurrent("berth doctor", () => {
       const looked = await doctor(world, ["--check-key"], kubeconfig);
       return found(looked, "key").length > 0 && statusOf(looked, "operator")[0] !== "skip" && looked;
     });
-    // Who may read no key learns all the same whether the Work API answers.
+    // Without permission to read the key, doctor still reports whether the Work API answers.
     expect(found(answer, "work-api-reach")[0]).toMatchObject({
       status: "pass",
       message: expect.stringContaining("answers this machine: 401 to a request without a key"),
@@ -304,7 +304,7 @@ describe.concurrent("berth doctor", () => {
     });
   });
 
-  test("says of an API server that cannot be reached that it cannot, and looks no further", async () => {
+  test("reports an unreachable API server, and skips all other checks", async () => {
     const file = await cluster.kubeconfigFor("nobody");
     const elsewhere = (await readFile(file, "utf8")).replaceAll(
       cluster.server,
@@ -318,7 +318,7 @@ describe.concurrent("berth doctor", () => {
   });
 });
 
-test("berth doctor says of a cluster without the CRD, or with another one, what is missing", async () => {
+test("berth doctor reports a missing or different CRD", async () => {
   await using own = await startCluster();
   const bare = await cliRun(["doctor", "--kubeconfig", own.kubeconfig, "-o", "json"]);
   const without: Answer = { code: bare.code, report: JSON.parse(bare.out), text: bare.out };

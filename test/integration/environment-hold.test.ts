@@ -5,10 +5,12 @@ import { ENVIRONMENTS, EnvironmentFinalizer } from "../../src/reconcile/finalize
 import { useCluster } from "../support/cluster.ts";
 import { startWorld } from "../support/world.ts";
 
-// What the API server makes of the patch that adds the finalizer, and nobody else could say.
+// Tests against a real API server how it handles the patch that adds the finalizer.
 const cluster = useCluster();
 
-/** An Environment that no operator serves, and its hold: `between` happens after its read and before its patch, once. */
+/**
+ * An Environment without an operator, and its finalizer hold. `between` runs once, after the read and before the patch.
+ */
 async function startHold(between: (ref: { namespace: string; name: string }) => Promise<unknown>) {
   const world = await startWorld(cluster);
   await world.createEnvironment();
@@ -29,7 +31,7 @@ async function startHold(between: (ref: { namespace: string; name: string }) => 
   return { world, hold, asked, finalizers };
 }
 
-test("the finalizer is added in one go while a status is written", async () => {
+test("adds the finalizer on the first try while a status is written", async () => {
   const { world, hold, asked, finalizers } = await startHold((ref) =>
     world.kube.patch(
       ENVIRONMENTS,
@@ -44,7 +46,7 @@ test("the finalizer is added in one go while a status is written", async () => {
   expect(await finalizers()).toEqual([FINALIZER]);
 });
 
-test("a finalizer that somebody else adds meanwhile stays", async () => {
+test("keeps a finalizer that another client adds meanwhile", async () => {
   const { world, hold, asked, finalizers } = await startHold((ref) =>
     world.kube.patch(ENVIRONMENTS, ref, { metadata: { finalizers: ["example.org/theirs"] } }, { type: "merge" }),
   );
@@ -55,7 +57,7 @@ test("a finalizer that somebody else adds meanwhile stays", async () => {
   await world.kube.patch(ENVIRONMENTS, world, { metadata: { finalizers: null } }, { type: "merge" });
 });
 
-test("an Environment that is deleted meanwhile is not held", async () => {
+test("does not hold an Environment that is deleted meanwhile", async () => {
   const { world, hold } = await startHold(async (ref) => {
     await world.kube.patch(ENVIRONMENTS, ref, { metadata: { finalizers: ["example.org/theirs"] } }, { type: "merge" });
     await world.kube.delete(ENVIRONMENTS, ref);

@@ -18,7 +18,7 @@ interface Answer {
   readonly text: string;
 }
 
-/** `berth explain -o json` in a world's namespace. */
+/** Runs `berth explain -o json` in a world's namespace. */
 async function explain(
   world: World,
   id: string | undefined,
@@ -33,12 +33,12 @@ async function explain(
 
 const whats = ({ story }: Answer) => story.timeline.map(({ what }) => what);
 
-/** Everything by which a session is known, to find it by each. */
+/** All ids of a session, each of which finds it. */
 const idsOf = (served: Awaited<ReturnType<typeof serveOne>>) =>
   [served.item.id, served.item.sessionId ?? "", served.pod.metadata.name ?? ""] as const;
 
 describe.concurrent("berth explain", () => {
-  test("tells of a session that runs, by each of its names, and prints nothing secret", async () => {
+  test("explains a running session by each of its ids, and prints no secret", async () => {
     await using world = await startWorld(cluster, {
       ...SHORT_LEASE,
       node: { fates: () => ({ kind: "worker", end: "hang" }) },
@@ -72,7 +72,7 @@ describe.concurrent("berth explain", () => {
     }
   });
 
-  test("tells how a session ended, from its Pod while that is kept, and from Events when it is gone", async () => {
+  test("explains how a session ended, from its Pod or, after that is deleted, from Events", async () => {
     await using world = await startWorld(cluster, {
       ...SHORT_LEASE,
       sessions: { retainFailedSeconds: 600 },
@@ -92,7 +92,7 @@ describe.concurrent("berth explain", () => {
       mend: "Raise resources.limits.memory of the session container in the template.",
     });
     expect(whats(kept)).toEqual(expect.arrayContaining(["container-ended", "end-event", "finished"]));
-    // Without the key, the Work API is not asked, and that is said.
+    // Without the key, the Work API is not called, and the output says so.
     expect(kept.story.looked.at(-1)).toMatchObject({ found: null, note: expect.stringContaining("--check-key") });
 
     await world.kube.delete(PODS, { namespace, name }, { gracePeriodSeconds: 0 });
@@ -103,7 +103,7 @@ describe.concurrent("berth explain", () => {
     expect(whats(gone)).not.toContain("pod-created");
   });
 
-  test("tells of an item that waits what its Environment lacks, and of an unknown id where it looked", async () => {
+  test("explains what the Environment of a waiting item lacks, and where it looked for an unknown id", async () => {
     await using world = await startWorld(cluster, { key: false });
     await world.createEnvironment();
     world.startOperator();
@@ -138,7 +138,7 @@ describe.concurrent("berth explain", () => {
     expect(text.out).toMatch(/session_of_nobody is not known here\. Looked in: Pods of namespace/);
   });
 
-  test("looks where it may, and says what it would need for the rest", async () => {
+  test("uses the permissions it has, and names those it would need for the rest", async () => {
     await using world = await startWorld(cluster, { ...SHORT_LEASE, sessions: { retainFinishedSeconds: 600 } });
     const served = await serveOne(world);
     await untilEnded(world, served, "Completed");

@@ -8,16 +8,16 @@ import type { TestCluster } from "../support/cluster.ts";
 import type { InProcessOperator, World, WorldOptions } from "../support/world.ts";
 import { type Lack, limitedUser, limitOperator, unlimitOperator } from "./limited-operator.ts";
 
-/** What a person sees of a fault. */
+/** What a user sees of a fault. */
 export interface Shown {
   readonly type: ConditionType;
   readonly status: ConditionStatus;
   readonly reason: ConditionReason;
-  /** Words that the message must have: what is wrong, where, and the mend. */
+  /** Texts that the message must contain: the error, its place, and the fix. */
   readonly words: readonly (string | RegExp)[];
 }
 
-/** Which of the operator's tries show that it goes on while the fault lasts. */
+/** The kind of the operator's tries that shows that it continues while the fault lasts. */
 export type Tries =
   | "key"
   | "template"
@@ -33,35 +33,35 @@ export type Tries =
   | "secret-deletion";
 
 /**
- * One thing that goes wrong, how it shows, and how a person mends it. Everything is real but the Work API and the node.
- * The tests hold each against the conditions, and the texts of docs/troubleshooting.md are recorded from it.
+ * One fault, how it is reported, and how a user fixes it. Everything is real except the Work API and the node. The
+ * tests check each against the conditions, and the texts of docs/troubleshooting.md are recorded from them.
  */
 export interface Fault {
-  /** For file names and marks. */
+  /** Used in file names and markers. */
   readonly name: string;
   readonly world?: WorldOptions;
-  /** Fields over those of a plain spec. */
+  /** Fields that override those of a plain spec. */
   readonly spec?: (world: World) => Record<string, unknown>;
-  /** The operator runs without this right, until the mend. */
+  /** The permission that the operator lacks until the fix. */
   readonly lack?: Lack;
-  /** More flags of the operator. */
+  /** Extra flags of the operator. */
   readonly flags?: readonly string[];
-  /** Before the Environment is created. */
+  /** Runs before the Environment is created. */
   readonly before?: (world: World) => Promise<unknown> | unknown;
-  /** Once the Environment was Ready; without it the fault is there from the start. */
+  /** Runs once the Environment is Ready. Without it, the fault exists from the start. */
   readonly later?: (world: World) => Promise<unknown> | unknown;
   readonly shows: Shown;
-  /** Status and reason of Ready, where they are not those of the condition. */
+  /** Status and reason of Ready, if they differ from those of the condition. */
   readonly ready?: { readonly status: ConditionStatus; readonly reason: ConditionReason };
   readonly tries: Tries;
-  /** What is tried is written as well: only conditions and Events stay as they are. */
+  /** Whether tries also write objects, so that only conditions and Events stay unchanged. */
   readonly restless?: boolean;
-  /** Events that repeat by their nature: each is about another item. */
+  /** Whether Events may repeat, since each is about another item. */
   readonly eventPerItem?: boolean;
   readonly mend: (world: World) => Promise<unknown> | unknown;
-  /** Ends what the mend started. */
+  /** Ends what the fix started. */
   readonly after?: () => Promise<unknown>;
-  /** Reason of the condition afterwards. */
+  /** The condition's reason after the fix. */
   readonly heals: ConditionReason;
 }
 
@@ -115,7 +115,7 @@ const template = (world: World, container: Record<string, unknown>, podSpec: Rec
 const WORKER = { name: "worker", image: "worker:1" };
 const mendTemplate = (world: World) => world.patchSpec({ sessions: { template: { spec: { containers: [WORKER] } } } });
 
-/** The operator's own policy for Pods lets it through. */
+/** The operator's own Pod policy allows it. */
 const PRIVILEGED = ["--allowed-in-templates", "privileged"];
 
 const faultyApi = (name: string, fault: Parameters<Simulator["inject"]>[0], shows: Shown): Fault => ({
@@ -127,7 +127,7 @@ const faultyApi = (name: string, fault: Parameters<Simulator["inject"]>[0], show
   heals: "Reachable",
 });
 
-/** Ends the simulator and starts another at the same address, that knows the same environment and key. */
+/** Stops the simulator, and starts another one at the same address with the same environment and key. */
 function apiThatGoesAway(): Fault {
   let address: { port: number; id: string; key: string };
   let revived: Simulator | undefined;
@@ -153,7 +153,7 @@ function apiThatGoesAway(): Fault {
   };
 }
 
-/** An image that starts and fails at once, until the fault is mended in the image; the probe claim finds out. */
+/** An image that fails right after its start until it is fixed. The probe claim detects the fix. */
 function failingImage(): Fault {
   let fate: FateInput = { kind: "exit", code: 1, afterMs: 0, message: "no such model: clade-5" };
   return {
@@ -177,7 +177,7 @@ function failingImage(): Fault {
   };
 }
 
-/** Each Pod ends before it is parked, and another one is made after a pause. */
+/** Every Pod ends before it is parked, and the next one is created after a pause. */
 function initContainerThatFails(): Fault {
   let fate: FateInput = { kind: "exit", code: 2, afterMs: 0, message: "no such branch" };
   return {
@@ -201,7 +201,7 @@ function initContainerThatFails(): Fault {
   };
 }
 
-/** The node tells why in Events, and the operator may not read them, as with the Role of an older release. */
+/** The node reports the cause in Events, which the operator may not read, as with the Role of an older release. */
 function unreadableEvents(): Fault {
   let fate: FateInput = { kind: "sandbox" };
   return {
@@ -228,7 +228,7 @@ function unreadableEvents(): Fault {
   };
 }
 
-/** Each Pod is replaced when its time is over. */
+/** Every Pod is replaced after its timeout. */
 function neverReady(): Fault {
   let fate: FateInput = { kind: "never-starts" };
   return {
@@ -249,7 +249,7 @@ function neverReady(): Fault {
   };
 }
 
-/** An operator that lacks a right says which, and heals when it is given. */
+/** An operator without a permission names it, and recovers once it is granted. */
 const lacking = (
   lack: Lack,
   tries: Tries,
@@ -279,7 +279,7 @@ const WEBHOOKS: Resource = {
   namespaced: false,
 };
 
-/** An admission webhook that is down refuses these requests in the world's namespace, with a 500. */
+/** An unavailable admission webhook makes the API server refuse these requests in the world's namespace with a 500. */
 const failingWebhook = (
   world: World,
   { operation, resource }: { readonly operation: "UPDATE" | "DELETE"; readonly resource: string },
@@ -306,7 +306,9 @@ const mendWebhook = (world: World) => world.kube.delete(WEBHOOKS, { name: world.
 
 const FAILED_WEBHOOK = 'failed calling webhook "guard.example.com"';
 
-/** Starts an operator on a world with this fault in it, and the Environment; the world was built with the fault's options. */
+/**
+ * Starts an operator and the Environment in a world with this fault. The world was created with the fault's options.
+ */
 export async function makeHappen(fault: Fault, world: World, cluster: TestCluster): Promise<InProcessOperator> {
   await fault.before?.(world);
   const flags = fault.lack ? ["--kubeconfig", await cluster.kubeconfigFor(limitedUser(world))] : [];
@@ -320,7 +322,7 @@ export async function makeHappen(fault: Fault, world: World, cluster: TestCluste
   return operator;
 }
 
-/** Everything that goes wrong with an Environment, each by itself. New objects each time: some keep what they did. */
+/** All faults of an Environment, one at a time. Creates new objects each time, since some keep state. */
 export function faults(): Fault[] {
   return [
     {
@@ -737,7 +739,7 @@ export function faults(): Fault[] {
         words: ["nothing is claimed while the Secrets of claims cannot be created", "permission to create Secrets"],
       },
       { status: "False", reason: "StepFailing" },
-      // The finalizer comes before a claim, and goes after it.
+      // The finalizer is added before each claim and removed after it.
       {
         restless: true,
         world: { sessions: { maxConcurrent: 1 } },

@@ -9,7 +9,7 @@ import { render } from "../support/chart.ts";
 import { useCluster } from "../support/cluster.ts";
 import { freePort } from "../support/free-port.ts";
 
-/** An installation by npm and a build. */
+/** An npm installation and a build. */
 const BUILD_TIMEOUT_MS = 300_000;
 const PATIENCE_MS = 60_000;
 const ROOT = join(import.meta.dirname, "..", "..");
@@ -20,13 +20,13 @@ let image: Image;
 
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), "berth-image-"));
-  // The image's user is somebody else.
+  // The image runs as another user.
   await chmod(dir, 0o755);
   image = await performDockerfile(ROOT, dir);
 }, BUILD_TIMEOUT_MS);
 afterAll(() => rm(dir, { recursive: true, force: true }));
 
-/** Starts the image as a container would be: its user, its variables, nothing of this process's. */
+/** Starts the image like a container: with its user and variables, and none of this process's. */
 function start(args: readonly string[], env: Readonly<Record<string, string>> = {}): ChildProcess {
   const [program = "", ...words] = image.entrypoint;
   const inside = (word: string) => (word.startsWith("/") ? join(image.root, word) : word);
@@ -54,13 +54,13 @@ async function outcome(child: ChildProcess): Promise<{ code: number | null; text
   return { code, text };
 }
 
-test("the image tells its version, as a user who may write nothing", async () => {
+test("the image prints its version when run as a user without write access", async () => {
   const { version } = JSON.parse(await readFile(join(ROOT, "package.json"), "utf8"));
   expect(image.user).toBeGreaterThan(0);
   expect(await outcome(start(["version"]))).toEqual({ code: 0, text: `${version}\n` });
 });
 
-test("the image has what was built, with the licences of what is in it, and nothing else", async () => {
+test("the image contains the build and the licenses of its dependencies, and nothing else", async () => {
   const app = join(image.root, "app");
   expect((await readdir(app)).sort()).toEqual(["LICENSE", "bin", "dist", "package.json"]);
   const built = await readdir(join(app, "dist"), { recursive: true, withFileTypes: true });
@@ -68,12 +68,12 @@ test("the image has what was built, with the licences of what is in it, and noth
     .filter((entry) => entry.isFile())
     .map(({ parentPath, name }) => relative(join(app, "dist"), join(parentPath, name)));
   expect(files).toEqual(expect.arrayContaining(["LICENCES.txt", "main.js"]));
-  // The console's page, beside its modules.
+  // The console's page, next to its modules.
   const page = ["page/icon.svg", "page/index.html", "page/style.css"];
   expect(files.filter((name) => !name.endsWith(".js")).sort()).toEqual(["LICENCES.txt", ...page]);
 });
 
-test("the image runs with the chart's arguments, gets ready, and ends with 0", async () => {
+test("the image runs with the chart's arguments, becomes ready, and exits with 0", async () => {
   const ports = { metrics: await freePort(), health: await freePort() };
   const namespace = await cluster.createNamespace("image");
   const { container } = await render(namespace, {
@@ -84,7 +84,7 @@ test("the image runs with the chart's arguments, gets ready, and ends with 0", a
   const kubeconfig = join(dir, "kubeconfig");
   await copyFile(cluster.operatorKubeconfig, kubeconfig);
   await chmod(kubeconfig, 0o644);
-  // Nobody else's Lease.
+  // Does not use the Lease of another operator.
   const child = start([...container.args, "--leader-elect=false"], { KUBECONFIG: kubeconfig });
   const ended = outcome(child);
   const ready = async () => (await fetch(`http://127.0.0.1:${ports.health}/readyz`)).status;

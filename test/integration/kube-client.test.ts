@@ -34,7 +34,7 @@ afterAll(() => client.close());
 
 const pod = (name: string, spec: Partial<Pod["spec"]> = {}): Pod => ({
   metadata: { name, namespace },
-  // Nobody schedules it: only the API server's part matters here.
+  // No scheduler handles it: only the API server matters here.
   spec: { schedulerName: "nobody", containers: [{ name: "main", image: "example.invalid/image" }], ...spec },
 });
 
@@ -53,7 +53,7 @@ async function caught(work: Promise<unknown>): Promise<KubeApiError> {
 }
 
 describe("objects", () => {
-  test("a Pod goes through create, get, replace, patch and delete with all its fields", async () => {
+  test("a Pod keeps all its fields through create, get, replace, patch and delete", async () => {
     const created = await client.create(PODS, pod("crud", { hostname: "h", shareProcessNamespace: true }));
     const ref = { namespace, name: "crud" };
     const read = await client.get(PODS, ref);
@@ -67,7 +67,7 @@ describe("objects", () => {
     expect(isNotFound(await caught(client.get(PODS, ref)))).toBe(true);
   });
 
-  test("fields that the API server itself does not know survive in a template that is passed through", async () => {
+  test("fields that the API server does not know survive in a preserved template", async () => {
     const plural = `templates${randomBytes(3).toString("hex")}`;
     const resource: Resource = { group: "berth.test", version: "v1", plural, kind: "Template", namespaced: true };
     const names = { plural, singular: `${plural}x`, kind: "Template" };
@@ -92,7 +92,7 @@ describe("objects", () => {
       try {
         created = await client.create(resource, { metadata: { name: "t", namespace }, spec });
       } catch (error) {
-        // The server takes a moment to serve a new kind. It is no word about any object.
+        // The server takes a moment to serve a new resource. That 404 is not about an object.
         if (!(error instanceof KubeApiError && error.status === 404)) throw error;
         expect(isNotFound(error)).toBe(false);
       }
@@ -113,7 +113,7 @@ describe("objects", () => {
     expect(isNotFound(await caught(client.get(PODS, { namespace, name: "dry" })))).toBe(true);
   });
 
-  test("all kinds of patches", async () => {
+  test("supports all patch types", async () => {
     const ref = { namespace, name: "patched" };
     await client.create(CONFIG_MAPS, configMap("patched", { a: "1", b: "2" }));
     await client.patch(CONFIG_MAPS, ref, { data: { b: null } }, { type: "merge" });
@@ -124,7 +124,7 @@ describe("objects", () => {
     expect((await client.patch(CONFIG_MAPS, ref, applied, q)).data).toEqual({ a: "1", c: "3", d: "4", e: "5" });
   });
 
-  test("the status of a Pod is patched by its subresource", async () => {
+  test("patches the status of a Pod through its subresource", async () => {
     await client.create(PODS, pod("status"));
     const patch = { status: { phase: "Running", message: "by hand" } };
     const q = { type: "merge", subresource: "status" } as const;
@@ -132,7 +132,7 @@ describe("objects", () => {
     expect([patched.status?.phase, patched.status?.message]).toEqual(["Running", "by hand"]);
   });
 
-  test("everything is listed by pages of one snapshot", async () => {
+  test("lists all objects by pages of one snapshot", async () => {
     const names = Array.from({ length: 23 }, (_, i) => `page-${String(i).padStart(2, "0")}`);
     const labels = { test: "pages" };
     await Promise.all(
@@ -144,7 +144,7 @@ describe("objects", () => {
     expect(list.metadata.continue).toBeUndefined();
   });
 
-  test("raw reaches the version, the readiness and subresources", async () => {
+  test("raw reaches the version, readiness and subresources", async () => {
     expect(await client.raw("GET", "/version")).toMatchObject({ major: "1" });
     expect(await client.raw("GET", "/readyz")).toBe("ok");
     await client.create(PODS, pod("evicted"));
@@ -155,7 +155,7 @@ describe("objects", () => {
 });
 
 describe("errors", () => {
-  test("existing, missing, stale and foreign objects", async () => {
+  test("classifies existing, missing, stale and foreign objects", async () => {
     const ref = { namespace, name: "errors" };
     const first = await client.create(CONFIG_MAPS, configMap("errors"));
     expect(isAlreadyExists(await caught(client.create(CONFIG_MAPS, configMap("errors"))))).toBe(true);
@@ -174,13 +174,13 @@ describe("errors", () => {
     });
   });
 
-  test("an invalid object says which field", async () => {
+  test("names the invalid field of an object", async () => {
     const error = await caught(client.create(PODS, pod("Bad_Name")));
     expect(isInvalid(error)).toBe(true);
     expect(error.details?.causes?.map(({ field }) => field)).toContain("metadata.name");
   });
 
-  test("somebody without rights is forbidden, somebody unknown is unauthorized", async () => {
+  test("a user without permissions is forbidden, and an unknown user is unauthorized", async () => {
     const nobody = new KubeClient({ access: loadKubeConfig(await cluster.kubeconfigFor("nobody")) });
     expect(isForbidden(await caught(nobody.list(SECRETS, { namespace })))).toBe(true);
     await nobody.close();
@@ -192,7 +192,7 @@ describe("errors", () => {
     await unknown.close();
   });
 
-  test("a full quota is told from other refusals", async () => {
+  test("distinguishes a full quota from other refusals", async () => {
     const tight = await cluster.createNamespace("kube-quota");
     const path = `/api/v1/namespaces/${tight}/resourcequotas`;
     await client.raw("POST", path, {
@@ -202,7 +202,7 @@ describe("errors", () => {
       spec: { hard: { "count/secrets": "0" } },
     });
     const create = () => client.create(SECRETS, { metadata: { generateName: "s-", namespace: tight } });
-    // The quota counts from the moment its controller has seen it.
+    // The quota applies once its controller has processed it.
     let error: KubeApiError | undefined;
     while (!error || !isQuotaExceeded(error)) {
       error = await create().then(
@@ -213,9 +213,9 @@ describe("errors", () => {
     expect([error.status, error.maybeApplied]).toEqual([403, false]);
   });
 
-  test("a server whose certificate is not signed by the given authority is not spoken to", async () => {
+  test("sends nothing to a server whose certificate the given authority did not sign", async () => {
     const { auth } = access();
-    // Without an authority of its own, Node's are asked, and they know nothing of this one.
+    // Without a given authority, Node's authorities are used, which do not include this one.
     const stranger = new KubeClient({ access: { server: cluster.server, auth, currentNamespace: "x" } });
     const error = await caught(stranger.create(CONFIG_MAPS, configMap("leak")));
     expect([isUnreachable(error), error.maybeApplied]).toEqual([true, false]);
@@ -228,7 +228,7 @@ describe("errors", () => {
 });
 
 describe("connections", () => {
-  test("are shared and bounded, for tokens and for client certificates alike", async () => {
+  test("are shared and limited, for tokens and client certificates alike", async () => {
     const certificate = loadKubeConfig(await cluster.kubeconfigFor("many", ["system:masters"]));
     for (const one of [access(), certificate]) {
       await using proxy = await TcpProxy.start(cluster.server);
@@ -243,7 +243,7 @@ describe("connections", () => {
     }
   });
 
-  test("calls and watches go through the proxy that a kubeconfig names", async () => {
+  test("requests and watches use the proxy of the kubeconfig", async () => {
     const tunnels: string[] = [];
     const proxy = createServer().on("connect", (request, socket: Socket) => {
       tunnels.push(request.url ?? "");
@@ -274,7 +274,7 @@ describe("connections", () => {
     await new Promise((resolve) => proxy.close(resolve));
   });
 
-  test("reads survive connections that are cut under them; writes tell that nobody knows", async () => {
+  test("retries reads on broken connections, and reports that the effect of a write is unknown", async () => {
     await using proxy = await TcpProxy.start(cluster.server);
     const cutOff = new KubeClient({ access: { ...access(), server: proxy.url(cluster.server) } });
     await cutOff.get(CONFIG_MAPS, { namespace, name: "kube-root-ca.crt" });

@@ -21,7 +21,7 @@ beforeAll(async () => {
 
 afterAll(() => client.close());
 
-/** As kubectl describe looks for them. */
+/** Lists Events as kubectl describe does. */
 async function described() {
   const { namespace, name, uid } = subject.metadata;
   const fieldSelector = `involvedObject.name=${name},involvedObject.namespace=${namespace},involvedObject.kind=ConfigMap,involvedObject.uid=${uid}`;
@@ -29,7 +29,7 @@ async function described() {
   return items.map(({ type, reason, message, count }) => `${type} ${reason} x${count}: ${message}`).sort();
 }
 
-test("events are found by their object, and the same one again raises its count", async () => {
+test("finds Events by their object, and raises the count of a repeated one", async () => {
   recorder.event(subject, "Warning", "SessionFailed", "exit code 1");
   recorder.event(subject, "Normal", "SessionStarted", "first session");
   await recorder.flush();
@@ -48,7 +48,7 @@ test("events are found by their object, and the same one again raises its count"
   ]);
 });
 
-test("the longest message is taken by the server, and one about an object of the cluster too", async () => {
+test("the API server accepts the longest message, and an Event about a cluster-scoped object", async () => {
   const namespace = await client.raw("GET", "/api/v1/namespaces/default");
   recorder.event(namespace as KubeObject, "Normal", "Noted", "ü".repeat(3_000));
   await recorder.flush();

@@ -13,7 +13,7 @@ import { TcpProxy } from "../support/tcp-proxy.ts";
 
 const LABELS = { test: "informer" };
 
-/** An informer behind a proxy, with a way to wait for what it says. */
+/** An informer behind a proxy, with a way to wait for its changes. */
 function watching(access: ClusterAccess, proxy: TcpProxy, namespace: string, clock: Clock = realClock) {
   const metrics = createMetrics();
   const client = new KubeClient({ access: { ...access, server: proxy.url(access.server) }, clock, metrics });
@@ -94,7 +94,7 @@ describe("on a shared API server", () => {
 
   afterAll(() => direct.close());
 
-  test("changes arrive through connections that are cut again and again, each once and without a new list", async () => {
+  test("receives each change once over repeatedly broken connections, without a new list", async () => {
     await using proxy = await TcpProxy.start(cluster.server);
     await using watched = watching(access(), proxy, namespace);
     await watched.informer.synced;
@@ -117,9 +117,10 @@ describe("on a shared API server", () => {
     expect((await watched.restarts()).broken).toBeGreaterThan(0);
   });
 
-  test("a connection that goes silent is found out by the missing bookmarks, and replaced", async () => {
+  test("detects a silent connection by its missing bookmarks, and replaces it", async () => {
     await using proxy = await TcpProxy.start(cluster.server);
-    // The client's clock runs 30 times as fast, so that its patience of 90 s ends after 3: the bookmarks' minute does not.
+    // The client's clock runs 30 times as fast, so its timeout of 90 s ends after 3 s. The server still sends bookmarks
+    // once a minute.
     const fast: Clock = { ...realClock, setTimer: (fn, delayMs) => realClock.setTimer(fn, delayMs / 30) };
     await using watched = watching(access(), proxy, namespace, fast);
     await watched.informer.synced;
@@ -133,7 +134,7 @@ describe("on a shared API server", () => {
     expect((await watched.restarts()).broken).toBeGreaterThan(0);
   });
 
-  test("an outage of the network is survived, and what happened in it is told", async () => {
+  test("survives a network outage, and reports the changes during it", async () => {
     await direct.create(CONFIG_MAPS, configMap(namespace, "goes"));
     await using proxy = await TcpProxy.start(cluster.server);
     await using watched = watching(access(), proxy, namespace);
@@ -150,7 +151,7 @@ describe("on a shared API server", () => {
   });
 });
 
-describe("on an API server of its own", () => {
+describe("on its own API server", () => {
   let cluster: Cluster;
 
   beforeAll(async () => {
@@ -159,7 +160,7 @@ describe("on an API server of its own", () => {
 
   afterAll(() => cluster.stop());
 
-  test("restarts of the API server, by SIGTERM and by SIGKILL, lose nothing; a place that is gone is listed anew", async () => {
+  test("loses nothing when the API server restarts, and lists again when the history is gone", async () => {
     const access = loadKubeConfig(cluster.kubeconfig);
     const namespace = "default";
     const direct = new KubeClient({ access });
@@ -169,7 +170,8 @@ describe("on an API server of its own", () => {
     await direct.create(CONFIG_MAPS, configMap(namespace, "first"));
     await watched.until(() => watched.changes.length === 1);
     for (const signal of ["SIGTERM", "SIGKILL"] as const) {
-      // Cut off first, so that changes happen unseen; the restarted server knows no history from before its start.
+      // Cuts the connection first, so that changes are missed. The restarted server has no history from before its
+      // start.
       proxy.refuse();
       proxy.cut();
       await direct.create(CONFIG_MAPS, configMap(namespace, `unseen-${signal.toLowerCase()}`));

@@ -21,7 +21,7 @@ beforeAll(async () => {
 
 afterAll(() => direct.close());
 
-/** A candidate with a client of its own. Durations are short, but far above what a request takes on a busy machine. */
+/** A candidate with its own client. Durations are short, but far above what a request takes on a busy machine. */
 function candidate(lease: string, identity: string, options: { access?: ClusterAccess; clock?: Clock } = {}) {
   const { clock = realClock } = options;
   const client = new KubeClient({ access: options.access ?? access() });
@@ -70,7 +70,7 @@ function candidate(lease: string, identity: string, options: { access?: ClusterA
   };
 }
 
-test("exactly one of two leads, and the other one follows a clean end", async () => {
+test("exactly one of two candidates leads, and the other one follows a clean shutdown", async () => {
   await using a = candidate("turns", "a");
   await using b = candidate("turns", "b");
   await Promise.race([a.until(() => a.terms.length === 1), b.until(() => b.terms.length === 1)]);
@@ -87,7 +87,7 @@ test("exactly one of two leads, and the other one follows a clean end", async ()
   expect(second.elector.isLeader).toBe(true);
 });
 
-test("a leader that is cut off stops before the next one starts", async () => {
+test("a leader that loses its connection stops before the next one starts", async () => {
   await using proxy = await TcpProxy.start(cluster.server);
   await using a = candidate("cut-off", "a", { access: { ...access(), server: proxy.url(cluster.server) } });
   await a.until(() => a.terms.length === 1);

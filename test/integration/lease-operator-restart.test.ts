@@ -11,9 +11,9 @@ const cluster = useCluster();
 
 const RUNNER = fileURLToPath(new URL("../../examples/worker/tool-runner.mjs", import.meta.url));
 
-/** A session works on for longer than a lease needs to be taken over: 35 s from the start of the process that does. */
+/** A session works longer than the next process needs to take its lease: 35 s from the start of that process. */
 const TAKEN_OVER_MS = 55_000;
-/** Of waits and tests that last as long. */
+/** The timeout of waits that include taking a lease. LONG is the timeout of their tests. */
 const PATIENCE_MS = 150_000;
 const LONG = 300_000;
 
@@ -28,7 +28,7 @@ function runnerWorld({ sessions, ...options }: WorldOptions = {}): Promise<World
   });
 }
 
-/** Works, thinks for so long, works again. */
+/** Works, pauses for `thinksMs`, then works again. */
 function longScript(first: string, thinksMs: number, second: string) {
   const { turns: [one] = [] } = bashScript(first);
   const { turns: [two] = [] } = bashScript(second);
@@ -37,7 +37,7 @@ function longScript(first: string, thinksMs: number, second: string) {
 
 describe.concurrent("an operator that restarts while it keeps leases", () => {
   test(
-    "kill -9: the next process takes over the leases whose values stood still, and no session is lost",
+    "kill -9: the next process takes the leases whose values stay unchanged, and no session is lost",
     async () => {
       await using world = await runnerWorld({ sessions: { warm: 3, maxConcurrent: 4 } });
       await world.createEnvironment();
@@ -59,7 +59,7 @@ describe.concurrent("an operator that restarts while it keeps leases", () => {
         async () => (await metricValue(second.metrics.heartbeats, { result: "taken" })) >= 3,
         PATIENCE_MS,
       );
-      // New work is served meanwhile, and by the new process from its start.
+      // The new process serves new work from its start.
       const later = world.simulator.enqueue(world.environmentId, { script: bashScript("echo later") });
       const served = () => items.concat(later).every(({ id }) => world.simulator.item(id).state === "stopped");
       await world.until("all are served", () => served() && world.claims.length === 0, PATIENCE_MS);
@@ -80,7 +80,7 @@ describe.concurrent("an operator that restarts while it keeps leases", () => {
   );
 
   test(
-    "a spec that changed to Worker meanwhile leaves the lease of a running session to the operator",
+    "a spec that changed to Worker meanwhile leaves a running session's lease with the operator",
     async () => {
       await using world = await startWorld(cluster, {
         ...OWN_PACE,
@@ -106,7 +106,7 @@ describe.concurrent("an operator that restarts while it keeps leases", () => {
   );
 
   test(
-    "a container that ended while no operator ran is settled by the next",
+    "the next operator settles a container that ended while none was running",
     async () => {
       await using world = await startWorld(cluster, {
         ...OWN_PACE,

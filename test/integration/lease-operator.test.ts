@@ -15,7 +15,9 @@ const RUNNER = fileURLToPath(new URL("../../examples/worker/tool-runner.mjs", im
 const SOON = 300;
 const NEVER = 600_000;
 
-/** A node that runs containers as processes: the session container is the SDK's tool runner, which sends no heartbeats. */
+/**
+ * A node that runs containers as processes. The session container is the SDK's tool runner, which sends no heartbeats.
+ */
 function runnerWorld(maxIdleMs: number, { sessions, ...options }: WorldOptions = {}): Promise<World> {
   return startWorld(cluster, {
     ...SHORT_LEASE,
@@ -30,18 +32,18 @@ function runnerWorld(maxIdleMs: number, { sessions, ...options }: WorldOptions =
   });
 }
 
-/** A world whose containers have this fate: programs that know nothing of work items. */
+/** A world whose containers get this fate: programs that know nothing of work items. */
 function plainWorld(fate: FateInput, { sessions, ...options }: WorldOptions = {}): Promise<World> {
   const node = { fates: () => fate };
   return startWorld(cluster, { ...SHORT_LEASE, node, sessions: { lease: "Operator", ...sessions }, ...options });
 }
 
-/** What happened to it; a busy machine may need more than one offer. */
+/** An item's events without offers, since a busy machine may need more than one offer. */
 const eventsOf = ({ history }: ItemRecord) => history.map(({ event }) => event).filter((event) => event !== "offered");
 const atOf = ({ history }: ItemRecord, event: string) => history.find((each) => each.event === event)?.at ?? Number.NaN;
 
-describe.concurrent("the session tool runner of the SDK, which knows nothing of work items", () => {
-  test("executes its session's tool calls under a lease that the operator took before it started and ended after it", async () => {
+describe.concurrent("the SDK's session tool runner, which knows nothing of work items", () => {
+  test("executes tool calls under a lease that the operator takes before its start and ends after it", async () => {
     await using world = await runnerWorld(SOON);
     const served = await serveOne(world, {
       script: bashScript("echo hello > file; cat file", "echo $((6 * 7)); false"),
@@ -55,7 +57,7 @@ describe.concurrent("the session tool runner of the SDK, which knows nothing of 
       ["hello", false],
       ["42", true],
     ]);
-    // It was answered after the first beat: no container starts without its lease.
+    // The answer follows the first heartbeat: no container starts without a lease.
     expect(toolCalls[0]?.answeredAt).toBeGreaterThan(atOf(last, "first beat"));
     expect(last.refusedBeats).toBe(0);
     const labels = { namespace: world.namespace, environment: world.name };
@@ -64,7 +66,7 @@ describe.concurrent("the session tool runner of the SDK, which knows nothing of 
     expect(await metricValue(served.operator.metrics.leasesLost, labels)).toBe(0);
   });
 
-  test("is beaten for as long as it runs, and leaves in its grace when its Pod is deleted", async () => {
+  test("gets heartbeats as long as it runs, and exits within its grace period when its Pod is deleted", async () => {
     await using world = await runnerWorld(NEVER);
     const served = await serveOne(world, { script: bashScript("echo working") });
     await world.until("some beats", () => world.simulator.item(served.item.id).beats >= 4);
@@ -74,7 +76,7 @@ describe.concurrent("the session tool runner of the SDK, which knows nothing of 
     expect(last.stoppedBy?.as).toBe("environment-key");
   });
 
-  test("serves several sessions at a time, each in a Pod of its own, and later work of one session in another", async () => {
+  test("serves several sessions at a time in separate Pods, and later work of a session in another Pod", async () => {
     await using world = await runnerWorld(SOON, { sessions: { warm: 2, maxConcurrent: 4 } });
     await world.createEnvironment();
     world.startOperator();
@@ -95,12 +97,12 @@ describe.concurrent("the session tool runner of the SDK, which knows nothing of 
 });
 
 describe.concurrent("the operator or the user ends a session whose lease the operator keeps", () => {
-  /** Longer than it takes for two beats, which come within two and a half seconds each. */
+  /** Long enough for two heartbeats, which come within two and a half seconds each. */
   const LEAVES_AFTER_MS = 6_000;
   const slow: FateInput = { kind: "run", onTerm: { code: 0, afterMs: LEAVES_AFTER_MS } };
   const GRACE = { terminationGracePeriodSeconds: 30 };
 
-  test("the user's graceful stop: the Pod is deleted with its grace, beaten until it is gone, and then stopped", async () => {
+  test("graceful stop by the user: the Pod has its grace period, and heartbeats continue until it ends", async () => {
     await using world = await plainWorld(slow, { podSpec: GRACE });
     const served = await serveOne(world);
     await world.until("the container runs", () => world.events("SessionStarted").length > 0);
@@ -108,13 +110,13 @@ describe.concurrent("the operator or the user ends a session whose lease the ope
     const before = world.simulator.item(served.item.id).beats;
     const { last } = await untilEnded(world, served, "StoppedByUser");
     expect(last.beats).toBeGreaterThan(before + 1);
-    // Not before its grace was used.
+    // The container used its grace period.
     expect((last.stoppedAt ?? 0) - (last.stopRequestedAt ?? 0)).toBeGreaterThan(LEAVES_AFTER_MS);
     expect(last.stoppedBy?.as).toBe("environment-key");
     await untilGone(world, served.pod);
   });
 
-  test("the user's forced stop: the Pod is deleted by the next beat, and nothing more is sent", async () => {
+  test("forced stop by the user: the Pod is deleted after the next heartbeat, and nothing more is sent", async () => {
     await using world = await plainWorld({ kind: "run", onTerm: { code: 0 } });
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
@@ -124,7 +126,7 @@ describe.concurrent("the operator or the user ends a session whose lease the ope
     await untilGone(world, served.pod);
   });
 
-  test("maxDurationSeconds over: asked to stop, its Pod ended, then stopped", async () => {
+  test("past maxDurationSeconds: the item is told to stop, its Pod deleted, and then the item stopped", async () => {
     await using world = await plainWorld(slow, { sessions: { maxDurationSeconds: 2 }, podSpec: GRACE });
     const served = await serveOne(world);
     const { last, message } = await untilEnded(world, served, "MaxDuration");
@@ -132,8 +134,8 @@ describe.concurrent("the operator or the user ends a session whose lease the ope
     expect(message).toContain("maxDurationSeconds");
   });
 
-  test("the Environment deleted: the session is drained, then stopped, and nothing is left", async () => {
-    // A quarter of the bound of 60 s: the container takes a part of it, and a busy machine may take the rest.
+  test("deletion of the Environment: the session drains and is stopped, and nothing is left", async () => {
+    // A quarter of the time limit of 60 s. The container takes a part of it, and a busy machine may take the rest.
     await using world = await plainWorld(slow, { timeScale: 4, spec: { deletionGraceSeconds: 1 }, podSpec: GRACE });
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
@@ -148,7 +150,7 @@ describe.concurrent("the operator or the user ends a session whose lease the ope
     world.simulator.assertNoViolations();
   });
 
-  test("a container that crashes is settled at once: no value has to stand still", async () => {
+  test("a crashed container is settled immediately, without a quiet interval", async () => {
     await using world = await plainWorld({ kind: "exit", code: 3, afterMs: 8_000, message: "no more disk" });
     const served = await serveOne(world);
     const { last, message } = await untilEnded(world, served, "Failed");
@@ -159,7 +161,7 @@ describe.concurrent("the operator or the user ends a session whose lease the ope
 });
 
 describe.concurrent("leases that the operator loses", () => {
-  test("no beat answered for a whole TTL: the Pod is deleted, the item is not stopped, and somebody else may have it", async () => {
+  test("a TTL without an answered heartbeat: the Pod is deleted, and another client can take the item", async () => {
     await using world = await plainWorld({ kind: "run", onTerm: { code: 0 } }, { sessions: { maxConcurrent: 1 } });
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
@@ -183,7 +185,7 @@ describe.concurrent("leases that the operator loses", () => {
     expect(await metricValue(served.operator.metrics.leasesLost, {})).toBe(1);
   });
 
-  test("answers that get lost cost no lease: the value that a refusal shows is its own", async () => {
+  test("lost answers don't lose the lease: the refusal shows the operator's own value", async () => {
     await using world = await plainWorld({ kind: "exit", code: 0, afterMs: 12_000 });
     const served = await serveOne(world);
     await untilState(world, served.item, "active");

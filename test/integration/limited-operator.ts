@@ -11,19 +11,19 @@ const ROLES: Resource = {
 };
 const BINDINGS: Resource = { ...ROLES, plural: "rolebindings", kind: "RoleBinding" };
 
-/** The rights that the operator has where it serves Environments, as they are shipped. */
+/** The operator's permissions where it serves Environments, as shipped. */
 const SHIPPED = await shippedRules("berth-operator");
 
-/** A right that an operator lacks. */
+/** A permission that an operator lacks. */
 export interface Lack {
   readonly resource: string;
   readonly verb: string;
 }
 
-/** The user that an operator with fewer rights than it needs runs as. */
+/** The user of an operator with limited permissions. */
 export const limitedUser = (world: World) => `operator-${world.namespace}`;
 
-/** Gives that user what the operator needs in the world's namespace, but for one right if that is named. */
+/** Grants that user the operator's permissions in the world's namespace, except `lack`. */
 export async function limitOperator(world: World, lack?: Lack): Promise<void> {
   const metadata = { name: "limited", namespace: world.namespace };
   await world.kube.create(ROLES, { metadata, rules: rules(lack) } as never);
@@ -32,12 +32,12 @@ export async function limitOperator(world: World, lack?: Lack): Promise<void> {
   await world.kube.create(BINDINGS, { metadata, subjects, roleRef } as never);
 }
 
-/** Gives it the rest. */
+/** Grants all permissions again. */
 export async function unlimitOperator(world: World): Promise<void> {
   await changeRights(world);
 }
 
-/** All rights again, but for this one. */
+/** Grants all permissions except `lack`. */
 export async function changeRights(world: World, lack?: Lack): Promise<void> {
   const ref = { name: "limited", namespace: world.namespace };
   await world.kube.patch(ROLES, ref, { rules: rules(lack) }, { type: "merge" });

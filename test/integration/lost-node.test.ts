@@ -12,16 +12,16 @@ import { LateInformer } from "../support/late-informer.ts";
 import { sequence } from "../testbed/node/recorded-sequences.ts";
 
 /**
- * Lives that end with their node, as the real node controller makes them: the recordings of them are of a real kubelet and
- * the same controller (the others are played without an API server: test/testbed/node/recorded-sequences.test.ts).
+ * Pod lives that end with their node, produced by the real node controller. The recordings come from a real kubelet and
+ * the same controller. Other recordings are played without an API server: test/testbed/node/recorded-sequences.test.ts.
  */
 const cluster = useCluster();
-/** Far more than anything takes: the node controller waits for 40 s before it takes a node for lost. */
+/** Far more than any step takes: the node controller waits 40 s before it treats a node as lost. */
 const PATIENCE_MS = 180_000;
 const NODE_NAME = "lost-recorded-test";
 
 const ENDS_WHEN_TOLD: FateInput = { kind: "run", onTerm: { code: 143 } };
-/** What the recorded Pods' containers did, and what was waited for before their node was lost. */
+/** What the recorded Pods' containers did, and the state they reached before their node was lost. */
 const LIVES: Record<string, { fates: Record<string, FateInput>; isReached: (pod: Pod) => boolean }> = {
   "lost-running": { fates: { c: ENDS_WHEN_TOLD }, isReached: (pod) => state(pod)?.running !== undefined },
   "lost-parked": {
@@ -42,7 +42,7 @@ let client: KubeClient;
 let namespace: string;
 let pods: LateInformer<Pod>;
 const watching = new AbortController();
-/** Every state that a watch showed, by the Pod's name. */
+/** Every state that a watch showed, by Pod name. */
 const histories = new Map<string, Pod[]>();
 
 beforeAll(async () => {
@@ -70,7 +70,7 @@ interface State {
   readonly status?: PodStatus | undefined;
 }
 
-/** What Berth can tell of a Pod from one of its states. */
+/** What Berth can derive from one state of a Pod. */
 function essence({ metadata, status }: State): Record<string, unknown> {
   const condition = (type: string) => status?.conditions?.find((one) => one.type === type);
   const ready = condition("Ready");
@@ -91,7 +91,7 @@ function essence({ metadata, status }: State): Record<string, unknown> {
   };
 }
 
-/** Each once, where nothing that `essence` sees changed. */
+/** The states without repetitions in `essence`. */
 function essences(states: readonly State[]): Record<string, unknown>[] {
   const seen = states.map(essence);
   return seen.filter((state, at) => JSON.stringify(state) !== JSON.stringify(seen[at - 1]));
@@ -106,8 +106,8 @@ function every(wanted: (name: string) => boolean | undefined): Promise<void> {
 }
 
 describe("a node that is lost and comes back", () => {
-  test("takes each Pod through what a real one's went through", { timeout: 2 * PATIENCE_MS }, async () => {
-    // Where no node is well the controller takes it for its own fault, and evicts nobody.
+  test("takes each Pod through the same states as a real one", { timeout: 2 * PATIENCE_MS }, async () => {
+    // Without a healthy node, the controller assumes a fault of its own and evicts no Pods.
     const taints = [{ key: "example.com/nobody", effect: "NoSchedule" }];
     await using _other = await startNode({ client: cluster.nodeKubeconfig, name: "well-recorded-test", taints });
     await using node = await startNode({ client: cluster.nodeKubeconfig, name: NODE_NAME, seed: 3 });

@@ -7,11 +7,11 @@ import { startWorld } from "../support/world.ts";
 
 const cluster = useCluster();
 
-/** A session that would outlive the test: it is told to stop. */
+/** A session that would outlive the test, so the test stops it. */
 const LONG_MS = 600_000;
 
 test.each(["Worker", "Operator"] as const)(
-  "lease: %s: api.baseUrl changes while a session runs: it is kept and settled where it was claimed, and work of the new address is served",
+  "lease: %s: after a change of api.baseUrl, a running session settles at its old address, and the new one is served",
   async (lease) => {
     await using world = await startWorld(cluster, {
       ...SHORT_LEASE,
@@ -45,7 +45,7 @@ test.each(["Worker", "Operator"] as const)(
   },
 );
 
-test("api.baseUrl changes to an address that keys may not be sent to: nothing is claimed, and what runs is settled", async () => {
+test("after a change of api.baseUrl to a forbidden address, nothing is claimed and sessions settle", async () => {
   await using world = await startWorld(cluster, {
     ...SHORT_LEASE,
     node: { fates: () => ({ kind: "worker", workMs: LONG_MS }) },

@@ -27,7 +27,7 @@ const untilPolicy = (world: World, what: string, predicate: (policy: NetworkPoli
     const policy = await policyOf(world);
     return policy && predicate(policy) && policy;
   });
-/** The garbage collector of a new control plane takes half a minute to learn of the Environments' kind. */
+/** A new control plane's garbage collector takes half a minute to learn of the Environment resource. */
 const COLLECTED_MS = 100_000;
 
 const untilGone = (world: World) =>
@@ -37,7 +37,7 @@ const cidrsOf = (policy: NetworkPolicy | undefined): string[] =>
   JSON.stringify(policy?.spec?.egress ?? []).match(/203\.0\.113\.\d+\/\d+/g) ?? [];
 
 describe.concurrent("the NetworkPolicy of an Environment", () => {
-  test("is there before the first Pod, in the words of the API server, and goes with its Environment", async () => {
+  test("is created before the first Pod, and deleted with its Environment", async () => {
     await using world = await startWorld(cluster, SHORT_LEASE);
     const mark = await cluster.audit.mark();
     await world.createEnvironment({ network: { egress: { cidrs: ["203.0.113.0/24"] } } });
@@ -66,8 +66,8 @@ describe.concurrent("the NetworkPolicy of an Environment", () => {
     await untilGone(world);
   });
 
-  test("is made anew when somebody deletes it, and put right when somebody changes it, at once", async () => {
-    // In real time: the look by the clock would come after ten minutes.
+  test("is restored immediately when another client deletes or changes it", async () => {
+    // In real time: the periodic check would only come after ten minutes.
     await using world = await startWorld(cluster, { timeScale: 1 });
     await world.createEnvironment();
     world.startOperator();
@@ -86,12 +86,12 @@ describe.concurrent("the NetworkPolicy of an Environment", () => {
     );
     expect(mended.spec?.podSelector).toEqual({ matchLabels: { "berth.dev/environment": world.name } });
 
-    // Without its labels the watch does not show it any more.
+    // Without its labels, the watch no longer shows it.
     await world.kube.patch(NETWORK_POLICIES, refOf(world), { metadata: { labels: null } }, { type: "merge" });
     await untilPolicy(world, "its labels", ({ metadata }) => metadata.labels?.["berth.dev/environment"] === world.name);
   });
 
-  test("is left alone while nothing changes: no look, no write", async () => {
+  test("is neither read nor written while nothing changes", async () => {
     await using world = await startWorld(cluster, SHORT_LEASE);
     await world.createEnvironment();
     const operator = world.startOperator();
@@ -101,7 +101,7 @@ describe.concurrent("the NetworkPolicy of an Environment", () => {
     world.simulator.enqueue(world.environmentId);
     await world.untilServed(1);
     const entries = await cluster.audit.entries({ since: mark, user: OPERATOR, namespace: world.namespace });
-    // The look by the clock comes every 30 s here, where time runs 20 times as fast.
+    // The periodic check comes every 30 s here, since time runs 20 times as fast.
     const asked = entries.filter(({ resource }) => resource === "networkpolicies");
     expect(asked.filter(({ verb }) => verb !== "get")).toEqual([]);
     expect(asked.length).toBeLessThanOrEqual(3);
@@ -109,7 +109,7 @@ describe.concurrent("the NetworkPolicy of an Environment", () => {
     await operator.stop();
   });
 
-  test("follows the spec, also under a session, and goes where none is wanted", async () => {
+  test("follows the spec, also during a session, and is deleted with policy: None", async () => {
     await using world = await startWorld(cluster, {
       ...SHORT_LEASE,
       node: { fates: () => ({ kind: "worker", end: "hang" }) },
@@ -129,7 +129,7 @@ describe.concurrent("the NetworkPolicy of an Environment", () => {
     expect(pod.metadata.deletionTimestamp).toBeUndefined();
   });
 
-  test("lets the operator in to workers", async () => {
+  test("allows the operator's ingress to workers", async () => {
     await using world = await startWorld(cluster, { ...SHORT_LEASE, node: { fates: () => ({ kind: "run" }) } });
     await world.createEnvironment(oneWorkerSpec(world));
     world.startOperator();
@@ -142,7 +142,7 @@ describe.concurrent("the NetworkPolicy of an Environment", () => {
     ]);
   });
 
-  test("one of somebody else's by that name is left alone, and no Pod is made until it is gone", async () => {
+  test("is not created over another owner's policy of that name, which blocks Pods until it is deleted", async () => {
     await using world = await startWorld(cluster, SHORT_LEASE);
     const theirs = { metadata: refOf(world), spec: { podSelector: {}, policyTypes: ["Ingress"] } };
     await world.kube.create(NETWORK_POLICIES, theirs);
@@ -158,7 +158,7 @@ describe.concurrent("the NetworkPolicy of an Environment", () => {
     await world.untilCondition("Ready", "Ready");
   });
 
-  test("an Environment at another address that names no networks is refused, with the mend", async () => {
+  test("an Environment at another address without networks is refused, and the error names the fix", async () => {
     await using world = await startWorld(cluster);
     const api = { baseUrl: "https://proxy.example", keySecretRef: { name: "key" } };
     await expect(world.createEnvironment({ api })).rejects.toThrow(
@@ -168,7 +168,7 @@ describe.concurrent("the NetworkPolicy of an Environment", () => {
     await world.kube.delete(ENVIRONMENTS, { namespace: world.namespace, name: world.name });
   });
 
-  test("what the API server does not take is told", async () => {
+  test("reports a policy that the API server refuses", async () => {
     await using world = await startWorld(cluster);
     await world.createEnvironment({ network: { egress: { cidrs: ["1:2:3::4:5::6/64"] } } });
     world.startOperator();

@@ -3,7 +3,7 @@ import { type Cluster, waitForServiceAccount } from "../../testbed/cluster/clust
 import { NODE } from "../../testbed/cluster/users.ts";
 import type { TestCluster } from "../support/cluster.ts";
 
-/** A cluster that a test, or a tool, has for itself, in the shape of the one that tests share. */
+/** A separate cluster for one test or tool, in the shape of the shared test cluster. */
 export async function asTestCluster(cluster: Cluster): Promise<TestCluster> {
   return {
     kubeconfig: cluster.kubeconfig,
@@ -17,7 +17,7 @@ export async function asTestCluster(cluster: Cluster): Promise<TestCluster> {
     api: cluster.api,
     audit: cluster.audit,
     kubeconfigFor: (user, groups) => cluster.kubeconfigFor(user, groups),
-    /** Named as asked for, without a random end: nobody else is here. */
+    /** Uses the name without a random suffix, since the cluster is not shared. */
     async createNamespace(name) {
       await cluster.api.create("/api/v1/namespaces", { metadata: { name } });
       await waitForServiceAccount(cluster.api, name);
@@ -26,7 +26,7 @@ export async function asTestCluster(cluster: Cluster): Promise<TestCluster> {
   };
 }
 
-/** The same for tests whose worlds are named alike: each namespace has a random end. */
+/** The same for tests whose worlds have equal names: each namespace gets a random suffix. */
 export async function asNamingCluster(cluster: Cluster): Promise<TestCluster> {
   const own = await asTestCluster(cluster);
   return { ...own, createNamespace: (name) => own.createNamespace(`${name}-${randomBytes(4).toString("hex")}`) };
@@ -35,7 +35,7 @@ export async function asNamingCluster(cluster: Cluster): Promise<TestCluster> {
 const CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/environments.berth.dev";
 const ANYTHING = { type: "object", "x-kubernetes-preserve-unknown-fields": true };
 
-/** As an older CRD may have been: it takes whatever it is given. */
+/** Installs a permissive CRD, as an older one may have been: it accepts any object. */
 export async function takeAnything({ api }: Cluster): Promise<void> {
   const { spec } = await api.get<{ spec: { versions: Record<string, unknown>[] } }>(CRD);
   const versions = spec.versions.map((version) => ({ ...version, schema: { openAPIV3Schema: ANYTHING } }));

@@ -9,7 +9,7 @@ beforeAll(async () => {
   namespace = await cluster.createNamespace("pages");
 });
 
-/** Where objects of a kind are made: below a namespace, or in the whole cluster. */
+/** The collection path of each kind, namespaced or cluster-wide. */
 const COLLECTIONS: Readonly<Record<string, (namespace: string) => string>> = {
   Deployment: (name) => `/apis/apps/v1/namespaces/${name}/deployments`,
   Environment: (name) => `/apis/berth.dev/v1alpha1/namespaces/${name}/environments`,
@@ -17,16 +17,16 @@ const COLLECTIONS: Readonly<Record<string, (namespace: string) => string>> = {
   PriorityClass: () => "/apis/scheduling.k8s.io/v1/priorityclasses",
   RuntimeClass: () => "/apis/node.k8s.io/v1/runtimeclasses",
 };
-/** Kinds of other projects, whose CRDs no test installs, and files of kind. */
+/** Kinds of other projects, whose CRDs no test installs, and config files of kind. */
 const OTHERS = new Set(["CiliumNetworkPolicy", "Cluster", "NodePool"]);
 
 const objects = (await yamlExamples()).filter(
   ({ value }) => value.kind !== undefined && !OTHERS.has(String(value.kind)),
 );
 
-describe("the API server takes what pages show", () => {
+describe("the API server accepts the examples of the pages", () => {
   test.each(objects.map(({ where, value }) => [String(value.kind), where, value] as const))(
-    "%s at %s, and knows each of its fields",
+    "%s at %s, with every field known",
     async (kind, where, value) => {
       const collection = COLLECTIONS[kind];
       if (collection === undefined)

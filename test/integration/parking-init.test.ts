@@ -12,7 +12,7 @@ const cluster = useCluster();
 
 const INIT = { warm: 1, parking: "Init" } as const;
 
-/** A node whose gates are processes, so that their script runs, and whose session containers are scripted. */
+/** A node that runs gates as processes, so that their script runs, and session containers as scripts. */
 function gatedWorld(fate: FateInput, options: WorldOptions = {}): Promise<World> {
   return startWorld(cluster, {
     ...SHORT_LEASE,
@@ -27,7 +27,7 @@ function gatedWorld(fate: FateInput, options: WorldOptions = {}): Promise<World>
 }
 
 describe.concurrent("parking: Init", () => {
-  test("the stock worker serves a session, and while its Pod was parked the gate ran and nothing waited with an error", async () => {
+  test("the stock worker serves a session, and its parked Pod shows a running gate and no error", async () => {
     await using world = await stockWorld(cluster, SOON, { sessions: INIT });
     await world.createEnvironment();
     const operator = world.startOperator();
@@ -47,7 +47,7 @@ describe.concurrent("parking: Init", () => {
     await operator.stop();
   });
 
-  test("a template's own init containers come first, and their sidecars run beside the gate", async () => {
+  test("a template's own init containers come first, and its sidecars run next to the gate", async () => {
     const initContainers = [
       { name: "prep", image: "prep:1" },
       { name: "proxy", image: "proxy:1", restartPolicy: "Always" },
@@ -78,7 +78,7 @@ describe.concurrent("parking: Init", () => {
     world.simulator.assertNoViolations();
   });
 
-  test("an image that must not run as root and does is seen while the Pod is prepared, and nothing is claimed", async () => {
+  test("an image that runs as root despite runAsNonRoot is detected before any claim", async () => {
     await using world = await gatedWorld({ kind: "worker" }, { node: { fates: () => ({ kind: "root-image" }) } });
     await world.createEnvironment();
     world.startOperator();
@@ -103,7 +103,7 @@ describe.concurrent("parking: Init", () => {
     expect(world.simulator.item(item.id).acks).toEqual([]);
   });
 
-  test("a mount path that the template takes for itself is refused with the API server's words", async () => {
+  test("a template that uses the reserved mount path is refused with the API server's message", async () => {
     const mountPath = "/var/run/secrets/berth.dev";
     await using world = await gatedWorld(
       { kind: "worker" },
@@ -119,7 +119,7 @@ describe.concurrent("parking: Init", () => {
     expect(world.pods).toEqual([]);
   });
 
-  test("a parked Pod that is given up ends by SIGTERM at once, whatever its grace", async () => {
+  test("a parked Pod that is deleted ends immediately on SIGTERM, whatever its grace period", async () => {
     await using world = await gatedWorld({ kind: "worker" }, { podSpec: { terminationGracePeriodSeconds: 3_600 } });
     await world.createEnvironment();
     world.startOperator();
@@ -130,7 +130,7 @@ describe.concurrent("parking: Init", () => {
     await world.until("its lock is gone", () => world.claims.length === 0);
   });
 
-  test("evicted while it is parked, it is replaced and no failure", async () => {
+  test("a Pod that is evicted while parked is replaced, and does not count as a failure", async () => {
     await using world = await gatedWorld({ kind: "worker", workMs: 200 });
     await world.createEnvironment();
     world.startOperator();
@@ -143,7 +143,7 @@ describe.concurrent("parking: Init", () => {
     await world.untilServed(1);
   });
 
-  test("an operator that died between the opening and the touch: the next one touches, and the session is served", async () => {
+  test("an operator dies between the opening and the touch: the next one touches the Pod", async () => {
     await using world = await gatedWorld({ kind: "worker", workMs: 300 });
     await world.createEnvironment();
     const first = await world.startOperatorProcess();
@@ -157,7 +157,7 @@ describe.concurrent("parking: Init", () => {
     world.simulator.assertNoViolations();
   });
 
-  test("parked by a key before the spec changed, a Pod still serves; its successors wait in the init container", async () => {
+  test("a Pod parked by its key still serves after the change, and later Pods use the init container", async () => {
     await using world = await stockWorld(cluster, SOON, { sessions: { warm: 1, maxConcurrent: 3 } });
     await world.createEnvironment();
     world.startOperator();
@@ -172,7 +172,7 @@ describe.concurrent("parking: Init", () => {
     world.simulator.assertNoViolations();
   });
 
-  test("told to stop, or its Pod deleted, a session ends as under parking: Key", async () => {
+  test("a session that is stopped or whose Pod is deleted ends as with parking: Key", async () => {
     await using world = await stockWorld(cluster, NEVER, { sessions: INIT });
     const served = await serveOne(world);
     await untilState(world, served.item, "active");

@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { Agent, request } from "undici";
 import type { TestCluster } from "../support/cluster.ts";
 
-/** What `kubectl get benv -o wide` prints of one Environment, by column. */
+/** The output of `kubectl get benv -o wide` for one Environment, by column. */
 export async function printedColumns(
   cluster: Pick<TestCluster, "server" | "caFile" | "adminToken">,
   namespace: string,

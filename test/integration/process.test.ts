@@ -5,7 +5,7 @@ import { startWorld, type World } from "../support/world.ts";
 
 const cluster = useCluster();
 
-/** Two replicas with leader election, as they are installed; their health servers listen. */
+/** A replica with leader election, as in an installation, with a health server. */
 const REPLICA = { leaderElect: true, flags: ["--health-probe-bind-address", "127.0.0.1:0"] };
 
 async function holder(world: World): Promise<string | undefined> {
@@ -18,7 +18,7 @@ async function text(address: string | undefined, path: string): Promise<{ status
   return { status: response.status, body: await response.text() };
 }
 
-test("SIGTERM ends the leader with exit code 0 while sessions run, and the other replica goes on with them", async () => {
+test("SIGTERM ends the leader with exit code 0 while sessions run, and the other replica continues them", async () => {
   await using world = await startWorld(cluster, {
     node: { fates: () => ({ kind: "worker", workMs: { min: 1_000, max: 4_000 } }) },
     sessions: { warm: 3, maxConcurrent: 10 },
@@ -48,14 +48,14 @@ test("SIGTERM ends the leader with exit code 0 while sessions run, and the other
   expect(second.process.log.filter(({ level }) => level === "error" || level === "fatal")).toEqual([]);
 });
 
-test("a replica that waits for the Lease is ready, and both answer health and metrics", async () => {
+test("a replica that waits for the Lease is ready, and both serve health and metrics", async () => {
   await using world = await startWorld(cluster);
   await world.createEnvironment();
   const replicas = [await world.startOperatorProcess(REPLICA), await world.startOperatorProcess(REPLICA)];
   await world.untilCondition("Ready", "Ready");
   for (const { process } of replicas) {
     expect(await text(process.addresses.health, "/healthz")).toMatchObject({ status: 200 });
-    // Its caches are filled soon, whoever leads.
+    // Its caches are filled soon, whether or not it leads.
     await world.until("it is ready", async () => (await text(process.addresses.health, "/readyz")).status === 200);
   }
   const metrics = await Promise.all(replicas.map(({ process }) => text(process.addresses.metrics, "/metrics")));

@@ -21,12 +21,12 @@ const cluster = useCluster();
 const tools = useMonitoringTools();
 const ROOT = join(import.meta.dirname, "..", "..");
 
-/** Of rates over scrapes that are a second apart: some of them, on a machine that is busy. */
+/** The range of rates with scrapes a second apart: long enough for several, even on a busy machine. */
 const RATE = "1m";
-/** What the monitors of the chart have Prometheus do with a target. */
+/** The target labels that the chart's monitors make Prometheus set. */
 const TARGET = { namespace: "berth-system", pod: "berth-operator-0" };
 
-/** The alerts as the chart has them, but for their patience. */
+/** The chart's alerts without their delay. */
 async function impatientRules(): Promise<string> {
   const alerts = Object.fromEntries((await alertRules()).map(({ alert }) => [alert, { for: "0s" }]));
   const rendered = await render("berth-system", { prometheusRule: { enabled: true, parkedPods: true, alerts } });
@@ -45,7 +45,7 @@ async function startScraping(address: string | undefined, rules: Readonly<Record
   );
 }
 
-/** Environments of which one serves sessions whose leases the operator keeps. */
+/** A world with an Environment whose leases the operator keeps. */
 async function servingWorld(): Promise<World> {
   const world = await startWorld(cluster, { sessions: { lease: "Operator", warm: 2 } });
   await world.createEnvironment();
@@ -59,7 +59,7 @@ async function untilFires(world: World, prometheus: OwnServer, alert: string) {
   });
 }
 
-test("a real Prometheus finds what dashboards, alerts and pages speak of, and tells of a key that is rejected and an operator that is gone", async () => {
+test("a real Prometheus answers all documented queries, and reports a bad key and a missing operator", async () => {
   await using world = await servingWorld();
   const { process, stop } = await world.startOperatorProcess({ leaderElect: true });
   await using prometheus = await startScraping(process.addresses.metrics, { "berth.yaml": await impatientRules() });
@@ -68,7 +68,7 @@ test("a real Prometheus finds what dashboards, alerts and pages speak of, and te
   world.simulator.enqueue(world.environmentId);
   await world.untilServed(2);
 
-  // What the operator exports is what the page documents, seen from outside.
+  // The exported metrics match the documented ones, as seen from outside.
   await world.until("the target is scraped", async () => (await queryPrometheus(prometheus, "up == 1")).length > 0);
   const metadata = Object.keys(await askPrometheus<Record<string, unknown>>(prometheus, "metadata"));
   const page = await readFile(join(ROOT, "docs/metrics.md"), "utf8");
@@ -76,7 +76,7 @@ test("a real Prometheus finds what dashboards, alerts and pages speak of, and te
   expect(metadata.filter((name) => name.startsWith("berth_")).sort()).toEqual(documented.sort());
   expect(metadata.filter((name) => !/^(berth|process|nodejs)_/.test(name))).toEqual([]);
 
-  // The namespace is the Environment's, and the operator's where a series has none of its own.
+  // The namespace label is the Environment's, or the operator's for series without one.
   const served = { namespace: world.namespace, environment: world.name };
   await world.until("both sessions are counted", async () => {
     const [started] = await queryPrometheus(prometheus, "berth_sessions_started_total");
@@ -99,7 +99,7 @@ test("a real Prometheus finds what dashboards, alerts and pages speak of, and te
   await untilFires(world, prometheus, "BerthOperatorDown");
 });
 
-/** Every group is there, was evaluated, and has no error. */
+/** Checks that every rule exists, was evaluated, and has no error. */
 async function rulesAreHealthy(world: World, prometheus: OwnServer): Promise<void> {
   interface Rules {
     readonly groups: readonly { readonly name: string; readonly rules: readonly Rule[] }[];
@@ -118,12 +118,12 @@ async function rulesAreHealthy(world: World, prometheus: OwnServer): Promise<voi
   expect(evaluated.map(({ name }) => name).sort()).toEqual((await alertRules()).map(({ alert }) => alert).sort());
 }
 
-/** Queries that find nothing while all is well: they ask for faults, or leave out what is usual. */
+/** Queries without a result in normal operation: they select faults, or exclude what is usual. */
 const QUIET = /ALERTS|!=|== 0|> 0|"lost"/;
 
 /**
- * Every query of the dashboards is one, over time too, knows what it speaks of, and finds something where that was counted
- * already and it asks for more than faults.
+ * Checks every query of the dashboards, including its range query. It must be valid and use known metrics. It must
+ * return series if its metrics exist and it selects more than faults.
  */
 async function queriesAreAnswered(world: World, prometheus: OwnServer): Promise<void> {
   const queries = (await dashboards()).flatMap((board) => queriesOf(board));
@@ -151,7 +151,7 @@ async function queriesAreAnswered(world: World, prometheus: OwnServer): Promise<
   expect(shown).toBeGreaterThan(30);
 }
 
-test("a real Alertmanager keeps quiet about parked Pods with the example's configuration, and tells of all others", async () => {
+test("a real Alertmanager with the example's configuration mutes only alerts about parked Pods", async () => {
   const file = join(ROOT, "examples/monitoring/alertmanager.yaml");
   expect(await runTool(tools.amtool, ["check-config", file])).toContain("SUCCESS");
   await using alertmanager = await startAlertmanager(tools["prometheus-alertmanager"], await readFile(file, "utf8"));
@@ -182,7 +182,7 @@ test("a real Alertmanager keeps quiet about parked Pods with the example's confi
       .map(({ labels: { namespace, pod, alertname } }) => `${alertname} ${namespace}/${pod}`)
       .sort();
   };
-  // Alertmanager judges each group of alerts when it would tell of it.
+  // Alertmanager decides about each group of alerts when it would send it.
   await expect
     .poll(told, { timeout: 60_000 })
     .toEqual([

@@ -14,7 +14,7 @@ const PATHS: Record<string, string> = {
   RoleBinding: "/apis/rbac.authorization.k8s.io/v1/namespaces/berth-system/rolebindings",
 };
 const OPERATOR = "system:serviceaccount:berth-system:berth-operator";
-/** The API server learns of roles a moment after they are made, and the controller-manager adds up aggregated ones. */
+/** The API server applies new roles after a moment, and the controller-manager aggregates ClusterRoles. */
 const PATIENCE_MS = 30_000;
 
 const cluster = useCluster();
@@ -47,7 +47,9 @@ async function allowed(user: string, groups: readonly string[], right: Right): P
   return status.allowed;
 }
 
-/** `patch berth.dev/environments/status`, or with a namespace `get coordination.k8s.io/leases in berth-system`. */
+/**
+ * Parses `patch berth.dev/environments/status`, or with a namespace `get coordination.k8s.io/leases in berth-system`.
+ */
 function right(text: string): Right {
   const [what = "", namespace = "agents"] = text.split(" in ");
   const [verb = "", path = ""] = what.split(" ");
@@ -56,7 +58,7 @@ function right(text: string): Right {
   return { verb, group: group ?? "", resource: resource ?? "", namespace, ...(subresource ? { subresource } : {}) };
 }
 
-describe("the operator's rights", () => {
+describe("the operator's permissions", () => {
   test.each([
     "watch berth.dev/environments",
     "patch berth.dev/environments",
@@ -78,7 +80,7 @@ describe("the operator's rights", () => {
     "delete coordination.k8s.io/leases in berth-system",
     "watch nodes",
     "update coordination.k8s.io/leases in berth-system",
-  ])("let it %s", async (text) => {
+  ])("allow it to %s", async (text) => {
     await expect.poll(() => allowed(OPERATOR, [], right(text)), { timeout: PATIENCE_MS }).toBe(true);
   });
 
@@ -97,13 +99,13 @@ describe("the operator's rights", () => {
     "create persistentvolumeclaims",
     "get persistentvolumeclaims",
     "create rbac.authorization.k8s.io/rolebindings",
-  ])("do not let it %s", async (text) => {
+  ])("don't allow it to %s", async (text) => {
     expect(await allowed(OPERATOR, [], right(text))).toBe(false);
   });
 });
 
-describe("people's rights", () => {
-  test("let an editor make Environments and a viewer only look, and neither write a status", async () => {
+describe("users' permissions", () => {
+  test("let an editor create Environments and a viewer only read them, and neither write a status", async () => {
     const namespace = await cluster.createNamespace("rbac");
     for (const role of ["edit", "view"]) {
       await cluster.api.create(`/apis/rbac.authorization.k8s.io/v1/namespaces/${namespace}/rolebindings`, {
@@ -119,7 +121,7 @@ describe("people's rights", () => {
     expect(await may("edit", "patch berth.dev/environments/status")).toBe(false);
   });
 
-  test("are none for a stranger", async () => {
+  test("are none for an unknown user", async () => {
     expect(await allowed("stranger", [], right("get berth.dev/environments"))).toBe(false);
   });
 });

@@ -10,11 +10,11 @@ import { type InProcessOperator, startWorld, type World, type WorldOptions } fro
 
 const cluster = useCluster();
 
-/** A world whose Pods have these fates in turn; the last one is that of all others. */
+/** A world whose Pods get these fates in turn. The last fate is also that of all later Pods. */
 function releasing(fates: readonly FateInput[], { sessions, ...options }: WorldOptions = {}): Promise<World> {
   const left = [...fates];
   const fateOf = new Map<string, FateInput | undefined>();
-  // A Pod is asked for more than once.
+  // The node requests a Pod's fate more than once.
   const next = ({ metadata: { uid = "" } }: Pod) => {
     if (!fateOf.has(uid)) fateOf.set(uid, left.length > 1 ? left.shift() : left[0]);
     return fateOf.get(uid);
@@ -27,7 +27,7 @@ function releasing(fates: readonly FateInput[], { sessions, ...options }: WorldO
   });
 }
 
-/** An Environment, an operator and one item; resolves with the item when it is served to its end. */
+/** Creates an Environment, an operator and one item. Resolves when the item has been served and settled. */
 async function served(world: World) {
   await world.createEnvironment();
   const operator = world.startOperator();
@@ -55,7 +55,7 @@ const fine: FateInput = { kind: "worker", workMs: 300 };
 const AGAIN = "lease lapsed, queued again";
 
 describe.concurrent("onPodFailure: Release", () => {
-  test("lease: Worker, out of memory: the lease lapses, the item goes back to the queue, and another Pod serves it", async () => {
+  test("lease: Worker, out of memory: the lease lapses, the item is requeued, and another Pod serves it", async () => {
     await using world = await releasing([{ kind: "worker", workMs: 300, end: "oom" }, fine]);
     const { operator, item, events } = await served(world);
     expect(events.filter((event) => event !== "offered")).toEqual([
@@ -72,7 +72,7 @@ describe.concurrent("onPodFailure: Release", () => {
     await untilCounted(world, operator, "Completed", 1);
   });
 
-  test("lease: Operator, killed: the operator beats no more, and the item is served again", async () => {
+  test("lease: Operator, killed: the operator sends no more heartbeats, and the item is served again", async () => {
     await using world = await releasing(
       [
         { kind: "killed", afterMs: 2_000 },
@@ -88,7 +88,7 @@ describe.concurrent("onPodFailure: Release", () => {
     expect(await metricValue(operator.metrics.leasesLost, {})).toBe(0);
   });
 
-  test("never started: beaten once, so that it does not stay starting for ever", async () => {
+  test("never started: one heartbeat is sent, so that the item does not stay `starting` forever", async () => {
     await using world = await releasing([{ kind: "start-error" }, fine], {
       simulator: { limits: { ttlSeconds: 8 }, switches: { starting: "never" } },
     });
@@ -97,7 +97,7 @@ describe.concurrent("onPodFailure: Release", () => {
     expect(item.stoppedBy?.as).toBe("sessions-token");
   });
 
-  test("a container that ends by itself is settled as ever, whatever its code", async () => {
+  test("a container that exits on its own is settled as usual, whatever its exit code", async () => {
     await using world = await releasing([{ kind: "exit", code: 3, afterMs: 500 }]);
     const { item, events } = await served(world);
     expect(events).not.toContain(AGAIN);
@@ -105,7 +105,7 @@ describe.concurrent("onPodFailure: Release", () => {
     expect(item.acks).toHaveLength(1);
   });
 
-  test("told to stop while its lease lapses, it is stopped: nobody would run it any more", async () => {
+  test("an item told to stop while its lease lapses is stopped, since no client would run it again", async () => {
     await using world = await releasing([{ kind: "worker", workMs: 300, end: "oom" }], {
       simulator: { limits: { ttlSeconds: 20 }, switches: { lapsedStopping: "stays" } },
       sessions: { warm: 1 },
@@ -125,7 +125,7 @@ describe.concurrent("onPodFailure: Release", () => {
     world.simulator.assertNoViolations();
   });
 
-  test("a session that kills its Pod each time is stopped after some", async () => {
+  test("a session that kills its Pod every time is stopped after some releases", async () => {
     await using world = await releasing([{ kind: "worker", workMs: 300, end: "oom" }]);
     const { operator, item } = await served(world);
     expect(item.acks).toHaveLength(4);
@@ -133,7 +133,7 @@ describe.concurrent("onPodFailure: Release", () => {
     await untilCounted(world, operator, "OOMKilled", 4);
   });
 
-  test("the tool runner, killed with kill -9 by the memory limit's hand: its session goes on in another Pod", async () => {
+  test("the tool runner is killed like by its memory limit, and its session continues in another Pod", async () => {
     const runner = fileURLToPath(new URL("../../examples/worker/tool-runner.mjs", import.meta.url));
     await using world = await startWorld(cluster, {
       ...SHORT_LEASE,

@@ -8,10 +8,10 @@ import { startWorld } from "../support/world.ts";
 const cluster = useCluster();
 
 const ITEMS = 15;
-/** As many items at the lowest rate, and far more. */
+/** Far more than that many items take at the lowest rate. */
 const PATIENCE_MS = 200_000;
 
-describe.concurrent("a Work API that allows less than is asked for", () => {
+describe.concurrent("a Work API that allows fewer requests than needed", () => {
   test("halves the rate of the whole group, and no item is lost or served twice", { timeout: 300_000 }, async () => {
     await using world = await startWorld(cluster, {
       simulator: { limits: { readsPerMinute: 240 } },
@@ -50,7 +50,7 @@ describe.concurrent("a Work API that allows less than is asked for", () => {
       PATIENCE_MS,
     );
     expect(items().map(({ acks }) => acks.length)).toEqual(Array(2 * ITEMS).fill(1));
-    // Nobody lost a lease for want of requests: each was ended by its own worker.
+    // No lease was lost for lack of requests: each item was stopped by its own worker.
     expect(items().filter(({ stoppedBy }) => stoppedBy?.as !== "sessions-token")).toEqual([]);
     world.simulator.assertNoViolations();
   });

@@ -9,7 +9,7 @@ const cluster = useCluster();
 
 const SESSIONS = 4;
 
-/** What one session asks of its Pod and its Secret, in order. */
+/** The requests of one session about its Pod and its Secret, in order. */
 const CLAIM = "create secrets, get pods, patch secrets, patch pods, delete secrets";
 const BUDGETS = [
   ["Worker", 0, `${CLAIM}, delete pods`],
@@ -18,13 +18,13 @@ const BUDGETS = [
   ["Operator", 1, `${CLAIM}, patch pods, delete pods`],
 ] as const;
 
-describe("what the operator asks of the API server", () => {
-  test.each(BUDGETS)("for a session with lease: %s, its Pod kept for %i s: no more than its budget", async (...row) => {
+describe("the operator's requests to the API server", () => {
+  test.each(BUDGETS)("for a session with lease: %s, its Pod retained for %i s: fit the budget", async (...row) => {
     const [lease, retainFinishedSeconds, budget] = row;
     await using world = await startWorld(cluster, {
-      // At their real pace, or every container would be touched again before a node can have looked.
+      // At the real pace. Otherwise the operator would repeat touches before a node could react.
       timeScale: 1,
-      // One Pod at a time: an item that waits has no other made.
+      // One Pod at a time, so that a waiting item causes no other Pod.
       sessions: { lease, maxConcurrent: 1, retainFinishedSeconds },
       node: {
         fates: () => (lease === "Operator" ? { kind: "exit", code: 0, afterMs: 300 } : { kind: "worker", workMs: 300 }),
@@ -32,7 +32,7 @@ describe("what the operator asks of the API server", () => {
     });
     await world.createEnvironment();
     const operator = world.startOperator();
-    // The first one brings the finalizer.
+    // The first session adds the finalizer.
     await serveOne(world);
     await untilTold(world, 1);
     const since = await cluster.audit.mark();
@@ -53,7 +53,7 @@ describe("what the operator asks of the API server", () => {
     world.simulator.assertNoViolations();
   });
 
-  test("for Environments with no Pod kept warm and nothing to do: Leases, no other write and no list", async () => {
+  test("for idle Environments without warm Pods: update Leases, and write and list nothing else", async () => {
     await using world = await startWorld(cluster, { sessions: { warm: 0 } });
     await world.createEnvironment();
     const other = world.simulator.createEnvironment().id;
@@ -68,7 +68,7 @@ describe("what the operator asks of the API server", () => {
     const ids = [world.environmentId, other];
     const isRead = () => ids.every((id) => statsOf(world, id) > 1);
     await world.until("both queues are read", isRead);
-    // What the start has to say is said by the next look at the status, five seconds later at most.
+    // The status after the start is written with its next update, at most five seconds later.
     const version = () => world.environment?.metadata.resourceVersion;
     const before = new Map(ids.map((id) => [id, statsOf(world, id)]));
     const read = (more: number) => ids.every((id) => statsOf(world, id) >= (before.get(id) ?? 0) + more);
@@ -89,14 +89,17 @@ describe("what the operator asks of the API server", () => {
   });
 });
 
-/** Statistics are read every five seconds, or a quarter of one at the pace of tests: this is longer than a status waits. */
+/**
+ * Statistics are read every five seconds, or every quarter of a second at the tests' pace. This is longer than a status
+ * update waits.
+ */
 const LOOKS = 30;
 
 function statsOf({ simulator }: World, id: string): number {
   return simulator.requests(id).filter(({ call }) => call === "stats").length;
 }
 
-/** One item, from its arrival until nothing is left of it and a Pod is parked. */
+/** Serves one item, from its arrival until it is cleaned up and a Pod is parked. */
 async function serveOne(world: World): Promise<void> {
   await world.untilParked(1);
   const item = world.simulator.enqueue(world.environmentId);
@@ -106,23 +109,25 @@ async function serveOne(world: World): Promise<void> {
   await world.until("its Pod is replaced and gone", () => world.pods.length === 1 && world.parked.length === 1);
 }
 
-/** Events are written beside the work. */
+/** Events are written independently of the sessions. */
 function untilTold(world: World, sessions: number): Promise<boolean> {
   return world.until("every end is told", () => world.events("Completed").length === sessions);
 }
 
-/** The environment key and the policy for Pods are read, and counts are written, whatever is served. */
+/**
+ * Periodic requests: the operator reads the environment key and the NetworkPolicy, and writes counts, regardless of
+ * sessions.
+ */
 function isByTheClock({ verb, resource, subresource, name }: AuditEntry): boolean {
   if (verb === "watch" || (resource === "environments" && subresource === "status")) return true;
-  // Secrets are listed once more a minute after the start.
+  // Secrets are listed again a minute after the start.
   if (verb === "list" && resource === "secrets") return true;
   return verb === "get" && ((resource === "secrets" && name === "key") || resource === "networkpolicies");
 }
 
 /**
- * What happens on a machine that is busy, each for its own reason: a claim that is late is dropped and begun anew, a container
- * that is late is touched again, and a Pod whose node wrote its status in the very moment in which it was to be deleted is
- * read.
+ * Removes requests that only a busy machine causes. A late claim is dropped and begun again. A late container is
+ * touched again. A Pod whose node wrote its status just before its deletion is read again.
  */
 function withoutExcuses(entries: readonly AuditEntry[]): string {
   const requests = entries.map((entry) => `${requestOf(entry)}${entry.code < 300 ? "" : ` ${entry.code}`}`);

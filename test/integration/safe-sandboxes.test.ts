@@ -17,10 +17,10 @@ const clusterWide = (group: string, version: string, plural: string, kind: strin
 const RUNTIME_CLASSES = clusterWide("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass");
 const PRIORITY_CLASSES = clusterWide("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass");
 
-/** Classes are for the operator's policy to allow. */
+/** The operator's Pod policy must allow classes. */
 const ANY_CLASS = ["--allowed-in-templates", "runtimeClasses=*,priorityClasses=*"];
 
-/** Enforces Pod Security `restricted`, and says what it would warn of by refusing it. */
+/** A world whose namespace enforces Pod Security `restricted`. */
 async function restrictedWorld(options: WorldOptions = {}): Promise<World> {
   const world = await startWorld(cluster, { ...SHORT_LEASE, ...options });
   const labels = { "pod-security.kubernetes.io/enforce": "restricted" };
@@ -32,7 +32,7 @@ const untilWorker = (world: World): Promise<Pod> =>
   world.until("a worker", () => world.pods.find(({ metadata }) => metadata.labels?.["berth.dev/role"] === "worker"));
 
 describe.concurrent("a namespace that enforces Pod Security restricted", () => {
-  test("serves a session of a template that names an image alone", async () => {
+  test("serves a session of a template with only an image", async () => {
     await using world = await restrictedWorld();
     const served = await serveOne(world);
     await untilEnded(world, served, "Completed");
@@ -48,7 +48,7 @@ describe.concurrent("a namespace that enforces Pod Security restricted", () => {
       requests: { cpu: "100m", memory: "256Mi" },
       limits: { memory: "2Gi" },
     });
-    // No token came in another way.
+    // No token was added in another way.
     expect(pod.spec.volumes ?? []).toEqual([]);
   });
 
@@ -63,7 +63,7 @@ describe.concurrent("a namespace that enforces Pod Security restricted", () => {
     await world.untilCondition("TemplateAccepted", "Accepted");
   });
 
-  test("takes sidecars and init containers of the template, which get the same", async () => {
+  test("accepts sidecars and init containers of the template, with the same defaults", async () => {
     const podSpec = {
       initContainers: [
         { name: "checkout", image: "git:2" },
@@ -79,7 +79,7 @@ describe.concurrent("a namespace that enforces Pod Security restricted", () => {
     await world.untilParked(1);
   });
 
-  test("runs always-on workers of a template that names an image alone", async () => {
+  test("runs always-on workers of a template with only an image", async () => {
     await using world = await restrictedWorld({ node: { fates: () => ({ kind: "run" }) } });
     await world.createEnvironment(oneWorkerSpec(world));
     world.startOperator();
@@ -92,7 +92,7 @@ describe.concurrent("a namespace that enforces Pod Security restricted", () => {
     });
   });
 
-  test("refuses what the template asks for beyond it, and says what", async () => {
+  test("refuses a template beyond the standard, and names the violation", async () => {
     await using world = await restrictedWorld({ container: { securityContext: { capabilities: { drop: [] } } } });
     await world.createEnvironment();
     world.startOperator();
@@ -103,8 +103,8 @@ describe.concurrent("a namespace that enforces Pod Security restricted", () => {
   });
 });
 
-describe.concurrent("what Pods are given besides is passed through", () => {
-  /** Everything that decides where and how a Pod runs, with what it names made beforehand. */
+describe.concurrent("other Pod fields are passed through", () => {
+  /** All fields that decide where and how a Pod runs, and the objects that they name. */
   async function placed(world: World) {
     const name = world.namespace;
     await world.kube.create(RUNTIME_CLASSES, { metadata: { name }, handler: "runc" } as never);
@@ -142,7 +142,7 @@ describe.concurrent("what Pods are given besides is passed through", () => {
 
   const taint = [{ key: "sandboxes", value: "only", effect: "NoSchedule" }];
 
-  test("by a session's Pod", async () => {
+  test("to a session's Pod", async () => {
     await using world = await startWorld(cluster, { ...SHORT_LEASE, node: { taints: taint } });
     const { spec, toleration, drop } = await placed(world);
     const template = {
@@ -162,7 +162,7 @@ describe.concurrent("what Pods are given besides is passed through", () => {
     await drop();
   });
 
-  test("by a worker's Pod", async () => {
+  test("to a worker's Pod", async () => {
     await using world = await startWorld(cluster, {
       ...SHORT_LEASE,
       node: { taints: taint, fates: () => ({ kind: "run" }) },
@@ -180,7 +180,7 @@ describe.concurrent("what Pods are given besides is passed through", () => {
     await drop();
   });
 
-  test("one that names something that is not there is refused with the API server's words", async () => {
+  test("a template that names a missing object is refused with the API server's message", async () => {
     await using world = await startWorld(cluster, { podSpec: { priorityClassName: "no-such-class" } });
     await world.createEnvironment();
     world.startOperator({ flags: ANY_CLASS });

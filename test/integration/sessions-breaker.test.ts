@@ -9,18 +9,20 @@ const cluster = useCluster();
 
 const good: FateInput = { kind: "worker", workMs: 100 };
 
-/** Faults that only show when a container is started, and what kubelet says of them. */
+/** Faults that only show when a container starts, and the kubelet's message. */
 const FAULTS: [string, FateInput, RegExp][] = [
   ["a command that is not in the image", { kind: "start-error" }, /no such file or directory/],
-  ["an image that runs as root under runAsNonRoot", { kind: "root-image" }, /runAsNonRoot/],
+  ["an image that runs as root despite runAsNonRoot", { kind: "root-image" }, /runAsNonRoot/],
   [
-    "an image that starts and fails at once",
+    "an image that fails right after its start",
     { kind: "exit", code: 1, afterMs: 0, message: "bad config" },
     /bad config/,
   ],
 ];
 
-/** The first probe of an open breaker comes after a minute, as in earnest: far beyond what these tests look at. */
+/**
+ * The first probe of an open breaker comes after a minute, as in production: far beyond the duration of these tests.
+ */
 const SLOW_PROBE = { timeScale: 5 } as const;
 const slowProbe = {
   timing: { ...scaleTiming(DEFAULT_TIMING, SLOW_PROBE.timeScale), probeFirstMs: DEFAULT_TIMING.probeFirstMs },
@@ -33,9 +35,9 @@ async function untilOpen(world: World, queued: number): Promise<void> {
 
 const served = (world: World) => world.simulator.items(world.environmentId).filter(({ state }) => state === "stopped");
 
-describe.concurrent("three start failures in a row stop the claims of a template", () => {
+describe.concurrent("three consecutive start failures stop the claims of a template", () => {
   test.each(FAULTS)(
-    "%s: the rest of the queue stays untouched, a change of the spec heals at once",
+    "%s: the rest of the queue stays untouched, and a change of the spec closes the breaker",
     async (_what, fault, words) => {
       let fate = fault;
       await using world = await startWorld(cluster, {
@@ -72,7 +74,7 @@ describe.concurrent("three start failures in a row stop the claims of a template
 });
 
 describe.concurrent("a template that has not served yet", () => {
-  test("costs three items, however many Pods are parked and items queued", async () => {
+  test("costs at most three items, however many Pods are parked and items queued", async () => {
     await using world = await startWorld(cluster, {
       ...SLOW_PROBE,
       sessions: { warm: 8, maxConcurrent: 20 },
@@ -88,7 +90,7 @@ describe.concurrent("a template that has not served yet", () => {
     world.simulator.assertNoViolations();
   });
 
-  test("serves all at a time as soon as one of its sessions has begun", async () => {
+  test("serves in parallel once one of its sessions has started", async () => {
     await using world = await startWorld(cluster, {
       sessions: { warm: 8, maxConcurrent: 20 },
       node: { fates: () => ({ kind: "worker", end: "hang" }) },
@@ -107,7 +109,7 @@ describe.concurrent("a template that has not served yet", () => {
 });
 
 describe.concurrent("an open breaker", () => {
-  test("tries one item now and then, and closes when that one gets to serve", async () => {
+  test("tries one item occasionally, and closes when a session serves", async () => {
     let fate: FateInput = { kind: "start-error" };
     await using world = await startWorld(cluster, { sessions: { maxConcurrent: 2 }, node: { fates: () => fate } });
     await world.createEnvironment();
@@ -125,7 +127,7 @@ describe.concurrent("an open breaker", () => {
     world.simulator.assertNoViolations();
   });
 
-  test("is found again by the next process, by its finished Pods", async () => {
+  test("is recovered by the next process from its finished Pods", async () => {
     await using world = await startWorld(cluster, {
       ...SLOW_PROBE,
       sessions: { warm: 1, maxConcurrent: 1, retainFailedSeconds: 600 },
@@ -138,7 +140,7 @@ describe.concurrent("an open breaker", () => {
     await world.until("the three are settled", () => served(world).length === 3 && world.claims.length === 0);
     await first.stop();
     await world.patchSpec({ deletionGraceSeconds: 6 });
-    // Until the new generation is shown, the previous process's status looks like one of the next.
+    // Until the cache shows the new generation, the previous process's status looks like the next one's.
     await world.caughtUp("environments");
     world.startOperator({ seams: slowProbe });
     await world.until("the next one has written its status", () => {
@@ -149,7 +151,7 @@ describe.concurrent("an open breaker", () => {
     world.simulator.assertNoViolations();
   });
 
-  test("a session that served in between starts the count anew", async () => {
+  test("a session that served in between restarts the count", async () => {
     let items = 0;
     await using world = await startWorld(cluster, {
       sessions: { warm: 1, maxConcurrent: 1 },

@@ -16,16 +16,16 @@ const hanging: FateInput = { kind: "worker", end: "hang" };
 const uidsOf = (pods: readonly Pod[]) => pods.map(({ metadata }) => metadata.uid).sort();
 const labelsOf = (world: World) => ({ namespace: world.namespace, environment: world.name });
 
-/** Pods that take room: whatever is not over. */
+/** Pods that occupy capacity: all that have not ended. */
 function taking(world: World): Pod[] {
   return world.pods.filter((pod) => readPodState(pod).is !== "ended");
 }
 
-/** A ResourceQuota that allows so many Pods. */
+/** A ResourceQuota for a number of Pods. */
 const QUOTAS = { group: "", version: "v1", plural: "resourcequotas", kind: "ResourceQuota", namespaced: true };
 
-describe.concurrent("how many Pods there are", () => {
-  test("warm Pods are parked, and no more", async () => {
+describe.concurrent("the number of Pods", () => {
+  test("warm Pods are parked, and no others", async () => {
     await using world = await startWorld(cluster, { sessions: { warm: 3 } });
     await world.createEnvironment();
     const operator = world.startOperator();
@@ -36,7 +36,7 @@ describe.concurrent("how many Pods there are", () => {
     expect(world.pods.map(({ metadata }) => metadata.labels?.[LABEL_PHASE])).toEqual(["parked", "parked", "parked"]);
   });
 
-  test("from zero, the queue's depth asks for Pods: one for each item, and none is left", async () => {
+  test("from zero, the queue's depth creates one Pod per item, and none is left", async () => {
     await using world = await startWorld(cluster, { sessions: { warm: 0, warmScaleDownSeconds: 1 } });
     let most = 0;
     world.onPodChange(() => {
@@ -53,7 +53,7 @@ describe.concurrent("how many Pods there are", () => {
     world.simulator.assertNoViolations();
   });
 
-  test("maxConcurrent is never exceeded under a burst, and everything is served", async () => {
+  test("a burst never exceeds maxConcurrent, and everything is served", async () => {
     await using world = await startWorld(cluster, {
       sessions: { warm: 2, maxConcurrent: 8, warmScaleDownSeconds: 1 },
       node: { fates: () => ({ kind: "worker", workMs: { min: 50, max: 500 } }) },
@@ -73,7 +73,7 @@ describe.concurrent("how many Pods there are", () => {
     await world.until("back to warm", () => world.pods.length === 2 && world.parked.length === 2);
   });
 
-  test("surplus Pods go after warmScaleDownSeconds", async () => {
+  test("surplus Pods are deleted after warmScaleDownSeconds", async () => {
     await using world = await startWorld(cluster, { sessions: { warm: 4, warmScaleDownSeconds: 1 } });
     await world.createEnvironment();
     world.startOperator();
@@ -83,7 +83,7 @@ describe.concurrent("how many Pods there are", () => {
     await world.until("no Secret is left that took their slots", () => world.claims.length === 0);
   });
 
-  test("a parked Pod that a user deletes is replaced and counts as no failure", async () => {
+  test("a parked Pod that a user deletes is replaced and does not count as a failure", async () => {
     await using world = await startWorld(cluster);
     await world.createEnvironment();
     const operator = world.startOperator();
@@ -98,8 +98,8 @@ describe.concurrent("how many Pods there are", () => {
   });
 });
 
-describe.concurrent("parked Pods are replaced", () => {
-  test("two or more that are too old go one at a time", async () => {
+describe.concurrent("replacement of parked Pods", () => {
+  test("two or more expired Pods are replaced one at a time", async () => {
     await using world = await startWorld(cluster, { sessions: { warm: 3, parkedMaxAgeSeconds: 4 } });
     await world.createEnvironment();
     world.startOperator();
@@ -114,7 +114,7 @@ describe.concurrent("parked Pods are replaced", () => {
     expect(fewest).toBe(2);
   });
 
-  test("the only one goes when its successor is parked", async () => {
+  test("a single Pod is deleted once its successor is parked", async () => {
     await using world = await startWorld(cluster, { sessions: { warm: 1, maxConcurrent: 1, parkedMaxAgeSeconds: 3 } });
     await world.createEnvironment();
     world.startOperator();
@@ -129,7 +129,7 @@ describe.concurrent("parked Pods are replaced", () => {
     expect(fewest).toBe(1);
   });
 
-  test("a changed template replaces them and spares the running session", async () => {
+  test("a changed template replaces parked Pods but not the running session", async () => {
     await using world = await startWorld(cluster, { sessions: { warm: 2 }, node: { fates: () => hanging } });
     const { item, pod } = await serveOne(world);
     await untilState(world, item, "active");
@@ -152,7 +152,7 @@ describe.concurrent("parked Pods are replaced", () => {
   });
 });
 
-describe.concurrent("what stands in the way is said, and heals by itself", () => {
+describe.concurrent("a capacity problem is reported and resolves on its own", () => {
   test("a quota", async () => {
     await using world = await startWorld(cluster, { sessions: { warm: 3 } });
     const metadata = { name: "few", namespace: world.namespace };
@@ -173,7 +173,7 @@ describe.concurrent("what stands in the way is said, and heals by itself", () =>
     ).toBeGreaterThan(0);
   });
 
-  test("no node: the Pod waits for one and is not replaced, however long that takes", async () => {
+  test("no node: the Pod waits for one indefinitely and is not replaced", async () => {
     const pool = randomUUID();
     await using world = await startWorld(cluster, {
       podSpec: { nodeSelector: { pool } },
@@ -185,7 +185,7 @@ describe.concurrent("what stands in the way is said, and heals by itself", () =>
     expect(condition.message).toContain("nodes are available");
     const waiting = uidsOf(world.pods);
     expect(waiting).toHaveLength(1);
-    // Longer than a preparation may take.
+    // Longer than prepareTimeoutSeconds.
     await world.until("prepareTimeoutSeconds have passed", () => {
       const created = Date.parse(world.pods[0]?.metadata.creationTimestamp ?? "");
       return Date.now() - created > 10_000;
@@ -198,7 +198,7 @@ describe.concurrent("what stands in the way is said, and heals by itself", () =>
     expect(await metricValue(operator.metrics.podsCreated, labelsOf(world))).toBe(1);
   });
 
-  test("an image that cannot be pulled", async () => {
+  test("an image that can't be pulled", async () => {
     await using world = await startWorld(cluster, {
       node: { timeScale: 10, fates: () => ({ kind: "pull-error", times: 3 }) },
     });
@@ -212,7 +212,7 @@ describe.concurrent("what stands in the way is said, and heals by itself", () =>
     await world.untilCondition("Ready", "Ready");
   });
 
-  test("a Pod that does not get ready in prepareTimeoutSeconds is replaced, with a pause", async () => {
+  test("a Pod that isn't ready within prepareTimeoutSeconds is replaced after a pause", async () => {
     let first = "";
     await using world = await startWorld(cluster, {
       sessions: { prepareTimeoutSeconds: 8 },
@@ -239,7 +239,7 @@ describe.concurrent("what stands in the way is said, and heals by itself", () =>
 });
 
 describe.concurrent("paused", () => {
-  test("claims nothing and leaves what runs alone; unpaused, it serves what waited", async () => {
+  test("claims nothing and leaves sessions running, then serves the waiting items", async () => {
     await using world = await startWorld(cluster, { node: { fates: () => hanging } });
     const { item } = await serveOne(world);
     await untilState(world, item, "active");

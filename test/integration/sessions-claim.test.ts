@@ -9,7 +9,7 @@ const cluster = useCluster();
 
 type Claims = Parameters<typeof metricValue>[0];
 
-/** Starts everything with these faults on and one item queued, and waits until that item was served. */
+/** Starts an operator, injects the faults, queues one item, and waits until it was served. */
 async function serveThrough(world: World, faults: readonly FaultInput[]): Promise<InProcessOperator> {
   await world.createEnvironment();
   const operator = world.startOperator();
@@ -24,10 +24,10 @@ function count(world: World, metric: Claims, result: string): Promise<number> {
   return metricValue(metric, { namespace: world.namespace, environment: world.name, result });
 }
 
-/** The one item was acknowledged once, its own worker took its lease and ended it, and nobody broke the protocol. */
+/** The one item was acknowledged once, its own worker took its lease and stopped it, and the protocol holds. */
 function expectServedOnce(world: World): void {
   const [item] = world.simulator.items(world.environmentId);
-  // An acknowledgement that was repeated, and renewed, is still one: of the item as it was queued once.
+  // A repeated or renewed acknowledgement counts once per generation of the item.
   expect(new Set(item?.acks.map(({ generation }) => generation)).size).toBe(1);
   expect(item?.refusedBeats).toBe(0);
   expect(item?.stoppedBy?.as).toBe("sessions-token");
@@ -35,7 +35,7 @@ function expectServedOnce(world: World): void {
 }
 
 describe.concurrent("one claim, one fault", () => {
-  test("a poll's reply is lost: its secret is lost with it, and the item is served from its next offer", async () => {
+  test("a poll's reply is lost with its secret: the item is served at its next offer", async () => {
     await using world = await startWorld(cluster, SHORT_LEASE);
     world.simulator.enqueue(world.environmentId);
     world.simulator.inject({ kind: "lost-reply", call: "poll", times: 1 });
@@ -46,7 +46,7 @@ describe.concurrent("one claim, one fault", () => {
     expect(world.simulator.items(world.environmentId)[0]?.offers.length).toBeGreaterThanOrEqual(2);
   });
 
-  test("an acknowledgement is refused: its Secret goes, its slot serves the next offer", async () => {
+  test("an acknowledgement is refused: its Secret is deleted, and its slot serves the next offer", async () => {
     await using world = await startWorld(cluster, { ...SHORT_LEASE, sessions: { maxConcurrent: 1 } });
     const operator = await serveThrough(world, [{ kind: "status", status: 409, call: "ack", times: 1 }]);
     expectServedOnce(world);
@@ -54,7 +54,7 @@ describe.concurrent("one claim, one fault", () => {
     expect(await metricValue(operator.metrics.podsCreated, { namespace: world.namespace })).toBeLessThanOrEqual(2);
   });
 
-  test("an acknowledgement gets lost: it is sent again inside its window", async () => {
+  test("an acknowledgement is lost: it is sent again inside its window", async () => {
     await using world = await startWorld(cluster, SHORT_LEASE);
     const operator = await serveThrough(world, [{ kind: "reset", call: "ack", times: 1 }]);
     expectServedOnce(world);
@@ -63,7 +63,7 @@ describe.concurrent("one claim, one fault", () => {
   });
 
   test.each(["refused", "unchanged", "renewed"] as const)(
-    "its answer gets lost and a second acknowledgement is %s: the list tells that it is ours",
+    "the answer is lost and a second acknowledgement is %s: the list shows that the item is ours",
     async (secondAck) => {
       await using world = await startWorld(cluster, {
         ...SHORT_LEASE,
@@ -75,19 +75,19 @@ describe.concurrent("one claim, one fault", () => {
         await count(world, operator.metrics.acks, "acked"),
         await count(world, operator.metrics.acks, "found"),
       ];
-      // A refused one proves nothing; any other may come too late for an answer, on a busy machine.
+      // A refusal proves nothing. Any other answer may come too late on a busy machine.
       expect(secondAck === "refused" ? found : acked + found).toBe(1);
     },
   );
 
-  test("all answers get lost: found by the list when the window is over", async () => {
+  test("all answers are lost: the item is found in the list after the window", async () => {
     await using world = await startWorld(cluster, SHORT_LEASE);
     const operator = await serveThrough(world, [{ kind: "lost-reply", call: "ack", times: 50 }]);
     expectServedOnce(world);
     expect(await count(world, operator.metrics.acks, "found")).toBe(1);
   });
 
-  test("no acknowledgement gets through in the whole window: dropped, and served from the next offer", async () => {
+  test("no acknowledgement gets through in its window: the claim is dropped, and the next offer served", async () => {
     await using world = await startWorld(cluster, { ...SHORT_LEASE, sessions: { maxConcurrent: 1 } });
     const started = world.until(
       "the claim is dropped",
@@ -103,14 +103,14 @@ describe.concurrent("one claim, one fault", () => {
     expect(await count(world, operator.metrics.claims, "dropped")).toBe(1);
   });
 
-  test("an acknowledgement is slow but lands inside the window: ours", async () => {
+  test("an acknowledgement is slow but lands inside the window: the item is ours", async () => {
     await using world = await startWorld(cluster, SHORT_LEASE);
     const operator = await serveThrough(world, [{ kind: "latency", ms: 2_000, call: "ack" }]);
     expectServedOnce(world);
     expect(await count(world, operator.metrics.acks, "found")).toBe(1);
   });
 
-  test("an acknowledgement lands after its window, when its Secret is dropped: the item expires and is served anew", async () => {
+  test("an acknowledgement lands after its Secret was dropped: the item expires and is served again", async () => {
     await using world = await startWorld(cluster, {
       ...SHORT_LEASE,
       simulator: { limits: { ttlSeconds: 8, startingTimeoutSeconds: 3 } },
@@ -122,7 +122,7 @@ describe.concurrent("one claim, one fault", () => {
     world.simulator.assertNoViolations();
   });
 
-  test("an item that is offered again while it is in hand is not claimed twice", async () => {
+  test("an item that is offered again during its claim is not claimed twice", async () => {
     await using world = await startWorld(cluster, { ...SHORT_LEASE, sessions: { warm: 3 } });
     const operator = await serveThrough(world, [
       { kind: "latency", ms: 1_000, call: "ack", times: 1 },
@@ -133,7 +133,7 @@ describe.concurrent("one claim, one fault", () => {
     expect(await count(world, operator.metrics.journals, "created")).toBe(1);
   });
 
-  test("a health check whose answers get lost is stopped all the same", async () => {
+  test("a health check with lost answers is still stopped", async () => {
     await using world = await startWorld(cluster, { ...SHORT_LEASE, simulator: { switches: { starting: "never" } } });
     await world.createEnvironment();
     world.startOperator();

@@ -24,8 +24,8 @@ function worldOf(fate: FateInput, options: WorldOptions = {}): Promise<World> {
   return startWorld(cluster, { ...SHORT_LEASE, node: { fates: () => fate }, ...options });
 }
 
-describe.concurrent("the Pod of a running session goes", () => {
-  test("a user deletes it: the worker stops its item on SIGTERM, and the Event says who ended it", async () => {
+describe.concurrent("the Pod of a running session is deleted", () => {
+  test("by a user: the worker stops its item on SIGTERM, and the Event names the cause", async () => {
     await using world = await worldOf(hanging);
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
@@ -36,7 +36,7 @@ describe.concurrent("the Pod of a running session goes", () => {
     await untilGone(world, served.pod);
   });
 
-  test("a user deletes it and its program does not handle SIGTERM: fenced and stopped", async () => {
+  test("by a user, and its program does not handle SIGTERM: the item is fenced and stopped", async () => {
     await using world = await worldOf({ ...hanging, onTerm: { code: 143 } });
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
@@ -45,7 +45,7 @@ describe.concurrent("the Pod of a running session goes", () => {
     expect(last.stoppedBy?.as).toBe("environment-key");
   });
 
-  test("a user deletes it by force: nobody saw its end, and the item is fenced and stopped all the same", async () => {
+  test("by a user with force: its end is not observed, but the item is fenced and stopped", async () => {
     await using world = await worldOf({ ...hanging, onTerm: { code: 143 } });
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
@@ -55,7 +55,7 @@ describe.concurrent("the Pod of a running session goes", () => {
     expect(last.stoppedBy?.as).toBe("environment-key");
   });
 
-  test("its node evicts it: the Event carries kubelet's words", async () => {
+  test("by an eviction of its node: the Event contains the kubelet's message", async () => {
     await using world = await worldOf({ ...hanging, onTerm: "ignore" });
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
@@ -65,7 +65,7 @@ describe.concurrent("the Pod of a running session goes", () => {
     expect(message).toContain("ephemeral");
   });
 
-  test("its node is drained: the worker stops its item, and free Pods are made elsewhere when there is a node", async () => {
+  test("by a drain of its node: the worker stops its item, and Pods are created once there is a node", async () => {
     await using world = await worldOf(hanging);
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
@@ -80,18 +80,18 @@ describe.concurrent("the Pod of a running session goes", () => {
 });
 
 describe.concurrent("the node is lost", () => {
-  /** The node controller ends nobody's Pods while all zones of a cluster are down: one node stays well. */
+  /** The node controller evicts no Pods while all zones of a cluster are down, so one node stays healthy. */
   let well: SimulatedNode;
   beforeAll(async () => {
     well = await startNode({ client: cluster.kubeconfig, name: `well-${randomUUID()}`, labels: zone() });
   });
   afterAll(() => well.stop());
 
-  /** A world whose one node is a zone of its own, so that its loss is not taken for that of others. */
+  /** A world whose node is its own zone, so that its loss is distinct from that of other nodes. */
   const lossyWorld = (fate: FateInput, sessions: Record<string, unknown> = {}) =>
     worldOf(fate, { podSpec, sessions, node: { fates: () => fate, labels: zone() } });
 
-  /** Nobody waits five minutes for the taint manager. */
+  /** Shortens the five minutes that the taint manager would wait. */
   const podSpec = {
     tolerations: ["not-ready", "unreachable"].map((taint) => ({
       key: `node.kubernetes.io/${taint}`,
@@ -101,7 +101,7 @@ describe.concurrent("the node is lost", () => {
     })),
   };
 
-  test("while its container runs on and beats, the item is left alone", async () => {
+  test("while its container runs on with heartbeats: the item is left alone", async () => {
     await using world = await lossyWorld(hanging);
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
@@ -118,7 +118,7 @@ describe.concurrent("the node is lost", () => {
     await untilGone(world, served.pod);
   });
 
-  test("its container is silent and the lease still runs: fenced and stopped", async () => {
+  test("its container is silent and the lease still runs: the item is fenced and stopped", async () => {
     await using world = await lossyWorld({ kind: "run" });
     const served = await serveOne(world);
     const worker = await world.until("the opened claim", () => workerClient(world, served.item));
@@ -129,8 +129,8 @@ describe.concurrent("the node is lost", () => {
     expect(message).toContain(world.node.name);
   });
 
-  test("its container is silent and the lease lapses: the item is served again, once, when there is a node", async () => {
-    // No free Pod stands on that node: until its loss is known the item would be claimed for it.
+  test("its container is silent and the lease lapses: the item is served again once there is a node", async () => {
+    // That node has no free Pod. Otherwise the item would be claimed for it until the loss is detected.
     await using world = await lossyWorld(hanging, { maxConcurrent: 1 });
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
@@ -147,7 +147,7 @@ describe.concurrent("the node is lost", () => {
     expect(world.simulator.item(served.item.id).acks).toHaveLength(2);
   });
 
-  test("a node that comes back in time changes nothing for its session", async () => {
+  test("a node that returns in time does not affect its session", async () => {
     await using world = await lossyWorld({ kind: "worker", workMs: 8_000 });
     const served = await serveOne(world);
     await untilState(world, served.item, "active");

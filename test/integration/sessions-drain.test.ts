@@ -16,10 +16,10 @@ function worldOf(fate: FateInput, options: WorldOptions = {}): Promise<World> {
   return startWorld(cluster, { ...SHORT_LEASE, node: { fates: () => fate }, ...options });
 }
 
-/** The Environment is gone, and so is everything of it. */
+/** The Environment and everything that belongs to it is deleted. */
 async function untilNothingIsLeft(world: World): Promise<void> {
   await world.until("the Environment is gone", () => world.environment === undefined);
-  // The garbage collector of a new control plane takes half a minute to learn of the Environments' kind.
+  // A new control plane's garbage collector takes half a minute to learn of the Environment resource.
   await world.until("its Pods are gone", () => world.pods.length === 0, 100_000);
   await world.caughtUp("secrets");
   expect(world.claims).toEqual([]);
@@ -31,7 +31,7 @@ function finalizers(world: World): readonly string[] {
 }
 
 describe.concurrent("an idle Environment", () => {
-  test("has no finalizer, and goes at once with its parked Pods", async () => {
+  test("has no finalizer, and is deleted immediately with its parked Pods", async () => {
     await using world = await worldOf(hanging, { sessions: { warm: 2 } });
     await world.createEnvironment();
     world.startOperator();
@@ -41,7 +41,7 @@ describe.concurrent("an idle Environment", () => {
     await untilNothingIsLeft(world);
   });
 
-  test("goes also with no operator running", async () => {
+  test("is deleted even without an operator", async () => {
     await using world = await worldOf(hanging);
     await world.createEnvironment();
     const operator = world.startOperator();
@@ -51,7 +51,7 @@ describe.concurrent("an idle Environment", () => {
     await untilNothingIsLeft(world);
   });
 
-  test("carries the finalizer before an item is acknowledged, and loses it after its last claim", async () => {
+  test("has the finalizer before an item is acknowledged, and loses it after its last claim", async () => {
     await using world = await worldOf({ kind: "worker", workMs: 300 });
     const live: Promise<string[] | undefined>[] = [];
     world.simulator.on("item", (_item, event) => {
@@ -65,7 +65,7 @@ describe.concurrent("an idle Environment", () => {
     await world.untilServed(3);
     expect(await Promise.all(live)).toEqual([[FINALIZER], [FINALIZER], [FINALIZER]]);
     await world.until("the finalizer is gone", () => finalizers(world).length === 0);
-    // And comes back with the next claim.
+    // The next claim adds it again.
     world.simulator.enqueue(world.environmentId);
     await world.untilServed(4);
     expect(await Promise.all(live)).toHaveLength(4);
@@ -74,8 +74,8 @@ describe.concurrent("an idle Environment", () => {
 });
 
 describe.concurrent("a busy Environment", () => {
-  test("waits for a session that ends in time, claims nothing more, and goes", async () => {
-    // Longer than a parked Pod takes to go.
+  test("waits for a session that ends in time, claims nothing more, and is deleted", async () => {
+    // Longer than the deletion of a parked Pod takes.
     await using world = await worldOf({ kind: "worker", workMs: 12_000 }, { spec: { deletionGraceSeconds: 60 } });
     const { item } = await serveOne(world);
     await untilState(world, item, "active");
@@ -90,8 +90,9 @@ describe.concurrent("a busy Environment", () => {
     expect(world.simulator.item(late.id).acks).toEqual([]);
   });
 
-  test("asks a session to stop after deletionGraceSeconds, and goes when it has left", async () => {
-    // A quarter of the bound of 60 s is long enough for a beat to be seen, and for another to bring the worker the news.
+  test("stops a session gracefully after deletionGraceSeconds, and is deleted when the worker has exited", async () => {
+    // A quarter of the time limit of 60 s is enough to read one heartbeat, and for the worker to learn of the stop with
+    // the next.
     await using world = await worldOf(hanging, {
       timeScale: 4,
       spec: { deletionGraceSeconds: 2 },
@@ -108,8 +109,8 @@ describe.concurrent("a busy Environment", () => {
     await world.until("an Event says why", () => world.events("EnvironmentDeleted").length > 0);
   });
 
-  test("ends a session that does not heed the stop: its Pod after its grace, then the item", async () => {
-    // Half the bound, and a grace that leaves most of it to a busy machine.
+  test("ends a session that ignores the stop: its Pod after the grace period, then the item", async () => {
+    // Half the time limit, and a short grace period that leaves most of it to a busy machine.
     const podSpec = { terminationGracePeriodSeconds: 5 };
     await using world = await worldOf(played, { timeScale: 2, spec: { deletionGraceSeconds: 1 }, podSpec });
     const { item } = await serveOne(world);
@@ -119,7 +120,7 @@ describe.concurrent("a busy Environment", () => {
     expect(world.simulator.item(item.id)).toMatchObject({ state: "stopped", stoppedBy: { as: "environment-key" } });
   });
 
-  test("is held by its finalizer while no operator runs, and drained by the next", async () => {
+  test("is kept by its finalizer while no operator runs, and drained by the next", async () => {
     await using world = await worldOf(hanging, {
       spec: { deletionGraceSeconds: 1 },
       podSpec: { terminationGracePeriodSeconds: 30 },
@@ -135,7 +136,7 @@ describe.concurrent("a busy Environment", () => {
     expect(world.simulator.item(item.id).state).toBe("stopped");
   });
 
-  test("goes in the foreground too: the garbage collector ends the Pods, the item is settled", async () => {
+  test("can be deleted in the foreground: the garbage collector deletes the Pods, and the item settles", async () => {
     await using world = await worldOf(hanging, { spec: { deletionGraceSeconds: 60 } });
     const { item } = await serveOne(world);
     await untilState(world, item, "active");
@@ -146,7 +147,7 @@ describe.concurrent("a busy Environment", () => {
   });
 });
 
-describe.concurrent("a busy Environment that cannot settle goes at the bound, with its Secrets", () => {
+describe.concurrent("a busy Environment that can't settle is deleted at the time limit, with its Secrets", () => {
   test("the Work API is unreachable", async () => {
     await using world = await worldOf(hanging, { spec: { deletionGraceSeconds: 1 } });
     const { item } = await serveOne(world);
@@ -157,17 +158,17 @@ describe.concurrent("a busy Environment that cannot settle goes at the bound, wi
     world.simulator.clearFaults();
   });
 
-  test("the environment key is gone", async () => {
+  test("the environment key is missing", async () => {
     await using world = await worldOf(played, { spec: { deletionGraceSeconds: 1 } });
     const { item } = await serveOne(world);
     const worker = await world.until("the opened claim", () => workerClient(world, item));
-    // A lease that outlives all of this, the garbage collector's half minute included.
+    // A lease that outlasts the whole test, including the garbage collector's half minute.
     await worker.mustBeat(item.id, "NO_HEARTBEAT", 600);
     await world.kube.delete(SECRETS, { namespace: world.namespace, name: "key" });
     world.simulator.rotateKey(world.environmentId);
     await world.deleteEnvironment();
     await untilNothingIsLeft(world);
-    // Nobody could stop it: its lease lapses by itself.
+    // It could not be stopped: its lease lapses on its own.
     expect(world.simulator.item(item.id).state).toBe("active");
   });
 });

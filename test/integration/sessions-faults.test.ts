@@ -7,10 +7,10 @@ import { type SimulatorSwitches, startWorld, type World, type WorldOptions } fro
 
 const cluster = useCluster();
 
-/** Calls of the operator; `heartbeat` and `stop` are also the worker's. */
+/** The operator's calls; `heartbeat` and `stop` are also the worker's. */
 const CALLS = ["poll", "ack", "stop", "stats", "list", "heartbeat"] as const;
 
-/** What a Work API, or something on the way to it, may do to a request. */
+/** What a Work API, or a proxy in front of it, can do to a request. */
 const FAULTS: Record<string, FaultInput[]> = {
   "429 with Retry-After": [{ kind: "status", status: 429, retryAfterSeconds: 1 }],
   "500, 503 and 529": [500, 503, 529].map((status) => ({ kind: "status", status })),
@@ -33,7 +33,7 @@ function expectNothingTwice(world: World): void {
   }
 }
 
-describe.concurrent("every call meets its fault", () => {
+describe.concurrent("every call with each fault", () => {
   test.each(Object.entries(FAULTS))("%s", async (_what, faults) => {
     await using world = await startWorld(cluster, { ...SHORT_LEASE, sessions: { warm: 2 } });
     await world.createEnvironment();
@@ -41,7 +41,7 @@ describe.concurrent("every call meets its fault", () => {
     await world.untilParked(2);
     for (const call of CALLS) for (const fault of faults) world.simulator.inject({ ...fault, call, times: 1 });
     for (let item = 0; item < 4; item += 1) world.simulator.enqueue(world.environmentId);
-    // What one of these workers never stopped, the operator has to list, fence and stop.
+    // If a worker did not stop its item, the operator lists, fences and stops it.
     await world.untilServed(4);
     await world.until("all faults have struck, or their call has nothing to do any more", () => {
       return world.simulator.faults().every(({ fault }) => fault.call !== "poll" && fault.call !== "stats");
@@ -51,22 +51,22 @@ describe.concurrent("every call meets its fault", () => {
   });
 });
 
-/** Leases that lapse, fences and offers that are reclaimed come one after the other: far more than all of it takes. */
+/** Far more than the sequence of lapsing leases, fences and reclaimed offers takes. */
 const PATIENCE_MS = 180_000;
 const LONG = 300_000;
 
 describe("two operators on one queue by mistake", () => {
   const variants: Record<string, SimulatorSwitches> = {
     "a second acknowledgement is refused": {},
-    "a second acknowledgement is taken and changes nothing": { secondAck: "unchanged" },
+    "a second acknowledgement is accepted and changes nothing": { secondAck: "unchanged" },
     "a lapsed item is stopped": { lapse: "stop" },
-    "an item without a first beat waits for ever": { starting: "never" },
-    "a lapsed item comes back under a new id, stopping ones stay": { requeueId: "new", lapsedStopping: "stays" },
-    "lists in no order, times written otherwise": { listOrder: "shuffled", listedHeartbeat: "reformatted" },
+    "an item without a first heartbeat waits forever": { starting: "never" },
+    "a lapsed item returns under a new id, and stopping items stay": { requeueId: "new", lapsedStopping: "stays" },
+    "lists are unordered, with reformatted times": { listOrder: "shuffled", listedHeartbeat: "reformatted" },
   };
 
   test.each(Object.entries(variants))(
-    "%s: every item is served once, through lost answers and killed workers",
+    "%s: every item is served once, despite lost answers and killed workers",
     async (_what, switches) => {
       const seed = randomInt(2 ** 31 - 1);
       console.log(`seed: ${seed}`);
@@ -106,7 +106,7 @@ describe("two operators on one queue by mistake", () => {
       expect(faults.some(({ struck }) => struck > 0)).toBe(true);
       expectNothingTwice(one);
       const served = one.simulator.items(one.environmentId);
-      // A fence has to find the echo out when the list writes it otherwise; else only a second container is refused.
+      // If the list reformats times, a fence is first refused. Otherwise only a second container is refused.
       if (switches.listedHeartbeat !== "reformatted") {
         const refused = served.reduce((sum, { refusedBeats }) => sum + refusedBeats, 0);
         expect(refused, "beats of second containers").toBe(0);

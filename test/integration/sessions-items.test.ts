@@ -7,12 +7,12 @@ import { startWorld } from "../support/world.ts";
 
 const cluster = useCluster();
 
-describe.concurrent("items that no Pod is given", () => {
+describe.concurrent("items without a Pod", () => {
   test.each([
     ["healthcheck", "HealthCheck"],
     ["a-type-of-tomorrow", "UnknownItem"],
   ])(
-    "an item of type %s is acknowledged and stopped at once, and the parked Pod stays as it is",
+    "an item of type %s is acknowledged and stopped immediately, and the parked Pod does not change",
     async (type, reason) => {
       await using world = await startWorld(cluster);
       await world.createEnvironment();
@@ -33,7 +33,7 @@ describe.concurrent("items that no Pod is given", () => {
     },
   );
 
-  test("an item without a secret is stopped, the condition says so, and the next good one takes it back", async () => {
+  test("an item without a secret is stopped and reported in the condition until the next good item", async () => {
     await using world = await startWorld(cluster, SHORT_LEASE);
     await world.createEnvironment();
     world.startOperator();
@@ -55,11 +55,11 @@ describe.concurrent("items that no Pod is given", () => {
   });
 });
 
-describe.concurrent("ids are opaque", () => {
+describe.concurrent("opaque ids", () => {
   test.each([
-    ["characters that no label and no path takes as they are", "wörk/1?x=%2F#&../ \"'\\{}", "session ; 42 ☃ =/.."],
+    ["characters that labels and paths do not allow", "wörk/1?x=%2F#&../ \"'\\{}", "session ; 42 ☃ =/.."],
     ["300 characters", `work_${"w".repeat(295)}`, `session_${"s".repeat(292)}`],
-    ["the end of a label that is not allowed", "work_-", "session_."],
+    ["last characters that labels do not allow", "work_-", "session_."],
   ])("%s", async (_what, workId, sessionId) => {
     await using world = await startWorld(cluster);
     await using proxy = await RenamingProxy.start(world.simulator.url);

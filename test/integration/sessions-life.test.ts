@@ -16,17 +16,17 @@ import { startWorld, type World, type WorldOptions } from "../support/world.ts";
 
 const cluster = useCluster();
 
-/** A world whose session containers all have this fate, and whose leases fit the operator's faster timers. */
+/** A world whose session containers all get this fate, with leases that match the operator's faster timers. */
 function worldOf(fate: FateInput, options: WorldOptions = {}): Promise<World> {
   return startWorld(cluster, { ...SHORT_LEASE, node: { fates: () => fate }, ...options });
 }
 
 const hanging: FateInput = { kind: "worker", end: "hang" };
-/** Whoever has the claim's token is the worker: the test beats, or does not. */
+/** The test acts as the worker, with the claim's token, and may or may not send heartbeats. */
 const played: FateInput = { kind: "run" };
 
-describe.concurrent("the container ends by itself", () => {
-  test("a worker that ends its work stops the item itself, and the operator adds nothing", async () => {
+describe.concurrent("the container ends on its own", () => {
+  test("a worker that is done stops its item, and the operator sends nothing more", async () => {
     await using world = await worldOf({ kind: "worker", workMs: 300 });
     const served = await serveOne(world);
     const { last } = await untilEnded(world, served, "Completed");
@@ -38,7 +38,7 @@ describe.concurrent("the container ends by itself", () => {
     expect(world.events("SessionStarted").length).toBeGreaterThan(0);
   });
 
-  test("out of memory: the operator takes the lease when it stood still, then stops the item", async () => {
+  test("out of memory: the operator takes the lease after a quiet interval, then stops the item", async () => {
     await using world = await worldOf({ kind: "worker", workMs: 300, end: "oom" });
     const served = await serveOne(world);
     const { last, message } = await untilEnded(world, served, "OOMKilled");
@@ -46,7 +46,7 @@ describe.concurrent("the container ends by itself", () => {
     expect(message).toContain("memory");
   });
 
-  test("killed by SIGKILL: fenced and stopped, with the exit code in the Event", async () => {
+  test("killed by SIGKILL: the item is fenced and stopped, with the exit code in the Event", async () => {
     await using world = await worldOf({ kind: "worker", workMs: 300, end: "killed" });
     const served = await serveOne(world);
     const { last, message } = await untilEnded(world, served, "Killed");
@@ -54,7 +54,7 @@ describe.concurrent("the container ends by itself", () => {
     expect(message).toContain("137");
   });
 
-  test("a crash at once, before any beat: fenced with the first beat, stopped, and shown with its last words", async () => {
+  test("an immediate crash without a heartbeat: the item is stopped, and the Event has the last message", async () => {
     await using world = await worldOf({ kind: "exit", code: 3, afterMs: 0, message: "no such model" });
     const served = await serveOne(world);
     const { last, message } = await untilEnded(world, served, "Failed");
@@ -65,21 +65,21 @@ describe.concurrent("the container ends by itself", () => {
     expect(await metricValue(served.operator.metrics.startFailures, labels)).toBe(1);
   });
 
-  test("exit code 0 without a stop is no success: the operator stops the item", async () => {
+  test("exit code 0 without a stop is not enough: the operator stops the item", async () => {
     await using world = await worldOf({ kind: "worker", workMs: 300, end: "exit-without-stop" });
     const served = await serveOne(world);
     const { last } = await untilEnded(world, served, "Completed");
     expect(last.stoppedBy?.as).toBe("environment-key");
   });
 
-  test("exit code 0 before any beat is a program that does not beat", async () => {
+  test("exit code 0 without a heartbeat ends as NoFirstBeat", async () => {
     await using world = await worldOf({ kind: "exit", code: 0, afterMs: 0 });
     const served = await serveOne(world);
     const { last } = await untilEnded(world, served, "NoFirstBeat");
     expect(last.stoppedBy?.as).toBe("environment-key");
   });
 
-  test("a command that is not in the image shows after the opening: stopped, with kubelet's words", async () => {
+  test("a missing command is detected after the opening: the item is stopped with the kubelet's message", async () => {
     await using world = await worldOf({ kind: "start-error" });
     const served = await serveOne(world);
     const { last, message } = await untilEnded(world, served, "StartFailed");
@@ -87,7 +87,7 @@ describe.concurrent("the container ends by itself", () => {
     expect(message).toContain("no such file or directory");
   });
 
-  test("a root image under runAsNonRoot never starts: its Pod is deleted and the item stopped", async () => {
+  test("a root image with runAsNonRoot never starts: its Pod is deleted and the item stopped", async () => {
     await using world = await worldOf({ kind: "root-image" });
     const served = await serveOne(world);
     const { last, message } = await untilEnded(world, served, "StartFailed");
@@ -98,7 +98,7 @@ describe.concurrent("the container ends by itself", () => {
 });
 
 describe.concurrent("the operator or the user ends the session", () => {
-  test("no first beat: fenced, stopped, then the Pod is deleted, and the message names lease: Operator", async () => {
+  test("no first heartbeat: the item is stopped, then the Pod deleted, and the message names the fix", async () => {
     await using world = await worldOf(
       { kind: "worker", neverBeats: true, end: "hang" },
       { sessions: { firstBeatTimeoutSeconds: 1, maxConcurrent: 1 } },
@@ -113,7 +113,7 @@ describe.concurrent("the operator or the user ends the session", () => {
     await untilGone(world, served.pod);
   });
 
-  test("the user's graceful stop reaches the worker by its beat: it leaves and the Pod goes", async () => {
+  test("graceful stop by the user: the worker learns of it with its heartbeat and exits", async () => {
     await using world = await worldOf(hanging, { podSpec: { terminationGracePeriodSeconds: 20 } });
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
@@ -122,7 +122,7 @@ describe.concurrent("the operator or the user ends the session", () => {
     expect(last.stoppedBy?.as).toBe("sessions-token");
   });
 
-  test("the user's graceful stop of a program that does not heed it: the Pod is deleted after its grace, the item stopped", async () => {
+  test("graceful stop by the user, ignored: the Pod is deleted after its grace period, the item stopped", async () => {
     await using world = await worldOf(played);
     const served = await serveOne(world);
     using _beating = await playWorker(world, served.item);
@@ -132,7 +132,7 @@ describe.concurrent("the operator or the user ends the session", () => {
     await untilGone(world, served.pod);
   });
 
-  test("the user's forced stop: the worker hears it from its beat and leaves", async () => {
+  test("forced stop by the user: the worker learns of it with its heartbeat and exits", async () => {
     await using world = await worldOf(hanging);
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
@@ -141,7 +141,7 @@ describe.concurrent("the operator or the user ends the session", () => {
     expect(last.stoppedBy?.as).toBe("admin");
   });
 
-  test("the user's forced stop of a program that does not hear it: the Pod is deleted", async () => {
+  test("forced stop by the user, without the worker noticing: the Pod is deleted", async () => {
     await using world = await worldOf(played);
     const served = await serveOne(world);
     const beating = await playWorker(world, served.item);
@@ -151,7 +151,7 @@ describe.concurrent("the operator or the user ends the session", () => {
     await untilGone(world, served.pod);
   });
 
-  test("maxDurationSeconds over: a graceful stop first, and the worker that heeds it leaves by itself", async () => {
+  test("past maxDurationSeconds: a graceful stop comes first, and the worker exits on its own", async () => {
     await using world = await worldOf(hanging, {
       sessions: { maxDurationSeconds: 2 },
       podSpec: { terminationGracePeriodSeconds: 20 },
@@ -163,7 +163,7 @@ describe.concurrent("the operator or the user ends the session", () => {
     expect(message).toContain("maxDurationSeconds");
   });
 
-  test("maxDurationSeconds over and the stop not heeded: the Pod is deleted after its grace, the item stopped", async () => {
+  test("past maxDurationSeconds, stop ignored: the Pod is deleted after its grace period", async () => {
     await using world = await worldOf(played, {
       sessions: { maxDurationSeconds: 2 },
       podSpec: { terminationGracePeriodSeconds: 5 },
@@ -176,7 +176,7 @@ describe.concurrent("the operator or the user ends the session", () => {
   });
 });
 
-describe.concurrent("the lease goes to somebody else", () => {
+describe.concurrent("another client takes the lease", () => {
   test("a lapsed item that another cluster took is never stopped, and its first Pod is deleted", async () => {
     await using world = await worldOf(played, { sessions: { maxConcurrent: 1 } });
     const served = await serveOne(world);

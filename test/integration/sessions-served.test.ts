@@ -4,7 +4,7 @@ import { startWorld } from "../support/world.ts";
 
 const cluster = useCluster();
 
-test("a queued item is served by a parked Pod, settled, and nothing is left of it", async () => {
+test("a parked Pod serves a queued item, which is settled and leaves nothing behind", async () => {
   await using world = await startWorld(cluster);
   await world.createEnvironment();
   world.startOperator();

@@ -11,7 +11,7 @@ const cluster = useCluster();
 const stockWorld = (maxIdleMs: number, options?: WorldOptions) => stockWorldOf(cluster, maxIdleMs, options);
 
 describe.concurrent("the stock worker in a session Pod", () => {
-  test("executes its session's tool calls, stops its item and leaves", async () => {
+  test("executes its session's tool calls, stops its item and exits", async () => {
     await using world = await stockWorld(SOON);
     const served = await serveOne(world, {
       script: bashScript("echo hello > file; cat file", "echo $((6 * 7)); false"),
@@ -27,7 +27,7 @@ describe.concurrent("the stock worker in a session Pod", () => {
     expect(world.simulator.excused).toEqual([]);
   });
 
-  test("serves several sessions, each in a Pod of its own, and later work of one session in another Pod", async () => {
+  test("serves several sessions in separate Pods, and later work of a session in another Pod", async () => {
     await using world = await stockWorld(SOON, { sessions: { warm: 2, maxConcurrent: 4 } });
     await world.createEnvironment();
     world.startOperator();
@@ -46,7 +46,7 @@ describe.concurrent("the stock worker in a session Pod", () => {
     world.simulator.assertNoViolations();
   });
 
-  test("killed with kill -9, it posts nothing: the operator fences and stops its item", async () => {
+  test("posts nothing after a kill -9: the operator fences and stops its item", async () => {
     await using world = await stockWorld(NEVER);
     const served = await serveOne(world, { script: bashScript("echo working") });
     await world.until("the tool call is answered", () => {
@@ -58,7 +58,7 @@ describe.concurrent("the stock worker in a session Pod", () => {
     expect(message).toContain("137");
   });
 
-  test("its Pod is deleted: on SIGTERM it drains and stops its item itself", async () => {
+  test("drains and stops its item itself on SIGTERM when its Pod is deleted", async () => {
     await using world = await stockWorld(NEVER);
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
@@ -67,7 +67,7 @@ describe.concurrent("the stock worker in a session Pod", () => {
     expect(last.stoppedBy?.as).toBe("sessions-token");
   });
 
-  test("told to stop by the user, it leaves by its next beat", async () => {
+  test("exits after its next heartbeat when the user stops it", async () => {
     await using world = await stockWorld(NEVER);
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
@@ -76,7 +76,7 @@ describe.concurrent("the stock worker in a session Pod", () => {
     expect(last.stoppedBy?.as).toBe("sessions-token");
   });
 
-  test("its session was deleted: it exits with 1, stops its item, and the Event has the code", async () => {
+  test("exits with 1 and stops its item when its session was deleted, and the Event has the exit code", async () => {
     await using world = await stockWorld(NEVER);
     world.simulator.on("item", (item, event) => {
       if (event === "acknowledged") world.simulator.deleteSession(item.sessionId ?? "");

@@ -16,7 +16,7 @@ const RUNNER = fileURLToPath(new URL("../../examples/worker/tool-runner.mjs", im
 const SHARDS = 2;
 const ENVIRONMENTS = 4;
 
-/** A session thinks for longer than its lease needs to be taken over, so that it ends in the hands of another replica. */
+/** A session pauses longer than the next replica needs to take its lease, so that it ends under that replica. */
 const THINKS_MS = 75_000;
 
 const PATIENCE_MS = 240_000;
@@ -37,21 +37,21 @@ const replica = async (world: World) =>
 
 const identityOf = ({ log }: OperatorProcess) => String(log.find(({ msg }) => msg === "berth starts")?.["identity"]);
 
-/** Works, thinks for long, works again. */
+/** Works, pauses for a long time, then works again. */
 function longScript() {
   const { turns: [one] = [] } = bashScript("echo before");
   const { turns: [two] = [] } = bashScript("echo after");
   return { turns: [one ?? {}, { ...two, delayMs: THINKS_MS }] };
 }
 
-/** How many leases of earlier holders this replica took, as its metrics say. */
+/** The number of leases that this replica took from earlier holders, from its metrics. */
 async function leasesTaken({ addresses }: OperatorProcess): Promise<number> {
   const text = await (await fetch(`http://${addresses.metrics}/metrics`)).text();
   const lines = text.matchAll(/^berth_heartbeats_total\{[^}]*result="taken"[^}]*\} (\d+)/gm);
   return [...lines].reduce((sum, [, value]) => sum + Number(value), 0);
 }
 
-/** A session in each Environment, under way; and who of two replicas holds which of them. */
+/** Starts a session in each Environment, and returns which of two replicas holds each. */
 async function sessionsUnderWay(world: World) {
   const many = await ManyEnvironments.create(world, ENVIRONMENTS);
   const replicas = [await replica(world), await replica(world)] as const;
@@ -73,7 +73,7 @@ async function sessionsUnderWay(world: World) {
   return { many, replicas, items };
 }
 
-/** Every session went on to its end in its one Pod, and nobody else was given its item. */
+/** Every session finished in its one Pod, and its item was not given to another client. */
 function expectNothingLost(world: World, items: readonly { readonly item: ItemRecord }[]): void {
   for (const { item } of items) {
     const { acks, refusedBeats, stoppedBy, sessionId = "" } = world.simulator.item(item.id);
@@ -89,16 +89,16 @@ function expectNothingLost(world: World, items: readonly { readonly item: ItemRe
   world.simulator.assertNoViolations();
 }
 
-describe.concurrent("the leases of a shard that is handed over while the operator keeps them", () => {
+describe.concurrent("a shard's leases that move to another replica while the operator keeps them", () => {
   test.each([
     ["kill -9", (victim: OperatorProcess) => victim.kill()],
     ["SIGTERM", async (victim: OperatorProcess) => expect(await victim.stop()).toBe(0)],
   ] as const)(
-    "%s of their holder: the other replica takes them over, and no session is lost",
+    "%s of their holder: the other replica takes them, and no session is lost",
     async (_how, end) => {
       await using world = await runnerWorld();
       const { many, replicas, items } = await sessionsUnderWay(world);
-      // Either may have none, since a shard is a part of all names.
+      // A replica may have none, since shards depend on the names.
       const sessionsOf = (one: OperatorProcess) => items.filter(({ holder }) => holder === identityOf(one)).length;
       const [victim, other] = replicas.toSorted((a, b) => sessionsOf(b) - sessionsOf(a)) as [
         OperatorProcess,

@@ -16,12 +16,12 @@ const cluster = useCluster();
 /** Enough that every shard has some. */
 const ENVIRONMENTS = 6;
 
-/** A Lease that runs out takes 15 to 20 s, and a part that is moved 10 to 20; on a busy machine everything takes longer. */
+/** An expiring Lease takes 15 to 20 s, and a moved shard 10 to 20 s. On a busy machine, everything takes longer. */
 const PATIENCE_MS = 420_000;
 
 /**
- * Until its deadline a replica whose requests get no answer goes on sending, some for each Environment at a time: more than
- * three Environments can have begun by then would have been thought of later.
+ * Until its deadline, a replica without answers continues to send a few requests per Environment at a time. More late
+ * writes than this would mean that some were decided after it lost the Lease.
  */
 const ON_THEIR_WAY = 64;
 
@@ -32,7 +32,7 @@ const WORLD = {
   node: { fates: () => ({ kind: "worker" as const, workMs: { min: 100, max: 2_000 } }) },
 };
 
-/** Some more are added to it. */
+/** Each test adds to it. */
 const seed = randomInt(2 ** 30);
 console.log(`arrivals' seed: ${seed}`);
 
@@ -41,7 +41,7 @@ const replica = (world: World, shards: number, flags: readonly string[] = []) =>
 
 const identityOf = ({ log }: OperatorProcess) => String(log.find(({ msg }) => msg === "berth starts")?.["identity"]);
 
-/** Every item was acknowledged and served once, whoever did it. */
+/** Every item was acknowledged and served once, by any replica. */
 function expectServedOnce(world: World, many: ManyEnvironments): void {
   world.simulator.assertNoViolations();
   const { items } = many;
@@ -57,14 +57,14 @@ function expectServedOnce(world: World, many: ManyEnvironments): void {
 }
 
 test(
-  "kill -9 of one of three replicas under load: the others take its Environments over, every item is served once",
+  "kill -9 of one of three replicas under load: the others take over its Environments, and every item is served once",
   async () => {
     await using world = await startWorld(cluster, WORLD);
     const many = await ManyEnvironments.create(world, ENVIRONMENTS);
     const replicas = [await replica(world, 4), await replica(world, 4), await replica(world, 4)];
     const before = await many.untilShared(4, 3);
     const arrived = many.arrivals({ ratePerSecond: 0.7, durationSeconds: 35, seed });
-    // Whose Environments have work, so that the kill hits something.
+    // Picks a replica whose Environments have work, so that the kill has an effect.
     const busy = await world.until("a session of a replica that has Environments", () => {
       const item = many.items.find(({ state }) => state === "active");
       const name = [...many.ids].find(([, id]) => item?.environmentId === id)?.[0];
@@ -84,7 +84,7 @@ test(
 );
 
 test(
-  "a rolling restart of three replicas from 2 shards to 3: no Environment is in two hands, every item is served once",
+  "a rolling restart from 2 shards to 3: no Environment has two owners, and every item is served once",
   async () => {
     await using world = await startWorld(cluster, WORLD);
     const many = await ManyEnvironments.create(world, ENVIRONMENTS);
@@ -101,7 +101,7 @@ test(
     })();
     const arrived = many.arrivals({ ratePerSecond: 0.7, durationSeconds: 25, seed });
     for (const one of old) {
-      // As a Deployment does: the new one is ready first, then the old one goes.
+      // Like a Deployment: the new one is ready before the old one ends.
       await replica(world, 3);
       await one.stop();
     }
@@ -117,7 +117,7 @@ test(
 );
 
 test(
-  "a replica that is stopped and goes on after another took its shards over writes nothing more for them",
+  "a suspended replica whose shards another one took writes nothing more for them after it resumes",
   async () => {
     await using world = await startWorld(cluster, WORLD);
     await using api = await RecordingProxy.start(world.simulator.url);
@@ -144,7 +144,7 @@ test(
     await world.until("it says that it has lost its Lease", () =>
       stopped.log.slice(lines).some(({ msg }) => msg === "leadership lost"),
     );
-    // It stands by now, and is offered a shard again after a while. Up to then:
+    // It is now on standby, and gets a shard again after a while. Until then:
     const again = () => stopped.log.slice(lines).some(({ msg }) => msg === "started leading");
     let writes = api.writes(identity).length;
     let entries = await cluster.audit.entries({ since: mark });
@@ -167,7 +167,7 @@ test(
 );
 
 test(
-  "requests that are on their way when a Lease is lost land after another replica took over, and harm nothing",
+  "requests under way when a Lease is lost land after the next replica took over, without harm",
   async () => {
     await using world = await startWorld(cluster, WORLD);
     await using network = await TcpProxy.start(cluster.server);
@@ -194,7 +194,7 @@ test(
     await many.untilServed(await arrived);
     await many.untilShared(2, 2);
 
-    // Written by a process that held no Lease any more: what was on its way, and nothing that it thought of later.
+    // Writes by a process without a Lease: those that were under way, and none that it decided later.
     const again = cutOff.log.slice(lines).find(({ msg }) => msg === "started leading");
     const untilMs = Date.parse(String(again?.["time"]));
     const late = (await cluster.audit.entries({ since: mark })).filter(
@@ -212,7 +212,7 @@ test(
 );
 
 test(
-  "a replica shows metrics of its own Environments only, and each Environment is shown by one",
+  "a replica exports metrics of its own Environments only, and each Environment is exported once",
   async () => {
     await using world = await startWorld(cluster, WORLD);
     const many = await ManyEnvironments.create(world, ENVIRONMENTS);

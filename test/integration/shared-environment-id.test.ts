@@ -11,10 +11,10 @@ const cluster = useCluster();
 
 const SECOND = "second";
 const ITEMS = 60;
-/** Far more than so many items take on a busy machine. */
+/** Far more than that many items take on a busy machine. */
 const PATIENCE_MS = 150_000;
 
-/** The second Environment, with the first one's spec and id, in the same namespace or in another one. */
+/** Creates the second Environment with the first one's spec and id, in the same or another namespace. */
 async function createSecond(world: World, namespace = world.namespace): Promise<void> {
   const metadata = { namespace, name: SECOND };
   await world.kube.create(ENVIRONMENTS, { metadata, spec: world.spec() } as never);
@@ -32,7 +32,7 @@ function untilShared(world: World, name: string, status: "True" | "False", names
   });
 }
 
-/** How often each item was acknowledged. */
+/** The number of acknowledgements of each item. */
 const timesAcknowledged = (world: World) => world.simulator.items(world.environmentId).map(({ acks }) => acks.length);
 
 const stopped = (world: World) =>
@@ -44,7 +44,7 @@ describe.concurrent("two Environments with one environmentId", () => {
     node: { fates: () => ({ kind: "worker", workMs: { min: 50, max: 400 } }) },
   };
 
-  test("both say so, both take from the queue, and every item is served once", { timeout: 240_000 }, async () => {
+  test("both report it, both serve the queue, and every item is served once", { timeout: 240_000 }, async () => {
     await using world = await startWorld(cluster, load);
     await world.createEnvironment();
     await createSecond(world);
@@ -67,12 +67,14 @@ describe.concurrent("two Environments with one environmentId", () => {
     expect(await claimed(world.name)).toBeGreaterThan(0);
     expect(await claimed(SECOND)).toBeGreaterThan(0);
     expect((await claimed(world.name)) + (await claimed(SECOND))).toBe(ITEMS);
-    // A warning is no fault: both stay ready.
+    // A warning is not a fault: both stay ready.
     expect(world.condition("Ready")?.status).toBe("True");
     expect((await sharedCondition(world, SECOND))?.status).toBe("True");
   });
 
-  test("one that goes under load leaves no item behind, and the other's warning", { timeout: 240_000 }, async () => {
+  test("one that is deleted under load leaves no item behind, and ends the other's warning", {
+    timeout: 240_000,
+  }, async () => {
     await using world = await startWorld(cluster, load);
     await world.createEnvironment();
     await createSecond(world);
@@ -97,7 +99,7 @@ describe.concurrent("two Environments with one environmentId", () => {
     world.simulator.assertNoViolations();
   });
 
-  test("are found in different namespaces, too", { timeout: 120_000 }, async () => {
+  test("are also detected across namespaces", { timeout: 120_000 }, async () => {
     await using world = await startWorld(cluster);
     const elsewhere = await cluster.createNamespace("elsewhere");
     await world.createEnvironment();

@@ -11,7 +11,7 @@ import { normalized, recorded } from "../testbed/node/recorded.ts";
 
 const cluster = useCluster();
 const NODE_NAME = "simulated-node-test";
-/** Far more than anything takes, so that only what never happens fails. */
+/** Far more than any step takes, so that only a hang fails the test. */
 const PATIENCE_MS = 60_000;
 let client: KubeClient;
 let namespace: string;
@@ -28,7 +28,7 @@ afterAll(async () => {
   await client?.close();
 });
 
-/** A Pod for our node alone; `gated` waits for the key `go` of the Secret with its own name. */
+/** A Pod for this test's node only. `gated` makes it wait for the key `go` of the Secret with its own name. */
 function podFor(
   name: string,
   { fate, gated, spec }: { fate?: FateInput; gated?: boolean; spec?: Partial<PodSpec> } = {},
@@ -45,7 +45,7 @@ function podFor(
   };
 }
 
-/** A recorded status as this API server keeps it: an older one than the recorded one's does not know every field. */
+/** A recorded status as this API server stores it: an API server older than the recorded one's lacks some fields. */
 async function asKnownHere(pod: Pod | undefined, status: unknown): Promise<PodStatus> {
   const { resourceVersion: _any, ...metadata } = pod?.metadata ?? {};
   const path = `/api/v1/namespaces/${namespace}/pods/${metadata.name}/status?dryRun=All`;
@@ -53,7 +53,7 @@ async function asKnownHere(pod: Pod | undefined, status: unknown): Promise<PodSt
   return (await cluster.api.request<{ status: PodStatus }>("PUT", path, { body })).status;
 }
 
-/** Asks the API server until a Pod is as wanted; undefined stands for a Pod that is gone. */
+/** Polls the API server until the Pod matches. Undefined means that the Pod is gone. */
 async function eventually(name: string, wanted: (pod: Pod | undefined) => boolean): Promise<Pod | undefined> {
   const bound = AbortSignal.timeout(PATIENCE_MS);
   for (;;) {
@@ -82,7 +82,7 @@ const running = (pod: Pod | undefined) => stateOf(pod)?.running !== undefined;
 const ended = (pod: Pod | undefined) => stateOf(pod)?.terminated !== undefined;
 
 describe("a parked Pod", () => {
-  test("is not started by its Secret alone, as long as nobody looks at it", async () => {
+  test("is not started by its Secret alone before the kubelet syncs it", async () => {
     const name = "never-looking-test";
     const never = { min: 1e9, mid: 1e9, max: 1e9 };
     await using _patient = await startNode({ client: cluster.nodeKubeconfig, name, latencies: { look: never } });
@@ -99,8 +99,8 @@ describe("a parked Pod", () => {
     await eventually("untouched", running);
   });
 
-  test("waits with kubelet's words, and starts when it has its key and is touched", async () => {
-    // No token: its volume would be read anew with every look.
+  test("waits with the kubelet's message, and starts when it has its key and is touched", async () => {
+    // Without a token, whose volume would be read again at every sync.
     await client.create(PODS, podFor("parked", { gated: true, spec: { automountServiceAccountToken: false } }));
     const waiting = await eventually("parked", parked);
     expect(stateOf(waiting)?.waiting?.message).toBe('secret "parked" not found');
@@ -110,12 +110,12 @@ describe("a parked Pod", () => {
     const reads = node.counters.objectReads;
     await touch("parked");
     await eventually("parked", running);
-    // One look was enough: had nobody touched it, the next would have been seconds away.
+    // One sync was enough. Without the touch, the next would have been seconds away.
     expect(node.counters.objectReads).toBe(reads + 1);
   });
 });
 
-test("a deleted Pod gets SIGTERM, reports its end and goes", async () => {
+test("a deleted Pod gets SIGTERM, reports its end and is removed", async () => {
   await client.create(PODS, podFor("deleted", { fate: { kind: "run", onTerm: { code: 0 } } }));
   await eventually("deleted", running);
   const last: Pod[] = [];
@@ -137,7 +137,7 @@ test("a container over its memory limit is OOMKilled, and its Pod is Failed", as
   expect((await eventually("oom", (pod) => pod?.status?.phase === "Failed"))?.status?.phase).toBe("Failed");
 });
 
-describe("a status that went through the API server is the one that a real kubelet's did", () => {
+describe("a status from the API server equals that of a real kubelet", () => {
   const wanted = {
     running: [{}, running],
     succeeded: [{ fate: { kind: "exit" } }, (pod) => pod?.status?.phase === "Succeeded"],
@@ -168,7 +168,7 @@ describe("a status that went through the API server is the one that a real kubel
   });
 });
 
-test("an eviction by the API ends a Pod, and the condition of whoever asked for it survives our own statuses", async () => {
+test("an API eviction ends a Pod, and its condition survives the node's own status updates", async () => {
   await client.create(PODS, podFor("evicted", { fate: { kind: "run", onTerm: { code: 0, afterMs: 500 } } }));
   await eventually("evicted", running);
   const gone: Pod[] = [];
@@ -197,7 +197,7 @@ test("conditions lose their reasons when they become true", async () => {
   expect([ready?.reason, ready?.message]).toEqual([undefined, undefined]);
 });
 
-test("a Pod removed by force is gone at once, and its name is free for another", async () => {
+test("a Pod deleted by force is gone immediately, and its name can be reused", async () => {
   await client.create(PODS, podFor("forced"));
   const first = await eventually("forced", running);
   await client.delete(PODS, { namespace, name: "forced" }, { gracePeriodSeconds: 0 });
@@ -210,7 +210,7 @@ test("a Pod removed by force is gone at once, and its name is free for another",
 });
 
 describe("a node of processes", () => {
-  test("runs the Pod's command with its resolved environment, and keeps what it writes", async () => {
+  test("runs the Pod's command with its resolved environment, and keeps its output", async () => {
     const name = "process-node-test";
     await using processes = await startNode({ client: cluster.nodeKubeconfig, name, runtime: "process" });
     const code = "console.log(process.env.GO, process.env.WHERE, process.cwd()); setInterval(() => {}, 1e6)";
@@ -232,7 +232,7 @@ describe("a node of processes", () => {
     await eventually("process", (seen) => seen === undefined);
   });
 
-  test("says what is missing where a Pod has no command", async () => {
+  test("reports what is missing when a Pod has no command", async () => {
     const name = "process-node-bare";
     await using _processes = await startNode({ client: cluster.nodeKubeconfig, name, runtime: "process" });
     await client.create(PODS, podFor("bare", { spec: { nodeSelector: { "kubernetes.io/hostname": name } } }));
@@ -241,7 +241,7 @@ describe("a node of processes", () => {
   });
 });
 
-test("a node that is drained is cordoned and evicts its Pods, but for those that a budget protects", async () => {
+test("a drained node is cordoned and evicts its Pods, except those that a budget protects", async () => {
   const name = "drained-node-test";
   await using drained = await startNode({ client: cluster.nodeKubeconfig, name });
   const spec = { nodeSelector: { "kubernetes.io/hostname": name } };
@@ -263,7 +263,7 @@ test("a node that is drained is cordoned and evicts its Pods, but for those that
 });
 
 describe("a lost node", () => {
-  test("loses its Pods to the taint manager while their containers run on, and lets them go when it is back", async () => {
+  test("loses its Pods to the taint manager while containers run on, and removes them once it is back", async () => {
     const name = "lost-node-test";
     await using lost = await startNode({ client: cluster.nodeKubeconfig, name });
     const tolerations = ["not-ready", "unreachable"].map((what) => ({
@@ -286,7 +286,7 @@ describe("a lost node", () => {
     await eventually("lost", (seen) => seen === undefined);
   });
 
-  test("ends what was removed from the API while it was away", async () => {
+  test("ends Pods that were removed from the API while it was away", async () => {
     const name = "absent-node-test";
     await using absent = await startNode({ client: cluster.nodeKubeconfig, name });
     await client.create(PODS, podFor("absent", { spec: { nodeSelector: { "kubernetes.io/hostname": name } } }));
@@ -299,7 +299,7 @@ describe("a lost node", () => {
 });
 
 describe("a node that is shut down", () => {
-  test("ends its Pods with the reason and the condition of a kubelet, takes no others, and comes back", async () => {
+  test("ends its Pods with a kubelet's reason and condition, accepts no others, and comes back", async () => {
     const name = "shut-down-node-test";
     await using leaving = await startNode({ client: cluster.nodeKubeconfig, name });
     const bound = { nodeName: name };
@@ -330,7 +330,7 @@ describe("a node that is shut down", () => {
   });
 });
 
-test("a node that is rebooted has lost what ran, and parks its other Pods again", async () => {
+test("a rebooted node has lost its running containers, and parks its other Pods again", async () => {
   const name = "rebooted-node-test";
   await using rebooted = await startNode({ client: cluster.nodeKubeconfig, name });
   await client.create(PODS, podFor("boot-running", { spec: { nodeName: name } }));
@@ -347,7 +347,7 @@ test("a node that is rebooted has lost what ran, and parks its other Pods again"
   await eventually("boot-parked", running);
 });
 
-test("a node without memory evicts, and one without room refuses", async () => {
+test("a node without memory evicts Pods, and one without capacity refuses them", async () => {
   await client.create(PODS, podFor("starved"));
   await eventually("starved", running);
   expect(node.evict({ namespace, name: "starved" }, "memory")).toBe(true);
@@ -359,7 +359,7 @@ test("a node without memory evicts, and one without room refuses", async () => {
   expect(refused?.status?.containerStatuses).toBeUndefined();
 });
 
-test("a node that is stopped takes its Node object away, so that nothing is bound to it any more", async () => {
+test("a stopped node deletes its Node object, so that nothing more is bound to it", async () => {
   const name = "stopped-node-test";
   const stopped = await startNode({ client: cluster.nodeKubeconfig, name });
   expect((await client.get(NODES, { name })).spec?.taints ?? []).toEqual([]);
@@ -376,8 +376,8 @@ test("hundreds of Pods park and run on one node with a few writes each", async (
   await Promise.all(pods.map((pod) => client.create(PODS, pod)));
   const inPhase = (phase: string) => crowded.pods.filter(({ status }) => status?.phase === phase).length;
   await expect.poll(() => inPhase("Running"), { timeout: PATIENCE_MS }).toBe(count / 2);
-  // The last of them may be bound after the last of those that run.
+  // The last of them may be bound after the last of the running ones.
   await expect.poll(() => inPhase("Pending"), { timeout: PATIENCE_MS }).toBe(count / 2);
-  // Parked: created, sandbox made, config error. Running: created, sandbox made, running. Nothing more is written.
+  // Parked: created, sandbox ready, config error. Running: created, sandbox ready, running. No other writes.
   expect(crowded.counters.statusWrites).toBeLessThanOrEqual(4 * count);
 });

@@ -8,7 +8,7 @@ import { startWorld } from "../support/world.ts";
 
 const cluster = useCluster();
 
-test("berth template prints what the operator makes of an Environment in the cluster, and the API server takes it", async () => {
+test("berth template prints what the operator creates for an Environment, and the API server accepts it", async () => {
   await using world = await startWorld(cluster);
   await world.createEnvironment();
   world.startOperator();
@@ -23,7 +23,7 @@ test("berth template prints what the operator makes of an Environment in the clu
   const made = await world.kube.get(NETWORK_POLICIES, { namespace: world.namespace, name: "berth-served" });
   expect(policy?.spec).toEqual({ ...made.spec, ingress: [] });
 
-  // And of a file, which no API server has given a uid.
+  // Also for a file, whose Environment has no uid from an API server.
   const metadata = { name: "of-a-file", namespace: world.namespace };
   const input = stringify({ apiVersion: API_VERSION, kind: KIND, metadata, spec: world.spec() });
   const filed = await cliRun(["template", "-f", "-", ...flags], { input });

@@ -12,9 +12,9 @@ import { startWorld, type World } from "../support/world.ts";
 
 const cluster = useCluster();
 
-/** Time passes this much faster, so that a minute and a half of patience is ten seconds. */
+/** How much faster time passes: a timeout of a minute and a half takes ten seconds. */
 const HASTE = 9;
-/** Of a Pod that takes no notice of SIGTERM: longer than a hasty uninstall waits for it. */
+/** The grace period of a Pod that ignores SIGTERM, longer than the accelerated uninstall waits for it. */
 const GRACE_SECONDS = 45;
 const hasty: Clock = {
   now: () => realClock.now(),
@@ -22,7 +22,7 @@ const hasty: Clock = {
   setTimer: (fn, delayMs) => realClock.setTimer(fn, delayMs / HASTE),
 };
 
-/** `berth uninstall` for the namespace of a world alone. */
+/** Runs `berth uninstall` for one world's namespace only. */
 function uninstallOf(world: World, over: Partial<UninstallSettings> = {}, clock = realClock): Promise<UninstallReport> {
   const settings: UninstallSettings = {
     kubeconfig: cluster.kubeconfig,
@@ -42,7 +42,7 @@ function worldOf(): Promise<World> {
   return startWorld(cluster, { ...SHORT_LEASE, node: { fates: () => ({ kind: "worker", end: "hang" }) } });
 }
 
-/** A session under way whose operator is gone. */
+/** A running session whose operator is gone. */
 async function abandoned(): Promise<World> {
   const world = await worldOf();
   const { item, operator } = await serveOne(world);
@@ -56,10 +56,10 @@ async function abandoned(): Promise<World> {
 const finalizers = (world: World) => world.environment?.metadata.finalizers ?? [];
 
 describe.concurrent("an uninstall", () => {
-  test("takes the finalizer off and leaves sessions and their claims alone", async () => {
+  test("removes the finalizer, and leaves sessions and their claims alone", async () => {
     await using world = await abandoned();
     const pods = world.pods.map(({ metadata }) => metadata.uid);
-    // A Deployment that somebody has deleted already is no obstacle.
+    // A Deployment that was already deleted does not matter.
     const report = await uninstallOf(world, { deployment: { namespace: world.namespace, name: "absent" } });
     const released = [`${world.namespace}/${world.name}`];
     expect(report).toEqual({ ok: true, stopped: false, deleted: [], undrained: [], released, problem: null });
@@ -67,13 +67,13 @@ describe.concurrent("an uninstall", () => {
     await world.caughtUp("pods", "secrets");
     expect(world.claims).toHaveLength(1);
     expect(world.pods.map(({ metadata }) => metadata.uid)).toEqual(pods);
-    // And another operator goes on with it.
+    // Another operator continues the session.
     world.startOperator();
     await world.until("the finalizer is back", () => finalizers(world).includes(FINALIZER));
     world.simulator.assertNoViolations();
   });
 
-  test("keeps finalizers of others", async () => {
+  test("keeps other finalizers", async () => {
     await using world = await worldOf();
     await world.createEnvironment();
     const ref = { namespace: world.namespace, name: world.name };
@@ -84,7 +84,7 @@ describe.concurrent("an uninstall", () => {
     await world.kube.patch(ENVIRONMENTS, ref, { metadata: { finalizers: [] } }, { type: "merge" });
   });
 
-  test("that deletes Environments removes the claims of those that nobody drains", async () => {
+  test("that deletes Environments removes the claims of undrained ones", async () => {
     await using world = await abandoned();
     const names = [`${world.namespace}/${world.name}`];
     const report = await uninstallOf(world, { deleteEnvironments: true });
@@ -93,7 +93,7 @@ describe.concurrent("an uninstall", () => {
     await world.until("its claims are gone", () => world.claims.length === 0);
   });
 
-  test("lets nothing go while the operator's Pods do not end, and says which", async () => {
+  test("releases nothing while the operator's Pods still run, and names them", async () => {
     await using world = await startWorld(cluster, { node: { fates: () => ({ kind: "run", onTerm: "ignore" }) } });
     await world.createEnvironment();
     const environment = { namespace: world.namespace, name: world.name };
@@ -113,7 +113,7 @@ describe.concurrent("an uninstall", () => {
     expect((await world.kube.get(DEPLOYMENTS, ref)).spec.replicas).toBe(0);
     expect(finalizers(world)).toEqual([FINALIZER]);
 
-    // Its node is lost, say: the Pod is removed by hand, and the uninstall repeated.
+    // Simulates a lost node: the Pod is deleted by hand, and the uninstall repeated.
     await world.kube.delete(
       { group: "", version: "v1", plural: "pods", kind: "Pod", namespaced: true },
       { namespace: world.namespace, name: pod?.metadata.name ?? "" },
@@ -124,7 +124,7 @@ describe.concurrent("an uninstall", () => {
   });
 });
 
-/** One whose Pod takes no notice of SIGTERM. */
+/** An operator Deployment whose Pod ignores SIGTERM. */
 function operatorDeployment(world: World, metadata: { namespace: string; name: string }): Deployment {
   const labels = { app: metadata.name };
   return {

@@ -11,10 +11,10 @@ import { type InProcessOperator, startWorld, TEST_TIME_SCALE, type World } from 
 
 const cluster = useCluster();
 
-/** Nobody waits for a pause to end here: what starts was told of. */
+/** Longer than the test, so that only a hint can start anything. */
 const NEVER_MS = 3_600_000;
 
-/** An operator whose Environment polls once an hour, and takes webhooks of the simulator. */
+/** An operator that polls once an hour and receives the simulator's webhooks. */
 async function startHinted(
   world: World,
   given: { address?: string; leaderElect?: boolean; secret?: string; flags?: readonly string[] } = {},
@@ -43,12 +43,12 @@ async function startHinted(
   return { operator, secret, [Symbol.asyncDispose]: () => rm(folder, { recursive: true }) };
 }
 
-/** Polls that were asked, and whether one waits for an item at this moment. */
+/** The number of polls so far, including one that is waiting. */
 const polls = (world: World) =>
   world.simulator.requests(world.environmentId).filter(({ call }) => call === "poll").length;
 
 describe.concurrent("signed webhooks of the platform", () => {
-  test("start sessions at once in an Environment that hardly polls", async () => {
+  test("start sessions immediately in an Environment that rarely polls", async () => {
     await using world = await startWorld(cluster, { sessions: { warm: 1, maxConcurrent: 3 } });
     await using hinted = await startHinted(world);
     await world.createEnvironment();
@@ -70,7 +70,7 @@ describe.concurrent("signed webhooks of the platform", () => {
     world.simulator.assertNoViolations();
   });
 
-  test("have queue statistics read where no Pod is kept warm", async () => {
+  test("make the operator read queue statistics when there are no warm Pods", async () => {
     await using world = await startWorld(cluster, { sessions: { warm: 0, maxConcurrent: 1 } });
     await using hinted = await startHinted(world);
     await world.createEnvironment();
@@ -81,13 +81,13 @@ describe.concurrent("signed webhooks of the platform", () => {
     world.simulator.assertNoViolations();
   });
 
-  test("reach the replica that serves, whichever they were sent to", async () => {
+  test("reach the replica that serves, whichever replica received them", async () => {
     await using world = await startWorld(cluster, { sessions: { warm: 1, maxConcurrent: 3 } });
     const port = await freePort();
     const serving = await startHinted(world, { address: `127.0.0.2:${port}`, leaderElect: true });
     await world.createEnvironment();
     await world.untilParked(1);
-    // It waits for the other one's Lease. The simulator sends to whoever was started last.
+    // It waits for the other one's Lease. The simulator sends to the last one that was started.
     const waiting = await startHinted(world, {
       address: `127.0.0.1:${port}`,
       leaderElect: true,
@@ -108,7 +108,7 @@ describe.concurrent("signed webhooks of the platform", () => {
     world.simulator.assertNoViolations();
   });
 
-  test("cost one poll each where they tell of nothing, and none where they are forged", async () => {
+  test("cost one poll each if there is no work, and none if they are forged", async () => {
     await using world = await startWorld(cluster, { sessions: { warm: 1 } });
     await using hinted = await startHinted(world);
     const { webhookDeliveries } = hinted.operator.metrics;

@@ -24,8 +24,8 @@ const QUOTAS: Resource = {
   namespaced: true,
 };
 
-describe.concurrent("what keeps workers from being made or from running", () => {
-  test("a quota: the condition says so, and as many as fit serve", async () => {
+describe.concurrent("obstacles to creating or running workers", () => {
+  test("a quota: the condition reports it, and as many workers as fit serve", async () => {
     await using world = await pollersWorld(cluster);
     await world.kube.create(QUOTAS, {
       metadata: { name: "small", namespace: world.namespace },
@@ -38,14 +38,14 @@ describe.concurrent("what keeps workers from being made or from running", () => 
     expect(message).toContain("raise the quota, or lower maxReplicas");
     await untilWorkers(world, "one serves", ({ busy }) => busy === 1);
     await world.kube.delete(QUOTAS, { namespace: world.namespace, name: "small" });
-    // The ReplicaSet controller backs off ever longer; a change of a Pod of its makes it look at once.
+    // The ReplicaSet controller backs off ever longer. A change of one of its Pods makes it retry at once.
     const ref = { namespace: world.namespace, name: workersOf(world)[0]?.metadata.name ?? "" };
     await world.kube.patch(PODS, ref, { metadata: { annotations: { poke: "now" } } }, { type: "merge" });
     await untilWorkers(world, "three serve", ({ busy }) => busy === 3);
     await world.untilCondition("CapacityAvailable", "Available");
   });
 
-  test("a Secret that the template names and that is not there: its words are shown, and it heals", async () => {
+  test("a missing Secret in the template: its message is shown, and the workers recover once it exists", async () => {
     await using world = await pollersWorld(cluster, { key: false });
     await world.createEnvironment(workersSpec(world, { workers: { minReplicas: 1 } }));
     world.startOperator();
@@ -56,7 +56,7 @@ describe.concurrent("what keeps workers from being made or from running", () => 
     await world.untilCondition("Ready", "Ready");
   });
 
-  test("a program that crashes again and again: said once, in the same words whatever it does, and mended once", async () => {
+  test("a program that crashes repeatedly is reported once with a stable message, and recovers once", async () => {
     await using world = await pollersWorld(cluster, {
       node: {
         fates: (_pod, container) =>
@@ -96,7 +96,7 @@ describe.concurrent("what keeps workers from being made or from running", () => 
     ]);
   }, 240_000);
 
-  test("an image that cannot be had, with work that waits: mended, the new workers take the place of the stuck ones", async () => {
+  test("an image that can't be pulled: after the fix, new workers replace the stuck ones", async () => {
     await using world = await pollersWorld(cluster);
     const part = workersSpec(world) as { workers: { template: { spec: { containers: Record<string, unknown>[] } } } };
     const broken = structuredClone(part.workers);
@@ -112,13 +112,13 @@ describe.concurrent("what keeps workers from being made or from running", () => 
   });
 });
 
-describe.concurrent("an operator that lacks a right", () => {
+describe.concurrent("an operator that lacks a permission", () => {
   test.each([
     ["deployments", "create"],
     ["deployments", "patch"],
     ["pods", "patch"],
   ])(
-    "of %s to %s: the condition has the API server's words, nothing busy is ended, and it heals",
+    "for %s (%s): the condition has the API server's message, no busy worker ends, and it recovers",
     async (resource, verb) => {
       await using world = await pollersWorld(cluster);
       await limitOperator(world);
@@ -150,7 +150,7 @@ describe.concurrent("an operator that lacks a right", () => {
     },
   );
 
-  test("to list Deployments: workers wait and it is said why, and sessions are served all the same", async () => {
+  test("to list Deployments: workers wait and the reason is reported, while sessions are still served", async () => {
     await using world = await startWorld(cluster);
     await limitOperator(world, { resource: "deployments", verb: "list" });
     await world.createEnvironment();
@@ -175,7 +175,7 @@ describe.concurrent("an operator that lacks a right", () => {
   });
 });
 
-test("whoever deletes an Environment in the foreground gets what the documentation says: workers end at once", async () => {
+test("deleting an Environment in the foreground ends workers immediately, as documented", async () => {
   await using world = await pollersWorld(cluster);
   await world.createEnvironment(workersSpec(world));
   const { metrics } = world.startOperator();

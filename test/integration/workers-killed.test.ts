@@ -20,7 +20,7 @@ const LONG = 400_000;
 
 const ALL = 6;
 
-/** By so many workers a second or two, so that a kill falls between two steps. */
+/** Scales by this number of workers every two seconds, so that a kill falls between two steps. */
 const inSteps = (value: number) => ({
   stabilizationWindowSeconds: 0,
   policies: [{ type: "Pods", value, periodSeconds: 2 }],
@@ -45,7 +45,7 @@ function untilRunning(world: World, items: readonly ItemRecord[]): Promise<boole
   return world.until(`${items.length} items run`, runs, PATIENCE_MS);
 }
 
-/** As many workers as sessions, in one Deployment; nobody's session was ended but by this test. */
+/** Waits for one Deployment with a busy worker per session, and checks that only the test ended sessions. */
 async function expectSettled(world: World, running: readonly ItemRecord[]): Promise<void> {
   await untilRunning(world, running);
   await world.until(
@@ -65,7 +65,7 @@ async function expectSettled(world: World, running: readonly ItemRecord[]): Prom
 
 describe.concurrent("an operator that is killed (kill -9) while it scales workers", () => {
   test(
-    "up: the next one goes on from there, with the workers that there are",
+    "up: the next one continues with the existing workers",
     async () => {
       await using world = await pollersWorld(cluster);
       const behavior = { scaleUp: inSteps(1), scaleDown: inSteps(1) };
@@ -90,7 +90,7 @@ describe.concurrent("an operator that is killed (kill -9) while it scales worker
   );
 
   test(
-    "down: the next one goes on from there, and busy workers stay",
+    "down: the next one continues, and busy workers stay",
     async () => {
       await using world = await pollersWorld(cluster);
       const behavior = { scaleUp: inSteps(ALL), scaleDown: inSteps(1) };
@@ -112,7 +112,7 @@ describe.concurrent("an operator that is killed (kill -9) while it scales worker
   );
 
   test(
-    "at any moment, again and again, while work comes and goes and the template changes",
+    "at any moment, repeatedly, while work comes and goes and the template changes",
     async () => {
       const seed = randomInt(2 ** 30);
       console.log(`seed of the kills: ${seed}`);
@@ -136,14 +136,14 @@ describe.concurrent("an operator that is killed (kill -9) while it scales worker
         const stopLooking = world.onPodChange(() => {
           left -= 1;
         });
-        // Nothing may change any more: then that is the moment.
+        // If no more Pods change, the kill happens after the timeout.
         await world.until("the moment comes", () => left <= 0, 5_000).catch(() => {});
         stopLooking();
         await process.kill();
       }
       await world.startOperatorProcess();
       await untilRunning(world, running);
-      // Old workers stay for as long as they are busy: with nothing to do all of them go.
+      // Old workers stay while they are busy. Without work, all of them are deleted.
       for (const item of running) expect(stateOf(world, item)).toBe("active");
       expect(world.events("WorkerEndedWhileBusy")).toEqual([]);
       for (const { id } of running) world.simulator.stopItem(id);

@@ -17,7 +17,7 @@ import type { InProcessOperator, World } from "../support/world.ts";
 
 const cluster = useCluster();
 
-/** Queues so many items and waits until each has a worker that says it is busy. */
+/** Queues `count` items, and waits until each has a busy worker. */
 async function busyWith(world: World, count: number): Promise<ItemRecord[]> {
   const before = world.environment?.status?.workers?.busy ?? 0;
   const items = Array.from({ length: count }, () => world.simulator.enqueue(world.environmentId));
@@ -26,8 +26,8 @@ async function busyWith(world: World, count: number): Promise<ItemRecord[]> {
 }
 
 /**
- * Waits until there are just so many workers. An item on its way from the queue to a worker may be counted twice: then there
- * is a worker too many for a moment, which goes again by itself.
+ * Waits until there are exactly `count` workers. An item that moves from the queue to a worker may be counted twice,
+ * which creates an extra worker for a moment.
  */
 function untilThereAre(world: World, count: number): Promise<Pod[]> {
   return world.until(`${count} workers`, () => {
@@ -45,7 +45,7 @@ async function noWorkerEndedBusy(world: World, { metrics }: InProcessOperator): 
 }
 
 describe.concurrent("workers follow the demand", () => {
-  test("idle workers go, busy ones stay, whichever they are", async () => {
+  test("idle workers are deleted, and busy ones stay, whichever they are", async () => {
     await using world = await pollersWorld(cluster);
     await world.createEnvironment(workersSpec(world, { workers: { maxReplicas: 4 } }));
     const operator = world.startOperator();
@@ -60,7 +60,7 @@ describe.concurrent("workers follow the demand", () => {
     );
   });
 
-  test("without a probe nothing goes while any session runs", async () => {
+  test("without a probe, no worker is deleted while a session runs", async () => {
     await using world = await pollersWorld(cluster);
     await world.createEnvironment(workersSpec(world, { probed: false }));
     const operator = world.startOperator();
@@ -72,14 +72,14 @@ describe.concurrent("workers follow the demand", () => {
     await world.until("they are stopped", () => others.every(({ id }) => world.simulator.item(id).state === "stopped"));
     const held = await world.untilCondition("ScalingActive", "ScaleDownHeld");
     expect(held).toMatchObject({ status: "True", message: expect.stringContaining("no busyProbe") });
-    // One more may have come meanwhile: none has gone.
+    // One more worker may have been added meanwhile, but none was deleted.
     expect(uids(workersOf(world))).toEqual(expect.arrayContaining(pods));
     world.simulator.stopItem(first?.id ?? "");
     await untilWorkers(world, "no worker left", ({ replicas }) => replicas === 0);
     await noWorkerEndedBusy(world, operator);
   });
 
-  test("keeps the fewest workers that the spec asks for, also when the key is not there", async () => {
+  test("keeps minReplicas workers, even without the key", async () => {
     await using world = await pollersWorld(cluster, { key: false });
     await world.createEnvironment(workersSpec(world, { workers: { minReplicas: 2, maxReplicas: 3 } }));
     world.startOperator();
@@ -90,7 +90,7 @@ describe.concurrent("workers follow the demand", () => {
     await world.untilCondition("Ready", "Ready");
   });
 
-  test("takes no more than the maximum, and says that more work waits", async () => {
+  test("stays within maxReplicas, and reports that more work waits", async () => {
     await using world = await pollersWorld(cluster);
     await world.createEnvironment(workersSpec(world, { workers: { maxReplicas: 2 } }));
     world.startOperator();
@@ -101,7 +101,7 @@ describe.concurrent("workers follow the demand", () => {
     expect(world.environment?.status).toMatchObject({ mode: "Workers", max: 2, workers: { desired: 2 } });
   });
 
-  test("a worker may serve several sessions", async () => {
+  test("counts several sessions per worker", async () => {
     await using world = await pollersWorld(cluster);
     await world.createEnvironment(workersSpec(world, { workers: { sessionsPerReplica: 3, maxReplicas: 5 } }));
     world.startOperator();
@@ -109,7 +109,7 @@ describe.concurrent("workers follow the demand", () => {
     await untilWorkers(world, "two workers", ({ desired, replicas }) => desired === 2 && replicas === 2);
   });
 
-  test("paused: idle workers go at once, busy ones when they are idle, and none comes", async () => {
+  test("paused: idle workers are deleted immediately, busy ones once they are idle, and none is added", async () => {
     await using world = await pollersWorld(cluster);
     await world.createEnvironment(workersSpec(world, { workers: { minReplicas: 2 } }));
     const operator = world.startOperator();
@@ -128,25 +128,28 @@ describe.concurrent("workers follow the demand", () => {
   });
 });
 
-describe.concurrent("a reading that fails is no zero", () => {
-  test.each(["list", "stats"] as const)("while %s fails, the number of workers is held, and says so", async (call) => {
-    await using world = await pollersWorld(cluster);
-    await world.createEnvironment(workersSpec(world));
-    const operator = world.startOperator();
-    const items = await busyWith(world, 2);
-    await untilThereAre(world, 2);
-    const fault = world.simulator.inject({ kind: "status", status: 500, call });
-    await world.untilCondition("ScalingActive", "ReadingStale");
-    for (const { id } of items) world.simulator.stopItem(id);
-    await untilWorkers(world, "nobody is busy", ({ busy }) => busy === 0);
-    expect(world.condition("Ready")).toMatchObject({ status: "False" });
-    expect(workersOf(world)).toHaveLength(2);
-    world.simulator.clearFaults();
-    expect(fault).toBeTruthy();
-    await untilWorkers(world, "no worker", ({ replicas }) => replicas === 0);
-    await world.untilCondition("ScalingActive", "ScalingFollowsDemand");
-    await noWorkerEndedBusy(world, operator);
-  });
+describe.concurrent("a failed reading is not zero", () => {
+  test.each(["list", "stats"] as const)(
+    "while %s fails, the number of workers is kept, and the condition says so",
+    async (call) => {
+      await using world = await pollersWorld(cluster);
+      await world.createEnvironment(workersSpec(world));
+      const operator = world.startOperator();
+      const items = await busyWith(world, 2);
+      await untilThereAre(world, 2);
+      const fault = world.simulator.inject({ kind: "status", status: 500, call });
+      await world.untilCondition("ScalingActive", "ReadingStale");
+      for (const { id } of items) world.simulator.stopItem(id);
+      await untilWorkers(world, "nobody is busy", ({ busy }) => busy === 0);
+      expect(world.condition("Ready")).toMatchObject({ status: "False" });
+      expect(workersOf(world)).toHaveLength(2);
+      world.simulator.clearFaults();
+      expect(fault).toBeTruthy();
+      await untilWorkers(world, "no worker", ({ replicas }) => replicas === 0);
+      await world.untilCondition("ScalingActive", "ScalingFollowsDemand");
+      await noWorkerEndedBusy(world, operator);
+    },
+  );
 });
 
 describe.concurrent("a template that changes", () => {
@@ -175,7 +178,7 @@ describe.concurrent("a template that changes", () => {
     await noWorkerEndedBusy(world, operator);
   });
 
-  test("a new name of the container makes no busy worker look idle", async () => {
+  test("a renamed container does not make busy workers look idle", async () => {
     await using world = await pollersWorld(cluster);
     const part = workersPart(world) as { template: { spec: { containers: Record<string, unknown>[] } } };
     await world.createEnvironment({ sessions: undefined, workers: part });
@@ -190,7 +193,7 @@ describe.concurrent("a template that changes", () => {
     await noWorkerEndedBusy(world, operator);
   });
 
-  test("another port for the probe: workers of the old one are still asked where they answer", async () => {
+  test("a changed probe port: old workers are still probed at their own port", async () => {
     await using world = await pollersWorld(cluster);
     await world.createEnvironment(workersSpec(world));
     const operator = world.startOperator();
@@ -207,7 +210,7 @@ describe.concurrent("a template that changes", () => {
     await noWorkerEndedBusy(world, operator);
   });
 
-  test("all places taken by busy ones: the new template waits for them", async () => {
+  test("busy workers occupy all slots: the new template waits for them", async () => {
     await using world = await pollersWorld(cluster);
     await world.createEnvironment({ sessions: undefined, ...labelled(world, "old") });
     const operator = world.startOperator();
@@ -225,7 +228,7 @@ describe.concurrent("a template that changes", () => {
     await noWorkerEndedBusy(world, operator);
   });
 
-  test("idle ones give way to new ones that get Ready", async () => {
+  test("idle workers are replaced by new ones that become Ready", async () => {
     await using world = await pollersWorld(cluster);
     const part = (team: string) => {
       const { workers } = labelled(world, team);
@@ -242,7 +245,7 @@ describe.concurrent("a template that changes", () => {
     await world.until("one Deployment", async () => (await deploymentsOf(world)).length === 1);
   });
 
-  test("a template that is refused leaves the workers as they are", async () => {
+  test("a refused template leaves the workers unchanged", async () => {
     await using world = await pollersWorld(cluster);
     await world.createEnvironment({ sessions: undefined, ...labelled(world, "old") });
     const operator = world.startOperator();
@@ -257,21 +260,21 @@ describe.concurrent("a template that changes", () => {
   });
 });
 
-describe.concurrent("what others do to the workers", () => {
+describe.concurrent("changes of the workers by other clients", () => {
   const scaleBy = async (world: World, replicas: number) => {
     const [deployment] = await deploymentsOf(world);
     const ref = { namespace: world.namespace, name: deployment?.metadata.name ?? "" };
     await world.kube.patch(DEPLOYMENTS, ref, { spec: { replicas } }, { type: "merge" });
   };
 
-  test("a Deployment that is scaled by hand is put right, up and down, and no busy worker goes for it", async () => {
+  test("restores a Deployment that was scaled by hand, up or down, without ending a busy worker", async () => {
     await using world = await pollersWorld(cluster);
     await world.createEnvironment(workersSpec(world, { workers: { minReplicas: 2, maxReplicas: 3 } }));
     const operator = world.startOperator();
     await busyWith(world, 1);
     const [before] = await deploymentsOf(world);
     await scaleBy(world, 6);
-    // Put right so soon that the controllers may not have made a single worker more: by hand once, by the operator once more.
+    // The operator may restore it before the controllers create a worker: one change by hand, one by the operator.
     await world.until("two workers are left", async () => {
       const [now] = await deploymentsOf(world);
       const isPutRight = (now?.metadata.generation ?? 0) > (before?.metadata.generation ?? 0) + 1;
@@ -285,7 +288,7 @@ describe.concurrent("what others do to the workers", () => {
     });
   });
 
-  test("a Deployment whose template is changed by hand is put right", async () => {
+  test("restores a Deployment whose template was changed by hand", async () => {
     await using world = await pollersWorld(cluster);
     await world.createEnvironment(workersSpec(world, { workers: { minReplicas: 1 } }));
     world.startOperator();
@@ -304,7 +307,7 @@ describe.concurrent("what others do to the workers", () => {
     });
   });
 
-  test("a Deployment that is deleted by hand is made again", async () => {
+  test("creates a Deployment again that was deleted by hand", async () => {
     await using world = await pollersWorld(cluster);
     await world.createEnvironment(workersSpec(world, { workers: { minReplicas: 1 } }));
     world.startOperator();
@@ -317,7 +320,7 @@ describe.concurrent("what others do to the workers", () => {
     });
   });
 
-  test("a busy worker that somebody deletes is counted and told", async () => {
+  test("counts and reports a busy worker that was deleted", async () => {
     await using world = await pollersWorld(cluster);
     await world.createEnvironment(workersSpec(world));
     const { metrics } = world.startOperator();
@@ -332,7 +335,7 @@ describe.concurrent("what others do to the workers", () => {
     expect(await metricValue(metrics.workersEndedWhileBusy, {})).toBe(1);
   });
 
-  test("a busy worker that is not Ready keeps all others: it would be ended first", async () => {
+  test("keeps all workers while a busy one is not Ready, since it would be ended first", async () => {
     await using world = await pollersWorld(cluster);
     const gate = "test.berth.dev/ok";
     const say = async (pod: Pod, status: "True" | "False") => {
@@ -365,7 +368,7 @@ describe.concurrent("what others do to the workers", () => {
 });
 
 describe.concurrent("an Environment that is deleted", () => {
-  test("idle workers go at once, busy ones when they are idle, and then the Environment", async () => {
+  test("deletes idle workers immediately, busy ones once they are idle, and then the Environment", async () => {
     await using world = await pollersWorld(cluster);
     await world.createEnvironment(workersSpec(world, { workers: { minReplicas: 2 } }));
     await world.patchSpec({ deletionGraceSeconds: 600 });
@@ -382,7 +385,7 @@ describe.concurrent("an Environment that is deleted", () => {
     await noWorkerEndedBusy(world, operator);
   });
 
-  test("busy workers are ended when their time is over, their items are stopped, and all is gone", async () => {
+  test("ends busy workers after its grace period and stops their items, and nothing is left", async () => {
     await using world = await pollersWorld(cluster);
     await world.createEnvironment({ ...workersSpec(world), deletionGraceSeconds: 1 });
     const { metrics } = world.startOperator();
@@ -396,7 +399,7 @@ describe.concurrent("an Environment that is deleted", () => {
     world.simulator.assertNoViolations();
   });
 
-  test("goes at once without an operator when it has no worker", async () => {
+  test("is deleted immediately without an operator if it has no worker", async () => {
     await using world = await pollersWorld(cluster);
     await world.createEnvironment(workersSpec(world));
     const operator = world.startOperator();
@@ -407,7 +410,7 @@ describe.concurrent("an Environment that is deleted", () => {
   });
 });
 
-test("an operator that starts anew ends no busy worker, adds none, and holds the Environment again", async () => {
+test("a restarted operator ends no busy worker, adds none, and adds its finalizer again", async () => {
   await using world = await pollersWorld(cluster);
   await world.createEnvironment(workersSpec(world));
   const first = world.startOperator();

@@ -7,7 +7,7 @@ import { untilWorkers, workersOf, workersSpec, workersWorld } from "../support/w
 
 const cluster = useCluster();
 
-test("stock workers in a scaled Deployment complete sessions, from none to as many as are wanted and back to none", async () => {
+test("stock workers in a scaled Deployment serve all sessions, scaling up from zero and back to zero", async () => {
   await using world = await workersWorld(cluster);
   await world.createEnvironment(workersSpec(world, { maxIdleMs: 1_000, workers: { maxReplicas: 3 } }));
   const { metrics } = world.startOperator();
@@ -31,7 +31,7 @@ test("stock workers in a scaled Deployment complete sessions, from none to as ma
   world.simulator.assertNoViolations();
 });
 
-test("a stock worker whose time is over stops its item itself, and one that is idle just leaves", async () => {
+test("a stock worker past its grace period stops its item itself, and an idle one just exits", async () => {
   await using world = await workersWorld(cluster);
   const part = workersSpec(world, { maxIdleMs: 600_000, workers: { minReplicas: 2, maxReplicas: 2 } });
   await world.createEnvironment({ ...part, deletionGraceSeconds: 2 });
@@ -45,7 +45,7 @@ test("a stock worker whose time is over stops its item itself, and one that is i
   world.simulator.assertNoViolations();
 });
 
-test("workers run on a new key when the old one is refused", async () => {
+test("workers use a new key after the old one is rejected", async () => {
   await using world = await workersWorld(cluster);
   await world.createEnvironment(workersSpec(world, { workers: { minReplicas: 1 } }));
   world.startOperator();

@@ -25,7 +25,7 @@ async function volumeWorld(options: WorldOptions = {}, count = 2) {
 }
 
 describe.concurrent("workspace: PerSession", () => {
-  test("each item of a session finds the volume of the one before, and another session has its own", async () => {
+  test("each item of a session gets the volume of the previous one, and another session has its own", async () => {
     await using world = await volumeWorld();
     await world.createEnvironment({
       sessions: { ...(world.spec()["sessions"] as object), ...perSession(world), ...KEPT },
@@ -41,13 +41,13 @@ describe.concurrent("workspace: PerSession", () => {
     expect(three).not.toBe(one);
     const volumes = await sessionVolumes(world);
     expect(volumes.map(({ metadata }) => metadata.name).sort()).toEqual([one, three].sort());
-    // The scheduler bound no Pod before.
+    // The scheduler binds no Pod before its volume is bound.
     expect(volumes.map(({ status }) => status?.phase)).toEqual(["Bound", "Bound"]);
     await world.until("their number is told", () => world.environment?.status?.workspaces?.volumes === 2);
     world.simulator.assertNoViolations();
   });
 
-  test("lease: Operator, a volume is marked at the end, found again, and deleted when its time is over", async () => {
+  test("lease: Operator: a volume is marked at the end, reused, and deleted after its retention", async () => {
     const fates = () => ({ kind: "exit", code: 0, afterMs: 300 }) as const;
     await using world = await volumeWorld({ node: { fates } });
     const sessions = { ...(world.spec()["sessions"] as object), ...perSession(world), lease: "Operator" };
@@ -69,7 +69,7 @@ describe.concurrent("workspace: PerSession", () => {
     world.simulator.assertNoViolations();
   });
 
-  test("without leave for volumes nothing is claimed, and the mend is told; with it the item is served", async () => {
+  test("without permission for volumes, nothing is claimed and the fix is reported, until it is granted", async () => {
     await using world = await startWorld(cluster, SHORT_LEASE);
     await provideVolumes(world, 1);
     await world.createEnvironment({ sessions: { ...(world.spec()["sessions"] as object), ...perSession(world) } });
@@ -82,7 +82,7 @@ describe.concurrent("workspace: PerSession", () => {
     await world.untilServed(1);
   });
 
-  test("a quota that leaves no room for a volume is told as one, and the item waits for it", async () => {
+  test("a quota without room for a volume is reported, and the item waits", async () => {
     await using world = await volumeWorld();
     const quota = {
       metadata: { name: "volumes", namespace: world.namespace },
@@ -98,7 +98,7 @@ describe.concurrent("workspace: PerSession", () => {
     await world.untilServed(1);
   });
 
-  test("deleting the Environment takes the volumes along", async () => {
+  test("deleting the Environment deletes the volumes", async () => {
     await using world = await volumeWorld();
     await world.createEnvironment({ sessions: { ...(world.spec()["sessions"] as object), ...perSession(world) } });
     world.startOperator();
@@ -106,7 +106,7 @@ describe.concurrent("workspace: PerSession", () => {
     await world.untilServed(1);
     expect(await sessionVolumes(world)).toHaveLength(1);
     await world.deleteEnvironment();
-    // The garbage collector learns of new kinds every half a minute.
+    // The garbage collector learns of new resource types every half a minute.
     const gone = async () => !world.environment && (await sessionVolumes(world)).length === 0;
     await world.until("all gone", gone, 110_000);
   });
