@@ -145,7 +145,7 @@ describe("the chart with its defaults", () => {
   });
 });
 
-describe("rights", () => {
+describe("permissions", () => {
   const secretsAndPods = (roles: readonly Manifest[]) =>
     roles.filter(({ rules }) => rules?.some(({ resources }) => resources.some((name) => /secrets|pods/.test(name))));
 
