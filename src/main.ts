@@ -7,10 +7,10 @@ import { keepAlive } from "./core/clock.ts";
 import { runOperator } from "./operator.ts";
 import type { Settings } from "./settings/config.ts";
 
-/** SIGTERM is what kubelet sends, SIGINT what a terminal does. */
+/** The kubelet sends SIGTERM, a terminal SIGINT. */
 const END_SIGNALS = ["SIGTERM", "SIGINT"] as const;
 
-/** Runs one command line, without node and script name; resolves with the exit code. */
+/** Runs one command line (without node and script name) and resolves with the exit code. */
 export function main(argv: readonly string[]): Promise<number> {
   return runCli(argv, { run, uninstall: prepareUninstall, check: lookAtOperator });
 }
@@ -26,13 +26,13 @@ async function run(settings: Settings): Promise<void> {
   }
 }
 
-/** Nothing but its own waits keeps this process alive, unlike the operator's servers. */
+/** Keeps the process alive: unlike the operator, this command has no server that would. */
 async function lookAtOperator(settings: CheckSettings): Promise<CheckReport> {
   using _alive = keepAlive();
   return await check(settings);
 }
 
-/** As above. */
+/** Keeps the process alive, as above. */
 async function prepareUninstall(settings: UninstallSettings): Promise<UninstallReport> {
   using _alive = keepAlive();
   return await uninstall(settings);

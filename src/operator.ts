@@ -29,22 +29,22 @@ import { type BudgetLimits, Budgets } from "./work/budget.ts";
 import { WorkApiClient } from "./work/client.ts";
 import { WorkHttp } from "./work/http.ts";
 
-/** A member of a budget that asked for nothing for so many of the longest pauses is gone. */
+/** A member of a budget leaves it after this many times the longest pause without a request. */
 const MEMBER_PAUSES = 2;
 
-/** What tests put in the place of the real thing. */
+/** What tests can replace. */
 export interface Seams {
   readonly clock?: Clock;
   readonly timing?: Timing;
-  /** Of each group's budget of requests to the Work API. */
+  /** The budget of requests to the Work API, per group. */
   readonly budget?: Partial<BudgetLimits>;
   readonly logger?: Logger;
   readonly metrics?: Metrics;
-  /** Told of every request and decision of the loops, each at its named point (src/core/points.ts). */
+  /** Observes every request and decision of the loops, each at its named point (src/core/points.ts). */
   readonly points?: PointObserver;
-  /** Asked before every outgoing write, beside the Lease's fence; what it throws stops the write. */
+  /** Called before every outgoing write, in addition to the Lease's fence. If it throws, the write does not happen. */
   readonly guard?: () => void;
-  /** Told the addresses of the servers once they listen, and when leading begins. */
+  /** Receives the addresses of the servers once they listen. */
   readonly onListening?: (addresses: {
     metrics: string | undefined;
     health: string | undefined;
@@ -54,9 +54,9 @@ export interface Seams {
 }
 
 /**
- * Runs the operator until the signal aborts, then drains in order: no new reconciles, loops of all Environments end, the
- * Lease is released, events are flushed, servers and connections close. Claims stay as they are for the next process.
- * @throws ConfigError for a setting that turns out wrong only now.
+ * Runs the operator until the signal aborts, then shuts down in order: no new reconciles, all loops end, the Lease is
+ * released, Events are flushed, servers and connections close. Claims stay for the next process.
+ * @throws ConfigError for a setting that proves invalid only at startup
  */
 export async function runOperator(settings: Settings, signal: AbortSignal, seams: Seams = {}): Promise<void> {
   const clock = seams.clock ?? realClock;
@@ -134,7 +134,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     { version: berthVersion(), server: access.server, namespaces: settings.namespaces, identity },
     "berth starts",
   );
-  // Served before the caches run: their first list is then new enough.
+  // Start serving before the caches run: their first list is then recent enough.
   const watching = new AbortController();
   const serving = settings.leaderElection.enabled
     ? lead(
@@ -160,17 +160,17 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
   }
 }
 
-/** What /readyz asks. Whoever waits for its part is ready: it can take over at any moment. */
+/** The checks of /readyz. A standby replica is ready, because it can take the lead at any moment. */
 export function readiness(controller: Pick<Controller, "hasSynced">): Checks {
   return { caches: () => ({ ok: controller.hasSynced, message: "the caches are not filled yet" }) };
 }
 
-/** The receiver of webhooks. @throws ConfigError as its parts do; nothing is left open then. */
-/** In a Pod, the name servers that sandboxes have as well. Elsewhere they are the machine's and say nothing about Pods. */
+/** In a Pod, the name servers that sandboxes use too. Elsewhere, the machine's name servers say nothing about Pods. */
 export function ownNameServers({ kubeEnvironment }: Pick<Settings, "kubeEnvironment">): string[] {
   return kubeEnvironment.KUBERNETES_SERVICE_HOST === undefined ? [] : getServers();
 }
 
+/** Starts the receiver of webhooks. @throws ConfigError from its parts, after closing what it opened. */
 async function receive(
   hints: Hints,
   { webhook }: Settings,
@@ -205,7 +205,7 @@ async function receive(
   }
 }
 
-/** Undefined where nobody asked for it: nothing of it is loaded then. */
+/** Undefined if the console is off; its code is then not loaded. */
 async function consoleOf(
   { consoleBindAddress, leaderElection }: Settings,
   parts: { clock: Clock; logger: Logger; identity: string },
@@ -232,7 +232,7 @@ async function lead(
   signal: AbortSignal,
 ): Promise<void> {
   const { settings, kube, events, guard, ...rest } = parts;
-  // A replica that cannot fill its caches could serve nothing: it does not stand for election.
+  // A replica that can't fill its caches could serve nothing, so it does not stand for election.
   await Promise.race([controller.synced, aborted(signal)]);
   const ring = new ShardRing({
     ...rest,
@@ -247,7 +247,7 @@ async function lead(
         fence();
       };
       await controller.serve(shard, { signal, guard: both });
-      // While the Lease is still ours: nothing is written for a shard that is somebody else's.
+      // Flush while this process still holds the Lease: it must write nothing for a shard that another replica holds.
       await events.flush();
     },
   });

@@ -21,27 +21,27 @@ import { NodeWatch } from "./node-watch.ts";
 import { ShardTerm } from "./shard-term.ts";
 import { WorkerCaches } from "./worker-caches.ts";
 
-/** Environments reconciled at the same time; each reconcile is a few requests. */
+/** The number of Environments reconciled at the same time; each reconcile is a few requests. */
 const CONCURRENCY = 8;
 
-/** Less than the 30 s that kubelet gives a process by default, with time for Events and the Lease after it. */
+/** Less than the kubelet's default grace period of 30 s, to leave time for Events and the Lease. */
 const END_PATIENCE_MS = 15_000;
 
 /**
- * So long the others wait at the start for a namespace whose lists fail: one that was deleted, and the Role in it with it,
- * may not be listed any more, and they must not go unserved for that.
+ * How long the start waits for a namespace whose lists fail. Its Role may have been deleted with it, and the other
+ * namespaces must not stay unserved for that.
  */
 const NAMESPACE_PATIENCE_MS = 10_000;
 
 const INDEX_ENVIRONMENT = "environment";
-/** Pods with the label of free ones, by Environment. */
+/** Parked Pods, by Environment. */
 const INDEX_PARKED = "parked";
-/** Pods that were given a session, by its id. */
+/** Pods with a session, by its id. */
 const INDEX_SESSION = "session";
 const INDEX_ID = "environmentId";
 const INDEX_NODE = "node";
 
-/** What acts in the world: everything here asks the guard before each write. */
+/** The clients that act on the outside. Each calls the guard before every write. */
 export type Actors = Pick<ReconcilerOptions, "kube" | "events" | "workClient">;
 
 export interface ControllerOptions
@@ -59,42 +59,44 @@ export interface ControllerOptions
     | "servingSinceMs"
     | keyof Actors
   > {
-  /** Namespaces to serve; empty: all. */
+  /** The namespaces to serve; empty: all. */
   readonly namespaces: readonly string[];
-  /** For lists and watches alone. */
+  /** For lists and watches only. */
   readonly kube: KubeClient;
-  /** Parts all Environments are divided into; 1. */
+  /** The number of shards that all Environments are divided into; 1 by default. */
   readonly shards?: number;
-  /** What the loops of a term act with, fenced by its guard. */
+  /** The clients of one term's loops, fenced by its guard. */
   readonly actors: (guard: () => void) => Actors;
 }
 
-/** The caches of one namespace, or of all. */
+/** The caches of one namespace, or of all namespaces. */
 interface Caches {
-  /** Undefined: all. */
+  /** Undefined: all namespaces. */
   readonly namespace: string | undefined;
   readonly environments: Informer<KubeObject>;
   readonly pods: Informer<Pod>;
 }
 
-/** A shard in our hands. */
+/** A shard that this process holds. */
 interface Served {
   readonly term: ShardTerm;
-  /** Caches that show what the holder before us did last: nothing of a namespace is served before. */
+  /**
+   * Caches that are newer than the previous holder's last write. A namespace is served only once its caches are here.
+   */
   readonly fresh: Set<Caches>;
 }
 
-/** The time in which one shard is ours. */
+/** The time during which this process holds one shard. */
 export interface Term {
-  /** Aborts when the shard is lost or given up. */
+  /** Aborts when the process loses or gives up the shard. */
   readonly signal: AbortSignal;
   /** Throws when this process may not act for the shard any more. */
   readonly guard: () => void;
 }
 
 /**
- * Watches Environments and their session Pods and reconciles what changed, of those shards that are served. One pair of
- * informers for all namespaces, or one per namespace where some are named, whatever the shards.
+ * Watches Environments and their session Pods, and reconciles what changed in the shards that this process serves. It
+ * runs one pair of informers for all namespaces, or one pair per configured namespace, for any number of shards.
  */
 export class Controller {
   readonly #options: ControllerOptions;
@@ -108,7 +110,7 @@ export class Controller {
   readonly #queue: WorkQueue;
   readonly #sharedSessions: SharedSessions;
   readonly #shards: number;
-  /** By shard, those in our hands. */
+  /** By shard, those that this process holds. */
   readonly #terms = new Map<number, Served>();
   #hasSynced = false;
 
@@ -131,14 +133,14 @@ export class Controller {
     this.#workers = new WorkerCaches(common(options), (make) => this.#perNamespace(make));
   }
 
-  /** True once what there was at the start is in the caches, of all namespaces that could be listed. */
+  /** True once the caches hold the initial lists of all namespaces that could be listed. */
   get hasSynced(): boolean {
     return this.#hasSynced;
   }
 
   /**
-   * Resolves when the caches are filled; never rejects. A namespace that cannot be listed is waited for while there is no
-   * other, and for a while beside others; it is served once it can be.
+   * Resolves when the caches are filled; never rejects. With a single namespace, it waits until that can be listed.
+   * With several, it waits a limited time for a failing one, which is served once it can be listed.
    */
   get synced(): Promise<void> {
     const each = this.#caches.map(({ environments, pods }) => Promise.all([environments.synced, pods.synced]));
@@ -150,17 +152,17 @@ export class Controller {
   }
 
   /**
-   * Keeps the caches and the queue going until the signal aborts; abort it when no shard is served any more. Nothing is
-   * written here: what acts is `serve`.
+   * Runs the caches and the queue until the signal aborts. Abort it only after the last shard is no longer served. This
+   * writes nothing; `serve` does.
    */
   async run(signal: AbortSignal): Promise<void> {
     const watches = this.#informers.map((informer) => informer.run(signal));
-    // Subscribed before the first list is in: what it brings is a change like any other.
+    // Subscribe before the first list arrives, so that its objects count as changes.
     for (const informer of this.#environments) {
       informer.subscribe(({ object, previous }) => this.#environmentChanged(object, previous));
     }
     for (const informer of this.#pods) informer.subscribe(({ object }) => this.#podChanged(object));
-    // Not waited for: what an Environment's own look says counts, this only says when to look again.
+    // The start does not wait for these caches: they only say when an Environment must check its policy again.
     for (const informer of this.#policies) {
       informer.subscribe(({ type, object }) => this.#policyChanged(object, type === "deleted"));
       watches.push(informer.run(signal));
@@ -177,16 +179,16 @@ export class Controller {
         { environments: this.#environments.reduce((sum, informer) => sum + informer.list().length, 0) },
         "caches are filled",
       );
-      // Not waited for at the end: each term has waited for its reconciles as long as is good.
+      // Not awaited at the end: each term already waits for its reconciles, for a limited time.
       void this.#queue.run({ workers: CONCURRENCY, handle: (key) => this.#reconcile(key), signal });
     }
     await Promise.all([...watches, workers, nodes]);
   }
 
   /**
-   * Serves the Environments of one shard until the term's signal aborts. Then everything that acts for it ends at once,
-   * whatever a reconcile under way still waits for: who leads no longer must not claim. Requests that get no answer are
-   * waited for a while only: what they do is found again by the next one, as after a crash.
+   * Serves the Environments of one shard until the term's signal aborts. Then everything that acts for the shard ends
+   * at once, even if a reconcile is still waiting: a process that lost its Lease must not claim. It waits a limited
+   * time for pending requests. The next holder finds their effects, as after a crash.
    */
   async serve(shard: number, term: Term): Promise<void> {
     this.#workers.renew();
@@ -200,7 +202,10 @@ export class Controller {
     served.term.forgetShown();
   }
 
-  /** What the holder before us did last may not have come to our caches yet: Pods that nobody sees would be made anew. */
+  /**
+   * Relists first: the caches may lack the previous holder's last writes, and Pods missing from them would be created
+   * twice.
+   */
   async #serveFrom(caches: Caches, shard: number, served: Served): Promise<void> {
     await Promise.all([caches.environments.relist(), caches.pods.relist()]);
     if (this.#terms.get(shard) !== served) return;
@@ -221,12 +226,12 @@ export class Controller {
     }
   }
 
-  /** Shards in our hands, in order. */
+  /** The shards that this process holds, in order. */
   get served(): readonly number[] {
     return [...this.#terms.keys()].sort((a, b) => a - b);
   }
 
-  /** Of a term that begins now. */
+  /** The options of a term that starts now. */
   #reconcilerOptions(guard: () => void): ReconcilerOptions {
     return {
       ...this.#options,
@@ -248,7 +253,9 @@ export class Controller {
     return [...this.#environments, ...this.#pods];
   }
 
-  /** The term that has to do with this Environment; undefined: it is another replica's. */
+  /**
+   * The term that serves this Environment; undefined: this process does not serve it, or its caches are not fresh yet.
+   */
   #termOf(key: string): ShardTerm | undefined {
     const served = this.#terms.get(shardOf(key, this.#shards));
     const isFresh = ({ namespace }: Caches) => namespace === undefined || key.startsWith(`${namespace}/`);
@@ -273,8 +280,8 @@ export class Controller {
   }
 
   /**
-   * Pods of one Environment. Those of a deleted one of the same name are not among them: the garbage collector ends them
-   * at any moment, whatever they do by then.
+   * The Pods of one Environment. Pods of a deleted one with the same name are excluded: the garbage collector can
+   * delete them at any moment.
    */
   #podsOf(namespace: string, name: string, uid: string): PodCache {
     const key = `${namespace}/${name}`;
@@ -294,7 +301,7 @@ export class Controller {
 
   #environmentChanged(object: KubeObject, previous: KubeObject | undefined): void {
     this.#add(keyOf(object));
-    // Others with the same id have something to say, or nothing any more.
+    // The EnvironmentIdShared condition of others with the same id may change.
     for (const id of new Set([idOf(object), previous ? idOf(previous) : undefined])) {
       if (id === undefined) continue;
       for (const informer of this.#environments) {
@@ -309,7 +316,7 @@ export class Controller {
 
   #policyChanged(policy: NetworkPolicy, isGone: boolean): void {
     const { name, labels } = policy.metadata;
-    // Anybody may put our labels on a NetworkPolicy of their own.
+    // Anyone can put our labels on their own NetworkPolicy.
     if (name !== policyName(labels?.[LABEL_ENVIRONMENT] ?? "")) return;
     for (const key of environmentOf(policy)) this.#termOf(key)?.policyChanged(key, isGone ? undefined : policy);
   }
@@ -325,7 +332,7 @@ export class Controller {
       .filter(({ name }) => name !== own);
   }
 
-  /** Environments in `sessions` mode of the shards in our hands. */
+  /** Environments in `sessions` mode, of the shards that this process holds. */
   #servedWith(environmentId: string): string[] {
     return this.#withId(environmentId)
       .filter((object) => !hasWorkers(object))
@@ -381,7 +388,7 @@ function podInformer(options: ControllerOptions, namespace: string | undefined):
   });
 }
 
-/** The session that a Pod was given, while that is not said to be over. */
+/** The session of a Pod, unless its label says that the session has ended. */
 function sessionOf({ metadata: { annotations, labels } }: Pod): readonly string[] {
   const sessionId = annotations?.[ANNOTATION_SESSION_ID];
   return sessionId !== undefined && labels?.[LABEL_PHASE] === "assigned" ? [sessionId] : [];
@@ -403,7 +410,7 @@ function common(
   return { client: kube, clock, random, logger, metrics };
 }
 
-/** Environment names are at most 46 characters (the schema sees to it), so the label is the name itself. */
+/** The label holds the full name, because the schema limits Environment names to 46 characters. */
 function environmentOf({ metadata }: KubeObject): string[] {
   const name = metadata.labels?.[LABEL_ENVIRONMENT];
   return name === undefined ? [] : [`${metadata.namespace}/${name}`];
@@ -423,9 +430,9 @@ function idOf(object: KubeObject): string | undefined {
 }
 
 /**
- * Lists the Pods of an Environment that stand under one key of an index, in whichever cache: sorted out anew only when one of
- * them changed, and the same array until then.
- * @param of.uid the Environment's: those of another one of its name are not its own
+ * Lists the Pods of an Environment under one index key, across caches. It filters again only when one of them changed,
+ * and returns the same array until then.
+ * @param of.uid the Environment's uid, which excludes Pods of another one with the same name
  */
 export function ownPodLists(
   caches: readonly Pick<Informer<Pod>, "byIndex">[],

@@ -4,21 +4,21 @@ import { NODES, type Node } from "../kube/resource.ts";
 import type { NodeSpec } from "../pods/node-health.ts";
 import { Informer, type InformerOptions } from "../watch/informer.ts";
 
-/** How soon a missing right is noticed. */
+/** How soon a missing permission is noticed. */
 const CHECK_MS = 5_000;
 
-/** A right that is given later is noticed after so long at most. */
+/** How often the watch is tried again without the permission. */
 const FORBIDDEN_PAUSE_MS = 300_000;
 
 export type NodeWatchOptions = Pick<InformerOptions<Node>, "client" | "clock" | "random" | "logger" | "metrics"> & {
-  /** What a node's spec says of its future changed. */
+  /** A node's taints or cordon changed. */
   readonly onChange: (node: string) => void;
 };
 
 /**
- * What Nodes say of their future, where the operator may read them (the chart's rbac.nodes). Where it may not,
- * nothing is known of any node and nothing is wrong: said once in the log, and asked for again now and then. Kept are names
- * and taints only: clusters have thousands of Nodes, and each is large.
+ * Watches the taints and cordons of Nodes, if the operator may read them (rbac.nodes in the chart). Without the
+ * permission, all nodes are unknown and nothing fails: the operator logs it once and tries again from time to time. It
+ * keeps only names and taints, because clusters can have thousands of large Node objects.
  */
 export class NodeWatch {
   readonly #options: NodeWatchOptions;
@@ -28,7 +28,7 @@ export class NodeWatch {
     this.#options = options;
   }
 
-  /** The node's taints and whether it is cordoned; undefined where that is not known. */
+  /** The node's taints and whether it is cordoned; undefined if unknown. */
   get(name: string | undefined): NodeSpec | undefined {
     return name === undefined ? undefined : this.#informer?.get(undefined, name)?.spec;
   }
@@ -49,7 +49,7 @@ export class NodeWatch {
     }
   }
 
-  /** Watches until the API server says that this is not allowed, or the signal aborts. */
+  /** Watches until the API server forbids it or the signal aborts. */
   async #watch(signal: AbortSignal): Promise<void> {
     const { clock, logger, onChange, ...common } = this.#options;
     const ending = new AbortController();
@@ -58,7 +58,7 @@ export class NodeWatch {
       clock,
       resource: NODES,
       transform: taintsOnly,
-      // What is wrong with the connection others say, and a missing right is said by `run`.
+      // Other watches log connection problems, and `run` logs a missing permission.
       logger: logger.child({}, { level: "error" }),
     });
     this.#informer = informer;

@@ -6,15 +6,16 @@ import type { EnvironmentObserver } from "../reconcile/environment-runtime.ts";
 import type { ReconcilerOptions } from "../reconcile/reconciler-options.ts";
 
 /**
- * One shard in our hands, from taking its Lease to losing it or giving it up: a reconciler of its own, whose every write
- * asks the guard of that Lease. Another term of the same shard starts from nothing, as another process would.
+ * One shard that this process holds, from acquiring its Lease to losing or releasing it. It has its own reconciler,
+ * whose every write checks the guard of that Lease. A later term of the same shard starts from scratch, as another
+ * process would.
  */
 export class ShardTerm {
   readonly #reconciler: EnvironmentReconciler;
   readonly #metrics: Metrics;
   readonly #observer: EnvironmentObserver | undefined;
   readonly #underWay = new Set<Promise<void>>();
-  /** Every Environment this term had to do with. */
+  /** Every Environment that this term has reconciled. */
   readonly #keys = new Set<string>();
 
   constructor(options: ReconcilerOptions) {
@@ -40,13 +41,13 @@ export class ShardTerm {
     this.#reconciler.policyChanged(key, policy);
   }
 
-  /** Ends all loops at once and waits for requests under way, reconciles included. */
+  /** Ends all loops at once and waits for pending requests and reconciles. */
   async stop(): Promise<void> {
     await this.#reconciler.stop();
     await Promise.all(this.#underWay);
   }
 
-  /** Takes the series of its Environments away, and what is shown of them: from here on another replica's are the true ones. */
+  /** Removes its Environments' metrics and console entries: from now on, another replica's are the right ones. */
   forgetShown(): void {
     for (const key of this.#keys) {
       const [namespace = "", environment = ""] = key.split("/");

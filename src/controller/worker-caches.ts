@@ -7,9 +7,9 @@ import type { ObjectCache, WorkersCaches } from "../workers/context.ts";
 
 const INDEX_ENVIRONMENT = "environment";
 
-/** The caches of one namespace, or of all. */
+/** The caches of one namespace, or of all namespaces. */
 interface Caches {
-  /** Undefined: all. */
+  /** Undefined: all namespaces. */
   readonly namespace: string | undefined;
   readonly pods: Informer<Pod>;
   readonly deployments: Informer<Deployment>;
@@ -18,13 +18,13 @@ interface Caches {
 }
 
 /**
- * Caches of the worker Pods and Deployments of all Environments. Nobody but workers waits for them: an operator that may not
- * read Deployments serves sessions all the same.
+ * Caches of the worker Pods and Deployments of all Environments. Only workers wait for them, so an operator without
+ * permission to read Deployments can still serve sessions.
  */
 export class WorkerCaches {
   readonly #caches: readonly Caches[];
 
-  /** @param perNamespace makes one of each kind, or one for each namespace that is served. */
+  /** @param perNamespace makes one cache of each kind, or one for each served namespace */
   constructor(
     common: Pick<InformerOptions<KubeObject>, "client" | "clock" | "random" | "logger" | "metrics">,
     perNamespace: <T>(make: (namespace: string | undefined) => T) => T[],
@@ -38,7 +38,7 @@ export class WorkerCaches {
     }));
   }
 
-  /** Runs until the signal aborts. Never rejects. `onChange` is told the Environment's key and the object's name. */
+  /** Runs until the signal aborts. Never rejects. `onChange` gets the Environment's key and the object's name. */
   async run(signal: AbortSignal, onChange: (key: string, name: string) => void): Promise<void> {
     const tell = ({ object }: { readonly object: KubeObject }) => {
       for (const key of environmentOf(object)) onChange(key, object.metadata.name ?? "");
@@ -51,15 +51,14 @@ export class WorkerCaches {
     await Promise.all(running);
   }
 
-  /** Who begins to serve from here on waits for lists that are newer than this call. */
+  /** Terms that start after this call wait for lists that are newer than it. */
   renew(): void {
     for (const each of this.#caches) each.fresh = Promise.all([each.pods.relist(), each.deployments.relist()]);
   }
 
   /**
-   * Those of one Environment, by its label: whose they are is for the reader to see. What goes on in other namespaces is no
-   * matter of it.
-   * @throws TypeError for a namespace that is not served.
+   * The caches of one Environment, by its label. The reader checks the owner. Other namespaces don't affect it.
+   * @throws TypeError for a namespace that is not served
    */
   of({ namespace, name }: { readonly namespace: string; readonly name: string }): WorkersCaches {
     const key = `${namespace}/${name}`;

@@ -5,23 +5,23 @@ import type { KubeObject } from "../kube/resource.ts";
 import type { Informer } from "../watch/informer.ts";
 
 /**
- * A restart of the API server takes seconds; after this a person wants to know. Longer than a reflector takes to trust a
- * watch without events (ANSWERED_MS of reflector.ts).
+ * How long caches may lag before a condition reports it: a restart of the API server takes seconds. Longer than a
+ * reflector trusts a watch without events (ANSWERED_MS of reflector.ts).
  */
 const PATIENCE_MS = 45_000;
 
-/** How soon a change is noticed. */
+/** How often the caches are checked. */
 const CHECK_MS = 5_000;
 
-/** The caches of one namespace, or of all. */
+/** The caches of one namespace, or of all namespaces. */
 export interface LaggingCaches {
-  /** Undefined: all. */
+  /** Undefined: all namespaces. */
   readonly namespace: string | undefined;
   readonly environments: Pick<Informer<KubeObject>, "behindMs" | "lastError">;
   readonly pods: Pick<Informer<KubeObject>, "behindMs" | "lastError">;
 }
 
-/** Whether the caches follow the API server, and what is wrong where they do not. */
+/** Checks whether the caches follow the API server, and says what is wrong if they don't. */
 export class CacheLag<C extends LaggingCaches> {
   readonly #caches: readonly C[];
   readonly #clock: Clock;
@@ -31,13 +31,13 @@ export class CacheLag<C extends LaggingCaches> {
     this.#clock = clock;
   }
 
-  /** Why changes in a namespace are not seen, and how to fix it; null: they are. */
+  /** Why the caches of a namespace lag, and how to fix it; null if they don't lag. */
   of(namespace: string): string | null {
     const caches = this.#caches.find((each) => each.namespace === undefined || each.namespace === namespace);
     return caches ? this.#words(caches) : null;
   }
 
-  /** Calls `onChange` with the caches that began or ceased to lag, until the signal aborts. */
+  /** Calls `onChange` with the caches that started or stopped lagging, until the signal aborts. */
   async run(signal: AbortSignal, onChange: (caches: C) => void): Promise<void> {
     const shown = new Map<C, string | null>();
     while (await sleep(this.#clock, CHECK_MS, signal)) {

@@ -13,13 +13,13 @@ export interface DrainOptions {
   readonly kube: Pick<KubeClient, "now">;
   readonly clock: Clock;
   readonly timing: Pick<Timing, "drainBoundMs" | "retryMaxMs">;
-  /** Look at it again after some milliseconds. */
+  /** Reconciles the Environment again after this many milliseconds. */
   readonly again: (afterMs: number) => void;
 }
 
 /**
- * Drains an Environment that is being deleted, and lets it go when nothing of it is left. False: its time is over, and what
- * is left is to be given up.
+ * Drains an Environment that is being deleted, and removes the finalizer when nothing is left. Returns false when the
+ * drain has timed out and the caller must give up the rest.
  */
 export async function drain(
   { environment: { metadata, spec }, runtime }: EnvironmentState,
@@ -29,7 +29,7 @@ export async function drain(
   const overMs = deletedMs + spec.deletionGraceSeconds * SECOND_MS - kube.now();
   runtime.drain(clock.monotonic() + overMs);
   if (runtime.isDrained) {
-    // The status says what keeps the finalizer.
+    // If this fails, a condition in the status says what keeps the finalizer.
     await runtime.releaseHold().catch(() => again(timing.retryMaxMs));
     return true;
   }
@@ -41,8 +41,8 @@ export async function drain(
 type Orphaned = Pick<EnvironmentState, "uid" | "environment" | "points">;
 
 /**
- * Deletes the Secrets of claims of an Environment that is gone, if it is: someone removed the finalizer by hand. Never throws.
- * Returns false where it has to be tried again.
+ * Deletes the claim Secrets of an Environment if it no longer exists: someone removed the finalizer by hand. Never
+ * throws. Returns false if the caller must retry.
  */
 export async function deleteOrphanedClaims(
   of: Orphaned,
@@ -57,7 +57,7 @@ export async function deleteOrphanedClaims(
   }
 }
 
-/** The same without a look at the Environment: it was given up. */
+/** Like `deleteOrphanedClaims`, but without reading the Environment: its drain was given up. */
 export async function deleteClaimsOf(
   { uid, environment, points }: Orphaned,
   { kube, logger }: { readonly kube: KubeClient; readonly logger: Logger },

@@ -9,27 +9,27 @@ import type { RuntimeReport } from "./environment-runtime.ts";
 export interface SharingEnvironment {
   /** `namespace/name`. */
   readonly name: string;
-  /** It is in `workers` mode: nothing of the operator's decides what its workers claim. */
+  /** The Environment is in `workers` mode: the operator can't control what its workers claim. */
   readonly hasWorkers: boolean;
 }
 
-/** What an Environment's conditions are made of. */
+/** The inputs of an Environment's conditions. */
 export interface ConditionParts {
   readonly environment: Environment;
   readonly report: Pick<RuntimeReport, "verdicts" | "blockedReason">;
-  /** Why changes in the namespace are not seen; null: they are. */
+  /** Why the caches of the namespace lag; null if they don't. */
   readonly lag: string | null;
-  /** What is wrong with the environment key as its Secret has it; null: nothing. */
+  /** What is wrong with the environment key in its Secret; null if nothing is. */
   readonly keyProblem: Verdict | null;
-  /** Whether the operator may send keys to the address that the spec names. */
+  /** Whether the operator may send keys to `spec.api.baseUrl`. */
   readonly originAllowed: boolean;
-  /** Null: the template was not checked yet. */
+  /** Null: the template is not checked yet. */
   readonly template: Verdict | null;
   readonly policy: Verdict;
   readonly sharers: readonly SharingEnvironment[];
 }
 
-/** All conditions, `Ready` first. Of one type, what is said later here is said in the place of what was said before. */
+/** All conditions, `Ready` first. Of two updates for the same condition type, the later one in this function wins. */
 export function environmentConditions(parts: ConditionParts): ConditionUpdate[] {
   const { environment, report, keyProblem, originAllowed, template, policy } = parts;
   const { generation } = environment.metadata;
@@ -65,12 +65,12 @@ function sharedMessage({ spec }: Environment, sharers: readonly SharingEnvironme
   return `spec.environmentId: ${names.join(", ")} ${names.length > 1 ? "have" : "has"} the same environmentId ${spec.environmentId}, so these Environments take from one queue${twice}; keep one of them and delete the others, or create each with an environmentId of its own`;
 }
 
-/** The client knows the field that names the Secret; a person on call wants the Secret's name. */
+/** The Work API client only knows the field that names the Secret; its name helps a person on call more. */
 function namingSecret(message: string, ref: { readonly name: string; readonly key: string }): string {
   return message.replace("the Secret that spec.api.keySecretRef names", `Secret ${ref.name} (key ${ref.key})`);
 }
 
-/** Conditions that stand in the way of serving, in the order in which a person would mend them; docs/status.md has it. */
+/** Conditions that can block serving, in the order in which a person would fix them; docs/status.md lists them. */
 export const IN_THE_WAY = [
   "Authenticated",
   "QueueReachable",
@@ -82,18 +82,18 @@ export const IN_THE_WAY = [
   "CredentialMissing",
 ] as const;
 
-/** Without these known, nobody can say that work is served. */
+/** `Ready` is not true while one of these is unknown. */
 const MUST_BE_KNOWN = new Set(["Authenticated", "QueueReachable", "TemplateAccepted", "NetworkPolicyReady"]);
 
-/** A reason of `Ready` itself, in words. */
+/** A reason and message that belong to `Ready` itself. */
 export interface ReadyReason {
   readonly reason: ConditionReason;
   readonly message: string;
 }
 
-/** What the operator decided by itself, before anything else may be said of readiness. */
+/** What the spec alone decides about `Ready`: deletion, then pause. */
 export function ownDecision(environment: Environment): ReadyReason | null {
-  // Workers claim by themselves for as long as they are there.
+  // The operator can't stop busy workers from claiming.
   const begun = environment.spec.workers ? "idle workers go" : "nothing new is claimed";
   if (environment.metadata.deletionTimestamp) {
     return {
@@ -110,21 +110,21 @@ export function ownDecision(environment: Environment): ReadyReason | null {
   return null;
 }
 
-/** What `Ready` is made of. */
+/** The inputs of `Ready`. */
 export interface ReadyParts {
-  /** What the operator decided itself: it comes before everything else. */
+  /** The result of `ownDecision`. It overrides everything else. */
   readonly decided: ReadyReason | null;
-  /** Why changes in the namespace are not seen: then all conditions are old. */
+  /** Why the caches of the namespace lag; all other conditions are then out of date. */
   readonly lag: string | null;
-  /** What keeps the loops from serving and is no matter of any condition. */
+  /** Why the loops can't serve, if no condition covers it. */
   readonly blockedReason: string | null;
   readonly conditions: readonly ConditionUpdate[];
   readonly generation: number;
 }
 
 /**
- * `Ready` out of all others: the first condition that stands in the way lends it its reason and words, so that one look
- * says what is wrong.
+ * Computes `Ready` from all other conditions. It copies the reason and message of the first blocking condition, so that
+ * one condition says what is wrong.
  */
 export function readyCondition({ decided, lag, blockedReason, conditions, generation }: ReadyParts): ConditionUpdate {
   const blocked = lag ?? blockedReason;
@@ -148,7 +148,7 @@ export function readyCondition({ decided, lag, blockedReason, conditions, genera
   return conditionFor("Ready", "work is served", generation);
 }
 
-/** Not yet looked at is no news; could not be looked at is. */
+/** An unknown status counts only if a check failed, not if the check has not run yet. */
 function isKnown({ status, reason }: ConditionUpdate): boolean {
   return status !== "Unknown" || eventType(reason) === "Warning";
 }
@@ -159,14 +159,15 @@ function inTheWay(condition: ConditionUpdate, generation: number): ConditionUpda
   return { type: "Ready", status, reason, message, observedGeneration: generation };
 }
 
-/** Words of conditions that need nobody's answer: `berth template` says the same before there is an Environment. */
-
-/** Of `InvalidSpec`. @param problems each with the field's path and the mend */
+/**
+ * The message of `InvalidSpec`. `berth template` uses it too.
+ * @param problems each with the field's path and the fix
+ */
 export function invalidSpecMessage(problems: readonly string[]): string {
   return problems.join("; ");
 }
 
-/** Of `OriginNotAllowed`. */
+/** The message of `OriginNotAllowed`. `berth template` uses it too. */
 export function originNotAllowedMessage(baseUrl: string): string {
   return `the operator may not send keys to ${baseUrl}: mend spec.api.baseUrl, or start the operator with ${baseUrl} in --allowed-api-origins`;
 }

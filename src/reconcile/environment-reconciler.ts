@@ -15,21 +15,25 @@ import type { ReconcilerOptions } from "./reconciler-options.ts";
 import { gaugeEnvironment, UnservedEnvironments } from "./unserved.ts";
 
 /**
- * One Environment from its spec to its status, in small steps: key, origin, template, network policy, loops, deletion, status. Level-based
- * and idempotent: it runs whenever something may have changed and finds out what is to be done.
+ * Takes one Environment from its spec to its status, in small steps: key, origin, template, NetworkPolicy, loops,
+ * deletion, status. It is level-based and idempotent: it runs whenever something may have changed, and decides from the
+ * current state.
  */
 export class EnvironmentReconciler {
   readonly #options: ReconcilerOptions;
   readonly #states = new Map<string, EnvironmentState>();
   readonly #unserved: UnservedEnvironments;
   readonly #claimLists: ClaimLists;
-  /** By the object as the cache has it, which is never changed there. */
+  /** Keyed by the cached object, which the cache replaces and never modifies. */
   readonly #parsed = new WeakMap<KubeObject, ReturnType<typeof parseEnvironment>>();
-  /** By key, Environments that are gone or given up and whose claim Secrets could not be deleted yet. */
+  /** By key, deleted or given-up Environments whose claim Secrets could not be deleted yet. */
   readonly #orphaned = new Map<string, EnvironmentState>();
-  /** By key, the uid of an Environment whose drain was given up: others may hold it for long, and nothing is begun for it. */
+  /**
+   * By key, the uid of an Environment whose drain was given up. Other finalizers may keep it for long; the operator
+   * starts nothing for it.
+   */
   readonly #givenUp = new Map<string, string>();
-  /** When loops last ended within this term, monotonic. */
+  /** When loops last ended within this term (monotonic). */
   #lastEndMs = Number.NEGATIVE_INFINITY;
   #stopped = false;
 
@@ -39,22 +43,22 @@ export class EnvironmentReconciler {
     this.#unserved = new UnservedEnvironments({ ...options, announcer: (about) => announcer(about, options) });
   }
 
-  /** A Pod of this Environment changed in the cache. */
+  /** Reports that a Pod of this Environment changed in the cache. */
   podChanged(key: string, podName: string): void {
     this.#states.get(key)?.runtime.podChanged(podName);
   }
 
-  /** The NetworkPolicy of this Environment changed in the cache; undefined: it is gone. */
+  /** Reports that the NetworkPolicy of this Environment changed in the cache; undefined: it was deleted. */
   policyChanged(key: string, policy: NetworkPolicy | undefined): void {
     if (this.#states.get(key)?.policy.seen(policy)) this.#options.again(key, 0);
   }
 
-  /** Environments that have loops. */
+  /** The number of Environments with loops. */
   get size(): number {
     return this.#states.size;
   }
 
-  /** Stops all loops, and waits for requests under way. No loop begins any more. */
+  /** Stops all loops and waits for their pending requests. No loop starts after this. */
   async stop(): Promise<void> {
     this.#stopped = true;
     const states = [...this.#states.entries()];
@@ -62,7 +66,10 @@ export class EnvironmentReconciler {
     await Promise.all(states.map(([key, state]) => this.#end(key, state)));
   }
 
-  /** Reconciles one Environment. Throws what is to be retried with backoff. */
+  /**
+   * Reconciles one Environment.
+   * @throws any error that needs a retry with backoff
+   */
   async reconcile(key: string): Promise<void> {
     const [namespace = "", name = ""] = key.split("/");
     const raw = this.#options.find(namespace, name);
@@ -83,7 +90,7 @@ export class EnvironmentReconciler {
     await this.#serve(key, environment);
   }
 
-  /** Most reconciles are about what the loops report, of an object that has not changed. */
+  /** Most reconciles see an unchanged object, so parsing is cached. */
   #parse(raw: KubeObject): ReturnType<typeof parseEnvironment> {
     const known = this.#parsed.get(raw);
     if (known) return known;
@@ -92,7 +99,7 @@ export class EnvironmentReconciler {
     return parsed;
   }
 
-  /** Secrets with credentials must not outlive their Environment: what could not be deleted is tried until it is. */
+  /** Retries failed deletions: Secrets with credentials must not outlive their Environment. */
   async #cleanUp(key: string): Promise<void> {
     const orphaned = this.#orphaned.get(key);
     if (!orphaned) return;
@@ -115,9 +122,9 @@ export class EnvironmentReconciler {
     state.pace.looked();
     state.environment = environment;
     state.template = templateOf(environment);
-    // Before anything can be sent there: an origin that is not allowed gets no key, whatever is under way, nor does one whose
-    // own key was not read yet. Nor is anything claimed from an address that the status does not have: were the spec to name
-    // another one next, no key would follow.
+    // Revoke permissions before any request can be sent. A disallowed origin gets no key, whatever is in flight; nor
+    // does an address whose own key has not been read yet. The operator claims nothing from an address that is not in
+    // the status: if the spec then named another address, no key would be sent to the first.
     const mayAsk = state.work.key !== "";
     if ((!mayAsk && state.key.inUse.key !== "") || !state.work.isAllowed || !isRecorded(state))
       state.runtime.update({ mayAsk, mayPrepare: false, mayClaim: false });
@@ -130,7 +137,7 @@ export class EnvironmentReconciler {
     await state.policy.keep(environment, addressesTold(state.pods.list()));
 
     const { isAllowed } = state.work;
-    // No Pod is made, and none is given a session, that the NetworkPolicy does not hold.
+    // No Pod may be created or get a session before the NetworkPolicy is in place.
     const accepted = state.templateChecker.verdict?.accepted === true && state.policy.isKept;
     const deleting = environment.metadata.deletionTimestamp !== undefined;
     state.runtime.update({
@@ -158,7 +165,7 @@ export class EnvironmentReconciler {
       ...(report.workspaces ? { workspaces: report.workspaces } : {}),
     });
     if (restMs !== null) again(key, restMs);
-    // What claims waited for.
+    // Claims wait until the status has the address.
     if (!recorded && isRecorded(state)) again(key, 0);
     again(key, this.#nextLookMs(state, clock.monotonic()));
   }
@@ -170,7 +177,7 @@ export class EnvironmentReconciler {
     if (known) return known;
     if (this.#stopped) throw new Error("no loop begins any more: the process ends, or leads no longer");
     const { again, observer, servingSinceMs } = this.#options;
-    // Loops of this very term may have served it before.
+    // Loops of this same term may have served the Environment before.
     const options = { ...this.#options, servingSinceMs: Math.max(servingSinceMs, this.#lastEndMs) };
     const state = newEnvironmentState(environment, options, {
       claimLists: this.#claimLists,
@@ -190,7 +197,7 @@ export class EnvironmentReconciler {
     return { ...modeOf(state.environment), report, conditions };
   }
 
-  /** Whether the drain's time is over, and what was left is given up. */
+  /** Returns whether the drain timed out and the rest was given up. */
   async #drain(key: string, state: EnvironmentState): Promise<boolean> {
     const again = (afterMs: number) => this.#options.again(key, afterMs);
     if (await drain(state, { ...this.#options, again })) return false;
@@ -198,7 +205,7 @@ export class EnvironmentReconciler {
     return true;
   }
 
-  /** The Environment goes with what is left of it: nothing is begun for it any more. */
+  /** Releases the Environment with whatever is left. The operator starts nothing more for it. */
   async #giveUp(key: string, state: EnvironmentState): Promise<void> {
     const { timing, logger, metrics, observer } = this.#options;
     const { namespace, name } = state.environment.metadata;
@@ -248,18 +255,18 @@ export class EnvironmentReconciler {
     await this.#unserved.report(raw, "InvalidSpec", invalidSpecMessage(problems), known?.status);
     const { deletionTimestamp } = raw.metadata;
     if (!known || !deletionTimestamp) return;
-    // What runs drains by the last spec that made sense: nothing may hold a deletion up for ever.
+    // Drain by the last valid spec: an invalid spec must not block a deletion forever.
     known.environment = { ...known.environment, metadata: { ...known.environment.metadata, deletionTimestamp } };
     await this.#drain(key, known);
   }
 
-  /** Sessions of an earlier process, whose rules took this spec. */
+  /** Sessions of an earlier process, whose validation accepted this spec, may still run. */
   #stateForRunning(key: string, raw: KubeObject): EnvironmentState | undefined {
     const environment = parseForRunning(raw);
     return environment ? this.#stateOf(key, environment) : undefined;
   }
 
-  /** Running sessions are left alone; nothing new is claimed by a spec that nobody understands. */
+  /** Leaves running sessions alone, but claims nothing with an invalid spec. */
   async #leaveRunning(key: string, state: EnvironmentState): Promise<void> {
     const { clock, again } = this.#options;
     await state.key.read(state.environment);
@@ -278,18 +285,21 @@ export class EnvironmentReconciler {
   }
 }
 
-/** Reconciles of one Environment by the clock follow one another no closer than this. */
+/** The minimum time between two scheduled reconciles of one Environment. */
 const MIN_LOOK_MS = 1_000;
 
-/** What the spec names, and what the status has. */
+/** What the spec names and the status records. */
 type Addresses = Pick<EnvironmentState, "environment" | "status">;
 
-/** Whether a claim of the spec's address would find its way back there after the spec names another. */
+/** Whether the status records the spec's address, so that a claim still finds it after the spec changes. */
 export function isRecorded({ environment, status }: Addresses): boolean {
   return environment.spec.workers !== undefined || status.apiAddresses.includes(environment.spec.api.baseUrl);
 }
 
-/** That of the spec, and those before it that claims name, the latest first. `claimedFrom` null: any may be named. */
+/**
+ * The spec's address, then earlier ones that claims still name, the latest first. A null `claimedFrom` means that any
+ * address may still be named.
+ */
 export function addressesToRecord(
   { environment, status }: Addresses,
   claimedFrom: ReadonlySet<string> | null,

@@ -4,86 +4,86 @@ import type { Pod } from "../kube/resource.ts";
 import type { SessionView } from "../protocol/session-view.ts";
 import type { Verdict } from "../queue/api-health.ts";
 
-/** What the reconciler allows the loops of an Environment. */
+/** What the reconciler permits the loops of an Environment to do. */
 export interface Permissions {
-  /** Requests may be sent: the origin is allowed and there is a key. */
+  /** May send requests: the origin is allowed and there is a key. */
   readonly mayAsk: boolean;
-  /** Pods may be made: the template was accepted. */
+  /** May create Pods: the template was accepted. */
   readonly mayPrepare: boolean;
-  /** New items may be claimed: the same, and not paused nor being deleted. */
+  /** May claim new items: `mayPrepare`, and neither paused nor being deleted. */
   readonly mayClaim: boolean;
 }
 
-/** What the loops say of themselves, for the Environment's status. */
+/** What the loops report for the Environment's status. */
 export interface RuntimeReport {
   readonly queue: QueueStatus | null;
   readonly sessions: SessionsStatus | null;
   readonly workers?: WorkersStatus;
-  /** Volumes of sessions, where they have any. */
+  /** Volumes of sessions, if the Environment has any. */
   readonly workspaces?: WorkspacesStatus;
   /**
-   * Where the items of all claims were claimed, those under way too; null while not all claims are known. Undefined: it
-   * claims nothing.
+   * The addresses that all items were claimed from, including claims in flight; null while not all claims are known.
+   * Undefined: this mode claims nothing.
    */
   readonly claimedFrom?: ReadonlySet<string> | null;
   readonly verdicts: readonly Verdict[];
-  /** What keeps the loops from serving and is no matter of any condition, with the mend; null: nothing. */
+  /** Why the loops can't serve, with the fix, if no condition covers it; null if nothing blocks them. */
   readonly blockedReason: string | null;
 }
 
-/** The loops of one Environment, whichever mode it is in. The reconciler starts, updates and stops them. */
+/** The loops of one Environment, in either mode. The reconciler starts, updates and stops them. */
 export interface EnvironmentRuntime {
   start(): void;
-  /** Stops all loops and waits for requests under way. What is in the cluster stays for the next process. */
+  /** Stops all loops and waits for pending requests. Objects in the cluster stay for the next process. */
   stop(): Promise<void>;
-  /** The spec or what stands around it changed. */
+  /** The spec or its surroundings changed. */
   update(permissions: Permissions): void;
-  /** Another environment key: try it at once. */
+  /** The environment key changed: the loops try it at once. */
   keyChanged(): void;
-  /** True from a 401 or 403 until `keyChanged`, or until it is tried again by `retryKey`. */
+  /** True from a 401 or 403 until `keyChanged` is called or `retryKey` tries the key again. */
   readonly keyRejected: boolean;
-  /** Tries a key once more that was rejected long ago; does nothing before its time. */
+  /** Tries a key again that was rejected long ago. Does nothing if it is too early. */
   retryKey(): void;
-  /** A Pod of this Environment, or what makes its Pods, changed in the cache. */
+  /** A Pod of this Environment, or the object that creates its Pods, changed in the cache. */
   podChanged(name: string): void;
-  /** There may be work: look at the queue, once. */
+  /** There may be work: polls the queue once. */
   look(): void;
-  /** Whether a Pod of it runs this session, as far as it knows. */
+  /** Whether a Pod of this Environment runs this session, as far as the runtime knows. */
   runs(sessionId: string): boolean;
-  /** The Environment is being deleted: begin nothing, end what runs at `deadlineMs` (monotonic). */
+  /** The Environment is being deleted: starts nothing more, and ends what runs at `deadlineMs` (monotonic). */
   drain(deadlineMs: number): void;
-  /** Nothing is left that the Environment would have to wait for. */
+  /** Whether nothing is left that the deletion must wait for. */
   readonly isDrained: boolean;
-  /** What is left, in words. */
+  /** What is left, as text for a message. */
   readonly leftovers: string;
-  /** The drain's time is over: what is left is given up. Returns whether nothing of it is left in the cluster. */
+  /** The drain has timed out: gives up what is left. Returns whether nothing of it remains in the cluster. */
   abandon(): Promise<boolean>;
-  /** Takes the finalizer away, if nothing needs it. */
+  /** Removes the finalizer if nothing needs it. */
   releaseHold(): Promise<void>;
   report(): RuntimeReport;
-  /** The sessions that are claimed now; none where workers claim by themselves. */
+  /** The sessions that are claimed now; none if workers claim them. */
   sessions(): readonly SessionView[];
 }
 
-/** What the reconciler asks of a template, whichever mode it belongs to. */
+/** What the reconciler needs of a template, in either mode. */
 export interface CheckedTemplate {
   readonly hash: string;
   /** The container that a session or a worker runs in. */
   readonly container: string;
-  /** The session container asks the registry at every look at a parked Pod. */
+  /** The kubelet queries the registry every few seconds while a Pod is parked, because of the session container. */
   readonly pullsAlways: boolean;
-  /** Its image is looked up again and again while a Pod is parked. */
+  /** The kubelet pulls the session container's image repeatedly while a Pod is parked. */
   readonly pullsAgain: boolean;
-  /** Its path in the spec, for a person. */
+  /** The path of the template in the spec, for messages. */
   readonly field: "spec.sessions.template" | "spec.workers.template";
-  /** What it asks for beyond what every template may have, in words of the policy. */
+  /** What the template requests beyond what every template may have, in the terms of the Pod policy. */
   readonly needs: readonly string[];
-  /** As the spec has it. */
+  /** The template as the spec has it. */
   readonly written: PodTemplate;
   render(name: string): Pod;
 }
 
-/** What an Environment is at this moment, as its status would say it. */
+/** An Environment's current state, as its status would show it. */
 export interface EnvironmentLook {
   readonly mode: "Sessions" | "Workers";
   readonly max: number;
@@ -91,23 +91,26 @@ export interface EnvironmentLook {
   readonly conditions: readonly ConditionUpdate[];
 }
 
-/** Where to look at an Environment that is served here. Asked only while somebody looks. */
+/** Gives access to an Environment that this process serves. Called only while someone looks at the console. */
 export interface EnvironmentSource {
   look(): EnvironmentLook;
   sessions(): readonly SessionView[];
 }
 
 /**
- * Told what this process serves, by `namespace/name`, for somebody who looks on (src/console). What can be asked is not told:
- * an observer whom nobody watches costs nothing but a call when a session ends and when something is wrong.
+ * Learns what this process serves, by `namespace/name` (for src/console). It is not told what it can query: with no
+ * viewer, it costs one call per ended session and per warning.
  */
 export interface EnvironmentObserver {
   serves(key: string, source: EnvironmentSource): void;
-  /** The spec cannot be served as it is; null: it can. */
+  /** The spec can't be served; null: it can. */
   cannotServe(key: string, why: Pick<EnvironmentLook, "mode" | "max" | "conditions"> | null): void;
-  /** It is deleted, or another replica's. The source is that of `serves`: the next term may have begun by then. */
+  /**
+   * The Environment was deleted, or another replica serves it now. `source` is the one passed to `serves`, because the
+   * next term may have started already.
+   */
   gone(key: string, source: EnvironmentSource): void;
   sessionEnded(key: string, session: SessionView): void;
-  /** What an Event of type Warning says, about the Environment or one of its Pods. */
+  /** Reports an Event of type Warning about the Environment or one of its Pods. */
   warned(key: string, reason: string, message: string): void;
 }

@@ -26,7 +26,7 @@ import { ReportPace, StatusWriter } from "./status-writer.ts";
 import { TemplateChecker } from "./template-check.ts";
 import { WorkClients } from "./work-clients.ts";
 
-/** What the reconciler keeps of one Environment between two reconciles: caches of what it can read again, and its loops. */
+/** What the reconciler keeps of one Environment between reconciles: caches that it can fill again, and the loops. */
 export interface EnvironmentState {
   readonly uid: string;
   readonly pods: PodCache;
@@ -40,23 +40,23 @@ export interface EnvironmentState {
   readonly policy: PolicyKeeper;
   readonly key: KeyKeeper;
   readonly templateChecker: TemplateChecker;
-  /** How soon a change that the loops report is looked at. */
+  /** How soon the reconciler handles a change that the loops report. */
   readonly pace: ReportPace;
-  /** For whoever looks on. */
+  /** For an observer. */
   readonly source: EnvironmentSource;
 }
 
-/** What a state needs beside what the reconciler has from around it. */
+/** What a state needs in addition to the reconciler's options. */
 export interface StateParts {
   readonly claimLists: ClaimLists;
   readonly announce: Announce;
-  /** For whoever looks on. */
+  /** For an observer. */
   readonly look: (state: EnvironmentState) => EnvironmentLook;
-  /** The loops report a change: it is to be looked at as soon as its pace says. */
+  /** The loops report a change. The Environment is reconciled as soon as its pace permits. */
   readonly onChange: (pace: ReportPace) => void;
 }
 
-/** The state of an Environment that nothing is known of yet. Its loops are made and not started. */
+/** The initial state of an Environment. Its loops are created but not started. */
 export function newEnvironmentState(
   environment: Environment,
   options: ReconcilerOptions,
@@ -134,7 +134,7 @@ export function newEnvironmentState(
   return state;
 }
 
-/** What is said of an Environment, or of its Pods, becomes Events; warnings are told to an observer, too. */
+/** Turns announcements about an Environment or its Pods into Events, and passes warnings to the observer. */
 export function announcer(
   about: Pick<EventSubject, "metadata">,
   { events, observer }: { readonly events: EventSink; readonly observer?: EnvironmentObserver },
@@ -144,8 +144,8 @@ export function announcer(
   return (reason, message, pod) => {
     const type = eventType(reason);
     if (type === "Warning") observer?.warned(key, reason, message);
-    // Sessions that come and go as they should are told of their Pods alone: told twice, they would be most of what this
-    // process writes, and drown what is wrong with the Environment.
+    // Normal starts and ends of sessions get an Event on the Pod only. On the Environment too, they would be most of
+    // the process's writes and hide what is wrong with it.
     if (!pod || type === "Warning") events.event(subject, type, reason, message);
     if (pod) events.event({ apiVersion: "v1", kind: "Pod", metadata: pod.metadata }, type, reason, message);
   };

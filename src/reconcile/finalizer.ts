@@ -4,7 +4,7 @@ import { isConflict, isInvalid, isNotFound, orNull } from "../kube/errors.ts";
 import type { KubeObject, Resource } from "../kube/resource.ts";
 import type { SessionContext } from "../protocol/context.ts";
 
-/** The Environment as a resource of the API server. */
+/** The Environment as an API resource. */
 export const ENVIRONMENTS: Resource<Environment & KubeObject> = {
   group: GROUP,
   version: VERSION,
@@ -15,14 +15,16 @@ export const ENVIRONMENTS: Resource<Environment & KubeObject> = {
 
 type HoldContext = Pick<SessionContext, "kube" | "points" | "namespace" | "name" | "uid">;
 
-/** So often a conflicting change of the finalizers is tried again with the object as it is then. */
+/** How often a conflicting change of the finalizers is tried, each time with a fresh read. */
 const ATTEMPTS = 5;
-/** The same for a patch whose test failed. What else makes an object invalid is mended by no repetition. */
+/**
+ * How often a patch with a failed test is tried. If the object is invalid for another reason, repeating does not help.
+ */
 const INVALID_ATTEMPTS = 2;
 
 /**
- * The finalizer of an Environment: there from before its first claim until no claim is left, so that an idle Environment
- * can always be deleted, also with no operator running.
+ * The finalizer of an Environment. It is there from before the first claim until no claim is left, so an idle
+ * Environment can always be deleted, even without a running operator.
  */
 export class EnvironmentFinalizer {
   readonly #context: HoldContext;
@@ -33,42 +35,45 @@ export class EnvironmentFinalizer {
     this.#context = context;
   }
 
-  /** False: the finalizer is known to be gone, there is nothing to release. */
+  /** False: the finalizer is known to be removed, so there is nothing to release. */
   get mayBeHeld(): boolean {
     return this.#held !== false;
   }
 
-  /** Makes sure that the finalizer is there. False: the Environment is going or gone, nothing may be claimed for it. */
+  /**
+   * Makes sure that the finalizer is set. Resolves to false if the Environment is deleted or being deleted; nothing may
+   * be claimed for it then.
+   */
   hold(): Promise<boolean> {
     if (this.#held) return Promise.resolve(true);
     return this.#change(async () => {
       if (this.#held) return true;
-      // Without an answer it may be there, or come to be: whoever releases has to look.
+      // Until the API server answers, the finalizer may or may not be set, so `release` must check.
       this.#held = null;
       this.#held = await this.#write(true);
       return this.#held;
     });
   }
 
-  /** Takes the finalizer away if `unused` still says so when the turn comes. */
+  /** Removes the finalizer, if `unused` still holds when this change gets its turn. */
   release(unused: () => boolean): Promise<void> {
     return this.#change(async () => {
       if (this.#held === false || !unused()) return;
-      // From here on it may be gone: a claim that begins now waits until that is known, and puts it back.
+      // From here on the finalizer may be gone. A claim that starts now waits for the outcome and sets it again.
       this.#held = null;
       await this.#write(false);
       this.#held = false;
     });
   }
 
-  /** One change at a time: a hold that comes during a release finds the finalizer gone and puts it back. */
+  /** Serializes changes: a hold during a release finds the finalizer removed and sets it again. */
   #change<T>(act: () => Promise<T>): Promise<T> {
     const next = this.#changing.then(act, act);
     this.#changing = next.catch(() => {});
     return next;
   }
 
-  /** Returns whether the Environment carries the finalizer now. */
+  /** Returns whether the Environment has the finalizer now. */
   async #write(wanted: boolean): Promise<boolean> {
     const { kube, points, namespace, name, uid } = this.#context;
     for (let attempt = 1; ; attempt += 1) {
@@ -78,7 +83,7 @@ export class EnvironmentFinalizer {
         if (live.metadata.uid !== uid) return false;
         const finalizers = live.metadata.finalizers ?? [];
         if (finalizers.includes(FINALIZER) === wanted) return wanted;
-        // The API server takes no new finalizer for an object that is being deleted.
+        // The API server accepts no new finalizer on an object that is being deleted.
         if (wanted && live.metadata.deletionTimestamp) return false;
         if (wanted) await this.#add(live.metadata.finalizers);
         else await this.#remove(live);
@@ -92,8 +97,8 @@ export class EnvironmentFinalizer {
   }
 
   /**
-   * Not by resourceVersion, which every status of our own moves on just when work comes: only the list itself must be as it
-   * was read. A test of null holds where there is no such field.
+   * Tests the list of finalizers, not the resourceVersion: the operator's own status writes change that just when work
+   * arrives. A test for null passes if the field does not exist.
    */
   async #add(found: readonly string[] | undefined): Promise<void> {
     const { kube, points, namespace, name, uid } = this.#context;

@@ -15,48 +15,51 @@ export interface KeyKeeperOptions {
   readonly points: Points<ReconcilePoint>;
   readonly clock: Clock;
   readonly timing: Pick<Timing, "keyRefreshMs" | "keyRetryMs">;
-  /** The loops that send the key, and hear whether it is taken. */
+  /** The loops that send the key and learn whether the Work API accepts it. */
   readonly loops: () => Pick<EnvironmentRuntime, "keyChanged" | "keyRejected" | "retryKey">;
-  /** The addresses that the status has. */
+  /** The addresses that the status records. */
   readonly recorded: () => readonly string[];
 }
 
-/** Keeps the key that one Environment's loops send in step with its Secret, which is read by the clock and never watched. */
+/**
+ * Keeps the key that one Environment's loops send in sync with its Secret. The Secret is read on a schedule and never
+ * watched.
+ */
 export class KeyKeeper {
   readonly #options: KeyKeeperOptions;
   #key: KeyReading | null = null;
-  /** The last reading failed and the key in use may still be right: one failure is no news. */
+  /** The last read failed, but the key in use may still be right: a single failure is not reported. */
   #inDoubt = false;
-  /** Monotonic time of the last reading. */
+  /** When the Secret was last read (monotonic). */
   #readMs = Number.NEGATIVE_INFINITY;
-  /** The key that is sent, and where. */
+  /** The key in use, and where it may be sent. */
   readonly inUse = new KeyInUse();
 
   constructor(options: KeyKeeperOptions) {
     this.#options = options;
   }
 
-  /** What is wrong with the Secret, or with reading it; null: nothing, or it was not read yet. */
+  /** What is wrong with the Secret or with reading it; null if nothing is, or if it was not read yet. */
   get problem(): Verdict | null {
     return this.#key && !this.#key.ok ? this.#key.verdict : null;
   }
 
-  /** Whether the Secret has been read, so that a missing key is no longer news to come. */
+  /** Whether a read of the Secret has given an answer, so that a missing key is final. */
   get isRead(): boolean {
     return this.#key !== null && (this.#key.ok || this.#key.lasting);
   }
 
-  /** Milliseconds until it is to be read again. */
+  /** Milliseconds until the next read. */
   nextLookMs(nowMs: number): number {
     return this.#readMs + this.#paceMs - nowMs;
   }
 
-  /** Has the next `read` read, whatever the time. */
+  /** Makes the next `read` read at once. */
   lookAgain(): void {
     this.#readMs = Number.NEGATIVE_INFINITY;
   }
 
-  /** Reads the Secret, where it is time to, and tells the loops what they should know. */
+  /** Reads the Secret if it is time, and tells the loops about a changed key. */
   async read(environment: Environment): Promise<void> {
     const { kube, clock, points } = this.#options;
     const nowMs = clock.monotonic();
@@ -77,7 +80,7 @@ export class KeyKeeper {
     const next = keyToUse(environment, reading);
     if (next !== null) this.inUse.take(next, environment.spec.api, this.#options.recorded());
     const loops = this.#options.loops();
-    // Whoever touches the Secret of a rejected key wants to see it tried again, also with the same key.
+    // A person who touches the Secret of a rejected key wants a retry, even if the key is the same.
     const touched = reading.ok && before?.ok && reading.version !== before.version && loops.keyRejected;
     const { key } = this.inUse;
     if (key === keyBefore && !touched) return loops.retryKey();
@@ -91,8 +94,8 @@ export class KeyKeeper {
 }
 
 /**
- * A Secret that could not be read says nothing: the key in use stays (null). One that went with its Environment (`kubectl
- * delete -f`) is not needed for anything but the end of what still runs.
+ * A failed read leaves the key in use (null). If the Secret was deleted together with its Environment (`kubectl delete
+ * -f`), the last key is still needed to end what runs.
  */
 function keyToUse(environment: Environment, reading: KeyReading): string | null {
   if (reading.ok) return reading.key;
@@ -100,17 +103,17 @@ function keyToUse(environment: Environment, reading: KeyReading): string | null 
   return reading.lasting && !deleting ? "" : null;
 }
 
-/** What can stand in a header's value: visible ASCII. */
+/** Characters that a header value can have: visible ASCII. */
 const HEADER_VALUE = /^[\x21-\x7e]+$/;
 
-/** The environment key as its Secret has it now. */
+/** The environment key that the Secret has now. */
 export type KeyReading =
-  /** `version` changes with every change of the Secret, also one that leaves the key as it is. */
+  /** `version` changes with every change of the Secret, even if the key stays the same. */
   | { readonly ok: true; readonly key: string; readonly version: string }
-  /** Nothing usable there; `lasting`: it is so, as opposed to could not be read. */
+  /** No usable key. `lasting`: the Secret has none, as opposed to a failed read. */
   | { readonly ok: false; readonly verdict: Verdict; readonly lasting: boolean };
 
-/** Reads the key by name: Secrets are never watched. Never throws, and never repeats a value. */
+/** Reads the key by the Secret's name: Secrets are never watched. Never throws, and never repeats a value. */
 export async function readEnvironmentKey(
   kube: KubeClient,
   namespace: string,
@@ -120,13 +123,14 @@ export async function readEnvironmentKey(
     const { data, metadata } = await kube.get(SECRETS, { namespace, name: ref.name });
     const value = data?.[ref.key];
     if (value === undefined) {
-      // The Secret's other keys stay unnamed: a user who can edit an Environment may have no right to read Secrets.
+      // Do not name the Secret's other keys: a user who can edit an Environment may not have permission to read
+      // Secrets.
       return lasting(
         "KeyMissing",
         `Secret ${ref.name} has no key ${ref.key}: add the key, or fix spec.api.keySecretRef.key`,
       );
     }
-    // A line break at the end is what `kubectl create secret --from-file` leaves there.
+    // Files that `kubectl create secret --from-file` reads often end with a line break.
     const key = Buffer.from(value, "base64").toString("utf8").trim();
     if (key === "") return lasting("KeyEmpty", `${placeOf(ref)} is empty: put the environment key there`);
     if (!HEADER_VALUE.test(key)) {
@@ -151,7 +155,7 @@ export async function readEnvironmentKey(
   }
 }
 
-/** Where a key is, in words. */
+/** Where a key is, for messages. */
 function placeOf(ref: { readonly name: string; readonly key: string }): string {
   return `key ${ref.key} of Secret ${ref.name}`;
 }
@@ -160,28 +164,31 @@ function lasting(reason: "KeyMissing" | "KeyEmpty" | "KeySecretMissing", message
   return { ok: false, lasting: true, verdict: { reason, message } };
 }
 
-/** The part of a spec that says which key goes where. */
+/** The part of a spec that says which key is sent where. */
 type Api = Pick<Environment["spec"]["api"], "baseUrl" | "keySecretRef">;
 
 /**
- * The environment key that requests are sent with, and where it may be sent. A spec that names another address and another
- * Secret at one stroke must not have either key sent to the other's address: not the old one to the new address until the
- * new Secret was read, nor the new one to sessions that were claimed at the old address. Only a key that is named for both
- * follows, with whatever its Secret holds later.
+ * The environment key that requests are sent with, and where it may be sent. If a spec changes the address and the
+ * Secret at the same time, neither key may be sent to the other's address. The old key must not reach the new address
+ * before the new Secret was read. The new key must not be sent for sessions that were claimed at the old address. Only
+ * a key whose Secret the spec named for both addresses is sent to both, and so are later values of that Secret.
  */
 export class KeyInUse {
   #key = "";
-  /** What the spec said when it was read. */
+  /** What the spec said when the key was read. */
   #from: { readonly secret: string; readonly baseUrl: string } | null = null;
-  /** By address that the spec named before, the key of the Secret that it named then. Not kept over a restart: then there is one. */
+  /**
+   * For each earlier address, the Secret that the spec named then, and its key. A restart loses this: from then on
+   * there is one key.
+   */
   readonly #earlier = new Map<string, { readonly secret: string; readonly key: string }>();
 
-  /** As it was read last; empty: there is none. */
+  /** The key that was read last; empty if there is none. */
   get key(): string {
     return this.#key;
   }
 
-  /** The key for the address of this spec; empty: there is none, or none was read for it yet. */
+  /** The key for this spec's address; empty if there is none or it has not been read yet. */
   for({ baseUrl, keySecretRef }: Api): string {
     const isIts = this.#from?.baseUrl === baseUrl || this.#from?.secret === nameOf(keySecretRef);
     return isIts ? this.#key : "";
@@ -194,8 +201,8 @@ export class KeyInUse {
   }
 
   /**
-   * Another one was read; empty: there is none any more.
-   * @param addresses all that claims may name
+   * Uses a key that was just read; empty: there is no key any more.
+   * @param addresses all addresses that claims may name
    */
   take(key: string, { baseUrl, keySecretRef }: Api, addresses: readonly string[]): void {
     const secret = nameOf(keySecretRef);

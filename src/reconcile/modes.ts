@@ -11,27 +11,27 @@ import { workSources } from "../workers/work-sources.ts";
 import type { CheckedTemplate, EnvironmentRuntime } from "./environment-runtime.ts";
 import { EnvironmentFinalizer } from "./finalizer.ts";
 
-/** What both modes work with, and the caches of each. */
+/** What both modes need, and the caches of each. */
 export type ModeContext = Omit<RuntimeContext, "template" | "points"> & {
   readonly points: Points;
   readonly workers: WorkersCaches;
 };
 
-/** An Environment's mode, and how many Pods or workers it may have at most. */
+/** An Environment's mode, and its maximum number of Pods or workers. */
 export function modeOf({ spec }: Environment): { readonly mode: "Sessions" | "Workers"; readonly max: number } {
   return spec.workers
     ? { mode: "Workers", max: spec.workers.maxReplicas }
     : { mode: "Sessions", max: spec.sessions?.maxConcurrent ?? 0 };
 }
 
-/** The template of an Environment as its spec has it now. */
+/** The template that the Environment's spec has now. */
 export function templateOf(environment: Environment): CheckedTemplate {
   return environment.spec.workers
     ? workerTemplateOf(environment)
     : { ...sessionTemplateOf(environment), field: "spec.sessions.template" };
 }
 
-/** The loops of an Environment, for the mode that its spec names. The mode of an Environment never changes. */
+/** The loops of an Environment, for the mode that its spec names. The mode never changes. */
 export function runtimeOf(environment: Environment, context: ModeContext, onChange: () => void): EnvironmentRuntime {
   return environment.spec.workers
     ? workersRuntime(context, onChange)
@@ -55,7 +55,7 @@ function workersRuntime(context: ModeContext, onChange: () => void): Environment
 const sessionTemplateOf = oncePerEnvironment(sessionTemplate);
 const workerTemplateOf = oncePerEnvironment(workerTemplate);
 
-/** A template is made, and hashed, once for each state of an Environment: it is asked for at every turn. */
+/** Renders and hashes a template once per version of an Environment, because every reconcile needs it. */
 function oncePerEnvironment<T>(make: (environment: Environment) => T): (environment: Environment) => T {
   const made = new WeakMap<Environment, T>();
   return (environment) => {

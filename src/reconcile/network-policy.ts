@@ -15,24 +15,24 @@ import { DEFAULT_BASE_URL } from "../api/network-spec.ts";
 import { hashOf } from "../core/json.ts";
 import type { NetworkPolicy, Pod } from "../kube/resource.ts";
 
-/** What the operator knows of networks that no Environment says. */
+/** What the operator's settings say about networks. */
 export interface NetworkFacts {
   /** The published networks of the default Work API. */
   readonly apiCidrs: readonly string[];
-  /** Where the operator's own Pods are. */
+  /** The namespace of the operator's own Pods. */
   readonly operatorNamespace: string;
-  /** Where the cluster's DNS answers: its Pods, and addresses that are no Pod's. */
+  /** Where the cluster's DNS answers: its Pods, and addresses that belong to no Pod. */
   readonly dns: { readonly pods: readonly DnsPods[]; readonly cidrs: readonly string[] };
 }
 
 type Rule = Record<string, unknown>;
 
-/** A label that every Namespace has of its own accord. */
+/** A label that the API server sets on every Namespace. */
 const NAMESPACE_NAME = "kubernetes.io/metadata.name";
 
 const HTTPS: Rule[] = [{ protocol: "TCP", port: 443 }];
 
-/** NodeLocal DNSCache listens there unless told otherwise. */
+/** The default address of NodeLocal DNSCache. */
 const NODE_LOCAL_DNS = "169.254.20.10/32";
 
 const LOOPBACK = /^(127\.|::1$)/;
@@ -43,16 +43,17 @@ const dnsPorts = (port: number): Rule[] => [
 ];
 
 /**
- * The addresses of the cluster's DNS where none are set. Most networks apply policies to the Pod behind a Service, but some
- * apply them to the Service's address, and a cache on the node answers at that address or one of its own.
- * @param nameServers those of the operator's Pod, which sandboxes have as well
+ * The addresses of the cluster's DNS if the settings name none. Most network plugins apply policies to the Pods behind
+ * a Service, but some apply them to the Service's address. A DNS cache on the node answers at that address or at its
+ * own.
+ * @param nameServers those of the operator's Pod, which sandboxes use too
  */
 export function defaultDnsCidrs(nameServers: readonly string[]): string[] {
   const own = nameServers.filter((address) => !LOOPBACK.test(address)).flatMap(singleAddress);
   return [...new Set([NODE_LOCAL_DNS, ...own])];
 }
 
-/** The single addresses that a NetworkPolicy lets Pods ask for names. */
+/** The single addresses that a NetworkPolicy allows DNS queries to. */
 export function dnsAddressesOf({ spec }: NetworkPolicy): string[] {
   const ports = hashOf(dnsPorts(DNS_PORT));
   const rules = ((spec?.egress ?? []) as EgressRule[]).filter((rule) => hashOf(rule.ports ?? []) === ports);
@@ -65,8 +66,8 @@ interface EgressRule {
 }
 
 /**
- * The Environment's NetworkPolicy as its spec wants it now; null: none.
- * @param told the addresses of Work APIs that Pods were told which are not over, whatever the spec names by now
+ * The NetworkPolicy that the Environment's spec wants now; null: none.
+ * @param told Work API addresses that unfinished Pods use, whatever address the spec names now
  */
 export function renderNetworkPolicy(
   environment: Environment,
@@ -95,20 +96,20 @@ export function renderNetworkPolicy(
   };
 }
 
-/** The addresses of Work APIs that these session Pods were told, but for those that are over. */
+/** The Work API addresses that session Pods use. Finished Pods don't count. */
 export function addressesTold(pods: readonly Pod[]): ReadonlySet<string> {
   const live = pods.filter(({ metadata }) => metadata.labels?.[LABEL_PHASE] !== "finished");
   return new Set(live.flatMap(({ metadata }) => metadata.annotations?.[ANNOTATION_API] ?? []));
 }
 
-/** Its name, for the name of an Environment. */
+/** The name of the NetworkPolicy of an Environment. */
 export function policyName(environmentName: string): string {
   return `berth-${environmentName}`;
 }
 
 /**
- * Whether what the API server has is what is wanted. What it leaves out (empty lists) and what others add to the metadata
- * count for nothing.
+ * Whether the stored policy matches the wanted one. Empty lists, which the API server omits, and additions to the
+ * metadata don't count.
  */
 export function isAsWanted(found: NetworkPolicy, wanted: NetworkPolicy): boolean {
   const labels = found.metadata.labels ?? {};
@@ -121,8 +122,8 @@ export function isAsWanted(found: NetworkPolicy, wanted: NetworkPolicy): boolean
 }
 
 /**
- * For the busy probes of workers, on whatever port: workers of an earlier template are asked where that one said, and a
- * worker that cannot be asked counts as busy for ever.
+ * Admits the busy probes on any TCP port: the port of an earlier template may differ, and a worker that can't be probed
+ * counts as busy forever.
  */
 function fromOperator({ operatorNamespace }: NetworkFacts): Rule {
   return {
@@ -153,14 +154,14 @@ function podsOf({ namespace, label, value }: DnsPods): Rule {
   };
 }
 
-/** Sessions go on at the address that they were claimed from: a spec that names another one must not cut them off. */
+/** Sessions keep the address that they were claimed from, so a spec that names another one must not cut them off. */
 function apiRules({ spec }: Environment, { apiCidrs }: NetworkFacts, told: ReadonlySet<string>): Rule[] {
   const isReached = spec.api.baseUrl === DEFAULT_BASE_URL || told.has(DEFAULT_BASE_URL);
   if (!isReached || apiCidrs.length === 0) return [];
   return [{ to: apiCidrs.map(ipBlock), ports: HTTPS }];
 }
 
-/** No rule rather than an empty one, here as above: a rule without destinations lets everything out. */
+/** Omits an empty rule, as above: a rule without destinations allows all egress. */
 function ownRules({ spec }: Environment): Rule[] {
   const { cidrs = [] } = spec.network.egress;
   return cidrs.length === 0 ? [] : [{ to: cidrs.map(ipBlock) }];
@@ -170,14 +171,14 @@ function ipBlock(cidr: string): Rule {
   return { ipBlock: { cidr } };
 }
 
-/** Name servers that the template brings along. */
+/** Name servers that the template adds. */
 function nameServersOf({ sessions, workers }: Environment["spec"]): string[] {
   const dns = (sessions ?? workers)?.template.spec["dnsConfig"] as { nameservers?: unknown } | null | undefined;
   const servers = Array.isArray(dns?.nameservers) ? dns.nameservers.map(String) : [];
   return servers.flatMap(singleAddress);
 }
 
-/** The network of one address; none for what is no address, or holds for one interface alone. */
+/** The CIDR of one address; none if it is not an address or is bound to one interface. */
 function singleAddress(address: string): string[] {
   if (isIP(address) === 0 || address.includes("%")) return [];
   return [`${address}/${isIP(address) === 4 ? 32 : 128}`];

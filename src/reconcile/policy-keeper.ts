@@ -23,13 +23,13 @@ import type { Verdict } from "../queue/api-health.ts";
 import { isAsWanted, type NetworkFacts, policyName, renderNetworkPolicy } from "./network-policy.ts";
 import type { ReconcilePoint } from "./reconciler-options.ts";
 
-/** Tries in a row to write it: somebody else may create, delete or replace it in between. */
+/** Attempts to write the policy: another client may create, delete or replace it in between. */
 const TRIES = 3;
 
-/** So often in a row it is put right at once where somebody undoes it; whoever goes on has a program do it. */
+/** How many undone writes in a row are repaired at once. After these, another program is probably undoing them. */
 const UNDONE_AT_ONCE = 3;
 
-/** Deleting the Environment in the foreground collects what it owns first: made anew, it would hold that up. */
+/** A foreground deletion deletes the Environment's dependents first; recreating the policy would block it. */
 const FOREGROUND = "foregroundDeletion";
 
 export interface PolicyKeeperOptions {
@@ -42,27 +42,27 @@ export interface PolicyKeeperOptions {
 }
 
 /**
- * Keeps one Environment's NetworkPolicy as its spec wants it: made before the first Pod, made anew when somebody deletes
- * it, corrected when somebody changes it, and taken away when it is not wanted any more. It goes with its Environment by
- * its owner reference. What the watch shows only says when to look: whatever is decided is read live.
+ * Keeps one Environment's NetworkPolicy as its spec wants it. It creates the policy before the first Pod, recreates it
+ * when someone deletes it, corrects it when someone changes it, and deletes it when the spec wants none. The owner
+ * reference deletes it with its Environment. The watch only says when to check: every decision uses a live read.
  */
 export class PolicyKeeper {
   readonly #options: PolicyKeeperOptions;
-  /** Of the policy that was last seen, or written, as it was wanted then; null: not known to be in place. */
+  /** The hash of the wanted policy when it was last found or written; null: not known to be in place. */
   #keptHash: string | null = null;
-  /** The watch showed something else since the look under way began: it may have seen what is no more. */
+  /** The watch showed a difference during the current check, whose read may be out of date. */
   #inDoubt = false;
   #checkedMs = Number.NEGATIVE_INFINITY;
   #failures = 0;
   #writtenMs = Number.NEGATIVE_INFINITY;
-  /** Writes in a row that were undone soon after. */
+  /** The number of writes in a row that were undone soon after. */
   #undone = 0;
   #wanted: NetworkPolicy | null = null;
-  /** None is wanted, and one of ours was still there at the last look. */
+  /** The spec wants no policy, but the last check found one of ours. */
   #isLeft = false;
-  /** Of `#wanted`. A reconcile asks for it several times, and in most of them nothing has changed. */
+  /** The hash of `#wanted`, cached because a reconcile reads it several times and it rarely changes. */
   #wantedHash = hashOf(null);
-  /** What `#wanted` was rendered from. */
+  /** The inputs that `#wanted` was rendered from. */
   #renderedFrom: { readonly environment: Environment; readonly told: string } | null = null;
   #verdict: Verdict = { reason: "PolicyUnchecked", message: "the NetworkPolicy was not looked at yet" };
 
@@ -74,30 +74,33 @@ export class PolicyKeeper {
     return this.#verdict;
   }
 
-  /** Whether Pods may be made: the policy that the spec asks for is in place, or none is asked for. */
+  /** Whether Pods may be created: the wanted policy is in place, or the spec wants none. */
   get isKept(): boolean {
     return this.#keptHash === this.#wantedHash;
   }
 
-  /** Milliseconds until it is to be looked at again. */
+  /** Milliseconds until the next check. */
   nextLookMs(nowMs: number): number {
     return this.#checkedMs + this.#pauseMs - nowMs;
   }
 
-  /** What the watch shows of it; undefined: it was deleted. True: it is to be looked at now. */
+  /**
+   * Takes in what the watch shows; undefined: the policy was deleted. Returns whether the policy must be checked now.
+   */
   seen(policy: NetworkPolicy | undefined): boolean {
     const isFine = policy ? this.#wanted !== null && isAsWanted(policy, this.#wanted) : this.#wanted === null;
     if (isFine) return false;
     this.#inDoubt = true;
-    // Before the first look nothing is known that could have been lost.
+    // Before the first check, there is no known policy to lose.
     if (this.#keptHash === null) return false;
     this.#lookAgain();
     return true;
   }
 
   /**
-   * Looks, where it is time to, and mends. Throws LeadershipLostError only.
-   * @param told the addresses of Work APIs that Pods were told which are not over
+   * Checks the policy if it is time, and fixes it.
+   * @param told Work API addresses that unfinished Pods use
+   * @throws LeadershipLostError only
    */
   async keep(environment: Environment, told?: ReadonlySet<string>): Promise<void> {
     const { clock } = this.#options;
@@ -119,7 +122,7 @@ export class PolicyKeeper {
     }
   }
 
-  /** Renders what is wanted now. Returns whether it is something else than before. */
+  /** Renders the policy that is wanted now. Returns whether it changed. */
   #renders(environment: Environment, told: ReadonlySet<string> = new Set()): boolean {
     const from = { environment, told: JSON.stringify([...told].sort()) };
     const before = this.#renderedFrom;
@@ -132,7 +135,10 @@ export class PolicyKeeper {
     return isOther;
   }
 
-  /** At once; with backoff where somebody undoes every write of ours: two that put each other right would never rest. */
+  /**
+   * Checks again at once, or with backoff if every write is undone: two programs that correct each other would never
+   * stop.
+   */
   #lookAgain(): void {
     const { clock, timing } = this.#options;
     this.#keptHash = null;
@@ -165,7 +171,7 @@ export class PolicyKeeper {
     const found = await this.#read(ref);
     const whose = found ? ownerOf(found, metadata) : "nobody";
     if (found && whose === "predecessor") {
-      // The garbage collector would take it, at a moment of its own.
+      // The garbage collector would delete it too, but at an unknown time.
       await this.#delete(ref, found);
       return this.#create();
     }
@@ -176,13 +182,16 @@ export class PolicyKeeper {
     if (isAsWanted(found, this.#wanted)) return;
     const { labels, ownerReferences } = this.#wanted.metadata;
     const spec = replacing(found.spec, this.#wanted.spec);
-    // With the uid, another one of its name is a conflict.
+    // With the uid, patching another object of the same name is a conflict.
     const patch = { metadata: { uid: found.metadata.uid, labels, ownerReferences }, spec };
     const write = () => kube.patch(NETWORK_POLICIES, ref, patch, { type: "merge" });
     this.#written(await points.run("policy.patch", {}, write));
   }
 
-  /** The answer shows what became of it: admission may have changed it, which no watch shows when it does so each time. */
+  /**
+   * Checks the answer to the write: admission may have changed the policy, and if it does so every time, the watch
+   * shows no change.
+   */
   #written(policy: NetworkPolicy): void {
     this.#writtenMs = this.#options.clock.monotonic();
     if (this.#wanted && !isAsWanted(policy, this.#wanted)) {
@@ -217,14 +226,14 @@ export class PolicyKeeper {
     }
   }
 
-  /** A look that fails says nothing of a policy that was in place. */
+  /** A failed check says nothing about a policy that was in place. */
   #failed(error: unknown, { metadata, spec }: Environment): void {
     const { logger } = this.#options;
     const words = apiErrorText(error, policyName(metadata.name));
-    // What stands there now is not what is wanted, whatever stood there before.
+    // The stored policy is now known to differ, even if it was right before.
     if (error instanceof Altered) this.#keptHash = null;
     if (this.#wanted === null && isForbidden(error) && !this.#isLeft) {
-      // Who wants none misses nothing where the operator may not look for one of earlier days.
+      // If the spec wants no policy and none of ours is known, a missing permission to read policies does no harm.
       this.#keptHash = this.#wantedHash;
       this.#verdict = NOT_WANTED;
       return;
@@ -241,10 +250,10 @@ export class PolicyKeeper {
   }
 }
 
-/** Under the name that is wanted, with another owner. */
+/** A policy with the wanted name has another owner. */
 class SomebodyElses extends Error {}
 
-/** Not stored as it was sent. */
+/** The policy was not stored as it was sent. */
 class Altered extends Error {}
 
 const NOT_WANTED: Verdict = {
@@ -270,7 +279,7 @@ function mendOf(error: unknown, words: string, namespace: string): string {
   if (error instanceof Altered) return "have it left as it is, or set network.policy: None";
   if (isNamespaceTerminating(error)) return "nothing is made any more in a namespace that goes";
   if (isQuotaExceeded(error)) return "raise the quota, or set network.policy: None";
-  // Admission says no under the same status, for reasons of its own.
+  // Admission uses the same status as RBAC, but another message.
   if (isForbidden(error) && words.includes(" cannot ")) {
     return `give the operator permission to get, create, patch and delete NetworkPolicies in namespace ${namespace}, or set network.policy: None`;
   }
@@ -280,8 +289,8 @@ function mendOf(error: unknown, words: string, namespace: string): string {
 }
 
 /**
- * Whose it is: of this very Environment, of an earlier one of its name, or somebody's own. One that lost its owner, as
- * `kubectl delete --cascade=orphan` leaves it, is taken over by its labels.
+ * The owner: this Environment, an earlier one of the same name, or another object. A policy without an owner, as
+ * `kubectl delete --cascade=orphan` leaves it, is adopted if it has our labels.
  */
 function ownerOf(
   { metadata }: NetworkPolicy,
@@ -294,12 +303,15 @@ function ownerOf(
   return manager === "berth" && name === of.name ? "ours" : "other";
 }
 
-/** Other groups have a kind of this name, too. */
+/** Other API groups may have a kind with this name. */
 function isEnvironment({ apiVersion, kind }: OwnerReference): boolean {
   return kind === KIND && apiVersion.startsWith(`${GROUP}/`);
 }
 
-/** A merge patch that makes `found` into `wanted`: what is not wanted is taken away, which a merge alone would keep. */
+/**
+ * A merge patch that turns `found` into `wanted`. It sets surplus fields to null, because a plain merge would keep
+ * them.
+ */
 function replacing(found: unknown, wanted: unknown): unknown {
   if (!isFields(found) || !isFields(wanted)) return wanted;
   const gone = Object.keys(found).filter((name) => !Object.hasOwn(wanted, name));

@@ -19,7 +19,7 @@ import type { SharingEnvironment } from "./environment-conditions.ts";
 import type { EnvironmentObserver } from "./environment-runtime.ts";
 import type { NetworkFacts } from "./network-policy.ts";
 
-/** What reconciling needs from around it. */
+/** What the reconciler needs from the controller. */
 export interface ReconcilerOptions {
   readonly kube: KubeClient;
   readonly clock: Clock;
@@ -30,38 +30,40 @@ export interface ReconcilerOptions {
   readonly events: EventSink;
   /** Throws when this process may not act any more. */
   readonly guard: () => void;
-  /** When it may act since, monotonic: whoever served these Environments before has sent nothing after it. */
+  /**
+   * Since when this process may act (monotonic). Earlier holders of these Environments have sent nothing since then.
+   */
   readonly servingSinceMs: number;
   readonly originAllowed: (baseUrl: string) => boolean;
-  /** What Pod templates may have. */
+  /** What Pod templates may contain. */
   readonly podPolicy: PodPolicy;
   readonly network: NetworkFacts;
   /** The points of one Environment, by `namespace/name`. */
   readonly points: (environment: string) => Points;
-  /** Told what is served here, where somebody looks on. */
+  /** Learns what this process serves, if the console is on. */
   readonly observer?: EnvironmentObserver;
   readonly workClient: (environment: Environment, key: () => string) => WorkApiClient;
-  /** The Environment as the cache has it; undefined: it is gone. */
+  /** The Environment as the cache has it; undefined: it does not exist. */
   readonly find: (namespace: string, name: string) => KubeObject | undefined;
-  /** The Pods of one Environment, and of no other that had its name. */
+  /** The Pods of one Environment. Pods of an earlier one with the same name are excluded. */
   readonly pods: (of: { readonly namespace: string; readonly name: string; readonly uid: string }) => PodCache;
-  /** What becomes of a Pod's node, as far as the operator may know. */
+  /** The outlook of a Pod's node, as far as the operator may read it. */
   readonly nodeOutlook: SessionContext["nodeOutlook"];
   /** The workers of one Environment. */
   readonly workers: (of: { readonly namespace: string; readonly name: string }) => WorkersCaches;
-  /** Why changes in a namespace are not seen; null: they are. */
+  /** Why the caches of a namespace lag; null if they don't. */
   readonly lag: (namespace: string) => string | null;
   /** Other Environments with the same environmentId. */
   readonly sharers: (environment: Environment) => readonly SharingEnvironment[];
-  /** What keeps a session from running in two of these at once. */
+  /** Keeps Environments with the same environmentId from running one session at the same time. */
   readonly sharedSessions: SharedSessions;
-  /** What webhooks say; undefined: none are received. */
+  /** What webhooks report; undefined: none are received. */
   readonly hints?: Hints | undefined;
-  /** Reconcile this key again after some milliseconds. */
+  /** Reconciles this key again after some milliseconds. */
   readonly again: (key: string, afterMs: number) => void;
 }
 
-/** The named points of reconciling itself (src/core/points.ts), in both modes, each with what it is. */
+/** The named points of the reconciler (src/core/points.ts), in both modes, each with its description. */
 export const RECONCILE_POINTS = {
   "reconcile.read-key": "reads the Secret with the environment key. Details: usable",
   "reconcile.check-template": "creates a Pod of the template as a dry run. Details: accepted",

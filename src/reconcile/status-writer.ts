@@ -11,31 +11,35 @@ import { ENVIRONMENTS } from "./finalizer.ts";
 import type { ReconcilePoint } from "./reconciler-options.ts";
 
 /**
- * Counts and wordings are written so long after they began to change, and so at most so often: what a session changes as it
- * begins is one write, and what changed back by then is none. A condition that turns is written at once.
+ * Changed counts and messages are written this long after they began to change, and so at most this often. The changes
+ * of one session start become one write, and a change that is undone in time becomes none. A turned condition is
+ * written at once.
  */
 export const COUNTS_EVERY_MS = 5_000;
 
-/** Conflicts in a row that may be of another object of the same name, until the watch shows it. */
+/** Conflicts in a row to ignore: they may come from a new object of the same name that the watch does not show yet. */
 const CONFLICTS_IGNORED = 3;
 
-/** What a status is made of. */
+/** The inputs of a status. */
 export interface StatusParts {
   readonly generation: number;
   readonly mode: "Sessions" | "Workers";
   readonly max: number;
   readonly conditions: readonly ConditionUpdate[];
-  /** Null: not read; the last reading stays. */
+  /** Null: not read; the status keeps the last value. */
   readonly queue: EnvironmentStatus["queue"] | null;
   readonly sessions: EnvironmentStatus["sessions"] | null;
   readonly workers?: EnvironmentStatus["workers"];
-  /** Left out: not counted; the last count stays. */
+  /** Omitted: not counted; the status keeps the last count. */
   readonly workspaces?: EnvironmentStatus["workspaces"];
-  /** Of an Environment that claims: the addresses that its claims may name. Left out: not known now; those of before stay. */
+  /**
+   * If the Environment claims: the addresses that its claims may name. Omitted: not known now; the status keeps the
+   * last ones.
+   */
   readonly apiAddresses?: readonly string[];
 }
 
-/** Which object's status it is. */
+/** The object that the status belongs to. */
 export interface StatusRef {
   readonly namespace: string;
   readonly name: string;
@@ -43,8 +47,8 @@ export interface StatusRef {
 }
 
 /**
- * Writes the status of one Environment: one merge patch, when something that a person would act on changed, and counts
- * at a bounded pace; never by the clock. A turned condition is an Event too, once.
+ * Writes the status of one Environment as one merge patch: at once when something changes that a person would act on,
+ * and counts at a limited rate. It never writes on a schedule. A turned condition also becomes one Event.
  */
 export class StatusWriter {
   readonly #kube: KubeClient;
@@ -53,13 +57,16 @@ export class StatusWriter {
   readonly #clock: Clock;
   readonly #announce: Announce;
   #written: EnvironmentStatus | null;
-  /** As it was composed here when it was last found to be, or made, what is written: most are composed just so again. */
+  /**
+   * The last composed status that matched the written one, as text. Most compositions are the same, and comparing text
+   * is cheap.
+   */
   #writtenText: string | null = null;
-  /** Since when (monotonic) there is something that was not written; null: there is nothing. */
+  /** Since when (monotonic) there is an unwritten change; null: there is none. */
   #newSinceMs: number | null = null;
-  /** In a row. */
+  /** The number of conflicts in a row. */
   #conflicts = 0;
-  /** Conditions that somebody was warned about, until it is said that they are well again. */
+  /** Conditions with a Warning Event that no Event about recovery has followed yet. */
   readonly #warned = new Set<string>();
 
   constructor(options: {
@@ -68,7 +75,7 @@ export class StatusWriter {
     points: Points<ReconcilePoint>;
     clock: Clock;
     announce: Announce;
-    /** The status as it was found. */
+    /** The status when the loops were created. */
     found: EnvironmentStatus | undefined;
   }) {
     this.#kube = options.kube;
@@ -80,12 +87,12 @@ export class StatusWriter {
     for (const condition of this.#written?.conditions ?? []) if (isWarning(condition)) this.#warned.add(condition.type);
   }
 
-  /** The addresses that claims may name, as the API server has them, or had them when the first reconcile began. */
+  /** The addresses that claims may name, as last written, or as found when the loops were created. */
   get apiAddresses(): readonly string[] {
     return this.#written?.apiAddresses ?? [];
   }
 
-  /** Writes what is new. Returns in how many milliseconds the rest may be written, null when nothing is left. */
+  /** Writes what changed. Returns the milliseconds until the rest may be written; null: nothing is left. */
   async write(parts: StatusParts): Promise<number | null> {
     const status = this.#compose(parts);
     const text = JSON.stringify(status);
@@ -99,7 +106,7 @@ export class StatusWriter {
     const waitMs = this.#newSinceMs + COUNTS_EVERY_MS - nowMs;
     if (waitMs > 0 && !turned(status, this.#written)) return waitMs;
     const { namespace, name, uid } = this.#ref;
-    // Another object of the same name has a status of its own.
+    // With the uid, the patch can't change another object of the same name.
     const patch = { metadata: { uid }, status: withRemovals(status, this.#written) };
     try {
       await this.#points.run("reconcile.write-status", {}, () =>
@@ -107,7 +114,7 @@ export class StatusWriter {
       );
     } catch (error) {
       if (isNotFound(error)) return null;
-      // Another object of that name is soon seen here, too; a conflict that stays is a failure.
+      // The watch soon shows a new object of the same name; a conflict that persists is a failure.
       if (isConflict(error)) this.#conflicts += 1;
       if (isConflict(error) && this.#conflicts <= CONFLICTS_IGNORED) return null;
       throw error;
@@ -138,12 +145,12 @@ export class StatusWriter {
     };
   }
 
-  /** An Event for every condition that turned, but not for what is good from the start. */
+  /** Announces each condition that turned, except those that are good from the start. */
   #tell(status: EnvironmentStatus, before: EnvironmentStatus | null): void {
     for (const condition of status.conditions ?? []) {
       const old = before?.conditions?.find(({ type }) => type === condition.type);
       if (old?.reason === condition.reason) continue;
-      // Ready repeats what another condition says already, and has its own to say at times.
+      // `Ready` usually repeats another condition. Announce it only for reasons of its own.
       if (isReady(condition) && !(isOwn(condition) && (!isGood(condition) || !old || isOwn(old)))) continue;
       if (this.#isNews(condition, old)) this.#announce(condition.reason as ConditionReason, condition.message);
     }
@@ -169,20 +176,20 @@ function isReady({ type }: Pick<Condition, "type">): boolean {
   return type === "Ready";
 }
 
-/** A reason of `Ready` that no other condition has. */
+/** Whether the reason belongs to `Ready` itself. */
 function isOwn({ reason }: Condition): boolean {
   return Object.hasOwn(REASONS, reason) && REASONS[reason as ConditionReason].type === "Ready";
 }
 
-/** Also a good status can deserve a look, as AcceptedWithWarning does. */
+/** A good status can be a warning too: AcceptedWithWarning. */
 function isWarning({ reason }: Condition): boolean {
   return Object.hasOwn(REASONS, reason) && eventType(reason as ConditionReason) === "Warning";
 }
 
 /**
- * Whether something changed that a person would act on: a condition's status or its reason, or the generation; or what
- * claims wait for. One good reason in the place of another (AtMaximum, Available) is none: at the edge of its maximum an
- * Environment turns all day.
+ * Whether something changed that a person would act on (the status or reason of a condition, the generation), or that
+ * claims wait for. A change from one good reason to another (AtMaximum, Available) does not count: an Environment near
+ * its maximum changes all day.
  */
 function turned(status: EnvironmentStatus, before: EnvironmentStatus | null): boolean {
   const essence = (of: EnvironmentStatus | null) =>
@@ -202,7 +209,7 @@ function same(a: EnvironmentStatus, b: EnvironmentStatus | null): boolean {
   return b !== null && JSON.stringify(sorted(a)) === JSON.stringify(sorted(b));
 }
 
-/** JSON with its fields in one order: what the API server gives back is ordered otherwise. */
+/** The value with its keys sorted, because the API server returns them in another order. */
 function sorted(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(sorted);
   if (typeof value !== "object" || value === null) return value;
@@ -213,7 +220,7 @@ function sorted(value: unknown): unknown {
   );
 }
 
-/** A merge patch keeps what it does not name: what is gone must be said. */
+/** Sets removed fields to null, because a merge patch keeps what it does not name. */
 function withRemovals(status: EnvironmentStatus, before: EnvironmentStatus | null): Record<string, unknown> {
   const patch: Record<string, unknown> = { ...removals(status, before ?? {}), ...status };
   if (status.queue && before?.queue) patch.queue = { ...removals(status.queue, before.queue), ...status.queue };
@@ -226,14 +233,17 @@ function removals(after: object, before: object): Record<string, null> {
 }
 
 const SHORTEST_MS = 25;
-/** Loops report many small changes while sessions come and go: one look so much later sees them all at once. */
+/**
+ * The loops report many small changes while sessions start and end; one reconcile after this delay handles them
+ * together.
+ */
 const LONGEST_MS = 250;
-/** After so long without a look the next changes are news again. */
+/** After this long without a reconcile, the next change is handled quickly again. */
 const QUIET_MS = 1_000;
 
 /**
- * How soon an Environment is looked at again after its loops changed something: at once where that is rare, as when it was
- * just added and its queue answers for the first time, and ever later, up to four times a second, while it goes on.
+ * How soon an Environment is reconciled after its loops report a change. A rare change is handled at once, such as the
+ * first answer of the queue. While changes continue, the delay doubles, up to four reconciles a second.
  */
 export class ReportPace {
   readonly #clock: Clock;
@@ -244,7 +254,7 @@ export class ReportPace {
     this.#clock = clock;
   }
 
-  /** It was looked at, whatever for. */
+  /** Records a reconcile, whatever its cause. */
   looked(): void {
     const nowMs = this.#clock.monotonic();
     const isQuiet = nowMs - this.#lookedMs > QUIET_MS;
@@ -252,7 +262,7 @@ export class ReportPace {
     this.#lookedMs = nowMs;
   }
 
-  /** How long a change has to wait for the next look, in milliseconds. */
+  /** How long a change waits for the next reconcile, in milliseconds. */
   get delayMs(): number {
     return Math.max(0, this.#lookedMs + this.#restMs - this.#clock.monotonic());
   }

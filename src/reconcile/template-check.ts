@@ -18,19 +18,19 @@ import type { Verdict } from "../queue/api-health.ts";
 import type { CheckedTemplate } from "./environment-runtime.ts";
 import type { ReconcilePoint } from "./reconciler-options.ts";
 
-/** What the API server says of a template; `final`: it stays so until the template changes. */
+/** What the API server says about a template. `final`: the verdict holds until the template changes. */
 export interface TemplateVerdict extends Verdict {
   readonly accepted: boolean;
   readonly final: boolean;
 }
 
-/** Of `AcceptedWithWarning`. */
+/** The message of `AcceptedWithWarning`. */
 export const ALWAYS_PULLS =
   "the session container pulls its image with Always: the registry is asked every few seconds while a Pod is parked; IfNotPresent and a fixed tag avoid that";
 
 /**
- * What the operator's own policy says, which needs nobody's answer; then a dry-run creation with strict validation: a typo in
- * the template is a refusal that names the field. Never throws.
+ * Checks a template against the operator's own Pod policy, which needs no request, and then by a dry-run creation.
+ * Strict validation turns a typo in the template into a refusal that names the field. Never throws.
  */
 export async function checkTemplate(
   kube: KubeClient,
@@ -46,15 +46,16 @@ export async function checkTemplate(
     const pod = await kube.create(PODS, rendered, { dryRun: true, fieldValidation: "Strict" });
     return accepted(template, pod);
   } catch (error) {
-    // Validation comes before the quota: the template is good, the namespace is full. Creating Pods will say so.
+    // Quota is checked after validation: the template is valid and the namespace is full. Creating Pods will report
+    // that.
     if (isQuotaExceeded(error)) return accepted(template, null);
     return refused(error, apiErrorText(error, name), { namespace, field: template.field });
   }
 }
 
 /**
- * The same at every try, so that the API server's words are too. No Pod has it: the random ends of real names have no
- * vowels (`newPodName`).
+ * The name is the same on every try, so that the API server's error text is too. No real Pod can have it: the random
+ * ends of Pod names have no vowels (`newPodName`).
  */
 export function dryRunName(environment: string): string {
   return `berth-${environment.replaceAll(".", "-")}-template`;
@@ -62,7 +63,7 @@ export function dryRunName(environment: string): string {
 
 function accepted(template: CheckedTemplate, pod: Pod | null): TemplateVerdict {
   const made = pod?.spec.containers.find(({ name }) => name === template.container);
-  // Admission may force it (AlwaysPullImages).
+  // Admission may set it (AlwaysPullImages).
   const pullsAlways = template.pullsAlways || (template.pullsAgain && made?.imagePullPolicy === "Always");
   return {
     accepted: true,
@@ -98,14 +99,14 @@ function refused(
   return { ...verdict, reason: "TemplateUnchecked", message };
 }
 
-/** RBAC's words; admission says something else under the same status. */
+/** Matches RBAC's text: admission uses the same status with another text. */
 function mayNotCreate(error: unknown): boolean {
   return (
     isForbidden(error) && error instanceof KubeApiError && error.message.includes(' cannot create resource "pods"')
   );
 }
 
-/** Policies may answer with a status of their own choice. */
+/** An admission policy may choose the status that it answers with. */
 function isPolicy(error: unknown): boolean {
   return (
     error instanceof KubeApiError &&
@@ -125,7 +126,7 @@ export interface TemplateCheckerOptions {
   readonly name: string;
 }
 
-/** Has one Environment's template checked when it changes, and again with backoff until the verdict is final. */
+/** Checks one Environment's template when it changes, and again with backoff until the verdict is final. */
 export class TemplateChecker {
   readonly #options: TemplateCheckerOptions;
   #last: (TemplateVerdict & { readonly hash: string; readonly checkedMs: number; readonly attempts: number }) | null =
@@ -135,19 +136,19 @@ export class TemplateChecker {
     this.#options = options;
   }
 
-  /** The last one; null: there is none yet. */
+  /** The last verdict; null: there is none yet. */
   get verdict(): TemplateVerdict | null {
     return this.#last;
   }
 
-  /** Milliseconds until it is to be checked again; infinite: not until it changes. */
+  /** Milliseconds until the next check; infinite: none until the template changes. */
   nextLookMs(nowMs: number): number {
     const last = this.#last;
     if (!last || last.final) return Number.POSITIVE_INFINITY;
     return last.checkedMs + this.#pauseMs(last.attempts) - nowMs;
   }
 
-  /** Checks it, where it is time to. */
+  /** Checks the template if it is time. */
   async check(template: CheckedTemplate): Promise<void> {
     const { kube, points, clock, podPolicy, name } = this.#options;
     const last = this.#last;

@@ -28,18 +28,21 @@ export interface UnservedOptions {
   readonly observer?: EnvironmentObserver;
 }
 
-/** Environments that no loop runs for: specs that cannot be read. Their status says why, and their deletion is not held up. */
+/**
+ * Reports Environments whose spec can't be parsed, so that no loop serves them. Their status says why, and nothing
+ * blocks their deletion.
+ */
 export class UnservedEnvironments {
   readonly #options: UnservedOptions;
   readonly #writers = new Map<string, { readonly uid: string; readonly writer: StatusWriter }>();
-  /** Objects, by uid and generation, whose fault only an Event can tell. */
+  /** Objects, by uid and generation, whose status the API server refuses and that an Event has reported. */
   readonly #told = new Set<string>();
 
   constructor(options: UnservedOptions) {
     this.#options = options;
   }
 
-  /** @param served the writer of an Environment whose loops still run. */
+  /** @param served the status writer, if the Environment's loops still run */
   async report(raw: KubeObject, reason: ConditionReason, message: string, served?: StatusWriter): Promise<void> {
     const { namespace = "", name = "", generation = 0 } = raw.metadata;
     const conditions = [conditionFor(reason, message, generation)];
@@ -49,16 +52,16 @@ export class UnservedEnvironments {
     try {
       await writer.write({ generation, ...asked(raw), conditions, queue: null, sessions: null });
     } catch (error) {
-      // The API server takes no status for an object whose spec breaks a rule of the CRD: an Event has to do.
+      // The API server refuses a status if the spec breaks a rule of the CRD, so an Event reports the problem instead.
       if (!isInvalid(error)) throw error;
       this.#tellOnce(raw, reason, message);
     }
     if (!served) await this.#letGo(raw);
   }
 
-  /** It is gone, or is served now. */
+  /** Forgets an Environment that was deleted (`gone`) or is served now. */
   forget(key: string, gone: boolean): void {
-    // Also what its loops' own writer told of, while they still ran.
+    // `report` also tells the observer about Environments with loops, which have no writer here.
     if (gone) this.#options.observer?.cannotServe(key, null);
     if (!this.#writers.delete(key) || !gone) return;
     const [namespace = "", environment = ""] = key.split("/");
@@ -92,7 +95,9 @@ export class UnservedEnvironments {
     return writer;
   }
 
-  /** It holds nothing: a finalizer that an earlier process left must not hold it either, and its claims are nobody's. */
+  /**
+   * No loop holds this Environment: removes the finalizer that an earlier process left, and deletes its claim Secrets.
+   */
   async #letGo(raw: KubeObject): Promise<void> {
     const { namespace = "", name = "", uid = "", finalizers, deletionTimestamp } = raw.metadata;
     if (!deletionTimestamp || !finalizers?.includes(FINALIZER)) return;
@@ -100,14 +105,14 @@ export class UnservedEnvironments {
     const points = this.#options.points(`${namespace}/${name}`);
     const overMs = Date.parse(deletionTimestamp) + this.#options.timing.drainBoundMs - kube.now();
     await deleteClaimSecrets(kube, { namespace, name }, points).catch((error: unknown) => {
-      // Nothing may hold a deletion up forever.
+      // Nothing may block a deletion forever.
       if (overMs > 0) throw error;
     });
     await new EnvironmentFinalizer({ kube, points, namespace, name, uid }).release(() => true);
   }
 }
 
-/** Mode and maximum as far as a spec that may make no sense says them. */
+/** Mode and maximum, as far as an invalid spec shows them. */
 function asked(raw: KubeObject): { mode: "Sessions" | "Workers"; max: number } {
   const { spec } = raw as { spec?: { sessions?: unknown; workers?: unknown } };
   if (spec?.workers !== undefined) return { mode: "Workers", max: countOf(spec.workers, "maxReplicas") };
@@ -119,12 +124,12 @@ function countOf(part: unknown, field: string): number {
   return Number.isSafeInteger(value) && Number(value) >= 0 && Number(value) <= MAX_INT32 ? Number(value) : 0;
 }
 
-/** What the status's schema takes. */
+/** The largest number that the status schema accepts. */
 const MAX_INT32 = 2 ** 31 - 1;
 
 const CONDITION_VALUE = { True: 1, False: 0, Unknown: -1 } as const;
 
-/** Sets the gauges of an Environment to what its status says. */
+/** Sets an Environment's gauges to what its status says. */
 export function gaugeEnvironment(
   metrics: Metrics,
   environment: Environment,
@@ -149,7 +154,7 @@ export function gaugeEnvironment(
   gaugeConditions(metrics, labels, conditions);
 }
 
-/** An Environment that is not served has conditions all the same. */
+/** Sets the condition gauges, which unserved Environments have too. */
 export function gaugeConditions(
   metrics: Metrics,
   labels: { readonly namespace: string; readonly environment: string },

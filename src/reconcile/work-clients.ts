@@ -3,25 +3,25 @@ import type { WorkApiClient } from "../work/client.ts";
 import type { KeyInUse } from "./key-keeper.ts";
 
 export interface WorkClientsOptions {
-  /** As it was when its loops began. */
+  /** The Environment when its loops were created. */
   readonly found: Environment;
-  /** As it is now. */
+  /** The Environment now. */
   readonly environment: () => Environment;
   readonly originAllowed: (baseUrl: string) => boolean;
   readonly workClient: (environment: Environment, key: () => string) => WorkApiClient;
   /** The environment keys in use, by where they may be sent. */
   readonly keys: () => Pick<KeyInUse, "for" | "forEarlier">;
-  /** The addresses that the status has. */
+  /** The addresses that the status records. */
   readonly recorded: () => readonly string[];
 }
 
-/** The Work API clients of one Environment: that of its spec, and those of addresses that its spec named before. */
+/** The Work API clients of one Environment: one for its spec's address, and one for each earlier address in use. */
 export class WorkClients {
   readonly #options: WorkClientsOptions;
   #work: WorkApiClient;
-  /** What `#work` was made from. */
+  /** The part of the spec that `#work` was made from. */
   #madeFrom: string;
-  /** By address: where items were claimed that the spec does not name any more. */
+  /** Clients by address, for claims from addresses that the spec no longer names. */
   readonly #elsewhere = new Map<string, WorkApiClient>();
 
   constructor(options: WorkClientsOptions) {
@@ -30,19 +30,19 @@ export class WorkClients {
     this.#madeFrom = apiText(options.found);
   }
 
-  /** Whether the operator may send keys to the address that the spec names. */
+  /** Whether the operator may send keys to the spec's address. */
   get isAllowed(): boolean {
     const { environment, originAllowed } = this.#options;
     return originAllowed(environment().spec.api.baseUrl);
   }
 
-  /** The key as far as it may be sent to the address of the spec; empty: none is. */
+  /** The key, if it may be sent to the spec's address; otherwise empty. */
   get key(): string {
     const { keys, environment } = this.#options;
     return this.isAllowed ? keys().for(environment().spec.api) : "";
   }
 
-  /** Makes them anew where the spec says something else than what they were made from. Returns whether it does. */
+  /** Recreates the clients if the relevant part of the spec changed. Returns whether it did. */
   renew(): boolean {
     const environment = this.#options.environment();
     const text = apiText(environment);
@@ -54,8 +54,8 @@ export class WorkClients {
   }
 
   /**
-   * The Work API of the spec; or at an address that the spec named before, with the key for it, if the address is still
-   * allowed and the status has it: whoever may create Secrets can make up a claim that names any address.
+   * The client for the spec's address, or for an earlier address. An earlier address gets its key only while it is
+   * allowed and recorded in the status: anyone who can create Secrets can forge a claim that names any address.
    */
   at(baseUrl = ""): WorkApiClient {
     if (baseUrl === "" || baseUrl === this.#work.baseUrl) return this.#work;
@@ -71,7 +71,7 @@ export class WorkClients {
   }
 }
 
-/** Everything of the spec that a Work API client is made from. */
+/** Everything in the spec that a Work API client depends on. */
 function apiText(environment: Environment): string {
   const { keySecretRef, ...api } = environment.spec.api;
   return JSON.stringify([api, environment.spec.environmentId, keySecretRef]);
