@@ -9,7 +9,7 @@ const HOW: Readonly<Record<Mode, string>> = {
 
 type Announced = Pick<Stage, "cluster" | "environments" | "metricsUrl" | "consoleUrl">;
 
-/** What runs here and how to look in, before the first session. */
+/** What the demo prints before the first session: what runs, and how to inspect it. */
 export function announcement(stage: Announced, { scripted }: Pick<DemoOptions, "scripted">): string[] {
   const { cluster, environments, metricsUrl, consoleUrl } = stage;
   const { kubectl, namespace } = cluster;
@@ -33,7 +33,7 @@ export function announcement(stage: Announced, { scripted }: Pick<DemoOptions, "
   ];
 }
 
-/** A path as a person in this folder would write it. */
+/** A path relative to the current folder. */
 function relative(file: URL): string {
   const path = decodeURIComponent(file.pathname);
   const here = `${process.cwd()}/`;

@@ -5,15 +5,22 @@ import { SCRIPTED_SESSION, sessionScript } from "./sessions.ts";
 import type { Stage } from "./stage.ts";
 import type { StagedEnvironment } from "./staged-environment.ts";
 
-/** Bursts for always-on workers come so far apart that these are seen to go in between. */
+/** Bursts for always-on workers arrive far enough apart that the scale-down between them is visible. */
 const BURST_EVERY_MS = 20_000;
-/** Nothing to do and nobody there is worth a look, too. */
+/** The idle state between bursts is worth showing too. */
 const CALM_MS = 3_000;
-/** A burst is served within such a time, the start of its workers included: a later one would outlast the demo. */
+/**
+ * A burst is served within this time, including the start of its workers. A burst that starts later would outlast the
+ * demo.
+ */
 const BURST_SERVED_MS = 12_000;
 const SECOND_MS = 1_000;
 
-/** Lets sessions arrive in every Environment. @param arriveMs how long; undefined: until it is stopped. @returns what stops it. */
+/**
+ * Lets sessions arrive in every Environment.
+ * @param arriveMs how long; undefined: until stopped
+ * @returns a function that stops the arrivals
+ */
 export function startArrivals(stage: Stage, options: DemoOptions, arriveMs: number | undefined): () => void {
   const rate = options.rate / stage.environments.length;
   const ending = new AbortController();
@@ -35,7 +42,7 @@ function arriveAtRandom(
   item: NextItem,
   signal: AbortSignal,
 ): void {
-  // The first one comes at once: nobody likes to look at nothing.
+  // The first session arrives at once, so that the display is not empty.
   simulator.enqueue(environmentId, item());
   const duration = arriveMs === undefined ? {} : { durationSeconds: arriveMs / SECOND_MS };
   const plan = { kind: "poisson", ratePerSecond: rate, seed, ...duration } as const;
@@ -45,17 +52,20 @@ function arriveAtRandom(
 
 export interface Bursts {
   readonly size: number;
-  /** From one to the next, at least. */
+  /** The minimum time between two bursts. */
   readonly everyMs: number;
 }
 
-/** Whole sessions that come to `rate` a second, on average. */
+/** Bursts of whole sessions that average `rate` sessions a second. */
 export function burstsOf(rate: number): Bursts {
   const size = Math.max(1, Math.round((rate * BURST_EVERY_MS) / SECOND_MS));
   return { size, everyMs: Math.max(BURST_EVERY_MS, (size / rate) * SECOND_MS) };
 }
 
-/** One burst after the other. A late one waits until the workers of the last one have gone, so that this is always seen. */
+/**
+ * Sends one burst after another. A burst waits until the workers of the last one have ended, so that the scale-down is
+ * always visible.
+ */
 async function arriveInBursts(
   stage: Stage,
   { environmentId, workers }: StagedEnvironment,
@@ -75,7 +85,7 @@ async function arriveInBursts(
   }
 }
 
-/** Whether a burst at this time is served by the end that was asked for. */
+/** Whether a burst at this time can be served before the end. */
 export function isTimely(atMs: number, arriveMs: number | undefined): boolean {
   return arriveMs === undefined || atMs + BURST_SERVED_MS <= arriveMs;
 }

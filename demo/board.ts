@@ -4,30 +4,30 @@ import type { SessionEvent } from "../simulator/session.ts";
 import type { Mode } from "./sample.ts";
 import { newTrack, oneLine, type Step, type ToolTrack, type Track } from "./track.ts";
 
-/** An Environment as the board knows it. */
+/** What the board knows of an Environment. */
 export interface BoardEnvironment {
   readonly name: string;
   readonly mode: Mode;
   readonly environmentId: string;
 }
 
-/** What happened, for whoever writes lines. */
+/** An event, for views that print lines. */
 export type BoardEvent =
   | { readonly type: "step"; readonly track: Track; readonly step: Step; readonly at: number }
   | { readonly type: "tool"; readonly track: Track; readonly tool: ToolTrack; readonly at: number }
   | { readonly type: "pod-gone"; readonly track: Track; readonly at: number }
   | { readonly type: "trouble"; readonly track: Track; readonly text: string; readonly at: number }
-  /** `environment`: its name, where it is of one. */
+  /** `environment`: the name of the Environment that the notice is about, if any. */
   | { readonly type: "notice"; readonly text: string; readonly at: number; readonly environment?: string };
 
-/** What the SDK's poller puts behind the name of its host when nobody names it. */
+/** The suffix that the SDK's poller adds to its host name if no worker name is set. */
 const UUID_END = /-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
-/** Notices that are remembered. */
+/** The number of notices kept. */
 const NOTICES = 20;
 
 /**
- * What is known of all sessions, put together from what the simulator, the node and the API server tell. These three
- * are not ordered: a Pod may be seen opened before the acknowledgement is.
+ * Combines what the simulator, the node and the API server report about all sessions. Their reports are not ordered: a
+ * Pod may show as opened before its acknowledgement does.
  */
 export class Board {
   readonly tracks: Track[] = [];
@@ -38,27 +38,27 @@ export class Board {
   readonly #byWork = new Map<string, Track>();
   readonly #bySession = new Map<string, Track>();
   readonly #listeners = new Set<(event: BoardEvent) => void>();
-  /** Events of sessions whose item was not seen yet. */
+  /** Events of sessions whose item has not arrived yet. */
   readonly #early = new Map<string, SessionEvent[]>();
   readonly #expected = new Map<string, ScriptInput>();
 
-  /** @param now the simulator's clock. */
+  /** @param now the simulator's clock */
   constructor(now: () => number, environments: readonly BoardEnvironment[]) {
     this.#now = now;
     this.#environments = new Map(environments.map((it) => [it.environmentId, it]));
   }
 
-  /** Calls `fn` for everything that happens. */
+  /** Calls `fn` for every event. */
   subscribe(fn: (event: BoardEvent) => void): void {
     this.#listeners.add(fn);
   }
 
-  /** The script of the session that is queued next in an environment. */
+  /** Sets the script of the next queued session of an environment. */
   expect(environmentId: string, script: ScriptInput): void {
     this.#expected.set(environmentId, script);
   }
 
-  /** Sessions of one Environment, in the order of arrival. */
+  /** The sessions of one Environment, in order of arrival. */
   tracksOf(environment: string): Track[] {
     return this.tracks.filter((track) => track.environment === environment);
   }
@@ -68,7 +68,7 @@ export class Board {
     return this.tracks.filter(({ at }) => at.stopped === undefined);
   }
 
-  /** Something that belongs to no session. */
+  /** Records something that belongs to no session. */
   notice(text: string): void {
     const line = oneLine(text);
     this.notices.push(line);
@@ -76,19 +76,19 @@ export class Board {
     this.#tell({ type: "notice", text: line, at: this.#now() });
   }
 
-  /** As a notice, for whoever writes lines; what a picture shows as long as it lasts need not be remembered. */
+  /** Reports a notice to views that print lines, but keeps none: the picture shows such a state while it lasts. */
   announce(text: string, environment?: string): void {
     const of = environment === undefined ? {} : { environment };
     this.#tell({ type: "notice", text: oneLine(text), at: this.#now(), ...of });
   }
 
-  /** A change of a work item. */
+  /** Takes in a change of a work item. */
   item(record: ItemRecord, event: string): void {
     const track = this.#byWork.get(record.id) ?? this.#add(record);
     if (!track) return;
     if (event === "queued again") this.#trouble(track, "went back to the queue");
     if (event === "beat refused") this.#trouble(track, "a beat was refused");
-    // An always-on worker names itself when it polls, by its Pod's name.
+    // An always-on worker polls under its Pod's name.
     if (track.mode === "workers" && record.acknowledgedAt !== undefined) {
       track.pod ??= record.offers.at(-1)?.workerId?.replace(UUID_END, "");
     }
@@ -99,11 +99,11 @@ export class Board {
     this.#step(track, "stopped", record.stoppedAt);
   }
 
-  /** An event of a session: its tool calls. */
+  /** Takes in an event of a session: its tool calls. */
   session(sessionId: string, event: SessionEvent): void {
     const track = this.#bySession.get(sessionId);
     if (!track) {
-      // A session's first events come before its item.
+      // A session's first events arrive before its item.
       this.#early.set(sessionId, [...(this.#early.get(sessionId) ?? []), event]);
       return;
     }
@@ -119,7 +119,7 @@ export class Board {
     this.#tell({ type: "tool", track, tool, at: this.#now() });
   }
 
-  /** A Pod was given the session of a work item. */
+  /** A Pod got the session of a work item. */
   opened(workId: string, pod: string): void {
     const track = this.#byWork.get(workId);
     if (!track) return;
@@ -127,13 +127,13 @@ export class Board {
     this.#step(track, "opened", this.#now());
   }
 
-  /** The container of a session's Pod runs, or ran. */
+  /** The container of a session's Pod has started. */
   started(workId: string): void {
     const track = this.#byWork.get(workId);
     if (track) this.#step(track, "started", this.#now());
   }
 
-  /** The Pod of a session is gone from the API. */
+  /** The Pod of a session was deleted. */
   podGone(workId: string, pod: string): void {
     const track = this.#byWork.get(workId);
     if (!track || track.podGone) return;

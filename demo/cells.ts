@@ -1,24 +1,24 @@
 import { cut, type Paint, plain, type Style } from "./text.ts";
 
-/** Piece of a line: a text without styles, and its style. */
+/** A part of a line: a text without styles, and its style. */
 export interface Cell {
   readonly text: string;
   readonly style?: Style | undefined;
 }
 
-/** What the terminal can show. */
+/** The terminal's size and abilities. */
 export interface Screen {
   readonly columns: number;
   readonly rows: number;
   readonly colour: boolean;
 }
 
-/** Columns that cells take. */
+/** The number of columns that the cells take. */
 export function lengthOf(cells: readonly Cell[]): number {
   return cells.reduce((sum, { text }) => sum + [...text].length, 0);
 }
 
-/** Cells as one line that fits. */
+/** Renders cells as one line, cut to the width. */
 export function line(cells: readonly Cell[], columns: number, paint: Paint): string {
   let left = columns;
   let result = "";

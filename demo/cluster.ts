@@ -11,41 +11,41 @@ import { announceCluster } from "../testbed/cluster/running.ts";
 import { NODE, OPERATOR } from "../testbed/cluster/users.ts";
 import { DemoError } from "./errors.ts";
 
-/** Requests by kind: `patch pods`. */
+/** Requests by kind, such as `patch pods`. */
 export type RequestCounts = ReadonlyMap<string, number>;
 
-/** The cluster that the demo runs in, made ready for it: the CRD, the operator's rights, a namespace. */
+/** The cluster that the demo runs in, with the CRD, the operator's permissions, and a namespace. */
 export interface DemoCluster {
-  /** For the title: which Kubernetes it is. */
+  /** The Kubernetes version and server, for the title. */
   readonly about: string;
   readonly namespace: string;
-  /** Name of the node that the demo brings along. */
+  /** The name of the node that the demo adds. */
   readonly nodeName: string;
-  /** The node is a guest: what others put onto it must not run. */
+  /** The demo runs in a cluster that it does not own: Pods of others must not run on its node. */
   readonly foreign: boolean;
-  /** Paths, as KUBECONFIG has them. */
+  /** Paths, in the format of KUBECONFIG. */
   readonly kubeconfig: string;
   readonly operatorKubeconfig: string;
   readonly nodeKubeconfig: string;
   readonly operatorFlags: readonly string[];
-  /** What a person writes to use kubectl with it. */
+  /** The kubectl command for this cluster. */
   readonly kubectl: string;
-  /** All rights. */
+  /** A client with all permissions. */
   readonly kube: KubeClient;
-  /** Requests of the operator so far, as the API server counts them; undefined where its audit log cannot be read. */
+  /** The operator's requests so far, as the API server counts them; undefined if its audit log can't be read. */
   operatorRequests(): Promise<RequestCounts | undefined>;
-  /** What a person must remove by hand when the demo is ended at once; empty when nothing stays. */
+  /** What you must remove by hand if the demo ends abruptly; empty if nothing stays. */
   readonly stays: readonly string[];
-  /** Removes everything that the demo brought along. Returns what could not be removed. */
+  /** Removes everything that the demo added. Returns what could not be removed. */
   leave(): Promise<string[]>;
 }
 
 const NAMESPACE = "berth-demo";
 const NODE_NAME = "demo-node";
-/** Where deploy/ lets the operator keep its Lease. */
+/** The namespace in which deploy/ lets the operator keep its Lease. */
 const OPERATOR_NAMESPACE = "berth-system";
 
-/** Starts a control plane of the demo's own. It ends with this process, however that ends. */
+/** Starts a control plane for the demo. It ends with this process, however that ends. */
 export async function startOwnCluster(progress: Progress, onFailure: (error: Error) => void): Promise<DemoCluster> {
   const cluster = await startCluster({ progress, onFailure });
   try {
@@ -84,7 +84,7 @@ export async function startOwnCluster(progress: Progress, onFailure: (error: Err
   }
 }
 
-/** A client of the demo's own; it waits for no answer for longer than a person would. */
+/** The demo's own client of the API server. */
 export function demoClient(kubeconfig: string): KubeClient {
   return new KubeClient({
     access: loadKubeConfig(undefined, { KUBECONFIG: kubeconfig }),
@@ -93,11 +93,17 @@ export function demoClient(kubeconfig: string): KubeClient {
   });
 }
 
-/** The controller-manager makes a namespace's default service account at once; without it no Pod is taken. */
+/**
+ * The controller-manager creates a namespace's default service account shortly after the namespace. Until then no Pod
+ * can be created.
+ */
 const SERVICE_ACCOUNT_TRIES = 300;
 const POLL_MS = 100;
 
-/** Makes a namespace and waits until Pods can be created in it. @throws {Error} it never gets ready. */
+/**
+ * Creates a namespace and waits until Pods can be created in it.
+ * @throws {Error} the namespace does not get ready
+ */
 export async function createNamespace(
   kube: KubeClient,
   name: string,
@@ -120,7 +126,7 @@ export async function createNamespace(
   throw new DemoError(`namespace ${name} got no default service account: does its controller-manager run?`);
 }
 
-/** Adds up what has the same name. */
+/** Adds up the numbers with the same name. */
 export function sumUp(entries: Iterable<readonly [string, number]>): Map<string, number> {
   const sums = new Map<string, number>();
   for (const [name, value] of entries) sums.set(name, (sums.get(name) ?? 0) + value);

@@ -17,21 +17,24 @@ import { NEVER, Stage, startSupervisor } from "./stage.ts";
 import { type Outcome, problemsOf, summaryLines } from "./summary.ts";
 import { LiveView, PlainView, type View, wantsColour, wantsLive } from "./view.ts";
 
-/** Two cores that build Pods for the first time are slow; more is a fault. */
+/** Two cores need this long to build Pods for the first time; longer means an error. */
 const READY_PATIENCE_MS = 90_000;
-/** Sessions that have arrived are served within seconds, a backlog takes longer. */
+/** Arrived sessions are served within seconds; a backlog takes longer. */
 const FINISH_PATIENCE_MS = 120_000;
-/** Who pressed Ctrl-C waits for what runs and for a burst that always-on workers take up anyhow, not for a long queue. */
+/**
+ * After Ctrl-C, the demo waits for running sessions and for a burst that always-on workers claim anyway, but not for a
+ * long queue.
+ */
 const INTERRUPTED_PATIENCE_MS = 30_000;
-/** The sample's window of 5 s, and what a count that lags behind may add. */
+/** The sample's scale-down window of 5 s, plus the delay of the queue's count. */
 const SCALE_DOWN_PATIENCE_MS = 60_000;
-/** The samples' deletionGraceSeconds, the minute after which the operator gives up on a drain, and some air. */
+/** The samples' deletionGraceSeconds, the minute after which the operator gives up a drain, and some slack. */
 const CLEAR_PATIENCE_MS = 90_000;
 const SETTLE_POLL_MS = 250;
 
-/** The last session arrives at least so long before the end that was asked for: time to serve it. */
+/** The last session arrives at least this long before the requested end, so that it can be served. */
 const TAIL_MS = 7_000;
-/** In short runs the half, so that something arrives at all. */
+/** In short runs the tail is half of the time, so that any session arrives at all. */
 const TAIL_SHARE = 0.5;
 
 export interface Io {
@@ -40,10 +43,10 @@ export interface Io {
   readonly progress: Progress;
 }
 
-/** Runs the demo. Returns the exit code: 0 only if every session was served and nothing was left. */
+/** Runs the demo. Returns the exit code: 0 only if every session was served and nothing was left over. */
 export async function runDemo(options: DemoOptions, io: Io): Promise<number> {
   using ending = new Ending();
-  // Somebody who reads no further (`| head`) wants no more of it.
+  // End when the reader closes the output (`| head`).
   io.out.on("error", () => ending.fail(new Error("the output was closed")));
   const play = new Play(options, io, ending);
   let outcome: Outcome | undefined;
@@ -85,7 +88,7 @@ class Play {
     this.#ending = ending;
   }
 
-  /** Undefined: ended before anything could be seen. */
+  /** Undefined: the demo ended before it showed anything. */
   async run(things: AsyncDisposableStack): Promise<Outcome | undefined> {
     const { progress } = this.#io;
     const supervisor = things.adopt(await startSupervisor(), (started) => started.end());
@@ -110,7 +113,7 @@ class Play {
       await this.#finish(stage);
       await this.#clearUp(stage);
     } catch (error) {
-      // The API server may be gone: what is known is told all the same.
+      // The API server may be down; report what is known anyway.
       this.#failures.push(errorText(error));
     } finally {
       this.#phase = "ended";
@@ -126,7 +129,7 @@ class Play {
       progress.update("entering the cluster");
       return await enterGivenCluster(env["KUBECONFIG"] ?? "", dir, progress, (text) => progress.line(text));
     }
-    // Until it runs, Ctrl-C just ends this process, and everything with it.
+    // Until it runs, Ctrl-C ends this process and everything that it started.
     const cluster = await startOwnCluster(progress, (error) => this.#ending.fail(error));
     this.#ending.listen();
     return cluster;
@@ -158,7 +161,7 @@ class Play {
     return view;
   }
 
-  /** Sessions arrive until the time is over, or somebody ends it. */
+  /** Lets sessions arrive until the time is up or a person ends the demo. */
   async #serve(stage: Stage): Promise<void> {
     const { forMs } = this.#options;
     const arriveMs = forMs === undefined ? undefined : forMs - Math.min(TAIL_MS, forMs * TAIL_SHARE);
@@ -167,7 +170,7 @@ class Play {
     stop();
   }
 
-  /** Waits until everything that arrived is served and settled. */
+  /** Waits until every arrived session is served and settled. */
   async #finish(stage: Stage): Promise<void> {
     if (this.#phase !== "finishing") stage.board.announce("no more sessions arrive");
     this.#phase = "finishing";
@@ -175,10 +178,10 @@ class Play {
     const { interrupted, signal } = this.#ending;
     const patience = interrupted ? INTERRUPTED_PATIENCE_MS : FINISH_PATIENCE_MS;
     const deadline = performance.now() + patience;
-    // An interruption while it waits ends this wait, and begins the shorter one.
+    // An interruption ends this wait and starts a shorter one.
     const waited = await stage.until(() => stage.board.live.length === 0, patience, interrupted ? NEVER : signal);
     if (waited === "ended") return await this.#finish(stage);
-    // The operator settles after the item has ended: its Secret goes a moment later.
+    // The operator deletes an item's claim Secret a moment after the item has ended.
     const left = await this.#leftBy(stage, deadline, false);
     this.#servedMs = stage.simulator.clock.now() - this.#startedAt;
     if (interrupted) return;
@@ -186,7 +189,7 @@ class Play {
     await this.#scaleDown(stage);
   }
 
-  /** Waits until always-on workers have gone, since nothing is left for them to do. Who ends the demo need not wait. */
+  /** Waits until the idle always-on workers have been removed. An interrupted demo does not wait. */
   async #scaleDown(stage: Stage): Promise<void> {
     for (const { name, workers } of stage.environments) {
       if (!workers || this.#failed) continue;
@@ -198,7 +201,7 @@ class Play {
     }
   }
 
-  /** Deletes the Environments, which drain, ends the operator in order, and looks for what is left. */
+  /** Deletes the Environments, which drain, stops the operator in order, and searches for leftovers. */
   async #clearUp(stage: Stage): Promise<void> {
     this.#phase = "clearing up";
     this.#servedMs ||= stage.simulator.clock.now() - this.#startedAt;
@@ -209,7 +212,7 @@ class Play {
     if ((await stage.until(() => stage.areEnvironmentsGone, CLEAR_PATIENCE_MS, NEVER)) === "late") {
       this.#failures.push(`an Environment is not gone ${CLEAR_PATIENCE_MS / 1_000} s after its deletion`);
     }
-    // What an Environment owns goes after it, by the cluster's garbage collector.
+    // The garbage collector deletes what an Environment owns some time after it.
     await this.#leftBy(stage, deadline, true);
     await this.#countRequests(stage);
     const fault = await stage.stopOperator();
@@ -218,7 +221,7 @@ class Play {
     this.#looked = true;
   }
 
-  /** What is left at the deadline, a line each; empty as soon as nothing is. */
+  /** The leftovers at the deadline, one per line; returns early once there are none. */
   async #leftBy(stage: Stage, deadline: number, afterwards: boolean): Promise<string[]> {
     for (;;) {
       const left = await this.#lookForLeftovers(stage, afterwards);
@@ -265,7 +268,7 @@ class Play {
     return problemsOf(outcome).length === 0 ? outcome : { ...outcome, log: await keepLog(stage.operatorLog) };
   }
 
-  /** Without an end that was asked for, Ctrl-C is the end: what nobody claimed may stay in the queue. */
+  /** Without a requested end, Ctrl-C is the normal end: unclaimed items may stay in the queue. */
   get #leftByPerson(): boolean {
     return this.#ending.interrupted && this.#options.forMs === undefined;
   }

@@ -1,25 +1,25 @@
 import { readFileSync } from "node:fs";
 import { constants } from "node:os";
 
-/** Why the demo ends before its time. */
+/** Why the demo ends early. */
 export type Cause = { readonly kind: "interrupted" } | { readonly kind: "failed"; readonly error: Error };
 
-/** What a shell adds to the number of the signal that ended a command. */
+/** A shell adds this to the number of the signal that ended a command. */
 const EXIT_SIGNAL = 128;
-/** Ctrl-C under npm may come twice: from the terminal, and passed on by npm. People are slower. */
+/** Under npm, Ctrl-C may arrive twice: from the terminal, and passed on by npm. A person is slower. */
 const ECHO_MS = 400;
-/** How often is looked whether the npm that started us is still there. */
+/** How often the demo checks whether the npm that started it still runs. */
 const ORPHAN_POLL_MS = 1_000;
 
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /**
- * The early end of the demo: the first signal or failure aborts `signal`, so that everything ends in order; a second
- * signal ends the process at once, and what it started goes with it.
+ * The early end of the demo. The first signal or failure aborts `signal`, so that everything ends in order. A second
+ * signal ends the process at once, along with what it started.
  */
 export class Ending implements Disposable {
   readonly #controller = new AbortController();
-  /** Called before the process ends at once. */
+  /** Called before the process ends abruptly. */
   onAbrupt: () => void = () => {};
   #cause: Cause | undefined;
   #interruptedAt: number | undefined;
@@ -30,7 +30,7 @@ export class Ending implements Disposable {
     return this.#controller.signal;
   }
 
-  /** The first that came; undefined while none did. */
+  /** The first cause; undefined: there is none yet. */
   get cause(): Cause | undefined {
     return this.#cause;
   }
@@ -39,7 +39,9 @@ export class Ending implements Disposable {
     return this.#cause?.kind === "interrupted";
   }
 
-  /** Takes the process's signals from now on, and notices when the npm that started it is gone without having passed one on. */
+  /**
+   * Handles the process's signals from now on, and notices if the npm that started it has ended without passing one on.
+   */
   listen(): void {
     for (const name of SIGNALS) {
       const handler = () => this.interrupt(name);
@@ -66,7 +68,7 @@ export class Ending implements Disposable {
     }
   }
 
-  /** Somebody else's process ended, the output is closed: nothing can go on. */
+  /** Another process has ended or the output is closed, so the demo can't go on. */
   fail(error: Error): void {
     this.#end({ kind: "failed", error });
   }
@@ -87,12 +89,12 @@ interface Ancestor {
   readonly startedAt: string;
 }
 
-/** npm, a shell of its own, and this process: more there are not. */
+/** npm, its shell, and this process: there are no more levels. */
 const MAX_GENERATIONS = 3;
 
 /**
- * The shell and the npm above this process, where npm started it. npm passes SIGTERM on to its shell only, and a shell
- * ends by it without telling its child.
+ * The shell and the npm that started this process, if npm did. npm passes SIGTERM on to its shell only, and the shell
+ * ends without passing it on.
  */
 function npmAncestors(): Ancestor[] {
   if (process.env["npm_lifecycle_event"] === undefined) return [];
@@ -102,7 +104,7 @@ function npmAncestors(): Ancestor[] {
     const stat = statOf(pid);
     if (!stat) return [];
     chain.push({ pid, startedAt: stat.startedAt });
-    // npm names its process after what it runs.
+    // npm's process name starts with `npm`.
     if (stat.name.startsWith("npm")) return chain;
     pid = stat.parent;
   }
@@ -116,7 +118,7 @@ function isAlive({ pid, startedAt }: Ancestor): boolean {
 function statOf(pid: number): { name: string; parent: number; startedAt: string } | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    // The name, in parentheses, may hold anything.
+    // The name, in parentheses, may contain anything.
     const [state, parent, ...rest] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
     if (state === "Z") return undefined;
     const name = stat.slice(stat.indexOf("(") + 1, stat.lastIndexOf(")"));

@@ -1,4 +1,4 @@
-/** Something that a person can do something about: its message is shown without a stack trace. */
+/** An error that the user can fix: its message is shown without a stack trace. */
 export class DemoError extends Error {
   override readonly name = "DemoError";
 }

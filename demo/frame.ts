@@ -15,16 +15,16 @@ export type Phase = "serving" | "finishing" | "clearing up" | "ended";
 export interface Scene {
   readonly phase: Phase;
   readonly elapsedMs: number;
-  /** Until no more sessions arrive; undefined when nobody set an end. */
+  /** Time until no more sessions arrive; undefined if no end is set. */
   readonly leftMs: number | undefined;
-  /** Right part of the title: what runs here. */
+  /** The right part of the title: what the demo runs on. */
   readonly about: string;
   readonly environments: readonly EnvironmentScene[];
   readonly violations: number;
   readonly notices: readonly string[];
-  /** Where a browser shows it. */
+  /** The address of the console. */
   readonly consoleUrl: string;
-  /** How to look in from elsewhere. */
+  /** A command to inspect the demo from another terminal. */
   readonly hint: string;
 }
 
@@ -32,14 +32,14 @@ export interface Scene {
 export interface EnvironmentScene {
   readonly name: string;
   readonly mode: Mode;
-  /** Items that wait, and that were offered and not acknowledged yet. */
+  /** Items that wait, and items that were offered but not acknowledged yet. */
   readonly queue: { readonly depth: number; readonly pending: number };
-  /** Of `sessions`. */
+  /** Only in `sessions` mode. */
   readonly pods: PodCounts | undefined;
-  /** Of `workers`. */
+  /** Only in `workers` mode. */
   readonly workers: WorkerCounts | undefined;
   readonly tracks: readonly Track[];
-  /** Why it does not serve; undefined while it does. */
+  /** Why the Environment does not serve; undefined while it does. */
   readonly obstacle: string | undefined;
 }
 
@@ -52,17 +52,17 @@ const PHASES: Readonly<Record<Phase, string>> = {
 
 const ABOUT: Readonly<Record<Mode, string>> = { sessions: "a Pod per session", workers: "always-on workers" };
 
-/** Below so many rows there are no blank lines. */
+/** A screen with fewer rows gets no blank lines. */
 const ROOMY_ROWS = 18;
-/** Notices that are shown, the newest. */
+/** The number of latest notices shown. */
 const SHOWN_NOTICES = 3;
 
-/** The live display as lines, none wider than the screen and fewer than it has rows. */
+/** The live display as lines that fit the screen: none is wider, and they leave one row free. */
 export function renderFrame(scene: Scene, screen: Screen): string[] {
   const paint = screen.colour ? coloured : plain;
   const blank = screen.rows >= ROOMY_ROWS ? [""] : [];
   const bottom = scene.phase === "ended" ? [] : [...blank, ...foot(scene, screen, paint)];
-  // The cursor stands in the row behind the frame.
+  // The cursor is in the row below the frame.
   const taken = 1 + bottom.length + scene.environments.length * (1 + blank.length);
   const shares = share(
     scene.environments.map(({ tracks }) => (tracks.length > 0 ? tracks.length + 1 : 0)),
@@ -77,7 +77,7 @@ export function renderFrame(scene: Scene, screen: Screen): string[] {
   return [title(scene, screen, paint), ...blocks, ...bottom].slice(0, Math.max(1, screen.rows - 1));
 }
 
-/** Rows for each of several that want some: equal parts, and what one does not need goes to the others. */
+/** Shares rows among several parts: equally, and what one part does not need goes to the others. */
 export function share(wanted: readonly number[], rows: number): number[] {
   const parts = wanted.map(() => 0);
   let left = Math.max(0, rows);
@@ -102,16 +102,16 @@ function title(scene: Scene, screen: Screen, paint: Paint): string {
   return line(cells, screen.columns, paint);
 }
 
-/** Part of an Environment's line. */
+/** A count in an Environment's line. */
 interface Count {
   readonly cells: readonly Cell[];
-  /** The lower, the longer it stays as the screen gets narrower. */
+  /** Lower ranks stay longer as the screen gets narrower. */
   readonly rank: number;
 }
 
 const COUNT_GAP = "   ";
 
-/** One line: the Environment, how it serves, and its counts, as many as there is room for. */
+/** One line: the Environment, its mode, and as many of its counts as fit. */
 function counts(environment: EnvironmentScene, nameWidth: number, screen: Screen, paint: Paint): string {
   const { name, mode, tracks } = environment;
   const served = tracks.filter(isServed).length;

@@ -16,24 +16,24 @@ import { createNamespace, type DemoCluster, demoClient } from "./cluster.ts";
 import { DemoError } from "./errors.ts";
 import { BATCH, RESEARCH } from "./sample.ts";
 
-/** Marks what the demo makes in a cluster of somebody's: `kubectl get ns,nodes -l berth.dev/demo`. */
+/** Labels what the demo creates in an existing cluster: `kubectl get ns,nodes -l berth.dev/demo`. */
 export const DEMO_LABEL = "berth.dev/demo";
 
 const CRD_NAME = `${PLURAL}.${GROUP}`;
 const SERVICE_ACCOUNT = "berth-operator";
-/** Longer than anybody watches; a cluster may give less. */
+/** Longer than any demo runs; a cluster may grant less. */
 const TOKEN_SECONDS = 24 * 3_600;
 
 const ESTABLISHED_TIMEOUT_MS = 30_000;
-/** A namespace with a few objects is gone within seconds; API services that do not answer hold it for ever. */
+/** A namespace with a few objects is deleted within seconds, but an unavailable API service blocks it forever. */
 const NAMESPACE_TIMEOUT_MS = 60_000;
 const POLL_MS = 250;
 
 /**
- * Makes a cluster of somebody's ready: the CRD where it is missing, and a namespace of the demo's own with the
- * operator's rights bound to it.
- * @param kubeconfig as KUBECONFIG has it.
- * @param dir where the operator's kubeconfig may be written.
+ * Prepares an existing cluster: installs the CRD if it is missing, and creates a namespace with the operator's
+ * permissions.
+ * @param kubeconfig in the format of KUBECONFIG
+ * @param dir the folder for the operator's kubeconfig
  */
 export async function enterGivenCluster(
   kubeconfig: string,
@@ -64,7 +64,7 @@ export async function enterGivenCluster(
       kubeconfig,
       operatorKubeconfig,
       nodeKubeconfig: kubeconfig,
-      // Of its own namespace only, and of no interest to another Berth's Lease.
+      // The operator serves only its own namespace, and does not compete for the Lease of another Berth.
       operatorFlags: ["--namespace", name, "--leader-elect-namespace", name],
       kubectl: "kubectl",
       kube,
@@ -78,7 +78,7 @@ export async function enterGivenCluster(
   }
 }
 
-/** What a person runs after a demo that could not clear up. Without an operator nobody else takes the finalizer off. */
+/** Commands to run after a demo that could not clean up. Without an operator, nothing else removes the finalizer. */
 export function removalCommands(name: string): string[] {
   const finalizers = JSON.stringify({ metadata: { finalizers: null } });
   return [
@@ -89,7 +89,7 @@ export function removalCommands(name: string): string[] {
   ];
 }
 
-/** Whether it was missing and is there now. */
+/** Returns whether the CRD was missing and is installed now. */
 async function installCrd(kube: KubeClient, progress: Progress): Promise<boolean> {
   try {
     await kube.get(CRDS, { name: CRD_NAME });
@@ -101,7 +101,7 @@ async function installCrd(kube: KubeClient, progress: Progress): Promise<boolean
   try {
     await kube.create(CRDS, crd as KubeObject);
   } catch (error) {
-    // Somebody else was quicker: it is theirs.
+    // Another client installed it first, so the demo must not remove it.
     if (isAlreadyExists(error)) return false;
     throw error;
   }
@@ -119,7 +119,7 @@ async function installCrd(kube: KubeClient, progress: Progress): Promise<boolean
 
 /** Two operators would both write the status of the demo's Environment. */
 async function warnOfOthers(kube: KubeClient, warn: (text: string) => void): Promise<void> {
-  // Who may not look is not warned.
+  // Without permission to list Leases there is no warning.
   const { items } = await kube.list(LEASES, { fieldSelector: "metadata.name=berth" }).catch(() => ({ items: [] }));
   for (const { metadata, spec } of items) {
     const { renewTime, leaseDurationSeconds = 0, holderIdentity } = spec ?? {};
@@ -141,7 +141,7 @@ const rbac = (plural: string, kind: string): Resource => ({
   namespaced: true,
 });
 
-/** The rights as they are shipped, in the one namespace. */
+/** Grants the shipped permissions, in this namespace only. */
 async function grantOperator(kube: KubeClient, namespace: string): Promise<void> {
   const shipped = await readManifests(DEPLOY_DIR);
   const rules = shipped
@@ -173,7 +173,7 @@ async function operatorToken(kube: KubeClient, namespace: string): Promise<strin
   return token;
 }
 
-/** A kubeconfig for the same server by another identity. */
+/** A kubeconfig for the same server with another identity. */
 export function renderKubeconfig(access: ClusterAccess, namespace: string, token: string): string {
   const { server, ca, tlsServerName, insecureSkipTlsVerify, proxyUrl } = access;
   const cluster = {
@@ -193,7 +193,7 @@ export function renderKubeconfig(access: ClusterAccess, namespace: string, token
   });
 }
 
-/** Takes everything away that the demo brought along, as far as it was brought. */
+/** Removes what the demo has added so far. */
 class Departure {
   namespaceMade = false;
   crdInstalled = false;
@@ -205,7 +205,7 @@ class Departure {
     this.#namespace = namespace;
   }
 
-  /** Returns what could not be removed, with the command that does. */
+  /** Returns what could not be removed, with the command that removes it. */
   async run(): Promise<string[]> {
     const left: string[] = [];
     try {
@@ -240,7 +240,7 @@ class Departure {
     }
   }
 
-  /** An operator that died holds its Environments; nobody else is in this namespace. */
+  /** A dead operator's finalizer holds its Environments. Only the demo uses this namespace. */
   async #release(): Promise<void> {
     const { items } = await this.#kube.list(ENVIRONMENTS, { namespace: this.#namespace }).catch(() => ({ items: [] }));
     for (const { metadata } of items) {
@@ -249,7 +249,7 @@ class Departure {
     }
   }
 
-  /** Only what is nobody's: with the CRD go all Environments of the cluster. */
+  /** Removes the CRD only if no Environment exists: deleting it would delete all Environments of the cluster. */
   async #removeCrd(): Promise<void> {
     const { items } = await this.#kube.list(ENVIRONMENTS, { limit: 1 });
     if (items.length > 0) return;

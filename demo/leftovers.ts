@@ -5,7 +5,7 @@ import { DEPLOYMENTS, type KubeObject, PODS, type Resource, SECRETS } from "../s
 import { workerProcesses } from "./processes.ts";
 import type { Mode } from "./sample.ts";
 
-/** The operator has no use for these; the API server's controllers make them for its Deployments. */
+/** The operator does not use ReplicaSets, but the Deployment controller creates them for its Deployments. */
 const REPLICA_SETS: Resource = { ...DEPLOYMENTS, plural: "replicasets", kind: "ReplicaSet" } as Resource;
 
 export interface LeftoverQuery {
@@ -13,20 +13,20 @@ export interface LeftoverQuery {
   readonly namespace: string;
   readonly simulator: Simulator;
   readonly environments: readonly { readonly mode: Mode; readonly environmentId: string }[];
-  /** The Environments are gone: parked and finished Pods must be gone with them, and all that makes workers. */
+  /** The Environments are deleted: their Pods must be gone, and so must the objects that create workers. */
   readonly afterwards: boolean;
-  /** A person ended the demo: what nobody claimed may stay in the queue. */
+  /** A person ended the demo: unclaimed items may stay in the queue. */
   readonly interrupted: boolean;
 }
 
-/** What is there although nothing should be, a line each; asks the API server, no cache. */
+/** What should not exist any more, one per line. Reads from the API server, not from a cache. */
 export async function findLeftovers(query: LeftoverQuery): Promise<string[]> {
   const { kube, namespace, simulator, environments, afterwards, interrupted } = query;
   const mayStay = (state: string) => state === "stopped" || (interrupted && state === "queued");
   const items = environments.flatMap(({ environmentId }) =>
     simulator.items(environmentId).filter(({ state }) => !mayStay(state)),
   );
-  // Always-on workers run without a session, until their Environment is gone.
+  // Always-on workers run without a session until their Environment is deleted.
   const mayRun = (mode: Mode) => mode === "workers" && !afterwards;
   const [secrets, pods, makers, processes] = await Promise.all([
     kube.list(SECRETS, { namespace, labelSelector: LABEL_ENVIRONMENT }),
@@ -43,7 +43,7 @@ export async function findLeftovers(query: LeftoverQuery): Promise<string[]> {
   ];
 }
 
-/** Whatever their labels are: nobody else has any in the demo's namespace. */
+/** Ignores labels: nothing else creates such objects in the demo's namespace. */
 async function workerMakers(kube: KubeClient, namespace: string): Promise<string[]> {
   const lists = await Promise.all(
     [DEPLOYMENTS as Resource<KubeObject>, REPLICA_SETS].map(async (resource) => {

@@ -2,7 +2,7 @@ import type { BoardEvent } from "./board.ts";
 import { seconds } from "./text.ts";
 import { faultOf, type Step, sinceQueued, type Track } from "./track.ts";
 
-/** Without a terminal: one line for each event that matters, with the seconds since the start in front. */
+/** The line for an event when there is no terminal, starting with the seconds since the start; undefined: not shown. */
 export function eventLine(event: BoardEvent, startedAt: number): string | undefined {
   const text = textOf(event);
   if (text === undefined) return undefined;
@@ -10,7 +10,7 @@ export function eventLine(event: BoardEvent, startedAt: number): string | undefi
   return `${time}s  ${whoseOf(event)}${text}`;
 }
 
-/** The Environment, and the number of the session in it. */
+/** The Environment, and the session's number in it. */
 function whoseOf(event: BoardEvent): string {
   if ("track" in event) return `${event.track.environment} ${event.track.number}: `;
   return event.environment === undefined ? "" : `${event.environment}: `;

@@ -1,4 +1,4 @@
-/** `npm run demo`: sessions are served while you watch. See options.ts for what it takes, docs/demo.md for what it is. */
+/** `npm run demo`: serves sessions while you watch. options.ts has its flags; docs/demo.md explains it. */
 import { errorText, OperatorError } from "../src/core/errors.ts";
 import { MissingToolError } from "../testbed/cluster/missing.ts";
 import { showProgress } from "../testbed/cluster/progress.ts";
@@ -12,7 +12,7 @@ try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
   progress.clear();
-  // These tell people what to do about it; a stack trace would only hide that.
+  // These messages say how to fix the error; a stack trace would hide that.
   if (error instanceof OperatorError) console.error(errorText(error));
   else if (error instanceof DemoError || error instanceof MissingToolError) console.error(error.message);
   else throw error;

@@ -6,13 +6,13 @@ import type { DemoCluster } from "./cluster.ts";
 import type { DemoOptions } from "./options.ts";
 import { SCRIPTED_WORK_MS } from "./sessions.ts";
 
-/** Of the busyProbe in the sample with always-on workers. */
+/** The port of the busyProbe in the sample with always-on workers. */
 export const BUSY_PORT = 9_000;
 
 /**
- * The demo's node. In somebody's cluster it must attract nothing: a taint keeps Pods off that do not ask for it; most
- * DaemonSets, which tolerate every taint, want an operating system that this node does not claim to have; and what
- * comes all the same is played, never run as a process.
+ * Starts the demo's node. In a cluster that the demo does not own, it must attract no other Pods. A taint repels Pods
+ * that do not tolerate it. Most DaemonSets tolerate every taint but select an operating system that this node does not
+ * claim to have. A Pod that arrives anyway is simulated, never run as a process.
  */
 export function startDemoNode(cluster: DemoCluster, options: DemoOptions): Promise<SimulatedNode> {
   const { namespace, nodeName: name, foreign, nodeKubeconfig: client } = cluster;
@@ -33,7 +33,7 @@ export function startDemoNode(cluster: DemoCluster, options: DemoOptions): Promi
   });
 }
 
-/** A worker that is played: of one session, or one that polls by itself. */
+/** The script of a simulated worker: for one session, or one that polls. */
 function playedBy({ metadata }: Pod): FateInput {
   return metadata.labels?.[LABEL_ROLE] === ("worker" satisfies Role)
     ? { kind: "poller", workMs: SCRIPTED_WORK_MS, busyPort: BUSY_PORT }

@@ -11,41 +11,41 @@ import { DemoError } from "./errors.ts";
 const BERTH = fileURLToPath(new URL("../bin/berth.mjs", import.meta.url));
 const NAME = "berth";
 
-/** Two cores that start a whole cluster are slow; more is a fault. */
+/** Two cores need this long while a whole cluster starts; longer means an error. */
 const START_TIMEOUT_MS = 60_000;
 const POLL_MS = 50;
-/** A drain has its own bounds, all of them shorter. */
+/** A drain has its own limits, which are shorter. */
 const STOP_TIMEOUT_MS = 20_000;
-/** Lines of the log that a failure shows. */
+/** The number of log lines that a failure shows. */
 const SHOWN_LINES = 20;
 
 export interface OperatorOptions {
   readonly kubeconfig: string;
-  /** Origin of the simulator: plain http is for origins that are named. */
+  /** The simulator's origin. It must be listed, because it uses plain http. */
   readonly workApi: string;
   readonly flags: readonly string[];
   readonly env: NodeJS.ProcessEnv;
 }
 
-/** Where it listens, on loopback. */
+/** Listening addresses on loopback. */
 interface Addresses {
   readonly metrics: string;
   readonly console: string;
 }
 
-/** What the operator counted itself. */
+/** Requests that the operator counted. */
 export interface OperatorCounts {
   readonly kube: RequestCounts;
   readonly work: RequestCounts;
 }
 
-/** `berth run` as a process of its own, as people run it. It ends with this process, however that ends. */
+/** `berth run` as its own process, as users run it. It ends with this process, however that ends. */
 export class OperatorProcess {
-  /** Where its metrics are. */
+  /** The URL of its metrics. */
   readonly metricsUrl: string;
-  /** Where its console is. */
+  /** The URL of its console. */
   readonly consoleUrl: string;
-  /** Its log; goes with the process, see `keepLog`. */
+  /** The path of its log, which is deleted when the demo ends; see `keepLog`. */
   readonly log: string;
   readonly #process: SupervisedProcess;
   #stopping = false;
@@ -57,7 +57,10 @@ export class OperatorProcess {
     this.log = log;
   }
 
-  /** Resolves when it answers. @throws {Error} with the end of its log, when it ends instead. */
+  /**
+   * Resolves when the operator answers.
+   * @throws {Error} the operator ended instead; the message has the end of its log
+   */
   static start(supervisor: Supervisor, options: OperatorOptions): Promise<OperatorProcess> {
     const log = join(supervisor.dir, "operator.log");
     return retryOnTakenPort(async (port) => {
@@ -76,16 +79,16 @@ export class OperatorProcess {
     });
   }
 
-  /** Resolves with the reason when it ends although nobody stopped it. */
+  /** Resolves with the reason if the operator ends unexpectedly. */
   get failed(): Promise<Error> {
     return this.#process.exited.then(async (exit) => {
-      // Its end is awaited by `stop` then.
+      // `stop` awaits this end.
       if (this.#stopping) return await new Promise<never>(() => {});
       return new DemoError(`the operator ended by itself (${exitText(exit)})${await this.#lastLines()}`);
     });
   }
 
-  /** SIGTERM, and SIGKILL when that does not end it. Returns what was wrong with its end; undefined: nothing. */
+  /** Sends SIGTERM, then SIGKILL if it doesn't end. Returns what went wrong; undefined: nothing. */
   async stop(): Promise<string | undefined> {
     this.#stopping = true;
     this.#process.kill("SIGTERM");
@@ -101,7 +104,7 @@ export class OperatorProcess {
     return exit.code === 0 ? undefined : `the operator ended with ${exitText(exit)} after SIGTERM`;
   }
 
-  /** Requests by kind, as its own metrics say; undefined when it does not answer. */
+  /** Requests by kind, from the operator's metrics; undefined if it does not answer. */
   async counts(): Promise<OperatorCounts | undefined> {
     try {
       return countsOf(await (await fetch(this.metricsUrl)).text());
@@ -131,7 +134,7 @@ export class OperatorProcess {
   }
 }
 
-/** Copies a log to a folder of its own that stays. */
+/** Copies a log to a new folder that is kept. */
 export async function keepLog(log: string): Promise<string | undefined> {
   try {
     const kept = join(await mkdtemp(join(tmpdir(), "berth-demo-log-")), "operator.log");
@@ -152,7 +155,7 @@ function flags({ kubeconfig, workApi, flags }: OperatorOptions, addresses: Addre
   ];
 }
 
-/** The user's, with the way out through a proxy, but for settings of Berth: those are the demo's. */
+/** The user's environment, with the proxy settings, but without Berth's settings: the demo sets its own. */
 export function operatorEnv(env: NodeJS.ProcessEnv): Record<string, string | undefined> {
   const kept = Object.entries(env).filter(([name]) => !name.startsWith("BERTH_"));
   const direct = [env["NO_PROXY"] ?? env["no_proxy"], "127.0.0.1", "localhost"].filter(Boolean).join(",");
@@ -161,7 +164,7 @@ export function operatorEnv(env: NodeJS.ProcessEnv): Record<string, string | und
 
 const METRIC = /^(berth_kube_api_requests_total|berth_work_api_requests_total)\{([^}]*)\} (\d+)/gm;
 
-/** Reads the request counters out of Prometheus' text format. */
+/** Reads the request counters from Prometheus' text format. */
 export function countsOf(text: string): OperatorCounts {
   const kube: [string, number][] = [];
   const work: [string, number][] = [];

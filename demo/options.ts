@@ -2,20 +2,20 @@ import { Command, InvalidArgumentError } from "commander";
 import { duration as atLeast, positive, type Request, readArguments, seed, whole } from "../tools/command-line.ts";
 
 export interface DemoOptions {
-  /** Ends by itself after so long; undefined: runs until it is interrupted. */
+  /** The demo ends after this time; undefined: it runs until interrupted. */
   readonly forMs: number | undefined;
-  /** Sessions a second that arrive, on average. */
+  /** The average number of sessions that arrive per second. */
   readonly rate: number;
   /** `spec.sessions.warm` and `spec.sessions.maxConcurrent` of the Environment with a Pod per session. */
   readonly warm: number;
   readonly max: number;
   /** `spec.workers.maxReplicas` of the Environment with always-on workers; 0: without that Environment. */
   readonly workers: number;
-  /** Of the arrivals and of what sessions do. */
+  /** The seed of the arrivals and the sessions' scripts. */
   readonly seed: number;
-  /** Workers are played by the simulated node instead of being processes. */
+  /** The simulated node plays the workers instead of running processes. */
   readonly scripted: boolean;
-  /** Against the cluster that KUBECONFIG names, instead of one of its own. */
+  /** Use the cluster of KUBECONFIG instead of starting one. */
   readonly useCluster: boolean;
 }
 
@@ -29,14 +29,14 @@ const DEFAULT_RATE = 0.5;
 const DEFAULT_SCRIPTED_RATE = 2;
 const DEFAULT_WARM = 2;
 const DEFAULT_MAX = 10;
-/** Two cores start so many within a second or two. */
+/** Two cores start this many within a second or two. */
 const DEFAULT_WORKERS = 3;
-/** Played ones cost little; more than four come in steps, as the default of `behavior` says. */
+/** Simulated workers cost little. The default of `behavior` starts more than four in steps. */
 const DEFAULT_SCRIPTED_WORKERS = 8;
 
-/** More than one machine serves: a typing error. */
+/** More than one machine can serve, so it is probably a typo. */
 const MAX_RATE = 100;
-/** As the node's Pods. */
+/** The number of Pods that the node allows. */
 const MAX_PODS = 1_000;
 
 const SECOND_MS = 1_000;
@@ -71,7 +71,7 @@ interface Flags {
   readonly useCluster: boolean;
 }
 
-/** Reads the arguments behind `npm run demo --`. */
+/** Reads the arguments after `npm run demo --`. */
 export function parseArguments(argv: readonly string[]): Request<DemoOptions> {
   const read = readArguments<Flags>(program(), argv);
   if (read.kind !== "run") return read;
@@ -85,7 +85,7 @@ export function parseArguments(argv: readonly string[]): Request<DemoOptions> {
 
 function optionsOf(flags: Flags): DemoOptions {
   const { scripted, useCluster, seed } = flags;
-  // One that was named stays; the other makes room.
+  // An explicit flag wins; the default of the other adapts to it.
   const max = flags.max ?? Math.max(DEFAULT_MAX, flags.warm ?? 0);
   return {
     forMs: flags.for,

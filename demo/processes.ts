@@ -1,8 +1,8 @@
 import { readdir, readFile } from "node:fs/promises";
 
 /**
- * Processes of this machine that serve an environment: those of its workers and what they started, found by the id in
- * their own environment. Empty where there is no /proc.
+ * Local processes that serve an environment: workers and their children, found by the environment id in their process
+ * environment. Empty without /proc.
  */
 export async function workerProcesses(environmentId: string): Promise<number[]> {
   const mark = `ANTHROPIC_ENVIRONMENT_ID=${environmentId}`;
@@ -19,7 +19,7 @@ async function isMarked(pid: string, mark: string): Promise<boolean> {
   try {
     return (await readFile(`/proc/${pid}/environ`, "latin1")).split("\0").includes(mark);
   } catch {
-    // Gone meanwhile, or somebody else's.
+    // The process has ended, or belongs to another user.
     return false;
   }
 }

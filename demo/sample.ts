@@ -2,16 +2,16 @@ import { readFile } from "node:fs/promises";
 import { parseDocument, visit } from "yaml";
 import type { KubeObject } from "../src/kube/objects.ts";
 
-/** A Pod per session, or always-on workers. */
+/** One Pod per session, or always-on workers. */
 export type Mode = "sessions" | "workers";
 
-/** An Environment that people are meant to read: a manifest with a few holes. */
+/** A sample Environment for users to read: a manifest with a few placeholders. */
 export interface Sample {
-  /** Of the Environment in the manifest. */
+  /** The name of the Environment in the manifest. */
   readonly name: string;
   readonly mode: Mode;
   readonly file: URL;
-  /** Name of the Secret with its key. */
+  /** The name of the Secret with its key. */
   readonly keySecret: string;
 }
 
@@ -29,25 +29,28 @@ export const BATCH: Sample = {
   keySecret: "batch-key",
 };
 
-/** What the samples leave open. */
+/** The values of the placeholders. */
 export interface SampleValues {
   readonly NAMESPACE: string;
   readonly ENVIRONMENT_ID: string;
   readonly WORK_API: string;
   readonly NODE: string;
   readonly WORKER: string;
-  /** Most Pods, or most workers. */
+  /** The maximum number of Pods or workers. */
   readonly MAX: number;
-  /** Only where Pods are parked. */
+  /** Only for samples that park Pods. */
   readonly WARM?: number;
 }
 
-/** A sample with its placeholders filled in. @throws {Error} one is unknown, or the text is no YAML. */
+/**
+ * Fills in the placeholders of a sample.
+ * @throws {Error} a placeholder is unknown, or the text is not YAML
+ */
 export async function fillSample({ file }: Sample, values: SampleValues): Promise<KubeObject> {
   return fillIn(await readFile(file, "utf8"), values);
 }
 
-/** Fills `${NAME}` in: a scalar that is nothing else takes the value's type, so that numbers stay numbers. */
+/** Fills in `${NAME}`. A scalar that is only a placeholder takes the value's type, so numbers stay numbers. */
 export function fillIn(yaml: string, values: SampleValues): KubeObject {
   const document = parseDocument(yaml);
   const [error] = document.errors;

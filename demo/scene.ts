@@ -3,15 +3,15 @@ import type { EnvironmentScene, Phase, Scene } from "./frame.ts";
 import type { Stage } from "./stage.ts";
 import type { StagedEnvironment } from "./staged-environment.ts";
 
-/** Where a run stands. Times on the simulator's clock. */
+/** The progress of a run. Times are on the simulator's clock. */
 export interface Moment {
   readonly phase: Phase;
   readonly startedAt: number;
-  /** When no more sessions arrive; undefined when nobody set an end. */
+  /** When no more sessions arrive; undefined if no end is set. */
   readonly endsAt: number | undefined;
 }
 
-/** What the live display shows at this moment. */
+/** What the live display shows now. */
 export function sceneOf(stage: Stage, { phase, startedAt, endsAt }: Moment): Scene {
   const { board, simulator, cluster } = stage;
   const now = simulator.clock.now();

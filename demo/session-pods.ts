@@ -3,7 +3,7 @@ import type { Pod, PodStatus } from "../src/kube/objects.ts";
 import type { Change } from "../src/watch/informer.ts";
 import type { Board } from "./board.ts";
 
-/** Session Pods by what they are for. */
+/** The number of session Pods, by use. */
 export interface PodCounts {
   readonly preparing: number;
   /** Parked and free. */
@@ -11,11 +11,11 @@ export interface PodCounts {
   /** Claimed; the container does not run yet. */
   readonly opening: number;
   readonly active: number;
-  /** Ended, kept for a while. */
+  /** Ended, and kept for a while. */
   readonly finished: number;
 }
 
-/** The Pods of an Environment that makes one for each session; tells the board what becomes of them. */
+/** The Pods of an Environment that creates one per session. Reports to the board what happens to them. */
 export class SessionPods {
   readonly #board: Board;
   readonly #pods = new Map<string, Pod>();
@@ -30,12 +30,12 @@ export class SessionPods {
     return counts;
   }
 
-  /** The node runs a Pod's container; it knows before the API server does. */
+  /** The node runs a Pod's container. The node knows this before the API server does. */
   started(pod: Pod): void {
     this.#board.started(workIdOf(pod) ?? "");
   }
 
-  /** A change of a Pod, as the API server shows it. */
+  /** Takes in a change of a Pod from the API server. */
   pod({ type, object }: Change<Pod>): void {
     const name = object.metadata.name ?? "";
     if (type === "deleted") this.#pods.delete(name);
@@ -55,7 +55,7 @@ function workIdOf({ metadata: { annotations, labels } }: Pod): string | undefine
   return annotations?.[ANNOTATION_WORK_ID] ?? labels?.[LABEL_WORK_ID];
 }
 
-/** Whether a container runs, or ran. */
+/** Whether a container has started. */
 export function hasStarted(status: PodStatus | undefined): boolean {
   return status?.containerStatuses?.some(({ state }) => state?.running || state?.terminated) === true;
 }

@@ -1,6 +1,6 @@
 import type { ScriptInput } from "../simulator/script.ts";
 
-/** A request to an agent, and what it does about it. */
+/** A request to an agent, and the tool calls that it makes. */
 interface Task {
   readonly prompt: string;
   readonly tools: readonly { readonly name: string; readonly input: Readonly<Record<string, string>> }[];
@@ -8,7 +8,7 @@ interface Task {
 
 const bash = (command: string) => ({ name: "bash", input: { command } });
 
-/** Small things that every machine with a shell can do, and that end in a session's own folder. */
+/** Small tasks that work on any machine with a shell and stay in the session's folder. */
 const TASKS: readonly Task[] = [
   {
     prompt: "Add up the numbers from 1 to 1000.",
@@ -44,10 +44,10 @@ const TASKS: readonly Task[] = [
   },
 ];
 
-/** An agent thinks before it calls a tool, on average so long; drawn between a third and twice of it. */
+/** The average time that an agent thinks before a tool call; drawn between a third and twice this. */
 const THINKING_MS = 400;
 
-/** What a session of stock workers does. `random` is asked for the task and for each pause. */
+/** The script of a session for stock workers. `random` draws the task and each pause. */
 export function sessionScript(random: () => number): ScriptInput {
   const task = TASKS[Math.floor(random() * TASKS.length)];
   const { prompt, tools } = task as Task;
@@ -60,8 +60,8 @@ export function sessionScript(random: () => number): ScriptInput {
   };
 }
 
-/** What a session of scripted workers does: they hold the lease and execute nothing. */
+/** The script of a session for simulated workers: they hold the lease and execute nothing. */
 export const SCRIPTED_SESSION: ScriptInput = { prompt: "(played by the node)", turns: [] };
 
-/** How long scripted workers work, in milliseconds. */
+/** How long simulated workers work, in milliseconds. */
 export const SCRIPTED_WORK_MS = { min: 1_500, max: 5_000 };

@@ -22,15 +22,17 @@ import { BATCH, RESEARCH } from "./sample.ts";
 import { hasStarted } from "./session-pods.ts";
 import { StagedEnvironment } from "./staged-environment.ts";
 
-/** For one session that somebody else has claimed. */
+/** The worker for one claimed session. */
 const SESSION_WORKER = fileURLToPath(new URL("../examples/worker/worker.mjs", import.meta.url));
-/** Polls by itself. */
+/** The worker that polls. */
 const ALWAYS_ON_WORKER = fileURLToPath(new URL("../examples/worker/always-on.mjs", import.meta.url));
 
 /** How a wait ended. */
 export type Waited = "done" | "late" | "ended";
 
-/** Everything that serves sessions, put together: simulator, node, operator, the sample Environments, and a view of them. */
+/**
+ * Everything that serves sessions: the simulator, the node, the operator, the sample Environments, and a view of them.
+ */
 export class Stage {
   readonly simulator: Simulator;
   readonly environments: readonly StagedEnvironment[];
@@ -65,7 +67,7 @@ export class Stage {
     this.#objects = new Informer<KubeObject>({ ...common, resource: ENVIRONMENTS });
   }
 
-  /** Starts all of it; `things` ends what was started, whatever happens later. */
+  /** Starts everything. `things` disposes of what was started, even if a later step fails. */
   static async start(
     cluster: DemoCluster,
     options: DemoOptions,
@@ -99,7 +101,7 @@ export class Stage {
     return stage;
   }
 
-  /** Path of the operator's log, until the demo ends. */
+  /** The path of the operator's log, until the demo ends. */
   get operatorLog(): string {
     return this.#operator.log;
   }
@@ -112,7 +114,7 @@ export class Stage {
     return this.#operator.consoleUrl;
   }
 
-  /** Waits for what `predicate` says, asking again after every change. `patienceMs` may be infinite. */
+  /** Waits until `predicate` holds, and checks it after every change. `patienceMs` may be infinite. */
   async until(
     predicate: () => boolean,
     patienceMs: number,
@@ -128,12 +130,12 @@ export class Stage {
     }
   }
 
-  /** True when every Environment says that it serves. */
+  /** Whether every Environment serves. */
   get isReady(): boolean {
     return this.environments.every(({ isReady }) => isReady);
   }
 
-  /** The Environments that do not serve, and why in their own words, a line each. */
+  /** The Environments that do not serve, and their `Ready` messages, one per line. */
   get obstacles(): string[] {
     return this.environments.flatMap(({ name, obstacle }) => (obstacle === undefined ? [] : `${name}: ${obstacle}`));
   }
@@ -146,7 +148,7 @@ export class Stage {
     return this.#operator.counts();
   }
 
-  /** Returns what was wrong with its end. */
+  /** Returns what went wrong, if anything. */
   stopOperator(): Promise<string | undefined> {
     return this.#operator.stop();
   }
@@ -193,7 +195,7 @@ export class Stage {
   }
 }
 
-/** Nothing aborts it. */
+/** A signal that never aborts. */
 export const NEVER = new AbortController().signal;
 
 interface StageParts {
@@ -209,7 +211,7 @@ interface StageParts {
 const sessionValues = ({ warm, max }: DemoOptions) => ({ WORKER: SESSION_WORKER, WARM: warm, MAX: max });
 const workerValues = ({ workers }: DemoOptions) => ({ WORKER: ALWAYS_ON_WORKER, MAX: workers });
 
-/** A folder for what the demo starts, and what ends it with the demo. */
+/** Supervises the processes that the demo starts, in its own folder, and ends them with the demo. */
 export function startSupervisor(): Promise<Supervisor> {
   return Supervisor.start(join(tmpdir(), `berth-demo-${randomBytes(6).toString("hex")}`));
 }

@@ -8,13 +8,13 @@ import { fillSample, type Mode, type Sample, type SampleValues } from "./sample.
 import { SessionPods } from "./session-pods.ts";
 import { WorkerPods } from "./worker-pods.ts";
 
-/** One Environment of the demo: its sample, its queue, and what was seen of it in the cluster. */
+/** One Environment of the demo: its sample, its queue, and its state in the cluster. */
 export class StagedEnvironment {
   readonly sample: Sample;
   readonly environmentId: string;
-  /** Where it makes a Pod for each session; else undefined. */
+  /** In `sessions` mode only. */
   readonly sessions: SessionPods | undefined;
-  /** Where it has always-on workers; else undefined. */
+  /** In `workers` mode only. */
   readonly workers: WorkerPods | undefined;
   readonly #board: Board;
   #object: KubeObject | undefined;
@@ -36,18 +36,18 @@ export class StagedEnvironment {
     return this.sample.mode;
   }
 
-  /** True when it says that it serves. */
+  /** Whether the Environment serves. */
   get isReady(): boolean {
     return this.#conditions.some(({ type, status }) => type === "Ready" && status === "True");
   }
 
-  /** Why it does not serve, in its own words; undefined while it does, or says nothing. */
+  /** Why it does not serve, from its conditions; undefined while it serves or has no status. */
   get obstacle(): string | undefined {
     const bad = this.#conditions.find(({ type, status }) => type === "Ready" && status !== "True");
     return bad && `${bad.reason}: ${bad.message}`;
   }
 
-  /** Creates it, and the Secret with its key, as a person would. */
+  /** Creates the Environment and the Secret with its key, as a user would. */
   async apply(cluster: DemoCluster, simulator: Simulator, values: Omit<SampleValues, FilledIn>): Promise<void> {
     const { kube, namespace, nodeName } = cluster;
     const metadata = { name: this.sample.keySecret, namespace };
@@ -69,10 +69,10 @@ export class StagedEnvironment {
     await kube.delete(ENVIRONMENTS, { namespace, name: this.name }, { propagationPolicy: "Background" });
   }
 
-  /** A change of it, as the API server shows it; undefined: it is gone. */
+  /** Takes in a change from the API server; undefined: it was deleted. */
   changed(object: KubeObject | undefined): void {
     this.#object = object;
-    // What is being deleted serves nothing, and says so; that is no news.
+    // An Environment that is being deleted does not serve, which is expected.
     if (!object || object.metadata.deletionTimestamp) return;
     const { obstacle } = this;
     if (obstacle === this.#announced) return;
@@ -86,5 +86,5 @@ export class StagedEnvironment {
   }
 }
 
-/** Values that follow from where it is applied. */
+/** The placeholders that depend on where the sample is applied. */
 type FilledIn = "NAMESPACE" | "ENVIRONMENT_ID" | "WORK_API" | "NODE";

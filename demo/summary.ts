@@ -8,7 +8,7 @@ export interface EnvironmentOutcome {
   readonly name: string;
   readonly mode: Mode;
   readonly tracks: readonly Track[];
-  /** Of always-on workers: the largest number that Berth asked for. */
+  /** With always-on workers: the largest number that Berth requested. */
   readonly mostWorkers: number | undefined;
 }
 
@@ -16,32 +16,32 @@ export interface EnvironmentOutcome {
 export interface Outcome {
   readonly environments: readonly EnvironmentOutcome[];
   readonly elapsedMs: number;
-  /** A line for each breach of the Work API's protocol. */
+  /** Violations of the Work API's protocol, one per line. */
   readonly violations: readonly string[];
-  /** What is left although nothing should be, a line each. */
+  /** What is left over, one per line. */
   readonly leftovers: ReadonlySet<string>;
-  /** Whether anybody has looked for leftovers. */
+  /** Whether the demo searched for leftovers. */
   readonly looked: boolean;
-  /** What went wrong besides: a process that ended, a time that ran out. */
+  /** Other failures: a process that ended, a timeout. */
   readonly failures: readonly string[];
-  /** Requests of the operator to the API server by kind (`patch pods`); undefined where nobody could count them. */
+  /** The operator's requests to the API server by kind (`patch pods`); undefined if they could not be counted. */
   readonly apiRequests: ReadonlyMap<string, number> | undefined;
-  /** Requests of the operator to the Work API by call. */
+  /** The operator's requests to the Work API by call. */
   readonly workRequests: ReadonlyMap<string, number> | undefined;
-  /** A person ended it: sessions that nobody had claimed may stay in the queue. */
+  /** A person ended the demo: unclaimed sessions may stay in the queue. */
   readonly interrupted: boolean;
-  /** Where the operator's log was kept; undefined: nowhere. */
+  /** Where the operator's log was kept; undefined: it was not. */
   readonly log: string | undefined;
 }
 
 export interface Figures {
   readonly arrived: number;
   readonly served: number;
-  /** Seconds from being queued; undefined where nothing got so far. */
+  /** Seconds since queued; undefined if no session got that far. */
   readonly waits: readonly { readonly name: string; readonly distribution: Distribution | undefined }[];
 }
 
-/** What a wait from being queued ends with. */
+/** The step that ends a wait. */
 const STEP_NAMES: Readonly<Record<Step, string>> = {
   queued: "queued",
   claimed: "acknowledged",
@@ -53,7 +53,7 @@ const STEP_NAMES: Readonly<Record<Step, string>> = {
 
 const SECOND_MS = 1_000;
 
-/** @param mode what steps its sessions take. */
+/** @param mode decides which steps its sessions have */
 export function figuresOf(tracks: readonly Track[], mode: Mode): Figures {
   const waitsFor = (step: Step) =>
     tracks.flatMap((track) => {
@@ -69,7 +69,7 @@ export function figuresOf(tracks: readonly Track[], mode: Mode): Figures {
   };
 }
 
-/** Everything that is not as it should be, a line each; empty: all is well. */
+/** Everything that is wrong, one per line; empty: nothing is. */
 export function problemsOf(outcome: Outcome): string[] {
   const { environments, violations, leftovers, failures } = outcome;
   const problems = [...failures];
@@ -96,9 +96,9 @@ function unfinished(track: Track, { interrupted }: Outcome): string | undefined 
   return interrupted ? undefined : "never claimed";
 }
 
-/** More are not listed one by one. */
+/** More problems are not listed one by one. */
 const SHOWN_PROBLEMS = 20;
-/** Kinds of requests that are named, the most frequent. */
+/** The number of most frequent request kinds that are named. */
 const SHOWN_KINDS = 3;
 const NAME_WIDTH = 22;
 const FIGURE_WIDTH = 8;
@@ -141,7 +141,7 @@ function toolText(tracks: readonly Track[]): string {
   return `, with ${count(toolCalls, "tool call")}${failed}`;
 }
 
-/** One Environment: how many it served and by what, and how long its sessions waited. */
+/** One Environment: how many sessions it served and how, and how long they waited. */
 function environmentLines({ name, mode, tracks, mostWorkers = 0 }: EnvironmentOutcome): string[] {
   const figures = figuresOf(tracks, mode);
   const how = mode === "sessions" ? "a Pod each" : `by ${count(mostWorkers, "worker")} at most`;

@@ -7,7 +7,7 @@ interface Column {
   readonly name: string;
   readonly width: number;
   readonly align?: "right";
-  /** The lower, the longer it stays as the screen gets narrower. */
+  /** Lower ranks stay longer as the screen gets narrower. */
   readonly rank: number;
   readonly cells: (track: Track) => Cell[];
 }
@@ -71,13 +71,13 @@ const COLUMNS: Readonly<Record<Mode, readonly Column[]>> = {
 };
 
 const GAP = "  ";
-/** What a session does is worth showing from so many columns on. */
+/** The activity column is worth showing from this width on. */
 const LEAST_ACTIVITY = 18;
-/** So many come before the least telling columns. */
+/** The activity column gets this width before the least useful columns are shown. */
 const GOOD_ACTIVITY = 32;
 const LEAST_TELLING_RANK = 7;
 
-/** Sessions of one mode as lines, at most `room` of them, the head included. */
+/** The sessions of one mode as lines, at most `room` including the header. */
 export function table(tracks: readonly Track[], mode: Mode, room: number, screen: Screen, paint: Paint): string[] {
   if (room < 2) return [];
   const columns = columnsFor(screen.columns, tracks, mode);
@@ -96,12 +96,12 @@ export function table(tracks: readonly Track[], mode: Mode, room: number, screen
 function columnsFor(width: number, tracks: readonly Track[], mode: Mode): Column[] {
   const all = COLUMNS[mode];
   const chosen = new Set<Column>();
-  // Workers that are played call no tools.
+  // Simulated workers call no tools.
   const useful = tracks.some(({ plannedTools }) => plannedTools > 0) ? all : all.filter((it) => it !== TOOLS);
   let used = 0;
   for (const column of useful.toSorted((a, b) => a.rank - b.rank)) {
     const next = used + column.width + GAP.length;
-    // What a session does comes before the less telling times.
+    // The activity comes before the less useful times.
     const rest = column.rank >= LEAST_TELLING_RANK ? GOOD_ACTIVITY : column.rank > TOOLS.rank ? LEAST_ACTIVITY : 0;
     if (next + rest > width + GAP.length) break;
     chosen.add(column);
@@ -110,7 +110,7 @@ function columnsFor(width: number, tracks: readonly Track[], mode: Mode): Column
   return all.filter((column) => chosen.has(column));
 }
 
-/** All sessions that live, and of those that ended the latest, in the order of arrival. */
+/** All live sessions and the latest ended ones, in order of arrival. */
 function choose(tracks: readonly Track[], room: number): { shown: Track[]; more: number } {
   const live = tracks.filter(({ at }) => at.stopped === undefined);
   if (live.length > room)
@@ -128,11 +128,11 @@ function row(track: Track, columns: readonly Column[], activityWidth: number): C
   });
   if (activityWidth >= LEAST_ACTIVITY) cells.push(activity(track, activityWidth));
   if (track.at.stopped === undefined || faultOf(track) !== undefined) return cells;
-  // What is over steps back.
+  // Ended sessions are dimmed.
   return cells.map(({ text, style }) => ({ text, style: style === "green" ? style : "dim" }));
 }
 
-/** One mark for each step: done, under way, to come. */
+/** One mark for each step: done, in progress, or pending. */
 function marks(track: Track): Cell[] {
   const steps = stepsOf(track.mode);
   const last = steps.findLastIndex((step) => track.at[step] !== undefined);
@@ -141,12 +141,12 @@ function marks(track: Track): Cell[] {
   return steps.map((step, index): Cell => {
     if (bad && index === last) return { text: "✗", style: "red" };
     if (track.at[step] !== undefined) return { text: "●", style: index === last && !ended ? "yellow" : "green" };
-    // A watch may be behind: a step that must have been, since a later one was seen.
+    // A watch may lag: an earlier step must have happened once a later one did.
     return index < last ? { text: "●", style: "green" } : { text: "○", style: "dim" };
   });
 }
 
-/** The random end of the Pod's name: the rest is the same for all. */
+/** The random suffix of the Pod's name: the rest is the same for all. */
 function shortPod({ pod }: Track): string {
   return pod === undefined ? "" : cut(pod.slice(pod.lastIndexOf("-") + 1), 8);
 }
@@ -161,7 +161,7 @@ function activity(track: Track, width: number): Cell {
   return { text: resultLine(tool.what, tool.result ?? "", width), style: tool.failed ? "red" : undefined };
 }
 
-/** Command and result in one line; the result is what one wants to see, so the command is cut first. */
+/** Command and result in one line. The result is more useful, so the command is cut first. */
 function resultLine(what: string, result: string, width: number): string {
   const arrow = " → ";
   const most = Math.floor(width / 2);

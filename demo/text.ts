@@ -2,7 +2,7 @@ import { styleText } from "node:util";
 
 export type Style = "bold" | "dim" | "green" | "yellow" | "red" | "cyan";
 
-/** Puts a style on a text, or leaves it as it is. */
+/** Applies a style to a text, or returns it unchanged. */
 export type Paint = (style: Style | undefined, text: string) => string;
 
 export const plain: Paint = (_style, text) => text;
@@ -10,14 +10,14 @@ export const coloured: Paint = (style, text) =>
   style === undefined || text === "" ? text : styleText(style, text, { validateStream: false });
 
 const SECOND_MS = 1_000;
-/** From so many seconds on fewer decimals say as much. */
+/** From this many seconds on, fewer decimals are enough. */
 const TEN = 10;
 const HUNDRED = 100;
 
 /** `0.03s`, `12.3s`, `123s`. */
 export function seconds(ms: number): string {
   const value = ms / SECOND_MS;
-  // What is rounded up to the next size is written as that.
+  // A value that rounds up to the next size is written in its format.
   if (value < TEN - 0.005) return `${value.toFixed(2)}s`;
   if (value < HUNDRED - 0.05) return `${value.toFixed(1)}s`;
   return `${value.toFixed(0)}s`;
@@ -31,7 +31,7 @@ export function elapsed(ms: number): string {
   return hours > 0 ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
 }
 
-/** At most so many columns of a text that has one column for each character; `~` marks that some is gone. */
+/** Cuts a text, whose characters are one column wide each, to this many columns; `~` marks a cut. */
 export function cut(text: string, columns: number): string {
   const characters = [...text];
   if (characters.length <= columns) return text;

@@ -1,46 +1,46 @@
 import type { Mode } from "./sample.ts";
 
-/** The steps of a session with a Pod of its own, in their order. */
+/** The steps of a session with its own Pod, in order. */
 export const STEPS = ["queued", "claimed", "opened", "started", "beat", "stopped"] as const;
 export type Step = (typeof STEPS)[number];
 
-/** The steps of a session: nothing is opened for one that an always-on worker takes. */
+/** The steps of a session: an always-on worker's session opens no Pod. */
 export function stepsOf(mode: Mode): readonly Step[] {
   return mode === "sessions" ? STEPS : STEPS.filter((step) => step !== "opened" && step !== "started");
 }
 
-/** A call of a tool, and what came of it. */
+/** A tool call and its result. */
 export interface ToolTrack {
   readonly id: string;
-  /** The command of `bash`; the name and the file of others. One line. */
+  /** The command of `bash`, or the name and file of another tool. One line. */
   readonly what: string;
-  /** One line; undefined while it runs. */
+  /** One line; undefined while the call runs. */
   result: string | undefined;
   failed: boolean;
 }
 
-/** One session, as far as it was seen to come. */
+/** One session, and how far it has come. */
 export interface Track {
-  /** Name of its Environment. */
+  /** The name of its Environment. */
   readonly environment: string;
   readonly mode: Mode;
-  /** From 1, in the order of arrival in its Environment. */
+  /** Starts at 1, in order of arrival in its Environment. */
   readonly number: number;
   readonly workId: string;
   readonly sessionId: string;
   readonly prompt: string;
-  /** Calls that its script will make. */
+  /** The number of tool calls in its script. */
   readonly plannedTools: number;
-  /** When each step was seen; milliseconds of the simulator's clock. */
+  /** When each step was seen, in milliseconds on the simulator's clock. */
   readonly at: Partial<Record<Step, number>>;
   readonly tools: ToolTrack[];
-  /** Where it runs: its own Pod, or that of the worker that took it. */
+  /** Where it runs: in its own Pod, or in the Pod of the worker that claimed it. */
   pod: string | undefined;
-  /** The Pod is gone from the API. */
+  /** The Pod was deleted. */
   podGone: boolean;
-  /** Ended by its own worker, with its sessions token. */
+  /** Its own worker ended it, with the sessions token. */
   endedByWorker: boolean;
-  /** What should not have happened to it, in words. */
+  /** What went wrong with it. */
   trouble: string | undefined;
 }
 
@@ -50,13 +50,13 @@ export function newTrack(fields: TrackStart): Track {
   return { ...fields, at: {}, tools: [], pod: undefined, podGone: false, endedByWorker: false, trouble: undefined };
 }
 
-/** Milliseconds from being queued to a step; undefined while one of the two was not seen. */
+/** Milliseconds from queued to a step; undefined if either was not seen. */
 export function sinceQueued(track: Track, step: Step): number | undefined {
   const { queued, [step]: at } = track.at;
   return queued === undefined || at === undefined ? undefined : Math.max(0, at - queued);
 }
 
-/** The furthest step. */
+/** The latest step. */
 export function stepOf(track: Track): Step {
   return STEPS.findLast((step) => track.at[step] !== undefined) ?? "queued";
 }
@@ -65,7 +65,7 @@ export function answeredTools(track: Track): number {
   return track.tools.filter(({ result }) => result !== undefined).length;
 }
 
-/** The whole way, to its end, without trouble. */
+/** Whether the session passed every step without trouble. */
 export function isServed(track: Track): boolean {
   const { at, plannedTools, endedByWorker, trouble } = track;
   return (
@@ -77,7 +77,7 @@ export function isServed(track: Track): boolean {
   );
 }
 
-/** Why a session that ended was not served, in words; undefined when it was, or has not ended. */
+/** Why an ended session was not served; undefined if it was, or has not ended. */
 export function faultOf(track: Track): string | undefined {
   const { at, plannedTools, endedByWorker, trouble } = track;
   if (trouble !== undefined) return trouble;
@@ -88,14 +88,14 @@ export function faultOf(track: Track): string | undefined {
   return endedByWorker ? undefined : "ended by somebody else than its worker";
 }
 
-/** Longer texts are cut by whoever shows them; this is for memory. */
+/** Limits memory; views cut longer texts further. */
 const MAX_LINE = 200;
-/** Blank or control: a tool's output must neither break lines nor move the cursor. */
+/** Blank or control characters: a tool's output must neither break lines nor move the cursor. */
 const UNPRINTABLE = /[\s\p{Cc}\p{Cf}\p{Co}\p{Cn}]+/gu;
-/** Two columns wide, or none: their width differs from terminal to terminal. */
+/** Characters of two columns or none: their width differs between terminals. */
 const UNEVEN = /[^\u0020-\u02ff\u0370-\u058f\u2010-\u2027\u2190-\u21ff\u25a0-\u25ff\u2713-\u2718]/gu;
 
-/** A text of any origin as one line of characters that are one column wide each. */
+/** Any text as one line of characters that are one column wide each. */
 export function oneLine(text: string): string {
   return text
     .slice(0, MAX_LINE * 4)

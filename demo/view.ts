@@ -3,20 +3,20 @@ import type { BoardEvent } from "./board.ts";
 import { renderFrame, type Scene, type Screen } from "./frame.ts";
 import { eventLine } from "./lines.ts";
 
-/** Where the demo is shown. */
+/** Shows the demo. */
 export interface View {
-  /** Something happened. */
+  /** Takes in an event. */
   event(event: BoardEvent): void;
-  /** A line that stays. */
+  /** Prints a line that stays. */
   line(text: string): void;
-  /** The last picture stays; nothing is drawn any more. Idempotent. */
+  /** Keeps the last picture and draws no more. Idempotent. */
   close(): void;
 }
 
-/** Quick enough to look alive, slow enough for a slow terminal. */
+/** Fast enough to look live, slow enough for a slow terminal. */
 const FRAME_MS = 125;
 
-/** Of a terminal that does not say. */
+/** For a terminal that reports no size. */
 const DEFAULT_SCREEN = { columns: 80, rows: 24 };
 
 /** Redraws one picture on a terminal. */
@@ -66,12 +66,12 @@ export class LiveView implements View {
   }
 }
 
-/** Writes one line for each event. */
+/** Writes one line per event. */
 export class PlainView implements View {
   readonly #stream: NodeJS.WritableStream;
   readonly #startedAt: number;
 
-  /** @param startedAt on the clock of the events. */
+  /** @param startedAt on the clock of the events */
   constructor(stream: NodeJS.WritableStream, startedAt: number) {
     this.#stream = stream;
     this.#startedAt = startedAt;
@@ -89,7 +89,7 @@ export class PlainView implements View {
   close(): void {}
 }
 
-/** Whether styles may be used: on a terminal, unless NO_COLOR or a dumb terminal says otherwise (https://no-color.org). */
+/** Whether styles may be used: on a terminal, unless NO_COLOR or a dumb terminal forbids it (https://no-color.org). */
 export function wantsColour(stream: { isTTY?: boolean }, env: NodeJS.ProcessEnv): boolean {
   return stream.isTTY === true && !env["NO_COLOR"] && env["TERM"] !== "dumb";
 }

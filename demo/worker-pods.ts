@@ -4,14 +4,14 @@ import type { Board } from "./board.ts";
 import { count } from "./text.ts";
 import type { Track } from "./track.ts";
 
-/** The workers of an Environment at this moment. */
+/** The current workers of an Environment. */
 export interface WorkerCounts {
-  /** What Berth asks its Deployments for. */
+  /** The replicas that Berth requests of its Deployments. */
   readonly desired: number;
-  /** Pods that exist, those on their way out included. */
+  /** Existing Pods, including terminating ones. */
   readonly replicas: number;
   readonly ready: number;
-  /** With a session in hand. */
+  /** With a session. */
   readonly busy: number;
 }
 
@@ -21,7 +21,7 @@ export class WorkerPods {
   readonly #board: Board;
   readonly #pods = new Map<string, Pod>();
   readonly #deployments = new Map<string, Deployment>();
-  /** Names of all that there ever were. */
+  /** The names of all its Pods so far. */
   readonly #seen = new Set<string>();
   #desired = 0;
   #most = 0;
@@ -41,17 +41,17 @@ export class WorkerPods {
     };
   }
 
-  /** No worker is there, and none is wanted. */
+  /** No worker exists and none is wanted. */
   get isEmpty(): boolean {
     return this.#desired === 0 && this.#pods.size === 0;
   }
 
-  /** The largest number that was asked for. */
+  /** The largest number requested so far. */
   get most(): number {
     return this.#most;
   }
 
-  /** A change of a worker's Pod, as the API server shows it. */
+  /** Takes in a change of a worker Pod from the API server. */
   pod({ type, object }: Change<Pod>): void {
     const name = object.metadata.name ?? "";
     this.#seen.add(name);
@@ -59,7 +59,7 @@ export class WorkerPods {
     else this.#pods.set(name, object);
   }
 
-  /** A change of a Deployment; there is one for each version of the template. */
+  /** Takes in a change of a Deployment. Each version of the template has its own. */
   deployment({ type, object }: Change<Deployment>): void {
     const name = object.metadata.name ?? "";
     if (type === "deleted") this.#deployments.delete(name);
@@ -71,7 +71,7 @@ export class WorkerPods {
     this.#most = Math.max(this.#most, desired);
   }
 
-  /** Sessions that were taken by somebody who is none of these workers, a line each. */
+  /** Sessions that were claimed by anything but these workers, one per line. */
   strangers(): string[] {
     return this.#tracks
       .filter(({ at, pod }) => at.claimed !== undefined && !this.#seen.has(pod ?? ""))

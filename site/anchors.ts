@@ -1,4 +1,4 @@
-/** The anchor of a heading, as forges make it. */
+/** The anchor of a heading, as forges build it. */
 export function anchorOf(heading: string): string {
   return heading
     .toLowerCase()

@@ -1,6 +1,6 @@
 /**
- * Builds the pages of the repository as a site, to site/dist, and checks every link in it, anchors included. With
- * `--external`, links that lead elsewhere are asked for, too. Needs the packages of site/ (`npm ci --prefix site`).
+ * Builds the repository's pages as a site in site/dist, and checks every link, including anchors. With `--external`, it
+ * also requests external links. Needs the packages of site/ (`npm ci --prefix site`).
  */
 import { spawnSync } from "node:child_process";
 import { readdir, readFile } from "node:fs/promises";
@@ -10,13 +10,13 @@ import { stage } from "./stage.ts";
 
 const SITE = fileURLToPath(new URL(".", import.meta.url));
 
-/** Whether a program of site/node_modules ended well. */
+/** Runs a program of site/node_modules. Returns whether it succeeded. */
 function succeeds(program: string, args: readonly string[]): boolean {
   const { status } = spawnSync(process.execPath, [`node_modules/${program}`, ...args], { cwd: SITE, stdio: "inherit" });
   return status === 0;
 }
 
-/** VitePress tells of a page that it cannot render, and goes on without its text. */
+/** VitePress reports a page that it can't render, but continues without its text. */
 async function pagesWithoutHeading(folder: string): Promise<string[]> {
   const found = (await readdir(folder, { recursive: true })).filter((name) => /(?<!^404)\.html$/.test(name));
   const texts = await Promise.all(found.map((name) => readFile(join(folder, name), "utf8")));

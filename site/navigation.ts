@@ -2,25 +2,25 @@ import { readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { addressOf, kindOf, linksIn, ROOT, titleOf } from "./pages.ts";
 
-/** An entry of the site's sidebar, as VitePress takes it. */
+/** An entry of VitePress's sidebar. */
 export interface Entry {
   readonly text: string;
-  /** From the root of the site, without an ending. */
+  /** From the root of the site, without an extension. */
   readonly link?: string;
   readonly collapsed?: boolean;
   readonly items?: readonly Entry[];
 }
 
-/** What a page is called in the sidebar, and where its entry was found. */
+/** A page's name in the sidebar, and where its entry was found. */
 interface Named {
   readonly path: string;
   readonly text: string;
 }
 
 /**
- * The sidebar: rows of the README's table of pages, each with its links in their order. A page of a folder that has an
- * entry, or whose folder is called like an entry's page (docs/performance/x.md and docs/performance.md), hangs below it.
- * @throws Error that names the pages which have no place.
+ * The sidebar: the rows of the README's table of pages, with their links in order. A page is below an entry if its
+ * folder has that entry, or if the entry's page has the folder's name (docs/performance/x.md and docs/performance.md).
+ * @throws Error naming the pages without a place
  */
 export async function sidebar(pages: readonly string[], root = ROOT): Promise<Entry[]> {
   const groups = await tableOf(await readFile(join(root, "README.md"), "utf8"), pages, root);
@@ -53,8 +53,8 @@ async function linkOf(path: string, root: string): Promise<string> {
 }
 
 /**
- * The rows of the table under the heading "Docs": a name, and the pages and folders of pages that it links to, once each.
- * A link to a part of a page counts where no other leads to the page.
+ * The rows of the table under the heading "Docs": a name, and the pages and folders that it links to, once each. A link
+ * to an anchor counts only if no other link leads to the page.
  */
 async function tableOf(readme: string, pages: readonly string[], root: string) {
   const [, section = ""] = /^## Docs\n([\s\S]*?)(?=^## |(?![\s\S]))/m.exec(readme) ?? [];

@@ -5,19 +5,19 @@ import { fileURLToPath } from "node:url";
 /** The root of the repository. */
 export const ROOT = fileURLToPath(new URL("..", import.meta.url));
 
-/** Pages outside docs that explain a folder. */
+/** Pages outside docs that describe a folder. */
 const FOLDER_PAGES = ["charts/berth/README.md", "examples/README.md"];
 
-/** A link of a page, as it is written and what it leads to. */
+/** A link of a page: its text and its target. */
 export interface Link {
-  /** As a path from the root of the repository, without the anchor. */
+  /** The path from the root of the repository, without the anchor. */
   readonly path: string;
-  /** With its `#`, or empty. */
+  /** With its `#`; or empty. */
   readonly anchor: string;
   readonly text: string;
 }
 
-/** Every page for people, as a path from the root: at the top, in docs, and what explains a folder. Sorted. */
+/** Every page for readers, as a path from the root: at the top, in docs, and pages that describe a folder. Sorted. */
 export async function pagesOf(root = ROOT): Promise<string[]> {
   const isPage = (name: string) => name.endsWith(".md");
   const top = (await readdir(root)).filter(isPage);
@@ -25,18 +25,20 @@ export async function pagesOf(root = ROOT): Promise<string[]> {
   return [...top, ...docs.map((name) => `docs/${name}`), ...FOLDER_PAGES].sort();
 }
 
-/** Where a page, a file or a folder of the repository is in the site: README.md is what a folder shows. */
+/** The path of a page, file or folder in the site. A folder shows its README.md. */
 export function addressOf(path: string, kind: "page" | "file" | "folder"): string {
   if (kind === "folder") return posix.join(path, "index.md");
-  // VitePress reads no folder whose name begins with a dot.
+  // VitePress skips folders whose name begins with a dot.
   if (kind === "file") return `${path.replaceAll(/(^|\/)\./g, "$1")}.md`;
   return basename(path) === "README.md" ? posix.join(dirname(path), "index.md") : path;
 }
 
-/** A fence, a link (an image, with a `!` before it) whose target has no blanks, or code: whichever begins first. */
+/**
+ * A fence, a link (an image has a `!` before it) whose target has no blanks, or inline code: whichever begins first.
+ */
 const PARTS = /^```[\s\S]*?^```|(!?)\[((?:[^\][]|\[[^\]]*\])*)\]\(([^)\s]+)\)|`[^`\n]*`/gm;
 
-/** The text with the target of each link to the repository replaced; what stands between fences or backquotes is no link. */
+/** The text with the target of each link to the repository replaced. Text in fences or backquotes has no links. */
 export function replaceLinks(page: string, text: string, replace: (link: Link, isImage: boolean) => string): string {
   return text.replaceAll(PARTS, (whole, image: string | undefined, label: string, target: string) => {
     if (image === undefined || /^[a-z]+:|^#/.test(target)) return whole;
@@ -46,7 +48,7 @@ export function replaceLinks(page: string, text: string, replace: (link: Link, i
   });
 }
 
-/** The links of a page to the repository, in their order. */
+/** The links of a page to the repository, in order. */
 export function linksIn(page: string, text: string): Link[] {
   const links: Link[] = [];
   replaceLinks(page, text, (link) => {

@@ -2,7 +2,7 @@ import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { dirname, extname, join, posix } from "node:path";
 import { addressOf, kindOf, linksIn, pagesOf, ROOT, replaceLinks, titleOf } from "./pages.ts";
 
-/** What a fence says of a file by its ending, where it is another word. */
+/** The fence language of a file extension, if it is another word. */
 const LANGUAGES: Readonly<Record<string, string>> = {
   mjs: "js",
   txt: "text",
@@ -12,8 +12,8 @@ const LANGUAGES: Readonly<Record<string, string>> = {
 };
 
 /**
- * Writes what VitePress reads: every page with its links as the site has them, and a page for each file and folder of the
- * repository that a page links to. So links that work in a checkout, or on a forge, work in the site.
+ * Writes the input of VitePress: every page with its links adapted, and a page for each file and folder of the
+ * repository that a page links to. Links that work in a checkout or on a forge then work in the site.
  */
 export async function stage(into: string, root = ROOT): Promise<void> {
   await rm(into, { recursive: true, force: true });
@@ -45,7 +45,7 @@ async function stageTarget(path: string, into: string, pages: readonly string[],
     await mkdir(dirname(join(into, image)), { recursive: true });
     await cp(join(root, image), join(into, image));
   } else if ((await kindOf(path, root)) === "folder") {
-    // A folder with a page of its own shows that.
+    // A folder with its own page shows that.
     if (!pages.includes(`${path}/README.md`)) {
       await write(join(into, addressOf(path, "folder")), await folderPage(path, pages, root));
     }
@@ -60,7 +60,7 @@ function filePage(path: string, text: string): string {
   return `# ${posix.basename(path)}\n\n\`${path}\` of the repository.\n\n\`\`\`\`${language}\n${text}\n\`\`\`\`\n`;
 }
 
-/** Names, with links to those that are pages. */
+/** A list of names, with links to those that are pages. */
 async function folderPage(path: string, pages: readonly string[], root: string): Promise<string> {
   const entries = await readdir(join(root, path), { withFileTypes: true });
   const lines = await Promise.all(
@@ -74,7 +74,7 @@ async function folderPage(path: string, pages: readonly string[], root: string):
   return `# ${posix.basename(path)}\n\n\`${path}\` of the repository:\n\n${lines.join("\n")}\n`;
 }
 
-/** Comments of a page are for who writes it. Those between fences are part of an example. */
+/** Comments in a page are for its authors. Comments in fences are part of an example. */
 function withoutComments(text: string): string {
   return text
     .split(/(^```[\s\S]*?^```)/m)

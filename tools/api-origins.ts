@@ -1,7 +1,7 @@
 /**
- * What the chart's admission policy says of `spec.api.baseUrl`, in CEL: the operator's own rule (`originAllowed` in
- * src/settings/allowed-origins.ts, src/work/inner-addresses.ts), as far as it can be told without asking a resolver. The CEL of
- * Kubernetes 1.30 has no IP addresses: networks are regular expressions here.
+ * The rule for `spec.api.baseUrl` in the chart's admission policy, in CEL. It is the operator's own rule
+ * (`originAllowed` in src/settings/allowed-origins.ts, src/work/inner-addresses.ts), as far as it applies without DNS.
+ * CEL in Kubernetes 1.30 has no IP functions, so networks are regular expressions here.
  */
 import { celString } from "../src/api/rule.ts";
 import { INNER_IPV4, INNER_NAME } from "../src/work/inner-addresses.ts";
@@ -9,7 +9,7 @@ import { INNER_IPV4, INNER_NAME } from "../src/work/inner-addresses.ts";
 const OCTET_BITS = 8;
 const OCTETS = 256;
 
-/** Text that begins with an IPv4 address of this network. */
+/** A pattern of text that begins with an IPv4 address in this network. */
 function patternOfNetwork(network: string, prefix: number): string {
   const octets = network.split(".").map(Number);
   const whole = Math.floor(prefix / OCTET_BITS);
@@ -23,14 +23,14 @@ function patternOfNetwork(network: string, prefix: number): string {
   return `${parts.join("[.]")}${parts.length === octets.length ? "$" : "[.]"}`;
 }
 
-/** Of hosts that are IPv4 addresses. */
+/** For hosts that are IPv4 addresses. */
 const INNER_IPV4_PATTERN = `^(${INNER_IPV4.map(([network, prefix]) => patternOfNetwork(network, prefix)).join("|")})`;
 
-/** What is public of IPv6 is 2000::/3 but for some networks: 2001::/23, 2001:db8::/32, 2002::/16, 3fff::/20. */
+/** Public IPv6 addresses are 2000::/3, except for these networks: 2001::/23, 2001:db8::/32, 2002::/16, 3fff::/20. */
 const PUBLIC_IPV6_PATTERN = "^[23][0-9a-f]{3}:";
 const INNER_IPV6_PATTERN = "^(2001:(|[01]?[0-9a-f]{1,2}|db8):|2002:|3fff:(|[0-9a-f]{1,3}):)";
 
-/** Addresses of both kinds at once, and zones: the operator looks into them. */
+/** IPv6 addresses that embed an IPv4 address, and addresses with a zone: only the operator checks them. */
 const EMBEDDING_PATTERN = "^(::ffff:|64:ff9b::)|[.%]";
 
 const IPV4_PATTERN = "^[0-9]{1,3}([.][0-9]{1,3}){3}$";
@@ -45,8 +45,8 @@ const isInner = [
 ].join(" : ");
 
 /**
- * Variables that the rule takes. `baseUrl` has its form, and its default, by the CRD.
- * @param allowed a list of origins in small letters, in CEL; empty: any with https at a public address
+ * The variables that the rule uses. The CRD guarantees the form of `baseUrl` and sets its default.
+ * @param allowed a list of lowercase origins, in CEL; empty: any https origin at a public address
  */
 export const originVariables = (allowed: string) => [
   { name: "allowedOrigins", expression: allowed },
@@ -65,7 +65,7 @@ export const originVariables = (allowed: string) => [
   },
 ];
 
-/** @param shown what is allowed, in words */
+/** @param shown the allowed origins, for the message */
 export const originRule = (shown: string) => ({
   expression: `!variables.newAddress || (variables.allowedOrigins.size() > 0 ? variables.origins.exists(origin, origin in variables.allowedOrigins) : variables.baseUrl.startsWith('https://') && !(${isInner}))`,
   message: `the operator may not send keys to spec.api.baseUrl (allowed: ${shown}): mend it, or have its origin named in the chart's value allowedApiOrigins`,

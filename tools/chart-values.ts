@@ -1,6 +1,6 @@
 /**
  * Writes the table of values in the chart's README from values.yaml: each key with its default and the comment above
- * it. `--check` writes nothing and ends with exit code 1 when the table is out of date.
+ * it. `--check` writes nothing and exits with code 1 if the table is out of date.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -10,24 +10,24 @@ const ROOT = new URL("../", import.meta.url);
 const VALUES = "charts/berth/values.yaml";
 const README = "charts/berth/README.md";
 
-/** What stands between these in the README is generated. */
+/** The README's text between these marks is generated. */
 const BEGIN = "<!-- values: generated from values.yaml by tools/chart-values.ts -->\n";
 const END = "<!-- /values -->";
 
-/** One value that a user may set. */
+/** One value that a user can set. */
 export interface ChartValue {
   /** With dots: `image.tag`. */
   readonly key: string;
   /** As JSON. */
   readonly default: string;
-  /** The comment above it; empty where there is none. */
+  /** The comment above it; empty if there is none. */
   readonly about: string;
 }
 
-/** Maps whose keys are not the chart's: each is one value. */
+/** Maps with free-form keys: each counts as one value. */
 const WHOLE = new Set(["resources", "grafanaDashboards.labels"]);
 
-/** Every value of values.yaml, in its order. */
+/** Every value of values.yaml, in order. */
 export function chartValues(text: string = readFileSync(new URL(VALUES, ROOT), "utf8")): ChartValue[] {
   const { contents } = parseDocument(text);
   if (!isMap(contents)) throw new Error(`${VALUES} is no map`);
@@ -35,7 +35,7 @@ export function chartValues(text: string = readFileSync(new URL(VALUES, ROOT), "
 }
 
 function valuesIn(map: YAMLMap, prefix: string): ChartValue[] {
-  // yaml takes a comment above a map's first key for a comment of the map.
+  // The yaml package assigns a comment above a map's first key to the map.
   let first = map.commentBefore;
   return map.items.flatMap((pair): ChartValue[] => {
     const { key, value } = pair as Pair;
@@ -49,7 +49,7 @@ function valuesIn(map: YAMLMap, prefix: string): ChartValue[] {
   });
 }
 
-/** The lines right above; what an empty line parts from them is about a group. */
+/** The comment lines directly above. Lines before an empty line describe a group. */
 function aboutOf(comment: string | null | undefined): string {
   const [last = ""] = (comment ?? "").split("\n\n").slice(-1);
   return last
@@ -58,7 +58,10 @@ function aboutOf(comment: string | null | undefined): string {
     .join(" ");
 }
 
-/** The README as it should be. @param values the text of values.yaml */
+/**
+ * The README with a current table.
+ * @param values the text of values.yaml
+ */
 export function readmeWithValues(
   readme: string = readFileSync(new URL(README, ROOT), "utf8"),
   values: string = readFileSync(new URL(VALUES, ROOT), "utf8"),

@@ -1,7 +1,8 @@
-// Ends with a clear message when the Node that runs the scripts is too old. Plain JavaScript that old versions parse.
-// On Linux (x64, arm64) npm puts Node 24 of the optional dependency first on PATH; elsewhere the installed one is used.
+// Exits with a clear message if the Node that runs the scripts is too old. Plain JavaScript that old versions can
+// parse. On Linux (x64, arm64), npm puts Node 24 from the optional dependency first on PATH; elsewhere, the installed
+// Node runs.
 
-/** The first major version that runs TypeScript as it is and has every API that the project uses. */
+/** The first major version that runs TypeScript directly and has every API that the project uses. */
 const OLDEST_MAJOR = 24;
 
 const major = Number(process.versions.node.split(".")[0]);

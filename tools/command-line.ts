@@ -1,12 +1,12 @@
 import { type Command, CommanderError, InvalidArgumentError } from "commander";
 
-/** What somebody asked a program of the checkout for. */
+/** The parsed arguments of a program of this repository. */
 export type Arguments<Flags> =
   | { readonly kind: "run"; readonly flags: Flags; readonly names: readonly string[] }
   | { readonly kind: "help"; readonly text: string }
   | { readonly kind: "mistake"; readonly message: string };
 
-/** What a program was asked for, its flags made into what it works with. */
+/** What to run, with the flags turned into options. */
 export type Request<Options> =
   | { readonly kind: "run"; readonly options: Options }
   | { readonly kind: "help"; readonly text: string }
@@ -14,7 +14,10 @@ export type Request<Options> =
 
 export const EXIT = { ok: 0, failed: 1, usage: 2 } as const;
 
-/** Does what was asked for. Resolves with the exit code. @param usage a line, for who made a mistake */
+/**
+ * Runs the request. Resolves with the exit code.
+ * @param usage a line that is printed after a mistake
+ */
 export async function obey<Options>(
   request: Request<Options>,
   usage: string,
@@ -31,7 +34,7 @@ export async function obey<Options>(
   }
 }
 
-/** Says what is wrong with the arguments. */
+/** Prints what is wrong with the arguments. */
 export function refuse(message: string, usage: string): number {
   console.error(`${message}\n${usage}`);
   return EXIT.usage;
@@ -40,7 +43,10 @@ export function refuse(message: string, usage: string): number {
 const SECOND_MS = 1_000;
 const UNIT_MS: Readonly<Record<string, number>> = { s: SECOND_MS, m: 60 * SECOND_MS, h: 3_600 * SECOND_MS };
 
-/** Reads arguments without printing or exiting. @param command its flags and descriptions; it is changed. */
+/**
+ * Reads arguments without printing or exiting.
+ * @param command its flags and descriptions; modified
+ */
 export function readArguments<Flags extends object>(command: Command, argv: readonly string[]): Arguments<Flags> {
   let text = "";
   command.exitOverride().configureOutput({
@@ -59,14 +65,17 @@ export function readArguments<Flags extends object>(command: Command, argv: read
   return { kind: "run", flags: command.opts<Flags>(), names: command.args };
 }
 
-/** Milliseconds of `90s`, `2m`, `1h`, or plain seconds; undefined where the text is none of these. */
+/** Milliseconds of `90s`, `2m`, `1h`, or plain seconds; undefined for any other text. */
 export function milliseconds(text: string): number | undefined {
   const [, number, unit = "s"] = /^(\d+(?:\.\d+)?)([smh]?)$/.exec(text) ?? [];
   const ms = Number(number) * (UNIT_MS[unit || "s"] ?? Number.NaN);
   return number === undefined || Number.isNaN(ms) ? undefined : ms;
 }
 
-/** Reads a flag's value as a time, in milliseconds. @param least in milliseconds */
+/**
+ * Reads a flag's value as a duration, in milliseconds.
+ * @param least in milliseconds
+ */
 export function duration(text: string, least: number): number {
   const ms = milliseconds(text);
   if (ms === undefined) throw new InvalidArgumentError("Write a time such as 30s or 2m.");
@@ -95,5 +104,5 @@ export function whole(least: number, most: number): (text: string) => number {
   };
 }
 
-/** Of what is drawn at random. */
+/** The seed of random draws. */
 export const seed = whole(0, Number.MAX_SAFE_INTEGER);

@@ -1,6 +1,6 @@
 /**
- * Writes the files that follow from src/api: the CRD and the page about it, and the admission policy.
- * `--check` writes nothing and ends with exit code 1 when a file differs from what would be written.
+ * Writes the files generated from src/api: the CRD, its page, and the admission policy. `--check` writes nothing and
+ * exits with code 1 if a file is out of date.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -32,8 +32,8 @@ function yamlOf(value: unknown): string {
 }
 
 /**
- * The CRD as a template of the chart: helm never upgrades what lies in a chart's crds folder. Text in the schema that
- * helm would take for an action of its own is quoted.
+ * The CRD as a template of the chart, because helm never upgrades files in a chart's crds folder. Schema text that
+ * looks like a helm action is quoted.
  */
 function crdTemplate(): string {
   const { metadata, spec, ...head } = environmentCrd();
@@ -52,7 +52,7 @@ ${yamlOf({ spec }).replaceAll("{{", '{{ "{{" }}')}{{- end }}
 `;
 }
 
-/** The generated files that are missing or differ on disk. */
+/** The generated files that are missing or out of date on disk. */
 export function staleFiles(): string[] {
   return Object.entries(generatedFiles())
     .filter(([path, text]) => currentText(path) !== text)

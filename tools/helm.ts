@@ -1,17 +1,17 @@
-/** `node tools/helm.ts ARGUMENTS`: helm, fetched if need be. */
+/** `node tools/helm.ts ARGUMENTS`: runs helm, and downloads it first if needed. */
 import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { findClientTools } from "../testbed/cluster/client-tools.ts";
 
-/** Folder of the chart. */
+/** The chart's folder. */
 export const CHART = fileURLToPath(new URL("../charts/berth", import.meta.url));
 
-/** A chart with its CRD, rendered, is 60 kB. */
+/** A rendered chart with its CRD is 60 kB. */
 const MAX_OUTPUT_BYTES = 16 * 1024 ** 2;
 
-/** What a run of helm left behind. */
+/** The result of a helm run. */
 export interface HelmResult {
   readonly code: number;
   readonly stdout: string;
@@ -19,8 +19,8 @@ export interface HelmResult {
 }
 
 /**
- * Runs helm, which is fetched if need be. Resolves also when it fails: with its exit code.
- * @throws MissingToolError where helm can't be had.
+ * Runs helm, and downloads it first if needed. A failing helm resolves with its exit code.
+ * @throws MissingToolError if helm is not available
  */
 export async function helm(args: readonly string[], env: NodeJS.ProcessEnv = process.env): Promise<HelmResult> {
   const binary = join(await findClientTools({ env }), "helm");

@@ -1,11 +1,11 @@
 /** A line of the text format: name with labels, and value. */
 const SAMPLE = /^(berth_[a-z_]+)(\{[^}]*\})? (\S+)$/;
-/** Of a histogram only how often and how much: the buckets would fill the page. */
+/** Omit histogram buckets, which would fill the page; counts and sums are enough. */
 const LEFT_OUT = /_bucket$/;
-/** Labels that every sample of an Environment carries, and requests of the idle loops, which differ from run to run. */
+/** Only samples of an Environment: requests of idle loops differ from run to run. */
 const OF_AN_ENVIRONMENT = /environment="/;
 
-/** What changed between two readings of /metrics for an Environment, a line each: counters and histogram counts. */
+/** What changed for an Environment between two scrapes of /metrics, one per line: counters and histogram counts. */
 export function metricChanges(before: string, after: string): string {
   const known = samples(before);
   return [...samples(after)]

@@ -1,6 +1,6 @@
 /**
- * Writes the tables of pages that follow from code, each between two marks: the flags of `berth run`, the checks of
- * `berth doctor`, and the rules of the policy for Pods. `--check` writes nothing and ends with exit code 1 when a page is out of date.
+ * Writes the generated tables of pages, each between two marks: the flags of `berth run`, the checks of `berth doctor`,
+ * and the rules of the Pod policy. `--check` writes nothing and exits with code 1 if a page is out of date.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -13,10 +13,10 @@ const ROOT = new URL("../", import.meta.url);
 
 interface Table {
   readonly page: string;
-  /** What its marks call it. */
+  /** Its name in the marks. */
   readonly name: string;
   readonly head: readonly string[];
-  /** Cells as they are in Markdown, but for bars. */
+  /** Cells in Markdown, with `|` not escaped. */
   readonly rows: readonly (readonly string[])[];
 }
 
@@ -67,7 +67,7 @@ export function withTable(text: string, { page, name, head, rows }: Table): stri
 
 const read = (page: string) => readFileSync(new URL(page, ROOT), "utf8");
 
-/** The pages that differ from what would be written. */
+/** The pages that are out of date. */
 export function stalePages(): string[] {
   return TABLES.filter((table) => withTable(read(table.page), table) !== read(table.page)).map(({ page }) => page);
 }

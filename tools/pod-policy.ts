@@ -1,4 +1,7 @@
-/** The chart's ValidatingAdmissionPolicy over Environments: the rules of src/api/policy-rules.ts in CEL, and of api-origins.ts. */
+/**
+ * The chart's ValidatingAdmissionPolicy for Environments: the rules of src/api/policy-rules.ts and api-origins.ts, in
+ * CEL.
+ */
 import { stringify } from "yaml";
 import { POLICY_FLAG, POLICY_VALUE } from "../src/api/pod-policy.ts";
 import { CEL_ACCOUNT } from "../src/api/policy-looks.ts";
@@ -6,13 +9,13 @@ import { celOfRule, POLICY_KEYS, POLICY_RULES } from "../src/api/policy-rules.ts
 import { CEL_VARIABLES } from "../src/api/template-path.ts";
 import { originRule, originVariables } from "./api-origins.ts";
 
-/** Stands in the rendered YAML for what helm fills in. */
+/** Placeholders in the rendered YAML for what helm fills in. */
 const ALLOWED = "ALLOWED-IN-TEMPLATES";
 const ORIGINS = "NAMED-ORIGINS";
 const ORIGINS_SHOWN = "ORIGINS-IN-WORDS";
 const allowedIn = (key: string) => `ALLOWED-${key}-`;
 
-/** What is as it was is none of its business: Environments may be paused and finalizers taken off. */
+/** The policy ignores unchanged fields, so that Environments can still be paused and finalizers removed. */
 const isNew = (...paths: readonly string[]) => {
   const changed = paths.map((path) => `dyn(object).spec.${path} != dyn(oldObject).spec.${path}`);
   return `request.operation == 'CREATE' || ${changed.join(" || ")}`;
@@ -59,7 +62,10 @@ const words = (kind: "switch" | "list") =>
     .map((key) => `"${key}"`)
     .join(" ");
 
-/** The file in the chart's templates. `notice` says where it comes from. */
+/**
+ * The file in the chart's templates.
+ * @param notice says how the file is generated
+ */
 export function podPolicyTemplate(notice: string): string {
   const rendered = yamlOf({ spec })
     .replaceAll("{{", '{{ "{{" }}')

@@ -1,6 +1,6 @@
 /**
  * Records what a user sees of one session's life into docs/session-life.md, from a real API server and an unmodified
- * worker: `node tools/record-session.ts`. `--check` writes nothing and ends with code 1 when a text has changed.
+ * worker: `node tools/record-session.ts`. `--check` writes nothing and exits with code 1 if a text has changed.
  */
 import { execFile } from "node:child_process";
 import { readFile, writeFile } from "node:fs/promises";
@@ -22,10 +22,10 @@ import { type Run, shownEvents, shownTable, shownText } from "./shown-texts.ts";
 
 const PAGE = join(import.meta.dirname, "..", "docs", "session-life.md");
 const WORKER = fileURLToPath(new URL("../examples/worker/worker.mjs", import.meta.url));
-/** The worker stays so long with an idle session: long enough to look at it while it runs. */
+/** How long the worker keeps an idle session: long enough to inspect it while it runs. */
 const IDLE_MS = 8_000;
 const RETAIN_SECONDS = 600;
-/** Whatever the name of the Pod that is made after the first. */
+/** Replaces the name of every Pod after the first. */
 const NEXT_POD = "berth-research-2h8xk5wc";
 
 const progress = showProgress();
@@ -96,7 +96,7 @@ async function untilCounts(world: World, counts: Readonly<Record<string, number>
   });
 }
 
-/** Commands of kubectl with what they print, as the page shows both. */
+/** Records kubectl commands and their output, as the page shows them. */
 function showing(cluster: TestCluster, run: Run) {
   const pods = new RegExp(`\\bberth-${run.name}-[a-z0-9]{8}\\b`, "g");
   let first = "";

@@ -1,7 +1,7 @@
 /**
  * Records what kubectl shows of every fault (test/integration/faults.ts) into docs/troubleshooting.md, from a real API
- * server: `node tools/record-texts.ts`. Names of faults record these alone; `--check` writes nothing and ends with code 1
- * when a text has changed.
+ * server: `node tools/record-texts.ts`. Arguments select faults by name. `--check` writes nothing and exits with code 1
+ * if a text has changed.
  */
 import { execFile } from "node:child_process";
 import { readFile, writeFile } from "node:fs/promises";
@@ -19,9 +19,9 @@ import { replaceRecorded } from "./recorded-blocks.ts";
 import { shownDescription, shownTable } from "./shown-texts.ts";
 
 const PAGE = join(import.meta.dirname, "..", "docs", "troubleshooting.md");
-/** Faults that are looked at side by side: two cores have room for so many. */
+/** The number of faults recorded at the same time; two cores can handle this many. */
 const AT_A_TIME = 4;
-/** Counts are written at most every 5 s: an Environment that was not written for longer shows them all. */
+/** Counts are written at most every 5 s, so a status that has not changed for longer is complete. */
 const STILL_MS = 6_000;
 const STILL_WITHIN_MS = 45_000;
 
@@ -64,7 +64,7 @@ async function recordOne(cluster: TestCluster, fault: Fault): Promise<string> {
   return text;
 }
 
-/** Waits until the Environment was not written for a while; some never come to rest. */
+/** Waits until the Environment has not been written for a while. Some faults never settle. */
 async function untilStill(world: World): Promise<void> {
   const startedMs = performance.now();
   let version = world.environment?.metadata.resourceVersion;

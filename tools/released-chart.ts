@@ -1,6 +1,7 @@
 /**
- * `node tools/released-chart.ts --image NAME [--digest sha256:...] --charts REGISTRY --output FOLDER`: a copy of the chart
- * as a release publishes it, for `helm package`. The repository's own names an image that everybody builds for himself.
+ * `node tools/released-chart.ts --image NAME [--digest sha256:...] --charts REGISTRY --output FOLDER`: copies the chart
+ * as a release publishes it, for `helm package`. The chart in the repository names an image that users build
+ * themselves.
  */
 import { cp, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -10,21 +11,21 @@ import { type Document, parseDocument, stringify } from "yaml";
 import { readmeWithValues } from "./chart-values.ts";
 import { CHART } from "./helm.ts";
 
-/** What a release pushes, and where the chart of it goes. */
+/** What a release pushes, and the registry of its chart. */
 export interface Release {
-  /** Of the image, such as ghcr.io: apart from the repository, so that another one can take its place. */
+  /** The image's registry, such as ghcr.io. It is separate from the repository, so that a mirror can replace it. */
   readonly registry: string;
-  /** The image in it, without a tag: that is the chart's appVersion. */
+  /** The image's repository, without a tag: the tag is the chart's appVersion. */
   readonly repository: string;
-  /** Of the image; without it the tag counts. */
+  /** The image's digest; without one, the tag applies. */
   readonly digest?: string;
-  /** Where charts are, without `oci://`. */
+  /** The registry of charts, without `oci://`. */
   readonly charts: string;
-  /** Folder that the chart's own is made in. */
+  /** The folder that the chart's folder is created in. */
   readonly output: string;
 }
 
-/** Comments of values that a release knows more of, before and after. */
+/** Comments of values that are more specific in a release, before and after. */
 const COMMENTS: readonly (readonly [before: RegExp, after: string])[] = [
   [
     /(?<=# )Registry of the image, put before the repository\. .*/,
@@ -38,10 +39,15 @@ const COMMENTS: readonly (readonly [before: RegExp, after: string])[] = [
 ];
 
 const IMAGES = "artifacthub.io/images";
-/** What berth.image looks at. A value would be kept by --reuse-values, and with it the image of the release before. */
+/**
+ * The annotation that berth.image reads. --reuse-values would keep a value, and with it the previous release's image.
+ */
 const OWN_IMAGE = "berth.dev/image";
 
-/** Copies the chart and names the image in it. Resolves with its folder. @throws {Error} a text to change is not there. */
+/**
+ * Copies the chart and sets its image. Resolves with the chart's folder.
+ * @throws {Error} a text to change is missing
+ */
 export async function writeReleasedChart(release: Release): Promise<string> {
   const { registry, repository, digest, charts, output } = release;
   const image = `${registry}/${repository}`;
@@ -79,7 +85,7 @@ function textOf(document: Document): string {
   return document.toString({ lineWidth: 0, flowCollectionPadding: false });
 }
 
-/** @throws {Error} with what is missing or wrong. */
+/** @throws {Error} what is missing or wrong */
 export function releaseOf(args: readonly string[]): Release {
   const text = { type: "string" } as const;
   const options = { image: text, digest: text, charts: text, output: text };

@@ -1,6 +1,6 @@
 /**
- * Writes deploy/: the chart rendered with its defaults, for people who apply plain manifests. `--check` writes nothing
- * and ends with exit code 1 when a file differs from what would be written.
+ * Writes deploy/: the chart rendered with its defaults, for users of plain manifests. `--check` writes nothing and
+ * exits with code 1 if a file is out of date.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -12,14 +12,14 @@ const ROOT = new URL("../", import.meta.url);
 const RELEASE = "berth";
 const NAMESPACE = "berth-system";
 
-/** No helm will ever own these objects. */
+/** Helm does not own these objects. */
 const HELM_LABELS = ["app.kubernetes.io/managed-by", "helm.sh/chart"];
 
 const RBAC_KINDS = new Set(["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"]);
 
 const HEADER = "# Rendered from charts/berth by tools/render-deploy.ts: do not edit.\n";
 
-/** Helm makes the namespace by `--create-namespace`, without labels. */
+/** Helm creates the namespace with `--create-namespace`, without labels. */
 const NAMESPACE_MANIFEST = `apiVersion: v1
 kind: Namespace
 metadata:
@@ -29,7 +29,7 @@ metadata:
     pod-security.kubernetes.io/enforce: restricted
 `;
 
-/** For `kubectl apply -k` and as a base of overlays. The order is that of a person; kustomize has one of its own. */
+/** For `kubectl apply -k` and as a base of overlays. The order is for readers; kustomize sorts resources itself. */
 const KUSTOMIZATION = `apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 resources:
@@ -39,7 +39,7 @@ resources:
   - operator.yaml
 `;
 
-/** Every rendered file, by its path from the root of the repository. The CRD is tools/generate-crd.ts's. */
+/** Every rendered file, by its path from the root of the repository. tools/generate-crd.ts writes the CRD. */
 export async function renderedFiles(): Promise<Record<string, string>> {
   const args = ["template", RELEASE, CHART, "--namespace", NAMESPACE, "--no-hooks", "--set", "crds.enabled=false"];
   const { code, stdout, stderr } = await helm(args);
@@ -56,7 +56,7 @@ export async function renderedFiles(): Promise<Record<string, string>> {
   };
 }
 
-/** The roles of the operator, by what they are for, and their names in the chart; behind it may stand a namespace. */
+/** The operator's roles by purpose, and their names in the chart. A namespace may follow the name. */
 const ROLES = {
   OPERATOR_RIGHTS: { role: "berth-operator", about: "Wherever it serves Environments." },
   LEASE_RIGHTS: { role: "berth-operator-leader", about: "Where its Leases are." },
@@ -66,7 +66,7 @@ const ROLES = {
   },
 } as const;
 
-/** Of the formatter (biome.json). */
+/** The formatter's line width (biome.json). */
 const LINE_WIDTH = 120;
 
 interface Rule {
@@ -75,7 +75,7 @@ interface Rule {
   readonly verbs: readonly string[];
 }
 
-/** What `berth doctor` asks for the operator, so that there is one list of its rights: the chart's. */
+/** The permissions that `berth doctor` checks, generated so that the chart is their only source. */
 function rightsModule(documents: readonly Document[]): string {
   const roles = documents.map((document) => document.toJS()).filter(({ kind }) => /^(Cluster)?Role$/.test(kind));
   const parts = Object.entries(ROLES).map(([constant, { role, about }]) => {
@@ -87,7 +87,7 @@ function rightsModule(documents: readonly Document[]): string {
       ),
     );
     const declaration = `export const ${constant}: readonly Right[] =`;
-    // As the formatter has it: a list of one stands in the line, if there is room.
+    // Match the formatter: a list with one element stays on one line if it fits.
     const short = `${declaration} [${lines.map((line) => line.trim().replace(/,$/, "")).join(" ")}];`;
     const isShort = lines.length === 1 && short.length <= LINE_WIDTH;
     return `/** ${about} */\n${isShort ? short : `${declaration} [\n${lines.join("")}];`}\n`;
@@ -141,7 +141,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   try {
     process.exitCode = await main(process.argv.slice(2));
   } catch (error) {
-    // Helm comes along for Linux on x86-64 only; CI runs there.
+    // Helm is downloaded for Linux on x86-64 only, where CI runs.
     if (!(error instanceof MissingToolError)) throw error;
     console.error(`deploy/ was not looked at: ${error.message}`);
   }

@@ -1,4 +1,6 @@
-/** `npm run sbom -- [--output FILE]`: what the operator's image has of npm, as a CycloneDX bill of materials. */
+/**
+ * `npm run sbom -- [--output FILE]`: writes the npm packages of the operator's image as a CycloneDX bill of materials.
+ */
 import { execFile } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -7,10 +9,10 @@ import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
-/** A hundred packages are 200 kB. */
+/** A hundred packages take 200 kB. */
 const MAX_OUTPUT_BYTES = 64 * 1024 ** 2;
 
-/** A package as package-lock.json has it; these marks are npm's. */
+/** A package in package-lock.json; the fields are npm's. */
 export interface LockedPackage {
   readonly version?: string;
   readonly license?: string;
@@ -26,7 +28,7 @@ interface Lock {
   readonly packages: Readonly<Record<string, LockedPackage>>;
 }
 
-/** The packages that the Dockerfile installs: not those for development, and no second Node. By their place. */
+/** The packages that the Dockerfile installs, by path: no development packages and no second Node. */
 export function shippedPackages({ packages }: Lock): Map<string, LockedPackage> {
   const isShipped = ([place, { dev, optional, devOptional }]: [string, LockedPackage]) =>
     place !== "" && !dev && !optional && !devOptional;
@@ -34,8 +36,8 @@ export function shippedPackages({ packages }: Lock): Map<string, LockedPackage> 
 }
 
 /**
- * The text of the bill of materials. npm leaves out of `npm sbom --omit=dev` what a development dependency wants as well
- * (npm 11: yaml and zod among others), so it is asked about a project that has no such dependencies at all.
+ * The text of the bill of materials. `npm sbom --omit=dev` omits packages that a development dependency also needs (npm
+ * 11: yaml and zod among others). So it runs on a project without development dependencies.
  */
 export async function billOfMaterials(root: string = ROOT): Promise<string> {
   const manifest = JSON.parse(await readFile(join(root, "package.json"), "utf8"));

@@ -1,4 +1,4 @@
-/** What makes a recorded text the same at every recording: names, ids and times of one run become those of the page. */
+/** Makes recorded texts reproducible: it replaces the names, ids and times of a run by those of the page. */
 export interface Run {
   readonly namespace: string;
   readonly name: string;
@@ -19,11 +19,11 @@ const SHOWN = {
   age: "2m",
 } as const;
 
-/** kubectl pads columns by so much. */
+/** The number of spaces between kubectl's columns. */
 const GAP = 3;
 const EVENT_GAP = 2;
 
-/** One text of a run, as the page shows it. */
+/** A text of a run, as the page shows it. */
 export function shownText(text: string, run: Run): string {
   return (
     text
@@ -44,13 +44,13 @@ export function shownText(text: string, run: Run): string {
       .replaceAll(/\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\b/g, SHOWN.time)
       .replaceAll(/\b0\/\d+ nodes are available: \d+ /g, `0/${SHOWN.nodes} nodes are available: ${SHOWN.nodes} `)
       .replaceAll(/\b0\/\d+ nodes are available: (?=\d+ Preemption)/g, "")
-      // Whichever call comes first finds the fault.
+      // Which of the calls detects the fault first varies.
       .replaceAll(/\bWork API (stats|list): /g, "Work API poll: ")
       .replaceAll(/\b\d+ sessions in a row/g, "3 sessions in a row")
   );
 }
 
-/** A table of `kubectl get`, with the Environment under its name of the page, and one age for all. */
+/** A table of `kubectl get`, with the page's name for the Environment and one age for all rows. */
 export function shownTable(table: string, run: Run): string {
   const [head = [], ...rows] = columnsOf(shownText(table, run));
   const age = head.indexOf("AGE");
@@ -63,7 +63,7 @@ export function shownTable(table: string, run: Run): string {
   return padded([head, ...shown.sort(([a = ""], [b = ""]) => (a < b ? -1 : 1))], GAP);
 }
 
-/** Of `kubectl describe`: the conditions of these types, and every kind of Event once. */
+/** The output of `kubectl describe`: conditions of these types, and each kind of Event once. */
 export function shownDescription(description: string, run: Run, types: readonly string[]): string {
   const lines = shownText(description, run).split("\n");
   const conditions = conditionsOf(lines).filter((block) => types.includes(fieldOf(block, "Type")));
@@ -79,9 +79,9 @@ export function shownDescription(description: string, run: Run, types: readonly 
   ].join("\n");
 }
 
-/** A table of `kubectl events` in its order, with one age for all. */
+/** A table of `kubectl events` in its order, with one age for all rows. */
 export function shownEvents(table: string, run: Run): string {
-  // The one title of two words would be taken for two columns.
+  // The only title of two words would be taken for two columns.
   const [head = [], ...rows] = columnsOf(shownText(table, run).replace("LAST SEEN", "LAST_SEEN"));
   const titles = head.map((title) => title.replace("_", " "));
   return padded([titles, ...rows.map(([, ...cells]) => [SHOWN.age, ...cells])], GAP);
@@ -102,7 +102,7 @@ function fieldOf(block: readonly string[], field: string): string {
   return block.find((line) => line.trim().startsWith(`${field}:`))?.split(/:\s+/)[1] ?? "";
 }
 
-/** The first of each kind: a page wants to show what Events there are, not how many. */
+/** The first Event of each kind: the page shows which Events exist, not how many. */
 function eventsOf(lines: readonly string[]): string[] {
   const start = lines.findIndex((line) => line.startsWith("Events:"));
   const rest = lines.slice(start + 1).filter((line) => line.trim() !== "");
@@ -122,7 +122,7 @@ function eventsOf(lines: readonly string[]): string[] {
     .map((line) => `  ${line}`);
 }
 
-/** Cells by where their title stands: a cell may be empty. */
+/** Splits rows at the positions of the titles, because a cell may be empty. */
 function columnsOf(table: string): string[][] {
   const lines = table.split("\n").filter((line) => line.trim() !== "");
   const starts = [...(lines[0] ?? "").matchAll(/\S+/g)].map(({ index }) => index);

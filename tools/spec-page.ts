@@ -5,7 +5,7 @@ import { API_VERSION, KIND } from "../src/api/names.ts";
 import { END_REASONS, EVENT_REASONS } from "../src/api/reasons.ts";
 import type { StructuralSchema } from "../src/api/structural-schema.ts";
 
-/** Sections of the field reference: each is a path of the schema, shown down to where the next section begins. */
+/** The sections of the field reference. Each is a path of the schema, shown down to where another section begins. */
 const SECTIONS = [
   "spec",
   "spec.api",
@@ -22,7 +22,7 @@ interface Field {
   readonly required: boolean;
 }
 
-/** docs/spec/environment.md, whole. */
+/** The whole of docs/spec/environment.md. */
 export function specPage(examples: { minimal: string; full: string; workers: string }): string {
   const root: Field = { path: "", schema: environmentSchema(), required: true };
   const fields = walk(root);
@@ -114,7 +114,7 @@ ${table(
 `;
 }
 
-/** The field and all below it, in the order of the schema. */
+/** A field and all its descendants, in schema order. */
 function walk(field: Field): Field[] {
   const { path, schema } = field;
   const below = Object.entries(schema.properties ?? {}).map(([name, child]) => ({
@@ -163,7 +163,7 @@ function defaultText(schema: StructuralSchema, required: boolean): string {
   if (required) return "required";
   const { default: fallback } = schema;
   if (fallback === undefined) return "";
-  // `{}` only opens the way to the defaults of the fields below.
+  // `{}` only makes the defaults of the fields below apply.
   return typeof fallback === "object" && !Array.isArray(fallback) ? "" : code(JSON.stringify(fallback));
 }
 

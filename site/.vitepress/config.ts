@@ -3,9 +3,9 @@ import { anchorOf } from "../anchors.ts";
 import { sidebar } from "../navigation.ts";
 import { pagesOf } from "../pages.ts";
 
-/** Where the site will be: `/`, or the path of a project's pages on a forge. */
+/** The path of the site: `/`, or the path of a project's pages on a forge. */
 const base = process.env.SITE_BASE || "/";
-/** The repository on its forge, where it is known. */
+/** The repository on its forge, if known. */
 const repository = process.env.SITE_REPOSITORY;
 
 export default defineConfig({
@@ -15,14 +15,14 @@ export default defineConfig({
   base,
   srcDir: ".pages",
   outDir: "dist",
-  // Not without their ending: a page and a folder may have one name, and then hosts differ in which they show.
+  // Keep the `.html` endings: a page and a folder may have the same name, and hosts differ in which they show.
   cleanUrls: false,
-  // What one page links to is there, or the build fails.
+  // The build fails on a dead link.
   ignoreDeadLinks: false,
   markdown: {
-    // As forges make them of headings, so that a link holds on both.
+    // Anchors match those of forges, so that a link works on both.
     anchor: { slugify: anchorOf },
-    // Names such as <environment> in prose are text, and so are braces, which Vue would take for expressions.
+    // Names such as <environment> in prose are text. So are braces, which Vue would take for expressions.
     html: false,
     config: ({ renderer, utils }) => {
       const escaped = (text: string) => utils.escapeHtml(text).replaceAll("{{", "&#123;&#123;");

@@ -8,7 +8,7 @@ export const LICENCES_FILE = "LICENCES.txt";
 const TEXT = /^(licen[cs]e|notice|copying)/i;
 const RULE = `\n${"-".repeat(80)}\n`;
 
-/** Writes beside the bundle what the licences of the packages in it ask for: their texts, whole. */
+/** Writes the full license texts of the bundled packages next to the bundle, as the licenses require. */
 export function licences(): Plugin {
   return {
     name: "licences",
@@ -26,12 +26,12 @@ export function licences(): Plugin {
   };
 }
 
-/** `/x/node_modules/@a/b` of `/x/node_modules/@a/b/lib/c.js`; undefined for what is of no package. */
+/** `/x/node_modules/@a/b` for `/x/node_modules/@a/b/lib/c.js`; undefined for a file outside packages. */
 export function packageFolder(path: string): string | undefined {
   return /^.*[\\/]node_modules[\\/](@[^\\/]+[\\/])?[^\\/]+/.exec(path.replace(/^\0/, ""))?.[0];
 }
 
-/** @throws {Error} a package has no text: it must not be shipped without. */
+/** @throws {Error} a package has no license text, so it must not be shipped */
 async function textOf(folder: string): Promise<string> {
   const { name, version, license } = JSON.parse(await readFile(join(folder, "package.json"), "utf8"));
   const files = (await readdir(folder)).filter((file) => TEXT.test(file)).sort();

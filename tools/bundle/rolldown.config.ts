@@ -7,14 +7,14 @@ const ROOT = join(import.meta.dirname, "..", "..");
 const SOURCES = join(ROOT, "src");
 
 /**
- * What is run, and what the bench starts the same operator by, to give it timers of its own and to learn its addresses. The
- * console has its place beside the page that it serves.
+ * The entry point of the image, and the modules that the bench imports to run the same operator with its own timing and
+ * to learn its addresses. The console is an entry so that it stays next to the page that it serves.
  */
 const ENTRIES = ["main", "operator", "settings/config", "core/timing", "console/console"];
 
 /**
- * What the image runs: dist/main.js with its packages in it, and in files of their own what is loaded only when needed.
- * Names and lines stay, so that a stack trace can be read; comments go.
+ * What the image runs: dist/main.js with its packages, and separate files for what is loaded on demand. Names and lines
+ * are kept, so that stack traces are readable; comments are removed.
  */
 const options: RolldownOptions = {
   cwd: ROOT,
@@ -37,14 +37,14 @@ function undiciInParts(): Plugin {
   return {
     name: "undici-in-parts",
     resolveId(source, importer) {
-      // Not for packages, which have uses of their own.
+      // Packages keep their own undici imports.
       if (source !== "undici" || !importer?.startsWith(SOURCES)) return null;
       return join(import.meta.dirname, "undici.mjs");
     },
   };
 }
 
-/** The page of the console, as it is: a browser runs it. */
+/** The console's page, copied unchanged: a browser runs it. */
 function page(): Plugin {
   return {
     name: "page",
@@ -58,12 +58,12 @@ function page(): Plugin {
   };
 }
 
-/** V8 keeps the text of a script, with two bytes for every character where a single one needs two. */
+/** V8 keeps a script's text, at two bytes per character if any character needs two. */
 function oneByteText(): Plugin {
   const escaped = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
   return {
     name: "one-byte-text",
-    // Not earlier: taking the comments out writes all strings anew.
+    // This must be the last step: removing comments rewrites all strings.
     generateBundle(_options, bundle) {
       for (const part of Object.values(bundle)) {
         if (part.type === "chunk") part.code = part.code.replaceAll(/[^\0-\xff]/g, escaped);

@@ -10,7 +10,7 @@ const OFFERS = "test/sessions/loops/offers.test.ts";
 const RUNTIME = "test/sessions/loops/runtime.test.ts";
 const HISTORIES = "test/sessions/loops/faults.properties.test.ts";
 
-/** Steps 2 to 5 of the protocol: from the poll to the opening, and what an earlier process left of them. */
+/** Steps 2 to 5 of the protocol: from the poll to the opening, including what an earlier process left behind. */
 export const CLAIMING: readonly FileMutations[] = [
   {
     file: "src/protocol/ack-window.ts",

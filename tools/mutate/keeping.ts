@@ -8,7 +8,7 @@ const LEASE_STEPS = "test/sessions/lease-steps.test.ts";
 const PERFORM = "test/claims/pod-acts.test.ts";
 const RUNTIME = "test/sessions/loops/runtime.test.ts";
 
-/** Step 6 of the protocol: what keeps a lease true, and what ends a session. */
+/** Step 6 of the protocol: what keeps a lease valid, and what ends a session. */
 export const KEEPING: readonly FileMutations[] = [
   {
     file: "src/protocol/settling.ts",

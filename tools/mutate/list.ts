@@ -4,7 +4,7 @@ import { type Mutation, mutationsOf } from "./mutation.ts";
 import { SESSION_PODS_MUTATIONS } from "./pods.ts";
 import { ROOMS } from "./rooms.ts";
 
-/** Every mutation there is. */
+/** Every mutation. */
 export const MUTATIONS: readonly Mutation[] = mutationsOf([
   ...CLAIMING,
   ...KEEPING,

@@ -1,9 +1,9 @@
 /**
- * `npm run mutate [-- --only TEXT] [--changed REF] [--tests FILE] [--list] [--jobs N]`: takes one rule at a time out of the
- * code and says which of these mutations no test notices. With `--tests` these files decide instead of the fitting ones: what
- * random histories find alone, for example. A tool that makes mutations itself does not fit: Stryker 10 stops at TypeScript
- * 7, which has no compiler API, and its mutants (one for every second line, thousands for `src/sessions` alone) include no
- * missing resourceVersion or uid in a request, which is what most rules of the protocol are about.
+ * `npm run mutate [-- --only TEXT] [--changed REF] [--tests FILE] [--list] [--jobs N]`: removes one rule at a time from
+ * the code and reports the mutations that no test detects. `--tests` runs these files instead of each mutation's own,
+ * for example to show what random histories detect. Generated mutants do not fit. Stryker 10 does not support
+ * TypeScript 7, which has no compiler API. It also makes thousands of mutants for `src/sessions` alone, and none
+ * removes a resourceVersion or uid from a request, which most rules of the protocol are about.
  */
 import { execFileSync, fork } from "node:child_process";
 import { once } from "node:events";
@@ -15,21 +15,21 @@ import { MUTATIONS } from "./list.ts";
 import { breaksModelRule, type Mutation } from "./mutation.ts";
 import type { Result, Task } from "./worker.ts";
 
-/** Longer than any fitting test file takes on a busy machine; a mutation that makes a loop endless is noticed by this. */
+/** Longer than any test file takes on a busy machine. It also detects mutations that cause an endless loop. */
 const TIMEOUT_MS = 90_000;
 
-/** Of all mutations, so many may survive. Of those that break a rule of the protocol's model, none. */
+/** The share of mutations that may survive. Of those that break a rule of the protocol's model, none may. */
 const MOST_SURVIVORS = 0.05;
 
 const SECOND_MS = 1_000;
 
-/** One mutation and what became of it. */
+/** One mutation and its result. */
 export interface Outcome {
   readonly mutation: Mutation;
   readonly result: Result;
 }
 
-/** What is wrong with a run, in words; empty: nothing. */
+/** What is wrong with a run; empty: nothing. */
 export function problems(outcomes: readonly Outcome[]): string[] {
   const of = (is: Result["is"]) => outcomes.filter(({ result }) => result.is === is);
   const survived = of("survived");
@@ -43,7 +43,7 @@ export function problems(outcomes: readonly Outcome[]): string[] {
   ];
 }
 
-/** A process with a warm vitest. One that ran out of time is replaced. */
+/** A process with a warm vitest. It is replaced after a timeout. */
 class Runner {
   #child: ReturnType<typeof fork> | null = null;
 
@@ -76,7 +76,7 @@ class Runner {
     }
   }
 
-  /** Ends the process and the workers that it started. */
+  /** Ends the process and its workers. */
   close(): void {
     const pid = this.#child?.pid;
     this.#child = null;
@@ -84,12 +84,12 @@ class Runner {
     try {
       process.kill(-pid, "SIGKILL");
     } catch {
-      // It has ended already.
+      // The process has already ended.
     }
   }
 }
 
-/** Runs all tasks, `jobs` at a time; `done` hears of each. */
+/** Runs all tasks, `jobs` at a time, and calls `done` for each. */
 async function runAll(tasks: readonly Task[], jobs: number, done: (task: Task, result: Result) => void): Promise<void> {
   const waiting = [...tasks];
   const lane = async () => {
@@ -151,7 +151,7 @@ async function main(): Promise<number> {
   const startedMs = performance.now();
   const outcomes: Outcome[] = [];
   const tests = [...new Set(mutations.flatMap((each) => each.tests))];
-  // A test that fails anyway would notice every mutation.
+  // Tests that fail without a mutation would detect every mutation.
   const broken = new Set<string>();
   await runAll(
     tests.map((test) => ({ mutation: null, tests: [test] })),

@@ -1,30 +1,30 @@
 import type { Protocol } from "../../model/rules.ts";
 
 /**
- * What a mutation takes away. A rule of the protocol's model is one that the design marks (M): no mutation of it may
- * survive. The others:
- * - `precondition`: a uid or resourceVersion that a write names;
- * - `identity`: a check that something read is what was meant;
+ * What a mutation removes. The keys of the protocol's model are the rules that the design marks (M); no mutation of one
+ * may survive. The others are:
+ * - `precondition`: a uid or resourceVersion in a write;
+ * - `identity`: a check that an object is the intended one;
  * - `bound`: a limit in time or number;
  * - `error`: an error is never read as zero, as empty or as success;
  * - `guard`: any other condition that keeps Berth from acting.
  */
 export type Guard = keyof Protocol | "precondition" | "identity" | "bound" | "error" | "guard";
 
-/** One change to one file that takes a rule away. The fitting tests must fail with it. */
+/** One change to one file that removes a rule. Its tests must fail. */
 export interface Mutation {
-  /** What the changed code does, in words. */
+  /** What the changed code does. */
   readonly name: string;
   readonly file: string;
   readonly guard: Guard;
-  /** A text that occurs once in the file. */
+  /** A text that occurs exactly once in the file. */
   readonly find: string;
   readonly replace: string;
-  /** Test files, the quickest first: the first one that fails decides. */
+  /** Test files, the fastest first: the run stops at the first failure. */
   readonly tests: readonly string[];
 }
 
-/** The mutations of one file. `tests` are those of every mutation that names none of its own. */
+/** The mutations of one file. `tests` apply to every mutation without its own. */
 export interface FileMutations {
   readonly file: string;
   readonly tests: readonly string[];
@@ -38,12 +38,15 @@ export function breaksModelRule({ guard }: Mutation): boolean {
   return !OTHER_GUARDS.has(guard);
 }
 
-/** The list in one piece. */
+/** All mutations in one list. */
 export function mutationsOf(files: readonly FileMutations[]): Mutation[] {
   return files.flatMap(({ file, tests, mutations }) => mutations.map((each) => ({ file, tests, ...each })));
 }
 
-/** The source with the mutation in it. @throws {Error} when the text to replace does not occur exactly once */
+/**
+ * The source with the mutation applied.
+ * @throws {Error} the text to replace does not occur exactly once
+ */
 export function mutated(source: string, { name, file, find, replace }: Mutation): string {
   const parts = source.split(find);
   if (parts.length !== 2) throw new Error(`${file}: "${name}": the text occurs ${parts.length - 1} times: ${find}`);

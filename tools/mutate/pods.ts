@@ -11,7 +11,7 @@ const RETENTION = "test/pool/retention.test.ts";
 const RUNTIME = "test/sessions/loops/runtime.test.ts";
 const SESSION_PODS = "test/sessions/loops/session-pods.test.ts";
 
-/** Step 1 of the protocol, and what becomes of Pods that are not needed any more. */
+/** Step 1 of the protocol, and the removal of Pods that are no longer needed. */
 export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
   {
     file: "src/pool/capacity.ts",

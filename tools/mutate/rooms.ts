@@ -11,7 +11,7 @@ const KEY_KEEPER = "test/reconcile/key-keeper.test.ts";
 const FLEET = "test/workers/fleet.test.ts";
 const FLEET_PROPERTIES = "test/workers/fleet.properties.test.ts";
 
-/** The rooms around src/sessions: clocks, both APIs, the reconciler, and always-on workers. */
+/** The rooms around the sessions: clocks, both APIs, the reconciler, and always-on workers. */
 export const ROOMS: readonly FileMutations[] = [
   {
     file: "src/core/server-time.ts",

@@ -1,20 +1,20 @@
 /**
- * Runs tests against one mutation at a time, in one warm vitest: what costs is its start. No file is changed: the mutated
- * text is what vitest's transformer gets to see, so code that a test starts in a process of its own is not mutated.
+ * Runs tests against one mutation at a time, in one warm vitest, because starting it is slow. No file changes: vitest's
+ * transformer receives the mutated text. Code that a test starts in another process is therefore not mutated.
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createVitest, type TestModule } from "vitest/node";
 import { type Mutation, mutated } from "./mutation.ts";
 
-/** What the tests of one mutation came to. */
+/** The test result of one mutation. */
 export type Result =
   | { readonly is: "killed"; readonly by: string }
   | { readonly is: "survived" }
-  /** The mutation does not apply, or the tests could not be run with it: that says nothing. */
+  /** The mutation does not apply, or its tests could not run: the result says nothing. */
   | { readonly is: "invalid"; readonly why: string };
 
-/** Null for the code as it is. */
+/** A null `mutation` tests the unchanged code. */
 export type Task = { readonly mutation: Mutation | null; readonly tests: readonly string[] };
 
 const ROOT = join(import.meta.dirname, "..", "..");
@@ -23,7 +23,7 @@ let current: Mutation | null = null;
 
 const vitest = await createVitest(
   {
-    // Not the repository's own: its projects are servers of their own, which plugins given here do not reach.
+    // Do not use the repository's config: its projects are separate servers, which the plugins here don't reach.
     config: false,
     root: ROOT,
     include: ["test/**/*.test.ts"],
@@ -33,7 +33,7 @@ const vitest = await createVitest(
     watch: false,
     bail: 1,
     maxWorkers: 1,
-    // A busy machine must not look like a test that noticed.
+    // A slow machine must not look like a failing test.
     testTimeout: 30_000,
     expect: { poll: { timeout: 10_000 } },
     reporters: [{}],
@@ -57,7 +57,7 @@ process.on("message", (task: Task) => {
     (error: unknown) => process.send?.({ is: "invalid", why: String(error) } satisfies Result),
   );
 });
-// Neither this process nor the ones that run tests may outlive the tool: they are one process group.
+// Neither this process nor its test processes may outlive the tool; they form one process group.
 process.on("disconnect", () => process.kill(-process.pid, "SIGKILL"));
 
 async function run({ mutation, tests }: Task): Promise<Result> {
