@@ -17,19 +17,19 @@ export const CLAIMING: readonly FileMutations[] = [
     tests: [ACKNOWLEDGING],
     mutations: [
       {
-        name: "acknowledges until its request may land after the window",
+        name: "sends acknowledgements that can land after the window",
         guard: "window",
         find: "return othersReclaimMs - requestBoundMs - marginMs;",
         replace: "return othersReclaimMs - marginMs;",
       },
       {
-        name: "acknowledges without the margin of the window",
+        name: "ignores the margin of the window",
         guard: "window",
         find: "return othersReclaimMs - requestBoundMs - marginMs;",
         replace: "return othersReclaimMs - requestBoundMs;",
       },
       {
-        name: "doesn't shorten the window by what is unknown of the server's clock",
+        name: "doesn't shorten the window by the uncertainty of the server's clock",
         guard: "window",
         find: "return windowMs(timing) - Math.min(polledUntilMs - polledFromMs, MAX_UNKNOWN_MS);",
         replace: "return windowMs(timing);",
@@ -41,13 +41,13 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "(polledUntilMs - polledFromMs)",
       },
       {
-        name: "measures the window by the monotonic clock alone",
+        name: "measures the window by the monotonic clock only",
         guard: "window",
         find: "Math.max(this.#clock.monotonic() - sentAtMs, this.#clock.now() - sentAtWallMs)",
         replace: "this.#clock.monotonic() - sentAtMs",
       },
       {
-        name: "measures the window by the wall clock alone",
+        name: "measures the window by the wall clock only",
         guard: "window",
         find: "Math.max(this.#clock.monotonic() - sentAtMs, this.#clock.now() - sentAtWallMs)",
         replace: "this.#clock.now() - sentAtWallMs",
@@ -59,7 +59,7 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "return true;",
       },
       {
-        name: "waits beyond the window",
+        name: "keeps waiting after the window",
         guard: "bound",
         find: "Math.min(ms, this.#leftMs)",
         replace: "ms",
@@ -89,13 +89,13 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "return same;",
       },
       {
-        name: "takes a Pod that can't be read for a parked one",
+        name: "treats an unreadable Pod as parked",
         guard: "error",
         find: "return { isParked: false, isRefused: true };",
         replace: "return { isParked: true, isRefused: false };",
       },
       {
-        name: "goes on claiming while Pods can't be read",
+        name: "keeps claiming while Pods can't be read",
         guard: "bound",
         find: 'if (isStepFailure(error)) failing.failed("read-pod", { error, name: claim.name });',
         replace: "",
@@ -107,13 +107,13 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: " && false) break;",
       },
       {
-        name: "doesn't check the window after the Pod was read again",
+        name: "doesn't check the window after it read the Pod again",
         guard: "window",
         find: "if (!this.#mayAck(window)) break;",
         replace: "",
       },
       {
-        name: "acknowledges for an Environment that closes",
+        name: "acknowledges for an Environment that is closing",
         guard: "guard",
         find: "return window.isOpen && !this.#gate.isClosing;",
         replace: "return window.isOpen;",
@@ -131,14 +131,14 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: 'if (false) return { is: "refused",',
       },
       {
-        name: "refuses an acknowledgement by a stamp that is in doubt",
+        name: "refuses an acknowledgement with an uncertain timestamp",
         guard: "olderAck",
         find: "!isDoubted &&",
         replace: "",
         tests: ["test/sessions/loops/clocks.test.ts", "test/sessions/loops/kept-stamps.test.ts", ACKNOWLEDGING],
       },
       {
-        name: "takes an answer without a time for an acknowledgement",
+        name: "treats an answer without a time as an acknowledgement",
         guard: "error",
         find: 'if (at !== null) return { is: "acked" };',
         replace: 'return { is: "acked" };',
@@ -150,13 +150,13 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: 'return "refused";',
       },
       {
-        name: "takes an acknowledgement without an answer for one that wasn't sent",
+        name: "treats an unanswered acknowledgement as not sent",
         guard: "unanswered",
         find: "error instanceof WorkApiError && !error.maybeApplied",
         replace: "error instanceof WorkApiError",
       },
       {
-        name: "forgets on the way out that an acknowledgement may have taken effect",
+        name: "forgets, while stopping, that an acknowledgement may have taken effect",
         guard: "drop",
         find: "if (sentMs !== null) return this.#unanswered(claim);",
         replace: "",
@@ -168,7 +168,7 @@ export const CLAIMING: readonly FileMutations[] = [
     tests: ["test/protocol/acknowledgement.test.ts"],
     mutations: [
       {
-        name: "refuses an acknowledgement that a server kept from before the poll",
+        name: "refuses an acknowledgement that the server has kept since before the poll",
         guard: "olderAck",
         find: "instant.beforeMs > earliest.polledMs && ",
         replace: "",
@@ -180,7 +180,7 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "true",
       },
       {
-        name: "refuses what the poll showed already",
+        name: "refuses what the poll already showed",
         guard: "olderAck",
         find: "instant === null || isSameInstant(shown, before)",
         replace: "instant === null",
@@ -204,25 +204,25 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "if (!item) return LOOK;",
       },
       {
-        name: "takes an item that wasn't found for an absent one",
+        name: "treats an item that wasn't found as absent",
         guard: "error",
         find: 'if (item.state === "unknown") return lookAgain(facts);',
         replace: 'if (item.state === "unknown") return { do: "drop", because: "absent" };',
       },
       {
-        name: "takes every unanswered acknowledgement for its own",
+        name: "treats every unanswered acknowledgement as its own",
         guard: "unanswered",
         find: "if (!isOver(item) && acknowledgedByUs(claim, item, timing)) return",
         replace: "if (!isOver(item)) return",
       },
       {
-        name: "takes every unanswered acknowledgement for another client's",
+        name: "treats every unanswered acknowledgement as another client's",
         guard: "unanswered",
         find: "if (!isOver(item) && acknowledgedByUs(claim, item, timing)) return",
         replace: "if (nowMs < 0) return",
       },
       {
-        name: "drops a claim by a list that may be behind",
+        name: "drops a claim because of a list that may lag",
         guard: "drop",
         find: "if (!isFinal) return nowMs < shownMs ? waitUntil(shownMs) : LOOK;",
         replace: "",
@@ -282,13 +282,13 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "return true;",
       },
       {
-        name: "goes on with an opening after the drain's time",
+        name: "continues an opening after the drain's deadline",
         guard: "bound",
         find: "(claim.record.openingSent && nowMs < limits.drainDeadlineMs)",
         replace: "claim.record.openingSent",
       },
       {
-        name: "waits without end for a Pod that is not parked any more",
+        name: "waits forever for a Pod that is no longer parked",
         guard: "bound",
         find: 'pod.is === "preparing" && nowMs < patienceMs(claim)',
         replace: 'pod.is === "preparing"',
@@ -300,13 +300,13 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: 'const untouched = claim.lease.memory.is === "none" && item?.state === "starting";',
       },
       {
-        name: "takes the lease of an item that was acknowledged again",
+        name: "adopts the lease of an item that was acknowledged again",
         guard: "stop",
         find: 'const unbeaten = claim.lease.memory.is === "none" && item?.state === "starting" && !isReacknowledged(claim, item);',
         replace: 'const unbeaten = claim.lease.memory.is === "none" && item?.state === "starting";',
       },
       {
-        name: "opens an item that is active already",
+        name: "opens an item that is already active",
         guard: "guard",
         find: 'const untouched = claim.lease.memory.is === "none" && item?.state === "starting" &&',
         replace: 'const untouched = claim.lease.memory.is === "none" && item !== null &&',
@@ -324,13 +324,13 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "",
       },
       {
-        name: "opens by an old view of the item",
+        name: "opens by a view of the item that is too old",
         guard: "bound",
         find: 'item.askedMs < nowMs - timing.beatIntervalMs ? LOOK : { do: "open", acknowledgedAt };',
         replace: '{ do: "open", acknowledgedAt };',
       },
       {
-        name: "settles a claim whose container runs without opening its Secret",
+        name: "settles a claim whose container runs, without opening its Secret",
         guard: "record",
         find: 'if (ran && claim.record.journal.use === "session" && !claim.record.gone) {',
         replace: "if (false) {",
@@ -348,19 +348,19 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "return false;",
       },
       {
-        name: "compares acknowledgements by their texts",
+        name: "compares the text of acknowledgement times",
         guard: "identity",
         find: "return isLater(item.acknowledgedAt, claim.record.acknowledgedAt);",
         replace: "return item.acknowledgedAt !== claim.record.acknowledgedAt;",
       },
       {
-        name: "takes an earlier acknowledgement for another client's",
+        name: "treats an earlier acknowledgement as another client's",
         guard: "identity",
         find: "return a && b ? a.fromMs >= b.beforeMs : one !== other;",
         replace: "return a && b ? a.fromMs >= b.beforeMs || b.fromMs >= a.beforeMs : one !== other;",
       },
       {
-        name: "takes a time that was cut for another time",
+        name: "treats a truncated time as a different time",
         guard: "identity",
         find: "a.fromMs < b.beforeMs && b.fromMs < a.beforeMs",
         replace: "a.fromMs === b.fromMs",
@@ -373,25 +373,25 @@ export const CLAIMING: readonly FileMutations[] = [
     tests: ["test/claims/claim-journal.test.ts"],
     mutations: [
       {
-        name: "takes a Secret about another item for its own",
+        name: "treats a Secret about another item as its own",
         guard: "identity",
         find: "journal?.workId === claim.record.journal.workId && journal.podUid === claim.record.journal.podUid",
         replace: "journal?.podUid === claim.record.journal.podUid",
       },
       {
-        name: "takes a Secret about another Pod for its own",
+        name: "treats a Secret about another Pod as its own",
         guard: "identity",
         find: "journal?.workId === claim.record.journal.workId && journal.podUid === claim.record.journal.podUid",
         replace: "journal?.workId === claim.record.journal.workId",
       },
       {
-        name: "forgets a Secret that it couldn't read",
+        name: "forgets a Secret that it could not read",
         guard: "error",
         find: 'if (isNotFound(error)) return "taken";',
         replace: 'return "taken";',
       },
       {
-        name: "forgets a Secret whose creation got no answer",
+        name: "forgets a Secret whose creation was not answered",
         guard: "record",
         find: "if (await window.waits(backoff.next())) continue;",
         replace: 'if (await window.waits(backoff.next())) continue;\n        if (maybe) return "failed";',
@@ -403,19 +403,19 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "maybe = isMaybeApplied(error);",
       },
       {
-        name: "gives up the slot that its own first request took",
+        name: "gives up the slot that its own first request reserved",
         guard: "record",
         find: "if (isAlreadyExists(error)) return this.#existingJournal(claim);",
         replace: 'if (isAlreadyExists(error)) return "taken";',
       },
       {
-        name: "creates the Secret without the bound of a protocol request",
+        name: "creates the Secret without the time limit of a protocol request",
         guard: "bound",
         find: "kube.create(SECRETS, secret, {}, { timeoutMs: timing.requestBoundMs })",
         replace: "kube.create(SECRETS, secret)",
       },
       {
-        name: "goes on polling while Secrets are refused",
+        name: "keeps polling while the API server refuses Secrets",
         guard: "bound",
         find: 'if (!maybe) {\n          if (isStepFailure(error)) failing.failed("journal", { error, name: claim.name });',
         replace: "if (!maybe) {",
@@ -427,19 +427,19 @@ export const CLAIMING: readonly FileMutations[] = [
     tests: ["test/claims/claim-journal.test.ts"],
     mutations: [
       {
-        name: "doesn't note the resourceVersion of its Secret",
+        name: "doesn't record the resourceVersion of its Secret",
         guard: "versions",
         find: 'noteVersion({ record }, metadata.resourceVersion ?? "");',
         replace: "",
       },
       {
-        name: "doesn't note the uid of its Secret",
+        name: "doesn't record the uid of its Secret",
         guard: "precondition",
         find: '(record as Writable).secretUid = metadata.uid ?? "";',
         replace: "",
       },
       {
-        name: "counts no bound from an opening that another process made",
+        name: "starts no time limit at an opening that another process made",
         guard: "bound",
         find: "writable.openedMs ??= nowMs;",
         replace: "",
@@ -452,13 +452,13 @@ export const CLAIMING: readonly FileMutations[] = [
     tests: [JOURNAL],
     mutations: [
       {
-        name: "opens whatever Secret has the name",
+        name: "opens any Secret with the right name",
         guard: "versions",
         find: "metadata: precondition,",
         replace: "metadata: {},",
       },
       {
-        name: "opens a Secret that was changed since",
+        name: "opens a Secret that has changed since",
         guard: "versions",
         find: "metadata: precondition,",
         replace: "metadata: { uid: precondition.uid },",
@@ -470,20 +470,20 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "metadata: { resourceVersion: precondition.resourceVersion },",
       },
       {
-        name: "journals the key that the container waits for",
+        name: "writes the key that the container waits for into the journal",
         guard: "key",
         find: "{ [KEY_CREDENTIAL]: credential }",
         replace: "{ [KEY_WORK_SECRET]: credential }",
       },
       {
-        name: "lets the Secret go with its Pod",
+        name: "lets the Secret be deleted with its Pod",
         guard: "record",
         find: 'labels: {\n        [LABEL_MANAGED_BY]: "berth",',
         replace:
           'ownerReferences: [{ apiVersion: "v1", kind: "Pod", name: where.name, uid: journal.podUid }],\n      labels: {\n        [LABEL_MANAGED_BY]: "berth",',
       },
       {
-        name: "reads any Secret as a claim's",
+        name: "reads any Secret as a claim",
         guard: "identity",
         find: "if (secret.type !== CLAIM_SECRET_TYPE) return null;",
         replace: "",
@@ -519,7 +519,7 @@ export const CLAIMING: readonly FileMutations[] = [
     tests: [OFFERS, RUNTIME],
     mutations: [
       {
-        name: "journals an item that a Secret names already",
+        name: "journals an item that a Secret already names",
         guard: "journalOnce",
         find: 'if (!(await this.#isFree(item, answer))) return "duplicate";',
         replace: "",
@@ -533,7 +533,7 @@ export const CLAIMING: readonly FileMutations[] = [
         tests: ["test/sessions/loops/one-pod-per-session.test.ts"],
       },
       {
-        name: "claims any item type as a session, but for health checks",
+        name: "claims any item type except health checks as a session",
         guard: "identity",
         find: "if (item.data.type !== DATA_TYPE_SESSION) {",
         replace: 'if (item.data.type === "healthcheck") {',
@@ -545,13 +545,13 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "isItsOwn && ",
       },
       {
-        name: "gives an item to a Pod that takes a credential that isn't there",
+        name: "gives an item to a Pod that expects a credential that does not exist",
         guard: "guard",
         find: " && credentialFor(this.#context, free, item) !== null",
         replace: "",
       },
       {
-        name: "serves an item that came without its secret",
+        name: "serves an item that arrived without its secret",
         guard: "guard",
         find: "if (this.#lacksSecret(item)) return settled(await this.#claimSlot(item, answer, null));",
         replace: "",
@@ -563,7 +563,7 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "await this.#hold();",
       },
       {
-        name: "journals an item whose window is over",
+        name: "journals an item after its window",
         guard: "window",
         find: 'if (!window.isOpen) return "late";',
         replace: "",
@@ -576,28 +576,28 @@ export const CLAIMING: readonly FileMutations[] = [
         tests: [RUNTIME, HISTORIES],
       },
       {
-        name: "forgets a journal without an answer",
+        name: "forgets an unanswered journal write",
         guard: "record",
         find: 'if (journaled === "unknown") {',
         replace: 'if (journaled === "unknown") return "failed";\n      if (false) {',
         tests: [OFFERS, RUNTIME, HISTORIES],
       },
       {
-        name: "drops a claim whose acknowledgement got no answer",
+        name: "drops a claim with an unanswered acknowledgement",
         guard: "drop",
         find: 'keep = result !== "refused" && result !== "late" ? true :',
         replace: 'keep = result === "acked" ? true :',
         tests: [OFFERS, RUNTIME, HISTORIES],
       },
       {
-        name: "takes an acknowledgement that can still land for one that can't",
+        name: "treats an acknowledgement that can still land as one that can't",
         guard: "drop",
         find: "lateAckUntilMs: answer.sentAtMs + timing.othersReclaimMs,",
         replace: "lateAckUntilMs: answer.sentAtMs,",
         tests: [OFFERS, RUNTIME, HISTORIES],
       },
       {
-        name: "journals the latest time at which the poll can have been sent as the earliest",
+        name: "journals the latest possible time of the poll as the earliest",
         guard: "unanswered",
         find: "polledFromMs: Math.floor(server.earliestMs),",
         replace: "polledFromMs: Math.floor(server.latestMs),",
@@ -611,14 +611,14 @@ export const CLAIMING: readonly FileMutations[] = [
         tests: [RUNTIME, HISTORIES],
       },
       {
-        name: "refuses an item whose window is over",
+        name: "refuses an item after its window",
         guard: "window",
         find: 'if (!window.isOpen || this.#gate.isClosing) return "late";',
         replace: "",
         tests: [OFFERS, "test/sessions/loops/odd-items.test.ts"],
       },
       {
-        name: "keeps a slot of the breaker for a claim that came to nothing",
+        name: "keeps a breaker slot for a claim that failed",
         guard: "bound",
         find: "this.#breaker.released(claim.templateHash, claim.name);",
         replace: "",
@@ -637,13 +637,13 @@ export const CLAIMING: readonly FileMutations[] = [
     tests: ["test/protocol/session-turn.test.ts"],
     mutations: [
       {
-        name: "doesn't see that a claim runs the session",
+        name: "doesn't detect that a claim runs the session",
         guard: "sessionTurn",
         find: 'journal.use === "session" && journal.sessionId === sessionId && endedMs === null) return true;',
         replace: "false) return true;",
       },
       {
-        name: "takes a session for running until its record is gone",
+        name: "treats a session as running until its record is deleted",
         guard: "guard",
         find: "journal.sessionId === sessionId && endedMs === null)",
         replace: "journal.sessionId === sessionId)",
@@ -662,19 +662,19 @@ export const CLAIMING: readonly FileMutations[] = [
     tests: ["test/protocol/session-turn.test.ts"],
     mutations: [
       {
-        name: "asks no claim whether it runs the session",
+        name: "checks no claim for a running session",
         guard: "sessionTurn",
         find: "if (claims.runs(sessionId)) return true;",
         replace: "",
       },
       {
-        name: "doesn't see a Pod of the session whose claim is gone",
+        name: "doesn't detect a session's Pod whose claim is deleted",
         guard: "sessionTurn",
         find: "return context.pods.assignedTo(sessionId).some((pod) => !isOverdue(pod, overMs) && isLive(pod));",
         replace: "return overMs < 0;",
       },
       {
-        name: "waits without end for a Pod on a lost node",
+        name: "waits forever for a Pod on a lost node",
         guard: "bound",
         find: "!isOverdue(pod, overMs) && ",
         replace: "",
@@ -693,7 +693,7 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "",
       },
       {
-        name: "lets an Environment without a valid key hold up a session",
+        name: "lets an Environment without a valid key block a session",
         guard: "identity",
         find: "isTrusted(other, own, api) && other.runs(sessionId)",
         replace: "other.runs(sessionId)",
@@ -705,7 +705,7 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "return this.#served(id).some((name) => !known.has(name) && name === id);",
       },
       {
-        name: "waits without end for other Environments",
+        name: "waits forever for other Environments",
         guard: "bound",
         find: "if (this.#clock.monotonic() >= this.#termBeganMs + PATIENCE_MS) return false;",
         replace: "",
@@ -717,7 +717,7 @@ export const CLAIMING: readonly FileMutations[] = [
     tests: [CREDENTIAL],
     mutations: [
       {
-        name: "gives a Pod the item of another address",
+        name: "gives an item to a Pod of another address",
         guard: "identity",
         find: "return told === undefined || told === api;",
         replace: "return true;",
@@ -747,13 +747,13 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "",
       },
       {
-        name: "deletes whatever Secret has the name",
+        name: "deletes any Secret with the right name",
         guard: "precondition",
         find: "uid === undefined ? {} : { uid }",
         replace: "{}",
       },
       {
-        name: "takes a claim's Secret that can't be deleted for deleted",
+        name: "treats a claim Secret that can't be deleted as deleted",
         guard: "error",
         find: "if (!isNotFound(error) && !isConflict(error)) throw error;",
         replace: "",
@@ -777,25 +777,25 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "",
       },
       {
-        name: "acknowledges an item for refusal though another process may act",
+        name: "acknowledges an item to refuse it although another process may act",
         guard: "guard",
         find: 'guard();\n      await points.run("refuse.ack"',
         replace: 'await points.run("refuse.ack"',
       },
       {
-        name: "looks for what is left before an acknowledgement can last land",
+        name: "lists leftovers before an acknowledgement can last land",
         guard: "drop",
         find: "this.#lookFromMs = clock.monotonic() + timing.othersReclaimMs + timing.lateAckMs + timing.listLagMs;",
         replace: "this.#lookFromMs = clock.monotonic();",
       },
       {
-        name: "lets one item that can't be stopped keep the others from their stops",
+        name: "lets one item that can't be stopped block the stops of others",
         guard: "guard",
         find: "if (!isRefusal(error)) throw error;",
         replace: "throw error;",
       },
       {
-        name: "takes a list that failed for one without items",
+        name: "treats a failed list as one without items",
         guard: "error",
         find: "this.#mayBeLeft = true;\n      const { clock, logger, random }",
         replace: "const { clock, logger, random }",
@@ -807,7 +807,7 @@ export const CLAIMING: readonly FileMutations[] = [
     tests: ["test/sessions/recovery.test.ts"],
     mutations: [
       {
-        name: "adopts a claim that it has already",
+        name: "adopts a claim that it already holds",
         guard: "identity",
         find: ' || claims.has(secret.metadata.name ?? "")) return null;',
         replace: ") return null;",
@@ -819,7 +819,7 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "if (false) {",
       },
       {
-        name: "doesn't note until when an earlier process may have sent something",
+        name: "doesn't record until when requests of an earlier process may land",
         guard: "adoptStill",
         find: "othersUntilMs: context.servingSinceMs,",
         replace: "",
@@ -837,7 +837,7 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "Number.isNaN(overMs) ? 0 :",
       },
       {
-        name: "trusts its own clock before the Work API has told its time",
+        name: "trusts its own clock before the Work API has reported its time",
         guard: "drop",
         find: "serverTime.at(clock.monotonic(), Number.POSITIVE_INFINITY)",
         replace: "serverTime.at(clock.monotonic())",
@@ -849,7 +849,7 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "pod !== undefined && journal.opened",
       },
       {
-        name: "takes a list of Secrets that failed for an empty one",
+        name: "treats a failed list of Secrets as empty",
         guard: "error",
         find: "await sleep(clock, untilMs - clock.monotonic(), signal);",
         replace: "return true;",
@@ -879,7 +879,7 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "let waitMs = 0;",
       },
       {
-        name: "takes a list that failed for the last word",
+        name: "treats a failed list as final",
         guard: "error",
         find: "waitMs = backoff.next();",
         replace: "return;",
@@ -897,7 +897,7 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "resolve(items)",
       },
       {
-        name: "takes a list that failed for an empty one",
+        name: "treats a failed list as empty",
         guard: "error",
         find: "for (const { reject } of asked) reject(error);",
         replace: "for (const { resolve } of asked) resolve([]);",

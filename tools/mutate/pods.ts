@@ -30,25 +30,25 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         replace: "missing",
       },
       {
-        name: "doesn't count Pods that are being created in the maximum",
+        name: "doesn't count Pods that are being created toward the maximum",
         guard: "bound",
         find: "const total = pods.length + input.creating + busy;",
         replace: "const total = pods.length + busy;",
       },
       {
-        name: "creates Pods again that are being created",
+        name: "creates Pods again that are already being created",
         guard: "bound",
         find: "wanted + replacing - current().length - input.creating",
         replace: "wanted + replacing - current().length",
       },
       {
-        name: "replaces Pods that wait for a node",
+        name: "replaces Pods that wait for scheduling",
         guard: "guard",
         find: 'pod.state === "preparing" && preparedByMs(pod, input) <= input.nowMs',
         replace: 'pod.state !== "parked" && preparedByMs(pod, input) <= input.nowMs',
       },
       {
-        name: "removes parked Pods of the last template before there are new ones",
+        name: "removes parked Pods of the last template before new ones are ready",
         guard: "guard",
         find: "...parked.slice(0, Math.max(0, parked.length - keep))",
         replace: "...parked.slice(0, parked.length - 0 * keep)",
@@ -66,25 +66,25 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         replace: "current().length >= wanted",
       },
       {
-        name: "removes parked Pods for creations that may not come",
+        name: "removes parked Pods for creations that may fail",
         guard: "guard",
         find: '(state === "parked" ? excess : excess + input.creating)',
         replace: "excess + input.creating",
       },
       {
-        name: "believes a time of scheduling in the far future",
+        name: "accepts a scheduling time in the far future",
         guard: "bound",
         find: "scheduledAtMs !== null && scheduledAtMs - nowMs <= withinMs",
         replace: "scheduledAtMs !== null",
       },
       {
-        name: "goes on preparing while it drains",
+        name: "keeps preparing while it drains",
         guard: "guard",
         find: "if (input.draining) {",
         replace: "if (false) {",
       },
       {
-        name: "keeps Pods on nodes that go",
+        name: "keeps Pods on nodes that are about to be removed",
         guard: "guard",
         find: "pods.filter(({ leaving }) => leaving),",
         replace: "[],",
@@ -108,7 +108,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         replace: "",
       },
       {
-        name: "takes a creation without an answer for failed",
+        name: "treats an unanswered creation as failed",
         guard: "error",
         find: "if (!isMaybeApplied(error)) this.#expected.delete(name);",
         replace: "this.#expected.delete(name);",
@@ -120,13 +120,13 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         replace: "",
       },
       {
-        name: "takes a Pod that can't be read for lost",
+        name: "treats a Pod that can't be read as lost",
         guard: "error",
         find: "if (isNotFound(error)) {",
         replace: "if (error) {",
       },
       {
-        name: "counts a lost creation without end",
+        name: "counts a lost creation forever",
         guard: "bound",
         find: "else if (nowMs - sinceMs > timing.expectationMs) overdue.push(name);",
         replace: "",
@@ -144,37 +144,37 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         replace: "live.metadata.labels",
       },
       {
-        name: "removes a Pod that was assigned meanwhile",
+        name: "removes a Pod that has been assigned since",
         guard: "identity",
         find: ' || live.metadata.labels?.[LABEL_PHASE] !== "parked";',
         replace: ";",
       },
       {
-        name: "takes the Secret of a claim for its own lock",
+        name: "treats the Secret of a claim as its own lock",
         guard: "identity",
         find: 'found?.use === "removal" && found.podUid === podUid',
         replace: "found?.podUid === podUid",
       },
       {
-        name: "takes the lock of another Pod for its own",
+        name: "treats the lock of another Pod as its own",
         guard: "identity",
         find: 'found?.use === "removal" && found.podUid === podUid',
         replace: 'found?.use === "removal"',
       },
       {
-        name: "removes a Pod whose slot a claim has",
+        name: "removes a Pod whose slot a claim holds",
         guard: "identity",
         find: "this.#onForeignSlot(secret);\n    return null;",
         replace: "this.#onForeignSlot(secret);\n    return secret;",
       },
       {
-        name: "deletes whatever Secret has the name of its lock",
+        name: "deletes any Secret with the name of its lock",
         guard: "precondition",
         find: "kube.delete(SECRETS, ref, uid === undefined ? {} : { uid })",
         replace: "kube.delete(SECRETS, ref, {})",
       },
       {
-        name: "forgets a lock that wasn't deleted",
+        name: "forgets a lock that was not deleted",
         guard: "error",
         find: "if (found?.metadata.uid === uid) throw error;",
         replace: "",
@@ -198,7 +198,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         replace: "!leaving",
       },
       {
-        name: "claims a Pod on a node that goes",
+        name: "claims a Pod on a node that is about to be removed",
         guard: "guard",
         find: "&& !leaving && ",
         replace: "&& ",
@@ -210,7 +210,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         replace: "&& ",
       },
       {
-        name: "claims a Pod though the breaker is open",
+        name: "claims a Pod although the breaker is open",
         guard: "guard",
         find: " && this.#breaker.admits(hash, nowMs);",
         replace: " && nowMs + hash.length >= 0;",
@@ -222,7 +222,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         replace: "return !this.#claims",
       },
       {
-        name: "claims a Pod that a claim has",
+        name: "claims a Pod that a claim holds",
         guard: "guard",
         find: "!this.#claims.has(name) && ",
         replace: "",
@@ -274,7 +274,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         tests: ["test/pool/pool.test.ts"],
       },
       {
-        name: "takes a Pod that was evicted for a fault of its template",
+        name: "counts an eviction as a fault of the template",
         guard: "guard",
         find: "if (!LOST.has(end.cause)) this.#failedToPrepare",
         replace: "this.#failedToPrepare",
@@ -287,13 +287,13 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     tests: ["test/claims/claim-limiter.test.ts"],
     mutations: [
       {
-        name: "begins any number of claims at a time",
+        name: "starts any number of claims at a time",
         guard: "bound",
         find: "return this.#begun.size >= this.#most;",
         replace: "return false;",
       },
       {
-        name: "waits without end for a claim that hangs",
+        name: "waits forever for a claim that hangs",
         guard: "bound",
         find: "tookMs < this.#longestMs && this.#isBusy(claim)",
         replace: "this.#isBusy(claim)",
@@ -329,7 +329,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         replace: "return true;",
       },
       {
-        name: "claims Pods of an earlier template that never served",
+        name: "claims Pods of an earlier template that never worked",
         guard: "guard",
         find: "return hash === this.#hash || (this.#templates.get(hash)?.isTrusted ?? false);",
         replace: "return hash === this.#hash || this.#templates.has(hash);",
@@ -341,13 +341,13 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         replace: "this.#timing.probeFirstMs",
       },
       {
-        name: "counts a failure of a start that came before one that served",
+        name: "counts a failed start from before a successful one",
         guard: "guard",
         find: "if (!isProbe && openedMs < this.#servedMs) return;",
         replace: "",
       },
       {
-        name: "puts the probe off for failures of claims from before it opened",
+        name: "delays the probe for failures of claims from before it opened",
         guard: "guard",
         find: "const counts = isProbe || !this.isOpen;",
         replace: "const counts = true;",
@@ -359,7 +359,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     tests: [POD_RENDER],
     mutations: [
       {
-        name: "makes Pods without a deadline that could be lowered",
+        name: "creates Pods without a deadline that could be lowered",
         guard: "bound",
         find: "activeDeadlineSeconds: NO_DEADLINE_SECONDS,",
         replace: "",
@@ -371,13 +371,13 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         replace: 'restartPolicy: "Always",',
       },
       {
-        name: "doesn't say which address a Pod is made for",
+        name: "doesn't record which address a Pod is created for",
         guard: "identity",
         find: "[ANNOTATION_API]: environment.spec.api.baseUrl,",
         replace: "",
       },
       {
-        name: "lets a template's labels take the place of Berth's",
+        name: "lets a template's labels replace Berth's",
         guard: "identity",
         find: '[LABEL_ROLE]: "session",\n        [LABEL_PHASE]: "parked",\n        [LABEL_TEMPLATE_HASH]: made.hash,',
         replace:
@@ -390,31 +390,31 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     tests: [POD_STATE],
     mutations: [
       {
-        name: "takes a Pod for parked that waits for another key",
+        name: "treats a Pod that waits for another key as parked",
         guard: "identity",
         find: "if (!waitsForSecret(pod, waiting)) return",
         replace: 'if (waiting.reason !== "CreateContainerConfigError") return',
       },
       {
-        name: "takes a Pod for parked before its sandbox is ready",
+        name: "treats a Pod as parked before its sandbox is ready",
         guard: "guard",
         find: 'return sandboxReady(status) ? { is: "parked" } : { is: "preparing", problem: null };',
         replace: 'return { is: "parked" };',
       },
       {
-        name: "doesn't see that a container ended that is said to wait",
+        name: "doesn't detect that a container ended although its state says waiting",
         guard: "error",
         find: "state.terminated ?? endBeforeWaiting(container)",
         replace: "state.terminated",
       },
       {
-        name: "takes a Pod whose node is lost for one that runs",
+        name: "treats a Pod on a lost node as running",
         guard: "error",
         find: "if (nodeLost(status)) {",
         replace: "if (false) {",
       },
       {
-        name: "takes a container that was killed in a deletion for a failure of its own",
+        name: "treats a container killed by a deletion as failed",
         guard: "identity",
         find: "if (endedByDeletion(pod, base.finishedAtMs)) {",
         replace: "if (false) {",
@@ -426,13 +426,13 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     tests: ["test/pods/own-pods.test.ts"],
     mutations: [
       {
-        name: "takes a Pod of another controller for its own by its labels",
+        name: "treats a Pod of another controller as its own because of its labels",
         guard: "identity",
         find: "if (owner !== undefined) return owner === environment.uid;",
         replace: "",
       },
       {
-        name: "takes any orphan for its own",
+        name: "treats any orphan as its own",
         guard: "identity",
         find: 'return role === "session" && name === environment.name;',
         replace: 'return role === "session" || name === environment.name;',
@@ -444,13 +444,13 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     tests: [RETENTION],
     mutations: [
       {
-        name: "deletes a Pod that a claim has by now",
+        name: "deletes a Pod that a claim holds by now",
         guard: "identity",
         find: "if (this.#claims.has(name)) return;",
         replace: "",
       },
       {
-        name: "deletes an assigned Pod without looking for its record",
+        name: "deletes an assigned Pod without reading its record",
         guard: "record",
         find: "if (secret) return this.#onForeignSlot(secret);",
         replace: "",
@@ -468,7 +468,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         replace: "live.metadata.uid !== pod.metadata.uid",
       },
       {
-        name: "takes any Secret of a Pod's name for its record",
+        name: "treats any Secret with a Pod's name as its record",
         guard: "identity",
         find: "return secret?.type === CLAIM_SECRET_TYPE ? secret : null;",
         replace: "return secret;",
@@ -486,7 +486,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         replace: "",
       },
       {
-        name: "remembers a row of failures without end",
+        name: "remembers a series of failures forever",
         guard: "bound",
         find: "!newest?.startFailures || nowMs >= newest.finishedAtMs + keptMs",
         replace: "!newest?.startFailures",
@@ -522,13 +522,13 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         replace: "return count.releases;",
       },
       {
-        name: "keeps counts of releases without end",
+        name: "keeps release counts forever",
         guard: "bound",
         find: "if (atMs >= fromMs && this.#counts.size <= MOST_KEPT) return;",
         replace: "return;",
       },
       {
-        name: "forgets a count that wasn't written",
+        name: "forgets a count that was not written",
         guard: "error",
         find: "for (const key of keys) this.#unsaved.add(key);",
         replace: "",
@@ -540,13 +540,13 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     tests: ["test/pods/node-health.test.ts"],
     mutations: [
       {
-        name: "takes a Pod away from a node that it tolerates",
+        name: "evicts a Pod from a node whose taint it tolerates",
         guard: "guard",
         find: "LEAVING.has(taint.key) && !tolerates(pod, taint)",
         replace: "LEAVING.has(taint.key)",
       },
       {
-        name: "takes a cordoned node for one that stays",
+        name: "ignores that a node is cordoned",
         guard: "guard",
         find: 'if (node?.unschedulable) taints.push({ key: UNSCHEDULABLE, effect: "NoSchedule" });',
         replace: "",
@@ -588,13 +588,13 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         replace: "",
       },
       {
-        name: "releases an Environment that is used again",
+        name: "releases an Environment that is in use again",
         guard: "guard",
         find: "if (this.#held === false || !unused()) return;",
         replace: "if (this.#held === false) return;",
       },
       {
-        name: "takes an Environment for held after a write without an answer",
+        name: "treats an Environment as held after an unanswered write",
         guard: "error",
         find: "this.#held = null;\n      this.#held = await this.#write(true);",
         replace: "this.#held = true;\n      this.#held = await this.#write(true);",
@@ -624,7 +624,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     tests: [RUNTIME],
     mutations: [
       {
-        name: "acknowledges what a poll brought after the Environment was paused",
+        name: "acknowledges a polled item after the Environment was paused",
         guard: "guard",
         find: "return this.#draining || !mayAsk || !mayClaim || this.#context.environment().spec.paused;",
         replace: "return this.#draining || !mayAsk;",
@@ -644,7 +644,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         tests: ["test/sessions/loops/shared-environment-id.test.ts"],
       },
       {
-        name: "polls though nothing may be claimed",
+        name: "polls although nothing may be claimed",
         guard: "guard",
         find: "const mayClaim = this.#permissions.mayClaim && !this.#draining && !this.#failing.holdsClaims;",
         replace: "const mayClaim = !this.#draining && !this.#failing.holdsClaims;",
@@ -657,7 +657,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         tests: ["test/sessions/loops/offers.test.ts"],
       },
       {
-        name: "sends requests with a key that was rejected",
+        name: "sends requests with a rejected key",
         guard: "guard",
         find: "return this.#permissions.mayAsk && !this.#health.keyRejected;",
         replace: "return this.#permissions.mayAsk;",
@@ -670,19 +670,19 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     tests: ["test/queue/api-health.test.ts"],
     mutations: [
       {
-        name: "takes the verdict on the last key for one on the new key",
+        name: "applies the verdict on the last key to the new key",
         guard: "identity",
         find: "if (key !== this.#keys) return waitMs;",
         replace: "",
       },
       {
-        name: "takes an answer from before a rejection for news of the key",
+        name: "treats an answer from before a rejection as news about the key",
         guard: "identity",
         find: "if (key === this.#keys && at > this.#rejectedOf) {",
         replace: "if (key === this.#keys) {",
       },
       {
-        name: "asks at full pace for an environment that isn't known",
+        name: "polls an unknown environment at the full rate",
         guard: "bound",
         find: 'kind === "not-found" ? Math.max(waitMs, this.#timing.notFoundPauseMs) : waitMs',
         replace: "waitMs",

@@ -18,37 +18,37 @@ export const ROOMS: readonly FileMutations[] = [
     tests: ["test/core/server-time.test.ts"],
     mutations: [
       {
-        name: "takes a Date header for exact",
+        name: "treats a Date header as exact",
         guard: "unanswered",
         find: "{ fromMs: dateMs, beforeMs: dateMs + DATE_GRAIN_MS }",
         replace: "{ fromMs: dateMs, beforeMs: dateMs }",
       },
       {
-        name: "knows a clock for as long as it likes",
+        name: "trusts a clock reading forever",
         guard: "bound",
         find: "const wornMs = Math.abs(ms - this.#asOfMs) * MAX_DRIFT;",
         replace: "const wornMs = 0;",
       },
       {
-        name: "keeps what a clock that was set proves wrong",
+        name: "keeps a reading that a changed clock disproves",
         guard: "error",
         find: "!known || excludes",
         replace: "!known",
       },
       {
-        name: "believes an old stamp at once",
+        name: "accepts an old timestamp at once",
         guard: "olderAck",
         find: "if (isOld && doubts && ",
         replace: "if (false && ",
       },
       {
-        name: "never believes an old stamp",
+        name: "never accepts an old timestamp",
         guard: "guard",
         find: "!(this.#doubted && distance(this.#doubted, seen) <= CLOCKS_APART_MS)",
         replace: "true",
       },
       {
-        name: "takes stamps of several machines for those of one",
+        name: "treats timestamps of several machines as those of one",
         guard: "olderAck",
         find: " - STAMPS_APART_MS;",
         replace: ";",
@@ -60,7 +60,7 @@ export const ROOMS: readonly FileMutations[] = [
     tests: ["test/core/backoff.test.ts"],
     mutations: [
       {
-        name: "backs off by nothing now and then",
+        name: "sometimes backs off by nothing",
         guard: "bound",
         find: "return ceiling / 2 + (ceiling / 2) * this.#random();",
         replace: "return ceiling * this.#random();",
@@ -72,7 +72,7 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "return ceiling;",
       },
       {
-        name: "backs off without end",
+        name: "backs off without a limit",
         guard: "bound",
         find: "return Math.min(maxMs, ",
         replace: "return Math.max(0, ",
@@ -84,7 +84,7 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "",
       },
       {
-        name: "backs off as long after a success",
+        name: "still backs off as long after a success",
         guard: "bound",
         find: "this.#failures = 0;\n  }",
         replace: "}",
@@ -96,31 +96,31 @@ export const ROOMS: readonly FileMutations[] = [
     tests: [LEADER_ELECTION],
     mutations: [
       {
-        name: "measures a term by the monotonic clock alone",
+        name: "measures a term by the monotonic clock only",
         guard: "bound",
         find: "Math.max(clock.monotonic() - renewedAt.monotonic, clock.now() - renewedAt.wall)",
         replace: "clock.monotonic() - renewedAt.monotonic",
       },
       {
-        name: "measures a term by the wall clock alone",
+        name: "measures a term by the wall clock only",
         guard: "bound",
         find: "Math.max(clock.monotonic() - renewedAt.monotonic, clock.now() - renewedAt.wall)",
         replace: "clock.now() - renewedAt.wall",
       },
       {
-        name: "lets writes pass after the renew deadline",
+        name: "permits writes after the renew deadline",
         guard: "bound",
         find: "if (sinceMs < this.#renewDeadlineMs) return;",
         replace: "return;",
       },
       {
-        name: "counts a renewal from its answer",
+        name: "counts a renewal from the time of its answer",
         guard: "bound",
         find: "this.#renewedAt = sent;",
         replace: "this.#renewedAt = { monotonic: clock.monotonic(), wall: clock.now() };",
       },
       {
-        name: "lets writes of an earlier term pass",
+        name: "permits writes of an earlier term",
         guard: "identity",
         find: "if (isOver) throw new LeadershipLostError(",
         replace: "if (false) throw new LeadershipLostError(",
@@ -138,14 +138,14 @@ export const ROOMS: readonly FileMutations[] = [
         replace: 'outcome !== "others"',
       },
       {
-        name: "isn't confirmed after a renewal that came too late",
+        name: "isn't confirmed after a late renewal",
         guard: "guard",
         find: 'if (outcome === "taken" || !this.isLeader) this.#unconfirmed = true;',
         replace: 'if (outcome === "taken") this.#unconfirmed = true;',
         tests: ["test/election/late-renewal.test.ts"],
       },
       {
-        name: "isn't confirmed after it took the Lease",
+        name: "isn't confirmed after it acquired the Lease",
         guard: "guard",
         find: 'if (outcome === "taken" || !this.isLeader) this.#unconfirmed = true;',
         replace: 'if (outcome !== "taken" && !this.isLeader) this.#unconfirmed = true;',
@@ -157,7 +157,7 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "",
       },
       {
-        name: "waits for a renewal as long as its term lasts",
+        name: "waits for a renewal for the whole term",
         guard: "bound",
         find: "Math.min(leftMs, this.#renewDeadlineMs / RENEWALS_PER_DEADLINE)",
         replace: "this.#leaseDurationMs * RENEWALS_PER_DEADLINE",
@@ -170,20 +170,20 @@ export const ROOMS: readonly FileMutations[] = [
     tests: [LEADER_ELECTION],
     mutations: [
       {
-        name: "takes a Lease that another process holds",
+        name: "acquires a Lease that another process holds",
         guard: "guard",
         find: 'if (!ours && this.#ages.isHeld(current, this.#options.leaseDurationMs)) return "others";',
         replace: "",
       },
       {
-        name: "writes a Lease that changed since it was read",
+        name: "writes a Lease that has changed since it was read",
         guard: "precondition",
         find: "...lease.metadata.labels, ...labels } } : lease.metadata;",
         replace:
           "...lease.metadata.labels, ...labels } } : { ...lease.metadata, resourceVersion: undefined as never };",
       },
       {
-        name: "releases a Lease that another process has by now",
+        name: "releases a Lease that another process holds by now",
         guard: "identity",
         find: "if (current && this.holder === this.#options.identity) await this.#giveUp(current, timeoutMs);",
         replace: "if (current) await this.#giveUp(current, timeoutMs);",
@@ -201,14 +201,14 @@ export const ROOMS: readonly FileMutations[] = [
         ],
       },
       {
-        name: "takes a renewal that failed for a lost Lease",
+        name: "treats a failed renewal as a lost Lease",
         guard: "error",
         find: "if (!isConflict(error) && !isNotFound(error)) throw error;",
         replace: "",
         tests: ["test/election/lease-record.test.ts"],
       },
       {
-        name: "takes a Lease that can't be read for absent",
+        name: "treats a Lease that can't be read as absent",
         guard: "error",
         find: "if (!isNotFound(error)) throw error;\n      this.#lease = undefined;",
         replace: "this.#lease = undefined;",
@@ -221,13 +221,13 @@ export const ROOMS: readonly FileMutations[] = [
     tests: [LEADER_ELECTION],
     mutations: [
       {
-        name: "takes a Lease for old that was made again",
+        name: "treats a recreated Lease as old",
         guard: "identity",
         find: "const version = `",
         replace: "const version = name + `",
       },
       {
-        name: "takes a Lease that was not seen before for old",
+        name: "treats a Lease that was not seen before as old",
         guard: "error",
         find: "? this.#clock.monotonic() - seen.at : 0;",
         replace: "? this.#clock.monotonic() - seen.at : Infinity;",
@@ -264,31 +264,31 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "undefined : { resourceVersion };",
       },
       {
-        name: "takes any answer for the object that was asked for",
+        name: "accepts any answer as the requested object",
         guard: "identity",
         find: "if (object.metadata.name === ref.name && object.metadata.uid) return object;",
         replace: "if (object.metadata) return object;",
       },
       {
-        name: "takes a page that failed for the end of the list",
+        name: "treats a failed page as the end of the list",
         guard: "error",
         find: "if (!isGone(error)) throw error;",
         replace: "if (!isGone(error)) break;",
       },
       {
-        name: "takes a list without items for an empty one",
+        name: "treats a list without items as empty",
         guard: "error",
         find: 'if (!Array.isArray(items) && items !== null) return "it is no list";',
         replace: "if (!Array.isArray(items)) return null;",
       },
       {
-        name: "walks pages in a circle",
+        name: "follows pages in a circle",
         guard: "bound",
         find: "if (tokens.has(token) || tokens.size >= MAX_PAGES) throw endless(resource);",
         replace: "if (tokens.size >= MAX_PAGES) throw endless(resource);",
       },
       {
-        name: "takes a write with an unusable answer for refused",
+        name: "treats a write with an unusable answer as refused",
         guard: "error",
         find: 'maybeApplied: call.method !== "GET",',
         replace: "maybeApplied: false,",
@@ -300,25 +300,25 @@ export const ROOMS: readonly FileMutations[] = [
     tests: [CLIENT, HOSTILE_ANSWERS],
     mutations: [
       {
-        name: "takes a write without an answer for one that wasn't sent",
+        name: "treats an unanswered write as not sent",
         guard: "error",
         find: "maybeApplied: sent && isWrite(call),",
         replace: "maybeApplied: false,",
       },
       {
-        name: "repeats a write without an answer",
+        name: "repeats an unanswered write",
         guard: "guard",
         find: "delayMs = isWrite(call) || signal.aborted",
         replace: "delayMs = signal.aborted",
       },
       {
-        name: "repeats any call that was refused for a while",
+        name: "repeats any call that was refused temporarily",
         guard: "guard",
         find: "if (!call.repeatable || (failure.status",
         replace: "if ((failure.status",
       },
       {
-        name: "doesn't check the fence again when a connection is at hand",
+        name: "doesn't check the fence again once a connection is available",
         guard: "guard",
         find: "beforeSend: call.fence,",
         replace: "",
@@ -330,19 +330,19 @@ export const ROOMS: readonly FileMutations[] = [
     tests: [HOSTILE_ANSWERS, CLIENT],
     mutations: [
       {
-        name: "takes any 404 for the absence of the object",
+        name: "treats any 404 as the absence of the object",
         guard: "error",
         find: 'hasReason(error, 404, "NotFound") &&',
         replace: "hasStatus(error, 404) &&",
       },
       {
-        name: "takes a 404 of an unknown path for the absence of the object",
+        name: "treats a 404 of an unknown path as the absence of the object",
         guard: "error",
         find: "(error.details === undefined || error.details.name !== undefined)",
         replace: "error.status > 0",
       },
       {
-        name: "takes an object that exists for a conflict",
+        name: "treats an existing object as a conflict",
         guard: "error",
         find: 'hasReason(error, 409, "Conflict")',
         replace: "hasStatus(error, 409)",
@@ -355,38 +355,38 @@ export const ROOMS: readonly FileMutations[] = [
     tests: [INFORMER],
     mutations: [
       {
-        name: "watches on from a place that the server doesn't have any more",
+        name: "watches from a version that the server no longer has",
         guard: "error",
         find: "if (mustRelist(failure)) this.#mustList = true;",
         replace: "",
       },
       {
-        name: "takes a list without a version for a good one",
+        name: "accepts a list without a version",
         guard: "error",
         find: "if (!version) throw new TypeError(",
         replace: "if (!version) new TypeError(",
         tests: ["test/watch/reflector.test.ts"],
       },
       {
-        name: "asks a failing server more often than it wants",
+        name: "contacts a failing server more often than it permits",
         guard: "bound",
         find: "Math.max(asked, (outage ? this.#outageBackoff : this.#refusalBackoff).next())",
         replace: "(outage ? this.#outageBackoff : this.#refusalBackoff).next()",
       },
       {
-        name: "watches a server that closes at once in a hot loop",
+        name: "reconnects in a hot loop to a server that closes at once",
         guard: "bound",
         find: "return productive ? 0 : this.#outageBackoff.next();",
         replace: "return 0;",
       },
       {
-        name: "takes a list that was sent before for an answer",
+        name: "accepts a list that was requested earlier",
         guard: "identity",
         find: "const answered = this.#askers.splice(0, asked);",
         replace: "const answered = this.#askers.splice(0, asked + 1_000);",
       },
       {
-        name: "takes what the watch said meanwhile for missed",
+        name: "treats what the watch reported in the meantime as missed",
         guard: "error",
         find: "if (!this.#touched.has(key) && listed.get(key) !== version) missed.push(key);",
         replace: "if (listed.get(key) !== version) missed.push(key);",
@@ -404,13 +404,13 @@ export const ROOMS: readonly FileMutations[] = [
     tests: [INFORMER],
     mutations: [
       {
-        name: "takes an object that was made again for the same one",
+        name: "treats a recreated object as the same one",
         guard: "identity",
         find: "if (previous && previous.metadata.uid !== object.metadata.uid) {",
         replace: "if (false) {",
       },
       {
-        name: "keeps objects that a list doesn't show any more",
+        name: "keeps objects that a list no longer shows",
         guard: "guard",
         find: "if (!seen.has(keyOf(object))) this.#delete(object);",
         replace: "",
@@ -422,13 +422,13 @@ export const ROOMS: readonly FileMutations[] = [
     tests: [CLIENT_ERRORS],
     mutations: [
       {
-        name: "takes a server's failure for a refusal",
+        name: "treats a server failure as a refusal",
         guard: "unanswered",
         find: "return status >= 500 || status === REQUEST_TIMEOUT;",
         replace: "return status === REQUEST_TIMEOUT;",
       },
       {
-        name: "takes a request that timed out at the server for refused",
+        name: "treats a request that timed out at the server as refused",
         guard: "unanswered",
         find: "return status >= 500 || status === REQUEST_TIMEOUT;",
         replace: "return status >= 500;",
@@ -440,19 +440,19 @@ export const ROOMS: readonly FileMutations[] = [
     tests: [CLIENT_ERRORS, "test/work/hostile-replies.test.ts"],
     mutations: [
       {
-        name: "takes a request without an answer for one that wasn't sent",
+        name: "treats an unanswered request as not sent",
         guard: "unanswered",
         find: "maybeApplied: failure.sent,",
         replace: "maybeApplied: false,",
       },
       {
-        name: "takes a success with an unusable answer for a refusal",
+        name: "treats a success with an unusable answer as a refusal",
         guard: "unanswered",
         find: "status: reply.status,\n    maybeApplied: true,",
         replace: "status: reply.status,\n    maybeApplied: false,",
       },
       {
-        name: "doesn't say what a status leaves open",
+        name: "doesn't say which outcome a status leaves open",
         guard: "unanswered",
         find: "maybeApplied: statusMaybeApplied(status),",
         replace: "",
@@ -470,13 +470,13 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "Math.max(0, ms)",
       },
       {
-        name: "asks a server sooner than it wants",
+        name: "contacts a server sooner than it permits",
         guard: "bound",
         find: "Math.max(backoff.next(), askedPauseMs(error, random) ?? 0)",
         replace: "backoff.next()",
       },
       {
-        name: "takes a header that means nothing for no wait",
+        name: "treats a meaningless header as no wait",
         guard: "error",
         find: "Number.isNaN(ms) ? undefined :",
         replace: "Number.isNaN(ms) ? 0 :",
@@ -494,37 +494,37 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "",
       },
       {
-        name: "halves its rate for every request that was under way",
+        name: "halves its rate for every request in flight",
         guard: "bound",
         find: "if (!refused || sentAtMs <= this.#halvedAt) return;",
         replace: "if (!refused) return;",
       },
       {
-        name: "halves the rate of all tenants for one of them",
+        name: "halves the rate of all tenants because of one",
         guard: "bound",
         find: "const isCommon = 2 * recent.length > peers.size;",
         replace: "const isCommon = recent.length >= 0;",
       },
       {
-        name: "holds all members for the Retry-After of one",
+        name: "holds all members for one member's Retry-After",
         guard: "identity",
         find: "const holdMs = this.#holdMs(turn.member);",
         replace: "const holdMs = Math.max(...[...this.#members.keys()].map((name) => this.#holdMs(name)));",
       },
       {
-        name: "raises its rate though it isn't used up",
+        name: "raises its rate although it isn't used up",
         guard: "bound",
         find: "answer.status < 500 && answer.sentAtMs <= this.#usedUpAt + USED_UP_FOR_MS",
         replace: "answer.status < 500",
       },
       {
-        name: "raises its rate for a server that fails",
+        name: "raises its rate for a failing server",
         guard: "error",
         find: "answer.status < 500 && answer.sentAtMs",
         replace: "answer.sentAtMs",
       },
       {
-        name: "doesn't hold for the time that a 429 asks for",
+        name: "doesn't wait as long as a 429 requests",
         guard: "bound",
         find: "if (holdMs > 0) {",
         replace: "if (holdMs > Number.POSITIVE_INFINITY) {",
@@ -536,19 +536,19 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "Math.max(0, byTokens)",
       },
       {
-        name: "lets urgent calls use up the rate of minutes in advance",
+        name: "lets urgent calls use up minutes of the rate in advance",
         guard: "bound",
         find: "Math.max(-Math.max(1, this.#rate * DEBT_SECONDS), this.#tokens - 1)",
         replace: "this.#tokens - 1",
       },
       {
-        name: "waits for a turn without end",
+        name: "waits forever for a turn",
         guard: "bound",
         find: "this.#limits.maxWaitMs,\n    );",
         replace: "1e12,\n    );",
       },
       {
-        name: "lets a call pass before those that wait",
+        name: "lets a call overtake those that wait",
         guard: "guard",
         find: "} else if (this.#turns.isEmpty && this.#takeTurn()) {",
         replace: "} else if (this.#takeTurn()) {",
@@ -560,25 +560,25 @@ export const ROOMS: readonly FileMutations[] = [
     tests: ["test/work/guard.test.ts", WORK_CLIENT, CLIENT_ERRORS],
     mutations: [
       {
-        name: "sends calls that change something though another process may act",
+        name: "sends mutating calls although another process may act",
         guard: "guard",
         find: "beforeSend: isRead(call) ? undefined : this.#options.guard,",
         replace: "",
       },
       {
-        name: "takes a poll for a read",
+        name: "treats a poll as a read",
         guard: "guard",
         find: 'return method === "GET" && call !== "poll";',
         replace: 'return method === "GET" || call === "poll";',
       },
       {
-        name: "takes a redirect for a success",
+        name: "treats a redirect as a success",
         guard: "error",
         find: "reply.status < 200 || reply.status > 299",
         replace: "reply.status < 200 || reply.status > 399",
       },
       {
-        name: "has heartbeats wait for the budget",
+        name: "makes heartbeats wait for the budget",
         guard: "guard",
         find: "if (call.urgent) {",
         replace: "if (false) {",
@@ -591,49 +591,49 @@ export const ROOMS: readonly FileMutations[] = [
     tests: [WORK_CLIENT, "test/work/find.test.ts", CLIENT_ERRORS],
     mutations: [
       {
-        name: "takes an answer about another item for one about this one",
+        name: "accepts an answer about another item",
         guard: "identity",
         find: 'if (isRecord(value) && value["id"] !== workId) throw',
         replace: "if (false) throw",
       },
       {
-        name: "takes a list that began in the middle for a whole one",
+        name: "treats a list that began in the middle as complete",
         guard: "error",
         find: "complete = next === null && from === undefined && nameless === null;",
         replace: "complete = next === null && nameless === null;",
       },
       {
-        name: "takes a list with an item that has no id for a whole one",
+        name: "treats a list with an item without an id as complete",
         guard: "error",
         find: "complete = next === null && from === undefined && nameless === null;",
         replace: "complete = next === null && from === undefined;",
       },
       {
-        name: "takes a list that ran out of pages for a whole one",
+        name: "treats a list that ran out of pages as complete",
         guard: "error",
         find: "complete = next === null && from === undefined && nameless === null;",
         replace: "complete = from === undefined && nameless === null;",
       },
       {
-        name: "takes an empty answer to a poll for an empty queue",
+        name: "treats an empty answer to a poll as an empty queue",
         guard: "error",
         find: "reply.status === NO_CONTENT ? null",
         replace: "reply.body.length === 0 ? null",
       },
       {
-        name: "takes any page for a stop",
+        name: "accepts any page as the answer to a stop",
         guard: "error",
         find: "if (reply.body.length > 0) itemOf(reply, workId);",
         replace: "",
       },
       {
-        name: "bounds heartbeats like any request",
+        name: "gives heartbeats the time limit of any request",
         guard: "bound",
         find: "urgent: true,\n      timeoutMs: this.#protocolTimeoutMs,",
         replace: "urgent: true,\n      timeoutMs: this.#requestTimeoutMs,",
       },
       {
-        name: "has heartbeats wait for their turn",
+        name: "makes heartbeats wait for their turn",
         guard: "bound",
         tests: ["test/work/lanes.test.ts"],
         find: "urgent: true,\n      timeoutMs: this.#protocolTimeoutMs,",
@@ -646,31 +646,31 @@ export const ROOMS: readonly FileMutations[] = [
     tests: ["test/work/wire.test.ts", "test/work/hostile-items.test.ts"],
     mutations: [
       {
-        name: "takes a heartbeat that says nothing for one that extended the lease",
+        name: "treats an empty heartbeat answer as an extended lease",
         guard: "error",
         find: 'if (typeof extended !== "boolean") throw',
         replace: "if (extended === 7) throw",
       },
       {
-        name: "takes a count that is none for one",
+        name: "accepts a malformed count",
         guard: "error",
         find: 'typeof value !== "number" || !Number.isSafeInteger(value) || value < 0',
         replace: 'typeof value !== "number"',
       },
       {
-        name: "believes a lease of any length",
+        name: "accepts a lease of any length",
         guard: "bound",
         find: "return isTtl ? Math.min(value, MAX_TTL_SECONDS) : null;",
         replace: "return isTtl ? value : null;",
       },
       {
-        name: "takes an id of any length",
+        name: "accepts an id of any length",
         guard: "bound",
         find: "value.length > MAX_ID || ",
         replace: "",
       },
       {
-        name: "takes a state that it doesn't know",
+        name: "accepts an unknown state",
         guard: "error",
         find: "return stateOf(from) ?? missing(",
         replace: 'return stateOf(from) ?? "queued" ?? missing(',
@@ -688,7 +688,7 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "if (this.#settled) {",
       },
       {
-        name: "sends a request that was given up",
+        name: "sends a request that was aborted",
         guard: "guard",
         find: "if (this.#settled || this.#started) {",
         replace: "if (this.#started) {",
@@ -712,7 +712,7 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "return state !== null && LIVE.has(state);",
       },
       {
-        name: "takes a list that ran out of pages for a whole one",
+        name: "treats a list that ran out of pages as complete",
         guard: "error",
         find: "isComplete = next === null;",
         replace: "isComplete = true;",
@@ -724,13 +724,13 @@ export const ROOMS: readonly FileMutations[] = [
     tests: [KEY_KEEPER],
     mutations: [
       {
-        name: "takes one reading that failed for news",
+        name: "reports a single failed read",
         guard: "error",
         find: "if (!reading.ok && !reading.lasting && this.#key?.ok && !this.#inDoubt) {",
         replace: "if (false) {",
       },
       {
-        name: "takes no reading that failed for news",
+        name: "never reports failed reads",
         guard: "error",
         find: "this.#key?.ok && !this.#inDoubt) {",
         replace: "this.#key?.ok) {",
@@ -760,7 +760,7 @@ export const ROOMS: readonly FileMutations[] = [
     tests: ["test/reconcile/key-in-use.test.ts"],
     mutations: [
       {
-        name: "sends a key to an address that it wasn't read for",
+        name: "sends a key to an address that it was not read for",
         guard: "moved",
         find: 'return isIts ? this.#key : "";',
         replace: "return this.#key;",
@@ -778,7 +778,7 @@ export const ROOMS: readonly FileMutations[] = [
     tests: ["test/reconcile/environment-key.test.ts"],
     mutations: [
       {
-        name: "takes a Secret that can't be read for one that is missing",
+        name: "treats a Secret that can't be read as missing",
         guard: "error",
         find: "if (isNotFound(error)) {",
         replace: "if (error) {",
@@ -802,7 +802,7 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "",
       },
       {
-        name: "gives up a drain before its bound",
+        name: "gives up a drain before its limit",
         guard: "bound",
         find: "if (overMs + timing.drainBoundMs <= 0) return false;",
         replace: "if (overMs <= 0) return false;",
@@ -832,13 +832,13 @@ export const ROOMS: readonly FileMutations[] = [
     tests: ["test/autoscale/demand.test.ts"],
     mutations: [
       {
-        name: "takes statistics that were never read for an empty queue",
+        name: "treats statistics that were never read as an empty queue",
         guard: "error",
         find: 'if (!queue) return unknown("DemandUnknown", "the queue\'s statistics were not read yet");',
         replace: 'if (!queue) return { kind: "known", sessions: 0, running: 0, pending: 0 };',
       },
       {
-        name: "takes sessions that weren't counted for none",
+        name: "treats uncounted sessions as none",
         guard: "error",
         find: "if (!running || (running === NONE_OF_OURS && !isIdle)) {",
         replace:
@@ -857,7 +857,7 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "if (false)",
       },
       {
-        name: "scales by numbers that are no counts",
+        name: "scales by malformed counts",
         guard: "error",
         find: "return Number.isSafeInteger(value) && value >= 0;",
         replace: "return value !== undefined;",
@@ -881,7 +881,7 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "if (false) {\n    const { reason, message } = demand;",
       },
       {
-        name: "scales busy workers down",
+        name: "scales down busy workers",
         guard: "guard",
         find: "return floor && floor.replicas > outcome.replicas ? floor : outcome;",
         replace: "return outcome;",
@@ -905,7 +905,7 @@ export const ROOMS: readonly FileMutations[] = [
     tests: ["test/autoscale/busy-guard.test.ts", "test/autoscale/decide-scale.test.ts"],
     mutations: [
       {
-        name: "takes workers that don't say for idle",
+        name: "treats workers that don't answer as idle",
         guard: "error",
         find: "const busy = view.busy + view.unknown;",
         replace: "const busy = view.busy;",
@@ -935,14 +935,14 @@ export const ROOMS: readonly FileMutations[] = [
     tests: [FLEET, "test/workers/runtime.test.ts", FLEET_PROPERTIES],
     mutations: [
       {
-        name: "scales down by readings that weren't made for it",
+        name: "scales down without fresh readings",
         guard: "error",
         find: "if (!(await this.#demand.refreshAll(signal))) return heldAt(current, decision);",
         replace: "",
         tests: ["test/workers/fleet.test.ts", "test/workers/decider.test.ts"],
       },
       {
-        name: "leaves while it isn't known whether sessions run",
+        name: "scales to zero while it isn't known whether sessions run",
         guard: "error",
         find: 'if (busy.kind === "unprobed" && demand.kind === "unknown") {',
         replace: "if (false) {",
@@ -973,13 +973,13 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "if (false) {",
       },
       {
-        name: "shrinks though its marks aren't there",
+        name: "scales down although its marks are missing",
         guard: "error",
         find: "if ((await busy.mark(pod, cost)) !== cost) areThere = false;",
         replace: "await busy.mark(pod, cost);",
       },
       {
-        name: "takes sessions that couldn't be counted for none",
+        name: "treats sessions that could not be counted as none",
         guard: "error",
         find: 'if (!(await demand.refreshAll(signal))) return "whether sessions run could not be read anew";',
         replace: "await demand.refreshAll(signal);",
@@ -991,7 +991,7 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "0",
       },
       {
-        name: "counts workers that no Pod is there for as idle",
+        name: "counts workers without a Pod as idle",
         guard: "bound",
         find: "const least = Math.max(target, replicas - missing - free.length);",
         replace: "const least = target;",
@@ -1003,19 +1003,19 @@ export const ROOMS: readonly FileMutations[] = [
     tests: ["test/workers/busy-watch.test.ts"],
     mutations: [
       {
-        name: "believes what a worker said long ago",
+        name: "uses an old answer of a worker",
         guard: "error",
         find: 'return ageMs <= STALE_ROUNDS * this.#context.timing.busyProbeMs ? heard.answer : "unknown";',
         replace: 'return ageMs >= 0 ? heard.answer : "unknown";',
       },
       {
-        name: "believes what a worker said before it was restarted",
+        name: "uses an answer from before the worker's restart",
         guard: "identity",
         find: "if (!heard || heard.restarts !== pod.restarts) return",
         replace: "if (!heard) return",
       },
       {
-        name: "takes a worker that doesn't answer for idle",
+        name: "treats a worker that doesn't answer as idle",
         guard: "error",
         find: 'if (answer === "unknown" && heard.answer !== "idle") return;',
         replace: 'if (answer === "unknown") return;',
@@ -1034,7 +1034,7 @@ export const ROOMS: readonly FileMutations[] = [
     tests: ["test/workers/demand-watch.test.ts"],
     mutations: [
       {
-        name: "takes a count that ran out of pages for whole",
+        name: "treats a count that ran out of pages as complete",
         guard: "error",
         find: "if (result.isComplete) {",
         replace: "if (result.ok) {",
@@ -1046,13 +1046,13 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "",
       },
       {
-        name: "takes statistics that couldn't be read for valid ones",
+        name: "treats statistics that could not be read as valid",
         guard: "error",
         find: "if (!this.#mayAsk() || !(await this.#queue.refresh(signal)) || signal.aborted) return false;",
         replace: "await this.#queue.refresh(signal);",
       },
       {
-        name: "rests on a count that was requested too early",
+        name: "relies on a count that was requested too early",
         guard: "error",
         find: "if (this.#counting) await this.#counting;",
         replace: "if (this.#counting) { await this.#counting; return this.#running !== null; }",
@@ -1064,7 +1064,7 @@ export const ROOMS: readonly FileMutations[] = [
     tests: [FLEET],
     mutations: [
       {
-        name: "scales a Deployment that was scaled since",
+        name: "scales a Deployment that has been scaled since",
         guard: "precondition",
         find: '{ op: "test", path: "/spec/replicas", value: before },',
         replace: "",
@@ -1088,13 +1088,13 @@ export const ROOMS: readonly FileMutations[] = [
     tests: ["test/commands/uninstall.test.ts"],
     mutations: [
       {
-        name: "overwrites finalizers that were added since",
+        name: "overwrites finalizers that have been added since",
         guard: "precondition",
         find: "const patch = { metadata: { resourceVersion, finalizers: rest } };",
         replace: "const patch = { metadata: { finalizers: rest } };",
       },
       {
-        name: "takes a proxy's 404 for the absence of the CRD",
+        name: "treats a proxy's 404 as the absence of the CRD",
         guard: "error",
         find: "if (!hasStatus(error, HTTP_NOT_FOUND) || (await this.#isServed())) throw error;",
         replace: "if (!hasStatus(error, HTTP_NOT_FOUND)) throw error;",
