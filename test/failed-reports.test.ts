@@ -13,7 +13,7 @@ import { type CliResult, cliRun } from "./support/cli-run.ts";
 const ENVIRONMENTS = "/apis/berth.dev/v1alpha1/namespaces/agents/environments";
 const DEPLOYMENT = "/apis/apps/v1/namespaces/berth-system/deployments/berth-operator";
 
-/** One command line with `-o json` against an API server; undefined: against a port where nobody listens. */
+/** Runs one command line with `-o json` against an API server; undefined: against a port without a listener. */
 async function berth(server: FakeApiServer | undefined, ...argv: string[]): Promise<CliResult> {
   await using folder = await mkdtempDisposable(join(tmpdir(), "berth-reports-"));
   const kubeconfig = join(folder.path, "config");
@@ -35,7 +35,7 @@ function configOf(server: string): object {
   };
 }
 
-/** Refuses requests of a method for paths that end so. */
+/** Refuses requests of a method for paths with this ending. */
 function forbid(server: FakeApiServer, method: string, pathEnd: string): void {
   const refuse: Script = (seen, response) => {
     if (seen.method !== method || !seen.path.endsWith(pathEnd)) return false;
@@ -45,7 +45,7 @@ function forbid(server: FakeApiServer, method: string, pathEnd: string): void {
   server.scripts.push(refuse);
 }
 
-/** Two Environments that an operator holds. */
+/** Creates two Environments with the operator's finalizer. */
 function putEnvironments(server: FakeApiServer): void {
   for (const name of ["one", "two"]) {
     server.put(`${ENVIRONMENTS}/${name}`, { metadata: { name, namespace: "agents", finalizers: [FINALIZER] } });
@@ -54,7 +54,7 @@ function putEnvironments(server: FakeApiServer): void {
 
 const CHECK = ["check", "--deployment=berth-system/berth-operator"];
 
-test("a check of a cluster that does not answer reports just that, and ends with 1", async () => {
+test("check reports a cluster that does not answer, and exits with 1", async () => {
   const { code, out, err } = await berth(undefined, ...CHECK);
   expect(code).toBe(1);
   const report = JSON.parse(out);
@@ -68,7 +68,7 @@ test("a check of a cluster that does not answer reports just that, and ends with
   expect(err).toBe(`berth: ${report.problem}\n`);
 });
 
-test("a check that may not look at the Deployment reports the Environments that it counted", async () => {
+test("check without permission to read the Deployment reports the Environments that it counted", async () => {
   await using server = await FakeApiServer.start();
   forbid(server, "GET", "/deployments/berth-operator");
   const { code, out } = await berth(server, ...CHECK);
@@ -81,7 +81,7 @@ test("a check that may not look at the Deployment reports the Environments that 
   });
 });
 
-test("an uninstall from a cluster that does not answer reports that nothing was done, and ends with 1", async () => {
+test("uninstall from a cluster that does not answer reports that nothing was done, and exits with 1", async () => {
   const { code, out, err } = await berth(undefined, "uninstall", "--delete-environments");
   expect(code).toBe(1);
   const report = JSON.parse(out);
@@ -96,7 +96,7 @@ test("an uninstall from a cluster that does not answer reports that nothing was 
   expect(err).toBe(`berth: ${report.problem}\n`);
 });
 
-test("an uninstall whose finalizer does not go reports those that it was taken off before", async () => {
+test("uninstall that can't remove a finalizer reports the Environments released before", async () => {
   await using server = await FakeApiServer.start();
   putEnvironments(server);
   forbid(server, "PATCH", "/environments/two");
@@ -110,7 +110,7 @@ test("an uninstall whose finalizer does not go reports those that it was taken o
   });
 });
 
-test("an uninstall that may not delete an Environment reports those that were told to go before", async () => {
+test("uninstall that may not delete an Environment reports those deleted before", async () => {
   await using server = await FakeApiServer.start();
   putEnvironments(server);
   forbid(server, "DELETE", "/environments/two");
@@ -124,7 +124,7 @@ test("an uninstall that may not delete an Environment reports those that were to
   });
 });
 
-test("a credential in an answer of the API server is in no report", async () => {
+test("reports contain no credential from an answer of the API server", async () => {
   await using server = await FakeApiServer.start();
   server.scripts.push((_seen, response) => {
     sendStatus(response, 403, "Forbidden", "no such user: sk-ant-secretsecret");

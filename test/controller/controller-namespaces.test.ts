@@ -17,7 +17,7 @@ let ending: AbortController;
 let running: Promise<unknown>;
 /** `namespace/name` of Environments whose status was written. */
 let written: string[];
-/** What may not be listed: parts of paths. */
+/** Parts of the paths that the server forbids to list. */
 let forbidden: string[];
 
 beforeEach(async () => {
@@ -38,7 +38,7 @@ beforeEach(async () => {
     return true;
   });
   for (const namespace of ["gone", "kept"]) {
-    // A spec that nobody can read: its whole reconcile is one status.
+    // With an invalid spec, a whole reconcile is one status write.
     const path = `/apis/berth.dev/v1alpha1/namespaces/${namespace}/environments/research`;
     server.put(path, { metadata: { name: "research", namespace, generation: 1 }, spec: {} });
   }
@@ -74,13 +74,13 @@ function start() {
   });
   ending = new AbortController();
   const { signal } = ending;
-  // As runOperator does: nothing is served before the caches are filled.
+  // Like runOperator, serve nothing before the caches are filled.
   const ended = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
   const serving = Promise.race([controller.synced, ended]).then(() => controller.serve(0, { signal, guard: () => {} }));
   running = Promise.all([controller.run(signal), serving]);
 }
 
-test("a namespace that may not be listed (it was deleted, and the Role with it) keeps no other from being served", async () => {
+test("serves other namespaces while one can't be listed (deleted together with its Role)", async () => {
   forbidden = ["namespaces/gone/"];
   start();
   await until(clock, () => written.includes("kept/research"));
@@ -88,7 +88,7 @@ test("a namespace that may not be listed (it was deleted, and the Role with it) 
   expect(written).not.toContain("gone/research");
 });
 
-test("it is served once it may be listed", async () => {
+test("serves a namespace once it can be listed", async () => {
   forbidden = ["namespaces/gone/"];
   start();
   await until(clock, () => written.includes("kept/research"));
@@ -96,7 +96,7 @@ test("it is served once it may be listed", async () => {
   await until(clock, () => written.includes("gone/research"));
 });
 
-test("Environments are not served while the Pods of their namespace cannot be listed", async () => {
+test("does not serve Environments while the Pods of their namespace can't be listed", async () => {
   forbidden = ["namespaces/gone/pods"];
   start();
   await until(clock, () => written.includes("kept/research"));
@@ -104,7 +104,7 @@ test("Environments are not served while the Pods of their namespace cannot be li
   expect(written).not.toContain("gone/research");
 });
 
-test("nothing is served, and nobody is told that it is, while no namespace can be listed", async () => {
+test("serves nothing, and reports nothing as served, while no namespace can be listed", async () => {
   forbidden = ["namespaces/gone/", "namespaces/kept/"];
   start();
   for (let i = 0; i < 60; i += 1) await clock.advance(1_000);

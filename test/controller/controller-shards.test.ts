@@ -40,7 +40,7 @@ beforeEach(async () => {
     send(response, 200, { metadata: { name } });
     return true;
   });
-  // A spec that nobody can read: its whole reconcile is one status.
+  // With an invalid spec, a whole reconcile is one status write.
   for (const name of NAMES)
     server.put(path(name), { metadata: { name, namespace: "agents", generation: 1 }, spec: {} });
   controller = new Controller({
@@ -81,18 +81,18 @@ const shown = async () =>
     .map(([, name = ""]) => name)
     .sort();
 
-test("both shards have Environments here", () => {
+test("has Environments in both shards", () => {
   expect(of(0).length * of(1).length).toBeGreaterThan(0);
 });
 
-test("nothing is written while no shard is ours, and of a shard that is, all of its Environments and no other", async () => {
+test("writes nothing without a shard, and with one writes exactly its Environments", async () => {
   for (let i = 0; i < 20; i += 1) await clock.advance(1_000);
   expect(written).toEqual([]);
   const term = new AbortController();
   const serving = controller.serve(1, { signal: term.signal, guard: () => {} });
   await until(clock, () => written.length >= of(1).length);
   expect(controller.served).toEqual([1]);
-  // A change of both kinds: ours is written, the other one is not.
+  // After a change in both shards, only the held shard's Environment is written.
   const [ours = "", theirs = ""] = [of(1)[0], of(0)[0]];
   for (const name of [theirs, ours]) {
     server.put(path(name), { metadata: { name, namespace: "agents", generation: 2 }, spec: { paused: "no" } });
@@ -104,7 +104,7 @@ test("nothing is written while no shard is ours, and of a shard that is, all of 
   await serving;
 });
 
-test("a shard that ends takes its metrics along, and the other one goes on", async () => {
+test("removes the metrics of a shard that ends, and keeps serving the other one", async () => {
   const terms = [new AbortController(), new AbortController()] as const;
   const serving = terms.map(({ signal }, shard) => controller.serve(shard, { signal, guard: () => {} }));
   await until(clock, () => new Set(written).size === NAMES.length);
@@ -124,7 +124,7 @@ test("a shard that ends takes its metrics along, and the other one goes on", asy
   expect(await shown()).toEqual([]);
 });
 
-test("a closed guard of one shard keeps back that shard's writes only", async () => {
+test("blocks only the writes of the shard whose guard is closed", async () => {
   const term = new AbortController();
   const serving = [
     controller.serve(0, {
@@ -142,8 +142,8 @@ test("a closed guard of one shard keeps back that shard's writes only", async ()
   await Promise.all(serving);
 });
 
-test("a term begins with what the one before did last, also where the watch has not told of it", async () => {
-  // A watch that lags: the Environment is there, and nobody has said so yet.
+test("starts a term with the last writes of the previous one, even if the watch lags", async () => {
+  // The watch lags: the Environment exists, but no event has reported it.
   const name = ["late-a", "late-b", "late-c", "late-d"].find((late) => shardOf(`agents/${late}`, SHARDS) === 1) ?? "";
   server.put(path(name), { metadata: { name, namespace: "agents", generation: 1 }, spec: {} }, { hidden: true });
   const term = new AbortController();

@@ -11,7 +11,7 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 
 const MINUTE = 60_000;
 
-/** A watch of Nodes on a fake API server; `allow(false)` takes the permission to read them away. */
+/** Watches Nodes on a fake API server; `allow(false)` revokes the permission to read them. */
 async function watching(options: { allowed?: boolean } = {}) {
   const clock = new VirtualClock();
   const random = seededRandom(1);
@@ -56,7 +56,7 @@ async function watching(options: { allowed?: boolean } = {}) {
 }
 
 describe("with permission to read Nodes", () => {
-  test("a node's cordon and its taints are known, and nothing else of it is kept", async () => {
+  test("keeps a node's cordon and taints, and nothing else of it", async () => {
     const { nodes, node, clock, end } = await watching();
     node("a", { unschedulable: true, podCIDR: "10.0.0.0/24" });
     node("b", { taints: [{ key: "x", effect: "NoSchedule" }] });
@@ -68,7 +68,7 @@ describe("with permission to read Nodes", () => {
     await end();
   });
 
-  test("a change of them is told; a heartbeat, which changes the status alone, is not", async () => {
+  test("reports a changed cordon or taint, but not a heartbeat, which changes only the status", async () => {
     const { node, server, clock, changes, end } = await watching();
     node("a");
     await clock.advance(1_000);
@@ -85,7 +85,7 @@ describe("with permission to read Nodes", () => {
 });
 
 describe("without permission to read Nodes", () => {
-  test("nothing is known, one line of the log says so, and it is asked for only now and then", async () => {
+  test("knows no node, logs it once, and lists again only from time to time", async () => {
     const { nodes, node, clock, lines, asked, end } = await watching({ allowed: false });
     node("a", { unschedulable: true });
     await clock.advance(60 * MINUTE);
@@ -95,7 +95,7 @@ describe("without permission to read Nodes", () => {
     await end();
   });
 
-  test("leave that is given later is noticed", async () => {
+  test("detects a permission that is granted later", async () => {
     const { nodes, node, clock, allow, changes, end } = await watching({ allowed: false });
     node("a", { unschedulable: true });
     await clock.advance(MINUTE);
@@ -107,7 +107,7 @@ describe("without permission to read Nodes", () => {
   });
 });
 
-test("it ends with its signal, in whatever it is", async () => {
+test("ends with its signal, in any state", async () => {
   for (const allowed of [true, false]) {
     const { clock, end } = await watching({ allowed });
     await clock.advance(MINUTE);

@@ -21,7 +21,7 @@ function setUp() {
   return { first, second, list, names: () => list().map(({ metadata }) => metadata.name) };
 }
 
-test("the Pods of all caches are listed, and those of another Environment of that name are not", () => {
+test("lists the Pods of all caches, except those of another Environment of the same name", () => {
   const { first, second, names } = setUp();
   expect(names()).toEqual([]);
   put(first, "a");
@@ -30,7 +30,7 @@ test("the Pods of all caches are listed, and those of another Environment of tha
   expect(names()).toEqual(["a", "b"]);
 });
 
-test("a list is the same until a Pod of any cache changes, comes or goes", () => {
+test("returns the same list until a Pod is added, changed or deleted in any cache", () => {
   const { first, second, list, names } = setUp();
   put(first, "a");
   put(second, "b");

@@ -9,7 +9,7 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 
 const MESSAGE = "deployments.apps is forbidden";
 
-test("workers of one namespace do not wait for the lists of another, whose words they do not show either", async () => {
+test("does not make a namespace's workers wait for another namespace's lists, or show its errors", async () => {
   await using server = await FakeApiServer.start();
   let isForbidden = true;
   server.scripts.push((seen, response) => {

@@ -10,7 +10,7 @@ function lagOf(...caches: LaggingCaches[]) {
   return new CacheLag(caches, new VirtualClock());
 }
 
-test("says nothing for a while, since an API server that restarts is back by then", () => {
+test("reports no short lag, such as during a restart of the API server", () => {
   const pods = { behindMs: 44_000, lastError: FORBIDDEN };
   expect(lagOf({ namespace: undefined, environments: FINE, pods }).of("agents")).toBeNull();
 });
@@ -19,20 +19,20 @@ test.each([
   [FORBIDDEN, "pods is forbidden: no permission; give the operator permission to list and watch Pods"],
   [new KubeApiError("list pods: 500", { status: 500 }), "list pods: 500; it is tried again"],
   [undefined, "no answer yet; it is tried again"],
-])("says what fails and how to fix it: %s", (lastError, words) => {
+])("reports the failure and how to fix it: %s", (lastError, words) => {
   const lag = lagOf({ namespace: undefined, environments: FINE, pods: { behindMs: 45_000, lastError } });
   expect(lag.of("agents")).toContain(
     `changes of Pods are not seen, because they cannot be listed or watched: ${words}`,
   );
 });
 
-test("is a matter of each namespace", () => {
+test("reports each namespace separately", () => {
   const environments = { behindMs: 45_000, lastError: FORBIDDEN };
   const lag = lagOf({ namespace: "a", environments: FINE, pods: FINE }, { namespace: "b", environments, pods: FINE });
   expect([lag.of("a"), lag.of("b")]).toEqual([null, expect.stringContaining("changes of Environments")]);
 });
 
-test("is told when it begins and when it ends, once each", async () => {
+test("notifies once when a lag begins and once when it ends", async () => {
   const clock = new VirtualClock();
   const pods = { ...FINE } as { behindMs: number; lastError: unknown };
   const caches = { namespace: undefined, environments: FINE, pods };

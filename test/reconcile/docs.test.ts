@@ -13,7 +13,7 @@ const read = (path: string) => readFile(join(ROOT, path), "utf8");
 const CONDITION_REASONS = Object.keys(REASONS) as ConditionReason[];
 
 describe("docs/troubleshooting.md", () => {
-  test("has a recorded text for every fault that the tests make happen, and no other", async () => {
+  test("has a recorded text for exactly the faults that the tests cause", async () => {
     const blocks = recordedBlocks(await read("docs/troubleshooting.md"));
     expect([...blocks.keys()].sort()).toEqual(
       faults()
@@ -22,29 +22,26 @@ describe("docs/troubleshooting.md", () => {
     );
   });
 
-  test.each(faults())(
-    "the text of $name shows its reason in the columns, the conditions and the Events",
-    async (fault) => {
-      const text = recordedBlocks(await read("docs/troubleshooting.md")).get(fault.name) ?? "";
-      const { status, reason } = fault.ready ?? { status: "False", reason: fault.shows.reason };
-      expect(text).toMatch(new RegExp(`^research +Sessions .*${status} +${reason} +2m$`, "m"));
-      expect(text).toMatch(new RegExp(`^ +Reason: +${fault.shows.reason}\\n +Status: +${fault.shows.status}$`, "m"));
-      expect(text).toMatch(new RegExp(`^ +(Warning|Normal) +${fault.shows.reason} `, "m"));
-      // Words that name nothing of one run.
-      for (const words of fault.shows.words) {
-        if (typeof words === "string" && !/\bkey\b/.test(words)) expect(text).toContain(words);
-      }
-    },
-  );
+  test.each(faults())("shows the reason of $name in the columns, the conditions and the Events", async (fault) => {
+    const text = recordedBlocks(await read("docs/troubleshooting.md")).get(fault.name) ?? "";
+    const { status, reason } = fault.ready ?? { status: "False", reason: fault.shows.reason };
+    expect(text).toMatch(new RegExp(`^research +Sessions .*${status} +${reason} +2m$`, "m"));
+    expect(text).toMatch(new RegExp(`^ +Reason: +${fault.shows.reason}\\n +Status: +${fault.shows.status}$`, "m"));
+    expect(text).toMatch(new RegExp(`^ +(Warning|Normal) +${fault.shows.reason} `, "m"));
+    // Skip words that are specific to one run.
+    for (const words of fault.shows.words) {
+      if (typeof words === "string" && !/\bkey\b/.test(words)) expect(text).toContain(words);
+    }
+  });
 
-  test("shows nothing of the machine that it was recorded on", async () => {
+  test("contains nothing about the machine that recorded the texts", async () => {
     const page = await read("docs/troubleshooting.md");
     expect(page).not.toMatch(/\b(world|served|shown)-[a-z0-9]/);
     expect(page).not.toMatch(/\/(work|tmp|home|root)\//);
     expect(new Set(page.match(/127\.0\.0\.1:\d+/g))).toEqual(new Set(["127.0.0.1:4010"]));
   });
 
-  test("has a section for every reason that warns, and for what Ready says by itself", async () => {
+  test("has a section for every warning reason and every reason of Ready itself", async () => {
     const page = await read("docs/troubleshooting.md");
     const wanted = CONDITION_REASONS.filter(
       (reason) => eventType(reason) === "Warning" || (REASONS[reason].type === "Ready" && reason !== "Ready"),
@@ -56,13 +53,13 @@ describe("docs/troubleshooting.md", () => {
 });
 
 describe("docs/status.md", () => {
-  test("names the conditions behind Ready in the order in which they are asked", async () => {
+  test("lists the conditions behind Ready in the order of their priority", async () => {
     const page = await read("docs/status.md");
     const line = page.split("\n").find((text) => text.startsWith("3. ")) ?? "";
     expect([...line.matchAll(/`(\w+)`/g)].map(([, name]) => name)).toEqual([...IN_THE_WAY]);
   });
 
-  test("names only reasons and conditions that exist", async () => {
+  test("names only existing reasons and conditions", async () => {
     const known = new Set<string>([
       ...CONDITION_REASONS,
       ...CONDITION_TYPES,
@@ -74,7 +71,7 @@ describe("docs/status.md", () => {
   });
 });
 
-test("no reason of a condition, an end or an Event is dead", async () => {
+test("every reason of a condition, an end or an Event is used", async () => {
   const files = (await readdir(join(ROOT, "src"), { recursive: true })).filter(
     (path) => path.endsWith(".ts") && !path.startsWith("api/"),
   );
@@ -83,7 +80,7 @@ test("no reason of a condition, an end or an Event is dead", async () => {
   expect(reasons.filter((reason) => !source.includes(`"${reason}"`))).toEqual([]);
 });
 
-test("recorded texts are replaced between their marks, and nowhere else", () => {
+test("replaces recorded texts between their marks, and nowhere else", () => {
   const page =
     "a\n<!-- recorded: x -->\nold\n<!-- end of the recorded text -->\nb\n<!-- recorded: y -->\n<!-- end of the recorded text -->\n";
   const next = replaceRecorded(page, new Map([["x", "$& new"]]));

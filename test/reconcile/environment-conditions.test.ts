@@ -38,12 +38,12 @@ test("names the Environments with the same environmentId in order, and says what
 test.each([
   ["another one has workers", [other("a/one", true)], { sessions: {} }],
   ["it has workers itself", [other("a/one")], { workers: {} }],
-])("says that a session can run twice where %s", (_title, sharers, spec) => {
+])("says that a session can run twice if %s", (_title, sharers, spec) => {
   expect(shared(sharers, spec)?.message).toBe(
     `spec.environmentId: a/one has the same environmentId env_1, so these Environments take from one queue; ${TWICE}; ${FIX}`,
   );
 });
 
-test("is False without any", () => {
+test("is False without a sharing Environment", () => {
   expect(shared([])).toMatchObject({ status: "False", reason: "EnvironmentIdUnique" });
 });

@@ -45,18 +45,18 @@ test.each<[string, Record<string, string> | undefined, string, string]>([
     "KeyEmpty",
     "key environment-key of Secret research-key holds spaces, line breaks or letters that no key has: put the environment key there and nothing else",
   ],
-])("a Secret that %s: %s", async (_how, data, reason, message) => {
+])("reports a Secret that %s: %s", async (_how, data, reason, message) => {
   const reading = await readEnvironmentKey(secretOf(data).client, "agents", REF);
   expect(reading).toEqual({ ok: false, lasting: true, verdict: { reason, message } });
   expect(JSON.stringify(reading)).not.toContain(KEY);
 });
 
-test("names no key of the Secret but the one that the spec names", async () => {
+test("never names another key of the Secret", async () => {
   const reading = await readEnvironmentKey(secretOf({ "db-password": "x" }).client, "agents", REF);
   expect(JSON.stringify(reading)).not.toContain("db-password");
 });
 
-test("a Secret that is not there: lasting, with its name, the namespace and the field", async () => {
+test("reports a missing Secret as lasting, with its name, the namespace and the field", async () => {
   const kube = new FakeKube(() => notFound("secrets", REF.name));
   expect(await readEnvironmentKey(kube.client, "agents", REF)).toEqual({
     ok: false,
@@ -85,7 +85,7 @@ test.each([
     /it is tried again \(get secrets/,
   ],
   ["an error of our own", new TypeError("odd"), /odd/],
-])("%s says nothing about the key", async (_how, error, words) => {
+])("keeps the verdict open after %s", async (_how, error, words) => {
   const reading = await readEnvironmentKey(new FakeKube(() => error).client, "agents", REF);
   expect(reading).toMatchObject({ ok: false, lasting: false, verdict: { reason: "KeySecretUnreadable" } });
   expect(reading.ok ? "" : reading.verdict.message).toMatch(words);

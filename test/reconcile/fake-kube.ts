@@ -3,35 +3,35 @@ import type { CallOptions, KubeClient, ObjectRef, PatchQuery } from "../../src/k
 import { KubeApiError } from "../../src/kube/errors.ts";
 import type { KubeObject, Resource } from "../../src/kube/resource.ts";
 
-/** A call that the fake was sent. */
+/** A call that the fake received. */
 export interface KubeCall {
   readonly verb: "get" | "create" | "patch" | "listAll" | "delete";
   readonly plural: string;
   readonly ref: ObjectRef;
   readonly body: unknown;
   readonly query: unknown;
-  /** The bound of the request, where it has one of its own. */
+  /** The request's own timeout, if it has one. */
   readonly timeoutMs?: number;
 }
 
 export type Answer = (call: KubeCall) => unknown;
 
 /**
- * A KubeClient that answers what a test says, records what it is asked, and fails the test for everything else: a call
- * that was not foreseen is a fault, not an empty answer.
+ * A fake KubeClient. It returns the test's answers, records every call, and fails the test for an unexpected call
+ * instead of answering with nothing.
  */
 export class FakeKube {
   readonly calls: KubeCall[] = [];
   readonly #clock: Pick<Clock, "now">;
   #answer: Answer | null;
 
-  /** @param clock the server's; the machine's own unless given. */
+  /** @param clock the server's clock; by default, the machine's */
   constructor(answer: Answer | null = null, clock: Pick<Clock, "now"> = realClock) {
     this.#answer = answer;
     this.#clock = clock;
   }
 
-  /** From now on. An Error that is returned is thrown. */
+  /** Sets the answers from now on. A returned Error is thrown. */
   answer(answer: Answer): void {
     this.#answer = answer;
   }
@@ -76,18 +76,18 @@ function boundOf({ timeoutMs }: CallOptions): Pick<KubeCall, "timeoutMs"> {
   return timeoutMs === undefined ? {} : { timeoutMs };
 }
 
-/** What the API server says of an object that is not there. */
+/** The API server's error for a missing object. */
 export function notFound(plural: string, name: string): KubeApiError {
   const message = `get ${plural} agents/${name}: ${plural} "${name}" not found`;
   return new KubeApiError(message, { status: 404, reason: "NotFound", details: { name, kind: plural } });
 }
 
-/** A refusal with the API server's words. */
+/** A refusal with the API server's text. */
 export function refusal(status: number, reason: string, message: string): KubeApiError {
   return new KubeApiError(message, { status, reason });
 }
 
-/** No answer at all. */
+/** An error without an answer. */
 export function noAnswer(about: string): KubeApiError {
   const message = `${about}: no answer from the API server: connect ECONNREFUSED 127.0.0.1:6443`;
   return new KubeApiError(message, { status: 0 });

@@ -25,7 +25,7 @@ describe("the finalizer of an Environment", () => {
   test.each([
     ["no others", undefined, null],
     ["others", [THEIRS], [THEIRS]],
-  ])("is added to %s, of this Environment alone and as they were read", async (_, finalizers, found) => {
+  ])("is added to %s, only on this Environment and only if the list is unchanged", async (_, finalizers, found) => {
     const { hold, patches } = holdOn(() => environment(finalizers && { finalizers }));
     expect(await hold.hold()).toBe(true);
     expect(patches()).toEqual([
@@ -40,13 +40,13 @@ describe("the finalizer of an Environment", () => {
   test.each([
     ["is another one of the name", { uid: "another" }],
     ["is being deleted", { deletionTimestamp: "2030-01-01T00:00:00Z" }],
-  ])("is not added where the Environment %s", async (_, metadata) => {
+  ])("is not added if the Environment %s", async (_, metadata) => {
     const { hold, patches } = holdOn(() => environment(metadata));
     expect(await hold.hold()).toBe(false);
     expect(patches()).toEqual([]);
   });
 
-  test("may be there after a write without an answer, and is looked for again", async () => {
+  test("may be set after an unanswered write, so the next hold reads again", async () => {
     const { kube, hold } = holdOn(({ verb }) => (verb === "get" ? environment() : noAnswer()));
     await expect(hold.hold()).rejects.toThrow("no answer");
     expect(hold.mayBeHeld).toBe(true);
@@ -56,13 +56,13 @@ describe("the finalizer of an Environment", () => {
     expect(kube.calls.length).toBe(before + 1);
   });
 
-  test("is removed from the Environment as it was read, and the others stay", async () => {
+  test("is removed only from the Environment version that was read, and leaves other finalizers", async () => {
     const { hold, patches } = holdOn(() => environment({ finalizers: [THEIRS, FINALIZER] }));
     await hold.release(() => true);
     expect(patches()).toEqual([{ metadata: { resourceVersion: "5", finalizers: [THEIRS] } }]);
   });
 
-  test("stays where the Environment is used again by then", async () => {
+  test("stays if the Environment is in use again by then", async () => {
     const { kube, hold } = holdOn(() => environment({ finalizers: [FINALIZER] }));
     await hold.release(() => false);
     expect(kube.calls).toEqual([]);

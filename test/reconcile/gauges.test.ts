@@ -7,7 +7,7 @@ import { metricValue } from "../support/metric-value.ts";
 
 const labels = { namespace: "agents", environment: "research" };
 
-test("gauges say what the status says: Pods by phase, the maximum, conditions as 1, 0 and -1", async () => {
+test("gauges repeat the status: Pods by phase, the maximum, conditions as 1, 0 and -1", async () => {
   const metrics = createMetrics();
   const sessions = { warm: 2, preparing: 1, opening: 0, active: 3, stopping: 0, finished: 4 };
   const environment = parsed(stored(sessionsSpec({ maxConcurrent: 9 })));
@@ -25,7 +25,7 @@ test("gauges say what the status says: Pods by phase, the maximum, conditions as
   expect(await metricValue(metrics.breakerOpen, own)).toBe(1);
 });
 
-test("the breaker's gauge goes back when the breaker closes", async () => {
+test("the breaker's gauge is reset when the breaker closes", async () => {
   const metrics = createMetrics();
   const report = {
     queue: null,
@@ -39,13 +39,13 @@ test("the breaker's gauge goes back when the breaker closes", async () => {
   expect(await metricValue(metrics.breakerOpen, {})).toBe(0);
 });
 
-test("an Environment that is not served has a Ready to alert on", async () => {
+test("an unserved Environment has a Ready gauge for alerts", async () => {
   const metrics = createMetrics();
   gaugeConditions(metrics, labels, [conditionFor("InvalidSpec", "", 1)]);
   expect(await metricValue(metrics.environmentCondition, { ...labels, type: "Ready" })).toBe(0);
 });
 
-test("workers have gauges of their own, and no series of sessions", async () => {
+test("workers have their own gauges and no session series", async () => {
   const metrics = createMetrics();
   const environment = parsed(stored(workersSpec()));
   const workers = { desired: 4, replicas: 3, ready: 2, busy: 1 };

@@ -18,7 +18,10 @@ const none = { get: () => undefined, list: () => [], parked: () => [], assignedT
 const clock = new VirtualClock();
 let reconciler: EnvironmentReconciler;
 
-/** Deleted an hour ago; somebody else's finalizer keeps it, and a Pod on a lost node keeps its drain from ending. */
+/**
+ * An Environment deleted an hour ago. Another controller's finalizer keeps it, and a Pod on a lost node keeps it from
+ * draining.
+ */
 function lingering(finalizers: string[], uid?: string): KubeObject {
   const raw = stored(sessionsSpec({}, { deletionGraceSeconds: 1 }));
   const metadata = raw["metadata"] as KubeObject["metadata"];
@@ -68,13 +71,13 @@ function start(find: () => KubeObject | undefined) {
   return { kube, told, again };
 }
 
-/** No answer before the loops end. */
+/** Sends no answer until the loops end. */
 async function unanswered({ signal }: { signal: AbortSignal }): Promise<never> {
   await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
   throw new Error("aborted");
 }
 
-/** A free Pod that is still there. */
+/** A parked Pod that still exists. */
 function leftover() {
   return {
     metadata: { name: "berth-research-x", namespace: "agents", uid: "p", labels: { "berth.dev/phase": "parked" } },
@@ -82,7 +85,7 @@ function leftover() {
   } as never;
 }
 
-/** Lets what was begun come to its rest, then reconciles as often as it was asked for, up to a bound. */
+/** Lets pending work finish, then reconciles as often as requested, up to `most` times. */
 async function follow(again: number[], most: number): Promise<number> {
   let reconciles = 0;
   for (; reconciles < most && again.length > 0; reconciles += 1) {
@@ -95,7 +98,7 @@ async function follow(again: number[], most: number): Promise<number> {
 
 afterEach(() => reconciler.stop());
 
-test("a drain that was given up is told once and begun no more, however long others hold the Environment", async () => {
+test("announces a given-up drain once and never starts it again, however long others hold the Environment", async () => {
   const { told, again, kube } = start(() => lingering(["somebody/else"]));
   again.push(0);
   expect(await follow(again, 20)).toBeLessThan(4);
@@ -107,7 +110,7 @@ test("a drain that was given up is told once and begun no more, however long oth
   expect(kube.calls.length).toBe(asked);
 });
 
-test("an Environment of the same name that comes after it is served", async () => {
+test("serves a later Environment of the same name", async () => {
   let raw: KubeObject | undefined = lingering(["somebody/else"]);
   const { again } = start(() => raw);
   again.push(0);

@@ -13,7 +13,7 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 import { FakeKube } from "./fake-kube.ts";
 
 const KEY = "agents/research";
-/** Taken before there were rules of the network. */
+/** Accepted before the network rules existed. */
 const MOVED = { api: { baseUrl: "https://proxy.example", keySecretRef: { name: "key" } } };
 
 const none = { get: () => undefined, list: () => [], parked: () => [], assignedTo: () => [] };
@@ -21,7 +21,7 @@ let reconciler: EnvironmentReconciler;
 
 afterEach(() => reconciler.stop());
 
-/** A process that has just begun, and finds this. */
+/** A new process that finds this Environment. */
 function start(spec: Json) {
   const raw = stored(spec) as unknown as KubeObject;
   const found = { raw };
@@ -78,21 +78,21 @@ function start(spec: Json) {
   return { clock, kube, asked, again, told, found, claimsSought: () => kube.calls.some(isClaimSearch) };
 }
 
-describe("an Environment that a new version's rules of the network refuse", () => {
-  test("has its running sessions looked after, and nothing is made or claimed for it", async () => {
+describe("an Environment that the network rules of a newer version refuse", () => {
+  test("keeps its running sessions alive, but creates and claims nothing", async () => {
     const { clock, kube, asked, again, told, claimsSought } = start(sessionsSpec({ warm: 2 }, MOVED));
     await reconciler.reconcile(KEY);
     await clock.advance(5_000);
     expect(told).toContain("InvalidSpec");
     expect(claimsSought()).toBe(true);
-    // The key is read, and will be read again: sessions of the operator's lease need it to beat.
+    // Sessions with an operator lease need the key for heartbeats, so it is read now and again later.
     expect(kube.calls).toContainEqual(expect.objectContaining({ verb: "get", plural: "secrets" }));
     expect(again.filter((ms) => ms <= DEFAULT_TIMING.keyRefreshMs)).not.toEqual([]);
     expect(asked).not.toContain("poll");
     expect(kube.calls.filter(({ verb }) => verb === "create" || verb === "delete")).toEqual([]);
   });
 
-  test("is served when it is mended", async () => {
+  test("is served once it is fixed", async () => {
     const { found, kube } = start(sessionsSpec({ warm: 1 }, MOVED));
     await reconciler.reconcile(KEY);
     expect(reconciler.size).toBe(1);
@@ -102,14 +102,14 @@ describe("an Environment that a new version's rules of the network refuse", () =
     expect(kube.calls.filter(({ verb, plural }) => verb === "create" && plural === "pods")).not.toEqual([]);
   });
 
-  test("with workers is left as it is: they serve by themselves, and no loop ends any of them", async () => {
+  test("in workers mode, keeps its workers: no loop ends them", async () => {
     start(workersSpec({}, MOVED));
     await reconciler.reconcile(KEY);
     expect(reconciler.size).toBe(0);
   });
 });
 
-test("a spec that makes no sense otherwise gets no loops", async () => {
+test("starts no loops for a spec that is invalid for another reason", async () => {
   const { claimsSought } = start(sessionsSpec({ warm: 20, maxConcurrent: 10 }, MOVED));
   await reconciler.reconcile(KEY);
   expect(reconciler.size).toBe(0);

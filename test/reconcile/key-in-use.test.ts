@@ -7,7 +7,7 @@ const C = "https://c.test";
 
 const api = (baseUrl: string, name: string, key = "environment-key") => ({ baseUrl, keySecretRef: { name, key } });
 
-/** A key was read for each spec in turn. */
+/** Takes a key for each spec in turn. */
 function readFor(...read: [key: string, baseUrl: string, secret: string][]): KeyInUse {
   const keys = new KeyInUse();
   const addresses: string[] = [];
@@ -19,7 +19,7 @@ function readFor(...read: [key: string, baseUrl: string, secret: string][]): Key
 }
 
 describe("the key in use", () => {
-  test("is none before the first reading", () => {
+  test("is empty before the first read", () => {
     const keys = new KeyInUse();
     expect([keys.key, keys.for(api(A, "a")), keys.forEarlier(B, api(A, "a"))]).toEqual(["", "", ""]);
   });
@@ -29,20 +29,20 @@ describe("the key in use", () => {
     ["the same Secret for another address", api(B, "a"), "key-a"],
     ["another Secret for another address", api(B, "b"), ""],
     ["another key of the same Secret for another address", api(B, "a", "other"), ""],
-  ])("a spec that names %s has it sent there until the next reading, or not: %#", (_what, spec, sent) => {
+  ])("is sent or withheld until the next read, for a spec that names %s: %#", (_what, spec, sent) => {
     expect(readFor(["key-a", A, "a"]).for(spec)).toBe(sent);
   });
 
-  test("an earlier address keeps the key of its Secret, and has the newest of a Secret that is named for both", () => {
+  test("keeps an earlier address's key of its Secret, and updates it if the spec named the Secret for both addresses", () => {
     const keys = readFor(["key-a", A, "a"], ["key-b", B, "b"], ["key-c", B, "c"]);
     expect(keys.for(api(B, "c"))).toBe("key-c");
     expect(keys.forEarlier(A, api(B, "c"))).toBe("key-a");
     expect(readFor(["key-a", A, "a"], ["key-a2", B, "a"]).forEarlier(A, api(B, "a"))).toBe("key-a2");
-    // Named for A by the spec in between.
+    // The spec in between also named this Secret for A.
     expect(readFor(["key-a", A, "a"], ["key-b", B, "b"], ["key-a2", B, "a"]).forEarlier(A, api(B, "a"))).toBe("key-a2");
   });
 
-  test("an earlier address keeps its key while the new Secret holds none", () => {
+  test("keeps an earlier address's key while the new Secret has none", () => {
     const keys = readFor(["key-a", A, "a"], ["", B, "b"]);
     expect(keys.for(api(B, "b"))).toBe("");
     expect(keys.forEarlier(A, api(B, "b"))).toBe("key-a");
@@ -50,13 +50,13 @@ describe("the key in use", () => {
     expect([keys.for(api(B, "b")), keys.forEarlier(A, api(B, "b"))]).toEqual(["key-b", "key-a"]);
   });
 
-  test("a spec that turns back has its own Secret's", () => {
+  test("returns to its Secret's key when the spec is reverted", () => {
     const keys = readFor(["key-a", A, "a"], ["key-b", B, "b"], ["key-a2", A, "a"]);
     expect(keys.for(api(A, "a"))).toBe("key-a2");
     expect(keys.forEarlier(B, api(A, "a"))).toBe("key-b");
   });
 
-  test("nothing is kept for an address that no claim names", () => {
+  test("keeps nothing for an address that no claim names", () => {
     const keys = readFor(["key-a", A, "a"], ["key-b", B, "b"]);
     keys.take("key-b", api(B, "b"), [B]);
     expect(keys.forEarlier(A, api(B, "b"))).toBe("key-b");

@@ -14,7 +14,7 @@ const secret = (key: string, resourceVersion = "1") => ({
   data: { "environment-key": Buffer.from(key).toString("base64") },
 });
 
-/** Keeps the key of one Environment; `deleted`: it is being deleted. */
+/** A keeper for the key of one Environment; `deleted`: the Environment is being deleted. */
 function setUp({ deleted = false } = {}) {
   const clock = new VirtualClock();
   const kube = new FakeKube(() => secret("first"));
@@ -34,7 +34,7 @@ function setUp({ deleted = false } = {}) {
     ...{ kube: kube.client, points: NO_POINTS, clock, timing: DEFAULT_TIMING, recorded: () => [] },
     loops: () => loops as never,
   });
-  /** Reads when the keeper's time has come. */
+  /** Reads at the keeper's next scheduled time. */
   const readWith = async (answer: () => unknown) => {
     kube.answer(answer);
     await clock.advance(Math.max(0, keeper.nextLookMs(clock.monotonic())));
@@ -45,7 +45,7 @@ function setUp({ deleted = false } = {}) {
 }
 
 describe("the key of an Environment", () => {
-  test("is read at its pace, and no more often", async () => {
+  test("is read on schedule, and no more often", async () => {
     const { clock, kube, keeper, told, read } = setUp();
     await read();
     await read();
@@ -58,7 +58,7 @@ describe("the key of an Environment", () => {
     expect(told.changes).toBe(1);
   });
 
-  test("stays as it is for one reading that failed, which is no news; a second one is", async () => {
+  test("does not change after one failed read; the second is reported", async () => {
     const { clock, keeper, readWith } = setUp();
     await readWith(() => secret("first"));
     await readWith(failed);
@@ -72,7 +72,7 @@ describe("the key of an Environment", () => {
     expect(keeper.problem).toBeNull();
   });
 
-  test("is none any more when its Secret is gone", async () => {
+  test("is dropped when its Secret is deleted", async () => {
     const { keeper, readWith } = setUp();
     await readWith(() => secret("first"));
     await readWith(missing);
@@ -80,7 +80,7 @@ describe("the key of an Environment", () => {
     expect(keeper.inUse.key).toBe("");
   });
 
-  test("stays for what still runs when its Secret goes together with the Environment", async () => {
+  test("stays for running sessions when its Secret is deleted with the Environment", async () => {
     const { keeper, readWith } = setUp({ deleted: true });
     await readWith(() => secret("first"));
     await readWith(missing);

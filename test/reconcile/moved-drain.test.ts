@@ -22,7 +22,10 @@ afterEach(async () => {
   for (const term of terms.splice(0)) await term.stop();
 });
 
-/** Just deleted, with something left that does not end: a Pod on a lost node, or a Deployment whose workers are busy. */
+/**
+ * An Environment that was just deleted, with a leftover that does not end: a Pod on a lost node, or a Deployment with
+ * busy workers.
+ */
 function deleted(clock: VirtualClock, raw: Json): KubeObject {
   const metadata = raw["metadata"] as KubeObject["metadata"];
   const deletionTimestamp = new Date(clock.now()).toISOString();
@@ -51,7 +54,10 @@ function busyDeployment(uid: string): KubeObject {
   } as never;
 }
 
-/** One replica's hold of the shard, at its beginning. What it says and deletes is told with the time since the deletion. */
+/**
+ * A new term of one replica. Its announcements and deletions are recorded with the seconds since the Environment's
+ * deletion.
+ */
 function takeOver(clock: VirtualClock, environment: KubeObject, told: string[]) {
   const sinceSeconds = () =>
     Math.round((clock.now() - Date.parse(environment.metadata.deletionTimestamp ?? "")) / SECOND_MS);
@@ -103,7 +109,7 @@ function takeOver(clock: VirtualClock, environment: KubeObject, told: string[]) 
   terms.push(term);
   return {
     term,
-    /** Reconciles when it is asked for. */
+    /** Reconciles whenever requested. */
     run: async (seconds: number) => {
       const endMs = clock.monotonic() + seconds * SECOND_MS;
       await term.reconcile(KEY);
@@ -118,7 +124,7 @@ function takeOver(clock: VirtualClock, environment: KubeObject, told: string[]) 
   };
 }
 
-/** The Work API is away. */
+/** The Work API does not answer. */
 async function unanswered(): Promise<never> {
   throw new Error("no answer");
 }
@@ -137,7 +143,7 @@ test.each<[string, Json, RegExp, number]>([
     GRACE_SECONDS,
   ],
 ])(
-  "a shard that moves while an Environment of it drains: the next holder counts from the deletion, not from its own start; %s",
+  "counts the drain from the deletion, not from the start of the shard's next holder; %s",
   async (_what, spec, words, endsAt) => {
     const timesOf = async (moves: readonly number[]) => {
       const clock = new VirtualClock();
@@ -147,7 +153,7 @@ test.each<[string, Json, RegExp, number]>([
         const { term, run } = takeOver(clock, environment, told);
         await run(seconds);
         await term.stop();
-        // Until another one takes the Lease.
+        // Until another replica acquires the Lease.
         await clock.advance(20 * SECOND_MS);
       }
       return told.filter((each) => words.test(each)).map((each) => Number.parseInt(each, 10));

@@ -44,7 +44,7 @@ const dnsPods = (namespace: string, matchLabels: Record<string, string>) => ({
 });
 
 describe("the NetworkPolicy of an Environment", () => {
-  test("belongs to it and holds all of its Pods, and no other's", () => {
+  test("is owned by the Environment and selects exactly its Pods", () => {
     expect(policyOf(sessionsSpec())).toMatchObject({
       apiVersion: "networking.k8s.io/v1",
       kind: "NetworkPolicy",
@@ -69,7 +69,7 @@ describe("the NetworkPolicy of an Environment", () => {
     });
   });
 
-  test("lets nobody in to sessions, and only the operator to workers, which it asks whether they are busy", () => {
+  test("admits no ingress to sessions, and only the operator's busy probes to workers", () => {
     expect(policyOf(sessionsSpec()).spec?.ingress).toEqual([]);
     expect(policyOf(workersSpec()).spec?.ingress).toEqual([
       {
@@ -84,7 +84,7 @@ describe("the NetworkPolicy of an Environment", () => {
     ]);
   });
 
-  test("lets out DNS to the cluster's DNS alone, and HTTPS to the published networks of the API", () => {
+  test("permits DNS only to the cluster's DNS, and HTTPS only to the API's published networks", () => {
     const [resolvers, openshift, api, ...more] = egressOf(sessionsSpec());
     expect(resolvers).toEqual({
       to: [
@@ -112,11 +112,11 @@ describe("the NetworkPolicy of an Environment", () => {
     ],
     ["Pods that listen elsewhere alone", { pods: [gardener], cidrs: [] }, [ofGardener]],
     ["addresses alone", { pods: [], cidrs: ["10.0.0.10/32"] }, [{ to: blocks("10.0.0.10/32"), ports: dns(53) }]],
-  ])("lets out DNS as the operator's flags say: %s", (_what, clusterDns, rules) => {
+  ])("permits DNS as the operator's flags say: %s", (_what, clusterDns, rules) => {
     expect(egressOf(sessionsSpec(), { ...FACTS, dns: clusterDns }).slice(0, -1)).toEqual(rules);
   });
 
-  test("lets out to what the Environment names, beside the API", () => {
+  test("permits the Environment's own CIDRs in addition to the API", () => {
     const egress = egressOf(sessionsSpec({}, { network: { egress: { cidrs: ["10.20.0.0/16", "::/0"] } } }));
     expect(egress.slice(2)).toEqual([
       { to: blocks(...FACTS.apiCidrs), ports: [{ protocol: "TCP", port: 443 }] },
@@ -124,14 +124,14 @@ describe("the NetworkPolicy of an Environment", () => {
     ]);
   });
 
-  test("knows no networks of any other address", () => {
+  test("has no networks for any other address", () => {
     expect(egressOf(at("https://proxy.example", { egress: { cidrs: ["203.0.113.7/32"] } })).slice(2)).toEqual([
       { to: blocks("203.0.113.7/32") },
     ]);
     expect(egressOf(at("http://127.0.0.1:7420", {})).slice(2)).toEqual([]);
   });
 
-  test("keeps the networks of the API while sessions run that were claimed there, whatever the spec names by now", () => {
+  test("keeps the API's networks while sessions that were claimed there run, whatever the spec names now", () => {
     const moved = environmentOf(at("https://proxy.example", { egress: { cidrs: ["203.0.113.7/32"] } }));
     const pod = (phase: string, address?: string) => ({
       metadata: {
@@ -156,19 +156,19 @@ describe("the NetworkPolicy of an Environment", () => {
     ["no networks of the API are known", egressOf(sessionsSpec(), { ...FACTS, apiCidrs: [] })],
     ["no DNS is known", egressOf(sessionsSpec(), { ...FACTS, dns: { pods: [], cidrs: [] } })],
     ["all is as usual", egressOf(sessionsSpec())],
-  ])("has no rule without destinations, which would let everything out, where %s", (_, egress) => {
+  ])("has no rule without destinations, which would permit all egress, if %s", (_, egress) => {
     for (const rule of egress) expect(rule["to"]).not.toEqual([]);
     for (const rule of egress) expect(rule["to"]).toBeDefined();
   });
 
-  test("lets name servers of the template's own be asked, where they are addresses", () => {
+  test("permits DNS to the template's own name servers if they are addresses", () => {
     const nameservers = ["1.1.1.1", "2606:4700:4700::1111", "not-an-address"];
     const [resolvers] = egressOf(sessionsSpec({ template: podTemplate({ dnsConfig: { nameservers } }) }));
     expect(resolvers?.["to"]).toEqual(expect.arrayContaining(blocks("1.1.1.1/32", "2606:4700:4700::1111/128")));
     expect(JSON.stringify(resolvers)).not.toContain("not-an-address");
   });
 
-  test("is none where none is wanted", () => {
+  test("is null if the spec wants none", () => {
     expect(renderNetworkPolicy(environmentOf(sessionsSpec({}, { network: { policy: "None" } })), FACTS)).toBeNull();
   });
 });
@@ -186,11 +186,11 @@ describe("addresses of the cluster's DNS", () => {
       ["127.0.0.53", "::1", "fe80::1%eth0", "10.0.0.1:5353"],
       ["169.254.20.10/32"],
     ],
-  ])("are those of a cache on the node and of the operator's name servers where %s", (_what, nameServers, cidrs) => {
+  ])("include a node-local cache and the operator's name servers if %s", (_what, nameServers, cidrs) => {
     expect(defaultDnsCidrs(nameServers)).toEqual(cidrs);
   });
 
-  test("are read back from a policy, which renders the same with them", () => {
+  test("can be read back from a policy, which then renders the same", () => {
     const nameservers = ["1.1.1.1"];
     const spec = sessionsSpec({ template: podTemplate({ dnsConfig: { nameservers } }) });
     const policy = policyOf(spec);
@@ -199,13 +199,13 @@ describe("addresses of the cluster's DNS", () => {
     expect(policyOf(spec, { ...FACTS, dns: { ...FACTS.dns, cidrs } })).toEqual(policy);
   });
 
-  test("are none in a policy that lets everything out", () => {
+  test("are empty for a policy that permits all egress", () => {
     const policy = policyOf(sessionsSpec());
     expect(dnsAddressesOf({ ...policy, spec: { ...policy.spec, egress: [{}] } } as NetworkPolicy)).toEqual([]);
     expect(dnsAddressesOf({ metadata: policy.metadata } as NetworkPolicy)).toEqual([]);
   });
 
-  test("are single addresses on port 53: a policy with a network there is not as wanted", () => {
+  test("are single addresses on port 53: a policy with a network there does not match", () => {
     const policy = policyOf(sessionsSpec());
     policy.spec?.egress?.push({ to: blocks("10.0.0.0/8"), ports: dns(53) });
     const cidrs = dnsAddressesOf(policy);
@@ -214,7 +214,7 @@ describe("addresses of the cluster's DNS", () => {
   });
 });
 
-describe("what the API server has", () => {
+describe("a stored policy", () => {
   const wanted = policyOf(workersSpec());
   const changed = (change: (policy: NetworkPolicy) => void, of = wanted) => {
     const policy = structuredClone(of);
@@ -222,7 +222,7 @@ describe("what the API server has", () => {
     return isAsWanted(policy, of);
   };
 
-  test("is as wanted with its own metadata, with more labels, and without empty lists", () => {
+  test("matches with its own metadata, more labels, and without empty lists", () => {
     expect(changed((policy) => Object.assign(policy.metadata, { uid: "u", resourceVersion: "7" }))).toBe(true);
     expect(changed((policy) => Object.assign(policy.metadata.labels ?? {}, { team: "blue" }))).toBe(true);
     expect(changed((policy) => void delete policy.spec?.ingress, policyOf(sessionsSpec()))).toBe(true);
@@ -238,5 +238,5 @@ describe("what the API server has", () => {
     ["another owner", ({ metadata }) => Object.assign(metadata.ownerReferences?.[0] ?? {}, { uid: "other" })],
     ["no owner", ({ metadata }) => void delete metadata.ownerReferences],
     ["no label to find it by", ({ metadata }) => void delete metadata.labels],
-  ])("is not as wanted with %s", (_, change) => expect(changed(change)).toBe(false));
+  ])("does not match with %s", (_, change) => expect(changed(change)).toBe(false));
 });

@@ -5,7 +5,7 @@ import { deleteOrphanedClaims } from "../../src/reconcile/drain.ts";
 import { claimSecret } from "../sessions/contexts.ts";
 import { FakeKube, notFound, refusal } from "./fake-kube.ts";
 
-/** Which claims are deleted of an Environment whose read is answered like this. */
+/** The claims that are deleted if the read of the Environment gets this answer. */
 async function deleted(environment: unknown): Promise<string[]> {
   const items = [claimSecret({}, { name: "own" }), claimSecret({ environmentUid: "another" }, { name: "another" })];
   const kube = new FakeKube(({ verb }) => (verb === "get" ? environment : verb === "listAll" ? { items } : {}));
@@ -19,13 +19,13 @@ async function deleted(environment: unknown): Promise<string[]> {
   return kube.calls.filter(({ verb }) => verb === "delete").map(({ ref }) => ref.name);
 }
 
-test("claims of an Environment that is gone are deleted, and no others", async () => {
+test("deletes the claims of a deleted Environment, and no others", async () => {
   expect(await deleted(notFound("environments", "research"))).toEqual(["own"]);
 });
 
 test.each([
   ["is there", { metadata: { name: "research", uid: "env-uid" } }],
   ["can't be read", refusal(500, "InternalError", "failed")],
-])("claims of an Environment that %s stay", async (_, environment) => {
+])("keeps the claims of an Environment that %s", async (_, environment) => {
   expect(await deleted(environment)).toEqual([]);
 });

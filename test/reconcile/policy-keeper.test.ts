@@ -22,7 +22,7 @@ const MANAGED = environmentOf();
 const NONE = environmentOf({ policy: "None" });
 const WIDER = environmentOf({ egress: { cidrs: ["10.0.0.0/8"] } });
 
-/** As the API server has it. */
+/** The policy as the API server stores it. */
 function inCluster(environment: Environment, change: (policy: NetworkPolicy) => void = () => {}): NetworkPolicy {
   const policy = structuredClone(renderNetworkPolicy(environment, FACTS));
   if (!policy) throw new Error("no policy");
@@ -34,7 +34,7 @@ function inCluster(environment: Environment, change: (policy: NetworkPolicy) => 
 let clock: VirtualClock;
 let kube: FakeKube;
 let keeper: PolicyKeeper;
-/** What stands in the cluster; the fake changes it as it is told. */
+/** The policy in the cluster, which the fake changes with each write. */
 let standing: NetworkPolicy | undefined;
 let refused: Answer;
 
@@ -62,7 +62,7 @@ const answer: Answer = ({ verb, body }) => {
 };
 const isFields = (value: unknown): value is Json =>
   typeof value === "object" && value !== null && !Array.isArray(value);
-/** A merge patch. */
+/** Applies a merge patch. */
 function merged(found: unknown, patch: unknown): unknown {
   if (!isFields(patch)) return patch;
   const kept = isFields(found) ? found : {};
@@ -74,12 +74,12 @@ const verbs = () => kube.calls.splice(0).map(({ verb }) => verb);
 const forbidden = () => refusal(403, "Forbidden", 'networkpolicies is forbidden: User "berth" cannot get resource');
 
 describe("the keeper of a NetworkPolicy", () => {
-  test("knows nothing before its first look, and lets no Pod be made", () => {
+  test("permits no Pods before its first check", () => {
     expect(keeper.isKept).toBe(false);
     expect(keeper.verdict.reason).toBe("PolicyUnchecked");
   });
 
-  test("makes it", async () => {
+  test("creates the policy", async () => {
     await keeper.keep(MANAGED);
     expect(verbs()).toEqual(["get", "create"]);
     expect(standing).toEqual(renderNetworkPolicy(MANAGED, FACTS));
@@ -90,7 +90,7 @@ describe("the keeper of a NetworkPolicy", () => {
     });
   });
 
-  test("leaves one that is as wanted, and looks again only after ten minutes", async () => {
+  test("leaves a correct policy, and checks again only after ten minutes", async () => {
     standing = inCluster(MANAGED);
     await keeper.keep(MANAGED);
     for (let minute = 0; minute < 9; minute += 1) {
@@ -104,7 +104,7 @@ describe("the keeper of a NetworkPolicy", () => {
     expect(verbs()).toEqual(["get"]);
   });
 
-  test("corrects one that somebody changed, and takes away what somebody added", async () => {
+  test("corrects changed fields, and removes added ones", async () => {
     standing = inCluster(MANAGED, ({ spec }) => {
       spec?.ingress?.push({});
       Object.assign(spec?.podSelector ?? {}, { matchExpressions: [{ key: "x", operator: "Exists" }] });
@@ -123,7 +123,7 @@ describe("the keeper of a NetworkPolicy", () => {
     expect(keeper.isKept).toBe(true);
   });
 
-  test("follows the spec at once, and lets no Pod be made in between", async () => {
+  test("follows a changed spec at once, and permits no Pods in between", async () => {
     await keeper.keep(MANAGED);
     verbs();
     let keptWhileAsked: boolean | undefined;
@@ -138,7 +138,7 @@ describe("the keeper of a NetworkPolicy", () => {
     expect(keeper.isKept).toBe(true);
   });
 
-  test("takes it away when none is wanted any more, and asks no more then", async () => {
+  test("deletes the policy when the spec wants none, and then sends no more requests", async () => {
     await keeper.keep(MANAGED);
     await keeper.keep(NONE);
     expect(standing).toBeUndefined();
@@ -151,7 +151,7 @@ describe("the keeper of a NetworkPolicy", () => {
     expect(keeper.nextLookMs(clock.monotonic())).toBe(Number.POSITIVE_INFINITY);
   });
 
-  test("takes away one of an earlier process, and leaves one of somebody else's alone", async () => {
+  test("deletes a policy of an earlier process, but not another owner's", async () => {
     standing = inCluster(MANAGED);
     await keeper.keep(NONE);
     expect(verbs()).toEqual(["get", "delete"]);
@@ -167,8 +167,8 @@ describe("the keeper of a NetworkPolicy", () => {
   });
 });
 
-describe("what the watch shows", () => {
-  test("one that is gone is made anew at once", async () => {
+describe("watch events", () => {
+  test("recreates a deleted policy at once", async () => {
     await keeper.keep(MANAGED);
     standing = undefined;
     verbs();
@@ -179,7 +179,7 @@ describe("what the watch shows", () => {
     expect(keeper.isKept).toBe(true);
   });
 
-  test("one that was changed is corrected at once; its own writes and changes of no account are no reason to look", async () => {
+  test("corrects a changed policy at once; its own writes and irrelevant changes cause no check", async () => {
     await keeper.keep(MANAGED);
     expect(keeper.seen(inCluster(MANAGED))).toBe(false);
     expect(
@@ -190,12 +190,12 @@ describe("what the watch shows", () => {
     expect(keeper.isKept).toBe(true);
   });
 
-  test("before the first look it says nothing", () => {
+  test("ignores the watch before the first check", () => {
     expect(keeper.seen(undefined)).toBe(false);
     expect(keeper.seen(inCluster(MANAGED))).toBe(false);
   });
 
-  test("one that goes while it is being looked at is looked at again", async () => {
+  test("checks again if the policy is deleted during a check", async () => {
     standing = inCluster(MANAGED);
     refused = ({ verb }) => {
       if (verb !== "get" || !standing) return undefined;
@@ -212,13 +212,13 @@ describe("what the watch shows", () => {
     expect(keeper.isKept).toBe(true);
   });
 
-  test("one that somebody undoes each time is put right with backoff, and no Pod is made in between", async () => {
+  test("backs off if every write is undone, and permits no Pods in between", async () => {
     standing = inCluster(MANAGED);
     await keeper.keep(MANAGED);
     const at: number[] = [];
     for (let second = 0; second < 600; second += 1) {
       const isFine = standing && keeper.isKept;
-      // As a second operator does, or a tool that owns it: at once, whenever it is put right.
+      // A second operator, or a tool that owns the policy, undoes each write at once.
       if (isFine) {
         standing = inCluster(WIDER);
         keeper.seen(standing);
@@ -232,7 +232,7 @@ describe("what the watch shows", () => {
     expect(at.length).toBeLessThan(20);
   });
 
-  test("who undoes it is asked for, and an occasional change is put right at once", async () => {
+  test("reports repeated undoing, but an occasional change is corrected at once", async () => {
     await keeper.keep(MANAGED);
     for (let times = 0; times < 10; times += 1) {
       keeper.seen(undefined);
@@ -256,18 +256,18 @@ describe("what the watch shows", () => {
     expect(keeper.isKept).toBe(true);
   });
 
-  test("one that is deleted where none is wanted is well", async () => {
+  test("accepts a deletion when the spec wants no policy", async () => {
     await keeper.keep(NONE);
     expect(keeper.seen(undefined)).toBe(false);
     expect(keeper.seen(inCluster(MANAGED))).toBe(true);
   });
 });
 
-describe("whose it is", () => {
+describe("ownership", () => {
   const ownedBy = (owner: Json) =>
     inCluster(MANAGED, ({ metadata }) => Object.assign(metadata.ownerReferences?.[0] ?? {}, owner));
 
-  test("one of an earlier Environment of this name gives way", async () => {
+  test("replaces the policy of an earlier Environment of the same name", async () => {
     standing = ownedBy({ uid: "earlier" });
     await keeper.keep(MANAGED);
     expect(kube.calls.map(({ verb }) => verb)).toEqual(["get", "delete", "create"]);
@@ -275,7 +275,7 @@ describe("whose it is", () => {
     expect(keeper.isKept).toBe(true);
   });
 
-  test("one without an owner, as deletions of the owner alone leave it, is taken over", async () => {
+  test("adopts a policy without an owner, as an orphaning deletion leaves it", async () => {
     standing = inCluster(MANAGED, ({ metadata }) => void delete metadata.ownerReferences);
     await keeper.keep(MANAGED);
     expect(kube.calls[1]).toMatchObject({
@@ -287,9 +287,9 @@ describe("whose it is", () => {
 
   test.each([
     { kind: "Tenant", name: "blue", uid: "t" },
-    // Other groups have a kind of that name, too.
+    // Another API group may have a kind with this name.
     { apiVersion: "apiextensions.crossplane.io/v1beta1", uid: "c" },
-  ])("one of somebody else's is never touched: no Pod is made, and a person is told (%j)", async (owner) => {
+  ])("never touches another owner's policy: permits no Pods and reports it (%j)", async (owner) => {
     standing = ownedBy(owner);
     await keeper.keep(MANAGED);
     expect(verbs()).toEqual(["get"]);
@@ -301,25 +301,22 @@ describe("whose it is", () => {
   });
 });
 
-describe("what fails", () => {
-  test.each(["create", "patch"])(
-    "a policy that admission changes at the %s is not taken for the one that is wanted",
-    async (verb) => {
-      if (verb === "patch") standing = inCluster(WIDER);
-      const altered = inCluster(MANAGED, ({ spec }) => void spec?.egress?.push({}));
-      refused = (call) => (call.verb === verb ? altered : undefined);
-      await keeper.keep(MANAGED);
-      expect(keeper.isKept).toBe(false);
-      expect(keeper.verdict).toMatchObject({
-        reason: "PolicyFailing",
-        message: expect.stringContaining(
-          "it was changed while it was written, by the admission of the cluster; have it left as it is",
-        ),
-      });
-    },
-  );
+describe("failures", () => {
+  test.each(["create", "patch"])("detects that admission changes the policy at the %s", async (verb) => {
+    if (verb === "patch") standing = inCluster(WIDER);
+    const altered = inCluster(MANAGED, ({ spec }) => void spec?.egress?.push({}));
+    refused = (call) => (call.verb === verb ? altered : undefined);
+    await keeper.keep(MANAGED);
+    expect(keeper.isKept).toBe(false);
+    expect(keeper.verdict).toMatchObject({
+      reason: "PolicyFailing",
+      message: expect.stringContaining(
+        "it was changed while it was written, by the admission of the cluster; have it left as it is",
+      ),
+    });
+  });
 
-  test("a policy that may not be written keeps Pods from being made, is told with the mend, and tried with backoff", async () => {
+  test("permits no Pods if it may not write the policy, reports the fix, and retries with backoff", async () => {
     refused = ({ verb }) => (verb === "create" ? forbidden() : undefined);
     await keeper.keep(MANAGED);
     expect(keeper.isKept).toBe(false);
@@ -358,14 +355,14 @@ describe("what fails", () => {
     ],
     ["what egress says", refusal(422, "Invalid", "spec.egress[2].to[0]: Invalid value"), "mend spec.network.egress"],
     ["an API server that is away", noAnswer("create networkpolicies"), "it is tried again"],
-  ])("where %s stands in the way, the mend is about that", async (_, error, mend) => {
+  ])("reports %s with the matching fix", async (_, error, mend) => {
     refused = ({ verb }) => (verb === "create" ? error : undefined);
     await keeper.keep(MANAGED);
     expect(keeper.verdict.message).toContain(mend);
     expect(keeper.verdict.message).not.toContain("leave to");
   });
 
-  test("a change of the spec is tried at once, whatever failed before", async () => {
+  test("follows a changed spec at once, whatever failed before", async () => {
     refused = () => forbidden();
     await keeper.keep(MANAGED);
     refused = () => undefined;
@@ -373,7 +370,7 @@ describe("what fails", () => {
     expect(keeper.isKept).toBe(true);
   });
 
-  test("a look that gets no answer says nothing of a policy that was in place", async () => {
+  test("keeps a policy in place if a check gets no answer", async () => {
     await keeper.keep(MANAGED);
     refused = () => noAnswer("get networkpolicies");
     await clock.advance(DEFAULT_TIMING.policyCheckMs);
@@ -383,7 +380,7 @@ describe("what fails", () => {
     expect(keeper.nextLookMs(clock.monotonic())).toBe(DEFAULT_TIMING.templateRetryBaseMs);
   });
 
-  test("one that was lost and cannot be made anew keeps Pods from being made", async () => {
+  test("permits no Pods if it can't recreate a lost policy", async () => {
     await keeper.keep(MANAGED);
     standing = undefined;
     keeper.seen(undefined);
@@ -393,14 +390,14 @@ describe("what fails", () => {
     expect(keeper.verdict.reason).toBe("PolicyFailing");
   });
 
-  test("who wants none misses nothing where the operator may not look", async () => {
+  test("needs no permission to read policies if the spec wants none", async () => {
     refused = () => forbidden();
     await keeper.keep(NONE);
     expect(keeper.isKept).toBe(true);
     expect(keeper.verdict.reason).toBe("PolicyNotWanted");
   });
 
-  test("one that is there and may not be deleted is reported, though none is wanted", async () => {
+  test("reports a policy that it may not delete, even if the spec wants none", async () => {
     await keeper.keep(MANAGED);
     refused = ({ verb }) => (verb === "delete" ? forbidden() : undefined);
     await keeper.keep(NONE);
@@ -414,7 +411,7 @@ describe("what fails", () => {
     expect([standing, keeper.verdict.reason]).toEqual([undefined, "PolicyNotWanted"]);
   });
 
-  test("somebody quicker is no failure: it is looked at again", async () => {
+  test("checks again if another client created the policy first", async () => {
     let creations = 0;
     refused = ({ verb }) => {
       if (verb !== "create" || creations > 0) return undefined;
@@ -427,27 +424,27 @@ describe("what fails", () => {
     expect(keeper.isKept).toBe(true);
   });
 
-  test("a race that never ends is a failure, not a loop", async () => {
+  test("ends an endless race as a failure", async () => {
     refused = ({ verb }) => (verb === "create" ? refusal(409, "AlreadyExists", "it is there") : undefined);
     await keeper.keep(MANAGED);
     expect(verbs().length).toBeLessThan(10);
     expect(keeper.isKept).toBe(false);
   });
 
-  test("whoever leads no longer says nothing of it", async () => {
+  test("throws on lost leadership and reports nothing", async () => {
     refused = ({ verb }) => (verb === "create" ? new LeadershipLostError("not the leader") : undefined);
     await expect(keeper.keep(MANAGED)).rejects.toThrow(LeadershipLostError);
   });
 });
 
-test("an Environment that is deleted in the foreground gets none: it would hold the deletion up", async () => {
+test("creates no policy during a foreground deletion, which it would block", async () => {
   const deletionTimestamp = "2026-01-02T03:04:05Z";
   await keeper.keep(environmentOf({}, { deletionTimestamp, finalizers: ["foregroundDeletion"] }));
   expect(verbs()).toEqual([]);
   await keeper.keep(environmentOf({}, { deletionTimestamp, finalizers: ["berth.dev/drain"] }));
 });
 
-test("one that is deleted in the background keeps its own while it drains", async () => {
+test("keeps the policy while the Environment drains in a background deletion", async () => {
   await keeper.keep(MANAGED);
   standing = undefined;
   keeper.seen(undefined);

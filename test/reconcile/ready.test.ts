@@ -16,7 +16,7 @@ const GOOD: readonly ConditionReason[] = [
   "EnvironmentIdUnique",
 ];
 
-/** All conditions well but for these. */
+/** All conditions are good, except these. */
 function conditionsWith(...reasons: readonly ConditionReason[]): ConditionUpdate[] {
   const byType = new Map<string, ConditionUpdate>();
   for (const reason of [...GOOD, ...reasons]) {
@@ -37,12 +37,12 @@ function ready(conditions: readonly ConditionUpdate[], parts: Partial<ReadyParts
   });
 }
 
-test("all well is Ready", () => {
+test("is True if all conditions are good", () => {
   expect(ready(conditionsWith())).toEqual(conditionFor("Ready", "work is served", GENERATION));
 });
 
 test.each<ConditionReason>(["NoSessionYet", "AtMaximum", "AcceptedWithWarning", "EnvironmentIdShared"])(
-  "%s does not stand in the way",
+  "is not blocked by %s",
   (reason) => {
     expect(ready(conditionsWith(reason)).status).toBe("True");
   },
@@ -58,7 +58,7 @@ test.each<ConditionReason>([
   "QuotaExceeded",
   "BreakerOpen",
   "CredentialMissing",
-])("%s lends Ready=False its reason and words", (reason) => {
+])("is False with the reason and message of %s", (reason) => {
   expect(ready(conditionsWith(reason))).toEqual({
     type: "Ready",
     status: "False",
@@ -69,42 +69,45 @@ test.each<ConditionReason>([
 });
 
 test.each<ConditionReason>(["KeySecretUnreadable", "TemplateUnchecked"])(
-  "%s could not be judged, which is news: Ready=Unknown with its reason and words",
+  "is Unknown with the reason and message of a failed check: %s",
   (reason) => {
     expect(ready(conditionsWith(reason))).toMatchObject({ status: "Unknown", reason, message: `words of ${reason}` });
   },
 );
 
-test.each<ConditionReason>(["KeyUnchecked", "QueueUnchecked"])("%s is only too early: Pending", (reason) => {
-  expect(ready(conditionsWith(reason))).toMatchObject({
-    status: "Unknown",
-    reason: "Pending",
-    message: `words of ${reason}`,
-  });
-});
+test.each<ConditionReason>(["KeyUnchecked", "QueueUnchecked"])(
+  "is Pending while a check has not run yet: %s",
+  (reason) => {
+    expect(ready(conditionsWith(reason))).toMatchObject({
+      status: "Unknown",
+      reason: "Pending",
+      message: `words of ${reason}`,
+    });
+  },
+);
 
-test("nothing known at all is Pending, with words", () => {
+test("is Pending with a message if nothing is known", () => {
   expect(ready([])).toMatchObject({ status: "Unknown", reason: "Pending", message: expect.stringMatching(/\w/) });
 });
 
-test("what is known to be wrong comes before what is not known yet", () => {
+test("prefers a known fault to an unknown condition", () => {
   expect(ready(conditionsWith("KeyUnchecked", "Unreachable", "QuotaExceeded")).reason).toBe("Unreachable");
 });
 
-test("of several faults, the one that a person mends first", () => {
+test("shows the fault that a person fixes first", () => {
   expect(ready(conditionsWith("BreakerOpen", "QuotaExceeded", "Refused", "RateLimited", "KeyEmpty")).reason).toBe(
     "KeyEmpty",
   );
   expect(ready(conditionsWith("BreakerOpen", "QuotaExceeded", "Refused")).reason).toBe("Refused");
 });
 
-test("what the operator decided itself comes before everything", () => {
+test("shows the operator's own decision before everything else", () => {
   const decided = { reason: "Paused", message: "on purpose" } as const;
   expect(ready(conditionsWith("KeyRejected"), { decided })).toEqual(conditionFor("Paused", "on purpose", GENERATION));
   expect(ready([], { decided, blockedReason: "a step fails" }).message).toBe("on purpose; a step fails");
 });
 
-test("what blocks the loops shows where no condition is wrong, and before what is only not known yet", () => {
+test("shows what blocks the loops after faults, but before conditions that are only unknown", () => {
   expect(ready(conditionsWith("KeyUnchecked"), { blockedReason: "no leave" })).toMatchObject({
     status: "False",
     reason: "StepFailing",
@@ -113,7 +116,7 @@ test("what blocks the loops shows where no condition is wrong, and before what i
   expect(ready(conditionsWith("Unreachable"), { blockedReason: "no leave" }).reason).toBe("Unreachable");
 });
 
-test("caches that do not follow the API server come before all conditions, which rest on them", () => {
+test("shows lagging caches before all conditions, which depend on them", () => {
   const lag = "changes of Pods are not seen";
   expect(ready(conditionsWith("PreparationFailing"), { lag })).toMatchObject({ status: "False", message: lag });
   const decided = { reason: "Paused", message: "spec.paused is true" } as const;

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { ReportPace } from "../../src/reconcile/status-writer.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
-test("is at once at first, slows down to four looks a second while changes go on, and is quick again after a quiet second", async () => {
+test("reacts at once first, slows to four reconciles a second while changes go on, and is quick again after a quiet second", async () => {
   const clock = new VirtualClock();
   const pace = new ReportPace(clock);
   expect(pace.delayMs).toBe(0);

@@ -15,7 +15,7 @@ const SESSIONS = { warm: 1, preparing: 0, opening: 0, active: 0, stopping: 0, fi
 let clock: VirtualClock;
 let kube: FakeKube;
 let told: { reason: string; message: string }[];
-/** What the API server has, by the rules of a merge patch. */
+/** The status in the API server, following merge-patch rules. */
 let stored: Record<string, unknown>;
 
 beforeEach(() => {
@@ -58,8 +58,8 @@ function parts(reasons: readonly ConditionReason[], over: Partial<StatusParts> =
 
 const reasonsTold = () => told.map(({ reason }) => reason);
 
-describe("what is written, and when", () => {
-  test("one merge patch of the status, for the object of this uid only", async () => {
+describe("the written status", () => {
+  test("is one merge patch of the status, for the object with this uid only", async () => {
     await writer().write(parts(["KeyAccepted"], { sessions: SESSIONS }));
     expect(kube.calls).toEqual([
       {
@@ -81,7 +81,7 @@ describe("what is written, and when", () => {
     ]);
   });
 
-  test("the same again is not written, however much time passes", async () => {
+  test("is not written again if it is the same, however much time passes", async () => {
     const writing = writer();
     await writing.write(parts(["Ready"], { sessions: SESSIONS }));
     await clock.advance(3_600_000);
@@ -89,7 +89,7 @@ describe("what is written, and when", () => {
     expect(kube.calls).toHaveLength(1);
   });
 
-  test("what an earlier process wrote is not written again, in whatever order the API server gives it back", async () => {
+  test("is not written again if an earlier process wrote the same, in any key order", async () => {
     await writer().write(parts(["Ready"], { sessions: SESSIONS, queue: { depth: 1, pending: 0 } }));
     const found = Object.fromEntries(Object.entries(stored).reverse()) as EnvironmentStatus;
     const second = writer(found);
@@ -97,7 +97,7 @@ describe("what is written, and when", () => {
     expect(kube.calls).toHaveLength(1);
   });
 
-  test("counts are written 5 s after they began to change, however long nothing was written, and only the last of them", async () => {
+  test("has counts 5 s after they began to change, however old the last write is, and only the latest", async () => {
     const writing = writer();
     const active = (count: number) => parts(["Ready"], { sessions: { ...SESSIONS, active: count } });
     await writing.write(active(0));
@@ -110,11 +110,11 @@ describe("what is written, and when", () => {
     expect(await writing.write(active(2))).toBeNull();
     expect(kube.calls).toHaveLength(2);
     expect(stored).toMatchObject({ sessions: { active: 2 } });
-    // The next ones begin anew.
+    // The next change starts a new wait.
     expect(await writing.write(active(3))).toBe(COUNTS_EVERY_MS);
   });
 
-  test("counts that went back meanwhile are not written", async () => {
+  test("has no counts that have changed back in the meantime", async () => {
     const writing = writer();
     const active = (count: number) => parts(["Ready"], { sessions: { ...SESSIONS, active: count } });
     await writing.write(active(0));
@@ -122,11 +122,11 @@ describe("what is written, and when", () => {
     await clock.advance(COUNTS_EVERY_MS - 1_000);
     expect(await writing.write(active(0))).toBeNull();
     expect(kube.calls).toHaveLength(1);
-    // Nor do they make the next ones come sooner.
+    // They do not shorten the next wait either.
     expect(await writing.write(active(1))).toBe(COUNTS_EVERY_MS);
   });
 
-  test("another wording waits as counts do", async () => {
+  test("has a changed message as late as counts", async () => {
     const writing = writer();
     await writing.write(parts(["QuotaExceeded"]));
     const reworded = parts([], { conditions: [conditionFor("QuotaExceeded", "other words", 1)] });
@@ -141,28 +141,28 @@ describe("what is written, and when", () => {
     ["a status", "Reachable", "Unreachable"],
     ["a bad reason", "Unreachable", "RateLimited"],
     ["a good reason for one that warns", "Accepted", "AcceptedWithWarning"],
-  ])("a turn of %s is written at once", async (_what, before, after) => {
+  ])("has a turn of %s at once", async (_what, before, after) => {
     const writing = writer();
     await writing.write(parts([before]));
     expect(await writing.write(parts([after]))).toBeNull();
     expect(stored).toMatchObject({ conditions: [{ reason: after }] });
   });
 
-  test("one good reason for another waits: at its maximum an Environment turns all day", async () => {
+  test("has one good reason after another as late as counts: at its maximum, an Environment turns all day", async () => {
     const writing = writer();
     await writing.write(parts(["Available"]));
     expect(await writing.write(parts(["AtMaximum"]))).toBe(COUNTS_EVERY_MS);
     expect(kube.calls).toHaveLength(1);
   });
 
-  test("another generation is written at once, so that whoever waits for it sees it", async () => {
+  test("has a new generation at once, so that clients waiting for it see it", async () => {
     const writing = writer();
     await writing.write(parts(["Ready"]));
     await writing.write(parts(["Ready"], { generation: 2 }));
     expect(stored).toMatchObject({ observedGeneration: 2 });
   });
 
-  test("lastTransitionTime moves with the status alone", async () => {
+  test("has a new lastTransitionTime only if a status changed", async () => {
     const writing = writer();
     await writing.write(parts(["Unreachable"]));
     await clock.advance(10_000);
@@ -174,7 +174,7 @@ describe("what is written, and when", () => {
     });
   });
 
-  test("what is gone is removed: fields of the queue, the counts of a mode", async () => {
+  test("removes obsolete fields: of the queue, and the counts of another mode", async () => {
     const writing = writer();
     const queue = { depth: 1, pending: 0, oldestQueuedAt: NOW };
     await writing.write(parts(["Ready"], { queue, sessions: SESSIONS }));
@@ -183,14 +183,14 @@ describe("what is written, and when", () => {
     expect(stored).not.toHaveProperty("sessions");
   });
 
-  test("a queue that was not read keeps its last reading: an error is never read as zero", async () => {
+  test("keeps the last queue reading if the queue was not read: an error is never read as zero", async () => {
     const writing = writer();
     await writing.write(parts(["Reachable"], { queue: { depth: 4, pending: 0 } }));
     await writing.write(parts(["Unreachable"]));
     expect(stored["queue"]).toEqual({ depth: 4, pending: 0 });
   });
 
-  test("conditions that this version does not know stay", async () => {
+  test("keeps conditions that this version does not know", async () => {
     const strange = { ...conditionFor("Ready", "", 1), type: "OfTomorrow", reason: "Odd", lastTransitionTime: NOW };
     await writer({ conditions: [strange] }).write(parts(["Ready"]));
     expect(stored).toMatchObject({ conditions: [strange, { type: "Ready" }] });
@@ -198,17 +198,17 @@ describe("what is written, and when", () => {
   });
 });
 
-describe("what goes wrong", () => {
+describe("failed writes", () => {
   test.each([
     ["is gone", notFound("environments", "research")],
     ["was replaced by another of the same name", refusal(409, "Conflict", "Precondition failed: UID in precondition")],
-  ])("an Environment that %s is no error, and nothing is told", async (_how, error) => {
+  ])("ignores an Environment that %s, and announces nothing", async (_how, error) => {
     kube.answer(() => error);
     expect(await writer().write(parts(["KeyRejected"]))).toBeNull();
     expect(told).toEqual([]);
   });
 
-  test("a conflict that stays is an error: no other object takes so long to be seen", async () => {
+  test("fails on a persistent conflict: the watch shows a new object sooner", async () => {
     const writing = writer();
     kube.answer(() => refusal(409, "Conflict", "the object has been modified"));
     for (let times = 0; times < 3; times += 1) expect(await writing.write(parts(["KeyRejected"]))).toBeNull();
@@ -218,7 +218,7 @@ describe("what goes wrong", () => {
     expect(reasonsTold()).toEqual(["KeyRejected"]);
   });
 
-  test("a write that failed is thrown, tried again, and told once, when it stands", async () => {
+  test("throws a failed write, retries it, and announces its Events once, after success", async () => {
     const writing = writer();
     kube.answer(() => noAnswer("patch environments/status"));
     await expect(writing.write(parts(["KeyRejected"]))).rejects.toThrow("no answer");
@@ -232,14 +232,14 @@ describe("what goes wrong", () => {
 });
 
 describe("Events", () => {
-  test("nothing is told of an Environment that is well from the start", async () => {
+  test("announces nothing for an Environment that is good from the start", async () => {
     const writing = writer();
     await writing.write(parts(["Pending", "KeyUnchecked", "QueueUnchecked", "NoSessionYet"]));
     await writing.write(parts(["Ready", "KeyAccepted", "Reachable", "Accepted", "Available", "Starting"]));
     expect(told).toEqual([]);
   });
 
-  test("a fault is told once with its words, and once that it is over", async () => {
+  test("announces a fault once with its message, and its end once", async () => {
     const writing = writer();
     await writing.write(parts(["Reachable"]));
     for (let round = 0; round < 3; round += 1) {
@@ -252,13 +252,13 @@ describe("Events", () => {
     expect(reasonsTold()).toEqual(["Unreachable", "Reachable"]);
   });
 
-  test("that a fault is over is told also when it was unclear for a while in between", async () => {
+  test("announces the end of a fault even if its status was unknown in between", async () => {
     const writing = writer();
     for (const reason of ["KeyRejected", "KeyUnchecked", "KeyAccepted"] as const) await writing.write(parts([reason]));
     expect(reasonsTold()).toEqual(["KeyRejected", "KeyAccepted"]);
   });
 
-  test("a fault that an earlier process told is not told again, but its end is", async () => {
+  test("does not repeat a fault that an earlier process announced, but announces its end", async () => {
     await writer().write(parts(["KeyRejected"]));
     const second = writer(stored as EnvironmentStatus);
     await second.write(parts(["KeyRejected"]));
@@ -267,7 +267,7 @@ describe("Events", () => {
     expect(reasonsTold()).toEqual(["KeyRejected", "KeyAccepted"]);
   });
 
-  test("Ready repeats what another condition says, so it is not told twice", async () => {
+  test("announces only once what Ready repeats from another condition", async () => {
     const writing = writer();
     const ready = { ...conditionFor("KeyRejected", "words of KeyRejected", 1), type: "Ready" as const };
     await writing.write(parts([], { conditions: [ready, conditionFor("KeyRejected", "words of KeyRejected", 1)] }));
@@ -276,7 +276,7 @@ describe("Events", () => {
   });
 
   test.each<ConditionReason>(["Paused", "InvalidSpec", "StepFailing", "Deleting"])(
-    "what Ready alone says is told: %s, and that it is over",
+    "announces what only Ready says: %s, and its end",
     async (reason) => {
       const writing = writer();
       await writing.write(parts(["KeyAccepted", "Ready"]));
@@ -286,7 +286,7 @@ describe("Events", () => {
     },
   );
 
-  test("a pause is told also when something else was in the way before", async () => {
+  test("announces a pause even if something else blocked Ready before", async () => {
     const writing = writer();
     const ready = { ...conditionFor("Unreachable", "x", 1), type: "Ready" as const };
     await writing.write(parts([], { conditions: [ready, conditionFor("Unreachable", "x", 1)] }));
@@ -294,7 +294,7 @@ describe("Events", () => {
     expect(reasonsTold()).toEqual(["Unreachable", "Paused"]);
   });
 
-  test("every reason that warns is told when its condition turns to it, whatever its status", async () => {
+  test("announces every warning reason when its condition turns to it, whatever its status", async () => {
     const warnings = (Object.keys(REASONS) as ConditionReason[]).filter((reason) => eventType(reason) === "Warning");
     expect(warnings.length).toBeGreaterThan(15);
     for (const reason of warnings) {

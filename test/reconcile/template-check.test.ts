@@ -18,7 +18,7 @@ function templateOf(container: Record<string, unknown> = {}): CheckedTemplate {
 
 const check = (kube: FakeKube, template = templateOf()) => checkTemplate(kube.client, "research", template, {});
 
-/** The API server takes the Pod, and admission may change it. */
+/** The API server accepts the Pod, and admission may change it. */
 const taken = (change: (pod: Pod) => void = () => {}) =>
   new FakeKube(({ body }) => {
     const pod = structuredClone(body) as Pod;
@@ -26,7 +26,7 @@ const taken = (change: (pod: Pod) => void = () => {}) =>
     return pod;
   });
 
-test("asks for a dry run with strict validation, under a name that no Pod gets", async () => {
+test("requests a dry run with strict validation, under a name that no real Pod gets", async () => {
   const kube = taken();
   expect(await check(kube)).toEqual({
     accepted: true,
@@ -37,11 +37,11 @@ test("asks for a dry run with strict validation, under a name that no Pod gets",
   expect(kube.calls).toMatchObject([
     { verb: "create", plural: "pods", ref: { name: NAME }, query: { dryRun: true, fieldValidation: "Strict" } },
   ]);
-  // Real names end in letters without vowels.
+  // Real names end without vowels.
   expect(newPodName("research")).not.toMatch(/[aeiou][a-z]*$/);
 });
 
-test("the longest name of an Environment gives a name of a Pod", async () => {
+test("the longest Environment name still gives a valid Pod name", async () => {
   const kube = taken();
   await checkTemplate(kube.client, `${"a".repeat(20)}.${"b".repeat(25)}`, templateOf(), {});
   expect(kube.calls[0]?.ref.name).toMatch(/^[a-z0-9-]{1,63}$/);
@@ -69,7 +69,7 @@ test.each<[string, () => Promise<{ reason: string; message: string }>]>([
 describe("the operator's own policy", () => {
   const privileged = templateOf({ securityContext: { privileged: true } });
 
-  test("forbids a template without a word to the API server, for good", async () => {
+  test("forbids a template permanently, without a request to the API server", async () => {
     const kube = new FakeKube();
     expect(await checkTemplate(kube.client, "research", privileged, {})).toEqual({
       accepted: false,
@@ -81,7 +81,7 @@ describe("the operator's own policy", () => {
     expect(kube.calls).toEqual([]);
   });
 
-  test("lets through what it allows, which the API server is then asked of", async () => {
+  test("permits what it allows, and then checks with the API server", async () => {
     const kube = taken();
     expect(await checkTemplate(kube.client, "research", privileged, { privileged: ["*"] })).toMatchObject({
       reason: "Accepted",
@@ -91,7 +91,7 @@ describe("the operator's own policy", () => {
 });
 
 describe("refusals", () => {
-  // Texts of a real API server, 1.36.
+  // Error texts of a real API server, 1.36.
   test.each<[string, KubeApiError, string, string]>([
     [
       "a misspelt field",
@@ -189,10 +189,10 @@ describe("refusals", () => {
     const kube = new FakeKube(() => error);
     const verdict = await check(kube);
     expect(verdict).toEqual({ accepted: false, final: false, reason, message });
-    expect(await check(kube), "the same words at every try").toEqual(verdict);
+    expect(await check(kube), "the same text on every try").toEqual(verdict);
   });
 
-  test("no answer: unchecked, and tried again", async () => {
+  test("reports a missing answer as unchecked, and retries", async () => {
     expect(await check(new FakeKube(() => noAnswer("create pods agents/x")))).toMatchObject({
       accepted: false,
       reason: "TemplateUnchecked",
@@ -200,7 +200,7 @@ describe("refusals", () => {
     });
   });
 
-  test("a full quota says that the template is good", async () => {
+  test("accepts the template if the quota is full", async () => {
     const words = `${ABOUT}pods "${NAME}" is forbidden: exceeded quota: tight, requested: pods=1, used: pods=9, limited: pods=9`;
     expect(await check(new FakeKube(() => refusal(403, "Forbidden", words)))).toMatchObject({
       accepted: true,

@@ -40,7 +40,7 @@ function raw(over: { uid?: string; spec?: unknown; status?: unknown; metadata?: 
 
 const statuses = () => kube.calls.map(({ body }) => (body as { status: Record<string, unknown> }).status);
 
-test("says why in Ready, once, and in an Event and a metric", async () => {
+test("reports the problem once in Ready, in an Event and in a metric", async () => {
   await unserved.report(raw(), "InvalidSpec", "spec.pausd: not known");
   await unserved.report(raw(), "InvalidSpec", "spec.pausd: not known");
   expect(statuses()).toMatchObject([
@@ -56,7 +56,7 @@ test("says why in Ready, once, and in an Event and a metric", async () => {
   expect(await metrics.registry.metrics()).toContain('environment="research",type="Ready"');
 });
 
-test("a status that an earlier process wrote is not written again", async () => {
+test("does not repeat a status that an earlier process wrote", async () => {
   await unserved.report(raw(), "InvalidSpec", "x");
   const [status] = statuses();
   const next = new UnservedEnvironments({
@@ -72,13 +72,13 @@ test("a status that an earlier process wrote is not written again", async () => 
   expect(told).toEqual(["InvalidSpec"]);
 });
 
-test("addresses that claims may name stay: sessions were claimed there, and go on", async () => {
+test("keeps the addresses that claims may name, because their sessions go on", async () => {
   const apiAddresses = ["https://now.example", "https://before.example"];
   await unserved.report(raw({ status: { conditions: [], apiAddresses } }), "InvalidSpec", "x");
   expect(statuses()).toMatchObject([{ apiAddresses }]);
 });
 
-test("another object of the same name has a status of its own", async () => {
+test("writes a new status for another object of the same name", async () => {
   await unserved.report(raw(), "InvalidSpec", "x");
   await unserved.report(raw({ uid: "u2" }), "InvalidSpec", "x");
   expect(kube.calls.map(({ body }) => (body as KubeObject).metadata.uid)).toEqual(["u1", "u2"]);
@@ -96,7 +96,7 @@ test.each<[string, unknown, object]>([
   expect(statuses()).toMatchObject([expected]);
 });
 
-test("where the API server takes no status for an object that breaks a rule, an Event has to do, once", async () => {
+test("announces one Event if the API server refuses the status because the spec breaks a CRD rule", async () => {
   kube.answer(() => refusal(422, "Invalid", 'Environment.berth.dev "research" is invalid: spec.environmentId: ...'));
   for (let round = 0; round < 3; round += 1) await unserved.report(raw(), "InvalidSpec", "x");
   expect(told).toEqual(["InvalidSpec"]);
@@ -104,13 +104,13 @@ test("where the API server takes no status for an object that breaks a rule, an 
   expect(told).toEqual(["InvalidSpec", "InvalidSpec"]);
 });
 
-test("its metrics go with it", async () => {
+test("removes the metrics of a deleted Environment", async () => {
   await unserved.report(raw(), "InvalidSpec", "x");
   unserved.forget("agents/research", true);
   expect(await metrics.registry.metrics()).not.toContain('environment="research"');
 });
 
-test("a finalizer of an earlier process does not hold its deletion up", async () => {
+test("removes an earlier process's finalizer, so that it does not block the deletion", async () => {
   const metadata = { deletionTimestamp: "2030-01-01T00:00:00Z", finalizers: ["other", "berth.dev/drain"] };
   const answers = {
     get: raw({ metadata }),
