@@ -1,10 +1,48 @@
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
+import type { ConditionReason } from "../../src/api/condition-reasons.ts";
+import { type ConditionUpdate, conditionFor } from "../../src/api/conditions.ts";
 import type { Environment } from "../../src/api/environment.ts";
 import {
   type ConditionParts,
   environmentConditions,
+  type ReadyParts,
+  readyCondition,
   type SharingEnvironment,
 } from "../../src/reconcile/environment-conditions.ts";
+
+const GENERATION = 3;
+
+const GOOD: readonly ConditionReason[] = [
+  "KeyAccepted",
+  "Reachable",
+  "Accepted",
+  "PolicyInPlace",
+  "Available",
+  "Starting",
+  "CredentialsPresent",
+  "EnvironmentIdUnique",
+];
+
+/** All conditions are good, except these. */
+function conditionsWith(...reasons: readonly ConditionReason[]): ConditionUpdate[] {
+  const byType = new Map<string, ConditionUpdate>();
+  for (const reason of [...GOOD, ...reasons]) {
+    const condition = conditionFor(reason, `words of ${reason}`, GENERATION);
+    byType.set(condition.type, condition);
+  }
+  return [...byType.values()];
+}
+
+function ready(conditions: readonly ConditionUpdate[], parts: Partial<ReadyParts> = {}): ConditionUpdate {
+  return readyCondition({
+    decided: null,
+    lag: null,
+    blockedReason: null,
+    conditions,
+    generation: GENERATION,
+    ...parts,
+  });
+}
 
 /** The condition EnvironmentIdShared of an Environment with the id env_1. */
 function shared(sharers: readonly SharingEnvironment[], spec: Record<string, unknown> = { sessions: {} }) {
@@ -28,22 +66,112 @@ const other = (name: string, hasWorkers = false) => ({ name, hasWorkers });
 const FIX = "keep one of them and delete the others, or create each with an environmentId of its own";
 const TWICE = "workers claim without the operator, so a session can run in two of them at once";
 
-test("names the Environments with the same environmentId in order, and says what to do", () => {
-  expect(shared([other("b/two"), other("a/one")])).toMatchObject({
-    status: "True",
-    message: `spec.environmentId: a/one, b/two have the same environmentId env_1, so these Environments take from one queue; ${FIX}`,
+describe("Ready", () => {
+  test("is True if all conditions are good", () => {
+    expect(ready(conditionsWith())).toEqual(conditionFor("Ready", "work is served", GENERATION));
+  });
+
+  test.each<ConditionReason>(["NoSessionYet", "AtMaximum", "AcceptedWithWarning", "EnvironmentIdShared"])(
+    "is not blocked by %s",
+    (reason) => {
+      expect(ready(conditionsWith(reason)).status).toBe("True");
+    },
+  );
+
+  test.each<ConditionReason>([
+    "KeyRejected",
+    "KeySecretMissing",
+    "Unreachable",
+    "OriginNotAllowed",
+    "Refused",
+    "AdmissionRefused",
+    "QuotaExceeded",
+    "BreakerOpen",
+    "CredentialMissing",
+  ])("is False with the reason and message of %s", (reason) => {
+    expect(ready(conditionsWith(reason))).toEqual({
+      type: "Ready",
+      status: "False",
+      reason,
+      message: `words of ${reason}`,
+      observedGeneration: GENERATION,
+    });
+  });
+
+  test.each<ConditionReason>(["KeySecretUnreadable", "TemplateUnchecked"])(
+    "is Unknown with the reason and message of a failed check: %s",
+    (reason) => {
+      expect(ready(conditionsWith(reason))).toMatchObject({ status: "Unknown", reason, message: `words of ${reason}` });
+    },
+  );
+
+  test.each<ConditionReason>(["KeyUnchecked", "QueueUnchecked"])(
+    "is Pending while a check has not run yet: %s",
+    (reason) => {
+      expect(ready(conditionsWith(reason))).toMatchObject({
+        status: "Unknown",
+        reason: "Pending",
+        message: `words of ${reason}`,
+      });
+    },
+  );
+
+  test("is Pending with a message if nothing is known", () => {
+    expect(ready([])).toMatchObject({ status: "Unknown", reason: "Pending", message: expect.stringMatching(/\w/) });
+  });
+
+  test("prefers a known fault to an unknown condition", () => {
+    expect(ready(conditionsWith("KeyUnchecked", "Unreachable", "QuotaExceeded")).reason).toBe("Unreachable");
+  });
+
+  test("shows the fault that a person fixes first", () => {
+    expect(ready(conditionsWith("BreakerOpen", "QuotaExceeded", "Refused", "RateLimited", "KeyEmpty")).reason).toBe(
+      "KeyEmpty",
+    );
+    expect(ready(conditionsWith("BreakerOpen", "QuotaExceeded", "Refused")).reason).toBe("Refused");
+  });
+
+  test("shows the operator's own decision before everything else", () => {
+    const decided = { reason: "Paused", message: "on purpose" } as const;
+    expect(ready(conditionsWith("KeyRejected"), { decided })).toEqual(conditionFor("Paused", "on purpose", GENERATION));
+    expect(ready([], { decided, blockedReason: "a step fails" }).message).toBe("on purpose; a step fails");
+  });
+
+  test("shows what blocks the loops after faults, but before conditions that are only unknown", () => {
+    expect(ready(conditionsWith("KeyUnchecked"), { blockedReason: "no leave" })).toMatchObject({
+      status: "False",
+      reason: "StepFailing",
+      message: "no leave",
+    });
+    expect(ready(conditionsWith("Unreachable"), { blockedReason: "no leave" }).reason).toBe("Unreachable");
+  });
+
+  test("shows lagging caches before all conditions, which depend on them", () => {
+    const lag = "changes of Pods are not seen";
+    expect(ready(conditionsWith("PreparationFailing"), { lag })).toMatchObject({ status: "False", message: lag });
+    const decided = { reason: "Paused", message: "spec.paused is true" } as const;
+    expect(ready(conditionsWith(), { lag, decided })).toMatchObject({ reason: "Paused" });
   });
 });
 
-test.each([
-  ["another one has workers", [other("a/one", true)], { sessions: {} }],
-  ["it has workers itself", [other("a/one")], { workers: {} }],
-])("says that a session can run twice if %s", (_title, sharers, spec) => {
-  expect(shared(sharers, spec)?.message).toBe(
-    `spec.environmentId: a/one has the same environmentId env_1, so these Environments take from one queue; ${TWICE}; ${FIX}`,
-  );
-});
+describe("EnvironmentIdShared", () => {
+  test("names the Environments with the same environmentId in order, and says what to do", () => {
+    expect(shared([other("b/two"), other("a/one")])).toMatchObject({
+      status: "True",
+      message: `spec.environmentId: a/one, b/two have the same environmentId env_1, so these Environments take from one queue; ${FIX}`,
+    });
+  });
 
-test("is False without a sharing Environment", () => {
-  expect(shared([])).toMatchObject({ status: "False", reason: "EnvironmentIdUnique" });
+  test.each([
+    ["another one has workers", [other("a/one", true)], { sessions: {} }],
+    ["it has workers itself", [other("a/one")], { workers: {} }],
+  ])("says that a session can run twice if %s", (_title, sharers, spec) => {
+    expect(shared(sharers, spec)?.message).toBe(
+      `spec.environmentId: a/one has the same environmentId env_1, so these Environments take from one queue; ${TWICE}; ${FIX}`,
+    );
+  });
+
+  test("is False without a sharing Environment", () => {
+    expect(shared([])).toMatchObject({ status: "False", reason: "EnvironmentIdUnique" });
+  });
 });

@@ -2,9 +2,17 @@ import { describe, expect, test } from "vitest";
 import type { Environment } from "../../src/api/environment.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
-import { KeyKeeper } from "../../src/reconcile/key-keeper.ts";
+import { KeyInUse, KeyKeeper, readEnvironmentKey } from "../../src/reconcile/key-keeper.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { FakeKube, notFound, refusal } from "./fake-kube.ts";
+import { FakeKube, noAnswer, notFound, refusal } from "./fake-kube.ts";
+
+const REF = { name: "research-key", key: "environment-key" };
+const KEY = "sk-ant-oat01-example";
+
+function secretOf(data: Record<string, string> | undefined): FakeKube {
+  const encoded = data && Object.fromEntries(Object.entries(data).map(([name, value]) => [name, btoa(value)]));
+  return new FakeKube(() => ({ metadata: { name: REF.name, uid: "u1", resourceVersion: "7" }, data: encoded }));
+}
 
 const { keyRefreshMs, keyRetryMs } = DEFAULT_TIMING;
 const failed = () => refusal(500, "InternalError", "failed");
@@ -43,6 +51,112 @@ function setUp({ deleted = false } = {}) {
   const read = () => keeper.read(environment);
   return { clock, kube, keeper, told, readWith, read };
 }
+
+const A = "https://a.test";
+const B = "https://b.test";
+const C = "https://c.test";
+
+const api = (baseUrl: string, name: string, key = "environment-key") => ({ baseUrl, keySecretRef: { name, key } });
+
+/** Takes a key for each spec in turn. */
+function readFor(...read: [key: string, baseUrl: string, secret: string][]): KeyInUse {
+  const keys = new KeyInUse();
+  const addresses: string[] = [];
+  for (const [key, baseUrl, secret] of read) {
+    if (!addresses.includes(baseUrl)) addresses.unshift(baseUrl);
+    keys.take(key, api(baseUrl, secret), addresses);
+  }
+  return keys;
+}
+
+describe("reading the Secret", () => {
+  test.each([
+    ["as it is", KEY],
+    ["with the line break that --from-file leaves", `${KEY}\n`],
+    ["with spaces around it", `  ${KEY}\r\n`],
+  ])("reads a key %s, by one GET of the named Secret", async (_how, value) => {
+    const kube = secretOf({ "environment-key": value, other: "x" });
+    expect(await readEnvironmentKey(kube.client, "agents", REF)).toEqual({ ok: true, key: KEY, version: "u1/7" });
+    expect(kube.calls).toMatchObject([
+      { verb: "get", plural: "secrets", ref: { namespace: "agents", name: REF.name } },
+    ]);
+  });
+
+  test.each<[string, Record<string, string> | undefined, string, string]>([
+    [
+      "lacks the key",
+      { "api-key": "x", zone: "y" },
+      "KeyMissing",
+      "Secret research-key has no key environment-key: add the key, or fix spec.api.keySecretRef.key",
+    ],
+    [
+      "has no data",
+      undefined,
+      "KeyMissing",
+      "Secret research-key has no key environment-key: add the key, or fix spec.api.keySecretRef.key",
+    ],
+    [
+      "holds an empty key",
+      { "environment-key": " \n" },
+      "KeyEmpty",
+      "key environment-key of Secret research-key is empty: put the environment key there",
+    ],
+    [
+      "holds more than a key",
+      { "environment-key": `ENVIRONMENT_KEY=${KEY}\nOTHER=1` },
+      "KeyEmpty",
+      "key environment-key of Secret research-key holds spaces, line breaks or letters that no key has: put the environment key there and nothing else",
+    ],
+  ])("reports a Secret that %s: %s", async (_how, data, reason, message) => {
+    const reading = await readEnvironmentKey(secretOf(data).client, "agents", REF);
+    expect(reading).toEqual({ ok: false, lasting: true, verdict: { reason, message } });
+    expect(JSON.stringify(reading)).not.toContain(KEY);
+  });
+
+  test("never names another key of the Secret", async () => {
+    const reading = await readEnvironmentKey(secretOf({ "db-password": "x" }).client, "agents", REF);
+    expect(JSON.stringify(reading)).not.toContain("db-password");
+  });
+
+  test("reports a missing Secret as lasting, with its name, the namespace and the field", async () => {
+    const kube = new FakeKube(() => notFound("secrets", REF.name));
+    expect(await readEnvironmentKey(kube.client, "agents", REF)).toEqual({
+      ok: false,
+      lasting: true,
+      verdict: {
+        reason: "KeySecretMissing",
+        message: "Secret research-key is not in namespace agents: create it, or mend spec.api.keySecretRef.name",
+      },
+    });
+  });
+
+  test.each([
+    [
+      "no permission to read it",
+      refusal(
+        403,
+        "Forbidden",
+        'get secrets agents/research-key: secrets "research-key" is forbidden: User "op" cannot',
+      ),
+      /^Secret research-key could not be read: give the operator permission to get Secrets in namespace agents \(get secrets/,
+    ],
+    [
+      "no answer",
+      noAnswer("get secrets agents/research-key"),
+      /^Secret research-key could not be read: it is tried again/,
+    ],
+    [
+      "a proxy's 404",
+      refusal(404, "", "get secrets agents/research-key: HTTP 404, not an answer of the API server"),
+      /it is tried again \(get secrets/,
+    ],
+    ["an error of our own", new TypeError("odd"), /odd/],
+  ])("keeps the verdict open after %s", async (_how, error, words) => {
+    const reading = await readEnvironmentKey(new FakeKube(() => error).client, "agents", REF);
+    expect(reading).toMatchObject({ ok: false, lasting: false, verdict: { reason: "KeySecretUnreadable" } });
+    expect(reading.ok ? "" : reading.verdict.message).toMatch(words);
+  });
+});
 
 describe("the key of an Environment", () => {
   test("is read on schedule, and no more often", async () => {
@@ -85,5 +199,52 @@ describe("the key of an Environment", () => {
     await readWith(() => secret("first"));
     await readWith(missing);
     expect(keeper.inUse.key).toBe("first");
+  });
+});
+
+describe("the key in use", () => {
+  test("is empty before the first read", () => {
+    const keys = new KeyInUse();
+    expect([keys.key, keys.for(api(A, "a")), keys.forEarlier(B, api(A, "a"))]).toEqual(["", "", ""]);
+  });
+
+  test.each([
+    ["another Secret for the same address", api(A, "b"), "key-a"],
+    ["the same Secret for another address", api(B, "a"), "key-a"],
+    ["another Secret for another address", api(B, "b"), ""],
+    ["another key of the same Secret for another address", api(B, "a", "other"), ""],
+  ])("is sent or withheld until the next read, for a spec that names %s: %#", (_what, spec, sent) => {
+    expect(readFor(["key-a", A, "a"]).for(spec)).toBe(sent);
+  });
+
+  test("keeps an earlier address's key of its Secret, and updates it if the spec named the Secret for both addresses", () => {
+    const keys = readFor(["key-a", A, "a"], ["key-b", B, "b"], ["key-c", B, "c"]);
+    expect(keys.for(api(B, "c"))).toBe("key-c");
+    expect(keys.forEarlier(A, api(B, "c"))).toBe("key-a");
+    expect(readFor(["key-a", A, "a"], ["key-a2", B, "a"]).forEarlier(A, api(B, "a"))).toBe("key-a2");
+    // The spec in between also named this Secret for A.
+    expect(readFor(["key-a", A, "a"], ["key-b", B, "b"], ["key-a2", B, "a"]).forEarlier(A, api(B, "a"))).toBe("key-a2");
+  });
+
+  test("keeps an earlier address's key while the new Secret has none", () => {
+    const keys = readFor(["key-a", A, "a"], ["", B, "b"]);
+    expect(keys.for(api(B, "b"))).toBe("");
+    expect(keys.forEarlier(A, api(B, "b"))).toBe("key-a");
+    keys.take("key-b", api(B, "b"), [B, A]);
+    expect([keys.for(api(B, "b")), keys.forEarlier(A, api(B, "b"))]).toEqual(["key-b", "key-a"]);
+  });
+
+  test("returns to its Secret's key when the spec is reverted", () => {
+    const keys = readFor(["key-a", A, "a"], ["key-b", B, "b"], ["key-a2", A, "a"]);
+    expect(keys.for(api(A, "a"))).toBe("key-a2");
+    expect(keys.forEarlier(B, api(A, "a"))).toBe("key-b");
+  });
+
+  test("keeps nothing for an address that no claim names", () => {
+    const keys = readFor(["key-a", A, "a"], ["key-b", B, "b"]);
+    keys.take("key-b", api(B, "b"), [B]);
+    expect(keys.forEarlier(A, api(B, "b"))).toBe("key-b");
+    keys.take("key-c", api(C, "c"), [C]);
+    expect(keys.forEarlier(B, api(C, "c"))).toBe("key-b");
   });
 });

@@ -3,7 +3,7 @@ import { type ConditionReason, eventType, REASONS } from "../../src/api/conditio
 import { conditionFor } from "../../src/api/conditions.ts";
 import type { EnvironmentStatus } from "../../src/api/environment.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
-import { COUNTS_EVERY_MS, type StatusParts, StatusWriter } from "../../src/reconcile/status-writer.ts";
+import { COUNTS_EVERY_MS, ReportPace, type StatusParts, StatusWriter } from "../../src/reconcile/status-writer.ts";
 import { VIRTUAL_EPOCH_MS, VirtualClock } from "../support/virtual-clock.ts";
 import { FakeKube, noAnswer, notFound, refusal } from "./fake-kube.ts";
 
@@ -302,5 +302,23 @@ describe("Events", () => {
       await writer().write(parts([reason]));
       expect(reasonsTold()).toEqual([reason]);
     }
+  });
+});
+
+describe("the report pace", () => {
+  test("reacts at once first, slows to four reconciles a second while changes go on, and is quick again after a quiet second", async () => {
+    const pace = new ReportPace(clock);
+    expect(pace.delayMs).toBe(0);
+    const rests: number[] = [];
+    for (let look = 0; look < 6; look += 1) {
+      pace.looked();
+      rests.push(pace.delayMs);
+      await clock.advance(pace.delayMs);
+      expect(pace.delayMs).toBe(0);
+    }
+    expect(rests).toEqual([25, 50, 100, 200, 250, 250]);
+    await clock.advance(1_000);
+    pace.looked();
+    expect(pace.delayMs).toBe(25);
   });
 });

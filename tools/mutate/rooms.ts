@@ -757,7 +757,7 @@ export const ROOMS: readonly FileMutations[] = [
   },
   {
     file: "src/reconcile/key-keeper.ts",
-    tests: ["test/reconcile/key-in-use.test.ts"],
+    tests: [KEY_KEEPER],
     mutations: [
       {
         name: "sends a key to an address that it was not read for",
@@ -775,7 +775,7 @@ export const ROOMS: readonly FileMutations[] = [
   },
   {
     file: "src/reconcile/key-keeper.ts",
-    tests: ["test/reconcile/environment-key.test.ts"],
+    tests: [KEY_KEEPER],
     mutations: [
       {
         name: "treats a Secret that can't be read as missing",
@@ -793,7 +793,7 @@ export const ROOMS: readonly FileMutations[] = [
   },
   {
     file: "src/reconcile/drain.ts",
-    tests: ["test/reconcile/given-up.test.ts", "test/reconcile/moved-drain.test.ts"],
+    tests: ["test/reconcile/environment-reconciler.test.ts", "test/reconcile/drain.test.ts"],
     mutations: [
       {
         name: "never gives up a drain",
@@ -811,7 +811,7 @@ export const ROOMS: readonly FileMutations[] = [
   },
   {
     file: "src/reconcile/drain.ts",
-    tests: ["test/reconcile/orphaned-claims.test.ts"],
+    tests: ["test/reconcile/drain.test.ts"],
     mutations: [
       {
         name: "deletes claims of an Environment that can't be read",

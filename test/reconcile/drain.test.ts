@@ -6,10 +6,12 @@ import type { KubeObject } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { SharedSessions } from "../../src/protocol/shared-sessions.ts";
+import { deleteOrphanedClaims } from "../../src/reconcile/drain.ts";
 import type { WorkApiClient } from "../../src/work/client.ts";
 import { type Json, sessionsSpec, stored, workersSpec } from "../api/environments.ts";
+import { claimSecret } from "../sessions/contexts.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { FakeKube } from "./fake-kube.ts";
+import { FakeKube, notFound, refusal } from "./fake-kube.ts";
 
 const KEY = "agents/research";
 const SECOND_MS = 1_000;
@@ -26,7 +28,7 @@ afterEach(async () => {
  * An Environment that was just deleted, with a leftover that does not end: a Pod on a lost node, or a Deployment with
  * busy workers.
  */
-function deleted(clock: VirtualClock, raw: Json): KubeObject {
+function deletedEnvironment(clock: VirtualClock, raw: Json): KubeObject {
   const metadata = raw["metadata"] as KubeObject["metadata"];
   const deletionTimestamp = new Date(clock.now()).toISOString();
   return { ...raw, metadata: { ...metadata, deletionTimestamp, finalizers: ["berth.dev/drain"] } };
@@ -58,7 +60,7 @@ function busyDeployment(uid: string): KubeObject {
  * A new term of one replica. Its announcements and deletions are recorded with the seconds since the Environment's
  * deletion.
  */
-function takeOver(clock: VirtualClock, environment: KubeObject, told: string[]) {
+function startTerm(clock: VirtualClock, environment: KubeObject, told: string[]) {
   const sinceSeconds = () =>
     Math.round((clock.now() - Date.parse(environment.metadata.deletionTimestamp ?? "")) / SECOND_MS);
   const isWorkers = "workers" in (environment["spec"] as Json);
@@ -147,10 +149,10 @@ test.each<[string, Json, RegExp, number]>([
   async (_what, spec, words, endsAt) => {
     const timesOf = async (moves: readonly number[]) => {
       const clock = new VirtualClock();
-      const environment = deleted(clock, stored(spec));
+      const environment = deletedEnvironment(clock, stored(spec));
       const told: string[] = [];
       for (const seconds of moves) {
-        const { term, run } = takeOver(clock, environment, told);
+        const { term, run } = startTerm(clock, environment, told);
         await run(seconds);
         await term.stop();
         // Until another replica acquires the Lease.
@@ -164,3 +166,28 @@ test.each<[string, Json, RegExp, number]>([
     expect(Math.abs(moved - unmoved), `at ${moved} s, unmoved at ${unmoved} s`).toBeLessThanOrEqual(1);
   },
 );
+
+/** The claims that are deleted if the read of the Environment gets this answer. */
+async function deletedClaims(environment: unknown): Promise<string[]> {
+  const items = [claimSecret({}, { name: "own" }), claimSecret({ environmentUid: "another" }, { name: "another" })];
+  const kube = new FakeKube(({ verb }) => (verb === "get" ? environment : verb === "listAll" ? { items } : {}));
+  const metadata = { namespace: "agents", name: "research" };
+  await deleteOrphanedClaims(
+    { uid: "env-uid", environment: { metadata } as never, points: NO_POINTS },
+    {
+      ...{ kube: kube.client, logger: silentLogger },
+    },
+  );
+  return kube.calls.filter(({ verb }) => verb === "delete").map(({ ref }) => ref.name);
+}
+
+test("deletes the claims of a deleted Environment, and no others", async () => {
+  expect(await deletedClaims(notFound("environments", "research"))).toEqual(["own"]);
+});
+
+test.each([
+  ["is there", { metadata: { name: "research", uid: "env-uid" } }],
+  ["can't be read", refusal(500, "InternalError", "failed")],
+])("keeps the claims of an Environment that %s", async (_, environment) => {
+  expect(await deletedClaims(environment)).toEqual([]);
+});

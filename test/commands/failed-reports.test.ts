@@ -3,12 +3,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { stringify } from "yaml";
-import { FINALIZER } from "../src/api/names.ts";
-import { check } from "../src/commands/check.ts";
-import { uninstall } from "../src/commands/uninstall.ts";
-import { silentLogger } from "../src/observe/logger.ts";
-import { FakeApiServer, type Script, sendStatus } from "./kube/api-server.ts";
-import { type CliResult, cliRun } from "./support/cli-run.ts";
+import { FINALIZER } from "../../src/api/names.ts";
+import { check } from "../../src/commands/check.ts";
+import { uninstall } from "../../src/commands/uninstall.ts";
+import { silentLogger } from "../../src/observe/logger.ts";
+import { FakeApiServer, type Script, sendStatus } from "../kube/api-server.ts";
+import { type CliResult, cliRun } from "../support/cli-run.ts";
 
 const ENVIRONMENTS = "/apis/berth.dev/v1alpha1/namespaces/agents/environments";
 const DEPLOYMENT = "/apis/apps/v1/namespaces/berth-system/deployments/berth-operator";
