@@ -11,7 +11,7 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 let clock: VirtualClock;
 let simulator: Simulator;
 let environmentId: string;
-/** Of the Environment with always-on workers. */
+/** The id of the environment with always-on workers. */
 let batchId: string;
 let board: Board;
 let pods: SessionPods;
@@ -39,7 +39,7 @@ beforeEach(async () => {
   return () => simulator.close();
 });
 
-/** One call of the Work API, as the operator or a worker makes it. */
+/** Makes one call of the Work API, as the operator or a worker does. */
 async function call(
   method: string,
   path: string,
@@ -72,7 +72,7 @@ interface Claimed {
 /** Queues a session and claims it for the operator. Returns its work item's id and the worker's token. */
 const claim = (...commands: string[]) => claimIn(environmentId, "berth", ...commands);
 
-/** Queues a session, and lets somebody claim it. */
+/** Queues a session and claims it for the worker `by`. */
 async function claimIn(id: string, by: string, ...commands: string[]): Promise<Claimed> {
   const script = bashScript(...commands);
   board.expect(id, script);
@@ -111,7 +111,7 @@ function pod(name: string, phase: string, workId?: string, status: PodStatus = p
 const lines = () => told.map((event) => (event.type === "step" ? `${event.track.number} ${event.step}` : event.type));
 
 describe("a session on the board", () => {
-  test("goes from queued to stopped with the time of each step, and is served", async () => {
+  test("goes from queued to stopped, with the time of each step, and is served", async () => {
     const { workId, token, track } = await claim("echo one");
     expect(track).toMatchObject({ number: 1, workId, plannedTools: 1 });
     await clock.advance(100);
@@ -145,7 +145,7 @@ describe("a session on the board", () => {
     expect(board.live).toEqual([]);
   });
 
-  test("keeps the first time of a step however often it is seen", async () => {
+  test("keeps the first time of a repeated step", async () => {
     const { workId, track } = await claim();
     pods.pod({ type: "updated", object: pod("p", "assigned", workId, running) });
     const { opened } = track.at;
@@ -155,7 +155,7 @@ describe("a session on the board", () => {
     expect(track.at).toMatchObject({ opened, started: opened });
   });
 
-  test("may be seen opened before its acknowledgement is", async () => {
+  test("may be opened before its acknowledgement is seen", async () => {
     simulator.enqueue(environmentId);
     const [track] = board.tracks as [Track];
     pods.pod({ type: "updated", object: pod("p", "assigned", track.workId) });
@@ -163,7 +163,7 @@ describe("a session on the board", () => {
     expect(track.at.claimed).toBeUndefined();
   });
 
-  test("is not served when it ends without a beat, by somebody else, or with calls unanswered", async () => {
+  test("is not served if it ends without a heartbeat, by another client, or with unanswered calls", async () => {
     const first = await claim();
     await stop(first.workId, first.token);
     expect(faultOf(first.track)).toBe("ended without a first beat");
@@ -180,7 +180,7 @@ describe("a session on the board", () => {
     expect(board.tracks.filter(isServed)).toEqual([]);
   });
 
-  test("is in trouble when it goes back to the queue, and stays so", async () => {
+  test("stays in trouble once it goes back to the queue", async () => {
     const { workId, token, track } = await claim();
     await beat(workId, token);
     await clock.advance(10 * 60_000);
@@ -189,7 +189,7 @@ describe("a session on the board", () => {
     expect(isServed(track)).toBe(false);
   });
 
-  test("has its calls also when they come before its item", () => {
+  test("gets its calls even if they arrive before its item", () => {
     const early = { id: "call", type: "agent.tool_use", processed_at: "", name: "bash", input: { command: "ls" } };
     board.session("unknown", early);
     expect(board.tracks).toEqual([]);
@@ -202,7 +202,7 @@ describe("a session on the board", () => {
 });
 
 describe("the counts of Pods", () => {
-  test("tell parked, opening, active and finished ones apart, and forget those that are gone", () => {
+  test("separate parked, opening, active and finished Pods, and forget deleted ones", () => {
     const all = [
       pod("new", "parked", undefined, {}),
       pod("warm", "parked"),
@@ -225,7 +225,7 @@ describe("the counts of Pods", () => {
   });
 });
 
-/** A worker's Pod. */
+/** A worker Pod. */
 const worker = (name: string, ready: boolean): Pod =>
   ({
     metadata: { name, labels: { "berth.dev/environment": "batch" } },
@@ -237,7 +237,7 @@ const deployment = (name: string, replicas: number): Deployment =>
   ({ metadata: { name, labels: { "berth.dev/environment": "batch" } }, spec: { replicas } }) as never;
 
 describe("always-on workers", () => {
-  test("take sessions in their own names, and skip the steps that Pods of a session's own have", async () => {
+  test("claim sessions under their own names, and skip the steps of a session's own Pod", async () => {
     workers.pod({ type: "added", object: worker("berth-batch-1", true) });
     const { workId, token, track } = await claimIn(batchId, "berth-batch-1");
     expect(track).toMatchObject({ environment: "batch", number: 1, pod: "berth-batch-1" });
@@ -250,14 +250,14 @@ describe("always-on workers", () => {
     expect(workers.strangers()).toEqual([]);
   });
 
-  test("are known by their Pods also where the SDK makes up the name of the poller", async () => {
+  test("are identified by their Pods even if the SDK generates the poller's name", async () => {
     workers.pod({ type: "added", object: worker("berth-batch-1-x2k4d", true) });
     const { track } = await claimIn(batchId, "berth-batch-1-x2k4d-3b241101-e2bb-4255-8caf-4136c566a962");
     expect(track.pod).toBe("berth-batch-1-x2k4d");
     expect(workers.strangers()).toEqual([]);
   });
 
-  test("are numbered apart from the sessions of other Environments, and kept apart", async () => {
+  test("are numbered and kept separately from sessions of other Environments", async () => {
     await claim();
     await claimIn(batchId, "berth-batch-1");
     expect(board.tracksOf("research").map(({ number }) => number)).toEqual([1]);
@@ -265,7 +265,7 @@ describe("always-on workers", () => {
     expect(board.live).toHaveLength(2);
   });
 
-  test("are counted wanted, there, ready and busy, over all Deployments", () => {
+  test("are counted as desired, existing, ready and busy over all Deployments", () => {
     workers.deployment({ type: "added", object: deployment("old", 1) });
     workers.deployment({ type: "added", object: deployment("new", 2) });
     workers.pod({ type: "added", object: worker("a", true) });
@@ -286,7 +286,7 @@ describe("always-on workers", () => {
     expect(workers.isEmpty).toBe(true);
   });
 
-  test("tell when another number of them is wanted, and only then", () => {
+  test("report a changed desired number, and nothing else", () => {
     workers.deployment({ type: "added", object: deployment("d", 0) });
     workers.deployment({ type: "updated", object: deployment("d", 3) });
     workers.deployment({ type: "updated", object: deployment("d", 3) });
@@ -297,19 +297,19 @@ describe("always-on workers", () => {
     ]);
   });
 
-  test("are told from anybody else who takes a session of theirs", async () => {
+  test("are distinguished from any other client that claims their session", async () => {
     await claimIn(batchId, "berth");
     expect(workers.strangers()).toEqual(["batch 1 was taken by berth, which is no worker of it"]);
   });
 });
 
-test("what is announced is told as a notice and not kept", () => {
+test("an announcement is reported as a notice but not kept", () => {
   board.announce("it\nserves", "research");
   expect(told).toMatchObject([{ type: "notice", text: "it serves", environment: "research" }]);
   expect(board.notices).toEqual([]);
 });
 
-test("notices are kept in order, and not without end", () => {
+test("notices are kept in order, up to a limit", () => {
   for (let n = 1; n <= 30; n += 1) board.notice(`notice\n${n}`);
   expect(board.notices).toHaveLength(20);
   expect(board.notices.at(-1)).toBe("notice 30");

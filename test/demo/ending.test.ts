@@ -2,7 +2,7 @@ import { describe, expect, test, vi } from "vitest";
 import { Ending } from "../../demo/ending.ts";
 
 describe("the early end", () => {
-  test("comes in order at the first signal, and an echo of it changes nothing", () => {
+  test("starts in order at the first signal, and ignores an echo of it", () => {
     using ending = new Ending();
     const exit = vi.spyOn(process, "exit").mockImplementation((() => {}) as never);
     try {
@@ -17,7 +17,7 @@ describe("the early end", () => {
     }
   });
 
-  test("comes at once at a second signal, with the exit code of a shell, and says what stays", () => {
+  test("is immediate at a second signal, with a shell's exit code, and prints what stays", () => {
     using ending = new Ending();
     const exit = vi.spyOn(process, "exit").mockImplementation((() => {}) as never);
     const farewell = vi.fn();
@@ -32,7 +32,7 @@ describe("the early end", () => {
     }
   });
 
-  test("has the first of several causes", () => {
+  test("keeps the first of several causes", () => {
     using ending = new Ending();
     ending.fail(new Error("first"));
     ending.fail(new Error("second"));
@@ -41,7 +41,7 @@ describe("the early end", () => {
     expect(ending.interrupted).toBe(false);
   });
 
-  test("gives the process's signals back", () => {
+  test("releases the process's signals", () => {
     const count = () => process.listenerCount("SIGHUP");
     const before = count();
     {

@@ -17,7 +17,7 @@ const ONE_OF_EACH = [
 ];
 
 describe("a frame", () => {
-  test("shows counts, a line for each session, and how to look in", () => {
+  test("shows counts, one line per session, and how to inspect it", () => {
     expect(renderFrame(sceneOf(ONE_OF_EACH), screen(120, 30))).toEqual([
       "Berth demo  0:42  serving sessions                                                           Kubernetes v1.36.3, 2 cores",
       "",
@@ -34,14 +34,14 @@ describe("a frame", () => {
     ]);
   });
 
-  test("says on a wide screen how to look in from a terminal, too", () => {
+  test("also shows the command for a terminal on a wide screen", () => {
     expect(renderFrame(sceneOf([]), screen(140, 30)).at(-1)).toBe(
       "Ctrl-C ends it in order; watch it at http://127.0.0.1:20001, look in with: npm run cluster -- kubectl get benv,pods -n berth-demo",
     );
     expect(renderFrame(sceneOf([]), screen(50, 30)).at(-1)).toBe("Ctrl-C ends it in order");
   });
 
-  test("drops the less telling columns on a narrow screen, and blank lines on a low one", () => {
+  test("drops the less useful columns on a narrow screen, and blank lines on a low one", () => {
     expect(renderFrame(sceneOf(ONE_OF_EACH), screen(60, 12))).toEqual([
       "Berth demo  0:42  serving sessions",
       "research   queue 1   warm 2   active 3   served 1/6",
@@ -56,7 +56,7 @@ describe("a frame", () => {
     ]);
   });
 
-  test("keeps the session and its steps when there is room for little else", () => {
+  test("keeps the session and its steps when little space is left", () => {
     expect(renderFrame(sceneOf([trackAt(12, "beat")]), screen(16, 8))).toEqual([
       "Berth demo  0:4~",
       "research",
@@ -66,12 +66,12 @@ describe("a frame", () => {
     ]);
   });
 
-  test("has no column for tools where nobody calls any", () => {
+  test("has no tools column if no session calls any", () => {
     const played = ONE_OF_EACH.map((track) => ({ ...track, plannedTools: 0 }));
     expect(renderFrame(sceneOf(played), screen(120, 30)).join("\n")).not.toMatch(/tools|0\/0/);
   });
 
-  test("shows sessions that live before those that ended, in the order of arrival", () => {
+  test("shows live sessions before ended ones, in order of arrival", () => {
     const tracks = [
       trackAt(1, "beat"),
       trackAt(2, "stopped"),
@@ -80,11 +80,11 @@ describe("a frame", () => {
       trackAt(5, "stopped"),
     ];
     const shown = renderFrame(sceneOf(tracks), screen(80, 9)).filter((line) => /^ +\d/.test(line));
-    // Room for four: both that live, and the latest two that ended.
+    // There is room for four: both live sessions, and the latest two that ended.
     expect(shown.map((line) => Number(line.slice(0, 4)))).toEqual([1, 3, 4, 5]);
   });
 
-  test("says how many more there are when even those that live have no room", () => {
+  test("shows the number of hidden sessions if even the live ones do not fit", () => {
     const tracks = Array.from({ length: 50 }, (_, index) => trackAt(index + 1, index < 5 ? "beat" : "queued"));
     const lines = renderFrame(sceneOf(tracks), screen(80, 10));
     expect(lines).toHaveLength(9);
@@ -92,7 +92,7 @@ describe("a frame", () => {
     expect(lines[7]).toBe("     and 46 more");
   });
 
-  test("tells what time is left, what it is doing, and what Ctrl-C would do", () => {
+  test("shows the time left, the phase, and what Ctrl-C would do", () => {
     const first = (more: object) => renderFrame(sceneOf([], more), screen(80, 24)).join("\n");
     expect(first({ leftMs: 18_400 })).toContain("0:42  serving sessions, 0:18 left");
     expect(first({ leftMs: 0, phase: "finishing" })).toMatch(/0:42 {2}finishing the last sessions( |\n)/);
@@ -109,7 +109,7 @@ describe("a frame", () => {
     expect(renderFrame(sceneOf([]), screen(120, 30)).join("\n")).not.toContain("violations");
   });
 
-  test("says why the Environment does not serve, as long as it does not", () => {
+  test("shows why the Environment does not serve, as long as it does not", () => {
     const shown = (obstacle?: string) =>
       renderFrame(sceneOf([], { environments: [researchOf([], { obstacle })] }), screen(80, 24)).join("\n");
     expect(shown("KeyRejected: put a valid key")).toContain(
@@ -118,7 +118,7 @@ describe("a frame", () => {
     expect(shown()).not.toContain("serve.");
   });
 
-  test("puts command and result into one line, and the result survives", () => {
+  test("puts command and result on one line, and cuts the command first", () => {
     const tools = [{ id: "a", what: `$ ${"long ".repeat(30)}`, result: "42", failed: false }];
     const [, , , line] = renderFrame(sceneOf([trackAt(1, "beat", { tools })]), screen(80, 10));
     expect(line).toHaveLength(80);
@@ -126,7 +126,7 @@ describe("a frame", () => {
   });
 });
 
-/** One of each mode. */
+/** One Environment of each mode. */
 const both = (sessions: number, workers: number) => [
   researchOf(Array.from({ length: sessions }, (_, index) => trackAt(index + 1, "stopped"))),
   batchOf(Array.from({ length: workers }, (_, index) => trackAt(index + 1, "stopped", { mode: "workers" }))),
@@ -155,13 +155,13 @@ describe("a frame of two Environments", () => {
     ]);
   });
 
-  test("has room for two-digit counts on 80 columns", () => {
+  test("fits two-digit counts on 80 columns", () => {
     const environments = [batchOf([], { queue: { depth: 40, pending: 2 } })];
     const [, , counts] = renderFrame(sceneOf([], { environments }), screen(80, 24));
     expect(counts).toBe("batch   always-on workers   queue 42   ready 2/3   busy 1   served 0/0");
   });
 
-  test("gives both the same room, and what one does not need to the other", () => {
+  test("gives both the same space, and what one does not need to the other", () => {
     const numbers = (sessions: number, workers: number) => {
       const lines = renderFrame(sceneOf([], { environments: both(sessions, workers) }), screen(80, 24));
       expect(lines).toHaveLength(23);
@@ -175,7 +175,7 @@ describe("a frame of two Environments", () => {
   });
 });
 
-describe("rows are shared", () => {
+describe("the rows", () => {
   test.each<[number[], number, number[]]>([
     [[5, 5], 20, [5, 5]],
     [[50, 50], 20, [10, 10]],
@@ -186,12 +186,12 @@ describe("rows are shared", () => {
     [[3, 3], -4, [0, 0]],
     [[7], 4, [4]],
     [[], 4, []],
-  ])("of %j in %i rows", (wanted, rows, parts) => {
+  ])("are shared: %j in %i rows", (wanted, rows, parts) => {
     expect(share(wanted, rows)).toEqual(parts);
   });
 });
 
-describe("whatever the screen and the sessions", () => {
+describe("for any screen and sessions", () => {
   const tracks = fc
     .array(fc.record({ step: fc.constantFrom(...STEPS), trouble: fc.boolean(), text: fc.string({ maxLength: 80 }) }), {
       maxLength: 60,
@@ -209,7 +209,7 @@ describe("whatever the screen and the sessions", () => {
   const sizes = { columns: fc.integer({ min: 1, max: 250 }), rows: fc.integer({ min: 1, max: 70 }) };
   const notices = fc.array(fc.constant("protocol violation: something rather long ".repeat(3)), { maxLength: 5 });
 
-  test("a frame fits, and its colours change nothing but colours", () => {
+  test("a frame fits, and its colors change nothing else", () => {
     fc.assert(
       fc.property(tracks, fc.record(sizes), notices, (all, { columns, rows }, texts) => {
         const of = (name: string) => all.filter(({ environment }) => environment === name);

@@ -28,12 +28,12 @@ test.each<[string, ClusterAccess]>([
     { ...common, server: "https://10.0.0.1:6443", proxyUrl: "http://proxy:3128", tlsServerName: "kube" },
   ],
   ["no verification", { ...common, server: "https://10.0.0.1:6443", insecureSkipTlsVerify: true }],
-])("the operator reaches a cluster with %s by its own token, and by nothing of the user's", async (_name, access) => {
+])("the operator reaches a cluster with %s by its own token, without the user's credentials", async (_name, access) => {
   const { auth: _auth, currentNamespace: _namespace, ...same } = access;
   expect(await readBack(access)).toEqual({ ...same, auth: { token: "a-token" }, currentNamespace: "berth-demo-x" });
 });
 
-test("what stays is removed by taking the finalizer off each Environment, then namespace and node", () => {
+test("the removal commands remove each Environment's finalizer, then the namespace and the node", () => {
   expect(removalCommands("berth-demo-x")).toEqual([
     `kubectl patch benv research -n berth-demo-x --type merge -p '{"metadata":{"finalizers":null}}'`,
     `kubectl patch benv batch -n berth-demo-x --type merge -p '{"metadata":{"finalizers":null}}'`,

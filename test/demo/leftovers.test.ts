@@ -15,7 +15,7 @@ beforeEach(async () => {
   return () => simulator.close();
 });
 
-/** An API server that has these objects, and notes what it was asked for. */
+/** An API server with these objects, which records what it is asked for. */
 function kubeWith(objects: Readonly<Record<string, readonly object[]>>, asked: string[] = []): KubeClient {
   const list = async ({ plural }: { plural: string }, { labelSelector }: { labelSelector?: string }) => {
     asked.push(`${plural} ${labelSelector}`);
@@ -35,7 +35,7 @@ const find = (kube: KubeClient, more: Partial<LeftoverQuery> = {}) =>
     ...more,
   });
 
-/** A process that belongs to a session of the environment. */
+/** Starts a process that belongs to a session of the environment. */
 async function startWorker(id: string): Promise<number> {
   const child = spawn("sleep", ["600"], { env: { ...process.env, ANTHROPIC_ENVIRONMENT_ID: id }, stdio: "ignore" });
   onTestFinished(() => void child.kill("SIGKILL"));
@@ -44,12 +44,12 @@ async function startWorker(id: string): Promise<number> {
 }
 
 describe("leftovers", () => {
-  test("are none when there is nothing", async () => {
+  test("are empty if nothing is left", async () => {
     expect(await find(kubeWith({}))).toEqual([]);
     expect(await find(kubeWith({}), { afterwards: true })).toEqual([]);
   });
 
-  test("are live items, claim Secrets, Pods and processes", async () => {
+  test("include live items, claim Secrets, Pods and processes", async () => {
     const { id } = simulator.enqueue(environmentId);
     const stopped = simulator.enqueue(environmentId);
     simulator.stopItem(stopped.id, { force: true });
@@ -66,7 +66,7 @@ describe("leftovers", () => {
     ]);
   });
 
-  test("are any Pods once the Environment is gone, and assigned ones before", async () => {
+  test("include any Pod after the Environment's deletion, and only assigned ones before", async () => {
     const asked: string[] = [];
     await find(kubeWith({}, asked));
     await find(kubeWith({}, asked), { afterwards: true });
@@ -76,7 +76,7 @@ describe("leftovers", () => {
     ]);
   });
 
-  test("are items of every Environment", async () => {
+  test("include items of every Environment", async () => {
     const other = simulator.createEnvironment().id;
     const { id } = simulator.enqueue(other);
     const environments = [
@@ -86,7 +86,7 @@ describe("leftovers", () => {
     expect(await find(kubeWith({}), { environments })).toEqual([`work item ${id} is queued`]);
   });
 
-  test("are Deployments, ReplicaSets and processes of always-on workers once the Environment is gone, not before", async () => {
+  test("include Deployments, ReplicaSets and processes of always-on workers only after the Environment's deletion", async () => {
     const pid = await startWorker(environmentId);
     const environments = [{ mode: "workers", environmentId }] as const;
     const kube = kubeWith({
@@ -101,12 +101,12 @@ describe("leftovers", () => {
     ]);
   });
 
-  test("are not what nobody had claimed when a person ended it", async () => {
+  test("exclude unclaimed items if a person ended the demo", async () => {
     simulator.enqueue(environmentId);
     expect(await find(kubeWith({}), { interrupted: true })).toEqual([]);
   });
 
-  test("an API server that does not answer is an error, not nothing", async () => {
+  test("fail if the API server does not answer", async () => {
     const list = async () => {
       throw new Error("no answer");
     };
@@ -114,7 +114,7 @@ describe("leftovers", () => {
   });
 });
 
-test("a worker of another environment is not taken for one of ours", async () => {
+test("ignores a worker of another environment", async () => {
   await startWorker("env_other");
   expect(await workerProcesses(environmentId)).toEqual([]);
 });

@@ -5,7 +5,7 @@ import { STEPS, stepsOf } from "../../demo/track.ts";
 import { START, trackAt } from "./tracks.ts";
 
 describe("plain lines", () => {
-  test("tell each step of a session, with the time since the start and since it was queued", () => {
+  test("show each step of a session, with the times since the start and since it was queued", () => {
     const track = trackAt(3, "stopped");
     const events = STEPS.map((step): BoardEvent => ({ type: "step", track, step, at: track.at[step] ?? 0 }));
     expect(events.map((event) => eventLine(event, START))).toEqual([
@@ -18,7 +18,7 @@ describe("plain lines", () => {
     ]);
   });
 
-  test("tell which worker took a session where workers are always on, and nothing of Pods that are opened", () => {
+  test("show which always-on worker claimed a session, and no opened Pods", () => {
     const track = trackAt(2, "stopped", { mode: "workers" });
     const events = stepsOf("workers").map((step): BoardEvent => ({ type: "step", track, step, at: START }));
     expect(events.map((event) => eventLine(event, START)?.trim())).toEqual([
@@ -29,7 +29,7 @@ describe("plain lines", () => {
     ]);
   });
 
-  test("tell tool calls, Pods that go, trouble and notices", () => {
+  test("show tool calls, deleted Pods, trouble and notices", () => {
     const track = trackAt(1, "stopped");
     const at = START + 65_432;
     const tool = (failed: boolean) => ({ id: "a", what: "$ ls x", result: "no such file", failed });
@@ -46,7 +46,7 @@ describe("plain lines", () => {
     expect(line({ type: "notice", text: "hear", environment: "batch" })).toBe("   65.4s  batch: hear");
   });
 
-  test("say loudly when a session was not served", () => {
+  test("emphasize a session that was not served", () => {
     const track = trackAt(1, "stopped", { trouble: "went back to the queue" });
     const event: BoardEvent = { type: "step", track, step: "stopped", at: track.at.stopped ?? 0 };
     expect(eventLine(event, START)).toContain("NOT served after 4.10s: went back to the queue");

@@ -2,10 +2,10 @@ import { expect, test } from "vitest";
 import { countsOf, operatorEnv } from "../../demo/operator.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 
-test("request counters are read from what the metrics endpoint really writes", async () => {
+test("request counters are read from the real output of the metrics endpoint", async () => {
   const metrics = createMetrics();
   const text = await metrics.registry.metrics();
-  // Names that were changed there must be changed here.
+  // If these metrics are renamed, demo/operator.ts must change too.
   expect(text).toContain("berth_kube_api_requests_total");
   expect(text).toContain("berth_work_api_requests_total");
   const sample = [
@@ -25,7 +25,7 @@ test("request counters are read from what the metrics endpoint really writes", a
   expect([...work]).toEqual([["poll", 12]]);
 });
 
-test("the operator gets no setting of Berth from the user's shell, and reaches the simulator past any proxy", () => {
+test("the operator gets no Berth settings from the user's shell, and reaches the simulator without a proxy", () => {
   const env = operatorEnv({ PATH: "/bin", BERTH_LOG_LEVEL: "trace", HTTPS_PROXY: "http://proxy:1", no_proxy: "corp" });
   expect(env).toMatchObject({ PATH: "/bin", HTTPS_PROXY: "http://proxy:1", NO_PROXY: "corp,127.0.0.1,localhost" });
   expect(env.no_proxy).toBe(env.NO_PROXY);

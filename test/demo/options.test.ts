@@ -28,7 +28,7 @@ const GOOD: readonly (readonly [args: string, changed: Partial<DemoOptions>])[] 
   ["--scripted --workers 0", { scripted: true, rate: 2, workers: 0 }],
   ["--seed 7 --use-cluster", { seed: 7, useCluster: true }],
   ["--warm 0", { warm: 0 }],
-  // The one that is not named makes room.
+  // The default of the other flag adapts.
   ["--warm 20", { warm: 20, max: 20 }],
   ["--max 1", { warm: 1, max: 1 }],
 ];
@@ -62,7 +62,7 @@ const BAD: readonly (readonly [args: string, complaint: RegExp])[] = [
 const split = (args: string) => args.split(" ").filter((word) => word !== "");
 
 describe("parseArguments", () => {
-  test.each(GOOD)("takes `%s`", (args, changed) => {
+  test.each(GOOD)("accepts `%s`", (args, changed) => {
     expect(parseArguments(split(args))).toEqual({ kind: "run", options: { ...DEFAULTS, ...changed } });
   });
 
@@ -71,13 +71,13 @@ describe("parseArguments", () => {
     expect(request).toEqual({ kind: "mistake", message: expect.stringMatching(complaint) });
   });
 
-  test("an empty value is refused, not taken for zero", () => {
+  test("an empty value is refused, not read as zero", () => {
     for (const flag of ["--rate", "--warm", "--workers", "--seed", "--for"]) {
       expect(parseArguments([flag, ""]).kind, flag).toBe("mistake");
     }
   });
 
-  test("the help names every flag, and so do the usage line and the documentation", async () => {
+  test("the help, the usage line and the documentation name every flag", async () => {
     const request = parseArguments(["--help"]);
     if (request.kind !== "help") throw new Error(`not help: ${request.kind}`);
     const page = await readFile(new URL("../../docs/demo.md", import.meta.url), "utf8");
@@ -90,7 +90,7 @@ describe("parseArguments", () => {
     }
   });
 
-  test("two calls do not see each other's flags", () => {
+  test("two calls do not share flags", () => {
     parseArguments(["--scripted", "--max", "50"]);
     expect(parseArguments([])).toEqual({ kind: "run", options: DEFAULTS });
   });

@@ -14,7 +14,7 @@ const VALUES: SampleValues = {
 };
 const PARKING: SampleValues = { ...VALUES, WARM: 3 };
 
-/** What the API server adds. */
+/** Fields that the API server adds. */
 const FROM_SERVER = { uid: "u", generation: 1, resourceVersion: "1", creationTimestamp: "2026-01-01T00:00:00Z" };
 
 const hole = (name: string) => ["${", name, "}"].join("");
@@ -25,7 +25,7 @@ const CASES = [
 ] as const;
 
 describe.each(CASES)("the sample Environment $name", (sample, values) => {
-  test("is valid with its placeholders filled in, numbers as numbers", async () => {
+  test("is valid with its placeholders filled in, with numbers as numbers", async () => {
     const filled = await fillSample(sample, values);
     expect(filled.metadata).toEqual({ name: sample.name, namespace: "berth-demo" });
     const { spec } = environmentResource.parse({ ...filled, metadata: { ...filled.metadata, ...FROM_SERVER } });
@@ -36,7 +36,7 @@ describe.each(CASES)("the sample Environment $name", (sample, values) => {
     expect(container).toMatchObject({ command: ["node", VALUES.WORKER] });
   });
 
-  test("has no placeholder that nobody fills in, and every value has one", async () => {
+  test("has a value for every placeholder, and a placeholder for every value", async () => {
     const text = await readFile(sample.file, "utf8");
     const named = [...text.matchAll(/\$\{(\w+)\}/g)].map(([, name]) => name);
     expect(new Set(named)).toEqual(new Set(Object.keys(values)));
@@ -44,23 +44,23 @@ describe.each(CASES)("the sample Environment $name", (sample, values) => {
   });
 });
 
-test("the sample with always-on workers lets them go within seconds, and to zero", async () => {
+test("the sample with always-on workers scales down within seconds, and to zero", async () => {
   const { spec } = (await fillSample(BATCH, VALUES)) as never as { spec: Record<string, Record<string, unknown>> };
   expect(spec["workers"]).toMatchObject({
     minReplicas: 0,
     behavior: { scaleDown: { stabilizationWindowSeconds: 5 } },
-    // Workers that are played listen there, too.
+    // Simulated workers listen on this port too.
     busyProbe: { httpGet: { port: BUSY_PORT } },
   });
 });
 
 describe("placeholders", () => {
-  test("values cannot break out of their place", () => {
+  test("values cannot escape from their scalar", () => {
     const filled = fillIn(`metadata: {name: '${hole("NODE")}'}`, { ...VALUES, NODE: "a: [b\n#'\"" });
     expect(filled.metadata.name).toBe("a: [b\n#'\"");
   });
 
-  test("a placeholder that is unknown is an error that names it", () => {
+  test("an unknown placeholder is an error that names it", () => {
     expect(() => fillIn(`metadata: {name: '${hole("NOD")}'}`, VALUES)).toThrow(hole("NOD"));
   });
 });

@@ -17,7 +17,7 @@ beforeEach(() => {
 
 const staged = (sample: Sample) => new StagedEnvironment(sample, `env_${sample.name}`, board);
 
-/** An Environment as the API server shows it. */
+/** An Environment as the API server returns it. */
 const shown = (status: string, more: object = {}): KubeObject =>
   ({
     metadata: { name: "batch", ...more },
@@ -25,7 +25,7 @@ const shown = (status: string, more: object = {}): KubeObject =>
   }) as never;
 
 describe("an Environment of the demo", () => {
-  test("is ready when it says so, and says in its own words why it is not", () => {
+  test("is ready according to its Ready condition, whose reason and message say why it is not", () => {
     const environment = staged(BATCH);
     expect(environment).toMatchObject({ isReady: false, obstacle: undefined });
     environment.changed(shown("False"));
@@ -34,7 +34,7 @@ describe("an Environment of the demo", () => {
     expect(environment).toMatchObject({ isReady: true, obstacle: undefined });
   });
 
-  test("tells by its name when it stops to serve and when it serves again, once each", () => {
+  test("reports under its name when it stops and starts serving, once each", () => {
     const environment = staged(BATCH);
     for (const status of ["True", "False", "False", "True"]) environment.changed(shown(status));
     expect(told).toMatchObject([
@@ -43,14 +43,14 @@ describe("an Environment of the demo", () => {
     ]);
   });
 
-  test("tells nothing of that while it is being deleted", () => {
+  test("reports nothing while it is being deleted", () => {
     const environment = staged(BATCH);
     environment.changed(shown("False", { deletionTimestamp: "2026-01-01T00:00:00Z" }));
     environment.changed(undefined);
     expect(told).toEqual([]);
   });
 
-  test("has Pods for sessions or always-on workers, as its sample says", () => {
+  test("has session Pods or always-on workers, depending on its sample", () => {
     expect(staged(RESEARCH).workers).toBeUndefined();
     expect(staged(RESEARCH).sessions?.counts.warm).toBe(0);
     expect(staged(BATCH).sessions).toBeUndefined();
@@ -75,7 +75,7 @@ describe("the announcement", () => {
       { scripted },
     ).map((line) => line.trim());
 
-  test("says how each Environment serves and where it stands, and how to look at both", () => {
+  test("says how each Environment serves, where its manifest is, and how to inspect both", () => {
     const both = lines([RESEARCH, BATCH]);
     expect(both).toContain("research  a Pod for each session, kept warm: demo/environments/research.yaml");
     expect(both).toContain("batch     always-on workers, as many as the queue asks for: demo/environments/batch.yaml");
@@ -86,14 +86,14 @@ describe("the announcement", () => {
     expect(both).toContain("Watch it in a browser: http://c");
   });
 
-  test("speaks of no Deployments and of no second Environment where there is none", () => {
+  test("mentions no Deployments or second Environment if there are none", () => {
     const one = lines([RESEARCH], {}, true).join("\n");
     expect(one).toContain("kubectl get benv,pods -n berth-demo");
     expect(one).toContain("workers that the simulated node plays");
     expect(one).not.toMatch(/batch|deployments/);
   });
 
-  test("gives no kubeconfig of a cluster that is somebody's", () => {
+  test("prints no kubeconfig for a cluster that the demo does not own", () => {
     expect(lines([RESEARCH], { foreign: true }).join("\n")).not.toContain("KUBECONFIG");
   });
 });

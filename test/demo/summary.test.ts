@@ -26,7 +26,7 @@ const outcome = (more: Partial<Outcome>): Outcome => ({
 });
 
 describe("the figures", () => {
-  test("are counts and quantiles of the waits from being queued", () => {
+  test("are counts and quantiles of the waits since queued", () => {
     const tracks = Array.from({ length: 10 }, (_, index) => trackAt(index + 1, "stopped"));
     for (const [index, track] of tracks.entries()) track.at.beat = (track.at.queued ?? 0) + (index + 1) * 100;
     const figures = figuresOf(tracks, "sessions");
@@ -35,13 +35,13 @@ describe("the figures", () => {
     expect(beat).toEqual({ count: 10, mean: 0.55, p50: 0.5, p90: 0.9, p99: 1, max: 1 });
   });
 
-  test("count a session only as far as it came", () => {
+  test("count only the steps that a session has reached", () => {
     const figures = figuresOf([trackAt(1, "stopped"), trackAt(2, "claimed"), trackAt(3, "queued")], "sessions");
     expect(figures).toMatchObject({ arrived: 3, served: 1 });
     expect(figures.waits.map(({ distribution }) => distribution?.count)).toEqual([2, 1, 1, 1, 1]);
   });
 
-  test("of nothing are zero, not NaN", () => {
+  test("are zero without sessions, not NaN", () => {
     const figures = figuresOf([], "sessions");
     expect(figures).toMatchObject({ arrived: 0, served: 0 });
     expect(figures.waits.every(({ distribution }) => distribution === undefined)).toBe(true);
@@ -52,7 +52,7 @@ describe("the figures", () => {
 });
 
 describe("the problems", () => {
-  test("are none when every session was served and nothing was left", () => {
+  test("are empty if every session was served and nothing is left", () => {
     expect(problemsOf(outcome({}))).toEqual([]);
   });
 
@@ -81,11 +81,11 @@ describe("the problems", () => {
     ["a violation", { violations: ["two-holders (work_1): twice"] }, "protocol violation: two-holders (work_1): twice"],
     ["a leftover", { leftovers: new Set(["claim Secret berth-demo-x"]) }, "left over: claim Secret berth-demo-x"],
     ["a failure", { failures: ["the operator ended by itself"] }, "the operator ended by itself"],
-  ])("name %s", (_name, more, problem) => {
+  ])("include %s", (_name, more, problem) => {
     expect(problemsOf(outcome(more))).toEqual([problem]);
   });
 
-  test("do not name what stayed in the queue when a person ended it", () => {
+  test("exclude unclaimed sessions if a person ended the demo", () => {
     const interrupted = {
       environments: [research(trackAt(1, "stopped"), trackAt(2, "queued"))],
       interrupted: true,
@@ -99,7 +99,7 @@ describe("the problems", () => {
 });
 
 describe("the summary", () => {
-  test("shows figures and latencies of each Environment, and requests of all", () => {
+  test("shows figures and latencies of each Environment, and the requests of all", () => {
     const always = (number: number) => trackAt(number, "stopped", { mode: "workers" });
     const environments = [research(trackAt(1, "stopped"), trackAt(2, "stopped")), batch(always(1))];
     const apiRequests = new Map([
@@ -131,7 +131,7 @@ describe("the summary", () => {
     ]);
   });
 
-  test("lists what is wrong, where the log is, and not a thousand lines", () => {
+  test("lists problems up to a limit, and where the log is", () => {
     const leftovers = new Set(Array.from({ length: 100 }, (_, index) => `Pod p${index}`));
     const lines = summaryLines(outcome({ leftovers, log: "/somewhere/operator.log" }));
     expect(lines).toContain("Not as it should be:");
@@ -140,11 +140,11 @@ describe("the summary", () => {
     expect(lines.at(-1)).toBe("The operator's log is in /somewhere/operator.log");
   });
 
-  test("does not say that nothing is left when nobody looked", () => {
+  test("does not say that nothing is left if no search took place", () => {
     expect(summaryLines(outcome({ looked: false })).join("\n")).toMatch(/Left over +not looked for/);
   });
 
-  test("says when nobody counted the requests, and counts failed tool calls", () => {
+  test("says that requests were not counted, and counts failed tool calls", () => {
     const track = trackAt(1, "stopped");
     for (const tool of track.tools) tool.failed = true;
     const text = summaryLines(outcome({ environments: [research(track)], apiRequests: undefined })).join("\n");

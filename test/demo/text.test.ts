@@ -12,7 +12,7 @@ test.each([
   [99_940, "99.9s"],
   [99_960, "100s"],
   [3_600_000, "3600s"],
-])("%d ms are %s", (ms, text) => {
+])("%d ms are shown as %s", (ms, text) => {
   expect(seconds(ms)).toBe(text);
 });
 
@@ -22,16 +22,16 @@ test.each([
   [61_000, "1:01"],
   [3_599_999, "59:59"],
   [3_723_000, "1:02:03"],
-])("%d ms are %s on the clock", (ms, text) => {
+])("%d ms are shown as %s on the clock", (ms, text) => {
   expect(elapsed(ms)).toBe(text);
 });
 
-test("a text is cut to its columns with a mark, and padded to them on either side", () => {
+test("a text is cut to its columns with a mark, and padded on either side", () => {
   expect([cut("berth", 5), cut("berth", 4), cut("berth", 1), cut("berth", 0)]).toEqual(["berth", "ber~", "~", ""]);
   expect([pad("ab", 4), pad("ab", 4, "right"), pad("abcde", 4)]).toEqual(["ab  ", "  ab", "abcde"]);
 });
 
-test("one is singular", () => {
+test("a count of one is singular", () => {
   expect([count(0, "session"), count(1, "session"), count(2, "session")]).toEqual([
     "0 sessions",
     "1 session",
@@ -39,14 +39,14 @@ test("one is singular", () => {
   ]);
 });
 
-test("what a tool prints becomes one line that moves no cursor", () => {
+test("a tool's output becomes one line that does not move the cursor", () => {
   expect(oneLine("  a\tb\r\nc\u001b[31m d\u0007  ")).toBe("a b c [31m d");
   expect(oneLine("grüße → ✓")).toBe("grüße → ✓");
   expect(oneLine("日本 🎉 e\u0301")).toBe("?? ? e?");
   expect(oneLine("x".repeat(5_000))).toHaveLength(200);
 });
 
-test("no text of any kind keeps control characters, wide or combining ones", () => {
+test("no text keeps control, wide or combining characters", () => {
   fc.assert(
     fc.property(fc.string({ unit: "binary", maxLength: 300 }), (text) => {
       const line = oneLine(text);

@@ -1,10 +1,10 @@
 import type { EnvironmentScene, Scene } from "../../demo/frame.ts";
 import { newTrack, STEPS, type Step, stepsOf, type Track } from "../../demo/track.ts";
 
-/** Any moment; far from zero, so that a forgotten difference shows. */
+/** Any time far from zero, so that a missing subtraction is noticed. */
 export const START = 1_700_000_000_000;
 
-/** Milliseconds after being queued at which a session of these tests takes each step. */
+/** Milliseconds after being queued at which a test session takes each step. */
 const USUAL: Readonly<Record<Step, number>> = {
   queued: 0,
   claimed: 20,
@@ -14,7 +14,7 @@ const USUAL: Readonly<Record<Step, number>> = {
   stopped: 4_100,
 };
 
-/** A session that has come as far as `step`, queued `number` seconds after the start. */
+/** A session that has reached `step`, queued `number` seconds after the start. */
 export function trackAt(number: number, step: Step, more: Partial<Track> = {}): Track {
   const mode = more.mode ?? "sessions";
   const track = newTrack({
@@ -41,7 +41,7 @@ export function trackAt(number: number, step: Step, more: Partial<Track> = {}): 
   return Object.assign(track, more);
 }
 
-/** An Environment that makes a Pod for each session. */
+/** An Environment with one Pod per session. */
 export function researchOf(tracks: readonly Track[], more: Partial<EnvironmentScene> = {}): EnvironmentScene {
   return {
     name: "research",
@@ -69,7 +69,7 @@ export function batchOf(tracks: readonly Track[], more: Partial<EnvironmentScene
   };
 }
 
-/** What the display shows while these sessions are there, in one Environment unless others are given. */
+/** What the display shows for these sessions, in one Environment by default. */
 export function sceneOf(tracks: readonly Track[], more: Partial<Scene> = {}): Scene {
   return {
     phase: "serving",

@@ -13,12 +13,12 @@ test.each<[string, object, NodeJS.ProcessEnv, boolean, boolean]>([
   ["a dumb terminal", tty, { TERM: "dumb" }, false, false],
   ["a terminal in CI", tty, { CI: "true" }, false, true],
   ["a pipe", pipe, { FORCE_COLOR: "1", COLORTERM: "truecolor" }, false, false],
-])("%s has what it can show", (_name, stream, env, live, colour) => {
+])("%s gets the output that it supports", (_name, stream, env, live, colour) => {
   expect(wantsLive(stream, env)).toBe(live);
   expect(wantsColour(stream, env)).toBe(colour);
 });
 
-test("without a terminal there are lines and no escape codes", () => {
+test("without a terminal, there are lines and no escape codes", () => {
   const out = new PassThrough();
   const view = new PlainView(out, START);
   const track = trackAt(1, "stopped");
@@ -28,7 +28,7 @@ test("without a terminal there are lines and no escape codes", () => {
   expect(String(out.read())).toBe("    0.0s  research 1: queued: Add up the numbers from 1 to 1000.\na line\n");
 });
 
-test("on a terminal the last picture stays, and fits its size of that moment", () => {
+test("on a terminal, the last picture stays and fits the current size", () => {
   const out = Object.assign(new PassThrough(), { isTTY: true, columns: 100, rows: 24 });
   const view = new LiveView(out as never, false, () => sceneOf([trackAt(1, "stopped")]));
   out.read();

@@ -1,4 +1,4 @@
-/** Every network that is no public one, by an address of it; the first and the last where neighbours are public. */
+/** An address of every non-public network; the first and last address where the neighbors are public. */
 export const INNER = [
   ...["0.0.0.0", "0.255.255.255", "10.0.0.0", "10.255.255.255", "100.64.0.0", "100.100.100.200", "100.127.255.255"],
   ...["127.0.0.1", "127.255.255.255", "168.63.129.16", "169.254.169.254", "169.254.170.2", "172.16.0.0"],

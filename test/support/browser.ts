@@ -7,19 +7,19 @@ import { ROOT } from "../project/lint-gate.ts";
 
 const MISSING = `no Chromium is installed: npm run setup:node installs Debian's ${CHROMIUM_PACKAGE}`;
 
-/** Where pictures go: CI keeps them. */
+/** The folder of screenshots, which CI keeps. */
 const SCREENSHOTS = join(ROOT, "screenshots");
 
-/** On a busy machine a browser is slow; more is a fault. */
+/** A browser is slow on a busy machine; a longer wait means an error. */
 const PATIENCE_MS = 60_000;
 
-/** A real Chromium for the tests of a file. Where there is none each is skipped, and with CI=true each fails. */
+/** A real Chromium for the tests of a file. Without one, each test is skipped, or fails if CI=true. */
 export function useBrowser() {
   const executablePath = findChromium();
   let browser: Browser | undefined;
   beforeAll(async () => {
     if (executablePath === undefined) return;
-    // Root has no sandbox in Chromium. /dev/shm is small in many containers.
+    // Chromium has no sandbox for root. /dev/shm is small in many containers.
     const args = [...(process.getuid?.() === 0 ? ["--no-sandbox"] : []), "--disable-dev-shm-usage"];
     browser = await chromium.launch({ executablePath, args, timeout: PATIENCE_MS });
   });
@@ -31,7 +31,7 @@ export function useBrowser() {
   });
 
   return {
-    /** A page of its own, that must stay without an error. */
+    /** Opens a page in its own context. The page must stay free of errors. */
     async open(url: string, options: BrowserContextOptions = {}): Promise<OpenPage> {
       if (!browser) throw new Error(MISSING);
       const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
@@ -50,11 +50,11 @@ export function useBrowser() {
 
 export interface OpenPage extends AsyncDisposable {
   readonly page: Page;
-  /** What the page complained about: a breach of its content security policy, too. */
+  /** The page's errors, including violations of its content security policy. */
   readonly errors: readonly string[];
 }
 
-/** Keeps a picture of a page as it is now. */
+/** Saves a screenshot of a page. */
 export async function keepPicture(page: Page, name: string): Promise<void> {
   await mkdir(SCREENSHOTS, { recursive: true });
   await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`) });

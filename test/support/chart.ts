@@ -6,12 +6,12 @@ import type { ApiClient, ApiObject } from "../../testbed/cluster/api.ts";
 import { parseManifests } from "../../testbed/cluster/manifests.ts";
 import { CHART, type HelmResult, helm } from "../../tools/helm.ts";
 
-/** Values of the chart, as a values file has them. */
+/** Values of the chart, in the format of a values file. */
 export type Values = Readonly<Record<string, unknown>>;
 
 export const RELEASE = "berth";
 
-/** Runs helm with a values file that is gone afterwards. */
+/** Runs helm with a temporary values file. */
 export async function helmWithValues(
   args: readonly string[],
   values?: Values,
@@ -28,21 +28,27 @@ export async function helmWithValues(
   }
 }
 
-/** The objects of a release, its hooks too. @throws {Error} with helm's words. */
+/**
+ * The objects of a release, including hooks.
+ * @throws {Error} with helm's message
+ */
 export async function render(namespace: string, values: Values = {}): Promise<Rendered> {
   const { code, stdout, stderr } = await helmWithValues(["template", RELEASE, CHART, "--namespace", namespace], values);
   if (code !== 0) throw new Error(stderr);
   return new Rendered(parseManifests(stdout, "the rendered chart"));
 }
 
-/** What helm says of values that it refuses. @throws {Error} it takes them. */
+/**
+ * The message with which helm refuses values.
+ * @throws {Error} helm accepts them
+ */
 export async function refusal(values: Values): Promise<string> {
   const { code, stderr } = await helmWithValues(["template", RELEASE, CHART], values);
   if (code === 0) throw new Error(`helm takes ${JSON.stringify(values)}`);
   return stderr;
 }
 
-/** An object of the chart, as far as tests look into it. A part that a kind lacks makes a test fail, as it should. */
+/** An object of the chart, with the fields that tests read. A field that a kind lacks makes the test fail. */
 export interface Manifest extends ApiObject {
   readonly kind: string;
   readonly metadata: {
@@ -57,9 +63,9 @@ export interface Manifest extends ApiObject {
     readonly template: { readonly metadata: Manifest["metadata"]; readonly spec: PodShape };
     readonly endpoints?: unknown;
     readonly podMetricsEndpoints?: unknown;
-    /** Of a PrometheusRule. */
+    /** In a PrometheusRule. */
     readonly groups?: readonly { readonly name: string; readonly rules: readonly { readonly alert: string }[] }[];
-    /** Of a ValidatingAdmissionPolicy, and of its binding. */
+    /** In a ValidatingAdmissionPolicy and its binding. */
     readonly variables?: readonly { readonly name: string; readonly expression: string }[];
     readonly validations?: readonly { readonly expression: string; readonly message: string }[];
     readonly matchResources?: unknown;
@@ -69,7 +75,7 @@ export interface Manifest extends ApiObject {
     readonly resources: readonly string[];
     readonly verbs: readonly string[];
   }[];
-  /** Of a ConfigMap. */
+  /** In a ConfigMap. */
   readonly data?: Readonly<Record<string, string>>;
   readonly roleRef: { readonly kind: string; readonly name: string };
   readonly subjects: unknown;
@@ -104,12 +110,12 @@ export class Rendered {
     this.objects = objects as readonly Manifest[];
   }
 
-  /** Those of a kind, without hooks. */
+  /** The objects of a kind, without hooks. */
   all(kind: string): readonly Manifest[] {
     return this.objects.filter((object) => object.kind === kind && !isHook(object));
   }
 
-  /** The only one of a kind. */
+  /** The only object of a kind. */
   one(kind: string): Manifest {
     return only(this.all(kind), kind);
   }
@@ -126,7 +132,7 @@ export class Rendered {
     return only(this.pod.containers, "container");
   }
 
-  /** Of the Pod that `helm test` runs. */
+  /** The Pod that `helm test` runs. */
   get testPod(): PodShape {
     return only(
       this.hooks.filter(({ kind }) => kind === "Pod"),
@@ -134,7 +140,7 @@ export class Rendered {
     ).spec as unknown as PodShape;
   }
 
-  /** Of the Job that runs before an uninstall. */
+  /** The Pod of the Job that runs before an uninstall. */
   get uninstallPod(): PodShape {
     return only(
       this.hooks.filter(({ kind }) => kind === "Job"),
@@ -146,7 +152,7 @@ export class Rendered {
     return only(this.uninstallPod.containers, "container");
   }
 
-  /** `Kind name` or `Kind namespace/name` of every object that is no hook, sorted. */
+  /** `Kind name` or `Kind namespace/name` of every object except hooks, sorted. */
   get names(): string[] {
     return this.objects
       .filter((object) => !isHook(object))
@@ -165,7 +171,7 @@ function isHook({ metadata }: Manifest): boolean {
   return metadata.annotations?.["helm.sh/hook"] !== undefined;
 }
 
-/** Where the API server has each kind, by its plural; those without a namespace are marked. */
+/** The plural of each kind; kinds without a namespace are marked. */
 const PLURALS: Readonly<Record<string, { readonly plural: string; readonly clusterWide?: true }>> = {
   ClusterRole: { plural: "clusterroles", clusterWide: true },
   ClusterRoleBinding: { plural: "clusterrolebindings", clusterWide: true },
@@ -190,7 +196,7 @@ const PLURALS: Readonly<Record<string, { readonly plural: string; readonly clust
   ValidatingAdmissionPolicyBinding: { plural: "validatingadmissionpolicybindings", clusterWide: true },
 };
 
-/** Path of an object in the API. */
+/** The path of an object in the API. */
 export function objectPath({ apiVersion = "", kind = "", metadata }: ApiObject): string {
   const found = PLURALS[kind];
   if (!found) throw new Error(`where the API server has a ${kind} is not known: add it`);
@@ -199,10 +205,10 @@ export function objectPath({ apiVersion = "", kind = "", metadata }: ApiObject):
   return `${group}${namespace}/${found.plural}/${metadata?.name}`;
 }
 
-/** Asks the API server whether it would take an object; a field that it does not know is an error. */
+/** Checks by a dry run whether the API server accepts an object; an unknown field is an error. */
 export async function dryRun(api: ApiClient, object: ApiObject): Promise<void> {
   const query = "fieldManager=chart-test&force=true&dryRun=All&fieldValidation=Strict";
-  // A Pod's account must be there, which a dry run never makes.
+  // A Pod's service account must exist, and a dry run never creates it.
   const body =
     object.kind === "Pod"
       ? { ...object, spec: { ...(object["spec"] as object), serviceAccountName: "default" } }

@@ -1,8 +1,8 @@
-/** The seed of CI, whose runs try the same as one another. */
+/** The seed in CI, so that all runs try the same. */
 export const SEED_IN_CI = 1;
 
 /**
- * For random histories of whole worlds: the same ones in every run of CI, so that a red run is red for a change and not for
- * its luck, as with `npm run test:faults`. Elsewhere fast-check draws a seed, and says which when it fails.
+ * The options for random histories of whole worlds. Every run in CI uses the same ones, so that a failure comes from a
+ * change, not from chance (as in `npm run test:faults`). Elsewhere fast-check draws a seed, and prints it on failure.
  */
 export const CI_SEED: { readonly seed?: number } = process.env["CI"] === "true" ? { seed: SEED_IN_CI } : {};

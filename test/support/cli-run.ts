@@ -2,14 +2,14 @@ import { type Commands, runCli } from "../../src/commands/cli.ts";
 import type { CliStreams } from "../../src/observe/terminal.ts";
 import type { EnvironmentVariables } from "../../src/settings/environment-variables.ts";
 
-/** What a command line ended with, and what it wrote. */
+/** The exit code and output of a command line. */
 export interface CliResult {
   readonly code: number;
   readonly out: string;
   readonly err: string;
 }
 
-/** Runs one command line in this process; `run`, `uninstall` and `check` do nothing unless given. */
+/** Runs one command line in this process. `run`, `uninstall` and `check` do nothing by default. */
 export async function cliRun(
   argv: readonly string[],
   given: {

@@ -5,7 +5,7 @@ import { installBerth } from "../../testbed/cluster/install.ts";
 import { showProgress } from "../../testbed/cluster/progress.ts";
 import { NODE } from "../../testbed/cluster/users.ts";
 
-/** What the integration tests know of the one cluster that they share; paths of files, and the server's URL. */
+/** What the integration tests know about the cluster that they share: paths of files, and the server's URL. */
 export interface SharedCluster {
   readonly kubeconfig: string;
   readonly operatorKubeconfig: string;
@@ -14,7 +14,7 @@ export interface SharedCluster {
   readonly caFile: string;
   readonly adminToken: string;
   readonly auditLog: string;
-  /** Where client certificates can be had. */
+  /** The folder of the CA that signs client certificates. */
   readonly clientCaDir: string;
 }
 
@@ -24,12 +24,15 @@ declare module "vitest" {
   }
 }
 
-/** Starts one control plane with the project's CRDs and the operator's rights for all integration tests; `useCluster` is how they reach it. */
+/**
+ * Starts one control plane with the project's CRDs and the operator's permissions for all integration tests. Tests
+ * access it by `useCluster`.
+ */
 export default function setup(project: TestProject): Promise<() => Promise<void>> {
   return setupCluster(project, process.env);
 }
 
-/** @param env says which control plane is meant. */
+/** @param env selects the control plane */
 export async function setupCluster(project: TestProject, env: NodeJS.ProcessEnv): Promise<() => Promise<void>> {
   const progress = showProgress();
   const { dir: binaries } = await findBinaries({ env, progress });

@@ -9,20 +9,20 @@ import { waitForServiceAccount } from "../../testbed/cluster/cluster.ts";
 import { writeCertificateKubeconfig } from "../../testbed/cluster/kubeconfig.ts";
 import type { SharedCluster } from "./cluster-setup.ts";
 
-/** The cluster that all integration tests share. Tests keep apart by namespaces. */
+/** The cluster that all integration tests share. Each test uses its own namespaces. */
 export interface TestCluster extends SharedCluster {
-  /** All rights. */
+  /** A client with all permissions. */
   readonly api: ApiClient;
   readonly audit: AuditLog;
-  /** A namespace of its own, ready to take Pods, deleted after the tests of this file. */
+  /** Creates a namespace that accepts Pods, and deletes it after this file's tests. */
   createNamespace(prefix: string): Promise<string>;
-  /** Path of a kubeconfig for any user, who has no rights but those that a test gives by RBAC. */
+  /** The path of a kubeconfig for any user. The user has only the permissions that a test grants by RBAC. */
   kubeconfigFor(user: string, groups?: readonly string[]): Promise<string>;
 }
 
 /**
- * The shared cluster. Call it at the top of a test file or a describe block: it registers the clean-up.
- * A test that must break its API server starts a cluster of its own (`startCluster`; three seconds).
+ * The shared cluster. Call it at the top of a test file or a describe block, because it registers the cleanup. A test
+ * that must break its API server starts its own cluster (`startCluster`, three seconds).
  */
 export function useCluster(): TestCluster {
   const shared = inject("cluster");
@@ -58,7 +58,7 @@ export function useCluster(): TestCluster {
   };
 }
 
-/** Begins the deletion; the whole cluster goes soon. */
+/** Starts the deletion without waiting: the whole cluster is deleted soon. */
 async function deleteNamespace(api: ApiClient, name: string): Promise<void> {
   await releaseEnvironments(api, name);
   try {
@@ -69,9 +69,9 @@ async function deleteNamespace(api: ApiClient, name: string): Promise<void> {
 }
 
 /**
- * Takes the finalizers off, as far as the API server allows it: the tests are over, and nobody drains. Environments would
- * hold their namespace for as long as the cluster lives, and the namespace controller asks again and again for each kind of
- * object in each of those: a hundred of them cost 500 requests a second.
+ * Removes the finalizers as far as the API server permits, because nothing drains after the tests. Otherwise the
+ * Environments would block their namespace as long as the cluster lives. The namespace controller lists each kind again
+ * and again in each such namespace: a hundred of them cost 500 requests a second.
  */
 async function releaseEnvironments(api: ApiClient, namespace: string): Promise<void> {
   const path = `/apis/${API_VERSION}/namespaces/${namespace}/${PLURAL}`;

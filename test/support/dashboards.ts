@@ -12,7 +12,7 @@ export interface Target {
   readonly datasource: { readonly type: string; readonly uid: string };
 }
 
-/** A panel, as far as tests look into it. */
+/** A panel, with the fields that tests read. */
 export interface Panel {
   readonly id: number;
   readonly type: string;
@@ -54,7 +54,7 @@ export function queriesOf({ panels }: Dashboard): { panel: string; target: Targe
   return panels.flatMap(({ title, targets = [] }) => targets.map((target) => ({ panel: title, target })));
 }
 
-/** A query as Grafana sends it with all variables at "All"; `rate` is the interval of its rates, such as `1m`. */
+/** A query as Grafana sends it with all variables set to "All"; `rate` is the interval of its rates, such as `1m`. */
 export function withVariables(expr: string, rate: string): string {
   return expr.replaceAll("$__rate_interval", rate).replaceAll(/\$(namespace|environment)\b/g, ".*");
 }

@@ -1,6 +1,6 @@
 import { freePort as freePortOf } from "../../testbed/cluster/ports.ts";
 
-/** A port that was free on every interface a moment ago. */
+/** A port that was free on every interface just now. */
 export function freePort(): Promise<number> {
   return freePortOf("");
 }

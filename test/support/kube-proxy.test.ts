@@ -11,7 +11,7 @@ afterEach(async () => {
   for (const close of closing.splice(0).reverse()) await close();
 });
 
-/** A server that notes what reaches it and answers everything; watches stay open. */
+/** A server that records its requests and answers all of them; watches stay open. */
 async function behindProxy() {
   const arrived: string[] = [];
   const server = createServer((request: IncomingMessage, response: ServerResponse) => {
@@ -34,7 +34,7 @@ async function behindProxy() {
   return { arrived, struck, proxy, client };
 }
 
-/** Far more than anything takes. */
+/** Far longer than any step takes. */
 const PATIENCE_MS = 15_000;
 
 const REF = { namespace: "a", name: "one" };
@@ -51,13 +51,13 @@ async function failure(write: Promise<unknown>): Promise<KubeApiError> {
 }
 
 describe("a proxy in front of the API server", () => {
-  test("passes on what nobody troubles", async () => {
+  test("passes requests on without a fault", async () => {
     const { arrived, client } = await behindProxy();
     await client.create(SECRETS, secret);
     expect(arrived).toEqual([CREATE]);
   });
 
-  test("loses a reply after its request took effect, and a request before it, as often as asked", async () => {
+  test("loses the reply after a request's effect, or the request before it, as often as configured", async () => {
     const { arrived, struck, proxy, client } = await behindProxy();
     proxy.add({ kind: "lost-reply", method: "POST", plural: "secrets", times: 1 });
     proxy.add({ kind: "reset", method: "DELETE", times: 1 });
@@ -69,7 +69,7 @@ describe("a proxy in front of the API server", () => {
     expect(proxy.hasFaults).toBe(false);
   });
 
-  test("refuses changes with a conflict, but neither reads nor creations", async () => {
+  test("refuses changes with a conflict, but not reads and creations", async () => {
     const { arrived, proxy, client } = await behindProxy();
     proxy.add({ kind: "conflict", plural: "pods", times: 1 });
     await client.list(PODS, { namespace: "a" });
@@ -77,7 +77,7 @@ describe("a proxy in front of the API server", () => {
     expect(arrived).toEqual(["GET /api/v1/namespaces/a/pods"]);
   });
 
-  test("ends open watches, and tells the next ones that they are too old", async () => {
+  test("ends open watches, and tells the next ones that their version is too old", async () => {
     const { struck, proxy, client } = await behindProxy();
     const ending = new AbortController();
     const watch = () =>
@@ -91,7 +91,7 @@ describe("a proxy in front of the API server", () => {
     ending.abort();
   });
 
-  test("holds requests up while it stalls, and cuts everything while it refuses", async () => {
+  test("holds requests while it stalls, and cuts all connections while it refuses", async () => {
     const { arrived, proxy, client } = await behindProxy();
     proxy.stall();
     const held = client.create(SECRETS, secret);

@@ -11,23 +11,23 @@ import {
 import { Agent, request as forward } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 
-/** What is done to requests that match, each `times` times. */
+/** A fault for matching requests, each for `times` requests. */
 export interface KubeFault {
   readonly kind: KubeFaultKind;
-  /** Any unless given. */
+  /** Any method by default. */
   readonly method?: string | undefined;
-  /** Plural of the resource; any unless given. */
+  /** The plural of the resource; any by default. */
   readonly plural?: string | undefined;
   readonly times: number;
 }
 
 /**
- * `reset`: cut before any effect; `lost-reply`: cut after it; `slow`: held up before its effect; `late`: its reply is held
- * up; `5xx`, `429`, `conflict`: refused without effect, in the API server's words.
+ * `reset`: cut before the effect; `lost-reply`: cut after it; `slow`: delayed before the effect; `late`: the reply is
+ * delayed; `5xx`, `429`, `conflict`: refused without an effect, with the API server's text.
  */
 export type KubeFaultKind = "reset" | "lost-reply" | "slow" | "late" | "5xx" | "429" | "conflict";
 
-/** Longer than the bound of a request of the claim protocol (1.5 s), shorter than that of all others. */
+/** Longer than the timeout of a claim protocol request (1.5 s), shorter than all other timeouts. */
 const SLOW_MS = 2_000;
 
 const REFUSALS = {
@@ -38,7 +38,7 @@ const REFUSALS = {
 
 const EXPIRED = { code: 410, reason: "Expired", message: "too old resource version" } as const;
 
-/** The API server: its URL, and the authority of its certificate where that is an own one. */
+/** The API server: its URL, and its CA certificate if it is not public. */
 interface Target {
   readonly server: string;
   readonly caFile?: string;
@@ -51,8 +51,8 @@ interface Asked {
 }
 
 /**
- * Stands between one operator and the API server, and does what networks, load balancers and overloaded API servers do.
- * It takes plain HTTP on loopback, so that it sees what is asked.
+ * A proxy between one operator and the API server that behaves like failing networks, load balancers and overloaded API
+ * servers. It accepts plain HTTP on loopback, so that it can read the requests.
  */
 export class KubeProxy implements AsyncDisposable {
   readonly #server: Server;
@@ -84,7 +84,7 @@ export class KubeProxy implements AsyncDisposable {
     });
   }
 
-  /** @param onStrike called with the kind of each fault as it befalls a request. */
+  /** @param onStrike called with the kind of each fault when it affects a request */
   static async start(target: Target, onStrike: (what: string) => void = () => {}): Promise<KubeProxy> {
     const proxy = new KubeProxy(target, onStrike);
     await new Promise<void>((resolve) => proxy.#server.listen(0, "127.0.0.1", resolve));
@@ -99,7 +99,7 @@ export class KubeProxy implements AsyncDisposable {
     this.#faults.push({ fault, left: fault.times });
   }
 
-  /** Faults that have not struck yet. */
+  /** Whether faults remain that have not affected a request. */
   get hasFaults(): boolean {
     return this.#faults.length + this.#expiring > 0;
   }
@@ -108,12 +108,12 @@ export class KubeProxy implements AsyncDisposable {
     return this.#watches.size;
   }
 
-  /** Requests that wait for `clear`. */
+  /** The number of requests that wait for `clear`. */
   get held(): number {
     return this.#held.length;
   }
 
-  /** A good network again, and a good API server. */
+  /** Ends all faults. */
   clear(): void {
     this.#faults.length = 0;
     this.#expiring = 0;
@@ -121,25 +121,25 @@ export class KubeProxy implements AsyncDisposable {
     for (const go of this.#held.splice(0)) go();
   }
 
-  /** Every connection is cut, and every new one. */
+  /** Cuts all open and new connections. */
   refuse(): void {
     this.#mode = "refuse";
     for (const socket of this.#sockets) socket.resetAndDestroy();
   }
 
-  /** Requests from now on wait until `clear`. */
+  /** Holds requests from now on until `clear`. */
   stall(): void {
     this.#mode = "stall";
   }
 
-  /** Cuts the watches that are open now. Returns how many there were. */
+  /** Cuts the open watches. Returns their number. */
   dropWatches(): number {
     const open = [...this.#watches];
     for (const response of open) response.socket?.resetAndDestroy();
     return open.length;
   }
 
-  /** The same, and the next watches are told that what they go on from is too old. */
+  /** Cuts the open watches, and tells as many new ones that their version is too old. */
   expireWatches(): number {
     const open = this.dropWatches();
     this.#expiring += open;
@@ -222,7 +222,7 @@ function passOn(answer: IncomingMessage, response: ServerResponse): void {
     return;
   }
   response.writeHead(answer.statusCode ?? 502, answer.headers);
-  // A watch's header tells its client that it is open, whatever comes of it.
+  // Send a watch's header at once: it tells the client that the watch is open.
   response.flushHeaders();
   answer.on("error", () => response.destroy());
   answer.pipe(response);
@@ -237,7 +237,7 @@ function refuseWith(
   response.end(JSON.stringify(status));
 }
 
-/** A conflict can only be had by what names an object's version or content: a creation is told something else. */
+/** Only a request that names an object's version or content can conflict; a creation can't. */
 function fits({ kind, method, plural }: KubeFault, asked: Asked): boolean {
   if (kind === "conflict" && (asked.method === "GET" || asked.method === "POST")) return false;
   return (method ?? asked.method) === asked.method && (plural ?? asked.plural) === asked.plural;

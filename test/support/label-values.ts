@@ -6,14 +6,14 @@ import { sessionsStatus } from "../../src/api/status.ts";
 
 const PAGE = new URL("../../docs/metric-labels.md", import.meta.url);
 
-/** Sets that the page links to, where its list would be a copy. */
+/** Value sets that the page links to instead of copying. */
 const LINKED: Readonly<Record<string, readonly string[]>> = {
   "#status": Object.keys(sessionsStatus.shape),
   "#how-sessions-end": END_REASON_LIST,
   "#conditions": CONDITION_TYPES,
 };
 
-/** Named by people or by another system's API: their values are no closed set of ours. */
+/** Labels with open values: people or another system's API name them. */
 const OPEN = new Set([
   ...["namespace", "environment", "group", "lease", "version", "node", "quantile", "le"],
   ...["code", "call", "verb", "resource", "queue"],
@@ -39,7 +39,7 @@ export function closedLabels(metrics: readonly { name: string; labelNames: reado
   );
 }
 
-/** Throws when something was counted under a value that docs/metric-labels.md does not know. */
+/** Throws if a metric has a label value that docs/metric-labels.md does not list. */
 export async function expectDocumentedLabels(registry: Registry): Promise<void> {
   const samples = (await registry.getMetricsAsJSON()).flatMap(({ name, values }) =>
     values.map(({ labels }) => ({ metric: name, labels: labels as Record<string, string | number | undefined> })),
@@ -48,7 +48,7 @@ export async function expectDocumentedLabels(registry: Registry): Promise<void> 
   if (unknown.length > 0) throw new Error(`docs/metric-labels.md lacks ${unknown.join(", ")}`);
 }
 
-/** Values that docs/metric-labels.md does not know, as `metric{label="value"}`. */
+/** Values that docs/metric-labels.md does not list, as `metric{label="value"}`. */
 export function undocumentedLabels(
   samples: Iterable<{ metric: string; labels: Readonly<Record<string, string | number | undefined>> }>,
 ): string[] {

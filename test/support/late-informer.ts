@@ -3,13 +3,13 @@ import type { KubeObject } from "../../src/kube/resource.ts";
 import { type Change, type ChangeHandler, Informer, type InformerOptions } from "../../src/watch/informer.ts";
 
 /**
- * How much later than they come changes are shown to tests, at most, in milliseconds: 0 unless `BERTH_TEST_WATCH_LAG_MS`
- * says so. Nobody promises that two watches are equally fast, and on a busy machine they are not. A test that fails with
- * a lag looks once at what it should wait for.
+ * The maximum delay, in milliseconds, before tests see a change: 0 unless `BERTH_TEST_WATCH_LAG_MS` is set. Two watches
+ * are not always equally fast, especially on a busy machine. A test that fails with a lag checks once what it must wait
+ * for.
  */
 const LAG_MS = Number(process.env.BERTH_TEST_WATCH_LAG_MS ?? 0);
 
-/** What tests see of the API server. Each has a delay of its own, so that one is behind another. */
+/** An informer for tests. Each has its own delay, so that one lags behind another. */
 export class LateInformer<T extends KubeObject> extends Informer<T> {
   readonly #lagMs: number;
   readonly #shown = new Map<string, T>();
@@ -29,7 +29,7 @@ export class LateInformer<T extends KubeObject> extends Informer<T> {
     return this.#lagMs > 0 ? [...this.#shown.values()] : super.list();
   }
 
-  /** What came by this call is shown by now, too. */
+  /** Also waits until the changes that arrived by this call are visible. */
   override async relist(): Promise<void> {
     await super.relist();
     if (this.#lagMs > 0) await pause(this.#lagMs + 1);

@@ -5,7 +5,7 @@ import { findLeaks, LeakSearch } from "./leak-search.ts";
 
 const KEY = newCredential("sk-ant-oat01");
 const TOKEN = newCredential("sk-ant-req");
-/** A work secret, as the Work API makes them. */
+/** A work secret, in the Work API's format. */
 const SECRET = Buffer.from(JSON.stringify({ sessions_token: TOKEN, api_base_url: "https://api.example" })).toString(
   "base64url",
 );
@@ -40,8 +40,8 @@ describe("a credential is found", () => {
   test.each([
     ["in a URL", (character: string) => `%${hexOf(character).toUpperCase()}`, "URL-encoded throughout"],
     ["in a JSON string", (character: string) => `\\u00${hexOf(character)}`, "JSON with escapes"],
-  ])("%s of an encoder that escapes more than it must", (_what, escaped, form) => {
-    // No piece of it is without something to escape.
+  ])("%s by an encoder that escapes more than necessary", (_what, escaped, form) => {
+    // Every piece of this credential has a character to escape.
     const dashed = `sk-ant-oat01-${"aB3-cD4_eF5.".repeat(5)}`;
     const text = dashed.replaceAll(/[^A-Za-z0-9]/g, escaped);
     expect(new LeakSearch([dashed]).find([{ where: "here", text }])).toEqual([
@@ -49,7 +49,7 @@ describe("a credential is found", () => {
     ]);
   });
 
-  test("wherever it stands in a text of anything, in base64 too", () => {
+  test("anywhere in any text, also in base64", () => {
     const anything = fc.string({ unit: "binary", maxLength: 100 });
     const search = new LeakSearch([KEY]);
     fc.assert(
@@ -61,13 +61,13 @@ describe("a credential is found", () => {
     );
   });
 
-  test("when a sessions token was taken out of a work secret, and when the secret itself leaked", () => {
+  test("if a sessions token was extracted from a work secret, and if the secret itself leaked", () => {
     expect(findLeaks([TOKEN], [{ where: "here", text: `token ${TOKEN}` }])).toHaveLength(1);
     expect(findLeaks([TOKEN], [{ where: "here", text: `secret ${SECRET}` }])).toHaveLength(1);
     expect(findLeaks([SECRET], [{ where: "here", text: JSON.stringify({ data: base64(SECRET) }) }])).toHaveLength(1);
   });
 
-  test("once for each place, without being repeated", () => {
+  test("once per place, and never printed", () => {
     const leaks = findLeaks(
       [KEY],
       [
@@ -81,22 +81,22 @@ describe("a credential is found", () => {
 });
 
 describe("nothing is found", () => {
-  test("of another credential of the same kind", () => {
+  test("for another credential of the same kind", () => {
     const text = `${newCredential("sk-ant-oat01")} ${base64(newCredential("sk-ant-req"))}`;
     expect(findLeaks([KEY, TOKEN, SECRET], [{ where: "here", text }])).toEqual([]);
   });
 
-  test("of what documentation says of keys, and of the first characters, which logs may show", () => {
+  test("for documentation about keys, and for the first characters, which logs may show", () => {
     const text = `starts with sk-ant-oat01- as in ${KEY.slice(0, 20)}...`;
     expect(findLeaks([KEY], [{ where: "here", text }])).toEqual([]);
   });
 
-  test("where nothing was given out", () => {
+  test("if no credential exists", () => {
     expect(findLeaks([], [{ where: "log", text: "text" }])).toEqual([]);
   });
 });
 
-test("what is too short to be a credential is refused, rather than found everywhere", () => {
+test("a text too short for a credential is refused instead of found everywhere", () => {
   expect(() => new LeakSearch([""])).toThrow(RangeError);
   expect(() => new LeakSearch(["sk-ant-oat01-abc"])).toThrow(RangeError);
 });

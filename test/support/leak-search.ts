@@ -1,38 +1,38 @@
-/** A text that must not hold a credential, and where it was found. */
+/** A text to search for credentials, and where it came from. */
 export interface Place {
   readonly where: string;
   readonly text: string;
 }
 
-/** How a credential stood somewhere. */
+/** A credential that was found, and its form. */
 export interface Leak {
   readonly where: string;
-  /** The beginning of the credential, which is no secret. */
+  /** The beginning of the credential, which is not secret. */
   readonly credential: string;
-  /** In which form it stood there. */
+  /** The form in which it was found. */
   readonly form: string;
 }
 
 /**
- * Pieces of this length are looked up, cut off a credential one after the other: any part of it that is twice as long is
- * found, so also one that was cut short. Short enough for that, long enough to stand nowhere by chance.
+ * The search looks for consecutive pieces of this length, so it finds any part of a credential that is twice as long,
+ * even a truncated one. Pieces are short enough for that and long enough not to occur by chance.
  */
 const PIECE_LENGTH = 12;
-/** Enough to tell what kind it is of. */
+/** Enough to identify the kind of credential. */
 const SHOWN_LENGTH = 14;
-/** What credentials of one kind have in common, and documentation shows. */
+/** The prefix that credentials of one kind share, and that documentation shows. */
 const KIND = /^sk-ant-[a-z0-9]+-/;
-/** Everything that a form of a credential is made of: what lies between is not looked at. */
+/** The characters that any form of a credential consists of; the search skips everything between. */
 const RUNS = new RegExp(`[A-Za-z0-9_+/=%.\\\\-]{${PIECE_LENGTH},}`, "g");
 
-/** Looks for credentials in texts, in every form in which they may get there: see `formsOf`. */
+/** Searches texts for credentials, in every form in which they may appear: see `formsOf`. */
 export class LeakSearch {
   readonly #pieces = new Map<string, { readonly credential: string; readonly form: string }>();
 
   constructor(credentials: Iterable<string>) {
     for (const credential of new Set(credentials)) {
       const secret = credential.replace(KIND, "");
-      // Too short to be told from anything else: an empty one would be found everywhere.
+      // Too short to be distinctive: an empty one would be found everywhere.
       if (secret.length < 2 * PIECE_LENGTH)
         throw new RangeError(`no credential: it has ${credential.length} characters`);
       for (const [form, text] of formsOf(secret)) this.#add(credential, form, text);
@@ -46,7 +46,7 @@ export class LeakSearch {
     }
   }
 
-  /** Each credential once for each place, in the form that was seen first. */
+  /** Each credential once per place, in the form that was found first. */
   find(places: Iterable<Place>): Leak[] {
     const leaks: Leak[] = [];
     for (const { where, text } of places) {
@@ -63,7 +63,7 @@ export class LeakSearch {
   }
 }
 
-/** Where credentials stand in texts, a line for each, without repeating one. */
+/** Where credentials occur in texts, one line each, without printing one. */
 export function findLeaks(credentials: Iterable<string>, places: Iterable<Place>): string[] {
   return new LeakSearch(credentials).find(places).map(leakText);
 }
@@ -73,9 +73,9 @@ export function leakText({ where, credential, form }: Leak): string {
 }
 
 /**
- * How programs write a text: as it is, in base64 (also within something longer, which shifts it by one or two bytes: an
- * Authorization header, a Secret's data, a whole object), in base64url, in a URL, as a JSON string, and in hexadecimal
- * digits.
+ * The forms in which programs write a text: unchanged; in base64 and base64url; in a URL; as a JSON string; in
+ * hexadecimal. Base64 may be part of a longer text that shifts it by one or two bytes: an Authorization header, a
+ * Secret's data, a whole object.
  */
 function* formsOf(secret: string): Generator<readonly [form: string, text: string]> {
   yield ["plain", secret];
@@ -88,7 +88,7 @@ function* formsOf(secret: string): Generator<readonly [form: string, text: strin
       const encoded = Buffer.from(`${"\0".repeat(shift)}${secret}`)
         .toString(encoding)
         .replace(/=+$/, "");
-      // The characters at both ends depend on what stands beside it.
+      // The characters at both ends depend on the neighboring text.
       yield [encoding, encoded.slice(shift === 0 ? 0 : shift + 1, -1)];
     }
   }
@@ -98,7 +98,7 @@ function* formsOf(secret: string): Generator<readonly [form: string, text: strin
 const isPlain = (character: string) => /[A-Za-z0-9]/.test(character);
 const hexOf = (character: string) => character.charCodeAt(0).toString(16);
 
-/** As encoders do that escape more than they must. */
+/** Some encoders escape more than necessary. */
 function escapedForJson(character: string): string {
   return isPlain(character) ? character : `\\u${hexOf(character).padStart(4, "0")}`;
 }

@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
 
 /**
- * What takes minutes, most of them first: begun last, such a file would run on alone when all others are over. Vitest
- * remembers how long files took, but not over a fresh install, and goes by their size then.
+ * Files that take minutes, roughly the longest first. A long file that starts last would run alone at the end. Vitest
+ * remembers durations, but after a fresh install it sorts by file size.
  */
 const LONGEST = [
   "faults/sequences/workers",
@@ -24,7 +24,7 @@ const LONGEST = [
 for (const file of LONGEST)
   if (!existsSync(file)) throw new Error(`${file} is not there any more: strike it out, or rename it`);
 
-/** Vitest's own order, but for the files that are known to take longest. */
+/** Vitest's own order, but with the known longest files first. */
 export class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const sorted = await super.sort(files);

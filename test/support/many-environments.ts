@@ -4,12 +4,15 @@ import { LEASES, type Lease } from "../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import type { World } from "./world.ts";
 
-/** A backlog of minutes on a busy machine, and claims of a replica that ended, which settle only after a lease's time. */
+/**
+ * Covers a backlog of minutes on a busy machine, and claims of an ended replica, which settle only after the lease's
+ * time.
+ */
 const SERVED_PATIENCE_MS = 180_000;
 
-/** Several Environments of one world, each with a queue of its own, and the Leases of who serves them. */
+/** Several Environments of one world, each with its own queue, and the Leases of the replicas that serve them. */
 export class ManyEnvironments {
-  /** By name. */
+  /** Environment ids by name. */
   readonly ids = new Map<string, string>();
   readonly #world: World;
 
@@ -17,7 +20,7 @@ export class ManyEnvironments {
     this.#world = world;
   }
 
-  /** @param api fields over those of a plain `spec.api` */
+  /** @param api fields that override a plain `spec.api` */
   static async create(world: World, count: number, api: Record<string, unknown> = {}): Promise<ManyEnvironments> {
     const many = new ManyEnvironments(world);
     for (let i = 0; i < count; i += 1) {
@@ -33,7 +36,7 @@ export class ManyEnvironments {
     return many;
   }
 
-  /** Keys as the operator shards them. */
+  /** The keys by which the operator assigns shards. */
   get keys(): string[] {
     return [...this.ids.keys()].map((name) => `${this.#world.namespace}/${name}`);
   }
@@ -42,7 +45,7 @@ export class ManyEnvironments {
     return [...this.ids.values()].flatMap((id) => this.#world.simulator.items(id));
   }
 
-  /** Poisson arrivals at every queue, each with its own times. Resolves with how many items there were in all. */
+  /** Runs Poisson arrivals at every queue, each with its own times. Resolves with the total number of items. */
   async arrivals(plan: { ratePerSecond: number; durationSeconds: number; seed: number }): Promise<number> {
     const handles = [...this.ids.values()].map((id, i) =>
       this.#world.simulator.arrivals(id, { kind: "poisson", ...plan, seed: plan.seed + i }),
@@ -73,7 +76,7 @@ export class ManyEnvironments {
     });
   }
 
-  /** The Leases of shards with a holder: holder by Lease. */
+  /** The holders of the shards' Leases, by Lease. */
   async holders(): Promise<Map<string, string>> {
     const { namespace, kube } = this.#world;
     const { items } = await kube.list(LEASES, { namespace, labelSelector: "berth.dev/lease=shard" });
@@ -81,7 +84,7 @@ export class ManyEnvironments {
     return new Map(held.map(({ metadata, spec }) => [metadata.name ?? "", spec?.holderIdentity ?? ""]));
   }
 
-  /** Waits until all shards have a holder, no shard of another division has one, and so many replicas hold some. */
+  /** Waits until every shard has a holder, no shard of another division has one, and this many replicas hold shards. */
   untilShared(shards: number, replicas: number): Promise<Map<string, string>> {
     return this.#world.until(`${shards} shards held by ${replicas} replicas`, async () => {
       const holders = await this.holders();

@@ -1,6 +1,6 @@
 import type { Counter, Gauge } from "prom-client";
 
-/** The sum of all series of a counter or gauge that bear these labels. */
+/** The sum of all series of a counter or gauge with these labels. */
 export async function metricValue<L extends string>(
   metric: Counter<L> | Gauge<L>,
   labels: Partial<Record<L, string>>,

@@ -8,7 +8,7 @@ import { MissingToolError } from "../../testbed/cluster/missing.ts";
 import { findMonitoringTools, type MonitoringTool, type MonitoringTools } from "../../testbed/monitoring/tools.ts";
 import { CHART } from "../../tools/helm.ts";
 
-/** Folder of the alerts' rules. */
+/** The folder of the alert rules. */
 export const ALERTS = join(CHART, "alerts");
 
 /** One alert of the rule files. */
@@ -20,12 +20,12 @@ export interface AlertRule {
   readonly annotations: Readonly<Record<string, string>>;
 }
 
-/** Paths of all rule files of the chart. */
+/** The paths of all rule files of the chart. */
 export async function ruleFiles(): Promise<string[]> {
   return (await readdir(ALERTS)).sort().map((name) => join(ALERTS, name));
 }
 
-/** Every alert of the chart's rule files, in their order. */
+/** Every alert of the chart's rule files, in order. */
 export async function alertRules(): Promise<AlertRule[]> {
   const texts = await Promise.all((await ruleFiles()).map((path) => readFile(path, "utf8")));
   return texts.flatMap((text) =>
@@ -34,8 +34,8 @@ export async function alertRules(): Promise<AlertRule[]> {
 }
 
 /**
- * Prometheus and its tools, for the tests of a file. Where they can't be had these count as skipped, which CI takes for a
- * failure. Call it at the top of a file.
+ * Prometheus and its tools, for the tests of a file. If they are not available, the tests are skipped, which fails in
+ * CI. Call it at the top of a file.
  */
 export function useMonitoringTools(): MonitoringTools {
   let found: MonitoringTools | undefined;
@@ -71,7 +71,11 @@ export function useMonitoringTools(): MonitoringTools {
   };
 }
 
-/** Runs one of the tools. @returns what it printed. @throws with its words when it fails. */
+/**
+ * Runs one of the tools.
+ * @returns its output
+ * @throws with its message on failure
+ */
 export async function runTool(tool: string, args: readonly string[]): Promise<string> {
   try {
     const { stdout, stderr } = await promisify(execFile)(tool, args);

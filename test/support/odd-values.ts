@@ -1,15 +1,15 @@
 import fc from "fast-check";
 
-/** A place in a JSON value. */
+/** A path in a JSON value. */
 export type Path = readonly string[];
 
-/** Every place in a JSON value, its root too. */
+/** Every path in a JSON value, including its root. */
 export function pathsOf(value: unknown): Path[] {
   const parts = typeof value === "object" && value !== null ? Object.entries(value) : [];
   return [[], ...parts.flatMap(([key, part]) => pathsOf(part).map((path) => [key, ...path]))];
 }
 
-/** The value with another one at a place; undefined takes the field away. */
+/** The value with the part at a path replaced; undefined removes the field. */
 export function replaced(value: unknown, [key, ...rest]: Path, by: unknown): unknown {
   if (key === undefined) return by ?? null;
   const part = (value as Record<string, unknown>)[key];
@@ -18,7 +18,7 @@ export function replaced(value: unknown, [key, ...rest]: Path, by: unknown): unk
   return { ...(value as object), [key]: next };
 }
 
-/** What is no good in most places: of every type, and at the edges of what JSON, dates and counts can say. */
+/** Values that are invalid in most places: of every type, and at the limits of JSON, dates and counts. */
 export const ODD: fc.Arbitrary<unknown> = fc.oneof(
   fc.constantFrom<unknown>(
     ...[undefined, null, true, false, 0, -1, 0.5, 2 ** 31, 2 ** 53, 1e308, -1e308],
@@ -31,7 +31,7 @@ export const ODD: fc.Arbitrary<unknown> = fc.oneof(
   fc.double(),
 );
 
-/** A place among these, and what is put there. */
+/** One of these paths, and a malformed value for it. */
 export function mutation(paths: readonly Path[]): fc.Arbitrary<{ readonly path: Path; readonly by: unknown }> {
   return fc.record({ path: fc.constantFrom(...paths), by: ODD });
 }

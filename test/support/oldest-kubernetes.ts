@@ -1,8 +1,8 @@
 import { kubernetesMinors, MINOR_VARIABLE } from "../../testbed/cluster/versions.ts";
 
-/** The environment in which everything that starts a control plane starts one of the oldest supported version. */
+/** Environment variables that make every control plane start with the oldest supported version. */
 export async function oldestKubernetes(): Promise<Record<string, string>> {
   const [oldest = ""] = await kubernetesMinors();
-  // Binaries that somebody names have the version that they have.
+  // An explicit KUBEBUILDER_ASSETS would keep its own version.
   return { [MINOR_VARIABLE]: oldest, KUBEBUILDER_ASSETS: "" };
 }

@@ -7,9 +7,9 @@ import { WALL_OFFSET } from "./operator-process.ts";
 import { type Death, dieAt } from "./sudden-death.ts";
 
 /**
- * The operator as a process of its own, with faster timers than a user can have: `operator-main.ts TIME_SCALE [--death JSON]
- * [flags of berth run]`, and with a wall clock that is off by OPERATOR_WALL_OFFSET_MS. Tests kill it, or have it die at a
- * named point (sudden-death.ts); berth itself has no such flags.
+ * Runs the operator as its own process with faster timers than users can set, and with a wall clock that is off by
+ * OPERATOR_WALL_OFFSET_MS: `operator-main.ts TIME_SCALE [--death JSON] [flags of berth run]`. Tests kill it, or make it
+ * die at a named point (sudden-death.ts); berth itself has no such flags.
  */
 const [scale = "1", ...rest] = process.argv.slice(2);
 const death = rest[0] === "--death" ? (JSON.parse(rest[1] ?? "") as Death) : undefined;
@@ -17,9 +17,9 @@ const flags = death ? rest.slice(2) : rest;
 const wallOffsetMs = Number(process.env[WALL_OFFSET] ?? 0);
 const ending = new AbortController();
 process.once("SIGTERM", () => ending.abort());
-// It must not outlive the tests: its parent's end of the pipe closes with the parent, however that dies.
+// It must not outlive the tests: the pipe closes when the parent ends, however it ends.
 process.stdin.resume().once("end", () => process.exit(1));
-// Who is killed cannot write it at its end.
+// A killed process can't write the cache at its end.
 if (death) flushCompileCache();
 await runOperator(parseSettings(flags, processEnvironment()), ending.signal, {
   clock: { ...realClock, now: () => realClock.now() + wallOffsetMs },

@@ -2,39 +2,39 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 
-/** The variable by which operator-main.ts is told how far its wall clock is off, in milliseconds. */
+/** The variable that tells operator-main.ts by how many milliseconds its wall clock is off. */
 export const WALL_OFFSET = "OPERATOR_WALL_OFFSET_MS";
 
 /** A line of the operator's log. */
 export type LogLine = Readonly<Record<string, unknown>> & { readonly msg?: string; readonly level?: string };
 
-/** An operator in a process of its own. */
+/** An operator in its own process. */
 export interface OperatorProcess extends AsyncDisposable {
   readonly pid: number;
-  /** Where its servers listen. */
+  /** The addresses of its servers. */
   readonly addresses: { readonly metrics?: string; readonly health?: string };
-  /** Everything it logged so far; all of it once it has ended. */
+  /** Its log so far; complete once it has ended. */
   readonly log: readonly LogLine[];
-  /** What else it wrote to its standard error: what Node says of a process that breaks off. */
+  /** Other lines on its standard error: Node's output when a process crashes. */
   readonly stray: readonly string[];
   /** Resolves with the exit code or the signal's name. */
   readonly ended: Promise<number | string>;
-  /** kill -9: no clean-up of any kind. */
+  /** Sends SIGKILL: the process can't clean up. */
   kill(): Promise<void>;
   signal(name: NodeJS.Signals): void;
-  /** SIGTERM, and waits for its end. Resolves with the exit code. */
+  /** Sends SIGTERM and waits. Resolves with the exit code. */
   stop(): Promise<number | string>;
 }
 
-/** What a test changes of a process beside its flags. */
+/** What a test changes of a process in addition to its flags. */
 export interface ProcessOptions {
-  /** How far its wall clock is ahead of the machine's; behind, where negative. */
+  /** How far its wall clock is ahead of the machine's; negative: behind. */
   readonly wallOffsetMs?: number;
-  /** Node's own. */
+  /** Flags for Node. */
   readonly nodeFlags?: readonly string[];
 }
 
-/** Starts the operator as a process, from its sources, and resolves when its servers listen. */
+/** Starts the operator as a process from its sources. Resolves when its servers listen. */
 export async function startOperatorProcess(
   flags: readonly string[],
   timeScale = 1,
@@ -47,14 +47,14 @@ export async function startOperatorProcess(
 }
 
 /**
- * Starts a main that writes the addresses of its servers, as JSON, when they listen, and ends with its standard input.
- * @param args Node's flags, the main, and what it takes
+ * Starts a main that prints its servers' addresses as JSON when they listen, and that ends with its standard input.
+ * @param args Node's flags, the main, and its arguments
  */
 export async function startOperatorMain(
   args: readonly string[],
   variables: Readonly<Record<string, string>> = {},
 ): Promise<OperatorProcess> {
-  // The settings of test runs are variables, too, and the operator refuses those of its own prefix that it does not know.
+  // Settings of test runs are variables too, and the operator refuses unknown ones with its own prefix.
   const own = Object.entries(process.env).filter(([name]) => !name.startsWith("BERTH_"));
   const env = { ...Object.fromEntries(own), ...variables };
   const child = spawn(process.execPath, args, { stdio: ["pipe", "pipe", "pipe"], env });
@@ -94,7 +94,7 @@ export async function startOperatorMain(
 }
 
 async function endOf(child: ChildProcess): Promise<number | string> {
-  // Not its exit: its last lines may still be on their way then.
+  // Wait for "close", not "exit": the last lines may still be in the pipe at the exit.
   const [code, signal] = (await once(child, "close")) as [number | null, string | null];
   return code ?? signal ?? "unknown";
 }

@@ -5,17 +5,17 @@ import { pagesOf } from "../../site/pages.ts";
 import type { Json } from "../api/environments.ts";
 import { ROOT } from "../project/lint-gate.ts";
 
-/** One document of a page's YAML examples, or of a file that people copy. */
+/** One document of a page's YAML examples, or of a file for users to copy. */
 export interface Example {
   /** The page and the line of the block, or the file. */
   readonly where: string;
   readonly value: Json;
 }
 
-/** Files that pages tell to apply. */
+/** Folders whose files the pages tell users to apply. */
 const FOLDERS = ["examples/environments", "examples/cluster"];
 
-/** Every YAML document between fences of any page, and of the files that pages tell to apply. */
+/** Every YAML document in the fences of all pages and in the files that pages tell users to apply. */
 export async function yamlExamples(): Promise<Example[]> {
   const pages = (await pagesOf()).map(async (page) => blocksOf(page, await readFile(join(ROOT, page), "utf8")));
   const folders = FOLDERS.map(async (folder) => {

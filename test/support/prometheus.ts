@@ -8,28 +8,28 @@ import { setTimeout as delay } from "node:timers/promises";
 import { stringify } from "yaml";
 import { freePort } from "./free-port.ts";
 
-/** Of a server's start: far more than it takes, also on a machine that is busy. */
+/** The limit for a server's start: far more than it takes, even on a busy machine. */
 const START_BOUND_MS = 60_000;
 const LOOK_AGAIN_MS = 100;
-/** Another process may take the port between the choice and the use. */
+/** Another process may take the port before the server uses it. */
 const ATTEMPTS = 3;
 
-/** A server of a test's own, on loopback, with a folder that goes with it. */
+/** A test's own server on loopback, with a temporary folder. */
 export interface OwnServer extends AsyncDisposable {
   /** `http://127.0.0.1:port` */
   readonly url: string;
 }
 
 interface ServerOptions {
-  /** Its command, with what comes before its own arguments. */
+  /** Its command, with any leading arguments. */
   readonly command: readonly [string, ...string[]];
-  /** Its arguments, for a folder that is its own and the address to listen on. */
+  /** Its arguments, for its folder and listening address. */
   readonly args: (dir: string, address: string) => readonly string[];
-  /** Files of its folder, by name. */
+  /** The files of its folder, by name. */
   readonly files: Readonly<Record<string, string>>;
 }
 
-/** Starts Prometheus with a configuration; `rules` are files of rules by their names. */
+/** Starts Prometheus with a configuration; `rules` are rule files by name. */
 export async function startPrometheus(
   program: string,
   config: Readonly<Record<string, unknown>>,
@@ -48,8 +48,8 @@ export async function startPrometheus(
 }
 
 /**
- * Alertmanager's command. Debian's wants templates below /usr/share, where only an installed package has them: an unpacked
- * one is shown its own there, in a mount namespace of its own, for which a user needs to be root in a user namespace.
+ * Alertmanager's command. Debian's binary reads templates below /usr/share, where only an installed package has them.
+ * For an unpacked package, a mount namespace shows its templates there, which requires root in a user namespace.
  */
 export function alertmanagerCommand(program: string): [string, ...string[]] {
   const share = join(dirname(dirname(program)), "share");
@@ -59,7 +59,7 @@ export function alertmanagerCommand(program: string): [string, ...string[]] {
   return ["unshare", ...namespaces, "sh", "-c", script, share, program];
 }
 
-/** Starts Alertmanager, alone, with the text of a configuration. */
+/** Starts a single Alertmanager with this configuration. */
 export async function startAlertmanager(program: string, config: string): Promise<OwnServer> {
   return await startServer({
     command: alertmanagerCommand(program),
@@ -68,7 +68,7 @@ export async function startAlertmanager(program: string, config: string): Promis
       `--config.file=${join(dir, "alertmanager.yaml")}`,
       `--storage.path=${join(dir, "data")}`,
       `--web.listen-address=${address}`,
-      // It looks for no other replicas.
+      // Do not search for other replicas.
       "--cluster.listen-address=",
       "--log.level=warn",
     ],
@@ -123,11 +123,14 @@ async function isReady(url: string): Promise<boolean> {
 /** A series of an answer. */
 export interface Series {
   readonly metric: Readonly<Record<string, string>>;
-  /** Of an instant query: time and value. */
+  /** For an instant query: time and value. */
   readonly value?: readonly [number, string];
 }
 
-/** Asks Prometheus' API. @throws with its words when it says no. */
+/**
+ * Sends a request to Prometheus' API.
+ * @throws with its message if it refuses
+ */
 export async function askPrometheus<T>(
   { url }: OwnServer,
   path: string,
@@ -139,7 +142,7 @@ export async function askPrometheus<T>(
   return answer.data;
 }
 
-/** The series that an expression gives now. */
+/** The current series of an expression. */
 export async function queryPrometheus(server: OwnServer, query: string): Promise<Series[]> {
   const { resultType, result } = await askPrometheus<{ resultType: string; result: Series[] }>(server, "query", {
     query,

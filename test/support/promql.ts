@@ -12,17 +12,17 @@ interface KnownMetric {
 const metrics = createMetrics().registry.getMetricsAsArray() as unknown as readonly KnownMetric[];
 const known = new Map(metrics.map((metric) => [metric.name, metric]));
 
-/** The family of a series' name: that of a histogram for its buckets, sum and count. */
+/** The metric family of a series: a histogram's for its buckets, sum and count. */
 export function familyOf(name: string): string {
   return known.has(name) ? name : name.replace(/_(bucket|sum|count)$/, "");
 }
 
-/** Berth's metrics that an expression names, as families. */
+/** Berth's metric families in an expression. */
 export function familiesIn(expr: string): string[] {
   return [...expr.matchAll(/\bberth_[a-z_]+[a-z]\b/g)].map(([name]) => familyOf(name));
 }
 
-/** What of an expression cannot find anything: metrics, labels and values that Berth does not have. */
+/** The parts of an expression that match nothing: metrics, labels and values that Berth does not have. */
 export function deadPartsOf(expr: string): string[] {
   const dead = familiesIn(expr).filter((name) => !known.has(name));
   const documented = documentedValues();

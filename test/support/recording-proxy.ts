@@ -4,13 +4,13 @@ import type { AddressInfo } from "node:net";
 /** A request as it arrived. */
 export interface Arrival {
   readonly method: string;
-  /** Last segment of the path: poll, ack, heartbeat, stop, stats; of a list, `work`. */
+  /** The last segment of the path: poll, ack, heartbeat, stop, stats; `work` for a list. */
   readonly call: string;
-  /** Who sent it. */
+  /** The sender's worker id. */
   readonly workerId: string;
 }
 
-/** An HTTP proxy in front of a Work API that notes who asked for what, in the order of arrival. */
+/** An HTTP proxy in front of a Work API that records which client sent which request, in order of arrival. */
 export class RecordingProxy implements AsyncDisposable {
   readonly arrivals: Arrival[] = [];
   readonly #server: Server;
@@ -25,7 +25,7 @@ export class RecordingProxy implements AsyncDisposable {
         response.writeHead(answer.statusCode ?? 502, answer.headers);
         answer.pipe(response);
       });
-      // Whoever is gone is gone on both sides.
+      // If one side closes, close the other.
       onward.on("error", () => response.destroy());
       response.on("close", () => onward.destroy());
       request.pipe(onward);
@@ -42,7 +42,7 @@ export class RecordingProxy implements AsyncDisposable {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  /** What changes something at the other side; a poll does, it reserves an item. */
+  /** Requests that change something at the server. A poll does: it reserves an item. */
   writes(by: string): Arrival[] {
     return this.arrivals.filter(({ method, call, workerId }) => {
       return workerId.includes(by) && (method !== "GET" || call === "poll");

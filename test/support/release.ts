@@ -16,18 +16,19 @@ import type { World } from "./world.ts";
 /** The operator's command line. */
 export const BERTH = fileURLToPath(new URL("../../bin/berth.mjs", import.meta.url));
 
-/** The image that the chart names when nobody says another, for which bin/berth.mjs stands. */
+/** The chart's default image, which bin/berth.mjs replaces here. */
 export const IMAGE = `berth:${JSON.parse(await readFile(new URL("../../package.json", import.meta.url), "utf8")).version}`;
 
 /** Longer than any test. */
 const TOKEN_SECONDS = 3_600;
 
-/** Longer than anything takes, and shorter than a test: what hangs is to be told by helm. */
+/** Longer than any step and shorter than a test, so that helm reports what hangs. */
 const HELM_TIMEOUT = "150s";
 
 /**
- * What makes a world's node run the operator of a release: its containers are processes, which reach the API server with
- * a token of their Pod's service account, as they would with the one that kubelet mounts. Session Pods are played.
+ * Options that make a world's node run the operator of a release. The node runs its containers as processes, which
+ * reach the API server with a token of the Pod's service account, like the one that the kubelet mounts. Session Pods
+ * are simulated.
  */
 export function operatorNode(cluster: Cluster, session: (pod: Pod) => FateInput): Partial<NodeOptions> {
   return {
@@ -61,7 +62,7 @@ async function serviceAccountEnv(cluster: Cluster, pod: Pod): Promise<Record<str
     kind: "Config",
     clusters: [{ name: "in", cluster: { server: cluster.server, "certificate-authority": cluster.caFile } }],
     users: [{ name: account, user: { token: status.token } }],
-    // As in a Pod: the namespace is the Pod's own.
+    // As in a Pod, the namespace is the Pod's own.
     contexts: [{ name: "in", context: { cluster: "in", user: account, namespace } }],
     "current-context": "in",
   };
@@ -69,7 +70,7 @@ async function serviceAccountEnv(cluster: Cluster, pod: Pod): Promise<Record<str
   return { KUBECONFIG: path };
 }
 
-/** A release of the chart in a namespace of its own, on the node of a world whose Environments it serves. */
+/** A release of the chart in its own namespace, on the node of the world whose Environments it serves. */
 export class Release {
   readonly namespace: string;
   readonly #cluster: Cluster;
@@ -83,43 +84,52 @@ export class Release {
     this.#chart = chart;
   }
 
-  /** The user that its operator is to the API server. */
+  /** The operator's user name at the API server. */
   get operator(): string {
     return `system:serviceaccount:${this.namespace}:berth-operator`;
   }
 
-  /** Resolves when the operator is there. @throws {Error} with helm's words. */
+  /**
+   * Resolves when the operator runs.
+   * @throws {Error} with helm's message
+   */
   install(values: Values = {}, flags: readonly string[] = []): Promise<HelmResult> {
     return this.#release("install", ["--create-namespace", ...flags], values);
   }
 
-  /** @throws {Error} with helm's words. */
+  /** @throws {Error} with helm's message */
   upgrade(values: Values = {}, chart = this.#chart, flags: readonly string[] = []): Promise<HelmResult> {
     return this.#release("upgrade", flags, values, chart);
   }
 
-  /** To the revision before. @throws {Error} with helm's words. */
+  /**
+   * Rolls back to the previous revision.
+   * @throws {Error} with helm's message
+   */
   rollback(): Promise<HelmResult> {
     return this.#succeed(["rollback", RELEASE, "--namespace", this.namespace, ...this.#wait()]);
   }
 
-  /** Resolves when everything is gone. @throws {Error} with helm's words. */
+  /**
+   * Resolves when everything is deleted.
+   * @throws {Error} with helm's message
+   */
   uninstall(flags: readonly string[] = []): Promise<HelmResult> {
     return this.#succeed(["uninstall", RELEASE, "--namespace", this.namespace, ...this.#wait(), ...flags]);
   }
 
-  /** `helm test`, whatever comes of it. */
+  /** Runs `helm test` and returns the result, even a failure. */
   tryTest(): Promise<HelmResult> {
     const args = ["test", RELEASE, "--namespace", this.namespace, "--timeout", HELM_TIMEOUT];
     return helmWithValues(args, undefined, this.#env());
   }
 
-  /** Whatever comes of it. */
+  /** Returns the result, even a failure. */
   tryUninstall(flags: readonly string[]): Promise<HelmResult> {
     return helmWithValues(["uninstall", RELEASE, "--namespace", this.namespace, ...flags], undefined, this.#env());
   }
 
-  /** Names of the release's objects of some kinds in its namespace, such as `deployments/berth-operator`. */
+  /** The names of the release's objects of some kinds in its namespace, such as `deployments/berth-operator`. */
   async objects(): Promise<string[]> {
     const kinds: readonly [string, string][] = [
       ["/apis/apps/v1", "deployments"],
@@ -147,7 +157,7 @@ export class Release {
     return await this.#succeed(args, { ...(await this.#ownValues()), ...values });
   }
 
-  /** Ports that nothing else on this machine has, and the world's own node and Work API. */
+  /** Ports that no other process uses, and the world's own node and Work API. */
   async #ownValues(): Promise<Values> {
     return {
       allowedApiOrigins: [this.#world.simulator.url],
@@ -168,14 +178,14 @@ export class Release {
     return ["--wait", "--timeout", HELM_TIMEOUT];
   }
 
-  /** Nothing of the user's own helm. */
+  /** Excludes the user's own helm configuration. */
   #env(): NodeJS.ProcessEnv {
     const home = join(this.#cluster.dir, "helm");
     return { ...process.env, KUBECONFIG: this.#cluster.kubeconfig, HELM_CONFIG_HOME: home, HELM_CACHE_HOME: home };
   }
 }
 
-/** Queues an item and waits until its session runs. Where no Pod is given it, the operator's logs are told. */
+/** Queues an item and waits until its session runs. If it gets no Pod, the error has the operator's logs. */
 export async function serve(world: World): Promise<{ readonly item: ItemRecord; readonly pod: Pod }> {
   const item = world.simulator.enqueue(world.environmentId);
   const pod = await untilAssigned(world, item).catch(async (error: unknown) => {
@@ -185,7 +195,7 @@ export async function serve(world: World): Promise<{ readonly item: ItemRecord; 
   return { item, pod };
 }
 
-/** What the processes of the operator's image on a world's node have written. */
+/** The output of the operator processes on a world's node. */
 export async function operatorLogs(world: World): Promise<string> {
   const logs: string[] = [];
   for (const { pod } of world.node.pods) {
@@ -196,7 +206,7 @@ export async function operatorLogs(world: World): Promise<string> {
   return logs.join("\n");
 }
 
-/** Whether the API server has an object. */
+/** Whether an object exists in the API server. */
 export async function exists(cluster: Cluster, path: string): Promise<boolean> {
   try {
     await cluster.api.get(path);

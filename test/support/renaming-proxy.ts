@@ -2,12 +2,12 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import { request } from "undici";
 
-/** Headers that belong to one connection, or to a body that this proxy changes. */
+/** Headers of a single connection, or of a body that this proxy changes. */
 const OWN_HEADERS = new Set(["connection", "content-length", "host", "keep-alive", "transfer-encoding"]);
 
 /**
- * A proxy in front of the work simulator that gives ids other names: clients see only the new ones, the simulator only
- * its own. Ids of the Work API are opaque, so any text may be one.
+ * A proxy in front of the work simulator that renames ids: clients see only the new ones, the simulator only its own.
+ * The Work API's ids are opaque, so any text may be one.
  */
 export class RenamingProxy implements AsyncDisposable {
   readonly #server: Server;
@@ -32,7 +32,7 @@ export class RenamingProxy implements AsyncDisposable {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  /** From now on clients know `id` as `name`. */
+  /** From now on, clients know `id` as `name`. */
   rename(id: string, name: string): void {
     this.#names.set(id, name);
   }

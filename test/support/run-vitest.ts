@@ -6,7 +6,7 @@ import { type ParseArgsOptionsConfig, parseArgs } from "node:util";
 
 export type FlagValues = Readonly<Record<string, string | boolean | undefined>>;
 
-/** Splits the arguments of a test run: the values of our own flags, and the rest, which is vitest's, as it was written. */
+/** Splits the arguments of a test run: the values of our own flags, and the remaining ones, unchanged, for vitest. */
 export function splitFlags(
   argv: readonly string[],
   options: ParseArgsOptionsConfig,
@@ -22,15 +22,15 @@ export function splitFlags(
   return { values: values as FlagValues, rest };
 }
 
-/** The file of the vitest command. */
+/** The path of the vitest command. */
 export function vitestFile(): string {
   return join(dirname(createRequire(import.meta.url).resolve("vitest/package.json")), "vitest.mjs");
 }
 
-/** Runs a script with this Node and our own terminal; resolves with its exit code. */
+/** Runs a script with this Node in our terminal. Resolves with its exit code. */
 export async function runNode(args: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
   const child = spawn(process.execPath, args, { stdio: "inherit", env });
-  // Ctrl-C reaches that process as well, which ends what it started: this one only waits.
+  // Ctrl-C also reaches the child, which stops what it started; this process only waits.
   process.on("SIGINT", () => {});
   process.on("SIGTERM", () => void child.kill("SIGTERM"));
   const [code] = (await once(child, "exit")) as [number | null];

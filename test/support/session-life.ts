@@ -8,12 +8,12 @@ import { metricValue } from "./metric-value.ts";
 import type { InProcessOperator, World } from "./world.ts";
 
 /**
- * Options of a world whose leases fit the operator's faster timers: a beat is due every 4 s, which is less than what the
- * operator waits for a value to stand still (a twelfth of 50 s), and the lease outlives that wait.
+ * Options of a world whose leases fit the operator's faster timers. A heartbeat is due every 4 s. That is less than the
+ * operator waits for an unchanged value (a twelfth of 50 s), and the lease outlives that wait.
  */
 export const SHORT_LEASE = { simulator: { limits: { ttlSeconds: 8 } }, timeScale: 12 } as const;
 
-/** One session under way, and who serves it. */
+/** A running session, and the operator that serves it. */
 export interface Served {
   readonly operator: InProcessOperator;
   readonly item: ItemRecord;
@@ -33,7 +33,7 @@ export async function serveOne(
   return { operator, item, pod };
 }
 
-/** The Pod that was given this item. */
+/** Waits for the Pod that gets this item. */
 export function untilAssigned(world: World, item: ItemRecord): Promise<Pod> {
   return world.until(`a Pod with item ${item.id}`, () => podOf(world, item));
 }
@@ -42,7 +42,7 @@ export function podOf(world: World, item: ItemRecord): Pod | undefined {
   return world.pods.find(({ metadata }) => metadata.annotations?.["berth.dev/work-id"] === item.id);
 }
 
-/** Waits for the item to be in this state. */
+/** Waits until the item has this state. */
 export function untilState(world: World, item: ItemRecord, state: ItemRecord["state"]): Promise<ItemRecord> {
   return world.until(`item ${state}`, () => {
     const now = world.simulator.item(item.id);
@@ -51,9 +51,9 @@ export function untilState(world: World, item: ItemRecord, state: ItemRecord["st
 }
 
 /**
- * Waits until a session ended for this reason, and holds what everybody may rely on against it: the item is stopped, no
- * claim is left, the Environment and the Pod say why, it is counted once and under no other reason, and nobody broke the
- * protocol. Returns the Event's message and the item's last record.
+ * Waits until a session has ended for this reason, and checks what every user can rely on. The item is stopped, no
+ * claim is left, Events on the Environment and the Pod say why, the end is counted once and under no other reason, and
+ * there was no protocol violation. Returns the Event's message and the item's last record.
  */
 export async function untilEnded(
   world: World,
@@ -82,14 +82,17 @@ function untilTold(world: World, item: ItemRecord, reason: string, kind: string,
   });
 }
 
-/** The Pod is gone from the API. */
+/** Waits until the Pod is deleted. */
 export function untilGone(world: World, pod: Pod): Promise<true> {
   return world.until(`Pod ${pod.metadata.name} gone`, () => {
     return !world.pods.some(({ metadata }) => metadata.uid === pod.metadata.uid);
   });
 }
 
-/** A client that has the sessions token of an opened claim: nothing binds a lease to a process, so a test can play the worker. */
+/**
+ * A client with the sessions token of an opened claim. Nothing binds a lease to a process, so a test can act as the
+ * worker.
+ */
 export function workerClient(world: World, item: ItemRecord): Client | undefined {
   const secret = world.claims.find((claim) => readJournal(claim)?.workId === item.id);
   if (!secret?.data?.["work-secret"]) return undefined;
@@ -98,24 +101,25 @@ export function workerClient(world: World, item: ItemRecord): Client | undefined
   return new Client({ url: world.simulator.url, environmentId: world.environmentId, bearer, userAgent: "played" });
 }
 
-/** Pace of a worker that a test plays. */
+/** The heartbeat interval of a worker that a test simulates. */
 const PLAYED_BEAT_MS = 1_000;
 
 /**
- * Plays a worker that takes the lease with its first beat, beats on, and heeds nothing that it is told. Resolves when the
- * first beat is accepted; the beats end with the container, as a real worker's do, with the scope, or when one is refused.
+ * Simulates a worker that acquires the lease with its first heartbeat, continues, and ignores any stop. Resolves when
+ * the first heartbeat is accepted. Like a real worker's, the heartbeats end with the container; they also end with the
+ * scope, or when one is refused.
  */
 export async function playWorker(world: World, item: ItemRecord): Promise<Disposable> {
   const worker = await world.until("the opened claim", () => workerClient(world, item));
   let last = await worker.mustBeat(item.id, "NO_HEARTBEAT");
   const ending = new AbortController();
-  // The Pod stays for a while after its container, with its item stopped: that is nothing to beat any more.
+  // The Pod outlives its container, and its item is then stopped, so no heartbeats are due.
   const runs = () => {
     const pod = podOf(world, item);
     return pod !== undefined && !pod.status?.containerStatuses?.some(({ state }) => state?.terminated);
   };
   const beatOn = async () => {
-    // One after the other: a second one with the same echo would be refused.
+    // Send heartbeats one at a time: a second one with the same echo would be refused.
     while ((await sleep(realClock, PLAYED_BEAT_MS, ending.signal)) && runs())
       last = await worker.mustBeat(item.id, last);
   };

@@ -25,7 +25,9 @@ export function perSession(world: Pick<World, "namespace">, over: Record<string,
   return { warm: 0, workspace: { type: "PerSession", claimTemplate, ...over } };
 }
 
-/** The rights that the chart gives with `rbac.workspaces` (test/faults/authority holds it to them), for this operator. */
+/**
+ * Grants this operator the permissions of the chart's `rbac.workspaces` (test/faults/authority checks that they match).
+ */
 export async function allowVolumes({ kube, namespace }: Pick<World, "kube" | "namespace">, operator = OPERATOR) {
   const metadata = { name: "workspaces", namespace };
   const verbs = ["get", "list", "create", "patch", "delete"];
@@ -36,7 +38,10 @@ export async function allowVolumes({ kube, namespace }: Pick<World, "kube" | "na
   await kube.create(ROLE_BINDINGS, { metadata, subjects, roleRef });
 }
 
-/** A volume of a world's own class, as an administrator makes it who has no provisioner. @param source where it is */
+/**
+ * Creates a volume of the world's storage class, as an administrator without a provisioner does.
+ * @param source where the volume is
+ */
 export async function provideVolume(
   { kube, namespace }: Pick<World, "kube" | "namespace">,
   name: string,
@@ -54,7 +59,7 @@ export async function provideVolume(
   } as KubeObject);
 }
 
-/** So many volumes for the claims of this world. */
+/** Creates this many volumes for the claims of this world. */
 export async function provideVolumes(world: World, count: number): Promise<void> {
   const { namespace, name } = world;
   for (let n = 0; n < count; n += 1) {
@@ -70,7 +75,7 @@ export async function sessionVolumes({
   return (await kube.list(PERSISTENT_VOLUME_CLAIMS, { namespace })).items;
 }
 
-/** The claim that a Pod mounts. */
+/** The PersistentVolumeClaim that a Pod mounts. */
 export function volumeOf(pod: { spec: { volumes?: Record<string, unknown>[] } } | undefined): string | undefined {
   const claims = pod?.spec.volumes?.flatMap(({ persistentVolumeClaim: claim }) => (claim ? [claim] : [])) ?? [];
   return (claims[0] as { claimName?: string } | undefined)?.claimName;

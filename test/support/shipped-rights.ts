@@ -8,7 +8,7 @@ export interface Rule {
   readonly verbs: readonly string[];
 }
 
-/** The rules of a Role, or of a ClusterRole without the namespace in its name, as it is shipped. */
+/** The rules of a shipped Role, or of a ClusterRole whose name does not include the namespace. */
 export async function shippedRules(name: string): Promise<readonly Rule[]> {
   const role = (await readManifests(DEPLOY_DIR)).find(
     ({ kind, metadata }) => /^(Cluster)?Role$/.test(kind ?? "") && metadata?.name?.split(".")[0] === name,

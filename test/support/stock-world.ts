@@ -5,11 +5,11 @@ import { startWorld, type World, type WorldOptions } from "./world.ts";
 
 const WORKER = fileURLToPath(new URL("../../examples/worker/worker.mjs", import.meta.url));
 
-/** How long a worker stays with an idle session, in milliseconds. */
+/** How long a worker keeps an idle session, in milliseconds. */
 export const SOON = 300;
 export const NEVER = 600_000;
 
-/** A node that runs containers as processes: the session container is the stock worker, unmodified. */
+/** A world whose node runs containers as processes: the session container is the unmodified stock worker. */
 export function stockWorld(cluster: TestCluster, maxIdleMs: number, options: WorldOptions = {}): Promise<World> {
   return startWorld(cluster, {
     ...SHORT_LEASE,

@@ -8,7 +8,7 @@ import type { Death } from "./sudden-death.ts";
 
 const HERE = fileURLToPath(new URL(".", import.meta.url));
 
-/** Sends a request without a point, then one at each of two points, and says what it was answered. */
+/** Sends a request without a point, then one at each of two points, and prints the answers. */
 const PROGRAM = `
   import { request } from "undici";
   import { pointsOf } from "${HERE}../../src/core/points.ts";
@@ -27,7 +27,7 @@ const PROGRAM = `
   }
 `;
 
-/** Runs the program. The server answers late, so that a request on the wire is one without its answer. */
+/** Runs the program. The server answers late, so that a request can be in flight without an answer. */
 async function run(death: Death): Promise<{ arrived: string[]; said: string; end: string | number | null }> {
   const arrived: string[] = [];
   const server = createServer((request, response) => {
@@ -65,19 +65,19 @@ test.each([
   expect(ran.said.includes("answered /two")).toBe(phase === "after");
 });
 
-test("dies only where the request asks for what was meant", async () => {
+test("dies only at a request with the configured details", async () => {
   const ran = await run({ point: "one", phase: "before", asks: { name: "two" } });
   expect(ran).toMatchObject({ end: 0, arrived: ["/beside", "/one", "/two"] });
 });
 
-test("dies at the occurrence that was meant", async () => {
+test("dies at the configured occurrence", async () => {
   expect(await run({ point: "one", phase: "before", occurrence: 2 })).toMatchObject({ end: 0 });
 });
 
 test.each([
   ["before", ["/beside", "/two"]],
   ["after", ["/beside", "/one", "/two"]],
-] as const)("an answer that is lost %s the request's effect", async (phase, arrived) => {
+] as const)("loses an answer %s the request's effect", async (phase, arrived) => {
   const ran = await run({
     point: "none",
     phase: "before",

@@ -8,15 +8,15 @@ import { WorkApiError } from "../../src/work/errors.ts";
 export interface Death {
   readonly point: string;
   /**
-   * `before`: nothing was sent. `sent`: the request is on the wire, and nobody will hear its answer. `after`: it was answered,
-   * and nothing has come of that yet.
+   * `before`: nothing was sent. `sent`: the request is in flight, and its answer will be lost. `after`: it was
+   * answered, and the process has not acted on the answer yet.
    */
   readonly phase: "before" | "sent" | "after";
-  /** At the how-manieth of these; the first unless given. */
+  /** The number of the occurrence; the first by default. */
   readonly occurrence?: number;
-  /** Only where the request asks for this. */
+  /** Only for a request with these details. */
   readonly asks?: PointDetails;
-  /** What befalls the process before: the way to some points. */
+  /** Lost answers before the death, to make the process reach certain points. */
   readonly unanswered?: readonly Unanswered[];
 }
 
@@ -24,13 +24,13 @@ export interface Death {
 export interface Unanswered {
   readonly point: string;
   readonly api: "work" | "kube";
-  /** `after` it took effect, or `before`: then it never arrives either. */
+  /** `after`: lost after the effect; `before`: the request does not arrive either. */
   readonly phase: "before" | "after";
-  /** So many; all unless given. */
+  /** How many; all by default. */
   readonly times?: number;
 }
 
-/** Kills this process (kill -9) at a point, as `death` says. */
+/** Kills this process (SIGKILL) at a point, according to `death`. */
 export function dieAt(death: Death): PointObserver {
   const comes = countdown(death.occurrence ?? 1);
   const losses = (death.unanswered ?? []).map((loss) => ({ loss, isLeft: countdownOf(loss) }));
@@ -50,7 +50,7 @@ function isMeant(event: PointEvent, { point, asks = {} }: Death): boolean {
   return event.point === point && Object.entries(asks).every(([name, value]) => event.asks[name] === value);
 }
 
-/** True the `count`th time, and never again. */
+/** True on the `count`th call only. */
 function countdown(count: number): () => boolean {
   let left = count;
   return () => {
@@ -73,7 +73,7 @@ function unanswered({ api, point }: Unanswered): Error {
   return new WorkApiError({ kind: "network", call: "ack", message, maybeApplied: true });
 }
 
-/** The next request that this turn of events sends: the one that the point is about. */
+/** The point's request is the next one that this async context sends. */
 function dieWhenSent(): void {
   const doomed = new AsyncLocalStorage<true>();
   let request: unknown;
@@ -82,13 +82,13 @@ function dieWhenSent(): void {
     if (doomed.getStore()) request ??= (message as { request: unknown }).request;
   });
   subscribe("undici:request:bodySent", (message) => {
-    // The bytes are with the kernel when this turn is over, and no answer is read before that.
+    // At the end of this turn the kernel has the bytes, and no answer has been read yet.
     if ((message as { request: unknown }).request === request) setImmediate(die);
   });
 }
 
 function die(): void {
   process.kill(process.pid, "SIGKILL");
-  // Not one more step while the signal is on its way.
+  // Do nothing more until the signal arrives.
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
 }

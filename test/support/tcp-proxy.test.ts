@@ -36,7 +36,7 @@ test("forwards both ways", async () => {
   await proxy.until(() => proxy.open === 0);
 });
 
-test("cuts what is open and takes new connections", async () => {
+test("cuts open connections and accepts new ones", async () => {
   const socket = await open();
   await proxy.until(() => proxy.open === 1);
   const closed = new Promise((resolve) => socket.once("close", resolve));
@@ -48,7 +48,7 @@ test("cuts what is open and takes new connections", async () => {
   next.destroy();
 });
 
-test("a stalled connection says nothing until it is forwarded again", async () => {
+test("stalls a connection until it is forwarded again", async () => {
   const socket = await open();
   await proxy.until(() => proxy.open === 1);
   let heard = "";
@@ -67,7 +67,7 @@ test("a stalled connection says nothing until it is forwarded again", async () =
   other.destroy();
 });
 
-test("a frozen connection stays silent while new ones are forwarded", async () => {
+test("keeps a frozen connection silent while it forwards new ones", async () => {
   const socket = await open();
   await proxy.until(() => proxy.open === 1);
   let heard = "";
@@ -84,7 +84,7 @@ test("a frozen connection stays silent while new ones are forwarded", async () =
   next.destroy();
 });
 
-test("refuses new connections, and none when told to forward", async () => {
+test("refuses new connections until it is told to forward", async () => {
   proxy.refuse();
   const socket = connect(proxy.port, "127.0.0.1");
   const [error] = (await once(socket, "error")) as [NodeJS.ErrnoException];

@@ -6,8 +6,8 @@ interface Pair {
 }
 
 /**
- * A TCP proxy on loopback that a test can make misbehave as networks do: cut connections, let them go silent, refuse new
- * ones. It knows nothing of TLS or HTTP.
+ * A TCP proxy on loopback that simulates network faults: it cuts connections, silences them, or refuses new ones. It
+ * does not parse TLS or HTTP.
  */
 export class TcpProxy {
   readonly #server: Server;
@@ -22,7 +22,7 @@ export class TcpProxy {
     this.#server = createServer((client) => this.#accept(client));
   }
 
-  /** @param target `https://host:port`, or the like. */
+  /** @param target `https://host:port` or similar */
   static async start(target: string): Promise<TcpProxy> {
     const url = new URL(target);
     const port = Number(url.port) || (url.protocol === "https:" ? 443 : 80);
@@ -35,17 +35,17 @@ export class TcpProxy {
     return (this.#server.address() as AddressInfo).port;
   }
 
-  /** Connections that are open. */
+  /** The number of open connections. */
   get open(): number {
     return this.#pairs.size;
   }
 
-  /** Connections taken so far, refused ones too. */
+  /** The number of connections accepted so far, including refused ones. */
   get accepted(): number {
     return this.#accepted;
   }
 
-  /** The given URL with this proxy in the place of its server. */
+  /** The URL with its server replaced by this proxy. */
   url(target: string): string {
     const url = new URL(target);
     url.hostname = "127.0.0.1";
@@ -53,7 +53,7 @@ export class TcpProxy {
     return url.toString().replace(/\/$/, "");
   }
 
-  /** Resets every connection; new ones go as the mode says. */
+  /** Resets every open connection; the mode decides about new ones. */
   cut(): void {
     for (const { client, upstream } of this.#pairs) {
       client.resetAndDestroy();
@@ -61,13 +61,13 @@ export class TcpProxy {
     }
   }
 
-  /** Lets every connection, old and new, go silent: nothing is passed on in either direction, and nothing closed. */
+  /** Silences all open and new connections: nothing is passed on in either direction, and nothing is closed. */
   stall(): void {
     this.#mode = "stall";
     this.freezeOpen();
   }
 
-  /** Lets the connections that are open now go silent, as when the other end vanished; new ones are forwarded. */
+  /** Silences the open connections, as if the other end had vanished; new ones are forwarded. */
   freezeOpen(): void {
     for (const { client, upstream } of this.#pairs) {
       client.pause();
@@ -75,12 +75,12 @@ export class TcpProxy {
     }
   }
 
-  /** Resets every new connection; open ones go on. */
+  /** Resets every new connection; open ones continue. */
   refuse(): void {
     this.#mode = "refuse";
   }
 
-  /** Back to a good network. */
+  /** Ends all faults. */
   forward(): void {
     this.#mode = "forward";
     for (const { client, upstream } of this.#pairs) {
@@ -89,7 +89,7 @@ export class TcpProxy {
     }
   }
 
-  /** Resolves when `condition` holds; it is looked at whenever a connection comes or goes. */
+  /** Resolves when `condition` holds; checked whenever a connection opens or closes. */
   async until(condition: () => boolean): Promise<void> {
     while (!condition()) await new Promise<void>((resolve) => this.#waiters.push(resolve));
   }
@@ -131,7 +131,7 @@ export class TcpProxy {
   }
 }
 
-/** Without `pipe`, which would resume a stream that was paused on purpose. */
+/** Not `pipe`, which would resume a stream that was paused on purpose. */
 function pass(from: Socket, to: Socket): void {
   from.on("data", (chunk) => {
     if (to.writable) to.write(chunk);

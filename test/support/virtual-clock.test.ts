@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { deadlineSignal, sleep } from "../../src/core/clock.ts";
 import { VirtualClock } from "./virtual-clock.ts";
 
-test("timers run in order of their time, at their time, also those armed by a timer", async () => {
+test("timers run in order and on time, also timers that a timer sets", async () => {
   const clock = new VirtualClock();
   const start = clock.monotonic();
   const seen: string[] = [];
@@ -20,7 +20,7 @@ test("timers run in order of their time, at their time, also those armed by a ti
   expect(clock.pendingTimers).toBe(0);
 });
 
-test("a loop of sleeps advances through all its rounds in one call", async () => {
+test("a loop of sleeps runs all its rounds in one call", async () => {
   const clock = new VirtualClock();
   let rounds = 0;
   const loop = (async () => {
@@ -40,7 +40,7 @@ test("a deadline aborts on this clock", async () => {
   expect(signal.aborted).toBe(true);
 });
 
-test("a paused process runs no timer, a suspended machine stops the monotonic clock too", async () => {
+test("a paused process runs no timer; a suspended machine also stops the monotonic clock", async () => {
   const clock = new VirtualClock();
   const [wall, monotonic] = [clock.now(), clock.monotonic()];
   let ran = false;

@@ -2,16 +2,16 @@ import { setImmediate as macrotask } from "node:timers/promises";
 import type { Clock, Timer } from "../../src/core/clock.ts";
 import { DueHeap } from "../../src/core/due-heap.ts";
 
-/** Some epoch for tests: far from 0, so that a rule that mixes the two clocks up is seen. */
+/** An epoch far from 0, so that tests detect a rule that mixes up the two clocks. */
 export const VIRTUAL_EPOCH_MS = Date.UTC(2030, 0, 1);
 
-/** Rounds of the event loop that promise chains get to settle between timers; each round drains all microtasks. */
+/** Event loop rounds in which promise chains settle between timers; each round drains all microtasks. */
 const SETTLE_ROUNDS = 3;
 
-/** A loop that arms zero-delay timers for ever would hang the test instead of failing it. */
+/** A loop that sets zero-delay timers forever must fail the test instead of hanging it. */
 const MAX_TIMERS_PER_ADVANCE = 100_000;
 
-/** No machine's timers are finer. */
+/** No real timer has a finer resolution. */
 const FINEST_MS = 0.001;
 
 interface Armed {
@@ -19,8 +19,8 @@ interface Armed {
 }
 
 /**
- * A clock that stands still until a test moves it. Timers run in order of their time, then of their creation; between
- * two timers everything that waits on promises (not on sockets) gets to run.
+ * A clock that moves only when a test moves it. Timers run in order of their time, then of their creation. Between two
+ * timers, everything that waits for promises (not for sockets) can run.
  */
 export class VirtualClock implements Clock {
   #monotonic = 1_000;
@@ -41,24 +41,24 @@ export class VirtualClock implements Clock {
 
   setTimer(fn: () => void, delayMs: number): Timer {
     const armed: Armed = { fn };
-    // A remainder of rounding can be too small to be added to the time: whoever waits for it would wait for ever.
+    // A rounding remainder can be too small to change the time; waiting for it would never end.
     const waitMs = delayMs > 0 ? Math.max(FINEST_MS, delayMs) : 0;
     this.#timers.set(armed, this.#monotonic + waitMs);
     return { cancel: () => this.#timers.remove(armed) };
   }
 
-  /** Timers armed and not yet run or cancelled. */
+  /** The number of pending timers. */
   get pendingTimers(): number {
     return this.#timers.size;
   }
 
-  /** Milliseconds to the next timer; undefined when none is armed. */
+  /** Milliseconds to the next timer; undefined if there is none. */
   get nextTimerMs(): number | undefined {
     const { nextMs } = this.#timers;
     return nextMs === undefined ? undefined : Math.max(0, nextMs - this.#monotonic);
   }
 
-  /** Moves both clocks by `ms`, runs what comes due in order, and lets promises settle. */
+  /** Moves both clocks by `ms`, runs due timers in order, and lets promises settle. */
   async advance(ms: number): Promise<void> {
     const end = this.#monotonic + ms;
     await this.settle();
@@ -74,7 +74,7 @@ export class VirtualClock implements Clock {
     await this.settle();
   }
 
-  /** Moves the clock to the next timer and runs it. False when none is armed. */
+  /** Moves the clock to the next timer and runs it. Returns false if there is none. */
   async advanceToNext(): Promise<boolean> {
     await this.settle();
     const wait = this.nextTimerMs;
@@ -83,7 +83,7 @@ export class VirtualClock implements Clock {
     return true;
   }
 
-  /** Advances in steps until `condition` holds; throws when it does not within `limitMs`. */
+  /** Advances in steps until `condition` holds; throws if it does not within `limitMs`. */
   async advanceUntil(condition: () => boolean, limitMs: number, stepMs = 100): Promise<void> {
     await this.settle();
     for (let passed = 0; !condition(); passed += stepMs) {
@@ -92,21 +92,22 @@ export class VirtualClock implements Clock {
     }
   }
 
-  /** The wall clock alone jumps, as after a correction by NTP or by hand; negative goes back. */
+  /** Moves only the wall clock, like a correction by NTP or by hand; a negative value moves it back. */
   jumpWall(ms: number): void {
     this.#wallOffset += ms;
   }
 
   /**
-   * A process that is not scheduled for `ms` (SIGSTOP, a frozen container): both clocks go on, no timer runs before the
-   * next `advance`. With `suspended`, the machine slept: the monotonic clock of Linux stands still then, only wall time goes on.
+   * Simulates a process that is not scheduled for `ms` (SIGSTOP, a frozen container): both clocks move, and no timer
+   * runs before the next `advance`. With `suspended`, the machine sleeps: Linux's monotonic clock stops, and only the
+   * wall time moves.
    */
   pause(ms: number, options: { suspended?: boolean } = {}): void {
     if (options.suspended) this.#wallOffset += ms;
     else this.#monotonic += ms;
   }
 
-  /** Lets everything that waits on promises run. */
+  /** Lets everything that waits for promises run. */
   async settle(): Promise<void> {
     for (let round = 0; round < SETTLE_ROUNDS; round += 1) await macrotask();
   }

@@ -9,10 +9,10 @@ import { startWorld, type World, type WorldOptions } from "./world.ts";
 
 const WORKER = fileURLToPath(new URL("../../examples/worker/always-on.mjs", import.meta.url));
 
-/** The port of the busy probe; every Pod has an address of its own. */
+/** The port of the busy probe; every Pod has its own address. */
 export const BUSY_PORT = 9000;
 
-/** No windows and no rates: the number of workers is what the demand asks for now. */
+/** No windows and no rates: the number of workers follows the demand at once. */
 export const AT_ONCE = {
   scaleUp: {
     stabilizationWindowSeconds: 0,
@@ -25,25 +25,25 @@ export const AT_ONCE = {
 } as const;
 
 export interface WorkersOptions {
-  /** Fields over those of a plain `spec.workers`. */
+  /** Fields that override a plain `spec.workers`. */
   readonly workers?: Record<string, unknown>;
-  /** Environment variables of the worker, over those of a plain one. */
+  /** Environment variables of the worker, in addition to the plain ones. */
   readonly env?: Record<string, string>;
-  /** How long a worker stays with an idle session, in milliseconds. */
+  /** How long a worker keeps an idle session, in milliseconds. */
   readonly maxIdleMs?: number;
-  /** Parts of the Pod's spec. */
+  /** Fields of the Pod's spec. */
   readonly podSpec?: Record<string, unknown>;
   readonly probed?: boolean;
 }
 
-/** A node that runs containers as processes, for always-on workers of the unmodified SDK. */
+/** A world whose node runs containers as processes, for always-on workers with the unmodified SDK. */
 export function workersWorld(cluster: TestCluster, options: WorldOptions = {}): Promise<World> {
   return startWorld(cluster, { ...SHORT_LEASE, node: { runtime: "process", fates: () => undefined }, ...options });
 }
 
 /**
- * A node whose containers are always-on workers without a process, each busy for `workMs` with an item. For ever unless
- * given: such an item ends when somebody stops it.
+ * A world whose containers are simulated always-on workers, each busy with an item for `workMs`. By default an item
+ * never ends unless a client stops it.
  */
 export function pollersWorld(
   cluster: TestCluster,
@@ -57,12 +57,12 @@ export function pollersWorld(
 /** Longer than any test. */
 const FOR_EVER_MS = 3_600_000;
 
-/** What makes an Environment one with workers: hand it to `createEnvironment` or `patchSpec`. */
+/** The spec of an Environment with workers, for `createEnvironment` or `patchSpec`. */
 export function workersSpec(world: World, options: WorkersOptions = {}): Record<string, unknown> {
   return { sessions: undefined, workers: { ...workersPart(world, options) } };
 }
 
-/** One worker of an image alone, on the world's own node: a template as short as it can be. */
+/** A minimal template: a single worker that only has an image, on the world's own node. */
 export function oneWorkerSpec(world: World, podSpec: Record<string, unknown> = {}): Record<string, unknown> {
   const template = {
     spec: {
@@ -114,7 +114,7 @@ export async function deploymentsOf(world: Pick<World, "kube" | "namespace">): P
   return (await world.kube.listAll(DEPLOYMENTS, { namespace: world.namespace })).items;
 }
 
-/** Worker Pods that are not on their way out; of one template where its hash is given. */
+/** Worker Pods that are not being deleted; with `hash`, only those of one template. */
 export function workersOf(world: Pick<World, "pods">, hash?: string): Pod[] {
   return world.pods.filter(
     ({ metadata }) =>
@@ -124,7 +124,7 @@ export function workersOf(world: Pick<World, "pods">, hash?: string): Pod[] {
   );
 }
 
-/** Waits until the status says so of the workers. */
+/** Waits until the status reports this about the workers. */
 export function untilWorkers(
   world: Pick<World, "environment" | "until">,
   what: string,

@@ -33,46 +33,49 @@ import { LateInformer } from "./late-informer.ts";
 import { type OperatorProcess, type ProcessOptions, startOperatorProcess } from "./operator-process.ts";
 import { shippedRules } from "./shipped-rights.ts";
 
-/** Bound of every wait: far more than anything takes, so that only what never happens fails. */
+/** The limit of every wait: far longer than any step takes, so that only what never happens fails. */
 const PATIENCE_MS = 60_000;
 
-/** The pace of waits for what nobody tells. */
+/** How often a wait checks what nothing reports. */
 const LOOK_AGAIN_MS = 250;
 
-/** The operator's own pauses pass this much faster in tests; the claim window is the server's and stays. */
+/**
+ * The factor by which the operator's own pauses are shortened in tests; the claim window belongs to the server and
+ * keeps its length.
+ */
 export const TEST_TIME_SCALE = 20;
 
 export interface WorldOptions {
   readonly simulator?: SimulatorOptions;
-  /** Another world whose work simulator and environmentId this one uses too: two clusters on one queue. */
+  /** Another world whose work simulator and environmentId this one also uses: two clusters on one queue. */
   readonly beside?: World;
   readonly node?: Partial<NodeOptions>;
-  /** Fields over the ones of a plain `spec.sessions`. */
+  /** Fields that override a plain `spec.sessions`. */
   readonly sessions?: Record<string, unknown>;
   readonly api?: Record<string, unknown>;
   readonly spec?: Record<string, unknown>;
-  /** The session container, over a plain one. */
+  /** Fields that override a plain session container. */
   readonly container?: Record<string, unknown>;
-  /** Parts of the Pod's spec. */
+  /** Fields of the Pod's spec. */
   readonly podSpec?: Record<string, unknown>;
   readonly timeScale?: number;
-  /** False: no Secret with the key is made. */
+  /** False: no Secret with the key is created. */
   readonly key?: boolean;
 }
 
-/** One running operator, in this process or in one of its own. */
+/** One running operator, in this process or in its own. */
 export interface Operator {
   readonly metrics?: Metrics;
   readonly process?: OperatorProcess;
   stop(): Promise<void>;
 }
 
-/** One in this process: what it counts can be read. */
+/** An operator in this process, whose metrics can be read. */
 export type InProcessOperator = Operator & { readonly metrics: Metrics };
 
 /**
- * Everything that serves sessions, in a namespace of its own on the shared control plane: a simulated node, the work
- * simulator, one Environment's key and spec, operators on demand, and views of what the API server has.
+ * Everything that serves sessions, in its own namespace on the shared control plane: a simulated node, the work
+ * simulator, one Environment's key and spec, operators on demand, and views of the API server's objects.
  */
 export class World implements AsyncDisposable {
   readonly namespace: string;
@@ -128,13 +131,13 @@ export class World implements AsyncDisposable {
     this.node.subscribe(() => this.#changed.notify());
   }
 
-  // --- what there is ----------------------------------------------------------------------------------------------
+  // --- state -------------------------------------------------------------------------------------------------------
 
   get pods(): Pod[] {
     return this.#pods.list();
   }
 
-  /** Claim Secrets: those with Berth's label, but for the count of releases. */
+  /** Claim Secrets: those with Berth's label, except the count of releases. */
   get claims(): Secret[] {
     const isClaim = ({ type, metadata }: Secret) =>
       metadata.labels?.[LABEL_ENVIRONMENT] !== undefined && type !== RELEASES_TYPE;
@@ -145,12 +148,12 @@ export class World implements AsyncDisposable {
     return this.#environments.get(this.namespace, this.name) as Environment | undefined;
   }
 
-  /** Of a Pod's spec: binds it to this world's own node. */
+  /** A Pod's node selector for this world's own node. */
   get nodeSelector(): { readonly "kubernetes.io/hostname": string } {
     return { "kubernetes.io/hostname": this.node.name };
   }
 
-  /** Events in the namespace whose reason is this. */
+  /** Events in the namespace with this reason. */
   events(reason: string): KubeEvent[] {
     return this.#events.list().filter((event) => event.reason === reason);
   }
@@ -160,12 +163,12 @@ export class World implements AsyncDisposable {
     return this.#events.list();
   }
 
-  /** Calls `fn` after every change of a Pod, while it is what the API server has. Returns what ends that. */
+  /** Calls `fn` after every change of a Pod, while the change is current. Returns a function that unsubscribes. */
   onPodChange(fn: () => void): () => void {
     return this.#pods.subscribe(fn);
   }
 
-  /** Pods that are parked, as kubelet says. */
+  /** Pods that the kubelet reports as parked. */
   get parked(): Pod[] {
     return this.pods.filter(
       ({ status, metadata }) =>
@@ -182,8 +185,8 @@ export class World implements AsyncDisposable {
   // --- waiting ----------------------------------------------------------------------------------------------------
 
   /**
-   * Waits for what `predicate` says, asking again after every change anywhere in this world, and every now and then for
-   * what changes without a trace, as counters do.
+   * Waits until `predicate` holds. Checks after every change in this world, and periodically for changes without an
+   * event, such as counters.
    */
   async until<T>(
     what: string,
@@ -199,7 +202,7 @@ export class World implements AsyncDisposable {
     }
   }
 
-  /** Resolves when what is shown here of these kinds is at least as new as this call: for what is looked at once. */
+  /** Resolves when the views of these kinds are at least as new as this call, for a test that checks once. */
   async caughtUp(...kinds: ("pods" | "secrets" | "environments" | "events")[]): Promise<void> {
     const views = { pods: this.#pods, secrets: this.#secrets, environments: this.#environments, events: this.#events };
     await Promise.all(kinds.map((kind) => views[kind].relist()));
@@ -216,7 +219,7 @@ export class World implements AsyncDisposable {
     });
   }
 
-  /** Every item is stopped, and nothing is left of its claim. */
+  /** Waits until every item is stopped and no claims are left. */
   untilServed(count: number, patienceMs = PATIENCE_MS): Promise<true> {
     const isServed = () => {
       const items = this.simulator.items(this.environmentId);
@@ -283,7 +286,7 @@ export class World implements AsyncDisposable {
     await this.kube.create(SECRETS, { metadata, stringData: { "environment-key": key } });
   }
 
-  /** The flags of an operator that serves this world alone. */
+  /** The flags of an operator that serves only this world. */
   flags(): string[] {
     return [
       ...["--kubeconfig", this.#cluster.operatorKubeconfig],
@@ -295,7 +298,7 @@ export class World implements AsyncDisposable {
     ];
   }
 
-  /** An operator in this process. */
+  /** Starts an operator in this process. */
   startOperator(options: { leaderElect?: boolean; flags?: readonly string[]; seams?: Seams } = {}): InProcessOperator {
     const ending = new AbortController();
     const metrics = createMetrics();
@@ -318,7 +321,7 @@ export class World implements AsyncDisposable {
     return operator;
   }
 
-  /** An operator in a process of its own, to be killed. */
+  /** Starts an operator in its own process, for tests that kill it. */
   async startOperatorProcess(
     options: { leaderElect?: boolean; flags?: readonly string[] } & ProcessOptions = {},
   ): Promise<Operator & { readonly process: OperatorProcess }> {
@@ -339,7 +342,7 @@ export class World implements AsyncDisposable {
     return operator;
   }
 
-  /** For the message of a wait that failed: what there is. */
+  /** The current state, for the message of a failed wait. */
   describe(): string {
     const items = this.simulator.items(this.environmentId);
     return JSON.stringify(
@@ -375,7 +378,7 @@ export class World implements AsyncDisposable {
   }
 }
 
-/** Builds a world; no operator runs and no Environment exists yet. */
+/** Builds a world without an operator and without an Environment. */
 export async function startWorld(cluster: TestCluster, options: WorldOptions = {}): Promise<World> {
   const namespace = await cluster.createNamespace("world");
   const kube = new KubeClient({ access: loadKubeConfig(cluster.kubeconfig), clock: realClock });
@@ -393,7 +396,10 @@ export async function startWorld(cluster: TestCluster, options: WorldOptions = {
   return world;
 }
 
-/** The rights of the operator are those of deploy/; its Leases are in the test's own namespace, so those rights are there too. */
+/**
+ * Grants the operator the permissions of deploy/. Its Leases are in the test's own namespace, so it gets those
+ * permissions there too.
+ */
 async function grantOperator(world: World): Promise<void> {
   const rbac = (kind: string, plural: string) => ({
     group: "rbac.authorization.k8s.io",
