@@ -1,3 +1,4 @@
+/** Sessions, Environments and scenes for the tests of the display and the summary. */
 import type { EnvironmentScene, Scene } from "../../demo/frame.ts";
 import { newTrack, STEPS, type Step, stepsOf, type Track } from "../../demo/track.ts";
 

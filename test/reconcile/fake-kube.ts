@@ -1,3 +1,4 @@
+/** A fake KubeClient and the errors that it can answer with. */
 import { type Clock, realClock } from "../../src/core/clock.ts";
 import type { CallOptions, KubeClient, ObjectRef, PatchQuery } from "../../src/kube/client.ts";
 import { KubeApiError } from "../../src/kube/errors.ts";

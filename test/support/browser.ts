@@ -1,3 +1,4 @@
+/** A real Chromium for tests, with pages that must stay free of errors, and screenshots. */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";

@@ -1,3 +1,4 @@
+/** Renders the chart, finds objects in the result, and checks them against an API server. */
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

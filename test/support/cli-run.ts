@@ -1,3 +1,4 @@
+/** Runs command lines in this process. */
 import { type Commands, runCli } from "../../src/commands/cli.ts";
 import type { CliStreams } from "../../src/observe/terminal.ts";
 import type { EnvironmentVariables } from "../../src/settings/environment-variables.ts";

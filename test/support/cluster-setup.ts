@@ -1,3 +1,4 @@
+/** Vitest's global setup: starts the control plane that the integration tests share. */
 import type { TestProject } from "vitest/node";
 import { findBinaries } from "../../testbed/cluster/build.ts";
 import { startCluster } from "../../testbed/cluster/cluster.ts";

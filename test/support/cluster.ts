@@ -1,3 +1,4 @@
+/** Access to the shared control plane: namespaces, kubeconfigs and a client. */
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { afterAll, inject } from "vitest";

@@ -1,3 +1,4 @@
+/** Reads the chart's Grafana dashboards and their queries. */
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { CHART } from "../../tools/helm.ts";

@@ -1,3 +1,4 @@
+/** A proxy in front of the API server that injects faults. */
 import { readFileSync } from "node:fs";
 import {
   type ClientRequest,

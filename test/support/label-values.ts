@@ -1,3 +1,4 @@
+/** Checks metric labels against docs/metric-labels.md. */
 import { readFileSync } from "node:fs";
 import type { Registry } from "prom-client";
 import { CONDITION_TYPES } from "../../src/api/condition-types.ts";

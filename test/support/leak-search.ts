@@ -1,3 +1,5 @@
+/** Searches texts for credentials in every form in which they may leak. */
+
 /** A text to search for credentials, and where it came from. */
 export interface Place {
   readonly where: string;

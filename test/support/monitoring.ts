@@ -1,3 +1,4 @@
+/** The chart's alert rules, and Prometheus and its tools. */
 import { execFile } from "node:child_process";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";

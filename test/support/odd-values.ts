@@ -1,3 +1,4 @@
+/** Malformed values for property tests, and how to put them anywhere into a JSON value. */
 import fc from "fast-check";
 
 /** A path in a JSON value. */

@@ -1,3 +1,4 @@
+/** Starts the operator as its own process, which tests can stop or kill. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";

@@ -1,3 +1,4 @@
+/** The YAML examples of the pages. */
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseAllDocuments } from "yaml";

@@ -1,3 +1,4 @@
+/** Starts Prometheus and Alertmanager, and queries them. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";

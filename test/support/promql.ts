@@ -1,3 +1,4 @@
+/** Checks which of Berth's metrics and labels a PromQL expression names. */
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { documentedValues } from "./label-values.ts";
 

@@ -1,3 +1,4 @@
+/** An HTTP proxy that records the order of requests to a Work API. */
 import { createServer, request as forward, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 

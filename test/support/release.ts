@@ -1,3 +1,4 @@
+/** Installs, upgrades and removes the chart with helm, on a simulated node that runs the operator. */
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";

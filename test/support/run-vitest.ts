@@ -1,3 +1,4 @@
+/** Starts vitest for the scripts that wrap a test run. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createRequire } from "node:module";

@@ -1,3 +1,4 @@
+/** Steps of one session's life, from its assigned Pod to its counted end. */
 import type { ItemRecord } from "../../simulator/item.ts";
 import { END_REASONS, type EndReason } from "../../src/api/reasons.ts";
 import { realClock, sleep } from "../../src/core/clock.ts";

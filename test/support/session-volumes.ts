@@ -1,3 +1,4 @@
+/** Volumes for worlds whose sessions have workspaces. */
 import {
   type KubeObject,
   PERSISTENT_VOLUME_CLAIMS,

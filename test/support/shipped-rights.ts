@@ -1,3 +1,4 @@
+/** The rules of the roles in deploy/. */
 import { DEPLOY_DIR } from "../../testbed/cluster/install.ts";
 import { readManifests } from "../../testbed/cluster/manifests.ts";
 
@@ -8,7 +9,10 @@ export interface Rule {
   readonly verbs: readonly string[];
 }
 
-/** The rules of a shipped Role, or of a ClusterRole whose name does not include the namespace. */
+/**
+ * The rules of a shipped Role or ClusterRole.
+ * @param name without the namespace that the name of a ClusterRole ends with
+ */
 export async function shippedRules(name: string): Promise<readonly Rule[]> {
   const role = (await readManifests(DEPLOY_DIR)).find(
     ({ kind, metadata }) => /^(Cluster)?Role$/.test(kind ?? "") && metadata?.name?.split(".")[0] === name,

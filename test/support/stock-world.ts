@@ -1,3 +1,4 @@
+/** Worlds whose session containers are the unmodified stock worker. */
 import { fileURLToPath } from "node:url";
 import type { TestCluster } from "./cluster.ts";
 import { SHORT_LEASE } from "./session-life.ts";

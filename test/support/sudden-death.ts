@@ -1,3 +1,4 @@
+/** Makes a process die at a named point, or lose the answers of requests. */
 import { AsyncLocalStorage } from "node:async_hooks";
 import { subscribe } from "node:diagnostics_channel";
 import type { PointDetails, PointEvent, PointObserver } from "../../src/core/points.ts";

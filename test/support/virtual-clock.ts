@@ -1,3 +1,4 @@
+/** A clock that tests move by hand. */
 import { setImmediate as macrotask } from "node:timers/promises";
 import type { Clock, Timer } from "../../src/core/clock.ts";
 import { DueHeap } from "../../src/core/due-heap.ts";

@@ -1,3 +1,4 @@
+/** Worlds and specs with always-on workers. */
 import { fileURLToPath } from "node:url";
 import type { WorkersStatus } from "../../src/api/environment.ts";
 import { LABEL_ROLE, LABEL_TEMPLATE_HASH } from "../../src/api/names.ts";

@@ -1,3 +1,4 @@
+/** A complete installation for integration tests: work simulator, node, Environment, operators, and waits. */
 import { randomBytes } from "node:crypto";
 import type { z } from "zod";
 import { type Simulator, type SimulatorOptions, startSimulator } from "../../simulator/simulator.ts";
