@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { parseEnvironment, parseForRunning } from "../../src/api/environment.ts";
 import { templateOf } from "../../src/reconcile/modes.ts";
 import { hostileSpecs } from "../faults/hostile/spec-arbitrary.ts";
-import { mutation, pathsOf, replaced } from "../support/odd-values.ts";
+import { mutation, pathsOf, replaced } from "../support/malformed-values.ts";
 import { podTemplate, problems, sessionsSpec, stored, workersSpec } from "./environments.ts";
 
 const BASES = [stored(sessionsSpec()), stored(workersSpec())];

@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import { PAGE_FILES } from "../../src/console/page-files.ts";
 import { MAX_VIEWERS } from "../../src/console/viewers.ts";
 import { ConfigError } from "../../src/core/errors.ts";
-import { sendPipelined } from "../support/pipelined.ts";
+import { sendPipelined } from "../support/pipelined-requests.ts";
 import { silentConnections } from "../support/silent-connections.ts";
 import { ended, StagedSource, session, startConsole } from "./support/staged.ts";
 

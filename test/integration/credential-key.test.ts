@@ -3,7 +3,7 @@ import { bashScript } from "../../simulator/script.ts";
 import { SECRETS } from "../../src/kube/resource.ts";
 import { useCluster } from "../support/cluster.ts";
 import { podOf, serveOne, untilEnded, untilState } from "../support/session-life.ts";
-import { NEVER, SOON, stockWorld } from "../support/stock-world.ts";
+import { NEVER, SOON, stockWorld } from "../support/stock-worker-world.ts";
 import type { World } from "../support/world.ts";
 
 const cluster = useCluster();

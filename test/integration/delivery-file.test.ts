@@ -3,7 +3,7 @@ import { bashScript } from "../../simulator/script.ts";
 import { GATE_CONTAINER, WORK_SECRET_FILE } from "../../src/pods/pod-gate.ts";
 import { useCluster } from "../support/cluster.ts";
 import { podOf, serveOne, untilEnded } from "../support/session-life.ts";
-import { NEVER, SOON, stockWorld } from "../support/stock-world.ts";
+import { NEVER, SOON, stockWorld } from "../support/stock-worker-world.ts";
 
 const cluster = useCluster();
 

@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { bashScript } from "../../simulator/script.ts";
 import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";
-import { OWN_PACE } from "../support/own-pace.ts";
+import { OWN_PACE } from "../support/operator-lease-pace.ts";
 import { serveOne, untilAssigned, untilEnded, untilState } from "../support/session-life.ts";
 import { startWorld, type World, type WorldOptions } from "../support/world.ts";
 

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { startSimulator } from "../../simulator/simulator.ts";
 import { useCluster } from "../support/cluster.ts";
-import { OWN_PACE } from "../support/own-pace.ts";
+import { OWN_PACE } from "../support/operator-lease-pace.ts";
 import { SHORT_LEASE, serveOne, untilState } from "../support/session-life.ts";
 import { startWorld } from "../support/world.ts";
 

@@ -5,7 +5,7 @@ import { GATE_CONTAINER } from "../../src/pods/pod-gate.ts";
 import type { FateInput } from "../../testbed/node/node.ts";
 import { useCluster } from "../support/cluster.ts";
 import { SHORT_LEASE, serveOne, untilEnded, untilGone, untilState } from "../support/session-life.ts";
-import { NEVER, SOON, stockWorld } from "../support/stock-world.ts";
+import { NEVER, SOON, stockWorld } from "../support/stock-worker-world.ts";
 import { startWorld, type World, type WorldOptions } from "../support/world.ts";
 
 const cluster = useCluster();

@@ -3,7 +3,7 @@ import { bashScript } from "../../simulator/script.ts";
 import { PODS } from "../../src/kube/resource.ts";
 import { useCluster } from "../support/cluster.ts";
 import { serveOne, untilEnded, untilState } from "../support/session-life.ts";
-import { NEVER, SOON, stockWorld as stockWorldOf } from "../support/stock-world.ts";
+import { NEVER, SOON, stockWorld as stockWorldOf } from "../support/stock-worker-world.ts";
 import type { WorldOptions } from "../support/world.ts";
 
 const cluster = useCluster();

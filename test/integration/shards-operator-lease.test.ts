@@ -5,8 +5,8 @@ import { bashScript } from "../../simulator/script.ts";
 import { shardOf } from "../../src/election/shard-plan.ts";
 import { useCluster } from "../support/cluster.ts";
 import { ManyEnvironments } from "../support/many-environments.ts";
+import { OWN_PACE } from "../support/operator-lease-pace.ts";
 import type { OperatorProcess } from "../support/operator-process.ts";
-import { OWN_PACE } from "../support/own-pace.ts";
 import { startWorld, type World } from "../support/world.ts";
 
 const cluster = useCluster();

@@ -6,7 +6,7 @@ import { ConfigError } from "../../src/core/errors.ts";
 import { type HealthServerOptions, startHealthServer, startObserveServers } from "../../src/observe/health.ts";
 import { type Logger, silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
-import { sendPipelined } from "../support/pipelined.ts";
+import { sendPipelined } from "../support/pipelined-requests.ts";
 import { silentConnections } from "../support/silent-connections.ts";
 
 interface Answer {

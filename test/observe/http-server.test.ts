@@ -3,7 +3,7 @@ import { Agent, type IncomingMessage, request, type Server, type ServerResponse 
 import { type AddressInfo, connect, type Socket } from "node:net";
 import { describe, expect, test } from "vitest";
 import { boundedServer, type ServerBounds } from "../../src/observe/http-server.ts";
-import { sendPipelined } from "../support/pipelined.ts";
+import { sendPipelined } from "../support/pipelined-requests.ts";
 
 const GET = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 

@@ -15,7 +15,7 @@ import type { WebhookEvent } from "../../src/webhook/event.ts";
 import { MAX_BODY_BYTES, type Receiver, startReceiver } from "../../src/webhook/receiver.ts";
 import { SigningSecrets } from "../../src/webhook/secrets.ts";
 import { keyOfSecret } from "../../src/webhook/signature.ts";
-import { sendPipelined } from "../support/pipelined.ts";
+import { sendPipelined } from "../support/pipelined-requests.ts";
 import { silentConnections } from "../support/silent-connections.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { WorkApiClient } from "../../src/work/client.ts";
 import { MAX_RETRY_AFTER_MS, WorkApiError } from "../../src/work/errors.ts";
-import { mutation, pathsOf, replaced } from "../support/odd-values.ts";
+import { mutation, pathsOf, replaced } from "../support/malformed-values.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { hostileActs } from "./hostile-acts.ts";
 import { apiError, BEAT, POLLED, SECRET, STARTING, STATS } from "./samples.ts";

@@ -6,7 +6,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { parse, stringify } from "yaml";
 import { useCluster } from "../../support/cluster.ts";
-import { mutation, pathsOf, replaced } from "../../support/odd-values.ts";
+import { mutation, pathsOf, replaced } from "../../support/malformed-values.ts";
 import { startWorld, TEST_TIME_SCALE, type World } from "../../support/world.ts";
 import { hostileActs } from "../../work/hostile-acts.ts";
 import { type Act, json, StrictServer } from "../../work/strict-server.ts";

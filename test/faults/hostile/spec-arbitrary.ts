@@ -3,7 +3,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { parse } from "yaml";
 import { DEPLOY_DIR } from "../../../testbed/cluster/install.ts";
-import { ODD, type Path, pathsOf, replaced } from "../../support/odd-values.ts";
+import { ODD, type Path, pathsOf, replaced } from "../../support/malformed-values.ts";
 
 /** The parts of a CRD's OpenAPI schema from which inputs are made. */
 interface Schema {

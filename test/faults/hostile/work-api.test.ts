@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { useCluster } from "../../support/cluster.ts";
-import { mutation, pathsOf, replaced } from "../../support/odd-values.ts";
+import { mutation, pathsOf, replaced } from "../../support/malformed-values.ts";
 import { SHORT_LEASE } from "../../support/session-life.ts";
 import { startWorld, type World } from "../../support/world.ts";
 import { hostileActs } from "../../work/hostile-acts.ts";

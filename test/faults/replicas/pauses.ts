@@ -1,6 +1,6 @@
 import type { Random } from "../../../src/core/backoff.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
-import { OWN_PACE } from "../../support/own-pace.ts";
+import { OWN_PACE } from "../../support/operator-lease-pace.ts";
 import type { Replica } from "./replica.ts";
 import { LATE_PACE, pause, type ReplicaWorld, type ReplicaWorldOptions } from "./replica-world.ts";
 import type { Passing, Treatment } from "./request-proxy.ts";

@@ -12,7 +12,7 @@ import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import type { FateInput } from "../../../testbed/node/node.ts";
 import type { TestCluster } from "../../support/cluster.ts";
 import { ManyEnvironments } from "../../support/many-environments.ts";
-import { OWN_PACE } from "../../support/own-pace.ts";
+import { OWN_PACE } from "../../support/operator-lease-pace.ts";
 import { startWorld, type World } from "../../support/world.ts";
 import { PATIENCE_MS } from "../support/patience.ts";
 import { claimsCounted, Replica } from "./replica.ts";

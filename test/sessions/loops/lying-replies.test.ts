@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/observe/logger.ts";
 import type { HttpReply, HttpRequest } from "../../../src/work/http.ts";
-import { mutation, pathsOf, replaced } from "../../support/odd-values.ts";
+import { mutation, pathsOf, replaced } from "../../support/malformed-values.ts";
 import { LoopWorld } from "./loop-world.ts";
 import { WorkApi } from "./work-api.ts";
 
