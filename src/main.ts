@@ -12,7 +12,7 @@ const END_SIGNALS = ["SIGTERM", "SIGINT"] as const;
 
 /** Runs one command line (without node and script name) and resolves with the exit code. */
 export function main(argv: readonly string[]): Promise<number> {
-  return runCli(argv, { run, uninstall: prepareUninstall, check: lookAtOperator });
+  return runCli(argv, { run, uninstall: runUninstall, check: runCheck });
 }
 
 async function run(settings: Settings): Promise<void> {
@@ -27,13 +27,13 @@ async function run(settings: Settings): Promise<void> {
 }
 
 /** Keeps the process alive: unlike the operator, this command has no server that would. */
-async function lookAtOperator(settings: CheckSettings): Promise<CheckReport> {
+async function runCheck(settings: CheckSettings): Promise<CheckReport> {
   using _alive = keepAlive();
   return await check(settings);
 }
 
 /** Keeps the process alive, as above. */
-async function prepareUninstall(settings: UninstallSettings): Promise<UninstallReport> {
+async function runUninstall(settings: UninstallSettings): Promise<UninstallReport> {
   using _alive = keepAlive();
   return await uninstall(settings);
 }

@@ -174,7 +174,7 @@ export class Controller {
     });
     await Promise.race([this.synced, aborted(signal)]);
     if (!signal.aborted) {
-      this.#tellUnlisted();
+      this.#logUnlisted();
       this.#options.logger.info(
         { environments: this.#environments.reduce((sum, informer) => sum + informer.list().length, 0) },
         "caches are filled",
@@ -198,7 +198,7 @@ export class Controller {
     for (const caches of this.#caches) void this.#serveFrom(caches, shard, served);
     await aborted(term.signal);
     this.#terms.delete(shard);
-    await this.#ended([served.term.stop()], term.signal);
+    await this.#waitForEnd([served.term.stop()], term.signal);
     served.term.forgetShown();
   }
 
@@ -215,7 +215,7 @@ export class Controller {
     }
   }
 
-  #tellUnlisted(): void {
+  #logUnlisted(): void {
     for (const { namespace, environments, pods } of this.#caches) {
       if (environments.hasSynced && pods.hasSynced) continue;
       const error = errorText(environments.lastError ?? pods.lastError);
@@ -270,7 +270,7 @@ export class Controller {
     if (this.#termOf(key)) this.#queue.add(key);
   }
 
-  async #ended(ending: readonly Promise<void>[], signal: AbortSignal): Promise<void> {
+  async #waitForEnd(ending: readonly Promise<void>[], signal: AbortSignal): Promise<void> {
     const { clock, logger } = this.#options;
     const all = new AbortController();
     const late = aborted(signal).then(() => sleep(clock, END_PATIENCE_MS, all.signal));

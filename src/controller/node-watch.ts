@@ -36,11 +36,11 @@ export class NodeWatch {
   /** Runs until the signal aborts. Never rejects. */
   async run(signal: AbortSignal): Promise<void> {
     const { clock, logger } = this.#options;
-    let told = false;
+    let logged = false;
     while (!signal.aborted) {
       await this.#watch(signal);
-      if (!told && !signal.aborted) {
-        told = true;
+      if (!logged && !signal.aborted) {
+        logged = true;
         logger.info(
           "no permission to read Nodes: free Pods on nodes that are about to go are claimed like others; set rbac.nodes=true in the chart, or let the operator list and watch Nodes, to change that",
         );

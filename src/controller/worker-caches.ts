@@ -40,12 +40,12 @@ export class WorkerCaches {
 
   /** Runs until the signal aborts. Never rejects. `onChange` gets the Environment's key and the object's name. */
   async run(signal: AbortSignal, onChange: (key: string, name: string) => void): Promise<void> {
-    const tell = ({ object }: { readonly object: KubeObject }) => {
+    const notify = ({ object }: { readonly object: KubeObject }) => {
       for (const key of environmentOf(object)) onChange(key, object.metadata.name ?? "");
     };
     const running = this.#caches.flatMap(({ pods, deployments }) => {
-      pods.subscribe(tell);
-      deployments.subscribe(tell);
+      pods.subscribe(notify);
+      deployments.subscribe(notify);
       return [pods.run(signal), deployments.run(signal)];
     });
     await Promise.all(running);

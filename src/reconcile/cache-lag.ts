@@ -34,7 +34,7 @@ export class CacheLag<C extends LaggingCaches> {
   /** Why the caches of a namespace lag, and how to fix it; null if they don't lag. */
   of(namespace: string): string | null {
     const caches = this.#caches.find((each) => each.namespace === undefined || each.namespace === namespace);
-    return caches ? this.#words(caches) : null;
+    return caches ? this.#message(caches) : null;
   }
 
   /** Calls `onChange` with the caches that started or stopped lagging, until the signal aborts. */
@@ -42,7 +42,7 @@ export class CacheLag<C extends LaggingCaches> {
     const shown = new Map<C, string | null>();
     while (await sleep(this.#clock, CHECK_MS, signal)) {
       for (const caches of this.#caches) {
-        const now = this.#words(caches);
+        const now = this.#message(caches);
         if (now === (shown.get(caches) ?? null)) continue;
         shown.set(caches, now);
         onChange(caches);
@@ -50,17 +50,17 @@ export class CacheLag<C extends LaggingCaches> {
     }
   }
 
-  #words({ pods, environments }: LaggingCaches): string | null {
-    if (pods.behindMs >= PATIENCE_MS) return words("Pods", pods);
-    return environments.behindMs >= PATIENCE_MS ? words("Environments", environments) : null;
+  #message({ pods, environments }: LaggingCaches): string | null {
+    if (pods.behindMs >= PATIENCE_MS) return lagMessage("Pods", pods);
+    return environments.behindMs >= PATIENCE_MS ? lagMessage("Environments", environments) : null;
   }
 }
 
-function words(what: string, { lastError }: LaggingCaches["pods"]): string {
+function lagMessage(what: string, { lastError }: LaggingCaches["pods"]): string {
   const fix =
     isForbidden(lastError) || isUnauthorized(lastError)
       ? `give the operator permission to list and watch ${what}`
       : "it is tried again; see whether the API server is healthy";
-  const said = lastError === undefined ? "no answer yet" : errorText(lastError);
-  return `changes of ${what} are not seen, because they cannot be listed or watched: ${said}; ${fix}`;
+  const cause = lastError === undefined ? "no answer yet" : errorText(lastError);
+  return `changes of ${what} are not seen, because they cannot be listed or watched: ${cause}; ${fix}`;
 }

@@ -136,7 +136,7 @@ export function readyCondition({ decided, lag, blockedReason, conditions, genera
   const byType = new Map(conditions.map((condition) => [condition.type, condition]));
   for (const type of IN_THE_WAY) {
     const condition = byType.get(type);
-    if (condition && !isGood(condition) && isKnown(condition)) return inTheWay(condition, generation);
+    if (condition && !isGood(condition) && isKnown(condition)) return readyBlockedBy(condition, generation);
   }
   if (blockedReason !== null) return conditionFor("StepFailing", blockedReason, generation);
   for (const type of IN_THE_WAY) {
@@ -153,7 +153,7 @@ function isKnown({ status, reason }: ConditionUpdate): boolean {
   return status !== "Unknown" || eventType(reason) === "Warning";
 }
 
-function inTheWay(condition: ConditionUpdate, generation: number): ConditionUpdate {
+function readyBlockedBy(condition: ConditionUpdate, generation: number): ConditionUpdate {
   const { reason, message } = condition;
   const status = condition.status === "Unknown" ? "Unknown" : "False";
   return { type: "Ready", status, reason, message, observedGeneration: generation };

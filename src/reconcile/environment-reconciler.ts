@@ -83,7 +83,7 @@ export class EnvironmentReconciler {
     if (this.#isGivenUp(key, raw)) return;
     if (!raw) return this.#unserved.forget(key, true);
     const parsed = this.#parse(raw);
-    if (!parsed.ok) return this.#cannotRead(key, raw, parsed.problems);
+    if (!parsed.ok) return this.#reportInvalid(key, raw, parsed.problems);
     const { environment } = parsed;
     this.#unserved.forget(key, false);
     this.#options.observer?.cannotServe(key, null);
@@ -249,9 +249,9 @@ export class EnvironmentReconciler {
 
   // --- Environments without loops ---------------------------------------------------------------------------------
 
-  async #cannotRead(key: string, raw: KubeObject, problems: readonly string[]): Promise<void> {
+  async #reportInvalid(key: string, raw: KubeObject, problems: readonly string[]): Promise<void> {
     const known = this.#states.get(key) ?? this.#stateForRunning(key, raw);
-    if (known) await this.#leaveRunning(key, known);
+    if (known) await this.#keepRunning(key, known);
     await this.#unserved.report(raw, "InvalidSpec", invalidSpecMessage(problems), known?.status);
     const { deletionTimestamp } = raw.metadata;
     if (!known || !deletionTimestamp) return;
@@ -267,7 +267,7 @@ export class EnvironmentReconciler {
   }
 
   /** Leaves running sessions alone, but claims nothing with an invalid spec. */
-  async #leaveRunning(key: string, state: EnvironmentState): Promise<void> {
+  async #keepRunning(key: string, state: EnvironmentState): Promise<void> {
     const { clock, again } = this.#options;
     await state.key.read(state.environment);
     const mayAsk = state.work.key !== "";

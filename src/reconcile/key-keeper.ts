@@ -147,10 +147,10 @@ export async function readEnvironmentKey(
         `Secret ${ref.name} is not in namespace ${namespace}: create it, or mend spec.api.keySecretRef.name`,
       );
     }
-    const mend = isForbidden(error)
+    const fix = isForbidden(error)
       ? `give the operator permission to get Secrets in namespace ${namespace}`
       : "it is tried again";
-    const message = `Secret ${ref.name} could not be read: ${mend} (${errorText(error)})`;
+    const message = `Secret ${ref.name} could not be read: ${fix} (${errorText(error)})`;
     return { ok: false, lasting: false, verdict: { reason: "KeySecretUnreadable", message } };
   }
 }

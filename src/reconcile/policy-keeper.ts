@@ -59,7 +59,7 @@ export class PolicyKeeper {
   #undone = 0;
   #wanted: NetworkPolicy | null = null;
   /** The spec wants no policy, but the last check found one of ours. */
-  #isLeft = false;
+  #isObsolete = false;
   /** The hash of `#wanted`, cached because a reconcile reads it several times and it rarely changes. */
   #wantedHash = hashOf(null);
   /** The inputs that `#wanted` was rendered from. */
@@ -93,7 +93,7 @@ export class PolicyKeeper {
     this.#inDoubt = true;
     // Before the first check, there is no known policy to lose.
     if (this.#keptHash === null) return false;
-    this.#lookAgain();
+    this.#checkAgain();
     return true;
   }
 
@@ -113,7 +113,7 @@ export class PolicyKeeper {
     try {
       await this.#reconcile(environment);
       this.#failures = 0;
-      if (this.#inDoubt) return this.#lookAgain();
+      if (this.#inDoubt) return this.#checkAgain();
       this.#keptHash = this.#wantedHash;
       this.#verdict = this.#wanted ? inPlace(this.#wanted) : NOT_WANTED;
     } catch (error) {
@@ -139,7 +139,7 @@ export class PolicyKeeper {
    * Checks again at once, or with backoff if every write is undone: two programs that correct each other would never
    * stop.
    */
-  #lookAgain(): void {
+  #checkAgain(): void {
     const { clock, timing } = this.#options;
     this.#keptHash = null;
     this.#undone = clock.monotonic() < this.#writtenMs + 2 * timing.templateRetryMaxMs ? this.#undone + 1 : 0;
@@ -175,9 +175,9 @@ export class PolicyKeeper {
       await this.#delete(ref, found);
       return this.#create();
     }
-    this.#isLeft = !this.#wanted && whose === "ours";
-    if (!this.#wanted) return this.#isLeft && found ? this.#delete(ref, found) : undefined;
-    if (whose === "other") throw new SomebodyElses(`NetworkPolicy ${ref.name} is somebody else's: delete or rename it`);
+    this.#isObsolete = !this.#wanted && whose === "ours";
+    if (!this.#wanted) return this.#isObsolete && found ? this.#delete(ref, found) : undefined;
+    if (whose === "other") throw new OtherOwner(`NetworkPolicy ${ref.name} is somebody else's: delete or rename it`);
     if (!found) return this.#create();
     if (isAsWanted(found, this.#wanted)) return;
     const { labels, ownerReferences } = this.#wanted.metadata;
@@ -185,14 +185,14 @@ export class PolicyKeeper {
     // With the uid, patching another object of the same name is a conflict.
     const patch = { metadata: { uid: found.metadata.uid, labels, ownerReferences }, spec };
     const write = () => kube.patch(NETWORK_POLICIES, ref, patch, { type: "merge" });
-    this.#written(await points.run("policy.patch", {}, write));
+    this.#checkWritten(await points.run("policy.patch", {}, write));
   }
 
   /**
    * Checks the answer to the write: admission may have changed the policy, and if it does so every time, the watch
    * shows no change.
    */
-  #written(policy: NetworkPolicy): void {
+  #checkWritten(policy: NetworkPolicy): void {
     this.#writtenMs = this.#options.clock.monotonic();
     if (this.#wanted && !isAsWanted(policy, this.#wanted)) {
       throw new Altered("it was changed while it was written, by the admission of the cluster");
@@ -213,7 +213,7 @@ export class PolicyKeeper {
     const { kube, points } = this.#options;
     const wanted = this.#wanted;
     if (!wanted) return;
-    this.#written(await points.run("policy.create", {}, () => kube.create(NETWORK_POLICIES, wanted)));
+    this.#checkWritten(await points.run("policy.create", {}, () => kube.create(NETWORK_POLICIES, wanted)));
   }
 
   async #delete(ref: { namespace: string; name: string }, { metadata }: NetworkPolicy): Promise<void> {
@@ -232,7 +232,7 @@ export class PolicyKeeper {
     const words = apiErrorText(error, policyName(metadata.name));
     // The stored policy is now known to differ, even if it was right before.
     if (error instanceof Altered) this.#keptHash = null;
-    if (this.#wanted === null && isForbidden(error) && !this.#isLeft) {
+    if (this.#wanted === null && isForbidden(error) && !this.#isObsolete) {
       // If the spec wants no policy and none of ours is known, a missing permission to read policies does no harm.
       this.#keptHash = this.#wantedHash;
       this.#verdict = NOT_WANTED;
@@ -241,17 +241,17 @@ export class PolicyKeeper {
     this.#failures += 1;
     logger.warn({ error: words }, "the NetworkPolicy could not be kept");
     if (this.isKept) return;
-    const mend = mendOf(error, words, metadata.namespace);
+    const fix = fixFor(error, words, metadata.namespace);
     const what = spec.network.policy === "None" ? "taken away" : "made";
     this.#verdict = {
       reason: "PolicyFailing",
-      message: `the NetworkPolicy could not be ${what}, so no Pod is made and nothing is claimed: ${words}; ${mend}`,
+      message: `the NetworkPolicy could not be ${what}, so no Pod is made and nothing is claimed: ${words}; ${fix}`,
     };
   }
 }
 
 /** A policy with the wanted name has another owner. */
-class SomebodyElses extends Error {}
+class OtherOwner extends Error {}
 
 /** The policy was not stored as it was sent. */
 class Altered extends Error {}
@@ -274,8 +274,8 @@ function inPlace({ metadata }: NetworkPolicy): Verdict {
   };
 }
 
-function mendOf(error: unknown, words: string, namespace: string): string {
-  if (error instanceof SomebodyElses) return "it is looked at again";
+function fixFor(error: unknown, words: string, namespace: string): string {
+  if (error instanceof OtherOwner) return "it is looked at again";
   if (error instanceof Altered) return "have it left as it is, or set network.policy: None";
   if (isNamespaceTerminating(error)) return "nothing is made any more in a namespace that goes";
   if (isQuotaExceeded(error)) return "raise the quota, or set network.policy: None";

@@ -120,7 +120,7 @@ export class StatusWriter {
       throw error;
     }
     this.#conflicts = 0;
-    this.#tell(status, this.#written);
+    this.#announceTurned(status, this.#written);
     this.#written = status;
     this.#writtenText = text;
     this.#newSinceMs = null;
@@ -146,17 +146,17 @@ export class StatusWriter {
   }
 
   /** Announces each condition that turned, except those that are good from the start. */
-  #tell(status: EnvironmentStatus, before: EnvironmentStatus | null): void {
+  #announceTurned(status: EnvironmentStatus, before: EnvironmentStatus | null): void {
     for (const condition of status.conditions ?? []) {
       const old = before?.conditions?.find(({ type }) => type === condition.type);
       if (old?.reason === condition.reason) continue;
       // `Ready` usually repeats another condition. Announce it only for reasons of its own.
       if (isReady(condition) && !(isOwn(condition) && (!isGood(condition) || !old || isOwn(old)))) continue;
-      if (this.#isNews(condition, old)) this.#announce(condition.reason as ConditionReason, condition.message);
+      if (this.#needsEvent(condition, old)) this.#announce(condition.reason as ConditionReason, condition.message);
     }
   }
 
-  #isNews(condition: Condition, old: Condition | undefined): boolean {
+  #needsEvent(condition: Condition, old: Condition | undefined): boolean {
     if (isWarning(condition)) {
       this.#warned.add(condition.type);
       return true;

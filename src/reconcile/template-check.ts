@@ -81,11 +81,11 @@ function refused(
   const verdict = { accepted: false, final: false };
   if (isNamespaceTerminating(error)) return { ...verdict, reason: "TemplateUnchecked", message: words };
   if (mayNotCreate(error)) {
-    const mend = `give the operator permission to create Pods in namespace ${namespace}`;
+    const fix = `give the operator permission to create Pods in namespace ${namespace}`;
     return {
       ...verdict,
       reason: "TemplateUnchecked",
-      message: `the template could not be checked: ${mend} (${words})`,
+      message: `the template could not be checked: ${fix} (${words})`,
     };
   }
   if (isForbidden(error) || isPolicy(error)) {

@@ -36,7 +36,7 @@ export class UnservedEnvironments {
   readonly #options: UnservedOptions;
   readonly #writers = new Map<string, { readonly uid: string; readonly writer: StatusWriter }>();
   /** Objects, by uid and generation, whose status the API server refuses and that an Event has reported. */
-  readonly #told = new Set<string>();
+  readonly #announced = new Set<string>();
 
   constructor(options: UnservedOptions) {
     this.#options = options;
@@ -47,16 +47,16 @@ export class UnservedEnvironments {
     const { namespace = "", name = "", generation = 0 } = raw.metadata;
     const conditions = [conditionFor(reason, message, generation)];
     gaugeConditions(this.#options.metrics, { namespace, environment: name }, conditions);
-    this.#options.observer?.cannotServe(`${namespace}/${name}`, { ...asked(raw), conditions });
+    this.#options.observer?.cannotServe(`${namespace}/${name}`, { ...modeAndMax(raw), conditions });
     const writer = served ?? this.#writerOf(raw);
     try {
-      await writer.write({ generation, ...asked(raw), conditions, queue: null, sessions: null });
+      await writer.write({ generation, ...modeAndMax(raw), conditions, queue: null, sessions: null });
     } catch (error) {
       // The API server refuses a status if the spec breaks a rule of the CRD, so an Event reports the problem instead.
       if (!isInvalid(error)) throw error;
-      this.#tellOnce(raw, reason, message);
+      this.#announceOnce(raw, reason, message);
     }
-    if (!served) await this.#letGo(raw);
+    if (!served) await this.#release(raw);
   }
 
   /** Forgets an Environment that was deleted (`gone`) or is served now. */
@@ -68,11 +68,11 @@ export class UnservedEnvironments {
     forgetEnvironmentMetrics(this.#options.metrics, { namespace, environment });
   }
 
-  #tellOnce(raw: KubeObject, reason: ConditionReason, message: string): void {
+  #announceOnce(raw: KubeObject, reason: ConditionReason, message: string): void {
     const { uid = "", generation = 0 } = raw.metadata;
     const key = `${uid}/${generation}`;
-    if (this.#told.has(key)) return;
-    this.#told.add(key);
+    if (this.#announced.has(key)) return;
+    this.#announced.add(key);
     this.#options.announcer(raw)(reason, message);
   }
 
@@ -98,7 +98,7 @@ export class UnservedEnvironments {
   /**
    * No loop holds this Environment: removes the finalizer that an earlier process left, and deletes its claim Secrets.
    */
-  async #letGo(raw: KubeObject): Promise<void> {
+  async #release(raw: KubeObject): Promise<void> {
     const { namespace = "", name = "", uid = "", finalizers, deletionTimestamp } = raw.metadata;
     if (!deletionTimestamp || !finalizers?.includes(FINALIZER)) return;
     const { kube } = this.#options;
@@ -113,7 +113,7 @@ export class UnservedEnvironments {
 }
 
 /** Mode and maximum, as far as an invalid spec shows them. */
-function asked(raw: KubeObject): { mode: "Sessions" | "Workers"; max: number } {
+function modeAndMax(raw: KubeObject): { mode: "Sessions" | "Workers"; max: number } {
   const { spec } = raw as { spec?: { sessions?: unknown; workers?: unknown } };
   if (spec?.workers !== undefined) return { mode: "Workers", max: countOf(spec.workers, "maxReplicas") };
   return { mode: "Sessions", max: countOf(spec?.sessions, "maxConcurrent") };
