@@ -150,7 +150,7 @@ export class StatusWriter {
     for (const condition of status.conditions ?? []) {
       const old = before?.conditions?.find(({ type }) => type === condition.type);
       if (old?.reason === condition.reason) continue;
-      // `Ready` usually repeats another condition. Announce it only for reasons of its own.
+      // `Ready` usually repeats another condition. Announce it only for its own reasons.
       if (isReady(condition) && !(isOwn(condition) && (!isGood(condition) || !old || isOwn(old)))) continue;
       if (this.#needsEvent(condition, old)) this.#announce(condition.reason as ConditionReason, condition.message);
     }
