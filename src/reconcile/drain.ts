@@ -29,7 +29,7 @@ export async function drain(
   const overMs = deletedMs + spec.deletionGraceSeconds * SECOND_MS - kube.now();
   runtime.drain(clock.monotonic() + overMs);
   if (runtime.isDrained) {
-    // If this fails, a condition in the status says what keeps the finalizer.
+    // If this fails, the status says what keeps the finalizer.
     await runtime.releaseHold().catch(() => again(timing.retryMaxMs));
     return true;
   }

@@ -35,12 +35,12 @@ let clock: VirtualClock;
 let kube: FakeKube;
 let keeper: PolicyKeeper;
 /** The policy in the cluster, which the fake changes with each write. */
-let standing: NetworkPolicy | undefined;
+let inStore: NetworkPolicy | undefined;
 let refused: Answer;
 
 beforeEach(() => {
   clock = new VirtualClock();
-  standing = undefined;
+  inStore = undefined;
   refused = () => undefined;
   kube = new FakeKube((call) => refused(call) ?? answer(call));
   keeper = new PolicyKeeper({
@@ -54,11 +54,11 @@ beforeEach(() => {
 });
 
 const answer: Answer = ({ verb, body }) => {
-  if (verb === "get") return standing ?? notFound("networkpolicies", "berth-research");
-  if (verb === "delete") standing = undefined;
-  else if (verb === "create") standing = Object.assign(structuredClone(body) as NetworkPolicy, {});
-  else standing = merged(standing, body) as NetworkPolicy;
-  return standing ?? {};
+  if (verb === "get") return inStore ?? notFound("networkpolicies", "berth-research");
+  if (verb === "delete") inStore = undefined;
+  else if (verb === "create") inStore = Object.assign(structuredClone(body) as NetworkPolicy, {});
+  else inStore = merged(inStore, body) as NetworkPolicy;
+  return inStore ?? {};
 };
 const isFields = (value: unknown): value is Json =>
   typeof value === "object" && value !== null && !Array.isArray(value);
@@ -82,7 +82,7 @@ describe("the keeper of a NetworkPolicy", () => {
   test("creates the policy", async () => {
     await keeper.keep(MANAGED);
     expect(verbs()).toEqual(["get", "create"]);
-    expect(standing).toEqual(renderNetworkPolicy(MANAGED, FACTS));
+    expect(inStore).toEqual(renderNetworkPolicy(MANAGED, FACTS));
     expect(keeper.isKept).toBe(true);
     expect(keeper.verdict).toEqual({
       reason: "PolicyInPlace",
@@ -91,7 +91,7 @@ describe("the keeper of a NetworkPolicy", () => {
   });
 
   test("leaves a correct policy, and checks again only after ten minutes", async () => {
-    standing = inCluster(MANAGED);
+    inStore = inCluster(MANAGED);
     await keeper.keep(MANAGED);
     for (let minute = 0; minute < 9; minute += 1) {
       await clock.advance(MINUTE_MS);
@@ -105,7 +105,7 @@ describe("the keeper of a NetworkPolicy", () => {
   });
 
   test("corrects changed fields, and removes added ones", async () => {
-    standing = inCluster(MANAGED, ({ spec }) => {
+    inStore = inCluster(MANAGED, ({ spec }) => {
       spec?.ingress?.push({});
       Object.assign(spec?.podSelector ?? {}, { matchExpressions: [{ key: "x", operator: "Exists" }] });
       Object.assign((spec?.podSelector?.["matchLabels"] as Json) ?? {}, { only: "some" });
@@ -134,14 +134,14 @@ describe("the keeper of a NetworkPolicy", () => {
     await keeper.keep(WIDER);
     expect(keptWhileAsked).toBe(false);
     expect(verbs()).toEqual(["get", "patch"]);
-    expect(JSON.stringify(standing)).toContain("10.0.0.0/8");
+    expect(JSON.stringify(inStore)).toContain("10.0.0.0/8");
     expect(keeper.isKept).toBe(true);
   });
 
   test("deletes the policy when the spec wants none, and then sends no more requests", async () => {
     await keeper.keep(MANAGED);
     await keeper.keep(NONE);
-    expect(standing).toBeUndefined();
+    expect(inStore).toBeUndefined();
     expect(keeper.isKept).toBe(true);
     expect(keeper.verdict.reason).toBe("PolicyNotWanted");
     verbs();
@@ -152,11 +152,11 @@ describe("the keeper of a NetworkPolicy", () => {
   });
 
   test("deletes a policy of an earlier process, but not another owner's", async () => {
-    standing = inCluster(MANAGED);
+    inStore = inCluster(MANAGED);
     await keeper.keep(NONE);
     expect(verbs()).toEqual(["get", "delete"]);
 
-    standing = inCluster(MANAGED, ({ metadata }) => {
+    inStore = inCluster(MANAGED, ({ metadata }) => {
       delete metadata.ownerReferences;
       metadata.labels = { app: "theirs" };
     });
@@ -170,7 +170,7 @@ describe("the keeper of a NetworkPolicy", () => {
 describe("watch events", () => {
   test("recreates a deleted policy at once", async () => {
     await keeper.keep(MANAGED);
-    standing = undefined;
+    inStore = undefined;
     verbs();
     expect(keeper.seen(undefined)).toBe(true);
     expect(keeper.isKept).toBe(false);
@@ -196,11 +196,11 @@ describe("watch events", () => {
   });
 
   test("checks again if the policy is deleted during a check", async () => {
-    standing = inCluster(MANAGED);
+    inStore = inCluster(MANAGED);
     refused = ({ verb }) => {
-      if (verb !== "get" || !standing) return undefined;
-      const answer = standing;
-      standing = undefined;
+      if (verb !== "get" || !inStore) return undefined;
+      const answer = inStore;
+      inStore = undefined;
       keeper.seen(undefined);
       return answer;
     };
@@ -213,15 +213,15 @@ describe("watch events", () => {
   });
 
   test("backs off if every write is undone, and permits no Pods in between", async () => {
-    standing = inCluster(MANAGED);
+    inStore = inCluster(MANAGED);
     await keeper.keep(MANAGED);
     const at: number[] = [];
     for (let second = 0; second < 600; second += 1) {
-      const isFine = standing && keeper.isKept;
+      const isFine = inStore && keeper.isKept;
       // A second operator, or a tool that owns the policy, undoes each write at once.
       if (isFine) {
-        standing = inCluster(WIDER);
-        keeper.seen(standing);
+        inStore = inCluster(WIDER);
+        keeper.seen(inStore);
       }
       verbs();
       await keeper.keep(MANAGED);
@@ -236,7 +236,7 @@ describe("watch events", () => {
     await keeper.keep(MANAGED);
     for (let times = 0; times < 10; times += 1) {
       keeper.seen(undefined);
-      standing = undefined;
+      inStore = undefined;
       if (times < 3) {
         await keeper.keep(MANAGED);
         expect(keeper.isKept).toBe(true);
@@ -251,7 +251,7 @@ describe("watch events", () => {
     await keeper.keep(MANAGED);
     await clock.advance(10 * MINUTE_MS);
     keeper.seen(undefined);
-    standing = undefined;
+    inStore = undefined;
     await keeper.keep(MANAGED);
     expect(keeper.isKept).toBe(true);
   });
@@ -268,7 +268,7 @@ describe("ownership", () => {
     inCluster(MANAGED, ({ metadata }) => Object.assign(metadata.ownerReferences?.[0] ?? {}, owner));
 
   test("replaces the policy of an earlier Environment of the same name", async () => {
-    standing = ownedBy({ uid: "earlier" });
+    inStore = ownedBy({ uid: "earlier" });
     await keeper.keep(MANAGED);
     expect(kube.calls.map(({ verb }) => verb)).toEqual(["get", "delete", "create"]);
     expect(kube.calls[1]?.query).toEqual({ uid: "p" });
@@ -276,7 +276,7 @@ describe("ownership", () => {
   });
 
   test("adopts a policy without an owner, as an orphaning deletion leaves it", async () => {
-    standing = inCluster(MANAGED, ({ metadata }) => void delete metadata.ownerReferences);
+    inStore = inCluster(MANAGED, ({ metadata }) => void delete metadata.ownerReferences);
     await keeper.keep(MANAGED);
     expect(kube.calls[1]).toMatchObject({
       verb: "patch",
@@ -290,7 +290,7 @@ describe("ownership", () => {
     // Another API group may have a kind with this name.
     { apiVersion: "apiextensions.crossplane.io/v1beta1", uid: "c" },
   ])("never touches another owner's policy: permits no Pods and reports it (%j)", async (owner) => {
-    standing = ownedBy(owner);
+    inStore = ownedBy(owner);
     await keeper.keep(MANAGED);
     expect(verbs()).toEqual(["get"]);
     expect(keeper.isKept).toBe(false);
@@ -303,7 +303,7 @@ describe("ownership", () => {
 
 describe("failures", () => {
   test.each(["create", "patch"])("detects that admission changes the policy at the %s", async (verb) => {
-    if (verb === "patch") standing = inCluster(WIDER);
+    if (verb === "patch") inStore = inCluster(WIDER);
     const altered = inCluster(MANAGED, ({ spec }) => void spec?.egress?.push({}));
     refused = (call) => (call.verb === verb ? altered : undefined);
     await keeper.keep(MANAGED);
@@ -382,7 +382,7 @@ describe("failures", () => {
 
   test("permits no Pods if it can't recreate a lost policy", async () => {
     await keeper.keep(MANAGED);
-    standing = undefined;
+    inStore = undefined;
     keeper.seen(undefined);
     refused = ({ verb }) => (verb === "create" ? noAnswer("create networkpolicies") : undefined);
     await keeper.keep(MANAGED);
@@ -408,7 +408,7 @@ describe("failures", () => {
     refused = () => undefined;
     await clock.advance(MINUTE_MS);
     await keeper.keep(NONE);
-    expect([standing, keeper.verdict.reason]).toEqual([undefined, "PolicyNotWanted"]);
+    expect([inStore, keeper.verdict.reason]).toEqual([undefined, "PolicyNotWanted"]);
   });
 
   test("checks again if another client created the policy first", async () => {
@@ -416,7 +416,7 @@ describe("failures", () => {
     refused = ({ verb }) => {
       if (verb !== "create" || creations > 0) return undefined;
       creations += 1;
-      standing = inCluster(MANAGED);
+      inStore = inCluster(MANAGED);
       return refusal(409, "AlreadyExists", "it is there");
     };
     await keeper.keep(MANAGED);
@@ -446,7 +446,7 @@ test("creates no policy during a foreground deletion, which it would block", asy
 
 test("keeps the policy while the Environment drains in a background deletion", async () => {
   await keeper.keep(MANAGED);
-  standing = undefined;
+  inStore = undefined;
   keeper.seen(undefined);
   verbs();
   await keeper.keep(environmentOf({}, { deletionTimestamp: "2026-01-02T03:04:05Z", finalizers: ["berth.dev/drain"] }));

@@ -14,13 +14,13 @@ const SESSIONS = { warm: 1, preparing: 0, opening: 0, active: 0, stopping: 0, fi
 
 let clock: VirtualClock;
 let kube: FakeKube;
-let told: { reason: string; message: string }[];
+let announced: { reason: string; message: string }[];
 /** The status in the API server, following merge-patch rules. */
 let stored: Record<string, unknown>;
 
 beforeEach(() => {
   clock = new VirtualClock();
-  told = [];
+  announced = [];
   stored = {};
   kube = new FakeKube(({ body }) => {
     stored = merged(stored, (body as { status: Record<string, unknown> }).status);
@@ -40,7 +40,7 @@ function merged(into: unknown, patch: Record<string, unknown>): Record<string, u
 }
 
 function writer(found?: EnvironmentStatus): StatusWriter {
-  const announce = (reason: string, message: string) => void told.push({ reason, message });
+  const announce = (reason: string, message: string) => void announced.push({ reason, message });
   return new StatusWriter({ kube: kube.client, ref: REF, points: NO_POINTS, clock, announce, found });
 }
 
@@ -56,7 +56,7 @@ function parts(reasons: readonly ConditionReason[], over: Partial<StatusParts> =
   };
 }
 
-const reasonsTold = () => told.map(({ reason }) => reason);
+const announcedReasons = () => announced.map(({ reason }) => reason);
 
 describe("the written status", () => {
   test("is one merge patch of the status, for the object with this uid only", async () => {
@@ -134,7 +134,7 @@ describe("the written status", () => {
     await clock.advance(COUNTS_EVERY_MS);
     await writing.write(reworded);
     expect(stored).toMatchObject({ conditions: [{ message: "other words", lastTransitionTime: NOW }] });
-    expect(reasonsTold()).toEqual(["QuotaExceeded"]);
+    expect(announcedReasons()).toEqual(["QuotaExceeded"]);
   });
 
   test.each<[string, ConditionReason, ConditionReason]>([
@@ -194,7 +194,7 @@ describe("the written status", () => {
     const strange = { ...conditionFor("Ready", "", 1), type: "OfTomorrow", reason: "Odd", lastTransitionTime: NOW };
     await writer({ conditions: [strange] }).write(parts(["Ready"]));
     expect(stored).toMatchObject({ conditions: [strange, { type: "Ready" }] });
-    expect(told).toEqual([]);
+    expect(announced).toEqual([]);
   });
 });
 
@@ -205,7 +205,7 @@ describe("failed writes", () => {
   ])("ignores an Environment that %s, and announces nothing", async (_how, error) => {
     kube.answer(() => error);
     expect(await writer().write(parts(["KeyRejected"]))).toBeNull();
-    expect(told).toEqual([]);
+    expect(announced).toEqual([]);
   });
 
   test("fails on a persistent conflict: the watch shows a new object sooner", async () => {
@@ -215,7 +215,7 @@ describe("failed writes", () => {
     await expect(writing.write(parts(["KeyRejected"]))).rejects.toThrow("has been modified");
     kube.answer(() => ({ metadata: {} }));
     await writing.write(parts(["KeyRejected"]));
-    expect(reasonsTold()).toEqual(["KeyRejected"]);
+    expect(announcedReasons()).toEqual(["KeyRejected"]);
   });
 
   test("throws a failed write, retries it, and announces its Events once, after success", async () => {
@@ -223,11 +223,11 @@ describe("failed writes", () => {
     kube.answer(() => noAnswer("patch environments/status"));
     await expect(writing.write(parts(["KeyRejected"]))).rejects.toThrow("no answer");
     await expect(writing.write(parts(["KeyRejected"]))).rejects.toThrow("no answer");
-    expect(told).toEqual([]);
+    expect(announced).toEqual([]);
     kube.answer(() => ({ metadata: {} }));
     await writing.write(parts(["KeyRejected"]));
     await writing.write(parts(["KeyRejected"]));
-    expect(reasonsTold()).toEqual(["KeyRejected"]);
+    expect(announcedReasons()).toEqual(["KeyRejected"]);
   });
 });
 
@@ -236,7 +236,7 @@ describe("Events", () => {
     const writing = writer();
     await writing.write(parts(["Pending", "KeyUnchecked", "QueueUnchecked", "NoSessionYet"]));
     await writing.write(parts(["Ready", "KeyAccepted", "Reachable", "Accepted", "Available", "Starting"]));
-    expect(told).toEqual([]);
+    expect(announced).toEqual([]);
   });
 
   test("announces a fault once with its message, and its end once", async () => {
@@ -246,16 +246,16 @@ describe("Events", () => {
       await writing.write(parts(["Unreachable"]));
       await clock.advance(COUNTS_EVERY_MS);
     }
-    expect(told).toEqual([{ reason: "Unreachable", message: "words of Unreachable" }]);
+    expect(announced).toEqual([{ reason: "Unreachable", message: "words of Unreachable" }]);
     await writing.write(parts(["Reachable"]));
     await writing.write(parts(["Reachable"]));
-    expect(reasonsTold()).toEqual(["Unreachable", "Reachable"]);
+    expect(announcedReasons()).toEqual(["Unreachable", "Reachable"]);
   });
 
   test("announces the end of a fault even if its status was unknown in between", async () => {
     const writing = writer();
     for (const reason of ["KeyRejected", "KeyUnchecked", "KeyAccepted"] as const) await writing.write(parts([reason]));
-    expect(reasonsTold()).toEqual(["KeyRejected", "KeyAccepted"]);
+    expect(announcedReasons()).toEqual(["KeyRejected", "KeyAccepted"]);
   });
 
   test("does not repeat a fault that an earlier process announced, but announces its end", async () => {
@@ -264,7 +264,7 @@ describe("Events", () => {
     await second.write(parts(["KeyRejected"]));
     await second.write(parts(["KeyUnchecked"]));
     await second.write(parts(["KeyAccepted"]));
-    expect(reasonsTold()).toEqual(["KeyRejected", "KeyAccepted"]);
+    expect(announcedReasons()).toEqual(["KeyRejected", "KeyAccepted"]);
   });
 
   test("announces only once what Ready repeats from another condition", async () => {
@@ -272,7 +272,7 @@ describe("Events", () => {
     const ready = { ...conditionFor("KeyRejected", "words of KeyRejected", 1), type: "Ready" as const };
     await writing.write(parts([], { conditions: [ready, conditionFor("KeyRejected", "words of KeyRejected", 1)] }));
     await writing.write(parts(["Ready", "KeyAccepted"]));
-    expect(reasonsTold()).toEqual(["KeyRejected", "KeyAccepted"]);
+    expect(announcedReasons()).toEqual(["KeyRejected", "KeyAccepted"]);
   });
 
   test.each<ConditionReason>(["Paused", "InvalidSpec", "StepFailing", "Deleting"])(
@@ -282,7 +282,7 @@ describe("Events", () => {
       await writing.write(parts(["KeyAccepted", "Ready"]));
       await writing.write(parts(["KeyAccepted", reason]));
       await writing.write(parts(["KeyAccepted", "Ready"]));
-      expect(reasonsTold()).toEqual([reason, "Ready"]);
+      expect(announcedReasons()).toEqual([reason, "Ready"]);
     },
   );
 
@@ -291,16 +291,16 @@ describe("Events", () => {
     const ready = { ...conditionFor("Unreachable", "x", 1), type: "Ready" as const };
     await writing.write(parts([], { conditions: [ready, conditionFor("Unreachable", "x", 1)] }));
     await writing.write(parts(["Paused", "Unreachable"]));
-    expect(reasonsTold()).toEqual(["Unreachable", "Paused"]);
+    expect(announcedReasons()).toEqual(["Unreachable", "Paused"]);
   });
 
   test("announces every warning reason when its condition turns to it, whatever its status", async () => {
     const warnings = (Object.keys(REASONS) as ConditionReason[]).filter((reason) => eventType(reason) === "Warning");
     expect(warnings.length).toBeGreaterThan(15);
     for (const reason of warnings) {
-      told = [];
+      announced = [];
       await writer().write(parts([reason]));
-      expect(reasonsTold()).toEqual([reason]);
+      expect(announcedReasons()).toEqual([reason]);
     }
   });
 });

@@ -14,20 +14,20 @@ const LABELS = { namespace: "agents", environment: "research" };
 
 let kube: FakeKube;
 let metrics: Metrics;
-let told: string[];
+let announced: string[];
 let unserved: UnservedEnvironments;
 
 beforeEach(() => {
   kube = new FakeKube(() => ({ metadata: {} }));
   metrics = createMetrics();
-  told = [];
+  announced = [];
   unserved = new UnservedEnvironments({
     kube: kube.client,
     points: () => NO_POINTS,
     timing: DEFAULT_TIMING,
     clock: new VirtualClock(),
     metrics,
-    announcer: () => (reason) => void told.push(reason),
+    announcer: () => (reason) => void announced.push(reason),
   });
 });
 
@@ -54,7 +54,7 @@ describe("an unserved Environment", () => {
         conditions: [{ type: "Ready", status: "False", reason: "InvalidSpec", message: "spec.pausd: not known" }],
       },
     ]);
-    expect(told).toEqual(["InvalidSpec"]);
+    expect(announced).toEqual(["InvalidSpec"]);
     expect(await metricValue(metrics.environmentCondition, { ...LABELS, type: "Ready" })).toBe(0);
     expect(await metrics.registry.metrics()).toContain('environment="research",type="Ready"');
   });
@@ -68,11 +68,11 @@ describe("an unserved Environment", () => {
       timing: DEFAULT_TIMING,
       clock: new VirtualClock(),
       metrics,
-      announcer: () => (reason) => void told.push(reason),
+      announcer: () => (reason) => void announced.push(reason),
     });
     await next.report(raw({ status }), "InvalidSpec", "x");
     expect(kube.calls).toHaveLength(1);
-    expect(told).toEqual(["InvalidSpec"]);
+    expect(announced).toEqual(["InvalidSpec"]);
   });
 
   test("keeps the addresses that claims may name, because their sessions go on", async () => {
@@ -102,9 +102,9 @@ describe("an unserved Environment", () => {
   test("announces one Event if the API server refuses the status because the spec breaks a CRD rule", async () => {
     kube.answer(() => refusal(422, "Invalid", 'Environment.berth.dev "research" is invalid: spec.environmentId: ...'));
     for (let round = 0; round < 3; round += 1) await unserved.report(raw(), "InvalidSpec", "x");
-    expect(told).toEqual(["InvalidSpec"]);
+    expect(announced).toEqual(["InvalidSpec"]);
     await unserved.report(raw({ metadata: { generation: 3 } }), "InvalidSpec", "y");
-    expect(told).toEqual(["InvalidSpec", "InvalidSpec"]);
+    expect(announced).toEqual(["InvalidSpec", "InvalidSpec"]);
   });
 
   test("removes the metrics of a deleted Environment", async () => {
