@@ -6,44 +6,50 @@ import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { type LeaseAges, type LeaseClient, LeaseRecord } from "./lease-record.ts";
 
-/** As client-go and controller-runtime have them: a leader that vanished is replaced in 15 to 20 s. */
+/** The defaults of client-go and controller-runtime. A leader that vanished is replaced within 15 to 20 s. */
 export const LEASE_DURATION_MS = 15_000;
 export const RENEW_DEADLINE_MS = 10_000;
 export const RETRY_PERIOD_MS = 2_000;
 
-/** Candidates wait one to this many times the retry period, so that they do not all try at the same instant. */
+/**
+ * Each candidate waits a random time between one and this many retry periods, so that candidates don't try at the same
+ * instant.
+ */
 export const CANDIDATE_SPREAD = 2.2;
 
-/** A renewal without an answer may not eat the whole renew deadline: two fit into it. */
+/** A renewal without an answer must not use up the renew deadline: two renewals fit into it. */
 const RENEWALS_PER_DEADLINE = 2;
 
-/** A release is a courtesy to the next leader: not worth more waiting at the end of a process. */
+/** Releasing the Lease only helps the next leader. It is not worth a longer wait at the end of a process. */
 const RELEASE_TIMEOUT_MS = 2_000;
 
 export interface LeaderElectorOptions {
-  /** Not fenced: it is what fences. */
+  /** Must not be fenced, because the fence depends on it. */
   readonly client: LeaseClient;
   readonly namespace: string;
-  /** Of the Lease. */
+  /** Name of the Lease. */
   readonly name: string;
-  /** Unique to this process: two of one identity would both lead. */
+  /** Unique to this process: two processes with the same identity would both lead. */
   readonly identity: string;
-  /** How long others leave a Lease alone that is not renewed. */
+  /** How long other candidates leave the Lease alone when it is not renewed. */
   readonly leaseDurationMs?: number;
-  /** After so long without a renewal the leader stops acting; below the lease duration. */
+  /** A leader that has not renewed for this long stops acting. Must be below the lease duration. */
   readonly renewDeadlineMs?: number;
   readonly retryPeriodMs?: number;
-  /** From one renewal to the next while all is well; the retry period. */
+  /** Time between successful renewals. Defaults to the retry period. */
   readonly renewPeriodMs?: number;
-  /** On the Lease. */
+  /** Labels of the Lease. */
   readonly labels?: Readonly<Record<string, string>>;
-  /** What was seen of Leases elsewhere in the process. */
+  /** The ages of Leases, shared with other readers in this process. */
   readonly ages?: LeaseAges;
-  /** Resolves when a candidate should try (again); unset: at once, then after a retry period and some more. */
+  /**
+   * Resolves when a candidate should try to acquire the Lease. By default at once, then after each retry period plus
+   * jitter.
+   */
   readonly turn?: (signal: AbortSignal) => Promise<void>;
   /**
-   * Asked before the fence opens: after each taking of the Lease, and after a renewal that came too late to know what
-   * others did meanwhile. False: the Lease is released. What it throws leaves that open: it is asked again after the next
+   * Called before the fence opens: after each acquisition of the Lease, and after a renewal that came too late to rule
+   * out other leaders. If it returns false, the Lease is released. If it throws, it is called again after the next
    * renewal.
    */
   readonly confirm?: (signal: AbortSignal) => Promise<boolean>;
@@ -52,12 +58,12 @@ export interface LeaderElectorOptions {
   readonly metrics?: Metrics | undefined;
   readonly random?: Random;
   /**
-   * Leads until the signal aborts. A promise is waited for before the Lease is released or sought again, so that two
-   * terms of one process never overlap; its rejection ends the term and `run`. `fence` is `LeaderElector.fence` for this
-   * term alone: what outlives it, since the promise did not wait for it, never passes again.
+   * Leads until the signal aborts. The elector waits for the promise before it releases the Lease or tries again, so
+   * that two terms of one process never overlap. A rejection ends the term and `run`. `fence` is `LeaderElector.fence`
+   * for this term only: work that outlives the term never passes it again.
    */
   readonly onStartedLeading: (signal: AbortSignal, fence: () => void) => Promise<void> | void;
-  /** Once a term: at once when leadership is lost, after the release at a clean end. */
+  /** Called once a term: at once when leadership is lost, or after the release at a clean end. */
   readonly onStoppedLeading?: () => void;
 }
 
@@ -67,12 +73,13 @@ interface Instant {
 }
 
 /**
- * Leader election by one Lease.
+ * Leader election with one Lease.
  *
- * Guaranteed: `fence` passes only within the renew deadline after the last successful renewal was sent, by the larger of
- * monotonic and wall time, so a process that was paused or suspended does not act when it wakes up. Others take the
- * Lease only after its duration on their own monotonic clocks, counted from when they saw it change. Not guaranteed:
- * anything about a request that passed the fence and is under way; clocks that run at different speeds.
+ * Guaranteed: `fence` passes only within the renew deadline after the last successful renewal was sent, by the larger
+ * of monotonic and wall time. So a process that was paused or suspended does not act when it resumes. Other candidates
+ * take the Lease only after its duration, on their own monotonic clocks, counted from when they observed its last
+ * change. Not guaranteed: anything about a request that passed the fence and is in flight, or about clocks that run at
+ * different speeds.
  */
 export class LeaderElector {
   readonly #options: LeaderElectorOptions;
@@ -81,10 +88,10 @@ export class LeaderElector {
   readonly #retryPeriodMs: number;
   readonly #renewPeriodMs: number;
   readonly #lease: LeaseRecord;
-  /** Nobody has said yet that the Lease, though it is ours, may be used. */
+  /** This process holds the Lease, but `confirm` has not allowed its use yet. */
   #unconfirmed = false;
   #term: AbortController | undefined;
-  /** When the renewal that holds was sent; undefined while not leading. */
+  /** When the last successful renewal was sent; undefined while not leading. */
   #renewedAt: Instant | undefined;
 
   constructor(options: LeaderElectorOptions) {
@@ -100,27 +107,30 @@ export class LeaderElector {
     options.metrics?.leader.set({ lease: options.name }, 0);
   }
 
-  /** Whether this process may act now. */
+  /** Whether this process can act now. */
   get isLeader(): boolean {
     return this.#renewedAt !== undefined && this.#sinceRenewal(this.#renewedAt) < this.#renewDeadlineMs;
   }
 
-  /** Who holds the Lease, as last seen; empty for nobody. */
+  /** The last known holder of the Lease; empty if nobody holds it. */
   get holder(): string {
     return this.#lease.holder;
   }
 
-  /** Leads, or still ends what it began while it did. */
+  /** Whether this process leads, or still ends the work of its term. */
   get isBusy(): boolean {
     return this.#term !== undefined;
   }
 
-  /** Ends the term in order: its work ends, then the Lease is released for somebody else. */
+  /** Ends the term in order: first its work ends, then the Lease is released for another candidate. */
   stepDown(): void {
     this.#term?.abort(new LeadershipLostError(`Lease ${this.#options.name} is given up`));
   }
 
-  /** Throws LeadershipLostError unless this process surely holds the Lease. Call before every outgoing write. */
+  /**
+   * Call before every outgoing write.
+   * @throws LeadershipLostError unless this process certainly holds the Lease.
+   */
   fence(): void {
     const { name } = this.#options;
     if (!this.#renewedAt) throw new LeadershipLostError(`not the leader (Lease ${name})`);
@@ -131,7 +141,10 @@ export class LeaderElector {
     );
   }
 
-  /** Seeks the Lease, leads, and seeks it again when it was lost, until the signal aborts. Rejects as `onStartedLeading` does. */
+  /**
+   * Acquires the Lease, leads, and tries again after losing it, until the signal aborts. Rejects as `onStartedLeading`
+   * does.
+   */
   async run(signal: AbortSignal): Promise<void> {
     const turn = this.#options.turn ?? this.#turns();
     try {
@@ -141,12 +154,12 @@ export class LeaderElector {
         if (await this.#tryRenew(this.#renewDeadlineMs, signal)) await this.#lead(signal);
       }
     } finally {
-      // Taken, but never confirmed.
+      // The Lease was acquired but never confirmed.
       if (this.#lease.isOurs) await this.#release();
     }
   }
 
-  /** At once, then with pauses. */
+  /** The first turn is immediate; later turns wait. */
   #turns(): (signal: AbortSignal) => Promise<void> {
     let first = true;
     return async (signal) => {
@@ -166,7 +179,7 @@ export class LeaderElector {
     const onAbort = () => term.abort(signal.reason);
     if (signal.aborted) onAbort();
     else signal.addEventListener("abort", onAbort, { once: true });
-    // `renewing` outlives the term by the time its work needs to end: that work is fenced by the same Lease.
+    // `renewing` outlives the term until its work has ended, because the same Lease fences that work.
     const renewing = new AbortController();
     let isOver = false;
     const fence = () => {
@@ -222,13 +235,13 @@ export class LeaderElector {
     }
   }
 
-  /** Returns true when the Lease was lost, false when the signal said that it is not needed any more. */
+  /** Returns true when the Lease was lost, false when the signal aborted because it is no longer needed. */
   async #keepRenewed(signal: AbortSignal): Promise<boolean> {
     let pauseMs = this.#renewPeriodMs;
     while (!signal.aborted) {
       await sleep(this.#options.clock, pauseMs, signal);
       if (signal.aborted) return false;
-      // A process that wakes up after its deadline does not renew: for all it knows others have acted meanwhile.
+      // A process that resumes after its deadline does not renew, because others may have acted meanwhile.
       const leftMs = this.#renewedAt ? this.#renewDeadlineMs - this.#sinceRenewal(this.#renewedAt) : 0;
       if (leftMs <= 0) return true;
       pauseMs = (await this.#tryRenew(leftMs, signal)) ? this.#renewPeriodMs : this.#retryPeriodMs;
@@ -237,14 +250,16 @@ export class LeaderElector {
     return false;
   }
 
-  /** One attempt to acquire or renew the Lease, bounded in time. Returns whether it is ours now, to be used. */
+  /**
+   * Tries once, with a timeout, to acquire or renew the Lease. Returns whether this process holds it and can use it.
+   */
   async #tryRenew(leftMs: number, signal: AbortSignal): Promise<boolean> {
     const { clock, logger, name } = this.#options;
     const sent: Instant = { monotonic: clock.monotonic(), wall: clock.now() };
     const timeoutMs = Math.min(leftMs, this.#renewDeadlineMs / RENEWALS_PER_DEADLINE);
     try {
       const outcome = await this.#lease.acquireOrRenew({ signal, timeoutMs });
-      // An answer that came after the deadline of the renewal before says nothing of the time in between.
+      // An answer after the previous renewal's deadline does not tell whether another candidate led in between.
       if (outcome === "taken" || !this.isLeader) this.#unconfirmed = true;
       if (outcome !== "others" && (await this.#isConfirmed(signal))) {
         this.#renewedAt = sent;
@@ -252,14 +267,14 @@ export class LeaderElector {
       }
       this.#renewedAt = undefined;
     } catch (error) {
-      // Two candidates at the same instant: one of them is told so.
+      // Two candidates wrote at the same instant, and the API server rejected this one.
       const level = isConflict(error) || isAlreadyExists(error) ? "info" : "warn";
       if (!signal.aborted) logger[level]({ lease: name, error: errorText(error) }, "the Lease was not renewed");
     }
     return false;
   }
 
-  /** Throws as `confirm` does. */
+  /** @throws what `confirm` throws. */
   async #isConfirmed(signal: AbortSignal): Promise<boolean> {
     const { confirm } = this.#options;
     if (!this.#unconfirmed || !confirm) return true;
@@ -271,14 +286,16 @@ export class LeaderElector {
     return false;
   }
 
-  /** The larger of both clocks: the monotonic one stands still while a machine sleeps, the other may be set back. */
+  /**
+   * The larger of both clocks: the monotonic clock stops while a machine sleeps, and the wall clock may be set back.
+   */
   #sinceRenewal(renewedAt: Instant): number {
     const { clock } = this.#options;
     return Math.max(clock.monotonic() - renewedAt.monotonic, clock.now() - renewedAt.wall);
   }
 }
 
-/** `ending`: the work failed while it was being ended, which is no reason to end more. */
+/** `ending`: the work failed while it was already ending, so the failure does not end `run`. */
 type WorkResult =
   | { readonly failed: false }
   | { readonly failed: true; readonly error: unknown; readonly ending: boolean };

@@ -4,10 +4,10 @@ import { isConflict, isNotFound } from "../kube/errors.ts";
 import { type Lease, type LeaseSpec, microTime } from "../kube/objects.ts";
 import { LEASES } from "../kube/resource.ts";
 
-/** An int32 of `coordination.k8s.io/v1`. Anybody who may write the Lease may have put it there. */
+/** The largest int32 of `coordination.k8s.io/v1`. Any client that can write the Lease may have set it. */
 const MAX_TRANSITIONS = 2 ** 31 - 1;
 
-/** What Leases need of a client. */
+/** The client methods that Leases need. */
 export type LeaseClient = Pick<KubeClient, "get" | "list" | "create" | "replace" | "delete">;
 
 export interface LeaseRecordOptions {
@@ -17,16 +17,22 @@ export interface LeaseRecordOptions {
   readonly identity: string;
   readonly leaseDurationMs: number;
   readonly clock: Clock;
-  /** On the object; written again with every renewal. */
+  /** Labels of the Lease; every renewal writes them again. */
   readonly labels?: Readonly<Record<string, string>> | undefined;
-  /** What was seen of Leases elsewhere in the process. */
+  /** The ages of Leases, shared with other readers in this process. */
   readonly ages?: LeaseAges | undefined;
 }
 
-/** `taken`: it was nobody's, or gone, and is ours from now on; `renewed`: it was ours all the time. */
+/**
+ * `taken`: the Lease was free or deleted, and this process now holds it. `renewed`: this process held it all along.
+ * `others`: another client holds it.
+ */
 export type LeaseOutcome = "taken" | "renewed" | "others";
 
-/** The Lease object: reading, taking, renewing and releasing it. Every write has the resourceVersion it was decided on. */
+/**
+ * Reads, acquires, renews and releases the Lease object. Every write carries the resourceVersion that the decision was
+ * based on.
+ */
 export class LeaseRecord {
   readonly #options: LeaseRecordOptions;
   readonly #ages: LeaseAges;
@@ -37,22 +43,24 @@ export class LeaseRecord {
     this.#ages = options.ages ?? new LeaseAges(options.clock);
   }
 
-  /** Nobody else holds it, as far as was seen. */
+  /** Whether this process holds the Lease, as far as it knows. */
   get isOurs(): boolean {
     return this.#lease !== undefined && this.holder === this.#options.identity;
   }
 
-  /** Empty for nobody, or nobody known. */
+  /** Empty if nobody holds the Lease, or no holder is known. */
   get holder(): string {
     return this.#lease?.spec?.holderIdentity ?? "";
   }
 
   /**
-   * Makes the Lease ours, or renews it. Throws KubeApiError when that can not be told
-   * (no answer, or it was changed at the same time: isConflict, isAlreadyExists); the next call finds out.
+   * Acquires the Lease, or renews it. The next call finds out the state after an error.
+   * @throws KubeApiError when the outcome is unknown: there was no answer, or the Lease changed at the same time
+   * (isConflict, isAlreadyExists).
    */
   async acquireOrRenew(o: CallOptions): Promise<LeaseOutcome> {
-    // While we hold it, one request is enough: nobody changes it without changing its resourceVersion.
+    // While this process holds the Lease, one request is enough: any change by another client changes its
+    // resourceVersion.
     if (this.#lease && this.holder === this.#options.identity) {
       try {
         await this.#write(this.#lease, o);
@@ -72,7 +80,7 @@ export class LeaseRecord {
     return ours ? "renewed" : "taken";
   }
 
-  /** Takes the object away, where it is ours. */
+  /** Deletes the object if this process holds it. */
   async remove(timeoutMs: number): Promise<void> {
     const { client, namespace, name } = this.#options;
     const { uid } = this.#lease?.metadata ?? {};
@@ -81,13 +89,13 @@ export class LeaseRecord {
     await client.delete(LEASES, { namespace, name }, { uid }, { timeoutMs });
   }
 
-  /** Leaves the Lease to the next candidate without its having to wait. Does nothing where it is not ours. */
+  /** Frees the Lease, so that the next candidate need not wait. Does nothing if another client holds it. */
   async release(timeoutMs: number): Promise<void> {
     if (!this.#lease || this.holder !== this.#options.identity) return;
     try {
       await this.#giveUp(this.#lease, timeoutMs);
     } catch (error) {
-      // A renewal that was broken off has most likely taken effect.
+      // An aborted renewal has most likely taken effect.
       if (!isConflict(error)) throw error;
       const current = await this.#read({ timeoutMs });
       if (current && this.holder === this.#options.identity) await this.#giveUp(current, timeoutMs);
@@ -98,7 +106,7 @@ export class LeaseRecord {
 
   async #giveUp(lease: Lease, timeoutMs: number): Promise<void> {
     const renewTime = microTime(this.#options.clock.now());
-    // As client-go does: one second, since 0 is not valid.
+    // One second, as in client-go: 0 is not valid.
     const spec: LeaseSpec = { ...lease.spec, holderIdentity: "", leaseDurationSeconds: 1, renewTime };
     await this.#options.client.replace(LEASES, { ...lease, spec }, {}, { timeoutMs });
   }
@@ -150,15 +158,16 @@ export class LeaseRecord {
   }
 }
 
-/** From the beginning again after the last number there is: the API server would refuse the next one, and so the Lease. */
+/** Wraps to 0 after the largest int32: the API server would reject a larger number and thus the whole renewal. */
 function transitionsAfter({ leaseTransitions = 0 }: LeaseSpec, ours: boolean): number {
   if (ours) return leaseTransitions;
   return leaseTransitions < MAX_TRANSITIONS ? leaseTransitions + 1 : 0;
 }
 
 /**
- * Since when each Lease was seen unchanged, on our own monotonic clock: no two clocks are ever compared, and the times
- * written in a Lease are not believed. Shared by all who read Leases in a process; keyed by name, of one namespace.
+ * When each Lease was first seen in its current state, on this process's monotonic clock. So clocks of two machines are
+ * never compared, and the times written in a Lease are not trusted. All readers of Leases in a process share it. Keyed
+ * by name, within one namespace.
  */
 export class LeaseAges {
   readonly #clock: Clock;
@@ -168,25 +177,25 @@ export class LeaseAges {
     this.#clock = clock;
   }
 
-  /** The Lease as it was just read or written. */
+  /** Records a Lease that was just read or written. */
   note(lease: Lease): void {
     const { name = "", uid, resourceVersion } = lease.metadata;
     const version = `${uid}/${resourceVersion}`;
     if (this.#seen.get(name)?.version !== version) this.#seen.set(name, { version, at: this.#clock.monotonic() });
   }
 
-  /** Forgets all but these. */
+  /** Forgets all Leases but these. */
   keep(names: ReadonlySet<string>): void {
     for (const name of this.#seen.keys()) if (!names.has(name)) this.#seen.delete(name);
   }
 
-  /** Milliseconds since this state of the Lease was first seen; 0 for one that was never noted. */
+  /** Milliseconds since this state of the Lease was first seen; 0 for a Lease that was never noted. */
   ageMs({ metadata: { name = "", uid, resourceVersion } }: Lease): number {
     const seen = this.#seen.get(name);
     return seen?.version === `${uid}/${resourceVersion}` ? this.#clock.monotonic() - seen.at : 0;
   }
 
-  /** Somebody holds it, and has renewed it within its own duration as far as was seen. */
+  /** Whether the Lease has a holder that has renewed it within its own duration, as far as this process has seen. */
   isHeld(lease: Lease, defaultDurationMs: number): boolean {
     const { holderIdentity = "", leaseDurationSeconds } = lease.spec ?? {};
     if (holderIdentity === "") return false;

@@ -6,12 +6,14 @@ import type { Lease } from "../kube/objects.ts";
 import type { Logger } from "../observe/logger.ts";
 import { type LeaseAges, type LeaseClient, LeaseRecord } from "./lease-record.ts";
 
-/** On every Lease of Berth's, with what it is for. */
+/** Set on each Lease that Berth creates; its value is the purpose of the Lease. */
 export const LABEL_LEASE = "berth.dev/lease";
-/** Into how many shards the writer of a Lease divides the Environments. */
+/** The number of shards that the writer of a Lease divides the Environments into. */
 export const LABEL_SHARDS = "berth.dev/shards";
 
-/** The Lease of one shard. The number of shards is part of the name: a shard of three is none of four. */
+/**
+ * The Lease name of one shard. It includes the number of shards, because a shard of three differs from a shard of four.
+ */
 export function shardLeaseName(base: string, shard: number, shards: number): string {
   return shards === 1 ? base : `${base}-${shard}-of-${shards}`;
 }
@@ -20,20 +22,22 @@ export function shardLeaseLabels(shards: number): Record<string, string> {
   return { [LABEL_LEASE]: "shard", [LABEL_SHARDS]: String(shards) };
 }
 
-/** Of the Lease by which a replica says that it takes part. */
+/** Labels of the Lease that marks a replica as a member. */
 export function replicaLeaseLabels(shards: number): Record<string, string> {
   return { [LABEL_LEASE]: "replica", [LABEL_SHARDS]: String(shards) };
 }
 
-/** All Leases of one list, as one replica sees them. */
+/** One list of all Leases, as one replica reads it. */
 export interface ShardView {
-  /** Who holds each shard; null: nobody, or somebody who has not renewed in time. */
+  /** The holder of each shard; null if there is none, or if it has not renewed in time. */
   readonly holders: readonly (string | null)[];
-  /** Replicas that take part, by identity. */
+  /** The identities of the member replicas. */
   readonly members: readonly string[];
-  /** A held Lease of another number of shards; null: none. While there is one, nothing may be taken. */
+  /**
+   * A held Lease with another number of shards; null if there is none. While there is one, no shard may be acquired.
+   */
   readonly foreign: { readonly lease: string; readonly holder: string; readonly shards: string } | null;
-  /** Leases that nobody needs any more: of replicas that went without a word, of another number of shards. */
+  /** Leases to delete: those of replicas that vanished, and those with another number of shards. */
   readonly dead: readonly Lease[];
 }
 
@@ -41,11 +45,11 @@ export interface ViewOptions {
   readonly base: string;
   readonly shards: number;
   readonly leaseDurationMs: number;
-  /** A Lease unchanged for so long is dead, not late. */
+  /** A Lease unchanged for this long is dead, not late. */
   readonly deadAfterMs: number;
 }
 
-/** Reads a list of Leases, which must have been noted in `ages`. */
+/** Evaluates a list of Leases. The caller must have noted them in `ages`. */
 export function readShardLeases(leases: readonly Lease[], ages: LeaseAges, options: ViewOptions): ShardView {
   const { base, shards, leaseDurationMs, deadAfterMs } = options;
   const isHeld = (lease: Lease) => ages.isHeld(lease, leaseDurationMs);
@@ -59,7 +63,7 @@ export function readShardLeases(leases: readonly Lease[], ages: LeaseAges, optio
     const lease = byName.get(shardLeaseName(base, shard, shards));
     return lease && isHeld(lease) ? holderOf(lease) : null;
   });
-  // Who let one Lease run out is most likely gone, though its other ones were renewed a little later.
+  // A replica that let one Lease expire is most likely gone, even if it renewed its other Leases a little later.
   const silent = new Set([...byName.values()].filter((lease) => holderOf(lease) && !isHeld(lease)).map(holderOf));
   const members = replicaLeases.filter((lease) => isOwn(lease) && isHeld(lease)).map(holderOf);
   const others = shardLeases.filter((lease) => !isOwn(lease));
@@ -82,19 +86,19 @@ function holderOf(lease: Lease): string {
   return lease.spec?.holderIdentity ?? "";
 }
 
-/** A third of the lease duration and less: two renewals may fail before others count us out. */
+/** Below a third of the lease duration: two renewals may fail before other replicas drop this one. */
 const RENEW_PERIOD_MS = 4_000;
 const RENEW_JITTER = 0.2;
 const RETRY_PERIOD_MS = 2_000;
 const REQUEST_TIMEOUT_MS = 5_000;
-/** To leave in order is a courtesy: others would find out by themselves. */
+/** Leaving in order only helps: otherwise the other replicas find out when the Lease expires. */
 const LEAVE_TIMEOUT_MS = 2_000;
 const NAME_BYTES = 5;
 
 export interface ReplicaLeaseOptions {
   readonly client: LeaseClient;
   readonly namespace: string;
-  /** What the names of all Leases begin with. */
+  /** The prefix of all Lease names. */
   readonly base: string;
   readonly identity: string;
   readonly shards: number;
@@ -105,8 +109,8 @@ export interface ReplicaLeaseOptions {
 }
 
 /**
- * The Lease by which a replica says that it wants its part of the shards. It decides how many each replica takes, and
- * nothing else: no safety rests on it.
+ * The Lease by which a replica claims its fair part of the shards. It only decides how many shards each replica takes;
+ * no safety depends on it.
  */
 export class ReplicaLease {
   readonly #options: ReplicaLeaseOptions;
@@ -126,7 +130,7 @@ export class ReplicaLease {
     });
   }
 
-  /** Takes part until the signal aborts, then takes the Lease away. Never rejects. */
+  /** Renews the Lease until the signal aborts, then deletes it. Never rejects. */
   async run(signal: AbortSignal): Promise<void> {
     const { clock, random } = this.#options;
     while (!signal.aborted) {

@@ -1,18 +1,18 @@
 import { createHash } from "node:crypto";
 
-/** What a plan is made from. Every replica that sees the same makes the same plan. */
+/** The input of a plan. Every replica with the same input makes the same plan. */
 export interface Shares {
-  /** Replicas that take part. */
+  /** The replicas that take part. */
   readonly members: readonly string[];
-  /** Who holds each shard; null: nobody. A holder that is no member is about to leave. */
+  /** The holder of each shard; null if there is none. A holder that is not a member is about to leave. */
   readonly holders: readonly (string | null)[];
 }
 
 /**
- * Who should have each shard, with as few moves as possible: everybody keeps what it has up to its fair part (the number
- * of shards over the number of members, rounded up for those who hold most now, down for the rest), and what is over,
- * free or a leaver's goes to whoever has too few. A plan that was carried out is planned the same again, so that nothing
- * moves twice.
+ * Assigns an owner to each shard with as few moves as possible. Each member keeps its shards up to its fair part: the
+ * number of shards over the number of members, rounded up for the members that hold most, down for the rest. The
+ * remaining shards (surplus, free, or held by a leaver) go to members below their fair part. Planning again after a
+ * plan was carried out gives the same plan, so that no shard moves twice.
  */
 export function planShards({ members, holders }: Shares): readonly (string | null)[] {
   if (members.length === 0) return holders.map(() => null);
@@ -23,11 +23,11 @@ export function planShards({ members, holders }: Shares): readonly (string | nul
     quotas.set(holder, left - 1);
     return holder;
   });
-  // In the order of names, whatever the quotas' own order, and the emptiest first, so that all fill up alike.
+  // Shards go to the member with the most room first, so that all fill up evenly.
   return plan.map((owner) => owner ?? takeFrom(quotas));
 }
 
-/** How many shards each member should have; their sum is the number of shards. */
+/** How many shards each member should have. The sum is the number of shards. */
 function fairParts({ members, holders }: Shares): Map<string, number> {
   const held = (member: string) => holders.filter((holder) => holder === member).length;
   const ranked = [...members].sort((a, b) => held(b) - held(a) || (a < b ? -1 : 1));
@@ -36,7 +36,7 @@ function fairParts({ members, holders }: Shares): Map<string, number> {
   return new Map(ranked.map((member, rank) => [member, rank < extra ? least + 1 : least]));
 }
 
-/** The member with most room, which has one place less afterwards. */
+/** Returns the member with the most room, and reduces its room by one. */
 function takeFrom(quotas: Map<string, number>): string | null {
   let best: string | null = null;
   for (const [member, room] of quotas) if (room > (best === null ? 0 : (quotas.get(best) ?? 0))) best = member;
@@ -44,13 +44,13 @@ function takeFrom(quotas: Map<string, number>): string | null {
   return best;
 }
 
-/** Enough of the hash for an even spread: far more values than there can be shards. */
+/** Enough bits of the hash for an even spread: far more values than possible shards. */
 const HASH_BYTES = 4;
 
 /**
- * The shard, from 0 to `shards` - 1, that an Environment belongs to, by its key `namespace/name`. The same in every
- * process and release: two replicas that disagreed would both serve it. By name and not by uid, so that an Environment
- * and the one that had its name before are never in two hands.
+ * The shard, from 0 to `shards` - 1, of an Environment with the key `namespace/name`. Must be the same in every process
+ * and release: two replicas that disagreed would both serve the Environment. It depends on the name and not on the uid,
+ * so that one replica serves an Environment and its predecessor of the same name.
  */
 export function shardOf(key: string, shards: number): number {
   if (shards === 1) return 0;

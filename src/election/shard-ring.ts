@@ -24,47 +24,54 @@ import {
 } from "./shard-leases.ts";
 import { planShards } from "./shard-plan.ts";
 
-/** With shards, each Lease is renewed half as often as a single one: two attempts more fit into the renew deadline. */
+/**
+ * With several shards, each Lease is renewed half as often as a single one. Two more attempts still fit into the renew
+ * deadline.
+ */
 const SHARD_RENEW_PERIOD_MS = 4_000;
 
-/** A shard is given up when so long nobody came or went who would change the plan: a rollout moves it once, not twice. */
+/**
+ * A surplus shard is given up only after the plan has been stable for this long, so that a rollout moves it once, not
+ * twice.
+ */
 const SETTLE_MS = 10_000;
 
-/** A free shard must not wait for an owner that cannot take it. */
+/** A free shard must not wait longer for an owner that can't acquire it. */
 const UNTAKEN_MS = LEASE_DURATION_MS;
 
-/** So long, such a replica is planned for no more, unless it is seen to hold something. */
+/** How long the plan leaves out such a replica, unless it holds a shard again. */
 const PASSED_OVER_MS = 300_000;
 
-/** Leases unchanged for so long are cleared away. */
+/** Leases unchanged for this long are deleted. */
 const DEAD_AFTER_MS = 60_000;
 
-/** How often the holder of the only shard looks, though it has nothing to wait for: what is dead is cleared away. */
-const LONE_LOOK_MS = 60_000;
+/** How often the holder of the only shard lists the Leases, to delete dead ones. It waits for nothing else. */
+const LONE_LIST_INTERVAL_MS = 60_000;
 
-/** Two of them fit into the renew deadline. */
+/** Two lists fit into the renew deadline. */
 const LIST_TIMEOUT_MS = RENEW_DEADLINE_MS / 2;
 
-/** One shard in our hands. */
+/** One shard that this process holds. */
 export interface HeldShard {
-  /** From 0. */
+  /** Counted from 0. */
   readonly shard: number;
-  /** Aborts when the shard is lost or to be given up. */
+  /** Aborts when the shard is lost or must be given up. */
   readonly signal: AbortSignal;
   /**
-   * Throws LeadershipLostError unless this process surely holds the shard's Lease, and has not lost it meanwhile: work
-   * that a term left behind does not pass in a later one. Call before every outgoing write.
+   * Call before every outgoing write. Work left over from an earlier term does not pass in a later one.
+   * @throws LeadershipLostError unless this process certainly holds the shard's Lease and has held it since the term
+   * began.
    */
   readonly fence: () => void;
 }
 
 export interface ShardRingOptions {
-  /** Not fenced: it is what fences. */
+  /** Must not be fenced, because the fence depends on it. */
   readonly client: LeaseClient;
   readonly namespace: string;
-  /** Name of the Lease, or what the names of all Leases begin with. */
+  /** The name of the Lease, or the prefix of all Lease names. */
   readonly name: string;
-  /** How many shards there are; 1 is plain leader election. */
+  /** The number of shards; 1 is plain leader election. */
   readonly shards: number;
   /** Unique to this process. */
   readonly identity: string;
@@ -72,43 +79,50 @@ export interface ShardRingOptions {
   readonly random: Random;
   readonly logger: Logger;
   readonly metrics?: Metrics | undefined;
-  /** Acts for a shard until its signal aborts; waited for before the Lease is released. A rejection ends `run`. */
+  /**
+   * Serves a shard until its signal aborts. The Lease is released after the promise has settled. A rejection ends
+   * `run`.
+   */
   readonly serve: (held: HeldShard) => Promise<void>;
 }
 
 /**
- * Divides shards among replicas, a Lease each.
+ * Divides shards among replicas, with one Lease for each shard.
  *
- * Safety rests on the Leases alone. Of one shard, its Lease and the fence of LeaderElector allow one holder. Between two
- * numbers of shards (a rollout that changes --shards): whoever takes a Lease lists all Leases afterwards and gives it
- * back when one of another number is held. Lists and writes of the API server are linearizable, so of two who take at
- * the same time at least one sees the other; both may give way, and try again at times of their own.
+ * Safety depends only on the Leases. For one shard, its Lease and the fence of LeaderElector allow one holder. During a
+ * rollout that changes --shards, a replica that has acquired a Lease lists all Leases and releases its own if one with
+ * another number of shards is held. Lists and writes of the API server are linearizable, so of two replicas that
+ * acquire at the same time at least one sees the other. Both may release, and try again at different times.
  *
- * Fairness rests on a look at all Leases every few seconds: who takes part, who holds what, and a plan that is the same
- * for all who see the same. A wrong or an old view moves a shard needlessly, or late; it never gives it to two.
+ * Fairness depends on listing all Leases every few seconds. The list gives the members and the holders; replicas that
+ * read the same list make the same plan. A wrong or outdated list moves a shard needlessly or late, but never gives it
+ * to two replicas.
  */
 export class ShardRing {
   readonly #options: ShardRingOptions;
   readonly #ages: LeaseAges;
-  /** Of the shards' Leases. */
+  /** The names of the shards' Leases. */
   readonly #names: readonly string[];
   readonly #electors: readonly LeaderElector[];
-  /** Shards that are to be tried for, once each. */
+  /** Shards to try to acquire, once each. */
   readonly #wanted = new Set<number>();
-  readonly #looked = new Notifier();
-  /** By shard, since when it is free for the same owner to take, and since when ours to give away. Monotonic. */
+  readonly #listed = new Notifier();
+  /**
+   * By shard and monotonic: since when it has been free for the same owner, and since when this process should give it
+   * up.
+   */
   readonly #offered = new Map<number, { readonly to: string | null; readonly sinceMs: number }>();
   readonly #surplusSince = new Map<number, number>();
-  /** By identity: replicas that did not take what was theirs. Monotonic. */
+  /** By identity, monotonic: replicas that did not acquire their shards. */
   readonly #passedOverUntil = new Map<string, number>();
-  /** Shards' Leases that were held when last seen, by name. */
+  /** By name: the shard Leases that were held in the last list. */
   readonly #lastHeld = new Map<string, Lease>();
-  #lookedAtMs = Number.NEGATIVE_INFINITY;
-  #underWay: Promise<unknown> = Promise.resolve();
+  #listedAtMs = Number.NEGATIVE_INFINITY;
+  #inFlight: Promise<unknown> = Promise.resolve();
   #next: Promise<ShardView> | undefined;
   #leaving = false;
-  #mayClear = true;
-  #told = "";
+  #canDelete = true;
+  #lastLogged = "";
 
   constructor(options: ShardRingOptions) {
     this.#options = options;
@@ -124,27 +138,27 @@ export class ShardRing {
         ages: this.#ages,
         renewPeriodMs: shards === 1 ? RETRY_PERIOD_MS : SHARD_RENEW_PERIOD_MS,
         turn: (signal) => this.#turn(shard, signal),
-        confirm: async () => (await this.#freshLook()).foreign === null,
+        confirm: async () => (await this.#freshList()).foreign === null,
         onStartedLeading: (signal, fence) => serve({ shard, signal, fence }),
-        onStoppedLeading: () => this.#looked.notify(),
+        onStoppedLeading: () => this.#listed.notify(),
       });
       return elector;
     });
   }
 
-  /** Shards that this process may act for now. */
+  /** The shards that this process can act for now. */
   get held(): readonly number[] {
     return this.#electors.flatMap(({ isLeader }, shard) => (isLeader ? [shard] : []));
   }
 
-  /** Throws LeadershipLostError unless this process surely holds the Lease of this shard. */
+  /** @throws LeadershipLostError unless this process certainly holds the Lease of this shard. */
   fence(shard: number): void {
     const elector = this.#electors[shard];
     if (!elector) throw new RangeError(`there is no shard ${shard}`);
     elector.fence();
   }
 
-  /** Takes its part until the signal aborts, then gives everything up in order. Rejects as `serve` does. */
+  /** Serves its shards until the signal aborts, then gives them up in order. Rejects as `serve` does. */
   async run(signal: AbortSignal): Promise<void> {
     const ending = new AbortController();
     const onAbort = () => {
@@ -153,9 +167,9 @@ export class ShardRing {
     };
     if (signal.aborted) onAbort();
     else signal.addEventListener("abort", onAbort, { once: true });
-    // Looks go on while shards are given up: a Lease taken at the last moment still has to be confirmed.
+    // Lists continue while shards are given up: a Lease acquired at the last moment must still be confirmed.
     const looking = new AbortController();
-    const looks = this.#looks(looking.signal);
+    const looks = this.#listRepeatedly(looking.signal);
     const replica = this.#options.shards === 1 ? undefined : this.#replicaLease().run(ending.signal);
     const runs = this.#electors.map((elector) => elector.run(ending.signal));
     for (const run of runs) run.catch(onAbort);
@@ -172,18 +186,18 @@ export class ShardRing {
     return new ReplicaLease({ ...this.#options, base, leaseDurationMs: LEASE_DURATION_MS });
   }
 
-  /** Resolves when the last look said that this shard is ours to take. */
+  /** Resolves when the last list showed that this process should acquire the shard. */
   async #turn(shard: number, signal: AbortSignal): Promise<void> {
-    while (!signal.aborted && !this.#wanted.has(shard)) await this.#looked.wait(signal);
+    while (!signal.aborted && !this.#wanted.has(shard)) await this.#listed.wait(signal);
     this.#wanted.delete(shard);
   }
 
-  async #looks(signal: AbortSignal): Promise<void> {
+  async #listRepeatedly(signal: AbortSignal): Promise<void> {
     const { clock, random, logger } = this.#options;
     while (!signal.aborted) {
-      if (this.#isLookDue) {
+      if (this.#isListDue) {
         try {
-          this.#judge(await this.#freshLook());
+          this.#judge(await this.#freshList());
         } catch (error) {
           if (!signal.aborted) logger.warn({ error: errorText(error) }, "the Leases could not be listed");
         }
@@ -192,31 +206,34 @@ export class ShardRing {
     }
   }
 
-  /** Of one shard, its holder has little to see: it was alone when it took it, and nobody may come after it. */
-  get #isLookDue(): boolean {
+  /**
+   * With one shard, its holder rarely needs a list: it was alone when it acquired the Lease, and no other replica can
+   * follow while it holds it.
+   */
+  get #isListDue(): boolean {
     const isLone = this.#options.shards === 1 && this.#electors[0]?.isLeader === true;
-    return !isLone || this.#options.clock.monotonic() - this.#lookedAtMs >= LONE_LOOK_MS;
+    return !isLone || this.#options.clock.monotonic() - this.#listedAtMs >= LONE_LIST_INTERVAL_MS;
   }
 
-  /** A list that is sent after this call: one under way may be older than the write that is to be judged by it. */
-  #freshLook(): Promise<ShardView> {
+  /** Returns a list sent after this call. One in flight may be older than the write that it must confirm. */
+  #freshList(): Promise<ShardView> {
     this.#next ??= this.#afterThis();
     return this.#next;
   }
 
   async #afterThis(): Promise<ShardView> {
-    await this.#underWay.catch(() => {});
+    await this.#inFlight.catch(() => {});
     this.#next = undefined;
-    const look = this.#look();
-    this.#underWay = look;
+    const look = this.#listLeases();
+    this.#inFlight = look;
     return await look;
   }
 
-  async #look(): Promise<ShardView> {
+  async #listLeases(): Promise<ShardView> {
     const { client, namespace, name, shards } = this.#options;
     const query = { namespace, labelSelector: LABEL_LEASE };
     const { items } = await client.list(LEASES, query, { timeoutMs: LIST_TIMEOUT_MS });
-    this.#lookedAtMs = this.#options.clock.monotonic();
+    this.#listedAtMs = this.#options.clock.monotonic();
     const listed = new Set(items.map(({ metadata }) => metadata.name ?? ""));
     for (const lease of items) this.#ages.note(lease);
     const vanished = this.#vanished(items, listed);
@@ -230,8 +247,8 @@ export class ShardRing {
   }
 
   /**
-   * Leases that were deleted by hand while they were held: as good as held until they would have run out, since their
-   * holder may not have noticed yet.
+   * Leases that were deleted by hand while they were held. They count as held until they would have expired, because
+   * their holder may not have noticed yet.
    */
   #vanished(items: readonly Lease[], listed: ReadonlySet<string>): Lease[] {
     const gone = [...this.#lastHeld].filter(([name, lease]) => {
@@ -246,10 +263,10 @@ export class ShardRing {
     return gone.map(([, lease]) => lease);
   }
 
-  // --- What is to be done -----------------------------------------------------------------------------------------
+  // --- Decisions --------------------------------------------------------------------------------------------------
 
   #judge(view: ShardView): void {
-    this.#tell(view);
+    this.#logChanges(view);
     this.#wanted.clear();
     if (this.#leaving) return;
     const { identity } = this.#options;
@@ -260,11 +277,11 @@ export class ShardRing {
     for (const [shard, holder] of holders.entries()) {
       this.#judgeShard(shard, { holder, owner: plan[shard] ?? null, mayTake: view.foreign === null });
     }
-    this.#looked.notify();
+    this.#listed.notify();
     if (this.held.length > 0) void this.#clear(view.dead);
   }
 
-  /** Ourselves, and whoever says that it takes part and does. */
+  /** This process, and every other member that takes its shards. */
   #members(view: ShardView, holders: readonly (string | null)[]): string[] {
     const { identity, clock } = this.#options;
     for (const [member, untilMs] of this.#passedOverUntil) {
@@ -278,10 +295,10 @@ export class ShardRing {
     const { identity, clock, logger } = this.#options;
     const nowMs = clock.monotonic();
     const isOurs = seen.owner === identity;
-    // A Lease of ours that nobody uses (it was taken and could not be confirmed) is nobody else's either.
+    // A Lease that this process holds but does not use (it could not be confirmed) is still free for this process.
     const isFree = seen.holder === null || (seen.holder === identity && !this.#electors[shard]?.isBusy);
     if (isFree && seen.mayTake && isOurs) this.#wanted.add(shard);
-    // Not while nobody may take it: that says nothing about whoever should.
+    // Only while the shard can be acquired: otherwise its owner is not to blame for leaving it free.
     if (seen.holder === null && seen.mayTake && !isOurs) this.#offer(shard, seen.owner, nowMs);
     else this.#offered.delete(shard);
     if (!this.#electors[shard]?.isLeader || isOurs) {
@@ -296,7 +313,7 @@ export class ShardRing {
     this.#electors[shard]?.stepDown();
   }
 
-  /** A shard that somebody else may take: whoever lets it lie is passed over. */
+  /** Records a shard that is free for another replica. A replica that leaves it free too long is passed over. */
   #offer(shard: number, to: string | null, nowMs: number): void {
     const before = this.#offered.get(shard);
     if (!before || before.to !== to) this.#offered.set(shard, { to, sinceMs: nowMs });
@@ -309,30 +326,30 @@ export class ShardRing {
     }
   }
 
-  /** Best effort: what stays is only in the way of people who read the list. */
+  /** Best effort: a leftover Lease only clutters the list. */
   async #clear(dead: readonly Lease[]): Promise<void> {
     const { client, namespace, logger } = this.#options;
     for (const { metadata } of dead) {
       const { name = "", uid, resourceVersion } = metadata;
-      if (!this.#mayClear || uid === undefined || resourceVersion === undefined) return;
+      if (!this.#canDelete || uid === undefined || resourceVersion === undefined) return;
       try {
         await client.delete(LEASES, { namespace, name }, { uid, resourceVersion }, { timeoutMs: LIST_TIMEOUT_MS });
         logger.info({ lease: name }, "a Lease that nobody needs any more was deleted");
       } catch (error) {
-        // Others clear, too. Without the right, it is no use trying.
-        if (isForbidden(error)) this.#mayClear = false;
+        // Other replicas delete them too. Without the permission, trying again is useless.
+        if (isForbidden(error)) this.#canDelete = false;
       }
     }
   }
 
-  /** Says what changed since the last look: shards held, replicas seen, what stands in the way. */
-  #tell(view: ShardView): void {
+  /** Logs what has changed since the last list: the held shards, the members, and a blocking Lease. */
+  #logChanges(view: ShardView): void {
     const { logger, shards, identity } = this.#options;
     const { held } = this;
     const members = new Set([...view.members, identity]);
     const now = JSON.stringify([held, view.foreign, [...members].sort()]);
-    if (now === this.#told) return;
-    this.#told = now;
+    if (now === this.#lastLogged) return;
+    this.#lastLogged = now;
     if (view.foreign) {
       logger.warn(
         { shards, lease: view.foreign.lease, holder: view.foreign.holder, theirShards: view.foreign.shards },

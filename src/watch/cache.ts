@@ -1,23 +1,23 @@
 import type { KubeObject } from "../kube/objects.ts";
 
-/** Functions that say under which keys of an index an object is found. */
+/** Index functions by index name. Each returns the index values of an object. */
 export type Indexers<T> = Readonly<Record<string, (object: T) => readonly string[]>>;
 
 export interface Cache<T extends KubeObject> {
   get(key: string): T | undefined;
   list(): T[];
   /**
-   * The same array until one of its objects changes, comes or goes: loops ask far more often than that happens.
-   * Throws TypeError for an index that was not declared.
+   * Returns the same array until one of its objects changes, because loops call this far more often.
+   * @throws TypeError for an undeclared index.
    */
   byIndex(index: string, value: string): readonly T[];
   set(key: string, object: T): void;
-  /** Returns what was there. */
+  /** Returns the removed object. */
   delete(key: string): T | undefined;
   versions(): VersionedKeys;
 }
 
-/** The keys under one value of an index, and their objects; null: to be gathered anew. */
+/** The keys under one index value, and their objects. `objects` is null when they must be gathered again. */
 interface Entry<T> {
   readonly keys: Set<string>;
   objects: readonly T[] | null;
@@ -25,10 +25,10 @@ interface Entry<T> {
 
 const NONE: readonly never[] = [];
 
-/** Objects by key, and by what the indexers say of them. An indexer that throws finds an object under no key. */
+/** Stores objects by key and by index value. An object whose index function throws has no values in that index. */
 export function createCache<T extends KubeObject>(indexers: Indexers<T>): Cache<T> {
   const objects = new Map<string, T>();
-  // index -> value -> keys. Invariant: a key stands exactly under the values its current object has.
+  // index -> value -> keys. Invariant: a key is listed under exactly the index values of its current object.
   const indexes = new Map(Object.keys(indexers).map((name) => [name, new Map<string, Entry<T>>()]));
 
   const valuesOf = (name: string, object: T): readonly string[] => {
@@ -89,10 +89,10 @@ export function createCache<T extends KubeObject>(indexers: Indexers<T>): Cache<
   };
 }
 
-/** Keys of objects with their resourceVersions. */
+/** The keys of objects with their resourceVersions. */
 export type VersionedKeys = Iterable<readonly [key: string, resourceVersion: string | undefined]>;
 
-/** `namespace/name`, or the name alone for objects of the cluster: the key of caches and work queues. */
+/** Returns `namespace/name`, or only the name for cluster-scoped objects. Caches and work queues use it as the key. */
 export function keyOf(object: KubeObject): string {
   return objectKey(object.metadata.namespace, object.metadata.name ?? "");
 }
@@ -101,7 +101,7 @@ export function objectKey(namespace: string | undefined, name: string): string {
   return namespace === undefined || namespace === "" ? name : `${namespace}/${name}`;
 }
 
-/** The reverse of `objectKey`; names hold no slash. */
+/** The reverse of `objectKey`. Names contain no slash. */
 export function splitKey(key: string): { namespace: string | undefined; name: string } {
   const slash = key.indexOf("/");
   return slash === -1
@@ -110,8 +110,8 @@ export function splitKey(key: string): { namespace: string | undefined; name: st
 }
 
 /**
- * Orders resourceVersions of one resource. They are decimal numbers of any size for everything the API server stores
- * itself (KEP-5504, comparable resource version); others compare as NaN, which is neither before nor after.
+ * Compares the resourceVersions of one resource. The API server uses decimal numbers of any size for all resources it
+ * stores (KEP-5504, comparable resource version). Returns NaN if either version is not such a number.
  */
 export function compareVersions(a: string, b: string): number {
   if (!/^\d+$/.test(a) || !/^\d+$/.test(b)) return Number.NaN;

@@ -4,26 +4,32 @@ import type { WatchEvent } from "../kube/watch.ts";
 import { type Cache, createCache, type Indexers, keyOf, objectKey } from "./cache.ts";
 import { Reflector, type ReflectorOptions, type ReflectorStore } from "./reflector.ts";
 
-/** A change of the cache. An object that was replaced by another of the same name is a `deleted`, then an `added`. */
+/**
+ * A change of the cache. When an object is replaced by a new one of the same name, handlers get `deleted`, then
+ * `added`.
+ */
 export interface Change<T extends KubeObject> {
   readonly type: "added" | "updated" | "deleted";
-  /** As it is now; for `deleted`, the last state seen. */
+  /** The current state, or for `deleted` the last known state. */
   readonly object: T;
-  /** As the cache had it before. */
+  /** The object that the cache held before the change. */
   readonly previous?: T;
 }
 
 export type ChangeHandler<T extends KubeObject> = (change: Change<T>) => void;
 
 export interface InformerOptions<T extends KubeObject> extends Omit<ReflectorOptions<T>, "store"> {
-  /** What of an object is kept; without it everything but `metadata.managedFields`. Must keep metadata's names and versions. */
+  /**
+   * Reduces an object before it is cached. The default drops `metadata.managedFields`. Must keep the names, uid and
+   * resourceVersion in metadata.
+   */
   readonly transform?: (object: T) => T;
   readonly indexes?: Indexers<T>;
 }
 
 /**
- * A reflector with a cache and subscribers. What it hands out is shared: read it, never change it. It lags behind the
- * server; read live before anything destructive.
+ * A reflector with a cache and subscribers. Callers share the returned objects and must not change them. The cache lags
+ * behind the server: read live before anything destructive.
  */
 export class Informer<T extends KubeObject> {
   readonly #options: InformerOptions<T>;
@@ -50,7 +56,7 @@ export class Informer<T extends KubeObject> {
     return this.#reflector.run(signal);
   }
 
-  /** Resolves when the first list is in the cache and its handlers have been called. */
+  /** Resolves when the cache holds the first list and the handlers have run for it. */
   get synced(): Promise<void> {
     return this.#reflector.synced;
   }
@@ -59,17 +65,17 @@ export class Informer<T extends KubeObject> {
     return this.#reflector.hasSynced;
   }
 
-  /** Resolves when the cache is at least as new as this call; while the server cannot be reached it does not. */
+  /** Resolves when the cache is at least as new as this call. Stays pending while the server is unreachable. */
   relist(): Promise<void> {
     return this.#reflector.relist();
   }
 
-  /** What the last list or watch failed with; undefined while all is well. */
+  /** The error of the last list or watch; undefined after a success. */
   get lastError(): unknown {
     return this.#reflector.lastError;
   }
 
-  /** For how long the cache may be behind the server, in milliseconds; 0: it follows. */
+  /** How long the cache may have been behind the server, in milliseconds. 0 means that it is up to date. */
   get behindMs(): number {
     return this.#reflector.behindMs;
   }
@@ -83,17 +89,17 @@ export class Informer<T extends KubeObject> {
   }
 
   /**
-   * Objects for which the index function gave this key: the same array until one of them changes, comes or goes.
-   * Throws TypeError for an index that was not declared.
+   * Returns the objects with this index value, as the same array until one of them changes.
+   * @throws TypeError for an undeclared index.
    */
   byIndex(index: string, key: string): readonly T[] {
     return this.#cache.byIndex(index, key);
   }
 
   /**
-   * Calls `fn` for every change from now on; what is in the cache already comes first, as `added`. A handler that throws
-   * is logged and called again for the next change.
-   * @returns ends the subscription.
+   * Calls `fn` for every later change, after an `added` for each cached object. If a handler throws, the error is
+   * logged and the handler still gets the next change.
+   * @returns a function that ends the subscription.
    */
   subscribe(fn: ChangeHandler<T>): () => void {
     const handler: ChangeHandler<T> = (change) => fn(change);
@@ -162,7 +168,10 @@ export class Informer<T extends KubeObject> {
   }
 }
 
-/** They are an eighth of the memory of a cached Pod and nobody reads them; a PUT without them leaves them as they are. */
+/**
+ * managedFields take an eighth of the memory of a cached Pod, and nothing reads them. A PUT without them does not
+ * change them.
+ */
 export function dropManagedFields<T extends KubeObject>(object: T): T {
   if (object.metadata.managedFields === undefined) return object;
   const { managedFields: _dropped, ...metadata } = object.metadata;

@@ -11,57 +11,60 @@ import type { Metrics } from "../observe/metrics.ts";
 import { compareVersions, keyOf, type VersionedKeys } from "./cache.ts";
 
 /**
- * Between restarts after failures: about five requests in the first three seconds of an outage, then eight a minute from
- * each reflector. A restart of the API server takes about a second, so the first tries are near each other; and there
- * are two reflectors a process, not one a node, so the longest pause can be shorter than client-go's 30 s: it is the time
- * that we stay blind after an outage.
- * After a 410 the list follows within a quarter of a second, sooner than client-go's (0.8 s and more).
+ * Backoff between restarts after failures: about five requests in the first three seconds of an outage, then eight a
+ * minute per reflector. The first retries are close together, because an API server restarts in about a second. The
+ * longest pause is shorter than client-go's 30 s, because there are two reflectors per process, not one per node. This
+ * pause bounds how long the operator sees no changes after an outage. After a 410 the list follows within 250 ms,
+ * sooner than client-go's 0.8 s.
  */
 const RESTART_BACKOFF: BackoffPolicy = { baseMs: 250, maxMs: 10_000 };
 
-/** A watch that lived so long was a good one: the next failure starts from the base of the backoffs again. */
+/** A watch that lived this long was healthy: both backoffs start again from their base. */
 const STABLE_MS = 10_000;
 
 /**
- * One that brought something and ended sooner was no good one: a server, or a proxy before it, that says something and
- * closes at once would be asked in a hot loop.
+ * A watch that delivered events but ended sooner does not reset the backoff. Otherwise a server or proxy that sends one
+ * event and closes would cause a hot loop.
  */
 const PRODUCTIVE_MS = 1_000;
 
-/** The server is asked to end a watch after 5 to 10 minutes, as client-go does: spreads watches over API servers. */
+/** Watches time out after 5 to 10 minutes, as in client-go. This spreads them over the API servers. */
 const WATCH_SECONDS = { min: 300, spread: 300 } as const;
 
-/** How often what the watch has shown is compared with a list. One list in ten minutes is little, even of large sets. */
+/** How often the reflector compares its store with a list. One list in ten minutes is cheap, even for large sets. */
 const COMPARE_INTERVAL_MS = 600_000;
 const COMPARE_JITTER = 0.2;
 
-/** Bookmarks come every minute: a watch that has not come up to a list after two of them has missed what it differs in. */
+/**
+ * Bookmarks arrive every minute. If the watch has not reached the list's version after two of them, it has missed the
+ * differences.
+ */
 const COMPARE_PATIENCE_MS = 120_000;
 
-/** A watch that has been open for so long was answered: its opening is given up after 30 s (OPEN_TIMEOUT_MS of watch.ts). */
+/** A watch that is open this long was answered: opening times out after 30 s (OPEN_TIMEOUT_MS in watch.ts). */
 const ANSWERED_MS = 40_000;
 
-/** A large set may take a while; the pages have their own bounds. */
+/** Listing a large set takes several pages; each page also has its own timeout. */
 const LIST_TIMEOUT_MS = 60_000;
 
-/** Why a watch ended; label of a metric. */
+/** Why a watch ended. This is a metric label. */
 export type RestartCause = "closed" | "gone" | "broken" | "throttled" | "server_error" | "refused" | "malformed";
 
-/** Where a reflector puts what it sees. None of these may throw: an informer guards its handlers itself. */
+/** Where a reflector stores objects. The methods must not throw; an informer catches the errors of its handlers. */
 export interface ReflectorStore<T extends KubeObject> {
-  /** What of a listed object is kept; without it, all. */
+  /** Reduces a listed object to what the store keeps. Without it, the store keeps everything. */
   readonly keep?: (object: T) => T;
-  /** These are all the objects there are, as `keep` gave them. */
+  /** Replaces the whole content. The items have passed through `keep`. */
   replace(items: readonly T[]): void;
   apply(event: WatchEvent<T>): void;
-  /** Every object held, as the server names its version. */
+  /** Every stored object's key with its resourceVersion. */
   versions(): VersionedKeys;
 }
 
 export interface ReflectorOptions<T extends KubeObject> {
   readonly client: KubeClient;
   readonly resource: Resource<T>;
-  /** All namespaces where unset. */
+  /** All namespaces if unset. */
   readonly namespace?: string | undefined;
   readonly labelSelector?: string | undefined;
   readonly fieldSelector?: string | undefined;
@@ -73,34 +76,34 @@ export interface ReflectorOptions<T extends KubeObject> {
 }
 
 /**
- * Keeps a store equal to what the API server has: lists by pages, watches with bookmarks, lists again when its place in
- * the history is gone. It runs until its signal aborts and never ends by itself, whatever the server does.
+ * Keeps a store equal to the API server: lists in pages, watches with bookmarks, and lists again when its
+ * resourceVersion has expired. Runs until its signal aborts, whatever the server does.
  *
- * Guaranteed: every state the store goes through is one the server had; after any outage it converges. Not guaranteed:
- * that every intermediate state of an object is seen, or how far behind the store is.
+ * Guaranteed: each state of the store is a state that the server had, and the store converges after any outage. Not
+ * guaranteed: that the store passes through every intermediate state of an object, or how far it lags behind.
  */
 export class Reflector<T extends KubeObject> {
   readonly #options: ReflectorOptions<T>;
   readonly #random: Random;
-  /** Between tries while the server is away or busy. Any other answer ends the outage. */
+  /** For retries while the server is unreachable or overloaded. Any other answer resets it. */
   readonly #outageBackoff: Backoff;
-  /** Between tries after other answers than a watch: only a watch that lived ends these, since each may cost a list. */
+  /** For retries after any other failure. Only a long-lived watch resets it, because each retry may cost a list. */
   readonly #refusalBackoff: Backoff;
   readonly #synced = Promise.withResolvers<void>();
   #hasSynced = false;
   #lastError: unknown;
-  /** Since when (monotonic) nothing shows that the store follows the server; undefined: it does. */
+  /** When (monotonic) the store may have started to lag behind the server; undefined while it is up to date. */
   #behindSinceMs: number | undefined;
-  /** The last watch failed: a list in between shows changes only once. */
+  /** The last watch failed. Until a watch works again, a list proves only that the store was current once. */
   #watchFailed = false;
-  /** When (monotonic) the watch under way was sent; undefined: there is none. */
+  /** When (monotonic) the current watch was sent; undefined without a watch. */
   #watchSentMs: number | undefined;
-  /** Everything up to here is in the store. */
+  /** The store holds every change up to this resourceVersion. */
   #version = "";
-  /** The place in the history is of no use (any more): list before watching. */
+  /** A watch can't continue from `#version`: list first. */
   #mustList = true;
   #stopWatch: AbortController | undefined;
-  /** Who waits for a list that was sent after they asked. */
+  /** Resolvers of `relist` calls that no list has answered yet. */
   #askers: (() => void)[] = [];
   #comparison: Comparison | undefined;
 
@@ -111,7 +114,7 @@ export class Reflector<T extends KubeObject> {
     this.#refusalBackoff = new Backoff(RESTART_BACKOFF, this.#random);
   }
 
-  /** Resolves when the first list is in the store; never rejects. */
+  /** Resolves when the store holds the first list. Never rejects. */
   get synced(): Promise<void> {
     return this.#synced.promise;
   }
@@ -120,12 +123,12 @@ export class Reflector<T extends KubeObject> {
     return this.#hasSynced;
   }
 
-  /** What the last attempt failed with; undefined while all is well. */
+  /** The error of the last attempt; undefined after a success. */
   get lastError(): unknown {
     return this.#lastError;
   }
 
-  /** For how long the store may be behind the server: since the first list or watch that failed in a row. */
+  /** How long the store may have been behind the server, counted from the first failure in a row. */
   get behindMs(): number {
     const nowMs = this.#options.clock.monotonic();
     const isWatching = this.#watchSentMs !== undefined && nowMs >= this.#watchSentMs + ANSWERED_MS;
@@ -133,8 +136,9 @@ export class Reflector<T extends KubeObject> {
   }
 
   /**
-   * Lists anew. Resolves when a list that was sent after this call is in the store: it shows every write that anybody had
-   * an answer to by now, which a watch that lags behind need not. Never rejects; without a server it never resolves.
+   * Lists again. Resolves when the store holds a list that was sent after this call. Such a list includes every write
+   * that was acknowledged before the call; a lagging watch may not. Never rejects. Stays pending while the server is
+   * unreachable.
    */
   relist(): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -153,14 +157,14 @@ export class Reflector<T extends KubeObject> {
     await comparing;
   }
 
-  /** One list, if it is due, and one watch. Returns how long to wait before the next round. */
+  /** Runs one list, if needed, and one watch. Returns the delay before the next round. */
   async #round(signal: AbortSignal): Promise<number> {
     try {
       if (this.#mustList) await this.#list(signal);
     } catch (error) {
       return signal.aborted ? 0 : this.#failed("list", error);
     }
-    // Somebody asked while the list was under way.
+    // `relist` was called while the list was in flight.
     if (this.#mustList) return 0;
     const opened = this.#options.clock.monotonic();
     const progress = { events: 0 };
@@ -188,7 +192,7 @@ export class Reflector<T extends KubeObject> {
     const cause = causeOf(failure);
     metrics?.reflectorRestarts.inc({ resource: resource.plural, cause });
     if (cause === "closed") {
-      // The usual end. One that said nothing may be a server that closes everything at once: not in a hot loop.
+      // A normal end. A watch without events may come from a server that closes every watch at once: back off.
       return productive ? 0 : this.#outageBackoff.next();
     }
     if (mustRelist(failure)) this.#mustList = true;
@@ -218,13 +222,13 @@ export class Reflector<T extends KubeObject> {
     this.#behindSinceMs ??= clock.monotonic();
     const list = await this.#fetch(signal, store.keep);
     metrics?.reflectorLists.inc({ resource: resource.plural });
-    // From 0, so that the first miss is an increase and not the birth of a series, which `increase()` does not see.
+    // Create the series at 0, because `increase()` does not count the first sample of a new series.
     metrics?.reflectorMisses.inc({ resource: resource.plural }, 0);
     store.replace(list.items);
     this.#version = list.version;
     const answered = this.#askers.splice(0, asked);
     this.#mustList = this.#askers.length > 0;
-    // A list is newer than whatever a comparison under way holds.
+    // This list is newer than the one of a running comparison.
     this.#comparison?.cancel();
     this.#outageBackoff.reset();
     this.#lastError = undefined;
@@ -236,7 +240,7 @@ export class Reflector<T extends KubeObject> {
 
   async #fetch(signal: AbortSignal, keep?: (item: T) => T): Promise<{ items: T[]; version: string }> {
     const { client, resource, namespace, labelSelector, fieldSelector } = this.#options;
-    // Without a resourceVersion: never older than anything that was ever acknowledged to anybody.
+    // No resourceVersion: the list is then at least as new as every acknowledged write.
     const query = { namespace, labelSelector, fieldSelector };
     const list = await client.listAll(resource, query, { signal, timeoutMs: LIST_TIMEOUT_MS, ...(keep && { keep }) });
     const version = list.metadata.resourceVersion;
@@ -283,8 +287,8 @@ export class Reflector<T extends KubeObject> {
   }
 
   /**
-   * Lists, waits until the watch has come as far as the list, and counts the objects that differ though the watch said
-   * nothing about them meanwhile. Any miss makes the reflector list anew.
+   * Lists, waits until the watch has reached the list's version, and counts the objects that differ although the watch
+   * reported no change of them. Any miss makes the reflector list again.
    */
   async #compare(signal: AbortSignal): Promise<void> {
     const { clock, logger, metrics, resource, store } = this.#options;
@@ -309,13 +313,13 @@ export class Reflector<T extends KubeObject> {
   }
 }
 
-/** One comparing list: what the watch said while it was under way, and how far the watch has come. */
+/** One comparison: the keys that the watch has reported since it began, and the version that the watch must reach. */
 class Comparison {
   readonly #touched = new Set<string>();
   readonly #done = Promise.withResolvers<boolean>();
   #target: string | undefined;
 
-  /** True: compare now. False: a newer list made this one worthless. */
+  /** True: compare now. False: a newer list has made this comparison useless. */
   get reached(): Promise<boolean> {
     return this.#done.promise;
   }
@@ -353,7 +357,7 @@ class Comparison {
   }
 }
 
-/** All that a comparison reads. */
+/** Keeps only the fields that a comparison reads. */
 function versionOnly<T extends KubeObject>({ metadata: { namespace, name, resourceVersion } }: T): T {
   return { metadata: { namespace, name, resourceVersion } } as T;
 }
@@ -367,14 +371,17 @@ function causeOf(failure: unknown): RestartCause {
   return failure.status >= 500 ? "server_error" : "refused";
 }
 
-/** The server was not reached, failed or asked for time. After a 410 it is healthy, and the list can follow at once. */
+/**
+ * The server was unreachable, failed, or throttled the request. A 410 is no outage: the server is healthy, and a list
+ * can follow at once.
+ */
 function isOutage(failure: unknown): boolean {
   return !mustRelist(failure) && (isServerFault(failure) || isTooManyRequests(failure));
 }
 
 /**
- * Whether the place in the history is of no use any more. Besides 410: the server does not know it yet (it was
- * restored from a backup), or refuses it; or what follows it can not be read, and would not be the next time either.
+ * Whether a watch can't continue from the current resourceVersion. Apart from 410: the server does not know the version
+ * yet (after a restore from a backup), rejects it, or sends events that can't be parsed and would fail again.
  */
 function mustRelist(failure: unknown): boolean {
   if (!(failure instanceof KubeApiError) || isMalformed(failure)) return true;

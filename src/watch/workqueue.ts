@@ -5,11 +5,14 @@ import { errorText, TerminalError, WaitError } from "../core/errors.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 
-/** A first retry soon, since most faults are races that are over by then; at most one a minute and key for what stays broken. */
+/**
+ * The first retry is early, because most failures are short races. A key that keeps failing is retried at most once a
+ * minute.
+ */
 export const RETRY_BACKOFF: BackoffPolicy = { baseMs: 200, maxMs: 60_000 };
 
 export interface WorkQueueOptions {
-  /** Label of the metrics and logs. */
+  /** Label in metrics and logs. */
   readonly name: string;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -19,35 +22,36 @@ export interface WorkQueueOptions {
 }
 
 export interface RunOptions {
-  /** Keys that are handled at the same time. */
+  /** The number of keys handled concurrently. */
   readonly workers: number;
   readonly handle: (key: string, signal: AbortSignal) => Promise<void>;
   readonly signal: AbortSignal;
 }
 
 /**
- * A queue of keys, after client-go's work queue.
+ * A queue of keys, modeled on client-go's work queue.
  *
- * Guaranteed: a key is never handled twice at the same time; a key added while it waits is handled once; a key added
- * while it is handled is handled once more afterwards; keys come in the order they were added. Not guaranteed: that a
- * key is handled as often as it was added, or anything about time.
+ * Guaranteed: a key is never handled twice at the same time. A key added while it waits is handled once. A key added
+ * while it is handled is handled again afterwards. Keys are handled in the order they were added. Not guaranteed: one
+ * handling per add, or any timing.
  *
- * What a handler throws decides what happens next: WaitError comes again after its time; TerminalError is logged and
- * waits for the next add; anything else comes again with backoff. A handler that returns forgets its failures.
+ * The handler's error decides what happens next. After a WaitError, the key is requeued after the error's delay. A
+ * TerminalError is logged, and the key waits for the next add. After any other error, the key is requeued with backoff.
+ * A handler that returns resets the key's failures.
  */
 export class WorkQueue {
-  // A key is in `dirty` when it wants to be handled, in `processing` while it is, in `queue` when a worker may take it.
-  // Invariants: queue ⊆ dirty, and queue ∩ processing = ∅. A key that is dirty and processing moves to `queue` when
-  // its handler is done. Sets keep the order of insertion, so `queue` is first in, first out.
+  // A key is in `dirty` when it must be handled, in `processing` while it is handled, and in `queue` when a worker can
+  // take it. Invariants: queue ⊆ dirty, and queue ∩ processing = ∅. A key that is dirty and processing moves to `queue`
+  // when its handler is done. Sets keep insertion order, so `queue` is first in, first out.
   readonly #queue = new Set<string>();
   readonly #dirty = new Set<string>();
   readonly #processing = new Set<string>();
-  /** Keys that come later, each once: the earliest time wins. */
+  /** Keys to add later, each once: the earliest time wins. */
   readonly #delayed = new DueHeap<string>();
-  /** One for all of them: armed for `#timerMs`, the earliest or before it. */
+  /** One timer for all delayed keys, set for `#timerMs`, which is at or before the earliest key's time. */
   #timer: Timer | undefined;
   #timerMs = 0;
-  /** Failures in a row, of keys that have any. */
+  /** Consecutive failures by key; only keys that have any. */
   readonly #failures = new Map<string, number>();
 
   readonly #options: WorkQueueOptions;
@@ -60,12 +64,12 @@ export class WorkQueue {
     this.#gauge(0);
   }
 
-  /** Keys that a worker could take now. */
+  /** The number of keys that a worker could take now. */
   get depth(): number {
     return this.#queue.size;
   }
 
-  /** Keys being handled. */
+  /** The number of keys being handled. */
   get processing(): number {
     return this.#processing.size;
   }
@@ -77,7 +81,7 @@ export class WorkQueue {
     if (!this.#processing.has(key)) this.#enqueue(key);
   }
 
-  /** Adds the key after `ms`, or earlier where it was to come earlier. */
+  /** Adds the key after `ms`, unless it is already scheduled sooner. */
   addAfter(key: string, ms: number): void {
     if (this.#ended) return;
     if (!(ms > 0)) {
@@ -107,7 +111,7 @@ export class WorkQueue {
     this.#arm();
   }
 
-  /** Counts a failure of the key and adds it after its backoff. */
+  /** Counts a failure of the key and adds the key after its backoff. */
   addRateLimited(key: string): void {
     const failures = this.#failures.get(key) ?? 0;
     this.#failures.set(key, failures + 1);
@@ -116,19 +120,19 @@ export class WorkQueue {
     this.addAfter(key, ceiling / 2 + (ceiling / 2) * (this.#options.random ?? Math.random)());
   }
 
-  /** The key's next failure starts from the base of the backoff. Does not take it out of the queue. */
+  /** Makes the key's next failure start from the base of the backoff. The key stays in the queue. */
   forget(key: string): void {
     this.#failures.delete(key);
   }
 
-  /** Failures of a key in a row. */
+  /** The number of consecutive failures of a key. */
   failures(key: string): number {
     return this.#failures.get(key) ?? 0;
   }
 
   /**
-   * Handles keys until the signal aborts, then waits for the handlers under way. Keys that still wait are dropped, later
-   * ones ignored: a queue runs once. Rejects only for a second run.
+   * Handles keys until the signal aborts, then waits for the running handlers. Drops the keys that still wait and
+   * ignores later ones. A queue can run only once: a second call rejects.
    */
   async run(options: RunOptions): Promise<void> {
     if (this.#run) throw new Error(`work queue ${this.#options.name} was run already`);
@@ -180,7 +184,7 @@ export class WorkQueue {
     const failuresBefore = this.failures(key);
     try {
       await run.handle(key, run.signal);
-      // A handler that asked for a rate-limited repeat has not succeeded.
+      // A handler that called `addRateLimited` has not succeeded.
       if (this.failures(key) <= failuresBefore) this.forget(key);
     } catch (error) {
       if (!run.signal.aborted) this.#failed(key, error);
@@ -215,7 +219,7 @@ export class WorkQueue {
     if (this.#processing.size === 0) this.#onIdle?.();
   }
 
-  /** Counted up and down, since queues of many Environments share a name. */
+  /** Changed by increments, because the queues of several Environments share a name. */
   #gauge(change: number): void {
     this.#options.metrics?.workqueueDepth.inc({ queue: this.#options.name }, change);
   }

@@ -4,61 +4,62 @@ import type { Metrics } from "../observe/metrics.ts";
 import { MAX_RETRY_AFTER_MS } from "./errors.ts";
 import { type Turn, Turns } from "./turns.ts";
 
-/** Numbers of a budget; every one has a default with its reason below. Rates are requests a second. */
+/** The limits of a budget. The reason for each is at its default below. Rates are in requests per second. */
 export interface BudgetLimits {
   readonly initialRate: number;
   readonly minRate: number;
   readonly maxRate: number;
-  /** What the rate gains in a second in which it was used up and nobody was refused. */
+  /** How much the rate grows per second in which it was used up and no request got a 429. */
   readonly increasePerSecond: number;
-  /** How many seconds' worth of requests may go out at once after a pause. */
+  /** How many seconds' worth of requests may be sent at once after a pause. */
   readonly burstSeconds: number;
-  /** A call that is not let through in this time fails. */
+  /** A call that waits longer than this fails. */
   readonly maxWaitMs: number;
-  /** A member that asked for nothing so long is gone, or stopped asking. */
+  /** A member without a call for this long is dropped. */
   readonly memberMs: number;
 }
 
 export const DEFAULT_BUDGET_LIMITS: BudgetLimits = {
-  // 1,200 reads a minute per organization is what the platform documents.
+  // The platform documents 1,200 reads a minute per organization.
   initialRate: 20,
-  // Enough to notice that the limit is gone, slow enough for the tightest one.
+  // Fast enough to notice that a limit is gone, slow enough for the strictest limit.
   minRate: 0.5,
-  // Larger organizations have larger limits: the rate finds them by itself, but not without a bound.
+  // Larger organizations have larger limits. The rate grows up to them, but not without bound.
   maxRate: 200,
   increasePerSecond: 1,
-  // A quarter of a minute's worth: limits are counted by the minute, and a burst of a hundred items is two hundred requests.
+  // 15 seconds' worth: the platform counts by the minute, and a burst of a hundred items takes two hundred requests.
   burstSeconds: 15,
-  // The longest Retry-After that is honoured, and some turns of a slow budget.
+  // The longest Retry-After that is honored, plus some turns of a slow budget.
   maxWaitMs: 10 * 60_000,
-  // Twice the longest pause of an idle one.
+  // Twice the longest pause of an idle member.
   memberMs: 120_000,
 };
 
-/** What waiting calls get of the rate even while protocol calls use up all of it: nobody starves. */
+/** The share of the rate that waiting calls get even while protocol calls use all of it, so that none starve. */
 const WAITERS_SHARE = 1 / 4;
 const HALF = 0.5;
-/** Calls that must not wait may use up so much in advance; more would be paid off by those who wait, for long. */
+/** Urgent calls may overdraw the budget by this much. A larger debt would delay the waiting calls for long. */
 const DEBT_SECONDS = 1;
-/** What all members together may use of the rate while all are idle: the rest is for those with work. */
+/** The share of the rate that all members together use while all are idle. The rest is for members with work. */
 const IDLE_SHARE = 1 / 2;
-/** A request sent so soon after somebody had to wait was sent at full use of the rate. */
+/** A request sent this soon after a call had to wait counts as sent at full use of the rate. */
 const USED_UP_FOR_MS = 1_000;
-/** A 429 counts as recent for as long as the longest Retry-After can hold the member that got it. */
+/** A 429 counts as recent for the longest time that a Retry-After can hold its member. */
 const REFUSED_FOR_MS = MAX_RETRY_AFTER_MS;
-/** One tenant halves the rate twice in a row after this: the others find ten requests a second again in between. */
+/** How often one tenant's 429s can halve the rate in a row. In between, the others regain ten requests per second. */
 const COUNTS_EVERY_MS = 10_000;
-/** What is left by rounding must not arm a timer that comes a hair too early, again and again. */
+/** Tolerance for rounding errors, which would otherwise arm a timer slightly too early, again and again. */
 const ROUNDING_MS = 1e-6;
 
 /**
- * Beats of all members under way. A beat's bound of 1.5 s counts from when it is sent: more at a time than there are
- * connections, or than the server answers in that time, would fail without having been sent. So many are 1,280 a second at
- * answers within 100 ms, and a server need answer no more than 85 a second to have none of them run into its bound.
+ * Concurrent heartbeats of all members. A heartbeat's timeout of 1.5 s starts when it is sent. More heartbeats than
+ * there are connections, or than the server answers in that time, would fail without having been sent. With answers
+ * within 100 ms, 128 at a time are 1,280 a second. A server that answers 85 a second keeps all of them within their
+ * timeout.
  */
 const MOST_BEATS = 128;
 
-/** The budget let nobody through in time. */
+/** The budget did not admit the call in time. */
 export class BudgetExhausted extends Error {
   readonly retryAfterMs: number;
   constructor(retryAfterMs: number) {
@@ -70,7 +71,7 @@ export class BudgetExhausted extends Error {
 
 interface Waiter extends Turn {
   readonly admit: () => void;
-  /** Waits until the member is not held, then for a turn. */
+  /** Waits until the member's Retry-After has passed, then for a turn. */
   readonly queue: () => void;
 }
 
@@ -78,17 +79,17 @@ const NEVER = Number.NEGATIVE_INFINITY;
 const NEVER_REFUSED = { refusedMs: NEVER, halvedMs: NEVER };
 
 interface Refusals {
-  /** The last 429. */
+  /** When the last 429 arrived. */
   refusedMs: number;
-  /** The last 429 that halved the rate. */
+  /** When the last 429 that halved the rate arrived. */
   halvedMs: number;
 }
 
 interface Member extends Refusals {
   readonly tenant: string;
-  /** When it asked last. */
+  /** When its last call began or ended. */
   askedMs: number;
-  /** Its Retry-After ends then. */
+  /** When its Retry-After ends. */
   heldUntilMs: number;
 }
 
@@ -98,24 +99,24 @@ interface Tenant extends Refusals {
 
 /**
  * The rate at which the members of one group (same origin, same `budgetGroup`) send requests: additive increase, halved
- * on 429. Polls, statistics and slow lists wait for their turn; the calls that keep claims and leases true (ack,
- * heartbeat, stop, list for a decision) are counted and never wait: late, they do harm. A Retry-After holds the member that
- * got it and no other.
+ * on a 429. Polls, statistics and slow lists wait for their turn. The calls that keep claims and leases correct (ack,
+ * heartbeat, stop, list for a decision) are counted but never wait, because a late one does harm. A Retry-After holds
+ * only the member that got it.
  *
- * Members take turns by tenant, then among those of the tenant (turns.ts).
+ * Tenants take turns, then the members of a tenant (turns.ts).
  *
- * Invariants: a timer is armed if and only if a call waits for its turn; `#turns` has no call of a member that is held;
- * `#tokens` lies within [-1 s worth, burst]; `#tenants` counts the members in `#members`.
+ * Invariants: a timer is armed if and only if a call waits for its turn; `#turns` contains no call of a held member;
+ * `#tokens` is within [-1 s worth, burst]; `#tenants` counts the members in `#members`.
  */
 export class Budget {
-  /** Room for beats, which never wait for the rate. */
+  /** Slots for heartbeats, which never wait for the rate. */
   readonly beats = new Slots(MOST_BEATS);
   readonly #clock: Clock;
   readonly #limits: BudgetLimits;
   readonly #group: string;
   readonly #metrics: Metrics | undefined;
   readonly #turns = new Turns<Waiter>();
-  /** In the order in which they asked last. */
+  /** Ordered by their last call. */
   readonly #members = new Map<string, Member>();
   readonly #tenants = new Map<string, Tenant>();
   #rate: number;
@@ -124,7 +125,7 @@ export class Budget {
   #refilledAt: number;
   #halvedAt = NEVER;
   #halvedBy: Refusals | undefined;
-  /** When somebody last had to wait: only a rate that is used up is raised. */
+  /** When a call last had to wait. The rate grows only while it is used up. */
   #usedUpAt = NEVER;
   #timer: Timer | undefined;
   #waiting = 0;
@@ -140,23 +141,23 @@ export class Budget {
     this.#showRate();
   }
 
-  /** Requests a second, now. */
+  /** The current rate in requests per second. */
   get rate(): number {
     return this.#rate;
   }
 
-  /** Calls that wait for their turn, or are held. */
+  /** The number of calls that wait for their turn or are held. */
   get waiting(): number {
     return this.#waiting;
   }
 
   /**
-   * How far apart the calls of an idle member of this tenant should be, in milliseconds: all together, were all idle, then
-   * use no more than their share of the rate, and of the one that the platform documents; and each tenant the same part.
+   * The interval between calls of an idle member of this tenant, in milliseconds. If all members were idle, they would
+   * together use only their share of the rate, and of the documented one. Each tenant gets the same part.
    */
   idleIntervalMs(tenant = ""): number {
     this.#forgetGone();
-    // A rate that was raised by a rush is one that nobody refused yet: idle members must not keep it used up.
+    // A rate above the initial one has only grown because nothing was refused yet: idle members must not use it up.
     const rate = Math.min(this.#rate, this.#limits.initialRate);
     const members = this.#tenants.get(tenant)?.members ?? 0;
     return (members * this.#tenants.size * SECOND_MS) / (rate * IDLE_SHARE);
@@ -170,8 +171,9 @@ export class Budget {
   }
 
   /**
-   * Waits for this member's turn. `tenant`: what it shares its turns with.
-   * @returns false when `signal` cut it short; nothing was spent then.
+   * Waits for this member's turn.
+   * @param tenant takes turns with the other tenants as a whole.
+   * @returns false if `signal` aborted first; then nothing was spent.
    * @throws BudgetExhausted
    */
   async acquire(member: string, signal?: AbortSignal, tenant = ""): Promise<boolean> {
@@ -186,7 +188,7 @@ export class Budget {
     }
   }
 
-  /** Learns from an answer to this member. `sentAtMs` is when its request was sent, on the monotonic clock. */
+  /** Adjusts the rate to an answer. `sentAtMs` is when its request was sent, on the monotonic clock. */
   onAnswer(
     member: string,
     answer: {
@@ -201,15 +203,15 @@ export class Budget {
       if (answer.retryAfterMs !== undefined) this.#hold({ tenant, member }, answer.retryAfterMs);
       this.#onRefusal({ tenant, member }, answer.sentAtMs);
     } else if (answer.status < 500 && answer.sentAtMs <= this.#usedUpAt + USED_UP_FOR_MS) {
-      // A share for each answer sums up to the increase for a second at full use.
+      // The shares of all answers add up to the increase of one second at full use.
       this.#setRate(this.#rate + this.#limits.increasePerSecond / this.#rate);
     }
   }
 
   /**
-   * Members of one group may belong to several organizations. When more than half of the tenants were refused lately (of a
-   * single tenant: of its members), the limit is the group's. Otherwise it may be their own, and the initial rate stays with the
-   * others. In either case one that is refused again and again, while no other is, counts only so often.
+   * Members of one group may belong to several organizations. If more than half of the tenants (with a single tenant:
+   * of its members) recently got a 429, the limit is the group's. Otherwise the limit may be their own, and the others
+   * keep the initial rate. In both cases, repeated 429s of only one of them count only at intervals.
    */
   #onRefusal({ tenant, member }: Turn, sentAtMs: number): void {
     this.#refill();
@@ -219,7 +221,7 @@ export class Budget {
     const peers = isOne ? this.#members : this.#tenants;
     const refused = isOne ? this.#members.get(member) : this.#tenants.get(tenant);
     if (refused) refused.refusedMs = now;
-    // Requests that were under way at the halving tell nothing about the halved rate.
+    // Requests in flight at the halving say nothing about the halved rate.
     if (!refused || sentAtMs <= this.#halvedAt) return;
     const recent = [...peers.values()].filter(({ refusedMs }) => now - refusedMs < REFUSED_FOR_MS);
     const isCommon = 2 * recent.length > peers.size;
@@ -246,7 +248,7 @@ export class Budget {
     this.#arm();
   }
 
-  /** Milliseconds until this member is not held any more. */
+  /** Milliseconds until the member's Retry-After ends. */
   #holdMs(member: string): number {
     const leftMs = (this.#members.get(member)?.heldUntilMs ?? 0) - this.#clock.monotonic();
     return leftMs < ROUNDING_MS ? 0 : leftMs;
@@ -317,7 +319,7 @@ export class Budget {
     return promise;
   }
 
-  /** Lets through whoever's turn has come. */
+  /** Admits the calls whose turn has come. */
   #admit(): void {
     while (!this.#turns.isEmpty && this.#takeTurn()) {
       this.#turns.next()?.admit();
@@ -326,7 +328,7 @@ export class Budget {
     this.#arm();
   }
 
-  /** One request's worth for a call that may wait, if there is one now. */
+  /** Spends one request of a waiting call, if the budget has one now. */
   #takeTurn(): boolean {
     this.#refill();
     if (this.#delayMs() > 0) return false;
@@ -347,7 +349,7 @@ export class Budget {
     this.#reserve = Math.min(1, this.#reserve + seconds * this.#rate * WAITERS_SHARE);
   }
 
-  /** Milliseconds until the next turn, as things stand. */
+  /** Milliseconds until the next turn at the current rate. */
   #delayMs(): number {
     const byTokens = ((1 - this.#tokens) / this.#rate) * SECOND_MS;
     const byReserve = ((1 - this.#reserve) / (this.#rate * WAITERS_SHARE)) * SECOND_MS;
@@ -378,8 +380,8 @@ export class Budget {
 }
 
 /**
- * The budgets of the process: one per origin and group. Each lives as long as somebody has it: whoever writes Environments
- * chooses groups, and could name a new one every second.
+ * The budgets of the process, one per origin and group. Each lives only while something references it: users choose the
+ * groups in their Environments, and could use a new name every second.
  */
 export class Budgets {
   readonly #options: { clock: Clock; limits?: Partial<BudgetLimits>; metrics?: Metrics };
@@ -390,7 +392,10 @@ export class Budgets {
     this.#options = options;
   }
 
-  /** The same budget for every spelling of one origin. @throws TypeError for what is no URL. */
+  /**
+   * Returns the same budget for every spelling of an origin.
+   * @throws TypeError if `origin` is not a URL.
+   */
   get(origin: string, group: string): Budget {
     const key = `${new URL(origin).origin} ${group}`;
     const known = this.#budgets.get(key)?.deref();
@@ -401,13 +406,13 @@ export class Budgets {
     return budget;
   }
 
-  /** How many there are. */
+  /** The number of budgets. */
   get size(): number {
     return this.#budgets.size;
   }
 
   #forget({ key, group }: { key: string; group: string }): void {
-    // A new one may have taken its place before it was collected.
+    // A new budget may have replaced this one before the garbage collection.
     if (this.#budgets.get(key)?.deref() === undefined) this.#budgets.delete(key);
     const isLive = [...this.#budgets.keys()].some((other) => other.endsWith(` ${group}`));
     if (isLive) return;

@@ -20,81 +20,82 @@ import { ItemShapeError, ShapeError } from "./wire.ts";
 const API_VERSION = "2023-06-01";
 const BETA = "managed-agents-2026-04-01";
 
-/** What every request says, whoever sends it. */
+/** The headers of every request, whichever client sends it. */
 export const API_HEADERS: Readonly<Record<string, string>> = {
   accept: "application/json",
-  // No compression: the bound of a reply's size is then a bound of memory.
+  // No compression, so that the limit of a reply's size also limits memory.
   "accept-encoding": "identity",
   "anthropic-version": API_VERSION,
   "anthropic-beta": BETA,
 };
 
-/** One work item or statistics: a few hundred bytes, plus metadata and a secret. */
+/** One work item or the statistics: a few hundred bytes, plus metadata and a secret. */
 export const MAX_REPLY_BYTES = 1024 * 1024;
 
-/** A value with the times that rules about leases and claims count from. */
+/** A value with the times that the rules for leases and claims count from. */
 export interface Answer<T> extends HttpTimes {
   readonly value: T;
-  /** clock.monotonic() just before the request's first byte went to the socket. */
+  /** clock.monotonic() just before the request's first byte was written to the socket. */
   readonly sentAtMs: number;
   readonly answeredAtMs: number;
   /** The same instant as `sentAtMs`, on the wall clock. */
   readonly sentAtWallMs: number;
-  /** The answer's Date header in milliseconds (whole seconds); null when it has none. */
+  /** The reply's Date header in milliseconds (whole seconds); null without one. */
   readonly serverDateMs: number | null;
 }
 
-/** Where calls go, and in whose name. */
+/** The API's address and the caller's identity. */
 export interface CallerOptions {
-  /** May have a path; TypeError when it is no http(s) URL, or holds credentials, a query or a fragment. */
+  /** May include a path. Throws TypeError if it is not an http(s) URL, or has credentials, a query or a fragment. */
   readonly baseUrl: string;
   readonly environmentId: string;
-  /** The environment key, read at each call. */
+  /** The environment key, read for each call. */
   readonly key: () => string;
   readonly workspaceId?: string | undefined;
-  /** What shares its turns in the budget; none: empty. */
+  /** The unit that takes turns in the budget; empty by default. */
   readonly tenant?: string | undefined;
-  /** Unique per poller: what `workers_polling` counts, and whose turn it is in the budget. */
+  /** Unique per poller. The API counts these in `workers_polling`, and the budget gives turns by them. */
   readonly workerId: string;
   readonly http: HttpSender;
   readonly budget?: Budget | undefined;
   readonly clock: Clock;
   readonly metrics?: Metrics | undefined;
   /**
-   * Throws when this process may not act for the environment any more. Asked before everything that changes something at
-   * the other side (a poll does: it reserves an item), when the connection is at hand. Such a call fails as `aborted`, unsent.
+   * Throws when this process may no longer act for the environment. Called once the connection is ready, before every
+   * request that changes state at the server; a poll does, because it reserves an item. The call then fails as
+   * `aborted`, unsent.
    */
   readonly guard?: (() => void) | undefined;
 }
 
-/** One call of one endpoint. */
+/** One call of an endpoint. */
 export interface Call {
   readonly call: WorkCall;
   readonly method: "GET" | "POST";
-  /** The item that it is about, if it is about one. */
+  /** The item of the call, if it concerns one. */
   readonly workId?: string;
-  /** The last segment of the path below `/work` and the item, if there is one. */
+  /** The last path segment after `/work` and the item, if any. */
   readonly verb?: string;
   readonly query?: Readonly<Record<string, string | number | undefined>>;
   readonly body?: unknown;
-  /** Counted by the budget, but sent at once and over connections of its own. */
+  /** The budget counts the call, but sends it at once, over separate connections. */
   readonly urgent: boolean;
   readonly timeoutMs: number;
   readonly maxBytes?: number;
-  /** An organization's API key, in place of the environment key. */
+  /** An organization's API key, used instead of the environment key. */
   readonly apiKey?: string;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Beats at a time of a caller without a budget. */
+/** Concurrent heartbeats of a caller without a budget. */
 const UNSHARED_BEATS = 128;
 
 const NOT_SENT = { sent: false, times: undefined, status: undefined };
 
-/** A line break or a letter beyond ASCII cannot stand in these headers, and no key or id of the platform has one. */
+/** These headers can't contain a line break or a non-ASCII character. No key or id of the platform does. */
 const HEADER_VALUE = /^[\x21-\x7e]+$/;
 
-/** Sends calls of one environment, each at most once, and turns whatever comes back into an answer or a WorkApiError. */
+/** Sends the calls of one environment, each at most once, and turns every reply into an answer or a WorkApiError. */
 export class WorkCaller {
   readonly #options: CallerOptions;
   readonly #origin: string;
@@ -108,18 +109,18 @@ export class WorkCaller {
     this.#prefix = prefix;
   }
 
-  /** Room for beats: all members of a budget share it. */
+  /** Slots for heartbeats, shared by all members of a budget. */
   get beats(): Slots {
     return this.#options.budget?.beats ?? this.#beats;
   }
 
-  /** How far apart the calls of an idle member of the budget should be; 0 without a budget. */
+  /** The interval between calls of an idle member of the budget, in milliseconds; 0 without a budget. */
   get idleIntervalMs(): number {
     return this.#options.budget?.idleIntervalMs(this.#options.tenant) ?? 0;
   }
 
   /**
-   * Sends `call` and has `read` turn its reply into a value. `accepted` is the status of a refusal that `read` takes.
+   * Sends `call` and parses its reply with `read`. `accepted` is an error status that `read` handles.
    * @throws WorkApiError
    */
   async answer<T>(call: Call, read: (reply: HttpReply) => T, accepted?: number): Promise<Answer<T>> {
@@ -173,7 +174,7 @@ export class WorkCaller {
     }
   }
 
-  /** Waits for the budget where the call may wait. */
+  /** Waits for the budget, unless the call is urgent. */
   async #admit(call: Call, context: CallContext): Promise<void> {
     const { budget, workerId, tenant } = this.#options;
     if (!budget) return;
@@ -197,7 +198,7 @@ export class WorkCaller {
       origin: this.#origin,
       environmentId: this.#options.environmentId,
       workId: call.workId,
-      // People's Secrets end with a line break more often than not.
+      // Secrets created by hand often end with a line break.
       key: (call.apiKey ?? this.#options.key()).trim(),
       apiKey: call.apiKey !== undefined,
       timeoutMs: call.timeoutMs,
@@ -223,7 +224,8 @@ export class WorkCaller {
       throw notSent(call, "auth", `${where} ${what}; check the Secret that spec.api.keySecretRef names`);
     }
     const { workspaceId, workerId } = this.#options;
-    // Polls must carry it (`workers_polling`); on the rest it tells a server's log which of several operators asked.
+    // Polls must send it (`workers_polling`). On other calls it tells the server's logs which operator sent the
+    // request.
     const own = { "anthropic-worker-id": workerId, ...(workspaceId ? { "anthropic-workspace-id": workspaceId } : {}) };
     for (const [name, value] of Object.entries(own)) {
       if (!HEADER_VALUE.test(value)) {

@@ -9,15 +9,15 @@ import { parseHeartbeat, parsePage, parsePolled, parseRefusal, parseStats, parse
 
 export type { Answer } from "./caller.ts";
 
-/** Longest `block_ms` that the API takes. */
+/** The largest `block_ms` that the API accepts. */
 export const MAX_BLOCK_MS = 999;
-/** Bound of ack, heartbeat, stop and the list for a decision: the time margins of the claim protocol rest on it. */
+/** Timeout of ack, heartbeat, stop and the list for a decision. The time margins of the claim protocol depend on it. */
 export const DEFAULT_PROTOCOL_TIMEOUT_MS = 1_500;
-/** A page of the list, whose size the server chooses. */
+/** Limit for one page of the list; the server chooses the page's size. */
 export const MAX_PAGE_BYTES = 8 * 1024 * 1024;
-/** A look-up asks for so many items a page; the server may give fewer. */
+/** The page size that a search requests; the server may return fewer items. */
 export const FIND_PAGE_LIMIT = 100;
-/** Pages that a look-up reads at most: 1,000 items, of which any number may be stopped for long. */
+/** The most pages that a search reads: 1,000 items, any number of which may have stopped long ago. */
 export const FIND_MAX_PAGES = 10;
 
 export interface WorkApiClientOptions extends CallerOptions {
@@ -29,31 +29,34 @@ interface Options {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** What became of a look-up of some items. */
+/** The result of a search for some items. */
 export interface Found {
   readonly found: Map<string, WorkItem>;
-  /** Items that were shown and are not as they should be: neither found nor absent. */
+  /** Listed items that could not be parsed. They are neither found nor absent. */
   readonly unreadable: Map<string, WorkApiError>;
-  /** One that was shown without an id: it may be any. */
+  /** The error for a listed item without an id, which could be any item; null if there is none. */
   readonly nameless: WorkApiError | null;
-  /** Every page was read, and the id of every item. Only then is an item that was not found absent; else it is unknown. */
+  /**
+   * Every page was read, and every item had an id. Only then is an item that was not found absent; otherwise it is
+   * unknown.
+   */
   readonly complete: boolean;
-  /** The cursor of the page that would have been read next when the pages ran out; null where there is nothing to go on with. */
+  /** The cursor of the next unread page after `maxPages`; null if there is none. */
   readonly next: string | null;
-  /** How many pages were read. */
+  /** The number of pages read. */
   readonly pages: number;
-  /** Of the first page: the items are at least as new. */
+  /** The Date of the first page; all listed items are at least this new. */
   readonly serverDateMs: number | null;
   readonly sentAtMs: number;
 }
 
 /**
- * The Work API of one environment: one function per endpoint. Every call is sent at most once, has a bound, and throws
- * WorkApiError; what to repeat, and when, is the caller's decision (`retryDelayMs`).
+ * The Work API of one environment, with one function per endpoint. Every call is sent at most once, has a timeout, and
+ * throws WorkApiError. The caller decides what to retry, and when (`retryDelayMs`).
  */
 export class WorkApiClient {
   readonly environmentId: string;
-  /** Where requests go. */
+  /** The address that requests are sent to. */
   readonly baseUrl: string;
   readonly #caller: WorkCaller;
   readonly #requestTimeoutMs: number;
@@ -67,19 +70,19 @@ export class WorkApiClient {
     this.#protocolTimeoutMs = options.protocolTimeoutMs ?? DEFAULT_PROTOCOL_TIMEOUT_MS;
   }
 
-  /** Room for beats: one has to be had before a beat is sent, since its bound counts from then. */
+  /** Slots for heartbeats. Acquire one before sending a heartbeat, because its timeout starts when it is sent. */
   get beats(): Slots {
     return this.#caller.beats;
   }
 
-  /** How far apart the calls of an idle Environment should be, in milliseconds, for those with work to find room. */
+  /** The interval between calls of an idle Environment, in milliseconds. It leaves room for Environments with work. */
   get idleIntervalMs(): number {
     return this.#caller.idleIntervalMs;
   }
 
   /**
-   * Takes an item from the queue, or null when there is none. `blockMs` (1-999) waits so long for one to come.
-   * A lost answer is a lost secret: the item is offered again after `reclaimOlderThanMs` (server default 5,000).
+   * Takes an item from the queue; null if the queue is empty. The server waits up to `blockMs` (1-999) for an item. If
+   * the answer is lost, so is its secret: the server offers the item again after `reclaimOlderThanMs` (default 5,000).
    */
   async poll(o: Options & { blockMs?: number; reclaimOlderThanMs?: number } = {}): Promise<Answer<WorkItem | null>> {
     if (o.blockMs !== undefined && !(Number.isInteger(o.blockMs) && o.blockMs >= 1 && o.blockMs <= MAX_BLOCK_MS)) {
@@ -96,17 +99,17 @@ export class WorkApiClient {
         urgent: false,
         timeoutMs: this.#requestTimeoutMs + (o.blockMs ?? 0),
       },
-      // 204 is how servers say null; an empty 200 is an error, not an empty queue.
+      // A 204 means null. An empty 200 is an error, not an empty queue.
       (reply) => (reply.status === NO_CONTENT ? null : parsePolled(json(reply))),
     );
   }
 
-  /** queued -> starting. Check `acknowledged_at`: an older one is somebody else's. */
+  /** queued -> starting. Check `acknowledged_at`: an earlier time means that another client acknowledged the item. */
   ack(workId: string, o: Options = {}): Promise<Answer<WorkItem>> {
     return this.#caller.answer(this.#protocolCall("ack", workId, o), (reply) => itemOf(reply, workId));
   }
 
-  /** Beats the lease. A 412 is no error but the outcome `refused`. */
+  /** Sends a heartbeat. A 412 is not an error; its outcome is `refused`. */
   async heartbeat(
     workId: string,
     o: Options & { expected: string; desiredTtlSeconds?: number },
@@ -124,13 +127,16 @@ export class WorkApiClient {
     );
   }
 
-  /** Graceful -> stopping; `force` -> stopped at once. It has no precondition: fence first. 409 is success too. */
+  /**
+   * Graceful -> stopping; `force` -> stopped at once. The API has no precondition for it, so fence first. A 409 is also
+   * success.
+   */
   stop(workId: string, o: Options & { force: boolean }): Promise<Answer<{ alreadyStopped: boolean }>> {
     return this.#caller.answer(
       { ...this.#protocolCall("stop", workId, o), body: { force: o.force } },
       (reply) => {
         if (reply.status === CONFLICT) return { alreadyStopped: true };
-        // The deployed service answers 204, the reference shows the item; a web page of some proxy is neither.
+        // The deployed service answers 204, and the reference returns the item. A proxy's web page is neither.
         if (reply.body.length > 0) itemOf(reply, workId);
         return { alreadyStopped: false };
       },
@@ -146,7 +152,10 @@ export class WorkApiClient {
     );
   }
 
-  /** One page. `urgent`: for a decision about a claim or lease; it has the protocol's bound and never waits. */
+  /**
+   * Lists one page. `urgent` is for a decision about a claim or lease: it has the protocol's timeout and never waits
+   * for the budget.
+   */
   async list(o: Options & { limit?: number; page?: string; urgent?: boolean } = {}): Promise<Answer<WorkPage>> {
     requireWhole("limit", o.limit, 1);
     const urgent = o.urgent ?? false;
@@ -159,11 +168,11 @@ export class WorkApiClient {
   }
 
   /**
-   * Looks for some items by walking the pages of the list, until all are found, the pages end, or `maxPages` were read.
-   * Nothing is assumed about order, page size, or how long stopped items stay. An item shown twice counts as last seen;
-   * one that moves between pages while they are read may be missed: what rests on absence is looked up twice.
-   * With `from`, a cursor that an earlier walk came to, it begins there: what it finds is found, and nothing is absent.
-   * @throws WorkApiError when a page cannot be had: then nothing is known.
+   * Searches the list for some items, page by page, until all are found, the list ends, or `maxPages` were read.
+   * Assumes nothing about order, page size, or how long stopped items stay listed. If an item is listed twice, the last
+   * state counts. An item that moves between pages during the search may be missed, so search twice before relying on
+   * an absence. With `from`, the cursor of an earlier search, it continues there; then no item counts as absent.
+   * @throws WorkApiError if a page can't be read; then nothing is known.
    */
   async find(
     workIds: readonly string[],
@@ -200,7 +209,7 @@ export class WorkApiClient {
       }
       next = answer.value.nextPage;
       complete = next === null && from === undefined && nameless === null;
-      // A cursor that comes back would walk in a circle.
+      // A repeated cursor would cause an endless loop.
       if (next !== null && seenPages.has(next)) next = null;
       if (next === null || found.size + unreadable.size === wanted.size) break;
       seenPages.add(next);
@@ -219,12 +228,12 @@ export class WorkApiClient {
     };
   }
 
-  /** Needs an organization's API key: the environment key is rejected. Berth itself never calls it. */
+  /** Needs an organization's API key: the API rejects the environment key. Berth itself never calls it. */
   retrieve(workId: string, o: Options & { apiKey: string }): Promise<Answer<WorkItem>> {
     return this.#caller.answer(this.#apiKeyCall("retrieve", "GET", workId, o), (reply) => itemOf(reply, workId));
   }
 
-  /** Merges into the item's metadata; null deletes a key. Needs an API key, as `retrieve`. */
+  /** Merges into the item's metadata; null deletes a key. Needs an API key, like `retrieve`. */
   update(
     workId: string,
     metadata: Readonly<Record<string, string | null>>,
@@ -263,7 +272,7 @@ function json(reply: HttpReply): unknown {
   try {
     return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(reply.body));
   } catch {
-    // The parser's own message quotes the reply, which may hold a secret.
+    // The parser's message quotes the reply, which may contain a secret.
     throw new ShapeError("the reply", "JSON");
   }
 }
@@ -276,7 +285,10 @@ function refusalOf(reply: HttpReply): ReturnType<typeof parseRefusal> {
   }
 }
 
-/** The item of a reply, which must be the one that was asked about. @throws ShapeError */
+/**
+ * Parses the item of a reply, which must be the requested one.
+ * @throws ShapeError
+ */
 function itemOf(reply: HttpReply, workId: string): WorkItem {
   const value = json(reply);
   if (isRecord(value) && value["id"] !== workId) throw new ShapeError("the work item", "the one that was asked about");

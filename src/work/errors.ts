@@ -3,16 +3,16 @@ import { OperatorError } from "../core/errors.ts";
 import type { WorkCall } from "./types.ts";
 
 /**
- * Errors of the Work API by what a caller can do about them:
+ * Errors of the Work API, grouped by what a caller can do about them:
  * - `auth` (401, 403): nothing helps until the key changes;
- * - `not-found` (404), `conflict` (409), `precondition` (412), `bad-request` (other 4xx): a repeat says the same;
- * - `rate-limited` (429, or the own budget is exhausted): wait, see `retryAfterMs`;
- * - `inner-address`: spec.api.baseUrl leads into somebody's own network, which the operator was not told to allow;
- * - `server` (5xx), `network`, `timeout` (no whole answer in time, also 408): repeat with backoff;
- * - `protocol`: an answer that is none of this API (wrong shape, too large, a redirect, a web page), or an id that
- *   cannot be sent;
- * - `bad-item`: an answer of this API, in which an item is not as it should be: all others are served;
- * - `aborted`: the caller's own signal.
+ * - `not-found` (404), `conflict` (409), `precondition` (412), `bad-request` (other 4xx): a retry gets the same answer;
+ * - `rate-limited` (429, or Berth's own budget is exhausted): wait, see `retryAfterMs`;
+ * - `inner-address`: spec.api.baseUrl leads to an address inside a private network that the operator does not allow;
+ * - `server` (5xx), `network`, `timeout` (no complete answer in time, also 408): retry with backoff;
+ * - `protocol`: not an answer of this API (wrong shape, too large, a redirect, a web page), or an id that can't be
+ *   sent;
+ * - `bad-item`: an answer of this API with a malformed item; all other items are served;
+ * - `aborted`: the caller's own signal aborted.
  */
 export const WORK_ERROR_KINDS = [
   "auth",
@@ -42,17 +42,20 @@ export interface WorkApiErrorDetails {
   readonly cause?: unknown;
 }
 
-/** A call of the Work API without a usable answer. Its message says what to do and never holds a secret. */
+/** A Work API call without a usable answer. The message says what to do and never contains a secret. */
 export class WorkApiError extends OperatorError {
   readonly kind: WorkErrorKind;
   readonly call: WorkCall;
-  /** HTTP status, when there was an answer. */
+  /** The HTTP status, if there was an answer. */
   declare readonly status?: number;
-  /** What the server asked for in `Retry-After`, bounded; milliseconds from the answer. */
+  /** The bounded `Retry-After` of the server, in milliseconds from the answer. */
   declare readonly retryAfterMs?: number;
-  /** True when the request may have taken effect, now or later: it was (partly) sent and nothing says it was refused. */
+  /**
+   * True if the request may have taken effect, or still may: it was at least partly sent, and nothing says that it was
+   * refused.
+   */
   readonly maybeApplied: boolean;
-  /** The platform's name of the request, for its support. */
+  /** The platform's id of the request, for its support. */
   declare readonly requestId?: string;
 
   constructor(details: WorkApiErrorDetails) {
@@ -66,10 +69,10 @@ export class WorkApiError extends OperatorError {
   }
 }
 
-/** 408 (Request Timeout) is no verdict on the request: a repeat is right, unlike for other 4xx. */
+/** 408 (Request Timeout) does not judge the request, so a retry is right, unlike for other 4xx. */
 const REQUEST_TIMEOUT = 408;
 
-/** The kind of an HTTP status that is not a success. Redirects are `protocol`: they are never followed. */
+/** The kind of an HTTP status that is not a success. Redirects are `protocol`, because they are never followed. */
 export function kindOfStatus(status: number): WorkErrorKind {
   switch (status) {
     case 401:
@@ -90,45 +93,47 @@ export function kindOfStatus(status: number): WorkErrorKind {
   return status >= 400 ? "bad-request" : "protocol";
 }
 
-/** Whether a status leaves open that the request took effect: a gateway's 502 or 504 says nothing about its backend. */
+/**
+ * Whether the request may have taken effect despite the status: a gateway's 502 or 504 says nothing about its backend.
+ */
 export function statusMaybeApplied(status: number): boolean {
   return status >= 500 || status === REQUEST_TIMEOUT;
 }
 
-/** A server that asks for more is asked again after this: one wrong header must not stop an Environment for a day. */
+/** The longest honored Retry-After: one wrong header must not stop an Environment for a day. */
 export const MAX_RETRY_AFTER_MS = 5 * 60_000;
-/** Those who were told the same time do not all come back in the same instant. */
+/** Spreads the retries of clients that got the same Retry-After. */
 const SPREAD_MS = 1_000;
 
 /**
- * Milliseconds that a `Retry-After` header asks for, bounded; undefined when it is absent or means nothing.
- * @param serverDateMs the reply's Date, which an HTTP date is compared with: the two clocks may differ.
+ * Parses a `Retry-After` header into bounded milliseconds; undefined if it is absent or invalid.
+ * @param serverDateMs the reply's Date, the reference for an HTTP date, because the two clocks may differ.
  */
 export function parseRetryAfter(header: string | undefined, serverDateMs: number): number | undefined {
   const text = header?.trim();
   if (!text) return undefined;
-  // RFC 9110, 10.2.3: seconds or an HTTP date. Fractions are no part of it, but some servers send them.
+  // RFC 9110, 10.2.3: seconds or an HTTP date. It does not allow fractions, but some servers send them.
   const ms = /^\d+(\.\d+)?$/.test(text) ? Number(text) * 1_000 : httpDateMs(text) - serverDateMs;
   return Number.isNaN(ms) ? undefined : Math.min(MAX_RETRY_AFTER_MS, Math.max(0, ms));
 }
 
-/** How long to wait after `error` before the same call: the backoff's next delay, or what the server asked for if longer. */
+/** How long to wait before retrying after `error`: the backoff's next delay, or the server's Retry-After if longer. */
 export function retryDelayMs(error: unknown, backoff: Backoff, random: Random = Math.random): number {
   return Math.max(backoff.next(), askedPauseMs(error, random) ?? 0);
 }
 
-/** How long the server asked to wait after `error`, in milliseconds, and a little more; null: it did not say. */
+/** The server's Retry-After in `error`, in milliseconds, plus jitter; null if it has none. */
 export function askedPauseMs(error: unknown, random: Random = Math.random): number | null {
   const asked = error instanceof WorkApiError ? error.retryAfterMs : undefined;
   return asked === undefined ? null : asked + SPREAD_MS * random();
 }
 
-/** Date.parse takes "5 apples" for a date; an HTTP date begins with the name of a day. */
+/** Date.parse accepts "5 apples" as a date, so require the name of a day, with which an HTTP date begins. */
 function httpDateMs(text: string): number {
   return /^[A-Za-z]{3,9},? /.test(text) ? Date.parse(text) : Number.NaN;
 }
 
-/** True where a step failed because the answer is a final word, which a repeat would not change. */
+/** True if the answer is final, so that a retry would not change it. */
 export function isRefusal(error: unknown): boolean {
   if (!(error instanceof WorkApiError) || error.maybeApplied) return false;
   return (

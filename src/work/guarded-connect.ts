@@ -5,7 +5,7 @@ import type { Clock } from "../core/clock.ts";
 import { isInnerAddress, isInnerHost } from "./inner-addresses.ts";
 import { type Turn, Turns } from "./turns.ts";
 
-/** A connection to an inner address that nobody allowed: nothing was sent, nothing connected. */
+/** A connection to an inner address that is not allowed. Nothing was connected or sent. */
 export class InnerAddressError extends Error {
   constructor(host: string, addresses: readonly string[] = []) {
     const at = addresses.length === 0 ? "" : `, which resolves to ${addresses.join(", ")},`;
@@ -14,13 +14,12 @@ export class InnerAddressError extends Error {
   }
 }
 
-/** So many addresses are named in the error; whoever owns a name may answer with any number. */
+/** The number of addresses that the error lists. The owner of a name can return any number. */
 const MAX_NAMED = 3;
 
 /**
- * Makes connections to public addresses alone, but for the origins of which `mayBeInner` says so. A name is resolved here,
- * once for every connection, and the connection goes to one of the addresses that were looked at: answers that change in
- * between change nothing.
+ * Connects to public addresses only, except for origins that `mayBeInner` allows. A name is resolved here once per
+ * connection, and the connection uses one of the checked addresses, so a changed DNS answer has no effect.
  */
 export function guardedConnector(options: {
   readonly timeoutMs: number;
@@ -37,13 +36,13 @@ export function guardedConnector(options: {
   return (target, callback) => {
     const origin = URL.parse(`${target.protocol}//${target.host ?? target.hostname}`)?.origin;
     if (origin !== undefined && options.mayBeInner(origin)) return free(target, callback);
-    // A name that is an address is never looked up.
+    // A hostname that is an IP address is never resolved.
     if (isInnerHost(target.hostname)) return callback(new InnerAddressError(target.hostname), null);
     guarded(target, callback);
   };
 }
 
-/** Of the addresses of a name, those that are not refused; an error when there is none. */
+/** Returns the addresses of a name that are not refused; an error if there are none. */
 function lookupBut(resolve: Resolve, isRefused: (address: string) => boolean): LookupFunction {
   return (hostname, options, callback) => {
     resolve(hostname, { ...options, all: true }, (error, found) => {
@@ -64,21 +63,23 @@ export type Resolve = (
   callback: (error: NodeJS.ErrnoException | null, addresses: LookupAddress[]) => void,
 ) => void;
 
-/** A resolver that knows a name, or whose name server answers, takes milliseconds; one that waits for nobody takes 5 s and more. */
+/**
+ * A lookup with a cached or prompt answer takes milliseconds; one whose name server does not answer takes 5 s or more.
+ */
 const SLOW_MS = 1_000;
 
 /**
- * Lookups at a time: of doubtful names, and of names that were answered before. The image has 64 threads (Dockerfile), of which
- * libuv gives half to lookups: listed names have the rest.
+ * Concurrent lookups of doubtful names, and of names that were answered before. The image has 64 threads (Dockerfile),
+ * and libuv gives half of them to lookups. Listed names have the rest.
  */
 export const MAX_DOUBTFUL = 8;
 export const MAX_KNOWN = 16;
-/** What one tenant has of these at most: the others find room at once. */
+/** One tenant's largest share of these, so that other tenants find a free slot at once. */
 export const TENANT_SHARE = 1 / 2;
 
-/** So many names are remembered as answered; of more, those that were longest not asked for are doubtful again. */
+/** The number of names remembered as answered. Beyond it, the least recently resolved names become doubtful again. */
 const MAX_ANSWERED = 10_000;
-/** Names of one tenant that wait; more fail at once. */
+/** The number of one tenant's names that can wait; any more fail at once. */
 export const MAX_WAITING = 1_000;
 
 type Callback = Parameters<Resolve>[2];
@@ -87,21 +88,23 @@ interface Lookup {
   readonly hostname: string;
   readonly options: LookupOptions & { all: true };
   readonly callbacks: Callback[];
-  /** Where it waits; undefined once it is under way. */
+  /** The lane that it waits in; undefined once it has begun. */
   lane: Lane | undefined;
-  /** In whose turns it waits. */
+  /** The tenants in whose turns it waits. */
   readonly tenants: Set<string>;
 }
 
 /**
- * Lookups of names that any tenant may have written. Each holds a thread of the process until the name server answers, and
- * every connection to any Work API needs one: a tenant whose names are never answered must not hold them all.
+ * Lookups of names that any tenant may have configured. Each holds a thread of the process until the name server
+ * answers, and every connection to any Work API needs one. A tenant whose names are never answered must not hold them
+ * all.
  *
- * Listed names never wait. Any other name waits for its turn, tenant by tenant: it has one in the turns of each tenant with a
- * request to it. A name is doubtful until it was answered in less than SLOW_MS, and again once it was not.
+ * Listed names never wait. Any other name waits for its turn, tenant by tenant, and takes part in the turns of each
+ * tenant with a request to it. A name is doubtful until it was answered in less than SLOW_MS, and becomes doubtful
+ * again after a slow answer.
  *
- * Invariants: a name is looked up once at a time, for all who ask. At most MAX_DOUBTFUL lookups of doubtful names and MAX_KNOWN
- * of others are under way, no more than TENANT_SHARE of them in turns of one tenant.
+ * Invariants: concurrent requests for a name share one lookup. At most MAX_DOUBTFUL lookups of doubtful names and
+ * MAX_KNOWN of others run at a time, and at most TENANT_SHARE of each in the turns of one tenant.
  */
 export class Lookups {
   readonly #clock: Clock;
@@ -109,9 +112,9 @@ export class Lookups {
   readonly #isListed: (hostname: string) => boolean;
   /** By name. */
   readonly #lookups = new Map<string, Lookup>();
-  /** By name, the tenants with requests under way, and the number of these. */
+  /** By name: the number of requests in flight of each tenant. */
   readonly #requests = new Map<string, Map<string, number>>();
-  /** Names that were answered in time, the longest not asked for first. */
+  /** Names that were answered in time, the least recently resolved first. */
   readonly #answered = new Set<string>();
   readonly #doubtful = new Lane(MAX_DOUBTFUL);
   readonly #known = new Lane(MAX_KNOWN);
@@ -122,7 +125,10 @@ export class Lookups {
     this.#isListed = isListed;
   }
 
-  /** Notes a request of this tenant, which may need the name. @returns what to call at the end of the request. */
+  /**
+   * Records a request of this tenant that may need the name.
+   * @returns a function to call when the request ends.
+   */
   request(hostname: string, tenant = ""): () => void {
     const tenants = this.#requests.get(hostname) ?? new Map<string, number>();
     this.#requests.set(hostname, tenants);
@@ -137,7 +143,7 @@ export class Lookups {
     };
   }
 
-  /** The options are the same for all who ask for a name. */
+  /** All callers pass the same options for a name. */
   readonly resolve: Resolve = (hostname, options, callback) => {
     const known = this.#lookups.get(hostname);
     if (known) return void known.callbacks.push(callback);
@@ -158,7 +164,7 @@ export class Lookups {
     this.#begin(lane);
   };
 
-  /** Begins those whose turn has come. */
+  /** Starts the lookups whose turn has come. */
   #begin(lane: Lane): void {
     for (let next = lane.next(); next; next = lane.next()) {
       const { lookup, tenant } = next;
@@ -181,7 +187,7 @@ export class Lookups {
     });
   }
 
-  /** A failure that comes at once holds nobody up either. */
+  /** A fast failure counts as an answer, because it does not hold a thread either. */
   #note(hostname: string, tookMs: number): void {
     this.#answered.delete(hostname);
     if (tookMs >= SLOW_MS) return;
@@ -195,11 +201,11 @@ interface Waiting extends Turn {
   readonly lookup: Lookup;
 }
 
-/** A bounded number of lookups at a time; the others wait for their turns. */
+/** Runs a bounded number of lookups at a time; the others wait for their turns. */
 class Lane {
   readonly #most: number;
   readonly #turns = new Turns<Waiting>();
-  /** Lookups under way, by the tenant in whose turn they began. */
+  /** Running lookups, by the tenant in whose turn they began. */
   readonly #used = new Map<string, number>();
   #sum = 0;
 
@@ -207,7 +213,7 @@ class Lane {
     this.#most = most;
   }
 
-  /** False when it waits in this tenant's turns already, or too many do. */
+  /** Returns false if the lookup already waits in this tenant's turns, or if too many do. */
   add(lookup: Lookup, tenant: string): boolean {
     if (lookup.tenants.has(tenant) || this.#turns.membersOf(tenant) >= MAX_WAITING) return false;
     lookup.tenants.add(tenant);
@@ -215,7 +221,7 @@ class Lane {
     return true;
   }
 
-  /** Takes out the next that may begin now. */
+  /** Removes and returns the next lookup that can begin now. */
   next(): Waiting | undefined {
     if (this.#sum >= this.#most) return undefined;
     const next = this.#turns.next((tenant) => (this.#used.get(tenant) ?? 0) < this.#most * TENANT_SHARE);

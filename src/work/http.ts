@@ -5,45 +5,46 @@ import { type Clock, deadlineSignal } from "../core/clock.ts";
 import { guardedConnector, InnerAddressError, Lookups, type Resolve } from "./guarded-connect.ts";
 
 /**
- * Connections of their own: the calls that keep leases and claims true must not queue for a connection behind long
- * polls, which hold theirs for up to a second each.
+ * The calls that keep leases and claims correct have separate connections. They must not wait for a connection behind
+ * long polls, which hold theirs for up to a second each.
  */
 export type Lane = "bulk" | "protocol";
 const LANES: readonly Lane[] = ["bulk", "protocol"];
 
 /**
- * Enough for a long poll and a list of some dozen Environments at once; more wait for a connection, bounded. What keeps
- * leases and claims true gets one for every beat that may be under way (budget.ts), and some for the rest.
+ * 64 connections are enough for a long poll and a list of some dozen Environments at once; further calls wait, within
+ * their timeout. The protocol lane has a connection for every heartbeat that may be in flight (budget.ts), and some for
+ * the other protocol calls.
  */
 const MAX_CONNECTIONS: Readonly<Record<Lane, number>> = { bulk: 64, protocol: 192 };
-/** A call waits longer for its own bound than this; a connection that needs more is given up and made anew. */
+/** A bulk call has a longer timeout than this. A slower connection attempt is given up and made again. */
 const CONNECT_TIMEOUT_MS = 5_000;
 /**
- * An idle connection is closed by us before servers commonly do (5 s and up): a request sent into a closing connection
- * is one of which nobody knows whether it was applied.
+ * Idle connections are closed before servers commonly close them (5 s and up). If a request is sent into a closing
+ * connection, the operator can't tell whether it was applied.
  */
 const KEEP_ALIVE_MS = 4_000;
 
 export interface HttpRequest {
   readonly method: "GET" | "POST";
   readonly origin: string;
-  /** Path and query, encoded. */
+  /** The encoded path and query. */
   readonly path: string;
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: string | undefined;
   readonly lane: Lane;
-  /** Whose turn it is where the origin's name has to be looked up. */
+  /** The tenant whose turn is used if the origin's name must be resolved. */
   readonly tenant?: string | undefined;
-  /** Bound of everything: waiting for a connection, connecting, sending, and reading the whole body. */
+  /** Limits the whole call: waiting for a connection, connecting, sending, and reading the complete body. */
   readonly timeoutMs: number;
-  /** Bound of a successful reply's body in bytes; of a refusal's, MAX_REFUSAL_BYTES are kept. */
+  /** Limit for the body of a successful reply, in bytes. Of a refusal's body, MAX_REFUSAL_BYTES are kept. */
   readonly maxBytes: number;
   readonly signal?: AbortSignal | undefined;
-  /** Asked just before the first byte goes out, when a connection is at hand; what it throws keeps the request back. */
+  /** Called just before the first byte is sent, once a connection is ready. If it throws, the request is not sent. */
   readonly beforeSend?: (() => void) | undefined;
 }
 
-/** When things happened. `sent...` is the instant just before the request's first byte went to the socket. */
+/** The times of a request. `sent...` is the instant just before its first byte was written to the socket. */
 export interface HttpTimes {
   readonly sentAtMs: number;
   readonly sentAtWallMs: number;
@@ -52,26 +53,26 @@ export interface HttpTimes {
 
 export interface HttpReply extends HttpTimes {
   readonly status: number;
-  /** Names in lower case; of repeated headers, the first. */
+  /** Names are in lower case. Of repeated headers, the first one counts. */
   readonly headers: ReadonlyMap<string, string>;
   readonly body: Buffer;
-  /** Undefined when the body was read whole. Only refusals (status outside 2xx) come with a part of their body. */
+  /** Undefined if the body is complete. Only a refusal (status outside 2xx) may have an incomplete body. */
   readonly partial?: HttpFailureKind;
 }
 
-/** A refusal's body is only quoted, shortened: more than this is not read. */
+/** A refusal's body is only quoted, in part, so no more than this is read. */
 export const MAX_REFUSAL_BYTES = 64 * 1024;
 
-/** `inner-address`: the origin leads to an address that is no public one, which nobody allowed; nothing was connected. */
+/** `inner-address`: the origin leads to an address that is neither public nor allowed; nothing was connected. */
 export type HttpFailureKind = "timeout" | "aborted" | "network" | "inner-address" | "too-large";
 
-/** No whole reply. */
+/** A request without a complete reply. */
 export class HttpFailure extends Error {
   readonly kind: HttpFailureKind;
-  /** False: not one byte of the request left this process, and none will. */
+  /** False: not a byte of the request has left this process, and none will. */
   readonly sent: boolean;
   readonly times: HttpTimes | undefined;
-  /** Status, when the head of the reply had come. */
+  /** The status, if the head of the reply arrived. */
   readonly status: number | undefined;
   constructor(
     kind: HttpFailureKind,
@@ -87,28 +88,31 @@ export class HttpFailure extends Error {
   }
 }
 
-/** What a client needs of HTTP. */
+/** The HTTP functions that a client needs. */
 export interface HttpSender {
-  /** Sends once, never again. @throws HttpFailure */
+  /**
+   * Sends the request once and never retries.
+   * @throws HttpFailure
+   */
   send(request: HttpRequest): Promise<HttpReply>;
 }
 
 export interface WorkHttpOptions {
   readonly clock: Clock;
   /**
-   * Whether an origin may be at an address that is no public one. Asked for every connection but those that a proxy
-   * makes, which resolves names itself.
+   * Whether an origin may have an address that is not public. Called for every connection, except those through a
+   * proxy, which resolves names itself.
    */
   readonly mayBeInner: (origin: string) => boolean;
-  /** Whether a name was written down by the administrator, or is the default one: its lookups never wait. */
+  /** Whether the administrator listed the name, or it is the default one. Its lookups never wait. */
   readonly isListed?: ((hostname: string) => boolean) | undefined;
-  /** How names are resolved, where it is not by the machine's own resolver. */
+  /** Resolves names instead of the system's resolver. */
   readonly resolve?: Resolve;
   /** Per origin and lane. */
   readonly maxConnectionsPerOrigin?: number;
   /**
-   * Proxies. Unless given, HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the process. Loopback origins are never proxied, as
-   * in Go's net/http: no proxy elsewhere can reach them.
+   * Proxies. The default is HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the process. Loopback origins are never proxied, as
+   * in Go's net/http, because a proxy on another host can't reach them.
    */
   readonly proxy?: { readonly httpsProxy?: string; readonly httpProxy?: string; readonly noProxy?: string };
   readonly connectTimeoutMs?: number;
@@ -116,9 +120,9 @@ export interface WorkHttpOptions {
 }
 
 /**
- * Kept-alive connections to Work APIs, shared by all clients of the process: one pool per origin and lane.
- * TLS is verified against Node's roots and NODE_EXTRA_CA_CERTS. It follows no redirect and repeats nothing. Inner
- * addresses are connected to for origins alone that may have them, whatever a name resolves to, and when.
+ * Kept-alive connections to Work APIs, shared by all clients of the process, with one pool per origin and lane. TLS is
+ * verified against Node's roots and NODE_EXTRA_CA_CERTS. Redirects are not followed, and nothing is retried. Inner
+ * addresses are connected to only for origins that may have them, whatever a name resolves to, and whenever.
  */
 export class WorkHttp implements HttpSender {
   readonly #clock: Clock;
@@ -133,14 +137,15 @@ export class WorkHttp implements HttpSender {
     this.#lookups = new Lookups(options.clock, options.resolve ?? lookup, isListed);
     const agent = {
       pipelining: 1,
-      // HTTP/2 would put all calls on one connection: losing it makes every one of them doubtful at once.
+      // HTTP/2 would send all calls over one connection. If it broke, the outcome of all of them would be unknown at
+      // once.
       allowH2: false,
-      // Of proxies' own connections; all others are made by `connect`.
+      // For connections through proxies; `connect` makes all others.
       connectTimeout: connectTimeoutMs,
       connect: guardedConnector({ timeoutMs: connectTimeoutMs, mayBeInner, resolve: this.#lookups.resolve }),
       keepAliveTimeout: options.keepAliveMs ?? KEEP_ALIVE_MS,
       keepAliveMaxTimeout: options.keepAliveMs ?? KEEP_ALIVE_MS,
-      // Every request is bounded as a whole by its own deadline.
+      // Each request has its own deadline as a whole.
       headersTimeout: 0,
       bodyTimeout: 0,
     };
@@ -160,12 +165,12 @@ export class WorkHttp implements HttpSender {
     }
   }
 
-  /** Lets requests under way finish (each is bounded) and closes all connections. New requests fail. */
+  /** Waits for the requests in flight (each has a timeout) and closes all connections. New requests fail. */
   async close(): Promise<void> {
     await Promise.all(this.#all().map((dispatcher) => dispatcher.close()));
   }
 
-  /** Cuts everything off. */
+  /** Aborts all requests and closes all connections. */
   async destroy(): Promise<void> {
     await Promise.all(this.#all().map((dispatcher) => dispatcher.destroy()));
   }
@@ -186,8 +191,8 @@ function isLoopback(hostname: string): boolean {
 }
 
 /**
- * One request and its reply. Invariants: it settles once; `#started` is set just before undici writes, and a request
- * that was settled earlier is aborted there instead, so that nothing is sent after its failure was reported.
+ * One request and its reply. Invariants: it settles once. `#started` is set just before undici writes. A request that
+ * has settled earlier is aborted there, so that nothing is sent after its failure was reported.
  */
 class Exchange implements Dispatcher.DispatchHandler {
   readonly #clock: Clock;
@@ -224,7 +229,7 @@ class Exchange implements Dispatcher.DispatchHandler {
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
     if (this.#settled || this.#started) {
-      // A second start would be a repeat: what the caller may do again is the caller's decision.
+      // A second start would be a retry, which only the caller may decide.
       controller.abort(new Error("the request is not repeated"));
       return;
     }
@@ -275,7 +280,7 @@ class Exchange implements Dispatcher.DispatchHandler {
     this.#fail(timedOut ? "timeout" : "aborted", this.#deadline.signal.reason);
   }
 
-  /** A refusal is known by its status: it is reported also when its body did not come whole. */
+  /** A refusal is known by its status, and is reported even if its body is incomplete. */
   #isRefusal(): boolean {
     return this.#status !== undefined && (this.#status < 200 || this.#status > 299);
   }
