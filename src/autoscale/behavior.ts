@@ -10,8 +10,8 @@ const PERCENT = 100;
 
 /**
  * The count nearest to the current one that all recent recommendations agree on: up to the lowest of the scale-up
- * window, down to the highest of the scale-down window. `desired` is of now and belongs to both.
- * As stabilizeRecommendationWithBehaviors of the HPA controller, kubernetes 1.36.
+ * window, down to the highest of the scale-down window. `desired` is the latest recommendation and belongs to both
+ * windows. Like stabilizeRecommendationWithBehaviors of the HPA controller in Kubernetes 1.36.
  */
 export function stabilized(
   current: number,
@@ -36,7 +36,7 @@ export function scaleUpLimit(current: number, history: ScaleHistory, rules: Scal
   if (rules.selectPolicy === "Disabled") return current;
   const limits = rules.policies.map(({ type, value, periodSeconds }) => {
     const start = replicasBefore(current, history, periodSeconds, nowMs);
-    // Rounded up, else a small count could never grow by a small percentage.
+    // Round up, because a small count could otherwise never grow by a small percentage.
     return type === "Pods" ? start + value : Math.ceil(percentOf(start, PERCENT + value));
   });
   const limit = rules.selectPolicy === "Min" ? Math.min(...limits) : Math.max(...limits);
@@ -48,19 +48,19 @@ export function scaleDownLimit(current: number, history: ScaleHistory, rules: Sc
   if (rules.selectPolicy === "Disabled") return current;
   const limits = rules.policies.map(({ type, value, periodSeconds }) => {
     const start = replicasBefore(current, history, periodSeconds, nowMs);
-    // Rounded down, for the same reason.
+    // Round down, for the same reason.
     return type === "Pods" ? start - value : Math.floor(percentOf(start, PERCENT - value));
   });
   const limit = rules.selectPolicy === "Min" ? Math.max(...limits) : Math.min(...limits);
   return Math.max(0, Math.min(current, limit));
 }
 
-/** Multiplied before it is divided: 100 * 1.1 is a hair more than 110 in binary, and would be rounded up to 111. */
+/** Multiplies before it divides: in binary, 100 * 1.1 is slightly above 110 and would be rounded up to 111. */
 function percentOf(count: number, percent: number): number {
   return (count * percent) / PERCENT;
 }
 
-/** The count at the beginning of the period, as the events since then say it. */
+/** The count at the beginning of the period, derived from the events since then. */
 function replicasBefore(current: number, history: ScaleHistory, periodSeconds: number, nowMs: number): number {
   return current - changes(history.ups, periodSeconds, nowMs) + changes(history.downs, periodSeconds, nowMs);
 }

@@ -1,15 +1,15 @@
 /**
- * What is known of the workers' business.
- * - `probed`: of a `busyProbe`. `busy`: Pods that said so last; `unknown`: Pods whose container runs and whose last answer
- *   is none, old, or neither busy nor idle; `notReady`: how many of both are not Ready. A Pod whose container does not run
- *   serves nobody and is none of these.
- * - `unprobed`: there is no probe; only the list and the statistics say whether any session runs.
+ * What the operator knows of busy workers.
+ * - `probed`: the results of a `busyProbe`. `busy` counts Pods whose last answer was busy. `unknown` counts Pods whose
+ *   container runs but whose last answer is missing, old, or neither busy nor idle. `notReady` counts the Pods of both
+ *   groups that are not Ready. A Pod whose container does not run serves no session and is in none of these.
+ * - `unprobed`: there is no probe. Only the list and the statistics tell whether sessions run.
  */
 export type BusyView =
   | { readonly kind: "probed"; readonly busy: number; readonly unknown: number; readonly notReady: number }
   | { readonly kind: "unprobed" };
 
-/** How far the count may fall, and what keeps it there. */
+/** The lowest allowed count, and the reason for it. */
 export interface ScaleDownFloor {
   readonly replicas: number;
   readonly reason: "WorkersBusy" | "BusyWorkerNotReady" | "SessionsRunning";
@@ -17,10 +17,10 @@ export interface ScaleDownFloor {
 }
 
 /**
- * Null when nothing is busy; else the lowest count that ends no worker which is or may be busy. The ReplicaSet controller ends unready Pods first,
- * whatever their deletion cost (getPodsRankedByRelatedPodsOnSameNode and ActivePodsWithRanks in kubernetes): so nothing
- * goes while a busy one is not Ready. Without a probe nobody knows which worker serves a session: nothing goes while any
- * session runs, or was polled and is about to run.
+ * Returns the lowest count that ends no worker which is or may be busy; null if none is busy. The ReplicaSet controller
+ * ends unready Pods first, whatever their deletion cost (getPodsRankedByRelatedPodsOnSameNode and ActivePodsWithRanks
+ * in Kubernetes). So nothing is removed while a busy worker is not Ready. Without a probe, the operator can't tell
+ * which worker serves a session, so nothing is removed while a session runs, or was polled and is about to run.
  */
 export function scaleDownFloor(
   view: BusyView,

@@ -6,8 +6,8 @@ import { replicasFor } from "./desired-replicas.ts";
 import { neverBack, recordRecommendation, type ScaleHistory } from "./scale-history.ts";
 
 /**
- * Why the count is what it is. The HPA's own words where it has one; ours for readings (`Demand...`) and for what keeps
- * workers that may be busy (`WorkersBusy`, `BusyWorkerNotReady`, `SessionsRunning`).
+ * Why the count has its value. Uses the HPA's reason where it has one, and Berth's own for readings (`Demand...`) and
+ * for workers that may be busy (`WorkersBusy`, `BusyWorkerNotReady`, `SessionsRunning`).
  */
 export const SCALE_REASONS = [
   "DesiredWithinRange",
@@ -25,10 +25,10 @@ export const SCALE_REASONS = [
 ] as const;
 export type ScaleReason = (typeof SCALE_REASONS)[number];
 
-/** What a decision is made of. */
+/** The input of a decision. */
 export interface ScaleInput {
   readonly spec: Pick<WorkersSpec, "minReplicas" | "maxReplicas" | "sessionsPerReplica" | "behavior">;
-  /** Replicas asked for now, over all Deployments of the Environment. */
+  /** The requested replicas over all Deployments of the Environment. */
   readonly current: number;
   readonly demand: Demand;
   readonly busy: BusyView;
@@ -37,25 +37,25 @@ export interface ScaleInput {
   readonly nowMs: number;
 }
 
-/** How many replicas there should be, over all Deployments. */
+/** The number of replicas over all Deployments. */
 export interface ScaleDecision {
   readonly replicas: number;
-  /** What the demand asks for, before all bounds; null while it is not known. */
+  /** The replicas that the demand needs, before all limits; null while the demand is unknown. */
   readonly wanted: number | null;
   readonly reason: ScaleReason;
   readonly message: string;
-  /** For the next evaluation. Pass it through `recordScale` once a change was written. */
+  /** For the next evaluation. Pass it through `recordScale` after a change was written. */
   readonly history: ScaleHistory;
 }
 
 type Outcome = Pick<ScaleDecision, "replicas" | "reason" | "message">;
 
 /**
- * The decision of one evaluation, in the order of the HPA controller (reconcileAutoscaler and
- * normalizeDesiredReplicasWithBehaviors in kubernetes 1.36): a count outside of its bounds is brought inside at once, else
- * the demand goes through stabilization, then through the rate and the bounds. What keeps workers that may be busy comes
- * last, and no bound and no policy overrules it. Unlike the HPA, too many replicas are kept while the demand is unknown,
- * and the windows begin anew when it is known again.
+ * Decides one evaluation, in the order of the HPA controller (reconcileAutoscaler and
+ * normalizeDesiredReplicasWithBehaviors in Kubernetes 1.36). A count out of bounds is corrected at once. Otherwise the
+ * demand passes through stabilization, then the rate policies and the bounds. Keeping workers that may be busy comes
+ * last, and overrides every bound and policy. Unlike the HPA, it keeps too many replicas while the demand is unknown,
+ * and the windows start again when it is known.
  */
 export function decideScale(input: ScaleInput): ScaleDecision {
   const { spec, current, demand, history } = input;
@@ -67,8 +67,8 @@ export function decideScale(input: ScaleInput): ScaleDecision {
   const recommending = (replicas: number) => recordRecommendation(history, { replicas, atMs: nowMs }, spec.behavior);
   if (demand.kind === "unknown") {
     const { reason, message } = demand;
-    // What is held is what is recommended: an outage longer than the window would else leave it empty, and all that is idle
-    // would go with the first reading after it.
+    // Record the held count as a recommendation. Otherwise an outage longer than the window would leave it empty, and
+    // the first reading afterwards would remove all idle workers.
     const held = recommending(current);
     return { replicas: current, wanted: null, reason, message: `${message}: the last size is held`, history: held };
   }

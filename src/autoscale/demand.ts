@@ -1,4 +1,4 @@
-/** The part of the demand that the queue's statistics say. */
+/** The part of the demand from the queue's statistics. */
 export interface QueueReading {
   readonly depth: number;
   readonly pending: number;
@@ -6,37 +6,38 @@ export interface QueueReading {
   readonly readMs: number;
 }
 
-/** The part of the demand that the list of work items says: those in states starting, active and stopping. */
+/** The part of the demand from the list of work items: those in the states starting, active and stopping. */
 export interface RunningReading {
   readonly running: number;
-  /** When the request of the first page was sent, on the monotonic clock, in milliseconds. */
+  /** When the request for the first page was sent, on the monotonic clock, in milliseconds. */
   readonly readMs: number;
 }
 
 /**
- * Instead of a count: nothing waits and no worker of ours is there, so that whatever runs is somebody else's. Whether and how
- * many sessions run is not read then; it is no error, and matters as soon as a worker is there or an item waits.
+ * Used instead of a count: no item waits and this Environment has no worker, so all running sessions belong to other
+ * clients. The operator does not count sessions then. That is not an error; it counts them as soon as there is a worker
+ * or a waiting item.
  */
 export const NONE_OF_OURS = "none of ours";
 
 /**
- * What was last read; null before the first good reading. A reading that failed leaves the last good one, which then
- * grows old. Statistics and list are two requests: an item that moves from the queue to a worker between them is counted
- * twice when the statistics are read first, and not at all the other way round. So read the statistics first.
+ * The last readings; null before the first successful one. A failed reading keeps the last good one, which then becomes
+ * stale. Statistics and list are two requests. An item that moves from the queue to a worker in between is counted
+ * twice if the statistics are read first, and not at all otherwise. So read the statistics first.
  */
 export interface DemandReadings {
   readonly queue: QueueReading | null;
   readonly running: RunningReading | typeof NONE_OF_OURS | null;
 }
 
-/** How many sessions want a worker, or why that is not known. */
+/** The number of sessions that need a worker, or why it is unknown. */
 export type Demand =
   | { readonly kind: "known"; readonly sessions: number; readonly running: number; readonly pending: number }
   | { readonly kind: "unknown"; readonly reason: "DemandUnknown" | "DemandStale"; readonly message: string };
 
 const MS = 1_000;
 
-/** Running + waiting + polled. Unknown when any part was never read, or was read longer than `staleAfterMs` ago. */
+/** Running + waiting + polled. Unknown if any part has never been read, or was read longer than `staleAfterMs` ago. */
 export function demandOf(readings: DemandReadings, nowMs: number, staleAfterMs: number): Demand {
   const { queue, running } = readings;
   if (!queue) return unknown("DemandUnknown", "the queue's statistics were not read yet");
@@ -70,7 +71,7 @@ function ageOf(what: string, reading: { readonly readMs: number }, nowMs: number
   return `${what} last read ${Math.round((nowMs - reading.readMs) / MS)} s ago`;
 }
 
-/** An error is never read as zero: NaN, negative and infinite numbers are no counts. */
+/** An error is never read as zero: NaN, negative and infinite numbers are not counts. */
 function isCount(value: number): boolean {
   return Number.isSafeInteger(value) && value >= 0;
 }

@@ -5,7 +5,7 @@ export type ScalingRules = ScalingBehavior["scaleUp"];
 
 const MS = 1_000;
 
-/** What the demand asked for at some time, before stabilization and limits. */
+/** The replicas that the demand needed at some time, before stabilization and limits. */
 export interface Recommendation {
   readonly replicas: number;
   /** On the monotonic clock, in milliseconds. */
@@ -22,7 +22,7 @@ export interface ScaleEvent {
 
 /**
  * What the policies remember between two evaluations: a plain value, oldest entries first, no older than the longest
- * window that looks at them. It lives as long as the process: after a restart it starts anew with the current count.
+ * window that uses them. Not persisted: after a restart it begins with the current count.
  */
 export interface ScaleHistory {
   readonly recommendations: readonly Recommendation[];
@@ -30,12 +30,17 @@ export interface ScaleHistory {
   readonly downs: readonly ScaleEvent[];
 }
 
-/** The first history: the present count stands as a recommendation, so that a restart does not scale down at once. */
+/**
+ * The first history. It counts the current count as a recommendation, so that a restart does not scale down at once.
+ */
 export function startHistory(current: number, nowMs: number): ScaleHistory {
   return { recommendations: [{ replicas: current, atMs: nowMs }], ups: [], downs: [] };
 }
 
-/** Adds a change once it was written: one that failed used nothing up. Also changes by anybody else, if seen. */
+/**
+ * Records a change after it was written, because a failed change uses up nothing. Also records changes by other
+ * clients, if they are noticed.
+ */
 export function recordScale(
   history: ScaleHistory,
   scale: { readonly from: number; readonly to: number; readonly atMs: number },
@@ -49,7 +54,7 @@ export function recordScale(
   return trimmed;
 }
 
-/** Adds what the demand asks for now. */
+/** Records the replicas that the demand needs now. */
 export function recordRecommendation(
   history: ScaleHistory,
   recommendation: Recommendation,
@@ -60,18 +65,18 @@ export function recordRecommendation(
   return trim({ ...history, recommendations }, behavior, atMs);
 }
 
-/** True for an entry less than `seconds` old; a window of 0 s holds nothing, not even what is of this moment. */
+/** True for an entry less than `seconds` old. A window of 0 s contains nothing, not even an entry of this moment. */
 export function isWithin(entry: { readonly atMs: number }, seconds: number, nowMs: number): boolean {
   return nowMs - entry.atMs < seconds * MS;
 }
 
-/** A clock that went back (it should not) is read as one that stands still. */
+/** The latest known time: a clock that went back (which should not happen) is treated as stopped. */
 export function neverBack(history: ScaleHistory, nowMs: number): number {
   const latest = (entries: readonly { readonly atMs: number }[]) => entries.at(-1)?.atMs ?? Number.NEGATIVE_INFINITY;
   return Math.max(nowMs, latest(history.recommendations), latest(history.ups), latest(history.downs));
 }
 
-/** Both kinds of events are kept for the longest period of either direction: each looks at both. */
+/** Keeps both kinds of events for the longest period of either direction, because each direction uses both. */
 function trim(history: ScaleHistory, behavior: ScalingBehavior, nowMs: number): ScaleHistory {
   const { scaleUp, scaleDown } = behavior;
   const window = Math.max(scaleUp.stabilizationWindowSeconds, scaleDown.stabilizationWindowSeconds);
@@ -84,8 +89,9 @@ function trim(history: ScaleHistory, behavior: ScalingBehavior, nowMs: number): 
 }
 
 /**
- * Only the lowest and the highest of a window are ever asked for, and every window ends now: an entry between two later
- * ones can be neither. A reading a second would else be thousands of entries for an hour's window.
+ * Drops entries that can't matter: only the lowest and highest of a window are used, and every window ends now, so an
+ * entry between two later ones can be neither. Otherwise, one reading a second would be thousands of entries in an
+ * hour's window.
  */
 function withoutOutlived(entries: readonly Recommendation[]): readonly Recommendation[] {
   const kept: Recommendation[] = [];

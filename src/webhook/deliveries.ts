@@ -1,12 +1,12 @@
 import { type Clock, SECOND_MS } from "../core/clock.ts";
 import { TOLERANCE_SECONDS } from "./signature.ts";
 
-/** By then a delivery is too old to be taken again, whatever our clock and the sender's differ by. */
+/** After this time a delivery is too old to be accepted again, for any clock skew within the tolerance. */
 const REMEMBERED_MS = 2 * TOLERANCE_SECONDS * SECOND_MS;
-/** Some megabytes at most. An id that is forgotten early costs one more look at a queue. */
+/** At most some megabytes. Forgetting an id early only costs an extra poll. */
 const MAX_REMEMBERED = 20_000;
 
-/** The ids of deliveries that were taken: the platform may send one several times, and anybody may send it again. */
+/** The ids of accepted deliveries. The platform may send one several times, and anyone can replay it. */
 export class SeenDeliveries {
   readonly #clock: Clock;
   /** Oldest first. */
@@ -20,7 +20,7 @@ export class SeenDeliveries {
     return this.#seenMs.size;
   }
 
-  /** True the first time. */
+  /** Returns true on the first call for an id. */
   isNew(id: string): boolean {
     const nowMs = this.#clock.monotonic();
     for (const [oldest, atMs] of this.#seenMs) {
@@ -33,7 +33,7 @@ export class SeenDeliveries {
   }
 }
 
-/** So many requests a second, and at once after a pause; more are refused. */
+/** Allows a number of requests per second, and a burst after a pause. */
 export class RequestRate {
   readonly #clock: Clock;
   readonly #perSecond: number;
@@ -49,7 +49,7 @@ export class RequestRate {
     this.#countedMs = options.clock.monotonic();
   }
 
-  /** Whether one more may be taken now; counts it if so. */
+  /** Whether one more request is allowed now; counts it if so. */
   take(): boolean {
     const nowMs = this.#clock.monotonic();
     this.#left = Math.min(this.#burst, this.#left + ((nowMs - this.#countedMs) / SECOND_MS) * this.#perSecond);
@@ -60,7 +60,7 @@ export class RequestRate {
   }
 }
 
-/** The platform sends from some addresses, or all comes through one proxy; each other replica has one. */
+/** The platform sends from a few addresses, or through one proxy. Each other replica has one address. */
 export const MAX_PROVEN = 64;
 
 export interface RateLimit {
@@ -69,15 +69,15 @@ export interface RateLimit {
 }
 
 /**
- * How many requests are looked at: so many of each address that new, signed deliveries came from, and as many of all others
- * together. A flood from elsewhere takes nothing from who is known to send. Where all come through one proxy they have one
- * address, and share.
+ * Rate limits of requests: one for each address that sent new, signed deliveries, and one that all other addresses
+ * share. So a flood from elsewhere takes nothing from known senders. Senders behind one proxy share its address, and
+ * its limit.
  */
 export class SenderRates {
   readonly #clock: Clock;
   readonly #limit: RateLimit;
   readonly #others: RequestRate;
-  /** Whose last signed delivery is the longest ago first. */
+  /** Ordered by the last signed delivery, oldest first. */
   readonly #proven = new Map<string, RequestRate>();
 
   constructor({ clock, limit }: { clock: Clock; limit: RateLimit }) {
@@ -86,12 +86,15 @@ export class SenderRates {
     this.#others = new RequestRate({ clock, ...limit });
   }
 
-  /** Whether one more request of this address may be looked at now; counts it if so. */
+  /** Whether one more request of this address is allowed now; counts it if so. */
   take(address: string): boolean {
     return (this.#proven.get(address) ?? this.#others).take();
   }
 
-  /** A signed delivery that was new came from there: what is sent again may be anybody's. */
+  /**
+   * Records an address that sent a signed, new delivery. A replayed delivery proves nothing, because anyone can send
+   * it.
+   */
   prove(address: string): void {
     const rate = this.#proven.get(address) ?? new RequestRate({ clock: this.#clock, ...this.#limit });
     this.#proven.delete(address);

@@ -1,17 +1,20 @@
 import { isRecord } from "../core/json.ts";
 
-/** The event that tells of work: a session began to run. Work items themselves have none. */
+/** The event that announces work: a session started to run. The platform sends no event for work items. */
 export const RUN_STARTED = "session.status_run_started";
 
-/** What a delivery says, as far as anybody here wants to know. */
+/** The part of a delivery that Berth uses. */
 export type WebhookEvent =
   | { readonly type: "run-started"; readonly sessionId: string; readonly workspaceId: string | null }
   | { readonly type: "other" };
 
-/** Ids are some 30 characters; they are kept for a while, so none may be long. */
+/** Ids have some 30 characters. They are kept for a while, so long ones are rejected. */
 const MAX_ID = 256;
 
-/** Undefined: it is no event. Types and fields that nobody knows yet are no error: the platform may add some at any time. */
+/**
+ * Returns undefined if the body is not an event. Unknown types and fields are not errors, because the platform may add
+ * some at any time.
+ */
 export function parseEvent(body: string): WebhookEvent | undefined {
   let parsed: unknown;
   try {

@@ -6,27 +6,27 @@ import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { SignedHeaders } from "./signature.ts";
 
-/** Marks a delivery that a replica passes on, with that replica's identity: it goes no further. */
+/** Header of a delivery that a replica forwards, with that replica's identity. Receivers don't forward it again. */
 export const PASSED_ON_BY = "berth-passed-on-by";
 
-/** A hint that is later than that is hardly one; the peer is a Pod of the same cluster. */
+/** A later hint is nearly useless, and the peer is a Pod of the same cluster. */
 export const PASS_TIMEOUT_MS = 2_000;
-/** Deliveries under way to peers. More are dropped: nothing rests on them. */
-const MAX_UNDER_WAY = 256;
+/** Deliveries in flight to peers. Any more are dropped, because nothing depends on them. */
+const MAX_IN_FLIGHT = 256;
 const NO_CONTENT = 204;
 
-/** What was signed, as it came: a peer verifies it as if the platform had sent it there. */
+/** The signed data, unchanged: a peer verifies it as if it came from the platform. */
 export interface Delivery {
   readonly headers: SignedHeaders;
   readonly body: Buffer;
 }
 
 export interface PeersOptions {
-  /** What resolves to all replicas, this one too: a headless Service. */
+  /** The host name of a headless Service, which resolves to all replicas including this one. */
   readonly host: string;
-  /** Where each of them takes webhooks. */
+  /** The port of each replica's webhook receiver. */
   readonly port: number;
-  /** Of this replica; a delivery that comes back to it is none. */
+  /** Identity of this replica, which ignores its own deliveries. */
   readonly identity: string;
   readonly clock: Clock;
   readonly metrics: Metrics;
@@ -35,18 +35,19 @@ export interface PeersOptions {
 }
 
 /**
- * The other replicas' receivers. A Service brings each delivery to one replica, whichever; the Environment that it is
- * about may be served by another. So it is passed on as it came, signature and all: peers trust nobody more than the
- * platform, and need no right to be found. At most once, and without waiting: a hint that gets lost costs a poll.
+ * Forwards deliveries to the other replicas' receivers. A Service routes each delivery to one replica, but another
+ * replica may serve its Environment. The delivery is forwarded unchanged, with its signature. So peers need no trust in
+ * each other, and this replica needs no permission to find them. At most once, without waiting: a lost hint only means
+ * that the item is found by polling.
  */
 export class Peers {
   readonly #options: PeersOptions;
   readonly #resolve: (host: string) => Promise<readonly string[]>;
   readonly #ending = new AbortController();
-  readonly #underWay = new Set<Promise<void>>();
-  /** The look for the name that is under way. */
+  readonly #inFlight = new Set<Promise<void>>();
+  /** The DNS lookup in flight. */
   #resolving: Promise<readonly string[]> | null = null;
-  /** Since a log line said so. */
+  /** Whether the current failure has been logged. */
   #isFailing = false;
 
   constructor(options: PeersOptions) {
@@ -54,21 +55,21 @@ export class Peers {
     this.#resolve = options.resolve ?? addressesOf;
   }
 
-  /** Sends it to all replicas that there are now. Never throws. */
+  /** Sends a delivery to all current replicas. Never throws. */
   pass(delivery: Delivery): void {
     if (this.#ending.signal.aborted) return;
-    if (this.#underWay.size >= MAX_UNDER_WAY) {
+    if (this.#inFlight.size >= MAX_IN_FLIGHT) {
       this.#count("dropped");
       return;
     }
-    const passing = this.#pass(delivery).finally(() => this.#underWay.delete(passing));
-    this.#underWay.add(passing);
+    const passing = this.#pass(delivery).finally(() => this.#inFlight.delete(passing));
+    this.#inFlight.add(passing);
   }
 
-  /** Gives up what is under way. */
+  /** Aborts the deliveries in flight. */
   async close(): Promise<void> {
     this.#ending.abort();
-    await Promise.all(this.#underWay);
+    await Promise.all(this.#inFlight);
   }
 
   async #pass(delivery: Delivery): Promise<void> {
@@ -77,14 +78,14 @@ export class Peers {
       const results = await Promise.allSettled(addresses.map((address) => this.#send(address, delivery)));
       for (const { status } of results) this.#count(status === "fulfilled" ? "passed-on" : "failed");
       const failed = results.find((result) => result.status === "rejected");
-      this.#tell(failed?.reason);
+      this.#logFailure(failed?.reason);
     } catch (error) {
       this.#count("failed");
-      this.#tell(error);
+      this.#logFailure(error);
     }
   }
 
-  /** A look for a name cannot be called off, and a name server may take many seconds. */
+  /** A DNS lookup can't be aborted, and a name server may take many seconds, so the wait has a deadline. */
   async #addresses(): Promise<readonly string[]> {
     const { clock, host } = this.#options;
     const deadline = deadlineSignal(clock, PASS_TIMEOUT_MS, this.#ending.signal);
@@ -98,8 +99,8 @@ export class Peers {
   }
 
   /**
-   * One look at a time, for all who wait: each holds a thread of the process until the name server answers, also when nobody
-   * waits for it any more, and the operator's own connections need these threads.
+   * All callers share one lookup at a time. Each lookup holds a thread of the process until the name server answers,
+   * even if nothing waits for it any more, and the operator's own connections need these threads.
    */
   #resolved(host: string): Promise<readonly string[]> {
     this.#resolving ??= this.#resolve(host).finally(() => {
@@ -144,8 +145,8 @@ export class Peers {
     this.#options.metrics.webhookPassedOn.inc({ result });
   }
 
-  /** One line when it begins, however many deliveries come meanwhile. */
-  #tell(error: unknown): void {
+  /** Logs one line when failures begin, regardless of the number of deliveries. */
+  #logFailure(error: unknown): void {
     const isFailing = error !== undefined && !this.#ending.signal.aborted;
     if (isFailing && !this.#isFailing) {
       const { logger, host } = this.#options;
@@ -162,5 +163,5 @@ async function addressesOf(host: string): Promise<string[]> {
   return (await lookup(host, { all: true })).map(({ address }) => address);
 }
 
-/** Where deliveries are posted. */
+/** The path that deliveries are posted to. */
 export const WEBHOOK_PATH = "/webhook";

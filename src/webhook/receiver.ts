@@ -10,19 +10,19 @@ import { type Delivery, PASSED_ON_BY, WEBHOOK_PATH } from "./peers.ts";
 import type { SigningSecrets } from "./secrets.ts";
 import { isWellFormed, type SignatureVerdict, verify } from "./signature.ts";
 
-/** An event is some 300 bytes. */
+/** An event has some 300 bytes. */
 export const MAX_BODY_BYTES = 64 * 1024;
 const MAX_HEADER_BYTES = 16 * 1024;
 const KEEP_ALIVE_MS = 15_000;
-/** Anybody may connect. A sender whose connection had to give way tries again. */
+/** Anyone can connect. A sender whose connection was dropped tries again. */
 const MAX_CONNECTIONS = 256;
 /**
- * Checking a signature takes a tenth of a millisecond, and this process has beats to send: a flood may take a few percent of
- * it. An organization makes 300 sessions a minute, each of which starts to run some tens of times in its life.
+ * Checking a signature takes 0.1 ms, and this process must send heartbeats in time: a flood can take a few percent of
+ * its CPU. An organization creates 300 sessions a minute, and each starts to run some tens of times in its life.
  */
 export const RATE = { perSecond: 200, burst: 1_000 };
 
-/** What became of a delivery; the values of the metric's label. */
+/** The outcome of a delivery; the values of the metric's label. */
 export type DeliveryResult =
   | "hint"
   | "other-event"
@@ -34,7 +34,10 @@ export type DeliveryResult =
   | "too-many"
   | "cut-off";
 
-/** What is answered. Whatever is verified is thanked for, also what is of no use here: the sender would send it again. */
+/**
+ * The HTTP status of each outcome. Every verified delivery gets a 204, even a useless one, because the sender would
+ * otherwise send it again.
+ */
 const STATUS: Readonly<Record<DeliveryResult, number>> = {
   hint: 204,
   "other-event": 204,
@@ -48,21 +51,21 @@ const STATUS: Readonly<Record<DeliveryResult, number>> = {
 };
 
 export interface ReceiverOptions {
-  /** As parseBindAddress reads it. */
+  /** In the form that parseBindAddress reads. */
   readonly bindAddress: string;
   readonly secrets: Pick<SigningSecrets, "keys">;
   readonly clock: Clock;
   readonly metrics: Metrics;
   readonly logger: Logger;
-  /** Of requests that are looked at, as SenderRates has it; more are refused. */
+  /** The limit of requests per sender, see SenderRates; any more are refused. */
   readonly rate?: RateLimit;
-  /** Told each verified delivery once; must not throw. */
+  /** Called once for each verified delivery; must not throw. */
   readonly onEvent: (event: WebhookEvent) => void;
-  /** The other replicas; undefined: there are none to be told. */
+  /** The other replicas; undefined if there are none. */
   readonly peers?: {
-    /** Of this replica, as it says it to them. */
+    /** The identity that this replica sends to its peers. */
     readonly identity: string;
-    /** Handed each new delivery of a hint that no peer sent, after `onEvent`. */
+    /** Called after `onEvent` for each new hint that did not come from a peer. */
     readonly passOn: (delivery: Delivery, event: WebhookEvent) => void;
   };
 }
@@ -74,9 +77,9 @@ export interface Receiver extends AsyncDisposable {
 }
 
 /**
- * Takes the platform's webhook deliveries. They come more than once, late, in any order and not at all, from a sender that
- * only the signature tells from anybody else: nothing rests on them, they only say where to look sooner.
- * @throws ConfigError when the address is wrong or cannot be listened on.
+ * Receives the platform's webhook deliveries. They may arrive repeatedly, late, in any order, or not at all, and only
+ * the signature proves the sender. So nothing depends on them; they only make the operator poll sooner.
+ * @throws ConfigError if the address is invalid or can't be listened on.
  */
 export async function startReceiver(options: ReceiverOptions): Promise<Receiver> {
   const bind = readBindAddress(options.bindAddress);
@@ -120,22 +123,22 @@ class Intake {
       return answer(response, 405);
     }
     const sender = headerOf(request, PASSED_ON_BY);
-    // It went to all replicas, and so to whoever sent it.
-    if (sender !== "" && sender === this.#options.peers?.identity) return answer(response, NOTHING_TO_SAY);
-    const result = await this.#judge(request, sender !== "");
+    // This replica forwarded the delivery to all replicas, including itself.
+    if (sender !== "" && sender === this.#options.peers?.identity) return answer(response, NO_CONTENT);
+    const result = await this.#resultOf(request, sender !== "");
     this.#options.metrics.webhookDeliveries.inc({ result });
     answer(response, STATUS[result]);
   }
 
-  async #judge(request: IncomingMessage, isPassedOn: boolean): Promise<DeliveryResult> {
+  async #resultOf(request: IncomingMessage, isPassedOn: boolean): Promise<DeliveryResult> {
     const headers = {
       id: headerOf(request, "webhook-id"),
       timestamp: headerOf(request, "webhook-timestamp"),
       signature: headerOf(request, "webhook-signature"),
     };
-    // To refuse it unread costs no more than to refuse it for the rate: what is not signed at all takes nothing from others.
+    // Refusing it unread is as cheap as refusing it for the rate, so unsigned requests use up no sender's limit.
     if (!isWellFormed(headers)) return "malformed";
-    // Before the body is read: the address of a connection that was closed is not known.
+    // Read the address before the body: a closed connection no longer has one.
     const address = request.socket.remoteAddress ?? "";
     if (!this.#rates.take(address)) return "too-many";
     const body = await bodyOf(request);
@@ -154,7 +157,7 @@ class Intake {
   }
 }
 
-/** Never more than is allowed is kept, whatever the request says of its length. */
+/** Never buffers more than the limit, whatever the content-length says. */
 async function bodyOf(request: IncomingMessage): Promise<Buffer | "too-large" | "cut-off"> {
   if (Number(request.headers["content-length"] ?? 0) > MAX_BODY_BYTES) return "too-large";
   const chunks: Buffer[] = [];
@@ -166,7 +169,7 @@ async function bodyOf(request: IncomingMessage): Promise<Buffer | "too-large" | 
       chunks.push(chunk);
     }
   } catch {
-    // The sender went away, or took too long.
+    // The sender disconnected, or took too long.
     return "cut-off";
   }
   return Buffer.concat(chunks);
@@ -178,13 +181,13 @@ function headerOf(request: IncomingMessage, name: string): string {
 }
 
 function answer(response: ServerResponse, status: number): void {
-  // What is left of a body that was not read must not be taken for the next request.
+  // Close the connection: the unread rest of a body must not be parsed as the next request.
   if (status >= FIRST_FAILURE) response.setHeader("connection", "close");
   if (status === TOO_MANY) response.setHeader("retry-after", "1");
   response.writeHead(status, { "cache-control": "no-store" });
   response.end();
 }
 
-const NOTHING_TO_SAY = 204;
+const NO_CONTENT = 204;
 const FIRST_FAILURE = 400;
 const TOO_MANY = 429;

@@ -5,14 +5,14 @@ import { ConfigError, errorText } from "../core/errors.ts";
 import type { Logger } from "../observe/logger.ts";
 import { keyOfSecret } from "./signature.ts";
 
-/** kubelet changes a mounted Secret within a minute or two: looked at so often, a rotation takes hardly longer. */
+/** The kubelet updates a mounted Secret within a minute or two, so this interval hardly delays a rotation. */
 const REREAD_MS = 10_000;
-/** A few workspaces, two each while they are rotated. Every one costs each delivery an HMAC. */
+/** A few workspaces, with two secrets each during a rotation. Each secret costs one HMAC per delivery. */
 const MAX_SECRETS = 32;
 
 /**
- * The signing secrets in a folder, one in each file, as a mounted Secret has them: an endpoint of the platform has one, and
- * two for a while when it is rotated. A folder that cannot be read for once leaves those that were read before.
+ * The signing secrets in a folder, one per file, as in a mounted Secret. An endpoint of the platform has one secret,
+ * and two during a rotation. If the folder can't be read again, the previous secrets stay in use.
  */
 export class SigningSecrets {
   readonly #folder: string;
@@ -28,7 +28,7 @@ export class SigningSecrets {
     this.#logger = options.logger;
   }
 
-  /** @throws ConfigError when there is no secret in the folder. */
+  /** @throws ConfigError if the folder has no secret. */
   static async open(options: { folder: string; clock: Clock; logger: Logger }): Promise<SigningSecrets> {
     const secrets = new SigningSecrets(options);
     try {
@@ -62,7 +62,7 @@ export class SigningSecrets {
 
   async #read(): Promise<void> {
     const entries = await readdir(this.#folder, { withFileTypes: true });
-    // A mounted Secret has its real files in hidden folders, and links to them.
+    // A mounted Secret keeps its real files in hidden folders, with links to them.
     const names = entries
       .filter((entry) => !entry.name.startsWith(".") && !entry.isDirectory())
       .map(({ name }) => name);

@@ -2,29 +2,32 @@ import { createHmac, timingSafeEqual } from "node:crypto";
 import { SECOND_MS } from "../core/clock.ts";
 
 /**
- * Signatures of Standard Webhooks, by which the platform signs its deliveries
- * (https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md): the HMAC-SHA256 of
- * `id.timestamp.body`, in base64, behind `v1,`. Several, separated by spaces, while a secret is rotated.
+ * Signatures of Standard Webhooks, which the platform uses
+ * (https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md): `v1,` and the base64
+ * HMAC-SHA256 of `id.timestamp.body`. While a secret is rotated, the header has several, separated by spaces.
  */
 
-/** What a signing secret begins with; the rest is the key in base64. */
+/** The prefix of a signing secret; the rest is the key in base64. */
 export const SECRET_PREFIX = "whsec_";
-/** The specification asks for 24 to 64 bytes; the platform gives 32. */
+/** The specification requires 24 to 64 bytes; the platform uses 32. */
 const MIN_KEY_BYTES = 24;
 const MAX_KEY_BYTES = 64;
 const BASE64 = /^[A-Za-z0-9+/]+={0,2}$/;
 
-/** How far a delivery's time may be from ours, as in the reference library: clocks differ, and replays are old. */
+/**
+ * The allowed difference between a delivery's time and the local clock, as in the reference library. It covers clock
+ * skew and rejects old replays.
+ */
 export const TOLERANCE_SECONDS = 5 * 60;
 
 const VERSION = "v1";
-/** Two secrets sign while one is rotated; more than a few is somebody who wants us to work. */
+/** Two secrets sign during a rotation. Many more signatures can only be an attempt to waste CPU. */
 const MAX_SIGNATURES = 8;
 const WHOLE_SECONDS = /^\d{1,12}$/;
-/** Ids are some 30 characters; they are kept for a while, so none may be long. */
+/** Ids have some 30 characters. They are kept for a while, so long ones are rejected. */
 const MAX_ID = 256;
 
-/** What is signed and how, as the headers of a delivery say it. */
+/** The signature headers of a delivery. */
 export interface SignedHeaders {
   readonly id: string;
   readonly timestamp: string;
@@ -33,7 +36,7 @@ export interface SignedHeaders {
 
 export type SignatureVerdict = "good" | "malformed" | "stale" | "forged";
 
-/** The key of a signing secret; undefined when the text is none. */
+/** The key of a signing secret; undefined if the text is not one. */
 export function keyOfSecret(text: string): Buffer | undefined {
   if (!text.startsWith(SECRET_PREFIX)) return undefined;
   const encoded = text.slice(SECRET_PREFIX.length);
@@ -42,12 +45,12 @@ export function keyOfSecret(text: string): Buffer | undefined {
   return key.length >= MIN_KEY_BYTES && key.length <= MAX_KEY_BYTES ? key : undefined;
 }
 
-/** Whether the headers may be those of a signed delivery; no key is needed to see that they are not. */
+/** Whether the headers can belong to a signed delivery. Needs no key. */
 export function isWellFormed({ id, timestamp, signature }: SignedHeaders): boolean {
   return id !== "" && id.length <= MAX_ID && WHOLE_SECONDS.test(timestamp) && signature !== "";
 }
 
-/** Whether one of the keys signed this body at about this time. Takes as long for a wrong signature as for a good one. */
+/** Verifies that one of the keys signed this body recently. Takes constant time for right and wrong signatures. */
 export function verify(headers: SignedHeaders, body: Buffer, keys: readonly Buffer[], nowMs: number): SignatureVerdict {
   const { id, timestamp, signature } = headers;
   if (!isWellFormed(headers)) return "malformed";
@@ -61,7 +64,7 @@ export function verify(headers: SignedHeaders, body: Buffer, keys: readonly Buff
       if (bytes.length === digest.length && timingSafeEqual(bytes, digest)) isSigned = true;
     }
   }
-  // After the signature: the time of a forged one says nothing.
+  // Check the time last: the time of a forged delivery means nothing.
   if (!isSigned) return "forged";
   return Math.abs(nowMs / SECOND_MS - Number(timestamp)) > TOLERANCE_SECONDS ? "stale" : "good";
 }

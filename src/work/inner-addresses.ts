@@ -1,7 +1,7 @@
 import { BlockList, isIP } from "node:net";
 
 /**
- * Addresses that are no public ones: somebody's own network, this machine, a cloud's metadata. From the registries of
+ * IPv4 ranges that are not public: private networks, this machine, cloud metadata. Taken from the registries of
  * special-purpose addresses (https://www.iana.org/assignments/iana-ipv4-special-registry, RFC 6890).
  */
 export const INNER_IPV4: readonly (readonly [network: string, prefix: number])[] = [
@@ -9,7 +9,7 @@ export const INNER_IPV4: readonly (readonly [network: string, prefix: number])[]
   ["10.0.0.0", 8], // private
   ["100.64.0.0", 10], // carrier-grade NAT; a cloud's metadata at 100.100.100.200
   ["127.0.0.0", 8], // loopback
-  ["168.63.129.16", 32], // Azure's own services, on a public address that is the host's everywhere
+  ["168.63.129.16", 32], // Azure's own services, at a public address that leads to the host everywhere
   ["169.254.0.0", 16], // link-local; metadata of most clouds at 169.254.169.254
   ["172.16.0.0", 12], // private
   ["192.0.0.0", 24], // protocol assignments; a cloud's metadata at 192.0.0.192
@@ -23,10 +23,13 @@ export const INNER_IPV4: readonly (readonly [network: string, prefix: number])[]
   ["240.0.0.0", 4], // reserved, broadcast
 ];
 
-/** What is public of IPv6; all else is loopback, link-local, ULA (metadata at fd00:ec2::254), multicast, or nobody's. */
+/**
+ * The public part of IPv6. Everything else is loopback, link-local, ULA (metadata at fd00:ec2::254), multicast, or
+ * unassigned.
+ */
 const PUBLIC_IPV6: readonly (readonly [network: string, prefix: number])[] = [["2000::", 3]];
 
-/** What is not public of that (https://www.iana.org/assignments/iana-ipv6-special-registry). */
+/** The parts of that range that are not public (https://www.iana.org/assignments/iana-ipv6-special-registry). */
 const INNER_IPV6: readonly (readonly [network: string, prefix: number])[] = [
   ["2001::", 23], // protocol assignments: Teredo, benchmarks, ORCHID
   ["2001:db8::", 32], // documentation
@@ -34,7 +37,7 @@ const INNER_IPV6: readonly (readonly [network: string, prefix: number])[] = [
   ["3fff::", 20], // documentation
 ];
 
-/** Forms of IPv6 addresses that stand for the IPv4 address in their last 32 bits: IPv4-mapped, and NAT64 (RFC 6052). */
+/** IPv6 prefixes that embed an IPv4 address in the last 32 bits: IPv4-mapped, and NAT64 (RFC 6052). */
 const EMBEDDING = ["::ffff:", "64:ff9b::"];
 const EMBEDDED_AT = 96;
 
@@ -48,9 +51,9 @@ for (const [network, prefix] of INNER_IPV6) inner.addSubnet(network, prefix, "ip
 for (const [network, prefix] of PUBLIC_IPV6) publicIpv6.addSubnet(network, prefix, "ipv6");
 for (const form of EMBEDDING) publicIpv6.addSubnet(`${form}0.0.0.0`, EMBEDDED_AT, "ipv6");
 
-/** Whether an IP address is an inner one. What is no address counts as one: it is not to be connected to. */
+/** Whether an IP address is inner. A text that is not an IP address counts as inner, so that nothing connects to it. */
 export function isInnerAddress(address: string): boolean {
-  // A zone id names an interface of this machine, and takes nothing away from what the address is.
+  // A zone id names an interface of this machine; it does not change the address.
   const [bare = ""] = address.split("%");
   switch (isIP(bare)) {
     case 4:
@@ -62,13 +65,16 @@ export function isInnerAddress(address: string): boolean {
   }
 }
 
-/** Ends of names that no public DNS has (RFC 6761, 6762 and 8375, ICANN's `internal`), and those of a cluster's Services. */
+/**
+ * Suffixes of names that are not in public DNS (RFC 6761, 6762 and 8375, ICANN's `internal`), and of a cluster's
+ * Services.
+ */
 export const INNER_NAME = /(^|\.)(localhost|local|internal|home\.arpa|svc)$/;
 
 /**
- * Whether the host of a URL, as `URL.hostname` has it (which spells every IPv4 address in one way), says by itself that
- * it is an inner one: an inner address, one word, or a name that only a network's own resolver knows. Of any other name
- * only its resolution tells.
+ * Whether the host of a URL is inner without resolving it: an inner address, a single label, or a name that only a
+ * private resolver knows. Expects the form of `URL.hostname`, which normalizes every IPv4 address. All other names must
+ * be resolved to tell.
  */
 export function isInnerHost(hostname: string): boolean {
   const host = hostname.replace(/^\[(.*)\]$/, "$1").replace(/\.+$/, "");

@@ -1,6 +1,6 @@
 import { withoutEnd } from "../core/text.ts";
 
-/** What cannot be one segment of a path. */
+/** A text that can't be a path segment. */
 export class PathError extends Error {
   constructor(what: string) {
     super(what);
@@ -9,8 +9,8 @@ export class PathError extends Error {
 }
 
 /**
- * One path segment that means `id` and nothing else, whatever is in it.
- * @throws PathError for what no encoding makes safe: servers and proxies resolve `.` and `..` also when encoded.
+ * Encodes `id` as one path segment that means exactly this id.
+ * @throws PathError for an id that no encoding makes safe: servers and proxies resolve `.` and `..` even when encoded.
  */
 export function pathSegment(id: string): string {
   if (id === "" || id === "." || id === "..") throw new PathError(`the id "${id}" cannot stand in a path`);
@@ -25,7 +25,10 @@ function encoded(text: string | number, what: string): string {
   }
 }
 
-/** `?a=1&b=2` of what is defined; empty when nothing is. @throws PathError for what no encoding makes a text of. */
+/**
+ * Returns `?a=1&b=2` with the defined values; empty if there are none.
+ * @throws PathError for a value that can't be encoded.
+ */
 export function queryText(query: Readonly<Record<string, string | number | undefined>>): string {
   const pairs = Object.entries(query).flatMap(([name, value]) =>
     value === undefined ? [] : [`${encodeURIComponent(name)}=${encoded(value, `the value of ${name}`)}`],
@@ -33,7 +36,7 @@ export function queryText(query: Readonly<Record<string, string | number | undef
   return pairs.length === 0 ? "" : `?${pairs.join("&")}`;
 }
 
-/** Whether `splitBaseUrl` takes it. */
+/** Whether `splitBaseUrl` accepts the text. */
 export function isBaseUrl(text: string): boolean {
   try {
     splitBaseUrl(text);
@@ -44,8 +47,8 @@ export function isBaseUrl(text: string): boolean {
 }
 
 /**
- * Splits a base URL into its origin and the prefix of all paths (without the last slash).
- * @throws TypeError that quotes nothing of it: it may hold a password.
+ * Splits a base URL into its origin and the prefix of all paths (without a trailing slash).
+ * @throws TypeError whose message does not quote the URL, because it may contain a password.
  */
 export function splitBaseUrl(baseUrl: string): { origin: string; prefix: string } {
   const url = URL.parse(baseUrl);

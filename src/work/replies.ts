@@ -5,7 +5,9 @@ import { kindOfStatus, parseRetryAfter, statusMaybeApplied, WorkApiError, type W
 import type { HttpFailure, HttpReply } from "./http.ts";
 import type { WorkCall } from "./types.ts";
 
-/** What an error about a call is written from. Holds the key, to mask it: never show it whole. */
+/**
+ * The input of an error about a call. It contains the key, so that the key can be masked. Never log the whole context.
+ */
 export interface CallContext {
   readonly call: WorkCall;
   readonly origin: string;
@@ -14,25 +16,25 @@ export interface CallContext {
   readonly key: string;
   readonly apiKey: boolean;
   readonly timeoutMs: number;
-  /** It has the bound of the claim protocol. */
+  /** The call has the timeout of the claim protocol. */
   readonly urgent: boolean;
 }
 
 const MAX_SHOWN_ID = 80;
 
-/** The reply's Date in milliseconds since the epoch; null when it has none or a wrong one. */
+/** The reply's Date in milliseconds since the epoch; null if it is absent or invalid. */
 export function replyDateMs(reply: HttpReply): number | null {
   const ms = Date.parse(reply.headers.get("date") ?? "");
   return Number.isNaN(ms) ? null : ms;
 }
 
-/** What a refusal asks for in Retry-After, in milliseconds. `nowMs`: the wall clock, for replies without a Date. */
+/** The Retry-After of a refusal, in milliseconds. `nowMs` is the wall clock, used for replies without a Date. */
 export function replyRetryAfterMs(reply: HttpReply, nowMs: number): number | undefined {
   if (reply.status < 400) return undefined;
   return parseRetryAfter(reply.headers.get("retry-after"), replyDateMs(reply) ?? nowMs);
 }
 
-/** A status that is no success. */
+/** The error for a status that is not a success. */
 export function refusalError(context: CallContext, reply: HttpReply, nowMs: number): WorkApiError {
   const { status } = reply;
   const kind = kindOfStatus(status);
@@ -49,7 +51,7 @@ export function refusalError(context: CallContext, reply: HttpReply, nowMs: numb
   });
 }
 
-/** A success whose body is none of this API's. The request itself may well have been applied. */
+/** The error for a success with a body that is not of this API. The server may have applied the request. */
 export function unusableError(context: CallContext, reply: HttpReply, why: string): WorkApiError {
   return new WorkApiError({
     kind: "protocol",
@@ -61,7 +63,7 @@ export function unusableError(context: CallContext, reply: HttpReply, why: strin
   });
 }
 
-/** An item that cannot be served, or be understood, in an answer of this API. */
+/** The error for an item that can't be served or parsed, in an answer of this API. */
 export function badItemError(call: WorkCall, { id, why }: { id: string; why: string }, key?: string): WorkApiError {
   const shown = shownText(id, key === undefined ? [] : [key], MAX_SHOWN_ID);
   return new WorkApiError({
@@ -72,7 +74,7 @@ export function badItemError(call: WorkCall, { id, why }: { id: string; why: str
   });
 }
 
-/** No whole reply. */
+/** The error for a request without a complete reply. */
 export function failureError(context: CallContext, failure: HttpFailure): WorkApiError {
   const kinds: Record<HttpFailure["kind"], WorkErrorKind> = {
     timeout: "timeout",
@@ -87,7 +89,7 @@ export function failureError(context: CallContext, failure: HttpFailure): WorkAp
     status: failure.status,
     maybeApplied: failure.sent,
     message: `${title(context)}: ${failureMeaning(context, failure)}`,
-    // What undici and the caller's signal say is kept for logs, as a text: objects could carry the request.
+    // Keep the text of undici's error for logs, but not the object, which could reference the request.
     cause: failure.kind === "network" ? new Error(causeText(context, failure)) : undefined,
   });
 }
@@ -125,11 +127,11 @@ function refusalMeaning(kind: WorkErrorKind, status: number, context: CallContex
   }
 }
 
-/** Redirects are never followed: the target would be handed the key. */
+/** Redirects are never followed, because the target would get the key. */
 function redirectMeaning(context: CallContext, reply: HttpReply): string {
   const location = reply.headers.get("location");
   const target = location === undefined ? null : URL.parse(location, context.origin);
-  // An address of another scheme has no origin: no API can be there.
+  // A URL of another scheme has no origin, so it can't be an API.
   if (!target || target.origin === "null")
     return `the answer is none of this API; check spec.api.baseUrl (${context.origin})`;
   const where = shownText(target.origin, [context.key]);
@@ -156,7 +158,7 @@ function causeText(context: CallContext, failure: HttpFailure): string {
   return shownText(errorText(failure.cause), [context.key]);
 }
 
-/** The mends that people look for longest. */
+/** Hints for the failures that are hardest to diagnose. */
 function networkHint(failure: HttpFailure): string {
   const text = `${errorCode(failure.cause)} ${errorText(failure.cause)}`;
   if (/ENOTFOUND|EAI_AGAIN/.test(text)) return "; check the host in spec.api.baseUrl and the cluster's DNS";
@@ -173,7 +175,7 @@ function errorCode(error: unknown): string {
   return isRecord(error) && typeof error["code"] === "string" ? error["code"] : "";
 }
 
-/** `type: message` of the API's error body, or that there was something else. */
+/** Returns `type: message` from the API's error body, or a hint that the body was a web page. */
 function serverWords(context: CallContext, reply: HttpReply): string {
   let body: unknown;
   try {
@@ -191,7 +193,7 @@ function webPageHint(reply: HttpReply): string {
   return isWebPage(reply) ? ", a web page" : "";
 }
 
-/** Whether a person was meant to read it: something else than the API answered. */
+/** Whether the reply is a web page, so that something other than the API answered. */
 export function isWebPage(reply: HttpReply): boolean {
   const type = reply.headers.get("content-type") ?? "";
   return type.includes("html") || /^\s*<(!doctype|html)/i.test(reply.body.toString("latin1", 0, 64));
@@ -202,22 +204,22 @@ function requestId(context: CallContext, reply: HttpReply): string | undefined {
   return id === undefined ? undefined : shownText(id, [context.key], MAX_SHOWN_ID);
 }
 
-/** Of what others say, so much is shown. */
+/** The number of characters shown of a server's text. */
 const MAX_SHOWN = 300;
-/** Shorter than any credential: masking such a value would only shred the text. */
+/** Shorter than any credential: masking such a short value would only make the text unreadable. */
 const MIN_MASKED = 8;
 const MASK = "[redacted]";
 
 /**
- * Text from a server, fit for an error message: credentials of known form and the given secrets (also as they stand in
- * a URL or in JSON) are masked, control characters and line breaks are gone, the rest is cut.
+ * Makes a server's text safe for an error message. Masks credentials of known form and the given secrets, also when
+ * encoded for a URL or JSON. Removes control characters and line breaks, and truncates the rest.
  */
 export function shownText(text: string, secrets: readonly string[], maxLength = MAX_SHOWN): string {
-  // Before cutting: half a key at the end of a text would not be found any more.
+  // Mask before truncating: half a key at the end of a text would no longer match.
   let shown = maskValues(text, secrets);
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is removed
   shown = shown.replaceAll(/[\s\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ").trim();
-  // Again: what a line break had split may have become whole.
+  // Mask again: removing a line break may have joined the two halves of a secret.
   shown = redact(maskValues(shown, secrets));
   return shown.length <= maxLength ? shown : `${shown.slice(0, maxLength).trimEnd()}...`;
 }

@@ -1,15 +1,15 @@
-/** Whose turn it is: a member, and the tenant that it belongs to. */
+/** A member that takes turns, and its tenant. */
 export interface Turn {
-  /** A namespace; empty where there is none. */
+  /** A namespace; may be empty. */
   readonly tenant: string;
   readonly member: string;
 }
 
 /**
- * Who waits, in the order of turns. Round robin among tenants, and among the members of each: a member that asks for much
- * takes nothing from others, and a tenant with ten thousand members no more than one with a single member.
+ * Waiters, in the order of their turns: round robin among tenants, and among the members of each. So a member with many
+ * calls does not delay others, and a tenant with ten thousand members gets no more turns than one with a single member.
  *
- * Invariants: only tenants and members with somebody who waits are held, each in the order of its turns.
+ * Invariant: it holds only tenants and members with waiters, in the order of their turns.
  */
 export class Turns<T extends Turn> {
   readonly #tenants = new Map<string, Map<string, T[]>>();
@@ -18,7 +18,7 @@ export class Turns<T extends Turn> {
     return this.#tenants.size === 0;
   }
 
-  /** Whether somebody of this member waits. */
+  /** Whether this member has waiters. */
   waits({ tenant, member }: Turn): boolean {
     return this.#tenants.get(tenant)?.has(member) ?? false;
   }
@@ -32,7 +32,7 @@ export class Turns<T extends Turn> {
     else members.set(member, [waiter]);
   }
 
-  /** Takes out whoever waits no longer. */
+  /** Removes a waiter that gave up. */
   remove(waiter: T): void {
     const { tenant, member } = waiter;
     const members = this.#tenants.get(tenant);
@@ -44,7 +44,7 @@ export class Turns<T extends Turn> {
     if (members.size === 0) this.#tenants.delete(tenant);
   }
 
-  /** Takes out all of this member. */
+  /** Removes and returns all waiters of this member. */
   takeAll({ tenant, member }: Turn): readonly T[] {
     const members = this.#tenants.get(tenant);
     const waiting = members?.get(member) ?? [];
@@ -53,14 +53,17 @@ export class Turns<T extends Turn> {
     return waiting;
   }
 
-  /** How many members of this tenant wait. */
+  /** The number of this tenant's members with waiters. */
   membersOf(tenant: string): number {
     return this.#tenants.get(tenant)?.size ?? 0;
   }
 
-  /** Takes out the next of a tenant that may go; its tenant and its member go to the end of their rounds. */
+  /**
+   * Removes and returns the next waiter of an allowed tenant. Its tenant and its member move to the end of their
+   * rounds.
+   */
   next(mayGo: (tenant: string) => boolean = () => true): T | undefined {
-    // A Map iterates in the order of insertion: what is put back is the last.
+    // A Map iterates in insertion order, so a reinserted key comes last.
     for (const [tenant, members] of this.#tenants) {
       if (!mayGo(tenant)) continue;
       this.#tenants.delete(tenant);

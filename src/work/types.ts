@@ -1,17 +1,17 @@
 /**
- * Shapes of the Work API as they are on the wire (snake_case), after validation in wire.ts. Times are RFC 3339 texts.
- * Source: the published reference of `/v1/environments/{environment_id}/work` and the official SDK's types.
+ * The Work API's wire format (snake_case), after validation in wire.ts. Times are RFC 3339 texts. Source: the published
+ * reference of `/v1/environments/{environment_id}/work` and the official SDK's types.
  */
 
-/** queued -> starting (ack) -> active (first heartbeat) -> stopping -> stopped; the last is final. */
+/** queued -> starting (ack) -> active (first heartbeat) -> stopping -> stopped, which is final. */
 export const WORK_STATES = ["queued", "starting", "active", "stopping", "stopped"] as const;
 export type WorkState = (typeof WORK_STATES)[number];
 
-/** What a work item is about. */
+/** The subject of a work item. */
 export interface WorkData {
-  /** The session, or the health check. Empty only for types that Berth does not know. */
+  /** The id of the session or health check. Empty only for types that Berth does not know. */
   readonly id: string;
-  /** `session`, `healthcheck`, or anything the platform invents; `unknown` when the server sent none. */
+  /** `session`, `healthcheck`, or any later type of the platform; `unknown` if the server sent none. */
   readonly type: string;
 }
 
@@ -19,7 +19,7 @@ export const DATA_TYPE_SESSION = "session";
 export const DATA_TYPE_HEALTHCHECK = "healthcheck";
 export const DATA_TYPE_UNKNOWN = "unknown";
 
-/** One work item. Log its id, never the whole: a polled item carries its secret. */
+/** One work item. Log only its id: a polled item carries its secret. */
 export interface WorkItem {
   readonly id: string;
   readonly environment_id: string;
@@ -27,30 +27,30 @@ export interface WorkItem {
   readonly data: WorkData;
   readonly created_at: string;
   readonly acknowledged_at: string | null;
-  /** Names the instant of the last beat; also what a beat echoes, so it is kept byte for byte. */
+  /** The time of the last heartbeat. The next heartbeat echoes it, so it is kept byte for byte. */
   readonly latest_heartbeat_at: string | null;
   readonly started_at: string | null;
   readonly stop_requested_at: string | null;
   readonly stopped_at: string | null;
   readonly metadata: Readonly<Record<string, string>>;
-  /** Only in poll replies, and only where the environment issues one. Never show it. */
+  /** Only in poll replies, and only if the environment issues one. Never log or show it. */
   readonly secret?: string;
 }
 
 /** Statistics of a queue. No field counts running sessions. */
 export interface QueueStats {
-  /** Items waiting to be picked up. */
+  /** Items that wait to be picked up. */
   readonly depth: number;
-  /** Items polled and not yet acknowledged. */
+  /** Items that were polled but not acknowledged yet. */
   readonly pending: number;
   readonly oldest_queued_at: string | null;
   /** Pollers seen in the last 30 s. */
   readonly workers_polling: number | null;
 }
 
-/** Answer to a heartbeat that was not refused. `lease_extended: false` means that the lease is not held. */
+/** The answer to an accepted heartbeat. `lease_extended: false` means that this client does not hold the lease. */
 export interface Heartbeat {
-  /** Opaque: the next beat echoes it byte for byte. */
+  /** Opaque: the next heartbeat echoes it byte for byte. */
   readonly last_heartbeat: string;
   readonly lease_extended: boolean;
   readonly state: WorkState;
@@ -64,32 +64,32 @@ export interface LeaseState {
   readonly ttl_seconds: number | null;
 }
 
-/** Outcome of a heartbeat: a 412 is an answer like any other, `current` is null when its body could not be read. */
+/** The outcome of a heartbeat. A 412 is a normal answer; `current` is null if its body can't be parsed. */
 export type HeartbeatOutcome =
   | { readonly kind: "beat"; readonly beat: Heartbeat }
   | { readonly kind: "refused"; readonly current: LeaseState | null };
 
-/** `expected` of a first heartbeat: claims a lease that nobody ever held. */
+/** `expected` for a first heartbeat: claims a lease that no client has ever held. */
 export const NO_HEARTBEAT = "NO_HEARTBEAT";
 
-/** An item of a list that is not as it should be. */
+/** A malformed item of a list. */
 export interface UnreadableItem {
-  /** Null: not even that can be read. */
+  /** Null if even the id can't be read. */
   readonly id: string | null;
-  /** Null: a state that is not known, or none. */
+  /** Null if the state is missing or unknown. */
   readonly state: WorkState | null;
-  /** The field, and what it is not. Never its value: replies hold secrets. */
+  /** The field and the expected form, never the value: replies contain secrets. */
   readonly why: string;
 }
 
 /** One page of the list. */
 export interface WorkPage {
   readonly items: WorkItem[];
-  /** One odd item must not keep anybody from all others. */
+  /** Listed separately, so that a malformed item does not hide the others. */
   readonly unreadable: readonly UnreadableItem[];
   readonly nextPage: string | null;
 }
 
-/** The calls of the Work API, as they are named in errors and in the label `call` of metrics. */
+/** The calls of the Work API, by their names in errors and in the metrics label `call`. */
 export const WORK_CALLS = ["poll", "ack", "heartbeat", "stop", "stats", "list", "retrieve", "update"] as const;
 export type WorkCall = (typeof WORK_CALLS)[number];

@@ -13,7 +13,7 @@ import {
   type WorkState,
 } from "./types.ts";
 
-/** A reply of the wrong shape. The message names the field and never its value: replies hold secrets. */
+/** A reply of the wrong shape. The message names the field but never its value, because replies contain secrets. */
 export class ShapeError extends Error {
   readonly where: string;
   readonly expected: string;
@@ -26,7 +26,7 @@ export class ShapeError extends Error {
   }
 }
 
-/** The reply is one of this API: what is not as it should be is the item in it. */
+/** The reply is of this API, but its item is malformed. */
 export class ItemShapeError extends ShapeError {
   readonly id: string;
 
@@ -60,9 +60,10 @@ export function parseWorkItem(value: unknown, where = "the work item"): WorkItem
 }
 
 /**
- * A poll's reply: an item, or null for an empty queue. What cannot be served is refused here, before anything is done for
- * it: ids go into paths, Secrets and variables of containers, and no container starts with a NUL among them.
- * @throws ShapeError; ItemShapeError where it is an item at all
+ * Parses a poll's reply: an item, or null for an empty queue. An item that can't be served is refused here, before
+ * anything is done for it. Its ids end up in paths, Secrets and environment variables, and a container can't start if
+ * one of these contains a NUL.
+ * @throws ShapeError; ItemShapeError if the reply is an item
  */
 export function parsePolled(value: unknown): WorkItem | null {
   if (value === null) return null;
@@ -126,7 +127,7 @@ export function parseHeartbeat(value: unknown): Heartbeat {
   const from = record(value, where);
   const extended = from["lease_extended"];
   if (typeof extended !== "boolean") throw new ShapeError(`${where}'s lease_extended`, "true or false");
-  // The published types allow an empty last_heartbeat, for an item that nobody ever beat.
+  // The published types allow an empty last_heartbeat, for an item that never got a heartbeat.
   const last = from["last_heartbeat"];
   if (typeof last !== "string" || !last.isWellFormed()) throw new ShapeError(`${where}'s last_heartbeat`, "a text");
   return {
@@ -137,7 +138,7 @@ export function parseHeartbeat(value: unknown): Heartbeat {
   };
 }
 
-/** `error.details.current_state` of a 412's body; null when it cannot be read: a refusal is one without it too. */
+/** Parses `error.details.current_state` of a 412's body. Null if that fails: the 412 counts as a refusal anyway. */
 export function parseRefusal(value: unknown): LeaseState | null {
   let at: unknown = value;
   for (const key of ["error", "details", "current_state"]) at = isRecord(at) ? at[key] : undefined;
@@ -149,7 +150,7 @@ export function parseRefusal(value: unknown): LeaseState | null {
 }
 
 /**
- * A container whose variables hold a longer text does not start: Linux takes 128 KiB with the name of the variable
+ * A container with a longer environment variable does not start: Linux limits one to 128 KiB including its name
  * (MAX_ARG_STRLEN, execve(2)). Secrets have some hundred characters.
  */
 const MAX_SECRET = 120_000;
@@ -164,7 +165,7 @@ function id(value: string, where: string): void {
   }
 }
 
-/** Milliseconds since the epoch of an RFC 3339 text that was validated above; null stays null. */
+/** Milliseconds since the epoch of an RFC 3339 text that was validated here; null stays null. */
 export function timestampMs(value: string): number;
 export function timestampMs(value: string | null): number | null;
 export function timestampMs(value: string | null): number | null {
@@ -174,17 +175,17 @@ export function timestampMs(value: string | null): number | null {
 function parseData(value: unknown, where: string): WorkData {
   const from = record(value, where);
   const type = optionalText(from, "type", where) ?? DATA_TYPE_UNKNOWN;
-  // What is inside of other types is opaque; a session without its id cannot be served.
+  // The data of other types is opaque. A session without an id can't be served.
   const id = type === DATA_TYPE_SESSION ? text(from, "id", where) : from["id"];
   return { id: typeof id === "string" ? id : "", type };
 }
 
-/** Nothing rests on it: what is no text in it keeps no item from being served. */
+/** Nothing depends on metadata, so entries that are not text are dropped instead of refusing the item. */
 function parseMetadata(value: unknown): Record<string, string> {
   const parsed: Record<string, string> = {};
   for (const [key, entry] of Object.entries(isRecord(value) ? value : {})) {
     if (typeof entry !== "string") continue;
-    // defineProperty semantics: a key named __proto__ must not reach the prototype.
+    // A plain assignment of the key __proto__ would change the prototype.
     Object.defineProperty(parsed, key, { value: entry, enumerable: true, writable: true, configurable: true });
   }
   return parsed;
@@ -199,19 +200,19 @@ function text(from: Fields, key: string, where: string): string {
   return optionalText(from, key, where) ?? missing(where, key, "a text");
 }
 
-/** An empty text counts as absent: some servers write it for null. */
+/** An empty text counts as absent, because some servers send it for null. */
 function optionalText(from: Fields, key: string, where: string): string | null {
   const value = from[key];
   if (isAbsent(value) || value === "") return null;
   if (typeof value !== "string") throw new ShapeError(`${where}'s ${key}`, "a text or null");
-  // Half a surrogate pair: no URL takes it, and what the API server stores for it is another text.
+  // Half a surrogate pair: it can't be encoded in a URL, and the API server would store a different text.
   if (!value.isWellFormed()) throw new ShapeError(`${where}'s ${key}`, "a well-formed text");
   return value;
 }
 
-/** RFC 3339, 5.6, with as many digits of a second as nanoseconds have: what the API server takes for a time, too. */
+/** RFC 3339, 5.6, with at most nine digits of a second, which is also what the API server accepts. */
 const RFC_3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$/i;
-/** Where day and hour stand in such a time. */
+/** The positions of day and hour in such a time. */
 const DAY = [8, 10] as const;
 const HOUR = [11, 13] as const;
 const SHORTEST_MONTH = 28;
@@ -223,8 +224,8 @@ function time(from: Fields, key: string, where: string): string | null {
 }
 
 /**
- * Date.parse alone takes "5" for a day in May, a 30th of February for one in March, and 24 o'clock for the next day. Lists of
- * items are full of times: only the last days of a month are looked up.
+ * Date.parse alone accepts "5" as a day in May, February 30 as a day in March, and 24:00 as the next day. Lists contain
+ * many times, so only days after the 28th are checked against the calendar.
  */
 function isTime(value: string): boolean {
   if (!RFC_3339.test(value) || Number.isNaN(Date.parse(value))) return false;
@@ -234,7 +235,7 @@ function isTime(value: string): boolean {
 
 function daysIn(value: string): number {
   const [year = 0, month = 0] = value.split("-", 2).map(Number);
-  // The day before the first of the next month. setUTCFullYear, since Date.UTC takes years below 100 for others.
+  // The day before the first of the next month. Date.UTC would map years below 100 to 19xx; setUTCFullYear does not.
   const last = new Date(0);
   last.setUTCFullYear(year, month, 0);
   return last.getUTCDate();
@@ -257,7 +258,7 @@ function count(from: Fields, key: string, where: string): number {
   return value;
 }
 
-/** Far more than is ever asked for. Whoever takes a lease for shorter than it is does no harm. */
+/** Far above any TTL that Berth requests. Assuming a shorter lease than the real one is harmless. */
 const MAX_TTL_SECONDS = 86_400;
 
 function ttl(value: unknown): number | null {

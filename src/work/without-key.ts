@@ -4,18 +4,18 @@ import { HttpFailure, type HttpSender } from "./http.ts";
 import { pathSegment, splitBaseUrl } from "./paths.ts";
 import { failureError, isWebPage } from "./replies.ts";
 
-/** What answered a request that holds no credential. */
+/** The reply to a request without credentials. */
 export interface UnkeyedAnswer {
   readonly status: number;
-  /** The error is in this API's own words: not those of a proxy, a login page or another service. */
+  /** The body is an error of this API, not of a proxy, a login page or another service. */
   readonly isOfApi: boolean;
   readonly isWebPage: boolean;
 }
 
 /**
- * Asks for an environment's statistics without any key. The Work API refuses that with 401, which takes names, routes,
- * proxies and certificates that work, and nothing secret.
- * @throws WorkApiError no answer came
+ * Requests an environment's statistics without a key. The Work API answers 401. That proves that the name, route, proxy
+ * and certificate work, without using a secret.
+ * @throws WorkApiError if no answer arrives
  */
 export async function askWithoutKey(
   http: HttpSender,
@@ -41,7 +41,7 @@ export async function askWithoutKey(
   }
 }
 
-/** `{"type": "error", "error": {"type": ...}}`, as every refusal of the platform has it. */
+/** Whether the body is `{"type": "error", "error": {"type": ...}}`, the form of all the platform's errors. */
 function isApiError(body: Buffer): boolean {
   try {
     const parsed: unknown = JSON.parse(body.toString("utf8"));
