@@ -11,7 +11,7 @@ import { FLAGS } from "../settings/flags.ts";
 import { addOutput, REPORT_FORMATS, type ReportFormat } from "./invocation.ts";
 import { type DeploymentRef, deploymentSchema, parseFlags, wholeSecondsSchema } from "./uninstall-settings.ts";
 
-/** What `berth check` was started with, parsed and checked. */
+/** The parsed and validated settings of `berth check`. */
 export interface CheckSettings {
   /** As in Settings. */
   readonly kubeconfig: string | undefined;
@@ -19,7 +19,7 @@ export interface CheckSettings {
   readonly proxy: ProxySettings;
   /** The operator's Deployment. */
   readonly deployment: DeploymentRef;
-  /** How long the operator may take to get ready. */
+  /** How long to wait until the operator is ready. */
   readonly timeoutSeconds: number;
   readonly output: ReportFormat;
 }
@@ -43,7 +43,7 @@ export function addCheckFlags(command: Command): Command {
   return addOutput(command, REPORT_FORMATS);
 }
 
-/** @throws ConfigError that names everything wrong, a line each. */
+/** @throws ConfigError that lists every problem, one per line. */
 export function checkSettingsFrom(command: Command, env: EnvironmentVariables): CheckSettings {
   const { kubeconfig, deployment, timeoutSeconds, output } = parseFlags(flagsSchema, command);
   return {

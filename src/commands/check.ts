@@ -10,41 +10,44 @@ import { ENVIRONMENTS } from "../reconcile/finalizer.ts";
 import { berthVersion } from "../settings/version.ts";
 import type { CheckSettings } from "./check-settings.ts";
 
-/** One client for a minute: a request a second is nothing to an API server, and quick enough for whoever waits. */
+/** One request a second for a minute hardly loads the API server, and is fast enough for a person who waits. */
 const POLL_MS = SECOND_MS;
 const HTTP_NOT_FOUND = 404;
 
-/** What `berth check` found. */
+/** The result of `berth check`. */
 export interface CheckReport {
   readonly ok: boolean;
   /** The operator's Deployment, as NAMESPACE/NAME. */
   readonly deployment: string;
-  /** Environments in the Deployment's namespace; null: the API server serves none, or could not be asked. */
+  /**
+   * The number of Environments in the Deployment's namespace; null if the API server serves none, or could not be
+   * reached.
+   */
   readonly environments: number | null;
-  /** As they were last seen; null where there is no Deployment, or it was not looked at. */
+  /** The last known counts; null if the Deployment does not exist or was not read. */
   readonly replicas: { readonly wanted: number; readonly ready: number } | null;
-  /** Why it does not work, or could not be looked at, and what to do; null: it works. */
+  /** Why it does not work or could not be checked, and how to fix it; null if it works. */
   readonly problem: string | null;
 }
 
-/** What is installed does not work, and why. */
+/** The installed operator does not work; the message says why. */
 export class CheckFailedError extends OperatorError {
   constructor(message: string) {
     super("CheckFailed", message);
   }
 }
 
-/** What tests put in the place of the real thing. */
+/** Replacements for tests. */
 export interface CheckSeams {
   readonly clock?: Clock;
   readonly logger?: Logger;
 }
 
 /**
- * Looks whether an installed operator works: the API server serves Environments, and the Deployment as it is now has all
- * its replicas ready, which means that each of them acts or could take over. Changes nothing. What keeps it from looking is
- * a problem like any other, and the report has what was found by then.
- * @throws ConfigError where the kubeconfig is wrong
+ * Checks that an installed operator works: the API server serves Environments, and the current revision of the
+ * Deployment has all its replicas ready, so that each of them serves or can take over. Changes nothing. A failure of
+ * the check itself is also reported as a problem, along with what was found before.
+ * @throws ConfigError if the kubeconfig is invalid
  */
 export async function check(settings: CheckSettings, seams: CheckSeams = {}): Promise<CheckReport> {
   const { clock = realClock, logger = createLogger("info") } = seams;
@@ -67,8 +70,8 @@ export async function check(settings: CheckSettings, seams: CheckSeams = {}): Pr
 type Found = { -readonly [Key in "environments" | "replicas"]: CheckReport[Key] };
 
 /**
- * Fills in what it finds, step by step. Returns the problem; null: there is none.
- * @throws KubeApiError where it cannot be looked
+ * Fills in `found` step by step. Returns the problem, or null.
+ * @throws KubeApiError if a read fails
  */
 async function look(
   { deployment, timeoutSeconds }: CheckSettings,
@@ -95,8 +98,8 @@ async function look(
 }
 
 /**
- * How many Environments the release's own namespace has: most often none, but the list is the proof that they are
- * served. Null: they are not.
+ * The number of Environments in the release's own namespace, usually none. A successful list proves that the API server
+ * serves them; null means that it does not.
  */
 async function environmentsIn(kube: KubeClient, namespace: string): Promise<number | null> {
   try {
@@ -108,7 +111,7 @@ async function environmentsIn(kube: KubeClient, namespace: string): Promise<numb
 }
 
 interface Replicas extends Pick<CheckReport, "replicas" | "problem"> {
-  /** Whether the problem may go by itself within a moment. */
+  /** Whether the problem may disappear without a fix, within a moment. */
   readonly mayHeal: boolean;
 }
 

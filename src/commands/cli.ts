@@ -23,25 +23,25 @@ import {
   uninstallSettingsFrom,
 } from "./uninstall-settings.ts";
 
-/** What the process ends with. */
+/** The exit codes of the process. */
 export const EXIT = { ok: 0, failed: 1, usage: 2 } as const;
 
-/** What the commands do; src/main.ts gives the real ones. */
+/** The implementations of the commands; src/main.ts passes the real ones. */
 export interface Commands {
   /**
-   * Runs the operator until it is told to end.
-   * @throws ConfigError for a setting that turns out wrong only now, such as a kubeconfig file that is not there.
+   * Runs the operator until a signal stops it.
+   * @throws ConfigError if a setting turns out to be invalid only now, for example a missing kubeconfig file.
    */
   run(settings: Settings): Promise<void>;
-  /** Gets a cluster ready for the end of its operator. */
+  /** Prepares a cluster for the removal of its operator. */
   uninstall(settings: UninstallSettings): Promise<UninstallReport>;
-  /** Looks whether an installed operator works. */
+  /** Checks that an installed operator works. */
   check(settings: CheckSettings): Promise<CheckReport>;
 }
 
 /**
- * Runs one command line, without node and script name.
- * @returns the exit code: 0, 1 after a failure, 2 for a wrong flag, variable or command. Never throws.
+ * Runs one command line, without the node and script names.
+ * @returns the exit code: 0, 1 after a failure, 2 for an invalid flag, variable or command. Never throws.
  */
 export async function runCli(
   argv: readonly string[],
@@ -73,7 +73,7 @@ export async function runCli(
   }
 }
 
-/** What Commander ends with where no command was named, or one that it does not know after `help`. */
+/** Whether Commander stopped because no command was named, or an unknown one after `help`. */
 function isHelp(thrown: unknown): boolean {
   return thrown instanceof CommanderError && thrown.code === "commander.help";
 }
@@ -91,7 +91,7 @@ function usageOf(program: Command, name: string | undefined): string {
   return `usage: berth ${name} ${command.usage()}`;
 }
 
-/** What `berth version -o json` tells: this build, the API that it speaks, and what it runs on. */
+/** The output of `berth version -o json`: this build, its API version, and the version of Node. */
 function versionReport() {
   return { berth: berthVersion(), apiVersion: API_VERSION, node: process.versions.node };
 }
@@ -102,7 +102,7 @@ function buildProgram(commands: Commands, invocation: Invocation): Command {
     .description("Kubernetes operator for self-hosted agent sandboxes.")
     .version(berthVersion())
     .exitOverride()
-    // Commander's own complaints are written by runCli, once, with the usage line.
+    // runCli writes Commander's errors, once, with the usage line.
     .configureOutput({ writeOut: streams.out, writeErr: () => {} });
   const run = program.command("run").description("Run the operator until SIGTERM or SIGINT.");
   addFlags(run).action(() => commands.run(settingsFrom(run, env)));

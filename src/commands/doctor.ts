@@ -22,7 +22,7 @@ interface Options {
   readonly output: ReportFormat;
 }
 
-/** `berth doctor`: whether a cluster, its operator and its Environments are as they should be. */
+/** `berth doctor`: checks a cluster, its operator and its Environments. */
 export function addDoctor(program: Command, invocation: Invocation): void {
   const command = program
     .command("doctor")
@@ -71,7 +71,7 @@ async function doctor(options: Options, settings: Settings, { env, streams, exit
   streams.out(reportText(report, paintFor(streams, env["NO_COLOR"])));
 }
 
-/** What checks ask of an operator's settings. */
+/** The settings of an operator that the checks use. */
 function operatorSettings(settings: Settings): OperatorSettings {
   const { allowedApiOrigins, leaderElection } = settings;
   return {

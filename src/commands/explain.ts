@@ -20,7 +20,7 @@ interface Options {
   readonly output: ReportFormat;
 }
 
-/** `berth explain`: what happened to a session. */
+/** `berth explain`: shows what happened to a session. */
 export function addExplain(program: Command, invocation: Invocation): void {
   const command = program
     .command("explain")
@@ -32,11 +32,11 @@ export function addExplain(program: Command, invocation: Invocation): void {
   addKubeconfig(command);
   addFlags(command, [FLAGS.allowedApiOrigins]);
   addOutput(command, REPORT_FORMATS).action((id: string) =>
-    tell(id, command.opts<Options>(), settingsFrom(command, invocation.env), invocation),
+    explainSession(id, command.opts<Options>(), settingsFrom(command, invocation.env), invocation),
   );
 }
 
-async function tell(
+async function explainSession(
   asked: string,
   { namespace, checkKey, output }: Options,
   settings: Settings,

@@ -9,15 +9,15 @@ import type { EnvironmentVariables, ProxySettings } from "../settings/environmen
 import { FLAGS } from "../settings/flags.ts";
 import { berthVersion } from "../settings/version.ts";
 
-/** What every command is run with. */
+/** The inputs and outputs of a command. */
 export interface Invocation {
   readonly env: EnvironmentVariables;
   readonly streams: CliStreams;
-  /** The exit code of the process once the command is over; 0 unless it is called. */
+  /** Sets the exit code of the process; 0 by default. */
   exit(code: number): void;
 }
 
-/** The part of the settings that says where the cluster is. */
+/** The settings that locate the cluster. */
 export type ClusterSettings = Pick<Settings, "kubeconfig" | "kubeEnvironment"> & { readonly proxy: ProxySettings };
 
 /** Adds `--kubeconfig`. */
@@ -26,11 +26,14 @@ export function addKubeconfig(command: Command): Command {
   return command.option(`--${name} ${value}`, `Kubeconfig file of the cluster to look at (default: ${defaultText}).`);
 }
 
-/** What commands that report can write; the first is for people. */
+/** The output formats of commands that report; the first is for people. */
 export const REPORT_FORMATS = ["text", "json"] as const;
 export type ReportFormat = (typeof REPORT_FORMATS)[number];
 
-/** Adds `-o`. @param formats the first is what is written without the flag */
+/**
+ * Adds `-o`.
+ * @param formats the first is the default
+ */
 export function addOutput(command: Command, formats: readonly [string, ...string[]]): Command {
   return command.addOption(
     new Option("-o, --output <format>", `How it is written: ${formats.join(" or ")}.`)
@@ -39,27 +42,27 @@ export function addOutput(command: Command, formats: readonly [string, ...string
   );
 }
 
-/** JSON for programs: indented, with a line break at the end. */
+/** Indented JSON with a final line break. */
 export function jsonText(value: unknown): string {
   return `${JSON.stringify(value, null, 2)}\n`;
 }
 
-/** @throws ConfigError where an argument is missing or there is one too many, in words of the command. */
+/** The error for a missing or extra argument. */
 export function usageError(message: string): ConfigError {
   return new ConfigError(message);
 }
 
-/** A cluster that a command looks at, until it is disposed. */
+/** A cluster that a command reads, until it is disposed. */
 export interface Cluster extends AsyncDisposable {
   readonly kube: KubeClient;
   readonly server: string;
-  /** That of the kubeconfig's context. */
+  /** The namespace of the kubeconfig's context. */
   readonly namespace: string;
 }
 
 /**
- * Opens the cluster of a kubeconfig; nothing is sent yet.
- * @param command for the API server's audit log
+ * Creates a client for the cluster of a kubeconfig; sends nothing yet.
+ * @param command appears in the API server's audit log
  * @throws ConfigError
  */
 export function connect({ kubeconfig, kubeEnvironment, proxy }: ClusterSettings, command: string): Cluster {

@@ -10,32 +10,33 @@ import { type NetworkFacts, renderNetworkPolicy } from "../reconcile/network-pol
 import { ALWAYS_PULLS, dryRunName } from "../reconcile/template-check.ts";
 import { workerTemplate } from "../workers/template.ts";
 
-/** What an operator was started with that decides what it makes of an Environment. */
+/** The settings of an operator that determine which objects it creates for an Environment. */
 export interface OperatorFacts {
   readonly podPolicy: PodPolicy;
   readonly originAllowed: (baseUrl: string) => boolean;
   readonly network: NetworkFacts;
 }
 
-/** What the operator would say in a condition: its reason, its words, and what to do. */
+/** What the operator would report in a condition: the reason, the message, and how to fix it. */
 export interface Finding {
   readonly reason: ConditionReason;
   readonly message: string;
   readonly mend: string;
 }
 
-/** What an operator would make of an Environment. */
+/** The objects that an operator would create for an Environment, or why it would refuse it. */
 export type Preview =
   | { readonly ok: true; readonly objects: readonly KubeObject[]; readonly warnings: readonly Finding[] }
   | { readonly ok: false; readonly problems: readonly Finding[] };
 
-/** An Environment that the API server has not seen has no uid; names of Deployments follow from it. */
+/** The uid of an Environment that the API server has not stored. Names of Deployments derive from it. */
 export const NO_UID = "00000000-0000-0000-0000-000000000000";
 
 /**
- * The objects that an operator makes of an Environment: in sessions mode a Pod, in workers mode the Deployment, and the
- * NetworkPolicy over both. By the code that makes them in the cluster, and refused in the words of its conditions.
- * @param raw as the API server has it, or as `asStored` completes it
+ * Renders the objects that an operator creates for an Environment: a Pod in sessions mode, the Deployment in workers
+ * mode, and the NetworkPolicy. Uses the operator's own code for the objects, and the messages of its conditions for
+ * refusals.
+ * @param raw an object of the API server, or one completed by `asStored`
  */
 export function previewOf(raw: unknown, facts: OperatorFacts): Preview {
   const parsed = parseEnvironment(raw);
@@ -56,14 +57,14 @@ export function previewOf(raw: unknown, facts: OperatorFacts): Preview {
   };
 }
 
-/** A Pod under the name that the operator's dry run has: real ones end in eight random letters. */
+/** A Pod gets the name of the operator's dry run; real names end in eight random letters. */
 function servingObject(environment: Environment): KubeObject {
   const { workers } = environment.spec;
   if (workers) return workerTemplate(environment).deployment(workers.minReplicas);
   return templateOf(environment).render(dryRunName(environment.metadata.name));
 }
 
-/** A manifest with what the API server adds to the metadata of an object, as far as it is missing. */
+/** Adds the metadata that the API server would add to a manifest, if it is missing. */
 export function asStored(manifest: unknown, namespace: string): unknown {
   if (!isRecord(manifest)) return manifest;
   const metadata = isRecord(manifest["metadata"]) ? manifest["metadata"] : {};
@@ -71,7 +72,7 @@ export function asStored(manifest: unknown, namespace: string): unknown {
   return { ...manifest, metadata: { ...added, ...metadata } };
 }
 
-/** Whether a manifest is an Environment, of whatever version. */
+/** Whether a manifest is an Environment, of any version. */
 export function isEnvironment(manifest: unknown): boolean {
   if (!isRecord(manifest) || manifest["kind"] !== KIND) return false;
   const [group] = API_VERSION.split("/");

@@ -2,23 +2,23 @@ import { existsSync } from "node:fs";
 import type { Command } from "commander";
 import { OperatorError } from "../core/errors.ts";
 
-/** Where a checkout has it; in an image there is no such file. */
+/** The simulator's path in a checkout. The image does not contain it. */
 const SIMULATOR = new URL("../../simulator/main.ts", import.meta.url);
 
-/** A command that this Berth came without. */
+/** A command that is not part of this build. */
 export class NotInImageError extends OperatorError {
   constructor(message: string) {
     super("NotInImage", message);
   }
 }
 
-/** `berth simulator`: the work simulator of the checkout, with its own flags. */
+/** `berth simulator`: runs the checkout's work simulator, with its own flags. */
 export function addSimulator(program: Command): void {
   const command = program
     .command("simulator")
     .usage("[flags]")
     .description("Run a simulator of the Work API, to try workers on (from a checkout).")
-    // Its flags are its own, --help too: docs/simulator.md.
+    // The simulator parses its flags itself, including --help: docs/simulator.md.
     .helpOption(false)
     .allowUnknownOption()
     .argument("[flags...]", "Flags of the simulator; --help shows them.");
@@ -29,7 +29,7 @@ async function simulator(argv: readonly string[]): Promise<void> {
   if (!existsSync(SIMULATOR)) {
     throw new NotInImageError("the simulator is not part of the image: run it from a checkout, npm run simulator");
   }
-  // Not by a path that the bundler could follow: src holds nothing of the simulator.
+  // Import by URL, so that the bundler can't follow it: src must not contain the simulator.
   const { main } = await import(SIMULATOR.href);
   await main(argv);
 }

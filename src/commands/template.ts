@@ -12,7 +12,7 @@ import { addFlags, FLAGS } from "../settings/flags.ts";
 import { addKubeconfig, addOutput, type Invocation, jsonText } from "./invocation.ts";
 import type { Finding, OperatorFacts } from "./preview.ts";
 
-/** The namespace that docs/install.md installs the operator in. */
+/** The namespace of the operator in docs/install.md. */
 export const DEFAULT_OPERATOR_NAMESPACE = "berth-system";
 
 const FORMATS = ["yaml", "json"] as const;
@@ -25,7 +25,7 @@ interface Options {
   readonly output: (typeof FORMATS)[number];
 }
 
-/** `berth template`: what an operator would make of an Environment that is in a file, or in a cluster. */
+/** `berth template`: prints the objects that an operator would create for an Environment from a file or a cluster. */
 export function addTemplate(program: Command, invocation: Invocation): void {
   const command = program
     .command("template")
@@ -117,7 +117,10 @@ async function read(filename: string, input: (() => Promise<string>) | undefined
   }
 }
 
-/** All documents of a YAML stream; those of a List are its items. Nothing of a broken one is shown: it may hold a Secret. */
+/**
+ * All documents of a YAML stream, with Lists replaced by their items. Errors quote nothing, because the file may
+ * contain a Secret.
+ */
 function parse(text: string, shown: string): unknown[] {
   try {
     return yamlDocuments(text).flatMap((value) => {
@@ -134,7 +137,7 @@ function yamlText(objects: readonly KubeObject[]): string {
   return objects.map((object) => stringify(object, { lineWidth: 0, aliasDuplicateObjects: false })).join("---\n");
 }
 
-/** What it quotes of a spec may be another person's, who is not to steer the terminal of whoever looks at it. */
+/** Escapes the message: it may quote another user's spec, which must not control the terminal. */
 function line(what: string, { reason, message }: Finding): string {
   return `${what}: ${reason}: ${oneLine(message)}\n`;
 }

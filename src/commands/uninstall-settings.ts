@@ -11,17 +11,17 @@ import {
 import { FLAGS } from "../settings/flags.ts";
 import { addOutput, REPORT_FORMATS, type ReportFormat } from "./invocation.ts";
 
-/** What `berth uninstall` was started with, parsed and checked. */
+/** The parsed and validated settings of `berth uninstall`. */
 export interface UninstallSettings {
   /** As in Settings. */
   readonly kubeconfig: string | undefined;
   readonly kubeEnvironment: KubeEnvironment;
   readonly proxy: ProxySettings;
-  /** Namespaces whose Environments are let go; empty means all of them. */
+  /** Namespaces whose Environments are released; empty means all. */
   readonly namespaces: readonly string[];
-  /** The operator's Deployment, which is scaled to nothing; undefined: no operator runs. */
+  /** The operator's Deployment, which is scaled to zero; undefined: no operator runs. */
   readonly deployment: DeploymentRef | undefined;
-  /** Whether Environments are deleted, and not only let go. */
+  /** Whether to delete the Environments, not only release them. */
   readonly deleteEnvironments: boolean;
   /** How long deleted Environments may drain. */
   readonly drainSeconds: number;
@@ -35,7 +35,7 @@ export const UNINSTALL_USAGE =
   "usage: berth uninstall [--kubeconfig <path>] [--namespace <name>]... [--deployment <namespace/name>] " +
   "[--delete-environments] [--drain-seconds <seconds>] [-o, --output <format>]";
 
-/** A Deployment as flags name it. */
+/** A Deployment in the form of the flags. */
 export const deploymentSchema = z
   .string()
   .regex(/^[^/\s]+\/[^/\s]+$/, "write the Deployment as NAMESPACE/NAME")
@@ -44,13 +44,13 @@ export const deploymentSchema = z
     return { namespace, name };
   });
 
-/** Where a Deployment is. */
+/** The namespace and name of a Deployment. */
 export interface DeploymentRef {
   readonly namespace: string;
   readonly name: string;
 }
 
-/** A duration as flags have it. */
+/** A duration in the form of the flags. */
 export const wholeSecondsSchema = z
   .string()
   .regex(/^\d{1,6}$/, "write whole seconds")
@@ -80,7 +80,7 @@ export function addUninstallFlags(command: Command): Command {
   return addOutput(command, REPORT_FORMATS);
 }
 
-/** @throws ConfigError that names everything wrong, a line each. */
+/** @throws ConfigError that lists every problem, one per line. */
 export function uninstallSettingsFrom(command: Command, env: EnvironmentVariables): UninstallSettings {
   const {
     kubeconfig,
@@ -102,7 +102,10 @@ export function uninstallSettingsFrom(command: Command, env: EnvironmentVariable
   };
 }
 
-/** The flags of a command by their schema. @throws ConfigError that names everything wrong, a line each. */
+/**
+ * Parses the flags of a command.
+ * @throws ConfigError that lists every problem, one per line.
+ */
 export function parseFlags<T>(schema: z.ZodType<T>, command: Command): T {
   const result = schema.safeParse(command.opts());
   if (result.success) return result.data;

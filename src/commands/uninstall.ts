@@ -13,52 +13,52 @@ import { ENVIRONMENTS } from "../reconcile/finalizer.ts";
 import { berthVersion } from "../settings/version.ts";
 import type { UninstallSettings } from "./uninstall-settings.ts";
 
-/** One client for a minute or two: a list a second is nothing to an API server, and quick enough for whoever waits. */
+/** One list a second for a minute or two hardly loads the API server, and is fast enough for a person who waits. */
 const POLL_MS = SECOND_MS;
-/** The operator's Pods end within their grace and a moment more; what takes longer than that has lost its node. */
+/** The operator's Pods end shortly after their grace period. A Pod that takes longer has lost its node. */
 const STOP_MARGIN_MS = 45_000;
-/** Of Pods that say nothing else, in seconds. */
+/** For Pods without an explicit grace period, in seconds. */
 const DEFAULT_GRACE_SECONDS = 30;
-/** So often a conflicting change of the finalizers is tried again with the object as it is then. */
+/** The number of attempts to change the finalizers, each with the current object after a conflict. */
 const ATTEMPTS = 5;
 const HTTP_NOT_FOUND = 404;
 
-/** The cluster is not ready for the end of its operator, and why. */
+/** The cluster is not ready for the removal of its operator; the message says why. */
 export class UninstallFailedError extends OperatorError {
   constructor(message: string) {
     super("UninstallFailed", message);
   }
 }
 
-/** What `berth uninstall` did, also where it failed then. */
+/** What `berth uninstall` did, even if it failed later. */
 export interface UninstallReport {
-  /** Whether it got to its end. */
+  /** Whether it completed. */
   readonly ok: boolean;
-  /** Whether the operator was stopped; false: no Deployment was named, it was not there, or its Pods did not end. */
+  /** Whether the operator was stopped; false if no Deployment was named, it did not exist, or its Pods did not end. */
   readonly stopped: boolean;
-  /** Environments, as NAMESPACE/NAME, that were told to go. */
+  /** The deleted Environments, as NAMESPACE/NAME. */
   readonly deleted: readonly string[];
-  /** Those of them that did not drain in time, or that were still there when it last looked. */
+  /** Those that did not drain in time, or still existed at the last check. */
   readonly undrained: readonly string[];
-  /** Those that the finalizer was taken off. */
+  /** The Environments whose finalizer was removed. */
   readonly released: readonly string[];
-  /** What it failed with, and what to do; null: nothing. */
+  /** The failure and how to fix it; null if there was none. */
   readonly problem: string | null;
 }
 
-/** What tests put in the place of the real thing. */
+/** Replacements for tests. */
 export interface UninstallSeams {
   readonly clock?: Clock;
   readonly logger?: Logger;
 }
 
 /**
- * Gets a cluster ready for the end of its operator: nothing may be left that only an operator could end. Environments
- * are deleted first where that is asked for, and get time to drain. Then the operator is stopped, since it would put
- * its finalizer back, and the finalizer is taken off all Environments. Running sessions are left alone: their claims
- * stay in their Secrets, and an operator that is installed again goes on with them. Where it fails, the report says with
- * what; what is done by then stays done, and all of it can be repeated.
- * @throws ConfigError where the kubeconfig is wrong
+ * Prepares a cluster for the removal of its operator, so that nothing is left that only an operator could end. First
+ * deletes the Environments, if requested, and lets them drain. Then stops the operator, because it would add its
+ * finalizer again, and removes the finalizer of all Environments. Running sessions are not touched: their claims stay
+ * in their Secrets, and a newly installed operator adopts them. After a failure, the report names it. Completed steps
+ * are not undone, and everything can be repeated.
+ * @throws ConfigError if the kubeconfig is invalid
  */
 export async function uninstall(settings: UninstallSettings, seams: UninstallSeams = {}): Promise<UninstallReport> {
   const { clock = realClock, logger = createLogger("info") } = seams;
@@ -69,7 +69,7 @@ export async function uninstall(settings: UninstallSettings, seams: UninstallSea
   try {
     if (settings.deleteEnvironments) await removal.deleteEnvironments();
     await removal.stopOperator();
-    await removal.letGo();
+    await removal.removeFinalizers();
   } catch (error) {
     problem = redact(errorText(error));
   } finally {
@@ -79,7 +79,7 @@ export async function uninstall(settings: UninstallSettings, seams: UninstallSea
 }
 
 class Removal {
-  /** Written at each step, so that a later one that fails takes nothing from the report. */
+  /** Updated at each step, so that the report keeps earlier results if a later step fails. */
   readonly done = { stopped: false, deleted: [] as string[], undrained: [] as string[], released: [] as string[] };
   readonly #kube: KubeClient;
   readonly #settings: UninstallSettings;
@@ -93,7 +93,7 @@ class Removal {
     this.#logger = logger;
   }
 
-  /** Deletes every Environment and waits until they are gone, or for as long as they may drain. */
+  /** Deletes every Environment and waits until they are gone or the drain time is over. */
   async deleteEnvironments(): Promise<void> {
     const { drainSeconds } = this.#settings;
     const found = await this.#environments();
@@ -110,8 +110,8 @@ class Removal {
   }
 
   /**
-   * Scales the operator's Deployment to nothing and waits until its Pods are gone.
-   * @throws UninstallFailedError when they stay: what a running operator holds must not be let go
+   * Scales the operator's Deployment to zero and waits until its Pods are gone.
+   * @throws UninstallFailedError if they stay, because the objects of a running operator must not be released
    */
   async stopOperator(): Promise<void> {
     const { deployment: ref } = this.#settings;
@@ -143,10 +143,11 @@ class Removal {
   }
 
   /**
-   * Takes the finalizer off, and of those that are going anyway removes the claims: nobody else will. The claims first, since
-   * with its finalizer the Environment is gone, and nothing says any more whose they were.
+   * Removes the finalizers. For Environments that are being deleted, it first removes the claims, which nothing else
+   * would do. The order matters: without its finalizer the Environment is deleted, and then nothing links the claims to
+   * it.
    */
-  async letGo(): Promise<void> {
+  async removeFinalizers(): Promise<void> {
     const { released } = this.done;
     for (const environment of await this.#environments()) {
       const { namespace = "", name = "", deletionTimestamp } = environment.metadata;
@@ -174,7 +175,7 @@ class Removal {
     return found;
   }
 
-  /** Whether the API server knows the group: a 404 for a list may as well be a proxy's. */
+  /** Whether the API server knows the group, because a 404 for a list may also come from a proxy. */
   async #isServed(): Promise<boolean> {
     const { groups } = (await this.#kube.raw("GET", "/apis")) as { groups: readonly { name: string }[] };
     return groups.some(({ name }) => name === GROUP);
@@ -188,7 +189,7 @@ class Removal {
     }
   }
 
-  /** Whether it had the finalizer. */
+  /** Returns whether the Environment had the finalizer. */
   async #release(ref: { namespace: string; name: string }): Promise<boolean> {
     for (let attempt = 1; ; attempt += 1) {
       try {
@@ -206,7 +207,7 @@ class Removal {
     }
   }
 
-  /** Asks until there is nothing left, and for no longer than that. Returns what is left; null: nothing. */
+  /** Polls until nothing is left, or until the timeout. Returns what is left, or null. */
   async #until<T>(timeoutMs: number, left: () => Promise<T | null>): Promise<T | null> {
     const deadlineMs = this.#clock.monotonic() + timeoutMs;
     for (;;) {

@@ -1,17 +1,17 @@
 import { redact } from "../observe/logger.ts";
 import type { EnvironmentShown, SessionShown } from "./shown.ts";
 
-/** The process that serves the page: with several replicas each shows what it serves itself. */
+/** The process that serves the page. With several replicas, each shows only what it serves itself. */
 export interface Replica {
   readonly identity: string;
   readonly version: string;
-  /** Parts that all Environments are divided into. */
+  /** The number of parts that the Environments are divided into. */
   readonly shards: number;
-  /** Those that this replica serves. */
+  /** The shards that this replica serves. */
   readonly served: readonly number[];
 }
 
-/** Everything that is shown at one moment. */
+/** A snapshot of everything that the page shows. */
 export interface Look {
   readonly nowMs: number;
   readonly replica: Replica;
@@ -19,12 +19,13 @@ export interface Look {
   readonly sessions: Iterable<SessionShown>;
 }
 
-/** What is known of by its key, as the JSON that it was sent as. */
+/** The JSON that was last sent, by key. */
 type Known = Map<string, string>;
 
 /**
- * What changed from one look to the next, as JSON for the page: `{nowMs, replica?, environments: {set, gone}, sessions: {set,
- * gone}}`. A credential that got into a text (a server's answer, say) is taken out again here: nothing leaves otherwise.
+ * The changes between two snapshots, as JSON for the page: `{nowMs, replica?, environments: {set, gone}, sessions:
+ * {set, gone}}`. All output passes through here, which redacts credentials that got into a text, for example from a
+ * server's answer.
  */
 export class Changes {
   #replica = "";
@@ -32,7 +33,7 @@ export class Changes {
   #sessions: Known = new Map();
   #nowMs = 0;
 
-  /** Takes a new look. Returns what changed, null: nothing but the time. */
+  /** Takes a new snapshot. Returns the changes; null if only the time has changed. */
   take(look: Look): string | null {
     const replica = JSON.stringify(look.replica);
     const environments = changed(this.#environments, look.environments, ({ key }) => key);
@@ -51,7 +52,7 @@ export class Changes {
     return isSame ? null : redact(`{${parts.join(",")}}`);
   }
 
-  /** Everything as the last look had it, for whoever has nothing yet. */
+  /** The whole last snapshot, for a new viewer. */
   whole(): string {
     const all = (known: Known) => `{"set":[${[...known.values()].join(",")}],"gone":[]}`;
     const head = `"nowMs":${this.#nowMs},"whole":true,"replica":${this.#replica}`;

@@ -11,18 +11,18 @@ import { Seen } from "./seen.ts";
 import { isOwnHost, MAX_VIEWERS, Viewers } from "./viewers.ts";
 
 const MAX_HEADER_BYTES = 16_384;
-/** Each viewer has one that stays, and its browser a few more while it loads the page. */
+/** Each viewer has one open connection, and its browser a few more while it loads the page. */
 const MAX_CONNECTIONS = 6 * MAX_VIEWERS;
-/** After which a browser that was turned away may ask again. */
+/** How long a refused browser waits before it tries again. */
 const RETRY_SECONDS = 30;
 
 const EVENTS_PATH = "/events";
 
-/** The page is all that it needs; nothing else is loaded, sent or framed. */
+/** The page may only load its own files, and may not be framed. */
 const PAGE_POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
-/** On every answer. */
+/** Sent with every answer. */
 const HEADERS = {
   "content-security-policy": PAGE_POLICY,
   "x-content-type-options": "nosniff",
@@ -35,20 +35,23 @@ const HEADERS = {
 } as const;
 
 export interface ConsoleOptions {
-  /** As parseBindAddress reads it. */
+  /** In the form that parseBindAddress reads. */
   readonly bindAddress: string;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly identity: string;
   readonly version: string;
   readonly shards: number;
-  /** How many ended sessions are kept. */
+  /** The number of ended sessions to keep. */
   readonly bounds?: EndedBounds;
 }
 
-/** The console of one operator: what it is told, and the page that shows it. Read-only: no request changes anything. */
+/**
+ * The console of one operator: collects what the operator reports, and serves the page that shows it. Read-only: no
+ * request changes anything.
+ */
 export class Console implements AsyncDisposable {
-  /** What the operator tells. */
+  /** Receives the operator's reports. */
   readonly observer: EnvironmentObserver;
   readonly #options: ConsoleOptions;
   readonly #viewers: Viewers;
@@ -78,8 +81,9 @@ export class Console implements AsyncDisposable {
   }
 
   /**
-   * Listens. `served` says which shards are in this replica's hands. Returns the address, undefined when switched off.
-   * @throws ConfigError when the address is wrong or cannot be listened on.
+   * Starts to listen. `served` returns the shards that this replica serves. Returns the address, or undefined if the
+   * console is off.
+   * @throws ConfigError if the address is invalid or can't be listened on.
    */
   async start(served: () => readonly number[]): Promise<string | undefined> {
     const { bindAddress, logger } = this.#options;
@@ -108,7 +112,8 @@ export class Console implements AsyncDisposable {
 
   #answer(request: IncomingMessage, response: ServerResponse): void {
     for (const [name, value] of Object.entries(HEADERS)) response.setHeader(name, value);
-    // A body is never read: the connection ends with the answer, so that it cannot be taken for the next request.
+    // Request bodies are never read. Close the connection after the answer, so that a body is not parsed as the next
+    // request.
     const { headers, method } = request;
     if (headers["content-length"] !== undefined || headers["transfer-encoding"] !== undefined) {
       response.setHeader("connection", "close");
@@ -135,7 +140,7 @@ export class Console implements AsyncDisposable {
   }
 
   #events(site: string | string[] | undefined): Answer {
-    // A page of somebody else's could not read them, but would take a place.
+    // A page of another site could not read the events, but would use up a viewer's slot.
     if (site !== undefined && site !== "same-origin" && site !== "none") {
       return words(403, "events are for the console's own page");
     }
@@ -147,7 +152,7 @@ export class Console implements AsyncDisposable {
   }
 }
 
-/** Without bytes it goes on: events follow. */
+/** Without `bytes` the connection stays open for events. */
 interface Answer {
   readonly status: number;
   readonly type: string;

@@ -1,15 +1,15 @@
 import type { SessionShown } from "./shown.ts";
 
-/** Sessions of the past that are kept. */
+/** Limits on the ended sessions that are kept. */
 export interface EndedBounds {
   readonly perEnvironment: number;
-  /** However many Environments there are: each takes about half a kilobyte. */
+  /** For any number of Environments; each session takes about 0.5 kB. */
   readonly inAll: number;
 }
 
 export const ENDED_BOUNDS: EndedBounds = { perEnvironment: 200, inAll: 5_000 };
 
-/** The last sessions that have ended, of each Environment and of all together; the oldest goes first. */
+/** The most recently ended sessions, limited per Environment and in total. The oldest is dropped first. */
 export class EndedSessions {
   readonly #bounds: EndedBounds;
   /** Oldest first. */

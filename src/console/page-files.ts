@@ -1,12 +1,12 @@
 import { readFile } from "node:fs/promises";
 
-/** The page's files: src/page, and beside the bundle `page`, which the build puts there. */
+/** The page's files: src/page, or the folder `page` that the build puts next to the bundle. */
 const FOLDER = new URL("../page/", import.meta.url);
 
 const HTML = "text/html; charset=utf-8";
 const SCRIPT = "text/javascript; charset=utf-8";
 
-/** Every file of the page by its path, with what it is served as. */
+/** Every file of the page, by URL path, with its content type. */
 export const PAGE_FILES = {
   "/": { file: "index.html", type: HTML },
   "/style.css": { file: "style.css", type: "text/css; charset=utf-8" },
@@ -25,7 +25,7 @@ export interface PageFile {
   readonly bytes: Buffer;
 }
 
-/** Reads the page, once: about 40 kB. */
+/** Reads the page's files once: about 40 kB. */
 export async function readPage(): Promise<ReadonlyMap<string, PageFile>> {
   const entries = Object.entries(PAGE_FILES).map(
     async ([path, { file, type }]) => [path, { type, bytes: await readFile(new URL(file, FOLDER)) }] as const,

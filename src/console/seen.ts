@@ -12,24 +12,24 @@ import {
   type Warning,
 } from "./shown.ts";
 
-/** A person reads the newest; `kubectl get events` has the others. */
+/** The page shows the newest; `kubectl get events` has the others. */
 export const WARNINGS_KEPT = 10;
 
 type Fault = Pick<EnvironmentLook, "mode" | "max" | "conditions">;
 
 interface Entry {
   source: EnvironmentSource | null;
-  /** Its spec cannot be served, also where loops of an earlier one still run. */
+  /** Why its spec can't be served. An earlier spec may still be running. */
   fault: Fault | null;
-  /** The newest first. */
+  /** Newest first. */
   warnings: readonly Warning[];
 }
 
 const NO_REPORT: EnvironmentLook["report"] = { queue: null, sessions: null, blockedReason: null };
 
 /**
- * What this process serves, as far as it was told, and where to ask for the rest. Memory is bounded: what lives is asked for,
- * and of the past only the last of each Environment is kept.
+ * What this process serves, as reported by the reconcilers. Memory is bounded: live sessions are read from their
+ * source, and only the last ended ones of each Environment are kept.
  */
 export class Seen implements EnvironmentObserver {
   readonly #clock: Clock;
@@ -67,7 +67,7 @@ export class Seen implements EnvironmentObserver {
 
   warned(key: string, reason: string, text: string): void {
     const entry = this.#entries.get(key);
-    // Last words about what is gone would be kept for ever.
+    // Ignore a late warning of a removed Environment, which would be kept forever.
     if (!entry) return;
     const message = cut(text);
     const isSame = (known: Warning) => known.reason === reason && known.message === message;
@@ -84,7 +84,7 @@ export class Seen implements EnvironmentObserver {
     });
   }
 
-  /** Those that live, and the last that have ended. */
+  /** The live sessions, and the last ended ones. */
   *sessions(): Iterable<SessionShown> {
     for (const [key, { source }] of this.#entries) {
       for (const session of source?.sessions() ?? []) yield sessionShown(key, session);

@@ -4,43 +4,43 @@ import type { QueueStatus, SessionsStatus, WorkersStatus } from "../api/status.t
 import type { SessionView } from "../protocol/session-view.ts";
 import type { EnvironmentLook } from "../reconcile/environment-runtime.ts";
 
-/** A text longer than this is cut: it is one line of many. */
+/** Longer texts are truncated, because each is one line of many. */
 const TEXT_LENGTH = 300;
 
-/** Something that was wrong, once or again and again. */
+/** A problem that was reported once or several times. */
 export interface Warning {
   readonly reason: string;
   readonly message: string;
-  /** The last time. */
+  /** The last occurrence. */
   readonly atMs: number;
   readonly times: number;
 }
 
-/** One Environment as the page is sent it. */
+/** An Environment in the form that the page receives. */
 export interface EnvironmentShown {
   /** `namespace/name`. */
   readonly key: string;
   readonly mode: "Sessions" | "Workers";
   readonly max: number;
   readonly ready: { readonly status: ConditionUpdate["status"]; readonly reason: string; readonly message: string };
-  /** Conditions that are not well, without `Ready`, which repeats one of them. */
+  /** Conditions that report a problem, except `Ready`, which repeats one of them. */
   readonly wrong: readonly { readonly type: string; readonly reason: string; readonly message: string }[];
   readonly queue: QueueStatus | null;
   readonly sessions: SessionsStatus | null;
   readonly workers: WorkersStatus | null;
-  /** The newest first. */
+  /** Newest first. */
   readonly warnings: readonly Warning[];
 }
 
-/** One session as the page is sent it. */
+/** A session in the form that the page receives. */
 export interface SessionShown extends SessionView {
-  /** Of all sessions of this process. */
+  /** Unique among all sessions of this process. */
   readonly id: string;
-  /** Key of its Environment. */
+  /** The key of its Environment. */
   readonly environment: string;
 }
 
-/** An Environment that nothing is known of yet. */
+/** An Environment without a known state yet. */
 const NOT_LOOKED = { status: "Unknown", reason: "Pending", message: "" } as const;
 
 export function environmentShown(
@@ -67,7 +67,7 @@ export function environmentShown(
 }
 
 export function sessionShown(environment: string, session: SessionView): SessionShown {
-  // One item may be served twice, each time in a Pod of its own.
+  // One item may be served twice, each time in its own Pod.
   const id = `${environment}/${session.pod}/${session.workId}`;
   return { ...session, id, environment, message: cut(session.message) };
 }

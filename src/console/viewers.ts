@@ -3,27 +3,30 @@ import { isIP } from "node:net";
 import type { Clock, Timer } from "../core/clock.ts";
 import type { Changes, Look } from "./changes.ts";
 
-/** Changes are sent together, so often: a person sees no more, and a burst of sessions is one event. */
+/**
+ * Changes are sent at this interval. Faster updates would not help a reader, and a burst of sessions becomes one event.
+ */
 export const LOOK_EVERY_MS = 1_000;
-/** So that both sides see that the other is there. */
+/** The interval of keep-alive events, so that both sides notice a lost connection. */
 export const ALIVE_EVERY_MS = 15_000;
-/** Who takes nothing for so long is gone, or too slow to be of use; the page asks again by itself. */
+/** A viewer that reads nothing for this long is gone, or too slow. The page reconnects automatically. */
 export const STUCK_MS = 30_000;
 /** A few people with a few windows each. */
 export const MAX_VIEWERS = 16;
 
 interface Viewer {
   readonly response: ServerResponse;
-  /** It has nothing yet, or missed something: it gets everything. */
+  /** The viewer has no data yet, or missed a change: send everything. */
   needsAll: boolean;
-  /** Since when (monotonic) it takes nothing more; null: it does. */
+  /** Since when (monotonic) the socket is full; null if it is not. */
   fullSinceMs: number | null;
   sentMs: number;
 }
 
 /**
- * Those who watch, by server-sent events. While there are none nothing is looked at. What is sent to a viewer waits in its
- * socket: one that is slow is sent nothing more until that is gone, then everything at once, so that nobody's changes pile up.
+ * The open pages, fed by server-sent events. Without viewers no snapshot is taken. Data for a viewer waits in its
+ * socket. A slow viewer gets nothing more until its socket is empty, and then everything at once, so that no changes
+ * pile up.
  */
 export class Viewers {
   readonly #clock: Clock;
@@ -48,7 +51,7 @@ export class Viewers {
     return this.#viewers.size >= MAX_VIEWERS;
   }
 
-  /** Sends events over this response until its connection ends. Its head is written by the caller. */
+  /** Sends events over this response until its connection ends. The caller writes the head. */
   add(response: ServerResponse): void {
     const viewer: Viewer = { response, needsAll: true, fullSinceMs: null, sentMs: this.#clock.monotonic() };
     this.#viewers.add(viewer);
@@ -105,14 +108,14 @@ export class Viewers {
 
 function send(viewer: Viewer, json: string, nowMs: number): void {
   viewer.sentMs = nowMs;
-  // JSON has no line breaks: one line is one event.
+  // JSON has no line breaks, so one line is one event.
   if (!viewer.response.write(`data: ${json}\n\n`)) viewer.fullSinceMs = nowMs;
 }
 
 /**
- * Whether a request names this server as only somebody would who means it: by an IP address or as localhost. A page of
- * somebody else's that has its own name resolve to this address (DNS rebinding) would send that name, and could read what is
- * here in a browser that can reach it.
+ * Whether a request names this server by an IP address or as localhost. With DNS rebinding, another site's name
+ * resolves to this address, and its page could read the console through a browser that can reach it. Such a request
+ * sends that site's name.
  */
 export function isOwnHost(header: string | undefined): boolean {
   const host = header?.replace(/:\d{1,5}$/, "").toLowerCase();

@@ -15,57 +15,60 @@ import {
 } from "./environment-variables.ts";
 import { addFlags, FLAGS, type Flag } from "./flags.ts";
 
-/** What `berth run` was started with, parsed and checked. */
+/** The parsed and validated settings of `berth run`. */
 export interface Settings {
   /** Path of a kubeconfig file; undefined: KUBECONFIG, then the Pod's service account, then ~/.kube/config. */
   readonly kubeconfig: string | undefined;
-  /** The variables that say where the cluster is, as they were. */
+  /** The environment variables that locate the cluster, unchanged. */
   readonly kubeEnvironment: KubeEnvironment;
-  /** Namespaces to serve; empty means all of them. */
+  /** The namespaces to serve; empty means all. */
   readonly namespaces: readonly string[];
   readonly leaderElection: {
     readonly enabled: boolean;
     /** Namespace of the Leases; undefined: the namespace of the kubeconfig's context or of the service account. */
     readonly namespace: string | undefined;
-    /** Into how many parts the replicas divide the Environments, a Lease each; 1 is plain leader election. */
+    /**
+     * The number of parts that the replicas divide the Environments into, with a Lease each; 1 is plain leader
+     * election.
+     */
     readonly shards: number;
   };
-  /** As parseBindAddress reads it; "0" is off. */
+  /** In the form that parseBindAddress reads; "0" is off. */
   readonly metricsBindAddress: string;
-  /** As parseBindAddress reads it; "0" is off. */
+  /** In the form that parseBindAddress reads; "0" is off. */
   readonly healthProbeBindAddress: string;
   readonly webhook: {
-    /** As parseBindAddress reads it; "0" is off. */
+    /** In the form that parseBindAddress reads; "0" is off. */
     readonly bindAddress: string;
-    /** The folder of the signing secrets; there is one where the receiver is on. */
+    /** The folder of the signing secrets; always set if the receiver is on. */
     readonly secrets: string | undefined;
-    /** Where all replicas take deliveries; undefined: they are passed on to nobody. */
+    /** The address that resolves to every replica's receiver; undefined: deliveries are not forwarded. */
     readonly peers: { readonly host: string; readonly port: number } | undefined;
   };
-  /** As parseBindAddress reads it; "0" is off. */
+  /** In the form that parseBindAddress reads; "0" is off. */
   readonly consoleBindAddress: string;
   readonly logLevel: LogLevel;
   readonly allowedApiOrigins: AllowedOrigins;
-  /** What Pod templates may have beyond what every template may. */
+  /** What Pod templates may use beyond the default policy. */
   readonly podPolicy: PodPolicy;
-  /** Bound of one request of the claim protocol, in milliseconds. */
+  /** Timeout of one request of the claim protocol, in milliseconds. */
   readonly protocolTimeoutMs: number;
   /** Networks of the default Work API, for the NetworkPolicies of Environments. */
   readonly apiCidrs: readonly string[];
-  /** Where the cluster's DNS answers, for the NetworkPolicies of Environments. */
+  /** Addresses of the cluster's DNS, for the NetworkPolicies of Environments. */
   readonly clusterDns: ClusterDns;
-  /** How connections leave this machine, from HTTPS_PROXY, HTTP_PROXY and NO_PROXY. */
+  /** The proxies for outgoing connections, from HTTPS_PROXY, HTTP_PROXY and NO_PROXY. */
   readonly proxy: ProxySettings;
 }
 
-/** The variables of this process: the one place that reads them. */
+/** The environment variables of this process. Nothing else reads them. */
 export function processEnvironment(): EnvironmentVariables {
   return process.env;
 }
 
 /**
- * Settings from the command's flags first, then the environment, then the defaults.
- * @throws ConfigError that names everything wrong, a line each.
+ * Reads each setting from the command's flags, else the environment, else the defaults.
+ * @throws ConfigError that lists every problem, one per line.
  */
 export function settingsFrom(command: Command, env: EnvironmentVariables): Settings {
   const problems = unknownVariables(
@@ -145,8 +148,8 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
 }
 
 /**
- * Settings of `berth run` from its arguments (after the word `run`) and environment variables.
- * @throws ConfigError when one is unknown or wrong.
+ * The settings of `berth run` from its arguments (after the word `run`) and environment variables.
+ * @throws ConfigError if one is unknown or invalid.
  */
 export function parseSettings(argv: readonly string[], env: EnvironmentVariables): Settings {
   const command = addFlags(new Command("berth run"))
@@ -161,21 +164,21 @@ export function parseSettings(argv: readonly string[], env: EnvironmentVariables
   return settingsFrom(command, env);
 }
 
-/** Commander's complaint about a command line as a ConfigError; anything else as it is. */
+/** Turns Commander's error about a command line into a ConfigError; returns any other error unchanged. */
 export function configErrorOf(error: unknown): unknown {
   if (!(error instanceof CommanderError)) return error;
   return new ConfigError(error.message.replace(/^error: /, "").replaceAll("\n", " "), { cause: error });
 }
 
-/** The text of a flag, and what to call it in an error: the flag or the variable it came from. */
+/** The raw value of a flag, and its source for error messages: the flag or the environment variable. */
 function rawValue(command: Command, env: EnvironmentVariables, spec: Flag<unknown>) {
   const given: unknown = command.opts()[new Option(`--${spec.name}`).attributeName()];
   const source = `--${spec.name}`;
-  // `--no-leader-elect` makes commander's default `true`: only what the command line says counts as given.
+  // `--no-leader-elect` makes commander's default `true`, so only a value from the command line counts as given.
   const isGiven = command.getOptionValueSource(new Option(`--${spec.name}`).attributeName()) === "cli";
   if (isGiven) return { text: String(given), source };
   const variable = environmentVariable(spec.name);
-  // An empty variable counts as unset: charts and shells leave them behind.
+  // An empty variable counts as unset, because charts and shells often set empty ones.
   const text = env[variable];
   return text ? { text, source: variable } : { text: spec.default, source };
 }

@@ -12,14 +12,14 @@ export function environmentVariable(flagName: string): string {
 }
 
 /**
- * A Service named berth makes kubelet put these into every container of its namespace: BERTH_SERVICE_HOST,
- * BERTH_METRICS_PORT_8080_TCP_ADDR and so on. They are nobody's settings.
+ * The kubelet sets these variables in every container of a namespace with a Service named berth: BERTH_SERVICE_HOST,
+ * BERTH_METRICS_PORT_8080_TCP_ADDR and so on. They are not settings.
  */
 const SERVICE_LINK = /^BERTH_(.*_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$/;
 
 /**
- * A line for each variable with Berth's prefix that is none of these flags': a misspelled one would otherwise be a setting
- * that silently does nothing.
+ * Returns one line for each variable with Berth's prefix that belongs to no flag: a misspelled setting would otherwise
+ * be ignored silently.
  */
 export function unknownVariables(env: EnvironmentVariables, flagNames: readonly string[]): string[] {
   const known = new Set(flagNames.map(environmentVariable));
@@ -28,7 +28,7 @@ export function unknownVariables(env: EnvironmentVariables, flagNames: readonly 
     .map((name) => `unknown environment variable ${name}; known are ${[...known].join(", ")}`);
 }
 
-/** The variables that say where the cluster is. */
+/** The environment variables that locate the cluster. */
 export function kubeEnvironment({
   KUBECONFIG,
   KUBERNETES_SERVICE_HOST,
@@ -37,15 +37,15 @@ export function kubeEnvironment({
   return { KUBECONFIG, KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT };
 }
 
-/** Unset where the variable is unset or empty. */
+/** Each is unset if its variable is unset or empty. */
 export interface ProxySettings {
   readonly httpProxy?: string;
   readonly httpsProxy?: string;
-  /** Hosts that are reached without a proxy, as NO_PROXY lists them. */
+  /** Hosts that are reached without a proxy, in the form of NO_PROXY. */
   readonly noProxy?: string;
 }
 
-/** Lower case first, as curl and undici read them. */
+/** Lower case takes precedence, as in curl and undici. */
 export function proxySettings(env: EnvironmentVariables): ProxySettings {
   const httpProxy = env.http_proxy || env.HTTP_PROXY;
   const httpsProxy = env.https_proxy || env.HTTPS_PROXY;

@@ -4,12 +4,12 @@ import { CIDR_PATTERN } from "../api/network-spec.ts";
 import { type Allowance, parseAllowance } from "../api/pod-policy.ts";
 import { parseBindAddress } from "../observe/bind-address.ts";
 
-/** DNS label (RFC 1123), as namespaces are named. */
+/** A DNS label (RFC 1123), the form of namespace names. */
 export const namespaceSchema = z
   .string()
   .regex(/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/, "a namespace is lower-case letters, digits and dashes, at most 63");
 
-/** As parseBindAddress reads it; "0" is off. */
+/** In the form that parseBindAddress reads; "0" is off. */
 export const bindAddressSchema = z.string().superRefine((text, context) => {
   try {
     parseBindAddress(text);
@@ -22,7 +22,7 @@ export const bindAddressSchema = z.string().superRefine((text, context) => {
 export const hostPortSchema = z.string().transform((text, context) => {
   const url = URL.parse(`http://${text}`);
   const [, port] = /:(\d+)$/.exec(text) ?? [];
-  // The parser leaves out the port that is http's own.
+  // The URL parser drops http's default port.
   if (url !== null && port !== undefined && url.href === new URL(`http://${url.host}`).href) {
     return { host: url.hostname.replaceAll(/[[\]]/g, ""), port: Number(port) };
   }
@@ -42,7 +42,7 @@ export const originSchema = z.string().transform((text, context) => {
   return z.NEVER;
 });
 
-/** A network of either family. */
+/** An IPv4 or IPv6 network. */
 export const cidrSchema = z
   .string()
   .regex(new RegExp(CIDR_PATTERN), "write networks, such as 160.79.104.0/23 or 2607:6bc0::/48");
@@ -56,7 +56,7 @@ export const dnsPodsSchema = z.string().transform((text, context): DnsPods => {
   return z.NEVER;
 });
 
-/** One thing that Pod templates may have. */
+/** One exception to the policy for Pod templates. */
 export const allowanceSchema = z.string().transform((text, context): Allowance => {
   try {
     return parseAllowance(text);
@@ -67,10 +67,10 @@ export const allowanceSchema = z.string().transform((text, context): Allowance =
   }
 });
 
-/** Each shard is a Lease that is renewed 15 times a minute: more of them than there are ever replicas help nobody. */
+/** Each shard is a Lease that is renewed 15 times a minute. More shards than replicas are useless. */
 const MAX_SHARDS = 64;
 
-/** Count of shards. */
+/** The number of shards. */
 export const shardsSchema = z
   .string()
   .regex(/^\d{1,2}$/, `write a whole number from 1 to ${MAX_SHARDS}`)
@@ -78,7 +78,7 @@ export const shardsSchema = z
   .refine((count) => count >= 1 && count <= MAX_SHARDS, `write a whole number from 1 to ${MAX_SHARDS}`);
 
 const SHORTEST_PROTOCOL_MS = 1_500;
-/** An item may be acknowledged for 5 s from its poll; less than this must be left of them when a request takes so long. */
+/** An item may be acknowledged for 5 s after its poll. Even requests of this length must leave enough of that time. */
 const LONGEST_PROTOCOL_MS = 2_500;
 const PROTOCOL_HINT = "write a duration from 1.5s to 2.5s, such as 2s or 1800ms";
 
@@ -89,10 +89,10 @@ export const protocolTimeoutSchema = z
   .transform((text) => Number.parseFloat(text) * (text.endsWith("ms") ? 1 : 1_000))
   .refine((ms) => ms >= SHORTEST_PROTOCOL_MS && ms <= LONGEST_PROTOCOL_MS, PROTOCOL_HINT);
 
-/** In the words of YAML: true or false. */
+/** YAML's words: true or false. */
 export const booleanSchema = z.enum(["true", "false"], "write true or false").transform((text) => text === "true");
 
-/** Splits "a, b,c"; empty parts are dropped, doubles too. */
+/** Splits "a, b,c"; drops empty parts and duplicates. */
 export function listOf<T>(item: z.ZodType<T, string>) {
   return z
     .string()

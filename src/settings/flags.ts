@@ -17,7 +17,7 @@ import {
   shardsSchema,
 } from "./flag-values.ts";
 
-/** A flag of `berth run`, which is an environment variable as well. */
+/** A flag of `berth run`, which can also be set as an environment variable. */
 export interface Flag<T> {
   /** Without the dashes. */
   readonly name: string;
@@ -30,14 +30,14 @@ export interface Flag<T> {
   /** In words, where there is no fixed default. */
   readonly defaultText?: string;
   readonly repeatable?: boolean;
-  /** The flag alone means true, and --no-<name> exists. */
+  /** The flag without a value means true, and --no-<name> exists. */
   readonly boolean?: boolean;
   readonly schema: z.ZodType<T, string>;
 }
 
 const flag = <T>(spec: Flag<T>): Flag<T> => spec;
 
-/** Every flag of `berth run`. docs/flags.md is checked against this list. */
+/** Every flag of `berth run`. A test compares docs/flags.md with this list. */
 export const FLAGS = {
   kubeconfig: flag({
     name: "kubeconfig",
@@ -191,7 +191,7 @@ export function usageLine(): string {
   return `usage: berth run ${parts.join(" ")}`;
 }
 
-/** Adds flags of `berth run` to a command, all of them unless told which. Their values stay text until `settingsFrom`. */
+/** Adds flags of `berth run` to a command, by default all. Their values stay text until `settingsFrom`. */
 export function addFlags(command: Command, flags: readonly Flag<unknown>[] = ALL_FLAGS): Command {
   for (const { name, value, about, default: fallback, defaultText, repeatable, boolean } of flags) {
     const option = new Option(

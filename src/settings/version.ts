@@ -1,9 +1,9 @@
 import { existsSync, readFileSync } from "node:fs";
 
-/** Where package.json is, as seen from the bundle in dist and from this file. */
+/** The path of package.json, relative to the bundle in dist and to this file. */
 const PLACES = ["../package.json", "../../package.json"];
 
-/** The version of this Berth, from its package.json. */
+/** This Berth's version, from its package.json. */
 export function berthVersion(): string {
   const place = PLACES.map((path) => new URL(path, import.meta.url)).find(existsSync);
   const manifest: unknown = place && JSON.parse(readFileSync(place, "utf8"));
