@@ -1,4 +1,4 @@
-/** What `berth doctor` looks at, its closed list: what is well, and the right that it takes to see it. */
+/** The checks of `berth doctor`, a closed list: what passes, and the permission that the check needs. */
 export const CHECKS = {
   "api-server": { well: "The API server answers, and its version is one that Berth works with.", needs: "nothing" },
   crd: { well: "The CRD is installed and serves the version that this build speaks.", needs: "nothing" },
@@ -46,21 +46,21 @@ export const CHECKS = {
 
 export type CheckId = keyof typeof CHECKS;
 
-/** `skip`: not checked, the message says what it needs. */
+/** `skip`: not checked; the message says what the check needs. */
 export type CheckStatus = "pass" | "warn" | "fail" | "skip";
 
-/** What a check found of one thing. */
+/** The result of a check of one object. */
 export interface CheckResult {
   readonly check: CheckId;
   /** `cluster`, `deployment NS/NAME`, `namespace NS`, or `environment NS/NAME`. */
   readonly about: string;
   readonly status: CheckStatus;
   readonly message: string;
-  /** What to do; null where nothing is wrong. */
+  /** How to fix it; null if nothing is wrong. */
   readonly mend: string | null;
 }
 
-/** Makes results of one check about one thing. */
+/** Creates results of one check for one object. */
 export function resultsOf(check: CheckId, about: string) {
   return {
     pass: (message: string): CheckResult => ({ check, about, status: "pass", message, mend: null }),
@@ -78,19 +78,19 @@ export function resultsOf(check: CheckId, about: string) {
 
 export type Results = ReturnType<typeof resultsOf>;
 
-/** All that was found. */
+/** The results of all checks. */
 export interface DoctorReport {
   /** Version of this build. */
   readonly berth: string;
   /** Address of the API server. */
   readonly server: string;
-  /** Nothing failed. */
+  /** No check failed. */
   readonly ok: boolean;
   readonly counts: Readonly<Record<CheckStatus, number>>;
   readonly checks: readonly CheckResult[];
 }
 
-/** Counts what was found. */
+/** Counts the results by status. */
 export function reportOf(berth: string, server: string, checks: readonly CheckResult[]): DoctorReport {
   const count = (status: CheckStatus) => checks.filter((each) => each.status === status).length;
   const counts = { pass: count("pass"), warn: count("warn"), fail: count("fail"), skip: count("skip") };

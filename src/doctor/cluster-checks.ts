@@ -9,18 +9,18 @@ import { type CheckResult, resultsOf } from "./checks.ts";
 import { look, unseen } from "./look.ts";
 import { schemaDifference } from "./schema-difference.ts";
 
-/** As charts/berth/Chart.yaml says it in `kubeVersion`; a test compares them. */
+/** The `kubeVersion` in charts/berth/Chart.yaml; a test compares them. */
 export const OLDEST_KUBERNETES = { major: 1, minor: 30 } as const;
 
 const CLUSTER = "cluster";
 const HTTP_NOT_FOUND = 404;
-/** A message names so many fields of each sort. */
+/** The number of fields of each kind that a message lists. */
 const SHOWN = 5;
 
 const INSTALL_CRD =
   "Install the CRD of this version: helm upgrade takes it along, else kubectl apply --server-side -f deploy/crds/";
 
-/** Whether the API server answers. A result that failed is the end of all looking. */
+/** Whether the API server answers. If this fails, no other check runs. */
 export async function checkApiServer(kube: KubeClient): Promise<CheckResult> {
   const results = resultsOf("api-server", CLUSTER);
   try {
@@ -45,7 +45,7 @@ const NO_API_SERVER = ["What answers is no API server.", "See that the kubeconfi
 
 function versionResult(version: Record<string, unknown>, results: ReturnType<typeof resultsOf>): CheckResult {
   const { gitVersion, major, minor } = version;
-  // Providers write a minor such as "30+".
+  // Some providers report a minor version such as "30+".
   const [majorNumber, minorNumber] = [major, minor].map((part) => Number.parseInt(String(part), 10));
   if (majorNumber === undefined || minorNumber === undefined || Number.isNaN(majorNumber + minorNumber)) {
     return results.fail(...NO_API_SERVER);
@@ -60,7 +60,7 @@ function versionResult(version: Record<string, unknown>, results: ReturnType<typ
   );
 }
 
-/** Whether the API server serves Environments. By its discovery, which everybody may read. */
+/** Whether the API server serves Environments, according to its discovery, which every user may read. */
 export async function checkCrd(kube: KubeClient): Promise<CheckResult> {
   const results = resultsOf("crd", CLUSTER);
   try {

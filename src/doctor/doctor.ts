@@ -24,32 +24,32 @@ import { checkRights } from "./rights-checks.ts";
 import { checkWorkApi } from "./work-api-check.ts";
 import { checkWorkApiReach, type Reach, reachOnce } from "./work-api-reach.ts";
 
-/** What is looked at, and how. */
+/** The inputs of `berth doctor`. */
 export interface DoctorOptions {
   readonly kube: KubeClient;
   /** Address of the API server, for the report. */
   readonly server: string;
   /** Version of this build. */
   readonly version: string;
-  /** Namespaces whose Environments are looked at; empty: all, or `currentNamespace` where that is not allowed. */
+  /** Namespaces whose Environments are checked. Empty means all, or `currentNamespace` if listing all is forbidden. */
   readonly namespaces: readonly string[];
   readonly currentNamespace: string;
-  /** Where the operator is looked for; undefined: everywhere. */
+  /** The namespace to search for operators; undefined: all. */
   readonly operatorNamespace: string | undefined;
   readonly defaultOperatorNamespace: string;
   readonly readSettings: ReadSettings;
-  /** What is taken for an operator's settings where none is found. */
+  /** Used instead of an operator's settings if no operator is found. */
   readonly assumed: { readonly podPolicy: PodPolicy; readonly work: WorkAccess };
-  /** Whether the Work API is asked with the key. */
+  /** Whether to send the key to the Work API. */
   readonly checkKey: boolean;
-  /** Told what is looked at next. */
+  /** Reports which object is checked next. */
   readonly say: (what: string) => void;
 }
 
 /**
- * Looks at a cluster, its operators and its Environments, and says of each thing whether it is as it should be and what to
- * do. It changes nothing: dry runs and access reviews are the only requests that are no reads. What whoever runs it may not
- * see is said not to be checked; nothing is asked with more rights than that check alone needs.
+ * Checks a cluster, its operators and its Environments, and reports for each what is wrong and how to fix it. Changes
+ * nothing: apart from reads, it sends only dry runs and access reviews. A check that the user has no permission for is
+ * reported as skipped. Each request needs only the permissions of its own check.
  */
 export async function examine(options: DoctorOptions): Promise<DoctorReport> {
   const { kube, server, version, say } = options;
@@ -80,16 +80,16 @@ async function examineNamespaces(
   const results: CheckResult[] = [];
   for (const { about, namespace, found } of await listEnvironments(options)) {
     if (found.is !== "seen") {
-      // Without the CRD there are none, and another check says so.
+      // Without the CRD there are no Environments; the check `crd` reports that.
       if (found.is !== "absent") results.push(unseen(resultsOf("spec", about), found, "list environments.berth.dev"));
       continue;
     }
     if (found.value.length === 0)
       results.push(resultsOf("spec", about).warn("there is no Environment", NO_ENVIRONMENT));
     const byNamespace = Map.groupBy(found.value, ({ metadata }) => metadata.namespace);
-    // Also without an Environment: records of claims may have outlived theirs.
+    // Check the namespace even without an Environment, because claim records may have outlived theirs.
     if (namespace !== undefined && byNamespace.size === 0) byNamespace.set(namespace, []);
-    // One after the other: a cluster may have many, and whoever looks is in no hurry.
+    // One at a time: a cluster may have many Environments, and speed matters little here.
     for (const [name, environments] of byNamespace) {
       results.push(await checkPodSecurity(kube, name), await checkClaims(kube, name, environments));
       for (const raw of environments) {
@@ -101,7 +101,7 @@ async function examineNamespaces(
   return results;
 }
 
-/** One list of Environments: of one namespace, or of all where that is undefined. */
+/** One list of Environments: of one namespace, or of all if it is undefined. */
 interface Listed {
   readonly about: string;
   readonly namespace: string | undefined;

@@ -26,7 +26,7 @@ export function aboutEnvironment({ metadata }: { metadata: { namespace?: string;
   return `environment ${metadata.namespace}/${metadata.name}`;
 }
 
-/** The Environment as this build reads it; null beside a result that says why it cannot. */
+/** Parses the Environment. It is null if the spec is invalid; then the result says why. */
 export function checkSpec(raw: { metadata: { namespace?: string; name?: string } }): {
   readonly environment: Environment | null;
   readonly result: CheckResult;
@@ -39,7 +39,7 @@ export function checkSpec(raw: { metadata: { namespace?: string; name?: string }
   return { environment: parsed.environment, result: results.pass("it fits the schema") };
 }
 
-/** What the Environment's own conditions say: one result for each that is not as it should be. */
+/** Returns one result for each of the Environment's own conditions that reports a problem. */
 export function checkConditions(environment: Environment): CheckResult[] {
   const results = resultsOf("conditions", aboutEnvironment(environment));
   const { status, metadata } = environment;
@@ -65,13 +65,13 @@ export function checkConditions(environment: Environment): CheckResult[] {
   });
 }
 
-/** Not yet looked at is no trouble. */
+/** A condition that was not evaluated yet is not a problem. */
 function isTrouble(condition: Condition): boolean {
   if (condition.status === "Unknown") return isWarning(condition.reason);
   return !isGood(condition) || isWarning(condition.reason);
 }
 
-/** A reason of a newer operator is one. */
+/** An unknown reason, of a newer operator, counts as a warning. */
 function isWarning(reason: string): boolean {
   return !Object.hasOwn(REASONS, reason) || eventType(reason as ConditionReason) === "Warning";
 }
@@ -80,7 +80,7 @@ function mendOf(reason: string): string {
   return Object.hasOwn(REASONS, reason) ? REASONS[reason as ConditionReason].mend : "See docs/troubleshooting.md.";
 }
 
-/** Whether the environment key is where the spec says, and the key itself for whoever may use it. */
+/** Whether the environment key exists where the spec says. Also returns the key if the user may read it. */
 export async function checkKey(
   kube: KubeClient,
   environment: Environment,
@@ -95,7 +95,7 @@ export async function checkKey(
   return { key: null, result: results.fail(message, REASONS[reason].mend) };
 }
 
-/** What the API server says of a Pod of the template, its Pod Security and other admission included. */
+/** Whether the API server accepts a Pod of the template, with Pod Security and other admission. */
 export async function checkDryRun(kube: KubeClient, environment: Environment, policy: PodPolicy): Promise<CheckResult> {
   const results = resultsOf("template", aboutEnvironment(environment));
   const { name, namespace } = environment.metadata;
@@ -103,27 +103,27 @@ export async function checkDryRun(kube: KubeClient, environment: Environment, po
   const { mend } = REASONS[verdict.reason];
   if (verdict.reason === "AcceptedWithWarning") return results.warn(verdict.message, mend);
   if (verdict.accepted) return results.pass(verdict.message);
-  // Whoever runs this command is asked for, not the operator.
+  // The permission is missing for the user of this command, not for the operator.
   if (verdict.reason === "TemplateUnchecked" && / cannot create resource "pods"/.test(verdict.message)) {
     return results.skip(`create pods in ${namespace} (for a dry run)`);
   }
   return results.fail(`${verdict.reason}: ${verdict.message}`, mend);
 }
 
-/** An operator's facts as its flags show them. */
+/** The operator's network settings, as far as its flags show them. */
 export interface SeenNetworkFacts extends Omit<NetworkFacts, "dns"> {
   readonly dns: ClusterDns;
 }
 
-/** The operator alone knows the name servers of its Pod: the single addresses in the policy count as these. */
+/** Only the operator knows the name servers of its Pod, so the single addresses in the policy count as these. */
 function dnsOf({ dns }: SeenNetworkFacts, found: NetworkPolicy): NetworkFacts["dns"] {
   return { pods: dns.pods, cidrs: dns.cidrs ?? dnsAddressesOf(found) };
 }
 
 /**
- * Whether the NetworkPolicy is there, and as the spec wants it.
- * @param facts what the operator knows of networks; null: not known, the policy's rules are not compared
- * @param pods the session Pods, which may have been told of an earlier address; null: not known
+ * Whether the NetworkPolicy exists and matches the spec.
+ * @param facts the operator's network settings; null if unknown, and then the rules are not compared
+ * @param pods the session Pods, which may use an earlier address of the Work API; null if unknown
  */
 export async function checkNetworkPolicy(
   kube: KubeClient,

@@ -2,15 +2,15 @@ import { errorText } from "../core/errors.ts";
 import { isForbidden, isNotFound } from "../kube/errors.ts";
 import type { CheckResult, Results } from "./checks.ts";
 
-/** What came of a look at the cluster. */
+/** The result of a read from the cluster. */
 export type Look<T> =
   | { readonly is: "seen"; readonly value: T }
   | { readonly is: "absent" }
-  /** Whoever runs the command may not look. */
+  /** The user of the command may not read it. */
   | { readonly is: "forbidden" }
   | { readonly is: "failed"; readonly message: string };
 
-/** Looks, and never throws. */
+/** Reads and never throws. */
 export async function look<T>(read: () => Promise<T>): Promise<Look<T>> {
   try {
     return { is: "seen", value: await read() };
@@ -23,7 +23,10 @@ export async function look<T>(read: () => Promise<T>): Promise<Look<T>> {
 
 const TRY_AGAIN = "Run it again; if it stays so, the API server's own log says why.";
 
-/** The result of a look that showed nothing. @param needs the right that it takes, such as `get secrets in agents` */
+/**
+ * The result for a failed read.
+ * @param needs the permission that the read needs, such as `get secrets in agents`
+ */
 export function unseen(
   results: Results,
   found: Exclude<Look<unknown>, { readonly is: "seen" } | { readonly is: "absent" }>,

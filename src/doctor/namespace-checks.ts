@@ -7,12 +7,12 @@ import { look, unseen } from "./look.ts";
 
 /** https://kubernetes.io/docs/concepts/security/pod-security-admission/ */
 const ENFORCE = "pod-security.kubernetes.io/enforce";
-/** A message names so many Secrets. */
+/** The number of Secrets that a message lists. */
 const SHOWN = 3;
 
 const aboutNamespace = (namespace: string) => `namespace ${namespace}`;
 
-/** Whether the API server itself holds Pods there to a level: the second net beside the operator's own policy. */
+/** Whether the API server enforces a Pod Security level there, in addition to the operator's own policy. */
 export async function checkPodSecurity(kube: KubeClient, namespace: string): Promise<CheckResult> {
   const results = resultsOf("pod-security", aboutNamespace(namespace));
   const found = await look(() => kube.get(NAMESPACES, { name: namespace }));
@@ -27,8 +27,8 @@ export async function checkPodSecurity(kube: KubeClient, namespace: string): Pro
 }
 
 /**
- * Whether records of claims are left that no Environment will ever settle: nothing owns them, so nobody deletes them.
- * @param environments all of the namespace
+ * Whether claim records are left that no Environment will ever settle. They have no owner, so nothing deletes them.
+ * @param environments all Environments of the namespace
  */
 export async function checkClaims(
   kube: KubeClient,
@@ -37,7 +37,7 @@ export async function checkClaims(
 ): Promise<CheckResult> {
   const results = resultsOf("claims", aboutNamespace(namespace));
   const query = { namespace, labelSelector: anyClaimSelector() };
-  // Of a Secret no more is kept than what is asked here.
+  // Keeps only the fields that are used here, so that no credential stays in memory.
   const found = await look(() => kube.listAll(SECRETS, query, { keep: withoutCredential }));
   if (found.is === "absent") return results.pass("there are none");
   if (found.is !== "seen") return unseen(results, found, `list secrets in ${namespace}`);

@@ -8,8 +8,8 @@ import { type Look, look, unseen } from "./look.ts";
 import type { InstalledOperator } from "./operators.ts";
 
 /**
- * A Lease that nobody renewed for so long is nobody's: four times what it lasts. The holder's clock writes the time and the
- * API server's is compared with it, so that some seconds between them must not matter.
+ * A Lease that was not renewed for this long counts as free: four times its duration. The holder's clock writes the
+ * renewal time, and it is compared with the API server's clock, so a skew of some seconds must not matter.
  */
 const STALE_LEASE_MS = 60_000;
 
@@ -18,7 +18,7 @@ export function aboutOperator({ namespace, deployment }: InstalledOperator): str
   return `deployment ${namespace}/${deployment.metadata.name}`;
 }
 
-/** Whether an operator is installed at all; what is wrong with one that is, `checkReplicas` says. */
+/** Whether an operator is installed at all. `checkReplicas` reports problems of an installed one. */
 export function checkInstalled(found: Look<readonly InstalledOperator[]>): CheckResult[] {
   const results = resultsOf("operator", "cluster");
   if (found.is === "forbidden") return [results.skip("list deployments, everywhere or in --operator-namespace")];
@@ -32,7 +32,7 @@ export function checkInstalled(found: Look<readonly InstalledOperator[]>): Check
   ];
 }
 
-/** Whether its replicas run. */
+/** Whether its replicas are available. */
 export function checkReplicas(operator: InstalledOperator): CheckResult {
   const results = resultsOf("operator", aboutOperator(operator));
   const { spec, status, metadata } = operator.deployment;
@@ -49,10 +49,10 @@ export function checkReplicas(operator: InstalledOperator): CheckResult {
   return results.pass(`${count} (${operator.image})`);
 }
 
-/** Whether it is of this build's version: other checks hold what it made against what this build would make. */
+/** Whether it has this build's version, because other checks compare its objects with those of this build. */
 export function checkVersion(operator: InstalledOperator, version: string): CheckResult {
   const results = resultsOf("operator-version", aboutOperator(operator));
-  // The image says what runs; the label is what the chart meant, where an image has no tag.
+  // The image tells what runs. Without a tag, the chart's label tells what was meant to run.
   const [named = ""] = operator.image.split("@");
   const tag = /:([^/:]+)$/.exec(named)?.[1];
   const running = tag ?? operator.deployment.metadata.labels?.["app.kubernetes.io/version"] ?? "unknown";
@@ -64,7 +64,7 @@ export function checkVersion(operator: InstalledOperator, version: string): Chec
   return results.warn(`its image is ${operator.image}, and this build is ${version}`, mend);
 }
 
-/** Whether somebody acts: the Lease, or that of every shard, is held and was renewed. */
+/** Whether a replica is active: the Lease, or the Lease of every shard, is held and was renewed. */
 export async function checkLeases(kube: KubeClient, operator: InstalledOperator): Promise<CheckResult> {
   const results = resultsOf("lease", aboutOperator(operator));
   const { elected = true, namespace = operator.namespace, shards = 1 } = operator.settings?.leases ?? {};
@@ -82,7 +82,7 @@ export async function checkLeases(kube: KubeClient, operator: InstalledOperator)
   );
 }
 
-/** Whether a Pod of the cluster's DNS is where NetworkPolicies let sandboxes reach one. */
+/** Whether a Pod of the cluster's DNS exists where the NetworkPolicies let sandboxes reach it. */
 export async function checkClusterDns(kube: KubeClient, operator: InstalledOperator): Promise<CheckResult> {
   const results = resultsOf("cluster-dns", aboutOperator(operator));
   if (operator.settings === null) return results.skip("a berth that knows the operator's flags");
@@ -116,7 +116,7 @@ function stateOf(lease: Lease | undefined, nowMs: number): { readonly isHeld: bo
   return { isHeld: false, words: `is ${holderIdentity}'s, who renewed it last ${age}` };
 }
 
-/** Of a list, nothing is absent: an API server that knows no such kind fails. */
+/** A list is never absent: a 404 means that the API server does not know the kind, which is a failure. */
 function notAbsent<T>(found: Exclude<Look<T>, { readonly is: "seen" }>) {
   return found.is === "absent" ? ({ is: "failed", message: "the API server does not know this kind" } as const) : found;
 }

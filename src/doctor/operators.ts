@@ -5,44 +5,44 @@ import type { KubeClient } from "../kube/client.ts";
 import { DEPLOYMENTS, type Deployment } from "../kube/resource.ts";
 import { type Look, look } from "./look.ts";
 
-/** What an operator was started with, as far as checks ask for it. */
+/** The settings of an operator that the checks use. */
 export interface OperatorSettings {
-  /** Empty: all. */
+  /** Empty means all. */
   readonly namespaces: readonly string[];
   readonly podPolicy: PodPolicy;
   readonly apiCidrs: readonly string[];
   readonly clusterDns: ClusterDns;
   readonly originAllowed: (baseUrl: string) => boolean;
-  /** Whether the origin may be at an inner address. */
+  /** Whether the origin may have an inner address. */
   readonly mayBeInner: (origin: string) => boolean;
   readonly leases: { readonly elected: boolean; readonly namespace: string | undefined; readonly shards: number };
 }
 
-/** Reads flags and variables of `berth run`; throws for those of another version. */
+/** Parses flags and environment variables of `berth run`; throws for those of another version. */
 export type ReadSettings = (
   argv: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
 ) => OperatorSettings;
 
-/** An operator that is installed. */
+/** An installed operator. */
 export interface InstalledOperator {
   readonly namespace: string;
   readonly deployment: Deployment;
   readonly image: string;
   readonly serviceAccount: string;
-  /** Null: this build does not know one of its flags. */
+  /** Null if this build does not know one of its flags. */
   readonly settings: OperatorSettings | null;
 }
 
-/** As the chart labels it. Its `app.kubernetes.io/name` is whatever `nameOverride` or the alias of a dependency says. */
+/** The chart's label. `app.kubernetes.io/name` is no use, because `nameOverride` or a dependency's alias changes it. */
 const SELECTOR = "app.kubernetes.io/component=operator";
-/** Its container, in the chart. */
+/** The container's name in the chart. */
 const CONTAINER = "berth";
 const ENV_PREFIX = "BERTH_";
 
 /**
- * Every operator of the cluster that is installed as a Deployment; where only some namespaces may be read, those of one.
- * @param namespace where to look; undefined: everywhere, or in `fallback` where that is not allowed
+ * Finds every operator that is installed as a Deployment. If listing all namespaces is forbidden, searches only one.
+ * @param where the namespace to search; undefined: all, or `fallback` if that is forbidden
  */
 export async function findOperators(
   kube: KubeClient,
@@ -58,14 +58,16 @@ export async function findOperators(
   return found.is === "forbidden" && where.namespace === undefined ? list(where.fallback) : found;
 }
 
-/** The operator that serves a namespace, as far as is known. */
+/** The operator that serves a namespace, if known. */
 export function operatorOf(operators: readonly InstalledOperator[], namespace: string): InstalledOperator | undefined {
   const isServed = ({ settings }: InstalledOperator) =>
     settings !== null && (settings.namespaces.length === 0 || settings.namespaces.includes(namespace));
   return operators.find(isServed);
 }
 
-/** Others call their operators `operator`, too; this label is Berth's, and NetworkPolicies rest on it. */
+/**
+ * Other projects also label their operators `operator`. This label is Berth's own, and NetworkPolicies select by it.
+ */
 function isBerth({ spec }: Deployment): boolean {
   return spec.template.metadata?.labels?.[LABEL_ROLE] === "operator";
 }

@@ -8,12 +8,14 @@ import { type CheckResult, resultsOf } from "./checks.ts";
 import { aboutEnvironment } from "./environment-checks.ts";
 import { type Look, look, unseen } from "./look.ts";
 
-/** A Pod that is deleted is gone when its grace is over and its node has said so; a lost node takes some minutes. */
+/**
+ * A deleted Pod is gone once its grace period has passed and its node has confirmed it. A lost node takes some minutes.
+ */
 const GONE_MARGIN_MS = 300_000;
-/** A message names so many Pods. */
+/** The number of Pods that a message lists. */
 const SHOWN = 3;
 
-/** The Pods of an Environment, of both modes. */
+/** The Pods of an Environment, in either mode. */
 export function podsOf(kube: KubeClient, environment: Environment): Promise<Look<readonly Pod[]>> {
   const { name, namespace } = environment.metadata;
   const role = environment.spec.workers ? "worker" : "session";
@@ -21,7 +23,7 @@ export function podsOf(kube: KubeClient, environment: Environment): Promise<Look
   return look(async () => (await kube.listAll(PODS, { namespace, labelSelector })).items);
 }
 
-/** Whether a Pod takes longer than it should to get ready for a session, or to go. */
+/** Whether a Pod takes too long to get ready for a session, or to be deleted. */
 export function checkPods(environment: Environment, found: Look<readonly Pod[]>, nowMs: number): CheckResult {
   const results = resultsOf("pods", aboutEnvironment(environment));
   const { namespace } = environment.metadata;
@@ -45,11 +47,11 @@ export function checkPods(environment: Environment, found: Look<readonly Pod[]>,
 }
 
 function isStaying({ metadata }: Pod, nowMs: number): boolean {
-  // The timestamp is the end of the grace.
+  // The timestamp marks the end of the grace period.
   return nowMs > Date.parse(metadata.deletionTimestamp ?? "") + GONE_MARGIN_MS;
 }
 
-/** A free Pod on its way to being parked for too long; workers get ready at a pace of their own. */
+/** A free Pod that has not been parked in time. Workers are exempt: they have no such limit. */
 function blockedPod(pod: Pod, { spec }: Environment, nowMs: number): { pod: Pod; why: string }[] {
   if (!spec.sessions || pod.metadata.labels?.[LABEL_PHASE] !== "parked" || pod.metadata.deletionTimestamp) return [];
   const ageMs = nowMs - Date.parse(pod.metadata.creationTimestamp ?? "");

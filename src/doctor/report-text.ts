@@ -6,7 +6,7 @@ const WORD_WIDTH = 4;
 const CHECK_WIDTH = 16;
 const INDENT = " ".repeat(2 + WORD_WIDTH + 1 + CHECK_WIDTH + 1);
 
-/** The report for a person: what is wrong stands out, with its mend below. */
+/** The report for a person. Problems stand out, with the fix below each. */
 export function reportText({ berth, server, counts, checks }: DoctorReport, paint: Paint): string {
   const groups = Map.groupBy(checks, ({ about }) => about);
   const parts = [...groups].map(([about, results]) => {

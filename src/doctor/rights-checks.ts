@@ -7,41 +7,41 @@ import { aboutOperator } from "./operator-checks.ts";
 import type { InstalledOperator } from "./operators.ts";
 
 const REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
-/** Some forty rights in each namespace: thousands of reviews at once would only meet the time-out of requests. */
+/** Some forty permissions per namespace. Thousands of concurrent reviews would only run into request timeouts. */
 const AT_A_TIME = 16;
-/** A message names so many rights. */
+/** The number of permissions that a message lists. */
 const SHOWN = 6;
 
-/** One thing that somebody wants to do. */
-interface Wish {
+/** One permission to check. */
+interface Permission {
   readonly verb: string;
   readonly group: string;
   readonly resource: string;
-  /** Undefined: in all namespaces, or of no namespace. */
+  /** Undefined: all namespaces, or a cluster-scoped resource. */
   readonly namespace: string | undefined;
 }
 
-/** Whether the operator's service account may do all that it is made for, by the API server's own word. */
+/** Whether the operator's service account has all the permissions it needs, according to the API server. */
 export async function checkRights(kube: KubeClient, operator: InstalledOperator): Promise<CheckResult> {
   const results = resultsOf("operator-rights", aboutOperator(operator));
   const { namespaces = [], leases } = operator.settings ?? {};
   const served = namespaces.length > 0 ? namespaces : [undefined];
   const elected = leases?.elected ?? true;
   const needed = [
-    ...served.flatMap((namespace) => wishes(OPERATOR_RIGHTS, namespace)),
-    ...(elected ? wishes(LEASE_RIGHTS, leases?.namespace ?? operator.namespace) : []),
+    ...served.flatMap((namespace) => permissionsOf(OPERATOR_RIGHTS, namespace)),
+    ...(elected ? permissionsOf(LEASE_RIGHTS, leases?.namespace ?? operator.namespace) : []),
   ];
   const found = await look(async () => {
-    const [lacking, unknowing] = await Promise.all([
+    const [lacking, lackingNodes] = await Promise.all([
       refusedOf(kube, operator, needed),
-      refusedOf(kube, operator, wishes(NODE_RIGHTS, undefined)),
+      refusedOf(kube, operator, permissionsOf(NODE_RIGHTS, undefined)),
     ]);
-    return { lacking, unknowing };
+    return { lacking, lackingNodes };
   });
   if (found.is === "absent")
     return results.fail("the API server reviews no access", "Ask the cluster's administrator.");
   if (found.is !== "seen") return unseen(results, found, "create subjectaccessreviews.authorization.k8s.io");
-  const { lacking, unknowing } = found.value;
+  const { lacking, lackingNodes } = found.value;
   const account = `${operator.namespace}/${operator.serviceAccount}`;
   if (lacking.length > 0) {
     return results.fail(
@@ -49,31 +49,35 @@ export async function checkRights(kube: KubeClient, operator: InstalledOperator)
       "Apply the chart's roles again (helm upgrade with rbac.create, or kubectl apply --server-side -f deploy/rbac.yaml).",
     );
   }
-  if (unknowing.length > 0) {
+  if (lackingNodes.length > 0) {
     return results.warn(
-      `service account ${account} may not ${words(unknowing)}: Pods on nodes that are about to go may be claimed`,
+      `service account ${account} may not ${words(lackingNodes)}: Pods on nodes that are about to go may be claimed`,
       "Set the chart's rbac.nodes, unless it is off on purpose.",
     );
   }
   return results.pass(`service account ${account} has the ${needed.length} rights of the chart`);
 }
 
-function wishes(rights: readonly Right[], namespace: string | undefined): Wish[] {
+function permissionsOf(rights: readonly Right[], namespace: string | undefined): Permission[] {
   return rights.flatMap(({ group, resource, verbs }) =>
     verbs.split(" ").map((verb) => ({ verb, group, resource, namespace })),
   );
 }
 
-async function refusedOf(kube: KubeClient, operator: InstalledOperator, all: readonly Wish[]): Promise<Wish[]> {
+async function refusedOf(
+  kube: KubeClient,
+  operator: InstalledOperator,
+  all: readonly Permission[],
+): Promise<Permission[]> {
   const reviews = new Slots(AT_A_TIME);
-  const allowed = await Promise.all(all.map((wish) => reviews.run(() => isAllowed(kube, operator, wish))));
+  const allowed = await Promise.all(all.map((permission) => reviews.run(() => isAllowed(kube, operator, permission))));
   return all.filter((_, at) => !allowed[at]);
 }
 
 async function isAllowed(
   kube: KubeClient,
   { namespace: home, serviceAccount }: InstalledOperator,
-  { verb, group, resource: path, namespace }: Wish,
+  { verb, group, resource: path, namespace }: Permission,
 ): Promise<boolean> {
   const [resource, subresource] = path.split("/");
   const review = {
@@ -90,7 +94,7 @@ async function isAllowed(
 }
 
 /** `list secrets in namespace agents, patch pods, and 3 more`. */
-function words(lacking: readonly Wish[]): string {
+function words(lacking: readonly Permission[]): string {
   const shown = lacking.slice(0, SHOWN).map(({ verb, resource, group, namespace }) => {
     const what = group === "" ? resource : `${resource}.${group}`;
     return `${verb} ${what}${namespace === undefined ? "" : ` in namespace ${namespace}`}`;
@@ -99,17 +103,17 @@ function words(lacking: readonly Wish[]): string {
   return [...shown, ...more].join(", ");
 }
 
-/** What somebody may do with a kind of objects. */
+/** The permitted verbs for one resource. */
 export interface Right {
   /** Empty for the core group. */
   readonly group: string;
-  /** With its subresource: `environments/status`. */
+  /** May include a subresource: `environments/status`. */
   readonly resource: string;
-  /** Separated by blanks. */
+  /** Separated by spaces. */
   readonly verbs: string;
 }
 
-/** Wherever it serves Environments. */
+/** In each namespace whose Environments it serves. */
 export const OPERATOR_RIGHTS: readonly Right[] = [
   { group: "berth.dev", resource: "environments", verbs: "get list watch patch" },
   { group: "berth.dev", resource: "environments/status", verbs: "patch" },
@@ -122,10 +126,10 @@ export const OPERATOR_RIGHTS: readonly Right[] = [
   { group: "networking.k8s.io", resource: "networkpolicies", verbs: "get list watch create patch delete" },
 ];
 
-/** Where its Leases are. */
+/** In the namespace of its Leases. */
 export const LEASE_RIGHTS: readonly Right[] = [
   { group: "coordination.k8s.io", resource: "leases", verbs: "get list create update delete" },
 ];
 
-/** In the cluster; without them it works, and claims on nodes that are about to go. */
+/** In the cluster. Without them the operator works, but also claims for Pods on nodes that are about to be removed. */
 export const NODE_RIGHTS: readonly Right[] = [{ group: "", resource: "nodes", verbs: "list watch" }];

@@ -1,33 +1,33 @@
 import { isRecord } from "../core/json.ts";
 
-/** How the schema of a CRD differs from this build's. Paths of fields, such as `spec.sessions.lease`. */
+/** How a CRD's schema differs from this build's. Lists field paths such as `spec.sessions.lease`. */
 export interface SchemaDifference {
-  /** This build knows them, and the API server drops them from what users write. */
+  /** Only this build knows these fields. The API server drops them from what users write. */
   readonly missing: readonly string[];
-  /** Both have them, and not alike: type, bounds, default or rules. */
+  /** Both know these fields, but their type, limits, default or rules differ. */
   readonly changed: readonly string[];
-  /** This build does not know them. */
+  /** This build does not know these fields. */
   readonly unknown: readonly string[];
 }
 
-/** Parts of a schema that hold other schemas; descriptions mean nothing to the API server. */
+/** Parts of a schema that contain other schemas, and descriptions, which the API server ignores. */
 const NOT_OWN = new Set(["properties", "items", "additionalProperties", "description"]);
 
-/** Compares two structural schemas, field by field. */
+/** Compares two structural schemas field by field. */
 export function schemaDifference(ours: unknown, theirs: unknown): SchemaDifference {
   const mine = fieldsOf(ours);
   const others = fieldsOf(theirs);
-  // Of a whole object that is missing, its fields are no news.
-  const isNews = (path: string, all: ReadonlyMap<string, string>) =>
+  // If a whole object is missing, don't list its fields as well.
+  const isReported = (path: string, all: ReadonlyMap<string, string>) =>
     path === "" || all.has(path.replace(/(\.[^.[]+|\[\])$/, ""));
   return {
-    missing: [...mine.keys()].filter((path) => !others.has(path) && isNews(path, others)),
+    missing: [...mine.keys()].filter((path) => !others.has(path) && isReported(path, others)),
     changed: [...mine].filter(([path, text]) => others.has(path) && others.get(path) !== text).map(([path]) => path),
-    unknown: [...others.keys()].filter((path) => !mine.has(path) && isNews(path, mine)),
+    unknown: [...others.keys()].filter((path) => !mine.has(path) && isReported(path, mine)),
   };
 }
 
-/** Every field by its path, with what its own schema says of it. The root's path is empty. */
+/** Maps every field's path to its own part of the schema. The root's path is empty. */
 function fieldsOf(schema: unknown): Map<string, string> {
   const fields = new Map<string, string>();
   const walk = (at: unknown, path: string) => {
@@ -44,7 +44,7 @@ function fieldsOf(schema: unknown): Map<string, string> {
   return fields;
 }
 
-/** The same text for the same value, in whatever order its keys are; sets of names have no order either. */
+/** Serializes a value independently of the order of its keys, and of the names in `required`. */
 function canonical(value: unknown): string {
   return JSON.stringify(value, (key, part: unknown) => {
     if (key === "required" && Array.isArray(part)) return [...part].sort();

@@ -9,9 +9,9 @@ import { type CheckResult, resultsOf } from "./checks.ts";
 import { aboutEnvironment } from "./environment-checks.ts";
 
 /**
- * Whether the Work API answers and takes the key, by its statistics. Asked from this machine, which may reach other
- * addresses than the operator's Pod.
- * @param key null: it could not be read, which another check says
+ * Whether the Work API accepts the key, by requesting the queue's statistics. The request comes from this machine,
+ * which may reach other addresses than the operator's Pod.
+ * @param key null if it could not be read, which another check reports
  */
 export async function checkWorkApi(
   environment: Environment,

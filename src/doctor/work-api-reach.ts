@@ -12,15 +12,15 @@ const UNAUTHORIZED = 401;
 const ELSEWHERE =
   "Run berth doctor in the operator's Pod, too: what this machine cannot reach, that one may (docs/cli.md).";
 
-/** How a Work API answers without a key; asked once for all Environments that have the same one. */
+/** Requests a Work API without a key; one request serves all Environments with the same API. */
 export type Reach = (environment: Environment, access: WorkAccess) => Promise<UnkeyedAnswer>;
 
-/** A cluster may have a thousand Environments at one address that takes its time. */
+/** Shares requests, because a cluster may have a thousand Environments with the same slow address. */
 export function reachOnce(): Reach {
   const asked = new Map<string, Promise<UnkeyedAnswer>>();
   return (environment, access) => {
     const { baseUrl } = environment.spec.api;
-    // Two operators may let it be at an inner address, or not.
+    // Operators may differ in whether they allow an inner address.
     const asking = `${access.mayBeInner(new URL(baseUrl).origin)} ${baseUrl}`;
     const answer = asked.get(asking) ?? reachWorkApi(environment, access);
     asked.set(asking, answer);
@@ -29,8 +29,8 @@ export function reachOnce(): Reach {
 }
 
 /**
- * Whether the Work API answers at all, to a request without a key. Never a failure: the operator's Pod may reach it by
- * other ways than this machine does, and the Environment's own conditions say whether it can.
+ * Whether the Work API answers a request without a key. Never fails: the operator's Pod may have another route than
+ * this machine, and the Environment's own conditions report whether it works.
  */
 export async function checkWorkApiReach(
   environment: Environment,

@@ -15,24 +15,24 @@ import type { ClaimTrace, ItemTrace, Looked, Traces } from "./traces.ts";
 
 const OBJECT_NAME = /^[a-z0-9][a-z0-9.-]*$/;
 
-/** What is looked for, and where. */
+/** The id to search for, and where. */
 export interface GatherOptions {
   readonly kube: KubeClient;
-  /** A session, a work item or a Pod. */
+  /** The id of a session or work item, or the name of a Pod. */
   readonly asked: string;
-  /** Undefined: everywhere, or in `currentNamespace` where that is not allowed. */
+  /** Undefined: all namespaces, or `currentNamespace` if listing all is forbidden. */
   readonly namespace: string | undefined;
   readonly currentNamespace: string;
-  /** How the Work API may be asked; null: it is not. */
+  /** The access to the Work API; null: don't send requests to it. */
   readonly work: WorkAccess | null;
-  /** Told what is looked at next. */
+  /** Reports what is read next. */
   readonly say: (what: string) => void;
 }
 
-/** As the operator reports its Events. */
+/** Selects the operator's own Events. */
 const BERTH_EVENTS = "reportingComponent=berth";
 
-/** Looks for all that is left of a session. Never throws for what it may not see, and changes nothing. */
+/** Collects all traces of a session. Never throws if a read is forbidden, and changes nothing. */
 export async function gather(options: GatherOptions): Promise<Traces> {
   const search = new Search(options);
   options.say("looks for its Pod");
@@ -41,13 +41,13 @@ export async function gather(options: GatherOptions): Promise<Traces> {
   const claims = await search.claims(own);
   const told = await search.events();
   const known = idsOf({ pods: own, claims, events: told, items: [] });
-  // Of a session whose Pod is known by its claim or its Events alone.
+  // The Pod may be known only from a claim or from Events.
   const pods = own.length > 0 ? own : await search.podsNamed([...known.pods]);
   const ofPods = await search.eventsOfPods(known, [...pods, ...claims.map(asObject), ...told.map(asObject)]);
   const events = unique([...told, ...ofPods]);
   const all = await search.environments();
   const environments = all.filter((environment) => isConcerned(environment, { pods, claims, events }));
-  // Where nothing says whose it is, it may be anybody's.
+  // If no trace names an Environment, any may have the item.
   const asked = environments.length > 0 ? environments : all;
   const items = await search.items(asked, known);
   const concerned = environments.length > 0 ? environments : [...new Set(items.map(({ environment }) => environment))];
@@ -57,7 +57,7 @@ export async function gather(options: GatherOptions): Promise<Traces> {
 class Search {
   readonly #options: GatherOptions;
   readonly looked: Looked[] = [];
-  /** Where lists are asked for; narrowed once it turns out that not everything may be listed. */
+  /** The namespace for lists. Narrowed when listing all namespaces turns out to be forbidden. */
   #namespace: string | undefined;
 
   constructor(options: GatherOptions) {
@@ -71,7 +71,7 @@ class Search {
     const queries = [
       { labelSelector: `${LABEL_SESSION_ID}=${label}` },
       { labelSelector: `${LABEL_WORK_ID}=${label}` },
-      // Ids may have any character, and a selector's own must not come from one.
+      // An id may contain any character, but must not inject selector syntax.
       ...(OBJECT_NAME.test(asked) ? [{ fieldSelector: `metadata.name=${asked}` }] : []),
     ];
     const found = await this.#list("Pods", "list pods", async (namespace) => {
@@ -83,7 +83,7 @@ class Search {
     return found;
   }
 
-  /** Pods by their names, of which an earlier look has told. */
+  /** Pods by name, for names that another trace mentions. */
   async podsNamed(names: readonly string[]): Promise<Pod[]> {
     if (names.length === 0) return [];
     const read = async (namespace: string | undefined) => {
@@ -94,7 +94,7 @@ class Search {
     return await read(this.#namespace).catch(() => []);
   }
 
-  /** @param pods those that were found: a claim has the name of its Pod */
+  /** @param pods the Pods found so far: a claim has the name of its Pod */
   async claims(pods: readonly Pod[]): Promise<ClaimTrace[]> {
     const { asked, kube } = this.#options;
     const names = new Set(pods.map(({ metadata }) => metadata.name));
@@ -111,7 +111,7 @@ class Search {
     });
   }
 
-  /** Those of Berth's that name it. */
+  /** The operator's Events that mention the id. */
   async events(): Promise<KubeEvent[]> {
     const { asked, kube } = this.#options;
     return await this.#list("Events", "list events", async (namespace) => {
@@ -120,14 +120,14 @@ class Search {
     });
   }
 
-  /** Everything that was told of the Pods: by the scheduler and by kubelet too. */
+  /** All Events of the Pods, including those of the scheduler and the kubelet. */
   async eventsOfPods({ pods }: Ids, objects: readonly KubeObject[]): Promise<KubeEvent[]> {
     const { kube } = this.#options;
     const namespaces = new Set(objects.flatMap(({ metadata }) => metadata.namespace ?? []));
     const queries = [...namespaces].flatMap((namespace) =>
       [...pods].map((name) => ({ namespace, fieldSelector: `involvedObject.kind=Pod,involvedObject.name=${name}` })),
     );
-    // Whether Events may be listed at all was said before.
+    // `events` has already reported whether Events may be listed.
     const lists = await Promise.all(queries.map((query) => kube.listAll(EVENTS, query).catch(() => ({ items: [] }))));
     return lists.flatMap(({ items }) => items);
   }
@@ -155,58 +155,58 @@ class Search {
     const { baseUrl, keySecretRef } = environment.spec.api;
     const where = `the Work API, for Environment ${namespace}/${name}`;
     if (!work) {
-      this.#blind(where, "give --check-key to ask it with the environment key");
+      this.#noteFailure(where, "give --check-key to ask it with the environment key");
       return [];
     }
     if (!work.originAllowed(baseUrl)) {
-      this.#blind(where, `no key is sent to ${baseUrl} unless --allowed-api-origins names it`);
+      this.#noteFailure(where, `no key is sent to ${baseUrl} unless --allowed-api-origins names it`);
       return [];
     }
     say(`asks ${where}`);
     const key = await readEnvironmentKey(kube, namespace, keySecretRef);
     if (!key.ok) {
-      this.#blind(where, key.verdict.message);
+      this.#noteFailure(where, key.verdict.message);
       return [];
     }
     const isIt = ({ id, data }: WorkItem) => id === asked || data.id === asked || known.items.has(id);
     try {
-      const items = await askWorkApi(environment, key.key, work, (client) => walk(client, isIt));
+      const items = await askWorkApi(environment, key.key, work, (client) => searchList(client, isIt));
       this.looked.push({ where, found: items.length, note: null });
       return items.map((item) => ({ environment, item }));
     } catch (error) {
-      this.#blind(where, errorText(error));
+      this.#noteFailure(where, errorText(error));
       return [];
     }
   }
 
-  /** Lists everywhere that was asked for; what may not be listed is noted, and nothing was found there. */
+  /** Lists in the requested namespaces. A failed list counts as empty and is reported. */
   async #list<T>(what: string, right: string, read: (namespace: string | undefined) => Promise<T[]>): Promise<T[]> {
     const at = (namespace: string | undefined) =>
       namespace === undefined ? what : `${what} of namespace ${namespace}`;
     for (const namespace of new Set([this.#namespace, this.#options.currentNamespace])) {
       try {
         const found = await read(namespace);
-        // What may be listed in one namespace alone tells where to look for the rest.
+        // If only one namespace may be listed, search the rest there too.
         this.#namespace = namespace;
         this.looked.push({ where: at(namespace), found: found.length, note: null });
         return found;
       } catch (error) {
         const mayNarrow = this.#namespace === undefined && namespace === undefined && isForbidden(error);
         if (mayNarrow) continue;
-        this.#blind(at(namespace), isForbidden(error) ? `needs ${right}` : errorText(error));
+        this.#noteFailure(at(namespace), isForbidden(error) ? `needs ${right}` : errorText(error));
         return [];
       }
     }
     return [];
   }
 
-  #blind(where: string, note: string): void {
+  #noteFailure(where: string, note: string): void {
     this.looked.push({ where, found: null, note });
   }
 }
 
-/** Items of a queue that are looked for, as far as its list shows them. */
-async function walk(client: WorkApiClient, isIt: (item: WorkItem) => boolean): Promise<WorkItem[]> {
+/** Searches the pages of the queue's list for matching items. */
+async function searchList(client: WorkApiClient, isIt: (item: WorkItem) => boolean): Promise<WorkItem[]> {
   const found: WorkItem[] = [];
   let page: string | undefined;
   for (let read = 0; read < FIND_MAX_PAGES; read += 1) {
@@ -218,7 +218,7 @@ async function walk(client: WorkApiClient, isIt: (item: WorkItem) => boolean): P
   return found;
 }
 
-/** Whether traces say that it is a session of this Environment. */
+/** Whether a trace belongs to this Environment. */
 function isConcerned(
   { metadata }: Environment,
   { pods, claims, events }: Pick<Traces, "pods" | "claims" | "events">,

@@ -9,11 +9,11 @@ export interface Ids {
   readonly pods: ReadonlySet<string>;
 }
 
-/** As Events of Berth's name them: `session X runs (work item Y)`. */
+/** The ids in the messages of Berth's Events: `session X runs (work item Y)`. */
 const SESSION_IN_EVENT = /^session (\S+?):? /;
 const ITEM_IN_EVENT = /\(work item (\S+)\)$/;
 
-/** The ids in an Event's message, where it is one about a session. */
+/** The ids in an Event's message, if it concerns a session. */
 export function idsInEvent(message: string): {
   readonly session: string | undefined;
   readonly item: string | undefined;
@@ -21,13 +21,13 @@ export function idsInEvent(message: string): {
   return { session: SESSION_IN_EVENT.exec(message)?.[1], item: ITEM_IN_EVENT.exec(message)?.[1] };
 }
 
-/** Whether an Event is about what was asked for: by its ids, not by a part of one. */
+/** Whether an Event mentions exactly this id, and not only a part of it. */
 export function eventNames(event: KubeEvent, asked: string): boolean {
   const { session, item } = idsInEvent(event.message ?? "");
   return session === asked || item === asked;
 }
 
-/** Every name that traces give to the session that they are of. */
+/** All names of the session in the traces. */
 export function idsOf(traces: {
   readonly pods: readonly Pod[];
   readonly claims: readonly ClaimTrace[];

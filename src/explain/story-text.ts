@@ -9,7 +9,7 @@ const WHAT_WIDTH = 19;
 const SOURCE_WIDTH = 11;
 const MS_PART = /\.(\d{3})Z$/;
 
-/** The story for a person: who it is about, the time line, and what became of it. */
+/** The story for a person: the ids, the timeline, and the outcome. */
 export function storyText(story: Story, paint: Paint): string {
   const { asked, sessions, workItems, pods, environments, timeline, verdict, looked } = story;
   const named: readonly (readonly [string, readonly string[]])[] = [
@@ -18,7 +18,7 @@ export function storyText(story: Story, paint: Paint): string {
     ["Pod", pods],
     ["Environment", environments],
   ];
-  // Ids have any character, and most of them stand where whoever may write to a Pod, a Secret or an Event can change them.
+  // Ids may contain any character, and anyone who can write to a Pod, a Secret or an Event can change most of them.
   const known = named
     .filter(([, names]) => names.length > 0)
     .map(([what, names]) => `${what} ${names.map(oneLine).join(", ")}`);
@@ -33,7 +33,7 @@ export function storyText(story: Story, paint: Paint): string {
 }
 
 function lineOf({ at, what, source, message }: Entry, paint: Paint): string {
-  // Kubernetes has whole seconds: a part that nobody measured is not shown.
+  // Kubernetes times have whole seconds: hide the milliseconds that were not measured.
   const time = at.replace(MS_PART, (part, ms: string) => (ms === "000" ? "Z    " : part));
   return `${paint.faint(time)}  ${what.padEnd(WHAT_WIDTH)}${paint.faint(source.padEnd(SOURCE_WIDTH + 1))}${oneLine(message)}\n`;
 }
@@ -46,7 +46,7 @@ function colourOf(standing: Verdict["standing"], paint: Paint): (text: string) =
   return standing === "unknown" ? paint.doubtful : paint.strong;
 }
 
-/** What happened to a session: all that is known of it. */
+/** What happened to a session: everything that is known of it. */
 export interface Story {
   readonly asked: string;
   /** All names that were found for it. */
@@ -60,7 +60,7 @@ export interface Story {
   readonly looked: readonly Looked[];
 }
 
-/** Finds all that is left of a session, and tells it in the order in which it happened. */
+/** Collects all traces of a session and arranges them by time. */
 export async function explain(options: GatherOptions): Promise<Story> {
   const traces = await gather(options);
   const { sessions, items, pods } = idsOf(traces);

@@ -9,7 +9,7 @@ import { readFinished } from "../pods/finished.ts";
 import { sessionContainerName } from "../pods/pod-state.ts";
 import type { ClaimTrace, ItemTrace, Traces } from "./traces.ts";
 
-/** What can happen to a session, in the order of its life: what has the same second stands in this order. */
+/** The moments of a session, in the order of its life. Entries of the same second are sorted in this order. */
 export const MOMENTS = [
   "pod-created",
   "pod-scheduled",
@@ -32,16 +32,16 @@ export type Moment = (typeof MOMENTS)[number];
 
 export type Source = "work-api" | "claim" | "pod" | "event" | "environment";
 
-/** One line of the time line. */
+/** One entry of the timeline. */
 export interface Entry {
-  /** RFC 3339, in UTC. Kubernetes knows whole seconds only. */
+  /** RFC 3339, in UTC. Times of Kubernetes have whole seconds. */
   readonly at: string;
   readonly what: Moment;
   readonly source: Source;
   readonly message: string;
 }
 
-/** Everything that is known, in the order in which it happened. */
+/** All entries, sorted by time. */
 export function timelineOf({ pods, claims, events, items, environments }: Traces): Entry[] {
   const entries = [
     ...pods.flatMap(ofPod),
@@ -56,14 +56,16 @@ export function timelineOf({ pods, claims, events, items, environments }: Traces
     .sort(inOrder);
 }
 
-/** Of two times, one may be cut to the second: within a second the order of life says more than the clock. */
+/**
+ * Some times are truncated to the second, so within a second the order of a session's life decides before the clock.
+ */
 function inOrder(a: Entry, b: Entry): number {
   const second = ({ at }: Entry) => Math.floor(Date.parse(at) / SECOND_MS);
   const rank = ({ what }: Entry) => MOMENTS.indexOf(what);
   return second(a) - second(b) || rank(a) - rank(b) || Date.parse(a.at) - Date.parse(b.at);
 }
 
-/** An entry, where there is a time for it. */
+/** Returns an entry if the time is known. */
 function entry(at: string | null | undefined, what: Moment, source: Source, message: string): Entry[] {
   return at ? [{ at, what, source, message }] : [];
 }
@@ -81,10 +83,10 @@ function ofPod(pod: Pod): Entry[] {
   return [
     ...entry(metadata.creationTimestamp, "pod-created", "pod", `${name} was made`),
     ...entry(scheduled?.lastTransitionTime, "pod-scheduled", "pod", `${name} was given to node ${spec.nodeName}`),
-    // A container that never started carries the epoch.
+    // A container that never started has the epoch as its start time.
     ...(Date.parse(startedAt ?? "") > 0 ? entry(startedAt, "container-started", "pod", "the container started") : []),
     ...entry(ended?.finishedAt, "container-ended", "pod", `the container ended ${how}${said ? `: ${said}` : ""}`),
-    // The timestamp is the end of the grace; the order to delete came that much earlier.
+    // The timestamp is the end of the grace period; the deletion was requested that much earlier.
     ...entry(orderedAt(pod), "pod-deleted", "pod", `somebody deleted ${name}, or it was evicted`),
     ...(finished && finished.finishedAtMs > 0
       ? entry(
@@ -102,7 +104,7 @@ function orderedAt({ metadata: { deletionTimestamp, deletionGracePeriodSeconds =
   return new Date(Date.parse(deletionTimestamp) - deletionGracePeriodSeconds * SECOND_MS).toISOString();
 }
 
-/** What the Work API says itself is left to it. */
+/** Omits what the Work API itself reports. */
 function ofClaim({ journal }: ClaimTrace, items: readonly ItemTrace[]): Entry[] {
   const isTold = items.some(({ item }) => item.id === journal.workId);
   const { workId, queuedAt, polledFromMs, acknowledgedAt } = journal;
@@ -121,7 +123,7 @@ function ofItem({ item }: ItemTrace): Entry[] {
     ...entry(item.created_at, "queued", "work-api", `work item ${item.id} was queued for session ${item.data.id}`),
     ...entry(item.acknowledged_at, "acknowledged", "work-api", "it was acknowledged"),
     ...entry(item.started_at, "first-beat", "work-api", "its first heartbeat came"),
-    // The same instant may be written in two ways.
+    // The API may write the same instant in two ways.
     ...(Date.parse(item.latest_heartbeat_at ?? "") === Date.parse(item.started_at ?? "")
       ? []
       : entry(item.latest_heartbeat_at, "last-beat", "work-api", "its latest heartbeat came")),
@@ -130,7 +132,7 @@ function ofItem({ item }: ItemTrace): Entry[] {
   ];
 }
 
-/** What is told of a Pod is told of its Environment too, where it is a Warning. */
+/** Drops the Environment's copy of a Warning that is also an Event of the Pod. */
 function toldOnce(events: readonly KubeEvent[]): KubeEvent[] {
   const key = ({ reason, message }: KubeEvent) => `${reason} ${message}`;
   const ofPods = new Set(events.filter(({ involvedObject }) => involvedObject.kind === "Pod").map(key));
@@ -145,7 +147,7 @@ function ofEvent(event: KubeEvent): Entry[] {
   return entry(timeOf(event), what, "event", `${reason}: ${about}${message}${times}`);
 }
 
-/** When an Event was told last, whichever of its fields says it. */
+/** When an Event last occurred, from whichever field has it. */
 export function timeOf({ lastTimestamp, firstTimestamp, metadata, ...rest }: KubeEvent): string | undefined {
   const { eventTime } = rest;
   return (
@@ -156,7 +158,7 @@ export function timeOf({ lastTimestamp, firstTimestamp, metadata, ...rest }: Kub
   );
 }
 
-/** `Ready`, and what is not as it should be. */
+/** `Ready`, and the conditions that report a problem. */
 function ofEnvironment({ metadata, status }: Environment): Entry[] {
   const ready = findCondition(status?.conditions, "Ready");
   return (status?.conditions ?? [])

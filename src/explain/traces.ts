@@ -3,7 +3,7 @@ import type { KubeEvent, Pod } from "../kube/resource.ts";
 import type { Journal } from "../protocol/journal.ts";
 import type { WorkItem } from "../work/types.ts";
 
-/** A claim's record that is still there. */
+/** An existing claim record. */
 export interface ClaimTrace {
   readonly namespace: string;
   /** Also the name of its Pod. */
@@ -11,30 +11,30 @@ export interface ClaimTrace {
   readonly journal: Journal;
 }
 
-/** A work item as the Work API shows it, and whose queue it is in. */
+/** A work item as the Work API lists it, with the Environment whose queue has it. */
 export interface ItemTrace {
   readonly environment: Environment;
   readonly item: WorkItem;
 }
 
-/** One place that was looked in, and what came of it. */
+/** One place that was searched, and the result. */
 export interface Looked {
-  /** In words: `Pods of namespace agents`. */
+  /** A description, such as `Pods of namespace agents`. */
   readonly where: string;
-  /** How many traces were found there; null: it could not be looked in, `note` says why. */
+  /** The number of traces found there; null if it could not be searched, and `note` says why. */
   readonly found: number | null;
   readonly note: string | null;
 }
 
-/** All that is left of a session. */
+/** All traces of a session. */
 export interface Traces {
-  /** What was asked for: a session, a work item or a Pod. */
+  /** The requested session, work item or Pod. */
   readonly asked: string;
   readonly pods: readonly Pod[];
   readonly claims: readonly ClaimTrace[];
   readonly events: readonly KubeEvent[];
   readonly items: readonly ItemTrace[];
-  /** Those that it is, or may be, a session of. */
+  /** The Environments that the session belongs to, or may belong to. */
   readonly environments: readonly Environment[];
   readonly looked: readonly Looked[];
 }

@@ -11,24 +11,24 @@ import { readPodState } from "../pods/pod-state.ts";
 import { timeOf } from "./timeline.ts";
 import type { ClaimTrace, ItemTrace, Looked, Traces } from "./traces.ts";
 
-/** Where a session stands. */
+/** The state of a session. */
 export type Standing =
   /** In the queue. */
   | "waiting"
-  /** Claimed, and its container does not run yet. */
+  /** Claimed, but its container does not run yet. */
   | "starting"
   | "running"
-  /** Its container is over, and its item is not settled yet. */
+  /** Its container has ended, but its item is not settled yet. */
   | "ending"
   | "ended"
-  /** No session: a Pod that waits for one. */
+  /** Not a session: a Pod that waits for one. */
   | "parked"
   | "unknown";
 
-/** What became of a session, in a sentence, and what to do. */
+/** The outcome of a session in one sentence, and what to do. */
 export interface Verdict {
   readonly standing: Standing;
-  /** Of how it ended, or of what keeps it waiting; null: there is none. */
+  /** Why it ended, or why it waits; null if there is no reason. */
   readonly reason: EndReason | ConditionReason | null;
   readonly sentence: string;
   readonly mend: string;
@@ -37,7 +37,9 @@ export interface Verdict {
 const NOTHING = "Nothing to do.";
 const NEVER = Number.NEGATIVE_INFINITY;
 
-/** Judges by the newest trace: a session has several work items in its life, and an item may be served again. */
+/**
+ * Judges by the newest trace, because a session has several work items in its life, and an item may be served again.
+ */
 export function verdictOf(traces: Traces): Verdict {
   const verdict = judged(traces);
   return { ...verdict, sentence: redact(verdict.sentence) };
@@ -57,7 +59,7 @@ function judged(traces: Traces): Verdict {
       traces.pods.find(({ metadata }) => metadata.name === live.name),
       traces,
     );
-  // Whatever ended before: it is to be served again.
+  // A queued item decides, whatever ended before: it will be served again.
   if (item?.item.state === "queued") return ofItem(item, traces);
   const finished = pod ? readFinished(pod) : null;
   if (finished) return ended(finished.reason, finished.message);
@@ -158,7 +160,7 @@ function ofItem({ item, environment }: ItemTrace, traces: Traces): Verdict {
   }
 }
 
-/** A Pod without a claim: one that waits, or one that ended and was not marked. */
+/** A Pod without a claim: it waits for one, or it ended and was not marked. */
 function ofPod(pod: Pod): Verdict {
   const { name, labels } = pod.metadata;
   const state = readPodState(pod);
@@ -193,7 +195,7 @@ function unknown({ asked, looked }: Traces): Verdict {
   };
 }
 
-/** What keeps an Environment from serving, by its own word. */
+/** Why an Environment does not serve, according to its own conditions. */
 function blockedReason(
   environments: readonly Environment[],
 ): { readonly reason: ConditionReason; readonly message: string; readonly mend: string } | null {

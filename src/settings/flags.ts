@@ -21,13 +21,13 @@ import {
 export interface Flag<T> {
   /** Without the dashes. */
   readonly name: string;
-  /** What stands for the value in the usage line. */
+  /** The placeholder of the value in the usage line. */
   readonly value: string;
-  /** For --help and docs/flags.md. */
+  /** Description for --help and docs/flags.md. */
   readonly about: string;
-  /** As it would be written; undefined: not set. */
+  /** The default as text; undefined: not set. */
   readonly default?: string;
-  /** In words, where there is no fixed default. */
+  /** Describes the default if it is not a fixed value. */
   readonly defaultText?: string;
   readonly repeatable?: boolean;
   /** The flag without a value means true, and --no-<name> exists. */
