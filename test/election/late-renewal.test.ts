@@ -4,7 +4,7 @@ import type { Lease } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
-test("a renewal that was answered after the deadline of the one before is confirmed before it counts", async () => {
+test("confirms the Lease before it counts a renewal that was answered after the previous renewal's deadline", async () => {
   const clock = new VirtualClock();
   let asked = 0;
   const answer = Promise.withResolvers<Lease>();
@@ -27,7 +27,7 @@ test("a renewal that was answered after the deadline of the one before is confir
   const running = elector.run(ending.signal);
   await clock.advance(RETRY_PERIOD_MS);
   expect(asked).toBe(1);
-  // The process is not scheduled, and the answer waits for it: others may have led meanwhile.
+  // The process is not scheduled while the answer waits, so others may have led meanwhile.
   clock.pause(RENEW_DEADLINE_MS - 1);
   answer.resolve(ours);
   await clock.settle();
@@ -38,7 +38,7 @@ test("a renewal that was answered after the deadline of the one before is confir
   await running;
 });
 
-test("a renewal is waited for so briefly that another one fits before the deadline", async () => {
+test("limits a renewal's timeout so that another one fits before the deadline", async () => {
   const clock = new VirtualClock();
   const timeoutsMs: number[] = [];
   const record = (_: unknown, __: unknown, ___: unknown, { timeoutMs }: { timeoutMs: number }) => {

@@ -66,8 +66,8 @@ function candidate(identity: string, more: Partial<LeaderElectorOptions> = {}) {
 const lease = () => server.read(PATH) as Lease | undefined;
 const writes = () => server.requests.filter(({ method }) => method !== "GET").length;
 
-describe("taking turns", () => {
-  test("the first candidate leads, with a Lease as Go's decoder wants it", async () => {
+describe("acquiring the Lease", () => {
+  test("the first candidate leads, with a Lease in the form that Go's decoder expects", async () => {
     const metrics = createMetrics();
     const { elector, log } = candidate("a", { metrics });
     expect(elector.isLeader).toBe(false);
@@ -82,7 +82,7 @@ describe("taking turns", () => {
     expect((await metrics.leader.get()).values).toEqual([{ labels: { lease: "operator" }, value: 1 }]);
   });
 
-  test("renewals keep the others away", async () => {
+  test("renewals keep other candidates out", async () => {
     const a = candidate("a");
     await until(clock, () => a.elector.isLeader);
     const b = candidate("b");
@@ -100,7 +100,7 @@ describe("taking turns", () => {
     a.stop.abort();
     const from = clock.monotonic();
     await until(clock, () => b.elector.isLeader);
-    // One wait of a candidate, not a lease duration.
+    // One candidate's wait, not a lease duration.
     expect(clock.monotonic() - from).toBeLessThan(5_000);
     await a.run;
     expect(a.log).toEqual(["started", "stopped"]);
@@ -121,22 +121,22 @@ describe("taking turns", () => {
     await until(clock, () => b.elector.holder === "gone");
     const from = clock.monotonic();
     await until(clock, () => b.elector.isLeader);
-    // Counted from when it was seen: the time in the Lease is of another machine's clock, and is not believed.
+    // Counted from the first observation: the time in the Lease comes from another machine's clock and is not trusted.
     expect(clock.monotonic() - from).toBeGreaterThanOrEqual(14_900);
     expect(clock.monotonic() - from).toBeLessThan(20_000);
     expect(lease()?.spec?.leaseTransitions).toBe(7);
   });
 
-  test("a Lease whose transitions cannot be counted any further is taken all the same", async () => {
+  test("acquires a Lease whose transition count is at its maximum", async () => {
     const spec = { holderIdentity: "gone", leaseDurationSeconds: 1, leaseTransitions: 2 ** 31 - 1 };
     server.put(PATH, { metadata: { name: "operator", namespace: "berth" }, spec });
     const b = candidate("b");
     await until(clock, () => b.elector.isLeader);
-    // A 32-bit number in Go: one more would be refused for ever.
+    // A 32-bit number in Go: the API server would reject one more forever.
     expect(lease()?.spec?.leaseTransitions).toBe(0);
   });
 
-  test("two candidates at the same instant: one leads", async () => {
+  test("one of two simultaneous candidates leads", async () => {
     const pair = [candidate("a"), candidate("b")];
     await until(clock, () => pair.some(({ elector }) => elector.isLeader));
     const from = clock.monotonic();
@@ -146,8 +146,8 @@ describe("taking turns", () => {
   });
 });
 
-describe("losing it", () => {
-  test("without renewals the leader stops at the renew deadline, before others may start", async () => {
+describe("losing the Lease", () => {
+  test("a leader without renewals stops at the renew deadline, before others may start", async () => {
     const a = candidate("a");
     await until(clock, () => a.elector.isLeader);
     server.scripts.push((_seen, response) => {
@@ -162,7 +162,7 @@ describe("losing it", () => {
     expect(() => a.elector.fence()).toThrow(LeadershipLostError);
   });
 
-  test("the fence closes at the deadline itself, whatever timers do", async () => {
+  test("the fence closes exactly at the deadline, independent of timers", async () => {
     const a = candidate("a");
     await until(clock, () => a.elector.isLeader);
     server.scripts.push(() => true);
@@ -189,7 +189,7 @@ describe("losing it", () => {
     expect(lease()?.spec?.holderIdentity).toBe("thief");
   });
 
-  test("a change by somebody else that leaves the holder alone does not end the term", async () => {
+  test("a change by another client that keeps the holder does not end the term", async () => {
     const a = candidate("a");
     await until(clock, () => a.elector.isLeader);
     for (let i = 0; i < 4; i += 1) {
@@ -201,7 +201,7 @@ describe("losing it", () => {
     expect([a.log, lease()?.metadata.labels]).toEqual([["started"], { touched: "3" }]);
   });
 
-  test("a deleted Lease is made again by its leader", async () => {
+  test("a leader creates its deleted Lease again", async () => {
     const a = candidate("a");
     await until(clock, () => a.elector.isLeader);
     server.remove(PATH);
@@ -209,7 +209,7 @@ describe("losing it", () => {
     expect([a.log, lease()?.spec?.holderIdentity]).toEqual([["started"], "a"]);
   });
 
-  test("after the loss it seeks the Lease again, once the work of the lost term has ended", async () => {
+  test("tries to acquire a lost Lease again, after the work of the lost term has ended", async () => {
     const works: PromiseWithResolvers<void>[] = [];
     const a = candidate("a", {
       onStartedLeading: () => {
@@ -233,7 +233,7 @@ describe("losing it", () => {
   test.each([
     ["lost", (_: ReturnType<typeof candidate>) => clock.pause(11_000)],
     ["given up", (a: ReturnType<typeof candidate>) => a.elector.stepDown()],
-  ])("what a term that was %s leaves behind does not pass in the next term of the same process", async (_how, end) => {
+  ])("work left over from a term that was %s does not pass the fence of the next term", async (_how, end) => {
     const fences: (() => void)[] = [];
     const a = candidate("a", {
       onStartedLeading: (signal, fence) => {
@@ -251,11 +251,11 @@ describe("losing it", () => {
   });
 });
 
-describe("a process that was not running", () => {
+describe("a process that was paused", () => {
   test.each([
     ["paused", { suspended: false }],
-    ["suspended with its machine, whose monotonic clock stood still", { suspended: true }],
-  ])("%s does not act when it wakes up, and does not renew what it may have lost", async (_name, how) => {
+    ["suspended with its machine, whose monotonic clock stopped", { suspended: true }],
+  ])("%s does not act when it resumes, and does not renew what it may have lost", async (_name, how) => {
     const a = candidate("a");
     await until(clock, () => a.elector.isLeader);
     const before = writes();
@@ -268,7 +268,7 @@ describe("a process that was not running", () => {
     expect(writes()).toBe(before);
   });
 
-  test("a wall clock that is set back does not lengthen a term", async () => {
+  test("a wall clock that is set back does not extend a term", async () => {
     const a = candidate("a");
     await until(clock, () => a.elector.isLeader);
     server.scripts.push(() => true);
@@ -278,7 +278,7 @@ describe("a process that was not running", () => {
     server.scripts.length = 0;
   });
 
-  test("a renewal whose answer comes too late does not open the fence again", async () => {
+  test("a renewal whose answer comes too late does not reopen the fence", async () => {
     const a = candidate("a");
     await until(clock, () => a.elector.isLeader);
     let answer: (() => void) | undefined;
@@ -300,8 +300,8 @@ describe("a process that was not running", () => {
   });
 });
 
-describe("confirming", () => {
-  test("a Lease that may not be used is given back, and nobody leads", async () => {
+describe("confirm", () => {
+  test("an unconfirmed Lease is released, and no candidate leads", async () => {
     let asked = 0;
     const a = candidate("a", {
       confirm: async () => {
@@ -316,7 +316,7 @@ describe("confirming", () => {
     expect([asked, a.log]).toEqual([3, ["started"]]);
   });
 
-  test("when that cannot be told, it is asked again, and the fence stays closed until then", async () => {
+  test("an unknown result is asked for again, and the fence stays closed until then", async () => {
     let asked = 0;
     const a = candidate("a", {
       confirm: async () => {
@@ -331,7 +331,7 @@ describe("confirming", () => {
     expect(asked).toBe(3);
   });
 
-  test("renewals in time are not confirmed again; a Lease that was deleted and made anew is", async () => {
+  test("timely renewals are not confirmed again, but a deleted and re-created Lease is", async () => {
     let may = true;
     let asked = 0;
     const a = candidate("a", {
@@ -350,7 +350,7 @@ describe("confirming", () => {
     expect([asked, a.terms[0]?.aborted]).toEqual([2, true]);
   });
 
-  test("a Lease that was taken and never confirmed is released at the end", async () => {
+  test("a Lease that was acquired but never confirmed is released at the end", async () => {
     const a = candidate("a", { confirm: () => Promise.reject(new Error("no answer")) });
     await until(clock, () => lease()?.spec?.holderIdentity === "a");
     a.stop.abort();
@@ -359,8 +359,8 @@ describe("confirming", () => {
   });
 });
 
-describe("stepping down", () => {
-  test("ends the work first, then releases the Lease, and seeks it again only when it is its turn", async () => {
+describe("stepDown", () => {
+  test("ends the work, then releases the Lease, and tries again only at its turn", async () => {
     const drained = Promise.withResolvers<void>();
     const turns = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
     let turn = 0;
@@ -378,7 +378,7 @@ describe("stepping down", () => {
     a.elector.stepDown();
     const from = clock.monotonic();
     await until(clock, () => clock.monotonic() - from > 30_000, 250);
-    // It still drains: what it sends is still fenced by a Lease that it holds.
+    // The work still drains, and the fence still lets its requests pass, because the Lease is held.
     expect([a.elector.isLeader, a.elector.isBusy, lease()?.spec?.holderIdentity]).toEqual([true, true, "a"]);
     drained.resolve();
     await until(clock, () => a.log.includes("stopped"));
@@ -390,7 +390,7 @@ describe("stepping down", () => {
 });
 
 describe("ending", () => {
-  test("the Lease is renewed while the work drains, and released afterwards", async () => {
+  test("the Lease is renewed while the work drains, and then released", async () => {
     const drained = Promise.withResolvers<void>();
     const a = candidate("a", { onStartedLeading: () => drained.promise });
     await until(clock, () => a.elector.isLeader);
@@ -405,13 +405,13 @@ describe("ending", () => {
     expect(() => a.elector.fence()).toThrow(LeadershipLostError);
   });
 
-  test("work that fails ends the run with its error and releases the Lease", async () => {
+  test("failed work ends the run with its error and releases the Lease", async () => {
     const a = candidate("a", { onStartedLeading: () => Promise.reject(new Error("broken")) });
     await expect(settled(clock, a.run)).rejects.toThrow("broken");
     expect([lease()?.spec?.holderIdentity, a.log]).toEqual(["", ["stopped"]]);
   });
 
-  test("work that throws because it is being ended does not make an error of a clean end", async () => {
+  test("work that throws because it is being ended does not turn a clean end into an error", async () => {
     const a = candidate("a", {
       onStartedLeading: (signal) =>
         new Promise((_, reject) =>
@@ -424,7 +424,7 @@ describe("ending", () => {
     expect(lease()?.spec?.holderIdentity).toBe("");
   });
 
-  test("a release that nobody answers does not hold up the end", async () => {
+  test("an unanswered release does not delay the end", async () => {
     const a = candidate("a", { client: new KubeClient({ access: server.access, clock }) });
     await until(clock, () => a.elector.isLeader, 1);
     server.scripts.push((seen) => seen.method === "PUT");
@@ -433,7 +433,7 @@ describe("ending", () => {
     expect(a.log).toEqual(["started", "stopped"]);
   });
 
-  test("a candidate that never led leaves the Lease alone", async () => {
+  test("a candidate that never led does not touch the Lease", async () => {
     const a = candidate("a");
     await until(clock, () => a.elector.isLeader);
     const b = candidate("b");
@@ -445,7 +445,7 @@ describe("ending", () => {
   });
 });
 
-test("durations that can not work are refused", () => {
+test("refuses inconsistent durations", () => {
   const options = {
     client,
     namespace: "n",
@@ -459,7 +459,7 @@ test("durations that can not work are refused", () => {
   expect(() => new LeaderElector({ ...options, retryPeriodMs: 10_000 })).toThrow(RangeError);
 });
 
-/** The clock of one process: its timers stand still while it is paused, time does not. */
+/** The clock of one process. While paused, its timers stop, but time goes on. */
 class PausableClock implements Clock {
   paused = false;
   readonly #shared: VirtualClock;
@@ -516,13 +516,13 @@ const fault: fc.Arbitrary<Fault> = fc.oneof(
     weight: 2,
     arbitrary: fc.record({
       do: fc.constant("server" as const),
-      // mute: does what it is asked and breaks the connection instead of answering.
+      // mute: the server applies the request, then breaks the connection instead of answering.
       mood: fc.constantFrom("good" as const, "failing" as const, "deaf" as const, "mute" as const),
     }),
   },
 );
 
-test("whatever fails or is paused, no two processes pass their fences at the same time", async () => {
+test("no two processes pass their fences at the same time, under random failures and pauses", async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(fault, { minLength: 5, maxLength: 25 }), async (faults) => {
       await using own = await FakeApiServer.start();
@@ -584,7 +584,7 @@ test("whatever fails or is paused, no two processes pass their fences at the sam
   );
 }, 60_000);
 
-test("the lease is found by its resource", async () => {
+test("uses the Lease resource", async () => {
   candidate("a");
   await until(clock, () => lease() !== undefined);
   expect((await client.get(LEASES, { namespace: "berth", name: "operator" })).kind).toBe("Lease");

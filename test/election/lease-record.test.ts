@@ -10,7 +10,7 @@ const held = (holderIdentity: string): Lease => ({
   spec: { holderIdentity, leaseDurationSeconds: 15 },
 });
 
-/** One process's view of the Lease; `answers` by verb, in the order in which they are asked for. */
+/** One process's Lease record. `answers` by verb, in the order of the requests. */
 function record(answers: Partial<Record<"get" | "create" | "replace" | "delete", unknown[]>>) {
   const calls: unknown[] = [];
   const answer = (verb: keyof typeof answers) => async (_: unknown, subject: unknown, query?: unknown) => {
@@ -24,21 +24,21 @@ function record(answers: Partial<Record<"get" | "create" | "replace" | "delete",
   return { calls, lease: new LeaseRecord({ ...options, client: client as never, clock: new VirtualClock() }) };
 }
 
-describe("a Lease", () => {
-  test("that can't be read is not absent: nothing is created", async () => {
+describe("LeaseRecord", () => {
+  test("does not create the Lease after a failed read", async () => {
     const { calls, lease } = record({ get: [failure(500, "InternalError")] });
     await expect(lease.acquireOrRenew({})).rejects.toThrow("InternalError");
     expect(calls).toEqual(["get"]);
   });
 
-  test("whose renewal fails is not lost: it isn't taken a second time", async () => {
+  test("does not acquire the Lease again after a failed renewal", async () => {
     const { calls, lease } = record({ get: [held("me")], replace: [held("me"), failure(500, "InternalError")] });
     expect(await lease.acquireOrRenew({})).toBe("renewed");
     await expect(lease.acquireOrRenew({})).rejects.toThrow("InternalError");
     expect(calls).toEqual(["get", "replace", "replace"]);
   });
 
-  test("is deleted by its uid, and only while it is ours", async () => {
+  test("deletes the Lease by its uid, and only while it holds it", async () => {
     const ours = record({ get: [held("me")], replace: [held("me")] });
     await ours.lease.acquireOrRenew({});
     await ours.lease.remove(1_000);
@@ -49,7 +49,7 @@ describe("a Lease", () => {
     expect(theirs.calls).toEqual(["get"]);
   });
 
-  test("is not released once another process has it", async () => {
+  test("does not release the Lease once another process holds it", async () => {
     const { calls, lease } = record({
       get: [held("me"), held("another")],
       replace: [held("me"), failure(409, "Conflict")],
@@ -60,7 +60,7 @@ describe("a Lease", () => {
   });
 });
 
-test("a Lease that was not seen before is not old", () => {
+test("a Lease that was never seen before counts as held", () => {
   const clock = new VirtualClock();
   expect(new LeaseAges(clock).isHeld(held("another"), 15_000)).toBe(true);
 });

@@ -8,11 +8,11 @@ import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
-/** How requests of one process fare. */
+/** The conditions of one process's network. */
 export interface Weather {
-  /** One way, at most. */
+  /** The maximum latency in one direction. */
   latencyMs: number;
-  /** Chances that a request never arrives, that its answer never does, and that the server refuses it. */
+  /** The chances that a request is lost, that its answer is lost, and that the server rejects it. */
   lostRequests: number;
   lostAnswers: number;
   failures: number;
@@ -20,7 +20,7 @@ export interface Weather {
 
 export const FAIR: Weather = { latencyMs: 20, lostRequests: 0, lostAnswers: 0, failures: 0 };
 
-/** The clock of one process: its timers stand still while it is paused, and so does its monotonic time if it is suspended. */
+/** The clock of one process. While paused, its timers stop; while suspended, its monotonic time stops too. */
 class ProcessClock implements Clock {
   readonly #shared: VirtualClock;
   readonly #random: Random;
@@ -60,7 +60,7 @@ class ProcessClock implements Clock {
     };
   }
 
-  /** Runs now, or when the process runs again. */
+  /** Runs now, or when the process is resumed. */
   run(fn: () => void): void {
     if (this.#paused) this.#held.push(fn);
     else fn();
@@ -72,7 +72,7 @@ class ProcessClock implements Clock {
     if (how.suspended) this.#suspendedAt = this.#shared.monotonic();
   }
 
-  /** What waited comes in any order: node may see an answer before the timer that was due earlier. */
+  /** Runs the held callbacks in random order: Node may process an answer before a timer that was due earlier. */
   resume(): void {
     if (!this.#paused) return;
     this.#paused = false;
@@ -82,14 +82,14 @@ class ProcessClock implements Clock {
     while (held.length > 0) held.splice(Math.floor(this.#random() * held.length), 1)[0]?.();
   }
 
-  /** It never runs again. */
+  /** The process never runs again. */
   kill(): void {
     this.#paused = true;
     this.#held.length = 0;
   }
 }
 
-/** One operator process as far as its shards go. */
+/** One operator process, reduced to its shards. */
 export class Replica {
   readonly identity: string;
   readonly shards: number;
@@ -97,9 +97,9 @@ export class Replica {
   readonly ring: ShardRing;
   readonly weather: Weather = { ...FAIR };
   readonly metrics = createMetrics();
-  /** Terms begun, in order. */
+  /** The terms in the order they began. */
   readonly terms: HeldShard[] = [];
-  /** How long its work takes to end. */
+  /** How long the work of a term takes to end. */
   drainMs = 0;
   readonly #stop = new AbortController();
   #killed = false;
@@ -125,7 +125,7 @@ export class Replica {
     this.run.catch(() => {});
   }
 
-  /** Runs and may act. */
+  /** Whether the process runs. */
   get isAwake(): boolean {
     return !this.clock.paused;
   }
@@ -134,7 +134,7 @@ export class Replica {
     return this.#killed;
   }
 
-  /** Shards it would write for, had it something to write. */
+  /** The shards for which a write would pass the fence now. */
   get open(): number[] {
     return Array.from({ length: this.shards }, (_, shard) => shard).filter((shard) => {
       try {
@@ -146,7 +146,7 @@ export class Replica {
     });
   }
 
-  /** Whether work that an earlier term left behind would be let through in a later one of the same shard. */
+  /** Whether work left over from an earlier term would pass the fence in a later term of the same shard. */
   get passesLate(): boolean {
     return this.terms.some(({ shard, fence }, at) => {
       if (!this.terms.slice(at + 1).some((later) => later.shard === shard)) return false;
@@ -179,12 +179,15 @@ export class Replica {
   }
 }
 
-/** Leases on a server, replicas with links to it, and one clock; every step looks for two who may both act. */
+/**
+ * A server with Leases, replicas with network links to it, and one clock. Each step checks that no two replicas may act
+ * for the same Environment.
+ */
 export class LeaseWorld {
   readonly clock = new VirtualClock();
   readonly random: Random;
   readonly replicas: Replica[] = [];
-  /** Requests that reached the server, by whom. */
+  /** The requests that reached the server, with their sender. */
   readonly requests: { readonly by: string; readonly verb: string; readonly name: string }[] = [];
   mayDelete = true;
   readonly #leases = new Map<string, Lease>();
@@ -213,7 +216,7 @@ export class LeaseWorld {
     return [...this.#leases.keys()].sort();
   }
 
-  /** Changes a Lease behind everybody's back; null deletes it. */
+  /** Changes a Lease as another client would; null deletes it. */
   put(name: string, spec: LeaseSpec | null, labels?: Record<string, string>): void {
     if (spec === null) this.#leases.delete(name);
     else
@@ -224,7 +227,10 @@ export class LeaseWorld {
       });
   }
 
-  /** Notes it when two may act for one Environment: a throw from inside a replica would only end that replica. */
+  /**
+   * Records a violation when two replicas may act for one Environment. A throw inside a replica would only end that
+   * replica.
+   */
   look(): void {
     const acting = this.replicas.filter(({ isAwake, isKilled }) => isAwake && !isKilled);
     const open = acting.flatMap(({ identity, shards, open }) =>
@@ -238,7 +244,7 @@ export class LeaseWorld {
     if (stale) this.#fault ??= `work of an earlier term of ${stale.identity} would pass`;
   }
 
-  /** Throws when at any time two could have acted for one Environment. */
+  /** Throws if two replicas could have acted for one Environment at any time. */
   check(): void {
     this.look();
     if (this.#fault !== null) throw new Error(this.#fault);
@@ -261,7 +267,7 @@ export class LeaseWorld {
     return this.clock.monotonic() - from;
   }
 
-  /** Shards per living replica, the largest first. */
+  /** The number of shards of each live replica, the largest first. */
   get parts(): number[] {
     return this.alive.map(({ open }) => open.length).sort((a, b) => b - a);
   }

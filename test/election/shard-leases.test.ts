@@ -35,12 +35,12 @@ function read(...leases: Lease[]) {
   return readShardLeases(leases, ages, VIEW);
 }
 
-test("a single shard's Lease has the plain name", () => {
+test("the Lease of a single shard has the plain name", () => {
   expect([shardLeaseName("berth", 0, 1), shardLeaseName("berth", 2, 16)]).toEqual(["berth", "berth-2-of-16"]);
 });
 
-describe("the view of all Leases", () => {
-  test("holders and members, as long as they renew", () => {
+describe("readShardLeases", () => {
+  test("lists holders and members while they renew", () => {
     expect(read(shard(0, "a"), shard(1, "b"), replica("a"), replica("b"))).toMatchObject({
       holders: ["a", "b"],
       members: ["a", "b"],
@@ -49,7 +49,7 @@ describe("the view of all Leases", () => {
     });
   });
 
-  test("released, missing and run out: nobody's", () => {
+  test("shows no holder for a released, missing or expired Lease", () => {
     expect(read(shard(0, "")).holders).toEqual([null, null]);
     read(shard(0, "a"));
     clock.pause(14_999);
@@ -59,17 +59,17 @@ describe("the view of all Leases", () => {
     expect(read(shard(0, "a", 2, "2")).holders).toEqual(["a", null]);
   });
 
-  test("who lets a Lease run out takes no part, though its own was renewed", () => {
+  test("drops a replica that let a shard's Lease expire, even if its own Lease was renewed", () => {
     read(shard(0, "a"), replica("a"));
     clock.pause(15_000);
     expect(read(shard(0, "a"), replica("a", 2, "2")).members).toEqual([]);
   });
 
-  test("a replica of another number of shards takes no part here", () => {
+  test("drops a replica with another number of shards", () => {
     expect(read(replica("a", 3), replica("b")).members).toEqual(["b"]);
   });
 
-  test("a held Lease of another number of shards is in the way, until it is released or runs out", () => {
+  test("reports a held Lease with another number of shards until it is released or expires", () => {
     expect(read(shard(2, "x", 3)).foreign).toEqual({ lease: "berth-2-of-3", holder: "x", shards: "3" });
     expect(read(shard(2, "", 3, "2")).foreign).toBeNull();
     read(shard(0, "x", 1));
@@ -77,7 +77,7 @@ describe("the view of all Leases", () => {
     expect(read(shard(0, "x", 1)).foreign).toBeNull();
   });
 
-  test("dead are Leases of replicas and of other divisions that stand still for long; our own shards' never", () => {
+  test("reports long unchanged Leases of replicas and of other numbers of shards as dead, but never those of its own shards", () => {
     const all = [shard(0, "a"), shard(0, "x", 1), shard(1, "", 3), replica("gone")];
     read(...all);
     clock.pause(59_999);
@@ -90,13 +90,13 @@ describe("the view of all Leases", () => {
     ]);
   });
 
-  test("a Lease that is seen for the first time counts as held, whatever times are written in it", () => {
+  test("counts a Lease as held when it is first seen, whatever times it contains", () => {
     const old = shard(0, "a");
     old.spec = { ...old.spec, renewTime: "1999-01-01T00:00:00.000000Z" };
     expect(read(old).holders).toEqual(["a", null]);
   });
 
-  test("a Lease made anew under the same name and version is another one", () => {
+  test("treats a re-created Lease with the same name and version as a new one", () => {
     read(shard(0, "a"));
     clock.pause(15_000);
     const again = shard(0, "a");

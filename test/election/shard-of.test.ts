@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { shardOf } from "../../src/election/shard-plan.ts";
 
 test("an Environment's shard is the same in every process and release", () => {
-  // Written down: another answer here means that replicas of two releases would both serve an Environment.
+  // Fixed values: with any other result, replicas of two releases would both serve an Environment.
   const keys = ["agents/research", "agents/batch", "default/a", "team-b/research"];
   expect(keys.map((key) => shardOf(key, 3))).toEqual([2, 2, 0, 2]);
   expect(keys.map((key) => shardOf(key, 16))).toEqual([3, 5, 1, 5]);

@@ -2,12 +2,12 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { planShards } from "../../src/election/shard-plan.ts";
 
-describe("who should have which shard", () => {
+describe("planShards", () => {
   test.each([
-    ["nobody holds anything: all alike", ["a", "b"], [null, null, null, null], [2, 2]],
-    ["one holds all, another comes", ["a", "b"], ["a", "a", "a", "a"], [2, 2]],
-    ["more replicas than shards: one has none", ["a", "b", "c"], ["a", null], [1, 1, 0]],
-    ["an odd number", ["a", "b"], ["a", null, null], [2, 1]],
+    ["all shards are free", ["a", "b"], [null, null, null, null], [2, 2]],
+    ["one member holds all, another joins", ["a", "b"], ["a", "a", "a", "a"], [2, 2]],
+    ["more members than shards", ["a", "b", "c"], ["a", null], [1, 1, 0]],
+    ["an odd number of shards", ["a", "b"], ["a", null, null], [2, 1]],
   ] as const)("%s", (_, members, holders, parts) => {
     const plan = planShards({ members, holders });
     expect(
@@ -18,15 +18,15 @@ describe("who should have which shard", () => {
     ).toEqual(parts);
   });
 
-  test("who holds most keeps the odd shard: nothing moves without need", () => {
+  test("keeps the extra shard with the member that holds most, so that nothing moves needlessly", () => {
     expect(planShards({ members: ["a", "b"], holders: ["b", "a", "b"] })).toEqual(["b", "a", "b"]);
   });
 
-  test("a holder that takes part no longer keeps nothing", () => {
+  test("takes every shard from a holder that is not a member", () => {
     expect(planShards({ members: ["a"], holders: ["gone", "a", null] })).toEqual(["a", "a", "a"]);
   });
 
-  test("nobody takes part: nobody has anything", () => {
+  test("assigns nothing without members", () => {
     expect(planShards({ members: [], holders: ["x", null] })).toEqual([null, null]);
   });
 
@@ -36,7 +36,7 @@ describe("who should have which shard", () => {
     holders: fc.array(fc.constantFrom(null, ...names, "leaver"), { minLength: 1, maxLength: 16 }),
   });
 
-  test("every shard has an owner, no part differs by more than one, and the order of members is of no matter", () => {
+  test("assigns every shard, balances parts to within one, and ignores the order of members", () => {
     fc.assert(
       fc.property(shares, ({ members, holders }) => {
         const plan = planShards({ members, holders });
@@ -48,12 +48,12 @@ describe("who should have which shard", () => {
     );
   });
 
-  test("a plan carried out, whole or in part, is planned the same again", () => {
+  test("makes the same plan again after it was carried out in full or in part", () => {
     fc.assert(
       fc.property(shares, fc.infiniteStream(fc.boolean()), ({ members, holders }, done) => {
         const plan = planShards({ members, holders });
         expect(planShards({ members, holders: plan })).toEqual(plan);
-        // Given up first, taken later: what is still held by its owner stays where it is.
+        // Shards are given up first and acquired later. A shard that its planned owner holds does not move.
         const half = holders.map((holder, shard) =>
           holder === plan[shard] || done.next().value ? (plan[shard] ?? null) : null,
         );
@@ -63,7 +63,7 @@ describe("who should have which shard", () => {
     );
   });
 
-  test("no more moves than there have to be", () => {
+  test("makes no unnecessary moves", () => {
     fc.assert(
       fc.property(shares, ({ members, holders }) => {
         const plan = planShards({ members, holders });

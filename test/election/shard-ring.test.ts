@@ -21,7 +21,7 @@ afterEach(async () => {
 
 const sum = (numbers: readonly number[]) => numbers.reduce((total, one) => total + one, 0);
 
-/** Every shard is held, and nobody has more than one more than anybody else. */
+/** Whether every shard is held, and the numbers of shards differ by at most one. */
 function isFair(one: LeaseWorld, shards: number): boolean {
   const { parts } = one;
   return sum(parts) === shards && Math.max(...parts) - Math.min(...parts) <= 1;
@@ -29,12 +29,12 @@ function isFair(one: LeaseWorld, shards: number): boolean {
 
 describe(`fair parts (seed ${seed})`, () => {
   test.each([1, 2, 3, 4, 5].flatMap((replicas) => [1, 2, 3, 8, 16].map((shards) => [replicas, shards] as const)))(
-    "%i replicas come to fair parts of %i shards, and nothing moves after that",
+    "%i replicas divide %i shards fairly, and then nothing moves",
     async (replicas, shards) => {
       const one = world();
       for (let i = 0; i < replicas; i += 1) one.start(shards);
       await one.until("fair parts", () => isFair(one, shards));
-      // What moves late has begun to by now.
+      // Late moves would have begun by now.
       await one.pass(15_000);
       const terms = sum(one.replicas.map((replica) => replica.terms.length));
       await one.pass(120_000, 1_000);
@@ -43,7 +43,7 @@ describe(`fair parts (seed ${seed})`, () => {
     },
   );
 
-  test("a replica that comes gets its part, shard by shard given up in order, and no more moves than that", async () => {
+  test("a new replica gets its part, each shard is given up in order, and nothing else moves", async () => {
     const one = world();
     const first = one.start(6);
     await one.until("all held", () => first.open.length === 6);
@@ -55,7 +55,7 @@ describe(`fair parts (seed ${seed})`, () => {
     expect(await metricValue(first.metrics.leaderTransitions, { lease: "berth-0-of-6", change: "lost" })).toBe(0);
   });
 
-  test("a replica that leaves is followed at once, without a wait for its Leases to run out", async () => {
+  test("the shards of a leaving replica are acquired at once, without waiting for its Leases to expire", async () => {
     const one = world();
     const first = one.start(4);
     one.start(4);
@@ -66,7 +66,7 @@ describe(`fair parts (seed ${seed})`, () => {
     expect(one.leaseNames.filter((name) => name.includes("replica"))).toHaveLength(1);
   });
 
-  test("a replica that is killed is followed after the lease duration, and no earlier", async () => {
+  test("the shards of a killed replica are acquired after the lease duration, and no earlier", async () => {
     const one = world();
     const [first, second, third] = [one.start(6), one.start(6), one.start(6)];
     await one.until("thirds", () => isFair(one, 6));
@@ -75,14 +75,14 @@ describe(`fair parts (seed ${seed})`, () => {
     expect(tookMs).toBeGreaterThan(10_000);
     expect(tookMs).toBeLessThan(25_000);
     await one.until("fair parts", () => isFair(one, 6));
-    // Its Leases do not stay for ever.
+    // Its Leases are eventually deleted.
     await one.until(
       "its Lease is cleared away",
       () => one.leaseNames.filter((name) => name.includes("replica")).length === 2,
     );
   });
 
-  test("more replicas than shards: those without a shard stand by", async () => {
+  test("surplus replicas stand by", async () => {
     const one = world();
     for (let i = 0; i < 4; i += 1) one.start(2);
     await one.until("two hold one each", () => one.parts.join() === "1,1,0,0");
@@ -91,11 +91,11 @@ describe(`fair parts (seed ${seed})`, () => {
     await one.until("another one has it", () => one.parts.join() === "1,1,0");
   });
 
-  test("a shard whose planned owner cannot take it is taken by somebody else, and kept", async () => {
+  test("a shard whose planned owner can't acquire it goes to another replica, and stays there", async () => {
     const one = world();
     const first = one.start(4);
     await one.until("all held", () => first.open.length === 4);
-    // It takes part, and every try to take a shard fails.
+    // A member that never manages to acquire a shard.
     one.put(
       "berth-replica-feedfeed",
       { holderIdentity: "feeble", leaseDurationSeconds: 3_600 },
@@ -108,7 +108,7 @@ describe(`fair parts (seed ${seed})`, () => {
     expect([first.open.length, first.terms.length]).toEqual([4, terms]);
   });
 
-  test("without the right to delete Leases everything works, and old ones stay", async () => {
+  test("works without permission to delete Leases; old ones remain", async () => {
     const one = world();
     one.mayDelete = false;
     const [first, second] = [one.start(2), one.start(2)];
@@ -117,14 +117,14 @@ describe(`fair parts (seed ${seed})`, () => {
     await one.until("all held again", () => second.open.length === 2);
     await one.pass(120_000, 1_000);
     expect(one.leaseNames.filter((name) => name.includes("replica"))).toHaveLength(2);
-    // It is not asked for again and again.
+    // It does not retry the forbidden delete.
     expect(one.requests.filter(({ verb }) => verb === "delete")).toHaveLength(1);
     second.stop();
     one.start(2);
     await one.until("followed", () => one.parts.join() === "2,0");
   });
 
-  test("says what it holds, and how many take part", async () => {
+  test("reports the held shards and the number of replicas", async () => {
     const one = world();
     const replicas = [one.start(3), one.start(3)];
     await one.until("fair parts", () => isFair(one, 3));
@@ -140,7 +140,7 @@ describe(`fair parts (seed ${seed})`, () => {
 });
 
 describe("losing a Lease", () => {
-  test("a stolen one ends that shard's term only", async () => {
+  test("a stolen Lease ends only that shard's term", async () => {
     const one = world();
     const first = one.start(3);
     await one.until("all held", () => first.open.length === 3);
@@ -150,7 +150,7 @@ describe("losing a Lease", () => {
     expect(first.terms.filter(({ signal }) => signal.aborted).map(({ shard }) => shard)).toEqual([1]);
   });
 
-  test("an API server that is away for longer than the renew deadline ends all terms, and they come back", async () => {
+  test("all terms end when the API server is away longer than the renew deadline, and begin again afterwards", async () => {
     const one = world();
     const first = one.start(3);
     await one.until("all held", () => first.open.length === 3);
@@ -161,7 +161,7 @@ describe("losing a Lease", () => {
     await one.until("all held again", () => first.open.length === 3);
   });
 
-  test("an outage shorter than that ends nothing", async () => {
+  test("a shorter outage ends no term", async () => {
     const one = world();
     const first = one.start(3);
     await one.until("all held", () => first.open.length === 3);
@@ -172,7 +172,7 @@ describe("losing a Lease", () => {
     expect(first.terms.map(({ signal }) => signal.aborted)).toEqual([false, false, false]);
   });
 
-  test("work that fails ends the ring with its error, and everything is released", async () => {
+  test("failed work ends the ring with its error, and all Leases are released", async () => {
     const one = world();
     const first = one.start(2);
     await one.until("all held", () => first.open.length === 2);
@@ -182,8 +182,8 @@ describe("losing a Lease", () => {
   });
 });
 
-describe("replicas that divide the Environments differently", () => {
-  test("a newcomer with another number waits until all of the old ones have gone, whoever leads among them", async () => {
+describe("replicas with different numbers of shards", () => {
+  test("a replica with a new number of shards waits until all old replicas have gone, whichever of them leads", async () => {
     const one = world();
     const old = [one.start(1), one.start(1)];
     await one.until("one leads", () => one.parts.join() === "1,0");
@@ -195,12 +195,12 @@ describe("replicas that divide the Environments differently", () => {
       await one.pass(8_000);
     }
     await one.until("the new ones hold all", () => sum(fresh.map(({ open }) => open.length)) === 3);
-    // In fair parts soon: that all shards were free for so long was nobody's fault.
+    // Fair parts soon: no replica is to blame for the time that all shards were free.
     const tookMs = await one.until("fair parts", () => fresh.every(({ open }) => open.length > 0));
     expect(tookMs).toBeLessThan(30_000);
   });
 
-  test("one that was killed is waited for as long as its Lease lasts", async () => {
+  test("a killed replica with another number of shards blocks only while its Lease lasts", async () => {
     const one = world();
     const old = one.start(3);
     await one.until("all held", () => old.open.length === 3);
@@ -209,11 +209,11 @@ describe("replicas that divide the Environments differently", () => {
     old.kill();
     const tookMs = await one.until("the new one leads", () => fresh.open.length === 1);
     expect(tookMs).toBeGreaterThan(10_000);
-    // The Leases of the old division are cleared away.
+    // The Leases with the old number of shards are deleted.
     await one.until("only one Lease is left", () => one.leaseNames.join() === "berth");
   });
 
-  test("both start at the same moment: one division wins, whatever the requests' order", async () => {
+  test("one number of shards wins a simultaneous start, in whatever order the requests arrive", async () => {
     for (let i = 0; i < 20; i += 1) {
       const one = world(seed + i);
       const replicas = [one.start(1), one.start(3)];
@@ -223,7 +223,7 @@ describe("replicas that divide the Environments differently", () => {
     }
   });
 
-  test("a holder that wakes up after another division took over finds that out before it acts", async () => {
+  test("a holder that resumes after replicas with another number of shards took over notices that before it acts", async () => {
     const one = world();
     const old = one.start(1);
     await one.until("it leads", () => old.open.length === 1);
@@ -236,7 +236,7 @@ describe("replicas that divide the Environments differently", () => {
     expect([old.open.length, old.terms.length, fresh.open.length]).toEqual([0, 1, 2]);
   });
 
-  test("a holder that wakes up while another division takes over does not renew its way back in", async () => {
+  test("a holder that resumes during the takeover does not get its Lease back by renewing it", async () => {
     for (let i = 0; i < 60; i += 1) {
       const one = world(seed + i);
       const old = one.start(1);
@@ -250,7 +250,7 @@ describe("replicas that divide the Environments differently", () => {
     }
   });
 
-  test("a Lease deleted by hand counts as held until it would have run out: its holder may still act", async () => {
+  test("a Lease deleted by hand counts as held until it would have expired, because its holder may still act", async () => {
     const one = world();
     const old = one.start(1);
     await one.until("it leads", () => old.open.length === 1);
@@ -271,7 +271,7 @@ describe("requests", () => {
     [3, 1],
     [3, 3],
     [3, 12],
-  ])("%i replicas of %i shards: as many a minute as docs/high-availability.md says", async (replicas, shards) => {
+  ])("%i replicas of %i shards send the requests in docs/high-availability.md", async (replicas, shards) => {
     const one = world();
     for (let i = 0; i < replicas; i += 1) one.start(shards);
     await one.until("fair parts", () => isFair(one, shards));
@@ -344,7 +344,7 @@ function apply(one: LeaseWorld, step: Exclude<Fault, { do: "pass" }>): void {
   else Object.assign(replica.weather, step);
 }
 
-test("whatever fails, pauses, comes, goes or divides anew: no two may act for one Environment, and all is served in fair parts in the end", async () => {
+test("under random failures, pauses, joins, leaves and shard counts, no two replicas act for one Environment, and fair parts return", async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(fault, { minLength: 10, maxLength: 40 }), fc.nat(), async (faults, from) => {
       const one = new LeaseWorld(seededRandom(from));
@@ -354,7 +354,7 @@ test("whatever fails, pauses, comes, goes or divides anew: no two may act for on
         else apply(one, step);
         one.check();
       }
-      // Calm weather, and only one division is left: everything is held, in fair parts.
+      // The network is calm and one number of shards is left: everything is held, in fair parts.
       for (const replica of one.alive) {
         replica.clock.resume();
         Object.assign(replica.weather, { latencyMs: 20, lostRequests: 0, lostAnswers: 0, failures: 0 });

@@ -17,8 +17,8 @@ function put(name: string, nodeName: string): void {
 const at = (nodeName: string) => cache.byIndex(BY_NODE, nodeName);
 const names = (pods: readonly Pod[]) => pods.map(({ metadata }) => metadata.name);
 
-describe("what is asked of an index", () => {
-  test("is the same array until something of it changes", () => {
+describe("objects of an index value", () => {
+  test("are the same array until one of them changes", () => {
     put("a", "n1");
     const [first, none] = [at("n1"), at("n2")];
     put("b", "n3");
@@ -28,11 +28,11 @@ describe("what is asked of an index", () => {
   });
 
   test.each<[string, () => void, string[]]>([
-    ["an object comes", () => put("b", "n1"), ["a", "b"]],
-    ["an object leaves for another value", () => put("a", "n2"), []],
+    ["an object is added", () => put("b", "n1"), ["a", "b"]],
+    ["an object changes to another value", () => put("a", "n2"), []],
     ["an object is deleted", () => void cache.delete("a"), []],
-    ["the last one is deleted and comes again", () => [cache.delete("a"), put("a", "n1")], ["a"]],
-  ])("is another one once %s", (_what, change, expected) => {
+    ["the last object is deleted and added again", () => [cache.delete("a"), put("a", "n1")], ["a"]],
+  ])("are a new array when %s", (_what, change, expected) => {
     put("a", "n1");
     const first = at("n1");
     change();
@@ -41,7 +41,7 @@ describe("what is asked of an index", () => {
     expect(names(first)).toEqual(["a"]);
   });
 
-  test("is another one once an object is there in another version", () => {
+  test("are a new array when an object has a new version", () => {
     put("a", "n1");
     const [first] = at("n1");
     put("a", "n1");

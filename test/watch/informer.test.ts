@@ -18,7 +18,7 @@ let metrics: ReturnType<typeof createMetrics>;
 beforeEach(async () => {
   server = await FakeApiServer.start();
   clock = new VirtualClock();
-  // The client's own bounds go by the real clock: its answers come from a real socket.
+  // The client's timeouts use the real clock, because its answers come from a real socket.
   client = new KubeClient({ access: server.access });
   stop = new AbortController();
   runs = [];
@@ -72,8 +72,8 @@ async function restarts(): Promise<Record<string, number>> {
   return Object.fromEntries(values.map(({ labels, value }) => [labels.cause, value]));
 }
 
-describe("a good server", () => {
-  test("the first list comes in before `synced`, then changes as they happen", async () => {
+describe("a healthy server", () => {
+  test("puts the first list into the cache before `synced`, then applies changes", async () => {
     server.put(path("a"), pod("a"));
     const { informer, changes } = start();
     expect(informer.hasSynced).toBe(false);
@@ -90,7 +90,7 @@ describe("a good server", () => {
     expect(informer.get("other", "a")).toBeUndefined();
   });
 
-  test("lists go by pages, and the watch starts where the list was taken", async () => {
+  test("lists in pages and watches from the list's resourceVersion", async () => {
     for (let i = 0; i < 601; i += 1) server.put(path(`p${i}`), pod(`p${i}`));
     const rv = server.resourceVersion;
     const { informer } = start();
@@ -101,7 +101,7 @@ describe("a good server", () => {
     expect(watches()[0]?.query.get("resourceVersion")).toBe(rv);
   });
 
-  test("a change between list and watch is not lost", async () => {
+  test("does not lose a change between list and watch", async () => {
     server.scripts.push((seen) => {
       if (seen.query.get("watch") === "true" && !server.read(path("late"))) server.put(path("late"), pod("late"));
       return false;
@@ -110,7 +110,7 @@ describe("a good server", () => {
     await until(clock, () => changes.includes("added late"));
   });
 
-  test("selectors are sent with lists and watches", async () => {
+  test("sends the selectors with lists and watches", async () => {
     server.put(path("a"), pod("a", { labels: { app: "x" } }));
     server.put(path("b"), pod("b"));
     const { informer } = start({ labelSelector: "app=x", fieldSelector: "spec.nodeName!=" });
@@ -121,7 +121,7 @@ describe("a good server", () => {
     }
   });
 
-  test("managed fields are not kept unless a transform keeps them; other unknown fields are", async () => {
+  test("drops managed fields unless a transform keeps them, and keeps unknown fields", async () => {
     server.put(path("a"), pod("a", { managedFields: [{ manager: "x" }] }, { brandNew: { y: 1 } }));
     const { informer } = start();
     const whole = start({ transform: (object) => object });
@@ -133,7 +133,7 @@ describe("a good server", () => {
 });
 
 describe("cache", () => {
-  test("indexes follow changes and deletions", async () => {
+  test("updates indexes on changes and deletions", async () => {
     const byNode = ({ spec }: Pod) => (spec.nodeName === undefined ? [] : [spec.nodeName]);
     const { informer, changes } = start({ indexes: { node: byNode } });
     await watched();
@@ -150,7 +150,7 @@ describe("cache", () => {
     expect(() => informer.byIndex("unknown", "x")).toThrow(/no index/);
   });
 
-  test("a handler that throws is called again, and harms no other", async () => {
+  test("calls a handler that threw again, and still calls the other handlers", async () => {
     const { informer, changes } = start();
     const seen: string[] = [];
     informer.subscribe(() => {
@@ -168,7 +168,7 @@ describe("cache", () => {
     expect(seen).toEqual(["added", "updated"]);
   });
 
-  test("a late subscriber is told what is there", async () => {
+  test("reports the cached objects to a late subscriber", async () => {
     server.put(path("a"), pod("a"));
     const { informer } = start();
     await informer.synced;
@@ -177,11 +177,11 @@ describe("cache", () => {
     expect(seen.map(({ type, object }) => `${type} ${object.metadata.name}`)).toEqual(["added a"]);
   });
 
-  test("another object of the same name is a deletion and an addition", async () => {
+  test("reports a replaced object as a deletion and an addition", async () => {
     server.put(path("a"), pod("a", { uid: "one" }));
     const { informer, changes } = start();
     await watched();
-    // Behind the watch's back; the relist shows only the second one.
+    // The watch does not report these; the relist shows only the second object.
     server.remove(path("a"), { hidden: true });
     server.put(path("a"), pod("a", { uid: "two" }), { hidden: true });
     server.sendGone();
@@ -191,8 +191,8 @@ describe("cache", () => {
   });
 });
 
-describe("a bad server", () => {
-  test("after a cut the watch goes on where it was, without a list", async () => {
+describe("a faulty server", () => {
+  test("continues a cut watch where it ended, without a list", async () => {
     const { changes } = start();
     await watched();
     server.put(path("a"), pod("a"));
@@ -207,14 +207,14 @@ describe("a bad server", () => {
     expect(await restarts()).toEqual({ broken: 1 });
   });
 
-  test("bookmarks move the place in the history, so that a compaction does not hurt", async () => {
+  test("advances its resourceVersion with bookmarks, so that a compaction does no harm", async () => {
     start();
     await watched();
     server.put("/api/v1/namespaces/other/pods/x", pod("x"));
     const rv = server.resourceVersion;
     server.compact();
     server.sendBookmarks();
-    // What breaks the watch comes behind the bookmark, so that this has surely been read.
+    // The error that ends the watch follows the bookmark, so the bookmark has been read.
     server.sendError(500, "InternalError");
     await until(clock, () => watches().length === 2);
     expect(watches()[1]?.query.get("resourceVersion")).toBe(rv);
@@ -222,7 +222,7 @@ describe("a bad server", () => {
     expect(lists()).toHaveLength(1);
   });
 
-  test("410 lists anew and tells what changed meanwhile, deletions too", async () => {
+  test("lists again after a 410 and reports what changed meanwhile, including deletions", async () => {
     server.put(path("gone"), pod("gone"));
     server.put(path("kept"), pod("kept"));
     server.put(path("changed"), pod("changed"));
@@ -241,7 +241,7 @@ describe("a bad server", () => {
     expect(await restarts()).toMatchObject({ gone: 1 });
   });
 
-  test("a server that is away is asked with growing pauses, and found again", async () => {
+  test("retries an unreachable server with growing pauses, and recovers", async () => {
     const { informer, changes } = start();
     await watched();
     let asked = 0;
@@ -253,7 +253,7 @@ describe("a bad server", () => {
     server.cut();
     const from = clock.monotonic();
     await until(clock, () => asked >= 12, 500);
-    // 12 tries with a doubling backoff of 250 ms (times 0.75 with this random) that ends at 10 s.
+    // 12 attempts with a doubling backoff from 250 ms (times 0.75 with this random) up to 10 s.
     expect(clock.monotonic() - from).toBeGreaterThan(45_000);
     expect(informer.lastError).toBeDefined();
     server.scripts.length = 0;
@@ -274,7 +274,7 @@ describe("a bad server", () => {
     });
     server.cut();
     await until(clock, () => informer.behindMs >= 60_000, 500);
-    // A list shows what changed once, and not what changes from then on.
+    // A list shows the changes until now, but not the later ones.
     let isListed = false;
     void informer.relist().then(() => {
       isListed = true;
@@ -288,7 +288,7 @@ describe("a bad server", () => {
     expect(informer.behindMs).toBe(0);
   });
 
-  test("a first list that fails is tried again until it comes", async () => {
+  test("retries the first list until it succeeds", async () => {
     let left = 5;
     server.scripts.push((_seen, response) => {
       if (left === 0) return false;
@@ -303,7 +303,7 @@ describe("a bad server", () => {
     expect(lists()).toHaveLength(6);
   });
 
-  test("a list that breaks off in its middle changes nothing", async () => {
+  test("changes nothing when a list fails halfway", async () => {
     for (let i = 0; i < 600; i += 1) server.put(path(`p${i}`), pod(`p${i}`));
     const { informer } = start();
     await watched();
@@ -321,7 +321,7 @@ describe("a bad server", () => {
     expect(informer.list()).toHaveLength(600);
   });
 
-  test("a server that closes every watch at once is not asked in a hot loop", async () => {
+  test("does not hot-loop on a server that closes every watch at once", async () => {
     server.scripts.push((seen, response) => {
       if (seen.query.get("watch") !== "true") return false;
       response.writeHead(200).end();
@@ -333,7 +333,7 @@ describe("a bad server", () => {
     expect(clock.monotonic() - from).toBeGreaterThan(25_000);
   });
 
-  test("a healthy watch that the server ends after its time is followed by the next at once", async () => {
+  test("reopens a healthy watch at once when the server ends it after its timeout", async () => {
     const { changes } = start();
     await watched();
     for (let i = 0; i < 5; i += 1) {
@@ -353,7 +353,7 @@ describe("a bad server", () => {
     ["a torn line", '{"type":"ADDED","obj\n'],
     ["HTML", "<html>\n"],
     ["an unknown event", '{"type":"MOVED","object":{"metadata":{}}}\n'],
-  ])("%s in the stream costs a restart, not the reflector", async (_name, bytes) => {
+  ])("restarts the watch, but not the reflector, after %s in the stream", async (_name, bytes) => {
     const { informer, changes } = start();
     await watched();
     server.writeToWatches(bytes);
@@ -362,7 +362,7 @@ describe("a bad server", () => {
     expect(names(informer)).toEqual(["a"]);
   });
 
-  test("a change that can not be read is passed by with a new list, instead of being asked for for ever", async () => {
+  test("lists again when a change can't be parsed, instead of reading it forever", async () => {
     const { informer } = start();
     await watched();
     const from = server.resourceVersion;
@@ -380,7 +380,7 @@ describe("a bad server", () => {
     expect(await restarts()).toEqual({ broken: 1, malformed: 1 });
   });
 
-  test("a version that the server does not know yet, as after a restore, lists anew", async () => {
+  test("lists again when the server does not know the version yet, as after a restore", async () => {
     const { informer } = start();
     await watched();
     let told = false;
@@ -397,7 +397,7 @@ describe("a bad server", () => {
     expect(lists()).toHaveLength(2);
   });
 
-  test("Retry-After is waited for", async () => {
+  test("waits for the Retry-After", async () => {
     let at: number | undefined;
     server.scripts.push((seen, response) => {
       if (seen.query.get("watch") !== "true" || at !== undefined) return false;
@@ -415,7 +415,7 @@ describe("a bad server", () => {
 describe("comparing list", () => {
   const misses = async () => (await metrics.reflectorMisses.get()).values[0]?.value ?? 0;
 
-  test("what the watch missed is counted and mended", async () => {
+  test("counts and repairs what the watch missed", async () => {
     server.put(path("lost-delete"), pod("lost-delete"));
     server.put(path("lost-update"), pod("lost-update"));
     server.put(path("kept"), pod("kept"));
@@ -425,7 +425,7 @@ describe("comparing list", () => {
     server.remove(path("lost-delete"), { hidden: true });
     server.put(path("lost-update"), pod("lost-update", { labels: { x: "1" } }), { hidden: true });
     server.put(path("lost-add"), pod("lost-add"), { hidden: true });
-    // The watch is alive and goes past all of them.
+    // The watch is alive and passes all of them.
     server.put(path("seen"), pod("seen"));
     await until(clock, () => changes.length === 4, 5_000);
     expect(changes.sort()).toEqual(["added lost-add", "added seen", "deleted lost-delete", "updated lost-update"]);
@@ -433,7 +433,7 @@ describe("comparing list", () => {
     expect(await misses()).toBe(3);
   });
 
-  test("a quiet hour without a miss counts none and restarts nothing", async () => {
+  test("counts no miss in a quiet hour, and restarts nothing", async () => {
     server.put(path("a"), pod("a"));
     start();
     await watched();
@@ -441,7 +441,7 @@ describe("comparing list", () => {
     expect([await misses(), watches().length]).toEqual([0, 1]);
   });
 
-  test("a watch that lags behind the list is given time, and what it brings then is no miss", async () => {
+  test("waits for a watch that lags behind the list, and counts no miss for what it delivers", async () => {
     const { changes } = start();
     await watched();
     let late: Pod | undefined;
@@ -460,10 +460,10 @@ describe("comparing list", () => {
   });
 });
 
-describe("comparing list beside changes", () => {
+describe("comparing list with concurrent changes", () => {
   const misses = async () => (await metrics.reflectorMisses.get()).values[0]?.value ?? 0;
 
-  test("a change that the watch brings while the list is on its way is no miss", async () => {
+  test("counts no miss for a change that the watch delivers while the list is in flight", async () => {
     server.put(path("a"), pod("a"));
     server.put(path("b"), pod("b"));
     const { changes } = start();
@@ -489,7 +489,7 @@ describe("comparing list beside changes", () => {
     expect([await misses(), watches().length]).toEqual([0, 1]);
   });
 
-  test("a relist in its middle makes it worthless", async () => {
+  test("drops the comparison after a relist", async () => {
     const { informer } = start();
     await watched();
     let compared = false;
@@ -508,7 +508,7 @@ describe("comparing list beside changes", () => {
   });
 });
 
-test("an abort ends it during a watch, a list and a pause alike", async () => {
+test("ends on an abort during a watch, a list, and a pause", async () => {
   const { informer } = start();
   await watched();
   stop.abort();
@@ -533,8 +533,8 @@ test("an abort ends it during a watch, a list and a pause alike", async () => {
   expect([clock.pendingTimers, informer.hasSynced, last.informer.hasSynced]).toEqual([0, true, false]);
 });
 
-describe("asked to list anew", () => {
-  test("shows what no watch has told", async () => {
+describe("relist", () => {
+  test("shows what no watch has reported", async () => {
     server.put(path("a"), pod("a"));
     const { informer } = start();
     await until(clock, () => informer.hasSynced && server.openWatches === 1);
@@ -546,20 +546,20 @@ describe("asked to list anew", () => {
     });
     await until(clock, () => done);
     expect(informer.get("agents", "late")).toBeDefined();
-    // And it watches on from there.
+    // It continues to watch from there.
     await until(clock, () => server.openWatches === 1);
     server.put(path("later"), pod("later"));
     await until(clock, () => informer.get("agents", "later") !== undefined);
   });
 
-  test("a list that was sent before it was asked is not enough", async () => {
+  test("waits for a list that was sent after the call", async () => {
     let release: (() => void) | undefined;
     let lists = 0;
     server.scripts.push((seen, response) => {
       if (seen.query.get("watch") === "true") return false;
       lists += 1;
       if (lists > 1) return false;
-      // What it will show was decided before.
+      // The content of this answer was determined before the call.
       release = () => send(response, 200, { kind: "List", metadata: { resourceVersion: "1" }, items: [] });
       return true;
     });
@@ -575,7 +575,7 @@ describe("asked to list anew", () => {
     expect([lists, informer.get("agents", "a") !== undefined]).toEqual([2, true]);
   });
 
-  test("asked before it runs, the first list answers", async () => {
+  test("resolves with the first list if called before `run`", async () => {
     server.put(path("a"), pod("a"));
     let done = false;
     const informer = new Informer<Pod>({ client, resource: PODS, namespace: "agents", clock, logger: silentLogger });

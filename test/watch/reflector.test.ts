@@ -4,7 +4,7 @@ import { silentLogger } from "../../src/observe/logger.ts";
 import { Reflector } from "../../src/watch/reflector.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
-test("a list that doesn't say its version is read again: a watch could follow from anywhere", async () => {
+test("repeats a list without a resourceVersion, because a watch could then start anywhere", async () => {
   const clock = new VirtualClock();
   const versions: string[] = [];
   let lists = 0;

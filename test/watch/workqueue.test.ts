@@ -18,7 +18,7 @@ beforeEach(() => {
   stop = new AbortController();
 });
 
-/** A handler whose runs a test lets end one by one. */
+/** A handler whose runs the test ends one by one. */
 function gatedHandler() {
   const started: string[] = [];
   const gates: { key: string; release: (error?: unknown) => void }[] = [];
@@ -38,7 +38,7 @@ function gatedHandler() {
 }
 
 describe("order", () => {
-  test("keys come in the order they were added, each once while it waits", async () => {
+  test("handles keys in the order they were added, each once while it waits", async () => {
     const { handle, started, release } = gatedHandler();
     for (const key of ["a", "b", "a", "c", "b"]) queue.add(key);
     expect(queue.depth).toBe(3);
@@ -48,7 +48,7 @@ describe("order", () => {
     expect([queue.depth, queue.processing]).toEqual([0, 0]);
   });
 
-  test("a key added while it is handled is handled once more afterwards, never beside itself", async () => {
+  test("handles a key again that was added while it was handled, but never concurrently", async () => {
     const { handle, started, release } = gatedHandler();
     void queue.run({ workers: 4, handle, signal: stop.signal });
     queue.add("a");
@@ -62,7 +62,7 @@ describe("order", () => {
     expect([started.length, queue.processing]).toEqual([2, 0]);
   });
 
-  test("no more keys are handled at once than there are workers", async () => {
+  test("handles no more keys at once than there are workers", async () => {
     const { handle, started, release } = gatedHandler();
     void queue.run({ workers: 2, handle, signal: stop.signal });
     for (const key of ["a", "b", "c"]) queue.add(key);
@@ -73,7 +73,7 @@ describe("order", () => {
 });
 
 describe("time", () => {
-  test("of two delays of a key the earlier one counts, and it comes once", async () => {
+  test("uses the earlier of a key's two delays, and adds the key once", async () => {
     const { handle, started, release } = gatedHandler();
     void queue.run({ workers: 1, handle, signal: stop.signal });
     queue.addAfter("a", 1_000);
@@ -88,12 +88,12 @@ describe("time", () => {
     expect(started).toEqual(["a"]);
   });
 
-  test.each([0, -5, Number.NaN])("a delay of %s is none", (ms) => {
+  test.each([0, -5, Number.NaN])("adds a key at once for a delay of %s", (ms) => {
     queue.addAfter("a", ms);
     expect(queue.depth).toBe(1);
   });
 
-  test("a handler that fails comes again with growing, bounded backoff, and one that succeeds starts over", async () => {
+  test("retries a failed key with growing, bounded backoff, and resets it after a success", async () => {
     let fail = true;
     const at: number[] = [];
     const handle = async () => {
@@ -117,7 +117,7 @@ describe("time", () => {
     stop.abort();
   });
 
-  test("backoff has jitter: half of it is random", async () => {
+  test("randomizes half of the backoff", async () => {
     const waits = [0, 0.5, 1].map((value) => {
       const own = new VirtualClock();
       const jittered = new WorkQueue({ name: "test", clock: own, logger: silentLogger, random: () => value });
@@ -127,7 +127,7 @@ describe("time", () => {
     expect(waits).toEqual([100, 150, 200]);
   });
 
-  test("a WaitError comes again after its own time and counts as no failure", async () => {
+  test("requeues after a WaitError's own delay, and counts no failure", async () => {
     const at: number[] = [];
     const start = clock.monotonic();
     const handle = async () => {
@@ -141,7 +141,7 @@ describe("time", () => {
     expect(queue.failures("a")).toBe(0);
   });
 
-  test("a TerminalError waits for the next add", async () => {
+  test("does not retry a TerminalError before the next add", async () => {
     let runs = 0;
     const handle = async () => {
       runs += 1;
@@ -156,7 +156,7 @@ describe("time", () => {
     expect(runs).toBe(2);
   });
 
-  test("a handler that asks for a rate-limited repeat keeps its backoff growing", async () => {
+  test("keeps growing the backoff of a handler that calls addRateLimited", async () => {
     let runs = 0;
     const handle = async (key: string) => {
       runs += 1;
@@ -170,7 +170,7 @@ describe("time", () => {
 });
 
 describe("shutdown", () => {
-  test("run ends when the handlers under way have ended, and starts no other", async () => {
+  test("run waits for the running handlers and starts no others", async () => {
     const { handle, started, release } = gatedHandler();
     const signals: AbortSignal[] = [];
     let ended = false;
@@ -196,14 +196,14 @@ describe("shutdown", () => {
     expect([started, clock.pendingTimers]).toEqual([["a", "b"], 0]);
   });
 
-  test("a run on an aborted signal ends at once", async () => {
+  test("a run with an aborted signal ends at once", async () => {
     stop.abort();
     queue.add("a");
     await queue.run({ workers: 1, handle: () => Promise.reject(new Error("called")), signal: stop.signal });
     expect(queue.depth).toBe(0);
   });
 
-  test("a queue that has ended takes no key any more", async () => {
+  test("a queue that has ended ignores keys", async () => {
     stop.abort();
     await queue.run({ workers: 1, handle: async () => {}, signal: stop.signal });
     queue.add("a");
@@ -212,7 +212,7 @@ describe("shutdown", () => {
     expect([queue.depth, clock.pendingTimers]).toEqual([0, 0]);
   });
 
-  test("a second run beside the first is refused", async () => {
+  test("refuses a second run", async () => {
     const { handle } = gatedHandler();
     void queue.run({ workers: 1, handle, signal: stop.signal });
     await expect(queue.run({ workers: 1, handle, signal: stop.signal })).rejects.toThrow(/was run already/);
@@ -238,7 +238,7 @@ test("metrics follow depth, adds, retries and errors", async () => {
   expect([await value(metrics.workqueueRetries), await value(metrics.reconcileErrors)]).toEqual([1, 1]);
 });
 
-test("queues of one name add up in the depth, and one that ends takes its keys out", async () => {
+test("queues with the same name share the depth gauge, and a queue that ends removes its keys", async () => {
   const own = createMetrics();
   const [first, second] = [1, 2].map(
     () => new WorkQueue({ name: "shared", clock, logger: silentLogger, metrics: own }),
@@ -252,7 +252,7 @@ test("queues of one name add up in the depth, and one that ends takes its keys o
   expect(await depth()).toBe(1);
 });
 
-/** What a random schedule does to the queue. */
+/** One step of a random schedule. */
 type Step =
   | { do: "add"; key: string }
   | { do: "addAfter"; key: string; ms: number }
@@ -269,20 +269,20 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   fc.record({ do: fc.constant("finish" as const), at: fc.nat(), fail: fc.boolean() }),
 );
 
-test("whatever happens: never two handlers of a key, never more than the workers, and no add is lost", async () => {
+test("never handles a key twice at a time, never exceeds the workers, and loses no add under random schedules", async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(step, { maxLength: 60 }), fc.integer({ min: 1, max: 3 }), async (steps, workers) => {
       const own = new VirtualClock();
       const end = new AbortController();
       const tested = new WorkQueue({ name: "test", clock: own, logger: silentLogger, random: () => 0.5 });
       const running = new Map<string, (fail: boolean) => void>();
-      /** Number of the last start of a key, and of the last request for it: a request must be followed by a start. */
+      /** Sequence numbers of a key's last start and last request: a start must follow each request. */
       const lastStart = new Map<string, number>();
       const lastRequest = new Map<string, number>();
       const violations: string[] = [];
       let tick = 0;
       const handle = (name: string) => {
-        // Noted and not thrown: what a handler throws is the queue's.
+        // Recorded instead of thrown, because the queue catches what a handler throws.
         if (running.has(name)) violations.push(`${name} twice at a time`);
         if (running.size >= workers) violations.push("more than the workers");
         tick += 1;
@@ -313,7 +313,7 @@ test("whatever happens: never two handlers of a key, never more than the workers
           else tested.addRateLimited(one.key);
         }
       }
-      // Let everything end well: then every request has been followed by a start, and the queue is empty.
+      // Let everything finish: then a start has followed every request, and the queue is empty.
       for (let round = 0; round < 200 && (running.size > 0 || tested.depth > 0 || own.pendingTimers > 0); round += 1) {
         for (const finish of [...running.values()]) finish(false);
         await own.advance(60_000);

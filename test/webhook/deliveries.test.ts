@@ -5,8 +5,8 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 
 const MINUTE_MS = 60_000;
 
-describe("deliveries that were seen", () => {
-  test("are new once, until they are too old to be taken anyway", async () => {
+describe("SeenDeliveries", () => {
+  test("reports a delivery as new once, until it is too old to be accepted anyway", async () => {
     const clock = new VirtualClock();
     const seen = new SeenDeliveries(clock);
     expect(seen.isNew("a")).toBe(true);
@@ -17,7 +17,7 @@ describe("deliveries that were seen", () => {
     expect(seen.size).toBe(1);
   });
 
-  test("take bounded memory: the oldest are forgotten first", () => {
+  test("bounds its memory by forgetting the oldest first", () => {
     const seen = new SeenDeliveries(new VirtualClock());
     for (let at = 0; at < 50_000; at += 1) seen.isNew(`msg_${at}`);
     expect(seen.size).toBeLessThanOrEqual(20_000);
@@ -26,7 +26,7 @@ describe("deliveries that were seen", () => {
   });
 });
 
-test("a rate lets a burst through, and then so many a second", async () => {
+test("a rate allows a burst, and then a number of requests per second", async () => {
   const clock = new VirtualClock();
   const rate = new RequestRate({ clock, perSecond: 10, burst: 5 });
   const taken = () => Array.from({ length: 20 }, () => rate.take()).filter(Boolean).length;
@@ -41,28 +41,28 @@ test("a rate lets a burst through, and then so many a second", async () => {
 describe("an event", () => {
   const event = (data: unknown) => JSON.stringify({ type: "event", id: "event_1", created_at: "2026-01-01", data });
 
-  test("of a session that began to run names it and its workspace", () => {
+  test("of a started session has its id and workspace", () => {
     const data = { type: "session.status_run_started", id: "sesn_1", organization_id: "o", workspace_id: "wrkspc_1" };
     expect(parseEvent(event(data))).toEqual({ type: "run-started", sessionId: "sesn_1", workspaceId: "wrkspc_1" });
     expect(parseEvent(event({ ...data, workspace_id: undefined }))).toMatchObject({ workspaceId: null });
   });
 
-  test("of a type that nobody knows yet is another one, and no error", () => {
+  test("of an unknown type is `other` and not an error", () => {
     expect(parseEvent(event({ type: "session.sang", id: 7 }))).toEqual({ type: "other" });
   });
 
   test.each([
-    ["no JSON", "{"],
+    ["invalid JSON", "{"],
     ["no object", "[]"],
     ["without data", "{}"],
-    ["data that is no object", '{"data": null}'],
-    ["a type that is no text", '{"data": {"type": 1}}'],
+    ["data that is not an object", '{"data": null}'],
+    ["a type that is not text", '{"data": {"type": 1}}'],
     ["a session without an id", '{"data": {"type": "session.status_run_started"}}'],
     [
       "a session with an endless id",
       JSON.stringify({ data: { type: "session.status_run_started", id: "s".repeat(300) } }),
     ],
-  ])("with %s is none", (_what, body) => {
+  ])("with %s is rejected", (_what, body) => {
     expect(parseEvent(body)).toBeUndefined();
   });
 });

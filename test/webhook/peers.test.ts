@@ -19,11 +19,11 @@ const KEY = keyOfSecret(SECRET) ?? Buffer.alloc(0);
 const HINT = JSON.stringify({ type: "event", data: { type: "session.status_run_started", id: "sesn_1" } });
 const OTHER = JSON.stringify({ type: "event", data: { type: "vault.created", id: "vlt_1" } });
 
-/** A replica at a loopback address of its own, and all that it is told. */
+/** A replica with its own loopback address, and everything it receives. */
 async function startReplica(address: string, port: number, identity: string, addresses: readonly string[]) {
   const metrics = createMetrics();
   const events: WebhookEvent[] = [];
-  /** Ids of deliveries that it passed on, before it answered them. */
+  /** Ids of the deliveries that it forwarded before it answered them. */
   const passed: string[] = [];
   const told = Promise.withResolvers<void>();
   const peers = new Peers({
@@ -95,21 +95,21 @@ const delivery = (): Delivery => ({
   body: Buffer.from(HINT),
 });
 
-describe("a delivery that one of three replicas gets", () => {
-  test("is told to all of them once, and goes no further", async () => {
+describe("a delivery to one of three replicas", () => {
+  test("reaches each of them once, and is not forwarded again", async () => {
     await using replicas = await startThree();
     const { one, two, three } = replicas;
     expect(await one.post(HINT)).toBe(204);
     await Promise.all([one.told, two.told, three.told]);
     await expect.poll(() => one.passedOn("passed-on")).toBe(3);
     for (const { events } of [one, two, three]) expect(events).toHaveLength(1);
-    // Its own echo is no delivery.
+    // The replica's own echo is not a delivery.
     expect([await one.counted("hint"), await one.counted("duplicate")]).toEqual([1, 0]);
     expect(await one.passedOn("failed")).toBe(0);
     expect([one.passed, two.passed, three.passed]).toEqual([["msg_1"], [], []]);
   });
 
-  test("is passed on only where it is a hint, and was signed", async () => {
+  test("is forwarded only if it is a signed hint", async () => {
     await using replicas = await startThree();
     const { one, two } = replicas;
     expect(await one.post(HINT, {}, newWebhookSecret())).toBe(401);
@@ -118,14 +118,14 @@ describe("a delivery that one of three replicas gets", () => {
     expect(two.events).toEqual([]);
   });
 
-  test("is verified by each: to be a replica is nothing that anybody can claim", async () => {
+  test("is verified by each replica, because anyone could claim to be one", async () => {
     await using replicas = await startThree();
     expect(await replicas.two.post(HINT, { [PASSED_ON_BY]: "replica-0" }, newWebhookSecret())).toBe(401);
     expect(replicas.two.events).toEqual([]);
   });
 });
 
-/** One that passes on to one address, and what it logs. */
+/** A replica that forwards to one address, with its log. */
 function sender(resolve: () => Promise<readonly string[]>, port: number, clock = new VirtualClock()) {
   const lines: string[] = [];
   const metrics = createMetrics();
@@ -135,8 +135,8 @@ function sender(resolve: () => Promise<readonly string[]>, port: number, clock =
   return { peers, lines, count, clock };
 }
 
-describe("a replica that cannot be told", () => {
-  test("costs one line of the log, however many deliveries come", async () => {
+describe("an unreachable replica", () => {
+  test("causes one log line for any number of deliveries", async () => {
     const { peers, lines, count } = sender(async () => ["127.0.0.1"], await freePort());
     for (let at = 0; at < 3; at += 1) peers.pass(delivery());
     await expect.poll(() => count("failed")).toBe(3);
@@ -146,7 +146,7 @@ describe("a replica that cannot be told", () => {
     ]);
   });
 
-  test("and a name that does not resolve are no error of whoever delivers", async () => {
+  test("with an unresolvable name causes no error for the sender", async () => {
     const tried = Promise.withResolvers<void>();
     const { peers, count } = sender(async () => {
       tried.resolve();
@@ -158,14 +158,14 @@ describe("a replica that cannot be told", () => {
     expect(await count("failed")).toBe(1);
   });
 
-  test("and a name server that does not answer hold up nobody's end", async () => {
+  test("with an unresponsive name server does not delay the shutdown", async () => {
     const { peers, count } = sender(() => new Promise(() => {}), 1);
     peers.pass(delivery());
     await peers.close();
     expect(await count("failed")).toBe(1);
   });
 
-  test("and a name server that takes its time is asked once at a time, however many deliveries come and give up", async () => {
+  test("with a slow name server causes one lookup at a time, for any number of deliveries that give up", async () => {
     const asked: PromiseWithResolvers<readonly string[]>[] = [];
     const resolve = () => {
       const lookup = Promise.withResolvers<readonly string[]>();
@@ -177,7 +177,7 @@ describe("a replica that cannot be told", () => {
       peers.pass(delivery());
       await clock.advance(1_000);
     }
-    // Each would hold one of the threads that every connection's name and the operator's token need.
+    // Each lookup would hold one of the threads that the operator's other connections and token requests need.
     expect(asked).toHaveLength(1);
     expect(await count("failed")).toBe(9);
     asked[0]?.reject(new Error("EAI_AGAIN"));
@@ -187,7 +187,7 @@ describe("a replica that cannot be told", () => {
     await peers.close();
   });
 
-  test("is waited for two seconds, and so many deliveries at a time; the rest is dropped", async () => {
+  test("is waited for two seconds by a bounded number of deliveries, and the rest is dropped", async () => {
     const silent = createServer(() => {});
     silent.listen(0, "127.0.0.1");
     await once(silent, "listening");

@@ -38,7 +38,7 @@ interface Bench extends AsyncDisposable {
     ageSeconds?: number;
     headers?: object;
   }): Promise<number>;
-  /** Deliveries counted with this result. */
+  /** The number of deliveries counted with this result. */
   counted(result: string): Promise<number>;
 }
 
@@ -75,7 +75,7 @@ async function startBench(clock: Clock = realClock, rate?: { perSecond: number; 
 }
 
 describe("a delivery", () => {
-  test("that is signed is taken, and tells what it says once", async () => {
+  test("with a valid signature is accepted and reported once", async () => {
     await using bench = await startBench();
     expect(await bench.post({ id: "msg_a" })).toBe(204);
     expect(bench.events).toEqual([{ type: "run-started", sessionId: "sesn_1", workspaceId: "wrkspc_1" }]);
@@ -84,7 +84,7 @@ describe("a delivery", () => {
     expect([await bench.counted("hint"), await bench.counted("duplicate")]).toEqual([1, 1]);
   });
 
-  test("of another type is thanked for, so that it is not sent again", async () => {
+  test("of another type gets a 204, so that it is not sent again", async () => {
     await using bench = await startBench();
     expect(await bench.post({ body: '{"type":"event","data":{"type":"vault.created","id":"vlt_1"}}' })).toBe(204);
     expect(bench.events).toEqual([{ type: "other" }]);
@@ -99,26 +99,26 @@ describe("a delivery", () => {
     ["malformed", 400, { headers: { "webhook-timestamp": "soon" } }],
     ["malformed", 400, { body: "no JSON" }],
     ["too-large", 413, { body: " ".repeat(MAX_BODY_BYTES + 1) }],
-  ])("that is %s is answered %i and says nothing", async (result, status, delivery) => {
+  ])("that is %s gets a %i and is not reported", async (result, status, delivery) => {
     await using bench = await startBench();
     expect(await bench.post(delivery)).toBe(status);
     expect(bench.events).toEqual([]);
     expect(await bench.counted(result)).toBe(1);
   });
 
-  test("whose clock is behind within the tolerance is taken", async () => {
+  test("within the clock tolerance is accepted", async () => {
     await using bench = await startBench();
     expect(await bench.post({ ageSeconds: 290 })).toBe(204);
   });
 
-  test("that was forged under an id does not keep out the true one", async () => {
+  test("forged under an id does not block the real one", async () => {
     await using bench = await startBench();
     expect(await bench.post({ id: "msg_a", secret: newWebhookSecret() })).toBe(401);
     expect(await bench.post({ id: "msg_a" })).toBe(204);
     expect(bench.events).toHaveLength(1);
   });
 
-  test("that the SDK takes is taken here, and the other way round", async () => {
+  test("is signed and verified like in the SDK", async () => {
     await using bench = await startBench();
     const client = new Anthropic({ apiKey: "unused", webhookKey: SECRET });
     const body = JSON.stringify(RUN_STARTED);
@@ -129,8 +129,8 @@ describe("a delivery", () => {
   });
 });
 
-describe("whoever is no sender of webhooks", () => {
-  test("finds one path, for POST", async () => {
+describe("a client that is not a webhook sender", () => {
+  test("finds only POST on one path", async () => {
     await using bench = await startBench();
     const ask = async (path: string, method: string) =>
       (await fetch(`http://${bench.receiver.address}${path}`, { method })).status;
@@ -140,20 +140,20 @@ describe("whoever is no sender of webhooks", () => {
     expect(await ask("/webhook", "PUT")).toBe(405);
   });
 
-  test("is cut off where a body has no end, whatever its headers say", async () => {
+  test("is cut off when its body has no end, whatever its headers say", async () => {
     await using bench = await startBench();
     const headers = signedHeaders(SECRET, { id: "msg_a", seconds: Math.floor(Date.now() / 1_000), body: "" });
     const asked = request(`http://${bench.receiver.address}/webhook`, { method: "POST", agent: false, headers });
     asked.on("error", () => {});
     const chunk = Buffer.alloc(16 * 1_024);
-    // Without a length: in chunks.
+    // Without a content-length: in chunks.
     for (let sent = 0; sent <= MAX_BODY_BYTES; sent += chunk.length) asked.write(chunk);
     const [response] = (await once(asked, "response")) as [{ statusCode: number; headers: { connection?: string } }];
     expect([response.statusCode, response.headers.connection]).toEqual([413, "close"]);
     asked.destroy();
   });
 
-  test("is cut off where it does not wait for an answer", async () => {
+  test("is cut off when it pipelines requests", async () => {
     await using bench = await startBench();
     const unsigned = "POST /webhook HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n";
     await sendPipelined(
@@ -164,7 +164,7 @@ describe("whoever is no sender of webhooks", () => {
     expect(await bench.post()).toBe(204);
   });
 
-  test("is cut off where a body does not come", async () => {
+  test("is cut off when its body does not arrive", async () => {
     await using bench = await startBench();
     const [host = "", port = ""] = bench.receiver.address?.split(":") ?? [];
     const socket = connect(Number(port), host);
@@ -174,17 +174,17 @@ describe("whoever is no sender of webhooks", () => {
     const closed = once(socket, "close");
     socket.resume();
     await closed;
-    // Others are served meanwhile and afterwards.
+    // Other clients are served meanwhile and afterwards.
     expect(await bench.post()).toBe(204);
   });
 
-  test("is taken while others hold connections and say nothing", async () => {
+  test("can't block senders with silent connections", async () => {
     await using bench = await startBench();
     using _ = await silentConnections(bench.receiver.address, 300);
     expect(await bench.post()).toBe(204);
   });
 
-  test("is refused beyond a rate, before anything is read, and is let in again later", async () => {
+  test("is refused unread above the rate, and admitted again later", async () => {
     const clock = new VirtualClock();
     await using bench = await startBench(clock, { perSecond: 1, burst: 50 });
     const secret = newWebhookSecret();
@@ -201,7 +201,7 @@ describe("whoever is no sender of webhooks", () => {
 describe("a flood", () => {
   const LIMIT = { perSecond: 1, burst: 10 };
 
-  test("of what is not signed at all takes nothing from what is", async () => {
+  test("of unsigned requests takes nothing from signed ones", async () => {
     await using bench = await startBench(new VirtualClock(), LIMIT);
     const unsigned = { headers: { "webhook-signature": "" } };
     const answers = await Promise.all(Array.from({ length: 50 }, () => bench.post(unsigned)));
@@ -209,7 +209,7 @@ describe("a flood", () => {
     expect(await bench.post()).toBe(204);
   });
 
-  test("of forged deliveries from elsewhere does not keep out an address that sent true ones", async () => {
+  test("of forged deliveries does not block another address that sent real ones", async () => {
     await using bench = await startBench(new VirtualClock(), LIMIT);
     expect(await bench.post()).toBe(204);
     const elsewhere = () => postFrom("127.0.0.2", bench.receiver.address ?? "");
@@ -219,7 +219,7 @@ describe("a flood", () => {
     expect(bench.events).toHaveLength(2);
   });
 
-  test("of one delivery that is sent again and again proves nothing", async () => {
+  test("of one replayed delivery proves nothing", async () => {
     await using bench = await startBench(new VirtualClock(), { perSecond: 1, burst: 2 });
     expect(await bench.post({ id: "msg_a" })).toBe(204);
     const body = JSON.stringify(RUN_STARTED);
@@ -229,10 +229,10 @@ describe("a flood", () => {
   });
 });
 
-/** By the virtual clock. */
+/** On the virtual clock. */
 const SECONDS = Math.floor(new VirtualClock().now() / 1_000);
 
-/** Posts from another address of this machine; forged unless headers are given. Returns the status. */
+/** Posts from another local address, forged unless headers are given. Returns the status. */
 async function postFrom(localAddress: string, to: string, headers?: Record<string, string>, body = "{}") {
   const forged = signedHeaders(newWebhookSecret(), { id: "msg_forged", seconds: SECONDS, body });
   const asked = request(`http://${to}/webhook`, {
@@ -247,7 +247,7 @@ async function postFrom(localAddress: string, to: string, headers?: Record<strin
   return response.statusCode;
 }
 
-test("an address of 0 listens nowhere", async () => {
+test("an address of 0 does not listen", async () => {
   const none = await startReceiver({
     bindAddress: "0",
     secrets: { keys: async () => [] },
@@ -270,13 +270,13 @@ describe("signing secrets in a folder", () => {
   const open = (path: string, clock: Clock = realClock) =>
     SigningSecrets.open({ folder: path, clock, logger: silentLogger });
 
-  test("are one in each file, with or without a line's end; what is none is left out", async () => {
+  test("are read one per file, with or without a final line break, and other texts are skipped", async () => {
     const other = newWebhookSecret();
     await using files = await folder({ a: `${SECRET}\n`, b: other, c: "no secret", ".hidden": newWebhookSecret() });
     expect(await (await open(files.path)).keys()).toEqual([keyOfSecret(SECRET), keyOfSecret(other)]);
   });
 
-  test("are read through the links of a mounted Secret, and anew as it changes", async () => {
+  test("are read through the links of a mounted Secret, and again when it changes", async () => {
     const clock = new VirtualClock();
     await using before = await folder({ key: SECRET });
     const next = newWebhookSecret();
@@ -294,7 +294,7 @@ describe("signing secrets in a folder", () => {
     expect(await secrets.keys()).toEqual([keyOfSecret(next)]);
   });
 
-  test("stay in use where the folder cannot be read for once, and go when their file does", async () => {
+  test("stay in use while the folder can't be read, and are dropped when their file is deleted", async () => {
     const clock = new VirtualClock();
     const files = await folder({ key: SECRET });
     const secrets = await open(files.path, clock);
@@ -309,7 +309,7 @@ describe("signing secrets in a folder", () => {
     expect(await secrets.keys()).toHaveLength(1);
   });
 
-  test("a folder without any is a wrong flag that says what to write", async () => {
+  test("a folder without secrets is a ConfigError that says what to write", async () => {
     await using empty = await folder({ note: "put it here" });
     await expect(open(empty.path)).rejects.toThrow(ConfigError);
     await expect(open(empty.path)).rejects.toThrow(/whsec_/);

@@ -3,7 +3,7 @@ import { Webhook } from "standardwebhooks";
 import { describe, expect, test, vi } from "vitest";
 import { keyOfSecret, type SignedHeaders, TOLERANCE_SECONDS, verify } from "../../src/webhook/signature.ts";
 
-/** The vector that the reference libraries test themselves with. */
+/** The test vector of the reference libraries. */
 const SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const BODY = Buffer.from('{"test": 2432232314}');
 const SIGNED: SignedHeaders = {
@@ -24,17 +24,17 @@ const judge = (over: Partial<SignedHeaders> = {}, { body = BODY, keys = [key()],
   verify({ ...SIGNED, ...over }, body, keys, nowMs);
 
 describe("a delivery's signature", () => {
-  test("of the reference's vector is good", () => {
+  test("of the reference's test vector is good", () => {
     expect(judge()).toBe("good");
   });
 
-  test("is found among several, of other versions and secrets", () => {
+  test("is found among those of other versions and secrets", () => {
     const forged = `v1,${Buffer.alloc(32).toString("base64")}`;
     expect(judge({ signature: `v1a,abc ${forged} ${SIGNED.signature}` })).toBe("good");
     expect(judge({ signature: `v2${SIGNED.signature.slice(2)}` })).toBe("forged");
   });
 
-  test("is good by any of the secrets, so that one can be rotated", () => {
+  test("is good with any of the secrets, so that they can be rotated", () => {
     expect(judge({}, { keys: [key(OTHER_SECRET), key()] })).toBe("good");
     expect(judge({}, { keys: [key(OTHER_SECRET)] })).toBe("forged");
     expect(judge({}, { keys: [] })).toBe("forged");
@@ -46,11 +46,11 @@ describe("a delivery's signature", () => {
     ["signature", { signature: `v1,${Buffer.alloc(32).toString("base64")}` }],
     ["length of the signature", { signature: "v1,AAAA" }],
     ["form of the signature", { signature: SIGNED.signature.slice(3) }],
-  ])("does not fit another %s", (_what, over) => {
+  ])("does not match another %s", (_what, over) => {
     expect(judge(over)).toBe("forged");
   });
 
-  test("does not fit another body, not even one with the same meaning", () => {
+  test("does not match another body, even one with the same meaning", () => {
     expect(judge({}, { body: Buffer.from('{"test":2432232314}') })).toBe("forged");
   });
 
@@ -58,14 +58,14 @@ describe("a delivery's signature", () => {
     ["without an id", { id: "" }],
     ["with an endless id", { id: "m".repeat(257) }],
     ["without a time", { timestamp: "" }],
-    ["with a time that is no number", { timestamp: "1614265330.5" }],
+    ["with a time that is not a number", { timestamp: "1614265330.5" }],
     ["with a negative time", { timestamp: "-1" }],
     ["without a signature", { signature: "" }],
   ])("%s is malformed", (_what, over) => {
     expect(judge(over)).toBe("malformed");
   });
 
-  test("is stale beyond the tolerance, whichever clock is ahead", () => {
+  test("is stale beyond the tolerance in both directions", () => {
     const toleranceMs = TOLERANCE_SECONDS * 1_000;
     for (const sign of [-1, 1]) {
       expect(judge({}, { nowMs: AT_MS + sign * toleranceMs })).toBe("good");
@@ -73,7 +73,7 @@ describe("a delivery's signature", () => {
     }
   });
 
-  test("a forged one is never called stale: its time is the forger's", () => {
+  test("is forged and never stale if it is invalid, because its time is the forger's", () => {
     expect(judge({ timestamp: "1" })).toBe("forged");
   });
 });
@@ -86,12 +86,12 @@ describe("a signing secret", () => {
     ["that is cut short", "whsec_MfKQ9r8GKYqrTwjUPD8I"],
     ["that is far too long", `whsec_${Buffer.alloc(65).toString("base64")}`],
     ["that is empty", "whsec_"],
-  ])("%s is none", (_what, text) => {
+  ])("%s is rejected", (_what, text) => {
     expect(keyOfSecret(text)).toBeUndefined();
   });
 });
 
-test("agrees with the reference library about whatever is signed", () => {
+test("agrees with the reference library about any signed delivery", () => {
   vi.useFakeTimers({ now: AT_MS, toFake: ["Date"] });
   try {
     fc.assert(

@@ -9,7 +9,7 @@ import { apiError, POLLED, STARTING, STATS } from "./samples.ts";
 import { failure, Setup } from "./setup.ts";
 import { json } from "./strict-server.ts";
 
-/** Ten a second and no more than one at once: easy to count with. */
+/** Ten requests a second and no burst, so that the counts are easy to predict. */
 const TEN: Partial<BudgetLimits> = { initialRate: 10, minRate: 1, maxRate: 100, burstSeconds: 0.1 };
 
 function make(limits: Partial<BudgetLimits> = TEN) {
@@ -17,7 +17,7 @@ function make(limits: Partial<BudgetLimits> = TEN) {
   return { clock, budget: new Budget({ clock, limits }) };
 }
 
-/** A member that always has another request to send; counts those let through. */
+/** A member that always has another request to send. Counts the admitted ones. */
 function greedy(budget: Budget, member: string, width = 1, onSent: () => void = () => {}, tenant = "") {
   const counter = { sent: 0 };
   const stop = new AbortController();
@@ -37,8 +37,8 @@ function greedy(budget: Budget, member: string, width = 1, onSent: () => void = 
   };
 }
 
-describe("a budget lets through", () => {
-  it("the rate, on average, and a burst after a pause", async () => {
+describe("Budget", () => {
+  it("admits calls at the rate on average, and a burst after a pause", async () => {
     const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
     const a = greedy(budget, "a");
     await clock.settle();
@@ -53,7 +53,7 @@ describe("a budget lets through", () => {
     await b.stop();
   });
 
-  it("a burst of a hundred items, polled and acknowledged, after a pause", async () => {
+  it("admits a burst of a hundred items, polled and acknowledged, after a pause", async () => {
     const { clock, budget } = make({});
     const stop = new AbortController();
     let polled = 0;
@@ -62,7 +62,7 @@ describe("a budget lets through", () => {
     expect(clock.pendingTimers).toBe(0);
   });
 
-  it("almost the whole rate soon after any number of urgent calls", async () => {
+  it("admits calls at almost the whole rate soon after any number of urgent calls", async () => {
     const { clock, budget } = make({});
     for (let sent = 0; sent < 10_000; sent += 1) budget.countUrgent();
     const a = greedy(budget, "a");
@@ -71,13 +71,13 @@ describe("a budget lets through", () => {
     expect(a.counter.sent).toBeGreaterThan(150);
   });
 
-  it("calls at once while there is room", async () => {
+  it("admits a call at once while it has tokens", async () => {
     const { clock, budget } = make();
     expect(await budget.acquire("a")).toBe(true);
     expect(clock.pendingTimers).toBe(0);
   });
 
-  it("nobody whose signal is aborted, and spends nothing on them", async () => {
+  it("spends nothing on calls whose signal aborts", async () => {
     const { clock, budget } = make();
     await budget.acquire("a");
     const stop = new AbortController();
@@ -93,7 +93,7 @@ describe("a budget lets through", () => {
     expect(await budget.acquire("a", stop.signal)).toBe(false);
   });
 
-  it("nobody after the longest wait, and says when to come back", async () => {
+  it("rejects a call after the longest wait, with the time to retry", async () => {
     const { clock, budget } = make({ ...TEN, maxWaitMs: 5_000 });
     budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 60_000 });
     const waiting = budget.acquire("a").catch((error: unknown) => error);
@@ -105,8 +105,8 @@ describe("a budget lets through", () => {
   });
 });
 
-describe("members of a group share it fairly", () => {
-  it("one that asks for much does not starve one that asks for little", async () => {
+describe("members of a group", () => {
+  it("a member with many calls does not starve one with few", async () => {
     const { clock, budget } = make();
     const busy = greedy(budget, "busy", 50);
     const modest = greedy(budget, "modest", 1);
@@ -117,7 +117,7 @@ describe("members of a group share it fairly", () => {
     await Promise.all([busy.stop(), modest.stop()]);
   });
 
-  it("turn by turn, in the order in which they came", async () => {
+  it("take turns in the order of their first waiting call", async () => {
     const { clock, budget } = make();
     await budget.acquire("first");
     const order: string[] = [];
@@ -127,7 +127,7 @@ describe("members of a group share it fairly", () => {
     expect(order).toEqual(["a", "b", "c", "a", "b", "a"]);
   });
 
-  it("a tenant with any number of members takes no more from another than one with a single member", async () => {
+  it("a tenant with many members gets no more than a tenant with one", async () => {
     const { clock, budget } = make();
     const sent = { many: 0, one: 0 };
     const stop = new AbortController();
@@ -143,7 +143,7 @@ describe("members of a group share it fairly", () => {
     expect(Math.abs(sent.many - sent.one)).toBeLessThan(5);
   });
 
-  it("whatever they ask for, nobody with a request waits for more turns than there are members", async () => {
+  it("no call waits for more turns than there are members", async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(fc.integer({ min: 1, max: 8 }), { minLength: 2, maxLength: 6 }), async (widths) => {
         const { clock, budget } = make();
@@ -163,7 +163,7 @@ describe("members of a group share it fairly", () => {
   });
 });
 
-it("a newcomer does not overtake those who wait, even when the timer for their turn is late", async () => {
+it("a new call does not overtake waiting ones, even if the timer of their turn is late", async () => {
   const { clock, budget } = make();
   await budget.acquire("a");
   const order: string[] = [];
@@ -176,7 +176,7 @@ it("a newcomer does not overtake those who wait, even when the timer for their t
 });
 
 describe("the rate", () => {
-  it("has nothing saved up after a 429", async () => {
+  it("allows no burst after a 429", async () => {
     const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
     budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic() });
     const a = greedy(budget, "a");
@@ -188,7 +188,7 @@ describe("the rate", () => {
     await a.stop();
   });
 
-  it("is halved on 429, once for all requests that were under way", () => {
+  it("is halved on a 429, once for all requests in flight", () => {
     const { clock, budget } = make();
     const sentAtMs = clock.monotonic();
     clock.pause(50);
@@ -199,7 +199,7 @@ describe("the rate", () => {
     expect(budget.rate).toBe(2.5);
   });
 
-  it("never falls below its least", () => {
+  it("never falls below its minimum", () => {
     const { clock, budget } = make();
     for (let i = 0; i < 20; i += 1) {
       clock.pause(1);
@@ -208,7 +208,7 @@ describe("the rate", () => {
     expect(budget.rate).toBe(1);
   });
 
-  it("rises by one a second while it is used up, to its most", async () => {
+  it("rises by one a second up to its maximum while it is used up", async () => {
     const { clock, budget } = make({ ...TEN, maxRate: 14 });
     const a = greedy(budget, "a", 1, () => budget.onAnswer("a", { status: 200, sentAtMs: clock.monotonic() }));
     await clock.advance(1_000);
@@ -219,7 +219,7 @@ describe("the rate", () => {
     await a.stop();
   });
 
-  it("does not rise while nobody waits, nor on failures", async () => {
+  it("rises neither while no call waits nor on failures", async () => {
     const { clock, budget } = make();
     for (let i = 0; i < 50; i += 1) {
       expect(await budget.acquire("a")).toBe(true);
@@ -233,7 +233,7 @@ describe("the rate", () => {
     await a.stop();
   });
 
-  it("finds the limit of a server and stays near it", async () => {
+  it("finds a server's limit and stays near it", async () => {
     const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
     const limit = 20;
     let allowance = limit;
@@ -254,8 +254,8 @@ describe("the rate", () => {
   });
 });
 
-describe("refusals of some", () => {
-  /** A budget with one member in each tenant, and a rate of 20 where it began with 10. */
+describe("429s of some tenants", () => {
+  /** A budget with one member per tenant, whose rate has risen from 10 to 20. */
   function shared(tenants: readonly string[]) {
     const made = make();
     const refuse = (tenant: string, member = `of ${tenant}`) => {
@@ -272,7 +272,7 @@ describe("refusals of some", () => {
     return { ...made, refuse, raise, ask };
   }
 
-  it("take nothing of the initial rate from the others, however often they come", async () => {
+  it("leave the initial rate to the others, however many there are", async () => {
     const { clock, budget, refuse, ask } = shared(["a", "b"]);
     const asked = ask();
     await clock.advance(200);
@@ -292,11 +292,11 @@ describe("refusals of some", () => {
     expect(budget.rate).toBe(high / 2);
     await clock.advance(5 * 60_000);
     refuse("b");
-    // "a" asked for nothing meanwhile: the only tenant's limit is that of the group.
+    // "a" had no call meanwhile, so the limit of the only tenant counts as the group's.
     expect(budget.rate).toBe(high / 4);
   });
 
-  it("count for all when more than half of the tenants are refused", async () => {
+  it("count for the whole group when more than half of the tenants get one", async () => {
     const { clock, budget, refuse, ask } = shared(["a", "b", "c"]);
     const asked = ask();
     await clock.advance(500);
@@ -309,14 +309,14 @@ describe("refusals of some", () => {
     expect(budget.rate).toBe(2.5);
   });
 
-  it("of one tenant again and again leave ten requests a second to another, also when that was refused, too", async () => {
+  it("repeated for one tenant, leave ten requests a second to another that also got one", async () => {
     const { clock, budget } = make();
     const answer = () => budget.onAnswer("a", { status: 200, sentAtMs: clock.monotonic() }, "a");
     const busy = greedy(budget, "a", 1, answer, "a");
     await clock.advance(1_000);
     budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic() }, "a");
     const before = busy.counter.sent;
-    // Within the five minutes in which the refusal of "a" counts.
+    // Within the five minutes in which the 429 of "a" counts.
     for (let second = 0; second < 240; second += 1) {
       await clock.advance(1_000);
       for (let i = 0; i < 10; i += 1) budget.onAnswer(`b${i}`, { status: 429, sentAtMs: clock.monotonic() }, "b");
@@ -326,7 +326,7 @@ describe("refusals of some", () => {
     expect(budget.rate).toBeGreaterThan(8);
   });
 
-  it("count by member where there is one tenant", async () => {
+  it("count by member if there is one tenant", async () => {
     const { clock, budget } = make();
     const asked = Promise.all(["x", "y"].map((member) => budget.acquire(member)));
     await clock.advance(200);
@@ -346,7 +346,7 @@ describe("refusals of some", () => {
 });
 
 describe("Retry-After", () => {
-  it("holds the member that got it, and no other", async () => {
+  it("holds only the member that got it", async () => {
     const { clock, budget } = make();
     const sent: string[] = [];
     const acquire = (member: string, tenant: string) =>
@@ -361,7 +361,7 @@ describe("Retry-After", () => {
     expect(clock.pendingTimers).toBe(0);
   });
 
-  it("holds a member that asks for nothing meanwhile", async () => {
+  it("holds a member that sends no calls meanwhile", async () => {
     const { clock, budget } = make({ ...TEN, memberMs: 1_000 });
     budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 300_000 });
     for (let passed = 0; passed < 299; passed += 1) {
@@ -380,7 +380,7 @@ describe("Retry-After", () => {
     expect(budget.idleIntervalMs()).toBe(0);
   });
 
-  it("is no sign that the rate is used up", async () => {
+  it("does not count as a rate that is used up", async () => {
     const { clock, budget } = make();
     budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 10_000 });
     const rate = budget.rate;
@@ -395,7 +395,7 @@ describe("Retry-After", () => {
     await Promise.all(waits);
   });
 
-  it("holds those who wait already, and a shorter one does not shorten it", async () => {
+  it("holds calls that already wait, and is not shortened by a later one", async () => {
     const { clock, budget } = make();
     await budget.acquire("a");
     let sent = false;
@@ -412,18 +412,18 @@ describe("Retry-After", () => {
 });
 
 describe("protocol calls", () => {
-  it("never wait, and what they use is missing for the others", async () => {
+  it("never wait, and reduce what is left for the others", async () => {
     const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
     for (let i = 0; i < 15; i += 1) budget.countUrgent();
     const a = greedy(budget, "a");
     await clock.advance(1_000);
-    // Ten come in, five pay for the protocol calls; one more came from the reserve of those who wait.
+    // Ten tokens arrive, and five pay for the protocol calls. The waiting calls' reserve may add one more.
     expect(a.counter.sent).toBeGreaterThanOrEqual(5);
     expect(a.counter.sent).toBeLessThanOrEqual(6);
     await a.stop();
   });
 
-  it("leave a debt that is soon paid, however many there were", async () => {
+  it("leave a debt that is paid soon, however many there were", async () => {
     const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
     for (let i = 0; i < 5_000; i += 1) budget.countUrgent();
     await clock.advance(2_000);
@@ -433,7 +433,7 @@ describe("protocol calls", () => {
     await a.stop();
   });
 
-  it("that use up everything leave a quarter to the others", async () => {
+  it("leave a quarter of the rate to the others, even when they use up everything", async () => {
     const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
     const a = greedy(budget, "a");
     for (let i = 0; i < 400; i += 1) {
@@ -444,7 +444,7 @@ describe("protocol calls", () => {
     await a.stop();
   });
 
-  it("are sent by the client while polls wait for a Retry-After", async () => {
+  it("are sent while polls wait for a Retry-After", async () => {
     const clock = new VirtualClock();
     const budget = new Budget({ clock, limits: TEN });
     await using setup = await Setup.start({ clock, budget });
@@ -463,7 +463,7 @@ describe("protocol calls", () => {
 });
 
 describe("a client with a budget", () => {
-  it("sends a waiting call as soon as its turn comes; the wait is not part of its bound", async () => {
+  it("sends a waiting call as soon as its turn comes, and does not count the wait toward its timeout", async () => {
     const clock = new VirtualClock();
     const budget = new Budget({ clock, limits: { ...TEN, initialRate: 1, maxRate: 1 } });
     await using setup = await Setup.start({ clock, budget, requestTimeoutMs: 500 });
@@ -477,7 +477,7 @@ describe("a client with a budget", () => {
     expect((await second).sentAtMs).toBe(sentFrom + 1);
   });
 
-  it("tells when the budget lets nobody through", async () => {
+  it("reports an exhausted budget", async () => {
     const clock = new VirtualClock();
     const budget = new Budget({ clock, limits: { ...TEN, maxWaitMs: 1_000 } });
     budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 10_000 });
@@ -497,7 +497,7 @@ describe("a client with a budget", () => {
     setup.server.next(json(200, STARTING), json(200, STARTING), json(200, STATS), json(200, STATS));
     await setup.client.ack("work_01");
     await setup.client.ack("work_01");
-    // From the reserve of those who may wait.
+    // From the reserve of the waiting calls.
     await setup.client.stats();
     const stats = setup.client.stats();
     await clock.settle();
@@ -506,7 +506,7 @@ describe("a client with a budget", () => {
     await stats;
   });
 
-  it("holds its polls for as long as a Retry-After says", async () => {
+  it("holds its polls during a Retry-After", async () => {
     const clock = new VirtualClock();
     const budget = new Budget({ clock, limits: TEN });
     await using setup = await Setup.start({ clock, budget });
@@ -519,7 +519,7 @@ describe("a client with a budget", () => {
     expect((await poll).value).toBeNull();
   });
 
-  it("shares it with the other Environments of its group", async () => {
+  it("shares the budget with the other Environments of its group", async () => {
     const clock = new VirtualClock();
     const budget = new Budget({ clock, limits: TEN });
     await using setup = await Setup.start({ clock, budget });
@@ -534,7 +534,7 @@ describe("a client with a budget", () => {
 });
 
 describe("the interval of idle members", () => {
-  it("leaves half of the rate to those with work, however many members there are", async () => {
+  it("leaves half of the rate to members with work, for any number of members", async () => {
     const { budget } = make({ ...TEN, initialRate: 20, burstSeconds: 100 });
     expect(budget.idleIntervalMs()).toBe(0);
     for (let member = 0; member < 100; member += 1) await budget.acquire(`m${member}`);
@@ -542,7 +542,7 @@ describe("the interval of idle members", () => {
     expect((100 * 1_000) / budget.idleIntervalMs()).toBe(10);
   });
 
-  it("grows as the rate is halved", async () => {
+  it("grows when the rate is halved", async () => {
     const { clock, budget } = make();
     await budget.acquire("a");
     const before = budget.idleIntervalMs();
@@ -550,7 +550,7 @@ describe("the interval of idle members", () => {
     expect(budget.idleIntervalMs()).toBe(2 * before);
   });
 
-  it("does not shrink as the rate rises: a rush must not become the pace of all", async () => {
+  it("does not shrink when the rate rises, so that a rush does not set the pace of all", async () => {
     const { clock, budget } = make();
     const rush = greedy(budget, "a", 1, () => budget.onAnswer("a", { status: 200, sentAtMs: clock.monotonic() }));
     const before = budget.idleIntervalMs();
@@ -560,7 +560,7 @@ describe("the interval of idle members", () => {
     await rush.stop();
   });
 
-  it("forgets members that ask no more, and none that waits for its turn", async () => {
+  it("forgets members that stopped calling, but none that waits for its turn", async () => {
     const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
     await budget.acquire("gone");
     await clock.advance(60_000);
@@ -577,7 +577,7 @@ describe("the interval of idle members", () => {
     await waiting;
   });
 
-  it("is the same part of the rate for each tenant, however many members another has", async () => {
+  it("gives each tenant the same part of the rate, however many members another has", async () => {
     const { budget } = make({ ...TEN, burstSeconds: 1_000 });
     for (let i = 0; i < 99; i += 1) await budget.acquire(`many-${i}`, undefined, "many");
     await budget.acquire("one", undefined, "one");
@@ -585,7 +585,7 @@ describe("the interval of idle members", () => {
     expect(1_000 / budget.idleIntervalMs("one")).toBe(2.5);
   });
 
-  it("is the client's, and none where it has no budget", async () => {
+  it("comes from the client's budget, and is 0 without one", async () => {
     const clock = new VirtualClock();
     const budget = new Budget({ clock, limits: TEN });
     await using setup = await Setup.start({ clock, budget });
@@ -597,8 +597,8 @@ describe("the interval of idle members", () => {
   });
 });
 
-describe("budgets", () => {
-  it("are one per origin and group", () => {
+describe("Budgets", () => {
+  it("keeps one budget per origin and group", () => {
     const budgets = new Budgets({ clock: new VirtualClock() });
     const one = budgets.get("https://api.example.com", "default");
     expect(budgets.get("https://API.example.com:443/path/", "default")).toBe(one);
@@ -606,7 +606,7 @@ describe("budgets", () => {
     expect(budgets.get("https://api2.example.com", "default")).not.toBe(one);
   });
 
-  it("go with the last who has them, and their metrics with them", async () => {
+  it("drops a budget and its metrics with its last reference", async () => {
     setFlagsFromString("--expose-gc");
     const collect = runInNewContext("gc") as () => void;
     const metrics = createMetrics();
@@ -624,7 +624,7 @@ describe("budgets", () => {
     expect(budgets.get("https://a.example", "kept")).toBe(kept);
   });
 
-  it("show their rate and the time that was waited", async () => {
+  it("reports the rate and the time that calls waited", async () => {
     const clock = new VirtualClock();
     const metrics = createMetrics();
     const budget = new Budgets({ clock, metrics, limits: TEN }).get("https://api.example.com", "research");

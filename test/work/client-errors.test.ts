@@ -10,7 +10,7 @@ import { apiError, BEAT, ENVIRONMENT, KEY, POLLED, QUEUED, STARTING, STATS } fro
 import { failure, itemCall, Setup } from "./setup.ts";
 import { type Act, json, raw, silence } from "./strict-server.ts";
 
-describe("statuses become kinds", () => {
+describe("kinds of HTTP statuses", () => {
   it.each([
     [400, "bad-request", false],
     [401, "auth", false],
@@ -40,7 +40,7 @@ describe("statuses become kinds", () => {
     expect(setup.server.seen).toHaveLength(1);
   });
 
-  it.each(["ack", "heartbeat", "stop"] as const)("a %s that failed is not repeated", async (name) => {
+  it.each(["ack", "heartbeat", "stop"] as const)("does not retry a failed %s", async (name) => {
     await using setup = await Setup.start();
     setup.server.fallback = json(503, apiError("overloaded_error", "busy"), { "retry-after": "0" });
     await failure(itemCall(setup.client, name, "work_01"));
@@ -49,7 +49,7 @@ describe("statuses become kinds", () => {
   });
 });
 
-describe("messages say the mend", () => {
+describe("messages say how to fix the error", () => {
   it.each([
     [401, "poll", /rejected; put a valid key of environment env_011.* spec\.api\.keySecretRef/],
     [403, "poll", /not an organization's API key/],
@@ -63,14 +63,14 @@ describe("messages say the mend", () => {
     expect(error.message).toMatch(message);
   });
 
-  it("a rejected API key is called one", async () => {
+  it("says that an API key was rejected", async () => {
     await using setup = await Setup.start();
     setup.server.next(json(401, apiError("e", "m")));
     const error = await failure(setup.client.retrieve("work_01", { apiKey: "sk-ant-api03-abcdefgh" }));
     expect(error.message).toContain("the API key was rejected");
   });
 
-  it("what the server says is shown in one line, cut", async () => {
+  it("shows a server's text in one line, truncated", async () => {
     await using setup = await Setup.start();
     setup.server.next(json(400, apiError("e", `first\n\u001b[31msecond\u2028third ${"long ".repeat(1000)}`)));
     const { message } = await failure(setup.client.poll());
@@ -80,7 +80,7 @@ describe("messages say the mend", () => {
     expect(message.length).toBeLessThan(700);
   });
 
-  it("the request's id is kept for the platform's support", async () => {
+  it("keeps the request id for the platform's support", async () => {
     await using setup = await Setup.start();
     setup.server.next(json(500, apiError("e", "m"), { "request-id": "req_011" }));
     expect((await failure(setup.client.poll())).requestId).toBe("req_011");
@@ -91,7 +91,7 @@ describe("messages say the mend", () => {
     ["nothing", raw(502, "")],
     ["other JSON", json(502, [1, 2])],
     ["an error that is a text", json(502, { error: "down" })],
-  ])("a refusal with %s is told by its status", async (_, act) => {
+  ])("reports the status of a refusal with %s", async (_, act) => {
     await using setup = await Setup.start();
     setup.server.next(act);
     const error = await failure(setup.client.stats());
@@ -115,7 +115,7 @@ describe("Retry-After", () => {
       0,
     ],
     ["a day, which is cut", { "retry-after": "86400" }, 300_000],
-  ])("as %s", async (_, headers, expected) => {
+  ])("is parsed as %s", async (_, headers, expected) => {
     await using setup = await Setup.start();
     setup.server.next(json(429, apiError("rate_limit_error", "slow down"), headers as Record<string, string>));
     expect(await failure(setup.client.poll())).toMatchObject({ kind: "rate-limited", retryAfterMs: expected });
@@ -123,17 +123,17 @@ describe("Retry-After", () => {
 
   it.each([
     ["absent", undefined],
-    ["no number and no date", "soon"],
+    ["neither a number nor a date", "soon"],
     ["negative", "-5"],
-    ["two things", "5 apples"],
-  ])("that is %s means nothing", async (_, value) => {
+    ["a number and a word", "5 apples"],
+  ])("is ignored if it is %s", async (_, value) => {
     await using setup = await Setup.start();
     setup.server.next(json(503, apiError("e", "m"), value === undefined ? {} : { "retry-after": value }));
     expect(await failure(setup.client.poll())).not.toHaveProperty("retryAfterMs");
   });
 });
 
-describe("redirects are not followed, whatever they are", () => {
+describe("does not follow a redirect", () => {
   it.each([301, 302, 303, 307, 308])("%i", async (status) => {
     await using setup = await Setup.start();
     await using other = await Setup.start();
@@ -150,7 +150,7 @@ describe("redirects are not followed, whatever they are", () => {
 });
 
 it.each(["file:///etc/passwd", "data:text/html,x"])(
-  "a redirect to %s, where no API can be, names no address",
+  "names no address for a redirect to %s, which can't be an API",
   async (location) => {
     await using setup = await Setup.start();
     setup.server.next(raw(302, "", { location }));
@@ -160,15 +160,15 @@ it.each(["file:///etc/passwd", "data:text/html,x"])(
   },
 );
 
-describe("successes that are none of this API's", () => {
+describe("a 200 that is not of this API", () => {
   const wrong: [string, Act][] = [
     ["an empty body", raw(200, "")],
     [
       "a web page",
       raw(200, "<!doctype html><html>Sign in to the hotel's WLAN</html>", { "content-type": "text/html" }),
     ],
-    ["half a JSON text", raw(200, JSON.stringify(STARTING).slice(0, 60))],
-    ["bytes that are no UTF-8", raw(200, Buffer.from([0x22, 0xff, 0xfe, 0x22]))],
+    ["truncated JSON", raw(200, JSON.stringify(STARTING).slice(0, 60))],
+    ["bytes that are not UTF-8", raw(200, Buffer.from([0x22, 0xff, 0xfe, 0x22]))],
     ["a list", json(200, [])],
     ["a number", json(200, 5)],
     ["an empty object", json(200, {})],
@@ -186,20 +186,20 @@ describe("successes that are none of this API's", () => {
     expect(await failure(setup.client.heartbeat("work_01", { expected: "x" }))).toMatchObject({ kind: "protocol" });
   });
 
-  it.each(wrong.filter(([name]) => name !== "an empty body"))("%s does not stop an item", async (_, act) => {
+  it.each(wrong.filter(([name]) => name !== "an empty body"))("a stop answered with %s fails", async (_, act) => {
     await using setup = await Setup.start();
     setup.server.next(act);
     const error = await failure(setup.client.stop("work_01", { force: true }));
     expect(error).toMatchObject({ kind: "protocol", maybeApplied: true });
   });
 
-  it("a compressed one is called that", async () => {
+  it("a compressed one is reported as compressed", async () => {
     await using setup = await Setup.start();
     setup.server.next(raw(200, JSON.stringify(STARTING), { "content-encoding": "br" }));
     expect((await failure(setup.client.ack("work_01"))).message).toContain("uncompressed");
   });
 
-  it("an id with a byte that is no UTF-8 is not mended into another id", async () => {
+  it("an id with an invalid UTF-8 byte is not replaced by another id", async () => {
     await using setup = await Setup.start();
     const [head, tail] = JSON.stringify(QUEUED).split("session_01");
     setup.server.next(
@@ -208,7 +208,7 @@ describe("successes that are none of this API's", () => {
     expect((await failure(setup.client.poll())).kind).toBe("protocol");
   });
 
-  it("an answer about another item is none", async () => {
+  it("an answer about another item is rejected", async () => {
     await using setup = await Setup.start();
     setup.server.fallback = json(200, { ...STARTING, id: "work_02" });
     expect((await failure(setup.client.ack("work_01"))).kind).toBe("protocol");
@@ -216,7 +216,7 @@ describe("successes that are none of this API's", () => {
     expect((await failure(setup.client.retrieve("work_01", { apiKey: "sk-ant-api03-abc" }))).kind).toBe("protocol");
   });
 
-  it("names the field that is wrong and never its value", async () => {
+  it("names the malformed field but never its value", async () => {
     await using setup = await Setup.start();
     setup.server.next(json(200, { ...POLLED, secret: { sessions_token: "sk-ant-req-abcdef" } }));
     const error = await failure(setup.client.poll());
@@ -225,8 +225,8 @@ describe("successes that are none of this API's", () => {
   });
 });
 
-describe("replies that do not end well", () => {
-  it("a body cut off by the server is a network error that may have been applied", async () => {
+describe("broken replies", () => {
+  it("reports a truncated body as a network error that may have been applied", async () => {
     await using setup = await Setup.start();
     setup.server.next((response, _, socket) => {
       response.writeHead(200, { "content-length": "1000" });
@@ -236,7 +236,7 @@ describe("replies that do not end well", () => {
     expect(error).toMatchObject({ kind: "network", maybeApplied: true, status: 200 });
   });
 
-  it("a refusal whose body is cut off is that refusal", async () => {
+  it("reports a refusal with a truncated body as that refusal", async () => {
     await using setup = await Setup.start();
     setup.server.next((response, _, socket) => {
       response.writeHead(401, { "content-length": "1000" });
@@ -245,7 +245,7 @@ describe("replies that do not end well", () => {
     expect(await failure(setup.client.ack("work_01"))).toMatchObject({ kind: "auth", maybeApplied: false });
   });
 
-  it("a refusal with an endless body is that refusal, and is not read to its end", async () => {
+  it("reports a refusal with an endless body as that refusal, without reading to its end", async () => {
     await using setup = await Setup.start();
     setup.server.next((response) => {
       response.writeHead(403);
@@ -258,7 +258,7 @@ describe("replies that do not end well", () => {
     expect(await failure(setup.client.poll())).toMatchObject({ kind: "auth", status: 403 });
   });
 
-  it("an endless success is cut off at its bound", async () => {
+  it("cuts off an endless success at its size limit", async () => {
     await using setup = await Setup.start();
     let written = 0;
     setup.server.next((response) => {
@@ -273,7 +273,7 @@ describe("replies that do not end well", () => {
     expect(written).toBeLessThan(MAX_REPLY_BYTES + 16 * 1024 * 1024);
   });
 
-  it("a reset after the request was read leaves open whether it was applied", async () => {
+  it("reports a reset after the request was read as possibly applied", async () => {
     await using setup = await Setup.start();
     setup.server.fallback = (_, __, socket) => socket.resetAndDestroy();
     for (const name of ["ack", "heartbeat", "stop"] as const) {
@@ -283,7 +283,7 @@ describe("replies that do not end well", () => {
     expect(setup.server.seen).toHaveLength(3);
   });
 
-  it("a reset before the request was read does too: nobody can tell the two apart", async () => {
+  it("reports a reset before the request was read the same way, because the two can't be told apart", async () => {
     await using setup = await Setup.start();
     let connections = 0;
     const server = createServer((socket) => {
@@ -301,7 +301,7 @@ describe("replies that do not end well", () => {
     server.close();
   });
 
-  it("a refused connection was surely not applied", async () => {
+  it("reports a refused connection as not applied", async () => {
     await using setup = await Setup.start();
     const client = setup.clientOf({ baseUrl: await unusedOrigin() });
     const error = await failure(client.ack("work_01"));
@@ -309,7 +309,7 @@ describe("replies that do not end well", () => {
     expect(error.message).toMatch(/before the request was sent .*ECONNREFUSED.*; check spec\.api\.baseUrl/);
   });
 
-  it("a host that does not exist names DNS", async () => {
+  it("mentions DNS for a host that does not exist", async () => {
     await using setup = await Setup.start();
     const http = new WorkHttp({ clock: setup.clock, mayBeInner: () => true, proxy: { noProxy: "*" } });
     const client = setup.clientOf({ baseUrl: "http://work-api.invalid", http });
@@ -320,8 +320,8 @@ describe("replies that do not end well", () => {
   });
 });
 
-describe("bounds", () => {
-  it("a silent server ends a protocol call after its bound of 1.5 s", async () => {
+describe("timeouts", () => {
+  it("a silent server ends a protocol call after 1.5 s", async () => {
     const clock = new VirtualClock();
     await using setup = await Setup.start({ clock });
     const client = setup.clientOf({ protocolTimeoutMs: undefined });
@@ -337,7 +337,7 @@ describe("bounds", () => {
     expect(clock.pendingTimers).toBe(0);
   });
 
-  it("an urgent list has the protocol's bound, another the request's, a long poll the request's and its own", async () => {
+  it("an urgent list has the protocol's timeout, another list the request's, and a long poll the request's plus its own", async () => {
     const clock = new VirtualClock();
     await using setup = await Setup.start({ clock });
     setup.server.fallback = silence;
@@ -355,7 +355,7 @@ describe("bounds", () => {
     expect(ended).toEqual(["urgent 1500", "list 10000", "poll 10999"]);
   });
 
-  it("a body that drips is bounded as a whole", async () => {
+  it("a slowly arriving body is limited as a whole", async () => {
     const clock = new VirtualClock();
     await using setup = await Setup.start({ clock, protocolTimeoutMs: 1_500 });
     setup.server.next((response) => {
@@ -368,7 +368,7 @@ describe("bounds", () => {
     expect(await call).toMatchObject({ kind: "timeout", maybeApplied: true });
   });
 
-  it("a connection that timed out is not used again", async () => {
+  it("a connection that timed out is not reused", async () => {
     const clock = new VirtualClock();
     await using setup = await Setup.start({ clock, protocolTimeoutMs: 1_500 });
     setup.server.next(silence, json(200, BEAT));
@@ -380,7 +380,7 @@ describe("bounds", () => {
     expect(setup.server.connections).toBe(2);
   });
 
-  it("the caller's signal ends a call, and says whether it was sent", async () => {
+  it("the caller's signal ends a call, and the error says whether it was sent", async () => {
     await using setup = await Setup.start();
     setup.server.fallback = silence;
     const controller = new AbortController();

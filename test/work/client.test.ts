@@ -132,7 +132,7 @@ const cases: Case[] = [
   },
 ];
 
-describe("each call sends exactly this", () => {
+describe("every call sends exactly", () => {
   it.each(cases)("$name", async ({ act, run, sends }) => {
     await using setup = await Setup.start();
     setup.server.next(act);
@@ -153,7 +153,7 @@ describe("each call sends exactly this", () => {
     expect(setup.server.last.headers["anthropic-workspace-id"]).toBe("wrkspc_01");
   });
 
-  it("the key as it is at that moment, without the line break that files end with", async () => {
+  it("the current key, without the line break at the end of a file", async () => {
     let key = "sk-ant-oat01-first-key\n";
     await using setup = await Setup.start({ key: () => key });
     setup.server.next(json(200, STATS), json(200, STATS));
@@ -166,7 +166,7 @@ describe("each call sends exactly this", () => {
 });
 
 describe("answers", () => {
-  it("a polled item keeps its secret; an empty queue is null, also as 204", async () => {
+  it("a polled item keeps its secret, and an empty queue is null, also as a 204", async () => {
     await using setup = await Setup.start();
     setup.server.next(json(200, POLLED), json(200, null), raw(204, ""));
     expect((await setup.client.poll()).value).toMatchObject({ id: "work_01", secret: SECRET, state: "queued" });
@@ -180,7 +180,7 @@ describe("answers", () => {
     expect((await setup.client.poll()).value).not.toHaveProperty("secret");
   });
 
-  it("an acknowledged item shows when it was acknowledged", async () => {
+  it("an acknowledged item has its time of acknowledgement", async () => {
     await using setup = await Setup.start();
     setup.server.next(json(200, STARTING));
     expect((await setup.client.ack("work_01")).value).toMatchObject({
@@ -189,7 +189,7 @@ describe("answers", () => {
     });
   });
 
-  it("a heartbeat says whether the lease was extended", async () => {
+  it("a heartbeat reports whether the lease was extended", async () => {
     await using setup = await Setup.start();
     setup.server.next(json(200, BEAT), json(200, { ...BEAT, lease_extended: false, state: "stopping" }));
     const { type: _, ...beat } = BEAT;
@@ -200,7 +200,7 @@ describe("answers", () => {
     });
   });
 
-  it("a refused heartbeat shows the lease as the server holds it", async () => {
+  it("a refused heartbeat has the server's state of the lease", async () => {
     await using setup = await Setup.start();
     setup.server.next(json(412, REFUSED_BEAT));
     expect((await setup.client.heartbeat("work_01", { expected: NO_HEARTBEAT })).value).toEqual({
@@ -213,8 +213,8 @@ describe("answers", () => {
     ["an empty body", raw(412, "")],
     ["a web page", raw(412, "<html>", { "content-type": "text/html" })],
     ["another error", json(412, { error: { message: "no" } })],
-    ["a state that is not known", json(412, { error: { details: { current_state: { state: "odd" } } } })],
-  ])("a heartbeat refused with %s is refused all the same", async (_, act) => {
+    ["an unknown state", json(412, { error: { details: { current_state: { state: "odd" } } } })],
+  ])("a heartbeat refused with %s counts as refused", async (_, act) => {
     await using setup = await Setup.start();
     setup.server.next(act);
     const { value } = await setup.client.heartbeat("work_01", { expected: NO_HEARTBEAT });
@@ -243,7 +243,7 @@ describe("answers", () => {
     expect((await setup.client.list({ page: "p2" })).value).toEqual({ items: [], unreadable: [], nextPage: null });
   });
 
-  it("statistics", async () => {
+  it("statistics are parsed", async () => {
     await using setup = await Setup.start();
     setup.server.next(json(200, STATS), json(200, { ...STATS, oldest_queued_at: null, workers_polling: null }));
     const { type: _, ...stats } = STATS;
@@ -266,7 +266,7 @@ describe("answers", () => {
     expect(answer.serverDateMs).toBe(Date.UTC(2026, 3, 1, 10, 0, 7));
   });
 
-  it("have no server time when the server sends none", async () => {
+  it("have no server time if the server sends none", async () => {
     await using setup = await Setup.start();
     setup.server.next((response) => {
       response.sendDate = false;
@@ -276,7 +276,7 @@ describe("answers", () => {
   });
 });
 
-describe("what cannot be right is not sent", () => {
+describe("invalid input is not sent", () => {
   it.each([0, 1000, 1.5, -1, Number.NaN])("blockMs %s", async (blockMs) => {
     await using setup = await Setup.start();
     await expect(setup.client.poll({ blockMs })).rejects.toThrow(TypeError);
@@ -293,7 +293,7 @@ describe("what cannot be right is not sent", () => {
     expect(setup.server.seen).toHaveLength(0);
   });
 
-  it.each(["", ".", "..", "\ud800"])("an id that no path can hold: %j", async (id) => {
+  it.each(["", ".", "..", "\ud800"])("an id that can't be a path segment: %j", async (id) => {
     await using setup = await Setup.start();
     const error = await failure(setup.client.ack(id));
     expect(error).toMatchObject({ kind: "protocol", maybeApplied: false });
@@ -302,9 +302,9 @@ describe("what cannot be right is not sent", () => {
 
   it.each([
     ["an empty key", ""],
-    ["a key of white space", " \n"],
+    ["a key of only white space", " \n"],
     ["a key with a line break in it", "sk-ant-oat01-abc\r\nx-evil: 1"],
-    ["a key that is no ASCII", "sk-ant-oat01-ключ"],
+    ["a key that is not ASCII", "sk-ant-oat01-ключ"],
   ])("%s", async (_, key) => {
     await using setup = await Setup.start({ key: () => key });
     const error = await failure(setup.client.poll());

@@ -9,7 +9,7 @@ function page(next: string | null, ...ids: string[]): Act {
   return json(200, { data: ids.map((id) => ({ ...QUEUED, id })), next_page: next });
 }
 
-/** Stopped items without end, each page with a cursor to a next one. */
+/** An endless list of stopped items, each page with a cursor to the next. */
 const endless: Act = (response, seen, socket) => {
   const at = Number(new URL(seen.url, "http://h").searchParams.get("page") ?? 0);
   page(String(at + 1), `stopped_${at}`)(response, seen, socket);
@@ -19,8 +19,8 @@ function cursors(setup: Setup): (string | null)[] {
   return setup.server.seen.map(({ url }) => new URL(url, "http://h").searchParams.get("page"));
 }
 
-describe("a look-up", () => {
-  it("walks the pages by their cursors until all items are found", async () => {
+describe("find", () => {
+  it("follows the cursors until all items are found", async () => {
     await using setup = await Setup.start();
     setup.server.next(page("p2", "a", "b"), page("p3", "c"), page("p4", "d"));
     const { found, complete } = await setup.client.find(["d", "a"]);
@@ -38,7 +38,7 @@ describe("a look-up", () => {
     expect(complete).toBe(true);
   });
 
-  it("that begins in the middle proves no absence, though it comes to the end", async () => {
+  it("proves no absence if it begins in the middle, even at the end of the list", async () => {
     await using setup = await Setup.start();
     setup.server.next(page(null, "b"));
     const { found, complete } = await setup.client.find(["b", "gone"], { from: "p2" });
@@ -46,13 +46,13 @@ describe("a look-up", () => {
     expect(complete).toBe(false);
   });
 
-  it("goes on through empty pages", async () => {
+  it("continues after empty pages", async () => {
     await using setup = await Setup.start();
     setup.server.next(page("p2"), page("p3"), page(null, "a"));
     expect((await setup.client.find(["a"])).found.size).toBe(1);
   });
 
-  it("that runs out of pages knows nothing about what it did not find", async () => {
+  it("knows nothing about the items that it did not find within its pages", async () => {
     await using setup = await Setup.start();
     setup.server.fallback = endless;
     const { found, complete } = await setup.client.find(["a", "stopped_3"]);
@@ -61,14 +61,14 @@ describe("a look-up", () => {
     expect(setup.server.seen).toHaveLength(FIND_MAX_PAGES);
   });
 
-  it("reads as many pages as it may", async () => {
+  it("reads at most `maxPages` pages", async () => {
     await using setup = await Setup.start();
     setup.server.fallback = endless;
     await setup.client.find(["a"], { maxPages: 3 });
     expect(setup.server.seen).toHaveLength(3);
   });
 
-  it("does not walk in a circle, and does not call that complete", async () => {
+  it("stops at a repeated cursor, and is then not complete", async () => {
     await using setup = await Setup.start();
     setup.server.next(page("p2", "a"), page("p1", "b"), page("p2", "c"));
     const { complete } = await setup.client.find(["gone"], { maxPages: 50 });
@@ -76,7 +76,7 @@ describe("a look-up", () => {
     expect(setup.server.seen).toHaveLength(3);
   });
 
-  it("takes an item that moved between pages as it was seen last", async () => {
+  it("returns the last state of an item that moved between pages", async () => {
     await using setup = await Setup.start();
     const item = (state: string) => ({ ...QUEUED, id: "a", state });
     setup.server.next(
@@ -93,7 +93,7 @@ describe("a look-up", () => {
     expect(await failure(setup.client.find(["a", "b"]))).toMatchObject({ kind: "server", call: "list" });
   });
 
-  it("finds the others where one item is not as it should be", async () => {
+  it("finds the others when one item is malformed", async () => {
     await using setup = await Setup.start();
     const data = [
       { ...QUEUED, id: "odd", state: "expired" },
@@ -104,7 +104,7 @@ describe("a look-up", () => {
     expect([[...found.keys()], unreadable.size, complete]).toEqual([["a"], 0, true]);
   });
 
-  it("tells of one that is asked for and not as it should be: it is neither found nor absent", async () => {
+  it("reports a malformed item that it searched for as neither found nor absent", async () => {
     await using setup = await Setup.start();
     setup.server.next(json(200, { data: [{ ...QUEUED, id: "a", state: "expired" }], next_page: "p2" }));
     const { found, unreadable } = await setup.client.find(["a"]);
@@ -112,13 +112,13 @@ describe("a look-up", () => {
     expect(unreadable.get("a")).toMatchObject({ kind: "bad-item", message: expect.stringMatching(/item a .*state/) });
   });
 
-  it("says of nothing that it is absent where an item has no id", async () => {
+  it("reports nothing as absent when an item has no id", async () => {
     await using setup = await Setup.start();
     setup.server.next(json(200, { data: [{ ...QUEUED, id: 5 }], next_page: null }));
     expect(await setup.client.find(["gone"])).toMatchObject({ complete: false, nameless: { kind: "bad-item" } });
   });
 
-  it("is as old as its first page", async () => {
+  it("is dated by its first page", async () => {
     const clock = new VirtualClock();
     await using setup = await Setup.start({ clock });
     const dated =
@@ -134,7 +134,7 @@ describe("a look-up", () => {
     expect(result).toMatchObject({ sentAtMs, serverDateMs: Date.UTC(2026, 3, 1, 10, 0, 1), complete: true });
   });
 
-  it("for a decision has the protocol's bound on every page", async () => {
+  it("has the protocol's timeout for every page if it is for a decision", async () => {
     const clock = new VirtualClock();
     await using setup = await Setup.start({ clock, protocolTimeoutMs: 1_500 });
     setup.server.next(page("p2", "a"), silence);

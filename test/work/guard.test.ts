@@ -5,7 +5,7 @@ import { BEAT, POLLED, STARTING, STATS } from "./samples.ts";
 import { failure, itemCall, LONG_MS, Setup } from "./setup.ts";
 import { json, StrictServer } from "./strict-server.ts";
 
-/** A guard that a test opens and closes. */
+/** A guard that the test opens and closes. */
 function guard() {
   const one = {
     isOpen: true,
@@ -16,7 +16,7 @@ function guard() {
   return one;
 }
 
-test.each(["ack", "heartbeat", "stop", "poll"] as const)("a closed guard keeps %s back, unsent", async (name) => {
+test.each(["ack", "heartbeat", "stop", "poll"] as const)("a closed guard keeps %s unsent", async (name) => {
   const fence = guard();
   await using setup = await Setup.start({ guard: fence.ask });
   const call = () =>
@@ -29,7 +29,7 @@ test.each(["ack", "heartbeat", "stop", "poll"] as const)("a closed guard keeps %
   expect(setup.server.seen).toHaveLength(1);
 });
 
-test("reads pass: they change nothing", async () => {
+test("reads pass a closed guard, because they change nothing", async () => {
   const fence = guard();
   fence.isOpen = false;
   await using setup = await Setup.start({ guard: fence.ask });
@@ -39,7 +39,7 @@ test("reads pass: they change nothing", async () => {
   expect(setup.server.seen).toHaveLength(2);
 });
 
-test("the guard counts when a connection is at hand, not when the call was made; what is on its way arrives", async () => {
+test("the guard is checked when a connection is ready, not when the call was made, and a request in flight arrives", async () => {
   const fence = guard();
   await using server = await StrictServer.start();
   const http = new WorkHttp({ clock: realClock, mayBeInner: () => true, maxConnectionsPerOrigin: 1 });
@@ -60,7 +60,7 @@ test("the guard counts when a connection is at hand, not when the call was made;
   const first = http.send(post);
   await server.sawRequests(1);
   const second = http.send(post);
-  // The Lease runs out with one request on the wire and one that waits for its connection.
+  // The Lease expires with one request on the wire and one that waits for its connection.
   fence.isOpen = false;
   answer?.();
   expect((await first).status).toBe(200);

@@ -12,7 +12,7 @@ import { json, raw, StrictServer } from "./strict-server.ts";
 
 const NAME = "work-api.example";
 
-/** Answers a name with these addresses, and counts. */
+/** Resolves any name to these addresses, and counts the lookups. */
 function resolver(...addresses: string[]): Resolve & { asked: number } {
   const resolve: Resolve & { asked: number } = Object.assign(
     ((_hostname, _options, callback) => {
@@ -27,7 +27,7 @@ function resolver(...addresses: string[]): Resolve & { asked: number } {
   return resolve;
 }
 
-/** What a call of an origin runs into where no inner address is allowed. */
+/** The error of a call to an origin if no inner address is allowed. */
 async function refusal(setup: Setup, baseUrl: string, resolve?: Resolve) {
   const http = new WorkHttp({ clock: realClock, mayBeInner: () => false, ...(resolve ? { resolve } : {}) });
   try {
@@ -37,9 +37,9 @@ async function refusal(setup: Setup, baseUrl: string, resolve?: Resolve) {
   }
 }
 
-describe("an inner address that nobody allowed", () => {
+describe("an inner address that is not allowed", () => {
   it.each(["10.0.0.1", "127.0.0.1", "169.254.169.254", "::1", "fd00:ec2::254", "::ffff:10.0.0.1"])(
-    "is refused behind a name that resolves to it: %s",
+    "is refused behind a name that resolves to %s",
     async (address) => {
       await using setup = await Setup.start();
       const { port } = new URL(setup.server.origin);
@@ -51,7 +51,7 @@ describe("an inner address that nobody allowed", () => {
     },
   );
 
-  it("is refused where it is written as it is, in any spelling", async () => {
+  it("is refused as a literal in any notation", async () => {
     await using setup = await Setup.start();
     const { port } = new URL(setup.server.origin);
     for (const host of [
@@ -69,7 +69,7 @@ describe("an inner address that nobody allowed", () => {
     expect(setup.server.connections).toBe(0);
   });
 
-  it("is refused by a name that this machine resolves itself", async () => {
+  it("is refused behind a name that the system's resolver resolves", async () => {
     await using setup = await Setup.start();
     const { port } = new URL(setup.server.origin);
     const error = await refusal(setup, `http://localhost.localdomain.example:${port}`, (_name, options, callback) =>
@@ -79,7 +79,7 @@ describe("an inner address that nobody allowed", () => {
     expect(setup.server.connections).toBe(0);
   });
 
-  it("is refused also behind NO_PROXY, past a proxy that is configured", async () => {
+  it("is refused for a NO_PROXY host despite a configured proxy", async () => {
     await using setup = await Setup.start();
     const proxy = { httpProxy: "http://127.0.0.1:9", noProxy: NAME };
     const http = new WorkHttp({ clock: realClock, mayBeInner: () => false, resolve: resolver("10.0.0.1"), proxy });
@@ -88,7 +88,7 @@ describe("an inner address that nobody allowed", () => {
     await http.close();
   });
 
-  it("names a few of many addresses", async () => {
+  it("lists only a few of many addresses in the error", async () => {
     await using setup = await Setup.start();
     const many = Array.from({ length: 200 }, (_, i) => `10.0.0.${i}`);
     const { message } = await refusal(setup, `http://${NAME}`, resolver(...many));
@@ -97,7 +97,7 @@ describe("an inner address that nobody allowed", () => {
 });
 
 describe("an origin that may be inner", () => {
-  it("is connected to, and no other on the same host", async () => {
+  it("is connected to, but no other on the same host", async () => {
     await using server = await StrictServer.start();
     await using other = await StrictServer.start();
     await using setup = await Setup.start();
@@ -118,7 +118,7 @@ describe("an origin that may be inner", () => {
     await http.close();
   });
 
-  it("hands nobody on to one that may not: a redirect is not followed", async () => {
+  it("can't redirect to an inner address that is not allowed", async () => {
     await using server = await StrictServer.start();
     await using inside = await StrictServer.start();
     await using setup = await Setup.start();
@@ -133,11 +133,11 @@ describe("an origin that may be inner", () => {
   });
 });
 
-// No test has a public address of its own: of the loopback's, one stands for it.
+// A test has no public address. One loopback address stands for a public one.
 const STANDS_FOR_PUBLIC = "127.0.0.2";
 const STANDS_FOR_INNER = "127.0.0.3";
 
-/** The same port at both addresses, whose servers say which of them answers; every connection serves one request. */
+/** Servers on the same port of both addresses, which answer with their kind. Each connection serves one request. */
 async function bothServers(): Promise<{ port: number; close: () => void }> {
   const [first, second] = [serverSaying("public"), serverSaying("inner")];
   first.listen(0, STANDS_FOR_PUBLIC);
@@ -154,7 +154,7 @@ function serverSaying(words: string): Server {
 }
 
 describe("a name server that changes its answer", () => {
-  it("is asked once for every connection, which goes to the address that was looked at", async () => {
+  it("is queried once per connection, which uses the checked address", async () => {
     await using names = await NameServer.start(STANDS_FOR_PUBLIC);
     const servers = await bothServers();
     const connect = guardedConnector({
@@ -175,7 +175,7 @@ describe("a name server that changes its answer", () => {
     servers.close();
   });
 
-  it("has the inner ones of its answers left out", async () => {
+  it("has its inner addresses ignored", async () => {
     const servers = await bothServers();
     const resolve = resolver(STANDS_FOR_INNER, STANDS_FOR_PUBLIC, STANDS_FOR_INNER);
     const isInner = (address: string) => address !== STANDS_FOR_PUBLIC;

@@ -3,7 +3,7 @@ import type { Act } from "./strict-server.ts";
 
 const JSON_HEAD = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
 
-/** Writes to the bare socket, which HTTP knows nothing of. */
+/** Writes to the raw socket, bypassing the HTTP server. */
 const bare =
   (text: string, then?: "reset"): Act =>
   (_response, _seen, socket) => {
@@ -12,7 +12,7 @@ const bare =
     });
   };
 
-/** Writes the same bytes again and again, as fast as they are read, until the other side has enough. */
+/** Writes the same bytes repeatedly, as fast as the other side reads, until it disconnects. */
 export const endless =
   (head: string, piece: Buffer | string): Act =>
   (_response, _seen, socket) => {
@@ -24,7 +24,7 @@ export const endless =
     more();
   };
 
-/** Writes one byte, and another whenever `everyMs` is over. */
+/** Writes one byte every `everyMs`. */
 const slow =
   (head: string, byte: string, everyMs: number): Act =>
   (_response, _seen, socket) => {
@@ -37,15 +37,15 @@ const reply = (status: number, headers: Record<string, string>, body: string | B
   return (response) => void response.writeHead(status, headers).end(body);
 };
 
-/** Ten thousand chunks of a byte each, in one piece: a byte of body takes 6 on the wire. */
+/** Ten thousand chunks of one byte each: one byte of the body takes 6 bytes on the wire. */
 export const BYTE_CHUNKS = Buffer.from("1\r\n \r\n".repeat(10_000));
 export const CHUNKED = `${JSON_HEAD}Transfer-Encoding: chunked\r\n\r\n`;
 
 const MEGABYTES_100 = 100_000_000;
 
 /**
- * What a server, or whatever stands before it, may do with a request, `body` being a good answer to it. None of it is one.
- * @param elsewhere an address that redirects name
+ * The invalid answers that a server or proxy may send instead of `body`, a valid answer.
+ * @param elsewhere the target of redirects
  */
 export function hostileActs(body: unknown, elsewhere: string): Record<string, Act> {
   const text = JSON.stringify(body);

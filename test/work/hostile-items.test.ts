@@ -7,7 +7,7 @@ const LONG_ID = `work_${"x".repeat(1_000)}`;
 
 describe("an id of a polled item", () => {
   test.each(["../../v1/keys", "a%2fb", "a b", 'a"b', "a\\b", "ä日🙂", "-", "h-x", LONG_ID])(
-    "%j is taken as it is: what it goes into is encoded",
+    "%j is accepted unchanged, because paths encode it",
     (id) => {
       expect(parsePolled({ ...POLLED, id, data: { type: "session", id } })).toMatchObject({ id, data: { id } });
       expect(decodeURIComponent(pathSegment(id))).toBe(id);
@@ -16,7 +16,7 @@ describe("an id of a polled item", () => {
   );
 
   test.each(["a\nb", "a\u0000b", "\u007f", "\u0085", ".", "..", "\ud800", "a\udfff", "x".repeat(1_025)])(
-    "%j is refused before anything is done for it, item and session alike, and is not repeated",
+    "%j is refused as an item id and as a session id, and not quoted",
     (id) => {
       for (const polled of [
         { ...POLLED, id },
@@ -29,18 +29,18 @@ describe("an id of a polled item", () => {
     },
   );
 
-  test("of a type that nobody serves may be anything", () => {
+  test("of an unknown type may be anything", () => {
     expect(parsePolled({ ...POLLED, data: { type: "training", id: "a\nb" } })?.data.type).toBe("training");
   });
 });
 
-describe("a secret", () => {
-  test.each(["x", "no base64 at all!", "s".repeat(120_000)])("is the program's to read: %#", (secret) => {
+describe("a secret of a polled item", () => {
+  test.each(["x", "no base64 at all!", "s".repeat(120_000)])("is passed on unchanged: %#", (secret) => {
     expect(parsePolled({ ...POLLED, secret })?.secret).toBe(secret);
   });
 
   test.each(["a\u0000b", "s".repeat(120_001)])(
-    "that no container starts with is refused, and not shown: %#",
+    "that no container can start with is refused and not shown: %#",
     (secret) => {
       const refusal = () => parsePolled({ ...POLLED, secret });
       expect(refusal).toThrow("the work item's secret is not one that a container can be given");
@@ -50,7 +50,7 @@ describe("a secret", () => {
 });
 
 describe("half a surrogate pair", () => {
-  it("in what is echoed or asked for again is refused, for no URL takes it", () => {
+  it("is refused in values that are echoed or requested again, because no URL can encode it", () => {
     expect(() => parseHeartbeat({ ...BEAT, last_heartbeat: "\ud800" })).toThrow("last_heartbeat");
     expect(() => parsePage({ data: [], next_page: "\ud800" })).toThrow("next_page");
     expect(parsePage({ data: [{ ...POLLED, latest_heartbeat_at: "\udc00" }] }).unreadable).toEqual([
@@ -61,7 +61,7 @@ describe("half a surrogate pair", () => {
     expect(parseRefusal({ error: { details: { current_state } } })).toBeNull();
   });
 
-  it("in a query is an error that callers know", () => {
+  it("in a query throws a PathError", () => {
     expect(() => queryText({ page: "\ud800" })).toThrow(PathError);
   });
 });
@@ -79,24 +79,24 @@ describe("a time", () => {
     "+275760-09-13T00:00:00Z",
     "Wed, 01 Apr 2026 10:00:00 GMT",
     `2026-04-01T10:00:00.${"1".repeat(1_000)}Z`,
-  ])("%j is none: the API server would take no status with it", (oldest_queued_at) => {
+  ])("%j is refused, because the API server would reject a status with it", (oldest_queued_at) => {
     expect(() => parseStats({ ...STATS, oldest_queued_at })).toThrow("oldest_queued_at");
   });
 
   test.each(["2026-04-01T10:00:00Z", "2028-02-29t23:59:59.123456789z", "0001-01-01T00:00:00-23:59"])(
-    "%j is one",
+    "%j is accepted",
     (oldest_queued_at) => {
       expect(parseStats({ ...STATS, oldest_queued_at }).oldest_queued_at).toBe(oldest_queued_at);
     },
   );
 });
 
-test("a lease of years is taken for one of a day", () => {
+test("limits a lease of years to a day", () => {
   expect(parseHeartbeat({ ...BEAT, ttl_seconds: 1e300 }).ttl_seconds).toBe(86_400);
 });
 
-describe("an odd item in a list", () => {
-  test("keeps nobody from the others, and is told by its id where that can be read", () => {
+describe("a malformed item in a list", () => {
+  test("does not hide the others, and is reported by its id if that can be read", () => {
     const odd = [
       { ...POLLED, id: "odd", state: "expired" },
       { ...POLLED, id: "dull", data: null },

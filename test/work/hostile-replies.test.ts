@@ -10,7 +10,7 @@ import { apiError, BEAT, POLLED, SECRET, STARTING, STATS } from "./samples.ts";
 import { failure, Setup } from "./setup.ts";
 import { json, StrictServer } from "./strict-server.ts";
 
-/** What an answer is given that does not end; the machine may be busy, but none of these is ever whole. */
+/** The timeout for an answer that never ends. A busy machine may be slow, but none of these answers ever completes. */
 const BOUND_MS = 500;
 
 interface Called {
@@ -28,28 +28,25 @@ const CALLS: Record<string, Called> = {
 };
 
 describe.each(Object.entries(CALLS))("%s", (_name, { call, good }) => {
-  test.each(Object.keys(hostileActs(good, "http://127.0.0.1:1")))(
-    "answered by %s is an error that callers know",
-    async (act) => {
-      await using elsewhere = await StrictServer.start();
-      const clock = new VirtualClock();
-      await using setup = await Setup.start({ clock, requestTimeoutMs: BOUND_MS, protocolTimeoutMs: BOUND_MS });
-      const acts = hostileActs(good, elsewhere.origin);
-      setup.server.fallback = acts[act];
-      const failed = failure(call(setup.client));
-      // The bound begins to count when the request has arrived: on a busy machine that takes as long as it takes.
-      await setup.server.sawRequests(1);
-      await Promise.race([failed, pause(BOUND_MS)]);
-      await clock.advance(BOUND_MS);
-      const error = await failed;
-      expect(error.message).not.toContain(SECRET);
-      expect(error.message.length).toBeLessThan(1_000);
-      expect(setup.server.seen).toHaveLength(1);
-      expect(elsewhere.connections).toBe(0);
-    },
-  );
+  test.each(Object.keys(hostileActs(good, "http://127.0.0.1:1")))("rejects %s with a WorkApiError", async (act) => {
+    await using elsewhere = await StrictServer.start();
+    const clock = new VirtualClock();
+    await using setup = await Setup.start({ clock, requestTimeoutMs: BOUND_MS, protocolTimeoutMs: BOUND_MS });
+    const acts = hostileActs(good, elsewhere.origin);
+    setup.server.fallback = acts[act];
+    const failed = failure(call(setup.client));
+    // The timeout starts when the request has arrived, which may take long on a busy machine.
+    await setup.server.sawRequests(1);
+    await Promise.race([failed, pause(BOUND_MS)]);
+    await clock.advance(BOUND_MS);
+    const error = await failed;
+    expect(error.message).not.toContain(SECRET);
+    expect(error.message.length).toBeLessThan(1_000);
+    expect(setup.server.seen).toHaveLength(1);
+    expect(elsewhere.connections).toBe(0);
+  });
 
-  test("answered by anything else in the place of one part is understood or refused", async () => {
+  test("accepts or rejects an answer with any one part replaced", async () => {
     await using setup = await Setup.start();
     const changed = mutation(pathsOf(good));
     await fc.assert(
@@ -77,7 +74,7 @@ describe("absurd headers", () => {
     ["date", "Thu, 01 Jan 0001 00:00:00 GMT"],
     ["date", "yesterday"],
     ["date", ""],
-  ])("%s: %s makes nobody wait longer than is good", async (name, value) => {
+  ])("%s: %s causes no excessive wait", async (name, value) => {
     await using setup = await Setup.start();
     setup.server.next(json(429, apiError("rate_limit_error", "slow down"), { [name]: value, "retry-after": value }));
     const error = await failure(setup.client.poll());

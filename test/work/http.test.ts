@@ -37,11 +37,11 @@ async function httpFailure(promise: Promise<unknown>): Promise<HttpFailure> {
 }
 
 describe("connections", () => {
-  it("are kept and used again", async () => {
+  it("are reused", async () => {
     await using setup = await Setup.start();
     setup.server.fallback = json(200, STATS);
     for (let i = 0; i < 20; i += 1) await setup.client.stats();
-    // Two: undici rests a connection for a turn of the event loop, so that a call right after another takes a second.
+    // Two: undici rests a connection for one turn of the event loop, so that an immediate second call opens another.
     expect(setup.server.connections).toBeLessThanOrEqual(2);
   });
 
@@ -53,7 +53,7 @@ describe("connections", () => {
     expect(setup.server.connections).toBeLessThanOrEqual(2);
   });
 
-  it("are as many as allowed; a request that found none and timed out was never sent", async () => {
+  it("are limited; a request that timed out without one was never sent", async () => {
     const clock = new VirtualClock();
     await using server = await StrictServer.start();
     const http = new WorkHttp({ clock, mayBeInner: () => true, maxConnectionsPerOrigin: 1 });
@@ -73,7 +73,7 @@ describe("connections", () => {
     await http.close();
   });
 
-  it("of protocol calls are apart: long polls that hold all others do not delay a heartbeat", async () => {
+  it("of protocol calls are separate: long polls that use all others do not delay a heartbeat", async () => {
     await using server = await StrictServer.start();
     await using setup = await Setup.start();
     const http = new WorkHttp({ clock: realClock, mayBeInner: () => true, maxConnectionsPerOrigin: 2 });
@@ -90,7 +90,7 @@ describe("connections", () => {
     await http.close();
   });
 
-  it("that the server closed while idle are not used again", async () => {
+  it("that the server closed while idle are not reused", async () => {
     await using setup = await Setup.start();
     setup.server.fallback = json(200, STATS, { connection: "close" });
     await setup.client.stats();
@@ -98,7 +98,7 @@ describe("connections", () => {
     expect(setup.server.connections).toBe(2);
   });
 
-  it("close after the requests under way have ended", async () => {
+  it("close after the requests in flight have ended", async () => {
     await using server = await StrictServer.start();
     const http = new WorkHttp({ clock: realClock, mayBeInner: () => true });
     let finish = () => {};
@@ -114,7 +114,7 @@ describe("connections", () => {
     expect(await httpFailure(http.send({ ...GET, origin: server.origin }))).toMatchObject({ sent: false });
   });
 
-  it("can all be cut off at once", async () => {
+  it("can all be aborted at once", async () => {
     await using server = await StrictServer.start();
     const http = new WorkHttp({ clock: realClock, mayBeInner: () => true });
     server.next(silence);
@@ -126,7 +126,7 @@ describe("connections", () => {
 });
 
 describe("a refusal's body", () => {
-  it("is read beyond the bound of a success, to a bound of its own", async () => {
+  it("is read beyond the limit of a success, up to its own limit", async () => {
     await using server = await StrictServer.start();
     const http = new WorkHttp({ clock: realClock, mayBeInner: () => true });
     server.next(raw(400, "x".repeat(10_000)), raw(400, "x".repeat(2_000_000)), raw(200, "x".repeat(10_000)));
@@ -136,13 +136,13 @@ describe("a refusal's body", () => {
     expect(whole).not.toHaveProperty("partial");
     const part = await http.send(request);
     expect(part.partial).toBe("too-large");
-    // One read of the socket may lie above the bound.
+    // One read of the socket may exceed the limit.
     expect(part.body.length).toBeLessThan(MAX_REFUSAL_BYTES * 2 + 1);
     expect(await httpFailure(http.send(request))).toMatchObject({ kind: "too-large", status: 200 });
     await http.close();
   });
 
-  it("that hangs until the caller gives up is an abort, not a refusal", async () => {
+  it("that hangs until the caller aborts is an abort, not a refusal", async () => {
     await using server = await StrictServer.start();
     const http = new WorkHttp({ clock: realClock, mayBeInner: () => true });
     const stop = new AbortController();
@@ -150,7 +150,7 @@ describe("a refusal's body", () => {
       response.writeHead(401);
       response.write("{");
     });
-    // undici's own news that the head of a reply was read; the abort comes after it was handled.
+    // undici publishes this event when it has read the head of a reply; the abort follows its handling.
     const onHead = () => void setImmediate(() => stop.abort());
     subscribe("undici:request:headers", onHead);
     const failed = await httpFailure(http.send({ ...GET, origin: server.origin, signal: stop.signal }));
@@ -160,7 +160,7 @@ describe("a refusal's body", () => {
   });
 });
 
-it("a request that has ended leaves no timer behind", async () => {
+it("a request that has ended leaves no timer", async () => {
   const clock = new VirtualClock();
   await using setup = await Setup.start({ clock });
   setup.server.next(json(200, STATS), raw(500, ""), (_, __, socket) => void socket.destroy());
@@ -171,7 +171,7 @@ it("a request that has ended leaves no timer behind", async () => {
 });
 
 describe("informational replies", () => {
-  it("alone are no reply", async () => {
+  it("are not a reply on their own", async () => {
     await using setup = await Setup.start();
     setup.server.next((response, _, socket) => {
       response.writeEarlyHints({ link: "</x>; rel=preload" }, () => socket.end());
@@ -181,7 +181,7 @@ describe("informational replies", () => {
     expect(error).not.toHaveProperty("status");
   });
 
-  it("are passed over", async () => {
+  it("are skipped", async () => {
     await using setup = await Setup.start();
     setup.server.next((response) => {
       response.writeEarlyHints({ link: "</x>; rel=preload" });
@@ -210,7 +210,7 @@ async function tlsSetup() {
   };
 }
 
-/** Only what is named here: the machine's own proxies and CAs must not decide a test. */
+/** Runs the call with only these variables, so that the machine's proxies and CAs have no influence. */
 async function oneCall(baseUrl: string, env: Record<string, string>): Promise<Record<string, unknown>> {
   const script = fileURLToPath(new URL("one-call.ts", import.meta.url));
   const { stdout } = await promisify(execFile)(process.execPath, [script, baseUrl], { env });
@@ -218,7 +218,7 @@ async function oneCall(baseUrl: string, env: Record<string, string>): Promise<Re
 }
 
 describe("TLS", () => {
-  it("refuses a certificate that nobody vouches for, and names the mend", async () => {
+  it("refuses a certificate of an unknown CA, and says how to fix it", async () => {
     await using tls = await tlsSetup();
     const result = await oneCall(`https://127.0.0.1:${tls.server.port}`, {});
     expect(result).toMatchObject({ kind: "network", maybeApplied: false });
@@ -226,13 +226,13 @@ describe("TLS", () => {
     expect(tls.server.seen).toHaveLength(0);
   });
 
-  it("takes one that NODE_EXTRA_CA_CERTS vouches for", async () => {
+  it("accepts a certificate of a CA in NODE_EXTRA_CA_CERTS", async () => {
     await using tls = await tlsSetup();
     const result = await oneCall(`https://127.0.0.1:${tls.server.port}`, { NODE_EXTRA_CA_CERTS: tls.ca });
     expect(result).toEqual({ depth: 3 });
   });
 
-  it("refuses one for another name", async () => {
+  it("refuses a certificate for another name", async () => {
     await using tls = await tlsSetup();
     const result = await oneCall(`https://localhost:${tls.server.port}`, { NODE_EXTRA_CA_CERTS: tls.ca });
     expect(result).toMatchObject({ kind: "network", maybeApplied: false });
@@ -274,7 +274,7 @@ async function startProxy(options: { tunnelTo?: number; refuse?: number }) {
 }
 
 describe("proxies", () => {
-  it("HTTPS_PROXY is tunnelled through, with TLS to the API itself", async () => {
+  it("tunnels through HTTPS_PROXY, with TLS to the API itself", async () => {
     await using tls = await tlsSetup();
     await using proxy = await startProxy({ tunnelTo: tls.server.port });
     const env = { HTTPS_PROXY: proxy.url, NODE_EXTRA_CA_CERTS: tls.ca };
@@ -283,14 +283,14 @@ describe("proxies", () => {
     expect(tls.server.seen).toHaveLength(1);
   });
 
-  it("one that refuses is named, and the request was not sent", async () => {
+  it("names a proxy that refuses, and reports the request as not sent", async () => {
     await using proxy = await startProxy({ refuse: 407 });
     const result = await oneCall(`https://${NAME}`, { HTTPS_PROXY: proxy.url });
     expect(result).toMatchObject({ kind: "network", maybeApplied: false });
     expect(result["message"]).toContain("HTTPS_PROXY");
   });
 
-  it("a plain origin goes through HTTP_PROXY", async () => {
+  it("uses HTTP_PROXY for a plain origin", async () => {
     await using setup = await Setup.start();
     await using proxy = await startProxy({});
     const http = new WorkHttp({
@@ -304,7 +304,7 @@ describe("proxies", () => {
     await http.close();
   });
 
-  it("a loopback origin never goes through one", async () => {
+  it("never uses a proxy for a loopback origin", async () => {
     await using setup = await Setup.start();
     await using proxy = await startProxy({});
     const http = new WorkHttp({

@@ -4,15 +4,15 @@ import { isInnerAddress, isInnerHost } from "../../src/work/inner-addresses.ts";
 import { INNER, PUBLIC } from "../support/addresses.ts";
 
 describe("addresses", () => {
-  test.each(INNER)("%s is an inner one", (address) => {
+  test.each(INNER)("%s is inner", (address) => {
     expect(isInnerAddress(address)).toBe(true);
   });
 
-  test.each(PUBLIC)("%s is a public one", (address) => {
+  test.each(PUBLIC)("%s is public", (address) => {
     expect(isInnerAddress(address)).toBe(false);
   });
 
-  test("an IPv4 address means the same in every form that stands for it", () => {
+  test("an IPv4 address is judged the same in every IPv6 form that embeds it", () => {
     fc.assert(
       fc.property(fc.ipV4(), (address) => {
         const [a = 0, b = 0, c = 0, d = 0] = address.split(".").map(Number);
@@ -27,7 +27,7 @@ describe("addresses", () => {
 });
 
 describe("hosts of URLs", () => {
-  /** Spellings that a URL may have of what is inside. */
+  /** URLs that lead to an inner address. */
   test.each([
     ...["https://10.0.0.1", "https://167772161", "https://0xa000001", "https://012.0.0.1", "https://10.1", "https://0"],
     ...["https://0x7f.1", "https://127.1:8443", "https://169.254.169.254", "https://2852039166", "https://[::1]"],
@@ -43,7 +43,7 @@ describe("hosts of URLs", () => {
     ...["https://kubernetes.default.svc.cluster.local", "https://printer.local", "https://metadata.google.internal"],
     ...["https://router.home.arpa", "https://public.example@10.0.0.1", "https://%31%30.0.0.1", "https://１０.0.0.1"],
     ...["https://ⓛocalhost", "https://10。0。0。1"],
-  ])("%s leads inside", (url) => {
+  ])("%s is inner", (url) => {
     expect(isInnerHost(new URL(url).hostname)).toBe(true);
   });
 
@@ -51,7 +51,7 @@ describe("hosts of URLs", () => {
     ...["https://api.anthropic.com", "https://API.Anthropic.com.", "https://1.1.1.1", "https://[2607:6bc0::10]"],
     ...["https://10.0.0.1@public.example", "https://localhost.example", "https://svc.example", "https://local.example"],
     ...["https://xn--bcher-kva.example", "https://10.0.0.1.nip.example", "https://notlocal.example"],
-  ])("%s says nothing of it", (url) => {
+  ])("%s is not known to be inner", (url) => {
     expect(isInnerHost(new URL(url).hostname)).toBe(false);
   });
 });

@@ -5,7 +5,7 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 
 const PROTOCOL_MS = 1_500;
 
-/** The request that a call sends; it gets no answer. */
+/** The request that a call sends. It gets no answer. */
 async function sent(call: (client: WorkApiClient) => Promise<unknown>): Promise<HttpRequest | undefined> {
   let request: HttpRequest | undefined;
   const client = new WorkApiClient({
@@ -33,7 +33,7 @@ test.each<[string, (client: WorkApiClient) => Promise<unknown>]>([
   ["a heartbeat", (client) => client.heartbeat("work_1", { expected: "x" })],
   ["a stop", (client) => client.stop("work_1", { force: true })],
   ["a list for a decision", (client) => client.list({ urgent: true })],
-])("%s has connections and a bound of its own", async (_, call) => {
+])("%s uses the protocol connections and timeout", async (_, call) => {
   expect(await sent(call)).toMatchObject({ lane: "protocol", timeoutMs: PROTOCOL_MS });
 });
 
@@ -41,6 +41,6 @@ test.each<[string, (client: WorkApiClient) => Promise<unknown>]>([
   ["a poll", (client) => client.poll()],
   ["the statistics", (client) => client.stats()],
   ["a list", (client) => client.list()],
-])("%s shares connections, and has the bound of the spec", async (_, call) => {
+])("%s uses the bulk connections and the timeout of the spec", async (_, call) => {
   expect(await sent(call)).toMatchObject({ lane: "bulk", timeoutMs: 10_000 });
 });

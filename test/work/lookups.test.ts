@@ -13,11 +13,11 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 const LISTED = "api.anthropic.com";
 const PUBLIC: LookupAddress = { address: "203.0.113.1", family: 4 };
 
-/** Doubtful names of one tenant that are looked up at a time. */
+/** The number of one tenant's doubtful names that are looked up at a time. */
 const EACH = MAX_DOUBTFUL * TENANT_SHARE;
 
 let clock: VirtualClock;
-/** Lookups under way, by name. */
+/** Lookups in flight, by name. */
 let underWay: Map<string, (error?: Error) => void>;
 let most: number;
 let answers: string[];
@@ -39,7 +39,7 @@ beforeEach(() => {
   lookups = new Lookups(clock, resolve, (name) => name === LISTED);
 });
 
-/** A request of this tenant needs the name. */
+/** Requests the name for this tenant. */
 function ask(name: string, tenant?: string): void {
   lookups.request(name, tenant);
   lookups.resolve(name, { all: true }, (error, found) =>
@@ -56,7 +56,7 @@ function answer(name: string, error?: Error): void {
 const tarpits = (count: number) => Array.from({ length: count }, (_, index) => `x${index}.tarpit.example`);
 
 describe("names whose server does not answer", () => {
-  test("hold a few lookups, and none of a name that was answered before", () => {
+  test("use a few lookups, and none of those for names that were answered before", () => {
     ask("api.example");
     answer("api.example");
     for (const name of tarpits(100)) ask(name);
@@ -66,7 +66,7 @@ describe("names whose server does not answer", () => {
     expect(answers).toEqual(["api.example 203.0.113.1", "api.example 203.0.113.1"]);
   });
 
-  test("each have their turn, and a new name among them", async () => {
+  test("each get their turn, and so does a new name", async () => {
     const names = tarpits(20);
     for (const name of names) ask(name);
     ask("new.example");
@@ -80,7 +80,7 @@ describe("names whose server does not answer", () => {
     expect(most).toBe(EACH);
   });
 
-  test("are no better for having answered once", async () => {
+  test("become doubtful again after a slow answer", async () => {
     const names = tarpits(EACH + 4);
     for (const name of names) {
       ask(name);
@@ -94,7 +94,7 @@ describe("names whose server does not answer", () => {
     expect(underWay.size).toBe(EACH);
   });
 
-  test("hold a bounded number of lookups at the moment in which their server stops to answer", () => {
+  test("use a bounded number of lookups when their server stops answering", () => {
     const names = (tenant: string) => tarpits(100).map((name) => `${tenant}.${name}`);
     for (const tenant of ["a", "b", "c"]) {
       for (const name of names(tenant)) {
@@ -116,7 +116,7 @@ describe("tenants", () => {
   };
   const begun = () => [...underWay.keys()];
 
-  test("take turns: a name of one waits for no second name of another", async () => {
+  test("take turns: a name of one waits for at most one name of each other", async () => {
     for (const tenant of ["a", "b"]) for (const name of tarpits(50)) ask(`${tenant}.${name}`, tenant);
     expect(begun()).toHaveLength(MAX_DOUBTFUL);
     for (const name of ["first", "second"]) ask(`${name}.example`, "c");
@@ -128,14 +128,14 @@ describe("tenants", () => {
     expect(most).toBe(MAX_DOUBTFUL);
   });
 
-  test("leave each other room where only one has many names", () => {
+  test("always find a free lookup when another tenant has many names", () => {
     for (const name of tarpits(400)) ask(name, "many");
     expect(begun()).toHaveLength(EACH);
     ask("first.example", "other");
     expect(begun()).toContain("first.example");
   });
 
-  test("that ask for one name have it looked up once, in the turn that comes first", async () => {
+  test("share one lookup of the same name, in the turn that comes first", async () => {
     for (const name of tarpits(50)) ask(name, "many");
     ask("shared.example", "many");
     expect(begun()).not.toContain("shared.example");
@@ -156,7 +156,7 @@ describe("tenants", () => {
     expect(begun()).not.toContain("shared.example");
   });
 
-  test("have a bounded number of names that wait, and the others as many", () => {
+  test("have a bounded number of waiting names each", () => {
     for (const name of tarpits(EACH + MAX_WAITING)) ask(name, "many");
     expect(answers).toEqual([]);
     ask("one-more.example", "many");
@@ -166,7 +166,7 @@ describe("tenants", () => {
   });
 });
 
-test("a listed name never waits, and is looked up once for all who ask", () => {
+test("a listed name never waits, and concurrent requests share its lookup", () => {
   for (const tenant of ["a", "b", "c"]) for (const name of tarpits(50)) ask(`${tenant}.${name}`, tenant);
   expect(underWay.size).toBe(MAX_DOUBTFUL);
   ask(LISTED, "a");
@@ -175,7 +175,7 @@ test("a listed name never waits, and is looked up once for all who ask", () => {
   expect(answers).toEqual([`${LISTED} 203.0.113.1`, `${LISTED} 203.0.113.1`]);
 });
 
-test("a name is looked up once for all who ask at a time, and anew for who asks later", () => {
+test("concurrent requests for a name share one lookup, and a later one starts another", () => {
   for (let times = 0; times < 3; times += 1) ask("api.example");
   answer("api.example");
   expect(answers).toHaveLength(3);
@@ -184,7 +184,7 @@ test("a name is looked up once for all who ask at a time, and anew for who asks 
   expect(underWay.size).toBe(1);
 });
 
-test("a failure that comes at once makes no name doubtful", () => {
+test("a fast failure does not make a name doubtful", () => {
   for (const name of tarpits(EACH)) ask(name);
   const missing = () => answer("missing.example", new Error("ENOTFOUND"));
   ask("missing.example");

@@ -1,6 +1,6 @@
 /**
- * Reads endless lists from a Work API, so many at a time, and prints how they failed and how much memory that took. Its
- * parent gives it little: a reader that keeps more than its bound dies of it.
+ * Reads endless lists from a Work API, AT_A_TIME at once, and prints how they failed and how much memory that took. The
+ * parent process gives it a small heap, so it crashes if it buffers more than its limit.
  *
  * `memory-main.ts BASE_URL AT_A_TIME ROUNDS`
  */
@@ -19,7 +19,7 @@ const client = new WorkApiClient({
   workerId: "berth-0",
   http,
   clock: realClock,
-  // A busy machine takes minutes for a body that comes byte by byte; the bound of its size is what must end it.
+  // On a busy machine, a body that arrives byte by byte takes minutes. The size limit must end it, not the timeout.
   requestTimeoutMs: 300_000,
 });
 const kinds: Record<string, number> = {};

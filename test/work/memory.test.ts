@@ -6,7 +6,7 @@ import { StrictServer } from "./strict-server.ts";
 
 const MAIN = new URL("./memory-main.ts", import.meta.url).pathname;
 
-/** What Node itself takes, the heap that the child is given, and the bound of a page (8 MB) twice for each of them. */
+/** Node's own memory, the child's heap, and two pages (8 MB each) per concurrent call. */
 const AT_A_TIME = 4;
 const MAX_RSS_BYTES = 400_000_000;
 
@@ -14,7 +14,7 @@ test.each([
   ["in large pieces", Buffer.from(`10000\r\n${" ".repeat(0x10000)}\r\n`)],
   ["byte by byte", BYTE_CHUNKS],
 ])(
-  "bodies without end, %s, cost no more than their bound",
+  "endless bodies %s use no more memory than their limit",
   async (_name, piece) => {
     await using server = await StrictServer.start();
     server.fallback = endless(CHUNKED, piece);

@@ -3,7 +3,7 @@ import { Resolver } from "node:dns";
 import { once } from "node:events";
 import type { Resolve } from "../../src/work/guarded-connect.ts";
 
-/** Numbers of the DNS (RFC 1035, 4.1). */
+/** Constants of the DNS (RFC 1035, 4.1). */
 const HEADER_BYTES = 12;
 const FLAGS_ANSWER = 0x8180;
 const TYPE_A = 1;
@@ -11,10 +11,13 @@ const CLASS_IN = 1;
 const POINTER_TO_NAME = 0xc00c;
 const QUESTION_END_BYTES = 5;
 
-/** A name server on this machine, which gives every name the same IPv4 address, good for no time at all, until told another. */
+/**
+ * A local name server that resolves every name to the same IPv4 address, with a TTL of 0. A test can change the
+ * address.
+ */
 export class NameServer implements AsyncDisposable {
   address: string;
-  /** How often an address was asked for. */
+  /** The number of queries for an address. */
   asked = 0;
   readonly #socket: Socket;
 
@@ -31,7 +34,7 @@ export class NameServer implements AsyncDisposable {
     return new NameServer(socket, address);
   }
 
-  /** Asks this server, as `dns.lookup` asks the machine's own. */
+  /** Resolves with this server, in place of `dns.lookup`. */
   get resolve(): Resolve {
     const resolver = new Resolver();
     resolver.setServers([`127.0.0.1:${this.#socket.address().port}`]);

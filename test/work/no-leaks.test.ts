@@ -9,7 +9,7 @@ import { POLLED, QUEUED } from "./samples.ts";
 import { failure, Setup } from "./setup.ts";
 import type { Act } from "./strict-server.ts";
 
-/** Anything that a header can carry: most are of no form that a pattern could know. */
+/** Any text that a header can carry. Most match no known credential format. */
 const key = fc.string({
   unit: fc.integer({ min: 0x21, max: 0x7e }).map((code) => String.fromCharCode(code)),
   minLength: 12,
@@ -19,7 +19,7 @@ const key = fc.string({
 const lines: string[] = [];
 const logger = createLogger("info", { write: (line: string) => void lines.push(line) });
 
-/** Everything that somebody could print of an error. */
+/** Every form in which an error may be printed. */
 function everyForm(error: WorkApiError): string {
   lines.length = 0;
   logger.error({ err: error, error }, "failed");
@@ -36,7 +36,7 @@ function everyForm(error: WorkApiError): string {
   ].join("\n");
 }
 
-/** As it stands in texts and in JSON texts. */
+/** Checks that the secret is hidden in its plain form and in its JSON form. */
 function expectHidden(shown: string, secret: string): void {
   for (const form of [
     secret,
@@ -48,7 +48,7 @@ function expectHidden(shown: string, secret: string): void {
   }
 }
 
-/** Ways in which a server, or a proxy in between, could hand a key back. */
+/** Ways in which a server or proxy could send a key back. */
 const echoes: Record<string, (secret: string) => Act> = {
   "in the error's message": (secret) => (response) => {
     response.writeHead(401, { "content-type": "application/json" });
@@ -94,7 +94,7 @@ const echoes: Record<string, (secret: string) => Act> = {
   },
 };
 
-describe("no error shows the key, whatever it is, when a server sends it back", () => {
+describe("no error shows a key that a server sends back", () => {
   it.each(Object.keys(echoes))("%s", async (name) => {
     let secret = "";
     await using setup = await Setup.start({ key: () => secret });
@@ -111,7 +111,7 @@ describe("no error shows the key, whatever it is, when a server sends it back", 
     );
   });
 
-  it("nor an API key", async () => {
+  it("including an API key", async () => {
     await using setup = await Setup.start();
     await fc.assert(
       fc.asyncProperty(key, async (apiKey) => {
@@ -125,7 +125,7 @@ describe("no error shows the key, whatever it is, when a server sends it back", 
     );
   });
 
-  it("nor one that cannot be sent", async () => {
+  it("including a key that can't be sent", async () => {
     let secret = "";
     await using setup = await Setup.start({ key: () => secret });
     await fc.assert(
@@ -137,7 +137,7 @@ describe("no error shows the key, whatever it is, when a server sends it back", 
     expect(setup.server.seen).toHaveLength(0);
   });
 
-  it("nor the secret of an item that a broken reply holds", async () => {
+  it("or the secret of an item in a malformed reply", async () => {
     await using setup = await Setup.start();
     const wrong = [{ state: "odd" }, { data: null }, { created_at: "never" }];
     for (const change of wrong) {
@@ -148,7 +148,7 @@ describe("no error shows the key, whatever it is, when a server sends it back", 
     expectHidden(everyForm(await failure(setup.client.poll())), POLLED.secret);
   });
 
-  it("nor a key in the id of an item or an environment", async () => {
+  it("or a key inside the id of an item or environment", async () => {
     const secret = "plain-but-secret-0001";
     await using setup = await Setup.start({ key: () => secret, environmentId: `env_${secret}` });
     setup.server.fallback = (response) => response.writeHead(404).end();
@@ -157,8 +157,8 @@ describe("no error shows the key, whatever it is, when a server sends it back", 
   });
 });
 
-describe("texts from elsewhere", () => {
-  it("lose a secret also where it is escaped, encoded, or joined by the cleaning", () => {
+describe("texts of a server", () => {
+  it("lose a secret even if it is escaped, encoded, or joined by the cleanup", () => {
     const secret = 'top"secret/å+1';
     expect(shownText(`a ${JSON.stringify(secret)} b`, [secret])).toBe('a "[redacted]" b');
     expect(shownText(`a ${encodeURIComponent(secret)} b`, [secret])).toBe("a [redacted] b");
@@ -166,7 +166,7 @@ describe("texts from elsewhere", () => {
     expect(shownText("a sk-ant-oat01-abcd b", [])).toBe("a sk-ant-[redacted] b");
   });
 
-  it("are cut only after a secret is gone: not even half of one stays", () => {
+  it("are truncated only after the secret is masked, so that no part of it remains", () => {
     const secret = "0123456789abcdefghij";
     for (let at = 270; at <= 310; at += 1) {
       const shown = shownText(`${"x".repeat(at)}${secret} and more`, [secret]);
@@ -175,7 +175,7 @@ describe("texts from elsewhere", () => {
     }
   });
 
-  it("are not shredded by an empty or tiny secret", () => {
+  it("are not mangled by an empty or tiny secret", () => {
     expect(shownText("a plain message", ["", "a"])).toBe("a plain message");
   });
 });

@@ -1,4 +1,7 @@
-/** A process of its own, for what Node reads from its environment at the start: one `stats` call, its outcome as JSON. */
+/**
+ * One `stats` call in its own process, because Node reads some environment variables only at its start. Prints the
+ * outcome as JSON.
+ */
 import { realClock } from "../../src/core/clock.ts";
 import { WorkApiClient } from "../../src/work/client.ts";
 import { WorkApiError } from "../../src/work/errors.ts";

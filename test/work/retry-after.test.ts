@@ -27,23 +27,23 @@ describe("a Retry-After header", () => {
   });
 });
 
-describe("the delay before a repeat", () => {
+describe("the delay before a retry", () => {
   const error = (retryAfterMs?: number) =>
     new WorkApiError({ kind: "rate-limited", call: "poll", message: "m", retryAfterMs });
   const backoff = () => new Backoff({ baseMs: 1_000, maxMs: 60_000 }, () => 0.5);
 
-  it("is the backoff's, growing", () => {
+  it("is the growing delay of the backoff", () => {
     const growing = backoff();
     expect([1, 2, 3].map(() => retryDelayMs(error(), growing))).toEqual([750, 1_500, 3_000]);
     expect(retryDelayMs(new Error("anything"), growing)).toBe(6_000);
   });
 
-  it("is never less than what the server asked for, and spread a little", () => {
+  it("is at least the server's Retry-After, plus jitter", () => {
     expect(retryDelayMs(error(20_000), backoff(), () => 0)).toBe(20_000);
     expect(retryDelayMs(error(20_000), backoff(), () => 0.5)).toBe(20_500);
   });
 
-  it("is the backoff's when that is longer", () => {
+  it("is the backoff's delay if that is longer", () => {
     const grown = backoff();
     for (let i = 0; i < 6; i += 1) grown.next();
     expect(retryDelayMs(error(1_000), grown, () => 0)).toBe(45_000);

@@ -1,4 +1,4 @@
-/** Wire samples: the published reference's examples with values as the platform sends them. */
+/** Wire samples: the examples of the published reference, with values as the platform sends them. */
 export const KEY = "sk-ant-oat01-Zm9vYmFyYmF6cXV4";
 export const ENVIRONMENT = "env_011CZkZ9X2dpNyB7HsEFoRfW";
 

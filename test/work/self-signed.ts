@@ -1,6 +1,6 @@
 import { generateKeyPairSync, sign } from "node:crypto";
 
-/** A TLS certificate that signs itself, made anew for every test run, so that no private key lies in the repository. */
+/** Creates a self-signed TLS certificate for each test run, so that the repository contains no private key. */
 export function selfSigned(names: readonly string[]): { cert: string; key: string } {
   const { publicKey, privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
   const algorithm = seq(oid(ECDSA_WITH_SHA256));
@@ -31,7 +31,7 @@ export function selfSigned(names: readonly string[]): { cert: string; key: strin
 }
 
 const DAY_MS = 86_400_000;
-// Tags of DER (ITU-T X.690) and identifiers of RFC 5280 and 5758.
+// DER tags (ITU-T X.690) and identifiers of RFC 5280 and 5758.
 const BOOLEAN = 0x01;
 const INTEGER = 0x02;
 const BIT_STRING = 0x03;
@@ -63,7 +63,7 @@ function extension(id: string, value: Buffer): Buffer {
   return seq(oid(id), tlv(OCTET_STRING, value));
 }
 
-/** A DNS name, or an IPv4 address. */
+/** A DNS name or an IPv4 address. */
 function altName(name: string): Buffer {
   const isAddress = /^\d+(\.\d+){3}$/.test(name);
   return isAddress ? tlv(0x87, Buffer.from(name.split(".").map(Number))) : tlv(0x82, Buffer.from(name));

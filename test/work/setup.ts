@@ -5,12 +5,12 @@ import { WorkHttp } from "../../src/work/http.ts";
 import { ENVIRONMENT, KEY } from "./samples.ts";
 import { StrictServer } from "./strict-server.ts";
 
-/** Far above what any of these tests takes: a bound that a test does not mean must not fire on a slow machine. */
+/** Far above the duration of any of these tests, so that an unrelated timeout does not fire on a slow machine. */
 export const LONG_MS = 60_000;
 
 type ClientOptions = Partial<WorkApiClientOptions> & { readonly prefix?: string };
 
-/** A server and a client of it. */
+/** A server and a client for it. */
 export class Setup implements AsyncDisposable {
   readonly server: StrictServer;
   readonly http: WorkHttp;
@@ -49,7 +49,7 @@ export class Setup implements AsyncDisposable {
   }
 }
 
-/** The WorkApiError that `promise` is rejected with. */
+/** The WorkApiError that rejects `promise`. */
 export async function failure(promise: Promise<unknown>): Promise<WorkApiError> {
   try {
     await promise;
@@ -60,7 +60,7 @@ export async function failure(promise: Promise<unknown>): Promise<WorkApiError> 
   throw new Error("the call succeeded");
 }
 
-/** Every one of the calls that takes an item, by name. */
+/** The calls that take an item, by name. */
 export type ItemCall = "ack" | "heartbeat" | "stop";
 
 export function itemCall(client: WorkApiClient, name: ItemCall, id: string, signal?: AbortSignal): Promise<unknown> {

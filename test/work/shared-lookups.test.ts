@@ -4,7 +4,7 @@ import { realClock } from "../../src/core/clock.ts";
 import type { Resolve } from "../../src/work/guarded-connect.ts";
 import { WorkHttp } from "../../src/work/http.ts";
 
-/** Lookups under way, by name. */
+/** Lookups in flight, by name. */
 let underWay: Map<string, () => void>;
 let http: WorkHttp;
 
@@ -43,7 +43,7 @@ async function send(tenant: string, hostname: string): Promise<void> {
   await macrotask();
 }
 
-test("a namespace with 400 names that never resolve keeps no other namespace's name, and not the default one, waiting", async () => {
+test("400 unresolvable names of one namespace delay neither the names of other namespaces nor the default one", async () => {
   for (let name = 0; name < 400; name += 1) await send("many", `x${name}.tarpit.example`);
   await send("other", "gateway.example");
   expect([...underWay.keys()]).toContain("gateway.example");

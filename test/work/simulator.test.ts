@@ -7,7 +7,7 @@ import { NO_HEARTBEAT } from "../../src/work/types.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { failure, LONG_MS } from "./setup.ts";
 
-/** The client and the simulator were written from the same contract, apart: here they meet. */
+/** Connects the client with the simulator, which was written independently from the same contract. */
 async function meet() {
   const clock = new VirtualClock();
   const simulator: Simulator = await startSimulator({ clock });
@@ -27,8 +27,8 @@ async function meet() {
   };
 }
 
-describe("against the work simulator", () => {
-  it("an item lives its whole life, and the fence holds", async () => {
+describe("the client against the work simulator", () => {
+  it("takes an item through its whole life, and its fence holds", async () => {
     await using met = await meet();
     const { client, simulator, environmentId, clock } = met;
     expect((await client.poll()).value).toBeNull();
@@ -59,7 +59,7 @@ describe("against the work simulator", () => {
       kind: "refused",
       current: { state: "active", last_heartbeat: first.beat.last_heartbeat },
     });
-    // The listed value is as good an echo as the answered one: the fence rests on it.
+    // The listed value must work as the next echo, because the fence depends on it.
     const listed = found.get(id)?.latest_heartbeat_at ?? "";
     expect((await client.heartbeat(id, { expected: listed })).value.kind).toBe("beat");
 
@@ -69,7 +69,7 @@ describe("against the work simulator", () => {
     expect((await client.stop(id, { force: true })).value).toEqual({ alreadyStopped: true });
   });
 
-  it("credentials are told apart", async () => {
+  it("uses the right credential for each call", async () => {
     await using met = await meet();
     const { client, simulator, environmentId } = met;
     const { id } = simulator.enqueue(environmentId);
@@ -83,7 +83,7 @@ describe("against the work simulator", () => {
     expect(await failure(client.ack(id))).toMatchObject({ kind: "auth" });
   });
 
-  it("many items are found page by page", async () => {
+  it("finds many items page by page", async () => {
     await using met = await meet();
     const { client, simulator, environmentId } = met;
     const ids = Array.from({ length: 250 }, () => simulator.enqueue(environmentId).id);

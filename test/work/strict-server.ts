@@ -8,7 +8,7 @@ import {
 } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 
-/** One request as the server read it, whole. */
+/** One complete request as the server read it. */
 export interface Seen {
   readonly method: string;
   /** Path and query as they were sent. */
@@ -17,7 +17,7 @@ export interface Seen {
   readonly body: string;
 }
 
-/** What the server does with one request. */
+/** How the server answers one request. */
 export type Act = (response: ServerResponse, seen: Seen, socket: Socket) => void;
 
 /** Answers with JSON. */
@@ -40,8 +40,8 @@ export function raw(status: number, body: string | Buffer, headers: Record<strin
 export const silence: Act = () => {};
 
 /**
- * A real HTTP server on a loopback port. Requests are met by the queued acts, in order; one that nobody expects is
- * answered with 599 and remembered, so that a test sees a request too many.
+ * A real HTTP server on a loopback port. It answers requests with the queued acts, in order. It answers an unexpected
+ * request with 599 and records it, so that a test detects it.
  */
 export class StrictServer implements AsyncDisposable {
   readonly seen: Seen[] = [];
@@ -80,7 +80,7 @@ export class StrictServer implements AsyncDisposable {
     return `http://127.0.0.1:${this.port}`;
   }
 
-  /** Queues what is done with the next requests. */
+  /** Queues the answers to the next requests. */
   next(...acts: Act[]): this {
     this.#acts.push(...acts);
     return this;
@@ -93,7 +93,7 @@ export class StrictServer implements AsyncDisposable {
     return last;
   }
 
-  /** Resolves when so many requests were read whole. */
+  /** Resolves when this number of requests has been read completely. */
   async sawRequests(count: number): Promise<void> {
     if (this.seen.length >= count) return;
     await new Promise<void>((resolve) => this.#waiters.push({ count, resolve }));

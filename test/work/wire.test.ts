@@ -13,7 +13,7 @@ import {
 import { BEAT, POLLED, QUEUED, REFUSED_BEAT, STATS } from "./samples.ts";
 
 describe("a work item", () => {
-  it("keeps what it does not know out, and what it knows byte for byte", () => {
+  it("drops unknown fields, and keeps the known ones byte for byte", () => {
     const beat = "2026-04-01T10:00:02.000001000+00:00";
     const item = parseWorkItem({ ...QUEUED, latest_heartbeat_at: beat, metadata: { a: "b" }, invented: { x: 1 } });
     expect(item).not.toHaveProperty("invented");
@@ -21,17 +21,17 @@ describe("a work item", () => {
     expect(item.metadata).toEqual({ a: "b" });
   });
 
-  it("may lack what is not there yet", () => {
+  it("may lack the fields that are not set yet", () => {
     const { acknowledged_at: _, latest_heartbeat_at: __, metadata: ___, secret: ____, ...bare } = QUEUED;
     expect(parseWorkItem(bare)).toMatchObject({ acknowledged_at: null, latest_heartbeat_at: null, metadata: {} });
     expect(parseWorkItem({ ...QUEUED, acknowledged_at: "" }).acknowledged_at).toBeNull();
   });
 
   it.each([
-    ["health checks, with or without a type of their own", { id: "hc_1", type: "healthcheck" }, "healthcheck"],
+    ["health checks, with or without their own type", { id: "hc_1", type: "healthcheck" }, "healthcheck"],
     ["data without a type", { id: "x" }, "unknown"],
-    ["types that are not known, whatever is in them", { type: "training", plan: [1] }, "training"],
-  ])("takes %s", (_, data, type) => {
+    ["unknown types with any content", { type: "training", plan: [1] }, "training"],
+  ])("accepts %s", (_, data, type) => {
     expect(parseWorkItem({ ...QUEUED, data }).data.type).toBe(type);
   });
 
@@ -52,7 +52,7 @@ describe("a work item", () => {
     ["acknowledged_at", { acknowledged_at: 1743501601 }],
     ["latest_heartbeat_at", { latest_heartbeat_at: 5 }],
     ["secret", { secret: 5 }],
-  ])("with a wrong %s is refused", (field, change) => {
+  ])("with an invalid %s is refused", (field, change) => {
     const parse = () => parseWorkItem({ ...QUEUED, ...change });
     expect(parse).toThrow(ShapeError);
     expect(parse).toThrow(field);
@@ -62,11 +62,11 @@ describe("a work item", () => {
     [{ a: 5, b: "c" }, { b: "c" }],
     [[], {}],
     ["x", {}],
-  ])("with metadata %j is taken, and the texts in it, since nothing rests on that", (metadata, kept) => {
+  ])("with metadata %j is accepted with its text entries, because nothing depends on metadata", (metadata, kept) => {
     expect(parseWorkItem({ ...QUEUED, metadata }).metadata).toEqual(kept);
   });
 
-  it("with metadata named like the prototype changes no prototype", () => {
+  it("with a metadata key named __proto__ does not change the prototype", () => {
     const item = parseWorkItem({ ...QUEUED, metadata: JSON.parse('{"__proto__": "x", "a": "b"}') });
     expect(Object.keys(item.metadata)).toEqual(["__proto__", "a"]);
     expect(Object.getPrototypeOf(item.metadata)).toBe(Object.prototype);
@@ -75,7 +75,7 @@ describe("a work item", () => {
 
 describe("any other JSON", () => {
   const parsers = { parseWorkItem, parsePolled, parsePage, parseStats, parseHeartbeat };
-  it.each(Object.entries(parsers))("is refused by %s with a ShapeError and nothing else", (_, parse) => {
+  it.each(Object.entries(parsers))("is refused by %s with a ShapeError", (_, parse) => {
     fc.assert(
       fc.property(fc.jsonValue(), (value) => {
         if (value === null && parse === parsePolled) return;
@@ -84,7 +84,7 @@ describe("any other JSON", () => {
     );
   });
 
-  it("in place of one field never gets through unseen", () => {
+  it("in place of one field is never accepted silently", () => {
     const samples = [
       [parseWorkItem, POLLED],
       [parseStats, STATS],
@@ -120,7 +120,7 @@ describe("a heartbeat's answer", () => {
     ["ttl_seconds", { ttl_seconds: "90" }],
     ["ttl_seconds", { ttl_seconds: -1 }],
     ["ttl_seconds", { ttl_seconds: null }],
-  ])("with a wrong %s is refused", (field, change) => {
+  ])("with an invalid %s is refused", (field, change) => {
     expect(() => parseHeartbeat({ ...BEAT, ...change })).toThrow(field);
   });
 });
@@ -129,7 +129,7 @@ describe("a refused heartbeat's body", () => {
   const current = REFUSED_BEAT.error.details.current_state;
   const body = (change: object) => ({ error: { details: { current_state: { ...current, ...change } } } });
 
-  it("may say that nobody beat, and lack the TTL", () => {
+  it("may have no heartbeat and no TTL", () => {
     expect(parseRefusal(body({ state: "starting", last_heartbeat: null, ttl_seconds: undefined }))).toEqual({
       state: "starting",
       last_heartbeat: null,
@@ -138,7 +138,7 @@ describe("a refused heartbeat's body", () => {
     expect(parseRefusal(body({ last_heartbeat: "" }))?.last_heartbeat).toBeNull();
   });
 
-  it("that is anything else says nothing, and throws nothing", () => {
+  it("with any other content is null and throws nothing", () => {
     expect(parseRefusal(body({ last_heartbeat: 5 }))).toBeNull();
     fc.assert(
       fc.property(fc.jsonValue(), (value) => {
@@ -159,12 +159,12 @@ describe("statistics", () => {
     ["pending", { pending: null }],
     ["oldest_queued_at", { oldest_queued_at: 5 }],
     ["workers_polling", { workers_polling: "2" }],
-  ])("with a wrong %s are refused, never taken for zero", (field, change) => {
+  ])("with an invalid %s are refused, never read as zero", (field, change) => {
     expect(() => parseStats({ ...STATS, ...change })).toThrow(field);
   });
 });
 
-it("times are read to the millisecond", () => {
+it("parses times to the millisecond", () => {
   expect(timestampMs("2026-04-01T10:00:00.123456Z")).toBe(Date.UTC(2026, 3, 1, 10, 0, 0, 123));
   expect(timestampMs("2026-04-01T12:00:00+02:00")).toBe(Date.UTC(2026, 3, 1, 10));
   expect(timestampMs(null)).toBeNull();
