@@ -3,12 +3,14 @@ import { scaleDownLimit, scaleUpLimit, stabilized } from "../../src/autoscale/be
 import type { Recommendation, ScaleEvent, ScaleHistory } from "../../src/autoscale/scale-history.ts";
 import { behaviorOf, EMPTY, type Policy, percent, pods } from "./specs.ts";
 
-/** Late enough for every history below. */
+/** Later than every entry of the histories below. */
 const NOW_MS = 10_000_000;
 const SECOND_MS = 1_000;
 const MINUTE = 60;
 
-/** Changes spread evenly over the last two minutes, each in the middle of its part: the shape of the controller's own tests. */
+/**
+ * Changes spread evenly over the last two minutes, each in the middle of its part, as in the controller's own tests.
+ */
 function overTwoMinutes(...changes: number[]): ScaleEvent[] {
   const part = 120 / changes.length;
   return changes.map((change, at) => ({ change, atMs: NOW_MS - Math.trunc(120 - part * (at + 0.5)) * SECOND_MS }));
@@ -31,18 +33,18 @@ interface RateCase {
   readonly limit: number;
 }
 
-// Figures that the HPA controller gives (TestScalingWithRules of kubernetes 1.36, and its documentation).
-describe("the limit on the way up", () => {
+// Expected values of the HPA controller (TestScalingWithRules of Kubernetes 1.36, and its documentation).
+describe("scaleUpLimit", () => {
   const cases: RateCase[] = [
     { name: "one Pod a minute", current: 3, policies: [pods(1, 60)], limit: 4 },
-    { name: "Pods beat percent", current: 10, policies: [pods(100, 60), percent(100, 60)], limit: 110 },
-    { name: "percent beat Pods", current: 10, policies: [pods(2, 60), percent(100, 60)], limit: 20 },
+    { name: "the Pods policy allows more", current: 10, policies: [pods(100, 60), percent(100, 60)], limit: 110 },
+    { name: "the percent policy allows more", current: 10, policies: [pods(2, 60), percent(100, 60)], limit: 20 },
     { name: "200 percent", current: 10, policies: [percent(200, 60)], limit: 30 },
     { name: "ten thousand percent", current: 10, policies: [percent(10_000, 60)], limit: 1_010 },
     { name: "a small percentage is rounded up", current: 3, policies: [percent(5, 60)], limit: 4 },
-    { name: "percent of nothing is nothing", current: 0, policies: [percent(100, 60)], limit: 0 },
+    { name: "a percentage of zero is zero", current: 0, policies: [percent(100, 60)], limit: 0 },
     {
-      name: "Min takes the least change",
+      name: "Min selects the smallest change",
       current: 10,
       policies: [pods(2, 60), percent(100, 60)],
       selectPolicy: "Min",
@@ -50,35 +52,35 @@ describe("the limit on the way up", () => {
     },
     { name: "Disabled", current: 10, policies: [percent(100, 60)], selectPolicy: "Disabled", limit: 10 },
     {
-      name: "what was added in the period counts (100 - 15 + 150)",
+      name: "additions in the period count (100 - 15 + 150)",
       current: 100,
       policies: [pods(150, 120)],
       ups: overTwoMinutes(1, 5, 9),
       limit: 235,
     },
     {
-      name: "and for percent ((100 - 15) + 200%)",
+      name: "additions in the period count for percent ((100 - 15) + 200%)",
       current: 100,
       policies: [percent(200, 120)],
       ups: overTwoMinutes(1, 5, 9),
       limit: 255,
     },
     {
-      name: "what was added before the period does not (only 9 in the last minute)",
+      name: "additions before the period do not count (only 9 in the last minute)",
       current: 100,
       policies: [pods(20, 40)],
       ups: overTwoMinutes(1, 5, 9),
       limit: 111,
     },
     {
-      name: "a policy used up by far does not shrink the count",
+      name: "an exceeded policy does not shrink the count",
       current: 100,
       policies: [pods(5, 120)],
       ups: overTwoMinutes(1, 5, 9),
       limit: 100,
     },
     {
-      name: "what was removed in the period gives room ((6 - 4 + 2) + 300%)",
+      name: "removals in the period give room ((6 - 4 + 2) + 300%)",
       current: 6,
       policies: [percent(300, 300)],
       ups: overTwoMinutes(4),
@@ -91,27 +93,27 @@ describe("the limit on the way up", () => {
     expect(scaleUpLimit(current, { recommendations: [], ups, downs }, scaleUp, NOW_MS)).toBe(limit);
   });
 
-  test("by default doubles, or adds four, whichever is more", () => {
+  test("doubles or adds four by default, whichever is more", () => {
     const { scaleUp } = behaviorOf({});
     expect([0, 1, 4, 10].map((current) => scaleUpLimit(current, EMPTY, scaleUp, NOW_MS))).toEqual([4, 5, 8, 20]);
   });
 
-  test("an exact percentage is not rounded up by the errors of binary fractions", () => {
+  test("does not round up an exact percentage because of binary fractions", () => {
     const { scaleUp } = behaviorOf({ scaleUp: { policies: [percent(10, 60)] } });
     expect(100 * (1 + 10 / 100)).toBeGreaterThan(110);
     expect(scaleUpLimit(100, EMPTY, scaleUp, NOW_MS)).toBe(110);
   });
 });
 
-describe("the limit on the way down", () => {
+describe("scaleDownLimit", () => {
   const cases: RateCase[] = [
-    { name: "Pods beat percent", current: 100, policies: [pods(20, 60), percent(1, 60)], limit: 80 },
-    { name: "percent beat Pods", current: 100, policies: [pods(2, 60), percent(10, 60)], limit: 90 },
-    { name: "all at once", current: 100, policies: [percent(100, 15)], limit: 0 },
+    { name: "the Pods policy allows more", current: 100, policies: [pods(20, 60), percent(1, 60)], limit: 80 },
+    { name: "the percent policy allows more", current: 100, policies: [pods(2, 60), percent(10, 60)], limit: 90 },
+    { name: "everything at once", current: 100, policies: [percent(100, 15)], limit: 0 },
     { name: "never below zero", current: 10, policies: [pods(100, 60)], limit: 0 },
     { name: "never below zero by percent", current: 10, policies: [percent(1_000, 120)], limit: 0 },
     {
-      name: "Min takes the least change",
+      name: "Min selects the smallest change",
       current: 100,
       policies: [pods(2, 60), percent(10, 60)],
       selectPolicy: "Min",
@@ -119,28 +121,28 @@ describe("the limit on the way down", () => {
     },
     { name: "Disabled", current: 10, policies: [percent(100, 60)], selectPolicy: "Disabled", limit: 10 },
     {
-      name: "what was removed in the period counts ((100 + 12) - 50%)",
+      name: "removals in the period count ((100 + 12) - 50%)",
       current: 100,
       policies: [percent(50, 120)],
       downs: overTwoMinutes(2, 4, 6),
       limit: 56,
     },
     {
-      name: "a policy used up by far does not grow the count (100 + 15 - 5)",
+      name: "an exceeded policy does not grow the count (100 + 15 - 5)",
       current: 100,
       policies: [pods(5, 120)],
       downs: overTwoMinutes(1, 5, 9),
       limit: 100,
     },
     {
-      name: "nor one of percent ((100 + 30) - 10%)",
+      name: "an exceeded percent policy does not grow the count ((100 + 30) - 10%)",
       current: 100,
       policies: [percent(10, 120)],
       downs: overTwoMinutes(10, 10, 10),
       limit: 100,
     },
     {
-      name: "what was added in the period gives room ((10 - 2 + 4) - 50%)",
+      name: "additions in the period give room ((10 - 2 + 4) - 50%)",
       current: 10,
       policies: [percent(50, 180)],
       ups: overTwoMinutes(2),
@@ -148,13 +150,13 @@ describe("the limit on the way down", () => {
       limit: 6,
     },
     {
-      name: "the documentation's 72 replicas: 10% are 7.2, and 8 go",
+      name: "the documentation's 72 replicas: 10% are 7.2, and 8 are removed",
       current: 72,
       policies: [pods(4, 60), percent(10, 60)],
       limit: 64,
     },
     {
-      name: "an exact percentage is not rounded by the errors of binary fractions (controller: 9)",
+      name: "an exact percentage is not rounded because of binary fractions (controller: 9)",
       current: 100,
       policies: [percent(90, 60)],
       limit: 10,
@@ -166,12 +168,12 @@ describe("the limit on the way down", () => {
   });
 });
 
-// Figures of TestNormalizeDesiredReplicasWithBehavior, kubernetes 1.36.
+// Expected values of TestNormalizeDesiredReplicasWithBehavior in Kubernetes 1.36.
 describe("stabilization", () => {
   test.each([
-    ["nothing recommended before", [], 100, 5, 0, 0, 5],
+    ["no earlier recommendation", [], 100, 5, 0, 0, 5],
     [
-      "down: the highest of the window",
+      "down: the highest in the window",
       [
         [4, 120],
         [5, 60],
@@ -183,7 +185,7 @@ describe("stabilization", () => {
       5,
     ],
     [
-      "up: the lowest of the window",
+      "up: the lowest in the window",
       [
         [4, 120],
         [5, 60],
@@ -219,7 +221,7 @@ describe("stabilization", () => {
       3,
     ],
     [
-      "down: what is older than the window is forgotten",
+      "down: entries older than the window are ignored",
       [
         [10, 600],
         [9, 540],
@@ -233,7 +235,7 @@ describe("stabilization", () => {
       5,
     ],
     [
-      "up: what is older than the window is forgotten",
+      "up: entries older than the window are ignored",
       [
         [1, 6_000],
         [9, 180],
@@ -281,7 +283,7 @@ describe("stabilization", () => {
     },
   );
 
-  test("a recommendation leaves the window in the very moment that it is as old", () => {
+  test("a recommendation leaves the window at the exact end of its time", () => {
     const behavior = behaviorOf({ scaleDown: { stabilizationWindowSeconds: 300 } });
     expect(stabilized(10, 1, recommended([10, 300]), behavior, NOW_MS - 1)).toBe(10);
     expect(stabilized(10, 1, recommended([10, 300]), behavior, NOW_MS)).toBe(1);

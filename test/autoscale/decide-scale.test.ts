@@ -7,21 +7,21 @@ import { behaviorOf, EMPTY, inputOf, percent, pods } from "./specs.ts";
 const AT_ONCE = { stabilizationWindowSeconds: 0 };
 const STALE = { kind: "unknown", reason: "DemandStale", message: "statistics were last read 90 s ago" } as const;
 
-// The documentation of the HorizontalPodAutoscaler and KEP-853 tell these stories in these figures.
+// The examples and values of the HorizontalPodAutoscaler's documentation and of KEP-853.
 describe("the documented examples", () => {
-  test("80 replicas to 10, by 4 Pods or 10 percent a minute: tenths first, then by four", () => {
+  test("80 replicas to 10, by 4 Pods or 10 percent a minute: first by tenths, then by four", () => {
     const scaleDown = { ...AT_ONCE, policies: [pods(4, 60), percent(10, 60)] };
     const play = new Play({ current: 80, behavior: behaviorOf({ scaleDown }) });
     expect(play.steps(14, 60, 10)).toEqual([72, 64, 57, 51, 45, 40, 36, 32, 28, 24, 20, 16, 12, 10]);
   });
 
-  test("evaluated four times a minute, the same is done in a minute", () => {
+  test("evaluating four times a minute removes the same number a minute", () => {
     const scaleDown = { ...AT_ONCE, policies: [pods(4, 60), percent(10, 60)] };
     const play = new Play({ current: 80, behavior: behaviorOf({ scaleDown }) });
     expect(play.steps(9, 15, 10)).toEqual([72, 72, 72, 72, 64, 64, 64, 64, 57]);
   });
 
-  test("with selectPolicy Min the change is the smaller one", () => {
+  test("selectPolicy Min selects the smaller change", () => {
     const scaleDown = { ...AT_ONCE, policies: [pods(5, 60), percent(10, 60)], selectPolicy: "Min" as const };
     const play = new Play({ current: 100, behavior: behaviorOf({ scaleDown }) });
     expect(play.steps(3, 60, 10)).toEqual([95, 90, 85]);
@@ -34,19 +34,19 @@ describe("the documented examples", () => {
     expect(new Play({ current: 1, behavior }).steps(3, 60, 5_000)).toEqual([10, 100, 1000]);
   });
 
-  test("one Pod in ten minutes, after the stabilization of five", () => {
+  test("one Pod in ten minutes, after a stabilization of five", () => {
     const behavior = behaviorOf({ scaleDown: { policies: [pods(1, 600)] } });
     const play = new Play({ current: 1000, behavior });
     expect(play.steps(4, 60, 5)).toEqual([1000, 1000, 1000, 1000]);
     expect(play.steps(11, 60, 5)).toEqual([999, 999, 999, 999, 999, 999, 999, 999, 999, 999, 998]);
   });
 
-  test("one Pod in five minutes upwards", () => {
+  test("one Pod in five minutes upward", () => {
     const behavior = behaviorOf({ scaleUp: { policies: [pods(1, 300)] } });
     expect(new Play({ current: 1, behavior }).steps(3, 300, 50)).toEqual([2, 3, 4]);
   });
 
-  test("scale-down disabled: up as usual, never down", () => {
+  test("with scale-down disabled, scales up as usual and never down", () => {
     const behavior = behaviorOf({ scaleDown: { selectPolicy: "Disabled" } });
     const play = new Play({ current: 4, behavior });
     expect(play.step(15, 8).replicas).toBe(8);
@@ -54,7 +54,7 @@ describe("the documented examples", () => {
     expect(play.step(600, 0)).toMatchObject({ reason: "ScaleDownLimit" });
   });
 
-  test("the highest of ten minutes stands, then goes", () => {
+  test("the highest value of ten minutes is kept, and then dropped", () => {
     const scaleDown = { stabilizationWindowSeconds: 600, policies: [pods(5, 60)] };
     const play = new Play({ current: 10, behavior: behaviorOf({ scaleDown }) });
     const told = [9, 8, 9, 9, 8, 9, 8, 9, 8].map((demand) => play.step(60, demand));
@@ -63,9 +63,9 @@ describe("the documented examples", () => {
     expect(play.step(60, 7).replicas).toBe(9);
   });
 
-  test("a spike shorter than the window of scale-up is not followed", () => {
+  test("ignores a spike shorter than the scale-up window", () => {
     const scaleUp = { stabilizationWindowSeconds: 300, policies: [pods(20, 60)] };
-    // A little less than a minute, so that the first reading is still within five of them.
+    // A little less than a minute, so that the first reading is still within the five minutes.
     const play = new Play({ current: 2, behavior: behaviorOf({ scaleUp }) });
     const told = [3, 19, 10, 3, 4].map((demand) => play.step(59, demand));
     expect(told.map(({ replicas }) => replicas)).toEqual([2, 2, 2, 2, 2]);
@@ -73,14 +73,14 @@ describe("the documented examples", () => {
     expect(play.step(59, 7).replicas).toBe(3);
   });
 
-  test("by default up at once, by doubling or by four in 15 s, and down after five minutes in one step", () => {
+  test("by default, scales up at once by doubling or by four in 15 s, and down after five minutes in one step", () => {
     const play = new Play({ current: 0, behavior: behaviorOf({}) });
     expect(play.steps(8, 15, 200)).toEqual([4, 8, 16, 32, 64, 128, 200, 200]);
     expect(play.steps(19, 15, 0)).toEqual(Array(19).fill(200));
     expect(play.step(15, 0).replicas).toBe(0);
   });
 
-  test("readings more often than the period add no more than the policy", () => {
+  test("readings more frequent than the period add no more than the policy allows", () => {
     const play = new Play({ current: 0, behavior: behaviorOf({}) });
     expect(play.steps(7, 5, 200)).toEqual([4, 4, 4, 8, 8, 8, 16]);
   });
@@ -89,30 +89,30 @@ describe("the documented examples", () => {
 describe("bounds", () => {
   test.each([
     ["within", { current: 5, sessions: 7, min: 3, max: 8 }, 7, "DesiredWithinRange"],
-    ["fewer than min", { current: 3, sessions: 1, min: 2, max: 8 }, 2, "TooFewReplicas"],
-    ["zero, where min is zero", { current: 1, sessions: 0, min: 0, max: 10 }, 0, "DesiredWithinRange"],
-    ["more than max", { current: 100, sessions: 1_000, min: 100, max: 150 }, 150, "TooManyReplicas"],
+    ["below min", { current: 3, sessions: 1, min: 2, max: 8 }, 2, "TooFewReplicas"],
+    ["zero, if min is zero", { current: 1, sessions: 0, min: 0, max: 10 }, 0, "DesiredWithinRange"],
+    ["above max", { current: 100, sessions: 1_000, min: 100, max: 150 }, 150, "TooManyReplicas"],
     ["max lowered below the count", { current: 20, sessions: 1_000, min: 1, max: 10 }, 10, "TooManyReplicas"],
     ["min raised above the count, with no demand", { current: 0, sessions: 0, min: 3, max: 10 }, 3, "TooFewReplicas"],
-    ["no faster than allowed", { current: 10, sessions: 50, min: 1, max: 1_000 }, 20, "ScaleUpLimit"],
+    ["faster than allowed", { current: 10, sessions: 50, min: 1, max: 1_000 }, 20, "ScaleUpLimit"],
   ] as const)("%s", (_name, input, replicas, reason) => {
     const behavior = behaviorOf({ scaleDown: AT_ONCE });
     expect(decideScale(inputOf({ ...input, behavior }))).toMatchObject({ replicas, reason });
   });
 
-  test("a lowered max is not delayed by stabilization, as a spec is no demand", () => {
+  test("a lowered max takes effect without stabilization, because a spec is not demand", () => {
     const history = startHistory(20, 0);
     expect(decideScale(inputOf({ current: 20, sessions: 20, max: 10, history }))).toMatchObject({ replicas: 10 });
   });
 
-  test("sessions that share a worker need fewer, rounded up", () => {
+  test("workers that share sessions need fewer replicas, rounded up", () => {
     const input = inputOf({ current: 0, sessions: 9 });
     expect(decideScale({ ...input, spec: { ...input.spec, sessionsPerReplica: 4 } })).toMatchObject({ wanted: 3 });
   });
 });
 
 describe("an unknown demand", () => {
-  test("holds the last size and says why", () => {
+  test("keeps the last size and says why", () => {
     const decision = decideScale({
       ...inputOf({ current: 7, sessions: 0, behavior: behaviorOf({ scaleDown: AT_ONCE }) }),
       demand: STALE,
@@ -121,18 +121,18 @@ describe("an unknown demand", () => {
     expect(decision.message).toContain("90 s ago");
   });
 
-  test("holds even more than a lowered max: who is busy is not known well enough", () => {
+  test("keeps more than a lowered max, because the busy workers are not known well enough", () => {
     expect(decideScale({ ...inputOf({ current: 7, sessions: 0, max: 2 }), demand: STALE })).toMatchObject({
       replicas: 7,
     });
   });
 
-  test("does not keep the least number of workers from being there", () => {
+  test("still allows scaling up to the minimum", () => {
     const decision = decideScale({ ...inputOf({ current: 0, sessions: 0, min: 2 }), demand: STALE });
     expect(decision).toMatchObject({ replicas: 2, wanted: null, reason: "TooFewReplicas" });
   });
 
-  test("recommends what is held: the window begins when the demand is known again, however long it was not", () => {
+  test("records the kept size as a recommendation, so that the window begins when the demand is known again", () => {
     const input = inputOf({ current: 7, sessions: 0, history: startHistory(7, 0) });
     const { stabilizationWindowSeconds } = input.spec.behavior.scaleDown;
     const longMs = 2 * stabilizationWindowSeconds * 1_000;
@@ -147,12 +147,12 @@ describe("an unknown demand", () => {
 describe("busy workers", () => {
   const fewer = inputOf({ current: 9, sessions: 0, behavior: behaviorOf({ scaleDown: AT_ONCE }) });
 
-  test("stay, and the idle ones go", () => {
+  test("are kept, and the idle ones are removed", () => {
     const decision = decideScale({ ...fewer, busy: { kind: "probed", busy: 2, unknown: 1, notReady: 0 } });
     expect(decision).toMatchObject({ replicas: 3, wanted: 0, reason: "WorkersBusy" });
   });
 
-  test("stay above a lowered max", () => {
+  test("are kept above a lowered max", () => {
     const input = {
       ...inputOf({ current: 9, sessions: 9, max: 2 }),
       busy: { kind: "probed", busy: 5, unknown: 0, notReady: 0 },
@@ -160,17 +160,17 @@ describe("busy workers", () => {
     expect(decideScale(input)).toMatchObject({ replicas: 5, reason: "WorkersBusy" });
   });
 
-  test("do not hold up a scale-up", () => {
+  test("do not prevent a scale-up", () => {
     const busy = { kind: "probed", busy: 9, unknown: 0, notReady: 9 } as const;
     expect(decideScale({ ...inputOf({ current: 9, sessions: 12 }), busy })).toMatchObject({ replicas: 12 });
   });
 
-  test("hold all while one of them is not Ready", () => {
+  test("prevent any removal while one of them is not Ready", () => {
     const busy = { kind: "probed", busy: 1, unknown: 0, notReady: 1 } as const;
     expect(decideScale({ ...fewer, busy })).toMatchObject({ replicas: 9, reason: "BusyWorkerNotReady" });
   });
 
-  test("more of them than a rate leaves anyway are not the reason", () => {
+  test("are not the reason when a rate keeps more than them", () => {
     const behavior = behaviorOf({ scaleDown: { ...AT_ONCE, policies: [pods(1, 60)] } });
     const busy = { kind: "probed", busy: 2, unknown: 0, notReady: 0 } as const;
     expect(decideScale({ ...inputOf({ current: 9, sessions: 0, behavior }), busy })).toMatchObject({
@@ -179,7 +179,7 @@ describe("busy workers", () => {
     });
   });
 
-  test("nobody goes without a probe while any session runs, however far the demand fell", () => {
+  test("prevent any removal without a probe while a session runs, however low the demand is", () => {
     const busy = { kind: "unprobed" } as const;
     const demand = { kind: "known", sessions: 1, running: 1, pending: 0 } as const;
     expect(decideScale({ ...fewer, busy, demand })).toMatchObject({ replicas: 9, reason: "SessionsRunning" });
@@ -195,7 +195,7 @@ describe("a restart", () => {
     expect(play.step(15, 0).replicas).toBe(0);
   });
 
-  test("without any history goes by the demand of the moment", () => {
+  test("follows the current demand without any history", () => {
     expect(decideScale(inputOf({ current: 50, sessions: 1, history: EMPTY }))).toMatchObject({ replicas: 1 });
   });
 });

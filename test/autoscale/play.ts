@@ -7,7 +7,7 @@ import {
 } from "../../src/autoscale/scale-history.ts";
 import { inputOf } from "./specs.ts";
 
-/** The loop around the policies: what a decision says is written at once, and recorded. */
+/** The loop around the policies. It writes every decision at once and records it. */
 export class Play {
   current: number;
   history: ScaleHistory;
@@ -35,7 +35,7 @@ export class Play {
     return decision;
   }
 
-  /** The count after each of `times` evaluations at one demand. */
+  /** The count after each of `times` evaluations with a constant demand. */
   steps(times: number, everySeconds: number, sessions: number): number[] {
     return Array.from({ length: times }, () => this.step(everySeconds, sessions).replicas);
   }

@@ -45,7 +45,7 @@ const demands: fc.Arbitrary<Demand> = fc.oneof(
   fc.constant({ kind: "unknown" as const, reason: "DemandStale" as const, message: "stale" }),
 );
 
-/** One evaluation: the seconds since the last one, which for a broken clock may be negative or very many. */
+/** One evaluation. The seconds since the last one may be negative or very large, as with a broken clock. */
 const moments = (seconds: fc.Arbitrary<number>) =>
   fc.array(fc.record({ seconds, demand: demands, busy: busyViews }), { minLength: 1, maxLength: 60 });
 const steady = fc.oneof({ weight: 4, arbitrary: fc.nat(20) }, fc.nat(300));
@@ -62,7 +62,7 @@ interface Step {
   readonly busy: BusyView;
 }
 
-/** Plays the moments; every decision is written at once, as the caller does. */
+/** Plays the evaluations and writes every decision at once, as the caller does. */
 function play(options: {
   behavior: ReturnType<typeof behaviorOf>;
   min: number;
@@ -93,7 +93,7 @@ const plays = (seconds: fc.Arbitrary<number>) =>
     moments: made.moments,
   }));
 
-test("a count within its bounds never leaves them, and one outside never goes further out", () => {
+test("a count within its bounds never leaves them, and one outside never moves further out", () => {
   fc.assert(
     fc.property(plays(broken), (options) => {
       for (const { from, to } of play(options)) {
@@ -105,7 +105,7 @@ test("a count within its bounds never leaves them, and one outside never goes fu
   );
 });
 
-test("an unknown demand changes nothing but a count below the least", () => {
+test("an unknown demand changes nothing but a count below the minimum", () => {
   fc.assert(
     fc.property(plays(broken), (options) => {
       for (const { from, to, demand } of play(options)) {
@@ -115,7 +115,7 @@ test("an unknown demand changes nothing but a count below the least", () => {
   );
 });
 
-test("no worker that is or may be busy goes", () => {
+test("no worker that is or may be busy is removed", () => {
   fc.assert(
     fc.property(plays(broken), (options) => {
       for (const { from, to, demand, busy } of play(options)) {
@@ -131,16 +131,16 @@ test("no worker that is or may be busy goes", () => {
   );
 });
 
-test("no period sees more change than its policies allow, by the counts that really were", () => {
+test("no period changes more than its policies allow, measured by the actual counts", () => {
   fc.assert(
     fc.property(plays(steady), (options) => {
       const steps = play(options);
-      /** The count in force at a moment: after all that was written until then. */
+      /** The count at a moment, after everything written until then. */
       const countAt = (atMs: number) => steps.findLast((step) => step.atMs <= atMs)?.to ?? options.current;
       const allowed = (rules: ScalingRules, atMs: number, before: number, sign: 1 | -1) => {
         const limits = rules.policies.map(({ type, value, periodSeconds }) => {
           const fromMs = atMs - periodSeconds * SECOND_MS;
-          // A step of this very moment is not the start of a period that ends in it.
+          // A step at this moment does not begin a period that ends in it.
           const start = fromMs < atMs ? countAt(fromMs) : before;
           const change = type === "Pods" ? value : (start * value) / 100;
           return sign > 0 ? Math.ceil(start + change) : Math.floor(start - change);
@@ -158,7 +158,7 @@ test("no period sees more change than its policies allow, by the counts that rea
   );
 });
 
-test("a step is one that every recommendation of its window agrees to, forgotten ones included", () => {
+test("every step agrees with all recommendations in its window, including the dropped ones", () => {
   fc.assert(
     fc.property(plays(steady), (options) => {
       const told: { atMs: number; wanted: number }[] = [{ atMs: 0, wanted: options.current }];
@@ -177,12 +177,12 @@ test("a step is one that every recommendation of its window agrees to, forgotten
   );
 });
 
-test("a demand that stays is reached, whatever happened before", () => {
+test("a constant demand is reached after any history", () => {
   fc.assert(
     fc.property(plays(steady), fc.nat(80), (options, sessions) => {
       const idle: BusyView = { kind: "probed", busy: 0, unknown: 0, notReady: 0 };
       const demand: Demand = { kind: "known", sessions, running: 0, pending: 0 };
-      // Longer than every window and period; as often as the slowest policy needs for the longest way.
+      // Longer than every window and period, and enough steps for the slowest policy over the largest distance.
       const after = Array.from({ length: 150 }, () => ({ seconds: 301, demand, busy: idle }));
       const last = play({ ...options, moments: [...options.moments, ...after] }).at(-1);
       const goal = Math.min(options.max, Math.max(options.min, sessions));

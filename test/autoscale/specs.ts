@@ -4,7 +4,7 @@ import type { ScaleHistory, ScalingBehavior, ScalingRules } from "../../src/auto
 
 export type Policy = ScalingRules["policies"][number];
 
-/** A behavior as the API server stores it: what is left out has the default of the schema. */
+/** A behavior as the API server stores it, with the schema's defaults for omitted fields. */
 export function behaviorOf(behavior: {
   scaleUp?: Partial<ScalingRules>;
   scaleDown?: Partial<ScalingRules>;
@@ -18,7 +18,7 @@ export const percent = (value: number, periodSeconds: number): Policy => ({ type
 
 export const EMPTY: ScaleHistory = { recommendations: [], ups: [], downs: [] };
 
-/** An input in which nothing but the demand and the behavior count. */
+/** An input in which only the demand and the behavior matter. */
 export function inputOf(input: {
   current: number;
   sessions: number;

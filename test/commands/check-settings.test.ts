@@ -60,12 +60,12 @@ describe("berth check", () => {
   const reported = (report: CheckReport, ...flags: string[]) =>
     cliRun(["check", "--deployment=a/b", ...flags], { commands: { check: async () => report } });
 
-  test("writes its report with -o json, and nothing but its log without", async () => {
+  test("writes its report with -o json, and otherwise only its log", async () => {
     expect(await reported(FINE, "-o", "json")).toEqual({ code: 0, out: jsonText(FINE), err: "" });
     expect(await reported(FINE)).toEqual({ code: 0, out: "", err: "" });
   });
 
-  test("ends with 1 and the problem where there is one, in both formats", async () => {
+  test("exits with 1 and prints the problem in both formats", async () => {
     const report = { ...FINE, ok: false, problem: "mend it" };
     const err = "berth: mend it\n";
     expect(await reported(report, "-o", "json")).toEqual({ code: 1, out: jsonText(report), err });
@@ -77,7 +77,7 @@ describe("berth check", () => {
     [["--deployment=berth-operator"], "--deployment: write the Deployment as NAMESPACE/NAME"],
     [["--deployment=a/b", "--timeout-seconds=soon"], "--timeout-seconds: write whole seconds"],
     [["--deployment=a/b", "-o", "yaml"], "Allowed choices are text, json"],
-  ])("%j ends with 2, the mend and its own usage line", async (argv, message) => {
+  ])("%j exits with 2, the fix and its own usage line", async (argv, message) => {
     const { code, err, settings } = await cli(argv);
     expect(code).toBe(2);
     expect(settings).toBeUndefined();
@@ -85,7 +85,7 @@ describe("berth check", () => {
     expect(err).toContain("usage: berth check --deployment <namespace/name>");
   });
 
-  test("has each flag in docs/install.md", async () => {
+  test("has all its flags in docs/install.md", async () => {
     const page = await readFile(join(ROOT, "docs/install.md"), "utf8");
     const flags = addCheckFlags(new Command("check")).options.map(({ flags }) => flags);
     expect(flags.filter((flag) => !page.includes(`| \`${flag}\` |`))).toEqual([]);

@@ -5,13 +5,13 @@ import { describe, expect, test } from "vitest";
 import { ROOT } from "../project/lint-gate.ts";
 import { Client } from "../simulator/client.ts";
 
-/** A process that loads all sources of the operator, on a machine that may be busy. */
+/** The process loads all sources of the operator, possibly on a busy machine. */
 const START_TIMEOUT_MS = 120_000;
 
 const BERTH = join(ROOT, "bin/berth.mjs");
 
 describe("berth simulator", { timeout: START_TIMEOUT_MS }, () => {
-  test("runs the simulator with the flags it is given, and ends it in order", async () => {
+  test("runs the simulator with the given flags, and stops it cleanly", async () => {
     const child = spawn(process.execPath, [BERTH, "simulator", "--environment-id", "env_given", "--quiet"], {
       stdio: ["ignore", "pipe", "inherit"],
     });

@@ -16,7 +16,7 @@ import { cliRun } from "../support/cli-run.ts";
 const example = (name: string) => join(ROOT, "examples/environments", `${name}.yaml`);
 const read = async (name: string) => parse(await readFile(example(name), "utf8"));
 
-/** An example with one field of its spec changed. */
+/** An example with one changed field in its spec. */
 async function changed(name: string, path: readonly (string | number)[], value: unknown): Promise<string> {
   const document = parseDocument(await readFile(example(name), "utf8"));
   document.setIn(["spec", ...path], value);
@@ -43,7 +43,7 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true }));
 
 describe("berth template", () => {
-  test("prints the very Pod that the operator makes, and the NetworkPolicy", async () => {
+  test("prints exactly the Pod that the operator creates, and the NetworkPolicy", async () => {
     const { code, out, err } = await cliRun(["template", "-f", example("full"), "-o", "json"]);
     expect({ code, err }).toEqual({ code: 0, err: "" });
     const made = await environment("full");
@@ -56,7 +56,7 @@ describe("berth template", () => {
     });
   });
 
-  test("prints the Deployment of an Environment with workers, with as many as there are at least", async () => {
+  test("prints the Deployment of an Environment with workers, with the minimum number of replicas", async () => {
     const { code, out } = await cliRun(["template", "-f", example("workers")]);
     const [deployment, policy] = parseAllDocuments(out).map((document) => document.toJS() as KubeObject);
     const made = await environment("workers");
@@ -66,7 +66,7 @@ describe("berth template", () => {
     expect(JSON.stringify(policy)).toContain('"kubernetes.io/metadata.name":"berth-system"');
   });
 
-  test("lets sandboxes ask the DNS that its flags name", async () => {
+  test("allows DNS to the Pods and addresses in its flags", async () => {
     const flags = ["--cluster-dns-pods=dns/app=coredns:8053", "--cluster-dns-cidrs=10.0.0.10/32"];
     const { out } = await cliRun(["template", "-f", example("minimal"), "-o", "json", ...flags]);
     const policy = JSON.parse(out).items[1];
@@ -76,7 +76,7 @@ describe("berth template", () => {
     ]);
   });
 
-  test("shows what a session is given as references to the claim's Secret, never as values", async () => {
+  test("shows a session's values as references to the claim's Secret, never in clear text", async () => {
     const { out } = await cliRun(["template", "-f", example("minimal"), "-o", "json"]);
     const pod: Pod = JSON.parse(out).items[0];
     const secret = pod.spec.containers[0]?.env?.find(({ name }) => name === "ANTHROPIC_WORK_SECRET");
@@ -86,7 +86,7 @@ describe("berth template", () => {
     });
   });
 
-  test("reads the standard input, several documents, and Lists, and leaves what is no Environment alone", async () => {
+  test("reads standard input, several documents, and Lists, and ignores other objects", async () => {
     const list = {
       apiVersion: "v1",
       kind: "List",
@@ -103,7 +103,7 @@ describe("berth template", () => {
     ]);
   });
 
-  test("puts an Environment without a namespace into the one of -n", async () => {
+  test("puts an Environment without a namespace into that of -n", async () => {
     const manifest = await read("minimal");
     delete manifest.metadata.namespace;
     const argv = ["template", "-f", "-", "-o", "json"];
@@ -113,7 +113,7 @@ describe("berth template", () => {
     expect(await namespaceOf(["-n", "agents"])).toBe("agents");
   });
 
-  test("warns of an image that is pulled always, and prints the Pod all the same", async () => {
+  test("warns of an image that is always pulled, and still prints the Pod", async () => {
     const input = await changed("minimal", [...TEMPLATE_SPEC, "containers", 0, "imagePullPolicy"], "Always");
     const { code, out, err } = await cliRun(["template", "-f", "-"], { input });
     expect(code).toBe(0);
@@ -122,7 +122,7 @@ describe("berth template", () => {
   });
 });
 
-describe("berth template refuses in the words of the operator's conditions", () => {
+describe("berth template refuses with the messages of the operator's conditions", () => {
   const FORBIDDEN =
     /^refused: TemplateForbidden: the operator's policy for Pods does not allow .*runtimeClassName gvisor/;
 
@@ -135,7 +135,7 @@ describe("berth template refuses in the words of the operator's conditions", () 
     expect(err).toBe("refused: InvalidSpec: spec.sessions.warm: is too small: it must be at least 0\n");
   });
 
-  test("what the policy for Pods does not allow, until its flag allows it", async () => {
+  test("a Pod that the policy does not allow, until a flag allows it", async () => {
     const input = await withRuntimeClass();
     const refused = await cliRun(["template", "-f", "-"], { input });
     expect(refused.code).toBe(1);
@@ -147,7 +147,7 @@ describe("berth template refuses in the words of the operator's conditions", () 
     expect((await cliRun(["template", "-f", "-"], { input, env: variable })).out).toBe(taken.out);
   });
 
-  test("an origin that no key may be sent to, until its flag allows it", async () => {
+  test("an origin that must not get a key, until a flag allows it", async () => {
     const input = await changed("minimal", ["api", "baseUrl"], "http://127.0.0.1:8765");
     const { code, err } = await cliRun(["template", "-f", "-"], { input });
     expect(code).toBe(1);
@@ -156,14 +156,14 @@ describe("berth template refuses in the words of the operator's conditions", () 
     expect((await cliRun(["template", "-f", "-", ...flags], { input })).code).toBe(0);
   });
 
-  test("in words that steer no terminal, whatever stands in the spec", async () => {
+  test("with terminal control characters in the spec escaped", async () => {
     const input = await changed("minimal", [...TEMPLATE_SPEC, "runtimeClassName"], "a\u001b[2J\nwarning: all is well");
     const { err } = await cliRun(["template", "-f", "-"], { input });
     expect(err).toContain("runtimeClassName a [2J warning: all is well");
     expect(err.trimEnd().split("\n")).toHaveLength(1);
   });
 
-  test("as JSON, with the reason, the words and the mend of each", async () => {
+  test("as JSON, with the reason, message and fix of each problem", async () => {
     const { code, out, err } = await cliRun(["template", "-f", "-", "-o", "json"], { input: await withRuntimeClass() });
     expect({ code, err }).toEqual({ code: 1, err: "" });
     expect(JSON.parse(out)).toEqual({
@@ -178,7 +178,7 @@ describe("berth template refuses in the words of the operator's conditions", () 
   });
 });
 
-describe("berth template ends with 2 and its usage", () => {
+describe("berth template exits with 2 and its usage", () => {
   test.each([
     [["template"], /name an Environment of the cluster, or give a file with -f/],
     [["template", "research", "-f", "x.yaml"], /name an Environment of the cluster, or give a file with -f/],
@@ -198,7 +198,7 @@ describe("berth template ends with 2 and its usage", () => {
     ["kind: Secret\nstringData:\n  key: hunter2: x\n", "line 3, column 8: block as implicit key"],
     ['kind: Secret\nstringData: {key: "hunter2}\n', "line 3, column 1: missing char"],
     ["kind: Secret\nstringData: {key: *hunter2}\n", "an alias leads nowhere, or there are too many"],
-  ])("for what is no YAML, where it is not, without a word of it: %j", async (text, why) => {
+  ])("for invalid YAML, with the position but no content: %j", async (text, why) => {
     const file = join(folder, "broken.yaml");
     await writeFile(file, text);
     const { code, err } = await cliRun(["template", "-f", file]);

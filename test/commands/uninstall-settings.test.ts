@@ -43,13 +43,13 @@ async function cli(argv: readonly string[], env: Record<string, string> = {}) {
 }
 
 describe("berth uninstall", () => {
-  test("takes all Environments, deletes none and stops no operator unless told so", async () => {
+  test("releases all Environments, and by default deletes none and stops no operator", async () => {
     const { code, settings } = await cli([]);
     expect(code).toBe(0);
     expect(settings).toMatchObject({ namespaces: [], deployment: undefined, deleteEnvironments: false });
   });
 
-  test("reads its flags, and where the cluster is", async () => {
+  test("reads its flags and the location of the cluster", async () => {
     const argv = ["--namespace=a", "--namespace=b,c", "--deployment=berth-system/berth-operator"];
     const { settings } = await cli([...argv, "--delete-environments", "--drain-seconds=7", "--kubeconfig=file"], {
       KUBERNETES_SERVICE_HOST: "10.0.0.1",
@@ -67,7 +67,7 @@ describe("berth uninstall", () => {
     });
   });
 
-  test("writes what it did with -o json, and nothing but its log without", async () => {
+  test("writes its report with -o json, and otherwise only its log", async () => {
     const commands = { uninstall: async () => REPORT };
     expect(await cliRun(["uninstall", "-o", "json"], { commands })).toEqual({
       code: 0,
@@ -77,7 +77,7 @@ describe("berth uninstall", () => {
     expect(await cliRun(["uninstall"], { commands })).toEqual({ code: 0, out: "", err: "" });
   });
 
-  test("writes what it did before it failed, too, and ends with 1 and the problem in both formats", async () => {
+  test("also writes the report after a failure, and exits with 1 and the problem in both formats", async () => {
     const report = { ...REPORT, ok: false, released: [], problem: "mend it" };
     const commands = { uninstall: async () => report };
     const err = "berth: mend it\n";
@@ -90,7 +90,7 @@ describe("berth uninstall", () => {
     [["--drain-seconds=soon"], "--drain-seconds: write whole seconds"],
     [["--namespace=A_b"], "--namespace: a namespace is lower-case letters"],
     [["--force"], "unknown option '--force'"],
-  ])("%j ends with 2, the mend and its own usage line", async (argv, message) => {
+  ])("%j exits with 2, the fix and its own usage line", async (argv, message) => {
     const { code, err, settings } = await cli(argv);
     expect(code).toBe(2);
     expect(settings).toBeUndefined();
@@ -98,7 +98,7 @@ describe("berth uninstall", () => {
     expect(err).toContain(UNINSTALL_USAGE);
   });
 
-  test("has all its flags in docs/install.md and in its usage line, and no other", async () => {
+  test("has exactly its flags in docs/install.md and in its usage line", async () => {
     const flags = addUninstallFlags(new Command()).options.map((option) => option.flags);
     const page = (await readFile(join(ROOT, "docs/install.md"), "utf8")).split("## `berth uninstall`")[1] ?? "";
     expect([...page.matchAll(/^\| `(-[^`]+)` \|/gm)].map(([, name]) => name)).toEqual(flags);

@@ -43,7 +43,7 @@ function uninstallAll(): Promise<UninstallReport> {
   return uninstall(settings, { logger: silentLogger });
 }
 
-/** One that is going and did not drain: it is gone as soon as its finalizer is. */
+/** An Environment that is being deleted and did not drain. It is gone as soon as its finalizer is. */
 function putUndrained(): void {
   const deletionTimestamp = "2026-01-02T03:04:05Z";
   server.put(ENVIRONMENT, {
@@ -62,7 +62,7 @@ function putUndrained(): void {
 }
 
 test.each(["GET", "DELETE"])(
-  "records of claims go before their Environment: one that is repeated after a refused %s of Secrets finds them again",
+  "deletes claim records before their Environment, so that a repeat after a refused %s of Secrets finds them again",
   async (refused) => {
     putUndrained();
     let isRefused = true;
@@ -78,7 +78,7 @@ test.each(["GET", "DELETE"])(
   },
 );
 
-test("a finalizer that is added meanwhile stays", async () => {
+test("a finalizer that another client adds meanwhile is kept", async () => {
   server.put(ENVIRONMENT, { metadata: { name: "research", namespace: "agents", finalizers: [FINALIZER] } });
   let patches = 0;
   server.scripts.push(({ method, path }, response) => {
@@ -96,7 +96,7 @@ test("a finalizer that is added meanwhile stays", async () => {
   expect(server.read(ENVIRONMENT)?.metadata.finalizers).toEqual(["example.org/theirs"]);
 });
 
-test("a 404 of something before the API server is no word about the CRD", async () => {
+test("a 404 from a proxy before the API server does not count as a missing CRD", async () => {
   server.scripts.push(({ path }, response) => {
     if (!path.startsWith("/apis")) return false;
     if (path === "/apis") send(response, 200, { groups: [{ name: "berth.dev" }] });

@@ -3,11 +3,11 @@ import { API_VERSION } from "../../src/api/names.ts";
 import { berthVersion } from "../../src/settings/version.ts";
 import { cliRun } from "../support/cli-run.ts";
 
-test("berth version prints the version alone", async () => {
+test("berth version prints only the version", async () => {
   expect(await cliRun(["version"])).toEqual({ code: 0, out: `${berthVersion()}\n`, err: "" });
 });
 
-test("berth version -o json tells the API that this build speaks, and its Node, too", async () => {
+test("berth version -o json also prints the API version of this build, and its Node version", async () => {
   const { code, out } = await cliRun(["version", "-o", "json"]);
   expect(code).toBe(0);
   expect(JSON.parse(out)).toEqual({ berth: berthVersion(), apiVersion: API_VERSION, node: process.versions.node });
@@ -20,10 +20,10 @@ test("berth version refuses another format with its own usage", async () => {
   expect(err).toContain("usage: berth version [-o <format>]");
 });
 
-/** What runs until it is ended, what has flags of its own, and what prints a program. */
+/** Commands that run until stopped, have their own flags, or print a script. */
 const WITHOUT_REPORT = ["run", "simulator", "completion"];
 
-test("every command that tells something has -o json", async () => {
+test("every command that reports has -o json", async () => {
   const { err } = await cliRun([]);
   const [, names = ""] = /name a command: (.+) or help/.exec(err) ?? [];
   const telling = names.split(", ").filter((name) => !WITHOUT_REPORT.includes(name));

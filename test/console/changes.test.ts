@@ -25,7 +25,7 @@ function staged() {
   return { seen, source, changes, take };
 }
 
-test("the first look is everything, a look at what stayed the same is nothing", () => {
+test("sends everything first, and nothing for an unchanged snapshot", () => {
   const { source, take } = staged();
   source.live = [session("a")];
   expect(take(1)).toMatchObject({
@@ -37,7 +37,7 @@ test("the first look is everything, a look at what stayed the same is nothing", 
   expect(take(2)).toBeNull();
 });
 
-test("only what changed is told, and what is gone by its id", () => {
+test("sends only the changes, and the ids of what is gone", () => {
   const { source, take } = staged();
   source.live = [session("a"), session("b"), session("c")];
   const id = take(1).sessions.set[1].id;
@@ -48,7 +48,7 @@ test("only what changed is told, and what is gone by its id", () => {
   expect(change.sessions.set).toMatchObject([{ pod: "research-c", phase: "stopping", reason: "MaxDuration" }]);
 });
 
-test("a session that ends is the same one, in another phase", () => {
+test("keeps the id of a session that ends", () => {
   const { seen, source, take } = staged();
   source.live = [session("a")];
   const id = take(1).sessions.set[0].id;
@@ -57,7 +57,7 @@ test("a session that ends is the same one, in another phase", () => {
   expect(take(2).sessions).toMatchObject({ set: [{ id, phase: "ended", reason: "Completed" }], gone: [] });
 });
 
-test("whoever comes later gets everything as the last look had it", () => {
+test("sends the whole last snapshot to a later viewer", () => {
   const { source, changes, take } = staged();
   source.live = [session("a"), session("b")];
   take(1);
@@ -68,7 +68,7 @@ test("whoever comes later gets everything as the last look had it", () => {
   expect(whole.sessions.set).toMatchObject([{ pod: "research-b" }]);
 });
 
-test("a credential that got into a text is taken out, and the rest stays readable", () => {
+test("redacts a credential inside a text and keeps the rest readable", () => {
   const { seen, source, changes, take } = staged();
   const key = "sk-ant-oat01-AAAABBBBCCCCDDDD";
   const token = `eyJ${Buffer.from('{"session":"sesn_1","token":"t"}').toString("base64url").slice(3)}`;

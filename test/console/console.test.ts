@@ -8,7 +8,7 @@ import { sendPipelined } from "../support/pipelined-requests.ts";
 import { silentConnections } from "../support/silent-connections.ts";
 import { ended, StagedSource, session, startConsole } from "./support/staged.ts";
 
-/** A request as it is, with any Host; fetch would set its own. */
+/** Sends a raw request with any Host header, which fetch would override. */
 async function ask(url: string, options: { method?: string; headers?: Record<string, string>; body?: string } = {}) {
   const { body, ...rest } = options;
   const asked = request(url, { agent: false, ...rest });
@@ -24,7 +24,7 @@ async function textOf(response: IncomingMessage): Promise<string> {
   return text;
 }
 
-/** The events of one connection, one by one; it ends with the generator. */
+/** The events of one connection, one at a time. The connection ends with the generator. */
 async function* eventsOf(url: string) {
   const response = await ask(`${url}/events`);
   let text = "";
@@ -37,7 +37,7 @@ async function* eventsOf(url: string) {
 }
 
 describe("the page", () => {
-  test("is served whole, under a policy that lets nothing else in", async () => {
+  test("is served completely, under a policy that allows nothing else", async () => {
     await using served = await startConsole();
     for (const [path, { type }] of Object.entries(PAGE_FILES)) {
       const response = await ask(`${served.url}${path}`);
@@ -54,13 +54,13 @@ describe("the page", () => {
     }
   });
 
-  test("has no script, style or handler in the text itself", async () => {
+  test("has no inline script, style or event handler", async () => {
     await using served = await startConsole();
     const html = await textOf(await ask(served.url));
     expect(html).not.toMatch(/<script(?![^>]*\bsrc=)|<style|\sstyle=|\son[a-z]+=|javascript:|https?:\/\//i);
   });
 
-  test("is all that there is, and HEAD is GET without its text", async () => {
+  test("is the only content, and HEAD is GET without the body", async () => {
     await using served = await startConsole();
     expect((await ask(`${served.url}/../package.json`)).statusCode).toBe(404);
     expect((await ask(`${served.url}/metrics`)).statusCode).toBe(404);
@@ -70,29 +70,29 @@ describe("the page", () => {
     expect((await ask(`${served.url}/?from=a-bookmark`)).statusCode).toBe(200);
   });
 
-  test.each(["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])(
-    "%s is refused: nothing can be changed here",
-    async (method) => {
-      await using served = await startConsole();
-      const response = await ask(served.url, { method, body: "x" });
-      expect([response.statusCode, response.headers.allow, response.headers.connection]).toEqual([
-        405,
-        "GET, HEAD",
-        "close",
-      ]);
-    },
-  );
+  test.each(["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])("refuses %s, because it is read-only", async (method) => {
+    await using served = await startConsole();
+    const response = await ask(served.url, { method, body: "x" });
+    expect([response.statusCode, response.headers.allow, response.headers.connection]).toEqual([
+      405,
+      "GET, HEAD",
+      "close",
+    ]);
+  });
 });
 
-describe("who may look", () => {
-  test.each(["/", "/events", "/page.js"])("%s is not told to a page that had its name lead here", async (path) => {
-    await using served = await startConsole();
-    const response = await ask(`${served.url}${path}`, { headers: { host: "rebound.example" } });
-    expect(response.statusCode).toBe(421);
-    expect(await textOf(response)).toContain("localhost");
-  });
+describe("access to the console", () => {
+  test.each(["/", "/events", "/page.js"])(
+    "refuses %s to a page whose host name was rebound to this address",
+    async (path) => {
+      await using served = await startConsole();
+      const response = await ask(`${served.url}${path}`, { headers: { host: "rebound.example" } });
+      expect(response.statusCode).toBe(421);
+      expect(await textOf(response)).toContain("localhost");
+    },
+  );
 
-  test("events are refused to a page of another site", async () => {
+  test("refuses events to a page of another site", async () => {
     await using served = await startConsole();
     for (const site of ["cross-site", "same-site"]) {
       const response = await ask(`${served.url}/events`, { headers: { "sec-fetch-site": site } });
@@ -100,19 +100,19 @@ describe("who may look", () => {
     }
   });
 
-  test("whoever comes when all places are taken is told so, and when to come again", async () => {
+  test("refuses a viewer beyond the limit and says when to retry", async () => {
     await using served = await startConsole();
     const all = await Promise.all(Array.from({ length: MAX_VIEWERS }, () => ask(`${served.url}/events`)));
     const late = await ask(`${served.url}/events`);
     expect([late.statusCode, late.headers["retry-after"]]).toEqual([503, "30"]);
     expect(await textOf(late)).toContain("close a window");
     for (const response of all) response.destroy();
-    // A place is free once its connection is seen to be gone.
+    // A slot is free once the server has noticed that its connection is gone.
     await expect.poll(async () => (await ask(`${served.url}/events`)).statusCode).toBe(200);
   });
 });
 
-test("one connection takes one place, however often it asks", async () => {
+test("one connection uses one slot, however many requests it pipelines", async () => {
   await using served = await startConsole();
   const events = "GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n";
   await sendPipelined(
@@ -123,7 +123,7 @@ test("one connection takes one place, however often it asks", async () => {
 });
 
 describe("events", () => {
-  test("tell what is served here, then each change", async () => {
+  test("contain what this replica serves, then each change", async () => {
     await using served = await startConsole({ shards: 4 }, () => [1, 3]);
     const source = new StagedSource();
     served.observer.serves("agents/research", source);
@@ -143,7 +143,7 @@ describe("events", () => {
     await events.return(undefined);
   });
 
-  test("go on, and the page is served, whoever else holds connections and says nothing", async () => {
+  test("and the page are served while silent connections are open", async () => {
     await using served = await startConsole();
     const source = new StagedSource();
     served.observer.serves("agents/research", source);
@@ -168,14 +168,14 @@ describe("events", () => {
   });
 });
 
-test("an address that is taken or wrong is a ConfigError with the mend", async () => {
+test("an address that is in use or invalid is a ConfigError that says how to fix it", async () => {
   await using served = await startConsole();
   const address = served.url.replace("http://", "");
   await expect(startConsole({ bindAddress: address })).rejects.toThrow(ConfigError);
   await expect(startConsole({ bindAddress: "8080" })).rejects.toThrow(/write :8080/);
 });
 
-test("a console that is switched off listens nowhere", async () => {
+test("a disabled console does not listen", async () => {
   const { url } = await startConsole({ bindAddress: "0" });
   expect(url).toBe("http://undefined");
 });

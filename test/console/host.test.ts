@@ -24,6 +24,6 @@ test.each([
   "[127.0.0.1]",
   "",
   undefined,
-])("%s may be anybody's", (host) => {
+])("%s is refused, because its name may be another site's", (host) => {
   expect(isOwnHost(host)).toBe(false);
 });

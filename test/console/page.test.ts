@@ -8,11 +8,11 @@ import { ended, session } from "./support/staged.ts";
 
 const FOLDER = join(ROOT, "src/page");
 
-/** A module of the page, which has types of its own. */
+/** Imports a module of the page, which has its own types. */
 const pageModule = (name: string) => import(pathToFileURL(join(FOLDER, name)).href);
 
 describe("the page's files", () => {
-  test("are served, each of them, and no other", async () => {
+  test("are all served, and no other files", async () => {
     const there = (await readdir(FOLDER)).filter((name) => name !== "tsconfig.json");
     expect(
       Object.values(PAGE_FILES)
@@ -21,7 +21,7 @@ describe("the page's files", () => {
     ).toEqual(there.sort());
   });
 
-  test("load one another only", async () => {
+  test("load only each other", async () => {
     const paths = new Set(Object.keys(PAGE_FILES).map((path) => path.slice(1)));
     for (const { file } of Object.values(PAGE_FILES)) {
       const text = await readFile(join(FOLDER, file), "utf8");
@@ -37,7 +37,7 @@ describe("a lane", async () => {
   const window = { fromMs, toMs: fromMs + 10_000 };
   const kinds = (parts: { kind: string }[]) => parts.map(({ kind }) => kind);
 
-  test("has each step where it was, in per cent of the time that is shown", () => {
+  test("has each step at its time, in percent of the time window", () => {
     const steps = { queuedAtMs: fromMs, claimedAtMs: fromMs + 1_000, openedAtMs: fromMs + 2_000 };
     const shown = ended("a", { ...steps, beatAtMs: fromMs + 4_000, stoppedAtMs: fromMs + 9_000 });
     expect(partsOf(shown, window)).toEqual([
@@ -49,23 +49,23 @@ describe("a lane", async () => {
     expect(placeOf(shown.stoppedAtMs, window)).toBe(90);
   });
 
-  test("of a session that lives goes on to now", () => {
+  test("of a live session extends to now", () => {
     const parts = partsOf(session("a", { queuedAtMs: fromMs }), window);
     expect(parts.at(-1)).toMatchObject({ kind: "runs", left: 6, width: 94 });
   });
 
-  test("is cut off where the time that is shown begins", () => {
+  test("is cut off at the beginning of the time window", () => {
     const parts = partsOf(session("a", { queuedAtMs: fromMs - 60_000 }), window);
     expect(parts).toEqual([{ kind: "runs", left: 0, width: 100 }]);
   });
 
-  test("goes over steps that are not known, after a restart of the operator", () => {
+  test("skips steps that are unknown after a restart of the operator", () => {
     const parts = partsOf(session("a", { queuedAtMs: fromMs, openedAtMs: null, beatAtMs: null }), window);
     expect(kinds(parts)).toEqual(["waits", "claimed", "opened"]);
     expect(kinds(partsOf(session("b", { queuedAtMs: null, claimedAtMs: null }), window))).toEqual(["opened", "runs"]);
   });
 
-  test("runs from its start where the operator beats, whose first beat comes before", () => {
+  test("runs from its start if the operator sends the heartbeats, which begin earlier", () => {
     const steps = { queuedAtMs: fromMs, beatAtMs: fromMs + 50, startedAtMs: fromMs + 3_000 };
     expect(partsOf(session("a", { ...steps, lease: "Operator" }), window).at(-1)).toMatchObject({
       kind: "runs",
@@ -74,10 +74,10 @@ describe("a lane", async () => {
   });
 });
 
-describe("words", async () => {
+describe("texts", async () => {
   const { duration, stateText, laneText } = await pageModule("text.js");
 
-  test("of a time fit its size, and clocks that differ make none below nothing", () => {
+  test("of a duration fit its size, and are never negative when clocks differ", () => {
     expect([120, 12_340, 243_000, 7_380_000, -50].map(duration)).toEqual([
       "0.12 s",
       "12.3 s",
@@ -87,13 +87,13 @@ describe("words", async () => {
     ]);
   });
 
-  test("of an end say how it was without any colour", () => {
+  test("of an end do not depend on color", () => {
     expect(stateText(ended("a"))).toBe("✓ Completed");
     expect(stateText(ended("a", { reason: "OOMKilled", failed: true }))).toBe("✕ OOMKilled");
     expect(stateText(session("a"))).toBe("active");
   });
 
-  test("stand for the lane of who does not see it", () => {
+  test("of a lane describe it for readers who can't see it", () => {
     expect(laneText(ended("a"))).toMatch(
       /^queued [\d:]+, claimed after 0.04 s, opened after 0.09 s, first beat after 0.60 s, stopped after 5.00 s$/,
     );

@@ -11,8 +11,8 @@ const clock = new VirtualClock();
 const invalid = [conditionFor("InvalidSpec", "spec.sessions is missing", 1)];
 const names = (seen: Seen) => [...seen.sessions()].map(({ pod }) => pod);
 
-describe("what is seen", () => {
-  test("an Environment is shown as its loops report it, with what is not well", () => {
+describe("Seen", () => {
+  test("shows an Environment as its reconciler reports it, with its problems", () => {
     const seen = new Seen(clock);
     const source = new StagedSource();
     const key = conditionFor("KeyRejected", "the Work API answers 401", 1);
@@ -26,7 +26,7 @@ describe("what is seen", () => {
     ]);
   });
 
-  test("sessions that live are asked for, those that ended are kept, and both go with their Environment", () => {
+  test("shows live sessions and keeps ended ones until their Environment is gone", () => {
     const seen = new Seen(clock);
     const source = new StagedSource();
     seen.serves(KEY, source);
@@ -38,7 +38,7 @@ describe("what is seen", () => {
     expect(seen.environments()).toEqual([]);
   });
 
-  test("the end of an earlier term does not take away what the next one serves", () => {
+  test("keeps the next term's Environment when an earlier term ends", () => {
     const seen = new Seen(clock);
     const [before, now] = [new StagedSource(), new StagedSource()];
     seen.serves(KEY, before);
@@ -47,7 +47,7 @@ describe("what is seen", () => {
     expect(seen.environments()).toHaveLength(1);
   });
 
-  test("a spec that cannot be served is shown, with and without loops, until it can", () => {
+  test("shows a spec that can't be served until it can, whether or not an earlier one still runs", () => {
     const seen = new Seen(clock);
     seen.cannotServe(KEY, { mode: "Workers", max: 3, conditions: invalid });
     expect(seen.environments()).toMatchObject([{ mode: "Workers", max: 3, ready: { reason: "InvalidSpec" } }]);
@@ -57,7 +57,7 @@ describe("what is seen", () => {
     expect(seen.environments()).toMatchObject([{ ready: { status: "True" } }]);
   });
 
-  test("a spec that never could be served leaves nothing behind when it is gone", () => {
+  test("forgets a spec that could never be served when it is deleted", () => {
     const seen = new Seen(clock);
     seen.cannotServe(KEY, { mode: "Sessions", max: 0, conditions: invalid });
     seen.warned(KEY, "InvalidSpec", "spec.sessions is missing");
@@ -65,7 +65,7 @@ describe("what is seen", () => {
     expect(seen.environments()).toEqual([]);
   });
 
-  test("the last ten warnings are kept, the newest first, and one that comes again is counted", () => {
+  test("keeps the last ten warnings, newest first, and counts repeats", () => {
     const seen = new Seen(clock);
     seen.serves(KEY, new StagedSource());
     for (let index = 0; index < 12; index += 1) seen.warned(KEY, "Failed", `session ${index}`);
@@ -77,7 +77,7 @@ describe("what is seen", () => {
     expect(warnings[0]).toMatchObject({ times: 2 });
   });
 
-  test("last words about what is gone are not kept", () => {
+  test("ignores late warnings of a removed Environment", () => {
     const seen = new Seen(clock);
     const source = new StagedSource();
     seen.serves(KEY, source);
@@ -87,7 +87,7 @@ describe("what is seen", () => {
     expect([seen.environments(), names(seen)]).toEqual([[], []]);
   });
 
-  test("a text of any length takes a line", () => {
+  test("truncates long texts", () => {
     const seen = new Seen(clock);
     seen.serves(KEY, new StagedSource());
     seen.warned(KEY, "Failed", "x".repeat(10_000));
@@ -101,14 +101,14 @@ describe("ended sessions", () => {
   const of = (environment: string, name: string) => sessionShown(environment, ended(name));
   const kept = (all: EndedSessions) => [...all].map(({ environment, pod }) => `${environment} ${pod.slice(-1)}`);
 
-  test("each Environment keeps its last", () => {
+  test("are limited per Environment", () => {
     const all = new EndedSessions({ perEnvironment: 2, inAll: 100 });
     for (const name of ["1", "2", "3"]) all.add(of("a", name));
     all.add(of("b", "1"));
     expect(kept(all)).toEqual(["a 2", "a 3", "b 1"]);
   });
 
-  test("all together keep no more than a bound, the oldest goes", () => {
+  test("are limited in total, and the oldest is dropped first", () => {
     const all = new EndedSessions({ perEnvironment: 2, inAll: 3 });
     for (const [environment, name] of ["a1", "b1", "c1", "d1", "a2"].map((text) => [...text])) {
       all.add(of(environment ?? "", name ?? ""));
@@ -116,7 +116,7 @@ describe("ended sessions", () => {
     expect(kept(all)).toEqual(["c 1", "d 1", "a 2"]);
   });
 
-  test("one that is told twice is kept once", () => {
+  test("are kept once if reported twice", () => {
     const all = new EndedSessions({ perEnvironment: 2, inAll: 3 });
     all.add(of("a", "1"));
     all.add(of("a", "2"));
@@ -124,7 +124,7 @@ describe("ended sessions", () => {
     expect(kept(all)).toEqual(["a 2", "a 1"]);
   });
 
-  test("nothing is left of an Environment that is forgotten", () => {
+  test("are forgotten with their Environment", () => {
     const all = new EndedSessions();
     all.add(of("a", "1"));
     all.add(of("b", "1"));

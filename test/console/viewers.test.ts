@@ -7,7 +7,7 @@ import { ALIVE_EVERY_MS, LOOK_EVERY_MS, MAX_VIEWERS, STUCK_MS, Viewers } from ".
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { StagedSource, session } from "./support/staged.ts";
 
-/** The end of a connection that says how full it is. */
+/** A fake connection that can report a full buffer. */
 class Connection extends EventEmitter {
   readonly sent: string[] = [];
   takes = true;
@@ -23,7 +23,7 @@ class Connection extends EventEmitter {
     this.emit("close");
   }
 
-  /** What came since the last call. */
+  /** The events since the last call. */
   events() {
     return this.sent.splice(0).map((text) => JSON.parse(/^data: (.*)\n\n$/.exec(text)?.[1] ?? ""));
   }
@@ -55,7 +55,7 @@ function staged() {
 }
 
 describe("viewers", () => {
-  test("nothing is looked at, and no timer runs, while nobody watches", async () => {
+  test("take no snapshot and run no timer without a viewer", async () => {
     const { clock, source, join } = staged();
     await clock.advance(10 * LOOK_EVERY_MS);
     expect([source.asked, clock.pendingTimers]).toEqual([0, 0]);
@@ -67,7 +67,7 @@ describe("viewers", () => {
     expect([source.asked, clock.pendingTimers]).toEqual([4, 0]);
   });
 
-  test("each gets everything first, and then what changed, once for all that changed in a second", async () => {
+  test("get everything first, then one event for all changes of a second", async () => {
     const { clock, source, join } = staged();
     source.live = [session("a")];
     const first = join();
@@ -81,7 +81,7 @@ describe("viewers", () => {
     expect(first.events()).toEqual([]);
   });
 
-  test("where nothing changes there is a sign of life", async () => {
+  test("get a keep-alive event when nothing changes", async () => {
     const { clock, join } = staged();
     const viewer = join();
     viewer.events();
@@ -91,7 +91,7 @@ describe("viewers", () => {
     expect(viewer.events()).toEqual([{ nowMs: clock.now() }]);
   });
 
-  test("one that is slow is sent nothing more until it took what it has, then everything at once; others do not wait", async () => {
+  test("get nothing more while slow, then everything at once, and do not delay others", async () => {
     const { clock, source, join } = staged();
     const [slow, quick] = [join(), join()];
     slow.takes = false;
@@ -111,7 +111,7 @@ describe("viewers", () => {
     expect(slow.events()).toMatchObject([{ whole: true, sessions: { set: { length: 4 } } }]);
   });
 
-  test("one that was slow while nothing changed has missed nothing", async () => {
+  test("miss nothing if they were slow while nothing changed", async () => {
     const { clock, source, join } = staged();
     const viewer = join();
     viewer.takes = false;
@@ -128,7 +128,7 @@ describe("viewers", () => {
     expect(event).toMatchObject({ sessions: { gone: { length: 1 } } });
   });
 
-  test("one that takes nothing for half a minute is let go", async () => {
+  test("are disconnected after reading nothing for half a minute", async () => {
     const { clock, source, viewers, join } = staged();
     const stuck = join();
     stuck.takes = false;
@@ -140,7 +140,7 @@ describe("viewers", () => {
     expect([stuck.destroyed, viewers.size]).toEqual([true, 0]);
   });
 
-  test("there is an end to how many there are", () => {
+  test("are limited in number", () => {
     const { viewers, join } = staged();
     const all = Array.from({ length: MAX_VIEWERS }, join);
     expect(viewers.isFull).toBe(true);
@@ -148,7 +148,7 @@ describe("viewers", () => {
     expect(viewers.isFull).toBe(false);
   });
 
-  test("an Environment that cannot be looked at does not end it for good", async () => {
+  test("keep working after an Environment could not be read", async () => {
     const { clock, source, errors, join } = staged();
     const viewer = join();
     viewer.events();

@@ -10,7 +10,7 @@ import { loadKubeConfig } from "../../src/kube/config.ts";
 import { KubeApiError } from "../../src/kube/errors.ts";
 import { ROOT } from "../project/lint-gate.ts";
 
-/** An API server that says this of itself. */
+/** An API server with this answer to GET /version. */
 const saying = (answer: () => unknown) => ({ raw: async () => answer() }) as unknown as KubeClient;
 
 describe("the API server", () => {
@@ -22,7 +22,7 @@ describe("the API server", () => {
     ["1", "29", "fail"],
     ["0", "36", "fail"],
     ["", "", "fail"],
-  ])("of version %j.%j: %s", async (major, minor, status) => {
+  ])("with version %j.%j: %s", async (major, minor, status) => {
     const result = await checkApiServer(saying(() => ({ major, minor, gitVersion: `v${major}.${minor}.0` })));
     expect(result).toMatchObject({ check: "api-server", about: "cluster", status });
   });
@@ -43,9 +43,9 @@ describe("the API server", () => {
   });
 
   test.each([
-    ["is not there", "no-such-plug-in", [], /credentials for the API server: spawn no-such-plug-in ENOENT$/],
+    ["does not exist", "no-such-plug-in", [], /credentials for the API server: spawn no-such-plug-in ENOENT$/],
     ["wants a login", process.execPath, ["-e", "console.error('log in again'); process.exit(1)"], /: log in again$/],
-  ])("is not asked where the plug-in for credentials %s, which is said once", async (_, command, args, message) => {
+  ])("is not called if the credential plug-in %s, which is reported once", async (_, command, args, message) => {
     const folder = await mkdtemp(join(tmpdir(), "berth-doctor-"));
     const path = join(folder, "config");
     const exec = { apiVersion: "client.authentication.k8s.io/v1", command, args };
@@ -65,11 +65,11 @@ describe("the API server", () => {
     expect(result.message).not.toMatch(/log in again.*log in again/);
   });
 
-  test("that is none, but some page, fails", async () => {
+  test("fails if it returns some other page", async () => {
     expect(await checkApiServer(saying(() => "<html>"))).toMatchObject({ status: "fail" });
   });
 
-  test("may be as old as the chart says", async () => {
+  test("may be as old as the chart allows", async () => {
     const { kubeVersion } = parse(await readFile(join(ROOT, "charts/berth/Chart.yaml"), "utf8"));
     expect(kubeVersion).toBe(`>=${OLDEST_KUBERNETES.major}.${OLDEST_KUBERNETES.minor}.0-0`);
   });

@@ -58,14 +58,14 @@ describe("the version of an operator", () => {
     ["registry.example:5000/berth:0.1.0", "pass"],
     ["registry.example:5000/berth:0.1.0@sha256:abc", "pass"],
     ["registry.example:5000/berth:0.0.9", "warn"],
-    // Without a tag, the chart's label says it.
+    // Without a tag, the chart's label decides.
     ["registry.example:5000/berth", "pass"],
     ["registry.example:5000/berth@sha256:abc", "pass"],
-  ])("of image %s: %s", (image, status) => {
+  ])("with image %s: %s", (image, status) => {
     expect(checkVersion(operator({ image }), "0.1.0").status).toBe(status);
   });
 
-  test("is another one where a flag is not known", () => {
+  test("is reported as different if a flag is unknown", () => {
     expect(checkVersion(operator({ settings: null }), "0.1.0").message).toMatch(
       /^its flags are not those of Berth 0\.1\.0/,
     );
@@ -84,7 +84,7 @@ describe("the Pods of the cluster's DNS", () => {
     return checkClusterDns(kube, operator({ settings: { ...SETTINGS, ...settings } }));
   };
 
-  test("are well where one selector finds one", async () => {
+  test("pass if one selector finds a Pod", async () => {
     expect(await check((namespace) => (namespace === "dns" ? [{}] : forbidden))).toMatchObject({
       check: "cluster-dns",
       status: "pass",
@@ -92,7 +92,7 @@ describe("the Pods of the cluster's DNS", () => {
     });
   });
 
-  test("are warned of where none is there, with the value to set", async () => {
+  test("cause a warning with the value to set if there are none", async () => {
     expect(await check(() => [])).toMatchObject({
       status: "warn",
       message: "no Pod has the namespace and label of kube-system/k8s-app=kube-dns or dns/app=coredns",
@@ -100,7 +100,7 @@ describe("the Pods of the cluster's DNS", () => {
     });
   });
 
-  test("need not be there where addresses are set", async () => {
+  test("are not required if addresses are set", async () => {
     const clusterDns = { ...SETTINGS.clusterDns, cidrs: ["169.254.169.254/32"] };
     expect(await check(() => [], { clusterDns })).toMatchObject({
       status: "pass",
@@ -108,7 +108,7 @@ describe("the Pods of the cluster's DNS", () => {
     });
   });
 
-  test("are not checked without the right to list them", async () => {
+  test("are skipped without permission to list them", async () => {
     expect(await check((namespace) => (namespace === "dns" ? forbidden : []))).toMatchObject({
       status: "skip",
       message: "not checked: needs list pods in namespace dns",
@@ -116,7 +116,7 @@ describe("the Pods of the cluster's DNS", () => {
   });
 });
 
-test("the operator of a namespace is one that serves it", () => {
+test("operatorOf returns an operator that serves the namespace", () => {
   const some = operator({ settings: { ...SETTINGS, namespaces: ["agents"] } });
   const unknown = operator({ settings: null });
   expect(operatorOf([unknown, some], "agents")).toBe(some);

@@ -12,7 +12,7 @@ function deployment(name: string, labels: Labels, podLabels?: Labels): Deploymen
   return { metadata: { name, namespace: name, labels }, spec: { selector: {}, template } };
 }
 
-/** A cluster with these Deployments, which knows selectors of equality alone. */
+/** A cluster with these Deployments. It supports only equality selectors. */
 function cluster(...deployments: readonly Deployment[]): KubeClient {
   const listAll = async (_: unknown, { labelSelector }: { labelSelector: string }) => {
     const wanted = labelSelector.split(",").map((term) => term.split("="));
@@ -31,7 +31,7 @@ async function namesFound(kube: KubeClient): Promise<string[]> {
 }
 
 describe("the operators of a cluster", () => {
-  test("are found by any name that the chart was given", async () => {
+  test("are found with any name that the chart was given", async () => {
     const podLabels = { ...COMPONENT, "berth.dev/role": "operator" };
     const kube = cluster(
       deployment("plain", { ...COMPONENT, "app.kubernetes.io/name": "berth" }, podLabels),
@@ -40,7 +40,7 @@ describe("the operators of a cluster", () => {
     expect(await namesFound(kube)).toEqual(["plain", "renamed"]);
   });
 
-  test("are not those of others", async () => {
+  test("do not include those of other projects", async () => {
     const kube = cluster(
       deployment("database", { ...COMPONENT, "app.kubernetes.io/name": "postgres" }, COMPONENT),
       deployment("bare", COMPONENT),

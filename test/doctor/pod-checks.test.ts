@@ -18,7 +18,7 @@ const parsed = parseEnvironment(
 );
 if (!parsed.ok) throw new Error(parsed.problems.join("\n"));
 const { environment } = parsed;
-/** Of the example, which does not set it. */
+/** The example does not set this field, so this is the default. */
 const PREPARE_SECONDS = environment.spec.sessions?.prepareTimeoutSeconds ?? 0;
 
 function pod(status: PodStatus, metadata: Partial<Pod["metadata"]> = {}): Pod {
@@ -39,7 +39,7 @@ const waiting = (reason: string, message = "") => ({
   containerStatuses: [{ name: "worker", state: { waiting: { reason, message } } }],
 });
 
-test("a Pod that does not get ready in time is stuck, by kubelet's word", () => {
+test("a Pod that does not get ready in time is stuck, for the kubelet's reason", () => {
   const stuck = pod(waiting("ImagePullBackOff", "Back-off pulling image"));
   expect(check(stuck, PREPARE_SECONDS)).toMatchObject({ status: "pass", message: "1 Pod, none is stuck" });
   expect(check(stuck, PREPARE_SECONDS + 1)).toEqual({
@@ -52,7 +52,7 @@ test("a Pod that does not get ready in time is stuck, by kubelet's word", () => 
   });
 });
 
-test("a parked Pod waits for as long as it likes", () => {
+test("a parked Pod may wait forever", () => {
   const parked = pod({
     ...waiting("CreateContainerConfigError", 'secret "berth-research-x" not found'),
     conditions: ["Initialized", "PodReadyToStartContainers"].map((type) => ({ type, status: "True" })),
@@ -60,7 +60,7 @@ test("a parked Pod waits for as long as it likes", () => {
   expect(check(parked, 100 * PREPARE_SECONDS).status).toBe("pass");
 });
 
-test("a Pod without a node is stuck with the scheduler's words", () => {
+test("a Pod without a node is stuck, for the scheduler's reason", () => {
   const conditions = [
     { type: "PodScheduled", status: "False", reason: "Unschedulable", message: "0/3 nodes are available" },
   ];
@@ -69,7 +69,7 @@ test("a Pod without a node is stuck with the scheduler's words", () => {
   expect(check(unscheduled, PREPARE_SECONDS + 1).message).toContain("Unschedulable: 0/3 nodes are available");
 });
 
-test("a Pod that should long be gone is told apart", () => {
+test("a Pod that should be gone long ago fails", () => {
   const going = pod({ phase: "Running" }, { deletionTimestamp: MADE });
   expect(check(going, 300).status).toBe("pass");
   const result = check(going, 301);
@@ -77,7 +77,7 @@ test("a Pod that should long be gone is told apart", () => {
   expect(result.message).toMatch(/^Pod berth-research-x should long be gone/);
 });
 
-test("Pods that may not be listed are not checked", () => {
+test("Pods that must not be listed are skipped", () => {
   expect(checkPods(environment, { is: "forbidden" }, MADE_MS)).toMatchObject({
     status: "skip",
     message: "not checked: needs list pods in agents",

@@ -4,7 +4,7 @@ import { schemaDifference } from "../../src/doctor/schema-difference.ts";
 
 const NONE = { missing: [], changed: [], unknown: [] };
 
-/** This build's schema with something changed in it. */
+/** This build's schema with a change. */
 function changed(change: (spec: ReturnType<typeof specOf>) => void) {
   const schema = structuredClone(environmentSchema());
   change(specOf(schema));
@@ -18,7 +18,7 @@ function specOf(schema: ReturnType<typeof environmentSchema>) {
 }
 
 describe("the difference of two schemas", () => {
-  test("is none of a schema and itself, whatever the order of its keys and its descriptions", () => {
+  test("is empty for the same schema with other descriptions and key order", () => {
     const reversed = (value: unknown): unknown => {
       if (Array.isArray(value)) return value.map(reversed);
       if (typeof value !== "object" || value === null) return value;
@@ -34,7 +34,7 @@ describe("the difference of two schemas", () => {
     expect(schemaDifference(environmentSchema(), reversed(other))).toEqual(NONE);
   });
 
-  test("names a field that is missing, and not all the fields within it", () => {
+  test("contains a missing field, but not the fields inside it", () => {
     const theirs = changed((spec) => {
       delete spec["paused"];
       delete spec["sessions"]?.properties?.["template"];
@@ -45,21 +45,21 @@ describe("the difference of two schemas", () => {
     });
   });
 
-  test("names a field whose default or bound is another", () => {
+  test("contains a field with a different default or limit", () => {
     const theirs = changed((spec) => {
       if (spec["deletionGraceSeconds"]) spec["deletionGraceSeconds"].default = 1;
     });
     expect(schemaDifference(environmentSchema(), theirs)).toEqual({ ...NONE, changed: [".spec.deletionGraceSeconds"] });
   });
 
-  test("names a field that only the other one has", () => {
+  test("contains a field that only the other schema has", () => {
     const theirs = changed((spec) => {
       spec["future"] = { type: "object", properties: { deeper: { type: "string" } } };
     });
     expect(schemaDifference(environmentSchema(), theirs)).toEqual({ ...NONE, unknown: [".spec.future"] });
   });
 
-  test("to no schema at all is everything", () => {
+  test("contains everything if the other schema is missing", () => {
     expect(schemaDifference(environmentSchema(), undefined).missing).toContain("");
   });
 });

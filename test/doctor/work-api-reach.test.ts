@@ -27,7 +27,7 @@ const access = (over: Partial<WorkAccess> = {}): WorkAccess => ({
 const reached = (baseUrl: string, over: Partial<WorkAccess> = {}) =>
   checkWorkApiReach(at(baseUrl), access(over), reachOnce());
 
-/** A server that is no Work API, and what was asked of it. */
+/** A server that is not a Work API, with the requests it received. */
 async function serve(answer: RequestListener, tls?: { cert: string; key: string }) {
   const asked: { url: string | undefined; authorization: string | undefined }[] = [];
   const listener: RequestListener = (request, response) => {
@@ -55,8 +55,8 @@ const api = (status: number, type: string): RequestListener => {
   return (_, response) => response.writeHead(status).end(JSON.stringify({ type: "error", error: { type } }));
 };
 
-describe("whether the Work API can be reached", () => {
-  test("takes no key to know: the simulator refuses the request, and sees no breach of its protocol", async () => {
+describe("checkWorkApiReach", () => {
+  test("needs no key: the simulator refuses the request, and detects no protocol violation", async () => {
     const simulator = await startSimulator();
     try {
       expect(await reached(simulator.url)).toEqual({
@@ -72,7 +72,7 @@ describe("whether the Work API can be reached", () => {
     }
   });
 
-  test("sends no credential, and asks an address once for all Environments that have it", async () => {
+  test("sends no credential, and one request for all Environments with the same address", async () => {
     await using server = await serve(api(401, "authentication_error"));
     const reach = reachOnce();
     for (const name of ["one", "two"]) {
@@ -91,13 +91,13 @@ describe("whether the Work API can be reached", () => {
       /whether a proxy or a login page answers/,
     ],
     [
-      "somebody who asks for no key",
+      "a service that needs no key",
       (_, response) => response.end("{}"),
       /with 200 .*, and not in the words of the Work API$/,
       /^Check spec\.api\.baseUrl/,
     ],
     ["a Work API in trouble", api(529, "overloaded_error"), /with 529 to a request without a key$/, /can be reached/],
-  ])("tells %s apart", async (_, answer, message, mend) => {
+  ])("recognizes %s", async (_, answer, message, mend) => {
     await using server = await serve(answer);
     expect(await reached(server.url)).toMatchObject({
       status: "warn",
@@ -106,7 +106,7 @@ describe("whether the Work API can be reached", () => {
     });
   });
 
-  test("is only to look at where it cannot be: the operator's Pod may reach what this machine does not", async () => {
+  test("only warns when the API is unreachable, because the operator's Pod may have another route", async () => {
     const url = `http://127.0.0.1:${await freePort()}`;
     expect(await reached(url)).toMatchObject({
       status: "warn",
@@ -115,7 +115,7 @@ describe("whether the Work API can be reached", () => {
     });
   });
 
-  test("says that a certificate is not trusted, and that a proxy refuses", async () => {
+  test("reports an untrusted certificate and a refusing proxy", async () => {
     await using tls = await serve(api(401, "authentication_error"), selfSigned(["127.0.0.1"]));
     expect((await reached(tls.url)).message).toContain("NODE_EXTRA_CA_CERTS");
     expect(tls.asked).toEqual([]);
@@ -125,7 +125,7 @@ describe("whether the Work API can be reached", () => {
     expect(proxy.asked.map(({ url }) => url)).toEqual(["api.example.com:443"]);
   });
 
-  test("is not looked at where no key may go, and no inner address is connected to unless it is allowed", async () => {
+  test("is skipped if no key may be sent there, and connects to no inner address unless allowed", async () => {
     await using server = await serve(api(401, "authentication_error"));
     expect(await reached(server.url, { originAllowed: () => false })).toMatchObject({
       status: "skip",

@@ -6,7 +6,7 @@ import { verdictOf } from "../../src/explain/verdict.ts";
 import { paintFor } from "../../src/observe/terminal.ts";
 import { claim, event, item, pod, running, SESSION_ID, traces, WORK_ID } from "./traces.ts";
 
-/** Clears the screen, and goes on in a line of its own. */
+/** Clears the screen and writes its own line. */
 const STEERS = "\u001b[2J\nEverything is well.\n";
 
 function shown(of: ReturnType<typeof traces>): string {
@@ -18,7 +18,7 @@ function shown(of: ReturnType<typeof traces>): string {
   return storyText(story, paintFor({ isTerminal: false }, undefined));
 }
 
-test("names what it is about in its first line", () => {
+test("names the ids in the first line", () => {
   const [first] = shown(traces({ pods: [pod(running(2))] })).split("\n");
   expect(first).toBe(
     `${SESSION_ID}: session ${SESSION_ID}; work item ${WORK_ID}; Pod berth-research-x; Environment agents/a`,
@@ -30,8 +30,8 @@ test.each([
   ["the record of a claim", { claims: [claim({ sessionId: `s${STEERS}`, workId: `w${STEERS}` })] }],
   ["an Event", { events: [event("SessionStarted", 3, "session s\u001b[2J: runs (work item w\u009b2J)")] }],
   ["the Work API", { items: [item({ id: `w${STEERS}`, data: { id: `s${STEERS}`, type: "session" } })] }],
-  ["whoever asks", { asked: `s${STEERS}` }],
-])("what %s names steers no terminal and makes no line of its own", (_whose, over) => {
+  ["the user", { asked: `s${STEERS}` }],
+])("escapes control characters and line breaks in the names from %s", (_whose, over) => {
   const text = shown(traces(over));
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
   expect(text).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/);

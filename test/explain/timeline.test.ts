@@ -5,8 +5,8 @@ import { at, claim, environment, event, item, pod, terminated, traces } from "./
 
 const whats = (...all: Parameters<typeof traces>) => timelineOf(traces(...all)).map(({ what }) => what);
 
-describe("the time line", () => {
-  test("tells a whole life in its order, out of all sources", () => {
+describe("the timeline", () => {
+  test("contains a session's whole life in order, from all sources", () => {
     const finished = pod(
       { ...terminated(4, 9), conditions: [{ type: "PodScheduled", status: "True", lastTransitionTime: at(0) }] },
       "finished",
@@ -36,7 +36,7 @@ describe("the time line", () => {
     ]);
   });
 
-  test("takes from a claim what the Work API was not asked for, and says each once", () => {
+  test("takes from a claim what the Work API was not asked for, and lists each moment once", () => {
     const ofClaim = timelineOf(traces({ claims: [claim()] }));
     expect(ofClaim.map(({ what, source }) => [what, source])).toEqual([
       ["queued", "claim"],
@@ -51,7 +51,7 @@ describe("the time line", () => {
     ]);
   });
 
-  test("puts what has the same second into the order of life, since Kubernetes knows whole seconds only", () => {
+  test("sorts entries of the same second by the order of a session's life, because Kubernetes times have whole seconds", () => {
     const started = pod(terminated(3, 3));
     const served = item({ state: "active", acknowledged_at: at(3.4), started_at: at(3.9) });
     expect(whats({ pods: [started], items: [served] })).toEqual([
@@ -59,7 +59,7 @@ describe("the time line", () => {
     ]);
   });
 
-  test("tells once what is told of a Pod and of its Environment", () => {
+  test("lists an Event of a Pod and of its Environment once", () => {
     const words = "session session_1: the container ended with exit code 1 (work item work_1)";
     const told = timelineOf(
       traces({
@@ -76,7 +76,7 @@ describe("the time line", () => {
     ]);
   });
 
-  test("shows of conditions Ready and what is amiss", () => {
+  test("shows the condition Ready and the failing ones", () => {
     const of = environment([
       { type: "Ready", status: "False", reason: "QuotaExceeded", message: "no room" },
       { type: "Authenticated", status: "True", reason: "KeyAccepted" },
@@ -89,12 +89,12 @@ describe("the time line", () => {
     ]);
   });
 
-  test("masks what looks like a credential in the words of others", () => {
+  test("masks likely credentials in messages from elsewhere", () => {
     const [told] = timelineOf(traces({ events: [event("Failed", 1, "it printed sk-ant-oat01-abcdefgh")] }));
     expect(told?.message).toBe("Failed: it printed sk-ant-[redacted]");
   });
 
-  test("is in order whatever the times are", () => {
+  test("is sorted for any times", () => {
     fc.assert(
       fc.property(fc.array(fc.double({ min: 0, max: 20, noNaN: true }), { minLength: 5, maxLength: 5 }), (times) => {
         const [a = 0, b = 0, c = 0, d = 0, e = 0] = times;

@@ -6,7 +6,7 @@ import { at, claim, environment, event, item, pod, running, terminated, traces }
 const NOT_READY = { status: "False", reason: "KeyRejected", message: "the key was rejected" } as const;
 
 describe("the verdict", () => {
-  test.each(END_REASON_LIST)("on a Pod that is marked %s has its words and its mend", (reason) => {
+  test.each(END_REASON_LIST)("for a Pod marked %s has its description and its fix", (reason) => {
     const marked = pod(terminated(1, 2), "finished", {
       "berth.dev/end-reason": reason,
       "berth.dev/end-message": "it said so",
@@ -20,7 +20,7 @@ describe("the verdict", () => {
     });
   });
 
-  test("on a Pod that is gone comes from its last Event", () => {
+  test("for a deleted Pod comes from its last Event", () => {
     const told = [
       event("SessionStarted", 5, "session session_1 runs (work item work_1)"),
       event("OOMKilled", 9, "session session_1: out of memory (work item work_1)"),
@@ -28,20 +28,20 @@ describe("the verdict", () => {
     expect(verdictOf(traces({ events: told }))).toMatchObject({ standing: "ended", reason: "OOMKilled" });
   });
 
-  test("on a session that runs names Pod and node", () => {
+  test("for a running session names Pod and node", () => {
     const verdict = verdictOf(traces({ pods: [pod(running(4))], claims: [claim()] }));
     expect(verdict).toMatchObject({ standing: "running", reason: null, mend: "Nothing to do." });
     expect(verdict.sentence).toBe(`It runs in Pod berth-research-x on node node-1, since ${at(4)}.`);
   });
 
-  test("on a session that runs again does not tell of how it ended before", () => {
+  test("for a session that runs again ignores how it ended before", () => {
     const before = event("Failed", 2, "session session_1: it failed (work item work_0)");
     expect(verdictOf(traces({ events: [before], pods: [pod(running(4))], claims: [claim()] })).standing).toBe(
       "running",
     );
   });
 
-  test("on a container that does not start has kubelet's words", () => {
+  test("for a container that does not start has the kubelet's reason", () => {
     const state = { waiting: { reason: "CreateContainerError", message: "no such user" } };
     const stuck = pod({ phase: "Pending", containerStatuses: [{ name: "worker", state }] });
     const verdict = verdictOf(traces({ pods: [stuck], claims: [claim()] }));
@@ -49,7 +49,7 @@ describe("the verdict", () => {
     expect(verdict.sentence).toContain("was opened; its container does not run: CreateContainerError: no such user");
   });
 
-  test("on a claim that cannot be settled names what stands in the way", () => {
+  test("for a claim that can't be settled names the blocking condition", () => {
     const concerned = environment([NOT_READY]);
     expect(verdictOf(traces({ claims: [claim()], environments: [concerned] }))).toMatchObject({
       standing: "ending",
@@ -63,7 +63,7 @@ describe("the verdict", () => {
     );
   });
 
-  test("on an item that waits says what its Environment lacks", () => {
+  test("for a queued item names the failing condition of its Environment", () => {
     const hindered = item({}, environment([NOT_READY]));
     expect(verdictOf(traces({ items: [hindered] }))).toMatchObject({
       standing: "waiting",
@@ -77,7 +77,7 @@ describe("the verdict", () => {
     });
   });
 
-  test("on an item that is back in the queue says that it waits, whatever ended before", () => {
+  test("for a requeued item says that it waits, whatever ended before", () => {
     const before = event(
       "NodeLost",
       2,
@@ -86,7 +86,7 @@ describe("the verdict", () => {
     expect(verdictOf(traces({ events: [before], items: [item()] })).standing).toBe("waiting");
   });
 
-  test("on an item that somebody else serves says so; of workers that is as it should be", () => {
+  test("for an item that another client serves says so, which is normal in workers mode", () => {
     const active = { state: "active", acknowledged_at: at(2), started_at: at(3) } as const;
     const elsewhere = verdictOf(traces({ items: [item(active)] }));
     expect(elsewhere.sentence).toContain("somebody else who polls this queue");
@@ -95,12 +95,12 @@ describe("the verdict", () => {
     expect(workers).toMatchObject({ standing: "running", mend: "Nothing to do." });
   });
 
-  test("on an item that is stopped and of which nothing else is left says since when", () => {
+  test("for a stopped item without other traces has its time", () => {
     const verdict = verdictOf(traces({ items: [item({ state: "stopped", stopped_at: at(9) })] }));
     expect(verdict).toMatchObject({ standing: "ended", reason: null, sentence: expect.stringContaining(at(9)) });
   });
 
-  test("on a parked Pod says that it is no fault", () => {
+  test("for a parked Pod says that it is not a problem", () => {
     const state = { waiting: { reason: "CreateContainerConfigError", message: 'secret "berth-research-x" not found' } };
     const conditions = ["Initialized", "PodReadyToStartContainers"].map((type) => ({ type, status: "True" }));
     const parked = pod({ phase: "Pending", conditions, containerStatuses: [{ name: "worker", state }] }, "parked");
@@ -110,7 +110,7 @@ describe("the verdict", () => {
     });
   });
 
-  test("on what nobody knows says where it looked, where it could not, and why that may be", () => {
+  test("for an unknown id says what was searched, what was not, and possible reasons", () => {
     const looked = [
       { where: "Pods of namespace agents", found: 0, note: null },
       { where: "Events of namespace agents", found: null, note: "needs list events" },

@@ -18,7 +18,7 @@ describe("allowed API origins", () => {
     [["https://a.example"], "https://a.example:443/v1", true],
     [["https://a.example"], "https://a.example.evil.example", false],
     [["https://a.example"], "https://user@a.example", true],
-  ])("%j: %s -> %s", (allowed, baseUrl, expected) => {
+  ])("%j allows %s: %s", (allowed, baseUrl, expected) => {
     expect(originAllowed(allowed, baseUrl)).toBe(expected);
   });
 
@@ -31,7 +31,7 @@ describe("allowed API origins", () => {
       true,
     ],
     [["https://api.anthropic.com"], "https://api.example.com", false],
-  ])("%j: %s may be at an inner address -> %s", (allowed, origin, expected) => {
+  ])("%j allows an inner address for %s: %s", (allowed, origin, expected) => {
     expect(mayBeInner(allowed, origin)).toBe(expected);
   });
 
@@ -41,7 +41,7 @@ describe("allowed API origins", () => {
     [["https://gateway.example:8443"], "gateway.example", true],
     [["https://gateway.example:8443"], "api.anthropic.com", true],
     [["https://gateway.example:8443"], "other.example", false],
-  ])("%j: %s is listed -> %s", (allowed, hostname, expected) => {
+  ])("%j lists %s: %s", (allowed, hostname, expected) => {
     expect(isListedHost(allowed, hostname)).toBe(expected);
   });
 });

@@ -22,12 +22,12 @@ describe("settings", () => {
     ["berth-peers.berth-system.svc:8082", { host: "berth-peers.berth-system.svc", port: 8082 }],
     ["127.0.0.2:80", { host: "127.0.0.2", port: 80 }],
     ["[fd00::1]:8082", { host: "fd00::1", port: 8082 }],
-  ])("replicas that webhooks are passed on to are at %s", (text, peers) => {
+  ])("webhook peers are at %s", (text, peers) => {
     const flags = ["--webhook-bind-address", ":8082", "--webhook-secrets", "/x", "--webhook-peers", text];
     expect(parseSettings(flags, {}).webhook.peers).toEqual(peers);
   });
 
-  test("replicas that webhooks are passed on to are a host and a port, beside a receiver", () => {
+  test("webhook peers must be a host and a port, and need a receiver", () => {
     const receiver = ["--webhook-bind-address", ":8082", "--webhook-secrets", "/x"];
     for (const text of [
       "berth-peers",
@@ -42,7 +42,7 @@ describe("settings", () => {
     expect(() => parseSettings(["--webhook-peers", "a:1"], {})).toThrow(/name that, too/);
   });
 
-  test("a receiver of webhooks needs its secrets, and is given both", () => {
+  test("a webhook receiver needs its secrets", () => {
     expect(() => parseSettings(["--webhook-bind-address", ":8082"], {})).toThrow(/--webhook-secrets/);
     const flags = ["--webhook-bind-address", ":8082", "--webhook-secrets", "/etc/berth/webhook"];
     const expected = { bindAddress: ":8082", secrets: "/etc/berth/webhook", peers: undefined };
@@ -84,7 +84,7 @@ describe("settings", () => {
     });
   });
 
-  test("the cluster's DNS is Pods, by namespace, label and port, and addresses", () => {
+  test("cluster DNS is configured as Pods, by namespace, label and port, and as addresses", () => {
     const flags = ["--cluster-dns-pods=dns/app=coredns:8053", "--cluster-dns-pods", "kube-system/k8s-app=kube-dns"];
     expect(parseSettings([...flags, "--cluster-dns-cidrs=10.0.0.10/32"], {}).clusterDns).toEqual({
       pods: [
@@ -104,19 +104,19 @@ describe("settings", () => {
     "a/b=c:x",
     "a/b=",
     "*/b=c",
-  ])("Pods of the cluster's DNS that are %s are refused with what to write", (text) => {
+  ])("an invalid --cluster-dns-pods value %s is refused with an example", (text) => {
     expect(messageOf(["--cluster-dns-pods", text])).toBe(
       `--cluster-dns-pods: "${text}" does not name Pods; write namespace/label=value, such as kube-system/k8s-app=kube-dns, and :port where they do not listen on 53`,
     );
   });
 
-  test("addresses of the cluster's DNS that are no networks are refused with what to write", () => {
+  test("an invalid --cluster-dns-cidrs value is refused with an example", () => {
     expect(messageOf(["--cluster-dns-cidrs", "10.0.0.10"])).toBe(
       '--cluster-dns-cidrs: "10.0.0.10": write networks, such as 160.79.104.0/23 or 2607:6bc0::/48',
     );
   });
 
-  test("every flag is read, with = and without", () => {
+  test("every flag is read, with and without an equals sign", () => {
     const settings = parseSettings(
       [
         ...["--kubeconfig", "/some/config", "--namespace", "one", "--namespace=two"],
@@ -137,7 +137,7 @@ describe("settings", () => {
     });
   });
 
-  test("every flag is read from the environment as well", () => {
+  test("every flag is also read from the environment", () => {
     const settings = parseSettings([], {
       BERTH_KUBECONFIG: "/some/config",
       BERTH_NAMESPACE: "one, two,one",
@@ -161,7 +161,7 @@ describe("settings", () => {
     });
   });
 
-  test("a flag beats its variable, also a repeatable one: lists are not mixed", () => {
+  test("a flag takes precedence over its variable, and lists are not merged", () => {
     const env = { BERTH_LOG_LEVEL: "warn", BERTH_NAMESPACE: "three", BERTH_LEADER_ELECT: "false" };
     const settings = parseSettings(["--log-level=error", "--namespace=one,two", "--leader-elect"], env);
     expect(settings).toMatchObject({
@@ -171,7 +171,7 @@ describe("settings", () => {
     });
   });
 
-  test("a wrong variable does no harm when its flag is given", () => {
+  test("an invalid variable is ignored if its flag is given", () => {
     expect(parseSettings(["--log-level=error"], { BERTH_LOG_LEVEL: "loud" }).logLevel).toBe("error");
   });
 
@@ -187,11 +187,11 @@ describe("settings", () => {
     [["--leader-elect", "false"], false],
     [["--no-leader-elect"], false],
     [["--leader-elect", "--namespace", "one"], true],
-  ])("%j turns leader election %s", (argv, enabled) => {
+  ])("%j sets leader election to %s", (argv, enabled) => {
     expect(parseSettings(argv, {}).leaderElection.enabled).toBe(enabled);
   });
 
-  test("proxies come from the variables that curl knows, lower case first", () => {
+  test("proxies come from the same variables as in curl, lower case first", () => {
     const env = {
       HTTPS_PROXY: "http://upper:1",
       https_proxy: "http://lower:1",
@@ -201,7 +201,7 @@ describe("settings", () => {
     expect(parseSettings([], env).proxy).toEqual({ httpsProxy: "http://lower:1", noProxy: "10.0.0.0/8" });
   });
 
-  test("the variables that say where the cluster is are passed on", () => {
+  test("the variables that locate the cluster are passed on", () => {
     const env = {
       KUBECONFIG: "/a:/b",
       KUBERNETES_SERVICE_HOST: "10.0.0.1",
@@ -213,7 +213,7 @@ describe("settings", () => {
   });
 });
 
-describe("wrong settings name the mend", () => {
+describe("invalid settings", () => {
   test.each<[string, readonly string[], RegExp]>([
     ["an unknown flag", ["--foo"], /unknown option '--foo'/],
     ["a misspelled flag", ["--log-levl", "info"], /Did you mean --log-level\?/],
@@ -228,20 +228,16 @@ describe("wrong settings name the mend", () => {
     ["a namespace in capitals", ["--namespace=Agents"], /--namespace: "Agents": a namespace is lower-case/],
     ["one bad namespace of two", ["--namespace=good,b_d"], /a namespace is lower-case/],
     ["an empty list of namespaces", ["--namespace=,"], /the list is empty/],
-    ["a Lease namespace that is none", ["--leader-elect-namespace=a,b"], /--leader-elect-namespace/],
-    ["no shards", ["--shards=0"], /--shards: "0": write a whole number from 1 to 64/],
-    ["more shards than anybody has replicas", ["--shards=65"], /--shards: "65"/],
-    ["shards that are no number", ["--shards=three"], /--shards: "three"/],
+    ["an invalid Lease namespace", ["--leader-elect-namespace=a,b"], /--leader-elect-namespace/],
+    ["zero shards", ["--shards=0"], /--shards: "0": write a whole number from 1 to 64/],
+    ["too many shards", ["--shards=65"], /--shards: "65"/],
+    ["shards that are not a number", ["--shards=three"], /--shards: "three"/],
     ["a protocol timeout without its unit", ["--protocol-timeout=2"], /--protocol-timeout: "2": write a duration from/],
     ["a protocol timeout that leaves no time to claim", ["--protocol-timeout=2.6s"], /from 1\.5s to 2\.5s/],
-    ["a protocol timeout below the usual one", ["--protocol-timeout=1400ms"], /from 1\.5s to 2\.5s/],
+    ["a protocol timeout below the default", ["--protocol-timeout=1400ms"], /from 1\.5s to 2\.5s/],
     ["shards without leader election", ["--shards=3", "--leader-elect=false"], /--shards: more than 1 needs leader/],
     ["neither true nor false", ["--leader-elect=yes"], /--leader-elect: "yes": write true or false/],
-    [
-      "a word that no policy has",
-      ["--allowed-in-templates=sudo"],
-      /--allowed-in-templates: "sudo": is not known; known/,
-    ],
+    ["an unknown exception", ["--allowed-in-templates=sudo"], /--allowed-in-templates: "sudo": is not known; known/],
     ["a capability without its name", ["--allowed-in-templates=capabilities"], /write capabilities=<name>/],
     ["an origin with a path", ["--allowed-api-origins=https://a.example/v1"], /"https:\/\/a.example\/v1" is no origin/],
     ["an origin without scheme", ["--allowed-api-origins=a.example"], /is no origin; write scheme, host and port/],
@@ -251,17 +247,17 @@ describe("wrong settings name the mend", () => {
     expect(messageOf(argv)).toMatch(expected);
   });
 
-  test("a wrong variable is called by its own name", () => {
+  test("an invalid variable is reported by its own name", () => {
     expect(messageOf([], { BERTH_LOG_LEVEL: "loud" })).toMatch(/^BERTH_LOG_LEVEL: "loud": write one of/);
   });
 
-  test("a misspelled variable is refused: it would be a setting that does nothing", () => {
+  test("a misspelled variable is refused, because it would be ignored silently", () => {
     expect(messageOf([], { BERTH_LOGLEVEL: "debug" })).toMatch(
       /unknown environment variable BERTH_LOGLEVEL; known are .*BERTH_LOG_LEVEL/,
     );
   });
 
-  test("variables of a Service named berth are nobody's settings", () => {
+  test("variables of a Service named berth are ignored", () => {
     const links = {
       BERTH_SERVICE_HOST: "10.0.0.1",
       BERTH_SERVICE_PORT: "8080",
@@ -275,12 +271,12 @@ describe("wrong settings name the mend", () => {
     expect(parseSettings([], links)).toEqual(parseSettings([], {}));
   });
 
-  test("all of them are named at once", () => {
+  test("all problems are reported at once", () => {
     const lines = messageOf(["--log-level=loud", "--metrics-bind-address=x"], { BERTH_NAMESPACE: "A" }).split("\n");
     expect(lines).toHaveLength(3);
   });
 
-  test("any command line gives settings or a ConfigError, never anything else", () => {
+  test("any command line gives settings or a ConfigError", () => {
     const word = fc.oneof(
       fc.constantFrom(...Object.values(FLAGS).map(({ name }) => `--${name}`), "--no-leader-elect", "--", "-x", "=", ""),
       fc.string(),
@@ -309,14 +305,14 @@ describe("the command line", () => {
     return { ...(await cliRun(argv, { env, commands })), seen };
   }
 
-  test("run hands over its settings and ends with 0", async () => {
+  test("run passes on its settings and exits with 0", async () => {
     const { code, seen, err } = await cli(["run", "--namespace=one"], { BERTH_LOG_LEVEL: "debug" });
     expect({ code, err }).toEqual({ code: 0, err: "" });
     expect(seen).toEqual([parseSettings(["--namespace=one"], { BERTH_LOG_LEVEL: "debug" })]);
   });
 
   test.each([[["run", "--foo"]], [["run", "--log-level=loud"]], [["run", "word"]], [["walk"]], [["--foo"]], [[]]])(
-    "%j ends with 2 and a usage line, and runs nothing",
+    "%j exits with 2 and a usage line, and runs nothing",
     async (argv) => {
       const { code, err, out, seen } = await cli(argv);
       expect({ code, out, seen }).toEqual({ code: 2, out: "", seen: [] });
@@ -325,34 +321,31 @@ describe("the command line", () => {
     },
   );
 
-  test.each([[["walk"]], [["walk", "--far"]], [["help", "walk"]]])(
-    "%j names the command that is none",
-    async (argv) => {
-      const { code, err } = await cli(argv);
-      expect(code).toBe(2);
-      expect(err).toMatch(/^berth: unknown command 'walk'/);
-    },
-  );
+  test.each([[["walk"]], [["walk", "--far"]], [["help", "walk"]]])("%j reports the unknown command", async (argv) => {
+    const { code, err } = await cli(argv);
+    expect(code).toBe(2);
+    expect(err).toMatch(/^berth: unknown command 'walk'/);
+  });
 
-  test("no command at all names those that there are", async () => {
+  test("no command lists the available ones", async () => {
     expect((await cli([])).err).toMatch(/^berth: name a command: run, .*doctor, .*version or help\n/);
   });
 
   test.each([
     [["help"], "--help"],
     [["help", "doctor"], "doctor --help"],
-  ])("%j is %s", async (argv, same) => {
+  ])("%j is the same as %s", async (argv, same) => {
     const { code, out, err } = await cli(argv);
     expect({ code, err }).toEqual({ code: 0, err: "" });
     expect(out).toBe((await cli(same.split(" "))).out);
     expect(out).toMatch(/^Usage: berth /);
   });
 
-  test("a wrong variable ends with 2 as well", async () => {
+  test("an invalid variable also exits with 2", async () => {
     expect((await cli(["run"], { BERTH_LEADER_ELECT: "perhaps" })).code).toBe(2);
   });
 
-  test("a setting that turns out wrong later ends with 2 as well", async () => {
+  test("a setting that turns out to be invalid later also exits with 2", async () => {
     const { code, err } = await cli(["run"], {}, async () => {
       throw new ConfigError("no such file: /some/config");
     });
@@ -360,7 +353,7 @@ describe("the command line", () => {
     expect(err).toContain("no such file: /some/config");
   });
 
-  test("a failure ends with 1 and its causes, without a credential", async () => {
+  test("a failure exits with 1 and prints its causes without credentials", async () => {
     const { code, err } = await cli(["run"], {}, async () => {
       throw new Error("could not start", { cause: new Error("key sk-ant-oat01-abcdef was refused") });
     });
@@ -374,10 +367,10 @@ describe("the command line", () => {
     expect(berthVersion()).toMatch(/^\d+\.\d+\.\d+/);
   });
 
-  test("--help names every flag, its variable and its default, and ends with 0", async () => {
+  test("--help lists every flag with its variable and default, and exits with 0", async () => {
     const { code, out } = await cli(["run", "--help"]);
     expect(code).toBe(0);
-    // Commander wraps lines where it likes.
+    // Commander may wrap lines anywhere.
     const text = out.replaceAll(/\s+/g, " ");
     for (const { name } of Object.values(FLAGS)) {
       expect(text).toContain(`--${name}`);

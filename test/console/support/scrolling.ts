@@ -1,20 +1,23 @@
 import type { Page } from "playwright-core";
 
-/** What it took the page to be scrolled from the first session to the last. */
+/** The cost of scrolling the page from the first session to the last. */
 export interface Scrolling {
-  /** Pictures that the browser made meanwhile. */
+  /** Frames that the browser rendered. */
   readonly frames: number;
   /** How often the rows were filled. */
   readonly draws: number;
-  /** Elements within the grid, at most. */
+  /** The largest number of elements within the grid. */
   readonly elements: number;
-  /** Elements that were made for it. */
+  /** Elements that were created. */
   readonly made: number;
-  /** Processor time of the page's thread, in milliseconds: that of the machine's other work is not in it. */
+  /** CPU time of the page's thread in milliseconds, without other work of the machine. */
   readonly busyMs: number;
 }
 
-/** Scrolls through the grid, by twice what is in sight with each picture, and in steps: a wheel turns more often than that. */
+/**
+ * Scrolls through the grid by two screens per frame, in several steps, because a mouse wheel sends several events per
+ * frame.
+ */
 export async function scrollThrough(page: Page): Promise<Scrolling> {
   const tools = await page.context().newCDPSession(page);
   await tools.send("Performance.enable", { timeDomain: "threadTicks" });
@@ -31,7 +34,7 @@ export async function scrollThrough(page: Page): Promise<Scrolling> {
 
 const SECOND_MS = 1_000;
 
-// A text, since no code here knows the types of a browser. Filling a row changes its texts; drawing moves `.rows`.
+// A string, because the types here do not include a browser's. Filling a row changes its texts; drawing moves `.rows`.
 const SCROLL = `(async () => {
   const grid = document.getElementById("grid");
   const nextFrame = () => new Promise((resolve) => requestAnimationFrame(resolve));

@@ -6,7 +6,7 @@ import { silentLogger } from "../../../src/observe/logger.ts";
 import type { SessionView } from "../../../src/protocol/session-view.ts";
 import type { EnvironmentLook, EnvironmentSource } from "../../../src/reconcile/environment-runtime.ts";
 
-/** A session as a claim that runs gives it. */
+/** A session of a running claim. */
 export function session(name: string, over: Partial<SessionView> = {}): SessionView {
   const queuedAtMs = over.queuedAtMs ?? Date.UTC(2030, 0, 1);
   return {
@@ -28,14 +28,14 @@ export function session(name: string, over: Partial<SessionView> = {}): SessionV
   };
 }
 
-/** The same, over. */
+/** The same session after its end. */
 export function ended(name: string, over: Partial<SessionView> = {}): SessionView {
   const running = session(name, over);
   const stoppedAtMs = over.stoppedAtMs ?? (running.queuedAtMs ?? 0) + 5_000;
   return { ...running, phase: "ended", reason: "Completed", ...over, stoppedAtMs };
 }
 
-/** An Environment whose sessions a test sets by hand. */
+/** An Environment whose sessions the test sets. */
 export class StagedSource implements EnvironmentSource {
   now: EnvironmentLook = {
     mode: "Sessions",
@@ -48,7 +48,7 @@ export class StagedSource implements EnvironmentSource {
     conditions: [conditionFor("Ready", "work is served", 1)],
   };
   live: SessionView[] = [];
-  /** How often it was asked for its sessions. */
+  /** How often its sessions were read. */
   asked = 0;
 
   look(): EnvironmentLook {
@@ -61,7 +61,7 @@ export class StagedSource implements EnvironmentSource {
   }
 }
 
-/** A console on a port of its own, of an operator that a test plays. */
+/** A console on a free port, for an operator that the test plays. */
 export async function startConsole(
   options: Partial<ConsoleOptions> = {},
   served: () => readonly number[] = () => [0],
@@ -80,7 +80,7 @@ export async function startConsole(
   return Object.assign(made, { url: `http://${address}` });
 }
 
-/** As many sessions as a large cluster has, all of them of the last minutes: some live, some of each end. */
+/** As many sessions as in a large cluster, all of the last minutes, some live and some with each end reason. */
 export function manySessions(count: number, nowMs: number): SessionView[] {
   return Array.from({ length: count }, (_, index) => {
     const name = String(index).padStart(5, "0");
