@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { scaleDownLimit, scaleUpLimit, stabilized } from "../../src/autoscale/behavior.ts";
 import type { Recommendation, ScaleEvent, ScaleHistory } from "../../src/autoscale/scale-history.ts";
-import { behaviorOf, EMPTY, type Policy, percent, pods } from "./specs.ts";
+import { behaviorOf, EMPTY, type Policy, percent, pods } from "./scale-inputs.ts";
 
 /** Later than every entry of the histories below. */
 const NOW_MS = 10_000_000;

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { decideScale } from "../../src/autoscale/decide-scale.ts";
 import { startHistory } from "../../src/autoscale/scale-history.ts";
-import { Play } from "./play.ts";
-import { behaviorOf, EMPTY, inputOf, percent, pods } from "./specs.ts";
+import { Play } from "./decision-loop.ts";
+import { behaviorOf, EMPTY, inputOf, percent, pods } from "./scale-inputs.ts";
 
 const AT_ONCE = { stabilizationWindowSeconds: 0 };
 const STALE = { kind: "unknown", reason: "DemandStale", message: "statistics were last read 90 s ago" } as const;

@@ -4,7 +4,7 @@ import type { BusyView } from "../../src/autoscale/busy-guard.ts";
 import { decideScale } from "../../src/autoscale/decide-scale.ts";
 import type { Demand } from "../../src/autoscale/demand.ts";
 import { recordScale, type ScalingRules, startHistory } from "../../src/autoscale/scale-history.ts";
-import { behaviorOf, inputOf } from "./specs.ts";
+import { behaviorOf, inputOf } from "./scale-inputs.ts";
 
 const SECOND_MS = 1_000;
 

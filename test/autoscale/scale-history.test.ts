@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { recordRecommendation, recordScale, startHistory } from "../../src/autoscale/scale-history.ts";
-import { behaviorOf, EMPTY, percent, pods } from "./specs.ts";
+import { behaviorOf, EMPTY, percent, pods } from "./scale-inputs.ts";
 
 const behavior = behaviorOf({
   scaleUp: { policies: [pods(1, 60), percent(10, 120)] },

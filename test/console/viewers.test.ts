@@ -3,7 +3,7 @@ import type { ServerResponse } from "node:http";
 import { describe, expect, test } from "vitest";
 import { Changes } from "../../src/console/changes.ts";
 import { Seen } from "../../src/console/seen.ts";
-import { ALIVE_EVERY_MS, LOOK_EVERY_MS, MAX_VIEWERS, STUCK_MS, Viewers } from "../../src/console/viewers.ts";
+import { ALIVE_EVERY_MS, isOwnHost, LOOK_EVERY_MS, MAX_VIEWERS, STUCK_MS, Viewers } from "../../src/console/viewers.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { StagedSource, session } from "./support/staged.ts";
 
@@ -162,5 +162,34 @@ describe("viewers", () => {
     source.live = [session("a")];
     await clock.advance(LOOK_EVERY_MS);
     expect(viewer.events()).toMatchObject([{ sessions: { set: [{ pod: "research-a" }] } }]);
+  });
+});
+
+describe("the Host header", () => {
+  test.each([
+    "localhost",
+    "localhost:8082",
+    "LOCALHOST:8082",
+    "127.0.0.1",
+    "127.0.0.1:8082",
+    "10.1.2.3:80",
+    "[::1]",
+    "[::1]:8082",
+  ])("%s is this server", (host) => {
+    expect(isOwnHost(host)).toBe(true);
+  });
+
+  test.each([
+    "rebound.example",
+    "rebound.example:8082",
+    "localhost.rebound.example",
+    "127.0.0.1.rebound.example",
+    "a-localhost",
+    "[rebound.example]",
+    "[127.0.0.1]",
+    "",
+    undefined,
+  ])("%s is refused, because its name may be another site's", (host) => {
+    expect(isOwnHost(host)).toBe(false);
   });
 });

@@ -4,7 +4,7 @@ import { afterEach, describe, expect, test } from "vitest";
 import { seededRandom } from "../../simulator/ids.ts";
 import { CI_SEED } from "../support/ci-seed.ts";
 import { metricValue } from "../support/metric-value.ts";
-import { LeaseWorld, type Replica } from "./lease-world.ts";
+import { LeaseWorld, type Replica } from "./simulated-replicas.ts";
 
 const seed = CI_SEED.seed ?? randomInt(2 ** 31 - 1);
 const worlds: LeaseWorld[] = [];

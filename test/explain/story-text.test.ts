@@ -4,7 +4,7 @@ import { storyText } from "../../src/explain/story-text.ts";
 import { timelineOf } from "../../src/explain/timeline.ts";
 import { verdictOf } from "../../src/explain/verdict.ts";
 import { paintFor } from "../../src/observe/terminal.ts";
-import { claim, event, item, pod, running, SESSION_ID, traces, WORK_ID } from "./traces.ts";
+import { claim, event, item, pod, running, SESSION_ID, traces, WORK_ID } from "./sample-traces.ts";
 
 /** Clears the screen and writes its own line. */
 const STEERS = "\u001b[2J\nEverything is well.\n";

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { MOMENTS, timelineOf } from "../../src/explain/timeline.ts";
-import { at, claim, environment, event, item, pod, terminated, traces } from "./traces.ts";
+import { at, claim, environment, event, item, pod, terminated, traces } from "./sample-traces.ts";
 
 const whats = (...all: Parameters<typeof traces>) => timelineOf(traces(...all)).map(({ what }) => what);
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { END_REASON_LIST, END_REASONS } from "../../src/api/reasons.ts";
 import { verdictOf } from "../../src/explain/verdict.ts";
-import { at, claim, environment, event, item, pod, running, terminated, traces } from "./traces.ts";
+import { at, claim, environment, event, item, pod, running, terminated, traces } from "./sample-traces.ts";
 
 const NOT_READY = { status: "False", reason: "KeyRejected", message: "the key was rejected" } as const;
 

@@ -1,3 +1,5 @@
+/** Invalid answers of a server, for tests of how clients treat them. */
+
 import { gzipSync } from "node:zlib";
 import type { Act } from "./strict-server.ts";
 

@@ -13,6 +13,7 @@ import { describe, expect, it } from "vitest";
 import { realClock } from "../../src/core/clock.ts";
 import { HttpFailure, type HttpRequest, MAX_REFUSAL_BYTES, WorkHttp } from "../../src/work/http.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
+import { BYTE_CHUNKS, CHUNKED, endless } from "./hostile-acts.ts";
 import { BEAT, STATS } from "./samples.ts";
 import { selfSigned } from "./self-signed.ts";
 import { failure, LONG_MS, Setup } from "./setup.ts";
@@ -212,7 +213,7 @@ async function tlsSetup() {
 
 /** Runs the call with only these variables, so that the machine's proxies and CAs have no influence. */
 async function oneCall(baseUrl: string, env: Record<string, string>): Promise<Record<string, unknown>> {
-  const script = fileURLToPath(new URL("one-call.ts", import.meta.url));
+  const script = fileURLToPath(new URL("one-stats-call.ts", import.meta.url));
   const { stdout } = await promisify(execFile)(process.execPath, [script, baseUrl], { env });
   return JSON.parse(stdout) as Record<string, unknown>;
 }
@@ -319,3 +320,25 @@ describe("proxies", () => {
     await http.close();
   });
 });
+
+/** Node's own memory, the child's heap, and two pages (8 MB each) per concurrent call. */
+const AT_A_TIME = 4;
+const MAX_RSS_BYTES = 400_000_000;
+
+it.each([
+  ["in large pieces", Buffer.from(`10000\r\n${" ".repeat(0x10000)}\r\n`)],
+  ["byte by byte", BYTE_CHUNKS],
+])(
+  "endless bodies %s use no more memory than their limit",
+  async (_name, piece) => {
+    await using server = await StrictServer.start();
+    server.fallback = endless(CHUNKED, piece);
+    const script = fileURLToPath(new URL("read-endless-lists.ts", import.meta.url));
+    const argv = ["--max-old-space-size=64", script, server.origin, String(AT_A_TIME), "3"];
+    const { stdout } = await promisify(execFile)(process.execPath, argv);
+    const { kinds, maxRssBytes } = JSON.parse(stdout) as { kinds: Record<string, number>; maxRssBytes: number };
+    expect(kinds).toEqual({ protocol: 3 * AT_A_TIME });
+    expect(maxRssBytes).toBeLessThan(MAX_RSS_BYTES);
+  },
+  600_000,
+);

@@ -1,3 +1,5 @@
+/** A local DNS server whose answer a test can change. */
+
 import { createSocket, type Socket } from "node:dgram";
 import { Resolver } from "node:dns";
 import { once } from "node:events";

@@ -1,3 +1,5 @@
+/** Creates self-signed TLS certificates. */
+
 import { generateKeyPairSync, sign } from "node:crypto";
 
 /** Creates a self-signed TLS certificate for each test run, so that the repository contains no private key. */

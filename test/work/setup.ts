@@ -1,3 +1,5 @@
+/** A test server with a client for it, and helpers for failed calls. */
+
 import { type Clock, realClock } from "../../src/core/clock.ts";
 import { WorkApiClient, type WorkApiClientOptions } from "../../src/work/client.ts";
 import { WorkApiError } from "../../src/work/errors.ts";

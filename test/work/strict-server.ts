@@ -1,3 +1,5 @@
+/** A scripted HTTP server for tests of clients, and common answers. */
+
 import { once } from "node:events";
 import {
   createServer,

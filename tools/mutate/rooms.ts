@@ -461,7 +461,7 @@ export const ROOMS: readonly FileMutations[] = [
   },
   {
     file: "src/work/errors.ts",
-    tests: ["test/work/retry-after.test.ts"],
+    tests: ["test/work/errors.test.ts"],
     mutations: [
       {
         name: "waits for as long as a header asks",
@@ -557,7 +557,7 @@ export const ROOMS: readonly FileMutations[] = [
   },
   {
     file: "src/work/caller.ts",
-    tests: ["test/work/guard.test.ts", WORK_CLIENT, CLIENT_ERRORS],
+    tests: ["test/work/caller.test.ts", WORK_CLIENT, CLIENT_ERRORS],
     mutations: [
       {
         name: "sends mutating calls although another process may act",
@@ -588,7 +588,7 @@ export const ROOMS: readonly FileMutations[] = [
   },
   {
     file: "src/work/client.ts",
-    tests: [WORK_CLIENT, "test/work/find.test.ts", CLIENT_ERRORS],
+    tests: [WORK_CLIENT, "test/work/client-find.test.ts", CLIENT_ERRORS],
     mutations: [
       {
         name: "accepts an answer about another item",
@@ -635,7 +635,7 @@ export const ROOMS: readonly FileMutations[] = [
       {
         name: "makes heartbeats wait for their turn",
         guard: "bound",
-        tests: ["test/work/lanes.test.ts"],
+        tests: ["test/work/caller.test.ts"],
         find: "urgent: true,\n      timeoutMs: this.#protocolTimeoutMs,",
         replace: "urgent: false,\n      timeoutMs: this.#protocolTimeoutMs,",
       },
@@ -643,7 +643,7 @@ export const ROOMS: readonly FileMutations[] = [
   },
   {
     file: "src/work/wire.ts",
-    tests: ["test/work/wire.test.ts", "test/work/hostile-items.test.ts"],
+    tests: ["test/work/wire.test.ts"],
     mutations: [
       {
         name: "treats an empty heartbeat answer as an extended lease",
@@ -679,7 +679,7 @@ export const ROOMS: readonly FileMutations[] = [
   },
   {
     file: "src/work/http.ts",
-    tests: ["test/work/http.test.ts", "test/work/guard.test.ts"],
+    tests: ["test/work/http.test.ts", "test/work/caller.test.ts"],
     mutations: [
       {
         name: "sends a request a second time",

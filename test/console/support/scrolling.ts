@@ -1,3 +1,5 @@
+/** Measures the cost of scrolling the console in a browser. */
+
 import type { Page } from "playwright-core";
 
 /** The cost of scrolling the page from the first session to the last. */

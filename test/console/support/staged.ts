@@ -1,3 +1,5 @@
+/** Sample sessions, an Environment and a running console for tests of the console. */
+
 import { conditionFor } from "../../../src/api/conditions.ts";
 import { END_REASON_LIST, END_REASONS } from "../../../src/api/reasons.ts";
 import { Console, type ConsoleOptions } from "../../../src/console/console.ts";

@@ -2,7 +2,7 @@
  * Reads endless lists from a Work API, AT_A_TIME at once, and prints how they failed and how much memory that took. The
  * parent process gives it a small heap, so it crashes if it buffers more than its limit.
  *
- * `memory-main.ts BASE_URL AT_A_TIME ROUNDS`
+ * `read-endless-lists.ts BASE_URL AT_A_TIME ROUNDS`
  */
 import { realClock } from "../../src/core/clock.ts";
 import { WorkApiClient } from "../../src/work/client.ts";

@@ -1,3 +1,5 @@
+/** Simulated operator replicas that compete for Leases over a faulty network, on a virtual clock. */
+
 import type { Random } from "../../src/core/backoff.ts";
 import type { Clock, Timer } from "../../src/core/clock.ts";
 import type { LeaseClient } from "../../src/election/lease-record.ts";

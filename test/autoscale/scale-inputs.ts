@@ -1,3 +1,5 @@
+/** Builders of scaling behaviors, policies and inputs for tests of the autoscaler. */
+
 import { workersSpec } from "../../src/api/workers-spec.ts";
 import type { ScaleInput } from "../../src/autoscale/decide-scale.ts";
 import type { ScaleHistory, ScalingBehavior, ScalingRules } from "../../src/autoscale/scale-history.ts";

@@ -1,3 +1,5 @@
+/** Offers `Play`, which evaluates the scaling policies over time and writes every decision. */
+
 import { decideScale, type ScaleDecision } from "../../src/autoscale/decide-scale.ts";
 import {
   recordScale,
@@ -5,7 +7,7 @@ import {
   type ScalingBehavior,
   startHistory,
 } from "../../src/autoscale/scale-history.ts";
-import { inputOf } from "./specs.ts";
+import { inputOf } from "./scale-inputs.ts";
 
 /** The loop around the policies. It writes every decision at once and records it. */
 export class Play {

@@ -1,3 +1,5 @@
+/** Sample traces of one session: its Pod, claim, work item, Events and Environment. */
+
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parse } from "yaml";
