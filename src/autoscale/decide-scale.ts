@@ -64,22 +64,22 @@ export function decideScale(input: ScaleInput): ScaleDecision {
     return { ...tooFew(spec.minReplicas), wanted, history };
   }
   const nowMs = neverBack(history, input.nowMs);
-  const recommending = (replicas: number) => recordRecommendation(history, { replicas, atMs: nowMs }, spec.behavior);
+  const recordWanted = (replicas: number) => recordRecommendation(history, { replicas, atMs: nowMs }, spec.behavior);
   if (demand.kind === "unknown") {
     const { reason, message } = demand;
     // Record the held count as a recommendation. Otherwise an outage longer than the window would leave it empty, and
     // the first reading afterwards would remove all idle workers.
-    const held = recommending(current);
+    const held = recordWanted(current);
     return { replicas: current, wanted: null, reason, message: `${message}: the last size is held`, history: held };
   }
   const wanted = replicasFor(demand.sessions, spec);
   if (current > spec.maxReplicas) {
-    return { ...sparingBusy(input, demand, tooMany(spec.maxReplicas)), wanted, history };
+    return { ...keepBusyWorkers(input, demand, tooMany(spec.maxReplicas)), wanted, history };
   }
   return {
-    ...sparingBusy(input, demand, byBehavior(input, wanted, nowMs)),
+    ...keepBusyWorkers(input, demand, byBehavior(input, wanted, nowMs)),
     wanted,
-    history: recommending(wanted),
+    history: recordWanted(wanted),
   };
 }
 
@@ -103,7 +103,7 @@ function byBehavior({ spec, current, history }: ScaleInput, wanted: number, nowM
     : { replicas: agreed, reason: "ScaleDownStabilized", message: recently("more", "scaleDown", wanted) };
 }
 
-function sparingBusy(
+function keepBusyWorkers(
   { current, busy }: ScaleInput,
   work: { readonly running: number; readonly pending: number },
   outcome: Outcome,

@@ -82,7 +82,7 @@ function trim(history: ScaleHistory, behavior: ScalingBehavior, nowMs: number): 
   const window = Math.max(scaleUp.stabilizationWindowSeconds, scaleDown.stabilizationWindowSeconds);
   const period = Math.max(...[...scaleUp.policies, ...scaleDown.policies].map((policy) => policy.periodSeconds));
   return {
-    recommendations: withoutOutlived(history.recommendations.filter((entry) => isWithin(entry, window, nowMs))),
+    recommendations: onlyExtremes(history.recommendations.filter((entry) => isWithin(entry, window, nowMs))),
     ups: history.ups.filter((entry) => isWithin(entry, period, nowMs)),
     downs: history.downs.filter((entry) => isWithin(entry, period, nowMs)),
   };
@@ -93,7 +93,7 @@ function trim(history: ScaleHistory, behavior: ScalingBehavior, nowMs: number): 
  * entry between two later ones can be neither. Otherwise, one reading a second would be thousands of entries in an
  * hour's window.
  */
-function withoutOutlived(entries: readonly Recommendation[]): readonly Recommendation[] {
+function onlyExtremes(entries: readonly Recommendation[]): readonly Recommendation[] {
   const kept: Recommendation[] = [];
   let lowest = Number.POSITIVE_INFINITY;
   let highest = Number.NEGATIVE_INFINITY;

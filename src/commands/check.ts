@@ -57,7 +57,7 @@ export async function check(settings: CheckSettings, seams: CheckSeams = {}): Pr
   const found: Found = { environments: null, replicas: null };
   let problem: string | null;
   try {
-    problem = await look(settings, found, { kube, clock, logger });
+    problem = await runChecks(settings, found, { kube, clock, logger });
   } catch (error) {
     problem = redact(errorText(error));
   } finally {
@@ -73,7 +73,7 @@ type Found = { -readonly [Key in "environments" | "replicas"]: CheckReport[Key] 
  * Fills in `found` step by step. Returns the problem, or null.
  * @throws KubeApiError if a read fails
  */
-async function look(
+async function runChecks(
   { deployment, timeoutSeconds }: CheckSettings,
   found: Found,
   { kube, clock, logger }: Required<CheckSeams> & { readonly kube: KubeClient },
@@ -86,9 +86,9 @@ async function look(
   logger.info({ namespace, environments: found.environments }, "the API server serves Environments");
   const deadlineMs = clock.monotonic() + timeoutSeconds * SECOND_MS;
   for (;;) {
-    const { replicas, problem, mayHeal } = await replicasOf(kube, deployment);
+    const { replicas, problem, mayRecover } = await replicasOf(kube, deployment);
     found.replicas = replicas;
-    if (problem !== null && mayHeal && clock.monotonic() < deadlineMs) {
+    if (problem !== null && mayRecover && clock.monotonic() < deadlineMs) {
       await sleep(clock, POLL_MS);
       continue;
     }
@@ -112,7 +112,7 @@ async function environmentsIn(kube: KubeClient, namespace: string): Promise<numb
 
 interface Replicas extends Pick<CheckReport, "replicas" | "problem"> {
   /** Whether the problem may disappear without a fix, within a moment. */
-  readonly mayHeal: boolean;
+  readonly mayRecover: boolean;
 }
 
 async function replicasOf(kube: KubeClient, ref: CheckSettings["deployment"]): Promise<Replicas> {
@@ -123,7 +123,7 @@ async function replicasOf(kube: KubeClient, ref: CheckSettings["deployment"]): P
   } catch (error) {
     if (!isNotFound(error)) throw error;
     const problem = `${name} is not there: install the operator, or name its Deployment`;
-    return { replicas: null, problem, mayHeal: false };
+    return { replicas: null, problem, mayRecover: false };
   }
   const { metadata, spec, status = {} } = deployment;
   const wanted = spec.replicas ?? 1;
@@ -133,11 +133,11 @@ async function replicasOf(kube: KubeClient, ref: CheckSettings["deployment"]): P
     return {
       replicas: counts,
       problem: `${name} is scaled to nothing: set its replicas to 1 or more`,
-      mayHeal: false,
+      mayRecover: false,
     };
   }
   const isSettled = observedGeneration >= (metadata.generation ?? 0) && replicas === updatedReplicas;
   const isReady = isSettled && readyReplicas >= wanted;
   const problem = `${name} has ${readyReplicas} of ${wanted} replicas ready: look at its Pods with kubectl describe and logs`;
-  return { replicas: counts, problem: isReady ? null : problem, mayHeal: true };
+  return { replicas: counts, problem: isReady ? null : problem, mayRecover: true };
 }

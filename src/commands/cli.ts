@@ -63,7 +63,7 @@ export async function runCli(
     return code;
   } catch (thrown) {
     if (thrown instanceof CommanderError && thrown.exitCode === 0) return EXIT.ok;
-    const error = configErrorOf(isHelp(thrown) ? nameOne(program, argv) : thrown);
+    const error = configErrorOf(isHelp(thrown) ? missingCommandError(program, argv) : thrown);
     if (error instanceof ConfigError) {
       streams.err(redact(`berth: ${error.message}\n${usageOf(program, argv[0])}\n`));
       return EXIT.usage;
@@ -78,7 +78,7 @@ function isHelp(thrown: unknown): boolean {
   return thrown instanceof CommanderError && thrown.code === "commander.help";
 }
 
-function nameOne(program: Command, [first, second]: readonly string[]): ConfigError {
+function missingCommandError(program: Command, [first, second]: readonly string[]): ConfigError {
   const names = program.commands.map((command) => command.name()).join(", ");
   const unknown = first === "help" && second !== undefined ? `unknown command '${second}'; ` : "";
   return new ConfigError(`${unknown}name a command: ${names} or help`);

@@ -102,7 +102,7 @@ class Removal {
       await this.#delete(environment.metadata);
       this.done.deleted.push(nameOf(environment));
     }
-    const left = await this.#until(drainSeconds * SECOND_MS, async () => {
+    const left = await this.#pollUntilGone(drainSeconds * SECOND_MS, async () => {
       this.done.undrained = (await this.#environments()).map(nameOf);
       return this.done.undrained.length === 0 ? null : this.done.undrained;
     });
@@ -130,7 +130,7 @@ class Removal {
       .map(([label, value]) => `${label}=${value}`)
       .join(",");
     this.#logger.info(ref, "stops the operator");
-    const left = await this.#until(graceSeconds * SECOND_MS + STOP_MARGIN_MS, async () => {
+    const left = await this.#pollUntilGone(graceSeconds * SECOND_MS + STOP_MARGIN_MS, async () => {
       const { items } = await this.#kube.list(PODS, { namespace: ref.namespace, labelSelector });
       return items.length === 0 ? null : items.map(nameOf);
     });
@@ -208,7 +208,7 @@ class Removal {
   }
 
   /** Polls until nothing is left, or until the timeout. Returns what is left, or null. */
-  async #until<T>(timeoutMs: number, left: () => Promise<T | null>): Promise<T | null> {
+  async #pollUntilGone<T>(timeoutMs: number, left: () => Promise<T | null>): Promise<T | null> {
     const deadlineMs = this.#clock.monotonic() + timeoutMs;
     for (;;) {
       const rest = await left();

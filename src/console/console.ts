@@ -128,24 +128,24 @@ export class Console implements AsyncDisposable {
 
   #answerTo({ headers, method, url = "/" }: IncomingMessage): Answer {
     if (!isOwnHost(headers.host)) {
-      return words(421, "ask by localhost or by an IP address: see docs/console.md, Who can see it");
+      return textAnswer(421, "ask by localhost or by an IP address: see docs/console.md, Who can see it");
     }
     if (method !== "GET" && method !== "HEAD") {
-      return { ...words(405, "the console is read-only: GET and HEAD"), headers: { allow: "GET, HEAD" } };
+      return { ...textAnswer(405, "the console is read-only: GET and HEAD"), headers: { allow: "GET, HEAD" } };
     }
     const path = url.split("?", 1)[0] ?? "/";
     if (path === EVENTS_PATH) return this.#events(headers["sec-fetch-site"]);
     const file = this.#page.get(path);
-    return file ? { status: 200, ...file } : words(404, "not found; the console is at /");
+    return file ? { status: 200, ...file } : textAnswer(404, "not found; the console is at /");
   }
 
   #events(site: string | string[] | undefined): Answer {
     // A page of another site could not read the events, but would use up a viewer's slot.
     if (site !== undefined && site !== "same-origin" && site !== "none") {
-      return words(403, "events are for the console's own page");
+      return textAnswer(403, "events are for the console's own page");
     }
     if (this.#viewers.isFull) {
-      const full = words(503, `${MAX_VIEWERS} others watch already: close a window`);
+      const full = textAnswer(503, `${MAX_VIEWERS} others watch already: close a window`);
       return { ...full, headers: { "retry-after": RETRY_SECONDS } };
     }
     return { status: 200, type: "text/event-stream" };
@@ -160,6 +160,6 @@ interface Answer {
   readonly headers?: Readonly<Record<string, string | number>>;
 }
 
-function words(status: number, text: string) {
+function textAnswer(status: number, text: string) {
   return { status, type: "text/plain; charset=utf-8", bytes: Buffer.from(`${text}\n`) };
 }

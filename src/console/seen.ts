@@ -50,7 +50,7 @@ export class Seen implements EnvironmentObserver {
     const entry = this.#entries.get(key);
     if (fault !== null || !entry) return;
     entry.fault = null;
-    this.#dropUnused(key, entry);
+    this.#deleteIfUnused(key, entry);
   }
 
   gone(key: string, source: EnvironmentSource): void {
@@ -58,7 +58,7 @@ export class Seen implements EnvironmentObserver {
     if (entry?.source !== source) return;
     entry.source = null;
     this.#ended.forget(key);
-    this.#dropUnused(key, entry);
+    this.#deleteIfUnused(key, entry);
   }
 
   sessionEnded(key: string, session: SessionView): void {
@@ -100,7 +100,7 @@ export class Seen implements EnvironmentObserver {
     return entry;
   }
 
-  #dropUnused(key: string, { source, fault }: Entry): void {
+  #deleteIfUnused(key: string, { source, fault }: Entry): void {
     if (source === null && fault === null) this.#entries.delete(key);
   }
 }

@@ -85,13 +85,13 @@ export async function checkCrdSchema(kube: KubeClient, version: string): Promise
   if (found.is !== "seen") return unseen(results, found, `get customresourcedefinitions ${name}`);
   const difference = schemaDifference(environmentSchema(), schemaOf(found.value["spec"]));
   const { missing, changed, unknown } = difference;
-  const words = [
+  const parts = [
     ...(missing.length > 0 ? [`the CRD lacks ${shown(missing)}`] : []),
     ...(changed.length > 0 ? [`has another ${shown(changed)}`] : []),
     ...(unknown.length > 0 ? [`has ${shown(unknown)}, which this build does not know`] : []),
   ];
-  if (words.length === 0) return results.pass(`every field is as Berth ${version} knows it`);
-  const message = words.join("; ");
+  if (parts.length === 0) return results.pass(`every field is as Berth ${version} knows it`);
+  const message = parts.join("; ");
   if (missing.length + changed.length > 0) return results.fail(message, INSTALL_CRD);
   return results.warn(
     message,

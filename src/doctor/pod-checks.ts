@@ -30,10 +30,10 @@ export function checkPods(environment: Environment, found: Look<readonly Pod[]>,
   if (found.is === "absent") return results.pass("there are none");
   if (found.is !== "seen") return unseen(results, found, `list pods in ${namespace}`);
   const pods = found.value;
-  const staying = pods.filter((pod) => isStaying(pod, nowMs));
-  if (staying.length > 0) {
+  const overdue = pods.filter((pod) => isOverdue(pod, nowMs));
+  if (overdue.length > 0) {
     return results.fail(
-      `${namesOf(staying)} should long be gone: deleted, and grace and ${GONE_MARGIN_MS / SECOND_MS} s are over`,
+      `${namesOf(overdue)} should long be gone: deleted, and grace and ${GONE_MARGIN_MS / SECOND_MS} s are over`,
       "Look at its node, and at the finalizers of the Pod.",
     );
   }
@@ -46,7 +46,7 @@ export function checkPods(environment: Environment, found: Look<readonly Pod[]>,
   );
 }
 
-function isStaying({ metadata }: Pod, nowMs: number): boolean {
+function isOverdue({ metadata }: Pod, nowMs: number): boolean {
   // The timestamp marks the end of the grace period.
   return nowMs > Date.parse(metadata.deletionTimestamp ?? "") + GONE_MARGIN_MS;
 }

@@ -9,7 +9,7 @@ import { type CheckResult, resultsOf } from "./checks.ts";
 import { aboutEnvironment } from "./environment-checks.ts";
 
 const UNAUTHORIZED = 401;
-const ELSEWHERE =
+const TRY_IN_POD =
   "Run berth doctor in the operator's Pod, too: what this machine cannot reach, that one may (docs/cli.md).";
 
 /** Requests a Work API without a key; one request serves all Environments with the same API. */
@@ -48,21 +48,21 @@ export async function checkWorkApiReach(
     if (answer.status === UNAUTHORIZED && answer.isOfApi) {
       return results.pass(`${baseUrl} answers this machine: ${refused}, as it should be`);
     }
-    return results.warn(`${baseUrl} answers this machine with ${refused}${inWhoseWords(answer)}`, mendOf(answer));
+    return results.warn(`${baseUrl} answers this machine with ${refused}${sourceText(answer)}`, mendOf(answer));
   } catch (error) {
     if (!(error instanceof WorkApiError)) throw error;
     const reason = reasonOfKind(error.kind);
-    return results.warn(`from this machine: ${errorText(error)}`, `${REASONS[reason].mend} ${ELSEWHERE}`);
+    return results.warn(`from this machine: ${errorText(error)}`, `${REASONS[reason].mend} ${TRY_IN_POD}`);
   }
 }
 
-function inWhoseWords({ isOfApi, isWebPage }: UnkeyedAnswer): string {
+function sourceText({ isOfApi, isWebPage }: UnkeyedAnswer): string {
   if (isOfApi) return "";
   return isWebPage ? ", a web page" : ", and not in the words of the Work API";
 }
 
 function mendOf({ isOfApi }: UnkeyedAnswer): string {
   return isOfApi
-    ? `The Work API can be reached, and is in trouble or busy: run it again. ${ELSEWHERE}`
-    : `Check spec.api.baseUrl, and whether a proxy or a login page answers in its place. ${ELSEWHERE}`;
+    ? `The Work API can be reached, and is in trouble or busy: run it again. ${TRY_IN_POD}`
+    : `Check spec.api.baseUrl, and whether a proxy or a login page answers in its place. ${TRY_IN_POD}`;
 }

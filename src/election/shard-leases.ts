@@ -109,8 +109,8 @@ export interface ReplicaLeaseOptions {
 }
 
 /**
- * The Lease by which a replica claims its fair part of the shards. It only decides how many shards each replica takes;
- * no safety depends on it.
+ * The Lease that marks a replica as a member. It only decides how many shards each replica takes; no safety depends on
+ * it.
  */
 export class ReplicaLease {
   readonly #options: ReplicaLeaseOptions;

@@ -168,14 +168,14 @@ export class ShardRing {
     if (signal.aborted) onAbort();
     else signal.addEventListener("abort", onAbort, { once: true });
     // Lists continue while shards are given up: a Lease acquired at the last moment must still be confirmed.
-    const looking = new AbortController();
-    const looks = this.#listRepeatedly(looking.signal);
+    const listing = new AbortController();
+    const listings = this.#listRepeatedly(listing.signal);
     const replica = this.#options.shards === 1 ? undefined : this.#replicaLease().run(ending.signal);
     const runs = this.#electors.map((elector) => elector.run(ending.signal));
     for (const run of runs) run.catch(onAbort);
     const ends = await Promise.allSettled(runs);
-    looking.abort();
-    await Promise.all([looks, replica]);
+    listing.abort();
+    await Promise.all([listings, replica]);
     signal.removeEventListener("abort", onAbort);
     const failure = ends.find((end) => end.status === "rejected");
     if (failure) throw failure.reason;
@@ -197,7 +197,7 @@ export class ShardRing {
     while (!signal.aborted) {
       if (this.#isListDue) {
         try {
-          this.#judge(await this.#freshList());
+          this.#decide(await this.#freshList());
         } catch (error) {
           if (!signal.aborted) logger.warn({ error: errorText(error) }, "the Leases could not be listed");
         }
@@ -224,9 +224,9 @@ export class ShardRing {
   async #afterThis(): Promise<ShardView> {
     await this.#inFlight.catch(() => {});
     this.#next = undefined;
-    const look = this.#listLeases();
-    this.#inFlight = look;
-    return await look;
+    const list = this.#listLeases();
+    this.#inFlight = list;
+    return await list;
   }
 
   async #listLeases(): Promise<ShardView> {
@@ -265,7 +265,7 @@ export class ShardRing {
 
   // --- Decisions --------------------------------------------------------------------------------------------------
 
-  #judge(view: ShardView): void {
+  #decide(view: ShardView): void {
     this.#logChanges(view);
     this.#wanted.clear();
     if (this.#leaving) return;
@@ -275,7 +275,7 @@ export class ShardRing {
     this.#options.metrics?.replicas.set(members.length);
     const plan = planShards({ members, holders });
     for (const [shard, holder] of holders.entries()) {
-      this.#judgeShard(shard, { holder, owner: plan[shard] ?? null, mayTake: view.foreign === null });
+      this.#decideShard(shard, { holder, owner: plan[shard] ?? null, mayTake: view.foreign === null });
     }
     this.#listed.notify();
     if (this.held.length > 0) void this.#clear(view.dead);
@@ -291,7 +291,7 @@ export class ShardRing {
     return [...others, identity];
   }
 
-  #judgeShard(shard: number, seen: { holder: string | null; owner: string | null; mayTake: boolean }): void {
+  #decideShard(shard: number, seen: { holder: string | null; owner: string | null; mayTake: boolean }): void {
     const { identity, clock, logger } = this.#options;
     const nowMs = clock.monotonic();
     const isOurs = seen.owner === identity;

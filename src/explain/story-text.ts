@@ -24,8 +24,8 @@ export function storyText(story: Story, paint: Paint): string {
     .map(([what, names]) => `${what} ${names.map(oneLine).join(", ")}`);
   const head = `${paint.strong(oneLine(asked))}${known.length > 0 ? `: ${known.join("; ")}` : ""}\n`;
   const lines = timeline.map((entry) => lineOf(entry, paint)).join("");
-  const blind = looked.filter(({ found }) => found === null);
-  const notes = blind
+  const notSearched = looked.filter(({ found }) => found === null);
+  const notes = notSearched
     .map(({ where, note }) => paint.faint(`not looked at: ${where}: ${oneLine(note ?? "")}\n`))
     .join("");
   const parts = [head, lines, notes, verdictText(verdict, paint)].filter((part) => part !== "");

@@ -47,19 +47,19 @@ export function timelineOf({ pods, claims, events, items, environments }: Traces
     ...pods.flatMap(ofPod),
     ...claims.flatMap((claim) => ofClaim(claim, items)),
     ...items.flatMap(ofItem),
-    ...toldOnce(events).flatMap(ofEvent),
+    ...withoutDuplicates(events).flatMap(ofEvent),
     ...environments.flatMap(ofEnvironment),
   ];
   return entries
     .filter(({ at }) => !Number.isNaN(Date.parse(at)))
     .map((entry) => ({ ...entry, at: new Date(entry.at).toISOString(), message: redact(entry.message) }))
-    .sort(inOrder);
+    .sort(byTime);
 }
 
 /**
  * Some times are truncated to the second, so within a second the order of a session's life decides before the clock.
  */
-function inOrder(a: Entry, b: Entry): number {
+function byTime(a: Entry, b: Entry): number {
   const second = ({ at }: Entry) => Math.floor(Date.parse(at) / SECOND_MS);
   const rank = ({ what }: Entry) => MOMENTS.indexOf(what);
   return second(a) - second(b) || rank(a) - rank(b) || Date.parse(a.at) - Date.parse(b.at);
@@ -133,7 +133,7 @@ function ofItem({ item }: ItemTrace): Entry[] {
 }
 
 /** Drops the Environment's copy of a Warning that is also an Event of the Pod. */
-function toldOnce(events: readonly KubeEvent[]): KubeEvent[] {
+function withoutDuplicates(events: readonly KubeEvent[]): KubeEvent[] {
   const key = ({ reason, message }: KubeEvent) => `${reason} ${message}`;
   const ofPods = new Set(events.filter(({ involvedObject }) => involvedObject.kind === "Pod").map(key));
   return events.filter((event) => event.involvedObject.kind === "Pod" || !ofPods.has(key(event)));

@@ -41,11 +41,11 @@ const NEVER = Number.NEGATIVE_INFINITY;
  * Judges by the newest trace, because a session has several work items in its life, and an item may be served again.
  */
 export function verdictOf(traces: Traces): Verdict {
-  const verdict = judged(traces);
+  const verdict = decide(traces);
   return { ...verdict, sentence: redact(verdict.sentence) };
 }
 
-function judged(traces: Traces): Verdict {
+function decide(traces: Traces): Verdict {
   const pod = newest(traces.pods, ({ metadata }) => metadata.creationTimestamp);
   const end = newest(
     traces.events.filter(({ reason }) => asEndReason(reason) !== undefined),
@@ -180,11 +180,11 @@ function ofPod(pod: Pod): Verdict {
 function unknown({ asked, looked }: Traces): Verdict {
   const words = (all: readonly Looked[]) => all.map(({ where }) => where).join(", ");
   const seen = looked.filter(({ found }) => found !== null);
-  const blind = looked.filter(({ found }) => found === null);
+  const notSearched = looked.filter(({ found }) => found === null);
   const parts = [
     `${asked} is not known here.`,
     ...(seen.length > 0 ? [`Looked in: ${words(seen)}.`] : []),
-    ...(blind.length > 0 ? [`Not looked in: ${words(blind)}.`] : []),
+    ...(notSearched.length > 0 ? [`Not looked in: ${words(notSearched)}.`] : []),
     "Pods of ended sessions are kept for retainFinishedSeconds or retainFailedSeconds, and Events for an hour; it may be of another namespace or cluster, or be the id of something else.",
   ];
   return {

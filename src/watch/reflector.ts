@@ -104,7 +104,7 @@ export class Reflector<T extends KubeObject> {
   #mustList = true;
   #stopWatch: AbortController | undefined;
   /** Resolvers of `relist` calls that no list has answered yet. */
-  #askers: (() => void)[] = [];
+  #relistWaiters: (() => void)[] = [];
   #comparison: Comparison | undefined;
 
   constructor(options: ReflectorOptions<T>) {
@@ -142,7 +142,7 @@ export class Reflector<T extends KubeObject> {
    */
   relist(): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
-    this.#askers.push(resolve);
+    this.#relistWaiters.push(resolve);
     this.#mustList = true;
     this.#stopWatch?.abort();
     return promise;
@@ -178,7 +178,7 @@ export class Reflector<T extends KubeObject> {
       this.#watchSentMs = undefined;
     }
     if (signal.aborted) return 0;
-    if (this.#askers.length > 0) return 0;
+    if (this.#relistWaiters.length > 0) return 0;
     const livedMs = this.#options.clock.monotonic() - opened;
     if (livedMs >= ANSWERED_MS) this.#follows();
     const productive = progress.events > 0 && livedMs >= PRODUCTIVE_MS;
@@ -218,7 +218,7 @@ export class Reflector<T extends KubeObject> {
 
   async #list(signal: AbortSignal): Promise<void> {
     const { clock, metrics, resource, store } = this.#options;
-    const asked = this.#askers.length;
+    const asked = this.#relistWaiters.length;
     this.#behindSinceMs ??= clock.monotonic();
     const list = await this.#fetch(signal, store.keep);
     metrics?.reflectorLists.inc({ resource: resource.plural });
@@ -226,8 +226,8 @@ export class Reflector<T extends KubeObject> {
     metrics?.reflectorMisses.inc({ resource: resource.plural }, 0);
     store.replace(list.items);
     this.#version = list.version;
-    const answered = this.#askers.splice(0, asked);
-    this.#mustList = this.#askers.length > 0;
+    const answered = this.#relistWaiters.splice(0, asked);
+    this.#mustList = this.#relistWaiters.length > 0;
     // This list is newer than the one of a running comparison.
     this.#comparison?.cancel();
     this.#outageBackoff.reset();

@@ -87,7 +87,7 @@ interface Refusals {
 
 interface Member extends Refusals {
   readonly tenant: string;
-  /** When its last call began or ended. */
+  /** When it was last active: a call began or ended, or got a 429. */
   askedMs: number;
   /** When its Retry-After ends. */
   heldUntilMs: number;
@@ -156,7 +156,7 @@ export class Budget {
    * together use only their share of the rate, and of the documented one. Each tenant gets the same part.
    */
   idleIntervalMs(tenant = ""): number {
-    this.#forgetGone();
+    this.#dropInactive();
     // A rate above the initial one has only grown because nothing was refused yet: idle members must not use it up.
     const rate = Math.min(this.#rate, this.#limits.initialRate);
     const members = this.#tenants.get(tenant)?.members ?? 0;
@@ -178,12 +178,12 @@ export class Budget {
    */
   async acquire(member: string, signal?: AbortSignal, tenant = ""): Promise<boolean> {
     if (signal?.aborted) return false;
-    this.#hear(member, tenant);
+    this.#noteActivity(member, tenant);
     const since = this.#clock.monotonic();
     try {
       return await this.#wait({ tenant, member }, signal);
     } finally {
-      this.#hear(member, tenant);
+      this.#noteActivity(member, tenant);
       this.#metrics?.workBudgetWaitSeconds.inc({ group: this.#group }, (this.#clock.monotonic() - since) / SECOND_MS);
     }
   }
@@ -199,7 +199,7 @@ export class Budget {
     tenant = "",
   ): void {
     if (answer.status === 429) {
-      this.#hear(member, tenant);
+      this.#noteActivity(member, tenant);
       if (answer.retryAfterMs !== undefined) this.#hold({ tenant, member }, answer.retryAfterMs);
       this.#onRefusal({ tenant, member }, answer.sentAtMs);
     } else if (answer.status < 500 && answer.sentAtMs <= this.#usedUpAt + USED_UP_FOR_MS) {
@@ -215,7 +215,7 @@ export class Budget {
    */
   #onRefusal({ tenant, member }: Turn, sentAtMs: number): void {
     this.#refill();
-    this.#forgetGone();
+    this.#dropInactive();
     const now = this.#clock.monotonic();
     const isOne = this.#tenants.size === 1;
     const peers = isOne ? this.#members : this.#tenants;
@@ -254,7 +254,7 @@ export class Budget {
     return leftMs < ROUNDING_MS ? 0 : leftMs;
   }
 
-  #hear(name: string, tenant: string): void {
+  #noteActivity(name: string, tenant: string): void {
     const member = this.#members.get(name) ?? { tenant, askedMs: 0, heldUntilMs: NEVER, ...NEVER_REFUSED };
     member.askedMs = this.#clock.monotonic();
     if (!this.#members.delete(name)) {
@@ -265,10 +265,10 @@ export class Budget {
     this.#members.set(name, member);
   }
 
-  #forgetGone(): void {
-    const goneMs = this.#clock.monotonic() - this.#limits.memberMs;
+  #dropInactive(): void {
+    const inactiveSinceMs = this.#clock.monotonic() - this.#limits.memberMs;
     for (const [member, { tenant, askedMs }] of this.#members) {
-      if (askedMs >= goneMs) break;
+      if (askedMs >= inactiveSinceMs) break;
       if (this.#holdMs(member) > 0 || this.#turns.waits({ tenant, member })) continue;
       this.#members.delete(member);
       const of = this.#tenants.get(tenant);

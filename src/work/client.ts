@@ -41,7 +41,7 @@ export interface Found {
    * unknown.
    */
   readonly complete: boolean;
-  /** The cursor of the next unread page after `maxPages`; null if there is none. */
+  /** The cursor of the next unread page; null if there is none. */
   readonly next: string | null;
   /** The number of pages read. */
   readonly pages: number;

@@ -30,7 +30,7 @@ export function guardedConnector(options: {
 }): buildConnector.connector {
   const common = { timeout: options.timeoutMs, allowH2: false };
   const connectorOf = (isRefused: (address: string) => boolean) =>
-    buildConnector({ ...common, lookup: lookupBut(options.resolve, isRefused) } as buildConnector.BuildOptions);
+    buildConnector({ ...common, lookup: filteringLookup(options.resolve, isRefused) } as buildConnector.BuildOptions);
   const free = connectorOf(() => false);
   const guarded = connectorOf(options.isInner ?? isInnerAddress);
   return (target, callback) => {
@@ -43,7 +43,7 @@ export function guardedConnector(options: {
 }
 
 /** Returns the addresses of a name that are not refused; an error if there are none. */
-function lookupBut(resolve: Resolve, isRefused: (address: string) => boolean): LookupFunction {
+function filteringLookup(resolve: Resolve, isRefused: (address: string) => boolean): LookupFunction {
   return (hostname, options, callback) => {
     resolve(hostname, { ...options, all: true }, (error, found) => {
       if (error) return callback(error, options.all ? [] : "", 0);
@@ -151,7 +151,7 @@ export class Lookups {
     const lookup = { hostname, options, callbacks: [callback], lane, tenants: new Set<string>() };
     if (this.#isListed(hostname)) {
       this.#lookups.set(hostname, lookup);
-      this.#look(lookup, () => {});
+      this.#lookUp(lookup, () => {});
       return;
     }
     for (const tenant of this.#requests.get(hostname)?.keys() ?? [""]) lane.add(lookup, tenant);
@@ -168,19 +168,19 @@ export class Lookups {
   #begin(lane: Lane): void {
     for (let next = lane.next(); next; next = lane.next()) {
       const { lookup, tenant } = next;
-      this.#look(lookup, () => {
+      this.#lookUp(lookup, () => {
         lane.end(tenant);
         this.#begin(lane);
       });
     }
   }
 
-  #look(lookup: Lookup, onEnd: () => void): void {
+  #lookUp(lookup: Lookup, onEnd: () => void): void {
     const { hostname, options, callbacks } = lookup;
     lookup.lane = undefined;
     const sinceMs = this.#clock.monotonic();
     this.#resolve(hostname, options, (error, addresses) => {
-      this.#note(hostname, this.#clock.monotonic() - sinceMs);
+      this.#recordDuration(hostname, this.#clock.monotonic() - sinceMs);
       this.#lookups.delete(hostname);
       for (const callback of callbacks) callback(error, addresses);
       onEnd();
@@ -188,7 +188,7 @@ export class Lookups {
   }
 
   /** A fast failure counts as an answer, because it does not hold a thread either. */
-  #note(hostname: string, tookMs: number): void {
+  #recordDuration(hostname: string, tookMs: number): void {
     this.#answered.delete(hostname);
     if (tookMs >= SLOW_MS) return;
     this.#answered.add(hostname);

@@ -17,7 +17,7 @@ const LANES: readonly Lane[] = ["bulk", "protocol"];
  * the other protocol calls.
  */
 const MAX_CONNECTIONS: Readonly<Record<Lane, number>> = { bulk: 64, protocol: 192 };
-/** A bulk call has a longer timeout than this. A slower connection attempt is given up and made again. */
+/** Below the usual request timeout. A slower connection attempt fails, and the next call tries again. */
 const CONNECT_TIMEOUT_MS = 5_000;
 /**
  * Idle connections are closed before servers commonly close them (5 s and up). If a request is sent into a closing

@@ -38,7 +38,7 @@ export function replyRetryAfterMs(reply: HttpReply, nowMs: number): number | und
 export function refusalError(context: CallContext, reply: HttpReply, nowMs: number): WorkApiError {
   const { status } = reply;
   const kind = kindOfStatus(status);
-  const said = serverWords(context, reply);
+  const said = serverErrorText(context, reply);
   const answer = `${status}${said ? ` ${said}` : ""}`;
   return new WorkApiError({
     kind,
@@ -176,7 +176,7 @@ function errorCode(error: unknown): string {
 }
 
 /** Returns `type: message` from the API's error body, or a hint that the body was a web page. */
-function serverWords(context: CallContext, reply: HttpReply): string {
+function serverErrorText(context: CallContext, reply: HttpReply): string {
   let body: unknown;
   try {
     body = JSON.parse(reply.body.toString("utf8"));

@@ -11,7 +11,7 @@ import { KubeApiError } from "../../src/kube/errors.ts";
 import { ROOT } from "../project/lint-gate.ts";
 
 /** An API server with this answer to GET /version. */
-const saying = (answer: () => unknown) => ({ raw: async () => answer() }) as unknown as KubeClient;
+const apiServerWith = (answer: () => unknown) => ({ raw: async () => answer() }) as unknown as KubeClient;
 
 describe("the API server", () => {
   test.each([
@@ -23,7 +23,7 @@ describe("the API server", () => {
     ["0", "36", "fail"],
     ["", "", "fail"],
   ])("with version %j.%j: %s", async (major, minor, status) => {
-    const result = await checkApiServer(saying(() => ({ major, minor, gitVersion: `v${major}.${minor}.0` })));
+    const result = await checkApiServer(apiServerWith(() => ({ major, minor, gitVersion: `v${major}.${minor}.0` })));
     expect(result).toMatchObject({ check: "api-server", about: "cluster", status });
   });
 
@@ -33,7 +33,7 @@ describe("the API server", () => {
     [403, "skip", null],
   ])("that answers with %s: %s", async (status, expected, mend) => {
     const result = await checkApiServer(
-      saying(() => {
+      apiServerWith(() => {
         throw new KubeApiError("GET /version: it said no", { status });
       }),
     );
@@ -66,7 +66,7 @@ describe("the API server", () => {
   });
 
   test("fails if it returns some other page", async () => {
-    expect(await checkApiServer(saying(() => "<html>"))).toMatchObject({ status: "fail" });
+    expect(await checkApiServer(apiServerWith(() => "<html>"))).toMatchObject({ status: "fail" });
   });
 
   test("may be as old as the chart allows", async () => {

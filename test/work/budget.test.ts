@@ -18,7 +18,7 @@ function make(limits: Partial<BudgetLimits> = TEN) {
 }
 
 /** A member that always has another request to send. Counts the admitted ones. */
-function greedy(budget: Budget, member: string, width = 1, onSent: () => void = () => {}, tenant = "") {
+function busyMember(budget: Budget, member: string, width = 1, onSent: () => void = () => {}, tenant = "") {
   const counter = { sent: 0 };
   const stop = new AbortController();
   const loop = async () => {
@@ -40,14 +40,14 @@ function greedy(budget: Budget, member: string, width = 1, onSent: () => void = 
 describe("Budget", () => {
   it("admits calls at the rate on average, and a burst after a pause", async () => {
     const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
-    const a = greedy(budget, "a");
+    const a = busyMember(budget, "a");
     await clock.settle();
     expect(a.counter.sent).toBe(10);
     await clock.advance(2_000);
     expect(a.counter.sent).toBe(30);
     await a.stop();
     await clock.advance(60_000);
-    const b = greedy(budget, "b");
+    const b = busyMember(budget, "b");
     await clock.settle();
     expect(b.counter.sent).toBe(10);
     await b.stop();
@@ -65,7 +65,7 @@ describe("Budget", () => {
   it("admits calls at almost the whole rate soon after any number of urgent calls", async () => {
     const { clock, budget } = make({});
     for (let sent = 0; sent < 10_000; sent += 1) budget.countUrgent();
-    const a = greedy(budget, "a");
+    const a = busyMember(budget, "a");
     await clock.advance(10_000);
     await a.stop();
     expect(a.counter.sent).toBeGreaterThan(150);
@@ -108,8 +108,8 @@ describe("Budget", () => {
 describe("members of a group", () => {
   it("a member with many calls does not starve one with few", async () => {
     const { clock, budget } = make();
-    const busy = greedy(budget, "busy", 50);
-    const modest = greedy(budget, "modest", 1);
+    const busy = busyMember(budget, "busy", 50);
+    const modest = busyMember(budget, "modest", 1);
     await clock.advance(10_000);
     const total = busy.counter.sent + modest.counter.sent;
     expect(total).toBeGreaterThanOrEqual(100);
@@ -149,7 +149,7 @@ describe("members of a group", () => {
         const { clock, budget } = make();
         await budget.acquire("drain");
         const order: string[] = [];
-        const members = widths.map((width, at) => greedy(budget, `m${at}`, width, () => order.push(`m${at}`)));
+        const members = widths.map((width, at) => busyMember(budget, `m${at}`, width, () => order.push(`m${at}`)));
         await clock.advance(4_000);
         for (let from = widths.length; from + 2 * widths.length <= order.length; from += 1) {
           const turns = new Set(order.slice(from, from + 2 * widths.length));
@@ -179,7 +179,7 @@ describe("the rate", () => {
   it("allows no burst after a 429", async () => {
     const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
     budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic() });
-    const a = greedy(budget, "a");
+    const a = busyMember(budget, "a");
     await clock.settle();
     expect(a.counter.sent).toBe(0);
     await clock.advance(1_000);
@@ -210,7 +210,7 @@ describe("the rate", () => {
 
   it("rises by one a second up to its maximum while it is used up", async () => {
     const { clock, budget } = make({ ...TEN, maxRate: 14 });
-    const a = greedy(budget, "a", 1, () => budget.onAnswer("a", { status: 200, sentAtMs: clock.monotonic() }));
+    const a = busyMember(budget, "a", 1, () => budget.onAnswer("a", { status: 200, sentAtMs: clock.monotonic() }));
     await clock.advance(1_000);
     expect(budget.rate).toBeGreaterThan(10.7);
     expect(budget.rate).toBeLessThan(11.3);
@@ -227,7 +227,7 @@ describe("the rate", () => {
       await clock.advance(500);
     }
     expect(budget.rate).toBe(10);
-    const a = greedy(budget, "a", 1, () => budget.onAnswer("a", { status: 503, sentAtMs: clock.monotonic() }));
+    const a = busyMember(budget, "a", 1, () => budget.onAnswer("a", { status: 503, sentAtMs: clock.monotonic() }));
     await clock.advance(5_000);
     expect(budget.rate).toBe(10);
     await a.stop();
@@ -239,7 +239,7 @@ describe("the rate", () => {
     let allowance = limit;
     let at = clock.monotonic();
     const served = { ok: 0, refused: 0 };
-    const a = greedy(budget, "a", 4, () => {
+    const a = busyMember(budget, "a", 4, () => {
       allowance = Math.min(limit, allowance + ((clock.monotonic() - at) / 1_000) * limit);
       at = clock.monotonic();
       const status = allowance >= 1 ? 200 : 429;
@@ -264,7 +264,7 @@ describe("429s of some tenants", () => {
     };
     const raise = async (to: number) => {
       const answer = () => made.budget.onAnswer("of a", { status: 200, sentAtMs: made.clock.monotonic() }, "a");
-      const busy = greedy(made.budget, "of a", 1, answer, "a");
+      const busy = busyMember(made.budget, "of a", 1, answer, "a");
       await made.clock.advanceUntil(() => made.budget.rate >= to, 60_000);
       await busy.stop();
     };
@@ -312,7 +312,7 @@ describe("429s of some tenants", () => {
   it("repeated for one tenant, leave ten requests a second to another that also got one", async () => {
     const { clock, budget } = make();
     const answer = () => budget.onAnswer("a", { status: 200, sentAtMs: clock.monotonic() }, "a");
-    const busy = greedy(budget, "a", 1, answer, "a");
+    const busy = busyMember(budget, "a", 1, answer, "a");
     await clock.advance(1_000);
     budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic() }, "a");
     const before = busy.counter.sent;
@@ -415,7 +415,7 @@ describe("protocol calls", () => {
   it("never wait, and reduce what is left for the others", async () => {
     const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
     for (let i = 0; i < 15; i += 1) budget.countUrgent();
-    const a = greedy(budget, "a");
+    const a = busyMember(budget, "a");
     await clock.advance(1_000);
     // Ten tokens arrive, and five pay for the protocol calls. The waiting calls' reserve may add one more.
     expect(a.counter.sent).toBeGreaterThanOrEqual(5);
@@ -427,7 +427,7 @@ describe("protocol calls", () => {
     const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
     for (let i = 0; i < 5_000; i += 1) budget.countUrgent();
     await clock.advance(2_000);
-    const a = greedy(budget, "a");
+    const a = busyMember(budget, "a");
     await clock.advance(5_000);
     expect(a.counter.sent).toBeGreaterThan(45);
     await a.stop();
@@ -435,7 +435,7 @@ describe("protocol calls", () => {
 
   it("leave a quarter of the rate to the others, even when they use up everything", async () => {
     const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
-    const a = greedy(budget, "a");
+    const a = busyMember(budget, "a");
     for (let i = 0; i < 400; i += 1) {
       budget.countUrgent();
       await clock.advance(50);
@@ -552,7 +552,7 @@ describe("the interval of idle members", () => {
 
   it("does not shrink when the rate rises, so that a rush does not set the pace of all", async () => {
     const { clock, budget } = make();
-    const rush = greedy(budget, "a", 1, () => budget.onAnswer("a", { status: 200, sentAtMs: clock.monotonic() }));
+    const rush = busyMember(budget, "a", 1, () => budget.onAnswer("a", { status: 200, sentAtMs: clock.monotonic() }));
     const before = budget.idleIntervalMs();
     await clock.advance(30_000);
     expect(budget.rate).toBeGreaterThan(20);

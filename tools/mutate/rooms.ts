@@ -382,8 +382,8 @@ export const ROOMS: readonly FileMutations[] = [
       {
         name: "accepts a list that was requested earlier",
         guard: "identity",
-        find: "const answered = this.#askers.splice(0, asked);",
-        replace: "const answered = this.#askers.splice(0, asked + 1_000);",
+        find: "const answered = this.#relistWaiters.splice(0, asked);",
+        replace: "const answered = this.#relistWaiters.splice(0, asked + 1_000);",
       },
       {
         name: "treats what the watch reported in the meantime as missed",
