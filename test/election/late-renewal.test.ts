@@ -4,7 +4,7 @@ import type { Lease } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
-test("confirms the Lease before it counts a renewal that was answered after the previous renewal's deadline", async () => {
+test("confirms the Lease after a renewal that was answered past the previous deadline", async () => {
   const clock = new VirtualClock();
   let asked = 0;
   const answer = Promise.withResolvers<Lease>();

@@ -51,7 +51,7 @@ describe("the timeline", () => {
     ]);
   });
 
-  test("sorts entries of the same second by the order of a session's life, because Kubernetes times have whole seconds", () => {
+  test("sorts entries of the same second by the order of a session's life", () => {
     const started = pod(terminated(3, 3));
     const served = item({ state: "active", acknowledged_at: at(3.4), started_at: at(3.9) });
     expect(whats({ pods: [started], items: [served] })).toEqual([

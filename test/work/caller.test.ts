@@ -41,7 +41,7 @@ test("reads pass a closed guard, because they change nothing", async () => {
   expect(setup.server.seen).toHaveLength(2);
 });
 
-test("the guard is checked when a connection is ready, not when the call was made, and a request in flight arrives", async () => {
+test("the guard is checked when a connection is ready, and does not stop a request in flight", async () => {
   const fence = guard();
   await using server = await StrictServer.start();
   const http = new WorkHttp({ clock: realClock, mayBeInner: () => true, maxConnectionsPerOrigin: 1 });

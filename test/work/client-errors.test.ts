@@ -337,7 +337,7 @@ describe("timeouts", () => {
     expect(clock.pendingTimers).toBe(0);
   });
 
-  it("an urgent list has the protocol's timeout, another list the request's, and a long poll the request's plus its own", async () => {
+  it("an urgent list has the protocol's timeout, and a long poll's wait adds to its timeout", async () => {
     const clock = new VirtualClock();
     await using setup = await Setup.start({ clock });
     setup.server.fallback = silence;
