@@ -37,6 +37,18 @@ export interface Limits {
   readonly drainDeadlineMs: number;
 }
 
+/** What differs between claims whose program sends the heartbeats and those for which the operator does. */
+export interface LeaseKind {
+  /** Of an acknowledged claim whose container may start; `patienceMs`: how long to wait for a Pod that is not parked. */
+  open(facts: Facts, acknowledgedAt: string, patienceMs: number): Step;
+  /** Of an opened claim whose container runs, or is about to. */
+  watch(facts: Facts): Step;
+  /** The same while its Pod is being deleted; `goneByMs`: when the Pod should be gone. */
+  whileDeleting(facts: Facts, goneByMs: number): Step;
+  /** Of a claim whose container has ended, or will not be started. */
+  settle(facts: Facts): Step;
+}
+
 /**
  * How long a container whose time is over may go on while it cannot be told to stop yet: its grace, but at least until its
  * next beat is seen, which may come two looks and the list's lag after the last one has stopped to prove anything. Deleted

@@ -1,11 +1,8 @@
 import { CLOCKS_APART_MS } from "../core/server-time.ts";
 import type { Timing } from "../core/timing.ts";
-import { NO_HEARTBEAT } from "../work/types.ts";
-import { type Claim, instantOf, isReacknowledged } from "./claim.ts";
+import { type Claim, instantOf } from "./claim.ts";
 import type { ItemView } from "./claim-observed.ts";
-import { type Facts, isOver, lookAgain, untilBeaten } from "./facts.ts";
-import { maySendStop } from "./lease.ts";
-import { fenceAndStop, settle } from "./settling.ts";
+import { type Facts, isOver, type LeaseKind, lookAgain } from "./facts.ts";
 import { LOOK, type Step, waitUntil } from "./step.ts";
 
 /**
@@ -17,7 +14,7 @@ const UNPARKED_PATIENCE_MS = 20_000;
 // --- 4. Acknowledge: an acknowledgement without an answer, or a Secret without key found at the start -------------
 
 /** Of a claim whose container was not given its key yet: whose is the item, and may it be opened? */
-export function beforeOpening(facts: Facts): Step {
+export function beforeOpening(facts: Facts, kind: LeaseKind): Step {
   const { claim, pod } = facts;
   if (claim.record.acknowledgedAt === null) return whoseIsIt(facts);
   const ran = pod.is === "running" || (pod.is === "ended" && pod.end.startedAtMs !== null);
@@ -25,10 +22,8 @@ export function beforeOpening(facts: Facts): Step {
   if (ran && claim.record.journal.use === "session" && !claim.record.gone) {
     return { do: "open", acknowledgedAt: claim.record.acknowledgedAt };
   }
-  if (!mayOpen(facts)) return settle(facts);
-  return claim.record.journal.lease === "Operator"
-    ? withLease(facts, claim.record.acknowledgedAt)
-    : atOnce(facts, claim.record.acknowledgedAt);
+  if (!mayOpen(facts)) return kind.settle(facts);
+  return kind.open(facts, claim.record.acknowledgedAt, patienceMs(claim));
 }
 
 function whoseIsIt(facts: Facts): Step {
@@ -90,39 +85,4 @@ function isInTime({ claim, limits, nowMs }: Facts): boolean {
 
 function patienceMs(claim: Readonly<Claim>): number {
   return claim.lateAckUntilMs + UNPARKED_PATIENCE_MS;
-}
-
-/** lease: Worker. `active` already: somebody beats an item whose container we never started. It is settled, not opened. */
-function atOnce(facts: Facts, acknowledgedAt: string): Step {
-  const { claim, pod, nowMs, timing } = facts;
-  const {
-    observed: { item },
-  } = claim;
-  const untouched = claim.lease.memory.is === "none" && item?.state === "starting" && !isReacknowledged(claim, item);
-  if (!untouched) return settle(facts);
-  if (pod.is !== "parked") return waitUntil(patienceMs(claim));
-  return item.askedMs < nowMs - timing.beatIntervalMs ? LOOK : { do: "open", acknowledgedAt };
-}
-
-/** lease: Operator. No container starts without its lease, which the first beat takes, or one with a value that stood still. */
-function withLease(facts: Facts, acknowledgedAt: string): Step {
-  const { claim, pod, nowMs, timing } = facts;
-  const {
-    lease: { own: lease },
-    observed: { item },
-  } = claim;
-  if (lease?.is === "held" && lease.state === "active") {
-    if (pod.is !== "parked") return waitUntil(patienceMs(claim));
-    // A beat is on its way that buys time again, or shows that the lease is lost.
-    if (!maySendStop(lease, facts, timing)) return untilBeaten(facts, lease);
-    return { do: "open", acknowledgedAt };
-  }
-  if (lease !== null || claim.lease.memory.is === "fenced") return settle(facts);
-  const unbeaten = claim.lease.memory.is === "none" && item?.state === "starting" && !isReacknowledged(claim, item);
-  if (!unbeaten) {
-    const step = fenceAndStop(facts);
-    return step.do === "fence" ? { do: "take", expected: step.expected } : step;
-  }
-  if (pod.is !== "parked") return waitUntil(patienceMs(claim));
-  return item.askedMs < nowMs - timing.beatIntervalMs ? LOOK : { do: "take", expected: NO_HEARTBEAT };
 }

@@ -1,8 +1,9 @@
 import { NO_HEARTBEAT } from "../work/types.ts";
-import { isLater } from "./claim.ts";
+import { isLater, isReacknowledged } from "./claim.ts";
 import {
   type Facts,
   isReleased,
+  type LeaseKind,
   lookAgain,
   outOfOurHands,
   overdueEnding,
@@ -11,16 +12,43 @@ import {
   untilBeaten,
   untilLapsed,
 } from "./facts.ts";
-import { type HeldLease, type Lease, type LostLease, maySendStop, stopWindowMs } from "./lease.ts";
+import { type HeldLease, type LostLease, maySendStop, stopWindowMs } from "./lease.ts";
+import { fenceAndStop, settleItem } from "./settling.ts";
 import { nextTouchMs, starting } from "./starting.ts";
 import { deletePod, LOOK, STOP, type Step, waitUntil } from "./step.ts";
 
 // The right column of the design's table: claims whose lease the operator holds, and whose program knows nothing of it.
 
+/** lease: Operator: the operator sends the heartbeats. */
+export const OPERATOR_LEASE: LeaseKind = { open, watch: watchHeld, whileDeleting, settle };
+
+/** lease: Operator. No container starts without its lease, which the first beat takes, or one with a value that stood still. */
+function open(facts: Facts, acknowledgedAt: string, patienceMs: number): Step {
+  const { claim, pod, nowMs, timing } = facts;
+  const {
+    lease: { own: lease },
+    observed: { item },
+  } = claim;
+  if (lease?.is === "held" && lease.state === "active") {
+    if (pod.is !== "parked") return waitUntil(patienceMs);
+    // A beat is on its way that buys time again, or shows that the lease is lost.
+    if (!maySendStop(lease, facts, timing)) return untilBeaten(facts, lease);
+    return { do: "open", acknowledgedAt };
+  }
+  if (lease !== null || claim.lease.memory.is === "fenced") return settle(facts);
+  const unbeaten = claim.lease.memory.is === "none" && item?.state === "starting" && !isReacknowledged(claim, item);
+  if (!unbeaten) {
+    const step = fenceAndStop(facts);
+    return step.do === "fence" ? { do: "take", expected: step.expected } : step;
+  }
+  if (pod.is !== "parked") return waitUntil(patienceMs);
+  return item.askedMs < nowMs - timing.beatIntervalMs ? LOOK : { do: "take", expected: NO_HEARTBEAT };
+}
+
 const TOLD_TO_STOP = "the work item was told to stop";
 
 /** Of an opened claim whose lease this process took: its container runs, or is about to. */
-export function watchHeld(facts: Facts): Step {
+function watchHeld(facts: Facts): Step {
   const { claim } = facts;
   const {
     lease: { own: lease },
@@ -85,7 +113,7 @@ function served(facts: Facts): Step {
  * (M): had somebody else come after a lapse, he would have beaten in that time. The first look waits until the last beat of
  * the process before has surely landed. Moved, or acknowledged again: the lease is lost.
  */
-export function adopt(facts: Facts): Step {
+function adopt(facts: Facts): Step {
   const { claim, nowMs, timing } = facts;
   const {
     observed: { item },
@@ -110,9 +138,22 @@ export function adopt(facts: Facts): Step {
   return nowMs < quietUntil ? waitUntil(quietUntil) : { do: "take", expected: memory.value };
 }
 
+/** The Pod is being deleted. A lease that an earlier process kept is kept until the container has ended. */
+function whileDeleting(facts: Facts, goneByMs: number): Step {
+  if (facts.claim.lease.own !== null) return waitUntil(goneByMs);
+  const step = adopt(facts);
+  if (step.do === "wait") return waitUntil(Math.min(step.untilMs ?? goneByMs, goneByMs));
+  return step.do === "delete-pod" ? waitUntil(goneByMs) : step;
+}
+
 /** The container is over, or will not be started, and we had the lease: no value has to stand still any more. */
-export function settleLease(facts: Facts, lease: Lease): Step {
-  switch (lease.is) {
+function settle(facts: Facts): Step {
+  const {
+    lease: { own: lease },
+  } = facts.claim;
+  switch (lease?.is) {
+    case undefined:
+      return settleItem(facts);
     case "over":
       return { do: "settled", because: "stopped" };
     case "lost":

@@ -2,12 +2,10 @@ import { NO_HEARTBEAT } from "../work/types.ts";
 import { isLater, isSameInstant } from "./claim.ts";
 import type { ItemView } from "./claim-observed.ts";
 import { type Facts, isFenced, isReleased, lookAgain, seenSince, untilBeatShows, untilLapsed } from "./facts.ts";
-import { settleLease } from "./operator-lease.ts";
 import { LOOK, STOP, type Step, waitUntil } from "./step.ts";
 
-/** Brings the item of a claim to its end whose container is over, or will not be started. */
-export function settle(facts: Facts): Step {
-  if (facts.claim.lease.own !== null) return settleLease(facts, facts.claim.lease.own);
+/** Brings the item of a claim to its end whose lease nobody of ours keeps: the container has ended, or will not be started. */
+export function settleItem(facts: Facts): Step {
   return isReleased(facts) ? release(facts) : fenceAndStop(facts);
 }
 

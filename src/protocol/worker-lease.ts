@@ -1,15 +1,37 @@
 import { NO_HEARTBEAT } from "../work/types.ts";
 import { isLater, isReacknowledged } from "./claim.ts";
 import type { ItemView } from "./claim-observed.ts";
-import { type Facts, isOver, lookAgain, overdueEnding, ranFor, stopPatienceMs } from "./facts.ts";
-import { fenceAndStop, settle } from "./settling.ts";
-import { nextTouchMs } from "./starting.ts";
+import { type Facts, isOver, type LeaseKind, lookAgain, overdueEnding, ranFor, stopPatienceMs } from "./facts.ts";
+import { fenceAndStop, settleItem } from "./settling.ts";
+import { nextTouchMs, starting } from "./starting.ts";
 import { deletePod, type Ending, LOOK, type Step, waitUntil } from "./step.ts";
+
+/** lease: Worker: the program in the container sends the heartbeats. */
+export const WORKER_LEASE: LeaseKind = {
+  open,
+  watch: (facts) => (facts.pod.is === "running" ? running(facts, facts.pod.startedAtMs) : starting(facts)),
+  whileDeleting: (_, goneByMs) => ({ do: "wait", untilMs: goneByMs }),
+  settle: settleItem,
+};
+
+// --- 5. Open, lease: Worker ---------------------------------------------------------------------------------------
+
+/** lease: Worker. `active` already: somebody beats an item whose container we never started. It is settled, not opened. */
+function open(facts: Facts, acknowledgedAt: string, patienceMs: number): Step {
+  const { claim, pod, nowMs, timing } = facts;
+  const {
+    observed: { item },
+  } = claim;
+  const untouched = claim.lease.memory.is === "none" && item?.state === "starting" && !isReacknowledged(claim, item);
+  if (!untouched) return settleItem(facts);
+  if (pod.is !== "parked") return waitUntil(patienceMs);
+  return item.askedMs < nowMs - timing.beatIntervalMs ? LOOK : { do: "open", acknowledgedAt };
+}
 
 // --- 6. Watch, lease: Worker --------------------------------------------------------------------------------------
 
 /** Of a container that runs and beats by itself. */
-export function running(facts: Facts, startedAtMs: number): Step {
+function running(facts: Facts, startedAtMs: number): Step {
   const { claim, nowMs, timing, limits } = facts;
   const item = claim.observed.item;
   const touchAt = facts.podAssigned ? Number.POSITIVE_INFINITY : nextTouchMs(claim, timing);
@@ -17,7 +39,7 @@ export function running(facts: Facts, startedAtMs: number): Step {
   // kubelet looked by itself: the Pod still has to say whose it is, and to get its deadline.
   if (nowMs >= touchAt) return { do: "touch" };
   if (claim.record.ending?.why === "NoFirstBeat") {
-    const step = settle(facts);
+    const step = settleItem(facts);
     return step.do === "settled" ? deletePod("NoFirstBeat", claim.record.ending.message) : step;
   }
   // The beat that the item shows may be a fence of ours: if it stands still, nobody else beats.

@@ -294,22 +294,22 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: 'pod.is === "preparing"',
       },
       {
-        name: "opens an item that was acknowledged again (lease: Worker)",
-        guard: "stop",
-        find: 'const untouched = claim.lease.memory.is === "none" && item?.state === "starting" && !isReacknowledged(claim, item);',
-        replace: 'const untouched = claim.lease.memory.is === "none" && item?.state === "starting";',
+        name: "settles a claim whose container runs, without opening its Secret",
+        guard: "record",
+        find: 'if (ran && claim.record.journal.use === "session" && !claim.record.gone) {',
+        replace: "if (false) {",
       },
+    ],
+  },
+  {
+    file: "src/protocol/operator-lease.ts",
+    tests: [DECIDE, DECIDE_OPERATOR],
+    mutations: [
       {
         name: "adopts the lease of an item that was acknowledged again",
         guard: "stop",
         find: 'const unbeaten = claim.lease.memory.is === "none" && item?.state === "starting" && !isReacknowledged(claim, item);',
         replace: 'const unbeaten = claim.lease.memory.is === "none" && item?.state === "starting";',
-      },
-      {
-        name: "opens an item that is already active",
-        guard: "guard",
-        find: 'const untouched = claim.lease.memory.is === "none" && item?.state === "starting" &&',
-        replace: 'const untouched = claim.lease.memory.is === "none" && item !== null &&',
       },
       {
         name: "starts a container before the operator has its lease",
@@ -323,17 +323,29 @@ export const CLAIMING: readonly FileMutations[] = [
         find: "if (!maySendStop(lease, facts, timing)) return untilBeaten(facts, lease);",
         replace: "",
       },
+    ],
+  },
+  {
+    file: "src/protocol/worker-lease.ts",
+    tests: [DECIDE, DECIDE_OPERATOR],
+    mutations: [
+      {
+        name: "opens an item that was acknowledged again (lease: Worker)",
+        guard: "stop",
+        find: 'const untouched = claim.lease.memory.is === "none" && item?.state === "starting" && !isReacknowledged(claim, item);',
+        replace: 'const untouched = claim.lease.memory.is === "none" && item?.state === "starting";',
+      },
+      {
+        name: "opens an item that is already active",
+        guard: "guard",
+        find: 'const untouched = claim.lease.memory.is === "none" && item?.state === "starting" &&',
+        replace: 'const untouched = claim.lease.memory.is === "none" && item !== null &&',
+      },
       {
         name: "opens by a view of the item that is too old",
         guard: "bound",
         find: 'item.askedMs < nowMs - timing.beatIntervalMs ? LOOK : { do: "open", acknowledgedAt };',
         replace: '{ do: "open", acknowledgedAt };',
-      },
-      {
-        name: "settles a claim whose container runs, without opening its Secret",
-        guard: "record",
-        find: 'if (ran && claim.record.journal.use === "session" && !claim.record.gone) {',
-        replace: "if (false) {",
       },
     ],
   },
