@@ -7,7 +7,7 @@ import { type Claim, instantOf, isSameInstant } from "../protocol/claim.ts";
 import { remember } from "../protocol/claim-lease.ts";
 import { replaceItem, viewOf } from "../protocol/claim-observed.ts";
 import { noteAcknowledged } from "../protocol/claim-record.ts";
-import type { SessionContext } from "../protocol/context.ts";
+import type { ClaimContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
 import { ofClaim } from "../protocol/points.ts";
 import type { ServerTimes } from "../queue/server-times.ts";
@@ -24,11 +24,11 @@ interface PodRead {
 
 /** Step 4 of the protocol: the Pod is read live, and the item acknowledged while nobody else can have been offered it. */
 export class Acknowledging {
-  readonly #context: SessionContext;
+  readonly #context: ClaimContext;
   readonly #serverTimes: ServerTimes;
   readonly #gate: { readonly isClosing: boolean };
 
-  constructor(options: { context: SessionContext; serverTimes: ServerTimes; gate: { readonly isClosing: boolean } }) {
+  constructor(options: { context: ClaimContext; serverTimes: ServerTimes; gate: { readonly isClosing: boolean } }) {
     this.#context = options.context;
     this.#serverTimes = options.serverTimes;
     this.#gate = options.gate;

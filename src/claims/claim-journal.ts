@@ -4,7 +4,7 @@ import { SECRETS, type Secret } from "../kube/resource.ts";
 import { type AckWindow, repeatsWithin } from "../protocol/ack-window.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { noteWritten } from "../protocol/claim-record.ts";
-import type { SessionContext } from "../protocol/context.ts";
+import type { ClaimContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
 import { readJournal, renderJournal, storedCredential } from "../protocol/journal.ts";
 import { ofClaim } from "../protocol/points.ts";
@@ -14,11 +14,11 @@ export type Journaled = "done" | "taken" | "failed" | "unknown";
 
 /** Step 3 of the protocol: the claim's Secret, which takes the Pod's slot and makes the claim durable. */
 export class ClaimJournal {
-  readonly #context: SessionContext;
+  readonly #context: ClaimContext;
   readonly #onForeignSlot: (secret: Secret) => void;
 
   constructor(options: {
-    context: SessionContext;
+    context: ClaimContext;
     /** A Pod's slot is taken by a Secret that no claim here knows. */
     onForeignSlot: (secret: Secret) => void;
   }) {

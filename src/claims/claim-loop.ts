@@ -13,7 +13,7 @@ import { remember } from "../protocol/claim-lease.ts";
 import { type ItemView, viewOf } from "../protocol/claim-observed.ts";
 import { noteHandedOver } from "../protocol/claim-record.ts";
 import { type ClaimTable, newClaim } from "../protocol/claim-table.ts";
-import type { SessionContext } from "../protocol/context.ts";
+import type { ClaimContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
 import type { Journal } from "../protocol/journal.ts";
 import type { ApiHealth, Attempt } from "../queue/api-health.ts";
@@ -83,7 +83,7 @@ type SlotResult = Result | "slot-taken";
  * has the claim. An item is acknowledged only with its secret durable and a Pod ready (invariant 1).
  */
 export class ClaimLoop {
-  readonly #context: SessionContext;
+  readonly #context: ClaimContext;
   readonly #claims: ClaimTable;
   readonly #pool: ParkedPods;
   readonly #gate: ClaimGate;
@@ -111,7 +111,7 @@ export class ClaimLoop {
   #pauseUntilMs = 0;
 
   constructor(options: {
-    context: SessionContext;
+    context: ClaimContext;
     claims: ClaimTable;
     pool: ParkedPods;
     gate: ClaimGate;

@@ -2,7 +2,7 @@ import { ANNOTATION_API } from "../api/names.ts";
 import type { Pod } from "../kube/resource.ts";
 import { credentialOf } from "../pods/pod-gate.ts";
 import { sessionContainerName } from "../pods/pod-state.ts";
-import type { SessionContext } from "../protocol/context.ts";
+import type { ClaimContext } from "../protocol/context.ts";
 import type { WorkItem } from "../work/types.ts";
 
 /**
@@ -10,7 +10,7 @@ import type { WorkItem } from "../work/types.ts";
  * what is not there. The environment key is the one in use now: another one later changes nothing for this session.
  */
 export function credentialFor(
-  context: Pick<SessionContext, "environmentKey">,
+  context: Pick<ClaimContext, "environmentKey">,
   pod: Pod,
   item: Pick<WorkItem, "secret">,
 ): string | null {

@@ -5,7 +5,7 @@ import type { Claim } from "../protocol/claim.ts";
 import { noteLease, remember } from "../protocol/claim-lease.ts";
 import { type ItemView, replaceItem } from "../protocol/claim-observed.ts";
 import { noteAcknowledged } from "../protocol/claim-record.ts";
-import type { SessionContext } from "../protocol/context.ts";
+import type { ClaimContext } from "../protocol/context.ts";
 import { type HeldLease, type Lease, leaseOf } from "../protocol/lease.ts";
 import { beatTold, ofClaim, type SessionPoint } from "../protocol/points.ts";
 import type { Step } from "../protocol/step.ts";
@@ -13,7 +13,7 @@ import type { Answer } from "../work/client.ts";
 import type { HeartbeatOutcome } from "../work/types.ts";
 
 /** Keeps in mind that our acknowledgement took effect, or that it can't be told whose it was. */
-export function own(context: SessionContext, claim: Claim, { acknowledgedAt, late }: Step & { do: "own" }): void {
+export function own(context: ClaimContext, claim: Claim, { acknowledgedAt, late }: Step & { do: "own" }): void {
   const { points, metrics, labels, clock, logger } = context;
   points.note(late ? "session.doubt" : "session.own", ofClaim(claim), { acknowledgedAt });
   const ackedMs = claim.observed.item?.askedMs ?? clock.monotonic();
@@ -30,7 +30,7 @@ export function own(context: SessionContext, claim: Claim, { acknowledgedAt, lat
 }
 
 /** Takes the lease with a heartbeat of our own, against the value last seen. What comes out is in `claim.memory`. */
-export async function fence(context: SessionContext, claim: Claim, expected: string): Promise<boolean> {
+export async function fence(context: ClaimContext, claim: Claim, expected: string): Promise<boolean> {
   remember(claim, { is: "none" });
   const answer = await beat(context, claim, "session.fence", expected);
   if (answer.value.kind === "refused") return refused(context, claim);
@@ -50,7 +50,7 @@ export async function fence(context: SessionContext, claim: Claim, expected: str
  * lease: Operator: takes the lease, to keep it. What comes out is in `claim.lease`. A refusal loses it to somebody else
  * where the container runs already; before that the item is looked at again.
  */
-export async function takeLease(context: SessionContext, claim: Claim, expected: string): Promise<void> {
+export async function takeLease(context: ClaimContext, claim: Claim, expected: string): Promise<void> {
   remember(claim, { is: "none" });
   replaceItem(claim, null);
   const answer = await beat(context, claim, "session.take", expected, desiredTtlSeconds(context.timing));
@@ -69,7 +69,7 @@ const SHORTEST_TTL_SECONDS = 10;
  * A last beat of a lease that is let go: who is to run the item next need not wait for the whole of it. A courtesy, sent
  * once: without it the lease lapses as it is. Never throws.
  */
-export async function shortenLease(context: SessionContext, claim: Claim, { echo, ttlMs }: HeldLease): Promise<void> {
+export async function shortenLease(context: ClaimContext, claim: Claim, { echo, ttlMs }: HeldLease): Promise<void> {
   try {
     const answer = await beat(context, claim, "session.shorten", echo, SHORTEST_TTL_SECONDS);
     if (answer.value.kind !== "beat") return;
@@ -87,12 +87,12 @@ export async function shortenLease(context: SessionContext, claim: Claim, { echo
 }
 
 /** A lease that is somebody else's: nothing of ours keeps it alive. */
-export function lostToOthers(context: SessionContext, message: string): Lease {
+export function lostToOthers(context: ClaimContext, message: string): Lease {
   return { is: "lost", by: "refusal", message, lapsedMs: context.clock.monotonic() };
 }
 
 async function beat(
-  context: SessionContext,
+  context: ClaimContext,
   claim: Claim,
   point: SessionPoint,
   expected: string,
@@ -116,13 +116,13 @@ async function beat(
   return await send(current);
 }
 
-function refused(context: SessionContext, claim: Claim): false {
+function refused(context: ClaimContext, claim: Claim): false {
   remember(claim, { is: "refused", atMs: context.clock.monotonic() });
   return false;
 }
 
 /** Stops the item. A forced one is over at once; 409 says that it was already. */
-export async function stopItem(context: SessionContext, claim: Claim, force: boolean): Promise<void> {
+export async function stopItem(context: ClaimContext, claim: Claim, force: boolean): Promise<void> {
   context.guard();
   const sentMs = context.clock.monotonic();
   const { api, workId } = claim.record.journal;

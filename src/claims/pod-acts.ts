@@ -20,7 +20,7 @@ import { NO_DEADLINE_SECONDS } from "../pods/pod-render.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { noteDeadline, noteTouched } from "../protocol/claim-record.ts";
-import { type SessionContext, STEP_BOUND } from "../protocol/context.ts";
+import { type ClaimContext, STEP_BOUND } from "../protocol/context.ts";
 import { stopPatienceMs } from "../protocol/facts.ts";
 import type { Outcome } from "../protocol/outcome.ts";
 import { ofClaim } from "../protocol/points.ts";
@@ -30,7 +30,7 @@ import type { Step } from "../protocol/step.ts";
 const ANNOTATION_TOUCHES = "berth.dev/touches";
 
 /** Touches the Pod: one patch that tells everybody which session it runs now, and makes kubelet look at once. */
-export async function touchPod(context: SessionContext, claim: Claim, pod: Pod): Promise<void> {
+export async function touchPod(context: ClaimContext, claim: Claim, pod: Pod): Promise<void> {
   const { workId, sessionId } = claim.record.journal;
   // Whoever lowers it meanwhile has the last word: it may only ever be lowered.
   const current = pod.spec.activeDeadlineSeconds ?? NO_DEADLINE_SECONDS;
@@ -67,7 +67,7 @@ export async function touchPod(context: SessionContext, claim: Claim, pod: Pod):
  * A bound that holds with the operator dead, and only then: not before the operator would have deleted the Pod itself. It
  * counts from the Pod's start, so the time parked is added.
  */
-function deadlineSeconds(context: SessionContext, pod: Pod): number {
+function deadlineSeconds(context: ClaimContext, pod: Pod): number {
   const { maxDurationSeconds } = context.environment().spec.sessions ?? { maxDurationSeconds: 0 };
   const startedMs = Date.parse(pod.status?.startTime ?? pod.metadata.creationTimestamp ?? "");
   const ageSeconds = Number.isNaN(startedMs) ? 0 : Math.max(0, context.kube.now() - startedMs) / SECOND_MS;
@@ -96,7 +96,7 @@ export interface StartMark {
 
 /** Marks the Pod of a settled session: it is no capacity any more and is kept for its logs. */
 export async function markFinished(
-  context: SessionContext,
+  context: ClaimContext,
   claim: Claim,
   pod: Pod,
   outcome: Outcome,
@@ -135,7 +135,7 @@ export async function markFinished(
 }
 
 /** A plain sidecar would run on and hold the Pod's requests: a deadline in the past ends it, and its logs stay. */
-function endSidecars(context: SessionContext, pod: Pod): { spec?: { activeDeadlineSeconds: number } } {
+function endSidecars(context: ClaimContext, pod: Pod): { spec?: { activeDeadlineSeconds: number } } {
   const running = pod.status?.containerStatuses?.some(({ state }) => state?.running) ?? false;
   const startedMs = Date.parse(pod.status?.startTime ?? "");
   if (!running || Number.isNaN(startedMs)) return {};

@@ -2,7 +2,7 @@ import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Notifier } from "../core/notifier.ts";
-import type { SessionContext } from "../protocol/context.ts";
+import type { ClaimContext } from "../protocol/context.ts";
 import { isRefusal, retryDelayMs } from "../work/errors.ts";
 import { DATA_TYPE_SESSION, type WorkItem, type WorkState } from "../work/types.ts";
 
@@ -18,13 +18,13 @@ const LEFT_IN: ReadonlySet<WorkState> = new Set(["starting", "stopping"]);
  * and after every refusal that failed.
  */
 export class RefusedItems {
-  readonly #context: SessionContext;
+  readonly #context: ClaimContext;
   readonly #changed = new Notifier();
   /** Some may be left; they are looked for when `#lookFromMs` (monotonic) is over. */
   #mayBeLeft = true;
   #lookFromMs = Number.NEGATIVE_INFINITY;
 
-  constructor(context: SessionContext) {
+  constructor(context: ClaimContext) {
     this.#context = context;
   }
 

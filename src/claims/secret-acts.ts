@@ -2,7 +2,7 @@ import { isConflict, isNotFound } from "../kube/errors.ts";
 import { SECRETS } from "../kube/resource.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { noteOpeningSent, noteVersion, takeCredential } from "../protocol/claim-record.ts";
-import { type SessionContext, STEP_BOUND } from "../protocol/context.ts";
+import { type ClaimContext, STEP_BOUND } from "../protocol/context.ts";
 import { openingPatch, readJournal, storedCredential } from "../protocol/journal.ts";
 import { ofClaim } from "../protocol/points.ts";
 
@@ -10,7 +10,7 @@ import { ofClaim } from "../protocol/points.ts";
  * Gives the Secret the key that the container waits for, and makes the acknowledgement durable in the same patch.
  * The slot stays ours only while nobody changed the Secret: its resourceVersion says so.
  */
-export async function openSecret(context: SessionContext, claim: Claim, acknowledgedAt: string): Promise<void> {
+export async function openSecret(context: ClaimContext, claim: Claim, acknowledgedAt: string): Promise<void> {
   const ref = { namespace: context.namespace, name: claim.name };
   const credential = takeCredential(claim) ?? (await rereadCredential(context, claim));
   if (credential === null) return;
@@ -32,7 +32,7 @@ export async function openSecret(context: SessionContext, claim: Claim, acknowle
 }
 
 /** The credential from the Secret; null when an earlier patch of ours, whose answer was lost, has opened it already. */
-async function rereadCredential(context: SessionContext, claim: Claim): Promise<string | null> {
+async function rereadCredential(context: ClaimContext, claim: Claim): Promise<string | null> {
   const ref = { namespace: context.namespace, name: claim.name };
   const secret = await context.points
     .run(
@@ -62,7 +62,7 @@ export class StaleClaimError extends Error {
  * @param because in words, for a trace
  */
 export async function dropSecret(
-  { kube, points, namespace }: SessionContext,
+  { kube, points, namespace }: ClaimContext,
   claim: Claim,
   point: "claim.drop" | "session.drop" | "session.settled",
   because: string,

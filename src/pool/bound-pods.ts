@@ -2,7 +2,7 @@ import { SECOND_MS } from "../core/clock.ts";
 import { isPerSession, sessionBoundTo, usesVolume } from "../pods/workspace-pods.ts";
 import type { Breaker } from "../protocol/breaker.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
-import type { SessionContext } from "../protocol/context.ts";
+import type { PoolContext } from "../protocol/context.ts";
 import { type BoundCapacityPlan, planBoundCapacity } from "./bound-capacity.ts";
 import type { Expectations } from "./expectations.ts";
 import type { FreePods } from "./free-pods.ts";
@@ -12,7 +12,7 @@ import type { FreePods } from "./free-pods.ts";
  * creations in flight.
  */
 export class BoundPods {
-  readonly #context: SessionContext;
+  readonly #context: PoolContext;
   readonly #claims: ClaimTable;
   readonly #breaker: Breaker;
   readonly #free: FreePods;
@@ -22,7 +22,7 @@ export class BoundPods {
   readonly #awaited: AwaitedSessions;
 
   constructor(options: {
-    context: SessionContext;
+    context: PoolContext;
     claims: ClaimTable;
     breaker: Breaker;
     free: FreePods;

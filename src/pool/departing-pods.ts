@@ -1,6 +1,6 @@
 import { sleep } from "../core/clock.ts";
 import type { Pod } from "../kube/resource.ts";
-import type { SessionContext } from "../protocol/context.ts";
+import type { PoolContext } from "../protocol/context.ts";
 import type { RemovalResult, Removals } from "./removal.ts";
 
 /** How long a plan waits for a removal. An unfinished removal still takes room. */
@@ -8,7 +8,7 @@ const REMOVAL_PATIENCE_MS = 2_000;
 
 /** The free Pods being removed: from the first try until the cache no longer shows the Pod. */
 export class DepartingPods {
-  readonly #context: SessionContext;
+  readonly #context: PoolContext;
   readonly #removals: Removals;
   readonly #onTaken: (name: string) => void;
   readonly #onChange: () => void;
@@ -18,7 +18,7 @@ export class DepartingPods {
   readonly #underWay = new Set<Promise<void>>();
 
   constructor(options: {
-    context: SessionContext;
+    context: PoolContext;
     removals: Removals;
     /** Called for a Pod that stays, since another client holds its slot. */
     onTaken: (name: string) => void;

@@ -12,7 +12,7 @@ import { Passes } from "../core/passes.ts";
 import { isAlreadyExists, isConflict, isForbidden, isNotFound, LeadershipLostError } from "../kube/errors.ts";
 import { POD_DISRUPTION_BUDGETS, type PodDisruptionBudget } from "../kube/resource.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
-import type { SessionContext } from "../protocol/context.ts";
+import type { PoolContext } from "../protocol/context.ts";
 
 /** The least time between two timed passes. */
 const MIN_WAKE_MS = 1_000;
@@ -33,7 +33,7 @@ const TRIES = 3;
  * too high a number protects as well. The selector matches the label that marks the Pods.
  */
 export class DisruptionBudget {
-  readonly #context: SessionContext;
+  readonly #context: PoolContext;
   readonly #claims: ClaimTable;
   readonly #passes: Passes;
   /** As last read or written; undefined: not known; null: it does not exist. */
@@ -50,7 +50,7 @@ export class DisruptionBudget {
   #failedMs = Number.NEGATIVE_INFINITY;
   #reported = "";
 
-  constructor(options: { context: SessionContext; claims: ClaimTable }) {
+  constructor(options: { context: PoolContext; claims: ClaimTable }) {
     this.#context = options.context;
     this.#claims = options.claims;
     const { clock, timing } = options.context;

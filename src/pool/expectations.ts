@@ -1,6 +1,6 @@
 import { isMaybeApplied, isNotFound } from "../kube/errors.ts";
 import { PODS } from "../kube/resource.ts";
-import type { SessionContext } from "../protocol/context.ts";
+import type { PoolContext } from "../protocol/context.ts";
 
 /** Reads of overdue Pods in flight at the same time. */
 const CONCURRENCY = 16;
@@ -10,13 +10,13 @@ const CONCURRENCY = 16;
  * Pods to be created again and again.
  */
 export class Expectations {
-  readonly #context: SessionContext;
+  readonly #context: PoolContext;
   /** Names of Pods, with the monotonic time of their creation or of the last check for them. */
   readonly #expected = new Map<string, number>();
   /** The sessions of Pods that were made for one. */
   readonly #sessions = new Map<string, string>();
 
-  constructor(context: SessionContext) {
+  constructor(context: PoolContext) {
     this.#context = context;
   }
 

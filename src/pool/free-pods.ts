@@ -5,7 +5,7 @@ import type { NodeOutlook } from "../pods/node-health.ts";
 import { stateOf } from "../pods/pod-state.ts";
 import type { Breaker } from "../protocol/breaker.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
-import type { SessionContext } from "../protocol/context.ts";
+import type { PoolContext } from "../protocol/context.ts";
 import type { FreePod } from "./capacity.ts";
 
 /** A Pod without a claim, with the input for the capacity plan. */
@@ -16,13 +16,13 @@ export interface Free {
 
 /** Which Pods of an Environment are free, as the cache shows it now, and which one a claim gets. */
 export class FreePods {
-  readonly #context: SessionContext;
+  readonly #context: PoolContext;
   readonly #claims: ClaimTable;
   readonly #breaker: Breaker;
   readonly #isTaken: (name: string) => boolean;
 
   constructor(options: {
-    context: SessionContext;
+    context: PoolContext;
     claims: ClaimTable;
     breaker: Breaker;
     /** Whether an unclaimed Pod is not free: it is being removed, or another client holds its slot. */

@@ -5,7 +5,7 @@ import { errorText } from "../core/errors.ts";
 import { isForbidden } from "../kube/errors.ts";
 import { EVENTS, type KubeEvent, type Pod } from "../kube/resource.ts";
 import { type Problem, stateOf } from "../pods/pod-state.ts";
-import type { SessionContext } from "../protocol/context.ts";
+import type { PoolContext } from "../protocol/context.ts";
 import { boundAtMs, type FreePod } from "./capacity.ts";
 import { type CapacityProblem, unheard, wordsOfNode } from "./capacity-problem.ts";
 
@@ -24,7 +24,7 @@ type FreePods = readonly { readonly free: FreePod; readonly pod: Pod }[];
  * read occasionally while it waits. Nothing is read while Pods become ready in time.
  */
 export class NodeEvents {
-  readonly #context: SessionContext;
+  readonly #context: PoolContext;
   readonly #onChange: () => void;
   readonly #backoff: Backoff;
   #signal: AbortSignal | undefined;
@@ -40,7 +40,7 @@ export class NodeEvents {
    */
   #events: "unread" | "read" | "forbidden" = "unread";
 
-  constructor(context: SessionContext, onChange: () => void) {
+  constructor(context: PoolContext, onChange: () => void) {
     this.#context = context;
     this.#onChange = onChange;
     const { askNodeAgainMs: baseMs, askNodeMaxMs: maxMs } = context.timing;

@@ -7,14 +7,14 @@ import { deletePod } from "../pods/delete.ts";
 import { newPodName } from "../pods/pod-render.ts";
 import type { OwnVolume } from "../pods/workspace-pods.ts";
 import { FEWEST_UNDER_WAY } from "../protocol/claim-priority.ts";
-import type { SessionContext } from "../protocol/context.ts";
+import type { PoolContext } from "../protocol/context.ts";
 import type { CreationBackoff } from "./creation-backoff.ts";
 import type { Expectations } from "./expectations.ts";
 import { NO_PERMISSION, WorkspaceError } from "./workspaces.ts";
 
 /** Creates session Pods from the current template. Failures go to `backoff`. */
 export class PodCreation {
-  readonly #context: SessionContext;
+  readonly #context: PoolContext;
   readonly #expected: Expectations;
   readonly #backoff: CreationBackoff;
   readonly #takeVolume: (sessionId: string) => Promise<OwnVolume>;
@@ -23,7 +23,7 @@ export class PodCreation {
   readonly #quota = new QuotaDoubt();
 
   constructor(options: {
-    context: SessionContext;
+    context: PoolContext;
     expected: Expectations;
     backoff: CreationBackoff;
     /** `workspace: PerSession`: prepares the session's volume, which its Pod mounts. */

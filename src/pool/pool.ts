@@ -8,7 +8,7 @@ import { isPerSession, type OwnVolume, sessionBoundTo } from "../pods/workspace-
 import type { Breaker } from "../protocol/breaker.ts";
 import { ClaimPriority } from "../protocol/claim-priority.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
-import type { SessionContext } from "../protocol/context.ts";
+import type { PoolContext } from "../protocol/context.ts";
 import { isHeldUp } from "../protocol/failing-steps.ts";
 import type { BoundCapacityPlan } from "./bound-capacity.ts";
 import { BoundPods } from "./bound-pods.ts";
@@ -45,7 +45,7 @@ const ENDED_PHASES: ReadonlySet<string> = new Set(["Succeeded", "Failed"]);
  * removes surplus ones (capacity.ts decides). Expectations count creations until the cache shows them.
  */
 export class Pool {
-  readonly #context: SessionContext;
+  readonly #context: PoolContext;
   readonly #claims: ClaimTable;
   readonly #claimPriority: ClaimPriority;
   readonly #breaker: Breaker;
@@ -76,7 +76,7 @@ export class Pool {
   readonly #bound: BoundPods;
 
   constructor(options: {
-    context: SessionContext;
+    context: PoolContext;
     claims: ClaimTable;
     breaker: Breaker;
     removals: Removals;

@@ -4,7 +4,7 @@ import { errorText } from "../core/errors.ts";
 import { isAlreadyExists, isConflict, isNotFound, orNull } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import { deletePod } from "../pods/delete.ts";
-import type { SessionContext } from "../protocol/context.ts";
+import type { PoolContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
 import { readJournal, renderJournal } from "../protocol/journal.ts";
 
@@ -31,11 +31,11 @@ export type RemovalResult =
  * that no lock remains.
  */
 export class Removals {
-  readonly #context: SessionContext;
+  readonly #context: PoolContext;
   readonly #onForeignSlot: (secret: Secret) => void;
   readonly #begun = new Map<string, Removal>();
 
-  constructor(options: { context: SessionContext; onForeignSlot: (secret: Secret) => void }) {
+  constructor(options: { context: PoolContext; onForeignSlot: (secret: Secret) => void }) {
     this.#context = options.context;
     this.#onForeignSlot = options.onForeignSlot;
   }

@@ -8,7 +8,7 @@ import { deleteAsSeen, deletePod } from "../pods/delete.ts";
 import { expiredFinished, readFinished } from "../pods/finished.ts";
 import { ClaimPriority } from "../protocol/claim-priority.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
-import type { SessionContext } from "../protocol/context.ts";
+import type { PoolContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
 import { CLAIM_SECRET_TYPE } from "../protocol/journal.ts";
 import type { Outcome } from "../protocol/outcome.ts";
@@ -33,7 +33,7 @@ const OUTRUN_MS = 1_000;
  * behind: marked as assigned, with no Secret and so without an item.
  */
 export class Retention {
-  readonly #context: SessionContext;
+  readonly #context: PoolContext;
   readonly #claims: ClaimTable;
   readonly #claimPriority: ClaimPriority;
   readonly #passes: Passes;
@@ -56,7 +56,7 @@ export class Retention {
   readonly #onForeignSlot: (secret: Secret) => void;
 
   constructor(options: {
-    context: SessionContext;
+    context: PoolContext;
     claims: ClaimTable;
     /** Called when a Pod that seemed left behind has a Secret that no claim here knows. */
     onForeignSlot: (secret: Secret) => void;

@@ -23,7 +23,7 @@ import {
   volumeSelector,
 } from "../pods/workspace-volume.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
-import type { SessionContext } from "../protocol/context.ts";
+import type { PoolContext } from "../protocol/context.ts";
 
 /** The least time between two timed passes. */
 const MIN_WAKE_MS = 1_000;
@@ -58,7 +58,7 @@ export class WorkspaceError extends Error {
  * use race, one of them is refused.
  */
 export class Workspaces {
-  readonly #context: SessionContext;
+  readonly #context: PoolContext;
   readonly #claims: ClaimTable;
   readonly #awaited: (sessionId: string) => boolean;
   readonly #onChange: () => void;
@@ -73,7 +73,7 @@ export class Workspaces {
   #reported = "";
 
   constructor(options: {
-    context: SessionContext;
+    context: PoolContext;
     claims: ClaimTable;
     /** Whether a Pod of this session is being created or will be. */
     awaited: (sessionId: string) => boolean;

@@ -34,8 +34,8 @@ export interface ClaimSecrets {
   ): Promise<readonly Secret[]>;
 }
 
-/** What every part of an Environment's session loops works with. */
-export interface SessionContext {
+/** What every loop of an Environment works with: whose loop it is, and the process around it. */
+export interface LoopContext {
   readonly namespace: string;
   readonly name: string;
   readonly uid: string;
@@ -43,35 +43,10 @@ export interface SessionContext {
   readonly environment: () => Environment;
   /** The template that new Pods are made from now. */
   readonly template: () => SessionTemplate;
-  /** What templates may have: nothing else is made, nor given a session. */
-  readonly podPolicy: PodPolicy;
   /** Refuses writes once this process may not act any more. */
   readonly kube: KubeClient;
-  readonly claimLists: ClaimSecrets;
-  readonly pods: PodCache;
-  /** What becomes of a Pod's node. */
-  readonly nodeOutlook: (pod: Pod) => NodeOutlook;
-  /** The Work API that the spec names; or the one at the address that an item was claimed from, which a spec may have named before. */
-  readonly work: (claimedFrom?: string) => WorkApiClient;
-  /** The environment key in use; empty while there is none. */
-  readonly environmentKey: () => string;
-  /** Whether its Secret has been read; until then an empty key says nothing. */
-  readonly isKeyRead: () => boolean;
-  /** Throws when this process may not act any more; called before every write to the Work API. */
-  readonly guard: () => void;
-  /** When it may act since, monotonic: whoever served the Environment before has sent nothing after it. */
-  readonly servingSinceMs: number;
-  readonly announce: Announce;
-  /** The sessions of other Environments with the same environmentId. */
-  readonly sharedSessions: SharedSessions;
-  /** What webhooks tell of this Environment's queue; undefined: nothing is received. */
-  readonly hinted?: HintedQueue | undefined;
-  /** Told of every session that has ended, where somebody looks on. */
-  readonly onSessionEnded?: (session: SessionView) => void;
   /** Steps that keep failing, of claims and of what all claims share. */
   readonly failing: FailingSteps;
-  /** Sends a request to the Work API: what comes of it counts for the conditions Authenticated and QueueReachable. */
-  readonly judged: Judged;
   /** Every request of the loops goes through its point. */
   readonly points: Points<SessionPoint>;
   readonly clock: Clock;
@@ -81,6 +56,43 @@ export interface SessionContext {
   readonly metrics: Metrics;
   /** The labels of this Environment's metrics. */
   readonly labels: { readonly namespace: string; readonly environment: string };
+}
+
+/** What the pool also works with. */
+export interface PoolContext extends LoopContext {
+  /** What templates may have: nothing else is made, nor given a session. */
+  readonly podPolicy: PodPolicy;
+  readonly pods: PodCache;
+  /** What becomes of a Pod's node. */
+  readonly nodeOutlook: (pod: Pod) => NodeOutlook;
+  readonly announce: Announce;
+}
+
+/** What polling, acknowledging and the acts on items also work with. */
+export interface ClaimContext extends LoopContext {
+  /** The Work API that the spec names; or the one at the address that an item was claimed from, which a spec may have named before. */
+  readonly work: (claimedFrom?: string) => WorkApiClient;
+  /** The environment key in use; empty while there is none. */
+  readonly environmentKey: () => string;
+  /** Throws when this process may not act any more; called before every write to the Work API. */
+  readonly guard: () => void;
+  /** What webhooks tell of this Environment's queue; undefined: nothing is received. */
+  readonly hinted?: HintedQueue | undefined;
+  /** Sends a request to the Work API: what comes of it counts for the conditions Authenticated and QueueReachable. */
+  readonly judged: Judged;
+}
+
+/** What the loops of an Environment work with together. */
+export interface SessionContext extends PoolContext, ClaimContext {
+  readonly claimLists: ClaimSecrets;
+  /** Whether its Secret has been read; until then an empty key says nothing. */
+  readonly isKeyRead: () => boolean;
+  /** When it may act since, monotonic: whoever served the Environment before has sent nothing after it. */
+  readonly servingSinceMs: number;
+  /** The sessions of other Environments with the same environmentId. */
+  readonly sharedSessions: SharedSessions;
+  /** Told of every session that has ended, where somebody looks on. */
+  readonly onSessionEnded?: (session: SessionView) => void;
 }
 
 /** What a runtime is made with: it adds what it learns of its own requests. */
