@@ -28,6 +28,9 @@ const CONCURRENCY = 16;
 /** The same limit during a rush of claims that find Pods. */
 const RUSH_CONCURRENCY = 2;
 
+/** What the planning of claims asks of the pool, and tells it. */
+export type ParkedPool = Pick<Pool, "hasClaimable" | "wantsOffers" | "setDemand">;
+
 /** The number of Pods in each state. */
 export interface PoolCounts {
   readonly parked: number;

@@ -1,11 +1,11 @@
 import type { QueueStatus, SessionsStatus, WorkspacesStatus } from "../api/environment.ts";
 import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import { deleteClaimSecrets } from "../claims/claim-lists.ts";
-import { type ClaimGate, ClaimLoop } from "../claims/claim-loop.ts";
+import { ClaimLoop } from "../claims/claim-loop.ts";
 import { RefusedItems } from "../claims/refused-items.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import { type Held, IdleRelease } from "../core/idle-release.ts";
+import { IdleRelease } from "../core/idle-release.ts";
 import { keepRunning } from "../core/keep-running.ts";
 import { Notifier } from "../core/notifier.ts";
 import type { Secret } from "../kube/resource.ts";
@@ -21,11 +21,13 @@ import type { RuntimeContext, SessionContext } from "../protocol/context.ts";
 import { FailingSteps, isStepFailure } from "../protocol/failing-steps.ts";
 import { liveView, phaseOf, type SessionView } from "../protocol/session-view.ts";
 import type { Sharer } from "../protocol/shared-sessions.ts";
-import { STEPS, type StepName } from "../protocol/tracked-steps.ts";
+import type { StepName } from "../protocol/tracked-steps.ts";
 import { ApiHealth, type Judged, type Verdict } from "../queue/api-health.ts";
 import { PollPace } from "../queue/poll-pace.ts";
 import { QueueWatch } from "../queue/queue-watch.ts";
 import { ServerTimes } from "../queue/server-times.ts";
+import { ClaimGate, type Finalizer, type Permissions } from "./claim-gate.ts";
+import { ClaimReport } from "./claim-report.ts";
 import { ItemObservers } from "./item-observer.ts";
 import { ItemSweep } from "./item-sweep.ts";
 import { Recovery } from "./recovery.ts";
@@ -47,22 +49,6 @@ export interface RuntimeReport {
   readonly verdicts: readonly Verdict[];
   /** What keeps the loops from serving and is no matter of any condition, with the mend; null: nothing. */
   readonly blockedReason: string | null;
-}
-
-/** The finalizer of an Environment, which keeps it from being deleted while claims are left. */
-export interface Finalizer extends Held {
-  /** Makes sure that the finalizer is there. Returns false when nothing may be claimed: the Environment is being deleted. */
-  hold(): Promise<boolean>;
-}
-
-/** What the reconciler allows a runtime to do. */
-export interface Permissions {
-  /** Requests may be sent: the origin is allowed and there is a key. */
-  readonly mayAsk: boolean;
-  /** Pods may be created: the template was accepted. */
-  readonly mayPrepare: boolean;
-  /** New items may be claimed: the same, and not paused nor being deleted. */
-  readonly mayClaim: boolean;
 }
 
 /**
@@ -91,23 +77,20 @@ export class SessionsRuntime {
   readonly #retention: Retention;
   readonly #workspaces: Workspaces;
   readonly #budget: DisruptionBudget;
-  readonly #hold: Finalizer;
+  readonly #finalizer: Finalizer;
+  readonly #gate: ClaimGate;
+  readonly #report: ClaimReport;
   readonly #idleRelease: IdleRelease;
   readonly #sharer: Sharer;
   /** Addresses of the Work API that accepted the key. */
   readonly #acceptedAt = new Set<string>();
   readonly #onChange: () => void;
   readonly #stop = new AbortController();
-  #permissions: Permissions = { mayAsk: false, mayPrepare: false, mayClaim: false };
   #running: Promise<void> = Promise.resolve();
   #recovered = false;
   /** Late ones of an earlier process, too. */
   #allKnown = false;
-  #draining = false;
-  #credentialMissing: string | null = null;
   readonly #failing: FailingSteps;
-  /** Since when (monotonic) work has waited for a claim that nothing explains; null: it does not. */
-  #stalledSinceMs: number | null = null;
   readonly #probes = new Map<Breaker, { readonly atMs: number; readonly wallMs: number }>();
 
   constructor(from: RuntimeContext, finalizer: Finalizer, onChange: () => void) {
@@ -161,7 +144,7 @@ export class SessionsRuntime {
       ...shared,
       releases,
       observers,
-      mayAsk: () => this.#mayAsk,
+      mayAsk: () => this.#gate.mayAsk,
       beforeTouch: () => this.#budget.cover(),
       retention: this.#retention,
       onChange: changed,
@@ -177,7 +160,10 @@ export class SessionsRuntime {
       context,
       health: this.#health,
       pace: this.#pace,
-      onStats: () => this.#noteStats(),
+      onStats: () => {
+        this.#report.noteStats();
+        onChange();
+      },
       unacknowledged: () =>
         [...this.#claims].filter(({ record: { acknowledgedAt } }) => acknowledgedAt === null).length,
       // A long poll's header leaves a second open, since it was written at the end of the wait: these are what narrows that.
@@ -192,11 +178,11 @@ export class SessionsRuntime {
       sessions: this.#sessions,
       breaker: this.#breaker,
     });
-    this.#hold = finalizer;
+    this.#finalizer = finalizer;
     this.#idleRelease = new IdleRelease({
       clock,
       lingerMs: context.timing.finalizerLingerMs,
-      hold: this.#hold,
+      hold: finalizer,
       isIdle: () => this.#recovered && this.#claims.size === 0,
       onFailure: (error) => context.logger.warn({ error: errorText(error) }, "the finalizer could not be removed yet"),
     });
@@ -208,28 +194,35 @@ export class SessionsRuntime {
       runs: (sessionId) => this.runs(sessionId),
     };
     this.#refused = new RefusedItems(context);
+    const planning = { context, pool: this.#pool, queue: this.#queue, breaker: this.#breaker, offers: this.#offers };
+    this.#gate = new ClaimGate({
+      ...planning,
+      claims: this.#claims,
+      finalizer,
+      sharer: this.#sharer,
+      health: this.#health,
+      pace: this.#pace,
+      changed: this.#changed,
+    });
+    this.#report = new ClaimReport({ ...planning, gate: this.#gate, onChange: changed });
     this.#claimLoop = new ClaimLoop({
       ...shared,
       pool: this.#pool,
+      gate: this.#gate,
+      report: this.#report,
+      handOver: {
+        claimed: (claim) => {
+          this.#sessions.poke(claim.name);
+          this.#changed.notify();
+        },
+        reoffered: (claim, view) => this.#sessions.reoffered(claim, view),
+        foreignSlot: takeUp,
+      },
+      refused: this.#refused,
       health: this.#health,
       serverTimes: this.#serverTimes,
       pace: this.#pace,
       changed: this.#changed,
-      gate: this.#gate(),
-      onFull: () => this.#noteRush(),
-      handOver: (claim) => {
-        this.#sessions.poke(claim.name);
-        this.#changed.notify();
-      },
-      onCredentialMissing: (missing, workId) => this.#noteCredential(missing, workId),
-      onWork: () => this.#noteWork(),
-      onForeignSlot: takeUp,
-      onLetGo: changed,
-      onReoffer: (claim, view) => this.#sessions.reoffered(claim, view),
-      onProgress: () => this.#noteProgress(),
-      refuse: (item, api) => this.#refused.refuse(item, api),
-      runs: (sessionId, api) =>
-        this.runs(sessionId) || context.sharedSessions.mayRunElsewhere(this.#sharer, sessionId, api),
     });
   }
 
@@ -258,13 +251,13 @@ export class SessionsRuntime {
 
   /** The spec or what stands around it changed. */
   update(permissions: Permissions): void {
-    const asked = this.#mayAsk;
-    this.#permissions = permissions;
-    if (!asked && this.#mayAsk) this.#sessions.pokeAll();
+    const asked = this.#gate.mayAsk;
+    this.#gate.update(permissions);
+    if (!asked && this.#gate.mayAsk) this.#sessions.pokeAll();
     this.#pool.allowCreation(permissions.mayPrepare);
     this.#watchTemplate();
-    this.#watchCredential();
-    this.#setDemand();
+    this.#report.watchCredential();
+    this.#report.setDemand();
     this.#pool.poke();
     this.#retention.poke();
     this.#budget.poke();
@@ -315,7 +308,7 @@ export class SessionsRuntime {
    * `deadlineMs` (monotonic).
    */
   drain(deadlineMs: number): void {
-    this.#draining = true;
+    this.#gate.drain();
     this.#pool.drain();
     this.#retention.drain();
     this.#sessions.drain(deadlineMs);
@@ -352,7 +345,7 @@ export class SessionsRuntime {
 
   async #release(isUnused: () => boolean): Promise<void> {
     try {
-      await this.#hold.release(isUnused);
+      await this.#finalizer.release(isUnused);
       this.#failing.succeeded("release");
     } catch (error) {
       if (isStepFailure(error)) this.#failing.failed("release", { error });
@@ -385,7 +378,12 @@ export class SessionsRuntime {
           heldBy: this.#failing.messageOf(KEEPS_ROOM),
         }),
         startVerdict(this.#breaker, this.#probeWallMs(this.#breaker)),
-        credentialVerdict(this.#credentialMissing, this.#credential, this.#offers, this.#probeWallMs(this.#offers)),
+        credentialVerdict(
+          this.#report.credentialMissing,
+          this.#gate.credential,
+          this.#offers,
+          this.#probeWallMs(this.#offers),
+        ),
       ],
       blockedReason: this.#failing.message,
     };
@@ -401,7 +399,7 @@ export class SessionsRuntime {
 
   async #run(signal: AbortSignal): Promise<void> {
     this.#watchTemplate();
-    this.#watchCredential();
+    this.#report.watchCredential();
     // Nothing is claimed, created or deleted before every Secret of an earlier process is in the table.
     if (!(await this.#recovery.run(signal))) return;
     this.#recovered = true;
@@ -413,7 +411,7 @@ export class SessionsRuntime {
     this.#budget.start(signal);
     this.#workspaces.start(signal);
     this.#noteChange();
-    const mayAsk = (until: AbortSignal) => this.#changed.until(() => this.#mayAsk, until);
+    const mayAsk = (until: AbortSignal) => this.#changed.until(() => this.#gate.mayAsk, until);
     await Promise.all([
       sessions,
       this.#findLate(signal),
@@ -422,7 +420,7 @@ export class SessionsRuntime {
       // After the statistics, which everybody waits for: where a thousand Environments start at once, each call has to wait
       // for its turn in the budget.
       this.#kept(signal, () => this.#refused.run(signal, mayAsk)),
-      this.#kept(signal, () => this.#sweep.run(signal, () => this.#mayAsk, this.#changed)),
+      this.#kept(signal, () => this.#sweep.run(signal, () => this.#gate.mayAsk, this.#changed)),
     ]);
   }
 
@@ -444,48 +442,6 @@ export class SessionsRuntime {
     this.#onChange();
   }
 
-  /** Requests to the Work API make sense. */
-  get #mayAsk(): boolean {
-    return this.#permissions.mayAsk && !this.#health.keyRejected;
-  }
-
-  #gate(): ClaimGate {
-    // A poll that is under way when somebody pauses, or when the spec becomes one that nothing may be claimed for, may
-    // still bring an item.
-    const isClosing = () => {
-      const { mayAsk, mayClaim } = this.#permissions;
-      return this.#draining || !mayAsk || !mayClaim || this.#context.environment().spec.paused;
-    };
-    return {
-      mayClaim: (signal) => this.#mayClaim(signal),
-      holdEnvironment: () => this.#hold.hold(),
-      get isClosing() {
-        return isClosing();
-      },
-    };
-  }
-
-  async #mayClaim(signal: AbortSignal): Promise<void> {
-    const { clock } = this.#context;
-    const ready = () => {
-      if (!this.#offers.admits(this.#credential, clock.monotonic())) return false;
-      const finds = this.#pool.hasClaimable || (this.#queue.depth > 0 && this.#pool.wantsOffers);
-      const mayClaim = this.#permissions.mayClaim && !this.#draining && !this.#failing.holdsClaims;
-      return this.#mayAsk && mayClaim && finds;
-    };
-    // A probe claim becomes possible by the clock alone.
-    if (!ready() && this.#pace.pollsEnd()) this.#queue.look();
-    while (!signal.aborted && !ready()) {
-      const open = [this.#breaker, this.#offers].filter(({ isOpen }) => isOpen);
-      // What holds claims back may end by the clock alone.
-      const heldMs = this.#failing.holdsClaims ? clock.monotonic() + this.#context.timing.settleLookMs : 0;
-      const dueMs = [...open.map(({ nextProbeAtMs }) => nextProbeAtMs), heldMs];
-      const waits = dueMs.map((atMs) => atMs - clock.monotonic()).filter((ms) => ms > 0);
-      if (waits.length === 0) await this.#changed.wait(signal);
-      else await this.#changed.waitAtMost(clock, Math.min(...waits), signal);
-    }
-  }
-
   #awaitsAnswerOf(api: string): boolean {
     return this.#context.work().baseUrl === api && !this.#health.keyRejected;
   }
@@ -500,49 +456,6 @@ export class SessionsRuntime {
     this.#onChange();
   }
 
-  #noteWork(): void {
-    this.#queue.polled();
-    this.#setDemand();
-    if (!this.#pool.hasClaimable) this.#queue.nudge();
-  }
-
-  /** Polls rest while many claims are under way: what else waits is for statistics to say, so that Pods are made in time. */
-  #noteRush(): void {
-    const { clock, timing } = this.#context;
-    if (clock.monotonic() - this.#queue.readMs >= timing.statsBusyMs) this.#queue.nudge();
-  }
-
-  #noteStats(): void {
-    this.#setDemand();
-    if (this.#queue.stats?.depth === 0 && this.#queue.stats.pending === 0) this.#failing.nothingWaits();
-    this.#watchStall();
-    this.#onChange();
-  }
-
-  /** While a breaker is open only a probe can be claimed: one Pod is enough for it. */
-  #setDemand(): void {
-    const claimable = this.#permissions.mayClaim && !this.#draining ? this.#queue.depth : 0;
-    this.#pool.setDemand(this.#breaker.isOpen || this.#offers.isOpen ? Math.min(1, claimable) : claimable);
-  }
-
-  /** The last net, whatever the cause: work waits, a Pod is free, claims are allowed, and none is made. */
-  #watchStall(): void {
-    const { clock, timing, environment } = this.#context;
-    const isOpen = this.#mayAsk && this.#permissions.mayClaim && !this.#draining && !environment().spec.paused;
-    const isHeld = this.#failing.holdsClaims || !this.#offers.admits(this.#credential, clock.monotonic());
-    if (!isOpen || isHeld || this.#queue.depth === 0 || !this.#pool.hasClaimable) this.#noteProgress();
-    else this.#stalledSinceMs ??= clock.monotonic();
-    if (this.#stalledSinceMs === null) return;
-    if (clock.monotonic() < this.#stalledSinceMs + timing.stallMs) return;
-    const { effect } = STEPS.claim;
-    this.#failing.failed("claim", { error: new Error(effect), message: effect });
-  }
-
-  #noteProgress(): void {
-    this.#stalledSinceMs = null;
-    this.#failing.succeeded("claim");
-  }
-
   /** When the next probe may be claimed, on the wall clock: worked out once, since two clocks never agree to the second. */
   #probeWallMs(breaker: Breaker): number {
     const { clock } = this.#context;
@@ -554,32 +467,10 @@ export class SessionsRuntime {
     return wallMs;
   }
 
-  get #credential(): string {
-    return this.#context.environment().spec.sessions?.credential ?? "";
-  }
-
-  #watchCredential(): void {
-    const changed = this.#offers.watch(this.#credential, this.#context.clock.monotonic());
-    if (changed.length > 0) this.#credentialMissing = null;
-  }
-
-  #noteCredential(missing: boolean, workId: string): void {
-    const nowMs = this.#context.clock.monotonic();
-    const offer = { hash: this.#credential, claim: workId, openedMs: nowMs };
-    if (missing) {
-      this.#offers.claimed(offer.hash, workId);
-      this.#offers.failed(offer, "", nowMs);
-    } else this.#offers.succeeded(offer);
-    this.#setDemand();
-    // The first of several stands for all: a message that changed with every item would be written with every item.
-    this.#credentialMissing = missing ? (this.#credentialMissing ?? workId) : null;
-    this.#noteChange();
-  }
-
   /** An uninstall takes the finalizer off and leaves claims alone, for the next operator to go on with. */
   async #holdAgain(): Promise<void> {
     try {
-      await this.#hold.hold();
+      await this.#finalizer.hold();
     } catch (error) {
       this.#context.logger.warn({ error: errorText(error) }, "the finalizer could not be put back yet");
     }

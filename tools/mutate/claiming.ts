@@ -531,6 +531,18 @@ export const CLAIMING: readonly FileMutations[] = [
     tests: [OFFERS, RUNTIME],
     mutations: [
       {
+        name: "polls without checking that a Pod is free",
+        guard: "guard",
+        find: "await this.#options.gate.mayClaim(signal);",
+        replace: "",
+      },
+    ],
+  },
+  {
+    file: "src/claims/claiming.ts",
+    tests: [OFFERS, RUNTIME],
+    mutations: [
+      {
         name: "journals an item that a Secret already names",
         guard: "journalOnce",
         find: 'if (!(await this.#isFree(item, answer))) return "duplicate";',
@@ -560,12 +572,6 @@ export const CLAIMING: readonly FileMutations[] = [
         name: "gives an item to a Pod that expects a credential that does not exist",
         guard: "guard",
         find: " && credentialFor(this.#context, free, item) !== null",
-        replace: "",
-      },
-      {
-        name: "serves an item that arrived without its secret",
-        guard: "guard",
-        find: "if (this.#lacksSecret(item)) return settled(await this.#claimSlot(item, answer, null));",
         replace: "",
       },
       {
@@ -623,24 +629,24 @@ export const CLAIMING: readonly FileMutations[] = [
         tests: [RUNTIME, HISTORIES],
       },
       {
+        name: "serves an item that arrived without its secret",
+        guard: "guard",
+        find: "if (this.lacksSecret(item)) return settled(await this.#claimSlot(item, answer, null));",
+        replace: "",
+      },
+      {
         name: "refuses an item after its window",
         guard: "window",
-        find: 'if (!window.isOpen || this.#gate.isClosing) return "late";',
+        find: 'if (!window.isOpen || this.#options.gate.isClosing) return "late";',
         replace: "",
         tests: [OFFERS, "test/sessions/loops/odd-items.test.ts"],
       },
       {
         name: "keeps a breaker slot for a claim that failed",
         guard: "bound",
-        find: "this.#breaker.released(claim.templateHash, claim.name);",
+        find: "this.#options.breaker.released(claim.templateHash, claim.name);",
         replace: "",
         tests: ["test/sessions/loops/breaker.test.ts", RUNTIME],
-      },
-      {
-        name: "polls without checking that a Pod is free",
-        guard: "guard",
-        find: "await this.#gate.mayClaim(signal);",
-        replace: "",
       },
     ],
   },

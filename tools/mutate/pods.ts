@@ -620,7 +620,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/runtime.ts",
+    file: "src/sessions/claim-gate.ts",
     tests: [RUNTIME],
     mutations: [
       {
@@ -632,34 +632,34 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "doesn't check whether the Environment runs the session itself",
         guard: "sessionTurn",
-        find: "this.runs(sessionId) || context.sharedSessions",
-        replace: "context.sharedSessions",
+        find: "runsHere || this.#context.sharedSessions",
+        replace: "this.#context.sharedSessions",
         tests: ["test/sessions/loops/one-pod-per-session.test.ts"],
       },
       {
         name: "doesn't check whether another Environment runs the session",
         guard: "sessionTurn",
-        find: "context.sharedSessions.mayRunElsewhere(this.#sharer, sessionId, api),",
-        replace: "false,",
+        find: "return runsHere || this.#context.sharedSessions.mayRunElsewhere(sharer, sessionId, api);",
+        replace: "return runsHere;",
         tests: ["test/sessions/loops/shared-environment-id.test.ts"],
       },
       {
         name: "polls although nothing may be claimed",
         guard: "guard",
-        find: "const mayClaim = this.#permissions.mayClaim && !this.#draining && !this.#failing.holdsClaims;",
-        replace: "const mayClaim = !this.#draining && !this.#failing.holdsClaims;",
+        find: "this.isAllowed && !failing.holdsClaims",
+        replace: "!this.#draining && !failing.holdsClaims",
       },
       {
         name: "polls without a free Pod",
         guard: "guard",
-        find: "return this.#mayAsk && mayClaim && finds;",
-        replace: "return this.#mayAsk && mayClaim;",
+        find: "!failing.holdsClaims && finds;",
+        replace: "!failing.holdsClaims;",
         tests: ["test/sessions/loops/offers.test.ts"],
       },
       {
         name: "sends requests with a rejected key",
         guard: "guard",
-        find: "return this.#permissions.mayAsk && !this.#health.keyRejected;",
+        find: "return this.#permissions.mayAsk && !this.#options.health.keyRejected;",
         replace: "return this.#permissions.mayAsk;",
         tests: ["test/sessions/loops/offers.test.ts"],
       },

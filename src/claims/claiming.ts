@@ -1,0 +1,295 @@
+import { ANNOTATION_LEASE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import { errorText } from "../core/errors.ts";
+import type { Notifier } from "../core/notifier.ts";
+import type { Pod } from "../kube/resource.ts";
+import { newPodName } from "../pods/pod-render.ts";
+import { isFor, isPerSession } from "../pods/workspace-pods.ts";
+import { AckWindow, ackWindowMs, type Offer, windowMs } from "../protocol/ack-window.ts";
+import type { Breaker } from "../protocol/breaker.ts";
+import type { Claim } from "../protocol/claim.ts";
+import { remember } from "../protocol/claim-lease.ts";
+import { viewOf } from "../protocol/claim-observed.ts";
+import { noteHandedOver } from "../protocol/claim-record.ts";
+import { type ClaimTable, newClaim } from "../protocol/claim-table.ts";
+import type { ClaimContext } from "../protocol/context.ts";
+import { isStepFailure } from "../protocol/failing-steps.ts";
+import type { Journal } from "../protocol/journal.ts";
+import type { ServerTimes } from "../queue/server-times.ts";
+import { DATA_TYPE_SESSION, type WorkItem } from "../work/types.ts";
+import { Acknowledging } from "./acknowledging.ts";
+import { ClaimJournal } from "./claim-journal.ts";
+import type { ClaimLimiter } from "./claim-limiter.ts";
+import { credentialFor, serves } from "./credential.ts";
+import type { Gate, HandOver, ParkedPods, Report } from "./ports.ts";
+import type { RefusedItems } from "./refused-items.ts";
+import { dropSecret } from "./secret-acts.ts";
+
+/** How a claim came out; the values of the metric's label. */
+export type ClaimResult =
+  | "claimed"
+  | "duplicate"
+  | "refused"
+  | "late"
+  | "no-slot"
+  | "session-runs"
+  | "awaits-pod"
+  | "not-a-session"
+  | "no-credential"
+  | "unreadable"
+  | "failed";
+
+/** Between two looks whether a session's earlier Pod is over: its end is seen about as late. */
+const SESSION_LOOK_MS = 200;
+
+/** The item may be tried in another slot, as long as its window lasts. */
+type SlotResult = ClaimResult | "slot-taken";
+
+export interface ClaimingOptions {
+  readonly context: ClaimContext;
+  readonly claims: ClaimTable;
+  readonly pool: ParkedPods;
+  readonly gate: Gate;
+  readonly handOver: HandOver;
+  readonly report: Report;
+  readonly refused: RefusedItems;
+  readonly breaker: Breaker;
+  readonly serverTimes: ServerTimes;
+  readonly limiter: ClaimLimiter;
+  /** Told when a claim got on, was dropped, or was handed over. */
+  readonly changed: Notifier;
+}
+
+/**
+ * Steps 3 and 4 of the protocol, for one item that a poll brought: find a Pod, journal, acknowledge, hand over. An item is
+ * acknowledged only with its secret durable and a Pod ready (invariant 1).
+ */
+export class Claiming {
+  readonly #options: ClaimingOptions;
+  readonly #context: ClaimContext;
+  readonly #claims: ClaimTable;
+  readonly #journal: ClaimJournal;
+  readonly #acknowledging: Acknowledging;
+  #restUntilMs = 0;
+
+  constructor(options: ClaimingOptions) {
+    const { context, handOver, serverTimes, gate } = options;
+    this.#options = options;
+    this.#context = context;
+    this.#claims = options.claims;
+    this.#journal = new ClaimJournal({ context, onForeignSlot: (secret) => handOver.foreignSlot(secret) });
+    this.#acknowledging = new Acknowledging({ context, serverTimes, gate });
+  }
+
+  /** No item should be polled before this time (monotonic): there was no room for the last one. */
+  get restUntilMs(): number {
+    return this.#restUntilMs;
+  }
+
+  /** Claims the item, or says why not. */
+  async claim(item: WorkItem, answer: Offer): Promise<ClaimResult> {
+    // One of our Secrets names it already: it is not journaled again (M).
+    if (!(await this.#isFree(item, answer))) return "duplicate";
+    if (item.data.type !== DATA_TYPE_SESSION) {
+      const window = new AckWindow(this.#context.clock, answer, windowMs(this.#context.timing));
+      if (!window.isOpen || this.#options.gate.isClosing) return "late";
+      await this.#options.refused.refuse(item, answer.api);
+      return "not-a-session";
+    }
+    if (this.lacksSecret(item)) return settled(await this.#claimSlot(item, answer, null));
+    if (!(await this.#isSessionsTurn(item, answer))) {
+      this.#context.logger.info(
+        { workId: item.id, sessionId: item.data.id },
+        "the session's previous Pod still runs, maybe in another Environment: the queue offers the item again",
+      );
+      return "session-runs";
+    }
+    const tried = new Set<string>();
+    const isOwn = isPerSession(this.#context.environment());
+    if (isOwn && !this.#options.gate.isClosing && !this.#options.pool.offered(item.data.id)) this.#rest();
+    for (;;) {
+      // Checked again in the same turn as the claim is registered: another item of the session may have been faster.
+      if (this.#options.gate.runs(item.data.id, answer.api)) return "session-runs";
+      const pod = this.#options.pool.take(tried, (free) => this.#fits(free, item, answer));
+      if (!pod && isOwn) {
+        if (!(await this.#mayHaveOwnPod(answer))) return "awaits-pod";
+        continue;
+      }
+      if (!pod) {
+        this.#context.logger.info(
+          { workId: item.id },
+          "no parked Pod is left for this item: the queue offers it again",
+        );
+        return "no-slot";
+      }
+      tried.add(pod.metadata.name ?? "");
+      const result = await this.#claimSlot(item, answer, pod);
+      if (result !== "slot-taken") return result;
+    }
+  }
+
+  #fits(free: Pod, item: WorkItem, { api }: Offer): boolean {
+    const isItsOwn = isFor(free, this.#context.environment(), item.data.id);
+    return isItsOwn && serves(free, api) && credentialFor(this.#context, free, item) !== null;
+  }
+
+  /**
+   * `workspace: PerSession`: waits for the session's own Pod as long as the window lasts. One that takes longer is there when
+   * the queue offers the item again: nothing is acknowledged for it before. Resolves with whether to look again.
+   */
+  async #mayHaveOwnPod(answer: Offer): Promise<boolean> {
+    if (this.#options.gate.isClosing) return false;
+    const window = new AckWindow(this.#context.clock, answer, windowMs(this.#context.timing));
+    return window.waitsFor((signal) => this.#options.changed.wait(signal));
+  }
+
+  /** No room for what the queue offers: others may have it, and polls that follow at once would only keep it from them. */
+  #rest(): void {
+    const { clock, timing } = this.#context;
+    this.#restUntilMs = Math.max(this.#restUntilMs, clock.monotonic() + timing.noRoomPauseMs);
+  }
+
+  /** A session that needs a secret of its own and came without one. */
+  lacksSecret({ secret, data }: WorkItem): boolean {
+    const { sessions } = this.#context.environment().spec;
+    return !secret && data.type === DATA_TYPE_SESSION && sessions?.credential === "WorkSecret";
+  }
+
+  /**
+   * Whether no Secret of ours names this item. A re-offer of our own is news of it: it is queued again. The record of one
+   * whose Pod is over goes at once then, and what was released can be claimed anew with this very offer.
+   */
+  async #isFree(item: WorkItem, answer: Offer): Promise<boolean> {
+    const known = this.#claims.ofWork(item.id);
+    if (!known) return true;
+    if (item.state === "queued") this.#options.handOver.reoffered(known, viewOf(item, answer.sentAtMs));
+    const window = new AckWindow(this.#context.clock, answer, windowMs(this.#context.timing));
+    while (this.#claims.ofWork(item.id)?.observed.end) {
+      if (!(await window.waitsFor((signal) => this.#claims.removed.wait(signal)))) break;
+    }
+    return !this.#claims.ofWork(item.id);
+  }
+
+  /**
+   * Whether no Pod runs the item's session (invariant 2). A session may be queued again, as another item, while its
+   * worker still leaves: two at a time would both answer its tool calls. Waits for the end as long as the window lasts.
+   */
+  async #isSessionsTurn(item: WorkItem, answer: Offer): Promise<boolean> {
+    const window = new AckWindow(this.#context.clock, answer, windowMs(this.#context.timing));
+    while (this.#options.gate.runs(item.data.id, answer.api)) {
+      if (this.#options.gate.isClosing || !(await window.waits(SESSION_LOOK_MS))) return false;
+    }
+    return true;
+  }
+
+  /** Journals the item in a slot and acknowledges it. Without a Pod: to stop an item that cannot run. */
+  async #claimSlot(item: WorkItem, answer: Offer, pod: Pod | null): Promise<SlotResult> {
+    const claim = this.#register(item, answer, pod);
+    const window = new AckWindow(this.#context.clock, answer, ackWindowMs(this.#context.timing, claim.record.journal));
+    let keep = false;
+    try {
+      if (!(await this.#hold())) return "failed";
+      if (!window.isOpen) return "late";
+      const journaled = await this.#journal.write(claim, pod && credentialFor(this.#context, pod, item), window);
+      if (journaled === "taken" || journaled === "failed") return journaled === "taken" ? "slot-taken" : "failed";
+      if (journaled === "unknown") {
+        // It may stand or come to stand: the session loop finds out, as it would after a restart.
+        keep = true;
+        return "failed";
+      }
+      keep = true;
+      const read = pod ? await this.#acknowledging.readPod(claim) : null;
+      if (read && !read.isParked) {
+        keep = !(await this.#tryDrop(
+          claim,
+          read.isRefused ? "its Pod cannot be read" : "its Pod is not parked any more",
+        ));
+        return keep || read.isRefused ? "failed" : "slot-taken";
+      }
+      const result = await this.#acknowledging.acknowledge(claim, window);
+      keep = result !== "refused" && result !== "late" ? true : !(await this.#tryDrop(claim, result));
+      if (result === "acked" || result === "unanswered") this.#options.report.credential(pod === null, item.id);
+      return result === "acked" || result === "unanswered" ? (pod ? "claimed" : "no-credential") : result;
+    } finally {
+      this.#release(claim, keep);
+    }
+  }
+
+  /** Whether the Environment carries the finalizer now. */
+  async #hold(): Promise<boolean> {
+    const { failing } = this.#context;
+    try {
+      const held = await this.#options.gate.holdEnvironment();
+      failing.succeeded("hold");
+      return held;
+    } catch (error) {
+      if (isStepFailure(error)) failing.failed("hold", { error });
+      throw error;
+    }
+  }
+
+  #register(item: WorkItem, answer: Offer, pod: Pod | null): Claim {
+    const { uid, name, timing } = this.#context;
+    const server = this.#options.serverTimes.of(answer.api).at(answer.sentAtMs);
+    const journal: Journal = {
+      use: pod ? "session" : "refusal",
+      lease: pod?.metadata.annotations?.[ANNOTATION_LEASE] === "Operator" ? "Operator" : "Worker",
+      environmentUid: uid,
+      podUid: pod?.metadata.uid ?? "",
+      api: answer.api,
+      workId: item.id,
+      sessionId: item.data.id,
+      queuedAt: item.created_at,
+      polledFromMs: Math.floor(server.earliestMs),
+      polledUntilMs: Math.ceil(server.latestMs),
+      acknowledgedAt: null,
+      opened: false,
+    };
+    const claim = newClaim({
+      name: pod?.metadata.name ?? newPodName(name),
+      journal,
+      secretVersion: "",
+      secretUid: "",
+      claiming: true,
+      acknowledgedBefore: item.state === "queued" ? item.acknowledged_at : null,
+      memory: { is: "journaled" },
+      lateAckUntilMs: answer.sentAtMs + timing.othersReclaimMs,
+      templateHash: pod?.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
+    });
+    this.#claims.add(claim);
+    this.#options.limiter.begun(claim);
+    this.#options.pool.poke();
+    return claim;
+  }
+
+  /** The claim loop is through with it: the session loop has it from here, or nobody. */
+  #release(claim: Claim, keep: boolean): void {
+    noteHandedOver(claim);
+    if (claim.lease.memory.is === "journaled") remember(claim, { is: "none" });
+    if (keep) {
+      this.#options.handOver.claimed(claim);
+      return;
+    }
+    this.#claims.remove(claim);
+    this.#options.breaker.released(claim.templateHash, claim.name);
+    this.#options.report.dropped();
+  }
+
+  /** Deletes the Secret of a claim that will not be acknowledged. False: it may still stand; the session loop sees to it. */
+  async #tryDrop(claim: Claim, because: string): Promise<boolean> {
+    try {
+      await dropSecret(this.#context, claim, "claim.drop", because);
+      return true;
+    } catch (error) {
+      this.#context.logger.warn(
+        { pod: claim.name, error: errorText(error) },
+        "a claim's Secret could not be dropped yet",
+      );
+      return false;
+    }
+  }
+}
+
+/** Without a Pod there is no other slot to try. */
+function settled(result: SlotResult): ClaimResult {
+  return result === "slot-taken" ? "failed" : result;
+}

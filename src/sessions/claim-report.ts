@@ -1,0 +1,109 @@
+import type { Report } from "../claims/ports.ts";
+import type { ParkedPool } from "../pool/pool.ts";
+import type { Breaker } from "../protocol/breaker.ts";
+import type { SessionContext } from "../protocol/context.ts";
+import { STEPS } from "../protocol/tracked-steps.ts";
+import type { QueueWatch } from "../queue/queue-watch.ts";
+import type { ClaimGate } from "./claim-gate.ts";
+
+interface Options {
+  readonly context: SessionContext;
+  readonly gate: ClaimGate;
+  readonly pool: ParkedPool;
+  readonly queue: QueueWatch;
+  readonly breaker: Breaker;
+  readonly offers: Breaker;
+  /** Capacity or status depend on what changed. */
+  readonly onChange: () => void;
+}
+
+/** Acts on what the claim loop reports: sets the pool's demand, paces the statistics, and detects claims that stall. */
+export class ClaimReport implements Report {
+  readonly #options: Options;
+  readonly #context: SessionContext;
+  /** Since when (monotonic) work has waited for a claim that nothing explains; null: it does not. */
+  #stalledSinceMs: number | null = null;
+  #credentialMissing: string | null = null;
+
+  constructor(options: Options) {
+    this.#options = options;
+    this.#context = options.context;
+  }
+
+  /** The first item in a row that came without its secret; null: the last one had it. */
+  get credentialMissing(): string | null {
+    return this.#credentialMissing;
+  }
+
+  work(): void {
+    const { pool, queue } = this.#options;
+    queue.polled();
+    this.setDemand();
+    if (!pool.hasClaimable) queue.nudge();
+  }
+
+  /** While polls rest, only the statistics tell what else waits, so that Pods are created in time. */
+  full(): void {
+    const { clock, timing } = this.#context;
+    const { queue } = this.#options;
+    if (clock.monotonic() - queue.readMs >= timing.statsBusyMs) queue.nudge();
+  }
+
+  progress(): void {
+    this.#stalledSinceMs = null;
+    this.#context.failing.succeeded("claim");
+  }
+
+  dropped(): void {
+    this.#options.onChange();
+  }
+
+  credential(isMissing: boolean, workId: string): void {
+    const { gate, offers, onChange } = this.#options;
+    const nowMs = this.#context.clock.monotonic();
+    const offer = { hash: gate.credential, claim: workId, openedMs: nowMs };
+    if (isMissing) {
+      offers.claimed(offer.hash, workId);
+      offers.failed(offer, "", nowMs);
+    } else offers.succeeded(offer);
+    this.setDemand();
+    // The first item stands for all: a message that names the last one would be written with every item.
+    this.#credentialMissing = isMissing ? (this.#credentialMissing ?? workId) : null;
+    onChange();
+  }
+
+  /** The spec changed how items bring their credential: what was counted says nothing of the new way. */
+  watchCredential(): void {
+    const { gate, offers } = this.#options;
+    const changed = offers.watch(gate.credential, this.#context.clock.monotonic());
+    if (changed.length > 0) this.#credentialMissing = null;
+  }
+
+  /** The queue's statistics were read. */
+  noteStats(): void {
+    const { stats } = this.#options.queue;
+    this.setDemand();
+    if (stats?.depth === 0 && stats.pending === 0) this.#context.failing.nothingWaits();
+    this.#watchStall();
+  }
+
+  /** While a breaker is open only a probe can be claimed: one Pod is enough for it. */
+  setDemand(): void {
+    const { gate, pool, queue, breaker, offers } = this.#options;
+    const claimable = gate.isAllowed ? queue.depth : 0;
+    pool.setDemand(breaker.isOpen || offers.isOpen ? Math.min(1, claimable) : claimable);
+  }
+
+  /** Whatever the cause: work waits, a Pod is free, claims are allowed, and none is made. */
+  #watchStall(): void {
+    const { clock, timing, environment, failing } = this.#context;
+    const { gate, pool, queue, offers } = this.#options;
+    const isOpen = gate.mayAsk && gate.isAllowed && !environment().spec.paused;
+    const isHeld = failing.holdsClaims || !offers.admits(gate.credential, clock.monotonic());
+    if (!isOpen || isHeld || queue.depth === 0 || !pool.hasClaimable) this.progress();
+    else this.#stalledSinceMs ??= clock.monotonic();
+    if (this.#stalledSinceMs === null || clock.monotonic() < this.#stalledSinceMs + timing.stallMs) return;
+    const { effect } = STEPS.claim;
+    failing.failed("claim", { error: new Error(effect), message: effect });
+  }
+}
