@@ -19,6 +19,20 @@ const QUICK_MS = 1_000;
 /** One that took longer says that there should be one less: about half of it goes by before its item is acknowledged. */
 const SLOW_MS = 2_000;
 
+export interface ClaimLimiterOptions {
+  readonly clock: Clock;
+  readonly claims: ClaimTable;
+  /** Told when a claim got on, was let go, or waits for time alone. */
+  readonly changed: Notifier;
+  /**
+   * A claim that takes longer keeps nobody out: it waits for a Pod or an API. So a server that takes longer for each claim is
+   * given more than it can do, as it was without any bound.
+   */
+  readonly longestMs: number;
+  /** Items may wait that no poll shows for now. */
+  readonly onFull: () => void;
+}
+
 /**
  * Bounds how many claims of one Environment are under way, from their journal to the first touch of their Pod, or until an
  * item without a secret is stopped. Items that
@@ -27,53 +41,37 @@ const SLOW_MS = 2_000;
  * begins with FIRST_UNDER_WAY.
  */
 export class ClaimLimiter {
-  readonly #clock: Clock;
-  readonly #claims: ClaimTable;
-  readonly #changed: Notifier;
-  readonly #longestMs: number;
-  readonly #onFull: () => void;
+  readonly #options: ClaimLimiterOptions;
   /** The oldest first; with when they began. */
   readonly #begun = new Map<Claim, number>();
   #most = FIRST_UNDER_WAY;
 
-  constructor(options: {
-    clock: Clock;
-    claims: ClaimTable;
-    /** Told when a claim got on, was let go, or waits for time alone. */
-    changed: Notifier;
-    /**
-     * A claim that takes longer keeps nobody out: it waits for a Pod or an API. So a server that takes longer for each claim is
-     * given more than it can do, as it was without any bound.
-     */
-    longestMs: number;
-    /** Items may wait that no poll shows for now. */
-    onFull: () => void;
-  }) {
-    this.#clock = options.clock;
-    this.#claims = options.claims;
-    this.#changed = options.changed;
-    this.#longestMs = options.longestMs;
-    this.#onFull = options.onFull;
+  constructor(options: ClaimLimiterOptions) {
+    this.#options = options;
   }
 
   begun(claim: Claim): void {
-    this.#begun.set(claim, this.#clock.monotonic());
+    this.#begun.set(claim, this.#options.clock.monotonic());
   }
 
   /** Until another claim may be begun, or the signal aborts. */
   async wait(signal: AbortSignal): Promise<void> {
-    if (this.#isFull) this.#onFull();
+    if (this.#isFull) this.#options.onFull();
     while (!signal.aborted && this.#isFull) {
       const [oldestMs = 0] = this.#begun.values();
-      await this.#changed.waitAtMost(this.#clock, oldestMs + this.#longestMs - this.#clock.monotonic(), signal);
+      await this.#options.changed.waitAtMost(
+        this.#options.clock,
+        oldestMs + this.#options.longestMs - this.#options.clock.monotonic(),
+        signal,
+      );
     }
   }
 
   get #isFull(): boolean {
-    const nowMs = this.#clock.monotonic();
+    const nowMs = this.#options.clock.monotonic();
     for (const [claim, begunMs] of this.#begun) {
       const tookMs = nowMs - begunMs;
-      if (tookMs < this.#longestMs && this.#isBusy(claim)) continue;
+      if (tookMs < this.#options.longestMs && this.#isBusy(claim)) continue;
       this.#begun.delete(claim);
       if (claim.record.journal.use === "session") this.#learn(tookMs);
     }
@@ -90,6 +88,6 @@ export class ClaimLimiter {
   #isBusy(claim: Claim): boolean {
     const isWorkedOn = claim.record.claiming || claim.record.acknowledgedAt !== null;
     const isGoingOn = claim.record.journal.use === "refusal" || isUnderWay(claim);
-    return isWorkedOn && isGoingOn && this.#claims.get(claim.name) === claim;
+    return isWorkedOn && isGoingOn && this.#options.claims.get(claim.name) === claim;
   }
 }

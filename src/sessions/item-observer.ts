@@ -21,6 +21,21 @@ interface Waiter {
   readonly reject: (error: unknown) => void;
 }
 
+export interface ItemObserverOptions {
+  readonly work: () => WorkApiClient;
+  readonly clock: Clock;
+  readonly timing: Pick<Timing, "listLagMs" | "lookPageRestMs" | "lookRestMaxMs">;
+  /** Whether anybody still wants to know of this item. */
+  readonly isTracked: (workId: string) => boolean;
+  /** Ends walks under way. */
+  readonly signal: AbortSignal;
+  readonly onAnswer?: (answer: { sentAtMs: number; serverDateMs: number | null }) => void;
+  /** An item that was asked for is shown, and not as it should be. */
+  readonly onUnreadable?: (error: WorkApiError) => void;
+  /** Runs a walk for decisions, and judges whether the Work API answers. */
+  readonly judged?: <T>(walk: () => Promise<T>) => Promise<T>;
+}
+
 /**
  * Looks items up with the list call, which costs reads of the whole organization's budget: all that ask at the same time
  * share one walk through the pages. The more pages a walk had, the longer those wait who ask meanwhile: where many sessions
@@ -30,15 +45,11 @@ interface Waiter {
  * with: that finds items, and proves nothing of those that it does not find.
  */
 export class ItemObserver {
-  readonly #work: () => WorkApiClient;
-  readonly #clock: Clock;
+  readonly #options: ItemObserverOptions;
   readonly #onAnswer: (answer: { sentAtMs: number; serverDateMs: number | null }) => void;
   readonly #onUnreadable: (error: WorkApiError) => void;
   readonly #judged: <T>(walk: () => Promise<T>) => Promise<T>;
   #waiting = new Map<string, Waiter[]>();
-  readonly #isTracked: (workId: string) => boolean;
-  readonly #signal: AbortSignal;
-  readonly #timing: Pick<Timing, "listLagMs" | "lookPageRestMs" | "lookRestMaxMs">;
   /** By item, when (monotonic) the first of the whole walks in a row began and ended that did not show it. */
   readonly #missing = new Map<string, { readonly askedMs: number; readonly endedMs: number }>();
   /** By item, the page at which walks go on that ran out before they found it. */
@@ -47,25 +58,8 @@ export class ItemObserver {
   /** Pages that walks for decisions read since the last rest. */
   #pages = 0;
 
-  constructor(options: {
-    work: () => WorkApiClient;
-    clock: Clock;
-    timing: Pick<Timing, "listLagMs" | "lookPageRestMs" | "lookRestMaxMs">;
-    /** Whether anybody still wants to know of this item. */
-    isTracked: (workId: string) => boolean;
-    /** Ends walks under way. */
-    signal: AbortSignal;
-    onAnswer?: (answer: { sentAtMs: number; serverDateMs: number | null }) => void;
-    /** An item that was asked for is shown, and not as it should be. */
-    onUnreadable?: (error: WorkApiError) => void;
-    /** Runs a walk for decisions, and judges whether the Work API answers. */
-    judged?: <T>(walk: () => Promise<T>) => Promise<T>;
-  }) {
-    this.#work = options.work;
-    this.#clock = options.clock;
-    this.#timing = options.timing;
-    this.#isTracked = options.isTracked;
-    this.#signal = options.signal;
+  constructor(options: ItemObserverOptions) {
+    this.#options = options;
     this.#onAnswer = options.onAnswer ?? (() => {});
     this.#onUnreadable = options.onUnreadable ?? (() => {});
     this.#judged = options.judged ?? ((walk) => walk());
@@ -108,15 +102,15 @@ export class ItemObserver {
   }
 
   async #rest(): Promise<void> {
-    const { lookPageRestMs, lookRestMaxMs } = this.#timing;
+    const { lookPageRestMs, lookRestMaxMs } = this.#options.timing;
     const restMs = Math.min(this.#pages * lookPageRestMs, lookRestMaxMs);
     this.#pages = 0;
-    if (restMs > 0) await sleep(this.#clock, restMs, this.#signal);
+    if (restMs > 0) await sleep(this.#options.clock, restMs, this.#options.signal);
   }
 
   async #find(workIds: readonly string[], urgent: boolean): Promise<Map<string, ItemView>> {
     for (const map of [this.#missing, this.#goOnAt]) {
-      for (const id of map.keys()) if (!this.#isTracked(id)) map.delete(id);
+      for (const id of map.keys()) if (!this.#options.isTracked(id)) map.delete(id);
     }
     // What was not found in the front pages is looked for further on: else an item that is always last is never seen.
     const further = this.#furthest(workIds);
@@ -124,7 +118,7 @@ export class ItemObserver {
     const views = fresh ? await this.#walkFrom(undefined, workIds, urgent) : new Map<string, ItemView>();
     const left = further.ids.filter((id) => this.#goOnAt.has(id));
     const more = left.length > 0 ? await this.#walkOn(further.at, left, urgent) : new Map<string, ItemView>();
-    const askedMs = this.#clock.monotonic();
+    const askedMs = this.#options.clock.monotonic();
     return new Map(workIds.map((id) => [id, more.get(id) ?? views.get(id) ?? unknown(askedMs)]));
   }
 
@@ -140,9 +134,9 @@ export class ItemObserver {
     workIds: readonly string[],
     urgent: boolean,
   ): Promise<Map<string, ItemView>> {
-    const askedMs = this.#clock.monotonic();
+    const askedMs = this.#options.clock.monotonic();
     const maxPages = MAX_PAGES + Math.ceil(workIds.length / ITEMS_PER_MORE_PAGE);
-    const result = await this.#work().find(workIds, { maxPages, urgent, signal: this.#signal, from });
+    const result = await this.#options.work().find(workIds, { maxPages, urgent, signal: this.#options.signal, from });
     if (urgent) this.#pages += result.pages;
     this.#onAnswer(result);
     for (const error of result.unreadable.values()) this.#onUnreadable(error);
@@ -184,10 +178,10 @@ export class ItemObserver {
       this.#missing.delete(workId);
       return unknown(askedMs);
     }
-    const first = this.#missing.get(workId) ?? { askedMs, endedMs: this.#clock.monotonic() };
+    const first = this.#missing.get(workId) ?? { askedMs, endedMs: this.#options.clock.monotonic() };
     this.#missing.set(workId, first);
     // Walks that are close together can miss an item for the same reason.
-    const isApart = askedMs >= Math.max(first.endedMs, first.askedMs + this.#timing.listLagMs);
+    const isApart = askedMs >= Math.max(first.endedMs, first.askedMs + this.#options.timing.listLagMs);
     return isApart ? { ...NOTHING_SEEN, state: "absent", askedMs } : notYet(askedMs);
   }
 }

@@ -13,32 +13,26 @@ import type { SessionLoop } from "./session-loop.ts";
 
 const JITTER = 0.1;
 
+export interface ItemSweepOptions {
+  readonly context: SessionContext;
+  readonly claims: ClaimTable;
+  readonly observers: ItemObservers;
+  readonly health: ApiHealth;
+  readonly sessions: SessionLoop;
+  readonly breaker: Breaker;
+}
+
 /**
  * Looks at the items of running sessions with one walk for all of them: soon while a first beat is awaited, else at a
  * slow pace. Never one request per session: reads are the whole organization's.
  */
 export class ItemSweep {
+  readonly #options: ItemSweepOptions;
   readonly #context: SessionContext;
-  readonly #claims: ClaimTable;
-  readonly #observers: ItemObservers;
-  readonly #health: ApiHealth;
-  readonly #sessions: SessionLoop;
-  readonly #breaker: Breaker;
 
-  constructor(options: {
-    context: SessionContext;
-    claims: ClaimTable;
-    observers: ItemObservers;
-    health: ApiHealth;
-    sessions: SessionLoop;
-    breaker: Breaker;
-  }) {
+  constructor(options: ItemSweepOptions) {
+    this.#options = options;
     this.#context = options.context;
-    this.#claims = options.claims;
-    this.#observers = options.observers;
-    this.#health = options.health;
-    this.#sessions = options.sessions;
-    this.#breaker = options.breaker;
   }
 
   /** Runs until the signal aborts. `mayAsk`: whether the Work API that the spec names may be asked. Never throws. */
@@ -47,7 +41,7 @@ export class ItemSweep {
     const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
     let lastMs = Number.NEGATIVE_INFINITY;
     while (!signal.aborted) {
-      const running = this.#running((claim) => mayAsk() || this.#observers.isElsewhere(claim));
+      const running = this.#running((claim) => mayAsk() || this.#options.observers.isElsewhere(claim));
       if (running.length === 0) {
         await changed.wait(signal);
         continue;
@@ -56,13 +50,17 @@ export class ItemSweep {
       const dueMs = lastMs + jitter(paceMs, JITTER, random);
       if (clock.monotonic() < dueMs) {
         // A session that starts meanwhile may shorten the pace.
-        await sleep(clock, Math.min(this.#firstBeatPaceMs(this.#breaker.holdsBack), dueMs - clock.monotonic()), signal);
+        await sleep(
+          clock,
+          Math.min(this.#firstBeatPaceMs(this.#options.breaker.holdsBack), dueMs - clock.monotonic()),
+          signal,
+        );
         continue;
       }
       lastMs = clock.monotonic();
       // One API that does not answer keeps nobody from being looked at elsewhere: what fails there waits for its turn.
-      for (const [observer, claims] of this.#observers.split(running)) {
-        const away = claims.some((claim) => this.#observers.isElsewhere(claim));
+      for (const [observer, claims] of this.#options.observers.split(running)) {
+        const away = claims.some((claim) => this.#options.observers.isElsewhere(claim));
         if (away) await this.#sweepAway(observer, claims);
         else await this.#sweep(observer, claims, backoff, signal);
       }
@@ -72,7 +70,7 @@ export class ItemSweep {
   #paceMs(running: readonly Claim[]): number {
     const awaited = running.filter(({ observed: { firstBeatSeen } }) => !firstBeatSeen);
     if (awaited.length === 0) return this.#context.timing.observeMs;
-    return this.#firstBeatPaceMs(awaited.some(({ name }) => this.#breaker.isAwaited(name)));
+    return this.#firstBeatPaceMs(awaited.some(({ name }) => this.#options.breaker.isAwaited(name)));
   }
 
   /** Soon, where claims are held back until something has served. */
@@ -84,7 +82,7 @@ export class ItemSweep {
   /** Every change of any claim asks for this: nothing is made where all leases are the operator's. */
   #running(mayLook: (claim: Claim) => boolean): Claim[] {
     const running: Claim[] = [];
-    for (const claim of this.#claims) {
+    for (const claim of this.#options.claims) {
       const {
         record: { journal, claiming },
         observed: { startedAtMs, end },
@@ -102,7 +100,7 @@ export class ItemSweep {
     backoff: Backoff,
     signal: AbortSignal,
   ): Promise<void> {
-    const attempt = this.#health.attempt("list");
+    const attempt = this.#options.health.attempt("list");
     try {
       await this.#look(observer, running);
       attempt.answered();
@@ -129,9 +127,9 @@ export class ItemSweep {
     const views = await this.#context.points.run("sweep.list", {}, () => observer.sweep(workIds));
     for (const claim of claims) {
       const view = views.get(claim.record.journal.workId);
-      if (!view || this.#claims.get(claim.name) !== claim) continue;
-      this.#sessions.saw(claim, view);
-      this.#sessions.poke(claim.name);
+      if (!view || this.#options.claims.get(claim.name) !== claim) continue;
+      this.#options.sessions.saw(claim, view);
+      this.#options.sessions.poke(claim.name);
     }
   }
 }

@@ -139,22 +139,13 @@ export class SessionsRuntime {
     });
     this.#budget = new DisruptionBudget(shared);
     this.#retention = new Retention({ context, claims: this.#claims, onForeignSlot: takeUp });
-    const releases = new Releases(shared);
-    this.#sessions = new SessionLoop({
-      ...shared,
-      releases,
-      observers,
-      mayAsk: () => this.#gate.mayAsk,
-      beforeTouch: () => this.#budget.cover(),
-      retention: this.#retention,
-      onChange: changed,
-    });
-    this.#recovery = new Recovery({
+    this.#sharer = {
       context,
-      into: { claims: this.#claims, removals: this.#removals, releases, serverTimes: this.#serverTimes },
-      sessions: this.#sessions,
-      pool: this.#pool,
-    });
+      isRecovered: () => this.#recovered,
+      // A key that is revoked later still has its sessions running.
+      isAcceptedAt: (api) => this.#acceptedAt.has(api) || (this.#awaitsAnswerOf(api) ? null : false),
+      runs: (sessionId) => this.runs(sessionId),
+    };
     this.#pace = new PollPace({ ...context, intervalMs: () => context.work().idleIntervalMs });
     this.#queue = new QueueWatch({
       context,
@@ -169,6 +160,33 @@ export class SessionsRuntime {
       // A long poll's header leaves a second open, since it was written at the end of the wait: these are what narrows that.
       onAnswer: (api, { sentAtMs, answeredAtMs, serverDateMs }) =>
         this.#serverTimes.of(api).observe(sentAtMs, answeredAtMs, serverDateMs),
+    });
+    const planning = { context, pool: this.#pool, queue: this.#queue, breaker: this.#breaker, offers: this.#offers };
+    this.#gate = new ClaimGate({
+      ...planning,
+      claims: this.#claims,
+      finalizer,
+      sharer: this.#sharer,
+      health: this.#health,
+      pace: this.#pace,
+      changed: this.#changed,
+    });
+    this.#report = new ClaimReport({ ...planning, gate: this.#gate, onChange: changed });
+    const releases = new Releases(shared);
+    this.#sessions = new SessionLoop({
+      ...shared,
+      releases,
+      observers,
+      gate: this.#gate,
+      budget: this.#budget,
+      retention: this.#retention,
+      onChange: changed,
+    });
+    this.#recovery = new Recovery({
+      context,
+      into: { claims: this.#claims, removals: this.#removals, releases, serverTimes: this.#serverTimes },
+      sessions: this.#sessions,
+      pool: this.#pool,
     });
     this.#sweep = new ItemSweep({
       context,
@@ -186,25 +204,7 @@ export class SessionsRuntime {
       isIdle: () => this.#recovered && this.#claims.size === 0,
       onFailure: (error) => context.logger.warn({ error: errorText(error) }, "the finalizer could not be removed yet"),
     });
-    this.#sharer = {
-      context,
-      isRecovered: () => this.#recovered,
-      // A key that is revoked later still has its sessions running.
-      isAcceptedAt: (api) => this.#acceptedAt.has(api) || (this.#awaitsAnswerOf(api) ? null : false),
-      runs: (sessionId) => this.runs(sessionId),
-    };
     this.#refused = new RefusedItems(context);
-    const planning = { context, pool: this.#pool, queue: this.#queue, breaker: this.#breaker, offers: this.#offers };
-    this.#gate = new ClaimGate({
-      ...planning,
-      claims: this.#claims,
-      finalizer,
-      sharer: this.#sharer,
-      health: this.#health,
-      pace: this.#pace,
-      changed: this.#changed,
-    });
-    this.#report = new ClaimReport({ ...planning, gate: this.#gate, onChange: changed });
     this.#claimLoop = new ClaimLoop({
       ...shared,
       pool: this.#pool,

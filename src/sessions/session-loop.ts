@@ -7,6 +7,7 @@ import { isConflict, isForbidden, isInvalid, isNotFound, isQuotaExceeded, KubeAp
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import { deletePod } from "../pods/delete.ts";
 import { readPodState } from "../pods/pod-state.ts";
+import type { DisruptionBudget } from "../pool/disruption-budget.ts";
 import type { Retention } from "../pool/retention.ts";
 import { asks, forgetPauses, heldBackUntilMs, stepNameOf } from "../protocol/ask-pause.ts";
 import type { Breaker } from "../protocol/breaker.ts";
@@ -51,58 +52,48 @@ const DELETION_SHOWS_MS = 1_000;
 
 const CAPPED = `the work item was released ${MOST_RELEASES} times before, which is the most that onPodFailure: Release allows, so it was stopped`;
 
+export interface SessionLoopOptions {
+  readonly context: SessionContext;
+  readonly claims: ClaimTable;
+  readonly observers: ItemObservers;
+  readonly breaker: Breaker;
+  /** Tells whether requests to the Work API make sense now: there is a key, and it was not rejected. */
+  readonly gate: { readonly mayAsk: boolean };
+  /** Counts a session before its Pod is marked as assigned. */
+  readonly budget: Pick<DisruptionBudget, "cover">;
+  /** What becomes of Pods whose sessions are over. */
+  readonly retention: Pick<Retention, "isKept" | "release" | "marked">;
+  readonly releases: Releases;
+  /** Something changed that capacity or status depend on. */
+  readonly onChange: () => void;
+}
+
 /**
  * Takes every claim of an Environment from its acknowledgement to its settled end, one step at a time: look at the Pod,
  * the Secret and the item, decide (decide.ts), perform (perform.ts). Level-based: whatever happened while nobody looked,
  * the next step follows from what is there.
  */
 export class SessionLoop {
+  readonly #options: SessionLoopOptions;
   readonly #context: SessionContext;
   readonly #claims: ClaimTable;
   readonly #claimPriority: ClaimPriority;
-  readonly #observers: ItemObservers;
-  readonly #breaker: Breaker;
   readonly #queue: WorkQueue;
-  readonly #notes: SessionRecorder;
+  readonly #recorder: SessionRecorder;
   readonly #facts: ClaimFacts;
   readonly #keeper: LeaseKeeper;
   readonly #leases: LeaseSteps;
   /** Settled claims whose Pod could not be marked: that step still fails. */
   readonly #unmarked = new WeakSet<Claim>();
-  readonly #mayAsk: () => boolean;
-  readonly #beforeTouch: () => Promise<void>;
-  readonly #retention: Pick<Retention, "isKept" | "release" | "marked">;
-  readonly #releases: Releases;
-  readonly #onChange: () => void;
 
-  constructor(options: {
-    context: SessionContext;
-    claims: ClaimTable;
-    observers: ItemObservers;
-    breaker: Breaker;
-    /** Whether requests to the Work API make sense now: there is a key, and it was not rejected. */
-    mayAsk: () => boolean;
-    /** Awaited before a Pod is marked as assigned. */
-    beforeTouch: () => Promise<void>;
-    /** What becomes of Pods whose sessions are over. */
-    retention: Pick<Retention, "isKept" | "release" | "marked">;
-    releases: Releases;
-    /** Something changed that capacity or status depend on. */
-    onChange: () => void;
-  }) {
+  constructor(options: SessionLoopOptions) {
     const { context } = options;
+    this.#options = options;
     this.#context = context;
     this.#claims = options.claims;
     this.#claimPriority = new ClaimPriority({ clock: context.clock, claims: options.claims });
-    this.#observers = options.observers;
-    this.#breaker = options.breaker;
-    this.#mayAsk = options.mayAsk;
-    this.#beforeTouch = options.beforeTouch;
-    this.#retention = options.retention;
-    this.#releases = options.releases;
-    this.#onChange = options.onChange;
-    this.#notes = new SessionRecorder(context, options.breaker, options.onChange);
-    this.#facts = new ClaimFacts(context, this.#notes, this.#releases, options.onChange);
+    this.#recorder = new SessionRecorder(context, options.breaker, options.onChange);
+    this.#facts = new ClaimFacts(context, this.#recorder, options.releases, options.onChange);
     this.#keeper = new LeaseKeeper(context, (claim) => this.poke(claim.name));
     this.#leases = new LeaseSteps(context, this.#keeper);
     this.#queue = new WorkQueue({
@@ -141,7 +132,7 @@ export class SessionLoop {
 
   /** A new view of an item: from a walk for a decision, from a sweep, or from a poll that was offered it. */
   saw(claim: Claim, view: ItemView): void {
-    this.#notes.saw(claim, view);
+    this.#recorder.saw(claim, view);
   }
 
   /** The queue offers the item of a claim again: whatever was thought of its lease is over. */
@@ -172,13 +163,13 @@ export class SessionLoop {
       const heldMs = this.#heldMs(claim, step);
       if (heldMs > 0) return this.#queue.addAfter(name, heldMs);
       // `pokeAll` follows when another key comes; should the one there be accepted after all, nobody says so.
-      if (asks(step) && !this.#observers.isElsewhere(claim) && !this.#mayAsk())
+      if (asks(step) && !this.#options.observers.isElsewhere(claim) && !this.#options.gate.mayAsk)
         return this.#queue.addAfter(name, this.#context.timing.retryMaxMs);
       const pauseMs = heldBackUntilMs(facts, step) - this.#context.clock.monotonic();
       // Another step may be due before that is over: to delete a Pod, say.
       if (pauseMs > 0) return this.#queue.addAfter(name, Math.min(pauseMs, this.#context.timing.retryMaxMs));
       await this.#perform(claim, step, pod);
-      this.#onChange();
+      this.#options.onChange();
       // The cache shows the deletion in a moment; until then the same step would come out again.
       if (step.do === "delete-pod") return this.#queue.addAfter(name, DELETION_SHOWS_MS);
     }
@@ -190,7 +181,7 @@ export class SessionLoop {
   #heldMs(claim: Claim, step: Step): number {
     const leavesWayMs = leavesWayUntil(step, claim);
     if (leavesWayMs === null) return 0;
-    const lateMs = step.do === "touch" ? (claim.record.touchedMs ?? 0) + this.#notes.starts.patienceMs : 0;
+    const lateMs = step.do === "touch" ? (claim.record.touchedMs ?? 0) + this.#recorder.starts.patienceMs : 0;
     // A drain has no claims to wait for.
     const isRush = !this.#facts.isDraining && this.#claimPriority.isRush;
     return Math.max(0, Math.max(lateMs, isRush ? leavesWayMs : 0) - this.#context.clock.monotonic());
@@ -221,7 +212,7 @@ export class SessionLoop {
     } catch (error) {
       const { clock } = this.#context;
       if (error instanceof StaleClaimError) return this.#afterConflict(claim, name, error);
-      const away = this.#observers.isElsewhere(claim) ? claim.record.journal.api : null;
+      const away = this.#options.observers.isElsewhere(claim) ? claim.record.journal.api : null;
       this.#noteFailure(claim, name, { error, message: awayMessage(error, away) });
       if (isGivenUp(claim, away, error, clock.monotonic())) {
         return this.#settled(claim, `${away} does not take its requests any more`, pod);
@@ -272,7 +263,7 @@ export class SessionLoop {
     const failing = claim.failing?.get(step.do);
     if (!isOutOfPatience(failing, clock.monotonic(), timing)) return false;
     decideEnding(claim, "StartFailed", failing?.message ?? errorText(error));
-    this.#notes.judge(claim, outcomeOf(claim));
+    this.#recorder.judge(claim, outcomeOf(claim));
     return true;
   }
 
@@ -285,7 +276,7 @@ export class SessionLoop {
       case "own":
         own(context, claim, step);
         // It is not opened: other claims of its template do not wait for it.
-        if (step.late) this.#breaker.released(claim.templateHash, claim.name);
+        if (step.late) this.#options.breaker.released(claim.templateHash, claim.name);
         return;
       case "take":
         return this.#orLookAnew(claim, () => this.#leases.take(claim, step.expected));
@@ -326,7 +317,7 @@ export class SessionLoop {
     const view = await this.#context.points.run(
       "session.look",
       ofClaim(claim),
-      () => this.#observers.of(claim).look(workId),
+      () => this.#options.observers.of(claim).look(workId),
       ({ state, acknowledgedAt, latestHeartbeatAt }) => ({ state, acknowledgedAt, latestHeartbeatAt }),
     );
     this.saw(claim, view);
@@ -351,7 +342,7 @@ export class SessionLoop {
   async #touch(claim: Claim, pod: Pod): Promise<void> {
     const { clock, failing, logger } = this.#context;
     try {
-      await this.#beforeTouch();
+      await this.#options.budget.cover();
       await touchPod(this.#context, claim, pod);
       failing.succeeded("touch", claim);
     } catch (error) {
@@ -369,7 +360,7 @@ export class SessionLoop {
     noteOpened(claim, acknowledgedAt, { nowMs: clock.monotonic(), wallMs: clock.now() });
     if (!pod) return;
     await this.#touch(claim, pod);
-    this.#notes.opened(claim);
+    this.#recorder.opened(claim);
   }
 
   async #deletePod(claim: Claim, step: Step & { do: "delete-pod" }): Promise<void> {
@@ -383,7 +374,7 @@ export class SessionLoop {
     if (against) throw new Error(`the Pod is not as it was seen: ${readPodState(against).is}`);
     decideEnding(claim, step.why, step.message);
     if (step.why === "StartFailed") {
-      this.#notes.ended(claim, { ...NOT_SEEN, cause: "StartFailed", message: step.message });
+      this.#recorder.ended(claim, { ...NOT_SEEN, cause: "StartFailed", message: step.message });
     }
   }
 
@@ -392,7 +383,7 @@ export class SessionLoop {
     await dropSecret(context, claim, "session.drop", because);
     this.#forget(claim, "dropped");
     context.metrics.claims.inc({ ...context.labels, result: "dropped" });
-    this.#breaker.released(claim.templateHash, claim.name);
+    this.#options.breaker.released(claim.templateHash, claim.name);
     context.logger.info({ workId: claim.record.journal.workId, pod: claim.name, because }, "claim dropped");
   }
 
@@ -405,23 +396,23 @@ export class SessionLoop {
     await dropSecret(context, claim, "session.settled", because);
     const told = this.#outcomeOf(claim, because, pod);
     // Before its Pod is marked, which tells the next process what is known by then.
-    this.#notes.judge(claim, told);
+    this.#recorder.judge(claim, told);
     if (pod && told && claim.record.journal.opened) {
       // The claim stays in the table until its Pod is marked: a Pod that is assigned without a claim gets deleted. So one
       // that is not kept needs no mark; but where its touch was refused it would pass for a free one.
-      if (!this.#retention.isKept(told) && isAssigned(pod)) this.#retention.release(pod);
-      else if (await this.#mark(claim, pod, told)) this.#retention.marked(pod);
+      if (!this.#options.retention.isKept(told) && isAssigned(pod)) this.#options.retention.release(pod);
+      else if (await this.#mark(claim, pod, told)) this.#options.retention.marked(pod);
     }
-    if (hasEnded) this.#releases.ended(claim);
+    if (hasEnded) this.#options.releases.ended(claim);
     this.#forget(claim, "settled");
-    this.#notes.settled(claim, because, told);
+    this.#recorder.settled(claim, because, told);
   }
 
   /** A count that cannot be written must not keep the claim's Secret, whose room a quota may need for the count. */
   async #countRelease(claim: Claim): Promise<void> {
     const { clock, timing, logger } = this.#context;
     try {
-      await this.#releases.note(claim);
+      await this.#options.releases.note(claim);
     } catch (error) {
       const isLate = isOutOfPatience(claim.failing?.get("settled"), clock.monotonic(), timing);
       if (!isQuotaExceeded(error) && !isLate) throw error;
@@ -446,13 +437,13 @@ export class SessionLoop {
     const limits = { ...this.#facts.limits(claim), onPodFailure: "Release" } as const;
     const isAsked = this.#context.environment().spec.sessions?.onPodFailure === "Release";
     const isOurStop = because === "stopped" && claim.observed.stoppingSinceMs === null;
-    return isAsked && isOurStop && this.#releases.isSpent(claim) && isReleased({ claim, limits });
+    return isAsked && isOurStop && this.#options.releases.isSpent(claim) && isReleased({ claim, limits });
   }
 
   /** A mark that keeps failing must not keep a claim that is settled: its Pod is deleted without having been kept. */
   async #mark(claim: Claim, pod: Pod, outcome: Outcome): Promise<boolean> {
     try {
-      const start = { failed: isStartFailure(claim), inARow: this.#breaker.failuresOf(claim.templateHash) };
+      const start = { failed: isStartFailure(claim), inARow: this.#options.breaker.failuresOf(claim.templateHash) };
       await markFinished(this.#context, claim, pod, outcome, start);
       return true;
     } catch (error) {
@@ -483,7 +474,7 @@ export class SessionLoop {
       if (!journal || !isOurs(secret)) {
         this.#context.logger.warn({ pod: claim.name }, "the claim's Secret is somebody else's now: left alone");
         this.#forget(claim, "taken");
-        this.#breaker.released(claim.templateHash, claim.name);
+        this.#options.breaker.released(claim.templateHash, claim.name);
         return;
       }
       noteReread(claim, secret, journal, this.#context.clock.monotonic());

@@ -970,7 +970,7 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "counts two identical walks of a lagging list as two",
         guard: "error",
-        find: "askedMs >= Math.max(first.endedMs, first.askedMs + this.#timing.listLagMs)",
+        find: "askedMs >= Math.max(first.endedMs, first.askedMs + this.#options.timing.listLagMs)",
         replace: "askedMs >= first.endedMs",
       },
       {
@@ -988,7 +988,7 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "walks lists one after the other without a pause",
         guard: "bound",
-        find: "if (restMs > 0) await sleep(this.#clock, restMs, this.#signal);",
+        find: "if (restMs > 0) await sleep(this.#options.clock, restMs, this.#options.signal);",
         replace: "",
       },
     ],
@@ -1000,7 +1000,7 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "gives a later claim of a slot the result of an earlier one's item",
         guard: "identity",
-        find: "if (!view || this.#claims.get(claim.name) !== claim) continue;",
+        find: "if (!view || this.#options.claims.get(claim.name) !== claim) continue;",
         replace: "if (!view) continue;",
       },
     ],

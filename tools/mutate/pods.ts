@@ -295,7 +295,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "waits forever for a claim that hangs",
         guard: "bound",
-        find: "tookMs < this.#longestMs && this.#isBusy(claim)",
+        find: "tookMs < this.#options.longestMs && this.#isBusy(claim)",
         replace: "this.#isBusy(claim)",
       },
     ],
