@@ -6,33 +6,40 @@ import { instantOf, isSameInstant } from "./claim.ts";
 import type { Journal } from "./journal.ts";
 
 /**
- * A first answer leaves the server's clock uncertain by the second of a Date header and its own way. More (a server that
- * sends no Date) must not close the window: an acknowledgement without an answer is then taken for lost.
+ * One answer leaves the server's clock uncertain by the second of a Date header plus the round trip. A larger
+ * uncertainty (a server that sends no Date) must not close the window: an acknowledgement without an answer then counts
+ * as lost.
  */
 const MAX_UNKNOWN_MS = 1_500;
 
-/** The answer of a poll, and the `api.baseUrl` that it came from: a spec may name another one by now. */
+/** The answer to a poll, and the `api.baseUrl` that it came from. The spec may name another address by now. */
 export type Offer = Answer<unknown> & { readonly api: string };
 
-/** Acknowledge until then, in milliseconds from the poll: nobody else can have been offered the item. Without evidence. */
+/**
+ * How long after its poll an item may be acknowledged, in milliseconds: until then, the server can't have offered it to
+ * another client. Leaves no margin for a later check of `acknowledged_at`; see `ackWindowMs`.
+ */
 export function windowMs({ othersReclaimMs, requestBoundMs, marginMs }: Timing): number {
-  // Our request has landed by then (F + 1, clock.py).
+  // A request that is sent in this window lands before the item is offered again (F + 1, clock.py).
   return othersReclaimMs - requestBoundMs - marginMs;
 }
 
-/** The same where evidence may be asked for: what is not known of the server's clock comes off, so that it can tell. */
+/**
+ * The same for a claim whose `acknowledged_at` may be checked later. The window is shorter by the uncertainty of the
+ * server's clock: otherwise the time could not prove whose acknowledgement it was.
+ */
 export function ackWindowMs(timing: Timing, { polledFromMs, polledUntilMs }: Journal): number {
   return windowMs(timing) - Math.min(polledUntilMs - polledFromMs, MAX_UNKNOWN_MS);
 }
 
-/** Between repeats inside one window: a server that refuses at once must not be asked in a hot loop. */
+/** Backoff between repeats inside one window: a server that refuses immediately must not be retried in a hot loop. */
 export function repeatsWithin({ timing, random }: { readonly timing: Timing; readonly random: Random }): Backoff {
   return new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.othersReclaimMs }, random);
 }
 
 /**
- * The time in which an item may be acknowledged, from the sending of its poll. The larger of the monotonic and the wall
- * clock's time counts: one of them stands still while a machine sleeps, the other may be set.
+ * The time in which an item may be acknowledged, counted from the moment its poll was sent. The larger of the monotonic
+ * and the wall clock's durations counts: the first stops while a machine sleeps, and the second can be set.
  */
 export class AckWindow {
   readonly #clock: Clock;
@@ -54,13 +61,13 @@ export class AckWindow {
     return this.#leftMs > 0;
   }
 
-  /** Waits so long, but not beyond the window. Resolves with whether it is still open. */
+  /** Waits for `ms`, but not beyond the window. Resolves with whether the window is still open. */
   async waits(ms: number): Promise<boolean> {
     if (this.isOpen) await sleep(this.#clock, Math.min(ms, this.#leftMs));
     return this.isOpen;
   }
 
-  /** Waits for what is to happen, but not beyond the window. Resolves with whether it is still open. */
+  /** Waits for the event, but not beyond the window. Resolves with whether the window is still open. */
   async waitsFor(event: (signal: AbortSignal) => Promise<void>): Promise<boolean> {
     const either = new AbortController();
     if (this.isOpen) await Promise.race([event(either.signal), sleep(this.#clock, this.#leftMs, either.signal)]);
@@ -76,14 +83,16 @@ export class AckWindow {
 }
 
 /**
- * Whether a 200 to an acknowledgement of ours shows somebody else's: one that is older than our request (M), by what other
- * acknowledgements showed of the clock that stamps them. Date headers are no measure: where another machine writes them,
- * some milliseconds ahead, each of ours would look like somebody else's, and its item be left to nobody. The item may have
- * been acknowledged before it came back to the queue, though, and a server may keep that first time: what our poll showed
- * of the queued item, or what is older than our poll, is nobody's who came since.
- * @param shown acknowledged_at as the answer has it
- * @param before the same as the poll showed it; null: never acknowledged
- * @param earliest our poll and our request cannot have been sent earlier, by the clock that stamps acknowledgements
+ * Whether a 200 to our acknowledgement shows that another client holds the item: `acknowledged_at` is older than our
+ * request (M). Both times are on the clock that stamps acknowledgements, which earlier acknowledgements revealed. Date
+ * headers don't work: if another machine writes them and its clock is ahead by milliseconds, each of our
+ * acknowledgements looks like another client's, and no client serves the item.
+ *
+ * The item may have been acknowledged before it returned to the queue, and a server may keep that first time. So a time
+ * that our poll already showed, or that is older than our poll, doesn't mean that another client came since.
+ * @param shown acknowledged_at in the answer
+ * @param before acknowledged_at in the poll's answer; null: never acknowledged
+ * @param earliest our poll and our request can't have been sent earlier, by the clock that stamps acknowledgements
  */
 export function isSomebodyElses(
   shown: string,

@@ -5,25 +5,26 @@ import { leaseEndMs } from "./lease.ts";
 import type { Step } from "./step.ts";
 import { type FailingByStep, type FailingStep, STEPS, type StepName } from "./tracked-steps.ts";
 
-/** How late a timer may be on a busy machine. */
+/** How late a timer can fire on a busy machine. */
 const LATENESS_MS = 500;
 
-/** Steps that are requests to the Work API. */
+/** Steps that send a request to the Work API. */
 const ASKS: ReadonlySet<Step["do"]> = new Set(["look", "take", "fence", "stop"]);
 
 export function asks(step: Step): boolean {
   return ASKS.has(step.do);
 }
 
-/** The name under which failures of this step are kept; null: it sends nothing that could fail. */
+/** The name under which this step's failures are tracked; null: the step sends no request. */
 export function stepNameOf({ do: name }: Step): StepName | null {
   return Object.hasOwn(STEPS, name) ? (name as StepName) : null;
 }
 
 /**
- * Until when (monotonic) this step is held back after a failure. Of steps that ask the Work API one holds back all: as long
- * as the server asked for, but once while it can still land in time. Later is safe, since each step is decided again and no
- * stop is sent without the lease; but it costs the item its end, or the session its Pod.
+ * Until when (monotonic) a failure holds this step back. A failed request to the Work API holds back all requests to it
+ * for as long as the server asked, except for one try that can still land in time. A later try is safe, since each step
+ * is decided again and no stop is sent without the lease. But it may come too late to stop the item, or to start the
+ * session.
  */
 export function heldBackUntilMs(facts: Facts, step: Step): number {
   const { failing } = facts.claim;
@@ -36,7 +37,7 @@ export function heldBackUntilMs(facts: Facts, step: Step): number {
   return lastMs > ask.failedMs ? Math.min(ask.untilMs, lastMs) : ask.untilMs;
 }
 
-/** The request to the Work API that failed last. */
+/** The most recent failure of a request to the Work API. */
 function lastAsk(failing: FailingByStep): FailingStep | null {
   let last: FailingStep | null = null;
   for (const [step, each] of failing) {
@@ -45,30 +46,33 @@ function lastAsk(failing: FailingByStep): FailingStep | null {
   return last;
 }
 
-/** Another key, or another address: what failed is tried at once, unless the server asked for a pause. */
+/** The key or the address changed: failed steps are retried immediately, unless the server asked for a pause. */
 export function forgetPauses({ failing }: Claim): void {
   for (const [step, each] of failing ?? []) if (!each.isAsked) failing?.set(step, { ...each, untilMs: each.failedMs });
 }
 
 function lastChanceMs({ claim, limits, timing }: Facts, step: Step, { failedMs }: FailingStep): number {
-  // A drain waits for nobody.
+  // A drain waits no longer than the longest backoff, whatever the server asked for.
   if (limits.draining) return failedMs + timing.retryMaxMs;
   const {
     lease: { own: lease, memory },
   } = claim;
-  // Timers are late, and a look is followed by what it was for.
+  // After a read of the item, the request that needs it must also land in time.
   const asksTwice = step.do === "look" ? timing.requestBoundMs : 0;
   const landsBefore = (endMs: number) => endMs - timing.requestBoundMs - timing.marginMs - LATENESS_MS - asksTwice;
   if (lease?.is === "held") return landsBefore(leaseEndMs(lease));
   if (lease === null && memory.is === "fenced") return landsBefore(memory.beatSentMs + memory.ttlMs);
   const sinceMs = lease === null ? unbeatenSinceMs(claim, timing) : null;
   if (sinceMs === null) return Number.POSITIVE_INFINITY;
-  // Before anybody may take the lease its value has to stand still, from a look on.
+  // Before the operator may take the lease, a read must show the heartbeat, which must then not change for this long.
   const quietMs = step.do === "look" && memory.is === "none" ? timing.beatIntervalMs + timing.quietMarginMs : 0;
   return landsBefore(sinceMs + timing.assumedTtlMs - quietMs);
 }
 
-/** Since when nobody of ours beats the item, so that it goes back to the queue a TTL later; null: its program does. */
+/**
+ * Since when neither the operator nor the container sends heartbeats, so that the item returns to the queue one TTL
+ * later; null: the container's program sends them.
+ */
 function unbeatenSinceMs(
   { record: { journal }, observed: { endedMs }, othersUntilMs, lateAckUntilMs }: Claim,
   timing: Timing,

@@ -1,36 +1,36 @@
 import type { Timing } from "../core/timing.ts";
 
-/** So many opened Pods of one template whose container did not start, in a row, stop all claims of that template. */
+/** After this many failed starts in a row of one template's opened Pods, no Pod of that template is claimed. */
 export const FAILURES_TO_OPEN = 3;
 
-/** One start of a container: of which template, for which claim, and when (monotonic) it was given its session. */
+/** One start of a container: its template's hash, its claim, and when (monotonic) it was given its session. */
 export interface Start {
   readonly hash: string;
   readonly claim: string;
   readonly openedMs: number;
 }
 
-/** What finished Pods say of a template that this process has not watched yet. */
+/** What finished Pods tell about a template that this process has not watched yet. */
 export interface EarlierStarts {
-  /** Starts that failed in a row, the last of them opened at `openedMs` at the latest; null: none. */
+  /** Starts that failed in a row, the last one opened at `openedMs` or earlier; null: none. */
   readonly row: { readonly failures: number; readonly message: string; readonly openedMs: number } | null;
-  /** One of its containers served lately. */
+  /** One of its containers served recently. */
   readonly hasServed: boolean;
 }
 
 /**
- * Keeps a fault of an image or a template from eating the queue (invariant 10). Counts start failures in a row for each
- * template hash; open, it lets one probe claim through after 1, 2, 4 ... 30 min. A new hash starts closed, and until one
- * of its containers has served, no more claims of it are under way than failures open the breaker: those that started
- * together would all have failed before anybody knew.
+ * Keeps a broken image or template from using up the queue (invariant 10). The breaker counts start failures in a row
+ * for each template hash. While it is open, it lets one probe claim through after 1, 2, 4 ... 30 min. A new hash starts
+ * closed. Until one of its containers has served, at most `FAILURES_TO_OPEN` of its claims are under way: more would
+ * all fail before the first failure is known.
  *
- * A row is one of starts, whenever it is known how each came out: what hides behind a tag or a ConfigMap may have changed
- * since a container that serves was started, so it says nothing of later ones.
+ * Failures are in a row by when their containers were started, not by when the outcome became known. The content behind
+ * a tag or a ConfigMap may change, so a container that serves proves nothing about containers that started later.
  *
  * The parked Pods of an earlier template are claimed only if that template was known to serve when it was replaced.
  */
 export class Breaker {
-  /** By hash: of the current template, and of those that there are Pods of. */
+  /** By hash: the current template, and every template that still has Pods. */
   readonly #templates = new Map<string, TemplateStarts>();
   #hash = "";
   #current: TemplateStarts;
@@ -42,9 +42,9 @@ export class Breaker {
   }
 
   /**
-   * Called with the hash that new Pods are made from. A template of which there are no Pods is forgotten.
-   * @param existing hashes of all Pods, asked for when the template changed
-   * @returns the hashes of which nothing is known yet, for `resume`
+   * Called with the hash that new Pods are made from. A template that has no Pods is forgotten.
+   * @param existing returns the hashes of all Pods; called only if the template changed
+   * @returns the hashes that are new to the breaker, for `resume`
    */
   watch(hash: string, nowMs: number, existing: () => Iterable<string> = () => []): string[] {
     if (hash === this.#hash) return [];
@@ -58,7 +58,7 @@ export class Breaker {
     return found;
   }
 
-  /** What an earlier process knew of a template. */
+  /** Restores what an earlier process knew about a template. */
   resume(hash: string, starts: EarlierStarts, nowMs: number): void {
     this.#templates.get(hash)?.resume(starts, nowMs);
   }
@@ -67,17 +67,19 @@ export class Breaker {
     return this.#current.isOpen;
   }
 
-  /** A container of this template was seen to serve since it was first watched. */
+  /** Whether a container of this template was seen to serve since the template was first watched. */
   get hasServed(): boolean {
     return this.#current.hasServed;
   }
 
-  /** Claims are held back: it is open, or no start since the template was first watched has served. */
+  /** Whether claims are held back: the breaker is open, or no container started since the first watch has served. */
   get holdsBack(): boolean {
     return this.#current.holdsBack;
   }
 
-  /** Whether other claims wait for what becomes of this one: it is the probe, or one of the first of a new template. */
+  /**
+   * Whether other claims wait for the outcome of this one: it is the probe, or one of a new template's first claims.
+   */
   isAwaited(claim: string): boolean {
     return [...this.#templates].some(([hash, starts]) => this.trusts(hash) && starts.isAwaited(claim));
   }
@@ -86,7 +88,7 @@ export class Breaker {
     return this.#current.failures;
   }
 
-  /** kubelet's message of the last failure. */
+  /** The kubelet's message about the last failure. */
   get message(): string {
     return this.#current.message;
   }
@@ -95,33 +97,33 @@ export class Breaker {
     return this.#current.nextProbeAtMs;
   }
 
-  /** Whether Pods of `hash` are claimed at all: of an earlier template only where it was known to serve. */
+  /** Whether Pods of `hash` may be claimed at all; those of an earlier template only if it was known to serve. */
   trusts(hash: string): boolean {
     return hash === this.#hash || (this.#templates.get(hash)?.isTrusted ?? false);
   }
 
-  /** May a Pod of `hash` be claimed at `nowMs`? A true answer while open is the probe: ask once per claim. */
+  /** Whether a Pod of `hash` may be claimed at `nowMs`. While the breaker is open, true admits the one probe. */
   admits(hash: string, nowMs: number): boolean {
     return this.trusts(hash) && (this.#templates.get(hash)?.admits(nowMs) ?? false);
   }
 
-  /** A claim of `hash` goes ahead; while open it is the one probe. */
+  /** A claim of `hash` begins; while the breaker is open, it is the one probe. */
   claimed(hash: string, claim = ""): void {
     this.#templates.get(hash)?.claimed(claim);
   }
 
-  /** The claim came to nothing before a container was asked to start: it says nothing about the template. */
+  /** The claim ended before its container was to start: it says nothing about the template. */
   released(hash: string, claim = ""): void {
     this.#templates.get(hash)?.released(claim);
   }
 
-  /** Starts that failed in a row; null for a template that is not known. */
+  /** Starts that failed in a row; null for an unknown template. */
   failuresOf(hash: string): number | null {
     return this.#templates.get(hash)?.failures ?? null;
   }
 
   /**
-   * A session container began to serve. The probe is tried for its own sake: it counts whatever failed meanwhile.
+   * A session container began to serve. The probe's success counts whatever failed in the meantime.
    * @returns whether claims of its template were held back until now
    */
   succeeded(start: Start): boolean {
@@ -131,12 +133,12 @@ export class Breaker {
     return heldBack;
   }
 
-  /** The fault may be fixed: the next probe is due at once, and the pauses begin small again. */
+  /** The fault may be fixed: the next probe is due immediately, and the pauses start short again. */
   probeNow(nowMs: number): void {
     this.#current.probeNow(nowMs);
   }
 
-  /** An opened Pod did not get to serve. */
+  /** An opened Pod ended before it served. */
   failed(start: Start, message: string, nowMs: number): void {
     this.#templates.get(start.hash)?.failed(start, message, nowMs);
   }
@@ -145,22 +147,22 @@ export class Breaker {
 /** The starts of one template's containers. */
 class TemplateStarts {
   #failures = 0;
-  /** When the newest of them were opened, the oldest first: more than open the breaker need not be told apart. */
+  /** When the latest failed starts were opened, oldest first; at most as many as open the breaker. */
   #openings: readonly number[] = [];
-  /** When the newest start was opened that served. */
+  /** When the latest start that served was opened. */
   #servedMs = Number.NEGATIVE_INFINITY;
   #message = "";
   #probes = 0;
   #nextProbeAtMs = 0;
-  /** The claim that is the probe: what becomes of others says nothing of it. */
+  /** The name of the claim that is the probe: only its own outcome decides on the next probe. */
   #probe: string | null = null;
   #served = false;
-  /** A start has served that came after the template was first watched. */
+  /** A container that was started after the template was first watched has served. */
   #proven = false;
-  /** It was known to serve when another template replaced it. */
+  /** The template was known to serve when another one replaced it. */
   #wasGood = false;
   readonly #watchedMs: number;
-  /** Claims under way of a template that is not proven yet. */
+  /** The claims under way while the template is not proven. */
   readonly #unproven = new Set<string>();
   readonly #timing: Pick<Timing, "probeFirstMs" | "probeMaxMs">;
 
@@ -169,7 +171,7 @@ class TemplateStarts {
     this.#watchedMs = watchedMs;
   }
 
-  /** Another template is the current one from now on. */
+  /** Another template is current from now on. */
   replaced(): void {
     this.#wasGood = this.#proven && !this.isOpen;
   }
@@ -187,7 +189,7 @@ class TemplateStarts {
     return this.#failures >= FAILURES_TO_OPEN;
   }
 
-  /** Of a template that was replaced: whether its Pods are claimed. There are no probes of it. */
+  /** Whether the Pods of a replaced template may be claimed. A replaced template gets no probes. */
   get isTrusted(): boolean {
     return this.#wasGood && !this.isOpen;
   }
@@ -242,14 +244,15 @@ class TemplateStarts {
     if (since.length > 0) this.#message = message;
     this.#served = true;
     this.#servedMs = Math.max(this.#servedMs, openedMs);
-    // Of an earlier process's session nobody knows what failed since.
+    // An earlier process opened this session, and failures since then are unknown.
     if (openedMs < this.#watchedMs) return;
     this.#proven = true;
     this.#unproven.clear();
   }
 
   failed({ claim, openedMs }: Start, message: string, nowMs: number): void {
-    // Many sessions may be starting when one of them opens the breaker: those are no probes and put no probe off.
+    // Other sessions may be starting when one opens the breaker. They are no probes, so they don't postpone the next
+    // one.
     this.#unproven.delete(claim);
     const isProbe = this.#probe === claim;
     if (!isProbe && openedMs < this.#servedMs) return;

@@ -1,50 +1,56 @@
 import type { Lease } from "./lease.ts";
 
 /**
- * What is known of a claim in this process only, named as in the protocol's model. A restart begins at `none`, and
- * everything needed to go on is in the Secret, the Pod and the work item.
+ * What only this process knows about a claim, named as in the protocol's model. A restart begins at `none`: the Secret,
+ * the Pod and the work item hold everything that is needed to continue.
  */
 export type Memory =
-  /** Nothing more than the Secret, the Pod and the item say. */
+  /** This process knows only what the Secret, the Pod and the item say. */
   | { readonly is: "none" }
-  /** The Secret stands, no acknowledgement was sent. Only the claim loop sees this. */
+  /** The Secret exists, and no acknowledgement was sent. Only the claim loop sees this. */
   | { readonly is: "journaled" }
-  /** An acknowledgement was sent and not answered. */
+  /** An acknowledgement was sent and got no answer. */
   | { readonly is: "unanswered" }
   /**
-   * The item's last heartbeat as read at `sinceMs`. `beatenSinceMs`: it was seen to move, and so was beaten after this.
+   * The item's last heartbeat as read at `sinceMs`. `beatenSinceMs`: the value changed, so a heartbeat came after this.
    */
   | { readonly is: "snapshot"; readonly value: string; readonly sinceMs: number; readonly beatenSinceMs?: number }
   /**
-   * Our own beat was accepted: the lease is in our hands until `beatSentMs` + `ttlMs`. `beatSentWallMs` is
-   * on the wall clock. Without it the lease ends by then at the latest, and may have ended before: no stop may rest on it.
+   * Our heartbeat was accepted: the lease is ours until `beatSentMs` + `ttlMs`. `beatSentWallMs` is the same on the
+   * wall clock. Without it the lease may have ended earlier, so no stop may rely on it.
    */
   | {
       readonly is: "fenced";
       readonly beatSentMs: number;
       readonly beatSentWallMs?: number;
       readonly ttlMs: number;
-      /** Our heartbeat's value as the server wrote it: a newer list shows it. Missing where its answer was lost. */
+      /** Our heartbeat's value as the server wrote it; a newer list shows it. Missing if the answer was lost. */
       readonly value?: string;
     }
-  /** Our beat was refused: look again, but not at once. */
+  /** Our heartbeat was refused: the item is read again, but not immediately. */
   | { readonly is: "refused"; readonly atMs: number };
 
-/** What this process knows of the item's lease, from its own requests. */
+/** What this process knows about the item's lease from its own requests. */
 export interface ClaimLease {
   readonly memory: Memory;
-  /** lease: Operator: the lease that the operator took; null before, after a restart, and once it let the lease go. */
+  /**
+   * lease: Operator: the lease that the operator took; null before that, after a restart, and once the operator let it
+   * lapse.
+   */
   readonly own: Lease | null;
   /**
-   * A fence of a container that had sent no heartbeat got no answer: the heartbeat that the item shows since may be ours.
-   * `seen`: the one it shows, null: none. `left`: how many of ours may still show. Any further change is the program's.
+   * A fence got no answer while the container had sent no heartbeat, so a heartbeat that the item shows may be ours.
+   * `seen`: the one it shows; null: none. `left`: the number of ours that may still appear. Further changes are the
+   * program's.
    */
   readonly blindFence: { readonly seen: string | null; readonly left: number } | null;
-  /** The container ended, and the item never had a heartbeat: its program did not get to serve. */
+  /** The container ended, and the item never had a heartbeat: the program never served. */
   readonly neverBeaten: boolean;
-  /** When this process asked the program to stop. */
+  /** When this process told the item to stop while its program ran. */
   readonly gracefulStopMs: number | null;
-  /** Since when an address that the spec no longer names refuses the claim's requests; null: it does not. */
+  /**
+   * Since when an address that the spec no longer names has refused the claim's requests; null: it doesn't refuse them.
+   */
   readonly awayMs: number | null;
 }
 
@@ -59,17 +65,18 @@ export function remember({ lease }: Leased, memory: Memory): void {
   (lease as Writable).memory = memory;
 }
 
-/** lease: Operator: the lease as it is after a heartbeat, a refusal or the passing of time; null: the operator let it go. */
+/** lease: Operator: the lease after a heartbeat, a refusal or the passing of time; null: the operator let it lapse. */
 export function noteLease({ lease }: Leased, own: Lease | null): void {
   (lease as Writable).own = own;
 }
 
-/** What `fenceSent` changed: `undoFence` and `noteFenced` need it. */
+/** The values before `fenceSent` changed them, for `undoFence` and `noteFenced`. */
 export type BeforeFence = Pick<ClaimLease, "blindFence" | "neverBeaten">;
 
 /**
- * A fence is sent now. Its answer may be lost, so the claim says beforehand what the fence may have done.
- * @param fenced `unbeaten`: the container ended, and every heartbeat of the item was ours; `silent`: the same while it runs
+ * A fence is about to be sent. Its answer may be lost, so the claim records beforehand what the fence may change.
+ * @param fenced `unbeaten`: the container ended, and every heartbeat of the item was ours; `silent`: the same while it
+ * runs
  */
 export function fenceSent({ lease }: Leased, fenced: { unbeaten: boolean; silent: boolean }): BeforeFence {
   const { blindFence, neverBeaten } = lease;
@@ -85,27 +92,27 @@ export function undoFence({ lease }: Leased, { blindFence }: BeforeFence): void 
   (lease as Writable).blindFence = blindFence;
 }
 
-/** The fence was answered. A refusal may be about an earlier fence without an answer, which may have landed. */
+/** The fence was answered. A refusal may result from an earlier fence that landed without an answer. */
 export function noteFenced({ lease }: Leased, held: boolean, { blindFence, neverBeaten }: BeforeFence): void {
   (lease as Writable).blindFence = held ? null : blindFence;
-  // Refused at once: the list was behind, and the program did send a heartbeat.
+  // The refusal shows that the list was stale: the program did send a heartbeat.
   if (!held) (lease as Writable).neverBeaten = neverBeaten;
 }
 
-/** The item shows another heartbeat after a blind fence. A fence sends one; any further one is the program's. */
+/** The item shows a new heartbeat after an unanswered fence. Each fence sends one; any further one is the program's. */
 export function noteBeatAfterFence({ lease }: Leased, latestHeartbeatAt: string | null): void {
   const { blindFence } = lease;
   if (!blindFence || blindFence.seen === latestHeartbeatAt) return;
   (lease as Writable).blindFence = blindFence.left > 0 ? { seen: latestHeartbeatAt, left: blindFence.left - 1 } : null;
 }
 
-/** The program was asked to stop. */
+/** The item was told to stop while its program runs. */
 export function noteAskedToStop({ lease }: Leased, nowMs: number): void {
   (lease as Writable).gracefulStopMs = nowMs;
   if (lease.own?.is === "held") (lease as Writable).own = { ...lease.own, state: "stopping" };
 }
 
-/** Whether an address that the spec no longer names answers the claim's requests; `nowMs`: when it did not. */
+/** An address that the spec no longer names refused the claim's requests at `nowMs`; null: it answered. */
 export function noteAway({ lease }: Leased, nowMs: number | null): void {
   const writable: Writable = lease;
   if (nowMs === null) writable.awayMs = null;

@@ -5,53 +5,55 @@ import type { WorkItem, WorkState } from "../work/types.ts";
 /** A work item as the list call last showed it. Times are this process's monotonic clock. */
 export interface ItemView {
   /**
-   * `unknown`: the list could not be read to its end, or is older than what we know. `absent`: whole lists in a row, some
-   * seconds apart, did not have it.
+   * `unknown`: the list could not be read to its end, or is older than what is known. `absent`: several complete lists
+   * in a row, some seconds apart, did not contain the item.
    */
   readonly state: WorkState | "absent" | "unknown";
   readonly acknowledgedAt: string | null;
   readonly latestHeartbeatAt: string | null;
   readonly startedAt: string | null;
-  /** When the list was asked for: it shows what was true then, or up to the list's lag before. */
+  /** When the list was requested. It shows the state of that moment, or of up to the list's lag before. */
   readonly askedMs: number;
-  /** Of `unknown`: the list was read to its end, so a later one will tell. */
+  /** With `unknown`: the list was read to its end, so a later list will show the state. */
   readonly isWhole?: true;
 }
 
-/** What this process saw of a claim's item and Pod. */
+/** What this process observed of a claim's item and Pod. */
 export interface ClaimObserved {
   readonly item: ItemView | null;
-  /** When a look at its running container's item was last answered; null: none is awaited yet. */
+  /** When a read of a running container's item was last answered; null: no answer is awaited yet. */
   readonly heardMs: number | null;
-  /** A look at the item failed since the last that was answered. */
+  /** A read of the item has failed since the last answer. */
   readonly lookFailed: boolean;
   /** How long the Work API was silent while the container ran, and when it next answered; null: it never was silent. */
   readonly silentMs: number;
   readonly silenceEndMs: number | null;
-  /** Looks in a row that could not be completed. */
+  /** Reads of the list in a row that could not be completed. */
   readonly unknowns: number;
-  /** When this process last saw that the container had not started; null: it always saw it run. */
+  /** When this process last saw that the container had not started; null: the process never saw it wait. */
   readonly waitedMs: number | null;
   /** When the container started, by the node's wall clock. */
   readonly startedAtMs: number | null;
-  /** The first heartbeat, by the wall clock of whoever reports it; lease: Operator: our own that took the lease. */
+  /**
+   * The first heartbeat, by the wall clock of its reporter; lease: Operator: the operator's own that took the lease.
+   */
   readonly firstBeatAtMs: number | null;
-  /** The item was seen active; lease: Operator: its container ran long enough to serve. */
+  /** The item was seen active; lease: Operator: the container ran long enough to serve. */
   readonly firstBeatSeen: boolean;
-  /** lease: Operator: its program failed before it can have served. */
+  /** lease: Operator: the program ended before it can have served. */
   readonly neverServed: boolean;
-  /** The breaker was told what this claim's start says of its template. */
+  /** The outcome of this claim's start was reported to the breaker. */
   readonly judged: boolean;
   readonly stoppingSinceMs: number | null;
   readonly lostSinceMs: number | null;
-  /** The API server has no Pod of its uid, and never will: the claim takes no room. */
+  /** The API server has no Pod with this uid and never will: the claim uses no capacity. */
   readonly podGone: boolean;
-  /** Set when its container or its Pod has ended; not for a Pod that was deleted before its Secret was opened. */
+  /** Set when the container or the Pod has ended; not for a Pod that was deleted before its Secret was opened. */
   readonly end: End | null;
   readonly endedMs: number | null;
 }
 
-/** A work item as an answer showed it that was asked for at `askedMs` (monotonic). */
+/** A work item as shown by an answer to a request that was sent at `askedMs` (monotonic). */
 export function viewOf(item: WorkItem, askedMs: number): ItemView {
   return {
     state: item.state,
@@ -93,17 +95,17 @@ export function noteItem({ observed }: Observed, view: ItemView): void {
   (observed as Writable).unknowns = view.state === "unknown" && !view.isWhole ? observed.unknowns + 1 : 0;
 }
 
-/** The item as an answer of its own shows it, apart from lists; null: what was seen of it is out of date. */
+/** The item as shown by an answer other than a list; null: the earlier view is out of date. */
 export function replaceItem({ observed }: Observed, view: ItemView | null): void {
   (observed as Writable).item = view;
 }
 
-/** A look at the item was not answered. */
+/** A read of the item got no answer. */
 export function noteLookFailed({ observed }: Observed): void {
   (observed as Writable).lookFailed = true;
 }
 
-/** A look at a running container's item was answered. Time without an answer says nothing of the program. */
+/** A read of a running container's item was answered. Time without an answer says nothing about the program. */
 export function noteHeard(
   { observed }: Observed,
   { nowMs, looksFail }: { nowMs: number; looksFail: boolean },
@@ -111,10 +113,10 @@ export function noteHeard(
 ): void {
   const writable: Writable = observed;
   const { heardMs, endedMs } = observed;
-  // Of a container that has ended only the first look counts: later ones are rare.
+  // After the container's end only the first answer counts: later reads are rare.
   if (heardMs === null || (endedMs !== null && heardMs > endedMs)) return;
   writable.heardMs = nowMs;
-  // Looks may be far apart for want of budget: that is no silence.
+  // A small request budget can space reads far apart: that is not silence of the Work API.
   const hasFailed = observed.lookFailed || looksFail;
   writable.lookFailed = false;
   if (!hasFailed || nowMs - heardMs <= silenceMs) return;
@@ -122,12 +124,12 @@ export function noteHeard(
   writable.silenceEndMs = nowMs;
 }
 
-/** From now on an answer about the container's item is awaited. */
+/** From now on, an answer about the container's item is awaited. */
 export function awaitAnswer({ observed }: Observed, nowMs: number): void {
   (observed as Writable).heardMs ??= nowMs;
 }
 
-/** Notes that the container has not started yet, if its Pod says so. */
+/** Records that the container has not started yet, if the Pod says so. */
 export function noteWaiting({ observed }: Observed, pod: PodState | { readonly is: "gone" }, nowMs: number): void {
   if (pod.is === "unscheduled" || pod.is === "preparing" || pod.is === "parked")
     (observed as Writable).waitedMs = nowMs;
@@ -138,7 +140,7 @@ export function noteStarted({ observed }: Observed, startedAtMs: number | null):
   (observed as Writable).startedAtMs = startedAtMs;
 }
 
-/** The first heartbeat, by the wall clock of whoever reports it; the first one that is reported stays. */
+/** The first heartbeat, by the wall clock of its reporter; later reports don't replace it. */
 export function noteFirstBeat({ observed }: Observed, wallMs: number | null): void {
   (observed as Writable).firstBeatAtMs ??= wallMs;
 }
@@ -147,7 +149,7 @@ export function noteServed({ observed }: Observed): void {
   (observed as Writable).firstBeatSeen = true;
 }
 
-/** lease: Operator: the program ended; it served if a sign of that was seen before. */
+/** lease: Operator: the program ended. It served if a sign of that was seen before. */
 export function noteServedOrNot({ observed }: Observed): void {
   (observed as Writable).neverServed = !observed.firstBeatSeen;
 }
@@ -156,17 +158,17 @@ export function noteJudged({ observed }: Observed): void {
   (observed as Writable).judged = true;
 }
 
-/** The item is seen `stopping`. */
+/** The item was seen in state `stopping`. */
 export function noteStopping({ observed }: Observed, nowMs: number): void {
   (observed as Writable).stoppingSinceMs ??= nowMs;
 }
 
-/** This process asked the item to stop. */
+/** This process told the item to stop. */
 export function noteStopSent({ observed }: Observed, nowMs: number): void {
   (observed as Writable).stoppingSinceMs = nowMs;
 }
 
-/** Since when the item is not ours any more; null: it is ours. */
+/** Since when the item is no longer ours; null: it is ours. */
 export function noteLost({ observed }: Observed, nowMs: number | null): void {
   const writable: Writable = observed;
   if (nowMs === null) writable.lostSinceMs = null;
@@ -177,7 +179,7 @@ export function notePodGone({ observed }: Observed): void {
   (observed as Writable).podGone = true;
 }
 
-/** Its container or its Pod has ended. */
+/** The container or the Pod has ended. */
 export function noteEnd({ observed }: Observed, end: End, nowMs: number): void {
   Object.assign<Writable, Partial<ClaimObserved>>(observed, { end, endedMs: observed.endedMs ?? nowMs });
 }

@@ -2,31 +2,33 @@ import type { Secret } from "../kube/resource.ts";
 import type { Journal } from "./journal.ts";
 import type { Ending } from "./step.ts";
 
-/** What this process wrote for a claim, asked for and decided: its Secret, its acknowledgement, its opening, its Pod. */
+/** What this process wrote, requested and decided for a claim: its Secret, acknowledgement, opening and Pod. */
 export interface ClaimRecord {
   readonly journal: Journal;
   /** The Secret's resourceVersion and uid: every patch and delete carries them. */
   readonly secretVersion: string;
   readonly secretUid: string;
-  /** Someone deleted the Secret of a live claim: the item is settled, and nothing is opened any more. */
+  /** Another client deleted the Secret of a live claim: the item is settled, and the claim is never opened. */
   readonly gone: boolean;
-  /** Base64, from the journal until the opening; null when it must be read from the Secret. Never shown. */
+  /** Base64, kept from the journal until the opening; null: it must be read from the Secret. Never shown. */
   readonly credential: string | null;
-  /** The claim loop works on it: no other loop may. */
+  /** The claim loop works on the claim: no other loop may. */
   readonly claiming: boolean;
-  /** `acknowledged_at` as the poll showed it, before this claim; null: there was none, or an earlier process polled. */
+  /** `acknowledged_at` in the poll's answer, before this claim; null: there was none, or an earlier process polled. */
   readonly acknowledgedBefore: string | null;
   /** The `acknowledged_at` under which the item is ours; durable once the claim is opened. */
   readonly acknowledgedAt: string | null;
-  /** By then our acknowledgement had taken effect; null: not known. */
+  /** Our acknowledgement had taken effect by then; null: not known. */
   readonly ackedMs: number | null;
-  /** The item was acknowledged after its window, by us or by another client. It is released, never opened. */
+  /** The item was acknowledged after its window, by us or by another client. The claim is released, never opened. */
   readonly lateAck: boolean;
-  /** An opening was sent: until it is confirmed, the container may be about to start. */
+  /** The opening was sent: until it is confirmed, the container may be about to start. */
   readonly openingSent: boolean;
-  /** When this process gave the Secret its key, or found that an earlier one had. */
+  /** When this process added the key to the Secret, or found that an earlier process had. */
   readonly openedMs: number | null;
-  /** When this process gave the Secret its key, on the wall clock; null: an earlier process did, or nothing tells when. */
+  /**
+   * When this process added the key to the Secret, on the wall clock; null: an earlier process did, or it isn't known.
+   */
   readonly openedAtMs: number | null;
   readonly touches: number;
   readonly touchedMs: number | null;
@@ -63,12 +65,12 @@ export function newRecord(
   };
 }
 
-/** The claim loop is done with it. */
+/** The claim loop has finished with the claim. */
 export function noteHandedOver({ record }: Recorded): void {
   (record as Writable).claiming = false;
 }
 
-/** The claim's Secret exists, with this credential in it; null: it has to be read. */
+/** The claim's Secret exists and holds this credential; null: the credential must be read. */
 export function noteWritten({ record }: Recorded, { metadata }: Secret, credential: string | null): void {
   noteVersion({ record }, metadata.resourceVersion ?? "");
   (record as Writable).secretUid = metadata.uid ?? "";
@@ -80,14 +82,14 @@ export function noteVersion({ record }: Recorded, version: string | undefined): 
   (record as Writable).secretVersion = version ?? record.secretVersion;
 }
 
-/** The credential for the opening. It is kept no longer than until it is asked for. */
+/** Returns the credential for the opening, and forgets it. */
 export function takeCredential({ record }: Recorded): string | null {
   const { credential } = record;
   (record as Writable).credential = null;
   return credential;
 }
 
-/** Our acknowledgement took effect, by `ackedMs` at the latest; `isLate`: after its window, so it may be another client's. */
+/** Our acknowledgement took effect by `ackedMs`; `isLate`: after its window, so it may be another client's. */
 export function noteAcknowledged(
   { record }: Recorded,
   acknowledgedAt: string | null,
@@ -100,41 +102,41 @@ export function noteOpeningSent({ record }: Recorded): void {
   (record as Writable).openingSent = true;
 }
 
-/** The Secret has its key now. */
+/** The Secret holds its key now. */
 export function noteOpened(
   { record }: Recorded,
   acknowledgedAt: string,
   { nowMs, wallMs }: { nowMs: number; wallMs: number },
 ): void {
   const journal: Journal = { ...record.journal, acknowledgedAt, opened: true };
-  // A claim was given up although an opening without an answer had started its container.
+  // The claim was given up although an unanswered opening had started its container.
   const ending = record.ending?.why === "StartFailed" ? null : record.ending;
   Object.assign<Writable, Partial<ClaimRecord>>(record, { journal, openedMs: nowMs, openedAtMs: wallMs, ending });
 }
 
 /**
- * What the claim's Secret says. It may be open although this process knows of no opening: the answer was lost, or an earlier
- * process opened it.
+ * Records what the claim's Secret says. It may be open although this process saw no opening succeed: the answer was
+ * lost, or an earlier process opened it.
  */
 export function noteJournal({ record }: Recorded, journal: Journal, nowMs: number): void {
   const writable: Writable = record;
   writable.journal = journal;
   if (!journal.opened) return;
-  // Every bound counts from some time, or it would never end.
+  // Bounds count from these times: without them, they would never end.
   writable.openedMs ??= nowMs;
   writable.ackedMs ??= nowMs;
-  // The process that opened it knew that the acknowledgement was ours.
+  // A claim is opened only once its acknowledgement is known to be ours.
   writable.lateAck = false;
 }
 
-/** The claim's own Secret, read again after a conflict. */
+/** The claim's Secret was read again after a conflict. */
 export function noteReread({ record }: Recorded, secret: Secret, journal: Journal, nowMs: number): void {
   noteJournal({ record }, journal, nowMs);
   noteWritten({ record }, secret, null);
   (record as Writable).acknowledgedAt = journal.acknowledgedAt ?? record.acknowledgedAt;
 }
 
-/** Someone deleted the Secret of a live claim. */
+/** Another client deleted the Secret of a live claim. */
 export function noteRecordGone({ record }: Recorded): void {
   (record as Writable).gone = true;
 }
@@ -143,17 +145,17 @@ export function noteDeadline({ record }: Recorded, deadlineSeconds: number): voi
   (record as Writable).deadlineSeconds = deadlineSeconds;
 }
 
-/** A touch of the Pod was sent, whether or not it was accepted. */
+/** A touch of the Pod was sent; it may have been refused. */
 export function noteTouched({ record }: Recorded, touchedMs: number): void {
   Object.assign<Writable, Partial<ClaimRecord>>(record, { touches: record.touches + 1, touchedMs });
 }
 
-/** Berth ends the session. An earlier decision stays. */
+/** Berth ends the session. An earlier decision is kept. */
 export function decideEnding({ record }: Recorded, why: Ending, message: string): void {
   (record as Writable).ending ??= { why, message };
 }
 
-/** Berth asks the program to stop, whatever was decided before. */
+/** Berth ends the session. Replaces an earlier decision. */
 export function replaceEnding({ record }: Recorded, why: Ending, message: string): void {
   (record as Writable).ending = { why, message };
 }

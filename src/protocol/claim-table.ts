@@ -7,20 +7,22 @@ import { newObserved } from "./claim-observed.ts";
 import { newRecord } from "./claim-record.ts";
 import type { SessionContext } from "./context.ts";
 
-/** All claims of one Environment, by slot and by work item. Filled from its Secrets at the start, kept by its loops. */
+/**
+ * All claims of one Environment, by slot and by work item. Recovery fills it from the Secrets, and the loops update it.
+ */
 export class ClaimTable {
   readonly #byName = new Map<string, Claim>();
   /**
-   * Two claims may name one item: an earlier process's, and one that was journaled when the item came back. That is rare, and
-   * a set for each of thousands would be large.
+   * Two claims may name one item: an earlier process's, and one that was journaled when the item returned. That is
+   * rare, and a Set for each of thousands of items would use much memory.
    */
   readonly #byWork = new Map<string, Claim | Set<Claim>>();
 
-  /** Told after every removal. */
+  /** Notified after every removal. */
   readonly removed = new Notifier();
   readonly #onRemoved: (claim: Claim) => void;
 
-  /** @param onRemoved told each claim after its removal. */
+  /** @param onRemoved called with each claim after its removal. */
   constructor(onRemoved: (claim: Claim) => void = () => {}) {
     this.#onRemoved = onRemoved;
   }
@@ -29,18 +31,18 @@ export class ClaimTable {
     return this.#byName.size;
   }
 
-  /** The claim that took this slot. */
+  /** The claim that holds this slot. */
   get(name: string): Claim | undefined {
     return this.#byName.get(name);
   }
 
-  /** The claim of this item: one that a Secret of ours names already is never journaled again. */
+  /** The claim of this item. An item that one of our Secrets already names is never journaled again. */
   ofWork(workId: string): Claim | undefined {
     const found = this.#byWork.get(workId);
     return found instanceof Set ? found.values().next().value : found;
   }
 
-  /** Whether a Pod of this session is there, or may come to be, whose container is not over. */
+  /** Whether a claim's Pod runs this session, or may still start it. */
   runs(sessionId: string): boolean {
     for (const {
       record: { journal },
@@ -84,7 +86,7 @@ export class ClaimTable {
   }
 }
 
-/** A claim as it begins: with its Secret, or about to write it, and nothing else known. */
+/** A new claim: its Secret exists or is about to be written, and nothing else is known. */
 export function newClaim(
   from: Pick<Claim, "name" | "lateAckUntilMs" | "templateHash"> &
     Partial<Pick<Claim, "othersUntilMs" | "recordedMs">> &
@@ -101,8 +103,8 @@ export function newClaim(
 }
 
 /**
- * Whether a Pod runs this session, or may come to (invariant 2): one of our claims', or one that is being ended since
- * somebody deleted its record.
+ * Whether a Pod runs this session, or may still start it (invariant 2): the Pod of one of our claims, or one that is
+ * being ended because another client deleted its record.
  */
 export function hasPodFor(
   context: Pick<SessionContext, "pods" | "kube" | "timing">,
@@ -114,7 +116,7 @@ export function hasPodFor(
   return context.pods.assignedTo(sessionId).some((pod) => !isOverdue(pod, overMs) && isLive(pod));
 }
 
-/** Its node does not end it, and may never tell: it is given up like one of a claim. */
+/** The node doesn't end the Pod and may never report on it: the Pod is given up as a claim's Pod would be. */
 function isOverdue({ metadata }: Pod, overMs: number): boolean {
   return metadata.deletionTimestamp !== undefined && Date.parse(metadata.deletionTimestamp) < overMs;
 }

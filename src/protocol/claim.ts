@@ -5,42 +5,43 @@ import type { ClaimRecord } from "./claim-record.ts";
 import type { FailingByStep } from "./tracked-steps.ts";
 
 /**
- * One claimed slot: the Pod and the Secret of one name. Times are the monotonic clock unless they say otherwise; null: not
- * yet. Each part has one writer: the module of its name beside this file.
+ * One claimed slot: the Pod and the Secret of the same name. Times are on the monotonic clock unless they say
+ * otherwise; null: not yet. Each part has one writer: the module of its name next to this file.
  */
 export interface Claim {
   readonly name: string;
-  /** Hash of the Pod's template. */
+  /** The hash of the Pod's template. */
   readonly templateHash: string;
-  /** The end of the time in which an acknowledgement of ours can still take effect. */
+  /** Until when our acknowledgement can still take effect. */
   readonly lateAckUntilMs: number;
-  /** Left by an earlier process, which sent nothing for it after this; null for a claim of our own. */
+  /** An earlier process left this claim and sent nothing for it after this time; null: this process made the claim. */
   readonly othersUntilMs: number | null;
-  /** When an earlier process created its Secret, by the API server's clock; null for a claim of our own. */
+  /** When an earlier process created its Secret, by the API server's clock; null: this process made the claim. */
   readonly recordedMs: number | null;
   readonly record: ClaimRecord;
   readonly lease: ClaimLease;
   readonly observed: ClaimObserved;
-  /** Its steps that failed and have not succeeded since; null: there are none. Written by FailingSteps. */
+  /** The steps that failed and have not succeeded since; null: there are none. Written by FailingSteps. */
   failing: FailingByStep | null;
 }
 
 /**
- * Acknowledged again since it was ours: the item went back to the queue in between and is another client's now. Only a later
- * time says so: an earlier one is from a list that is behind. Texts of one instant may differ, since several calls write it.
+ * Whether the item was acknowledged again since it was ours: it returned to the queue, and another client holds it now.
+ * Only a later time shows that: an earlier one is from a stale list. Texts of the same instant may differ, since
+ * several calls format it.
  */
 export function isReacknowledged(claim: Readonly<Claim>, item: ItemView): boolean {
   if (claim.record.acknowledgedAt === null || item.acknowledgedAt === null) return false;
   return isLater(item.acknowledgedAt, claim.record.acknowledgedAt);
 }
 
-/** Whether a text stands for a later instant than another. One that cannot be read differs from every other text. */
+/** Whether `one` is a later instant than `other`. If either text is unreadable: whether the texts differ. */
 export function isLater(one: string, other: string): boolean {
   const [a, b] = [instantOf(one), instantOf(other)];
   return a && b ? a.fromMs >= b.beforeMs : one !== other;
 }
 
-/** Whether two texts can stand for one instant. One that cannot be read is the same as its own text alone. */
+/** Whether two texts can mean the same instant. An unreadable text equals only itself. */
 export function isSameInstant(one: string, other: string | null): boolean {
   if (one === other || other === null) return one === other;
   const [a, b] = [instantOf(one), instantOf(other)];
@@ -49,7 +50,7 @@ export function isSameInstant(one: string, other: string | null): boolean {
 
 const FRACTION = /\.(\d+)/;
 
-/** The span of time that an RFC 3339 text can stand for: it may be cut to whole seconds, or to any fraction. */
+/** The time span that an RFC 3339 text can mean: it may be truncated to whole seconds, or to any fraction. */
 export function instantOf(text: string): { readonly fromMs: number; readonly beforeMs: number } | null {
   const fromMs = Date.parse(text);
   if (Number.isNaN(fromMs)) return null;
@@ -58,8 +59,8 @@ export function instantOf(text: string): { readonly fromMs: number; readonly bef
 }
 
 /**
- * Between its journal and the first touch of its Pod. Of a session that an earlier process opened no touch is known here: it
- * runs, most often for long.
+ * Whether the claim is between its journal and the first touch of its Pod. A session that an earlier process opened has
+ * no touch here, but doesn't count: most often it has run for long.
  */
 export function isUnderWay({ record: { journal, openingSent, touches, lateAck }, observed: { end } }: Claim): boolean {
   if (journal.use !== "session" || end !== null || lateAck) return false;

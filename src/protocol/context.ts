@@ -21,8 +21,8 @@ import type { SessionView } from "./session-view.ts";
 import type { SharedSessions } from "./shared-sessions.ts";
 
 /**
- * Says something about the Environment, or about one of its Pods, where `kubectl describe` shows it: what is wrong with a Pod
- * is said of both.
+ * Writes an Event for `kubectl describe`: about the Environment or, with `pod`, about that Pod. Warnings about a Pod
+ * are written to both.
  */
 export type Announce = (reason: EventReason, message: string, pod?: Pick<Pod, "metadata">) => void;
 
@@ -34,20 +34,20 @@ export interface ClaimSecrets {
   ): Promise<readonly Secret[]>;
 }
 
-/** What every loop of an Environment works with: whose loop it is, and the process around it. */
+/** What every loop of an Environment uses: its Environment, and the services of the process. */
 export interface LoopContext {
   readonly namespace: string;
   readonly name: string;
   readonly uid: string;
-  /** The Environment as its spec is now. */
+  /** The Environment with its current spec. */
   readonly environment: () => Environment;
-  /** The template that new Pods are made from now. */
+  /** The template that new Pods are made from. */
   readonly template: () => SessionTemplate;
-  /** Refuses writes once this process may not act any more. */
+  /** Refuses writes once this process may no longer act. */
   readonly kube: KubeClient;
-  /** Steps that keep failing, of claims and of what all claims share. */
+  /** Failing steps of claims, and of the loops that all claims share. */
   readonly failing: FailingSteps;
-  /** Every request of the loops goes through its point. */
+  /** Every request of the loops passes its point. */
   readonly points: Points<SessionPoint>;
   readonly clock: Clock;
   readonly random: Random;
@@ -58,45 +58,48 @@ export interface LoopContext {
   readonly labels: { readonly namespace: string; readonly environment: string };
 }
 
-/** What the pool also works with. */
+/** What the pool uses in addition. */
 export interface PoolContext extends LoopContext {
-  /** What templates may have: nothing else is made, nor given a session. */
+  /** What templates may contain. A Pod with anything else is neither created nor given a session. */
   readonly podPolicy: PodPolicy;
   readonly pods: PodCache;
-  /** What becomes of a Pod's node. */
+  /** What is known about the health of a Pod's node. */
   readonly nodeOutlook: (pod: Pod) => NodeOutlook;
   readonly announce: Announce;
 }
 
-/** What polling, acknowledging and the acts on items also work with. */
+/** What polling, acknowledging and the acts on items use in addition. */
 export interface ClaimContext extends LoopContext {
-  /** The Work API that the spec names; or the one at the address that an item was claimed from, which a spec may have named before. */
+  /**
+   * The Work API that the spec names, or the one that an item was claimed from: the spec may have named that one
+   * earlier.
+   */
   readonly work: (claimedFrom?: string) => WorkApiClient;
-  /** The environment key in use; empty while there is none. */
+  /** The environment key in use; empty: there is none. */
   readonly environmentKey: () => string;
-  /** Throws when this process may not act any more; called before every write to the Work API. */
+  /** Throws if this process may no longer act; called before every write to the Work API. */
   readonly guard: () => void;
-  /** What webhooks tell of this Environment's queue; undefined: nothing is received. */
+  /** What webhooks report about this Environment's queue; undefined: webhooks are off. */
   readonly hinted?: HintedQueue | undefined;
-  /** Sends a request to the Work API: what comes of it counts for the conditions Authenticated and QueueReachable. */
+  /** Sends a request to the Work API. Its result counts for the conditions Authenticated and QueueReachable. */
   readonly judged: Judged;
 }
 
-/** What the loops of an Environment work with together. */
+/** What an Environment's session loops use. */
 export interface SessionContext extends PoolContext, ClaimContext {
   readonly claimLists: ClaimSecrets;
-  /** Whether its Secret has been read; until then an empty key says nothing. */
+  /** Whether the key's Secret has been read; until then an empty key means nothing. */
   readonly isKeyRead: () => boolean;
-  /** When it may act since, monotonic: whoever served the Environment before has sent nothing after it. */
+  /** Since when (monotonic) this process may act: an earlier process sent nothing for the Environment after that. */
   readonly servingSinceMs: number;
   /** The sessions of other Environments with the same environmentId. */
   readonly sharedSessions: SharedSessions;
-  /** Told of every session that has ended, where somebody looks on. */
+  /** Called with every session that has ended; undefined: the console is off. */
   readonly onSessionEnded?: (session: SessionView) => void;
 }
 
-/** What a runtime is made with: it adds what it learns of its own requests. */
+/** The part of the context that a runtime gets; it adds the results of its own requests. */
 export type RuntimeContext = Omit<SessionContext, "failing" | "judged">;
 
-/** A claim waits for one write at a time: one that hangs must not keep its other steps for the usual 30 s. */
+/** A claim waits for one write at a time, so a hanging write must not delay the other steps for the usual 30 s. */
 export const STEP_BOUND = { timeoutMs: 10_000 } as const;

@@ -4,7 +4,7 @@ import { OPERATOR_LEASE } from "./operator-lease.ts";
 import { FOREVER, type Step } from "./step.ts";
 import { WORKER_LEASE } from "./worker-lease.ts";
 
-/** Decides on the next step of a claim; pure. The kind of its lease is decided here, once. */
+/** Decides the next step of a claim. Pure. The kind of the claim's lease is chosen here and nowhere else. */
 export function nextStep(facts: Facts): Step {
   const { claim, pod, podGoneByMs } = facts;
   if (claim.record.claiming) return FOREVER;

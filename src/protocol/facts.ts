@@ -7,15 +7,16 @@ import { type HeldLease, leaseEndMs } from "./lease.ts";
 import { type Ending, LOOK, type Step, waitUntil } from "./step.ts";
 
 /**
- * What a claim's next step is judged by. `nowMs` and all times of the claim are the monotonic clock; `wallMs`, our own wall
- * clock at the same instant, is what the times of beats are held against; `clusterMs`, the API server's, what objects tell.
+ * The input for deciding a claim's next step. `nowMs` and all times of the claim are on the monotonic clock. `wallMs`
+ * is the operator's wall clock at the same instant, compared with the times of heartbeats. `clusterMs` is the API
+ * server's clock, compared with the times of objects.
  */
 export interface Facts {
   readonly claim: Readonly<Claim>;
   readonly pod: PodState | { readonly is: "gone" };
-  /** Monotonic: a Pod that is being deleted should be gone by then; null while nobody deletes it. */
+  /** Monotonic: when a Pod that is being deleted should be gone; null: it is not being deleted. */
   readonly podGoneByMs: number | null;
-  /** The Pod's labels say that it was touched. */
+  /** The Pod's labels show that it was touched. */
   readonly podAssigned: boolean;
   readonly nowMs: number;
   readonly wallMs: number;
@@ -24,35 +25,37 @@ export interface Facts {
   readonly timing: Timing;
 }
 
-/** An Environment's times in milliseconds, and what it wants. */
+/** An Environment's bounds in milliseconds, and how its sessions end. */
 export interface Limits {
   readonly firstBeatTimeoutMs: number;
   readonly maxDurationMs: number;
   readonly graceMs: number;
-  /** `Release` only while this item has not died too often already. */
+  /** `Release` only while this item's Pods have not failed too often. */
   readonly onPodFailure: "Stop" | "Release";
   /** The Environment is being deleted. */
   readonly draining: boolean;
-  /** Monotonic; running sessions are stopped then. Infinity while not draining. */
+  /** Monotonic: when running sessions are stopped; Infinity while not draining. */
   readonly drainDeadlineMs: number;
 }
 
-/** What differs between claims whose program sends the heartbeats and those for which the operator does. */
+/** The decisions that depend on who sends the heartbeats: the program in the container, or the operator. */
 export interface LeaseKind {
-  /** Of an acknowledged claim whose container may start; `patienceMs`: how long to wait for a Pod that is not parked. */
+  /**
+   * For an acknowledged claim whose container may start; `patienceMs`: until when to wait for a Pod that is not parked.
+   */
   open(facts: Facts, acknowledgedAt: string, patienceMs: number): Step;
-  /** Of an opened claim whose container runs, or is about to. */
+  /** For an opened claim whose container runs, or is about to. */
   watch(facts: Facts): Step;
-  /** The same while its Pod is being deleted; `goneByMs`: when the Pod should be gone. */
+  /** The same while the Pod is being deleted; `goneByMs`: when the Pod should be gone. */
   whileDeleting(facts: Facts, goneByMs: number): Step;
-  /** Of a claim whose container has ended, or will not be started. */
+  /** For a claim whose container has ended, or won't start. */
   settle(facts: Facts): Step;
 }
 
 /**
- * How long a container whose time is over may go on while it cannot be told to stop yet: its grace, but at least until its
- * next beat is seen, which may come two looks and the list's lag after the last one has stopped to prove anything. Deleted
- * before, its item would be queued again. The third look is slack.
+ * How long a container may run past its end while it can't be told to stop yet: its grace, but at least until its next
+ * heartbeat is seen. That can take two reads and the list's lag after the last heartbeat stopped proving the lease. If
+ * the Pod were deleted earlier, its item would be queued again. The third read is slack.
  */
 export function stopPatienceMs(
   graceMs: number,
@@ -61,7 +64,7 @@ export function stopPatienceMs(
   return Math.max(graceMs, 3 * observeFirstBeatMs + listLagMs);
 }
 
-/** What a snapshot leaves in memory: what was seen, as of when the list was asked for. */
+/** The memory that a snapshot leaves: the heartbeat that was seen, as of the moment the list was requested. */
 export function remembered(
   { value, beatenSinceMs }: Extract<Step, { do: "snapshot" }>,
   { observed: { item } }: Claim,
@@ -71,27 +74,28 @@ export function remembered(
   return beatenSinceMs === undefined ? snapshot : { ...snapshot, beatenSinceMs };
 }
 
-/** Why a session ends whose time is over. */
+/** The reason and message for ending a session whose time is over. */
 export function overdueEnding(byDuration: boolean): [Ending, string] {
   return byDuration
     ? ["MaxDuration", "the session reached maxDurationSeconds"]
     : ["EnvironmentDeleted", "the Environment was deleted and deletionGraceSeconds are over"];
 }
 
-/** Out of anybody's hands: nothing of ours is left to do. */
+/** Whether no client holds the item, so that Berth has nothing left to do for it. */
 export function isOver(item: ItemView): boolean {
   return item.state === "queued" || item.state === "stopped" || item.state === "absent";
 }
 
-/** Why the item is no matter of ours any more; null: it is. */
+/** Why the item is no longer ours; null: it is ours. */
 export function outOfOurHands(claim: Readonly<Claim>, item: ItemView): string | null {
   if (isOver(item)) return item.state;
   return isReacknowledged(claim, item) ? "acknowledged by somebody else" : null;
 }
 
 /**
- * How long the container has run. Its start is told by the node's clock, which may be off: it cannot have started while this
- * process still saw it wait, nor in the future. Where neither is known, it runs since its key was found.
+ * How long the container has run. The node's clock, which reports its start, may be wrong: the container can't have
+ * started while this process still saw it wait, nor in the future. If no time is usable, it counts from when its key
+ * was found.
  */
 export function ranFor({ claim, nowMs, clusterMs }: Facts, startedAtMs: number): number {
   const saidMs = clusterMs - startedAtMs;
@@ -101,38 +105,41 @@ export function ranFor({ claim, nowMs, clusterMs }: Facts, startedAtMs: number):
 }
 
 /**
- * onPodFailure: Release, of a session that never started or whose container died without a word. One that Berth itself
- * ended is not released: it would only come back.
+ * Whether the item is released (onPodFailure: Release): its session never started, or its container was killed. A
+ * session that Berth ended is not released, since its item would return to the queue.
  */
 export function isReleased({ claim, limits }: Pick<Facts, "claim" | "limits">): boolean {
-  // Perhaps another client's: no stop may end it.
+  // The item may be another client's, so it must not be stopped.
   if (claim.record.lateAck) return true;
   if (limits.onPodFailure !== "Release" || claim.record.journal.use !== "session") return false;
   if (claim.record.ending !== null && claim.record.ending.why !== "StartFailed") return false;
   return claim.observed.end === null ? !limits.draining : diedWithoutAWord(claim.observed.end);
 }
 
-/** 128 + SIGKILL: no program hears of that, so nobody told the item. */
+/** 128 + SIGKILL: a program can't handle that signal, so it did not stop its item. */
 const EXIT_SIGKILL = 137;
 
-/** What did not end by itself, nor by a signal that it could handle. A Pod's deadline is Berth's own. */
+/**
+ * Whether the container ended neither on its own nor by a signal that it can handle. Berth itself set the Pod's
+ * deadline.
+ */
 function diedWithoutAWord({ cause, exitCode }: End): boolean {
   if (cause === "DeadlineExceeded") return false;
   return exitCode === null || exitCode === EXIT_SIGKILL || cause === "StartFailed";
 }
 
-/** Of the pause between looks: 5 s up to about 5 min. */
+/** Doublings of the pause between reads, from 5 s to about 5 min. */
 const MAX_DOUBLINGS = 6;
 
 /**
- * What was seen longer ago is looked at anew before anything is done to the item: a call that keeps being refused may
- * rest on a view that is wrong by now. Longer than the slowest walk through the list.
+ * An item that was seen longer ago is read again before anything is done to it: a request that keeps being refused may
+ * be based on an outdated view. Longer than the slowest walk through the list.
  */
 const VIEW_MAX_AGE_MS = 300_000;
 
 /**
- * A look that decided nothing: the next one not before a pause, which doubles while looks cannot be brought to their end:
- * a list that is longer than a walk will not be shorter in five seconds, and every page is a read of the organization's.
+ * Reads the item again, after a pause that doubles while the list can't be read to its end. A list that is longer than
+ * a walk won't be shorter in five seconds, and every page counts against the organization's request budget.
  */
 export function lookAgain({ claim, nowMs, timing }: Facts): Step {
   const pauseMs = timing.settleLookMs * 2 ** Math.min(MAX_DOUBLINGS, Math.max(0, claim.observed.unknowns - 1));
@@ -140,7 +147,7 @@ export function lookAgain({ claim, nowMs, timing }: Facts): Step {
   return nowMs >= again ? LOOK : { do: "wait", untilMs: again };
 }
 
-/** Waits for a lease to lapse, until `lapsedMs` if that is known, and looks less and less often. */
+/** Waits for a lease to lapse, until `lapsedMs` if it is known, and reads the item less and less often. */
 export function untilLapsed({ claim, nowMs, timing }: Facts, item: ItemView, lapsedMs: number | null): Step {
   const agoMs = item.askedMs - (claim.observed.endedMs ?? claim.lateAckUntilMs);
   const pauseMs = Math.min(VIEW_MAX_AGE_MS, Math.max(timing.settleLookMs, agoMs));
@@ -148,7 +155,10 @@ export function untilLapsed({ claim, nowMs, timing }: Facts, item: ItemView, lap
   return nowMs >= again ? LOOK : { do: "wait", untilMs: again };
 }
 
-/** The item as it was seen since the container's end and since our beat, and still is ours; or what must come first. */
+/**
+ * The item, if it was read since the container's end and our heartbeat and is still ours; otherwise the step to take
+ * first.
+ */
 export function seenSince(facts: Facts): ItemView | Step {
   const { claim, nowMs, timing } = facts;
   const {
@@ -158,7 +168,8 @@ export function seenSince(facts: Facts): ItemView | Step {
   if (memory.is === "refused" && nowMs < memory.atMs + timing.settleLookMs) {
     return { do: "wait", untilMs: memory.atMs + timing.settleLookMs };
   }
-  // What was seen before the end says nothing of what the worker's own stop did; before our beat, nothing of the beat.
+  // A view from before the container's end doesn't show a stop by the worker; one from before our heartbeat doesn't
+  // show that heartbeat.
   const since = Math.max(
     claim.observed.endedMs ?? Number.NEGATIVE_INFINITY,
     memory.is === "fenced" ? memory.beatSentMs : 0,
@@ -171,8 +182,9 @@ export function seenSince(facts: Facts): ItemView | Step {
 }
 
 /**
- * What must come before a view of an item that we beat is believed: a list that is behind may show it as it was before our
- * beat, which may have taken it from another client. Null: it shows our beat, or is too new not to.
+ * The step to take before a view of a fenced item can be trusted: a stale list may show the item from before our
+ * heartbeat, which may have taken it from another client. Null: the view shows our heartbeat, or is too recent to be
+ * stale.
  */
 export function untilBeatShows(
   {
@@ -195,7 +207,7 @@ function isSinceBeat({ latestHeartbeatAt }: ItemView, value: string | undefined)
   return latestHeartbeatAt === value || !isLater(value, latestHeartbeatAt);
 }
 
-/** The lease that our beat bought surely runs until a stop that is sent now has landed. */
+/** Whether the lease from our heartbeat surely lasts until a stop that is sent now has landed. */
 export function isFenced({
   claim: {
     lease: { memory },
@@ -207,7 +219,10 @@ export function isFenced({
   return nowMs <= memory.beatSentMs + memory.ttlMs - timing.requestBoundMs - timing.marginMs;
 }
 
-/** Waits for the beat that is due: it buys time again, or shows that the lease is lost. The keeper says so when it does. */
+/**
+ * Waits for the heartbeat that is due: it extends the lease or shows that it is lost, and the lease keeper reports
+ * which.
+ */
 export function untilBeaten({ nowMs, timing }: Facts, lease: HeldLease, patienceMs = Number.POSITIVE_INFINITY): Step {
   return waitUntil(patienceMs, Math.max(leaseEndMs(lease), nowMs + timing.retryBaseMs));
 }

@@ -24,7 +24,7 @@ import {
   type StepName,
 } from "./tracked-steps.ts";
 
-/** Whether a claim that was begun lately may still be started. One that cannot be settled must not hold up others forever. */
+/** Whether a recent claim may still start. A claim that can't be settled must not block others forever. */
 function isTried(
   { record: { journal, ending }, lateAckUntilMs }: Claim,
   nowMs: number,
@@ -34,10 +34,12 @@ function isTried(
   return isOpen && nowMs < lateAckUntilMs + restartMs;
 }
 
-/** A claim's step that was not tried again so long after it was due is not needed any more. */
+/** A claim's step that was not retried within this time after it was due is no longer needed. */
 const OVERDUE_MS = 60_000;
 
-/** Whether a person hears of it: at once where only a person can help, else once it has failed for long enough. */
+/**
+ * Whether the failure is reported: immediately if only a person can fix it, otherwise once it has lasted long enough.
+ */
 function isShown(
   failing: FailingStep,
   nowMs: number,
@@ -48,10 +50,10 @@ function isShown(
   return failing.isFinal || (failing.times > 1 && nowMs >= failing.sinceMs + stepPatienceMs);
 }
 
-/** One lost request holds nothing up. */
+/** One lost request must not count as a blocked claim. */
 const FAILURES_TO_HOLD_UP = 3;
 
-/** Whether a claim waits for a step that fails again and again. */
+/** Whether a step that keeps failing blocks this claim. */
 export function isHeldUp({ failing }: Readonly<Claim>): boolean {
   return failing !== null && [...failing.values()].some(({ times }) => times >= FAILURES_TO_HOLD_UP);
 }
@@ -61,18 +63,18 @@ export function isOutOfPatience(failing: FailingStep | undefined, nowMs: number,
   return failing !== undefined && nowMs >= failing.sinceMs + timing.stepPatienceMs;
 }
 
-/** What became known while a step failed. */
+/** One failure of a step. */
 export interface Failure {
   readonly error: unknown;
-  /** The name of the Pod and Secret it is about, which messages leave out: it differs at each try. */
+  /** The name of the Pod and Secret, which messages leave out since it differs at each try. */
   readonly name?: string;
-  /** Replaces the message that the error gives, and is reported at once. */
+  /** Replaces the error's message, and is reported immediately. */
   readonly message?: string | undefined;
-  /** Try again at once: the next try is made with what is known now. */
+  /** Retry immediately: the next try uses what this failure showed. */
   readonly atOnce?: boolean;
 }
 
-/** The record after one more failure. Failures within one pause count as one: many claims may fail at the same time. */
+/** The record after another failure. Failures within one pause count as one: many claims may fail at the same time. */
 export function afterFailure(
   before: FailingStep | undefined,
   step: StepName,
@@ -86,7 +88,7 @@ export function afterFailure(
   const askedMs = askedPauseMs(error, random) ?? (error instanceof KubeApiError ? (error.retryAfterMs ?? null) : null);
   const ceilingMs = backoffCeiling({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, times - 1);
   const pauseMs = failure.atOnce ? 0 : ceilingMs / 2 + (ceilingMs / 2) * random();
-  // One try comes when patience ends: a claim that is given up then was tried once more.
+  // The last try is made when patience ends, just before the claim is given up.
   const lastMs = sinceMs + timing.stepPatienceMs;
   const dueMs = nowMs < lastMs ? Math.min(nowMs + pauseMs, lastMs) : nowMs + pauseMs;
   const untilMs = Math.max(dueMs, before?.untilMs ?? dueMs, nowMs + (askedMs ?? 0));
@@ -121,7 +123,7 @@ function messageOf(step: StepName, { error, name = "" }: Failure): string {
   return `${said}; fix what refuses it (an admission webhook, a quota, the API server): it is tried again with backoff`;
 }
 
-/** Whether a failure says that a step keeps failing: not that this process may not act, or ends. */
+/** Whether an error counts as a failure of the step, and not as this process losing its lease or shutting down. */
 export function isStepFailure(error: unknown): boolean {
   if (error instanceof LeadershipLostError) return false;
   return error instanceof WorkApiError ? error.kind !== "aborted" : true;
@@ -135,15 +137,15 @@ interface FailingContext {
   readonly labels: { readonly namespace: string; readonly environment: string };
 }
 
-/** Steps that the next claim would take, too: while one fails, none is begun for a while. */
+/** Steps that the next claim would take too: after a failure of one, new claims pause. */
 const BEFORE_CLAIMS: ReadonlySet<StepName> = new Set(["hold", "journal", "read-pod", "acknowledge"]);
 
-/** Steps without which no claim starts: while a claim fails there, no other is begun. */
+/** Steps without which no session starts: while they fail for one claim, no other claim begins. */
 const STARTS: readonly StepName[] = ["open", "take"];
 
 /**
- * What keeps failing in one Environment, whatever the cause: steps of its claims, and of the loops that all claims share.
- * A failure that lasts is reported in the condition Ready and counted in `berth_failing_steps`.
+ * Tracks failing steps of one Environment, whatever the cause: those of its claims, and those of the loops that all
+ * claims share. A lasting failure is reported in the condition Ready and counted in `berth_failing_steps`.
  */
 export class FailingSteps {
   readonly #context: FailingContext;
@@ -155,20 +157,20 @@ export class FailingSteps {
   #timer: Timer | null = null;
   #timerMs = Number.POSITIVE_INFINITY;
 
-  /** @param onChange called when what is reported may have changed. */
+  /** @param onChange called when the reported failures may have changed. */
   constructor(context: FailingContext, claims: Iterable<Claim>, onChange: () => void) {
     this.#context = context;
     this.#claims = claims;
     this.#onChange = onChange;
   }
 
-  /** A step failed: of this claim, or of what all claims share. */
+  /** A step failed: one of this claim or, without a claim, one that all claims share. */
   failed(step: StepName, failure: Failure, claim?: Claim): FailingStep {
     if (!claim) return this.#failed(this.#shared, step, failure);
     claim.failing ??= new Map();
     const named = { name: claim.name, ...failure };
     const after = this.#failed(claim.failing, step, named);
-    // The claim ends, and the next one fails in the same way: a person hears of it until the step is done for one of them.
+    // The next claim would fail in the same way, so the failure is reported until the step succeeds for any claim.
     this.#failed(this.#shared, step, named);
     return after;
   }
@@ -185,19 +187,19 @@ export class FailingSteps {
     return after;
   }
 
-  /** A step was done. */
+  /** A step succeeded. */
   succeeded(step: StepName, claim?: Claim): void {
     if (claim) this.#delete(this.#shared, step);
     this.notNeeded(step, claim);
   }
 
-  /** A claim does not need a step any more: the next one may. */
+  /** This claim no longer needs the step, but the next one may, so its shared record stays. */
   notNeeded(step: StepName, claim?: Claim): void {
     this.#delete(claim ? claim.failing : this.#shared, step);
     if (claim?.failing?.size === 0) claim.failing = null;
   }
 
-  /** The shared record of a step, unless it is so old that it says nothing of now. */
+  /** The shared record of a step, unless it is outdated. */
   #fresh(step: StepName): FailingStep | undefined {
     const { clock, timing } = this.#context;
     const found = this.#shared.get(step);
@@ -212,19 +214,19 @@ export class FailingSteps {
     if (isShown(before, clock.monotonic(), timing, timing.restartMs + OVERDUE_MS)) this.#changed();
   }
 
-  /** Nothing waits any more: nothing would show that what all claims share works again. */
+  /** No work is waiting: without claims, no success would ever clear these records. */
   nothingWaits(): void {
     for (const step of [...BEFORE_CLAIMS, ...STARTS, "poll", "claim"] as const) this.#delete(this.#shared, step);
   }
 
-  /** A claim is settled or dropped. */
+  /** A claim was settled or dropped. */
   forget({ failing }: Claim): void {
     if (failing) this.#changed();
   }
 
   /**
-   * Claimed sessions do not start, and the next one would not either. Until one does, they are claimed one at a time, a while
-   * after the last one failed.
+   * Whether claims are held back because claimed sessions don't start. Until one starts, sessions are claimed one at a
+   * time, with a pause after each failure.
    */
   get holdsClaims(): boolean {
     const fromMs = this.startsFromMs;
@@ -236,29 +238,29 @@ export class FailingSteps {
     return false;
   }
 
-  /** Until when (monotonic) claims are held for that at least; 0: they are not. */
+  /** Until when (monotonic) claims are held back for that reason, at least; 0: they are not. */
   get startsFromMs(): number {
     const { timing } = this.#context;
     const failed = STARTS.flatMap((step) => this.#fresh(step) ?? []).filter(({ times }) => times > 1);
     return Math.max(0, ...failed.map(({ failedMs }) => failedMs + timing.restartMs));
   }
 
-  /** Nothing is to be claimed before then (monotonic): a step that the next claim would take failed shortly before. */
+  /** Until when (monotonic) nothing may be claimed, because a step that the next claim would take failed recently. */
   get pausedUntilMs(): number {
     let pausedMs = Number.NEGATIVE_INFINITY;
     for (const [step, { untilMs, times }] of this.#shared) {
-      // One lost race for an item says nothing of the next.
+      // One lost race for an item says nothing about the next item.
       if (BEFORE_CLAIMS.has(step) && (step !== "acknowledge" || times > 1)) pausedMs = Math.max(pausedMs, untilMs);
     }
     return pausedMs;
   }
 
-  /** What a person is told: the first step, in their order, that has failed for long enough. Null: none has. */
+  /** The message of the first reported step, in the order of STEPS; null: no failure is reported. */
   get message(): string | null {
     return this.messageOf(STEP_NAMES);
   }
 
-  /** The same of some steps. */
+  /** The same for some steps only. */
   messageOf(steps: readonly StepName[]): string | null {
     const shown = this.#shown();
     for (const step of steps) {
@@ -268,7 +270,7 @@ export class FailingSteps {
     return null;
   }
 
-  /** Nothing is reported any more, and no timer is left. */
+  /** Stops all reports and cancels the timer. */
   end(): void {
     this.#ended = true;
     this.#timer?.cancel();
@@ -297,7 +299,7 @@ export class FailingSteps {
     this.#onChange();
   }
 
-  /** Claims whose step is shown, or 1 where it is that of none. */
+  /** The number of claims whose failure of this step is reported; 1 if only the shared record is. */
   #count(step: StepName, shown: ReadonlyMap<StepName, readonly FailingStep[]>): number {
     const all = shown.get(step) ?? [];
     return all.length > 1 && this.#shared.get(step) === all[0] ? all.length - 1 : all.length;
@@ -316,7 +318,7 @@ export class FailingSteps {
     }, waitMs);
   }
 
-  /** Others may have begun to fail later; and what was reported is no news any more when it was not tried for long. */
+  /** Wakes for the next change of the report: a failure has lasted long enough, or a reported one is outdated. */
   #wakeForNext(): void {
     const { clock, timing } = this.#context;
     const nowMs = clock.monotonic();

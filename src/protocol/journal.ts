@@ -14,24 +14,24 @@ import type { Secret } from "../kube/resource.ts";
 import { isBaseUrl } from "../work/paths.ts";
 
 /**
- * The Secret of a slot: the record of a claim, and the lock of the Pod whose name it bears. It lives until the item is
- * settled, so nothing owns it; the Environment's finalizer sees to its end. Every patch and delete of it carries its
- * resourceVersion: a late request of a dead operator changes nothing.
+ * The Secret of a slot is the record of a claim, and the lock of the Pod of the same name. It must live until the item
+ * is settled, so it has no owner reference; the Environment's finalizer makes sure that it is deleted. Every patch and
+ * delete carries its resourceVersion, so a late request of a dead operator changes nothing.
  */
 export const CLAIM_SECRET_TYPE = "berth.dev/claim";
 
-/** What a slot was taken for. */
+/** The purpose of a claimed slot. */
 export type SlotUse =
   /** To run a session in the Pod of the same name. */
   | "session"
-  /** To stop an item that must not or cannot run (no credential); there is no Pod. */
+  /** To stop an item that must not or can't run (no credential); there is no Pod. */
   | "refusal"
   /** To delete the parked Pod of the same name. */
   | "removal";
 
 /**
- * Who beats for the item: the program in the container, or this operator. Fixed with the claim, since a spec that changes
- * while a session runs changes nothing about its program.
+ * Who sends the item's heartbeats: the program in the container, or the operator. Fixed with the claim, since a later
+ * change of the spec doesn't change a program that already runs.
  */
 export type LeaseKind = "Worker" | "Operator";
 export const KEY_USE = "use";
@@ -44,38 +44,45 @@ const KEY_QUEUED_AT = "queued-at";
 const KEY_ENVIRONMENT_UID = "environment-uid";
 const KEY_POD_UID = "pod-uid";
 
-/** What a claim's Secret says. Times are RFC 3339, in the Work API's time. */
+/** The contents of a claim's Secret. Times are RFC 3339, by the Work API's clock. */
 export interface Journal {
   readonly use: SlotUse;
   readonly lease: LeaseKind;
   readonly environmentUid: string;
   readonly podUid: string;
-  /** `spec.api.baseUrl` as the item was claimed from: it is known there, whatever the spec names later. Empty: not said. */
+  /**
+   * `spec.api.baseUrl` when the item was claimed: only that API knows the item, if the spec changes. Empty: not
+   * recorded.
+   */
   readonly api: string;
   readonly workId: string;
   readonly sessionId: string;
-  /** When the item was created, as the Work API says it; for latencies only. */
+  /** When the item was created, by the Work API's clock; used only for latencies. */
   readonly queuedAt: string;
-  /** The server's time when the poll was sent, as early and as late as it can have been, in ms since the epoch. */
+  /**
+   * The earliest and latest time, by the server's clock, at which the poll can have been sent; in ms since the epoch.
+   */
   readonly polledFromMs: number;
   readonly polledUntilMs: number;
-  /** Set together with the key: the claim is ours and its container may start. */
+  /** Set together with the key: the claim is ours, and its container may start. */
   readonly acknowledgedAt: string | null;
   /** True once the container's key is in the Secret. */
   readonly opened: boolean;
 }
 
-/** The labels by which an Environment's claim Secrets are listed when its loops start. */
+/** The label selector that lists an Environment's claim Secrets when its loops start. */
 export function claimSelector(environmentName: string): string {
   return `${LABEL_MANAGED_BY}=berth,${LABEL_ENVIRONMENT}=${toLabelValue(environmentName)},${LABEL_ROLE}=session`;
 }
 
-/** The same of all Environments. */
+/** The same for all Environments. */
 export function anyClaimSelector(): string {
   return `${LABEL_MANAGED_BY}=berth,${LABEL_ROLE}=session`;
 }
 
-/** The Secret that takes a slot. `credential` is the work secret, kept aside until the claim is acknowledged. */
+/**
+ * The Secret that claims a slot. `credential` is the work secret, stored under another key until the claim is opened.
+ */
 export function renderJournal(
   where: { name: string; namespace: string; environment: string },
   journal: Omit<Journal, "opened" | "acknowledgedAt">,
@@ -113,18 +120,18 @@ export function renderJournal(
   };
 }
 
-/** The credential as it lies in the Secret before the opening, base64. */
+/** The credential in the Secret before the opening, base64. */
 export function storedCredential(secret: Secret): string {
   return secret.data?.[KEY_CREDENTIAL] ?? "";
 }
 
-/** The Secret without what a container authenticates with, for those who only look; whether it was opened is still seen. */
+/** The Secret without credentials, for read-only use. It still shows whether the claim was opened. */
 export function withoutCredential(secret: Secret): Secret {
   const { [KEY_CREDENTIAL]: _kept, ...data } = secret.data ?? {};
   return { ...secret, data: data[KEY_WORK_SECRET] === undefined ? data : { ...data, [KEY_WORK_SECRET]: "" } };
 }
 
-/** Longer than what any of these holds: ids have at most 1,024 characters. */
+/** Longer than any value of these keys: ids have at most 1,024 characters. */
 const MAX_LISTED = 8_192;
 const LISTED = [
   ...[KEY_USE, KEY_LEASE, KEY_WORK_ID, KEY_SESSION_ID, KEY_WORK_SECRET, KEY_ACKNOWLEDGED_AT, KEY_API, KEY_QUEUED_AT],
@@ -132,8 +139,8 @@ const LISTED = [
 ];
 
 /**
- * What is kept of a Secret in a list: a record without its credential, and of what is none no more than its name. Anybody may
- * put our labels on Secrets of their own, a megabyte each, and the operator's memory is everybody's.
+ * The part of a listed Secret that is kept in memory: a record without its credential; of any other Secret, only its
+ * name. Anyone can put Berth's labels on Secrets of a megabyte each, and all Environments share the operator's memory.
  */
 export function listedRecord(secret: Secret): Secret {
   const { name, namespace, uid, resourceVersion, labels } = secret.metadata;
@@ -154,7 +161,7 @@ export function listedRecord(secret: Secret): Secret {
   } as Secret;
 }
 
-/** The merge patch that opens a claim: the credential becomes the key that the container waits for. */
+/** The merge patch that opens a claim: it moves the credential to the key that the container waits for. */
 export function openingPatch(
   precondition: { uid: string; resourceVersion: string },
   credential: string,
@@ -170,13 +177,13 @@ export function openingPatch(
   };
 }
 
-/** As `spec.api.baseUrl` is bounded. */
+/** The longest allowed `spec.api.baseUrl`. */
 const MAX_API = 512;
 
-/** What all claims of an Environment say alike. */
+/** Stores texts once that are equal in all claims of an Environment. */
 const shared = new Shared();
 
-/** Reads a claim's Secret; null for one that no version of Berth can have written. */
+/** Reads a claim's Secret; null: no version of Berth can have written it. */
 export function readJournal(secret: Secret): Journal | null {
   if (secret.type !== CLAIM_SECRET_TYPE) return null;
   const text = (key: string) => {
@@ -186,7 +193,7 @@ export function readJournal(secret: Secret): Journal | null {
   const use = text(KEY_USE);
   const workId = text(KEY_WORK_ID);
   const api = text(KEY_API) ?? "";
-  // An address that no spec can have named: whoever may write Secrets may have made it up, a megabyte of it.
+  // Anyone who can write Secrets can forge an address that no spec can name, up to a megabyte long.
   if (api.length > MAX_API || (api !== "" && !isBaseUrl(api))) return null;
   if (workId === null || (use !== "session" && use !== "refusal" && use !== "removal")) return null;
   return {

@@ -6,19 +6,19 @@ import { type Facts, isOver, type LeaseKind, lookAgain } from "./facts.ts";
 import { LOOK, type Step, waitUntil } from "./step.ts";
 
 /**
- * kubelet looks at a waiting container every 10-15 s; a look in between can show another state for a moment. So long an
- * acknowledged item is kept for a Pod that was parked just before.
+ * The kubelet checks a waiting container every 10-15 s, and a check can briefly show another state. An acknowledged
+ * item is kept this long for a Pod that was parked just before.
  */
 const UNPARKED_PATIENCE_MS = 20_000;
 
-// --- 4. Acknowledge: an acknowledgement without an answer, or a Secret without key found at the start -------------
+// --- 4. Acknowledge: an unanswered acknowledgement, or a Secret without a key that was found at the start ---------
 
-/** Of a claim whose container was not given its key yet: whose is the item, and may it be opened? */
+/** The next step of a claim whose container has no key yet: find out who holds the item, then open or settle it. */
 export function beforeOpening(facts: Facts, kind: LeaseKind): Step {
   const { claim, pod } = facts;
   if (claim.record.acknowledgedAt === null) return whoseIsIt(facts);
   const ran = pod.is === "running" || (pod.is === "ended" && pod.end.startedAtMs !== null);
-  // It was given its key, so an opening of ours took effect and its answer was lost.
+  // The container ran, so it got its key: our opening took effect and its answer was lost.
   if (ran && claim.record.journal.use === "session" && !claim.record.gone) {
     return { do: "open", acknowledgedAt: claim.record.acknowledgedAt };
   }
@@ -35,7 +35,7 @@ function whoseIsIt(facts: Facts): Step {
   if (item.state === "unknown") return lookAgain(facts);
   const acknowledgedAt = item.acknowledgedAt ?? "";
   if (!isOver(item) && acknowledgedByUs(claim, item, timing)) return { do: "own", acknowledgedAt };
-  // A list that is behind may still show what was before our acknowledgement, and that one may still take effect, however late.
+  // A stale list may show the item before our acknowledgement, and a late acknowledgement may still take effect.
   const shownMs = claim.lateAckUntilMs + timing.lateAckMs + timing.listLagMs;
   const isFinal = item.state === "stopped" || item.askedMs >= shownMs;
   if (!isFinal) return nowMs < shownMs ? waitUntil(shownMs) : LOOK;
@@ -44,7 +44,10 @@ function whoseIsIt(facts: Facts): Step {
   return { do: "drop", because: "acknowledged by another client" };
 }
 
-/** An acknowledged_at that proves nothing: our late request, another client, or a server that keeps the first one. */
+/**
+ * Whether acknowledged_at leaves it open who acknowledged: our late request, another client, or an earlier one whose
+ * time the server kept.
+ */
 function mayBeOurs({ record: { journal } }: Readonly<Claim>, item: ItemView, timing: Timing): boolean {
   const at = instantOf(item.acknowledgedAt ?? "");
   const latestMs = journal.polledUntilMs + timing.othersReclaimMs + timing.lateAckMs + CLOCKS_APART_MS;
@@ -52,10 +55,12 @@ function mayBeOurs({ record: { journal } }: Readonly<Claim>, item: ItemView, tim
 }
 
 /**
- * The evidence rule: acknowledged_at inside the window in which only our acknowledgement can have come. It ends where
- * somebody else can first have been offered the item, by the earliest time at which our poll can have been sent; our own
- * acknowledgement is sent early enough to land before that (ack-window.ts). The poll's time is by the clock of Date headers,
- * which need not be the one of the stamps: shortly before the poll, nobody can have acknowledged what it showed as queued.
+ * The evidence rule: the item is ours if acknowledged_at is inside the window in which only our acknowledgement can
+ * have come. The window ends when the server can first offer the item to another client, counted from the earliest time
+ * at which our poll can have been sent. Our acknowledgement is sent early enough to land before that (ack-window.ts).
+ *
+ * The poll's time is on the clock of Date headers, which may differ from the clock that stamps acknowledgements. So the
+ * window begins a little before the poll: no client can have acknowledged then what the poll showed as queued.
  */
 function acknowledgedByUs(claim: Readonly<Claim>, item: ItemView, timing: Timing): boolean {
   const at = instantOf(item.acknowledgedAt ?? "");
@@ -78,7 +83,9 @@ function mayOpen(facts: Facts): boolean {
   return wanted && (pod.is === "parked" || (pod.is === "preparing" && nowMs < patienceMs(claim)));
 }
 
-/** Nothing is opened once a drain began; an opening that got no answer goes on, since its container may be about to start. */
+/**
+ * Once a drain began, nothing is opened. An unanswered opening is repeated, since its container may be about to start.
+ */
 function isInTime({ claim, limits, nowMs }: Facts): boolean {
   return !limits.draining || (claim.record.openingSent && nowMs < limits.drainDeadlineMs);
 }

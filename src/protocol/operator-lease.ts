@@ -17,12 +17,15 @@ import { fenceAndStop, settleItem } from "./settling.ts";
 import { nextTouchMs, starting } from "./starting.ts";
 import { deletePod, LOOK, STOP, type Step, waitUntil } from "./step.ts";
 
-// The right column of the design's table: claims whose lease the operator holds, and whose program knows nothing of it.
+// The right column of the design's table: claims whose lease the operator holds, without their program knowing it.
 
 /** lease: Operator: the operator sends the heartbeats. */
 export const OPERATOR_LEASE: LeaseKind = { open, watch: watchHeld, whileDeleting, settle };
 
-/** lease: Operator. No container starts without its lease, which the first beat takes, or one with a value that stood still. */
+/**
+ * lease: Operator. No container starts before the operator holds its lease. The first heartbeat takes it, or one that
+ * echoes a value that has not changed for long enough.
+ */
 function open(facts: Facts, acknowledgedAt: string, patienceMs: number): Step {
   const { claim, pod, nowMs, timing } = facts;
   const {
@@ -31,7 +34,7 @@ function open(facts: Facts, acknowledgedAt: string, patienceMs: number): Step {
   } = claim;
   if (lease?.is === "held" && lease.state === "active") {
     if (pod.is !== "parked") return waitUntil(patienceMs);
-    // A beat is on its way that buys time again, or shows that the lease is lost.
+    // The heartbeat that is due extends the lease, or shows that it is lost.
     if (!maySendStop(lease, facts, timing)) return untilBeaten(facts, lease);
     return { do: "open", acknowledgedAt };
   }
@@ -47,7 +50,7 @@ function open(facts: Facts, acknowledgedAt: string, patienceMs: number): Step {
 
 const TOLD_TO_STOP = "the work item was told to stop";
 
-/** Of an opened claim whose lease this process took: its container runs, or is about to. */
+/** The next step of an opened claim whose lease this process took: its container runs, or is about to. */
 function watchHeld(facts: Facts): Step {
   const { claim } = facts;
   const {
@@ -64,7 +67,7 @@ function watchHeld(facts: Facts): Step {
     case "over":
       return ending("the work item was stopped");
     case "held":
-      // It is beaten on until the container has ended, and stopped then.
+      // Heartbeats continue until the container has ended; then the item is stopped.
       if (lease.state === "stopping" || claim.lease.gracefulStopMs !== null) return ending(TOLD_TO_STOP);
       return overdue(facts, lease) ?? served(facts);
     default:
@@ -72,7 +75,9 @@ function watchHeld(facts: Facts): Step {
   }
 }
 
-/** Its time is over: only while the lease surely is ours may it be told to stop. Null: it has time left. */
+/**
+ * The step for a session whose time is over: a stop, but only while the lease is surely ours. Null: it has time left.
+ */
 function overdue(facts: Facts, lease: HeldLease | null): Step | null {
   const { nowMs, timing, limits } = facts;
   const { leftMs, byDuration } = timeLeft(facts);
@@ -109,9 +114,10 @@ function served(facts: Facts): Step {
 }
 
 /**
- * Of an opened claim that an earlier process left: its lease is ours to keep only if its value stood still since we began
- * (M): had somebody else come after a lapse, he would have beaten in that time. The first look waits until the last beat of
- * the process before has surely landed. Moved, or acknowledged again: the lease is lost.
+ * Adopts the lease of an opened claim that an earlier process left. The lease is ours to keep only if its heartbeat
+ * value has not changed since this process began to watch it (M): another client that got it after a lapse would have
+ * sent a heartbeat in that time. The first read waits until the last heartbeat of the earlier process has surely
+ * landed. If the value changes, or the item is acknowledged again, the lease is lost.
  */
 function adopt(facts: Facts): Step {
   const { claim, nowMs, timing } = facts;
@@ -129,16 +135,19 @@ function adopt(facts: Facts): Step {
   const because = outOfOurHands(claim, item);
   if (because !== null) return { do: "lose", message: `the work item is ${because}` };
   const value = item.latestHeartbeatAt ?? NO_HEARTBEAT;
-  // No value is compared any more: beaten at once, so that the container has its grace.
+  // The server no longer compares values: a heartbeat can be sent immediately, so that the container gets its grace.
   if (item.state === "stopping") return { do: "take", expected: value };
   if (memory.is !== "snapshot") return { do: "snapshot", value };
-  // An older one is from a list that is behind.
+  // An older value is from a stale list.
   if (isLater(value, memory.value)) return { do: "lose", message: "somebody else beats the work item" };
   const quietUntil = memory.sinceMs + timing.beatIntervalMs + timing.quietMarginMs;
   return nowMs < quietUntil ? waitUntil(quietUntil) : { do: "take", expected: memory.value };
 }
 
-/** The Pod is being deleted. A lease that an earlier process kept is kept until the container has ended. */
+/**
+ * While the Pod is being deleted, a lease that an earlier process held is adopted and kept until the container has
+ * ended.
+ */
 function whileDeleting(facts: Facts, goneByMs: number): Step {
   if (facts.claim.lease.own !== null) return waitUntil(goneByMs);
   const step = adopt(facts);
@@ -146,7 +155,7 @@ function whileDeleting(facts: Facts, goneByMs: number): Step {
   return step.do === "delete-pod" ? waitUntil(goneByMs) : step;
 }
 
-/** The container is over, or will not be started, and we had the lease: no value has to stand still any more. */
+/** The container has ended, or won't start, and this process had the lease: it need not wait for an unchanged value. */
 function settle(facts: Facts): Step {
   const {
     lease: { own: lease },
@@ -168,15 +177,15 @@ function settle(facts: Facts): Step {
 function endHeld(facts: Facts, lease: HeldLease): Step {
   const { timing } = facts;
   if (lease.state === "stopping") return STOP;
-  // A lease too short for a stop lapses, as one of a session that died without a word and is to be run again.
+  // A lease that is too short for a stop lapses, like that of a killed session that is to run again.
   if (isReleased(facts) || stopWindowMs(lease.ttlMs, timing) <= 0) return { do: "let-go" };
   if (maySendStop(lease, facts, timing)) return STOP;
   return untilBeaten(facts, lease);
 }
 
 /**
- * Nobody answered for a TTL: whose the item is, if anybody's, only the list knows. It is never fenced again. What was told
- * to stop while it was ours still has to be stopped: a stopping item may stay so for ever.
+ * The Work API did not answer for a whole TTL, so only the list shows who holds the item. The item is never fenced
+ * again. If it was told to stop while it was ours, it must still be stopped: otherwise it may stay `stopping` forever.
  */
 function afterSilence(facts: Facts, lease: LostLease): Step {
   const item = seenSince(facts);

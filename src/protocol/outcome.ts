@@ -3,9 +3,9 @@ import type { PodState } from "../pods/pod-state.ts";
 import type { Claim } from "./claim.ts";
 
 /**
- * How a session ended that was acknowledged and never opened: its item was stopped all the same, or is in the queue again
- * because its Pod was lost. Null: it goes on somewhere else, and nobody needs to hear of it here.
- * @param because what was seen of the item that put it out of our hands
+ * How a session ended that was acknowledged but never opened: its item was stopped, or returned to the queue because
+ * its Pod was lost. Null: the session continues elsewhere, so this Environment doesn't report an end.
+ * @param because why the item is no longer ours
  * @param draining the Environment is being deleted
  */
 export function unopenedOutcome(
@@ -31,7 +31,7 @@ export function unopenedOutcome(
 
 const NOT_OPENED = "the session had not been opened";
 
-/** The lease was in our hands, so the stop was ours. */
+/** Whether this process held the lease, so that the stop was its own. */
 function wasOurs({ lease: { memory, own: lease } }: Readonly<Claim>): boolean {
   return memory.is === "fenced" || lease !== null;
 }
@@ -40,14 +40,14 @@ function outcome(reason: EndReason, message: string): Outcome {
   return { reason, message, failed: END_REASONS[reason].failed };
 }
 
-/** How a session ended, in one word of the closed set and in words for a person. */
+/** How a session ended: a reason from the closed set, and a message for people. */
 export interface Outcome {
   readonly reason: EndReason;
   readonly message: string;
   readonly failed: boolean;
 }
 
-/** What Berth decided comes before what the container's end looked like: it caused it. */
+/** How the session of a settled claim ended. Berth's own decision comes first, since it caused the container's end. */
 export function outcomeOf(claim: Claim): Outcome {
   const reason = reasonOf(claim);
   const message =

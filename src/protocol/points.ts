@@ -4,12 +4,12 @@ import type { HeartbeatOutcome } from "../work/types.ts";
 import type { Claim } from "./claim.ts";
 
 /**
- * The named points of an Environment in `sessions` mode (src/core/points.ts), by phase, each with what it is. Requests are
- * told before and after; decisions once. Names of a claim's steps are those of facts.ts. A claim's points bear its work id
- * and its Pod; `details` are named where there are some.
+ * The named points of an Environment in `sessions` mode (src/core/points.ts), by phase, each with a description. A
+ * request is reported before and after it is sent, a decision once. The names of a claim's steps are those of step.ts.
+ * A claim's points carry its work id and its Pod; descriptions list the details, if there are any.
  */
 export const SESSION_POINTS = {
-  // A start: what an earlier process left.
+  // Start: recovery of claims of an earlier process
   "recover.list": "reads the claim Secrets at the start, and the count of releases if there is one",
   "recover.list-late": "reads them once more when nothing of an earlier process is on its way any more",
   "recover.take-up":
@@ -36,7 +36,7 @@ export const SESSION_POINTS = {
     "acknowledges. Details: acknowledgedAt. Refused also where the answer shows somebody else's acknowledgement",
   "claim.drop": "deletes the Secret of a claim that is not acknowledged",
 
-  // An item that is no session
+  // Items that are not sessions
   "refuse.ack": "acknowledges an item that is no session",
   "refuse.stop": "stops it",
   "refuse.list": "looks for such items that were left half refused",
@@ -68,14 +68,14 @@ export const SESSION_POINTS = {
   "session.reread": "reads the Secret after a conflict. Details: ours",
   "session.forget": "decision: the claim is no more. Details: why",
 
-  // Free Pods that go
+  // Removal of free Pods
   "removal.lock": "creates the Secret that takes a free Pod's slot",
   "removal.read-lock": "reads the Secret that has the slot",
   "removal.read-pod": "reads the Pod live",
   "removal.delete-pod": "deletes it. Asks: uid",
   "removal.unlock": "deletes the Secret",
 
-  // Finished Pods, and those that a settled claim left behind
+  // Finished Pods, and Pods that a settled claim left behind
   "retention.read-secret": "reads whether a Pod that seems left behind has a claim",
   "retention.read-pod": "reads the Pod live",
   "retention.delete-pod": "deletes it. Asks: uid",
@@ -86,7 +86,7 @@ export const SESSION_POINTS = {
   "budget.patch": "changes how many Pods it protects",
   "budget.delete": "deletes it",
 
-  // Volumes of sessions
+  // Session volumes
   "workspace.list": "reads an Environment's volumes",
   "workspace.read": "reads a session's volume: before a Pod is made for it, or after somebody else wrote to it",
   "workspace.create": "creates it",
@@ -98,7 +98,7 @@ export const SESSION_POINTS = {
   "queue.stats": "reads the queue's statistics",
   "sweep.list": "reads the items of running sessions with one walk",
 
-  // Clean-up of what nobody settles any more
+  // Cleanup of Secrets that no loop settles
   "cleanup.read-environment": "reads whether an Environment that the cache does not show any more is gone",
   "cleanup.list": "reads the claim Secrets of an Environment that is given up, or gone",
   "cleanup.drop": "deletes one of them",
@@ -106,7 +106,7 @@ export const SESSION_POINTS = {
 
 export type SessionPoint = keyof typeof SESSION_POINTS;
 
-/** What the points of a claim are about. */
+/** The subject of a claim's points. */
 export function ofClaim(
   { name, record: { journal } }: Pick<Claim, "name" | "record">,
   asks?: PointDetails,
@@ -114,7 +114,7 @@ export function ofClaim(
   return { workId: journal.workId, pod: name, ...(asks && { asks }) };
 }
 
-/** What a beat's answer says. */
+/** The outcome and details of a heartbeat's answer. */
 export function beatTold({ value }: Answer<HeartbeatOutcome>): PointDetails & { readonly outcome: PointOutcome } {
   if (value.kind === "refused") {
     const { state = null, last_heartbeat = null } = value.current ?? {};

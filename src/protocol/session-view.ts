@@ -5,7 +5,9 @@ import { stateOf } from "../pods/pod-state.ts";
 import type { Claim } from "./claim.ts";
 import type { Outcome } from "./outcome.ts";
 
-/** A session as people are shown it: names and times, and never its credential. Times are epoch milliseconds; null: not known. */
+/**
+ * A session as shown to people: names and times, never its credential. Times are in epoch milliseconds; null: unknown.
+ */
 export interface SessionView {
   readonly workId: string;
   readonly sessionId: string;
@@ -16,22 +18,24 @@ export interface SessionView {
   readonly queuedAtMs: number | null;
   /** When the item was acknowledged, by the Work API's clock. */
   readonly claimedAtMs: number | null;
-  /** By the operator's clock; not known of one that an earlier process opened. */
+  /** By the operator's clock; unknown if an earlier process opened the session. */
   readonly openedAtMs: number | null;
-  /** When the container started, by its node's clock, which has whole seconds. */
+  /** When the container started, by its node's clock, in whole seconds. */
   readonly startedAtMs: number | null;
-  /** The first beat: by the Work API's clock, with `lease: Operator` by the operator's. */
+  /** The first heartbeat, by the Work API's clock; with `lease: Operator`, by the operator's. */
   readonly beatAtMs: number | null;
-  /** When the claim was settled, by the operator's clock; before that when its container ended, by its node's. */
+  /**
+   * When the claim was settled, by the operator's clock; before that, when the container ended, by its node's clock.
+   */
   readonly stoppedAtMs: number | null;
-  /** Why it ended, or is being ended; null while it goes on. */
+  /** Why it ended, or is being ended; null while it continues. */
   readonly reason: EndReason | null;
-  /** The same in words. */
+  /** The reason in words. */
   readonly message: string;
   readonly failed: boolean;
 }
 
-/** Where a claim of a session stands, as `status.sessions` counts it. */
+/** The phase of a session's claim, as `status.sessions` counts it. */
 export function phaseOf(claim: Claim, pod: Pod | undefined): "opening" | "active" | "stopping" {
   if (
     claim.observed.end !== null ||
@@ -43,7 +47,7 @@ export function phaseOf(claim: Claim, pod: Pod | undefined): "opening" | "active
   return pod && stateOf(pod).is === "running" ? "active" : "opening";
 }
 
-/** A session that is claimed. */
+/** The view of a claimed session. */
 export function liveView(claim: Claim, pod: Pod | undefined): SessionView {
   return {
     ...viewOf(claim),
@@ -55,7 +59,7 @@ export function liveView(claim: Claim, pod: Pod | undefined): SessionView {
   };
 }
 
-/** A session whose claim is settled. */
+/** The view of a session whose claim is settled. */
 export function endedView(claim: Claim, { reason, message, failed }: Outcome, clock: Clock): SessionView {
   return { ...viewOf(claim), phase: "ended", stoppedAtMs: clock.now(), reason, message, failed };
 }

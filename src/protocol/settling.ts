@@ -4,12 +4,14 @@ import type { ItemView } from "./claim-observed.ts";
 import { type Facts, isFenced, isReleased, lookAgain, seenSince, untilBeatShows, untilLapsed } from "./facts.ts";
 import { LOOK, STOP, type Step, waitUntil } from "./step.ts";
 
-/** Brings the item of a claim to its end whose lease nobody of ours keeps: the container has ended, or will not be started. */
+/** The next step to settle the item of a claim without a kept lease: its container has ended, or won't start. */
 export function settleItem(facts: Facts): Step {
   return isReleased(facts) ? release(facts) : fenceAndStop(facts);
 }
 
-/** onPodFailure: Stop. Fence, then stop: the API's stop has no precondition, so the lease must be in our hands. */
+/**
+ * onPodFailure: Stop. Fence, then stop: the API's stop has no precondition, so the operator must hold the lease first.
+ */
 export function fenceAndStop(facts: Facts): Step {
   const { claim, nowMs, timing } = facts;
   const {
@@ -19,24 +21,25 @@ export function fenceAndStop(facts: Facts): Step {
   if ("do" in item) return item;
   if (item.state === "stopping") return STOP;
   const held = isFenced(facts);
-  // Our beat is not in the list yet.
+  // The list doesn't show our heartbeat yet.
   if (item.state === "starting") return held ? lookAgain(facts) : { do: "fence", expected: NO_HEARTBEAT };
   if (held) return untilBeatShows(facts, item) ?? renewal(facts, item) ?? STOP;
   const value = item.latestHeartbeatAt ?? NO_HEARTBEAT;
   if (memory.is !== "snapshot" || isLater(value, memory.value)) return { do: "snapshot", value };
-  // An older one is from a list that is behind. What a heartbeat proved while the session ran does not count any more.
+  // An older value is from a stale list. A heartbeat that proved the lease while the session ran no longer counts.
   if (memory.beatenSinceMs !== undefined) return { do: "snapshot", value: memory.value };
   const quietUntil = memory.sinceMs + timing.beatIntervalMs + timing.quietMarginMs;
   if (nowMs >= quietUntil) return { do: "fence", expected: memory.value };
-  // A list that is behind does not show yet that the worker stopped its item before it ended.
+  // A stale list may not show yet that the worker stopped its item before it exited.
   const endShowsMs = (claim.observed.endedMs ?? Number.NEGATIVE_INFINITY) + timing.listLagMs;
   if (item.askedMs >= endShowsMs) return waitUntil(quietUntil);
   return nowMs < endShowsMs ? waitUntil(quietUntil, endShowsMs) : LOOK;
 }
 
 /**
- * The stop keeps failing: the lease is renewed, or the item would be in the queue again and its session run a second time.
- * Our own value need not stand still, since the heartbeat is refused where anyone else has sent one.
+ * The stop keeps failing, so the lease is renewed: otherwise the item would return to the queue and its session would
+ * run twice. There is no wait for an unchanged value, since the server refuses the heartbeat if another client has sent
+ * one.
  */
 function renewal({ claim, nowMs }: Facts, { latestHeartbeatAt }: ItemView): Step | null {
   const {
@@ -49,8 +52,9 @@ function renewal({ claim, nowMs }: Facts, { latestHeartbeatAt }: ItemView): Step
 }
 
 /**
- * onPodFailure: Release. The lease lapses by itself, and the item goes back to the queue; one that was never beaten is
- * beaten once, else it could stay `starting` for ever. Told to stop meanwhile, it is stopped: nobody would run it any more.
+ * onPodFailure: Release. The lease lapses, and the item returns to the queue. An item that never had a heartbeat gets
+ * one: otherwise it could stay `starting` forever. An item that was told to stop is stopped, since no client would run
+ * it.
  */
 function release(facts: Facts): Step {
   const item = seenSince(facts);
@@ -69,9 +73,9 @@ function release(facts: Facts): Step {
 }
 
 /**
- * An item that was acknowledged after our window, by a late request of ours or by another client. Another client has as long
- * for its first heartbeat as a container of ours, and a heartbeat that moves is that client's. Null: no other client is seen to
- * have it.
+ * The step for an item that was acknowledged after our window, by our late request or by another client. Another client
+ * gets as long for its first heartbeat as our own container would, and a heartbeat that changes is that client's. Null:
+ * no other client appears to hold the item.
  */
 function othersTurn({ claim, nowMs, timing, limits }: Facts, item: ItemView): Step | null {
   const {

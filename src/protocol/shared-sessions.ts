@@ -2,12 +2,12 @@ import type { Environment } from "../api/environment.ts";
 import type { Clock } from "../core/clock.ts";
 
 /**
- * After a restart, an Environment that can't say yet which sessions it runs holds up the others with its environmentId for
- * this long. Listing Secrets takes a second or two; starting a thousand Environments takes longer.
+ * After a restart, an Environment that can't say yet which sessions it runs holds up the others with its environmentId
+ * for this long. Listing Secrets takes a second or two; starting a thousand Environments takes longer.
  */
 export const PATIENCE_MS = 30_000;
 
-/** The loops of one Environment, as others with the same environmentId see them. */
+/** What the session loops of one Environment tell Environments with the same environmentId. */
 export interface Sharer {
   readonly context: {
     readonly namespace: string;
@@ -16,19 +16,20 @@ export interface Sharer {
     readonly environmentKey: () => string;
     readonly isKeyRead: () => boolean;
   };
-  /** Whether the claims of earlier processes are known. */
+  /** Whether the claims of earlier processes have been read. */
   readonly isRecovered: () => boolean;
-  /** Whether the Work API at this address has ever accepted its key; null: it was asked and has not answered yet. */
+  /** Whether the Work API at this address has ever accepted its key; null: no answer yet. */
   readonly isAcceptedAt: (api: string) => boolean | null;
   /** Whether a Pod of this Environment runs the session, or is about to. */
   readonly runs: (sessionId: string) => boolean;
 }
 
 /**
- * Keeps a session from running at once in two Environments of this process that have the same environmentId (invariant 2).
+ * Keeps a session from running at once in two Environments of this process that have the same environmentId (invariant
+ * 2).
  *
- * Anyone who can write Environments can name any environmentId, and can forge Pods and Secrets that name any session. So
- * another Environment counts only if it has the same key, or if the Work API accepted its key.
+ * Anyone who can write Environments can name any environmentId, and can forge Pods and Secrets that name any session.
+ * So another Environment counts only if it has the same key, or if the Work API accepted its key.
  */
 export class SharedSessions {
   readonly #clock: Clock;
@@ -46,7 +47,7 @@ export class SharedSessions {
     this.#served = options.served;
   }
 
-  /** This process begins to serve a shard: another process may have left claims in its Environments. */
+  /** This process begins to serve a shard. Another process may have left claims in the shard's Environments. */
   termBegins(): void {
     this.#termBeganMs = this.#clock.monotonic();
   }
@@ -66,7 +67,7 @@ export class SharedSessions {
   }
 
   /**
-   * Whether another Environment runs this session, or may run it for all that is known yet.
+   * Whether another Environment runs this session, or might: after a restart, some have not read their claims yet.
    * @param api the address that the session's item came from
    */
   mayRunElsewhere(own: Sharer, sessionId: string, api: string): boolean {

@@ -4,14 +4,14 @@ import type { Facts } from "./facts.ts";
 import { deletePod, type Step, waitUntil } from "./step.ts";
 
 /**
- * The image was there when the Pod was parked, and was collected since: kubelet pulls it, again and again, and the
- * registry may be away for a moment only.
+ * The image was present when the Pod was parked, and was garbage-collected since. The kubelet keeps pulling it, and the
+ * registry may be unavailable only for a moment.
  */
 const PULLED_AGAIN = new Set(["ErrImagePull", "ImagePullBackOff"]);
 
-// --- 5. Open: the key is in the Secret, the container does not run yet ------------------------------------------
+// --- 5. Open: the key is in the Secret, and the container does not run yet --------------------------------------
 
-/** Of a container that was given its key and does not run yet; both kinds of lease. */
+/** The next step while a container has its key and does not run yet, for both kinds of lease. */
 export function starting(facts: Facts): Step {
   const { claim, pod, nowMs, timing, limits } = facts;
   const openedMs = claim.record.openedMs ?? nowMs;
@@ -31,13 +31,16 @@ export function starting(facts: Facts): Step {
   return nowMs >= touchAt ? { do: "touch" } : waitUntil(touchAt, patience);
 }
 
-/** kubelet's watches of Secrets and of Pods are not ordered: it may have looked before it saw the key, so touch again. */
+/**
+ * When the Pod is touched next. The kubelet's watches of Secrets and Pods are not ordered: it may handle a touch before
+ * it sees the key, so the touch is repeated.
+ */
 export function nextTouchMs(
   { record: { touches, touchedMs }, failing }: Readonly<Claim>,
   { touchAgainMs }: Timing,
 ): number {
   if (touchedMs === null) return Number.NEGATIVE_INFINITY;
   const pauseMs = touchAgainMs[Math.min(touches, touchAgainMs.length) - 1] ?? 0;
-  // An API server that refuses a touch may do so for as long as the session lasts.
+  // The API server may refuse touches for as long as the session lasts, so failed ones back off.
   return Math.max(touchedMs + pauseMs, failing?.get("touch")?.untilMs ?? 0);
 }

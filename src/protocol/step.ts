@@ -1,30 +1,32 @@
-/** The next step of a claim. Names follow the model: open, touch, fence, stop, drop, settle. */
+/** The next step of a claim. The names follow the model: open, touch, fence, stop, drop, settle. */
 export type Step =
-  /** Nothing until `untilMs` (monotonic), or until something changes when null. */
+  /** Do nothing until `untilMs` (monotonic) or until something changes; null: until something changes. */
   | { readonly do: "wait"; readonly untilMs: number | null }
   /** Read the item with the list call. */
   | { readonly do: "look" }
-  /** Our acknowledgement took effect: keep that in mind. `late`: after its window, so it may be another client's. */
+  /** Record that our acknowledgement took effect. `late`: after its window, so it may be another client's. */
   | { readonly do: "own"; readonly acknowledgedAt: string; readonly late?: true }
-  /** lease: Operator: take the lease with this beat, and keep it: for an opening, or for a container that runs already. */
+  /**
+   * lease: Operator: take the lease with a heartbeat and keep it, for an opening or for a container that already runs.
+   */
   | { readonly do: "take"; readonly expected: string }
-  /** lease: Operator: somebody else has the lease. */
+  /** lease: Operator: another client holds the lease. */
   | { readonly do: "lose"; readonly message: string }
-  /** lease: Operator: beat no more; the lease lapses, and the item goes back to the queue. */
+  /** lease: Operator: send no more heartbeats; the lease lapses, and the item returns to the queue. */
   | { readonly do: "let-go" }
-  /** Give the Secret its key, and touch the Pod. */
+  /** Add the key to the Secret, and touch the Pod. */
   | { readonly do: "open"; readonly acknowledgedAt: string }
-  /** Change the Pod, so that kubelet looks at once. */
+  /** Change the Pod, so that the kubelet reads the Secret immediately. */
   | { readonly do: "touch" }
-  /** Remember the item's last heartbeat, to see whether it stands still. `beatenSinceMs`: one came after this. */
+  /** Remember the item's last heartbeat, to detect whether it changes. `beatenSinceMs`: a heartbeat came after this. */
   | { readonly do: "snapshot"; readonly value: string; readonly beatenSinceMs?: number }
-  /** Take the lease with a heartbeat of our own, so that a stop can only end what is ours. */
+  /** Take the lease with our own heartbeat, so that a stop can only end our own item. */
   | { readonly do: "fence"; readonly expected: string }
   | { readonly do: "stop"; readonly force: boolean }
   | { readonly do: "delete-pod"; readonly why: Ending; readonly message: string }
-  /** Never ours, or not any more before it was opened: delete the Secret; the slot is free again. */
+  /** The item was never ours, or was lost before the opening: delete the Secret, which frees the slot. */
   | { readonly do: "drop"; readonly because: string }
-  /** The item is out of our hands: delete the Secret, mark the Pod finished. */
+  /** The item is no longer ours: delete the Secret, and mark the Pod as finished. */
   | { readonly do: "settled"; readonly because: string };
 
 export const FOREVER = { do: "wait", untilMs: null } as const;
@@ -39,7 +41,7 @@ export function deletePod(why: Ending, message: string): Step {
   return { do: "delete-pod", why, message };
 }
 
-/** Why a session is being brought to an end although its container runs. */
+/** Why Berth ends a session. */
 export type Ending =
   | "NoFirstBeat"
   | "MaxDuration"

@@ -1,14 +1,14 @@
-/** What a step is for, as a person reads it when it keeps failing. */
+/** The text that people read when a step keeps failing. */
 export interface StepInfo {
-  /** What does not work, and what follows from that. */
+  /** What does not work, and the consequence. */
   readonly effect: string;
-  /** How to fix a 403; null: the error's own words say it. */
+  /** The permission that fixes a 403; null: the error's own message says it. */
   readonly permission: string | null;
 }
 
 /**
- * The steps whose failures are tracked, in the order in which they are reported: what keeps all sessions from being served
- * comes first. The names are the values of the label `step` of `berth_failing_steps`.
+ * The steps whose failures are tracked, in the order in which they are reported: those that block all sessions come
+ * first. The names are the values of the label `step` of `berth_failing_steps`.
  */
 export const STEPS = {
   recover: {
@@ -67,18 +67,18 @@ export const STEPS = {
 export type StepName = keyof typeof STEPS;
 export const STEP_NAMES = Object.keys(STEPS) as StepName[];
 
-/** A step that failed and has not succeeded since. Times are the monotonic clock, in milliseconds. */
+/** A step that failed and has not succeeded since. Times are on the monotonic clock, in milliseconds. */
 export interface FailingStep {
   /** Failures in a row. */
   readonly times: number;
   /** When the first of them failed, and the last. */
   readonly sinceMs: number;
   readonly failedMs: number;
-  /** The step is not tried again before. */
+  /** The step is not retried before this. */
   readonly untilMs: number;
   /** The server asked for the pause. */
   readonly isAsked: boolean;
-  /** Only a person can fix it (a missing permission, a rule): it is reported at once. */
+  /** Only a person can fix it (a missing permission, a rule): it is reported immediately. */
   readonly isFinal: boolean;
   /** The kind of failure; while it does not change, neither does `message`. */
   readonly code: string;

@@ -16,7 +16,7 @@ export const WORKER_LEASE: LeaseKind = {
 
 // --- 5. Open, lease: Worker ---------------------------------------------------------------------------------------
 
-/** lease: Worker. `active` already: somebody beats an item whose container we never started. It is settled, not opened. */
+/** lease: Worker. An `active` item gets heartbeats although its container never started: it is settled, not opened. */
 function open(facts: Facts, acknowledgedAt: string, patienceMs: number): Step {
   const { claim, pod, nowMs, timing } = facts;
   const {
@@ -30,31 +30,31 @@ function open(facts: Facts, acknowledgedAt: string, patienceMs: number): Step {
 
 // --- 6. Watch, lease: Worker --------------------------------------------------------------------------------------
 
-/** Of a container that runs and beats by itself. */
+/** The next step while a container runs and sends its own heartbeats. */
 function running(facts: Facts, startedAtMs: number): Step {
   const { claim, nowMs, timing, limits } = facts;
   const item = claim.observed.item;
   const touchAt = facts.podAssigned ? Number.POSITIVE_INFINITY : nextTouchMs(claim, timing);
   const until = (...times: number[]): Step => waitUntil(touchAt, ...times);
-  // kubelet looked by itself: the Pod still has to say whose it is, and to get its deadline.
+  // The kubelet read the Secret without a touch: the Pod still needs its session's labels and its deadline.
   if (nowMs >= touchAt) return { do: "touch" };
   if (claim.record.ending?.why === "NoFirstBeat") {
     const step = settleItem(facts);
     return step.do === "settled" ? deletePod("NoFirstBeat", claim.record.ending.message) : step;
   }
-  // The beat that the item shows may be a fence of ours: if it stands still, nobody else beats.
+  // The heartbeat that the item shows may be our own fence: if it doesn't change, the program sends none.
   if (claim.lease.blindFence && item?.state === "active") return fenceAndStop(facts);
   const ranMs = ranFor(facts, startedAtMs);
   const overdueMs = limits.maxDurationMs - ranMs;
   const endsInMs = Math.min(overdueMs, limits.drainDeadlineMs - nowMs);
   const aheadMs = timing.beatIntervalMs + timing.observeFirstBeatMs;
   if (!item || item.state === "unknown") {
-    // The sweep has a pace of its own, and its next view may come too late to tell the session to stop.
+    // The sweep reads items at its own pace, and its next view may come too late to tell the session to stop.
     return endsInMs <= aheadMs ? lookAgain(facts) : until(nowMs + timing.observeFirstBeatMs);
   }
 
   if (isOver(item) || isReacknowledged(claim, item)) {
-    // The worker finds out by its next beat and leaves by itself.
+    // The worker's next heartbeat shows it, and the worker exits.
     const since = claim.observed.lostSinceMs ?? nowMs;
     const patience = since + timing.assumedTtlMs + timing.beatIntervalMs;
     if (nowMs < patience) return until(patience);
@@ -77,10 +77,10 @@ function running(facts: Facts, startedAtMs: number): Step {
   if (item.state === "starting") {
     const leftMs = Math.min(firstBeatInMs(facts, ranMs), endsInMs);
     if (leftMs > 0) return until(nowMs + leftMs);
-    // It may have been beaten since it was seen: a fence would be refused, and cost the time in which it can be told. And a
-    // Work API that answers nobody has this look say so.
+    // The worker may have sent a heartbeat since the item was read: a fence would be refused, and cost the time in
+    // which the session can be told to stop. This read also shows whether the Work API is silent.
     if (item.askedMs < nowMs + leftMs) return LOOK;
-    // Fence, stop, then delete: a stock worker that gets SIGTERM before its first beat posts a stop of its own.
+    // Fence, stop, then delete: a stock worker that gets SIGTERM before its first heartbeat posts its own stop.
     return { do: "fence", expected: NO_HEARTBEAT };
   }
   if (endsInMs > aheadMs) return until(nowMs + endsInMs - aheadMs);
@@ -88,8 +88,8 @@ function running(facts: Facts, startedAtMs: number): Step {
 }
 
 /**
- * How long the first heartbeat may still take. While the Work API was silent the worker's failed with everyone else's: that
- * time does not count, and the worker's next try may come a heartbeat interval after it.
+ * How long the first heartbeat may still take. While the Work API was silent, the worker's requests failed too: that
+ * time doesn't count, and the worker's next try may come one heartbeat interval later.
  */
 function firstBeatInMs({ claim, nowMs, timing, limits }: Facts, ranMs: number): number {
   const leftMs = limits.firstBeatTimeoutMs + claim.observed.silentMs - ranMs;
@@ -99,9 +99,9 @@ function firstBeatInMs({ claim, nowMs, timing, limits }: Facts, ranMs: number): 
 }
 
 /**
- * Its time is over, or soon will be. Only the side that surely holds the lease may be told to stop: our container runs, and
- * its last heartbeat moved between two looks, the first of them not long ago. So it is looked at a beat interval ahead, and
- * again and again: the newest beat seen is what counts. One that does not beat loses its lease by itself.
+ * The session's time is over, or soon will be. The item may be told to stop only while our container surely holds the
+ * lease: it runs, and its heartbeat changed between two reads, the first of them recent. So reads begin one heartbeat
+ * interval before the end and are repeated: the newest heartbeat counts. A program that sends none loses its lease.
  */
 function nearItsEnd(facts: Facts, item: ItemView, leftMs: number, ending: [Ending, string]): Step {
   const { claim, nowMs, timing, limits } = facts;
@@ -117,10 +117,10 @@ function nearItsEnd(facts: Facts, item: ItemView, leftMs: number, ending: [Endin
   if (claim.lease.gracefulStopMs !== null) return { do: "wait", untilMs: patience };
   const shown = item.latestHeartbeatAt ?? NO_HEARTBEAT;
   if (memory.is !== "snapshot") return { do: "snapshot", value: shown };
-  // The first look may have shown a list that was behind.
+  // The list of the first read may have been stale.
   const heldUntil = (beatenSinceMs: number) => beatenSinceMs - timing.listLagMs + timing.beatIntervalMs;
   if (item.askedMs > memory.sinceMs) {
-    // An older value is from a list that is further behind: noted, the newer one would seem to move again.
+    // An older value is from a staler list: if it were remembered, the newer value would seem to be a change.
     const isNew = isLater(shown, memory.value);
     const [value, beatenSinceMs] = isNew ? [shown, memory.sinceMs] : [memory.value, memory.beatenSinceMs];
     const proves = beatenSinceMs !== undefined && nowMs < heldUntil(beatenSinceMs);
