@@ -8,7 +8,7 @@ import { ServerTimes } from "../../src/queue/server-times.ts";
 import { WorkApiError, type WorkErrorKind } from "../../src/work/errors.ts";
 import { pod } from "../pods/pods.ts";
 import { claimOf, JOURNAL } from "../protocol/claims.ts";
-import { fakeContext } from "../sessions/contexts.ts";
+import { fakeContext } from "../sessions/fake-context.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const WINDOW_MS = windowMs(DEFAULT_TIMING);

@@ -7,7 +7,7 @@ import { AckWindow, windowMs } from "../../src/protocol/ack-window.ts";
 import type { Journal } from "../../src/protocol/journal.ts";
 import { claimOf } from "../protocol/claims.ts";
 import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
-import { claimSecret, fakeContext, noAnswer } from "../sessions/contexts.ts";
+import { claimSecret, fakeContext, noAnswer } from "../sessions/fake-context.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const CLAIM = { secretVersion: "", secretUid: "" };

@@ -13,7 +13,7 @@ import { isRefusal, WorkApiError } from "../../src/work/errors.ts";
 import { pod } from "../pods/pods.ts";
 import { acknowledged, JOURNAL, OURS, opened, PARKED, view } from "../protocol/claims.ts";
 import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
-import { claimSecret, fakeContext, noAnswer } from "../sessions/contexts.ts";
+import { claimSecret, fakeContext, noAnswer } from "../sessions/fake-context.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const conflict = () => refusal(409, "Conflict", "the object has been modified");

@@ -6,7 +6,7 @@ import { LeadershipLostError } from "../../src/kube/errors.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import type { SessionContext } from "../../src/protocol/context.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
-import { fakeContext } from "../sessions/contexts.ts";
+import { fakeContext } from "../sessions/fake-context.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 /** An Environment whose group requests this pause between two calls of an idle member. */

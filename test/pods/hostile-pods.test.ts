@@ -6,7 +6,7 @@ import { readFinished } from "../../src/pods/finished.ts";
 import { readPodState } from "../../src/pods/pod-state.ts";
 import { freePodOf } from "../../src/pool/free-pods.ts";
 import { CLAIM_SECRET_TYPE, readJournal, renderJournal } from "../../src/protocol/journal.ts";
-import { anyStatus, anyTime, int32 } from "../sessions/any-status.ts";
+import { anyStatus, anyTime, int32 } from "./arbitrary-pod-status.ts";
 import { pod, SESSION } from "./pods.ts";
 
 const anyPod: fc.Arbitrary<Pod> = fc

@@ -3,7 +3,7 @@ import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { Expectations } from "../../src/pool/expectations.ts";
 import { pod } from "../pods/pods.ts";
 import { FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
-import { fakeContext, noAnswer } from "../sessions/contexts.ts";
+import { fakeContext, noAnswer } from "../sessions/fake-context.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 /** Expectations with a cache that shows these Pods, and a server that answers live reads with this. */

@@ -9,7 +9,7 @@ import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import { pod } from "../pods/pods.ts";
 import { claimOf } from "../protocol/claims.ts";
 import { type Answer, FakeKube, refusal } from "../reconcile/fake-kube.ts";
-import { claimSecret, fakeContext } from "../sessions/contexts.ts";
+import { claimSecret, fakeContext } from "../sessions/fake-context.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const NEW = pod({ phase: "Pending", containerStatuses: [] }, { spec: { nodeName: "" } });

@@ -5,7 +5,7 @@ import type { Journal } from "../../src/protocol/journal.ts";
 import { pod } from "../pods/pods.ts";
 import { JOURNAL } from "../protocol/claims.ts";
 import { FakeKube, type KubeCall, refusal } from "../reconcile/fake-kube.ts";
-import { claimSecret, fakeContext, OWNER } from "../sessions/contexts.ts";
+import { claimSecret, fakeContext, OWNER } from "../sessions/fake-context.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const free = (metadata: Pod["metadata"] = {}, status: Pod["status"] = {}) =>

@@ -5,7 +5,7 @@ import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import { pod } from "../pods/pods.ts";
 import { opened } from "../protocol/claims.ts";
 import { FakeKube, type KubeCall, notFound } from "../reconcile/fake-kube.ts";
-import { claimSecret, fakeContext, OWNER } from "../sessions/contexts.ts";
+import { claimSecret, fakeContext, OWNER } from "../sessions/fake-context.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const assigned = (name: string, metadata: Pod["metadata"] = {}) =>

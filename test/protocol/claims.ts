@@ -1,3 +1,4 @@
+/** Claims, items, Pod states and facts for the tests of the protocol, with times relative to one poll. */
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { End, PodState } from "../../src/pods/pod-state.ts";
 import type { Claim } from "../../src/protocol/claim.ts";

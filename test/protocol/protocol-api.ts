@@ -1,3 +1,4 @@
+/** A simulated Work API with one item, for the property tests of the protocol. */
 import { NO_HEARTBEAT, type WorkState } from "../../src/work/types.ts";
 import type { Timeline } from "./protocol-timeline.ts";
 

@@ -1,3 +1,4 @@
+/** A simulated Pod, its Secret and its program, for the property tests of the protocol. */
 import type { End, PodState } from "../../src/pods/pod-state.ts";
 import type { Journal } from "../../src/protocol/journal.ts";
 import { NO_HEARTBEAT } from "../../src/work/types.ts";

@@ -1,3 +1,4 @@
+/** A simulated operator that performs the steps of `nextStep`, for the property tests of the protocol. */
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { End } from "../../src/pods/pod-state.ts";
 import { isSomebodyElses } from "../../src/protocol/ack-window.ts";

@@ -1,3 +1,5 @@
+/** A virtual timeline with processes and lossy requests, for the property tests of the protocol. */
+
 /** A sequence of events on its own clock, on which the protocol of a claim is tested. Times are in milliseconds. */
 export class Timeline {
   nowMs = 0;

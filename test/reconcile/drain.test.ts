@@ -9,7 +9,7 @@ import { SharedSessions } from "../../src/protocol/shared-sessions.ts";
 import { deleteOrphanedClaims } from "../../src/reconcile/drain.ts";
 import type { WorkApiClient } from "../../src/work/client.ts";
 import { type Json, sessionsSpec, stored, workersSpec } from "../api/environments.ts";
-import { claimSecret } from "../sessions/contexts.ts";
+import { claimSecret } from "../sessions/fake-context.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { FakeKube, notFound, refusal } from "./fake-kube.ts";
 

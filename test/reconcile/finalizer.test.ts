@@ -3,7 +3,7 @@ import { FINALIZER } from "../../src/api/names.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import type { KubeObject } from "../../src/kube/resource.ts";
 import { EnvironmentFinalizer } from "../../src/reconcile/finalizer.ts";
-import { noAnswer } from "../sessions/contexts.ts";
+import { noAnswer } from "../sessions/fake-context.ts";
 import { type Answer, FakeKube } from "./fake-kube.ts";
 
 const THEIRS = "example.org/theirs";

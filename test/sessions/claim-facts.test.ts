@@ -7,7 +7,7 @@ import { pod } from "../pods/pods.ts";
 import { JOURNAL, opened } from "../protocol/claims.ts";
 import { FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { fakeContext } from "./contexts.ts";
+import { fakeContext } from "./fake-context.ts";
 
 const { podOverdueMs, drainBoundMs } = DEFAULT_TIMING;
 const GRACE_SECONDS = 120;

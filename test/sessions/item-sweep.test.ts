@@ -6,7 +6,7 @@ import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import { ItemSweep } from "../../src/sessions/item-sweep.ts";
 import { opened, view } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { fakeContext } from "./contexts.ts";
+import { fakeContext } from "./fake-context.ts";
 
 test("does not report an item to a claim that took the slot during the sweep", async () => {
   const clock = new VirtualClock();

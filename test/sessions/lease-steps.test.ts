@@ -1,11 +1,12 @@
 import { describe, expect, test } from "vitest";
+import type { Environment } from "../../src/api/environment.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import { Slots } from "../../src/core/slots.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { LeaseKeeper } from "../../src/sessions/lease-keeper.ts";
-import { LeaseSteps } from "../../src/sessions/lease-steps.ts";
+import { LeaseSteps, noFirstBeatMessage } from "../../src/sessions/lease-steps.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
 import { claimOf, contextOf, OURS, view, withFields } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
@@ -190,4 +191,27 @@ test("resumes heartbeats after a failed stop", async () => {
   await expect(leases.stop(claim, true, false)).rejects.toThrow("409");
   await clock.advance(1);
   expect(sent).toEqual(["stop", "beat"]);
+});
+
+const message = (firstBeatTimeoutSeconds: number, maxDurationSeconds: number, metadata = {}) =>
+  noFirstBeatMessage({
+    metadata,
+    spec: { sessions: { firstBeatTimeoutSeconds, maxDurationSeconds } },
+  } as unknown as Environment);
+
+describe("the message of a session without a heartbeat", () => {
+  test("names the timeout and the fix", () => {
+    expect(message(60, 86_400)).toBe(
+      "the container sent no heartbeat within 60 s of its start (firstBeatTimeoutSeconds); a program that does not beat by itself needs lease: Operator",
+    );
+  });
+
+  test("names maxDurationSeconds when that is shorter than the timeout", () => {
+    expect(message(60, 5)).toContain("within 5 s of its start (maxDurationSeconds)");
+  });
+
+  test("names deletionGraceSeconds when the Environment is being deleted", () => {
+    const metadata = { deletionTimestamp: "2026-01-01T00:00:00Z" };
+    expect(message(60, 86_400, metadata)).toContain("or before the Environment's deletionGraceSeconds were over");
+  });
 });

@@ -4,13 +4,13 @@ import type { Pod, Secret } from "../../src/kube/resource.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import type { Journal } from "../../src/protocol/journal.ts";
 import { ServerTimes } from "../../src/queue/server-times.ts";
-import { Recovery } from "../../src/sessions/recovery.ts";
+import { findLateRecords, Recovery } from "../../src/sessions/recovery.ts";
 import { pod } from "../pods/pods.ts";
 import { claimOf, JOURNAL, OURS } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { claimSecret, fakeContext } from "./contexts.ts";
+import { claimSecret, fakeContext } from "./fake-context.ts";
 
-const { othersReclaimMs, marginMs } = DEFAULT_TIMING;
+const { othersReclaimMs, marginMs, lateRecordsMs } = DEFAULT_TIMING;
 const STARTED = "2030-01-01T00:00:05Z";
 
 /** Sets up an operator start that finds these Secrets, and this Pod in the cache. The first `fails` lists fail. */
@@ -125,4 +125,53 @@ describe("a claim of an earlier process", () => {
     expect(await waitsMs(60_000, false)).toBe(othersReclaimMs + marginMs);
     expect(await waitsMs(Number.NaN)).toBe(othersReclaimMs + marginMs);
   });
+});
+
+/** Searches for late Secrets. The known names change from `before` to `after` while the list is read. */
+async function findLate(list: readonly string[], before: readonly string[], after = before, failures = 0) {
+  const clock = new VirtualClock();
+  const listedMs: number[] = [];
+  const adopted: string[] = [];
+  let known = before;
+  const context = fakeContext({
+    clock,
+    claimLists: {
+      list: async () => {
+        listedMs.push(clock.monotonic() - startMs);
+        known = after;
+        if (listedMs.length <= failures) throw new Error("failed");
+        return list.map((name) => claimSecret({}, { name }));
+      },
+    },
+  });
+  const startMs = clock.monotonic();
+  const knownNames = () => new Set(known);
+  const ending = new AbortController();
+  const searching = findLateRecords(
+    context,
+    knownNames,
+    ({ metadata }) => adopted.push(metadata.name ?? ""),
+    ending.signal,
+  );
+  await clock.advance(10 * lateRecordsMs);
+  ending.abort();
+  await searching;
+  return { adopted, listedMs };
+}
+
+test("adopts a Secret that was written late, once no write can be under way", async () => {
+  const { adopted, listedMs } = await findLate(["known", "late"], ["known"]);
+  expect(adopted).toEqual(["late"]);
+  expect(listedMs).toEqual([lateRecordsMs]);
+});
+
+test("does not adopt a Secret that was settled or created during the list", async () => {
+  expect((await findLate(["settled"], ["settled"], [])).adopted).toEqual([]);
+  expect((await findLate(["begun"], [], ["begun"])).adopted).toEqual([]);
+});
+
+test("retries a failed list", async () => {
+  const { adopted, listedMs } = await findLate(["late"], [], [], 2);
+  expect(listedMs).toHaveLength(3);
+  expect(adopted).toEqual(["late"]);
 });

@@ -11,7 +11,7 @@ import { pod } from "../pods/pods.ts";
 import { acknowledged, JOURNAL, OURS, opened, over, view } from "../protocol/claims.ts";
 import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { BEATS, claimSecret, fakeContext, OWNER } from "./contexts.ts";
+import { BEATS, claimSecret, fakeContext, OWNER } from "./fake-context.ts";
 
 const METADATA = { uid: JOURNAL.podUid, ownerReferences: [OWNER], labels: { "berth.dev/phase": "assigned" } };
 const running = (status: Pod["status"] = {}) =>

@@ -4,20 +4,29 @@ import { readPodState } from "../../src/pods/pod-state.ts";
 import type { Breaker } from "../../src/protocol/breaker.ts";
 import type { Claim } from "../../src/protocol/claim.ts";
 import type { SessionContext } from "../../src/protocol/context.ts";
-import { isStartFailure, SessionRecorder } from "../../src/sessions/session-recorder.ts";
+import type { SessionView } from "../../src/protocol/session-view.ts";
+import { isStartFailure, SessionRecorder, StartTimes } from "../../src/sessions/session-recorder.ts";
 import { isTrue, recordedPod } from "../pods/pods.ts";
-import { JOURNAL, opened, view, withFields } from "../protocol/claims.ts";
+import { acknowledged, END, JOURNAL, opened, POLLED, view, withFields } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
-/** A recorder with only the context that recording an end needs. */
-function notes(): SessionRecorder {
+const clock = new VirtualClock();
+
+/** A recorder that reports ended sessions to `ended` and counts nothing. */
+function recorder(ended: SessionView[] = []): SessionRecorder {
+  const metric = { observe: () => {}, inc: () => {} };
   const context = {
-    clock: new VirtualClock(),
+    clock,
     timing: DEFAULT_TIMING,
     labels: {},
-    metrics: { sessionSeconds: { observe: () => {} }, startedToFirstBeat: { observe: () => {} } },
+    metrics: new Proxy({}, { get: () => metric }),
+    logger: { info: () => {} },
+    announce: () => {},
+    namespace: "agents",
+    environment: () => ({ spec: {} }),
+    onSessionEnded: (session: SessionView) => ended.push(session),
   };
-  const breaker = { hasServed: true, succeeded: () => {} } as unknown as Breaker;
+  const breaker = { hasServed: true, succeeded: () => {}, released: () => {} } as unknown as Breaker;
   return new SessionRecorder(context as unknown as SessionContext, breaker, () => {});
 }
 
@@ -34,16 +43,16 @@ function endOf(more: object = {}) {
 describe("a session whose container ended before it served", () => {
   test("counts against its template", () => {
     const claim = operatorsClaim();
-    notes().ended(claim, endOf());
+    recorder().ended(claim, endOf());
     expect(isStartFailure(claim)).toBe(true);
   });
 
   test("does not count against its template when the kubelet reports later that it evicted the Pod", () => {
     const claim = operatorsClaim();
-    const noted = notes();
-    noted.ended(claim, endOf());
+    const recording = recorder();
+    recording.ended(claim, endOf());
     const target = { ...isTrue("DisruptionTarget"), reason: "TerminationByKubelet" };
-    noted.ended(claim, endOf({ reason: "Evicted", message: "low on memory", conditions: [target] }));
+    recording.ended(claim, endOf({ reason: "Evicted", message: "low on memory", conditions: [target] }));
     expect(claim.observed.end).toMatchObject({ cause: "Evicted", exitCode: 1, message: "low on memory" });
     expect(isStartFailure(claim)).toBe(false);
   });
@@ -60,7 +69,7 @@ describe.each(["Worker", "Operator"] as const)(
       const state = readPodState({ ...pod, status: { ...pod.status, ...more } });
       if (state.is !== "ended") throw new Error(`the Pod is ${state.is}`);
       const claim = opened({ journal: { ...JOURNAL, lease, opened: true } });
-      notes().ended(claim, state.end);
+      recorder().ended(claim, state.end);
       if (lease === "Worker") withFields(claim, { neverBeaten: true });
       return isStartFailure(claim);
     };
@@ -88,7 +97,7 @@ describe.each(["Worker", "Operator"] as const)(
     test("does not count against its template when it exited with 0 because its Pod was deleted", () => {
       const claim = opened({ journal: { ...JOURNAL, lease: "Worker", opened: true }, neverBeaten: true });
       const state = readPodState(recordedPod("deleted-sigterm-handled-exit-0"));
-      if (state.is === "ended") notes().ended(claim, state.end);
+      if (state.is === "ended") recorder().ended(claim, state.end);
       expect([claim.observed.end?.cause, isStartFailure(claim)]).toEqual(["PodDeleted", false]);
     });
   },
@@ -103,11 +112,86 @@ test.each([
   ],
 ] as const)("after unanswered fences: %s is the program's first", (_, blindFence, beats) => {
   const claim = opened({ blindFence });
-  const noted = notes();
+  const recording = recorder();
   const seen = beats.map((latestHeartbeatAt, at) => {
-    noted.saw(claim, view("active", at, { latestHeartbeatAt }));
+    recording.saw(claim, view("active", at, { latestHeartbeatAt }));
     return claim.observed.firstBeatSeen;
   });
   expect(seen).toEqual([false, false, true]);
   expect(claim.lease.blindFence).toBeNull();
+});
+
+describe("recording a session", () => {
+  const startedAt = "2030-01-01T00:00:05.250Z";
+
+  test("takes the first heartbeat from the Work API's record, even if read only after the end", () => {
+    const [alive, over] = [opened(), opened({ end: END })];
+    recorder().saw(alive, view("active", POLLED + 9_000, { startedAt }));
+    recorder().saw(over, view("stopped", POLLED + 9_000, { startedAt }));
+    expect([alive.observed.firstBeatAtMs, over.observed.firstBeatAtMs]).toEqual([
+      Date.parse(startedAt),
+      Date.parse(startedAt),
+    ]);
+  });
+
+  test("records no heartbeat when the only one was Berth's own fence", () => {
+    const [ended, late] = [
+      opened({ end: END, neverBeaten: true }),
+      opened({ ending: { why: "NoFirstBeat", message: "" } }),
+    ];
+    for (const claim of [ended, late]) {
+      recorder().saw(claim, view("active", POLLED + 9_000, { startedAt }));
+      expect(claim.observed.firstBeatAtMs).toBeNull();
+    }
+  });
+
+  test("reports the end of a session to observers, but not the end of a claim without a session", () => {
+    const told: SessionView[] = [];
+    recorder(told).settled(acknowledged(), "acknowledged by somebody else", null);
+    expect(told).toEqual([]);
+    recorder(told).settled(opened({ firstBeatSeen: true }), "stopped", {
+      reason: "Completed",
+      message: "",
+      failed: false,
+    });
+    expect(told).toMatchObject([{ phase: "ended", reason: "Completed", failed: false, stoppedAtMs: clock.now() }]);
+  });
+});
+
+/** Start times of containers that started this long after the last touch of their Pods. */
+function after(...sinceTouchMs: number[]): StartTimes {
+  const starts = new StartTimes();
+  for (const ms of sinceTouchMs) starts.note(ms);
+  return starts;
+}
+
+describe("the wait before another touch", () => {
+  test("is zero before the first start", () => {
+    expect(new StartTimes().patienceMs).toBe(0);
+  });
+
+  test("is longer than the usual start of a slow node", () => {
+    expect(after(900, 800, 1_000).patienceMs).toBe(2_250);
+  });
+
+  test("ignores one late container", () => {
+    expect(after(100, 120, 9_000, 110).patienceMs).toBe(300);
+  });
+
+  test("is at most a few seconds", () => {
+    expect(after(60_000).patienceMs).toBe(4_000);
+  });
+
+  test("gets shorter with the newest starts of a faster node", () => {
+    expect(after(...Array.from({ length: 50 }, () => 2_000), ...Array.from({ length: 16 }, () => 100)).patienceMs).toBe(
+      250,
+    );
+  });
+
+  // When the kubelet misses the first touch, the container starts right after the second one.
+  test("is not longer after missed touches", () => {
+    const starts = new StartTimes();
+    for (let session = 0; session < 100; session += 1) starts.note(150);
+    expect(starts.patienceMs).toBeLessThan(500);
+  });
 });

@@ -165,7 +165,7 @@ export const CLAIMING: readonly FileMutations[] = [
   },
   {
     file: "src/protocol/ack-window.ts",
-    tests: ["test/protocol/acknowledgement.test.ts"],
+    tests: ["test/protocol/ack-window.test.ts"],
     mutations: [
       {
         name: "refuses an acknowledgement that the server has kept since before the poll",
@@ -376,7 +376,7 @@ export const CLAIMING: readonly FileMutations[] = [
         guard: "identity",
         find: "a.fromMs < b.beforeMs && b.fromMs < a.beforeMs",
         replace: "a.fromMs === b.fromMs",
-        tests: ["test/protocol/acknowledgement.test.ts", DECIDE, DECIDE_OPERATOR],
+        tests: ["test/protocol/ack-window.test.ts", DECIDE, DECIDE_OPERATOR],
       },
     ],
   },
@@ -652,7 +652,7 @@ export const CLAIMING: readonly FileMutations[] = [
   },
   {
     file: "src/protocol/claim-table.ts",
-    tests: ["test/protocol/session-turn.test.ts"],
+    tests: ["test/protocol/claim-table.test.ts"],
     mutations: [
       {
         name: "doesn't detect that a claim runs the session",
@@ -677,7 +677,7 @@ export const CLAIMING: readonly FileMutations[] = [
   },
   {
     file: "src/protocol/claim-table.ts",
-    tests: ["test/protocol/session-turn.test.ts"],
+    tests: ["test/protocol/claim-table.test.ts"],
     mutations: [
       {
         name: "checks no claim for a running session",
@@ -696,7 +696,7 @@ export const CLAIMING: readonly FileMutations[] = [
         guard: "bound",
         find: "!isOverdue(pod, overMs) && ",
         replace: "",
-        tests: ["test/protocol/session-turn.test.ts"],
+        tests: ["test/protocol/claim-table.test.ts"],
       },
     ],
   },
@@ -750,7 +750,7 @@ export const CLAIMING: readonly FileMutations[] = [
   },
   {
     file: "src/claims/claim-lists.ts",
-    tests: ["test/claims/claim-secrets.test.ts"],
+    tests: ["test/claims/claim-lists.test.ts"],
     mutations: [
       {
         name: "deletes Secrets of any type",
@@ -876,7 +876,7 @@ export const CLAIMING: readonly FileMutations[] = [
   },
   {
     file: "src/sessions/recovery.ts",
-    tests: ["test/sessions/late-records.test.ts"],
+    tests: ["test/sessions/recovery.test.ts"],
     mutations: [
       {
         name: "adopts a claim that was settled while the list was read",

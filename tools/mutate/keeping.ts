@@ -145,7 +145,7 @@ export const KEEPING: readonly FileMutations[] = [
         guard: "bound",
         find: "Math.max(graceMs, 3 * observeFirstBeatMs + listLagMs)",
         replace: "graceMs",
-        tests: ["test/protocol/told-to-stop.test.ts", DECIDE],
+        tests: ["test/protocol/worker-lease.test.ts", DECIDE],
       },
       {
         name: "stops an item that another client may have acknowledged",
@@ -217,7 +217,7 @@ export const KEEPING: readonly FileMutations[] = [
   },
   {
     file: "src/protocol/worker-lease.ts",
-    tests: [DECIDE, "test/protocol/told-to-stop.test.ts"],
+    tests: [DECIDE, "test/protocol/worker-lease.test.ts"],
     mutations: [
       {
         name: "tells a session to stop without a heartbeat that moved",

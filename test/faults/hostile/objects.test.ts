@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { NODES, PODS, SECRETS, type Secret } from "../../../src/kube/resource.ts";
 import { renderJournal } from "../../../src/protocol/journal.ts";
 import { ApiError } from "../../../testbed/cluster/api.ts";
-import { anyStatus } from "../../sessions/any-status.ts";
+import { anyStatus } from "../../pods/arbitrary-pod-status.ts";
 import { useCluster } from "../../support/cluster.ts";
 import { startWorld, TEST_TIME_SCALE, type World } from "../../support/world.ts";
 import { StrictServer } from "../../work/strict-server.ts";

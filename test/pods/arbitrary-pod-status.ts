@@ -1,7 +1,8 @@
+/** Arbitrary Pod statuses for property tests. */
 import fc from "fast-check";
 import type { ContainerState, ContainerStatus, PodStatus } from "../../src/kube/resource.ts";
 import { GATE_CONTAINER } from "../../src/pods/pod-gate.ts";
-import { SESSION } from "../pods/pods.ts";
+import { SESSION } from "./pods.ts";
 
 /**
  * Arbitrary Pod statuses for property tests. All values have the types of core/v1, since the API server stores no

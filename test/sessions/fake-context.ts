@@ -1,3 +1,4 @@
+/** A context of the session loops on fakes, and the Secret of a claim as the API server returns it. */
 import { KEY_ACKNOWLEDGED_AT, KEY_WORK_SECRET } from "../../src/api/names.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import { Slots } from "../../src/core/slots.ts";
