@@ -159,7 +159,7 @@ describe("recording a session", () => {
 });
 
 /** Start times of containers that started this long after the last touch of their Pods. */
-function after(...sinceTouchMs: number[]): StartTimes {
+function startTimesOf(...sinceTouchMs: number[]): StartTimes {
   const starts = new StartTimes();
   for (const ms of sinceTouchMs) starts.note(ms);
   return starts;
@@ -171,21 +171,21 @@ describe("the wait before another touch", () => {
   });
 
   test("is longer than the usual start of a slow node", () => {
-    expect(after(900, 800, 1_000).patienceMs).toBe(2_250);
+    expect(startTimesOf(900, 800, 1_000).patienceMs).toBe(2_250);
   });
 
   test("ignores one late container", () => {
-    expect(after(100, 120, 9_000, 110).patienceMs).toBe(300);
+    expect(startTimesOf(100, 120, 9_000, 110).patienceMs).toBe(300);
   });
 
   test("is at most a few seconds", () => {
-    expect(after(60_000).patienceMs).toBe(4_000);
+    expect(startTimesOf(60_000).patienceMs).toBe(4_000);
   });
 
   test("gets shorter with the newest starts of a faster node", () => {
-    expect(after(...Array.from({ length: 50 }, () => 2_000), ...Array.from({ length: 16 }, () => 100)).patienceMs).toBe(
-      250,
-    );
+    expect(
+      startTimesOf(...Array.from({ length: 50 }, () => 2_000), ...Array.from({ length: 16 }, () => 100)).patienceMs,
+    ).toBe(250);
   });
 
   // When the kubelet misses the first touch, the container starts right after the second one.
