@@ -13,16 +13,18 @@ import { ofClaim } from "../protocol/points.ts";
 import type { ServerTimes } from "../queue/server-times.ts";
 import { isRefusal, WorkApiError } from "../work/errors.ts";
 
-/** What became of an acknowledgement. `unanswered`: it may have taken effect. `late`: it was not sent any more. */
+/** The result of an acknowledgement. `unanswered`: it may have taken effect. `late`: it was too late to send it. */
 export type Acknowledged = "acked" | "unanswered" | "refused" | "late";
 
 interface PodRead {
   readonly isParked: boolean;
-  /** The API server did not show it, though it is not gone. */
+  /** The read failed, but not because the Pod is gone. */
   readonly isRefused: boolean;
 }
 
-/** Step 4 of the protocol: the Pod is read live, and the item acknowledged while nobody else can have been offered it. */
+/**
+ * Step 4 of the protocol: read the Pod live, and acknowledge the item before the server can offer it to another client.
+ */
 export class Acknowledging {
   readonly #context: ClaimContext;
   readonly #serverTimes: ServerTimes;
@@ -34,7 +36,10 @@ export class Acknowledging {
     this.#gate = options.gate;
   }
 
-  /** The Pod read live: an item is never acknowledged on a cache's word (M). Where that is refused, the next fares alike. */
+  /**
+   * Reads the Pod live: a cached Pod is never reason enough to acknowledge an item (M). After a failed read, don't try
+   * other Pods: their reads would fail too.
+   */
   async readPod(claim: Claim): Promise<PodRead> {
     const { kube, points, namespace, timing, failing } = this.#context;
     const isParked = (live: Pod) => {
@@ -61,16 +66,16 @@ export class Acknowledging {
     }
   }
 
-  /** Sends the acknowledgement, again inside the window where no answer came. */
+  /** Sends the acknowledgement, and repeats it inside the window if no answer comes. */
   async acknowledge(claim: Claim, window: AckWindow): Promise<Acknowledged> {
     const { metrics, labels, clock, failing } = this.#context;
     const backoff = repeatsWithin(this.#context);
-    /** When the first was sent that may have taken effect; null: none was. */
+    /** When the first request that may have taken effect was sent; null: none was. */
     let sentMs: number | null = null;
     while (this.#mayAck(window)) {
-      // A Pod that was lost meanwhile: what may not have been acknowledged yet stays in the queue.
+      // The Pod may be lost by now. Without another request, an item that was not acknowledged stays in the queue.
       if (sentMs !== null && claim.record.journal.use === "session" && !(await this.readPod(claim)).isParked) break;
-      // However long that read took.
+      // The window may have closed during that read.
       if (!this.#mayAck(window)) break;
       const nowMs = clock.monotonic();
       const result = await this.#ackOnce(claim, window, sentMs ?? nowMs);
@@ -96,7 +101,7 @@ export class Acknowledging {
     return window.isOpen && !this.#gate.isClosing;
   }
 
-  /** @param firstSentMs monotonic: after a repeat, what is answered may be the first one's effect */
+  /** @param firstSentMs monotonic: the answer to a repeat may show the effect of the first request */
   async #ackOnce(
     claim: Claim,
     window: AckWindow,
@@ -110,7 +115,7 @@ export class Acknowledging {
     this.#context.guard();
     const { api } = claim.record.journal;
     const serverTime = this.#serverTimes.of(api);
-    // One that no acknowledgement since the poll can have is a matter of clocks.
+    // Set if no acknowledgement since the poll can have this time: then the server's clock was misjudged.
     let isDoubted = false;
     const isOthers = (at: string | null) =>
       at !== null &&
@@ -126,7 +131,7 @@ export class Acknowledging {
         async () => {
           const { work, judged } = this.#context;
           const answer = await judged("ack", claim.record.journal, () => work(api).ack(claim.record.journal.workId));
-          // Whoever acknowledged the item did so since it was polled.
+          // The item was queued when it was polled, so a new time is from between then and now.
           const stamped = renewedAt(answer.value.acknowledged_at, claim.record.acknowledgedBefore);
           const within = { fromMs: window.polledMs, untilMs: answer.answeredAtMs };
           isDoubted = stamped !== null && !serverTime.noteStamp(within, stamped);
@@ -153,7 +158,7 @@ export class Acknowledging {
   }
 }
 
-/** When an item was acknowledged since its poll showed it; null: it does not say. */
+/** When the item was acknowledged since its poll; null: the answer doesn't show it. */
 function renewedAt(at: string | null, before: string | null): ReturnType<typeof instantOf> {
   return at === null || isSameInstant(at, before) ? null : instantOf(at);
 }

@@ -9,24 +9,24 @@ import { isStepFailure } from "../protocol/failing-steps.ts";
 import { readJournal, renderJournal, storedCredential } from "../protocol/journal.ts";
 import { ofClaim } from "../protocol/points.ts";
 
-/** What became of a claim's Secret; `unknown`: no answer, it may stand or come to stand. */
+/** The result of creating a claim's Secret. `unknown`: no answer, so the Secret may exist or be created later. */
 export type Journaled = "done" | "taken" | "failed" | "unknown";
 
-/** Step 3 of the protocol: the claim's Secret, which takes the Pod's slot and makes the claim durable. */
+/** Step 3 of the protocol: create the claim's Secret, which takes the Pod's slot and makes the claim durable. */
 export class ClaimJournal {
   readonly #context: ClaimContext;
   readonly #onForeignSlot: (secret: Secret) => void;
 
   constructor(options: {
     context: ClaimContext;
-    /** A Pod's slot is taken by a Secret that no claim here knows. */
+    /** Called with a Secret that holds the Pod's slot and belongs to no claim of this process. */
     onForeignSlot: (secret: Secret) => void;
   }) {
     this.#context = options.context;
     this.#onForeignSlot = options.onForeignSlot;
   }
 
-  /** Repeats within the window where no answer came. Never throws. */
+  /** Creates the Secret, and repeats the request inside the window if no answer comes. Never throws. */
   async write(claim: Claim, credential: string | null, window: AckWindow): Promise<Journaled> {
     const { kube, points, namespace, name, timing, metrics, labels, failing } = this.#context;
     const secret = renderJournal({ name: claim.name, namespace, environment: name }, claim.record.journal, credential);
@@ -62,7 +62,7 @@ export class ClaimJournal {
     }
   }
 
-  /** The slot is taken: by a repeat of our own request, which names the same item, or by somebody else. */
+  /** The Secret exists: our own earlier request created it, if it names the same item; otherwise another client did. */
   async #existingJournal(claim: Claim): Promise<Journaled> {
     const { kube, points, namespace, timing, failing } = this.#context;
     const isOurs = (secret: Secret) => {

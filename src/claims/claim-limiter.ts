@@ -5,44 +5,45 @@ import { FEWEST_UNDER_WAY } from "../protocol/claim-priority.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 
 /**
- * Claims of one Environment under way at a time, at first. Each is four requests to the API server one after the other, and
- * an item may be acknowledged for 2.5 s from its poll: of hundreds begun at once most would be late, their Secrets made and
- * deleted for nothing. Too few leave the API server waiting for its disk. Both measured: docs/performance/pickup.md,
- * throughput.md.
+ * The initial limit of claims under way in one Environment. A claim sends four requests to the API server one after the
+ * other, and an item may be acknowledged only for 2.5 s after its poll. Of hundreds of claims at once, most would be
+ * late and create and delete Secrets for nothing. With too few, the API server waits for its disk. Both were measured:
+ * docs/performance/pickup.md, throughput.md.
  */
 export const FIRST_UNDER_WAY = 64;
-/** More than these wait for one another, on any API server. */
+/** More claims than this wait for one another on any API server. */
 export const MOST_UNDER_WAY = 128;
 
-/** A claim that took no longer says that there may be one more at a time. */
+/** A claim that took at most this long raises the limit by one. */
 const QUICK_MS = 1_000;
-/** One that took longer says that there should be one less: about half of it goes by before its item is acknowledged. */
+/** A claim that took longer lowers the limit by one: about half of this time passes before its acknowledgement. */
 const SLOW_MS = 2_000;
 
 export interface ClaimLimiterOptions {
   readonly clock: Clock;
   readonly claims: ClaimTable;
-  /** Told when a claim got on, was let go, or waits for time alone. */
+  /** Notified when a claim made progress, was dropped, or only waits for a time to pass. */
   readonly changed: Notifier;
   /**
-   * A claim that takes longer keeps nobody out: it waits for a Pod or an API. So a server that takes longer for each claim is
-   * given more than it can do, as it was without any bound.
+   * A claim that takes longer no longer counts: it waits for a Pod or an API. So a server that is slower than this for
+   * every claim gets more requests than it can handle, as it would without a limit.
    */
   readonly longestMs: number;
-  /** Items may wait that no poll shows for now. */
+  /** Called when the limit is reached: items may wait in the queue that no poll reads for now. */
   readonly onFull: () => void;
 }
 
 /**
- * Bounds how many claims of one Environment are under way, from their journal to the first touch of their Pod, or until an
- * item without a secret is stopped. Items that
- * wait for their session's Pod of before are not counted: they ask nothing of the API server. Environments do not share it.
- * The bound follows what claims took of late: additive, both ways, between FEWEST_UNDER_WAY and MOST_UNDER_WAY; it
- * begins with FIRST_UNDER_WAY.
+ * Limits the number of claims under way in one Environment, from the journal to the first touch of the Pod, or to the
+ * stop of an item without a secret. Items that wait for their session's previous Pod don't count: they send no requests
+ * to the API server. Environments don't share the limit.
+ *
+ * The limit begins at FIRST_UNDER_WAY and follows how long recent claims took: it rises and falls by one, between
+ * FEWEST_UNDER_WAY and MOST_UNDER_WAY.
  */
 export class ClaimLimiter {
   readonly #options: ClaimLimiterOptions;
-  /** The oldest first; with when they began. */
+  /** The claims under way, oldest first, with the times at which they began. */
   readonly #begun = new Map<Claim, number>();
   #most = FIRST_UNDER_WAY;
 
@@ -54,7 +55,7 @@ export class ClaimLimiter {
     this.#begun.set(claim, this.#options.clock.monotonic());
   }
 
-  /** Until another claim may be begun, or the signal aborts. */
+  /** Resolves when another claim may begin, or the signal aborts. */
   async wait(signal: AbortSignal): Promise<void> {
     if (this.#isFull) this.#options.onFull();
     while (!signal.aborted && this.#isFull) {
@@ -78,13 +79,18 @@ export class ClaimLimiter {
     return this.#begun.size >= this.#most;
   }
 
-  /** Noticed at the next poll's turn: of a claim that ends while a poll waits for work, up to a second too much. */
+  /**
+   * The claim's end is only noticed before the next poll: while a poll waits for work, `tookMs` is up to a second too
+   * long.
+   */
   #learn(tookMs: number): void {
     if (tookMs <= QUICK_MS) this.#most = Math.min(MOST_UNDER_WAY, this.#most + 1);
     else if (tookMs > SLOW_MS) this.#most = Math.max(FEWEST_UNDER_WAY, this.#most - 1);
   }
 
-  /** One that was handed over without an answer to its acknowledgement waits for nothing but time; others were let go. */
+  /**
+   * A claim without an answered acknowledgement only waits for time to pass once it is handed over, so it isn't busy.
+   */
   #isBusy(claim: Claim): boolean {
     const isWorkedOn = claim.record.claiming || claim.record.acknowledgedAt !== null;
     const isGoingOn = claim.record.journal.use === "refusal" || isUnderWay(claim);

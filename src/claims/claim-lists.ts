@@ -20,15 +20,15 @@ interface Asked {
 }
 
 interface Namespace {
-  /** Who asked since the last list began. */
+  /** The callers that arrived since the last list began. */
   waiting: Asked[];
 }
 
 /**
- * Lists the Secrets of claims. To answer one list the API server goes through all Secrets of the namespace: were each of a
- * thousand Environments to list its own when an operator starts, that would be a million looks. So at most one list of a
- * namespace is under way, and the next one is for all Environments that asked meanwhile. What anybody is given was listed
- * after they asked.
+ * Lists the Secrets of claims. For each list the API server goes through all Secrets of the namespace. If each of a
+ * thousand Environments listed its own when the operator starts, the server would go through a million. So at most one
+ * list of a namespace is under way, and the next one serves all Environments that called in the meantime. A caller
+ * always gets a list that began after its call.
  */
 export class ClaimLists {
   readonly #kube: Pick<KubeClient, "listAll">;
@@ -39,8 +39,8 @@ export class ClaimLists {
   }
 
   /**
-   * The Secrets that bear the labels of this Environment's claims, without their credentials. Who gives up waits no longer; a
-   * list under way goes on, since it may be others', too.
+   * The Secrets with the labels of this Environment's claims, without their credentials. A caller that aborts is
+   * released; a list under way continues, since it may serve other callers too.
    * @throws KubeApiError, or the signal's reason
    */
   list(
@@ -93,8 +93,8 @@ export class ClaimLists {
 }
 
 /**
- * Deletes the claim Secrets of an Environment whose items nobody will settle any more: nothing owns them, so nobody else
- * does. Leases lapse by themselves.
+ * Deletes the claim Secrets of an Environment whose items no loop will settle. They have no owner reference, so
+ * Kubernetes doesn't delete them. The items' leases lapse.
  */
 export async function deleteClaimSecrets(
   kube: KubeClient,

@@ -13,7 +13,10 @@ import { ClaimLimiter } from "./claim-limiter.ts";
 
 import { Claiming, type ClaimingOptions, type ClaimResult } from "./claiming.ts";
 
-/** What becomes of an item while claims work: acknowledged, refused for what it is, or left in the queue for a known reason. */
+/**
+ * Results that show that claims work: the item was acknowledged, refused by its type, or left in the queue for a
+ * reason.
+ */
 const PROGRESS: ReadonlySet<ClaimResult> = new Set([
   "claimed",
   "duplicate",
@@ -28,16 +31,16 @@ export interface ClaimLoopOptions extends Omit<ClaimingOptions, "limiter"> {
   readonly pace: PollPace;
 }
 
-/** Step 2 of the protocol: poll while a parked Pod is free, and begin a claim of each item that comes. */
+/** Step 2 of the protocol: poll while a parked Pod is free, and begin a claim for each polled item. */
 export class ClaimLoop {
   readonly #options: ClaimLoopOptions;
   readonly #context: ClaimContext;
   readonly #limiter: ClaimLimiter;
   readonly #claiming: Claiming;
   readonly #backoff: Backoff;
-  /** Claims under way, each with the address that its item came from. */
+  /** The claims under way, each with the address that its item came from. */
   readonly #underWay = new Map<Promise<void>, string>();
-  /** Where the poll under way asks; null: none is. */
+  /** The address of the poll under way; null: there is none. */
   #pollsAt: string | null = null;
 
   constructor(options: ClaimLoopOptions) {
@@ -57,7 +60,7 @@ export class ClaimLoop {
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       await sleep(this.#context.clock, this.#pauseLeft(), signal);
-      // Room first: whether anything may be claimed is asked at the last moment.
+      // The limiter comes first, so that the gate is checked right before the poll.
       await this.#limiter.wait(signal);
       await this.#options.gate.mayClaim(signal);
       if (signal.aborted) break;
@@ -66,7 +69,7 @@ export class ClaimLoop {
     await Promise.allSettled(this.#underWay.keys());
   }
 
-  /** The addresses that claims may come to name by what is under way, whatever the spec names by now. */
+  /** The addresses that claims may name because of polls and claims under way, whatever the spec names now. */
   get addresses(): readonly string[] {
     return [...(this.#pollsAt === null ? [] : [this.#pollsAt]), ...this.#underWay.values()];
   }
@@ -87,7 +90,7 @@ export class ClaimLoop {
       if (error instanceof WorkApiError && error.kind === "bad-item") return this.#oddItem(attempt, error);
       return attempt.failed(error, this.#backoff);
     } finally {
-      // The item is begun before anybody else runs.
+      // The item's claim begins in the same turn, before `addresses` can be read.
       this.#pollsAt = null;
     }
     attempt.answered();
@@ -101,14 +104,14 @@ export class ClaimLoop {
     this.#options.report.work();
     this.#context.hinted?.found({ workId: answer.value.id, sessionId: answer.value.data.id });
     const claiming = this.#begin(answer.value, { ...answer, api: work.baseUrl });
-    // Whether this item is stopped for its missing secret decides whether another one is claimed.
+    // Wait for the stop of an item without a secret: its result decides whether another item is claimed.
     if (this.#claiming.lacksSecret(answer.value)) await claiming;
     return 0;
   }
 
   /**
-   * Comes again when the server takes it back, no sooner. With a backoff several of them would keep all others from their
-   * turn: they are offered before what came later. Some two dozen would still: then the platform has changed.
+   * A malformed item returns when the server requeues it. The server offers older items first, so with a backoff, a few
+   * malformed items would block all later ones. About two dozen still would, but then the platform has changed.
    */
   #oddItem(attempt: Attempt, error: WorkApiError): number {
     attempt.answered();
@@ -117,19 +120,20 @@ export class ClaimLoop {
     return this.#context.timing.retryBaseMs;
   }
 
-  /** For how long no item should be asked for, in milliseconds. */
+  /** How long to wait before the next poll, in milliseconds. */
   #pauseLeft(): number {
     const { clock, failing } = this.#context;
     return Math.max(0, Math.max(this.#claiming.restUntilMs, failing.pausedUntilMs) - clock.monotonic());
   }
 
   /**
-   * Polls follow one another about once a second. An item that was let go because it came at the end of one would come at
-   * the end of another one, whole seconds later, again and again: so the time is another one in each poll.
+   * Polls follow one another about once a second. An item that came too late in one poll would be requeued whole
+   * seconds later, and come too late again and again. So the time is random for each poll.
    */
   #reclaimOlderThanMs(): number {
     const { random, timing, environment } = this.#context;
-    // An item whose session's Pod was only made for it is to come back as soon as to anybody else.
+    // With a Pod per session, the Pod is only created for an offer: the item should return as early as to other
+    // clients.
     const leastMs = isPerSession(environment()) ? timing.othersReclaimMs : timing.ownReclaimMs;
     return leastMs + Math.floor(random() * timing.pollBlockMs);
   }
@@ -162,7 +166,7 @@ export class ClaimLoop {
   }
 }
 
-/** What a poll brought, for a trace. */
+/** The result of a poll, for a trace. */
 function offerTold({ value }: Answer<WorkItem | null>) {
   return value ? { workId: value.id, state: value.state, type: value.data.type } : { workId: null };
 }

@@ -24,7 +24,7 @@ import type { Gate, HandOver, ParkedPods, Report } from "./ports.ts";
 import type { RefusedItems } from "./refused-items.ts";
 import { dropSecret } from "./secret-acts.ts";
 
-/** How a claim came out; the values of the metric's label. */
+/** The result of a claim; the values of the metric's label. */
 export type ClaimResult =
   | "claimed"
   | "duplicate"
@@ -38,10 +38,10 @@ export type ClaimResult =
   | "unreadable"
   | "failed";
 
-/** Between two looks whether a session's earlier Pod is over: its end is seen about as late. */
+/** Between two checks whether a session's earlier Pod has ended: the watch shows the end about as late. */
 const SESSION_LOOK_MS = 200;
 
-/** The item may be tried in another slot, as long as its window lasts. */
+/** With `slot-taken`, the item may be tried in another slot while its window is open. */
 type SlotResult = ClaimResult | "slot-taken";
 
 export interface ClaimingOptions {
@@ -55,13 +55,13 @@ export interface ClaimingOptions {
   readonly breaker: Breaker;
   readonly serverTimes: ServerTimes;
   readonly limiter: ClaimLimiter;
-  /** Told when a claim got on, was dropped, or was handed over. */
+  /** Notified when a claim made progress, was dropped, or was handed over. */
   readonly changed: Notifier;
 }
 
 /**
- * Steps 3 and 4 of the protocol, for one item that a poll brought: find a Pod, journal, acknowledge, hand over. An item is
- * acknowledged only with its secret durable and a Pod ready (invariant 1).
+ * Steps 3 and 4 of the protocol, for one polled item: find a Pod, journal, acknowledge, hand over. An item is
+ * acknowledged only once its secret is durable and a Pod is ready (invariant 1).
  */
 export class Claiming {
   readonly #options: ClaimingOptions;
@@ -80,14 +80,14 @@ export class Claiming {
     this.#acknowledging = new Acknowledging({ context, serverTimes, gate });
   }
 
-  /** No item should be polled before this time (monotonic): there was no room for the last one. */
+  /** No item should be polled before this time (monotonic): there was no capacity for the last one. */
   get restUntilMs(): number {
     return this.#restUntilMs;
   }
 
-  /** Claims the item, or says why not. */
+  /** Claims the item, or returns why it was not claimed. */
   async claim(item: WorkItem, answer: Offer): Promise<ClaimResult> {
-    // One of our Secrets names it already: it is not journaled again (M).
+    // An item that one of our Secrets already names is not journaled again (M).
     if (!(await this.#isFree(item, answer))) return "duplicate";
     if (item.data.type !== DATA_TYPE_SESSION) {
       const window = new AckWindow(this.#context.clock, answer, windowMs(this.#context.timing));
@@ -107,7 +107,8 @@ export class Claiming {
     const isOwn = isPerSession(this.#context.environment());
     if (isOwn && !this.#options.gate.isClosing && !this.#options.pool.offered(item.data.id)) this.#rest();
     for (;;) {
-      // Checked again in the same turn as the claim is registered: another item of the session may have been faster.
+      // Checked again in the same turn in which the claim is registered: another item of the session may have been
+      // faster.
       if (this.#options.gate.runs(item.data.id, answer.api)) return "session-runs";
       const pod = this.#options.pool.take(tried, (free) => this.#fits(free, item, answer));
       if (!pod && isOwn) {
@@ -133,8 +134,9 @@ export class Claiming {
   }
 
   /**
-   * `workspace: PerSession`: waits for the session's own Pod as long as the window lasts. One that takes longer is there when
-   * the queue offers the item again: nothing is acknowledged for it before. Resolves with whether to look again.
+   * `workspace: PerSession`: waits for the session's own Pod while the window is open. If the Pod takes longer, the
+   * item is not acknowledged, and the Pod is ready when the queue offers the item again. Resolves with whether to try
+   * again.
    */
   async #mayHaveOwnPod(answer: Offer): Promise<boolean> {
     if (this.#options.gate.isClosing) return false;
@@ -142,21 +144,21 @@ export class Claiming {
     return window.waitsFor((signal) => this.#options.changed.wait(signal));
   }
 
-  /** No room for what the queue offers: others may have it, and polls that follow at once would only keep it from them. */
+  /** No capacity for the offered item: other clients may take it, and immediate polls would only keep it from them. */
   #rest(): void {
     const { clock, timing } = this.#context;
     this.#restUntilMs = Math.max(this.#restUntilMs, clock.monotonic() + timing.noRoomPauseMs);
   }
 
-  /** A session that needs a secret of its own and came without one. */
+  /** Whether a session needs its own secret and came without one. */
   lacksSecret({ secret, data }: WorkItem): boolean {
     const { sessions } = this.#context.environment().spec;
     return !secret && data.type === DATA_TYPE_SESSION && sessions?.credential === "WorkSecret";
   }
 
   /**
-   * Whether no Secret of ours names this item. A re-offer of our own is news of it: it is queued again. The record of one
-   * whose Pod is over goes at once then, and what was released can be claimed anew with this very offer.
+   * Whether none of our Secrets names this item. If one does, the offer shows that the item was queued again. If its
+   * Pod has ended, its record is then deleted immediately, so that this offer can claim the released item again.
    */
   async #isFree(item: WorkItem, answer: Offer): Promise<boolean> {
     const known = this.#claims.ofWork(item.id);
@@ -170,8 +172,9 @@ export class Claiming {
   }
 
   /**
-   * Whether no Pod runs the item's session (invariant 2). A session may be queued again, as another item, while its
-   * worker still leaves: two at a time would both answer its tool calls. Waits for the end as long as the window lasts.
+   * Whether no Pod runs the item's session (invariant 2). A session may be queued again as another item while its
+   * worker is still exiting: two workers would both answer its tool calls. Waits for the worker's end while the window
+   * is open.
    */
   async #isSessionsTurn(item: WorkItem, answer: Offer): Promise<boolean> {
     const window = new AckWindow(this.#context.clock, answer, windowMs(this.#context.timing));
@@ -181,7 +184,10 @@ export class Claiming {
     return true;
   }
 
-  /** Journals the item in a slot and acknowledges it. Without a Pod: to stop an item that cannot run. */
+  /**
+   * Journals the item in a slot and acknowledges it. Without a Pod, the claim only serves to stop an item that can't
+   * run.
+   */
   async #claimSlot(item: WorkItem, answer: Offer, pod: Pod | null): Promise<SlotResult> {
     const claim = this.#register(item, answer, pod);
     const window = new AckWindow(this.#context.clock, answer, ackWindowMs(this.#context.timing, claim.record.journal));
@@ -192,7 +198,7 @@ export class Claiming {
       const journaled = await this.#journal.write(claim, pod && credentialFor(this.#context, pod, item), window);
       if (journaled === "taken" || journaled === "failed") return journaled === "taken" ? "slot-taken" : "failed";
       if (journaled === "unknown") {
-        // It may stand or come to stand: the session loop finds out, as it would after a restart.
+        // The Secret may exist or be created later: the session loop finds out, as it would after a restart.
         keep = true;
         return "failed";
       }
@@ -214,7 +220,7 @@ export class Claiming {
     }
   }
 
-  /** Whether the Environment carries the finalizer now. */
+  /** Adds the finalizer to the Environment if it is missing. Resolves with whether the claim may continue. */
   async #hold(): Promise<boolean> {
     const { failing } = this.#context;
     try {
@@ -261,7 +267,7 @@ export class Claiming {
     return claim;
   }
 
-  /** The claim loop is through with it: the session loop has it from here, or nobody. */
+  /** The claim loop has finished with the claim: the session loop gets it, or it is removed. */
   #release(claim: Claim, keep: boolean): void {
     noteHandedOver(claim);
     if (claim.lease.memory.is === "journaled") remember(claim, { is: "none" });
@@ -274,7 +280,10 @@ export class Claiming {
     this.#options.report.dropped();
   }
 
-  /** Deletes the Secret of a claim that will not be acknowledged. False: it may still stand; the session loop sees to it. */
+  /**
+   * Deletes the Secret of a claim that won't be acknowledged. False: it may still exist, and the session loop deletes
+   * it.
+   */
   async #tryDrop(claim: Claim, because: string): Promise<boolean> {
     try {
       await dropSecret(this.#context, claim, "claim.drop", because);
@@ -289,7 +298,7 @@ export class Claiming {
   }
 }
 
-/** Without a Pod there is no other slot to try. */
+/** Without a Pod, there is no other slot to try. */
 function settled(result: SlotResult): ClaimResult {
   return result === "slot-taken" ? "failed" : result;
 }

@@ -6,8 +6,8 @@ import type { ClaimContext } from "../protocol/context.ts";
 import type { WorkItem } from "../work/types.ts";
 
 /**
- * What the program of this Pod is given to serve the item with, as it goes into the claim's Secret; null: the Pod takes
- * what is not there. The environment key is the one in use now: another one later changes nothing for this session.
+ * The credential with which this Pod's program serves the item, as stored in the claim's Secret; null: the credential
+ * that the Pod needs is missing. An environment key is the current one: a later key doesn't affect this session.
  */
 export function credentialFor(
   context: Pick<ClaimContext, "environmentKey">,
@@ -19,8 +19,9 @@ export function credentialFor(
 }
 
 /**
- * Whether this Pod's program is told to ask the Work API that offered an item. One that was parked for another address must
- * not be given a key, or an item, of this one. Pods of a version that did not say it are trusted: they are being replaced.
+ * Whether this Pod's program uses the Work API that offered an item. A Pod that was parked for another address must not
+ * get a key or an item of this one. Pods of older versions, which don't name an address, are trusted: they are being
+ * replaced.
  */
 export function serves(pod: Pod, api: string): boolean {
   const told = pod.metadata.annotations?.[ANNOTATION_API];

@@ -12,14 +12,14 @@ import type { Step } from "../protocol/step.ts";
 import type { Answer } from "../work/client.ts";
 import type { HeartbeatOutcome } from "../work/types.ts";
 
-/** Keeps in mind that our acknowledgement took effect, or that it can't be told whose it was. */
+/** Records that our acknowledgement took effect, or (`late`) that an acknowledgement did that may not be ours. */
 export function own(context: ClaimContext, claim: Claim, { acknowledgedAt, late }: Step & { do: "own" }): void {
   const { points, metrics, labels, clock, logger } = context;
   points.note(late ? "session.doubt" : "session.own", ofClaim(claim), { acknowledgedAt });
   const ackedMs = claim.observed.item?.askedMs ?? clock.monotonic();
   noteAcknowledged(claim, acknowledgedAt, { ackedMs, isLate: late ?? false });
   remember(claim, { is: "none" });
-  // What is beaten already is most likely another client's.
+  // An item that already gets heartbeats is most likely another client's.
   const isBeaten = late && claim.observed.item?.state === "active";
   if (!isBeaten) metrics.acks.inc({ ...labels, result: late ? "late-effect" : "found" });
   if (!late) return;
@@ -29,7 +29,7 @@ export function own(context: ClaimContext, claim: Claim, { acknowledgedAt, late 
   );
 }
 
-/** Takes the lease with a heartbeat of our own, against the value last seen. What comes out is in `claim.memory`. */
+/** Takes the lease with our own heartbeat, against the value last seen. The result is in the claim's memory. */
 export async function fence(context: ClaimContext, claim: Claim, expected: string): Promise<boolean> {
   remember(claim, { is: "none" });
   const answer = await beat(context, claim, "session.fence", expected);
@@ -47,8 +47,8 @@ export async function fence(context: ClaimContext, claim: Claim, expected: strin
 }
 
 /**
- * lease: Operator: takes the lease, to keep it. What comes out is in `claim.lease`. A refusal loses it to somebody else
- * where the container runs already; before that the item is looked at again.
+ * lease: Operator: takes the lease and keeps it. The result is in `claim.lease.own`. After a refusal, the lease is lost
+ * if the claim was opened; otherwise the item is read again.
  */
 export async function takeLease(context: ClaimContext, claim: Claim, expected: string): Promise<void> {
   remember(claim, { is: "none" });
@@ -62,12 +62,12 @@ export async function takeLease(context: ClaimContext, claim: Claim, expected: s
   else refused(context, claim);
 }
 
-/** Shorter than a lease for work, long enough for any server to take it for one; it gives what it gives. */
+/** Shorter than a usual lease, and long enough for any server to accept. The server decides on the actual TTL. */
 const SHORTEST_TTL_SECONDS = 10;
 
 /**
- * A last beat of a lease that is let go: who is to run the item next need not wait for the whole of it. A courtesy, sent
- * once: without it the lease lapses as it is. Never throws.
+ * Sends a last heartbeat before the operator lets a lease lapse, so that the next client needn't wait for the whole
+ * TTL. It is optional and sent only once: without it, the lease lapses later. Never throws.
  */
 export async function shortenLease(context: ClaimContext, claim: Claim, { echo, ttlMs }: HeldLease): Promise<void> {
   try {
@@ -77,7 +77,7 @@ export async function shortenLease(context: ClaimContext, claim: Claim, { echo, 
     const surely = state === "active" && extended ? { beatSentWallMs: answer.sentAtWallMs } : {};
     remember(claim, { is: "fenced", beatSentMs: answer.sentAtMs, ...surely, ttlMs: ttlSeconds * SECOND_MS });
   } catch (error) {
-    // It may have landed, for as long as the server gave before.
+    // The heartbeat may have landed and extended the lease by the previous TTL.
     remember(claim, { is: "fenced", beatSentMs: context.clock.monotonic(), ttlMs });
     context.logger.info(
       { workId: claim.record.journal.workId, error: errorText(error) },
@@ -86,7 +86,7 @@ export async function shortenLease(context: ClaimContext, claim: Claim, { echo, 
   }
 }
 
-/** A lease that is somebody else's: nothing of ours keeps it alive. */
+/** A lease that another client holds: none of our heartbeats keeps it alive. */
 export function lostToOthers(context: ClaimContext, message: string): Lease {
   return { is: "lost", by: "refusal", message, lapsedMs: context.clock.monotonic() };
 }
@@ -110,7 +110,8 @@ async function beat(
   };
   const first = await send(expected);
   if (first.value.kind !== "refused") return first;
-  // The list and the heartbeat may write one instant in two ways; the echo must be the server's own, byte for byte.
+  // The list and the heartbeat may format one instant differently, and the echo must match the server's value byte for
+  // byte.
   const current = first.value.current?.last_heartbeat;
   if (!current || current === expected || Date.parse(current) !== Date.parse(expected)) return first;
   return await send(current);
@@ -121,7 +122,7 @@ function refused(context: ClaimContext, claim: Claim): false {
   return false;
 }
 
-/** Stops the item. A forced one is over at once; 409 says that it was already. */
+/** Stops the item. With `force` it is stopped immediately; a 409 means that it already was. */
 export async function stopItem(context: ClaimContext, claim: Claim, force: boolean): Promise<void> {
   context.guard();
   const sentMs = context.clock.monotonic();

@@ -26,13 +26,13 @@ import type { Outcome } from "../protocol/outcome.ts";
 import { ofClaim } from "../protocol/points.ts";
 import type { Step } from "../protocol/step.ts";
 
-/** Counts the touches of a Pod: any change of it makes kubelet look at once. */
+/** Counts the touches of a Pod: any change of the Pod makes the kubelet check it immediately. */
 const ANNOTATION_TOUCHES = "berth.dev/touches";
 
-/** Touches the Pod: one patch that tells everybody which session it runs now, and makes kubelet look at once. */
+/** Touches the Pod: one patch that names its session, and makes the kubelet check the Pod immediately. */
 export async function touchPod(context: ClaimContext, claim: Claim, pod: Pod): Promise<void> {
   const { workId, sessionId } = claim.record.journal;
-  // Whoever lowers it meanwhile has the last word: it may only ever be lowered.
+  // The field can only be lowered, so a lower value that another client set must stay.
   const current = pod.spec.activeDeadlineSeconds ?? NO_DEADLINE_SECONDS;
   noteDeadline(claim, Math.min(current, claim.record.deadlineSeconds ?? deadlineSeconds(context, pod)));
   const own = context.environment().spec.sessions?.template.metadata?.annotations ?? {};
@@ -41,7 +41,7 @@ export async function touchPod(context: ClaimContext, claim: Claim, pod: Pod): P
     [ANNOTATION_SESSION_ID]: sessionId,
     [ANNOTATION_TOUCHES]: String(claim.record.touches + 1),
   };
-  // What the user's template says of disruptions wins.
+  // Annotations about disruptions in the user's template win.
   if (own[ANNOTATION_SAFE_TO_EVICT] === undefined) annotations[ANNOTATION_SAFE_TO_EVICT] = "false";
   if (own[ANNOTATION_DO_NOT_DISRUPT] === undefined) annotations[ANNOTATION_DO_NOT_DISRUPT] = "true";
   const patch = {
@@ -64,8 +64,8 @@ export async function touchPod(context: ClaimContext, claim: Claim, pod: Pod): P
 }
 
 /**
- * A bound that holds with the operator dead, and only then: not before the operator would have deleted the Pod itself. It
- * counts from the Pod's start, so the time parked is added.
+ * The deadline that ends the Pod if no operator runs. It must not end before the operator would have deleted the Pod
+ * itself. Kubernetes counts it from the Pod's start, so the parked time is added.
  */
 function deadlineSeconds(context: ClaimContext, pod: Pod): number {
   const { maxDurationSeconds } = context.environment().spec.sessions ?? { maxDurationSeconds: 0 };
@@ -76,25 +76,25 @@ function deadlineSeconds(context: ClaimContext, pod: Pod): number {
   return Math.ceil(ageSeconds) + maxDurationSeconds + patienceSeconds + graceSeconds;
 }
 
-/** Whether a live Pod still is in the state that a step was decided on. */
+/** Whether the live Pod is still in the state that the deletion was decided on. */
 export function sameState(live: Pod, step: Step & { do: "delete-pod" }): boolean {
   const state = readPodState(live).is;
-  // A Pod whose container has started meanwhile is not one that failed to start.
+  // If the container has started in the meantime, the start did not fail.
   return step.why === "StartFailed" ? state === "parked" || state === "preparing" : state !== "ended";
 }
 
-/** Annotations are for people: a message longer than this is cut. */
+/** The longest message in an annotation, in characters: annotations are for people, so longer messages are cut. */
 const MESSAGE_LENGTH = 512;
 
-/** What a session's start said of its template. */
+/** What a session's start shows about its template. */
 export interface StartMark {
-  /** Its container did not get to serve. */
+  /** The container ended before it served. */
   readonly failed: boolean;
-  /** Starts of its template that failed in a row by now; null: nobody counts them any more. */
+  /** Starts of the template that have failed in a row so far; null: they are no longer counted. */
   readonly inARow: number | null;
 }
 
-/** Marks the Pod of a settled session: it is no capacity any more and is kept for its logs. */
+/** Marks the Pod of a settled session as finished: it no longer counts as capacity, and is kept for its logs. */
 export async function markFinished(
   context: ClaimContext,
   claim: Claim,
@@ -134,7 +134,9 @@ export async function markFinished(
   }
 }
 
-/** A plain sidecar would run on and hold the Pod's requests: a deadline in the past ends it, and its logs stay. */
+/**
+ * Ends sidecars, which would continue to use the Pod's requests: a deadline that is due ends them and keeps their logs.
+ */
 function endSidecars(context: ClaimContext, pod: Pod): { spec?: { activeDeadlineSeconds: number } } {
   const running = pod.status?.containerStatuses?.some(({ state }) => state?.running) ?? false;
   const startedMs = Date.parse(pod.status?.startTime ?? "");

@@ -6,21 +6,24 @@ import type { ClaimContext } from "../protocol/context.ts";
 import { isRefusal, retryDelayMs } from "../work/errors.ts";
 import { DATA_TYPE_SESSION, type WorkItem, type WorkState } from "../work/types.ts";
 
-/** Pages of the list that are read in search of items that were left half refused. */
+/** Pages of the list that are searched for items that were acknowledged and not stopped. */
 const LOOK_PAGES = 5;
 const PAGE_LIMIT = 100;
-/** Where somebody asked for its stop meanwhile nothing would ever answer: some platforms keep stopping items for ever. */
+/**
+ * The states of such items. `stopping`: another client told the item to stop, and no worker would ever answer: some
+ * platforms keep stopping items forever.
+ */
 const LEFT_IN: ReadonlySet<WorkState> = new Set(["starting", "stopping"]);
 
 /**
- * Health checks and items of unknown types: acknowledged and stopped at once, with no Pod and no Secret. What was
- * acknowledged and not stopped, by this process or an earlier one, only the list knows: it is looked through at the start
- * and after every refusal that failed.
+ * Refuses health checks and items of unknown types: it acknowledges and stops them immediately, without a Pod or a
+ * Secret. Only the list shows which items this process or an earlier one acknowledged and did not stop. So the list is
+ * searched at the start, and after every refusal that failed.
  */
 export class RefusedItems {
   readonly #context: ClaimContext;
   readonly #changed = new Notifier();
-  /** Some may be left; they are looked for when `#lookFromMs` (monotonic) is over. */
+  /** Such items may exist; the list is searched for them from `#lookFromMs` (monotonic) on. */
   #mayBeLeft = true;
   #lookFromMs = Number.NEGATIVE_INFINITY;
 
@@ -28,7 +31,10 @@ export class RefusedItems {
     this.#context = context;
   }
 
-  /** Acknowledges and stops an item that `api` offered. Throws WorkApiError; `run` sees to what is left then. */
+  /**
+   * Acknowledges and stops an item that `api` offered. If it fails, `run` stops the item later.
+   * @throws WorkApiError
+   */
   async refuse(item: WorkItem, api: string): Promise<void> {
     const { guard, work, points, metrics, labels, logger, clock, timing } = this.#context;
     const about = { workId: item.id };
@@ -38,7 +44,7 @@ export class RefusedItems {
       guard();
       await points.run("refuse.stop", about, () => work(api).stop(item.id, { force: true }));
     } catch (error) {
-      // Until then an acknowledgement without answer may still take effect, and the list not show it.
+      // Until then, an unanswered acknowledgement may still take effect, or be missing from the list.
       this.#lookFromMs = clock.monotonic() + timing.othersReclaimMs + timing.lateAckMs + timing.listLagMs;
       this.#mayBeLeft = true;
       this.#changed.notify();
@@ -49,7 +55,7 @@ export class RefusedItems {
     logger.info({ workId: item.id, type: item.data.type }, "item stopped without a Pod");
   }
 
-  /** Runs until the signal aborts, while `mayAsk` says that requests make sense. Never throws. */
+  /** Runs until the signal aborts; `mayAsk` resolves when requests make sense. Never throws. */
   async run(signal: AbortSignal, mayAsk: (signal: AbortSignal) => Promise<void>): Promise<void> {
     const { clock, timing, random } = this.#context;
     const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
@@ -65,9 +71,9 @@ export class RefusedItems {
   }
 
   /**
-   * Where many share the budget, and start together, their first looks are spread over the time that the group asks idle
-   * members to let pass between two calls: all at once they would use up, for what is seldom there, what everybody needs
-   * to become ready.
+   * If many Environments share a request budget and start together, their first searches are spread over the group's
+   * idle interval. All at once, these searches, which rarely find anything, would use up the budget that every
+   * Environment needs to become ready.
    */
   #firstPauseMs(): number {
     const { work, random, timing } = this.#context;
@@ -103,7 +109,7 @@ export class RefusedItems {
           await points.run("refuse.stop-left", { workId: item.id }, () => work().stop(item.id, { force: true }));
           logger.info(about, "item that was left half refused is stopped");
         } catch (error) {
-          // A final word on this one, which must not keep the others from their stops.
+          // A permanent refusal for this item must not prevent the stops of other items.
           if (!isRefusal(error)) throw error;
           logger.info({ ...about, error: errorText(error) }, "item that was left half refused cannot be stopped");
         }

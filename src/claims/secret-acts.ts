@@ -7,8 +7,8 @@ import { openingPatch, readJournal, storedCredential } from "../protocol/journal
 import { ofClaim } from "../protocol/points.ts";
 
 /**
- * Gives the Secret the key that the container waits for, and makes the acknowledgement durable in the same patch.
- * The slot stays ours only while nobody changed the Secret: its resourceVersion says so.
+ * Adds the key that the container waits for to the Secret, and makes the acknowledgement durable in the same patch. The
+ * patch's resourceVersion makes sure that no other client has changed the Secret, so the slot is still ours.
  */
 export async function openSecret(context: ClaimContext, claim: Claim, acknowledgedAt: string): Promise<void> {
   const ref = { namespace: context.namespace, name: claim.name };
@@ -31,7 +31,7 @@ export async function openSecret(context: ClaimContext, claim: Claim, acknowledg
   }
 }
 
-/** The credential from the Secret; null when an earlier patch of ours, whose answer was lost, has opened it already. */
+/** The credential from the Secret; null: an earlier patch, whose answer was lost, has already opened the claim. */
 async function rereadCredential(context: ClaimContext, claim: Claim): Promise<string | null> {
   const ref = { namespace: context.namespace, name: claim.name };
   const secret = await context.points
@@ -49,7 +49,7 @@ async function rereadCredential(context: ClaimContext, claim: Claim): Promise<st
   return readJournal(secret)?.opened ? null : storedCredential(secret);
 }
 
-/** The Secret is not the one that this claim wrote: somebody else has the slot, or had it. */
+/** The Secret is not the one that this claim wrote: another client holds the slot, or held it. */
 export class StaleClaimError extends Error {
   constructor() {
     super("the claim's Secret was changed or replaced by somebody else");
@@ -58,8 +58,9 @@ export class StaleClaimError extends Error {
 }
 
 /**
- * Deletes a claim's Secret as it was last seen. Gone already is fine; changed by somebody else is not.
- * @param because in words, for a trace
+ * Deletes a claim's Secret, if it has not changed since it was last seen. A missing Secret is no error.
+ * @param because the reason, for a trace
+ * @throws StaleClaimError if another client changed the Secret
  */
 export async function dropSecret(
   { kube, points, namespace }: ClaimContext,
