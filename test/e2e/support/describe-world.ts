@@ -1,11 +1,26 @@
+import type { Environment } from "../../../src/api/environment.ts";
 import { errorText } from "../../../src/core/errors.ts";
-import type { E2eWorld } from "./world.ts";
+import type { Pod, Secret } from "../../../src/kube/resource.ts";
+import type { Operators } from "./operators.ts";
+import type { RemoteSimulator } from "./remote-simulator.ts";
+import type { Views } from "./views.ts";
 
 const ITEMS_SHOWN = 20;
 const LOG_LINES_SHOWN = 30;
 
+/** The parts of a world that the description shows. */
+interface DescribedWorld {
+  readonly namespace: string;
+  readonly simulator: RemoteSimulator;
+  readonly operators: Operators;
+  readonly views: Views;
+  readonly pods: readonly Pod[];
+  readonly claims: readonly Secret[];
+  readonly environment: Environment | undefined;
+}
+
 /** The current state, for the message of a failed wait. Never throws: where something can't be read, it says why. */
-export async function describeWorld(world: E2eWorld): Promise<string> {
+export async function describeWorld(world: DescribedWorld): Promise<string> {
   const [items, violations, operators, log] = await Promise.all([
     tried(async () => (await world.simulator.items()).slice(0, ITEMS_SHOWN).map(({ id, state }) => [id, state])),
     tried(() => world.simulator.violations()),

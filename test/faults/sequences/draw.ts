@@ -1,22 +1,6 @@
 import fc from "fast-check";
 import type { Sequence, Step } from "./mode.ts";
-
-/** The parts of a world's setting that both modes draw. */
-export interface CommonSetting {
-  /** One operator, or two with a leader election. */
-  readonly replicas: 1 | 2;
-  readonly switches: {
-    readonly secondAck: "refused" | "unchanged" | "renewed";
-    readonly lapse: "requeue" | "stop";
-    readonly starting: "expires" | "never";
-    readonly lapsedStopping: "stays" | "ends";
-    readonly stoppingBeat: "extends" | "ignored";
-    readonly requeueId: "kept" | "new";
-    readonly listOrder: "newest" | "oldest" | "shuffled";
-    readonly listKeepsStopped: 3 | null;
-    readonly stopReply: "empty" | "work";
-  };
-}
+import type { CommonSetting } from "./stage.ts";
 
 /** Sequences are short and numerous: failures come from two or three steps that coincide. */
 const MOST_STEPS = 10;

@@ -12,8 +12,7 @@ import {
   type Resource,
 } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
-import type { CommonSetting } from "./draw.ts";
-import type { Stage } from "./stage.ts";
+import type { CommonSetting, Stage } from "./stage.ts";
 
 /**
  * A few seconds on an idle machine. On a machine so busy that requests exceed the claim protocol's limits, the operator

@@ -3,7 +3,6 @@ import { isAlreadyExists, isNotFound } from "../../../src/kube/errors.ts";
 import { type Pod, SECRETS } from "../../../src/kube/resource.ts";
 import type { TestCluster } from "../../support/cluster.ts";
 import type { World } from "../../support/world.ts";
-import type { CommonSetting } from "./draw.ts";
 import type { Fates } from "./fates.ts";
 import { Log, Replica } from "./replica.ts";
 import type { Witness } from "./witness.ts";
@@ -27,6 +26,23 @@ export const STARTS_MS = 300_000;
  */
 const AIM_MS = 5_000;
 const LOOK_MS = 50;
+
+/** The parts of a world's setting that both modes draw. */
+export interface CommonSetting {
+  /** One operator, or two with a leader election. */
+  readonly replicas: 1 | 2;
+  readonly switches: {
+    readonly secondAck: "refused" | "unchanged" | "renewed";
+    readonly lapse: "requeue" | "stop";
+    readonly starting: "expires" | "never";
+    readonly lapsedStopping: "stays" | "ends";
+    readonly stoppingBeat: "extends" | "ignored";
+    readonly requeueId: "kept" | "new";
+    readonly listOrder: "newest" | "oldest" | "shuffled";
+    readonly listKeepsStopped: 3 | null;
+    readonly stopReply: "empty" | "work";
+  };
+}
 
 /** One Environment in its own namespace, the replicas that serve it, and everything that observes it. */
 export abstract class Stage implements AsyncDisposable {

@@ -1,12 +1,31 @@
+import type { Rules } from "../../../model/rules.ts";
+import type { Fault, HiddenStep } from "../../../model/steps.ts";
 import { DEFAULT_TIMING, scaleTiming } from "../../../src/core/timing.ts";
 import type { TestCluster } from "../../support/cluster.ts";
-import { type InProcessOperator, startWorld, TEST_TIME_SCALE, type World } from "../../support/world.ts";
+import {
+  type InProcessOperator,
+  startWorld,
+  TEST_TIME_SCALE,
+  type World,
+  type WorldOptions,
+} from "../../support/world.ts";
 import { checkTrace, type Tally } from "./check-trace.ts";
-import type { Scenario } from "./scenarios.ts";
 import { TraceRecorder } from "./trace.ts";
 
 /** Limit of a wait for all sessions of a scenario on a busy machine. */
 const PATIENCE_MS = 300_000;
+
+/** A way to serve sessions, and what goes wrong. */
+export interface Scenario {
+  readonly name: string;
+  readonly world: WorldOptions;
+  /** Two clusters serve one queue. */
+  readonly isDoubled?: boolean;
+  readonly rules?: Partial<Rules>;
+  /** Faults and hidden steps that may happen from the start. */
+  readonly allows?: readonly (Fault | HiddenStep)[];
+  readonly act: (run: TraceRun) => Promise<void>;
+}
 
 /** A running scenario: its worlds, their operators, and their trace. */
 export class TraceRun implements AsyncDisposable {

@@ -1,21 +1,6 @@
-import type { Rules } from "../../../model/rules.ts";
-import type { Fault, HiddenStep } from "../../../model/steps.ts";
 import { PODS } from "../../../src/kube/resource.ts";
 import type { FateInput } from "../../../testbed/node/fate.ts";
-import type { WorldOptions } from "../../support/world.ts";
-import type { TraceRun } from "./run.ts";
-
-/** A way to serve sessions, and what goes wrong. */
-export interface Scenario {
-  readonly name: string;
-  readonly world: WorldOptions;
-  /** Two clusters serve one queue. */
-  readonly isDoubled?: boolean;
-  readonly rules?: Partial<Rules>;
-  /** Faults and hidden steps that may happen from the start. */
-  readonly allows?: readonly (Fault | HiddenStep)[];
-  readonly act: (run: TraceRun) => Promise<void>;
-}
+import type { Scenario, TraceRun } from "./run.ts";
 
 /** Leases short enough to lapse in a test, and an operator that is faster by the same factor. */
 const SHORT = { simulator: { limits: { ttlSeconds: 8 } }, timeScale: 12 } as const;

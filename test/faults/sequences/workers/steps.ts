@@ -1,6 +1,7 @@
 import fc from "fast-check";
-import { type CommonSetting, sequenceWith as draw, switches } from "../draw.ts";
+import { sequenceWith as draw, switches } from "../draw.ts";
 import type { Sequence } from "../mode.ts";
+import type { CommonSetting } from "../stage.ts";
 import { SURROUNDINGS, USERS, WORK_COMES } from "../surroundings.ts";
 
 /** Everything that may happen to an Environment with `workers`, by origin. */
