@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import { dirname, join, normalize, sep } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
@@ -105,6 +106,19 @@ describe("src", () => {
     const message = `${total}. Merge one into the file that uses it: ${list(small)}`;
     expect(small.length, message).toBeLessThanOrEqual(MOST_SMALL_FILES);
   });
+});
+
+test("CONTRIBUTING.md lists existing test helpers", async () => {
+  const page = await readFile(join(ROOT, "CONTRIBUTING.md"), "utf8");
+  // The first path of a row is complete, the others are in the same folder or complete, too.
+  const rows = [...page.matchAll(/^\| (`test\/[^|]*) \|/gm)].map(([, cell = ""]) =>
+    cell.replaceAll("`", "").split(", "),
+  );
+  expect(rows.length).toBeGreaterThan(20);
+  const folderOf = (row: readonly string[]) => dirname(row[0] ?? "");
+  const paths = rows.flatMap((row) => row.map((each) => (each.includes("/") ? each : join(folderOf(row), each))));
+  const missing = paths.filter((path) => !existsSync(join(ROOT, path.replace("/*.ts", ""))));
+  expect(missing).toEqual([]);
 });
 
 describe("imports, types included", () => {
