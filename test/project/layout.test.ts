@@ -121,6 +121,46 @@ test("CONTRIBUTING.md lists existing test helpers", async () => {
   expect(missing).toEqual([]);
 });
 
+describe("docs/architecture.md", () => {
+  let page: string;
+  beforeAll(async () => {
+    page = await readFile(join(ROOT, "docs/architecture.md"), "utf8");
+  });
+
+  test("names existing files of src", () => {
+    const paths = [...page.matchAll(/`([a-z]+\/[a-z-]+\.ts)`/g)].map(([, path = ""]) => `src/${path}`);
+    expect(paths.length).toBeGreaterThan(50);
+    expect(paths.filter((path) => !existsSync(join(ROOT, path)))).toEqual([]);
+  });
+
+  test("names functions and classes that are in the file that it gives", async () => {
+    const named = [...page.matchAll(/`([A-Za-z.]+)` \(`([a-z]+\/[a-z-]+\.ts)`/g)];
+    expect(named.length).toBeGreaterThan(40);
+    const missing: string[] = [];
+    for (const [, name = "", path = ""] of named) {
+      const text = await readFile(join(ROOT, "src", path), "utf8");
+      const isThere = name.split(".").every((part) => new RegExp(`\\b${part}\\b`).test(text));
+      if (!isThere) missing.push(`${name} in src/${path}`);
+    }
+    expect(missing).toEqual([]);
+  });
+
+  test("shows every room above the rooms that it may import", async () => {
+    const picture = await readFile(join(ROOT, "docs/pictures/rooms.svg"), "utf8");
+    const names = [...picture.matchAll(/<text x="\d+" y="(\d+)"[^>]* font-weight="600">([\w.]+)</g)];
+    const floors = new Map(names.map(([, y, name = ""]) => [name, Number(y)]));
+    const contributing = await readFile(join(ROOT, "CONTRIBUTING.md"), "utf8");
+    const rows = [...contributing.matchAll(/^\| `(\w+)` \| .* \| ([^|]+) \|$/gm)];
+    // The page runs in a browser, and imports nothing.
+    for (const [, room = "", may = ""] of rows.filter(([, room]) => room !== "page")) {
+      const floor = floors.get(room) ?? Number.NaN;
+      expect(floor, room).toBeGreaterThan(0);
+      const rooms = may === "nothing" || may === "every room" ? [] : may.split(", ");
+      for (const below of rooms) expect(floors.get(below), `${below} below ${room}`).toBeGreaterThan(floor);
+    }
+  });
+});
+
 describe("imports, types included", () => {
   test.each(WITHOUT_CIRCLES)("form no circle in %s", async (folder) => {
     const files = await sourceFiles(folder);
