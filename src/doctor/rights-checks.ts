@@ -4,6 +4,7 @@ import type { KubeClient } from "../kube/client.ts";
 import { type CheckResult, resultsOf } from "./checks.ts";
 import { look, unseen } from "./look.ts";
 import { aboutOperator } from "./operator-checks.ts";
+import { LEASE_RIGHTS, NODE_RIGHTS, OPERATOR_RIGHTS, type Right } from "./operator-rights.ts";
 import type { InstalledOperator } from "./operators.ts";
 
 const REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
@@ -102,34 +103,3 @@ function words(lacking: readonly Permission[]): string {
   const more = lacking.length > SHOWN ? [`and ${lacking.length - SHOWN} more`] : [];
   return [...shown, ...more].join(", ");
 }
-
-/** The permitted verbs for one resource. */
-export interface Right {
-  /** Empty for the core group. */
-  readonly group: string;
-  /** May include a subresource: `environments/status`. */
-  readonly resource: string;
-  /** Separated by spaces. */
-  readonly verbs: string;
-}
-
-/** In each namespace whose Environments it serves. */
-export const OPERATOR_RIGHTS: readonly Right[] = [
-  { group: "berth.dev", resource: "environments", verbs: "get list watch patch" },
-  { group: "berth.dev", resource: "environments/status", verbs: "patch" },
-  { group: "berth.dev", resource: "environments/finalizers", verbs: "update" },
-  { group: "", resource: "pods", verbs: "get list watch create patch delete" },
-  { group: "", resource: "secrets", verbs: "get list create patch delete" },
-  { group: "", resource: "events", verbs: "list create patch" },
-  { group: "apps", resource: "deployments", verbs: "list watch create patch delete" },
-  { group: "policy", resource: "poddisruptionbudgets", verbs: "get create patch delete" },
-  { group: "networking.k8s.io", resource: "networkpolicies", verbs: "get list watch create patch delete" },
-];
-
-/** In the namespace of its Leases. */
-export const LEASE_RIGHTS: readonly Right[] = [
-  { group: "coordination.k8s.io", resource: "leases", verbs: "get list create update delete" },
-];
-
-/** In the cluster. Without them the operator works, but also claims for Pods on nodes that are about to be removed. */
-export const NODE_RIGHTS: readonly Right[] = [{ group: "", resource: "nodes", verbs: "list watch" }];
