@@ -9,7 +9,7 @@ import { cachedPod } from "../pods/cached-pod.ts";
 import { nodeOutlook } from "../pods/node-health.ts";
 import { isOthers } from "../pods/own-pods.ts";
 import type { PodCache } from "../pods/pod-state.ts";
-import { SharedSessions } from "../protocol/shared-sessions.ts";
+import { SharedSessions } from "../queue/shared-sessions.ts";
 import { CacheLag } from "../reconcile/cache-lag.ts";
 import type { SharingEnvironment } from "../reconcile/environment-conditions.ts";
 import { ENVIRONMENTS } from "../reconcile/finalizer.ts";

@@ -1,5 +1,3 @@
-import { SECOND_MS } from "./clock.ts";
-
 /**
  * The times of the protocol and of the loops, in milliseconds. Users do not set these; spec fields (seconds) are
  * elsewhere. Tests scale some of them, but never the claim window, which is the server's.
@@ -267,9 +265,4 @@ const SCALED = [
 export function scaleTiming(timing: Timing, factor: number): Timing {
   const scaled = Object.fromEntries(SCALED.map((name) => [name, timing[name] / factor]));
   return { ...timing, ...scaled };
-}
-
-/** The TTL that the operator's heartbeats request: whole seconds, at least one. */
-export function desiredTtlSeconds({ desiredTtlMs }: Pick<Timing, "desiredTtlMs">): number {
-  return Math.max(1, Math.round(desiredTtlMs / SECOND_MS));
 }

@@ -1,6 +1,6 @@
 import { SECOND_MS } from "../core/clock.ts";
+import type { Breaker } from "../pods/breaker.ts";
 import { isPerSession, sessionBoundTo, usesVolume } from "../pods/workspace-pods.ts";
-import type { Breaker } from "../protocol/breaker.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { PoolContext } from "../protocol/context.ts";
 import { type BoundCapacityPlan, planBoundCapacity } from "./bound-capacity.ts";

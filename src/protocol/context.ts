@@ -14,11 +14,11 @@ import type { SessionTemplate } from "../pods/pod-render.ts";
 import type { PodCache } from "../pods/pod-state.ts";
 import type { Judged } from "../queue/api-health.ts";
 import type { HintedQueue } from "../queue/hints.ts";
+import type { SharedSessions } from "../queue/shared-sessions.ts";
 import type { WorkApiClient } from "../work/client.ts";
 import type { FailingSteps } from "./failing-steps.ts";
 import type { SessionPoint } from "./points.ts";
 import type { SessionView } from "./session-view.ts";
-import type { SharedSessions } from "./shared-sessions.ts";
 
 /**
  * Writes an Event for `kubectl describe`: about the Environment or, with `pod`, about that Pod. Warnings about a Pod

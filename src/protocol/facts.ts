@@ -161,10 +161,8 @@ export function untilLapsed({ claim, nowMs, timing }: Facts, item: ItemView, lap
  */
 export function seenSince(facts: Facts): ItemView | Step {
   const { claim, nowMs, timing } = facts;
-  const {
-    observed: { item },
-    lease: { memory },
-  } = claim;
+  const { item } = claim.observed;
+  const { memory } = claim.lease;
   if (memory.is === "refused" && nowMs < memory.atMs + timing.settleLookMs) {
     return { do: "wait", untilMs: memory.atMs + timing.settleLookMs };
   }

@@ -28,10 +28,8 @@ export const OPERATOR_LEASE: LeaseKind = { open, watch: watchHeld, whileDeleting
  */
 function open(facts: Facts, acknowledgedAt: string, patienceMs: number): Step {
   const { claim, pod, nowMs, timing } = facts;
-  const {
-    lease: { own: lease },
-    observed: { item },
-  } = claim;
+  const { own: lease } = claim.lease;
+  const { item } = claim.observed;
   if (lease?.is === "held" && lease.state === "active") {
     if (pod.is !== "parked") return waitUntil(patienceMs);
     // The heartbeat that is due extends the lease, or shows that it is lost.
@@ -53,9 +51,7 @@ const TOLD_TO_STOP = "the work item was told to stop";
 /** The next step of an opened claim whose lease this process took: its container runs, or is about to. */
 function watchHeld(facts: Facts): Step {
   const { claim } = facts;
-  const {
-    lease: { own: lease },
-  } = claim;
+  const { own: lease } = claim.lease;
   if (lease === null) return adopt(facts);
   const ending = (message: string): Step =>
     claim.record.ending
@@ -121,10 +117,8 @@ function served(facts: Facts): Step {
  */
 function adopt(facts: Facts): Step {
   const { claim, nowMs, timing } = facts;
-  const {
-    observed: { item },
-    lease: { memory },
-  } = claim;
+  const { item } = claim.observed;
+  const { memory } = claim.lease;
   const late = overdue(facts, null);
   if (late) return late;
   const landedMs = (claim.othersUntilMs ?? Number.NEGATIVE_INFINITY) + timing.requestBoundMs + timing.marginMs;
@@ -157,9 +151,7 @@ function whileDeleting(facts: Facts, goneByMs: number): Step {
 
 /** The container has ended, or won't start, and this process had the lease: it need not wait for an unchanged value. */
 function settle(facts: Facts): Step {
-  const {
-    lease: { own: lease },
-  } = facts.claim;
+  const { own: lease } = facts.claim.lease;
   switch (lease?.is) {
     case undefined:
       return settleItem(facts);

@@ -1,6 +1,7 @@
 import { END_REASONS, type EndReason } from "../api/reasons.ts";
 import type { PodState } from "../pods/pod-state.ts";
 import type { Claim } from "./claim.ts";
+import { LEFT_UNBEATEN } from "./first-heartbeat.ts";
 
 /**
  * How a session ended that was acknowledged but never opened: its item was stopped, or returned to the queue because
@@ -54,9 +55,6 @@ export function outcomeOf(claim: Claim): Outcome {
     claim.record.ending?.message ?? (reason === "NoFirstBeat" ? LEFT_UNBEATEN : claim.observed.end?.message) ?? "";
   return { reason, message, failed: END_REASONS[reason].failed };
 }
-
-const LEFT_UNBEATEN =
-  "the container ended with exit code 0 and never sent a heartbeat; a program that does not beat by itself needs lease: Operator";
 
 function reasonOf(claim: Claim): EndReason {
   if (claim.record.journal.use === "refusal") return "CredentialMissing";

@@ -14,9 +14,7 @@ export function settleItem(facts: Facts): Step {
  */
 export function fenceAndStop(facts: Facts): Step {
   const { claim, nowMs, timing } = facts;
-  const {
-    lease: { memory },
-  } = claim;
+  const { memory } = claim.lease;
   const item = seenSince(facts);
   if ("do" in item) return item;
   if (item.state === "stopping") return STOP;
@@ -42,10 +40,8 @@ export function fenceAndStop(facts: Facts): Step {
  * one.
  */
 function renewal({ claim, nowMs }: Facts, { latestHeartbeatAt }: ItemView): Step | null {
-  const {
-    lease: { memory },
-    failing,
-  } = claim;
+  const { failing } = claim;
+  const { memory } = claim.lease;
   if (memory.is !== "fenced" || memory.value === undefined || !failing?.has("stop")) return null;
   const isOurs = isSameInstant(memory.value, latestHeartbeatAt);
   return isOurs && nowMs >= memory.beatSentMs + memory.ttlMs / 2 ? { do: "fence", expected: memory.value } : null;
@@ -65,9 +61,7 @@ function release(facts: Facts): Step {
   if (item.state === "starting") {
     return isFenced(facts) ? lookAgain(facts) : { do: "fence", expected: NO_HEARTBEAT };
   }
-  const {
-    lease: { memory },
-  } = facts.claim;
+  const { memory } = facts.claim.lease;
   const { requestBoundMs } = facts.timing;
   return untilLapsed(facts, item, memory.is === "fenced" ? memory.beatSentMs + memory.ttlMs + requestBoundMs : null);
 }
@@ -78,9 +72,7 @@ function release(facts: Facts): Step {
  * no other client appears to hold the item.
  */
 function othersTurn({ claim, nowMs, timing, limits }: Facts, item: ItemView): Step | null {
-  const {
-    lease: { memory },
-  } = claim;
+  const { memory } = claim.lease;
   if (memory.is === "fenced") return null;
   if (item.state === "starting") {
     const patienceMs = claim.lateAckUntilMs + timing.lateAckMs + limits.firstBeatTimeoutMs;

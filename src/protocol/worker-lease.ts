@@ -2,6 +2,7 @@ import { NO_HEARTBEAT } from "../work/types.ts";
 import { isLater, isReacknowledged } from "./claim.ts";
 import type { ItemView } from "./claim-observed.ts";
 import { type Facts, isOver, type LeaseKind, lookAgain, overdueEnding, ranFor, stopPatienceMs } from "./facts.ts";
+import { firstBeatInMs } from "./first-heartbeat.ts";
 import { fenceAndStop, settleItem } from "./settling.ts";
 import { nextTouchMs, starting } from "./starting.ts";
 import { deletePod, type Ending, LOOK, type Step, waitUntil } from "./step.ts";
@@ -19,9 +20,7 @@ export const WORKER_LEASE: LeaseKind = {
 /** lease: Worker. An `active` item gets heartbeats although its container never started: it is settled, not opened. */
 function open(facts: Facts, acknowledgedAt: string, patienceMs: number): Step {
   const { claim, pod, nowMs, timing } = facts;
-  const {
-    observed: { item },
-  } = claim;
+  const { item } = claim.observed;
   const untouched = claim.lease.memory.is === "none" && item?.state === "starting" && !isReacknowledged(claim, item);
   if (!untouched) return settleItem(facts);
   if (pod.is !== "parked") return waitUntil(patienceMs);
@@ -88,26 +87,13 @@ function running(facts: Facts, startedAtMs: number): Step {
 }
 
 /**
- * How long the first heartbeat may still take. While the Work API was silent, the worker's requests failed too: that
- * time doesn't count, and the worker's next try may come one heartbeat interval later.
- */
-function firstBeatInMs({ claim, nowMs, timing, limits }: Facts, ranMs: number): number {
-  const leftMs = limits.firstBeatTimeoutMs + claim.observed.silentMs - ranMs;
-  return claim.observed.silenceEndMs === null
-    ? leftMs
-    : Math.max(leftMs, claim.observed.silenceEndMs + timing.beatIntervalMs - nowMs);
-}
-
-/**
  * The session's time is over, or soon will be. The item may be told to stop only while our container surely holds the
  * lease: it runs, and its heartbeat changed between two reads, the first of them recent. So reads begin one heartbeat
  * interval before the end and are repeated: the newest heartbeat counts. A program that sends none loses its lease.
  */
 function nearItsEnd(facts: Facts, item: ItemView, leftMs: number, ending: [Ending, string]): Step {
   const { claim, nowMs, timing, limits } = facts;
-  const {
-    lease: { memory },
-  } = claim;
+  const { memory } = claim.lease;
   const endsMs = nowMs + leftMs;
   const patience =
     claim.lease.gracefulStopMs === null

@@ -1,4 +1,5 @@
 import { LABEL_PHASE } from "../api/names.ts";
+import type { Releases } from "../claims/releases.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import type { Timing } from "../core/timing.ts";
 import { isNotFound } from "../kube/errors.ts";
@@ -10,7 +11,6 @@ import { notePodGone, noteWaiting } from "../protocol/claim-observed.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import { type Facts, type Limits, ranFor } from "../protocol/facts.ts";
 import { ofClaim } from "../protocol/points.ts";
-import type { Releases } from "./releases.ts";
 import { NOT_SEEN, type SessionRecorder } from "./session-recorder.ts";
 
 /** Of the bound after deletionGraceSeconds: sessions get so much of it to leave, the rest is for ending Pods and settling. */

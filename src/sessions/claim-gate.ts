@@ -1,14 +1,14 @@
 import type { Gate } from "../claims/ports.ts";
 import type { Held } from "../core/idle-release.ts";
 import type { Notifier } from "../core/notifier.ts";
+import type { Breaker } from "../pods/breaker.ts";
 import type { ParkedPool } from "../pool/pool.ts";
-import type { Breaker } from "../protocol/breaker.ts";
 import { type ClaimTable, hasPodFor } from "../protocol/claim-table.ts";
 import type { SessionContext } from "../protocol/context.ts";
-import type { Sharer } from "../protocol/shared-sessions.ts";
 import type { ApiHealth } from "../queue/api-health.ts";
 import type { PollPace } from "../queue/poll-pace.ts";
 import type { QueueWatch } from "../queue/queue-watch.ts";
+import type { Sharer } from "../queue/shared-sessions.ts";
 
 /** The finalizer of an Environment, which keeps it from being deleted while claims are left. */
 export interface Finalizer extends Held {

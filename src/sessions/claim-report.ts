@@ -1,6 +1,6 @@
 import type { Report } from "../claims/ports.ts";
+import type { Breaker } from "../pods/breaker.ts";
 import type { ParkedPool } from "../pool/pool.ts";
-import type { Breaker } from "../protocol/breaker.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import { STEPS } from "../protocol/tracked-steps.ts";
 import type { QueueWatch } from "../queue/queue-watch.ts";

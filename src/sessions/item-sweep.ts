@@ -2,7 +2,7 @@ import { Backoff, jitter } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { Notifier } from "../core/notifier.ts";
-import type { Breaker } from "../protocol/breaker.ts";
+import type { Breaker } from "../pods/breaker.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { noteLookFailed } from "../protocol/claim-observed.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
@@ -83,10 +83,8 @@ export class ItemSweep {
   #running(mayLook: (claim: Claim) => boolean): Claim[] {
     const running: Claim[] = [];
     for (const claim of this.#options.claims) {
-      const {
-        record: { journal, claiming },
-        observed: { startedAtMs, end },
-      } = claim;
+      const { journal, claiming } = claim.record;
+      const { startedAtMs, end } = claim.observed;
       // lease: Operator: the answers to our beats say all that a look would.
       if (journal.lease !== "Worker" || startedAtMs === null || end !== null || claiming) continue;
       if (mayLook(claim)) running.push(claim);

@@ -2,7 +2,6 @@ import { backoffCeiling } from "../core/backoff.ts";
 import { aborted, SECOND_MS, type Timer } from "../core/clock.ts";
 import { DueHeap } from "../core/due-heap.ts";
 import { errorText } from "../core/errors.ts";
-import { desiredTtlSeconds } from "../core/timing.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { noteLease } from "../protocol/claim-lease.ts";
 import type { SessionContext } from "../protocol/context.ts";
@@ -11,6 +10,7 @@ import {
   afterBeat,
   type BeatResult,
   beatIntervalMs,
+  desiredTtlSeconds,
   type HeldLease,
   type Lease,
   leaseEndMs,
@@ -185,9 +185,7 @@ export class LeaseKeeper {
 
   async #beatNow(kept: Kept, dueMs: number): Promise<void> {
     const { claim } = kept;
-    const {
-      lease: { own: lease },
-    } = claim;
+    const { own: lease } = claim.lease;
     if (this.#ended || kept.paused || this.#kept.get(claim.name) !== kept) {
       kept.beating = null;
       return;

@@ -1,4 +1,3 @@
-import type { Environment } from "../api/environment.ts";
 import { fence, lostToOthers, shortenLease, stopItem, takeLease } from "../claims/item-acts.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { fenceSent, noteAskedToStop, noteFenced, noteLease, remember, undoFence } from "../protocol/claim-lease.ts";
@@ -6,6 +5,7 @@ import { noteFirstBeat, noteStopSent, replaceItem } from "../protocol/claim-obse
 import { decideEnding, replaceEnding } from "../protocol/claim-record.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import { overdueEnding } from "../protocol/facts.ts";
+import { noFirstBeatMessage } from "../protocol/first-heartbeat.ts";
 import { maySendStop, mayStopFenced, newestSentMs } from "../protocol/lease.ts";
 import { WorkApiError } from "../work/errors.ts";
 import { NO_HEARTBEAT } from "../work/types.ts";
@@ -27,9 +27,7 @@ export class LeaseSteps {
     const { beats } = this.#context.work(claim.record.journal.api);
     await beats.run(() => takeLease(this.#context, claim, expected));
     this.#keeper.keep(claim);
-    const {
-      lease: { own: lease },
-    } = claim;
+    const { own: lease } = claim.lease;
     const result = lease === null || lease.is === "lost" ? "refused" : "taken";
     this.#context.metrics.heartbeats.inc({ ...this.#context.labels, result });
     if (result === "taken") noteFirstBeat(claim, this.#context.clock.now());
@@ -48,9 +46,7 @@ export class LeaseSteps {
   async letGo(claim: Claim): Promise<void> {
     await this.#keeper.pause(claim);
     this.#keeper.forget(claim);
-    const {
-      lease: { own: lease },
-    } = claim;
+    const { own: lease } = claim.lease;
     if (lease?.is !== "held") return;
     noteLease(claim, null);
     replaceItem(claim, null);
@@ -96,10 +92,8 @@ export class LeaseSteps {
       return;
     }
     // The machine may have slept since the decision, and its monotonic clock with it: then the lease is taken anew.
-    const {
-      lease: { memory },
-      observed: { item },
-    } = claim;
+    const { memory } = claim.lease;
+    const { item } = claim.observed;
     if (memory.is === "fenced" && item?.state === "active" && !mayStopFenced(memory, now, timing)) {
       remember(claim, { is: "none" });
       return;
@@ -122,20 +116,4 @@ export class LeaseSteps {
     this.#keeper.forget(claim);
     if (claim.lease.own !== null) noteLease(claim, { is: "over" });
   }
-}
-
-const MEND = "a program that does not beat by itself needs lease: Operator";
-
-/**
- * What is said of a session that was fenced before its container beat: at the end of firstBeatTimeoutSeconds, or of what
- * ends sessions sooner.
- */
-export function noFirstBeatMessage({ metadata, spec }: Environment): string {
-  const { firstBeatTimeoutSeconds = 0, maxDurationSeconds = 0 } = spec.sessions ?? {};
-  const [seconds, field] =
-    maxDurationSeconds < firstBeatTimeoutSeconds
-      ? [maxDurationSeconds, "maxDurationSeconds"]
-      : [firstBeatTimeoutSeconds, "firstBeatTimeoutSeconds"];
-  const draining = metadata.deletionTimestamp ? ", or before the Environment's deletionGraceSeconds were over" : "";
-  return `the container sent no heartbeat within ${seconds} s of its start (${field})${draining}; ${MEND}`;
 }

@@ -1,4 +1,5 @@
 import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import type { Releases } from "../claims/releases.ts";
 import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
@@ -15,7 +16,6 @@ import type { SessionContext } from "../protocol/context.ts";
 import { CLAIM_SECRET_TYPE, type Journal, readJournal } from "../protocol/journal.ts";
 import { ofClaim } from "../protocol/points.ts";
 import type { ServerTimes } from "../queue/server-times.ts";
-import type { Releases } from "./releases.ts";
 import type { SessionLoop } from "./session-loop.ts";
 
 /** What an earlier process left is taken up into these. */

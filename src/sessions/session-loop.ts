@@ -1,16 +1,16 @@
 import { own } from "../claims/item-acts.ts";
 import { markFinished, sameState, touchPod } from "../claims/pod-acts.ts";
+import { MOST_RELEASES, type Releases } from "../claims/releases.ts";
 import { dropSecret, openSecret, StaleClaimError } from "../claims/secret-acts.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { isConflict, isForbidden, isInvalid, isNotFound, isQuotaExceeded, KubeApiError } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
+import type { Breaker } from "../pods/breaker.ts";
 import { deletePod } from "../pods/delete.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import type { DisruptionBudget } from "../pool/disruption-budget.ts";
 import type { Retention } from "../pool/retention.ts";
-import { asks, forgetPauses, heldBackUntilMs, stepNameOf } from "../protocol/ask-pause.ts";
-import type { Breaker } from "../protocol/breaker.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { noteAway, remember } from "../protocol/claim-lease.ts";
 import { type ItemView, replaceItem } from "../protocol/claim-observed.ts";
@@ -21,6 +21,7 @@ import type { SessionContext } from "../protocol/context.ts";
 import { nextStep } from "../protocol/decide.ts";
 import { isReleased, remembered } from "../protocol/facts.ts";
 import { type Failure, isOutOfPatience, isStepFailure } from "../protocol/failing-steps.ts";
+import { isStartFailure } from "../protocol/first-heartbeat.ts";
 import { readJournal } from "../protocol/journal.ts";
 import { type Outcome, outcomeOf, unopenedOutcome } from "../protocol/outcome.ts";
 import { ofClaim } from "../protocol/points.ts";
@@ -28,12 +29,12 @@ import type { Step } from "../protocol/step.ts";
 import type { StepName } from "../protocol/tracked-steps.ts";
 import { WorkQueue } from "../watch/workqueue.ts";
 import { isRefusal, WorkApiError } from "../work/errors.ts";
+import { asks, forgetPauses, heldBackUntilMs, stepNameOf } from "./ask-pause.ts";
 import { ClaimFacts, isAssigned } from "./claim-facts.ts";
 import { awayMessage, type ItemObservers, isGivenUp } from "./item-observer.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
 import { LeaseSteps } from "./lease-steps.ts";
-import { MOST_RELEASES, type Releases } from "./releases.ts";
-import { isStartFailure, NOT_SEEN, SessionRecorder } from "./session-recorder.ts";
+import { NOT_SEEN, SessionRecorder } from "./session-recorder.ts";
 
 /**
  * Claims of one Environment that are worked on at the same time. Each does nothing but wait for answers, and all that wait
@@ -138,9 +139,7 @@ export class SessionLoop {
   /** The queue offers the item of a claim again: whatever was thought of its lease is over. */
   reoffered(claim: Claim, view: ItemView): void {
     this.saw(claim, view);
-    const {
-      lease: { own: lease },
-    } = claim;
+    const { own: lease } = claim.lease;
     if (lease?.is === "held" && lease.state === "active" && view.askedMs > lease.sentMs) {
       this.#lose(claim, "the queue offers the work item again");
     }

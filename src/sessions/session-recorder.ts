@@ -2,8 +2,8 @@ import { END_REASONS, type EndReason } from "../api/reasons.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import type { Timing } from "../core/timing.ts";
 import type { Pod } from "../kube/resource.ts";
-import type { End, EndCause } from "../pods/pod-state.ts";
-import type { Breaker, Start } from "../protocol/breaker.ts";
+import type { Breaker, Start } from "../pods/breaker.ts";
+import type { End } from "../pods/pod-state.ts";
 import { type Claim, isLater, isReacknowledged } from "../protocol/claim.ts";
 import { noteBeatAfterFence } from "../protocol/claim-lease.ts";
 import {
@@ -22,15 +22,10 @@ import {
 } from "../protocol/claim-observed.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import { isOver } from "../protocol/facts.ts";
+import { isStartFailure, programsBeatMs, TOLD_LATE } from "../protocol/first-heartbeat.ts";
 import type { Outcome } from "../protocol/outcome.ts";
 import { endedView } from "../protocol/session-view.ts";
 import { notYet } from "./item-observer.ts";
-
-/** Causes that stand in the status of the Pod, not in that of its container. */
-const TOLD_LATE: ReadonlySet<EndCause> = new Set<EndCause>(["Evicted", "Preempted", "NodeLost", "DeadlineExceeded"]);
-
-/** Causes that say nothing about the program in the container: something else ended the Pod. */
-const FROM_OUTSIDE: ReadonlySet<EndCause> = new Set<EndCause>([...TOLD_LATE, "PodDeleted"]);
 
 /** Times of an end that nobody saw. */
 export const NOT_SEEN = { exitCode: null, startedAtMs: null, finishedAtMs: null } as const;
@@ -207,32 +202,10 @@ export class SessionRecorder {
 
 /** A list that is behind shows the item as it was before our acknowledgement. */
 function isBeforeOurs(claim: Claim, view: ItemView, { listLagMs }: Pick<Timing, "listLagMs">): boolean {
-  const {
-    record: { ackedMs, acknowledgedAt },
-  } = claim;
+  const { ackedMs, acknowledgedAt } = claim.record;
   if (ackedMs === null || acknowledgedAt === null || view.askedMs >= ackedMs + listLagMs) return false;
   const isOlder = view.acknowledgedAt !== null && isLater(acknowledgedAt, view.acknowledgedAt);
   return view.state === "queued" || view.state === "absent" || isOlder;
-}
-
-/** When the item was first beaten, by the Work API's clock; null: not yet, or by our fence alone. To be shown: it decides nothing. */
-function programsBeatMs(claim: Claim, { startedAt }: ItemView): number | null {
-  const isFence =
-    claim.lease.neverBeaten || claim.lease.blindFence !== null || claim.record.ending?.why === "NoFirstBeat";
-  const beatMs = isFence ? Number.NaN : Date.parse(startedAt ?? "");
-  return Number.isNaN(beatMs) ? null : beatMs;
-}
-
-/** Its program did not get to serve: what the breaker counts. */
-export function isStartFailure({
-  observed: { end, neverServed },
-  record: { ending },
-  lease: { neverBeaten },
-}: Claim): boolean {
-  // Berth ended the Pod because its program did not serve.
-  if (ending?.why === "NoFirstBeat" || ending?.why === "StartFailed") return true;
-  if (end !== null && FROM_OUTSIDE.has(end.cause)) return false;
-  return end?.cause === "StartFailed" || neverBeaten || neverServed;
 }
 
 /** For an end that nobody put into words: the list's, as a part of a sentence. */

@@ -1,6 +1,6 @@
 import { unended } from "../core/text.ts";
+import type { Breaker } from "../pods/breaker.ts";
 import type { CapacityProblem } from "../pool/capacity-problem.ts";
-import type { Breaker } from "../protocol/breaker.ts";
 import type { Verdict } from "../queue/api-health.ts";
 
 /**

@@ -7,12 +7,6 @@ import { ROOT } from "./lint-gate.ts";
 /** The most lines that one room of src may have. A larger room is two rooms. */
 const MOST_ROOM_LINES = 3_000;
 
-/** Rooms that are still larger, each with its own limit. */
-const STILL_LARGER: Readonly<Record<string, number>> = { protocol: 3_300, sessions: 3_100 };
-
-/** A room of STILL_LARGER that has become this small must keep the common limit from now on. */
-const FITS_LINES = 2_900;
-
 /** `main.ts` and `operator.ts`: every other file of src is in a room. */
 const MOST_LOOSE_FILES = 2;
 
@@ -92,11 +86,8 @@ describe("src", () => {
       const [, room = "", ...rest] = path.split("/");
       if (rest.length > 0) sizes.set(room, (sizes.get(room) ?? 0) + lines);
     }
-    const limitOf = (room: string) => STILL_LARGER[room] ?? MOST_ROOM_LINES;
-    const tooLarge = [...sizes].filter(([room, lines]) => lines > limitOf(room));
+    const tooLarge = [...sizes].filter(([, lines]) => lines > MOST_ROOM_LINES);
     expect(tooLarge, `${total}. Split the room, or move what another room may own.`).toEqual([]);
-    const fitting = Object.keys(STILL_LARGER).filter((room) => (sizes.get(room) ?? 0) <= FITS_LINES);
-    expect(fitting, "these rooms fit now: remove them from STILL_LARGER").toEqual([]);
   });
 
   test(`has at most ${MOST_LOOSE_FILES} files outside the rooms`, () => {

@@ -560,11 +560,9 @@ describe("in every state of a claim whose lease the operator keeps", () => {
   test.each(TIMES)("no stop is sent without the lease, unless the item is already stopping (%d ms)", (afterMs) => {
     for (const { facts: asked, step } of all(afterMs)) {
       if (step.do !== "stop") continue;
-      const {
-        lease: { own: lease, memory },
-        observed: { item },
-        record: { acknowledgedAt },
-      } = asked.claim;
+      const { own: lease, memory } = asked.claim.lease;
+      const { item } = asked.claim.observed;
+      const { acknowledgedAt } = asked.claim.record;
       const { requestBoundMs, marginMs } = DEFAULT_TIMING;
       if (lease?.is === "held") {
         const lastMs = lease.sentMs + lease.ttlMs - requestBoundMs - marginMs;
@@ -603,11 +601,9 @@ describe("in every state of a claim whose lease the operator keeps", () => {
   test.each(TIMES)("a claim ends only when it no longer holds its item (%d ms)", (afterMs) => {
     for (const { facts: asked, step } of all(afterMs)) {
       if (step.do !== "drop" && step.do !== "settled") continue;
-      const {
-        observed: { item },
-        record: { acknowledgedAt },
-        lease: { own: lease },
-      } = asked.claim;
+      const { item } = asked.claim.observed;
+      const { acknowledgedAt } = asked.claim.record;
+      const { own: lease } = asked.claim.lease;
       if (lease?.is === "over" || (lease?.is === "lost" && lease.by === "refusal")) continue;
       expect(lease?.is).not.toBe("held");
       const lapsed = lease?.is === "lost" && (item?.askedMs ?? 0) >= lease.lapsedMs;

@@ -840,11 +840,9 @@ describe("in every state", () => {
     (afterMs) => {
       for (const { facts: asked, step } of all(afterMs)) {
         if (step.do !== "stop" || !step.force) continue;
-        const {
-          observed: { item },
-          lease: { memory },
-          record: { acknowledgedAt },
-        } = asked.claim;
+        const { item } = asked.claim.observed;
+        const { memory } = asked.claim.lease;
+        const { acknowledgedAt } = asked.claim.record;
         expect(item?.acknowledgedAt).toBe(acknowledgedAt);
         if (item?.state === "stopping") continue;
         expect(item?.state).toBe("active");
@@ -872,10 +870,8 @@ describe("in every state", () => {
   test.each(TIMES)("a claim ends only when it no longer holds its item (%d ms)", (afterMs) => {
     for (const { facts: asked, step } of all(afterMs)) {
       if (step.do !== "drop" && step.do !== "settled") continue;
-      const {
-        observed: { item },
-        record: { acknowledgedAt },
-      } = asked.claim;
+      const { item } = asked.claim.observed;
+      const { acknowledgedAt } = asked.claim.record;
       const others = item?.acknowledgedAt !== acknowledgedAt;
       expect(["queued", "stopped", "absent"].includes(item?.state ?? "") || others).toBe(true);
       expect(item?.state).not.toBe("unknown");

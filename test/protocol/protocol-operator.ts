@@ -523,9 +523,7 @@ export class Operator {
 
   *#letGo(claim: Claim): Script {
     yield* this.#quietKeeper();
-    const {
-      lease: { own: lease },
-    } = claim;
+    const { own: lease } = claim.lease;
     if (lease?.is !== "held") return;
     withFields(claim, { lease: null });
     withFields(claim, { item: null });
@@ -540,9 +538,7 @@ export class Operator {
   *#stop(claim: Claim, force: boolean): Script {
     const held = claim.lease.own?.is === "held";
     if (force) yield* this.#quietKeeper();
-    const {
-      lease: { own: lease },
-    } = claim;
+    const { own: lease } = claim.lease;
     const now = { nowMs: this.#timeline.nowMs, wallMs: this.#wallMs() };
     if (held && !(lease?.is === "held" && maySendStop(lease, now, TIMING))) return this.#resumeKeeper(claim);
     const sentMs = this.#timeline.nowMs;

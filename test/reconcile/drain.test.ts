@@ -5,7 +5,7 @@ import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { KubeObject } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
-import { SharedSessions } from "../../src/protocol/shared-sessions.ts";
+import { SharedSessions } from "../../src/queue/shared-sessions.ts";
 import { deleteOrphanedClaims } from "../../src/reconcile/drain.ts";
 import type { WorkApiClient } from "../../src/work/client.ts";
 import { type Json, sessionsSpec, stored, workersSpec } from "../api/environments.ts";

@@ -4,7 +4,7 @@ import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { KubeObject, Pod } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
-import { SharedSessions } from "../../src/protocol/shared-sessions.ts";
+import { SharedSessions } from "../../src/queue/shared-sessions.ts";
 import { EnvironmentReconciler } from "../../src/reconcile/environment-reconciler.ts";
 import { Budgets } from "../../src/work/budget.ts";
 import type { WorkApiClient } from "../../src/work/client.ts";

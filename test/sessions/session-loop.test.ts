@@ -1,10 +1,10 @@
 import { expect, test } from "vitest";
+import { Releases } from "../../src/claims/releases.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod } from "../../src/kube/resource.ts";
-import { Breaker } from "../../src/protocol/breaker.ts";
+import { Breaker } from "../../src/pods/breaker.ts";
 import type { Claim } from "../../src/protocol/claim.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
-import { Releases } from "../../src/sessions/releases.ts";
 import { SessionLoop } from "../../src/sessions/session-loop.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
 import { pod } from "../pods/pods.ts";

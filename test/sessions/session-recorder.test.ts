@@ -1,11 +1,12 @@
 import { describe, expect, test } from "vitest";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
+import type { Breaker } from "../../src/pods/breaker.ts";
 import { readPodState } from "../../src/pods/pod-state.ts";
-import type { Breaker } from "../../src/protocol/breaker.ts";
 import type { Claim } from "../../src/protocol/claim.ts";
 import type { SessionContext } from "../../src/protocol/context.ts";
+import { isStartFailure } from "../../src/protocol/first-heartbeat.ts";
 import type { SessionView } from "../../src/protocol/session-view.ts";
-import { isStartFailure, SessionRecorder, StartTimes } from "../../src/sessions/session-recorder.ts";
+import { SessionRecorder, StartTimes } from "../../src/sessions/session-recorder.ts";
 import { isTrue, recordedPod } from "../pods/pods.ts";
 import { acknowledged, END, JOURNAL, opened, POLLED, view, withFields } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";

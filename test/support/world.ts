@@ -5,6 +5,7 @@ import { type Simulator, type SimulatorOptions, startSimulator } from "../../sim
 import { findCondition } from "../../src/api/conditions.ts";
 import type { Environment } from "../../src/api/environment.ts";
 import { API_VERSION, KIND, LABEL_ENVIRONMENT } from "../../src/api/names.ts";
+import { RELEASES_TYPE } from "../../src/claims/releases.ts";
 import { realClock } from "../../src/core/clock.ts";
 import { Notifier } from "../../src/core/notifier.ts";
 import { DEFAULT_TIMING, scaleTiming } from "../../src/core/timing.ts";
@@ -24,7 +25,6 @@ import { createMetrics, type Metrics } from "../../src/observe/metrics.ts";
 import { runOperator, type Seams } from "../../src/operator.ts";
 import { GATE_CONTAINER } from "../../src/pods/pod-gate.ts";
 import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
-import { RELEASES_TYPE } from "../../src/sessions/releases.ts";
 import { parseSettings } from "../../src/settings/config.ts";
 import { OPERATOR } from "../../testbed/cluster/users.ts";
 import { type NodeOptions, type SimulatedNode, startNode } from "../../testbed/node/node.ts";

@@ -701,8 +701,8 @@ export const CLAIMING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/protocol/shared-sessions.ts",
-    tests: ["test/protocol/shared-sessions.test.ts"],
+    file: "src/queue/shared-sessions.ts",
+    tests: ["test/queue/shared-sessions.test.ts"],
     mutations: [
       {
         name: "claims a session that another Environment runs",

@@ -1,6 +1,6 @@
 import type { FileMutations } from "./mutation.ts";
 
-const BREAKER = "test/protocol/breaker.test.ts";
+const BREAKER = "test/pods/breaker.test.ts";
 const CAPACITY = "test/pool/capacity.test.ts";
 const CAPACITY_PROPERTIES = "test/pool/capacity.properties.test.ts";
 const FREE_PODS = "test/pool/free-pods.test.ts";
@@ -301,7 +301,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/protocol/breaker.ts",
+    file: "src/pods/breaker.ts",
     tests: [BREAKER],
     mutations: [
       {
@@ -506,8 +506,8 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/releases.ts",
-    tests: ["test/sessions/releases.test.ts"],
+    file: "src/claims/releases.ts",
+    tests: ["test/claims/releases.test.ts"],
     mutations: [
       {
         name: "releases an item any number of times",

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
+import { MOST_RELEASES, RELEASES_TYPE } from "../../../src/claims/releases.ts";
 import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
 import { SECRETS } from "../../../src/kube/resource.ts";
-import { MOST_RELEASES, RELEASES_TYPE } from "../../../src/sessions/releases.ts";
 import { refusal } from "./api-server.ts";
 import { LoopWorld, NAMESPACE } from "./loop-world.ts";
 

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import { Breaker, type EarlierStarts, FAILURES_TO_OPEN } from "../../src/protocol/breaker.ts";
+import { Breaker, type EarlierStarts, FAILURES_TO_OPEN } from "../../src/pods/breaker.ts";
 
 const MINUTE = 60_000;
 const HASH = "a1";

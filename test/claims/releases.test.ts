@@ -1,12 +1,12 @@
 import { describe, expect, test, vi } from "vitest";
+import { KEPT_MS, MOST_RELEASES, RELEASES_TYPE, Releases } from "../../src/claims/releases.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import { SECRETS, type Secret } from "../../src/kube/resource.ts";
 import type { Claim } from "../../src/protocol/claim.ts";
 import type { SessionContext } from "../../src/protocol/context.ts";
-import { KEPT_MS, MOST_RELEASES, RELEASES_TYPE, Releases } from "../../src/sessions/releases.ts";
 import { JOURNAL, opened } from "../protocol/claims.ts";
+import { ApiServer } from "../sessions/loops/api-server.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { ApiServer } from "./loops/api-server.ts";
 
 const NAMESPACE = "agents";
 const NAME = "berth-releases-env-uid";

@@ -1,13 +1,24 @@
 import { describe, expect, test } from "vitest";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
-import { forgetPauses, heldBackUntilMs, stepNameOf } from "../../src/protocol/ask-pause.ts";
 import type { Claim } from "../../src/protocol/claim.ts";
 import { isFenced } from "../../src/protocol/facts.ts";
 import { afterFailure } from "../../src/protocol/failing-steps.ts";
 import type { HeldLease } from "../../src/protocol/lease.ts";
 import { LOOK, STOP, type Step } from "../../src/protocol/step.ts";
+import { forgetPauses, heldBackUntilMs, stepNameOf } from "../../src/sessions/ask-pause.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
-import { acknowledged, facts, GONE, JOURNAL, LIMITS, opened, over, POLLED, RUNNING, withFields } from "./claims.ts";
+import {
+  acknowledged,
+  facts,
+  GONE,
+  JOURNAL,
+  LIMITS,
+  opened,
+  over,
+  POLLED,
+  RUNNING,
+  withFields,
+} from "../protocol/claims.ts";
 
 const ASKED_MS = 120_000;
 const { requestBoundMs, marginMs, retryMaxMs, assumedTtlMs, beatIntervalMs, quietMarginMs } = DEFAULT_TIMING;

@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import type { Environment } from "../../src/api/environment.ts";
-import { SharedSessions, type Sharer } from "../../src/protocol/shared-sessions.ts";
+import { SharedSessions, type Sharer } from "../../src/queue/shared-sessions.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const API = "https://work.test";

@@ -1,9 +1,9 @@
 import type { Timing } from "../core/timing.ts";
-import type { Claim } from "./claim.ts";
-import type { Facts } from "./facts.ts";
-import { leaseEndMs } from "./lease.ts";
-import type { Step } from "./step.ts";
-import { type FailingByStep, type FailingStep, STEPS, type StepName } from "./tracked-steps.ts";
+import type { Claim } from "../protocol/claim.ts";
+import type { Facts } from "../protocol/facts.ts";
+import { leaseEndMs } from "../protocol/lease.ts";
+import type { Step } from "../protocol/step.ts";
+import { type FailingByStep, type FailingStep, STEPS, type StepName } from "../protocol/tracked-steps.ts";
 
 /** How late a timer can fire on a busy machine. */
 const LATENESS_MS = 500;
@@ -54,9 +54,7 @@ export function forgetPauses({ failing }: Claim): void {
 function lastChanceMs({ claim, limits, timing }: Facts, step: Step, { failedMs }: FailingStep): number {
   // A drain waits no longer than the longest backoff, whatever the server asked for.
   if (limits.draining) return failedMs + timing.retryMaxMs;
-  const {
-    lease: { own: lease, memory },
-  } = claim;
+  const { own: lease, memory } = claim.lease;
   // After a read of the item, the request that needs it must also land in time.
   const asksTwice = step.do === "look" ? timing.requestBoundMs : 0;
   const landsBefore = (endMs: number) => endMs - timing.requestBoundMs - timing.marginMs - LATENESS_MS - asksTwice;

@@ -1,0 +1,66 @@
+import type { Environment } from "../api/environment.ts";
+import type { EndCause } from "../pods/pod-state.ts";
+import type { Claim } from "./claim.ts";
+import type { ItemView } from "./claim-observed.ts";
+import type { Facts } from "./facts.ts";
+
+/**
+ * How long the first heartbeat may still take. While the Work API was silent, the worker's requests failed too: that
+ * time doesn't count, and the worker's next try may come one heartbeat interval later.
+ */
+export function firstBeatInMs({ claim, nowMs, timing, limits }: Facts, ranMs: number): number {
+  const leftMs = limits.firstBeatTimeoutMs + claim.observed.silentMs - ranMs;
+  return claim.observed.silenceEndMs === null
+    ? leftMs
+    : Math.max(leftMs, claim.observed.silenceEndMs + timing.beatIntervalMs - nowMs);
+}
+
+const FIX = "a program that does not beat by itself needs lease: Operator";
+
+/**
+ * The message of a session that was fenced because its container sent no heartbeat, in firstBeatTimeoutSeconds or before
+ * the session's end if that comes first.
+ */
+export function noFirstBeatMessage({ metadata, spec }: Environment): string {
+  const { firstBeatTimeoutSeconds = 0, maxDurationSeconds = 0 } = spec.sessions ?? {};
+  const [seconds, field] =
+    maxDurationSeconds < firstBeatTimeoutSeconds
+      ? [maxDurationSeconds, "maxDurationSeconds"]
+      : [firstBeatTimeoutSeconds, "firstBeatTimeoutSeconds"];
+  const draining = metadata.deletionTimestamp ? ", or before the Environment's deletionGraceSeconds were over" : "";
+  return `the container sent no heartbeat within ${seconds} s of its start (${field})${draining}; ${FIX}`;
+}
+
+/** The message of a session whose container ended before its first heartbeat, although nothing failed. */
+export const LEFT_UNBEATEN = `the container ended with exit code 0 and never sent a heartbeat; ${FIX}`;
+
+/** End causes that the status of the Pod shows, after that of its container. */
+export const TOLD_LATE: ReadonlySet<EndCause> = new Set<EndCause>([
+  "Evicted",
+  "Preempted",
+  "NodeLost",
+  "DeadlineExceeded",
+]);
+
+/** Causes that say nothing about the program in the container: something else ended the Pod. */
+const FROM_OUTSIDE: ReadonlySet<EndCause> = new Set<EndCause>([...TOLD_LATE, "PodDeleted"]);
+
+/** When the program sent its first heartbeat, by the Work API's clock; null: not yet, or only our fence was one. For display. */
+export function programsBeatMs(claim: Claim, { startedAt }: ItemView): number | null {
+  const isFence =
+    claim.lease.neverBeaten || claim.lease.blindFence !== null || claim.record.ending?.why === "NoFirstBeat";
+  const beatMs = isFence ? Number.NaN : Date.parse(startedAt ?? "");
+  return Number.isNaN(beatMs) ? null : beatMs;
+}
+
+/** Whether the Pod ended before its program served: the breaker counts these. */
+export function isStartFailure({
+  observed: { end, neverServed },
+  record: { ending },
+  lease: { neverBeaten },
+}: Claim): boolean {
+  // Berth ended the Pod because its program did not serve.
+  if (ending?.why === "NoFirstBeat" || ending?.why === "StartFailed") return true;
+  if (end !== null && FROM_OUTSIDE.has(end.cause)) return false;
+  return end?.cause === "StartFailed" || neverBeaten || neverServed;
+}
