@@ -45,7 +45,7 @@ export class ClaimLimiter {
   readonly #options: ClaimLimiterOptions;
   /** The claims under way, oldest first, with the times at which they began. */
   readonly #begun = new Map<Claim, number>();
-  #most = FIRST_UNDER_WAY;
+  #limit = FIRST_UNDER_WAY;
 
   constructor(options: ClaimLimiterOptions) {
     this.#options = options;
@@ -74,18 +74,18 @@ export class ClaimLimiter {
       const tookMs = nowMs - begunMs;
       if (tookMs < this.#options.longestMs && this.#isBusy(claim)) continue;
       this.#begun.delete(claim);
-      if (claim.record.journal.use === "session") this.#learn(tookMs);
+      if (claim.record.journal.use === "session") this.#adjustLimit(tookMs);
     }
-    return this.#begun.size >= this.#most;
+    return this.#begun.size >= this.#limit;
   }
 
   /**
    * The claim's end is only noticed before the next poll: while a poll waits for work, `tookMs` is up to a second too
    * long.
    */
-  #learn(tookMs: number): void {
-    if (tookMs <= QUICK_MS) this.#most = Math.min(MOST_UNDER_WAY, this.#most + 1);
-    else if (tookMs > SLOW_MS) this.#most = Math.max(FEWEST_UNDER_WAY, this.#most - 1);
+  #adjustLimit(tookMs: number): void {
+    if (tookMs <= QUICK_MS) this.#limit = Math.min(MOST_UNDER_WAY, this.#limit + 1);
+    else if (tookMs > SLOW_MS) this.#limit = Math.max(FEWEST_UNDER_WAY, this.#limit - 1);
   }
 
   /**

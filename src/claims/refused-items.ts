@@ -7,13 +7,13 @@ import { isRefusal, retryDelayMs } from "../work/errors.ts";
 import { DATA_TYPE_SESSION, type WorkItem, type WorkState } from "../work/types.ts";
 
 /** Pages of the list that are searched for items that were acknowledged and not stopped. */
-const LOOK_PAGES = 5;
+const SEARCHED_PAGES = 5;
 const PAGE_LIMIT = 100;
 /**
  * The states of such items. `stopping`: another client told the item to stop, and no worker would ever answer: some
  * platforms keep stopping items forever.
  */
-const LEFT_IN: ReadonlySet<WorkState> = new Set(["starting", "stopping"]);
+const LEFTOVER_STATES: ReadonlySet<WorkState> = new Set(["starting", "stopping"]);
 
 /**
  * Refuses health checks and items of unknown types: it acknowledges and stops them immediately, without a Pod or a
@@ -23,9 +23,9 @@ const LEFT_IN: ReadonlySet<WorkState> = new Set(["starting", "stopping"]);
 export class RefusedItems {
   readonly #context: ClaimContext;
   readonly #changed = new Notifier();
-  /** Such items may exist; the list is searched for them from `#lookFromMs` (monotonic) on. */
-  #mayBeLeft = true;
-  #lookFromMs = Number.NEGATIVE_INFINITY;
+  /** Such items may exist; the list is searched for them from `#searchFromMs` (monotonic) on. */
+  #mayHaveLeftovers = true;
+  #searchFromMs = Number.NEGATIVE_INFINITY;
 
   constructor(context: ClaimContext) {
     this.#context = context;
@@ -45,8 +45,8 @@ export class RefusedItems {
       await points.run("refuse.stop", about, () => work(api).stop(item.id, { force: true }));
     } catch (error) {
       // Until then, an unanswered acknowledgement may still take effect, or be missing from the list.
-      this.#lookFromMs = clock.monotonic() + timing.othersReclaimMs + timing.lateAckMs + timing.listLagMs;
-      this.#mayBeLeft = true;
+      this.#searchFromMs = clock.monotonic() + timing.othersReclaimMs + timing.lateAckMs + timing.listLagMs;
+      this.#mayHaveLeftovers = true;
       this.#changed.notify();
       throw error;
     }
@@ -63,10 +63,10 @@ export class RefusedItems {
     if (!signal.aborted) await sleep(clock, this.#firstPauseMs(), signal);
     while (!signal.aborted) {
       await mayAsk(signal);
-      const waitMs = this.#lookFromMs - clock.monotonic();
-      if (!this.#mayBeLeft) await this.#changed.wait(signal);
+      const waitMs = this.#searchFromMs - clock.monotonic();
+      if (!this.#mayHaveLeftovers) await this.#changed.wait(signal);
       else if (waitMs > 0) await sleep(clock, waitMs, signal);
-      else await this.#look(signal, backoff);
+      else await this.#search(signal, backoff);
     }
   }
 
@@ -81,28 +81,28 @@ export class RefusedItems {
     return idleIntervalMs <= timing.pollIdleGapMs ? 0 : random() * idleIntervalMs;
   }
 
-  async #look(signal: AbortSignal, backoff: Backoff): Promise<void> {
+  async #search(signal: AbortSignal, backoff: Backoff): Promise<void> {
     if (signal.aborted) return;
-    this.#mayBeLeft = false;
+    this.#mayHaveLeftovers = false;
     try {
-      await this.#stopLeft(signal);
+      await this.#stopLeftovers(signal);
       backoff.reset();
     } catch (error) {
-      this.#mayBeLeft = true;
+      this.#mayHaveLeftovers = true;
       const { clock, logger, random } = this.#context;
       logger.info({ error: errorText(error) }, "items that were left half refused could not be looked for");
       await sleep(clock, retryDelayMs(error, backoff, random), signal);
     }
   }
 
-  async #stopLeft(signal: AbortSignal): Promise<void> {
+  async #stopLeftovers(signal: AbortSignal): Promise<void> {
     const { guard, work, points, logger } = this.#context;
     let page: string | undefined;
-    for (let pages = 0; pages < LOOK_PAGES; pages += 1) {
-      const asked = { limit: PAGE_LIMIT, signal, ...(page === undefined ? {} : { page }) };
-      const { value } = await points.run("refuse.list", {}, () => work().list(asked));
+    for (let pages = 0; pages < SEARCHED_PAGES; pages += 1) {
+      const query = { limit: PAGE_LIMIT, signal, ...(page === undefined ? {} : { page }) };
+      const { value } = await points.run("refuse.list", {}, () => work().list(query));
       for (const item of value.items) {
-        if (!LEFT_IN.has(item.state) || item.data.type === DATA_TYPE_SESSION) continue;
+        if (!LEFTOVER_STATES.has(item.state) || item.data.type === DATA_TYPE_SESSION) continue;
         guard();
         const about = { workId: item.id, type: item.data.type };
         try {

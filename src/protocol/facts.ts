@@ -113,7 +113,7 @@ export function isReleased({ claim, limits }: Pick<Facts, "claim" | "limits">): 
   if (claim.record.lateAck) return true;
   if (limits.onPodFailure !== "Release" || claim.record.journal.use !== "session") return false;
   if (claim.record.ending !== null && claim.record.ending.why !== "StartFailed") return false;
-  return claim.observed.end === null ? !limits.draining : diedWithoutAWord(claim.observed.end);
+  return claim.observed.end === null ? !limits.draining : wasKilled(claim.observed.end);
 }
 
 /** 128 + SIGKILL: a program can't handle that signal, so it did not stop its item. */
@@ -123,7 +123,7 @@ const EXIT_SIGKILL = 137;
  * Whether the container ended neither on its own nor by a signal that it can handle. Berth itself set the Pod's
  * deadline.
  */
-function diedWithoutAWord({ cause, exitCode }: End): boolean {
+function wasKilled({ cause, exitCode }: End): boolean {
   if (cause === "DeadlineExceeded") return false;
   return exitCode === null || exitCode === EXIT_SIGKILL || cause === "StartFailed";
 }

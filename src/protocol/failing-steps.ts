@@ -25,7 +25,7 @@ import {
 } from "./tracked-steps.ts";
 
 /** Whether a recent claim may still start. A claim that can't be settled must not block others forever. */
-function isTried(
+function mayStillStart(
   { record: { journal, ending }, lateAckUntilMs }: Claim,
   nowMs: number,
   { restartMs }: Pick<Timing, "restartMs">,
@@ -40,7 +40,7 @@ const OVERDUE_MS = 60_000;
 /**
  * Whether the failure is reported: immediately if only a person can fix it, otherwise once it has lasted long enough.
  */
-function isShown(
+function isReported(
   failing: FailingStep,
   nowMs: number,
   { stepPatienceMs }: Pick<Timing, "stepPatienceMs">,
@@ -181,8 +181,8 @@ export class FailingSteps {
     const before = of === this.#shared ? this.#fresh(step) : of.get(step);
     const after = afterFailure(before, step, failure, nowMs, this.#context);
     of.set(step, after);
-    const isNew = before?.message !== after.message || !isShown(before, nowMs, timing);
-    if (isNew && isShown(after, nowMs, timing)) this.#changed();
+    const isNew = before?.message !== after.message || !isReported(before, nowMs, timing);
+    if (isNew && isReported(after, nowMs, timing)) this.#changed();
     this.#wakeForNext();
     return after;
   }
@@ -211,7 +211,7 @@ export class FailingSteps {
     if (!of || !before) return;
     of.delete(step);
     const { clock, timing } = this.#context;
-    if (isShown(before, clock.monotonic(), timing, timing.restartMs + OVERDUE_MS)) this.#changed();
+    if (isReported(before, clock.monotonic(), timing, timing.restartMs + OVERDUE_MS)) this.#changed();
   }
 
   /** No work is waiting: without claims, no success would ever clear these records. */
@@ -234,7 +234,7 @@ export class FailingSteps {
     const { clock, timing } = this.#context;
     const nowMs = clock.monotonic();
     if (nowMs < fromMs) return true;
-    for (const claim of this.#claims) if (isTried(claim, nowMs, timing)) return true;
+    for (const claim of this.#claims) if (mayStillStart(claim, nowMs, timing)) return true;
     return false;
   }
 
@@ -262,7 +262,7 @@ export class FailingSteps {
 
   /** The same for some steps only. */
   messageOf(steps: readonly StepName[]): string | null {
-    const shown = this.#shown();
+    const shown = this.#reported();
     for (const step of steps) {
       const [first] = shown.get(step) ?? [];
       if (first) return first.message;
@@ -276,13 +276,13 @@ export class FailingSteps {
     this.#timer?.cancel();
   }
 
-  #shown(): Map<StepName, FailingStep[]> {
+  #reported(): Map<StepName, FailingStep[]> {
     const { clock, timing } = this.#context;
     const nowMs = clock.monotonic();
     const shown = new Map<StepName, FailingStep[]>();
     const add = (of: FailingByStep, overdueMs: number) => {
       for (const [step, failing] of of) {
-        if (isShown(failing, nowMs, timing, overdueMs)) shown.set(step, [...(shown.get(step) ?? []), failing]);
+        if (isReported(failing, nowMs, timing, overdueMs)) shown.set(step, [...(shown.get(step) ?? []), failing]);
       }
     };
     add(this.#shared, timing.restartMs + OVERDUE_MS);
@@ -293,7 +293,7 @@ export class FailingSteps {
   #changed(): void {
     if (this.#ended) return;
     const { metrics, labels } = this.#context;
-    const shown = this.#shown();
+    const shown = this.#reported();
     for (const step of shown.keys()) this.#gauged.add(step);
     for (const step of this.#gauged) metrics.failingSteps.set({ ...labels, step }, this.#count(step, shown));
     this.#onChange();

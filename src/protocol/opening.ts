@@ -16,7 +16,7 @@ const UNPARKED_PATIENCE_MS = 20_000;
 /** The next step of a claim whose container has no key yet: find out who holds the item, then open or settle it. */
 export function beforeOpening(facts: Facts, kind: LeaseKind): Step {
   const { claim, pod } = facts;
-  if (claim.record.acknowledgedAt === null) return whoseIsIt(facts);
+  if (claim.record.acknowledgedAt === null) return findHolder(facts);
   const ran = pod.is === "running" || (pod.is === "ended" && pod.end.startedAtMs !== null);
   // The container ran, so it got its key: our opening took effect and its answer was lost.
   if (ran && claim.record.journal.use === "session" && !claim.record.gone) {
@@ -26,7 +26,7 @@ export function beforeOpening(facts: Facts, kind: LeaseKind): Step {
   return kind.open(facts, claim.record.acknowledgedAt, patienceMs(claim));
 }
 
-function whoseIsIt(facts: Facts): Step {
+function findHolder(facts: Facts): Step {
   const { claim, nowMs, timing } = facts;
   // Earlier, a late acknowledgement could still strand the item.
   if (nowMs < claim.lateAckUntilMs) return { do: "wait", untilMs: claim.lateAckUntilMs };

@@ -65,7 +65,7 @@ function watchHeld(facts: Facts): Step {
     case "held":
       // Heartbeats continue until the container has ended; then the item is stopped.
       if (lease.state === "stopping" || claim.lease.gracefulStopMs !== null) return ending(TOLD_TO_STOP);
-      return overdue(facts, lease) ?? served(facts);
+      return overdue(facts, lease) ?? withTimeLeft(facts);
     default:
       return lease satisfies never;
   }
@@ -94,7 +94,7 @@ function timeLeft(facts: Facts): { leftMs: number; byDuration: boolean } {
   return { leftMs: Math.min(overdueMs, drainMs), byDuration: overdueMs <= 0 };
 }
 
-function served(facts: Facts): Step {
+function withTimeLeft(facts: Facts): Step {
   const { claim, pod, nowMs, timing } = facts;
   const { leftMs } = timeLeft(facts);
   if (pod.is !== "running") {

@@ -21,7 +21,7 @@ export function unopenedOutcome(
     return outcome(claim.observed.end.cause, `${claim.observed.end.message}; ${NOT_OPENED}`);
   if (pod.is === "gone") return outcome("PodDeleted", `the Pod is gone; ${NOT_OPENED}`);
   if (!isStopped) return null;
-  if (claim.observed.stoppingSinceMs !== null || !wasOurs(claim)) {
+  if (claim.observed.stoppingSinceMs !== null || !heldLease(claim)) {
     return outcome("StoppedByUser", `the work item was stopped; ${NOT_OPENED}`);
   }
   if (claim.record.gone) return outcome("StartFailed", `somebody deleted the claim's Secret; ${NOT_OPENED}`);
@@ -33,7 +33,7 @@ export function unopenedOutcome(
 const NOT_OPENED = "the session had not been opened";
 
 /** Whether this process held the lease, so that the stop was its own. */
-function wasOurs({ lease: { memory, own: lease } }: Readonly<Claim>): boolean {
+function heldLease({ lease: { memory, own: lease } }: Readonly<Claim>): boolean {
   return memory.is === "fenced" || lease !== null;
 }
 

@@ -56,8 +56,8 @@ function release(facts: Facts): Step {
   const item = seenSince(facts);
   if ("do" in item) return item;
   if (item.state === "stopping") return STOP;
-  const others = facts.claim.record.lateAck ? othersTurn(facts, item) : null;
-  if (others) return others;
+  const wait = facts.claim.record.lateAck ? waitForOtherClient(facts, item) : null;
+  if (wait) return wait;
   if (item.state === "starting") {
     return isFenced(facts) ? lookAgain(facts) : { do: "fence", expected: NO_HEARTBEAT };
   }
@@ -71,7 +71,7 @@ function release(facts: Facts): Step {
  * gets as long for its first heartbeat as our own container would, and a heartbeat that changes is that client's. Null:
  * no other client appears to hold the item.
  */
-function othersTurn({ claim, nowMs, timing, limits }: Facts, item: ItemView): Step | null {
+function waitForOtherClient({ claim, nowMs, timing, limits }: Facts, item: ItemView): Step | null {
   const { memory } = claim.lease;
   if (memory.is === "fenced") return null;
   if (item.state === "starting") {

@@ -6,13 +6,13 @@ import type { Step } from "../protocol/step.ts";
 import { type FailingByStep, type FailingStep, STEPS, type StepName } from "../protocol/tracked-steps.ts";
 
 /** How late a timer can fire on a busy machine. */
-const LATENESS_MS = 500;
+const TIMER_LATENESS_MS = 500;
 
 /** Steps that send a request to the Work API. */
-const ASKS: ReadonlySet<Step["do"]> = new Set(["look", "take", "fence", "stop"]);
+const WORK_API_STEPS: ReadonlySet<Step["do"]> = new Set(["look", "take", "fence", "stop"]);
 
 export function asks(step: Step): boolean {
-  return ASKS.has(step.do);
+  return WORK_API_STEPS.has(step.do);
 }
 
 /** The name under which this step's failures are tracked; null: the step sends no request. */
@@ -31,17 +31,17 @@ export function heldBackUntilMs(facts: Facts, step: Step): number {
   const name = stepNameOf(step);
   if (failing === null || name === null) return Number.NEGATIVE_INFINITY;
   if (!asks(step)) return failing.get(name)?.untilMs ?? Number.NEGATIVE_INFINITY;
-  const ask = lastAsk(failing);
-  if (ask === null) return Number.NEGATIVE_INFINITY;
-  const lastMs = lastChanceMs(facts, step, ask);
-  return lastMs > ask.failedMs ? Math.min(ask.untilMs, lastMs) : ask.untilMs;
+  const request = lastFailedRequest(failing);
+  if (request === null) return Number.NEGATIVE_INFINITY;
+  const lastMs = lastChanceMs(facts, step, request);
+  return lastMs > request.failedMs ? Math.min(request.untilMs, lastMs) : request.untilMs;
 }
 
 /** The most recent failure of a request to the Work API. */
-function lastAsk(failing: FailingByStep): FailingStep | null {
+function lastFailedRequest(failing: FailingByStep): FailingStep | null {
   let last: FailingStep | null = null;
   for (const [step, each] of failing) {
-    if (ASKS.has(step as Step["do"]) && (last === null || each.failedMs >= last.failedMs)) last = each;
+    if (WORK_API_STEPS.has(step as Step["do"]) && (last === null || each.failedMs >= last.failedMs)) last = each;
   }
   return last;
 }
@@ -56,11 +56,12 @@ function lastChanceMs({ claim, limits, timing }: Facts, step: Step, { failedMs }
   if (limits.draining) return failedMs + timing.retryMaxMs;
   const { own: lease, memory } = claim.lease;
   // After a read of the item, the request that needs it must also land in time.
-  const asksTwice = step.do === "look" ? timing.requestBoundMs : 0;
-  const landsBefore = (endMs: number) => endMs - timing.requestBoundMs - timing.marginMs - LATENESS_MS - asksTwice;
+  const secondRequestMs = step.do === "look" ? timing.requestBoundMs : 0;
+  const landsBefore = (endMs: number) =>
+    endMs - timing.requestBoundMs - timing.marginMs - TIMER_LATENESS_MS - secondRequestMs;
   if (lease?.is === "held") return landsBefore(leaseEndMs(lease));
   if (lease === null && memory.is === "fenced") return landsBefore(memory.beatSentMs + memory.ttlMs);
-  const sinceMs = lease === null ? unbeatenSinceMs(claim, timing) : null;
+  const sinceMs = lease === null ? noHeartbeatsSinceMs(claim, timing) : null;
   if (sinceMs === null) return Number.POSITIVE_INFINITY;
   // Before the operator may take the lease, a read must show the heartbeat, which must then not change for this long.
   const quietMs = step.do === "look" && memory.is === "none" ? timing.beatIntervalMs + timing.quietMarginMs : 0;
@@ -71,7 +72,7 @@ function lastChanceMs({ claim, limits, timing }: Facts, step: Step, { failedMs }
  * Since when neither the operator nor the container sends heartbeats, so that the item returns to the queue one TTL
  * later; null: the container's program sends them.
  */
-function unbeatenSinceMs(
+function noHeartbeatsSinceMs(
   { record: { journal }, observed: { endedMs }, othersUntilMs, lateAckUntilMs }: Claim,
   timing: Timing,
 ): number | null {

@@ -791,7 +791,7 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "stops items that were not acknowledged",
         guard: "identity",
-        find: "!LEFT_IN.has(item.state) || ",
+        find: "!LEFTOVER_STATES.has(item.state) || ",
         replace: "",
       },
       {
@@ -803,8 +803,8 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "lists leftovers before an acknowledgement can last land",
         guard: "drop",
-        find: "this.#lookFromMs = clock.monotonic() + timing.othersReclaimMs + timing.lateAckMs + timing.listLagMs;",
-        replace: "this.#lookFromMs = clock.monotonic();",
+        find: "this.#searchFromMs = clock.monotonic() + timing.othersReclaimMs + timing.lateAckMs + timing.listLagMs;",
+        replace: "this.#searchFromMs = clock.monotonic();",
       },
       {
         name: "lets one item that can't be stopped block the stops of others",
@@ -815,7 +815,7 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "treats a failed list as one without items",
         guard: "error",
-        find: "this.#mayBeLeft = true;\n      const { clock, logger, random }",
+        find: "this.#mayHaveLeftovers = true;\n      const { clock, logger, random }",
         replace: "const { clock, logger, random }",
       },
     ],

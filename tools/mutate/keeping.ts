@@ -47,7 +47,7 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "adopts the lease of an item that another client may have acknowledged",
         guard: "doubted",
-        find: "if (others) return others;",
+        find: "if (wait) return wait;",
         replace: "",
       },
       {
@@ -410,7 +410,7 @@ export const KEEPING: readonly FileMutations[] = [
         name: "watches a session of an earlier process without adopting its lease",
         guard: "adoptStill",
         find: "if (lease === null) return adopt(facts);",
-        replace: "if (lease === null) return served(facts);",
+        replace: "if (lease === null) return withTimeLeft(facts);",
         tests: [DECIDE, DECIDE_OPERATOR],
       },
     ],

@@ -289,7 +289,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "starts any number of claims at a time",
         guard: "bound",
-        find: "return this.#begun.size >= this.#most;",
+        find: "return this.#begun.size >= this.#limit;",
         replace: "return false;",
       },
       {
