@@ -28,7 +28,7 @@ export function beforeOpening(facts: Facts, kind: LeaseKind): Step {
 
 function findHolder(facts: Facts): Step {
   const { claim, nowMs, timing } = facts;
-  // Earlier, a late acknowledgement could still strand the item.
+  // Before that, a late acknowledgement of ours could still take effect and strand the item.
   if (nowMs < claim.lateAckUntilMs) return { do: "wait", untilMs: claim.lateAckUntilMs };
   const item = claim.observed.item;
   if (!item || item.askedMs < claim.lateAckUntilMs) return LOOK;

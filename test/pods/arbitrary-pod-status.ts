@@ -1,13 +1,12 @@
-/** Arbitrary Pod statuses for property tests. */
+/**
+ * Arbitrary Pod statuses for property tests. All values have the types of core/v1, since the API server stores no
+ * others; their content is arbitrary.
+ */
 import fc from "fast-check";
 import type { ContainerState, ContainerStatus, PodStatus } from "../../src/kube/resource.ts";
 import { GATE_CONTAINER } from "../../src/pods/pod-gate.ts";
 import { SESSION } from "./pods.ts";
 
-/**
- * Arbitrary Pod statuses for property tests. All values have the types of core/v1, since the API server stores no
- * others; their content is arbitrary.
- */
 const text = fc.oneof(
   fc.string(),
   fc.string({ unit: "binary" }),

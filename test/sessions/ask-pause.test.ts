@@ -56,7 +56,7 @@ const HELD: HeldLease = {
 };
 
 describe("a step that was refused with Retry-After", () => {
-  test("holds back that time the steps that send Work API requests, and no others", () => {
+  test("holds back all requests to the Work API for that time, and nothing else", () => {
     const claim = failed(opened(), LOOK, 10_000);
     expect(heldMs(claim, LOOK)).toBe(ASKED_MS);
     expect(heldMs(claim, STOP)).toBe(ASKED_MS);
