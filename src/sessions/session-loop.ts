@@ -45,6 +45,9 @@ const CONCURRENCY = 1_000;
 /** Everything is looked at again after so long, whatever it waits for: a wait of a day would outlive its claim. */
 const LONGEST_WAIT_MS = 300_000;
 
+/** A timer's resolution. After a shorter wait the clock may still show the same instant, and the same wait follows. */
+const SHORTEST_WAIT_MS = 1;
+
 /** Steps that one claim takes in one go before others get their turn; more would be a loop that leads nowhere. */
 const MAX_STEPS = 12;
 
@@ -155,7 +158,7 @@ export class SessionLoop {
       if (step.do === "wait") {
         if (step.untilMs !== null) {
           const waitMs = step.untilMs - this.#context.clock.monotonic();
-          this.#queue.addAfter(name, Math.min(LONGEST_WAIT_MS, Math.max(0, waitMs)));
+          this.#queue.addAfter(name, Math.min(LONGEST_WAIT_MS, Math.max(SHORTEST_WAIT_MS, waitMs)));
         }
         return;
       }

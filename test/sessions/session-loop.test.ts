@@ -20,9 +20,9 @@ const running = (status: Pod["status"] = {}) =>
 /** Runs the loop with one claim, this Pod in the cache, and an API server that gives this answer. */
 async function run(
   claim: Claim,
-  cached: Pod | undefined,
+  cached: Pod | undefined | (() => Pod),
   answer: Answer,
-  then: (loop: SessionLoop, clock: VirtualClock) => void = (loop) => loop.poke(claim.name),
+  then: (loop: SessionLoop, clock: VirtualClock) => void | Promise<void> = (loop) => loop.poke(claim.name),
 ) {
   const clock = new VirtualClock();
   const kube = new FakeKube(answer, clock);
@@ -34,7 +34,7 @@ async function run(
   const context = fakeContext({
     clock,
     kube: kube.client,
-    pods: { get: () => cached, list: () => [] },
+    pods: { get: () => (typeof cached === "function" ? cached() : cached), list: () => [] },
     announce: () => {},
     environment: () => ({
       spec: {
@@ -67,7 +67,7 @@ async function run(
   });
   const ending = new AbortController();
   void loop.run(ending.signal);
-  then(loop, clock);
+  await then(loop, clock);
   await clock.advance(5_000);
   ending.abort();
   const verbs = kube.calls.map(({ verb, plural }) => `${verb} ${plural}`);
@@ -144,4 +144,31 @@ test.each([
     (loop) => loop.reoffered(claim, view("queued", held.sentMs + laterMs)),
   );
   expect(claim.lease.own?.is).toBe(is);
+});
+
+test("decides again only after time has passed, although a wait may be shorter than the clock can tell", async () => {
+  // 5 s after the container started, but for a rounding error.
+  const waitedMs = 2_095_666.116410184;
+  const nowMs = 2_100_666.1164101837;
+  const journal = { ...JOURNAL, lease: "Operator", acknowledgedAt: OURS, opened: true } as const;
+  const lease = { is: "held", state: "active", echo: OURS, ttlMs: 180_000, sentMs: nowMs, sentWallMs: 0 } as const;
+  const claim = opened({ journal, lease: { ...lease, unansweredMs: null }, waitedMs, firstBeatSeen: false });
+  let reads = 0;
+  const cached = () => {
+    reads += 1;
+    if (reads > 10) throw new Error("the Pod is read again and again at one instant");
+    return running();
+  };
+  await run(
+    claim,
+    cached,
+    () => ({}),
+    async (loop, clock) => {
+      await clock.advance(nowMs - clock.monotonic());
+      loop.poke(claim.name);
+      await clock.settle();
+    },
+  );
+  expect(reads).toBeLessThanOrEqual(10);
+  expect(claim.observed.firstBeatSeen).toBe(true);
 });

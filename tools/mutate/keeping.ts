@@ -835,6 +835,13 @@ export const KEEPING: readonly FileMutations[] = [
     tests: [RUNTIME, "test/sessions/loops/leases.test.ts"],
     mutations: [
       {
+        name: "decides again before time can have passed",
+        guard: "bound",
+        find: "Math.max(SHORTEST_WAIT_MS, waitMs)",
+        replace: "Math.max(0, waitMs)",
+        tests: ["test/sessions/session-loop.test.ts"],
+      },
+      {
         name: "keeps using a Secret that another claim holds",
         guard: "versions",
         find: "if (!journal || !isOurs(secret)) {",
