@@ -1,9 +1,9 @@
 import { oneLine, type Paint } from "../observe/terminal.ts";
+import { type Explanation, explanationOf } from "./explanation.ts";
 import { type GatherOptions, gather } from "./gather.ts";
 import { idsOf } from "./ids.ts";
 import { type Entry, timelineOf } from "./timeline.ts";
 import type { Looked } from "./traces.ts";
-import { type Verdict, verdictOf } from "./verdict.ts";
 
 const WHAT_WIDTH = 19;
 const SOURCE_WIDTH = 11;
@@ -28,7 +28,7 @@ export function storyText(story: Story, paint: Paint): string {
   const notes = notSearched
     .map(({ where, note }) => paint.faint(`not looked at: ${where}: ${oneLine(note ?? "")}\n`))
     .join("");
-  const parts = [head, lines, notes, verdictText(verdict, paint)].filter((part) => part !== "");
+  const parts = [head, lines, notes, explanationText(verdict, paint)].filter((part) => part !== "");
   return parts.join("\n");
 }
 
@@ -38,11 +38,11 @@ function lineOf({ at, what, source, message }: Entry, paint: Paint): string {
   return `${paint.faint(time)}  ${what.padEnd(WHAT_WIDTH)}${paint.faint(source.padEnd(SOURCE_WIDTH + 1))}${oneLine(message)}\n`;
 }
 
-function verdictText({ standing, sentence, mend }: Verdict, paint: Paint): string {
+function explanationText({ standing, sentence, mend }: Explanation, paint: Paint): string {
   return `${colourOf(standing, paint)(oneLine(sentence))}\n-> ${oneLine(mend)}\n`;
 }
 
-function colourOf(standing: Verdict["standing"], paint: Paint): (text: string) => string {
+function colourOf(standing: Explanation["standing"], paint: Paint): (text: string) => string {
   return standing === "unknown" ? paint.doubtful : paint.strong;
 }
 
@@ -56,7 +56,7 @@ export interface Story {
   /** As `namespace/name`. */
   readonly environments: readonly string[];
   readonly timeline: readonly Entry[];
-  readonly verdict: Verdict;
+  readonly verdict: Explanation;
   readonly looked: readonly Looked[];
 }
 
@@ -71,7 +71,7 @@ export async function explain(options: GatherOptions): Promise<Story> {
     pods: [...pods],
     environments: traces.environments.map(({ metadata }) => `${metadata.namespace}/${metadata.name}`),
     timeline: timelineOf(traces),
-    verdict: verdictOf(traces),
+    verdict: explanationOf(traces),
     looked: traces.looked,
   };
 }

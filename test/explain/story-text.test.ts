@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
+import { explanationOf } from "../../src/explain/explanation.ts";
 import { idsOf } from "../../src/explain/ids.ts";
 import { storyText } from "../../src/explain/story-text.ts";
 import { timelineOf } from "../../src/explain/timeline.ts";
-import { verdictOf } from "../../src/explain/verdict.ts";
 import { paintFor } from "../../src/observe/terminal.ts";
 import { claim, event, item, pod, running, SESSION_ID, traces, WORK_ID } from "./sample-traces.ts";
 
@@ -13,7 +13,7 @@ function shown(of: ReturnType<typeof traces>): string {
   const { sessions, items, pods } = idsOf(of);
   const story = {
     ...{ asked: of.asked, sessions: [...sessions], workItems: [...items], pods: [...pods], environments: ["agents/a"] },
-    ...{ timeline: timelineOf(of), verdict: verdictOf(of), looked: of.looked },
+    ...{ timeline: timelineOf(of), verdict: explanationOf(of), looked: of.looked },
   };
   return storyText(story, paintFor({ isTerminal: false }, undefined));
 }

@@ -26,7 +26,7 @@ export type Standing =
   | "unknown";
 
 /** The outcome of a session in one sentence, and what to do. */
-export interface Verdict {
+export interface Explanation {
   readonly standing: Standing;
   /** Why it ended, or why it waits; null if there is no reason. */
   readonly reason: EndReason | ConditionReason | null;
@@ -40,12 +40,12 @@ const NEVER = Number.NEGATIVE_INFINITY;
 /**
  * Judges by the newest trace, because a session has several work items in its life, and an item may be served again.
  */
-export function verdictOf(traces: Traces): Verdict {
-  const verdict = decide(traces);
-  return { ...verdict, sentence: redact(verdict.sentence) };
+export function explanationOf(traces: Traces): Explanation {
+  const explanation = decide(traces);
+  return { ...explanation, sentence: redact(explanation.sentence) };
 }
 
-function decide(traces: Traces): Verdict {
+function decide(traces: Traces): Explanation {
   const pod = newest(traces.pods, ({ metadata }) => metadata.creationTimestamp);
   const end = newest(
     traces.events.filter(({ reason }) => asEndReason(reason) !== undefined),
@@ -75,13 +75,13 @@ function newest<T>(all: readonly T[], at: (each: T) => string | undefined): T | 
   return [...all].sort((a, b) => ms(b) - ms(a))[0];
 }
 
-function ended(reason: EndReason, message: string): Verdict {
+function ended(reason: EndReason, message: string): Explanation {
   const { description, mend } = END_REASONS[reason];
   const words = message === "" ? description : `${description} ${sentence(message)}`;
   return { standing: "ended", reason, sentence: `It ended as ${reason}: ${words}`, mend };
 }
 
-function ofClaim({ name, journal }: ClaimTrace, pod: Pod | undefined, traces: Traces): Verdict {
+function ofClaim({ name, journal }: ClaimTrace, pod: Pod | undefined, traces: Traces): Explanation {
   const blocked = blockedReason(traces.environments);
   const settling = blocked
     ? { reason: blocked.reason, mend: blocked.mend }
@@ -118,7 +118,7 @@ function ofClaim({ name, journal }: ClaimTrace, pod: Pod | undefined, traces: Tr
   }
 }
 
-function ofItem({ item, environment }: ItemTrace, traces: Traces): Verdict {
+function ofItem({ item, environment }: ItemTrace, traces: Traces): Explanation {
   const { name, namespace } = environment.metadata;
   switch (item.state) {
     case "queued": {
@@ -161,7 +161,7 @@ function ofItem({ item, environment }: ItemTrace, traces: Traces): Verdict {
 }
 
 /** A Pod without a claim: it waits for one, or it ended and was not marked. */
-function ofPod(pod: Pod): Verdict {
+function ofPod(pod: Pod): Explanation {
   const { name, labels } = pod.metadata;
   const state = readPodState(pod);
   if (labels?.[LABEL_PHASE] === "parked") {
@@ -177,7 +177,7 @@ function ofPod(pod: Pod): Verdict {
   return { standing: "ending", reason: null, sentence: `Pod ${name} has no record of a claim, and ${words}.`, mend };
 }
 
-function unknown({ asked, looked }: Traces): Verdict {
+function unknown({ asked, looked }: Traces): Explanation {
   const words = (all: readonly Looked[]) => all.map(({ where }) => where).join(", ");
   const seen = looked.filter(({ found }) => found !== null);
   const notSearched = looked.filter(({ found }) => found === null);
