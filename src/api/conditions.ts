@@ -11,12 +11,16 @@ export interface Condition {
   readonly observedGeneration: number;
 }
 
-/** A reconciler's statement about one condition. `setCondition` derives the transition time. */
-export interface ConditionUpdate {
-  readonly type: ConditionType;
-  readonly status: ConditionStatus;
+/** Reason and message of a condition. The reason implies its type and status. */
+export interface Verdict {
   readonly reason: ConditionReason;
   readonly message: string;
+}
+
+/** A reconciler's statement about one condition. `setCondition` derives the transition time. */
+export interface ConditionUpdate extends Verdict {
+  readonly type: ConditionType;
+  readonly status: ConditionStatus;
   readonly observedGeneration: number;
 }
 

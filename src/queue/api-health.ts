@@ -1,15 +1,10 @@
 import type { ConditionReason } from "../api/condition-reasons.ts";
+import type { Verdict } from "../api/conditions.ts";
 import type { Backoff, Random } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { Timing } from "../core/timing.ts";
 import { askedPauseMs, isRefusal, retryDelayMs, WorkApiError, type WorkErrorKind } from "../work/errors.ts";
-
-/** Reason and message of the conditions Authenticated and QueueReachable. */
-export interface Verdict {
-  readonly reason: ConditionReason;
-  readonly message: string;
-}
 
 /** The judged calls, most important first: without polls, Berth serves nothing. */
 const JUDGED = ["poll", "stats", "list", "ack", "heartbeat", "stop"] as const;

@@ -1,9 +1,8 @@
 import { type ConditionReason, eventType } from "../api/condition-reasons.ts";
 import { CONDITIONS, isGood } from "../api/condition-types.ts";
-import { type ConditionUpdate, conditionFor } from "../api/conditions.ts";
+import { type ConditionUpdate, conditionFor, type Verdict } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
-import type { Verdict } from "../queue/api-health.ts";
-import type { RuntimeReport } from "./environment-runtime.ts";
+import type { RuntimeReport } from "../api/runtime.ts";
 
 /** Another Environment with the same environmentId. */
 export interface SharingEnvironment {

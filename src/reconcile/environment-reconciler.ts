@@ -1,5 +1,6 @@
 import type { ConditionUpdate } from "../api/conditions.ts";
 import { type Environment, parseEnvironment, parseForRunning } from "../api/environment.ts";
+import type { RuntimeReport } from "../api/runtime.ts";
 import { MAX_API_ADDRESSES } from "../api/status.ts";
 import { ClaimLists } from "../claims/claim-lists.ts";
 import { SECOND_MS } from "../core/clock.ts";
@@ -7,7 +8,7 @@ import type { KubeObject, NetworkPolicy } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics } from "../observe/environment-metrics.ts";
 import { deleteClaimsOf, deleteOrphanedClaims, drain } from "./drain.ts";
 import { environmentConditions, invalidSpecMessage } from "./environment-conditions.ts";
-import type { EnvironmentLook, RuntimeReport } from "./environment-runtime.ts";
+import type { EnvironmentLook } from "./environment-runtime.ts";
 import { announcer, type EnvironmentState, newEnvironmentState } from "./environment-state.ts";
 import { modeOf, templateOf } from "./modes.ts";
 import { addressesTold } from "./network-policy.ts";

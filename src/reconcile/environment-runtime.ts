@@ -1,35 +1,8 @@
 import type { ConditionUpdate } from "../api/conditions.ts";
-import type { PodTemplate, QueueStatus, SessionsStatus, WorkersStatus, WorkspacesStatus } from "../api/environment.ts";
+import type { PodTemplate } from "../api/environment.ts";
+import type { Permissions, RuntimeReport } from "../api/runtime.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { SessionView } from "../protocol/session-view.ts";
-import type { Verdict } from "../queue/api-health.ts";
-
-/** What the reconciler permits the loops of an Environment to do. */
-export interface Permissions {
-  /** May send requests: the origin is allowed and there is a key. */
-  readonly mayAsk: boolean;
-  /** May create Pods: the template was accepted. */
-  readonly mayPrepare: boolean;
-  /** May claim new items: `mayPrepare`, and neither paused nor being deleted. */
-  readonly mayClaim: boolean;
-}
-
-/** What the loops report for the Environment's status. */
-export interface RuntimeReport {
-  readonly queue: QueueStatus | null;
-  readonly sessions: SessionsStatus | null;
-  readonly workers?: WorkersStatus;
-  /** Volumes of sessions, if the Environment has any. */
-  readonly workspaces?: WorkspacesStatus;
-  /**
-   * The addresses that all items were claimed from, including claims in flight; null while not all claims are known.
-   * Undefined: this mode claims nothing.
-   */
-  readonly claimedFrom?: ReadonlySet<string> | null;
-  readonly verdicts: readonly Verdict[];
-  /** Why the loops can't serve, with the fix, if no condition covers it; null if nothing blocks them. */
-  readonly blockedReason: string | null;
-}
 
 /** The loops of one Environment, in either mode. The reconciler starts, updates and stops them. */
 export interface EnvironmentRuntime {

@@ -1,3 +1,4 @@
+import type { Verdict } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
 import type { Clock } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
@@ -6,7 +7,6 @@ import type { Timing } from "../core/timing.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { isForbidden, isNotFound } from "../kube/errors.ts";
 import { SECRETS } from "../kube/resource.ts";
-import type { Verdict } from "../queue/api-health.ts";
 import type { EnvironmentRuntime } from "./environment-runtime.ts";
 import type { ReconcilePoint } from "./reconciler-options.ts";
 

@@ -1,3 +1,4 @@
+import type { Verdict } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
 import { GROUP, KIND, LABEL_ENVIRONMENT, LABEL_MANAGED_BY } from "../api/names.ts";
 import { backoffCeiling } from "../core/backoff.ts";
@@ -19,7 +20,6 @@ import {
 } from "../kube/errors.ts";
 import { NETWORK_POLICIES, type NetworkPolicy, type OwnerReference } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
-import type { Verdict } from "../queue/api-health.ts";
 import { isAsWanted, type NetworkFacts, policyName, renderNetworkPolicy } from "./network-policy.ts";
 import type { ReconcilePoint } from "./reconciler-options.ts";
 

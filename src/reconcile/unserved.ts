@@ -2,6 +2,7 @@ import type { ConditionReason } from "../api/condition-reasons.ts";
 import { type ConditionUpdate, conditionFor } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
 import { FINALIZER } from "../api/names.ts";
+import type { RuntimeReport } from "../api/runtime.ts";
 import { environmentStatus } from "../api/status.ts";
 import { deleteClaimSecrets } from "../claims/claim-lists.ts";
 import type { Clock } from "../core/clock.ts";
@@ -14,7 +15,7 @@ import type { KubeObject } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics } from "../observe/environment-metrics.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { Announce } from "../protocol/context.ts";
-import type { EnvironmentObserver, RuntimeReport } from "./environment-runtime.ts";
+import type { EnvironmentObserver } from "./environment-runtime.ts";
 import { EnvironmentFinalizer } from "./finalizer.ts";
 import { StatusWriter } from "./status-writer.ts";
 

@@ -1,3 +1,4 @@
+import type { Permissions } from "../api/runtime.ts";
 import type { Gate } from "../claims/ports.ts";
 import type { Held } from "../core/idle-release.ts";
 import type { Notifier } from "../core/notifier.ts";
@@ -14,16 +15,6 @@ import type { Sharer } from "../queue/shared-sessions.ts";
 export interface Finalizer extends Held {
   /** Makes sure that the finalizer is there. Returns false when nothing may be claimed: the Environment is being deleted. */
   hold(): Promise<boolean>;
-}
-
-/** What the reconciler allows a runtime to do. */
-export interface Permissions {
-  /** Requests may be sent: the origin is allowed and there is a key. */
-  readonly mayAsk: boolean;
-  /** Pods may be created: the template was accepted. */
-  readonly mayPrepare: boolean;
-  /** New items may be claimed: the same, and the Environment is neither paused nor being deleted. */
-  readonly mayClaim: boolean;
 }
 
 interface Options {

@@ -1,5 +1,6 @@
-import type { QueueStatus, SessionsStatus, WorkspacesStatus } from "../api/environment.ts";
+import type { SessionsStatus } from "../api/environment.ts";
 import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import type { Permissions, RuntimeReport } from "../api/runtime.ts";
 import { deleteClaimSecrets } from "../claims/claim-lists.ts";
 import { ClaimLoop } from "../claims/claim-loop.ts";
 import { RefusedItems } from "../claims/refused-items.ts";
@@ -22,12 +23,12 @@ import type { RuntimeContext, SessionContext } from "../protocol/context.ts";
 import { FailingSteps, isStepFailure } from "../protocol/failing-steps.ts";
 import { liveView, phaseOf, type SessionView } from "../protocol/session-view.ts";
 import type { StepName } from "../protocol/tracked-steps.ts";
-import { ApiHealth, type Judged, type Verdict } from "../queue/api-health.ts";
+import { ApiHealth, type Judged } from "../queue/api-health.ts";
 import { PollPace } from "../queue/poll-pace.ts";
 import { QueueWatch } from "../queue/queue-watch.ts";
 import { ServerTimes } from "../queue/server-times.ts";
 import type { Sharer } from "../queue/shared-sessions.ts";
-import { ClaimGate, type Finalizer, type Permissions } from "./claim-gate.ts";
+import { ClaimGate, type Finalizer } from "./claim-gate.ts";
 import { ClaimReport } from "./claim-report.ts";
 import { ItemObservers } from "./item-observer.ts";
 import { ItemSweep } from "./item-sweep.ts";
@@ -37,19 +38,6 @@ import { capacityVerdict, credentialVerdict, startVerdict } from "./verdicts.ts"
 
 /** Steps without which sessions that ended keep their room. */
 const KEEPS_ROOM = ["look", "fence", "stop", "settled", "delete-pod"] as const satisfies readonly StepName[];
-
-/** What a runtime says of itself, for the Environment's status. */
-export interface RuntimeReport {
-  readonly queue: QueueStatus | null;
-  readonly sessions: SessionsStatus;
-  /** Volumes of sessions; undefined: there are none, or nobody counted yet. */
-  readonly workspaces?: WorkspacesStatus;
-  /** Addresses of the Work API that claims name, or may come to by a poll under way; null before the last late one can have been found. */
-  readonly claimedFrom: ReadonlySet<string> | null;
-  readonly verdicts: readonly Verdict[];
-  /** What keeps the loops from serving and is no matter of any condition, with the mend; null: nothing. */
-  readonly blockedReason: string | null;
-}
 
 /**
  * The loops of one Environment in `sessions` mode, from recovery to drain: claim loop, session loop, pool, queue watch,

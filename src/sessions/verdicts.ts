@@ -1,7 +1,7 @@
+import type { Verdict } from "../api/conditions.ts";
 import { unended } from "../core/text.ts";
 import type { Breaker } from "../pods/breaker.ts";
 import type { CapacityProblem } from "../pool/capacity-problem.ts";
-import type { Verdict } from "../queue/api-health.ts";
 
 /**
  * What is said of capacity: what stands in its way, or that the maximum is reached while work waits.

@@ -1,4 +1,6 @@
+import type { Verdict } from "../api/conditions.ts";
 import type { QueueStatus, WorkersStatus } from "../api/environment.ts";
+import type { Permissions, RuntimeReport } from "../api/runtime.ts";
 import { aborted, type Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { type Held, IdleRelease } from "../core/idle-release.ts";
@@ -11,7 +13,7 @@ import type { WorkersContext } from "./context.ts";
 import { type CountRunning, DemandWatch, type QueueSource } from "./demand-watch.ts";
 import { Fleet, replicasOf } from "./fleet.ts";
 import { Scaler, type ScalerOrders } from "./scaler.ts";
-import { capacityVerdict, scalingVerdict, type Verdict } from "./verdicts.ts";
+import { capacityVerdict, scalingVerdict } from "./verdicts.ts";
 import { isCounted } from "./worker-pod.ts";
 
 /**
@@ -45,13 +47,10 @@ export interface Hold extends Held {
   hold(): Promise<boolean>;
 }
 
-/** A runtime's report for the Environment's status. */
-export interface WorkersReport {
-  readonly queue: QueueStatus | null;
+/** The report of a runtime without sessions of its own. */
+export interface WorkersReport extends RuntimeReport {
   readonly sessions: null;
   readonly workers: WorkersStatus;
-  readonly verdicts: readonly Verdict[];
-  readonly blockedReason: string | null;
 }
 
 /**
@@ -71,7 +70,7 @@ export class WorkersRuntime {
   readonly #demand: DemandWatch;
   readonly #scaler: Scaler;
   readonly #stop = new AbortController();
-  #permissions = { mayAsk: false, mayPrepare: false };
+  #permissions: Omit<Permissions, "mayClaim"> = { mayAsk: false, mayPrepare: false };
   #running: Promise<void> = Promise.resolve();
   #synced = false;
   #drainDeadlineMs: number | null = null;
@@ -135,7 +134,7 @@ export class WorkersRuntime {
   }
 
   /** The spec or the permissions changed. */
-  update(permissions: { readonly mayAsk: boolean; readonly mayPrepare: boolean }): void {
+  update(permissions: Omit<Permissions, "mayClaim">): void {
     this.#permissions = permissions;
     this.#changed.notify();
     this.#scaler.poke();

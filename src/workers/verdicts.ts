@@ -1,15 +1,9 @@
-import type { ConditionReason } from "../api/condition-reasons.ts";
+import type { Verdict } from "../api/conditions.ts";
 import { type DemandReadings, NONE_OF_OURS } from "../autoscale/demand.ts";
 import type { Clock } from "../core/clock.ts";
 import { unended } from "../core/text.ts";
 import type { ContainerStatus, Deployment, Pod } from "../kube/resource.ts";
 import type { ScalerView } from "./scaler.ts";
-
-/** Reason and message of a condition. */
-export interface Verdict {
-  readonly reason: ConditionReason;
-  readonly message: string;
-}
 
 const PULL_FAULTS = new Set(["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"]);
 const START_FAULTS = new Set(["CreateContainerConfigError", "CreateContainerError", "RunContainerError"]);

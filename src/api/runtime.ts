@@ -1,0 +1,30 @@
+/** The contract between the reconciler and an Environment's loops: it sets their permissions and reads their report. */
+import type { Verdict } from "./conditions.ts";
+import type { QueueStatus, SessionsStatus, WorkersStatus, WorkspacesStatus } from "./environment.ts";
+
+/** What the reconciler permits the loops of an Environment to do. */
+export interface Permissions {
+  /** May send requests: the origin is allowed and there is a key. */
+  readonly mayAsk: boolean;
+  /** May create Pods: the template was accepted. */
+  readonly mayPrepare: boolean;
+  /** May claim new items: `mayPrepare`, and neither paused nor being deleted. */
+  readonly mayClaim: boolean;
+}
+
+/** What the loops report for the Environment's status. */
+export interface RuntimeReport {
+  readonly queue: QueueStatus | null;
+  readonly sessions: SessionsStatus | null;
+  readonly workers?: WorkersStatus;
+  /** Volumes of sessions, if the Environment has any. */
+  readonly workspaces?: WorkspacesStatus;
+  /**
+   * The addresses that all items were claimed from, including claims in flight; null while not all claims are known.
+   * Undefined: this mode claims nothing.
+   */
+  readonly claimedFrom?: ReadonlySet<string> | null;
+  readonly verdicts: readonly Verdict[];
+  /** Why the loops can't serve, with the fix, if no condition covers it; null if nothing blocks them. */
+  readonly blockedReason: string | null;
+}
