@@ -1,15 +1,15 @@
 import type { Environment } from "../api/environment.ts";
-import { FINALIZER, GROUP } from "../api/names.ts";
+import { GROUP } from "../api/names.ts";
 import { deleteClaimSecrets } from "../claims/claim-lists.ts";
 import { type Clock, realClock, SECOND_MS, sleep } from "../core/clock.ts";
 import { errorText, OperatorError } from "../core/errors.ts";
 import { NO_POINTS } from "../core/points.ts";
 import { KubeClient } from "../kube/client.ts";
 import { loadKubeConfig } from "../kube/config.ts";
-import { hasStatus, isConflict, isNotFound } from "../kube/errors.ts";
+import { hasStatus, isNotFound } from "../kube/errors.ts";
 import { DEPLOYMENTS, type Deployment, PODS } from "../kube/resource.ts";
 import { createLogger, type Logger, redact } from "../observe/logger.ts";
-import { ENVIRONMENTS } from "../reconcile/finalizer.ts";
+import { ENVIRONMENTS, removeFinalizer } from "../reconcile/finalizer.ts";
 import { berthVersion } from "../settings/version.ts";
 import type { UninstallSettings } from "./uninstall-settings.ts";
 
@@ -19,8 +19,6 @@ const POLL_MS = SECOND_MS;
 const STOP_MARGIN_MS = 45_000;
 /** For Pods without an explicit grace period, in seconds. */
 const DEFAULT_GRACE_SECONDS = 30;
-/** The number of attempts to change the finalizers, each with the current object after a conflict. */
-const ATTEMPTS = 5;
 const HTTP_NOT_FOUND = 404;
 
 /** The cluster is not ready for the removal of its operator; the message says why. */
@@ -150,11 +148,12 @@ class Removal {
   async removeFinalizers(): Promise<void> {
     const { released } = this.done;
     for (const environment of await this.#environments()) {
-      const { namespace = "", name = "", deletionTimestamp } = environment.metadata;
+      const { namespace = "", name = "", uid = "", deletionTimestamp } = environment.metadata;
       if (deletionTimestamp && this.#settings.deleteEnvironments) {
         await deleteClaimSecrets(this.#kube, { namespace, name }, NO_POINTS);
       }
-      if (await this.#release({ namespace, name })) released.push(nameOf(environment));
+      const context = { kube: this.#kube, points: NO_POINTS, namespace, name, uid };
+      if (await removeFinalizer(context)) released.push(nameOf(environment));
     }
     this.#logger.info({ environments: released.length }, "took the finalizer off");
   }
@@ -186,24 +185,6 @@ class Removal {
       await this.#kube.delete(ENVIRONMENTS, { namespace, name }, { propagationPolicy: "Background" });
     } catch (error) {
       if (!isNotFound(error)) throw error;
-    }
-  }
-
-  /** Returns whether the Environment had the finalizer. */
-  async #release(ref: { namespace: string; name: string }): Promise<boolean> {
-    for (let attempt = 1; ; attempt += 1) {
-      try {
-        const { metadata } = await this.#kube.get(ENVIRONMENTS, ref);
-        const { resourceVersion, finalizers = [] } = metadata;
-        if (!finalizers.includes(FINALIZER)) return false;
-        const rest = finalizers.filter((each) => each !== FINALIZER);
-        const patch = { metadata: { resourceVersion, finalizers: rest } };
-        await this.#kube.patch(ENVIRONMENTS, ref, patch, { type: "merge" });
-        return true;
-      } catch (error) {
-        if (isNotFound(error)) return false;
-        if (!isConflict(error) || attempt >= ATTEMPTS) throw error;
-      }
     }
   }
 

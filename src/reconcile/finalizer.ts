@@ -13,7 +13,8 @@ export const ENVIRONMENTS: Resource<Environment & KubeObject> = {
   namespaced: true,
 };
 
-type HoldContext = Pick<SessionContext, "kube" | "points" | "namespace" | "name" | "uid">;
+/** The Environment, and the client to change it with. */
+export type FinalizerContext = Pick<SessionContext, "kube" | "points" | "namespace" | "name" | "uid">;
 
 /** How often a conflicting change of the finalizers is tried, each time with a fresh read. */
 const ATTEMPTS = 5;
@@ -27,11 +28,11 @@ const INVALID_ATTEMPTS = 2;
  * Environment can always be deleted, even without a running operator.
  */
 export class EnvironmentFinalizer {
-  readonly #context: HoldContext;
+  readonly #context: FinalizerContext;
   #held: boolean | null = null;
   #changing: Promise<unknown> = Promise.resolve();
 
-  constructor(context: HoldContext) {
+  constructor(context: FinalizerContext) {
     this.#context = context;
   }
 
@@ -50,7 +51,7 @@ export class EnvironmentFinalizer {
       if (this.#held) return true;
       // Until the API server answers, the finalizer may or may not be set, so `release` must check.
       this.#held = null;
-      this.#held = await this.#write(true);
+      this.#held = (await write(this.#context, true)) !== "impossible";
       return this.#held;
     });
   }
@@ -61,7 +62,7 @@ export class EnvironmentFinalizer {
       if (this.#held === false || !unused()) return;
       // From here on the finalizer may be gone. A claim that starts now waits for the outcome and sets it again.
       this.#held = null;
-      await this.#write(false);
+      await removeFinalizer(this.#context);
       this.#held = false;
     });
   }
@@ -72,53 +73,62 @@ export class EnvironmentFinalizer {
     this.#changing = next.catch(() => {});
     return next;
   }
+}
 
-  /** Returns whether the Environment has the finalizer now. */
-  async #write(wanted: boolean): Promise<boolean> {
-    const { kube, points, namespace, name, uid } = this.#context;
-    for (let attempt = 1; ; attempt += 1) {
-      const live = await orNull(points.run("environment.read", {}, () => kube.get(ENVIRONMENTS, { namespace, name })));
-      if (live === null) return false;
-      try {
-        if (live.metadata.uid !== uid) return false;
-        const finalizers = live.metadata.finalizers ?? [];
-        if (finalizers.includes(FINALIZER) === wanted) return wanted;
-        // The API server accepts no new finalizer on an object that is being deleted.
-        if (wanted && live.metadata.deletionTimestamp) return false;
-        if (wanted) await this.#add(live.metadata.finalizers);
-        else await this.#remove(live);
-        return wanted;
-      } catch (error) {
-        if (isNotFound(error)) return false;
-        const attempts = isConflict(error) ? ATTEMPTS : isInvalid(error) ? INVALID_ATTEMPTS : 1;
-        if (attempt >= attempts) throw error;
-      }
+/** Removes the finalizer. Returns false if the Environment doesn't have it or no longer exists. */
+export async function removeFinalizer(context: FinalizerContext): Promise<boolean> {
+  return (await write(context, false)) === "written";
+}
+
+/** Returns `impossible` for a deleted Environment, and for one that is being deleted and can get no finalizer. */
+async function write(context: FinalizerContext, wanted: boolean): Promise<"written" | "unchanged" | "impossible"> {
+  const { kube, points, namespace, name, uid } = context;
+  for (let attempt = 1; ; attempt += 1) {
+    const live = await orNull(points.run("environment.read", {}, () => kube.get(ENVIRONMENTS, { namespace, name })));
+    if (live === null) return "impossible";
+    try {
+      if (live.metadata.uid !== uid) return "impossible";
+      const finalizers = live.metadata.finalizers ?? [];
+      if (finalizers.includes(FINALIZER) === wanted) return "unchanged";
+      // The API server accepts no new finalizer on an object that is being deleted.
+      if (wanted && live.metadata.deletionTimestamp) return "impossible";
+      if (wanted) await add(context, live.metadata.finalizers);
+      else await remove(context, live);
+      return "written";
+    } catch (error) {
+      if (isNotFound(error)) return "impossible";
+      const attempts = isConflict(error) ? ATTEMPTS : isInvalid(error) ? INVALID_ATTEMPTS : 1;
+      if (attempt >= attempts) throw error;
     }
   }
+}
 
-  /**
-   * Tests the list of finalizers, not the resourceVersion: the operator's own status writes change that just when work
-   * arrives. A test for null passes if the field does not exist.
-   */
-  async #add(found: readonly string[] | undefined): Promise<void> {
-    const { kube, points, namespace, name, uid } = this.#context;
-    const path = "/metadata/finalizers";
-    const patch = [
-      { op: "test", path: "/metadata/uid", value: uid },
-      { op: "test", path, value: found ?? null },
-      { op: "add", path, value: [...(found ?? []), FINALIZER] },
-    ];
-    await points.run("environment.hold", {}, () =>
-      kube.patch(ENVIRONMENTS, { namespace, name }, patch, { type: "json" }),
-    );
-  }
+/**
+ * Tests the list of finalizers, not the resourceVersion: the operator's own status writes change that just when work
+ * arrives. A test for null passes if the field does not exist.
+ */
+async function add(
+  { kube, points, namespace, name, uid }: FinalizerContext,
+  found: readonly string[] | undefined,
+): Promise<void> {
+  const path = "/metadata/finalizers";
+  const patch = [
+    { op: "test", path: "/metadata/uid", value: uid },
+    { op: "test", path, value: found ?? null },
+    { op: "add", path, value: [...(found ?? []), FINALIZER] },
+  ];
+  await points.run("environment.hold", {}, () =>
+    kube.patch(ENVIRONMENTS, { namespace, name }, patch, { type: "json" }),
+  );
+}
 
-  async #remove({ metadata: { resourceVersion, finalizers = [] } }: KubeObject): Promise<void> {
-    const { kube, points, namespace, name } = this.#context;
-    const kept = finalizers.filter((each) => each !== FINALIZER);
-    const patch = { metadata: { resourceVersion, finalizers: kept } };
-    await points.run("environment.release", {}, () =>
-      kube.patch(ENVIRONMENTS, { namespace, name }, patch, { type: "merge" }),
-    );
-  }
+async function remove(
+  { kube, points, namespace, name }: FinalizerContext,
+  { metadata: { resourceVersion, finalizers = [] } }: KubeObject,
+): Promise<void> {
+  const kept = finalizers.filter((each) => each !== FINALIZER);
+  const patch = { metadata: { resourceVersion, finalizers: kept } };
+  await points.run("environment.release", {}, () =>
+    kube.patch(ENVIRONMENTS, { namespace, name }, patch, { type: "merge" }),
+  );
 }

@@ -47,7 +47,7 @@ function uninstallAll(): Promise<UninstallReport> {
 function putUndrained(): void {
   const deletionTimestamp = "2026-01-02T03:04:05Z";
   server.put(ENVIRONMENT, {
-    metadata: { name: "research", namespace: "agents", deletionTimestamp, finalizers: [FINALIZER] },
+    metadata: { name: "research", namespace: "agents", uid: "u", deletionTimestamp, finalizers: [FINALIZER] },
   });
   server.scripts.push(({ method, path }, response) => {
     if (path !== ENVIRONMENT || method === "GET") return false;
@@ -79,7 +79,7 @@ test.each(["GET", "DELETE"])(
 );
 
 test("a finalizer that another client adds meanwhile is kept", async () => {
-  server.put(ENVIRONMENT, { metadata: { name: "research", namespace: "agents", finalizers: [FINALIZER] } });
+  server.put(ENVIRONMENT, { metadata: { name: "research", namespace: "agents", uid: "u", finalizers: [FINALIZER] } });
   let patches = 0;
   server.scripts.push(({ method, path }, response) => {
     if (path === ENVIRONMENT && method === "DELETE") {
@@ -88,7 +88,7 @@ test("a finalizer that another client adds meanwhile is kept", async () => {
     }
     if (path !== ENVIRONMENT || method !== "PATCH") return false;
     patches += 1;
-    const metadata = { name: "research", namespace: "agents", finalizers: [FINALIZER, "example.org/theirs"] };
+    const metadata = { name: "research", namespace: "agents", uid: "u", finalizers: [FINALIZER, "example.org/theirs"] };
     if (patches === 1) server.put(ENVIRONMENT, { metadata });
     return false;
   });

@@ -560,7 +560,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "holds another Environment of the same name",
         guard: "identity",
-        find: "if (live.metadata.uid !== uid) return false;",
+        find: 'if (live.metadata.uid !== uid) return "impossible";',
         replace: "",
       },
       {
@@ -584,7 +584,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "holds an Environment that is being deleted",
         guard: "guard",
-        find: "if (wanted && live.metadata.deletionTimestamp) return false;",
+        find: 'if (wanted && live.metadata.deletionTimestamp) return "impossible";',
         replace: "",
       },
       {
@@ -596,8 +596,8 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "treats an Environment as held after an unanswered write",
         guard: "error",
-        find: "this.#held = null;\n      this.#held = await this.#write(true);",
-        replace: "this.#held = true;\n      this.#held = await this.#write(true);",
+        find: 'this.#held = null;\n      this.#held = (await write(this.#context, true)) !== "impossible";',
+        replace: 'this.#held = true;\n      this.#held = (await write(this.#context, true)) !== "impossible";',
       },
     ],
   },

@@ -1088,12 +1088,6 @@ export const ROOMS: readonly FileMutations[] = [
     tests: ["test/commands/uninstall.test.ts"],
     mutations: [
       {
-        name: "overwrites finalizers that have been added since",
-        guard: "precondition",
-        find: "const patch = { metadata: { resourceVersion, finalizers: rest } };",
-        replace: "const patch = { metadata: { finalizers: rest } };",
-      },
-      {
         name: "treats a proxy's 404 as the absence of the CRD",
         guard: "error",
         find: "if (!hasStatus(error, HTTP_NOT_FOUND) || (await this.#isServed())) throw error;",
