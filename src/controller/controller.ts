@@ -19,7 +19,7 @@ import { Informer, type InformerOptions } from "../watch/informer.ts";
 import { WorkQueue } from "../watch/workqueue.ts";
 import { NodeWatch } from "./node-watch.ts";
 import { ShardTerm } from "./shard-term.ts";
-import { WorkerCaches } from "./worker-caches.ts";
+import { environmentOf, INDEX_ENVIRONMENT, WorkerCaches } from "./worker-caches.ts";
 
 /** The number of Environments reconciled at the same time; each reconcile is a few requests. */
 const CONCURRENCY = 8;
@@ -33,7 +33,6 @@ const END_PATIENCE_MS = 15_000;
  */
 const NAMESPACE_PATIENCE_MS = 10_000;
 
-const INDEX_ENVIRONMENT = "environment";
 /** Parked Pods, by Environment. */
 const INDEX_PARKED = "parked";
 /** Pods with a session, by its id. */
@@ -408,12 +407,6 @@ function common(
 ): Pick<InformerOptions<KubeObject>, "client" | "clock" | "random" | "logger" | "metrics"> {
   const { kube, clock, random, logger, metrics } = options;
   return { client: kube, clock, random, logger, metrics };
-}
-
-/** The label holds the full name, because the schema limits Environment names to 46 characters. */
-function environmentOf({ metadata }: KubeObject): string[] {
-  const name = metadata.labels?.[LABEL_ENVIRONMENT];
-  return name === undefined ? [] : [`${metadata.namespace}/${name}`];
 }
 
 function keyOf(object: KubeObject): string {

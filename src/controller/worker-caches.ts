@@ -5,7 +5,8 @@ import { cachedPod } from "../pods/cached-pod.ts";
 import { Informer, type InformerOptions } from "../watch/informer.ts";
 import type { ObjectCache, WorkersCaches } from "../workers/context.ts";
 
-const INDEX_ENVIRONMENT = "environment";
+/** Objects by `environmentOf`. */
+export const INDEX_ENVIRONMENT = "environment";
 
 /** The caches of one namespace, or of all namespaces. */
 interface Caches {
@@ -81,7 +82,11 @@ function cacheOf<T extends KubeObject>(informer: Informer<T>, namespace: string,
   return { get: (name) => informer.get(namespace, name), list: () => informer.byIndex(INDEX_ENVIRONMENT, key) };
 }
 
-function environmentOf({ metadata }: KubeObject): string[] {
+/**
+ * The key of the Environment that an object belongs to, by its label; empty: it has none. The label holds the full name,
+ * because the schema limits Environment names to 46 characters.
+ */
+export function environmentOf({ metadata }: KubeObject): string[] {
   const name = metadata.labels?.[LABEL_ENVIRONMENT];
   return name === undefined ? [] : [`${metadata.namespace}/${name}`];
 }
