@@ -133,6 +133,23 @@ export interface ContainerStatus {
   [field: string]: unknown;
 }
 
+/** The kubelet's reasons for a container whose image it pulls again: the registry may be away for a moment only. */
+export const IMAGE_PULL_RETRIED: ReadonlySet<string> = new Set(["ErrImagePull", "ImagePullBackOff"]);
+
+/** And those for an image that it can't pull: the name is invalid, or `imagePullPolicy: Never` and it is missing. */
+export const IMAGE_PULL_FAILED: ReadonlySet<string> = new Set([
+  ...IMAGE_PULL_RETRIED,
+  "InvalidImageName",
+  "ErrImageNeverPull",
+]);
+
+/** And those for a node that can't read an image, or reach its registry. */
+export const IMAGE_PROBLEMS: ReadonlySet<string> = new Set([
+  ...IMAGE_PULL_FAILED,
+  "ImageInspectError",
+  "RegistryUnavailable",
+]);
+
 /** Exactly one of the three is set; none means waiting. */
 export interface ContainerState {
   waiting?: { reason?: string; message?: string };

@@ -1,5 +1,6 @@
 import { ANNOTATION_SESSION_CONTAINER } from "../api/names.ts";
 import { SECOND_MS } from "../core/clock.ts";
+import { IMAGE_PULL_RETRIED } from "../kube/objects.ts";
 import type { Condition, ContainerStateTerminated, ContainerStatus, Pod, PodStatus } from "../kube/resource.ts";
 import { GATE_CONTAINER, isGatedByInit } from "./pod-gate.ts";
 
@@ -50,7 +51,6 @@ const SECRET_NOT_SYNCED = /^failed to sync \w+ cache: /;
  * alike.
  */
 const RUNTIME_AWAY = /rpc error: code = (Unavailable|DeadlineExceeded|Canceled) /;
-const FROM_REGISTRY = new Set(["ErrImagePull", "ImagePullBackOff"]);
 
 /** 128 + SIGKILL: the exit code of a container that was killed, except by the kernel for its memory. */
 const EXIT_SIGKILL = 137;
@@ -191,7 +191,7 @@ function problemOf(status: PodStatus, waiting: Problem): Problem | null {
 }
 
 function isTransient({ reason, message }: Problem): boolean {
-  return SECRET_NOT_SYNCED.test(message) || (RUNTIME_AWAY.test(message) && !FROM_REGISTRY.has(reason));
+  return SECRET_NOT_SYNCED.test(message) || (RUNTIME_AWAY.test(message) && !IMAGE_PULL_RETRIED.has(reason));
 }
 
 function initFailure(name: string, { exitCode, message }: ContainerStateTerminated): string {

@@ -1,4 +1,5 @@
 import { unended } from "../core/text.ts";
+import { IMAGE_PROBLEMS } from "../kube/objects.ts";
 import type { Problem } from "../pods/pod-state.ts";
 
 /** What limits capacity, if anything; the runtime turns it into a condition. */
@@ -10,15 +11,6 @@ export type CapacityProblem =
   | { readonly is: "preparing"; readonly message: string }
   | { readonly is: "volume"; readonly message: string }
   | null;
-
-const IMAGE_PROBLEMS = new Set([
-  "ErrImagePull",
-  "ImagePullBackOff",
-  "InvalidImageName",
-  "ErrImageNeverPull",
-  "ImageInspectError",
-  "RegistryUnavailable",
-]);
 
 /** Fixes for problems that nodes report only in Events. */
 const FIXES: Readonly<Record<string, string>> = {

@@ -1,13 +1,8 @@
 import type { Timing } from "../core/timing.ts";
+import { IMAGE_PULL_RETRIED } from "../kube/objects.ts";
 import type { Claim } from "./claim.ts";
 import type { Facts } from "./facts.ts";
 import { deletePod, type Step, waitUntil } from "./step.ts";
-
-/**
- * The image was present when the Pod was parked, and was garbage-collected since. The kubelet keeps pulling it, and the
- * registry may be unavailable only for a moment.
- */
-const PULLED_AGAIN = new Set(["ErrImagePull", "ImagePullBackOff"]);
 
 // --- 5. Open: the key is in the Secret, and the container does not run yet --------------------------------------
 
@@ -16,7 +11,8 @@ export function starting(facts: Facts): Step {
   const { claim, pod, nowMs, timing, limits } = facts;
   const openedMs = claim.record.openedMs ?? nowMs;
   const patience = openedMs + limits.firstBeatTimeoutMs;
-  if (pod.is === "preparing" && pod.problem && (nowMs >= patience || !PULLED_AGAIN.has(pod.problem.reason))) {
+  // The node garbage-collected the image after the Pod was parked, so the kubelet pulls it again.
+  if (pod.is === "preparing" && pod.problem && (nowMs >= patience || !IMAGE_PULL_RETRIED.has(pod.problem.reason))) {
     return deletePod("StartFailed", `the container does not start: ${pod.problem.reason}: ${pod.problem.message}`);
   }
   if (nowMs >= patience) {

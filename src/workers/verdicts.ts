@@ -2,10 +2,10 @@ import type { Verdict } from "../api/conditions.ts";
 import { type DemandReadings, NONE_OF_OURS } from "../autoscale/demand.ts";
 import type { Clock } from "../core/clock.ts";
 import { unended } from "../core/text.ts";
+import { IMAGE_PULL_FAILED } from "../kube/objects.ts";
 import type { ContainerStatus, Deployment, Pod } from "../kube/resource.ts";
 import type { ScalerView } from "./scaler.ts";
 
-const PULL_FAULTS = new Set(["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"]);
 const START_FAULTS = new Set(["CreateContainerConfigError", "CreateContainerError", "RunContainerError"]);
 
 /** The verdict on scaling. No message contains an age: it would change with the clock alone. */
@@ -99,7 +99,7 @@ function unschedulable({ status }: Pod): Verdict | null {
 }
 
 function unpulled(pod: Pod): Verdict | null {
-  const waiting = waitingOf(pod, PULL_FAULTS);
+  const waiting = waitingOf(pod, IMAGE_PULL_FAILED);
   if (!waiting) return null;
   return { reason: "ImagePullFailing", message: `${unended(waiting)}; mend the image's name or its imagePullSecrets` };
 }

@@ -307,7 +307,7 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "gives up a container whose image is pulled again",
         guard: "guard",
-        find: "(nowMs >= patience || !PULLED_AGAIN.has(pod.problem.reason))",
+        find: "(nowMs >= patience || !IMAGE_PULL_RETRIED.has(pod.problem.reason))",
         replace: "true",
       },
       {
