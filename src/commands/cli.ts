@@ -9,7 +9,6 @@ import { addFlags, usageLine } from "../settings/flags.ts";
 import { berthVersion } from "../settings/version.ts";
 import { CheckFailedError, type CheckReport } from "./check.ts";
 import { addCheckFlags, type CheckSettings, checkSettingsFrom } from "./check-settings.ts";
-import { addCompletion } from "./completion.ts";
 import { addDoctor } from "./doctor.ts";
 import { addExplain } from "./explain.ts";
 import { addOutput, type Invocation, jsonText, REPORT_FORMATS, type ReportFormat } from "./invocation.ts";
@@ -126,7 +125,6 @@ function buildProgram(commands: Commands, invocation: Invocation): Command {
   addExplain(program, invocation);
   addTemplate(program, invocation);
   addSimulator(program);
-  addCompletion(program, invocation);
   const version = program.command("version").usage("[-o <format>]").description("Print the version.");
   addOutput(version, REPORT_FORMATS).action(({ output }: { readonly output: ReportFormat }) =>
     streams.out(output === "json" ? jsonText(versionReport()) : `${berthVersion()}\n`),

@@ -111,8 +111,8 @@ test("berth version refuses another format with its own usage", async () => {
   expect(err).toContain("usage: berth version [-o <format>]");
 });
 
-/** Commands that run until stopped, have their own flags, or print a script. */
-const WITHOUT_REPORT = ["run", "simulator", "completion"];
+/** Commands that run until they are ended. */
+const WITHOUT_REPORT = ["run", "simulator"];
 
 test("every command that reports has -o json", async () => {
   const { err } = await cliRun([]);
