@@ -26,7 +26,7 @@ export function moveHeartbeat(moment: Moment, next: State, item: number): void {
 }
 
 /** Whether an operator with this memory holds the lease. */
-export function holdsLease(memory: number): boolean {
+function holdsLease(memory: number): boolean {
   return memory === MEMORY.leased || memory === MEMORY.beating || memory === MEMORY.echoLost;
 }
 

@@ -17,7 +17,7 @@ export const ITEM = {
   /** The sender of its heartbeats: a Pod's container, or an operator. */
   holder: 5,
 } as const;
-export const ITEM_BYTES = 6;
+const ITEM_BYTES = 6;
 
 /** Bytes of a Pod, the Secret of its name, and its operator's memory of that claim. */
 export const POD = {
@@ -50,7 +50,7 @@ export const OPERATOR = {
   /** Whether its spec now names another Work API. */
   moved: 3,
 } as const;
-export const OPERATOR_BYTES = 4;
+const OPERATOR_BYTES = 4;
 
 /** States of a work item. */
 export const STATE = { queued: 0, starting: 1, active: 2, stopping: 3, stopped: 4 } as const;

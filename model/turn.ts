@@ -1,6 +1,6 @@
 import type { Moment } from "./moment.ts";
 import type { Rules } from "./rules.ts";
-import { BODY, holderOfOperator, ITEM, isAlive, OPERATOR, POD, STATE, type State } from "./state.ts";
+import { BODY, holderOfOperator, ITEM, OPERATOR, POD, STATE, type State } from "./state.ts";
 import type { OperatorStep, Outcome } from "./steps.ts";
 
 /** What a step of a claim adds to its name. */
@@ -83,11 +83,6 @@ export class Turn {
   /** Whether the Pod waits for its key. */
   get isParked(): boolean {
     return this.body === BODY.parked && this.object;
-  }
-
-  /** Whether its container runs or may still start, as far as the cluster knows. */
-  get isGoing(): boolean {
-    return (this.body === BODY.parked || isAlive(this.body)) && this.object;
   }
 
   /** Whether the container has ended, or its end will never be reported. */

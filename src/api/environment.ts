@@ -105,7 +105,6 @@ const apiSpec = withRules(
     ),
   ],
 );
-export type ApiSpec = z.output<typeof apiSpec>;
 
 const environmentSpec = withRules(
   z
@@ -156,8 +155,6 @@ const environmentSpec = withRules(
     ...networkRules,
   ],
 );
-/** `spec` with all defaults applied. */
-export type EnvironmentSpec = z.output<typeof environmentSpec>;
 
 const stringMap = z.record(z.string(), z.string());
 const metadata = z.looseObject({

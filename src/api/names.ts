@@ -76,7 +76,6 @@ export const LEASE_NAME = "berth";
 export const FIELD_MANAGER = "berth";
 
 export type Role = "session" | "worker" | "operator";
-export type PodPhaseLabel = "parked" | "assigned" | "finished";
 
 /** The init container that parks a Pod under `parking: Init`. It is the Pod's last init container. */
 export const GATE_CONTAINER = "berth-gate";

@@ -9,7 +9,7 @@ import { neverBack, recordRecommendation, type ScaleHistory } from "./scale-hist
  * Why the count has its value. Uses the HPA's reason where it has one, and Berth's own for readings (`Demand...`) and
  * for workers that may be busy (`WorkersBusy`, `BusyWorkerNotReady`, `SessionsRunning`).
  */
-export const SCALE_REASONS = [
+const SCALE_REASONS = [
   "DesiredWithinRange",
   "TooFewReplicas",
   "TooManyReplicas",

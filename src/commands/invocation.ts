@@ -1,6 +1,5 @@
 import { type Command, Option } from "commander";
 import { realClock } from "../core/clock.ts";
-import { ConfigError } from "../core/errors.ts";
 import { KubeClient } from "../kube/client.ts";
 import { loadKubeConfig } from "../kube/config.ts";
 import type { CliStreams } from "../observe/terminal.ts";
@@ -45,11 +44,6 @@ export function addOutput(command: Command, formats: readonly [string, ...string
 /** Indented JSON with a final line break. */
 export function jsonText(value: unknown): string {
   return `${JSON.stringify(value, null, 2)}\n`;
-}
-
-/** The error for a missing or extra argument. */
-export function usageError(message: string): ConfigError {
-  return new ConfigError(message);
 }
 
 /** A cluster that a command reads, until it is disposed. */

@@ -30,7 +30,7 @@ export type Preview =
   | { readonly ok: false; readonly problems: readonly Finding[] };
 
 /** The uid of an Environment that the API server has not stored. Names of Deployments derive from it. */
-export const NO_UID = "00000000-0000-0000-0000-000000000000";
+const NO_UID = "00000000-0000-0000-0000-000000000000";
 
 /**
  * Renders the objects that an operator creates for an Environment: a Pod in sessions mode, the Deployment in workers

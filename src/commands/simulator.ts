@@ -6,7 +6,7 @@ import { OperatorError } from "../core/errors.ts";
 const SIMULATOR = new URL("../../simulator/main.ts", import.meta.url);
 
 /** A command that is not part of this build. */
-export class NotInImageError extends OperatorError {
+class NotInImageError extends OperatorError {
   constructor(message: string) {
     super("NotInImage", message);
   }

@@ -37,14 +37,6 @@ export class TerminalError extends OperatorError {
   }
 }
 
-/** True for the rejection of an operation that was aborted through its own signal. */
-export function isAbort(error: unknown, signal?: AbortSignal): boolean {
-  if (signal && !signal.aborted) return false;
-  return (
-    error instanceof Error && (error.name === "AbortError" || error.name === "TimeoutError" || signal !== undefined)
-  );
-}
-
 /** Returns the message of anything thrown and of its causes, on one line. */
 export function errorText(error: unknown): string {
   const parts: string[] = [];

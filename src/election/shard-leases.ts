@@ -9,7 +9,7 @@ import { type LeaseAges, type LeaseClient, LeaseRecord } from "./lease-record.ts
 /** Set on each Lease that Berth creates; its value is the purpose of the Lease. */
 export const LABEL_LEASE = "berth.dev/lease";
 /** The number of shards that the writer of a Lease divides the Environments into. */
-export const LABEL_SHARDS = "berth.dev/shards";
+const LABEL_SHARDS = "berth.dev/shards";
 
 /**
  * The Lease name of one shard. It includes the number of shards, because a shard of three differs from a shard of four.

@@ -14,7 +14,7 @@ const SESSION_IN_EVENT = /^session (\S+?):? /;
 const ITEM_IN_EVENT = /\(work item (\S+)\)$/;
 
 /** The ids in an Event's message, if it concerns a session. */
-export function idsInEvent(message: string): {
+function idsInEvent(message: string): {
   readonly session: string | undefined;
   readonly item: string | undefined;
 } {

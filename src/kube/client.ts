@@ -22,7 +22,7 @@ const REQUEST_TIMEOUT_MS = 30_000;
 const MAX_PAGES = 4_000;
 
 /** Half the page size of kubectl and client-go: a page's text and all its parsed objects are in memory at once. */
-export const PAGE_SIZE = 250;
+const PAGE_SIZE = 250;
 
 /** The page size is divided by this after a page that was too large, and doubles after each page that was not. */
 const PARTS = 8;

@@ -104,7 +104,7 @@ function base64(text: string): string {
 const LEGAL = /[!#$&'*+.^_`|~0-9A-Za-z-]/;
 
 /** Formats the headers like client-go (transport/round_trippers.go). */
-export function impersonationHeaders(as: Impersonation): Record<string, string | string[]> {
+function impersonationHeaders(as: Impersonation): Record<string, string | string[]> {
   const { user, uid, groups = [], extra = {} } = as;
   const headers: Record<string, string | string[]> = { "impersonate-user": asHeader(user) };
   if (uid !== undefined) headers["impersonate-uid"] = asHeader(uid);

@@ -119,9 +119,6 @@ export const isBadRequest = (error: unknown): boolean => hasStatus(error, 400);
 
 export const isTooManyRequests = (error: unknown): boolean => hasStatus(error, 429);
 
-/** The API server was not reachable, or the connection broke without an answer. */
-export const isUnreachable = (error: unknown): boolean => hasStatus(error, 0);
-
 /** The server failed or was not reachable: the request itself may be valid. */
 export const isServerFault = (error: unknown): boolean =>
   error instanceof KubeApiError && (error.status === 0 || error.status >= 500);

@@ -12,7 +12,7 @@ const MAX_PORT = 65_535;
 const HOST_NAME = /^(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$/;
 
 /** The accepted forms of a bind address, for error texts. */
-export const BIND_ADDRESS_FORMS = ":8080, 127.0.0.1:8080, [::1]:8080, localhost:8080, or 0 to switch it off";
+const BIND_ADDRESS_FORMS = ":8080, 127.0.0.1:8080, [::1]:8080, localhost:8080, or 0 to switch it off";
 
 /**
  * Parses `:8080`, `127.0.0.1:0`, `[::1]:9`, `localhost:8080`. Returns undefined for `0`, which disables the server.

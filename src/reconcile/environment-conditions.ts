@@ -91,7 +91,7 @@ export interface ReadyReason {
 }
 
 /** What the spec alone decides about `Ready`: deletion, then pause. */
-export function ownDecision(environment: Environment): ReadyReason | null {
+function ownDecision(environment: Environment): ReadyReason | null {
   // The operator can't stop busy workers from claiming.
   const begun = environment.spec.workers ? "idle workers go" : "nothing new is claimed";
   if (environment.metadata.deletionTimestamp) {

@@ -301,10 +301,7 @@ export function isRecorded({ environment, status }: Addresses): boolean {
  * The spec's address, then earlier ones that claims still name, the latest first. A null `claimedFrom` means that any
  * address may still be named.
  */
-export function addressesToRecord(
-  { environment, status }: Addresses,
-  claimedFrom: ReadonlySet<string> | null,
-): string[] {
+function addressesToRecord({ environment, status }: Addresses, claimedFrom: ReadonlySet<string> | null): string[] {
   const { baseUrl } = environment.spec.api;
   const earlier = status.apiAddresses.filter(
     (address) => address !== baseUrl && (claimedFrom === null || claimedFrom.has(address)),

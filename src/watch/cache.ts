@@ -101,14 +101,6 @@ export function objectKey(namespace: string | undefined, name: string): string {
   return namespace === undefined || namespace === "" ? name : `${namespace}/${name}`;
 }
 
-/** The reverse of `objectKey`. Names contain no slash. */
-export function splitKey(key: string): { namespace: string | undefined; name: string } {
-  const slash = key.indexOf("/");
-  return slash === -1
-    ? { namespace: undefined, name: key }
-    : { namespace: key.slice(0, slash), name: key.slice(slash + 1) };
-}
-
 /**
  * Compares the resourceVersions of one resource. The API server uses decimal numbers of any size for all resources it
  * stores (KEP-5504, comparable resource version). Returns NaN if either version is not such a number.

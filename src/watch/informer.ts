@@ -172,7 +172,7 @@ export class Informer<T extends KubeObject> {
  * managedFields take an eighth of the memory of a cached Pod, and nothing reads them. A PUT without them does not
  * change them.
  */
-export function dropManagedFields<T extends KubeObject>(object: T): T {
+function dropManagedFields<T extends KubeObject>(object: T): T {
   if (object.metadata.managedFields === undefined) return object;
   const { managedFields: _dropped, ...metadata } = object.metadata;
   return { ...object, metadata };

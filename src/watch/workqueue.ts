@@ -9,7 +9,7 @@ import type { Metrics } from "../observe/metrics.ts";
  * The first retry is early, because most failures are short races. A key that keeps failing is retried at most once a
  * minute.
  */
-export const RETRY_BACKOFF: BackoffPolicy = { baseMs: 200, maxMs: 60_000 };
+const RETRY_BACKOFF: BackoffPolicy = { baseMs: 200, maxMs: 60_000 };
 
 export interface WorkQueueOptions {
   /** Label in metrics and logs. */

@@ -10,9 +10,9 @@ import { parseHeartbeat, parsePage, parsePolled, parseRefusal, parseStats, parse
 export type { Answer } from "./caller.ts";
 
 /** The largest `block_ms` that the API accepts. */
-export const MAX_BLOCK_MS = 999;
+const MAX_BLOCK_MS = 999;
 /** Timeout of ack, heartbeat, stop and the list for a decision. The time margins of the claim protocol depend on it. */
-export const DEFAULT_PROTOCOL_TIMEOUT_MS = 1_500;
+const DEFAULT_PROTOCOL_TIMEOUT_MS = 1_500;
 /** Limit for one page of the list; the server chooses the page's size. */
 export const MAX_PAGE_BYTES = 8 * 1024 * 1024;
 /** The page size that a search requests; the server may return fewer items. */

@@ -14,7 +14,7 @@ import type { WorkCall } from "./types.ts";
  * - `bad-item`: an answer of this API with a malformed item; all other items are served;
  * - `aborted`: the caller's own signal aborted.
  */
-export const WORK_ERROR_KINDS = [
+const WORK_ERROR_KINDS = [
   "auth",
   "not-found",
   "conflict",

@@ -16,7 +16,6 @@ export interface WorkData {
 }
 
 export const DATA_TYPE_SESSION = "session";
-export const DATA_TYPE_HEALTHCHECK = "healthcheck";
 export const DATA_TYPE_UNKNOWN = "unknown";
 
 /** One work item. Log only its id: a polled item carries its secret. */
@@ -91,5 +90,5 @@ export interface WorkPage {
 }
 
 /** The calls of the Work API, by their names in errors and in the metrics label `call`. */
-export const WORK_CALLS = ["poll", "ack", "heartbeat", "stop", "stats", "list", "retrieve", "update"] as const;
+const WORK_CALLS = ["poll", "ack", "heartbeat", "stop", "stats", "list", "retrieve", "update"] as const;
 export type WorkCall = (typeof WORK_CALLS)[number];

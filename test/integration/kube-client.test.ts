@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { KubeClient } from "../../src/kube/client.ts";
 import { type ClusterAccess, loadKubeConfig } from "../../src/kube/config.ts";
 import {
+  hasStatus,
   isAlreadyExists,
   isBadRequest,
   isConflict,
@@ -13,7 +14,6 @@ import {
   isNotFound,
   isQuotaExceeded,
   isUnauthorized,
-  isUnreachable,
   KubeApiError,
 } from "../../src/kube/errors.ts";
 import { CONFIG_MAPS, CRDS, type KubeObject, PODS, type Pod, type Resource, SECRETS } from "../../src/kube/resource.ts";
@@ -218,7 +218,7 @@ describe("errors", () => {
     // Without a given authority, Node's authorities are used, which do not include this one.
     const stranger = new KubeClient({ access: { server: cluster.server, auth, currentNamespace: "x" } });
     const error = await caught(stranger.create(CONFIG_MAPS, configMap("leak")));
-    expect([isUnreachable(error), error.maybeApplied]).toEqual([true, false]);
+    expect([hasStatus(error, 0), error.maybeApplied]).toEqual([true, false]);
     expect(error.message).toMatch(/certificate/);
     await stranger.close();
     const misnamed = new KubeClient({ access: { ...access(), tlsServerName: "elsewhere.invalid" } });
@@ -284,7 +284,7 @@ describe("connections", () => {
     expect(await Promise.all(reads)).toHaveLength(50);
     proxy.stall();
     const write = caught(cutOff.create(CONFIG_MAPS, configMap("cut"), {}, { timeoutMs: 500 }));
-    expect(isUnreachable(await write)).toBe(true);
+    expect(hasStatus(await write, 0)).toBe(true);
     await cutOff.close();
   });
 });

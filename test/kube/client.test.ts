@@ -1,11 +1,11 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { KubeClient } from "../../src/kube/client.ts";
 import {
+  hasStatus,
   isAlreadyExists,
   isBadRequest,
   isConflict,
   isNotFound,
-  isUnreachable,
   KubeApiError,
   LeadershipLostError,
 } from "../../src/kube/errors.ts";
@@ -273,7 +273,7 @@ describe("retries", () => {
     await settled(clock, client.get(PODS, { namespace: "agents", name: "a" }));
     script(1, (_seen, _response, socket) => socket.resetAndDestroy());
     const error = await caught(client.create(PODS, pod("b")));
-    expect([isUnreachable(error), error.maybeApplied]).toEqual([true, true]);
+    expect([hasStatus(error, 0), error.maybeApplied]).toEqual([true, true]);
     expect(server.requests.map(({ method }) => method)).toEqual(["GET", "GET", "POST"]);
   });
 
@@ -283,14 +283,14 @@ describe("retries", () => {
       response.write('{"kind":"Pod","metadata":', () => socket.destroy());
     });
     const error = await caught(settled(clock, client.get(PODS, { namespace: "agents", name: "a" })));
-    expect(isUnreachable(error)).toBe(true);
+    expect(hasStatus(error, 0)).toBe(true);
     expect(server.requests).toHaveLength(4);
   });
 
   test("a write without a server was certainly not applied", async () => {
     await server[Symbol.asyncDispose]();
     const error = await caught(client.create(PODS, pod()));
-    expect([isUnreachable(error), error.maybeApplied]).toEqual([true, false]);
+    expect([hasStatus(error, 0), error.maybeApplied]).toEqual([true, false]);
     server = await FakeApiServer.start();
   });
 });
@@ -314,7 +314,7 @@ describe("bounds", () => {
     const work = caught(client.get(PODS, { namespace: "agents", name: "a" }, { timeoutMs: 1_500 }));
     await server.until(() => server.requests.length === 1);
     await clock.advance(1_500);
-    expect(isUnreachable(await work)).toBe(true);
+    expect(hasStatus(await work, 0)).toBe(true);
   });
 
   test("the caller's signal ends a call at once", async () => {
@@ -323,9 +323,9 @@ describe("bounds", () => {
     const work = caught(client.get(PODS, { namespace: "agents", name: "a" }, { signal: controller.signal }));
     await server.until(() => server.requests.length === 1);
     controller.abort();
-    expect(isUnreachable(await work)).toBe(true);
+    expect(hasStatus(await work, 0)).toBe(true);
     const again = caught(client.get(PODS, { namespace: "agents", name: "a" }, { signal: controller.signal }));
-    expect(isUnreachable(await again)).toBe(true);
+    expect(hasStatus(await again, 0)).toBe(true);
     expect(server.requests).toHaveLength(1);
   });
 
