@@ -23,24 +23,25 @@ interface Viewer {
   sentMs: number;
 }
 
+export interface ViewersOptions {
+  readonly clock: Clock;
+  readonly changes: Changes;
+  readonly look: () => Look;
+  readonly onError: (error: unknown) => void;
+}
+
 /**
  * The open pages, fed by server-sent events. Without viewers no snapshot is taken. Data for a viewer waits in its
  * socket. A slow viewer gets nothing more until its socket is empty, and then everything at once, so that no changes
  * pile up.
  */
 export class Viewers {
-  readonly #clock: Clock;
-  readonly #changes: Changes;
-  readonly #look: () => Look;
-  readonly #onError: (error: unknown) => void;
+  readonly #options: ViewersOptions;
   readonly #viewers = new Set<Viewer>();
   #timer: Timer | null = null;
 
-  constructor(options: { clock: Clock; changes: Changes; look: () => Look; onError: (error: unknown) => void }) {
-    this.#clock = options.clock;
-    this.#changes = options.changes;
-    this.#look = options.look;
-    this.#onError = options.onError;
+  constructor(options: ViewersOptions) {
+    this.#options = options;
   }
 
   get size(): number {
@@ -53,7 +54,7 @@ export class Viewers {
 
   /** Sends events over this response until its connection ends. The caller writes the head. */
   add(response: ServerResponse): void {
-    const viewer: Viewer = { response, needsAll: true, fullSinceMs: null, sentMs: this.#clock.monotonic() };
+    const viewer: Viewer = { response, needsAll: true, fullSinceMs: null, sentMs: this.#options.clock.monotonic() };
     this.#viewers.add(viewer);
     response.on("drain", () => {
       viewer.fullSinceMs = null;
@@ -79,28 +80,28 @@ export class Viewers {
   #tick(): void {
     this.#timer?.cancel();
     try {
-      this.#sendAll(this.#changes.take(this.#look()));
+      this.#sendAll(this.#options.changes.take(this.#options.look()));
     } catch (error) {
-      this.#onError(error);
+      this.#options.onError(error);
     }
-    this.#timer = this.#viewers.size === 0 ? null : this.#clock.setTimer(() => this.#tick(), LOOK_EVERY_MS);
+    this.#timer = this.#viewers.size === 0 ? null : this.#options.clock.setTimer(() => this.#tick(), LOOK_EVERY_MS);
   }
 
   #sendAll(change: string | null): void {
-    const nowMs = this.#clock.monotonic();
+    const nowMs = this.#options.clock.monotonic();
     let whole: string | null = null;
     for (const viewer of this.#viewers) {
       if (viewer.fullSinceMs !== null) {
         if (nowMs - viewer.fullSinceMs >= STUCK_MS) viewer.response.destroy();
         else viewer.needsAll ||= change !== null;
       } else if (viewer.needsAll) {
-        whole ??= this.#changes.whole();
+        whole ??= this.#options.changes.whole();
         viewer.needsAll = false;
         send(viewer, whole, nowMs);
       } else if (change !== null) {
         send(viewer, change, nowMs);
       } else if (nowMs - viewer.sentMs >= ALIVE_EVERY_MS) {
-        send(viewer, `{"nowMs":${this.#clock.now()}}`, nowMs);
+        send(viewer, `{"nowMs":${this.#options.clock.now()}}`, nowMs);
       }
     }
   }

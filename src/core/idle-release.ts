@@ -8,48 +8,42 @@ export interface Held {
   release(unused: () => boolean): Promise<void>;
 }
 
+export interface IdleReleaseOptions {
+  readonly clock: Clock;
+  readonly lingerMs: number;
+  readonly hold: Held;
+  /** True when the records of an earlier process are known and nothing needs the finalizer. */
+  readonly isIdle: () => boolean;
+  /** Called on each failed removal. The removal is retried after another `lingerMs`. */
+  readonly onFailure: (error: unknown) => void;
+}
+
 /**
  * Removes the finalizer of an object that has been idle for a while, so that the object can be deleted when no operator
  * runs. It waits, because work that follows a short pause would otherwise cost two writes.
  */
 export class IdleRelease {
-  readonly #clock: Clock;
-  readonly #lingerMs: number;
-  readonly #hold: Held;
-  readonly #isIdle: () => boolean;
-  readonly #onFailure: (error: unknown) => void;
+  readonly #options: IdleReleaseOptions;
   #timer: Timer | null = null;
   #releasing = false;
   #ended = false;
 
-  constructor(options: {
-    clock: Clock;
-    lingerMs: number;
-    hold: Held;
-    /** True when the records of an earlier process are known and nothing needs the finalizer. */
-    isIdle: () => boolean;
-    /** Called on each failed removal. The removal is retried after another `lingerMs`. */
-    onFailure: (error: unknown) => void;
-  }) {
-    this.#clock = options.clock;
-    this.#lingerMs = options.lingerMs;
-    this.#hold = options.hold;
-    this.#isIdle = options.isIdle;
-    this.#onFailure = options.onFailure;
+  constructor(options: IdleReleaseOptions) {
+    this.#options = options;
   }
 
   /** Reports a change: starts the wait, continues it, or cancels it when the object is no longer idle. */
   noteChange(): void {
-    if (!this.#isIdle()) {
+    if (!this.#options.isIdle()) {
       this.#timer?.cancel();
       this.#timer = null;
       return;
     }
-    if (this.#timer || this.#releasing || this.#ended || !this.#hold.mayBeHeld) return;
-    this.#timer = this.#clock.setTimer(() => {
+    if (this.#timer || this.#releasing || this.#ended || !this.#options.hold.mayBeHeld) return;
+    this.#timer = this.#options.clock.setTimer(() => {
       this.#timer = null;
       void this.#release();
-    }, this.#lingerMs);
+    }, this.#options.lingerMs);
   }
 
   /** Stops: nothing is released after this call. */
@@ -61,9 +55,9 @@ export class IdleRelease {
   async #release(): Promise<void> {
     this.#releasing = true;
     try {
-      await this.#hold.release(this.#isIdle);
+      await this.#options.hold.release(this.#options.isIdle);
     } catch (error) {
-      this.#onFailure(error);
+      this.#options.onFailure(error);
     }
     this.#releasing = false;
     // If the removal failed, or short work put the finalizer back meanwhile, wait again.

@@ -7,38 +7,30 @@ import { type BoundCapacityPlan, planBoundCapacity } from "./bound-capacity.ts";
 import type { Expectations } from "./expectations.ts";
 import type { FreePods } from "./free-pods.ts";
 
+export interface BoundPodsOptions {
+  readonly context: PoolContext;
+  readonly claims: ClaimTable;
+  readonly breaker: Breaker;
+  readonly free: FreePods;
+  readonly expected: Expectations;
+  /** Slots whose Pod takes room and is not free. */
+  readonly busy: () => number;
+  /** When a Pod was first seen parked (the API server's clock). */
+  readonly parkedMs: (name: string) => number | null;
+}
+
 /**
  * `workspace: PerSession`: which sessions wait for their own Pod, and which get one. The pool tracks existing Pods and
  * creations in flight.
  */
 export class BoundPods {
+  readonly #options: BoundPodsOptions;
   readonly #context: PoolContext;
-  readonly #claims: ClaimTable;
-  readonly #breaker: Breaker;
-  readonly #free: FreePods;
-  readonly #expected: Expectations;
-  readonly #busy: () => number;
-  readonly #parkedMs: (name: string) => number | null;
   readonly #awaited: AwaitedSessions;
 
-  constructor(options: {
-    context: PoolContext;
-    claims: ClaimTable;
-    breaker: Breaker;
-    free: FreePods;
-    expected: Expectations;
-    /** Slots whose Pod takes room and is not free. */
-    busy: () => number;
-    /** When a Pod was first seen parked (the API server's clock). */
-    parkedMs: (name: string) => number | null;
-  }) {
+  constructor(options: BoundPodsOptions) {
+    this.#options = options;
     this.#context = options.context;
-    this.#claims = options.claims;
-    this.#breaker = options.breaker;
-    this.#free = options.free;
-    this.#expected = options.expected;
-    this.#busy = options.busy;
-    this.#parkedMs = options.parkedMs;
     this.#awaited = new AwaitedSessions(options.context.kube.now());
   }
 
@@ -50,9 +42,9 @@ export class BoundPods {
   wantsOffers(mayCreate: boolean): boolean {
     if (!isPerSession(this.#context.environment())) return false;
     // Claims are blocked, so a poll would only keep the item from others.
-    if (!this.#breaker.admits(this.#context.template().hash, this.#context.clock.monotonic())) return false;
-    if (this.#free.list().length + this.#expected.size > 0) return true;
-    return mayCreate && this.#busy() < this.#maxConcurrent;
+    if (!this.#options.breaker.admits(this.#context.template().hash, this.#context.clock.monotonic())) return false;
+    if (this.#options.free.list().length + this.#options.expected.size > 0) return true;
+    return mayCreate && this.#options.busy() < this.#maxConcurrent;
   }
 
   /** Notes an item in the queue whose session needs its own Pod. */
@@ -69,15 +61,15 @@ export class BoundPods {
   awaits(sessionId: string): boolean {
     const { kube, timing } = this.#context;
     const sinceMs = kube.now() - timing.unclaimedParkedMs;
-    return this.#awaited.has(sessionId, sinceMs) || this.#expected.sessions.has(sessionId);
+    return this.#awaited.has(sessionId, sinceMs) || this.#options.expected.sessions.has(sessionId);
   }
 
   /** Whether there is no room for a Pod of this session. */
   isFullFor(sessionId: string): boolean {
-    if (this.#expected.sessions.has(sessionId)) return false;
-    const free = this.#free.list();
+    if (this.#options.expected.sessions.has(sessionId)) return false;
+    const free = this.#options.free.list();
     if (free.some(({ pod }) => sessionBoundTo(pod) === sessionId)) return false;
-    return this.#busy() + free.length + this.#expected.size >= this.#maxConcurrent;
+    return this.#options.busy() + free.length + this.#options.expected.size >= this.#maxConcurrent;
   }
 
   plan(draining: boolean): BoundCapacityPlan {
@@ -86,18 +78,18 @@ export class BoundPods {
     const nowMs = kube.now();
     const taken = new Set(pods.list().map((pod) => (usesVolume(pod) ? sessionBoundTo(pod) : null)));
     return planBoundCapacity({
-      ...{ nowMs, hash: template().hash, maxConcurrent: this.#maxConcurrent, draining, busy: this.#busy() },
+      ...{ nowMs, hash: template().hash, maxConcurrent: this.#maxConcurrent, draining, busy: this.#options.busy() },
       // While containers fail to start, one Pod is enough for a probe.
-      mostFree: this.#breaker.isOpen ? 1 : this.#maxConcurrent,
-      creating: this.#expected.sessions,
-      pods: this.#free.list().map(({ free, pod }) => ({
+      mostFree: this.#options.breaker.isOpen ? 1 : this.#maxConcurrent,
+      creating: this.#options.expected.sessions,
+      pods: this.#options.free.list().map(({ free, pod }) => ({
         ...free,
         sessionId: sessionBoundTo(pod),
-        parkedMs: this.#parkedMs(free.name),
+        parkedMs: this.#options.parkedMs(free.name),
       })),
       awaited: this.#awaited.since(nowMs - timing.unclaimedParkedMs),
       lastOfferedMs: (sessionId) => this.#awaited.lastOfferedMs(sessionId),
-      isTaken: (sessionId) => taken.has(sessionId) || this.#claims.runs(sessionId),
+      isTaken: (sessionId) => taken.has(sessionId) || this.#options.claims.runs(sessionId),
       prepareTimeoutMs: prepareTimeoutSeconds * SECOND_MS,
       unclaimedParkedMs: timing.unclaimedParkedMs,
       unclaimedPreparingMs: timing.unclaimedPreparingMs,

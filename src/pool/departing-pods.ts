@@ -6,61 +6,57 @@ import type { RemovalResult, Removals } from "./removal.ts";
 /** How long a plan waits for a removal. An unfinished removal still takes room. */
 const REMOVAL_PATIENCE_MS = 2_000;
 
+export interface DepartingPodsOptions {
+  readonly context: PoolContext;
+  readonly removals: Removals;
+  /** Called for a Pod that stays, since another client holds its slot. */
+  readonly onTaken: (name: string) => void;
+  readonly onChange: () => void;
+}
+
 /** The free Pods being removed: from the first try until the cache no longer shows the Pod. */
 export class DepartingPods {
-  readonly #context: PoolContext;
-  readonly #removals: Removals;
-  readonly #onTaken: (name: string) => void;
-  readonly #onChange: () => void;
+  readonly #options: DepartingPodsOptions;
   /** Names of removed Pods, until the cache no longer shows them. */
   readonly #removed = new Set<string>();
   /** Removals in flight. */
   readonly #underWay = new Set<Promise<void>>();
 
-  constructor(options: {
-    context: PoolContext;
-    removals: Removals;
-    /** Called for a Pod that stays, since another client holds its slot. */
-    onTaken: (name: string) => void;
-    onChange: () => void;
-  }) {
-    this.#context = options.context;
-    this.#removals = options.removals;
-    this.#onTaken = options.onTaken;
-    this.#onChange = options.onChange;
+  constructor(options: DepartingPodsOptions) {
+    this.#options = options;
   }
 
   has(name: string): boolean {
-    return this.#removals.has(name) || this.#removed.has(name);
+    return this.#options.removals.has(name) || this.#removed.has(name);
   }
 
   get isEmpty(): boolean {
-    return this.#removals.size === 0 && this.#removed.size === 0;
+    return this.#options.removals.size === 0 && this.#removed.size === 0;
   }
 
   /** The number of Pods not removed yet, which still take room. */
   get unfinished(): number {
-    return this.#removals.size;
+    return this.#options.removals.size;
   }
 
   /** When (monotonic) to retry the next failed removal; null: none failed. */
   get nextMs(): number | null {
-    return this.#removals.nextMs;
+    return this.#options.removals.nextMs;
   }
 
   /** Removes a Pod. Resolves when it is removed, or when that takes long. */
   remove(pod: Pod): Promise<void> {
-    return this.#waitBriefly(pod.metadata.name ?? "", this.#removals.remove(pod));
+    return this.#waitBriefly(pod.metadata.name ?? "", this.#options.removals.remove(pod));
   }
 
   /** Retries the failed removals that are due. */
   async retryDue(): Promise<void> {
-    await Promise.all(this.#removals.retryDue().map(([name, result]) => this.#waitBriefly(name, result)));
+    await Promise.all(this.#options.removals.retryDue().map(([name, result]) => this.#waitBriefly(name, result)));
   }
 
   /** Drops the Pods that the cache no longer shows. */
   catchUp(): void {
-    for (const name of this.#removed) if (!this.#context.pods.get(name)) this.#removed.delete(name);
+    for (const name of this.#removed) if (!this.#options.context.pods.get(name)) this.#removed.delete(name);
   }
 
   /** Resolves when no removal is in flight. */
@@ -72,13 +68,13 @@ export class DepartingPods {
   async #waitBriefly(name: string, removal: Promise<RemovalResult>): Promise<void> {
     const done = removal.then((result) => {
       if (result === "removed") this.#removed.add(name);
-      else if (result === "taken" && !this.#removals.has(name)) this.#onTaken(name);
+      else if (result === "taken" && !this.#options.removals.has(name)) this.#options.onTaken(name);
       this.#underWay.delete(done);
-      this.#onChange();
+      this.#options.onChange();
     });
     this.#underWay.add(done);
     const waiting = new AbortController();
-    await Promise.race([done, sleep(this.#context.clock, REMOVAL_PATIENCE_MS, waiting.signal)]);
+    await Promise.race([done, sleep(this.#options.context.clock, REMOVAL_PATIENCE_MS, waiting.signal)]);
     waiting.abort();
   }
 }

@@ -14,24 +14,22 @@ export interface Free {
   readonly pod: Pod;
 }
 
+export interface FreePodsOptions {
+  readonly context: PoolContext;
+  readonly claims: ClaimTable;
+  readonly breaker: Breaker;
+  /** Whether an unclaimed Pod is not free: it is being removed, or another client holds its slot. */
+  readonly isTaken: (name: string) => boolean;
+}
+
 /** Which Pods of an Environment are free, as the cache shows it now, and which one a claim gets. */
 export class FreePods {
+  readonly #options: FreePodsOptions;
   readonly #context: PoolContext;
-  readonly #claims: ClaimTable;
-  readonly #breaker: Breaker;
-  readonly #isTaken: (name: string) => boolean;
 
-  constructor(options: {
-    context: PoolContext;
-    claims: ClaimTable;
-    breaker: Breaker;
-    /** Whether an unclaimed Pod is not free: it is being removed, or another client holds its slot. */
-    isTaken: (name: string) => boolean;
-  }) {
+  constructor(options: FreePodsOptions) {
+    this.#options = options;
     this.#context = options.context;
-    this.#claims = options.claims;
-    this.#breaker = options.breaker;
-    this.#isTaken = options.isTaken;
   }
 
   list(): Free[] {
@@ -101,12 +99,12 @@ export class FreePods {
   #mayServe(): (free: FreePod) => boolean {
     const nowMs = this.#context.clock.monotonic();
     return ({ state, leaving, forbidden, hash }) =>
-      state === "parked" && !leaving && !forbidden && this.#breaker.admits(hash, nowMs);
+      state === "parked" && !leaving && !forbidden && this.#options.breaker.admits(hash, nowMs);
   }
 
   #isUnclaimed({ metadata }: Pod): boolean {
     const { name = "", deletionTimestamp } = metadata;
-    return !deletionTimestamp && !this.#claims.has(name) && !this.#isTaken(name);
+    return !deletionTimestamp && !this.#options.claims.has(name) && !this.#options.isTaken(name);
   }
 
   #read(pod: Pod): FreePod | null {

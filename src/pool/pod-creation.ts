@@ -12,39 +12,33 @@ import type { CreationBackoff } from "./creation-backoff.ts";
 import type { Expectations } from "./expectations.ts";
 import { NO_PERMISSION, WorkspaceError } from "./workspaces.ts";
 
+export interface PodCreationOptions {
+  readonly context: PoolContext;
+  readonly expected: Expectations;
+  readonly backoff: CreationBackoff;
+  /** `workspace: PerSession`: prepares the session's volume, which its Pod mounts. */
+  readonly takeVolume: (sessionId: string) => Promise<OwnVolume>;
+  /** Called when this session's volume is unavailable for now. */
+  readonly onNoVolume: (sessionId: string) => void;
+  readonly onChange: () => void;
+}
+
 /** Creates session Pods from the current template. Failures go to `backoff`. */
 export class PodCreation {
+  readonly #options: PodCreationOptions;
   readonly #context: PoolContext;
-  readonly #expected: Expectations;
-  readonly #backoff: CreationBackoff;
-  readonly #takeVolume: (sessionId: string) => Promise<OwnVolume>;
-  readonly #onNoVolume: (sessionId: string) => void;
-  readonly #onChange: () => void;
   readonly #quota = new QuotaDoubt();
 
-  constructor(options: {
-    context: PoolContext;
-    expected: Expectations;
-    backoff: CreationBackoff;
-    /** `workspace: PerSession`: prepares the session's volume, which its Pod mounts. */
-    takeVolume: (sessionId: string) => Promise<OwnVolume>;
-    /** Called when this session's volume is unavailable for now. */
-    onNoVolume: (sessionId: string) => void;
-    onChange: () => void;
-  }) {
+  constructor(options: PodCreationOptions) {
+    this.#options = options;
     this.#context = options.context;
-    this.#expected = options.expected;
-    this.#backoff = options.backoff;
-    this.#takeVolume = options.takeVolume;
-    this.#onNoVolume = options.onNoVolume;
-    this.#onChange = options.onChange;
   }
 
   /** Creates a Pod for this session. The volume comes first, since a Pod can't get one later. Never throws. */
   async createFor(sessionId: string): Promise<void> {
     const { metrics, labels, logger } = this.#context;
     try {
-      await this.create(await this.#takeVolume(sessionId));
+      await this.create(await this.#options.takeVolume(sessionId));
     } catch (error) {
       const quota = isQuotaExceeded(error);
       metrics.podCreateFailures.inc({ ...labels, reason: quota ? "quota" : "volume" });
@@ -53,14 +47,14 @@ export class PodCreation {
       const problem = quota ? ({ is: "quota", message } as const) : ({ is: "volume", message: words } as const);
       if (error instanceof WorkspaceError) {
         // Other sessions are not affected; this one is tried again at its item's next offer.
-        this.#onNoVolume(sessionId);
-        this.#backoff.sayForAWhile(problem);
+        this.#options.onNoVolume(sessionId);
+        this.#options.backoff.sayForAWhile(problem);
       } else {
-        this.#backoff.say(problem, quota ? undefined : sessionId);
-        this.#backoff.pause();
+        this.#options.backoff.say(problem, quota ? undefined : sessionId);
+        this.#options.backoff.pause();
       }
       logger.warn({ sessionId, error: errorText(error) }, "a session's volume could not be had");
-      this.#onChange();
+      this.#options.onChange();
     }
   }
 
@@ -72,23 +66,23 @@ export class PodCreation {
     // Checked here, too: the spec may have changed since the reconciler allowed creation.
     if (!allowsAll(this.#context.podPolicy, template.needs)) return;
     const pod = template.render(podName, own);
-    this.#expected.add(podName, own?.sessionId);
+    this.#options.expected.add(podName, own?.sessionId);
     try {
       const made = await points.run("prepare.create-pod", { pod: podName }, () => kube.create(PODS, pod));
       await this.#refuseChanged(made, pod);
       metrics.podsCreated.inc(labels);
-      this.#backoff.created(own?.sessionId);
+      this.#options.backoff.created(own?.sessionId);
       this.#quota.granted();
     } catch (error) {
-      this.#expected.failed(podName, error);
+      this.#options.expected.failed(podName, error);
       const quota = isQuotaExceeded(error);
       metrics.podCreateFailures.inc({ ...labels, reason: quota ? "quota" : "other" });
-      const told = !quota || this.#quota.refused(this.#context.clock.monotonic(), this.#backoff.fromMs);
-      if (told) this.#backoff.say({ is: quota ? "quota" : "refused", message: apiErrorText(error, podName) });
-      this.#backoff.pause(quota ? "quota" : "other");
+      const told = !quota || this.#quota.refused(this.#context.clock.monotonic(), this.#options.backoff.fromMs);
+      if (told) this.#options.backoff.say({ is: quota ? "quota" : "refused", message: apiErrorText(error, podName) });
+      this.#options.backoff.pause(quota ? "quota" : "other");
       logger.warn({ error: errorText(error) }, "a session Pod could not be created");
     }
-    this.#onChange();
+    this.#options.onChange();
   }
 
   /** Notes that all wanted Pods were created. */

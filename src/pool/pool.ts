@@ -43,17 +43,25 @@ const LOST = new Set(["Evicted", "Preempted", "NodeLost", "PodDeleted"]);
 /** Pods in these phases take no room in a quota of Pods or of their requests. */
 const ENDED_PHASES: ReadonlySet<string> = new Set(["Succeeded", "Failed"]);
 
+export interface PoolOptions {
+  readonly context: PoolContext;
+  readonly claims: ClaimTable;
+  readonly breaker: Breaker;
+  readonly removals: Removals;
+  /** `workspace: PerSession`: prepares the session's volume, which its Pod mounts. */
+  readonly takeVolume: (sessionId: string) => Promise<OwnVolume>;
+  readonly onChange: () => void;
+}
+
 /**
  * Keeps the Environment's free Pods: creates what `warm` and the queue ask for, replaces old or outdated Pods, and
  * removes surplus ones (capacity.ts decides). Expectations count creations until the cache shows them.
  */
 export class Pool {
+  readonly #options: PoolOptions;
   readonly #context: PoolContext;
-  readonly #claims: ClaimTable;
   readonly #claimPriority: ClaimPriority;
-  readonly #breaker: Breaker;
   readonly #free: FreePods;
-  readonly #onChange: () => void;
   readonly #expected: Expectations;
   readonly #departing: DepartingPods;
   /** Names of Pods whose slot another client holds: left alone until this time (monotonic). */
@@ -78,26 +86,17 @@ export class Pool {
   #live: ReadonlySet<string> = new Set();
   readonly #bound: BoundPods;
 
-  constructor(options: {
-    context: PoolContext;
-    claims: ClaimTable;
-    breaker: Breaker;
-    removals: Removals;
-    /** `workspace: PerSession`: prepares the session's volume, which its Pod mounts. */
-    takeVolume: (sessionId: string) => Promise<OwnVolume>;
-    onChange: () => void;
-  }) {
+  constructor(options: PoolOptions) {
+    this.#options = options;
     this.#context = options.context;
     this.#departing = new DepartingPods({
       ...options,
       onTaken: (name) => {
-        if (!this.#claims.has(name)) this.leave(name);
+        if (!this.#options.claims.has(name)) this.leave(name);
       },
     });
     this.#expected = new Expectations(options.context);
-    this.#claims = options.claims;
     this.#claimPriority = new ClaimPriority({ clock: options.context.clock, claims: options.claims });
-    this.#breaker = options.breaker;
     this.#free = new FreePods({ ...options, isTaken: (name) => this.#isTaken(name) });
     this.#bound = new BoundPods({
       ...options,
@@ -106,9 +105,8 @@ export class Pool {
       busy: () => this.busy,
       parkedMs: (name) => this.#seenParked.get(name) ?? null,
     });
-    this.#onChange = options.onChange;
     this.#nodeEvents = new NodeEvents(options.context, () => {
-      this.#onChange();
+      this.#options.onChange();
       this.poke();
     });
     this.#backoff = new CreationBackoff(options.context);
@@ -194,7 +192,7 @@ export class Pool {
   take(except: ReadonlySet<string>, fits: (pod: Pod) => boolean): Pod | null {
     const best = this.#free.next(except, fits);
     if (!best) return null;
-    this.#breaker.claimed(best.free.hash, best.free.name);
+    this.#options.breaker.claimed(best.free.hash, best.free.name);
     const sessionId = sessionBoundTo(best.pod);
     if (sessionId !== null) this.#bound.forget(sessionId);
     return best.pod;
@@ -304,7 +302,7 @@ export class Pool {
       busy: this.busy,
       creating: this.#expected.size,
       pods: this.#free.list().map(({ free }) => free),
-      trusts: (each) => this.#breaker.trusts(each),
+      trusts: (each) => this.#options.breaker.trusts(each),
       parkedMaxAgeMs: sessions.parkedMaxAgeSeconds * SECOND_MS,
       prepareTimeoutMs: sessions.prepareTimeoutSeconds * SECOND_MS,
       warmScaleDownMs: sessions.warmScaleDownSeconds * SECOND_MS,
@@ -319,8 +317,8 @@ export class Pool {
    */
   get busy(): number {
     let busy = this.#departing.unfinished + this.#free.strays().length;
-    for (const name of this.#foreign.keys()) if (!this.#claims.has(name)) busy += 1;
-    for (const claim of this.#claims) {
+    for (const name of this.#foreign.keys()) if (!this.#options.claims.has(name)) busy += 1;
+    for (const claim of this.#options.claims) {
       // Without its Pod a claim may last long: requests about its item may be refused until a person fixes that.
       if (claim.record.journal.use !== "session" || claim.observed.podGone) continue;
       // Sessions that ended but can't be settled must not pile up.
@@ -370,7 +368,7 @@ export class Pool {
     const waitMs = this.#backoff.forget(this.counts().preparing);
     if (waitMs === null) return;
     if (waitMs > 0) this.#passes.wakeAfter(waitMs);
-    else this.#onChange();
+    else this.#options.onChange();
   }
 
   /**
@@ -397,7 +395,7 @@ export class Pool {
 
   async #remove(name: string, reason: RemovalReason | "Lost" | "Failed" | "Stray"): Promise<void> {
     const pod = this.#context.pods.get(name);
-    if (!pod || this.#departing.has(name) || this.#claims.has(name)) return;
+    if (!pod || this.#departing.has(name) || this.#options.claims.has(name)) return;
     const problem = stateOf(pod);
     if (reason === "SurgeGivenUp")
       this.#surgeBlockedUntilMs = this.#context.kube.now() + SURGE_PATIENCE_MS * SURGE_PAUSES;

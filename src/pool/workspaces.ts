@@ -48,6 +48,14 @@ export class WorkspaceError extends Error {
   }
 }
 
+export interface WorkspacesOptions {
+  readonly context: PoolContext;
+  readonly claims: ClaimTable;
+  /** Whether a Pod of this session is being created or will be. */
+  readonly awaited: (sessionId: string) => boolean;
+  readonly onChange: () => void;
+}
+
 /**
  * The volumes of an Environment with `workspace: PerSession`. A volume is created, or found again, before its session's
  * Pod is created. It is marked with the time when no Pod uses it any more, and deleted `retainSeconds` later. The
@@ -58,10 +66,8 @@ export class WorkspaceError extends Error {
  * use race, one of them is refused.
  */
 export class Workspaces {
+  readonly #options: WorkspacesOptions;
   readonly #context: PoolContext;
-  readonly #claims: ClaimTable;
-  readonly #awaited: (sessionId: string) => boolean;
-  readonly #onChange: () => void;
   readonly #passes: Passes;
   readonly #known = new Map<string, Volume>();
   /** When (monotonic) they were last listed. */
@@ -72,17 +78,9 @@ export class Workspaces {
   #pausedUntilMs = Number.NEGATIVE_INFINITY;
   #reported = "";
 
-  constructor(options: {
-    context: PoolContext;
-    claims: ClaimTable;
-    /** Whether a Pod of this session is being created or will be. */
-    awaited: (sessionId: string) => boolean;
-    onChange: () => void;
-  }) {
+  constructor(options: WorkspacesOptions) {
+    this.#options = options;
     this.#context = options.context;
-    this.#claims = options.claims;
-    this.#awaited = options.awaited;
-    this.#onChange = options.onChange;
     const { clock, timing, random } = options.context;
     this.#backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
     this.#passes = new Passes({
@@ -204,7 +202,7 @@ export class Workspaces {
     if (clock.monotonic() >= this.#listedMs + timing.workspaceCheckMs) await this.#list();
     const used = this.#inUse();
     const inUse = (sessionId: string) =>
-      used.has(sessionId) || this.#claims.runs(sessionId) || this.#awaited(sessionId);
+      used.has(sessionId) || this.#options.claims.runs(sessionId) || this.#options.awaited(sessionId);
     const plan = planVolumes(this.#known.values(), inUse, kube.now(), workspace.retainSeconds * SECOND_MS);
     const at = new Date(kube.now()).toISOString();
     await this.#inBatches(plan.take, (volume) => this.#remark(volume, null));
@@ -251,7 +249,7 @@ export class Workspaces {
       if (volume) this.#known.set(volume.name, volume);
     }
     this.#listedMs = sentMs;
-    this.#onChange();
+    this.#options.onChange();
   }
 
   /**
@@ -300,7 +298,7 @@ export class Workspaces {
     const { clock, timing } = this.#context;
     this.#known.delete(name);
     this.#listedMs = Math.min(this.#listedMs, clock.monotonic() + LIST_SOON_MS - timing.workspaceCheckMs);
-    this.#onChange();
+    this.#options.onChange();
   }
 
   async #inBatches(volumes: readonly Volume[], act: (volume: Volume) => Promise<void>): Promise<void> {

@@ -91,12 +91,20 @@ interface Failing {
   begun: number;
 }
 
+export interface ApiHealthOptions {
+  readonly onChange: () => void;
+  readonly random: Random;
+  readonly clock: Clock;
+  readonly timing: Pick<Timing, "notFoundPauseMs" | "rejectedKeyRetryMs" | "retryMaxMs">;
+}
+
 /**
  * What the answers of the Work API say about the key and the queue. Each call is judged separately: statistics that
  * arrive don't make up for failing polls. A rejected key stops polling until its Secret changes, with a rare retry in
  * between. Every other failure is retried with backoff.
  */
 export class ApiHealth {
+  readonly #options: ApiHealthOptions;
   #key: Verdict = { reason: "KeyUnchecked", message: "the key was not used yet" };
   #rejected = false;
   /** When the key was last rejected (monotonic). */
@@ -110,26 +118,14 @@ export class ApiHealth {
   #reached = false;
   #shown = "";
   readonly #failing = new Map<Reported, Failing>();
-  readonly #onChange: () => void;
-  readonly #random: Random;
-  readonly #clock: Clock;
-  readonly #timing: Pick<Timing, "notFoundPauseMs" | "rejectedKeyRetryMs" | "retryMaxMs">;
   /**
    * Calls that refused the key: the number of different items in a row, the last item, and when the call is due again
    * (monotonic).
    */
   readonly #refusals = new Map<JudgedCall, { times: number; workId: string | undefined; dueMs: number }>();
 
-  constructor(options: {
-    onChange: () => void;
-    random: Random;
-    clock: Clock;
-    timing: Pick<Timing, "notFoundPauseMs" | "rejectedKeyRetryMs" | "retryMaxMs">;
-  }) {
-    this.#onChange = options.onChange;
-    this.#random = options.random;
-    this.#clock = options.clock;
-    this.#timing = options.timing;
+  constructor(options: ApiHealthOptions) {
+    this.#options = options;
     this.#shown = this.#reasons();
   }
 
@@ -157,10 +153,11 @@ export class ApiHealth {
    * refused good keys. The verdict does not change until the next answer. Returns whether the retry was due.
    */
   retryKey(): boolean {
-    const due = this.#rejected && this.#clock.monotonic() >= this.#rejectedMs + this.#timing.rejectedKeyRetryMs;
-    if (!due) return false;
+    const { clock, timing } = this.#options;
+    const nowMs = clock.monotonic();
+    if (!this.#rejected || nowMs < this.#rejectedMs + timing.rejectedKeyRetryMs) return false;
     this.#rejected = false;
-    const dueMs = this.#clock.monotonic() + this.#timing.retryMaxMs;
+    const dueMs = nowMs + timing.retryMaxMs;
     for (const refusal of this.#refusals.values()) refusal.dueMs = dueMs;
     return true;
   }
@@ -194,7 +191,7 @@ export class ApiHealth {
   /** Reports a malformed item. The verdict lasts until a minute after the item was last seen. */
   unreadable(error: WorkApiError): void {
     const verdict = { reason: reasonOfKind(error.kind), message: error.message };
-    this.#count(ITEM, verdict, this.#clock.monotonic(), Number.POSITIVE_INFINITY);
+    this.#count(ITEM, verdict, this.#options.clock.monotonic(), Number.POSITIVE_INFINITY);
     this.#notifyOnChange();
   }
 
@@ -210,7 +207,7 @@ export class ApiHealth {
   #answered(call: JudgedCall, key: number, at: number): void {
     this.#failing.delete(call);
     for (const each of OF_QUEUE.includes(call) ? OF_QUEUE : [call]) this.#refusals.delete(each);
-    const nowMs = this.#clock.monotonic();
+    const nowMs = this.#options.clock.monotonic();
     // Claims send no requests while the key counts as rejected, so overdue refusals must survive that time.
     for (const calls of this.#rejected ? [this.#failing] : [this.#failing, this.#refusals]) {
       for (const [other, { dueMs }] of calls) if (nowMs > dueMs + OVERDUE_MS) calls.delete(other as JudgedCall);
@@ -233,8 +230,9 @@ export class ApiHealth {
     error: unknown,
     backoff?: Backoff,
   ): number {
-    const askedMs = askedPauseMs(error, this.#random) ?? 0;
-    const waitMs = backoff ? retryDelayMs(error, backoff, this.#random) : Math.max(this.#timing.retryMaxMs, askedMs);
+    const { clock, random, timing } = this.#options;
+    const askedMs = askedPauseMs(error, random) ?? 0;
+    const waitMs = backoff ? retryDelayMs(error, backoff, random) : Math.max(timing.retryMaxMs, askedMs);
     const kind = error instanceof WorkApiError ? error.kind : "network";
     const message = `${withoutItem(errorText(error))}${FIX_OF[kind] ?? ""}`;
     if (kind === "auth") {
@@ -243,10 +241,10 @@ export class ApiHealth {
       const before = this.#refusals.get(call);
       const isSameItem = before !== undefined && OF_ITEMS.has(call) && before.workId === workId;
       const times = (before?.times ?? 0) + (isSameItem ? 0 : 1);
-      this.#refusals.set(call, { times, workId, dueMs: this.#clock.monotonic() + waitMs });
+      this.#refusals.set(call, { times, workId, dueMs: clock.monotonic() + waitMs });
       if (OF_ITEMS.has(call) && times < FAILURES_TO_SHOW) return waitMs;
       if (!OF_RUNNING.has(call)) this.#rejected = true;
-      this.#rejectedMs = this.#clock.monotonic();
+      this.#rejectedMs = clock.monotonic();
       this.#rejectedOf = at;
       // Keep the first message: another call reports the same rejection in other words.
       if (this.#key.reason !== "KeyRejected") this.#key = { reason: "KeyRejected", message };
@@ -254,8 +252,8 @@ export class ApiHealth {
       this.#notifyOnChange();
       return waitMs;
     }
-    const pauseMs = kind === "not-found" ? Math.max(waitMs, this.#timing.notFoundPauseMs) : waitMs;
-    this.#count(call, { reason: reasonOfKind(kind), message }, this.#clock.monotonic() + pauseMs, at);
+    const pauseMs = kind === "not-found" ? Math.max(waitMs, timing.notFoundPauseMs) : waitMs;
+    this.#count(call, { reason: reasonOfKind(kind), message }, clock.monotonic() + pauseMs, at);
     this.#notifyOnChange();
     return pauseMs;
   }
@@ -286,7 +284,7 @@ export class ApiHealth {
     const reasons = this.#reasons();
     if (reasons === this.#shown) return;
     this.#shown = reasons;
-    this.#onChange();
+    this.#options.onChange();
   }
 
   #reasons(): string {

@@ -20,18 +20,25 @@ export interface QueueContext {
   readonly timing: Pick<Timing, "idleAfterMs" | "retryBaseMs" | "retryMaxMs" | "statsBusyMs">;
 }
 
+export interface QueueWatchOptions {
+  readonly context: QueueContext;
+  readonly health: ApiHealth;
+  readonly pace: PollPace;
+  readonly onStats: (stats: QueueStats) => void;
+  /** Our claims whose item was polled and not acknowledged yet; `pending` includes them. */
+  readonly unacknowledged: () => number;
+  /** Receives each answer, for its Date header. */
+  readonly onAnswer?: (api: string, answer: Answer<unknown>) => void;
+}
+
 const JITTER = 0.1;
 /**
  * Follows the queue's statistics: often while there is work, rarely when idle, and at once on a hint that the queue may
  * have changed. A failed reading keeps the last one: an error never counts as an empty queue.
  */
 export class QueueWatch {
+  readonly #options: QueueWatchOptions;
   readonly #context: QueueContext;
-  readonly #health: ApiHealth;
-  readonly #pace: PollPace;
-  readonly #onStats: (stats: QueueStats) => void;
-  readonly #unacknowledged: () => number;
-  readonly #onAnswer: (api: string, answer: Answer<unknown>) => void;
   #stats: QueueStats | null = null;
   #readMs = Number.NEGATIVE_INFINITY;
   #polled = 0;
@@ -45,22 +52,9 @@ export class QueueWatch {
   /** Whether to read again right after the reading in flight. */
   #isLookWanted = false;
 
-  constructor(options: {
-    context: QueueContext;
-    health: ApiHealth;
-    pace: PollPace;
-    onStats: (stats: QueueStats) => void;
-    /** Our claims whose item was polled and not acknowledged yet; `pending` includes them. */
-    unacknowledged: () => number;
-    /** Receives each answer, for its Date header. */
-    onAnswer?: (api: string, answer: Answer<unknown>) => void;
-  }) {
-    this.#onAnswer = options.onAnswer ?? (() => {});
-    this.#unacknowledged = options.unacknowledged;
+  constructor(options: QueueWatchOptions) {
+    this.#options = options;
     this.#context = options.context;
-    this.#health = options.health;
-    this.#pace = options.pace;
-    this.#onStats = options.onStats;
   }
 
   /** The last good reading; null before the first. */
@@ -126,12 +120,12 @@ export class QueueWatch {
       if (signal.aborted) return;
       const readMs = clock.monotonic();
       let waitMs: number;
-      const attempt = this.#health.attempt("stats");
-      this.#pace.noteLook();
+      const attempt = this.#options.health.attempt("stats");
+      this.#options.pace.noteLook();
       try {
         await this.#read(attempt, signal);
         backoff.reset();
-        waitMs = this.#isBusy() ? jitter(timing.statsBusyMs, JITTER, random) : this.#pace.statsGapMs();
+        waitMs = this.#isBusy() ? jitter(timing.statsBusyMs, JITTER, random) : this.#options.pace.statsGapMs();
       } catch (error) {
         if (signal.aborted) return;
         waitMs = attempt.failed(error, backoff);
@@ -143,7 +137,7 @@ export class QueueWatch {
   /** Reads once, now, for a decision. Returns false on failure, which the loop reports. Never throws. */
   async refresh(signal: AbortSignal): Promise<boolean> {
     try {
-      await this.#read(this.#health.attempt("stats"), signal);
+      await this.#read(this.#options.health.attempt("stats"), signal);
       return true;
     } catch {
       return false;
@@ -154,18 +148,18 @@ export class QueueWatch {
   async #read(attempt: Attempt, signal: AbortSignal): Promise<void> {
     const readMs = this.#context.clock.monotonic();
     const polledBefore = this.#polled;
-    const unacknowledgedBefore = this.#unacknowledged();
+    const unacknowledgedBefore = this.#options.unacknowledged();
     const work = this.#context.work();
     const answer = await this.#context.points.run("queue.stats", {}, () => work.stats({ signal }));
     attempt.answered();
-    this.#onAnswer(work.baseUrl, answer);
+    this.#options.onAnswer?.(work.baseUrl, answer);
     // Two readings may be in flight: keep the later one.
     if (readMs < this.#readMs) return;
     this.#readMs = readMs;
     this.#polled -= polledBefore;
-    this.#notePending(answer.value.pending - Math.max(unacknowledgedBefore, this.#unacknowledged()));
+    this.#notePending(answer.value.pending - Math.max(unacknowledgedBefore, this.#options.unacknowledged()));
     this.#take(answer.value);
-    this.#pace.noteStats(this.#showsWork);
+    this.#options.pace.noteStats(this.#showsWork);
   }
 
   get #showsWork(): boolean {
@@ -190,7 +184,7 @@ export class QueueWatch {
     const oldest = Date.parse(stats.oldest_queued_at ?? "");
     metrics.queueOldestTimestamp.set(labels, Number.isNaN(oldest) ? 0 : oldest / SECOND_MS);
     if (stats.workers_polling !== null) metrics.queueWorkersPolling.set(labels, stats.workers_polling);
-    this.#onStats(stats);
+    this.#options.onStats(stats);
   }
 
   /** A nudge ends the wait, but not before `notBeforeMs`: a burst of claims must not cause a burst of readings. */

@@ -46,16 +46,22 @@ export interface StatusRef {
   readonly uid: string;
 }
 
+export interface StatusWriterOptions {
+  readonly kube: KubeClient;
+  readonly ref: StatusRef;
+  readonly points: Points<ReconcilePoint>;
+  readonly clock: Clock;
+  readonly announce: Announce;
+  /** The status when the loops were created. */
+  readonly found: EnvironmentStatus | undefined;
+}
+
 /**
  * Writes the status of one Environment as one merge patch: at once when something changes that a person would act on,
  * and counts at a limited rate. It never writes on a schedule. A turned condition also becomes one Event.
  */
 export class StatusWriter {
-  readonly #kube: KubeClient;
-  readonly #ref: StatusRef;
-  readonly #points: Points<ReconcilePoint>;
-  readonly #clock: Clock;
-  readonly #announce: Announce;
+  readonly #options: StatusWriterOptions;
   #written: EnvironmentStatus | null;
   /**
    * The last composed status that matched the written one, as text. Most compositions are the same, and comparing text
@@ -69,20 +75,8 @@ export class StatusWriter {
   /** Conditions with a Warning Event that no Event about recovery has followed yet. */
   readonly #warned = new Set<string>();
 
-  constructor(options: {
-    kube: KubeClient;
-    ref: StatusRef;
-    points: Points<ReconcilePoint>;
-    clock: Clock;
-    announce: Announce;
-    /** The status when the loops were created. */
-    found: EnvironmentStatus | undefined;
-  }) {
-    this.#kube = options.kube;
-    this.#ref = options.ref;
-    this.#points = options.points;
-    this.#clock = options.clock;
-    this.#announce = options.announce;
+  constructor(options: StatusWriterOptions) {
+    this.#options = options;
     this.#written = options.found ?? null;
     for (const condition of this.#written?.conditions ?? []) if (isWarning(condition)) this.#warned.add(condition.type);
   }
@@ -101,16 +95,17 @@ export class StatusWriter {
       this.#newSinceMs = null;
       return null;
     }
-    const nowMs = this.#clock.monotonic();
+    const nowMs = this.#options.clock.monotonic();
     this.#newSinceMs ??= nowMs;
     const waitMs = this.#newSinceMs + COUNTS_EVERY_MS - nowMs;
     if (waitMs > 0 && !turned(status, this.#written)) return waitMs;
-    const { namespace, name, uid } = this.#ref;
+    const { kube, points, ref } = this.#options;
+    const { namespace, name, uid } = ref;
     // With the uid, the patch can't change another object of the same name.
     const patch = { metadata: { uid }, status: withRemovals(status, this.#written) };
     try {
-      await this.#points.run("reconcile.write-status", {}, () =>
-        this.#kube.patch(ENVIRONMENTS, { namespace, name }, patch, { type: "merge", subresource: "status" }),
+      await points.run("reconcile.write-status", {}, () =>
+        kube.patch(ENVIRONMENTS, { namespace, name }, patch, { type: "merge", subresource: "status" }),
       );
     } catch (error) {
       if (isNotFound(error)) return null;
@@ -128,7 +123,7 @@ export class StatusWriter {
   }
 
   #compose(parts: StatusParts): EnvironmentStatus {
-    const nowIso = new Date(this.#clock.now()).toISOString().replace(/\.\d+Z$/, "Z");
+    const nowIso = new Date(this.#options.clock.now()).toISOString().replace(/\.\d+Z$/, "Z");
     let conditions: Condition[] = [...(this.#written?.conditions ?? [])];
     for (const update of parts.conditions) conditions = setCondition(conditions, update, nowIso);
     const apiAddresses = parts.apiAddresses ?? this.#written?.apiAddresses;
@@ -147,12 +142,13 @@ export class StatusWriter {
 
   /** Announces each condition that turned, except those that are good from the start. */
   #announceTurned(status: EnvironmentStatus, before: EnvironmentStatus | null): void {
+    const { announce } = this.#options;
     for (const condition of status.conditions ?? []) {
       const old = before?.conditions?.find(({ type }) => type === condition.type);
       if (old?.reason === condition.reason) continue;
       // `Ready` usually repeats another condition. Announce it only for its own reasons.
       if (isReady(condition) && !(isOwn(condition) && (!isGood(condition) || !old || isOwn(old)))) continue;
-      if (this.#needsEvent(condition, old)) this.#announce(condition.reason as ConditionReason, condition.message);
+      if (this.#needsEvent(condition, old)) announce(condition.reason as ConditionReason, condition.message);
     }
   }
 

@@ -35,28 +35,26 @@ interface LastAnswer {
   isShown: boolean;
 }
 
+export interface BusyWatchOptions {
+  readonly context: WorkersContext;
+  readonly prober: BusyProber;
+  /** The workers in the cache. */
+  readonly pods: () => readonly WorkerPod[];
+  readonly onChange: () => void;
+}
+
 /**
  * Probes whether workers are busy, and marks the busy ones so that a ReplicaSet ends them last. A worker without a
  * recent answer counts as busy. Also counts every worker that ends although its last answer was busy.
  */
 export class BusyWatch {
+  readonly #options: BusyWatchOptions;
   readonly #context: WorkersContext;
-  readonly #prober: BusyProber;
-  readonly #pods: () => readonly WorkerPod[];
-  readonly #onChange: () => void;
   readonly #answers = new Map<string, LastAnswer>();
 
-  constructor(options: {
-    context: WorkersContext;
-    prober: BusyProber;
-    /** The workers in the cache. */
-    pods: () => readonly WorkerPod[];
-    onChange: () => void;
-  }) {
+  constructor(options: BusyWatchOptions) {
+    this.#options = options;
     this.#context = options.context;
-    this.#prober = options.prober;
-    this.#pods = options.pods;
-    this.#onChange = options.onChange;
   }
 
   /** Whether the spec has a probe. */
@@ -78,7 +76,7 @@ export class BusyWatch {
     const { clock, timing, random } = this.#context;
     while (!signal.aborted) {
       if (this.isProbed) {
-        await this.ask(this.#pods().filter(isCounted), signal);
+        await this.ask(this.#options.pods().filter(isCounted), signal);
         await this.#markAll(signal);
       }
       await sleep(clock, jitter(timing.busyProbeMs, JITTER, random), signal);
@@ -93,10 +91,10 @@ export class BusyWatch {
     await forEachAtMost(CONCURRENCY, pods, async (pod) => {
       if (!pod.isRunning || pod.ip === undefined || signal.aborted) return;
       // A worker of an earlier template answers at that template's address.
-      const answer = await this.#prober({ ip: pod.ip, ...(pod.probe ?? probe.httpGet) }, signal);
+      const answer = await this.#options.prober({ ip: pod.ip, ...(pod.probe ?? probe.httpGet) }, signal);
       if (!signal.aborted) this.#record(pod, answer);
     });
-    if (this.#known(pods) !== before) this.#onChange();
+    if (this.#known(pods) !== before) this.#options.onChange();
   }
 
   /** Detects busy workers that ended. Call it at every change of a worker Pod. */
@@ -154,7 +152,7 @@ export class BusyWatch {
 
   /** Updates outdated marks of all workers. Failures are retried in the next round. */
   async #markAll(signal: AbortSignal): Promise<void> {
-    await forEachAtMost(CONCURRENCY, this.#pods().filter(isCounted), async (pod) => {
+    await forEachAtMost(CONCURRENCY, this.#options.pods().filter(isCounted), async (pod) => {
       if (signal.aborted) return;
       const state = this.stateOf(pod);
       try {

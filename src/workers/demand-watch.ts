@@ -30,18 +30,24 @@ export type CountRunning = (
   | { readonly ok: false; readonly waitMs: number }
 >;
 
+export interface DemandWatchOptions {
+  readonly context: Pick<WorkersContext, "clock" | "random" | "timing">;
+  readonly queue: QueueSource;
+  readonly count: CountRunning;
+  /** Whether workers exist, so that sessions may run on them. */
+  readonly hasWorkers: () => boolean;
+  /** Whether requests may be sent and make sense; without it nothing is refreshed. */
+  readonly mayAsk: () => boolean;
+  readonly onReading: () => void;
+}
+
 /**
  * Follows the inputs of the demand. The queue's statistics are read elsewhere. This class counts running sessions with
  * the list call: slowly, and again before a decision that depends on them, but not while no worker exists and no item
  * waits. A count that ran out of pages is discarded: it would be too low.
  */
 export class DemandWatch {
-  readonly #context: Pick<WorkersContext, "clock" | "random" | "timing">;
-  readonly #queue: QueueSource;
-  readonly #count: CountRunning;
-  readonly #hasWorkers: () => boolean;
-  readonly #mayAsk: () => boolean;
-  readonly #onReading: () => void;
+  readonly #options: DemandWatchOptions;
   readonly #awaited = new Notifier();
   readonly #changed = new Notifier();
   /** Whether counting has been unnecessary since the last count, which is therefore old. */
@@ -52,26 +58,12 @@ export class DemandWatch {
   #counting: Promise<number> | null = null;
   #incomplete: string | null = null;
 
-  constructor(options: {
-    context: Pick<WorkersContext, "clock" | "random" | "timing">;
-    queue: QueueSource;
-    count: CountRunning;
-    /** Whether workers exist, so that sessions may run on them. */
-    hasWorkers: () => boolean;
-    /** Whether requests may be sent and make sense; without it nothing is refreshed. */
-    mayAsk: () => boolean;
-    onReading: () => void;
-  }) {
-    this.#context = options.context;
-    this.#queue = options.queue;
-    this.#count = options.count;
-    this.#hasWorkers = options.hasWorkers;
-    this.#mayAsk = options.mayAsk;
-    this.#onReading = options.onReading;
+  constructor(options: DemandWatchOptions) {
+    this.#options = options;
   }
 
   get readings(): DemandReadings {
-    const { stats, readMs } = this.#queue;
+    const { stats, readMs } = this.#options.queue;
     if (!this.#isNeeded)
       return { queue: stats && { depth: stats.depth, pending: stats.pending, readMs }, running: NONE_OF_OURS };
     return {
@@ -96,7 +88,7 @@ export class DemandWatch {
 
   /** Counts until the signal aborts, each time after `mayAsk` allows a request. Never throws. */
   async run(signal: AbortSignal, mayAsk: (signal: AbortSignal) => Promise<void>): Promise<void> {
-    const { clock } = this.#context;
+    const { clock } = this.#options.context;
     while (!signal.aborted) {
       await mayAsk(signal);
       await this.#untilNeeded(signal);
@@ -118,13 +110,13 @@ export class DemandWatch {
 
   /** If counting became necessary again after a rest, counts once, successfully or not. */
   async catchUp(signal: AbortSignal): Promise<void> {
-    if (this.#isResting && this.#isNeeded && this.#mayAsk()) await this.#countOnce(signal);
+    if (this.#isResting && this.#isNeeded && this.#options.mayAsk()) await this.#countOnce(signal);
   }
 
   /** Whether a running or waiting session may be ours. */
   get #isNeeded(): boolean {
-    const { stats } = this.#queue;
-    return this.#hasWorkers() || (stats !== null && (stats.depth > 0 || stats.pending > 0));
+    const { stats } = this.#options.queue;
+    return this.#options.hasWorkers() || (stats !== null && (stats.depth > 0 || stats.pending > 0));
   }
 
   async #untilNeeded(signal: AbortSignal): Promise<void> {
@@ -136,10 +128,10 @@ export class DemandWatch {
 
   /** Makes sure that the last count is at most `maxAgeMs` old. Returns false if counting failed. */
   async refreshRunning(maxAgeMs: number, signal: AbortSignal): Promise<boolean> {
-    const { clock } = this.#context;
+    const { clock } = this.#options.context;
     const earliestMs = clock.monotonic() - maxAgeMs;
     if (this.#running && this.#running.readMs >= earliestMs) return true;
-    if (!this.#mayAsk()) return false;
+    if (!this.#options.mayAsk()) return false;
     // The count in flight may have been requested too early.
     if (this.#counting) await this.#counting;
     if (!this.#running || this.#running.readMs < earliestMs) await this.#countOnce(signal);
@@ -151,8 +143,8 @@ export class DemandWatch {
    * at least once. Returns false if either reading failed.
    */
   async refreshAll(signal: AbortSignal): Promise<boolean> {
-    if (!this.#mayAsk() || !(await this.#queue.refresh(signal)) || signal.aborted) return false;
-    const { depth = 0, pending = 0 } = this.#queue.stats ?? {};
+    if (!this.#options.mayAsk() || !(await this.#options.queue.refresh(signal)) || signal.aborted) return false;
+    const { depth = 0, pending = 0 } = this.#options.queue.stats ?? {};
     if (!(await this.refreshRunning(0, signal))) return false;
     this.#before = { running: this.#running, waiting: depth + pending };
     return true;
@@ -167,9 +159,9 @@ export class DemandWatch {
   }
 
   async #walk(signal: AbortSignal): Promise<number> {
-    const { clock, random, timing } = this.#context;
+    const { clock, random, timing } = this.#options.context;
     const readMs = clock.monotonic();
-    const result = await this.#count(signal);
+    const result = await this.#options.count(signal);
     this.#isResting = false;
     if (signal.aborted) return 0;
     if (!result.ok) return result.waitMs;
@@ -179,7 +171,7 @@ export class DemandWatch {
     } else {
       this.#incomplete = `the list of work items did not end within ${result.pages} pages: running sessions cannot be counted`;
     }
-    this.#onReading();
+    this.#options.onReading();
     return jitter(timing.countMs * Math.max(1, result.pages / PAGES_AT_FULL_PACE), JITTER, random);
   }
 }

@@ -52,18 +52,25 @@ export interface ScalerOrders {
   readonly overAtMs: number | null;
 }
 
+export interface ScalerOptions {
+  readonly context: WorkersContext;
+  readonly fleet: Fleet;
+  readonly busy: BusyWatch;
+  readonly demand: DemandWatch;
+  /** Makes sure that the finalizer is set; false: the Environment is being deleted, and no worker may be created. */
+  readonly hold: () => Promise<boolean>;
+  readonly orders: () => ScalerOrders;
+  readonly onChange: () => void;
+}
+
 /**
  * Brings the number of workers to the demand. It decides purely (src/autoscale), splits the number over the
  * Deployments, shrinks first, then grows. One decision runs at a time, and the next builds on what the last one wrote.
  */
 export class Scaler {
+  readonly #options: ScalerOptions;
   readonly #context: WorkersContext;
   readonly #fleet: Fleet;
-  readonly #busy: BusyWatch;
-  readonly #demand: DemandWatch;
-  readonly #hold: () => Promise<boolean>;
-  readonly #orders: () => ScalerOrders;
-  readonly #onChange: () => void;
   readonly #poked = new Notifier();
   #isPoked = false;
   readonly #decider: Decider;
@@ -74,24 +81,11 @@ export class Scaler {
   #restUntilMs = Number.NEGATIVE_INFINITY;
   #view: ScalerView = { decision: null, silent: 0, held: null, failure: null };
 
-  constructor(options: {
-    context: WorkersContext;
-    fleet: Fleet;
-    busy: BusyWatch;
-    demand: DemandWatch;
-    /** Makes sure that the finalizer is set; false: the Environment is being deleted, and no worker may be created. */
-    hold: () => Promise<boolean>;
-    orders: () => ScalerOrders;
-    onChange: () => void;
-  }) {
+  constructor(options: ScalerOptions) {
+    this.#options = options;
     this.#context = options.context;
     this.#fleet = options.fleet;
-    this.#busy = options.busy;
-    this.#demand = options.demand;
     this.#decider = new Decider(options);
-    this.#hold = options.hold;
-    this.#orders = options.orders;
-    this.#onChange = options.onChange;
   }
 
   get view(): ScalerView {
@@ -120,7 +114,7 @@ export class Scaler {
   /** Time to the next turn if nothing changes, or to the moment at which busy workers must go, if that is earlier. */
   #pauseMs(): number {
     const { clock, timing, random } = this.#context;
-    const { overAtMs } = this.#orders();
+    const { overAtMs } = this.#options.orders();
     const waitMs = jitter(timing.scaleMs, JITTER, random);
     const leftMs = (overAtMs ?? Number.NEGATIVE_INFINITY) - clock.monotonic();
     return leftMs > 0 ? Math.min(waitMs, leftMs) : waitMs;
@@ -147,18 +141,18 @@ export class Scaler {
   #show(view: ScalerView): void {
     const isSame = JSON.stringify(view) === JSON.stringify(this.#view);
     this.#view = view;
-    if (!isSame) this.#onChange();
+    if (!isSame) this.#options.onChange();
   }
 
   /** Returns why surplus workers still exist; null: there are none. */
   async #scaleOnce(signal: AbortSignal): Promise<string | null> {
-    const orders = this.#orders();
+    const orders = this.#options.orders();
     const { clock, timing, template, environment } = this.#context;
     const { workers } = environment().spec;
     if (!workers) return null;
     if (orders.overAtMs !== null && clock.monotonic() >= orders.overAtMs) return this.#removeAll();
     // Also for workers of an earlier process: an uninstall removed the finalizer and left them running.
-    if (!orders.isDraining && this.#fleet.replicas > 0) await this.#hold();
+    if (!orders.isDraining && this.#fleet.replicas > 0) await this.#options.hold();
     const isResting = clock.monotonic() < this.#restUntilMs;
     const decision = await this.#decider.decide({ ...orders, isResting }, signal);
     if (signal.aborted) return null;
@@ -198,8 +192,8 @@ export class Scaler {
       const target = targets.get(hashOfDeployment(deployment)) ?? 0;
       if (target >= replicasOf(deployment)) continue;
       if (isResting) return this.#view.held;
-      const parts = { fleet: this.#fleet, busy: this.#busy, demand: this.#demand };
-      const result = await shrink(parts, deployment, { target, isLeaving: this.#orders().isLeaving }, signal);
+      const parts = { fleet: this.#fleet, busy: this.#options.busy, demand: this.#options.demand };
+      const result = await shrink(parts, deployment, { target, isLeaving: this.#options.orders().isLeaving }, signal);
       if (signal.aborted) return held;
       held ??= result.held;
     }
@@ -215,7 +209,7 @@ export class Scaler {
     const room = Math.max(0, maxReplicas - others);
     const replicas = Math.min(target, room);
     if (replicas > (own ? replicasOf(own) : 0) && this.#fleet.isAllowed) {
-      if (!(await this.#hold())) return;
+      if (!(await this.#options.hold())) return;
       if (own) await this.#fleet.scale(own, replicas);
       else await this.#fleet.create(replicas);
     }
@@ -224,7 +218,7 @@ export class Scaler {
   /** Restores what another client changed, and removes empty Deployments of earlier templates. */
   async #tidy(): Promise<void> {
     const { hash } = this.#context.template();
-    const { isDraining } = this.#orders();
+    const { isDraining } = this.#options.orders();
     const pods = this.#fleet.remaining;
     for (const deployment of this.#fleet.deployments) {
       const own = hashOfDeployment(deployment);

@@ -212,25 +212,25 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "claims a Pod although the breaker is open",
         guard: "guard",
-        find: " && this.#breaker.admits(hash, nowMs);",
+        find: " && this.#options.breaker.admits(hash, nowMs);",
         replace: " && nowMs + hash.length >= 0;",
       },
       {
         name: "claims a Pod that is being deleted",
         guard: "guard",
-        find: "return !deletionTimestamp && !this.#claims",
-        replace: "return !this.#claims",
+        find: "return !deletionTimestamp && !this.#options.claims",
+        replace: "return !this.#options.claims",
       },
       {
         name: "claims a Pod that a claim holds",
         guard: "guard",
-        find: "!this.#claims.has(name) && ",
+        find: "!this.#options.claims.has(name) && ",
         replace: "",
       },
       {
         name: "claims a Pod whose slot is taken",
         guard: "guard",
-        find: " && !this.#isTaken(name);",
+        find: " && !this.#options.isTaken(name);",
         replace: ";",
       },
     ],
@@ -255,7 +255,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "removes a Pod that was claimed since the plan",
         guard: "identity",
-        find: " || this.#departing.has(name) || this.#claims.has(name)) return;",
+        find: " || this.#departing.has(name) || this.#options.claims.has(name)) return;",
         replace: " || this.#departing.has(name)) return;",
         tests: ["test/pool/pool.test.ts"],
       },
@@ -684,7 +684,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "polls an unknown environment at the full rate",
         guard: "bound",
-        find: 'kind === "not-found" ? Math.max(waitMs, this.#timing.notFoundPauseMs) : waitMs',
+        find: 'kind === "not-found" ? Math.max(waitMs, timing.notFoundPauseMs) : waitMs',
         replace: "waitMs",
       },
     ],

@@ -1048,8 +1048,8 @@ export const ROOMS: readonly FileMutations[] = [
       {
         name: "treats statistics that could not be read as valid",
         guard: "error",
-        find: "if (!this.#mayAsk() || !(await this.#queue.refresh(signal)) || signal.aborted) return false;",
-        replace: "await this.#queue.refresh(signal);",
+        find: "if (!this.#options.mayAsk() || !(await this.#options.queue.refresh(signal)) || signal.aborted) return false;",
+        replace: "await this.#options.queue.refresh(signal);",
       },
       {
         name: "relies on a count that was requested too early",
