@@ -2,7 +2,7 @@ import { z } from "zod";
 import { API_VERSION, KIND } from "./names.ts";
 import { DEFAULT_BASE_URL, networkRules, networkSpec } from "./network-spec.ts";
 import { problemsOf, sayProblem } from "./problems.ts";
-import { fieldMatches, type Rule, seconds, withRules } from "./rule.ts";
+import { fieldMatches, MAX_NAME, NAME_PATTERN, type Rule, seconds, withRules } from "./rule.ts";
 import { sessionsSpec } from "./sessions-spec.ts";
 import { environmentStatus } from "./status.ts";
 import { workersSpec } from "./workers-spec.ts";
@@ -22,9 +22,6 @@ const ID_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.-]*$";
 const WORKSPACE_PATTERN = "^wrkspc_[A-Za-z0-9_-]+$";
 const ORIGIN_PATTERN = "^https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?$";
 const MAX_URL = 512;
-/** A DNS subdomain, the bound of every object's name. */
-const MAX_NAME = 253;
-const NAME_PATTERN = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 const SECRET_KEY_PATTERN = "^[-._a-zA-Z0-9]+$";
 const GROUP_PATTERN = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 const MAX_GROUP = 63;

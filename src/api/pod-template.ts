@@ -7,7 +7,7 @@ import {
   RESERVED_ENV,
   WORKSPACE_VOLUME,
 } from "./names.ts";
-import { type Rule, withRules } from "./rule.ts";
+import { MAX_NAME, type Rule, withRules } from "./rule.ts";
 
 /** Bounds the cost of the rules over containers. Real Pods have far fewer. */
 const MAX_CONTAINERS = 32;
@@ -20,8 +20,6 @@ const MAX_LABELS = 128;
 /** A DNS label, which Kubernetes requires for container names. */
 const MAX_CONTAINER_NAME = 63;
 const MAX_ENV_NAME = 512;
-/** A DNS subdomain, the bound of every object's name. */
-const MAX_NAME = 253;
 const MAX_IMAGE = 1024;
 /** Draining waits for the longest grace period: beyond a day, a deletion would look stuck. */
 const MAX_GRACE_SECONDS = 86_400;

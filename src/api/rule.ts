@@ -1,5 +1,9 @@
 import { z } from "zod";
 
+/** A DNS subdomain, the bound of every object's name. */
+export const MAX_NAME = 253;
+export const NAME_PATTERN = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+
 /**
  * One rule over a value, written twice: as CEL for the API server and as a predicate for `parseEnvironment`. The
  * predicate covers objects that bypassed the CRD, such as older ones and those of tests. Rules about the old value have

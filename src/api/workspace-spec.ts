@@ -1,18 +1,15 @@
 import { z } from "zod";
-import { fieldMatches, seconds, withRules } from "./rule.ts";
+import { fieldMatches, MAX_NAME, NAME_PATTERN, seconds, withRules } from "./rule.ts";
 
 const DAY = 86_400;
 const MINUTE = 60;
 /** A former operator may have requested a Pod that will mount the volume. By then, that request has arrived. */
 const MIN_RETAIN = MINUTE;
 const MAX_RETAIN = 365 * DAY;
-/** A DNS subdomain, the bound of every object's name. */
-const MAX_NAME = 253;
 const MAX_PATH = 1024;
 const MAX_QUANTITY = 32;
 /** Kubernetes has this many. */
 const MAX_ACCESS_MODES = 4;
-const NAME_PATTERN = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 const QUANTITY_PATTERN = "^([1-9][0-9]*|[0-9]+\\.[0-9]*[1-9][0-9]*)(k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$";
 const PATH_PATTERN = "^(/[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*)+$";
 

@@ -15,6 +15,7 @@ import type { SharingEnvironment } from "../reconcile/environment-conditions.ts"
 import { ENVIRONMENTS } from "../reconcile/finalizer.ts";
 import { policyName } from "../reconcile/network-policy.ts";
 import type { ReconcilerOptions } from "../reconcile/reconciler-options.ts";
+import { keyOf } from "../watch/cache.ts";
 import { Informer, type InformerOptions } from "../watch/informer.ts";
 import { WorkQueue } from "../watch/workqueue.ts";
 import { NodeWatch } from "./node-watch.ts";
@@ -407,10 +408,6 @@ function common(
 ): Pick<InformerOptions<KubeObject>, "client" | "clock" | "random" | "logger" | "metrics"> {
   const { kube, clock, random, logger, metrics } = options;
   return { client: kube, clock, random, logger, metrics };
-}
-
-function keyOf(object: KubeObject): string {
-  return `${object.metadata.namespace}/${object.metadata.name}`;
 }
 
 function hasWorkers(object: KubeObject): boolean {

@@ -3,7 +3,7 @@ import type { Environment } from "../api/environment.ts";
 import { GROUP, KIND, LABEL_ENVIRONMENT, LABEL_MANAGED_BY } from "../api/names.ts";
 import { backoffCeiling } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
-import { hashOf } from "../core/json.ts";
+import { hashOf, isRecord } from "../core/json.ts";
 import type { Points } from "../core/points.ts";
 import type { Timing } from "../core/timing.ts";
 import type { KubeClient } from "../kube/client.ts";
@@ -313,12 +313,8 @@ function isEnvironment({ apiVersion, kind }: OwnerReference): boolean {
  * them.
  */
 function replacing(found: unknown, wanted: unknown): unknown {
-  if (!isFields(found) || !isFields(wanted)) return wanted;
+  if (!isRecord(found) || !isRecord(wanted)) return wanted;
   const gone = Object.keys(found).filter((name) => !Object.hasOwn(wanted, name));
   const kept = Object.entries(wanted).map(([name, value]) => [name, replacing(found[name], value)]);
   return { ...Object.fromEntries(gone.map((name) => [name, null])), ...Object.fromEntries(kept) };
-}
-
-function isFields(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -4,6 +4,7 @@ import type { PodPolicy } from "../api/pod-policy.ts";
 import type { Random } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Points } from "../core/points.ts";
+import type { Timing } from "../core/timing.ts";
 import type { KubeClient } from "../kube/client.ts";
 import type { Deployment, KubeObject, Pod } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
@@ -18,18 +19,20 @@ export interface ObjectCache<T extends KubeObject> {
   list(): readonly T[];
 }
 
-/** The timing of the workers' loops, in milliseconds. */
-export interface WorkersTiming {
-  readonly countMs: number;
-  readonly demandStaleMs: number;
-  readonly busyProbeMs: number;
-  readonly scaleMs: number;
-  readonly retryBaseMs: number;
-  readonly retryMaxMs: number;
+/** The cached objects of one Environment's workers. */
+export interface WorkersCaches {
+  /** All Pods with this Environment's label, including foreign ones. */
+  readonly pods: ObjectCache<Pod>;
+  /** All Deployments with this Environment's label, including foreign ones. */
+  readonly deployments: ObjectCache<Deployment>;
+  /** Resolves when both caches show the objects that existed at the start; no decision is made before. */
+  readonly synced: Promise<void>;
+  /** Why the caches can't be filled; null: no problem. */
+  readonly problem: () => string | null;
 }
 
 /** The context that all parts of an Environment's workers share. */
-export interface WorkersContext {
+export interface WorkersContext extends WorkersCaches {
   readonly namespace: string;
   readonly name: string;
   readonly uid: string;
@@ -41,35 +44,17 @@ export interface WorkersContext {
   readonly podPolicy: PodPolicy;
   /** Refuses writes once this process has lost leadership. */
   readonly kube: KubeClient;
-  /** All Pods with this Environment's label, including foreign ones. */
-  readonly pods: ObjectCache<Pod>;
-  /** All Deployments with this Environment's label, including foreign ones. */
-  readonly deployments: ObjectCache<Deployment>;
-  /** Resolves when both caches show the objects that existed at the start; no decision is made before. */
-  readonly synced: Promise<void>;
-  /** Why the caches can't be filled; null: no problem. */
-  readonly problem: () => string | null;
   /** Publishes an Event about the Environment or one of its Pods, which `kubectl describe` shows. */
   readonly announce: (reason: EventReason, message: string, pod?: Pick<Pod, "metadata">) => void;
   /** Every request of the loops passes through its point. */
   readonly points: Points<WorkersPoint>;
   readonly clock: Clock;
   readonly random: Random;
-  readonly timing: WorkersTiming;
+  readonly timing: Pick<Timing, "countMs" | "demandStaleMs" | "busyProbeMs" | "scaleMs" | "retryBaseMs" | "retryMaxMs">;
   readonly logger: Logger;
   readonly metrics: Metrics;
   /** The labels of this Environment's metrics. */
   readonly labels: { readonly namespace: string; readonly environment: string };
-}
-
-/** The cached objects of one Environment's workers. */
-export interface WorkersCaches {
-  readonly pods: ObjectCache<Pod>;
-  readonly deployments: ObjectCache<Deployment>;
-  /** Resolves when both caches show the objects that existed at the start. */
-  readonly synced: Promise<void>;
-  /** Why the caches can't be filled; null: no problem. */
-  readonly problem: () => string | null;
 }
 
 /** The named points of an Environment in `workers` mode (src/core/points.ts), with their descriptions. */
