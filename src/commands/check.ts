@@ -1,14 +1,13 @@
 import { GROUP } from "../api/names.ts";
-import { type Clock, realClock, SECOND_MS, sleep } from "../core/clock.ts";
+import { realClock, SECOND_MS, sleep } from "../core/clock.ts";
 import { errorText, OperatorError } from "../core/errors.ts";
-import { KubeClient } from "../kube/client.ts";
-import { loadKubeConfig } from "../kube/config.ts";
+import type { KubeClient } from "../kube/client.ts";
 import { hasStatus, isNotFound } from "../kube/errors.ts";
 import { DEPLOYMENTS, type Deployment } from "../kube/resource.ts";
-import { createLogger, type Logger, redact } from "../observe/logger.ts";
+import { createLogger, redact } from "../observe/logger.ts";
 import { ENVIRONMENTS } from "../reconcile/finalizer.ts";
-import { berthVersion } from "../settings/version.ts";
 import type { CheckSettings } from "./check-settings.ts";
+import { type CommandSeams, connect } from "./invocation.ts";
 
 /** One request a second for a minute hardly loads the API server, and is fast enough for a person who waits. */
 const POLL_MS = SECOND_MS;
@@ -37,31 +36,22 @@ export class CheckFailedError extends OperatorError {
   }
 }
 
-/** Replacements for tests. */
-export interface CheckSeams {
-  readonly clock?: Clock;
-  readonly logger?: Logger;
-}
-
 /**
  * Checks that an installed operator works: the API server serves Environments, and the current revision of the
  * Deployment has all its replicas ready, so that each of them serves or can take over. Changes nothing. A failure of
  * the check itself is also reported as a problem, along with what was found before.
  * @throws ConfigError if the kubeconfig is invalid
  */
-export async function check(settings: CheckSettings, seams: CheckSeams = {}): Promise<CheckReport> {
+export async function check(settings: CheckSettings, seams: CommandSeams = {}): Promise<CheckReport> {
   const { clock = realClock, logger = createLogger("info") } = seams;
   const { namespace, name } = settings.deployment;
-  const access = loadKubeConfig(settings.kubeconfig, settings.kubeEnvironment);
-  const kube = new KubeClient({ access, clock, proxy: settings.proxy, userAgent: `berth-check/${berthVersion()}` });
+  await using cluster = connect(settings, "check", clock);
   const found: Found = { environments: null, replicas: null };
   let problem: string | null;
   try {
-    problem = await runChecks(settings, found, { kube, clock, logger });
+    problem = await runChecks(settings, found, { kube: cluster.kube, clock, logger });
   } catch (error) {
     problem = redact(errorText(error));
-  } finally {
-    await kube.close();
   }
   return { ok: problem === null, deployment: `${namespace}/${name}`, ...found, problem };
 }
@@ -76,7 +66,7 @@ type Found = { -readonly [Key in "environments" | "replicas"]: CheckReport[Key] 
 async function runChecks(
   { deployment, timeoutSeconds }: CheckSettings,
   found: Found,
-  { kube, clock, logger }: Required<CheckSeams> & { readonly kube: KubeClient },
+  { kube, clock, logger }: Required<CommandSeams> & { readonly kube: KubeClient },
 ): Promise<string | null> {
   const { namespace } = deployment;
   found.environments = await environmentsIn(kube, namespace);

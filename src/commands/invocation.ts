@@ -1,7 +1,8 @@
 import { type Command, Option } from "commander";
-import { realClock } from "../core/clock.ts";
+import { type Clock, realClock } from "../core/clock.ts";
 import { KubeClient } from "../kube/client.ts";
 import { loadKubeConfig } from "../kube/config.ts";
+import type { Logger } from "../observe/logger.ts";
 import type { CliStreams } from "../observe/terminal.ts";
 import type { Settings } from "../settings/config.ts";
 import type { EnvironmentVariables, ProxySettings } from "../settings/environment-variables.ts";
@@ -14,6 +15,12 @@ export interface Invocation {
   readonly streams: CliStreams;
   /** Sets the exit code of the process; 0 by default. */
   exit(code: number): void;
+}
+
+/** Replacements for tests. */
+export interface CommandSeams {
+  readonly clock?: Clock;
+  readonly logger?: Logger;
 }
 
 /** The settings that locate the cluster. */
@@ -46,7 +53,7 @@ export function jsonText(value: unknown): string {
   return `${JSON.stringify(value, null, 2)}\n`;
 }
 
-/** A cluster that a command reads, until it is disposed. */
+/** A cluster that a command works with, until it is disposed. */
 export interface Cluster extends AsyncDisposable {
   readonly kube: KubeClient;
   readonly server: string;
@@ -59,9 +66,13 @@ export interface Cluster extends AsyncDisposable {
  * @param command appears in the API server's audit log
  * @throws ConfigError
  */
-export function connect({ kubeconfig, kubeEnvironment, proxy }: ClusterSettings, command: string): Cluster {
+export function connect(
+  { kubeconfig, kubeEnvironment, proxy }: ClusterSettings,
+  command: string,
+  clock: Clock = realClock,
+): Cluster {
   const access = loadKubeConfig(kubeconfig, kubeEnvironment);
-  const kube = new KubeClient({ access, clock: realClock, proxy, userAgent: `berth-${command}/${berthVersion()}` });
+  const kube = new KubeClient({ access, clock, proxy, userAgent: `berth-${command}/${berthVersion()}` });
   return {
     kube,
     server: access.server,

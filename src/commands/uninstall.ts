@@ -4,13 +4,12 @@ import { deleteClaimSecrets } from "../claims/claim-lists.ts";
 import { type Clock, realClock, SECOND_MS, sleep } from "../core/clock.ts";
 import { errorText, OperatorError } from "../core/errors.ts";
 import { NO_POINTS } from "../core/points.ts";
-import { KubeClient } from "../kube/client.ts";
-import { loadKubeConfig } from "../kube/config.ts";
+import type { KubeClient } from "../kube/client.ts";
 import { hasStatus, isNotFound } from "../kube/errors.ts";
 import { DEPLOYMENTS, type Deployment, PODS } from "../kube/resource.ts";
 import { createLogger, type Logger, redact } from "../observe/logger.ts";
 import { ENVIRONMENTS, removeFinalizer } from "../reconcile/finalizer.ts";
-import { berthVersion } from "../settings/version.ts";
+import { type CommandSeams, connect } from "./invocation.ts";
 import type { UninstallSettings } from "./uninstall-settings.ts";
 
 /** One list a second for a minute or two hardly loads the API server, and is fast enough for a person who waits. */
@@ -44,12 +43,6 @@ export interface UninstallReport {
   readonly problem: string | null;
 }
 
-/** Replacements for tests. */
-export interface UninstallSeams {
-  readonly clock?: Clock;
-  readonly logger?: Logger;
-}
-
 /**
  * Prepares a cluster for the removal of its operator, so that nothing is left that only an operator could end. First
  * deletes the Environments, if requested, and lets them drain. Then stops the operator, because it would add its
@@ -58,11 +51,10 @@ export interface UninstallSeams {
  * are not undone, and everything can be repeated.
  * @throws ConfigError if the kubeconfig is invalid
  */
-export async function uninstall(settings: UninstallSettings, seams: UninstallSeams = {}): Promise<UninstallReport> {
+export async function uninstall(settings: UninstallSettings, seams: CommandSeams = {}): Promise<UninstallReport> {
   const { clock = realClock, logger = createLogger("info") } = seams;
-  const access = loadKubeConfig(settings.kubeconfig, settings.kubeEnvironment);
-  const kube = new KubeClient({ access, clock, proxy: settings.proxy, userAgent: `berth-uninstall/${berthVersion()}` });
-  const removal = new Removal(kube, settings, clock, logger);
+  await using cluster = connect(settings, "uninstall", clock);
+  const removal = new Removal(cluster.kube, settings, clock, logger);
   let problem: string | null = null;
   try {
     if (settings.deleteEnvironments) await removal.deleteEnvironments();
@@ -70,8 +62,6 @@ export async function uninstall(settings: UninstallSettings, seams: UninstallSea
     await removal.removeFinalizers();
   } catch (error) {
     problem = redact(errorText(error));
-  } finally {
-    await kube.close();
   }
   return { ok: problem === null, ...removal.done, problem };
 }
