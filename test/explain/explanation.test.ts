@@ -5,7 +5,7 @@ import { at, claim, environment, event, item, pod, running, terminated, traces }
 
 const NOT_READY = { status: "False", reason: "KeyRejected", message: "the key was rejected" } as const;
 
-describe("the verdict", () => {
+describe("the explanation", () => {
   test.each(END_REASON_LIST)("for a Pod marked %s has its description and its fix", (reason) => {
     const marked = pod(terminated(1, 2), "finished", {
       "berth.dev/end-reason": reason,
