@@ -19,36 +19,36 @@ import type { SessionContext } from "../protocol/context.ts";
 export const RELEASES_TYPE = "berth.dev/releases";
 
 /**
- * onPodFailure: Release lets an item run again so often; then it is stopped. Without a limit, a session that kills its Pod
- * each time would be claimed again forever.
+ * Releases of one item that onPodFailure: Release allows; then the item is stopped. Without a limit, a session that
+ * kills its Pod each time would be claimed again forever.
  */
 export const MOST_RELEASES = 3;
 
-/** A count is kept so long after the release, and longer while its item is claimed. */
+/** How long a count is kept after the last release. It is kept longer while its item is claimed. */
 export const KEPT_MS = 24 * 3_600_000;
 
-/** Most counts kept: a node failure can release all sessions of an Environment at once. The oldest are dropped first. */
+/** Most counts kept. A node failure can release all sessions of an Environment at once. The oldest are dropped. */
 const MOST_KEPT = MAX_CONCURRENT;
 
 interface Count {
   readonly releases: number;
-  /** Hash of the uid of the last claim that was counted: a claim that is settled twice counts once. */
+  /** Hash of the UID of the last counted claim's Secret, so that a claim that is settled twice counts once. */
   readonly claim: string;
   /** By the API server's clock. */
   readonly atMs: number;
 }
 
 /**
- * Counts how often each item was released. A count is written before the claim's Secret is deleted, so before this
- * Environment can claim the item again, and it outlives the Pods and the operator. An operator that dies in between
- * settles the claim again and counts it once.
+ * Counts the releases of each item. The counts survive the Pods and the operator. A count is written before the claim's
+ * Secret is deleted, and so before this Environment can claim the item again. If the operator dies in between, the next
+ * process settles the claim again and counts it once.
  */
 export class Releases {
   readonly #context: SessionContext;
   readonly #claims: Iterable<Claim>;
   /** By hash of the work id, the oldest release first. */
   readonly #counts = new Map<string, Count>();
-  /** Keys that the Secret does not have as they are in `#counts`. */
+  /** Keys whose count in `#counts` is not yet in the Secret. */
   readonly #unsaved = new Set<string>();
   #exists = false;
   #writing: Promise<void> = Promise.resolve();
@@ -63,7 +63,7 @@ export class Releases {
     return `berth-releases-${this.#context.uid}`;
   }
 
-  /** Reads what an earlier process counted, if the Secret is among those that were listed. */
+  /** Reads the counts of an earlier process, if their Secret is among the listed ones. @throws KubeApiError */
   async recover(listed: readonly Secret[]): Promise<void> {
     if (!listed.some(({ type, metadata }) => type === RELEASES_TYPE && metadata.name === this.name)) return;
     const { kube, points } = this.#context;
@@ -77,12 +77,12 @@ export class Releases {
     for (const [key, count] of found.sort(([, a], [, b]) => a.atMs - b.atMs)) this.#counts.set(key, count);
   }
 
-  /** Whether the item of this claim may go back to the queue if its Pod died without a word. */
+  /** Whether the item may return to the queue if its container dies without reporting to the Work API. */
   mayRelease(claim: Readonly<Claim>): boolean {
     return this.#context.environment().spec.sessions?.onPodFailure === "Release" && !this.isSpent(claim);
   }
 
-  /** The item was released as often as it may be, before this claim. */
+  /** Whether the item had reached the limit of releases before this claim. */
   isSpent(claim: Readonly<Claim>): boolean {
     return this.#before(claim) >= MOST_RELEASES;
   }
@@ -102,7 +102,7 @@ export class Releases {
     await this.#save();
   }
 
-  /** The item has ended: its count goes with the next write. */
+  /** The item has ended: the next write deletes its count. */
   ended(claim: Readonly<Claim>): void {
     const key = keyOf(claim);
     if (this.#counts.delete(key)) this.#unsaved.add(key);
@@ -127,7 +127,7 @@ export class Releases {
     }
   }
 
-  /** One write at a time: all counts that come during one share the next. */
+  /** Sends one write at a time. All counts that arrive during a write share the next one. */
   #save(): Promise<void> {
     if (this.#next) return this.#next;
     const next = this.#writing
@@ -165,7 +165,7 @@ export class Releases {
     }
   }
 
-  /** False: it exists already. */
+  /** Creates the Secret. Returns false if it already exists. */
   async #create(): Promise<boolean> {
     const { kube, points, name, uid } = this.#context;
     const counts = [...this.#counts].map(([key, count]) => [key, format(count) ?? ""]);
@@ -208,7 +208,7 @@ function keyOf({ record: { journal } }: Pick<Claim, "record">): string {
 
 const COUNT = /^(\d{1,4}) ([0-9a-f]{12}) (\d{1,12})$/;
 
-/** Null deletes the key. */
+/** The stored form of a count. Null deletes the key in a merge patch. */
 function format(count: Count | undefined): string | null {
   if (!count) return null;
   const text = `${count.releases} ${count.claim} ${Math.floor(count.atMs / SECOND_MS)}`;

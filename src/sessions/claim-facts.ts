@@ -13,30 +13,30 @@ import { type Facts, type Limits, ranFor } from "../protocol/facts.ts";
 import { ofClaim } from "../protocol/points.ts";
 import { NOT_SEEN, type SessionRecorder } from "./session-recorder.ts";
 
-/** Of the bound after deletionGraceSeconds: sessions get so much of it to leave, the rest is for ending Pods and settling. */
+/** Share of the bound after deletionGraceSeconds that programs get to exit. Ending Pods and settling gets the rest. */
 const DRAIN_GRACE = 0.5;
 
 /**
- * What `nextStep` is asked about one claim: its Pod as the cache has it, or the server where the cache has none, the limits of
- * the spec, and the time. What is new of its Pod goes to the notes.
+ * Gathers the input of `nextStep` for one claim: its Pod from the cache, or from the API server if the cache has none,
+ * the limits of the spec, and the time. Reports changes of the Pod to the recorder.
  */
 export class ClaimFacts {
   readonly #context: SessionContext;
-  readonly #notes: SessionRecorder;
+  readonly #recorder: SessionRecorder;
   readonly #releases: Pick<Releases, "mayRelease">;
   readonly #onChange: () => void;
   #drainDeadlineMs = Number.POSITIVE_INFINITY;
   #draining = false;
 
-  /** @param onChange the Pod of a claim was found to be gone. */
+  /** @param onChange called when the Pod of a claim is found to be gone. */
   constructor(
     context: SessionContext,
-    notes: SessionRecorder,
+    recorder: SessionRecorder,
     releases: Pick<Releases, "mayRelease">,
     onChange: () => void,
   ) {
     this.#context = context;
-    this.#notes = notes;
+    this.#recorder = recorder;
     this.#releases = releases;
     this.#onChange = onChange;
   }
@@ -45,7 +45,7 @@ export class ClaimFacts {
     return this.#draining;
   }
 
-  /** From now on sessions end at `deadlineMs` (monotonic), and nothing is opened. Whether that is new. */
+  /** Opens nothing from now on, and ends sessions at `deadlineMs` (monotonic). Returns whether anything changed. */
   drain(deadlineMs: number): boolean {
     if (this.#draining && this.#drainDeadlineMs === deadlineMs) return false;
     this.#draining = true;
@@ -53,19 +53,19 @@ export class ClaimFacts {
     return true;
   }
 
-  /** @throws KubeApiError when the Pod has to be read live, and cannot be. */
+  /** @throws KubeApiError when a live read of the Pod is needed and fails. */
   async read(claim: Claim): Promise<{ facts: Facts; pod: Pod | undefined }> {
     const { clock } = this.#context;
     let pod = this.#context.pods.get(claim.name);
     if (pod?.metadata.uid !== claim.record.journal.podUid) pod = undefined;
-    // A cache that lags must not look like a Pod that is gone.
+    // A Pod that a lagging cache does not show is not necessarily gone.
     if (!pod && claim.observed.end === null && claim.record.journal.use === "session") pod = await this.#livePod(claim);
     const nowMs = clock.monotonic();
     const clusterMs = this.#context.kube.now();
     const podGoneByMs = pod ? goneByMs(pod, nowMs - clusterMs, this.#context.timing) : null;
     let state: Facts["pod"] = pod ? readPodState(pod) : { is: "gone" };
     if (state.is === "running" || state.is === "ended")
-      this.#notes.started(claim, state.is === "running" ? state.startedAtMs : state.end.startedAtMs, pod);
+      this.#recorder.started(claim, state.is === "running" ? state.startedAtMs : state.end.startedAtMs, pod);
     if (podGoneByMs !== null && nowMs >= podGoneByMs && state.is !== "ended") {
       state = {
         is: "ended",
@@ -73,11 +73,11 @@ export class ClaimFacts {
       };
     }
     noteWaiting(claim, state, nowMs);
-    // What it was touched for has come to be, or never will.
     const isOver = state.is === "ended" || state.is === "gone";
+    // The container has started, or never will: a failing touch no longer matters.
     if (state.is === "running" && isAssigned(pod)) this.#context.failing.succeeded("touch", claim);
     else if (isOver) this.#context.failing.notNeeded("touch", claim);
-    if (state.is === "ended") this.#notes.ended(claim, state.end);
+    if (state.is === "ended") this.#recorder.ended(claim, state.end);
     if (state.is === "gone") this.#noteGone(claim);
     const facts = {
       claim,
@@ -90,7 +90,7 @@ export class ClaimFacts {
       limits: this.limits(claim),
       timing: this.#context.timing,
     };
-    if (state.is === "running") this.#notes.ran(claim, ranFor(facts, state.startedAtMs));
+    if (state.is === "running") this.#recorder.ran(claim, ranFor(facts, state.startedAtMs));
     return { facts, pod };
   }
 
@@ -115,7 +115,7 @@ export class ClaimFacts {
       this.#onChange();
     }
     if (!opened) return;
-    this.#notes.ended(claim, {
+    this.#recorder.ended(claim, {
       ...NOT_SEEN,
       cause: "PodDeleted",
       message: "the Pod is gone and nobody saw how its container ended",
@@ -135,14 +135,14 @@ export class ClaimFacts {
   }
 }
 
-/** Monotonic time by which a Pod that is being deleted must be gone, its grace included; null while it is not deleted. */
+/** The monotonic time by which a Pod that is being deleted must be gone; null if it is not being deleted. */
 function goneByMs(pod: Pod, monotonicOfEpochMs: number, { podOverdueMs }: Timing): number | null {
   // deletionTimestamp is the end of the grace period, not its beginning.
   const deadline = Date.parse(pod.metadata.deletionTimestamp ?? "");
   return Number.isNaN(deadline) ? null : monotonicOfEpochMs + deadline + podOverdueMs;
 }
 
-/** Its labels say that it was touched. */
+/** Whether the Pod's phase label shows that it was touched. */
 export function isAssigned(pod: Pod | undefined): boolean {
   return pod?.metadata.labels?.[LABEL_PHASE] === "assigned";
 }

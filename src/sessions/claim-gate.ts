@@ -11,9 +11,9 @@ import type { PollPace } from "../queue/poll-pace.ts";
 import type { QueueWatch } from "../queue/queue-watch.ts";
 import type { Sharer } from "../queue/shared-sessions.ts";
 
-/** The finalizer of an Environment, which keeps it from being deleted while claims are left. */
+/** The finalizer of an Environment. It delays the deletion of the Environment until no claim is left. */
 export interface Finalizer extends Held {
-  /** Makes sure that the finalizer is there. Returns false when nothing may be claimed: the Environment is being deleted. */
+  /** Adds the finalizer if it is missing. Returns false if the Environment is being deleted: claim nothing then. */
   hold(): Promise<boolean>;
 }
 
@@ -31,7 +31,7 @@ interface Options {
   readonly changed: Notifier;
 }
 
-/** Whether an Environment's claims may be made now: what the reconciler allows, what the queue holds, which Pods are free. */
+/** Decides whether an Environment may claim now, from the reconciler's permissions, the queue and the free Pods. */
 export class ClaimGate implements Gate {
   readonly #options: Options;
   readonly #context: SessionContext;
@@ -47,28 +47,28 @@ export class ClaimGate implements Gate {
     this.#permissions = permissions;
   }
 
-  /** The Environment is being deleted: nothing is claimed any more. */
+  /** The Environment is being deleted: claim nothing from now on. */
   drain(): void {
     this.#draining = true;
   }
 
-  /** Requests to the Work API make sense. */
+  /** The reconciler permits requests to the Work API, and the key was not rejected. */
   get mayAsk(): boolean {
     return this.#permissions.mayAsk && !this.#options.health.keyRejected;
   }
 
-  /** The reconciler allows new claims. */
+  /** The reconciler permits new claims, and no drain has begun. */
   get isAllowed(): boolean {
     return this.#permissions.mayClaim && !this.#draining;
   }
 
-  // A poll under way when someone pauses the Environment, or changes its spec, may still bring an item.
+  // Reads the current spec: a poll in flight may still return an item after the Environment was paused or changed.
   get isClosing(): boolean {
     const { mayAsk, mayClaim } = this.#permissions;
     return this.#draining || !mayAsk || !mayClaim || this.#context.environment().spec.paused;
   }
 
-  /** How the spec says that items bring their credential. */
+  /** `spec.sessions.credential`: where Pods get their credential from. */
   get credential(): string {
     return this.#context.environment().spec.sessions?.credential ?? "";
   }
@@ -81,11 +81,10 @@ export class ClaimGate implements Gate {
       const finds = pool.hasClaimable || (queue.depth > 0 && pool.wantsOffers);
       return this.mayAsk && this.isAllowed && !failing.holdsClaims && finds;
     };
-    // A probe claim becomes possible by the clock alone.
     if (!ready() && pace.pollsEnd()) queue.look();
     while (!signal.aborted && !ready()) {
+      // No event reports that a probe is due or that failing steps no longer hold claims back, so wait for their time.
       const open = [breaker, offers].filter(({ isOpen }) => isOpen);
-      // Failing steps may stop holding claims back by the clock alone.
       const heldMs = failing.holdsClaims ? clock.monotonic() + timing.settleLookMs : 0;
       const dueMs = [...open.map(({ nextProbeAtMs }) => nextProbeAtMs), heldMs];
       const waits = dueMs.map((atMs) => atMs - clock.monotonic()).filter((ms) => ms > 0);

@@ -13,7 +13,7 @@ interface Options {
   readonly queue: QueueWatch;
   readonly breaker: Breaker;
   readonly offers: Breaker;
-  /** Capacity or status depend on what changed. */
+  /** Called when something changed that capacity or status depends on. */
   readonly onChange: () => void;
 }
 
@@ -21,7 +21,7 @@ interface Options {
 export class ClaimReport implements Report {
   readonly #options: Options;
   readonly #context: SessionContext;
-  /** Since when (monotonic) work has waited for a claim that nothing explains; null: it does not. */
+  /** Since when (monotonic) work has waited without a known reason; null if it does not. */
   #stalledSinceMs: number | null = null;
   #credentialMissing: string | null = null;
 
@@ -30,7 +30,7 @@ export class ClaimReport implements Report {
     this.#context = options.context;
   }
 
-  /** The first item in a row that came without its secret; null: the last one had it. */
+  /** The first of consecutive items without a secret; null if the last item had one. */
   get credentialMissing(): string | null {
     return this.#credentialMissing;
   }
@@ -42,7 +42,7 @@ export class ClaimReport implements Report {
     if (!pool.hasClaimable) queue.nudge();
   }
 
-  /** While polls rest, only the statistics tell what else waits, so that Pods are created in time. */
+  /** While polls pause, only the statistics show waiting items. Read them often, so that Pods are created in time. */
   full(): void {
     const { clock, timing } = this.#context;
     const { queue } = this.#options;
@@ -67,19 +67,19 @@ export class ClaimReport implements Report {
       offers.failed(offer, "", nowMs);
     } else offers.succeeded(offer);
     this.setDemand();
-    // The first item stands for all: a message that names the last one would be written with every item.
+    // Name the first item: naming the last one would change the condition with every item.
     this.#credentialMissing = isMissing ? (this.#credentialMissing ?? workId) : null;
     onChange();
   }
 
-  /** The spec changed how items bring their credential: what was counted says nothing of the new way. */
+  /** Resets the count of items without a secret if `spec.sessions.credential` changed. */
   watchCredential(): void {
     const { gate, offers } = this.#options;
     const changed = offers.watch(gate.credential, this.#context.clock.monotonic());
     if (changed.length > 0) this.#credentialMissing = null;
   }
 
-  /** The queue's statistics were read. */
+  /** Acts on newly read statistics of the queue. */
   noteStats(): void {
     const { stats } = this.#options.queue;
     this.setDemand();
@@ -87,14 +87,14 @@ export class ClaimReport implements Report {
     this.#watchStall();
   }
 
-  /** While a breaker is open only a probe can be claimed: one Pod is enough for it. */
+  /** Sets the pool's demand. While a breaker is open, only a probe can be claimed, and it needs one Pod. */
   setDemand(): void {
     const { gate, pool, queue, breaker, offers } = this.#options;
     const claimable = gate.isAllowed ? queue.depth : 0;
     pool.setDemand(breaker.isOpen || offers.isOpen ? Math.min(1, claimable) : claimable);
   }
 
-  /** Whatever the cause: work waits, a Pod is free, claims are allowed, and none is made. */
+  /** Detects a stall of any cause: work waits, a Pod is free, claims are permitted, and none is made. */
   #watchStall(): void {
     const { clock, timing, environment, failing } = this.#context;
     const { gate, pool, queue, offers } = this.#options;

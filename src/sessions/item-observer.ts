@@ -9,11 +9,9 @@ import type { WorkApiClient } from "../work/client.ts";
 import { WorkApiError } from "../work/errors.ts";
 import type { WorkItem } from "../work/types.ts";
 
-/**
- * Pages of one walk for a decision; a walk that runs out says "unknown", never "absent". More where more items are asked
- * for: after a restart all of an Environment's are looked for at once.
- */
+/** Most pages of one walk. A walk that ends there reports "unknown", never "absent". */
 const MAX_PAGES = 20;
+/** A walk may read one more page for each this many items: after a restart it searches for all items at once. */
 const ITEMS_PER_MORE_PAGE = 50;
 
 interface Waiter {
@@ -25,24 +23,25 @@ export interface ItemObserverOptions {
   readonly work: () => WorkApiClient;
   readonly clock: Clock;
   readonly timing: Pick<Timing, "listLagMs" | "lookPageRestMs" | "lookRestMaxMs">;
-  /** Whether anybody still wants to know of this item. */
+  /** Whether a claim for this item still exists. */
   readonly isTracked: (workId: string) => boolean;
-  /** Ends walks under way. */
+  /** Ends walks in progress. */
   readonly signal: AbortSignal;
   readonly onAnswer?: (answer: { sentAtMs: number; serverDateMs: number | null }) => void;
-  /** An item that was asked for is shown, and not as it should be. */
+  /** Called when the list shows a requested item that can't be parsed. */
   readonly onUnreadable?: (error: WorkApiError) => void;
-  /** Runs a walk for decisions, and judges whether the Work API answers. */
+  /** Runs a walk for decisions and judges its outcome. */
   readonly judged?: <T>(walk: () => Promise<T>) => Promise<T>;
 }
 
 /**
- * Looks items up with the list call, which costs reads of the whole organization's budget: all that ask at the same time
- * share one walk through the pages. The more pages a walk had, the longer those wait who ask meanwhile: where many sessions
- * end in a second, walks would else follow one another without a pause. An item counts as absent only when two whole walks,
- * some seconds apart and without one between them that showed it, did not show it: pages can shift while they are read, and
- * a list may be behind. What a walk did not come to, the next one goes on
- * with: that finds items, and proves nothing of those that it does not find.
+ * Reads items with the list call, which uses the read budget of the whole organization. So concurrent callers share
+ * one walk through the pages. After a walk, the observer pauses in proportion to its pages. Otherwise walks would
+ * follow one another without a pause when many sessions end in the same second.
+ *
+ * An item counts as absent only if two complete walks, some seconds apart, did not show it, and no walk in between did:
+ * pages can shift while they are read, and a list may lag. If a walk ends before it finds an item, the next walk
+ * continues on that page. A continued walk can find items, but it never proves that one is absent.
  */
 export class ItemObserver {
   readonly #options: ItemObserverOptions;
@@ -50,12 +49,12 @@ export class ItemObserver {
   readonly #onUnreadable: (error: WorkApiError) => void;
   readonly #judged: <T>(walk: () => Promise<T>) => Promise<T>;
   #waiting = new Map<string, Waiter[]>();
-  /** By item, when (monotonic) the first of the whole walks in a row began and ended that did not show it. */
+  /** By item: when (monotonic) the first of the consecutive complete walks that did not show it began and ended. */
   readonly #missing = new Map<string, { readonly askedMs: number; readonly endedMs: number }>();
-  /** By item, the page at which walks go on that ran out before they found it. */
-  readonly #goOnAt = new Map<string, string>();
+  /** By item: the page on which the next walk continues, if the last one ended before it found the item. */
+  readonly #continueAt = new Map<string, string>();
   #walking = false;
-  /** Pages that walks for decisions read since the last rest. */
+  /** Pages that walks for decisions read since the last pause. */
   #pages = 0;
 
   constructor(options: ItemObserverOptions) {
@@ -65,7 +64,7 @@ export class ItemObserver {
     this.#judged = options.judged ?? ((walk) => walk());
   }
 
-  /** The item as a list shows it that was asked for after this call. Throws WorkApiError. */
+  /** Reads the item in a list that is requested after this call. @throws WorkApiError */
   look(workId: string): Promise<ItemView> {
     return new Promise((resolve, reject) => {
       const waiters = this.#waiting.get(workId) ?? [];
@@ -75,26 +74,26 @@ export class ItemObserver {
     });
   }
 
-  /** One walk for many items, at the slow pace of observation. Throws WorkApiError. */
+  /** Reads many items in one walk that is not urgent. @throws WorkApiError */
   async sweep(workIds: readonly string[]): Promise<Map<string, ItemView>> {
     return this.#find(workIds, false);
   }
 
   async #walk(): Promise<void> {
     this.#walking = true;
-    // Those who ask in this turn of the event loop share the walk.
+    // All calls of this turn of the event loop share the walk.
     await Promise.resolve();
     while (this.#waiting.size > 0) {
-      const asked = this.#waiting;
+      const waiting = this.#waiting;
       this.#waiting = new Map();
       try {
-        const views = await this.#judged(() => this.#find([...asked.keys()], true));
-        for (const [workId, waiters] of asked) {
+        const views = await this.#judged(() => this.#find([...waiting.keys()], true));
+        for (const [workId, waiters] of waiting) {
           const view = views.get(workId);
           for (const waiter of waiters) view ? waiter.resolve(view) : waiter.reject(new Error("no view"));
         }
       } catch (error) {
-        for (const waiters of asked.values()) for (const waiter of waiters) waiter.reject(error);
+        for (const waiters of waiting.values()) for (const waiter of waiters) waiter.reject(error);
       }
       await this.#rest();
     }
@@ -109,24 +108,24 @@ export class ItemObserver {
   }
 
   async #find(workIds: readonly string[], urgent: boolean): Promise<Map<string, ItemView>> {
-    for (const map of [this.#missing, this.#goOnAt]) {
+    for (const map of [this.#missing, this.#continueAt]) {
       for (const id of map.keys()) if (!this.#options.isTracked(id)) map.delete(id);
     }
-    // What was not found in the front pages is looked for further on: else an item that is always last is never seen.
-    const further = this.#furthest(workIds);
-    const fresh = workIds.some((id) => !this.#goOnAt.has(id));
+    // Continue where earlier walks ended: otherwise an item at the end of a long list is never found.
+    const later = this.#continued(workIds);
+    const fresh = workIds.some((id) => !this.#continueAt.has(id));
     const views = fresh ? await this.#walkFrom(undefined, workIds, urgent) : new Map<string, ItemView>();
-    const left = further.ids.filter((id) => this.#goOnAt.has(id));
-    const more = left.length > 0 ? await this.#walkOn(further.at, left, urgent) : new Map<string, ItemView>();
+    const left = later.ids.filter((id) => this.#continueAt.has(id));
+    const more = left.length > 0 ? await this.#continueWalk(later.at, left, urgent) : new Map<string, ItemView>();
     const askedMs = this.#options.clock.monotonic();
     return new Map(workIds.map((id) => [id, more.get(id) ?? views.get(id) ?? unknown(askedMs)]));
   }
 
-  /** The items that walks go on for at one page. Those that go on elsewhere get their turn at a later look. */
-  #furthest(workIds: readonly string[]): { readonly at: string; readonly ids: readonly string[] } {
-    const asked = new Set(workIds);
-    const [, at = ""] = [...this.#goOnAt].find(([id]) => asked.has(id)) ?? [];
-    return { at, ids: workIds.filter((id) => this.#goOnAt.get(id) === at) };
+  /** The page to continue on, and its items. Items with another page get their turn in a later walk. */
+  #continued(workIds: readonly string[]): { readonly at: string; readonly ids: readonly string[] } {
+    const wanted = new Set(workIds);
+    const [, at = ""] = [...this.#continueAt].find(([id]) => wanted.has(id)) ?? [];
+    return { at, ids: workIds.filter((id) => this.#continueAt.get(id) === at) };
   }
 
   async #walkFrom(
@@ -142,31 +141,31 @@ export class ItemObserver {
     for (const error of result.unreadable.values()) this.#onUnreadable(error);
     if (result.nameless) this.#onUnreadable(result.nameless);
     for (const id of workIds) {
-      const isFurther = from === undefined && this.#goOnAt.has(id);
+      const isLater = from === undefined && this.#continueAt.has(id);
       const isShown = result.found.has(id) || result.unreadable.has(id);
-      if (isShown || result.complete || (!isFurther && result.next === null)) this.#goOnAt.delete(id);
-      else if (!isFurther && result.next !== null) this.#goOn(id, result.next);
+      if (isShown || result.complete || (!isLater && result.next === null)) this.#continueAt.delete(id);
+      else if (!isLater && result.next !== null) this.#setContinue(id, result.next);
     }
-    // What is shown is not absent, whatever it is.
+    // An item that the list shows is not absent, even if it can't be parsed.
     const isWhole = (id: string) => result.complete && !result.unreadable.has(id);
     return new Map(workIds.map((id) => [id, this.#view(id, result.found.get(id), isWhole(id), askedMs)]));
   }
 
-  /** A page that the server knows no more is no failure: the next walk begins at the front. */
-  async #walkOn(at: string, workIds: readonly string[], urgent: boolean): Promise<Map<string, ItemView>> {
+  /** Continues a walk. If the server no longer knows the page, the next walk begins at the front. */
+  async #continueWalk(at: string, workIds: readonly string[], urgent: boolean): Promise<Map<string, ItemView>> {
     try {
       return await this.#walkFrom(at, workIds, urgent);
     } catch (error) {
-      for (const id of workIds) this.#goOnAt.delete(id);
+      for (const id of workIds) this.#continueAt.delete(id);
       if (!(error instanceof WorkApiError) || error.kind !== "bad-request") throw error;
       return new Map();
     }
   }
 
-  /** At the end of the order, so that items that go on elsewhere come before it. */
-  #goOn(workId: string, at: string): void {
-    this.#goOnAt.delete(workId);
-    this.#goOnAt.set(workId, at);
+  /** Moves the item to the end of the map, so that items with other pages get their turn first. */
+  #setContinue(workId: string, at: string): void {
+    this.#continueAt.delete(workId);
+    this.#continueAt.set(workId, at);
   }
 
   #view(workId: string, item: WorkItem | undefined, complete: boolean, askedMs: number): ItemView {
@@ -180,13 +179,13 @@ export class ItemObserver {
     }
     const first = this.#missing.get(workId) ?? { askedMs, endedMs: this.#options.clock.monotonic() };
     this.#missing.set(workId, first);
-    // Walks that are close together can miss an item for the same reason.
+    // Two walks in short succession can miss an item for the same reason.
     const isApart = askedMs >= Math.max(first.endedMs, first.askedMs + this.#options.timing.listLagMs);
     return isApart ? { ...NOTHING_SEEN, state: "absent", askedMs } : notYet(askedMs);
   }
 }
 
-/** Of a list that was read to its end, and is too early to tell. */
+/** The view from a complete list that does not yet prove anything. */
 export function notYet(askedMs: number): ItemView {
   return { ...NOTHING_SEEN, state: "unknown", askedMs, isWhole: true };
 }
@@ -205,8 +204,8 @@ interface Options {
 }
 
 /**
- * An observer for each Work API that claims are at. An item is looked for where it was claimed: any other API shows it as
- * absent, and a session that runs would be ended for that.
+ * One observer for each Work API that has claims. An item is read where it was claimed: any other API would show it as
+ * absent, and its running session would be ended.
  */
 export class ItemObservers {
   readonly #context: SessionContext;
@@ -227,7 +226,7 @@ export class ItemObservers {
     return this.#at(this.#apiOf(claim));
   }
 
-  /** Claims by the Work API that they are at. */
+  /** The claims, grouped by the observer of their Work API. */
   split(claims: readonly Claim[]): Map<ItemObserver, Claim[]> {
     const split = new Map<ItemObserver, Claim[]>();
     for (const claim of claims) split.set(this.of(claim), [...(split.get(this.of(claim)) ?? []), claim]);
@@ -238,7 +237,7 @@ export class ItemObservers {
     return this.#context.work().baseUrl;
   }
 
-  /** A claim of a version that did not say where it is can only be where the spec points. */
+  /** An earlier version did not record the API. Its claims can only be at the one that the spec names. */
   #apiOf({ record: { journal } }: Claim): string {
     return journal.api || this.#current;
   }
@@ -254,7 +253,7 @@ export class ItemObservers {
       timing,
       isTracked,
       signal,
-      // What an earlier address shows says nothing of the queue that the spec names.
+      // The list of an earlier address says nothing about the current queue.
       onUnreadable: (error) => api === this.#current && onUnreadable(error),
       onAnswer: (answer) => onAnswer(api, answer),
       judged: (walk) => judged("list", { api }, walk),
@@ -265,12 +264,12 @@ export class ItemObservers {
 }
 
 /**
- * So long an address that the spec names no more is asked after a session's end. Its lease has long lapsed then, and an
- * address that is gone permanently must not keep a record, nor a complaint, forever.
+ * How long the operator keeps trying an earlier address after a session's end. The lease has long lapsed by then, and
+ * an address that is permanently gone must not keep a Secret and an error in the status forever.
  */
 const AWAY_PATIENCE_MS = 3_600_000;
 
-/** Whether a claim whose item is `away` is given up: nothing runs for it, and nothing that is asked there is answered. */
+/** Whether to give up a claim at the earlier address `away`: nothing runs, and requests have failed for too long. */
 export function isGivenUp(claim: Claim, away: string | null, error: unknown, nowMs: number): boolean {
   if (away === null || !(error instanceof WorkApiError)) return false;
   noteAway(claim, nowMs);
@@ -279,8 +278,8 @@ export function isGivenUp(claim: Claim, away: string | null, error: unknown, now
 }
 
 /**
- * What a person has to fix before the item of a claim can be settled at an earlier address; undefined: nothing.
- * @param away where its item is, if that is not what `spec.api.baseUrl` names now
+ * What to fix if a missing or rejected key prevents settling an item at an earlier address; undefined for other errors.
+ * @param away the address of the item; null if it is the current `spec.api.baseUrl`
  */
 export function awayMessage(error: unknown, away: string | null): string | undefined {
   if (away === null || !(error instanceof WorkApiError) || error.kind !== "auth") return undefined;

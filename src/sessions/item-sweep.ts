@@ -23,8 +23,8 @@ export interface ItemSweepOptions {
 }
 
 /**
- * Looks at the items of running sessions with one walk for all of them: soon while a first beat is awaited, else at a
- * slow pace. Never one request per session: reads are the whole organization's.
+ * Reads the items of all running sessions in one walk through the list: soon while a first heartbeat is awaited, slowly
+ * otherwise. It never sends one request per session, because all reads of an organization share one budget.
  */
 export class ItemSweep {
   readonly #options: ItemSweepOptions;
@@ -35,7 +35,7 @@ export class ItemSweep {
     this.#context = options.context;
   }
 
-  /** Runs until the signal aborts. `mayAsk`: whether the Work API that the spec names may be asked. Never throws. */
+  /** Runs until the signal aborts. Never throws. @param mayAsk whether requests to the spec's Work API are permitted */
   async run(signal: AbortSignal, mayAsk: () => boolean, changed: Notifier): Promise<void> {
     const { clock, timing, random } = this.#context;
     const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
@@ -49,7 +49,7 @@ export class ItemSweep {
       const paceMs = this.#paceMs(running);
       const dueMs = lastMs + jitter(paceMs, JITTER, random);
       if (clock.monotonic() < dueMs) {
-        // A session that starts meanwhile may shorten the pace.
+        // A session that starts in the meantime may shorten the pace, so wake up early enough for it.
         await sleep(
           clock,
           Math.min(this.#firstBeatPaceMs(this.#options.breaker.holdsBack), dueMs - clock.monotonic()),
@@ -58,10 +58,10 @@ export class ItemSweep {
         continue;
       }
       lastMs = clock.monotonic();
-      // One API that does not answer keeps nobody from being looked at elsewhere: what fails there waits for its turn.
+      // An API that does not answer must not block the sweeps of the others.
       for (const [observer, claims] of this.#options.observers.split(running)) {
-        const away = claims.some((claim) => this.#options.observers.isElsewhere(claim));
-        if (away) await this.#sweepAway(observer, claims);
+        const isAway = claims.some((claim) => this.#options.observers.isElsewhere(claim));
+        if (isAway) await this.#sweepAway(observer, claims);
         else await this.#sweep(observer, claims, backoff, signal);
       }
     }
@@ -73,21 +73,21 @@ export class ItemSweep {
     return this.#firstBeatPaceMs(awaited.some(({ name }) => this.#options.breaker.isAwaited(name)));
   }
 
-  /** Soon, where claims are held back until something has served. */
+  /** The pace while a first heartbeat is awaited. It is faster while claims are held back until a session serves. */
   #firstBeatPaceMs(isUrgent: boolean): number {
     const { observeFirstBeatMs, observeUnprovenMs } = this.#context.timing;
     return isUrgent ? Math.min(observeFirstBeatMs, observeUnprovenMs) : observeFirstBeatMs;
   }
 
-  /** Every change of any claim asks for this: nothing is made where all leases are the operator's. */
-  #running(mayLook: (claim: Claim) => boolean): Claim[] {
+  /** Runs on every change of any claim, so it allocates nothing if the operator holds all leases. */
+  #running(mayRead: (claim: Claim) => boolean): Claim[] {
     const running: Claim[] = [];
     for (const claim of this.#options.claims) {
       const { journal, claiming } = claim.record;
       const { startedAtMs, end } = claim.observed;
-      // lease: Operator: the answers to our beats say all that a look would.
+      // With lease: Operator, the answers to our own heartbeats already say what a list would show.
       if (journal.lease !== "Worker" || startedAtMs === null || end !== null || claiming) continue;
-      if (mayLook(claim)) running.push(claim);
+      if (mayRead(claim)) running.push(claim);
     }
     return running;
   }
@@ -100,7 +100,7 @@ export class ItemSweep {
   ): Promise<void> {
     const attempt = this.#options.health.attempt("list");
     try {
-      await this.#look(observer, running);
+      await this.#read(observer, running);
       attempt.answered();
       backoff.reset();
     } catch (error) {
@@ -110,17 +110,17 @@ export class ItemSweep {
     }
   }
 
-  /** An address that the spec does not name any more: its failures say nothing of the Environment's key and queue. */
+  /** Sweeps at an earlier address. Its failures say nothing about the Environment's current key and queue. */
   async #sweepAway(observer: ItemObserver, claims: readonly Claim[]): Promise<void> {
     try {
-      await this.#look(observer, claims);
+      await this.#read(observer, claims);
     } catch (error) {
       for (const claim of claims) noteLookFailed(claim);
       this.#context.logger.info({ error: errorText(error) }, "items at an earlier address could not be looked at");
     }
   }
 
-  async #look(observer: ItemObserver, claims: readonly Claim[]): Promise<void> {
+  async #read(observer: ItemObserver, claims: readonly Claim[]): Promise<void> {
     const workIds = claims.map(({ record: { journal } }) => journal.workId);
     const views = await this.#context.points.run("sweep.list", {}, () => observer.sweep(workIds));
     for (const claim of claims) {

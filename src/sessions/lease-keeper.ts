@@ -18,45 +18,46 @@ import {
 import { beatTold, ofClaim } from "../protocol/points.ts";
 import { WorkApiError } from "../work/errors.ts";
 
-/** How a beat came out; the values of the metric's label. */
+/** The outcome of a heartbeat; the values of the metric's label. */
 export type BeatOutcome = "beaten" | "adopted" | "stopping" | "stopped" | "refused" | "unanswered" | "failed";
 
 /**
- * Beats of one Environment that are sent or wait for room (Budget.beats) at a time: as many as 5,000 leases have under way
- * whose beats all run into their bound (5,000 / 30 s x 1.5 s).
+ * Heartbeats of one Environment that are in flight or wait for room (Budget.beats). The limit suits 5,000 leases whose
+ * heartbeats all reach their time bound (5,000 / 30 s x 1.5 s).
  */
-const MOST_AT_A_TIME = 256;
+const MAX_IN_FLIGHT = 256;
 
 /**
- * A beat comes by so much earlier than it must, at random: leases that were taken together drift apart, and no beat comes
- * later than a holder's may.
+ * A heartbeat is sent early by up to this part of the interval, at random. So leases that were taken together drift
+ * apart, and no heartbeat is later than a holder's may be.
  */
 const EARLY = 0.15;
 
-/** At the least: what waits for room, for the event loop or on its way still comes within the interval. */
+/** A heartbeat is sent early by at least this part, so that it arrives within the interval even if it has to wait. */
 const LEAST_EARLY = 0.03;
 
-/** The first beats of leases that were taken together (a restart) are spread over this part of the interval. */
+/** The first heartbeats of leases that were taken together (after a restart) spread over this part of the interval. */
 const FIRST_EARLY = 0.5;
 
-/** A lease that is kept, and its next beat. */
+/** A lease and the state of its heartbeats. */
 interface Kept {
   readonly claim: Claim;
-  /** Failures in a row. */
+  /** Consecutive failures. */
   failures: number;
-  /** The beat under way. */
+  /** The heartbeat in flight. */
   beating: Promise<void> | null;
   paused: boolean;
-  /** A beat is asked for as soon as the one under way is answered. */
+  /** Send the next heartbeat as soon as the one in flight is answered. */
   hurried: boolean;
 }
 
 /**
- * Beats for all claims of an Environment whose lease the operator holds (`lease: Operator`): thousands of them on one
- * timer, each beat bounded, and so many at a time. What a beat says is in `claim.lease`; the session loop decides what
- * follows. It beats beside the loop, so that no slow step of a claim costs its lease.
+ * Sends the heartbeats of all claims of an Environment whose lease the operator holds (`lease: Operator`). One timer
+ * serves thousands of leases. Each heartbeat has a time bound, and the number in flight is limited. The results are in
+ * `claim.lease`, and the session loop decides what follows. The keeper runs beside that loop, so that a slow step of a
+ * claim never loses its lease.
  *
- * Guaranteed: at most one beat of a claim is under way; none is sent after `forget`, nor between `pause` and `resume`.
+ * At most one heartbeat of a claim is in flight. None is sent after `forget`, or between `pause` and `resume`.
  */
 export class LeaseKeeper {
   readonly #context: SessionContext;
@@ -68,18 +69,18 @@ export class LeaseKeeper {
   #timerMs = Number.POSITIVE_INFINITY;
   #ended = false;
 
-  /** @param onChange called when the session loop has something to decide: the lease is lost, told to stop, or wanted fresh. */
+  /** @param onChange called when the session loop must decide: a lease is lost, stopping, or renewed for a stop. */
   constructor(context: SessionContext, onChange: (claim: Claim) => void) {
     this.#context = context;
     this.#onChange = onChange;
   }
 
-  /** Leases that are kept. */
+  /** The number of leases that it keeps. */
   get size(): number {
     return this.#kept.size;
   }
 
-  /** Beats for this claim from now on: `claim.lease` was taken just now. */
+  /** Sends heartbeats for this claim from now on. Call it when `claim.lease` was just taken. */
   keep(claim: Claim): void {
     if (this.#ended || claim.lease.own?.is !== "held") return;
     const kept = { claim, failures: 0, beating: null, paused: false, hurried: false };
@@ -90,7 +91,7 @@ export class LeaseKeeper {
     this.#beatAt(kept, this.#nextBeatMs(claim.lease.own, FIRST_EARLY));
   }
 
-  /** Never beats for this claim again. */
+  /** Sends no more heartbeats for this claim. */
   forget(claim: Claim): void {
     const kept = this.#kept.get(claim.name);
     if (kept?.claim !== claim) return;
@@ -100,7 +101,7 @@ export class LeaseKeeper {
     this.#arm();
   }
 
-  /** Resolves when no beat of this claim is under way, and sends none until `resume`: a stop must not be overtaken. */
+  /** Sends none until `resume`, and resolves when none is in flight: a heartbeat must not overtake a stop. */
   async pause(claim: Claim): Promise<void> {
     const kept = this.#kept.get(claim.name);
     if (!kept) return;
@@ -109,7 +110,7 @@ export class LeaseKeeper {
     await kept.beating;
   }
 
-  /** Ends a pause, with a beat at once. */
+  /** Ends a pause and sends a heartbeat at once. */
   resume(claim: Claim): void {
     const kept = this.#kept.get(claim.name);
     if (!kept) return;
@@ -117,12 +118,12 @@ export class LeaseKeeper {
     this.#hurry(kept);
   }
 
-  /** Whatever kept beats from being taken may be over (another key): those that failed are sent again at once. */
+  /** Resends failed heartbeats at once: their cause may be fixed, for example by a new key. */
   retry(): void {
     for (const kept of this.#kept.values()) if (kept.failures > 0) this.#hurry(kept);
   }
 
-  /** Until the signal aborts; then waits for beats under way, so that the next process finds the value that stays. */
+  /** Runs until the signal aborts, then awaits heartbeats in flight, so that the next process reads the final value. */
   async run(signal: AbortSignal): Promise<void> {
     await aborted(signal);
     this.#ended = true;
@@ -142,7 +143,7 @@ export class LeaseKeeper {
   }
 
   #arm(): void {
-    const nextMs = this.#underWay.size < MOST_AT_A_TIME && !this.#ended ? this.#due.nextMs : undefined;
+    const nextMs = this.#underWay.size < MAX_IN_FLIGHT && !this.#ended ? this.#due.nextMs : undefined;
     if (nextMs === undefined) {
       this.#timer?.cancel();
       this.#timer = null;
@@ -163,7 +164,7 @@ export class LeaseKeeper {
 
   #sendDue(): void {
     const nowMs = this.#context.clock.monotonic();
-    while (this.#underWay.size < MOST_AT_A_TIME) {
+    while (this.#underWay.size < MAX_IN_FLIGHT) {
       const due = this.#due.take(nowMs);
       if (!due) break;
       const kept = due.key;
@@ -177,7 +178,7 @@ export class LeaseKeeper {
     this.#arm();
   }
 
-  /** Its bound, and the judgement whether it may be sent, begin when there is room for it. */
+  /** Waits for room first: only then its time bound begins, and the checks whether to send it run. */
   #beat(kept: Kept, dueMs: number): Promise<void> {
     const { beats } = this.#context.work(kept.claim.record.journal.api);
     return beats.run(() => this.#beatNow(kept, dueMs));
@@ -193,7 +194,7 @@ export class LeaseKeeper {
     if (lease?.is !== "held") return this.forget(claim);
     const { clock, metrics, labels } = this.#context;
     const nowMs = clock.monotonic();
-    // Due long ago: this process slept. Whoever had the item since then must not be beaten out of it.
+    // If the lease has ended, this process slept. Another client may hold the item now and must not lose it to us.
     const result: BeatResult = nowMs >= leaseEndMs(lease) ? { is: "failed" } : await this.#send(claim, lease);
     if (result.is === "answered") {
       metrics.heartbeatLateness.observe(labels, Math.max(0, result.sentMs - dueMs) / SECOND_MS);
@@ -209,8 +210,8 @@ export class LeaseKeeper {
     const sentMs = clock.monotonic();
     try {
       guard();
-      const asked = { expected: echo, desiredTtlSeconds: desiredTtlSeconds(timing) };
-      const request = () => judged("heartbeat", claim.record.journal, () => work(api).heartbeat(workId, asked));
+      const parameters = { expected: echo, desiredTtlSeconds: desiredTtlSeconds(timing) };
+      const request = () => judged("heartbeat", claim.record.journal, () => work(api).heartbeat(workId, parameters));
       const answer = await points.run("session.beat", ofClaim(claim, { expected: echo }), request, beatTold);
       failing.succeeded("beat", claim);
       return answer.value.kind === "refused"
@@ -247,7 +248,7 @@ export class LeaseKeeper {
     const soon = kept.hurried || outcome === "adopted";
     kept.hurried = false;
     this.#beatAt(kept, soon ? now.nowMs : good ? this.#nextBeatMs(lease, EARLY) : this.#retryMs(kept, lease, result));
-    // The end of a session waits for a beat that buys time enough for its stop.
+    // A session that ends waits for a heartbeat that leaves enough time for its stop.
     if (lease.state !== before.state || (good && (claim.observed.end !== null || claim.record.ending !== null)))
       this.#onChange(claim);
   }
@@ -258,8 +259,8 @@ export class LeaseKeeper {
   }
 
   /**
-   * Soon after a failure, then less and less often, and not before the server asks for it; but once while a beat can still
-   * land in time, and when the lease ends: then it is lost.
+   * When to try again: with backoff, and no sooner than the server asked. But one retry always comes in time to save
+   * the lease. After that, the next time is the end of the lease, which is then lost.
    */
   #retryMs(kept: Kept, lease: HeldLease, result: BeatResult): number {
     const { timing, random, clock } = this.#context;

@@ -11,7 +11,7 @@ import { WorkApiError } from "../work/errors.ts";
 import { NO_HEARTBEAT } from "../work/types.ts";
 import type { LeaseKeeper } from "./lease-keeper.ts";
 
-/** The steps of a claim that beat or stop its item, hand in hand with the keeper, which beats beside them. */
+/** Performs the steps that take, release or stop a claim's item, coordinated with the heartbeats of the keeper. */
 export class LeaseSteps {
   readonly #context: SessionContext;
   readonly #keeper: LeaseKeeper;
@@ -21,9 +21,9 @@ export class LeaseSteps {
     this.#keeper = keeper;
   }
 
-  /** lease: Operator: from here on it is beaten, whatever becomes of the Pod. */
+  /** lease: Operator: takes the lease. From now on the keeper sends heartbeats, whatever happens to the Pod. */
   async take(claim: Claim, expected: string): Promise<void> {
-    // After a restart all leases of a process are due at one instant.
+    // After a restart all leases are due at once, so this waits for its turn.
     const { beats } = this.#context.work(claim.record.journal.api);
     await beats.run(() => takeLease(this.#context, claim, expected));
     this.#keeper.keep(claim);
@@ -34,7 +34,7 @@ export class LeaseSteps {
     if (lease?.is === "lost") this.#context.metrics.leasesLost.inc(this.#context.labels);
   }
 
-  /** lease: Operator: somebody else has the lease, or the queue has the item. */
+  /** lease: Operator: records a lost lease: another client holds it, or the item is back in the queue. */
   lose(claim: Claim, message: string): void {
     this.#keeper.forget(claim);
     noteLease(claim, lostToOthers(this.#context, message));
@@ -42,7 +42,7 @@ export class LeaseSteps {
     this.#context.logger.warn({ workId: claim.record.journal.workId, pod: claim.name, why: message }, "lease lost");
   }
 
-  /** The lease lapses from here on, as soon as a last beat can have it. What is known of its end says when to look. */
+  /** lease: Operator: lets the lease lapse after a last heartbeat that shortens it, and remembers when it will end. */
   async letGo(claim: Claim): Promise<void> {
     await this.#keeper.pause(claim);
     this.#keeper.forget(claim);
@@ -55,15 +55,15 @@ export class LeaseSteps {
     await shortenLease(this.#context, claim, lease);
   }
 
-  /** Takes the lease with a heartbeat of our own, for a stop. */
+  /** Takes the lease with our own heartbeat, so that a stop can follow. */
   async fence(claim: Claim, expected: string): Promise<void> {
     const { journal } = claim.record;
     const ended = claim.observed.end !== null;
-    // Seen as `starting` after its container's end; so it stays, also if our heartbeat's answer is lost.
     const { blindFence } = claim.lease;
+    // Every heartbeat of the item so far is ours: it has none, or only that of a fence whose answer was lost.
     const onlyOurs = expected === NO_HEARTBEAT || (blindFence !== null && (blindFence.seen ?? expected) === expected);
     const silent = !ended && journal.opened && onlyOurs;
-    // While the Work API was silent no program could send a heartbeat.
+    // During an outage of the Work API no program could send a heartbeat.
     const unbeaten = ended && onlyOurs && journal.opened && claim.observed.silenceEndMs === null;
     const before = fenceSent(claim, { unbeaten, silent });
     let held: boolean;
@@ -75,13 +75,13 @@ export class LeaseSteps {
     }
     noteFenced(claim, held, before);
     this.#context.metrics.settles.inc({ ...this.#context.labels, result: held ? "fenced" : "fence-refused" });
-    // What the list showed is older than our heartbeat.
+    // The last view of the item is older than our heartbeat.
     replaceItem(claim, null);
     if (!held || !silent) return;
     decideEnding(claim, "NoFirstBeat", noFirstBeatMessage(this.#context.environment()));
   }
 
-  /** Stops the item. No beat may overtake a stop by force, nor a stop outlast the lease while it waits for one. */
+  /** Stops the item. No heartbeat may overtake a forced stop, and waiting for one may use up the time for the stop. */
   async stop(claim: Claim, force: boolean, isDraining: boolean): Promise<void> {
     const { clock, timing } = this.#context;
     const held = claim.lease.own?.is === "held";
@@ -91,7 +91,7 @@ export class LeaseSteps {
       this.#keeper.resume(claim);
       return;
     }
-    // The machine may have slept since the decision, and its monotonic clock with it: then the lease is taken anew.
+    // The machine, and its monotonic clock, may have slept since the decision: then fence the item again.
     const { memory } = claim.lease;
     const { item } = claim.observed;
     if (memory.is === "fenced" && item?.state === "active" && !mayStopFenced(memory, now, timing)) {

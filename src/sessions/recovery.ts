@@ -18,7 +18,7 @@ import { ofClaim } from "../protocol/points.ts";
 import type { ServerTimes } from "../queue/server-times.ts";
 import type { SessionLoop } from "./session-loop.ts";
 
-/** What an earlier process left is taken up into these. */
+/** Where recovery puts what it finds of an earlier process. */
 export interface Recovered {
   readonly claims: ClaimTable;
   readonly removals: Removals;
@@ -27,9 +27,9 @@ export interface Recovered {
 }
 
 /**
- * What a start does before anything is claimed: the operator keeps no state of its own, so every claim of an earlier
- * process is found again from its Secret. They are listed at the start, and once more when the last late one can have come
- * (late-records.ts); others meet an unknown one when its slot turns out to be taken.
+ * Adopts the claims of an earlier process before anything is claimed. The operator keeps no state, so it finds every
+ * claim again by its Secret. It lists the Secrets at the start, and again once no late write can arrive any more. In
+ * between, an unknown Secret is found when its slot proves taken.
  */
 export class Recovery {
   readonly #context: SessionContext;
@@ -49,9 +49,7 @@ export class Recovery {
     this.#pool = options.pool;
   }
 
-  /**
-   * Puts every claim that there is into the table, and tries that until it was done: true. False: the signal aborted before.
-   */
+  /** Puts every claim of an earlier process into the table. Retries until that succeeds; false if the signal aborts. */
   async run(signal: AbortSignal): Promise<boolean> {
     const { clock, logger, failing } = this.#context;
     while (!signal.aborted) {
@@ -69,7 +67,7 @@ export class Recovery {
     return false;
   }
 
-  /** A slot that a Secret unknown here has taken: a claim whose journal came to stand after we gave up on it. */
+  /** Adopts an unknown Secret that has taken a slot: its request took effect after this process had given it up. */
   takeUp(secret: Secret): void {
     const { claims, removals } = this.#into;
     const name = secret.metadata.name ?? "";
@@ -79,13 +77,13 @@ export class Recovery {
     else if (!claims.has(name)) this.#pool.leave(name);
   }
 
-  /** Resolves when all claims are known, those that were written late too, or the signal aborts. */
+  /** Resolves when all claims are known, including those written late, or when the signal aborts. */
   async findLate(signal: AbortSignal): Promise<void> {
     const taken = () => this.#taken();
     await findLateRecords(this.#context, taken, (secret) => this.takeUp(secret), signal);
   }
 
-  /** Slots that this process knows to be taken. */
+  /** Slots that are taken as far as this process knows. */
   #taken(): Set<string> {
     const { claims, removals, releases } = this.#into;
     return new Set([...[...claims].map(({ name }) => name), ...removals.names(), releases.name]);
@@ -98,7 +96,7 @@ async function recoverClaims(context: SessionContext, into: Recovered): Promise<
   return secrets.flatMap((secret) => recoverSecret(context, into, secret) ?? []);
 }
 
-/** Takes up one Secret: as a claim to go on with, or as a removal to finish. Null: no claim, or not one of ours. */
+/** Adopts one Secret, as a claim or as a removal to finish. Returns the claim, or null if it is not a new one. */
 function recoverSecret(context: SessionContext, into: Recovered, secret: Secret): Claim | null {
   const { claims, removals, serverTimes } = into;
   if (secret.type !== CLAIM_SECRET_TYPE || claims.has(secret.metadata.name ?? "")) return null;
@@ -123,7 +121,7 @@ function recoverSecret(context: SessionContext, into: Recovered, secret: Secret)
     templateHash: context.pods.get(name)?.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
   });
   noteJournal(claim, journal, context.clock.monotonic());
-  // Its start was told by the process that saw it.
+  // The earlier process has already reported the start, so only record it.
   const pod = context.pods.get(name);
   const state = pod?.metadata.uid === journal.podUid && journal.opened ? readPodState(pod) : null;
   if (state?.is === "running") noteStarted(claim, state.startedAtMs);
@@ -134,15 +132,16 @@ function recoverSecret(context: SessionContext, into: Recovered, secret: Secret)
   return claim;
 }
 
-/** When the Secret was created (monotonic); one that does not say is older than anything. */
+/** When the Secret was created (monotonic). Without a timestamp, it counts as older than anything. */
 function recordedMs({ clock, kube }: SessionContext, { metadata }: Secret): number {
   const ageMs = kube.now() - Date.parse(metadata.creationTimestamp ?? "");
   return Number.isNaN(ageMs) ? Number.NEGATIVE_INFINITY : clock.monotonic() - ageMs;
 }
 
 /**
- * The journal's poll was before now, so waiting the whole window from now is always enough. So long it is until the Work API
- * has told its time, too: our own clock may be minutes ahead.
+ * Until when (monotonic) an acknowledgement for the journal can still land. The journal's poll is in the past, so the
+ * whole window from now is always enough. It also applies until the Work API has reported its time, because our own
+ * clock may be minutes ahead.
  */
 function lateAckUntil(context: SessionContext, serverTime: ServerTime, journal: Journal): number {
   const { clock, timing } = context;
@@ -153,21 +152,22 @@ function lateAckUntil(context: SessionContext, serverTime: ServerTime, journal: 
 }
 
 /**
- * A request of the process before that was on its way when its Lease was lost can land after this one has listed its
- * Secrets: a journal that nobody knows of would hold its Pod until the next start. So they are listed once more when
- * nothing can be on its way any more. `taken` says which slots this process knows of now. Never throws.
+ * Lists the Secrets again once no request of the previous process can be in flight any more. Such a request may land
+ * after this process has listed the Secrets, and its unknown journal would hold a Pod until the next start. Never
+ * throws.
+ * @param taken the slots that this process knows to be taken now
  */
 export async function findLateRecords(
   context: SessionContext,
   taken: () => ReadonlySet<string>,
-  takeUp: (secret: Secret) => void,
+  adopt: (secret: Secret) => void,
   signal: AbortSignal,
 ): Promise<void> {
   const { claimLists, points, clock, timing, random, logger } = context;
   const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
   let waitMs = timing.lateRecordsMs;
   while (await sleep(clock, waitMs, signal)) {
-    // What is settled while the list is read is in it, and not known any more afterwards.
+    // A claim that is settled during the list call is in the list, but is no longer known after it.
     const before = taken();
     try {
       const items = await points.run("recover.list-late", {}, () => claimLists.list(context, signal));
@@ -175,7 +175,7 @@ export async function findLateRecords(
       const late = items.filter(({ metadata: { name: slot = "" } }) => !before.has(slot) && !now.has(slot));
       for (const secret of late) {
         logger.warn({ secret: secret.metadata.name }, "a Secret of an earlier process was written late");
-        takeUp(secret);
+        adopt(secret);
       }
       return;
     } catch (error) {

@@ -36,12 +36,12 @@ import { Recovery } from "./recovery.ts";
 import { SessionLoop } from "./session-loop.ts";
 import { capacityVerdict, credentialVerdict, startVerdict } from "./verdicts.ts";
 
-/** Steps without which sessions that ended keep their room. */
+/** While one of these steps fails, ended sessions keep using their Pods. */
 const KEEPS_ROOM = ["look", "fence", "stop", "settled", "delete-pod"] as const satisfies readonly StepName[];
 
 /**
- * The loops of one Environment in `sessions` mode, from recovery to drain: claim loop, session loop, pool, queue watch,
- * item sweep, retention. The reconciler starts, updates and stops it. It keeps no state that is not found again from the
+ * Runs the loops of one Environment in `sessions` mode, from recovery to drain: claim loop, session loop, pool, queue
+ * watch, item sweep, retention. The reconciler starts, updates and stops it. All of its state can be recovered from the
  * cluster and the Work API.
  */
 export class SessionsRuntime {
@@ -50,7 +50,7 @@ export class SessionsRuntime {
   readonly #serverTimes: ServerTimes;
   readonly #changed = new Notifier();
   readonly #breaker: Breaker;
-  /** Counts items in a row that came without the secret that their Pod needs, and paces the claims after them. */
+  /** Counts consecutive items without the secret that their Pod needs, and paces claims while there are any. */
   readonly #offers: Breaker;
   readonly #health: ApiHealth;
   readonly #removals: Removals;
@@ -76,7 +76,7 @@ export class SessionsRuntime {
   readonly #stop = new AbortController();
   #running: Promise<void> = Promise.resolve();
   #recovered = false;
-  /** Late ones of an earlier process, too. */
+  /** Recovery also found the claims that an earlier process wrote late. */
   #allKnown = false;
   readonly #failing: FailingSteps;
   readonly #probes = new Map<Breaker, { readonly atMs: number; readonly wallMs: number }>();
@@ -92,7 +92,7 @@ export class SessionsRuntime {
       this.#changed.notify();
       onChange();
     });
-    // What an earlier address answers says nothing of the queue that the spec names.
+    // Answers from an earlier address say nothing about the current queue.
     const judged: Judged = (call, { api, workId }, request) =>
       api === "" || api === from.work().baseUrl ? this.#health.judge(call, workId, request) : request();
     const context: SessionContext = { ...from, failing: this.#failing, judged };
@@ -111,8 +111,8 @@ export class SessionsRuntime {
       onUnreadable: (error) => this.#health.unreadable(error),
     });
     const shared = { context, claims: this.#claims, breaker: this.#breaker };
-    const takeUp = (secret: Secret) => this.#recovery.takeUp(secret);
-    this.#removals = new Removals({ context, onForeignSlot: takeUp });
+    const adopt = (secret: Secret) => this.#recovery.takeUp(secret);
+    this.#removals = new Removals({ context, onForeignSlot: adopt });
     this.#workspaces = new Workspaces({
       context,
       claims: this.#claims,
@@ -126,11 +126,11 @@ export class SessionsRuntime {
       onChange: changed,
     });
     this.#budget = new DisruptionBudget(shared);
-    this.#retention = new Retention({ context, claims: this.#claims, onForeignSlot: takeUp });
+    this.#retention = new Retention({ context, claims: this.#claims, onForeignSlot: adopt });
     this.#sharer = {
       context,
       isRecovered: () => this.#recovered,
-      // A key that is revoked later still has its sessions running.
+      // Sessions keep running after their key is revoked, so an acceptance in the past counts.
       isAcceptedAt: (api) => this.#acceptedAt.has(api) || (this.#awaitsAnswerOf(api) ? null : false),
       runs: (sessionId) => this.runs(sessionId),
     };
@@ -145,7 +145,7 @@ export class SessionsRuntime {
       },
       unacknowledged: () =>
         [...this.#claims].filter(({ record: { acknowledgedAt } }) => acknowledgedAt === null).length,
-      // A long poll's header leaves a second open, since it was written at the end of the wait: these are what narrows that.
+      // The Date header of a long poll is written at the end of its wait. Statistics answer at once, so they tell more.
       onAnswer: (api, { sentAtMs, answeredAtMs, serverDateMs }) =>
         this.#serverTimes.of(api).observe(sentAtMs, answeredAtMs, serverDateMs),
     });
@@ -204,7 +204,7 @@ export class SessionsRuntime {
           this.#changed.notify();
         },
         reoffered: (claim, view) => this.#sessions.reoffered(claim, view),
-        foreignSlot: takeUp,
+        foreignSlot: adopt,
       },
       refused: this.#refused,
       health: this.#health,
@@ -214,13 +214,13 @@ export class SessionsRuntime {
     });
   }
 
-  /** Recovers what an earlier process left, then runs all loops until `stop`. */
+  /** Recovers the claims of an earlier process, then runs all loops until `stop`. */
   start(): void {
     this.#context.sharedSessions.join(this.#sharer);
     this.#running = this.#run(this.#stop.signal).catch((error: unknown) => this.#broken(error));
   }
 
-  /** Stops all loops and waits for requests under way. Pods, Secrets and items stay as they are for the next process. */
+  /** Stops all loops and waits for requests in flight. Leaves Pods, Secrets and items to the next process. */
   async stop(): Promise<void> {
     this.#stop.abort();
     this.#idleRelease.end();
@@ -233,15 +233,15 @@ export class SessionsRuntime {
       this.#budget.ended(),
       this.#workspaces.ended(),
     ];
-    // No sooner: an acknowledgement under way may still succeed.
+    // Leave only after the loops have ended: an acknowledgement in flight may still succeed.
     await Promise.all(ended).finally(() => this.#context.sharedSessions.leave(this.#sharer));
   }
 
-  /** The spec or what stands around it changed. */
+  /** Applies changed permissions or a changed spec. */
   update(permissions: Permissions): void {
-    const asked = this.#gate.mayAsk;
+    const couldAsk = this.#gate.mayAsk;
     this.#gate.update(permissions);
-    if (!asked && this.#gate.mayAsk) this.#sessions.pokeAll();
+    if (!couldAsk && this.#gate.mayAsk) this.#sessions.pokeAll();
     this.#pool.allowCreation(permissions.mayPrepare);
     this.#watchTemplate();
     this.#report.watchCredential();
@@ -253,7 +253,7 @@ export class SessionsRuntime {
     this.#changed.notify();
   }
 
-  /** Another environment key: try it at once. */
+  /** The environment key changed: tries it at once. */
   keyChanged(): void {
     this.#health.keyChanged();
     this.#offers.probeNow(this.#context.clock.monotonic());
@@ -266,7 +266,7 @@ export class SessionsRuntime {
     return this.#health.keyRejected;
   }
 
-  /** Tries a key once more that was rejected long ago; does nothing before its time. */
+  /** Tries a rejected key again if its retry is due. */
   retryKey(): void {
     if (!this.#health.retryKey()) return;
     this.#sessions.pokeAll();
@@ -281,7 +281,7 @@ export class SessionsRuntime {
     this.#noteChange();
   }
 
-  /** There may be work: looks once, whichever way it learns of it now. */
+  /** There may be work: polls or reads the statistics soon, whichever is in use now. */
   look(): void {
     if (this.#pace.isPolling) this.#pace.look();
     else this.#queue.look();
@@ -292,7 +292,7 @@ export class SessionsRuntime {
   }
 
   /**
-   * The Environment is being deleted: claim nothing, let free and finished Pods go, stop running sessions at
+   * The Environment is being deleted: claims nothing, deletes free and finished Pods, and stops running sessions at
    * `deadlineMs` (monotonic).
    */
   drain(deadlineMs: number): void {
@@ -308,14 +308,14 @@ export class SessionsRuntime {
     return this.#recovered && this.#claims.size === 0 && this.#pool.isEmpty && this.#retention.isEmpty;
   }
 
-  /** What is left, in words, for the Event of a drain that was given up. */
+  /** Describes what is left, for the Event of a drain that was given up. */
   get leftovers(): string {
     return `${this.#claims.size} work items were not settled`;
   }
 
   /**
-   * The drain's time is over: Secrets are deleted unsettled, Pods are the garbage collector's, leases lapse. The finalizer is
-   * released whatever fails. Returns whether no Secret is left.
+   * The time for the drain is over: deletes unsettled Secrets, leaves Pods to the garbage collector and lets leases
+   * lapse. Releases the finalizer even if that fails. Returns whether all Secrets are deleted.
    */
   async abandon(): Promise<boolean> {
     const { kube, points, namespace, name, logger } = this.#context;
@@ -341,7 +341,7 @@ export class SessionsRuntime {
     }
   }
 
-  /** The finalizer goes now: nothing is claimed and nothing will be. */
+  /** Releases the finalizer if no claim is left. Call it once nothing more will be claimed. */
   async releaseHold(): Promise<void> {
     await this.#release(() => this.#claims.size === 0);
   }
@@ -377,7 +377,7 @@ export class SessionsRuntime {
     };
   }
 
-  /** The sessions that are claimed now, as they are shown. */
+  /** Views of the currently claimed sessions. */
   sessions(): SessionView[] {
     const { pods } = this.#context;
     return [...this.#claims]
@@ -388,7 +388,7 @@ export class SessionsRuntime {
   async #run(signal: AbortSignal): Promise<void> {
     this.#watchTemplate();
     this.#report.watchCredential();
-    // Nothing is claimed, created or deleted before every Secret of an earlier process is in the table.
+    // Claim, create and delete nothing before every Secret of an earlier process is in the table.
     if (!(await this.#recovery.run(signal))) return;
     this.#recovered = true;
     const sessions = this.#sessions.run(signal);
@@ -405,8 +405,8 @@ export class SessionsRuntime {
       this.#findLate(signal),
       this.#kept(signal, () => this.#claimLoop.run(signal)),
       this.#kept(signal, () => this.#queue.run(signal, mayAsk)),
-      // After the statistics, which everybody waits for: where a thousand Environments start at once, each call has to wait
-      // for its turn in the budget.
+      // Start this after the statistics, which are needed first: if a thousand Environments start at once, each call
+      // waits for its turn in the budget.
       this.#kept(signal, () => this.#refused.run(signal, mayAsk)),
       this.#kept(signal, () => this.#sweep.run(signal, () => this.#gate.mayAsk, this.#changed)),
     ]);
@@ -444,7 +444,7 @@ export class SessionsRuntime {
     this.#onChange();
   }
 
-  /** When the next probe may be claimed, on the wall clock: worked out once, since two clocks never agree to the second. */
+  /** When the next probe can be claimed, on the wall clock. Computed once per probe, so that messages do not change. */
   #probeWallMs(breaker: Breaker): number {
     const { clock } = this.#context;
     const atMs = breaker.nextProbeAtMs;
@@ -455,7 +455,7 @@ export class SessionsRuntime {
     return wallMs;
   }
 
-  /** An uninstall takes the finalizer off and leaves claims alone, for the next operator to go on with. */
+  /** Adds the finalizer again: an uninstall removes it but leaves claims to the next operator. */
   async #holdAgain(): Promise<void> {
     try {
       await this.#finalizer.hold();
@@ -464,7 +464,7 @@ export class SessionsRuntime {
     }
   }
 
-  /** The finished Pods of a template that is new to this process say whether its containers start. */
+  /** If the template is new to this process, learns from its finished Pods whether its containers start. */
   #watchTemplate(): void {
     const { clock, kube, pods, timing, environment, template } = this.#context;
     const nowMs = clock.monotonic();
@@ -475,9 +475,9 @@ export class SessionsRuntime {
     const finished = pods.list().flatMap((pod) => readFinished(pod) ?? []);
     const clusterMs = kube.now();
     const retainMs = (environment().spec.sessions?.retainFinishedSeconds ?? 0) * SECOND_MS;
-    // So long after a failure that opened it nothing can have served but a probe that was not due yet.
+    // For this long after the failure that opened the breaker, no probe was due, so nothing can have served.
     const keptMs = Math.max(retainMs, timing.probeFirstMs);
-    // Pods that kubelet could not start are deleted and say nothing. The status says that there were some.
+    // Pods that the kubelet could not start are already deleted, so read from the status whether the breaker was open.
     const wasOpen = environment().status?.conditions?.some(({ reason }) => reason === "BreakerOpen") ?? false;
     for (const hash of found) {
       const row = failedRow(finished, hash, { nowMs: clusterMs, keptMs });

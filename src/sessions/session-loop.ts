@@ -37,21 +37,21 @@ import { LeaseSteps } from "./lease-steps.ts";
 import { NOT_SEEN, SessionRecorder } from "./session-recorder.ts";
 
 /**
- * Claims of one Environment that are worked on at the same time. Each does nothing but wait for answers, and all that wait
- * for a look share one walk: so many that a claim that was just acknowledged never waits for those that end.
+ * Claims of one Environment that the loop works on concurrently. The number is large because a worker only waits for
+ * answers, and waiting item reads share one walk. So a newly acknowledged claim never waits for claims that end.
  */
 const CONCURRENCY = 1_000;
 
-/** Everything is looked at again after so long, whatever it waits for: a wait of a day would outlive its claim. */
+/** Longest time between two passes over a claim, whatever it waits for: a wait of a day would outlive the claim. */
 const LONGEST_WAIT_MS = 300_000;
 
 /** A timer's resolution. After a shorter wait the clock may still show the same instant, and the same wait follows. */
 const SHORTEST_WAIT_MS = 1;
 
-/** Steps that one claim takes in one go before others get their turn; more would be a loop that leads nowhere. */
+/** Steps that one claim takes before other claims get their turn. More suggests an endless loop. */
 const MAX_STEPS = 12;
 
-/** By then the watch has long shown that a Pod is being deleted; if not, the step is decided on anew. */
+/** The watch normally reports a Pod's deletion well before this. If it does not, the step is decided again. */
 const DELETION_SHOWS_MS = 1_000;
 
 const CAPPED = `the work item was released ${MOST_RELEASES} times before, which is the most that onPodFailure: Release allows, so it was stopped`;
@@ -61,21 +61,21 @@ export interface SessionLoopOptions {
   readonly claims: ClaimTable;
   readonly observers: ItemObservers;
   readonly breaker: Breaker;
-  /** Tells whether requests to the Work API make sense now: there is a key, and it was not rejected. */
+  /** `mayAsk`: the reconciler allows requests to the Work API, and the key was not rejected. */
   readonly gate: { readonly mayAsk: boolean };
-  /** Counts a session before its Pod is marked as assigned. */
+  /** Counts a session before its Pod gets the phase `assigned`. */
   readonly budget: Pick<DisruptionBudget, "cover">;
-  /** What becomes of Pods whose sessions are over. */
+  /** Keeps or deletes the Pods of ended sessions. */
   readonly retention: Pick<Retention, "isKept" | "release" | "marked">;
   readonly releases: Releases;
-  /** Something changed that capacity or status depend on. */
+  /** Called when something changed that capacity or status depends on. */
   readonly onChange: () => void;
 }
 
 /**
- * Takes every claim of an Environment from its acknowledgement to its settled end, one step at a time: look at the Pod,
- * the Secret and the item, decide (decide.ts), perform (perform.ts). Level-based: whatever happened while nobody looked,
- * the next step follows from what is there.
+ * Takes every claim of an Environment from its acknowledgement until it is settled, one step at a time: read the Pod,
+ * the Secret and the item, decide (decide.ts), perform. It is level-based: the next step follows from the current
+ * state, so a missed event does no harm.
  */
 export class SessionLoop {
   readonly #options: SessionLoopOptions;
@@ -87,7 +87,7 @@ export class SessionLoop {
   readonly #facts: ClaimFacts;
   readonly #keeper: LeaseKeeper;
   readonly #leases: LeaseSteps;
-  /** Settled claims whose Pod could not be marked: that step still fails. */
+  /** Settled claims whose Pod could not be marked. Their `settled` step still counts as failing. */
   readonly #unmarked = new WeakSet<Claim>();
 
   constructor(options: SessionLoopOptions) {
@@ -115,12 +115,12 @@ export class SessionLoop {
     await Promise.all([steps, this.#keeper.run(signal)]);
   }
 
-  /** Look at this claim, if it is one: its Pod changed, or its item was seen. */
+  /** Queues the claim of this name, if there is one: its Pod changed, or a list showed its item. */
   poke(name: string): void {
     if (this.#claims.has(name)) this.#queue.add(name);
   }
 
-  /** Look at all claims: what kept them waiting may be over. */
+  /** Queues all claims and ends their pauses: the cause of their failures may be fixed. */
   pokeAll(): void {
     for (const claim of this.#claims) {
       forgetPauses(claim);
@@ -129,17 +129,17 @@ export class SessionLoop {
     this.#keeper.retry();
   }
 
-  /** From now on running sessions are stopped at `deadlineMs` (monotonic), and nothing is opened any more. */
+  /** Opens nothing from now on, and stops running sessions at `deadlineMs` (monotonic). */
   drain(deadlineMs: number): void {
     if (this.#facts.drain(deadlineMs)) this.pokeAll();
   }
 
-  /** A new view of an item: from a walk for a decision, from a sweep, or from a poll that was offered it. */
+  /** Records a new view of an item, from a walk for a decision, from a sweep, or from a poll that returned it. */
   saw(claim: Claim, view: ItemView): void {
     this.#recorder.saw(claim, view);
   }
 
-  /** The queue offers the item of a claim again: whatever was thought of its lease is over. */
+  /** The queue offers the item of a claim again, so this process no longer holds its lease. */
   reoffered(claim: Claim, view: ItemView): void {
     this.saw(claim, view);
     const { own: lease } = claim.lease;
@@ -164,32 +164,32 @@ export class SessionLoop {
       }
       const heldMs = this.#heldMs(claim, step);
       if (heldMs > 0) return this.#queue.addAfter(name, heldMs);
-      // `pokeAll` follows when another key comes; should the one there be accepted after all, nobody says so.
+      // A new key calls `pokeAll`. But nothing reports that the current key is accepted after all, so check again.
       if (asks(step) && !this.#options.observers.isElsewhere(claim) && !this.#options.gate.mayAsk)
         return this.#queue.addAfter(name, this.#context.timing.retryMaxMs);
       const pauseMs = heldBackUntilMs(facts, step) - this.#context.clock.monotonic();
-      // Another step may be due before that is over: to delete a Pod, say.
+      // Another step may be due before the pause ends, for example to delete a Pod.
       if (pauseMs > 0) return this.#queue.addAfter(name, Math.min(pauseMs, this.#context.timing.retryMaxMs));
       await this.#perform(claim, step, pod);
       this.#options.onChange();
-      // The cache shows the deletion in a moment; until then the same step would come out again.
+      // Until the cache shows the deletion, the loop would decide on the same step again.
       if (step.do === "delete-pod") return this.#queue.addAfter(name, DELETION_SHOWS_MS);
     }
-    // Others first; this one goes on at the end of the queue.
+    // Other claims come first. This one continues at the end of the queue.
     this.#queue.addAfter(name, this.#context.timing.retryBaseMs);
   }
 
-  /** How long a step is held back that nobody waits for, in milliseconds. */
+  /** How long to hold back a step that is not urgent, in milliseconds; 0: perform it now. */
   #heldMs(claim: Claim, step: Step): number {
     const leavesWayMs = leavesWayUntil(step, claim);
     if (leavesWayMs === null) return 0;
     const lateMs = step.do === "touch" ? (claim.record.touchedMs ?? 0) + this.#recorder.starts.patienceMs : 0;
-    // A drain has no claims to wait for.
+    // Nothing is claimed during a drain, so there is nothing to give way to.
     const isRush = !this.#facts.isDraining && this.#claimPriority.isRush;
     return Math.max(0, Math.max(lateMs, isRush ? leavesWayMs : 0) - this.#context.clock.monotonic());
   }
 
-  /** What the next step is decided on. @throws KubeApiError when the Pod has to be read live, and cannot be. */
+  /** Reads what the next step is decided on. @throws KubeApiError when a live read of the Pod is needed and fails. */
   async #read(claim: Claim): ReturnType<ClaimFacts["read"]> {
     try {
       const read = await this.#facts.read(claim);
@@ -205,7 +205,7 @@ export class SessionLoop {
     const name = stepNameOf(step);
     try {
       await this.#performStep(claim, step, pod);
-      // A heartbeat that is refused may follow one whose answer was lost: that one still fails.
+      // A refused heartbeat may follow one whose answer was lost. Keep the failure of the lost one.
       const isRefused = (step.do === "fence" || step.do === "take") && claim.lease.memory.is === "refused";
       if (isRefused && step.do === "take") this.#heartbeatRefused(claim, step);
       else if (name !== null && name !== "touch" && !isRefused && !this.#unmarked.has(claim))
@@ -219,20 +219,20 @@ export class SessionLoop {
       if (isGivenUp(claim, away, error, clock.monotonic())) {
         return this.#settled(claim, `${away} does not take its requests any more`, pod);
       }
-      // What is given up is settled at once: another pause, and its item would be in the queue again.
+      // Settle a claim that is given up at once: after another pause its item would be in the queue again.
       if (this.#givesUpOpening(claim, step, error)) return;
       throw error;
     }
   }
 
-  /** No other client should send heartbeats for an item that was just acknowledged: repeated refusals are a fault. */
+  /** No other client should send heartbeats for a newly acknowledged item, so repeated refusals are a fault. */
   #heartbeatRefused(claim: Claim, step: Step): void {
     const error = new Error("the Work API says that another client sent a heartbeat");
     this.#noteFailure(claim, "take", { error });
     this.#givesUpOpening(claim, step, error);
   }
 
-  /** What is read after the first conflict is news; a conflict that comes again is a failure as any other. */
+  /** The first conflict calls for another read of the Secret. A repeated conflict is a failure like any other. */
   async #afterConflict(claim: Claim, name: StepName | null, error: StaleClaimError): Promise<void> {
     try {
       await this.#reread(claim);
@@ -240,7 +240,7 @@ export class SessionLoop {
       this.#noteFailure(claim, name, { error: failure });
       throw failure;
     }
-    // A request of ours whose answer was lost has done it.
+    // An earlier request whose answer was lost did open it.
     if (name === "open" && claim.record.journal.opened) this.#context.failing.succeeded(name, claim);
     else this.#noteFailure(claim, name, { error, atOnce: !claim.failing?.has(name ?? "open") });
   }
@@ -251,15 +251,16 @@ export class SessionLoop {
   }
 
   /**
-   * Whether a claim that is acknowledged and cannot be opened will not be started any more. It counts as a failed start: what
-   * refuses it would refuse the next one, too. A Work API that does not answer refuses nothing: the item is opened, or is in
-   * the queue again, when it does. Where the container runs all the same, an opening took effect that was not answered.
+   * Gives up an acknowledged claim that could not be opened for too long. Returns whether it did. That counts as a
+   * failed start, because the next claim would be refused too. An outage of the Work API does not count: once the API
+   * answers, the item is opened or is in the queue again. If the container runs anyway, an unanswered opening took
+   * effect.
    */
   #givesUpOpening(claim: Claim, step: Step, error: unknown): boolean {
     const { clock, timing } = this.#context;
     if (claim.record.acknowledgedAt === null || claim.record.journal.opened || claim.record.ending !== null)
       return false;
-    // A Work API that fails refuses nothing.
+    // A Work API that fails does not refuse anything.
     const isOutage = error instanceof WorkApiError && !isRefusal(error);
     if ((step.do !== "open" && step.do !== "take") || isOutage) return false;
     const failing = claim.failing?.get(step.do);
@@ -277,11 +278,11 @@ export class SessionLoop {
         return this.#look(claim);
       case "own":
         own(context, claim, step);
-        // It is not opened: other claims of its template do not wait for it.
+        // It will not be opened, so other claims of its template need not wait for its start.
         if (step.late) this.#options.breaker.released(claim.templateHash, claim.name);
         return;
       case "take":
-        return this.#orLookAnew(claim, () => this.#leases.take(claim, step.expected));
+        return this.#orForgetItem(claim, () => this.#leases.take(claim, step.expected));
       case "lose":
         return this.#lose(claim, step.message);
       case "let-go":
@@ -293,16 +294,16 @@ export class SessionLoop {
         if (pod) await this.#touch(claim, pod);
         return;
       case "snapshot":
-        // What goes on from a beat that was seen is nothing new to the protocol: it remembers the value before that.
+        // The model has no `beatenSinceMs`: after such a step it still remembers the value from before the heartbeat.
         if (step.beatenSinceMs === undefined) {
           context.points.note("session.snapshot", ofClaim(claim), { value: step.value });
         }
         remember(claim, remembered(step, claim, context.clock.monotonic()));
         return;
       case "fence":
-        return this.#orLookAnew(claim, () => this.#leases.fence(claim, step.expected));
+        return this.#orForgetItem(claim, () => this.#leases.fence(claim, step.expected));
       case "stop":
-        return this.#orLookAnew(claim, () => this.#leases.stop(claim, step.force, this.#facts.isDraining));
+        return this.#orForgetItem(claim, () => this.#leases.stop(claim, step.force, this.#facts.isDraining));
       case "delete-pod":
         return this.#deletePod(claim, step);
       case "drop":
@@ -330,8 +331,8 @@ export class SessionLoop {
     this.#leases.lose(claim, message);
   }
 
-  /** A final refusal (an item that the API no longer knows) says that what was seen of the item is outdated. */
-  async #orLookAnew(claim: Claim, act: () => Promise<void>): Promise<void> {
+  /** A final refusal (the API no longer knows the item, for example) proves the last view of the item outdated. */
+  async #orForgetItem(claim: Claim, act: () => Promise<void>): Promise<void> {
     try {
       await act();
     } catch (error) {
@@ -340,7 +341,7 @@ export class SessionLoop {
     }
   }
 
-  /** A touch that fails holds nothing up: kubelet starts the container without it. */
+  /** A failed touch delays the session but does not block it: the kubelet starts the container without it. */
   async #touch(claim: Claim, pod: Pod): Promise<void> {
     const { clock, failing, logger } = this.#context;
     try {
@@ -350,7 +351,7 @@ export class SessionLoop {
     } catch (error) {
       if (!(error instanceof KubeApiError)) throw error;
       noteTouched(claim, clock.monotonic());
-      // A conflict says that the Pod is another one: the watch shows it.
+      // A conflict means that another Pod has this name. The watch will report it.
       if (!isConflict(error)) failing.failed("touch", { error }, claim);
       logger.warn({ pod: claim.name, error: errorText(error) }, "a Pod could not be touched");
     }
@@ -366,13 +367,13 @@ export class SessionLoop {
   }
 
   async #deletePod(claim: Claim, step: Step & { do: "delete-pod" }): Promise<void> {
-    // lease: Operator: SIGTERM is all the notice there is, so the time that a drain has left for it starts now.
+    // With lease: Operator, SIGTERM is the only notice that the program gets. So a drain's share of time starts now.
     const { graceMs } = this.#facts.limits(claim);
-    const about = { by: "session", name: claim.name, workId: claim.record.journal.workId } as const;
+    const target = { by: "session", name: claim.name, workId: claim.record.journal.workId } as const;
     const grace =
       this.#facts.isDraining && claim.record.journal.lease === "Operator" ? Math.floor(graceMs / SECOND_MS) : undefined;
-    const against = await deletePod(this.#context, about, (live) => !sameState(live, step), grace);
-    // The cache was behind: the watch brings what is true.
+    const against = await deletePod(this.#context, target, (live) => !sameState(live, step), grace);
+    // The cache was stale. The watch will bring the current state.
     if (against) throw new Error(`the Pod is not as it was seen: ${readPodState(against).is}`);
     decideEnding(claim, step.why, step.message);
     if (step.why === "StartFailed") {
@@ -392,25 +393,25 @@ export class SessionLoop {
   async #settled(claim: Claim, because: string, pod: Pod | undefined): Promise<void> {
     const context = this.#context;
     const hasEnded = because === "stopped" || because === "absent";
-    // Once its Secret is gone, its item can be claimed again.
+    // Count before the Secret is deleted: after that, the item can be claimed again.
     const counts = !hasEnded && !claim.record.lateAck && isReleased({ claim, limits: this.#facts.limits(claim) });
     if (counts) await this.#countRelease(claim);
     await dropSecret(context, claim, "session.settled", because);
-    const told = this.#outcomeOf(claim, because, pod);
-    // Before its Pod is marked, which tells the next process what is known by then.
-    this.#recorder.judge(claim, told);
-    if (pod && told && claim.record.journal.opened) {
-      // The claim stays in the table until its Pod is marked: a Pod that is assigned without a claim gets deleted. So one
-      // that is not kept needs no mark; but where its touch was refused it would pass for a free one.
-      if (!this.#options.retention.isKept(told) && isAssigned(pod)) this.#options.retention.release(pod);
-      else if (await this.#mark(claim, pod, told)) this.#options.retention.marked(pod);
+    const outcome = this.#outcomeOf(claim, because, pod);
+    // Judge before the Pod is marked: the mark holds the breaker's count for the next process.
+    this.#recorder.judge(claim, outcome);
+    if (pod && outcome && claim.record.journal.opened) {
+      // The claim stays in the table until its Pod is marked, because retention deletes an assigned Pod without one.
+      // For the same reason a Pod that is not kept needs no mark, unless its touch was refused: it would look free.
+      if (!this.#options.retention.isKept(outcome) && isAssigned(pod)) this.#options.retention.release(pod);
+      else if (await this.#mark(claim, pod, outcome)) this.#options.retention.marked(pod);
     }
     if (hasEnded) this.#options.releases.ended(claim);
     this.#forget(claim, "settled");
-    this.#recorder.settled(claim, because, told);
+    this.#recorder.settled(claim, because, outcome);
   }
 
-  /** A count that cannot be written must not keep the claim's Secret, whose room a quota may need for the count. */
+  /** A failing count must not keep the claim's Secret: a quota may need the Secret's room for the count. */
   async #countRelease(claim: Claim): Promise<void> {
     const { clock, timing, logger } = this.#context;
     try {
@@ -434,7 +435,7 @@ export class SessionLoop {
     return unopenedOutcome(claim, because, pod ? readPodState(pod) : { is: "gone" }, this.#facts.isDraining);
   }
 
-  /** Its item was stopped because it may not be released again. */
+  /** Whether the item was stopped only because it had been released too often. */
   #isCapped(claim: Claim, because: string): boolean {
     const limits = { ...this.#facts.limits(claim), onPodFailure: "Release" } as const;
     const isAsked = this.#context.environment().spec.sessions?.onPodFailure === "Release";
@@ -442,7 +443,7 @@ export class SessionLoop {
     return isAsked && isOurStop && this.#options.releases.isSpent(claim) && isReleased({ claim, limits });
   }
 
-  /** A mark that keeps failing must not keep a claim that is settled: its Pod is deleted without having been kept. */
+  /** A mark that keeps failing must not keep a settled claim. Its Pod is then deleted instead of kept. */
   async #mark(claim: Claim, pod: Pod, outcome: Outcome): Promise<boolean> {
     try {
       const start = { failed: isStartFailure(claim), inARow: this.#options.breaker.failuresOf(claim.templateHash) };
@@ -465,7 +466,7 @@ export class SessionLoop {
     this.#queue.forget(claim.name);
   }
 
-  /** Reads the Secret anew after a conflict: what stands in it decides whether this claim still is one. */
+  /** Reads the Secret again after a conflict. Its content decides whether the claim still exists. */
   async #reread(claim: Claim): Promise<void> {
     try {
       const { kube, points, namespace } = this.#context;
@@ -482,7 +483,7 @@ export class SessionLoop {
       noteReread(claim, secret, journal, this.#context.clock.monotonic());
     } catch (error) {
       if (!isNotFound(error)) throw error;
-      // Somebody deleted the record of a live claim. The memory of it is all that is left: settle with that.
+      // Another client deleted the record of a live claim. Settle it from what this process remembers.
       this.#context.logger.warn({ pod: claim.name, error: errorText(error) }, "the claim's Secret is gone");
       noteRecordGone(claim);
     }

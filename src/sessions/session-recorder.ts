@@ -27,39 +27,39 @@ import type { Outcome } from "../protocol/outcome.ts";
 import { endedView } from "../protocol/session-view.ts";
 import { notYet } from "./item-observer.ts";
 
-/** Times of an end that nobody saw. */
+/** Exit code and times of an end that was not observed. */
 export const NOT_SEEN = { exitCode: null, startedAtMs: null, finishedAtMs: null } as const;
 
 /**
- * What is noted of a session as it goes on: in its claim, in metrics and Events, and for the breaker. It decides nothing.
+ * Records the progress of a session in its claim, in metrics, in Events and for the breaker. It decides nothing.
  */
 export class SessionRecorder {
   readonly #context: SessionContext;
   readonly #breaker: Breaker;
   readonly #onServed: () => void;
-  /** Of this Environment's containers. */
+  /** How long containers of this Environment take to start. */
   readonly starts = new StartTimes();
 
-  /** @param onServed called when a template is known to serve, where claims were held back until then. */
+  /** @param onServed called when a session has served for which claims of its template were held back. */
   constructor(context: SessionContext, breaker: Breaker, onServed: () => void) {
     this.#context = context;
     this.#breaker = breaker;
     this.#onServed = onServed;
   }
 
-  /** A new view of an item, from a walk for a decision, from a sweep, or from a poll that was offered it. */
+  /** Records a new view of an item, from a walk for a decision, from a sweep, or from a poll that returned it. */
   saw(claim: Claim, shown: ItemView): void {
     const { clock, metrics, labels, timing } = this.#context;
     const nowMs = clock.monotonic();
     noteHeard(claim, { nowMs, looksFail: claim.failing?.has("look") === true }, timing);
-    // A slow sweep must not undo what a look for a decision has shown since.
+    // A slow sweep must not overwrite a newer view from a walk for a decision.
     if (claim.observed.item && shown.askedMs < claim.observed.item.askedMs) return;
     const view = isBeforeOurs(claim, shown, timing) ? notYet(shown.askedMs) : shown;
     noteItem(claim, view);
     if (claim.observed.firstBeatAtMs === null && claim.record.journal.lease === "Worker")
       noteFirstBeat(claim, programsBeatMs(claim, view));
     if (view.state === "active" && claim.lease.blindFence) noteBeatAfterFence(claim, view.latestHeartbeatAt);
-    // A beat that shows after the container's end, or after ours, may be the fence: it says nothing of the container.
+    // A heartbeat that appears after the session was ended or fenced may be ours: it says nothing about the container.
     const isOurs = claim.record.ending !== null || claim.lease.blindFence !== null;
     const byWorker = claim.record.journal.lease === "Worker" && claim.observed.end === null && !isOurs;
     if (view.state === "active" && byWorker && !claim.observed.firstBeatSeen) {
@@ -71,7 +71,7 @@ export class SessionRecorder {
     }
     if (view.state === "stopping") noteStopping(claim, nowMs);
     const again = isReacknowledged(claim, view);
-    // A stop is no loss: nobody else has the lease then. Nor is a lease that was let go.
+    // A stop or a release is no loss: no other client holds the lease.
     const counts = claim.record.journal.lease === "Worker" && claim.observed.end === null;
     if (claim.observed.lostSinceMs === null && counts && (again || view.state === "queued"))
       metrics.leasesLost.inc(labels);
@@ -79,7 +79,7 @@ export class SessionRecorder {
     else if (view.state !== "unknown") noteLost(claim, null);
   }
 
-  /** The container runs, since `startedAtMs` by its node's clock. */
+  /** The container has been running since `startedAtMs` of its node's clock; null if its status does not say. */
   started(claim: Claim, startedAtMs: number | null, pod: Pod | undefined): void {
     awaitAnswer(claim, this.#context.clock.monotonic());
     if (claim.observed.startedAtMs !== null || startedAtMs === null || !claim.record.journal.opened) return;
@@ -87,9 +87,8 @@ export class SessionRecorder {
     const { metrics, labels, clock } = this.#context;
     if (claim.record.touchedMs !== null) this.starts.note(clock.monotonic() - claim.record.touchedMs);
     metrics.sessionsStarted.inc(labels);
-    // The node's clock has whole seconds: what this process saw itself is finer.
     const queuedAt = Date.parse(claim.record.journal.queuedAt);
-    // Of another process's opening nobody knows when it was.
+    // Measure by this process's clock: the node's has whole seconds. It cannot time an opening by an earlier process.
     if (claim.record.openedMs !== null && claim.record.openedAtMs !== null) {
       const sinceOpened = (clock.monotonic() - claim.record.openedMs) / SECOND_MS;
       metrics.openedToStarted.observe(labels, sinceOpened);
@@ -103,7 +102,7 @@ export class SessionRecorder {
     );
   }
 
-  /** lease: Operator: no beat of the program's says that it serves. It does, if it runs for a while or ends well. */
+  /** lease: Operator: the program sends no heartbeats, so it counts as serving once it has run long enough. */
   ran(claim: Claim, ranMs: number): void {
     if (claim.record.journal.lease !== "Operator" || claim.observed.firstBeatSeen) return;
     if (ranMs >= this.#context.timing.servesAfterMs) this.#served(claim);
@@ -111,21 +110,21 @@ export class SessionRecorder {
 
   #served(claim: Claim): void {
     noteServed(claim);
-    this.#tellServed(claim);
+    this.#reportServed(claim);
   }
 
-  #tellServed(claim: Claim): void {
+  #reportServed(claim: Claim): void {
     if (this.#breaker.succeeded(this.#startOf(claim))) this.#onServed();
   }
 
-  /** Of one that an earlier process opened only the beginning is known: it must not look newer than it is. */
+  /** If an earlier process opened the claim, the Secret's age counts: a start must not look newer than it is. */
   #startOf({ name, templateHash, record: { openedMs, openedAtMs }, recordedMs, failing }: Claim): Start {
     const sinceMs = openedAtMs === null ? (recordedMs ?? openedMs) : openedMs;
     const triedMs = failing?.get("open")?.sinceMs;
     return { hash: templateHash, claim: name, openedMs: sinceMs ?? triedMs ?? this.#context.clock.monotonic() };
   }
 
-  /** The key is in the Secret. */
+  /** The Secret now holds the key. */
   opened(claim: Claim): void {
     const { metrics, labels, clock } = this.#context;
     metrics.opens.inc({ ...labels, result: "opened" });
@@ -134,12 +133,12 @@ export class SessionRecorder {
       metrics.queuedToOpened.observe(labels, Math.max(0, clock.now() - queuedAt) / SECOND_MS);
   }
 
-  /** Its container, or its Pod, is over. */
+  /** The container or the Pod has ended. */
   ended(claim: Claim, end: End): void {
     if (claim.observed.end !== null) {
-      // kubelet says why it ended a Pod only when all is over, after the container's end.
-      const said = TOLD_LATE.has(end.cause) && !TOLD_LATE.has(claim.observed.end.cause);
-      if (!said) return;
+      // The kubelet reports why it ended a Pod only after the container's end.
+      const isNews = LATE_CAUSES.has(end.cause) && !LATE_CAUSES.has(claim.observed.end.cause);
+      if (!isNews) return;
       noteEnd(
         claim,
         { ...claim.observed.end, cause: end.cause, message: end.message },
@@ -156,13 +155,13 @@ export class SessionRecorder {
     }
     if (claim.record.journal.lease !== "Operator" || !claim.record.journal.opened) return;
     const ranMs = end.startedAtMs === null || end.finishedAtMs === null ? 0 : end.finishedAtMs - end.startedAtMs;
-    // A program that leaves with 0 because its Pod is deleted has not finished its work.
+    // A program that exits with 0 because its Pod is deleted has another cause: it has not finished its work.
     if (end.cause === "Completed") this.ran(claim, Number.POSITIVE_INFINITY);
     else this.ran(claim, ranMs);
     noteServedOrNot(claim);
   }
 
-  /** The claim is over: tells how, unless that is null. */
+  /** The claim has ended: reports its outcome in metrics and an Event, unless that is null. */
   settled(claim: Claim, because: string, outcome: Outcome | null): void {
     const context = this.#context;
     context.metrics.settles.inc({ ...context.labels, result: "settled" });
@@ -172,15 +171,16 @@ export class SessionRecorder {
     if (!outcome) return;
     context.onSessionEnded?.(endedView(claim, outcome, context.clock));
     context.metrics.sessionsEnded.inc({ ...context.labels, reason: outcome.reason });
-    const words = outcome.message === "" ? descriptionOf(outcome.reason) : outcome.message;
-    // Also a Pod that is gone has a last word: `kubectl get events` shows it.
-    const about = use === "session" ? { metadata: { namespace: context.namespace, name: claim.name, uid } } : undefined;
+    const message = outcome.message === "" ? descriptionOf(outcome.reason) : outcome.message;
+    // The Event names the Pod even if it is gone: `kubectl get events` still shows it.
+    const subject =
+      use === "session" ? { metadata: { namespace: context.namespace, name: claim.name, uid } } : undefined;
     const released = context.environment().spec.sessions?.onPodFailure === "Release" && because === "queued";
     const again = released ? "; the work item is in the queue again" : "";
-    context.announce(outcome.reason, `session ${sessionId}: ${words}${again} (work item ${workId})`, about);
+    context.announce(outcome.reason, `session ${sessionId}: ${message}${again} (work item ${workId})`, subject);
   }
 
-  /** What this session's end says about the template that its Pod was made from: once, however often its mark is tried. */
+  /** Reports to the breaker what the session says about its template. A retry of the settling does not report again. */
   judge(claim: Claim, outcome: Outcome | null): void {
     if (claim.observed.judged) return;
     noteJudged(claim);
@@ -191,16 +191,16 @@ export class SessionRecorder {
       metrics.startFailures.inc(labels);
       this.#breaker.failed(this.#startOf(claim), outcome?.message ?? "", clock.monotonic());
     } else if (claim.observed.firstBeatSeen) {
-      // It was told when it was seen.
+      // The breaker was told when the session served.
     } else if (beaten) {
-      this.#tellServed(claim);
+      this.#reportServed(claim);
     } else {
       this.#breaker.released(claim.templateHash, claim.name);
     }
   }
 }
 
-/** A list that is behind shows the item as it was before our acknowledgement. */
+/** Whether a lagging list shows the item from before our acknowledgement. */
 function isBeforeOurs(claim: Claim, view: ItemView, { listLagMs }: Pick<Timing, "listLagMs">): boolean {
   const { ackedMs, acknowledgedAt } = claim.record;
   if (ackedMs === null || acknowledgedAt === null || view.askedMs >= ackedMs + listLagMs) return false;
@@ -208,33 +208,33 @@ function isBeforeOurs(claim: Claim, view: ItemView, { listLagMs }: Pick<Timing, 
   return view.state === "queued" || view.state === "absent" || isOlder;
 }
 
-/** For an end that nobody put into words: the list's, as a part of a sentence. */
+/** The description of a reason as part of a sentence, for an outcome without a message. */
 function descriptionOf(reason: EndReason): string {
   const { description } = END_REASONS[reason];
   return description.charAt(0).toLowerCase() + description.slice(1).replace(/\.$/, "");
 }
 
-/** So many starts are remembered. */
+/** Starts that the median is taken of. */
 const REMEMBERED = 16;
-/** A container that takes longer than so many times the usual is touched again: it is late for another cause. */
+/** A Pod is touched again once its container takes this many times the median: the kubelet likely missed the touch. */
 const PATIENCE = 2.5;
-/** However slow the node: without a touch kubelet looks after 10 to 15 s. */
+/** Upper bound for slow nodes: without a touch, the kubelet checks the Pod after 10 to 15 s. */
 const LONGEST_MS = 4_000;
 
 /**
- * How long containers take from a touch of their Pod to their start, of late. A touch that kubelet misses is repeated; one
- * that it has not got to is not missed, and more of them would only keep it, and the API server, from what they have to do.
+ * How long recent containers took from the last touch of their Pod to their start. A touch that the kubelet missed must
+ * be repeated. But a slow kubelet has not missed it, and more touches would only burden it and the API server.
  */
 export class StartTimes {
   readonly #sinceTouchMs: number[] = [];
 
-  /** A container was seen to run so long after the last touch of its Pod, in milliseconds. */
+  /** Records a start. @param sinceTouchMs the time since the last touch of the Pod */
   note(sinceTouchMs: number): void {
     this.#sinceTouchMs.push(sinceTouchMs);
     if (this.#sinceTouchMs.length > REMEMBERED) this.#sinceTouchMs.shift();
   }
 
-  /** How long to wait for a start before the Pod is touched again; 0: nothing is known. */
+  /** How long to wait for a start before the Pod is touched again; 0 if no start was recorded. */
   get patienceMs(): number {
     const sorted = this.#sinceTouchMs.toSorted((one, other) => one - other);
     const median = sorted[Math.floor(sorted.length / 2)] ?? 0;

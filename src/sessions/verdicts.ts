@@ -4,8 +4,8 @@ import type { Breaker } from "../pods/breaker.ts";
 import type { CapacityProblem } from "../pool/capacity-problem.ts";
 
 /**
- * What is said of capacity: what stands in its way, or that the maximum is reached while work waits.
- * @param use `heldBy`: why sessions that ended keep their room; null: they do not
+ * The verdict on capacity: what blocks it, or that maxConcurrent is reached while work waits.
+ * @param use `heldBy`: why ended sessions still use Pods; null if they do not
  */
 export function capacityVerdict(
   problem: CapacityProblem,
@@ -53,7 +53,7 @@ export function capacityVerdict(
   }
 }
 
-/** What is said of the containers' starts. `probeWallMs`: when the next probe may be claimed, on the wall clock. */
+/** The verdict on starts of containers. `probeWallMs`: when the next probe can be claimed, on the wall clock. */
 export function startVerdict(breaker: Breaker, probeWallMs: number): Verdict {
   if (breaker.isOpen) {
     return {
@@ -66,15 +66,17 @@ export function startVerdict(breaker: Breaker, probeWallMs: number): Verdict {
     : { reason: "NoSessionYet", message: "no session of the current template has started yet" };
 }
 
-/** In whole seconds, as the times of a status are. */
+/** Formats a time in whole seconds, like the times of a status. */
 function timeOf(wallMs: number): string {
   return new Date(wallMs).toISOString().replace(/\.\d+Z$/, "Z");
 }
 
 /**
- * Whether items come with what their Pods are given.
- * @param missing the first work item that came without; null: none did.
- * @param offers counts items in a row that came without. `probeWallMs`: as of `startVerdict`
+ * The verdict on the credentials of work items.
+ * @param missing the first of consecutive work items without a secret; null if the last item had one
+ * @param credential `spec.sessions.credential`
+ * @param offers counts consecutive items without a secret
+ * @param probeWallMs as in `startVerdict`
  */
 export function credentialVerdict(
   missing: string | null,
