@@ -69,13 +69,13 @@ async function untilShown(world: World, { shows, ready }: Fault): Promise<void> 
       typeof words === "string" ? message.includes(words) : words.test(message);
     return condition?.status === shows.status && condition.reason === shows.reason && shows.words.every(isSaid);
   });
-  await world.until(`Ready=${status} ${reason}, in the same words where it is the condition's reason`, () => {
+  await world.until(`Ready=${status} ${reason}, with the condition's message`, () => {
     const found = world.condition("Ready");
     const isSame = reason !== shows.reason || found?.message === world.condition(shows.type)?.message;
     return found?.reason === reason && found.status === status && isSame;
   });
   // The message may change while a fault lasts, for example when another session fails to start.
-  const columns = await world.until("the columns and the condition in the same words", async () => {
+  const columns = await world.until("the columns and the condition agree", async () => {
     const printed = await printedColumns(cluster, world.namespace, world.name);
     return printed.Message === world.condition("Ready")?.message && printed;
   });

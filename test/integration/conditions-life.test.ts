@@ -43,20 +43,17 @@ describe.concurrent("while nothing changes", () => {
     await world.createEnvironment();
     const first = world.startOperator();
     const shown = await world.untilCondition("Authenticated", "KeySecretMissing");
-    await world.until("its Event", () => environmentEvents(world, "KeySecretMissing").length === 1);
+    await world.until("the Event KeySecretMissing", () => environmentEvents(world, "KeySecretMissing").length === 1);
     await first.stop();
     const second = world.startOperator();
-    await world.until("the second looked for the key", async () => {
+    await world.until("the second operator has read the key", async () => {
       return (await metricValue(second.metrics.kubeRequests, { verb: "get", resource: "secrets" })) >= 5;
     });
     expect(world.condition("Authenticated")).toEqual(shown);
     expect(environmentEvents(world, "KeySecretMissing").map(({ count }) => count)).toEqual([1]);
     await world.createKey();
     await world.untilCondition("Ready", "Ready");
-    await world.until(
-      "an Event says that it is well again",
-      () => environmentEvents(world, "KeyAccepted").length === 1,
-    );
+    await world.until("the Event KeyAccepted", () => environmentEvents(world, "KeyAccepted").length === 1);
   });
 });
 
@@ -77,7 +74,7 @@ describe.concurrent("workers", () => {
       Reason: "Ready",
     });
     await world.deleteEnvironment();
-    await world.until("gone, with the finalizer of an earlier process", () => !world.environment);
+    await world.until("the Environment is gone", () => !world.environment);
   });
 });
 
@@ -94,15 +91,21 @@ describe.concurrent("two Environments with one environmentId", () => {
       return status?.conditions?.find(({ type }) => type === "EnvironmentIdShared");
     };
     const shared = (name: string) =>
-      world.until(`${name} is warned`, async () => {
+      world.until(`EnvironmentIdShared is True for ${name}`, async () => {
         const found = await conditionsOf(name);
         return found?.status === "True" && found;
       });
     expect((await shared(world.name)).message).toContain(`${world.namespace}/second has the same environmentId`);
     expect((await shared("second")).message).toContain(`${world.namespace}/${world.name} has the same environmentId`);
-    await world.until("an Event for each", () => environmentEvents(world, "EnvironmentIdShared").length === 2);
+    await world.until(
+      "an Event for each Environment",
+      () => environmentEvents(world, "EnvironmentIdShared").length === 2,
+    );
     await world.deleteEnvironment();
-    await world.until("the other heals", async () => (await conditionsOf("second"))?.status === "False");
+    await world.until(
+      "EnvironmentIdShared is False for the other Environment",
+      async () => (await conditionsOf("second"))?.status === "False",
+    );
   });
 });
 
@@ -116,7 +119,7 @@ describe.concurrent("an Environment that is deleted and immediately recreated un
     const old = world.environment;
     await world.deleteEnvironment();
     await world.createEnvironment({ paused: false });
-    await world.until("the new one is ready", () => {
+    await world.until("the new Environment is ready", () => {
       return world.environment?.metadata.uid !== old?.metadata.uid && world.condition("Ready")?.reason === "Ready";
     });
     const owners = new Set<string | undefined>();
@@ -149,7 +152,7 @@ describe.concurrent("an Environment that is deleted and immediately recreated un
     await untilState(world, item, "active");
     await world.deleteEnvironment();
     await world.untilCondition("Ready", "Deleting");
-    await world.until("the name is free again", () => !world.environment);
+    await world.until("the Environment is gone", () => !world.environment);
     expect(world.simulator.item(item.id).stoppedBy?.as).toBe("sessions-token");
     await world.createEnvironment();
     world.simulator.enqueue(world.environmentId);
@@ -192,7 +195,7 @@ test("a drain that can't settle its sessions times out, and reports it", async (
   await untilState(world, item, "active");
   world.simulator.inject({ kind: "status", status: 500 });
   await world.deleteEnvironment();
-  await world.until("it is gone all the same", () => !world.environment);
+  await world.until("the Environment is gone", () => !world.environment);
   const [event] = await world.until("an Event", () => {
     const told = environmentEvents(world, "DrainGivenUp");
     return told.length > 0 && told;

@@ -17,7 +17,7 @@ test("an object stored under another schema is reported, left alone, and served 
   await takeAnything(own);
   const ref = { namespace: world.namespace, name: world.name };
   const spec = world.spec();
-  await world.until("a schema that takes anything is served", async () => {
+  await world.until("a schema that accepts anything is served", async () => {
     return world.kube.create(ENVIRONMENTS, { metadata: ref, spec } as never).then(
       () => true,
       () => false,
@@ -43,7 +43,7 @@ test("an object stored under another schema is reported, left alone, and served 
   // It also rejects the removal of a finalizer from such an object, so its deletion continues only after the fix.
   await world.kube.delete(ENVIRONMENTS, held);
   await world.kube.patch(ENVIRONMENTS, held, { spec: { sessions: { warm: 1 } } }, { type: "merge" });
-  await world.until("a deletion goes on", async () => {
+  await world.until("the deletion completes", async () => {
     return (await world.kube.list(ENVIRONMENTS, { namespace: world.namespace })).items.length === 1;
   });
   const tried = await cluster.audit.entries({ user: OPERATOR, resource: "environments", verb: "patch" });
@@ -54,7 +54,7 @@ test("an object stored under another schema is reported, left alone, and served 
   await world.untilCondition("Ready", "Ready");
   await world.untilParked(1);
   await world.deleteEnvironment();
-  await world.until("it is gone", () => !world.environment);
+  await world.until("the Environment is gone", () => !world.environment);
 });
 
 test("a served Environment that becomes invalid keeps its sessions, claims nothing, and can be deleted", async () => {
@@ -66,10 +66,10 @@ test("a served Environment that becomes invalid keeps its sessions, claims nothi
   world.startOperator();
   await world.untilParked(1);
   const item = world.simulator.enqueue(world.environmentId);
-  await world.until("it runs", () => world.simulator.item(item.id).state === "active");
+  await world.until("the session runs", () => world.simulator.item(item.id).state === "active");
 
   await takeAnything(own);
-  await world.until("the schema takes it", () =>
+  await world.until("the schema accepts the field", () =>
     world.patchSpec({ pausd: true }).then(
       () => (world.environment?.spec as { pausd?: boolean } | undefined)?.pausd === true,
       () => false,
@@ -86,11 +86,11 @@ test("a served Environment that becomes invalid keeps its sessions, claims nothi
   });
   await world.until("an Event", () => world.events("InvalidSpec").length === 1);
   const second = world.simulator.enqueue(world.environmentId);
-  await world.until("what ran is settled", () => {
+  await world.until("the running session is settled", () => {
     return world.simulator.item(item.id).state === "stopped" && world.claims.length === 0;
   });
   expect(world.simulator.item(second.id).state).toBe("queued");
   await world.deleteEnvironment();
-  await world.until("it is gone", () => !world.environment);
+  await world.until("the Environment is gone", () => !world.environment);
   world.simulator.assertNoViolations();
 });

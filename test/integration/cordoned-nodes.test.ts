@@ -55,7 +55,7 @@ async function untilTakesPods(world: World, node: SimulatedNode): Promise<void> 
   const name = "first";
   const spec = { nodeSelector: { "kubernetes.io/hostname": node.name }, containers: [{ name: "c", image: "none" }] };
   await world.kube.create(PODS, { apiVersion: "v1", kind: "Pod", metadata: { namespace, name }, spec });
-  await world.until("a Pod goes there", async () => {
+  await world.until("the Pod is scheduled to the node", async () => {
     return (await world.kube.get(PODS, { namespace, name })).spec.nodeName === node.name;
   });
   await world.kube.delete(PODS, { namespace, name }, { gracePeriodSeconds: 0 });
@@ -71,7 +71,7 @@ describe.concurrent("a node that is about to be removed", () => {
     await world.node.cordon();
     await world.until("two parked Pods on the other node", () => on(world.parked, second).length === 2);
     const uids = old.map(({ metadata }) => metadata.uid);
-    await world.until("the old ones are gone", () => !world.pods.some(({ metadata }) => uids.includes(metadata.uid)));
+    await world.until("the old Pods are gone", () => !world.pods.some(({ metadata }) => uids.includes(metadata.uid)));
     const item = world.simulator.enqueue(world.environmentId);
     const pod = await untilAssigned(world, item);
     expect(pod.spec.nodeName).toBe(second.name);
@@ -90,7 +90,7 @@ describe.concurrent("a node that is about to be removed", () => {
     const taints = [{ key, effect: "NoSchedule" }];
     await world.kube.patch(NODES, { name: world.node.name }, { spec: { taints } }, { type: "merge" });
     await world.until("a parked Pod on the other node", () => on(world.parked, second).length === 1);
-    await world.until("none on the old one", () => on(world.pods, world.node).length === 0);
+    await world.until("no Pod is left on the old node", () => on(world.pods, world.node).length === 0);
   });
 
   test("is only a candidate of the cluster autoscaler: its Pods stay, and are claimed last", async () => {
@@ -124,9 +124,9 @@ describe.concurrent("a node that is about to be removed", () => {
     await second.cordon(false);
     await world.node.cordon();
     await world.until("a parked Pod on the other node", () => on(world.parked, second).length === 1);
-    await world.until("no free Pod on the old one", () => on(world.parked, world.node).length === 0);
+    await world.until("no free Pod is left on the old node", () => on(world.parked, world.node).length === 0);
     const { beats } = world.simulator.item(item.id);
-    await world.until("it beats on", () => world.simulator.item(item.id).beats > beats + 1);
+    await world.until("the session sends more heartbeats", () => world.simulator.item(item.id).beats > beats + 1);
     expect(world.pods.find(({ metadata }) => metadata.uid === pod.metadata.uid)?.metadata.deletionTimestamp).toBe(
       undefined,
     );
@@ -144,7 +144,7 @@ describe.concurrent("a node that is about to be removed", () => {
     const item = world.simulator.enqueue(world.environmentId);
     // A poll under way when the last free Pod was deleted may have been offered the item: then it is pending, and still
     // waits.
-    await world.until("the item is counted", () => {
+    await world.until("the queue status counts the item", () => {
       const { depth = 0, pending = 0 } = world.environment?.status?.queue ?? {};
       return depth + pending === 1;
     });
@@ -180,7 +180,9 @@ describe("without permission to read Nodes", () => {
     const { process } = await world.startOperatorProcess({ flags: ["--kubeconfig", kubeconfig] });
     const [pod] = await parkOnFirst(pair, 1);
     await world.node.cordon();
-    await world.until("it is said", () => process.log.some(({ msg }) => msg?.includes("no permission to read Nodes")));
+    await world.until("the log reports the missing permission", () =>
+      process.log.some(({ msg }) => msg?.includes("no permission to read Nodes")),
+    );
     const item = world.simulator.enqueue(world.environmentId);
     expect((await untilAssigned(world, item)).metadata.uid).toBe(pod?.metadata.uid);
     await untilState(world, item, "active");

@@ -101,7 +101,7 @@ describe.concurrent("credential: EnvironmentKey", () => {
     await world.untilParked(1);
     world.simulator.setSwitches({ secrets: "none" });
     await world.patchSpec({ sessions: { credential: "EnvironmentKey" } });
-    await world.until("the operator has seen it", () => {
+    await world.until("CredentialMissing names the environment key", () => {
       return world.condition("CredentialMissing")?.message.includes("environment key");
     });
     const item = world.simulator.enqueue(world.environmentId, { script: bashScript("echo served") });

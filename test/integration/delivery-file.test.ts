@@ -38,8 +38,8 @@ describe.concurrent("secretDelivery: File", () => {
     world.startOperator();
     await world.untilParked(1);
     const item = world.simulator.enqueue(world.environmentId);
-    const pod = await world.until("its Pod", () => podOf(world, item));
-    const log = await world.until("what it says", async () => {
+    const pod = await world.until("the item has a Pod", () => podOf(world, item));
+    const log = await world.until("the Pod has logged its result", async () => {
       const text = await world.node.logs({ namespace: world.namespace, name: pod.metadata.name });
       return text.split("\n").length > 2 && text;
     });
@@ -50,7 +50,7 @@ describe.concurrent("secretDelivery: File", () => {
   test("the Pod does not contain the secret, and its volume shows one key of the claim's Secret", async () => {
     await using world = await stockWorld(cluster, NEVER, { sessions: FILE });
     const served = await serveOne(world);
-    const secret = await world.until("the opened claim", () => world.claims[0]?.data?.["work-secret"]);
+    const secret = await world.until("the claim is opened", () => world.claims[0]?.data?.["work-secret"]);
     const text = Buffer.from(secret, "base64").toString("utf8");
     expect(text.length).toBeGreaterThan(20);
     const whole = JSON.stringify(world.pods);

@@ -36,7 +36,7 @@ async function evict(world: World, pod: Pod): Promise<true | string> {
 
 /** Waits until the disruption controller has counted `healthy` Pods of the wanted number. */
 const untilCounted = (world: World, healthy: number, wanted: number) =>
-  world.until(`${healthy} of ${wanted} healthy`, async () => {
+  world.until(`the budget counts ${healthy} of ${wanted} healthy Pods`, async () => {
     const status = (await budgetOf(world))?.status;
     return status?.["currentHealthy"] === healthy && status["desiredHealthy"] === wanted;
   });
@@ -46,7 +46,7 @@ describe.concurrent("disruption: Protect", () => {
     await using world = await protectedWorld();
     const served = await serveOne(world);
     // At this moment the disruption controller may not have counted yet. An unprocessed budget refuses, too.
-    const running = await world.until("it runs", () => {
+    const running = await world.until("the session's Pod runs", () => {
       const pod = world.pods.find(({ metadata }) => metadata.uid === served.pod.metadata.uid);
       return pod?.status?.phase === "Running" && pod;
     });
@@ -73,7 +73,7 @@ describe.concurrent("disruption: Protect", () => {
     await untilEnded(world, served, "Completed");
     // Retries as kubectl does: the budget covers a Pod that is not retained until its phase shows its end, or it is
     // gone.
-    await world.until("nothing holds a drain off", async () => (await world.node.drain()).length === 0);
+    await world.until("the node can be drained", async () => (await world.node.drain()).length === 0);
   });
 
   test("two sessions are protected while both run, and the other one still is when one has ended", async () => {
@@ -112,6 +112,6 @@ describe.concurrent("disruption: Protect", () => {
     await world.deleteEnvironment();
     // The garbage collector learns of new resource types every half a minute.
     const gone = async () => !world.environment && (await budgetOf(world)) === undefined;
-    await world.until("all gone", gone, 110_000);
+    await world.until("everything is gone", gone, 110_000);
   });
 });

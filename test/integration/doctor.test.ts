@@ -141,7 +141,7 @@ describe.concurrent("berth doctor", () => {
     const spec = { template: { spec: { containers: [container] } } };
     await world.kube.patch(DEPLOYMENTS, ref, { spec }, { type: "strategic" });
     // The API server's authorizer learns of changed roles a moment later.
-    const lacking = await world.until("the right is gone", async () => {
+    const lacking = await world.until("the permission is gone", async () => {
       const answer = await doctor(world);
       return found(answer, "operator-rights")[0]?.status === "fail" && answer;
     });
@@ -177,7 +177,7 @@ describe.concurrent("berth doctor", () => {
       { type: "strategic" },
     );
     await world.kube.delete(CLUSTER_BINDINGS, { name: `nodes-${namespace}` });
-    await world.until("Nodes alone are missing", async () => {
+    await world.until("only the permission for Nodes is missing", async () => {
       const [result] = found(await doctor(world), "operator-rights");
       return result?.status === "warn" && result.message.includes("may not list nodes, watch nodes");
     });
@@ -279,7 +279,7 @@ describe.concurrent("berth doctor", () => {
     const roleRef = { apiGroup: RBAC, kind: "Role", name: "viewer" };
     await world.kube.create(BINDINGS, { metadata: { name: "viewer", namespace }, roleRef, subjects } as never);
     const kubeconfig = await cluster.kubeconfigFor(user);
-    const answer = await world.until("the viewer may look", async () => {
+    const answer = await world.until("the viewer has permission", async () => {
       const looked = await doctor(world, ["--check-key"], kubeconfig);
       return found(looked, "key").length > 0 && statusOf(looked, "operator")[0] !== "skip" && looked;
     });
@@ -333,7 +333,7 @@ test("berth doctor reports a missing or different CRD", async () => {
   expect(found(other, "crd-schema")[0]?.message).toMatch(
     /^the CRD lacks metadata, spec, status|^the CRD lacks apiVersion/,
   );
-  await world.until("a schema that takes anything is served", async () => {
+  await world.until("a schema that accepts anything is served", async () => {
     const metadata = { namespace: world.namespace, name: world.name };
     return world.kube
       .create(ENVIRONMENTS, { metadata, spec: { ...world.spec(), sessions: { warm: -1 } } } as never)

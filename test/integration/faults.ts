@@ -483,7 +483,7 @@ export function faults(): Fault[] {
       before: async (world) => {
         const ref = { namespace: world.namespace, name: "tight" };
         await world.kube.create(QUOTAS, { metadata: ref, spec: { hard: { pods: "0" } } } as never);
-        await world.until("the quota counts", async () => {
+        await world.until("the quota counts the objects", async () => {
           const { status } = (await world.kube.get(QUOTAS, ref)) as { status?: { used?: Record<string, string> } };
           return status?.used?.pods === "0";
         });

@@ -49,20 +49,20 @@ describe.concurrent("an operator that restarts while it keeps leases", () => {
         }),
       );
       for (const item of items) await untilState(world, item, "active");
-      await world.until("all have begun", () =>
+      await world.until("all sessions have begun", () =>
         items.every(({ sessionId = "" }) => world.simulator.session(sessionId).toolCalls[0]?.answeredAt),
       );
       await first.process.kill();
       const second = world.startOperator();
       await world.until(
-        "all leases are taken over",
+        "all leases are adopted",
         async () => (await metricValue(second.metrics.heartbeats, { result: "taken" })) >= 3,
         PATIENCE_MS,
       );
       // The new process serves new work from its start.
       const later = world.simulator.enqueue(world.environmentId, { script: bashScript("echo later") });
       const served = () => items.concat(later).every(({ id }) => world.simulator.item(id).state === "stopped");
-      await world.until("all are served", () => served() && world.claims.length === 0, PATIENCE_MS);
+      await world.until("all items are served", () => served() && world.claims.length === 0, PATIENCE_MS);
       for (const [n, { id, sessionId = "" }] of items.entries()) {
         const { acks, refusedBeats, stoppedBy } = world.simulator.item(id);
         expect({ acks: acks.length, refusedBeats, by: stoppedBy?.as }).toEqual({
@@ -93,11 +93,15 @@ describe.concurrent("an operator that restarts while it keeps leases", () => {
       await served.operator.stop();
       const operator = world.startOperator();
       await world.until(
-        "the lease is taken over",
+        "the lease is adopted",
         async () => (await metricValue(operator.metrics.leasesHeld, {})) === 1,
         PATIENCE_MS,
       );
-      await world.until("it is served", () => world.simulator.item(served.item.id).state === "stopped", PATIENCE_MS);
+      await world.until(
+        "the item is stopped",
+        () => world.simulator.item(served.item.id).state === "stopped",
+        PATIENCE_MS,
+      );
       const { last } = await untilEnded(world, { ...served, operator }, "Completed");
       const events = last.history.map(({ event }) => event).filter((event) => event !== "offered");
       expect(events).toEqual(["created", "acknowledged", "first beat", "stopped by force"]);
@@ -119,11 +123,11 @@ describe.concurrent("an operator that restarts while it keeps leases", () => {
       const item = world.simulator.enqueue(world.environmentId);
       const pod = await untilAssigned(world, item);
       await first.process.kill();
-      await world.until("its container has ended", () =>
+      await world.until("the container has ended", () =>
         world.pods.some(({ status }) => status?.containerStatuses?.some(({ state }) => state?.terminated)),
       );
       const operator = world.startOperator();
-      await world.until("it is settled", () => world.simulator.item(item.id).state === "stopped", PATIENCE_MS);
+      await world.until("the item is stopped", () => world.simulator.item(item.id).state === "stopped", PATIENCE_MS);
       const { last } = await untilEnded(world, { operator, item, pod }, "Completed");
       expect(last.stoppedBy?.as).toBe("environment-key");
     },

@@ -69,7 +69,7 @@ describe.concurrent("the SDK's session tool runner, which knows nothing of work 
   test("gets heartbeats as long as it runs, and exits within its grace period when its Pod is deleted", async () => {
     await using world = await runnerWorld(NEVER);
     const served = await serveOne(world, { script: bashScript("echo working") });
-    await world.until("some beats", () => world.simulator.item(served.item.id).beats >= 4);
+    await world.until("four heartbeats", () => world.simulator.item(served.item.id).beats >= 4);
     expect(await metricValue(served.operator.metrics.leasesHeld, {})).toBe(1);
     await world.kube.delete(PODS, { namespace: world.namespace, name: served.pod.metadata.name ?? "" });
     const { last } = await untilEnded(world, served, "PodDeleted");
@@ -174,9 +174,9 @@ describe.concurrent("leases that the operator loses", () => {
     world.simulator.clearFaults();
     const last = await other.mustBeat(work.id, "NO_HEARTBEAT", 600);
 
-    await world.until("the claim is let go", () => world.claims.length === 0);
+    await world.until("the claim is released", () => world.claims.length === 0);
     await untilGone(world, served.pod);
-    const about = await world.until("an Event about it", () => world.events("LeaseLost")[0]);
+    const about = await world.until("the Event LeaseLost", () => world.events("LeaseLost")[0]);
     expect(about.message).toContain(work.id);
     expect(world.simulator.item(work.id).state).toBe("active");
     await other.mustBeat(work.id, last);

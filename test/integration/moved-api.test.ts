@@ -28,16 +28,16 @@ test.each(["Worker", "Operator"] as const)(
     const second = world.startOperator({ flags });
     await world.patchSpec({ api: { baseUrl: moved.url } });
     const there = moved.enqueue(world.environmentId);
-    await world.until("the new address' item runs", () => moved.item(there.id).state === "active");
+    await world.until("the item at the new address runs", () => moved.item(there.id).state === "active");
     expect(world.simulator.item(item.id).state).toBe("active");
-    await world.until("both claims are seen", () => world.claims.length === 2);
+    await world.until("both claims exist", () => world.claims.length === 2);
 
     world.simulator.stopItem(item.id);
-    await world.until("the old one is settled", () => world.claims.length === 1);
+    await world.until("the claim at the old address is settled", () => world.claims.length === 1);
     expect(world.simulator.item(item.id).state).toBe("stopped");
     expect(moved.item(there.id).state).toBe("active");
     moved.stopItem(there.id);
-    await world.until("all is settled", () => world.claims.length === 0);
+    await world.until("everything is settled", () => world.claims.length === 0);
     expect(moved.item(there.id).state).toBe("stopped");
     await second.stop();
     world.simulator.assertNoViolations();
@@ -57,15 +57,15 @@ test("after a change of api.baseUrl to a forbidden address, nothing is claimed a
   await world.patchSpec({ api: { baseUrl: elsewhere } });
   const said = await world.untilCondition("QueueReachable", "OriginNotAllowed");
   expect(said.message).toContain(elsewhere);
-  await world.until("no poll waits", () => world.simulator.pollsWaiting(world.environmentId) === 0);
+  await world.until("no long poll waits", () => world.simulator.pollsWaiting(world.environmentId) === 0);
   const waiting = world.simulator.enqueue(world.environmentId);
   world.simulator.stopItem(item.id);
-  await world.until("what ran is settled", () => world.claims.length === 0);
+  await world.until("the running session is settled", () => world.claims.length === 0);
   expect(world.simulator.item(item.id).state).toBe("stopped");
   expect(world.simulator.item(waiting.id).acks).toEqual([]);
 
   await world.patchSpec({ api: { baseUrl: world.simulator.url } });
-  await world.until("it is served", () => world.simulator.item(waiting.id).state === "active");
+  await world.until("the waiting item runs", () => world.simulator.item(waiting.id).state === "active");
   await world.untilCondition("QueueReachable", "Reachable");
   world.simulator.stopItem(waiting.id);
   await world.untilServed(2);

@@ -75,20 +75,24 @@ describe.concurrent("the NetworkPolicy of an Environment", () => {
     const first = await policyOf(world);
 
     await world.kube.delete(NETWORK_POLICIES, refOf(world));
-    await untilPolicy(world, "another one", ({ metadata }) => metadata.uid !== first?.metadata.uid);
+    await untilPolicy(world, "another policy", ({ metadata }) => metadata.uid !== first?.metadata.uid);
 
     const spec = { ingress: [{}], podSelector: { matchLabels: { nobody: "has-it" } } };
     await world.kube.patch(NETWORK_POLICIES, refOf(world), { spec }, { type: "merge" });
     const mended = await untilPolicy(
       world,
-      "the change is gone",
+      "the change is reverted",
       (policy) => (policy.spec?.ingress ?? []).length === 0,
     );
     expect(mended.spec?.podSelector).toEqual({ matchLabels: { "berth.dev/environment": world.name } });
 
     // Without its labels, the watch no longer shows it.
     await world.kube.patch(NETWORK_POLICIES, refOf(world), { metadata: { labels: null } }, { type: "merge" });
-    await untilPolicy(world, "its labels", ({ metadata }) => metadata.labels?.["berth.dev/environment"] === world.name);
+    await untilPolicy(
+      world,
+      "the labels are restored",
+      ({ metadata }) => metadata.labels?.["berth.dev/environment"] === world.name,
+    );
   });
 
   test("is neither read nor written while nothing changes", async () => {
@@ -116,14 +120,14 @@ describe.concurrent("the NetworkPolicy of an Environment", () => {
     });
     const served = await serveOne(world);
     await world.patchSpec({ network: { egress: { cidrs: ["203.0.113.7/32"] } } });
-    await untilPolicy(world, "the network", (policy) => cidrsOf(policy).includes("203.0.113.7/32"));
+    await untilPolicy(world, "the policy allows the network", (policy) => cidrsOf(policy).includes("203.0.113.7/32"));
 
     await world.patchSpec({ network: { policy: "None" } });
     await untilGone(world);
     await world.untilCondition("NetworkPolicyReady", "PolicyNotWanted");
 
     await world.patchSpec({ network: { policy: "Managed" } });
-    await untilPolicy(world, "it again", () => true);
+    await untilPolicy(world, "the policy again", () => true);
     const pod = await world.kube.get(PODS, { namespace: world.namespace, name: served.pod.metadata.name ?? "" });
     expect(pod.metadata.uid).toBe(served.pod.metadata.uid);
     expect(pod.metadata.deletionTimestamp).toBeUndefined();

@@ -37,7 +37,7 @@ describe.concurrent("parking: Init", () => {
       [GATE_CONTAINER, "running", undefined],
       ["worker", "waiting", "PodInitializing"],
     ]);
-    await world.until("it counts as warm", () => world.environment?.status?.sessions?.warm === 1);
+    await world.until("the status counts the Pod as warm", () => world.environment?.status?.sessions?.warm === 1);
     const item = world.simulator.enqueue(world.environmentId, { script: bashScript("echo served") });
     await world.untilServed(1);
     expect(world.simulator.item(item.id).stoppedBy?.as).toBe("sessions-token");
@@ -127,7 +127,7 @@ describe.concurrent("parking: Init", () => {
     if (!pod) throw new Error("no Pod");
     await world.patchSpec({ sessions: { warm: 0, warmScaleDownSeconds: 0 } });
     await untilGone(world, pod);
-    await world.until("its lock is gone", () => world.claims.length === 0);
+    await world.until("the Secret is gone", () => world.claims.length === 0);
   });
 
   test("a Pod that is evicted while parked is replaced, and does not count as a failure", async () => {
@@ -137,7 +137,9 @@ describe.concurrent("parking: Init", () => {
     const [pod] = await world.untilParked(1);
     if (!pod) throw new Error("no Pod");
     world.node.evict({ namespace: world.namespace, name: pod.metadata.name });
-    await world.until("another one", () => world.parked.some(({ metadata }) => metadata.uid !== pod.metadata.uid));
+    await world.until("another Pod is parked", () =>
+      world.parked.some(({ metadata }) => metadata.uid !== pod.metadata.uid),
+    );
     await world.untilCondition("CapacityAvailable", "Available");
     world.simulator.enqueue(world.environmentId);
     await world.untilServed(1);
@@ -163,7 +165,7 @@ describe.concurrent("parking: Init", () => {
     world.startOperator();
     const [old] = await world.untilParked(1);
     await world.patchSpec({ sessions: { parking: "Init" } });
-    await world.until("a Pod with a gate, and the old one gone", () => {
+    await world.until("the Pod is replaced by one with a gate", () => {
       const [pod, ...more] = world.parked;
       return more.length === 0 && pod?.metadata.uid !== old?.metadata.uid && pod?.spec.initContainers?.length === 1;
     });

@@ -56,7 +56,10 @@ test("a replica that waits for the Lease is ready, and both serve health and met
   for (const { process } of replicas) {
     expect(await text(process.addresses.health, "/healthz")).toMatchObject({ status: 200 });
     // Its caches are filled soon, whether or not it leads.
-    await world.until("it is ready", async () => (await text(process.addresses.health, "/readyz")).status === 200);
+    await world.until(
+      "the operator is ready",
+      async () => (await text(process.addresses.health, "/readyz")).status === 200,
+    );
   }
   const metrics = await Promise.all(replicas.map(({ process }) => text(process.addresses.metrics, "/metrics")));
   expect(metrics.map(({ body }) => /^berth_leader\{lease="berth"\} (\d)/m.exec(body)?.[1]).sort()).toEqual(["0", "1"]);

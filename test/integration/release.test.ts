@@ -32,8 +32,8 @@ async function served(world: World) {
   await world.createEnvironment();
   const operator = world.startOperator();
   const { id } = world.simulator.enqueue(world.environmentId);
-  await world.until("the item is over", () => world.simulator.item(id).state === "stopped", PATIENCE_MS);
-  await world.until("its claim is gone", () => world.claims.length === 0);
+  await world.until("the item is stopped", () => world.simulator.item(id).state === "stopped", PATIENCE_MS);
+  await world.until("no claim is left", () => world.claims.length === 0);
   world.simulator.assertNoViolations();
   return {
     operator,
@@ -111,7 +111,7 @@ describe.concurrent("onPodFailure: Release", () => {
       sessions: { warm: 1 },
     });
     const { item, pod } = await serveOne(world);
-    await world.until("the container is over", () =>
+    await world.until("the container has ended", () =>
       world.pods.some(
         ({ metadata, status }) =>
           metadata.uid === pod.metadata.uid && status?.containerStatuses?.some(({ state }) => state?.terminated),
@@ -121,7 +121,7 @@ describe.concurrent("onPodFailure: Release", () => {
     const last = await untilState(world, item, "stopped");
     expect(last.stoppedBy?.as).toBe("environment-key");
     expect(last.acks).toHaveLength(1);
-    await world.until("its claim is gone", () => world.claims.length === 0);
+    await world.until("no claim is left", () => world.claims.length === 0);
     world.simulator.assertNoViolations();
   });
 
@@ -147,12 +147,12 @@ describe.concurrent("onPodFailure: Release", () => {
       script: { turns: [work ?? {}, { ...more, delayMs: 3_000 }] },
     });
     const session = () => world.simulator.session(item.sessionId ?? "");
-    await world.until("the first call is answered", () => session().toolCalls[0]?.answeredAt);
+    await world.until("the first tool call is answered", () => session().toolCalls[0]?.answeredAt);
     expect(world.node.kill({ namespace: world.namespace, name: pod.metadata.name })).toBe(true);
-    await world.until("it is served", () => world.simulator.item(item.id).state === "stopped", PATIENCE_MS);
+    await world.until("the item is stopped", () => world.simulator.item(item.id).state === "stopped", PATIENCE_MS);
     expect(session().toolCalls.map(({ output }) => output)).toEqual(["once", "twice"]);
     expect(world.simulator.item(item.id).acks).toHaveLength(2);
-    await world.until("its claim is gone", () => world.claims.length === 0);
+    await world.until("no claim is left", () => world.claims.length === 0);
     world.simulator.assertNoViolations();
   });
 });

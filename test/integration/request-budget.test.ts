@@ -29,7 +29,7 @@ describe.concurrent("a Work API that allows fewer requests than needed", () => {
     const { workRequests, workBudgetRate } = operator.metrics;
     let lowest = DEFAULT_BUDGET_LIMITS.initialRate;
     await world.until(
-      "the rate is halved",
+      "the request rate is halved",
       async () => {
         const rate = await metricValue(workBudgetRate, { group: "default" });
         if (rate > 0) lowest = Math.min(lowest, rate);
@@ -45,7 +45,7 @@ describe.concurrent("a Work API that allows fewer requests than needed", () => {
     }
     const items = () => [...world.simulator.items(world.environmentId), ...world.simulator.items(other)];
     await world.until(
-      "all are served and settled",
+      "all items are served and settled",
       () => items().every(({ state }) => state === "stopped") && world.claims.length === 0,
       PATIENCE_MS,
     );

@@ -72,10 +72,10 @@ describe("the operator's requests to the API server", () => {
     const version = () => world.environment?.metadata.resourceVersion;
     const before = new Map(ids.map((id) => [id, statsOf(world, id)]));
     const read = (more: number) => ids.every((id) => statsOf(world, id) >= (before.get(id) ?? 0) + more);
-    await world.until("their queues are read on and on", () => read(LOOKS));
+    await world.until("the queue of each Environment is read repeatedly", () => read(LOOKS));
     const since = await cluster.audit.mark();
     const [from, seen] = [ids.map((id) => statsOf(world, id)), version()];
-    await world.until("they are read as often once more", () =>
+    await world.until("the queue of each Environment is read as often again", () =>
       ids.every((id, at) => statsOf(world, id) >= (from[at] ?? 0) + LOOKS),
     );
 
@@ -103,15 +103,15 @@ function statsOf({ simulator }: World, id: string): number {
 async function serveOne(world: World): Promise<void> {
   await world.untilParked(1);
   const item = world.simulator.enqueue(world.environmentId);
-  await world.until("it is settled", () => {
+  await world.until("the item is stopped and its claim is settled", () => {
     return world.simulator.item(item.id).state === "stopped" && world.claims.length === 0;
   });
-  await world.until("its Pod is replaced and gone", () => world.pods.length === 1 && world.parked.length === 1);
+  await world.until("the Pod is replaced and gone", () => world.pods.length === 1 && world.parked.length === 1);
 }
 
 /** Events are written independently of the sessions. */
 function untilTold(world: World, sessions: number): Promise<boolean> {
-  return world.until("every end is told", () => world.events("Completed").length === sessions);
+  return world.until("an Event reports every end", () => world.events("Completed").length === sessions);
 }
 
 /**

@@ -173,7 +173,7 @@ describe.concurrent("other Pod fields are passed through", () => {
     const pod = await untilWorker(world);
     expect(pod.spec).toMatchObject(spec);
     expect(pod.spec["tolerations"]).toEqual(expect.arrayContaining([toleration]));
-    await world.until("it is scheduled", async () => {
+    await world.until("the Pod is scheduled", async () => {
       const { namespace = "", name = "" } = pod.metadata;
       return (await world.kube.get(PODS, { namespace, name })).spec.nodeName === world.node.name;
     });
@@ -184,7 +184,7 @@ describe.concurrent("other Pod fields are passed through", () => {
     await using world = await startWorld(cluster, { podSpec: { priorityClassName: "no-such-class" } });
     await world.createEnvironment();
     world.startOperator({ flags: ANY_CLASS });
-    const { message } = await world.until("it is refused", () => {
+    const { message } = await world.until("TemplateAccepted is False", () => {
       const condition = world.condition("TemplateAccepted");
       return condition?.status === "False" && condition;
     });

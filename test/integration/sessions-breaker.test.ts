@@ -52,7 +52,10 @@ describe.concurrent("three consecutive start failures stop the claims of a templ
       const condition = world.condition("SessionsStarting");
       expect(condition?.status).toBe("False");
       expect(condition?.message).toMatch(words);
-      await world.until("the three are settled", () => served(world).length === 3 && world.claims.length === 0);
+      await world.until(
+        "three items are stopped and no claim is left",
+        () => served(world).length === 3 && world.claims.length === 0,
+      );
       await world.untilParked(1);
       const rest = world.simulator.items(world.environmentId).filter(({ state }) => state === "queued");
       expect(rest).toHaveLength(4);
@@ -100,7 +103,7 @@ describe.concurrent("a template that has not served yet", () => {
     await world.untilParked(8);
     for (let item = 0; item < 8; item += 1) world.simulator.enqueue(world.environmentId);
     const items = () => world.simulator.items(world.environmentId);
-    await world.until("all run", () => items().every(({ state }) => state === "active"));
+    await world.until("all items run", () => items().every(({ state }) => state === "active"));
     expect(items().filter(({ acks }) => acks.length !== 1)).toEqual([]);
     for (const { id } of items()) world.simulator.stopItem(id, { force: true });
     await world.untilServed(8);
@@ -117,7 +120,7 @@ describe.concurrent("an open breaker", () => {
     await world.untilParked(1);
     await untilOpen(world, 8);
     const tried = served(world).length;
-    await world.until("one probe failed", () => served(world).length > tried);
+    await world.until("one more probe has ended", () => served(world).length > tried);
     expect(world.simulator.items(world.environmentId).filter(({ state }) => state === "starting").length).toBeLessThan(
       2,
     );
@@ -137,13 +140,16 @@ describe.concurrent("an open breaker", () => {
     const first = world.startOperator({ seams: slowProbe });
     await world.untilParked(1);
     await untilOpen(world, 6);
-    await world.until("the three are settled", () => served(world).length === 3 && world.claims.length === 0);
+    await world.until(
+      "three items are stopped and no claim is left",
+      () => served(world).length === 3 && world.claims.length === 0,
+    );
     await first.stop();
     await world.patchSpec({ deletionGraceSeconds: 6 });
     // Until the cache shows the new generation, the previous process's status looks like the next one's.
     await world.caughtUp("environments");
     world.startOperator({ seams: slowProbe });
-    await world.until("the next one has written its status", () => {
+    await world.until("the new operator has written the status", () => {
       return world.environment?.status?.observedGeneration === world.environment?.metadata.generation;
     });
     expect(world.condition("SessionsStarting")?.reason).toBe("BreakerOpen");

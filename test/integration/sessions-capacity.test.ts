@@ -30,7 +30,7 @@ describe.concurrent("the number of Pods", () => {
     await world.createEnvironment();
     const operator = world.startOperator();
     await world.untilParked(3);
-    await world.until("the status says so", () => world.environment?.status?.sessions?.warm === 3);
+    await world.until("the status counts three warm Pods", () => world.environment?.status?.sessions?.warm === 3);
     expect(await metricValue(operator.metrics.podsCreated, labelsOf(world))).toBe(3);
     expect(world.pods).toHaveLength(3);
     expect(world.pods.map(({ metadata }) => metadata.labels?.[LABEL_PHASE])).toEqual(["parked", "parked", "parked"]);
@@ -70,7 +70,7 @@ describe.concurrent("the number of Pods", () => {
     expect(most).toBe(8);
     expect(world.simulator.items(world.environmentId).filter(({ acks }) => acks.length !== 1)).toEqual([]);
     world.simulator.assertNoViolations();
-    await world.until("back to warm", () => world.pods.length === 2 && world.parked.length === 2);
+    await world.until("only the two warm Pods are left", () => world.pods.length === 2 && world.parked.length === 2);
   });
 
   test("surplus Pods are deleted after warmScaleDownSeconds", async () => {
@@ -80,7 +80,7 @@ describe.concurrent("the number of Pods", () => {
     await world.untilParked(4);
     await world.patchSpec({ sessions: { warm: 1 } });
     await world.until("one Pod is left", () => world.pods.length === 1 && world.parked.length === 1);
-    await world.until("no Secret is left that took their slots", () => world.claims.length === 0);
+    await world.until("no Secret is left", () => world.claims.length === 0);
   });
 
   test("a parked Pod that a user deletes is replaced and does not count as a failure", async () => {
@@ -90,7 +90,7 @@ describe.concurrent("the number of Pods", () => {
     const [parked] = await world.untilParked(1);
     await world.untilCondition("CapacityAvailable", "Available");
     await world.kube.delete(PODS, { namespace: world.namespace, name: parked?.metadata.name ?? "" });
-    await world.until("another is parked", () =>
+    await world.until("another Pod is parked", () =>
       world.parked.some(({ metadata }) => metadata.uid !== parked?.metadata.uid),
     );
     expect(await metricValue(operator.metrics.prepareFailures, labelsOf(world))).toBe(0);
@@ -108,7 +108,7 @@ describe.concurrent("replacement of parked Pods", () => {
     world.onPodChange(() => {
       fewest = Math.min(fewest, world.parked.length);
     });
-    await world.until("all are others", () => {
+    await world.until("all three Pods are replaced", () => {
       return world.parked.length === 3 && !uidsOf(world.parked).some((uid) => first.includes(uid));
     });
     expect(fewest).toBe(2);
@@ -123,7 +123,7 @@ describe.concurrent("replacement of parked Pods", () => {
     world.onPodChange(() => {
       fewest = Math.min(fewest, world.parked.length);
     });
-    await world.until("it is another", () => {
+    await world.until("the Pod is replaced", () => {
       return world.parked.length === 1 && world.parked[0]?.metadata.uid !== first?.metadata.uid;
     });
     expect(fewest).toBe(1);
@@ -136,7 +136,7 @@ describe.concurrent("replacement of parked Pods", () => {
     const before = uidsOf(await world.untilParked(2));
     const hash = pod.metadata.labels?.[LABEL_TEMPLATE_HASH];
     await world.patchSpec({ sessions: { template: { metadata: { labels: { version: "2" } } } } });
-    await world.until("both are replaced", () => {
+    await world.until("both Pods are replaced", () => {
       const now = world.parked;
       return now.length === 2 && now.every(({ metadata }) => metadata.labels?.version === "2") && now;
     });
@@ -247,7 +247,7 @@ describe.concurrent("paused", () => {
     await world.untilCondition("Ready", "Paused");
     await world.until("polls have ended", () => world.simulator.pollsWaiting(world.environmentId) === 0);
     const waiting = world.simulator.enqueue(world.environmentId);
-    await world.until("the operator has seen it", () => world.environment?.status?.queue?.depth === 1);
+    await world.until("the status counts the item", () => world.environment?.status?.queue?.depth === 1);
     expect(world.simulator.item(waiting.id).offers).toEqual([]);
     expect(world.simulator.item(item.id).state).toBe("active");
     await world.patchSpec({ paused: false });

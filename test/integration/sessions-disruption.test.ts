@@ -108,7 +108,7 @@ describe.concurrent("the node is lost", () => {
     world.node.fail();
     await world.until("the Pod is marked for deletion", () => podOf(world, served.item)?.metadata.deletionTimestamp);
     const { beats } = world.simulator.item(served.item.id);
-    await world.until("three more beats", () => world.simulator.item(served.item.id).beats >= beats + 3);
+    await world.until("three more heartbeats", () => world.simulator.item(served.item.id).beats >= beats + 3);
     expect(world.simulator.item(served.item.id).state).toBe("active");
 
     await world.node.recover();
@@ -121,7 +121,7 @@ describe.concurrent("the node is lost", () => {
   test("its container is silent and the lease still runs: the item is fenced and stopped", async () => {
     await using world = await lossyWorld({ kind: "run" });
     const served = await serveOne(world);
-    const worker = await world.until("the opened claim", () => workerClient(world, served.item));
+    const worker = await world.until("the claim is opened", () => workerClient(world, served.item));
     await worker.mustBeat(served.item.id, "NO_HEARTBEAT", 32);
     world.node.fail();
     const { last, message } = await untilEnded(world, served, "NodeLost");
@@ -136,10 +136,10 @@ describe.concurrent("the node is lost", () => {
     await untilState(world, served.item, "active");
     world.node.fail();
     world.node.kill({ namespace: world.namespace, name: served.pod.metadata.name });
-    await world.until("the first claim is let go", () => world.claims.length === 0);
+    await world.until("the first claim is released", () => world.claims.length === 0);
     expect(world.simulator.item(served.item.id).state).toBe("queued");
     await world.node.recover();
-    await world.until("it runs again", () => world.simulator.item(served.item.id).acks.length === 2);
+    await world.until("the item is acknowledged again", () => world.simulator.item(served.item.id).acks.length === 2);
     await untilState(world, served.item, "active");
     world.simulator.stopItem(served.item.id);
     await world.untilServed(1);
@@ -153,7 +153,7 @@ describe.concurrent("the node is lost", () => {
     await untilState(world, served.item, "active");
     world.node.fail();
     const beats = world.simulator.item(served.item.id).beats;
-    await world.until("another beat", () => world.simulator.item(served.item.id).beats > beats);
+    await world.until("another heartbeat", () => world.simulator.item(served.item.id).beats > beats);
     await world.node.recover();
     const { last } = await untilEnded(world, served, "Completed");
     expect(last.stoppedBy?.as).toBe("sessions-token");

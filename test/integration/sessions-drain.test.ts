@@ -20,7 +20,7 @@ function worldOf(fate: FateInput, options: WorldOptions = {}): Promise<World> {
 async function untilNothingIsLeft(world: World): Promise<void> {
   await world.until("the Environment is gone", () => world.environment === undefined);
   // A new control plane's garbage collector takes half a minute to learn of the Environment resource.
-  await world.until("its Pods are gone", () => world.pods.length === 0, 100_000);
+  await world.until("no Pod is left", () => world.pods.length === 0, 100_000);
   await world.caughtUp("secrets");
   expect(world.claims).toEqual([]);
   world.simulator.assertNoViolations();
@@ -101,12 +101,12 @@ describe.concurrent("a busy Environment", () => {
     const { item } = await serveOne(world);
     await untilState(world, item, "active");
     await world.deleteEnvironment();
-    await world.until("the stop is asked for", () => world.simulator.item(item.id).stopRequestedAt !== undefined);
+    await world.until("the stop is requested", () => world.simulator.item(item.id).stopRequestedAt !== undefined);
     await untilNothingIsLeft(world);
     const { history, stoppedBy } = world.simulator.item(item.id);
     expect(history.find(({ event }) => event === "stop requested")?.by.as).toBe("environment-key");
     expect(stoppedBy?.as).toBe("sessions-token");
-    await world.until("an Event says why", () => world.events("EnvironmentDeleted").length > 0);
+    await world.until("the Event EnvironmentDeleted", () => world.events("EnvironmentDeleted").length > 0);
   });
 
   test("ends a session that ignores the stop: its Pod after the grace period, then the item", async () => {
@@ -129,7 +129,7 @@ describe.concurrent("a busy Environment", () => {
     await untilState(world, item, "active");
     await operator.stop();
     await world.deleteEnvironment();
-    await world.until("it is marked", () => world.environment?.metadata.deletionTimestamp);
+    await world.until("the Environment is marked as deleted", () => world.environment?.metadata.deletionTimestamp);
     expect(finalizers(world)).toEqual([FINALIZER]);
     world.startOperator();
     await untilNothingIsLeft(world);
@@ -161,7 +161,7 @@ describe.concurrent("a busy Environment that can't settle is deleted at the time
   test("the environment key is missing", async () => {
     await using world = await worldOf(played, { spec: { deletionGraceSeconds: 1 } });
     const { item } = await serveOne(world);
-    const worker = await world.until("the opened claim", () => workerClient(world, item));
+    const worker = await world.until("the claim is opened", () => workerClient(world, item));
     // A lease that outlasts the whole test, including the garbage collector's half minute.
     await worker.mustBeat(item.id, "NO_HEARTBEAT", 600);
     await world.kube.delete(SECRETS, { namespace: world.namespace, name: "key" });

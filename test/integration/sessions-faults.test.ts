@@ -43,7 +43,7 @@ describe.concurrent("every call with each fault", () => {
     for (let item = 0; item < 4; item += 1) world.simulator.enqueue(world.environmentId);
     // If a worker did not stop its item, the operator lists, fences and stops it.
     await world.untilServed(4);
-    await world.until("all faults have struck, or their call has nothing to do any more", () => {
+    await world.until("all faults were applied, or their call is no longer made", () => {
       return world.simulator.faults().every(({ fault }) => fault.call !== "poll" && fault.call !== "stats");
     });
     await world.untilCondition("Ready", "Ready");
@@ -95,7 +95,7 @@ describe("two operators on one queue by mistake", () => {
       ];
       one.simulator.arrivals(one.environmentId, { kind: "burst", size: 24 });
       await one.until(
-        "every item is stopped",
+        "all items are stopped",
         () => {
           const items = one.simulator.items(one.environmentId);
           return items.length >= 24 && items.every(({ state }) => state === "stopped");

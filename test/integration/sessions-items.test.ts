@@ -26,7 +26,7 @@ describe.concurrent("items without a Pod", () => {
       expect(record.beats).toBe(0);
       world.simulator.assertNoViolations();
       const labels = { namespace: world.namespace, environment: world.name, reason };
-      await world.until("it is counted once", async () => {
+      await world.until("one session is counted as ended", async () => {
         return (await metricValue(operator.metrics.sessionsEnded, labels)) === 1;
       });
       expect(world.parked.map(({ metadata }) => metadata.uid)).toEqual([parked?.metadata.uid]);
@@ -70,7 +70,7 @@ describe.concurrent("opaque ids", () => {
     const item = world.simulator.item(id);
     proxy.rename(id, workId);
     proxy.rename(item.sessionId ?? "", sessionId);
-    const pod = await world.until("the Pod that serves it", () =>
+    const pod = await world.until("the Pod of the item exists", () =>
       world.pods.find(({ metadata }) => metadata.annotations?.["berth.dev/work-id"] === workId),
     );
     expect(pod.metadata.annotations?.["berth.dev/session-id"]).toBe(sessionId);

@@ -181,7 +181,7 @@ describe.concurrent("another client takes the lease", () => {
     await using world = await worldOf(played, { sessions: { maxConcurrent: 1 } });
     const served = await serveOne(world);
     const { id } = served.item;
-    const worker = await world.until("the opened claim", () => workerClient(world, served.item));
+    const worker = await world.until("the claim is opened", () => workerClient(world, served.item));
     await worker.mustBeat(id, "NO_HEARTBEAT");
     await untilState(world, served.item, "queued");
     const other = otherPoller(world);
@@ -190,9 +190,9 @@ describe.concurrent("another client takes the lease", () => {
     expect((await other.ack(id)).status).toBe(200);
     const last = await other.mustBeat(id, "NO_HEARTBEAT", 600);
 
-    await world.until("the claim is let go", () => world.claims.length === 0);
+    await world.until("the claim is released", () => world.claims.length === 0);
     await untilGone(world, served.pod);
-    const about = await world.until("an Event about it", () => world.events("LeaseLost")[0]);
+    const about = await world.until("the Event LeaseLost", () => world.events("LeaseLost")[0]);
     expect(about.message).toContain(id);
     expect(world.simulator.item(id).state).toBe("active");
     await other.mustBeat(id, last);

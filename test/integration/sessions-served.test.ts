@@ -15,12 +15,12 @@ test("a parked Pod serves a queued item, which is settled and leaves nothing beh
 
   world.simulator.assertNoViolations();
   const [event] = await world.until(
-    "an Event about the end",
+    "the Event Completed",
     () => world.events("Completed").length > 0 && world.events("Completed"),
   );
   expect(event?.message).toContain(item.id);
   await world.until(
-    "the Pod that served it is gone",
+    "the Pod of the session is gone",
     () => !world.pods.some(({ metadata }) => metadata.uid === parked?.metadata.uid),
   );
   await world.untilCondition("Ready", "Ready");

@@ -110,9 +110,13 @@ describe.concurrent("a shard's leases that move to another replica while the ope
       await end(victim);
 
       await many.untilShared(SHARDS, 1);
-      await world.until("their leases are taken", async () => (await leasesTaken(other)) >= orphans, PATIENCE_MS);
+      await world.until(
+        "the other replica adopts the leases",
+        async () => (await leasesTaken(other)) >= orphans,
+        PATIENCE_MS,
+      );
       const isOver = () => items.every(({ item }) => world.simulator.item(item.id).state === "stopped");
-      await world.until("all are served", () => isOver() && world.claims.length === 0, PATIENCE_MS);
+      await world.until("all items are served", () => isOver() && world.claims.length === 0, PATIENCE_MS);
       expectNothingLost(world, items);
     },
     LONG,

@@ -65,7 +65,7 @@ test(
     const before = await many.untilShared(4, 3);
     const arrived = many.arrivals({ ratePerSecond: 0.7, durationSeconds: 35, seed });
     // Picks a replica whose Environments have work, so that the kill has an effect.
-    const busy = await world.until("a session of a replica that has Environments", () => {
+    const busy = await world.until("a session of a replica that holds Environments runs", () => {
       const item = many.items.find(({ state }) => state === "active");
       const name = [...many.ids].find(([, id]) => item?.environmentId === id)?.[0];
       return name && before.get(`berth-${shardOf(`${world.namespace}/${name}`, 4)}-of-4`);
@@ -107,7 +107,7 @@ test(
     }
     await many.untilShared(3, 3);
     await many.untilServed(await arrived);
-    await world.until("the new division is looked at", () => seen.has("3"));
+    await world.until("the new number of shards is read", () => seen.has("3"));
     looking.abort();
     await looks;
     expectServedOnce(world, many);
@@ -133,7 +133,7 @@ test(
     expect(api.writes(identity).length).toBeGreaterThan(0);
 
     stopped.signal("SIGSTOP");
-    await world.until("the other one holds all", async () => {
+    await world.until("the other replica holds all shards", async () => {
       const holders = [...(await many.holders()).values()];
       return holders.length === 2 && !holders.includes(identity);
     });
@@ -141,14 +141,14 @@ test(
     const sent = api.writes(identity).length;
     const lines = stopped.log.length;
     stopped.signal("SIGCONT");
-    await world.until("it says that it has lost its Lease", () =>
+    await world.until("the replica logs that it lost leadership", () =>
       stopped.log.slice(lines).some(({ msg }) => msg === "leadership lost"),
     );
     // It is now on standby, and gets a shard again after a while. Until then:
     const again = () => stopped.log.slice(lines).some(({ msg }) => msg === "started leading");
     let writes = api.writes(identity).length;
     let entries = await cluster.audit.entries({ since: mark });
-    await world.until("it has its part again", async () => {
+    await world.until("the replica has its shards again", async () => {
       if (again()) return true;
       const now = { writes: api.writes(identity).length, entries: await cluster.audit.entries({ since: mark }) };
       if (again()) return true;
@@ -184,7 +184,7 @@ test(
     await world.until("sessions run", () => many.items.some(({ state }) => state === "active"));
 
     network.stall();
-    await world.until("the other one holds all", async () => {
+    await world.until("the other replica holds all shards", async () => {
       const holders = [...(await many.holders()).values()];
       return holders.length === 2 && !holders.includes(identity);
     });
@@ -222,13 +222,13 @@ test(
       const text = await (await fetch(`http://${process.addresses.metrics}/metrics`)).text();
       return [...text.matchAll(/berth_sessions_max\{.*?environment="(.*?)"\}/g)].map(([, name = ""]) => name);
     };
-    const all = await world.until("each is shown once", async () => {
+    const all = await world.until("each Environment is shown once", async () => {
       const names = await Promise.all(replicas.map(shown));
       return names.flat().length === ENVIRONMENTS && names;
     });
     expect(all.flat().sort()).toEqual([...many.ids.keys()].sort());
     await replicas[0]?.stop();
-    await world.until("the other one shows all", async () => {
+    await world.until("the other replica shows all Environments", async () => {
       const [, second] = replicas;
       return second && (await shown(second)).length === ENVIRONMENTS;
     });

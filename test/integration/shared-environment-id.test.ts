@@ -55,7 +55,7 @@ describe.concurrent("two Environments with one environmentId", () => {
 
     for (let item = 0; item < ITEMS; item += 1) world.simulator.enqueue(world.environmentId);
     await world.until(
-      "all are served and settled",
+      "all items are served and settled",
       () => stopped(world) === ITEMS && world.claims.length === 0,
       PATIENCE_MS,
     );
@@ -83,7 +83,7 @@ describe.concurrent("two Environments with one environmentId", () => {
     await world.untilParked(4);
 
     for (let item = 0; item < ITEMS; item += 1) world.simulator.enqueue(world.environmentId);
-    await world.until("both are at work", () => {
+    await world.until("both Environments have claims", () => {
       const working = new Set(world.claims.map(({ metadata }) => metadata.labels?.[LABEL_ENVIRONMENT]));
       return working.size === 2;
     });
@@ -91,7 +91,7 @@ describe.concurrent("two Environments with one environmentId", () => {
     const other = await untilShared(world, world.name, "False");
     expect(other.message).not.toContain(SECOND);
     await world.until(
-      "all are served and settled",
+      "all items are served and settled",
       () => stopped(world) === ITEMS && world.claims.length === 0,
       PATIENCE_MS,
     );

@@ -90,7 +90,7 @@ describe.concurrent("an uninstall", () => {
     const report = await uninstallOf(world, { deleteEnvironments: true });
     expect(report).toMatchObject({ ok: true, stopped: false, deleted: names, undrained: names, released: names });
     await world.until("the Environment is gone", () => world.environment === undefined);
-    await world.until("its claims are gone", () => world.claims.length === 0);
+    await world.until("no claim is left", () => world.claims.length === 0);
   });
 
   test("releases nothing while the operator's Pods still run, and names them", async () => {

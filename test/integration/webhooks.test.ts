@@ -53,7 +53,7 @@ describe.concurrent("signed webhooks of the platform", () => {
     await using hinted = await startHinted(world);
     await world.createEnvironment();
     await world.untilParked(1);
-    await world.until("it rests after its first poll", () => polls(world) > 0);
+    await world.until("the first poll has ended", () => polls(world) > 0);
     for (let session = 1; session <= 3; session += 1) {
       world.simulator.enqueue(world.environmentId);
       await world.untilServed(session);
@@ -62,7 +62,7 @@ describe.concurrent("signed webhooks of the platform", () => {
     const { webhookDeliveries, hintedItems } = hinted.operator.metrics;
     expect(await metricValue(hintedItems, { result: "hinted" })).toBe(3);
     await world.until(
-      "copies are counted",
+      "duplicates are counted",
       async () => (await metricValue(webhookDeliveries, { result: "duplicate" })) >= 3,
     );
     expect(await metricValue(webhookDeliveries, { result: "forged" })).toBe(0);
@@ -97,7 +97,7 @@ describe.concurrent("signed webhooks of the platform", () => {
     await using _both = new AsyncDisposableStack();
     _both.use(serving);
     _both.use(waiting);
-    await world.until("it rests after its first poll", () => polls(world) > 0);
+    await world.until("the first poll has ended", () => polls(world) > 0);
     world.simulator.enqueue(world.environmentId);
     await world.untilServed(1);
     const { webhookDeliveries, hintedItems } = serving.operator.metrics;
@@ -114,12 +114,12 @@ describe.concurrent("signed webhooks of the platform", () => {
     const { webhookDeliveries } = hinted.operator.metrics;
     await world.createEnvironment();
     await world.untilParked(1);
-    await world.until("it rests after its first poll", () => polls(world) > 0);
+    await world.until("the first poll has ended", () => polls(world) > 0);
     const before = polls(world);
     world.simulator.sendWebhook("session.status_idled", "sesn_other");
     world.simulator.sendWebhook("session.status_run_started", "sesn_nobody");
-    await world.until("it polls", () => polls(world) > before);
-    await world.until("all are taken", async () => (await metricValue(webhookDeliveries, {})) >= 4);
+    await world.until("another poll is sent", () => polls(world) > before);
+    await world.until("all deliveries are received", async () => (await metricValue(webhookDeliveries, {})) >= 4);
     expect(polls(world)).toBe(before + 1);
     expect(await metricValue(webhookDeliveries, { result: "hint" })).toBe(1);
     expect(await metricValue(webhookDeliveries, { result: "other-event" })).toBe(1);

@@ -36,12 +36,12 @@ describe.concurrent("obstacles to creating or running workers", () => {
     for (let n = 0; n < 3; n += 1) world.simulator.enqueue(world.environmentId);
     const { message } = await world.untilCondition("CapacityAvailable", "QuotaExceeded");
     expect(message).toContain("raise the quota, or lower maxReplicas");
-    await untilWorkers(world, "one serves", ({ busy }) => busy === 1);
+    await untilWorkers(world, "one worker is busy", ({ busy }) => busy === 1);
     await world.kube.delete(QUOTAS, { namespace: world.namespace, name: "small" });
     // The ReplicaSet controller backs off ever longer. A change of one of its Pods makes it retry at once.
     const ref = { namespace: world.namespace, name: workersOf(world)[0]?.metadata.name ?? "" };
     await world.kube.patch(PODS, ref, { metadata: { annotations: { poke: "now" } } }, { type: "merge" });
-    await untilWorkers(world, "three serve", ({ busy }) => busy === 3);
+    await untilWorkers(world, "three workers are busy", ({ busy }) => busy === 3);
     await world.untilCondition("CapacityAvailable", "Available");
   });
 
@@ -52,7 +52,7 @@ describe.concurrent("obstacles to creating or running workers", () => {
     const { message } = await world.untilCondition("CapacityAvailable", "PreparationFailing");
     expect(message).toContain('secret "key" not found');
     await world.createKey();
-    await untilWorkers(world, "it runs", ({ ready }) => ready === 1);
+    await untilWorkers(world, "one worker is ready", ({ ready }) => ready === 1);
     await world.untilCondition("Ready", "Ready");
   });
 
@@ -83,9 +83,9 @@ describe.concurrent("obstacles to creating or running workers", () => {
         return (worker?.restartCount ?? 0) >= 2 && worker?.state?.waiting !== undefined;
       });
     };
-    await world.until("it crashed three times", crashes, 150_000);
+    await world.until("the worker crashed three times", crashes, 150_000);
     await world.patchSpec({ workers: part });
-    await world.until("the mended one is Ready", () => {
+    await world.until("a worker with the fixed template is ready", () => {
       look();
       return world.condition("Ready")?.reason === "Ready" && world.condition("CapacityAvailable")?.status === "True";
     });
@@ -105,9 +105,9 @@ describe.concurrent("obstacles to creating or running workers", () => {
     world.startOperator();
     for (let n = 0; n < 4; n += 1) world.simulator.enqueue(world.environmentId);
     await world.untilCondition("CapacityAvailable", "ImagePullFailing");
-    await world.until("four workers wait", () => workersOf(world).length === 4);
+    await world.until("four workers exist", () => workersOf(world).length === 4);
     await world.patchSpec({ workers: part.workers });
-    await untilWorkers(world, "four serve", ({ busy }) => busy === 4);
+    await untilWorkers(world, "four workers are busy", ({ busy }) => busy === 4);
     await world.until("one Deployment", async () => (await deploymentsOf(world)).length === 1);
   });
 });
@@ -128,7 +128,7 @@ describe.concurrent("an operator that lacks a permission", () => {
       await world.untilCondition("Ready", "Ready");
       if (verb === "patch") {
         world.simulator.enqueue(world.environmentId);
-        await untilWorkers(world, "one serves", ({ busy }) => busy === 1);
+        await untilWorkers(world, "one worker is busy", ({ busy }) => busy === 1);
       }
       await changeRights(world, { resource, verb });
       const items = [1, 2, 3].map(() => world.simulator.enqueue(world.environmentId));
@@ -137,7 +137,7 @@ describe.concurrent("an operator that lacks a permission", () => {
         expect(message).toContain(`cannot ${verb} resource "deployments"`);
         expect(world.condition("Ready")).toMatchObject({ status: "False", reason: "ScalingFailed" });
       } else {
-        await untilWorkers(world, "all serve", ({ busy }) => busy === 4);
+        await untilWorkers(world, "four workers are busy", ({ busy }) => busy === 4);
         world.simulator.stopItem(items[0]?.id ?? "");
         await world.untilCondition("ScalingActive", "ScalingFailed");
         expect(workersOf(world)).toHaveLength(4);
@@ -145,7 +145,7 @@ describe.concurrent("an operator that lacks a permission", () => {
       await changeRights(world);
       await world.untilCondition("ScalingActive", "ScalingFollowsDemand");
       const wanted = resource === "pods" || verb === "create" ? 3 : 4;
-      await untilWorkers(world, "it goes on", ({ busy, replicas }) => busy === wanted && replicas === wanted);
+      await untilWorkers(world, "scaling continues", ({ busy, replicas }) => busy === wanted && replicas === wanted);
       expect(await metricValue(metrics.workersEndedWhileBusy, {})).toBe(0);
     },
   );
@@ -165,13 +165,13 @@ describe.concurrent("an operator that lacks a permission", () => {
       const { status } = await world.kube.get(ENVIRONMENTS, metadata);
       return status?.conditions?.find(({ type }) => type === "Ready");
     };
-    const told = await world.until("it is said", async () => {
+    const told = await world.until("Ready reports StepFailing", async () => {
       const ready = await readyOf();
       return ready?.reason === "StepFailing" && ready;
     });
     expect(told.message).toContain("nothing is scaled before Deployments and Pods can be listed");
     await changeRights(world);
-    await world.until("it is served", async () => (await readyOf())?.reason === "Ready");
+    await world.until("Ready is True", async () => (await readyOf())?.reason === "Ready");
   });
 });
 
@@ -180,7 +180,7 @@ test("deleting an Environment in the foreground ends workers immediately, as doc
   await world.createEnvironment(workersSpec(world));
   const { metrics } = world.startOperator();
   world.simulator.enqueue(world.environmentId);
-  await untilWorkers(world, "it serves", ({ busy }) => busy === 1);
+  await untilWorkers(world, "one worker is busy", ({ busy }) => busy === 1);
   await world.kube.delete(
     ENVIRONMENTS,
     { namespace: world.namespace, name: world.name },
@@ -189,5 +189,5 @@ test("deleting an Environment in the foreground ends workers immediately, as doc
   await world.until("the busy worker was counted", async () => {
     return ((await metricValue(metrics.workersEndedWhileBusy, {})) ?? 0) > 0;
   });
-  await world.until("all is gone", () => !world.environment && workersOf(world).length === 0);
+  await world.until("the Environment and its Pods are gone", () => !world.environment && workersOf(world).length === 0);
 });

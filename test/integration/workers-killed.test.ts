@@ -49,7 +49,7 @@ function untilRunning(world: World, items: readonly ItemRecord[]): Promise<boole
 async function expectSettled(world: World, running: readonly ItemRecord[]): Promise<void> {
   await untilRunning(world, running);
   await world.until(
-    "one Deployment with as many workers as sessions run",
+    "one Deployment has as many workers as sessions run",
     async () => {
       const deployments = await deploymentsOf(world);
       const count = running.length;
@@ -57,7 +57,7 @@ async function expectSettled(world: World, running: readonly ItemRecord[]): Prom
     },
     PATIENCE_MS,
   );
-  await untilWorkers(world, "all are busy", ({ busy }) => busy === running.length);
+  await untilWorkers(world, "all workers are busy", ({ busy }) => busy === running.length);
   for (const item of running) expect(world.simulator.item(item.id)).toMatchObject({ state: "active" });
   expect(world.events("WorkerEndedWhileBusy")).toEqual([]);
   world.simulator.assertNoViolations();
@@ -72,10 +72,10 @@ describe.concurrent("an operator that is killed (kill -9) while it scales worker
       await world.createEnvironment(workersSpec(world, { workers: { maxReplicas: ALL, behavior } }));
       const { process } = await world.startOperatorProcess();
       const items = enqueue(world, ALL);
-      await world.until("some workers are there", async () => (await replicasOf(world)) > 0, PATIENCE_MS);
+      await world.until("some workers exist", async () => (await replicasOf(world)) > 0, PATIENCE_MS);
       await process.kill();
       expect(await replicasOf(world)).toBeLessThan(ALL);
-      const serving = await world.until("they serve", async () => {
+      const serving = await world.until("all workers are busy", async () => {
         const there = uids(world);
         const running = items.filter((item) => stateOf(world, item) === "active").length;
         return there.length === (await replicasOf(world)) && running === there.length && there;
@@ -100,7 +100,7 @@ describe.concurrent("an operator that is killed (kill -9) while it scales worker
       await expectSettled(world, items);
       const [second, last] = [items[1], items[ALL - 1]] as [ItemRecord, ItemRecord];
       for (const item of items) if (item !== second && item !== last) world.simulator.stopItem(item.id);
-      await world.until("the first one goes", async () => (await replicasOf(world)) < ALL, PATIENCE_MS);
+      await world.until("the first worker is deleted", async () => (await replicasOf(world)) < ALL, PATIENCE_MS);
       await process.kill();
       expect(await replicasOf(world)).toBeGreaterThan(2);
 
@@ -137,7 +137,7 @@ describe.concurrent("an operator that is killed (kill -9) while it scales worker
           left -= 1;
         });
         // If no more Pods change, the kill happens after the timeout.
-        await world.until("the moment comes", () => left <= 0, 5_000).catch(() => {});
+        await world.until("the moment of the kill is reached", () => left <= 0, 5_000).catch(() => {});
         stopLooking();
         await process.kill();
       }

@@ -52,10 +52,10 @@ describe.concurrent("workers follow the demand", () => {
     const items = await busyWith(world, 4);
     const [, second, , fourth] = items;
     for (const item of items) if (item !== second && item !== fourth) world.simulator.stopItem(item.id);
-    await untilWorkers(world, "two workers left", ({ replicas, busy }) => replicas === 2 && busy === 2);
+    await untilWorkers(world, "two workers are left", ({ replicas, busy }) => replicas === 2 && busy === 2);
     expect([second, fourth].map((item) => item && world.simulator.item(item.id).state)).toEqual(["active", "active"]);
     await noWorkerEndedBusy(world, operator);
-    await world.until("an Event of each direction", () =>
+    await world.until("the Events ScaledUp and ScaledDown", () =>
       [world.events("ScaledUp"), world.events("ScaledDown")].every(({ length }) => length > 0),
     );
   });
@@ -69,13 +69,15 @@ describe.concurrent("workers follow the demand", () => {
     const [first, ...others] = items;
     const pods = uids(workersOf(world));
     for (const { id } of others) world.simulator.stopItem(id);
-    await world.until("they are stopped", () => others.every(({ id }) => world.simulator.item(id).state === "stopped"));
+    await world.until("the other items are stopped", () =>
+      others.every(({ id }) => world.simulator.item(id).state === "stopped"),
+    );
     const held = await world.untilCondition("ScalingActive", "ScaleDownHeld");
     expect(held).toMatchObject({ status: "True", message: expect.stringContaining("no busyProbe") });
     // One more worker may have been added meanwhile, but none was deleted.
     expect(uids(workersOf(world))).toEqual(expect.arrayContaining(pods));
     world.simulator.stopItem(first?.id ?? "");
-    await untilWorkers(world, "no worker left", ({ replicas }) => replicas === 0);
+    await untilWorkers(world, "no worker is left", ({ replicas }) => replicas === 0);
     await noWorkerEndedBusy(world, operator);
   });
 
@@ -115,15 +117,15 @@ describe.concurrent("workers follow the demand", () => {
     const operator = world.startOperator();
     const [item] = await busyWith(world, 1);
     await world.patchSpec({ paused: true });
-    await untilWorkers(world, "the busy worker alone", ({ replicas, busy }) => replicas === 1 && busy === 1);
+    await untilWorkers(world, "only the busy worker is left", ({ replicas, busy }) => replicas === 1 && busy === 1);
     world.simulator.stopItem(item?.id ?? "");
-    await untilWorkers(world, "no worker", ({ replicas }) => replicas === 0);
+    await untilWorkers(world, "no worker is left", ({ replicas }) => replicas === 0);
     world.simulator.enqueue(world.environmentId);
-    await world.until("the item is seen", () => world.environment?.status?.queue?.depth === 1);
+    await world.until("the status counts the item", () => world.environment?.status?.queue?.depth === 1);
     expect(workersOf(world)).toEqual([]);
     await world.untilCondition("Ready", "Paused");
     await world.patchSpec({ paused: false });
-    await untilWorkers(world, "workers again", ({ busy, replicas }) => busy === 1 && replicas === 2);
+    await untilWorkers(world, "two workers, one of them busy", ({ busy, replicas }) => busy === 1 && replicas === 2);
     await noWorkerEndedBusy(world, operator);
   });
 });
@@ -140,12 +142,12 @@ describe.concurrent("a failed reading is not zero", () => {
       const fault = world.simulator.inject({ kind: "status", status: 500, call });
       await world.untilCondition("ScalingActive", "ReadingStale");
       for (const { id } of items) world.simulator.stopItem(id);
-      await untilWorkers(world, "nobody is busy", ({ busy }) => busy === 0);
+      await untilWorkers(world, "no worker is busy", ({ busy }) => busy === 0);
       expect(world.condition("Ready")).toMatchObject({ status: "False" });
       expect(workersOf(world)).toHaveLength(2);
       world.simulator.clearFaults();
       expect(fault).toBeTruthy();
-      await untilWorkers(world, "no worker", ({ replicas }) => replicas === 0);
+      await untilWorkers(world, "no worker is left", ({ replicas }) => replicas === 0);
       await world.untilCondition("ScalingActive", "ScalingFollowsDemand");
       await noWorkerEndedBusy(world, operator);
     },
@@ -200,13 +202,13 @@ describe.concurrent("a template that changes", () => {
     const [item] = await busyWith(world, 1);
     const [old] = uids(await untilThereAre(world, 1));
     await world.patchSpec({ workers: { busyProbe: { httpGet: { port: 9001 } } } });
-    await world.until("the change is seen", () => world.environment?.status?.observedGeneration === 2);
+    await world.until("the changed spec is observed", () => world.environment?.status?.observedGeneration === 2);
     const busyAnswers = () => metricValue(operator.metrics.workerProbes, { answer: "busy" });
     const before = await busyAnswers();
-    await world.until("it is asked and answers", async () => (await busyAnswers()) > before + 3);
+    await world.until("the old worker answers more probes", async () => (await busyAnswers()) > before + 3);
     expect(uids(workersOf(world))).toContain(old);
     world.simulator.stopItem(item?.id ?? "");
-    await world.until("it is idle, and goes", () => !uids(workersOf(world)).includes(old));
+    await world.until("the idle worker is deleted", () => !uids(workersOf(world)).includes(old));
     await noWorkerEndedBusy(world, operator);
   });
 
@@ -221,7 +223,7 @@ describe.concurrent("a template that changes", () => {
     expect(workersOf(world).every(({ metadata }) => metadata.labels?.["team"] === "old")).toBe(true);
     world.simulator.stopItem(items[0]?.id ?? "");
     await world.until(
-      "the fifth is served",
+      "the fifth item is served",
       () => world.simulator.items(world.environmentId).at(4)?.state === "active",
     );
     expect(workersOf(world).length).toBeLessThanOrEqual(4);
@@ -238,7 +240,7 @@ describe.concurrent("a template that changes", () => {
     world.startOperator();
     await untilWorkers(world, "three Ready workers", ({ ready }) => ready === 3);
     await world.patchSpec(part("new"));
-    await world.until("three new ones", () => {
+    await world.until("three workers of the new template", () => {
       const teams = workersOf(world).map(({ metadata }) => metadata.labels?.["team"]);
       return teams.length === 3 && teams.every((team) => team === "new");
     });
@@ -280,7 +282,7 @@ describe.concurrent("changes of the workers by other clients", () => {
       const isPutRight = (now?.metadata.generation ?? 0) > (before?.metadata.generation ?? 0) + 1;
       return isPutRight && now?.spec.replicas === 2 && workersOf(world).length === 2;
     });
-    await untilWorkers(world, "the busy one among them", ({ busy, replicas }) => busy === 1 && replicas === 2);
+    await untilWorkers(world, "two workers, one of them busy", ({ busy, replicas }) => busy === 1 && replicas === 2);
     await noWorkerEndedBusy(world, operator);
     await scaleBy(world, 0);
     await world.until("two workers again", async () => {
@@ -298,7 +300,7 @@ describe.concurrent("changes of the workers by other clients", () => {
     const patch = { spec: { template: { metadata: { annotations } } } };
     const ref = { namespace: world.namespace, name: before?.metadata.name ?? "" };
     await world.kube.patch(DEPLOYMENTS, ref, patch, { type: "merge" });
-    await world.until("the template is as it was", async () => {
+    await world.until("the Deployment's template is restored", async () => {
       const [now] = await deploymentsOf(world);
       return (
         (now?.metadata.generation ?? 0) > (before?.metadata.generation ?? 0) + 1 &&
@@ -314,7 +316,7 @@ describe.concurrent("changes of the workers by other clients", () => {
     await untilWorkers(world, "a worker", ({ ready }) => ready === 1);
     const [before] = await deploymentsOf(world);
     await world.kube.delete(DEPLOYMENTS, { namespace: world.namespace, name: before?.metadata.name ?? "" });
-    await world.until("another Deployment with a worker", async () => {
+    await world.until("another Deployment has a worker", async () => {
       const [now] = await deploymentsOf(world);
       return now && now.metadata.uid !== before?.metadata.uid && workersOf(world).length === 1;
     });
@@ -351,17 +353,21 @@ describe.concurrent("changes of the workers by other clients", () => {
     for (const pod of workersOf(world)) await say(pod, "True");
     await untilWorkers(world, "three Ready workers", ({ ready }) => ready === 3);
     await busyWith(world, 1);
-    const busy = await world.until("the busy one is marked", () =>
+    const busy = await world.until("the busy worker has a deletion cost", () =>
       workersOf(world).find(({ metadata }) => metadata.annotations?.["controller.kubernetes.io/pod-deletion-cost"]),
     );
     await say(busy, "False");
-    await untilWorkers(world, "it is not Ready", ({ ready }) => ready === 2);
+    await untilWorkers(world, "one worker is not ready", ({ ready }) => ready === 2);
     await world.patchSpec({ workers: { minReplicas: 0 } });
     const held = await world.untilCondition("ScalingActive", "ScaleDownHeld");
     expect(held.message).toContain("not Ready");
     expect(workersOf(world)).toHaveLength(3);
     await say(busy, "True");
-    await untilWorkers(world, "the busy one alone", ({ replicas, busy: count }) => replicas === 1 && count === 1);
+    await untilWorkers(
+      world,
+      "only the busy worker is left",
+      ({ replicas, busy: count }) => replicas === 1 && count === 1,
+    );
     expect(uids(workersOf(world))).toEqual([busy.metadata.uid]);
     await noWorkerEndedBusy(world, operator);
   });
@@ -375,11 +381,11 @@ describe.concurrent("an Environment that is deleted", () => {
     const operator = world.startOperator();
     const [item] = await busyWith(world, 1);
     await world.deleteEnvironment();
-    await untilWorkers(world, "the busy worker alone", ({ replicas }) => replicas === 1);
+    await untilWorkers(world, "only the busy worker is left", ({ replicas }) => replicas === 1);
     expect(world.simulator.item(item?.id ?? "").state).toBe("active");
     await world.untilCondition("Ready", "Deleting");
     world.simulator.stopItem(item?.id ?? "");
-    await world.until("it is gone, and all of it", async () => {
+    await world.until("the Environment and everything of it is gone", async () => {
       return !world.environment && workersOf(world).length === 0 && (await deploymentsOf(world)).length === 0;
     });
     await noWorkerEndedBusy(world, operator);
@@ -391,7 +397,7 @@ describe.concurrent("an Environment that is deleted", () => {
     const { metrics } = world.startOperator();
     const [item] = await busyWith(world, 1);
     await world.deleteEnvironment();
-    await world.until("it is gone, and all of it", async () => {
+    await world.until("the Environment and everything of it is gone", async () => {
       return !world.environment && world.pods.length === 0 && (await deploymentsOf(world)).length === 0;
     });
     expect(world.simulator.item(item?.id ?? "").state).toBe("stopped");
@@ -406,7 +412,7 @@ describe.concurrent("an Environment that is deleted", () => {
     await world.untilCondition("Ready", "Ready");
     await operator.stop();
     await world.deleteEnvironment();
-    await world.until("it is gone", () => !world.environment);
+    await world.until("the Environment is gone", () => !world.environment);
   });
 });
 
@@ -422,12 +428,12 @@ test("a restarted operator ends no busy worker, adds none, and adds its finalize
   await world.kube.patch(ENVIRONMENTS, ref, { metadata: { finalizers: null } }, { type: "merge" });
   const second = world.startOperator();
   await world.until("the finalizer is back", () => world.environment?.metadata.finalizers?.includes(FINALIZER));
-  await world.until("it has asked the workers", async () => {
+  await world.until("the new operator has probed the workers", async () => {
     return (await metricValue(second.metrics.workerProbes, { answer: "busy" })) > 4;
   });
   await untilWorkers(world, "two busy workers", ({ busy, desired }) => busy === 2 && desired === 2);
   expect(uids(workersOf(world))).toEqual(pods);
   for (const { id } of items) world.simulator.stopItem(id);
-  await untilWorkers(world, "no worker", ({ replicas }) => replicas === 0);
+  await untilWorkers(world, "no worker is left", ({ replicas }) => replicas === 0);
   await noWorkerEndedBusy(world, second);
 });

@@ -37,9 +37,9 @@ test("a stock worker past its grace period stops its item itself, and an idle on
   await world.createEnvironment({ ...part, deletionGraceSeconds: 2 });
   world.startOperator();
   const item = world.simulator.enqueue(world.environmentId, { script: bashScript("echo working") });
-  await untilWorkers(world, "one is busy", ({ busy, ready }) => busy === 1 && ready === 2);
+  await untilWorkers(world, "one worker is busy", ({ busy, ready }) => busy === 1 && ready === 2);
   await world.deleteEnvironment();
-  await world.until("all is gone", () => !world.environment && world.pods.length === 0);
+  await world.until("the Environment and its Pods are gone", () => !world.environment && world.pods.length === 0);
   const { state, stoppedBy } = world.simulator.item(item.id);
   expect({ state, as: stoppedBy?.as }).toEqual({ state: "stopped", as: "sessions-token" });
   world.simulator.assertNoViolations();
@@ -57,5 +57,5 @@ test("workers use a new key after the old one is rejected", async () => {
   await world.kube.patch(SECRETS, { namespace: world.namespace, name: "key" }, patch, { type: "merge" });
   await world.untilCondition("Authenticated", "KeyAccepted");
   const item = world.simulator.enqueue(world.environmentId, { script: bashScript("echo again") });
-  await world.until("it is served", () => world.simulator.item(item.id).state === "stopped");
+  await world.until("the item is stopped", () => world.simulator.item(item.id).state === "stopped");
 });

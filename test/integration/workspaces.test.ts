@@ -43,7 +43,7 @@ describe.concurrent("workspace: PerSession", () => {
     expect(volumes.map(({ metadata }) => metadata.name).sort()).toEqual([one, three].sort());
     // The scheduler binds no Pod before its volume is bound.
     expect(volumes.map(({ status }) => status?.phase)).toEqual(["Bound", "Bound"]);
-    await world.until("their number is told", () => world.environment?.status?.workspaces?.volumes === 2);
+    await world.until("the status counts two volumes", () => world.environment?.status?.workspaces?.volumes === 2);
     world.simulator.assertNoViolations();
   });
 
@@ -55,17 +55,17 @@ describe.concurrent("workspace: PerSession", () => {
     world.startOperator();
     const mark = async () => (await sessionVolumes(world))[0]?.metadata.annotations?.[LAST_USED];
     const first = world.simulator.enqueue(world.environmentId);
-    await world.until("it is used no more", mark);
+    await world.until("the volume is marked as unused", mark);
     const second = world.simulator.enqueue(world.environmentId, { sessionId: first.sessionId });
     await untilAssigned(world, second);
     await world.untilServed(2);
-    await world.until("it is used no more", mark);
+    await world.until("the volume is marked as unused", mark);
     const [volume] = await sessionVolumes(world);
     const patch = { metadata: { annotations: { [LAST_USED]: "2020-01-01T00:00:00Z" } } };
     const ref = { namespace: world.namespace, name: volume?.metadata.name ?? "" };
     await world.kube.patch(PERSISTENT_VOLUME_CLAIMS, ref, patch, { type: "merge" });
-    await world.until("it is deleted", async () => (await sessionVolumes(world)).length === 0);
-    await world.until("that is told", () => world.events("WorkspaceExpired").length === 1);
+    await world.until("the volume is deleted", async () => (await sessionVolumes(world)).length === 0);
+    await world.until("the Event WorkspaceExpired", () => world.events("WorkspaceExpired").length === 1);
     world.simulator.assertNoViolations();
   });
 
@@ -108,6 +108,6 @@ describe.concurrent("workspace: PerSession", () => {
     await world.deleteEnvironment();
     // The garbage collector learns of new resource types every half a minute.
     const gone = async () => !world.environment && (await sessionVolumes(world)).length === 0;
-    await world.until("all gone", gone, 110_000);
+    await world.until("everything is gone", gone, 110_000);
   });
 });

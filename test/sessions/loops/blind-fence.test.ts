@@ -28,7 +28,11 @@ async function silent(lost: number, fate: Partial<ContainerFate> = {}): Promise<
   world.startOperator();
   await world.until("a parked Pod", () => world.parked.length > 0);
   const id = world.enqueue();
-  await world.until("it is over", () => world.item(id).acks.length > 0 && world.isSettled, 20 * MINUTE);
+  await world.until(
+    "the item is acknowledged and everything is settled",
+    () => world.item(id).acks.length > 0 && world.isSettled,
+    20 * MINUTE,
+  );
   expect(left).toBe(0);
   expect([...world.wrongs, ...world.violations]).toEqual([]);
   return { world, id };

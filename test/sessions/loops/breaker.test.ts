@@ -38,7 +38,7 @@ async function withOldSessions(servesMs: readonly number[], fate = BROKEN, more:
     world.fate = () => serves(ms);
     const id = world.enqueue();
     await world.until("an old session runs", () => world.item(id).state === "active");
-    await world.until("a Pod for the next", () => world.parked.length === 4);
+    await world.until("four Pods are parked again", () => world.parked.length === 4);
   }
   await world.pass(MINUTE);
   world.fate = () => fate;
@@ -66,7 +66,7 @@ describe("a template that served before and can't start any more", () => {
     const { world, operator } = await withOldSessions([600 * MINUTE], fate);
     const ids = enqueue(world, QUEUED);
     await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
-    await world.until("all are settled", () => world.claims.length === 1);
+    await world.until("all other claims are settled", () => world.claims.length === 1);
     const before = eaten(world, ids);
     await operator.stop();
     world.startOperator();
@@ -82,7 +82,7 @@ describe("a template that served before and can't start any more", () => {
     await world.until("the breaker is open", () => starting(world) === "BreakerOpen");
     world.fate = () => serves(5_000);
     await world.until(
-      "the queue is served",
+      "all but one item are stopped",
       () => world.items.filter(({ state }) => state !== "stopped").length === 1,
       5 * MINUTE,
     );
@@ -120,7 +120,7 @@ describe("a new process", () => {
     const { world, operator } = await withOldSessions([8 * MINUTE], ENDS_AT_ONCE, { retainFinishedSeconds: 600 });
     enqueue(world, QUEUED);
     await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
-    await world.until("the old session is over", () => world.claims.length === 0, 10 * MINUTE);
+    await world.until("the old session's claim is settled", () => world.claims.length === 0, 10 * MINUTE);
     const said = world.conditionOf("SessionsStarting")?.message.replace(/ after \S+$/, "");
     await operator.stop();
     world.startOperator();
@@ -133,8 +133,8 @@ describe("a new process", () => {
   test("continues the count when it starts soon after", async () => {
     const { world, operator } = await withOldSessions([600 * MINUTE], ENDS_AT_ONCE);
     const ids = [world.enqueue()];
-    await world.until("the first is stopped", () => world.item(ids[0] ?? "").state === "stopped", 5 * MINUTE);
-    await world.until("its claim is settled", () => world.claims.length === 1);
+    await world.until("the first item is stopped", () => world.item(ids[0] ?? "").state === "stopped", 5 * MINUTE);
+    await world.until("the other claims are settled", () => world.claims.length === 1);
     await operator.stop();
     world.startOperator();
     ids.push(...enqueue(world, QUEUED));
@@ -172,10 +172,10 @@ describe.each(["Worker", "Operator"] as const)(
       for (let n = 1; n <= 4; n += 1) {
         await world.until("a parked Pod", () => world.parked.length > 0);
         const id = world.enqueue();
-        await world.until("its container runs", () => [...world.node.running].some(({ workId }) => workId === id));
+        await world.until("the container runs", () => [...world.node.running].some(({ workId }) => workId === id));
         end(world, [...world.node.running].find(({ workId }) => workId === id)?.pod ?? "");
-        await world.until("its item is settled", () => world.item(id).state === "stopped", 5 * MINUTE);
-        await world.until("its claim is, too", () => world.claims.length === 0, MINUTE);
+        await world.until("the item is stopped", () => world.item(id).state === "stopped", 5 * MINUTE);
+        await world.until("its claim is settled", () => world.claims.length === 0, MINUTE);
         expect(await metricValue(world.metrics.startFailures, {}), `Pod ${n}`).toBe(0);
         // lease: Operator: a Pod that is killed after its grace period has run long enough to count as served.
         const told = lease === "Operator" && program === "silent" ? "Starting" : "NoSessionYet";
@@ -221,7 +221,7 @@ async function servesFixed(world: LoopWorld, started: readonly Pod[]): Promise<v
   const lost = started.length;
   world.patchEnvironment(withImage(IMAGES.fixed));
   world.startOperator();
-  await world.until("all are served", () => world.isSettled, 10 * MINUTE);
+  await world.until("all items are served and settled", () => world.isSettled, 10 * MINUTE);
   expect(started.length).toBe(lost);
   holdsTrue(world);
 }
@@ -238,13 +238,13 @@ describe("parked Pods of a replaced template", () => {
     await world.until("parked Pods", () => world.parked.length === 4);
     enqueue(world, QUEUED);
     await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
-    await world.until("the first three are settled", () => world.claims.length === 0, MINUTE);
+    await world.until("the first three claims are settled", () => world.claims.length === 0, MINUTE);
     await world.until("parked Pods", () => world.parked.length === 4);
     const lost = started.length;
     const before = servedItems(world);
     world.patchEnvironment(withImage(IMAGES.fixed));
     await world.until("the first session is served", () => servedItems(world) > before, 20_000);
-    await world.until("all are served", () => world.isSettled, 10 * MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, 10 * MINUTE);
     expect(started.length).toBe(lost);
     holdsTrue(world);
   });
@@ -254,9 +254,9 @@ describe("parked Pods of a replaced template", () => {
     world.startOperator();
     await world.until("parked Pods", () => world.parked.length === 4);
     world.patchEnvironment(withImage(IMAGES.fixed));
-    await world.until("the template is known", () => world.environment?.status?.observedGeneration === 2);
+    await world.until("the changed template is observed", () => world.environment?.status?.observedGeneration === 2);
     enqueue(world, 8);
-    await world.until("all are served", () => world.isSettled, MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, MINUTE);
     expect(started).toEqual([]);
     holdsTrue(world);
   });
@@ -270,7 +270,7 @@ describe("parked Pods of a replaced template", () => {
     await world.until("parked Pods", () => world.parked.length === 4);
     enqueue(world, QUEUED);
     await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
-    await world.until("the first three are settled", () => world.claims.length === 0, MINUTE);
+    await world.until("the first three claims are settled", () => world.claims.length === 0, MINUTE);
     await world.until("parked Pods", () => world.parked.length === 4);
     await operator.stop();
     await servesFixed(world, started);
@@ -281,11 +281,11 @@ describe("parked Pods of a replaced template", () => {
     const operator = world.startOperator();
     await world.until("parked Pods", () => world.parked.length === 4);
     enqueue(world, 2);
-    await world.until("it serves", () => world.isSettled, MINUTE);
+    await world.until("everything is settled", () => world.isSettled, MINUTE);
     first.fate = BROKEN;
     enqueue(world, QUEUED);
     await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
-    await world.until("what was tried is settled", () => world.claims.length === 0, MINUTE);
+    await world.until("no claim is left", () => world.claims.length === 0, MINUTE);
     await world.until("parked Pods", () => world.parked.length >= 4);
     await operator.stop();
     await servesFixed(world, started);
@@ -296,12 +296,12 @@ describe("parked Pods of a replaced template", () => {
     const operator = world.startOperator();
     enqueue(world, 5);
     await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
-    await world.until("the Pod of a probe", () => world.parked.length === 1);
+    await world.until("the Pod for a probe is parked", () => world.parked.length === 1);
     await operator.stop();
     const lost = started.length;
     world.patchEnvironment(withImage(IMAGES.fixed));
     world.startOperator();
-    await world.until("all are served", () => world.isSettled, MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, MINUTE);
     expect(started.length).toBe(lost);
     holdsTrue(world);
   });
@@ -312,16 +312,20 @@ describe("parked Pods of a replaced template", () => {
     const operator = world.startOperator();
     await world.until("parked Pods", () => world.parked.length === 2);
     enqueue(world, 2);
-    await world.until("it serves", () => world.isSettled, MINUTE);
+    await world.until("everything is settled", () => world.isSettled, MINUTE);
     await world.until("parked Pods", () => world.parked.length === 2);
     world.patchEnvironment(withImage(IMAGES.fixed));
     await world.pass(5_000);
     world.enqueue();
-    await world.until("an old Pod serves", () => world.isSettled && started.length === 3, MINUTE);
+    await world.until("a session in an old Pod is settled", () => world.isSettled && started.length === 3, MINUTE);
     await operator.stop();
     world.startOperator();
     world.enqueue();
-    await world.until("the other one serves, too", () => world.isSettled && started.length === 4, MINUTE);
+    await world.until(
+      "a session in the other old Pod is settled",
+      () => world.isSettled && started.length === 4,
+      MINUTE,
+    );
     holdsTrue(world);
   });
 

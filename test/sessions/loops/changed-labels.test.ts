@@ -11,7 +11,9 @@ test("deletes Pods that lose their labels at creation, and names the fix in a co
     if (verb === "create" && plural === "pods") delete (body as Pod).metadata.labels?.[LABEL_ROLE];
   });
   const told = () => JSON.stringify(world.environment?.status ?? {});
-  await world.until("the condition tells it", () => told().includes(`changes the labels ${LABEL_ROLE} of Pods`));
+  await world.until("the condition reports the changed labels", () =>
+    told().includes(`changes the labels ${LABEL_ROLE} of Pods`),
+  );
   expect(told()).toContain("have it leave labels that begin with berth.dev/ alone");
   await world.until("no Pod is left behind", () => world.pods.length === 0);
 

@@ -29,8 +29,8 @@ async function warmWorld() {
   const { kube } = world.startOperator();
   // While a template has not served yet, at most three claims are under way.
   const proof = world.enqueue();
-  await world.until("the template serves", () => world.item(proof).state === "stopped", 2 * MINUTE);
-  await world.until("all are parked", () => world.parked.length === ITEMS && world.isSettled, MINUTE);
+  await world.until("a session of the template is served", () => world.item(proof).state === "stopped", 2 * MINUTE);
+  await world.until("all Pods are parked", () => world.parked.length === ITEMS && world.isSettled, MINUTE);
   events.length = 0;
   return { world, kube, events, observers };
 }
@@ -39,7 +39,7 @@ test("a burst stays within the limit of claims in flight, and each item is claim
   const { world, kube, events } = await warmWorld();
   kube.delay = () => SLOW_MS;
   const ids = Array.from({ length: ITEMS }, () => world.enqueue());
-  await world.until("all are served", () => ids.every((id) => world.item(id).state === "stopped"), 5 * MINUTE);
+  await world.until("all items are stopped", () => ids.every((id) => world.item(id).state === "stopped"), 5 * MINUTE);
   expect(world.violations).toEqual([]);
   const { most, begun } = underWay(events);
   expect(begun).toBe(ITEMS);
@@ -58,7 +58,7 @@ test(
     const begunMs = world.clock.monotonic();
     for (let items = 0; items < ITEMS; items += 1) world.enqueue();
     const begun = () => new Set(events.filter(isOf("claim.journal", "before")).map(({ pod }) => pod)).size;
-    await world.until("more are begun", () => begun() > FIRST_UNDER_WAY, MINUTE);
+    await world.until("more claims begin", () => begun() > FIRST_UNDER_WAY, MINUTE);
     expect(events.some(isOf("session.touch", "before"))).toBe(false);
     // Claims are released when their window ends, long before it is known who holds the items.
     expect(world.clock.monotonic() - begunMs).toBeLessThan(windowMs(DEFAULT_TIMING) + SECOND);

@@ -20,13 +20,13 @@ async function rush({ items, warm }: { items: number; warm: number }): Promise<P
   const { kube } = world.startOperator();
   // While a template has not served yet, at most three claims are under way.
   const proof = world.enqueue();
-  await world.until("the template serves", () => world.item(proof).state === "stopped", 2 * MINUTE);
-  await world.until("all are parked", () => world.parked.length === warm && world.isSettled, MINUTE);
+  await world.until("a session of the template is served", () => world.item(proof).state === "stopped", 2 * MINUTE);
+  await world.until("all Pods are parked", () => world.parked.length === warm && world.isSettled, MINUTE);
   events.length = 0;
   kube.delay = () => SLOW_API_MS;
   const ids = Array.from({ length: items }, () => world.enqueue());
-  await world.until("all serve", () => ids.every((id) => world.item(id).beats > 0), 2 * MINUTE);
-  await world.until("all are replaced", () => world.parked.length === warm, MINUTE);
+  await world.until("all sessions sent a heartbeat", () => ids.every((id) => world.item(id).beats > 0), 2 * MINUTE);
+  await world.until("all Pods are replaced", () => world.parked.length === warm, MINUTE);
   expect(world.violations).toEqual([]);
   return events;
 }
@@ -61,9 +61,9 @@ test("settling an ended session waits briefly for ongoing claims", async () => {
   world.createEnvironment();
   const { kube } = world.startOperator();
   const first = world.enqueue();
-  await world.until("the first serves", () => world.item(first).state === "active", 2 * MINUTE);
+  await world.until("the first session runs", () => world.item(first).state === "active", 2 * MINUTE);
   const [pod = ""] = world.podsOf("assigned").map(({ metadata }) => metadata.name);
-  await world.until("the first is over", () => world.item(first).state === "stopped", MINUTE);
+  await world.until("the first session is stopped", () => world.item(first).state === "stopped", MINUTE);
   kube.delay = () => SLOW_API_MS;
   const isOver = () => world.pods.some((found) => found.metadata.name === pod && readPodState(found).is === "ended");
   const isGone = () => !world.claims.some(({ metadata }) => metadata.name === pod);

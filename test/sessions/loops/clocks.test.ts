@@ -17,7 +17,7 @@ describe.each([
     world.startOperator({ clockAheadMs });
     await world.until("a parked Pod", () => world.parked.length > 0);
     const id = world.enqueue();
-    await world.until("it is served", () => world.isSettled, 5 * MINUTE);
+    await world.until("everything is settled", () => world.isSettled, 5 * MINUTE);
     expect(world.item(id)).toMatchObject({
       state: "stopped",
       acks: { length: 1 },
@@ -33,11 +33,15 @@ describe.each([
     await world.until("a parked Pod", () => world.parked.length > 0);
     world.api.delay = (call) => (call === "ack" ? 1_200 : 0);
     const id = world.enqueue();
-    await world.until("its acknowledgement is under way", () => world.api.requests.has("ack"));
+    await world.until("the acknowledgement is in flight", () => world.api.requests.has("ack"));
     first.kill();
     world.api.delay = () => 0;
     world.startOperator({ clockAheadMs });
-    await world.until("it is served", () => world.item(id).acks.length > 0 && world.isSettled, 5 * MINUTE);
+    await world.until(
+      "the item is acknowledged and everything is settled",
+      () => world.item(id).acks.length > 0 && world.isSettled,
+      5 * MINUTE,
+    );
     expect(world.item(id)).toMatchObject({ state: "stopped", acks: { length: 1 } });
     expect([...world.wrongs, ...world.violations]).toEqual([]);
   });
@@ -78,7 +82,7 @@ describe.each(EDGES)("Date headers that are %s", (_where, ahead) => {
       ids.push(world.enqueue());
       await world.pass(20_000);
     }
-    await world.until("all are served", () => world.isSettled, 20 * MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, 20 * MINUTE);
     expect(ids.map((id) => world.item(id))).toEqual(
       ids.map(() => expect.objectContaining({ state: "stopped", acks: expect.objectContaining({ length: 1 }) })),
     );
@@ -90,13 +94,17 @@ describe.each(EDGES)("Date headers that are %s", (_where, ahead) => {
     await world.until("a parked Pod", () => world.parked.length > 0);
     await world.pass(2 * MINUTE);
     const first = world.enqueue();
-    await world.until("one is served", () => world.item(first).acks.length > 0 && world.isSettled, 20 * MINUTE);
+    await world.until(
+      "the first item is served and settled",
+      () => world.item(first).acks.length > 0 && world.isSettled,
+      20 * MINUTE,
+    );
     // The acknowledgement takes effect, but its answer comes after the operator has given up.
     world.api.delay = (call) => (call === "ack" ? 1_600 : 0);
     const id = world.enqueue();
-    await world.until("it is acknowledged", () => world.item(id).acks.length > 0, MINUTE);
+    await world.until("the item is acknowledged", () => world.item(id).acks.length > 0, MINUTE);
     world.api.delay = () => 0;
-    await world.until("it is served", () => world.isSettled, 20 * MINUTE);
+    await world.until("everything is settled", () => world.isSettled, 20 * MINUTE);
     expect(world.item(id)).toMatchObject({ state: "stopped", acks: { length: 1 } });
     expect([...world.wrongs, ...world.violations]).toEqual([]);
   });

@@ -83,19 +83,22 @@ describe("disruption: Protect", () => {
     await world.until("parked Pods", () => world.parked.length === 8);
     const uncovered = watchProtection(world);
     const ids = Array.from({ length: 20 }, () => world.enqueue());
-    await world.until("one ran", () => ids.some((id) => world.item(id).state === "stopped"));
+    await world.until("one session has ended", () => ids.some((id) => world.item(id).state === "stopped"));
     expect(Number(protectedNow(world))).toBeGreaterThan(0);
-    await world.until("all are served", () => world.isSettled, 10 * MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, 10 * MINUTE);
     expect(uncovered).toEqual([]);
   });
 
   test("the budget is lowered some time after sessions end, to the number that run", async () => {
     const { world } = served({}, { fate: () => ({ startError: false, program: "stock", servesMs: 20_000 }) });
     const id = world.enqueue();
-    await world.until("it counts", () => protectedNow(world) === 1);
-    await world.until("served", () => world.item(id).state === "stopped" && world.isSettled);
+    await world.until("the budget counts the session", () => protectedNow(world) === 1);
+    await world.until(
+      "the item is stopped and everything is settled",
+      () => world.item(id).state === "stopped" && world.isSettled,
+    );
     expect(protectedNow(world)).toBe(1);
-    await world.until("lowered", () => protectedNow(world) === 0, MINUTE);
+    await world.until("the budget is lowered", () => protectedNow(world) === 0, MINUTE);
   });
 
   test("sessions that start before the budget is lowered cause no write", async () => {
@@ -103,7 +106,10 @@ describe("disruption: Protect", () => {
     const patches = () => operator.kube.requests.get("patch poddisruptionbudgets") ?? 0;
     for (let n = 0; n < 5; n += 1) {
       const id = world.enqueue();
-      await world.until("served", () => world.item(id).state === "stopped" && world.isSettled);
+      await world.until(
+        "the item is stopped and everything is settled",
+        () => world.item(id).state === "stopped" && world.isSettled,
+      );
     }
     expect(patches()).toBe(1);
   });
@@ -132,7 +138,7 @@ describe("disruption: Protect", () => {
       { fate: () => ({ startError: false, program: "stock", servesMs: 5 * MINUTE }) },
     );
     const id = world.enqueue();
-    await world.until("it runs", () => world.item(id).state === "active");
+    await world.until("the session runs", () => world.item(id).state === "active");
     operator.kill();
     const lowered: unknown[] = [];
     world.server.subscribe(({ plural }) => {
@@ -147,11 +153,11 @@ describe("disruption: Protect", () => {
   test("a budget that another client deleted or lowered is restored within about a minute", async () => {
     const { world } = served({}, { fate: () => ({ startError: false, program: "stock", servesMs: 20 * MINUTE }) });
     const id = world.enqueue();
-    await world.until("it runs", () => world.item(id).state === "active");
+    await world.until("the session runs", () => world.item(id).state === "active");
     world.server.delete(POD_DISRUPTION_BUDGETS, NAMESPACE, BUDGET, {});
-    await world.until("it is back", () => protectedNow(world) === 1);
+    await world.until("the budget exists again", () => protectedNow(world) === 1);
     world.server.patch(POD_DISRUPTION_BUDGETS, NAMESPACE, BUDGET, { spec: { minAvailable: "50%" } });
-    await world.until("it is mended", () => protectedNow(world) === 1);
+    await world.until("the budget has its value again", () => protectedNow(world) === 1);
   });
 
   test("another owner's budget of that name is left alone and reported in an Event", async () => {
@@ -161,7 +167,10 @@ describe("disruption: Protect", () => {
     world.createEnvironment();
     world.startOperator();
     const id = world.enqueue();
-    await world.until("served", () => world.item(id).state === "stopped" && world.isSettled);
+    await world.until(
+      "the item is stopped and everything is settled",
+      () => world.item(id).state === "stopped" && world.isSettled,
+    );
     expect(budgetOf(world)?.spec).toEqual({ maxUnavailable: 1 });
     expect(world.told.filter((told) => told.startsWith("ProtectionFailing"))).toEqual([
       expect.stringContaining("somebody else's"),
@@ -183,14 +192,17 @@ describe("disruption: Protect", () => {
     });
     world.createEnvironment();
     world.startOperator();
-    await world.until("its own budget", () => protectedNow(world) === 0);
+    await world.until("the budget is replaced", () => protectedNow(world) === 0);
   });
 
   test("sessions are served without permission to write the budget, and one Event reports it", async () => {
     const { world, operator } = served();
     const refused = refuse(operator, "create", "patch");
     const ids = [world.enqueue(), world.enqueue()];
-    await world.until("served", () => ids.every((id) => world.item(id).state === "stopped") && world.isSettled);
+    await world.until(
+      "all items are stopped and everything is settled",
+      () => ids.every((id) => world.item(id).state === "stopped") && world.isSettled,
+    );
     const told = world.told.filter((text) => text.startsWith("ProtectionFailing"));
     expect(told).toEqual([expect.stringContaining("give the operator permission")]);
     await world.pass(5 * MINUTE);
@@ -208,7 +220,7 @@ test.each(["create", "patch"])(
     const { world, operator } = served();
     const refused = refuseWith({ status: 409, reason: "Conflict" }, operator, verb);
     for (let n = 0; n < 6; n += 1) world.enqueue();
-    await world.until("all are served", () => world.isSettled, 5 * MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, 5 * MINUTE);
     await world.pass(10 * MINUTE);
     expect(world.told.filter((text) => text.startsWith("ProtectionFailing"))).toEqual([
       expect.stringContaining("running sessions may be evicted although disruption is Protect"),
@@ -226,8 +238,8 @@ test("unanswered budget requests do not delay marking sessions, however many sta
   await world.until("parked Pods", () => world.parked.length === 20);
   operator.kube.delay = ({ plural }) => (plural === "poddisruptionbudgets" ? 5 * SECOND : 0);
   for (let i = 0; i < 20; i += 1) world.enqueue();
-  await world.until("claims", () => world.claims.length === 20, 30 * SECOND);
-  await world.until("all marked", () => world.podsOf("assigned").length === 20, 10 * SECOND);
+  await world.until("20 claims", () => world.claims.length === 20, 30 * SECOND);
+  await world.until("all Pods are marked as assigned", () => world.podsOf("assigned").length === 20, 10 * SECOND);
 });
 
 describe("disruption: Allow", () => {
@@ -235,7 +247,10 @@ describe("disruption: Allow", () => {
     const { world, operator } = served({ disruption: "Allow" });
     const refused = refuse(operator, "get", "create", "patch", "delete");
     const id = world.enqueue();
-    await world.until("served", () => world.item(id).state === "stopped" && world.isSettled);
+    await world.until(
+      "the item is stopped and everything is settled",
+      () => world.item(id).state === "stopped" && world.isSettled,
+    );
     await world.pass(30 * MINUTE);
     expect(refused.count()).toBeLessThanOrEqual(2);
     expect(budgetOf(world)).toBeUndefined();
@@ -251,6 +266,6 @@ describe("disruption: Allow", () => {
     expect(budgetOf(world)).toBeDefined();
     expect(refused.count()).toBeGreaterThan(2);
     refused.stop();
-    await world.until("it is gone", () => budgetOf(world) === undefined, 2 * MINUTE);
+    await world.until("the budget is gone", () => budgetOf(world) === undefined, 2 * MINUTE);
   });
 });

@@ -55,15 +55,23 @@ const failing = (world: LoopWorld, step: string) =>
 async function untilTold(world: LoopWorld, step: string, words: string): Promise<void> {
   await world.until(`Ready says ${words}`, () => world.conditionOf("Ready")?.message.includes(words) === true, MINUTE);
   expect(world.conditionOf("Ready")).toMatchObject({ status: "False", reason: "StepFailing" });
-  await world.until("an Event says it", () => world.told.some((told) => told.startsWith("StepFailing")), 10_000);
+  await world.until(
+    "an Event reports StepFailing",
+    () => world.told.some((told) => told.startsWith("StepFailing")),
+    10_000,
+  );
   expect(world.told.filter((told) => told.startsWith("StepFailing"))).toHaveLength(1);
   expect(await failing(world, step)).toBeGreaterThan(0);
 }
 
 async function untilServedAgain(world: LoopWorld, limitMs = 10 * MINUTE): Promise<void> {
   const id = world.enqueue();
-  await world.until("a session is served", () => world.item(id).state === "stopped" && world.isSettled, limitMs);
-  await world.until("Ready says it", () => world.conditionOf("Ready")?.status === "True", 2 * MINUTE);
+  await world.until(
+    "the item is stopped and everything is settled",
+    () => world.item(id).state === "stopped" && world.isSettled,
+    limitMs,
+  );
+  await world.until("Ready is True", () => world.conditionOf("Ready")?.status === "True", 2 * MINUTE);
   holdsTrue(world);
 }
 
@@ -77,9 +85,9 @@ describe.each(LEASES)("lease: %s", (lease) => {
       const id = world.enqueue();
       // While this item waits, the failure stays reported.
       world.enqueue();
-      await world.until("the claim", () => world.item(id).acks.length > 0);
+      await world.until("the item is acknowledged", () => world.item(id).acks.length > 0);
       await untilTold(world, "open", `refused with ${status}`);
-      await world.until("it is settled", () => world.item(id).state === "stopped", MINUTE);
+      await world.until("the item is stopped", () => world.item(id).state === "stopped", MINUTE);
       expect(world.item(id).acks).toHaveLength(1);
       expect(await metricValue(world.metrics.startFailures, { namespace: NAMESPACE, environment: NAME })).toBe(1);
       expect(world.told.find((told) => told.startsWith("StartFailed"))).toContain(`refused with ${status}`);
@@ -98,7 +106,7 @@ describe.each(LEASES)("lease: %s", (lease) => {
       expect(lost.length).toBeLessThanOrEqual(9);
       expect(world.conditionOf("Ready")?.status).toBe("False");
       fix();
-      await world.until("the rest is served", () => world.isSettled, 90 * MINUTE);
+      await world.until("everything is settled", () => world.isSettled, 90 * MINUTE);
       holdsTrue(world);
     });
   });
@@ -128,7 +136,11 @@ describe.each(LEASES)("lease: %s", (lease) => {
       expect(world.item(id).state).toBe("queued");
       expect(refused / 11).toBeLessThan(15);
       operator.kube.intercept.splice(0);
-      await world.until("it is served", () => world.item(id).state === "stopped" && world.isSettled, 2 * MINUTE);
+      await world.until(
+        "the item is stopped and everything is settled",
+        () => world.item(id).state === "stopped" && world.isSettled,
+        2 * MINUTE,
+      );
       await untilServedAgain(world);
     },
   );
@@ -150,7 +162,7 @@ describe.each(LEASES)("lease: %s", (lease) => {
     const fix = refuseCall(world, "ack", status);
     world.enqueue();
     world.enqueue();
-    await world.until("it is said", () => world.conditionOf("Authenticated")?.status === "False", MINUTE);
+    await world.until("Authenticated is False", () => world.conditionOf("Authenticated")?.status === "False", MINUTE);
     await world.pass(15 * MINUTE);
     expect(world.api.requests.get("ack")).toBeLessThan(20);
     fix();
@@ -163,7 +175,7 @@ describe.each(LEASES)("lease: %s", (lease) => {
     const fix = refuseCall(world, "stop", status);
     const ids = Array.from({ length: 6 }, () => world.enqueue());
     await world.until(
-      "Ready says it",
+      "Ready is False and names the stop",
       () => world.conditionOf("Ready")?.status === "False" && /stop/.test(world.conditionOf("Ready")?.message ?? ""),
       3 * MINUTE,
     );
@@ -174,7 +186,7 @@ describe.each(LEASES)("lease: %s", (lease) => {
     expect(world.conditionOf("CapacityAvailable")?.message).not.toContain("raise it");
     expect(Math.max(...ids.map((id) => world.item(id).acks.length))).toBe(1);
     fix();
-    await world.until("all are settled", () => world.isSettled, 30 * MINUTE);
+    await world.until("everything is settled", () => world.isSettled, 30 * MINUTE);
     expect(ids.map((id) => world.item(id).acks.length)).toEqual(ids.map(() => 1));
     holdsTrue(world);
   });
@@ -185,12 +197,16 @@ describe.each(LEASES)("lease: %s", (lease) => {
     world.fate = () => ({ startError: false, program: lease === "Operator" ? "plain" : "stock", servesMs: 4 * MINUTE });
     for (let n = 0; n < 6; n += 1) world.enqueue();
     if (lease === "Worker") {
-      await world.until("it is said", () => world.conditionOf("QueueReachable")?.status === "False", 2 * MINUTE);
+      await world.until(
+        "QueueReachable is False",
+        () => world.conditionOf("QueueReachable")?.status === "False",
+        2 * MINUTE,
+      );
       await world.pass(3 * MINUTE);
       expect(world.conditionOf("QueueReachable")?.status).toBe("False");
     }
     fix();
-    await world.until("all are served", () => world.isSettled, 30 * MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, 30 * MINUTE);
     await untilServedAgain(world);
   });
 
@@ -204,7 +220,7 @@ describe.each(LEASES)("lease: %s", (lease) => {
     await untilTold(world, "delete-pod", "refused with 500");
     expect(world.conditionOf("CapacityAvailable")?.message).not.toContain("raise it");
     fix();
-    await world.until("all are served", () => world.isSettled, 10 * MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, 10 * MINUTE);
     await untilServedAgain(world);
   });
 
@@ -216,7 +232,7 @@ describe.each(LEASES)("lease: %s", (lease) => {
     await world.pass(20 * MINUTE);
     expect(world.claims.length).toBeLessThanOrEqual(12);
     fix();
-    await world.until("all are served", () => world.isSettled, 30 * MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, 30 * MINUTE);
     expect(ids.every((id) => world.item(id).acks.length === 1)).toBe(true);
     await untilServedAgain(world);
   });
@@ -227,9 +243,9 @@ describe.each(LEASES)("lease: %s", (lease) => {
     await world.until("a session runs", () => world.node.running.size > 0);
     const fix = refuse(operator, { verb: "delete", plural: "secrets", status: 500 });
     world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
-    await world.until("it is gone", () => world.environment === undefined, 5 * MINUTE);
+    await world.until("the Environment is gone", () => world.environment === undefined, 5 * MINUTE);
     fix();
-    await world.until("its Secrets are gone, too", () => world.claims.length === 0, 5 * MINUTE);
+    await world.until("no Secret is left", () => world.claims.length === 0, 5 * MINUTE);
     holdsTrue(world);
   });
 
@@ -243,20 +259,24 @@ describe.each(LEASES)("lease: %s", (lease) => {
     });
     world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
     await world.until(
-      "it is said",
+      "Ready reports the refused patch",
       () => world.conditionOf("Ready")?.message.includes("the patch is refused") === true,
       2 * MINUTE,
     );
     expect(world.conditionOf("Ready")?.reason).toBe("Deleting");
     operator.kube.intercept.splice(0);
-    await world.until("it is gone", () => world.environment === undefined, MINUTE);
+    await world.until("the Environment is gone", () => world.environment === undefined, MINUTE);
   });
 
   test("backs off from a permanent conflict", async () => {
     const { world, operator } = await started({ lease });
     const fix = refuse(operator, { verb: "delete", plural: "secrets", status: 409, reason: "Conflict" });
     const id = world.enqueue();
-    await world.until("it ends", () => world.item(id).state === "stopped" && world.node.running.size === 0, 2 * MINUTE);
+    await world.until(
+      "the session is stopped",
+      () => world.item(id).state === "stopped" && world.node.running.size === 0,
+      2 * MINUTE,
+    );
     await untilTold(world, "settled", "changed or replaced");
     const before = operator.kube.requests.get("delete secrets") ?? 0;
     await world.pass(10 * MINUTE);
@@ -279,9 +299,9 @@ test("a session that opens at the third try does not block others", async () => 
     throw refusal(409, "Conflict", "the object has been modified");
   });
   world.enqueue();
-  await world.until("it runs", () => world.node.running.size === 1, MINUTE);
+  await world.until("the container runs", () => world.node.running.size === 1, MINUTE);
   const next = world.enqueue();
-  await world.until("the next one is claimed", () => world.item(next).acks.length > 0, MINUTE);
+  await world.until("the next item is claimed", () => world.item(next).acks.length > 0, MINUTE);
   holdsTrue(world);
 });
 
@@ -293,14 +313,22 @@ test("other sessions are served while the stop of one item is always answered wi
     call === "stop" && path.includes(first)
       ? { status: 403, body: { error: { type: "permission_error", message: "not this item" } } }
       : undefined;
-  await world.until("it is reported", () => world.conditionOf("Ready")?.reason === "StepFailing", 3 * MINUTE);
+  await world.until(
+    "Ready reports StepFailing",
+    () => world.conditionOf("Ready")?.reason === "StepFailing",
+    3 * MINUTE,
+  );
   expect(world.conditionOf("Ready")?.message).toContain("not this item");
   expect(world.conditionOf("Authenticated")?.status).toBe("True");
   const others = Array.from({ length: 6 }, () => world.enqueue());
-  await world.until("they are served", () => others.every((id) => world.item(id).state === "stopped"), 5 * MINUTE);
+  await world.until(
+    "the other items are stopped",
+    () => others.every((id) => world.item(id).state === "stopped"),
+    5 * MINUTE,
+  );
   expect(world.item(first)).toMatchObject({ state: "active", acks: { length: 1 } });
   world.api.answer = () => undefined;
-  await world.until("all is settled", () => world.isSettled, 5 * MINUTE);
+  await world.until("everything is settled", () => world.isSettled, 5 * MINUTE);
   holdsTrue(world);
 });
 
@@ -309,7 +337,11 @@ test("the metric returns to 0 when a step has not been tried for a long time", a
   world.fate = () => ({ startError: false, program: "dies", servesMs: 3_000 });
   const fix = refuseCall(world, "stop", 400);
   const id = world.enqueue();
-  await world.until("it is reported", () => world.conditionOf("Ready")?.reason === "StepFailing", 3 * MINUTE);
+  await world.until(
+    "Ready reports StepFailing",
+    () => world.conditionOf("Ready")?.reason === "StepFailing",
+    3 * MINUTE,
+  );
   expect(await failing(world, "stop")).toBe(1);
   // A user stops the item. More work waits, so that the loop does not forget the failure.
   world.api.world.stopItem(id, true);
@@ -324,7 +356,7 @@ test("lease: Operator: refused heartbeats are reported, and the claim is given u
   const { world } = await started({ lease: "Operator" });
   const fix = refuseCall(world, "heartbeat", 400);
   const id = world.enqueue();
-  await world.until("the claim", () => world.item(id).acks.length > 0);
+  await world.until("the item is acknowledged", () => world.item(id).acks.length > 0);
   await untilTold(world, "take", "heartbeat is refused");
   await world.pass(15 * MINUTE);
   expect(world.api.requests.get("heartbeat")).toBeLessThan(200);
@@ -339,7 +371,7 @@ describe("acknowledgements and lists that take two seconds while polls are fast"
     const { world } = await started();
     world.api.delay = slow;
     for (let n = 0; n < 4; n += 1) world.enqueue();
-    await world.until("Ready says it", () => world.conditionOf("Ready")?.status === "False", MINUTE);
+    await world.until("Ready is False", () => world.conditionOf("Ready")?.status === "False", MINUTE);
     expect(world.conditionOf("Ready")?.message).toMatch(/1500 ms.*--protocol-timeout/);
     world.api.delay = () => 0;
     await untilServedAgain(world);
@@ -352,7 +384,7 @@ describe("acknowledgements and lists that take two seconds while polls are fast"
     await world.until("a parked Pod", () => world.parked.length > 0);
     world.api.delay = slow;
     const ids = Array.from({ length: 4 }, () => world.enqueue());
-    await world.until("all are served", () => world.isSettled, 5 * MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, 5 * MINUTE);
     expect(ids.map((id) => world.item(id).acks.length)).toEqual([1, 1, 1, 1]);
     expect(world.told.filter((told) => told.startsWith("Unreachable"))).toEqual([]);
     holdsTrue(world);
@@ -368,7 +400,11 @@ test("work that is not claimed for two minutes despite a free Pod is reported, w
   world.enqueue();
   await world.pass(MINUTE);
   expect(world.conditionOf("Ready")?.status).toBe("True");
-  await world.until("Ready says it", () => world.conditionOf("Ready")?.reason === "StepFailing", 2 * MINUTE);
+  await world.until(
+    "Ready reports StepFailing",
+    () => world.conditionOf("Ready")?.reason === "StepFailing",
+    2 * MINUTE,
+  );
   expect(world.conditionOf("Ready")?.message).toContain("nothing is acknowledged");
   expect(await failing(world, "claim")).toBe(1);
   world.api.answer = () => undefined;
@@ -379,7 +415,7 @@ test("a session that waits for its previous Pod is not reported as a stall", asy
   const { world } = await started({ warm: 2 });
   world.fate = () => ({ startError: false, program: "stock", servesMs: 10 * MINUTE });
   const first = world.enqueue();
-  await world.until("it runs", () => world.node.running.size === 1);
+  await world.until("the container runs", () => world.node.running.size === 1);
   world.enqueue({ sessionId: world.api.world.item(first).data.id });
   await world.pass(5 * MINUTE);
   expect(world.conditionOf("Ready")?.status).toBe("True");

@@ -42,7 +42,11 @@ function hinted(options: LoopWorldOptions = {}) {
   /** Serves one session to its end. Its item came with a hint, or without one. */
   const serveOne = async () => {
     const id = world.enqueue();
-    await world.until("it is served", () => world.item(id).state === "stopped" && world.isSettled, 10 * MINUTE);
+    await world.until(
+      "the item is stopped and everything is settled",
+      () => world.item(id).state === "stopped" && world.isSettled,
+      10 * MINUTE,
+    );
     return id;
   };
   /** Serves as many sessions as prove whether hints come. */
@@ -65,7 +69,7 @@ describe("an idle Environment that receives webhooks", TIMEOUT, () => {
     expect(polls).toBeLessThanOrEqual(14);
     expect(await sent("stats", HOUR)).toBeLessThanOrEqual(8);
     const id = world.enqueue();
-    await world.until("it is claimed", () => claimed(world, id), 2 * SECOND);
+    await world.until("the item is claimed", () => claimed(world, id), 2 * SECOND);
     expect(world.violations).toEqual([]);
   });
 
@@ -76,9 +80,9 @@ describe("an idle Environment that receives webhooks", TIMEOUT, () => {
     await world.pass(HOUR);
     expect((await sent("stats", HOUR)) + (await sent("poll", HOUR))).toBeLessThanOrEqual(14);
     const id = world.enqueue();
-    await world.until("it is claimed", () => claimed(world, id), 5 * SECOND);
+    await world.until("the item is claimed", () => claimed(world, id), 5 * SECOND);
     // The Pod took a while to start, but the item still counts as hinted.
-    await world.until("it is served", () => world.isSettled, 10 * MINUTE);
+    await world.until("everything is settled", () => world.isSettled, 10 * MINUTE);
     await world.pass(HOUR);
     expect(await sent("stats", HOUR)).toBeLessThanOrEqual(14);
   });
@@ -123,7 +127,7 @@ describe("an idle Environment that receives webhooks", TIMEOUT, () => {
     await serveSome();
     servesMs = 2 * HOUR;
     const id = world.enqueue();
-    await world.until("it runs", () => world.item(id).state === "active");
+    await world.until("the session runs", () => world.item(id).state === "active");
     await world.pass(20 * MINUTE);
     const session = world.api.world.item(id).data.id;
     // The session starts to run again after every tool call.
@@ -146,7 +150,7 @@ describe("an idle Environment that receives webhooks", TIMEOUT, () => {
     hints.arrived({ sessionId, workspaceId: null });
     const next = world.items.find(({ state }) => state === "queued");
     if (!next) throw new Error("no item was queued");
-    await world.until("it is claimed", () => claimed(world, next.id), 2 * SECOND);
+    await world.until("the item is claimed", () => claimed(world, next.id), 2 * SECOND);
   });
 });
 
@@ -159,15 +163,15 @@ describe("webhooks that stop", TIMEOUT, () => {
     tells.never = true;
     const id = world.enqueue();
     await world.until(
-      "it is claimed",
+      "the item is claimed",
       () => claimed(world, id),
       DEFAULT_TIMING.hintedIdleMs * SLACK + SECOND + REQUEST,
     );
-    await world.until("it is served", () => world.isSettled, 10 * MINUTE);
+    await world.until("everything is settled", () => world.isSettled, 10 * MINUTE);
     await world.pass(FRESH_MS + 10 * MINUTE);
     expect(await sent("poll", 10 * MINUTE)).toBeGreaterThan(USUAL_POLLS);
     const next = world.enqueue();
-    await world.until("it is claimed", () => claimed(world, next), 3 * SECOND);
+    await world.until("the item is claimed", () => claimed(world, next), 3 * SECOND);
     expect(world.violations).toEqual([]);
   });
 
@@ -186,8 +190,8 @@ describe("webhooks that stop", TIMEOUT, () => {
     world.api.answer = (call) =>
       call in nothing && clock.monotonic() < untilMs ? { status: 200, body: nothing[call] } : undefined;
     const id = world.enqueue();
-    await world.until("it is claimed", () => claimed(world, id), 2 * DEFAULT_TIMING.hintedIdleMs);
-    await world.until("it is served", () => world.isSettled, 10 * MINUTE);
+    await world.until("the item is claimed", () => claimed(world, id), 2 * DEFAULT_TIMING.hintedIdleMs);
+    await world.until("everything is settled", () => world.isSettled, 10 * MINUTE);
     await world.pass(10 * MINUTE);
     expect(await sent("poll", 10 * MINUTE)).toBeGreaterThan(USUAL_POLLS);
   });

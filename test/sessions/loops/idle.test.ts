@@ -64,7 +64,7 @@ describe("an Environment whose queue has long been empty", () => {
     for (const afterMs of [1 * SECOND, 20 * SECOND, 44 * SECOND]) {
       await world.pass(10 * MINUTE + afterMs);
       const id = world.enqueue();
-      await world.until("it is claimed", () => claimed(world, id), DEFAULT_TIMING.idleMaxMs * SLACK + REQUEST);
+      await world.until("the item is claimed", () => claimed(world, id), DEFAULT_TIMING.idleMaxMs * SLACK + REQUEST);
     }
     expect(world.violations).toEqual([]);
   });
@@ -74,9 +74,9 @@ describe("an Environment whose queue has long been empty", () => {
     await world.pass(20 * MINUTE);
     expect(await sent("poll", MINUTE)).toBeLessThanOrEqual(2);
     const first = world.enqueue();
-    await world.until("the first is claimed", () => claimed(world, first), 2 * MINUTE);
+    await world.until("the first item is claimed", () => claimed(world, first), 2 * MINUTE);
     const second = world.enqueue();
-    await world.until("the second is claimed at once", () => claimed(world, second), SECOND);
+    await world.until("the second item is claimed at once", () => claimed(world, second), SECOND);
     expect(await sent("poll", 20 * SECOND)).toBeGreaterThan(15);
   });
 
@@ -88,7 +88,7 @@ describe("an Environment whose queue has long been empty", () => {
     expect(readings / 5).toBeGreaterThan(5);
     expect(readings / 5).toBeLessThan(7);
     const id = world.enqueue();
-    await world.until("it is claimed", () => claimed(world, id), 10 * SECOND * SLACK + 2 * SECOND);
+    await world.until("the item is claimed", () => claimed(world, id), 10 * SECOND * SLACK + 2 * SECOND);
   });
 
   test("reads statistics again as soon as the last free Pod is gone", async () => {
@@ -123,7 +123,7 @@ describe("a Work API that limits the rate", () => {
     world.createEnvironment();
     world.startOperator();
     for (let item = 0; item < 40; item += 1) world.enqueue();
-    await world.until("all are served", () => world.isSettled, 60 * MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, 60 * MINUTE);
     expect(refused).toBeGreaterThan(0);
     expect(lowest).toBeLessThanOrEqual(DEFAULT_BUDGET_LIMITS.initialRate / 2);
     expect(world.items.map(({ acks }) => acks.length)).toEqual(Array(40).fill(1));

@@ -30,8 +30,8 @@ describe("a server that keeps the first acknowledged_at", () => {
       world.startOperator();
       await world.until("parked Pods", () => world.parked.length === 2);
       const id = world.enqueue();
-      await world.until("it is acknowledged twice", () => world.item(id).acks.length === 2, 20 * MINUTE);
-      await world.until("all is served", () => world.isSettled, 20 * MINUTE);
+      await world.until("the item is acknowledged twice", () => world.item(id).acks.length === 2, 20 * MINUTE);
+      await world.until("everything is settled", () => world.isSettled, 20 * MINUTE);
       expect(world.item(id).acks.length).toBe(2);
       expect(containers).toBeGreaterThanOrEqual(2);
       expect([...world.wrongs, ...world.violations]).toEqual([]);

@@ -9,7 +9,7 @@ test("reports Pods that can't be watched in Ready, an Event and the gauge until 
   const world = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 1 } });
   world.createEnvironment();
   const operator = world.startOperator();
-  await world.until("it is ready", () => world.conditionOf("Ready")?.status === "True");
+  await world.until("Ready is True", () => world.conditionOf("Ready")?.status === "True");
   const gauge = () => metricValue(world.metrics.failingSteps, { environment: "research", step: "watch" });
   operator.kube.intercept.push(({ verb, plural }) => {
     if (plural === "pods" && (verb === "watch" || verb === "list")) throw refusal(500, "InternalError", "etcd is down");
@@ -30,6 +30,6 @@ test("reports Pods that can't be watched in Ready, an Event and the gauge until 
   await world.until("Ready is True", () => world.conditionOf("Ready")?.status === "True", 2 * MINUTE);
   expect(await gauge()).toBe(0);
   const id = world.enqueue();
-  await world.until("work is served", () => world.item(id).state === "stopped", MINUTE);
+  await world.until("an item is served", () => world.item(id).state === "stopped", MINUTE);
   expect([...world.wrongs, ...world.violations]).toEqual([]);
 });

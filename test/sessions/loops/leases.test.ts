@@ -28,7 +28,7 @@ async function running(
   });
   await world.until("parked Pods", () => world.parked.length === count);
   const ids = Array.from({ length: count }, () => world.enqueue());
-  await world.until("they run", () => world.node.running.size === count, 5 * MINUTE);
+  await world.until("all containers run", () => world.node.running.size === count, 5 * MINUTE);
   return { world, operator, ids };
 }
 
@@ -58,7 +58,7 @@ describe("leases that the operator keeps", () => {
     operator.kill();
     await world.pass(20 * SECOND);
     world.startOperator();
-    await world.until("all are served", () => world.isSettled, 12 * MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, 12 * MINUTE);
     expect(stillOne(world, ids)).toBe(true);
     expect(await metricValue(world.metrics.leasesLost, {})).toBe(0);
     holdsTrue(world);
@@ -70,12 +70,12 @@ describe("leases that the operator keeps", () => {
     const [startedMs, beats] = [world.clock.monotonic(), beatsOf(world)];
     const next = world.startOperator();
     next.kube.delay = ({ verb, plural }) => (verb === "list" && plural === "secrets" ? 4 * SECOND : 0);
-    await world.until("the first beat", () => beatsOf(world) > beats, 2 * MINUTE);
+    await world.until("the first heartbeat", () => beatsOf(world) > beats, 2 * MINUTE);
     // The operator reads the items as soon as the claims are listed. It waits 50 s for an unchanged value from there.
     const waitedMs = world.clock.monotonic() - startedMs - 54 * SECOND;
     expect(waitedMs).toBeGreaterThanOrEqual(0);
     expect(waitedMs).toBeLessThan(2 * SECOND);
-    await world.until("all are served", () => world.isSettled, 12 * MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, 12 * MINUTE);
     expect(stillOne(world, ids)).toBe(true);
     holdsTrue(world);
   });
@@ -88,7 +88,7 @@ describe("leases that the operator keeps", () => {
     expect(beatsOf(world)).toBe(before);
     void operator.stop();
     world.startOperator();
-    await world.until("all are served", () => world.isSettled, 12 * MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, 12 * MINUTE);
     expect(stillOne(world, ids)).toBe(true);
     holdsTrue(world);
   });
@@ -98,7 +98,7 @@ describe("leases that the operator keeps", () => {
     world.weather.work = { lost: 1, slow: 0, refused: 0 };
     await world.pass(2 * MINUTE);
     world.weather.work = FAIR;
-    await world.until("all are served", () => world.isSettled, 12 * MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, 12 * MINUTE);
     expect(stillOne(world, ids)).toBe(true);
     holdsTrue(world);
   });
@@ -110,7 +110,7 @@ describe("leases that the operator keeps", () => {
     expect(world.node.running.size).toBe(0);
     world.weather.work = FAIR;
     world.fate = () => ({ startError: false, program: "plain", servesMs: 5 * SECOND });
-    await world.until("all are served", () => world.isSettled, 20 * MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, 20 * MINUTE);
     expect(ids.every((id) => world.item(id).acks.length === 2)).toBe(true);
     expect(await metricValue(world.metrics.leasesLost, {})).toBe(3);
     expect(world.told.filter((text) => text.startsWith("LeaseLost"))).not.toEqual([]);
@@ -122,7 +122,7 @@ describe("leases that the operator keeps", () => {
     await world.until("a parked Pod", () => world.parked.length > 0);
     operator.kube.delay = ({ verb, plural }) => (verb === "patch" && plural === "secrets" ? 25 * SECOND : 0);
     const id = world.enqueue();
-    await world.until("it is served", () => world.isSettled);
+    await world.until("everything is settled", () => world.isSettled);
     expect(world.item(id)).toMatchObject({ acks: { length: 1 }, refusedBeats: 0 });
     expect(world.item(id).beats).toBeGreaterThan(5);
     holdsTrue(world);
@@ -146,7 +146,7 @@ describe("leases that the operator keeps", () => {
     world.startOperator();
     world.fate = () => ({ startError: false, program: "stock", servesMs: 5 * SECOND });
     const next = world.enqueue();
-    await world.until("all are served", () => world.isSettled, 12 * MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, 12 * MINUTE);
     expect(stillOne(world, [...ids, next])).toBe(true);
     expect(world.item(ids[0] ?? "").stoppedBy?.as).toBe("environment-key");
     expect(world.item(next).stoppedBy?.as).toBe("sessions-token");
@@ -158,13 +158,13 @@ describe("leases that the operator keeps", () => {
     const { world } = kept({ sessions: { lease: "Worker", maxConcurrent: 2, warm: 1 }, prepareMs: () => prepareMs });
     await world.until("a parked Pod", () => world.parked.length > 0);
     const first = world.enqueue();
-    await world.until("its template serves", () => world.item(first).state === "stopped", 30 * SECOND);
-    await world.until("only a parked Pod is left", () => world.pods.length === 1 && world.parked.length === 1);
+    await world.until("a session of the template is served", () => world.item(first).state === "stopped", 30 * SECOND);
+    await world.until("only one parked Pod is left", () => world.pods.length === 1 && world.parked.length === 1);
     prepareMs = MINUTE;
     world.patchEnvironment({ spec: { sessions: { lease: "Operator" } } });
-    await world.until("its replacement is on its way", () => world.pods.length === 2);
+    await world.until("its replacement exists", () => world.pods.length === 2);
     const id = world.enqueue();
-    await world.until("it is served", () => world.item(id).state === "stopped", 30 * SECOND);
+    await world.until("the item is stopped", () => world.item(id).state === "stopped", 30 * SECOND);
     expect(world.item(id).history.find(({ event }) => event === "first beat")?.by.as).toBe("sessions-token");
     expect(world.item(id).refusedBeats).toBe(0);
     holdsTrue(world);
@@ -179,23 +179,23 @@ describe("onPodFailure: Release", () => {
       await world.until("parked Pods", () => world.parked.length === 2);
       world.fate = () => ({ startError: false, program: "killed", servesMs: 20 * SECOND });
       const id = world.enqueue();
-      await world.until("its container runs", () => world.node.running.size === 1);
-      await world.until("its container is killed", () => world.node.running.size === 0);
+      await world.until("the container runs", () => world.node.running.size === 1);
+      await world.until("the container is killed", () => world.node.running.size === 0);
       const killedMs = world.clock.monotonic();
       world.fate = () => ({
         startError: false,
         program: lease === "Operator" ? "plain" : "stock",
         servesMs: 5 * SECOND,
       });
-      await world.until("it is queued again", () => world.item(id).generation === 2, 5 * MINUTE);
+      await world.until("the item is queued again", () => world.item(id).generation === 2, 5 * MINUTE);
       const queuedMs = world.clock.monotonic();
       // The operator's own lease lapses soon; a worker's lease takes its full time.
       if (lease === "Operator") expect(queuedMs - killedMs).toBeLessThan(15 * SECOND);
-      await world.until("it runs again", () => world.node.running.size === 1, 10 * SECOND);
+      await world.until("the container runs again", () => world.node.running.size === 1, 10 * SECOND);
       expect(world.clock.monotonic() - queuedMs).toBeLessThan(5 * SECOND);
       expect(world.item(id).offers).toHaveLength(2);
       expect(world.told.filter((text) => text.includes("in the queue again"))).not.toEqual([]);
-      await world.until("it is served", () => world.isSettled);
+      await world.until("everything is settled", () => world.isSettled);
       holdsTrue(world);
     },
   );
@@ -208,7 +208,7 @@ describe("onPodFailure: Release", () => {
     await world.pass(5 * MINUTE);
     expect(ids.filter((id) => world.item(id).acks.length > 0).length).toBeLessThan(8);
     world.fate = () => ({ startError: false, program: "plain", servesMs: SECOND });
-    await world.until("all are served", () => world.isSettled, 40 * MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, 40 * MINUTE);
     holdsTrue(world);
   });
 });
@@ -232,7 +232,7 @@ describe("lease: Operator and the breaker", () => {
     world.fate = () => ({ startError: false, program: "plain", servesMs: 10 * MINUTE });
     for (let n = 0; n < 6; n += 1) world.enqueue();
     // Three at first, then the others as soon as the template is known to serve.
-    await world.until("all run", () => world.node.running.size === 6, 20 * SECOND);
+    await world.until("all containers run", () => world.node.running.size === 6, 20 * SECOND);
     holdsTrue(world);
   });
 });

@@ -59,11 +59,11 @@ describe("a forged claim", () => {
       of.startOperator();
       await of.until("a parked Pod", () => of.parked.length > 0);
       const id = of.enqueue();
-      await of.until("work is served beside it", () => of.item(id).state === "stopped", 10 * MINUTE);
+      await of.until("a real item is served", () => of.item(id).state === "stopped", 10 * MINUTE);
       await of.pass(5 * MINUTE);
       expect([...of.api.origins]).toEqual([BASE_URL]);
       expect(statusOf(of).conditions?.find(({ type }) => type === "Ready")?.message).toContain(ELSEWHERE);
-      await of.until("it is given up", () => of.claims.length === 0, 90 * MINUTE);
+      await of.until("the made-up claim is given up", () => of.claims.length === 0, 90 * MINUTE);
       expect([...of.api.origins]).toEqual([BASE_URL]);
     },
   );
@@ -78,11 +78,7 @@ describe("a forged claim", () => {
         makeUp(of, `berth-research-aaaa${i}`, { ...journal, workId: `work_made_up_${i}` }, opened);
       of.startOperator();
       const ids = [of.enqueue(), of.enqueue()];
-      await of.until(
-        "work is served beside them",
-        () => ids.every((id) => of.item(id).state === "stopped"),
-        5 * MINUTE,
-      );
+      await of.until("real items are served", () => ids.every((id) => of.item(id).state === "stopped"), 5 * MINUTE);
       await of.pass(MINUTE);
       expect(of.claims.length).toBe(6);
       expect(statusOf(of).conditions?.find(({ type }) => type === "CapacityAvailable")?.reason).toBe("Available");
@@ -111,7 +107,7 @@ describe("a forged claim", () => {
       const theirs = pods.some(({ metadata }) => metadata.name === name);
       if (theirs && plural === "pods" && verb !== "get") changes.push(`${verb} ${name}`);
     });
-    await of.until("the claims are over", () => of.claims.length === 0, 30 * MINUTE);
+    await of.until("no claim is left", () => of.claims.length === 0, 30 * MINUTE);
     await of.pass(10 * MINUTE);
     expect(changes).toEqual([]);
   });
@@ -131,19 +127,19 @@ describe("a parked Pod that is to be removed while another Secret has its slot",
     const { of, name, locks } = await parked();
     of.server.create(SECRETS, { metadata: { name, namespace: NAMESPACE } });
     of.patchEnvironment({ spec: { sessions: { warm: 0 } } });
-    await of.until("its slot is found taken", () => locks() > 0);
+    await of.until("the Pod's slot is found taken", () => locks() > 0);
     await of.pass(10 * MINUTE);
     expect(locks()).toBeLessThanOrEqual(11);
     expect(of.parked.map(({ metadata }) => metadata.name)).toEqual([name]);
     of.server.delete(SECRETS, NAMESPACE, name);
-    await of.until("it is gone", () => of.pods.length === 0, 3 * MINUTE);
+    await of.until("the Pod is gone", () => of.pods.length === 0, 3 * MINUTE);
   });
 
   test("is deleted despite a forged removal that names another Pod", async () => {
     const { of, name, locks } = await parked();
     makeUp(of, name, { use: "removal", podUid: "of-another" });
     of.patchEnvironment({ spec: { sessions: { warm: 0 } } });
-    await of.until("it is gone", () => of.pods.length === 0, 5 * MINUTE);
+    await of.until("the Pod is gone", () => of.pods.length === 0, 5 * MINUTE);
     expect(of.claims).toEqual([]);
     expect(locks()).toBeLessThanOrEqual(5);
   });
@@ -165,9 +161,9 @@ test("the status lists the spec's address before the first claim, and an old one
   expect(withoutRecord).toEqual([]);
   expect(statusOf(of).apiAddresses).toEqual([BASE_URL]);
   of.patchEnvironment({ spec: { api: { baseUrl: ELSEWHERE } } });
-  await of.until("both are there", () => statusOf(of).apiAddresses?.length === 2);
+  await of.until("the status has both addresses", () => statusOf(of).apiAddresses?.length === 2);
   expect(statusOf(of).apiAddresses).toEqual([ELSEWHERE, BASE_URL]);
-  await of.until("the old one is gone", () => statusOf(of).apiAddresses?.length === 1, 30 * MINUTE);
+  await of.until("the status has only the new address", () => statusOf(of).apiAddresses?.length === 1, 30 * MINUTE);
   expect(statusOf(of).apiAddresses).toEqual([ELSEWHERE]);
   expect(of.claims).toEqual([]);
 });
@@ -189,6 +185,6 @@ test("nothing is claimed from an address before the status lists it, however lon
   kube.delay = ({ plural }) => (plural === "networkpolicies" ? 20_000 : 0);
   const { id } = moved.world.enqueue(of.environmentId, {});
   of.patchEnvironment({ spec: { api: { baseUrl: ELSEWHERE }, network: { egress: { cidrs: ["198.51.100.0/24"] } } } });
-  await of.until("it is served", () => moved.world.item(id).state === "stopped", 10 * MINUTE);
+  await of.until("the item at the new address is stopped", () => moved.world.item(id).state === "stopped", 10 * MINUTE);
   expect(unrecorded).toEqual([]);
 });

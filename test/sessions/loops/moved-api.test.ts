@@ -56,12 +56,12 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
       const { world, id } = moving_;
       moving_.move();
       const there = moving_.enqueueThere();
-      await world.until("a session of the new API", () => stateThere(moving_, there) === "active", 2 * MINUTE);
+      await world.until("a session of the new API runs", () => stateThere(moving_, there) === "active", 2 * MINUTE);
       await world.pass(3 * MINUTE);
       expect(world.item(id).state).toBe("active");
       expect(world.told.filter((words) => words.startsWith("SessionEnded"))).toEqual([]);
       await world.until(
-        "both are over",
+        "the items at both addresses are stopped",
         () => world.isSettled && stateThere(moving_, there) === "stopped",
         20 * MINUTE,
       );
@@ -81,7 +81,7 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
       for (const { pod } of [...world.node.running]) world.server.delete({ plural: "pods" } as never, NAMESPACE, pod);
       world.startOperator();
       await world.until(
-        "it is settled",
+        "the item is stopped and its claim is settled",
         () => world.item(id).state === "stopped" && world.claims.length === 0,
         20 * MINUTE,
       );
@@ -92,14 +92,18 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
   test("parked Pods for the old address get no item and no key of the new one", async () => {
     const moving_ = await moving({ sessions: { credential: "WorkSecret", warm: 3 } }, 5 * SECOND);
     const { world } = moving_;
-    await world.until("more parked Pods", () => world.parked.length === 3);
+    await world.until("three parked Pods", () => world.parked.length === 3);
     const old = new Set(world.parked.map(({ metadata }) => metadata.name));
     moving_.move();
     const there = [moving_.enqueueThere(), moving_.enqueueThere(), moving_.enqueueThere()];
-    await world.until("all are served", () => there.every((id) => stateThere(moving_, id) === "stopped"), 10 * MINUTE);
+    await world.until(
+      "all items at the new address are stopped",
+      () => there.every((id) => stateThere(moving_, id) === "stopped"),
+      10 * MINUTE,
+    );
     const told = world.told.filter((words) => there.some((id) => words.includes(id))).join("\n");
     for (const name of old) expect(told).not.toContain(name);
-    await world.until("all is over", () => world.isSettled, 10 * MINUTE);
+    await world.until("everything is settled", () => world.isSettled, 10 * MINUTE);
     holdsTrue(moving_);
   });
 
@@ -116,9 +120,9 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
     expect(readyMessage(world)).toContain(BASE_URL);
     world.allowedOrigin = () => true;
     // The lease has lapsed meanwhile: the item waits for another client's poll there.
-    await world.until("the claim is over", () => world.claims.length === 0, 30 * MINUTE);
+    await world.until("no claim is left", () => world.claims.length === 0, 30 * MINUTE);
     expect(world.item(id).state).toBe("queued");
-    await world.until("Ready says so", () => !readyMessage(world).includes(BASE_URL));
+    await world.until("Ready no longer names the old address", () => !readyMessage(world).includes(BASE_URL));
     holdsTrue(moving_);
   });
 
@@ -132,7 +136,7 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
       await world.pass(10 * MINUTE);
       expect(world.item(id).state).toBe("active");
       expect(moved(moving_)).toEqual([]);
-      await world.until("it is over", () => world.item(id).state === "stopped", 30 * MINUTE);
+      await world.until("the item is stopped", () => world.item(id).state === "stopped", 30 * MINUTE);
       holdsTrue(moving_);
     },
   );
@@ -145,10 +149,14 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
       moving_.move();
       world.api.elsewhere.set(BASE_URL, new WorkApi(world.clock, { seed: 3 }));
       const there = moving_.enqueueThere();
-      await world.until("the old container is over", () => world.node.running.size === 0, 20 * MINUTE);
+      await world.until("no container runs", () => world.node.running.size === 0, 20 * MINUTE);
       await world.pass(50 * MINUTE);
       expect(world.claims.map((claim) => readJournal(claim)?.workId)).toEqual([id]);
-      await world.until("the new one is served", () => stateThere(moving_, there) === "stopped", 60 * MINUTE);
+      await world.until(
+        "the item at the new address is stopped",
+        () => stateThere(moving_, there) === "stopped",
+        60 * MINUTE,
+      );
       await world.until("no claim is left", () => world.claims.length === 0, 30 * MINUTE);
       expect(world.told.join("\n")).toContain(id);
       holdsTrue(moving_);
@@ -159,13 +167,13 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
     const moving_ = await moving({ sessions: { lease: "Operator" } }, 30 * MINUTE);
     const { world, operator, moved } = moving_;
     moving_.move();
-    await world.until("Pods for the new address alone", () => isReadyFor(world, MOVED), 5 * MINUTE);
+    await world.until("only Pods for the new address are parked", () => isReadyFor(world, MOVED), 5 * MINUTE);
     await world.pass(5 * MINUTE);
     // The operator polls without pauses again after an item.
     world.fate = () => ({ startError: false, program: "plain", servesMs: SECOND });
     const first = moving_.enqueueThere();
     const isOver = () => stateThere(moving_, first) === "stopped" && world.claims.length === 1;
-    await world.until("nothing of the new address runs", () => isOver() && isReadyFor(world, MOVED));
+    await world.until("no session of the new address runs", () => isOver() && isReadyFor(world, MOVED));
     world.fate = () => ({ startError: false, program: "plain", servesMs: 30 * MINUTE });
     const polls = () => moved.requests.get("poll") ?? 0;
     const before = polls();
@@ -177,7 +185,10 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
       return 5 * SECOND;
     };
     world.patchEnvironment({ spec: { api: { baseUrl: BASE_URL } } });
-    await world.until("the poll brings it", () => there !== "" && stateThere(moving_, there) === "active");
+    await world.until(
+      "the poll in flight starts a session",
+      () => there !== "" && stateThere(moving_, there) === "active",
+    );
     await world.pass(5 * MINUTE);
     expect(stateThere(moving_, there)).toBe("active");
     expect(world.told.filter((words) => words.startsWith("SessionEnded"))).toEqual([]);
@@ -192,12 +203,16 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
     world.server.patch(SECRETS, NAMESPACE, "key", { data: { "environment-key": Buffer.from(key).toString("base64") } });
     moving_.move();
     const there = moving_.enqueueThere();
-    await world.until("it is served", () => stateThere(moving_, there) === "stopped", 10 * MINUTE);
-    await world.until("the old session is over", () => world.node.running.size === 0, 20 * MINUTE);
+    await world.until(
+      "the item at the new address is stopped",
+      () => stateThere(moving_, there) === "stopped",
+      10 * MINUTE,
+    );
+    await world.until("no container runs", () => world.node.running.size === 0, 20 * MINUTE);
     await world.pass(2 * MINUTE);
     expect(readyMessage(world)).toContain(BASE_URL);
     const next = moving_.enqueueThere();
-    await world.until("the next is served too", () => stateThere(moving_, next) === "stopped", 10 * MINUTE);
+    await world.until("the next item is stopped", () => stateThere(moving_, next) === "stopped", 10 * MINUTE);
     holdsTrue(moving_);
   });
 });
@@ -236,7 +251,11 @@ describe("an Environment whose api.baseUrl and key Secret change in one patch wh
       expect([...there]).toEqual([`Bearer ${THEIRS}`]);
       expect([...here]).not.toContain(`Bearer ${THEIRS}`);
       const item = moving_.enqueueThere();
-      await world.until("both are over", () => world.isSettled && stateThere(moving_, item) === "stopped", 20 * MINUTE);
+      await world.until(
+        "the items at both addresses are stopped",
+        () => world.isSettled && stateThere(moving_, item) === "stopped",
+        20 * MINUTE,
+      );
       expect(world.told.join("\n")).not.toMatch(/lease|LeaseLost|KeyRejected|KeyMissing/);
       expect([...here]).not.toContain(`Bearer ${THEIRS}`);
       holdsTrue(moving_);
@@ -257,7 +276,7 @@ describe("an Environment whose api.baseUrl and key Secret change in one patch wh
       data: { "environment-key": Buffer.from(THEIRS).toString("base64") },
     });
     const item = moving_.enqueueThere();
-    await world.until("a session of the new API", () => stateThere(moving_, item) === "active", 5 * MINUTE);
+    await world.until("a session of the new API runs", () => stateThere(moving_, item) === "active", 5 * MINUTE);
     expect(world.item(id).state).toBe("active");
     expect([...there]).toEqual([`Bearer ${THEIRS}`]);
     expect([...here]).not.toContain(`Bearer ${THEIRS}`);

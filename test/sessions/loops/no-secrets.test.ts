@@ -35,7 +35,7 @@ test("three items without a secret pause claiming, and the others stay in the qu
   operator.kube.intercept.push(({ verb, plural, body }) => {
     if (verb === "create" && plural === "secrets" && JSON.stringify(body).includes('"refusal"')) secrets += 1;
   });
-  await world.until("three are refused", () => taken(world) === 3, 10 * SECOND);
+  await world.until("three items were claimed", () => taken(world) === 3, 10 * SECOND);
   await world.pass(SECOND);
   const before = polls(world);
   await world.pass(55 * SECOND);
@@ -52,7 +52,7 @@ test("three items without a secret pause claiming, and the others stay in the qu
 
 test("the operator claims one item after 1, 2 and 4 more minutes, and the condition says when", async () => {
   const { world } = await withoutSecrets();
-  await world.until("three are refused", () => taken(world) === 3, 10 * SECOND);
+  await world.until("three items were claimed", () => taken(world) === 3, 10 * SECOND);
   for (const [minutes, count] of [
     [1, 4],
     [2, 5],
@@ -65,7 +65,7 @@ test("the operator claims one item after 1, 2 and 4 more minutes, and the condit
     expect(next - world.clock.now()).toBeLessThan(minutes * MINUTE);
     await world.pass(minutes * MINUTE - 15 * SECOND);
     expect(taken(world)).toBe(count - 1);
-    await world.until("a probe", () => taken(world) === count, 20 * SECOND);
+    await world.until("the next probe is claimed", () => taken(world) === count, 20 * SECOND);
   }
   expect(world.claims.length).toBeLessThanOrEqual(1);
   holdsTrue(world);
@@ -73,42 +73,42 @@ test("the operator claims one item after 1, 2 and 4 more minutes, and the condit
 
 test("claiming resumes immediately when an item comes with a secret", async () => {
   const { world } = await withoutSecrets({ sessions: { maxConcurrent: 4, warm: 4 } });
-  await world.until("three are refused", () => taken(world) === 3, 10 * SECOND);
+  await world.until("three items were claimed", () => taken(world) === 3, 10 * SECOND);
   for (const item of world.api.world.items.values()) Object.assign(item, { issuesSecret: true });
   world.api.world.switches.secrets = "issued";
   for (let n = 0; n < 4; n += 1) world.enqueue();
-  await world.until("it is served again", () => taken(world) >= 6, 2 * MINUTE);
+  await world.until("more items are claimed", () => taken(world) >= 6, 2 * MINUTE);
   await world.until(
-    "the condition is well",
+    "CredentialMissing is False again",
     () => world.conditionOf("CredentialMissing")?.reason === "CredentialsPresent",
     10 * SECOND,
   );
-  await world.until("more are served", () => taken(world) >= 20, 2 * MINUTE);
+  await world.until("20 items are claimed", () => taken(world) >= 20, 2 * MINUTE);
   holdsTrue(world);
 });
 
 test("claiming resumes immediately when the spec no longer needs secrets", async () => {
   const { world } = await withoutSecrets();
-  await world.until("three are refused", () => taken(world) === 3, 10 * SECOND);
+  await world.until("three items were claimed", () => taken(world) === 3, 10 * SECOND);
   await world.pass(10 * SECOND);
   world.patchEnvironment({ spec: { sessions: { credential: "EnvironmentKey" } } });
-  await world.until("an item gets a Pod", () => world.podsOf("assigned").length > 0, 20 * SECOND);
+  await world.until("an item has a Pod", () => world.podsOf("assigned").length > 0, 20 * SECOND);
   expect(world.conditionOf("CredentialMissing")).toMatchObject({ status: "False", reason: "CredentialsPresent" });
 });
 
 test("a changed key makes the operator claim one item immediately", async () => {
   const { world } = await withoutSecrets();
-  await world.until("the third probe", () => taken(world) === 6, 10 * MINUTE);
+  await world.until("the third probe is claimed", () => taken(world) === 6, 10 * MINUTE);
   const key = Buffer.from(world.api.world.setKey(world.environmentId)).toString("base64");
   world.server.patch(SECRETS, NAMESPACE, "key", { data: { "environment-key": key } });
-  await world.until("another one", () => taken(world) === 7, 2 * MINUTE);
+  await world.until("the next probe is claimed", () => taken(world) === 7, 2 * MINUTE);
   await world.pass(50 * SECOND);
   expect(taken(world)).toBe(7);
 });
 
 test("another operator refuses at most three more items", async () => {
   const { world, operator } = await withoutSecrets();
-  await world.until("three are refused", () => taken(world) === 3, 10 * SECOND);
+  await world.until("three items were claimed", () => taken(world) === 3, 10 * SECOND);
   operator.kill();
   world.startOperator();
   await world.pass(50 * SECOND);
@@ -125,6 +125,6 @@ test("items without a secret among others do not pause claiming", async () => {
   world.startOperator();
   await world.until("parked Pods", () => world.parked.length === 4);
   for (let n = 0; n < 12; n += 1) world.enqueue({ secret: n % 2 === 0 });
-  await world.until("all are served", () => world.isSettled, 5 * MINUTE);
+  await world.until("all items are served and settled", () => world.isSettled, 5 * MINUTE);
   holdsTrue(world);
 });

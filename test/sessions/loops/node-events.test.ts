@@ -56,7 +56,7 @@ describe("a Pod that waits on its node without a reason in its status", () => {
     expect(condition()?.message).toBe(
       `Pods do not get ready: FailedMount: ${MISSING}; make what the volume refers to, or mend the template's volumes`,
     );
-    await world.until("parked", () => world.parked.length === 1, 10 * MINUTE);
+    await world.until("a Pod is parked", () => world.parked.length === 1, 10 * MINUTE);
     await untilSaid("Pods can be made", 10 * SECOND);
     const before = readings();
     await world.pass(10 * MINUTE);
@@ -104,8 +104,10 @@ describe("a Pod that waits on its node without a reason in its status", () => {
     const [first] = bound();
     complain(first, MISSING);
     await untilSaid(MISSING);
-    await world.until("it is replaced", () => world.pods.some(({ metadata }) => metadata.uid !== first?.metadata.uid));
-    await world.until("the next is bound", () => bound().length === 1, 20 * MINUTE);
+    await world.until("the Pod is replaced", () =>
+      world.pods.some(({ metadata }) => metadata.uid !== first?.metadata.uid),
+    );
+    await world.until("the next Pod is bound", () => bound().length === 1, 20 * MINUTE);
     expect(condition()?.message).toContain(MISSING);
     complain(bound()[0], "network is not ready", { reason: "NetworkNotReady" });
     await untilSaid("NetworkNotReady: network is not ready; mend the node's network plug-in", 50 * SECOND);
@@ -133,7 +135,7 @@ describe("a Pod that waits on its node without a reason in its status", () => {
     operator.kube.intercept.push((request) => {
       if (isOfEvents(request)) answer();
     });
-    await world.until("the condition turns", () => condition()?.status === "False", 20 * MINUTE);
+    await world.until("the condition is False", () => condition()?.status === "False", 20 * MINUTE);
     expect(condition()?.message).toBe(
       "Pods do not get ready: not within prepareTimeoutSeconds; raise it if it only takes longer",
     );
@@ -169,7 +171,7 @@ describe("an operator that may not list Events, as with the Role of an older rel
     await untilSaid("`kubectl -n agents describe pods -l berth.dev/environment=research`");
     expect(condition()?.message).toMatch(/^Pods do not get ready: not within prepareTimeoutSeconds, .* list Events/);
     operator.kube.intercept.splice(0);
-    await world.until("the next is bound", () => bound().length === 1, 20 * MINUTE);
+    await world.until("the next Pod is bound", () => bound().length === 1, 20 * MINUTE);
     complain(bound()[0], MISSING);
     await untilSaid(MISSING, 99 * SECOND);
   });
@@ -207,10 +209,10 @@ test("an operator can stop while it reads Events", async () => {
   const { world, operator, readings, untilBound } = slowWorld({ sessions: { prepareTimeoutSeconds: 3_600 } });
   operator.kube.delay = ({ verb, plural }) => (verb === "list" && plural === "events" ? 9 * SECOND : 0);
   await untilBound();
-  await world.until("it reads", () => readings() === 1);
+  await world.until("the operator lists Events", () => readings() === 1);
   let ended = false;
   void operator.stop().then(() => {
     ended = true;
   });
-  await world.until("it has ended", () => ended, 5 * SECOND);
+  await world.until("the operator has stopped", () => ended, 5 * SECOND);
 });

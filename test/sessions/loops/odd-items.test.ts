@@ -35,17 +35,29 @@ describe("a malformed polled item", () => {
     let turn = 0;
     // The item is offered repeatedly, between other answers.
     world.api.answer = (call) => (call === "poll" && turn++ % 3 === 0 ? json(200, { ...ITEM, ...change }) : undefined);
-    await world.until("it is told", () => world.conditionOf(QUEUE)?.reason === "BadReply", 5 * MINUTE);
+    await world.until(
+      "QueueReachable reports BadReply",
+      () => world.conditionOf(QUEUE)?.reason === "BadReply",
+      5 * MINUTE,
+    );
     expect(world.conditionOf(QUEUE)?.message).toMatch(
       /^Work API poll: item \S+ is left alone, since the work item's \w+ is not/,
     );
     const id = world.enqueue();
-    await world.until("another is served", () => world.item(id).acks.length > 0 && world.isSettled, 10 * MINUTE);
+    await world.until(
+      "another item is served and settled",
+      () => world.item(id).acks.length > 0 && world.isSettled,
+      10 * MINUTE,
+    );
     expect(world.conditionOf(QUEUE)?.reason).toBe("BadReply");
     const { metrics } = world;
     expect(await metrics.registry.metrics()).toMatch(/berth_claims_total\{[^}]*result="unreadable"[^}]*\} [1-9]/);
     world.api.answer = () => undefined;
-    await world.until("it is told no more", () => world.conditionOf(QUEUE)?.reason === "Reachable", 5 * MINUTE);
+    await world.until(
+      "QueueReachable is True again",
+      () => world.conditionOf(QUEUE)?.reason === "Reachable",
+      5 * MINUTE,
+    );
     expect(world.wrongs).toEqual([]);
   });
 });
@@ -65,7 +77,11 @@ test("many malformed items at the head of the queue do not block others", async 
   };
   await world.pass(5 * MINUTE);
   const id = world.enqueue();
-  await world.until("another is served", () => world.item(id).acks.length > 0 && world.isSettled, 2 * MINUTE);
+  await world.until(
+    "another item is served and settled",
+    () => world.item(id).acks.length > 0 && world.isSettled,
+    2 * MINUTE,
+  );
   expect(world.wrongs).toEqual([]);
 });
 
@@ -96,7 +112,11 @@ describe("a malformed listed item", () => {
   ])("does not prevent others from settling: %s", async (_what, odd) => {
     const world = await started({ fate }, (it) => alsoListed(it, (items) => [odd, ...items]));
     const id = world.enqueue();
-    await world.until("it is settled", () => world.item(id).acks.length > 0 && world.isSettled, 10 * MINUTE);
+    await world.until(
+      "the item is acknowledged and everything is settled",
+      () => world.item(id).acks.length > 0 && world.isSettled,
+      10 * MINUTE,
+    );
     expect(world.item(id)).toMatchObject({ state: "stopped", acks: { length: 1 } });
     expect(world.conditionOf(QUEUE)?.reason).toBe("Reachable");
     expect([...world.wrongs, ...world.violations]).toEqual([]);
@@ -108,11 +128,15 @@ describe("a malformed listed item", () => {
       alsoListed(it, (items) => items.map((item) => (isOdd ? { ...item, state: "expired" } : item))),
     );
     const id = world.enqueue();
-    await world.until("it is told", () => world.conditionOf(QUEUE)?.reason === "BadReply", 10 * MINUTE);
+    await world.until(
+      "QueueReachable reports BadReply",
+      () => world.conditionOf(QUEUE)?.reason === "BadReply",
+      10 * MINUTE,
+    );
     expect(world.conditionOf(QUEUE)?.message).toContain(`Work API list: item ${id} is left alone, since `);
     expect([world.item(id).state, world.claims.length]).not.toEqual(["stopped", 0]);
     isOdd = false;
-    await world.until("it is settled", () => world.isSettled, 20 * MINUTE);
+    await world.until("everything is settled", () => world.isSettled, 20 * MINUTE);
     expect(world.item(id).state).toBe("stopped");
     expect(world.violations).toEqual([]);
   });

@@ -28,7 +28,7 @@ async function parkedOnce({ served = false, ...options }: LoopWorldOptions & { s
   await world.until("a parked Pod", () => world.parked.length > 0);
   if (served) {
     world.enqueue();
-    await world.until("a session has served, and a Pod is parked", () => world.isSettled && world.parked.length > 0);
+    await world.until("a session has served and a Pod is parked", () => world.isSettled && world.parked.length > 0);
   }
   const creations: Secret[] = [];
   operator.kube.intercept.push(({ verb, plural, body }) => {
@@ -41,7 +41,7 @@ describe("an item that the queue offers", () => {
   test.each(["healthcheck", "party"])("is stopped without a Secret or a Pod when its type is %s", async (type) => {
     using rig = await parkedOnce();
     const id = rig.world.enqueue({ type } as never);
-    await rig.world.until("it is stopped", () => rig.world.item(id).state === "stopped", MINUTE);
+    await rig.world.until("the item is stopped", () => rig.world.item(id).state === "stopped", MINUTE);
     expect(rig.creations).toEqual([]);
     expect(rig.world.parked).toHaveLength(1);
   });
@@ -55,13 +55,13 @@ describe("an item that the queue offers", () => {
     await world.pass(30 * SECOND);
     expect(world.api.requests.get("ack")).toBeUndefined();
     world.api.delay = () => 0;
-    await world.until("it is stopped", () => world.item(id).state === "stopped", MINUTE);
+    await world.until("the item is stopped", () => world.item(id).state === "stopped", MINUTE);
   });
 
   test("is stopped when it lacks the secret for its Pod", async () => {
     using rig = await parkedOnce();
     const id = rig.world.enqueue({ secret: false } as never);
-    await rig.world.until("it is stopped", () => rig.world.item(id).state === "stopped", MINUTE);
+    await rig.world.until("the item is stopped", () => rig.world.item(id).state === "stopped", MINUTE);
     expect(rig.world.parked).toHaveLength(1);
   });
 
@@ -111,7 +111,7 @@ describe("an item that the queue offers", () => {
     operator.kube.delay = () => 0;
     await world.pass(SECOND + 500);
     expect(rig.creations).toEqual([]);
-    await world.until("it is served by its next offer", () => world.item(id).acks.length > 0, MINUTE);
+    await world.until("the item is claimed at its next offer", () => world.item(id).acks.length > 0, MINUTE);
   });
 });
 
@@ -127,7 +127,7 @@ describe("a claim", () => {
       if (verb === "create") throw refusal(504, "Timeout", "no answer", true);
     });
     world.enqueue();
-    await world.until("the Secret stands", () => world.claims.length > 0, MINUTE);
+    await world.until("the claim's Secret exists", () => world.claims.length > 0, MINUTE);
     // From here on, the Secret only blocks its slot.
     world.patchEnvironment({ spec: { paused: true } });
     await world.until("the Secret is gone", () => world.claims.length === 0, 30 * SECOND);
@@ -139,7 +139,7 @@ describe("a claim", () => {
     const { world } = rig;
     world.api.delay = (call) => (call === "ack" ? 60 * MINUTE : 0);
     world.enqueue();
-    await world.until("it is journaled", () => world.claims.length > 0, MINUTE);
+    await world.until("the claim's Secret exists", () => world.claims.length > 0, MINUTE);
     const fromMs = world.clock.monotonic();
     world.patchEnvironment({ spec: { paused: true } });
     await world.until("the Secret is gone", () => world.claims.length === 0, MINUTE);
@@ -152,7 +152,7 @@ describe("a claim", () => {
     const { world } = rig;
     world.api.delay = (call) => (call === "ack" ? 3 * SECOND : 0);
     const id = world.enqueue();
-    await world.until("it runs", () => world.item(id).state === "active", MINUTE);
+    await world.until("the session runs", () => world.item(id).state === "active", MINUTE);
     expect(world.item(id).acks).toHaveLength(1);
   });
 
@@ -161,7 +161,7 @@ describe("a claim", () => {
     const { world } = rig;
     world.enqueue();
     const nowMs = world.clock.now();
-    await world.until("it is journaled", () => world.claims.length > 0, MINUTE);
+    await world.until("the claim's Secret exists", () => world.claims.length > 0, MINUTE);
     const journal = world.claims[0] && readJournal(world.claims[0]);
     expect(journal?.polledFromMs).toBeLessThan(nowMs);
     expect(journal?.polledUntilMs).toBeGreaterThan(world.clock.now());
@@ -186,7 +186,10 @@ test("a rejected key is not sent again until its Secret changes", async () => {
   await world.until("a parked Pod", () => world.parked.length > 0);
   world.api.answer = () =>
     json(401, { type: "error", error: { type: "authentication_error", message: "invalid key" } });
-  await world.until("it is told", () => world.conditionOf("Authenticated")?.reason === "KeyRejected");
+  await world.until(
+    "Authenticated reports KeyRejected",
+    () => world.conditionOf("Authenticated")?.reason === "KeyRejected",
+  );
   const sent = () => [...world.api.requests.values()].reduce((sum, each) => sum + each, 0);
   await world.pass(10_000);
   const before = sent();

@@ -23,11 +23,11 @@ function served(servesMs: number): LoopWorld & { operator: ReturnType<LoopWorld[
 
 test("items of one session are served one after another, even if Pods are free", async () => {
   const world = served(20 * SECOND);
-  await world.until("two are parked", () => world.podsOf("parked").length === 2);
+  await world.until("two Pods are parked", () => world.podsOf("parked").length === 2);
   const first = world.enqueue();
   const second = world.enqueue({ sessionId: world.api.world.item(first).data.id });
   const other = world.enqueue();
-  await world.until("all are served", () => world.podsOf("finished").length === 3, 300 * SECOND);
+  await world.until("all items are served", () => world.podsOf("finished").length === 3, 300 * SECOND);
   const [one, two, three] = [first, second, other].map((id) => timesOf(world, id));
   expect(two?.startedMs).toBeGreaterThanOrEqual(one?.finishedMs ?? Number.NaN);
   // A different session does not wait.
@@ -38,14 +38,14 @@ test("items of one session are served one after another, even if Pods are free",
 
 test("an item that comes just before its session's Pod ends is claimed at its first offer", async () => {
   const world = served(5 * SECOND);
-  await world.until("two are parked", () => world.podsOf("parked").length === 2);
+  await world.until("two Pods are parked", () => world.podsOf("parked").length === 2);
   const first = world.enqueue();
   await world.until(
-    "it ends",
+    "the first session has ended",
     () => timesOf(world, first).finishedMs > 0 || world.api.world.item(first).state === "stopped",
   );
   const second = world.enqueue({ sessionId: world.api.world.item(first).data.id });
-  await world.until("both are served", () => world.podsOf("finished").length === 2);
+  await world.until("both Pods have finished", () => world.podsOf("finished").length === 2);
   expect(timesOf(world, second).startedMs).toBeGreaterThanOrEqual(timesOf(world, first).finishedMs);
   expect(world.api.world.item(second).offers).toHaveLength(1);
 });
@@ -58,23 +58,23 @@ test("a new operator detects running sessions and starts none of them again", as
   world.createEnvironment();
   const operator = world.startOperator();
   const first = world.enqueue();
-  await world.until("it runs", () => world.item(first).state === "active");
+  await world.until("the session runs", () => world.item(first).state === "active");
   operator.kill();
   const second = world.enqueue({ sessionId: world.api.world.item(first).data.id });
   world.startOperator();
-  await world.until("both are served", () => world.podsOf("finished").length === 2, 300 * SECOND);
+  await world.until("both Pods have finished", () => world.podsOf("finished").length === 2, 300 * SECOND);
   expect(timesOf(world, second).startedMs).toBeGreaterThanOrEqual(timesOf(world, first).finishedMs);
 });
 
 test("many items of a running session neither block other sessions nor cause frequent polls", async () => {
   const world = served(120 * SECOND);
-  await world.until("two are parked", () => world.podsOf("parked").length === 2);
+  await world.until("two Pods are parked", () => world.podsOf("parked").length === 2);
   const first = world.enqueue();
-  await world.until("it runs", () => world.item(first).state === "active");
+  await world.until("the session runs", () => world.item(first).state === "active");
   const { id: sessionId } = world.api.world.item(first).data;
   const more = Array.from({ length: 30 }, () => world.enqueue({ sessionId }));
   const other = world.enqueue();
-  await world.until("the other one runs", () => world.item(other).state === "active", 10 * SECOND);
+  await world.until("the other session runs", () => world.item(other).state === "active", 10 * SECOND);
   await world.pass(60 * SECOND);
   const offers = more.map((id) => world.item(id).offers.length);
   // Once per reclaim time of our own polls, 15 s.
@@ -85,15 +85,15 @@ test("many items of a running session neither block other sessions nor cause fre
 test("a session whose record was deleted does not start again while its Pod is still ending", async () => {
   const world = served(0);
   world.fate = () => ({ startError: false, program: "deaf", servesMs: 600 * SECOND });
-  await world.until("two are parked", () => world.podsOf("parked").length === 2);
+  await world.until("two Pods are parked", () => world.podsOf("parked").length === 2);
   const first = world.enqueue();
-  await world.until("it runs", () => world.item(first).state === "active");
+  await world.until("the session runs", () => world.item(first).state === "active");
   world.operator.kill();
   const name = world.claims[0]?.metadata.name ?? "";
   world.server.delete(SECRETS, NAMESPACE, name);
   const second = world.enqueue({ sessionId: world.api.world.item(first).data.id });
   world.startOperator();
-  await world.until("the next is claimed", () => world.item(second).acks.length > 0, 1_200 * SECOND);
+  await world.until("the second item is claimed", () => world.item(second).acks.length > 0, 1_200 * SECOND);
   const pod = world.pods.find(({ metadata }) => metadata.name === name);
   expect(pod?.status?.containerStatuses?.[0]?.state?.running).toBeUndefined();
 });

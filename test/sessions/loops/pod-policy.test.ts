@@ -29,7 +29,9 @@ test("creates no Pod from a forbidden template, even while the key is still read
   await world.until("the key is being read", () => isReading);
   // Any change of a Pod makes the loops plan again, with the earlier permission.
   world.server.delete(PODS, NAMESPACE, parked?.metadata.name ?? "");
-  await world.until("the template is forbidden", () => JSON.stringify(world.environment).includes("TemplateForbidden"));
+  await world.until("the status reports TemplateForbidden", () =>
+    JSON.stringify(world.environment).includes("TemplateForbidden"),
+  );
   expect(privileged).toEqual([]);
   expect(world.parked).toEqual([]);
   expect([...world.wrongs, ...world.violations]).toEqual([]);

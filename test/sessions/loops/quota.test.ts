@@ -53,7 +53,7 @@ describe("room in a quota after a Pod has ended", () => {
     await world.pass(MINUTE);
     const startMs = world.clock.monotonic();
     for (let n = 0; n < 9; n += 1) world.enqueue();
-    await world.until("all are served", () => world.isSettled, 10 * MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, 10 * MINUTE);
     // Five rounds of two: 5 s of work each, plus about 3 s until the next Pod is ready.
     expect(world.clock.monotonic() - startMs).toBeLessThan(45_000);
     expect(quota.refused).toBeLessThan(9 * 4);
@@ -64,7 +64,7 @@ describe("room in a quota after a Pod has ended", () => {
   test.each([0, 800])("causes no Event when the quota has room for maxConcurrent: %i ms", async (lagMs) => {
     const { world } = withQuota({ pods: 2, lagMs, sessions: { maxConcurrent: 2 } });
     for (let n = 0; n < 9; n += 1) world.enqueue();
-    await world.until("all are served", () => world.isSettled, 10 * MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, 10 * MINUTE);
     expect(toldOf(world)).toEqual([]);
     holdsTrue(world);
   });
@@ -73,22 +73,22 @@ describe("room in a quota after a Pod has ended", () => {
     const { world, quota } = withQuota({ pods: 2, sessions: { maxConcurrent: 40 } });
     await world.pass(MINUTE);
     for (let n = 0; n < 60; n += 1) world.enqueue();
-    await world.until("two run", () => world.node.running.size === 2);
+    await world.until("two containers run", () => world.node.running.size === 2);
     quota.others = 1;
     const before = quota.refused;
     await world.until(
-      "half of them are served",
+      "half of the items are stopped",
       () => world.items.filter(({ state }) => state === "stopped").length === 30,
       20 * MINUTE,
     );
     expect(quota.refused - before).toBeLessThan(30 * 4);
     quota.others = 2;
-    await world.until("none runs", () => world.node.running.size === 0, MINUTE);
+    await world.until("no container runs", () => world.node.running.size === 0, MINUTE);
     const alone = quota.refused;
     await world.pass(10 * MINUTE);
     expect(quota.refused - alone).toBeLessThan(12);
     quota.others = 0;
-    await world.until("all are served", () => world.isSettled, 20 * MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, 20 * MINUTE);
     holdsTrue(world);
   });
 });

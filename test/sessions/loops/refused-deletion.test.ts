@@ -26,7 +26,11 @@ async function conflicting(plural: "pods" | "secrets", sessions: Record<string, 
 test.each(["pods", "secrets"] as const)("deletes a free Pod despite conflicts when %s are deleted", async (plural) => {
   const { world, refused } = await conflicting(plural, {});
   world.patchEnvironment({ spec: { sessions: { warm: 0 } } });
-  await world.until("both are gone", () => world.pods.length === 0 && world.claims.length === 0, 5 * MINUTE);
+  await world.until(
+    "no Pod and no claim is left",
+    () => world.pods.length === 0 && world.claims.length === 0,
+    5 * MINUTE,
+  );
   expect(refused()).toBe(3);
   expect([...world.wrongs, ...world.violations]).toEqual([]);
 });
@@ -34,9 +38,9 @@ test.each(["pods", "secrets"] as const)("deletes a free Pod despite conflicts wh
 test.each(["pods", "secrets"] as const)("deletes a session's Pod and claim despite conflicts on %s", async (plural) => {
   const { world, refused } = await conflicting(plural, { retainFinishedSeconds: 0 });
   const id = world.enqueue();
-  await world.until("it is served", () => world.item(id).state === "stopped", MINUTE);
+  await world.until("the item is stopped", () => world.item(id).state === "stopped", MINUTE);
   const isClean = () => world.claims.length === 0 && world.podsOf("assigned").length === 0 && world.pods.length === 2;
-  await world.until("nothing is left of it", isClean, 5 * MINUTE);
+  await world.until("nothing is left", isClean, 5 * MINUTE);
   expect(refused()).toBe(3);
   expect([...world.wrongs, ...world.violations]).toEqual([]);
 });

@@ -47,10 +47,10 @@ describe.each([
       world.server.patch(SECRETS, NAMESPACE, name, body);
     });
     const id = world.enqueue();
-    await world.until("its container runs", () => world.node.running.size === 1, MINUTE);
+    await world.until("the container runs", () => world.node.running.size === 1, MINUTE);
     expect(twins).toBe(1);
-    await world.until("it is ended", () => world.node.running.size === 0, 10 * MINUTE);
-    await world.until("all is settled", () => world.isSettled, 5 * MINUTE);
+    await world.until("no container runs", () => world.node.running.size === 0, 10 * MINUTE);
+    await world.until("everything is settled", () => world.isSettled, 5 * MINUTE);
     expect(world.item(id)).toMatchObject({ state: "stopped", acks: { length: 1 } });
     holdsTrue(world);
   });
@@ -61,11 +61,11 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
     const { world } = await withoutPatch({ lease });
     const id = world.enqueue();
     await world.until(
-      "Ready says it",
+      "Ready names the missing permission",
       () => world.conditionOf("Ready")?.message.includes("permission to patch Secrets") === true,
     );
-    await world.until("the item is over", () => world.item(id).state === "stopped", 5 * MINUTE);
-    await world.until("the claim is, too", () => world.claims.length === 0, MINUTE);
+    await world.until("the item is stopped", () => world.item(id).state === "stopped", 5 * MINUTE);
+    await world.until("its claim is settled", () => world.claims.length === 0, MINUTE);
     expect(world.told.find((words) => words.startsWith("StartFailed"))).toContain("permission to patch Secrets");
     expect(world.node.running.size).toBe(0);
     holdsTrue(world);
@@ -75,7 +75,7 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
     for (let seed = 1; seed <= 12; seed += 1) {
       const { world } = await withoutPatch({ lease }, seed);
       const id = world.enqueue();
-      await world.until("the item is over", () => world.item(id).state === "stopped", 5 * MINUTE);
+      await world.until("the item is stopped", () => world.item(id).state === "stopped", 5 * MINUTE);
       expect(world.item(id).acks, `seed ${seed}`).toHaveLength(1);
       holdsTrue(world);
     }
@@ -85,12 +85,12 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
     const { world, giveBack } = await withoutPatch({ lease, onPodFailure: "Release" });
     const id = world.enqueue();
     await world.until(
-      "it is queued again",
+      "the acknowledged item is queued again",
       () => world.item(id).acks.length > 0 && world.item(id).state === "queued",
       10 * MINUTE,
     );
     giveBack();
-    await world.until("it is served", () => world.isSettled, 60 * MINUTE);
+    await world.until("everything is settled", () => world.isSettled, 60 * MINUTE);
     holdsTrue(world);
   });
 
@@ -98,7 +98,7 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
     const { world, giveBack } = await withoutPatch({ lease });
     const ids = Array.from({ length: 12 }, () => world.enqueue());
     await world.until(
-      "the breaker",
+      "the breaker is open",
       () => world.conditionOf("SessionsStarting")?.reason === "BreakerOpen",
       10 * MINUTE,
     );
@@ -106,7 +106,7 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
     await world.pass(3 * MINUTE);
     expect(ids.filter((id) => world.item(id).state === "stopped").length).toBeLessThanOrEqual(6);
     giveBack();
-    await world.until("all are served", () => world.isSettled, 60 * MINUTE);
+    await world.until("all items are served and settled", () => world.isSettled, 60 * MINUTE);
     holdsTrue(world);
   });
 
@@ -115,8 +115,8 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
     const { world } = await withoutPatch({ lease }, 1, refused);
     const ids = [world.enqueue(), world.enqueue()];
     const claimed = () => ids.filter((id) => world.item(id).acks.length > 0).length;
-    await world.until("the first is claimed", () => claimed() === 1, MINUTE);
-    await world.until("the second is claimed", () => claimed() === 2, 10 * MINUTE);
+    await world.until("one item is claimed", () => claimed() === 1, MINUTE);
+    await world.until("two items are claimed", () => claimed() === 2, 10 * MINUTE);
     const tries = [...refused, world.clock.monotonic()];
     const longestPauseMs = Math.max(...tries.slice(1).map((ms, n) => ms - (tries[n] ?? 0)));
     expect(longestPauseMs).toBeGreaterThanOrEqual(DEFAULT_TIMING.restartMs);
@@ -126,10 +126,10 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
   test("is opened if the permission returns soon", async () => {
     const { world, giveBack } = await withoutPatch({ lease });
     const id = world.enqueue();
-    await world.until("it is claimed", () => world.item(id).acks.length > 0);
+    await world.until("the item is claimed", () => world.item(id).acks.length > 0);
     await world.pass(10_000);
     giveBack();
-    await world.until("it is served", () => world.isSettled, 5 * MINUTE);
+    await world.until("everything is settled", () => world.isSettled, 5 * MINUTE);
     expect(world.told.some((words) => words.startsWith("SessionStarted"))).toBe(true);
     holdsTrue(world);
   });

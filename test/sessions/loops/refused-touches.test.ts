@@ -46,7 +46,7 @@ test.each(["Worker", "Operator"])(
       forbidden ? refusal(403, "Forbidden", 'pods "x" is forbidden: no leave') : null,
     );
     const ids = Array.from({ length: SESSIONS }, () => world.enqueue());
-    await world.until("all run", () => world.node.running.size === SESSIONS);
+    await world.until("all containers run", () => world.node.running.size === SESSIONS);
     await world.pass(SERVES_MS / 2);
     // Pauses double up to 15 to 30 s.
     expect(touches()).toBeLessThanOrEqual(SESSIONS * (8 + 16));
@@ -54,10 +54,10 @@ test.each(["Worker", "Operator"])(
     expect(world.conditionOf("Ready")).toMatchObject({ status: "False", reason: "StepFailing" });
     expect(world.conditionOf("Ready")?.message).toMatch(/no leave.*give the operator permission to patch Pods/);
     forbidden = false;
-    await world.until("they say whose they are", () => world.podsOf("assigned").length === SESSIONS, MINUTE);
+    await world.until("all Pods are marked as assigned", () => world.podsOf("assigned").length === SESSIONS, MINUTE);
     await world.until("Ready", () => world.conditionOf("Ready")?.status === "True", MINUTE);
     expect(world.node.running.size).toBe(SESSIONS);
-    await world.until("all are over", () => ids.every((id) => world.item(id).state === "stopped"), SERVES_MS);
+    await world.until("all items are stopped", () => ids.every((id) => world.item(id).state === "stopped"), SERVES_MS);
     holdsTrue(world);
   },
 );
@@ -71,7 +71,7 @@ test("a touch that only met a busy API server does not change Ready", async () =
     said.add(world.conditionOf("Ready")?.reason);
     return world.podsOf("assigned").length === SESSIONS;
   };
-  await world.until("all are touched", isTouched, MINUTE);
+  await world.until("all Pods are touched", isTouched, MINUTE);
   expect([...said]).toEqual(["Ready"]);
   holdsTrue(world);
 });
@@ -87,8 +87,8 @@ test("a deadline that another client lowered does not prevent the touch", async 
     return refusal(500, "InternalError", "busy");
   });
   const id = world.enqueue();
-  await world.until("it says whose it is", () => world.podsOf("assigned").length === 1, MINUTE);
+  await world.until("the Pod is marked as assigned", () => world.podsOf("assigned").length === 1, MINUTE);
   expect(touches()).toBeLessThanOrEqual(4);
-  await world.until("it is over", () => world.item(id).state === "stopped", 2 * SERVES_MS);
+  await world.until("the item is stopped", () => world.item(id).state === "stopped", 2 * SERVES_MS);
   holdsTrue(world);
 });

@@ -30,7 +30,7 @@ const records = (world: LoopWorld) =>
 /** Waits for the item's container, and kills it after this time. False: the item is already stopped. */
 async function killNext(world: LoopWorld, id: string, afterMs: number): Promise<boolean> {
   await world.until(
-    "its container runs, or its item is over",
+    "the container runs, or the item is stopped",
     () => world.node.running.size > 0 || world.item(id).state === "stopped",
     10 * MINUTE,
   );
@@ -38,7 +38,7 @@ async function killNext(world: LoopWorld, id: string, afterMs: number): Promise<
   if (!running) return false;
   await world.pass(afterMs);
   world.node.kill(running.pod);
-  await world.until("it is gone", () => world.node.running.size === 0, MINUTE);
+  await world.until("no container runs", () => world.node.running.size === 0, MINUTE);
   return true;
 }
 
@@ -63,7 +63,7 @@ describe("onPodFailure: Release, with a session whose Pod dies every 25 minutes"
       const id = world.enqueue();
       while (world.clock.monotonic() < 8 * HOUR && (await killNext(world, id, 25 * MINUTE))) {
         await world.until(
-          "it is queued, claimed again or over",
+          "the item is no longer active, or a container runs",
           () => world.item(id).state !== "active" || world.node.running.size > 0,
           10 * MINUTE,
         );
@@ -90,20 +90,20 @@ test("an operator that dies between the count and the end of the claim counts on
   await world.until("a parked Pod", () => world.parked.length > 0);
   const id = world.enqueue();
   for (let death = 1; death <= MOST_RELEASES; death += 1) {
-    await world.until("its container runs", () => world.node.running.size > 0, 10 * MINUTE);
+    await world.until("the container runs", () => world.node.running.size > 0, 10 * MINUTE);
     operator.kube.intercept.push(({ verb, plural, name }) => {
       if (verb === "delete" && plural === "secrets" && world.claims.some(({ metadata }) => metadata.name === name))
         throw refusal(500, "InternalError", "not now");
     });
     await killNext(world, id, MINUTE);
-    await world.until("it is queued again", () => world.item(id).generation === death + 1, 10 * MINUTE);
+    await world.until("the item is queued again", () => world.item(id).generation === death + 1, 10 * MINUTE);
     await world.until("the release is counted", () => records(world).length > 0 && world.claims.length > 0, MINUTE);
     await world.pass(5 * SECOND);
     operator.kill();
     operator = world.startOperator();
   }
   expect(await killNext(world, id, MINUTE)).toBe(true);
-  await world.until("it is stopped", () => world.item(id).state === "stopped", 10 * MINUTE);
+  await world.until("the item is stopped", () => world.item(id).state === "stopped", 10 * MINUTE);
   expect(world.item(id).acks).toHaveLength(1 + MOST_RELEASES);
   holdsTrue(world);
 });
@@ -120,12 +120,12 @@ test("a count that can't be written delays the next claim, and the limit still h
   });
   const id = world.enqueue();
   await killNext(world, id, MINUTE);
-  await world.until("it is claimed again", () => world.item(id).acks.length === 2, 10 * MINUTE);
+  await world.until("the item is acknowledged again", () => world.item(id).acks.length === 2, 10 * MINUTE);
   expect(world.clock.monotonic()).toBeGreaterThanOrEqual((refusedMs ?? Infinity) + DEFAULT_TIMING.stepPatienceMs);
   while (await killNext(world, id, MINUTE)) {
     const { generation } = world.item(id);
     const isOver = () => world.item(id).generation > generation || world.item(id).state === "stopped";
-    await world.until("it is queued again or over", isOver, 10 * MINUTE);
+    await world.until("the item is queued again or stopped", isOver, 10 * MINUTE);
   }
   expect(world.item(id).acks).toHaveLength(1 + MOST_RELEASES);
   expect(records(world)).toEqual([]);
@@ -137,15 +137,19 @@ test("many items that are released at once are counted in few requests", async (
   const operator = world.startOperator();
   await world.until("parked Pods", () => world.parked.length === 40);
   for (let n = 0; n < 40; n += 1) world.enqueue();
-  await world.until("all run", () => world.node.running.size === 40, 5 * MINUTE);
+  await world.until("all containers run", () => world.node.running.size === 40, 5 * MINUTE);
   await world.pass(MINUTE);
   let requests = 0;
   operator.kube.intercept.push(({ plural, name }) => {
     if (plural === "secrets" && name.startsWith("berth-releases-")) requests += 1;
   });
   for (const { pod } of world.node.running) world.node.kill(pod);
-  await world.until("all are queued again", () => world.items.every(({ generation }) => generation === 2), 10 * MINUTE);
-  await world.until("all run again", () => world.node.running.size === 40, 10 * MINUTE);
+  await world.until(
+    "all items are queued again",
+    () => world.items.every(({ generation }) => generation === 2),
+    10 * MINUTE,
+  );
+  await world.until("all containers run again", () => world.node.running.size === 40, 10 * MINUTE);
   expect(Object.keys(records(world)[0]?.data ?? {})).toHaveLength(40);
   expect(requests).toBeLessThan(40);
   holdsTrue(world);
@@ -158,11 +162,11 @@ test("a served session leaves no count behind", async () => {
   const first = world.enqueue();
   await killNext(world, first, MINUTE);
   world.fate = () => ({ startError: false, program: "plain", servesMs: 5 * SECOND });
-  await world.until("it is served", () => world.isSettled, 10 * MINUTE);
+  await world.until("everything is settled", () => world.isSettled, 10 * MINUTE);
   world.fate = () => ({ startError: false, program: "plain", servesMs: HOUR });
   const second = world.enqueue();
   await killNext(world, second, MINUTE);
-  await world.until("it is claimed again", () => world.item(second).acks.length === 2, 10 * MINUTE);
+  await world.until("the item is acknowledged again", () => world.item(second).acks.length === 2, 10 * MINUTE);
   expect(Object.keys(records(world)[0]?.data ?? {})).toHaveLength(1);
   holdsTrue(world);
 });

@@ -46,9 +46,13 @@ describe.each(["Worker", "Operator"])("lease: %s", (lease) => {
 async function serve(world: LoopWorld): Promise<void> {
   await world.until("a Pod is parked", () => world.parked.length === 1, MINUTE);
   const id = world.enqueue();
-  await world.until("it is served", () => world.item(id).state === "stopped" && world.claims.length === 0, 10 * MINUTE);
+  await world.until(
+    "the item is stopped and its claim is settled",
+    () => world.item(id).state === "stopped" && world.claims.length === 0,
+    10 * MINUTE,
+  );
   const isClean = () => world.pods.length === 1 && world.parked.length === 1;
-  await world.until("its Pod is gone", isClean, 10 * MINUTE);
+  await world.until("nothing is left of the session", isClean, 10 * MINUTE);
 }
 
 describe("a Pod that is not retained", () => {
@@ -62,8 +66,8 @@ describe("a Pod that is not retained", () => {
     });
     operator.kube.intercept.push(intercept(world));
     const id = world.enqueue();
-    await world.until("it is served", () => world.item(id).state === "stopped", 10 * MINUTE);
-    await world.until("its Pod is gone", () => world.pods.length === 0, 10 * MINUTE);
+    await world.until("the item is stopped", () => world.item(id).state === "stopped", 10 * MINUTE);
+    await world.until("no Pod is left", () => world.pods.length === 0, 10 * MINUTE);
     expect(world.violations).toEqual([]);
     return { world, asked };
   }
@@ -107,7 +111,7 @@ test("Pods that were just marked do not look left behind when watches lag", asyn
     world.enqueue();
     await world.pass(300);
   }
-  await world.until("all are kept", () => world.podsOf("finished").length === 6, 10 * MINUTE);
+  await world.until("six finished Pods are kept", () => world.podsOf("finished").length === 6, 10 * MINUTE);
   expect(read).toEqual([]);
   expect(world.violations).toEqual([]);
 });

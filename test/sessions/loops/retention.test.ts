@@ -19,8 +19,12 @@ test.each([
     throw answer;
   });
   const id = world.enqueue();
-  await world.until("it is served", () => world.item(id).state === "stopped" && world.claims.length === 0, 10 * MINUTE);
-  await world.until("its Pod is gone", () => world.pods.length === 0, 5 * MINUTE);
+  await world.until(
+    "the item is stopped and its claim is settled",
+    () => world.item(id).state === "stopped" && world.claims.length === 0,
+    10 * MINUTE,
+  );
+  await world.until("no Pod is left", () => world.pods.length === 0, 5 * MINUTE);
   expect(refused).toHaveLength(1);
   expect(world.violations).toEqual([]);
 });
@@ -35,8 +39,12 @@ test("deletes a Pod whose finished mark met a conflict", async () => {
     throw refusal(409, "Conflict", "the object has been modified");
   });
   const id = world.enqueue();
-  await world.until("it is served", () => world.item(id).state === "stopped" && world.claims.length === 0, 10 * MINUTE);
+  await world.until(
+    "the item is stopped and its claim is settled",
+    () => world.item(id).state === "stopped" && world.claims.length === 0,
+    10 * MINUTE,
+  );
   expect(refused).toHaveLength(1);
-  await world.until("its Pod is gone", () => world.pods.length === 0, 5 * MINUTE);
+  await world.until("no Pod is left", () => world.pods.length === 0, 5 * MINUTE);
   expect(world.violations).toEqual([]);
 });

@@ -35,7 +35,7 @@ async function withDyingSession(lease: "Worker" | "Operator") {
   world.startOperator();
   await world.until("a parked Pod", () => world.parked.length > 0);
   const id = world.enqueue();
-  await world.until("it runs", () => world.item(id).state === "active");
+  await world.until("the session runs", () => world.item(id).state === "active");
   return { world, id };
 }
 
@@ -47,11 +47,11 @@ describe("a stop that gets a Retry-After", () => {
   test("lease: Operator: is sent at that time while the lease is kept", async () => {
     const { world, id } = await withDyingSession("Operator");
     const stops = refusing(world, "stop");
-    await world.until("it was refused twice", () => stops.sentMs.length > 1, 5 * MINUTE);
+    await world.until("two stops were refused", () => stops.sentMs.length > 1, 5 * MINUTE);
     expect(gaps(stops.sentMs)[0]).toBeGreaterThanOrEqual(ASKED_MS);
     expect(world.item(id).state).toBe("active");
     stops.on = false;
-    await world.until("it is stopped", () => world.item(id).state === "stopped", ASKED_MS + MINUTE);
+    await world.until("the item is stopped", () => world.item(id).state === "stopped", ASKED_MS + MINUTE);
     expect(stops.sentMs).toHaveLength(3);
     expect(world.item(id).acks).toHaveLength(1);
     holdsTrue(world);
@@ -60,9 +60,9 @@ describe("a stop that gets a Retry-After", () => {
   test("lease: Worker: is sent at that time while the lease that was taken for it is renewed", async () => {
     const { world, id } = await withDyingSession("Worker");
     const stops = refusing(world, "stop");
-    await world.until("it was refused", () => stops.sentMs.length > 0, 5 * MINUTE);
+    await world.until("a stop was refused", () => stops.sentMs.length > 0, 5 * MINUTE);
     stops.on = false;
-    await world.until("it is stopped", () => world.item(id).state === "stopped", ASKED_MS + MINUTE);
+    await world.until("the item is stopped", () => world.item(id).state === "stopped", ASKED_MS + MINUTE);
     expect(stops.sentMs).toHaveLength(2);
     expect(gaps(stops.sentMs)[0]).toBeGreaterThanOrEqual(ASKED_MS);
     expect(world.item(id).acks).toHaveLength(1);
@@ -72,11 +72,15 @@ describe("a stop that gets a Retry-After", () => {
   test("lease: Worker: respects repeated Retry-After answers, and its session runs once", async () => {
     const { world, id } = await withDyingSession("Worker");
     const stops = refusing(world, "stop");
-    await world.until("it was refused", () => stops.sentMs.length > 0, 5 * MINUTE);
+    await world.until("a stop was refused", () => stops.sentMs.length > 0, 5 * MINUTE);
     await world.pass(10 * MINUTE);
     expect(stops.sentMs.length).toBeLessThanOrEqual(6);
     stops.on = false;
-    await world.until("it is over", () => world.item(id).state === "stopped" && world.isSettled, 10 * MINUTE);
+    await world.until(
+      "the item is stopped and everything is settled",
+      () => world.item(id).state === "stopped" && world.isSettled,
+      10 * MINUTE,
+    );
     expect(world.item(id).acks).toHaveLength(1);
     holdsTrue(world);
   });
@@ -84,7 +88,7 @@ describe("a stop that gets a Retry-After", () => {
   test("does not keep a deleted Environment beyond its drain timeout", async () => {
     const { world, id } = await withDyingSession("Operator");
     const stops = refusing(world, "stop");
-    await world.until("it was refused", () => stops.sentMs.length > 0, MINUTE);
+    await world.until("a stop was refused", () => stops.sentMs.length > 0, MINUTE);
     world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
     await world.pass(20 * SECOND);
     stops.on = false;
@@ -96,7 +100,7 @@ describe("a stop that gets a Retry-After", () => {
 
 test("the list for an item to settle respects Retry-After once the lease has lapsed", async () => {
   const { world, id } = await withDyingSession("Worker");
-  await world.until("it is over", () => world.node.running.size === 0);
+  await world.until("no container runs", () => world.node.running.size === 0);
   // The item returns to the queue meanwhile, and must not run again here.
   world.patchEnvironment({ spec: { paused: true } });
   const lists = refusing(world, "list");
@@ -107,10 +111,10 @@ test("the list for an item to settle respects Retry-After once the lease has lap
   expect(others.length).toBeGreaterThan(3);
   for (const gapMs of others) expect(gapMs).toBeGreaterThanOrEqual(ASKED_MS);
   lists.on = false;
-  await world.until("its claim is over", () => world.claims.length === 0, ASKED_MS + MINUTE);
+  await world.until("no claim is left", () => world.claims.length === 0, ASKED_MS + MINUTE);
   world.patchEnvironment({ spec: { paused: false } });
   world.fate = () => ({ startError: false, program: "stock", servesMs: SECOND });
-  await world.until("it is served", () => world.item(id).state === "stopped", 2 * MINUTE);
+  await world.until("the item is stopped", () => world.item(id).state === "stopped", 2 * MINUTE);
   holdsTrue(world);
 });
 
@@ -130,7 +134,7 @@ test.each([429, 500, 503])(
     expect(stops).toBeGreaterThan(5);
     expect(stops).toBeLessThan(15);
     on = false;
-    await world.until("it is stopped", () => world.item(id).state === "stopped", MINUTE);
+    await world.until("the item is stopped", () => world.item(id).state === "stopped", MINUTE);
     expect(world.item(id).acks).toHaveLength(1);
     holdsTrue(world);
   },

@@ -28,7 +28,7 @@ describe("capacity", () => {
     const { world } = served({ sessions: { maxConcurrent: 3, warm: 1 } });
     await world.until("a parked Pod", () => world.parked.length > 0);
     for (let n = 0; n < 8; n += 1) world.enqueue();
-    await world.until("all served", () => world.isSettled);
+    await world.until("everything is settled", () => world.isSettled);
     expect(world.items.every(({ stoppedBy }) => stoppedBy?.as === "sessions-token")).toBe(true);
     expect(world.maxLivePods).toBeLessThanOrEqual(3);
     holdsTrue(world);
@@ -39,7 +39,7 @@ describe("capacity", () => {
     const id = world.enqueue();
     const poll = { workerId: "died", reclaimMs: 5_000, blockMs: undefined, duplicate: false };
     await world.api.world.environment(world.environmentId).poll({ ...poll, signal: AbortSignal.abort() });
-    await world.until("it is served", () => world.item(id).state === "stopped", 2 * MINUTE);
+    await world.until("the item is stopped", () => world.item(id).state === "stopped", 2 * MINUTE);
     holdsTrue(world);
   });
 });
@@ -66,7 +66,10 @@ describe("Pods that are deleted, or can't be", () => {
     expect(refused.count()).toBeLessThan(60);
     expect(world.pods.length).toBe(2);
     refused.stop();
-    await world.until("one Pod is left, and no lock", () => world.pods.length <= 1 && world.claims.length === 0);
+    await world.until(
+      "at most one Pod and no claim is left",
+      () => world.pods.length <= 1 && world.claims.length === 0,
+    );
   });
 
   test("items stay in the queue while Pods can't be read, and the condition says why", async () => {
@@ -84,7 +87,11 @@ describe("Pods that are deleted, or can't be", () => {
     expect(ids.map((id) => [world.item(id).state, world.item(id).acks.length])).toEqual(ids.map(() => ["queued", 0]));
     expect(world.claims).toEqual([]);
     refused.stop();
-    await world.until("all are served", () => ids.every((id) => world.item(id).state === "stopped"), 10 * MINUTE);
+    await world.until(
+      "all items are stopped",
+      () => ids.every((id) => world.item(id).state === "stopped"),
+      10 * MINUTE,
+    );
     expect(world.conditionOf("Ready")?.status).toBe("True");
     expect([...world.wrongs, ...world.violations]).toEqual([]);
   });
@@ -100,8 +107,8 @@ describe("Pods that are deleted, or can't be", () => {
     await world.pass(20 * SECOND);
     expect(world.conditionOf("Ready")).toMatchObject({ status: "False", reason: "StepFailing" });
     refused.stop();
-    await world.until("it is served", () => world.item(id).state === "stopped", 10 * MINUTE);
-    await world.until("Ready says so", () => world.conditionOf("Ready")?.status === "True", MINUTE);
+    await world.until("the item is stopped", () => world.item(id).state === "stopped", 10 * MINUTE);
+    await world.until("Ready is True", () => world.conditionOf("Ready")?.status === "True", MINUTE);
   });
 
   test("Pods whose deletion hangs delay neither one another nor new Pods", async () => {
@@ -112,14 +119,14 @@ describe("Pods that are deleted, or can't be", () => {
     const containers = [{ name: "worker", image: "worker:2" }];
     world.patchEnvironment({ spec: { sessions: { template: { spec: { containers } } } } });
     const fresh = () => world.parked.filter(({ metadata }) => !old.has(metadata.uid));
-    await world.until("the first new Pods", () => fresh().length >= 2, 20 * SECOND);
+    await world.until("two new Pods exist", () => fresh().length >= 2, 20 * SECOND);
     await world.until(
-      "all old ones are gone",
+      "all old Pods are gone",
       () => !world.pods.some(({ metadata }) => old.has(metadata.uid)),
       3 * MINUTE,
     );
-    await world.until("as many new ones", () => fresh().length === 4);
-    await world.until("no record of a removal is left", () => world.claims.length === 0);
+    await world.until("four new Pods exist", () => fresh().length === 4);
+    await world.until("no removal Secret is left", () => world.claims.length === 0);
     expect(world.maxLivePods).toBeLessThanOrEqual(9);
   });
 
@@ -131,7 +138,7 @@ describe("Pods that are deleted, or can't be", () => {
     await world.until("the Pods are gone", () => world.pods.length === 0);
     expect(world.claims.length).toBe(2);
     refused.stop();
-    await world.until("the locks are gone", () => world.claims.length === 0);
+    await world.until("no Secret is left", () => world.claims.length === 0);
   });
 
   test("a lock whose creation got no answer is recognized at the next try", async () => {
@@ -139,11 +146,7 @@ describe("Pods that are deleted, or can't be", () => {
     await world.until("three parked Pods", () => world.parked.length === 3);
     world.weather.kube = { lost: 0.5, slow: 0, refused: 0 };
     world.patchEnvironment({ spec: { sessions: { warm: 0 } } });
-    await world.until(
-      "the Pods and their locks are gone",
-      () => world.pods.length + world.claims.length === 0,
-      60 * MINUTE,
-    );
+    await world.until("no Pod and no Secret is left", () => world.pods.length + world.claims.length === 0, 60 * MINUTE);
   });
 
   test("a removal of an earlier process whose deletion is refused does not block sessions", async () => {
@@ -151,14 +154,14 @@ describe("Pods that are deleted, or can't be", () => {
     await world.until("two parked Pods", () => world.parked.length === 2);
     refuse(operator, "delete", "pods");
     world.patchEnvironment({ spec: { sessions: { warm: 1 } } });
-    await world.until("a lock", () => world.claims.length > 0);
+    await world.until("the Secret of a removal exists", () => world.claims.length > 0);
     operator.kill();
     const next = world.startOperator();
     const refused = refuse(next, "delete", "pods");
     const id = world.enqueue();
     await world.until("the item is served", () => world.item(id).state === "stopped");
     refused.stop();
-    await world.until("the lock is gone", () => world.isSettled);
+    await world.until("everything is settled", () => world.isSettled);
     holdsTrue(world);
   });
 
@@ -184,10 +187,10 @@ describe("Pods that are deleted, or can't be", () => {
       stringData: { "work-id": "work_x", "session-id": "s", "work-secret": secret },
     });
     world.fate = () => ({ startError: false, program: "silent", servesMs: 0 });
-    await world.until("its container runs", () => world.node.running.size > 0);
+    await world.until("the container runs", () => world.node.running.size > 0);
     world.server.delete(SECRETS, NAMESPACE, name);
-    await world.until("it is gone", () => !world.pods.some(({ metadata }) => metadata.name === name), 5 * MINUTE);
-    await world.until("another one is parked", () => world.parked.length > 0);
+    await world.until("the Pod is gone", () => !world.pods.some(({ metadata }) => metadata.name === name), 5 * MINUTE);
+    await world.until("another Pod is parked", () => world.parked.length > 0);
     expect(world.claims).toEqual([]);
   });
 
@@ -207,9 +210,9 @@ describe("Pods that are deleted, or can't be", () => {
       "c2VjcmV0",
     );
     world.server.create(SECRETS, journal);
-    await world.until("its record is gone", () => world.claims.length === 0, 3 * MINUTE);
+    await world.until("no Secret is left", () => world.claims.length === 0, 3 * MINUTE);
     expect(world.pods.map(({ metadata }) => metadata.name)).toContain(name);
-    await world.until("they are free", () => world.parked.length >= 2);
+    await world.until("both Pods are parked", () => world.parked.length >= 2);
     expect(world.told.filter((text) => text.includes("session_late"))).toEqual([]);
     holdsTrue(world);
   });
@@ -232,9 +235,9 @@ describe("Pods that are deleted, or can't be", () => {
         world.clock.setTimer(() => world.server.create(SECRETS, { ...record, metadata: { ...record.metadata } }), 1);
       }
     });
-    await world.until("it is served to its end", () => world.item(id).state === "stopped", 5 * MINUTE);
+    await world.until("the item is stopped", () => world.item(id).state === "stopped", 5 * MINUTE);
     expect(world.item(id).stoppedBy?.as).toBe("sessions-token");
-    await world.until("all is settled", () => world.isSettled);
+    await world.until("everything is settled", () => world.isSettled);
     holdsTrue(world);
   });
 
@@ -274,7 +277,7 @@ describe("claims whose requests fail", () => {
     expect(creations).toBeGreaterThan(1);
     expect(creations).toBeLessThan(12);
     operator.kube.intercept.length = 0;
-    await world.until("it is served", () => world.isSettled);
+    await world.until("everything is settled", () => world.isSettled);
     holdsTrue(world);
   });
 
@@ -287,7 +290,7 @@ describe("claims whose requests fail", () => {
     expect(sent).toBeGreaterThan(1);
     expect(sent).toBeLessThan(8);
     world.api.answer = () => undefined;
-    await world.until("it is served", () => world.item(id).state === "stopped");
+    await world.until("the item is stopped", () => world.item(id).state === "stopped");
     holdsTrue(world);
   });
 
@@ -326,7 +329,7 @@ describe("claims whose requests fail", () => {
   test("an Environment that is paused during a poll leaves its item in the queue until it is resumed", async () => {
     const { world } = await offered();
     const pause = (paused: boolean) => world.patchEnvironment({ spec: { paused } });
-    await world.until("a poll waits", () => world.api.world.environment(world.environmentId).waiting > 0);
+    await world.until("a long poll waits", () => world.api.world.environment(world.environmentId).waiting > 0);
     pause(true);
     // The watch has reported the pause, and the poll has most of its second left.
     await world.pass(300);
@@ -335,14 +338,14 @@ describe("claims whose requests fail", () => {
     expect(world.item(id)).toMatchObject({ state: "queued", acks: [], offers: [{ number: 1 }] });
     expect(world.claims).toEqual([]);
     pause(false);
-    await world.until("it is served", () => world.item(id).state === "stopped");
+    await world.until("the item is stopped", () => world.item(id).state === "stopped");
     holdsTrue(world);
   });
 
   test("a spec that allows no claims leaves the item of a pending poll in the queue until it is fixed", async () => {
     const { world } = await offered();
     const address = (baseUrl: string) => world.patchEnvironment({ spec: { api: { baseUrl } } });
-    await world.until("a poll waits", () => world.api.world.environment(world.environmentId).waiting > 0);
+    await world.until("a long poll waits", () => world.api.world.environment(world.environmentId).waiting > 0);
     world.allowedOrigin = (url) => url === BASE_URL;
     address("https://elsewhere.example");
     await world.pass(300);
@@ -351,20 +354,20 @@ describe("claims whose requests fail", () => {
     expect(world.item(id)).toMatchObject({ state: "queued", acks: [], offers: [{ number: 1 }] });
     expect(world.claims).toEqual([]);
     address(BASE_URL);
-    await world.until("it is served", () => world.item(id).state === "stopped");
+    await world.until("the item is stopped", () => world.item(id).state === "stopped");
     holdsTrue(world);
   });
 
   test("a health check that a poll returns while claiming is paused stays in the queue until it resumes", async () => {
     const { world } = await offered();
-    await world.until("a poll waits", () => world.api.world.environment(world.environmentId).waiting > 0);
+    await world.until("a long poll waits", () => world.api.world.environment(world.environmentId).waiting > 0);
     world.patchEnvironment({ spec: { paused: true } });
     await world.pass(300);
     const id = world.enqueue({ type: "healthcheck" });
     await world.pass(MINUTE);
     expect(world.item(id)).toMatchObject({ state: "queued", acks: [], offers: [{ number: 1 }] });
     world.patchEnvironment({ spec: { paused: false } });
-    await world.until("it is answered", () => world.item(id).state === "stopped");
+    await world.until("the item is stopped", () => world.item(id).state === "stopped");
     holdsTrue(world);
   });
 
@@ -372,11 +375,11 @@ describe("claims whose requests fail", () => {
     const { world } = await offered({ switches: { lapsedStopping: "stays" } });
     world.api.answer = (call) => (call === "stop" ? json(500, { type: "error" }) : undefined);
     const [left, asked] = [world.enqueue({ type: "healthcheck" }), world.enqueue({ type: "healthcheck" })];
-    await world.until("both are acknowledged", () => world.items.every(({ state }) => state === "starting"));
+    await world.until("both items are acknowledged", () => world.items.every(({ state }) => state === "starting"));
     world.api.world.stopItem(asked, false);
     expect(world.item(asked).state).toBe("stopping");
     world.api.answer = () => undefined;
-    await world.until("both are stopped", () => world.items.every(({ state }) => state === "stopped"));
+    await world.until("both items are stopped", () => world.items.every(({ state }) => state === "stopped"));
     expect([left, asked].map((id) => world.item(id).acks.length)).toEqual([1, 1]);
     holdsTrue(world);
   });
@@ -388,7 +391,7 @@ describe("claims whose requests fail", () => {
     await world.pass(2 * MINUTE);
     expect(world.items.some(({ offers, acks }) => offers.length > 0 && acks.length === 0)).toBe(true);
     world.weather.work = FAIR;
-    await world.until("all are stopped", () => world.items.every(({ state }) => state === "stopped"));
+    await world.until("all items are stopped", () => world.items.every(({ state }) => state === "stopped"));
     holdsTrue(world);
   });
 
@@ -415,7 +418,7 @@ describe("claims whose requests fail", () => {
     await world.pass(4 * SECOND);
     expect(world.api.requests.get("ack")).toBe(1);
     world.api.answer = () => undefined;
-    await world.until("it is served from another Pod", () => world.item(id).state === "stopped");
+    await world.until("the item is stopped", () => world.item(id).state === "stopped");
     holdsTrue(world);
   });
 });
@@ -427,7 +430,7 @@ describe("the finalizer", () => {
     const { world, operator } = served(options);
     await world.until("a parked Pod", () => world.parked.length > 0);
     world.enqueue();
-    await world.until("it is served", () => world.isSettled && held(world));
+    await world.until("everything is settled and the finalizer is still there", () => world.isSettled && held(world));
     return { world, operator };
   }
 
@@ -440,25 +443,25 @@ describe("the finalizer", () => {
       refused += 1;
       throw refusal(500, "InternalError", "etcd is away", true);
     });
-    await world.until("a removal was refused", () => refused > 0);
+    await world.until("a removal of the finalizer was refused", () => refused > 0);
     intercept.length = 0;
-    await world.until("it is gone", () => !held(world));
+    await world.until("the finalizer is gone", () => !held(world));
   });
 
   test("is removed again after a failed claim", async () => {
     const { world } = await idleAfterOne();
-    await world.until("it is gone", () => !held(world));
+    await world.until("the finalizer is gone", () => !held(world));
     world.api.answer = (call) => (call === "ack" ? json(409, { type: "error" }) : undefined);
     world.enqueue();
-    await world.until("it is back", () => held(world));
+    await world.until("the finalizer is back", () => held(world));
     world.api.answer = () => undefined;
     world.patchEnvironment({ spec: { paused: true } });
-    await world.until("it is gone once more", () => !held(world));
+    await world.until("the finalizer is gone again", () => !held(world));
   });
 
   test("is removed again when it was added after the request timed out", async () => {
     const { world, operator } = await idleAfterOne();
-    await world.until("it is gone", () => !held(world));
+    await world.until("the finalizer is gone", () => !held(world));
     const isPatch = ({ verb, plural }: { verb: string; plural: string }) =>
       verb === "patch" && plural === "environments";
     // A second longer than the request's timeout.
@@ -467,18 +470,22 @@ describe("the finalizer", () => {
     await world.until("a claim begins", () => world.item(id).offers.length > 0);
     // No claim follows this one.
     world.api.world.stopItem(id, false);
-    await world.until("it is back", () => held(world));
+    await world.until("the finalizer is back", () => held(world));
     operator.kube.delay = () => 0;
-    await world.until("it is gone once more", () => !held(world));
+    await world.until("the finalizer is gone again", () => !held(world));
   });
 
   test("is present when an item is acknowledged, even if the claim begins during its removal", async () => {
     for (let delayMs = 0; delayMs < 90; delayMs += 6) {
       const { world } = await idleAfterOne({ seed: delayMs + 1 });
-      await world.until("its removal begins", () => world.clock.monotonic() > 0 && !heldSoon(world), 5 * MINUTE);
+      await world.until(
+        "the removal of the finalizer begins",
+        () => world.clock.monotonic() > 0 && !heldSoon(world),
+        5 * MINUTE,
+      );
       await world.pass(delayMs);
       world.enqueue();
-      await world.until("it is served", () => {
+      await world.until("all items are settled", () => {
         const live = world.items.find(({ state }) => state === "starting" || state === "active");
         if (live && !held(world)) world.wrongs.push(`${live.state} without the finalizer`);
         return world.isSettled;
@@ -505,12 +512,12 @@ describe("a key that is rejected for a moment", () => {
     // One call is refused while another is under way, whose good answer comes later.
     world.api.answer = (call) => (call === "stats" ? json(401, { type: "error" }) : undefined);
     world.api.delay = (call) => (call === "poll" ? 900 : 0);
-    await world.until("the container is over", () => world.node.running.size === 0);
+    await world.until("no container runs", () => world.node.running.size === 0);
     await world.pass(3 * SECOND);
     world.api.answer = () => undefined;
     world.api.delay = () => 0;
     world.server.patch(SECRETS, NAMESPACE, "key", { metadata: { labels: { touched: "yes" } } });
-    await world.until("all is settled", () => world.isSettled, 5 * MINUTE);
+    await world.until("everything is settled", () => world.isSettled, 5 * MINUTE);
     holdsTrue(world);
   });
 });
@@ -563,7 +570,7 @@ describe("the shutdown of a process", () => {
 
   test("leaves no Pod creation under way", async () => {
     const { world, operator } = served({ sessions: { maxConcurrent: 200, warm: 200 } });
-    await world.until("Pods are made", () => world.pods.length > 10);
+    await world.until("more than ten Pods exist", () => world.pods.length > 10);
     void operator.stop();
     await world.pass(100);
     const { length } = world.pods;
@@ -584,7 +591,7 @@ describe("Pods that can't be patched", () => {
     const id = world.enqueue();
     await world.until("the item is stopped", () => world.item(id).state === "stopped", 3 * MINUTE);
     await world.until(
-      "nothing is left of it",
+      "no claim and no container is left",
       () => world.claims.length === 0 && world.node.running.size === 0,
       3 * MINUTE,
     );
@@ -603,7 +610,7 @@ describe("clocks that jump", () => {
         const id = world.enqueue();
         await world.pass(delayMs);
         world.clock.jumpWall(jumpMs);
-        await world.until("it is served", () => world.item(id).state === "stopped");
+        await world.until("the item is stopped", () => world.item(id).state === "stopped");
         expect(world.item(id).stoppedBy?.as).toBe("sessions-token");
         holdsTrue(world);
       }
@@ -624,18 +631,18 @@ describe("many sessions", () => {
       servesMs: 60 * SECOND - (world.clock.monotonic() % MINUTE),
     });
     for (let n = 0; n < 45; n += 1) world.enqueue();
-    await world.until("they run", () => world.node.running.size === 45);
+    await world.until("45 containers run", () => world.node.running.size === 45);
     world.fate = () => ({ startError: false, program: "stock", servesMs: 5 * SECOND });
     await world.until("a free Pod", () => world.parked.length > 0);
     world.weather.work = { lost: 0, slow: 0, refused: 0 };
     const list = world.api.requests;
     world.api.delay = (call) => (call === "list" ? 1_400 : 0);
-    await world.until("all have crashed", () => world.node.running.size === 0);
+    await world.until("no container runs", () => world.node.running.size === 0);
     await world.pass(2 * SECOND);
     const id = world.enqueue();
-    await world.until("it runs", () => world.item(id).state === "active", 3 * SECOND);
+    await world.until("the session runs", () => world.item(id).state === "active", 3 * SECOND);
     world.api.delay = () => 0;
-    await world.until("all is settled", () => world.isSettled, 10 * MINUTE);
+    await world.until("everything is settled", () => world.isSettled, 10 * MINUTE);
     expect(list.get("list")).toBeLessThan(400);
     holdsTrue(world);
   });
@@ -660,7 +667,7 @@ describe("Environments that change while sessions run", () => {
     await world.pass(10 * MINUTE);
     expect([...world.api.origins]).toEqual([BASE_URL]);
     world.patchEnvironment({ spec: { api: { baseUrl: BASE_URL } } });
-    await world.until("all is served again", () => world.isSettled, 20 * MINUTE);
+    await world.until("everything is settled", () => world.isSettled, 20 * MINUTE);
     holdsTrue(world);
   });
 
@@ -669,7 +676,7 @@ describe("Environments that change while sessions run", () => {
     world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
     world.patchEnvironment({ metadata: { finalizers: [] } });
     expect(world.environment).toBeUndefined();
-    await world.until("nothing of it is left", () => world.pods.length + world.claims.length === 0, 5 * MINUTE);
+    await world.until("no Pod and no claim is left", () => world.pods.length + world.claims.length === 0, 5 * MINUTE);
     holdsTrue(world);
   });
 
@@ -683,11 +690,11 @@ describe("Environments that change while sessions run", () => {
     world.fate = () => ({ startError: false, program: "stock", servesMs: 5 * SECOND });
     const next = world.enqueue();
     await world.until(
-      "both are over",
+      "both items are stopped",
       () => [id, next].every((each) => world.item(each).state === "stopped"),
       10 * MINUTE,
     );
-    await world.until("all is settled", () => world.isSettled);
+    await world.until("everything is settled", () => world.isSettled);
     holdsTrue(world);
   });
 
@@ -698,8 +705,8 @@ describe("Environments that change while sessions run", () => {
     world.weather.work = { lost: 1, slow: 0, refused: 0 };
     world.weather.worker = { lost: 1, slow: 0, refused: 0 };
     world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
-    await world.until("it is gone", () => world.environment === undefined, 125 * SECOND);
-    await world.until("nothing of it is left", () => world.pods.length + world.claims.length === 0, 2 * MINUTE);
+    await world.until("the Environment is gone", () => world.environment === undefined, 125 * SECOND);
+    await world.until("no Pod and no claim is left", () => world.pods.length + world.claims.length === 0, 2 * MINUTE);
   });
 
   test("a drain whose last step fails is retried", async () => {
@@ -713,8 +720,8 @@ describe("Environments that change while sessions run", () => {
       throw refusal(500, "InternalError", "etcd is away", true);
     });
     world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
-    await world.until("it is gone", () => world.environment === undefined, 4 * MINUTE);
+    await world.until("the Environment is gone", () => world.environment === undefined, 4 * MINUTE);
     expect(refused).toBe(3);
-    await world.until("nothing of it is left", () => world.pods.length + world.claims.length === 0, 2 * MINUTE);
+    await world.until("no Pod and no claim is left", () => world.pods.length + world.claims.length === 0, 2 * MINUTE);
   });
 });

@@ -18,7 +18,7 @@ function served(options: LoopWorldOptions = {}): LoopWorld {
 async function serveOne(world: LoopWorld): Promise<{ pod: Pod; atMs: number }> {
   const id = world.enqueue();
   const its = ({ metadata }: Pod) => metadata.annotations?.["berth.dev/work-id"] === id;
-  await world.until("its Pod is finished", () => world.podsOf("finished").some(its));
+  await world.until("the Pod is marked as finished", () => world.podsOf("finished").some(its));
   const pod = world.podsOf("finished").find(its);
   if (!pod) throw new Error("no Pod");
   return { pod, atMs: world.clock.monotonic() };
@@ -36,7 +36,7 @@ describe("finished Pods are retained for their logs", () => {
     const { pod } = await serveOne(world);
     await world.pass(115 * SECOND);
     expect(isThere(world, pod)).toBe(true);
-    await world.until("it is gone", () => !isThere(world, pod), 15 * SECOND);
+    await world.until("the Pod is gone", () => !isThere(world, pod), 15 * SECOND);
   });
 
   test("for retainFailedSeconds after a failed session", async () => {
@@ -44,14 +44,14 @@ describe("finished Pods are retained for their logs", () => {
     const { pod } = await serveOne(world);
     await world.pass(290 * SECOND);
     expect(isThere(world, pod)).toBe(true);
-    await world.until("it is gone", () => !isThere(world, pod), 30 * SECOND);
+    await world.until("the Pod is gone", () => !isThere(world, pod), 30 * SECOND);
   });
 
   test("at most retainFinishedLimit of them, and the oldest are deleted first", async () => {
     const world = served({ sessions: { retainFinishedSeconds: 3_600, retainFinishedLimit: 2 }, fate: stock });
     const pods: Pod[] = [];
     for (let n = 0; n < 4; n += 1) pods.push((await serveOne(world)).pod);
-    await world.until("two are left", () => world.podsOf("finished").length === 2);
+    await world.until("two finished Pods are left", () => world.podsOf("finished").length === 2);
     await world.pass(MINUTE);
     expect(pods.map((pod) => isThere(world, pod))).toEqual([false, false, true, true]);
   });
@@ -62,7 +62,7 @@ describe("finished Pods are retained for their logs", () => {
     world.patchEnvironment({ spec: { sessions: { retainFinishedSeconds: 600 } } });
     await world.pass(5 * MINUTE);
     expect(isThere(world, pod)).toBe(true);
-    await world.until("it is gone", () => !isThere(world, pod), 6 * MINUTE);
+    await world.until("the Pod is gone", () => !isThere(world, pod), 6 * MINUTE);
   });
 });
 
@@ -76,7 +76,7 @@ describe("a Pod that gets its session", () => {
     // The time that a Pod was parked counts toward its deadline.
     await world.pass(90 * SECOND);
     const id = world.enqueue();
-    await world.until("it runs", () => world.item(id).state === "active");
+    await world.until("the session runs", () => world.item(id).state === "active");
     const [pod] = world.podsOf("assigned");
     if (!pod || !parked) throw new Error("no Pod");
     return { world, pod, parked };
@@ -114,16 +114,16 @@ describe("a Pod that gets its session", () => {
 describe("parked Pods", () => {
   test("beyond warm are deleted after warmScaleDownSeconds, and not earlier", async () => {
     const world = served({ sessions: { warm: 3, warmScaleDownSeconds: 120, parkedMaxAgeSeconds: 0 } });
-    await world.until("three", () => world.parked.length === 3);
+    await world.until("three parked Pods", () => world.parked.length === 3);
     world.patchEnvironment({ spec: { sessions: { warm: 1 } } });
     await world.pass(110 * SECOND);
     expect(world.parked).toHaveLength(3);
-    await world.until("one is left", () => world.parked.length === 1, 20 * SECOND);
+    await world.until("one parked Pod is left", () => world.parked.length === 1, 20 * SECOND);
   });
 
   test("are replaced at parkedMaxAgeSeconds, a single one after its successor is parked; 0 disables this", async () => {
     const world = served({ sessions: { warm: 1, maxConcurrent: 1, parkedMaxAgeSeconds: 300 } });
-    await world.until("one", () => world.parked.length === 1);
+    await world.until("one parked Pod", () => world.parked.length === 1);
     const [first] = world.parked;
     let none = 0;
     world.server.subscribe(() => {
@@ -131,7 +131,7 @@ describe("parked Pods", () => {
     });
     await world.pass(235 * SECOND);
     expect(world.parked.map(({ metadata }) => metadata.uid)).toEqual([first?.metadata.uid]);
-    await world.until("another one alone", () => {
+    await world.until("only another parked Pod is left", () => {
       return world.pods.length === 1 && world.parked[0]?.metadata.uid !== first?.metadata.uid;
     });
     expect(none).toBe(0);

@@ -93,7 +93,7 @@ test("all namespaces slow down when their organization reaches its limit", async
   const [first] = worlds as [LoopWorld];
   let lowestRate = budget.rate;
   await first.until(
-    "all are served",
+    "all items are served",
     () => {
       lowestRate = Math.min(lowestRate, budget.rate);
       return worlds.every((world) => world.isSettled);

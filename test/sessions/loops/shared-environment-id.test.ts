@@ -49,7 +49,7 @@ const sessionOf = (world: LoopWorld, workId: string) => world.api.world.item(wor
 async function mostAtOnce(world: LoopWorld, ids: readonly string[]): Promise<number> {
   let most = 0;
   await world.until(
-    "all are served",
+    "all items are served",
     () => {
       const running = [...world.node.running].map(({ workId }) => sessionOf(world, workId));
       for (const session of running) most = Math.max(most, running.filter((other) => other === session).length);
@@ -64,7 +64,7 @@ async function mostAtOnce(world: LoopWorld, ids: readonly string[]): Promise<num
 
 const bothParked = (world: LoopWorld) =>
   world.until(
-    "both have a parked Pod",
+    "both Environments have a parked Pod",
     () => new Set(world.parked.map(({ metadata }) => metadata.labels?.[LABEL_ENVIRONMENT])).size === 2,
   );
 
@@ -83,7 +83,7 @@ describe.each([
       world.startOperator();
       await bothParked(world);
       const first = world.enqueue();
-      await world.until("it runs", () => world.item(first).state === "active");
+      await world.until("the session runs", () => world.item(first).state === "active");
       const sessionId = sessionOf(world, first);
       const more = Array.from({ length: 3 }, () => world.enqueue({ sessionId }));
       const another = world.enqueue();
@@ -108,7 +108,7 @@ test("both Environments serve different sessions at the same time", async () => 
   world.startOperator();
   await bothParked(world);
   const ids = [world.enqueue(), world.enqueue()];
-  await world.until("both run", () => world.node.running.size === 2, 20 * SECOND);
+  await world.until("both containers run", () => world.node.running.size === 2, 20 * SECOND);
   expect(new Set(ids.map((id) => environmentOf(world, id)))).toEqual(new Set([NAME, OTHER]));
 });
 
@@ -122,7 +122,7 @@ describe("after a restart of the operator", () => {
       if (verb === "patch" && plural === "secrets" && name !== "key") throw refusal(503, "Unavailable", "not now");
     });
     const first = world.enqueue();
-    await world.until("it is acknowledged", () => world.item(first).acks.length === 1);
+    await world.until("the item is acknowledged", () => world.item(first).acks.length === 1);
     operator.kill();
     // Until then, the server still answers the polls of the dead operator.
     await world.pass(2 * SECOND);
@@ -147,7 +147,7 @@ describe("after a restart of the operator", () => {
       if (verb === "list" && plural === "secrets" && namespace === owner) throw refusal(403, "Forbidden", "no leave");
     });
     const another = world.enqueue();
-    await world.until("it is claimed", () => world.item(another).acks.length > 0, 2 * MINUTE);
+    await world.until("the item is claimed", () => world.item(another).acks.length > 0, 2 * MINUTE);
     expect(world.clock.monotonic() - beganMs).toBeGreaterThan(25 * SECOND);
     expect(podOf(world, another)?.metadata.namespace).not.toBe(owner);
   });
@@ -157,7 +157,7 @@ describe("after a restart of the operator", () => {
     const operator = world.startOperator();
     await bothParked(world);
     const first = world.enqueue();
-    await world.until("it runs", () => world.item(first).state === "active");
+    await world.until("the session runs", () => world.item(first).state === "active");
     operator.kill();
     const owner = podOf(world, first)?.metadata.namespace;
     const next = world.startOperator();
@@ -193,7 +193,7 @@ test("an Environment without a valid key does not block sessions that are named 
   world.startOperator();
   await world.until("the forged Pod runs", () => [...world.node.running].some(({ pod }) => pod === FORGED));
   const id = world.enqueue({ sessionId: sessionOf(world, before) });
-  await world.until("the session is claimed", () => world.item(id).acks.length > 0, 40 * SECOND);
+  await world.until("the item is claimed", () => world.item(id).acks.length > 0, 40 * SECOND);
   expect([...world.node.running].map(({ pod }) => pod)).toContain(FORGED);
 });
 
@@ -253,7 +253,7 @@ test.each([
     world.server.patch(ENVIRONMENTS, ELSEWHERE, OTHER, { spec: { api: { baseUrl } } });
     const id = world.enqueue();
     world.startOperator();
-    await world.until("its item is claimed", () => world.item(id).acks.length > 0, 8 * SECOND);
+    await world.until("the item is claimed", () => world.item(id).acks.length > 0, 8 * SECOND);
   },
 );
 
@@ -270,7 +270,7 @@ test("an Environment with a second key of the same environment counts", async ()
   world.startOperator();
   await bothParked(world);
   const ids = [world.enqueue(), world.enqueue(), world.enqueue()];
-  await world.until("all run", () => world.node.running.size === 3, MINUTE);
+  await world.until("all containers run", () => world.node.running.size === 3, MINUTE);
   const served = new Set(ids.map((id) => podOf(world, id)?.metadata.namespace));
   expect(served).toEqual(new Set([NAMESPACE, ELSEWHERE]));
   const more = ids.map((id) => world.enqueue({ sessionId: sessionOf(world, id) }));
@@ -292,7 +292,7 @@ test("an Environment in always-on mode doesn't delay others", async () => {
   world.startOperator();
   await world.until("a parked Pod", () => world.parked.length > 0);
   const id = world.enqueue();
-  await world.until("it is claimed", () => world.item(id).acks.length > 0, 2 * SECOND);
+  await world.until("the item is claimed", () => world.item(id).acks.length > 0, 2 * SECOND);
 });
 
 test("the other Environment can claim a session of an Environment that was deleted without its finalizer", async () => {
@@ -300,12 +300,12 @@ test("the other Environment can claim a session of an Environment that was delet
   world.startOperator();
   await bothParked(world);
   const first = world.enqueue();
-  await world.until("it runs", () => world.item(first).state === "active");
+  await world.until("the session runs", () => world.item(first).state === "active");
   const { namespace = "", labels } = podOf(world, first)?.metadata ?? {};
   const name = labels?.[LABEL_ENVIRONMENT] ?? "";
   world.server.patch(ENVIRONMENTS, namespace, name, { metadata: { finalizers: null } });
   world.server.delete(ENVIRONMENTS, namespace, name);
-  await world.until("its Pod is gone", () => !podOf(world, first), 2 * MINUTE);
+  await world.until("the Pod is gone", () => !podOf(world, first), 2 * MINUTE);
   const second = world.enqueue({ sessionId: sessionOf(world, first) });
-  await world.until("it is claimed", () => world.item(second).acks.length > 0, MINUTE);
+  await world.until("the item is claimed", () => world.item(second).acks.length > 0, MINUTE);
 });

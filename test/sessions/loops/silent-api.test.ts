@@ -21,7 +21,7 @@ async function silence(silentMs: number, fate: Partial<ContainerFate>, options: 
     return json(503, { type: "error", error: { type: "overloaded_error", message: "no answer" } });
   };
   const id = world.enqueue();
-  await world.until("its container runs", () => world.node.running.size === 1, MINUTE);
+  await world.until("the container runs", () => world.node.running.size === 1, MINUTE);
   silent = true;
   await world.pass(silentMs);
   world.api.answer = () => undefined;
@@ -33,7 +33,11 @@ describe("a Work API that does not answer", () => {
     "for %i minutes: a session whose first heartbeat failed in the outage is served",
     async (minutes) => {
       const { world, id } = await silence(minutes * MINUTE, { program: "patient", servesMs: (minutes + 1) * MINUTE });
-      await world.until("it is served", () => world.item(id).state === "stopped" && world.isSettled, 2 * MINUTE);
+      await world.until(
+        "the item is stopped and everything is settled",
+        () => world.item(id).state === "stopped" && world.isSettled,
+        2 * MINUTE,
+      );
       expect(world.sessionReasons).toEqual(["SessionStarted", "Completed"]);
       expect(await metricValue(world.metrics.startFailures, {})).toBe(0);
       expect([...world.wrongs, ...world.violations]).toEqual([]);
@@ -44,13 +48,17 @@ describe("a Work API that does not answer", () => {
     const { world, id } = await silence(5 * MINUTE, { program: "silent", servesMs: 60 * MINUTE });
     await world.pass(25 * SECOND);
     expect(world.item(id).state).toBe("starting");
-    await world.until("it is over", () => world.item(id).state === "stopped" && world.isSettled, 2 * MINUTE);
+    await world.until(
+      "the item is stopped and everything is settled",
+      () => world.item(id).state === "stopped" && world.isSettled,
+      2 * MINUTE,
+    );
     expect(world.sessionReasons).toContain("NoFirstBeat");
   });
 
   test("programs that gave up during the outage don't count against their template", async () => {
     const { world, id } = await silence(2 * MINUTE, { program: "crashes", servesMs: 30 * SECOND });
-    await world.until("it is over", () => world.item(id).state === "stopped", 5 * MINUTE);
+    await world.until("the item is stopped", () => world.item(id).state === "stopped", 5 * MINUTE);
     expect(await metricValue(world.metrics.startFailures, {})).toBe(0);
   });
 
@@ -62,7 +70,11 @@ describe("a Work API that does not answer", () => {
     world.startOperator();
     await world.pass(5 * MINUTE);
     world.api.answer = () => undefined;
-    await world.until("it is served", () => world.item(id).state === "stopped" && world.isSettled, 2 * MINUTE);
+    await world.until(
+      "the item is stopped and everything is settled",
+      () => world.item(id).state === "stopped" && world.isSettled,
+      2 * MINUTE,
+    );
     expect(world.sessionReasons).toEqual(["SessionStarted", "Completed"]);
   });
 });
@@ -74,6 +86,6 @@ test("a container that takes long to start is not treated as an outage", async (
   world.startOperator();
   await world.until("a parked Pod", () => world.parked.length > 0);
   const id = world.enqueue();
-  await world.until("its container runs", () => world.node.running.size === 1, MINUTE);
-  await world.until("it is over", () => world.item(id).state === "stopped", 75 * SECOND);
+  await world.until("the container runs", () => world.node.running.size === 1, MINUTE);
+  await world.until("the item is stopped", () => world.item(id).state === "stopped", 75 * SECOND);
 });

@@ -21,10 +21,10 @@ describe.each([100, 250, 400, 500])("an API server that takes %d ms for each req
       await world.pass(20 * SECOND);
       const polls = () => world.api.world.environment(world.environmentId).waiting;
       await world.until("a poll has ended", () => polls() === 0);
-      await world.until("the next one waits", () => polls() > 0);
+      await world.until("the next poll waits", () => polls() > 0);
       await world.pass(phaseMs);
       const id = world.enqueue();
-      await world.until("it is acknowledged", () => world.item(id).acks.length > 0, 600 * SECOND);
+      await world.until("the item is acknowledged", () => world.item(id).acks.length > 0, 600 * SECOND);
       offers.set(phaseMs, world.item(id).offers.length);
     }
     expect([...offers].filter(([, count]) => count > OFFERS)).toEqual([]);

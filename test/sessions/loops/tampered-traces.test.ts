@@ -32,7 +32,7 @@ async function record(
   if (!rules.lease) world.startOperator();
   await act(world, recorder);
   const workId = [...world.api.world.items.keys()][0] ?? world.enqueue();
-  await world.until("all is served", () => world.isSettled, 20 * MINUTE);
+  await world.until("everything is settled", () => world.isSettled, 20 * MINUTE);
   return { workId, entries: recorder.entries, rules };
 }
 
@@ -62,7 +62,7 @@ const takenUp = () =>
     async (world, recorder) => {
       const operator = world.startOperator();
       const id = world.enqueue();
-      await world.until("it is active", () => world.item(id).state === "active");
+      await world.until("the session runs", () => world.item(id).state === "active");
       await world.pass(10_000);
       await operator.stop();
       recorder.ended(ENVIRONMENT);

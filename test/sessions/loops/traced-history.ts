@@ -119,7 +119,7 @@ class TracedHistory {
     if (this.chance(0.4)) this.#podsDeleted();
     await world.pass(FAULTS_MS);
     this.#isCalm = true;
-    await world.until("settled", () => world.isSettled && (rival?.isSettled ?? true), SETTLES_MS);
+    await world.until("everything is settled", () => world.isSettled && (rival?.isSettled ?? true), SETTLES_MS);
   }
 
   #restarts(): void {

@@ -44,7 +44,10 @@ test.each(["Worker", "Operator"])(
   async (lease) => {
     const world = start({ sessions: { lease, retainFinishedSeconds: 3_600 } });
     const first = world.enqueue();
-    await world.until("the first is served", () => isStopped(world, first) && world.podsOf("finished").length === 1);
+    await world.until(
+      "the first item is served",
+      () => isStopped(world, first) && world.podsOf("finished").length === 1,
+    );
     const { id: sessionId } = world.api.world.item(first).data;
     const [volume] = volumes(world);
     expect(volume?.spec).toEqual({
@@ -55,7 +58,7 @@ test.each(["Worker", "Operator"])(
     expect(volume?.metadata.annotations?.["berth.dev/session-id"]).toBe(sessionId);
     const second = world.enqueue({ sessionId });
     const other = world.enqueue();
-    await world.until("all are served", () => isStopped(world, second) && isStopped(world, other));
+    await world.until("all items are stopped", () => isStopped(world, second) && isStopped(world, other));
     expect(claimOf(podOf(world, first))).toBe(volume?.metadata.name);
     expect(claimOf(podOf(world, second))).toBe(volume?.metadata.name);
     expect(claimOf(podOf(world, other))).not.toBe(volume?.metadata.name);
@@ -68,18 +71,18 @@ test.each(["Worker", "Operator"])(
 test("an item whose Pod is ready in time is claimed at its first offer", async () => {
   const world = start({ prepareMs: () => 800 });
   const id = world.enqueue();
-  await world.until("it is served", () => isStopped(world, id));
+  await world.until("the item is stopped", () => isStopped(world, id));
   expect(world.item(id).offers).toHaveLength(1);
 });
 
 test("an item whose Pod takes longer stays in the queue, and is claimed at a later offer", async () => {
   const world = start({ prepareMs: () => 40 * SECOND });
   const id = world.enqueue();
-  await world.until("a Pod is made for it", () => world.podsOf("parked").length === 1);
+  await world.until("a Pod is created for the item", () => world.podsOf("parked").length === 1);
   await world.pass(30 * SECOND);
   expect(world.item(id)).toMatchObject({ state: "queued", acks: [] });
   expect(world.claims).toEqual([]);
-  await world.until("it is served", () => isStopped(world, id));
+  await world.until("the item is stopped", () => isStopped(world, id));
   expect(await metricValue(world.metrics.podsCreated, {})).toBe(1);
   expect(await metricValue(world.metrics.claims, { result: "awaits-pod" })).toBeGreaterThan(0);
 });
@@ -87,21 +90,21 @@ test("an item whose Pod takes longer stays in the queue, and is claimed at a lat
 test("a session that is queued again waits until its previous Pod has ended", async () => {
   const world = start({ sessions: { retainFinishedSeconds: 3_600 } }, 40 * SECOND);
   const first = world.enqueue();
-  await world.until("it runs", () => world.item(first).state === "active");
+  await world.until("the session runs", () => world.item(first).state === "active");
   const second = world.enqueue({ sessionId: world.api.world.item(first).data.id });
   let most = 0;
   world.server.subscribe(() => {
     const using = world.pods.filter(({ status }) => status?.phase !== "Succeeded" && status?.phase !== "Failed");
     most = Math.max(most, using.length);
   });
-  await world.until("both are served", () => isStopped(world, first) && isStopped(world, second), 300 * SECOND);
+  await world.until("both items are stopped", () => isStopped(world, first) && isStopped(world, second), 300 * SECOND);
   expect(most).toBe(1);
 });
 
 test("the whole queue is served with at most maxConcurrent Pods", async () => {
   const world = start({ sessions: { maxConcurrent: 2 } });
   const ids = Array.from({ length: 8 }, () => world.enqueue());
-  await world.until("all are served", () => ids.every((id) => isStopped(world, id)), 10 * MINUTE);
+  await world.until("all items are stopped", () => ids.every((id) => isStopped(world, id)), 10 * MINUTE);
   expect(world.maxLivePods).toBeLessThanOrEqual(2);
   expect(world.wrongs).toEqual([]);
 });
@@ -109,15 +112,18 @@ test("the whole queue is served with at most maxConcurrent Pods", async () => {
 test("a volume is deleted after retainSeconds without a Pod, and not earlier", async () => {
   const world = start();
   const first = world.enqueue();
-  await world.until("it is served and left", () => isStopped(world, first) && lastUsed(world)[0] !== undefined);
+  await world.until(
+    "the item is stopped and its volume is marked as unused",
+    () => isStopped(world, first) && lastUsed(world)[0] !== undefined,
+  );
   await world.pass((RETAIN_SECONDS - 60) * SECOND);
   const second = world.enqueue({ sessionId: world.api.world.item(first).data.id });
-  await world.until("it runs again", () => world.item(second).state === "active");
+  await world.until("the session runs again", () => world.item(second).state === "active");
   expect(lastUsed(world)).toEqual([undefined]);
-  await world.until("it is left again", () => lastUsed(world)[0] !== undefined);
+  await world.until("the volume is marked as unused again", () => lastUsed(world)[0] !== undefined);
   await world.pass((RETAIN_SECONDS - 10) * SECOND);
   expect(volumes(world)).toHaveLength(1);
-  await world.until("it is deleted", () => volumes(world).length === 0);
+  await world.until("the volume is deleted", () => volumes(world).length === 0);
   expect(world.told.filter((told) => told.startsWith("WorkspaceExpired"))).toHaveLength(1);
   expect(await metricValue(world.metrics.workspacesExpired, {})).toBe(1);
 });
@@ -125,23 +131,23 @@ test("a volume is deleted after retainSeconds without a Pod, and not earlier", a
 test("after a restart between a session's end and its mark, the volume is kept for its usual time", async () => {
   const world = start({}, 20 * SECOND);
   const id = world.enqueue();
-  await world.until("it runs", () => world.item(id).state === "active");
+  await world.until("the session runs", () => world.item(id).state === "active");
   world.operator.kill();
   await world.pass(2 * RETAIN_SECONDS * SECOND);
   expect(volumes(world)).toHaveLength(1);
   world.startOperator();
-  await world.until("it is left", () => lastUsed(world)[0] !== undefined);
+  await world.until("the volume is marked as unused", () => lastUsed(world)[0] !== undefined);
   expect(volumes(world)).toHaveLength(1);
-  await world.until("it is deleted", () => volumes(world).length === 0, 2 * RETAIN_SECONDS * SECOND);
+  await world.until("the volume is deleted", () => volumes(world).length === 0, 2 * RETAIN_SECONDS * SECOND);
 });
 
 test("a Pod that a dead operator created is used by its item", async () => {
   const world = start({ prepareMs: () => 20 * SECOND });
   const id = world.enqueue();
-  await world.until("a Pod is made for it", () => world.podsOf("parked").length === 1);
+  await world.until("a Pod is created for the item", () => world.podsOf("parked").length === 1);
   world.operator.kill();
   world.startOperator();
-  await world.until("it is served", () => isStopped(world, id));
+  await world.until("the item is stopped", () => isStopped(world, id));
   expect(await metricValue(world.metrics.podsCreated, {})).toBe(1);
 });
 
@@ -155,17 +161,17 @@ test("a Pod stays while its item is offered but can't be claimed", async () => {
   await world.pass(5 * MINUTE);
   expect(world.item(id).acks).toEqual([]);
   refused = false;
-  await world.until("it is served", () => isStopped(world, id));
+  await world.until("the item is stopped", () => isStopped(world, id));
   expect(await metricValue(world.metrics.podsCreated, {})).toBe(1);
 });
 
 test("a Pod whose item another client took is deleted, and its volume is marked unused", async () => {
   const world = start({ prepareMs: () => 20 * SECOND });
   const id = world.enqueue();
-  await world.until("a Pod is made for it", () => world.podsOf("parked").length === 1);
+  await world.until("a Pod is created for the item", () => world.podsOf("parked").length === 1);
   world.api.world.stopItem(id, true);
   await world.until("no Pod is left", () => world.pods.length === 0, 10 * MINUTE);
-  await world.until("the volume is left", () => lastUsed(world)[0] !== undefined);
+  await world.until("the volume is marked as unused", () => lastUsed(world)[0] !== undefined);
 });
 
 test("a refused volume is reported with its fix, and the item is served once the volume is allowed", async () => {
@@ -179,21 +185,24 @@ test("a refused volume is reported with its fix, and the item is served once the
   const capacity = () => {
     return world.conditionOf("CapacityAvailable");
   };
-  await world.until("it is told", () => capacity()?.status === "False");
+  await world.until("CapacityAvailable is False", () => capacity()?.status === "False");
   expect(capacity()?.reason).toBe("PreparationFailing");
   expect(capacity()?.message).toContain("rbac.workspaces=true");
   expect(world.item(id).acks).toEqual([]);
   refused = false;
-  await world.until("it is served", () => isStopped(world, id), 10 * MINUTE);
+  await world.until("the item is stopped", () => isStopped(world, id), 10 * MINUTE);
   expect(capacity()?.status).toBe("True");
 });
 
 test("another owner's PersistentVolumeClaim of the same name is neither used nor deleted", async () => {
   const world = start({ sessions: { workspace: { ...WORKSPACE, retainSeconds: 60 } } });
   const id = world.enqueue();
-  await world.until("a volume is made", () => volumes(world).length === 1);
+  await world.until("a volume is created", () => volumes(world).length === 1);
   const [volume] = volumes(world);
-  await world.until("it is served", () => isStopped(world, id) && lastUsed(world)[0] !== undefined);
+  await world.until(
+    "the item is stopped and its volume is marked as unused",
+    () => isStopped(world, id) && lastUsed(world)[0] !== undefined,
+  );
   const name = volume?.metadata.name ?? "";
   world.server.delete(PERSISTENT_VOLUME_CLAIMS, NAMESPACE, name);
   world.server.create(PERSISTENT_VOLUME_CLAIMS, {
@@ -208,11 +217,14 @@ test("another owner's PersistentVolumeClaim of the same name is neither used nor
 test("after a change to Ephemeral, old volumes still expire, and sessions run without one", async () => {
   const world = start();
   const id = world.enqueue();
-  await world.until("it is served", () => isStopped(world, id) && lastUsed(world)[0] !== undefined);
+  await world.until(
+    "the item is stopped and its volume is marked as unused",
+    () => isStopped(world, id) && lastUsed(world)[0] !== undefined,
+  );
   await world.pass(10 * SECOND);
   world.patchEnvironment({ spec: { sessions: { workspace: { type: "Ephemeral", claimTemplate: null } } } });
   const second = world.enqueue({ sessionId: world.api.world.item(id).data.id });
-  await world.until("it is served", () => isStopped(world, second));
+  await world.until("the item is stopped", () => isStopped(world, second));
   expect(volumes(world)).toHaveLength(1);
   await world.until("the volume is deleted", () => volumes(world).length === 0, 2 * RETAIN_SECONDS * SECOND);
 });
@@ -220,24 +232,24 @@ test("after a change to Ephemeral, old volumes still expire, and sessions run wi
 test("an unused mark on a volume in use is removed, or the volume would expire too soon", async () => {
   const world = start({}, 400 * SECOND);
   const id = world.enqueue();
-  await world.until("it runs", () => world.item(id).state === "active");
+  await world.until("the session runs", () => world.item(id).state === "active");
   const annotations = { "berth.dev/last-used": new Date(world.server.now()).toISOString() };
   const name = volumes(world)[0]?.metadata.name ?? "";
   world.server.patch(PERSISTENT_VOLUME_CLAIMS, NAMESPACE, name, { metadata: { annotations } });
-  await world.until("the mark is gone", () => lastUsed(world)[0] === undefined, 350 * SECOND);
+  await world.until("the volume is no longer marked as unused", () => lastUsed(world)[0] === undefined, 350 * SECOND);
   expect(world.item(id).state).toBe("active");
 });
 
 test("a volume that changed since its creation is marked without another list", async () => {
   const world = start({}, 40 * SECOND);
   const id = world.enqueue();
-  await world.until("it runs", () => world.item(id).state === "active");
+  await world.until("the session runs", () => world.item(id).state === "active");
   const lists = () => world.operator.kube.requests.get("list persistentvolumeclaims");
   const before = lists();
   expect(before).toBeGreaterThan(0);
   const name = volumes(world)[0]?.metadata.name ?? "";
   world.server.patch(PERSISTENT_VOLUME_CLAIMS, NAMESPACE, name, { spec: { volumeName: "bound-to" } });
-  await world.until("it is left", () => lastUsed(world)[0] !== undefined, 2 * MINUTE);
+  await world.until("the volume is marked as unused", () => lastUsed(world)[0] !== undefined, 2 * MINUTE);
   await world.pass(10 * SECOND);
   expect(lists()).toBe(before);
   expect(volumes(world)[0]?.spec?.["volumeName"]).toBe("bound-to");
@@ -253,13 +265,13 @@ test("a failing list backs off despite many changes, and volumes are kept meanwh
     if (refused) throw refusal(500, "InternalError", "not now");
   });
   const ids = Array.from({ length: 12 }, () => world.enqueue());
-  await world.until("all are served", () => ids.every((id) => isStopped(world, id)), 10 * MINUTE);
+  await world.until("all items are stopped", () => ids.every((id) => isStopped(world, id)), 10 * MINUTE);
   // Each Pod changes about five times, and each pause is at least twice as long as the one before.
   expect(lists).toBeLessThan(12);
   expect(lists).toBeGreaterThan(3);
   expect(lastUsed(world).filter((at) => at !== undefined)).toEqual([]);
   refused = false;
-  await world.until("all are left", () => lastUsed(world).every((at) => at !== undefined));
+  await world.until("all volumes are marked as unused", () => lastUsed(world).every((at) => at !== undefined));
 });
 
 test.each(["patch", "delete"])(
@@ -274,13 +286,13 @@ test.each(["patch", "delete"])(
       throw refusal(409, "Conflict", "the quota was changed meanwhile");
     });
     const ids = [world.enqueue(), world.enqueue(), world.enqueue()];
-    await world.until("all are served", () => ids.every((id) => isStopped(world, id)), 5 * MINUTE);
+    await world.until("all items are stopped", () => ids.every((id) => isStopped(world, id)), 5 * MINUTE);
     await world.pass(30 * MINUTE);
     expect(world.told.some((words) => words.startsWith("WorkspaceFailing"))).toBe(true);
     expect(refusals).toBeGreaterThan(10);
     expect(refusals).toBeLessThan(1_000);
     refused = false;
-    await world.until("all are gone", () => volumes(world).length === 0, 5 * MINUTE);
+    await world.until("no volume is left", () => volumes(world).length === 0, 5 * MINUTE);
   },
 );
 
@@ -293,8 +305,8 @@ test("a session whose Pods don't get ready does not block others, even with room
   });
   const stuck = world.enqueue();
   first = world.api.world.item(stuck).data.id;
-  await world.until("a Pod is made for it", () => world.pods.length === 1);
+  await world.until("a Pod is created for the item", () => world.pods.length === 1);
   const others = [world.enqueue(), world.enqueue()];
-  await world.until("the others are served", () => others.every((id) => isStopped(world, id)), 10 * MINUTE);
+  await world.until("the other items are stopped", () => others.every((id) => isStopped(world, id)), 10 * MINUTE);
   expect(world.item(stuck).acks).toEqual([]);
 });
