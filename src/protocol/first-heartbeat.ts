@@ -35,7 +35,7 @@ export function noFirstBeatMessage({ metadata, spec }: Environment): string {
 export const LEFT_UNBEATEN = `the container ended with exit code 0 and never sent a heartbeat; ${FIX}`;
 
 /** End causes that the status of the Pod shows, after that of its container. */
-export const TOLD_LATE: ReadonlySet<EndCause> = new Set<EndCause>([
+export const LATE_CAUSES: ReadonlySet<EndCause> = new Set<EndCause>([
   "Evicted",
   "Preempted",
   "NodeLost",
@@ -43,7 +43,7 @@ export const TOLD_LATE: ReadonlySet<EndCause> = new Set<EndCause>([
 ]);
 
 /** Causes that say nothing about the program in the container: something else ended the Pod. */
-const FROM_OUTSIDE: ReadonlySet<EndCause> = new Set<EndCause>([...TOLD_LATE, "PodDeleted"]);
+const FROM_OUTSIDE: ReadonlySet<EndCause> = new Set<EndCause>([...LATE_CAUSES, "PodDeleted"]);
 
 /** When the program sent its first heartbeat, by the Work API's clock; null: not yet, or only our fence was one. For display. */
 export function programsBeatMs(claim: Claim, { startedAt }: ItemView): number | null {

@@ -22,7 +22,7 @@ import {
 } from "../protocol/claim-observed.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import { isOver } from "../protocol/facts.ts";
-import { isStartFailure, programsBeatMs, TOLD_LATE } from "../protocol/first-heartbeat.ts";
+import { isStartFailure, LATE_CAUSES, programsBeatMs } from "../protocol/first-heartbeat.ts";
 import type { Outcome } from "../protocol/outcome.ts";
 import { endedView } from "../protocol/session-view.ts";
 import { notYet } from "./item-observer.ts";
