@@ -45,7 +45,7 @@ export const LATE_CAUSES: ReadonlySet<EndCause> = new Set<EndCause>([
 /** Causes that say nothing about the program in the container: something else ended the Pod. */
 const FROM_OUTSIDE: ReadonlySet<EndCause> = new Set<EndCause>([...LATE_CAUSES, "PodDeleted"]);
 
-/** When the program sent its first heartbeat, by the Work API's clock; null: not yet, or only our fence was one. For display. */
+/** The program's first heartbeat by the Work API's clock; null if there is none but our fence. Only for display. */
 export function programsBeatMs(claim: Claim, { startedAt }: ItemView): number | null {
   const isFence =
     claim.lease.neverBeaten || claim.lease.blindFence !== null || claim.record.ending?.why === "NoFirstBeat";
