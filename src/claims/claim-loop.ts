@@ -10,7 +10,6 @@ import type { Answer } from "../work/client.ts";
 import { WorkApiError } from "../work/errors.ts";
 import type { WorkItem } from "../work/types.ts";
 import { ClaimLimiter } from "./claim-limiter.ts";
-
 import { Claiming, type ClaimingOptions, type ClaimResult } from "./claiming.ts";
 
 /**
@@ -49,10 +48,8 @@ export class ClaimLoop {
     this.#options = options;
     this.#context = context;
     this.#backoff = new Backoff({ baseMs, maxMs }, context.random);
-    this.#limiter = new ClaimLimiter({
-      ...{ clock: context.clock, claims, changed, longestMs },
-      onFull: () => report.full(),
-    });
+    const onFull = () => report.full();
+    this.#limiter = new ClaimLimiter({ clock: context.clock, claims, changed, longestMs, onFull });
     this.#claiming = new Claiming({ ...options, limiter: this.#limiter });
   }
 
