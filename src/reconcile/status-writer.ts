@@ -61,7 +61,7 @@ export interface StatusWriterOptions {
  * and counts at a limited rate. It never writes on a schedule. A turned condition also becomes one Event.
  */
 export class StatusWriter {
-  readonly #options: StatusWriterOptions;
+  readonly #options: Omit<StatusWriterOptions, "found">;
   #written: EnvironmentStatus | null;
   /**
    * The last composed status that matched the written one, as text. Most compositions are the same, and comparing text
@@ -75,9 +75,9 @@ export class StatusWriter {
   /** Conditions with a Warning Event that no Event about recovery has followed yet. */
   readonly #warned = new Set<string>();
 
-  constructor(options: StatusWriterOptions) {
+  constructor({ found, ...options }: StatusWriterOptions) {
     this.#options = options;
-    this.#written = options.found ?? null;
+    this.#written = found ?? null;
     for (const condition of this.#written?.conditions ?? []) if (isWarning(condition)) this.#warned.add(condition.type);
   }
 

@@ -318,6 +318,12 @@ describe("recovery, lease: Operator: the Secret has the key and the container ru
 });
 
 describe("settle, lease: Operator", () => {
+  test("settles by the lease that the operator took, even if someone writes Worker into the claim's Secret", () => {
+    const claim = over(30_000);
+    const edited = withFields(claim, { journal: { ...claim.record.journal, lease: "Worker" } });
+    expect(stepOf(edited, ended(), 30_010)).toEqual(STOP);
+  });
+
   test("stops the item at once while it holds the lease, without a list", () => {
     expect(stepOf(over(30_000), ended(), 30_010)).toEqual(STOP);
     expect(stepOf(over(30_000, { item: null }), GONE, 30_010)).toEqual(STOP);
