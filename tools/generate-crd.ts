@@ -5,7 +5,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { stringify } from "yaml";
-import { environmentCrd } from "../src/api/crd.ts";
+import { environmentCrd } from "../src/api/crd-manifest.ts";
 import { podPolicyTemplate } from "./pod-policy.ts";
 import { specPage } from "./spec-page.ts";
 

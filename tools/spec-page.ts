@@ -1,6 +1,6 @@
 import { REASONS } from "../src/api/condition-reasons.ts";
 import { CONDITIONS } from "../src/api/condition-types.ts";
-import { environmentSchema, PRINTER_COLUMNS } from "../src/api/crd.ts";
+import { environmentSchema, PRINTER_COLUMNS } from "../src/api/crd-manifest.ts";
 import { API_VERSION, KIND } from "../src/api/names.ts";
 import { END_REASONS, EVENT_REASONS } from "../src/api/reasons.ts";
 import type { StructuralSchema } from "../src/api/structural-schema.ts";

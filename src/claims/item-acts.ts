@@ -1,11 +1,12 @@
 import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
+import { desiredTtlSeconds } from "../core/heartbeat-ttl.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { noteLease, remember } from "../protocol/claim-lease.ts";
 import { type ItemView, replaceItem } from "../protocol/claim-observed.ts";
 import { noteAcknowledged } from "../protocol/claim-record.ts";
 import type { ClaimContext } from "../protocol/context.ts";
-import { desiredTtlSeconds, type HeldLease, type Lease, leaseOf } from "../protocol/lease.ts";
+import { type HeldLease, type Lease, leaseOf } from "../protocol/lease.ts";
 import { beatTold, ofClaim, type SessionPoint } from "../protocol/points.ts";
 import type { Step } from "../protocol/step.ts";
 import type { Answer } from "../work/client.ts";

@@ -1,3 +1,5 @@
+import { ASSUMED_TTL_MS, DESIRED_TTL_MS } from "./heartbeat-ttl.ts";
+
 /**
  * The times of the protocol and of the loops, in milliseconds. Users do not set these; spec fields (seconds) are
  * elsewhere. Tests scale some of them, but never the claim window, which is the server's.
@@ -143,10 +145,8 @@ export const DEFAULT_TIMING: Timing = {
   idleAfterMs: 30_000,
   beatIntervalMs: 30_000,
   quietMarginMs: 20_000,
-  assumedTtlMs: 90_000,
-  // A new leader takes up to 20 s to act. Then a value must stay unchanged for 50 s, and the last heartbeat may be 30 s
-  // older than the old leader's end. Together that exceeds the usual 90 s.
-  desiredTtlMs: 180_000,
+  assumedTtlMs: ASSUMED_TTL_MS,
+  desiredTtlMs: DESIRED_TTL_MS,
   servesAfterMs: 5_000,
   touchAgainMs: [500, 1_000, 2_000, 4_000],
   observeMs: 30_000,

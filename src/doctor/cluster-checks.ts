@@ -1,4 +1,4 @@
-import { environmentSchema } from "../api/crd.ts";
+import { environmentSchema } from "../api/crd-manifest.ts";
 import { API_VERSION, GROUP, PLURAL, VERSION } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
 import { isRecord } from "../core/json.ts";

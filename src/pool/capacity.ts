@@ -1,3 +1,5 @@
+import { agedAtMs, boundAtMs } from "./parked-age.ts";
+
 /**
  * How many session Pods to keep ready, and which to remove. Pure: the pool passes in what it observes and carries out
  * the plan.
@@ -65,9 +67,6 @@ export interface CapacityPlan {
   /** When to plan again although nothing changed; null: not needed. */
   readonly againAtMs: number | null;
 }
-
-/** Maximum ages vary over the last part of their span, so that Pods made together are not replaced together. */
-const AGE_SPREAD = 0.2;
 
 /** A replacement that finds no node in this time is removed: the cluster is full, and the old Pod still serves. */
 export const SURGE_PATIENCE_MS = 60_000;
@@ -140,19 +139,6 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   return { wanted, create, remove, surplusSinceMs, againAtMs: nextChange(pods, input, surplusSinceMs) };
 }
 
-/**
- * When a Pod was bound to a node, or created if it was not. The time comes from the Pod's status, which anyone with the
- * permission can change: a time far in the future would make the Pod wait until then.
- * @param withinMs the duration counted from that time, and the most that the clock may be ahead
- */
-export function boundAtMs(
-  { scheduledAtMs, createdAtMs }: Pick<FreePod, "scheduledAtMs" | "createdAtMs">,
-  nowMs: number,
-  withinMs: number,
-): number {
-  return scheduledAtMs !== null && scheduledAtMs - nowMs <= withinMs ? scheduledAtMs : createdAtMs;
-}
-
 /** Whether a Pod with a node missed prepareTimeoutSeconds. Unscheduled Pods may wait: a node may be starting. */
 function preparesTooLong(pod: FreePod, input: CapacityInput): boolean {
   return pod.state === "preparing" && preparedByMs(pod, input) <= input.nowMs;
@@ -202,26 +188,6 @@ function leastUseful(pods: readonly FreePod[], hash: string): FreePod[] {
       Number(a.hash === hash) - Number(b.hash === hash) ||
       b.createdAtMs - a.createdAtMs,
   );
-}
-
-/**
- * Age counts from the binding to a node: where nodes take long to start, a Pod would otherwise be old before it is
- * ready.
- */
-function agedAtMs(pod: FreePod, input: CapacityInput): number {
-  if (input.parkedMaxAgeMs === 0) return Number.POSITIVE_INFINITY;
-  const { nowMs, parkedMaxAgeMs } = input;
-  return boundAtMs(pod, nowMs, parkedMaxAgeMs) + parkedMaxAgeMs * (1 - AGE_SPREAD * spread(pod.name));
-}
-
-/**
- * A number in [0, 1) that is always the same for a name: planning stays pure, and maximum ages do not vary between
- * plans.
- */
-function spread(name: string): number {
-  let hash = 2_166_136_261;
-  for (const char of name) hash = Math.imul(hash ^ (char.codePointAt(0) ?? 0), 16_777_619);
-  return (hash >>> 0) / 2 ** 32;
 }
 
 function nextChange(pods: readonly FreePod[], input: CapacityInput, surplusSinceMs: number | null): number | null {

@@ -6,8 +6,9 @@ import { isForbidden } from "../kube/errors.ts";
 import { EVENTS, type KubeEvent, type Pod } from "../kube/resource.ts";
 import { type Problem, stateOf } from "../pods/pod-state.ts";
 import type { PoolContext } from "../protocol/context.ts";
-import { boundAtMs, type FreePod } from "./capacity.ts";
+import type { FreePod } from "./capacity.ts";
 import { type CapacityProblem, unheard, wordsOfNode } from "./capacity-problem.ts";
+import { boundAtMs } from "./parked-age.ts";
 
 /** A waiting Pod has few Events: the kubelet merges repeated ones. */
 const EVENTS_LIMIT = 100;

@@ -1,8 +1,21 @@
 import type { Environment } from "../api/environment.ts";
 import type { EndCause } from "../pods/pod-state.ts";
+import { NO_HEARTBEAT } from "../work/types.ts";
 import type { Claim } from "./claim.ts";
 import type { ItemView } from "./claim-observed.ts";
-import type { Facts } from "./facts.ts";
+import { type Facts, isFenced, lookAgain } from "./facts.ts";
+import type { Step } from "./step.ts";
+
+/**
+ * A Pod ended, or is given up, before its item had a heartbeat: the item is still `starting`. One heartbeat of our own
+ * takes the lease, since an item without one could stay `starting` forever. Then the item is listed again, and settling.ts
+ * stops it, or lets it return to the queue with onPodFailure: Release. `outcome.ts` says how the session ended: a
+ * container that exited with 0 as NoFirstBeat, any other by its own cause.
+ */
+export function settleBeforeFirstHeartbeat(facts: Facts): Step {
+  // The list doesn't show our heartbeat yet.
+  return isFenced(facts) ? lookAgain(facts) : { do: "fence", expected: NO_HEARTBEAT };
+}
 
 /**
  * How long the first heartbeat may still take. While the Work API was silent, the worker's requests failed too: that

@@ -184,8 +184,3 @@ export function newestSentMs({ sentMs, unansweredMs, adoptedMs }: HeldLease): nu
 function lapsedMs(lease: HeldLease, timing: Timing): number {
   return newestSentMs(lease) + timing.requestBoundMs + lease.ttlMs + timing.marginMs;
 }
-
-/** The TTL that the operator's heartbeats request: whole seconds, at least one. */
-export function desiredTtlSeconds({ desiredTtlMs }: Pick<Timing, "desiredTtlMs">): number {
-  return Math.max(1, Math.round(desiredTtlMs / SECOND_MS));
-}

@@ -1,7 +1,8 @@
 import { NO_HEARTBEAT } from "../work/types.ts";
 import { isLater, isSameInstant } from "./claim.ts";
 import type { ItemView } from "./claim-observed.ts";
-import { type Facts, isFenced, isReleased, lookAgain, seenSince, untilBeatShows, untilLapsed } from "./facts.ts";
+import { type Facts, isFenced, isReleased, seenSince, untilBeatShows, untilLapsed } from "./facts.ts";
+import { settleBeforeFirstHeartbeat } from "./first-heartbeat.ts";
 import { LOOK, STOP, type Step, waitUntil } from "./step.ts";
 
 /** The next step to settle the item of a claim without a kept lease: its container has ended, or won't start. */
@@ -18,10 +19,8 @@ export function fenceAndStop(facts: Facts): Step {
   const item = seenSince(facts);
   if ("do" in item) return item;
   if (item.state === "stopping") return STOP;
-  const held = isFenced(facts);
-  // The list doesn't show our heartbeat yet.
-  if (item.state === "starting") return held ? lookAgain(facts) : { do: "fence", expected: NO_HEARTBEAT };
-  if (held) return untilBeatShows(facts, item) ?? renewal(facts, item) ?? STOP;
+  if (item.state === "starting") return settleBeforeFirstHeartbeat(facts);
+  if (isFenced(facts)) return untilBeatShows(facts, item) ?? renewal(facts, item) ?? STOP;
   const value = item.latestHeartbeatAt ?? NO_HEARTBEAT;
   if (memory.is !== "snapshot" || isLater(value, memory.value)) return { do: "snapshot", value };
   // An older value is from a stale list. A heartbeat that proved the lease while the session ran no longer counts.
@@ -58,9 +57,7 @@ function release(facts: Facts): Step {
   if (item.state === "stopping") return STOP;
   const wait = facts.claim.record.lateAck ? waitForOtherClient(facts, item) : null;
   if (wait) return wait;
-  if (item.state === "starting") {
-    return isFenced(facts) ? lookAgain(facts) : { do: "fence", expected: NO_HEARTBEAT };
-  }
+  if (item.state === "starting") return settleBeforeFirstHeartbeat(facts);
   const { memory } = facts.claim.lease;
   const { requestBoundMs } = facts.timing;
   return untilLapsed(facts, item, memory.is === "fenced" ? memory.beatSentMs + memory.ttlMs + requestBoundMs : null);

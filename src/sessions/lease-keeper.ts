@@ -2,6 +2,7 @@ import { backoffCeiling } from "../core/backoff.ts";
 import { aborted, SECOND_MS, type Timer } from "../core/clock.ts";
 import { DueHeap } from "../core/due-heap.ts";
 import { errorText } from "../core/errors.ts";
+import { desiredTtlSeconds } from "../core/heartbeat-ttl.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { noteLease } from "../protocol/claim-lease.ts";
 import type { SessionContext } from "../protocol/context.ts";
@@ -10,7 +11,6 @@ import {
   afterBeat,
   type BeatResult,
   beatIntervalMs,
-  desiredTtlSeconds,
   type HeldLease,
   type Lease,
   leaseEndMs,

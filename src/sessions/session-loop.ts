@@ -10,7 +10,7 @@ import type { Breaker } from "../pods/breaker.ts";
 import { deletePod } from "../pods/delete.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import type { DisruptionBudget } from "../pool/disruption-budget.ts";
-import type { Retention } from "../pool/retention.ts";
+import type { Retention } from "../pool/finished-retention.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { noteAway, remember } from "../protocol/claim-lease.ts";
 import { type ItemView, replaceItem } from "../protocol/claim-observed.ts";

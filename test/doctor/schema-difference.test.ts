@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { environmentSchema } from "../../src/api/crd.ts";
+import { environmentSchema } from "../../src/api/crd-manifest.ts";
 import { schemaDifference } from "../../src/doctor/schema-difference.ts";
 
 const NONE = { missing: [], changed: [], unknown: [] };

@@ -4,7 +4,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { Agent, request } from "undici";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { parse } from "yaml";
-import { environmentSchema, PRINTER_COLUMNS } from "../../src/api/crd.ts";
+import { environmentSchema, PRINTER_COLUMNS } from "../../src/api/crd-manifest.ts";
 import { type Environment, parseEnvironment } from "../../src/api/environment.ts";
 import type { StructuralSchema } from "../../src/api/structural-schema.ts";
 import { ApiError, type ApiObject } from "../../testbed/cluster/api.ts";

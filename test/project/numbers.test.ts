@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
 import { REASONS } from "../../src/api/condition-reasons.ts";
-import { environmentSchema } from "../../src/api/crd.ts";
+import { environmentSchema } from "../../src/api/crd-manifest.ts";
 import type { StructuralSchema } from "../../src/api/structural-schema.ts";
 import { ENDED_BOUNDS } from "../../src/console/ended-sessions.ts";
 import { WARNINGS_KEPT } from "../../src/console/seen.ts";

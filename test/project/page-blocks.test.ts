@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { environmentSchema } from "../../src/api/crd.ts";
+import { environmentSchema } from "../../src/api/crd-manifest.ts";
 import { parseEnvironment } from "../../src/api/environment.ts";
 import { API_VERSION } from "../../src/api/names.ts";
 import type { StructuralSchema } from "../../src/api/structural-schema.ts";

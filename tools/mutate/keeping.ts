@@ -17,14 +17,8 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "stops an item whose lease it doesn't hold",
         guard: "stop",
-        find: "if (held) return untilBeatShows(facts, item) ?? renewal(facts, item) ?? STOP;",
+        find: "if (isFenced(facts)) return untilBeatShows(facts, item) ?? renewal(facts, item) ?? STOP;",
         replace: "return STOP;",
-      },
-      {
-        name: "stops an item without a heartbeat, and without a fence",
-        guard: "stop",
-        find: 'if (item.state === "starting") return held ? lookAgain(facts) : { do: "fence", expected: NO_HEARTBEAT };',
-        replace: 'if (item.state === "starting") return STOP;',
       },
       {
         name: "fences a value that it has only seen twice",
@@ -41,8 +35,8 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "stops by a list that doesn't show its own heartbeat yet",
         guard: "stop",
-        find: "if (held) return untilBeatShows(facts, item) ?? renewal(facts, item) ?? STOP;",
-        replace: "if (held) return renewal(facts, item) ?? STOP;",
+        find: "if (isFenced(facts)) return untilBeatShows(facts, item) ?? renewal(facts, item) ?? STOP;",
+        replace: "if (isFenced(facts)) return renewal(facts, item) ?? STOP;",
       },
       {
         name: "adopts the lease of an item that another client may have acknowledged",
@@ -56,11 +50,23 @@ export const KEEPING: readonly FileMutations[] = [
         find: "memory.sinceMs + timing.beatIntervalMs + timing.quietMarginMs",
         replace: "memory.sinceMs + timing.beatIntervalMs",
       },
+    ],
+  },
+  {
+    file: "src/protocol/first-heartbeat.ts",
+    tests: [DECIDE],
+    mutations: [
       {
         name: "releases an item that then stays starting",
         guard: "guard",
         find: 'return isFenced(facts) ? lookAgain(facts) : { do: "fence", expected: NO_HEARTBEAT };',
         replace: "return lookAgain(facts);",
+      },
+      {
+        name: "stops an item without a heartbeat, and without a fence",
+        guard: "stop",
+        find: 'return isFenced(facts) ? lookAgain(facts) : { do: "fence", expected: NO_HEARTBEAT };',
+        replace: "return STOP;",
       },
     ],
   },

@@ -7,7 +7,7 @@ const FREE_PODS = "test/pool/free-pods.test.ts";
 const POD_RENDER = "test/pods/pod-render.test.ts";
 const POD_STATE = "test/pods/pod-state.test.ts";
 const REMOVAL = "test/pool/removal.test.ts";
-const RETENTION = "test/pool/retention.test.ts";
+const RETENTION = "test/pool/finished-retention.test.ts";
 const RUNTIME = "test/sessions/loops/runtime.test.ts";
 const SESSION_PODS = "test/sessions/loops/session-pods.test.ts";
 
@@ -72,12 +72,6 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         replace: "excess + input.creating",
       },
       {
-        name: "accepts a scheduling time in the far future",
-        guard: "bound",
-        find: "scheduledAtMs !== null && scheduledAtMs - nowMs <= withinMs",
-        replace: "scheduledAtMs !== null",
-      },
-      {
         name: "keeps preparing while it drains",
         guard: "guard",
         find: "if (input.draining) {",
@@ -94,6 +88,18 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         guard: "guard",
         find: "pods.filter(({ forbidden }) => forbidden),",
         replace: "[],",
+      },
+    ],
+  },
+  {
+    file: "src/pool/parked-age.ts",
+    tests: [CAPACITY, CAPACITY_PROPERTIES],
+    mutations: [
+      {
+        name: "accepts a scheduling time in the far future",
+        guard: "bound",
+        find: "scheduledAtMs !== null && scheduledAtMs - nowMs <= withinMs",
+        replace: "scheduledAtMs !== null",
       },
     ],
   },
@@ -440,7 +446,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/pool/retention.ts",
+    file: "src/pool/finished-retention.ts",
     tests: [RETENTION],
     mutations: [
       {

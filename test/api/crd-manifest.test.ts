@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
 import { z } from "zod";
-import { environmentCrd, environmentSchema } from "../../src/api/crd.ts";
+import { environmentCrd, environmentSchema } from "../../src/api/crd-manifest.ts";
 import { type StructuralSchema, toStructuralSchema } from "../../src/api/structural-schema.ts";
 import { staleFiles } from "../../tools/generate-crd.ts";
 import { type Json, parsed, stored } from "./environments.ts";

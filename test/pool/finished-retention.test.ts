@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Pod, Secret } from "../../src/kube/resource.ts";
-import { Retention } from "../../src/pool/retention.ts";
+import { Retention } from "../../src/pool/finished-retention.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import { pod } from "../pods/pods.ts";
 import { opened } from "../protocol/claims.ts";
