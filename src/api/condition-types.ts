@@ -7,6 +7,10 @@ interface ConditionInfo {
   readonly description: string;
 }
 
+/**
+ * All conditions. A new one also needs its reasons (condition-reasons.ts), and the room that decides it: the runtimes'
+ * verdicts.ts, or reconcile/environment-conditions.ts, which puts them all together.
+ */
 export const CONDITIONS = {
   Ready: {
     good: "True",
