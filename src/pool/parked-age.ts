@@ -23,7 +23,8 @@ export function boundAtMs(
 
 /**
  * When a parked Pod has reached `parkedMaxAgeSeconds` (its default is in api/sessions-spec.ts) and is replaced; never
- * with 0. Age counts from the binding to a node: where nodes take long to start, a Pod would otherwise be old before it is ready.
+ * with 0. Age counts from the binding to a node: where nodes take long to start, a Pod would otherwise be old before it
+ * is ready.
  */
 export function agedAtMs(
   pod: AgingPod,
