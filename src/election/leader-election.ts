@@ -112,7 +112,7 @@ export class LeaderElector {
     return this.#renewedAt !== undefined && this.#sinceRenewal(this.#renewedAt) < this.#renewDeadlineMs;
   }
 
-  /** The last known holder of the Lease; empty if nobody holds it. */
+  /** The last known holder of the Lease; empty if it has none. */
   get holder(): string {
     return this.#lease.holder;
   }

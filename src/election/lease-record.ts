@@ -48,7 +48,7 @@ export class LeaseRecord {
     return this.#lease !== undefined && this.holder === this.#options.identity;
   }
 
-  /** Empty if nobody holds the Lease, or no holder is known. */
+  /** Empty if the Lease has no holder, or none is known. */
   get holder(): string {
     return this.#lease?.spec?.holderIdentity ?? "";
   }

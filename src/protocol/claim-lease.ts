@@ -55,19 +55,20 @@ export interface ClaimLease {
 }
 
 type Writable = { -readonly [Field in keyof ClaimLease]: ClaimLease[Field] };
-type Leased = { readonly lease: ClaimLease };
+/** The part as this module may change it: everyone else gets it read-only. */
+type Leased = { readonly lease: Writable };
 
 export function newLease(memory: Memory = { is: "none" }): ClaimLease {
   return { memory, own: null, blindFence: null, neverBeaten: false, gracefulStopMs: null, awayMs: null };
 }
 
 export function remember({ lease }: Leased, memory: Memory): void {
-  (lease as Writable).memory = memory;
+  lease.memory = memory;
 }
 
 /** lease: Operator: the lease after a heartbeat, a refusal or the passing of time; null: the operator let it lapse. */
 export function noteLease({ lease }: Leased, own: Lease | null): void {
-  (lease as Writable).own = own;
+  lease.own = own;
 }
 
 /** The values before `fenceSent` changed them, for `undoFence` and `noteFenced`. */
@@ -80,41 +81,40 @@ export type BeforeFence = Pick<ClaimLease, "blindFence" | "neverBeaten">;
  */
 export function fenceSent({ lease }: Leased, fenced: { unbeaten: boolean; silent: boolean }): BeforeFence {
   const { blindFence, neverBeaten } = lease;
-  if (fenced.unbeaten) (lease as Writable).neverBeaten = true;
+  if (fenced.unbeaten) lease.neverBeaten = true;
   if (fenced.silent) {
-    (lease as Writable).blindFence = { seen: blindFence?.seen ?? null, left: (blindFence?.left ?? 0) + 1 };
+    lease.blindFence = { seen: blindFence?.seen ?? null, left: (blindFence?.left ?? 0) + 1 };
   }
   return { blindFence, neverBeaten };
 }
 
 /** The fence had no effect: its request was not processed. */
 export function undoFence({ lease }: Leased, { blindFence }: BeforeFence): void {
-  (lease as Writable).blindFence = blindFence;
+  lease.blindFence = blindFence;
 }
 
 /** The fence was answered. A refusal may result from an earlier fence that landed without an answer. */
 export function noteFenced({ lease }: Leased, held: boolean, { blindFence, neverBeaten }: BeforeFence): void {
-  (lease as Writable).blindFence = held ? null : blindFence;
+  lease.blindFence = held ? null : blindFence;
   // The refusal shows that the list was stale: the program did send a heartbeat.
-  if (!held) (lease as Writable).neverBeaten = neverBeaten;
+  if (!held) lease.neverBeaten = neverBeaten;
 }
 
 /** The item shows a new heartbeat after an unanswered fence. Each fence sends one; any further one is the program's. */
 export function noteBeatAfterFence({ lease }: Leased, latestHeartbeatAt: string | null): void {
   const { blindFence } = lease;
   if (!blindFence || blindFence.seen === latestHeartbeatAt) return;
-  (lease as Writable).blindFence = blindFence.left > 0 ? { seen: latestHeartbeatAt, left: blindFence.left - 1 } : null;
+  lease.blindFence = blindFence.left > 0 ? { seen: latestHeartbeatAt, left: blindFence.left - 1 } : null;
 }
 
 /** The item was told to stop while its program runs. */
 export function noteAskedToStop({ lease }: Leased, nowMs: number): void {
-  (lease as Writable).gracefulStopMs = nowMs;
-  if (lease.own?.is === "held") (lease as Writable).own = { ...lease.own, state: "stopping" };
+  lease.gracefulStopMs = nowMs;
+  if (lease.own?.is === "held") lease.own = { ...lease.own, state: "stopping" };
 }
 
 /** An address that the spec no longer names refused the claim's requests at `nowMs`; null: it answered. */
 export function noteAway({ lease }: Leased, nowMs: number | null): void {
-  const writable: Writable = lease;
-  if (nowMs === null) writable.awayMs = null;
-  else writable.awayMs ??= nowMs;
+  if (nowMs === null) lease.awayMs = null;
+  else lease.awayMs ??= nowMs;
 }

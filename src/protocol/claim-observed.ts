@@ -65,7 +65,8 @@ export function viewOf(item: WorkItem, askedMs: number): ItemView {
 }
 
 type Writable = { -readonly [Field in keyof ClaimObserved]: ClaimObserved[Field] };
-type Observed = { readonly observed: ClaimObserved };
+/** The part as this module may change it: everyone else gets it read-only. */
+type Observed = { readonly observed: Writable };
 
 export function newObserved(): ClaimObserved {
   return {
@@ -91,18 +92,18 @@ export function newObserved(): ClaimObserved {
 
 /** A list showed the item. */
 export function noteItem({ observed }: Observed, view: ItemView): void {
-  (observed as Writable).item = view;
-  (observed as Writable).unknowns = view.state === "unknown" && !view.isWhole ? observed.unknowns + 1 : 0;
+  observed.item = view;
+  observed.unknowns = view.state === "unknown" && !view.isWhole ? observed.unknowns + 1 : 0;
 }
 
 /** The item as shown by an answer other than a list; null: the earlier view is out of date. */
 export function replaceItem({ observed }: Observed, view: ItemView | null): void {
-  (observed as Writable).item = view;
+  observed.item = view;
 }
 
 /** A read of the item got no answer. */
 export function noteLookFailed({ observed }: Observed): void {
-  (observed as Writable).lookFailed = true;
+  observed.lookFailed = true;
 }
 
 /** A read of a running container's item was answered. Time without an answer says nothing about the program. */
@@ -111,75 +112,73 @@ export function noteHeard(
   { nowMs, looksFail }: { nowMs: number; looksFail: boolean },
   { silenceMs }: Pick<Timing, "silenceMs">,
 ): void {
-  const writable: Writable = observed;
   const { heardMs, endedMs } = observed;
   // After the container's end only the first answer counts: later reads are rare.
   if (heardMs === null || (endedMs !== null && heardMs > endedMs)) return;
-  writable.heardMs = nowMs;
+  observed.heardMs = nowMs;
   // A small request budget can space reads far apart: that is not silence of the Work API.
   const hasFailed = observed.lookFailed || looksFail;
-  writable.lookFailed = false;
+  observed.lookFailed = false;
   if (!hasFailed || nowMs - heardMs <= silenceMs) return;
-  writable.silentMs += nowMs - heardMs;
-  writable.silenceEndMs = nowMs;
+  observed.silentMs += nowMs - heardMs;
+  observed.silenceEndMs = nowMs;
 }
 
 /** From now on, an answer about the container's item is awaited. */
 export function awaitAnswer({ observed }: Observed, nowMs: number): void {
-  (observed as Writable).heardMs ??= nowMs;
+  observed.heardMs ??= nowMs;
 }
 
 /** Records that the container has not started yet, if the Pod says so. */
 export function noteWaiting({ observed }: Observed, pod: PodState | { readonly is: "gone" }, nowMs: number): void {
-  if (pod.is === "unscheduled" || pod.is === "preparing" || pod.is === "parked")
-    (observed as Writable).waitedMs = nowMs;
+  if (pod.is === "unscheduled" || pod.is === "preparing" || pod.is === "parked") observed.waitedMs = nowMs;
 }
 
 /** When the container started; null: its status does not say. */
 export function noteStarted({ observed }: Observed, startedAtMs: number | null): void {
-  (observed as Writable).startedAtMs = startedAtMs;
+  observed.startedAtMs = startedAtMs;
 }
 
 /** The first heartbeat, by the wall clock of its reporter; later reports don't replace it. */
 export function noteFirstBeat({ observed }: Observed, wallMs: number | null): void {
-  (observed as Writable).firstBeatAtMs ??= wallMs;
+  observed.firstBeatAtMs ??= wallMs;
 }
 
 export function noteServed({ observed }: Observed): void {
-  (observed as Writable).firstBeatSeen = true;
+  observed.firstBeatSeen = true;
 }
 
 /** lease: Operator: the program ended. It served if a sign of that was seen before. */
 export function noteServedOrNot({ observed }: Observed): void {
-  (observed as Writable).neverServed = !observed.firstBeatSeen;
+  observed.neverServed = !observed.firstBeatSeen;
 }
 
 export function noteJudged({ observed }: Observed): void {
-  (observed as Writable).judged = true;
+  observed.judged = true;
 }
 
 /** The item was seen in state `stopping`. */
 export function noteStopping({ observed }: Observed, nowMs: number): void {
-  (observed as Writable).stoppingSinceMs ??= nowMs;
+  observed.stoppingSinceMs ??= nowMs;
 }
 
 /** This process told the item to stop. */
 export function noteStopSent({ observed }: Observed, nowMs: number): void {
-  (observed as Writable).stoppingSinceMs = nowMs;
+  observed.stoppingSinceMs = nowMs;
 }
 
 /** Since when the item is no longer ours; null: it is ours. */
 export function noteLost({ observed }: Observed, nowMs: number | null): void {
-  const writable: Writable = observed;
-  if (nowMs === null) writable.lostSinceMs = null;
-  else writable.lostSinceMs ??= nowMs;
+  if (nowMs === null) observed.lostSinceMs = null;
+  else observed.lostSinceMs ??= nowMs;
 }
 
 export function notePodGone({ observed }: Observed): void {
-  (observed as Writable).podGone = true;
+  observed.podGone = true;
 }
 
 /** The container or the Pod has ended. */
 export function noteEnd({ observed }: Observed, end: End, nowMs: number): void {
-  Object.assign<Writable, Partial<ClaimObserved>>(observed, { end, endedMs: observed.endedMs ?? nowMs });
+  observed.end = end;
+  observed.endedMs ??= nowMs;
 }

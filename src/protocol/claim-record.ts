@@ -39,7 +39,8 @@ export interface ClaimRecord {
 }
 
 type Writable = { -readonly [Field in keyof ClaimRecord]: ClaimRecord[Field] };
-type Recorded = { readonly record: ClaimRecord };
+/** The part as this module may change it: everyone else gets it read-only. */
+type Recorded = { readonly record: Writable };
 
 /** The record of a claim whose Secret says `journal`. */
 export function newRecord(
@@ -67,25 +68,25 @@ export function newRecord(
 
 /** The claim loop has finished with the claim. */
 export function noteHandedOver({ record }: Recorded): void {
-  (record as Writable).claiming = false;
+  record.claiming = false;
 }
 
 /** The claim's Secret exists and holds this credential; null: the credential must be read. */
 export function noteWritten({ record }: Recorded, { metadata }: Secret, credential: string | null): void {
   noteVersion({ record }, metadata.resourceVersion ?? "");
-  (record as Writable).secretUid = metadata.uid ?? "";
-  (record as Writable).credential = credential;
+  record.secretUid = metadata.uid ?? "";
+  record.credential = credential;
 }
 
 /** The Secret's resourceVersion after a write or a read; undefined: the server did not say. */
 export function noteVersion({ record }: Recorded, version: string | undefined): void {
-  (record as Writable).secretVersion = version ?? record.secretVersion;
+  record.secretVersion = version ?? record.secretVersion;
 }
 
 /** Returns the credential for the opening, and forgets it. */
 export function takeCredential({ record }: Recorded): string | null {
   const { credential } = record;
-  (record as Writable).credential = null;
+  record.credential = null;
   return credential;
 }
 
@@ -95,11 +96,13 @@ export function noteAcknowledged(
   acknowledgedAt: string | null,
   { ackedMs, isLate }: { ackedMs: number; isLate: boolean },
 ): void {
-  Object.assign<Writable, Partial<ClaimRecord>>(record, { acknowledgedAt, ackedMs, lateAck: isLate });
+  record.acknowledgedAt = acknowledgedAt;
+  record.ackedMs = ackedMs;
+  record.lateAck = isLate;
 }
 
 export function noteOpeningSent({ record }: Recorded): void {
-  (record as Writable).openingSent = true;
+  record.openingSent = true;
 }
 
 /** The Secret holds its key now. */
@@ -111,7 +114,10 @@ export function noteOpened(
   const journal: Journal = { ...record.journal, acknowledgedAt, opened: true };
   // The claim was given up although an unanswered opening had started its container.
   const ending = record.ending?.why === "StartFailed" ? null : record.ending;
-  Object.assign<Writable, Partial<ClaimRecord>>(record, { journal, openedMs: nowMs, openedAtMs: wallMs, ending });
+  record.journal = journal;
+  record.openedMs = nowMs;
+  record.openedAtMs = wallMs;
+  record.ending = ending;
 }
 
 /**
@@ -119,43 +125,43 @@ export function noteOpened(
  * lost, or an earlier process opened it.
  */
 export function noteJournal({ record }: Recorded, journal: Journal, nowMs: number): void {
-  const writable: Writable = record;
-  writable.journal = journal;
+  record.journal = journal;
   if (!journal.opened) return;
   // Bounds count from these times: without them, they would never end.
-  writable.openedMs ??= nowMs;
-  writable.ackedMs ??= nowMs;
+  record.openedMs ??= nowMs;
+  record.ackedMs ??= nowMs;
   // A claim is opened only once its acknowledgement is known to be ours.
-  writable.lateAck = false;
+  record.lateAck = false;
 }
 
 /** The claim's Secret was read again after a conflict. */
 export function noteReread({ record }: Recorded, secret: Secret, journal: Journal, nowMs: number): void {
   noteJournal({ record }, journal, nowMs);
   noteWritten({ record }, secret, null);
-  (record as Writable).acknowledgedAt = journal.acknowledgedAt ?? record.acknowledgedAt;
+  record.acknowledgedAt = journal.acknowledgedAt ?? record.acknowledgedAt;
 }
 
 /** Another client deleted the Secret of a live claim. */
 export function noteRecordGone({ record }: Recorded): void {
-  (record as Writable).gone = true;
+  record.gone = true;
 }
 
 export function noteDeadline({ record }: Recorded, deadlineSeconds: number): void {
-  (record as Writable).deadlineSeconds = deadlineSeconds;
+  record.deadlineSeconds = deadlineSeconds;
 }
 
 /** A touch of the Pod was sent; it may have been refused. */
 export function noteTouched({ record }: Recorded, touchedMs: number): void {
-  Object.assign<Writable, Partial<ClaimRecord>>(record, { touches: record.touches + 1, touchedMs });
+  record.touches += 1;
+  record.touchedMs = touchedMs;
 }
 
 /** Berth ends the session. An earlier decision is kept. */
 export function decideEnding({ record }: Recorded, why: Ending, message: string): void {
-  (record as Writable).ending ??= { why, message };
+  record.ending ??= { why, message };
 }
 
 /** Berth ends the session. Replaces an earlier decision. */
 export function replaceEnding({ record }: Recorded, why: Ending, message: string): void {
-  (record as Writable).ending = { why, message };
+  record.ending = { why, message };
 }

@@ -4,7 +4,6 @@ import type { Held } from "../core/idle-release.ts";
 import type { Notifier } from "../core/notifier.ts";
 import type { Breaker } from "../pods/breaker.ts";
 import type { ParkedPool } from "../pool/pool.ts";
-import { type ClaimTable, hasPodFor } from "../protocol/claim-table.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import type { ApiHealth } from "../queue/api-health.ts";
 import type { PollPace } from "../queue/poll-pace.ts";
@@ -19,7 +18,6 @@ export interface Finalizer extends Held {
 
 interface Options {
   readonly context: SessionContext;
-  readonly claims: ClaimTable;
   readonly finalizer: Finalizer;
   readonly sharer: Sharer;
   readonly health: ApiHealth;
@@ -98,8 +96,7 @@ export class ClaimGate implements Gate {
   }
 
   runs(sessionId: string, api: string): boolean {
-    const { sharer, claims } = this.#options;
-    const runsHere = hasPodFor(this.#context, claims, sessionId);
-    return runsHere || this.#context.sharedSessions.mayRunElsewhere(sharer, sessionId, api);
+    const { sharer } = this.#options;
+    return sharer.runs(sessionId) || this.#context.sharedSessions.mayRunElsewhere(sharer, sessionId, api);
   }
 }

@@ -152,7 +152,6 @@ export class SessionsRuntime {
     const planning = { context, pool: this.#pool, queue: this.#queue, breaker: this.#breaker, offers: this.#offers };
     this.#gate = new ClaimGate({
       ...planning,
-      claims: this.#claims,
       finalizer,
       sharer: this.#sharer,
       health: this.#health,

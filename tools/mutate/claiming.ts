@@ -447,13 +447,13 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "doesn't record the uid of its Secret",
         guard: "precondition",
-        find: '(record as Writable).secretUid = metadata.uid ?? "";',
+        find: 'record.secretUid = metadata.uid ?? "";',
         replace: "",
       },
       {
         name: "starts no time limit at an opening that another process made",
         guard: "bound",
-        find: "writable.openedMs ??= nowMs;",
+        find: "record.openedMs ??= nowMs;",
         replace: "",
         tests: ["test/protocol/claim-table.test.ts"],
       },

@@ -638,15 +638,15 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "doesn't check whether the Environment runs the session itself",
         guard: "sessionTurn",
-        find: "runsHere || this.#context.sharedSessions",
+        find: "sharer.runs(sessionId) || this.#context.sharedSessions",
         replace: "this.#context.sharedSessions",
         tests: ["test/sessions/loops/one-pod-per-session.test.ts"],
       },
       {
         name: "doesn't check whether another Environment runs the session",
         guard: "sessionTurn",
-        find: "return runsHere || this.#context.sharedSessions.mayRunElsewhere(sharer, sessionId, api);",
-        replace: "return runsHere;",
+        find: "return sharer.runs(sessionId) || this.#context.sharedSessions.mayRunElsewhere(sharer, sessionId, api);",
+        replace: "return sharer.runs(sessionId);",
         tests: ["test/sessions/loops/shared-environment-id.test.ts"],
       },
       {
