@@ -152,7 +152,5 @@ test("ends all waits when the signal aborts", async () => {
 });
 
 function opened(claim: Claim, touches: number): void {
-  withFields(claim, { openingSent: true });
-  withFields(claim, { journal: { ...claim.record.journal, opened: true } });
-  withFields(claim, { touches });
+  withFields(claim, { openingSent: true, journal: { ...claim.record.journal, opened: true }, touches });
 }

@@ -29,8 +29,7 @@ function open(claim: Claim, nowMs: number): void {
 
 /** Simulates recovery: the opening gets the time of the restart, and no touch is known. */
 function openedBefore(claim: Claim, nowMs = 0): void {
-  withFields(claim, { journal: { ...claim.record.journal, opened: true } });
-  withFields(claim, { openedMs: nowMs });
+  withFields(claim, { journal: { ...claim.record.journal, opened: true }, openedMs: nowMs });
 }
 
 test("holds nothing back while no claim is under way", () => {
@@ -95,8 +94,7 @@ test("settling and repeated touches yield for at most a second", () => {
   // The operator did not observe the end of a claim from an earlier process.
   expect(leavesWayUntil(settled, claim)).toBeNull();
   expect(leavesWayUntil({ do: "touch" }, claim)).toBeNull();
-  withFields(claim, { touchedMs: 3_000 });
-  withFields(claim, { endedMs: 7_000 });
+  withFields(claim, { touchedMs: 3_000, endedMs: 7_000 });
   expect(leavesWayUntil({ do: "touch" }, claim)).toBe(4_000);
   expect(leavesWayUntil(settled, claim)).toBe(8_000);
 });

@@ -4,7 +4,7 @@ import type { End } from "../../src/pods/pod-state.ts";
 import { isSomebodyElses } from "../../src/protocol/ack-window.ts";
 import { type Claim, isReacknowledged } from "../../src/protocol/claim.ts";
 import { type ItemView, noteWaiting } from "../../src/protocol/claim-observed.ts";
-import { noteJournal } from "../../src/protocol/claim-record.ts";
+import { noteJournal, noteTouched } from "../../src/protocol/claim-record.ts";
 import { newClaim } from "../../src/protocol/claim-table.ts";
 import { nextStep } from "../../src/protocol/decide.ts";
 import { type Facts, type Limits, remembered } from "../../src/protocol/facts.ts";
@@ -120,8 +120,7 @@ export class Operator {
     const acknowledgedBefore = this.#api.acknowledgedAt;
     yield* sleep(this.#timeline.between(5, 600));
     const claim = this.#newClaim(this.#journalOf(sentMs), sentMs + TIMING.othersReclaimMs);
-    withFields(claim, { claiming: true });
-    withFields(claim, { acknowledgedBefore });
+    withFields(claim, { claiming: true, acknowledgedBefore });
     const ackUntilMs = sentMs + TIMING.othersReclaimMs - TIMING.requestBoundMs - TIMING.marginMs;
     while (claim.record.secretVersion === "") {
       const version = yield* this.#try(this.#kube(() => this.#createSecret(claim.record.journal)));
@@ -136,8 +135,7 @@ export class Operator {
     while (parked && this.#timeline.nowMs < ackUntilMs && (outcome === "late" || outcome === "unanswered")) {
       outcome = yield* this.#ackOnce(claim, outcome === "unanswered");
     }
-    withFields(claim, { claiming: false });
-    withFields(claim, { memory: { is: outcome === "unanswered" ? "unanswered" : "none" } });
+    withFields(claim, { claiming: false, memory: { is: outcome === "unanswered" ? "unanswered" : "none" } });
     if (outcome === "refused" || outcome === "late") yield* this.#try(this.#dropSecret(claim));
     if (this.#cluster.secret) yield* this.#loop(claim);
   }
@@ -178,8 +176,7 @@ export class Operator {
       if (acknowledgedAt !== null && isSomebodyElses(acknowledgedAt, claim.record.acknowledgedBefore, earliest)) {
         return repeated ? "unanswered" : "refused";
       }
-      withFields(claim, { acknowledgedAt });
-      withFields(claim, { item: { ...this.#listed(sentMs), state, acknowledgedAt } });
+      withFields(claim, { acknowledgedAt, item: { ...this.#listed(sentMs), state, acknowledgedAt } });
       return "acked";
     } catch (error) {
       return error instanceof RefusedError && !repeated ? "refused" : "unanswered";
@@ -306,8 +303,7 @@ export class Operator {
 
   #noteEnd(claim: Claim, end: End): void {
     if (claim.observed.end !== null) return;
-    withFields(claim, { end });
-    withFields(claim, { endedMs: this.#timeline.nowMs });
+    withFields(claim, { end, endedMs: this.#timeline.nowMs });
   }
 
   #wallMs(): number {
@@ -321,9 +317,7 @@ export class Operator {
         this.#saw(claim, yield* this.#look());
         return false;
       case "own":
-        withFields(claim, { acknowledgedAt: step.acknowledgedAt });
-        withFields(claim, { lateAck: step.late ?? false });
-        withFields(claim, { memory: { is: "none" } });
+        withFields(claim, { acknowledgedAt: step.acknowledgedAt, lateAck: step.late ?? false, memory: { is: "none" } });
         return false;
       case "take":
         yield* this.#take(claim, step.expected);
@@ -392,14 +386,15 @@ export class Operator {
     }
     const found = yield* this.#kube(() => this.#cluster.secret);
     if (!found) throw new StaleError();
-    withFields(claim, { secretVersion: String(found.version) });
-    withFields(claim, { openingSent: true });
+    withFields(claim, { secretVersion: String(found.version), openingSent: true });
     if (!found.key)
       withFields(claim, {
         secretVersion: String(yield* this.#kube(() => this.#addKey(found.version, acknowledgedAt))),
       });
-    withFields(claim, { journal: { ...claim.record.journal, acknowledgedAt, opened: true } });
-    withFields(claim, { openedMs: this.#timeline.nowMs });
+    withFields(claim, {
+      journal: { ...claim.record.journal, acknowledgedAt, opened: true },
+      openedMs: this.#timeline.nowMs,
+    });
     yield* this.#touch(claim);
   }
 
@@ -415,8 +410,7 @@ export class Operator {
 
   *#touch(claim: Claim): Script {
     yield* this.#kube(() => this.#cluster.touch());
-    withFields(claim, { touches: claim.record.touches + 1 });
-    withFields(claim, { touchedMs: this.#timeline.nowMs });
+    noteTouched(claim, this.#timeline.nowMs);
   }
 
   *#fence(claim: Claim, expected: string): Script {
@@ -439,8 +433,7 @@ export class Operator {
   // --- lease: Operator ----------------------------------------------------------------------------------------------
 
   *#take(claim: Claim, expected: string): Script {
-    withFields(claim, { memory: { is: "none" } });
-    withFields(claim, { item: null });
+    withFields(claim, { memory: { is: "none" }, item: null });
     const sentMs = this.#timeline.nowMs;
     const sentWallMs = this.#wallMs();
     const answer = yield* this.#work(() => this.#api.beat("operator", expected));
@@ -525,9 +518,11 @@ export class Operator {
     yield* this.#quietKeeper();
     const { own: lease } = claim.lease;
     if (lease?.is !== "held") return;
-    withFields(claim, { lease: null });
-    withFields(claim, { item: null });
-    withFields(claim, { memory: { is: "fenced", beatSentMs: newestSentMs(lease), ttlMs: lease.ttlMs } });
+    withFields(claim, {
+      lease: null,
+      item: null,
+      memory: { is: "fenced", beatSentMs: newestSentMs(lease), ttlMs: lease.ttlMs },
+    });
     // The last heartbeat is meant to shorten the lease; this server grants the same TTL as before.
     const sentMs = this.#timeline.nowMs;
     const result = yield* this.#beat(lease.echo);
@@ -606,8 +601,10 @@ export class Operator {
       return;
     }
     noteJournal(claim, secret.journal, this.#timeline.nowMs);
-    withFields(claim, { secretVersion: String(secret.version) });
-    withFields(claim, { acknowledgedAt: secret.journal.acknowledgedAt ?? claim.record.acknowledgedAt });
+    withFields(claim, {
+      secretVersion: String(secret.version),
+      acknowledgedAt: secret.journal.acknowledgedAt ?? claim.record.acknowledgedAt,
+    });
   }
 
   /** Lists the item of a running session every 5 s before its first heartbeat, then every 30 s. */
