@@ -33,6 +33,13 @@ export const ANNOTATION_SESSION_ID = "berth.dev/session-id";
  * The client that sends the heartbeats for this Pod's sessions. It depends on the Pod's program, so it does not change.
  */
 export const ANNOTATION_LEASE = "berth.dev/lease";
+/** How the Pod waits for its session: `Shell` or `Program`. Pods without it wait for a key of their Secret. */
+export const ANNOTATION_PARKING = "berth.dev/parking";
+/**
+ * RFC 3339 time at which a Pod with a waiting shell or program was assigned to its session, by the API server's clock.
+ * Its container started earlier, so the session counts from this time.
+ */
+export const ANNOTATION_ASSIGNED_AT = "berth.dev/assigned-at";
 /** The `api.baseUrl` that this Pod's program uses. The Pod serves only items of that Work API. */
 export const ANNOTATION_API = "berth.dev/api";
 /**

@@ -1,0 +1,102 @@
+/**
+ * The line that gives a waiting container its session (`parking: Shell` and `Program`), and the shell script that waits
+ * for it. The operator writes the line to the container's standard input through `pods/attach`:
+ *
+ *     berth1 <length> <body> #end
+ *
+ * `length` is the length of the body in bytes. A reader skips every line that does not have this form, so it ignores an
+ * Enter from `kubectl attach`, and half a line whose rest was lost.
+ */
+
+/** The variables that a session's program reads its identity from, by name. */
+export type SessionVariables = Readonly<Record<string, string>>;
+
+/**
+ * The longest frame, in bytes: writes of up to PIPE_BUF bytes to a pipe don't mix with those of other attached clients.
+ */
+const MAX_FRAME_BYTES = 4_096;
+
+/**
+ * The container prints this line when it has read its frame, right before its program starts. It acknowledges the
+ * delivery, because a write to a dead connection succeeds, too.
+ */
+export const STARTED_MARKER = "berth1 started";
+
+/** The `$0` of the waiting shell, for people who list processes. */
+const SHELL_NAME = "berth-shell";
+
+/**
+ * Waits for a frame, evaluates its body, and replaces itself with the command in its arguments. It runs in any POSIX
+ * shell. It contains no `$(` and no `$$`, which the kubelet would expand.
+ *
+ * - As the container's first process, a shell ignores SIGTERM unless it traps it.
+ * - `set +xv` and the quiet `eval` keep credentials out of the log, even if the image's shell traces its commands.
+ * - A missing program ends the shell before it waits, so the Pod never counts as free.
+ * - The program gets `/dev/null` as its standard input. Otherwise a repeated frame would show it the credential again.
+ */
+const SHIM = [
+  "{ set +xv; } 2>/dev/null; trap 'exit 143' TERM",
+  'command -v "$1" >/dev/null || { echo "$1: not found in the image" >&2; exit 127; }',
+  "while :; do IFS= read -r _b || exit 75",
+  'case $_b in "berth1 "*" #end") ;; *) continue ;; esac',
+  "_b=${_b#berth1 }; _n=${_b%% *}; _b=${_b#* }; _b=${_b% #end}",
+  '[ "${#_b}" = "$_n" ] && break; done',
+  'eval "$_b" 2>/dev/null || exit 75',
+  `unset _b _n; trap - TERM; echo '${STARTED_MARKER}'; exec "$@" </dev/null`,
+].join("\n");
+
+/**
+ * The command of a container that waits in a shell, and then runs `argv`: the template's `command` and `args`. Exit
+ * codes before the program starts: 127 the program is missing, 75 standard input was closed or the frame failed, 143
+ * the Pod was deleted.
+ */
+export function waitingCommand(argv: readonly string[]): string[] {
+  return ["/bin/sh", "-c", SHIM, SHELL_NAME, ...argv];
+}
+
+/** Whether a container waits in Berth's shell. */
+export function isWaitingCommand(command: readonly string[] | undefined): boolean {
+  return command?.[3] === SHELL_NAME;
+}
+
+/** A file that the shell writes before the program starts, readable only by its own user. */
+export interface SecretFile {
+  readonly path: string;
+  readonly content: string;
+}
+
+/** Shells count the length of other characters differently, and a line can't contain control characters. */
+const PRINTABLE = /^[\x20-\x7e]*$/;
+
+/**
+ * The frame for a waiting shell; null: a value has control or non-ASCII characters, or the frame would be too long.
+ * @throws TypeError if a name is no shell variable's name
+ */
+export function shellFrame(variables: SessionVariables, file?: SecretFile): string | null {
+  const assignments = Object.entries(variables).map(([name, value]) => {
+    if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) throw new TypeError(`${name} is not a valid variable name`);
+    return `${name}=${quoted(value)}`;
+  });
+  // The variables of the caller stay unset if the file can't be written: the shell then exits.
+  const write = file ? `( umask 377; printf %s ${quoted(file.content)} > ${quoted(file.path)} ) && ` : "";
+  return framed(`${write}export ${assignments.join(" ")}`);
+}
+
+/** The frame for a waiting program: a JSON object of variables. Null: the frame would be too long. */
+export function programFrame(variables: SessionVariables): string | null {
+  const ascii = JSON.stringify(variables).replaceAll(
+    /[^\x20-\x7e]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+  return framed(ascii);
+}
+
+/** The leading line break ends half a line that an earlier client may have left. */
+function framed(body: string): string | null {
+  const frame = `\nberth1 ${body.length} ${body} #end\n`;
+  return PRINTABLE.test(body) && frame.length < MAX_FRAME_BYTES ? frame : null;
+}
+
+function quoted(value: string): string {
+  return `'${value.replaceAll("'", "'\\''")}'`;
+}
