@@ -3,7 +3,6 @@ import { API_VERSION, KIND, LABEL_ENVIRONMENT } from "../../src/api/names.ts";
 import type { Random } from "../../src/core/backoff.ts";
 import { isNotFound, KubeApiError } from "../../src/kube/errors.ts";
 import { SECRETS } from "../../src/kube/resource.ts";
-import { GATE_CONTAINER } from "../../src/pods/pod-gate.ts";
 import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import type { World } from "../../test/support/world.ts";
 import type { FateChooser } from "../../testbed/node/node.ts";
@@ -32,11 +31,8 @@ export class Fates {
     this.#kinds.set(name, kind);
   }
 
-  /** The gate container has no fate: it runs as a real process. */
-  readonly choose: FateChooser = ({ metadata }, { name }) =>
-    name === GATE_CONTAINER
-      ? undefined
-      : this.#kinds.get(metadata.labels?.[LABEL_ENVIRONMENT] ?? "")?.fate(this.#random);
+  readonly choose: FateChooser = ({ metadata }) =>
+    this.#kinds.get(metadata.labels?.[LABEL_ENVIRONMENT] ?? "")?.fate(this.#random);
 }
 
 /** The Environments of a soak, each with its own queue and key. */

@@ -46,7 +46,7 @@ export const KINDS: readonly Kind[] = [
   sessionKind("worker-lease", {}),
   sessionKind("operator-lease", { lease: "Operator" }, plainProgram),
   sessionKind("released", { onPodFailure: "Release", disruption: "Protect" }),
-  sessionKind("gated", { parking: "Init", retainFinishedSeconds: 2, retainFailedSeconds: 2 }),
+  sessionKind("shell", { parking: "Shell", retainFinishedSeconds: 2, retainFailedSeconds: 2 }),
   {
     name: "workers",
     mode: "workers",

@@ -2,7 +2,6 @@ import { randomBytes } from "node:crypto";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { seededRandom } from "../../simulator/ids.ts";
-import { GATE_CONTAINER } from "../../src/pods/pod-gate.ts";
 import type { TestCluster } from "../../test/support/cluster.ts";
 import type { OperatorProcess } from "../../test/support/operator-process.ts";
 import { SHORT_LEASE } from "../../test/support/session-life.ts";
@@ -55,7 +54,6 @@ export async function startStage(seed: number): Promise<SoakStage> {
       node: {
         seed,
         fates: fates.choose,
-        runtime: (_pod, { name }) => (name === GATE_CONTAINER ? "process" : "scripted"),
       },
       key: false,
     }),

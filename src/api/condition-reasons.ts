@@ -246,6 +246,12 @@ export const REASONS = {
     description: "Pods do not get ready within prepareTimeoutSeconds, for a reason in the message.",
     mend: "Describe a Pod of the Environment; raise prepareTimeoutSeconds if it only takes longer.",
   },
+  AttachFailing: {
+    type: "CapacityAvailable",
+    status: "False",
+    description: "The operator can't attach to waiting Pods, so it can't give them a session.",
+    mend: "Allow the operator get and create on pods/attach (rbac.attach), or set spec.sessions.parking: Key.",
+  },
   // SessionsStarting
   Starting: {
     type: "SessionsStarting",

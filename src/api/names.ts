@@ -35,6 +35,8 @@ export const ANNOTATION_SESSION_ID = "berth.dev/session-id";
 export const ANNOTATION_LEASE = "berth.dev/lease";
 /** How the Pod waits for its session: `Shell` or `Program`. Pods without it wait for a key of their Secret. */
 export const ANNOTATION_PARKING = "berth.dev/parking";
+/** On the same Pods: which credential their program takes, `WorkSecret` or `EnvironmentKey`. */
+export const ANNOTATION_CREDENTIAL = "berth.dev/credential";
 /**
  * RFC 3339 time at which a Pod with a waiting shell or program was assigned to its session, by the API server's clock.
  * Its container started earlier, so the session counts from this time.
@@ -84,10 +86,8 @@ export const FIELD_MANAGER = "berth";
 
 export type Role = "session" | "worker" | "operator";
 
-/** The init container that parks a Pod under `parking: Init`. It is the Pod's last init container. */
-export const GATE_CONTAINER = "berth-gate";
-/** The volume with a key of the claim's Secret, for the gate and, with `secretDelivery: File`, for the session. */
-export const CLAIM_VOLUME = "berth-claim";
+/** The volume in memory that the shell writes the session's secret to, with `secretDelivery: File`. */
+export const SECRET_VOLUME = "berth-secret";
 
 /** The volume of a session's Pod that holds its workspace. */
 export const WORKSPACE_VOLUME = "berth-workspace";

@@ -1,12 +1,5 @@
 import { z } from "zod";
-import {
-  ANNOTATION_DEFAULT_CONTAINER,
-  CLAIM_VOLUME,
-  GATE_CONTAINER,
-  GROUP,
-  RESERVED_ENV,
-  WORKSPACE_VOLUME,
-} from "./names.ts";
+import { ANNOTATION_DEFAULT_CONTAINER, GROUP, RESERVED_ENV, SECRET_VOLUME, WORKSPACE_VOLUME } from "./names.ts";
 import { MAX_NAME, type Rule, withRules } from "./rule.ts";
 
 /** Bounds the cost of the rules over containers. Real Pods have far fewer. */
@@ -204,20 +197,13 @@ const commonRules: Rule<PodTemplate>[] = [
   },
 ];
 
-/** Names of the parts that park a Pod. If another part had such a name, the operator would misread the Pod's state. */
-const gateRules: Rule<PodTemplate>[] = [
+/** Names of volumes that Berth adds to a Pod. */
+const volumeRules: Rule<PodTemplate>[] = [
   {
-    cel: `self.spec.containers.all(c, c.name != '${GATE_CONTAINER}') && (!has(self.spec.initContainers) || self.spec.initContainers.all(c, c.name != '${GATE_CONTAINER}'))`,
-    field: "spec",
-    message: `no container may be named ${GATE_CONTAINER}: so is the one that Berth adds to park a Pod; give yours another name`,
-    holds: ({ spec }) =>
-      ![...spec.containers, ...(spec.initContainers ?? [])].some(({ name }) => name === GATE_CONTAINER),
-  },
-  {
-    cel: `!has(self.spec.volumes) || self.spec.volumes.all(v, v.name != '${CLAIM_VOLUME}')`,
+    cel: `!has(self.spec.volumes) || self.spec.volumes.all(v, v.name != '${SECRET_VOLUME}')`,
     field: "spec.volumes",
-    message: `no volume may be named ${CLAIM_VOLUME}: so is the one that Berth adds for a session's secret; give yours another name`,
-    holds: ({ spec }) => !spec.volumes?.some(({ name }) => name === CLAIM_VOLUME),
+    message: `no volume may be named ${SECRET_VOLUME}: so is the one that Berth adds for a session's secret; give yours another name`,
+    holds: ({ spec }) => !spec.volumes?.some(({ name }) => name === SECRET_VOLUME),
   },
   {
     cel: `!has(self.spec.volumes) || self.spec.volumes.all(v, v.name != '${WORKSPACE_VOLUME}')`,
@@ -262,7 +248,7 @@ export const sessionTemplate = withRules(
   }),
   [
     ...commonRules,
-    ...gateRules,
+    ...volumeRules,
     noDeadline("use maxDurationSeconds, and Berth sets the Pod's deadline"),
     {
       cel: "!has(self.spec.restartPolicy) || self.spec.restartPolicy == 'Never'",

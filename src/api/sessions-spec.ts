@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { keptFromInput, keptFromShell } from "./parking-needs.ts";
 import { sessionTemplate } from "./pod-template.ts";
 import { seconds, withRules } from "./rule.ts";
 import { workspaceSpec } from "./workspace-spec.ts";
@@ -29,11 +30,12 @@ const fields = z.strictObject({
       "What the Pod is given: WorkSecret is good for one session only, EnvironmentKey opens the whole environment.",
   }),
   secretDelivery: z.enum(["Env", "File"]).default("Env").meta({
-    description: "How the Pod gets its secret: Env as an environment variable, File as a mounted file.",
-  }),
-  parking: z.enum(["Key", "Init"]).default("Key").meta({
     description:
-      "How a parked Pod waits: Key holds the container back by a missing Secret key; Init by an init container, which needs /bin/sh and sleep in its image.",
+      "How the Pod gets its secret: Env as an environment variable; File as a file in memory, which needs parking Shell.",
+  }),
+  parking: z.enum(["Shell", "Program", "Key"], { error: removedParking }).optional().meta({
+    description:
+      "How a warm Pod waits for its session. Shell: in /bin/sh, then it runs the template's command. Program: the template's program waits itself. Key: in CreateContainerConfigError, for a key of its Secret. Left out: Shell where the template and the cluster allow it, else Key.",
   }),
   prepareTimeoutSeconds: seconds(
     600,
@@ -71,9 +73,27 @@ const fields = z.strictObject({
   template: sessionTemplate,
 });
 
+/** A stored object may still have the way to park that an earlier version had. */
+function removedParking({ input }: { readonly input?: unknown }): string | undefined {
+  return input === "Init" ? "Init was removed: set Shell, or leave parking out" : undefined;
+}
+
+/** The template must permit the way to park that is set. CEL can't check it at a bearable cost. */
+function parkingProblem({ value, issues }: z.core.ParsePayload<z.output<typeof fields>>): void {
+  const { parking, secretDelivery, template } = value;
+  const waitsInShell = parking === "Shell" || (parking === undefined && secretDelivery === "File");
+  const why = waitsInShell ? keptFromShell(template) : parking === "Program" ? keptFromInput(template) : null;
+  if (why === null) return;
+  const field = parking === undefined ? "secretDelivery" : "parking";
+  const [set, instead] =
+    parking === undefined ? ["File needs parking Shell", "secretDelivery: Env"] : [parking, "parking: Key"];
+  const message = `${set} is not possible: ${why}; change that, or set ${instead}`;
+  issues.push({ code: "custom", input: value[field], path: [field], message });
+}
+
 /** `spec.sessions`: a Pod per session. */
 export const sessionsSpec = withRules(
-  fields.meta({ description: "A Pod per session: exactly one of sessions and workers." }),
+  fields.check(parkingProblem).meta({ description: "A Pod per session: exactly one of sessions and workers." }),
   [
     {
       cel: "self.warm <= self.maxConcurrent",
@@ -89,10 +109,10 @@ export const sessionsSpec = withRules(
       holds: ({ workspace, warm }) => workspace.type !== "PerSession" || warm === 0,
     },
     {
-      cel: "self.secretDelivery != 'File' || self.parking == 'Init'",
+      cel: "self.secretDelivery != 'File' || !has(self.parking) || self.parking == 'Shell'",
       field: "parking",
-      message: "secretDelivery File needs parking Init: a missing key does not hold a file back",
-      holds: ({ secretDelivery, parking }) => secretDelivery !== "File" || parking === "Init",
+      message: "secretDelivery File needs parking Shell, which writes the file: set Shell or leave parking out",
+      holds: ({ secretDelivery, parking }) => secretDelivery !== "File" || parking === undefined || parking === "Shell",
     },
     {
       cel: "self.secretDelivery != 'File' || self.credential == 'WorkSecret'",

@@ -46,6 +46,16 @@ export const sessionsStatus = z
   })
   .meta({ description: "Session Pods by phase." });
 
+const parkingStatus = z
+  .object({
+    mode: z.enum(["Shell", "Program", "Key"]).meta({ description: "How new warm Pods wait." }),
+    message: z.string().max(MAX_CONDITION_MESSAGE).meta({ description: "Why they wait like this." }),
+    failure: z.string().max(MAX_CONDITION_MESSAGE).optional().meta({
+      description: "What failed when a Pod waited in a shell; tried again when the spec changes.",
+    }),
+  })
+  .meta({ description: "How warm Pods wait for their session." });
+
 const workersStatus = z
   .object({
     desired: count("Workers wanted."),
@@ -87,6 +97,7 @@ export const environmentStatus = z
     }),
     queue: queueStatus.optional(),
     sessions: sessionsStatus.optional(),
+    parking: parkingStatus.optional(),
     workers: workersStatus.optional(),
     workspaces: workspacesStatus.optional(),
   })

@@ -2,7 +2,6 @@ import { errorText } from "../core/errors.ts";
 import { isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { readPodState } from "../pods/pod-state.ts";
-import { type AckWindow, isSomebodyElses, repeatsWithin } from "../protocol/ack-window.ts";
 import { type Claim, instantOf, isSameInstant } from "../protocol/claim.ts";
 import { remember } from "../protocol/claim-lease.ts";
 import { replaceItem, viewOf } from "../protocol/claim-observed.ts";
@@ -12,6 +11,7 @@ import { isStepFailure } from "../protocol/failing-steps.ts";
 import { ofClaim } from "../protocol/points.ts";
 import type { ServerTimes } from "../queue/server-times.ts";
 import { isRefusal, WorkApiError } from "../work/errors.ts";
+import { type AckWindow, isSomebodyElses, repeatsWithin } from "./ack-window.ts";
 
 /** The result of an acknowledgement. `unanswered`: it may have taken effect. `late`: it was too late to send it. */
 export type Acknowledged = "acked" | "unanswered" | "refused" | "late";

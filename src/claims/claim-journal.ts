@@ -1,13 +1,13 @@
 import { errorText } from "../core/errors.ts";
 import { isAlreadyExists, isMaybeApplied, isNotFound, LeadershipLostError } from "../kube/errors.ts";
 import { SECRETS, type Secret } from "../kube/resource.ts";
-import { type AckWindow, repeatsWithin } from "../protocol/ack-window.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { noteWritten } from "../protocol/claim-record.ts";
 import type { ClaimContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
 import { readJournal, renderJournal, storedCredential } from "../protocol/journal.ts";
 import { ofClaim } from "../protocol/points.ts";
+import { type AckWindow, repeatsWithin } from "./ack-window.ts";
 
 /** The result of creating a claim's Secret. `unknown`: no answer, so the Secret may exist or be created later. */
 export type Journaled = "done" | "taken" | "failed" | "unknown";

@@ -2,13 +2,13 @@ import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { isPerSession } from "../pods/workspace-pods.ts";
-import type { Offer } from "../protocol/ack-window.ts";
 import type { ClaimContext } from "../protocol/context.ts";
 import type { ApiHealth, Attempt } from "../queue/api-health.ts";
 import type { PollPace } from "../queue/poll-pace.ts";
 import type { Answer } from "../work/client.ts";
 import { WorkApiError } from "../work/errors.ts";
 import type { WorkItem } from "../work/types.ts";
+import type { Offer } from "./ack-window.ts";
 import { ClaimLimiter } from "./claim-limiter.ts";
 import { Claiming, type ClaimingOptions, type ClaimResult } from "./claiming.ts";
 

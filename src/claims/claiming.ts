@@ -3,19 +3,20 @@ import { errorText } from "../core/errors.ts";
 import type { Notifier } from "../core/notifier.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
+import { fitsInLine } from "../pods/pod-gate.ts";
 import { newPodName } from "../pods/pod-render.ts";
 import { isFor, isPerSession } from "../pods/workspace-pods.ts";
-import { AckWindow, ackWindowMs, type Offer, windowMs } from "../protocol/ack-window.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { remember } from "../protocol/claim-lease.ts";
 import { viewOf } from "../protocol/claim-observed.ts";
-import { noteHandedOver } from "../protocol/claim-record.ts";
+import { decideEnding, noteHandedOver } from "../protocol/claim-record.ts";
 import { type ClaimTable, newClaim } from "../protocol/claim-table.ts";
 import type { ClaimContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
 import type { Journal } from "../protocol/journal.ts";
 import type { ServerTimes } from "../queue/server-times.ts";
 import { DATA_TYPE_SESSION, type WorkItem } from "../work/types.ts";
+import { AckWindow, ackWindowMs, type Offer, windowMs } from "./ack-window.ts";
 import { Acknowledging } from "./acknowledging.ts";
 import { ClaimJournal } from "./claim-journal.ts";
 import type { ClaimLimiter } from "./claim-limiter.ts";
@@ -96,6 +97,7 @@ export class Claiming {
       return "not-a-session";
     }
     if (this.lacksSecret(item)) return settled(await this.#claimSlot(item, answer, null));
+    if (this.#isTooLong(item)) return this.#refuseTooLong(item, answer);
     if (!(await this.#isSessionsTurn(item, answer))) {
       this.#context.logger.info(
         { workId: item.id, sessionId: item.data.id },
@@ -150,6 +152,26 @@ export class Claiming {
     this.#restUntilMs = Math.max(this.#restUntilMs, clock.monotonic() + timing.noRoomPauseMs);
   }
 
+  /** Whether a waiting shell or program can't be given the item: its line would be too long. */
+  #isTooLong(item: WorkItem): boolean {
+    const { sessions } = this.#context.environment().spec;
+    const { parking } = this.#context.template();
+    if (!sessions || parking.mode === "Key") return false;
+    const credential = sessions.credential === "EnvironmentKey" ? this.#context.environmentKey() : item.secret;
+    return !fitsInLine(parking.mode, { workId: item.id, sessionId: item.data.id, credential: credential ?? "" });
+  }
+
+  /** The item must not return forever: the next one finds a Pod with a key, or, if the spec forbids that, it is stopped. */
+  async #refuseTooLong(item: WorkItem, answer: Offer): Promise<ClaimResult> {
+    const { parking, secretDelivery } = this.#context.environment().spec.sessions ?? {};
+    const message = "the ids and the credential of a work item do not fit in the line that starts a session";
+    if (parking === undefined && secretDelivery === "Env") {
+      this.#context.shellFailed(message);
+      return "no-slot";
+    }
+    return settled(await this.#claimSlot(item, answer, null, `${message}: set spec.sessions.parking: Key`));
+  }
+
   /** Whether a session needs its own secret and came without one. */
   lacksSecret({ secret, data }: WorkItem): boolean {
     const { sessions } = this.#context.environment().spec;
@@ -186,10 +208,11 @@ export class Claiming {
 
   /**
    * Journals the item in a slot and acknowledges it. Without a Pod, the claim only serves to stop an item that can't
-   * run.
+   * run; `refusal` says why, if not for want of a secret.
    */
-  async #claimSlot(item: WorkItem, answer: Offer, pod: Pod | null): Promise<SlotResult> {
+  async #claimSlot(item: WorkItem, answer: Offer, pod: Pod | null, refusal?: string): Promise<SlotResult> {
     const claim = this.#register(item, answer, pod);
+    if (refusal !== undefined) decideEnding(claim, "StartFailed", refusal);
     const window = new AckWindow(this.#context.clock, answer, ackWindowMs(this.#context.timing, claim.record.journal));
     let keep = false;
     try {
@@ -213,7 +236,9 @@ export class Claiming {
       }
       const result = await this.#acknowledging.acknowledge(claim, window);
       keep = result !== "refused" && result !== "late" ? true : !(await this.#tryDrop(claim, result));
-      if (result === "acked" || result === "unanswered") this.#options.report.credential(pod === null, item.id);
+      if (result === "acked" || result === "unanswered") {
+        this.#options.report.credential(pod === null && refusal === undefined, item.id);
+      }
       return result === "acked" || result === "unanswered" ? (pod ? "claimed" : "no-credential") : result;
     } finally {
       this.#release(claim, keep);
@@ -259,7 +284,7 @@ export class Claiming {
       acknowledgedBefore: item.state === "queued" ? item.acknowledged_at : null,
       memory: { is: "journaled" },
       lateAckUntilMs: answer.sentAtMs + timing.othersReclaimMs,
-      templateHash: pod?.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
+      templateHash: pod ? (pod.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "") : this.#context.template().hash,
     });
     this.#claims.add(claim);
     this.#options.limiter.begun(claim);

@@ -1,4 +1,5 @@
 import {
+  ANNOTATION_ASSIGNED_AT,
   ANNOTATION_DO_NOT_DISRUPT,
   ANNOTATION_END_MESSAGE,
   ANNOTATION_END_REASON,
@@ -16,10 +17,11 @@ import {
 import { SECOND_MS } from "../core/clock.ts";
 import { isConflict, isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
+import { assignedAtMs, parkingOf } from "../pods/pod-gate.ts";
 import { NO_DEADLINE_SECONDS } from "../pods/pod-render.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import type { Claim } from "../protocol/claim.ts";
-import { noteDeadline, noteTouched } from "../protocol/claim-record.ts";
+import { noteAssigned, noteAssigning, noteDeadline, noteTouched } from "../protocol/claim-record.ts";
 import { type ClaimContext, STEP_BOUND } from "../protocol/context.ts";
 import { stopPatienceMs } from "../protocol/facts.ts";
 import type { Outcome } from "../protocol/outcome.ts";
@@ -29,17 +31,24 @@ import type { Step } from "../protocol/step.ts";
 /** Counts the touches of a Pod: any change of the Pod makes the kubelet check it immediately. */
 const ANNOTATION_TOUCHES = "berth.dev/touches";
 
-/** Touches the Pod: one patch that names its session, and makes the kubelet check the Pod immediately. */
+/**
+ * Touches the Pod: one patch that assigns it to its session, and makes the kubelet check the Pod immediately. The
+ * session of a waiting shell or program counts from the time in this patch.
+ */
 export async function touchPod(context: ClaimContext, claim: Claim, pod: Pod): Promise<void> {
   const { workId, sessionId } = claim.record.journal;
   // The field can only be lowered, so a lower value that another client set must stay.
   const current = pod.spec.activeDeadlineSeconds ?? NO_DEADLINE_SECONDS;
   noteDeadline(claim, Math.min(current, claim.record.deadlineSeconds ?? deadlineSeconds(context, pod)));
   const own = context.environment().spec.sessions?.template.metadata?.annotations ?? {};
+  noteAssigning(claim, assignedAtMs(pod) ?? context.kube.now());
   const annotations: Record<string, string> = {
     [ANNOTATION_WORK_ID]: workId,
     [ANNOTATION_SESSION_ID]: sessionId,
     [ANNOTATION_TOUCHES]: String(claim.record.touches + 1),
+    ...(parkingOf(pod) === "Key"
+      ? {}
+      : { [ANNOTATION_ASSIGNED_AT]: new Date(claim.record.assignedAtMs ?? 0).toISOString() }),
   };
   // Annotations about disruptions in the user's template win.
   if (own[ANNOTATION_SAFE_TO_EVICT] === undefined) annotations[ANNOTATION_SAFE_TO_EVICT] = "false";
@@ -61,6 +70,7 @@ export async function touchPod(context: ClaimContext, claim: Claim, pod: Pod): P
   );
   context.metrics.touches.inc({ ...context.labels, touch: claim.record.touches === 0 ? "first" : "again" });
   noteTouched(claim, context.clock.monotonic());
+  noteAssigned(claim);
 }
 
 /**

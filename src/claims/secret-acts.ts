@@ -1,16 +1,22 @@
 import { isConflict, isNotFound } from "../kube/errors.ts";
 import { SECRETS } from "../kube/resource.ts";
 import type { Claim } from "../protocol/claim.ts";
-import { noteOpeningSent, noteVersion, takeCredential } from "../protocol/claim-record.ts";
+import { keepCredential, noteOpeningSent, noteVersion, takeCredential } from "../protocol/claim-record.ts";
 import { type ClaimContext, STEP_BOUND } from "../protocol/context.ts";
-import { openingPatch, readJournal, storedCredential } from "../protocol/journal.ts";
+import { openedCredential, openingPatch, readJournal, storedCredential } from "../protocol/journal.ts";
 import { ofClaim } from "../protocol/points.ts";
 
 /**
- * Adds the key that the container waits for to the Secret, and makes the acknowledgement durable in the same patch. The
- * patch's resourceVersion makes sure that no other client has changed the Secret, so the slot is still ours.
+ * Adds the credential to the Secret under the key that the container waits for, and makes the acknowledgement durable in
+ * the same patch. With a waiting shell or program, the key only records the opening (`keeps`: the line needs the
+ * credential). The patch's resourceVersion makes sure that no other client has changed the Secret, so the slot is still ours.
  */
-export async function openSecret(context: ClaimContext, claim: Claim, acknowledgedAt: string): Promise<void> {
+export async function openSecret(
+  context: ClaimContext,
+  claim: Claim,
+  acknowledgedAt: string,
+  keeps: boolean,
+): Promise<void> {
   const ref = { namespace: context.namespace, name: claim.name };
   const credential = takeCredential(claim) ?? (await rereadCredential(context, claim));
   if (credential === null) return;
@@ -25,6 +31,7 @@ export async function openSecret(context: ClaimContext, claim: Claim, acknowledg
       context.kube.patch(SECRETS, ref, patch, { type: "merge" }, STEP_BOUND),
     );
     noteVersion(claim, opened.metadata.resourceVersion);
+    if (keeps) keepCredential(claim, credential);
   } catch (error) {
     if (isConflict(error) || isNotFound(error)) throw new StaleClaimError();
     throw error;
@@ -47,6 +54,27 @@ async function rereadCredential(context: ClaimContext, claim: Claim): Promise<st
   if (secret.metadata.uid !== claim.record.secretUid) throw new StaleClaimError();
   noteVersion(claim, secret.metadata.resourceVersion);
   return readJournal(secret)?.opened ? null : storedCredential(secret);
+}
+
+/** The credential of an opened claim, as plain text, for its line. */
+export async function credentialOfOpened(context: ClaimContext, claim: Claim): Promise<string> {
+  const kept = claim.record.credential;
+  if (kept !== null) return plain(kept);
+  const ref = { namespace: context.namespace, name: claim.name };
+  const read = () => context.kube.get(SECRETS, ref, STEP_BOUND);
+  const secret = await context.points
+    .run("session.read-credential", ofClaim(claim), read, () => ({ opened: true }))
+    .catch((error) => {
+      throw isNotFound(error) ? new StaleClaimError() : error;
+    });
+  const credential = openedCredential(secret);
+  if (secret.metadata.uid !== claim.record.secretUid || credential === null) throw new StaleClaimError();
+  keepCredential(claim, credential);
+  return plain(credential);
+}
+
+function plain(base64: string): string {
+  return Buffer.from(base64, "base64").toString("utf8");
 }
 
 /** The Secret is not the one that this claim wrote: another client holds the slot, or held it. */

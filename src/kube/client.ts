@@ -2,13 +2,14 @@ import type { Random } from "../core/backoff.ts";
 import { type Clock, realClock } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { isRecord } from "../core/json.ts";
+import type { ProxySettings } from "../core/proxy.ts";
 import type { Metrics } from "../observe/metrics.ts";
+import { ATTACH_TIMEOUT_MS, type AttachStream, openAttach } from "./attach.ts";
 import type { ClusterAccess } from "./config.ts";
 import { isGone, isTooLarge, KubeApiError, MALFORMED } from "./errors.ts";
 import { type Call, Exchange, type Verb } from "./exchange.ts";
 import type { KubeList, KubeObject } from "./objects.ts";
-import type { ProxySettings } from "./proxy.ts";
-import { apiVersionOf, LEASES, type Resource, resourcePath } from "./resource.ts";
+import { apiVersionOf, LEASES, PODS, type Resource, resourcePath } from "./resource.ts";
 import { objectProblem } from "./status.ts";
 import { MAX_LIST_BYTES, MAX_PAGE_BYTES, type TransportResponse } from "./transport.ts";
 import { readWatch, type WatchEvent } from "./watch.ts";
@@ -293,6 +294,24 @@ export class KubeClient {
     const { namespace, ...rest } = q;
     const query = { ...rest, watch: "true", allowWatchBookmarks: "true" };
     return readWatch<T>(this.#exchange, this.#call("watch", "GET", resource, { namespace }, o, query));
+  }
+
+  /**
+   * Attaches to the standard input and output of a running container. A frame is a write: the fence is called when the
+   * stream is opened and before each frame. `o` bounds only the opening, by default to 10 s.
+   */
+  attach(ref: Required<ObjectRef>, q: { container: string }, o: CallOptions = {}): Promise<AttachStream> {
+    const query = { ...q, stdin: true, stdout: true, stderr: false, tty: false };
+    const call = this.#call("get", "GET", PODS, { ...ref, subresource: "attach" }, o, query);
+    const { timeoutMs = ATTACH_TIMEOUT_MS } = o;
+    return openAttach(this.#exchange, { ...call, repeatable: true, timeoutMs, fence: this.#fence });
+  }
+
+  /** Returns the first `limitBytes` of a container's log. */
+  async log(ref: Required<ObjectRef>, q: { container: string; limitBytes: number }, o: CallOptions = {}) {
+    const call = this.#call("get", "GET", PODS, { ...ref, subresource: "log" }, o, q);
+    const answer = await this.#exchange.send({ ...call, repeatable: true });
+    return answer.body.toString("utf8");
   }
 
   /**

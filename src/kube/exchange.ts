@@ -1,12 +1,12 @@
 import type { Random } from "../core/backoff.ts";
 import { type Clock, deadlineSignal, sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
+import { type ProxySettings, proxyFor } from "../core/proxy.ts";
 import { ServerTime } from "../core/server-time.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { ClusterAccess } from "./config.ts";
 import { Credentials, type RequestCredentials, type RequestHeaders } from "./credentials.ts";
 import { isTooLarge, KubeApiError, LeadershipLostError, NO_CREDENTIALS, TOO_LARGE } from "./errors.ts";
-import { type ProxySettings, proxyFor } from "./proxy.ts";
 import { errorOfAnswer } from "./status.ts";
 import {
   readErrorBody,
@@ -48,6 +48,8 @@ export interface Call {
   /** Bound of the answer in bytes; by default that of one object. */
   readonly maxBytes?: number;
   readonly signal?: AbortSignal | undefined;
+  /** Headers of a WebSocket's handshake. The answer then has a socket. */
+  readonly handshake?: RequestHeaders;
   /** Throws when the process must not act. Called before the call and again when a connection is available. */
   readonly fence?: (() => void) | undefined;
 }
@@ -101,7 +103,12 @@ export class Exchange {
     return Math.min(Math.max(this.clock.now(), earliestMs), latestMs);
   }
 
-  /** Sends a call and returns its answer of status 2xx. Throws KubeApiError, or the error of the fence. */
+  /** From 0 to 1, to spread what many streams or clients would do at once. */
+  random(): number {
+    return (this.#options.random ?? Math.random)();
+  }
+
+  /** Sends a call and returns its answer of status 2xx or 101. Throws KubeApiError, or the error of the fence. */
   async send(call: Call): Promise<TransportResponse> {
     const deadline = deadlineSignal(this.clock, call.timeoutMs, call.signal);
     try {
@@ -132,7 +139,7 @@ export class Exchange {
         delayMs = isWrite(call) || signal.aborted || isTooLarge(failure) ? undefined : RESEND_DELAY_MS;
       }
       if (delayMs === undefined || attempt >= MAX_ATTEMPTS) throw failure;
-      const waitMs = delayMs * (1 + RETRY_JITTER * (this.#options.random ?? Math.random)());
+      const waitMs = delayMs * (1 + RETRY_JITTER * this.random());
       if (this.clock.monotonic() + waitMs >= until) throw failure;
       if (!(await sleep(this.clock, waitMs, signal))) throw failure;
     }
@@ -145,8 +152,8 @@ export class Exchange {
       const request = await this.#request(call, signal, fresh);
       const answer = await request.transport.send(request);
       code = String(answer.status);
-      // A refusal may come from a proxy with another clock, and sessions end by this time.
-      if (answer.status < 300) {
+      // A refusal may come from a proxy with another clock, an upgrade from a kubelet, and sessions end by this time.
+      if (answer.status >= 200 && answer.status < 300) {
         this.#serverTime.observe(started, this.clock.monotonic(), Date.parse(answer.headers.date ?? ""));
       }
       return answer;
@@ -194,6 +201,7 @@ export class Exchange {
       accept: "application/json",
       "user-agent": this.#options.userAgent,
       ...credentials.headers,
+      ...call.handshake,
     };
     if (call.body !== undefined) headers["content-type"] = call.contentType ?? "application/json";
     return {
@@ -206,6 +214,7 @@ export class Exchange {
       ...(call.maxBytes === undefined ? {} : { maxBytes: call.maxBytes }),
       beforeSend: call.fence,
       urgent: call.urgent,
+      upgrade: call.handshake !== undefined,
     };
   }
 

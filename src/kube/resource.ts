@@ -42,55 +42,29 @@ export function resourcePath(resource: Resource, ref: { namespace?: string | und
   return `/${segments.map(encodeURIComponent).join("/")}`;
 }
 
-function core<T extends KubeObject>(plural: string, kind: string, namespaced = true): Resource<T> {
-  return { group: "", version: "v1", plural, kind, namespaced };
+function kind<T extends KubeObject>(api: string, plural: string, kind: string, namespaced = true): Resource<T> {
+  const [version = "", group = ""] = api.split("/").reverse();
+  return { group, version, plural, kind, namespaced };
 }
 
-export const PODS = core<Pod>("pods", "Pod");
-export const PERSISTENT_VOLUME_CLAIMS = core<PersistentVolumeClaim>("persistentvolumeclaims", "PersistentVolumeClaim");
-export const SECRETS = core<Secret>("secrets", "Secret");
-export const CONFIG_MAPS = core<ConfigMap>("configmaps", "ConfigMap");
-export const EVENTS = core<KubeEvent>("events", "Event");
-export const SERVICE_ACCOUNTS = core<KubeObject>("serviceaccounts", "ServiceAccount");
-export const NODES = core<Node>("nodes", "Node", false);
-export const NAMESPACES = core<Namespace>("namespaces", "Namespace", false);
-
-export const LEASES: Resource<Lease> = {
-  group: "coordination.k8s.io",
-  version: "v1",
-  plural: "leases",
-  kind: "Lease",
-  namespaced: true,
-};
-
-export const DEPLOYMENTS: Resource<Deployment> = {
-  group: "apps",
-  version: "v1",
-  plural: "deployments",
-  kind: "Deployment",
-  namespaced: true,
-};
-
-export const POD_DISRUPTION_BUDGETS: Resource<PodDisruptionBudget> = {
-  group: "policy",
-  version: "v1",
-  plural: "poddisruptionbudgets",
-  kind: "PodDisruptionBudget",
-  namespaced: true,
-};
-
-export const NETWORK_POLICIES: Resource<NetworkPolicy> = {
-  group: "networking.k8s.io",
-  version: "v1",
-  plural: "networkpolicies",
-  kind: "NetworkPolicy",
-  namespaced: true,
-};
-
-export const CRDS: Resource<KubeObject> = {
-  group: "apiextensions.k8s.io",
-  version: "v1",
-  plural: "customresourcedefinitions",
-  kind: "CustomResourceDefinition",
-  namespaced: false,
-};
+export const PODS = kind<Pod>("v1", "pods", "Pod");
+export const PERSISTENT_VOLUME_CLAIMS = kind<PersistentVolumeClaim>(
+  "v1",
+  "persistentvolumeclaims",
+  "PersistentVolumeClaim",
+);
+export const SECRETS = kind<Secret>("v1", "secrets", "Secret");
+export const CONFIG_MAPS = kind<ConfigMap>("v1", "configmaps", "ConfigMap");
+export const EVENTS = kind<KubeEvent>("v1", "events", "Event");
+export const SERVICE_ACCOUNTS = kind<KubeObject>("v1", "serviceaccounts", "ServiceAccount");
+export const NODES = kind<Node>("v1", "nodes", "Node", false);
+export const NAMESPACES = kind<Namespace>("v1", "namespaces", "Namespace", false);
+export const LEASES = kind<Lease>("coordination.k8s.io/v1", "leases", "Lease");
+export const DEPLOYMENTS = kind<Deployment>("apps/v1", "deployments", "Deployment");
+export const POD_DISRUPTION_BUDGETS = kind<PodDisruptionBudget>(
+  "policy/v1",
+  "poddisruptionbudgets",
+  "PodDisruptionBudget",
+);
+export const NETWORK_POLICIES = kind<NetworkPolicy>("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy");
+export const CRDS = kind("apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", false);

@@ -40,10 +40,10 @@ export function errorOfAnswer(
   });
 }
 
-/** Returns the error for an ERROR event of a watch. */
+/** Returns the error for an ERROR event of a watch, or for a Status at the end of a stream. */
 export function errorOfEvent(about: string, object: unknown): KubeApiError {
   const status = readStatus(object);
-  return new KubeApiError(`${about}: ${clean(status?.message ?? "the watch reported an error", MAX_MESSAGE)}`, {
+  return new KubeApiError(`${about}: ${clean(status?.message ?? "the stream reported an error", MAX_MESSAGE)}`, {
     status: status?.code ?? 500,
     reason: status?.reason ?? "",
     details: status?.details,

@@ -1,10 +1,11 @@
 import type { IncomingHttpHeaders } from "node:http";
+import type { Duplex } from "node:stream";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { Agent, type Dispatcher, EnvHttpProxyAgent, ProxyAgent } from "undici";
 import { Chunks } from "../core/chunks.ts";
 import { defined } from "../core/json.ts";
+import { isLoopback } from "../core/proxy.ts";
 import type { RequestHeaders, TlsMaterial } from "./credentials.ts";
-import { isLoopback } from "./proxy.ts";
 
 /**
  * Connections for requests with a single answer. Measured on one API server: 64 in flight give about 1,000 creates a
@@ -19,7 +20,7 @@ const UNARY_CONNECTIONS = 64;
 const URGENT_CONNECTIONS = 2;
 
 /** Each watch has a connection, so this only bounds a leak: a watch that waits for a connection sees no changes. */
-const WATCH_CONNECTIONS = 1024;
+const STREAM_CONNECTIONS = 1024;
 
 /** Below the idle timeouts of common load balancers (60 s and more) and of the API server (90 s and more). */
 const KEEP_ALIVE_MS = 30_000;
@@ -52,6 +53,8 @@ export interface TransportRequest {
   /** Bound of the answer's body, except for errors; by default that of one object. Streams have none. */
   readonly maxBytes?: number;
   readonly urgent?: boolean;
+  /** Asks for a WebSocket. */
+  readonly upgrade?: boolean;
   /** Called when a connection is available and nothing is written yet. If it throws, the request is not sent. */
   readonly beforeSend?: (() => void) | undefined;
 }
@@ -60,6 +63,8 @@ export interface TransportResponse {
   readonly status: number;
   readonly headers: IncomingHttpHeaders;
   readonly body: Buffer;
+  /** The connection after an upgrade. It belongs to the caller, and `Transport.close` destroys it. */
+  readonly socket?: Duplex;
 }
 
 export interface TransportStream {
@@ -98,8 +103,8 @@ export interface TransportOptions {
 }
 
 /**
- * Kept-alive connections to one API server, with separate ones for watches. Uses HTTP/1.1: HTTP/2 was no faster, one
- * lost packet stalls all its streams, and the server limits the streams of a connection.
+ * Kept-alive connections to one API server, with separate ones for streams. Uses HTTP/1.1: HTTP/2 was no faster, one lost
+ * packet stalls all its streams, and the server limits the streams of a connection.
  *
  * Sends a request at most once. The caller decides what a missing answer means.
  */
@@ -107,7 +112,8 @@ export class Transport {
   readonly #origin: string;
   readonly #unary: Dispatcher;
   readonly #urgent: Dispatcher;
-  readonly #watches: Dispatcher;
+  readonly #streams: Dispatcher;
+  readonly #upgraded = new Set<Duplex>();
 
   constructor(options: TransportOptions) {
     this.#origin = options.origin;
@@ -116,14 +122,18 @@ export class Transport {
     const secureContext = createSecureContext(defined({ ca, cert, key }));
     this.#unary = createDispatcher(options, secureContext, UNARY_CONNECTIONS);
     this.#urgent = createDispatcher(options, secureContext, URGENT_CONNECTIONS);
-    this.#watches = createDispatcher(options, secureContext, WATCH_CONNECTIONS);
+    this.#streams = createDispatcher(options, secureContext, STREAM_CONNECTIONS);
   }
 
   /** Sends a request and reads its whole answer, whatever the status. Throws TransportError if there is no answer. */
   send(request: TransportRequest): Promise<TransportResponse> {
     return new Promise((resolve, reject) => {
-      const handler = new UnaryHandler(request, resolve, reject);
-      const dispatcher = request.urgent ? this.#urgent : this.#unary;
+      const answered = (response: TransportResponse) => {
+        if (response.socket) this.#adopt(response.socket);
+        resolve(response);
+      };
+      const handler = new UnaryHandler(request, answered, reject);
+      const dispatcher = request.upgrade ? this.#streams : request.urgent ? this.#urgent : this.#unary;
       if (!handler.done) dispatcher.dispatch(dispatchOptions(this.#origin, request), handler);
     });
   }
@@ -131,7 +141,7 @@ export class Transport {
   /** Sends a request with an endless answer. */
   async stream(request: TransportRequest): Promise<TransportStream> {
     try {
-      const { statusCode, headers, body } = await this.#watches.request({
+      const { statusCode, headers, body } = await this.#streams.request({
         ...dispatchOptions(this.#origin, request),
         signal: request.signal,
       });
@@ -145,7 +155,14 @@ export class Transport {
 
   /** Aborts all connections. */
   async close(): Promise<void> {
-    await Promise.all([this.#unary.destroy(), this.#urgent.destroy(), this.#watches.destroy()]);
+    for (const socket of this.#upgraded) socket.destroy();
+    await Promise.all([this.#unary.destroy(), this.#urgent.destroy(), this.#streams.destroy()]);
+  }
+
+  /** undici forgets a connection that was upgraded. */
+  #adopt(socket: Duplex): void {
+    this.#upgraded.add(socket);
+    socket.on("error", () => {}).on("close", () => this.#upgraded.delete(socket));
   }
 }
 
@@ -173,6 +190,7 @@ function dispatchOptions(origin: string, request: TransportRequest) {
     path: request.path,
     headers: request.headers,
     body: request.body ?? null,
+    ...(request.upgrade ? { upgrade: "websocket" } : {}),
     // By default undici closes the connection after a DELETE with a body, because some servers do not read it. An API
     // server does, and a handshake for each deletion with preconditions would cost both sides.
     reset: false,
@@ -234,6 +252,16 @@ class UnaryHandler implements Dispatcher.DispatchHandler {
     }
     this.#request.beforeSend?.();
     this.#sent = true;
+  }
+
+  onRequestUpgrade(
+    _controller: Dispatcher.DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+    socket: Duplex,
+  ): void {
+    if (this.#finish()) this.#resolve({ status, headers, body: Buffer.alloc(0), socket });
+    else socket.destroy();
   }
 
   onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders): void {

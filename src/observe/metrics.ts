@@ -54,6 +54,12 @@ export function createMetrics(registry: Registry = new Registry()) {
       ...ENVIRONMENT,
       "touch",
     ]),
+    deliveries: counter("berth_deliveries_total", "Lines written to waiting Pods, by connection and result.", [
+      ...ENVIRONMENT,
+      "connection",
+      "result",
+    ]),
+    attachStreams: gauge("berth_attach_streams", "Connections kept open to free Pods.", ENVIRONMENT),
     sessionsStarted: counter("berth_sessions_started_total", "Session containers seen running.", ENVIRONMENT),
     sessionsEnded: counter("berth_sessions_ended_total", "Sessions ended, by reason.", [...ENVIRONMENT, "reason"]),
     settles: counter("berth_settles_total", "Work items settled after their Pod, by how.", [...ENVIRONMENT, "result"]),

@@ -25,7 +25,8 @@ import { sessionContainerName as gatedContainerName } from "../api/pod-template.
 import { withSafeDefaults } from "../api/safe-defaults.ts";
 import { hashOf } from "../core/json.ts";
 import type { Pod, PodSpec } from "../kube/resource.ts";
-import { GATE_CONTAINER, gatedSpec } from "./pod-gate.ts";
+import { chooseParking, type Parking, type ParkingChoice } from "./parking.ts";
+import { gateAnnotations, gatedSpec } from "./pod-gate.ts";
 import { isPerSession, type OwnVolume, withWorkspace } from "./workspace-pods.ts";
 
 /**
@@ -35,7 +36,7 @@ import { isPerSession, type OwnVolume, withWorkspace } from "./workspace-pods.ts
 export const NO_DEADLINE_SECONDS = 2_147_483_647;
 
 /** Increase this when what is rendered around a template changes in a way that parked Pods must follow. */
-export const RENDERING = 3;
+export const RENDERING = 4;
 
 /** A Pod name must be a valid host name: at most 63 characters, of which the random suffix takes 9. */
 const NAME_LENGTH = 63;
@@ -44,10 +45,11 @@ const RANDOM_LENGTH = 8;
 const NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789";
 
 /** Explains a waiting Pod to people who find it, by the way it is parked. */
-const ABOUT = {
+const ABOUT: Record<Parking, string> = {
+  Shell: "A warm sandbox: its session container waits in a shell until a session is assigned to it.",
+  Program: "A warm sandbox: its program waits until a session is assigned to it.",
   Key: "A warm sandbox: its session container waits in CreateContainerConfigError until a session is assigned to it. This is no fault.",
-  Init: `A warm sandbox: its init container ${GATE_CONTAINER} waits until a session is assigned to it. This is no fault.`,
-} as const;
+};
 
 /** Everything that a session Pod of an Environment is made from, except its name. */
 export interface SessionTemplate {
@@ -55,6 +57,7 @@ export interface SessionTemplate {
   /** The name of the gated container. */
   readonly container: string;
   readonly graceSeconds: number;
+  readonly parking: ParkingChoice;
   /** What the template needs beyond what every template may have, in terms of the policy. */
   readonly needs: readonly string[];
   /** The template as written in the spec. */
@@ -78,28 +81,32 @@ export function newPodName(environmentName: string, random: (bytes: number) => U
   return `${base.replace(/-+$/, "")}-${suffix}`;
 }
 
-/** The session Pods of an Environment according to its current spec. */
-export function sessionTemplate(environment: Environment): SessionTemplate {
+/**
+ * The session Pods of an Environment according to its current spec.
+ * @param shellRefused why `parking: Shell` failed, see `chooseParking`
+ */
+export function sessionTemplate(environment: Environment, shellRefused: string | null = null): SessionTemplate {
   const { sessions, api, environmentId } = environment.spec;
   if (!sessions) throw new TypeError("not an Environment with spec.sessions");
   const container = gatedContainerName(sessions.template);
   const template = withSafeDefaults(sessions.template, container);
   const graceSeconds = Number(template.spec.terminationGracePeriodSeconds);
-  const { parking, credential, secretDelivery, lease } = sessions;
+  const { credential, secretDelivery, lease } = sessions;
+  const parking = chooseParking(environment, shellRefused);
   const hash = hashOf({
     RENDERING,
     template: sessions.template,
     environmentId,
     baseUrl: api.baseUrl,
     credential,
-    parking,
+    parking: parking.mode,
     secretDelivery,
     lease,
     // Left out if there is none, so that Pods of an earlier version need no replacement.
     ...(isPerSession(environment) ? { mountPath: sessions.workspace.mountPath } : {}),
   });
-  // Only with `Key` parking does the kubelet keep retrying the waiting container, and so contact the registry.
-  const pullsAgain = parking === "Key";
+  // Only with a key does the kubelet keep retrying the waiting container, and so contact the registry.
+  const pullsAgain = parking.mode === "Key";
   const pullsAlways = template.spec.containers.some(
     ({ name, imagePullPolicy }) => pullsAgain && name === container && imagePullPolicy === "Always",
   );
@@ -108,12 +115,13 @@ export function sessionTemplate(environment: Environment): SessionTemplate {
     hash,
     container,
     graceSeconds,
+    parking,
     needs,
     written: sessions.template,
     pullsAgain,
     pullsAlways,
     render: (name, own = { sessionId: name, claim: name }) => {
-      const made = { name, hash, container, needs };
+      const made = { name, hash, container, needs, parking: parking.mode };
       if (!isPerSession(environment)) return renderPod(environment, template, made);
       const mounted = withWorkspace(template, container, sessions.workspace.mountPath, own.claim);
       return bound(renderPod(environment, mounted, made), own);
@@ -124,7 +132,7 @@ export function sessionTemplate(environment: Environment): SessionTemplate {
 function renderPod(
   environment: Environment,
   template: PodTemplate,
-  made: { name: string; hash: string; container: string; needs: readonly string[] },
+  made: { name: string; hash: string; container: string; needs: readonly string[]; parking: Parking },
 ): Pod {
   const { name, namespace, uid } = environment.metadata;
   const finalizers = finalizersOf(template);
@@ -145,9 +153,10 @@ function renderPod(
       annotations: {
         [ANNOTATION_SAFE_TO_EVICT]: "true",
         [ANNOTATION_DEFAULT_CONTAINER]: made.container,
-        [ANNOTATION_ABOUT]: ABOUT[environment.spec.sessions?.parking ?? "Key"],
+        [ANNOTATION_ABOUT]: ABOUT[made.parking],
         ...template.metadata?.annotations,
         [ANNOTATION_SESSION_CONTAINER]: made.container,
+        ...gateAnnotations(made.parking, environment.spec.sessions?.credential ?? "WorkSecret"),
         [ANNOTATION_LEASE]: environment.spec.sessions?.lease ?? "Worker",
         [ANNOTATION_API]: environment.spec.api.baseUrl,
         [ANNOTATION_NEEDS]: JSON.stringify(made.needs),
@@ -160,7 +169,7 @@ function renderPod(
       ...(template.spec as PodSpec),
       restartPolicy: "Never",
       activeDeadlineSeconds: NO_DEADLINE_SECONDS,
-      ...gatedSpec(environment, template, { secretName: made.name, container: made.container }),
+      ...gatedSpec(environment, template, { secretName: made.name, container: made.container, parking: made.parking }),
     },
   };
 }

@@ -2,7 +2,7 @@ import { ANNOTATION_SESSION_CONTAINER } from "../api/names.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import { IMAGE_PULL_RETRIED } from "../kube/objects.ts";
 import type { Condition, ContainerStateTerminated, ContainerStatus, Pod, PodStatus } from "../kube/resource.ts";
-import { GATE_CONTAINER, isGatedByInit } from "./pod-gate.ts";
+import { assignedAtMs, parkingOf } from "./pod-gate.ts";
 
 /** Why a session container ended; each is an end reason of the closed set in api/reasons. */
 export type EndCause =
@@ -31,7 +31,7 @@ export type PodState =
   | { readonly is: "unscheduled"; readonly reason: string; readonly message: string }
   /** On a node, not parked yet. `problem` is the kubelet's complaint, if any. */
   | { readonly is: "preparing"; readonly problem: Problem | null }
-  /** Prepared and waiting for the claim's Secret or in the init container: it can run a session at once. */
+  /** Prepared and waiting for the claim's Secret, or for its line: it can run a session at once. */
   | { readonly is: "parked" }
   | { readonly is: "running"; readonly startedAtMs: number }
   | { readonly is: "ended"; readonly end: End };
@@ -57,12 +57,6 @@ const EXIT_SIGKILL = 137;
 
 /** containerd's report for a container whose end went unseen because its node restarted. */
 const END_UNSEEN = { reason: "Unknown", exitCode: 255 };
-
-/** The gate's exit code when its waiting Pod is deleted. */
-const EXIT_SIGTERM = 143;
-
-const GATE_NEEDS =
-  "parking: Init needs /bin/sh and sleep in the session container's image: add them, or use parking: Key";
 
 /** Who deletes Pods of a node that does not answer or is being drained, and of one that no longer exists. */
 const BY_TAINT_MANAGER = "DeletionByTaintManager";
@@ -94,10 +88,11 @@ export function readPodState(pod: Pod): PodState {
   if (nodeLost(status)) {
     return { is: "ended", end: { ...NO_TIMES, cause: "NodeLost", message: nodeLostMessage(pod), exitCode: null } };
   }
-  if (state.running) return { is: "running", startedAtMs: time(state.running.startedAt) ?? 0 };
+  if (state.running) {
+    if (waitsForLine(pod)) return { is: "parked" };
+    return { is: "running", startedAtMs: assignedAtMs(pod) ?? time(state.running.startedAt) ?? 0 };
+  }
   if (!pod.spec.nodeName) return unscheduled(status);
-  // The gate runs after all other init containers, so only the session's start remains.
-  if (isGatedByInit(pod) && gateStatus(status)?.state?.running) return { is: "parked" };
   const waiting = { reason: state.waiting?.reason ?? "", message: state.waiting?.message ?? "" };
   if (!waitsForSecret(pod, waiting)) return { is: "preparing", problem: problemOf(status, waiting) };
   return sandboxReady(status) ? { is: "parked" } : { is: "preparing", problem: null };
@@ -123,8 +118,9 @@ function endBeforeWaiting(container: ContainerStatus | undefined): ContainerStat
   return container?.state?.waiting ? container.lastState?.terminated : undefined;
 }
 
-function gateStatus(status: PodStatus): ContainerStatus | undefined {
-  return status.initContainerStatuses?.find(({ name }) => name === GATE_CONTAINER);
+/** Whether the container runs only to wait for its session. The Pod is assigned before the line is sent. */
+function waitsForLine(pod: Pod): boolean {
+  return parkingOf(pod) !== "Key" && assignedAtMs(pod) === null;
 }
 
 /** The container that Berth gates, as resolved when the Pod was made; the first one if the Pod does not say. */
@@ -196,28 +192,23 @@ function isTransient({ reason, message }: Problem): boolean {
 
 function initFailure(name: string, { exitCode, message }: ContainerStateTerminated): string {
   const said = message?.trim();
-  const fix = name === GATE_CONTAINER && exitCode !== EXIT_SIGTERM ? `; ${GATE_NEEDS}` : "";
-  return `init container ${name} ended with ${exitCode}${said ? `: ${said}` : ""}${fix}`;
+  return `init container ${name} ended with ${exitCode}${said ? `: ${said}` : ""}`;
 }
 
 const NO_TIMES = { startedAtMs: null, finishedAtMs: null };
 
 function endOf(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated): End {
   const { exitCode } = terminated;
-  const startedAtMs = time(terminated.startedAt);
+  const startedAtMs = assignedAtMs(pod) ?? time(terminated.startedAt);
   const base = {
     exitCode,
-    // A container that never started carries the epoch.
-    startedAtMs: startedAtMs && startedAtMs > 0 ? startedAtMs : null,
+    // A container that never started carries the epoch. One that only waited has served no session.
+    startedAtMs: startedAtMs && startedAtMs > 0 && !waitsForLine(pod) ? startedAtMs : null,
     finishedAtMs: time(terminated.finishedAt),
   };
   if (START_ERRORS.has(terminated.reason ?? "")) {
-    return {
-      ...base,
-      startedAtMs: null,
-      cause: "StartFailed",
-      message: terminated.message ?? "the command could not be started",
-    };
+    const said = terminated.message ?? "the command could not be started";
+    return { ...base, startedAtMs: null, cause: "StartFailed", message: `${said}${shellFix(pod)}` };
   }
   const disruption = disruptionOf(status, base.finishedAtMs);
   if (disruption) return { ...base, ...disruption };
@@ -231,6 +222,7 @@ function endOf(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated
         : `somebody deleted the Pod while its session ran; the container ended with exit code ${exitCode}`;
     return { ...base, cause: "PodDeleted", message };
   }
+  if (waitsForLine(pod)) return { ...base, cause: "StartFailed", message: endedWaiting(pod, terminated) };
   if (exitCode === 0) return { ...base, cause: "Completed", message: "" };
   if (terminated.reason === END_UNSEEN.reason && exitCode === END_UNSEEN.exitCode) {
     const message = "nobody saw how the container ended; its node, or the node's container runtime, was started anew";
@@ -239,6 +231,26 @@ function endOf(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated
   const said = terminated.message?.trim();
   const text = `the container ended with exit code ${exitCode}${said ? `: ${said}` : ""}`;
   return { ...base, cause: exitCode === EXIT_SIGKILL ? "Killed" : "Failed", message: text };
+}
+
+/** Exit code of the waiting shell when the command to run is not in the image. */
+const EXIT_NOT_FOUND = 127;
+
+function endedWaiting(pod: Pod, { exitCode, message }: ContainerStateTerminated): string {
+  if (parkingOf(pod) === "Shell" && exitCode === EXIT_NOT_FOUND) {
+    return `the program of container ${sessionContainerName(pod)} is not in the image: correct its command`;
+  }
+  const said = message?.trim();
+  return `the container ended with exit code ${exitCode} while it waited for a session${said ? `: ${said}` : ""}`;
+}
+
+/** Part of the message of a Pod whose waiting shell could not be started. */
+export const NEEDS_SHELL = "parking: Shell needs /bin/sh in the image: add it, or set parking: Key";
+
+/** What to do if the waiting shell could not be started. */
+function shellFix(pod: Pod): string {
+  if (parkingOf(pod) !== "Shell") return "";
+  return `; ${NEEDS_SHELL}`;
 }
 
 /**

@@ -1,7 +1,12 @@
 import type { Environment, PodTemplate } from "../api/environment.ts";
 import { ANNOTATION_SESSION_ID, ANNOTATION_WORKSPACE, WORKSPACE_VOLUME } from "../api/names.ts";
 import type { Container, Pod } from "../kube/resource.ts";
-import { fsGroupFor } from "./pod-gate.ts";
+
+/**
+ * The volume's group if the template names none: otherwise only root could write to it. The number is "nonroot" in
+ * images that have this group; any other would work.
+ */
+const DEFAULT_FS_GROUP = 65_532;
 
 /** The session that a Pod is made for, and its volume. */
 export interface OwnVolume {
@@ -53,6 +58,18 @@ export function withWorkspace(template: PodTemplate, container: string, mountPat
       ),
     },
   };
+}
+
+/**
+ * The Pod's security context with an fsGroup: the kubelet gives that group the volume, and gives every container the
+ * group. The template's values win. The kubelet changes the ownership only if that of the top folder differs.
+ */
+function fsGroupFor(template: PodTemplate, session: Container | undefined): Record<string, unknown> {
+  const pod = (template.spec["securityContext"] ?? {}) as Record<string, unknown>;
+  if (pod["fsGroup"] !== undefined) return pod;
+  const own = (session?.["securityContext"] ?? {}) as Record<string, unknown>;
+  const fsGroup = own["runAsGroup"] ?? pod["runAsGroup"] ?? DEFAULT_FS_GROUP;
+  return { fsGroupChangePolicy: "OnRootMismatch", ...pod, fsGroup };
 }
 
 function mountsOf(container: { readonly [field: string]: unknown }): unknown[] {

@@ -9,6 +9,7 @@ export type CapacityProblem =
   | { readonly is: "unschedulable"; readonly message: string }
   | { readonly is: "image"; readonly message: string }
   | { readonly is: "preparing"; readonly message: string }
+  | { readonly is: "attach"; readonly message: string }
   | { readonly is: "volume"; readonly message: string }
   | null;
 

@@ -1,5 +1,6 @@
 import { ANNOTATION_NEEDS, LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import { allowsAll, type PodPolicy, readNeeds } from "../api/pod-policy.ts";
+import type { PodStreams } from "../attach/pod-streams.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
 import type { NodeOutlook } from "../pods/node-health.ts";
@@ -20,6 +21,7 @@ export interface FreePodsOptions {
   readonly breaker: Breaker;
   /** Whether an unclaimed Pod is not free: it is being removed, or another client holds its slot. */
   readonly isTaken: (name: string) => boolean;
+  readonly streams: Pick<PodStreams, "isReachable">;
 }
 
 /** Which Pods of an Environment are free, as the cache shows it now, and which one a claim gets. */
@@ -107,8 +109,17 @@ export class FreePods {
     return !deletionTimestamp && !this.#options.claims.has(name) && !this.#options.isTaken(name);
   }
 
+  /** Pods that wait for a session, reachable or not, in the order in which they are claimed. */
+  waiting(): Pod[] {
+    const waiting = this.unclaimed().filter((pod) => stateOf(pod).is === "parked");
+    return waiting.sort((one, other) => createdAtMs(one) - createdAtMs(other));
+  }
+
+  /** A Pod that the operator can't give a session yet is still being prepared. */
   #read(pod: Pod): FreePod | null {
-    return freePodOf(pod, this.#context.nodeOutlook(pod), this.#context.podPolicy);
+    const free = freePodOf(pod, this.#context.nodeOutlook(pod), this.#context.podPolicy);
+    if (free?.state !== "parked" || this.#options.streams.isReachable(pod)) return free;
+    return { ...free, state: "preparing" };
   }
 }
 

@@ -1,10 +1,11 @@
 import { LABEL_PHASE } from "../api/names.ts";
+import type { PodStreams } from "../attach/pod-streams.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
-import { stateOf } from "../pods/pod-state.ts";
+import { NEEDS_SHELL, stateOf } from "../pods/pod-state.ts";
 import { isPerSession, type OwnVolume, sessionBoundTo } from "../pods/workspace-pods.ts";
 import { ClaimPriority } from "../protocol/claim-priority.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
@@ -48,6 +49,7 @@ export interface PoolOptions {
   readonly claims: ClaimTable;
   readonly breaker: Breaker;
   readonly removals: Removals;
+  readonly streams: Pick<PodStreams, "keep" | "isReachable" | "problemOf">;
   /** `workspace: PerSession`: prepares the session's volume, which its Pod mounts. */
   readonly takeVolume: (sessionId: string) => Promise<OwnVolume>;
   readonly onChange: () => void;
@@ -235,6 +237,8 @@ export class Pool {
       const state = stateOf(pod);
       if (state.is === "unscheduled" && state.reason) return { is: "unschedulable", message: state.message };
       if (state.is === "preparing" && state.problem) return capacityProblemOf(state.problem);
+      const refused = this.#options.streams.problemOf(pod);
+      if (refused !== null) return { is: "attach", message: refused };
     }
     return said;
   }
@@ -242,6 +246,8 @@ export class Pool {
   async #carryOut(): Promise<void> {
     await this.#expected.settle();
     this.#catchUp();
+    const attachAtMs = this.#options.streams.keep(this.#free.waiting());
+    if (attachAtMs !== null) this.#passes.wakeAfter(attachAtMs - this.#context.clock.monotonic());
     await this.#departing.retryDue();
     const plan = this.#plan();
     this.#surplusSinceMs = plan.surplusSinceMs;
@@ -383,6 +389,7 @@ export class Pool {
     await this.#inBatches(this.#free.strays(), (pod) => this.#remove(pod.metadata.name ?? "", "Stray"));
     await this.#inBatches(ended, async ({ pod, end }) => {
       if (!LOST.has(end.cause)) this.#failedToPrepare(end.cause, { is: "preparing", message: end.message });
+      if (end.message.endsWith(NEEDS_SHELL)) this.#context.shellFailed("the image has no /bin/sh");
       await this.#remove(pod.metadata.name ?? "", LOST.has(end.cause) ? "Lost" : "Failed");
     });
   }
@@ -405,7 +412,9 @@ export class Pool {
     if (reason === "PrepareTimeout") {
       // Use the message that was shown during the preparation.
       const said = problem.is === "preparing" && problem.problem && capacityProblemOf(problem.problem);
-      this.#failedToPrepare(reason, said || this.#nodeEvents.whyLate(pod));
+      const refused = this.#options.streams.problemOf(pod);
+      const unattached = refused === null ? null : ({ is: "attach", message: refused } as const);
+      this.#failedToPrepare(reason, said || (unattached ?? this.#nodeEvents.whyLate(pod)));
     }
     this.#context.logger.info({ pod: name, reason }, "free Pod is removed");
     await this.#departing.remove(pod);

@@ -30,6 +30,17 @@ export interface ClaimRecord {
    * When this process added the key to the Secret, on the wall clock; null: an earlier process did, or it isn't known.
    */
   readonly openedAtMs: number | null;
+  /** The Pod's patch was answered: it is assigned, even if the cache doesn't show that yet. */
+  readonly assigned: boolean;
+  /** The time in the Pod's annotation, by the API server's clock: the first touch sets it, and later ones repeat it. */
+  readonly assignedAtMs: number | null;
+  /**
+   * parking: Shell and Program: whether the container has read its line. `unknown`: a line was sent without an answer,
+   * or an earlier process may have sent one.
+   */
+  readonly delivery: "unsent" | "unknown" | "done";
+  /** When this process last sent the line (monotonic). */
+  readonly deliverySentMs: number | null;
   readonly touches: number;
   readonly touchedMs: number | null;
   /** The Pod's activeDeadlineSeconds: the first touch sets it, and later ones repeat it. */
@@ -58,6 +69,10 @@ export function newRecord(
     openingSent: false,
     openedMs: null,
     openedAtMs: null,
+    assigned: false,
+    assignedAtMs: null,
+    delivery: from.journal.opened ? "unknown" : "unsent",
+    deliverySentMs: null,
     touches: 0,
     touchedMs: null,
     deadlineSeconds: null,
@@ -83,7 +98,12 @@ export function noteVersion({ record }: Recorded, version: string | undefined): 
   record.secretVersion = version ?? record.secretVersion;
 }
 
-/** Returns the credential for the opening, and forgets it. */
+/** Keeps the credential until the container has read its line. */
+export function keepCredential({ record }: Recorded, credential: string): void {
+  record.credential = credential;
+}
+
+/** Returns the credential, and forgets it. */
 export function takeCredential({ record }: Recorded): string | null {
   const { credential } = record;
   record.credential = null;
@@ -144,6 +164,27 @@ export function noteReread({ record }: Recorded, secret: Secret, journal: Journa
 /** Another client deleted the Secret of a live claim. */
 export function noteRecordGone({ record }: Recorded): void {
   record.gone = true;
+}
+
+/** The Pod is assigned to its session since `assignedAtMs`; see the field of that name. */
+export function noteAssigning({ record }: Recorded, assignedAtMs: number): void {
+  record.assignedAtMs ??= assignedAtMs;
+}
+
+export function noteAssigned({ record }: Recorded): void {
+  record.assigned = true;
+}
+
+/** The line is about to be sent: from now on its container may start. */
+export function noteDeliverySent({ record }: Recorded, nowMs: number): void {
+  record.delivery = "unknown";
+  record.deliverySentMs = nowMs;
+}
+
+/** The container has read its line, or (`false`) surely not, so that the line is sent again. */
+export function noteDelivery({ record }: Recorded, isDone: boolean): void {
+  record.delivery = isDone ? "done" : "unsent";
+  if (isDone) record.credential = null;
 }
 
 export function noteDeadline({ record }: Recorded, deadlineSeconds: number): void {

@@ -45,6 +45,8 @@ export interface LoopContext {
   readonly template: () => SessionTemplate;
   /** Refuses writes once this process may no longer act. */
   readonly kube: KubeClient;
+  /** Reports that Pods can't wait in a shell. It counts only if the spec leaves the choice to Berth. */
+  readonly shellFailed: (message: string) => void;
   /** Failing steps of claims, and of the loops that all claims share. */
   readonly failing: FailingSteps;
   /** Every request of the loops passes its point. */
@@ -92,6 +94,8 @@ export interface SessionContext extends PoolContext, ClaimContext {
   readonly isKeyRead: () => boolean;
   /** Since when (monotonic) this process may act: an earlier process sent nothing for the Environment after that. */
   readonly servingSinceMs: number;
+  /** Bounds the connections that all Environments of this replica keep open to waiting Pods. */
+  readonly streamBudget: { take(): boolean; give(): void };
   /** The sessions of other Environments with the same environmentId. */
   readonly sharedSessions: SharedSessions;
   /** Called with every session that has ended; undefined: the console is off. */

@@ -18,6 +18,8 @@ export interface Facts {
   readonly podGoneByMs: number | null;
   /** The Pod's labels show that it was touched. */
   readonly podAssigned: boolean;
+  /** The container waits for its line (parking: Shell and Program). `pod` is then `parked`, although the container runs. */
+  readonly waitsForLine: boolean;
   readonly nowMs: number;
   readonly wallMs: number;
   readonly clusterMs: number;
@@ -126,6 +128,20 @@ const EXIT_SIGKILL = 137;
 function wasKilled({ cause, exitCode }: End): boolean {
   if (cause === "DeadlineExceeded") return false;
   return exitCode === null || exitCode === EXIT_SIGKILL || cause === "StartFailed";
+}
+
+/**
+ * When the Pod is touched next. The kubelet's watches of Secrets and Pods are not ordered: it may handle a touch before
+ * it sees the key, so the touch is repeated.
+ */
+export function nextTouchMs(
+  { record: { touches, touchedMs }, failing }: Readonly<Claim>,
+  { touchAgainMs }: Timing,
+): number {
+  if (touchedMs === null) return Number.NEGATIVE_INFINITY;
+  const pauseMs = touchAgainMs[Math.min(touches, touchAgainMs.length) - 1] ?? 0;
+  // The API server may refuse touches for as long as the session lasts, so failed ones back off.
+  return Math.max(touchedMs + pauseMs, failing?.get("touch")?.untilMs ?? 0);
 }
 
 /** Doublings of the pause between reads, from 5 s to about 5 min. */

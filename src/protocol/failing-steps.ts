@@ -141,7 +141,7 @@ interface FailingContext {
 const BEFORE_CLAIMS: ReadonlySet<StepName> = new Set(["hold", "journal", "read-pod", "acknowledge"]);
 
 /** Steps without which no session starts: while they fail for one claim, no other claim begins. */
-const STARTS: readonly StepName[] = ["open", "take"];
+const STARTS: readonly StepName[] = ["open", "deliver", "take"];
 
 /**
  * Tracks failing steps of one Environment, whatever the cause: those of its claims, and those of the loops that all

@@ -125,6 +125,11 @@ export function storedCredential(secret: Secret): string {
   return secret.data?.[KEY_CREDENTIAL] ?? "";
 }
 
+/** The credential in the Secret of an opened claim, base64; null: it isn't opened. */
+export function openedCredential(secret: Secret): string | null {
+  return secret.data?.[KEY_WORK_SECRET] ?? null;
+}
+
 /** The Secret without credentials, for read-only use. It still shows whether the claim was opened. */
 export function withoutCredential(secret: Secret): Secret {
   const { [KEY_CREDENTIAL]: _kept, ...data } = secret.data ?? {};

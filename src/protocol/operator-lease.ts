@@ -5,6 +5,7 @@ import {
   isReleased,
   type LeaseKind,
   lookAgain,
+  nextTouchMs,
   outOfOurHands,
   overdueEnding,
   ranFor,
@@ -14,7 +15,7 @@ import {
 } from "./facts.ts";
 import { type HeldLease, type LostLease, maySendStop, stopWindowMs } from "./lease.ts";
 import { fenceAndStop, settleItem } from "./settling.ts";
-import { nextTouchMs, starting } from "./starting.ts";
+import { starting } from "./starting.ts";
 import { deletePod, LOOK, STOP, type Step, waitUntil } from "./step.ts";
 
 // The right column of the design's table: claims whose lease the operator holds, without their program knowing it.
@@ -65,7 +66,7 @@ function watchHeld(facts: Facts): Step {
     case "held":
       // Heartbeats continue until the container has ended; then the item is stopped.
       if (lease.state === "stopping" || claim.lease.gracefulStopMs !== null) return ending(TOLD_TO_STOP);
-      return overdue(facts, lease) ?? withTimeLeft(facts);
+      return overdue(facts, lease) ?? withTimeLeft(facts, lease);
     default:
       return lease satisfies never;
   }
@@ -94,11 +95,13 @@ function timeLeft(facts: Facts): { leftMs: number; byDuration: boolean } {
   return { leftMs: Math.min(overdueMs, drainMs), byDuration: overdueMs <= 0 };
 }
 
-function withTimeLeft(facts: Facts): Step {
+function withTimeLeft(facts: Facts, lease: HeldLease): Step {
   const { claim, pod, nowMs, timing } = facts;
   const { leftMs } = timeLeft(facts);
   if (pod.is !== "running") {
     const step = starting(facts);
+    // The container must not start without the lease, not even by a repeated line.
+    if (step.do === "deliver" && !maySendStop(lease, facts, timing)) return untilBeaten(facts, lease, nowMs + leftMs);
     return step.do === "wait" ? waitUntil(step.untilMs ?? nowMs + leftMs, nowMs + leftMs) : step;
   }
   const touchAt = facts.podAssigned ? Number.POSITIVE_INFINITY : nextTouchMs(claim, timing);

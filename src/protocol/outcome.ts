@@ -57,8 +57,8 @@ export function outcomeOf(claim: Claim): Outcome {
 }
 
 function reasonOf(claim: Claim): EndReason {
-  if (claim.record.journal.use === "refusal") return "CredentialMissing";
   if (claim.record.ending) return claim.record.ending.why;
+  if (claim.record.journal.use === "refusal") return "CredentialMissing";
   if (claim.observed.end?.cause === "Completed" && claim.lease.neverBeaten) return "NoFirstBeat";
   return claim.observed.end?.cause ?? "Unknown";
 }

@@ -16,8 +16,14 @@ export type Step =
   | { readonly do: "let-go" }
   /** Add the key to the Secret, and touch the Pod. */
   | { readonly do: "open"; readonly acknowledgedAt: string }
-  /** Change the Pod, so that the kubelet reads the Secret immediately. */
+  /** Assign the Pod to its session. That change makes the kubelet read the Secret immediately. */
   | { readonly do: "touch" }
+  /** parking: Shell and Program: write the session's line to its container, and wait for the marker. */
+  | { readonly do: "deliver" }
+  /** Read the container's log, which shows whether its program started. */
+  | { readonly do: "read-log" }
+  /** The container has read its line. */
+  | { readonly do: "delivered"; readonly by: "item" }
   /** Remember the item's last heartbeat, to detect whether it changes. `beatenSinceMs`: a heartbeat came after this. */
   | { readonly do: "snapshot"; readonly value: string; readonly beatenSinceMs?: number }
   /** Take the lease with our own heartbeat, so that a stop can only end our own item. */

@@ -36,6 +36,14 @@ export const STEPS = {
     effect: "claimed sessions do not start while the Secrets of claims cannot be changed",
     permission: "patch Secrets",
   },
+  deliver: {
+    effect: "claimed sessions do not start while their Pods cannot be attached to",
+    permission: "get and create pods/attach (the chart's value rbac.attach)",
+  },
+  "read-log": {
+    effect: "claimed sessions do not start while their Pods' logs cannot be read",
+    permission: "get pods/log (the chart's value rbac.attach)",
+  },
   take: { effect: "claimed sessions do not start while the Work API takes no heartbeats", permission: null },
   beat: { effect: "sessions lose their leases while the Work API takes no heartbeats", permission: null },
   look: { effect: "sessions are neither started nor ended while work items cannot be listed", permission: null },

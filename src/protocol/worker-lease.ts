@@ -1,10 +1,19 @@
 import { NO_HEARTBEAT } from "../work/types.ts";
 import { isLater, isReacknowledged } from "./claim.ts";
 import type { ItemView } from "./claim-observed.ts";
-import { type Facts, isOver, type LeaseKind, lookAgain, overdueEnding, ranFor, stopPatienceMs } from "./facts.ts";
+import {
+  type Facts,
+  isOver,
+  type LeaseKind,
+  lookAgain,
+  nextTouchMs,
+  overdueEnding,
+  ranFor,
+  stopPatienceMs,
+} from "./facts.ts";
 import { firstBeatInMs } from "./first-heartbeat.ts";
 import { fenceAndStop, settleItem } from "./settling.ts";
-import { nextTouchMs, starting } from "./starting.ts";
+import { starting } from "./starting.ts";
 import { deletePod, type Ending, LOOK, type Step, waitUntil } from "./step.ts";
 
 /** lease: Worker: the program in the container sends the heartbeats. */

@@ -13,6 +13,7 @@ import { announcer, type EnvironmentState, newEnvironmentState } from "./environ
 import { modeOf, templateOf } from "./modes.ts";
 import { addressesTold } from "./network-policy.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
+import type { StatusParts } from "./status-writer.ts";
 import { gaugeEnvironment, UnservedEnvironments } from "./unserved.ts";
 
 /**
@@ -122,7 +123,6 @@ export class EnvironmentReconciler {
     const state = this.#stateOf(key, environment);
     state.pace.looked();
     state.environment = environment;
-    state.template = templateOf(environment);
     // Revoke permissions before any request can be sent. A disallowed origin gets no key, whatever is in flight; nor
     // does an address whose own key has not been read yet. The operator claims nothing from an address that is not in
     // the status: if the spec then named another address, no key would be sent to the first.
@@ -134,6 +134,8 @@ export class EnvironmentReconciler {
       state.runtime.keyChanged();
     }
     await state.key.read(environment);
+    await state.parkingCheck.check(environment);
+    state.template = templateOf(environment, state.parkingCheck.refused);
     await state.templateChecker.check(state.template);
     await state.policy.keep(environment, addressesTold(state.pods.list()));
 
@@ -161,6 +163,7 @@ export class EnvironmentReconciler {
       conditions,
       queue: report.queue,
       sessions: report.sessions,
+      ...parkingStatusOf(state),
       ...(report.claimedFrom === undefined ? {} : { apiAddresses: addressesToRecord(state, report.claimedFrom) }),
       ...(report.workers ? { workers: report.workers } : {}),
       ...(report.workspaces ? { workspaces: report.workspaces } : {}),
@@ -243,8 +246,8 @@ export class EnvironmentReconciler {
     });
   }
 
-  #nextLookMs({ key, templateChecker, policy }: EnvironmentState, nowMs: number): number {
-    const looks = [key.nextLookMs(nowMs), templateChecker.nextLookMs(nowMs), policy.nextLookMs(nowMs)];
+  #nextLookMs({ key, templateChecker, parkingCheck, policy }: EnvironmentState, nowMs: number): number {
+    const looks = [key, templateChecker, parkingCheck, policy].map((each) => each.nextLookMs(nowMs));
     return Math.max(MIN_LOOK_MS, Math.min(...looks));
   }
 
@@ -288,6 +291,11 @@ export class EnvironmentReconciler {
 
 /** The minimum time between two scheduled reconciles of one Environment. */
 const MIN_LOOK_MS = 1_000;
+
+/** How warm Pods wait; none in workers mode. */
+function parkingStatusOf({ template, parkingCheck: { failure } }: EnvironmentState): Pick<StatusParts, "parking"> {
+  return template.parking ? { parking: { ...template.parking, ...(failure === null ? {} : { failure }) } } : {};
+}
 
 /** What the spec names and the status records. */
 type Addresses = Pick<EnvironmentState, "environment" | "status">;

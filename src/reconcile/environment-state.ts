@@ -20,6 +20,7 @@ import type {
 } from "./environment-runtime.ts";
 import { KeyKeeper } from "./key-keeper.ts";
 import { type ModeContext, runtimeOf, templateOf } from "./modes.ts";
+import { ParkingCheck } from "./parking-check.ts";
 import { PolicyKeeper } from "./policy-keeper.ts";
 import type { ReconcilePoint, ReconcilerOptions } from "./reconciler-options.ts";
 import { ReportPace, StatusWriter } from "./status-writer.ts";
@@ -40,6 +41,7 @@ export interface EnvironmentState {
   readonly policy: PolicyKeeper;
   readonly key: KeyKeeper;
   readonly templateChecker: TemplateChecker;
+  readonly parkingCheck: ParkingCheck;
   /** How soon the reconciler handles a change that the loops report. */
   readonly pace: ReportPace;
   /** For an observer. */
@@ -92,6 +94,12 @@ export function newEnvironmentState(
     servingSinceMs,
     announce,
     sharedSessions: options.sharedSessions,
+    streamBudget: options.streamBudget,
+    shellRefused: () => state.parkingCheck.refused,
+    shellFailed: (message) => {
+      state.parkingCheck.failed(message, state.environment);
+      onChange(pace);
+    },
     hinted,
     ...(observer && { onSessionEnded: (session: SessionView) => observer.sessionEnded(key, session) }),
     points,
@@ -110,7 +118,7 @@ export function newEnvironmentState(
     points,
     hinted,
     environment,
-    template: templateOf(environment),
+    template: templateOf(environment, null),
     work: new WorkClients({
       ...options,
       found: environment,
@@ -127,6 +135,7 @@ export function newEnvironmentState(
       loops: () => state.runtime,
       recorded: () => state.status.apiAddresses,
     }),
+    parkingCheck: new ParkingCheck({ ...options, points, found: environment.status }),
     templateChecker: new TemplateChecker({ ...options, points, name }),
     pace,
     source: { look: () => look(state), sessions: () => state.runtime.sessions() },

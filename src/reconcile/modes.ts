@@ -1,6 +1,6 @@
 import type { Environment } from "../api/environment.ts";
 import type { Points } from "../core/points.ts";
-import { sessionTemplate } from "../pods/pod-render.ts";
+import { type SessionTemplate, sessionTemplate } from "../pods/pod-render.ts";
 import type { RuntimeContext } from "../protocol/context.ts";
 import { SessionsRuntime } from "../sessions/runtime.ts";
 import { createBusyProber } from "../workers/busy-probe.ts";
@@ -13,6 +13,8 @@ import { EnvironmentFinalizer } from "./finalizer.ts";
 
 /** What both modes need, and the caches of each. */
 export type ModeContext = Omit<RuntimeContext, "template" | "points"> & {
+  /** Why Pods can't wait in a shell now; null: they can. */
+  readonly shellRefused: () => string | null;
   readonly points: Points;
   readonly workers: WorkersCaches;
 };
@@ -24,11 +26,14 @@ export function modeOf({ spec }: Environment): { readonly mode: "Sessions" | "Wo
     : { mode: "Sessions", max: spec.sessions?.maxConcurrent ?? 0 };
 }
 
-/** The template that the Environment's spec has now. */
-export function templateOf(environment: Environment): CheckedTemplate {
+/**
+ * The template that the Environment's spec has now.
+ * @param shellRefused why Pods can't wait in a shell, see pods/parking.ts
+ */
+export function templateOf(environment: Environment, shellRefused: string | null = null): CheckedTemplate {
   return environment.spec.workers
     ? workerTemplateOf(environment)
-    : { ...sessionTemplateOf(environment), field: "spec.sessions.template" };
+    : { ...sessionTemplateOf(environment, shellRefused), field: "spec.sessions.template" };
 }
 
 /** The loops of an Environment, for the mode that its spec names. The mode never changes. */
@@ -36,7 +41,7 @@ export function runtimeOf(environment: Environment, context: ModeContext, onChan
   return environment.spec.workers
     ? workersRuntime(context, onChange)
     : new SessionsRuntime(
-        { ...context, template: () => sessionTemplateOf(context.environment()) },
+        { ...context, template: () => sessionTemplateOf(context.environment(), context.shellRefused()) },
         new EnvironmentFinalizer(context),
         onChange,
       );
@@ -52,8 +57,17 @@ function workersRuntime(context: ModeContext, onChange: () => void): Environment
   });
 }
 
-const sessionTemplateOf = oncePerEnvironment(sessionTemplate);
 const workerTemplateOf = oncePerEnvironment(workerTemplate);
+const sessionTemplateWith = oncePerEnvironment(
+  (environment) => new Map<string | null, SessionTemplate>([[null, sessionTemplate(environment)]]),
+);
+
+function sessionTemplateOf(environment: Environment, shellRefused: string | null): SessionTemplate {
+  const made = sessionTemplateWith(environment);
+  const template = made.get(shellRefused) ?? sessionTemplate(environment, shellRefused);
+  made.set(shellRefused, template);
+  return template;
+}
 
 /** Renders and hashes a template once per version of an Environment, because every reconcile needs it. */
 function oncePerEnvironment<T>(make: (environment: Environment) => T): (environment: Environment) => T {

@@ -57,6 +57,8 @@ export interface ReconcilerOptions {
   readonly sharers: (environment: Environment) => readonly SharingEnvironment[];
   /** Keeps Environments with the same environmentId from running one session at the same time. */
   readonly sharedSessions: SharedSessions;
+  /** Bounds the connections that all Environments keep open to waiting Pods. */
+  readonly streamBudget: SessionContext["streamBudget"];
   /** What webhooks report; undefined: none are received. */
   readonly hints?: Hints | undefined;
   /** Reconciles this key again after some milliseconds. */
@@ -67,6 +69,7 @@ export interface ReconcilerOptions {
 export const RECONCILE_POINTS = {
   "reconcile.read-key": "reads the Secret with the environment key. Details: usable",
   "reconcile.check-template": "creates a Pod of the template as a dry run. Details: accepted",
+  "reconcile.check-attach": "attaches to a Pod that does not exist, to see whether the operator may",
   "reconcile.write-status": "writes the Environment's status",
   "policy.read": "reads the NetworkPolicy",
   "policy.create": "creates it",

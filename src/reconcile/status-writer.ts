@@ -29,6 +29,7 @@ export interface StatusParts {
   /** Null: not read; the status keeps the last value. */
   readonly queue: EnvironmentStatus["queue"] | null;
   readonly sessions: EnvironmentStatus["sessions"] | null;
+  readonly parking?: EnvironmentStatus["parking"];
   readonly workers?: EnvironmentStatus["workers"];
   /** Omitted: not counted; the status keeps the last count. */
   readonly workspaces?: EnvironmentStatus["workspaces"];
@@ -135,6 +136,7 @@ export class StatusWriter {
       ...(apiAddresses ? { apiAddresses: [...apiAddresses] } : {}),
       ...(parts.queue ? { queue: parts.queue } : this.#written?.queue ? { queue: this.#written.queue } : {}),
       ...(parts.sessions ? { sessions: parts.sessions } : {}),
+      ...(parts.parking ? { parking: parts.parking } : {}),
       ...(parts.workers ? { workers: parts.workers } : {}),
       ...workspacesOf(parts.workspaces ?? this.#written?.workspaces),
     };
@@ -192,6 +194,7 @@ function turned(status: EnvironmentStatus, before: EnvironmentStatus | null): bo
     JSON.stringify([
       of?.observedGeneration,
       of?.apiAddresses,
+      of?.parking?.failure,
       (of?.conditions ?? []).map((condition) => [
         condition.type,
         condition.status,

@@ -5,6 +5,7 @@ import type { Timing } from "../core/timing.ts";
 import { isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { isSessionPodOf } from "../pods/own-pods.ts";
+import { parkingOf } from "../pods/pod-gate.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { notePodGone, noteWaiting } from "../protocol/claim-observed.ts";
@@ -64,6 +65,11 @@ export class ClaimFacts {
     const clusterMs = this.#context.kube.now();
     const podGoneByMs = pod ? goneByMs(pod, nowMs - clusterMs, this.#context.timing) : null;
     let state: Facts["pod"] = pod ? readPodState(pod) : { is: "gone" };
+    const waitsForLine = pod !== undefined && isWaiting(claim, pod, state);
+    if (waitsForLine) state = { is: "parked" };
+    // The cache does not show yet that the Pod is assigned.
+    else if (state.is === "parked" && claim.record.delivery === "done")
+      state = { is: "running", startedAtMs: claim.record.assignedAtMs ?? clusterMs };
     if (state.is === "running" || state.is === "ended")
       this.#recorder.started(claim, state.is === "running" ? state.startedAtMs : state.end.startedAtMs, pod);
     if (podGoneByMs !== null && nowMs >= podGoneByMs && state.is !== "ended") {
@@ -84,6 +90,7 @@ export class ClaimFacts {
       pod: state,
       podGoneByMs,
       podAssigned: isAssigned(pod),
+      waitsForLine,
       nowMs,
       wallMs: clock.now(),
       clusterMs,
@@ -133,6 +140,11 @@ export class ClaimFacts {
       throw error;
     }
   }
+}
+
+/** Whether the container runs only to wait for its line: the session counts from its delivery. */
+function isWaiting({ record: { delivery } }: Claim, pod: Pod, state: Facts["pod"]): boolean {
+  return parkingOf(pod) !== "Key" && delivery !== "done" && (state.is === "parked" || state.is === "running");
 }
 
 /** The monotonic time by which a Pod that is being deleted must be gone; null if it is not being deleted. */

@@ -1,6 +1,7 @@
 import type { SessionsStatus } from "../api/environment.ts";
 import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import type { Permissions, RuntimeReport } from "../api/runtime.ts";
+import { PodStreams } from "../attach/pod-streams.ts";
 import { deleteClaimSecrets } from "../claims/claim-lists.ts";
 import { ClaimLoop } from "../claims/claim-loop.ts";
 import { RefusedItems } from "../claims/refused-items.ts";
@@ -54,6 +55,7 @@ export class SessionsRuntime {
   readonly #offers: Breaker;
   readonly #health: ApiHealth;
   readonly #removals: Removals;
+  readonly #streams: PodStreams;
   readonly #pool: Pool;
   readonly #sessions: SessionLoop;
   readonly #recovery: Recovery;
@@ -119,8 +121,13 @@ export class SessionsRuntime {
       awaited: (sessionId) => this.#pool.awaits(sessionId),
       onChange: changed,
     });
+    this.#streams = new PodStreams(context, () => {
+      this.#pool.poke();
+      this.#changed.notify();
+    });
     this.#pool = new Pool({
       ...shared,
+      streams: this.#streams,
       removals: this.#removals,
       takeVolume: (sessionId) => this.#workspaces.take(sessionId),
       onChange: changed,
@@ -163,6 +170,7 @@ export class SessionsRuntime {
     this.#sessions = new SessionLoop({
       ...shared,
       releases,
+      streams: this.#streams,
       observers,
       gate: this.#gate,
       budget: this.#budget,
@@ -222,6 +230,7 @@ export class SessionsRuntime {
   /** Stops all loops and waits for requests in flight. Leaves Pods, Secrets and items to the next process. */
   async stop(): Promise<void> {
     this.#stop.abort();
+    this.#streams.close();
     this.#idleRelease.end();
     this.#failing.end();
     this.#changed.notify();

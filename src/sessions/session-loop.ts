@@ -1,3 +1,4 @@
+import { type Deliverer, deliverSession, findStart, noteDelivered } from "../claims/delivery-acts.ts";
 import { own } from "../claims/item-acts.ts";
 import { markFinished, sameState, touchPod } from "../claims/pod-acts.ts";
 import { MOST_RELEASES, type Releases } from "../claims/releases.ts";
@@ -8,6 +9,7 @@ import { isConflict, isForbidden, isInvalid, isNotFound, isQuotaExceeded, KubeAp
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
 import { deletePod } from "../pods/delete.ts";
+import { parkingOf } from "../pods/pod-gate.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import type { DisruptionBudget } from "../pool/disruption-budget.ts";
 import type { Retention } from "../pool/finished-retention.ts";
@@ -68,6 +70,7 @@ export interface SessionLoopOptions {
   /** Keeps or deletes the Pods of ended sessions. */
   readonly retention: Pick<Retention, "isKept" | "release" | "marked">;
   readonly releases: Releases;
+  readonly streams: Deliverer;
   /** Called when something changed that capacity or status depends on. */
   readonly onChange: () => void;
 }
@@ -208,6 +211,7 @@ export class SessionLoop {
       // A refused heartbeat may follow one whose answer was lost. Keep the failure of the lost one.
       const isRefused = (step.do === "fence" || step.do === "take") && claim.lease.memory.is === "refused";
       if (isRefused && step.do === "take") this.#heartbeatRefused(claim, step);
+      else if (step.do === "deliver" && claim.record.delivery !== "done") return;
       else if (name !== null && name !== "touch" && !isRefused && !this.#unmarked.has(claim))
         this.#context.failing.succeeded(name, claim);
       if (asks(step)) noteAway(claim, null);
@@ -293,6 +297,14 @@ export class SessionLoop {
       case "touch":
         if (pod) await this.#touch(claim, pod);
         return;
+      case "deliver":
+        if (pod) await this.#deliver(claim, pod);
+        return;
+      case "read-log":
+        if (pod) await findStart(context, this.#options.streams, claim, pod);
+        return;
+      case "delivered":
+        return noteDelivered(context, claim, step.by);
       case "snapshot":
         // The model has no `beatenSinceMs`: after such a step it still remembers the value from before the heartbeat.
         if (step.beatenSinceMs === undefined) {
@@ -358,12 +370,25 @@ export class SessionLoop {
   }
 
   async #open(claim: Claim, acknowledgedAt: string, pod: Pod | undefined): Promise<void> {
-    await openSecret(this.#context, claim, acknowledgedAt);
     const { clock } = this.#context;
-    noteOpened(claim, acknowledgedAt, { nowMs: clock.monotonic(), wallMs: clock.now() });
-    if (!pod) return;
-    await this.#touch(claim, pod);
-    this.#recorder.opened(claim);
+    const waitsForLine = pod !== undefined && parkingOf(pod) !== "Key";
+    const opening = openSecret(this.#context, claim, acknowledgedAt, waitsForLine).then(() =>
+      noteOpened(claim, acknowledgedAt, { nowMs: clock.monotonic(), wallMs: clock.now() }),
+    );
+    // Neither patch starts the container, so they need no order: the line is sent after both.
+    const touching = waitsForLine ? this.#touch(claim, pod) : undefined;
+    const [opened] = await Promise.allSettled([opening, touching]);
+    if (opened.status === "rejected") throw opened.reason;
+    if (pod && !waitsForLine) await this.#touch(claim, pod);
+    if (pod) this.#recorder.opened(claim);
+  }
+
+  async #deliver(claim: Claim, pod: Pod): Promise<void> {
+    const delivery = await deliverSession(this.#context, this.#options.streams, claim, pod);
+    if (delivery === "started") return;
+    const error = new Error("the container did not confirm its session's line");
+    this.#noteFailure(claim, "deliver", { error });
+    this.#context.logger.info({ pod: claim.name }, `${error.message}: its log is read`);
   }
 
   async #deletePod(claim: Claim, step: Step & { do: "delete-pod" }): Promise<void> {

@@ -41,6 +41,11 @@ export function capacityVerdict(
         reason: "PreparationFailing",
         message: `Pods are refused although the template was accepted: ${unended(problem.message)}; mend the template, or what refuses it`,
       };
+    case "attach":
+      return {
+        reason: "AttachFailing",
+        message: `can't attach to waiting Pods: ${unended(problem.message)}; allow the operator get and create on pods/attach (the chart's value rbac.attach), or set spec.sessions.parking: Key`,
+      };
     case "volume":
       return {
         reason: "PreparationFailing",

@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
+import { AckWindow, ackWindowMs, windowMs } from "../../src/claims/ack-window.ts";
 import { Acknowledging } from "../../src/claims/acknowledging.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { KubeApiError, LeadershipLostError } from "../../src/kube/errors.ts";
 import type { Pod } from "../../src/kube/resource.ts";
-import { AckWindow, ackWindowMs, windowMs } from "../../src/protocol/ack-window.ts";
 import { ServerTimes } from "../../src/queue/server-times.ts";
 import { WorkApiError, type WorkErrorKind } from "../../src/work/errors.ts";
 import { pod } from "../pods/pods.ts";

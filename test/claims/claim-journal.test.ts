@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
+import { AckWindow, windowMs } from "../../src/claims/ack-window.ts";
 import { ClaimJournal } from "../../src/claims/claim-journal.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { LeadershipLostError } from "../../src/kube/errors.ts";
 import type { Secret } from "../../src/kube/resource.ts";
-import { AckWindow, windowMs } from "../../src/protocol/ack-window.ts";
 import type { Journal } from "../../src/protocol/journal.ts";
 import { claimOf } from "../protocol/claims.ts";
 import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";

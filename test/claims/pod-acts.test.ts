@@ -41,7 +41,7 @@ async function on<T>(answer: Answer, act: (context: ReturnType<typeof fakeContex
 }
 
 describe("opening the Secret of a claim", () => {
-  const open = (claim: Claim, answer: Answer) => on(answer, (context) => openSecret(context, claim, OURS));
+  const open = (claim: Claim, answer: Answer) => on(answer, (context) => openSecret(context, claim, OURS, false));
 
   test("names the Secret by its uid and resourceVersion, and keeps the new resourceVersion", async () => {
     const claim = acknowledged({ credential: "c2VjcmV0" });

@@ -1,13 +1,13 @@
 import { describe, expect, test } from "vitest";
 import { bashScript } from "../../simulator/script.ts";
-import { GATE_CONTAINER, WORK_SECRET_FILE } from "../../src/pods/pod-gate.ts";
+import { WORK_SECRET_FILE } from "../../src/pods/pod-gate.ts";
 import { useCluster } from "../support/cluster.ts";
 import { podOf, serveOne, untilEnded } from "../support/session-life.ts";
 import { NEVER, SOON, stockWorld } from "../support/stock-worker-world.ts";
 
 const cluster = useCluster();
 
-const FILE = { warm: 1, parking: "Init", secretDelivery: "File" } as const;
+const FILE = { warm: 1, secretDelivery: "File" } as const;
 
 describe.concurrent("secretDelivery: File", () => {
   test("the stock worker reads the secret from its file, and its variables hold only the path", async () => {
@@ -18,36 +18,13 @@ describe.concurrent("secretDelivery: File", () => {
     const { last } = await untilEnded(world, served, "Completed");
     expect(last.stoppedBy?.as).toBe("sessions-token");
     const { toolCalls } = world.simulator.session(served.item.sessionId ?? "");
-    expect(toolCalls.map(({ output }) => output?.trim())).toEqual(["440", "work-secret"]);
+    expect(toolCalls.map(({ output }) => output?.trim())).toEqual(["400", "work-secret"]);
     const names = served.pod.spec.containers[0]?.env?.map(({ name }) => name);
     expect(names).toContain("ANTHROPIC_WORK_SECRET_FILE");
     expect(names).not.toContain("ANTHROPIC_WORK_SECRET");
   });
 
-  test("the file exists before the session container starts, however late the kubelet writes it", async () => {
-    // Ten times the latency of a kubelet.
-    const latencies = { volumes: { min: 1_000, mid: 1_500, max: 2_000 } };
-    await using world = await stockWorld(cluster, NEVER, {
-      sessions: FILE,
-      node: { runtime: "process", fates: () => undefined, latencies },
-      container: {
-        command: ["/bin/sh", "-c", `test -s "$0" && echo found || echo missing; cat "$0" | wc -c`, WORK_SECRET_FILE],
-      },
-    });
-    await world.createEnvironment();
-    world.startOperator();
-    await world.untilParked(1);
-    const item = world.simulator.enqueue(world.environmentId);
-    const pod = await world.until("the item has a Pod", () => podOf(world, item));
-    const log = await world.until("the Pod has logged its result", async () => {
-      const text = await world.node.logs({ namespace: world.namespace, name: pod.metadata.name });
-      return text.split("\n").length > 2 && text;
-    });
-    expect(log).toMatch(/^found\n\d{2,}\n$/);
-    await world.untilServed(1);
-  });
-
-  test("the Pod does not contain the secret, and its volume shows one key of the claim's Secret", async () => {
+  test("the Pod does not contain the secret, and its volume is in memory", async () => {
     await using world = await stockWorld(cluster, NEVER, { sessions: FILE });
     const served = await serveOne(world);
     const secret = await world.until("the claim is opened", () => world.claims[0]?.data?.["work-secret"]);
@@ -56,18 +33,14 @@ describe.concurrent("secretDelivery: File", () => {
     const whole = JSON.stringify(world.pods);
     expect(whole).not.toContain(text);
     expect(whole).not.toContain(secret);
-    expect(served.pod.spec.volumes?.at(-1)).toMatchObject({
-      secret: { optional: true, items: [{ key: "work-secret", mode: 0o440 }] },
-    });
-    // A non-root user reads it as a member of the Pod's group.
-    expect(served.pod.spec["securityContext"]).toMatchObject({ fsGroup: 65_532 });
+    expect(served.pod.spec.volumes?.at(-1)).toMatchObject({ emptyDir: { medium: "Memory" } });
     world.simulator.stopItem(served.item.id);
     await untilEnded(world, served, "Completed");
   });
 
   test("the API server refuses it with parking: Key, and names the fix", async () => {
     await using world = await stockWorld(cluster, NEVER, { sessions: { ...FILE, parking: "Key" } });
-    await expect(world.createEnvironment()).rejects.toThrow(/needs parking Init/);
+    await expect(world.createEnvironment()).rejects.toThrow(/needs parking Shell/);
   });
 
   test("the API server refuses it with credential: EnvironmentKey, and names the fix", async () => {
@@ -75,7 +48,7 @@ describe.concurrent("secretDelivery: File", () => {
     await expect(world.createEnvironment()).rejects.toThrow(/use secretDelivery Env/);
   });
 
-  test("an item without a secret is stopped, and opens no gate", async () => {
+  test("an item without a secret is stopped, and leaves the Pod waiting", async () => {
     await using world = await stockWorld(cluster, NEVER, { sessions: FILE });
     await world.createEnvironment();
     world.startOperator();
@@ -85,8 +58,6 @@ describe.concurrent("secretDelivery: File", () => {
     await world.untilCondition("CredentialMissing", "CredentialMissing");
     await world.untilServed(1);
     expect(podOf(world, item)).toBeUndefined();
-    const [pod] = await world.untilParked(1);
-    const gate = pod?.status?.initContainerStatuses?.find(({ name }) => name === GATE_CONTAINER);
-    expect(gate?.state?.running).toBeDefined();
+    await world.untilParked(1);
   });
 });

@@ -53,7 +53,7 @@ describe.concurrent("a namespace that enforces Pod Security restricted", () => {
   });
 
   test.each([
-    ["its init container and its file", { parking: "Init", secretDelivery: "File" }],
+    ["its init container and its file", { parking: "Shell", secretDelivery: "File" }],
     ["a key of the environment", { credential: "EnvironmentKey" }],
   ])("parks Pods with %s", async (_, sessions) => {
     await using world = await restrictedWorld({ sessions });

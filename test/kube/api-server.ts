@@ -1,8 +1,10 @@
 /** A fake API server over HTTP, with a store of objects, watches and scripted faults. */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type Server, ServerResponse } from "node:http";
+import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import type { ClusterAccess } from "../../src/kube/config.ts";
 import type { KubeObject } from "../../src/kube/objects.ts";
+import { type Handshake, ServerWebSocket } from "./server-web-socket.ts";
 
 /** One request that the server received. */
 export interface SeenRequest {
@@ -40,6 +42,11 @@ export class FakeApiServer {
   readonly requests: SeenRequest[] = [];
   /** Called in order for each request, before the store. */
   readonly scripts: Script[] = [];
+  /** Accepted attach requests, in order. */
+  readonly attached: ServerWebSocket[] = [];
+  /** What the server answers to an attach request that no script answered. */
+  handshake: Handshake = {};
+  readonly #tls: { cert: string; key: string } | undefined;
   readonly #server: Server;
   readonly #objects = new Map<string, KubeObject>();
   readonly #watches = new Set<OpenWatch>();
@@ -51,8 +58,11 @@ export class FakeApiServer {
   #connections = 0;
   #waiters: (() => void)[] = [];
 
-  private constructor() {
-    this.#server = createServer((request, response) => this.#receive(request, response));
+  private constructor(tls: { cert: string; key: string } | undefined) {
+    this.#tls = tls;
+    const receive = (request: IncomingMessage, response: ServerResponse) => this.#receive(request, response);
+    this.#server = tls ? createTlsServer(tls, receive) : createServer(receive);
+    this.#server.on("upgrade", (request, socket: Socket) => this.#attach(request, socket));
     this.#server.on("connection", (socket) => {
       this.#connections += 1;
       this.#sockets.set(socket, this.#connections);
@@ -61,8 +71,9 @@ export class FakeApiServer {
     });
   }
 
-  static async start(): Promise<FakeApiServer> {
-    const fake = new FakeApiServer();
+  /** @param tls a self-signed certificate for 127.0.0.1; plain HTTP without one */
+  static async start(tls?: { cert: string; key: string }): Promise<FakeApiServer> {
+    const fake = new FakeApiServer(tls);
     await new Promise<void>((resolve) => fake.#server.listen(0, "127.0.0.1", resolve));
     return fake;
   }
@@ -72,7 +83,10 @@ export class FakeApiServer {
   }
 
   get access(): ClusterAccess {
-    return { server: `http://127.0.0.1:${this.port}`, auth: { token: "test-token" }, currentNamespace: "default" };
+    const address = `127.0.0.1:${this.port}`;
+    const rest = { auth: { token: "test-token" }, currentNamespace: "default" };
+    if (!this.#tls) return { server: `http://${address}`, ...rest };
+    return { server: `https://${address}`, ca: this.#tls.cert, ...rest };
   }
 
   /** TCP connections accepted so far. */
@@ -181,8 +195,26 @@ export class FakeApiServer {
     } catch {
       return;
     }
+    const seen = this.#see(request, Buffer.concat(chunks).toString("utf8"));
+    if (!this.#isScripted(seen, response, request.socket)) this.#answer(seen, response, request.socket);
+    this.#wake();
+  }
+
+  #attach(request: IncomingMessage, socket: Socket): void {
+    const seen = this.#see(request, "");
+    const refusal = new ServerResponse(request);
+    refusal.assignSocket(socket);
+    refusal.shouldKeepAlive = false;
+    refusal.on("finish", () => socket.end());
+    if (!this.#isScripted(seen, refusal, socket)) {
+      refusal.detachSocket(socket);
+      this.attached.push(new ServerWebSocket(request, socket, () => this.#wake(), this.handshake));
+    }
+    this.#wake();
+  }
+
+  #see(request: IncomingMessage, text: string): SeenRequest {
     const url = new URL(request.url ?? "/", "http://fake");
-    const text = Buffer.concat(chunks).toString("utf8");
     const seen: SeenRequest = {
       method: request.method ?? "",
       path: url.pathname,
@@ -192,9 +224,11 @@ export class FakeApiServer {
       connection: this.#sockets.get(request.socket) ?? 0,
     };
     this.requests.push(seen);
-    if (!this.scripts.some((script) => script(seen, response, request.socket)))
-      this.#answer(seen, response, request.socket);
-    this.#wake();
+    return seen;
+  }
+
+  #isScripted(seen: SeenRequest, response: ServerResponse, socket: Socket): boolean {
+    return this.scripts.some((script) => script(seen, response, socket));
   }
 
   #wake(): void {

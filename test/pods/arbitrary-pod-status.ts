@@ -4,7 +4,6 @@
  */
 import fc from "fast-check";
 import type { ContainerState, ContainerStatus, PodStatus } from "../../src/kube/resource.ts";
-import { GATE_CONTAINER } from "../../src/pods/pod-gate.ts";
 import { SESSION } from "./pods.ts";
 
 const text = fc.oneof(
@@ -34,7 +33,7 @@ const state = some<ContainerState>({
   ),
 });
 const container: fc.Arbitrary<ContainerStatus> = fc.record(
-  { name: fc.oneof(fc.constantFrom(SESSION, GATE_CONTAINER, ""), text), state, lastState: state, restartCount: int32 },
+  { name: fc.oneof(fc.constantFrom(SESSION, "setup", ""), text), state, lastState: state, restartCount: int32 },
   { requiredKeys: ["name"] },
 ) as never;
 const condition = fc.record({

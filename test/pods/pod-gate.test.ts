@@ -1,213 +1,239 @@
 import { describe, expect, test } from "vitest";
-import type { Container, Pod } from "../../src/kube/resource.ts";
-import { credentialOf, GATE_CONTAINER, isGatedByInit, WORK_SECRET_FILE } from "../../src/pods/pod-gate.ts";
+import type { Pod } from "../../src/kube/resource.ts";
+import { credentialOf, fitsInLine, frameFor, parkingOf, WORK_SECRET_FILE } from "../../src/pods/pod-gate.ts";
 import { sessionTemplate } from "../../src/pods/pod-render.ts";
 import { type Json, parsed, podTemplate, sessionsSpec, stored } from "../api/environments.ts";
 
 const NAME = "berth-research-bcdfghjk";
-const KEY_OF = (key: string) => ({ secretKeyRef: { name: NAME, key } });
+const COMMAND = { command: ["node", "worker.mjs"], args: ["--fast"] };
 
-function render(sessions: Json, container: Json = {}, podSpec: Json = {}): Pod {
-  const template = { spec: { ...podSpec, containers: [{ name: "worker", image: "worker:1", ...container }] } };
-  return sessionTemplate(parsed(stored(sessionsSpec({ template, ...sessions })))).render(NAME);
-}
-const INIT = { parking: "Init" };
-const FILE = { parking: "Init", secretDelivery: "File" };
-const gateOf = (pod: Pod): Container | undefined => pod.spec.initContainers?.at(-1);
+const templateOf = (sessions: Json, container: Json = {}, podSpec: Json = {}) =>
+  sessionTemplate(
+    parsed(
+      stored(
+        sessionsSpec({
+          template: { spec: { ...podSpec, containers: [{ name: "worker", image: "worker:1", ...container }] } },
+          ...sessions,
+        }),
+      ),
+    ),
+  );
+const render = (sessions: Json, container: Json = COMMAND, podSpec: Json = {}): Pod =>
+  templateOf(sessions, container, podSpec).render(NAME);
+const KEY = { parking: "Key" };
+const SHELL = { parking: "Shell" };
+const PROGRAM = { parking: "Program" };
+const FILE = { secretDelivery: "File" };
 const session = (pod: Pod) => pod.spec.containers[0];
 const variables = (pod: Pod) => Object.fromEntries((session(pod)?.env ?? []).map(({ name, ...from }) => [name, from]));
-const volume = (pod: Pod) => pod.spec.volumes?.at(-1) as { name: string; secret: Json };
+const fromSecret = (key: string) => ({ valueFrom: { secretKeyRef: { name: NAME, key } } });
 
 describe("parking: Key", () => {
-  const pod = render({});
-
-  test("adds no container and no volume, and no group for volumes", () => {
-    expect(pod.spec.initContainers).toBeUndefined();
+  test("changes only the variables of the session container", () => {
+    const pod = render(KEY);
+    expect(session(pod)).toMatchObject(COMMAND);
+    expect(session(pod)).not.toHaveProperty("stdin");
     expect(pod.spec.volumes).toBeUndefined();
-    expect(pod.spec["securityContext"]).not.toHaveProperty("fsGroup");
-    expect(isGatedByInit(pod)).toBe(false);
-  });
-});
-
-describe("parking: Init", () => {
-  const own = { name: "prep", image: "prep:1" };
-  const pod = render(INIT, {}, { initContainers: [own], volumes: [{ name: "v", emptyDir: {} }] });
-
-  test("adds the gate as the last init container, and keeps the template's volumes", () => {
-    expect(pod.spec.initContainers?.map(({ name }) => name)).toEqual(["prep", GATE_CONTAINER]);
-    expect(pod.spec.initContainers?.[0]).toMatchObject(own);
-    expect(pod.spec.volumes?.[0]).toEqual({ name: "v", emptyDir: {} });
-    expect(isGatedByInit(pod)).toBe(true);
+    expect(parkingOf(pod)).toBe("Key");
   });
 
-  test("makes the gate wait for the key that comes with the opening, without access to other keys", () => {
-    expect(volume(pod).secret).toEqual({
-      secretName: NAME,
-      optional: true,
-      defaultMode: 0o440,
-      items: [{ key: "acknowledged-at", path: "acknowledged-at", mode: 0o440 }],
-    });
-    const [mount] = (gateOf(pod)?.["volumeMounts"] ?? []) as Json[];
-    expect(mount).toMatchObject({ name: volume(pod).name, readOnly: true });
-    expect(gateOf(pod)?.command?.at(-1)).toBe(`${mount?.["mountPath"]}/acknowledged-at`);
-  });
-
-  test("gives the session container its secret in the environment as usual, without a mount", () => {
-    expect(variables(pod)["ANTHROPIC_WORK_SECRET"]).toEqual({ valueFrom: KEY_OF("work-secret") });
-    expect(session(pod)).not.toHaveProperty("volumeMounts");
-  });
-
-  test("copies the session container for the gate, so that its faults show before a session is claimed", () => {
-    const copied = {
-      securityContext: { runAsUser: 10_001, runAsNonRoot: true },
-      env: [{ name: "A", valueFrom: { configMapKeyRef: { name: "settings", key: "a" } } }],
-      envFrom: [{ secretRef: { name: "tools" } }],
-      workingDir: "/workspace",
-      volumeDevices: [{ name: "disk", devicePath: "/dev/disk" }],
-    };
-    const mounts = [{ name: "w", mountPath: "/workspace", subPath: "agents" }];
-    const gate = gateOf(
-      render(INIT, { ...copied, volumeMounts: mounts, command: ["/run-it"], args: ["--now"], ports: [{}] }),
-    );
-    expect(gate).toMatchObject({ ...copied, image: "worker:1", imagePullPolicy: "IfNotPresent" });
-    expect(gate?.["volumeMounts"]).toEqual(expect.arrayContaining(mounts));
-    expect(gate?.command?.[0]).toBe("/bin/sh");
-    expect(gate).not.toHaveProperty("args");
-    // Not allowed in an init container, or of no use there.
-    for (const field of ["ports", "lifecycle", "readinessProbe", "restartPolicy"])
-      expect(gate).not.toHaveProperty(field);
-  });
-
-  test("leaves out a mount whose path needs a session's variables", () => {
-    const volumeMounts = [
-      { name: "w", mountPath: "/w", subPathExpr: "$(ANTHROPIC_SESSION_ID)" },
-      { name: "x", mountPath: "/x" },
-    ];
-    const mounts = gateOf(render(INIT, { volumeMounts }))?.["volumeMounts"] as Json[];
-    expect(mounts.map(({ mountPath }) => mountPath)).toEqual(["/x", "/var/run/secrets/berth.dev"]);
-  });
-
-  test("gives the gate the session's requests, but no device", () => {
-    const resources = {
-      requests: { cpu: "1", memory: "1Gi", "example.com/gpu": 1 },
-      limits: { cpu: "2", memory: "1Gi", "ephemeral-storage": "1Gi", "example.com/gpu": 1 },
-      claims: [{ name: "device" }],
-    };
-    expect(gateOf(render(INIT, { resources }))?.["resources"]).toEqual({
-      requests: { cpu: "1", memory: "1Gi" },
-      limits: { cpu: "2", memory: "1Gi", "ephemeral-storage": "1Gi" },
-    });
-    expect(gateOf(pod)?.["resources"]).toEqual(session(pod)?.["resources"]);
-    expect(gateOf(render(INIT, { resources: {} }))?.["resources"] ?? {}).toEqual({});
-  });
-
-  test("copies the container that the default-container annotation chooses", () => {
-    const template = {
-      metadata: { annotations: { "kubectl.kubernetes.io/default-container": "second" } },
-      spec: {
-        containers: [
-          { name: "first", image: "first:1" },
-          { name: "second", image: "second:1" },
-        ],
-      },
-    };
-    const chosen = sessionTemplate(parsed(stored(sessionsSpec({ template, ...INIT })))).render(NAME);
-    expect(gateOf(chosen)?.image).toBe("second:1");
-  });
-
-  test("mentions the init container in the annotation for people", () => {
-    expect(pod.metadata.annotations?.["berth.dev/about"]).toContain(GATE_CONTAINER);
-  });
-
-  test("does not warn about Always, which contacts the registry only once for each start", () => {
-    const template = { spec: { containers: [{ name: "worker", image: "w:1", imagePullPolicy: "Always" }] } };
-    const always = sessionTemplate(parsed(stored(sessionsSpec({ template, ...INIT }))));
-    expect([always.pullsAlways, always.pullsAgain]).toEqual([false, false]);
-    expect(gateOf(always.render(NAME))?.imagePullPolicy).toBe("Always");
-  });
-
-  test("puts nothing secret into the Pod", () => {
-    expect(JSON.stringify(render(FILE))).not.toMatch(/sk-ant/);
-  });
-});
-
-describe("secretDelivery: File", () => {
-  const pod = render(FILE, { volumeMounts: [{ name: "w", mountPath: "/w" }] });
-
-  test("makes the secret a file for owner and group, and not a variable", () => {
-    expect(volume(pod).secret).toMatchObject({
-      optional: true,
-      items: [{ key: "work-secret", path: "work-secret", mode: 0o440 }],
-    });
-    expect(variables(pod)["ANTHROPIC_WORK_SECRET_FILE"]).toEqual({ value: WORK_SECRET_FILE });
-    expect(variables(pod)).not.toHaveProperty("ANTHROPIC_WORK_SECRET");
-    const mounts = session(pod)?.["volumeMounts"] as Json[];
-    expect(mounts).toEqual([
-      { name: "w", mountPath: "/w" },
-      { name: volume(pod).name, mountPath: "/var/run/secrets/berth.dev", readOnly: true },
+  test("waits for the credential last, so that all other references are valid before", () => {
+    const env = session(render(KEY, { env: [{ name: "OWN", value: "1" }] }))?.env ?? [];
+    expect(env.map(({ name }) => name)).toEqual([
+      ...["ANTHROPIC_BASE_URL", "ANTHROPIC_ENVIRONMENT_ID", "OWN"],
+      ...["ANTHROPIC_WORK_ID", "ANTHROPIC_SESSION_ID", "ANTHROPIC_WORK_SECRET"],
     ]);
+    expect(env.at(-1)).toEqual({ name: "ANTHROPIC_WORK_SECRET", ...fromSecret("work-secret") });
   });
 
-  test("makes the gate wait for the file that is delivered", () => {
-    expect(gateOf(pod)?.command?.at(-1)).toBe(WORK_SECRET_FILE);
-  });
-
-  test("holds the container back with a variable even if the gate ends too early", () => {
-    expect(session(pod)?.env?.at(-1)).toEqual({
-      name: "BERTH_ACKNOWLEDGED_AT",
-      valueFrom: KEY_OF("acknowledged-at"),
-    });
-  });
-
-  const contextOf = (container: Json, podSpec: Json) => render(FILE, container, podSpec).spec["securityContext"];
-  const ON_MISMATCH = { fsGroupChangePolicy: "OnRootMismatch" };
-
-  test.each<[string, Json, Json, Json]>([
-    ["nothing", {}, {}, { ...ON_MISMATCH, fsGroup: 65_532 }],
-    ["a user", { securityContext: { runAsUser: 7 } }, {}, { ...ON_MISMATCH, fsGroup: 65_532 }],
-    ["the container's group", { securityContext: { runAsGroup: 8 } }, {}, { ...ON_MISMATCH, fsGroup: 8 }],
-    ["the Pod's group", {}, { securityContext: { runAsGroup: 9 } }, { ...ON_MISMATCH, runAsGroup: 9, fsGroup: 9 }],
-    ["both", { securityContext: { runAsGroup: 8 } }, { securityContext: { runAsGroup: 9 } }, { fsGroup: 8 }],
-    ["an fsGroup", {}, { securityContext: { fsGroup: 10 } }, { fsGroup: 10 }],
-    ["group root", {}, { securityContext: { fsGroup: 0 } }, { fsGroup: 0 }],
-    [
-      "a policy for group changes",
-      {},
-      { securityContext: { fsGroupChangePolicy: "Always" } },
-      { fsGroupChangePolicy: "Always", fsGroup: 65_532 },
-    ],
-  ])("sets the file's group if the template names %s", (_, container, podSpec, expected) => {
-    expect(contextOf(container, podSpec)).toMatchObject(expected);
-  });
-
-  test("keeps the template's fsGroup and all fields next to it", () => {
-    const securityContext = { fsGroup: 10, seccompProfile: { type: "RuntimeDefault" } };
-    expect(contextOf({}, { securityContext })).toEqual({ runAsNonRoot: true, ...securityContext });
-  });
-});
-
-describe("credential", () => {
-  test("EnvironmentKey sets the key's own variable, and no work secret", () => {
-    const pod = render({ credential: "EnvironmentKey" });
-    expect(session(pod)?.env?.at(-1)).toEqual({ name: "ANTHROPIC_ENVIRONMENT_KEY", valueFrom: KEY_OF("work-secret") });
+  test("gives the environment key its own variable", () => {
+    const pod = render({ ...KEY, credential: "EnvironmentKey" });
+    expect(session(pod)?.env?.at(-1)).toEqual({ name: "ANTHROPIC_ENVIRONMENT_KEY", ...fromSecret("work-secret") });
     expect(variables(pod)).not.toHaveProperty("ANTHROPIC_WORK_SECRET");
     expect(credentialOf(pod, "worker")).toBe("EnvironmentKey");
   });
 
-  test.each([{}, INIT, FILE])("reads WorkSecret from the Pod: %o", (sessions) => {
-    expect(credentialOf(render(sessions), "worker")).toBe("WorkSecret");
-  });
-
   test("ignores another container's variable of that name", () => {
-    const pod = render({});
+    const pod = render(KEY);
     pod.spec.containers.push({ name: "other", env: [{ name: "ANTHROPIC_ENVIRONMENT_KEY", value: "x" }] });
     expect(credentialOf(pod, "worker")).toBe("WorkSecret");
   });
 });
 
+describe("parking: Shell", () => {
+  const pod = render(SHELL);
+
+  test("runs the template's command and arguments in a shell that waits, with standard input and no terminal", () => {
+    const { command = [], ...container } = session(pod) ?? { name: "" };
+    expect(command.slice(0, 2)).toEqual(["/bin/sh", "-c"]);
+    expect(command.slice(4)).toEqual(["node", "worker.mjs", "--fast"]);
+    expect(container).toMatchObject({ stdin: true, stdinOnce: false });
+    expect(container).not.toHaveProperty("args");
+    expect(container).not.toHaveProperty("tty");
+  });
+
+  test("has nothing in its script that the kubelet expands", () => {
+    expect(session(pod)?.command?.[2]).not.toMatch(/\$\(|\$\$/);
+  });
+
+  test("says how the Pod waits and which credential it takes", () => {
+    expect(parkingOf(pod)).toBe("Shell");
+    expect(credentialOf(pod, "worker")).toBe("WorkSecret");
+    expect(credentialOf(render({ ...SHELL, credential: "EnvironmentKey" }), "worker")).toBe("EnvironmentKey");
+    expect(pod.metadata.annotations?.["berth.dev/about"]).toContain("waits in a shell");
+  });
+
+  test("puts nothing into the Pod that differs between sessions", () => {
+    expect(Object.keys(variables(pod))).toEqual(["ANTHROPIC_BASE_URL", "ANTHROPIC_ENVIRONMENT_ID"]);
+    expect(JSON.stringify(pod.spec)).not.toContain(NAME);
+  });
+
+  test("wraps the container that the default-container annotation names", () => {
+    const template = {
+      metadata: { annotations: { "kubectl.kubernetes.io/default-container": "second" } },
+      spec: {
+        containers: [
+          { name: "first", image: "first:1", command: ["first"] },
+          { name: "second", image: "second:1", command: ["second"] },
+        ],
+      },
+    };
+    const { containers } = sessionTemplate(parsed(stored(sessionsSpec({ template, ...SHELL })))).render(NAME).spec;
+    expect(containers.map(({ command }) => command?.at(-1))).toEqual(["first", "second"]);
+    expect(containers.map(({ stdin }) => stdin)).toEqual([undefined, true]);
+  });
+
+  test("does not warn about Always, which contacts the registry only once for each Pod", () => {
+    const always = templateOf(SHELL, { ...COMMAND, imagePullPolicy: "Always" });
+    expect([always.pullsAlways, always.pullsAgain]).toEqual([false, false]);
+  });
+});
+
+describe("parking: Program", () => {
+  test("leaves the command alone and opens standard input", () => {
+    const pod = render(PROGRAM);
+    expect(session(pod)).toMatchObject({ ...COMMAND, stdin: true, stdinOnce: false });
+    expect(parkingOf(pod)).toBe("Program");
+  });
+
+  test("needs no command: the image's own entrypoint waits", () => {
+    expect(session(render(PROGRAM, {}))).not.toHaveProperty("command");
+  });
+});
+
+describe("secretDelivery: File", () => {
+  const pod = render(FILE, { ...COMMAND, volumeMounts: [{ name: "w", mountPath: "/w" }] });
+
+  test("waits in a shell, and names the file from the start", () => {
+    expect(parkingOf(pod)).toBe("Shell");
+    expect(variables(pod)["ANTHROPIC_WORK_SECRET_FILE"]).toEqual({ value: WORK_SECRET_FILE });
+  });
+
+  test("mounts an empty volume in memory, and leaves the Pod's groups alone", () => {
+    const volume = pod.spec.volumes?.at(-1);
+    expect(volume).toMatchObject({ emptyDir: { medium: "Memory" } });
+    expect(session(pod)?.["volumeMounts"]).toEqual([
+      { name: "w", mountPath: "/w" },
+      { name: volume?.["name"], mountPath: "/var/run/secrets/berth.dev" },
+    ]);
+    expect(pod.spec["securityContext"]).not.toHaveProperty("fsGroup");
+  });
+
+  test("keeps the template's volumes", () => {
+    const own = { name: "v", emptyDir: {} };
+    expect(render(FILE, COMMAND, { volumes: [own] }).spec.volumes?.[0]).toEqual(own);
+  });
+});
+
+describe("a session's line", () => {
+  const identity = { workId: "work_1", sessionId: "sess_1", credential: "it's secret" };
+  const IDS = "ANTHROPIC_WORK_ID='work_1' ANTHROPIC_SESSION_ID='sess_1'";
+  const bodyOf = (pod: Pod) => /^\nberth1 \d+ (.*) #end\n$/.exec(frameFor(pod, "worker", identity) ?? "")?.[1];
+
+  test("exports the ids and the credential", () => {
+    expect(bodyOf(render(SHELL))).toBe(`export ${IDS} ANTHROPIC_WORK_SECRET='it'\\''s secret'`);
+    expect(bodyOf(render({ ...SHELL, credential: "EnvironmentKey" }))).toContain("ANTHROPIC_ENVIRONMENT_KEY=");
+  });
+
+  test("writes the credential to its file, and does not export it", () => {
+    expect(bodyOf(render(FILE))).toBe(
+      `( umask 377; printf %s 'it'\\''s secret' > '${WORK_SECRET_FILE}' ) && export ${IDS}`,
+    );
+  });
+
+  test("is a JSON object for a waiting program", () => {
+    expect(JSON.parse(bodyOf(render(PROGRAM)) ?? "")).toEqual({
+      ANTHROPIC_WORK_ID: "work_1",
+      ANTHROPIC_SESSION_ID: "sess_1",
+      ANTHROPIC_WORK_SECRET: "it's secret",
+    });
+  });
+
+  test("fits wherever the credential goes, once it is said to fit", () => {
+    const lengths = [10, 3_000, 3_700, 3_800, 3_900, 4_000];
+    for (const parking of ["Shell", "Program"] as const) {
+      const fitting = lengths.filter((length) => fitsInLine(parking, { ...identity, credential: "x".repeat(length) }));
+      expect(fitting).toContain(3_700);
+      expect(fitting).not.toContain(4_000);
+      const ways = parking === "Shell" ? [SHELL, FILE, { ...SHELL, credential: "EnvironmentKey" }] : [PROGRAM];
+      for (const way of ways) {
+        for (const length of fitting) {
+          expect(frameFor(render(way), "worker", { ...identity, credential: "x".repeat(length) })).not.toBeNull();
+        }
+      }
+    }
+  });
+
+  test("is refused for values that a line can't hold", () => {
+    expect(fitsInLine("Shell", { ...identity, credential: "a\nb" })).toBe(false);
+    expect(fitsInLine("Shell", { ...identity, sessionId: "é" })).toBe(false);
+    expect(fitsInLine("Program", { ...identity, sessionId: "é\n" })).toBe(true);
+  });
+});
+
 test("gives each way of parking and delivery its own hash", () => {
-  const hash = (sessions: Json) =>
-    sessionTemplate(parsed(stored(sessionsSpec({ template: podTemplate(), ...sessions })))).hash;
-  const hashes = [{}, INIT, FILE, { credential: "EnvironmentKey" }].map(hash);
+  const hash = (sessions: Json) => templateOf(sessions, COMMAND).hash;
+  const hashes = [KEY, SHELL, PROGRAM, FILE, { ...KEY, credential: "EnvironmentKey" }].map(hash);
   expect(new Set(hashes).size).toBe(hashes.length);
+});
+
+describe("parking left out", () => {
+  const choose = (sessions: Json, container: Json, podSpec: Json = {}) =>
+    templateOf(sessions, container, podSpec).parking;
+  const KEPT = /sessions start slower with a key$/;
+
+  test("is Shell for a container with a command", () => {
+    expect(choose({}, COMMAND).mode).toBe("Shell");
+    expect(templateOf({}, COMMAND).hash).toBe(templateOf(SHELL, COMMAND).hash);
+  });
+
+  test.each<[string, Json, Json, RegExp]>([
+    ["no command", {}, {}, /containers\[0\]\.command is not set/],
+    ["a liveness probe", { ...COMMAND, livenessProbe: {} }, {}, /livenessProbe/],
+    ["a startup probe", { ...COMMAND, startupProbe: {} }, {}, /startupProbe/],
+    ["a hook after the start", { ...COMMAND, lifecycle: { postStart: {} } }, {}, /lifecycle\.postStart/],
+    ["a reference to the session", { command: ["x", "$(ANTHROPIC_SESSION_ID)"] }, {}, /command refers to a variable/],
+    ["a terminal", { ...COMMAND, tty: true }, {}, /tty is true/],
+    ["Windows", COMMAND, { os: { name: "windows" } }, /Windows/],
+  ])("is Key with %s, and says why", (_, container, podSpec, why) => {
+    const { mode, message } = choose({}, container, podSpec);
+    expect(mode).toBe("Key");
+    expect(message).toMatch(why);
+    expect(message).toMatch(KEPT);
+  });
+
+  test("keeps Shell with a readiness probe and a hook before the end", () => {
+    expect(choose({}, { ...COMMAND, readinessProbe: {}, lifecycle: { preStop: {} } }).mode).toBe("Shell");
+  });
+
+  test("is Key after Shell failed, unless only a shell can deliver the secret", () => {
+    const environment = (sessions: Json) =>
+      parsed(stored(sessionsSpec({ template: podTemplate({ containers: [{ name: "w", ...COMMAND }] }), ...sessions })));
+    expect(sessionTemplate(environment({}), "no shell").parking).toEqual({
+      mode: "Key",
+      message: "no shell; sessions start slower with a key",
+    });
+    expect(sessionTemplate(environment(FILE), "no shell").parking.mode).toBe("Shell");
+    expect(sessionTemplate(environment(SHELL), "no shell").parking.mode).toBe("Shell");
+  });
 });

@@ -69,8 +69,10 @@ function freePods(pods: readonly Pod[], { claims = new ClaimTable(), taken = "",
   breaker.succeeded({ hash: OLD, claim: "", openedMs: 0 });
   breaker.watch(NEW, 0, () => [OLD, UNKNOWN]);
   for (let n = 0; n < failures; n += 1) breaker.failed({ hash: NEW, claim: `${n}`, openedMs: n }, "no", n);
-  return new FreePods({ context, claims, breaker, isTaken: (name) => name === taken });
+  return new FreePods({ context, claims, breaker, isTaken: (name) => name === taken, streams: REACHABLE });
 }
+
+const REACHABLE = { isReachable: () => true };
 
 const NONE: ReadonlySet<string> = new Set();
 const next = (pods: readonly Pod[], except = NONE, fits: (pod: Pod) => boolean = () => true) =>

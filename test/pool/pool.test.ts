@@ -61,6 +61,7 @@ function poolOf(pods: readonly Pod[], answer: Answer) {
     claims,
     breaker: new Breaker(DEFAULT_TIMING),
     removals: new Removals({ context, onForeignSlot: () => {} }),
+    streams: { keep: () => null, isReachable: () => true, problemOf: () => null },
     takeVolume: async () => {
       throw new Error("no volumes here");
     },

@@ -140,6 +140,7 @@ export function facts(claim: Claim, pod: Facts["pod"], afterMs: number, more: Pa
     pod,
     podGoneByMs: null,
     podAssigned: claim.record.touchedMs !== null,
+    waitsForLine: false,
     nowMs,
     wallMs: EPOCH + nowMs,
     clusterMs: EPOCH + nowMs,

@@ -1,7 +1,8 @@
 /** A simulated operator that performs the steps of `nextStep`, for the property tests of the protocol. */
+
+import { isSomebodyElses } from "../../src/claims/ack-window.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { End } from "../../src/pods/pod-state.ts";
-import { isSomebodyElses } from "../../src/protocol/ack-window.ts";
 import { type Claim, isReacknowledged } from "../../src/protocol/claim.ts";
 import { type ItemView, noteWaiting } from "../../src/protocol/claim-observed.ts";
 import { noteJournal, noteTouched } from "../../src/protocol/claim-record.ts";
@@ -289,6 +290,7 @@ export class Operator {
       pod,
       podGoneByMs: pod.is === "gone" ? null : goneByMs,
       podAssigned: assigned,
+      waitsForLine: false,
       nowMs: this.#timeline.nowMs,
       wallMs: this.#wallMs(),
       clusterMs: this.#wallMs(),
@@ -337,6 +339,10 @@ export class Operator {
       case "touch":
         yield* this.#touch(claim);
         return false;
+      case "deliver":
+      case "read-log":
+      case "delivered":
+        throw new Error("this Pod waits for a key");
       case "snapshot":
         withFields(claim, { memory: remembered(step, claim, this.#timeline.nowMs) });
         return false;

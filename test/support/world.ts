@@ -23,7 +23,7 @@ import {
 import { createLogger, silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics, type Metrics } from "../../src/observe/metrics.ts";
 import { runOperator, type Seams } from "../../src/operator.ts";
-import { GATE_CONTAINER } from "../../src/pods/pod-gate.ts";
+import { readPodState } from "../../src/pods/pod-state.ts";
 import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { parseSettings } from "../../src/settings/config.ts";
 import { OPERATOR } from "../../testbed/cluster/users.ts";
@@ -172,10 +172,10 @@ export class World implements AsyncDisposable {
   /** Pods that the kubelet reports as parked. */
   get parked(): Pod[] {
     return this.pods.filter(
-      ({ status, metadata }) =>
-        !metadata.deletionTimestamp &&
-        (status?.containerStatuses?.some(({ state }) => state?.waiting?.reason === "CreateContainerConfigError") ||
-          status?.initContainerStatuses?.some(({ name, state }) => name === GATE_CONTAINER && state?.running)),
+      (pod) =>
+        !pod.metadata.deletionTimestamp &&
+        pod.metadata.labels?.["berth.dev/phase"] === "parked" &&
+        readPodState(pod).is === "parked",
     );
   }
 

@@ -13,7 +13,7 @@ const HISTORIES = "test/sessions/loops/faults.properties.test.ts";
 /** Steps 2 to 5 of the protocol: from the poll to the opening, including what an earlier process left behind. */
 export const CLAIMING: readonly FileMutations[] = [
   {
-    file: "src/protocol/ack-window.ts",
+    file: "src/claims/ack-window.ts",
     tests: [ACKNOWLEDGING],
     mutations: [
       {
@@ -164,8 +164,8 @@ export const CLAIMING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/protocol/ack-window.ts",
-    tests: ["test/protocol/ack-window.test.ts"],
+    file: "src/claims/ack-window.ts",
+    tests: ["test/claims/ack-window.test.ts"],
     mutations: [
       {
         name: "refuses an acknowledgement that the server has kept since before the poll",
@@ -376,7 +376,7 @@ export const CLAIMING: readonly FileMutations[] = [
         guard: "identity",
         find: "a.fromMs < b.beforeMs && b.fromMs < a.beforeMs",
         replace: "a.fromMs === b.fromMs",
-        tests: ["test/protocol/ack-window.test.ts", DECIDE, DECIDE_OPERATOR],
+        tests: ["test/claims/ack-window.test.ts", DECIDE, DECIDE_OPERATOR],
       },
     ],
   },

@@ -142,10 +142,10 @@ describe.concurrent("an image that runs as root in a Pod that must not", () => {
     expect(toolCalls.map(({ output }) => output)).toEqual(["hello"]);
   });
 
-  test("fails while its Pod is parked with parking: Init, and costs no item", async () => {
+  test("fails while its Pod is parked with parking: Shell, and costs no item", async () => {
     await using world = await startE2eWorld();
     await world.createEnvironment({
-      sessions: { warm: 1, maxConcurrent: 1, parking: "Init", template: withImage(world, rootImage(world)) },
+      sessions: { warm: 1, maxConcurrent: 1, parking: "Shell", template: withImage(world, rootImage(world)) },
     });
     await enqueue(world, 1);
     const condition = await world.untilCondition("CapacityAvailable", "PreparationFailing");

@@ -115,9 +115,9 @@ describe.concurrent("a sidecar that admission adds before the session container,
     expect(last.stoppedBy?.as).toBe("environment-key");
   });
 
-  test("starts with the session with parking: Init", async () => {
+  test("starts with the session with parking: Shell", async () => {
     await using world = await startE2eWorld({
-      sessions: { parking: "Init" },
+      sessions: { parking: "Shell" },
       podSpec: { terminationGracePeriodSeconds: 2 },
     });
     await using _policy = await injectSidecars(world);

@@ -27,10 +27,10 @@ const RUNNER_WITH_FILE = {
 
 const WAYS: readonly (readonly [name: string, options: E2eOptions])[] = [
   ["parking Key", { container: RUNNER }],
-  ["parking Init", { container: RUNNER, sessions: { parking: "Init" } }],
+  ["parking Shell", { container: RUNNER, sessions: { parking: "Shell" } }],
   [
-    "parking Init and the secret as a file",
-    { container: RUNNER_WITH_FILE, sessions: { parking: "Init", secretDelivery: "File" } },
+    "parking Shell and the secret as a file",
+    { container: RUNNER_WITH_FILE, sessions: { parking: "Shell", secretDelivery: "File" } },
   ],
 ];
 

@@ -1,14 +1,14 @@
 import { describe, expect, test } from "vitest";
 import { bashScript } from "../../../simulator/script.ts";
 import type { Pod } from "../../../src/kube/resource.ts";
-import { GATE_CONTAINER, WORK_SECRET_FILE } from "../../../src/pods/pod-gate.ts";
+import { WORK_SECRET_FILE } from "../../../src/pods/pod-gate.ts";
 import { podOf, type Served, serveOne, untilAnswered, untilEnded } from "../support/session-life.ts";
 import { NEVER, type StockWorker } from "../support/worker-template.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
 /** A way to park a Pod and to deliver its credential; together, all that the schema allows. */
 interface Way {
-  readonly parking: "Key" | "Init";
+  readonly parking: "Key" | "Shell";
   readonly secretDelivery: "Env" | "File";
   readonly credential: "WorkSecret" | "EnvironmentKey";
 }
@@ -16,26 +16,22 @@ interface Way {
 const WAYS: readonly (readonly [name: string, way: Way])[] = [
   ["parking Key", { parking: "Key", secretDelivery: "Env", credential: "WorkSecret" }],
   ["parking Key and the environment key", { parking: "Key", secretDelivery: "Env", credential: "EnvironmentKey" }],
-  ["parking Init", { parking: "Init", secretDelivery: "Env", credential: "WorkSecret" }],
-  ["parking Init and the environment key", { parking: "Init", secretDelivery: "Env", credential: "EnvironmentKey" }],
-  ["parking Init and the secret as a file", { parking: "Init", secretDelivery: "File", credential: "WorkSecret" }],
+  ["parking Shell", { parking: "Shell", secretDelivery: "Env", credential: "WorkSecret" }],
+  ["parking Shell and the environment key", { parking: "Shell", secretDelivery: "Env", credential: "EnvironmentKey" }],
+  ["parking Shell and the secret as a file", { parking: "Shell", secretDelivery: "File", credential: "WorkSecret" }],
 ];
 const WORKERS: readonly StockWorker[] = ["typescript", "python"];
 
 /** The user of the worker images; see testbed/images. */
 const WORKER_USER = 10_001;
-/** The group that Berth sets if the template names none; see docs/session-pods.md. */
-const DEFAULT_FS_GROUP = 65_532;
 
-/** How a Pod waited, according to the kubelet's reports about its containers while it was parked. */
+/** The states of the session container while its Pod was parked, as the kubelet reported them. */
 function waits(history: readonly Pod[]): ReadonlySet<string> {
   const parked = history.filter(({ metadata }) => metadata.labels?.["berth.dev/phase"] === "parked");
   return new Set(
-    parked.flatMap(({ status }) => {
-      const gate = status?.initContainerStatuses?.find(({ name }) => name === GATE_CONTAINER);
-      const session = status?.containerStatuses?.[0];
-      if (session?.state?.running ?? session?.state?.terminated) return ["started"];
-      return [gate?.state?.running ? "gate" : (session?.state?.waiting?.reason ?? "")];
+    parked.map(({ status }) => {
+      const { running, waiting } = status?.containerStatuses?.[0]?.state ?? {};
+      return running ? "running" : (waiting?.reason ?? "");
     }),
   );
 }
@@ -45,7 +41,7 @@ const CREDENTIAL_NAMES =
   "tr '\\0' '\\n' </proc/1/environ | cut -d= -f1 | grep -E 'SECRET|KEY|TOKEN|ACKNOWLEDGED' | sort | xargs";
 
 function credentialNames({ secretDelivery, credential }: Way): string {
-  if (secretDelivery === "File") return "ANTHROPIC_WORK_SECRET_FILE BERTH_ACKNOWLEDGED_AT";
+  if (secretDelivery === "File") return "ANTHROPIC_WORK_SECRET_FILE";
   return credential === "WorkSecret" ? "ANTHROPIC_WORK_SECRET" : "ANTHROPIC_ENVIRONMENT_KEY";
 }
 
@@ -73,14 +69,10 @@ describe.each(WAYS)("with %s", (_name, way) => {
       expect(read).toEqual(["hello", false]);
       expect(names).toEqual([credentialNames(way), false]);
       const held = waits(world.history(served.pod));
-      expect(held).toContain(way.parking === "Key" ? "CreateContainerConfigError" : "gate");
-      expect(held).not.toContain("started");
+      expect(held).toContain(way.parking === "Key" ? "CreateContainerConfigError" : "running");
+      expect(held.has("running")).toBe(way.parking === "Shell");
       const { status } = podOf(world, served.item) ?? {};
       expect(status?.containerStatuses?.[0]).toMatchObject({ restartCount: 0, state: { terminated: { exitCode: 0 } } });
-      if (way.parking === "Init") {
-        const gate = status?.initContainerStatuses?.find(({ name }) => name === GATE_CONTAINER);
-        expect(gate).toMatchObject({ restartCount: 0, state: { terminated: { exitCode: 0 } } });
-      }
     },
   );
 });
@@ -101,28 +93,11 @@ test.concurrent.each(WORKERS)(
   },
 );
 
-describe.concurrent("a secret as a file", () => {
-  const look = `stat -L -c '%a %u %g' ${WORK_SECRET_FILE}; ls -A /var/run/secrets/berth.dev | grep -v '^[.]'`;
-  const write = `echo x 2>/dev/null >${WORK_SECRET_FILE} && echo written || echo refused`;
-
-  test.each<[name: string, podSpec: Record<string, unknown>, group: number]>([
-    ["without a group of its own", {}, DEFAULT_FS_GROUP],
-    ["with runAsGroup", { securityContext: { runAsUser: WORKER_USER, runAsGroup: 20_002 } }, 20_002],
-    ["with fsGroup", { securityContext: { runAsUser: WORKER_USER, fsGroup: 30_003, runAsGroup: 20_002 } }, 30_003],
-  ])("is readable to a worker that is not root, %s, and to no other", async (_name, podSpec, group) => {
-    await using world = await startE2eWorld({
-      podSpec,
-      sessions: { parking: "Init", secretDelivery: "File" },
-    });
-    const served = await serveOne(world, {
-      script: bashScript("id -u; id -G", look, write, `wc -c <${WORK_SECRET_FILE} >/dev/null && echo readable`),
-    });
-    await untilEnded(world, served, "Completed");
-    const [[who] = [], [file] = [], [written] = [], [read] = []] = await untilAnswered(world, served.item, 4);
-    const [user, groups = ""] = String(who).split("\n");
-    expect(user).toBe(String(WORKER_USER));
-    expect(groups.split(" ")).toContain(String(group));
-    expect(file).toBe(`440 0 ${group}\nwork-secret`);
-    expect([written, read]).toEqual(["refused", "readable"]);
-  });
+test("a secret as a file is readable to the worker's user alone, and was written before the worker started", async () => {
+  await using world = await startE2eWorld({ sessions: { secretDelivery: "File" } });
+  const look = `stat -L -c '%a %u' ${WORK_SECRET_FILE}; ls -A /var/run/secrets/berth.dev; wc -c <${WORK_SECRET_FILE}`;
+  const served = await serveOne(world, { script: bashScript(look) });
+  await untilEnded(world, served, "Completed");
+  const [[file] = []] = await untilAnswered(world, served.item, 1);
+  expect(file).toMatch(new RegExp(`^400 ${WORKER_USER}\\nwork-secret\\n\\d{2,}$`));
 });

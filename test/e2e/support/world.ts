@@ -10,7 +10,7 @@ import { KubeClient } from "../../../src/kube/client.ts";
 import { loadKubeConfig } from "../../../src/kube/config.ts";
 import { isNotFound } from "../../../src/kube/errors.ts";
 import { type KubeEvent, NAMESPACES, type Pod, SECRETS, type Secret } from "../../../src/kube/resource.ts";
-import { GATE_CONTAINER } from "../../../src/pods/pod-gate.ts";
+import { readPodState } from "../../../src/pods/pod-state.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { findLeaks } from "../../support/leak-search.ts";
 import { recordCredentials } from "./credentials-seen.ts";
@@ -129,11 +129,10 @@ export class E2eWorld implements AsyncDisposable {
   /** Pods that the kubelet reports as parked. */
   get parked(): Pod[] {
     return this.pods.filter(
-      ({ status, metadata }) =>
-        !metadata.deletionTimestamp &&
-        metadata.labels?.["berth.dev/phase"] === "parked" &&
-        (status?.containerStatuses?.some(({ state }) => state?.waiting?.reason === "CreateContainerConfigError") ||
-          status?.initContainerStatuses?.some(({ name, state }) => name === GATE_CONTAINER && state?.running)),
+      (pod) =>
+        !pod.metadata.deletionTimestamp &&
+        pod.metadata.labels?.["berth.dev/phase"] === "parked" &&
+        readPodState(pod).is === "parked",
     );
   }
 

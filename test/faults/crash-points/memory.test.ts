@@ -173,8 +173,8 @@ const HISTORIES: readonly (readonly [name: string, of: History])[] = [
   ["lease: Worker", { sessions: {}, programs: ["stock", "killed", "crashes"] }],
   ["lease: Worker, Release", { sessions: { onPodFailure: "Release" }, programs: ["killed", "stock", "silent"] }],
   [
-    "lease: Worker, parking: Init, overdue",
-    { sessions: { parking: "Init", maxDurationSeconds: 6 }, programs: ["deaf"] },
+    "lease: Worker, parking: Shell, overdue",
+    { sessions: { parking: "Shell", maxDurationSeconds: 6 }, programs: ["deaf"] },
   ],
   [
     "lease: Worker, Protect, drained",

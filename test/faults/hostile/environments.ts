@@ -10,7 +10,7 @@ export function bases(world: World): unknown[] {
   const full = {
     ...(sessions as object),
     lease: "Operator",
-    parking: "Init",
+    parking: "Shell",
     secretDelivery: "File",
     disruption: "Protect",
     onPodFailure: "Release",

@@ -84,6 +84,7 @@ type Unread =
   | `removal.${"lock" | "read-lock" | "read-pod" | "unlock"}`
   | `retention.${"read-secret" | "read-pod"}`
   | `claim.${"offer" | "read-journal"}`
+  | `session.${"deliver" | "delivered" | "read-log"}`
   | `session.${"shorten" | "read-credential" | "touch" | "read-pod" | "count-release" | "mark" | "reread" | "forget"}`;
 
 /** Points with a meaning in the model. A new point must be added here or to `Unread`. */

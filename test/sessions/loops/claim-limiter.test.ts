@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
+import { windowMs } from "../../../src/claims/ack-window.ts";
 import { FIRST_UNDER_WAY } from "../../../src/claims/claim-limiter.ts";
 import type { PointEvent } from "../../../src/core/points.ts";
 import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
-import { windowMs } from "../../../src/protocol/ack-window.ts";
 import { LoopWorld } from "./loop-world.ts";
 import { FAIR } from "./network.ts";
 

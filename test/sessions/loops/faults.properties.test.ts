@@ -88,7 +88,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
       lease,
       onPodFailure,
       disruption: pick(["Allow", "Protect"]),
-      ...pick<Record<string, string>>([{}, { parking: "Init" }, { parking: "Init", secretDelivery: "File" }]),
+      ...pick<Record<string, string>>([{}, { parking: "Shell" }, { parking: "Shell", secretDelivery: "File" }]),
       parkedMaxAgeSeconds: pick([0, 60, 600]),
       warmScaleDownSeconds: pick([10, 300]),
       ...workspace,

@@ -2,7 +2,6 @@ import { KEY_WORK_ID, KEY_WORK_SECRET } from "../../../src/api/names.ts";
 import type { Random } from "../../../src/core/backoff.ts";
 import type { Clock, Timer } from "../../../src/core/clock.ts";
 import { type Condition, type ContainerState, PODS, type Pod, SECRETS } from "../../../src/kube/resource.ts";
-import { GATE_CONTAINER, isGatedByInit } from "../../../src/pods/pod-gate.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import type { HttpSender } from "../../../src/work/http.ts";
 import type { ApiServer } from "./api-server.ts";
@@ -116,8 +115,6 @@ class KubeletPod {
   #killed = new AbortController();
   #worker: Worker | null = null;
   #deleting = false;
-  /** Whether the init container that parks this Pod has ended. */
-  #gatePassed = false;
   #forgotten = false;
   #look: Timer | null = null;
   #deadline: Timer | null = null;
@@ -180,21 +177,12 @@ class KubeletPod {
   #lookNow(): void {
     if (this.#state !== "parked" || this.#forgotten || this.#deleting) return;
     this.#look?.cancel();
-    const gated = isGatedByInit(this.#pod) && !this.#gatePassed;
-    const [leastMs, spreadMs] = gated ? GATED_LOOK_MS : LOOK_MS;
+    const [leastMs, spreadMs] = LOOK_MS;
     this.#look = this.#after(leastMs + this.#parts.random() * spreadMs, () => this.#lookNow());
     const secret = this.#parts.server.find(SECRETS, this.#namespace, this.#name);
     const key = secret?.data?.[KEY_WORK_SECRET];
     // The kubelet's watches of Secrets and Pods are not ordered: it may not have the key yet.
     const unseen = key === undefined || this.#parts.random() < UNSEEN;
-    if (gated) {
-      this.#container(INITIALIZING, "Pending", unseen ? { running: { startedAt: this.#now() } } : PASSED);
-      if (unseen) return;
-      // The file is written, then the gate ends and the kubelet notices it.
-      this.#gatePassed = true;
-      this.#after(300 + this.#parts.random() * 1_000, () => this.#lookNow());
-      return;
-    }
     if (key === undefined || unseen) {
       const missing = secret
         ? `couldn't find key ${KEY_WORK_SECRET} in Secret ${this.#namespace}/${this.#name}`
@@ -271,12 +259,11 @@ class KubeletPod {
     this.#deadline = this.#after(Math.max(0, leftMs), () => this.#killed.abort());
   }
 
-  #container(state: ContainerState, phase = state.running ? "Running" : "Pending", gate?: ContainerState): void {
+  #container(state: ContainerState, phase = state.running ? "Running" : "Pending"): void {
     const name = this.#pod.spec.containers[0]?.name ?? "";
     const types = ["PodScheduled", "Initialized", "PodReadyToStartContainers"];
     const conditions = types.map((type) => condition(type, this.#pod.status?.startTime ?? this.#now()));
-    const init = gate ? { initContainerStatuses: [{ name: GATE_CONTAINER, state: gate }] } : {};
-    this.#report({ ...this.#pod.status, ...init, phase, conditions, containerStatuses: [{ name, state }] });
+    this.#report({ ...this.#pod.status, phase, conditions, containerStatuses: [{ name, state }] });
   }
 
   #report(status: Pod["status"]): void {
@@ -298,12 +285,8 @@ class KubeletPod {
 /** How long an unreachable node runs before it shuts down. */
 const LOST_NODE_ENDS_MS = 600_000;
 
-/** The minimum time between two reads of the Secret and the random addition, for a waiting container and for a gate. */
+/** The minimum time between two reads of the Secret, and the random addition. */
 const LOOK_MS = [10_000, 5_000] as const;
-const GATED_LOOK_MS = [60_000, 30_000] as const;
-
-const INITIALIZING: ContainerState = { waiting: { reason: "PodInitializing" } };
-const PASSED: ContainerState = { terminated: { exitCode: 0 } };
 
 /** The probability that the kubelet reads an outdated Secret. */
 const UNSEEN = 0.15;

@@ -6,7 +6,6 @@ import {
   LABEL_ROLE,
 } from "../../../../src/api/names.ts";
 import { PERSISTENT_VOLUME_CLAIMS, POD_DISRUPTION_BUDGETS, PODS, SECRETS } from "../../../../src/kube/resource.ts";
-import { GATE_CONTAINER } from "../../../../src/pods/pod-gate.ts";
 import { readJournal } from "../../../../src/protocol/journal.ts";
 import { ENVIRONMENTS } from "../../../../src/reconcile/finalizer.ts";
 import type { FateInput } from "../../../../testbed/node/node.ts";
@@ -147,15 +146,10 @@ export const SCENARIOS = {
   served: { world: () => ({}), ends: "served" },
   /** The same, and the Pod is retained for its logs long enough that the next operator finds it marked. */
   retained: { world: () => ({ sessions: { retainFinishedSeconds: 5 } }), ends: "served" },
-  /** parking: Init and credential delivery as a file. */
+  /** parking: Shell and credential delivery as a file. */
   filed: {
     world: () => ({
-      // The init container waits for its key as it does on a real node.
-      node: {
-        runtime: (_pod, { name }) => (name === GATE_CONTAINER ? "process" : "scripted"),
-        fates: (_pod, { name }) => (name === GATE_CONTAINER ? undefined : { kind: "worker", workMs: 300 }),
-      },
-      sessions: { parking: "Init", secretDelivery: "File" },
+      sessions: { parking: "Shell", secretDelivery: "File" },
     }),
     ends: "served",
   },

@@ -1,5 +1,4 @@
 import type { Pod } from "../../../../src/kube/resource.ts";
-import { GATE_CONTAINER } from "../../../../src/pods/pod-gate.ts";
 import type { TestCluster } from "../../../support/cluster.ts";
 import { SHORT_LEASE } from "../../../support/session-life.ts";
 import { startWorld, type World } from "../../../support/world.ts";
@@ -43,8 +42,7 @@ export class SessionsStage extends Stage {
       node: {
         seed,
         timeScale: NODE_TIME_SCALE,
-        runtime: (_pod, { name }) => (name === GATE_CONTAINER ? "process" : "scripted"),
-        fates: (pod, { name }) => (name === GATE_CONTAINER ? undefined : fates.of(pod)),
+        fates: (pod) => fates.of(pod),
       },
       spec: { deletionGraceSeconds: 2 },
       sessions: sessionsOf(setting),

@@ -1,9 +1,9 @@
 import { Backoff, type Random } from "../core/backoff.ts";
 import { type Clock, sleep } from "../core/clock.ts";
 import type { Timing } from "../core/timing.ts";
+import { instantOf, isSameInstant } from "../protocol/claim.ts";
+import type { Journal } from "../protocol/journal.ts";
 import type { Answer } from "../work/client.ts";
-import { instantOf, isSameInstant } from "./claim.ts";
-import type { Journal } from "./journal.ts";
 
 /**
  * One answer leaves the server's clock uncertain by the second of a Date header plus the round trip. A larger

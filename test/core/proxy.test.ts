@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { proxyFor } from "../../src/kube/proxy.ts";
+import { proxyFor } from "../../src/core/proxy.ts";
 
 const PROXY = "http://proxy.invalid:3128";
 const asked = (url: string, noProxy?: string) => proxyFor(new URL(url), { httpsProxy: PROXY, noProxy });

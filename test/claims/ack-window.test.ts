@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { isSomebodyElses } from "../../src/protocol/ack-window.ts";
+import { isSomebodyElses } from "../../src/claims/ack-window.ts";
 
 const at = (second: number, fraction = ".000") => `2030-01-01T00:00:0${second}${fraction}Z`;
 const EARLIEST = { polledMs: Date.parse(at(2)), sentMs: Date.parse(at(4)) };

@@ -1,0 +1,238 @@
+import { Backoff, type Random } from "../core/backoff.ts";
+import { type Clock, deadlineSignal, SECOND_MS } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
+import type { AttachStream } from "../kube/attach.ts";
+import type { KubeClient } from "../kube/client.ts";
+import { KubeApiError } from "../kube/errors.ts";
+import type { Pod } from "../kube/resource.ts";
+import type { Logger } from "../observe/logger.ts";
+import type { Metrics } from "../observe/metrics.ts";
+import { STARTED_MARKER } from "../pods/frame.ts";
+import { parkingOf } from "../pods/pod-gate.ts";
+import { sessionContainerName } from "../pods/pod-state.ts";
+
+/** Attach requests in flight for one Environment. */
+const CONCURRENCY = 8;
+
+/** How long an attach request may take, in milliseconds. The API server first connects to the Pod's node. */
+const ATTACH_MS = 5_000;
+
+/**
+ * How long a delivery waits for the marker, in milliseconds. A program starts within milliseconds of its line; after
+ * this, the container's log shows whether it has.
+ */
+const MARKER_MS = 2 * SECOND_MS;
+
+/** A program may log before it waits, so the marker is not always at the beginning. */
+const LOG_BYTES = 64 * 1_024;
+
+/** Answers that say that attaching is not possible at all: a policy refuses it, or the node does not support it. */
+const REFUSALS: ReadonlySet<number> = new Set([403, 405, 501]);
+/** Refusals in a row after which `parking: Shell` counts as impossible. */
+const MOST_REFUSALS = 3;
+
+const RETRY = { baseMs: SECOND_MS, maxMs: 30 * SECOND_MS };
+
+/**
+ * The connections that one replica keeps open ahead of time, and one Environment's share of them. Each costs the API
+ * server and the node a connection, too.
+ */
+const MOST_OPEN = 500;
+const MOST_OPEN_OF_ENVIRONMENT = 100;
+
+/** The connections that all Environments of a replica keep open ahead of time. */
+export class StreamBudget {
+  #open = 0;
+
+  /** Returns false if no further connection may be kept open. */
+  take(): boolean {
+    if (this.#open >= MOST_OPEN) return false;
+    this.#open += 1;
+    return true;
+  }
+
+  give(): void {
+    this.#open -= 1;
+  }
+}
+
+/** `started`: the container has read its line. `unanswered`: it may have, or still may. */
+export type Delivery = "started" | "unanswered";
+
+export interface PodStreamsContext {
+  readonly namespace: string;
+  readonly kube: Pick<KubeClient, "attach" | "log">;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+  readonly labels: { readonly namespace: string; readonly environment: string };
+  readonly streamBudget: Pick<StreamBudget, "take" | "give">;
+  /** Pods can't be attached to in this cluster. */
+  readonly shellFailed: (message: string) => void;
+}
+
+/** An attach to a Pod that failed. */
+interface Failed {
+  readonly backoff: Backoff;
+  /** Monotonic. */
+  dueMs: number;
+  message: string;
+}
+
+/**
+ * The attach connections to an Environment's waiting Pods. A Pod counts as free only after one attach to it succeeded,
+ * so that no session is claimed for a Pod that can't be given one. Connections to the Pods that are claimed next stay
+ * open; delivering over an open one takes a few milliseconds.
+ */
+export class PodStreams {
+  readonly #context: PodStreamsContext;
+  readonly #onChange: () => void;
+  /** By uid of the Pod. */
+  readonly #open = new Map<string, AttachStream>();
+  readonly #attached = new Set<string>();
+  readonly #failed = new Map<string, Failed>();
+  readonly #trying = new Set<string>();
+  /** Refusals in a row. */
+  #refusals = 0;
+  #closed = false;
+
+  /** @param onChange called when an attach to a free Pod has succeeded or failed */
+  constructor(context: PodStreamsContext, onChange: () => void) {
+    this.#context = context;
+    this.#onChange = onChange;
+  }
+
+  /** Whether the operator can give this Pod a session: a line can reach it, or it waits for a key. */
+  isReachable(pod: Pod): boolean {
+    return parkingOf(pod) === "Key" || this.#attached.has(pod.metadata.uid ?? "");
+  }
+
+  /** Why no attach to this Pod has succeeded yet; null: none has failed. */
+  problemOf(pod: Pod): string | null {
+    return this.#failed.get(pod.metadata.uid ?? "")?.message ?? null;
+  }
+
+  /**
+   * Attaches to Pods that were not attached to yet, and keeps connections open to the first ones.
+   * @param waiting all free Pods that wait, in the order in which they are claimed
+   * @returns when to call again at the latest (monotonic); null: when the Pods change
+   */
+  keep(waiting: readonly Pod[]): number | null {
+    const pods = waiting.filter((pod) => parkingOf(pod) !== "Key");
+    const uids = new Set(pods.map(uidOf));
+    for (const known of [this.#attached, this.#failed])
+      for (const uid of known.keys()) if (!uids.has(uid)) known.delete(uid);
+    const nowMs = this.#context.clock.monotonic();
+    let nextMs: number | null = null;
+    for (const [place, pod] of pods.entries()) {
+      const uid = uidOf(pod);
+      const wants = !this.#attached.has(uid) || (place < MOST_OPEN_OF_ENVIRONMENT && !this.#open.has(uid));
+      const { dueMs = 0 } = this.#failed.get(uid) ?? {};
+      if (!wants || this.#trying.has(uid)) continue;
+      if (dueMs > nowMs) nextMs = Math.min(nextMs ?? dueMs, dueMs);
+      else if (this.#trying.size < CONCURRENCY) void this.#attach(pod, place < MOST_OPEN_OF_ENVIRONMENT);
+    }
+    return nextMs;
+  }
+
+  async #attach(pod: Pod, isKept: boolean): Promise<void> {
+    const { logger, clock, random } = this.#context;
+    const uid = uidOf(pod);
+    this.#trying.add(uid);
+    try {
+      const stream = await this.#connect(pod);
+      this.#attached.add(uid);
+      this.#failed.delete(uid);
+      this.#refusals = 0;
+      if (isKept) this.#hold(uid, stream);
+      else stream.close();
+    } catch (error) {
+      const failed = this.#failed.get(uid) ?? { backoff: new Backoff(RETRY, random), dueMs: 0, message: "" };
+      failed.message = errorText(error);
+      failed.dueMs = clock.monotonic() + failed.backoff.next();
+      this.#failed.set(uid, failed);
+      this.#noteRefusal(error, failed.message);
+      logger.warn({ pod: pod.metadata.name, error: failed.message }, "could not attach to a waiting Pod");
+    } finally {
+      this.#trying.delete(uid);
+      if (!this.#closed) this.#onChange();
+    }
+  }
+
+  #noteRefusal(error: unknown, message: string): void {
+    const isRefused = error instanceof KubeApiError && REFUSALS.has(error.status);
+    this.#refusals = isRefused ? this.#refusals + 1 : 0;
+    if (this.#refusals === MOST_REFUSALS) this.#context.shellFailed(`attaching to Pods is refused: ${message}`);
+  }
+
+  async #connect(pod: Pod): Promise<AttachStream> {
+    const { kube, namespace } = this.#context;
+    const ref = { namespace, name: pod.metadata.name ?? "" };
+    const stream = await kube.attach(ref, { container: sessionContainerName(pod) ?? "" }, { timeoutMs: ATTACH_MS });
+    if (!this.#closed) return stream;
+    stream.close();
+    throw new Error("the connections of this Environment are closed");
+  }
+
+  /** Keeps a connection open, if the budget permits, until it is used or breaks. */
+  #hold(uid: string, stream: AttachStream): void {
+    const { streamBudget, metrics, labels } = this.#context;
+    if (this.#open.has(uid) || !streamBudget.take()) return stream.close();
+    this.#open.set(uid, stream);
+    metrics.attachStreams.set(labels, this.#open.size);
+    void stream.closed.then(() => {
+      streamBudget.give();
+      if (this.#open.get(uid) === stream) this.#open.delete(uid);
+      metrics.attachStreams.set(labels, this.#open.size);
+      if (!this.#closed) this.#onChange();
+    });
+  }
+
+  /**
+   * Writes a session's line to its Pod, and waits until the container has read it. Closes the connection: a client that
+   * reads slowly would stall the container's output.
+   * @param onSent called right before the line is written
+   * @throws KubeApiError if the Pod could not be attached to, and LeadershipLostError: the line was not sent
+   */
+  async deliver(pod: Pod, frame: string, onSent: () => void): Promise<Delivery> {
+    const { clock, metrics, labels } = this.#context;
+    const kept = this.#open.get(uidOf(pod));
+    const isKept = kept?.isOpen ?? false;
+    const stream = kept?.isOpen ? kept : await this.#connect(pod);
+    const deadline = deadlineSignal(clock, MARKER_MS);
+    try {
+      onSent();
+      stream.send(frame);
+      const started = await stream.waitFor(STARTED_MARKER, deadline.signal);
+      const result = started ? "started" : "unanswered";
+      metrics.deliveries.inc({ ...labels, connection: isKept ? "kept" : "new", result });
+      return result;
+    } finally {
+      deadline.cancel();
+      stream.close();
+    }
+  }
+
+  /**
+   * Whether the container's log shows that it has read its line.
+   * @throws KubeApiError
+   */
+  async hasStarted(pod: Pod): Promise<boolean> {
+    const { kube, namespace } = this.#context;
+    const ref = { namespace, name: pod.metadata.name ?? "" };
+    const container = sessionContainerName(pod) ?? "";
+    const log = await kube.log(ref, { container, limitBytes: LOG_BYTES }, { timeoutMs: ATTACH_MS });
+    return log.includes(STARTED_MARKER);
+  }
+
+  /** Closes all connections, because this process no longer serves the Environment. */
+  close(): void {
+    this.#closed = true;
+    for (const stream of this.#open.values()) stream.close();
+  }
+}
+
+function uidOf({ metadata }: Pod): string {
+  return metadata.uid ?? "";
+}

@@ -1,0 +1,58 @@
+import type { Delivery, PodStreams } from "../attach/pod-streams.ts";
+import { isForbidden } from "../kube/errors.ts";
+import type { Pod } from "../kube/resource.ts";
+import { frameFor } from "../pods/pod-gate.ts";
+import { sessionContainerName } from "../pods/pod-state.ts";
+import type { Claim } from "../protocol/claim.ts";
+import { noteDelivery, noteDeliverySent } from "../protocol/claim-record.ts";
+import type { ClaimContext } from "../protocol/context.ts";
+import { ofClaim } from "../protocol/points.ts";
+import { credentialOfOpened } from "./secret-acts.ts";
+
+/** What the acts need of an Environment's connections to its Pods. */
+export type Deliverer = Pick<PodStreams, "deliver" | "hasStarted">;
+
+/**
+ * Writes the session's line to its waiting container. Without a marker, the line may still be read: then the item and
+ * the container's log decide.
+ * @throws KubeApiError if the Pod can't be attached to: no line was sent
+ */
+export async function deliverSession(
+  context: ClaimContext,
+  streams: Deliverer,
+  claim: Claim,
+  pod: Pod,
+): Promise<Delivery> {
+  const { workId, sessionId } = claim.record.journal;
+  const credential = await credentialOfOpened(context, claim);
+  const frame = frameFor(pod, sessionContainerName(pod), { workId, sessionId, credential });
+  if (frame === null) throw new Error("the ids and the credential of the work item do not fit in a line");
+  const sent = () => noteDeliverySent(claim, context.clock.monotonic());
+  const delivery = await context.points.run(
+    "session.deliver",
+    ofClaim(claim),
+    () => streams.deliver(pod, frame, sent),
+    (result) => ({ outcome: result === "started" ? "ok" : "unanswered" }),
+  );
+  if (delivery === "started") noteDelivered(context, claim, "marker");
+  return delivery;
+}
+
+/** Reads whether the container's program has started. Without the permission, the line is sent again. */
+export async function findStart(context: ClaimContext, streams: Deliverer, claim: Claim, pod: Pod): Promise<void> {
+  const read = () => streams.hasStarted(pod);
+  try {
+    const started = await context.points.run("session.read-log", ofClaim(claim), read, (shown) => ({ started: shown }));
+    if (started) noteDelivered(context, claim, "log");
+    else noteDelivery(claim, false);
+  } catch (error) {
+    if (!isForbidden(error)) throw error;
+    noteDelivery(claim, false);
+  }
+}
+
+/** The container has read its line. */
+export function noteDelivered({ points }: ClaimContext, claim: Claim, by: "marker" | "log" | "item"): void {
+  noteDelivery(claim, true);
+  points.note("session.delivered", ofClaim(claim), { by });
+}
