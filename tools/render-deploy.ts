@@ -56,12 +56,26 @@ export async function renderedFiles(): Promise<Record<string, string>> {
   };
 }
 
+/** The resources of the rights that the operator works without (`rbac.attach`). */
+const ATTACHING = ["pods/attach", "pods/log"];
+
 /** The operator's roles by purpose, and their names in the chart. A namespace may follow the name. */
 const ROLES = {
-  OPERATOR_RIGHTS: { role: "berth-operator", about: "In each namespace whose Environments it serves." },
-  LEASE_RIGHTS: { role: "berth-operator-leader", about: "In the namespace of its Leases." },
+  OPERATOR_RIGHTS: {
+    role: "berth-operator",
+    only: (resource: string) => !ATTACHING.includes(resource),
+    about: "In each namespace whose Environments it serves.",
+  },
+  ATTACH_RIGHTS: {
+    role: "berth-operator",
+    only: (resource: string) => ATTACHING.includes(resource),
+    about:
+      "In the same namespaces. Without them the operator works, but Pods can't wait in a shell or in their program.",
+  },
+  LEASE_RIGHTS: { role: "berth-operator-leader", only: () => true, about: "In the namespace of its Leases." },
   NODE_RIGHTS: {
     role: "berth-operator-nodes",
+    only: () => true,
     about:
       "In the cluster. Without them the operator works, but also claims for Pods on nodes that are about to be removed.",
   },
@@ -79,12 +93,14 @@ interface Rule {
 /** The permissions that `berth doctor` checks, generated so that the chart is their only source. */
 function rightsModule(documents: readonly Document[]): string {
   const roles = documents.map((document) => document.toJS()).filter(({ kind }) => /^(Cluster)?Role$/.test(kind));
-  const parts = Object.entries(ROLES).map(([constant, { role, about }]) => {
+  const parts = Object.entries(ROLES).map(([constant, { role, only, about }]) => {
     const found = roles.find(({ metadata }) => metadata.name.split(".")[0] === role);
     if (!found) throw new Error(`the chart has no role ${role}`);
     const lines = (found.rules as readonly Rule[]).flatMap(({ apiGroups, resources, verbs }) =>
       apiGroups.flatMap((group) =>
-        resources.map((resource) => `  { group: "${group}", resource: "${resource}", verbs: "${verbs.join(" ")}" },\n`),
+        resources
+          .filter(only)
+          .map((resource) => `  { group: "${group}", resource: "${resource}", verbs: "${verbs.join(" ")}" },\n`),
       ),
     );
     const declaration = `export const ${constant}: readonly Right[] =`;

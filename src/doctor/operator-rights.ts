@@ -23,6 +23,12 @@ export const OPERATOR_RIGHTS: readonly Right[] = [
   { group: "networking.k8s.io", resource: "networkpolicies", verbs: "get list watch create patch delete" },
 ];
 
+/** In the same namespaces. Without them the operator works, but Pods can't wait in a shell or in their program. */
+export const ATTACH_RIGHTS: readonly Right[] = [
+  { group: "", resource: "pods/attach", verbs: "get create" },
+  { group: "", resource: "pods/log", verbs: "get" },
+];
+
 /** In the namespace of its Leases. */
 export const LEASE_RIGHTS: readonly Right[] = [
   { group: "coordination.k8s.io", resource: "leases", verbs: "get list create update delete" },

@@ -4,7 +4,7 @@ import type { KubeClient } from "../kube/client.ts";
 import { type CheckResult, resultsOf } from "./checks.ts";
 import { look, unseen } from "./look.ts";
 import { aboutOperator } from "./operator-checks.ts";
-import { LEASE_RIGHTS, NODE_RIGHTS, OPERATOR_RIGHTS, type Right } from "./operator-rights.ts";
+import { ATTACH_RIGHTS, LEASE_RIGHTS, NODE_RIGHTS, OPERATOR_RIGHTS, type Right } from "./operator-rights.ts";
 import type { InstalledOperator } from "./operators.ts";
 
 const REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
@@ -32,31 +32,43 @@ export async function checkRights(kube: KubeClient, operator: InstalledOperator)
     ...served.flatMap((namespace) => permissionsOf(OPERATOR_RIGHTS, namespace)),
     ...(elected ? permissionsOf(LEASE_RIGHTS, leases?.namespace ?? operator.namespace) : []),
   ];
+  const attaching = served.flatMap((namespace) => permissionsOf(ATTACH_RIGHTS, namespace));
   const found = await look(async () => {
-    const [lacking, lackingNodes] = await Promise.all([
+    const [lacking, lackingAttach, lackingNodes] = await Promise.all([
       refusedOf(kube, operator, needed),
+      refusedOf(kube, operator, attaching),
       refusedOf(kube, operator, permissionsOf(NODE_RIGHTS, undefined)),
     ]);
-    return { lacking, lackingNodes };
+    return { lacking, lackingAttach, lackingNodes };
   });
   if (found.is === "absent")
     return results.fail("the API server reviews no access", "Ask the cluster's administrator.");
   if (found.is !== "seen") return unseen(results, found, "create subjectaccessreviews.authorization.k8s.io");
-  const { lacking, lackingNodes } = found.value;
-  const account = `${operator.namespace}/${operator.serviceAccount}`;
+  const { lacking, lackingAttach, lackingNodes } = found.value;
+  const account = `service account ${operator.namespace}/${operator.serviceAccount}`;
   if (lacking.length > 0) {
     return results.fail(
-      `service account ${account} may not ${words(lacking)}`,
+      `${account} may not ${words(lacking)}`,
       "Apply the chart's roles again (helm upgrade with rbac.create, or kubectl apply --server-side -f deploy/rbac.yaml).",
     );
   }
-  if (lackingNodes.length > 0) {
+  const optional = [
+    { lacks: lackingAttach, effect: effectWithoutAttach(lackingAttach), value: "rbac.attach=true" },
+    { lacks: lackingNodes, effect: "Pods on nodes that are about to go may be claimed", value: "rbac.nodes=true" },
+  ].filter(({ lacks }) => lacks.length > 0);
+  if (optional.length > 0) {
     return results.warn(
-      `service account ${account} may not ${words(lackingNodes)}: Pods on nodes that are about to go may be claimed`,
-      "Set the chart's rbac.nodes, unless it is off on purpose.",
+      `${account} ${optional.map(({ lacks, effect }) => `may not ${words(lacks)}: ${effect}`).join("; it also ")}`,
+      `Set the chart's ${optional.map(({ value }) => value).join(" and ")}, unless this is intended.`,
     );
   }
-  return results.pass(`service account ${account} has the ${needed.length} rights of the chart`);
+  return results.pass(`${account} has the ${needed.length + attaching.length} rights of the chart`);
+}
+
+function effectWithoutAttach(lacking: readonly Permission[]): string {
+  return lacking.some(({ resource }) => resource === "pods/attach")
+    ? "Pods can't wait in a shell or in their program, so Environments that don't set parking use Key"
+    : "after a lost connection, the operator can't read whether a session has started";
 }
 
 function permissionsOf(rights: readonly Right[], namespace: string | undefined): Permission[] {

@@ -18,8 +18,16 @@ const VERBS: Readonly<Record<string, string>> = {
   delete: "delete",
 };
 
-/** The API server checks this right for owner references that block deletion, if it enforces them. */
-const WITHOUT_A_CALL = new Set(["update berth.dev/environments/finalizers"]);
+/**
+ * The API server checks `finalizers` for owner references that block deletion, if it enforces them. The others are
+ * streams, which no method of the client requests by resource.
+ */
+const WITHOUT_A_CALL = new Set([
+  "update berth.dev/environments/finalizers",
+  "get pods/attach",
+  "create pods/attach",
+  "get pods/log",
+]);
 
 /** Granted only with the value rbac.workspaces, which deploy/ does not set; test/faults/authority tests them. */
 const BY_VALUE = ["get", "list", "create", "patch", "delete"].map((verb) => `${verb} persistentvolumeclaims`);

@@ -66,7 +66,9 @@ describe("the chart with its defaults", () => {
         `RoleBinding ${home}/berth-operator-leader`,
         `Service ${home}/berth-operator-metrics`,
         `ServiceAccount ${home}/berth-operator`,
+        `ValidatingAdmissionPolicy berth-attach-policy.${home}`,
         `ValidatingAdmissionPolicy berth-pod-policy.${home}`,
+        `ValidatingAdmissionPolicyBinding berth-attach-policy.${home}`,
         `ValidatingAdmissionPolicyBinding berth-pod-policy.${home}`,
       ].sort(),
     );
@@ -178,6 +180,22 @@ describe("permissions", () => {
     expect(own).toMatchObject({ rules });
   });
 
+  test.each([
+    ["by default", {}, true],
+    ["with values of an older chart", { attach: null }, true],
+    ["not with rbac.attach=false", { attach: false }, false],
+  ])("allow the operator to attach and to read logs: %s", async (_name, rbac, isAllowed) => {
+    for (const rendered of [await accepted({ rbac }), await accepted({ rbac, namespaces: served })]) {
+      const rules = secretsAndPods([...rendered.all("ClusterRole"), ...rendered.all("Role")]).map(({ rules }) => rules);
+      expect(rules.length).toBeGreaterThan(0);
+      for (const given of rules) {
+        const verbs = (resource: string) => given?.find(({ resources }) => resources.includes(resource))?.verbs;
+        expect(verbs("pods/attach")).toEqual(isAllowed ? ["get", "create"] : undefined);
+        expect(verbs("pods/log")).toEqual(isAllowed ? ["get"] : undefined);
+      }
+    }
+  });
+
   test("never allow watching Secrets, and contain no wildcard", async () => {
     const { objects } = await render(home, { namespaces: served, crds: { keep: false } });
     for (const object of [...objects, ...(await render(home)).objects]) {
@@ -197,7 +215,9 @@ describe("permissions", () => {
       "CustomResourceDefinition environments.berth.dev",
       `Deployment ${home}/berth-operator`,
       `Service ${home}/berth-operator-metrics`,
+      `ValidatingAdmissionPolicy berth-attach-policy.${home}`,
       `ValidatingAdmissionPolicy berth-pod-policy.${home}`,
+      `ValidatingAdmissionPolicyBinding berth-attach-policy.${home}`,
       `ValidatingAdmissionPolicyBinding berth-pod-policy.${home}`,
     ]);
     expect(rendered.hooks).toEqual([]);
@@ -300,7 +320,7 @@ const options: readonly Option[] = [
         "--allowed-in-templates=privileged",
         "--allowed-in-templates=runtimeClasses=*",
       ]);
-      const { variables, validations } = rendered.one("ValidatingAdmissionPolicy").spec;
+      const { variables, validations } = rendered.one("ValidatingAdmissionPolicy", "-pod-policy").spec;
       const { expression = "" } = variables?.find(({ name }) => name === "allowed") ?? {};
       expect(JSON.parse(expression)).toMatchObject({
         privileged: ["*"],
@@ -320,13 +340,13 @@ const options: readonly Option[] = [
     values: { podPolicy: null, admissionPolicy: null },
     check: (rendered) => {
       expect(rendered.container.args.join(" ")).not.toContain("--allowed-in-templates");
-      const { variables } = rendered.one("ValidatingAdmissionPolicy").spec;
+      const { variables } = rendered.one("ValidatingAdmissionPolicy", "-pod-policy").spec;
       const { expression = "" } = variables?.find(({ name }) => name === "allowed") ?? {};
       expect(new Set(Object.values(JSON.parse(expression)).map(String))).toEqual(new Set([""]));
     },
   },
   {
-    name: "admissionPolicy.enabled=false leaves the admission policy out",
+    name: "admissionPolicy.enabled=false leaves both admission policies out",
     values: { admissionPolicy: { enabled: false } },
     check: (rendered) =>
       expect(rendered.names.filter((name) => name.startsWith("ValidatingAdmissionPolicy"))).toEqual([]),
@@ -657,10 +677,17 @@ describe("an option", () => {
     expect(spec.template.metadata.labels).toMatchObject({ "berth.dev/role": "operator" });
   });
 
-  test("for namespaces limits the admission policy to them", async () => {
+  test("for the service account are also in the admission policy for its attaches", async () => {
+    const rendered = await accepted({ serviceAccount: { name: "mine" } });
+    const { matchConditions } = rendered.one("ValidatingAdmissionPolicy", "-attach-policy").spec;
+    const expression = `request.userInfo.username == 'system:serviceaccount:${home}:mine'`;
+    expect(matchConditions).toEqual([{ name: "operator", expression }]);
+  });
+
+  test("for namespaces limits the admission policy for Environments to them", async () => {
     const rendered = await accepted({ namespaces: served });
     const matchExpressions = [{ key: "kubernetes.io/metadata.name", operator: "In", values: served }];
-    expect(rendered.one("ValidatingAdmissionPolicyBinding").spec.matchResources).toEqual({
+    expect(rendered.one("ValidatingAdmissionPolicyBinding", "-pod-policy").spec.matchResources).toEqual({
       namespaceSelector: { matchExpressions },
     });
   });

@@ -47,7 +47,14 @@ async function clusterWide(): Promise<string[]> {
   return [...new Set(names)].sort();
 }
 
-const NAMES = ["berth-environment-editor", "berth-environment-viewer", "berth-operator", "berth-operator-nodes"];
+/** The names of the previous release's objects; those of this chart end with the namespace. */
+const BEFORE = [
+  "berth-environment-editor",
+  "berth-environment-viewer",
+  "berth-operator",
+  "berth-operator-nodes",
+  "berth-pod-policy",
+];
 
 test.skipIf(process.env[MINOR_VARIABLE] === WITHOUT_PREVIOUS)(
   "a session survives the upgrade from the previous release, the rollback, and a second upgrade",
@@ -58,7 +65,7 @@ test.skipIf(process.env[MINOR_VARIABLE] === WITHOUT_PREVIOUS)(
     await world.createEnvironment();
     const { uid } = (await world.kube.get(ENVIRONMENTS, { namespace: world.namespace, name: world.name })).metadata;
     const items = [(await serve(world)).item];
-    expect(await clusterWide()).toEqual([...NAMES, "berth-pod-policy"]);
+    expect(await clusterWide()).toEqual(BEFORE);
 
     const goesOn = async () => {
       items.push((await serve(world)).item);
@@ -68,13 +75,13 @@ test.skipIf(process.env[MINOR_VARIABLE] === WITHOUT_PREVIOUS)(
     };
     await release.upgrade({}, CHART);
     await goesOn();
-    const renamed = [...NAMES, "berth-pod-policy"].map((name) => `${name}.${release.namespace}`);
+    const renamed = [...BEFORE, "berth-attach-policy"].map((name) => `${name}.${release.namespace}`);
     expect(await clusterWide()).toEqual(renamed.sort());
     expect(await release.tryTest()).toMatchObject({ code: 0 });
 
     await release.rollback();
     await goesOn();
-    expect(await clusterWide()).toEqual([...NAMES, "berth-pod-policy"]);
+    expect(await clusterWide()).toEqual(BEFORE);
 
     // Uses the values of the previous release, which lack new keys.
     await release.upgrade({}, CHART, ["--reuse-values"]);

@@ -69,6 +69,7 @@ export interface Manifest extends ApiObject {
     /** In a ValidatingAdmissionPolicy and its binding. */
     readonly variables?: readonly { readonly name: string; readonly expression: string }[];
     readonly validations?: readonly { readonly expression: string; readonly message: string }[];
+    readonly matchConditions?: unknown;
     readonly matchResources?: unknown;
   };
   readonly rules?: readonly {
@@ -116,9 +117,12 @@ export class Rendered {
     return this.objects.filter((object) => object.kind === kind && !isHook(object));
   }
 
-  /** The only object of a kind. */
-  one(kind: string): Manifest {
-    return only(this.all(kind), kind);
+  /** The only object of a kind, or of those whose names contain a text. */
+  one(kind: string, part = ""): Manifest {
+    return only(
+      this.all(kind).filter(({ metadata }) => metadata.name.includes(part)),
+      kind,
+    );
   }
 
   get hooks(): readonly Manifest[] {

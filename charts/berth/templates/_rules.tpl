@@ -12,6 +12,14 @@
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, create, patch, delete]
+{{- if ne (toString .Values.rbac.attach) "false" }}{{/* older values lack it */}}
+- apiGroups: [""]
+  resources: [pods/attach]
+  verbs: [get, create] # gives a session to a waiting shell; from Kubernetes 1.35 on, a WebSocket needs both
+- apiGroups: [""]
+  resources: [pods/log]
+  verbs: [get] # whether a session started whose connection broke
+{{- end }}
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, create, patch, delete] # never watched; list: the claims of an Environment, by label

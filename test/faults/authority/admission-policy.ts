@@ -57,7 +57,7 @@ export async function installAdmissionPolicy(
     allowedApiOrigins,
     podPolicy,
   });
-  const objects = KINDS.map((kind) => rendered.one(kind));
+  const objects = KINDS.map((kind) => rendered.one(kind, "-pod-policy"));
   for (const object of objects) await api.apply(objectPath(object), object);
   const flags = rendered.container.args.filter((word) => word.startsWith("--allowed-in-templates="));
   return new AdmissionPolicy(api, objects, flags);

@@ -38,6 +38,12 @@ export const SERVED: readonly Allowed[] = [
   },
 ];
 
+/** In the same namespaces, unless rbac.attach is false. */
+export const ATTACH: readonly Allowed[] = [
+  { verbs: "get create", resource: "pods/attach", why: "gives a session to a waiting shell or program" },
+  { verbs: "get", resource: "pods/log", why: "whether a session started whose connection broke" },
+];
+
 /** In the same namespaces, with rbac.workspaces. */
 export const WORKSPACES: readonly Allowed[] = [
   {

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { ApiClient } from "../../../testbed/cluster/api.ts";
-import { type Manifest, objectPath, render, type Values } from "../../support/chart.ts";
+import { type Manifest, objectPath, type Rendered, render, type Values } from "../../support/chart.ts";
 import type { TestCluster } from "../../support/cluster.ts";
 import { rightOf, untilInForce } from "./in-force.ts";
 
@@ -18,6 +18,8 @@ export interface ReleaseRights extends AsyncDisposable {
   /** Names of the service accounts. */
   readonly operator: string;
   readonly uninstall: string;
+  /** The chart with the same values. */
+  readonly rendered: Rendered;
   /** A client with a token that the API server issued to a service account of the release. */
   as(account: string): Promise<ApiClient>;
 }
@@ -29,9 +31,9 @@ export interface ReleaseRights extends AsyncDisposable {
 export async function applyRights(cluster: TestCluster, values: Values = {}): Promise<ReleaseRights> {
   const namespace = await cluster.createNamespace("rights");
   const name = `berth-${randomBytes(4).toString("hex")}`;
-  const { objects } = await render(namespace, { fullnameOverride: name, ...values });
+  const rendered = await render(namespace, { fullnameOverride: name, ...values });
   const applied: Manifest[] = [];
-  for (const object of objects.filter(({ kind }) => KINDS.has(kind))) {
+  for (const object of rendered.objects.filter(({ kind }) => KINDS.has(kind))) {
     await cluster.api.apply(objectPath(object), object);
     applied.push(object);
   }
@@ -41,6 +43,7 @@ export async function applyRights(cluster: TestCluster, values: Values = {}): Pr
     namespace,
     operator: `${name}-operator`,
     uninstall: `${name}-uninstall`,
+    rendered,
     async as(account) {
       const path = `/api/v1/namespaces/${namespace}/serviceaccounts/${account}/token`;
       const { status } = await cluster.api.create<{ status: { token: string } }>(path, {

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type ApiClient, ApiError } from "../../../testbed/cluster/api.ts";
 import type { Values } from "../../support/chart.ts";
 import { useCluster } from "../../support/cluster.ts";
-import { EVERYBODY, NODES, OWN, SERVED, textsOf, UNINSTALL, UNINSTALL_DELETES, WORKSPACES } from "./allowed.ts";
+import { ATTACH, EVERYBODY, NODES, OWN, SERVED, textsOf, UNINSTALL, UNINSTALL_DELETES, WORKSPACES } from "./allowed.ts";
 import { allowedOf, allProbes, type Probe, probeText, rulesOf } from "./probes.ts";
 import { applyRights, type ReleaseRights } from "./release-rights.ts";
 
@@ -55,15 +55,15 @@ describe("every verb on every resource: an operator that serves all namespaces",
 
   test("has the listed rights in a foreign namespace", async () => {
     // Nodes are cluster-scoped, so the answer is the same for every namespace.
-    await expectOnly(operator, foreign, textsOf(EVERYBODY, SERVED, NODES));
+    await expectOnly(operator, foreign, textsOf(EVERYBODY, SERVED, ATTACH, NODES));
   });
 
   test("has the listed rights in its own namespace", async () => {
-    await expectOnly(operator, rights.namespace, textsOf(EVERYBODY, SERVED, NODES, OWN));
+    await expectOnly(operator, rights.namespace, textsOf(EVERYBODY, SERVED, ATTACH, NODES, OWN));
   });
 
   test("has the listed cluster-scoped rights", async () => {
-    await expectOnly(operator, "", textsOf(EVERYBODY, SERVED, NODES));
+    await expectOnly(operator, "", textsOf(EVERYBODY, SERVED, ATTACH, NODES));
   });
 });
 
@@ -77,7 +77,7 @@ describe("every verb on every resource: an operator of named namespaces", () => 
   afterAll(() => rights[Symbol.asyncDispose]());
 
   test("has the listed rights in a served namespace", async () => {
-    await expectOnly(operator, served, textsOf(EVERYBODY, SERVED));
+    await expectOnly(operator, served, textsOf(EVERYBODY, SERVED, ATTACH));
   });
 
   test("has only leader election in its own namespace", async () => {
@@ -102,10 +102,12 @@ const VARIANTS: readonly {
   readonly values: () => Values;
   readonly deletes?: boolean;
   readonly volumes?: boolean;
+  readonly attaches?: boolean;
 }[] = [
   { name: "the defaults", values: () => ({}) },
   { name: "shards and replicas", values: () => ({ shards: 8, replicas: 3 }) },
   { name: "no right to read Nodes", values: () => ({ rbac: { nodes: false } }) },
+  { name: "no right to attach", values: () => ({ rbac: { attach: false } }), attaches: false },
   { name: "volumes of sessions", values: () => ({ rbac: { workspaces: true } }), volumes: true },
   {
     name: "volumes of sessions in named namespaces",
@@ -123,31 +125,34 @@ const VARIANTS: readonly {
   },
 ];
 
-describe.each(VARIANTS)("the rules of the API server with $name", ({ values, deletes = false, volumes = false }) => {
-  test("match the table, for the operator and for the uninstall", async () => {
-    const given = values();
-    await using rights = await applyRights(cluster, given);
-    const all = !("namespaces" in given);
-    const nodes =
-      (given["rbac"] as { nodes?: boolean } | undefined)?.nodes === false ? new Set<string>() : textsOf(NODES);
-    const inServed = volumes ? textsOf(SERVED, WORKSPACES) : textsOf(SERVED);
-    const operator = await rights.as(rights.operator);
-    expect(await rulesOf(operator, served)).toEqual(union(everybody, nodes, inServed));
-    expect(await rulesOf(operator, foreign)).toEqual(union(everybody, nodes, all ? inServed : new Set()));
-    expect(await rulesOf(operator, rights.namespace)).toEqual(
-      union(everybody, nodes, textsOf(OWN), all ? inServed : new Set()),
-    );
+describe.each(VARIANTS)(
+  "the rules of the API server with $name",
+  ({ values, deletes = false, volumes = false, attaches = true }) => {
+    test("match the table, for the operator and for the uninstall", async () => {
+      const given = values();
+      await using rights = await applyRights(cluster, given);
+      const all = !("namespaces" in given);
+      const nodes =
+        (given["rbac"] as { nodes?: boolean } | undefined)?.nodes === false ? new Set<string>() : textsOf(NODES);
+      const inServed = textsOf(SERVED, attaches ? ATTACH : [], volumes ? WORKSPACES : []);
+      const operator = await rights.as(rights.operator);
+      expect(await rulesOf(operator, served)).toEqual(union(everybody, nodes, inServed));
+      expect(await rulesOf(operator, foreign)).toEqual(union(everybody, nodes, all ? inServed : new Set()));
+      expect(await rulesOf(operator, rights.namespace)).toEqual(
+        union(everybody, nodes, textsOf(OWN), all ? inServed : new Set()),
+      );
 
-    const uninstall = await rights.as(rights.uninstall);
-    const environments = deletes ? textsOf(UNINSTALL, UNINSTALL_DELETES) : textsOf(UNINSTALL);
-    expect(await rulesOf(uninstall, served)).toEqual(union(everybody, environments));
-    expect(await rulesOf(uninstall, foreign)).toEqual(union(everybody, all ? environments : new Set()));
-    const deployment = [`get deployments.apps ${rights.operator}`, `patch deployments/scale.apps ${rights.operator}`];
-    expect(await rulesOf(uninstall, rights.namespace)).toEqual(
-      union(everybody, all ? environments : new Set(), new Set([...deployment, "list pods"])),
-    );
-  });
-});
+      const uninstall = await rights.as(rights.uninstall);
+      const environments = deletes ? textsOf(UNINSTALL, UNINSTALL_DELETES) : textsOf(UNINSTALL);
+      expect(await rulesOf(uninstall, served)).toEqual(union(everybody, environments));
+      expect(await rulesOf(uninstall, foreign)).toEqual(union(everybody, all ? environments : new Set()));
+      const deployment = [`get deployments.apps ${rights.operator}`, `patch deployments/scale.apps ${rights.operator}`];
+      expect(await rulesOf(uninstall, rights.namespace)).toEqual(
+        union(everybody, all ? environments : new Set(), new Set([...deployment, "list pods"])),
+      );
+    });
+  },
+);
 
 /**
  * Requests that no rule of the table covers and that the test really sends: method, path, and a body if one is needed.
@@ -163,9 +168,7 @@ function dangerous(own: string, account: string): readonly (readonly [method: st
     return [
       ["POST", `${core}/pods/p/exec?command=id`],
       ["GET", `${core}/pods/p/exec?command=id`],
-      ["POST", `${core}/pods/p/attach`],
       ["POST", `${core}/pods/p/portforward`],
-      ["GET", `${core}/pods/p/log`],
       ["GET", `${core}/pods/p/proxy/`],
       ["PATCH", `${core}/pods/p/ephemeralcontainers`, patch],
       ["PATCH", `${core}/pods/p/status`, patch],
@@ -277,6 +280,10 @@ describe("real requests", () => {
         refused.push(await isForbidden(operator, "PATCH", `${path}/${name}`, object));
         refused.push(await isForbidden(operator, "DELETE", `${path}/${name}`));
       }
+      const pod = `/api/v1/namespaces/${namespace}/pods/p`;
+      refused.push(await isForbidden(operator, "GET", `${pod}/attach`));
+      refused.push(await isForbidden(operator, "POST", `${pod}/attach`));
+      refused.push(await isForbidden(operator, "GET", `${pod}/log`));
     }
     for (const path of ["/api/v1/secrets", "/api/v1/pods", "/apis/berth.dev/v1alpha1/environments"]) {
       refused.push(await isForbidden(operator, "GET", path));
