@@ -1,6 +1,7 @@
 import type { Duplex } from "node:stream";
-import { type Dispatcher, ping, WebSocket } from "undici";
 import type { Timer } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
+import { clientFrame, type Frame, FrameDecoder, OPCODES, webSocketHandshake } from "../core/web-socket.ts";
 import { KubeApiError, MALFORMED } from "./errors.ts";
 import type { Call, Exchange } from "./exchange.ts";
 import { errorOfEvent } from "./status.ts";
@@ -16,7 +17,7 @@ const STDIN = 0;
 const STDOUT = 1;
 const ERROR = 3;
 
-/** Only the first line of the output counts. A container may print anything after it. */
+/** Only the start of the output counts. A container may print anything after it. */
 const MAX_OUTPUT = 64 * 1024;
 
 /** Below the idle timeouts of common load balancers (60 s and more). */
@@ -29,7 +30,7 @@ export interface AttachStream {
   send(text: string): void;
   /** False from the moment that the connection is known to be dead. */
   readonly isOpen: boolean;
-  /** The first 64 KiB of standard output. The rest is dropped. */
+  /** The first 64 Ki characters of standard output. The rest is dropped. */
   readonly output: string;
   /** Resolves true when the output contains `text`; false when the stream closes or the signal aborts. */
   waitFor(text: string, signal: AbortSignal): Promise<boolean>;
@@ -38,99 +39,51 @@ export interface AttachStream {
   close(): void;
 }
 
-/**
- * Opens a WebSocket over the connections and credentials of `exchange`. undici's WebSocket does the handshake and the
- * frames, but doesn't tell why a server refuses. So its request goes through the exchange, which also repeats it.
- */
-export function openAttach(exchange: Exchange, call: Call): Promise<AttachStream> {
-  return new Promise((resolve, reject) => {
-    let socket: Duplex | undefined;
-    const upgrade = async (headers: Readonly<Record<string, string>>, handler: Dispatcher.DispatchHandler) => {
-      // Without compression: a container could send a few bytes that expand.
-      const wanted = Object.entries(headers).filter(([name]) => /^sec-websocket-(key|version|protocol)$/i.test(name));
-      const answer = await exchange.send({ ...call, handshake: Object.fromEntries(wanted) });
-      if (!answer.socket) throw notAttached(call, `HTTP ${answer.status}; does a proxy refuse WebSockets?`);
-      socket = answer.socket;
-      // The exchange aborts its requests, so the handler needs nothing else of a controller.
-      const controller = { rawHeaders: Object.entries(answer.headers).flat() } as never;
-      handler.onRequestUpgrade?.(controller, answer.status, answer.headers, socket);
-    };
-    const dispatcher = {
-      dispatch({ headers }: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler) {
-        upgrade(headers as Record<string, string>, handler).catch((error: Error) => {
-          reject(error);
-          handler.onResponseError?.({} as never, error);
-        });
-        return true;
-      },
-    } as Dispatcher;
-    // The exchange knows the real address.
-    const webSocket = new WebSocket("ws://pods.invalid", { protocols: PROTOCOL, dispatcher });
-    webSocket.addEventListener("open", () => {
-      if (socket) resolve(new Attached(exchange, call, webSocket, socket));
-    });
-    webSocket.addEventListener("error", ({ message }) => {
-      socket?.destroy();
-      reject(notAttached(call, message));
-    });
-  });
-}
-
-function notAttached(call: Call, why: string): KubeApiError {
-  return new KubeApiError(`${call.about}: the answer is no WebSocket: ${why}`, { status: 0, reason: MALFORMED });
-}
-
-/** Returns the message of the Status at the end of a stream; undefined for a success. The kubelet omits its kind. */
-function failureOf({ about }: Call, content: Buffer): string | undefined {
-  try {
-    const status = JSON.parse(content.toString("utf8"));
-    return status.status === "Success" ? undefined : errorOfEvent(about, { ...status, kind: "Status" }).message;
-  } catch {
-    return `${about}: the stream ended with an unreadable Status`;
+/** Opens a WebSocket like any other request: with the same credentials, repeats and errors. See KubeClient.attach. */
+export async function openAttach(exchange: Exchange, call: Call): Promise<AttachStream> {
+  const handshake = webSocketHandshake(PROTOCOL);
+  const { status, headers, socket } = await exchange.send({ ...call, handshake: handshake.headers });
+  const isAccepted = headers["sec-websocket-accept"] === handshake.accept;
+  if (socket && isAccepted && headers["sec-websocket-protocol"] === PROTOCOL) {
+    return new Attached(exchange, call, socket);
   }
+  socket?.destroy();
+  const text = `${call.about}: the answer (HTTP ${status}) is no WebSocket of ${PROTOCOL}`;
+  throw new KubeApiError(text, { status: 0, reason: MALFORMED });
 }
 
 class Attached implements AttachStream {
   readonly #closed = Promise.withResolvers<string>();
   readonly closed = this.#closed.promise;
   output = "";
+  isOpen = true;
   readonly #exchange: Exchange;
   readonly #call: Call;
-  readonly #webSocket: WebSocket;
   readonly #socket: Duplex;
-  readonly #decoder = new TextDecoder();
+  readonly #frames = new FrameDecoder();
+  readonly #text = new TextDecoder();
   readonly #waiters = new Set<() => void>();
+  /** Of the current message. */
+  #channel: number | undefined;
   /** Why the container's streams ended, from the kubelet. */
   #failure: string | undefined;
   #heard = false;
   #timer: Timer | undefined;
-  #ended = false;
 
-  constructor(exchange: Exchange, call: Call, webSocket: WebSocket, socket: Duplex) {
+  constructor(exchange: Exchange, call: Call, socket: Duplex) {
     this.#exchange = exchange;
     this.#call = call;
-    this.#webSocket = webSocket;
     this.#socket = socket;
-    webSocket.binaryType = "arraybuffer";
-    webSocket.addEventListener("message", ({ data }) => this.#receive(Buffer.from(data)));
-    webSocket.addEventListener("close", ({ code, reason }) => {
-      this.#end(this.#failure ?? `the stream was closed with code ${code}${reason === "" ? "" : `: ${reason}`}`);
-    });
-    // Any data proves that the connection works.
-    socket.on("data", () => {
-      this.#heard = true;
-    });
+    socket.on("data", (chunk: Buffer) => this.#read(chunk));
+    socket.on("error", (error) => this.#end(`the connection broke off: ${errorText(error)}`));
+    socket.on("close", () => this.#end("the connection broke off"));
     this.#pingIn(PING_INTERVAL_MS * exchange.random());
-  }
-
-  get isOpen(): boolean {
-    return !this.#ended && this.#webSocket.readyState === WebSocket.OPEN;
   }
 
   send(text: string): void {
     if (!this.isOpen) throw new KubeApiError(`${this.#call.about}: the stream is closed`, { status: 0 });
     this.#call.fence?.();
-    this.#webSocket.send(Buffer.concat([Buffer.of(STDIN), Buffer.from(text)]));
+    this.#write(OPCODES.binary, Buffer.concat([Buffer.of(STDIN), Buffer.from(text)]));
   }
 
   waitFor(text: string, signal: AbortSignal): Promise<boolean> {
@@ -149,16 +102,29 @@ class Attached implements AttachStream {
   }
 
   close(): void {
-    this.#webSocket.close();
     this.#end("closed by this client");
   }
 
-  #receive(message: Buffer): void {
-    const content = message.subarray(1);
-    if (message[0] === STDOUT && this.output.length < MAX_OUTPUT) {
-      this.output = (this.output + this.#decoder.decode(content, { stream: true })).slice(0, MAX_OUTPUT);
+  #read(chunk: Buffer): void {
+    // Any data proves that the connection works.
+    this.#heard = true;
+    try {
+      for (const frame of this.#frames.push(chunk)) if (this.isOpen) this.#receive(frame);
+    } catch (error) {
+      this.#end(errorText(error));
+    }
+  }
+
+  #receive({ opcode, body }: Frame): void {
+    if (opcode === OPCODES.ping) this.#write(OPCODES.pong, body);
+    if (opcode === OPCODES.close) this.#end(this.#failure ?? closeText(body));
+    if (opcode === OPCODES.binary) this.#channel = body[0];
+    if (opcode !== OPCODES.binary && opcode !== OPCODES.continuation) return;
+    const content = opcode === OPCODES.binary ? body.subarray(1) : body;
+    if (this.#channel === STDOUT && this.output.length < MAX_OUTPUT) {
+      this.output = (this.output + this.#text.decode(content, { stream: true })).slice(0, MAX_OUTPUT);
       this.#wake();
-    } else if (message[0] === ERROR) {
+    } else if (this.#channel === ERROR) {
       this.#failure = failureOf(this.#call, content);
     }
   }
@@ -167,7 +133,7 @@ class Attached implements AttachStream {
     const { clock } = this.#exchange;
     this.#timer = clock.setTimer(() => {
       this.#heard = false;
-      ping(this.#webSocket);
+      this.#write(OPCODES.ping);
       this.#timer = clock.setTimer(() => {
         if (this.#heard) this.#pingIn(PING_INTERVAL_MS - PONG_TIMEOUT_MS);
         else this.#end(`no answer to a ping within ${PONG_TIMEOUT_MS / 1000} s: the connection is dead`);
@@ -176,15 +142,35 @@ class Attached implements AttachStream {
   }
 
   #end(reason: string): void {
-    if (this.#ended) return;
-    this.#ended = true;
+    if (!this.isOpen) return;
+    this.isOpen = false;
     this.#timer?.cancel();
+    this.#write(OPCODES.close);
     this.#socket.end(() => this.#socket.destroy());
     this.#closed.resolve(reason);
     this.#wake();
   }
 
+  #write(opcode: number, body: Uint8Array = Buffer.alloc(0)): void {
+    this.#socket.write(clientFrame(opcode, body));
+  }
+
   #wake(): void {
     for (const check of this.#waiters) check();
+  }
+}
+
+function closeText(body: Buffer): string {
+  const code = body.length < 2 ? "" : ` with code ${body.readUInt16BE(0)} ${body.subarray(2).toString("utf8")}`;
+  return `the server closed the stream${code}`.trimEnd();
+}
+
+/** Returns the message of the Status at the end of a stream; undefined for a success. The kubelet omits its kind. */
+function failureOf({ about }: Call, content: Buffer): string | undefined {
+  try {
+    const status = JSON.parse(content.toString("utf8"));
+    return status.status === "Success" ? undefined : errorOfEvent(about, { ...status, kind: "Status" }).message;
+  } catch {
+    return `${about}: the stream ended with an unreadable Status`;
   }
 }
