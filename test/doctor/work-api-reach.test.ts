@@ -7,9 +7,9 @@ import { startSimulator } from "../../simulator/simulator.ts";
 import type { Environment } from "../../src/api/environment.ts";
 import { checkWorkApiReach, reachOnce } from "../../src/doctor/work-api-reach.ts";
 import type { WorkAccess } from "../../src/queue/reading-client.ts";
+import { selfSigned } from "../../testbed/cluster/certificate.ts";
 import { parsed, sessionsSpec, stored } from "../api/environments.ts";
 import { freePort } from "../support/free-port.ts";
-import { selfSigned } from "../work/self-signed.ts";
 
 function at(baseUrl: string, name = "research"): Environment {
   const api = { baseUrl, keySecretRef: { name: "research-key" } };
@@ -116,7 +116,8 @@ describe("checkWorkApiReach", () => {
   });
 
   test("reports an untrusted certificate and a refusing proxy", async () => {
-    await using tls = await serve(api(401, "authentication_error"), selfSigned(["127.0.0.1"]));
+    const { certificate: cert, key } = selfSigned(["127.0.0.1"]);
+    await using tls = await serve(api(401, "authentication_error"), { cert, key });
     expect((await reached(tls.url)).message).toContain("NODE_EXTRA_CA_CERTS");
     expect(tls.asked).toEqual([]);
     await using proxy = await serve((_, response) => response.end());

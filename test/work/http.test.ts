@@ -12,10 +12,10 @@ import { promisify } from "node:util";
 import { describe, expect, it } from "vitest";
 import { realClock } from "../../src/core/clock.ts";
 import { HttpFailure, type HttpRequest, MAX_REFUSAL_BYTES, WorkHttp } from "../../src/work/http.ts";
+import { selfSigned } from "../../testbed/cluster/certificate.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { BYTE_CHUNKS, CHUNKED, endless } from "./hostile-acts.ts";
 import { BEAT, STATS } from "./samples.ts";
-import { selfSigned } from "./self-signed.ts";
 import { failure, LONG_MS, Setup } from "./setup.ts";
 import { json, raw, StrictServer, silence } from "./strict-server.ts";
 
@@ -195,7 +195,7 @@ describe("informational replies", () => {
 const NAME = "work-api.test";
 
 async function tlsSetup() {
-  const { cert, key } = selfSigned([NAME, "127.0.0.1"]);
+  const { certificate: cert, key } = selfSigned([NAME, "127.0.0.1"]);
   const server = await StrictServer.start(createTlsServer({ cert, key }) as unknown as Server);
   server.fallback = json(200, STATS);
   const folder = await mkdtemp(join(tmpdir(), "berth-tls-"));

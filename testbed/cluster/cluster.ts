@@ -14,7 +14,7 @@ import { kubeconfigFile, renderKubeconfig, writeCertificateKubeconfig } from "./
 import { PortTakenError, retryOnTakenPort } from "./ports.ts";
 import type { Progress } from "./progress.ts";
 import { Supervisor } from "./supervisor.ts";
-import { ADMIN, makeUsers, OPERATOR, tokenFile, type User } from "./users.ts";
+import { ADMIN, KUBELET_CLIENT, makeUsers, OPERATOR, tokenFile, type User } from "./users.ts";
 
 export interface ClusterOptions {
   /** The folder of the binaries. By default, they're found or built. */
@@ -143,6 +143,9 @@ class ControlPlane implements Cluster {
     const users = makeUsers(options.users);
     await writeFiles(files, users);
     const clientCa = await ClientCa.create(files.clientCa);
+    const kubeletClient = clientCa.issue(KUBELET_CLIENT);
+    await writeFile(files.kubeletClientCertificate, kubeletClient.certificate);
+    await writeSecret(files.kubeletClientKey, kubeletClient.key);
     const component = (name: string, args: readonly string[]) =>
       new Component(supervisor, { binary: join(binaries, name), args, cwd: files.dir, logs: files.logs }, onFailure);
 

@@ -18,6 +18,9 @@ export interface Layout {
   readonly serviceAccountPublicKey: string;
   /** The authority for client certificates, and the kubeconfigs with its certificates. */
   readonly clientCa: string;
+  /** The API server's own certificate and key for its requests to kubelets. */
+  readonly kubeletClientCertificate: string;
+  readonly kubeletClientKey: string;
   readonly auditPolicy: string;
   readonly auditLog: string;
   readonly kubeconfigs: string;
@@ -36,6 +39,8 @@ export function layout(dir: string): Layout {
     serviceAccountKey: join(pki, "service-accounts.key"),
     serviceAccountPublicKey: join(pki, "service-accounts.pub"),
     clientCa: join(dir, "client-ca"),
+    kubeletClientCertificate: join(pki, "kubelet-client.crt"),
+    kubeletClientKey: join(pki, "kubelet-client.key"),
     auditPolicy: join(dir, "audit-policy.yaml"),
     auditLog: join(dir, "audit.log"),
     kubeconfigs: join(dir, "kubeconfigs"),
@@ -70,7 +75,10 @@ export function apiServerArgs(files: Layout, etcdUrl: string, port: number): str
     `--service-account-signing-key-file=${files.serviceAccountKey}`,
     "--service-cluster-ip-range=10.0.0.0/24",
     "--allow-privileged=true",
+    // Without an authority for the kubelets' own certificates, any certificate of theirs is accepted.
     "--kubelet-preferred-address-types=InternalIP",
+    `--kubelet-client-certificate=${files.kubeletClientCertificate}`,
+    `--kubelet-client-key=${files.kubeletClientKey}`,
     // This is the only API server of its cluster, so nothing looks up its address.
     "--endpoint-reconciler-type=none",
     "--profiling=false",

@@ -53,6 +53,11 @@ export function explicit(tag: number, content: Buffer): Buffer {
   return value(CONTEXT | CONSTRUCTED | tag, content);
 }
 
+/** Encodes a primitive value whose context tag replaces its own. */
+export function implicit(tag: number, content: Buffer): Buffer {
+  return value(CONTEXT | tag, content);
+}
+
 function base128(number: number): Buffer {
   const bytes = [number & 0x7f];
   for (let rest = number >> 7; rest > 0; rest >>= 7) bytes.unshift((rest & 0x7f) | 0x80);

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { stringify } from "yaml";
-import type { KeyPair } from "./client-ca.ts";
+import type { KeyPair } from "./certificate.ts";
 
 /** How a kubeconfig authenticates its user. */
 export type KubeconfigIdentity = { readonly token: string } | KeyPair;

@@ -14,6 +14,9 @@ export const OPERATOR = "system:serviceaccount:berth-system:berth-operator";
 /** The user of all simulated nodes. The ClusterRole of the same name grants its permissions. */
 export const NODE = "berth-node";
 
+/** The user as which the API server sends requests to kubelets, in every cluster that kubeadm made, too. */
+export const KUBELET_CLIENT = "kube-apiserver-kubelet-client";
+
 /** Users of the control plane's components. The API server's RBAC bootstrap grants their permissions. */
 export const CONTROLLER_MANAGER = "system:kube-controller-manager";
 export const SCHEDULER = "system:kube-scheduler";
