@@ -9,6 +9,7 @@ import { type Logger, silentLogger } from "../../src/observe/logger.ts";
 import { type Change, Informer } from "../../src/watch/informer.ts";
 import { type Complaint, EventWriter } from "./event-writer.ts";
 import { chosenFate, type Fate, type FateChooser, isWholeLife, mainContainerName } from "./fate.ts";
+import { KubeletServer } from "./kubelet-server.ts";
 import { type Latencies, Latency, seededRandom } from "./latency.ts";
 import { ObjectReader } from "./object-reader.ts";
 import { PodAddresses } from "./pod-addresses.ts";
@@ -157,6 +158,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
   readonly #pollers: ScriptedPollers;
   readonly #scripted: ScriptedRuntime;
   readonly #processes: ProcessRuntime;
+  readonly #server: KubeletServer;
   readonly #machines = new Map<string, PodMachine>();
   readonly #listeners = new Set<(event: NodeEvent) => void>();
   /** Aborts the node's connection to the API: heartbeats and the watch. */
@@ -191,9 +193,13 @@ class KubeletDouble implements SimulatedNode, PodHost {
     this.#pollers = new ScriptedPollers(clock, this.#workers);
     this.#scripted = new ScriptedRuntime(clock, this.#workers, this.#pollers);
     this.#processes = new ProcessRuntime({ clock, workDir: options.workDir, images: options.images });
+    this.#server = new KubeletServer({ find: (ref) => this.#find(ref) });
   }
 
   async begin(): Promise<void> {
+    const authority = await this.#registration.clientAuthority();
+    if (authority !== undefined) await this.#server.listen(authority);
+    this.#registration.kubeletPort = this.#server.port;
     await this.#registration.register();
     this.#connect();
   }
@@ -267,6 +273,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
   fail(): void {
     this.#events.isPaused = true;
     this.#writer.pause();
+    this.#server.fallSilent();
     this.#link.abort();
   }
 
@@ -275,6 +282,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
     this.#link.abort();
     await this.#linked;
     this.#writer.resume();
+    this.#server.recover();
     this.#events.isPaused = false;
     await this.#registration.reportReady();
     this.#connect();
@@ -296,7 +304,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
     await this.#linked;
     await this.#registration.unregister();
     await this.#events.ended();
-    await Promise.all([this.#workers.close(), this.#pollers.close(), this.#processes.close()]);
+    await Promise.all([this.#workers, this.#pollers, this.#processes, this.#server].map((part) => part.close()));
     if (this.#ownsClient) await this.#client.close();
   }
 

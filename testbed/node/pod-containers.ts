@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { type Clock, sleep } from "../../src/core/clock.ts";
 import type { Pod } from "../../src/kube/objects.ts";
 import { type ContainerRecord, newRecords } from "./container-record.ts";
+import type { ServedContainer } from "./kubelet-server.ts";
 import { timestamp } from "./pod-status.ts";
 import {
   type ContainerExit,
@@ -44,6 +45,8 @@ export class PodContainers {
   readonly #pod: Pod;
   readonly #owner: ContainersOwner;
   readonly #tracked = new Map<ContainerRecord, Tracked>();
+  /** The last start of each container, also after its end was seen: its log can still be read. */
+  readonly #latest = new Map<string, Tracked>();
 
   constructor(pod: Pod, owner: ContainersOwner) {
     this.#pod = pod;
@@ -63,6 +66,14 @@ export class PodContainers {
   /** Whether the container is running, as far as the kubelet knows. */
   isUp(record: ContainerRecord): boolean {
     return this.#tracked.has(record) || record.state.running !== undefined;
+  }
+
+  /** Returns the last started container of this name. */
+  latest(name: string): ServedContainer | undefined {
+    const tracked = this.#latest.get(name);
+    if (!tracked) return undefined;
+    const { live, exit, ended } = tracked;
+    return { isRunning: exit === undefined, ended: ended.promise, streams: live.streams };
   }
 
   /** Starts a container. Returns false if its command doesn't exist, in which case the container has ended. */
@@ -91,7 +102,9 @@ export class PodContainers {
     const startedAt = timestamp(clock.now());
     Object.assign(record, made, { state: { running: { startedAt } } });
     const ended = Promise.withResolvers<void>();
-    this.#tracked.set(record, { live, startedAt, ended, exit: undefined, killedBy: undefined });
+    const tracked: Tracked = { live, startedAt, ended, exit: undefined, killedBy: undefined };
+    this.#tracked.set(record, tracked);
+    this.#latest.set(record.spec.name, tracked);
     onExit = (exit) => this.#exited(record, exit);
     for (const exit of early) onExit(exit);
     this.#owner.changed();
@@ -129,12 +142,16 @@ export class PodContainers {
 
   /** Kills all running containers unseen. When containerd starts, it finds them gone and doesn't know why. */
   lose(): void {
-    for (const [record, { live, startedAt }] of this.#tracked) {
+    for (const [record, tracked] of this.#tracked) {
       this.#tracked.delete(record);
-      live.signal("SIGKILL");
-      const ended = { exitCode: 255, reason: "Unknown", startedAt, finishedAt: timestamp(this.#owner.clock.now()) };
+      tracked.live.signal("SIGKILL");
+      const atMs = this.#owner.clock.now();
+      const unknown = { exitCode: 255, reason: "Unknown" };
+      tracked.exit = { exit: { exitCode: unknown.exitCode }, atMs };
+      tracked.ended.resolve();
       const { containerID } = record;
-      record.state = { terminated: { ...ended, ...(containerID === undefined ? {} : { containerID }) } };
+      const times = { startedAt: tracked.startedAt, finishedAt: timestamp(atMs) };
+      record.state = { terminated: { ...unknown, ...times, ...(containerID === undefined ? {} : { containerID }) } };
     }
     this.forgetWaits();
   }

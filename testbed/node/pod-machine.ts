@@ -5,6 +5,7 @@ import { ContainerStarter } from "./container-start.ts";
 import { EnvironmentError, type ReferencedObjects, type References } from "./environment.ts";
 import type { Complaint } from "./event-writer.ts";
 import { type Fate, mainContainerName } from "./fate.ts";
+import type { ServedContainer } from "./kubelet-server.ts";
 import type { Latency } from "./latency.ts";
 import type { PodVerdict } from "./pod-conditions.ts";
 import { type ContainersOwner, PodContainers } from "./pod-containers.ts";
@@ -122,6 +123,11 @@ export class PodMachine implements ContainersOwner {
   /** Whether any container is running now, regardless of what was reported. */
   get running(): boolean {
     return this.#containers.running;
+  }
+
+  /** Returns the last started container of this name. */
+  container(name: string): ServedContainer | undefined {
+    return this.#containers.latest(name);
   }
 
   /** Resolves when nothing runs any more and the terminal status is reported. */

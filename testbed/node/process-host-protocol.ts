@@ -2,12 +2,17 @@
 export type ToHost =
   | ({ readonly type: "start" } & ProcessSpec)
   | { readonly type: "signal"; readonly id: string; readonly signal: "SIGTERM" | "SIGKILL" }
+  /** Bytes for its standard input, in base64; null closes it. */
+  | { readonly type: "input"; readonly id: string; readonly bytes: string | null }
+  /** Whether to send its standard output from now on. */
+  | { readonly type: "follow"; readonly id: string; readonly on: boolean }
   | { readonly type: "end" };
 
 /** Messages from the host. It sends `ready` once. */
 export type FromHost =
   | { readonly type: "ready" }
   | { readonly type: "started"; readonly id: string; readonly pid: number }
+  | { readonly type: "output"; readonly id: string; readonly bytes: string }
   | { readonly type: "failed"; readonly id: string; readonly code: string; readonly message: string }
   | { readonly type: "exited"; readonly id: string; readonly exitCode: number };
 
@@ -24,6 +29,8 @@ export interface ProcessSpec {
   readonly cwd: string;
   /** Both outputs are appended to this file. */
   readonly logFile: string;
+  /** Whether standard input is a pipe. Otherwise it's empty, and standard output can't be followed. */
+  readonly stdin: boolean;
 }
 
 /**

@@ -16,6 +16,10 @@ export class SpawnError extends Error {
 export interface HostedProcess {
   readonly pid: number;
   signal(signal: "SIGTERM" | "SIGKILL"): void;
+  write(bytes: Buffer): void;
+  closeInput(): void;
+  /** Calls `fn` with all standard output from now on. Returns a function that ends this. */
+  follow(fn: (bytes: Buffer) => void): () => void;
   /** Resolves with the exit code (128 + n after signal n) after everything that the process started has ended too. */
   readonly exited: Promise<number>;
 }
@@ -23,6 +27,7 @@ export interface HostedProcess {
 interface Hosted {
   readonly started: PromiseWithResolvers<HostedProcess>;
   readonly exited: PromiseWithResolvers<number>;
+  readonly followers: Set<(bytes: Buffer) => void>;
   pid: number | undefined;
 }
 
@@ -67,7 +72,12 @@ export class ProcessHost {
 
   /** Starts a process. Rejects with a SpawnError if it can't be started. */
   spawn(spec: ProcessSpec): Promise<HostedProcess> {
-    const hosted: Hosted = { started: Promise.withResolvers(), exited: Promise.withResolvers(), pid: undefined };
+    const hosted: Hosted = {
+      started: Promise.withResolvers(),
+      exited: Promise.withResolvers(),
+      followers: new Set(),
+      pid: undefined,
+    };
     this.#hosted.set(spec.id, hosted);
     if (this.#child.connected) this.#say({ type: "start", ...spec });
     else hosted.started.reject(new SpawnError("EPIPE", "the host of the node's processes is gone"));
@@ -78,6 +88,14 @@ export class ProcessHost {
   async end(): Promise<void> {
     this.#say({ type: "end" });
     await this.#gone;
+  }
+
+  #follow(id: string, { followers }: Hosted, fn: (bytes: Buffer) => void): () => void {
+    if (followers.size === 0) this.#say({ type: "follow", id, on: true });
+    followers.add(fn);
+    return () => {
+      if (followers.delete(fn) && followers.size === 0) this.#say({ type: "follow", id, on: false });
+    };
   }
 
   #say(message: ToHost): void {
@@ -95,8 +113,15 @@ export class ProcessHost {
       hosted.started.resolve({
         pid: message.pid,
         signal: (signal) => this.#say({ type: "signal", id, signal }),
+        write: (bytes) => this.#say({ type: "input", id, bytes: bytes.toString("base64") }),
+        closeInput: () => this.#say({ type: "input", id, bytes: null }),
+        follow: (fn) => this.#follow(id, hosted, fn),
         exited: hosted.exited.promise,
       });
+      return;
+    }
+    if (message.type === "output") {
+      for (const follower of hosted.followers) follower(Buffer.from(message.bytes, "base64"));
       return;
     }
     this.#hosted.delete(id);

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Clock, Timer } from "../../src/core/clock.ts";
 import type { Container, Pod } from "../../src/kube/objects.ts";
+import type { ContainerStreams } from "./container-streams.ts";
 import { expand } from "./environment.ts";
 import type { Fate } from "./fate.ts";
 import { type HostedProcess, ProcessHost, SpawnError } from "./process-host.ts";
@@ -81,10 +82,12 @@ export class ProcessRuntime implements ContainerRuntime {
         },
         cwd: sandbox.workingDir(container),
         logFile,
+        stdin: container["stdin"] === true,
       });
-      return new ProcessContainer(this.#options.clock, request, hosted, (exitCode) =>
-        endMessage(sandbox, container, logFile, exitCode),
-      );
+      return new ProcessContainer(this.#options.clock, request, hosted, {
+        log: () => readFile(logFile),
+        endMessage: (exitCode) => endMessage(sandbox, container, logFile, exitCode),
+      });
     } catch (error) {
       if (error instanceof SpawnError)
         throw new StartError(program, error.code === "EACCES" ? "permission denied" : undefined);
@@ -154,22 +157,30 @@ export class ProcessRuntime implements ContainerRuntime {
   }
 }
 
+/** What a container left in its files. */
+interface Output {
+  readonly log: () => Promise<Buffer>;
+  readonly endMessage: (exitCode: number) => Promise<string>;
+}
+
 class ProcessContainer implements LiveContainer {
+  readonly streams: ContainerStreams;
   readonly #process: HostedProcess;
   #timer: Timer | undefined;
   #oom = false;
 
-  constructor(
-    clock: Clock,
-    request: StartRequest,
-    hosted: HostedProcess,
-    message: (exitCode: number) => Promise<string>,
-  ) {
+  constructor(clock: Clock, request: StartRequest, hosted: HostedProcess, output: Output) {
     this.#process = hosted;
+    this.streams = {
+      write: hosted.write,
+      closeInput: hosted.closeInput,
+      follow: hosted.follow,
+      log: output.log,
+    };
     this.#inflict(clock, request);
     void hosted.exited.then(async (exitCode) => {
       this.#timer?.cancel();
-      const text = await message(exitCode);
+      const text = await output.endMessage(exitCode);
       request.onExit({
         exitCode,
         ...(this.#oom ? { reason: "OOMKilled" as const } : {}),

@@ -1,9 +1,9 @@
 import { type Clock, sleep } from "../../src/core/clock.ts";
 import { errorText } from "../../src/core/errors.ts";
 import type { KubeClient } from "../../src/kube/client.ts";
-import { isAlreadyExists, isConflict, isNotFound } from "../../src/kube/errors.ts";
+import { isAlreadyExists, isConflict, isForbidden, isNotFound } from "../../src/kube/errors.ts";
 import { apiTime, microTime, type Node, type Taint } from "../../src/kube/objects.ts";
-import { LEASES, NODES } from "../../src/kube/resource.ts";
+import { CONFIG_MAPS, LEASES, NODES } from "../../src/kube/resource.ts";
 import type { Logger } from "../../src/observe/logger.ts";
 
 /** The capacity of a Node, as quantities. */
@@ -27,6 +27,9 @@ export interface RegistrationOptions {
 /** The label of every simulated node, to select or avoid them. */
 export const SIMULATED_LABEL = "testbed.berth.dev/simulated-node";
 
+/** Where each API server publishes what other servers need to check its certificate. */
+const CLIENT_AUTHORITY = { namespace: "kube-system", name: "extension-apiserver-authentication" };
+
 const LEASE_NAMESPACE = "kube-node-lease";
 /** A kubelet renews every 10 s. Test clusters mark a node as lost after 10 s, so this one renews more often. */
 const RENEW_MS = 2_500;
@@ -37,18 +40,35 @@ const STATUS_EVERY_RENEWALS = 4;
 const UNREGISTER_TIMEOUT_MS = 2_000;
 /** The number of tries when the controller manager writes the same taints. */
 const TAINT_TRIES = 20;
-/** A new API server creates the namespace of the Leases shortly after it's ready. */
-const LEASE_TRIES = 40;
-const LEASE_RETRY_MS = 250;
+/** For what a new API server creates soon. */
+const TRIES = 40;
+const RETRY_MS = 250;
 
 /** A Node object and its Lease, which `heartbeat` renews while it runs. */
 export class Registration {
   readonly #options: RegistrationOptions;
   /** Why the node isn't ready, or null while it is. */
   notReady: string | null = null;
+  /** The port at which the API server reaches the node. Undefined if it can't. */
+  kubeletPort: number | undefined;
 
   constructor(options: RegistrationOptions) {
     this.#options = options;
+  }
+
+  /**
+   * Returns the certificate authority of the API server's own certificate, PEM. Undefined if the API server publishes
+   * none, or only to others: then nobody's certificate can be checked.
+   */
+  async clientAuthority(): Promise<string | undefined> {
+    const { client, logger, name } = this.#options;
+    try {
+      return (await this.#whenThere(() => client.get(CONFIG_MAPS, CLIENT_AUTHORITY))).data?.["client-ca-file"];
+    } catch (error) {
+      if (!isNotFound(error) && !isForbidden(error)) throw error;
+      logger.warn({ node: name, error: errorText(error) }, "attach and logs are off: no authority for clients");
+      return undefined;
+    }
   }
 
   /** Creates the Node, or adopts an existing one with this name, and makes it Ready and free of taints. */
@@ -73,7 +93,7 @@ export class Registration {
       if (!isAlreadyExists(error)) throw error;
       await client.patch(NODES, { name }, { metadata: { labels: node.metadata.labels } }, { type: "merge" });
     }
-    await this.#firstLease();
+    await this.#whenThere(() => this.#renew());
     await this.reportReady();
     await this.#clearTaints();
   }
@@ -104,18 +124,21 @@ export class Registration {
   /** Writes the Node's status: whether it's ready, and its capacity. */
   async reportReady(signal?: AbortSignal): Promise<void> {
     const { client, clock, name } = this.#options;
-    const status = nodeStatus(name, this.#options.capacity, apiTime(clock.now()), this.notReady);
+    const status = {
+      ...nodeStatus(name, this.#options.capacity, apiTime(clock.now()), this.notReady),
+      ...(this.kubeletPort === undefined ? {} : { daemonEndpoints: { kubeletEndpoint: { Port: this.kubeletPort } } }),
+    };
     await client.patch(NODES, { name }, { status }, { type: "strategic", subresource: "status" }, aborting(signal));
   }
 
-  async #firstLease(): Promise<void> {
+  /** A new API server creates some of its own namespaces and objects shortly after it's ready. */
+  async #whenThere<T>(request: () => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt += 1) {
       try {
-        await this.#renew();
-        return;
+        return await request();
       } catch (error) {
-        if (!isNotFound(error) || attempt === LEASE_TRIES) throw error;
-        await sleep(this.#options.clock, LEASE_RETRY_MS);
+        if (!isNotFound(error) || attempt === TRIES) throw error;
+        await sleep(this.#options.clock, RETRY_MS);
       }
     }
   }

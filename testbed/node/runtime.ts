@@ -1,4 +1,5 @@
 import type { Container, Pod } from "../../src/kube/objects.ts";
+import type { ContainerStreams } from "./container-streams.ts";
 import type { Fate } from "./fate.ts";
 import type { Latency } from "./latency.ts";
 import type { PodVerdict } from "./pod-conditions.ts";
@@ -17,6 +18,8 @@ export interface ContainerExit {
 export interface LiveContainer {
   /** Sends SIGTERM to the first process, or SIGKILL to all of them. Does nothing after the end. */
   signal(signal: "SIGTERM" | "SIGKILL"): void;
+  /** Undefined if it never prints anything and reads nothing. */
+  readonly streams?: ContainerStreams;
 }
 
 /** The inputs of a container's start. */

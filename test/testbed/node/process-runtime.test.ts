@@ -185,6 +185,42 @@ describe("the end of a process", () => {
   });
 });
 
+describe("the standard streams of a process", () => {
+  const code = "process.stdin.on('data', (d) => console.log('got ' + d)).on('end', () => console.error('end'))";
+
+  test("with stdin are an open pipe and its output, for several clients", async () => {
+    const { container, exited, log } = await start(script(code, { stdin: true }));
+    const outputs = ["", ""];
+    const [leave] = outputs.map((_, at) =>
+      container.streams?.follow((bytes) => {
+        outputs[at] += bytes.toString();
+      }),
+    );
+    container.streams?.write(Buffer.from("one"));
+    await expect.poll(() => outputs).toEqual(["got one\n", "got one\n"]);
+    leave?.();
+    container.streams?.write(Buffer.from("two"));
+    await expect.poll(() => outputs).toEqual(["got one\n", "got one\ngot two\n"]);
+    container.streams?.closeInput();
+    expect(await exited).toEqual({ exitCode: 0 });
+    expect(await log()).toBe("got one\ngot two\nend\n");
+    expect((await container.streams?.log())?.toString()).toBe(await log());
+  });
+
+  test("without stdin are a log, and an empty input", async () => {
+    const { container, exited } = await start(script(code));
+    container.streams?.write(Buffer.from("ignored"));
+    expect(await exited).toEqual({ exitCode: 0 });
+    expect((await container.streams?.log())?.toString()).toBe("end\n");
+  });
+
+  test("are complete when the process ends, even if it ends right after a long output", async () => {
+    const { exited, log } = await start(script("console.log('x'.repeat(500_000))", { stdin: true }));
+    await exited;
+    expect((await log()).length).toBe(500_001);
+  });
+});
+
 describe("the replacement for an image", () => {
   test("provides the command and variables, followed by the Pod's arguments and overridden by its variables", async () => {
     const { exited, log } = await start({ image: "known:1", args: ["word"] }, { FROM_POD: "pod" });

@@ -1,0 +1,190 @@
+import { once } from "node:events";
+import { request as httpsRequest } from "node:https";
+import { Agent } from "undici";
+import { afterEach, beforeEach, describe, expect, onTestFinished, test } from "vitest";
+import { ClientCa } from "../../../testbed/cluster/client-ca.ts";
+import { KUBELET_CLIENT } from "../../../testbed/cluster/users.ts";
+import { ScriptedStreams } from "../../../testbed/node/container-streams.ts";
+import { KubeletServer, type ServedContainer } from "../../../testbed/node/kubelet-server.ts";
+import { temporaryDir } from "../cluster/temporary.ts";
+import { Attached } from "./attached.ts";
+import { boundPod } from "./pod-bench.ts";
+
+const UPGRADE = {
+  connection: "Upgrade",
+  upgrade: "websocket",
+  "sec-websocket-version": "13",
+  "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+  "sec-websocket-protocol": "v4.channel.k8s.io",
+};
+const BOTH = "?input=1&output=1";
+
+let ca: ClientCa;
+let server: KubeletServer;
+let input: string;
+let inputClosed: boolean;
+let end: () => void;
+let streams: ScriptedStreams;
+let running: ServedContainer;
+
+beforeEach(async () => {
+  ca = await ClientCa.create(await temporaryDir());
+  input = "";
+  inputClosed = false;
+  streams = new ScriptedStreams({
+    read: (bytes) => {
+      input += bytes.toString();
+    },
+    closed: () => {
+      inputClosed = true;
+    },
+  });
+  const ended = Promise.withResolvers<void>();
+  end = ended.resolve;
+  running = { isRunning: true, ended: ended.promise, streams };
+  const containers: Record<string, ServedContainer> = {
+    open: running,
+    once: running,
+    closed: running,
+    ended: { ...running, isRunning: false },
+  };
+  const pod = boundPod({
+    containers: [
+      { name: "open", stdin: true },
+      { name: "once", stdin: true, stdinOnce: true },
+      { name: "closed" },
+      { name: "ended" },
+      { name: "waiting" },
+    ],
+  });
+  server = new KubeletServer({
+    find: ({ namespace, name }) =>
+      namespace === "tb" && name === "work-1" ? { pod, container: (of) => containers[of] } : undefined,
+  });
+  await server.listen(ca.certificate);
+});
+afterEach(() => server.close());
+
+const identity = (user: string) => {
+  const { certificate: cert, key } = ca.issue(user);
+  return { cert, key, rejectUnauthorized: false };
+};
+
+async function attach(container: string, query = BOTH): Promise<Attached> {
+  const agent = new Agent({ connect: identity(KUBELET_CLIENT) });
+  onTestFinished(() => agent.destroy());
+  return await Attached.open(`wss://127.0.0.1:${server.port}/attach/tb/work-1/${container}${query}`, agent);
+}
+
+/** Sends a plain request, and returns the status and the text of the answer. */
+async function answer(path: string, headers: Record<string, string> = {}, user = KUBELET_CLIENT): Promise<string> {
+  const options = { host: "127.0.0.1", port: server.port, path, headers, agent: false, ...identity(user) };
+  const [response] = await once(httpsRequest(options).end(), "response");
+  const text = await response.toArray();
+  return `${response.statusCode} ${Buffer.concat(text)}`;
+}
+
+describe("an attached client", () => {
+  test("writes to standard input, and gets the output from now on", async () => {
+    streams.print("before");
+    const client = await attach("open");
+    client.send("a line\n");
+    await expect.poll(() => input).toBe("a line\n");
+    streams.printError("an error");
+    streams.print("an answer");
+    await client.printed("an answer\n");
+    expect(client.output).toBe("an answer\n");
+  });
+
+  test("may be one of several, and leaves the input open", async () => {
+    const [first, second] = [await attach("open"), await attach("open")];
+    first.send("one ");
+    await expect.poll(() => input).toBe("one ");
+    first.close();
+    expect(await first.closed).toBe(1_000);
+    second.send("two");
+    await expect.poll(() => input).toBe("one two");
+    streams.print("done");
+    await second.printed("done\n");
+    expect(inputClosed).toBe(false);
+  });
+
+  test("closes the input with stdinOnce", async () => {
+    (await attach("once")).close();
+    await expect.poll(() => inputClosed).toBe(true);
+  });
+
+  test("can't write to a container without stdin", async () => {
+    const client = await attach("closed");
+    client.send("ignored");
+    streams.print("heard");
+    await client.printed("heard");
+    expect(input).toBe("");
+  });
+
+  test("gets no output that it didn't ask for", async () => {
+    const client = await attach("open", "?input=1");
+    client.send("x");
+    await expect.poll(() => input).toBe("x");
+    streams.print("unwanted");
+    end();
+    await client.closed;
+    expect(client.output).toBe("");
+  });
+
+  test("is told when the container ends", async () => {
+    const client = await attach("open");
+    end();
+    expect(await client.closed).toBe(1_000);
+    expect(JSON.parse(client.status)).toEqual({ metadata: {}, status: "Success" });
+  });
+});
+
+describe("a request is refused", () => {
+  test.each([
+    ["for an unknown Pod", `/attach/tb/other/open${BOTH}`, {}, '404 pod "other" does not exist'],
+    ["for an unknown container", `/attach/tb/work-1/x${BOTH}`, {}, '404 container "x" not found in pod "work-1"'],
+    ["for a waiting container", `/attach/tb/work-1/waiting${BOTH}`, {}, "500 container waiting not found"],
+    ["for an ended container", `/attach/tb/work-1/ended${BOTH}`, {}, "500 container is in CONTAINER_EXITED state"],
+    ["without a stream", "/attach/tb/work-1/open", {}, "400 you must specify at least 1 of stdin, stdout, stderr"],
+    ["with another subprotocol", `/attach/tb/work-1/open${BOTH}`, { "sec-websocket-protocol": "v5" }, "403 "],
+    ["for another upgrade", `/attach/tb/work-1/open${BOTH}`, { upgrade: "SPDY/3.1" }, "400 unable to upgrade"],
+    ["for another path", `/exec/tb/work-1/open${BOTH}`, {}, "404 404 page not found"],
+  ])("%s", async (_what, path, headers, expected) => {
+    expect(await answer(path, { ...UPGRADE, ...headers })).toContain(expected);
+  });
+
+  test("for the log of a container that wasn't started", async () => {
+    expect(await answer("/containerLogs/tb/work-1/waiting")).toMatch(/^400 .* is waiting to start/);
+  });
+
+  test("from everybody but the API server", async () => {
+    const paths = [`/attach/tb/work-1/open${BOTH}`, "/containerLogs/tb/work-1/open"];
+    expect(await Promise.all(paths.map((path) => answer(path, {}, "somebody")))).toEqual([
+      "403 Forbidden",
+      "403 Forbidden",
+    ]);
+    const options = { host: "127.0.0.1", port: server.port, path: paths[1], rejectUnauthorized: false };
+    await expect(once(httpsRequest(options).end(), "response")).rejects.toThrow(/certificate required/);
+  });
+});
+
+test("a log can be cut to its last lines, and then to its first bytes", async () => {
+  for (const line of ["one", "two", "three"]) streams.print(line);
+  const log = (query: string) => answer(`/containerLogs/tb/work-1/open${query}`);
+  expect(await log("")).toBe("200 one\ntwo\nthree\n");
+  expect(await log("?tailLines=2")).toBe("200 two\nthree\n");
+  expect(await log("?limitBytes=2")).toBe("200 on");
+  expect(await log("?tailLines=2&limitBytes=5")).toBe("200 two\nt");
+  expect(await log("?tailLines=0")).toBe("200 ");
+});
+
+test("a node that can't be reached sends nothing, and breaks its connections when it is back", async () => {
+  const client = await attach("open");
+  server.fallSilent();
+  streams.print("unheard");
+  server.recover();
+  expect(await client.closed).not.toBe(1_000);
+  expect(client.output).toBe("");
+  expect(await answer("/containerLogs/tb/work-1/open?limitBytes=1")).toBe("200 u");
+});
