@@ -6,7 +6,8 @@ import { KubeClient } from "../../src/kube/client.ts";
 import { loadKubeConfig } from "../../src/kube/config.ts";
 import type { Container, Pod } from "../../src/kube/objects.ts";
 import { PODS } from "../../src/kube/resource.ts";
-import { type SimulatedNode, startNode } from "../../testbed/node/node.ts";
+import { shellFrame, waitingCommand } from "../../src/pods/frame.ts";
+import { FATE_ANNOTATION, type FateInput, type SimulatedNode, startNode } from "../../testbed/node/node.ts";
 import { useCluster } from "../support/cluster.ts";
 import { Attached } from "../testbed/node/attached.ts";
 
@@ -41,9 +42,10 @@ const log = async (pod: string, query: string) =>
   String(await kube.raw("GET", `${path(pod, "log")}?container=c&${query}`));
 
 /** Creates a Pod on this test's node, and waits until the node reports that its container runs. */
-async function run(name: string, container: Partial<Container>): Promise<void> {
+async function run(name: string, container: Partial<Container>, fate?: FateInput): Promise<void> {
+  const annotations = fate ? { [FATE_ANNOTATION]: JSON.stringify(fate) } : {};
   const pod: Pod = {
-    metadata: { name, namespace },
+    metadata: { name, namespace, annotations },
     spec: { nodeName: NODE_NAME, restartPolicy: "Never", containers: [{ name: "c", image: "worker:1", ...container }] },
   };
   const seen = Promise.withResolvers<void>();
@@ -69,4 +71,27 @@ test("the API server connects clients with a process's streams, and reads its lo
   node.kill({ namespace, name: "cat" });
   await second.closed;
   expect(JSON.parse(second.status)).toMatchObject({ status: "Success" });
+});
+
+test.each<[string, FateInput | undefined]>([
+  ["a real shell", undefined],
+  ["a scripted container", { kind: "exit", afterMs: 0 }],
+])("%s waits as a ready Pod, and starts with the frame that a client sends", async (_what, fate) => {
+  const name = fate ? "scripted" : "shell";
+  await run(name, { command: waitingCommand(["node", "-p", "process.env.ITEM"]), stdin: true }, fate);
+  await expect
+    .poll(async () => (await kube.get(PODS, { namespace, name })).status?.conditions)
+    .toContainEqual(expect.objectContaining({ type: "Ready", status: "True" }));
+  const first = await attach(name);
+  first.send("\njunk\n");
+  first.close();
+  await first.closed;
+  expect(await log(name, "limitBytes=1")).toBe("");
+  const second = await attach(name);
+  second.send(shellFrame({ ITEM: "work-1" }) ?? "");
+  await second.printed("berth1 started\n");
+  expect(await log(name, "limitBytes=15")).toBe("berth1 started\n");
+  await second.closed;
+  const output = fate ? "berth1 started\n" : "berth1 started\nwork-1\n";
+  expect([second.output, await node.logs({ namespace, name })]).toEqual([output, output]);
 });

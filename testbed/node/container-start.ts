@@ -13,6 +13,7 @@ import { backOffMessage, faultOfName, type PullFault, pullFault } from "./image.
 import type { Latency } from "./latency.ts";
 import { pullDelaySeconds } from "./restart-backoff.ts";
 import type { ContainerRuntime } from "./runtime.ts";
+import { parkingOf } from "./session-frame.ts";
 
 /** Why a container waits. */
 export interface Waiting {
@@ -77,7 +78,9 @@ export class ContainerStarter {
     const create =
       fate?.kind === "create-error" ? (fate.message ?? "no such device") : runtime.createFault?.(record.spec);
     if (create !== undefined) return waits({ reason: "CreateContainerError", message: create });
-    await sleep(this.#clock, latency.draw("start") + latency.of(fate?.startDelayMs), signal);
+    // The program of a container that waits for its session starts later, and this delay with it.
+    const delayMs = parkingOf(pod, record.spec) === undefined ? latency.of(fate?.startDelayMs) : 0;
+    await sleep(this.#clock, latency.draw("start") + delayMs, signal);
     return signal.aborted ? { kind: "aborted" } : { kind: "ready", env };
   }
 

@@ -107,7 +107,7 @@ export interface SimulatedNode extends AsyncDisposable {
    * isn't here.
    */
   evict(pod: PodRef, cause?: EvictionCause): boolean;
-  /** Returns the output of a process container so far. Empty for scripted containers. */
+  /** Returns the output of a container so far. A scripted one prints only that it got its session. */
   logs(pod: PodRef, container?: string): Promise<string>;
   /**
    * Cordons the node and requests the eviction of every Pod. Resolves with the names of the Pods whose eviction was
@@ -232,7 +232,9 @@ class KubeletDouble implements SimulatedNode, PodHost {
   async logs(ref: PodRef, container?: string): Promise<string> {
     const machine = this.#find(ref);
     const name = container ?? (machine && mainContainerName(machine.pod));
-    return machine && name !== undefined ? await this.#processes.logs(machine.pod, name) : "";
+    if (!machine || name === undefined) return "";
+    const log = await this.#processes.logs(machine.pod, name);
+    return log === "" ? String((await machine.container(name)?.streams?.log()) ?? "") : log;
   }
 
   async cordon(unschedulable = true): Promise<void> {

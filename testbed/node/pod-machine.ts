@@ -306,12 +306,16 @@ export class PodMachine implements ContainersOwner {
     return true;
   }
 
-  /** If a fate can't be read, its container reports that when it starts. */
   #mainFate(): Fate | undefined {
     const name = mainContainerName(this.#pod);
     const main = this.#pod.spec.containers.find((container) => container.name === name);
+    return main && this.#fateNow(main);
+  }
+
+  /** If a fate can't be read, its container reports that when it starts. */
+  #fateNow(container: Container): Fate | undefined {
     try {
-      return main && this.#host.fateOf(this.#pod, main);
+      return this.#host.fateOf(this.#pod, container);
     } catch (error) {
       if (error instanceof TypeError) return undefined;
       throw error;
@@ -408,7 +412,11 @@ export class PodMachine implements ContainersOwner {
     if (prepared.kind === "waits") return this.#wait(record, prepared.waiting);
     if (prepared.kind !== "ready") return "stuck";
     const evict = (verdict: PodVerdict) => this.evict(verdict);
-    const started = await this.#containers.launch(record, runtime, { pod, fate, env: prepared.env, latency, evict });
+    const started = await this.#containers.launch(record, runtime, {
+      ...{ pod, fate, env: prepared.env, latency, evict },
+      fateNow: () => this.#fateNow(record.spec),
+      onFault: (error) => this.#host.fault(this.#pod, error),
+    });
     if (started) return "runs";
     this.#after(this.#latency.draw("exitSeen"), () => this.#requestSync());
     return "done";

@@ -12,6 +12,7 @@ import { CONTAINER_MARK } from "./process-host-protocol.ts";
 import { type ContainerRuntime, type LiveContainer, StartError, type StartRequest } from "./runtime.ts";
 import { Sandbox } from "./sandbox.ts";
 import { evictionVerdict } from "./scripted-runtime.ts";
+import { mapFrames, parkingOf, STARTED } from "./session-frame.ts";
 import type { VolumeFiles } from "./volume-files.ts";
 import { fileMounts, writeVolume } from "./volume-writer.ts";
 
@@ -85,6 +86,7 @@ export class ProcessRuntime implements ContainerRuntime {
         stdin: container["stdin"] === true,
       });
       return new ProcessContainer(this.#options.clock, request, hosted, {
+        write: (bytes) => hosted.write(mapFrames(bytes, (word) => sandbox.map(container, word))),
         log: () => readFile(logFile),
         endMessage: (exitCode) => endMessage(sandbox, container, logFile, exitCode),
       });
@@ -157,8 +159,9 @@ export class ProcessRuntime implements ContainerRuntime {
   }
 }
 
-/** What a container left in its files. */
+/** How a process is reached beside its signals. */
 interface Output {
+  readonly write: (bytes: Buffer) => void;
   readonly log: () => Promise<Buffer>;
   readonly endMessage: (exitCode: number) => Promise<string>;
 }
@@ -172,12 +175,13 @@ class ProcessContainer implements LiveContainer {
   constructor(clock: Clock, request: StartRequest, hosted: HostedProcess, output: Output) {
     this.#process = hosted;
     this.streams = {
-      write: hosted.write,
+      write: output.write,
       closeInput: hosted.closeInput,
       follow: hosted.follow,
       log: output.log,
     };
-    this.#inflict(clock, request);
+    if (parkingOf(request.pod, request.container)) this.#inflictOnceStarted(clock, request);
+    else this.#inflict(clock, request);
     void hosted.exited.then(async (exitCode) => {
       this.#timer?.cancel();
       const text = await output.endMessage(exitCode);
@@ -191,6 +195,17 @@ class ProcessContainer implements LiveContainer {
 
   signal(signal: "SIGTERM" | "SIGKILL"): void {
     this.#process.signal(signal);
+  }
+
+  /** The fate of a container that waits for its session begins with its program. */
+  #inflictOnceStarted(clock: Clock, request: StartRequest): void {
+    let output = "";
+    const leave = this.streams.follow((bytes) => {
+      output += bytes.toString("latin1");
+      if (!output.includes(`${STARTED}\n`)) return;
+      leave();
+      this.#inflict(clock, { ...request, fate: request.fateNow ? request.fateNow() : request.fate });
+    });
   }
 
   /** Applies a chosen fate to a real process after its delay. */

@@ -28,16 +28,22 @@ export interface StartRequest {
   readonly container: Container;
   /** Undefined if none was chosen. */
   readonly fate: Fate | undefined;
+  /** Returns the fate as chosen now. A container that waits for its session takes it when it gets one. */
+  readonly fateNow?: () => Fate | undefined;
   /** Whether the Pod waits for its end, as for an init container. */
   readonly runsToCompletion: boolean;
   /** The environment as the kubelet resolved it. */
   readonly env: Readonly<Record<string, string>>;
+  /** Files that were written before the program started, by path. */
+  readonly files?: Readonly<Record<string, string>>;
   readonly restartCount: number;
   readonly latency: Latency;
   /** Must be called once, when the container has ended. */
   readonly onExit: (exit: ContainerExit) => void;
   /** Requests the kubelet to evict the Pod. */
   readonly evict: (verdict: PodVerdict) => void;
+  /** Reports what must never happen to a container and doesn't change its life. */
+  readonly onFault?: (error: Error) => void;
 }
 
 /** Runs containers. Throws a StartError if the container was created but its command can't be started. */

@@ -13,6 +13,8 @@ import {
 } from "./runtime.ts";
 import type { ScriptedPollers } from "./scripted-poller.ts";
 import type { ScriptedWorkers } from "./scripted-worker.ts";
+import { parkingOf } from "./session-frame.ts";
+import { WaitingContainer } from "./waiting-container.ts";
 
 const DIES_OF_SIGTERM: OnTerm = { code: EXIT_SIGTERM, afterMs: 0 };
 
@@ -33,6 +35,14 @@ export class ScriptedRuntime implements ContainerRuntime {
   }
 
   start(request: StartRequest): LiveContainer {
+    const parking = parkingOf(request.pod, request.container);
+    // A shell looks for the program itself. Without one, the runtime does.
+    const isMissing = parking === "Program" && request.fate?.kind === "start-error";
+    if (!parking || isMissing) return this.#run(request);
+    return new WaitingContainer(this.#clock, parking, request, (started) => this.#run(started));
+  }
+
+  #run(request: StartRequest): LiveContainer {
     const fate = request.fate ?? defaultFate(request.runsToCompletion);
     if (fate.kind === "start-error") throw new StartError(request.container.command?.[0] ?? "/no/such/binary");
     if (fate.kind === "worker") {

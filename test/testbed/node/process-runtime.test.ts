@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { realClock } from "../../../src/core/clock.ts";
 import type { Container } from "../../../src/kube/objects.ts";
+import { shellFrame, waitingCommand } from "../../../src/pods/frame.ts";
 import { type FateInput, parseFate } from "../../../testbed/node/fate.ts";
 import { Latency, seededRandom } from "../../../testbed/node/latency.ts";
 import { ProcessRuntime } from "../../../testbed/node/process-runtime.ts";
@@ -218,6 +219,53 @@ describe("the standard streams of a process", () => {
     const { exited, log } = await start(script("console.log('x'.repeat(500_000))", { stdin: true }));
     await exited;
     expect((await log()).length).toBe(500_001);
+  });
+});
+
+describe("a process that waits in Berth's shell", () => {
+  const waiting = (code: string, shape: Partial<Container> = {}) => ({
+    ...shape,
+    stdin: true,
+    command: waitingCommand([NODE, "-e", code]),
+  });
+  const send = ({ streams }: LiveContainer, frame: string | null) => streams?.write(Buffer.from(frame ?? ""));
+
+  test("skips junk, starts its program with the frame's variables, and hides its input from it", async () => {
+    const show = "console.log(process.env.SECRET, require('fs').readFileSync(0, 'utf8').length)";
+    const { container, exited, log } = await start(waiting(show));
+    send(container, "\njunk\nberth1 20 half");
+    send(container, shellFrame({ SECRET: "it's" }));
+    send(container, shellFrame({ SECRET: "other" }));
+    expect(await exited).toEqual({ exitCode: 0 });
+    expect(await log()).toBe("berth1 started\nit's 0\n");
+  });
+
+  test("writes the frame's file where the container's volume is", async () => {
+    const path = "/var/run/secrets/berth.dev/work-secret";
+    const volumeMounts = [{ name: "secret", mountPath: "/var/run/secrets/berth.dev" }];
+    const show = "console.log(require('fs').readFileSync(process.env.FILE, 'utf8'), process.env.FILE)";
+    const { container, exited, log } = await start(waiting(show, { volumeMounts }));
+    send(container, shellFrame({ FILE: path }, { path, content: "sec'ret" }));
+    expect(await exited).toEqual({ exitCode: 0 });
+    expect(await log()).toMatch(/^berth1 started\nsec'ret \/.+\/var\/run\/secrets\/berth.dev\/work-secret\n$/);
+  });
+
+  test("ends on SIGTERM, and at once without its program", async () => {
+    const { container, exited } = await start(waiting(""));
+    container.signal("SIGTERM");
+    expect(await exited).toEqual({ exitCode: 143 });
+    const missing = await start({ stdin: true, command: waitingCommand(["no-such-program"]) });
+    expect(await missing.exited).toEqual({ exitCode: 127 });
+    expect(await missing.log()).toBe("no-such-program: not found in the image\n");
+  });
+
+  test("meets its fate only after its frame", async () => {
+    const oom = { kind: "oom", afterMs: 0 } as const;
+    const { container, exited, log } = await start(waiting("setInterval(() => {}, 1e6)"), {}, oom);
+    send(container, "junk\n");
+    send(container, shellFrame({ A: "1" }));
+    expect(await exited).toEqual({ exitCode: 137, reason: "OOMKilled" });
+    expect(await log()).toBe("berth1 started\n");
   });
 });
 

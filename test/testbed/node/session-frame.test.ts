@@ -1,0 +1,90 @@
+import { describe, expect, test } from "vitest";
+import { programFrame, shellFrame, waitingCommand } from "../../../src/pods/frame.ts";
+import { FrameError, parkingOf, readFrame } from "../../../testbed/node/session-frame.ts";
+import { boundPod, type PodShape } from "./pod-bench.ts";
+
+const line = (frame: string | null) => frame?.slice(1, -1) ?? "";
+const framed = (body: string) => `berth1 ${body.length} ${body} #end`;
+
+describe("the operator's frames", () => {
+  test.each([
+    { A: "1" },
+    { A: "", B_2: "it's '' quoted \\ $(x) `y` \"z\"", _c: "#end" },
+    { ANTHROPIC_WORK_SECRET: "s'".repeat(100) },
+  ])("give their variables to a shell and to a program: %j", (variables) => {
+    expect(readFrame(line(shellFrame(variables)), "Shell")).toEqual({ variables });
+    expect(readFrame(line(programFrame(variables)), "Program")).toEqual({ variables });
+  });
+
+  test("give a shell a file", () => {
+    const file = { path: "/run/it's/key", content: "sec'ret" };
+    expect(readFrame(line(shellFrame({ A: "1" }, file)), "Shell")).toEqual({ variables: { A: "1" }, file });
+  });
+
+  test("give a program other characters", () => {
+    expect(readFrame(line(programFrame({ A: "é\n" })), "Program")).toEqual({ variables: { A: "é\n" } });
+  });
+});
+
+test.each([
+  "",
+  "junk",
+  "berth1",
+  "berth1 5 export A='1' #end",
+  "berth1 012 export A='1' #end",
+  "berth1 12 export A='1'",
+  "12 export A='1' #end",
+  " berth1 12 export A='1' #end",
+  "berth2 12 export A='1' #end",
+])("a waiting shell skips the line %j", (text) => {
+  expect(readFrame(text, "Shell")).toBeUndefined();
+  expect(readFrame(text, "Program")).toBeUndefined();
+});
+
+describe("a body that must never be sent", () => {
+  test.each([
+    "",
+    "A='1'",
+    "export",
+    "export A=1",
+    "export A='1'; rm -rf /",
+    "export A='1' B",
+    "export A='1'  B='2'",
+    "export 1A='1'",
+    "export A='it's'",
+    "export A='1' A='2'",
+    `export A='${"x".repeat(4_096)}'`,
+    "export A='é'",
+    "( umask 077; printf %s 's' > '/f' ) && export A='1'",
+    "( umask 377; printf %s 's' > '/f' ); export A='1'",
+    "( umask 377; printf %s 's' > /f ) && export A='1'",
+  ])("to a shell: %j", (body) => {
+    expect(() => readFrame(framed(body), "Shell")).toThrow(FrameError);
+  });
+
+  test.each(["", "{", "[]", "null", '"A"', '{"A":1}', '{"A":"é"}'])("to a program: %j", (body) => {
+    expect(() => readFrame(framed(body), "Program")).toThrow(FrameError);
+  });
+});
+
+describe("a container waits for a session", () => {
+  const parking = (shape: PodShape) => {
+    const pod = boundPod(shape);
+    return pod.spec.containers.map((container) => parkingOf(pod, container));
+  };
+  const program = { annotations: { "berth.dev/parking": "Program" } };
+
+  test("with standard input, in Berth's shell or as a session's program", () => {
+    expect(parking({ containers: [{ command: waitingCommand(["x"]), stdin: true }] })).toEqual(["Shell"]);
+    const containers = [{ stdin: true }, { name: "d", stdin: true }];
+    expect(parking({ containers, ...program })).toEqual(["Program", undefined]);
+  });
+
+  test("and in no other case", () => {
+    expect(parking({ containers: [{ command: waitingCommand(["x"]) }, { stdin: true }] })).toEqual([
+      undefined,
+      undefined,
+    ]);
+    expect(parking({ ...program })).toEqual([undefined]);
+  });
+});

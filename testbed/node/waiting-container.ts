@@ -1,0 +1,116 @@
+import type { Clock, Timer } from "../../src/core/clock.ts";
+import type { Container } from "../../src/kube/objects.ts";
+import { type ScriptedInput, ScriptedStreams } from "./container-streams.ts";
+import { type ContainerExit, EXIT_SIGKILL, EXIT_SIGTERM, type LiveContainer, type StartRequest } from "./runtime.ts";
+import { FrameError, type Parking, readFrame, type SessionFrame, STARTED } from "./session-frame.ts";
+
+/** The waiting shell's exit code when its standard input is closed, or when a frame fails. */
+const EXIT_NO_FRAME = 75;
+/** The shell's exit code when its program isn't in the image. */
+const EXIT_NOT_FOUND = 127;
+
+/**
+ * A scripted container that waits for its session: it reads its standard input up to a right frame, prints the marker,
+ * and starts its program with the frame's variables. Only then does its fate begin.
+ */
+export class WaitingContainer implements LiveContainer, ScriptedInput {
+  readonly streams = new ScriptedStreams(this);
+  readonly #clock: Clock;
+  readonly #parking: Parking;
+  readonly #request: StartRequest;
+  readonly #run: (request: StartRequest) => LiveContainer;
+  #unread = "";
+  /** The line that started the program. */
+  #line: string | undefined;
+  #delay: Timer | undefined;
+  #program: LiveContainer | undefined;
+  #hasEnded = false;
+
+  /** @param run starts the program */
+  constructor(clock: Clock, parking: Parking, request: StartRequest, run: (request: StartRequest) => LiveContainer) {
+    this.#clock = clock;
+    this.#parking = parking;
+    this.#request = request;
+    this.#run = run;
+    // The shell looks for its program before it waits.
+    if (parking === "Shell" && request.fate?.kind === "start-error") this.#notFound();
+  }
+
+  signal(signal: "SIGTERM" | "SIGKILL"): void {
+    if (this.#program) this.#program.signal(signal);
+    else this.#end({ exitCode: signal === "SIGTERM" ? EXIT_SIGTERM : EXIT_SIGKILL });
+  }
+
+  read(bytes: Buffer): void {
+    const lines = (this.#unread + bytes.toString("latin1")).split("\n");
+    this.#unread = lines.pop() ?? "";
+    for (const line of lines) this.#readLine(line);
+  }
+
+  closed(): void {
+    if (this.#line === undefined) this.#end({ exitCode: EXIT_NO_FRAME });
+  }
+
+  #readLine(line: string): void {
+    if (this.#hasEnded || line === this.#line) return;
+    try {
+      const frame = readFrame(line, this.#parking);
+      if (!frame) return;
+      if (this.#line !== undefined) throw new FrameError("a second session was sent to a container");
+      this.#line = line;
+      this.#start(frame);
+    } catch (error) {
+      if (!(error instanceof FrameError)) throw error;
+      // A program that runs never sees the line, but the operator must not send it.
+      if (this.#line !== undefined) this.#request.onFault?.(error);
+      else this.#fail(EXIT_NO_FRAME, error.message);
+    }
+  }
+
+  #start({ variables, file }: SessionFrame): void {
+    const request = this.#request;
+    if (file && !isWritable(file.path, request.container)) {
+      this.#fail(EXIT_NO_FRAME, `cannot create ${file.path}`);
+      return;
+    }
+    const fate = request.fateNow ? request.fateNow() : request.fate;
+    this.streams.print(STARTED);
+    if (fate?.kind === "start-error") {
+      this.#notFound();
+      return;
+    }
+    const started = {
+      ...request,
+      fate,
+      env: { ...request.env, ...variables },
+      files: file ? { [file.path]: file.content } : {},
+      onExit: (exit: ContainerExit) => this.#end(exit),
+    };
+    this.#delay = this.#clock.setTimer(() => {
+      this.#program = this.#run(started);
+    }, request.latency.of(fate?.startDelayMs));
+  }
+
+  #notFound(): void {
+    this.#fail(EXIT_NOT_FOUND, `${this.#request.container.command?.[4] ?? ""}: not found in the image`);
+  }
+
+  #fail(exitCode: number, message: string): void {
+    this.streams.printError(message);
+    const shows = this.#request.container["terminationMessagePolicy"] === "FallbackToLogsOnError";
+    this.#end({ exitCode, ...(shows ? { message: `${message}\n` } : {}) });
+  }
+
+  #end(exit: ContainerExit): void {
+    if (this.#hasEnded) return;
+    this.#hasEnded = true;
+    this.#delay?.cancel();
+    this.#request.onExit(exit);
+  }
+}
+
+/** Whether a file can be created: its folder is a volume's, because images don't have it. */
+function isWritable(path: string, container: Container): boolean {
+  const mounts = (container["volumeMounts"] ?? []) as { mountPath: string; readOnly?: boolean }[];
+  return mounts.some(({ mountPath, readOnly }) => !readOnly && path.startsWith(`${mountPath.replace(/\/+$/, "")}/`));
+}
