@@ -6,9 +6,9 @@ import { type CallOptions, KubeClient } from "../../src/kube/client.ts";
 import type { ClusterAccess } from "../../src/kube/config.ts";
 import { KubeApiError, LeadershipLostError } from "../../src/kube/errors.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
+import { selfSigned } from "../../testbed/cluster/certificate.ts";
 import { metricValue } from "../support/metric-value.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { selfSigned } from "../work/self-signed.ts";
 import { FakeApiServer, send, sendStatus } from "./api-server.ts";
 import { ServerWebSocket } from "./server-web-socket.ts";
 import { settled, until } from "./until.ts";
@@ -86,7 +86,8 @@ describe("opening", () => {
         .pipe(target);
     });
     await new Promise<void>((resolve) => proxy.listen(0, "127.0.0.1", resolve));
-    await using secure = await FakeApiServer.start(selfSigned(["127.0.0.1"]));
+    const pair = selfSigned(["127.0.0.1"]);
+    await using secure = await FakeApiServer.start({ key: pair.key, cert: pair.certificate });
     const proxyUrl = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
     for (const access of [secure.access, { ...secure.access, proxyUrl }]) {
       const other = clientOf(access);
