@@ -1,4 +1,4 @@
-import { type PodTemplate, sessionContainer } from "./pod-template.ts";
+import { type PodTemplate, sessionContainer, sessionContainerName } from "./pod-template.ts";
 
 /** Variables that the kubelet doesn't know when it starts a container that waits for its session. */
 const UNKNOWN_VARIABLE = /\$\(ANTHROPIC_(WORK_ID|SESSION_ID|WORK_SECRET|ENVIRONMENT_KEY)\)/;
@@ -40,8 +40,8 @@ export function keptFromInput(template: PodTemplate): string | null {
 }
 
 function sessionContainerPath(template: PodTemplate): string {
-  const session = sessionContainer(template);
-  const index = template.spec.containers.findIndex((container) => container === session);
+  const name = sessionContainerName(template);
+  const index = template.spec.containers.findIndex((container) => container.name === name);
   return `spec.sessions.template.spec.containers[${Math.max(0, index)}]`;
 }
 

@@ -49,12 +49,10 @@ const fields = z.strictObject({
     3600,
     "Seconds that a container has to start once it was given its session, and then, with lease Worker, to send its first heartbeat; later the session is stopped as failed.",
   ),
-  parkedMaxAgeSeconds: seconds(
-    600,
-    0,
-    WEEK,
-    "Age in seconds at which a parked Pod is replaced by a fresh one; 0 means never.",
-  ),
+  parkedMaxAgeSeconds: z.int32().min(0).max(WEEK).optional().meta({
+    description:
+      "Age in seconds at which a parked Pod is replaced by a fresh one; 0 means never. Left out: 600 with parking Key, whose Pods look broken to common alerts; else 0.",
+  }),
   maxDurationSeconds: seconds(86_400, 1, MAX_DURATION, "Seconds after which a session is stopped."),
   retainFinishedSeconds: seconds(600, 0, WEEK, "Seconds for which a finished Pod is kept for its logs."),
   retainFailedSeconds: seconds(3600, 0, WEEK, "Seconds for which a failed Pod is kept for its logs."),

@@ -178,7 +178,10 @@ export class PodStreams {
   /** Keeps a connection open, if the budget permits, until it is used or breaks. */
   #hold(uid: string, stream: AttachStream): void {
     const { streamBudget, metrics, labels } = this.#context;
-    if (this.#open.has(uid) || !streamBudget.take()) return stream.close();
+    if (this.#open.has(uid) || !streamBudget.take()) {
+      stream.close();
+      return;
+    }
     this.#open.set(uid, stream);
     metrics.attachStreams.set(labels, this.#open.size);
     void stream.closed.then(() => {

@@ -4,7 +4,7 @@ import type { Pod } from "../kube/resource.ts";
 import { frameFor } from "../pods/pod-gate.ts";
 import { sessionContainerName } from "../pods/pod-state.ts";
 import type { Claim } from "../protocol/claim.ts";
-import { noteDelivery, noteDeliverySent } from "../protocol/claim-record.ts";
+import { noteDelivered, noteDeliverySent, noteUnstarted } from "../protocol/claim-record.ts";
 import type { ClaimContext } from "../protocol/context.ts";
 import { ofClaim } from "../protocol/points.ts";
 import { credentialOfOpened } from "./secret-acts.ts";
@@ -34,25 +34,35 @@ export async function deliverSession(
     () => streams.deliver(pod, frame, sent),
     (result) => ({ outcome: result === "started" ? "ok" : "unanswered" }),
   );
-  if (delivery === "started") noteDelivered(context, claim, "marker");
+  if (delivery === "started") delivered(context, claim, "marker");
   return delivery;
 }
 
-/** Reads whether the container's program has started. Without the permission, the line is sent again. */
+/**
+ * Reads whether the container's program has started. Without the permission, the line is sent again: a program that runs
+ * ignores it. If an earlier process opened the claim and no marker follows, the program does run.
+ */
 export async function findStart(context: ClaimContext, streams: Deliverer, claim: Claim, pod: Pod): Promise<void> {
+  const unstarted = () => noteUnstarted(claim, context.clock.monotonic());
   const read = () => streams.hasStarted(pod);
   try {
     const started = await context.points.run("session.read-log", ofClaim(claim), read, (shown) => ({ started: shown }));
-    if (started) noteDelivered(context, claim, "log");
-    else noteDelivery(claim, false);
+    if (started) delivered(context, claim, "log");
+    else unstarted();
   } catch (error) {
     if (!isForbidden(error)) throw error;
-    noteDelivery(claim, false);
+    const { openedAtMs, deliverySentMs } = claim.record;
+    if (openedAtMs === null && deliverySentMs !== null) delivered(context, claim, "silence");
+    else unstarted();
   }
 }
 
 /** The container has read its line. */
-export function noteDelivered({ points }: ClaimContext, claim: Claim, by: "marker" | "log" | "item"): void {
-  noteDelivery(claim, true);
+export function delivered(
+  { points }: ClaimContext,
+  claim: Claim,
+  by: "marker" | "log" | "item" | "age" | "silence",
+): void {
+  noteDelivered(claim);
   points.note("session.delivered", ofClaim(claim), { by });
 }

@@ -1,3 +1,14 @@
+import { SECOND_MS } from "../core/clock.ts";
+import type { Parking } from "../pods/parking.ts";
+
+/** Below the 15 minutes after which common alerts take a Pod that waits for a key for a fault. */
+const KEY_MAX_AGE_SECONDS = 600;
+
+/** The age at which parked Pods are replaced, in milliseconds; 0: never. Only Pods that look broken age by default. */
+export function parkedMaxAgeMs(seconds: number | undefined, parking: Parking): number {
+  return (seconds ?? (parking === "Key" ? KEY_MAX_AGE_SECONDS : 0)) * SECOND_MS;
+}
+
 /** A Pod's name and times, by the API server's clock; `scheduledAtMs` is null without a node. */
 interface AgingPod {
   readonly name: string;
@@ -22,8 +33,7 @@ export function boundAtMs(
 }
 
 /**
- * When a parked Pod has reached `parkedMaxAgeSeconds` (its default is in api/sessions-spec.ts) and is replaced; never
- * with 0. Age counts from the binding to a node: where nodes take long to start, a Pod would otherwise be old before it
+ * When a parked Pod has reached its maximum age and is replaced; never with 0. Age counts from the binding to a node: where nodes take long to start, a Pod would otherwise be old before it
  * is ready.
  */
 export function agedAtMs(

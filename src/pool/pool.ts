@@ -20,6 +20,7 @@ import { DepartingPods } from "./departing-pods.ts";
 import { Expectations } from "./expectations.ts";
 import { FreePods } from "./free-pods.ts";
 import { NodeEvents } from "./node-events.ts";
+import { parkedMaxAgeMs } from "./parked-age.ts";
 import { longestHoldMs, PodCreation } from "./pod-creation.ts";
 import type { Removals } from "./removal.ts";
 
@@ -309,7 +310,7 @@ export class Pool {
       creating: this.#expected.size,
       pods: this.#free.list().map(({ free }) => free),
       trusts: (each) => this.#options.breaker.trusts(each),
-      parkedMaxAgeMs: sessions.parkedMaxAgeSeconds * SECOND_MS,
+      parkedMaxAgeMs: parkedMaxAgeMs(sessions.parkedMaxAgeSeconds, template().parking.mode),
       prepareTimeoutMs: sessions.prepareTimeoutSeconds * SECOND_MS,
       warmScaleDownMs: sessions.warmScaleDownSeconds * SECOND_MS,
       surplusSinceMs: this.#surplusSinceMs,

@@ -41,6 +41,8 @@ export interface ClaimRecord {
   readonly delivery: "unsent" | "unknown" | "done";
   /** When this process last sent the line (monotonic). */
   readonly deliverySentMs: number | null;
+  /** When the container's log last showed that its program had not started (monotonic). */
+  readonly unstartedMs: number | null;
   readonly touches: number;
   readonly touchedMs: number | null;
   /** The Pod's activeDeadlineSeconds: the first touch sets it, and later ones repeat it. */
@@ -73,6 +75,7 @@ export function newRecord(
     assignedAtMs: null,
     delivery: from.journal.opened ? "unknown" : "unsent",
     deliverySentMs: null,
+    unstartedMs: null,
     touches: 0,
     touchedMs: null,
     deadlineSeconds: null,
@@ -181,10 +184,16 @@ export function noteDeliverySent({ record }: Recorded, nowMs: number): void {
   record.deliverySentMs = nowMs;
 }
 
-/** The container has read its line, or (`false`) surely not, so that the line is sent again. */
-export function noteDelivery({ record }: Recorded, isDone: boolean): void {
-  record.delivery = isDone ? "done" : "unsent";
-  if (isDone) record.credential = null;
+/** The container has read its line. */
+export function noteDelivered({ record }: Recorded): void {
+  record.delivery = "done";
+  record.credential = null;
+}
+
+/** The container's log shows that its program has not started, or can't be read. */
+export function noteUnstarted({ record }: Recorded, nowMs: number): void {
+  record.delivery = "unsent";
+  record.unstartedMs = nowMs;
 }
 
 export function noteDeadline({ record }: Recorded, deadlineSeconds: number): void {

@@ -12,7 +12,9 @@ export function delivering(facts: Facts): Step {
   const { claim, nowMs, limits, timing } = facts;
   const { record } = claim;
   const patience = (record.openedMs ?? nowMs) + limits.firstBeatTimeoutMs;
-  if (nowMs >= patience) {
+  // The program of a claim that an earlier process opened may have run for long.
+  const mayRun = isInherited(facts) && record.delivery === "unknown";
+  if (nowMs >= patience && !mayRun) {
     const said = claim.failing?.get("deliver")?.message ?? claim.failing?.get("touch")?.message;
     return deletePod(
       "StartFailed",
@@ -23,24 +25,35 @@ export function delivering(facts: Facts): Step {
     const touchAt = nextTouchMs(claim, timing);
     return nowMs >= touchAt ? { do: "touch" } : waitUntil(touchAt, patience);
   }
-  return record.delivery === "unknown" ? findDelivery(facts) : { do: "deliver" };
+  if (record.delivery === "unknown") return findDelivery(facts);
+  return record.unstartedMs === null ? { do: "deliver" } : redeliver(facts, record.unstartedMs);
 }
 
-/**
- * A line without an answer may have started the program: the item shows whether it is still ours, then the container's
- * log shows whether its program started.
- */
+function isInherited({ claim }: Facts): boolean {
+  return claim.record.openedAtMs === null;
+}
+
+/** A line without an answer may have started the program: its heartbeats show it, or the container's log. */
 function findDelivery(facts: Facts): Step {
-  const { claim } = facts;
+  const { claim, clusterMs, limits, assignedAtMs } = facts;
+  const { record, observed } = claim;
+  if (record.journal.lease === "Worker") {
+    if (observed.item?.state === "active") return { do: "delivered", by: "item" };
+    // If the program has not started by now, its item is settled like that of any program that sends no heartbeat.
+    const isOld = assignedAtMs !== null && clusterMs - assignedAtMs > limits.firstBeatTimeoutMs;
+    if (isInherited(facts) && isOld) return { do: "delivered", by: "age" };
+  }
+  return { do: "read-log" };
+}
+
+/** The log shows that the program has not started. The line is sent again, if the item is still ours. */
+function redeliver({ claim, ...facts }: Facts, unstartedMs: number): Step {
   const { item } = claim.observed;
-  if (!item || item.askedMs < (claim.record.deliverySentMs ?? 0)) return LOOK;
-  if (item.state === "unknown") return lookAgain(facts);
+  if (!item || item.askedMs < unstartedMs) return LOOK;
+  if (item.state === "unknown") return lookAgain({ claim, ...facts });
   if (item.state === "stopped" || item.state === "stopping") {
     return deletePod("StoppedByUser", "the work item was stopped before its container read its line");
   }
   const because = outOfOurHands(claim, item);
-  if (because !== null) return deletePod("LeaseLost", `the work item is ${because}`);
-  // The operator's own heartbeats say nothing about the program.
-  const isBeaten = item.state === "active" && claim.record.journal.lease === "Worker";
-  return isBeaten ? { do: "delivered", by: "item" } : { do: "read-log" };
+  return because === null ? { do: "deliver" } : deletePod("LeaseLost", `the work item is ${because}`);
 }

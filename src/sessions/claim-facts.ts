@@ -5,7 +5,7 @@ import type { Timing } from "../core/timing.ts";
 import { isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { isSessionPodOf } from "../pods/own-pods.ts";
-import { parkingOf } from "../pods/pod-gate.ts";
+import { assignedAtMs, parkingOf } from "../pods/pod-gate.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { notePodGone, noteWaiting } from "../protocol/claim-observed.ts";
@@ -78,7 +78,8 @@ export class ClaimFacts {
         end: { ...NOT_SEEN, cause: "NodeLost", message: `node ${pod?.spec.nodeName} did not end the Pod in time` },
       };
     }
-    noteWaiting(claim, state, nowMs);
+    // After a line was sent, the program may run already.
+    if (!waitsForLine || claim.record.delivery === "unsent") noteWaiting(claim, state, nowMs);
     const isOver = state.is === "ended" || state.is === "gone";
     // The container has started, or never will: a failing touch no longer matters.
     if (state.is === "running" && isAssigned(pod)) this.#context.failing.succeeded("touch", claim);
@@ -91,6 +92,7 @@ export class ClaimFacts {
       podGoneByMs,
       podAssigned: isAssigned(pod),
       waitsForLine,
+      assignedAtMs: pod ? assignedAtMs(pod) : null,
       nowMs,
       wallMs: clock.now(),
       clusterMs,

@@ -1,4 +1,4 @@
-import { type Deliverer, deliverSession, findStart, noteDelivered } from "../claims/delivery-acts.ts";
+import { type Deliverer, delivered, deliverSession, findStart } from "../claims/delivery-acts.ts";
 import { own } from "../claims/item-acts.ts";
 import { markFinished, sameState, touchPod } from "../claims/pod-acts.ts";
 import { MOST_RELEASES, type Releases } from "../claims/releases.ts";
@@ -304,7 +304,7 @@ export class SessionLoop {
         if (pod) await findStart(context, this.#options.streams, claim, pod);
         return;
       case "delivered":
-        return noteDelivered(context, claim, step.by);
+        return delivered(context, claim, step.by);
       case "snapshot":
         // The model has no `beatenSinceMs`: after such a step it still remembers the value from before the heartbeat.
         if (step.beatenSinceMs === undefined) {

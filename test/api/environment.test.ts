@@ -28,7 +28,6 @@ describe("defaults", () => {
         parking: "Key",
         prepareTimeoutSeconds: 600,
         firstBeatTimeoutSeconds: 60,
-        parkedMaxAgeSeconds: 600,
         maxDurationSeconds: 86_400,
         retainFinishedSeconds: 600,
         retainFailedSeconds: 3600,

@@ -291,6 +291,7 @@ export class Operator {
       podGoneByMs: pod.is === "gone" ? null : goneByMs,
       podAssigned: assigned,
       waitsForLine: false,
+      assignedAtMs: null,
       nowMs: this.#timeline.nowMs,
       wallMs: this.#wallMs(),
       clusterMs: this.#wallMs(),
