@@ -42,7 +42,7 @@ export interface StartRequest {
   readonly onExit: (exit: ContainerExit) => void;
   /** Requests the kubelet to evict the Pod. */
   readonly evict: (verdict: PodVerdict) => void;
-  /** Reports what must never happen to a container and doesn't change its life. */
+  /** Reports what the operator must never do to a container. */
   readonly onFault?: (error: Error) => void;
 }
 

@@ -1,3 +1,4 @@
+import { ANNOTATION_PARKING } from "../../src/api/names.ts";
 import { isRecord } from "../../src/core/json.ts";
 import type { Container, Pod } from "../../src/kube/objects.ts";
 import { isWaitingCommand } from "../../src/pods/frame.ts";
@@ -5,8 +6,6 @@ import { mainContainerName } from "./fate.ts";
 
 /** How a container waits for its session: in Berth's shell, or as a program that reads its item itself. */
 export type Parking = "Shell" | "Program";
-
-const PARKING_ANNOTATION = "berth.dev/parking";
 
 /** What a waiting container prints when it has read its frame. */
 export const STARTED = "berth1 started";
@@ -27,7 +26,7 @@ export class FrameError extends Error {}
 export function parkingOf({ metadata, ...pod }: Pod, container: Container): Parking | undefined {
   if (container["stdin"] !== true) return undefined;
   if (isWaitingCommand(container.command)) return "Shell";
-  const isProgram = metadata.annotations?.[PARKING_ANNOTATION] === "Program";
+  const isProgram = metadata.annotations?.[ANNOTATION_PARKING] === "Program";
   return isProgram && container.name === mainContainerName({ metadata, ...pod }) ? "Program" : undefined;
 }
 

@@ -61,9 +61,9 @@ export class WaitingContainer implements LiveContainer, ScriptedInput {
       this.#start(frame);
     } catch (error) {
       if (!(error instanceof FrameError)) throw error;
-      // A program that runs never sees the line, but the operator must not send it.
-      if (this.#line !== undefined) this.#request.onFault?.(error);
-      else this.#fail(EXIT_NO_FRAME, error.message);
+      this.#request.onFault?.(error);
+      // A program that runs never sees the line.
+      if (this.#line === undefined) this.#fail(EXIT_NO_FRAME, error.message);
     }
   }
 

@@ -12,6 +12,20 @@ import {
 } from "../../../src/kube/resource.ts";
 import type { WatchEvent } from "../../../src/kube/watch.ts";
 
+/** What the API server reaches of a Pod's node. */
+export interface Kubelet {
+  /** A running container. @throws the kubelet's refusal */
+  attach(pod: Pod, container: string): RunningContainer;
+  log(pod: Pod, container: string): Promise<string>;
+}
+
+export interface RunningContainer {
+  write(text: string): void;
+  /** Calls `fn` with all output from now on. Returns a function that ends this. */
+  follow(fn: (text: string) => void): () => void;
+  readonly ended: Promise<void>;
+}
+
 /** One change of an object, as a watch reports it. */
 export interface Stored {
   readonly version: number;
@@ -33,6 +47,8 @@ export class ApiServer {
   readonly #clock: Clock;
   readonly #objects = new Map<string, KubeObject>();
   readonly history: Stored[] = [];
+  /** The kubelet of all nodes. */
+  kubelet: Kubelet | null = null;
   readonly #listeners = new Set<(change: Stored) => void>();
   #version = 0;
   #uids = 0;
@@ -146,6 +162,19 @@ export class ApiServer {
       object.metadata.deletionTimestamp = this.#time();
       this.#store(key, resource, "MODIFIED", object);
     } else this.#remove(key, resource, object);
+  }
+
+  attach(namespace: string, name: string, container: string): RunningContainer {
+    return this.#kubeletOf(this.get(PODS, namespace, name)).attach(this.get(PODS, namespace, name), container);
+  }
+
+  log(namespace: string, name: string, container: string): Promise<string> {
+    return this.#kubeletOf(this.get(PODS, namespace, name)).log(this.get(PODS, namespace, name), container);
+  }
+
+  #kubeletOf({ metadata: { name }, spec }: Pod): Kubelet {
+    if (this.kubelet && spec.nodeName) return this.kubelet;
+    throw refusal(400, "BadRequest", `pod ${name} does not have a host assigned`);
   }
 
   /** Removes a Pod whose containers have ended, as the kubelet does, or by force, when they may still run. */

@@ -5,6 +5,7 @@ import { PODS, type Pod, SECRETS } from "../../../src/kube/resource.ts";
 import { readJournal } from "../../../src/protocol/journal.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { CI_SEED } from "../../support/ci-seed.ts";
+import { FAIR_ATTACH } from "./attach-stream.ts";
 import { LoopWorld, NAME, NAMESPACE, type Operator, programOf } from "./loop-world.ts";
 import { FAIR } from "./network.ts";
 import type { ContainerFate } from "./node.ts";
@@ -25,6 +26,9 @@ const WORKSPACE = {
   claimTemplate: { resources: { requests: { storage: "1Gi" } } },
   retainSeconds: 60,
 };
+
+/** With a command, so that its Pods can wait in a shell. */
+const CONTAINER = { name: "worker", image: "worker:1", command: ["worker"] };
 
 interface Faults {
   readonly crashes: number;
@@ -88,7 +92,13 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
       lease,
       onPodFailure,
       disruption: pick(["Allow", "Protect"]),
-      ...pick<Record<string, string>>([{}, { parking: "Shell" }, { parking: "Shell", secretDelivery: "File" }]),
+      ...pick<Record<string, string>>([
+        { parking: "Key" },
+        {},
+        { parking: "Shell", secretDelivery: "File" },
+        { parking: "Program" },
+      ]),
+      template: { spec: { containers: [CONTAINER], terminationGracePeriodSeconds: 30 } },
       parkedMaxAgeSeconds: pick([0, 60, 600]),
       warmScaleDownSeconds: pick([10, 300]),
       ...workspace,
@@ -114,6 +124,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
   const { lapsedStopping } = world.api.world.switches;
   // Simulates a service of many machines: lists lag by various times, and slow requests still take effect.
   const service = seededRandom(seed + 2);
+  const streams = seededRandom(seed + 3);
   if (service() < 1 / 3) world.api.listBehindMs = () => service() * LONGEST_LAG_MS;
   // If the server never ends a stopping item, a late acknowledgement is bounded (docs/model.md).
   const isLate = faults.weather && lapsedStopping === "ends" && service() < 1 / 3;
@@ -184,6 +195,8 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
     world.weather.work = bad();
     world.weather.worker = { ...bad(), refused: 0 };
     world.weather.watch = { lagMs: pick([30, 300, 3_000, 15_000]), breaks: pick([0, 0.02]) };
+    const share = () => 0.2 * streams();
+    world.weather.attach = { refused: share(), lineLost: share(), markerLost: share(), breaks: share() };
     if (rival) rival.weather.work = bad();
   }
   const items = Math.floor(between(3, 12));
@@ -240,7 +253,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
       world.say(`edit: ${edit}`);
       const spec = (patch: Record<string, unknown>) => world.patchEnvironment({ spec: patch });
       if (edit === "template") {
-        const containers = [{ name: "worker", image: `worker:${Math.floor(random() * 1_000)}` }];
+        const containers = [{ ...CONTAINER, image: `worker:${Math.floor(random() * 1_000)}` }];
         spec({ sessions: { template: { spec: { containers } } } });
       } else if (edit === "pause") spec({ paused: true });
       else if (edit === "resume") spec({ paused: false });
@@ -268,6 +281,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
   world.weather.work = FAIR;
   world.weather.worker = FAIR;
   world.weather.watch = { lagMs: 30, breaks: 0 };
+  world.weather.attach = FAIR_ATTACH;
   if (rival) rival.weather.work = FAIR;
   world.patchEnvironment({ spec: { paused: false } });
   world.say("calm");

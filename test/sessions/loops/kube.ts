@@ -1,6 +1,7 @@
 import type { Random } from "../../../src/core/backoff.ts";
 import { type Clock, sleep } from "../../../src/core/clock.ts";
 import { Notifier } from "../../../src/core/notifier.ts";
+import type { AttachStream } from "../../../src/kube/attach.ts";
 import type {
   CallOptions,
   CreateQuery,
@@ -12,12 +13,15 @@ import type {
   WatchQuery,
 } from "../../../src/kube/client.ts";
 import { KubeApiError } from "../../../src/kube/errors.ts";
-import type { KubeList, KubeObject, Resource } from "../../../src/kube/resource.ts";
+import { type KubeList, type KubeObject, PODS, type Resource } from "../../../src/kube/resource.ts";
 import type { WatchEvent } from "../../../src/kube/watch.ts";
 import { type ApiServer, copyOf, eventOf, isWatched, refusal } from "./api-server.ts";
+import { type AttachWeather, FAIR_ATTACH, FakeAttachStream, type Passage } from "./attach-stream.ts";
 import { type Link, NoAnswer } from "./network.ts";
 
 const TIMEOUT_MS = 30_000;
+const ATTACH_TIMEOUT_MS = 10_000;
+const READS: ReadonlySet<string> = new Set(["get", "list", "attach", "log"]);
 /** A watch without events for this long is dead: WATCH_INACTIVITY_MS of src/kube/watch.ts. */
 const SILENCE_MS = 90_000;
 
@@ -50,6 +54,7 @@ export class FakeKube {
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #weather: () => WatchWeather;
+  readonly #attachWeather: () => AttachWeather;
   readonly #fence: () => void;
   readonly #changed = new Notifier();
   /** The number of times that watches of a resource were broken. */
@@ -65,6 +70,10 @@ export class FakeKube {
   got: (object: KubeObject) => void = () => {};
   /** Called with every request when it is sent. */
   sent: (request: KubeRequest) => void = () => {};
+  /** Called with every text that this process writes to a container, before it is on its way. */
+  wrote: (ref: ObjectRef, text: string) => void = () => {};
+  /** Whether bytes to or from a Pod's container are lost, in addition to the weather. */
+  loses: (what: Passage, pod: string) => boolean = () => false;
 
   constructor(parts: {
     server: ApiServer;
@@ -72,6 +81,7 @@ export class FakeKube {
     clock: Clock;
     random: Random;
     weather: () => WatchWeather;
+    attachWeather?: () => AttachWeather;
     fence?: () => void;
     shared?: FakeKube;
   }) {
@@ -80,6 +90,7 @@ export class FakeKube {
     this.#clock = parts.clock;
     this.#random = parts.random;
     this.#weather = parts.weather;
+    this.#attachWeather = parts.attachWeather ?? (() => FAIR_ATTACH);
     this.#fence = parts.fence ?? (() => {});
     this.requests = parts.shared?.requests ?? new Map();
     this.intercept = parts.shared?.intercept ?? [];
@@ -164,6 +175,41 @@ export class FakeKube {
     );
   }
 
+  /** A stream is a write: the fence is called for its opening and for each text. */
+  attach(
+    ref: Required<ObjectRef>,
+    { container }: { readonly container: string },
+    { timeoutMs = ATTACH_TIMEOUT_MS, ...o }: CallOptions = {},
+  ): Promise<AttachStream> {
+    this.#fence();
+    const { namespace = "", name } = ref;
+    return this.#send("attach", PODS, ref, { timeoutMs, ...o }, () => {
+      const running = this.#server.attach(namespace, name, container);
+      const { refused } = this.#attachWeather();
+      if (refused > 0 && this.#random() < refused) {
+        throw refusal(500, "InternalError", "error dialing backend: connection refused");
+      }
+      return new FakeAttachStream({
+        ...{ link: this.#link, clock: this.#clock, random: this.#random, weather: this.#attachWeather },
+        loses: (what) => this.loses(what, name),
+        fence: this.#fence,
+        wrote: (text) => this.wrote(ref, text),
+        container: running,
+      });
+    });
+  }
+
+  log(
+    ref: Required<ObjectRef>,
+    { container, limitBytes }: { readonly container: string; readonly limitBytes: number },
+    o: CallOptions = {},
+  ): Promise<string> {
+    const { namespace = "", name } = ref;
+    return this.#send("log", PODS, ref, o, async () =>
+      (await this.#server.log(namespace, name, container)).slice(0, limitBytes),
+    );
+  }
+
   async *watch<T extends KubeObject>(
     resource: Resource<T>,
     q: WatchQuery,
@@ -222,10 +268,10 @@ export class FakeKube {
     resource: Resource,
     { namespace = "", name = "" }: { readonly namespace?: string | undefined; readonly name?: string | undefined },
     { timeoutMs = TIMEOUT_MS, signal }: CallOptions,
-    effect: () => T,
+    effect: () => T | Promise<T>,
     more: Pick<KubeRequest, "body" | "status" | "dryRun"> = {},
   ): Promise<T> {
-    const write = verb !== "get" && verb !== "list";
+    const write = !READS.has(verb);
     if (write) this.#fence();
     const request = { verb, plural: resource.plural, namespace, name, ...more };
     const label = `${verb} ${resource.plural}`;
@@ -240,7 +286,7 @@ export class FakeKube {
           for (const intercept of this.intercept) intercept(request);
           const answerDelayMs = this.answerDelay(request);
           if (answerDelayMs <= 0) return effect();
-          const answer = effect();
+          const answer = await effect();
           await sleep(this.#clock, answerDelayMs);
           return answer;
         },

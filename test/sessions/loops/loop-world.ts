@@ -2,7 +2,14 @@ import { setImmediate as macrotask } from "node:timers/promises";
 import { seededRandom } from "../../../simulator/ids.ts";
 import { type ItemRecord, recordOf } from "../../../simulator/item.ts";
 import { violationText } from "../../../simulator/violations.ts";
-import { ANNOTATION_LEASE, ANNOTATION_WORKSPACE, API_VERSION, KIND, LABEL_PHASE } from "../../../src/api/names.ts";
+import {
+  ANNOTATION_ASSIGNED_AT,
+  ANNOTATION_LEASE,
+  ANNOTATION_WORKSPACE,
+  API_VERSION,
+  KIND,
+  LABEL_PHASE,
+} from "../../../src/api/names.ts";
 import { END_REASONS } from "../../../src/api/reasons.ts";
 import { Controller } from "../../../src/controller/controller.ts";
 import type { Random } from "../../../src/core/backoff.ts";
@@ -28,6 +35,7 @@ import type { Budget } from "../../../src/work/budget.ts";
 import { WorkApiClient } from "../../../src/work/client.ts";
 import { VirtualClock } from "../../support/virtual-clock.ts";
 import { ApiServer } from "./api-server.ts";
+import { type AttachWeather, FAIR_ATTACH } from "./attach-stream.ts";
 import { FakeKube, type WatchWeather } from "./kube.ts";
 import { FAIR, Link, ProcessClock, type Weather } from "./network.ts";
 import { type ContainerFate, Node, type Running } from "./node.ts";
@@ -49,6 +57,7 @@ export interface WorldWeather {
   work: Weather;
   worker: Weather;
   watch: WatchWeather;
+  attach: AttachWeather;
 }
 
 export interface LoopWorldOptions {
@@ -101,7 +110,13 @@ export class LoopWorld {
   readonly api: WorkApi;
   readonly node: Node;
   readonly environmentId: string;
-  readonly weather: WorldWeather = { kube: FAIR, work: FAIR, worker: FAIR, watch: { lagMs: 30, breaks: 0 } };
+  readonly weather: WorldWeather = {
+    kube: FAIR,
+    work: FAIR,
+    worker: FAIR,
+    watch: { lagMs: 30, breaks: 0 },
+    attach: FAIR_ATTACH,
+  };
   readonly metrics = createMetrics();
   readonly told: string[] = [];
   /** Containers that started, in order. */
@@ -158,6 +173,7 @@ export class LoopWorld {
       fate: (pod) => this.fate(pod),
       ...(options.prepareMs ? { prepareMs: options.prepareMs } : {}),
       onStart: (running) => this.#started(running),
+      onWrongLine: (pod, { message }) => this.wrongs.push(`I11 ${pod}: ${message}`),
     });
     this.server.subscribe(({ plural, object, type }) => {
       if (plural === "pods") this.#countPods();
@@ -288,9 +304,11 @@ export class LoopWorld {
       clock,
       random: this.random,
       weather: () => this.weather.watch,
+      attachWeather: () => this.weather.attach,
       fence: guard,
     });
     kube.got = (object) => this.#noteRead(object);
+    kube.wrote = ({ name }) => this.#lineSent(name);
     const http = this.api.sender(workLink, clock);
     const logger = options.logger ?? this.#logger();
     const recorder = this.#options.writesEvents
@@ -415,6 +433,22 @@ export class LoopWorld {
     if (others.length > 0 && item?.beat && item.state === "active" && item.generation === 1) {
       this.wrongs.push(`S2 ${pod} starts while ${others.map((other) => other.pod).join(", ")} holds the item`);
     }
+  }
+
+  /**
+   * D1: a line is sent only when the claim is opened and the Pod is assigned. Otherwise a Pod whose line was sent could
+   * look free.
+   */
+  #lineSent(name: string): void {
+    this.say(`line for ${name}`);
+    const pod = this.#pod(name);
+    // Someone has deleted them.
+    if (!pod) return;
+    const secret = this.server.find(SECRETS, pod.metadata.namespace ?? "", name);
+    if (secret && !readJournal(secret)?.opened) this.wrongs.push(`D1 ${name} gets its line before its claim is opened`);
+    const { labels, annotations } = pod.metadata;
+    const isAssigned = labels?.[LABEL_PHASE] === "assigned" && annotations?.[ANNOTATION_ASSIGNED_AT] !== undefined;
+    if (!isAssigned) this.wrongs.push(`D1 ${name} gets its line before it is assigned`);
   }
 
   /**

@@ -4,7 +4,12 @@ import type { Clock, Timer } from "../../../src/core/clock.ts";
 import { type Condition, type ContainerState, PODS, type Pod, SECRETS } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import type { HttpSender } from "../../../src/work/http.ts";
-import type { ApiServer } from "./api-server.ts";
+import { type Fate, parseFate } from "../../../testbed/node/fate.ts";
+import { Latency } from "../../../testbed/node/latency.ts";
+import type { StartRequest } from "../../../testbed/node/runtime.ts";
+import { type Parking, parkingOf } from "../../../testbed/node/session-frame.ts";
+import { WaitingContainer } from "../../../testbed/node/waiting-container.ts";
+import { type ApiServer, type Kubelet, type RunningContainer, refusal } from "./api-server.ts";
 import { BASE_URL } from "./work-api.ts";
 import { type Program, Worker } from "./worker.ts";
 
@@ -30,7 +35,7 @@ export interface Running {
  * A scheduler, a kubelet and a garbage collector for all Pods. It binds and parks Pods, reads the Secret every 10-15 s
  * and at each change of the Pod, runs the program, reports its end a little later, and follows deletions and deadlines.
  */
-export class Node {
+export class Node implements Kubelet {
   readonly #server: ApiServer;
   readonly #clock: Clock;
   readonly #random: Random;
@@ -49,7 +54,10 @@ export class Node {
     prepareMs?: (pod: Pod) => number;
     /** Called when a container starts. */
     onStart?: (running: Running) => void;
+    /** Called when a waiting container gets a line that an operator must never send. */
+    onWrongLine?: (pod: string, error: Error) => void;
   }) {
+    parts.server.kubelet = this;
     this.#parts = parts;
     this.#server = parts.server;
     this.#clock = parts.clock;
@@ -66,6 +74,18 @@ export class Node {
     this.#pods.get(name)?.lose();
     this.#pods.delete(name);
     this.#server.removePod(namespace, name);
+  }
+
+  attach({ metadata: { name = "" } }: Pod, container: string): RunningContainer {
+    const running = this.#pods.get(name)?.attached;
+    if (!running) throw refusal(500, "InternalError", `container ${container} not found in pod ${name}`);
+    return running;
+  }
+
+  async log({ metadata: { name = "" } }: Pod, container: string): Promise<string> {
+    const log = await this.#pods.get(name)?.log();
+    if (log !== undefined) return log;
+    throw refusal(400, "BadRequest", `container "${container}" in pod "${name}" is waiting to start`);
   }
 
   /** Kills the container from outside. */
@@ -110,12 +130,16 @@ class KubeletPod {
   readonly #namespace: string;
   readonly #name: string;
   #pod: Pod;
-  #state: "new" | "parked" | "failed-start" | "running" | "ended" = "new";
+  /** `parked` waits for a key, and `waiting` for a line. */
+  #state: "new" | "parked" | "waiting" | "failed-start" | "running" | "ended" = "new";
+  #waiting: WaitingContainer | null = null;
+  readonly #over = Promise.withResolvers<void>();
   #startedAt = "";
   #killed = new AbortController();
   #worker: Worker | null = null;
   #deleting = false;
   #forgotten = false;
+  #isLost = false;
   #look: Timer | null = null;
   #deadline: Timer | null = null;
 
@@ -144,7 +168,7 @@ class KubeletPod {
     this.#forgotten = true;
     this.#look?.cancel();
     this.#deadline?.cancel();
-    this.#after(50, () => this.#killed.abort(), true);
+    this.#after(50, () => this.#kill(), true);
   }
 
   /** The Pod is out of reach, and its container runs until the machine ends. */
@@ -152,11 +176,38 @@ class KubeletPod {
     this.#forgotten = true;
     this.#look?.cancel();
     this.#deadline?.cancel();
-    this.#after(LOST_NODE_ENDS_MS, () => this.#killed.abort(), true);
+    this.#isLost = true;
+    this.#after(LOST_NODE_ENDS_MS, () => this.#kill(), true);
   }
 
   kill(): void {
-    if (this.#state === "running") this.#killed.abort();
+    if (this.#state === "running" || this.#state === "waiting") this.#kill();
+  }
+
+  /** The streams of the container while it runs. A lost node hears and says nothing. */
+  get attached(): RunningContainer | null {
+    const streams = this.#waiting?.streams;
+    if (!streams || (this.#state !== "waiting" && this.#state !== "running")) return null;
+    return {
+      write: (text) => {
+        if (!this.#isLost) streams.write(Buffer.from(text));
+      },
+      follow: (fn) =>
+        streams.follow((bytes) => {
+          if (!this.#isLost) fn(bytes.toString());
+        }),
+      ended: this.#over.promise,
+    };
+  }
+
+  /** The container's log; undefined before it started. */
+  async log(): Promise<string | undefined> {
+    return (await this.#waiting?.streams.log())?.toString();
+  }
+
+  #kill(): void {
+    this.#killed.abort();
+    this.#waiting?.signal("SIGKILL");
   }
 
   #bind(): void {
@@ -170,8 +221,40 @@ class KubeletPod {
 
   #park(): void {
     if (this.#forgotten || this.#deleting) return;
+    const [container] = this.#pod.spec.containers;
+    const parking = container && parkingOf(this.#pod, container);
+    if (parking) {
+      this.#wait(parking);
+      return;
+    }
     this.#state = "parked";
     this.#lookNow();
+  }
+
+  /** Starts a container that waits for its line. What it is drawn to do is drawn when the line arrives. */
+  #wait(parking: Parking): void {
+    const { clock, random, fate, onWrongLine } = this.#parts;
+    const [container = { name: "" }] = this.#pod.spec.containers;
+    let drawn: ContainerFate | undefined;
+    const request: StartRequest = {
+      ...{ pod: this.#pod, container, fate: undefined, runsToCompletion: false, restartCount: 0 },
+      ...{ env: environmentOf(this.#pod), latency: new Latency(random), evict: () => {} },
+      fateNow: () => {
+        drawn = fate(this.#pod);
+        return drawn.startError ? START_ERROR : undefined;
+      },
+      onFault: (error) => onWrongLine?.(this.#name, error),
+      onExit: ({ exitCode }) => this.#ended(exitCode),
+    };
+    this.#state = "waiting";
+    this.#startedAt = this.#now();
+    this.#waiting = new WaitingContainer(clock, parking, request, ({ env, files = {} }) => {
+      const secret = env["ANTHROPIC_WORK_SECRET"] ?? files[env["ANTHROPIC_WORK_SECRET_FILE"] ?? ""];
+      if (drawn) this.#run(drawn, env["ANTHROPIC_WORK_ID"] ?? "", secret ?? env["ANTHROPIC_ENVIRONMENT_KEY"] ?? "");
+      // This Pod signals its worker itself.
+      return { signal: () => {} };
+    });
+    this.#container({ running: { startedAt: this.#startedAt } });
   }
 
   #lookNow(): void {
@@ -196,18 +279,18 @@ class KubeletPod {
       this.#container({ waiting: { reason: "CreateContainerError", message: "no such command" } });
       return;
     }
-    this.#start(fate, text(secret?.data?.[KEY_WORK_ID]), text(key));
+    this.#startedAt = this.#now();
+    this.#container({ running: { startedAt: this.#startedAt } });
+    this.#run(fate, text(secret?.data?.[KEY_WORK_ID]), text(key));
   }
 
-  #start(fate: ContainerFate, workId: string, secret: string): void {
+  #run(fate: ContainerFate, workId: string, secret: string): void {
     const { clock, http, environmentId, node, onStart } = this.#parts;
     this.#state = "running";
-    this.#startedAt = this.#now();
     this.#worker = new Worker(clock, http, { baseUrl: baseUrlOf(this.#pod), environmentId, workId, secret });
     const running = { pod: this.#name, workId, worker: this.#worker };
     node.running.add(running);
     onStart?.(running);
-    this.#container({ running: { startedAt: this.#startedAt } });
     const killed = new Promise<number>((resolve) =>
       this.#killed.signal.addEventListener("abort", () => resolve(137), { once: true }),
     );
@@ -221,6 +304,7 @@ class KubeletPod {
   #ended(exitCode: number): void {
     if (this.#state === "ended") return;
     this.#state = "ended";
+    this.#over.resolve();
     const terminated = {
       exitCode,
       reason: exitCode === 0 ? "Completed" : "Error",
@@ -241,12 +325,16 @@ class KubeletPod {
       this.#after(300 + this.#parts.random() * 1_500, () => this.#parts.server.removePod(this.#namespace, this.#name));
       return;
     }
+    if (this.#state === "waiting") {
+      this.#waiting?.signal("SIGTERM");
+      return;
+    }
     if (this.#state !== "running") {
       this.#after(10 + this.#parts.random() * 900, () => this.#parts.server.removePod(this.#namespace, this.#name));
       return;
     }
     this.#worker?.terminate();
-    this.#after((this.#pod.metadata.deletionGracePeriodSeconds ?? 0) * SECOND_MS, () => this.#killed.abort());
+    this.#after((this.#pod.metadata.deletionGracePeriodSeconds ?? 0) * SECOND_MS, () => this.#kill());
   }
 
   #armDeadline(): void {
@@ -256,7 +344,7 @@ class KubeletPod {
     if (seconds === undefined || Number.isNaN(startedMs)) return;
     const leftMs = startedMs + seconds * SECOND_MS - this.#parts.clock.now();
     if (leftMs > 2 ** 31) return;
-    this.#deadline = this.#after(Math.max(0, leftMs), () => this.#killed.abort());
+    this.#deadline = this.#after(Math.max(0, leftMs), () => this.#kill());
   }
 
   #container(state: ContainerState, phase = state.running ? "Running" : "Pending"): void {
@@ -301,6 +389,14 @@ function text(data: string | undefined): string {
 
 /** The address of the Work API for the program in this Pod. */
 function baseUrlOf(pod: Pod): string {
-  const env = pod.spec.containers.flatMap((container) => container.env ?? []);
-  return env.find(({ name }) => name === "ANTHROPIC_BASE_URL")?.value ?? BASE_URL;
+  return environmentOf(pod)["ANTHROPIC_BASE_URL"] ?? BASE_URL;
 }
+
+/** The variables of the session container whose values the Pod contains. */
+function environmentOf({ spec: { containers } }: Pod): Record<string, string> {
+  const env = containers.flatMap((container) => container.env ?? []);
+  return Object.fromEntries(env.flatMap(({ name, value }) => (value === undefined ? [] : [[name, value]])));
+}
+
+/** The command is not in the image. */
+const START_ERROR: Fate = parseFate({ kind: "start-error" });

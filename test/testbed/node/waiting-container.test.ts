@@ -116,10 +116,12 @@ describe("a container that waits in Berth's shell", () => {
   test("ends with 75 for a wrong frame, and its log doesn't repeat it", async () => {
     const policy = { terminationMessagePolicy: "FallbackToLogsOnError" };
     const bench = await WaitingBench.started({}, { containers: [{ ...SHELL, ...policy }] });
+    bench.faults = [];
     bench.send("berth1 11 rm 'secret' #end\n");
     const message = "the frame is not a list of exports\n";
     expect(await bench.end("Error")).toMatchObject({ exitCode: 75, message });
     expect(String(await bench.streams?.log())).toBe(message);
+    expect(bench.faults).toEqual(["Error: the frame is not a list of exports"]);
   });
 
   test("ends with 75 when its standard input is closed", async () => {
@@ -170,6 +172,7 @@ describe("a worker that gets a frame", () => {
   test("reads it itself with parking: Program", async () => {
     const shape = { containers: [{ stdin: true, env }], annotations: { "berth.dev/parking": "Program" } };
     const bench = await WaitingBench.started(worker, shape);
+    bench.faults = [];
     bench.send(frame());
     expect(bench.output).toBe("");
     expect(await bench.end("Error")).toMatchObject({ exitCode: 75 });

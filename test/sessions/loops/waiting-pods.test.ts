@@ -1,0 +1,91 @@
+import { describe, expect, test } from "vitest";
+import { ANNOTATION_ASSIGNED_AT } from "../../../src/api/names.ts";
+import { LoopWorld, NAMESPACE, type Operator } from "./loop-world.ts";
+
+const TEMPLATE = {
+  spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }], terminationGracePeriodSeconds: 30 },
+};
+
+async function parkedWorld(sessions: Record<string, unknown> = {}) {
+  const world = new LoopWorld({ sessions: { template: TEMPLATE, ...sessions } });
+  world.createEnvironment();
+  const operator = world.startOperator();
+  await world.until("a Pod is parked", () => world.parked.length === 1);
+  await world.pass(1_000);
+  return { world, operator };
+}
+
+/** Serves one item, and returns the requests that were sent for it. */
+async function serve(world: LoopWorld, { kube }: Operator): Promise<readonly string[]> {
+  const sent: string[] = [];
+  kube.sent = ({ verb, plural }) => void sent.push(`${verb} ${plural}`);
+  world.enqueue();
+  await world.until("the item is served", () => world.starts.length === 1 && world.isSettled);
+  expect([...world.wrongs, ...world.violations]).toEqual([]);
+  return sent.filter((request) => request === "attach pods" || request === "log pods");
+}
+
+describe("a session's line", () => {
+  test.each([
+    ["a shell", {}],
+    ["a shell that writes its secret to a file", { secretDelivery: "File" }],
+    ["a program", { parking: "Program" }],
+  ])("starts it in %s", async (_what, sessions) => {
+    const { world, operator } = await parkedWorld(sessions);
+    const [pod] = world.parked;
+    expect(pod?.status?.containerStatuses?.[0]?.state?.running).toBeDefined();
+    expect(pod?.metadata.annotations?.[ANNOTATION_ASSIGNED_AT]).toBeUndefined();
+    await serve(world, operator);
+    expect(world.items.map(({ state }) => state)).toEqual(["stopped"]);
+  });
+
+  test("is sent again if it was lost", async () => {
+    const { world, operator } = await parkedWorld({ parking: "Shell" });
+    let lost = 0;
+    operator.kube.loses = (what) => what === "line" && lost++ === 0;
+    expect(await serve(world, operator)).toContain("log pods");
+    expect(lost).toBe(2);
+  });
+
+  test("is not sent again if only its answer was lost", async () => {
+    const { world, operator } = await parkedWorld({ parking: "Shell", lease: "Operator" });
+    const lines: string[] = [];
+    const { wrote } = operator.kube;
+    operator.kube.wrote = (ref, text) => {
+      lines.push(text);
+      wrote(ref, text);
+    };
+    operator.kube.loses = (what) => what === "marker";
+    expect(await serve(world, operator)).toContain("log pods");
+    expect(lines).toHaveLength(1);
+  });
+});
+
+test("a Pod that can't be attached to gets no session", async () => {
+  const world = new LoopWorld({ sessions: { template: TEMPLATE, parking: "Shell" } });
+  world.weather.attach = { ...world.weather.attach, refused: 1 };
+  world.createEnvironment();
+  world.startOperator();
+  world.enqueue();
+  await world.until("a Pod waits", () => world.parked.length === 1);
+  await world.pass(60_000);
+  expect([world.starts, world.claims]).toEqual([[], []]);
+  world.weather.attach = { ...world.weather.attach, refused: 0 };
+  await world.until("the item is served", () => world.starts.length === 1 && world.isSettled);
+});
+
+test("a waiting Pod that is killed ends its streams, and refuses others", async () => {
+  const { world, operator } = await parkedWorld({ parking: "Shell" });
+  const name = world.parked[0]?.metadata.name ?? "";
+  const ref = { namespace: NAMESPACE, name };
+  const stream = operator.kube.attach(ref, { container: "worker" });
+  await world.pass(100);
+  expect((await stream).isOpen).toBe(true);
+  world.node.kill(name);
+  await world.pass(100);
+  expect(await (await stream).closed).toBe("the server closed the stream");
+  const again = operator.kube.attach(ref, { container: "worker" });
+  const refused = expect(again).rejects.toMatchObject({ status: 500 });
+  await world.pass(100);
+  await refused;
+});
