@@ -24,8 +24,26 @@ export interface ServedPod {
   container(name: string): ServedContainer | undefined;
 }
 
+/** What goes wrong when a client attaches to a container. */
+export type AttachFault =
+  /** The node refuses it. By default, it's a node without debugging handlers. */
+  | { readonly kind: "refused"; readonly status?: number; readonly message?: string }
+  /** Nothing that the client writes arrives. */
+  | { readonly kind: "input-lost" }
+  /** Nothing that the container prints arrives. */
+  | { readonly kind: "output-lost" }
+  /**
+   * The connection fails when this number of bytes has arrived at the container. If it's silent, it stays open, but
+   * nothing passes any more.
+   */
+  | { readonly kind: "cut"; readonly afterBytes: number; readonly silent?: boolean };
+
+/** Chooses faults in code. `attempt` counts the clients that wanted to attach to the container, from 1. */
+export type AttachFaultChooser = (pod: Pod, container: string, attempt: number) => AttachFault | undefined;
+
 export interface KubeletServerOptions {
   readonly find: (ref: { namespace: string; name: string }) => ServedPod | undefined;
+  readonly faults?: AttachFaultChooser | undefined;
 }
 
 /** The only subprotocol here. The API server passes it through; it translates v5 to SPDY, which isn't spoken here. */
@@ -60,14 +78,16 @@ interface Target {
  * gets answers, because an attached client can start programs on this machine.
  */
 export class KubeletServer {
-  readonly #find: KubeletServerOptions["find"];
+  readonly #options: KubeletServerOptions;
+  /** The number of attempts to attach, by uid of the Pod and name of the container. */
+  readonly #attempts = new Map<string, number>();
   readonly #sockets = new Set<Socket>();
   readonly #attached = new Set<WebSocketConnection>();
   #server: Server | undefined;
   #silent = false;
 
-  constructor({ find }: KubeletServerOptions) {
-    this.#find = find;
+  constructor(options: KubeletServerOptions) {
+    this.#options = options;
   }
 
   /** The port, or undefined while nothing listens. */
@@ -149,12 +169,19 @@ export class KubeletServer {
     const { pathname, searchParams } = new URL(request.url ?? "", `https://${HOST}`);
     const [, action, namespace = "", name = "", container = ""] = pathname.split("/").map(decodeURIComponent);
     if (action !== wanted) throw new Refusal(404, "404 page not found");
-    const served = this.#find({ namespace, name });
+    const served = this.#options.find({ namespace, name });
     if (!served) throw new Refusal(404, `pod "${name}" does not exist`);
     const { initContainers = [], containers } = served.pod.spec;
     const spec = [...initContainers, ...containers].find((each) => each.name === container);
     if (!spec) throw new Refusal(404, `container "${container}" not found in pod "${name}"`);
     return { served, spec, query: searchParams };
+  }
+
+  #nextFault(pod: Pod, container: string): AttachFault | undefined {
+    const key = `${pod.metadata.uid}/${container}`;
+    const attempt = (this.#attempts.get(key) ?? 0) + 1;
+    this.#attempts.set(key, attempt);
+    return this.#options.faults?.(pod, container, attempt);
   }
 
   /** kubelet's order: the last lines first, then the first bytes of them. */
@@ -173,6 +200,8 @@ export class KubeletServer {
     { served, spec, query }: Target,
     { request, socket, head }: { request: IncomingMessage; socket: Duplex; head: Buffer },
   ): void {
+    const fault = this.#nextFault(served.pod, spec.name);
+    if (fault?.kind === "refused") throw new Refusal(fault.status ?? 405, fault.message ?? DEBUGGING_IS_OFF);
     const container = served.container(spec.name);
     if (!container) throw new Refusal(500, `container ${spec.name} not found in pod ${served.pod.metadata.name}`);
     if (!container.isRunning) throw new Refusal(500, "container is in CONTAINER_EXITED state");
@@ -188,12 +217,16 @@ export class KubeletServer {
     // An empty message tells the client that it is attached.
     connection.send(Buffer.of(stdout ? STDOUT : ERROR));
     const { streams } = container;
-    const unfollow = stdout
-      ? streams?.follow((bytes) => connection.send(Buffer.concat([Buffer.of(STDOUT), bytes])))
-      : undefined;
+    const isHeard = stdout && fault?.kind !== "output-lost";
+    const print = (bytes: Buffer) => connection.send(Buffer.concat([Buffer.of(STDOUT), bytes]));
+    const unfollow = isHeard ? streams?.follow(print) : undefined;
     const isRead = stdin && spec["stdin"] === true;
+    const write = (bytes: Buffer) => {
+      if (isRead && fault?.kind !== "input-lost") streams?.write(bytes);
+    };
+    const pass = fault?.kind === "cut" ? cutting(fault, connection, write) : write;
     connection.onMessage = (message) => {
-      if (isRead && message[0] === STDIN) streams?.write(message.subarray(1));
+      if (message[0] === STDIN) pass(message.subarray(1));
     };
     connection.onEnd = () => {
       this.#attached.delete(connection);
@@ -206,6 +239,25 @@ export class KubeletServer {
     });
   }
 }
+
+/** Passes bytes on until the fault's number has passed. Then the connection fails. */
+function cutting(
+  { afterBytes, silent = false }: Extract<AttachFault, { kind: "cut" }>,
+  connection: WebSocketConnection,
+  write: (bytes: Buffer) => void,
+): (bytes: Buffer) => void {
+  let left = afterBytes;
+  const cut = () => (silent ? connection.fallSilent() : connection.destroy());
+  if (left === 0) cut();
+  return (bytes) => {
+    write(bytes.subarray(0, left));
+    left -= Math.min(left, bytes.length);
+    if (left === 0) cut();
+  };
+}
+
+/** The kubelet's answer with `enableDebuggingHandlers: false`. */
+const DEBUGGING_IS_OFF = "Debug endpoints are disabled.";
 
 /** What an attached client is told when the container has ended. */
 const SUCCESS = JSON.stringify({ metadata: {}, status: "Success" });

@@ -9,7 +9,7 @@ import { type Logger, silentLogger } from "../../src/observe/logger.ts";
 import { type Change, Informer } from "../../src/watch/informer.ts";
 import { type Complaint, EventWriter } from "./event-writer.ts";
 import { chosenFate, type Fate, type FateChooser, isWholeLife, mainContainerName } from "./fate.ts";
-import { KubeletServer } from "./kubelet-server.ts";
+import { type AttachFaultChooser, KubeletServer } from "./kubelet-server.ts";
 import { type Latencies, Latency, seededRandom } from "./latency.ts";
 import { ObjectReader } from "./object-reader.ts";
 import { PodAddresses } from "./pod-addresses.ts";
@@ -26,6 +26,7 @@ import type { VolumeFiles } from "./volume-files.ts";
 
 export type { FateChooser, FateInput } from "./fate.ts";
 export { FATE_ANNOTATION } from "./fate.ts";
+export type { AttachFault, AttachFaultChooser } from "./kubelet-server.ts";
 export type { NodeCapacity } from "./registration.ts";
 export { SIMULATED_LABEL } from "./registration.ts";
 
@@ -64,6 +65,8 @@ export interface NodeOptions {
   readonly images?: Readonly<Record<string, ImageStandIn>>;
   /** The share of looks, 0 to 1, at which the watch of Secrets lags behind that of Pods. Defaults to 0. */
   readonly staleReads?: number;
+  /** Faults of attached clients, chosen in code. */
+  readonly attachFaults?: AttachFaultChooser;
 }
 
 /** What happens on a node, for tests and displays. */
@@ -193,7 +196,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
     this.#pollers = new ScriptedPollers(clock, this.#workers);
     this.#scripted = new ScriptedRuntime(clock, this.#workers, this.#pollers);
     this.#processes = new ProcessRuntime({ clock, workDir: options.workDir, images: options.images });
-    this.#server = new KubeletServer({ find: (ref) => this.#find(ref) });
+    this.#server = new KubeletServer({ find: (ref) => this.#find(ref), faults: options.attachFaults });
   }
 
   async begin(): Promise<void> {

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, onTestFinished, test } from "v
 import { ClientCa } from "../../../testbed/cluster/client-ca.ts";
 import { KUBELET_CLIENT } from "../../../testbed/cluster/users.ts";
 import { ScriptedStreams } from "../../../testbed/node/container-streams.ts";
-import { KubeletServer, type ServedContainer } from "../../../testbed/node/kubelet-server.ts";
+import { type AttachFault, KubeletServer, type ServedContainer } from "../../../testbed/node/kubelet-server.ts";
 import { temporaryDir } from "../cluster/temporary.ts";
 import { Attached } from "./attached.ts";
 import { boundPod } from "./pod-bench.ts";
@@ -26,11 +26,15 @@ let inputClosed: boolean;
 let end: () => void;
 let streams: ScriptedStreams;
 let running: ServedContainer;
+let faults: (AttachFault | undefined)[];
+let attempts: string[];
 
 beforeEach(async () => {
   ca = await ClientCa.create(await temporaryDir());
   input = "";
   inputClosed = false;
+  faults = [];
+  attempts = [];
   streams = new ScriptedStreams({
     read: (bytes) => {
       input += bytes.toString();
@@ -60,6 +64,10 @@ beforeEach(async () => {
   server = new KubeletServer({
     find: ({ namespace, name }) =>
       namespace === "tb" && name === "work-1" ? { pod, container: (of) => containers[of] } : undefined,
+    faults: ({ metadata }, container, attempt) => {
+      attempts.push(`${metadata.name}/${container} ${attempt}`);
+      return faults.shift();
+    },
   });
   await server.listen(ca.certificate);
 });
@@ -166,6 +174,56 @@ describe("a request is refused", () => {
     ]);
     const options = { host: "127.0.0.1", port: server.port, path: paths[1], rejectUnauthorized: false };
     await expect(once(httpsRequest(options).end(), "response")).rejects.toThrow(/certificate required/);
+  });
+});
+
+describe("a fault", () => {
+  test("is chosen for each attempt", async () => {
+    faults = [undefined, { kind: "refused" }, { kind: "refused", status: 500, message: "no" }];
+    await attach("open");
+    expect(await answer(`/attach/tb/work-1/open${BOTH}`, UPGRADE)).toBe("405 Debug endpoints are disabled.");
+    expect(await answer(`/attach/tb/work-1/once${BOTH}`, UPGRADE)).toBe("500 no");
+    expect(attempts).toEqual(["work-1/open 1", "work-1/open 2", "work-1/once 1"]);
+  });
+
+  test("can lose the input or the output of one client", async () => {
+    faults = [{ kind: "input-lost" }, { kind: "output-lost" }];
+    const [mute, deaf] = [await attach("open"), await attach("open")];
+    mute.send("lost ");
+    deaf.send("read");
+    await expect.poll(() => input).toBe("read");
+    streams.print("an answer");
+    await mute.printed("an answer\n");
+    end();
+    await deaf.closed;
+    expect(deaf.output).toBe("");
+    expect(input).toBe("read");
+  });
+
+  test("can cut the connection within a line", async () => {
+    faults = [{ kind: "cut", afterBytes: 6 }];
+    const client = await attach("open");
+    client.send("half ");
+    client.send("a line\n");
+    expect(await client.closed).not.toBe(1_000);
+    expect(input).toBe("half a");
+  });
+
+  test("can cut the connection silently, at once or within a line", async () => {
+    faults = [
+      { kind: "cut", afterBytes: 0, silent: true },
+      { kind: "cut", afterBytes: 3, silent: true },
+    ];
+    const [dead, dying, alive] = [await attach("open"), await attach("open"), await attach("open")];
+    dead.send("lost");
+    dying.send("halfway");
+    await expect.poll(() => input).toBe("hal");
+    dying.send("lost");
+    streams.print("unheard");
+    await alive.printed("unheard\n");
+    expect([dead.output, dying.output, input]).toEqual(["", "", "hal"]);
+    server.recover();
+    await Promise.all([dead.closed, dying.closed]);
   });
 });
 
