@@ -31,15 +31,19 @@ const SHELL_NAME = "berth-shell";
  *
  * - As the container's first process, a shell ignores SIGTERM unless it traps it.
  * - `set +xv` and the quiet `eval` keep credentials out of the log, even if the image's shell traces its commands.
- * - A missing program ends the shell before it waits, so the Pod never counts as free.
+ * - A missing program ends the shell before it waits, so the Pod never counts as free. `command -v` alone accepts any
+ *   existing path in some shells.
  * - The program gets `/dev/null` as its standard input. Otherwise a repeated frame would show it the credential again.
  */
 const SHIM = [
   "{ set +xv; } 2>/dev/null; trap 'exit 143' TERM",
-  'command -v "$1" >/dev/null || { echo "$1: not found in the image" >&2; exit 127; }',
+  'case $1 in */*) [ -f "$1" ] && [ -x "$1" ] ;; *) command -v "$1" >/dev/null ;; esac ||',
+  '{ echo "$1: not found in the image, or not executable" >&2; exit 127; }',
   "while :; do IFS= read -r _b || exit 75",
   'case $_b in "berth1 "*" #end") ;; *) continue ;; esac',
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: a variable of the shell
   "_b=${_b#berth1 }; _n=${_b%% *}; _b=${_b#* }; _b=${_b% #end}",
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: a variable of the shell
   '[ "${#_b}" = "$_n" ] && break; done',
   'eval "$_b" 2>/dev/null || exit 75',
   `unset _b _n; trap - TERM; echo '${STARTED_MARKER}'; exec "$@" </dev/null`,
