@@ -92,7 +92,10 @@ export class WaitingContainer implements LiveContainer, ScriptedInput {
   }
 
   #notFound(): void {
-    this.#fail(EXIT_NOT_FOUND, `${this.#request.container.command?.[4] ?? ""}: not found in the image`);
+    this.#fail(
+      EXIT_NOT_FOUND,
+      `${this.#request.container.command?.[4] ?? ""}: not found in the image, or not executable`,
+    );
   }
 
   #fail(exitCode: number, message: string): void {

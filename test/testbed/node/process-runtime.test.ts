@@ -256,7 +256,7 @@ describe("a process that waits in Berth's shell", () => {
     expect(await exited).toEqual({ exitCode: 143 });
     const missing = await start({ stdin: true, command: waitingCommand(["no-such-program"]) });
     expect(await missing.exited).toEqual({ exitCode: 127 });
-    expect(await missing.log()).toBe("no-such-program: not found in the image\n");
+    expect(await missing.log()).toBe("no-such-program: not found in the image, or not executable\n");
   });
 
   test("meets its fate only after its frame", async () => {

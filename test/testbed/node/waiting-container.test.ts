@@ -133,7 +133,7 @@ describe("a container that waits in Berth's shell", () => {
   test("ends with 127 at once if its program is missing, and the log says so", async () => {
     const bench = new WaitingBench({ c: { kind: "start-error" } });
     expect(await bench.end("Error")).toMatchObject({ exitCode: 127 });
-    expect(String(await bench.streams?.log())).toBe("node: not found in the image\n");
+    expect(String(await bench.streams?.log())).toBe("node: not found in the image, or not executable\n");
   });
 });
 
