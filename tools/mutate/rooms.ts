@@ -326,6 +326,132 @@ export const ROOMS: readonly FileMutations[] = [
     ],
   },
   {
+    file: "src/kube/attach.ts",
+    tests: ["test/kube/attach.test.ts"],
+    mutations: [
+      {
+        name: "writes a frame without checking that this process may act",
+        guard: "guard",
+        find: "this.#call.fence?.();",
+        replace: "",
+      },
+      {
+        name: "writes into a closed stream",
+        guard: "error",
+        find: "if (!this.isOpen) throw",
+        replace: "if (false) throw",
+      },
+      {
+        name: "accepts a handshake with another key",
+        guard: "identity",
+        find: "if (socket && isAccepted && headers",
+        replace: "if (socket && headers",
+      },
+      {
+        name: "accepts another protocol",
+        guard: "identity",
+        find: 'isAccepted && headers["sec-websocket-protocol"] === PROTOCOL',
+        replace: "isAccepted",
+      },
+      {
+        name: "keeps all output of a container",
+        guard: "bound",
+        find: ".slice(0, MAX_OUTPUT)",
+        replace: "",
+      },
+      {
+        name: "keeps a stream whose peer is gone",
+        guard: "bound",
+        find: "else this.#end(`no answer",
+        replace: "else void (`no answer",
+      },
+      {
+        name: "takes the output of another channel for standard output",
+        guard: "identity",
+        find: "if (this.#channel === STDOUT && this",
+        replace: "if (this",
+      },
+      {
+        name: "waits for a text of a stream that has closed",
+        guard: "error",
+        find: "!signal.aborted && this.isOpen",
+        replace: "!signal.aborted",
+      },
+    ],
+  },
+  {
+    file: "src/core/web-socket.ts",
+    tests: ["test/core/web-socket.test.ts"],
+    mutations: [
+      {
+        name: "collects a frame of any length",
+        guard: "bound",
+        find: "if (length > MAX_FRAME_BYTES)",
+        replace: "if (false)",
+      },
+      {
+        name: "reads bytes that are no frame as one",
+        guard: "error",
+        find: "if ((first & RESERVED) !== 0 || (second & MASKED) !== 0)",
+        replace: "if ((first & RESERVED) !== 0)",
+      },
+    ],
+  },
+  {
+    file: "src/pods/frame.ts",
+    tests: ["test/pods/frame.test.ts"],
+    mutations: [
+      {
+        name: "starts with a frame that lost a part",
+        guard: "identity",
+        find: `'[ "\${#_b}" = "$_n" ] && break; done'`,
+        replace: "'break; done'",
+      },
+      {
+        name: "shows a repeated frame to the program",
+        guard: "guard",
+        find: 'exec "$@" </dev/null`',
+        replace: 'exec "$@"`',
+      },
+      {
+        name: "prints credentials of a shell that traces its commands",
+        guard: "guard",
+        find: "{ set +xv; } 2>/dev/null; ",
+        replace: "",
+      },
+      {
+        name: "starts the program although its file could not be written",
+        guard: "error",
+        find: ") && ` : ",
+        replace: "); ` : ",
+      },
+      {
+        name: "waits although the program is missing",
+        guard: "guard",
+        find: '[ -f "$1" ] && [ -x "$1" ] ;;',
+        replace: "true ;;",
+      },
+      {
+        name: "ignores the end of the Pod while it waits",
+        guard: "bound",
+        find: "trap 'exit 143' TERM",
+        replace: "trap '' TERM",
+      },
+      {
+        name: "writes a frame longer than a pipe takes at once",
+        guard: "bound",
+        find: " && frame.length < MAX_FRAME_BYTES",
+        replace: "",
+      },
+      {
+        name: "sends characters whose length shells count differently",
+        guard: "guard",
+        find: "return PRINTABLE.test(body) && ",
+        replace: "return ",
+      },
+    ],
+  },
+  {
     file: "src/kube/errors.ts",
     tests: [HOSTILE_ANSWERS, CLIENT],
     mutations: [
