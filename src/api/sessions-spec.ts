@@ -84,7 +84,7 @@ function parkingProblem({ value, issues }: z.core.ParsePayload<z.output<typeof f
   if (why === null) return;
   const field = parking === undefined ? "secretDelivery" : "parking";
   const [set, instead] =
-    parking === undefined ? ["File needs parking Shell", "secretDelivery: Env"] : [parking, "parking: Key"];
+    parking === undefined ? ["File needs parking Shell, which", "secretDelivery: Env"] : [parking, "parking: Key"];
   const message = `${set} is not possible: ${why}; change that, or set ${instead}`;
   issues.push({ code: "custom", input: value[field], path: [field], message });
 }

@@ -1,10 +1,11 @@
-import { ANNOTATION_LEASE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import { ANNOTATION_API, ANNOTATION_LEASE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
 import type { Notifier } from "../core/notifier.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
-import { fitsInLine } from "../pods/pod-gate.ts";
+import { credentialOf, fitsInLine, frameFor, parkingOf } from "../pods/pod-gate.ts";
 import { newPodName } from "../pods/pod-render.ts";
+import { sessionContainerName } from "../pods/pod-state.ts";
 import { isFor, isPerSession } from "../pods/workspace-pods.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { remember } from "../protocol/claim-lease.ts";
@@ -20,7 +21,6 @@ import { AckWindow, ackWindowMs, type Offer, windowMs } from "./ack-window.ts";
 import { Acknowledging } from "./acknowledging.ts";
 import { ClaimJournal } from "./claim-journal.ts";
 import type { ClaimLimiter } from "./claim-limiter.ts";
-import { credentialFor, serves } from "./credential.ts";
 import type { Gate, HandOver, ParkedPods, Report } from "./ports.ts";
 import type { RefusedItems } from "./refused-items.ts";
 import { dropSecret } from "./secret-acts.ts";
@@ -131,8 +131,9 @@ export class Claiming {
   }
 
   #fits(free: Pod, item: WorkItem, { api }: Offer): boolean {
-    const isItsOwn = isFor(free, this.#context.environment(), item.data.id);
-    return isItsOwn && serves(free, api) && credentialFor(this.#context, free, item) !== null;
+    if (!isFor(free, this.#context.environment(), item.data.id) || !serves(free, api)) return false;
+    const credential = credentialFor(this.#context, free, item);
+    return credential !== null && hasRoom(free, item, credential);
   }
 
   /**
@@ -321,6 +322,35 @@ export class Claiming {
       return false;
     }
   }
+}
+
+/**
+ * The credential with which this Pod's program serves the item, as stored in the claim's Secret; null: the credential
+ * that the Pod needs is missing. An environment key is the current one: a later key doesn't affect this session.
+ */
+export function credentialFor(
+  context: Pick<ClaimContext, "environmentKey">,
+  pod: Pod,
+  item: Pick<WorkItem, "secret">,
+): string | null {
+  const taken = credentialOf(pod, sessionContainerName(pod));
+  return (taken === "EnvironmentKey" ? context.environmentKey() : item.secret) || null;
+}
+
+/**
+ * Whether this Pod's program uses the Work API that offered an item. A Pod that was parked for another address must not
+ * get a key or an item of this one. Pods of older versions, which don't name an address, are trusted: they are being
+ * replaced.
+ */
+export function serves(pod: Pod, api: string): boolean {
+  const told = pod.metadata.annotations?.[ANNOTATION_API];
+  return told === undefined || told === api;
+}
+
+/** Whether this Pod can be given the item: a waiting shell or program gets it in one line. */
+function hasRoom(pod: Pod, { id, data }: WorkItem, credential: string): boolean {
+  if (parkingOf(pod) === "Key") return true;
+  return frameFor(pod, sessionContainerName(pod), { workId: id, sessionId: data.id, credential }) !== null;
 }
 
 /** Without a Pod, there is no other slot to try. */

@@ -69,7 +69,7 @@ export interface ReconcilerOptions {
 export const RECONCILE_POINTS = {
   "reconcile.read-key": "reads the Secret with the environment key. Details: usable",
   "reconcile.check-template": "creates a Pod of the template as a dry run. Details: accepted",
-  "reconcile.check-attach": "attaches to a Pod that does not exist, to see whether the operator may",
+  "reconcile.check-attach": "reads whether the operator may attach, with a request for a Pod that does not exist",
   "reconcile.write-status": "writes the Environment's status",
   "policy.read": "reads the NetworkPolicy",
   "policy.create": "creates it",

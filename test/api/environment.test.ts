@@ -25,7 +25,6 @@ describe("defaults", () => {
         lease: "Worker",
         credential: "WorkSecret",
         secretDelivery: "Env",
-        parking: "Key",
         prepareTimeoutSeconds: 600,
         firstBeatTimeoutSeconds: 60,
         maxDurationSeconds: 86_400,
@@ -88,6 +87,12 @@ describe("rules", () => {
     expect(problems(stored(refused))).toEqual([expect.stringContaining(message)]);
   });
 
+  test("refuses the way to park that an earlier version had, and names the field", () => {
+    expect(problems(stored(sessionsSpec({ parking: "Init" })))).toEqual([
+      "spec.sessions.parking: Init was removed: set Shell, or leave parking out",
+    ]);
+  });
+
   test("refuses a name that is too long for labels, and accepts the longest valid one", () => {
     const named = (name: string) => {
       const object = stored(sessionsSpec());
@@ -95,6 +100,75 @@ describe("rules", () => {
     };
     expect(problems(named("a".repeat(46)))).toEqual([]);
     expect(problems(named("a".repeat(47)))).toEqual([expect.stringContaining("metadata.name")]);
+  });
+});
+
+describe("parking", () => {
+  const CONTAINER = "spec.sessions.template.spec.containers[0]";
+  const withSession = (sessions: Json, container: Json = {}, podSpec: Json = {}) => {
+    const containers = [{ name: "worker", image: "worker:1", command: ["worker"], ...container }];
+    return problems(stored(sessionsSpec({ template: { spec: { ...podSpec, containers } }, ...sessions })));
+  };
+  const NOT_IN_SHELL: [string, Json][] = [
+    [`${CONTAINER}.command is not set, and Berth can't know the image's entrypoint`, { command: undefined }],
+    [`${CONTAINER}.command is not set, and Berth can't know the image's entrypoint`, { command: [] }],
+    [`${CONTAINER}.livenessProbe would run while the container waits for its session`, { livenessProbe: {} }],
+    [`${CONTAINER}.startupProbe would run while the container waits for its session`, { startupProbe: {} }],
+    [`${CONTAINER}.lifecycle.postStart would run before the session is known`, { lifecycle: { postStart: {} } }],
+  ];
+  const refersTo = (field: string) =>
+    `${CONTAINER}.${field} refers to a variable such as $(ANTHROPIC_SESSION_ID), which is not known when the container starts`;
+  const NOT_BY_INPUT: [string, Json, Json?][] = [
+    [`${CONTAINER}.tty is true, and the session arrives on standard input`, { tty: true }],
+    [`${CONTAINER}.stdin is true, and the session arrives on standard input`, { stdin: true }],
+    [refersTo("command"), { command: ["worker", "$(ANTHROPIC_SESSION_ID)"] }],
+    [refersTo("args"), { args: ["--item=$(ANTHROPIC_WORK_ID)"] }],
+    [refersTo("env"), { env: [{ name: "TOKEN", value: "$(ANTHROPIC_WORK_SECRET)" }] }],
+    [refersTo("volumeMounts"), { volumeMounts: [{ name: "v", subPathExpr: "$(ANTHROPIC_SESSION_ID)" }] }],
+    ["the Pods run on Windows", {}, { os: { name: "windows" } }],
+    ["the Pods run on Windows", {}, { nodeSelector: { "kubernetes.io/os": "windows" } }],
+  ];
+
+  test.each([...NOT_IN_SHELL, ...NOT_BY_INPUT])("Shell is refused: %s", (why, container, podSpec) => {
+    const refusal = `spec.sessions.parking: Shell is not possible: ${why}; change that, or set parking: Key`;
+    expect(withSession({ parking: "Shell" }, container, podSpec)).toEqual([refusal]);
+    expect(withSession({}, container, podSpec)).toEqual([]);
+    expect(withSession({ parking: "Key" }, container, podSpec)).toEqual([]);
+  });
+
+  test.each(NOT_BY_INPUT)("Program is refused: %s", (why, container, podSpec) => {
+    const refusal = `spec.sessions.parking: Program is not possible: ${why}; change that, or set parking: Key`;
+    expect(withSession({ parking: "Program" }, container, podSpec)).toEqual([refusal]);
+  });
+
+  test.each(NOT_IN_SHELL)("Program is accepted although Shell is not: %s", (_, container) => {
+    expect(withSession({ parking: "Program" }, container)).toEqual([]);
+  });
+
+  test("secretDelivery File is refused without a shell that could write the file", () => {
+    expect(withSession({ secretDelivery: "File" }, { command: [] })).toEqual([
+      `spec.sessions.secretDelivery: File needs parking Shell, which is not possible: ${CONTAINER}.command is not set, and Berth can't know the image's entrypoint; change that, or set secretDelivery: Env`,
+    ]);
+  });
+
+  test("Shell accepts variables that are known from the start, readiness probes and hooks before the end", () => {
+    const container = {
+      args: ["$(ANTHROPIC_ENVIRONMENT_ID)", "$(ANTHROPIC_BASE_URL)"],
+      readinessProbe: {},
+      lifecycle: { preStop: {} },
+      tty: false,
+    };
+    expect(withSession({ parking: "Shell" }, container, { os: { name: "linux" } })).toEqual([]);
+  });
+
+  test("names the container of the session, not the first one", () => {
+    const template = {
+      metadata: { annotations: { "kubectl.kubernetes.io/default-container": "worker" } },
+      spec: { containers: [{ name: "proxy", command: ["proxy"] }, { name: "worker" }] },
+    };
+    expect(problems(stored(sessionsSpec({ template, parking: "Shell" })))).toEqual([
+      expect.stringContaining("spec.containers[1].command is not set"),
+    ]);
   });
 });
 

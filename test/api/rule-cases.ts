@@ -17,6 +17,12 @@ export interface RuleCase {
 const inTemplate = (template: Json) => sessionsSpec({ template });
 const withContainer = (extra: Json) =>
   inTemplate({ spec: { containers: [{ name: "worker", image: "worker:1", ...extra }] } });
+/** A template whose container can wait in a shell. */
+const withCommand = (sessions: Json) =>
+  sessionsSpec({
+    template: { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } },
+    ...sessions,
+  });
 const withAnnotations = (annotations: Json) => inTemplate({ metadata: { annotations }, ...podTemplate() });
 const withApi = (api: Json) =>
   sessionsSpec({}, { api: { keySecretRef: { name: "key" }, ...api }, network: { egress: { cidrs: [] } } });
@@ -131,16 +137,23 @@ export const RULE_CASES: readonly RuleCase[] = [
     field: "spec.sessions.warm",
   },
   {
-    name: "refuses secretDelivery File without parking Init",
-    refused: sessionsSpec({ secretDelivery: "File" }),
-    accepted: sessionsSpec({ secretDelivery: "File", parking: "Init" }),
-    message: "secretDelivery File needs parking Init",
+    name: "refuses secretDelivery File with parking Key",
+    refused: withCommand({ secretDelivery: "File", parking: "Key" }),
+    accepted: withCommand({ secretDelivery: "File", parking: "Shell" }),
+    message: "secretDelivery File needs parking Shell, which writes the file: set Shell or leave parking out",
+    field: "spec.sessions.parking",
+  },
+  {
+    name: "refuses secretDelivery File with parking Program, and accepts it with parking left out",
+    refused: withCommand({ secretDelivery: "File", parking: "Program" }),
+    accepted: withCommand({ secretDelivery: "File" }),
+    message: "secretDelivery File needs parking Shell, which writes the file: set Shell or leave parking out",
     field: "spec.sessions.parking",
   },
   {
     name: "refuses secretDelivery File with credential EnvironmentKey",
-    refused: sessionsSpec({ secretDelivery: "File", parking: "Init", credential: "EnvironmentKey" }),
-    accepted: sessionsSpec({ credential: "EnvironmentKey", parking: "Init" }),
+    refused: withCommand({ secretDelivery: "File", credential: "EnvironmentKey" }),
+    accepted: withCommand({ secretDelivery: "Env", credential: "EnvironmentKey" }),
     message: "secretDelivery File delivers work secrets",
     field: "spec.sessions.secretDelivery",
   },
@@ -244,24 +257,10 @@ export const RULE_CASES: readonly RuleCase[] = [
     field: "spec.sessions.template.spec.volumes",
   },
   {
-    name: "refuses a container with the name of the one that parks Pods",
-    refused: inTemplate({ spec: { containers: [{ name: "berth-gate", image: "i:1" }] } }),
-    accepted: inTemplate({ spec: { containers: [{ name: "berth-gates", image: "i:1" }] } }),
-    message: "no container may be named berth-gate",
-    field: "spec.sessions.template.spec",
-  },
-  {
-    name: "refuses an init container with the name of the one that parks Pods",
-    refused: inTemplate(podTemplate({ initContainers: [{ name: "berth-gate", image: "i:1" }] })),
-    accepted: inTemplate(podTemplate({ initContainers: [{ name: "gate", image: "i:1" }] })),
-    message: "no container may be named berth-gate",
-    field: "spec.sessions.template.spec",
-  },
-  {
-    name: "refuses a volume with the name of the claim's volume",
-    refused: inTemplate(podTemplate({ volumes: [{ name: "berth-claim", emptyDir: {} }] })),
-    accepted: inTemplate(podTemplate({ volumes: [{ name: "claim", emptyDir: {} }] })),
-    message: "no volume may be named berth-claim",
+    name: "refuses a volume with the name of the one for the session's secret",
+    refused: inTemplate(podTemplate({ volumes: [{ name: "berth-secret", emptyDir: {} }] })),
+    accepted: inTemplate(podTemplate({ volumes: [{ name: "secret", emptyDir: {} }] })),
+    message: "no volume may be named berth-secret",
     field: "spec.sessions.template.spec.volumes",
   },
   {

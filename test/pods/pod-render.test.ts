@@ -50,8 +50,10 @@ describe("the user's template", () => {
     const { containers, ...rest } = template["spec"] as { containers: Json[] };
     expect(pod.spec).toMatchObject(rest);
     expect(pod.spec.containers[1]).toMatchObject(containers[1] as Json);
-    const { env, ...session } = containers[0] as { env: Json[] };
+    // A container with a command waits in a shell, which runs that command.
+    const { env, command, ...session } = containers[0] as { env: Json[]; command: string[] };
     expect(pod.spec.containers[0]).toMatchObject(session);
+    expect(pod.spec.containers[0]?.command?.slice(-command.length)).toEqual(command);
     expect(pod.spec.containers[0]?.env).toEqual(expect.arrayContaining(env));
   });
 

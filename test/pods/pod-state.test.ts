@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { ContainerState, Pod, PodStatus } from "../../src/kube/resource.ts";
+import type { Pod } from "../../src/kube/resource.ts";
 import { type EndCause, type PodState, readPodState } from "../../src/pods/pod-state.ts";
 import { RECORDED_NAMES } from "../testbed/node/recorded.ts";
 import {
@@ -226,97 +226,6 @@ describe("parked", () => {
   });
 });
 
-describe("parked by an init container", () => {
-  const GATE = "berth-gate";
-  const RUNNING: ContainerState = { running: { startedAt: "2026-01-01T00:00:00Z" } };
-  const ended = (exitCode: number, message = ""): ContainerState => ({ terminated: { exitCode, message } });
-  const initialized = (value: "True" | "False") => [
-    isTrue("PodScheduled"),
-    isTrue("PodReadyToStartContainers"),
-    { type: "Initialized", status: value },
-  ];
-  /** A Pod whose gate is in this state; by default, the session container waits for it. */
-  const gated = (gate: ContainerState, more: { session?: ContainerState; status?: PodStatus } = {}) =>
-    pod(
-      {
-        conditions: initialized("False"),
-        initContainerStatuses: [containerStatus("prep", ended(0)), containerStatus(GATE, gate)],
-        containerStatuses: [containerStatus(SESSION, more.session ?? waitingFor("", "PodInitializing"))],
-        ...more.status,
-      },
-      { spec: { initContainers: [{ name: "prep" }, { name: GATE }] } },
-    );
-
-  test("while it runs", () => expect(summaryOf(readPodState(gated(RUNNING)))).toBe("parked"));
-
-  test("is read from a real kubelet's report of a running init container", () => {
-    const { status, ...rest } = recordedPod("init-container-running");
-    const initContainerStatuses = status?.initContainerStatuses?.map((init) => ({ ...init, name: GATE }));
-    const asGate: Pod = {
-      ...rest,
-      spec: { ...rest.spec, initContainers: [{ name: GATE }] },
-      status: { ...status, ...(initContainerStatuses ? { initContainerStatuses } : {}) },
-    };
-    expect(summaryOf(readPodState(asGate))).toBe("parked");
-    // Any other running init container is still preparing something.
-    expect(summaryOf(readPodState(recordedPod("init-container-running")))).toBe("preparing");
-  });
-
-  test.each<[string, ContainerState, string]>([
-    ["it waits for other init containers", waitingFor("", "PodInitializing"), "preparing"],
-    ["its image can't be pulled", waitingFor("no such image", "ErrImagePull"), "preparing: ErrImagePull"],
-    ["the runtime restarts", waitingFor("rpc error: code = Unavailable desc = x", "CreateContainerError"), "preparing"],
-    [
-      "the image runs as root and must not",
-      waitingFor("container has runAsNonRoot and image will run as root"),
-      "preparing: CreateContainerConfigError",
-    ],
-    ["it has failed", ended(1), "preparing: InitContainerFailed"],
-    ["it has ended with 0", ended(0), "preparing"],
-  ])("is decided by the gate: %s", (_, gate, expected) => expect(summaryOf(readPodState(gated(gate)))).toBe(expected));
-
-  test("reports no problem between the gate's end and the container's start", () => {
-    expect(summaryOf(readPodState(gated(ended(0), { status: { conditions: initialized("True") } })))).toBe("preparing");
-    const session: ContainerState = { running: { startedAt: "2026-01-01T00:00:01Z" } };
-    expect(summaryOf(readPodState(gated(ended(0), { session })))).toBe("running");
-  });
-
-  test("is parked by the missing Secret if the gate ended too early", () => {
-    const session = waitingFor("couldn't find key acknowledged-at in Secret agents/berth-research-x");
-    expect(summaryOf(readPodState(gated(ended(0), { session, status: { conditions: initialized("True") } })))).toBe(
-      "parked",
-    );
-  });
-
-  test("reports a problem at once if the container can't be created after the opening", () => {
-    const session = waitingFor("no such command", "CreateContainerError");
-    expect(summaryOf(readPodState(gated(ended(0), { session })))).toBe("preparing: CreateContainerError");
-  });
-
-  test("reports what is missing in an image without a shell", () => {
-    const gate = ended(128, 'exec: "/bin/sh": stat /bin/sh: no such file or directory');
-    expect(readPodState(gated(gate, { status: { phase: "Failed" } }))).toMatchObject({
-      end: {
-        cause: "StartFailed",
-        message: expect.stringMatching(/berth-gate ended with 128: .*\/bin\/sh.*parking: Key/),
-      },
-    });
-  });
-
-  test("does not ask for another image if the gate ended by SIGTERM on deletion", () => {
-    expect(readPodState(gated(ended(143), { status: { phase: "Failed" } }))).toMatchObject({
-      end: { cause: "StartFailed", message: "init container berth-gate ended with 143" },
-    });
-  });
-
-  test("counts an eviction while waiting as lost, not as failed", () => {
-    const conditions = [...PREPARED, { ...isTrue("DisruptionTarget"), reason: "EvictionByEvictionAPI" }];
-    expect(summaryOf(readPodState(gated(ended(143), { status: { phase: "Failed", conditions } })))).toBe(
-      "ended: Evicted",
-    );
-  });
-});
-
 describe("ends", () => {
   const terminated = (more: Record<string, unknown> = {}) =>
     containerStatus(SESSION, {
@@ -370,11 +279,11 @@ describe("ends", () => {
     expect(readPodState(pod({ conditions, containerStatuses: [terminated()] }))).toMatchObject({ end: { cause } });
   });
 
-  test("does not blame the template for a deletion before the gate let the container start", () => {
-    const gate = containerStatus("berth-gate", { terminated: { exitCode: 143, reason: "Error" } });
+  test("does not blame the template for a deletion before the session container started", () => {
+    const prepared = containerStatus("prep", { terminated: { exitCode: 143, reason: "Error" } });
     const deletionTimestamp = "2026-01-01T00:00:00Z";
     const state = readPodState(
-      pod({ phase: "Failed", initContainerStatuses: [gate] }, { metadata: { deletionTimestamp } }),
+      pod({ phase: "Failed", initContainerStatuses: [prepared] }, { metadata: { deletionTimestamp } }),
     );
     expect(state).toMatchObject({ end: { cause: "PodDeleted" } });
   });

@@ -35,7 +35,7 @@ const NEVER: Readonly<Record<Kind, Readonly<Record<string, string>>>> = {
     "session.shorten": "and a lease that the operator never had is not let go, but lapses",
   },
   Operator: { "sweep.list": "the answers to the operator's own beats tell what becomes of the item" },
-  workers: {},
+  workers: { "reconcile.check-attach": "workers wait for no session" },
 };
 
 const OF_KIND = {

@@ -38,7 +38,7 @@ export function dieAt(death: Death): PointObserver {
   const at = death.phase === "sent" ? "before" : death.phase;
   return (event) => {
     if (isMeant(event, death) && event.phase === at && comes()) {
-      if (death.phase === "sent") dieWhenSent();
+      if (death.phase === "sent") (FRAMES.has(death.point) ? dieAfterTurn : dieWhenSent)();
       else die();
     }
     for (const { loss, isLeft } of losses) {
@@ -72,6 +72,14 @@ function unanswered({ api, point }: Unanswered): Error {
   const message = `the answer of ${point} is lost`;
   if (api === "kube") return new KubeApiError(message, { status: 0, maybeApplied: true });
   return new WorkApiError({ kind: "network", call: "ack", message, maybeApplied: true });
+}
+
+/** Points that write a frame to a connection that is usually open already, instead of sending a request. */
+const FRAMES: ReadonlySet<string> = new Set(["session.deliver"]);
+
+/** At the end of this turn the kernel has the frame, and no answer has been read yet. */
+function dieAfterTurn(): void {
+  setImmediate(die);
 }
 
 /** The point's request is the next one that this async context sends. */

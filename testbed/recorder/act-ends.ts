@@ -2,22 +2,11 @@
 import type { Act } from "./act.ts";
 import type { Stage } from "./stage.ts";
 
-/** Like the gate of a parked Pod: the Pod stays in Init until a file of a missing Secret exists. */
-const GATE = {
-  name: "berth-gate",
-  command: ["/bin/sh", "-c", `trap 'exit 143' TERM; until [ -e "$1" ]; do sleep 0.25; done`, "berth-gate", "/claim/go"],
-  volumeMounts: [{ name: "claim", mountPath: "/claim" }],
-};
-const claimOf = (name: string) => ({
-  volumes: [{ name: "claim", secret: { secretName: name, optional: true, items: [{ key: "go", path: "go" }] } }],
-});
-
 export const ends: Act = {
   name: "ends",
   async play(stage) {
     await deletions(stage);
     await evictions(stage);
-    await gates(stage);
     await taintEviction(stage);
     await admissions(stage);
   },
@@ -45,25 +34,6 @@ async function evictions(stage: Stage): Promise<void> {
   await stage.evict(parked);
   await stage.evict(running);
   await stage.gone(parked, running);
-}
-
-async function gates(stage: Stage): Promise<void> {
-  const shape = (name: string) => ({ initContainers: [GATE], spec: claimOf(name) });
-  const gated = ["gate-deleted", "gate-evicted-by-api", "gate-opened"];
-  const notes = ["is deleted", "is evicted by the API", "is given its key"];
-  const [deleted, evicted, opened] = await Promise.all(
-    gated.map((name, i) => stage.pod(name, `a Pod parked by an init container that ${notes[i]}`, shape(name))),
-  );
-  if (!deleted || !evicted || !opened) throw new Error("three Pods were made");
-  await stage.until("gated", () =>
-    [deleted, evicted, opened].every(({ pod }) => pod?.status?.initContainerStatuses?.[0]?.state?.running),
-  );
-  await stage.delete(deleted);
-  await stage.evict(evicted);
-  await stage.open(opened);
-  await stage.running(opened);
-  await stage.delete(opened);
-  await stage.gone(deleted, evicted, opened);
 }
 
 /** A taint that only an administrator sets: the node is healthy, and its Pods are evicted. */

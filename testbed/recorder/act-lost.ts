@@ -22,11 +22,6 @@ async function lose(stage: Stage, recordings: readonly Recording[]): Promise<voi
   );
 }
 
-const GATE = {
-  name: "berth-gate",
-  command: ["/bin/sh", "-c", "trap 'exit 143' TERM; sleep 2147483647 & wait"],
-};
-
 export const lost: Act = {
   name: "lost",
   async play(stage) {
@@ -34,9 +29,6 @@ export const lost: Act = {
     const note = "on a node that is lost and comes back";
     const running = await stage.pod("lost-running", `a running Pod ${note}`);
     const parked = await stage.pod("lost-parked", `a parked Pod ${note}`, { parked: true });
-    const gated = await stage.pod("lost-gated", `a Pod parked by an init container ${note}`, {
-      initContainers: [GATE],
-    });
     const stays = await stage.pod(
       "lost-tolerated",
       "a running Pod that tolerates every taint, on a node that is lost and comes back",
@@ -50,11 +42,10 @@ export const lost: Act = {
     await stage.running(running, stays);
     await stage.parked(parked);
     await stage.failed(done);
-    await stage.until("gated", () => gated.pod?.status?.initContainerStatuses?.[0]?.state?.running);
-    await lose(stage, [running, parked, gated]);
+    await lose(stage, [running, parked]);
     stage.did("kubelet was started");
     await stage.cluster.control.startKubelet();
-    await stage.gone(running, parked, gated);
+    await stage.gone(running, parked);
     await stage.quiet(stays, done);
   },
 };

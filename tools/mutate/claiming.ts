@@ -1,7 +1,6 @@
 import type { FileMutations } from "./mutation.ts";
 
 const ACKNOWLEDGING = "test/claims/acknowledging.test.ts";
-const CREDENTIAL = "test/claims/credential.test.ts";
 const DECIDE = "test/protocol/decide.test.ts";
 const DECIDE_OPERATOR = "test/protocol/decide-operator.test.ts";
 const JOURNAL = "test/protocol/journal.test.ts";
@@ -731,8 +730,8 @@ export const CLAIMING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/claims/credential.ts",
-    tests: [CREDENTIAL],
+    file: "src/claims/claiming.ts",
+    tests: ["test/claims/claiming.test.ts"],
     mutations: [
       {
         name: "gives an item to a Pod of another address",

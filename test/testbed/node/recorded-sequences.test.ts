@@ -26,7 +26,6 @@ const SHUTDOWN: PodVerdict = {
 const LOW_ON_MEMORY = sequence("pressure-running").steps.at(-1)?.status.message ?? "";
 const runs = (bench: PodBench) => bench.untilState("c", "running");
 const parks = (bench: PodBench) => bench.untilState("c", "CreateContainerConfigError");
-const gated = (bench: PodBench) => bench.untilState("berth-gate", "running");
 const over = async (bench: PodBench) => {
   await bench.until(() => bench.last.phase === "Failed" || bench.last.phase === "Succeeded");
   await bench.machine.ended;
@@ -57,7 +56,6 @@ const then =
 
 const reboot = async (bench: PodBench): Promise<void> => bench.machine.reboot();
 const ends = (code: number): Record<string, FateInput> => ({ c: { kind: "run", onTerm: { code } } });
-const GATE: Record<string, FateInput> = { "berth-gate": { kind: "run" } };
 
 /**
  * The lives that the simulated node plays. From a deletion on, they're the same for a kubelet, regardless of who
@@ -70,16 +68,10 @@ const CASES: Record<string, Case> = {
   "running-evicted-by-api": { play: then(runs, deleted) },
   "running-evicted-by-taint": { play: then(runs, deleted) },
   "running-evicted-by-taint-exit-0": { fates: ends(0), play: then(runs, deleted) },
-  "gate-deleted": { fates: GATE, play: then(gated, deleted) },
-  "gate-evicted-by-api": { fates: GATE, play: then(gated, deleted) },
   "shutdown-running": { play: then(runs, shutDown) },
   "shutdown-running-exit-0": { fates: ends(0), play: then(runs, shutDown) },
   "shutdown-running-exit-137": { fates: { c: { kind: "run", onTerm: "ignore" } }, play: then(runs, shutDown) },
   "shutdown-parked": { play: then(parks, shutDown) },
-  "gate-opened": {
-    fates: { "berth-gate": { kind: "exit", afterMs: 1_000 } },
-    play: then(gated, runs, deleted),
-  },
   "parked-opened-exit-0": {
     fates: { c: { kind: "exit", afterMs: 3_000 } },
     play: then(parks, opened, over, deleted),

@@ -44,6 +44,9 @@ export interface Scenario {
 
 const fate = (value: FateInput) => ({ node: { fates: () => value } });
 
+/** A container that can wait in a shell. */
+const WITH_COMMAND = { container: { command: ["worker"] } };
+
 /** One Pod at a time; otherwise the first Pod created might not be the first one claimed. */
 const ONE_POD = { maxConcurrent: 1, warm: 1 };
 
@@ -146,12 +149,21 @@ export const SCENARIOS = {
   served: { world: () => ({}), ends: "served" },
   /** The same, and the Pod is retained for its logs long enough that the next operator finds it marked. */
   retained: { world: () => ({ sessions: { retainFinishedSeconds: 5 } }), ends: "served" },
-  /** parking: Shell and credential delivery as a file. */
-  filed: {
+  /** parking: Shell, the default for a template with a command. */
+  shell: { world: () => WITH_COMMAND, ends: "served" },
+  /** The same with credential delivery as a file. */
+  filed: { world: () => ({ ...WITH_COMMAND, sessions: { secretDelivery: "File" } }), ends: "served" },
+  /** parking: Program. */
+  program: { world: () => ({ sessions: { parking: "Program" } }), ends: "served" },
+  /** The line arrives without an answer. The program sends no heartbeat, so only its log shows that it has started. */
+  "delivery-unanswered": {
     world: () => ({
-      sessions: { parking: "Shell", secretDelivery: "File" },
+      ...SHORT_LEASE,
+      ...WITH_COMMAND,
+      ...fate({ kind: "exit", code: 1, afterMs: 3_000 }),
     }),
-    ends: "served",
+    unanswered: [{ point: "session.deliver", api: "kube", phase: "after", times: 1 }],
+    ends: "stopped",
   },
   /** workspace: PerSession: the operator creates a volume, then a Pod that uses it, then claims the item. */
   "own-volume": {
