@@ -1,14 +1,15 @@
 import { ANNOTATION_WORK_ID, LABEL_PHASE, LABEL_WORK_ID } from "../src/api/names.ts";
 import type { Pod, PodStatus } from "../src/kube/objects.ts";
+import { readPodState } from "../src/pods/pod-state.ts";
 import type { Change } from "../src/watch/informer.ts";
 import type { Board } from "./board.ts";
 
 /** The number of session Pods, by use. */
 export interface PodCounts {
   readonly preparing: number;
-  /** Parked and free. */
+  /** Parked and free: it waits in a shell, in its program, or for a key. */
   readonly warm: number;
-  /** Claimed; the container does not run yet. */
+  /** Claimed; its program does not run yet. */
   readonly opening: number;
   readonly active: number;
   /** Ended, and kept for a while. */
@@ -47,7 +48,8 @@ export class SessionPods {
       return;
     }
     this.#board.opened(workId, name);
-    if (hasStarted(object.status)) this.#board.started(workId);
+    const { is } = readPodState(object);
+    if (is === "running" || is === "ended") this.#board.started(workId);
   }
 }
 
@@ -62,9 +64,9 @@ export function hasStarted(status: PodStatus | undefined): boolean {
 
 function stateOf(pod: Pod): keyof PodCounts {
   const { labels, deletionTimestamp } = pod.metadata;
-  const { phase, containerStatuses } = pod.status ?? {};
+  const phase = pod.status?.phase;
   if (labels?.[LABEL_PHASE] === "finished" || phase === "Succeeded" || phase === "Failed") return "finished";
-  if (labels?.[LABEL_PHASE] === "assigned") return hasStarted(pod.status) ? "active" : "opening";
-  const parked = containerStatuses?.some(({ state }) => state?.waiting?.reason === "CreateContainerConfigError");
-  return parked && deletionTimestamp === undefined ? "warm" : "preparing";
+  const { is } = readPodState(pod);
+  if (labels?.[LABEL_PHASE] === "assigned") return is === "running" || is === "ended" ? "active" : "opening";
+  return is === "parked" && deletionTimestamp === undefined ? "warm" : "preparing";
 }

@@ -37,6 +37,10 @@ export const CHECKS = {
     well: "The API server takes Pods of the template, with all its admission, on a dry run.",
     needs: "create pods",
   },
+  parking: {
+    well: "Warm Pods wait in the way that the spec names, or in the fastest way that the template allows.",
+    needs: "list environments",
+  },
   "network-policy": {
     well: "The NetworkPolicy over the Pods is there and as the spec wants it.",
     needs: "get networkpolicies",

@@ -12,6 +12,7 @@ import {
   checkDryRun,
   checkKey,
   checkNetworkPolicy,
+  checkParking,
   checkSpec,
   type SeenNetworkFacts,
 } from "./environment-checks.ts";
@@ -138,6 +139,7 @@ async function examineEnvironment(
       : null;
   const { key, result: keyResult } = await checkKey(kube, environment);
   const work = settings ? { ...assumed.work, ...settings } : assumed.work;
+  const parking = checkParking(environment);
   return [
     result,
     ...checkConditions(environment),
@@ -145,6 +147,7 @@ async function examineEnvironment(
     await checkWorkApiReach(environment, work, reach),
     ...(options.checkKey ? [await checkWorkApi(environment, key, work)] : []),
     await checkDryRun(kube, environment, settings?.podPolicy ?? assumed.podPolicy),
+    ...(parking ? [parking] : []),
     await checkNetworkPolicy(kube, environment, facts, pods.is === "seen" ? pods.value : null),
     checkPods(environment, pods, kube.now()),
   ];

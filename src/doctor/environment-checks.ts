@@ -95,11 +95,25 @@ export async function checkKey(
   return { key: null, result: results.fail(message, REASONS[reason].mend) };
 }
 
+/** How warm Pods wait, and why; null if the operator has not reported it. */
+export function checkParking({ metadata, status }: Environment): CheckResult | null {
+  const results = resultsOf("parking", aboutEnvironment({ metadata }));
+  if (!status?.parking) return null;
+  const { mode, message, failure } = status.parking;
+  if (failure === undefined) return results.pass(`${mode}: ${message}`);
+  const mend =
+    "Fix the cause, then change the spec: Berth tries again when the spec changes. Or set spec.sessions.parking: Key.";
+  return results.warn(`${mode}: ${message}`, mend);
+}
+
 /** Whether the API server accepts a Pod of the template, with Pod Security and other admission. */
 export async function checkDryRun(kube: KubeClient, environment: Environment, policy: PodPolicy): Promise<CheckResult> {
   const results = resultsOf("template", aboutEnvironment(environment));
   const { name, namespace } = environment.metadata;
-  const verdict = await checkTemplate(kube, name, templateOf(environment), policy);
+  const { parking } = environment.status ?? {};
+  // The template says nothing of a shell that is missing in the image, or of rights that the operator lacks.
+  const shellRefused = parking?.mode === "Key" ? parking.message : null;
+  const verdict = await checkTemplate(kube, name, templateOf(environment, shellRefused), policy);
   const { mend } = REASONS[verdict.reason];
   if (verdict.reason === "AcceptedWithWarning") return results.warn(verdict.message, mend);
   if (verdict.accepted) return results.pass(verdict.message);

@@ -7,6 +7,8 @@ import { asEndReason, END_REASONS, type EndReason } from "../api/reasons.ts";
 import type { Pod } from "../kube/resource.ts";
 import { redact } from "../observe/logger.ts";
 import { readFinished } from "../pods/finished.ts";
+import type { Parking } from "../pods/parking.ts";
+import { parkingOf } from "../pods/pod-gate.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import { timeOf } from "./timeline.ts";
 import type { ClaimTrace, ItemTrace, Looked, Traces } from "./traces.ts";
@@ -36,6 +38,13 @@ export interface Explanation {
 
 const NOTHING = "Nothing to do.";
 const NEVER = Number.NEGATIVE_INFINITY;
+
+/** How a parked Pod waits, after "it" or "its container". */
+const WAITS: Record<Parking, string> = {
+  Shell: "waits in a shell for a session",
+  Program: "waits in its program for a session",
+  Key: "waits for a key (CreateContainerConfigError), which is not a fault",
+};
 
 /**
  * Judges by the newest trace, because a session has several work items in its life, and an item may be served again.
@@ -112,8 +121,8 @@ function ofClaim({ name, journal }: ClaimTrace, pod: Pod | undefined, traces: Tr
       const step = journal.opened ? "opened" : "claimed, and not opened yet";
       const why =
         state.is === "preparing" && state.problem ? `: ${state.problem.reason}: ${state.problem.message}` : "";
-      const sentenceText = `Pod ${name} was ${step}; its container does not run${why}.`;
-      return { standing: "starting", ...settling, sentence: sentenceText };
+      const still = state.is === "parked" ? `still ${WAITS[parkingOf(pod)]}` : `does not run${why}`;
+      return { standing: "starting", ...settling, sentence: `Pod ${name} was ${step}; its container ${still}.` };
     }
   }
 }
@@ -165,7 +174,7 @@ function ofPod(pod: Pod): Explanation {
   const { name, labels } = pod.metadata;
   const state = readPodState(pod);
   if (labels?.[LABEL_PHASE] === "parked") {
-    const ready = state.is === "parked" ? "waits for a session; that is no fault" : "gets ready to wait for a session";
+    const ready = state.is === "parked" ? WAITS[parkingOf(pod)] : "gets ready to wait for a session";
     return { standing: "parked", reason: null, sentence: `Pod ${name} serves no session: it ${ready}.`, mend: NOTHING };
   }
   if (state.is === "running") {

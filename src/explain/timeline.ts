@@ -1,11 +1,13 @@
 import { isGood } from "../api/condition-types.ts";
 import { findCondition } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
-import { asEndReason } from "../api/reasons.ts";
+import { asEndReason, type EventOnlyReason } from "../api/reasons.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import type { KubeEvent, Pod } from "../kube/resource.ts";
 import { redact } from "../observe/logger.ts";
 import { readFinished } from "../pods/finished.ts";
+import type { Parking } from "../pods/parking.ts";
+import { assignedAtMs, parkingOf } from "../pods/pod-gate.ts";
 import { sessionContainerName } from "../pods/pod-state.ts";
 import type { ClaimTrace, ItemTrace, Traces } from "./traces.ts";
 
@@ -13,10 +15,13 @@ import type { ClaimTrace, ItemTrace, Traces } from "./traces.ts";
 export const MOMENTS = [
   "pod-created",
   "pod-scheduled",
+  "parked",
   "queued",
   "polled",
   "acknowledged",
+  "assigned",
   "container-started",
+  "delivered",
   "first-beat",
   "event",
   "last-beat",
@@ -47,7 +52,7 @@ export function timelineOf({ pods, claims, events, items, environments }: Traces
     ...pods.flatMap(ofPod),
     ...claims.flatMap((claim) => ofClaim(claim, items)),
     ...items.flatMap(ofItem),
-    ...withoutDuplicates(events).flatMap(ofEvent),
+    ...withoutDuplicates(events).flatMap((event) => ofEvent(event, pods)),
     ...environments.flatMap(ofEnvironment),
   ];
   return entries
@@ -70,6 +75,13 @@ function entry(at: string | null | undefined, what: Moment, source: Source, mess
   return at ? [{ at, what, source, message }] : [];
 }
 
+/** What the start of a session Pod's container means, and how its Event `SessionStarted` is shown. */
+const STARTS: Record<Parking, { readonly what: Moment; readonly message: string; readonly started: Moment }> = {
+  Shell: { what: "parked", message: "the container started and waits in a shell", started: "delivered" },
+  Program: { what: "parked", message: "the container started, and its program waits", started: "delivered" },
+  Key: { what: "container-started", message: "the container started", started: "event" },
+};
+
 function ofPod(pod: Pod): Entry[] {
   const { metadata, spec, status } = pod;
   const name = `Pod ${metadata.name}`;
@@ -80,11 +92,15 @@ function ofPod(pod: Pod): Entry[] {
   const how = ended && `with exit code ${ended.exitCode}${ended.reason ? ` (${ended.reason})` : ""}`;
   const finished = readFinished(pod);
   const startedAt = container?.state?.running?.startedAt ?? ended?.startedAt;
+  const start = STARTS[parkingOf(pod)];
+  const assignedMs = assignedAtMs(pod);
+  const assignedAt = assignedMs === null ? null : new Date(assignedMs).toISOString();
   return [
     ...entry(metadata.creationTimestamp, "pod-created", "pod", `${name} was made`),
     ...entry(scheduled?.lastTransitionTime, "pod-scheduled", "pod", `${name} was given to node ${spec.nodeName}`),
     // A container that never started has the epoch as its start time.
-    ...(Date.parse(startedAt ?? "") > 0 ? entry(startedAt, "container-started", "pod", "the container started") : []),
+    ...(Date.parse(startedAt ?? "") > 0 ? entry(startedAt, start.what, "pod", start.message) : []),
+    ...entry(assignedAt, "assigned", "pod", `${name} was assigned to the session`),
     ...entry(ended?.finishedAt, "container-ended", "pod", `the container ended ${how}${said ? `: ${said}` : ""}`),
     // The timestamp is the end of the grace period; the deletion was requested that much earlier.
     ...entry(orderedAt(pod), "pod-deleted", "pod", `somebody deleted ${name}, or it was evicted`),
@@ -139,13 +155,21 @@ function withoutDuplicates(events: readonly KubeEvent[]): KubeEvent[] {
   return events.filter((event) => event.involvedObject.kind === "Pod" || !ofPods.has(key(event)));
 }
 
-function ofEvent(event: KubeEvent): Entry[] {
+function ofEvent(event: KubeEvent, pods: readonly Pod[]): Entry[] {
   const { reason = "", message = "", count = 1, involvedObject } = event;
   const times = count > 1 ? ` (${count} times)` : "";
   const about = involvedObject.kind === "Pod" ? "" : `${involvedObject.kind} ${involvedObject.name}: `;
-  const what = asEndReason(reason) === undefined ? "event" : "end-event";
-  return entry(timeOf(event), what, "event", `${reason}: ${about}${message}${times}`);
+  return entry(timeOf(event), momentOf(event, pods), "event", `${reason}: ${about}${message}${times}`);
 }
+
+function momentOf({ reason = "", involvedObject }: KubeEvent, pods: readonly Pod[]): Moment {
+  if (asEndReason(reason) !== undefined) return "end-event";
+  const pod = pods.find(({ metadata }) => involvedObject.kind === "Pod" && metadata.name === involvedObject.name);
+  return pod && reason === SESSION_STARTED ? STARTS[parkingOf(pod)].started : "event";
+}
+
+/** The operator writes this Event when the container has read its session's line, or runs. */
+const SESSION_STARTED: EventOnlyReason = "SessionStarted";
 
 /** When an Event last occurred, from whichever field has it. */
 export function timeOf({ lastTimestamp, firstTimestamp, metadata, ...rest }: KubeEvent): string | undefined {

@@ -6,6 +6,7 @@ import { WorkerPods } from "../../demo/worker-pods.ts";
 import { bashScript } from "../../simulator/script.ts";
 import { type Simulator, startSimulator } from "../../simulator/simulator.ts";
 import type { Deployment, Pod, PodStatus } from "../../src/kube/objects.ts";
+import { containerStatus, PREPARED, SESSION, waitingFor } from "../pods/pods.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 let clock: VirtualClock;
@@ -99,13 +100,29 @@ const stop = (workId: string, token: string, id = environmentId) =>
   call("POST", `environments/${id}/work/${workId}/stop`, token, { force: true });
 
 const running: PodStatus = { containerStatuses: [{ name: "worker", state: { running: {} } }] as never };
-const parked: PodStatus = {
-  containerStatuses: [{ name: "worker", state: { waiting: { reason: "CreateContainerConfigError" } } }] as never,
-};
 
-function pod(name: string, phase: string, workId?: string, status: PodStatus = parked): Pod {
+/** A Pod; without a status it waits for its key. */
+function pod(name: string, phase: string, workId?: string, status?: PodStatus): Pod {
   const annotations = workId === undefined ? {} : { "berth.dev/work-id": workId };
-  return { metadata: { name, labels: { "berth.dev/phase": phase }, annotations }, spec: {}, status } as never;
+  const waitsForKey = {
+    conditions: PREPARED,
+    containerStatuses: [containerStatus(SESSION, waitingFor(missing(name)))],
+  };
+  return {
+    metadata: { name, labels: { "berth.dev/phase": phase }, annotations },
+    spec: { nodeName: "node-1", containers: [{ name: SESSION }] },
+    status: status ?? waitsForKey,
+  } as never;
+}
+
+const missing = (name: string) => `secret "${name}" not found`;
+
+/** A Pod whose shell waits, or whose program was given this work item. */
+function shellPod(name: string, workId?: string): Pod {
+  const made = pod(name, workId === undefined ? "parked" : "assigned", workId, running);
+  const assigned = workId === undefined ? {} : { "berth.dev/assigned-at": "2026-01-01T00:00:00Z" };
+  made.metadata.annotations = { ...made.metadata.annotations, "berth.dev/parking": "Shell", ...assigned };
+  return made;
 }
 
 const lines = () => told.map((event) => (event.type === "step" ? `${event.track.number} ${event.step}` : event.type));
@@ -143,6 +160,14 @@ describe("a session on the board", () => {
     expect(track.tools).toMatchObject([{ what: "$ echo one", result: "one", failed: false }]);
     expect(isServed(track)).toBe(true);
     expect(board.live).toEqual([]);
+  });
+
+  test("starts when its Pod is assigned, if the Pod's shell ran before", async () => {
+    pods.pod({ type: "added", object: shellPod("p") });
+    const { workId, track } = await claim();
+    expect(track.at.started).toBeUndefined();
+    pods.pod({ type: "updated", object: shellPod("p", workId) });
+    expect(track.at).toMatchObject({ opened: simulator.clock.now(), started: simulator.clock.now() });
   });
 
   test("keeps the first time of a repeated step", async () => {
@@ -206,14 +231,17 @@ describe("the counts of Pods", () => {
     const all = [
       pod("new", "parked", undefined, {}),
       pod("warm", "parked"),
+      shellPod("shell"),
       pod("opening", "assigned", "w1"),
       pod("active", "assigned", "w2", running),
+      shellPod("told", "w4"),
       pod("finished", "finished", "w3", running),
       pod("failed", "parked", undefined, { phase: "Failed" }),
     ];
     for (const object of all) pods.pod({ type: "added", object });
-    expect(pods.counts).toEqual({ preparing: 1, warm: 1, opening: 1, active: 1, finished: 2 });
+    expect(pods.counts).toEqual({ preparing: 1, warm: 2, opening: 1, active: 2, finished: 2 });
     pods.pod({ type: "deleted", object: pod("warm", "parked") });
+    pods.pod({ type: "deleted", object: shellPod("shell") });
     expect(pods.counts.warm).toBe(0);
   });
 

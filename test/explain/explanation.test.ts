@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { END_REASON_LIST, END_REASONS } from "../../src/api/reasons.ts";
 import { explanationOf } from "../../src/explain/explanation.ts";
-import { at, claim, environment, event, item, pod, running, terminated, traces } from "./sample-traces.ts";
+import { at, claim, environment, event, item, pod, running, terminated, traces, waitingPod } from "./sample-traces.ts";
 
 const NOT_READY = { status: "False", reason: "KeyRejected", message: "the key was rejected" } as const;
 
@@ -100,13 +100,32 @@ describe("the explanation", () => {
     expect(verdict).toMatchObject({ standing: "ended", reason: null, sentence: expect.stringContaining(at(9)) });
   });
 
-  test("for a parked Pod says that it is not a problem", () => {
+  test("for a Pod that waits in a shell says so, until it is assigned to its session", () => {
+    const waiting = waitingPod({});
+    expect(explanationOf(traces({ pods: [waiting] }))).toMatchObject({
+      standing: "parked",
+      sentence: "Pod berth-research-x serves no session: it waits in a shell for a session.",
+    });
+    expect(explanationOf(traces({ pods: [waiting], claims: [claim({ opened: false })] }))).toMatchObject({
+      standing: "starting",
+      sentence:
+        "Pod berth-research-x was claimed, and not opened yet; its container still waits in a shell for a session.",
+    });
+    const assigned = waitingPod({ "berth.dev/assigned-at": at(4) });
+    expect(explanationOf(traces({ pods: [assigned], claims: [claim()] }))).toMatchObject({
+      standing: "running",
+      sentence: `It runs in Pod berth-research-x on node node-1, since ${at(4)}.`,
+    });
+  });
+
+  test("for a Pod that waits for a key says that it is not a fault", () => {
     const state = { waiting: { reason: "CreateContainerConfigError", message: 'secret "berth-research-x" not found' } };
     const conditions = ["Initialized", "PodReadyToStartContainers"].map((type) => ({ type, status: "True" }));
     const parked = pod({ phase: "Pending", conditions, containerStatuses: [{ name: "worker", state }] }, "parked");
     expect(explanationOf(traces({ pods: [parked] }))).toMatchObject({
       standing: "parked",
-      sentence: "Pod berth-research-x serves no session: it waits for a session; that is no fault.",
+      sentence:
+        "Pod berth-research-x serves no session: it waits for a key (CreateContainerConfigError), which is not a fault.",
     });
   });
 

@@ -51,6 +51,12 @@ export function pod(
   };
 }
 
+/** A Pod whose shell has waited since its first second, and perhaps was assigned to its session. */
+export function waitingPod(annotations: Record<string, string>): Pod {
+  const isAssigned = "berth.dev/assigned-at" in annotations;
+  return pod(running(1), isAssigned ? "assigned" : "parked", { "berth.dev/parking": "Shell", ...annotations });
+}
+
 export const running = (seconds: number): PodStatus => ({
   phase: "Running",
   containerStatuses: [{ name: "worker", state: { running: { startedAt: at(seconds) } } }],

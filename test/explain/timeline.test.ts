@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { MOMENTS, timelineOf } from "../../src/explain/timeline.ts";
-import { at, claim, environment, event, item, pod, terminated, traces } from "./sample-traces.ts";
+import { at, claim, environment, event, item, pod, terminated, traces, waitingPod } from "./sample-traces.ts";
 
 const whats = (...all: Parameters<typeof traces>) => timelineOf(traces(...all)).map(({ what }) => what);
 
@@ -33,6 +33,25 @@ describe("the timeline", () => {
     ).toEqual([
       ...["pod-created", "pod-scheduled", "queued", "polled", "acknowledged", "container-started", "first-beat"],
       ...["event", "last-beat", "stop-requested", "container-ended", "stopped", "end-event", "finished"],
+    ]);
+  });
+
+  test("shows for a Pod that waited in a shell when it was parked, assigned and delivered", () => {
+    const told = timelineOf(
+      traces({
+        pods: [waitingPod({ "berth.dev/assigned-at": at(4) })],
+        claims: [claim()],
+        events: [event("SessionStarted", 4, "session session_1 runs (work item work_1)")],
+      }),
+    );
+    expect(told.map(({ what, message }) => [what, message])).toEqual([
+      ["pod-created", "Pod berth-research-x was made"],
+      ["parked", "the container started and waits in a shell"],
+      ["queued", expect.any(String)],
+      ["polled", expect.any(String)],
+      ["acknowledged", expect.any(String)],
+      ["assigned", "Pod berth-research-x was assigned to the session"],
+      ["delivered", "SessionStarted: session session_1 runs (work item work_1)"],
     ]);
   });
 

@@ -1,0 +1,46 @@
+import { expect, test } from "vitest";
+import type { EnvironmentStatus } from "../../src/api/environment.ts";
+import { checkDryRun, checkParking } from "../../src/doctor/environment-checks.ts";
+import type { KubeClient } from "../../src/kube/client.ts";
+import type { Pod } from "../../src/kube/resource.ts";
+import { parsed, sessionsSpec, stored } from "../api/environments.ts";
+
+const WORKER = { name: "worker", image: "worker:1", command: ["worker"], imagePullPolicy: "Always" };
+
+function environment(parking: EnvironmentStatus["parking"]) {
+  const template = { spec: { containers: [WORKER] } };
+  return { ...parsed(stored(sessionsSpec({ template }))), status: { conditions: [], parking } };
+}
+
+test("how warm Pods wait is well, unless waiting in a shell failed", () => {
+  expect(checkParking(environment(undefined))).toBeNull();
+  const shell = environment({ mode: "Shell", message: "warm Pods wait in a shell" });
+  expect(checkParking(shell)).toMatchObject({
+    check: "parking",
+    status: "pass",
+    message: "Shell: warm Pods wait in a shell",
+  });
+  const failure = "the image has no /bin/sh";
+  expect(
+    checkParking(environment({ mode: "Key", message: `${failure}; sessions start slower with a key`, failure })),
+  ).toMatchObject({
+    status: "warn",
+    message: "Key: the image has no /bin/sh; sessions start slower with a key",
+    mend: expect.stringContaining("parking: Key"),
+  });
+});
+
+test("the dry run creates a Pod that waits as the operator's Pods do", async () => {
+  const made: Pod[] = [];
+  const create = async (_: unknown, pod: Pod) => {
+    made.push(pod);
+    return pod;
+  };
+  const kube = { create } as unknown as KubeClient;
+  const asShell = await checkDryRun(kube, environment(undefined), {});
+  const refused = environment({ mode: "Key", message: "the operator may not attach to Pods" });
+  const asKey = await checkDryRun(kube, refused, {});
+  expect(made.map(({ spec }) => spec.containers[0]?.["stdin"])).toEqual([true, undefined]);
+  // Only while a container waits for a key does the kubelet contact the registry again and again.
+  expect([asShell, asKey].map(({ status }) => status)).toEqual(["pass", "warn"]);
+});
