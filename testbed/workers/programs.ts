@@ -1,0 +1,100 @@
+import { randomBytes } from "node:crypto";
+import { mkdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { rolldown } from "rolldown";
+import { cacheRoot } from "../cluster/cache.ts";
+import { findGo, goEnvironment } from "../cluster/go.ts";
+import { withLock } from "../cluster/lock.ts";
+import { MissingToolError } from "../cluster/missing.ts";
+import { runProgram } from "../images/commands.ts";
+import { keyOf } from "../images/keys.ts";
+
+// The example workers, made to run as processes of this machine. What is downloaded and compiled for them is kept per
+// user and outside the tree.
+
+const EXAMPLES = join(import.meta.dirname, "..", "..", "examples");
+const TIMEOUT_MS = 600_000;
+
+/**
+ * Bundles a TypeScript worker with the SDK, as examples/images/typescript.Dockerfile does.
+ * @returns the text of one module, the same for the same packages
+ */
+export async function bundleWorker(path: string): Promise<string> {
+  const bundle = await rolldown({
+    cwd: dirname(path),
+    input: path,
+    platform: "node",
+    // Such as a package that isn't installed, which would be missing in the image.
+    onLog: (level, { message }) => {
+      if (level === "warn") throw new Error(message);
+    },
+  });
+  try {
+    const { output } = await bundle.generate({ format: "esm", codeSplitting: false });
+    return output[0].code;
+  } finally {
+    await bundle.close();
+  }
+}
+
+/** Compiles the programs of examples/worker-go into a folder: `worker` and `waiting`. Needs Go. */
+export async function buildGoWorkers(target: string, env: NodeJS.ProcessEnv = process.env): Promise<void> {
+  const go = await findGo(env);
+  const work = join(workersRoot(env), "go");
+  await mkdir(work, { recursive: true });
+  const args = ["build", "-trimpath", "-ldflags", "-s -w", "-o", `${target}/`, ".", "./waiting"];
+  const options = { cwd: join(EXAMPLES, "worker-go"), env: goEnvironment(env, go, work), timeoutMs: TIMEOUT_MS };
+  await runProgram(go, args, options);
+}
+
+export interface PythonPackages {
+  /** The interpreter. */
+  readonly python: string;
+  /** The folder of the packages, for PYTHONPATH. */
+  readonly packages: string;
+}
+
+/** Installs what the Python workers import, for this machine's Python. Needs pip. */
+export async function installPythonPackages(env: NodeJS.ProcessEnv = process.env): Promise<PythonPackages> {
+  const python = "python3";
+  const requirements = join(EXAMPLES, "worker", "requirements.txt");
+  const version = await runPython(python, [
+    "-c",
+    "import sys, sysconfig; print(sys.version, sysconfig.get_platform())",
+  ]);
+  const key = keyOf(version, await readFile(requirements, "utf8"));
+  const packages = join(workersRoot(env), `python-${key}`);
+  await withLock(`${packages}.lock`, async () => {
+    if (await stat(packages).catch(() => undefined)) return;
+    const half = `${packages}.installing-${randomBytes(4).toString("hex")}`;
+    const flags = [
+      "--require-hashes",
+      "--only-binary=:all:",
+      "--no-cache-dir",
+      "--disable-pip-version-check",
+      "--quiet",
+    ];
+    try {
+      await runPython(python, ["-m", "pip", "install", ...flags, "--target", half, "--requirement", requirements]);
+      await rename(half, packages);
+    } finally {
+      await rm(half, { recursive: true, force: true });
+    }
+  });
+  return { python, packages };
+}
+
+async function runPython(python: string, args: readonly string[]): Promise<string> {
+  try {
+    return await runProgram(python, args, { timeoutMs: TIMEOUT_MS });
+  } catch (error) {
+    const { message } = error as Error;
+    throw new MissingToolError(
+      `The Python workers need Python 3.11 or later with pip (Debian: python3-pip) and an index. ${message}`,
+    );
+  }
+}
+
+function workersRoot(env: NodeJS.ProcessEnv): string {
+  return join(cacheRoot(env), "workers");
+}
