@@ -1,6 +1,7 @@
 # syntax=docker/dockerfile:1
 
 # docker build -f examples/images/go.Dockerfile -t registry.example.com/agents/worker:1.4.2 examples
+# With --build-arg PROGRAM=./waiting for `parking: Program`.
 
 # Tags move; pin them with --build-arg BUILD_IMAGE=golang:1.26-bookworm@sha256:... and BASE_IMAGE=debian:bookworm-slim@sha256:...
 ARG BUILD_IMAGE=golang:1.26-bookworm
@@ -10,8 +11,9 @@ FROM ${BUILD_IMAGE} AS build
 WORKDIR /build
 COPY worker-go/go.mod worker-go/go.sum ./
 RUN go mod download
-COPY worker-go/main.go .
-RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o /worker .
+COPY worker-go .
+ARG PROGRAM=.
+RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o /worker "$PROGRAM"
 
 FROM ${BASE_IMAGE}
 # What TLS is verified with; bash is there.

@@ -1,15 +1,20 @@
 # syntax=docker/dockerfile:1
 
 # docker build -f examples/images/python.Dockerfile -t registry.example.com/agents/worker:1.4.2 examples
+# With --build-arg PROGRAM=waiting.py for `parking: Program`.
 
 # A tag moves; pin it with --build-arg BASE_IMAGE=python:3.13-slim@sha256:...
 ARG BASE_IMAGE=python:3.13-slim
 FROM ${BASE_IMAGE}
 WORKDIR /app
 COPY worker/requirements.txt .
-RUN pip install --no-cache-dir --require-hashes -r requirements.txt \
+# Python's images come without compiled modules of the standard library, and this user can't write them: every start
+# would compile what it imports. The compiled files hold no times, which some builders rewrite.
+RUN pip install --no-cache-dir --no-compile --require-hashes -r requirements.txt \
+ && python3 -m compileall -q --invalidation-mode unchecked-hash "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
  && mkdir -p /workspace /mnt/memory && chown 10001:10001 /workspace /mnt/memory
-COPY worker/worker.py .
+ARG PROGRAM=worker.py
+COPY worker/${PROGRAM} main.py
 ENV WORKSPACE=/workspace HOME=/workspace PYTHONUNBUFFERED=1
 USER 10001:10001
-CMD ["python3", "worker.py"]
+CMD ["python3", "main.py"]

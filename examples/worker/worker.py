@@ -14,6 +14,11 @@ early_signals: list[int] = []
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda received, _frame: early_signals.append(received))
 
+import gc  # noqa: E402
+
+# Importing the SDK creates objects that stay. Looking for garbage among them takes a fifth of the time.
+gc.disable()
+
 import logging  # noqa: E402
 import os  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -22,6 +27,9 @@ import anyio  # noqa: E402
 from anthropic import AsyncAnthropic  # noqa: E402
 from anthropic.lib.environments import DEFAULT_MAX_IDLE  # noqa: E402
 from anyio.abc import TaskStatus  # noqa: E402
+
+gc.freeze()
+gc.enable()
 
 
 def max_idle_seconds() -> float:

@@ -45,12 +45,11 @@ describe.each(files)("examples/images/$name", ({ name, text }) => {
   });
 });
 
-test("images have the tested versions of the SDKs", async () => {
+test("images have the tested versions of the SDKs and of the bundler", async () => {
   const manifest = JSON.parse(await readFile(join(ROOT, "package.json"), "utf8")) as {
     devDependencies: Readonly<Record<string, string>>;
   };
-  expect(await read("images/typescript.Dockerfile")).toContain(
-    `@anthropic-ai/sdk@${manifest.devDependencies["@anthropic-ai/sdk"]} `,
-  );
+  const versions = ["@anthropic-ai/sdk", "rolldown"].map((name) => `${name}@${manifest.devDependencies[name]}`);
+  expect(await read("images/typescript.Dockerfile")).toContain(` ${versions.join(" ")}\n`);
   expect(await read("worker-go/go.mod")).toMatch(/^require github\.com\/anthropics\/anthropic-sdk-go v\d+\.\d+\.\d+$/m);
 });

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -7,6 +7,7 @@ import Anthropic from "@anthropic-ai/sdk";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { bashScript } from "../../simulator/script.ts";
 import { type Simulator, startSimulator } from "../../simulator/simulator.ts";
+import { bundleWorker } from "../../testbed/workers/programs.ts";
 import { type Client, newClient, type Work } from "./client.ts";
 
 const WORKER = fileURLToPath(new URL("../../examples/worker/worker.mjs", import.meta.url));
@@ -41,8 +42,12 @@ interface Exit {
 }
 
 /** Starts the example worker with the environment that its container would have. */
-function startWorker(work: Work, env: Record<string, string> = {}): { child: ChildProcess; exit: Promise<Exit> } {
-  const child = spawn(process.execPath, [WORKER], {
+function startWorker(
+  work: Work,
+  env: Record<string, string> = {},
+  program: string = WORKER,
+): { child: ChildProcess; exit: Promise<Exit> } {
+  const child = spawn(process.execPath, [program], {
     env: {
       PATH: process.env.PATH ?? "",
       HOME: folder,
@@ -91,6 +96,17 @@ describe("the stock worker in its own process", () => {
     expect(await readFile(join(folder, "file"), "utf8")).toBe("hello\n");
     simulator.assertNoViolations();
     expect(simulator.excused).toEqual([]);
+  });
+
+  test("serves a session when it is bundled for an image, without any packages", async () => {
+    const bundle = join(folder, "bundle.mjs");
+    await writeFile(bundle, await bundleWorker(WORKER));
+    simulator.enqueue(client.options.environmentId, { script: bashScript("echo hello") });
+    const work = await claim();
+    expect(await startWorker(work, {}, bundle).exit).toEqual({ code: 0, output: "" });
+    expect(simulator.item(work.id)).toMatchObject({ state: "stopped", stoppedBy: { as: "sessions-token" } });
+    expect(simulator.session(work.data.id).toolCalls[0]?.output).toBe("hello");
+    simulator.assertNoViolations();
   });
 
   test("exits when the user stops the item, and sends its stop", async () => {

@@ -2,7 +2,7 @@ import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { findProgram, runProgram } from "./commands.ts";
 import { BASE_PACKAGES, bootstrap, debianEntries } from "./debian.ts";
-import { keyOf } from "./keys.ts";
+import { entriesKey, keyOf } from "./keys.ts";
 import { difference, unpack } from "./layers.ts";
 import type { LayerBlob } from "./oci.ts";
 import type { LayerRecipe } from "./store.ts";
@@ -36,20 +36,23 @@ export function pythonRecipe(debian: LayerBlob): LayerRecipe {
 }
 
 /**
- * Installs the Python worker and the packages that it imports, on top of Debian and Python.
- * @param worker the folder of worker.py and its requirements.txt, where each package has a version and hashes
+ * Installs the Python workers and the packages that they import, on top of Debian and Python.
+ * @param worker the folder of the programs and their requirements.txt, where each package has a version and hashes
  */
 export async function pythonWorkerRecipe(
   worker: string,
   below: readonly LayerBlob[],
   more: readonly TarEntry[],
 ): Promise<LayerRecipe> {
-  const program = await readFile(join(worker, "worker.py"));
+  const names = (await readdir(worker)).filter((name) => name.endsWith(".py"));
+  const programs = await Promise.all(
+    names.map(async (name) => file(`app/${name}`, await readFile(join(worker, name)))),
+  );
   const requirements = await readFile(join(worker, "requirements.txt"), "utf8");
   const digests = below.map(({ digest }) => digest);
   return {
     name: "Python worker",
-    key: keyOf("python worker", RECIPE, digests, requirements, program.toString("base64"), more),
+    key: keyOf("python worker", RECIPE, digests, requirements, entriesKey([...programs, ...more])),
     make: async (work) => {
       const root = await unpack(below, join(work, "root"));
       const python = await pythonName(root);
@@ -64,7 +67,7 @@ export async function pythonWorkerRecipe(
         directory(packages),
         ...(await treeEntries(join(root, packages), { at: packages, without })),
         directory("app"),
-        file("app/worker.py", program),
+        ...programs,
         ...more,
       ];
     },

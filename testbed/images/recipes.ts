@@ -1,6 +1,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { MissingToolError } from "../cluster/missing.ts";
+import { bundleWorker } from "../workers/programs.ts";
 import { findProgram } from "./commands.ts";
 import { debianRecipe } from "./debian.ts";
 import { entriesKey, keyOf } from "./keys.ts";
@@ -156,14 +157,13 @@ function workerConfig(user: string): ImageConfig {
   };
 }
 
-/** Returns the example workers with the SDK. */
+/** Returns the example workers, each bundled with the SDK. */
 async function workerRecipe(root: string): Promise<LayerRecipe> {
   const examples = join(root, EXAMPLES);
   const names = (await readdir(examples)).filter((name) => name.endsWith(".mjs"));
   return inMemory("TypeScript worker", [
     directory("app"),
-    ...(await Promise.all(names.map(async (name) => file(`app/${name}`, await readFile(join(examples, name)))))),
-    ...(await packageEntries(root, ["@anthropic-ai/sdk"], "app")),
+    ...(await Promise.all(names.map(async (name) => file(`app/${name}`, await bundleWorker(join(examples, name)))))),
     ...workFolders(),
   ]);
 }
