@@ -16,7 +16,9 @@ const request = parseArguments(
 process.exitCode = await obey(request, USAGE, run);
 
 async function run(options: BenchOptions): Promise<number> {
-  const chosen = SCENARIOS.filter(({ name }) => options.names.length === 0 || options.names.includes(name));
+  const chosen = SCENARIOS.filter(({ name, needsNode }) => {
+    return options.names.length === 0 ? !needsNode : options.names.includes(name);
+  });
   const answers: Answer[] = [];
   for (const scenario of chosen) {
     console.log(`\n${scenario.title}`);

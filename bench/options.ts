@@ -1,5 +1,6 @@
-import { Command } from "commander";
-import { type Request, readArguments, seed } from "../tools/command-line.ts";
+import { Command, InvalidArgumentError } from "commander";
+import { type Request, readArguments, seed, whole } from "../tools/command-line.ts";
+import { KINDS } from "./node/kinds.ts";
 
 export interface BenchOptions {
   /** The scenarios to run, in the order in which they are listed. Empty means all. */
@@ -10,13 +11,20 @@ export interface BenchOptions {
   readonly quick: boolean;
   /** Seeds everything that is random. */
   readonly seed: number;
+  /** The number of starts of each kind that the scenario `starts` measures. */
+  readonly starts: number;
+  /** The kinds of starts that it measures. Empty means all. */
+  readonly kinds: readonly string[];
   /** The folder for the report. The bench creates it if it doesn't exist. */
   readonly out: string;
 }
 
-export const USAGE = "usage: npm run bench -- [--check] [--quick] [--seed N] [--out DIR] [SCENARIO...]";
+export const USAGE =
+  "usage: npm run bench -- [--check] [--quick] [--seed N] [--starts N] [--kinds NAMES] [--out DIR] [SCENARIO...]";
 
 const DEFAULT_OUT = "bench-report";
+const DEFAULT_STARTS = 200;
+const MAX_STARTS = 10_000;
 
 type Flags = Omit<BenchOptions, "names">;
 
@@ -31,14 +39,23 @@ export function parseArguments(argv: readonly string[], known: readonly string[]
   return { kind: "run", options: { ...read.flags, names: read.names } };
 }
 
+function kindNames(text: string): string[] {
+  const names = text.split(",");
+  const known = KINDS.map(({ name }) => name);
+  if (names.every((name) => known.includes(name))) return names;
+  throw new InvalidArgumentError(`The kinds are ${known.join(", ")}.`);
+}
+
 function program(known: readonly string[]): Command {
   return new Command("npm run bench --")
     .usage("[flags] [scenario...]")
     .description("Measures Berth against its limits, on a real API server, and writes a report.")
-    .argument("[scenario...]", `what to measure, all unless named: ${known.join(", ")}`)
+    .argument("[scenario...]", `what to measure: ${known.join(", ")}; unless named, all that need no real node`)
     .option("--check", "fail where a gate is not kept", false)
     .option("--quick", "a small load for a short time: shows that it works, and judges nothing", false)
     .option("--seed <number>", "of everything that is drawn at random", seed, 1)
+    .option("--starts <number>", "starts of each kind, in the scenario starts", whole(1, MAX_STARTS), DEFAULT_STARTS)
+    .option("--kinds <names>", "kinds of starts, separated by commas; all unless given", kindNames, [])
     .option("--out <folder>", "for report.json, report.md and the plots", DEFAULT_OUT)
     .helpOption("--help", "show this");
 }

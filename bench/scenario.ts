@@ -6,6 +6,8 @@ export interface Scenario {
   /** The name on the command line and in file names. */
   readonly name: string;
   readonly title: string;
+  /** Runs on a real node, which needs root, for an hour or more. Such a scenario only runs if it's named. */
+  readonly needsNode?: boolean;
   /** Markdown for the report: what the scenario measures, how, and what it compares the result with. */
   readonly about: string;
   /** Measures on servers that it starts itself, and stops all of them. @throws {Error} if it can't measure */

@@ -1,4 +1,5 @@
 import type { Scenario } from "../scenario.ts";
+import { attach } from "./attach.ts";
 import { budget } from "./budget.ts";
 import { manyEnvironments } from "./many-environments.ts";
 import { manySessions } from "./many-sessions.ts";
@@ -7,7 +8,9 @@ import { requests } from "./requests/requests.ts";
 import { restart } from "./restart.ts";
 import { scaleDecision } from "./scale-decision.ts";
 import { startUp } from "./start-up.ts";
+import { starts } from "./starts.ts";
 import { throughput } from "./throughput.ts";
+import { waiting } from "./waiting.ts";
 import { workers } from "./workers.ts";
 
 /** All scenarios, in the order in which they run and appear in the report. */
@@ -22,4 +25,7 @@ export const SCENARIOS: readonly Scenario[] = [
   workers,
   startUp,
   budget,
+  starts,
+  waiting,
+  attach,
 ];

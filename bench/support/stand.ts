@@ -29,14 +29,17 @@ export interface Served {
   readonly environmentId: string;
 }
 
+/** What every control plane offers, also that of a real node. */
+export type ControlPlane = Pick<Cluster, "api" | "audit" | "kubeconfig" | "operatorKubeconfig">;
+
 /** A control plane for one scenario. Everything that the scenario starts here ends with it. */
-export class Stand implements AsyncDisposable {
-  readonly cluster: Cluster;
+export class Stand<C extends ControlPlane = Cluster> implements AsyncDisposable {
+  readonly cluster: C;
   /** A client with all permissions. */
   readonly kube: KubeClient;
   readonly #things: AsyncDisposableStack;
 
-  private constructor(cluster: Cluster, kube: KubeClient, things: AsyncDisposableStack) {
+  private constructor(cluster: C, kube: KubeClient, things: AsyncDisposableStack) {
     this.cluster = cluster;
     this.kube = kube;
     this.#things = things;
@@ -46,8 +49,18 @@ export class Stand implements AsyncDisposable {
     await using things = new AsyncDisposableStack();
     const progress = showProgress();
     const cluster = things.use(await startCluster({ progress }));
-    await installBerth(cluster.api);
+    const stand = await Stand.on(cluster, things.move());
     progress.clear();
+    return stand;
+  }
+
+  /** Installs the operator's permissions on a control plane. @param started ends with the stand */
+  static async on<C extends ControlPlane>(
+    cluster: C,
+    started: AsyncDisposableStack = new AsyncDisposableStack(),
+  ): Promise<Stand<C>> {
+    await using things = started;
+    await installBerth(cluster.api);
     const kube = new KubeClient({ access: loadKubeConfig(cluster.kubeconfig), clock: realClock });
     things.defer(() => kube.close());
     return new Stand(cluster, kube, things.move());
@@ -74,7 +87,7 @@ export class Stand implements AsyncDisposable {
     return this.#things.use(await startSimulator(options));
   }
 
-  async node(options: Partial<NodeOptions> = {}): Promise<SimulatedNode> {
+  async node(this: Stand, options: Partial<NodeOptions> = {}): Promise<SimulatedNode> {
     const client = await this.cluster.kubeconfigFor(NODE);
     return this.#things.use(await startNode({ client, name: "bench-node", ...options }));
   }

@@ -2,13 +2,17 @@ import { expect, test } from "vitest";
 import { parseArguments } from "../../bench/options.ts";
 
 const KNOWN = ["pickup", "throughput"];
-const DEFAULTS = { names: [], check: false, quick: false, seed: 1, out: "bench-report" };
+const DEFAULTS = { names: [], check: false, quick: false, seed: 1, starts: 200, kinds: [], out: "bench-report" };
 const words = (text: string) => (text === "" ? [] : text.split(" "));
 
 test.each([
   ["", {}],
   ["--check", { check: true }],
   ["--quick --seed 7", { quick: true, seed: 7 }],
+  [
+    "throughput --starts 500 --kinds shell,floor-shell",
+    { names: ["throughput"], starts: 500, kinds: ["shell", "floor-shell"] },
+  ],
   ["throughput --out there", { names: ["throughput"], out: "there" }],
   ["throughput pickup", { names: ["throughput", "pickup"] }],
 ])("npm run bench -- %s", (args, changed) => {
@@ -18,6 +22,7 @@ test.each([
 test.each([
   ["pikup", /no scenario is called 'pikup'; there are pickup, throughput/],
   ["--seed x", /whole number/],
+  ["--kinds shell,shel", /The kinds are key, .*shell/],
   ["--chek", /unknown option.*did you mean --check/is],
 ])("npm run bench -- %s is rejected with the reason", (args, message) => {
   expect(parseArguments(words(args), KNOWN)).toMatchObject({

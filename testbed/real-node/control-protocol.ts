@@ -24,6 +24,10 @@ export interface NodeState {
   readonly server: string;
   readonly caFile: string;
   readonly adminToken: string;
+  /** The path of a kubeconfig with all permissions, for processes in the node's network namespace. */
+  readonly kubeconfig: string;
+  /** The same for the user of the operator, with only the permissions that its chart grants. */
+  readonly operatorKubeconfig: string;
   readonly version: string;
   readonly clientCaDir: string;
   readonly auditLog: string;

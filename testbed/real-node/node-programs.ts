@@ -74,10 +74,11 @@ export class NodePrograms implements NodeControl {
   }
 
   async state(): Promise<NodeState> {
-    const { server, caFile, adminToken, version, clientCaDir, audit } = this.#cluster;
+    const { server, caFile, adminToken, kubeconfig, operatorKubeconfig, version, clientCaDir, audit } = this.#cluster;
     const { logs, podLogs, containerdSocket } = this.#files;
     return {
       ...{ nodeName: this.#settings.nodeName, server, caFile, adminToken, version, clientCaDir },
+      ...{ kubeconfig, operatorKubeconfig },
       ...{ auditLog: audit.file, logs, podLogs, address: NODE_ADDRESS, containerdSocket },
     };
   }

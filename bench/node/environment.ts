@@ -1,0 +1,33 @@
+import { isInvalid } from "../../src/kube/errors.ts";
+import type { Served } from "../support/stand.ts";
+import type { Inside } from "./inside.ts";
+import { inlineProgram, WORKER_COMMAND, workerContainer } from "./worker.ts";
+
+/** Fields of `spec.sessions`. */
+export interface SessionsInput {
+  readonly warm: number;
+  readonly maxConcurrent: number;
+  readonly parking?: "Key" | "Shell" | "Program";
+}
+
+/** Creates an Environment whose sessions the worker serves. False: the operator doesn't have this way of parking. */
+export async function createEnvironment(
+  { stand, node }: Inside<unknown>,
+  served: Served,
+  sessions: SessionsInput,
+): Promise<boolean> {
+  const isProgram = sessions.parking === "Program";
+  const command = isProgram ? await inlineProgram("waiting-program.mjs") : WORKER_COMMAND;
+  const template = { spec: { terminationGracePeriodSeconds: 5, containers: [workerContainer(command)] } };
+  try {
+    await stand.environment(served, {
+      network: { egress: { cidrs: [`${node.address}/32`] } },
+      // Waiting Pods are replaced at a certain age, and the replacement would disturb a measurement.
+      sessions: { warmScaleDownSeconds: 0, retainFinishedSeconds: 0, parkedMaxAgeSeconds: 0, ...sessions, template },
+    });
+    return true;
+  } catch (error) {
+    if (isInvalid(error)) return false;
+    throw error;
+  }
+}

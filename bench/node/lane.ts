@@ -1,0 +1,192 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import type { ItemRecord } from "../../simulator/item.ts";
+import type { Simulator } from "../../simulator/simulator.ts";
+import { LABEL_WORK_ID } from "../../src/api/names.ts";
+import { PODS, type Pod, SECRETS } from "../../src/kube/resource.ts";
+import { STARTED_MARKER } from "../../src/pods/frame.ts";
+import type { ControlPlane, Served, Stand } from "../support/stand.ts";
+import type { BareStarter } from "./bare.ts";
+import { createEnvironment } from "./environment.ts";
+import type { Inside } from "./inside.ts";
+import { type BareKind, type BerthKind, type Kind, WARM } from "./kinds.ts";
+import { plainPod } from "./plain-pods.ts";
+import { PodView } from "./pod-view.ts";
+import { millisecondsOf, type Start } from "./starts.ts";
+import { CONTAINER, PROGRAM_STARTED } from "./worker.ts";
+
+const PATIENCE_MS = 180_000;
+const LOG_PATIENCE_MS = 5_000;
+const LOG_LOOK_MS = 20;
+/** A session without any turns ends at once. */
+const SCRIPT = { turns: [] };
+
+/** Starts sessions of one kind in its own namespace, one at a time. */
+export abstract class Lane implements AsyncDisposable {
+  readonly kind: Kind;
+  readonly served: Served;
+  protected readonly stand: Stand<ControlPlane>;
+  protected readonly pods: PodView;
+  readonly #podLogs: string;
+
+  constructor(kind: Kind, served: Served, { stand, node }: Inside<unknown>) {
+    this.kind = kind;
+    this.served = served;
+    this.stand = stand;
+    this.pods = new PodView(stand.kube, served.namespace);
+    this.#podLogs = node.podLogs;
+  }
+
+  /** Resolves when the next session can start, and nothing of the previous one is left. */
+  abstract ready(): Promise<void>;
+  /** Queues an item and resolves when the session has ended. */
+  abstract start(): Promise<Start>;
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.pods[Symbol.asyncDispose]();
+  }
+
+  protected enqueue(): ItemRecord {
+    return this.served.simulator.enqueue(this.served.environmentId, { script: SCRIPT });
+  }
+
+  /** Resolves when the session of an item has ended. */
+  protected async finish(item: ItemRecord, podOf: () => Promise<Pod>): Promise<Start> {
+    const { simulator, namespace } = this.served;
+    await until(simulator, item, ({ firstBeatAt }) => firstBeatAt !== undefined);
+    const pod = await podOf();
+    // The log is deleted with the Pod.
+    const startedAt = await this.#loggedAt(pod, this.kind.hasProgramMarker ? STARTED_MARKER : PROGRAM_STARTED);
+    const last = await until(simulator, item, ({ state }) => state === "stopped");
+    const { createdAt: queuedAt, offeredAt, acks, firstBeatAt } = last;
+    if (offeredAt === undefined || acks.length !== 1 || acks[0] === undefined || firstBeatAt === undefined) {
+      throw new Error(`${this.kind.name}: item ${item.id} was not served once: ${JSON.stringify(last)}`);
+    }
+    const times = { queuedAt, offeredAt, acknowledgedAt: acks[0].at, startedAt, beatAt: firstBeatAt };
+    return { kind: this.kind.name, namespace, pod: pod.metadata.name ?? "", ...times };
+  }
+
+  /** When containerd read a line of the container's output, in milliseconds since the epoch. */
+  async #loggedAt({ metadata }: Pod, line: string): Promise<number> {
+    const folder = `${metadata.namespace}_${metadata.name}_${metadata.uid}`;
+    const file = join(this.#podLogs, folder, CONTAINER, "0.log");
+    const deadline = performance.now() + LOG_PATIENCE_MS;
+    for (;;) {
+      const text = await readFile(file, "utf8").catch(() => "");
+      const found = text.split("\n").find((entry) => entry.endsWith(` stdout F ${line}`));
+      if (found !== undefined) return millisecondsOf(found.split(" ", 1)[0] ?? "");
+      if (performance.now() > deadline) throw new Error(`${file} lacks '${line}': ${text}`);
+      await pause(LOG_LOOK_MS);
+    }
+  }
+}
+
+/** Sessions in Berth's Pods. */
+export class BerthLane extends Lane {
+  readonly #warm: number;
+
+  private constructor(kind: Kind, { sessions }: BerthKind, served: Served, inside: Inside<unknown>) {
+    super(kind, served, inside);
+    this.#warm = sessions.warm;
+  }
+
+  /** Creates the Environment. Null: the operator's CRD doesn't have this way of parking. */
+  static async create(kind: Kind, by: BerthKind, served: Served, inside: Inside<unknown>): Promise<BerthLane | null> {
+    const sessions = { maxConcurrent: 2 * WARM, ...by.sessions };
+    if (!(await createEnvironment(inside, served, sessions))) return null;
+    return new BerthLane(kind, by, served, inside);
+  }
+
+  async ready(): Promise<void> {
+    await this.pods.untilWaiting(this.#warm);
+  }
+
+  async start(): Promise<Start> {
+    const item = this.enqueue();
+    return await this.finish(item, () =>
+      this.pods.until(`a Pod with item ${item.id}`, (pods) =>
+        pods.find(({ metadata }) => metadata.labels?.[LABEL_WORK_ID] === item.id),
+      ),
+    );
+  }
+}
+
+/** Sessions in plain Pods, served by the bare loop. */
+export class BareLane extends Lane {
+  readonly #by: BareKind;
+  readonly #starter: BareStarter;
+  #made = 0;
+  /** The deletion of the last Pod, and the creation of another one. */
+  #replacing: Promise<unknown> = Promise.resolve();
+
+  constructor(kind: Kind, by: BareKind, served: Served, inside: Inside<unknown>, starter: BareStarter) {
+    super(kind, served, inside);
+    this.#by = by;
+    this.#starter = starter;
+  }
+
+  async ready(): Promise<void> {
+    const warm = this.#by.way === "cold" ? 0 : WARM;
+    while (this.#made < warm) await this.#create();
+    await this.#replacing;
+    await this.pods.untilWaiting(warm);
+  }
+
+  async start(): Promise<Start> {
+    const { simulator, namespace, environmentId } = this.served;
+    const pod = this.#by.way === "cold" ? await this.#render() : oldest(this.pods.list);
+    const { name = "" } = pod.metadata;
+    const started = this.#starter.serve({
+      ...{ ...this.#by, namespace, pod, environmentId },
+      baseUrl: simulator.url,
+      key: simulator.environmentKey(environmentId),
+    });
+    const polls = () => simulator.pollsWaiting(environmentId) > 0;
+    await simulator.waitFor(polls, { what: `${this.kind.name} to poll`, timeoutMs: PATIENCE_MS });
+    const item = this.enqueue();
+    const current = () => this.pods.until(`Pod ${name}`, (pods) => pods.find(({ metadata }) => metadata.name === name));
+    const start = await this.finish(item, current);
+    await started;
+    this.#replacing = Promise.all([this.#delete(name), this.#by.way === "cold" ? undefined : this.#create()]);
+    return start;
+  }
+
+  async #create(): Promise<void> {
+    await this.stand.kube.create(PODS, await this.#render());
+  }
+
+  async #delete(name: string): Promise<void> {
+    const { namespace } = this.served;
+    await this.stand.kube.delete(SECRETS, { namespace, name });
+    await this.stand.kube.delete(PODS, { namespace, name });
+    await this.pods.until(`${name} to be gone`, (pods) => !pods.some(({ metadata }) => metadata.name === name));
+  }
+
+  async #render(): Promise<Pod> {
+    const { namespace, simulator, environmentId } = this.served;
+    this.#made += 1;
+    const name = `plain-${this.#made}`;
+    return await plainPod(this.#by.way, { namespace, name, baseUrl: simulator.url, environmentId });
+  }
+}
+
+function until(
+  simulator: Simulator,
+  { id }: ItemRecord,
+  predicate: (item: ItemRecord) => boolean,
+): Promise<ItemRecord> {
+  const look = () => {
+    const item = simulator.item(id);
+    return predicate(item) && item;
+  };
+  return simulator.waitFor(look, { what: `item ${id}`, timeoutMs: PATIENCE_MS });
+}
+
+function oldest(pods: readonly Pod[]): Pod {
+  const [first] = pods.toSorted((a, b) => createdAt(a) - createdAt(b));
+  if (!first) throw new Error("no Pod waits");
+  return first;
+}
+
+const createdAt = ({ metadata }: Pod) => Date.parse(metadata.creationTimestamp ?? "");

@@ -1,0 +1,64 @@
+import { realClock } from "../../src/core/clock.ts";
+import type { KubeClient } from "../../src/kube/client.ts";
+import { PODS, type Pod } from "../../src/kube/resource.ts";
+import { silentLogger } from "../../src/observe/logger.ts";
+import { Informer } from "../../src/watch/informer.ts";
+
+const PATIENCE_MS = 180_000;
+
+/** The Pods of a namespace, as a watch shows them. */
+export class PodView implements AsyncDisposable {
+  readonly #informer: Informer<Pod>;
+  readonly #watching = new AbortController();
+  readonly #running: Promise<void>;
+
+  constructor(kube: KubeClient, namespace: string) {
+    this.#informer = new Informer({ client: kube, resource: PODS, namespace, clock: realClock, logger: silentLogger });
+    this.#running = this.#informer.run(this.#watching.signal);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#watching.abort();
+    await this.#running;
+  }
+
+  get list(): Pod[] {
+    return this.#informer.list();
+  }
+
+  /** Resolves when `predicate` returns a value. @throws {Error} not within three minutes */
+  async until<T>(what: string, predicate: (pods: readonly Pod[]) => T | undefined | false): Promise<T> {
+    const found = Promise.withResolvers<T>();
+    const look = () => {
+      const value = predicate(this.list);
+      if (value !== undefined && value !== false) found.resolve(value);
+    };
+    const stop = this.#informer.subscribe(look);
+    const timer = setTimeout(() => {
+      const states = this.list.map(({ metadata, status }) => `${metadata.name} ${JSON.stringify(status)}`);
+      found.reject(new Error(`waited ${PATIENCE_MS} ms for ${what}: ${states.join("\n")}`));
+    }, PATIENCE_MS);
+    look();
+    try {
+      return await found.promise;
+    } finally {
+      clearTimeout(timer);
+      stop();
+    }
+  }
+
+  /** Resolves with the Pods when these many wait for a session, and there are no others. */
+  untilWaiting(count: number): Promise<readonly Pod[]> {
+    return this.until(`${count} waiting Pods and no others`, (pods) => {
+      return pods.length === count && pods.every(isWaiting) && pods;
+    });
+  }
+}
+
+/** Whether a Pod waits for its session, in any of the ways in which it can. */
+export function isWaiting({ metadata, status }: Pod): boolean {
+  if (metadata.deletionTimestamp || metadata.labels?.["berth.dev/phase"] !== "parked") return false;
+  const [container] = status?.containerStatuses ?? [];
+  const waitsForKey = container?.state?.waiting?.reason === "CreateContainerConfigError";
+  return waitsForKey || container?.state?.running !== undefined;
+}

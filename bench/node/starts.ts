@@ -1,0 +1,95 @@
+import type { AuditEntry } from "../../testbed/cluster/audit.ts";
+
+/** One session's start. Times are in milliseconds since the epoch. */
+export interface Start {
+  readonly kind: string;
+  readonly namespace: string;
+  readonly pod: string;
+  readonly queuedAt: number;
+  readonly offeredAt: number;
+  readonly acknowledgedAt: number;
+  /** The first line of the session's program. */
+  readonly startedAt: number;
+  /** The first heartbeat. */
+  readonly beatAt: number;
+}
+
+/** The steps of a start in order. Each ends with the answer to its last request, as the server recorded it. */
+export const STEPS = [
+  "offered",
+  "journaled",
+  "Pod read",
+  "acknowledged",
+  "both patched",
+  "program started",
+  "first heartbeat",
+] as const;
+
+/** The duration of each step since the previous one, in milliseconds. */
+export type Steps = Readonly<Record<(typeof STEPS)[number], number>>;
+
+/** The parts of one start that the API server's audit log shows. */
+export interface Measured {
+  readonly steps: Steps;
+  /**
+   * From the offer to the answers of both patches, without the time during which the API server worked on a request of
+   * this start: what the serving process takes itself, its connections included.
+   */
+  readonly ownMs: number;
+}
+
+/**
+ * Finds the steps of a start in the audit log. Undefined if the log lacks one of its requests, as for a cold Pod.
+ * @param entries requests in the start's namespace by the user that served it
+ */
+export function measuredOf(start: Start, entries: readonly AuditEntry[]): Measured | undefined {
+  const { queuedAt, offeredAt, acknowledgedAt, startedAt, beatAt } = start;
+  const own = entries.filter(({ name, code }) => name === start.pod && code < 300);
+  const first = (verb: string, resource: string, since = 0) =>
+    own.find((entry) => {
+      return (
+        entry.verb === verb && entry.resource === resource && entry.subresource === "" && entry.receivedAt >= since
+      );
+    });
+  const requests = {
+    journal: first("create", "secrets"),
+    read: first("get", "pods", Math.floor(offeredAt)),
+    secret: first("patch", "secrets"),
+    pod: first("patch", "pods", Math.floor(offeredAt)),
+  };
+  const { journal, read, secret, pod } = requests;
+  if (!journal || !read || !secret || !pod) return undefined;
+  const patchedAt = Math.max(secret.completedAt, pod.completedAt);
+  const times = [
+    ...[queuedAt, offeredAt, journal.completedAt, read.completedAt, acknowledgedAt],
+    ...[patchedAt, startedAt, beatAt],
+  ];
+  const steps = Object.fromEntries(STEPS.map((step, at) => [step, (times[at + 1] ?? 0) - (times[at] ?? 0)])) as Steps;
+  const busy = covered(
+    [journal, read, secret, pod].map(({ receivedAt, completedAt }) => [receivedAt, completedAt] as const),
+    [offeredAt, patchedAt],
+  );
+  return { steps, ownMs: patchedAt - offeredAt - busy };
+}
+
+type Interval = readonly [from: number, to: number];
+
+/** The length of the part of a window that the intervals cover. */
+function covered(intervals: readonly Interval[], [from, to]: Interval): number {
+  let reached = from;
+  let sum = 0;
+  for (const [start, end] of intervals.toSorted(([a], [b]) => a - b)) {
+    const begin = Math.max(start, reached);
+    const stop = Math.min(end, to);
+    if (stop <= begin) continue;
+    sum += stop - begin;
+    reached = stop;
+  }
+  return sum;
+}
+
+/** Date.parse ignores what is below a millisecond. */
+export function millisecondsOf(rfc3339: string): number {
+  const [, fraction = ""] = /\.\d{3}(\d+)Z$/.exec(rfc3339) ?? [];
+  return Date.parse(rfc3339) + (fraction === "" ? 0 : Number(`0.${fraction}`));
+}
