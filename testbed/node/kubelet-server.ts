@@ -57,7 +57,7 @@ const ERROR = 3;
 /** The address of every simulated node. */
 const HOST = "127.0.0.1";
 
-/** A request that is refused. kubelet answers with plain text, which the API server passes on. */
+/** A request that is refused. The kubelet answers with plain text, which the API server passes on. */
 class Refusal extends Error {
   readonly status: number;
   constructor(status: number, message: string) {
@@ -184,7 +184,7 @@ export class KubeletServer {
     return this.#options.faults?.(pod, container, attempt);
   }
 
-  /** kubelet's order: the last lines first, then the first bytes of them. */
+  /** The kubelet's order: the last lines first, then the first bytes of them. */
   async #log({ served, spec, query }: Target): Promise<Buffer> {
     const container = served.container(spec.name);
     if (!container) {

@@ -58,7 +58,7 @@ export class Registration {
 
   /**
    * Returns the certificate authority of the API server's own certificate, PEM. Undefined if the API server publishes
-   * none, or only to others: then nobody's certificate can be checked.
+   * none, or doesn't show it to the node: then no client's certificate can be checked.
    */
   async clientAuthority(): Promise<string | undefined> {
     const { client, logger, name } = this.#options;

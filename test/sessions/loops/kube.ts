@@ -72,6 +72,8 @@ export class FakeKube {
   sent: (request: KubeRequest) => void = () => {};
   /** Called with every text that this process writes to a container, before it is on its way. */
   wrote: (ref: ObjectRef, text: string) => void = () => {};
+  /** Called with every object that this process deleted. */
+  deleted: (resource: Resource, ref: ObjectRef) => void = () => {};
   /** Whether bytes to or from a Pod's container are lost, in addition to the weather. */
   loses: (what: Passage, pod: string) => boolean = () => false;
 
@@ -170,9 +172,10 @@ export class FakeKube {
   }
 
   delete(resource: Resource, ref: ObjectRef, q: DeleteQuery = {}, o: CallOptions = {}): Promise<void> {
-    return this.#send("delete", resource, ref, o, () =>
-      this.#server.delete(resource, ref.namespace ?? "", ref.name, q),
-    );
+    return this.#send("delete", resource, ref, o, () => {
+      this.#server.delete(resource, ref.namespace ?? "", ref.name, q);
+      this.deleted(resource, ref);
+    });
   }
 
   /** A stream is a write: the fence is called for its opening and for each text. */

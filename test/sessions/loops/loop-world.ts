@@ -141,6 +141,8 @@ export class LoopWorld {
   >();
   /** The creation times of claim Secrets, by uid. */
   readonly #journaledMs = new Map<string, number>();
+  /** Claims that operators deleted. */
+  readonly #settled = new Set<string>();
   /** The prefix of the names of this cluster's operators. */
   readonly #side: string;
   maxLivePods = 0;
@@ -308,6 +310,9 @@ export class LoopWorld {
       fence: guard,
     });
     kube.got = (object) => this.#noteRead(object);
+    kube.deleted = ({ plural }, { name }) => {
+      if (plural === SECRETS.plural) this.#settled.add(name);
+    };
     kube.wrote = ({ name }) => this.#lineSent(name);
     const http = this.api.sender(workLink, clock);
     const logger = options.logger ?? this.#logger();
@@ -422,6 +427,8 @@ export class LoopWorld {
     const sharing = this.#sharing(workspaceOf(this.#pod(pod)));
     // W1
     if (sharing.length > 1) this.wrongs.push(`W1 ${sharing.join(" and ")} run with one volume`);
+    // A line may have been on its way. The container of a Pod that was deleted by force can't be seen.
+    if (this.#settled.has(pod) && this.#pod(pod)) this.wrongs.push(`D2 ${pod} starts after its claim was settled`);
     const item = [this.api, ...this.api.elsewhere.values()].map((api) => api.world.items.get(workId)).find(Boolean);
     if (!item || item.acks.length === 0) this.wrongs.push(`S4 ${pod} starts for an item that nobody acknowledged`);
     const isHeld = item?.beat?.side?.startsWith(this.#side) && item.beat.kind === "environment-key";

@@ -166,9 +166,9 @@ describe("a request is refused", () => {
     expect(await answer("/containerLogs/tb/work-1/waiting")).toMatch(/^400 .* is waiting to start/);
   });
 
-  test("from everybody but the API server", async () => {
+  test("from any client but the API server", async () => {
     const paths = [`/attach/tb/work-1/open${BOTH}`, "/containerLogs/tb/work-1/open"];
-    expect(await Promise.all(paths.map((path) => answer(path, {}, "somebody")))).toEqual([
+    expect(await Promise.all(paths.map((path) => answer(path, {}, "another-user")))).toEqual([
       "403 Forbidden",
       "403 Forbidden",
     ]);
