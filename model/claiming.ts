@@ -1,5 +1,6 @@
-import { acknowledge, crash, dropRecord } from "./effects.ts";
-import { BODY, ITEM, isAlive, MEMORY, OPERATOR, POD, STATE, type State } from "./state.ts";
+import { acknowledge, crash, dropRecord, podsOf, removePod } from "./effects.ts";
+import { endBreaks } from "./lines.ts";
+import { BODY, ITEM, isAlive, MEMORY, OBJECT, OPERATOR, POD, SHELL, STATE, type State } from "./state.ts";
 import type { Turn } from "./turn.ts";
 
 // Steps 2 (claim), 3 (journal) and 4 (acknowledge).
@@ -7,15 +8,14 @@ import type { Turn } from "./turn.ts";
 /** Steps of a Pod without a Secret of its name: it takes an item, or is deleted if it serves nothing. */
 export function freeSteps(turn: Turn): void {
   const { body, object, isDeleted, byOperator } = turn;
+  const isAlone = turn.isAssigned && turn.rules.assignedAlone === "deleted" && body !== BODY.ended;
   const servesNothing = (isDeleted && (body === BODY.parked || body === BODY.ended)) || (byOperator && isAlive(body));
-  if (object && servesNothing) {
-    const next = turn.fork();
-    next[turn.at + POD.body] = BODY.gone;
-    next[turn.at + POD.object] = 0;
-    next[turn.at + POD.memory] = MEMORY.none;
+  if (object && (servesNothing || isAlone)) {
+    const next = turn.remembering(MEMORY.none);
+    removePod(turn.moment, next, turn.pod);
     turn.tell(next, "retention.delete-pod");
   }
-  if (!turn.isParked || turn.memory !== MEMORY.none || isDeleted || turn.isMoved) return;
+  if (!turn.isFree || turn.memory !== MEMORY.none || isDeleted || turn.isMoved) return;
   for (let item = 0; item < turn.moment.layout.items; item += 1) pollSteps(turn, item);
 }
 
@@ -42,36 +42,34 @@ function pollSteps(turn: Turn, item: number): void {
 }
 
 function isRecorded(turn: Turn, item: number): boolean {
-  return siblings(turn).some((at) => turn.moment.byte(at + POD.record) === item + 1);
+  const { moment, operator } = turn;
+  return [...podsOf(moment, operator)].some((pod) => moment.byte(moment.layout.pod(pod) + POD.record) === item + 1);
 }
 
 /** Whether the session has a claim whose container has not ended, or a Pod that runs it without a claim. */
 function isSessionRunning(turn: Turn): boolean {
-  const { moment } = turn;
-  return siblings(turn).some((at) => {
+  const { moment, operator } = turn;
+  return [...podsOf(moment, operator)].some((pod) => {
+    const at = moment.layout.pod(pod);
     const body = moment.byte(at + POD.body);
-    const object = moment.byte(at + POD.object) === 1;
+    const object = moment.byte(at + POD.object) !== OBJECT.none;
     const isOver = body === BODY.ended || body === BODY.gone || !object;
     const isClaimed = moment.byte(at + POD.record) > 0 && !(moment.byte(at + POD.key) && isOver);
-    return isClaimed || (object && isAlive(body));
+    const isAssigned = moment.byte(moment.layout.shell(pod) + SHELL.assigned) === 1 && body === BODY.parked;
+    return isClaimed || (object && (isAlive(body) || isAssigned));
   });
-}
-
-/** Offsets of the Pods of the same operator. */
-function siblings({ moment, rules, operator }: Turn): number[] {
-  return Array.from({ length: rules.pods }, (_, index) => moment.layout.pod(operator * rules.pods + index));
 }
 
 /** Steps of a claim whose acknowledgement is due, or whose acknowledgement has no known result. */
 export function acknowledgeSteps(turn: Turn): void {
-  const { memory, isParked, isDeleted, rules } = turn;
+  const { memory, isFree, isDeleted, rules } = turn;
   const isFresh = isInWindow(turn);
   const isClaiming = memory === MEMORY.journaled || memory === MEMORY.unanswered;
-  if (isClaiming && isFresh && turn.ackUnderWay < 0 && !isDeleted && (isParked || !rules.readLive)) sendAck(turn);
-  if (memory === MEMORY.journaled && !(isFresh && isParked && !isDeleted)) {
+  if (isClaiming && isFresh && turn.ackUnderWay < 0 && !isDeleted && (isFree || !rules.readLive)) sendAck(turn);
+  if (memory === MEMORY.journaled && !(isFresh && isFree && !isDeleted)) {
     const next = turn.fork();
     dropRecord(turn.moment, next, turn.pod);
-    turn.tell(next, "claim.drop");
+    turn.tell(next, "claim.drop", { breaks: endBreaks(turn.moment, turn.pod, turn.item) });
     // If the drop fails, the operator checks again, as after a restart.
     turn.tell(turn.remembering(MEMORY.none), "operator.forget");
   }
@@ -141,7 +139,7 @@ function whoseIsIt(turn: Turn): void {
   if (isKept) return;
   const next = turn.fork();
   dropRecord(turn.moment, next, turn.pod);
-  turn.tell(next, "session.drop");
+  turn.tell(next, "session.drop", { breaks: endBreaks(turn.moment, turn.pod, turn.item) });
 }
 
 /** Whether the item's acknowledged_at does not prove whose it is. */

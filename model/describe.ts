@@ -1,13 +1,16 @@
 import {
   BODY,
+  DELIVERY,
   holdingOperator,
   holdingPod,
   ITEM,
   isAlive,
   type Layout,
   MEMORY,
+  OBJECT,
   OPERATOR,
   POD,
+  SHELL,
   STATE,
   type State,
 } from "./state.ts";
@@ -59,12 +62,27 @@ function describePod(layout: Layout, state: State, pod: number): string {
   const body = state[at + POD.body] ?? 0;
   const record = state[at + POD.record] ?? 0;
   const memory = state[at + POD.memory] ?? 0;
-  const isLost = !state[at + POD.object] && isAlive(body);
+  const isLost = !state[at + POD.object] && (isAlive(body) || (layout.isShell && body === BODY.parked));
   return [
     `pod ${pod} ${nameOf(BODY, body)}`,
     isLost ? "(node lost)" : "",
+    state[at + POD.object] === OBJECT.terminating ? "(terminating)" : "",
+    layout.isShell ? describeShell(layout, state, pod) : "",
     record ? `Secret of item ${record - 1}${state[at + POD.key] ? " with key" : ""}` : "",
     memory ? `known: ${nameOf(MEMORY, memory)}` : "",
+  ]
+    .filter(Boolean)
+    .join(" ");
+}
+
+function describeShell(layout: Layout, state: State, pod: number): string {
+  const at = layout.shell(pod);
+  const delivery = state[at + SHELL.delivery] ?? 0;
+  return [
+    state[at + SHELL.assigned] ? "assigned" : "",
+    state[at + SHELL.lateTouch] ? "(touch under way)" : "",
+    state[at + SHELL.lines] ? "(line under way)" : "",
+    delivery ? `delivery: ${nameOf(DELIVERY, delivery)}` : "",
   ]
     .filter(Boolean)
     .join(" ");

@@ -1,14 +1,18 @@
+import { endBoundedLines } from "./lines.ts";
 import type { Moment } from "./moment.ts";
 import {
   BODY,
+  DELIVERY,
   holdingOperator,
   holdingPod,
   ITEM,
   isAlive,
   MEMORY,
+  OBJECT,
   OPERATOR,
   POD,
   POD_BYTES,
+  SHELL,
   STATE,
   type State,
 } from "./state.ts";
@@ -26,7 +30,7 @@ export function moveHeartbeat(moment: Moment, next: State, item: number): void {
 }
 
 /** Whether an operator with this memory holds the lease. */
-function holdsLease(memory: number): boolean {
+export function holdsLease(memory: number): boolean {
   return memory === MEMORY.leased || memory === MEMORY.beating || memory === MEMORY.echoLost;
 }
 
@@ -36,6 +40,7 @@ export function lapse(moment: Moment, next: State, item: number, state: number):
   next[layout.item(item) + ITEM.state] = state;
   next[layout.item(item) + ITEM.offer] = 0;
   moveHeartbeat(moment, next, item);
+  endBoundedLines(moment, next, item);
   for (let at = layout.podsAt; at < layout.operatorsAt; at += POD_BYTES) {
     if (next[at + POD.record] !== item + 1) continue;
     const memory = next[at + POD.memory] ?? 0;
@@ -55,20 +60,42 @@ export function settledMemory(state: State, podAt: number): number {
 export function dropRecord(moment: Moment, next: State, pod: number): void {
   const at = moment.layout.pod(pod);
   next.fill(0, at + POD.record, at + POD.lateKey);
+  next[moment.layout.shell(pod) + SHELL.delivery] = DELIVERY.unknown;
   if (moment.rules.versions) next[at + POD.lateKey] = 0;
 }
 
 /** The container's program ends. */
 export function endContainer(moment: Moment, next: State, pod: number): void {
   const at = moment.layout.pod(pod);
-  next[at + POD.body] = next[at + POD.object] ? BODY.ended : BODY.gone;
+  const isKept = next[at + POD.object] === OBJECT.exists;
+  next[at + POD.body] = isKept ? BODY.ended : BODY.gone;
+  if (!isKept) next[at + POD.object] = OBJECT.none;
   // The rule compares with heartbeats after this moment.
   if (moment.rules.stop === "unbeaten-since-the-end" && next[at + POD.record]) next[at + POD.memory] = MEMORY.snapshot;
 }
 
-export function deletePod(next: State, podAt: number): void {
-  next[podAt + POD.body] = BODY.gone;
-  next[podAt + POD.object] = 0;
+/** Deletes a Pod. lease: Worker: a running program gets SIGTERM, and the Pod exists until it has ended. */
+export function removePod(moment: Moment, next: State, pod: number): void {
+  const body = next[moment.layout.pod(pod) + POD.body] ?? 0;
+  if (moment.rules.lease === "Worker" && isAlive(body)) terminate(moment, next, pod);
+  else deletePod(moment, next, pod);
+}
+
+/** The Pod is gone. While a line is under way, its waiting shell may still read that before it ends. */
+export function deletePod(moment: Moment, next: State, pod: number): void {
+  const at = moment.layout.pod(pod);
+  const mayStart = next[at + POD.body] === BODY.parked && next[moment.layout.shell(pod) + SHELL.lines];
+  if (!mayStart) next[at + POD.body] = BODY.gone;
+  next[at + POD.object] = mayStart ? OBJECT.terminating : OBJECT.none;
+}
+
+function terminate(moment: Moment, next: State, pod: number): void {
+  const at = moment.layout.pod(pod);
+  const body = next[at + POD.body] ?? 0;
+  const unbeaten = moment.rules.sigterm ? BODY.terminated : BODY.leaving;
+  next[at + POD.body] = body === BODY.holding ? BODY.finishing : body === BODY.running ? unbeaten : body;
+  // It ignores SIGTERM, too: the grace period passes.
+  if (moment.rules.worker === "stays" && body === BODY.leaving) endContainer(moment, next, pod);
 }
 
 /** A stop posted by one side takes effect. Returns the property that it breaks. */
@@ -130,6 +157,11 @@ export function crash(moment: Moment, next: State, operator: number): State {
     const at = layout.pod(pod);
     next[at + POD.memory] = MEMORY.none;
     if (!next[at + POD.key]) next[at + POD.known] = 0;
+    const delivery = layout.shell(pod) + SHELL.delivery;
+    if (moment.rules.leadership === "unchecked" && next[delivery] === DELIVERY.waiting) {
+      next[layout.shell(pod) + SHELL.stale] = next[at + POD.record] ?? 0;
+    }
+    next[delivery] = DELIVERY.unknown;
   }
   return next;
 }

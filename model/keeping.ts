@@ -1,7 +1,7 @@
-import { crash, deletePod, endContainer, isBeaten, moveHeartbeat, stopItem } from "./effects.ts";
+import { crash, deletePod, isBeaten, moveHeartbeat, removePod, stopItem } from "./effects.ts";
 import { firstBeat } from "./first-beat.ts";
 import { settled } from "./settling.ts";
-import { BODY, holderOfOperator, isAlive, MEMORY, POD, STATE } from "./state.ts";
+import { BODY, DELIVERY, holderOfOperator, isAlive, MEMORY, POD, SHELL, STATE } from "./state.ts";
 import type { Turn } from "./turn.ts";
 
 // Steps 5 (open) and 6 (watch).
@@ -10,9 +10,8 @@ import type { Turn } from "./turn.ts";
 export function openSteps(turn: Turn): void {
   const { memory, state, byOperator } = turn;
   const mayOpen = turn.isParked && !turn.isDeleted && !turn.hasKey;
-  const isUnended = state === STATE.starting || state === STATE.active;
   if (memory === MEMORY.leased) beatOn(turn);
-  if (mayOpen && (memory === MEMORY.leased || (memory === MEMORY.acked && !byOperator && isUnended))) open(turn);
+  if (isToOpen(turn)) open(turn);
   else if (mayOpen && memory === MEMORY.acked && state === STATE.starting && !turn.holder && byOperator) {
     firstBeat(turn, "session.take", MEMORY.leased);
     turn.tell(turn.remembering(MEMORY.firstLost), "session.take", { outcome: "lost", fault: true });
@@ -21,15 +20,29 @@ export function openSteps(turn: Turn): void {
     turn.tell(turn.remembering(MEMORY.acked), "operator.forget");
   }
   if (memory === MEMORY.firstLost) settleFirstBeat(turn);
+  // An opening without an answer took effect after all.
+  if (turn.isShell && turn.hasKey && (memory === MEMORY.leased || memory === MEMORY.acked)) {
+    turn.tell(turn.remembering(memory === MEMORY.leased ? MEMORY.beating : MEMORY.none), "operator.forget");
+  }
+}
+
+/** Whether the claim is ready to be opened. */
+export function isToOpen(turn: Turn): boolean {
+  const { memory, state } = turn;
+  if (!turn.isParked || turn.isDeleted || turn.hasKey) return false;
+  const isUnended = state === STATE.starting || state === STATE.active;
+  return memory === MEMORY.leased || (memory === MEMORY.acked && !turn.byOperator && isUnended);
 }
 
 /** One patch writes the key and the stamp that makes the item ours. */
 function open(turn: Turn): void {
   const next = turn.remembering(turn.byOperator ? MEMORY.beating : MEMORY.none);
   next[turn.at + POD.key] = 1;
+  next[turn.shellAt + SHELL.delivery] = DELIVERY.waiting;
   turn.tell(next, "session.open");
   const late = turn.fork();
   late[turn.at + POD.lateKey] = turn.known;
+  if (turn.isShell) turn.tell(late, "session.open", { outcome: "lost", fault: true });
   turn.tell(crash(turn.moment, late, turn.operator), "session.open", { outcome: "crash, under way", fault: true });
 }
 
@@ -80,7 +93,7 @@ export function keepSteps(turn: Turn): void {
     const keeps =
       memory === MEMORY.lost || memory === MEMORY.silent || (memory === MEMORY.beating && rules.inHand === "stop");
     const next = turn.remembering(keeps ? memory : MEMORY.none);
-    deletePod(next, turn.at);
+    deletePod(moment, next, turn.pod);
     turn.tell(next, "session.delete-pod");
   }
 }
@@ -136,8 +149,10 @@ export function lostSteps(turn: Turn): void {
  * between is the container's own. The Pod of a container that overstays is deleted, so its program gets SIGTERM.
  */
 export function watchSteps(turn: Turn): void {
-  const { memory, state, body, rules, object, isSameStamp } = turn;
-  if (!turn.hasKey || !object || !isAlive(body)) return;
+  const { memory, state, body, rules, object, isSameStamp, moment } = turn;
+  // A heartbeat may have been taken for that of a program whose shell still waits.
+  const isSeenRunning = isAlive(body) || (turn.isShell && body === BODY.parked && !turn.isUnstarted);
+  if (!turn.hasKey || !object || !isSeenRunning) return;
   const isKnown = memory === MEMORY.none || memory === MEMORY.outdated || memory === MEMORY.snapshot;
   if (rules.graceful === "moved" && state === STATE.active && isSameStamp && isKnown) {
     turn.tell(turn.remembering(MEMORY.snapshot), "session.snapshot");
@@ -145,10 +160,7 @@ export function watchSteps(turn: Turn): void {
   const isOthers = state === STATE.stopping || turn.isOutOfHands || !isSameStamp;
   if (rules.overstay === "stays" || !isOthers) return;
   const next = turn.fork();
-  const unbeaten = rules.sigterm ? BODY.terminated : BODY.leaving;
-  next[turn.at + POD.body] = body === BODY.holding ? BODY.finishing : body === BODY.running ? unbeaten : body;
-  // It ignores SIGTERM, too: the grace period passes.
-  if (rules.worker === "stays" && body === BODY.leaving) endContainer(turn.moment, next, turn.pod);
+  removePod(moment, next, turn.pod);
   turn.tell(next, "session.delete-pod");
 }
 
@@ -168,9 +180,9 @@ export function overdueSteps(turn: Turn): void {
     const breaks = stopItem(turn.moment, next, turn.item, turn.operator, false);
     turn.tell(next, "session.stop", { breaks, graceful: true });
   }
-  if (turn.isParked) {
+  if (turn.isUnstarted || (turn.isParked && !turn.isShell)) {
     const next = turn.fork();
-    deletePod(next, turn.at);
+    removePod(turn.moment, next, turn.pod);
     turn.tell(next, "session.delete-pod");
   }
 }

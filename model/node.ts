@@ -1,6 +1,8 @@
 import { dropRecord, endContainer, moveHeartbeat, stopItem } from "./effects.ts";
+import { startProgram } from "./lines.ts";
 import type { Moment } from "./moment.ts";
-import { BODY, holderOfOperator, holderOfPod, ITEM, isAlive, POD, STATE } from "./state.ts";
+import { shellSteps } from "./shell.ts";
+import { BODY, holderOfPod, ITEM, isAlive, OBJECT, POD, SHELL, STATE } from "./state.ts";
 
 /** What the kubelet and faults do to a Pod. */
 export function nodeSteps(moment: Moment, pod: number): void {
@@ -10,20 +12,31 @@ export function nodeSteps(moment: Moment, pod: number): void {
   const object = moment.byte(at + POD.object);
   const record = moment.byte(at + POD.record);
   // The kubelet may sync at any moment.
-  if (body === BODY.parked && object && record && moment.byte(at + POD.key)) {
+  if (body === BODY.parked && object && record && moment.byte(at + POD.key) && !layout.isShell) {
     const next = moment.fork();
-    next[at + POD.body] = BODY.running;
-    next[at + POD.serves] = record;
-    moment.hidden(next, "node.start", { pod, item: record - 1, breaks: startBreaks(moment, pod, record - 1) });
+    const breaks = startProgram(moment, next, pod, record - 1);
+    moment.hidden(next, "node.start", { pod, item: record - 1, breaks });
   }
+  if (layout.isShell) shellSteps(moment, pod);
   lateKeySteps(moment, pod);
   const alive = isAlive(body);
   if (object && (alive || body === BODY.parked || body === BODY.ended)) {
     const next = moment.fork();
     next[at + POD.object] = 0;
     if (moment.rules.record === "with-its-pod") dropRecord(moment, next, pod);
-    if (!alive) next[at + POD.body] = BODY.gone;
-    moment.hidden(next, alive ? "fault.lose-node" : "fault.delete-pod", { pod, fault: true });
+    // The shell of a lost node may still read a line that is under way.
+    const mayStart = body === BODY.parked && moment.byte(layout.shell(pod) + SHELL.lines) !== 0;
+    if (!alive && !mayStart) next[at + POD.body] = BODY.gone;
+    moment.hidden(next, alive || mayStart ? "fault.lose-node" : "fault.delete-pod", { pod, fault: true });
+    if (mayStart) {
+      next[at + POD.object] = OBJECT.terminating;
+      moment.hidden(next, "fault.delete-pod", { pod, fault: true });
+    }
+  }
+  if (record && moment.rules.secretDeletion) {
+    const next = moment.fork();
+    dropRecord(moment, next, pod);
+    moment.hidden(next, "user.delete-secret", { pod, item: record - 1, fault: true });
   }
   if (!alive) return;
   const killed = moment.fork();
@@ -37,17 +50,6 @@ export function nodeSteps(moment: Moment, pod: number): void {
   const finished = moment.fork();
   endContainer(moment, finished, pod);
   moment.hidden(finished, "node.end", { pod });
-}
-
-function startBreaks(moment: Moment, pod: number, item: number): string | null {
-  const { layout, rules } = moment;
-  if (!moment.byte(layout.pod(pod) + POD.ours))
-    return "S4 a container starts for an item that its operator never acknowledged";
-  if (!rules.strict || rules.lease === "Worker") return null;
-  const holder = moment.byte(layout.item(item) + ITEM.holder);
-  return holder === holderOfOperator(layout.operatorOf(pod))
-    ? null
-    : "S2o a container starts without its operator's lease";
 }
 
 /**

@@ -1,8 +1,9 @@
 import { acknowledgeSteps, freeSteps } from "./claiming.ts";
+import { deliverSteps } from "./delivering.ts";
 import { crash, podsOf } from "./effects.ts";
 import { keepSteps, lostSteps, openSteps, overdueSteps, silenceSteps, watchSteps } from "./keeping.ts";
 import type { Moment } from "./moment.ts";
-import { doubtSteps, settleSteps } from "./settling.ts";
+import { doubtSteps, reuseSteps, settleSteps } from "./settling.ts";
 import { OPERATOR } from "./state.ts";
 import { Turn } from "./turn.ts";
 
@@ -36,6 +37,7 @@ function podSteps(turn: Turn): void {
   }
   acknowledgeSteps(turn);
   openSteps(turn);
+  if (turn.isShell) deliverSteps(turn);
   if (turn.byOperator && turn.hasKey) keepSteps(turn);
   if (turn.byOperator) silenceSteps(turn);
   else watchSteps(turn);
@@ -43,4 +45,5 @@ function podSteps(turn: Turn): void {
   overdueSteps(turn);
   doubtSteps(turn);
   settleSteps(turn);
+  reuseSteps(turn);
 }

@@ -1,4 +1,5 @@
-import { BODY, ITEM, isAlive, type Layout, MEMORY, OPERATOR, POD, STATE, type State } from "./state.ts";
+import { hasLineOfOthers } from "./lines.ts";
+import { BODY, ITEM, isAlive, type Layout, MEMORY, OBJECT, OPERATOR, POD, SHELL, STATE, type State } from "./state.ts";
 
 /**
  * What the protocol promises, with the text of a failure: S properties for every state or step, L for all states
@@ -11,6 +12,9 @@ export const PROPERTIES = {
   S3: "no stop hits an item that is queued for others or that somebody else holds",
   S4: "no container starts for an item that its own operator never acknowledged",
   S5: "one operator runs at most one Pod of a session",
+  S6: "no line reaches a Pod that was given to another session",
+  S7: "no line is sent for an item that is out of its operator's hands, and no operator gives up an item that a line of its own can still start",
+  S8: "no Pod whose line was sent looks free",
   L: "from everywhere, without a further fault, every item gets queued or stopped, with no Secret and no container left",
   S3p: "strict: S3 for an item that is stopping already",
   S2w: "strict: no two containers run at the same time for an item",
@@ -21,9 +25,11 @@ export type Property = keyof typeof PROPERTIES;
 
 /** Whether nothing is half done. */
 export function isSettled(layout: Layout, state: State): boolean {
+  const { rules } = layout;
   for (let item = 0; item < layout.items; item += 1) {
     const is = state[layout.item(item) + ITEM.state];
-    if (is !== STATE.queued && is !== STATE.stopped) return false;
+    const isForgotten = rules.secretDeletion && !isRecorded(layout, state, item);
+    if (is !== STATE.queued && is !== STATE.stopped && !isForgotten) return false;
   }
   for (let pod = 0; pod < layout.pods; pod += 1) {
     const at = layout.pod(pod);
@@ -31,8 +37,15 @@ export function isSettled(layout: Layout, state: State): boolean {
       return false;
     const isDeleted = state[layout.operator(layout.operatorOf(pod)) + OPERATOR.deleted];
     if (state[at + POD.object] && isDeleted) return false;
+    const isAlone = state[layout.shell(pod) + SHELL.assigned] && state[at + POD.object];
+    if (isAlone && rules.assignedAlone === "deleted") return false;
   }
   return true;
+}
+
+function isRecorded(layout: Layout, state: State, item: number): boolean {
+  for (let pod = 0; pod < layout.pods; pod += 1) if (state[layout.pod(pod) + POD.record] === item + 1) return true;
+  return false;
 }
 
 /** The property that a state alone breaks; null: none. */
@@ -43,11 +56,26 @@ export function brokenBy(layout: Layout, state: State): string | null {
     if (holding > 1 && rules.worker !== "late") return "S2 two containers believe that they hold one item";
     if (rules.strict && holding + running > 1) return "S2w two containers run for one item";
   }
+  for (let pod = 0; layout.isShell && pod < layout.pods; pod += 1) {
+    const broken = shellBrokenBy(layout, state, pod);
+    if (broken) return broken;
+  }
   if (!rules.oneSession) return null;
   for (let operator = 0; operator < layout.operators; operator += 1) {
     if (livePods(layout, state, operator) > 1) return "S5 two Pods of one operator run one session";
   }
   return null;
+}
+
+/** What a waiting shell breaks by the lines that were sent to it. */
+function shellBrokenBy(layout: Layout, state: State, pod: number): string | null {
+  const [at, shellAt] = [layout.pod(pod), layout.shell(pod)];
+  if (state[at + POD.body] !== BODY.parked || state[at + POD.object] !== OBJECT.exists) return null;
+  const record = state[at + POD.record] ?? 0;
+  if (record && hasLineOfOthers(state[shellAt + SHELL.lines] ?? 0, record))
+    return "S6 a line is on its way to a Pod of another session";
+  const looksFree = !record && !state[shellAt + SHELL.assigned];
+  return looksFree && state[shellAt + SHELL.sent] ? "S8 a Pod whose line was sent looks free" : null;
 }
 
 /** Containers that believe in the item's lease, and those that run without an answered heartbeat. */

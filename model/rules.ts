@@ -15,12 +15,16 @@ export interface Setting {
   /** The most acknowledgements of an item. */
   readonly acknowledgements: number;
   readonly lease: LeaseKind;
+  /** How a Pod waits for its session. A program that reads its line itself (`parking: Program`) waits like a shell. */
+  readonly parking: "Key" | "Shell";
   /** Whether all items belong to one session. */
   readonly oneSession: boolean;
   /** Whether the Environment may be deleted. */
   readonly deletion: boolean;
   /** How a user stops an item. */
   readonly userStops: "gracefully" | "also-by-force";
+  /** Whether a user may delete claim Secrets. The operator then knows no more of the claim than after a restart. */
+  readonly secretDeletion: boolean;
   /** Whether to check also what no rule of the operator can guarantee: S3p, S2w, S2o. */
   readonly strict: boolean;
 
@@ -42,6 +46,13 @@ export interface Setting {
    * offered to other clients.
    */
   readonly lateAck: "in-its-window" | "late";
+
+  // --- The way to the Pod, with `parking: Shell`
+  /**
+   * When a line arrives that nobody waits for any more: at any time, or, if its sender held the lease, before that
+   * lease lapses.
+   */
+  readonly lateLine: "at-any-time" | "in-its-lease";
 
   // --- Workers
   /**
@@ -119,6 +130,22 @@ export interface Protocol {
    * names now.
    */
   readonly moved: "never" | "asks-where-claimed" | "asks-where-named";
+
+  // --- parking: Shell
+  /** When a line is sent: after the Secret's `opened` and the Pod's `assigned` took effect, or before one of them. */
+  readonly line: "after-both" | "before-opened" | "before-assigned";
+  /** Whether a process that knows of no start looks at the item before it delivers again. */
+  readonly redelivery: "looks-first" | "blind";
+  /** lease: Operator: whether the operator holds the lease before each delivery. */
+  readonly lineLease: boolean;
+  /** When the item of an opened claim is settled or released, whose program may not have started. */
+  readonly giveUp: "container-ended" | "send-failed";
+  /** Whether a Pod that still waits is given to another session after its claim was opened. */
+  readonly reuse: "never" | "while-waiting";
+  /** What becomes of a Pod that is marked as assigned and has no Secret. */
+  readonly assignedAlone: "deleted" | "free";
+  /** Whether an operator that lost its leadership sends no line any more. */
+  readonly leadership: "checked" | "unchecked";
 }
 
 /** What the code does, if it could see which container holds a lease; `graceful: "moved"` is what it can see. */
@@ -128,9 +155,11 @@ export const CODE: Rules = {
   pods: 1,
   acknowledgements: 2,
   lease: "Worker",
+  parking: "Key",
   oneSession: false,
   deletion: false,
   userStops: "also-by-force",
+  secretDeletion: false,
   strict: false,
   secondAck: "refused",
   lapsed: "queued",
@@ -139,6 +168,7 @@ export const CODE: Rules = {
   stamp: "renewed",
   beatOnQueued: "refused",
   lateAck: "in-its-window",
+  lateLine: "at-any-time",
   worker: "prompt",
   sigterm: false,
   key: "after-ack",
@@ -160,6 +190,13 @@ export const CODE: Rules = {
   silence: "looked-at",
   sessionTurn: true,
   moved: "never",
+  line: "after-both",
+  redelivery: "looks-first",
+  lineLease: true,
+  giveUp: "container-ended",
+  reuse: "never",
+  assignedAlone: "deleted",
+  leadership: "checked",
   onPodFailure: "Stop",
 };
 

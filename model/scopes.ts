@@ -29,7 +29,7 @@ function product(values: { readonly [K in keyof Rules]?: readonly Rules[K][] }):
   );
 }
 
-const LEASES: readonly LeaseKind[] = ["Worker", "Operator"];
+export const LEASES: readonly LeaseKind[] = ["Worker", "Operator"];
 
 function scope(name: string, base: Rules, variants: readonly Partial<Rules>[], isLarge: boolean): Scope {
   return { name, variants: variants.map((over) => ({ ...base, ...over })), fails: [], isLarge };

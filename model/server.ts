@@ -1,4 +1,5 @@
 import { acknowledge, isHeldAlive, lapse, moveHeartbeat } from "./effects.ts";
+import { endBoundedLines } from "./lines.ts";
 import type { Moment } from "./moment.ts";
 import { BODY, ITEM, OPERATOR, POD, POD_BYTES, STATE, type State } from "./state.ts";
 
@@ -49,8 +50,10 @@ function lapseSteps(moment: Moment, item: number): void {
   const isStopping = moment.byte(at + ITEM.state) === STATE.stopping;
   const fault = isHeldAlive(moment, item);
   const next = moment.fork();
-  if (isStopping && rules.lapsedStopping === "stays") next[at + ITEM.holder] = 0;
-  else lapse(moment, next, item, isStopping || rules.lapsed === "stopped" ? STATE.stopped : STATE.queued);
+  if (isStopping && rules.lapsedStopping === "stays") {
+    next[at + ITEM.holder] = 0;
+    endBoundedLines(moment, next, item);
+  } else lapse(moment, next, item, isStopping || rules.lapsed === "stopped" ? STATE.stopped : STATE.queued);
   if (rules.worker !== "late") leaveAll(moment, next, item);
   moment.hidden(next, "work-api.lapse", { item, fault });
 }

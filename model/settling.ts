@@ -1,6 +1,7 @@
 import { dropRecord, isBeaten, moveHeartbeat, settledMemory, stopItem } from "./effects.ts";
 import { firstBeat } from "./first-beat.ts";
-import { BODY, MEMORY, POD, STATE } from "./state.ts";
+import { endBreaks } from "./lines.ts";
+import { BODY, MEMORY, POD, SHELL, STATE } from "./state.ts";
 import type { Turn } from "./turn.ts";
 
 /** Memories that need another answer first, or that another step handles. */
@@ -38,7 +39,7 @@ function isToSettle(turn: Turn): boolean {
   const { hasKey, memory, state, body } = turn;
   if (turn.isOver) return true;
   // Its container runs, but its program sends no heartbeat.
-  const isMute = body === BODY.parked || body === BODY.running;
+  const isMute = (body === BODY.parked || body === BODY.running) && !turn.isUnstarted;
   if (hasKey) return !turn.byOperator && isMute && (state === STATE.starting || memory === MEMORY.fenced);
   return state !== STATE.starting || turn.isDeleted || memory === MEMORY.fenced;
 }
@@ -98,15 +99,17 @@ function stopUnfenced(turn: Turn): void {
 /** lease: Operator, with the lease held: an unbroken chain of accepted heartbeats needs no fence. */
 function heldSteps(turn: Turn): void {
   const { memory, rules, hasKey, state } = turn;
-  const isUnopened = memory === MEMORY.leased && !(turn.isParked && !turn.isDeleted && !hasKey);
-  if (!(memory === MEMORY.leased ? isUnopened : turn.isOver)) return;
+  // With a key, an earlier process opened it after all.
+  const isUnopened = memory === MEMORY.leased && !(turn.isShell && hasKey);
+  const isOver = isUnopened ? !(turn.isParked && !turn.isDeleted && !hasKey) : turn.isOver;
+  if (!isOver) return;
   if (turn.isOutOfHands) settled(turn);
   else if (rules.onPodFailure !== "Release" || state === STATE.stopping) stop(turn);
   if (rules.onPodFailure !== "Stop" && state === STATE.active) {
     // A last heartbeat, for the shortest lease.
     const next = turn.remembering(MEMORY.fenced);
     moveHeartbeat(turn.moment, next, turn.item);
-    turn.tell(next, "session.let-go");
+    turn.tell(next, "session.let-go", { breaks: endBreaks(turn.moment, turn.pod, turn.item) });
   }
 }
 
@@ -143,13 +146,23 @@ function stop(turn: Turn): void {
   const inHand = isInHand(turn.memory);
   const next =
     inHand && turn.rules.inHand === "stop" ? turn.remembering(turn.hasKey ? MEMORY.none : MEMORY.acked) : turn.fork();
-  const breaks = stopItem(turn.moment, next, turn.item, turn.operator, true);
-  turn.tell(next, "session.stop", { breaks });
+  const stopped = stopItem(turn.moment, next, turn.item, turn.operator, true);
+  turn.tell(next, "session.stop", { breaks: stopped ?? endBreaks(turn.moment, turn.pod, turn.item) });
 }
 
 /** The item is no longer ours: the Secret is deleted. */
 export function settled(turn: Turn): void {
   const next = turn.fork();
   dropRecord(turn.moment, next, turn.pod);
-  turn.tell(next, "session.settled");
+  turn.tell(next, "session.settled", { breaks: endBreaks(turn.moment, turn.pod, turn.item) });
+}
+
+/** Shell: the Pod of an opened claim is free again, because its shell still waits. No rule of ours allows it. */
+export function reuseSteps(turn: Turn): void {
+  const isLost = turn.isOutOfHands || !turn.isSameStamp;
+  if (turn.rules.reuse === "never" || !turn.hasKey || !turn.isParked || !turn.isUnstarted || !isLost) return;
+  const next = turn.fork();
+  next[turn.shellAt + SHELL.assigned] = 0;
+  dropRecord(turn.moment, next, turn.pod);
+  turn.tell(next, "session.settled", { breaks: endBreaks(turn.moment, turn.pod, turn.item) });
 }

@@ -1,6 +1,7 @@
 import type { Rules } from "./rules.ts";
 
-// A state is a row of bytes: first those of each item, then of each Pod (grouped by operator), then of each operator.
+// A state is a row of bytes: first those of each item, then of each Pod (grouped by operator), then of each operator, and
+// then, for `parking: Shell`, more of each Pod.
 // References to items and operators count from 1; 0 means none.
 
 /** Bytes of an item. */
@@ -22,13 +23,12 @@ const ITEM_BYTES = 6;
 /** Bytes of a Pod, the Secret of its name, and its operator's memory of that claim. */
 export const POD = {
   body: 0,
-  /** Whether the Pod's object exists. */
   object: 1,
   /** The item that its container was started for. */
   serves: 2,
   /** The item that the Secret of its name records. */
   record: 3,
-  /** Whether the Secret has the key that the container waits for. */
+  /** Whether the Secret has the key that the container waits for. Shell: whether it records the opening. */
   key: 4,
   /** The stamp under which the operator knows the item as its own; durable once the key is. */
   known: 5,
@@ -39,6 +39,23 @@ export const POD = {
   lateKey: 8,
 } as const;
 export const POD_BYTES = 9;
+
+/** `parking: Shell`: more bytes of a Pod. */
+export const SHELL = {
+  /** Whether the Pod's object is marked as assigned. */
+  assigned: 0,
+  /** Whether a patch that marks it may still take effect. */
+  lateTouch: 1,
+  /** Lines that may still reach the waiting shell: those of an item by two bits (lines.ts). */
+  lines: 2,
+  /** Whether a line was ever sent to the waiting shell. */
+  sent: 3,
+  /** What the operator's process knows of the delivery. */
+  delivery: 4,
+  /** The item of a line that an operator can still send which lost its leadership. */
+  stale: 5,
+} as const;
+const SHELL_BYTES = 6;
 
 /** Bytes of an operator. */
 export const OPERATOR = {
@@ -55,8 +72,21 @@ const OPERATOR_BYTES = 4;
 /** States of a work item. */
 export const STATE = { queued: 0, starting: 1, active: 2, stopping: 3, stopped: 4 } as const;
 
+/** A Pod's object. */
+export const OBJECT = { none: 0, exists: 1, /** Deleted, but its shell may not have ended. */ terminating: 2 } as const;
+
+/** What an operator's process knows of a delivery. A crash resets it to `unknown`. */
+export const DELIVERY = {
+  /** Not opened, or a line may have been sent: the log shows whether the program started. */
+  unknown: 0,
+  /** Opened by this process, or the log did not show a start. */
+  waiting: 1,
+  started: 2,
+} as const;
+
 /** What the session container does. */
 export const BODY = {
+  /** Waits for its key, or in its shell for a line. */
   parked: 0,
   /** Runs, without an answered heartbeat so far. */
   running: 1,
@@ -131,7 +161,9 @@ export class Layout {
   readonly operators: number;
   readonly podsAt: number;
   readonly operatorsAt: number;
+  readonly isShell: boolean;
   readonly size: number;
+  readonly #shellAt: number;
 
   constructor(rules: Rules) {
     this.rules = rules;
@@ -140,7 +172,9 @@ export class Layout {
     this.pods = rules.operators * rules.pods;
     this.podsAt = ITEM_BYTES * this.items;
     this.operatorsAt = this.podsAt + POD_BYTES * this.pods;
-    this.size = this.operatorsAt + OPERATOR_BYTES * this.operators;
+    this.isShell = rules.parking === "Shell";
+    this.#shellAt = this.operatorsAt + OPERATOR_BYTES * this.operators;
+    this.size = this.#shellAt + (this.isShell ? SHELL_BYTES * this.pods : 0);
   }
 
   item(index: number): number {
@@ -153,6 +187,11 @@ export class Layout {
 
   operator(index: number): number {
     return this.operatorsAt + index * OPERATOR_BYTES;
+  }
+
+  /** With `parking: Key` these bytes are beyond the state: they read as 0. */
+  shell(pod: number): number {
+    return this.#shellAt + pod * SHELL_BYTES;
   }
 
   operatorOf(pod: number): number {
@@ -174,8 +213,9 @@ export class Layout {
   }
 }
 
-/** Brings items that no client holds to one normal form. */
+/** Brings items that no client holds, and shells that do not wait any more, to one normal form. */
 export function normalize(layout: Layout, state: State): void {
+  if (layout.isShell) for (let pod = 0; pod < layout.pods; pod += 1) normalizeShell(layout, state, pod);
   for (let at = 0; at < layout.podsAt; at += ITEM_BYTES) {
     const is = state[at + ITEM.state];
     if (is !== STATE.queued && is !== STATE.stopped) continue;
@@ -184,4 +224,16 @@ export function normalize(layout: Layout, state: State): void {
     state[at + ITEM.holder] = 0;
     if (is === STATE.stopped) state[at + ITEM.offer] = 0;
   }
+}
+
+function normalizeShell(layout: Layout, state: State, pod: number): void {
+  const [podAt, at] = [layout.pod(pod), layout.shell(pod)];
+  const body = state[podAt + POD.body] ?? 0;
+  if (body !== BODY.parked && !isAlive(body)) {
+    state.fill(0, at, at + SHELL_BYTES);
+    return;
+  }
+  // A running program's standard input is /dev/null.
+  if (body !== BODY.parked) state[at + SHELL.lines] = state[at + SHELL.sent] = state[at + SHELL.stale] = 0;
+  if (state[at + SHELL.assigned] || !state[podAt + POD.object]) state[at + SHELL.lateTouch] = 0;
 }

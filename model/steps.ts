@@ -1,8 +1,11 @@
 import type { SessionPoint } from "../src/protocol/points.ts";
 
+/** Points of `parking: Shell`. */
+export type ShellPoint = "session.deliver" | "session.read-log" | "session.delivered";
+
 /** Steps of an operator, named like the points of the code that takes them. */
 export type OperatorStep = Extract<
-  SessionPoint,
+  SessionPoint | ShellPoint,
   | "claim.poll"
   | "claim.journal"
   | "claim.ack"
@@ -14,6 +17,8 @@ export type OperatorStep = Extract<
   | "session.let-go"
   | "session.beat"
   | "session.open"
+  | "session.touch"
+  | ShellPoint
   | "session.snapshot"
   | "session.fence"
   | "session.stop"
@@ -37,6 +42,9 @@ export type HiddenStep =
   | "worker.stop"
   | "network.late-ack"
   | "network.late-key"
+  | "network.late-touch"
+  /** A line reaches its shell after its sender stopped waiting for the marker. */
+  | "network.line"
   | "operator.restart"
   /** In memory only: the operator drops its view of a lease. */
   | "operator.forget";
@@ -49,7 +57,10 @@ export type Fault =
   | "fault.kill-container"
   | "fault.terminate-container"
   | "fault.silence"
+  /** A process that lost its leadership sends a line. */
+  | "fault.stale-leader"
   | "user.stop"
+  | "user.delete-secret"
   | "user.delete-environment"
   | "user.move-api";
 

@@ -1,6 +1,6 @@
 import type { Moment } from "./moment.ts";
 import type { Rules } from "./rules.ts";
-import { BODY, holderOfOperator, ITEM, OPERATOR, POD, STATE, type State } from "./state.ts";
+import { BODY, DELIVERY, holderOfOperator, ITEM, OBJECT, OPERATOR, POD, SHELL, STATE, type State } from "./state.ts";
 import type { OperatorStep, Outcome } from "./steps.ts";
 
 /** What a step of a claim adds to its name. */
@@ -20,8 +20,11 @@ export class Turn {
   /** The offsets of its bytes and of its operator's. */
   readonly at: number;
   readonly operatorAt: number;
+  /** The offset of its bytes for `parking: Shell`. */
+  readonly shellAt: number;
   readonly body: number;
   readonly object: boolean;
+  readonly isTerminating: boolean;
   readonly memory: number;
   readonly hasKey: boolean;
   readonly known: number;
@@ -37,8 +40,10 @@ export class Turn {
     this.operator = layout.operatorOf(pod);
     this.at = layout.pod(pod);
     this.operatorAt = layout.operator(this.operator);
+    this.shellAt = layout.shell(pod);
     this.body = moment.byte(this.at + POD.body);
-    this.object = moment.byte(this.at + POD.object) === 1;
+    this.object = moment.byte(this.at + POD.object) !== OBJECT.none;
+    this.isTerminating = moment.byte(this.at + POD.object) === OBJECT.terminating;
     this.memory = moment.byte(this.at + POD.memory);
     this.hasKey = moment.byte(this.at + POD.key) === 1;
     this.known = moment.byte(this.at + POD.known);
@@ -80,14 +85,40 @@ export class Turn {
     return this.rules.moved === "asks-where-named" && this.isMoved;
   }
 
-  /** Whether the Pod waits for its key. */
+  get isShell(): boolean {
+    return this.moment.layout.isShell;
+  }
+
+  /** Whether the Pod waits for its key or its line. */
   get isParked(): boolean {
-    return this.body === BODY.parked && this.object;
+    return this.body === BODY.parked && this.object && !this.isTerminating;
+  }
+
+  /** Shell: whether the Pod is marked as assigned. */
+  get isAssigned(): boolean {
+    return this.moment.byte(this.shellAt + SHELL.assigned) === 1;
+  }
+
+  /** Whether the Pod waits and was given to no session. */
+  get isFree(): boolean {
+    return this.isParked && !(this.isAssigned && this.rules.assignedAlone === "deleted");
+  }
+
+  /** Shell: what this process knows of the delivery. */
+  get delivery(): number {
+    return this.moment.byte(this.shellAt + SHELL.delivery);
+  }
+
+  /** Shell: whether the claim is opened, and this process knows of no start. */
+  get isUnstarted(): boolean {
+    const isSeenRunning = this.object && (this.body === BODY.parked || this.body === BODY.running);
+    return this.isShell && this.hasKey && isSeenRunning && this.delivery !== DELIVERY.started;
   }
 
   /** Whether the container has ended, or its end will never be reported. */
   get isOver(): boolean {
-    return this.body === BODY.ended || this.body === BODY.gone || !this.object;
+    const isGivenUp = this.rules.giveUp === "send-failed" && this.isUnstarted && this.delivery === DELIVERY.unknown;
+    return this.body === BODY.ended || this.body === BODY.gone || !this.object || isGivenUp;
   }
 
   /** Whether the item is still under the acknowledgement that made it ours. */
@@ -108,6 +139,13 @@ export class Turn {
   remembering(memory: number): State {
     const next = this.fork();
     next[this.at + POD.memory] = memory;
+    return next;
+  }
+
+  /** The state after a step that changes only what the operator knows of a delivery. */
+  knowing(delivery: number): State {
+    const next = this.fork();
+    next[this.shellAt + SHELL.delivery] = delivery;
     return next;
   }
 

@@ -55,4 +55,11 @@ export const VALUES: {
     never: { holds: "nobody changes the spec" },
     "asks-where-named": "removed",
   },
+  line: { "after-both": "ours", "before-opened": "removed", "before-assigned": "removed" },
+  redelivery: { "looks-first": "ours", blind: "removed" },
+  lineLease: { true: "ours", false: "removed" },
+  giveUp: { "container-ended": "ours", "send-failed": "removed" },
+  reuse: { never: "ours", "while-waiting": "removed" },
+  assignedAlone: { deleted: "ours", free: "removed" },
+  leadership: { checked: "ours", unchecked: "removed" },
 };

@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { PROPERTIES } from "../../model/properties.ts";
 import { CODE, FIRST } from "../../model/rules.ts";
 import { CODE_SCOPES, holdingScopes, LIMITS, WEAKER, WITHOUT_A_RULE } from "../../model/scopes.ts";
+import { SHELL_LIMITS, SHELL_SCOPES, WITHOUT_A_SHELL_RULE } from "../../model/shell-scopes.ts";
 import { judge, wordsOf } from "./judge.ts";
 
 // Small scopes, in full: every order of steps and faults. The long run explores the large ones (test/faults/model).
@@ -9,7 +10,9 @@ import { judge, wordsOf } from "./judge.ts";
 /** Most scopes take a second or two; a busy machine may need much longer. */
 const PATIENCE_MS = 300_000;
 
-const small = [...holdingScopes(CODE), ...CODE_SCOPES, WEAKER].filter(({ isLarge }) => !isLarge);
+const small = [...holdingScopes(CODE), ...CODE_SCOPES, WEAKER, ...SHELL_SCOPES].filter(({ isLarge }) => !isLarge);
+const removals = [...WITHOUT_A_RULE, ...WITHOUT_A_SHELL_RULE];
+const limits = [...LIMITS, ...SHELL_LIMITS];
 
 describe("the protocol keeps its promises", () => {
   test.each(small)(
@@ -23,7 +26,7 @@ describe("the protocol keeps its promises", () => {
 });
 
 describe("without a rule, a promise breaks", () => {
-  test.each(WITHOUT_A_RULE)(
+  test.each(removals)(
     "$without: $fails",
     (scope) => {
       const verdict = judge(scope);
@@ -34,13 +37,13 @@ describe("without a rule, a promise breaks", () => {
   );
 
   test("and each promise is broken by a missing rule or a limit", () => {
-    const broken = new Set([...WITHOUT_A_RULE, ...LIMITS].flatMap(({ fails }) => fails));
+    const broken = new Set([...removals, ...limits].flatMap(({ fails }) => fails));
     expect([...broken].sort()).toEqual(Object.keys(PROPERTIES).sort());
   });
 });
 
 describe("what no rule of the operator can guarantee", () => {
-  test.each(LIMITS)(
+  test.each(limits)(
     "$without: $fails",
     (scope) => {
       const verdict = judge(scope);

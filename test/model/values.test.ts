@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { CODE, type Protocol, type Rules } from "../../model/rules.ts";
 import { WITHOUT_A_RULE } from "../../model/scopes.ts";
+import { WITHOUT_A_SHELL_RULE } from "../../model/shell-scopes.ts";
 import { type Standing, VALUES } from "../../model/values.ts";
 import { judge, wordsOf } from "./judge.ts";
 
@@ -26,7 +27,7 @@ function takenAway(rules: Rules): string[] {
   return (Object.keys(VALUES) as (keyof Protocol)[]).filter(isGone).map((rule) => `${rule}: ${rules[rule]}`);
 }
 
-const variants = WITHOUT_A_RULE.flatMap((broken) => broken.variants);
+const variants = [...WITHOUT_A_RULE, ...WITHOUT_A_SHELL_RULE].flatMap((broken) => broken.variants);
 
 /** The values that remove a rule, each with what must be removed with it: nothing, or the rule that backs it up. */
 const removals = ALL.flatMap(({ rule, value, standing }) => {

@@ -12,8 +12,11 @@ import { ROOT } from "./lint-gate.ts";
 const SETTING = new Set([
   ...["operators", "items", "pods", "acknowledgements", "lease", "oneSession", "deletion", "userStops", "strict"],
   ...["secondAck", "lapsed", "lapsedStopping", "unbeaten", "stamp", "beatOnQueued", "lateAck", "worker", "sigterm"],
-  "onPodFailure",
+  ...["onPodFailure", "parking", "lateLine", "secretDeletion"],
 ]);
+
+/** Rules of `parking: Shell`, which no code follows yet. */
+const WITHOUT_CODE = ["line", "redelivery", "lineLease", "giveUp", "reuse", "assignedAlone", "leadership"];
 
 describe("the list of mutations", () => {
   test("applies to the current code, and names existing test files", () => {
@@ -38,7 +41,8 @@ describe("the list of mutations", () => {
   test("breaks every rule of the protocol's model", () => {
     const broken = new Set(MUTATIONS.map(({ guard }) => String(guard)));
     const rules = Object.keys(CODE).filter((name) => !SETTING.has(name));
-    expect(rules.filter((rule) => !broken.has(rule))).toEqual([]);
+    expect(rules.filter((rule) => !broken.has(rule) && !WITHOUT_CODE.includes(rule))).toEqual([]);
+    expect(WITHOUT_CODE.filter((rule) => broken.has(rule))).toEqual([]);
   });
 });
 
