@@ -62,13 +62,11 @@ function deliver(turn: Turn): void {
 
 /** Whether the program started: by the container's log, or, lease: Worker, by the item's heartbeats. */
 function learn(turn: Turn): void {
-  const { body, delivery, state, byOperator, memory } = turn;
+  const { body, state, byOperator, memory } = turn;
   const isStarted = body !== BODY.parked;
   turn.tell(turn.knowing(isStarted ? DELIVERY.started : DELIVERY.waiting), "session.read-log");
-  if (delivery === DELIVERY.unknown) {
-    // Without its log, the line is sent again.
-    turn.tell(turn.knowing(DELIVERY.waiting), "session.read-log", { outcome: "lost", fault: true });
-  }
+  // Without its log, the line is sent again.
+  turn.tell(turn.knowing(DELIVERY.waiting), "session.read-log", { outcome: "lost", fault: true });
   if (!byOperator && state === STATE.active && turn.isSameStamp && memory !== MEMORY.fenced) {
     turn.tell(turn.knowing(DELIVERY.started), "session.delivered");
   }

@@ -4,7 +4,6 @@ import { Layout } from "../../../model/state.ts";
 import type { Step } from "../../../model/steps.ts";
 import type { PointEvent } from "../../../src/core/points.ts";
 import type { Timing } from "../../../src/core/timing.ts";
-import { SESSION_POINTS } from "../../../src/protocol/points.ts";
 import { Candidates, type UnderWay } from "./candidates.ts";
 import { Knowledge } from "./knowledge.ts";
 import { type Actor, agrees, effectsOf, lateEffectsOf, READINGS, type Reading } from "./mapping.ts";
@@ -59,7 +58,7 @@ class ItemCheck {
     const pods = Math.max(...projection.pods.map(({ length }) => length));
     if (pods > MOST_PODS) throw new RangeError(`${projection.workId} was journaled for ${pods} Pods of one operator`);
     this.#projection = projection;
-    this.#knowledge = new Knowledge(timing);
+    this.#knowledge = new Knowledge(timing, rules.lease ?? CODE.lease);
     this.#layout = new Layout({
       ...CODE,
       graceful: "moved",
@@ -98,7 +97,7 @@ class ItemCheck {
 
   /** Steps that may happen without an entry: those that no operator takes, within what the test allowed. */
   #isHidden({ name, fault }: Step): boolean {
-    if (name in SESSION_POINTS || name === "fault.crash" || name === "operator.restart") return false;
+    if (name in READINGS || name === "fault.crash" || name === "operator.restart") return false;
     return !fault || this.#allowed.has(name);
   }
 
@@ -204,9 +203,7 @@ class ItemCheck {
     const words = this.#candidates.states.flatMap((state) =>
       this.#candidates
         .successors(state)
-        .filter(
-          ({ step }) => step.operator === operator && (pod < 0 || step.pod === pod) && step.name in SESSION_POINTS,
-        )
+        .filter(({ step }) => step.operator === operator && (pod < 0 || step.pod === pod) && step.name in READINGS)
         .map(({ step }) => describeStep(step)),
     );
     return [...new Set(words)].slice(0, MOST_STEPS);

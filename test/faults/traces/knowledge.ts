@@ -1,5 +1,6 @@
 import type { PointEvent } from "../../../src/core/points.ts";
 import type { Timing } from "../../../src/core/timing.ts";
+import type { LeaseKind } from "../../../src/protocol/journal.ts";
 import { NO_HEARTBEAT } from "../../../src/work/types.ts";
 import { callOf } from "./projection.ts";
 
@@ -18,6 +19,10 @@ interface Known {
    * listed.
    */
   isOver: boolean | null;
+  /** parking: Shell: the item was looked at since the last delivery without a marker. */
+  isLooked: boolean;
+  /** parking: Shell: the operator knows that the opening is recorded in the Secret. */
+  isOpened: boolean;
 }
 
 const SECOND_MS = 1_000;
@@ -34,6 +39,7 @@ const ROUNDING_MS = 2;
  */
 export class Knowledge {
   readonly #timing: Timing;
+  readonly #lease: LeaseKind;
   /**
    * When the last poll that returned the item was sent, by Environment. It uses the wall clock, the only one that
    * survives a restart.
@@ -46,8 +52,9 @@ export class Knowledge {
   readonly #known = new Map<string, Known>();
   readonly #sent = new Map<string, PointEvent>();
 
-  constructor(timing: Timing) {
+  constructor(timing: Timing, lease: LeaseKind) {
     this.#timing = timing;
+    this.#lease = lease;
   }
 
   /** Records one entry about the item. Returns the rule that the entry breaks; null if none. */
@@ -67,7 +74,9 @@ export class Knowledge {
       return null;
     }
     if (event.point === "sweep.list") {
-      if (event.phase === "after" && event.outcome === "ok") this.#seenByAll(event.environment, { isOver: null });
+      if (event.phase === "after" && event.outcome === "ok") {
+        this.#seenByAll(event.environment, { isOver: null, isLooked: true });
+      }
       return null;
     }
     if (event.phase === "before") {
@@ -93,6 +102,8 @@ export class Knowledge {
       leasedUntilMs: Number.NEGATIVE_INFINITY,
       isStopping: false,
       isOver: false,
+      isLooked: false,
+      isOpened: false,
     };
     this.#known.set(key, known);
     return known;
@@ -109,6 +120,8 @@ export class Knowledge {
       case "session.fence":
       case "session.take":
         return this.#mayBeat(event, known);
+      case "session.deliver":
+        return this.#mayDeliver(event, known);
       case "session.stop":
         return event.asks["force"] === true ? this.#mayStop(event, known) : null;
       case "session.settled":
@@ -174,7 +187,15 @@ export class Knowledge {
       : null;
   }
 
+  #mayDeliver({ monotonicMs }: PointEvent, { isOpened, isLooked, leasedUntilMs }: Known): string | null {
+    if (!isOpened) return "sent a line before it knew that the opening is recorded";
+    if (!isLooked) return "sent a line without having looked at the item";
+    if (this.#lease === "Worker") return null;
+    return monotonicMs > leasedUntilMs ? `sent a line ${monotonicMs - leasedUntilMs} ms after its lease` : null;
+  }
+
   #note(event: PointEvent, known: Known): string | null {
+    if (event.point === "recover.take-up") known.isOpened = event.details["opened"] === true;
     if (event.point === "session.snapshot") {
       // The value is as old as the read it came from. A value learned in another way is current.
       const seenMs = known.lookedMs ?? event.monotonicMs;
@@ -192,12 +213,24 @@ export class Knowledge {
         break;
       case "claim.ack":
         known.isParked = false;
+        known.isLooked = outcome === "ok";
+        break;
+      case "session.open":
+      case "session.reread":
+        if (outcome === "ok") known.isOpened = true;
+        break;
+      case "session.read-credential":
+        if (details["opened"] === true) known.isOpened = true;
+        break;
+      case "session.deliver":
+        if (outcome === "unanswered") known.isLooked = false;
         break;
       case "session.look":
         if (outcome !== "ok" || details["state"] === "unknown") break;
         known.lookedMs = sent.monotonicMs;
         known.isStopping = details["state"] === "stopping";
         known.isOver = OVER.has(details["state"]);
+        known.isLooked = true;
         break;
       case "session.stop":
         if (outcome === "ok" && sent.asks["force"] === true) known.isOver = true;
@@ -207,6 +240,7 @@ export class Knowledge {
       case "session.beat":
         if (outcome === "ok" && details["accepted"] === true && details["state"] === "active") {
           known.leasedUntilMs = sent.monotonicMs + Number(details["ttlSeconds"]) * SECOND_MS;
+          known.isLooked = true;
         }
         if (details["state"] === "stopping") known.isStopping = true;
         known.isOver = details["state"] === "stopped";

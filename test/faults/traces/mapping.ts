@@ -1,5 +1,17 @@
-import { BODY, ITEM, isAlive, type Layout, MEMORY, POD, STATE, type State } from "../../../model/state.ts";
-import type { OperatorStep, Step } from "../../../model/steps.ts";
+import {
+  BODY,
+  DELIVERY,
+  ITEM,
+  isAlive,
+  type Layout,
+  MEMORY,
+  OBJECT,
+  POD,
+  SHELL,
+  STATE,
+  type State,
+} from "../../../model/state.ts";
+import type { OperatorStep, ShellPoint, Step } from "../../../model/steps.ts";
 import type { PointDetails, PointOutcome } from "../../../src/core/points.ts";
 import type { SessionPoint } from "../../../src/protocol/points.ts";
 import type { Successor } from "./candidates.ts";
@@ -31,10 +43,15 @@ export interface Reading {
   reads?(state: State, actor: Actor): string;
   /** The same word, taken from the answer; null if the answer does not tell. */
   saw?(details: PointDetails): string | null;
+  /** Whether the answer agrees with the state after the step that it stands for. */
+  shows?(state: State, actor: Actor, details: PointDetails): boolean;
+  /** Outcomes that the model has steps for, whether or not the request took effect. */
+  counts?: readonly PointOutcome[];
 }
 
 const stateOf = (state: State, layout: Layout) => state[layout.item(0) + ITEM.state] ?? 0;
 const podOf = (state: State, { layout, pod }: Actor, byte: number) => state[layout.pod(pod) + byte] ?? 0;
+const shellOf = (state: State, { layout, pod }: Actor, byte: number) => state[layout.shell(pod) + byte] ?? 0;
 const memoryIs = (state: State, actor: Actor, ...memories: number[]) =>
   memories.includes(podOf(state, actor, POD.memory));
 
@@ -43,7 +60,14 @@ const isStopped = (state: State, { layout }: Actor) => stateOf(state, layout) ==
 /** The item's Pod has ended or is ending. */
 function isPodGone(state: State, actor: Actor): boolean {
   const body = podOf(state, actor, POD.body);
-  return body === BODY.gone || body === BODY.ended || body === BODY.finishing || !podOf(state, actor, POD.object);
+  const isEnding = body === BODY.gone || body === BODY.ended || body === BODY.finishing;
+  return isEnding || podOf(state, actor, POD.object) !== OBJECT.exists;
+}
+
+/** This process knows that the program started; or the item's state shows that it ran. */
+function isStarted(state: State, actor: Actor): boolean {
+  const is = stateOf(state, actor.layout);
+  return shellOf(state, actor, SHELL.delivery) === DELIVERY.started || is === STATE.stopping || is === STATE.stopped;
 }
 
 const READS_STATE: Pick<Reading, "steps" | "reads" | "saw"> = {
@@ -66,7 +90,10 @@ const DELETES_IDLE: Reading = {
   steps: ["retention.delete-pod"],
   isNothing: (state, actor) => !isAlive(podOf(state, actor, POD.body)) && podOf(state, actor, POD.body) !== BODY.parked,
   also: (state, actor) => {
-    const isFree = podOf(state, actor, POD.body) === BODY.parked && !podOf(state, actor, POD.record);
+    const isFree =
+      podOf(state, actor, POD.body) === BODY.parked &&
+      !podOf(state, actor, POD.record) &&
+      !shellOf(state, actor, SHELL.assigned);
     if (!isFree) return null;
     const next = state.slice();
     next[actor.layout.pod(actor.pod) + POD.body] = BODY.gone;
@@ -84,8 +111,7 @@ type Unread =
   | `removal.${"lock" | "read-lock" | "read-pod" | "unlock"}`
   | `retention.${"read-secret" | "read-pod"}`
   | `claim.${"offer" | "read-journal"}`
-  | `session.${"deliver" | "delivered" | "read-log"}`
-  | `session.${"shorten" | "read-credential" | "touch" | "read-pod" | "count-release" | "mark" | "reread" | "forget"}`;
+  | `session.${"shorten" | "read-credential" | "read-pod" | "count-release" | "mark" | "reread" | "forget"}`;
 
 /** Points with a meaning in the model. A new point must be added here or to `Unread`. */
 const READ = {
@@ -94,11 +120,11 @@ const READ = {
   "claim.read-pod": {
     steps: [],
     reads: (state, actor) =>
-      String(podOf(state, actor, POD.body) === BODY.parked && podOf(state, actor, POD.object) === 1),
+      String(podOf(state, actor, POD.body) === BODY.parked && podOf(state, actor, POD.object) === OBJECT.exists),
     // A Pod that is not parked may also be one that is briefly not ready.
     saw: ({ parked }) => (parked === true ? "true" : null),
   },
-  "claim.ack": { steps: ["claim.ack"] },
+  "claim.ack": { steps: ["claim.ack"], counts: ["unanswered"] },
   "claim.drop": { steps: ["claim.drop"] },
   "session.look": READS_STATE,
   "session.own": { steps: ["session.own"] },
@@ -112,6 +138,20 @@ const READ = {
   },
   "session.let-go": { steps: ["session.let-go"] },
   "session.open": { steps: ["session.open"], isNothing: (state, actor) => podOf(state, actor, POD.key) === 1 },
+  "session.touch": {
+    steps: ["session.touch"],
+    // With `parking: Key` it only makes the kubelet look.
+    isNothing: (state, actor) => !actor.layout.isShell || shellOf(state, actor, SHELL.assigned) === 1,
+  },
+  "session.deliver": { steps: ["session.deliver"], counts: ["unanswered"] },
+  "session.read-log": {
+    steps: ["session.read-log"],
+    counts: ["refused", "failed", "unanswered"],
+    shows: (state, actor, { started }) => started === (shellOf(state, actor, SHELL.delivery) === DELIVERY.started),
+    isNothing: (state, actor, { details }) =>
+      isPodGone(state, actor) || (details["started"] === true && isStarted(state, actor)),
+  },
+  "session.delivered": { steps: ["session.delivered"], isNothing: isStarted },
   "session.snapshot": {
     steps: ["session.snapshot"],
     // Recorded again after a heartbeat without an answer, or by a read older than the end of its lease; both are
@@ -130,7 +170,7 @@ const READ = {
   "session.settled": { steps: ["session.settled"] },
   "removal.delete-pod": DELETES_IDLE,
   "retention.delete-pod": DELETES_IDLE,
-} as const satisfies Readonly<Record<Exclude<SessionPoint, Unread>, Reading>>;
+} as const satisfies Readonly<Record<Exclude<SessionPoint | ShellPoint, Unread>, Reading>>;
 
 /** The same, by any name. */
 export const READINGS: Readonly<Record<string, Reading | undefined>> = READ;
@@ -168,8 +208,10 @@ export function agrees(
     const saw = outcome === "ok" ? (reading.saw?.(said.details) ?? null) : null;
     return saw === null || saw === how;
   }
+  if (reading.counts?.includes(outcome)) return how === "unanswered" || how === "lost";
   switch (outcome) {
     case "ok":
+      if (how === "ok" && reading.shows) return reading.shows(state, actor, said.details);
       return how === "ok" || how === "refused" || (how === null && (reading.isNothing?.(state, actor, said) ?? false));
     case "refused":
       // A heartbeat refused after one without an answer shows our own value, which the operator adopts.
@@ -177,8 +219,6 @@ export function agrees(
     case "failed":
       return how === null;
     case "unanswered":
-      // The model records each acknowledgement without an answer, whether it took effect or not.
-      if (reading.steps.includes("claim.ack")) return how === "unanswered" || how === "lost";
       // The operator may find by reading that a journal was written.
       return how !== "ok" || !hasUnanswered(reading) || reading.steps.includes("claim.journal");
     default:
@@ -193,9 +233,12 @@ function hasUnanswered({ steps }: Reading): boolean {
   return steps.some((name) => ANSWERED.has(name));
 }
 
-/** How a request without an answer may take effect later. The model has a separate step for a late acknowledgement. */
+/**
+ * How a request without an answer may take effect later. The model has separate steps for a late acknowledgement and a
+ * late line.
+ */
 export function lateEffectsOf(...args: Parameters<typeof effectsOf>): (readonly [next: State, how: string])[] {
   const [reading] = args;
-  if (reading.reads || reading.steps.includes("claim.ack")) return [];
+  if (reading.reads || reading.counts) return [];
   return effectsOf(...args).filter(([, how]) => how !== "ok" || !hasUnanswered(reading));
 }
