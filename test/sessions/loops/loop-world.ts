@@ -7,6 +7,7 @@ import {
   ANNOTATION_LEASE,
   ANNOTATION_WORKSPACE,
   API_VERSION,
+  KEY_WORK_SECRET,
   KIND,
   LABEL_PHASE,
 } from "../../../src/api/names.ts";
@@ -143,6 +144,8 @@ export class LoopWorld {
   readonly #journaledMs = new Map<string, number>();
   /** Claims that operators deleted. */
   readonly #settled = new Set<string>();
+  /** Names of Secrets that were opened. The Pod of a claim that was dropped before may serve another one. */
+  readonly #opened = new Set<string>();
   /** The prefix of the names of this cluster's operators. */
   readonly #side: string;
   maxLivePods = 0;
@@ -176,6 +179,10 @@ export class LoopWorld {
       ...(options.prepareMs ? { prepareMs: options.prepareMs } : {}),
       onStart: (running) => this.#started(running),
       onWrongLine: (pod, { message }) => this.wrongs.push(`I11 ${pod}: ${message}`),
+    });
+    this.server.subscribe(({ plural, object }) => {
+      const isOpened = plural === SECRETS.plural && (object as Secret).data?.[KEY_WORK_SECRET] !== undefined;
+      if (isOpened) this.#opened.add(object.metadata.name ?? "");
     });
     this.server.subscribe(({ plural, object, type }) => {
       if (plural === "pods") this.#countPods();
@@ -311,7 +318,7 @@ export class LoopWorld {
     });
     kube.got = (object) => this.#noteRead(object);
     kube.deleted = ({ plural }, { name }) => {
-      if (plural === SECRETS.plural) this.#settled.add(name);
+      if (plural === SECRETS.plural && this.#opened.has(name)) this.#settled.add(name);
     };
     kube.wrote = ({ name }) => this.#lineSent(name);
     const http = this.api.sender(workLink, clock);
