@@ -110,10 +110,7 @@ export function checkParking({ metadata, status }: Environment): CheckResult | n
 export async function checkDryRun(kube: KubeClient, environment: Environment, policy: PodPolicy): Promise<CheckResult> {
   const results = resultsOf("template", aboutEnvironment(environment));
   const { name, namespace } = environment.metadata;
-  const { parking } = environment.status ?? {};
-  // The template says nothing of a shell that is missing in the image, or of rights that the operator lacks.
-  const shellRefused = parking?.mode === "Key" ? parking.message : null;
-  const verdict = await checkTemplate(kube, name, templateOf(environment, shellRefused), policy);
+  const verdict = await checkTemplate(kube, name, templateOf(environment), policy);
   const { mend } = REASONS[verdict.reason];
   if (verdict.reason === "AcceptedWithWarning") return results.warn(verdict.message, mend);
   if (verdict.accepted) return results.pass(verdict.message);

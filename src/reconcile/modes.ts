@@ -28,12 +28,20 @@ export function modeOf({ spec }: Environment): { readonly mode: "Sessions" | "Wo
 
 /**
  * The template that the Environment's spec has now.
- * @param shellRefused why Pods can't wait in a shell, see pods/parking.ts
+ * @param shellRefused why Pods can't wait in a shell, see pods/parking.ts. By default as the status says: commands
+ * don't find it out.
  */
-export function templateOf(environment: Environment, shellRefused: string | null = null): CheckedTemplate {
+export function templateOf(
+  environment: Environment,
+  shellRefused: string | null = refusedByStatus(environment),
+): CheckedTemplate {
   return environment.spec.workers
     ? workerTemplateOf(environment)
     : { ...sessionTemplateOf(environment, shellRefused), field: "spec.sessions.template" };
+}
+
+function refusedByStatus({ status }: Environment): string | null {
+  return status?.parking?.mode === "Key" ? status.parking.message : null;
 }
 
 /** The loops of an Environment, for the mode that its spec names. The mode never changes. */

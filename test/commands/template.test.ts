@@ -77,7 +77,8 @@ describe("berth template", () => {
   });
 
   test("shows a session's values as references to the claim's Secret, never in clear text", async () => {
-    const { out } = await cliRun(["template", "-f", example("minimal"), "-o", "json"]);
+    const input = await changed("minimal", ["sessions", "parking"], "Key");
+    const { out } = await cliRun(["template", "-f", "-", "-o", "json"], { input });
     const pod: Pod = JSON.parse(out).items[0];
     const secret = pod.spec.containers[0]?.env?.find(({ name }) => name === "ANTHROPIC_WORK_SECRET");
     expect(secret).toEqual({
@@ -114,7 +115,8 @@ describe("berth template", () => {
   });
 
   test("warns of an image that is always pulled, and still prints the Pod", async () => {
-    const input = await changed("minimal", [...TEMPLATE_SPEC, "containers", 0, "imagePullPolicy"], "Always");
+    const container = { name: "worker", image: "worker:1", imagePullPolicy: "Always" };
+    const input = await changed("minimal", [...TEMPLATE_SPEC, "containers", 0], container);
     const { code, out, err } = await cliRun(["template", "-f", "-"], { input });
     expect(code).toBe(0);
     expect(out).toContain("imagePullPolicy: Always");

@@ -52,11 +52,18 @@ test("a Pod that does not get ready in time is stuck, for the kubelet's reason",
   });
 });
 
-test("a parked Pod may wait forever", () => {
-  const parked = pod({
+test("a Pod whose shell waits for a session may wait forever", () => {
+  const waits = pod({ phase: "Running", containerStatuses: [{ name: "worker", state: { running: {} } }] });
+  expect(waits.metadata.annotations).toMatchObject({ "berth.dev/parking": "Shell" });
+  expect(check(waits, 100 * PREPARE_SECONDS).status).toBe("pass");
+});
+
+test("a Pod that waits for a key may wait forever", () => {
+  const status = {
     ...waiting("CreateContainerConfigError", 'secret "berth-research-x" not found'),
     conditions: ["Initialized", "PodReadyToStartContainers"].map((type) => ({ type, status: "True" })),
-  });
+  };
+  const parked = pod(status, { annotations: { "berth.dev/session-container": "worker" } });
   expect(check(parked, 100 * PREPARE_SECONDS).status).toBe("pass");
 });
 

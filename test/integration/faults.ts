@@ -201,6 +201,31 @@ function initContainerThatFails(): Fault {
   };
 }
 
+/** Pods wait in a shell, and the image lacks the program that it should run. */
+function missingProgram(): Fault {
+  let fate: FateInput = { kind: "start-error" };
+  return {
+    name: "program-missing",
+    world: {
+      sessions: { parking: "Shell" },
+      container: { command: ["agent-worker"] },
+      node: { fates: () => fate },
+    },
+    shows: {
+      type: "CapacityAvailable",
+      status: "False",
+      reason: "PreparationFailing",
+      words: ["Pods do not get ready: the program of container worker is not in the image: correct its command"],
+    },
+    restless: true,
+    tries: "create",
+    mend: () => {
+      fate = { kind: "worker", workMs: 100 };
+    },
+    heals: "Available",
+  };
+}
+
 /** The node reports the cause in Events, which the operator may not read, as with the Role of an older release. */
 function unreadableEvents(): Fault {
   let fate: FateInput = { kind: "sandbox" };
@@ -571,6 +596,7 @@ export function faults(): Fault[] {
         world.patchSpec({ sessions: { template: { spec: { securityContext: { runAsUser: 20_001 } } } } }),
       heals: "Available",
     },
+    missingProgram(),
     unreadableEvents(),
     initContainerThatFails(),
     neverReady(),
@@ -744,6 +770,22 @@ export function faults(): Fault[] {
         restless: true,
         world: { sessions: { maxConcurrent: 1 } },
         later: (world) => world.simulator.enqueue(world.environmentId),
+      },
+    ),
+    lacking(
+      { resource: "pods/attach", verb: "get" },
+      "stats",
+      {
+        type: "CapacityAvailable",
+        status: "False",
+        reason: "AttachFailing",
+        words: [/^can't attach to waiting Pods: /, "allow the operator get and create on pods/attach"],
+      },
+      { status: "False", reason: "AttachFailing" },
+      {
+        name: "may-not-attach",
+        world: { sessions: { parking: "Shell" }, container: { command: ["agent-worker"] } },
+        heals: "Available",
       },
     ),
     {

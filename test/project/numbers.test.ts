@@ -15,6 +15,7 @@ import { MAX_PENDING, MAX_WRITES } from "../../src/kube/events.ts";
 import { UNREAD_MS } from "../../src/observe/http-server.ts";
 import { FAILURES_TO_OPEN } from "../../src/pods/breaker.ts";
 import { WORK_SECRET_FILE } from "../../src/pods/pod-gate.ts";
+import { parkedMaxAgeMs } from "../../src/pool/parked-age.ts";
 import { ALIVE_MS, EARLY_MS, FRESH_MS, LOOKS_PER_SECOND } from "../../src/queue/hints.ts";
 import { PATIENCE_MS } from "../../src/queue/shared-sessions.ts";
 import { COUNTS_EVERY_MS } from "../../src/reconcile/status-writer.ts";
@@ -82,6 +83,10 @@ const SENTENCES: Record<string, readonly string[]> = {
     `goes after ${s(t.unclaimedParkedMs)}, or ${minutes(t.unclaimedPreparingMs)} min where it is not parked yet`,
   ],
   "docs/session-pods.md": [`\`${WORK_SECRET_FILE}\``],
+  "docs/parking.md": [
+    `It checks this every ${minutes(t.policyCheckMs) === 10 ? "ten" : "?"} minutes`,
+    `after ${minutes(parkedMaxAgeMs(undefined, "Key")) === 10 ? "ten" : "?"} minutes, before common alerts`,
+  ],
   "docs/high-availability.md": [
     `renewed within the last ${s(RENEW_DEADLINE_MS)}`,
     `it stops after ${s(RENEW_DEADLINE_MS)}`,
@@ -121,6 +126,7 @@ const SENTENCES: Record<string, readonly string[]> = {
   "docs/troubleshooting.md": [
     `${s(t.keyRetryMs)} while there is no good key; ${s(t.keyRefreshMs)} while there is one`,
     `| ${minutes(t.templateRetryMaxMs)} minute at most |`,
+    `with \`parking\` left out | ${minutes(t.policyCheckMs)} minutes at most |`,
     `reject good keys | ${minutes(t.rejectedKeyRetryMs)} minutes at most`,
     `| ${minutes(t.prepareBackoffMaxMs)} minutes at most; ${s(t.prepareBackoffBaseMs)} after the first refusal |`,
     `| ${s(t.retryMaxMs)} at most; longer where it asked for it with \`Retry-After\` |`,
