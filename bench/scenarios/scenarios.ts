@@ -11,6 +11,7 @@ import { startUp } from "./start-up.ts";
 import { starts } from "./starts.ts";
 import { throughput } from "./throughput.ts";
 import { waiting } from "./waiting.ts";
+import { workerStart } from "./worker-start.ts";
 import { workers } from "./workers.ts";
 
 /** All scenarios, in the order in which they run and appear in the report. */
@@ -24,6 +25,7 @@ export const SCENARIOS: readonly Scenario[] = [
   scaleDecision,
   workers,
   startUp,
+  workerStart,
   budget,
   starts,
   waiting,

@@ -1,0 +1,145 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import { type Simulator, startSimulator } from "../../simulator/simulator.ts";
+import { programFrame } from "../../src/pods/frame.ts";
+import { runProgram } from "../../testbed/images/commands.ts";
+import { buildGoWorkers, bundleWorker, installPythonPackages } from "../../testbed/workers/programs.ts";
+import { quantiles } from "../report/distribution.ts";
+import type { Cell, Context, Findings, Scenario } from "../scenario.ts";
+
+const EXAMPLES = join(import.meta.dirname, "../../examples/worker");
+/** More than the pipe to a program holds: when it is written, the program is reading. */
+const JUNK = "\n".repeat(1_000_000);
+/** For a program to become idle after it has read the junk. */
+const SETTLE_MS = 200;
+const PATIENCE_MS = 60_000;
+
+/** A way to start a worker. */
+interface Way {
+  readonly name: string;
+  readonly argv: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+  /** The program has started before, and gets its item as a line on standard input. */
+  readonly waits?: boolean;
+}
+
+export const workerStart: Scenario = {
+  name: "worker-start",
+  title: "The example workers' start",
+  about:
+    "From the start of an example worker's process to its first heartbeat, and from the line with its item to its first " +
+    "heartbeat if it waits for one. They run as processes of this machine, in turns, one at a time.",
+  run,
+};
+
+async function run({ options, log }: Context): Promise<Findings> {
+  const samples = options.quick ? 1 : 20;
+  const dir = await mkdtemp(join(tmpdir(), "berth-worker-start-"));
+  await using simulator = await startSimulator();
+  try {
+    const ways = await makeWays(dir, simulator);
+    const found = new Map(ways.map(({ name }) => [name, [] as number[]]));
+    for (let at = 0; at < samples; at += 1) {
+      for (const way of ways) found.get(way.name)?.push(await start(way, dir, simulator));
+      log(`${at + 1} of ${samples}`);
+    }
+    const middle = (name: string) => quantiles(found.get(name) ?? []).p50;
+    const rows = [...found].map(([name, values]): Cell[] => {
+      const { p50, p90, max } = quantiles(values);
+      return [name, values.length, p50, p90, max];
+    });
+    const ratio = (name: string, over: string, atMost: number) => {
+      return { name: `${name}, over: ${over}`, value: middle(name) / middle(over), atMost, unit: "x" };
+    };
+    return {
+      tables: [{ title: "To the first heartbeat", columns: ["milliseconds", "starts", "p50", "p90", "max"], rows }],
+      gates: [
+        ratio("TypeScript, one file", "TypeScript, the SDK's modules", 0.75),
+        ratio("Python, all compiled", "Python, standard library not compiled", 0.9),
+        ratio("TypeScript, waiting", "TypeScript, one file", 0.6),
+        ratio("Python, waiting", "Python, all compiled", 0.2),
+      ],
+    };
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
+}
+
+async function makeWays(dir: string, simulator: Simulator): Promise<Way[]> {
+  const bundle = async (name: string) => {
+    const path = join(dir, `${name}.mjs`);
+    await writeFile(path, await bundleWorker(join(EXAMPLES, `${name}.mjs`)));
+    return path;
+  };
+  const { python, packages } = await installPythonPackages();
+  await buildGoWorkers(dir);
+  const [compiled, uncompiled] = [join(dir, "compiled"), join(dir, "uncompiled")];
+  const pythonEnv = { PYTHONPATH: packages, PYTHONPYCACHEPREFIX: compiled };
+  const stdlib = await runProgram(python, ["-c", "import sysconfig; print(sysconfig.get_path('stdlib'))"]);
+  const frozen = { ...pythonEnv, PYTHONDONTWRITEBYTECODE: "1" };
+  const worker = join(EXAMPLES, "worker.py");
+  // One run compiles what it imports. Python's own images lack the part of that which is Python's.
+  await start({ name: "", argv: [python, worker], env: pythonEnv }, dir, simulator);
+  await cp(compiled, uncompiled, { recursive: true });
+  await rm(join(uncompiled, stdlib.trim()), { recursive: true });
+  return [
+    { name: "TypeScript, the SDK's modules", argv: [process.execPath, join(EXAMPLES, "worker.mjs")] },
+    { name: "TypeScript, one file", argv: [process.execPath, await bundle("worker")] },
+    { name: "TypeScript, waiting", argv: [process.execPath, await bundle("waiting")], waits: true },
+    {
+      name: "Python, standard library not compiled",
+      argv: [python, worker],
+      env: { ...frozen, PYTHONPYCACHEPREFIX: uncompiled },
+    },
+    { name: "Python, all compiled", argv: [python, worker], env: frozen },
+    { name: "Python, waiting", argv: [python, join(EXAMPLES, "waiting.py")], env: frozen, waits: true },
+    { name: "Go", argv: [join(dir, "worker")] },
+    { name: "Go, waiting", argv: [join(dir, "waiting")], waits: true },
+  ];
+}
+
+/** Starts a worker with an item and ends it. @returns milliseconds to its first heartbeat */
+async function start(way: Way, dir: string, simulator: Simulator): Promise<number> {
+  const { id } = simulator.createEnvironment();
+  simulator.enqueue(id);
+  const claimed = (await simulator.claim(id)) ?? {};
+  const { ANTHROPIC_BASE_URL = "", ANTHROPIC_ENVIRONMENT_ID = "", ...item } = claimed;
+  const env = {
+    PATH: process.env["PATH"] ?? "",
+    HOME: dir,
+    WORKSPACE: dir,
+    ANTHROPIC_BASE_URL,
+    ANTHROPIC_ENVIRONMENT_ID,
+  };
+  const [program = "", ...args] = way.argv;
+  const workId = item["ANTHROPIC_WORK_ID"] ?? "";
+  let startedAt = performance.now();
+  const child = spawn(program, args, {
+    env: { ...env, ...way.env, ...(way.waits ? {} : item) },
+    stdio: ["pipe", "ignore", "ignore"],
+  });
+  try {
+    if (way.waits) {
+      await written(child, JUNK);
+      await pause(SETTLE_MS);
+      startedAt = performance.now();
+      await written(child, programFrame(item) ?? "");
+    }
+    const beat = () => simulator.item(workId).beats > 0;
+    await simulator.waitFor(beat, { what: `${way.name}: a heartbeat`, timeoutMs: PATIENCE_MS });
+    return performance.now() - startedAt;
+  } finally {
+    child.kill();
+    if (child.exitCode === null && child.signalCode === null) await once(child, "exit");
+  }
+}
+
+async function written(child: ChildProcess, text: string): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    child.stdin?.write(text, (error) => (error ? reject(error) : resolve()));
+  });
+}
