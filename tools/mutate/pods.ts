@@ -295,8 +295,14 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "starts any number of claims at a time",
         guard: "bound",
-        find: "return this.#begun.size >= this.#limit;",
-        replace: "return false;",
+        find: "return this.#begun.size >= this.#limit || this.#isBehind(nowMs);",
+        replace: "return this.#isBehind(nowMs);",
+      },
+      {
+        name: "starts claims although earlier ones wait long for their acknowledgement",
+        guard: "bound",
+        find: "return this.#begun.size >= this.#limit || this.#isBehind(nowMs);",
+        replace: "return this.#begun.size >= this.#limit;",
       },
       {
         name: "waits forever for a claim that hangs",
