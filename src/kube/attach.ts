@@ -42,7 +42,9 @@ export interface AttachStream {
 /** Opens a WebSocket like any other request: with the same credentials, repeats and errors. See KubeClient.attach. */
 export async function openAttach(exchange: Exchange, call: Call): Promise<AttachStream> {
   const handshake = webSocketHandshake(PROTOCOL);
-  const { status, headers, socket } = await exchange.send({ ...call, handshake: handshake.headers });
+  // The request reaches the kubelet unchanged, which answers 406 to a client that only accepts JSON.
+  const upgrade = { ...handshake.headers, accept: "*/*" };
+  const { status, headers, socket } = await exchange.send({ ...call, handshake: upgrade });
   const isAccepted = headers["sec-websocket-accept"] === handshake.accept;
   if (socket && isAccepted && headers["sec-websocket-protocol"] === PROTOCOL) {
     return new Attached(exchange, call, socket);

@@ -69,6 +69,7 @@ describe("opening", () => {
     expect(seen?.headers).toMatchObject({
       authorization: "Bearer test-token",
       "user-agent": "berth",
+      accept: "*/*",
       "sec-websocket-protocol": "v4.channel.k8s.io",
     });
     expect(seen?.headers).not.toHaveProperty("sec-websocket-extensions");

@@ -54,6 +54,9 @@ const STDIN = 0;
 const STDOUT = 1;
 const ERROR = 3;
 
+const ANY_TYPE = "*/*";
+const NOT_ACCEPTABLE = "406: Not Acceptable\n\nAvailable representations: ";
+
 /** The address of every simulated node. */
 const HOST = "127.0.0.1";
 
@@ -200,6 +203,8 @@ export class KubeletServer {
     { served, spec, query }: Target,
     { request, socket, head }: { request: IncomingMessage; socket: Duplex; head: Buffer },
   ): void {
+    // The kubelet offers no particular type for this path. The API server passes the client's header on.
+    if (!(request.headers.accept ?? ANY_TYPE).includes(ANY_TYPE)) throw new Refusal(406, NOT_ACCEPTABLE);
     const fault = this.#nextFault(served.pod, spec.name);
     if (fault?.kind === "refused") throw new Refusal(fault.status ?? 405, fault.message ?? DEBUGGING_IS_OFF);
     const container = served.container(spec.name);

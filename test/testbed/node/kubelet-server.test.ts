@@ -158,6 +158,12 @@ describe("a request is refused", () => {
     ["with another subprotocol", `/attach/tb/work-1/open${BOTH}`, { "sec-websocket-protocol": "v5" }, "403 "],
     ["for another upgrade", `/attach/tb/work-1/open${BOTH}`, { upgrade: "SPDY/3.1" }, "400 unable to upgrade"],
     ["for another path", `/exec/tb/work-1/open${BOTH}`, {}, "404 404 page not found"],
+    [
+      "that only accepts JSON",
+      `/attach/tb/work-1/open${BOTH}`,
+      { accept: "application/json" },
+      "406 406: Not Acceptable",
+    ],
   ])("%s", async (_what, path, headers, expected) => {
     expect(await answer(path, { ...UPGRADE, ...headers })).toContain(expected);
   });
