@@ -1,7 +1,7 @@
 import { isInvalid } from "../../src/kube/errors.ts";
 import type { Served } from "../support/stand.ts";
 import type { Inside } from "./inside.ts";
-import { inlineProgram, WORKER_COMMAND, workerContainer } from "./worker.ts";
+import { WAITING_COMMAND, WORKER_COMMAND, workerContainer } from "./worker.ts";
 
 /** Fields of `spec.sessions`. */
 export interface SessionsInput {
@@ -17,7 +17,7 @@ export async function createEnvironment(
   sessions: SessionsInput,
 ): Promise<boolean> {
   const isProgram = sessions.parking === "Program";
-  const command = isProgram ? await inlineProgram("waiting-program.mjs") : WORKER_COMMAND;
+  const command = isProgram ? WAITING_COMMAND : WORKER_COMMAND;
   const template = { spec: { terminationGracePeriodSeconds: 5, containers: [workerContainer(command)] } };
   try {
     await stand.environment(served, {

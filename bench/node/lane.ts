@@ -2,7 +2,6 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import type { ItemRecord } from "../../simulator/item.ts";
-import type { Simulator } from "../../simulator/simulator.ts";
 import { LABEL_WORK_ID } from "../../src/api/names.ts";
 import { PODS, type Pod, SECRETS } from "../../src/kube/resource.ts";
 import { STARTED_MARKER } from "../../src/pods/frame.ts";
@@ -53,18 +52,27 @@ export abstract class Lane implements AsyncDisposable {
 
   /** Resolves when the session of an item has ended. */
   protected async finish(item: ItemRecord, podOf: () => Promise<Pod>): Promise<Start> {
-    const { simulator, namespace } = this.served;
-    await until(simulator, item, ({ firstBeatAt }) => firstBeatAt !== undefined);
+    const { namespace } = this.served;
+    await this.#until(item, "its first heartbeat", ({ firstBeatAt }) => firstBeatAt !== undefined);
     const pod = await podOf();
     // The log is deleted with the Pod.
     const startedAt = await this.#loggedAt(pod, this.kind.hasProgramMarker ? STARTED_MARKER : PROGRAM_STARTED);
-    const last = await until(simulator, item, ({ state }) => state === "stopped");
+    const last = await this.#until(item, "its end", ({ state }) => state === "stopped");
     const { createdAt: queuedAt, offeredAt, acks, firstBeatAt } = last;
     if (offeredAt === undefined || acks.length !== 1 || acks[0] === undefined || firstBeatAt === undefined) {
       throw new Error(`${this.kind.name}: item ${item.id} was not served once: ${JSON.stringify(last)}`);
     }
     const times = { queuedAt, offeredAt, acknowledgedAt: acks[0].at, startedAt, beatAt: firstBeatAt };
     return { kind: this.kind.name, namespace, pod: pod.metadata.name ?? "", ...times };
+  }
+
+  #until({ id }: ItemRecord, event: string, predicate: (item: ItemRecord) => boolean): Promise<ItemRecord> {
+    const { simulator } = this.served;
+    const look = () => {
+      const item = simulator.item(id);
+      return predicate(item) && item;
+    };
+    return simulator.waitFor(look, { what: `${this.kind.name}: item ${id}, ${event}`, timeoutMs: PATIENCE_MS });
   }
 
   /** When containerd read a line of the container's output, in milliseconds since the epoch. */
@@ -152,6 +160,11 @@ export class BareLane extends Lane {
     return start;
   }
 
+  override async [Symbol.asyncDispose](): Promise<void> {
+    await this.#replacing;
+    await super[Symbol.asyncDispose]();
+  }
+
   async #create(): Promise<void> {
     await this.stand.kube.create(PODS, await this.#render());
   }
@@ -169,18 +182,6 @@ export class BareLane extends Lane {
     const name = `plain-${this.#made}`;
     return await plainPod(this.#by.way, { namespace, name, baseUrl: simulator.url, environmentId });
   }
-}
-
-function until(
-  simulator: Simulator,
-  { id }: ItemRecord,
-  predicate: (item: ItemRecord) => boolean,
-): Promise<ItemRecord> {
-  const look = () => {
-    const item = simulator.item(id);
-    return predicate(item) && item;
-  };
-  return simulator.waitFor(look, { what: `item ${id}`, timeoutMs: PATIENCE_MS });
 }
 
 function oldest(pods: readonly Pod[]): Pod {

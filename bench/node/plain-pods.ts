@@ -1,6 +1,6 @@
 import type { Pod } from "../../src/kube/resource.ts";
 import { waitingCommand } from "../../src/pods/frame.ts";
-import { inlineProgram, WORKER_COMMAND, workerContainer } from "./worker.ts";
+import { sandboxCommand, WAITING_COMMAND, WORKER_COMMAND, workerContainer } from "./worker.ts";
 
 /** How a Pod without Berth gets its session. */
 export type Way =
@@ -58,6 +58,6 @@ export async function plainPod(way: Way, { namespace, name, baseUrl, environment
 const COMMANDS: Record<Way, () => Promise<string[]>> = {
   cold: async () => [...WORKER_COMMAND],
   shell: async () => waitingCommand(WORKER_COMMAND),
-  program: () => inlineProgram("waiting-program.mjs"),
-  sandbox: () => inlineProgram("sandbox-server.mjs"),
+  program: async () => [...WAITING_COMMAND],
+  sandbox: sandboxCommand,
 };

@@ -32,11 +32,13 @@ export interface StartsResult {
  */
 const SETTLE_MS = 300;
 const RANDOM_SETTLE_MS = 1_000;
+/** Lines of the operator's log that are printed if a start fails. */
+const LOG_LINES = 50;
 
 await measureInside<StartsOptions>(async (inside): Promise<StartsResult> => {
   const { stand, options, seed } = inside;
   await using things = new AsyncDisposableStack();
-  const { lanes, refused } = await makeLanes(inside, things);
+  const { lanes, refused, operatorLog } = await makeLanes(inside, things);
   const random = seededRandom(seed);
   const starts: Start[] = [];
   const loads: number[] = [];
@@ -47,7 +49,10 @@ await measureInside<StartsOptions>(async (inside): Promise<StartsResult> => {
     for (const lane of shuffled(lanes, random)) {
       await Promise.all(lanes.map((each) => each.ready()));
       await pause(SETTLE_MS + random() * RANDOM_SETTLE_MS);
-      const start = await lane.start();
+      const start = await lane.start().catch((error: unknown) => {
+        for (const line of operatorLog.slice(-LOG_LINES)) console.log(JSON.stringify(line));
+        throw error;
+      });
       if (round > 0) starts.push(start);
       times.push(`${lane.kind.name} ${Math.round(start.startedAt - start.queuedAt)}`);
     }
@@ -76,10 +81,10 @@ async function makeLanes(inside: Inside<StartsOptions>, things: AsyncDisposableS
     if (lane) lanes.push(things.use(lane));
     else refused.push(kind.title);
   }
-  if (chosen.some(({ by }) => by.server === "Berth")) {
-    await stand.operator(simulator.url, ["--leader-elect-namespace", OPERATOR_NAMESPACE]);
-  }
-  return { lanes, refused };
+  const hasBerth = chosen.some(({ by }) => by.server === "Berth");
+  const flags = ["--leader-elect-namespace", OPERATOR_NAMESPACE];
+  const operatorLog = hasBerth ? (await stand.operator(simulator.url, flags)).log : [];
+  return { lanes, refused, operatorLog };
 
   async function makeLane(kind: Kind): Promise<Lane | null> {
     const { id: environmentId } = simulator.createEnvironment();

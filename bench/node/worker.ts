@@ -13,29 +13,28 @@ export const WORKER_COMMAND: readonly string[] = [
   ...["/bin/sh", "-c", `echo '${PROGRAM_STARTED}'; exec node /app/worker.mjs`],
 ];
 
+/** The stock worker that waits for its session itself, and prints a line when it has read it. */
+export const WAITING_COMMAND: readonly string[] = ["node", "/app/waiting.mjs"];
+
 /** How long a worker waits with an idle session, in milliseconds. Short, because the session's end isn't measured. */
 const MAX_IDLE_MS = 100;
 
-export const WORKER_VARIABLES = [
-  { name: "BERTH_WORKER_MAX_IDLE_MS", value: String(MAX_IDLE_MS) },
-  { name: "WORKSPACE", value: "/workspace" },
-] as const;
+export const WORKER_VARIABLES = [{ name: "BERTH_WORKER_MAX_IDLE_MS", value: String(MAX_IDLE_MS) }] as const;
 
-/** The container of a session, as a user's template has it. Scripts find the SDK from the working directory. */
+/** The container of a session, as a user's template has it. */
 export function workerContainer(command: readonly string[]) {
   return {
     name: CONTAINER,
     image: WORKER_IMAGE,
     imagePullPolicy: "IfNotPresent" as const,
     command: [...command],
-    workingDir: "/app",
     resources: { requests: { cpu: "10m", memory: "64Mi" } },
     env: [...WORKER_VARIABLES],
   };
 }
 
-/** A program of this folder as a command of the worker's image. */
-export async function inlineProgram(file: string): Promise<string[]> {
-  const text = await readFile(new URL(file, import.meta.url), "utf8");
+/** The command of a sandbox that runs what it is told over HTTP. */
+export async function sandboxCommand(): Promise<string[]> {
+  const text = await readFile(new URL("./sandbox-server.mjs", import.meta.url), "utf8");
   return ["node", "--input-type=module", "--eval", text];
 }
