@@ -44,9 +44,14 @@ const MOST_OPEN_OF_ENVIRONMENT = 100;
 export class StreamBudget {
   #open = 0;
 
+  /** No further connection may be kept open. */
+  get isFull(): boolean {
+    return this.#open >= MOST_OPEN;
+  }
+
   /** Returns false if no further connection may be kept open. */
   take(): boolean {
-    if (this.#open >= MOST_OPEN) return false;
+    if (this.isFull) return false;
     this.#open += 1;
     return true;
   }
@@ -59,6 +64,9 @@ export class StreamBudget {
 /** `started`: the container has read its line. `unanswered`: it may have, or still may. */
 export type Delivery = "started" | "unanswered";
 
+/** What a container's log shows. `unclear`: output, but no marker; a long log has lost its beginning. */
+export type StartShown = "started" | "waiting" | "unclear";
+
 export interface PodStreamsContext {
   readonly namespace: string;
   readonly kube: Pick<KubeClient, "attach" | "log">;
@@ -67,17 +75,18 @@ export interface PodStreamsContext {
   readonly logger: Logger;
   readonly metrics: Metrics;
   readonly labels: { readonly namespace: string; readonly environment: string };
-  readonly streamBudget: Pick<StreamBudget, "take" | "give">;
+  readonly streamBudget: Pick<StreamBudget, "take" | "give" | "isFull">;
   /** Pods can't be attached to in this cluster. */
   readonly shellFailed: (message: string) => void;
 }
 
-/** An attach to a Pod that failed. */
-interface Failed {
+/** An attach that failed, or whose connection ended early. */
+interface Pause {
   readonly backoff: Backoff;
   /** Monotonic. */
   dueMs: number;
-  message: string;
+  /** Null: the attach succeeded. */
+  message: string | null;
 }
 
 /**
@@ -91,7 +100,7 @@ export class PodStreams {
   /** By uid of the Pod. */
   readonly #open = new Map<string, AttachStream>();
   readonly #attached = new Set<string>();
-  readonly #failed = new Map<string, Failed>();
+  readonly #pauses = new Map<string, Pause>();
   readonly #trying = new Set<string>();
   /** Refusals in a row. */
   #refusals = 0;
@@ -110,7 +119,7 @@ export class PodStreams {
 
   /** Why no attach to this Pod has succeeded yet; null: none has failed. */
   problemOf(pod: Pod): string | null {
-    return this.#failed.get(pod.metadata.uid ?? "")?.message ?? null;
+    return this.#pauses.get(pod.metadata.uid ?? "")?.message ?? null;
   }
 
   /**
@@ -121,43 +130,52 @@ export class PodStreams {
   keep(waiting: readonly Pod[]): number | null {
     const pods = waiting.filter((pod) => parkingOf(pod) !== "Key");
     const uids = new Set(pods.map(uidOf));
-    for (const known of [this.#attached, this.#failed])
-      for (const uid of known.keys()) if (!uids.has(uid)) known.delete(uid);
+    for (const known of [this.#attached, this.#pauses]) {
+      // A claim may return its Pod.
+      for (const uid of known.keys()) if (!uids.has(uid) && !this.#open.has(uid)) known.delete(uid);
+    }
     const nowMs = this.#context.clock.monotonic();
     let nextMs: number | null = null;
     for (const [place, pod] of pods.entries()) {
       const uid = uidOf(pod);
-      const wants = !this.#attached.has(uid) || (place < MOST_OPEN_OF_ENVIRONMENT && !this.#open.has(uid));
-      const { dueMs = 0 } = this.#failed.get(uid) ?? {};
-      if (!wants || this.#trying.has(uid)) continue;
+      const isKept = place < MOST_OPEN_OF_ENVIRONMENT && !this.#open.has(uid) && !this.#context.streamBudget.isFull;
+      if ((this.#attached.has(uid) && !isKept) || this.#trying.has(uid)) continue;
+      const { dueMs = 0 } = this.#pauses.get(uid) ?? {};
       if (dueMs > nowMs) nextMs = Math.min(nextMs ?? dueMs, dueMs);
-      else if (this.#trying.size < CONCURRENCY) void this.#attach(pod, place < MOST_OPEN_OF_ENVIRONMENT);
+      else if (this.#trying.size < CONCURRENCY) void this.#attach(pod, isKept);
     }
     return nextMs;
   }
 
   async #attach(pod: Pod, isKept: boolean): Promise<void> {
-    const { logger, clock, random } = this.#context;
     const uid = uidOf(pod);
     this.#trying.add(uid);
     try {
       const stream = await this.#connect(pod);
       this.#attached.add(uid);
-      this.#failed.delete(uid);
       this.#refusals = 0;
+      const pause = this.#pauses.get(uid);
+      if (pause) pause.message = null;
       if (isKept) this.#hold(uid, stream);
       else stream.close();
     } catch (error) {
-      const failed = this.#failed.get(uid) ?? { backoff: new Backoff(RETRY, random), dueMs: 0, message: "" };
-      failed.message = errorText(error);
-      failed.dueMs = clock.monotonic() + failed.backoff.next();
-      this.#failed.set(uid, failed);
-      this.#noteRefusal(error, failed.message);
-      logger.warn({ pod: pod.metadata.name, error: failed.message }, "could not attach to a waiting Pod");
+      if (this.#closed) return;
+      const message = errorText(error);
+      this.#pause(uid, message);
+      this.#noteRefusal(error, message);
+      this.#context.logger.warn({ pod: pod.metadata.name, error: message }, "could not attach to a waiting Pod");
     } finally {
       this.#trying.delete(uid);
       if (!this.#closed) this.#onChange();
     }
+  }
+
+  #pause(uid: string, message: string | null): void {
+    const { clock, random } = this.#context;
+    const pause = this.#pauses.get(uid) ?? { backoff: new Backoff(RETRY, random), dueMs: 0, message };
+    pause.message = message;
+    pause.dueMs = clock.monotonic() + pause.backoff.next();
+    this.#pauses.set(uid, pause);
   }
 
   #noteRefusal(error: unknown, message: string): void {
@@ -177,18 +195,23 @@ export class PodStreams {
 
   /** Keeps a connection open, if the budget permits, until it is used or breaks. */
   #hold(uid: string, stream: AttachStream): void {
-    const { streamBudget, metrics, labels } = this.#context;
+    const { clock, streamBudget, metrics, labels } = this.#context;
     if (this.#open.has(uid) || !streamBudget.take()) {
       stream.close();
       return;
     }
     this.#open.set(uid, stream);
+    const openedMs = clock.monotonic();
     metrics.attachStreams.set(labels, this.#open.size);
     void stream.closed.then(() => {
       streamBudget.give();
       if (this.#open.get(uid) === stream) this.#open.delete(uid);
       metrics.attachStreams.set(labels, this.#open.size);
-      if (!this.#closed) this.#onChange();
+      if (this.#closed) return;
+      // A proxy may cut each connection right after it was made.
+      if (clock.monotonic() - openedMs < RETRY.maxMs) this.#pause(uid, null);
+      else this.#pauses.delete(uid);
+      this.#onChange();
     });
   }
 
@@ -221,12 +244,13 @@ export class PodStreams {
    * Whether the container's log shows that it has read its line.
    * @throws KubeApiError
    */
-  async hasStarted(pod: Pod): Promise<boolean> {
+  async hasStarted(pod: Pod): Promise<StartShown> {
     const { kube, namespace } = this.#context;
     const ref = { namespace, name: pod.metadata.name ?? "" };
     const container = sessionContainerName(pod) ?? "";
     const log = await kube.log(ref, { container, limitBytes: LOG_BYTES }, { timeoutMs: ATTACH_MS });
-    return log.includes(STARTED_MARKER);
+    if (log.includes(STARTED_MARKER)) return "started";
+    return log === "" ? "waiting" : "unclear";
   }
 
   /** Closes all connections, because this process no longer serves the Environment. */

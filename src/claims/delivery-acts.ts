@@ -1,4 +1,4 @@
-import type { Delivery, PodStreams } from "../attach/pod-streams.ts";
+import type { Delivery, PodStreams, StartShown } from "../attach/pod-streams.ts";
 import { isForbidden } from "../kube/errors.ts";
 import type { Pod } from "../kube/resource.ts";
 import { frameFor } from "../pods/pod-gate.ts";
@@ -39,21 +39,25 @@ export async function deliverSession(
 }
 
 /**
- * Reads whether the container's program has started. Without the permission, the line is sent again: a program that runs
- * ignores it. If an earlier process opened the claim and no marker follows, the program does run.
+ * Reads whether the container's program has started. If the log can't show that, the line is sent again: a program that
+ * runs ignores it. If an earlier process opened the claim and no marker follows, the program does run.
  */
 export async function findStart(context: ClaimContext, streams: Deliverer, claim: Claim, pod: Pod): Promise<void> {
-  const unstarted = () => noteUnstarted(claim, context.clock.monotonic());
+  const shown = await readLog(context, streams, claim, pod);
+  const { openedAtMs, deliverySentMs } = claim.record;
+  const isSilent = shown === "unclear" && openedAtMs === null && deliverySentMs !== null;
+  if (shown === "started") delivered(context, claim, "log");
+  else if (isSilent) delivered(context, claim, "silence");
+  else noteUnstarted(claim, context.clock.monotonic());
+}
+
+async function readLog({ points }: ClaimContext, streams: Deliverer, claim: Claim, pod: Pod): Promise<StartShown> {
   const read = () => streams.hasStarted(pod);
   try {
-    const started = await context.points.run("session.read-log", ofClaim(claim), read, (shown) => ({ started: shown }));
-    if (started) delivered(context, claim, "log");
-    else unstarted();
+    return await points.run("session.read-log", ofClaim(claim), read, (shown) => ({ started: shown === "started" }));
   } catch (error) {
-    if (!isForbidden(error)) throw error;
-    const { openedAtMs, deliverySentMs } = claim.record;
-    if (openedAtMs === null && deliverySentMs !== null) delivered(context, claim, "silence");
-    else unstarted();
+    if (isForbidden(error)) return "unclear";
+    throw error;
   }
 }
 

@@ -95,7 +95,7 @@ export interface SessionContext extends PoolContext, ClaimContext {
   /** Since when (monotonic) this process may act: an earlier process sent nothing for the Environment after that. */
   readonly servingSinceMs: number;
   /** Bounds the connections that all Environments of this replica keep open to waiting Pods. */
-  readonly streamBudget: { take(): boolean; give(): void };
+  readonly streamBudget: { readonly isFull: boolean; take(): boolean; give(): void };
   /** The sessions of other Environments with the same environmentId. */
   readonly sharedSessions: SharedSessions;
   /** Called with every session that has ended; undefined: the console is off. */

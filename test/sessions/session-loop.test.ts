@@ -63,7 +63,7 @@ async function run(
     budget: { cover: async () => {} },
     retention: { isKept: () => true, release: () => {}, marked: () => {} },
     releases: new Releases({ context, claims }),
-    streams: { deliver: async () => "started", hasStarted: async () => true },
+    streams: { deliver: async () => "started", hasStarted: async () => "started" },
     onChange: () => {},
   });
   const ending = new AbortController();

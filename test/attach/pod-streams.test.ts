@@ -1,0 +1,400 @@
+import { describe, expect, test } from "vitest";
+import { ANNOTATION_PARKING } from "../../src/api/names.ts";
+import { PodStreams, StreamBudget } from "../../src/attach/pod-streams.ts";
+import type { CallOptions, ObjectRef } from "../../src/kube/client.ts";
+import { LeadershipLostError } from "../../src/kube/errors.ts";
+import type { Pod } from "../../src/kube/resource.ts";
+import { silentLogger } from "../../src/observe/logger.ts";
+import { createMetrics } from "../../src/observe/metrics.ts";
+import { STARTED_MARKER } from "../../src/pods/frame.ts";
+import { pod } from "../pods/pods.ts";
+import { refusal } from "../reconcile/fake-kube.ts";
+import { metricValue } from "../support/metric-value.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { FakeStream } from "./fake-stream.ts";
+
+const SECOND = 1_000;
+const FRAME = "\nberth1 1 x #end\n";
+/** Of one Environment. */
+const MOST_KEPT = 100;
+const MOST_AT_A_TIME = 8;
+
+const waiting = (name: string, parking: string | null = "Shell", uid = `${name}-uid`): Pod => {
+  const made = pod();
+  const annotations = { ...made.metadata.annotations, ...(parking === null ? {} : { [ANNOTATION_PARKING]: parking }) };
+  return { ...made, metadata: { ...made.metadata, name, uid, annotations } };
+};
+const some = (count: number) => Array.from({ length: count }, (_, n) => waiting(`pod-${n}`));
+
+/** PodStreams whose attach requests the test answers; by default each succeeds. */
+function streamsOf(budget = new StreamBudget()) {
+  const clock = new VirtualClock();
+  const metrics = createMetrics();
+  const labels = { namespace: "agents", environment: "research" };
+  const attached: { name: string; container: string; stream: FakeStream; timeoutMs: number | undefined }[] = [];
+  const failures: string[] = [];
+  let changes = 0;
+  const on = {
+    attach: (_name: string): Error | Promise<void> | undefined => undefined,
+    send: (_stream: FakeStream): void => {},
+    log: (): string | Error => "",
+  };
+  const kube = {
+    attach: async ({ name }: ObjectRef, { container }: { container: string }, { timeoutMs }: CallOptions = {}) => {
+      const stream = new FakeStream((each) => on.send(each));
+      attached.push({ name, container, stream, timeoutMs });
+      const answer = await on.attach(name);
+      if (answer instanceof Error) throw answer;
+      return stream;
+    },
+    log: async () => {
+      const answer = on.log();
+      if (answer instanceof Error) throw answer;
+      return answer;
+    },
+  };
+  const streams = new PodStreams(
+    {
+      ...{ namespace: "agents", kube, clock, random: () => 0.5, logger: silentLogger, metrics, labels },
+      streamBudget: budget,
+      shellFailed: (message) => failures.push(message),
+    },
+    () => {
+      changes += 1;
+    },
+  );
+  const keep = async (pods: readonly Pod[]) => {
+    const nextMs = streams.keep(pods);
+    await clock.settle();
+    return nextMs;
+  };
+  return {
+    ...{ streams, clock, budget, attached, failures, on, keep },
+    changes: () => changes,
+    names: () => attached.map(({ name }) => name),
+    open: () => attached.filter(({ stream }) => stream.isOpen).map(({ name }) => name),
+    gauge: () => metricValue(metrics.attachStreams, labels),
+    deliveries: (connection: string, result: string) =>
+      metricValue(metrics.deliveries, { ...labels, connection, result }),
+  };
+}
+
+/** Prints the marker after each line. */
+const starts = (stream: FakeStream) => stream.print(`${STARTED_MARKER}\n`);
+
+describe("a free Pod", () => {
+  test("is reachable only once an attach to its session container succeeded", async () => {
+    const { streams, keep, on, attached, changes } = streamsOf();
+    const free = waiting("pod-0");
+    const answered = Promise.withResolvers<void>();
+    on.attach = () => answered.promise;
+    expect(streams.isReachable(free)).toBe(false);
+    await keep([free]);
+    expect([streams.isReachable(free), changes()]).toEqual([false, 0]);
+    answered.resolve();
+    await keep([free]);
+    expect([streams.isReachable(free), changes()]).toEqual([true, 1]);
+    expect(attached).toMatchObject([{ name: "pod-0", container: "worker", timeoutMs: 5 * SECOND }]);
+  });
+
+  test("that waits for a key is reachable at once, and gets no connection", async () => {
+    const { streams, keep, names } = streamsOf();
+    const byKey = waiting("pod-0", null);
+    await keep([byKey]);
+    expect([streams.isReachable(byKey), names()]).toEqual([true, []]);
+  });
+
+  test("gets another proof if another Pod takes its name", async () => {
+    const { streams, keep, names } = streamsOf();
+    await keep([waiting("pod-0", "Program")]);
+    const again = waiting("pod-0", "Program", "another-uid");
+    expect(streams.isReachable(again)).toBe(false);
+    await keep([again]);
+    expect([streams.isReachable(again), names()]).toEqual([true, ["pod-0", "pod-0"]]);
+  });
+
+  test("loses its proof when it neither waits nor has a connection", async () => {
+    const { streams, keep, attached, clock } = streamsOf();
+    const free = waiting("pod-0");
+    await keep([free]);
+    await keep([]);
+    // A claim that is dropped returns its Pod.
+    expect(streams.isReachable(free)).toBe(true);
+    attached[0]?.stream.close("the container ended");
+    await clock.settle();
+    await keep([]);
+    expect(streams.isReachable(free)).toBe(false);
+  });
+});
+
+describe("connections ahead of time", () => {
+  test("stay open to the Pods that are claimed next, and every Pod is attached to once", async () => {
+    const { keep, names, open, gauge } = streamsOf();
+    const pods = some(MOST_KEPT + 5);
+    for (let pass = 0; pass < 20; pass += 1) await keep(pods);
+    expect(names()).toEqual(pods.map(({ metadata }) => metadata.name));
+    expect(open()).toEqual(names().slice(0, MOST_KEPT));
+    expect(await gauge()).toBe(MOST_KEPT);
+  });
+
+  test("are made in the order of the claims, a few at a time", async () => {
+    const { keep, names, on } = streamsOf();
+    const answered = Promise.withResolvers<void>();
+    on.attach = () => answered.promise;
+    const pods = some(MOST_AT_A_TIME + 2);
+    await keep(pods);
+    await keep(pods);
+    expect(names()).toEqual(pods.slice(0, MOST_AT_A_TIME).map(({ metadata }) => metadata.name));
+    answered.resolve();
+    await keep(pods);
+    await keep(pods);
+    expect(names()).toHaveLength(MOST_AT_A_TIME + 2);
+  });
+
+  test("move up when Pods leave", async () => {
+    const { keep, open, streams } = streamsOf();
+    const pods = some(MOST_KEPT + 1);
+    for (let pass = 0; pass < 20; pass += 1) await keep(pods);
+    const last = pods.at(-1) as Pod;
+    expect(open()).not.toContain(last.metadata.name);
+    await keep(pods.slice(1));
+    expect(open()).toContain(last.metadata.name);
+    expect(streams.isReachable(last)).toBe(true);
+  });
+
+  test("stop at the bound that all Environments of a replica share, without attaching again and again", async () => {
+    const budget = new StreamBudget();
+    while (budget.take());
+    budget.give();
+    const { keep, names, open, streams } = streamsOf(budget);
+    const pods = some(3);
+    for (let pass = 0; pass < 5; pass += 1) await keep(pods);
+    expect(names()).toEqual(["pod-0", "pod-1", "pod-2"]);
+    expect(open()).toHaveLength(1);
+    expect(pods.every((each) => streams.isReachable(each))).toBe(true);
+    expect(budget.isFull).toBe(true);
+  });
+
+  test("give back their share when they end, however they end", async () => {
+    const budget = new StreamBudget();
+    let taken = 0;
+    const counted = {
+      isFull: false,
+      take: () => {
+        taken += 1;
+        return true;
+      },
+      give: () => {
+        taken -= 1;
+      },
+    };
+    const { streams, keep, attached, on, clock, gauge } = streamsOf(counted as StreamBudget);
+    on.send = starts;
+    const pods = some(3);
+    await keep(pods);
+    expect(taken).toBe(3);
+    attached[0]?.stream.close("the connection broke off");
+    await streams.deliver(pods[1] as Pod, FRAME, () => {});
+    await clock.settle();
+    expect([taken, await gauge()]).toEqual([1, 1]);
+    streams.close();
+    await clock.settle();
+    expect([taken, await gauge()]).toEqual([0, 0]);
+    expect(budget.isFull).toBe(false);
+  });
+
+  test("are made again after they break, more slowly while they break early", async () => {
+    const { streams, keep, attached, clock, changes } = streamsOf();
+    const free = waiting("pod-0");
+    await keep([free]);
+    const pauses: number[] = [];
+    for (let n = 0; n < 4; n += 1) {
+      attached.at(-1)?.stream.close("the connection broke off");
+      await clock.settle();
+      const againMs = (await keep([free])) ?? 0;
+      pauses.push(againMs - clock.monotonic());
+      await clock.advance(againMs - clock.monotonic());
+      await keep([free]);
+    }
+    expect(pauses).toEqual([750, 1_500, 3_000, 6_000]);
+    expect(attached).toHaveLength(5);
+    // The Pod stays free: one attach did succeed, and the next one may, too.
+    expect([streams.isReachable(free), streams.problemOf(free)]).toEqual([true, null]);
+    expect(changes()).toBe(9);
+    await clock.advance(60 * SECOND);
+    attached.at(-1)?.stream.close("the load balancer's idle timeout");
+    await clock.settle();
+    expect(await keep([free])).toBeNull();
+    expect(attached).toHaveLength(6);
+  });
+
+  test("are closed when this process no longer serves the Environment, and no more are made", async () => {
+    const { streams, keep, open, on, changes } = streamsOf();
+    await keep(some(2));
+    const answered = Promise.withResolvers<void>();
+    on.attach = () => answered.promise;
+    await keep(some(3));
+    const before = changes();
+    streams.close();
+    answered.resolve();
+    await keep([]);
+    expect([open(), changes()]).toEqual([[], before]);
+    expect(streams.problemOf(waiting("pod-2"))).toBeNull();
+    await expect(streams.deliver(waiting("pod-1"), FRAME, () => {})).rejects.toThrow("are closed");
+  });
+});
+
+describe("an attach that fails", () => {
+  test("is tried again with backoff, and its message is the Pod's problem until one succeeds", async () => {
+    const { streams, keep, on, clock, names, changes } = streamsOf();
+    const free = waiting("pod-0");
+    on.attach = () => refusal(500, "InternalError", "error dialing backend");
+    await keep([free]);
+    expect([streams.isReachable(free), streams.problemOf(free)]).toEqual([false, "error dialing backend"]);
+    expect(changes()).toBe(1);
+    const againMs = await keep([free]);
+    expect(againMs).toBe(clock.monotonic() + 750);
+    expect(names()).toHaveLength(1);
+    await clock.advance(750);
+    await keep([free]);
+    expect(await keep([free])).toBe(clock.monotonic() + 1_500);
+    on.attach = () => undefined;
+    await clock.advance(1_500);
+    await keep([free]);
+    expect([streams.isReachable(free), streams.problemOf(free)]).toEqual([true, null]);
+    expect(names()).toHaveLength(3);
+  });
+
+  test("does not delay the attach to another Pod", async () => {
+    const { streams, keep, on } = streamsOf();
+    on.attach = (name) => (name === "pod-0" ? refusal(500, "InternalError", "no") : undefined);
+    const pods = some(2);
+    await keep(pods);
+    expect(pods.map((each) => streams.isReachable(each))).toEqual([false, true]);
+    expect(await keep(pods)).not.toBeNull();
+  });
+
+  test.each([403, 405, 501])(
+    "three times in a row with HTTP %i means that Pods can't wait in a shell",
+    async (status) => {
+      const { keep, on, failures } = streamsOf();
+      on.attach = () => refusal(status, "No", "not here");
+      await keep(some(2));
+      expect(failures).toEqual([]);
+      await keep(some(5));
+      expect(failures).toEqual(["attaching to Pods is refused: not here"]);
+    },
+  );
+
+  test("for another reason, or between successes, means nothing for other Pods", async () => {
+    const { keep, on, failures } = streamsOf();
+    on.attach = () => refusal(500, "InternalError", "no");
+    await keep(some(5));
+    on.attach = (name) => (name === "ok" ? undefined : refusal(403, "Forbidden", "no"));
+    await keep([...some(2).map(({ metadata }) => waiting(`more-${metadata.name}`)), waiting("ok")]);
+    await keep([waiting("last-1"), waiting("last-2")]);
+    expect(failures).toEqual([]);
+  });
+});
+
+describe("a delivery", () => {
+  test("uses the open connection, and closes it once the container has read the line", async () => {
+    const { streams, keep, on, attached, deliveries } = streamsOf();
+    const free = waiting("pod-0");
+    await keep([free]);
+    const order: string[] = [];
+    on.send = (stream) => {
+      order.push("sent");
+      starts(stream);
+    };
+    expect(await streams.deliver(free, FRAME, () => order.push("noted"))).toBe("started");
+    expect(order).toEqual(["noted", "sent"]);
+    expect(attached).toHaveLength(1);
+    expect(attached[0]?.stream).toMatchObject({ sent: [FRAME], isOpen: false });
+    expect(await deliveries("kept", "started")).toBe(1);
+  });
+
+  test("makes a connection if none is open", async () => {
+    const { streams, keep, on, attached, deliveries, clock } = streamsOf();
+    const free = waiting("pod-0");
+    await keep([free]);
+    attached[0]?.stream.close("the connection broke off");
+    await clock.settle();
+    on.send = starts;
+    expect(await streams.deliver(free, FRAME, () => {})).toBe("started");
+    expect(attached.map(({ stream }) => stream.sent)).toEqual([[], [FRAME]]);
+    expect(attached[1]).toMatchObject({ name: "pod-0", container: "worker", stream: { isOpen: false } });
+    expect(await deliveries("new", "started")).toBe(1);
+  });
+
+  test("to a Pod that took another one's name does not use the other one's connection", async () => {
+    const { streams, keep, on, attached } = streamsOf();
+    await keep([waiting("pod-0")]);
+    on.send = starts;
+    await streams.deliver(waiting("pod-0", "Shell", "another-uid"), FRAME, () => {});
+    expect(attached.map(({ stream }) => stream.sent)).toEqual([[], [FRAME]]);
+  });
+
+  test("is unanswered if the marker does not follow in time", async () => {
+    const { streams, keep, on, attached, deliveries, clock } = streamsOf();
+    const free = waiting("pod-0");
+    await keep([free]);
+    on.send = (stream) => stream.print("something else\n");
+    const delivery = streams.deliver(free, FRAME, () => {});
+    await clock.advance(2 * SECOND - 1);
+    expect(attached[0]?.stream.isOpen).toBe(true);
+    await clock.advance(1);
+    expect(await delivery).toBe("unanswered");
+    expect(attached[0]?.stream.isOpen).toBe(false);
+    expect(await deliveries("kept", "unanswered")).toBe(1);
+  });
+
+  test("is unanswered at once if the connection breaks off", async () => {
+    const { streams, keep, on } = streamsOf();
+    const free = waiting("pod-0");
+    await keep([free]);
+    on.send = (stream) => stream.close("the connection broke off");
+    expect(await streams.deliver(free, FRAME, () => {})).toBe("unanswered");
+  });
+
+  test("fails without a line if the Pod can't be attached to", async () => {
+    const { streams, on, attached } = streamsOf();
+    on.attach = () => refusal(500, "InternalError", "error dialing backend");
+    let noted = 0;
+    await expect(
+      streams.deliver(waiting("pod-0"), FRAME, () => {
+        noted += 1;
+      }),
+    ).rejects.toThrow("error dialing backend");
+    expect([noted, attached[0]?.stream.sent]).toEqual([0, []]);
+  });
+
+  test("fails if the process may no longer act, and closes the connection", async () => {
+    const { streams, keep, on, attached } = streamsOf();
+    const free = waiting("pod-0");
+    await keep([free]);
+    on.send = () => {
+      throw new LeadershipLostError("not the leader");
+    };
+    await expect(streams.deliver(free, FRAME, () => {})).rejects.toThrow("not the leader");
+    expect(attached[0]?.stream.isOpen).toBe(false);
+  });
+});
+
+describe("a container's log", () => {
+  test.each([
+    ["has no output", "", "waiting"],
+    ["has the marker", `warming up\n${STARTED_MARKER}\nworking\n`, "started"],
+    ["has other output only, or has lost its beginning", "working\n", "unclear"],
+  ])("%s", async (_, log, shown) => {
+    const { streams, on } = streamsOf();
+    on.log = () => log;
+    expect(await streams.hasStarted(waiting("pod-0"))).toBe(shown);
+  });
+
+  test("that can't be read says nothing", async () => {
+    const { streams, on } = streamsOf();
+    on.log = () => refusal(403, "Forbidden", "no");
+    await expect(streams.hasStarted(waiting("pod-0"))).rejects.toThrow("no");
+  });
+});
