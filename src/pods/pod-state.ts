@@ -82,7 +82,7 @@ export function readPodState(pod: Pod): PodState {
   const terminated = state.terminated ?? endBeforeWaiting(container);
   if (terminated) return { is: "ended", end: endOf(pod, status, terminated) };
   if (status.phase === "Failed" || status.phase === "Succeeded") {
-    const startedAtMs = state.running ? time(state.running.startedAt) : null;
+    const startedAtMs = state.running ? sessionStart(pod, state.running.startedAt) : null;
     return { is: "ended", end: { ...endWithoutContainer(pod, status, state.running !== undefined), startedAtMs } };
   }
   if (nodeLost(status)) {
@@ -90,7 +90,7 @@ export function readPodState(pod: Pod): PodState {
   }
   if (state.running) {
     if (waitsForLine(pod)) return { is: "parked" };
-    return { is: "running", startedAtMs: assignedAtMs(pod) ?? time(state.running.startedAt) ?? 0 };
+    return { is: "running", startedAtMs: sessionStart(pod, state.running.startedAt) ?? 0 };
   }
   if (!pod.spec.nodeName) return unscheduled(status);
   const waiting = { reason: state.waiting?.reason ?? "", message: state.waiting?.message ?? "" };
@@ -121,6 +121,11 @@ function endBeforeWaiting(container: ContainerStatus | undefined): ContainerStat
 /** Whether the container runs only to wait for its session. The Pod is assigned before the line is sent. */
 function waitsForLine(pod: Pod): boolean {
   return parkingOf(pod) !== "Key" && assignedAtMs(pod) === null;
+}
+
+/** When the session began, in ms since the epoch; null: the container only waited for one, or its node doesn't say. */
+function sessionStart(pod: Pod, startedAt: string | null | undefined): number | null {
+  return waitsForLine(pod) ? null : (assignedAtMs(pod) ?? time(startedAt));
 }
 
 /** The container that Berth gates, as resolved when the Pod was made; the first one if the Pod does not say. */
@@ -199,16 +204,16 @@ const NO_TIMES = { startedAtMs: null, finishedAtMs: null };
 
 function endOf(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated): End {
   const { exitCode } = terminated;
-  const startedAtMs = assignedAtMs(pod) ?? time(terminated.startedAt);
+  const startedAtMs = sessionStart(pod, terminated.startedAt);
   const base = {
     exitCode,
-    // A container that never started carries the epoch. One that only waited has served no session.
-    startedAtMs: startedAtMs && startedAtMs > 0 && !waitsForLine(pod) ? startedAtMs : null,
+    // A container that never started carries the epoch.
+    startedAtMs: startedAtMs && startedAtMs > 0 ? startedAtMs : null,
     finishedAtMs: time(terminated.finishedAt),
   };
   if (START_ERRORS.has(terminated.reason ?? "")) {
     const said = terminated.message ?? "the command could not be started";
-    return { ...base, startedAtMs: null, cause: "StartFailed", message: `${said}${shellFix(pod)}` };
+    return { ...base, startedAtMs: null, cause: "StartFailed", message: `${said}${shellFix(pod, said)}` };
   }
   const disruption = disruptionOf(status, base.finishedAtMs);
   if (disruption) return { ...base, ...disruption };
@@ -216,18 +221,19 @@ function endOf(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated
     return { ...base, cause: "OOMKilled", message: "the container used more memory than its limit" };
   }
   if (endedByDeletion(pod, base.finishedAtMs)) {
+    const doing = waitsForLine(pod) ? "it waited for a session" : "its session ran";
     const message =
       base.finishedAtMs === null
         ? "somebody deleted the Pod, and nobody saw its container end"
-        : `somebody deleted the Pod while its session ran; the container ended with exit code ${exitCode}`;
+        : `somebody deleted the Pod while ${doing}; the container ended with exit code ${exitCode}`;
     return { ...base, cause: "PodDeleted", message };
   }
-  if (waitsForLine(pod)) return { ...base, cause: "StartFailed", message: endedWaiting(pod, terminated) };
-  if (exitCode === 0) return { ...base, cause: "Completed", message: "" };
   if (terminated.reason === END_UNSEEN.reason && exitCode === END_UNSEEN.exitCode) {
     const message = "nobody saw how the container ended; its node, or the node's container runtime, was started anew";
     return { ...base, cause: "NodeLost", message, exitCode: null };
   }
+  if (waitsForLine(pod)) return { ...base, cause: "StartFailed", message: endedWaiting(pod, terminated) };
+  if (exitCode === 0) return { ...base, cause: "Completed", message: "" };
   const said = terminated.message?.trim();
   const text = `the container ended with exit code ${exitCode}${said ? `: ${said}` : ""}`;
   return { ...base, cause: exitCode === EXIT_SIGKILL ? "Killed" : "Failed", message: text };
@@ -247,10 +253,9 @@ function endedWaiting(pod: Pod, { exitCode, message }: ContainerStateTerminated)
 /** Part of the message of a Pod whose waiting shell could not be started. */
 export const NEEDS_SHELL = "parking: Shell needs /bin/sh in the image: add it, or set parking: Key";
 
-/** What to do if the waiting shell could not be started. */
-function shellFix(pod: Pod): string {
-  if (parkingOf(pod) !== "Shell") return "";
-  return `; ${NEEDS_SHELL}`;
+/** What to do if the waiting shell could not be started; `said` is the runtime's message. */
+function shellFix(pod: Pod, said: string): string {
+  return parkingOf(pod) === "Shell" && said.includes("/bin/sh") ? `; ${NEEDS_SHELL}` : "";
 }
 
 /**

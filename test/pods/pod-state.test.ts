@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { Pod } from "../../src/kube/resource.ts";
-import { type EndCause, type PodState, readPodState } from "../../src/pods/pod-state.ts";
+import type { Pod, PodStatus } from "../../src/kube/resource.ts";
+import { type EndCause, NEEDS_SHELL, type PodState, readPodState } from "../../src/pods/pod-state.ts";
 import { RECORDED_NAMES } from "../testbed/node/recorded.ts";
 import {
   containerStatus,
@@ -223,6 +223,136 @@ describe("parked", () => {
       { metadata: { name: "berth-research-x", namespace: "agents", deletionTimestamp: "2026-01-01T00:00:00Z" } },
     );
     expect(readPodState({ ...going, metadata: { ...pod().metadata, ...going.metadata } }).is).toBe("parked");
+  });
+});
+
+describe("a container that waits for its session's line", () => {
+  const STARTED = "2026-01-01T00:00:00Z";
+  const ASSIGNED = "2026-01-01T01:00:00Z";
+  const FINISHED = "2026-01-01T01:30:00Z";
+  /** A Pod that waits in a shell, with `status` on top of a running one's. */
+  const waiting = (status: PodStatus = {}, annotations: Record<string, string> = {}, metadata: Pod["metadata"] = {}) =>
+    pod(
+      {
+        phase: "Running",
+        containerStatuses: [containerStatus(SESSION, { running: { startedAt: STARTED } })],
+        ...status,
+      },
+      {
+        metadata: {
+          name: "berth-research-x",
+          namespace: "agents",
+          ...metadata,
+          annotations: { "berth.dev/session-container": SESSION, "berth.dev/parking": "Shell", ...annotations },
+        },
+      },
+    );
+  const assigned = (status: PodStatus = {}) => waiting(status, { "berth.dev/assigned-at": ASSIGNED });
+  const terminated = (exitCode: number, more: Record<string, unknown> = {}): PodStatus => ({
+    containerStatuses: [
+      containerStatus(SESSION, {
+        terminated: { exitCode, reason: "Error", startedAt: STARTED, finishedAt: FINISHED, ...more },
+      }),
+    ],
+  });
+  const endOf = (of: Pod) => {
+    const state = readPodState(of);
+    return state.is === "ended" ? state.end : state;
+  };
+
+  test("is parked while it runs, and its session runs from the time at which it was assigned", () => {
+    expect(readPodState(waiting())).toEqual({ is: "parked" });
+    expect(readPodState(waiting({}, { "berth.dev/parking": "Program" }))).toEqual({ is: "parked" });
+    expect(readPodState(assigned())).toEqual({ is: "running", startedAtMs: Date.parse(ASSIGNED) });
+  });
+
+  test.each(["", "yesterday"])("is parked although its Pod says that it was assigned at %j", (at) => {
+    expect(readPodState(waiting({}, { "berth.dev/assigned-at": at }))).toEqual({ is: "parked" });
+  });
+
+  test("is only prepared before its container runs", () => {
+    const containerStatuses = [containerStatus(SESSION, waitingFor("", "ContainerCreating"))];
+    expect(summaryOf(readPodState(waiting({ containerStatuses })))).toBe("preparing");
+    const failing = [containerStatus(SESSION, waitingFor("no such volume", "CreateContainerError"))];
+    expect(summaryOf(readPodState(waiting({ containerStatuses: failing })))).toBe("preparing: CreateContainerError");
+  });
+
+  test("of a Pod that waits for a key runs its session, whatever the annotation of assignment says", () => {
+    const byKey = waiting({}, { "berth.dev/parking": "Key", "berth.dev/assigned-at": ASSIGNED });
+    expect(readPodState(byKey)).toEqual({ is: "running", startedAtMs: Date.parse(STARTED) });
+  });
+
+  test.each([
+    [127, "the program of container worker is not in the image: correct its command"],
+    [75, "the container ended with exit code 75 while it waited for a session"],
+    [143, "the container ended with exit code 143 while it waited for a session"],
+    [0, "the container ended with exit code 0 while it waited for a session"],
+  ])("is a failed start without a session if it ends with %i", (exitCode, message) => {
+    expect(endOf(waiting(terminated(exitCode)))).toEqual({
+      ...{ cause: "StartFailed", exitCode, message },
+      ...{ startedAtMs: null, finishedAtMs: Date.parse(FINISHED) },
+    });
+  });
+
+  test("reports the last message of a program that ends before it has a session", () => {
+    const ended = waiting(terminated(1, { message: "no configuration\n" }), { "berth.dev/parking": "Program" });
+    expect(endOf(ended)).toMatchObject({
+      cause: "StartFailed",
+      message: "the container ended with exit code 1 while it waited for a session: no configuration",
+    });
+    expect(endOf(waiting(terminated(127), { "berth.dev/parking": "Program" }))).toMatchObject({
+      message: "the container ended with exit code 127 while it waited for a session",
+    });
+  });
+
+  test.each<[number, EndCause]>([
+    [0, "Completed"],
+    [1, "Failed"],
+    [127, "Failed"],
+    [137, "Killed"],
+  ])("ends its session with %i like any other container once it is assigned", (exitCode, cause) => {
+    expect(endOf(assigned(terminated(exitCode)))).toMatchObject({
+      ...{ cause, exitCode, startedAtMs: Date.parse(ASSIGNED), finishedAtMs: Date.parse(FINISHED) },
+    });
+  });
+
+  test.each([
+    ["containerd", 'exec: "/bin/sh": stat /bin/sh: no such file or directory: unknown', "StartError"],
+    ["CRI-O", "executable file `/bin/sh` not found in $PATH", "ContainerCannotRun"],
+  ])("names the fix for an image without a shell, from %s", (_, message, reason) => {
+    const ended = endOf(waiting(terminated(128, { reason, message, startedAt: "1970-01-01T00:00:00Z" })));
+    expect(ended).toMatchObject({ cause: "StartFailed", message: `${message}; ${NEEDS_SHELL}`, startedAtMs: null });
+  });
+
+  test("names another fault of its start without a fix for the image", () => {
+    const message = "mkdir /sys/x: read-only file system";
+    expect(endOf(waiting(terminated(128, { reason: "StartError", message })))).toMatchObject({ message });
+    const inKey = waiting(terminated(128, { reason: "StartError", message: "/bin/sh" }), {
+      "berth.dev/parking": "Key",
+    });
+    expect(endOf(inKey)).toMatchObject({ message: "/bin/sh" });
+  });
+
+  test("is evicted, deleted or lost, not failed, although it ends with an error", () => {
+    const conditions = [...PREPARED, { ...isTrue("DisruptionTarget"), reason: "EvictionByEvictionAPI" }];
+    expect(endOf(waiting({ ...terminated(143), conditions }))).toMatchObject({ cause: "Evicted", startedAtMs: null });
+    const deletion = { deletionTimestamp: "2026-01-01T01:30:10Z", deletionGracePeriodSeconds: 30 };
+    expect(endOf(waiting(terminated(143), {}, deletion))).toMatchObject({
+      cause: "PodDeleted",
+      message: "somebody deleted the Pod while it waited for a session; the container ended with exit code 143",
+      startedAtMs: null,
+    });
+    // Its node was started again.
+    expect(endOf(waiting(terminated(255, { reason: "Unknown" })))).toMatchObject({
+      ...{ cause: "NodeLost", exitCode: null, startedAtMs: null },
+    });
+  });
+
+  test("has served no session if its Pod failed without a report of its end", () => {
+    expect(endOf(waiting({ phase: "Failed" }))).toMatchObject({ cause: "NodeLost", startedAtMs: null });
+    expect(endOf(assigned({ phase: "Failed" }))).toMatchObject({
+      ...{ cause: "NodeLost", startedAtMs: Date.parse(ASSIGNED) },
+    });
   });
 });
 

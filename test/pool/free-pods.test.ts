@@ -55,7 +55,18 @@ function parked({ name, hash = NEW, ageSeconds = 10, node = "steady" }: Kind): P
   };
 }
 
-function freePods(pods: readonly Pod[], { claims = new ClaimTable(), taken = "", failures = 0 } = {}) {
+interface More {
+  readonly taken?: string;
+  readonly claims?: ClaimTable;
+  readonly failures?: number;
+  /** The Pod that no attach succeeded to. */
+  readonly unattached?: string;
+}
+
+function freePods(
+  pods: readonly Pod[],
+  { claims = new ClaimTable(), taken = "", failures = 0, unattached = "" }: More = {},
+) {
   const outlooks: Record<string, string> = { shaky: "doubtful", going: "leaves" };
   const context = {
     clock: new VirtualClock(),
@@ -64,15 +75,14 @@ function freePods(pods: readonly Pod[], { claims = new ClaimTable(), taken = "",
     nodeOutlook: ({ spec }: Pod) => outlooks[spec.nodeName ?? ""] ?? "stays",
     template: () => ({ hash: NEW }),
   } as unknown as SessionContext;
+  const streams = { isReachable: ({ metadata }: Pod) => metadata.name !== unattached };
   const breaker = new Breaker(DEFAULT_TIMING);
   breaker.watch(OLD, 0);
   breaker.succeeded({ hash: OLD, claim: "", openedMs: 0 });
   breaker.watch(NEW, 0, () => [OLD, UNKNOWN]);
   for (let n = 0; n < failures; n += 1) breaker.failed({ hash: NEW, claim: `${n}`, openedMs: n }, "no", n);
-  return new FreePods({ context, claims, breaker, isTaken: (name) => name === taken, streams: REACHABLE });
+  return new FreePods({ context, claims, breaker, isTaken: (name) => name === taken, streams });
 }
-
-const REACHABLE = { isReachable: () => true };
 
 const NONE: ReadonlySet<string> = new Set();
 const next = (pods: readonly Pod[], except = NONE, fits: (pod: Pod) => boolean = () => true) =>
@@ -121,7 +131,7 @@ describe("the Pod that the next claim gets", () => {
   });
 });
 
-test.each<[string, Pod[], { taken?: string; claims?: ClaimTable; failures?: number }]>([
+test.each<[string, Pod[], More]>([
   ["a claim has it", [parked({ name: "a" })], { claims: claimed("a") }],
   ["another client holds its slot", [parked({ name: "a" })], { taken: "a" }],
   ["its node is being removed", [parked({ name: "a", node: "going" })], {}],
@@ -130,6 +140,7 @@ test.each<[string, Pod[], { taken?: string; claims?: ClaimTable; failures?: numb
   ["it is still being prepared", [preparing(parked({ name: "a" }))], {}],
   ["the policy forbids what it needs", [asking(parked({ name: "a" }), "privileged")], {}],
   ["three consecutive sessions of its template failed to start", [parked({ name: "a" })], { failures: 3 }],
+  ["no attach to it succeeded yet", [parked({ name: "a" })], { unattached: "a" }],
   ["there are none", [], {}],
 ])("finds no claimable Pod if %s", (_what, pods, more) => {
   const free = freePods(pods, more);
@@ -139,6 +150,18 @@ test.each<[string, Pod[], { taken?: string; claims?: ClaimTable; failures?: numb
 test("finds a claimable Pod behind others that are not", () => {
   const pods = [parked({ name: "a", node: "going" }), parked({ name: "b" }), parked({ name: "c" })];
   expect(freePods(pods, { taken: "b" }).hasClaimable).toBe(true);
+});
+
+test("counts a Pod as being prepared until an attach to it succeeds, and still lists it as waiting", () => {
+  const pods = [parked({ name: "a" }), parked({ name: "b", ageSeconds: 90 }), preparing(parked({ name: "c" }))];
+  const free = freePods(pods, { unattached: "b" });
+  expect(free.list().map(({ free: { name, state } }) => [name, state])).toEqual([
+    ["a", "parked"],
+    ["b", "preparing"],
+    ["c", "preparing"],
+  ]);
+  expect(free.waiting().map(({ metadata }) => metadata.name)).toEqual(["b", "a"]);
+  expect(free.next(NONE, () => true)?.free.name).toBe("a");
 });
 
 function claimed(name: string): ClaimTable {

@@ -6,6 +6,7 @@ import { Breaker } from "../../src/pods/breaker.ts";
 import { Pool } from "../../src/pool/pool.ts";
 import { Removals } from "../../src/pool/removal.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
+import { capacityVerdict } from "../../src/sessions/verdicts.ts";
 import { pod } from "../pods/pods.ts";
 import { claimOf } from "../protocol/claims.ts";
 import { type Answer, FakeKube, refusal } from "../reconcile/fake-kube.ts";
@@ -34,8 +35,10 @@ const free = (name: string, status: Pod["status"] = {}) =>
     },
   );
 
-/** A pool that keeps one Pod, with these Pods in the cache. */
-function poolOf(pods: readonly Pod[], answer: Answer) {
+/** A pool that keeps one Pod, with these Pods in the cache. No attach to the Pod `unattached` succeeds. */
+function poolOf(pods: readonly Pod[], answer: Answer, unattached = "") {
+  const kept: string[][] = [];
+  const failures: string[] = [];
   const clock = new VirtualClock();
   const kube = new FakeKube(answer, clock);
   const claims = new ClaimTable();
@@ -54,14 +57,22 @@ function poolOf(pods: readonly Pod[], answer: Answer) {
     podPolicy: {},
     nodeOutlook: () => "stays",
     environment: () => ({ spec: { sessions } }),
-    template: () => ({ hash: "", needs: [], render: () => NEW }),
+    template: () => ({ hash: "", needs: [], parking: { mode: "Key" }, render: () => NEW }),
+    shellFailed: (message: string) => failures.push(message),
   });
   const pool: Pool = new Pool({
     context,
     claims,
     breaker: new Breaker(DEFAULT_TIMING),
     removals: new Removals({ context, onForeignSlot: () => {} }),
-    streams: { keep: () => null, isReachable: () => true, problemOf: () => null },
+    streams: {
+      keep: (waiting) => {
+        kept.push(waiting.map(({ metadata }) => metadata.name ?? ""));
+        return null;
+      },
+      isReachable: ({ metadata }) => metadata.name !== unattached,
+      problemOf: ({ metadata }) => (metadata.name === unattached ? "error dialing backend" : null),
+    },
     takeVolume: async () => {
       throw new Error("no volumes here");
     },
@@ -77,7 +88,7 @@ function poolOf(pods: readonly Pod[], answer: Answer) {
   };
   const created = (plural: string) =>
     kube.calls.filter((call) => call.verb === "create" && call.plural === plural).map(({ ref }) => ref.name);
-  return { pool, kube, claims, run, created };
+  return { pool, kube, claims, run, created, kept, failures };
 }
 
 test("creates no Pod before that is allowed", async () => {
@@ -117,4 +128,70 @@ test.each([
   });
   await run(1_000);
   expect(pool.problem()?.is ?? null).toBe(problem);
+});
+
+test("reports a Pod that can't be attached to, and claims nothing for it", async () => {
+  const { pool, run } = poolOf([free("parked")], () => NEW, "parked");
+  expect([pool.hasClaimable, pool.take(new Set(), () => true)]).toEqual([false, null]);
+  expect(pool.counts()).toEqual({ parked: 0, preparing: 1 });
+  expect(pool.problem()).toEqual({ is: "attach", message: "error dialing backend" });
+  await run(1_000);
+  expect(capacityVerdict(pool.problem(), { busy: 0, max: 1, depth: 0, heldBy: null })).toEqual({
+    reason: "AttachFailing",
+    message:
+      "can't attach to waiting Pods: error dialing backend; allow the operator get and create on pods/attach (the chart's value rbac.attach), or set spec.sessions.parking: Key",
+  });
+});
+
+test("replaces a Pod that could not be attached to in time, and names the reason", async () => {
+  const old = free("parked");
+  const scheduled = { type: "PodScheduled", status: "True", lastTransitionTime: old.metadata.creationTimestamp ?? "" };
+  const conditions = [...(old.status?.conditions ?? []).filter(({ type }) => type !== "PodScheduled"), scheduled];
+  const late = { ...old, status: { ...old.status, conditions } };
+  const { pool, run, created } = poolOf(
+    [late],
+    ({ plural, verb }) => {
+      if (plural === "pods" && verb === "get") return late;
+      return plural === "secrets" ? claimSecret({ use: "removal" }) : {};
+    },
+    "parked",
+  );
+  await run(601_000);
+  expect(created("secrets")).toEqual(["parked"]);
+  expect(pool.problem()).toEqual({ is: "attach", message: "error dialing backend" });
+});
+
+test("keeps connections to all Pods that wait, the oldest first, whether they are reachable or not", async () => {
+  const aged = (name: string, seconds: number) => {
+    const each = free(name);
+    const createdMs = Date.parse(each.metadata.creationTimestamp ?? "") - seconds * 1_000;
+    return { ...each, metadata: { ...each.metadata, creationTimestamp: new Date(createdMs).toISOString() } };
+  };
+  const creating = free("creating", { containerStatuses: [] });
+  const pods = [aged("b", 5), aged("c", 1), creating, aged("a", 90), aged("claimed", 100)];
+  const { claims, run, kept } = poolOf(pods, () => NEW, "c");
+  claims.add(claimOf({ name: "claimed" } as never));
+  await run(100);
+  expect(kept[0]).toEqual(["a", "b", "c"]);
+});
+
+test.each([
+  ["has no shell", 'exec: "/bin/sh": no such file or directory', ["the image has no /bin/sh"]],
+  ["could not be started otherwise", "mkdir /x: read-only file system", []],
+])("reports that Pods can't wait in a shell if the image %s", async (_, message, expected) => {
+  const { metadata, ...rest } = free("parked", {
+    phase: "Failed",
+    containerStatuses: [
+      { name: "worker", state: { terminated: { exitCode: 128, reason: "StartError", message, finishedAt: null } } },
+    ],
+  });
+  const annotations = { ...metadata.annotations, "berth.dev/parking": "Shell" };
+  const over = { ...rest, metadata: { ...metadata, annotations } };
+  const { pool, run, failures } = poolOf([over], ({ plural, verb }) => {
+    if (plural === "pods" && verb === "get") return over;
+    return plural === "secrets" ? claimSecret({ use: "removal" }) : {};
+  });
+  await run(1_000);
+  expect([...new Set(failures)]).toEqual(expected);
+  expect(pool.problem()).toMatchObject({ is: "preparing", message: expect.stringContaining(message) });
 });
