@@ -213,15 +213,16 @@ export function parseEnvironment(raw: unknown): ParsedEnvironment {
 }
 
 /**
- * Returns an Environment for the care of running sessions when `parseEnvironment` has problems only with the network;
- * otherwise null. Sessions that are already claimed do not depend on the NetworkPolicy, and objects may be older than
- * the rules for it.
+ * Returns an Environment for the care of running sessions when `parseEnvironment` has problems only with the network or
+ * with how Pods wait for a session; otherwise null. Sessions that are already claimed depend on neither, and objects may
+ * be older than the rules for them.
  */
 export function parseForRunning(raw: unknown): Environment | null {
   const { data } = stored.safeParse(raw);
-  if (!data?.spec["sessions"]) return null;
-  const found = environment.safeParse({ ...data, spec: { ...data.spec, network: { policy: "None" } } });
+  if (!data) return null;
+  const sessions = { ...data.spec.sessions, parking: "Key", secretDelivery: "Env" };
+  const found = environment.safeParse({ ...data, spec: { ...data.spec, sessions, network: { policy: "None" } } });
   return found.success ? found.data : null;
 }
 
-const stored = z.looseObject({ spec: z.looseObject({}) });
+const stored = z.looseObject({ spec: z.looseObject({ sessions: z.looseObject({}) }) });

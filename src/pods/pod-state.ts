@@ -93,6 +93,7 @@ export function readPodState(pod: Pod): PodState {
     return { is: "running", startedAtMs: sessionStart(pod, state.running.startedAt) ?? 0 };
   }
   if (!pod.spec.nodeName) return unscheduled(status);
+  if (waitsInGate(status)) return { is: "parked" };
   const waiting = { reason: state.waiting?.reason ?? "", message: state.waiting?.message ?? "" };
   if (!waitsForSecret(pod, waiting)) return { is: "preparing", problem: problemOf(status, waiting) };
   return sandboxReady(status) ? { is: "parked" } : { is: "preparing", problem: null };
@@ -126,6 +127,16 @@ function waitsForLine(pod: Pod): boolean {
 /** When the session began, in ms since the epoch; null: the container only waited for one, or its node doesn't say. */
 function sessionStart(pod: Pod, startedAt: string | null | undefined): number | null {
   return waitsForLine(pod) ? null : (assignedAtMs(pod) ?? time(startedAt));
+}
+
+/**
+ * Pods of an earlier version wait in this init container with `parking: Init`, until the claim's Secret has its key.
+ * After an upgrade, such a Pod may be claimed already.
+ */
+const EARLIER_GATE = "berth-gate";
+
+function waitsInGate({ initContainerStatuses }: PodStatus): boolean {
+  return initContainerStatuses?.some(({ name, state }) => name === EARLIER_GATE && state?.running) ?? false;
 }
 
 /** The container that Berth gates, as resolved when the Pod was made; the first one if the Pod does not say. */

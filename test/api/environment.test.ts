@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { parseEnvironment } from "../../src/api/environment.ts";
+import { parseEnvironment, parseForRunning } from "../../src/api/environment.ts";
 import { type Json, parsed, podTemplate, problems, sessionsSpec, stored, workersSpec } from "./environments.ts";
 import { RULE_CASES } from "./rule-cases.ts";
 
@@ -91,6 +91,20 @@ describe("rules", () => {
     expect(problems(stored(sessionsSpec({ parking: "Init" })))).toEqual([
       "spec.sessions.parking: Init was removed: set Shell, or leave parking out",
     ]);
+  });
+
+  test.each<[string, Json]>([
+    ["the way to park of an earlier version", sessionsSpec({ parking: "Init", secretDelivery: "File" })],
+    ["a template that can't wait in a shell", sessionsSpec({ parking: "Shell" })],
+    ["rules for the network", { ...sessionsSpec(), network: { egress: { cidrs: ["10.0.0.0/8", "none"] } } }],
+  ])("has a spec for running sessions despite %s", (_what, spec) => {
+    expect(parseEnvironment(stored(spec)).ok).toBe(false);
+    expect(parseForRunning(stored(spec))?.spec.sessions?.maxConcurrent).toBe(5);
+  });
+
+  test("has none for running sessions with other problems, or without sessions", () => {
+    expect(parseForRunning(stored(sessionsSpec({ parking: "Init", warm: -1 })))).toBeNull();
+    expect(parseForRunning(stored(workersSpec()))).toBeNull();
   });
 
   test("refuses a name that is too long for labels, and accepts the longest valid one", () => {

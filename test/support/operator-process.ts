@@ -1,10 +1,14 @@
 /** Starts the operator as its own process, which tests can stop or kill. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
+import type { Death } from "./sudden-death.ts";
 
 /** The variable that tells operator-main.ts by how many milliseconds its wall clock is off. */
 export const WALL_OFFSET = "OPERATOR_WALL_OFFSET_MS";
+
+const ROOT = join(import.meta.dirname, "..", "..");
 
 /** A line of the operator's log. */
 export type LogLine = Readonly<Record<string, unknown>> & { readonly msg?: string; readonly level?: string };
@@ -33,16 +37,21 @@ export interface ProcessOptions {
   readonly wallOffsetMs?: number;
   /** Flags for Node. */
   readonly nodeFlags?: readonly string[];
+  /** Where it dies, or which answers it loses. */
+  readonly death?: Death;
+  /** The folder with its sources; default: this checkout. */
+  readonly root?: string;
 }
 
 /** Starts the operator as a process from its sources. Resolves when its servers listen. */
 export async function startOperatorProcess(
   flags: readonly string[],
   timeScale = 1,
-  { wallOffsetMs = 0, nodeFlags = [] }: ProcessOptions = {},
+  { wallOffsetMs = 0, nodeFlags = [], death, root = ROOT }: ProcessOptions = {},
 ): Promise<OperatorProcess> {
-  const main = new URL("./operator-main.ts", import.meta.url).pathname;
-  return await startOperatorMain([...nodeFlags, main, String(timeScale), ...flags], {
+  const main = join(root, "test", "support", "operator-main.ts");
+  const dying = death ? ["--death", JSON.stringify(death)] : [];
+  return await startOperatorMain([...nodeFlags, main, String(timeScale), ...dying, ...flags], {
     [WALL_OFFSET]: String(wallOffsetMs),
   });
 }

@@ -324,12 +324,12 @@ export class World implements AsyncDisposable {
 
   /** Starts an operator in its own process, for tests that kill it. */
   async startOperatorProcess(
-    options: { leaderElect?: boolean; flags?: readonly string[] } & ProcessOptions = {},
+    options: { leaderElect?: boolean; flags?: readonly string[]; timeScale?: number } & ProcessOptions = {},
   ): Promise<Operator & { readonly process: OperatorProcess }> {
     const elect = options.leaderElect === true ? [] : ["--leader-elect=false"];
     const child = await startOperatorProcess(
       [...this.flags(), ...elect, ...(options.flags ?? [])],
-      this.#options.timeScale ?? TEST_TIME_SCALE,
+      options.timeScale ?? this.#options.timeScale ?? TEST_TIME_SCALE,
       options,
     );
     const operator = {
