@@ -26,13 +26,16 @@ export async function findLeftovers(query: LeftoverQuery): Promise<string[]> {
   const items = environments.flatMap(({ environmentId }) =>
     simulator.items(environmentId).filter(({ state }) => !mayStay(state)),
   );
-  // Always-on workers run without a session until their Environment is deleted.
-  const mayRun = (mode: Mode) => mode === "workers" && !afterwards;
+  // Until their Environment is deleted, always-on workers run without a session, and the shells of warm Pods wait.
+  const processesOf = (mode: Mode, environmentId: string) => {
+    if (afterwards) return workerProcesses(environmentId, "all");
+    return mode === "workers" ? [] : workerProcesses(environmentId, "with a session");
+  };
   const [secrets, pods, makers, processes] = await Promise.all([
     kube.list(SECRETS, { namespace, labelSelector: LABEL_ENVIRONMENT }),
     kube.list(PODS, { namespace, labelSelector: afterwards ? LABEL_ENVIRONMENT : `${LABEL_PHASE}=assigned` }),
     afterwards ? workerMakers(kube, namespace) : [],
-    Promise.all(environments.map(({ mode, environmentId }) => (mayRun(mode) ? [] : workerProcesses(environmentId)))),
+    Promise.all(environments.map(({ mode, environmentId }) => processesOf(mode, environmentId))),
   ]);
   return [
     ...items.map(({ id, state }) => `work item ${id} is ${state}`),

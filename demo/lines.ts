@@ -40,7 +40,7 @@ function stepText(track: Track, step: Step): string | undefined {
     case "opened":
       return `opened in Pod ${track.pod} after ${after}`;
     case "started":
-      return `container started after ${after}`;
+      return `session started after ${after}`;
     case "beat":
       return `first beat after ${after}`;
     case "stopped": {

@@ -1,5 +1,6 @@
 import { ANNOTATION_WORK_ID, LABEL_PHASE, LABEL_WORK_ID } from "../src/api/names.ts";
 import type { Pod, PodStatus } from "../src/kube/objects.ts";
+import { parkingOf } from "../src/pods/pod-gate.ts";
 import { readPodState } from "../src/pods/pod-state.ts";
 import type { Change } from "../src/watch/informer.ts";
 import type { Board } from "./board.ts";
@@ -31,9 +32,12 @@ export class SessionPods {
     return counts;
   }
 
-  /** The node runs a Pod's container. The node knows this before the API server does. */
+  /**
+   * The node runs a Pod's container. The node knows this before the API server does. A container that waited for its
+   * session started earlier: the session starts when its Pod is assigned.
+   */
   started(pod: Pod): void {
-    this.#board.started(workIdOf(pod) ?? "");
+    if (parkingOf(pod) === "Key") this.#board.started(workIdOf(pod) ?? "");
   }
 
   /** Takes in a change of a Pod from the API server. */

@@ -46,7 +46,7 @@ const STEP_NAMES: Readonly<Record<Step, string>> = {
   queued: "queued",
   claimed: "acknowledged",
   opened: "Pod opened",
-  started: "container started",
+  started: "session started",
   beat: "first beat",
   stopped: "stopped",
 };

@@ -154,7 +154,7 @@ export const REASONS = {
     type: "TemplateAccepted",
     status: "True",
     description: "The API server took a Pod of the template, with something worth a look.",
-    mend: "The message says what; imagePullPolicy: Always asks the registry every few seconds while a Pod is parked.",
+    mend: "The message says what; with parking: Key, imagePullPolicy: Always contacts the registry every few seconds while a Pod waits.",
     event: "Warning",
   },
   Refused: {

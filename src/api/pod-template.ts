@@ -31,7 +31,7 @@ const container = z
     image: z.string().min(1).max(MAX_IMAGE).optional().meta({ description: "Image to run." }),
     imagePullPolicy: z.enum(["Always", "IfNotPresent", "Never"]).optional().meta({
       description:
-        "When to pull the image; left out, a session's or worker's container has IfNotPresent: with Always the registry is asked again and again while a Pod is parked.",
+        "When to pull the image; left out, a session's or worker's container has IfNotPresent: with Always and parking Key, the kubelet contacts the registry again and again while a Pod waits.",
     }),
     restartPolicy: z.string().max(16).optional().meta({
       description: "Restart policy of this container alone; the session container must not be restarted.",

@@ -35,9 +35,14 @@ const find = (kube: KubeClient, more: Partial<LeftoverQuery> = {}) =>
     ...more,
   });
 
-/** Starts a process that belongs to a session of the environment. */
-async function startWorker(id: string): Promise<number> {
-  const child = spawn("sleep", ["600"], { env: { ...process.env, ANTHROPIC_ENVIRONMENT_ID: id }, stdio: "ignore" });
+/** Starts a process of the environment that has a session, unless it waits for one. */
+async function startWorker(id: string, session = "session_1"): Promise<number> {
+  const env = {
+    ...process.env,
+    ANTHROPIC_ENVIRONMENT_ID: id,
+    ...(session === "" ? {} : { ANTHROPIC_SESSION_ID: session }),
+  };
+  const child = spawn("sleep", ["600"], { env, stdio: "ignore" });
   onTestFinished(() => void child.kill("SIGKILL"));
   await once(child, "spawn");
   return child.pid ?? 0;
@@ -101,6 +106,12 @@ describe("leftovers", () => {
     ]);
   });
 
+  test("include shells that wait for a session only after the Environment's deletion", async () => {
+    const pid = await startWorker(environmentId, "");
+    expect(await find(kubeWith({}))).toEqual([]);
+    expect(await find(kubeWith({}), { afterwards: true })).toEqual([`worker process ${pid}`]);
+  });
+
   test("exclude unclaimed items if a person ended the demo", async () => {
     simulator.enqueue(environmentId);
     expect(await find(kubeWith({}), { interrupted: true })).toEqual([]);
@@ -116,5 +127,5 @@ describe("leftovers", () => {
 
 test("ignores a worker of another environment", async () => {
   await startWorker("env_other");
-  expect(await workerProcesses(environmentId)).toEqual([]);
+  expect(await workerProcesses(environmentId, "all")).toEqual([]);
 });

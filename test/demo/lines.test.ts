@@ -12,7 +12,7 @@ describe("plain lines", () => {
       "    3.0s  research 3: queued: Add up the numbers from 1 to 1000.",
       "    3.0s  research 3: claimed after 0.02s",
       "    3.1s  research 3: opened in Pod berth-demo-pod3xyz after 0.11s",
-      "    3.2s  research 3: container started after 0.23s",
+      "    3.2s  research 3: session started after 0.23s",
       "    3.8s  research 3: first beat after 0.81s",
       "    7.1s  research 3: served, stopped after 4.10s",
     ]);

@@ -113,7 +113,7 @@ describe("the summary", () => {
       "  from queued to           p50     p90     p99     max",
       "    acknowledged         0.02s   0.02s   0.02s   0.02s",
       "    Pod opened           0.11s   0.11s   0.11s   0.11s",
-      "    container started    0.23s   0.23s   0.23s   0.23s",
+      "    session started      0.23s   0.23s   0.23s   0.23s",
       "    first beat           0.81s   0.81s   0.81s   0.81s",
       "    stopped              4.10s   4.10s   4.10s   4.10s",
       "",

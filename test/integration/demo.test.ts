@@ -164,7 +164,7 @@ describe("npm run demo -- --use-cluster", () => {
       expect(await demo.ended, demo.output).toBe(0);
 
       const { output } = demo;
-      const steps = ["queued: ", "claimed after", "opened in Pod berth-research-", "container started", "first beat"];
+      const steps = ["queued: ", "claimed after", "opened in Pod berth-research-", "session started", "first beat"];
       for (const step of [...steps, "served, stopped after", "Pod berth-research-"]) {
         expect(output).toMatch(new RegExp(`^ +\\d+\\.\\ds {2}research 1: ${step}`, "m"));
       }
