@@ -63,7 +63,7 @@ export const END_REASONS = {
   },
   StartFailed: {
     failed: true,
-    description: "The session's container did not start, although its Pod was ready for it.",
+    description: "The session's program did not start, although its Pod was ready for it.",
     mend: "The Event holds kubelet's words: mend the image, the command, the mounts or the security context.",
   },
   NoFirstBeat: {
@@ -134,7 +134,7 @@ export interface EventReasonInfo extends ReasonInfo {
 export const EVENT_REASONS = {
   SessionStarted: {
     warning: false,
-    description: "A session's container is running.",
+    description: "A session's program is running.",
     mend: NOTHING,
   },
   ScaledUp: {
