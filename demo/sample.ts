@@ -40,6 +40,7 @@ export interface SampleValues {
   readonly MAX: number;
   /** Only for samples that park Pods. */
   readonly WARM?: number;
+  readonly PARKING?: string;
 }
 
 /**
