@@ -4,7 +4,7 @@ import { lineBreaks, sendLine, startProgram } from "./lines.ts";
 import { BODY, DELIVERY, isAlive, MEMORY, SHELL, STATE } from "./state.ts";
 import type { Turn } from "./turn.ts";
 
-// `parking: Shell`, steps 5 (open): the Pod is marked as assigned, and its shell is given its line.
+// `parking: Shell`, step 5 (open): the Pod is marked as assigned, and its shell is given its line.
 
 /** Steps of a claim that is being opened or was opened. Whether its shell still waits is not visible. */
 export function deliverSteps(turn: Turn): void {
@@ -36,7 +36,7 @@ function mayDeliver(turn: Turn): boolean {
   return isBlind || isOurs(turn);
 }
 
-/** What a look at the item shows: it is ours, and lease: Worker: nobody has sent a heartbeat. */
+/** What a look at the item shows: it is ours, and, with lease: Worker, has no heartbeat. */
 function isOurs({ state, byOperator, isSameStamp }: Turn): boolean {
   return isSameStamp && (state === STATE.starting || (byOperator && state === STATE.active));
 }

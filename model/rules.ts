@@ -49,8 +49,7 @@ export interface Setting {
 
   // --- The way to the Pod, with `parking: Shell`
   /**
-   * When a line arrives that nobody waits for any more: at any time, or, if its sender held the lease, before that
-   * lease lapses.
+   * When a line without an answer arrives: at any time, or, if its sender held the lease, before that lease lapses.
    */
   readonly lateLine: "at-any-time" | "in-its-lease";
 
@@ -144,7 +143,7 @@ export interface Protocol {
   readonly reuse: "never" | "while-waiting";
   /** What becomes of a Pod that is marked as assigned and has no Secret. */
   readonly assignedAlone: "deleted" | "free";
-  /** Whether an operator that lost its leadership sends no line any more. */
+  /** Whether an operator checks that it still leads before it sends a line. */
   readonly leadership: "checked" | "unchecked";
 }
 

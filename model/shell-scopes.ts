@@ -30,9 +30,6 @@ export const SHELL_SCOPES: readonly Scope[] = [
     ),
     scope(lease, "1 operator, 1 item, 2 Pods", [{ ...TWO_PODS, deletion: true }]),
     scope(lease, "1 operator, 2 items, 1 Pod", [{ items: 2, deletion: true }]),
-    scope(lease, "1 operator, told to stop when its heartbeat moved", [
-      { ...TWO_PODS, deletion: true, graceful: "moved" },
-    ]),
     scope(lease, "1 operator, a user deletes Secrets", [
       { ...TWO_PODS, secretDeletion: true },
       { items: 2, secretDeletion: true },
@@ -53,6 +50,9 @@ export const SHELL_SCOPES: readonly Scope[] = [
       true,
     ),
     scope(lease, "2 operators, 1 item, 2 Pods each, acknowledged once", [{ ...TWO_OPERATORS, ...TWO_PODS }], true),
+  ]),
+  scope("Worker", "1 operator, told to stop when its heartbeat moved", [
+    { ...TWO_PODS, deletion: true, graceful: "moved" },
   ]),
   scope("Operator", "2 operators, acknowledged once, a line arrives in its lease", [
     { ...TWO_OPERATORS, lateLine: "in-its-lease" },
@@ -103,6 +103,12 @@ export const WITHOUT_A_SHELL_RULE: readonly Broken[] = [
 
 /** What no rule of the operator can guarantee. */
 export const SHELL_LIMITS: readonly Broken[] = [
+  {
+    ...broken("a stock worker that gets SIGTERM because its start was not known", ["S3"], { sigterm: true }, [
+      "Worker",
+    ]),
+    isLimit: true,
+  },
   {
     ...broken("a line that reaches the waiting shell of a lost node", ["S7"], { strict: true }, ["Worker"]),
     isLimit: true,

@@ -3,7 +3,7 @@ import { isLineUnderWay, lineBreaks, sendLine, startProgram } from "./lines.ts";
 import type { Moment } from "./moment.ts";
 import { BODY, OBJECT, POD, SHELL } from "./state.ts";
 
-// `parking: Shell`: what happens to a waiting shell, and to the requests that nobody waits for any more.
+// `parking: Shell`: what happens to a waiting shell, and to requests whose process has ended or stopped waiting.
 
 /** Steps of no operator, for one Pod. */
 export function shellSteps(moment: Moment, pod: number): void {

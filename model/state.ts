@@ -52,7 +52,7 @@ export const SHELL = {
   sent: 3,
   /** What the operator's process knows of the delivery. */
   delivery: 4,
-  /** The item of a line that an operator can still send which lost its leadership. */
+  /** The item whose line can still be sent by an operator that lost its leadership. */
   stale: 5,
 } as const;
 const SHELL_BYTES = 6;

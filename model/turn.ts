@@ -1,6 +1,18 @@
 import type { Moment } from "./moment.ts";
 import type { Rules } from "./rules.ts";
-import { BODY, DELIVERY, holderOfOperator, ITEM, OBJECT, OPERATOR, POD, SHELL, STATE, type State } from "./state.ts";
+import {
+  BODY,
+  DELIVERY,
+  holderOfOperator,
+  ITEM,
+  isAlive,
+  OBJECT,
+  OPERATOR,
+  POD,
+  SHELL,
+  STATE,
+  type State,
+} from "./state.ts";
 import type { OperatorStep, Outcome } from "./steps.ts";
 
 /** What a step of a claim adds to its name. */
@@ -111,7 +123,7 @@ export class Turn {
 
   /** Shell: whether the claim is opened, and this process knows of no start. */
   get isUnstarted(): boolean {
-    const isSeenRunning = this.object && (this.body === BODY.parked || this.body === BODY.running);
+    const isSeenRunning = this.object && (this.body === BODY.parked || isAlive(this.body));
     return this.isShell && this.hasKey && isSeenRunning && this.delivery !== DELIVERY.started;
   }
 
