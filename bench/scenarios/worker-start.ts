@@ -1,12 +1,11 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { type Simulator, startSimulator } from "../../simulator/simulator.ts";
 import { programFrame } from "../../src/pods/frame.ts";
-import { runProgram } from "../../testbed/images/commands.ts";
 import { buildGoWorkers, bundleWorker, installPythonPackages } from "../../testbed/workers/programs.ts";
 import { quantiles } from "../report/distribution.ts";
 import type { Cell, Context, Findings, Scenario } from "../scenario.ts";
@@ -41,7 +40,7 @@ async function run({ options, log }: Context): Promise<Findings> {
   const dir = await mkdtemp(join(tmpdir(), "berth-worker-start-"));
   await using simulator = await startSimulator();
   try {
-    const ways = await makeWays(dir, simulator);
+    const ways = await makeWays(dir);
     const found = new Map(ways.map(({ name }) => [name, [] as number[]]));
     for (let at = 0; at < samples; at += 1) {
       for (const way of ways) found.get(way.name)?.push(await start(way, dir, simulator));
@@ -59,9 +58,8 @@ async function run({ options, log }: Context): Promise<Findings> {
       tables: [{ title: "To the first heartbeat", columns: ["milliseconds", "starts", "p50", "p90", "max"], rows }],
       gates: [
         ratio("TypeScript, one file", "TypeScript, the SDK's modules", 0.75),
-        ratio("Python, all compiled", "Python, standard library not compiled", 0.9),
         ratio("TypeScript, waiting", "TypeScript, one file", 0.6),
-        ratio("Python, waiting", "Python, all compiled", 0.2),
+        ratio("Python, waiting", "Python", 0.2),
       ],
     };
   } finally {
@@ -69,7 +67,7 @@ async function run({ options, log }: Context): Promise<Findings> {
   }
 }
 
-async function makeWays(dir: string, simulator: Simulator): Promise<Way[]> {
+async function makeWays(dir: string): Promise<Way[]> {
   const bundle = async (name: string) => {
     const path = join(dir, `${name}.mjs`);
     await writeFile(path, await bundleWorker(join(EXAMPLES, `${name}.mjs`)));
@@ -77,26 +75,13 @@ async function makeWays(dir: string, simulator: Simulator): Promise<Way[]> {
   };
   const { python, packages } = await installPythonPackages();
   await buildGoWorkers(dir);
-  const [compiled, uncompiled] = [join(dir, "compiled"), join(dir, "uncompiled")];
-  const pythonEnv = { PYTHONPATH: packages, PYTHONPYCACHEPREFIX: compiled };
-  const stdlib = await runProgram(python, ["-c", "import sysconfig; print(sysconfig.get_path('stdlib'))"]);
-  const frozen = { ...pythonEnv, PYTHONDONTWRITEBYTECODE: "1" };
-  const worker = join(EXAMPLES, "worker.py");
-  // One run compiles what it imports. Python's own images lack the part of that which is Python's.
-  await start({ name: "", argv: [python, worker], env: pythonEnv }, dir, simulator);
-  await cp(compiled, uncompiled, { recursive: true });
-  await rm(join(uncompiled, stdlib.trim()), { recursive: true });
+  const env = { PYTHONPATH: packages };
   return [
     { name: "TypeScript, the SDK's modules", argv: [process.execPath, join(EXAMPLES, "worker.mjs")] },
     { name: "TypeScript, one file", argv: [process.execPath, await bundle("worker")] },
     { name: "TypeScript, waiting", argv: [process.execPath, await bundle("waiting")], waits: true },
-    {
-      name: "Python, standard library not compiled",
-      argv: [python, worker],
-      env: { ...frozen, PYTHONPYCACHEPREFIX: uncompiled },
-    },
-    { name: "Python, all compiled", argv: [python, worker], env: frozen },
-    { name: "Python, waiting", argv: [python, join(EXAMPLES, "waiting.py")], env: frozen, waits: true },
+    { name: "Python", argv: [python, join(EXAMPLES, "worker.py")], env },
+    { name: "Python, waiting", argv: [python, join(EXAMPLES, "waiting.py")], env, waits: true },
     { name: "Go", argv: [join(dir, "worker")] },
     { name: "Go, waiting", argv: [join(dir, "waiting")], waits: true },
   ];

@@ -8,10 +8,11 @@ ARG BASE_IMAGE=python:3.13-slim
 FROM ${BASE_IMAGE}
 WORKDIR /app
 COPY worker/requirements.txt .
-# Python's images come without compiled modules of the standard library, and this user can't write them: every start
-# would compile what it imports. The compiled files hold no times, which some builders rewrite.
+# Python's images come without compiled modules of the standard library. Each start would compile those that pip has not
+# used here, because the worker's user can't write the result. The compiled files hold no times, which builders may
+# rewrite.
 RUN pip install --no-cache-dir --no-compile --require-hashes -r requirements.txt \
- && python3 -m compileall -q --invalidation-mode unchecked-hash "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
+ && python3 -m compileall -qf --invalidation-mode unchecked-hash "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
  && mkdir -p /workspace /mnt/memory && chown 10001:10001 /workspace /mnt/memory
 ARG PROGRAM=worker.py
 COPY worker/${PROGRAM} main.py
