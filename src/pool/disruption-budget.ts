@@ -73,7 +73,8 @@ export class DisruptionBudget {
 
   /** The spec or the number of sessions changed. */
   poke(): void {
-    this.#passes.poke();
+    // Pods and sessions change many times a second, and most Environments have no budget.
+    if (this.#wanted || this.#known !== null) this.#passes.poke();
   }
 
   /** Resolves when nothing is in flight, after the signal aborted. */

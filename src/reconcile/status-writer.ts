@@ -69,6 +69,8 @@ export class StatusWriter {
    * is cheap.
    */
   #writtenText: string | null = null;
+  /** The written status as `canonical` returns it; null: not computed since it was written. */
+  #writtenCanonical: string | null = null;
   /** Since when (monotonic) there is an unwritten change; null: there is none. */
   #newSinceMs: number | null = null;
   /** The number of conflicts in a row. */
@@ -91,7 +93,7 @@ export class StatusWriter {
   async write(parts: StatusParts): Promise<number | null> {
     const status = this.#compose(parts);
     const text = JSON.stringify(status);
-    if (text === this.#writtenText || same(status, this.#written)) {
+    if (text === this.#writtenText || this.#isWritten(status)) {
       this.#writtenText = text;
       this.#newSinceMs = null;
       return null;
@@ -119,8 +121,15 @@ export class StatusWriter {
     this.#announceTurned(status, this.#written);
     this.#written = status;
     this.#writtenText = text;
+    this.#writtenCanonical = null;
     this.#newSinceMs = null;
     return null;
+  }
+
+  #isWritten(status: EnvironmentStatus): boolean {
+    if (this.#written === null) return false;
+    this.#writtenCanonical ??= canonical(this.#written);
+    return canonical(status) === this.#writtenCanonical;
   }
 
   #compose(parts: StatusParts): EnvironmentStatus {
@@ -204,11 +213,11 @@ function turned(status: EnvironmentStatus, before: EnvironmentStatus | null): bo
   return essence(status) !== essence(before);
 }
 
-function same(a: EnvironmentStatus, b: EnvironmentStatus | null): boolean {
-  return b !== null && JSON.stringify(sorted(a)) === JSON.stringify(sorted(b));
+/** The status as text with sorted keys, because the API server returns them in another order. */
+function canonical(status: EnvironmentStatus): string {
+  return JSON.stringify(sorted(status));
 }
 
-/** The value with its keys sorted, because the API server returns them in another order. */
 function sorted(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(sorted);
   if (typeof value !== "object" || value === null) return value;
