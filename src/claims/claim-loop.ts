@@ -56,14 +56,19 @@ export class ClaimLoop {
   /** Polls until the signal aborts; then waits for the claims under way. Never throws. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      await sleep(this.#context.clock, this.#pauseLeft(), signal);
+      await this.#pause(this.#pauseLeft(), signal);
       // The limiter comes first, so that the gate is checked right before the poll.
       await this.#limiter.wait(signal);
       await this.#options.gate.mayClaim(signal);
       if (signal.aborted) break;
-      await sleep(this.#context.clock, await this.#pollOnce(signal), signal);
+      await this.#pause(await this.#pollOnce(signal), signal);
     }
     await Promise.allSettled(this.#underWay.keys());
+  }
+
+  /** Even a timer of 0 ms takes a turn of the event loop, which lasts several milliseconds in a burst. */
+  async #pause(ms: number, signal: AbortSignal): Promise<void> {
+    if (ms > 0) await sleep(this.#context.clock, ms, signal);
   }
 
   /** The addresses that claims may name because of polls and claims under way, whatever the spec names now. */

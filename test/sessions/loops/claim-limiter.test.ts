@@ -61,9 +61,27 @@ test(
     await world.until("more claims begin", () => begun() > FIRST_UNDER_WAY, MINUTE);
     expect(events.some(isOf("session.touch", "before"))).toBe(false);
     // Claims are released when their window ends, long before it is known who holds the items.
-    expect(world.clock.monotonic() - begunMs).toBeLessThan(windowMs(DEFAULT_TIMING) + SECOND);
+    expect(world.clock.monotonic() - begunMs).toBeLessThan(windowMs(DEFAULT_TIMING) + 2 * SECOND);
   },
 );
+
+test("polls again in the turn in which an item was polled", TIMEOUT, async () => {
+  const { world, observers } = await warmWorld();
+  let polledInTurn = false;
+  const followed: boolean[] = [];
+  observers.push((event) => {
+    if (isOf("claim.poll", "before")(event)) followed.push(polledInTurn);
+    if (!isOf("claim.poll", "after")(event)) return;
+    polledInTurn = true;
+    setImmediate(() => {
+      polledInTurn = false;
+    });
+  });
+  const ids = Array.from({ length: 3 }, () => world.enqueue());
+  await world.until("all items are polled", () => ids.every((id) => world.item(id).offeredAt !== undefined));
+  expect(followed.length).toBeGreaterThan(1);
+  expect(followed).not.toContain(false);
+});
 
 /** The number of claims begun, and the maximum between their journal and the touch of their Pod. */
 function underWay(events: readonly PointEvent[]): { most: number; begun: number } {
