@@ -154,16 +154,18 @@ export class WorkApiClient {
 
   /**
    * Lists one page. `urgent` is for a decision about a claim or lease: it has the protocol's timeout and never waits
-   * for the budget.
+   * for the budget. With `wanted`, the answer has only these items, and those without an id.
    */
-  async list(o: Options & { limit?: number; page?: string; urgent?: boolean } = {}): Promise<Answer<WorkPage>> {
+  async list(
+    o: Options & { limit?: number; page?: string; urgent?: boolean; wanted?: ReadonlySet<string> } = {},
+  ): Promise<Answer<WorkPage>> {
     requireWhole("limit", o.limit, 1);
     const urgent = o.urgent ?? false;
     const timeoutMs = urgent ? this.#protocolTimeoutMs : this.#requestTimeoutMs;
     const query = { limit: o.limit, page: o.page };
     return this.#caller.answer(
       { signal: o.signal, call: "list", method: "GET", query, urgent, timeoutMs, maxBytes: MAX_PAGE_BYTES },
-      (reply) => parsePage(json(reply)),
+      (reply) => parsePage(json(reply), o.wanted),
     );
   }
 
@@ -194,18 +196,19 @@ export class WorkApiClient {
         limit: FIND_PAGE_LIMIT,
         urgent,
         signal,
+        // Each session's end reads a page of a hundred items, nearly all of them other sessions'.
+        wanted,
         ...(page === undefined ? {} : { page }),
       });
       pages += 1;
       first ??= answer;
       for (const item of answer.value.items) {
-        if (!wanted.has(item.id)) continue;
         found.set(item.id, item);
         unreadable.delete(item.id);
       }
       for (const { id, why } of answer.value.unreadable) {
         if (id === null) nameless ??= badItemError("list", { id: "without an id", why });
-        else if (wanted.has(id) && !found.has(id)) unreadable.set(id, badItemError("list", { id, why }));
+        else if (!found.has(id)) unreadable.set(id, badItemError("list", { id, why }));
       }
       next = answer.value.nextPage;
       complete = next === null && from === undefined && nameless === null;

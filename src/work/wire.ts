@@ -87,18 +87,24 @@ function servable(item: WorkItem): WorkItem {
   return item;
 }
 
-/** @throws ShapeError */
-export function parsePage(value: unknown): WorkPage {
+/**
+ * Parses a page of items.
+ * @param wanted the ids of the items that the caller needs; other items with an id are left out unchecked. Default: all
+ * @throws ShapeError
+ */
+export function parsePage(value: unknown, wanted?: ReadonlySet<string>): WorkPage {
   const from = record(value, "the page");
   if (!Array.isArray(from["data"])) throw new ShapeError("the page's data", "a list");
   const items: WorkItem[] = [];
   const unreadable: UnreadableItem[] = [];
   for (const [index, value] of from["data"].entries()) {
+    const id = idOf(value);
+    if (wanted && id !== null && !wanted.has(id)) continue;
     try {
       items.push(parseWorkItem(value, `the page's item ${index}`));
     } catch (error) {
       if (!(error instanceof ShapeError)) throw error;
-      unreadable.push({ id: idOf(value), state: stateOf(value), why: error.message });
+      unreadable.push({ id, state: stateOf(value), why: error.message });
     }
   }
   return { items, unreadable, nextPage: optionalText(from, "next_page", "the page") };

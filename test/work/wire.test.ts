@@ -263,6 +263,14 @@ test("limits a lease of years to a day", () => {
   expect(parseHeartbeat({ ...BEAT, ttl_seconds: 1e300 }).ttl_seconds).toBe(86_400);
 });
 
+test("a page with wanted items leaves out the others, and still reports items without an id", () => {
+  const other = { ...POLLED, id: "other", state: "expired" };
+  const odd = { ...POLLED, id: "odd", data: null };
+  const page = parsePage({ data: [other, POLLED, odd, { id: 5 }] }, new Set([POLLED.id, "odd"]));
+  expect(page.items.map(({ id }) => id)).toEqual([POLLED.id]);
+  expect(page.unreadable.map(({ id }) => id)).toEqual(["odd", null]);
+});
+
 describe("a malformed item in a list", () => {
   test("does not hide the others, and is reported by its id if that can be read", () => {
     const odd = [
