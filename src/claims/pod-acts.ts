@@ -89,8 +89,9 @@ function deadlineSeconds(context: ClaimContext, pod: Pod): number {
 /** Whether the live Pod is still in the state that the deletion was decided on. */
 export function sameState(live: Pod, step: Step & { do: "delete-pod" }): boolean {
   const state = readPodState(live).is;
-  // If the container has started in the meantime, the start did not fail.
-  return step.why === "StartFailed" ? state === "parked" || state === "preparing" : state !== "ended";
+  // If the container has started in the meantime, the start did not fail. One that waits for its line runs anyway.
+  const mustWait = step.why === "StartFailed" && parkingOf(live) === "Key";
+  return mustWait ? state === "parked" || state === "preparing" : state !== "ended";
 }
 
 /** The longest message in an annotation, in characters: annotations are for people, so longer messages are cut. */

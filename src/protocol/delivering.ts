@@ -48,15 +48,10 @@ function findDelivery(facts: Facts): Step {
 
 /** The log shows that the program has not started. The line is sent again, if the item is still ours. */
 function redeliver(facts: Facts, unstartedMs: number): Step {
-  const { claim, nowMs, timing } = facts;
+  const { claim } = facts;
   const { item } = claim.observed;
   if (!item || item.askedMs < unstartedMs) return LOOK;
   if (item.state === "unknown") return lookAgain(facts);
-  // A stale list shows the item as it was before our acknowledgement.
-  const shownMs = (claim.record.ackedMs ?? 0) + timing.listLagMs;
-  if ((item.state === "queued" || item.state === "absent") && item.askedMs < shownMs) {
-    return nowMs < shownMs ? waitUntil(shownMs) : LOOK;
-  }
   if (item.state === "stopped" || item.state === "stopping") {
     return deletePod("StoppedByUser", "the work item was stopped before its container read its line");
   }

@@ -57,6 +57,18 @@ describe("opening the Secret of a claim", () => {
     expect((await open(acknowledged({ credential: "c2VjcmV0" }), () => answer)).result).toBeInstanceOf(StaleClaimError);
   });
 
+  test.each([
+    [true, "c2VjcmV0"],
+    [false, null],
+  ])("keeps the credential only for the line of a waiting container: %j", async (keeps, expected) => {
+    const claim = acknowledged({ credential: "c2VjcmV0" });
+    await on(
+      () => claimSecret(),
+      (context) => openSecret(context, claim, OURS, keeps),
+    );
+    expect(claim.record.credential).toBe(expected);
+  });
+
   test("does not read the credential from another Secret of the same name", async () => {
     const { result, calls } = await open(acknowledged(), () => claimSecret({}, { uid: "another" }));
     expect(result).toBeInstanceOf(StaleClaimError);
@@ -94,6 +106,39 @@ describe("touching a Pod", () => {
 
   test("names the Pod by its uid", async () => {
     expect((await touch(sessionPod())).calls).toMatchObject([{ body: { metadata: { uid: JOURNAL.podUid } } }]);
+  });
+
+  test.each([
+    ["Shell", true],
+    ["Program", true],
+    [undefined, false],
+  ])("says since when it is assigned if it waits for a line: parking %s", async (parking, says) => {
+    const claim = opened({ deadlineSeconds: null });
+    const of = sessionPod(parking === undefined ? {} : { annotations: { "berth.dev/parking": parking } });
+    const { calls } = await touch(of, claim);
+    const now = new Date(new VirtualClock().now()).toISOString();
+    const annotations = (calls[0]?.body as Pod | undefined)?.metadata.annotations ?? {};
+    expect(annotations["berth.dev/assigned-at"]).toBe(says ? now : undefined);
+    expect(claim.record).toMatchObject({ assigned: true, assignedAtMs: Date.parse(now) });
+  });
+
+  test("keeps the time of the first assignment, of this process or an earlier one", async () => {
+    const earlier = "2029-12-31T23:00:00.000Z";
+    const annotations = { "berth.dev/parking": "Shell", "berth.dev/assigned-at": earlier };
+    const said = async (of: Pod, claim: Claim) =>
+      ((await touch(of, claim)).calls[0]?.body as Pod | undefined)?.metadata.annotations?.["berth.dev/assigned-at"];
+    expect(await said(sessionPod({ annotations }), opened())).toBe(earlier);
+    const unseen = sessionPod({ annotations: { "berth.dev/parking": "Shell" } });
+    expect(await said(unseen, opened({ assignedAtMs: Date.parse(earlier) }))).toBe(earlier);
+  });
+
+  test("has not assigned the Pod if its patch was refused", async () => {
+    const claim = opened();
+    const refused = await on(
+      () => refusal(403, "Forbidden", "no"),
+      (context) => touchPod(context, claim, sessionPod()),
+    );
+    expect([refused.result, claim.record.assigned]).toEqual([expect.any(Error), false]);
   });
 
   test("sets the deadline to age, longest duration, the operator's patience and the grace period", async () => {
@@ -259,4 +304,16 @@ test("a Pod whose container runs by now has not failed to start", () => {
   expect(sameState(pod(), step("StartFailed"))).toBe(true);
   expect(sameState(running, step("StartFailed"))).toBe(false);
   expect(sameState(running, step("LeaseLost"))).toBe(true);
+});
+
+test("a Pod that has not read its line has failed to start, although its container runs", () => {
+  const step = { do: "delete-pod", why: "StartFailed", message: "" } as const;
+  const annotations = { "berth.dev/parking": "Shell", "berth.dev/assigned-at": new Date(0).toISOString() };
+  const of = (state: "running" | "terminated") =>
+    pod(
+      { containerStatuses: [{ name: "worker", state: { [state]: { exitCode: 1 } } }] },
+      { metadata: { annotations } },
+    );
+  expect(sameState(of("running"), step)).toBe(true);
+  expect(sameState(of("terminated"), step)).toBe(false);
 });

@@ -151,17 +151,6 @@ describe("5. open: a line without an answer", () => {
       message: `the work item is ${because}`,
     });
   });
-
-  test.each(["queued", "absent"] as const)(
-    "waits for a list that shows our acknowledgement if one says %s",
-    (state) => {
-      // The acknowledgement took effect 700 ms after the poll.
-      const stale = unstarted(view(state, POLLED + 4_000));
-      expect(stepOf(stale, 4_100)).toEqual(waitUntil(5_700));
-      expect(stepOf(stale, 5_700)).toEqual(LOOK);
-      expect(stepOf(unstarted(view(state, POLLED + 5_700)), 5_800)).toMatchObject({ why: "LeaseLost" });
-    },
-  );
 });
 
 describe("5. open: a claim that an earlier process opened", () => {

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
-import type { Pod } from "../../src/kube/resource.ts";
+import type { ContainerState, Pod } from "../../src/kube/resource.ts";
+import type { Claim } from "../../src/protocol/claim.ts";
 import { ClaimFacts } from "../../src/sessions/claim-facts.ts";
 import type { SessionRecorder } from "../../src/sessions/session-recorder.ts";
 import { pod } from "../pods/pods.ts";
@@ -18,7 +19,7 @@ const ownPod = (metadata: Pod["metadata"] = {}, environmentUid = "env-uid"): Pod
 };
 
 /** Reads the facts of an opened claim, with this Pod in the cache and this answer to a live read. */
-function factsOf({ cached, live }: { cached?: Pod; live?: unknown }) {
+function factsOf({ cached, live, claim = opened() }: { cached?: Pod; live?: unknown; claim?: Claim }) {
   const clock = new VirtualClock();
   const kube = new FakeKube(() => live, clock);
   const context = fakeContext({
@@ -28,9 +29,14 @@ function factsOf({ cached, live }: { cached?: Pod; live?: unknown }) {
     environment: () => ({ spec: { sessions: { onPodFailure: "Stop", maxDurationSeconds: 3_600 } } }),
     template: () => ({ graceSeconds: GRACE_SECONDS }),
   });
-  const notes = { started: () => {}, ended: () => {}, ran: () => {} } as unknown as SessionRecorder;
+  const started: (number | null)[] = [];
+  const notes = {
+    started: (_claim: Claim, atMs: number | null) => started.push(atMs),
+    ended: () => {},
+    ran: () => {},
+  } as unknown as SessionRecorder;
   const facts = new ClaimFacts(context, notes, { mayRelease: () => false }, () => {});
-  return { clock, kube, facts, read: async () => (await facts.read(opened())).facts };
+  return { clock, kube, claim, facts, started, read: async () => (await facts.read(claim)).facts };
 }
 
 describe("the Pod of a claim", () => {
@@ -68,6 +74,75 @@ describe("the Pod of a claim", () => {
     expect((await read()).pod.is).toBe("parked");
     await clock.advance(1);
     expect((await read()).pod).toMatchObject({ is: "ended", end: { cause: "NodeLost" } });
+  });
+});
+
+describe("the Pod of a claim that waits for a line", () => {
+  const ASSIGNED_AT = new VirtualClock().now() - 5_000;
+  const RUNNING = { running: { startedAt: new Date(ASSIGNED_AT - 600_000).toISOString() } };
+  const ENDED = { terminated: { exitCode: 1, finishedAt: new Date(ASSIGNED_AT + 1_000).toISOString() } };
+  /** A Pod whose container runs, assigned to its session or not. */
+  const waiting = (isAssigned: boolean, state: ContainerState = RUNNING): Pod => {
+    const annotations = {
+      ...{ "berth.dev/session-container": "worker", "berth.dev/parking": "Shell" },
+      ...(isAssigned ? { "berth.dev/assigned-at": new Date(ASSIGNED_AT).toISOString() } : {}),
+    };
+    const labels = { "berth.dev/phase": isAssigned ? "assigned" : "parked" };
+    const { spec, metadata } = ownPod({ annotations, labels });
+    return { metadata, spec, status: { phase: "Running", containerStatuses: [{ name: "worker", state }] } };
+  };
+
+  test.each(["unsent", "unknown"] as const)("is parked while its line is %s, although it runs", async (delivery) => {
+    for (const isAssigned of [false, true]) {
+      const { read, started } = factsOf({ cached: waiting(isAssigned), claim: opened({ delivery }) });
+      expect(await read()).toMatchObject({
+        ...{ waitsForLine: true, pod: { is: "parked" } },
+        ...{ podAssigned: isAssigned, assignedAtMs: isAssigned ? ASSIGNED_AT : null },
+      });
+      expect(started).toEqual([]);
+    }
+  });
+
+  test("runs its session since it was assigned, once it has read its line", async () => {
+    const { read, started } = factsOf({ cached: waiting(true), claim: opened({ delivery: "done" }) });
+    expect(await read()).toMatchObject({ waitsForLine: false, pod: { is: "running", startedAtMs: ASSIGNED_AT } });
+    expect(started).toEqual([ASSIGNED_AT]);
+  });
+
+  test("runs its session although the cache does not show yet that it is assigned", async () => {
+    const claim = opened({ delivery: "done", assignedAtMs: ASSIGNED_AT });
+    const { read, started } = factsOf({ cached: waiting(false), claim });
+    expect(await read()).toMatchObject({ waitsForLine: false, pod: { is: "running", startedAtMs: ASSIGNED_AT } });
+    expect(started).toEqual([ASSIGNED_AT]);
+  });
+
+  test.each(["unsent", "unknown", "done"] as const)("has ended when its container has, line: %s", async (delivery) => {
+    const { read } = factsOf({ cached: waiting(true, ENDED), claim: opened({ delivery }) });
+    expect(await read()).toMatchObject({ waitsForLine: false, pod: { is: "ended" } });
+  });
+
+  test("is lost with its node although its line may be on its way", async () => {
+    const { metadata, ...rest } = waiting(true);
+    const deletionTimestamp = new Date(new VirtualClock().now()).toISOString();
+    const cached = { ...rest, metadata: { ...metadata, deletionTimestamp } };
+    const { clock, read } = factsOf({ cached, claim: opened({ delivery: "unknown" }) });
+    await clock.advance(podOverdueMs);
+    expect(await read()).toMatchObject({ pod: { is: "ended", end: { cause: "NodeLost" } } });
+  });
+
+  test.each([
+    ["unsent", true],
+    ["unknown", false],
+  ] as const)("was seen waiting only while no line was sent: %s", async (delivery, isSeen) => {
+    const { clock, read, claim } = factsOf({ cached: waiting(true), claim: opened({ delivery, waitedMs: null }) });
+    await read();
+    expect(claim.observed.waitedMs).toBe(isSeen ? clock.monotonic() : null);
+  });
+
+  test("that waits for a key is read as before", async () => {
+    const cached = ownPod({ labels: { "berth.dev/phase": "assigned" } });
+    const { read } = factsOf({ cached, claim: opened({ delivery: "unknown" }) });
+    expect(await read()).toMatchObject({ waitsForLine: false, pod: { is: "parked" }, assignedAtMs: null });
   });
 });
 

@@ -1,0 +1,140 @@
+import { describe, expect, test } from "vitest";
+import type { EnvironmentStatus } from "../../src/api/environment.ts";
+import { NO_POINTS } from "../../src/core/points.ts";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
+import type { ObjectRef } from "../../src/kube/client.ts";
+import { ParkingCheck } from "../../src/reconcile/parking-check.ts";
+import { type Json, parsed, podTemplate, sessionsSpec, stored, workersSpec } from "../api/environments.ts";
+import { FakeStream } from "../attach/fake-stream.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { noAnswer, notFound, refusal } from "./fake-kube.ts";
+
+const WITH_COMMAND = podTemplate({ containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] });
+const environmentOf = (sessions: Json = {}, generation = 1) => {
+  const { metadata, ...rest } = stored(sessionsSpec({ template: WITH_COMMAND, ...sessions }));
+  return parsed({ ...rest, metadata: { ...(metadata as Json), generation } });
+};
+const FORBIDDEN = refusal(403, "Forbidden", 'get pods "x" is forbidden: no');
+const NONE = notFound("pods", "x");
+
+/** A check of the right to attach, on an API server that gives these answers in turn. */
+function checkOf(answers: (Error | FakeStream)[], found?: Partial<EnvironmentStatus>) {
+  const clock = new VirtualClock();
+  const asked: ObjectRef[] = [];
+  const attach = async (ref: ObjectRef) => {
+    asked.push(ref);
+    const answer = answers.shift();
+    if (answer instanceof FakeStream) return answer;
+    throw answer ?? new Error("not foreseen");
+  };
+  const check = new ParkingCheck({
+    kube: { attach } as never,
+    points: NO_POINTS,
+    clock,
+    timing: DEFAULT_TIMING,
+    found: found as EnvironmentStatus | undefined,
+  });
+  const next = () => clock.advance(check.nextLookMs(clock.monotonic()));
+  return { check, clock, asked, next };
+}
+
+describe("the right to attach", () => {
+  test("exists when the API server only misses the Pod, which never exists", async () => {
+    const { check, asked } = checkOf([NONE]);
+    await check.check(environmentOf());
+    expect([check.refused, check.failure]).toEqual([null, null]);
+    expect(asked).toEqual([{ namespace: "agents", name: expect.stringContaining("research") }]);
+  });
+
+  test("is missing when the API server forbids it, and Pods then don't wait in a shell", async () => {
+    const { check, next } = checkOf([FORBIDDEN, NONE]);
+    await check.check(environmentOf());
+    expect(check.refused).toMatch(/^the operator may not attach to Pods: .*forbidden/);
+    // The next process finds this out again.
+    expect(check.failure).toBeNull();
+    await next();
+    await check.check(environmentOf());
+    expect(check.refused).toBeNull();
+  });
+
+  test.each([
+    ["no answer", noAnswer("attach")],
+    ["an error of the server", refusal(500, "InternalError", "error dialing backend")],
+  ])("stays as it is known after %s", async (_, failure) => {
+    const { check, next } = checkOf([failure, FORBIDDEN, failure]);
+    await check.check(environmentOf());
+    expect(check.refused).toBeNull();
+    await next();
+    await check.check(environmentOf());
+    await next();
+    await check.check(environmentOf());
+    expect(check.refused).toMatch(/^the operator may not attach/);
+  });
+
+  test("exists if the attach succeeds, and its connection is closed", async () => {
+    const stream = new FakeStream();
+    const { check } = checkOf([stream]);
+    await check.check(environmentOf());
+    expect([check.refused, stream.isOpen]).toEqual([null, false]);
+  });
+
+  test("is checked at intervals, not at each reconcile", async () => {
+    const { check, clock, asked } = checkOf([NONE, NONE]);
+    expect(check.nextLookMs(clock.monotonic())).toBe(Number.POSITIVE_INFINITY);
+    for (let n = 0; n < 3; n += 1) await check.check(environmentOf());
+    expect(asked).toHaveLength(1);
+    expect(check.nextLookMs(clock.monotonic())).toBe(DEFAULT_TIMING.policyCheckMs);
+    await clock.advance(DEFAULT_TIMING.policyCheckMs);
+    await check.check(environmentOf());
+    expect(asked).toHaveLength(2);
+  });
+
+  test.each<[string, ReturnType<typeof environmentOf>]>([
+    ["the spec chooses Shell", environmentOf({ parking: "Shell" })],
+    ["the spec chooses Key", environmentOf({ parking: "Key" })],
+    ["the template keeps Pods from waiting in a shell", environmentOf({ template: podTemplate() })],
+    ["there are no sessions", parsed(stored(workersSpec()))],
+  ])("is not checked when %s", async (_, environment) => {
+    const { check, clock, asked } = checkOf([]);
+    await check.check(environment);
+    expect(asked).toEqual([]);
+    expect(check.nextLookMs(clock.monotonic())).toBe(Number.POSITIVE_INFINITY);
+  });
+
+  test("is checked at once when the spec leaves the choice to Berth again", async () => {
+    const { check, asked } = checkOf([NONE, NONE]);
+    for (const sessions of [{}, { parking: "Key" }, {}]) await check.check(environmentOf(sessions));
+    expect(asked).toHaveLength(2);
+  });
+});
+
+describe("a fault that only a Pod shows", () => {
+  test("keeps Pods from waiting in a shell until the spec changes", async () => {
+    const { check } = checkOf([NONE, NONE]);
+    check.failed("the image has no /bin/sh", environmentOf({}, 3));
+    await check.check(environmentOf({}, 3));
+    expect([check.refused, check.failure]).toEqual(["the image has no /bin/sh", "the image has no /bin/sh"]);
+    await check.check(environmentOf({}, 4));
+    expect([check.refused, check.failure]).toEqual([null, null]);
+  });
+
+  test("counts before a missing right", async () => {
+    const { check } = checkOf([FORBIDDEN]);
+    await check.check(environmentOf());
+    check.failed("the image has no /bin/sh", environmentOf());
+    expect(check.refused).toBe("the image has no /bin/sh");
+  });
+
+  test("is read from the status of an earlier process, for the same spec", async () => {
+    const found = (mode: "Key" | "Shell", more: Partial<EnvironmentStatus> = { observedGeneration: 3 }) =>
+      checkOf([NONE], { parking: { mode, message: "m", failure: "no shell" }, ...more }).check;
+    const same = found("Key");
+    await same.check(environmentOf({}, 3));
+    expect(same.refused).toBe("no shell");
+    expect(found("Shell").refused).toBeNull();
+    expect(found("Key", {}).refused).toBeNull();
+    const changed = found("Key");
+    await changed.check(environmentOf({}, 4));
+    expect(changed.refused).toBeNull();
+  });
+});
