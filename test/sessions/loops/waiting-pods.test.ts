@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { ANNOTATION_ASSIGNED_AT } from "../../../src/api/names.ts";
+import { refusal } from "./api-server.ts";
 import { LoopWorld, NAMESPACE, type Operator } from "./loop-world.ts";
 
 const TEMPLATE = {
@@ -88,4 +89,50 @@ test("a waiting Pod that is killed ends its streams, and refuses others", async 
   const refused = expect(again).rejects.toMatchObject({ status: 500 });
   await world.pass(100);
   await refused;
+});
+
+describe.each(["Worker", "Operator"])("lease: %s", (lease) => {
+  test("a Pod that never reads its line is deleted, and its item is stopped", async () => {
+    const { world, operator } = await parkedWorld({ parking: "Shell", lease });
+    operator.kube.loses = (what) => what === "line";
+    const id = world.enqueue();
+    await world.until("the item is stopped", () => world.item(id).state === "stopped" && world.isSettled, 300_000);
+    expect(world.starts).toEqual([]);
+    expect(world.told.join("\n")).toMatch(/StartFailed: .*did not read its session's line within firstBeatTimeoutSec/);
+    expect([...world.wrongs, ...world.violations]).toEqual([]);
+  });
+
+  test.each([
+    ["has lost its beginning", () => Promise.resolve("working\n")],
+    ["may not be read", () => Promise.reject(refusal(403, "Forbidden", "no"))],
+  ])("a session runs on after a restart of the operator, although its log %s", async (_, log) => {
+    const { world, operator } = await parkedWorld({ parking: "Shell", lease });
+    const program = lease === "Operator" ? "plain" : "stock";
+    world.fate = () => ({ startError: false, program, servesMs: 200_000 });
+    world.enqueue();
+    await world.until("it runs", () => world.starts.length === 1);
+    await world.pass(5_000);
+    operator.kill();
+    world.server.log = log;
+    await world.pass(1_000);
+    world.startOperator();
+    await world.until("it is served", () => world.isSettled, 300_000);
+    expect(world.starts).toHaveLength(1);
+    expect(world.sessionReasons).toContain("Completed");
+    expect([...world.wrongs, ...world.violations]).toEqual([]);
+  });
+
+  test("a session's time counts from its assignment after a restart of the operator", async () => {
+    const { world, operator } = await parkedWorld({ parking: "Shell", lease, maxDurationSeconds: 120 });
+    const program = lease === "Operator" ? "silent" : "deaf";
+    world.fate = () => ({ startError: false, program, servesMs: 0 });
+    world.enqueue();
+    await world.until("it runs", () => world.starts.length === 1);
+    await world.pass(90_000);
+    operator.kill();
+    world.startOperator();
+    // It has 30 s of grace.
+    await world.until("it has ended", () => world.isSettled, 100_000);
+    expect(world.sessionReasons).toContain("MaxDuration");
+  });
 });
