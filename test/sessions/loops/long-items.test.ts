@@ -1,0 +1,76 @@
+import { describe, expect, test } from "vitest";
+import { LoopWorld } from "./loop-world.ts";
+
+const TEMPLATE = {
+  spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }], terminationGracePeriodSeconds: 30 },
+};
+
+/** A world whose items have a secret of this many more characters, with a parked Pod. */
+async function worldOf(sessions: Record<string, unknown>, more = 4_000) {
+  const world = new LoopWorld({ sessions: { template: TEMPLATE, ...sessions } });
+  const { world: simulator } = world.api;
+  const secretFor = simulator.secretFor.bind(simulator);
+  let padding = more;
+  simulator.secretFor = (found) => {
+    const secret = secretFor(found);
+    if (secret === null) return null;
+    const fields = JSON.parse(Buffer.from(secret, "base64url").toString("utf8"));
+    return Buffer.from(JSON.stringify({ ...fields, padding: "x".repeat(padding) })).toString("base64url");
+  };
+  world.createEnvironment();
+  world.startOperator();
+  await world.until("a parked Pod", () => world.parked.length === 1);
+  await world.pass(1_000);
+  return {
+    world,
+    pad: (length: number) => {
+      padding = length;
+    },
+  };
+}
+
+const modeOf = (world: LoopWorld) => world.environment?.status?.parking;
+
+describe("an item whose ids and credential do not fit in a line", () => {
+  test("is served by a Pod that waits for a key, if the spec leaves the choice to Berth", async () => {
+    const { world } = await worldOf({ maxConcurrent: 1 });
+    expect(modeOf(world)?.mode).toBe("Shell");
+    const [shell] = world.parked;
+    const id = world.enqueue();
+    await world.until("the item is served", () => world.item(id).acks.length > 0 && world.isSettled, 300_000);
+    expect(world.starts).toEqual([{ pod: expect.not.stringContaining(shell?.metadata.name ?? ""), workId: id }]);
+    expect(modeOf(world)).toMatchObject({
+      mode: "Key",
+      failure: "the ids and the credential of a work item do not fit in the line that starts a session",
+    });
+    expect(world.item(id).acks).toHaveLength(1);
+    expect([...world.wrongs, ...world.violations]).toEqual([]);
+  });
+
+  test.each([
+    ["parking is Shell", { parking: "Shell" }],
+    ["parking is Program", { parking: "Program" }],
+    ["only a shell can write the file", { secretDelivery: "File" }],
+  ])("is stopped and reported if %s, and the Pod serves the next one", async (_, sessions) => {
+    const { world, pad } = await worldOf(sessions);
+    const id = world.enqueue();
+    await world.until("the item is stopped", () => world.item(id).state === "stopped" && world.isSettled);
+    expect(world.starts).toEqual([]);
+    const said = world.told.find((words) => words.startsWith("StartFailed"));
+    expect(said).toContain("do not fit in the line that starts a session: set spec.sessions.parking: Key");
+    expect(world.conditionOf("CredentialsPresent")?.status).not.toBe("False");
+    expect(modeOf(world)?.mode).not.toBe("Key");
+    pad(0);
+    const next = world.enqueue();
+    await world.until("the next item is served", () => world.item(next).state === "stopped" && world.isSettled);
+    expect(world.starts).toEqual([{ pod: expect.any(String), workId: next }]);
+    expect([...world.wrongs, ...world.violations]).toEqual([]);
+  });
+
+  test("is served if its Pod waits for a key", async () => {
+    const { world } = await worldOf({ parking: "Key" });
+    const id = world.enqueue();
+    await world.until("the item is served", () => world.starts.length === 1 && world.isSettled);
+    expect(world.item(id).state).toBe("stopped");
+  });
+});
