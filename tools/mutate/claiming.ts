@@ -564,14 +564,14 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "gives an item to a Pod that was parked for another address",
         guard: "identity",
-        find: "isItsOwn && serves(free, api) && ",
-        replace: "isItsOwn && ",
+        find: " || !serves(free, api)) return false;",
+        replace: ") return false;",
       },
       {
         name: "gives an item to a Pod that expects a credential that does not exist",
         guard: "guard",
-        find: " && credentialFor(this.#context, free, item) !== null",
-        replace: "",
+        find: "return credential !== null && ",
+        replace: "return credential === null || ",
       },
       {
         name: "claims for an Environment without its finalizer",

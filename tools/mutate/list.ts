@@ -1,4 +1,5 @@
 import { CLAIMING } from "./claiming.ts";
+import { DELIVERING } from "./delivering.ts";
 import { KEEPING } from "./keeping.ts";
 import { type Mutation, mutationsOf } from "./mutation.ts";
 import { SESSION_PODS_MUTATIONS } from "./pods.ts";
@@ -7,6 +8,7 @@ import { ROOMS } from "./rooms.ts";
 /** Every mutation. */
 export const MUTATIONS: readonly Mutation[] = mutationsOf([
   ...CLAIMING,
+  ...DELIVERING,
   ...KEEPING,
   ...SESSION_PODS_MUTATIONS,
   ...ROOMS,

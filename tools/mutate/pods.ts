@@ -229,7 +229,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       },
       {
         name: "claims a Pod that a claim holds",
-        guard: "guard",
+        guard: "reuse",
         find: "!this.#options.claims.has(name) && ",
         replace: "",
       },
@@ -460,6 +460,12 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         guard: "identity",
         find: "if (this.#claims.has(name)) return;",
         replace: "",
+      },
+      {
+        name: "leaves an assigned Pod without a record alone",
+        guard: "assignedAlone",
+        find: 'return labels?.[LABEL_PHASE] === "assigned" && !this.#claims',
+        replace: 'return labels?.[LABEL_PHASE] === "lost" && !this.#claims',
       },
       {
         name: "deletes an assigned Pod without reading its record",

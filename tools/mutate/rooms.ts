@@ -331,7 +331,7 @@ export const ROOMS: readonly FileMutations[] = [
     mutations: [
       {
         name: "writes a frame without checking that this process may act",
-        guard: "guard",
+        guard: "leadership",
         find: "this.#call.fence?.();",
         replace: "",
       },

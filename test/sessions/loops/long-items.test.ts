@@ -58,7 +58,7 @@ describe("an item whose ids and credential do not fit in a line", () => {
     expect(world.starts).toEqual([]);
     const said = world.told.find((words) => words.startsWith("StartFailed"));
     expect(said).toContain("do not fit in the line that starts a session: set spec.sessions.parking: Key");
-    expect(world.conditionOf("CredentialsPresent")?.status).not.toBe("False");
+    expect(world.conditionOf("CredentialMissing")?.status).toBe("False");
     expect(modeOf(world)?.mode).not.toBe("Key");
     pad(0);
     const next = world.enqueue();

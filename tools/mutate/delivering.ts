@@ -1,0 +1,369 @@
+import type { FileMutations } from "./mutation.ts";
+
+const CLAIM_FACTS = "test/sessions/claim-facts.test.ts";
+const DECIDE = "test/protocol/delivering.test.ts";
+const DELIVERY_ACTS = "test/claims/delivery-acts.test.ts";
+const LONG_ITEMS = "test/sessions/loops/long-items.test.ts";
+const PARKING_CHECK = "test/reconcile/parking-check.test.ts";
+const PERFORM = "test/claims/pod-acts.test.ts";
+const POD_STATE = "test/pods/pod-state.test.ts";
+const STREAMS = "test/attach/pod-streams.test.ts";
+const WAITING_PODS = "test/sessions/loops/waiting-pods.test.ts";
+
+/** Step 5 of the protocol for Pods that wait for a line, and the connections over which they get it. */
+export const DELIVERING: readonly FileMutations[] = [
+  {
+    file: "src/protocol/delivering.ts",
+    tests: [DECIDE],
+    mutations: [
+      {
+        name: "sends a line to a Pod that is not assigned",
+        guard: "line",
+        find: "if (!facts.podAssigned && !record.assigned) {",
+        replace: "if (false) {",
+      },
+      {
+        name: "sends a line again without looking for the program's start",
+        guard: "redelivery",
+        find: 'if (record.delivery === "unknown") return findDelivery(facts);',
+        replace: "",
+      },
+      {
+        name: "sends a line again without reading the item",
+        guard: "redelivery",
+        find: 'return record.unstartedMs === null ? { do: "deliver" } : redeliver(facts, record.unstartedMs);',
+        replace: 'return { do: "deliver" };',
+      },
+      {
+        name: "sends a line again by a view of the item from before",
+        guard: "redelivery",
+        find: "if (!item || item.askedMs < unstartedMs) return LOOK;",
+        replace: "if (!item) return LOOK;",
+      },
+      {
+        name: "sends a line again for an item that was told to stop",
+        guard: "redelivery",
+        find: 'item.state === "stopped" || item.state === "stopping"',
+        replace: 'item.state === "stopped"',
+      },
+      {
+        name: "sends a line again for an item that is another client's",
+        guard: "redelivery",
+        find: 'return because === null ? { do: "deliver" }',
+        replace: 'return because === because ? { do: "deliver" }',
+      },
+      {
+        name: "settles the item while the container may still read its line",
+        guard: "giveUp",
+        find: "if (nowMs >= patience && !mayRun) {",
+        replace: 'if (nowMs >= patience && !mayRun) {\n    return { do: "settled", because: "stopped" };',
+      },
+      {
+        name: "waits forever for a container that does not read its line",
+        guard: "bound",
+        find: "if (nowMs >= patience && !mayRun) {",
+        replace: "if (false) {",
+      },
+      {
+        name: "gives up a program that an earlier process may have started",
+        guard: "guard",
+        find: "if (nowMs >= patience && !mayRun) {",
+        replace: "if (nowMs >= patience) {",
+      },
+      {
+        name: "takes the operator's own heartbeats for those of the program",
+        guard: "identity",
+        find: 'if (record.journal.lease === "Worker") {',
+        replace: "if (record.journal) {",
+      },
+      {
+        name: "takes the age of its own claim for the start of its program",
+        guard: "identity",
+        find: "if (isInherited(facts) && isOld)",
+        replace: "if (isOld)",
+      },
+    ],
+  },
+  {
+    file: "src/protocol/operator-lease.ts",
+    tests: [DECIDE],
+    mutations: [
+      {
+        name: "sends a line while the lease may lapse",
+        guard: "lineLease",
+        find: 'if (step.do === "deliver" && !maySendStop(lease, facts, timing))',
+        replace: "if (false)",
+      },
+    ],
+  },
+  {
+    file: "src/claims/delivery-acts.ts",
+    tests: [DELIVERY_ACTS],
+    mutations: [
+      {
+        name: "takes an unanswered line for a start",
+        guard: "error",
+        find: 'if (delivery === "started") delivered(context, claim, "marker");',
+        replace: 'delivered(context, claim, "marker");',
+      },
+      {
+        name: "takes any output for a start",
+        guard: "error",
+        find: 'if (shown === "started") delivered(context, claim, "log");',
+        replace: 'if (shown !== "waiting") delivered(context, claim, "log");',
+      },
+      {
+        name: "takes a log that can't be read for one without a start",
+        guard: "error",
+        find: 'if (isForbidden(error)) return "unclear";',
+        replace: 'return "unclear";',
+      },
+      {
+        name: "takes a log without a beginning for a start before it has sent a line",
+        guard: "guard",
+        find: " && openedAtMs === null && deliverySentMs !== null;",
+        replace: " && openedAtMs === null;",
+      },
+      {
+        name: "takes a log without a beginning for a start in a claim of its own",
+        guard: "guard",
+        find: " && openedAtMs === null && deliverySentMs !== null;",
+        replace: " && deliverySentMs !== null;",
+      },
+    ],
+  },
+  {
+    file: "src/claims/secret-acts.ts",
+    tests: [DELIVERY_ACTS],
+    mutations: [
+      {
+        name: "sends the credential of another Secret of the same name",
+        guard: "identity",
+        find: "if (secret.metadata.uid !== claim.record.secretUid || credential === null) throw new StaleClaimError();",
+        replace: "if (credential === null) throw new StaleClaimError();",
+      },
+    ],
+  },
+  {
+    file: "src/claims/pod-acts.ts",
+    tests: [PERFORM, WAITING_PODS],
+    mutations: [
+      {
+        name: "keeps a Pod that never reads its line",
+        guard: "bound",
+        find: 'step.why === "StartFailed" && parkingOf(live) === "Key"',
+        replace: 'step.why === "StartFailed"',
+      },
+      {
+        name: "takes a Pod for assigned whose patch was refused",
+        guard: "line",
+        find: "noteAssigning(claim, assignedAtMs(pod) ?? context.kube.now());",
+        replace: "noteAssigning(claim, assignedAtMs(pod) ?? context.kube.now());\n  noteAssigned(claim);",
+      },
+      {
+        name: "counts a session from each touch",
+        guard: "guard",
+        find: "assignedAtMs(pod) ?? context.kube.now()",
+        replace: "context.kube.now()",
+      },
+    ],
+  },
+  {
+    file: "src/claims/claiming.ts",
+    tests: [LONG_ITEMS],
+    mutations: [
+      {
+        name: "claims an item that does not fit in a line",
+        guard: "guard",
+        find: "if (this.#isTooLong(item)) return this.#refuseTooLong(item, answer);",
+        replace: "",
+      },
+      {
+        name: "gives an item to a Pod whose line has no room for it",
+        guard: "guard",
+        find: " && hasRoom(free, item, credential)",
+        replace: "",
+      },
+    ],
+  },
+  {
+    file: "src/attach/pod-streams.ts",
+    tests: [STREAMS],
+    mutations: [
+      {
+        name: "counts a Pod as free that was never attached to",
+        guard: "guard",
+        find: 'return parkingOf(pod) === "Key" || this.#attached.has(pod.metadata.uid ?? "");',
+        replace: "return true;",
+      },
+      {
+        name: "takes the proof of another Pod of the same name",
+        guard: "identity",
+        find: 'return metadata.uid ?? "";',
+        replace: 'return metadata.name ?? "";',
+      },
+      {
+        name: "keeps the proof of a Pod that is not free any more",
+        guard: "guard",
+        find: "if (!uids.has(uid) && !this.#open.has(uid)) known.delete(uid);",
+        replace: "if (false) known.delete(uid);",
+      },
+      {
+        name: "keeps a connection to every free Pod",
+        guard: "bound",
+        find: "place < MOST_OPEN_OF_ENVIRONMENT && ",
+        replace: "",
+      },
+      {
+        name: "attaches again and again when no more connections may be kept",
+        guard: "bound",
+        find: " && !this.#context.streamBudget.isFull;",
+        replace: ";",
+      },
+      {
+        name: "keeps more connections than a replica may",
+        guard: "bound",
+        find: "if (this.isFull) return false;",
+        replace: "",
+      },
+      {
+        name: "attaches to all Pods at once",
+        guard: "bound",
+        find: "else if (this.#trying.size < CONCURRENCY) void",
+        replace: "else void",
+      },
+      {
+        name: "repeats a failed attach without a pause",
+        guard: "bound",
+        find: "pause.dueMs = clock.monotonic() + pause.backoff.next();",
+        replace: "pause.dueMs = clock.monotonic();",
+      },
+      {
+        name: "opens a connection again at once that ended early",
+        guard: "bound",
+        find: "if (clock.monotonic() - openedMs < RETRY.maxMs) this.#pause(uid, null);",
+        replace: "if (false) this.#pause(uid, null);",
+      },
+      {
+        name: "keeps the share of a connection that ended",
+        guard: "bound",
+        find: "streamBudget.give();",
+        replace: "",
+      },
+      {
+        name: "takes a failure on one node for a refusal by the cluster",
+        guard: "error",
+        find: "error instanceof KubeApiError && REFUSALS.has(error.status)",
+        replace: "error instanceof KubeApiError",
+      },
+      {
+        name: "keeps a connection that was made after the end",
+        guard: "guard",
+        find: "if (!this.#closed) return stream;",
+        replace: "return stream;",
+      },
+      {
+        name: "writes into a connection that has ended",
+        guard: "error",
+        find: "const stream = kept?.isOpen ? kept : await this.#connect(pod);",
+        replace: "const stream = kept ?? (await this.#connect(pod));",
+      },
+      {
+        name: "waits forever for the marker",
+        guard: "bound",
+        find: "const deadline = deadlineSignal(clock, MARKER_MS);",
+        replace: "const deadline = deadlineSignal(clock, 1e9);",
+      },
+      {
+        name: "keeps the connection after a delivery",
+        guard: "bound",
+        find: "deadline.cancel();\n      stream.close();",
+        replace: "deadline.cancel();",
+      },
+    ],
+  },
+  {
+    file: "src/sessions/claim-facts.ts",
+    tests: [CLAIM_FACTS],
+    mutations: [
+      {
+        name: "takes a container that waits for its line for the session",
+        guard: "guard",
+        find: "if (waitsForLine) state = ",
+        replace: "if (false) state = ",
+      },
+      {
+        name: "counts a session from the operator's start",
+        guard: "guard",
+        find: 'if (!waitsForLine || claim.record.delivery === "unsent") noteWaiting',
+        replace: "noteWaiting",
+      },
+    ],
+  },
+  {
+    file: "src/pods/pod-state.ts",
+    tests: [POD_STATE],
+    mutations: [
+      {
+        name: "takes an assigned Pod that waits for its line for a parked one",
+        guard: "reuse",
+        find: ' !== "Key" && assignedAtMs(pod) === null;',
+        replace: ' !== "Key";',
+      },
+      {
+        name: "says that a session ran in a Pod that only waited",
+        guard: "guard",
+        find: "return waitsForLine(pod) ? null : (",
+        replace: "return (",
+      },
+      {
+        name: "takes a node's restart for a failed preparation",
+        guard: "error",
+        find: "if (terminated.reason === END_UNSEEN.reason && exitCode === END_UNSEEN.exitCode) {",
+        replace: "if (!waitsForLine(pod) && terminated.reason === END_UNSEEN.reason) {",
+      },
+    ],
+  },
+  {
+    file: "src/pool/free-pods.ts",
+    tests: ["test/pool/free-pods.test.ts"],
+    mutations: [
+      {
+        name: "claims a Pod that no attach succeeded to",
+        guard: "guard",
+        find: 'if (free?.state !== "parked" || this.#options.streams.isReachable(pod)) return free;',
+        replace: "return free;",
+      },
+    ],
+  },
+  {
+    file: "src/reconcile/parking-check.ts",
+    tests: [PARKING_CHECK],
+    mutations: [
+      {
+        name: "takes a failed check for a missing right",
+        guard: "error",
+        find: "if (isForbidden(error)) this.#forbidden",
+        replace: "if (!isNotFound(error)) this.#forbidden",
+      },
+      {
+        name: "takes a failed check for a given right",
+        guard: "error",
+        find: "else if (isNotFound(error)) this.#forbidden = null;",
+        replace: "else this.#forbidden = null;",
+      },
+      {
+        name: "checks the right at each reconcile",
+        guard: "bound",
+        find: "if (this.#checkedMs !== null && this.nextLookMs(nowMs) > 0) return;",
+        replace: "",
+      },
+      {
+        name: "remembers a failure after the spec has changed",
+        guard: "bound",
+        find: "if (this.#failed && this.#failed.generation !== metadata.generation) this.#failed = null;",
+        replace: "",
+      },
+    ],
+  },
+];
