@@ -227,10 +227,12 @@ export class SessionsRuntime {
     this.#running = this.#run(this.#stop.signal).catch((error: unknown) => this.#broken(error));
   }
 
-  /** Stops all loops and waits for requests in flight. Leaves Pods, Secrets and items to the next process. */
+  /**
+   * Stops all loops, waits for requests in flight, and starts the sessions that were acknowledged. Leaves Pods, Secrets
+   * and items to the next process.
+   */
   async stop(): Promise<void> {
     this.#stop.abort();
-    this.#streams.close();
     this.#idleRelease.end();
     this.#failing.end();
     this.#changed.notify();
@@ -242,7 +244,10 @@ export class SessionsRuntime {
       this.#workspaces.ended(),
     ];
     // Leave only after the loops have ended: an acknowledgement in flight may still succeed.
-    await Promise.all(ended).finally(() => this.#context.sharedSessions.leave(this.#sharer));
+    await Promise.all(ended).finally(() => {
+      this.#streams.close();
+      this.#context.sharedSessions.leave(this.#sharer);
+    });
   }
 
   /** Applies changed permissions or a changed spec. */
@@ -418,6 +423,7 @@ export class SessionsRuntime {
       this.#kept(signal, () => this.#refused.run(signal, mayAsk)),
       this.#kept(signal, () => this.#sweep.run(signal, () => this.#gate.mayAsk, this.#changed)),
     ]);
+    await this.#sessions.finishStarts();
   }
 
   #kept(signal: AbortSignal, loop: () => Promise<void>): Promise<void> {

@@ -118,6 +118,21 @@ export class SessionLoop {
     await Promise.all([steps, this.#keeper.run(signal)]);
   }
 
+  /**
+   * Starts acknowledged sessions after the loops have ended. Otherwise they would wait for the next process, and one of a
+   * version without waiting shells would take their Pods for running sessions. Never throws.
+   */
+  async finishStarts(): Promise<void> {
+    const starting = [...this.#claims].filter((claim) => this.#isStarting(claim));
+    await Promise.allSettled(starting.map(({ name }) => this.#advance(name)));
+  }
+
+  #isStarting({ name, record: { journal, acknowledgedAt, delivery } }: Claim): boolean {
+    if (journal.use !== "session" || acknowledgedAt === null) return false;
+    const pod = this.#context.pods.get(name);
+    return !journal.opened || (delivery !== "done" && pod !== undefined && parkingOf(pod) !== "Key");
+  }
+
   /** Queues the claim of this name, if there is one: its Pod changed, or a list showed its item. */
   poke(name: string): void {
     if (this.#claims.has(name)) this.#queue.add(name);

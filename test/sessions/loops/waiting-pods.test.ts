@@ -136,3 +136,36 @@ describe.each(["Worker", "Operator"])("lease: %s", (lease) => {
     expect(world.sessionReasons).toContain("MaxDuration");
   });
 });
+
+describe("an operator that stops", () => {
+  const MOMENTS = ["create secrets", "get pods", "acknowledged", "patch secrets", "patch pods", "line"] as const;
+
+  test.each(MOMENTS.flatMap((moment) => (["Worker", "Operator"] as const).map((lease) => [moment, lease] as const)))(
+    "gives a Pod its acknowledged session first: %s, lease: %s",
+    async (moment, lease) => {
+      const { world, operator } = await parkedWorld({ lease });
+      let stopped: Promise<void> | undefined;
+      let hasStopped = false;
+      const reached = (what: string) => {
+        if (what !== moment || stopped) return;
+        stopped = operator.stop().then(() => {
+          hasStopped = true;
+        });
+      };
+      operator.kube.sent = ({ verb, plural }) => reached(`${verb} ${plural}`);
+      const { wrote } = operator.kube;
+      operator.kube.wrote = (ref, text) => {
+        reached("line");
+        wrote(ref, text);
+      };
+      world.api.world.events.on("item", (_item, event) => reached(event));
+      world.enqueue();
+      await world.until("the operator has stopped", () => hasStopped);
+      const acknowledged = world.items.filter(({ acks }) => acks.length > 0);
+      expect(world.starts.map(({ workId }) => workId)).toEqual(acknowledged.map(({ id }) => id));
+      world.startOperator();
+      await world.until("the item is served", () => world.starts.length === 1 && world.isSettled);
+      expect([...world.wrongs, ...world.violations]).toEqual([]);
+    },
+  );
+});
