@@ -3,7 +3,7 @@ import { type Clock, deadlineSignal, SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { AttachStream } from "../kube/attach.ts";
 import type { KubeClient } from "../kube/client.ts";
-import { KubeApiError } from "../kube/errors.ts";
+import { isForbidden, KubeApiError } from "../kube/errors.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
@@ -77,7 +77,7 @@ export interface PodStreamsContext {
   readonly labels: { readonly namespace: string; readonly environment: string };
   readonly streamBudget: Pick<StreamBudget, "take" | "give" | "isFull">;
   /** Pods can't be attached to in this cluster. */
-  readonly shellFailed: (message: string) => void;
+  readonly shellFailed: (message: string, isForMoment?: boolean) => void;
 }
 
 /** An attach that failed, or whose connection ended early. */
@@ -117,9 +117,13 @@ export class PodStreams {
     return parkingOf(pod) === "Key" || this.#attached.has(pod.metadata.uid ?? "");
   }
 
-  /** Why no attach to this Pod has succeeded yet; null: none has failed. */
+  /**
+   * Why no attach to this Pod has succeeded yet; null: none has failed repeatedly. The first one also fails for a
+   * container that ended at its start, which its Pod's status shows a moment later.
+   */
   problemOf(pod: Pod): string | null {
-    return this.#pauses.get(pod.metadata.uid ?? "")?.message ?? null;
+    const pause = this.#pauses.get(pod.metadata.uid ?? "");
+    return pause && pause.backoff.failures > 1 ? pause.message : null;
   }
 
   /**
@@ -181,7 +185,10 @@ export class PodStreams {
   #noteRefusal(error: unknown, message: string): void {
     const isRefused = error instanceof KubeApiError && REFUSALS.has(error.status);
     this.#refusals = isRefused ? this.#refusals + 1 : 0;
-    if (this.#refusals === MOST_REFUSALS) this.#context.shellFailed(`attaching to Pods is refused: ${message}`);
+    const isForMoment = isForbidden(error);
+    if (this.#refusals === MOST_REFUSALS) {
+      this.#context.shellFailed(`attaching to Pods is refused: ${message}`, isForMoment);
+    }
   }
 
   async #connect(pod: Pod): Promise<AttachStream> {
@@ -224,15 +231,21 @@ export class PodStreams {
   async deliver(pod: Pod, frame: string, onSent: () => void): Promise<Delivery> {
     const { clock, metrics, labels } = this.#context;
     const kept = this.#open.get(uidOf(pod));
-    const isKept = kept?.isOpen ?? false;
-    const stream = kept?.isOpen ? kept : await this.#connect(pod);
+    const connection = kept?.isOpen ? "kept" : "new";
+    const count = (result: Delivery | "failed") => metrics.deliveries.inc({ ...labels, connection, result });
+    const connect = () =>
+      this.#connect(pod).catch((error: unknown) => {
+        count("failed");
+        throw error;
+      });
+    const stream = kept?.isOpen ? kept : await connect();
     const deadline = deadlineSignal(clock, MARKER_MS);
     try {
       onSent();
       stream.send(frame);
       const started = await stream.waitFor(STARTED_MARKER, deadline.signal);
       const result = started ? "started" : "unanswered";
-      metrics.deliveries.inc({ ...labels, connection: isKept ? "kept" : "new", result });
+      count(result);
       return result;
     } finally {
       deadline.cancel();

@@ -160,7 +160,7 @@ const NO_ITEM = {
 
 /**
  * A Pod that waits for a key runs nothing, so it needs no grace period (0.4-1.1 s). If anything runs, including the
- * gate, the Pod gets its full grace period.
+ * waiting shell, the Pod gets its full grace period.
  */
 function graceOf({ spec, status }: Pod): number | undefined {
   const alone =

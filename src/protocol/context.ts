@@ -45,8 +45,11 @@ export interface LoopContext {
   readonly template: () => SessionTemplate;
   /** Refuses writes once this process may no longer act. */
   readonly kube: KubeClient;
-  /** Reports that Pods can't wait in a shell. It counts only if the spec leaves the choice to Berth. */
-  readonly shellFailed: (message: string) => void;
+  /**
+   * Reports that Pods can't wait in a shell. It counts only if the spec leaves the choice to Berth, and until the spec
+   * changes; `isForMoment`: until attaching is allowed again.
+   */
+  readonly shellFailed: (message: string, isForMoment?: boolean) => void;
   /** Failing steps of claims, and of the loops that all claims share. */
   readonly failing: FailingSteps;
   /** Every request of the loops passes its point. */

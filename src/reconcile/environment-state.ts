@@ -96,8 +96,8 @@ export function newEnvironmentState(
     sharedSessions: options.sharedSessions,
     streamBudget: options.streamBudget,
     shellRefused: () => state.parkingCheck.refused,
-    shellFailed: (message) => {
-      state.parkingCheck.failed(message, state.environment);
+    shellFailed: (message, isForMoment = false) => {
+      state.parkingCheck.failed(message, state.environment, isForMoment);
       onChange(pace);
     },
     hinted,

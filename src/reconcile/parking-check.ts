@@ -55,9 +55,17 @@ export class ParkingCheck {
       : this.#checkedMs + this.#options.timing.policyCheckMs - nowMs;
   }
 
-  /** Parking in a shell failed although the template and the rights permit it. */
-  failed(message: string, { metadata }: Environment): void {
-    this.#failed = { message, generation: metadata.generation };
+  /**
+   * Parking in a shell failed although the template and the rights permit it.
+   * @param isForMoment the next check shows whether it still fails
+   */
+  failed(message: string, { metadata }: Environment, isForMoment = false): void {
+    if (!isForMoment) {
+      this.#failed = { message, generation: metadata.generation };
+      return;
+    }
+    this.#forbidden = message;
+    this.#checkedMs = this.#options.clock.monotonic();
   }
 
   /** Checks the right to attach if it is time. Never throws. */

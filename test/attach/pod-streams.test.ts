@@ -245,18 +245,19 @@ describe("connections ahead of time", () => {
 });
 
 describe("an attach that fails", () => {
-  test("is tried again with backoff, and its message is the Pod's problem until one succeeds", async () => {
+  test("is tried again with backoff, and from the second time its message is the Pod's problem until one succeeds", async () => {
     const { streams, keep, on, clock, names, changes } = streamsOf();
     const free = waiting("pod-0");
     on.attach = () => refusal(500, "InternalError", "error dialing backend");
     await keep([free]);
-    expect([streams.isReachable(free), streams.problemOf(free)]).toEqual([false, "error dialing backend"]);
+    expect([streams.isReachable(free), streams.problemOf(free)]).toEqual([false, null]);
     expect(changes()).toBe(1);
     const againMs = await keep([free]);
     expect(againMs).toBe(clock.monotonic() + 750);
     expect(names()).toHaveLength(1);
     await clock.advance(750);
     await keep([free]);
+    expect([streams.isReachable(free), streams.problemOf(free)]).toEqual([false, "error dialing backend"]);
     expect(await keep([free])).toBe(clock.monotonic() + 1_500);
     on.attach = () => undefined;
     await clock.advance(1_500);

@@ -46,6 +46,17 @@ describe("the right to attach", () => {
     expect(asked).toEqual([{ namespace: "agents", name: expect.stringContaining("research") }]);
   });
 
+  test("is missing after Pods refused it, until the next check finds that it is there again", async () => {
+    const { check, next } = checkOf([NONE, NONE]);
+    await check.check(environmentOf());
+    check.failed("attaching to Pods is refused", environmentOf(), true);
+    await check.check(environmentOf());
+    expect([check.refused, check.failure]).toEqual(["attaching to Pods is refused", null]);
+    await next();
+    await check.check(environmentOf());
+    expect(check.refused).toBeNull();
+  });
+
   test("is missing when the API server forbids it, and Pods then don't wait in a shell", async () => {
     const { check, next } = checkOf([FORBIDDEN, NONE]);
     await check.check(environmentOf());
