@@ -18,7 +18,7 @@ import { type CapacityProblem, capacityProblemOf } from "./capacity-problem.ts";
 import { CreationBackoff } from "./creation-backoff.ts";
 import { DepartingPods } from "./departing-pods.ts";
 import { Expectations } from "./expectations.ts";
-import { FreePods } from "./free-pods.ts";
+import { type Free, FreePods } from "./free-pods.ts";
 import { NodeEvents } from "./node-events.ts";
 import { parkedMaxAgeMs } from "./parked-age.ts";
 import { longestHoldMs, PodCreation } from "./pod-creation.ts";
@@ -250,9 +250,10 @@ export class Pool {
     const attachAtMs = this.#options.streams.keep(this.#free.waiting());
     if (attachAtMs !== null) this.#passes.wakeAfter(attachAtMs - this.#context.clock.monotonic());
     await this.#departing.retryDue();
-    const plan = this.#plan();
+    const free = this.#free.list();
+    const plan = this.#plan(free);
     this.#surplusSinceMs = plan.surplusSinceMs;
-    const askMs = this.#nodeEvents.look(this.#free.list());
+    const askMs = this.#nodeEvents.look(free);
     if (askMs !== null) this.#passes.wakeAfter(askMs);
     if (plan.againAtMs !== null) this.#passes.wakeAfter(plan.againAtMs - this.#context.kube.now());
     await this.#clearEnded();
@@ -293,7 +294,7 @@ export class Pool {
     return this.#claimPriority.holdMs(longestHoldMs(parked, wanted));
   }
 
-  #plan(): CapacityPlan | BoundCapacityPlan {
+  #plan(free: readonly Free[]): CapacityPlan | BoundCapacityPlan {
     const { environment, template, kube } = this.#context;
     const sessions = environment().spec.sessions;
     if (!sessions) throw new TypeError("not an Environment with spec.sessions");
@@ -308,7 +309,7 @@ export class Pool {
       demand: this.#demand,
       busy: this.busy,
       creating: this.#expected.size,
-      pods: this.#free.list().map(({ free }) => free),
+      pods: free.map((each) => each.free),
       trusts: (each) => this.#options.breaker.trusts(each),
       parkedMaxAgeMs: parkedMaxAgeMs(sessions.parkedMaxAgeSeconds, template().parking.mode),
       prepareTimeoutMs: sessions.prepareTimeoutSeconds * SECOND_MS,
@@ -383,11 +384,13 @@ export class Pool {
    * also removes strays, since no record says what they run.
    */
   async #clearEnded(): Promise<void> {
-    const ended = this.#free.unclaimed().flatMap((pod) => {
+    const unclaimed = this.#free.unclaimed();
+    const ended = unclaimed.flatMap((pod) => {
       const state = stateOf(pod);
       return state.is === "ended" ? [{ pod, end: state.end }] : [];
     });
-    await this.#inBatches(this.#free.strays(), (pod) => this.#remove(pod.metadata.name ?? "", "Stray"));
+    const strays = unclaimed.filter((pod) => stateOf(pod).is === "running");
+    await this.#inBatches(strays, (pod) => this.#remove(pod.metadata.name ?? "", "Stray"));
     await this.#inBatches(ended, async ({ pod, end }) => {
       if (!LOST.has(end.cause)) this.#failedToPrepare(end.cause, { is: "preparing", message: end.message });
       if (end.message.endsWith(NEEDS_SHELL)) this.#context.shellFailed("the image has no /bin/sh");
