@@ -1,13 +1,13 @@
 import { describe, expect, test } from "vitest";
-import { LoopWorld } from "./loop-world.ts";
+import { LoopWorld, type LoopWorldOptions } from "./loop-world.ts";
 
 const TEMPLATE = {
   spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }], terminationGracePeriodSeconds: 30 },
 };
 
 /** A world whose items have a secret of this many more characters, with a parked Pod. */
-async function worldOf(sessions: Record<string, unknown>, more = 4_000) {
-  const world = new LoopWorld({ sessions: { template: TEMPLATE, ...sessions } });
+async function worldOf(sessions: Record<string, unknown>, more = 4_000, options: Partial<LoopWorldOptions> = {}) {
+  const world = new LoopWorld({ ...options, sessions: { template: TEMPLATE, ...sessions } });
   const { world: simulator } = world.api;
   const secretFor = simulator.secretFor.bind(simulator);
   let padding = more;
@@ -64,6 +64,24 @@ describe("an item whose ids and credential do not fit in a line", () => {
     const next = world.enqueue();
     await world.until("the next item is served", () => world.item(next).state === "stopped" && world.isSettled);
     expect(world.starts).toEqual([{ pod: expect.any(String), workId: next }]);
+    expect([...world.wrongs, ...world.violations]).toEqual([]);
+  });
+
+  test("is not given to a free Pod of an earlier spec that waits in a shell", async () => {
+    let prepareMs = 500;
+    const { world, pad } = await worldOf({ parking: "Shell" }, 0, { prepareMs: () => prepareMs });
+    // Pods of a template that has served are not replaced before the next ones are ready.
+    world.enqueue();
+    await world.until("a session has ended", () => world.starts.length === 1 && world.isSettled);
+    await world.until("another Pod is parked", () => world.parked.length === 1);
+    pad(4_000);
+    prepareMs = 60_000;
+    world.patchEnvironment({ spec: { sessions: { parking: "Key" } } });
+    await world.until("the status shows it", () => modeOf(world)?.mode === "Key");
+    const id = world.enqueue();
+    await world.pass(30_000);
+    expect([world.parked.length, world.claims, world.item(id).acks]).toEqual([1, [], []]);
+    await world.until("the item is served", () => world.starts.length === 2 && world.isSettled);
     expect([...world.wrongs, ...world.violations]).toEqual([]);
   });
 
