@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import type { ItemRecord } from "../../simulator/item.ts";
-import { API_VERSION, KIND, LABEL_ENVIRONMENT, LABEL_PHASE } from "../../src/api/names.ts";
+import { ANNOTATION_PARKING, API_VERSION, KIND, LABEL_ENVIRONMENT, LABEL_PHASE } from "../../src/api/names.ts";
 import type { KubeObject, Pod } from "../../src/kube/resource.ts";
 import { readPodState } from "../../src/pods/pod-state.ts";
 import { readJournal } from "../../src/protocol/journal.ts";
@@ -151,6 +151,11 @@ class Served {
   }
 }
 
+/** Whether a Pod waits, or waited, in a shell. */
+function inShell({ metadata }: Pod): boolean {
+  return metadata.annotations?.[ANNOTATION_PARKING] === "Shell";
+}
+
 /** Ends all sessions, and checks that each was served once, by one worker. */
 async function endAll(world: World, served: readonly Served[]): Promise<void> {
   for (const each of served) {
@@ -224,6 +229,46 @@ test(
     await init.untilWaiting(1, ({ spec }) => !spec.initContainers?.some(({ name }) => name === GATE));
     await init.serve();
     await endAll(world, both);
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  "a downgrade loses no session, also of those that were just acknowledged, and replaces Pods that wait in a shell",
+  async () => {
+    await installBerth(cluster.api);
+    await using world = await upgradeWorld();
+    const shell = await Served.create(world, "shell", { warm: 4 });
+    const operator = await world.startOperatorProcess({ leaderElect: true });
+    await shell.untilWaiting(4, inShell);
+    for (let running = 0; running < 2; running += 1) expect(inShell(await shell.serve())).toBe(true);
+    await shell.untilWaiting(4, inShell);
+
+    // It stops as soon as it has acknowledged one of these.
+    const burst = [shell.enqueue(), shell.enqueue()];
+    const acknowledged = () => burst.filter(({ id }) => world.simulator.item(id).acks.length > 0);
+    await world.until("an item is acknowledged", () => acknowledged().length > 0);
+    await operator.stop();
+    await world.until("its session has started without an operator", () =>
+      acknowledged().every(({ id }) => world.simulator.item(id).state === "active"),
+    );
+
+    await installBerth(cluster.api, previous.deploy);
+    await world.until("the CRD of the previous version fills in parking", async () => {
+      const { spec } = await shell.read();
+      return spec.sessions["parking"] === "Key";
+    });
+    const old = await world.startOperatorProcess({ root: previous.root, leaderElect: true });
+    await shell.untilWaiting(4, (pod) => !inShell(pod));
+    await world.until("the Pods that wait in a shell are gone", () => shell.waiting.every((pod) => !inShell(pod)));
+    expect(inShell(await shell.serve())).toBe(false);
+    await shell.stop(shell.items[0] as ItemRecord);
+
+    await installBerth(cluster.api);
+    await world.startOperatorProcess({ leaderElect: true });
+    await old.stop();
+    await shell.serve();
+    await endAll(world, [shell]);
   },
   TIMEOUT_MS,
 );

@@ -139,33 +139,54 @@ describe.each(["Worker", "Operator"])("lease: %s", (lease) => {
 
 describe("an operator that stops", () => {
   const MOMENTS = ["create secrets", "get pods", "acknowledged", "patch secrets", "patch pods", "line"] as const;
+  const LEASES = ["Worker", "Operator"] as const;
 
-  test.each(MOMENTS.flatMap((moment) => (["Worker", "Operator"] as const).map((lease) => [moment, lease] as const)))(
+  /** Queues an item, and resolves when an operator that is ended at this moment of its claim has stopped. */
+  async function stopAt(moment: (typeof MOMENTS)[number], lease: string, end: (operator: Operator) => Promise<void>) {
+    const { world, operator } = await parkedWorld({ lease });
+    let begun = false;
+    let hasStopped = false;
+    const reached = (what: string) => {
+      if (what !== moment || begun) return;
+      begun = true;
+      void end(operator).then(() => {
+        hasStopped = true;
+      });
+    };
+    operator.kube.sent = ({ verb, plural }) => reached(`${verb} ${plural}`);
+    const { wrote } = operator.kube;
+    operator.kube.wrote = (ref, text) => {
+      reached("line");
+      wrote(ref, text);
+    };
+    world.api.world.events.on("item", (_item, event) => reached(event));
+    world.enqueue();
+    await world.until("the operator has stopped", () => hasStopped);
+    return world;
+  }
+
+  async function expectServedByNext(world: LoopWorld): Promise<void> {
+    world.startOperator();
+    await world.until("the item is served", () => world.starts.length === 1 && world.isSettled);
+    expect([...world.wrongs, ...world.violations]).toEqual([]);
+  }
+
+  test.each(MOMENTS.flatMap((moment) => LEASES.map((lease) => [moment, lease] as const)))(
     "gives a Pod its acknowledged session first: %s, lease: %s",
     async (moment, lease) => {
-      const { world, operator } = await parkedWorld({ lease });
-      let stopped: Promise<void> | undefined;
-      let hasStopped = false;
-      const reached = (what: string) => {
-        if (what !== moment || stopped) return;
-        stopped = operator.stop().then(() => {
-          hasStopped = true;
-        });
-      };
-      operator.kube.sent = ({ verb, plural }) => reached(`${verb} ${plural}`);
-      const { wrote } = operator.kube;
-      operator.kube.wrote = (ref, text) => {
-        reached("line");
-        wrote(ref, text);
-      };
-      world.api.world.events.on("item", (_item, event) => reached(event));
-      world.enqueue();
-      await world.until("the operator has stopped", () => hasStopped);
+      const world = await stopAt(moment, lease, (operator) => operator.stop());
       const acknowledged = world.items.filter(({ acks }) => acks.length > 0);
       expect(world.starts.map(({ workId }) => workId)).toEqual(acknowledged.map(({ id }) => id));
-      world.startOperator();
-      await world.until("the item is served", () => world.starts.length === 1 && world.isSettled);
-      expect([...world.wrongs, ...world.violations]).toEqual([]);
+      await expectServedByNext(world);
     },
   );
+
+  test.each(LEASES)("leaves that to the next one if it has lost its Lease: %s", async (lease) => {
+    const world = await stopAt("acknowledged", lease, (operator) => {
+      operator.loseLeadership();
+      return operator.stop();
+    });
+    expect(world.starts).toEqual([]);
+    await expectServedByNext(world);
+  });
 });
