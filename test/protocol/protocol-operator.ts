@@ -388,7 +388,10 @@ export class Operator {
 
   /** Reads the Secret first: an earlier opening may have taken effect. */
   *#open(claim: Claim, acknowledgedAt: string): Script {
-    if (this.#lease === "Operator" && claim.lease.own?.is === "held" && this.#api.holder !== "operator") {
+    // With its key, the container may have started: the opening is repeated for its answer only.
+    const starts = this.#cluster.secret?.key === false;
+    const believes = this.#lease === "Operator" && claim.lease.own?.is === "held";
+    if (starts && believes && this.#api.holder !== "operator") {
       this.complaints.push("S2o a container is opened without its operator's lease");
     }
     const found = yield* this.#kube(() => this.#cluster.secret);
