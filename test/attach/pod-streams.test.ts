@@ -32,7 +32,7 @@ function streamsOf(budget = new StreamBudget()) {
   const metrics = createMetrics();
   const labels = { namespace: "agents", environment: "research" };
   const attached: { name: string; container: string; stream: FakeStream; timeoutMs: number | undefined }[] = [];
-  const failures: string[] = [];
+  const failures: [message: string, isForMoment: boolean | undefined][] = [];
   let changes = 0;
   const on = {
     attach: (_name: string): Error | Promise<void> | undefined => undefined,
@@ -57,7 +57,7 @@ function streamsOf(budget = new StreamBudget()) {
     {
       ...{ namespace: "agents", kube, clock, random: () => 0.5, logger: silentLogger, metrics, labels },
       streamBudget: budget,
-      shellFailed: (message) => failures.push(message),
+      shellFailed: (message, isForMoment) => failures.push([message, isForMoment]),
     },
     () => {
       changes += 1;
@@ -285,7 +285,8 @@ describe("an attach that fails", () => {
       await keep(some(2));
       expect(failures).toEqual([]);
       await keep(some(5));
-      expect(failures).toEqual(["attaching to Pods is refused: not here"]);
+      // The right to attach may be granted; a policy or a node stays as it is.
+      expect(failures).toEqual([["attaching to Pods is refused: not here", status === 403]]);
     },
   );
 
@@ -361,7 +362,7 @@ describe("a delivery", () => {
   });
 
   test("fails without a line if the Pod can't be attached to", async () => {
-    const { streams, on, attached } = streamsOf();
+    const { streams, on, attached, deliveries } = streamsOf();
     on.attach = () => refusal(500, "InternalError", "error dialing backend");
     let noted = 0;
     await expect(
@@ -370,6 +371,7 @@ describe("a delivery", () => {
       }),
     ).rejects.toThrow("error dialing backend");
     expect([noted, attached[0]?.stream.sent]).toEqual([0, []]);
+    expect(await deliveries("new", "failed")).toBe(1);
   });
 
   test("fails if the process may no longer act, and closes the connection", async () => {

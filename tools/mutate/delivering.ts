@@ -265,8 +265,8 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "writes into a connection that has ended",
         guard: "error",
-        find: "const stream = kept?.isOpen ? kept : await this.#connect(pod);",
-        replace: "const stream = kept ?? (await this.#connect(pod));",
+        find: "const stream = kept?.isOpen ? kept : await connect();",
+        replace: "const stream = kept ?? (await connect());",
       },
       {
         name: "waits forever for the marker",
