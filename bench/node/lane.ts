@@ -39,6 +39,8 @@ export abstract class Lane implements AsyncDisposable {
 
   /** Resolves when the next session can start, and nothing of the previous one is left. */
   abstract ready(): Promise<void>;
+  /** Prepares the next start, when all kinds are ready. */
+  async wake(): Promise<void> {}
   /** Queues an item and resolves when the session has ended. */
   abstract start(): Promise<Start>;
 
@@ -53,11 +55,11 @@ export abstract class Lane implements AsyncDisposable {
   /** Resolves when the session of an item has ended. */
   protected async finish(item: ItemRecord, podOf: () => Promise<Pod>): Promise<Start> {
     const { namespace } = this.served;
-    await this.#until(item, "its first heartbeat", ({ firstBeatAt }) => firstBeatAt !== undefined);
+    await this.until(item, "its first heartbeat", ({ firstBeatAt }) => firstBeatAt !== undefined);
     const pod = await podOf();
     // The log is deleted with the Pod.
     const startedAt = await this.#loggedAt(pod, this.kind.hasProgramMarker ? STARTED_MARKER : PROGRAM_STARTED);
-    const last = await this.#until(item, "its end", ({ state }) => state === "stopped");
+    const last = await this.until(item, "its end", isStopped);
     const { createdAt: queuedAt, offeredAt, acks, firstBeatAt } = last;
     if (offeredAt === undefined || acks.length !== 1 || acks[0] === undefined || firstBeatAt === undefined) {
       throw new Error(`${this.kind.name}: item ${item.id} was not served once: ${JSON.stringify(last)}`);
@@ -66,7 +68,7 @@ export abstract class Lane implements AsyncDisposable {
     return { kind: this.kind.name, namespace, pod: pod.metadata.name ?? "", ...times };
   }
 
-  #until({ id }: ItemRecord, event: string, predicate: (item: ItemRecord) => boolean): Promise<ItemRecord> {
+  protected until({ id }: ItemRecord, event: string, predicate: (item: ItemRecord) => boolean): Promise<ItemRecord> {
     const { simulator } = this.served;
     const look = () => {
       const item = simulator.item(id);
@@ -108,6 +110,16 @@ export class BerthLane extends Lane {
 
   async ready(): Promise<void> {
     await this.pods.untilWaiting(this.#warm);
+  }
+
+  /**
+   * Queues an item that is no session, so that the operator polls without pauses, as it does for half a minute after
+   * each item. The kinds take turns, so more time may have passed. Without warm Pods it doesn't poll at all.
+   */
+  override async wake(): Promise<void> {
+    if (this.#warm === 0) return;
+    const { simulator, environmentId } = this.served;
+    await this.until(simulator.enqueue(environmentId, { type: "healthcheck" }), "its end", isStopped);
   }
 
   async start(): Promise<Start> {
@@ -183,6 +195,8 @@ export class BareLane extends Lane {
     return await plainPod(this.#by.way, { namespace, name, baseUrl: simulator.url, environmentId });
   }
 }
+
+const isStopped = ({ state }: ItemRecord) => state === "stopped";
 
 function oldest(pods: readonly Pod[]): Pod {
   const [first] = pods.toSorted((a, b) => createdAt(a) - createdAt(b));

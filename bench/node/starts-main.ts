@@ -48,6 +48,7 @@ await measureInside<StartsOptions>(async (inside): Promise<StartsResult> => {
     const times: string[] = [];
     for (const lane of shuffled(lanes, random)) {
       await Promise.all(lanes.map((each) => each.ready()));
+      await lane.wake();
       await pause(SETTLE_MS + random() * RANDOM_SETTLE_MS);
       const start = await lane.start().catch((error: unknown) => {
         for (const line of operatorLog.slice(-LOG_LINES)) console.log(JSON.stringify(line));

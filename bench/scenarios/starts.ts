@@ -72,6 +72,7 @@ async function run({ options, log }: Context): Promise<Findings> {
       times("Queued to program started", toStarted),
       times("Queued to first heartbeat", toBeat),
       stepTable(kinds.map(({ name, title }) => ({ title, starts: of(name) }))),
+      slowestTable(kinds.map(({ name, title }) => ({ title, starts: of(name) }))),
       ...(bounds.length === 0 ? [] : [boundTable(bounds, of)]),
     ],
     gates: bounds.filter(({ floor }) => of(floor).length > 0).flatMap((bound) => ratioGates(bound, of)),
@@ -100,6 +101,17 @@ function stepTable(kinds: readonly { title: string; starts: readonly Measured[] 
     columns: ["p50, milliseconds", ...STEPS, "own", "own p90"],
     rows,
   };
+}
+
+/** The steps of the start of each kind whose program started last. */
+function slowestTable(kinds: readonly { title: string; starts: readonly Measured[] }[]): Table {
+  const rows = kinds.flatMap(({ title, starts }): Cell[][] => {
+    const [slowest] = starts.filter(({ measured }) => measured).toSorted((a, b) => toStarted(b) - toStarted(a));
+    if (!slowest?.measured) return [];
+    const { steps, ownMs } = slowest.measured;
+    return [[title, toStarted(slowest), ...STEPS.map((step) => steps[step]), ownMs]];
+  });
+  return { title: "The slowest start", columns: ["milliseconds", "to program started", ...STEPS, "own"], rows };
 }
 
 function boundTable(bounds: readonly Bound[], of: (kind: string) => readonly Measured[]): Table {
