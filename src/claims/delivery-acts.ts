@@ -62,11 +62,7 @@ async function readLog({ points }: ClaimContext, streams: Deliverer, claim: Clai
 }
 
 /** The container has read its line. */
-export function delivered(
-  { points }: ClaimContext,
-  claim: Claim,
-  by: "marker" | "log" | "item" | "age" | "silence",
-): void {
+export function delivered({ points }: ClaimContext, claim: Claim, by: "marker" | "log" | "item" | "silence"): void {
   noteDelivered(claim);
   points.note("session.delivered", ofClaim(claim), { by });
 }

@@ -35,15 +35,9 @@ function isInherited({ claim }: Facts): boolean {
 
 /** A line without an answer may have started the program: its heartbeats show it, or the container's log. */
 function findDelivery(facts: Facts): Step {
-  const { claim, clusterMs, limits, assignedAtMs } = facts;
-  const { record, observed } = claim;
-  if (record.journal.lease === "Worker") {
-    if (observed.item?.state === "active") return { do: "delivered", by: "item" };
-    // If the program has not started by now, its item is settled like that of any program that sends no heartbeat.
-    const isOld = assignedAtMs !== null && clusterMs - assignedAtMs > limits.firstBeatTimeoutMs;
-    if (isInherited(facts) && isOld) return { do: "delivered", by: "age" };
-  }
-  return { do: "read-log" };
+  const { record, observed } = facts.claim;
+  const isBeaten = record.journal.lease === "Worker" && observed.item?.state === "active";
+  return isBeaten ? { do: "delivered", by: "item" } : { do: "read-log" };
 }
 
 /** The log shows that the program has not started. The line is sent again, if the item is still ours. */

@@ -20,8 +20,6 @@ export interface Facts {
   readonly podAssigned: boolean;
   /** The container waits for its line (parking: Shell and Program). `pod` is then `parked`, although the container runs. */
   readonly waitsForLine: boolean;
-  /** When such a Pod was assigned to its session, by the API server's clock; null: it waits for a key, or isn't assigned. */
-  readonly assignedAtMs: number | null;
   readonly nowMs: number;
   readonly wallMs: number;
   readonly clusterMs: number;

@@ -58,7 +58,7 @@ export const SESSION_POINTS = {
   "session.touch": "marks the Pod as assigned, so that kubelet looks. Asks: touches",
   "session.deliver": "writes the session's line to its waiting container. Unanswered: the container did not confirm it",
   "session.read-log": "reads the container's log to see whether its program started. Details: started",
-  "session.delivered": "decision: the container has read its line. Details: by (marker, log, item, age, silence)",
+  "session.delivered": "decision: the container has read its line. Details: by (marker, log, item, silence)",
   "session.snapshot": "decision: the item's last heartbeat is remembered. Details: value",
   "session.fence": "beats, so that a stop can only end what is ours. As session.take",
   "session.stop": "stops the item. Asks: force",

@@ -23,7 +23,7 @@ export type Step =
   /** Read the container's log, which shows whether its program started. */
   | { readonly do: "read-log" }
   /** The container has read its line. */
-  | { readonly do: "delivered"; readonly by: "item" | "age" }
+  | { readonly do: "delivered"; readonly by: "item" }
   /** Remember the item's last heartbeat, to detect whether it changes. `beatenSinceMs`: a heartbeat came after this. */
   | { readonly do: "snapshot"; readonly value: string; readonly beatenSinceMs?: number }
   /** Take the lease with our own heartbeat, so that a stop can only end our own item. */

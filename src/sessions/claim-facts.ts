@@ -5,7 +5,7 @@ import type { Timing } from "../core/timing.ts";
 import { isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { isSessionPodOf } from "../pods/own-pods.ts";
-import { assignedAtMs, parkingOf } from "../pods/pod-gate.ts";
+import { parkingOf } from "../pods/pod-gate.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { notePodGone, noteWaiting } from "../protocol/claim-observed.ts";
@@ -92,7 +92,6 @@ export class ClaimFacts {
       podGoneByMs,
       podAssigned: isAssigned(pod),
       waitsForLine,
-      assignedAtMs: pod ? assignedAtMs(pod) : null,
       nowMs,
       wallMs: clock.now(),
       clusterMs,

@@ -141,7 +141,6 @@ export function facts(claim: Claim, pod: Facts["pod"], afterMs: number, more: Pa
     podGoneByMs: null,
     podAssigned: claim.record.touchedMs !== null,
     waitsForLine: false,
-    assignedAtMs: null,
     nowMs,
     wallMs: EPOCH + nowMs,
     clusterMs: EPOCH + nowMs,

@@ -291,7 +291,6 @@ export class Operator {
       podGoneByMs: pod.is === "gone" ? null : goneByMs,
       podAssigned: assigned,
       waitsForLine: false,
-      assignedAtMs: null,
       nowMs: this.#timeline.nowMs,
       wallMs: this.#wallMs(),
       clusterMs: this.#wallMs(),
