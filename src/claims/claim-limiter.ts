@@ -19,12 +19,6 @@ const QUICK_MS = 1_000;
 /** A claim that took longer lowers the limit by one: about half of this time passes before its acknowledgement. */
 const SLOW_MS = 2_000;
 
-/**
- * A claim that waits this long for its acknowledgement shows that requests queue: in half a second they normally get
- * several answers, and after 2.5 s its item is lost to this Environment for 15 s.
- */
-const LATE_ACK_MS = 500;
-
 export interface ClaimLimiterOptions {
   readonly clock: Clock;
   readonly claims: ClaimTable;
@@ -45,8 +39,7 @@ export interface ClaimLimiterOptions {
  * to the API server. Environments don't share the limit.
  *
  * The limit begins at FIRST_UNDER_WAY and follows how long recent claims took: it rises and falls by one, between
- * FEWEST_UNDER_WAY and MOST_UNDER_WAY. A burst is over before the limit has followed, so no claim begins either while
- * FEWEST_UNDER_WAY of them wait long for their acknowledgement.
+ * FEWEST_UNDER_WAY and MOST_UNDER_WAY.
  */
 export class ClaimLimiter {
   readonly #options: ClaimLimiterOptions;
@@ -83,18 +76,7 @@ export class ClaimLimiter {
       this.#begun.delete(claim);
       if (claim.record.journal.use === "session") this.#adjustLimit(tookMs);
     }
-    return this.#begun.size >= this.#limit || this.#isBehind(nowMs);
-  }
-
-  /** Whether requests queue: another item would be acknowledged late or not at all. */
-  #isBehind(nowMs: number): boolean {
-    let late = 0;
-    for (const [claim, begunMs] of this.#begun) {
-      if (nowMs - begunMs <= LATE_ACK_MS) return false;
-      if (claim.record.claiming) late += 1;
-      if (late >= FEWEST_UNDER_WAY) return true;
-    }
-    return false;
+    return this.#begun.size >= this.#limit;
   }
 
   /**

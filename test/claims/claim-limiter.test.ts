@@ -143,27 +143,6 @@ test("lowers the limit when claims take longer, and raises it when they are fast
   }
 });
 
-test("admits no claim while many wait long for their acknowledgement", async () => {
-  const { clock, changed, room, stop, fill, isFree } = setUp();
-  const claims = fill(FEWEST_UNDER_WAY);
-  await clock.advance(500);
-  expect(await isFree()).toBe(true);
-  await clock.advance(1);
-  expect(await isFree()).toBe(false);
-  const waiting = room.wait(stop.signal);
-  withFields(claims[0] as Claim, { claiming: false, acknowledgedAt: OURS });
-  changed.notify();
-  await waiting;
-});
-
-test("a few claims that wait long for their acknowledgement keep out no others", async () => {
-  const { clock, fill, isFree } = setUp();
-  fill(FEWEST_UNDER_WAY - 1);
-  await clock.advance(LONGEST_MS - 1);
-  fill(FEWEST_UNDER_WAY);
-  expect(await isFree()).toBe(true);
-});
-
 test("ends all waits when the signal aborts", async () => {
   const { room, stop, fill } = setUp();
   fill();

@@ -295,14 +295,8 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "starts any number of claims at a time",
         guard: "bound",
-        find: "return this.#begun.size >= this.#limit || this.#isBehind(nowMs);",
-        replace: "return this.#isBehind(nowMs);",
-      },
-      {
-        name: "starts claims although earlier ones wait long for their acknowledgement",
-        guard: "bound",
-        find: "return this.#begun.size >= this.#limit || this.#isBehind(nowMs);",
-        replace: "return this.#begun.size >= this.#limit;",
+        find: "return this.#begun.size >= this.#limit;",
+        replace: "return false;",
       },
       {
         name: "waits forever for a claim that hangs",
