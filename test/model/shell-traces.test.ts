@@ -84,6 +84,9 @@ const wait =
 
 const restart: Act = (trace) => trace.restart();
 
+/** The API server shows that the container has ended. */
+const ended: Act = ({ entries }) => entries.push({ is: "over", environment: ENVIRONMENT, pod: "pod" });
+
 const poll: Act = (trace) => {
   const call = trace.nextCall();
   trace.put({ point: "claim.poll", phase: "before", call, pod: "" });
@@ -106,6 +109,7 @@ const DELIVER = request("session.deliver");
 const LOST = request("session.deliver", { outcome: "unanswered" });
 const look = (state: string) => request("session.look", { details: { state } });
 const log = (started: boolean) => request("session.read-log", { details: { started } });
+const DELETE = request("session.delete-pod");
 const NO_LOG = request("session.read-log", { outcome: "refused" });
 const by = (way: string) => note("session.delivered", { by: way });
 const SETTLED = [look("stopped"), request("session.settled", { asks: { because: "stopped" } })] as const;
@@ -114,7 +118,11 @@ const TAKE_UP = note("recover.take-up", { use: "session", lease: "Worker", opene
 function check(acts: readonly Act[], rules: Partial<Rules> = {}): void {
   const trace = new Trace();
   for (const act of acts) act(trace);
-  checkItem(project(trace.entries, WORK_ID), { rules: { parking: "Shell", ...rules }, timing: DEFAULT_TIMING });
+  checkItem(project(trace.entries, WORK_ID), {
+    rules: { parking: "Shell", ...rules },
+    timing: DEFAULT_TIMING,
+    showsEnds: true,
+  });
 }
 
 const OPERATOR = { lease: "Operator" } as const;
@@ -145,7 +153,7 @@ describe("the checker accepts a trace", () => {
     ],
     [
       "of a session that is given up",
-      [...CLAIM, OPEN, LOST, request("session.delete-pod"), look("starting"), FENCE, look("active"), STOP, ...SETTLED],
+      [...CLAIM, OPEN, LOST, DELETE, ended, look("starting"), FENCE, look("active"), STOP, ...SETTLED],
     ],
     [
       "of a line for which the operator holds the lease",
@@ -187,12 +195,22 @@ describe("the checker refuses a trace", () => {
     ],
     [
       "of a line to a Pod that was deleted",
-      [...CLAIM, OPEN, LOST, look("starting"), log(false), request("session.delete-pod"), DELIVER],
+      [...CLAIM, OPEN, LOST, look("starting"), log(false), DELETE, DELIVER],
       MODEL,
     ],
     ["of a start without a line", [...CLAIM, OPEN, look("starting"), log(true)], MODEL],
     ["of a second marker", [...CLAIM, OPEN, DELIVER, by("marker"), look("starting"), log(true), DELIVER], MODEL],
     ["of a stop after a failed delivery", [...CLAIM, OPEN, LOST, look("starting"), FENCE, look("active"), STOP], MODEL],
+    [
+      "of a stop before the end of a deleted Pod's container",
+      [...CLAIM, OPEN, LOST, DELETE, look("starting"), FENCE, look("active"), STOP, ended],
+      /whose container may still start/,
+    ],
+    [
+      "of a settlement before the end of a deleted Pod's container",
+      [...CLAIM, OPEN, LOST, DELETE, look("queued"), request("session.settled", { asks: { because: "queued" } })],
+      /whose container may still start/,
+    ],
     ["of a line without a lease", [...CLAIM, OPEN, DELIVER], MODEL, OPERATOR],
     [
       "of a line after its lease",

@@ -17,6 +17,8 @@ export interface Circumstances {
   readonly timing: Timing;
   /** Whether a list may show a state from some seconds ago. */
   readonly listsBehind?: boolean;
+  /** Whether the trace shows when a container has ended. */
+  readonly showsEnds?: boolean;
 }
 
 /** The result of checking one item's trace. */
@@ -53,12 +55,13 @@ class ItemCheck {
   #steps = 0;
   #widest = 0;
 
-  constructor(projection: Projection, { rules, timing, listsBehind = false }: Circumstances) {
+  constructor(projection: Projection, { rules, timing, listsBehind = false, showsEnds = false }: Circumstances) {
     this.#listsBehind = listsBehind;
+    const { lease, parking } = { ...CODE, ...rules };
     const pods = Math.max(...projection.pods.map(({ length }) => length));
     if (pods > MOST_PODS) throw new RangeError(`${projection.workId} was journaled for ${pods} Pods of one operator`);
     this.#projection = projection;
-    this.#knowledge = new Knowledge(timing, rules.lease ?? CODE.lease);
+    this.#knowledge = new Knowledge(timing, { lease, waitsForEnds: showsEnds && parking === "Shell" });
     this.#layout = new Layout({
       ...CODE,
       graceful: "moved",
@@ -86,6 +89,9 @@ class ItemCheck {
         return;
       case "began":
         this.#operatorStep("operator.restart", entry.environment, index);
+        return;
+      case "over":
+        this.#knowledge.over(entry);
         return;
       case "point":
         this.#point(entry.event, index);
@@ -230,6 +236,7 @@ class ItemCheck {
 
 function describeEntry(entry: Entry): string {
   if (entry.is === "allowed") return `allowed from here on: ${entry.steps.join(", ")}`;
+  if (entry.is === "over") return `${entry.environment} ${entry.pod} has ended`;
   if (entry.is !== "point") return `operator of ${entry.environment} ${entry.is}`;
   const { point, phase, outcome, asks, details, pod, environment, atMs } = entry.event;
   const said = { ...asks, ...details };

@@ -23,9 +23,14 @@ interface Known {
   isLooked: boolean;
   /** parking: Shell: the operator knows that the opening is recorded in the Secret. */
   isOpened: boolean;
+  /** parking: Shell: it knows that the program started. */
+  isStarted: boolean;
 }
 
 const SECOND_MS = 1_000;
+
+/** What shows that a program started. */
+const SHOWS_START: ReadonlySet<unknown> = new Set(["marker", "log", "item"]);
 
 /** States in which no client holds the item, as read, and as the reason of a settlement. */
 const OVER: ReadonlySet<unknown> = new Set(["queued", "stopped", "absent"]);
@@ -40,6 +45,9 @@ const ROUNDING_MS = 2;
 export class Knowledge {
   readonly #timing: Timing;
   readonly #lease: LeaseKind;
+  readonly #waitsForEnds: boolean;
+  /** Pods whose container has ended. */
+  readonly #over = new Set<string>();
   /**
    * When the last poll that returned the item was sent, by Environment. It uses the wall clock, the only one that
    * survives a restart.
@@ -52,9 +60,16 @@ export class Knowledge {
   readonly #known = new Map<string, Known>();
   readonly #sent = new Map<string, PointEvent>();
 
-  constructor(timing: Timing, lease: LeaseKind) {
+  /** @param waitsForEnds whether a claim that is opened may be given up only after its container has ended */
+  constructor(timing: Timing, { lease, waitsForEnds }: { lease: LeaseKind; waitsForEnds: boolean }) {
     this.#timing = timing;
     this.#lease = lease;
+    this.#waitsForEnds = waitsForEnds;
+  }
+
+  /** The container of a Pod has ended. */
+  over({ environment, pod }: { readonly environment: string; readonly pod: string }): void {
+    this.#over.add(`${environment} ${pod}`);
   }
 
   /** Records one entry about the item. Returns the rule that the entry breaks; null if none. */
@@ -104,6 +119,7 @@ export class Knowledge {
       isOver: false,
       isLooked: false,
       isOpened: false,
+      isStarted: false,
     };
     this.#known.set(key, known);
     return known;
@@ -123,10 +139,10 @@ export class Knowledge {
       case "session.deliver":
         return this.#mayDeliver(event, known);
       case "session.stop":
-        return event.asks["force"] === true ? this.#mayStop(event, known) : null;
+        if (event.asks["force"] !== true) return null;
+        return this.#mayGiveUp(event, known) ?? this.#mayStop(event, known);
       case "session.settled":
-        // Other reasons are a lost lease, or an item that another client acknowledged.
-        return OVER.has(event.asks["because"]) && known.isOver === false ? "settled what was last seen live" : null;
+        return this.#mayGiveUp(event, known) ?? this.#maySettle(event, known);
       default:
         return null;
     }
@@ -194,8 +210,20 @@ export class Knowledge {
     return monotonicMs > leasedUntilMs ? `sent a line ${monotonicMs - leasedUntilMs} ms after its lease` : null;
   }
 
+  #maySettle({ asks }: PointEvent, { isOver }: Known): string | null {
+    // Other reasons are a lost lease, or an item that another client acknowledged.
+    return OVER.has(asks["because"]) && isOver === false ? "settled what was last seen live" : null;
+  }
+
+  #mayGiveUp(event: PointEvent, { isOpened, isStarted }: Known): string | null {
+    const mayStart = this.#waitsForEnds && isOpened && !isStarted && !this.#over.has(podOf(event));
+    return mayStart ? "gave up an item whose container may still start" : null;
+  }
+
   #note(event: PointEvent, known: Known): string | null {
     if (event.point === "recover.take-up") known.isOpened = event.details["opened"] === true;
+    if (event.point === "session.delivered") known.isStarted = SHOWS_START.has(event.details["by"]);
+    if (event.point === "session.let-go") return this.#mayGiveUp(event, known);
     if (event.point === "session.snapshot") {
       // The value is as old as the read it came from. A value learned in another way is current.
       const seenMs = known.lookedMs ?? event.monotonicMs;

@@ -45,6 +45,8 @@ export interface Reading {
   saw?(details: PointDetails): string | null;
   /** Whether the answer agrees with the state after the step that it stands for. */
   shows?(state: State, actor: Actor, details: PointDetails): boolean;
+  /** Whether the answer may be one that shows nothing. */
+  isUnclear?(details: PointDetails): boolean;
   /** Outcomes that the model has steps for, whether or not the request took effect. */
   counts?: readonly PointOutcome[];
 }
@@ -148,10 +150,16 @@ const READ = {
     steps: ["session.read-log"],
     counts: ["refused", "failed", "unanswered"],
     shows: (state, actor, { started }) => started === (shellOf(state, actor, SHELL.delivery) === DELIVERY.started),
+    // A log without its beginning shows no start.
+    isUnclear: ({ started }) => started === false,
     isNothing: (state, actor, { details }) =>
       isPodGone(state, actor) || (details["started"] === true && isStarted(state, actor)),
   },
-  "session.delivered": { steps: ["session.delivered"], isNothing: isStarted },
+  "session.delivered": {
+    steps: ["session.delivered"],
+    isNothing: (state, actor, { details: { by } }) =>
+      isStarted(state, actor) || (by === "silence" && actor.layout.rules.lease === "Operator"),
+  },
   "session.snapshot": {
     steps: ["session.snapshot"],
     // Recorded again after a heartbeat without an answer, or by a read older than the end of its lease; both are
@@ -212,6 +220,7 @@ export function agrees(
   switch (outcome) {
     case "ok":
       if (how === "ok" && reading.shows) return reading.shows(state, actor, said.details);
+      if (how === "lost") return reading.isUnclear?.(said.details) ?? false;
       return how === "ok" || how === "refused" || (how === null && (reading.isNothing?.(state, actor, said) ?? false));
     case "refused":
       // A heartbeat refused after one without an answer shows our own value, which the operator adopts.

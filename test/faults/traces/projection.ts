@@ -36,6 +36,7 @@ export function project(entries: readonly Entry[], workId: string): Projection {
     workId,
     entries: entries.filter((entry) => {
       if (entry.is === "point") return isAbout(entry.event);
+      if (entry.is === "over") return pods.get(entry.environment)?.has(entry.pod);
       return entry.is === "allowed" || pods.has(entry.environment);
     }),
     environments: [...pods.keys()],

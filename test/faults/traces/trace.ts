@@ -9,7 +9,9 @@ export type Entry =
   /** The test allowed these steps: from here on they may happen at any time and any number of times. */
   | { readonly is: "allowed"; readonly steps: readonly (Fault | HiddenStep)[] }
   /** An Environment's operator started, or ended with none of its own requests in flight. */
-  | { readonly is: "ended" | "began"; readonly environment: string };
+  | { readonly is: "ended" | "began"; readonly environment: string }
+  /** The API server shows that the container of an Environment's Pod has ended, or that the Pod is gone. */
+  | { readonly is: "over"; readonly environment: string; readonly pod: string };
 
 /** Records what the operators of one run do, on one clock. */
 export class TraceRecorder {
@@ -43,6 +45,10 @@ export class TraceRecorder {
 
   began(environment: string): void {
     this.entries.push({ is: "began", environment });
+  }
+
+  over(environment: string, pod: string): void {
+    this.entries.push({ is: "over", environment, pod });
   }
 
   /** Ids of the items that any operator journaled. */

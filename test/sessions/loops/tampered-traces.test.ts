@@ -223,7 +223,7 @@ describe("the checker refuses a trace with one error", () => {
 });
 
 test("the checker distinguishes requests of different operators with the same number", () => {
-  const knowledge = new Knowledge(DEFAULT_TIMING, "Worker");
+  const knowledge = new Knowledge(DEFAULT_TIMING, { lease: "Worker", waitsForEnds: false });
   const take = (operator: string, point: string, atMs: number, more: Partial<PointEvent> = {}) =>
     knowledge.take({
       point,

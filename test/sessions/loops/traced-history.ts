@@ -1,9 +1,11 @@
 import type { Rules } from "../../../model/rules.ts";
 import { seededRandom } from "../../../simulator/ids.ts";
 import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
-import { PODS } from "../../../src/kube/resource.ts";
+import { PODS, type Pod } from "../../../src/kube/resource.ts";
+import { readPodState } from "../../../src/pods/pod-state.ts";
 import { checkTrace, type Tally } from "../../faults/traces/check-trace.ts";
 import { TraceRecorder } from "../../faults/traces/trace.ts";
+import { FAIR_ATTACH } from "./attach-stream.ts";
 import { LoopWorld, NAME, NAMESPACE, programOf } from "./loop-world.ts";
 import { FAIR } from "./network.ts";
 import type { ContainerFate } from "./node.ts";
@@ -25,6 +27,11 @@ const KILL_AGAIN_MS = 37;
 const ENVIRONMENT = `${NAMESPACE}/${NAME}`;
 const RIVAL = `rival/${NAME}`;
 
+const PARKINGS = ["Key", "Shell", "Program"] as const;
+const TEMPLATE = {
+  spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }], terminationGracePeriodSeconds: 30 },
+} as const;
+
 const BAD_WEATHER = { lost: 0.1, slow: 0.2, refused: 0.05 } as const;
 
 /** One random history of the whole controller on fakes, determined by its seed, with a trace of the operators' acts. */
@@ -35,10 +42,13 @@ class TracedHistory {
   readonly rules: Partial<Rules>;
   readonly listsBehind: boolean;
   readonly #random: () => number;
+  /** A second generator, so that the other draws of a seed do not change. */
+  readonly #streams: () => number;
   #isCalm = false;
 
   constructor(seed: number) {
     this.#random = seededRandom(seed);
+    this.#streams = seededRandom(seed + 2);
     const lease = this.pick(["Worker", "Operator"]);
     const onPodFailure = this.pick(["Stop", "Release"]);
     const lapse = this.pick(["requeue", "stop"]);
@@ -52,7 +62,9 @@ class TracedHistory {
       lapsedStopping: lapsedStopping === "ends" ? "stopped" : "stays",
       sigterm: true,
     };
-    const sessions = { warm: 2, maxConcurrent: 4, lease, onPodFailure };
+    const parking = PARKINGS[Math.floor(this.#streams() * PARKINGS.length)];
+    if (parking !== "Key") Object.assign(this.rules, { parking: "Shell" });
+    const sessions = { warm: 2, maxConcurrent: 4, lease, onPodFailure, parking, template: TEMPLATE };
     this.world = new LoopWorld({
       seed,
       points: this.recorder.observer,
@@ -80,6 +92,14 @@ class TracedHistory {
     const points = (event: Parameters<TraceRecorder["observer"]>[0]) =>
       this.recorder.observer({ ...event, environment: RIVAL });
     this.rival = this.chance(0.4) ? new LoopWorld({ seed: seed + 1, beside: this.world, points, sessions }) : null;
+  }
+
+  /** Records when the API server shows that a session's container has ended. */
+  #recordEnds({ server }: LoopWorld, environment: string): void {
+    server.subscribe(({ plural, object, type }) => {
+      const isOver = plural === PODS.plural && (type === "DELETED" || readPodState(object as Pod).is === "ended");
+      if (isOver) this.recorder.over(environment, object.metadata.name ?? "");
+    });
   }
 
   pick<const T>(values: readonly [T, ...T[]]): T {
@@ -110,6 +130,8 @@ class TracedHistory {
   async play(): Promise<void> {
     const { world, rival, recorder } = this;
     recorder.allow("fault.kill-container", "worker.exit");
+    this.#recordEnds(world, ENVIRONMENT);
+    if (rival) this.#recordEnds(rival, RIVAL);
     for (const one of rival ? [world, rival] : [world]) one.createEnvironment();
     rival?.startOperator();
     for (let item = 0; item < 6; item += 1) this.at(this.between(0, FAULTS_MS), () => world.enqueue());
@@ -147,11 +169,15 @@ class TracedHistory {
     recorder.allow("worker.first-beat", "worker.beat", "work-api.lapse", "fault.silence");
     const worlds = rival ? [world, rival] : [world];
     const kube = this.chance(0.5) ? BAD_WEATHER : FAIR;
+    const share = () => this.#streams() * 0.3;
     this.at(this.between(0, 10 * SECOND), () => {
-      for (const { weather } of worlds) Object.assign(weather, { work: BAD_WEATHER, worker: BAD_WEATHER, kube });
+      const attach = { refused: share(), lineLost: share(), markerLost: share(), breaks: share() };
+      for (const { weather } of worlds)
+        Object.assign(weather, { work: BAD_WEATHER, worker: BAD_WEATHER, kube, attach });
     });
     this.at(FAULTS_MS, () => {
-      for (const { weather } of worlds) Object.assign(weather, { work: FAIR, worker: FAIR, kube: FAIR });
+      for (const { weather } of worlds)
+        Object.assign(weather, { work: FAIR, worker: FAIR, kube: FAIR, attach: FAIR_ATTACH });
     });
   }
 
@@ -186,5 +212,6 @@ export async function checkHistory(seed: number): Promise<Tally> {
     rules: history.rules,
     timing: DEFAULT_TIMING,
     listsBehind: history.listsBehind,
+    showsEnds: true,
   });
 }
