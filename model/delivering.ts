@@ -62,12 +62,13 @@ function deliver(turn: Turn): void {
 
 /** Whether the program started: by the container's log, or, lease: Worker, by the item's heartbeats. */
 function learn(turn: Turn): void {
-  const { body, state, byOperator, memory } = turn;
+  const { body, state, byOperator, memory, rules } = turn;
   const isStarted = body !== BODY.parked;
   turn.tell(turn.knowing(isStarted ? DELIVERY.started : DELIVERY.waiting), "session.read-log");
   // Without its log, the line is sent again.
   turn.tell(turn.knowing(DELIVERY.waiting), "session.read-log", { outcome: "lost", fault: true });
-  if (!byOperator && state === STATE.active && turn.isSameStamp && memory !== MEMORY.fenced) {
+  const isBeaten = !byOperator && state === STATE.active && turn.isSameStamp && memory !== MEMORY.fenced;
+  if (isBeaten || rules.start === "assumed") {
     turn.tell(turn.knowing(DELIVERY.started), "session.delivered");
   }
 }

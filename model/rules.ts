@@ -135,6 +135,11 @@ export interface Protocol {
   readonly line: "after-both" | "before-opened" | "before-assigned";
   /** Whether a process that knows of no start looks at the item before it delivers again. */
   readonly redelivery: "looks-first" | "blind";
+  /**
+   * When a process takes a program for started: when its marker, the log or, lease: Worker, the item's heartbeats show
+   * it; or also when it has waited long enough.
+   */
+  readonly start: "shown" | "assumed";
   /** lease: Operator: whether the operator holds the lease before each delivery. */
   readonly lineLease: boolean;
   /** When the item of an opened claim is settled or released, whose program may not have started. */
@@ -191,6 +196,7 @@ export const CODE: Rules = {
   moved: "never",
   line: "after-both",
   redelivery: "looks-first",
+  start: "shown",
   lineLease: true,
   giveUp: "container-ended",
   reuse: "never",

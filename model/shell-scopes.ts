@@ -92,6 +92,7 @@ export const WITHOUT_A_SHELL_RULE: readonly Broken[] = [
   broken("a process that knows of no start looks at the item before it delivers again", ["S7"], {
     redelivery: "blind",
   }),
+  broken("a program has started only when something shows it", ["L", "S7"], { start: "assumed" }),
   broken("an operator that lost its leadership sends no line", ["S7"], { leadership: "unchecked" }),
   broken(
     "lease: Operator: the operator holds the lease before each delivery",

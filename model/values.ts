@@ -57,6 +57,7 @@ export const VALUES: {
   },
   line: { "after-both": "ours", "before-opened": "removed", "before-assigned": "removed" },
   redelivery: { "looks-first": "ours", blind: "removed" },
+  start: { shown: "ours", assumed: "removed" },
   lineLease: { true: "ours", false: "removed" },
   giveUp: { "container-ended": "ours", "send-failed": "removed" },
   reuse: { never: "ours", "while-waiting": "removed" },

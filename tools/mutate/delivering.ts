@@ -102,7 +102,7 @@ export const DELIVERING: readonly FileMutations[] = [
     mutations: [
       {
         name: "takes an unanswered line for a start",
-        guard: "error",
+        guard: "start",
         find: 'if (delivery === "started") delivered(context, claim, "marker");',
         replace: 'delivered(context, claim, "marker");',
       },
