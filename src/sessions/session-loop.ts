@@ -123,14 +123,11 @@ export class SessionLoop {
    * version without waiting shells would take their Pods for running sessions. Never throws.
    */
   async finishStarts(): Promise<void> {
-    const starting = [...this.#claims].filter((claim) => this.#isStarting(claim));
+    const starting = [...this.#claims].filter(
+      ({ record: { journal, acknowledgedAt } }) =>
+        journal.use === "session" && acknowledgedAt !== null && !journal.opened,
+    );
     await Promise.allSettled(starting.map(({ name }) => this.#advance(name)));
-  }
-
-  #isStarting({ name, record: { journal, acknowledgedAt, delivery } }: Claim): boolean {
-    if (journal.use !== "session" || acknowledgedAt === null) return false;
-    const pod = this.#context.pods.get(name);
-    return !journal.opened || (delivery !== "done" && pod !== undefined && parkingOf(pod) !== "Key");
   }
 
   /** Queues the claim of this name, if there is one: its Pod changed, or a list showed its item. */

@@ -317,10 +317,52 @@ export const DELIVERING: readonly FileMutations[] = [
         replace: "return (",
       },
       {
+        name: "takes a Pod that waits in an earlier version's init container for one that is being prepared",
+        guard: "guard",
+        find: 'if (waitsInGate(status)) return { is: "parked" };',
+        replace: "",
+      },
+      {
         name: "takes a node's restart for a failed preparation",
         guard: "error",
         find: "if (terminated.reason === END_UNSEEN.reason && exitCode === END_UNSEEN.exitCode) {",
         replace: "if (!waitsForLine(pod) && terminated.reason === END_UNSEEN.reason) {",
+      },
+    ],
+  },
+  {
+    file: "src/sessions/session-loop.ts",
+    tests: [WAITING_PODS],
+    mutations: [
+      {
+        name: "leaves an acknowledged session to the next process when it stops",
+        guard: "guard",
+        find: "acknowledgedAt !== null && !journal.opened,",
+        replace: "false,",
+      },
+    ],
+  },
+  {
+    file: "src/sessions/runtime.ts",
+    tests: [WAITING_PODS],
+    mutations: [
+      {
+        name: "closes its connections before the sessions that it acknowledged have started",
+        guard: "guard",
+        find: "    this.#stop.abort();\n    this.#idleRelease.end();",
+        replace: "    this.#stop.abort();\n    this.#streams.close();\n    this.#idleRelease.end();",
+      },
+    ],
+  },
+  {
+    file: "src/api/environment.ts",
+    tests: ["test/api/environment.test.ts"],
+    mutations: [
+      {
+        name: "abandons the sessions of an Environment whose way to park is refused",
+        guard: "guard",
+        find: 'parking: "Key", secretDelivery: "Env" };',
+        replace: "};",
       },
     ],
   },

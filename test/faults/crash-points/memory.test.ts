@@ -169,12 +169,17 @@ function isTried(death: string): boolean {
   return turn % ONE_OF === 0;
 }
 
+/** A template whose Pods can wait in a shell. */
+const WITH_COMMAND = {
+  spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }], terminationGracePeriodSeconds: 30 },
+};
+
 const HISTORIES: readonly (readonly [name: string, of: History])[] = [
   ["lease: Worker", { sessions: {}, programs: ["stock", "killed", "crashes"] }],
   ["lease: Worker, Release", { sessions: { onPodFailure: "Release" }, programs: ["killed", "stock", "silent"] }],
   [
     "lease: Worker, parking: Shell, overdue",
-    { sessions: { parking: "Shell", maxDurationSeconds: 6 }, programs: ["deaf"] },
+    { sessions: { parking: "Shell", template: WITH_COMMAND, maxDurationSeconds: 6 }, programs: ["deaf"] },
   ],
   [
     "lease: Worker, Protect, drained",
