@@ -34,11 +34,11 @@ const MOST_REFUSALS = 3;
 const RETRY = { baseMs: SECOND_MS, maxMs: 30 * SECOND_MS };
 
 /**
- * The connections that one replica keeps open ahead of time, and one Environment's share of them. Each costs the API
- * server and the node a connection, too.
+ * The connections that one replica keeps open ahead of time, and one Environment's share of them. Each takes about half
+ * a megabyte here, and more in the API server (docs/performance/starts.md). Other sessions wait for their connection.
  */
-const MOST_OPEN = 500;
-const MOST_OPEN_OF_ENVIRONMENT = 100;
+const MOST_OPEN = 100;
+const MOST_OPEN_OF_ENVIRONMENT = 20;
 
 /** The connections that all Environments of a replica keep open ahead of time. */
 export class StreamBudget {

@@ -73,14 +73,8 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "takes the operator's own heartbeats for those of the program",
         guard: "identity",
-        find: 'if (record.journal.lease === "Worker") {',
-        replace: "if (record.journal) {",
-      },
-      {
-        name: "takes the age of its own claim for the start of its program",
-        guard: "identity",
-        find: "if (isInherited(facts) && isOld)",
-        replace: "if (isOld)",
+        find: 'record.journal.lease === "Worker" && observed.item',
+        replace: "observed.item",
       },
     ],
   },
