@@ -56,13 +56,12 @@ export interface PythonPackages {
 
 /** Installs what the Python workers import, for this machine's Python. Needs pip. */
 export async function installPythonPackages(env: NodeJS.ProcessEnv = process.env): Promise<PythonPackages> {
-  const python = "python3";
   const requirements = join(EXAMPLES, "worker", "requirements.txt");
-  const version = await runPython(python, [
-    "-c",
-    "import sys, sysconfig; print(sys.version, sysconfig.get_platform())",
-  ]);
-  const key = keyOf(version, await readFile(requirements, "utf8"));
+  // A version manager's `python3` starts the interpreter late.
+  const facts = "import sys, sysconfig; print(sys.executable, sysconfig.get_platform(), sys.version, sep='\\n')";
+  const found = await runPython("python3", ["-c", facts]);
+  const [python = ""] = found.split("\n");
+  const key = keyOf(found, await readFile(requirements, "utf8"));
   const packages = join(workersRoot(env), `python-${key}`);
   await withLock(`${packages}.lock`, async () => {
     if (await stat(packages).catch(() => undefined)) return;
