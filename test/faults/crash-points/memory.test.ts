@@ -169,17 +169,28 @@ function isTried(death: string): boolean {
   return turn % ONE_OF === 0;
 }
 
-/** A template whose Pods can wait in a shell. */
-const WITH_COMMAND = {
-  spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }], terminationGracePeriodSeconds: 30 },
+/** Pods with a command wait in a shell by default. */
+const IN_SHELL = {
+  template: {
+    spec: {
+      containers: [{ name: "worker", image: "worker:1", command: ["worker"] }],
+      terminationGracePeriodSeconds: 30,
+    },
+  },
 };
 
 const HISTORIES: readonly (readonly [name: string, of: History])[] = [
   ["lease: Worker", { sessions: {}, programs: ["stock", "killed", "crashes"] }],
   ["lease: Worker, Release", { sessions: { onPodFailure: "Release" }, programs: ["killed", "stock", "silent"] }],
+  ["lease: Worker, parking: Shell", { sessions: IN_SHELL, programs: ["stock", "killed", "crashes"] }],
+  ["lease: Worker, parking: Shell, overdue", { sessions: { ...IN_SHELL, maxDurationSeconds: 6 }, programs: ["deaf"] }],
   [
-    "lease: Worker, parking: Shell, overdue",
-    { sessions: { parking: "Shell", template: WITH_COMMAND, maxDurationSeconds: 6 }, programs: ["deaf"] },
+    "lease: Operator, parking: Program",
+    { sessions: { parking: "Program", lease: "Operator" }, programs: ["plain", "killed", "crashes"] },
+  ],
+  [
+    "lease: Operator, parking: Shell, Release",
+    { sessions: { ...IN_SHELL, lease: "Operator", onPodFailure: "Release" }, programs: ["killed"] },
   ],
   [
     "lease: Worker, Protect, drained",

@@ -44,6 +44,8 @@ export class SessionsStage extends Stage {
         timeScale: NODE_TIME_SCALE,
         fates: (pod) => fates.of(pod),
       },
+      // It can wait in a shell.
+      container: { command: ["worker"] },
       spec: { deletionGraceSeconds: 2 },
       sessions: sessionsOf(setting),
     });

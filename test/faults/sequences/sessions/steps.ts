@@ -62,7 +62,7 @@ export interface Setting extends CommonSetting {
   readonly lease: "Worker" | "Operator";
   readonly onPodFailure: "Stop" | "Release";
   /** Without delivery as a file, because scripted programs read no files. */
-  readonly parking: "Key" | "Shell";
+  readonly parking: "Key" | "Shell" | "Program";
   readonly disruption: "Allow" | "Protect";
   readonly maxConcurrent: number;
   readonly warm: number;
@@ -73,7 +73,7 @@ function setting(replicas: fc.Arbitrary<1 | 2>): fc.Arbitrary<Setting> {
     replicas,
     lease: fc.constantFrom("Worker", "Worker", "Operator"),
     onPodFailure: fc.constantFrom("Stop", "Release"),
-    parking: fc.constantFrom("Key", "Key", "Shell"),
+    parking: fc.constantFrom("Key", "Shell", "Shell", "Program"),
     disruption: fc.constantFrom("Allow", "Allow", "Protect"),
     maxConcurrent: fc.integer({ min: 1, max: 4 }),
     warm: fc.integer({ min: 0, max: 2 }),

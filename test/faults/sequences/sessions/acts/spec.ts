@@ -8,7 +8,7 @@ export const SPEC = {
   // The dry run refuses it; the spec keeps it until the faults end.
   "spec:bad-template": (stage) => change(stage, template(stage, { imagePulPolicy: "Never" })),
   "spec:lease": (stage, choice) => change(stage, { lease: pick(["Worker", "Operator"], choice) }),
-  "spec:parking": (stage, choice) => change(stage, { parking: pick(["Key", "Shell"], choice) }),
+  "spec:parking": (stage, choice) => change(stage, { parking: pick(["Key", "Shell", "Program"], choice) }),
   "spec:credential": (stage, choice) => change(stage, { credential: pick(["EnvironmentKey", "WorkSecret"], choice) }),
   "spec:on-pod-failure": (stage, choice) => change(stage, { onPodFailure: pick(["Stop", "Release"], choice) }),
   "spec:disruption": (stage, choice) => change(stage, { disruption: pick(["Allow", "Protect"], choice) }),
@@ -40,6 +40,6 @@ export async function change(
  */
 export function template({ world }: SessionsStage, container: Record<string, unknown>): Record<string, unknown> {
   const { sessions } = world.spec() as { sessions: { template: { spec: Record<string, unknown> } } };
-  const containers = [{ name: "worker", image: "worker:1", ...container }];
+  const containers = [{ name: "worker", image: "worker:1", command: ["worker"], ...container }];
   return { template: { spec: { ...sessions.template.spec, containers } } };
 }
