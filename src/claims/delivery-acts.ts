@@ -44,8 +44,10 @@ export async function deliverSession(
  */
 export async function findStart(context: ClaimContext, streams: Deliverer, claim: Claim, pod: Pod): Promise<void> {
   const shown = await readLog(context, streams, claim, pod);
-  const { openedAtMs, deliverySentMs } = claim.record;
-  const isSilent = shown === "unclear" && openedAtMs === null && deliverySentMs !== null;
+  const { openedAtMs, deliverySentMs, journal } = claim.record;
+  // The heartbeats of a worker show its start.
+  const isSilent =
+    shown === "unclear" && openedAtMs === null && deliverySentMs !== null && journal.lease === "Operator";
   if (shown === "started") delivered(context, claim, "log");
   else if (isSilent) delivered(context, claim, "silence");
   else noteUnstarted(claim, context.clock.monotonic());

@@ -115,7 +115,8 @@ export function isReleased({ claim, limits }: Pick<Facts, "claim" | "limits">): 
   if (claim.record.lateAck) return true;
   if (limits.onPodFailure !== "Release" || claim.record.journal.use !== "session") return false;
   if (claim.record.ending !== null && claim.record.ending.why !== "StartFailed") return false;
-  return claim.observed.end === null ? !limits.draining : wasKilled(claim.observed.end);
+  if (claim.observed.end === null) return !limits.draining;
+  return claim.record.ending !== null || wasKilled(claim.observed.end);
 }
 
 /** 128 + SIGKILL: a program can't handle that signal, so it did not stop its item. */

@@ -329,7 +329,7 @@ export class SessionLoop {
       case "stop":
         return this.#orForgetItem(claim, () => this.#leases.stop(claim, step.force, this.#facts.isDraining));
       case "delete-pod":
-        return this.#deletePod(claim, step);
+        return this.#deletePod(claim, step, pod);
       case "drop":
         return this.#drop(claim, step.because);
       case "settled":
@@ -403,7 +403,7 @@ export class SessionLoop {
     this.#context.logger.info({ pod: claim.name }, `${error.message}: its log is read`);
   }
 
-  async #deletePod(claim: Claim, step: Step & { do: "delete-pod" }): Promise<void> {
+  async #deletePod(claim: Claim, step: Step & { do: "delete-pod" }, pod: Pod | undefined): Promise<void> {
     // With lease: Operator, SIGTERM is the only notice that the program gets. So a drain's share of time starts now.
     const { graceMs } = this.#facts.limits(claim);
     const target = { by: "session", name: claim.name, workId: claim.record.journal.workId } as const;
@@ -413,7 +413,8 @@ export class SessionLoop {
     // The cache was stale. The watch will bring the current state.
     if (against) throw new Error(`the Pod is not as it was seen: ${readPodState(against).is}`);
     decideEnding(claim, step.why, step.message);
-    if (step.why === "StartFailed") {
+    // A waiting container may still read a line that is on its way, so its end must be seen.
+    if (step.why === "StartFailed" && !(pod && parkingOf(pod) !== "Key")) {
       this.#recorder.ended(claim, { ...NOT_SEEN, cause: "StartFailed", message: step.message });
     }
   }

@@ -7,7 +7,7 @@ import type { Pod } from "../../src/kube/resource.ts";
 import { frameFor } from "../../src/pods/pod-gate.ts";
 import type { Claim } from "../../src/protocol/claim.ts";
 import { pod } from "../pods/pods.ts";
-import { JOURNAL, OURS, opened } from "../protocol/claims.ts";
+import { JOURNAL, OURS, opened, withFields } from "../protocol/claims.ts";
 import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { claimSecret, fakeContext, noAnswer } from "../sessions/fake-context.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
@@ -175,9 +175,12 @@ describe("looking for a start in the container's log", () => {
     ["has lost its beginning", "unclear"],
     ["may not be read", refusal(403, "Forbidden", "no")],
   ])(
-    "concludes from a line without a marker that an earlier process's program runs, if its log %s",
+    "lease: Operator: concludes from a line without a marker that an earlier process's program runs, if its log %s",
     async (_, shown) => {
-      const claim = inherited(60_000);
+      const worker = inherited(60_000);
+      await find(worker, shown);
+      expect(worker.record.delivery).toBe("unsent");
+      const claim = withFields(inherited(60_000), { journal: { ...worker.record.journal, lease: "Operator" } });
       const { passed } = await find(claim, shown);
       expect(claim.record.delivery).toBe("done");
       expect(passed.at(-1)).toMatchObject({ point: "session.delivered", details: { by: "silence" } });

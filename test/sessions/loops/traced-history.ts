@@ -169,7 +169,7 @@ class TracedHistory {
     recorder.allow("worker.first-beat", "worker.beat", "work-api.lapse", "fault.silence");
     const worlds = rival ? [world, rival] : [world];
     const kube = this.chance(0.5) ? BAD_WEATHER : FAIR;
-    const share = () => this.#streams() * 0.3;
+    const share = () => (this.#streams() < 0.2 ? 1 : this.#streams() * 0.3);
     this.at(this.between(0, 10 * SECOND), () => {
       const attach = { refused: share(), lineLost: share(), markerLost: share(), breaks: share() };
       for (const { weather } of worlds)
