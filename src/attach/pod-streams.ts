@@ -3,7 +3,7 @@ import { type Clock, deadlineSignal, SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { AttachStream } from "../kube/attach.ts";
 import type { KubeClient } from "../kube/client.ts";
-import { isForbidden, KubeApiError } from "../kube/errors.ts";
+import { isForbidden, isInvalid, KubeApiError } from "../kube/errors.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
@@ -27,7 +27,7 @@ const MARKER_MS = 2 * SECOND_MS;
 const LOG_BYTES = 64 * 1_024;
 
 /** Answers that say that attaching is not possible at all: a policy refuses it, or the node does not support it. */
-const REFUSALS: ReadonlySet<number> = new Set([403, 405, 501]);
+const REFUSALS: ReadonlySet<number> = new Set([403, 405, 422, 501]);
 /** Refusals in a row after which `parking: Shell` counts as impossible. */
 const MOST_REFUSALS = 3;
 
@@ -185,7 +185,8 @@ export class PodStreams {
   #noteRefusal(error: unknown, message: string): void {
     const isRefused = error instanceof KubeApiError && REFUSALS.has(error.status);
     this.#refusals = isRefused ? this.#refusals + 1 : 0;
-    const isForMoment = isForbidden(error);
+    // An admission policy may choose its status; 422 is the default.
+    const isForMoment = isForbidden(error) || isInvalid(error);
     if (this.#refusals === MOST_REFUSALS) {
       this.#context.shellFailed(`attaching to Pods is refused: ${message}`, isForMoment);
     }

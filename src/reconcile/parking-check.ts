@@ -4,7 +4,7 @@ import type { Clock } from "../core/clock.ts";
 import type { Points } from "../core/points.ts";
 import type { Timing } from "../core/timing.ts";
 import type { KubeClient } from "../kube/client.ts";
-import { apiErrorText, isForbidden, isNotFound } from "../kube/errors.ts";
+import { apiErrorText, isForbidden, isInvalid, isNotFound } from "../kube/errors.ts";
 import type { ReconcilePoint } from "./reconciler-options.ts";
 import { dryRunName } from "./template-check.ts";
 
@@ -89,7 +89,9 @@ export class ParkingCheck {
       stream.close();
       this.#forbidden = null;
     } catch (error) {
-      if (isForbidden(error)) this.#forbidden = `the operator may not attach to Pods: ${apiErrorText(error, name)}`;
+      // An admission policy may choose its status; 422 is the default.
+      if (isForbidden(error) || isInvalid(error))
+        this.#forbidden = `the operator may not attach to Pods: ${apiErrorText(error, name)}`;
       else if (isNotFound(error)) this.#forbidden = null;
     }
   }

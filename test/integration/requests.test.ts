@@ -18,6 +18,12 @@ const BUDGETS = [
   ["Operator", 1, `${CLAIM}, patch pods, delete pods`],
 ] as const;
 
+/** The requests of one session in a waiting shell, beside one attach: eight in all. */
+const SHELL_REQUESTS = [
+  ...["create pods", "create secrets", "get pods", "patch secrets"],
+  ...["patch pods", "delete secrets", "delete pods"],
+];
+
 describe("the operator's requests to the API server", () => {
   test.each(BUDGETS)("for a session with lease: %s, its Pod retained for %i s: fit the budget", async (...row) => {
     const [lease, retainFinishedSeconds, budget] = row;
@@ -52,6 +58,38 @@ describe("the operator's requests to the API server", () => {
     expect(countsOf(own.filter(isBeside))).toEqual({ "create pods": SESSIONS, "create events": 2 * SESSIONS });
     world.simulator.assertNoViolations();
   });
+
+  test.each(["Worker", "Operator"])(
+    "for a session in a waiting shell with lease: %s: fit the budget",
+    async (lease) => {
+      await using world = await startWorld(cluster, {
+        timeScale: 1,
+        container: { command: ["worker"] },
+        sessions: { lease, parking: "Shell", maxConcurrent: 1, retainFinishedSeconds: 0 },
+        node: {
+          fates: () =>
+            lease === "Operator" ? { kind: "exit", code: 0, afterMs: 300 } : { kind: "worker", workMs: 300 },
+        },
+      });
+      await world.createEnvironment();
+      const operator = world.startOperator();
+      await serveOne(world);
+      await untilTold(world, 1);
+      const since = await cluster.audit.mark();
+      for (let served = 0; served < SESSIONS; served += 1) await serveOne(world);
+      await untilTold(world, 1 + SESSIONS);
+      await operator.stop();
+
+      const all = await cluster.audit.entries({ since, namespace: world.namespace, user: OPERATOR });
+      const own = all.filter((entry) => !isByTheClock(entry) && requestOf(entry) !== "create events");
+      // The connection to the first Pod was opened before, and that to the last one serves no session yet.
+      const attached = own.filter((entry) => requestOf(entry) === "get pods/attach").length;
+      expect(attached).toBeLessThanOrEqual(SESSIONS + 1);
+      const others = countsOf(own.filter(({ subresource }) => subresource === ""));
+      expect(others).toEqual(Object.fromEntries(SHELL_REQUESTS.map((request) => [request, SESSIONS])));
+      world.simulator.assertNoViolations();
+    },
+  );
 
   test("for idle Environments without warm Pods: update Leases, and write and list nothing else", async () => {
     await using world = await startWorld(cluster, { sessions: { warm: 0 } });

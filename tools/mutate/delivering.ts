@@ -385,8 +385,8 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "takes a failed check for a missing right",
         guard: "error",
-        find: "if (isForbidden(error)) this.#forbidden",
-        replace: "if (!isNotFound(error)) this.#forbidden",
+        find: "if (isForbidden(error) || isInvalid(error))",
+        replace: "if (!isNotFound(error))",
       },
       {
         name: "takes a failed check for a given right",
