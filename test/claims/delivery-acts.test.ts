@@ -145,6 +145,7 @@ describe("looking for a start in the container's log", () => {
   /** Opened by an earlier process. */
   const inherited = (deliverySentMs: number | null = null) =>
     opened({ delivery: "unknown", openedAtMs: null, deliverySentMs, credential: "eA==" });
+  const byOperator = (claim: Claim) => withFields(claim, { journal: { ...claim.record.journal, lease: "Operator" } });
   const find = (claim: Claim, shown: StartShown | Error) =>
     on({ shown }, (context, streams) => findStart(context, streams, claim, waiting()));
 
@@ -164,7 +165,7 @@ describe("looking for a start in the container's log", () => {
     ["has other output only", "unclear"],
     ["may not be read", refusal(403, "Forbidden", "no")],
   ])("lets the line be sent again if the log %s", async (_, shown) => {
-    for (const claim of [unanswered(), inherited()]) {
+    for (const claim of [unanswered(), inherited(), byOperator(unanswered()), byOperator(inherited())]) {
       const { nowMs, passed } = await find(claim, shown);
       expect(claim.record).toMatchObject({ delivery: "unsent", unstartedMs: nowMs, credential: "eA==" });
       expect(passed).toMatchObject([{ phase: "before" }, { phase: "after" }]);
@@ -180,7 +181,7 @@ describe("looking for a start in the container's log", () => {
       const worker = inherited(60_000);
       await find(worker, shown);
       expect(worker.record.delivery).toBe("unsent");
-      const claim = withFields(inherited(60_000), { journal: { ...worker.record.journal, lease: "Operator" } });
+      const claim = byOperator(inherited(60_000));
       const { passed } = await find(claim, shown);
       expect(claim.record.delivery).toBe("done");
       expect(passed.at(-1)).toMatchObject({ point: "session.delivered", details: { by: "silence" } });
@@ -188,7 +189,7 @@ describe("looking for a start in the container's log", () => {
   );
 
   test("believes an empty log even then", async () => {
-    const claim = inherited(60_000);
+    const claim = byOperator(inherited(60_000));
     await find(claim, "waiting");
     expect(claim.record.delivery).toBe("unsent");
   });
