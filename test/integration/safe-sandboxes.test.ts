@@ -53,10 +53,10 @@ describe.concurrent("a namespace that enforces Pod Security restricted", () => {
   });
 
   test.each([
-    ["its init container and its file", { parking: "Shell", secretDelivery: "File" }],
+    ["a waiting shell and its file", { parking: "Shell", secretDelivery: "File" }],
     ["a key of the environment", { credential: "EnvironmentKey" }],
   ])("parks Pods with %s", async (_, sessions) => {
-    await using world = await restrictedWorld({ sessions });
+    await using world = await restrictedWorld({ sessions, container: { command: ["worker"] } });
     await world.createEnvironment();
     world.startOperator();
     await world.untilParked(1);
