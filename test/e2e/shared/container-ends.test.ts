@@ -1,12 +1,12 @@
 import { describe, expect, test } from "vitest";
 import { bashScript } from "../../../simulator/script.ts";
-import { endPodIn, ranSeconds, TYPESCRIPT_COMMAND, terminatedOf } from "../support/pods.ts";
+import { endPodIn, ranSeconds, terminatedOf } from "../support/pods.ts";
 import { serveOne, untilAnswered, untilEnded, untilState, untilWritten } from "../support/session-life.ts";
-import { DEAF, IS_DEAF, LIVELY_SECONDS, NEVER } from "../support/worker-template.ts";
+import { DEAF, IS_DEAF, LIVELY_SECONDS, NEVER, WORKER_COMMANDS } from "../support/worker-template.ts";
 import { startE2eWorld } from "../support/world.ts";
 
 /** The worker as a child of a shell, which runs these commands after the worker ends. */
-const WORKER = TYPESCRIPT_COMMAND.join(" ");
+const WORKER = WORKER_COMMANDS.typescript.join(" ");
 const underShell = (...after: string[]) => ["sh", "-c", [WORKER, ...after].join("\n")];
 
 /** Long enough for a worker to drain on an overloaded node. */

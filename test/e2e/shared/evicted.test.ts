@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
 import { bashScript } from "../../../simulator/script.ts";
 import type { Pod } from "../../../src/kube/resource.ts";
-import { counted, deletePod, evictPod, latest, TYPESCRIPT_COMMAND, terminatedOf } from "../support/pods.ts";
+import { counted, deletePod, evictPod, latest, terminatedOf } from "../support/pods.ts";
 import { enqueueOne, type Served, serveOne, untilEnded, untilGone, untilState } from "../support/session-life.ts";
-import { LIVELY_SECONDS, NEVER } from "../support/worker-template.ts";
+import { LIVELY_SECONDS, NEVER, WORKER_COMMANDS } from "../support/worker-template.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
 /** How another client removes a Pod, and the end reason of its session. */
@@ -114,7 +114,7 @@ const script = bashScript("head -c 20000000 /dev/zero > /small/file; echo writte
 describe.concurrent("a Pod that the kubelet evicts because it exceeds its disk limit", () => {
   test("is reported as evicted, with the kubelet's message", async () => {
     // The shell does not forward the signal, so the worker is not told to stop.
-    const command = ["sh", "-c", `${TYPESCRIPT_COMMAND.join(" ")}; exit 1`];
+    const command = ["sh", "-c", `${WORKER_COMMANDS.typescript.join(" ")}; exit 1`];
     await using world = await startE2eWorld({ podSpec: SMALL, container: { command, volumeMounts } });
     const served = await serveOne(world, { script });
     const { last, message } = await untilEnded(world, served, "Evicted");

@@ -143,10 +143,9 @@ describe.concurrent("an image that runs as root in a Pod that must not", () => {
   });
 
   test("fails while its Pod is parked with parking: Shell, and costs no item", async () => {
-    await using world = await startE2eWorld();
-    await world.createEnvironment({
-      sessions: { warm: 1, maxConcurrent: 1, parking: "Shell", template: withImage(world, rootImage(world)) },
-    });
+    const sessions = { warm: 1, maxConcurrent: 1, parking: "Shell" };
+    await using world = await startE2eWorld({ sessions });
+    await world.createEnvironment({ sessions: { ...sessions, template: withImage(world, rootImage(world)) } });
     await enqueue(world, 1);
     const condition = await world.untilCondition("CapacityAvailable", "PreparationFailing");
     expect(condition.message).toContain("container has runAsNonRoot and image will run as root");

@@ -26,7 +26,7 @@ const RUNNER_WITH_FILE = {
 };
 
 const WAYS: readonly (readonly [name: string, options: E2eOptions])[] = [
-  ["parking Key", { container: RUNNER }],
+  ["parking Key", { container: RUNNER, sessions: { parking: "Key" } }],
   ["parking Shell", { container: RUNNER, sessions: { parking: "Shell" } }],
   [
     "parking Shell and the secret as a file",
@@ -57,7 +57,8 @@ describe.concurrent.each(WAYS)("lease: Operator, with %s", (_name, { sessions, .
     ]);
     const { toolCalls } = await world.simulator.session(served.item.sessionId ?? "");
     expect(new Set(toolCalls.map(({ answeredBy }) => answeredBy))).toEqual(new Set([served.item.id]));
-    expect(await world.podLog(podOf(world, served.item) ?? served.pod)).toBe("bash: ok\nbash: ok\n");
+    const marker = sessions?.["parking"] === "Shell" ? "berth1 started\n" : "";
+    expect(await world.podLog(podOf(world, served.item) ?? served.pod)).toBe(`${marker}bash: ok\nbash: ok\n`);
     expect(await world.metric("berth_heartbeats_total", { result: "beaten" })).toBeGreaterThanOrEqual(2);
     expect(await world.metric("berth_leases_lost_total")).toBeFalsy();
   });

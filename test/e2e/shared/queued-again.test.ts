@@ -48,7 +48,8 @@ async function expectServedInTurn(world: E2eWorld, first: ItemRecord, second: It
   );
   const [one, two] = [podOf(world, first), podOf(world, second)];
   expect(two?.metadata.uid).not.toBe(one?.metadata.uid);
-  const startedMs = Date.parse(endOf(two)?.startedAt ?? "");
+  // Its container waited in a shell before.
+  const startedMs = Date.parse(two?.metadata.annotations?.["berth.dev/assigned-at"] ?? "");
   expect(startedMs).toBeGreaterThanOrEqual(Date.parse(endOf(one)?.finishedAt ?? ""));
   for (const [item, pod] of [
     [first, one],

@@ -8,7 +8,8 @@ import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 /** Faults that the kubelet or the container runtime finds only when it starts a container. */
 describe.concurrent("a fault that shows when the container is started", () => {
   test("a command that is not in the image: the item is stopped, with the runtime's message", async () => {
-    await using world = await startE2eWorld({ container: { command: ["/no/such/program"] } });
+    const container = { command: ["/no/such/program"] };
+    await using world = await startE2eWorld({ container, sessions: { parking: "Key" } });
     const served = await serveOne(world);
     const { last, message } = await untilEnded(world, served, "StartFailed");
     expect(message).toContain("/no/such/program");
@@ -16,6 +17,15 @@ describe.concurrent("a fault that shows when the container is started", () => {
     expect(last.stoppedBy?.as).toBe("environment-key");
     expect(terminatedOf(world, served)).toMatchObject({ reason: "StartError", exitCode: 128 });
     expect(await world.metric("berth_start_failures_total")).toBe(1);
+  });
+
+  test("a command that is not in the image costs no item if the Pod waits in a shell", async () => {
+    await using world = await startE2eWorld({ container: { command: ["/no/such/program"] } });
+    await world.createEnvironment();
+    const item = await world.simulator.enqueue(world.environmentId, { script: bashScript("echo hello") });
+    const condition = await world.untilCondition("CapacityAvailable", "PreparationFailing");
+    expect(condition.message).toContain("container worker is not in the image");
+    expect((await world.simulator.item(item.id)).acks).toEqual([]);
   });
 
   test("a working directory that can't be created: the item is stopped, with the runtime's message", async () => {

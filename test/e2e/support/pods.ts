@@ -3,9 +3,6 @@ import { readPodState } from "../../../src/pods/pod-state.ts";
 import type { Served } from "./session-life.ts";
 import type { E2eWorld } from "./world.ts";
 
-/** The command of the stock TypeScript worker in its image. */
-export const TYPESCRIPT_COMMAND: readonly string[] = ["node", "/app/worker.mjs"];
-
 const SECOND_MS = 1_000;
 
 /** The current state of the Pod; its last known state if it is deleted. */
