@@ -28,10 +28,6 @@ const LIVES: Record<string, { fates: Record<string, FateInput>; isReached: (pod:
     fates: { c: ENDS_WHEN_TOLD },
     isReached: (pod) => state(pod)?.waiting?.reason === "CreateContainerConfigError",
   },
-  "lost-gated": {
-    fates: { "berth-gate": ENDS_WHEN_TOLD, c: ENDS_WHEN_TOLD },
-    isReached: ({ status }) => status?.initContainerStatuses?.[0]?.state?.running !== undefined,
-  },
   "lost-finished": {
     fates: { c: { kind: "exit", afterMs: 500 } },
     isReached: ({ status }) => status?.phase === "Succeeded",
