@@ -1,3 +1,4 @@
+import type { PodTemplate } from "../../src/api/environment.ts";
 import type { Random } from "../../src/core/backoff.ts";
 import { workersPart } from "../../test/support/workers-world.ts";
 import type { World } from "../../test/support/world.ts";
@@ -41,12 +42,23 @@ function sessionKind(name: string, sessions: Record<string, unknown>, fate: Kind
   return { name, mode: "sessions", warm: 1, spec, fate };
 }
 
+/** Pods with a command can wait in a shell. */
+function inShell(kind: Kind): Kind {
+  const spec = (world: World) => {
+    const { sessions } = kind.spec(world) as { sessions: { template: PodTemplate } };
+    const { template } = sessions;
+    const containers = template.spec.containers.map((container) => ({ ...container, command: ["worker"] }));
+    return { sessions: { ...sessions, template: { ...template, spec: { ...template.spec, containers } } } };
+  };
+  return { ...kind, spec };
+}
+
 /** Both modes, both leases, and every other setting that makes the operator keep its own state. */
 export const KINDS: readonly Kind[] = [
   sessionKind("worker-lease", {}),
   sessionKind("operator-lease", { lease: "Operator" }, plainProgram),
   sessionKind("released", { onPodFailure: "Release", disruption: "Protect" }),
-  sessionKind("shell", { parking: "Shell", retainFinishedSeconds: 2, retainFailedSeconds: 2 }),
+  inShell(sessionKind("shell", { parking: "Shell", retainFinishedSeconds: 2, retainFailedSeconds: 2 })),
   {
     name: "workers",
     mode: "workers",
