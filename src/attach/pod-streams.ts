@@ -34,8 +34,8 @@ const MOST_REFUSALS = 3;
 const RETRY = { baseMs: SECOND_MS, maxMs: 30 * SECOND_MS };
 
 /**
- * The connections that one replica keeps open ahead of time, and one Environment's share of them. Each takes about half
- * a megabyte here, and more in the API server (docs/performance/starts.md). Other sessions wait for their connection.
+ * The connections that one replica keeps open ahead of time, and one Environment's share of them. Each takes more
+ * than half a megabyte of its node (docs/performance/starts.md). Other sessions wait for their connection.
  */
 const MOST_OPEN = 100;
 const MOST_OPEN_OF_ENVIRONMENT = 20;
