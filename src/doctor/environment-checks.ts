@@ -101,9 +101,9 @@ export function checkParking({ metadata, status }: Environment): CheckResult | n
   if (!status?.parking) return null;
   const { mode, message, failure } = status.parking;
   if (failure === undefined) return results.pass(`${mode}: ${message}`);
-  const mend =
+  const fix =
     "Fix the cause, then change the spec: Berth tries again when the spec changes. Or set spec.sessions.parking: Key.";
-  return results.warn(`${mode}: ${message}`, mend);
+  return results.warn(`${mode}: ${message}`, fix);
 }
 
 /** Whether the API server accepts a Pod of the template, with Pod Security and other admission. */
