@@ -12,7 +12,8 @@ const FIELDS_WITH_VARIABLES = ["command", "args", "env", "volumeMounts"] as cons
 export function keptFromShell(template: PodTemplate): string | null {
   const path = sessionContainerPath(template);
   const session = sessionContainer(template) ?? { name: "" };
-  if (listOf(session["command"]).length === 0) {
+  const { command } = session;
+  if (!Array.isArray(command) || command.length === 0) {
     return `${path}.command is not set, and Berth can't know the image's entrypoint`;
   }
   for (const probe of ["livenessProbe", "startupProbe"]) {
@@ -43,8 +44,4 @@ function sessionContainerPath(template: PodTemplate): string {
   const name = sessionContainerName(template);
   const index = template.spec.containers.findIndex((container) => container.name === name);
   return `spec.sessions.template.spec.containers[${Math.max(0, index)}]`;
-}
-
-function listOf(value: unknown): unknown[] {
-  return Array.isArray(value) ? value : [];
 }

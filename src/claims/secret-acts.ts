@@ -1,5 +1,6 @@
+import type { CallOptions } from "../kube/client.ts";
 import { isConflict, isNotFound } from "../kube/errors.ts";
-import { SECRETS } from "../kube/resource.ts";
+import { SECRETS, type Secret } from "../kube/resource.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { keepCredential, noteOpeningSent, noteVersion, takeCredential } from "../protocol/claim-record.ts";
 import { type ClaimContext, STEP_BOUND } from "../protocol/context.ts";
@@ -40,18 +41,7 @@ export async function openSecret(
 
 /** The credential from the Secret; null: an earlier patch, whose answer was lost, has already opened the claim. */
 async function rereadCredential(context: ClaimContext, claim: Claim): Promise<string | null> {
-  const ref = { namespace: context.namespace, name: claim.name };
-  const secret = await context.points
-    .run(
-      "session.read-credential",
-      ofClaim(claim),
-      () => context.kube.get(SECRETS, ref),
-      (read) => ({ opened: readJournal(read)?.opened ?? false }),
-    )
-    .catch((error) => {
-      throw isNotFound(error) ? new StaleClaimError() : error;
-    });
-  if (secret.metadata.uid !== claim.record.secretUid) throw new StaleClaimError();
+  const secret = await readClaimed(context, claim);
   noteVersion(claim, secret.metadata.resourceVersion);
   return readJournal(secret)?.opened ? null : storedCredential(secret);
 }
@@ -60,17 +50,21 @@ async function rereadCredential(context: ClaimContext, claim: Claim): Promise<st
 export async function credentialOfOpened(context: ClaimContext, claim: Claim): Promise<string> {
   const kept = claim.record.credential;
   if (kept !== null) return plain(kept);
-  const ref = { namespace: context.namespace, name: claim.name };
-  const read = () => context.kube.get(SECRETS, ref, STEP_BOUND);
-  const secret = await context.points
-    .run("session.read-credential", ofClaim(claim), read, () => ({ opened: true }))
-    .catch((error) => {
-      throw isNotFound(error) ? new StaleClaimError() : error;
-    });
-  const credential = openedCredential(secret);
-  if (secret.metadata.uid !== claim.record.secretUid || credential === null) throw new StaleClaimError();
+  const credential = openedCredential(await readClaimed(context, claim, STEP_BOUND));
+  if (credential === null) throw new StaleClaimError();
   keepCredential(claim, credential);
   return plain(credential);
+}
+
+/** @throws StaleClaimError if the claim's Secret is gone, or is another one */
+async function readClaimed({ kube, namespace, points }: ClaimContext, claim: Claim, bound: CallOptions = {}) {
+  const read = () => kube.get(SECRETS, { namespace, name: claim.name }, bound);
+  const told = (secret: Secret) => ({ opened: readJournal(secret)?.opened ?? false });
+  const secret = await points.run("session.read-credential", ofClaim(claim), read, told).catch((error) => {
+    throw isNotFound(error) ? new StaleClaimError() : error;
+  });
+  if (secret.metadata.uid !== claim.record.secretUid) throw new StaleClaimError();
+  return secret;
 }
 
 function plain(base64: string): string {

@@ -238,10 +238,15 @@ export class Pool {
       const state = stateOf(pod);
       if (state.is === "unscheduled" && state.reason) return { is: "unschedulable", message: state.message };
       if (state.is === "preparing" && state.problem) return capacityProblemOf(state.problem);
-      const refused = this.#options.streams.problemOf(pod);
-      if (refused !== null) return { is: "attach", message: refused };
+      const refused = this.#attachProblem(pod);
+      if (refused) return refused;
     }
     return said;
+  }
+
+  #attachProblem(pod: Pod): CapacityProblem {
+    const message = this.#options.streams.problemOf(pod);
+    return message === null ? null : { is: "attach", message };
   }
 
   async #carryOut(): Promise<void> {
@@ -416,9 +421,7 @@ export class Pool {
     if (reason === "PrepareTimeout") {
       // Use the message that was shown during the preparation.
       const said = problem.is === "preparing" && problem.problem && capacityProblemOf(problem.problem);
-      const refused = this.#options.streams.problemOf(pod);
-      const unattached = refused === null ? null : ({ is: "attach", message: refused } as const);
-      this.#failedToPrepare(reason, said || (unattached ?? this.#nodeEvents.whyLate(pod)));
+      this.#failedToPrepare(reason, said || (this.#attachProblem(pod) ?? this.#nodeEvents.whyLate(pod)));
     }
     this.#context.logger.info({ pod: name, reason }, "free Pod is removed");
     await this.#departing.remove(pod);

@@ -66,12 +66,10 @@ function workersRuntime(context: ModeContext, onChange: () => void): Environment
 }
 
 const workerTemplateOf = oncePerEnvironment(workerTemplate);
-const sessionTemplateWith = oncePerEnvironment(
-  (environment) => new Map<string | null, SessionTemplate>([[null, sessionTemplate(environment)]]),
-);
+const sessionTemplatesOf = oncePerEnvironment(() => new Map<string | null, SessionTemplate>());
 
 function sessionTemplateOf(environment: Environment, shellRefused: string | null): SessionTemplate {
-  const made = sessionTemplateWith(environment);
+  const made = sessionTemplatesOf(environment);
   const template = made.get(shellRefused) ?? sessionTemplate(environment, shellRefused);
   made.set(shellRefused, template);
   return template;

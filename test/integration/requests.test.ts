@@ -27,28 +27,8 @@ const SHELL_REQUESTS = [
 describe("the operator's requests to the API server", () => {
   test.each(BUDGETS)("for a session with lease: %s, its Pod retained for %i s: fit the budget", async (...row) => {
     const [lease, retainFinishedSeconds, budget] = row;
-    await using world = await startWorld(cluster, {
-      // At the real pace. Otherwise the operator would repeat touches before a node could react.
-      timeScale: 1,
-      // One Pod at a time, so that a waiting item causes no other Pod.
-      sessions: { lease, maxConcurrent: 1, retainFinishedSeconds },
-      node: {
-        fates: () => (lease === "Operator" ? { kind: "exit", code: 0, afterMs: 300 } : { kind: "worker", workMs: 300 }),
-      },
-    });
-    await world.createEnvironment();
-    const operator = world.startOperator();
-    // The first session adds the finalizer.
-    await serveOne(world);
-    await untilTold(world, 1);
-    const since = await cluster.audit.mark();
-    for (let served = 0; served < SESSIONS; served += 1) await serveOne(world);
-    await untilTold(world, 1 + SESSIONS);
-    await operator.stop();
-
-    const { namespace } = world;
-    const all = await cluster.audit.entries({ since, namespace, user: OPERATOR });
-    const own = all.filter((entry) => !isByTheClock(entry));
+    await using world = await sessionsWorld({ lease, retainFinishedSeconds });
+    const own = await requestsOfSessions(world);
     const isBeside = (entry: AuditEntry) => /^create (pods|events)$/.test(requestOf(entry));
     const bySession = Map.groupBy(
       own.filter((entry) => !isBeside(entry)),
@@ -62,26 +42,10 @@ describe("the operator's requests to the API server", () => {
   test.each(["Worker", "Operator"])(
     "for a session in a waiting shell with lease: %s: fit the budget",
     async (lease) => {
-      await using world = await startWorld(cluster, {
-        timeScale: 1,
-        container: { command: ["worker"] },
-        sessions: { lease, parking: "Shell", maxConcurrent: 1, retainFinishedSeconds: 0 },
-        node: {
-          fates: () =>
-            lease === "Operator" ? { kind: "exit", code: 0, afterMs: 300 } : { kind: "worker", workMs: 300 },
-        },
-      });
-      await world.createEnvironment();
-      const operator = world.startOperator();
-      await serveOne(world);
-      await untilTold(world, 1);
-      const since = await cluster.audit.mark();
-      for (let served = 0; served < SESSIONS; served += 1) await serveOne(world);
-      await untilTold(world, 1 + SESSIONS);
-      await operator.stop();
-
-      const all = await cluster.audit.entries({ since, namespace: world.namespace, user: OPERATOR });
-      const own = all.filter((entry) => !isByTheClock(entry) && requestOf(entry) !== "create events");
+      const sessions = { lease, parking: "Shell", retainFinishedSeconds: 0 };
+      await using world = await sessionsWorld(sessions, { command: ["worker"] });
+      const all = await requestsOfSessions(world);
+      const own = all.filter((entry) => requestOf(entry) !== "create events");
       // The connection to the first Pod was opened before, and that to the last one serves no session yet.
       const attached = own.filter((entry) => requestOf(entry) === "get pods/attach").length;
       expect(attached).toBeLessThanOrEqual(SESSIONS + 1);
@@ -135,6 +99,36 @@ const LOOKS = 30;
 
 function statsOf({ simulator }: World, id: string): number {
   return simulator.requests(id).filter(({ call }) => call === "stats").length;
+}
+
+/** A world whose programs end soon. */
+function sessionsWorld(sessions: Record<string, unknown>, container: Record<string, unknown> = {}): Promise<World> {
+  return startWorld(cluster, {
+    // At the real pace. Otherwise the operator would repeat touches before a node could react.
+    timeScale: 1,
+    container,
+    // One Pod at a time, so that a waiting item causes no other Pod.
+    sessions: { maxConcurrent: 1, ...sessions },
+    node: {
+      fates: () =>
+        sessions["lease"] === "Operator" ? { kind: "exit", code: 0, afterMs: 300 } : { kind: "worker", workMs: 300 },
+    },
+  });
+}
+
+/** Serves `SESSIONS` items after a first one, and returns the operator's requests for them. */
+async function requestsOfSessions(world: World): Promise<AuditEntry[]> {
+  await world.createEnvironment();
+  const operator = world.startOperator();
+  // The first session adds the finalizer.
+  await serveOne(world);
+  await untilTold(world, 1);
+  const since = await cluster.audit.mark();
+  for (let served = 0; served < SESSIONS; served += 1) await serveOne(world);
+  await untilTold(world, 1 + SESSIONS);
+  await operator.stop();
+  const all = await cluster.audit.entries({ since, namespace: world.namespace, user: OPERATOR });
+  return all.filter((entry) => !isByTheClock(entry));
 }
 
 /** Serves one item, from its arrival until it is cleaned up and a Pod is parked. */

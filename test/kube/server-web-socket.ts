@@ -1,17 +1,7 @@
 /** The server's side of one WebSocket, as a kubelet speaks it for `pods/attach`. */
-import { createHash } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
-
-/** RFC 6455, section 1.3. */
-const ACCEPT_SUFFIX = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-
-const BINARY = 0x2;
-const CLOSE = 0x8;
-const PING = 0x9;
-const PONG = 0xa;
-
-const MASK_BYTES = 4;
+import { acceptKeyOf, BINARY, CLOSE, frameAt, PING, PONG } from "../../testbed/node/web-socket.ts";
 
 export interface Handshake {
   readonly protocol?: string | null;
@@ -38,12 +28,11 @@ export class ServerWebSocket {
     this.#socket = socket;
     this.#heard = heard;
     const { protocol = "v4.channel.k8s.io" } = handshake;
-    const accept = createHash("sha1").update(`${request.headers["sec-websocket-key"]}${ACCEPT_SUFFIX}`);
     const lines = [
       "HTTP/1.1 101 Switching Protocols",
       "Upgrade: websocket",
       "Connection: Upgrade",
-      `Sec-WebSocket-Accept: ${handshake.accept ?? accept.digest("base64")}`,
+      `Sec-WebSocket-Accept: ${handshake.accept ?? acceptKeyOf(request)}`,
       ...(protocol === null ? [] : [`Sec-WebSocket-Protocol: ${protocol}`]),
     ];
     socket.write(`${lines.join("\r\n")}\r\n\r\n`);
@@ -85,9 +74,10 @@ export class ServerWebSocket {
 
   #read(chunk: Buffer): void {
     this.#pending = Buffer.concat([this.#pending, chunk]);
-    for (let read = unframed(this.#pending); read; read = unframed(this.#pending)) {
-      this.#pending = read.rest;
-      this.#receive(read.opcode, read.body);
+    for (let read = frameAt(this.#pending); read !== undefined; read = frameAt(this.#pending)) {
+      if (typeof read === "number") throw new Error(`the client sent a frame that ends the connection with ${read}`);
+      this.#pending = this.#pending.subarray(read.size);
+      this.#receive(read.frame.opcode, read.frame.payload);
     }
     this.#heard();
   }
@@ -109,17 +99,4 @@ function frame(opcode: number, body: Buffer): Buffer {
   head[1] = long ? 127 : body.length;
   if (long) head.writeBigUInt64BE(BigInt(body.length), 2);
   return Buffer.concat([head, body]);
-}
-
-/** The first frame of a client's bytes; undefined if it is incomplete. Frames of up to 64 KiB. */
-function unframed(bytes: Buffer): { opcode: number; body: Buffer; rest: Buffer } | undefined {
-  if (bytes.length < 2) return undefined;
-  const long = ((bytes[1] ?? 0) & 0x7f) === 126;
-  const start = (long ? 4 : 2) + MASK_BYTES;
-  if (bytes.length < start) return undefined;
-  const end = start + (long ? bytes.readUInt16BE(2) : (bytes[1] ?? 0) & 0x7f);
-  if (bytes.length < end) return undefined;
-  const mask = bytes.subarray(start - MASK_BYTES, start);
-  const body = Buffer.from(bytes.subarray(start, end).map((byte, at) => byte ^ (mask[at % MASK_BYTES] ?? 0)));
-  return { opcode: (bytes[0] ?? 0) & 0x0f, body, rest: bytes.subarray(end) };
 }

@@ -7,10 +7,10 @@ const HANDSHAKE_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /** Opcodes (RFC 6455, 5.2). */
 const CONTINUATION = 0x0;
-const BINARY = 0x2;
-const CLOSE = 0x8;
-const PING = 0x9;
-const PONG = 0xa;
+export const BINARY = 0x2;
+export const CLOSE = 0x8;
+export const PING = 0x9;
+export const PONG = 0xa;
 
 const FINAL = 0x80;
 const MASKED = 0x80;
@@ -39,6 +39,11 @@ export function offeredProtocols({ headers }: IncomingMessage): readonly string[
   return (headers["sec-websocket-protocol"] ?? "").split(",").map((name) => name.trim());
 }
 
+/** The answer to a client's key in the handshake. */
+export function acceptKeyOf({ headers }: IncomingMessage): string {
+  return createHash("sha1").update(`${headers["sec-websocket-key"]}${HANDSHAKE_GUID}`).digest("base64");
+}
+
 /** The server's side of one WebSocket that carries binary messages. It answers pings. */
 export class WebSocketConnection {
   readonly #socket: Duplex;
@@ -57,11 +62,9 @@ export class WebSocketConnection {
    */
   constructor(request: IncomingMessage, socket: Duplex, head: Buffer, protocol: string) {
     this.#socket = socket;
-    const key = `${request.headers["sec-websocket-key"]}${HANDSHAKE_GUID}`;
-    const accept = createHash("sha1").update(key).digest("base64");
     socket.write(
       "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-        `Sec-WebSocket-Accept: ${accept}\r\nSec-WebSocket-Protocol: ${protocol}\r\n\r\n`,
+        `Sec-WebSocket-Accept: ${acceptKeyOf(request)}\r\nSec-WebSocket-Protocol: ${protocol}\r\n\r\n`,
     );
     socket.on("error", () => {});
     socket.once("close", () => this.onEnd());
@@ -130,7 +133,7 @@ export class WebSocketConnection {
 }
 
 /** Reads one frame. Returns undefined if it isn't complete, or a close code if it's invalid. */
-function frameAt(bytes: Buffer): { readonly frame: Frame; readonly size: number } | number | undefined {
+export function frameAt(bytes: Buffer): { readonly frame: Frame; readonly size: number } | number | undefined {
   if (bytes.length < 2) return undefined;
   const [first = 0, second = 0] = bytes;
   // Clients must mask their frames, and no extension was agreed on.

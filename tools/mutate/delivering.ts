@@ -139,8 +139,8 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "sends the credential of another Secret of the same name",
         guard: "identity",
-        find: "if (secret.metadata.uid !== claim.record.secretUid || credential === null) throw new StaleClaimError();",
-        replace: "if (credential === null) throw new StaleClaimError();",
+        find: "if (secret.metadata.uid !== claim.record.secretUid) throw new StaleClaimError();",
+        replace: "",
       },
     ],
   },
