@@ -4,6 +4,7 @@ import { afterEach, describe, expect, test } from "vitest";
 import { KubeClient } from "../../src/kube/client.ts";
 import { isConflict, isGone, KubeApiError } from "../../src/kube/errors.ts";
 import { PODS, SECRETS } from "../../src/kube/resource.ts";
+import { FakeApiServer } from "../kube/api-server.ts";
 import { KubeProxy } from "./kube-proxy.ts";
 
 const closing: (() => unknown)[] = [];
@@ -89,6 +90,26 @@ describe("a proxy in front of the API server", () => {
     expect(isGone(await failure(watch().next()))).toBe(true);
     expect(struck).toEqual(["watch:gone"]);
     ending.abort();
+  });
+
+  test("passes streams to containers on, cuts them, and refuses new ones or loses their answers", async () => {
+    await using server = await FakeApiServer.start();
+    await using proxy = await KubeProxy.start(server.access);
+    const client = new KubeClient({ access: { ...server.access, server: proxy.url } });
+    closing.push(() => client.close());
+    const attach = () => client.attach(REF, { container: "main" });
+    const stream = await attach();
+    stream.send("a line\n");
+    await server.until(() => server.attached[0]?.stdin.join("") === "a line\n");
+    expect(proxy.dropStreams()).toBe(1);
+    await stream.closed;
+    proxy.add({ kind: "5xx", plural: "pods", times: 1 });
+    expect((await failure(attach())).status).toBe(500);
+    expect(server.attached).toHaveLength(1);
+    proxy.add({ kind: "lost-reply", plural: "pods", times: 1 });
+    // The client tries a second time.
+    expect((await attach()).isOpen).toBe(true);
+    expect(server.attached).toHaveLength(3);
   });
 
   test("holds requests while it stalls, and cuts all connections while it refuses", async () => {

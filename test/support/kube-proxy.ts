@@ -7,10 +7,11 @@ import {
   Agent as PlainAgent,
   request as plainRequest,
   type Server,
-  type ServerResponse,
+  ServerResponse,
 } from "node:http";
 import { Agent, request as forward } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
+import type { Duplex } from "node:stream";
 
 /** A fault for matching requests, each for `times` requests. */
 export interface KubeFault {
@@ -63,6 +64,7 @@ export class KubeProxy implements AsyncDisposable {
   readonly #faults: { fault: KubeFault; left: number }[] = [];
   readonly #sockets = new Set<Socket>();
   readonly #watches = new Set<ServerResponse>();
+  readonly #streams = new Set<Socket>();
   readonly #held: (() => void)[] = [];
   readonly #onStrike: (what: string) => void;
   #mode: "forward" | "refuse" | "stall" = "forward";
@@ -77,6 +79,14 @@ export class KubeProxy implements AsyncDisposable {
     this.#request = isPlain ? plainRequest : forward;
     this.#onStrike = onStrike;
     this.#server = createServer((request, response) => this.#take(request, response));
+    this.#server.on("upgrade", (request, socket) => {
+      const response = new ServerResponse(request);
+      response.assignSocket(socket as Socket);
+      // The server reads no further request from this connection.
+      response.shouldKeepAlive = false;
+      response.on("finish", () => socket.end());
+      this.#take(request, response);
+    });
     this.#server.on("connection", (socket) => {
       this.#sockets.add(socket);
       socket.on("close", () => this.#sockets.delete(socket));
@@ -147,7 +157,15 @@ export class KubeProxy implements AsyncDisposable {
     return open;
   }
 
+  /** Cuts the open streams to containers. Returns their number. */
+  dropStreams(): number {
+    const open = [...this.#streams];
+    for (const socket of open) socket.resetAndDestroy();
+    return open.length;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
+    this.dropStreams();
     this.#server.closeAllConnections();
     await new Promise((resolve) => this.#server.close(resolve));
     this.#agent.destroy();
@@ -208,12 +226,40 @@ export class KubeProxy implements AsyncDisposable {
         }
       },
     );
+    onward.on("upgrade", (answer, far, first) => {
+      if (fault === "lost-reply") {
+        far.destroy();
+        request.socket.resetAndDestroy();
+      } else if (fault === "late") {
+        setTimeout(() => this.#join(request.socket, answer, far, first), SLOW_MS).unref();
+      } else {
+        this.#join(request.socket, answer, far, first);
+      }
+    });
     onward.on("error", () => request.socket.resetAndDestroy());
     response.on("close", () => {
       this.#watches.delete(response);
       if (!response.writableEnded && fault !== "lost-reply") onward.destroy();
     });
     request.pipe(onward);
+  }
+
+  /** Passes a stream's bytes on in both directions, after the server's answer and the first bytes behind it. */
+  #join(near: Socket, answer: IncomingMessage, far: Duplex, first: Buffer): void {
+    const lines = [`HTTP/1.1 ${answer.statusCode} ${answer.statusMessage}`];
+    for (let at = 0; at < answer.rawHeaders.length; at += 2) {
+      lines.push(`${answer.rawHeaders[at]}: ${answer.rawHeaders[at + 1]}`);
+    }
+    near.write(`${lines.join("\r\n")}\r\n\r\n`);
+    near.write(first);
+    this.#streams.add(near);
+    near.on("close", () => {
+      this.#streams.delete(near);
+      far.destroy();
+    });
+    far.on("error", () => near.resetAndDestroy());
+    far.on("close", () => near.destroy());
+    near.pipe(far).pipe(near);
   }
 }
 

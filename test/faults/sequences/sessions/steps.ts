@@ -36,6 +36,7 @@ export const KINDS = [
   "node:drained",
   "node:shut-down",
   "claim:edited",
+  "stream:dropped",
   ...USERS,
   // Changes of the spec.
   "spec:warm",

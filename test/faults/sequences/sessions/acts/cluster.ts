@@ -5,9 +5,10 @@ import type { SessionsStage } from "../stage.ts";
 
 const EDITED = "testbed.berth.dev/edited";
 
-/** What can happen to parked Pods and claims. */
+/** What can happen to parked Pods, the streams to them, and claims. */
 export const PREPARED = {
   "pod:parked-deleted": withPod<SessionsStage>(({ world }) => world.parked, deletePod),
+  "stream:dropped": async ({ replicas }) => replicas.reduce((open, { proxy }) => open + proxy.dropStreams(), 0) > 0,
   "claim:edited": async (stage, choice) => {
     const { world } = stage;
     const claim = await stage.aim(() => (world.claims.length > 0 ? pick(world.claims, choice) : undefined));
