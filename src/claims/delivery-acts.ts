@@ -1,4 +1,5 @@
 import type { Delivery, PodStreams, StartShown } from "../attach/pod-streams.ts";
+import { errorText } from "../core/errors.ts";
 import { isForbidden } from "../kube/errors.ts";
 import type { Pod } from "../kube/resource.ts";
 import { frameFor } from "../pods/pod-gate.ts";
@@ -53,13 +54,15 @@ export async function findStart(context: ClaimContext, streams: Deliverer, claim
   else noteUnstarted(claim, context.clock.monotonic());
 }
 
-async function readLog({ points }: ClaimContext, streams: Deliverer, claim: Claim, pod: Pod): Promise<StartShown> {
+async function readLog(context: ClaimContext, streams: Deliverer, claim: Claim, pod: Pod): Promise<StartShown> {
+  const { points, logger } = context;
   const read = () => streams.hasStarted(pod);
   try {
     return await points.run("session.read-log", ofClaim(claim), read, (shown) => ({ started: shown === "started" }));
   } catch (error) {
-    if (isForbidden(error)) return "unclear";
-    throw error;
+    if (!isForbidden(error)) throw error;
+    logger.warn({ pod: claim.name, error: errorText(error) }, "the log of a container may not be read");
+    return "unclear";
   }
 }
 

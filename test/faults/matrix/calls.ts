@@ -20,6 +20,8 @@ export interface Row {
   readonly arrivalSeconds?: number;
   /** Some acknowledgements get no answer, so that the operator has to list their items. */
   readonly losesAcks?: boolean;
+  /** Some markers of started programs are lost, so that the operator has to read logs. */
+  readonly losesMarkers?: boolean;
   /** What a user does just after the fault begins, if the operator sends the call for no other reason. */
   readonly first?: (world: LoopWorld) => void;
   /** What another client of the API server does throughout. */
@@ -51,6 +53,10 @@ export function kubeCallOf({ verb, plural, name, body, status, dryRun }: KubeReq
       return fields.stringData?.[KEY_USE] === "removal" ? "create secrets (removal)" : "create secrets (claim)";
     case "create pods":
       return dryRun ? "create pods (dry run)" : "create pods";
+    case "attach pods":
+      return "get pods/attach";
+    case "log pods":
+      return "get pods/log";
     case "patch pods":
       return `patch pods (${fields.metadata?.labels?.[LABEL_PHASE]})`;
     default:
@@ -76,6 +82,10 @@ function pauseNowAndThen(world: LoopWorld): void {
 /** The operator reports a conflict in its own words, because the server's message adds nothing. */
 const CONFLICT = "the claim's Secret was changed or replaced";
 
+const SHELL = {
+  parking: "Shell",
+  template: { spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] } },
+};
 const PROTECT = { disruption: "Protect" };
 const PER_SESSION = {
   warm: 0,
@@ -106,6 +116,8 @@ export const KUBE_ROWS: Readonly<Record<string, Row>> = {
   "get pods": {},
   "create pods": {},
   "create pods (dry run)": { begin: "start" },
+  "get pods/attach": { sessions: SHELL },
+  "get pods/log": { sessions: SHELL, losesMarkers: true },
   "patch pods (assigned)": {},
   "patch pods (finished)": {},
   "delete pods": {},

@@ -118,6 +118,7 @@ class CellRun {
   #loggedMs: number | null = null;
   #started = 0;
   #acks = 0;
+  #markers = 0;
   #sessions: string[] = [];
 
   constructor(cell: Cell, seed: number) {
@@ -219,6 +220,7 @@ class CellRun {
     kube.intercept.push((request) => this.#refuseKube(request));
     kube.delay = (request) => (this.#hitsKube(request, "none") ? NEVER_MS : 0);
     kube.answerDelay = (request) => (this.#hitsKube(request, "lost") ? NEVER_MS : 0);
+    kube.loses = (what) => what === "marker" && this.#losesMarker();
     const isOperators = ({ headers }: HttpRequest) => headers["anthropic-worker-id"] !== undefined;
     api.delay = (call, request) => {
       if (!isOperators(request)) return 0;
@@ -277,6 +279,13 @@ class CellRun {
     if (!this.#row.losesAcks || call !== "ack") return false;
     this.#acks += 1;
     return this.#acks % 3 === 0;
+  }
+
+  /** Whether this is one of the lost markers: one in two. */
+  #losesMarker(): boolean {
+    if (!this.#row.losesMarkers) return false;
+    this.#markers += 1;
+    return this.#markers % 2 === 0;
   }
 
   #refuseKube(request: KubeRequest): void {

@@ -12,6 +12,8 @@ const ELSEWHERE = new Set([
   "delete deployments",
   // The leader's Lease: test/faults/replicas.
   ...["get", "list", "create", "update", "delete"].map((verb) => `${verb} leases`),
+  // The request of `get pods/attach`; the API server checks two rights.
+  "create pods/attach",
   // Not a request: the API server checks this right when an owner reference is set.
   "update environments/finalizers",
 ]);
@@ -24,6 +26,7 @@ const FAIR = [
   "get secrets (claim)",
   "create secrets (removal)",
   "list secrets",
+  "get pods/log",
   "patch poddisruptionbudgets",
   "delete poddisruptionbudgets",
   "patch networkpolicies",
