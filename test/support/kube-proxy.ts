@@ -165,8 +165,8 @@ export class KubeProxy implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.dropStreams();
-    this.#server.closeAllConnections();
+    // The server does not count the connections of streams.
+    for (const socket of this.#sockets) socket.destroy();
     await new Promise((resolve) => this.#server.close(resolve));
     this.#agent.destroy();
   }
