@@ -185,11 +185,12 @@ export class PodStreams {
   #noteRefusal(error: unknown, message: string): void {
     const isRefused = error instanceof KubeApiError && REFUSALS.has(error.status);
     this.#refusals = isRefused ? this.#refusals + 1 : 0;
+    if (this.#refusals < MOST_REFUSALS) return;
+    // Pods of a later attempt are counted again.
+    this.#refusals = 0;
     // An admission policy may choose its status; 422 is the default.
     const isForMoment = isForbidden(error) || isInvalid(error);
-    if (this.#refusals === MOST_REFUSALS) {
-      this.#context.shellFailed(`attaching to Pods is refused: ${message}`, isForMoment);
-    }
+    this.#context.shellFailed(`attaching to Pods is refused: ${message}`, isForMoment);
   }
 
   async #connect(pod: Pod): Promise<AttachStream> {

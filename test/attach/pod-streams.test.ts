@@ -290,6 +290,15 @@ describe("an attach that fails", () => {
     },
   );
 
+  test("three times in a row is reported again if Pods are refused after a check of the right passed", async () => {
+    const { keep, on, failures } = streamsOf();
+    on.attach = () => refusal(403, "Forbidden", "not here");
+    await keep(some(4));
+    expect(failures).toHaveLength(1);
+    await keep(some(4).map(({ metadata }) => waiting(`later-${metadata.name}`)));
+    expect(failures).toHaveLength(2);
+  });
+
   test("for another reason, or between successes, means nothing for other Pods", async () => {
     const { keep, on, failures } = streamsOf();
     on.attach = () => refusal(500, "InternalError", "no");
