@@ -93,7 +93,7 @@ export class ClaimLimiter {
    */
   #isBusy(claim: Claim): boolean {
     const isWorkedOn = claim.record.claiming || claim.record.acknowledgedAt !== null;
-    const isGoingOn = claim.record.journal.use === "refusal" || isUnderWay(claim);
+    const isGoingOn = claim.record.journal.use !== "session" || isUnderWay(claim);
     return isWorkedOn && isGoingOn && this.#options.claims.get(claim.name) === claim;
   }
 }

@@ -23,6 +23,7 @@ const PROGRESS: ReadonlySet<ClaimResult> = new Set([
   "awaits-pod",
   "not-a-session",
   "no-credential",
+  "too-long",
 ]);
 
 export interface ClaimLoopOptions extends Omit<ClaimingOptions, "limiter"> {

@@ -10,11 +10,11 @@ import { isFor, isPerSession } from "../pods/workspace-pods.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { remember } from "../protocol/claim-lease.ts";
 import { viewOf } from "../protocol/claim-observed.ts";
-import { decideEnding, noteHandedOver } from "../protocol/claim-record.ts";
+import { noteHandedOver } from "../protocol/claim-record.ts";
 import { type ClaimTable, newClaim } from "../protocol/claim-table.ts";
 import type { ClaimContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
-import type { Journal } from "../protocol/journal.ts";
+import type { Journal, SlotUse } from "../protocol/journal.ts";
 import type { ServerTimes } from "../queue/server-times.ts";
 import { DATA_TYPE_SESSION, type WorkItem } from "../work/types.ts";
 import { AckWindow, ackWindowMs, type Offer, windowMs } from "./ack-window.ts";
@@ -36,11 +36,22 @@ export type ClaimResult =
   | "awaits-pod"
   | "not-a-session"
   | "no-credential"
+  | "too-long"
   | "unreadable"
   | "failed";
 
 /** Between two checks whether a session's earlier Pod has ended: the watch shows the end about as late. */
 const SESSION_LOOK_MS = 200;
+
+/** Why an item gets no Pod. */
+type Refusal = Extract<SlotUse, "refusal" | "too-long">;
+
+/** The result of an acknowledged claim. */
+const USE_RESULTS = {
+  session: "claimed",
+  refusal: "no-credential",
+  "too-long": "too-long",
+} as const satisfies Record<"session" | Refusal, ClaimResult>;
 
 /** With `slot-taken`, the item may be tried in another slot while its window is open. */
 type SlotResult = ClaimResult | "slot-taken";
@@ -96,7 +107,7 @@ export class Claiming {
       await this.#options.refused.refuse(item, answer.api);
       return "not-a-session";
     }
-    if (this.lacksSecret(item)) return settled(await this.#claimSlot(item, answer, null));
+    if (this.lacksSecret(item)) return settled(await this.#claimSlot(item, answer, "refusal"));
     if (this.#isTooLong(item)) return this.#refuseTooLong(item, answer);
     if (!(await this.#isSessionsTurn(item, answer))) {
       this.#context.logger.info(
@@ -165,12 +176,13 @@ export class Claiming {
   /** The item must not return forever: the next one finds a Pod with a key, or, if the spec forbids that, it is stopped. */
   async #refuseTooLong(item: WorkItem, answer: Offer): Promise<ClaimResult> {
     const { parking, secretDelivery } = this.#context.environment().spec.sessions ?? {};
-    const message = "the ids and the credential of a work item do not fit in the line that starts a session";
     if (parking === undefined && secretDelivery === "Env") {
-      this.#context.shellFailed(message);
+      this.#context.shellFailed(
+        "the ids and the credential of a work item do not fit in the line that starts a session",
+      );
       return "no-slot";
     }
-    return settled(await this.#claimSlot(item, answer, null, `${message}: set spec.sessions.parking: Key`));
+    return settled(await this.#claimSlot(item, answer, "too-long"));
   }
 
   /** Whether a session needs its own secret and came without one. */
@@ -209,11 +221,12 @@ export class Claiming {
 
   /**
    * Journals the item in a slot and acknowledges it. Without a Pod, the claim only serves to stop an item that can't
-   * run; `refusal` says why, if not for want of a secret.
+   * run.
    */
-  async #claimSlot(item: WorkItem, answer: Offer, pod: Pod | null, refusal?: string): Promise<SlotResult> {
-    const claim = this.#register(item, answer, pod);
-    if (refusal !== undefined) decideEnding(claim, "StartFailed", refusal);
+  async #claimSlot(item: WorkItem, answer: Offer, slot: Pod | Refusal): Promise<SlotResult> {
+    const pod = typeof slot === "string" ? null : slot;
+    const use = typeof slot === "string" ? slot : "session";
+    const claim = this.#register(item, answer, pod, use);
     const window = new AckWindow(this.#context.clock, answer, ackWindowMs(this.#context.timing, claim.record.journal));
     let keep = false;
     try {
@@ -237,10 +250,9 @@ export class Claiming {
       }
       const result = await this.#acknowledging.acknowledge(claim, window);
       keep = result !== "refused" && result !== "late" ? true : !(await this.#tryDrop(claim, result));
-      if (result === "acked" || result === "unanswered") {
-        this.#options.report.credential(pod === null && refusal === undefined, item.id);
-      }
-      return result === "acked" || result === "unanswered" ? (pod ? "claimed" : "no-credential") : result;
+      if (result !== "acked" && result !== "unanswered") return result;
+      this.#options.report.credential(use === "refusal", item.id);
+      return USE_RESULTS[use];
     } finally {
       this.#release(claim, keep);
     }
@@ -259,11 +271,11 @@ export class Claiming {
     }
   }
 
-  #register(item: WorkItem, answer: Offer, pod: Pod | null): Claim {
+  #register(item: WorkItem, answer: Offer, pod: Pod | null, use: "session" | Refusal): Claim {
     const { uid, name, timing } = this.#context;
     const server = this.#options.serverTimes.of(answer.api).at(answer.sentAtMs);
     const journal: Journal = {
-      use: pod ? "session" : "refusal",
+      use,
       lease: pod?.metadata.annotations?.[ANNOTATION_LEASE] === "Operator" ? "Operator" : "Worker",
       environmentUid: uid,
       podUid: pod?.metadata.uid ?? "",

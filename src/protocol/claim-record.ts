@@ -55,6 +55,9 @@ type Writable = { -readonly [Field in keyof ClaimRecord]: ClaimRecord[Field] };
 /** The part as this module may change it: everyone else gets it read-only. */
 type Recorded = { readonly record: Writable };
 
+const TOO_LONG =
+  "the ids and the credential of a work item do not fit in the line that starts a session: set spec.sessions.parking: Key";
+
 /** The record of a claim whose Secret says `journal`. */
 export function newRecord(
   from: Pick<ClaimRecord, "journal" | "secretVersion" | "secretUid"> &
@@ -79,7 +82,7 @@ export function newRecord(
     touches: 0,
     touchedMs: null,
     deadlineSeconds: null,
-    ending: null,
+    ending: from.journal.use === "too-long" ? { why: "StartFailed", message: TOO_LONG } : null,
     ...from,
   };
 }

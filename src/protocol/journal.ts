@@ -24,8 +24,10 @@ export const CLAIM_SECRET_TYPE = "berth.dev/claim";
 export type SlotUse =
   /** To run a session in the Pod of the same name. */
   | "session"
-  /** To stop an item that must not or can't run (no credential); there is no Pod. */
+  /** To stop an item that came without its credential; there is no Pod. */
   | "refusal"
+  /** To stop an item whose line to a waiting shell or program would be too long; there is no Pod. */
+  | "too-long"
   /** To delete the parked Pod of the same name. */
   | "removal";
 
@@ -200,7 +202,8 @@ export function readJournal(secret: Secret): Journal | null {
   const api = text(KEY_API) ?? "";
   // Anyone who can write Secrets can forge an address that no spec can name, up to a megabyte long.
   if (api.length > MAX_API || (api !== "" && !isBaseUrl(api))) return null;
-  if (workId === null || (use !== "session" && use !== "refusal" && use !== "removal")) return null;
+  if (workId === null || (use !== "session" && use !== "refusal" && use !== "too-long" && use !== "removal"))
+    return null;
   return {
     use,
     lease: text(KEY_LEASE) === "Operator" ? "Operator" : "Worker",

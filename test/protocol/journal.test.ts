@@ -65,7 +65,7 @@ const oddId = fc.oneof(
 );
 
 const anyJournal = fc.record({
-  use: fc.constantFrom("session", "refusal", "removal"),
+  use: fc.constantFrom("session", "refusal", "too-long", "removal"),
   lease: fc.constantFrom("Worker", "Operator"),
   environmentUid: oddId,
   podUid: oddId,

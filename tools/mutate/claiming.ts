@@ -630,7 +630,7 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "serves an item that arrived without its secret",
         guard: "guard",
-        find: "if (this.lacksSecret(item)) return settled(await this.#claimSlot(item, answer, null));",
+        find: 'if (this.lacksSecret(item)) return settled(await this.#claimSlot(item, answer, "refusal"));',
         replace: "",
       },
       {

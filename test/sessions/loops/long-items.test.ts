@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { json } from "../../../simulator/http.ts";
 import { LoopWorld, type LoopWorldOptions } from "./loop-world.ts";
 
 const TEMPLATE = {
@@ -18,15 +19,21 @@ async function worldOf(sessions: Record<string, unknown>, more = 4_000, options:
     return Buffer.from(JSON.stringify({ ...fields, padding: "x".repeat(padding) })).toString("base64url");
   };
   world.createEnvironment();
-  world.startOperator();
+  const operator = world.startOperator();
   await world.until("a parked Pod", () => world.parked.length === 1);
   await world.pass(1_000);
   return {
-    world,
+    ...{ world, operator },
     pad: (length: number) => {
       padding = length;
     },
   };
+}
+
+/** The polled items of each result of `berth_claims_total`. */
+async function claims({ metrics }: LoopWorld): Promise<Record<string, number>> {
+  const { values } = await metrics.claims.get();
+  return Object.fromEntries(values.filter(({ value }) => value > 0).map(({ labels, value }) => [labels.result, value]));
 }
 
 const modeOf = (world: LoopWorld) => world.environment?.status?.parking;
@@ -58,12 +65,28 @@ describe("an item whose ids and credential do not fit in a line", () => {
     expect(world.starts).toEqual([]);
     const said = world.told.find((words) => words.startsWith("StartFailed"));
     expect(said).toContain("do not fit in the line that starts a session: set spec.sessions.parking: Key");
+    expect(await claims(world)).toEqual({ "too-long": 1 });
     expect(world.conditionOf("CredentialMissing")?.status).toBe("False");
     expect(modeOf(world)?.mode).not.toBe("Key");
     pad(0);
     const next = world.enqueue();
     await world.until("the next item is served", () => world.item(next).state === "stopped" && world.isSettled);
     expect(world.starts).toEqual([{ pod: expect.any(String), workId: next }]);
+    expect([...world.wrongs, ...world.violations]).toEqual([]);
+  });
+
+  test("is reported as such by the operator that settles it after a restart", async () => {
+    const { world, operator } = await worldOf({ parking: "Shell" });
+    const id = world.enqueue();
+    world.api.answer = (call) => (call === "stop" ? json(503, {}) : undefined);
+    await world.until("the item is acknowledged", () => world.item(id).acks.length > 0);
+    operator.kill();
+    world.api.answer = () => undefined;
+    world.startOperator();
+    await world.until("the item is stopped", () => world.item(id).state === "stopped" && world.isSettled);
+    expect(world.told.filter((words) => words.includes(id))).toEqual([
+      expect.stringMatching(/^StartFailed: .* do not fit in the line that starts a session/),
+    ]);
     expect([...world.wrongs, ...world.violations]).toEqual([]);
   });
 
