@@ -39,7 +39,7 @@ export const sessionsStatus = z
   .object({
     warm: count("Pods parked and free."),
     preparing: count("Pods on their way to being parked."),
-    opening: count("Pods claimed whose container does not run yet."),
+    opening: count("Pods claimed whose program does not run yet."),
     active: count("Pods whose session runs."),
     stopping: count("Pods whose session is being ended."),
     finished: count("Pods of ended sessions, kept for their logs."),

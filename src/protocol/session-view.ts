@@ -1,6 +1,7 @@
 import type { EndReason } from "../api/reasons.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Pod } from "../kube/resource.ts";
+import { parkingOf } from "../pods/pod-gate.ts";
 import { stateOf } from "../pods/pod-state.ts";
 import type { Claim } from "./claim.ts";
 import type { Outcome } from "./outcome.ts";
@@ -44,7 +45,10 @@ export function phaseOf(claim: Claim, pod: Pod | undefined): "opening" | "active
     pod?.metadata.deletionTimestamp
   )
     return "stopping";
-  return pod && stateOf(pod).is === "running" ? "active" : "opening";
+  if (!pod || stateOf(pod).is !== "running") return "opening";
+  // The container of a waiting Pod runs before its program does.
+  const isStarted = parkingOf(pod) === "Key" || claim.record.delivery === "done" || claim.observed.startedAtMs !== null;
+  return isStarted ? "active" : "opening";
 }
 
 /** The view of a claimed session. */

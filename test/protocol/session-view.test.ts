@@ -3,7 +3,7 @@ import type { Pod } from "../../src/kube/resource.ts";
 import { endedView, liveView, phaseOf } from "../../src/protocol/session-view.ts";
 import { recordedPod } from "../pods/pods.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { claimOf, END, JOURNAL, OURS, opened } from "./claims.ts";
+import { at, claimOf, END, JOURNAL, OURS, opened, POLLED } from "./claims.ts";
 
 const clock = new VirtualClock();
 const running = recordedPod("running");
@@ -18,6 +18,20 @@ describe("the view of a session", () => {
     expect(phaseOf(opened({ end: END }), running)).toBe("stopping");
     expect(phaseOf(claimOf({ podGone: true }), undefined)).toBe("stopping");
     expect(phaseOf(opened({ ending: { why: "MaxDuration", message: "too long" } }), running)).toBe("stopping");
+  });
+
+  test("is opening until the program of a waiting Pod has read its line", () => {
+    const assigned = {
+      ...running.metadata.annotations,
+      "berth.dev/parking": "Shell",
+      "berth.dev/assigned-at": at(POLLED),
+    };
+    const waiting = { ...running, metadata: { ...running.metadata, annotations: assigned } };
+    expect(phaseOf(opened(), waiting)).toBe("opening");
+    expect(phaseOf(opened({ delivery: "unknown" }), waiting)).toBe("opening");
+    expect(phaseOf(opened({ delivery: "done" }), waiting)).toBe("active");
+    // An earlier process opened the claim: its start is known, and whether the line was read is found out.
+    expect(phaseOf(opened({ delivery: "unknown", startedAtMs: 6_000 }), waiting)).toBe("active");
   });
 
   test("holds the time of each known step", () => {
