@@ -82,17 +82,20 @@ function otherTable(levels: readonly Level[]): Table {
   return { title: "At each level", columns, rows };
 }
 
-/** Compares the level with the most connections with the first one, which has none. */
-function perConnection(levels: readonly Level[]): Table {
-  const [none] = levels;
+/**
+ * Compares the level with the most connections with levels that have none: the first one in memory, which programs
+ * don't give back, and the last one in CPU, which their start no longer takes.
+ */
+export function perConnection(levels: readonly Level[]): Table {
+  const none = levels.filter(({ connections }) => connections === 0);
+  const [first, last] = [none[0], none.at(-1)];
   const most = levels.reduce((a, b) => (b.connections > a.connections ? b : a));
-  if (!none) throw new Error("no level was measured");
-  const each = (value: Value, name: Passed, unit: number) =>
-    ((value(most, name) - value(none, name)) / most.connections) * unit;
+  if (!first || !last) throw new Error("no level without connections was measured");
+  const each = (more: number, unit: number) => (more / most.connections) * unit;
   const rows = PASSED.map((name): Cell[] => [
     name,
-    each(({ rssBytes }, program) => rssBytes[program], name, 1 / KIB),
-    each(({ cores }, program) => cores[program], name, MILLI),
+    each(most.rssBytes[name] - first.rssBytes[name], 1 / KIB),
+    each(most.cores[name] - last.cores[name], MILLI),
   ]);
   return {
     title: `Per connection, of ${most.connections}`,
