@@ -9,7 +9,7 @@ import { type AlertRule, alertRules, ruleFiles, runTool, useMonitoringTools } fr
 const tools = useMonitoringTools();
 const rules = await alertRules();
 const FIXTURES = join(import.meta.dirname, "..", "fixtures", "alerts");
-const UNIT_TESTS = ["operator.yaml", "environments.yaml", "sessions.yaml", "parked-pods.yaml", "warm-pods.yaml"];
+const UNIT_TESTS = ["operator.yaml", "environments.yaml", "sessions.yaml", "parked-pods.yaml"];
 
 let dir: string;
 beforeAll(async () => {

@@ -1,4 +1,4 @@
-/** The chart's alert rules, and Prometheus and its tools. */
+/** The chart's alert rules, those of clusters, and Prometheus and its tools. */
 import { execFile } from "node:child_process";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -6,7 +6,8 @@ import { promisify } from "node:util";
 import { beforeAll, beforeEach } from "vitest";
 import { parse } from "yaml";
 import { MissingToolError } from "../../testbed/cluster/missing.ts";
-import { findMonitoringTools, type MonitoringTool, type MonitoringTools } from "../../testbed/monitoring/tools.ts";
+import { findClusterRules } from "../../testbed/monitoring/cluster-rules.ts";
+import { findMonitoringTools, type MonitoringTools } from "../../testbed/monitoring/tools.ts";
 import { CHART } from "../../tools/helm.ts";
 
 /** The folder of the alert rules. */
@@ -39,11 +40,34 @@ export async function alertRules(): Promise<AlertRule[]> {
  * CI. Call it at the top of a file.
  */
 export function useMonitoringTools(): MonitoringTools {
-  let found: MonitoringTools | undefined;
+  const tools = useFound(findMonitoringTools);
+  return {
+    get prometheus() {
+      return tools().prometheus;
+    },
+    get promtool() {
+      return tools().promtool;
+    },
+    get "prometheus-alertmanager"() {
+      return tools()["prometheus-alertmanager"];
+    },
+    get amtool() {
+      return tools().amtool;
+    },
+  };
+}
+
+/** The path of kube-prometheus' rules, in the same way. */
+export function useClusterRules(): () => string {
+  return useFound(findClusterRules);
+}
+
+function useFound<T>(find: () => Promise<T>): () => T {
+  let found: T | undefined;
   let why = "";
   beforeAll(async () => {
     try {
-      found = await findMonitoringTools();
+      found = await find();
     } catch (error) {
       if (!(error instanceof MissingToolError) || process.env.CI) throw error;
       why = error.message;
@@ -52,23 +76,9 @@ export function useMonitoringTools(): MonitoringTools {
   beforeEach(({ skip }) => {
     if (why !== "") skip(why);
   });
-  const path = (name: MonitoringTool) => {
-    if (!found) throw new Error(`${name} is asked for before the tests`);
-    return found[name];
-  };
-  return {
-    get prometheus() {
-      return path("prometheus");
-    },
-    get promtool() {
-      return path("promtool");
-    },
-    get "prometheus-alertmanager"() {
-      return path("prometheus-alertmanager");
-    },
-    get amtool() {
-      return path("amtool");
-    },
+  return () => {
+    if (found === undefined) throw new Error(`${find.name}: used before the tests`);
+    return found;
   };
 }
 
