@@ -13,6 +13,8 @@ export interface BenchOptions {
   readonly seed: number;
   /** The number of starts of each kind that the scenario `starts` measures. */
   readonly starts: number;
+  /** It ends after this time, with the starts that it has. */
+  readonly minutes: number;
   /** The kinds of starts that it measures. Empty means all. */
   readonly kinds: readonly string[];
   /** The folder for the report. The bench creates it if it doesn't exist. */
@@ -20,11 +22,12 @@ export interface BenchOptions {
 }
 
 export const USAGE =
-  "usage: npm run bench -- [--check] [--quick] [--seed N] [--starts N] [--kinds NAMES] [--out DIR] [SCENARIO...]";
+  "usage: npm run bench -- [--check] [--quick] [--seed N] [--starts N] [--minutes N] [--kinds NAMES] [--out DIR] [SCENARIO...]";
 
 const DEFAULT_OUT = "bench-report";
 const DEFAULT_STARTS = 200;
 const MAX_STARTS = 10_000;
+const MAX_MINUTES = 1_440;
 
 type Flags = Omit<BenchOptions, "names">;
 
@@ -55,6 +58,7 @@ function program(known: readonly string[]): Command {
     .option("--quick", "a small load for a short time: shows that it works, and judges nothing", false)
     .option("--seed <number>", "of everything that is drawn at random", seed, 1)
     .option("--starts <number>", "starts of each kind, in the scenario starts", whole(1, MAX_STARTS), DEFAULT_STARTS)
+    .option("--minutes <number>", "ends that scenario with the starts it has", whole(1, MAX_MINUTES), MAX_MINUTES)
     .option("--kinds <names>", "kinds of starts, separated by commas; all unless given", kindNames, [])
     .option("--out <folder>", "for report.json, report.md and the plots", DEFAULT_OUT)
     .helpOption("--help", "show this");

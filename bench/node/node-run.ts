@@ -39,6 +39,7 @@ export async function runOnNode<Result>(
   const input: NodeInput<unknown> = { node: state, seed, options, resultFile: join(cluster.dir, "result.json") };
   await control.spawn({ name: NAME, command: process.execPath, args: [main.pathname, JSON.stringify(input)] });
   const output = join(state.logs, `${NAME}.log`);
+  using _passing = passSignals((signal) => control.signal(NAME, signal));
   let shown = 0;
   for (;;) {
     const end = await control.ended(NAME);
@@ -49,4 +50,16 @@ export async function runOnNode<Result>(
     if (end.code !== 0) throw new Error(`${main.pathname} ended with ${end.code ?? end.signal}, see its lines above`);
     return JSON.parse(await readFile(input.resultFile, "utf8")) as Result;
   }
+}
+
+/** Passes signals on to the program, which may end early with the results that it has. A second one ends the bench. */
+function passSignals(pass: (signal: NodeJS.Signals) => Promise<void>): Disposable {
+  const listener = (signal: NodeJS.Signals) => void pass(signal);
+  const signals = ["SIGINT", "SIGTERM"] as const;
+  for (const signal of signals) process.once(signal, listener);
+  return {
+    [Symbol.dispose]() {
+      for (const signal of signals) process.off(signal, listener);
+    },
+  };
 }

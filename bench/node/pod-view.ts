@@ -47,12 +47,19 @@ export class PodView implements AsyncDisposable {
     }
   }
 
-  /** Resolves with the Pods when these many wait for a session, and there are no others. */
+  /** Resolves with the Pods when these many wait for a session, and there are no others except ended ones. */
   untilWaiting(count: number): Promise<readonly Pod[]> {
     return this.until(`${count} waiting Pods and no others`, (pods) => {
-      return pods.length === count && pods.every(isWaiting) && pods;
+      const left = pods.filter((pod) => !isRemoved(pod));
+      return left.length === count && left.every(isWaiting) && left;
     });
   }
+}
+
+/** Whether a deleted Pod's containers and its sandbox have ended. The kubelet removes the object up to a second later. */
+export function isRemoved({ metadata, status }: Pod): boolean {
+  const hasEnded = status?.phase === "Succeeded" || status?.phase === "Failed";
+  return metadata.deletionTimestamp !== undefined && hasEnded;
 }
 
 /** Whether a Pod waits for its session, in any of the ways in which it can. */

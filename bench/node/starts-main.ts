@@ -1,12 +1,15 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { seededRandom } from "../../simulator/ids.ts";
+import { SECOND_MS } from "../../src/core/clock.ts";
+import { errorText } from "../../src/core/errors.ts";
 import { ADMIN, OPERATOR } from "../../testbed/cluster/users.ts";
+import { quantile } from "../report/distribution.ts";
 import { OPERATOR_NAMESPACE } from "../support/stand.ts";
 import { BareStarter } from "./bare.ts";
 import { type Inside, load, measureInside, startNodeSimulator } from "./inside.ts";
 import { KINDS, type Kind } from "./kinds.ts";
 import { BareLane, BerthLane, type Lane } from "./lane.ts";
-import { type Measured, measuredOf, type Start } from "./starts.ts";
+import { type Measured, measuredOf, type Start, toBeat, toStarted } from "./starts.ts";
 
 /** Measures starts on the node: see the scenario in scenarios/starts.ts. */
 export interface StartsOptions {
@@ -16,22 +19,30 @@ export interface StartsOptions {
   readonly warmUp: number;
   /** The names of the kinds. */
   readonly kinds: readonly string[];
+  /** The run ends after this time, with the starts that it has. */
+  readonly minutes: number;
 }
 
 export interface StartsResult {
   readonly starts: readonly (Start & { readonly measured?: Measured })[];
   /** Kinds that the operator refused. */
   readonly refused: readonly string[];
+  /** Starts that failed, and why. They are not counted. */
+  readonly failures: readonly string[];
   /** The machine's load over the last minute, after each round. */
   readonly loads: readonly number[];
 }
 
 /**
- * From the moment in which nothing of the previous start is left to the next start. The random part makes it
- * independent of the kubelet's own rhythm of a second.
+ * From the moment in which the containers of the previous start have ended and all Pods wait, to the next start. The
+ * random part makes it independent of the kubelet's own rhythm.
  */
-const SETTLE_MS = 300;
-const RANDOM_SETTLE_MS = 1_000;
+const SETTLE_MS = 200;
+const RANDOM_SETTLE_MS = 300;
+/** The run ends early after this many failed starts. */
+const MOST_FAILURES = 5;
+/** Between two summaries of what was measured so far. */
+const SUMMARY_ROUNDS = 25;
 /** Lines of the operator's log that are printed if a start fails. */
 const LOG_LINES = 50;
 
@@ -41,24 +52,37 @@ await measureInside<StartsOptions>(async (inside): Promise<StartsResult> => {
   const { lanes, refused, operatorLog } = await makeLanes(inside, things);
   const random = seededRandom(seed);
   const starts: Start[] = [];
+  const failures: string[] = [];
   const loads: number[] = [];
+  const ending = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => ending.abort());
+  let endsAt = Number.POSITIVE_INFINITY;
+  const mayGoOn = () => !ending.signal.aborted && performance.now() < endsAt && failures.length < MOST_FAILURES;
   let since = await stand.cluster.audit.mark();
-  for (let round = 1 - options.warmUp; round <= options.count; round += 1) {
-    if (round === 1) since = await stand.cluster.audit.mark();
+  for (let round = 1 - options.warmUp; round <= options.count && mayGoOn(); round += 1) {
+    if (round === 1) {
+      since = await stand.cluster.audit.mark();
+      endsAt = performance.now() + options.minutes * 60 * SECOND_MS;
+    }
     const times: string[] = [];
     for (const lane of shuffled(lanes, random)) {
-      await Promise.all(lanes.map((each) => each.ready()));
-      await lane.wake();
-      await pause(SETTLE_MS + random() * RANDOM_SETTLE_MS);
-      const start = await lane.start().catch((error: unknown) => {
+      if (!mayGoOn()) break;
+      try {
+        await Promise.all(lanes.map((each) => each.ready()));
+        await lane.wake();
+        await pause(SETTLE_MS + random() * RANDOM_SETTLE_MS);
+        const start = await lane.start();
+        if (round > 0) starts.push(start);
+        times.push(`${lane.kind.name} ${toStarted(start).toFixed(0)}/${toBeat(start).toFixed(0)}`);
+      } catch (error) {
         for (const line of operatorLog.slice(-LOG_LINES)) console.log(JSON.stringify(line));
-        throw error;
-      });
-      if (round > 0) starts.push(start);
-      times.push(`${lane.kind.name} ${Math.round(start.startedAt - start.queuedAt)}`);
+        failures.push(`${lane.kind.name}: ${errorText(error)}`);
+        console.log(failures.at(-1));
+      }
     }
     loads.push(load());
     console.log(`${round} of ${options.count}, load ${load().toFixed(1)}: ${times.join(", ")}`);
+    if (round > 0 && round % SUMMARY_ROUNDS === 0) for (const line of summary(starts)) console.log(line);
   }
   const byNamespace = Map.groupBy(await stand.cluster.audit.entries({ since }), ({ namespace }) => namespace);
   const users = new Map(KINDS.map(({ name, by }) => [name, by.server === "Berth" ? OPERATOR : ADMIN]));
@@ -67,8 +91,19 @@ await measureInside<StartsOptions>(async (inside): Promise<StartsResult> => {
     const found = measuredOf(start, entries);
     return found ? { ...start, measured: found } : start;
   });
-  return { starts: measured, refused, loads };
+  return { starts: measured, refused, failures, loads };
 });
+
+/** What was measured so far, for a run that is cut short. */
+function summary(starts: readonly Start[]): string[] {
+  const text = (values: readonly number[]) => {
+    return [0.5, 0.95, 1].map((q) => quantile(values, q).toFixed(0)).join(", ");
+  };
+  return [...Map.groupBy(starts, ({ kind }) => kind)].map(([kind, own]) => {
+    const [started, beat] = [own.map(toStarted), own.map(toBeat)];
+    return `${kind}, ${own.length} starts, p50, p95 and max: started ${text(started)}; first heartbeat ${text(beat)}`;
+  });
+}
 
 async function makeLanes(inside: Inside<StartsOptions>, things: AsyncDisposableStack) {
   const { stand, options } = inside;

@@ -14,6 +14,9 @@ export interface Start {
   readonly beatAt: number;
 }
 
+export const toStarted = ({ queuedAt, startedAt }: Start) => startedAt - queuedAt;
+export const toBeat = ({ queuedAt, beatAt }: Start) => beatAt - queuedAt;
+
 /** The steps of a start in order. Each ends with the answer to its last request, as the server recorded it. */
 export const STEPS = [
   "offered",

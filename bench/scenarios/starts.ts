@@ -1,7 +1,7 @@
 import { cpus } from "node:os";
 import { KINDS } from "../node/kinds.ts";
 import { runOnNode } from "../node/node-run.ts";
-import { STEPS } from "../node/starts.ts";
+import { STEPS, toBeat, toStarted } from "../node/starts.ts";
 import type { StartsOptions, StartsResult } from "../node/starts-main.ts";
 import { DISTRIBUTION_COLUMNS, distributionCells, quantile, quantiles } from "../report/distribution.ts";
 import { linePlot, shares } from "../report/plot.ts";
@@ -24,9 +24,6 @@ interface Bound {
   readonly p95?: number;
   readonly max?: number;
 }
-
-const toStarted = ({ queuedAt, startedAt }: Measured) => startedAt - queuedAt;
-const toBeat = ({ queuedAt, beatAt }: Measured) => beatAt - queuedAt;
 
 const BOUNDS: readonly Bound[] = [
   {
@@ -55,6 +52,7 @@ async function run({ options, log }: Context): Promise<Findings> {
     count: options.quick ? QUICK_STARTS : options.starts,
     warmUp: options.quick ? 1 : WARM_UP,
     kinds: options.kinds.length === 0 ? KINDS.map(({ name }) => name) : options.kinds,
+    minutes: options.minutes,
   };
   const result = await runOnNode<StartsResult>(MAIN, { seed: options.seed, options: input }, log);
   const kinds = KINDS.filter(({ name }) => result.starts.some(({ kind }) => kind === name));
@@ -81,6 +79,7 @@ async function run({ options, log }: Context): Promise<Findings> {
       `The machine has ${cpus().length} processors. Its load over a minute was ${loadText(result.loads)}.`,
       "`own` is the time from the offer to the answers of both patches in which the API server worked on no request of the " +
         "start: what the operator, or the bare loop, takes itself. A step of less than zero was done in parallel.",
+      ...(result.failures.length === 0 ? [] : [`Starts that failed: ${result.failures.join("; ")}.`]),
       ...(result.refused.length === 0 ? [] : [`The operator doesn't have these: ${result.refused.join(", ")}.`]),
     ],
   };

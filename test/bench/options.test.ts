@@ -2,7 +2,9 @@ import { expect, test } from "vitest";
 import { parseArguments } from "../../bench/options.ts";
 
 const KNOWN = ["pickup", "throughput"];
-const DEFAULTS = { names: [], check: false, quick: false, seed: 1, starts: 200, kinds: [], out: "bench-report" };
+const DEFAULTS = {
+  ...{ names: [], check: false, quick: false, seed: 1, starts: 200, minutes: 1_440, kinds: [], out: "bench-report" },
+};
 const words = (text: string) => (text === "" ? [] : text.split(" "));
 
 test.each([
@@ -10,8 +12,8 @@ test.each([
   ["--check", { check: true }],
   ["--quick --seed 7", { quick: true, seed: 7 }],
   [
-    "throughput --starts 500 --kinds shell,floor-shell",
-    { names: ["throughput"], starts: 500, kinds: ["shell", "floor-shell"] },
+    "throughput --starts 500 --minutes 50 --kinds shell,floor-shell",
+    { names: ["throughput"], starts: 500, minutes: 50, kinds: ["shell", "floor-shell"] },
   ],
   ["throughput --out there", { names: ["throughput"], out: "there" }],
   ["throughput pickup", { names: ["throughput", "pickup"] }],
