@@ -30,6 +30,12 @@ const CONCURRENCY = 16;
 /** The same limit during a rush of claims that find Pods. */
 const RUSH_CONCURRENCY = 2;
 
+/**
+ * About how long a program takes from its session's claim to its first heartbeat. A Pod that is created meanwhile would
+ * compete with it for the node.
+ */
+const PROGRAM_STARTS_MS = 500;
+
 /** What the planning of claims asks of the pool, and tells it. */
 export type ParkedPool = Pick<Pool, "hasClaimable" | "wantsOffers" | "setDemand">;
 
@@ -77,6 +83,8 @@ export class Pool {
   readonly #backoff: CreationBackoff;
   readonly #creation: PodCreation;
   #surplusSinceMs: number | null = null;
+  /** Since when (monotonic) Pods are wanted that were not created yet. */
+  #wantedSinceMs: number | null = null;
   #surgeBlockedUntilMs = 0;
   #demand = 0;
   #draining = false;
@@ -289,14 +297,23 @@ export class Pool {
     }
   }
 
-  /** How long creations yield to claims, in milliseconds; 0 if the next claims wait for new Pods. */
+  /**
+   * How long creations yield to claims and to programs that start, in milliseconds; 0 if the next claims wait for new
+   * Pods.
+   */
   #holdMs({ create, wanted }: CapacityPlan): number {
+    const nowMs = this.#context.clock.monotonic();
     const parked = create === 0 ? 0 : this.counts().parked;
+    let holdMs = 0;
     if (create === 0 || parked < this.#demand) {
       this.#claimPriority.nothingWaits();
-      return 0;
+    } else {
+      this.#wantedSinceMs ??= nowMs;
+      const startsMs = parked === 0 ? 0 : this.#wantedSinceMs + PROGRAM_STARTS_MS - nowMs;
+      holdMs = Math.max(this.#claimPriority.holdMs(longestHoldMs(parked, wanted)), startsMs);
     }
-    return this.#claimPriority.holdMs(longestHoldMs(parked, wanted));
+    if (holdMs <= 0) this.#wantedSinceMs = null;
+    return holdMs;
   }
 
   #plan(free: readonly Free[]): CapacityPlan | BoundCapacityPlan {

@@ -35,15 +35,15 @@ const free = (name: string, status: Pod["status"] = {}) =>
     },
   );
 
-/** A pool that keeps one Pod, with these Pods in the cache. No attach to the Pod `unattached` succeeds. */
-function poolOf(pods: readonly Pod[], answer: Answer, unattached = "") {
+/** A pool that keeps `warm` Pods, with these Pods in the cache. No attach to the Pod `unattached` succeeds. */
+function poolOf(pods: readonly Pod[], answer: Answer, unattached = "", warm = 1) {
   const kept: string[][] = [];
   const failures: string[] = [];
   const clock = new VirtualClock();
   const kube = new FakeKube(answer, clock);
   const claims = new ClaimTable();
   const sessions = {
-    ...{ maxConcurrent: 1, warm: 1, parkedMaxAgeSeconds: 0, prepareTimeoutSeconds: 600, warmScaleDownSeconds: 300 },
+    ...{ maxConcurrent: warm, warm, parkedMaxAgeSeconds: 0, prepareTimeoutSeconds: 600, warmScaleDownSeconds: 300 },
     workspace: "Ephemeral",
   };
   const context = fakeContext({
@@ -95,6 +95,24 @@ test("creates no Pod before that is allowed", async () => {
   const { run, created } = poolOf([], () => NEW);
   await run(10_000);
   expect(created("pods")).toEqual([]);
+});
+
+test.each([
+  ["half a second later if another Pod waits", { waiting: 1, demand: 0 }, { early: 0, late: 1 }],
+  ["at once if no Pod waits", { waiting: 0, demand: 0 }, { early: 2, late: 2 }],
+  ["at once if more items wait than Pods", { waiting: 1, demand: 2 }, { early: 1, late: 1 }],
+])("creates a Pod %s", async (_what, { waiting, demand }, { early, late }) => {
+  const pods = [free("other")].slice(0, waiting);
+  for (const [ms, count] of [
+    [400, early],
+    [600, late],
+  ] as const) {
+    const { pool, run, created } = poolOf(pods, () => NEW, "", 2);
+    pool.allowCreation(true);
+    pool.setDemand(demand);
+    await run(ms);
+    expect(created("pods")).toHaveLength(count);
+  }
 });
 
 test("retries refused creations with backoff", async () => {
