@@ -100,7 +100,7 @@ export class ClaimLoop {
     this.#options.serverTimes.of(work.baseUrl).observe(answer.sentAtMs, answer.answeredAtMs, answer.serverDateMs);
     this.#backoff.reset();
     if (answer.value === null) {
-      await this.#options.pace.restAfterPoll(signal);
+      await this.#options.pace.restAfterPoll(signal, answer.answeredAtMs - answer.sentAtMs);
       return 0;
     }
     this.#options.pace.noteWork();

@@ -15,7 +15,7 @@ export interface Timing {
   readonly marginMs: number;
   /** Duration of a long poll; the API accepts 1-999. */
   readonly pollBlockMs: number;
-  /** Shortest pause between empty polls once a queue has been empty for `idleAfterMs`. */
+  /** Shortest time from one empty poll to the next once a queue has been empty for `idleAfterMs`. */
   readonly pollIdleGapMs: number;
   readonly idleAfterMs: number;
   /** Longest interval between heartbeats of a lease (clients send one every min(ttl / 2, 30 s)). */

@@ -79,10 +79,13 @@ export class PollPace {
     else this.#isLookWanted = this.#isPolling;
   }
 
-  /** Pauses after a poll that returned nothing. There is no pause soon after work was seen. */
-  async restAfterPoll(signal: AbortSignal): Promise<void> {
+  /**
+   * Pauses after a poll that returned nothing. There is no pause soon after work was seen.
+   * @param tookMs how long the poll waited for an item: that much of the pause has passed
+   */
+  async restAfterPoll(signal: AbortSignal, tookMs = 0): Promise<void> {
     this.#isPolling = true;
-    const gapMs = this.#pollGapMs();
+    const gapMs = Math.max(0, this.#pollGapMs() - tookMs);
     const isLookWanted = this.#isLookWanted;
     this.#isLookWanted = false;
     if (gapMs === 0 || isLookWanted) return;
