@@ -31,7 +31,11 @@ const REFUSALS: ReadonlySet<number> = new Set([403, 405, 422, 501]);
 /** Refusals in a row after which `parking: Shell` counts as impossible. */
 const MOST_REFUSALS = 3;
 
-const RETRY = { baseMs: SECOND_MS, maxMs: 30 * SECOND_MS };
+/** No session is claimed for a Pod between a failed attach and the next one. */
+const RETRY = { baseMs: SECOND_MS, maxMs: 10 * SECOND_MS };
+
+/** A connection that ends sooner after it was made, in milliseconds, is made again with backoff. */
+const EARLY_END_MS = 30 * SECOND_MS;
 
 /**
  * The connections that one replica keeps open ahead of time, and one Environment's share of them. Each takes more
@@ -90,16 +94,19 @@ interface Pause {
 }
 
 /**
- * The attach connections to an Environment's waiting Pods. A Pod counts as free only after one attach to it succeeded,
- * so that no session is claimed for a Pod that can't be given one. Connections to the Pods that are claimed next stay
- * open; delivering over an open one takes a few milliseconds.
+ * The attach connections to an Environment's waiting Pods. A Pod counts as free only while the last attach to it
+ * succeeded, so that no session is claimed for a Pod that can't be given one. Connections to the Pods that are claimed
+ * next stay open; delivering over an open one takes a few milliseconds.
  */
 export class PodStreams {
   readonly #context: PodStreamsContext;
   readonly #onChange: () => void;
   /** By uid of the Pod. */
   readonly #open = new Map<string, AttachStream>();
+  /** The uids of Pods to which the last attach succeeded. */
   readonly #attached = new Set<string>();
+  /** Since when the other ones wait for that (monotonic). */
+  readonly #unreachable = new Map<string, number>();
   readonly #pauses = new Map<string, Pause>();
   readonly #trying = new Set<string>();
   /** Refusals in a row. */
@@ -114,15 +121,21 @@ export class PodStreams {
 
   /** Whether the operator can give this Pod a session: a line can reach it, or it waits for a key. */
   isReachable(pod: Pod): boolean {
-    return parkingOf(pod) === "Key" || this.#attached.has(pod.metadata.uid ?? "");
+    return parkingOf(pod) === "Key" || this.#attached.has(uidOf(pod));
+  }
+
+  /** For how many milliseconds the Pod has waited for a successful attach. */
+  unreachableMs(pod: Pod): number {
+    const nowMs = this.#context.clock.monotonic();
+    return nowMs - (this.#unreachable.get(uidOf(pod)) ?? nowMs);
   }
 
   /**
-   * Why no attach to this Pod has succeeded yet; null: none has failed repeatedly. The first one also fails for a
+   * Why the last attaches to this Pod failed; null: none has failed repeatedly. The first one also fails for a
    * container that ended at its start, which its Pod's status shows a moment later.
    */
   problemOf(pod: Pod): string | null {
-    const pause = this.#pauses.get(pod.metadata.uid ?? "");
+    const pause = this.#pauses.get(uidOf(pod));
     return pause && pause.backoff.failures > 1 ? pause.message : null;
   }
 
@@ -134,7 +147,7 @@ export class PodStreams {
   keep(waiting: readonly Pod[]): number | null {
     const pods = waiting.filter((pod) => parkingOf(pod) !== "Key");
     const uids = new Set(pods.map(uidOf));
-    for (const known of [this.#attached, this.#pauses]) {
+    for (const known of [this.#attached, this.#unreachable, this.#pauses]) {
       // A claim may return its Pod.
       for (const uid of known.keys()) if (!uids.has(uid) && !this.#open.has(uid)) known.delete(uid);
     }
@@ -142,6 +155,7 @@ export class PodStreams {
     let nextMs: number | null = null;
     for (const [place, pod] of pods.entries()) {
       const uid = uidOf(pod);
+      this.#noteUnreachable(uid);
       const isKept = place < MOST_OPEN_OF_ENVIRONMENT && !this.#open.has(uid) && !this.#context.streamBudget.isFull;
       if ((this.#attached.has(uid) && !isKept) || this.#trying.has(uid)) continue;
       const { dueMs = 0 } = this.#pauses.get(uid) ?? {};
@@ -157,6 +171,7 @@ export class PodStreams {
     try {
       const stream = await this.#connect(pod);
       this.#attached.add(uid);
+      this.#unreachable.delete(uid);
       this.#refusals = 0;
       const pause = this.#pauses.get(uid);
       if (pause) pause.message = null;
@@ -165,6 +180,8 @@ export class PodStreams {
     } catch (error) {
       if (this.#closed) return;
       const message = errorText(error);
+      this.#attached.delete(uid);
+      this.#noteUnreachable(uid);
       this.#pause(uid, message);
       this.#noteRefusal(error, message);
       this.#context.logger.warn({ pod: pod.metadata.name, error: message }, "could not attach to a waiting Pod");
@@ -172,6 +189,11 @@ export class PodStreams {
       this.#trying.delete(uid);
       if (!this.#closed) this.#onChange();
     }
+  }
+
+  #noteUnreachable(uid: string): void {
+    if (this.#attached.has(uid) || this.#unreachable.has(uid)) return;
+    this.#unreachable.set(uid, this.#context.clock.monotonic());
   }
 
   #pause(uid: string, message: string | null): void {
@@ -218,7 +240,7 @@ export class PodStreams {
       metrics.attachStreams.set(labels, this.#open.size);
       if (this.#closed) return;
       // A proxy may cut each connection right after it was made.
-      if (clock.monotonic() - openedMs < RETRY.maxMs) this.#pause(uid, null);
+      if (clock.monotonic() - openedMs < EARLY_END_MS) this.#pause(uid, null);
       else this.#pauses.delete(uid);
       this.#onChange();
     });

@@ -10,6 +10,8 @@ export interface FreePod {
   readonly name: string;
   readonly hash: string;
   readonly state: "unscheduled" | "preparing" | "parked";
+  /** Whether it is preparing only until the next successful attach. */
+  readonly unreachable?: true;
   readonly createdAtMs: number;
   /** When it was bound to a node; null before. */
   readonly scheduledAtMs: number | null;
@@ -159,7 +161,8 @@ export function preparedByMs(
  */
 function outdatedToGo(pods: readonly FreePod[], input: CapacityInput, wanted: number): FreePod[] {
   const outdated = pods.filter(({ hash }) => hash !== input.hash);
-  const serves = ({ state, hash }: FreePod) => state === "parked" && input.trusts(hash);
+  const serves = ({ state, unreachable, hash }: FreePod) =>
+    (state === "parked" || unreachable === true) && input.trusts(hash);
   const parked = outdated.filter(serves);
   const renewed = pods.filter(({ hash, state }) => hash === input.hash && state === "parked").length;
   const keep = Math.max(0, wanted - renewed);

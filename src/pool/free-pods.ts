@@ -21,7 +21,7 @@ export interface FreePodsOptions {
   readonly breaker: Breaker;
   /** Whether an unclaimed Pod is not free: it is being removed, or another client holds its slot. */
   readonly isTaken: (name: string) => boolean;
-  readonly streams: Pick<PodStreams, "isReachable">;
+  readonly streams: Pick<PodStreams, "isReachable" | "unreachableMs">;
 }
 
 /** Which Pods of an Environment are free, as the cache shows it now, and which one a claim gets. */
@@ -115,11 +115,13 @@ export class FreePods {
     return waiting.sort((one, other) => createdAtMs(one) - createdAtMs(other));
   }
 
-  /** A Pod that the operator can't give a session yet is still being prepared. */
+  /** A Pod that the operator can't give a session now is being prepared. It may have waited for long before. */
   #read(pod: Pod): FreePod | null {
+    const { streams } = this.#options;
     const free = freePodOf(pod, this.#context.nodeOutlook(pod), this.#context.podPolicy);
-    if (free?.state !== "parked" || this.#options.streams.isReachable(pod)) return free;
-    return { ...free, state: "preparing" };
+    if (free?.state !== "parked" || streams.isReachable(pod)) return free;
+    const scheduledAtMs = this.#context.kube.now() - streams.unreachableMs(pod);
+    return { ...free, state: "preparing", unreachable: true, scheduledAtMs };
   }
 }
 

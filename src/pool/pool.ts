@@ -56,7 +56,7 @@ export interface PoolOptions {
   readonly claims: ClaimTable;
   readonly breaker: Breaker;
   readonly removals: Removals;
-  readonly streams: Pick<PodStreams, "keep" | "isReachable" | "problemOf">;
+  readonly streams: Pick<PodStreams, "keep" | "isReachable" | "unreachableMs" | "problemOf">;
   /** `workspace: PerSession`: prepares the session's volume, which its Pod mounts. */
   readonly takeVolume: (sessionId: string) => Promise<OwnVolume>;
   readonly onChange: () => void;

@@ -268,6 +268,26 @@ describe("an attach that fails", () => {
     expect(names()).toHaveLength(3);
   });
 
+  test("to a Pod whose connection broke makes it unreachable until one succeeds again", async () => {
+    const { streams, keep, attached, on, clock } = streamsOf();
+    const free = waiting("pod-0");
+    await keep([free]);
+    await clock.advance(60 * SECOND);
+    on.attach = () => refusal(500, "InternalError", "error dialing backend");
+    attached[0]?.stream.close("the connection broke off");
+    await clock.settle();
+    expect([streams.isReachable(free), streams.unreachableMs(free)]).toEqual([true, 0]);
+    await keep([free]);
+    await clock.advance(750);
+    await keep([free]);
+    await clock.advance(1_000);
+    expect([streams.isReachable(free), streams.unreachableMs(free)]).toEqual([false, 1_750]);
+    on.attach = () => undefined;
+    await clock.advance(500);
+    await keep([free]);
+    expect([streams.isReachable(free), streams.unreachableMs(free)]).toEqual([true, 0]);
+  });
+
   test("does not delay the attach to another Pod", async () => {
     const { streams, keep, on } = streamsOf();
     on.attach = (name) => (name === "pod-0" ? refusal(500, "InternalError", "no") : undefined);

@@ -271,6 +271,12 @@ describe("a change of the template", () => {
     });
   });
 
+  test("keeps old Pods that only lack an attach, as after a restart of the operator", () => {
+    const pods = [1, 2].map(() => pod("preparing", { hash: OLD, unreachable: true }));
+    expect(plan({ warm: 2, pods }).remove).toEqual([]);
+    expect(plan({ warm: 2, pods: [...pods, parked()] }).remove).toHaveLength(1);
+  });
+
   test("removes an old Pod for each new one that is parked", () => {
     const pods = [outdated(), outdated()];
     expect(plan({ warm: 2, pods: [...pods, parked(), preparing()] })).toMatchObject({

@@ -63,19 +63,26 @@ interface More {
   readonly unattached?: string;
 }
 
+const UNREACHABLE_MS = 2_000;
+
 function freePods(
   pods: readonly Pod[],
   { claims = new ClaimTable(), taken = "", failures = 0, unattached = "" }: More = {},
 ) {
   const outlooks: Record<string, string> = { shaky: "doubtful", going: "leaves" };
+  const clock = new VirtualClock();
   const context = {
-    clock: new VirtualClock(),
+    clock,
+    kube: { now: () => clock.now() },
     pods: { parked: () => pods, list: () => pods, get: () => undefined },
     podPolicy: {},
     nodeOutlook: ({ spec }: Pod) => outlooks[spec.nodeName ?? ""] ?? "stays",
     template: () => ({ hash: NEW }),
   } as unknown as SessionContext;
-  const streams = { isReachable: ({ metadata }: Pod) => metadata.name !== unattached };
+  const streams = {
+    isReachable: ({ metadata }: Pod) => metadata.name !== unattached,
+    unreachableMs: () => UNREACHABLE_MS,
+  };
   const breaker = new Breaker(DEFAULT_TIMING);
   breaker.watch(OLD, 0);
   breaker.succeeded({ hash: OLD, claim: "", openedMs: 0 });
@@ -152,14 +159,17 @@ test("finds a claimable Pod behind others that are not", () => {
   expect(freePods(pods, { taken: "b" }).hasClaimable).toBe(true);
 });
 
-test("counts a Pod as being prepared until an attach to it succeeds, and still lists it as waiting", () => {
+test("counts a Pod as being prepared while it can't be attached to, and still lists it as waiting", () => {
   const pods = [parked({ name: "a" }), parked({ name: "b", ageSeconds: 90 }), preparing(parked({ name: "c" }))];
   const free = freePods(pods, { unattached: "b" });
-  expect(free.list().map(({ free: { name, state } }) => [name, state])).toEqual([
-    ["a", "parked"],
-    ["b", "preparing"],
-    ["c", "preparing"],
+  const listed = free.list().map(({ free }) => free);
+  expect(listed.map(({ name, state, unreachable }) => [name, state, unreachable])).toEqual([
+    ["a", "parked", undefined],
+    ["b", "preparing", true],
+    ["c", "preparing", undefined],
   ]);
+  // Its time to prepare begins again, because it may have waited for long.
+  expect(listed[1]?.scheduledAtMs).toBe(new VirtualClock().now() - UNREACHABLE_MS);
   expect(free.waiting().map(({ metadata }) => metadata.name)).toEqual(["b", "a"]);
   expect(free.next(NONE, () => true)?.free.name).toBe("a");
 });

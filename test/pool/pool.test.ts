@@ -40,6 +40,7 @@ function poolOf(pods: readonly Pod[], answer: Answer, unattached = "", warm = 1)
   const kept: string[][] = [];
   const failures: string[] = [];
   const clock = new VirtualClock();
+  const startedMs = clock.monotonic();
   const kube = new FakeKube(answer, clock);
   const claims = new ClaimTable();
   const sessions = {
@@ -71,6 +72,7 @@ function poolOf(pods: readonly Pod[], answer: Answer, unattached = "", warm = 1)
         return null;
       },
       isReachable: ({ metadata }) => metadata.name !== unattached,
+      unreachableMs: () => clock.monotonic() - startedMs,
       problemOf: ({ metadata }) => (metadata.name === unattached ? "error dialing backend" : null),
     },
     takeVolume: async () => {

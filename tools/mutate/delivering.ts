@@ -193,8 +193,14 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "counts a Pod as free that was never attached to",
         guard: "guard",
-        find: 'return parkingOf(pod) === "Key" || this.#attached.has(pod.metadata.uid ?? "");',
+        find: 'return parkingOf(pod) === "Key" || this.#attached.has(uidOf(pod));',
         replace: "return true;",
+      },
+      {
+        name: "claims a Pod whose connection broke and that can't be attached to again",
+        guard: "guard",
+        find: "this.#attached.delete(uid);",
+        replace: "",
       },
       {
         name: "takes the proof of another Pod of the same name",
@@ -241,7 +247,7 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "opens a connection again at once that ended early",
         guard: "bound",
-        find: "if (clock.monotonic() - openedMs < RETRY.maxMs) this.#pause(uid, null);",
+        find: "if (clock.monotonic() - openedMs < EARLY_END_MS) this.#pause(uid, null);",
         replace: "if (false) this.#pause(uid, null);",
       },
       {
@@ -373,8 +379,14 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "claims a Pod that no attach succeeded to",
         guard: "guard",
-        find: 'if (free?.state !== "parked" || this.#options.streams.isReachable(pod)) return free;',
+        find: 'if (free?.state !== "parked" || streams.isReachable(pod)) return free;',
         replace: "return free;",
+      },
+      {
+        name: "replaces a Pod that waited for long before the operator restarted",
+        guard: "guard",
+        find: "const scheduledAtMs = this.#context.kube.now() - streams.unreachableMs(pod);",
+        replace: "const { scheduledAtMs } = free;",
       },
     ],
   },

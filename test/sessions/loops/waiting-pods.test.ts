@@ -7,6 +7,9 @@ const TEMPLATE = {
   spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }], terminationGracePeriodSeconds: 30 },
 };
 
+/** Longer than prepareTimeoutSeconds by default. */
+const LONG_MS = 3_600_000;
+
 async function parkedWorld(sessions: Record<string, unknown> = {}) {
   const world = new LoopWorld({ sessions: { template: TEMPLATE, ...sessions } });
   world.createEnvironment();
@@ -73,6 +76,17 @@ test("a Pod that can't be attached to gets no session", async () => {
   expect([world.starts, world.claims]).toEqual([[], []]);
   world.weather.attach = { ...world.weather.attach, refused: 0 };
   await world.until("the item is served", () => world.starts.length === 1 && world.isSettled);
+});
+
+test("a Pod that has waited for long survives a restart of the operator", async () => {
+  const { world, operator } = await parkedWorld({ parking: "Shell" });
+  const names = () => world.parked.map(({ metadata }) => metadata.name);
+  const before = names();
+  await world.pass(LONG_MS);
+  operator.kill();
+  await world.pass(1_000);
+  await serve(world, world.startOperator());
+  expect(world.starts.map(({ pod }) => pod)).toEqual(before);
 });
 
 test("a waiting Pod that is killed ends its streams, and refuses others", async () => {
