@@ -64,7 +64,7 @@ export class ClaimFacts {
     const nowMs = clock.monotonic();
     const clusterMs = this.#context.kube.now();
     const podGoneByMs = pod ? goneByMs(pod, nowMs - clusterMs, this.#context.timing) : null;
-    let state: Facts["pod"] = pod ? readPodState(pod) : { is: "gone" };
+    let state: Facts["pod"] = pod ? readSessionState(claim, pod) : { is: "gone" };
     const waitsForLine = pod !== undefined && isWaiting(claim, pod, state);
     if (waitsForLine) state = { is: "parked" };
     // The cache does not show yet that the Pod is assigned.
@@ -141,6 +141,14 @@ export class ClaimFacts {
       throw error;
     }
   }
+}
+
+/** The Pod's state. A container that ended before this process sent its line never started the program. */
+function readSessionState({ record }: Claim, pod: Pod): Facts["pod"] {
+  const state = readPodState(pod);
+  const isUnsent = record.openedAtMs !== null && record.deliverySentMs === null;
+  if (state.is !== "ended" || parkingOf(pod) === "Key" || !isUnsent) return state;
+  return { ...state, end: { ...state.end, startedAtMs: null } };
 }
 
 /** Whether the container runs only to wait for its line: the session counts from its delivery. */

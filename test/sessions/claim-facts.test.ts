@@ -121,6 +121,17 @@ describe("the Pod of a claim that waits for a line", () => {
     expect(await read()).toMatchObject({ waitsForLine: false, pod: { is: "ended" } });
   });
 
+  test.each([
+    ["was never sent", {}, null],
+    ["was sent", { deliverySentMs: 1 }, ASSIGNED_AT],
+    ["may have been sent by an earlier process", { openedAtMs: null }, ASSIGNED_AT],
+  ])("has ended, and started no session if its line %s", async (_, record, startedAtMs) => {
+    const cached = waiting(true, { terminated: { ...ENDED.terminated, startedAt: RUNNING.running.startedAt } });
+    const { read, started } = factsOf({ cached, claim: opened(record) });
+    expect(await read()).toMatchObject({ pod: { is: "ended", end: { startedAtMs } } });
+    expect(started).toEqual([startedAtMs]);
+  });
+
   test("is lost with its node although its line may be on its way", async () => {
     const { metadata, ...rest } = waiting(true);
     const deletionTimestamp = new Date(new VirtualClock().now()).toISOString();

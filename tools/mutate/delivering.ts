@@ -299,6 +299,12 @@ export const DELIVERING: readonly FileMutations[] = [
         replace: "if (false) state = ",
       },
       {
+        name: "reports a session as started whose line was never sent",
+        guard: "guard",
+        find: 'if (state.is !== "ended" || parkingOf(pod) === "Key" || !isUnsent) return state;',
+        replace: "return state;",
+      },
+      {
         name: "counts a session from the operator's start",
         guard: "guard",
         find: 'if (!waitsForLine || claim.record.delivery === "unsent") noteWaiting',

@@ -89,6 +89,18 @@ test("a Pod that has waited for long survives a restart of the operator", async 
   expect(world.starts.map(({ pod }) => pod)).toEqual(before);
 });
 
+test("a session whose container ended before its line was sent is not reported as started", async () => {
+  const { world, operator } = await parkedWorld({ parking: "Shell" });
+  const name = world.parked[0]?.metadata.name ?? "";
+  operator.kube.sent = ({ verb, plural }) => {
+    if (verb === "patch" && plural === "pods") world.node.kill(name);
+  };
+  world.enqueue();
+  await world.until("the item is settled", () => world.isSettled && world.sessionReasons.length > 0);
+  expect(world.starts).toEqual([]);
+  expect(world.told.join("\n")).not.toContain("SessionStarted");
+});
+
 test("a waiting Pod that is killed ends its streams, and refuses others", async () => {
   const { world, operator } = await parkedWorld({ parking: "Shell" });
   const name = world.parked[0]?.metadata.name ?? "";
