@@ -1,6 +1,8 @@
 import type { Rules } from "../../../model/rules.ts";
 import type { Fault, HiddenStep } from "../../../model/steps.ts";
+import type { PointObserver } from "../../../src/core/points.ts";
 import { DEFAULT_TIMING, scaleTiming } from "../../../src/core/timing.ts";
+import { LeadershipLostError } from "../../../src/kube/errors.ts";
 import type { TestCluster } from "../../support/cluster.ts";
 import {
   type InProcessOperator,
@@ -32,6 +34,7 @@ export class TraceRun implements AsyncDisposable {
   readonly recorder = new TraceRecorder();
   readonly worlds: readonly [World, ...World[]];
   readonly #operators: InProcessOperator[] = [];
+  #kept: { readonly point: string; readonly answer: () => Promise<void>; readonly end: () => void } | undefined;
 
   constructor(worlds: readonly [World, ...World[]]) {
     this.worlds = worlds;
@@ -40,11 +43,37 @@ export class TraceRun implements AsyncDisposable {
   startOperator(index: number): void {
     const world = this.#world(index);
     this.recorder.began(environmentOf(world));
-    this.#operators[index] = world.startOperator({ seams: { points: this.recorder.observer } });
+    const points: PointObserver = (event) => {
+      void this.recorder.observer(event);
+      if (event.phase === "after" && event.point === this.#kept?.point) return this.#kept.answer();
+    };
+    this.#operators[index] = world.startOperator({ seams: { points } });
+  }
+
+  /**
+   * Keeps the answers to these requests from the operator until it ends.
+   * @returns the number of kept answers
+   */
+  keepAnswers(point: string): () => number {
+    const ended = Promise.withResolvers<void>();
+    let count = 0;
+    this.#kept = {
+      point,
+      answer: () => {
+        count += 1;
+        return ended.promise;
+      },
+      end: () => ended.reject(new LeadershipLostError("the operator has ended")),
+    };
+    ended.promise.catch(() => {});
+    return () => count;
   }
 
   async stopOperator(index: number): Promise<void> {
-    await this.#operators[index]?.stop();
+    const stopped = this.#operators[index]?.stop();
+    this.#kept?.end();
+    this.#kept = undefined;
+    await stopped;
     this.recorder.ended(environmentOf(this.#world(index)));
   }
 

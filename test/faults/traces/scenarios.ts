@@ -1,5 +1,6 @@
 import { PODS } from "../../../src/kube/resource.ts";
 import type { FateInput } from "../../../testbed/node/fate.ts";
+import type { AttachFault, AttachFaultChooser } from "../../../testbed/node/kubelet-server.ts";
 import type { Scenario, TraceRun } from "./run.ts";
 
 /** Leases short enough to lapse in a test, and an operator that is faster by the same factor. */
@@ -24,6 +25,22 @@ function inTurn(...fates: readonly FateInput[]): { fates: () => FateInput } {
       const fate = fates[started % fates.length] ?? WORKS;
       started += 1;
       return fate;
+    },
+  };
+}
+
+/** Pods that wait in a shell. */
+const IN_SHELL = { parking: "Shell" } as const;
+const SHELL_WORLD = { ...SHORT, container: { command: ["worker"] } } as const;
+
+/** Faults of the Pods' first connections, in turn: they are open when the line is sent. */
+function firstAttach(...faults: readonly (AttachFault | undefined)[]): { attachFaults: AttachFaultChooser } {
+  let attached = 0;
+  return {
+    attachFaults: (_pod, _container, attempt) => {
+      if (attempt > 1) return undefined;
+      attached += 1;
+      return faults[(attached - 1) % faults.length];
     },
   };
 }
@@ -66,6 +83,16 @@ const restart = async (run: TraceRun): Promise<void> => {
   await run.untilSettled(5);
 };
 
+/** Programs have read their lines, and the operator ends before it notes that. */
+const restartAfterLines = async (run: TraceRun): Promise<void> => {
+  const kept = run.keepAnswers("session.deliver");
+  run.enqueue(3);
+  await run.until("three lines are answered", () => kept() === 3);
+  await run.stopOperator(0);
+  run.startOperator(0);
+  await run.untilSettled(3);
+};
+
 const podsDeleted = async (run: TraceRun): Promise<void> => {
   const [world] = run.worlds;
   const ids = run.enqueue(4);
@@ -105,6 +132,42 @@ export const SCENARIOS: readonly Scenario[] = [
     world: { ...SHORT, sessions: { ...BY_OPERATOR, warm: 3 }, node: inTurn(PROGRAM) },
     rules: BY_OPERATOR,
     act: (run) => run.serve(8),
+  },
+  {
+    name: "lease Worker, Shell: lines and markers are lost",
+    world: {
+      ...SHELL_WORLD,
+      sessions: { ...IN_SHELL, warm: 3 },
+      node: { ...inTurn(WORKS), ...firstAttach({ kind: "output-lost" }, { kind: "input-lost" }, undefined) },
+    },
+    rules: IN_SHELL,
+    act: (run) => run.serve(6),
+  },
+  {
+    name: "lease Operator, Shell: lines and markers are lost",
+    world: {
+      ...SHELL_WORLD,
+      sessions: { ...BY_OPERATOR, ...IN_SHELL, warm: 3 },
+      node: { ...inTurn(PROGRAM), ...firstAttach({ kind: "output-lost" }, { kind: "input-lost" }, undefined) },
+    },
+    rules: { ...BY_OPERATOR, ...IN_SHELL },
+    act: (run) => run.serve(6),
+  },
+  {
+    name: "lease Worker, Shell: the operator ends between a line and its record",
+    world: { ...SHELL_WORLD, sessions: { ...IN_SHELL, warm: 3 }, node: inTurn({ kind: "worker", workMs: 5_000 }) },
+    rules: IN_SHELL,
+    act: restartAfterLines,
+  },
+  {
+    name: "lease Operator, Shell: the operator ends between a line and its record",
+    world: {
+      ...{ ...TAKEN_UP, container: SHELL_WORLD.container },
+      sessions: { ...BY_OPERATOR, ...IN_SHELL, warm: 3 },
+      node: inTurn({ kind: "exit", afterMs: 30_000 }),
+    },
+    rules: { ...BY_OPERATOR, ...IN_SHELL },
+    act: restartAfterLines,
   },
   {
     name: "lease Worker: containers die without a word, or leave without a stop",
