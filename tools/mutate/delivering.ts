@@ -263,6 +263,18 @@ export const DELIVERING: readonly FileMutations[] = [
         replace: "error instanceof KubeApiError",
       },
       {
+        name: "takes a single refusal for the cluster's",
+        guard: "bound",
+        find: "if (this.#refusals < MOST_REFUSALS) return;",
+        replace: "",
+      },
+      {
+        name: "counts refusals from the first attempt on",
+        guard: "bound",
+        find: "// Pods of a later attempt are counted again.\n    this.#refusals = 0;",
+        replace: "",
+      },
+      {
         name: "keeps a connection that was made after the end",
         guard: "guard",
         find: "if (!this.#closed) return stream;",
