@@ -109,8 +109,8 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "takes a log that can't be read for one without a start",
         guard: "error",
-        find: 'if (isForbidden(error)) return "unclear";',
-        replace: 'return "unclear";',
+        find: "if (!isForbidden(error)) throw error;",
+        replace: "",
       },
       {
         name: "takes a log without a beginning for a start before it has sent a line",
