@@ -302,18 +302,16 @@ export class Pool {
    * Pods.
    */
   #holdMs({ create, wanted }: CapacityPlan): number {
-    const nowMs = this.#context.clock.monotonic();
     const parked = create === 0 ? 0 : this.counts().parked;
-    let holdMs = 0;
     if (create === 0 || parked < this.#demand) {
       this.#claimPriority.nothingWaits();
-    } else {
-      this.#wantedSinceMs ??= nowMs;
-      const startsMs = parked === 0 ? 0 : this.#wantedSinceMs + PROGRAM_STARTS_MS - nowMs;
-      holdMs = Math.max(this.#claimPriority.holdMs(longestHoldMs(parked, wanted)), startsMs);
+      this.#wantedSinceMs = null;
+      return 0;
     }
-    if (holdMs <= 0) this.#wantedSinceMs = null;
-    return holdMs;
+    const nowMs = this.#context.clock.monotonic();
+    this.#wantedSinceMs ??= nowMs;
+    const startsMs = parked === 0 ? 0 : this.#wantedSinceMs + PROGRAM_STARTS_MS - nowMs;
+    return Math.max(this.#claimPriority.holdMs(longestHoldMs(parked, wanted)), startsMs);
   }
 
   #plan(free: readonly Free[]): CapacityPlan | BoundCapacityPlan {
