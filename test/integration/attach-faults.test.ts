@@ -1,8 +1,16 @@
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import type { ItemRecord } from "../../simulator/item.ts";
+import type { PointObserver } from "../../src/core/points.ts";
 import type { AttachFault } from "../../testbed/node/node.ts";
 import { useCluster } from "../support/cluster.ts";
-import { podOf, serveOne, untilEnded, untilGone } from "../support/session-life.ts";
+import { metricValue } from "../support/metric-value.ts";
+import { podOf, type Served, serveOne, untilAssigned, untilEnded, untilGone } from "../support/session-life.ts";
 import { SOON, stockWorld } from "../support/stock-worker-world.ts";
+import { TcpProxy } from "../support/tcp-proxy.ts";
+import type { InProcessOperator, World } from "../support/world.ts";
 
 const cluster = useCluster();
 
@@ -21,11 +29,7 @@ describe.concurrent("a session's line", () => {
     ["is not confirmed", { kind: "output-lost" }],
   ])("that %s starts its session once", async (_, fault) => {
     await using world = await shellWorld(fault);
-    const served = await serveOne(world);
-    const { last } = await untilEnded(world, served, "Completed");
-    expect(last.acks).toHaveLength(1);
-    const log = await world.node.logs({ namespace: world.namespace, name: served.pod.metadata.name ?? "" });
-    expect(log.split("berth1 started\n")).toHaveLength(2);
+    await expectStartedOnce(world, await serveOne(world));
   });
 
   test("is read after junk from another client that stays attached, and that client sees no credential", async () => {
@@ -44,6 +48,117 @@ describe.concurrent("a session's line", () => {
     expect(stray.output).not.toContain("ANTHROPIC");
     stray.close();
   });
+});
+
+/** Starts a proxy to the API server, and returns it with the flags of an operator that uses it. */
+async function startNetwork() {
+  const network = await TcpProxy.start(cluster.server);
+  const dir = await mkdtemp(join(tmpdir(), "berth-attach-"));
+  const kubeconfig = join(dir, "kubeconfig");
+  const text = await readFile(cluster.operatorKubeconfig, "utf8");
+  await writeFile(kubeconfig, text.replaceAll(cluster.server, network.url(cluster.server)), { mode: 0o600 });
+  const dispose = async () => {
+    await network[Symbol.asyncDispose]();
+    await rm(dir, { recursive: true });
+  };
+  return { network, flags: ["--kubeconfig", kubeconfig], [Symbol.asyncDispose]: dispose };
+}
+
+async function expectStartedOnce(world: World, served: Served): Promise<void> {
+  const { last } = await untilEnded(world, served, "Completed");
+  expect(last.acks).toHaveLength(1);
+  const log = await world.node.logs({ namespace: world.namespace, name: served.pod.metadata.name ?? "" });
+  expect(log.split("berth1 started\n")).toHaveLength(2);
+}
+
+const labelsOf = ({ namespace, name }: World) => ({ namespace, environment: name });
+
+function untilAttached(world: World, { metrics }: InProcessOperator, count: number): Promise<boolean> {
+  const isSo = async () => (await metricValue(metrics.attachStreams, labelsOf(world))) === count;
+  return world.until(`${count} connections to waiting Pods`, isSo);
+}
+
+/** Whether an operator has sent one line over a connection that it had opened before, with this result. */
+async function hasSent(world: World, { metrics }: InProcessOperator, result: string): Promise<boolean> {
+  return (await metricValue(metrics.deliveries, { ...labelsOf(world), connection: "kept", result })) === 1;
+}
+
+/** Calls this function right before an operator sends a line. */
+function onDelivery(act: () => void): { seams: { points: PointObserver } } {
+  const points: PointObserver = ({ point, phase }) => {
+    if (point === "session.deliver" && phase === "before") act();
+  };
+  return { seams: { points } };
+}
+
+/** Waits until the program has sent a heartbeat. Its session may have ended since. */
+function untilBeaten(world: World, { id }: ItemRecord): Promise<number> {
+  return world.until("the program's first heartbeat", () => world.simulator.item(id).firstBeatAt);
+}
+
+describe.concurrent("a waiting Pod", () => {
+  test("is attached to again after the API server's connections broke, and gets the next session", async () => {
+    await using world = await shellWorld();
+    await using api = await startNetwork();
+    await world.createEnvironment();
+    const operator = world.startOperator({ flags: api.flags });
+    const [parked] = await world.untilParked(1);
+    await untilAttached(world, operator, 1);
+    api.network.refuse();
+    api.network.cut();
+    await untilAttached(world, operator, 0);
+    api.network.forward();
+    await untilAttached(world, operator, 1);
+    const item = world.simulator.enqueue(world.environmentId);
+    const pod = await untilAssigned(world, item);
+    expect(pod.metadata.uid).toBe(parked?.metadata.uid);
+    await expectStartedOnce(world, { operator, item, pod });
+    expect(await hasSent(world, operator, "started")).toBe(true);
+  });
+
+  test.each<[string, (network: TcpProxy) => void]>([
+    ["is read, and the answer comes late", (network) => network.holdAnswers()],
+    ["comes late itself", (network) => network.freezeOpen()],
+  ])("starts its session once if its line %s", async (_, disturb) => {
+    await using world = await shellWorld();
+    await using api = await startNetwork();
+    await world.createEnvironment();
+    const operator = world.startOperator({ flags: api.flags, ...onDelivery(() => disturb(api.network)) });
+    const [parked] = await world.untilParked(1);
+    await untilAttached(world, operator, 1);
+    const item = world.simulator.enqueue(world.environmentId);
+    await world.until("the line is not answered", () => hasSent(world, operator, "unanswered"));
+    await untilBeaten(world, item);
+    api.network.forward();
+    const pod = await untilAssigned(world, item);
+    expect(pod.metadata.uid).toBe(parked?.metadata.uid);
+    await expectStartedOnce(world, { operator, item, pod });
+  });
+
+  test.each(["while the next leader delivers", "after the session has started"])(
+    "starts its session once if the line of a leader that lost its Lease arrives %s",
+    async (moment) => {
+      await using world = await shellWorld();
+      await using api = await startNetwork();
+      await world.createEnvironment();
+      const through = { flags: api.flags, ...onDelivery(() => api.network.stall()) };
+      const old = world.startOperator({ leaderElect: true, ...through });
+      const [parked] = await world.untilParked(1);
+      await untilAttached(world, old, 1);
+      const isLater = moment === "after the session has started";
+      const release = onDelivery(() => {
+        if (!isLater) api.network.forward();
+      });
+      const operator = world.startOperator({ leaderElect: true, ...release });
+      const item = world.simulator.enqueue(world.environmentId);
+      await world.until("the line is not answered", () => hasSent(world, old, "unanswered"));
+      await untilBeaten(world, item);
+      api.network.forward();
+      const pod = await untilAssigned(world, item);
+      expect(pod.metadata.uid).toBe(parked?.metadata.uid);
+      await expectStartedOnce(world, { operator, item, pod });
+    },
+  );
 });
 
 describe.concurrent("an operator that can't attach", () => {

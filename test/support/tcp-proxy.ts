@@ -75,6 +75,11 @@ export class TcpProxy {
     }
   }
 
+  /** Holds back what the other end sends on the open connections, as a proxy does that buffers; new ones are forwarded. */
+  holdAnswers(): void {
+    for (const { upstream } of this.#pairs) upstream.pause();
+  }
+
   /** Resets every new connection; open ones continue. */
   refuse(): void {
     this.#mode = "refuse";
