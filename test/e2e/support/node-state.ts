@@ -1,5 +1,6 @@
 import { NODES, type Node, type Pod } from "../../../src/kube/resource.ts";
 import { type SimulatedNode, startNode } from "../../../testbed/node/node.ts";
+import type { NodeProcess } from "../../../testbed/real-node/control-protocol.ts";
 import { nodeControl } from "./operator-process.ts";
 import type { E2eWorld } from "./world.ts";
 
@@ -42,15 +43,44 @@ export function untilNodeReady(world: E2eWorld, wanted: "True" | "False" | "Unkn
 }
 
 /** Kills all processes of a Pod's containers with SIGKILL, without telling Kubernetes. The sandbox stays. */
-export async function killContainersOf(world: E2eWorld, { metadata: { uid = "" } }: Pod): Promise<void> {
+export async function killContainersOf(world: E2eWorld, pod: Pod): Promise<void> {
+  const programs = (await processesOf(world, pod)).filter(({ arguments: [command] }) => command !== PAUSE);
+  await kill(world, programs);
+}
+
+/** Kills everything of a Pod with SIGKILL, as a power failure does: its containers, its sandbox, and their shim. */
+export async function killSandboxOf(world: E2eWorld, pod: Pod): Promise<void> {
+  const processes = await processesOf(world, pod);
+  const sandbox = processes.find(({ arguments: [command] }) => command === PAUSE);
+  const shim = (await nodeControl(world).processes()).find(({ pid }) => pid === sandbox?.parent);
+  if (!shim) throw new Error(`Pod ${pod.metadata.name} has no sandbox`);
+  await kill(world, [shim, ...processes]);
+}
+
+/** The processes of a Pod. */
+async function processesOf(world: E2eWorld, { metadata: { uid = "" } }: Pod): Promise<readonly NodeProcess[]> {
   const control = nodeControl(world);
-  const programs = (await control.processes()).filter(({ arguments: [command] }) => command !== PAUSE);
-  const files = programs.map(({ pid }) => `/proc/${pid}/cgroup`);
+  const all = await control.processes();
+  const files = all.map(({ pid }) => `/proc/${pid}/cgroup`);
   // The path of a process's control group contains its Pod's uid. Some processes may have ended by now.
   const { stdout } = await control.run("grep", ["--files-with-matches", "--no-messages", uid, ...files]);
-  const pids = [...stdout.matchAll(/^\/proc\/(\d+)\//gm)].map(([, pid = ""]) => pid);
-  if (pids.length === 0) throw new Error(`nothing of Pod ${uid} runs`);
-  await control.run("kill", ["-9", ...pids]);
+  const pids = new Set([...stdout.matchAll(/^\/proc\/(\d+)\//gm)].map(([, pid]) => Number(pid)));
+  return all.filter(({ pid }) => pids.has(pid));
+}
+
+async function kill(world: E2eWorld, processes: readonly NodeProcess[], signal = "KILL"): Promise<void> {
+  if (processes.length === 0) throw new Error("there is no process to send a signal to");
+  await nodeControl(world).run("kill", [`-${signal}`, ...processes.map(({ pid }) => String(pid))]);
+}
+
+/** Stops the kubelet's process with SIGSTOP: its connections stay open, and it answers nothing. */
+export async function freezeKubelet(world: E2eWorld): Promise<void> {
+  const all = await nodeControl(world).processes();
+  await kill(
+    world,
+    all.filter(({ arguments: [command = ""] }) => command.endsWith("/kubelet")),
+    "STOP",
+  );
 }
 
 /** The program of a sandbox. */

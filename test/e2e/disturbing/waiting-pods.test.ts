@@ -1,0 +1,163 @@
+import { describe, expect, test } from "vitest";
+import type { ItemRecord } from "../../../simulator/item.ts";
+import { bashScript } from "../../../simulator/script.ts";
+import { PODS } from "../../../src/kube/resource.ts";
+import { STARTED_MARKER } from "../../../src/pods/frame.ts";
+import { leaderIdentity, untilLed, untilLedByAnother } from "../support/leader.ts";
+import { freezeKubelet, killSandboxOf } from "../support/node-state.ts";
+import { nodeControl } from "../support/operator-process.ts";
+import { counted, latest } from "../support/pods.ts";
+import { hasNodeControl, OPERATOR_NAMESPACE, OPERATOR_REPLICAS } from "../support/provided.ts";
+import {
+  enqueueOne,
+  type Served,
+  untilAnswered,
+  untilAssigned,
+  untilGone,
+  untilSettled,
+} from "../support/session-life.ts";
+import { type E2eWorld, startE2eWorld } from "../support/world.ts";
+
+const uidOf = ({ metadata }: { metadata: { uid?: string | undefined } }) => metadata.uid;
+
+const shellWorld = () => startE2eWorld({ sessions: { parking: "Shell", warm: 2, maxConcurrent: 6 } });
+
+/** Waits until the operator holds this number of connections to waiting Pods. */
+function untilAttached(world: E2eWorld, count: number): Promise<boolean> {
+  return world.until(`${count} attached Pods`, async () => (await counted(world, "berth_attach_streams")) === count);
+}
+
+/** Waits until the operator reports this number of Pods that a session can be claimed for. */
+function untilFree(world: E2eWorld, count: number): Promise<boolean> {
+  return world.until(`${count} free Pods`, () => world.environment?.status?.sessions?.warm === count);
+}
+
+/** Checks that the session was served by one start of its program, in a container that was never restarted. */
+async function expectServedOnce(world: E2eWorld, served: Served): Promise<void> {
+  const { last } = await untilSettled(world, served, "Completed");
+  expect(last).toMatchObject({ generation: 1, acks: [expect.anything()], refusedBeats: 0 });
+  expect(latest(world, served.pod).status?.containerStatuses?.[0]?.restartCount).toBe(0);
+  expect((await world.podLog(served.pod)).split(STARTED_MARKER)).toHaveLength(2);
+}
+
+/** Starts the node's programs at the end of the block, if they don't run. */
+function startAfterwards(world: E2eWorld): AsyncDisposable {
+  const control = nodeControl(world);
+  return {
+    [Symbol.asyncDispose]: async () => {
+      await control.startContainerd();
+      await control.startKubelet();
+    },
+  };
+}
+
+/** Freezes the kubelet until the end of the block, and replaces it then: it loses what it was sent meanwhile. */
+async function crashKubeletAfterwards(world: E2eWorld): Promise<AsyncDisposable> {
+  await freezeKubelet(world);
+  return {
+    [Symbol.asyncDispose]: async () => {
+      await nodeControl(world).stopKubelet("SIGKILL");
+      await nodeControl(world).startKubelet();
+    },
+  };
+}
+
+/** Ways to restart a program that a connection to a waiting Pod passes through. */
+const RESTARTS: readonly [string, (world: E2eWorld) => Promise<void>][] = [
+  [
+    "the operator",
+    async (world) => {
+      const identity = await leaderIdentity(world);
+      const leader = await untilLed(world);
+      await world.kube.delete(PODS, { namespace: OPERATOR_NAMESPACE, name: leader.metadata.name ?? "" });
+      await untilLedByAnother(world, identity);
+    },
+  ],
+  [
+    "the API server",
+    async (world) => {
+      await nodeControl(world).stopApiServer("SIGKILL");
+      await nodeControl(world).startApiServer();
+    },
+  ],
+  [
+    "the kubelet",
+    async (world) => {
+      await using _ = startAfterwards(world);
+      await nodeControl(world).stopKubelet("SIGKILL");
+      await untilAttached(world, 0);
+    },
+  ],
+  [
+    "containerd",
+    async (world) => {
+      await using _ = startAfterwards(world);
+      await nodeControl(world).stopContainerd("SIGKILL");
+      await untilAttached(world, 0);
+    },
+  ],
+];
+
+describe.skipIf(!hasNodeControl())("Pods that wait in a shell", () => {
+  test("survive restarts of the operator, the API server, the kubelet and containerd", async () => {
+    await using world = await shellWorld();
+    await world.createEnvironment();
+    for (const [program, restart] of RESTARTS) {
+      const waiting = await world.untilParked(2);
+      await untilAttached(world, 2);
+      await restart(world);
+      await untilAttached(world, 2);
+      const served = await enqueueOne(world, { script: bashScript(`echo ${program}`) });
+      await untilAnswered(world, served.item, 1);
+      expect(waiting.map(uidOf), program).toContain(uidOf(served.pod));
+      for (const pod of waiting) {
+        expect(latest(world, pod).metadata.deletionTimestamp, program).toBe(undefined);
+        expect(latest(world, pod).status?.containerStatuses?.[0]?.restartCount, program).toBe(0);
+      }
+      // containerd reports no exit code of a container that ends while it is stopped.
+      await expectServedOnce(world, served);
+    }
+    await world.until("all replicas are ready", async () => {
+      return (await world.operators.readyPods()).length === OPERATOR_REPLICAS;
+    });
+  });
+
+  test("are replaced after a reboot of their node, and a session that arrives meanwhile starts in a new one", async () => {
+    await using world = await shellWorld();
+    await world.createEnvironment();
+    const waiting = await world.untilParked(2);
+    await untilFree(world, 2);
+    let item: ItemRecord;
+    {
+      await using _ = startAfterwards(world);
+      await nodeControl(world).stopKubelet("SIGKILL");
+      await nodeControl(world).stopContainerd("SIGKILL");
+      for (const pod of waiting) await killSandboxOf(world, pod);
+      await untilFree(world, 0);
+      item = await world.simulator.enqueue(world.environmentId, { script: bashScript("echo after") });
+    }
+    const pod = await untilAssigned(world, item);
+    await untilAnswered(world, item, 1);
+    expect(waiting.map(uidOf)).not.toContain(uidOf(pod));
+    for (const pod of waiting) await untilGone(world, pod);
+    await expectServedOnce(world, { item, pod });
+  });
+
+  test("get their line once if the kubelet crashes with it", async () => {
+    await using world = await shellWorld();
+    await world.createEnvironment();
+    const waiting = await world.untilParked(2);
+    await untilAttached(world, 2);
+    let served: Served;
+    {
+      await using _ = await crashKubeletAfterwards(world);
+      served = await enqueueOne(world, { script: bashScript("echo once") });
+      await world.until("the line is sent in vain", async () => {
+        return (await counted(world, "berth_deliveries_total", { result: "unanswered" })) > 0;
+      });
+    }
+    await untilAnswered(world, served.item, 1);
+    expect(waiting.map(uidOf)).toContain(uidOf(served.pod));
+    await expectServedOnce(world, served);
+  });
+});
