@@ -42,8 +42,6 @@ export abstract class Lane implements AsyncDisposable {
 
   /** Resolves when the next session can start, and nothing of the previous one is left. */
   abstract ready(): Promise<void>;
-  /** Prepares the next start, when all kinds are ready. */
-  async wake(): Promise<void> {}
   /** Queues an item and resolves when the session has ended. */
   abstract start(): Promise<Start>;
 
@@ -128,16 +126,6 @@ export class BerthLane extends Lane {
   async ready(): Promise<void> {
     await this.replacing;
     await this.pods.untilWaiting(this.#warm);
-  }
-
-  /**
-   * Queues an item that is no session, so that the operator polls without pauses, as it does for half a minute after
-   * each item. The kinds take turns, so more time may have passed. Without warm Pods it doesn't poll at all.
-   */
-  override async wake(): Promise<void> {
-    if (this.#warm === 0) return;
-    const { simulator, environmentId } = this.served;
-    await this.until(simulator.enqueue(environmentId, { type: "healthcheck" }), "its end", isStopped);
   }
 
   async start(): Promise<Start> {

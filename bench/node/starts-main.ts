@@ -69,7 +69,6 @@ await measureInside<StartsOptions>(async (inside): Promise<StartsResult> => {
       if (!mayGoOn()) break;
       try {
         await Promise.all(lanes.map((each) => each.ready()));
-        await lane.wake();
         await pause(SETTLE_MS + random() * RANDOM_SETTLE_MS);
         const start = await lane.start();
         if (round > 0) starts.push(start);
