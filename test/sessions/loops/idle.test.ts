@@ -40,12 +40,12 @@ function idle(others: number, options: LoopWorldOptions = {}) {
 const claimed = (world: LoopWorld, id: string) => world.item(id).acks.length > 0;
 
 describe("an Environment whose queue has long been empty", () => {
-  test("polls every two seconds while it is alone, and reads statistics once a minute", async () => {
+  test("polls every second while it is alone, and reads statistics once a minute", async () => {
     const { world, sent } = idle(0);
     await world.pass(10 * MINUTE);
     const polls = await sent("poll", 10 * MINUTE);
-    expect(polls / 10).toBeGreaterThan(27);
-    expect(polls / 10).toBeLessThan(32);
+    expect(polls / 10).toBeGreaterThan(54);
+    expect(polls / 10).toBeLessThan(62);
     expect(await sent("stats", 10 * MINUTE)).toBeLessThanOrEqual(12);
   });
 

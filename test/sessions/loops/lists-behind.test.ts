@@ -73,6 +73,7 @@ describe.each([500, 2_000, 4_900])("a list that lags by %i ms", (ms) => {
     operator.kill();
     world.startOperator();
     await world.until("the item is stopped", () => world.item(id).state === "stopped", 5 * MINUTE);
+    await world.until("everything is settled", () => world.isSettled, 15_000);
     expect(reasons(world)).toEqual(["SessionStarted", "Completed"]);
     expect(world.item(id).acks).toHaveLength(1);
     holdsTrue(world);

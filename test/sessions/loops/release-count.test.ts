@@ -13,6 +13,8 @@ const HOUR = 60 * MINUTE;
 function releasing(sessions: Record<string, unknown>, worldOptions: { seed?: number } = {}) {
   const world = new LoopWorld({
     ...worldOptions,
+    // Hours of quiet with a poll every second would take long to simulate.
+    timing: { pollIdleGapMs: 10 * SECOND },
     sessions: { maxConcurrent: 2, warm: 1, onPodFailure: "Release", retainFailedSeconds: 3_600, ...sessions },
     fate: () => ({
       startError: false,
