@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { loadavg } from "node:os";
 import type { Simulator } from "../../simulator/simulator.ts";
@@ -13,11 +14,13 @@ export interface Inside<Options> {
   readonly stand: Stand<ControlPlane>;
   readonly seed: number;
   readonly options: Options;
+  /** Whether the bench got a signal: the program may end early, with the results that it has. */
+  readonly isEnding: () => boolean;
 }
 
 /** Runs a measurement in the node's namespaces, and writes its result for `runOnNode`. */
 export async function measureInside<Options>(measure: (inside: Inside<Options>) => Promise<unknown>): Promise<void> {
-  const { node, seed, options, resultFile } = JSON.parse(process.argv[2] ?? "{}") as NodeInput<Options>;
+  const { node, seed, options, resultFile, endFile } = JSON.parse(process.argv[2] ?? "{}") as NodeInput<Options>;
   const ca = await readFile(node.caFile, "utf8");
   const { server, adminToken, kubeconfig, operatorKubeconfig } = node;
   await using things = new AsyncDisposableStack();
@@ -25,7 +28,7 @@ export async function measureInside<Options>(measure: (inside: Inside<Options>) 
   things.defer(() => api.close());
   const audit = new AuditLog(node.auditLog, (path) => api.get(path));
   const stand = things.use(await Stand.on({ api, audit, kubeconfig, operatorKubeconfig }));
-  const result = await measure({ node, stand, seed, options });
+  const result = await measure({ node, stand, seed, options, isEnding: () => existsSync(endFile) });
   await writeFile(resultFile, JSON.stringify(result));
 }
 

@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { showProgress } from "../../testbed/cluster/progress.ts";
 import { buildImages } from "../../testbed/images/images.ts";
@@ -11,6 +11,8 @@ export interface NodeInput<T> {
   readonly seed: number;
   /** The program writes its result to this file, as JSON. */
   readonly resultFile: string;
+  /** When this file exists, the program may end early, with the results that it has. */
+  readonly endFile: string;
   readonly options: T;
 }
 
@@ -36,10 +38,11 @@ export async function runOnNode<Result>(
   await using cluster = await startNodeCluster({ progress, images: [archive], extraArgs });
   progress.clear();
   const { control, state } = cluster;
-  const input: NodeInput<unknown> = { node: state, seed, options, resultFile: join(cluster.dir, "result.json") };
+  const files = { resultFile: join(cluster.dir, "result.json"), endFile: join(cluster.dir, "end") };
+  const input: NodeInput<unknown> = { node: state, seed, options, ...files };
   await control.spawn({ name: NAME, command: process.execPath, args: [main.pathname, JSON.stringify(input)] });
   const output = join(state.logs, `${NAME}.log`);
-  using _passing = passSignals((signal) => control.signal(NAME, signal));
+  using _passing = onSignal(() => writeFile(input.endFile, ""));
   let shown = 0;
   for (;;) {
     const end = await control.ended(NAME);
@@ -52,9 +55,9 @@ export async function runOnNode<Result>(
   }
 }
 
-/** Passes signals on to the program, which may end early with the results that it has. A second one ends the bench. */
-function passSignals(pass: (signal: NodeJS.Signals) => Promise<void>): Disposable {
-  const listener = (signal: NodeJS.Signals) => void pass(signal);
+/** Calls `end` at the first SIGINT or SIGTERM. A second one ends the bench. */
+function onSignal(end: () => Promise<void>): Disposable {
+  const listener = () => void end();
   const signals = ["SIGINT", "SIGTERM"] as const;
   for (const signal of signals) process.once(signal, listener);
   return {

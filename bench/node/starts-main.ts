@@ -54,10 +54,8 @@ await measureInside<StartsOptions>(async (inside): Promise<StartsResult> => {
   const starts: Start[] = [];
   const failures: string[] = [];
   const loads: number[] = [];
-  const ending = new AbortController();
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => ending.abort());
   let endsAt = Number.POSITIVE_INFINITY;
-  const mayGoOn = () => !ending.signal.aborted && performance.now() < endsAt && failures.length < MOST_FAILURES;
+  const mayGoOn = () => !inside.isEnding() && performance.now() < endsAt && failures.length < MOST_FAILURES;
   let since = await stand.cluster.audit.mark();
   for (let round = 1 - options.warmUp; round <= options.count && mayGoOn(); round += 1) {
     if (round === 1) {
