@@ -68,6 +68,6 @@ async function readLog(context: ClaimContext, streams: Deliverer, claim: Claim, 
 
 /** The container has read its line. */
 export function delivered({ points }: ClaimContext, claim: Claim, by: "marker" | "log" | "item" | "silence"): void {
-  noteDelivered(claim);
+  noteDelivered(claim, claim.record.openedAtMs === null && (by === "item" || by === "silence"));
   points.note("session.delivered", ofClaim(claim), { by });
 }

@@ -187,9 +187,10 @@ export function noteDeliverySent({ record }: Recorded, nowMs: number): void {
   record.deliverySentMs = nowMs;
 }
 
-/** The container has read its line. */
-export function noteDelivered({ record }: Recorded): void {
+/** The container has read its line; `before`: it had read that of an earlier process, so this one's did nothing. */
+export function noteDelivered({ record }: Recorded, before = false): void {
   record.delivery = "done";
+  if (before) record.deliverySentMs = null;
   record.credential = null;
 }
 

@@ -5,6 +5,7 @@ import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { ServerTime } from "../core/server-time.ts";
 import type { Secret } from "../kube/resource.ts";
+import { parkingOf } from "../pods/pod-gate.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import type { Pool } from "../pool/pool.ts";
 import type { Removals } from "../pool/removal.ts";
@@ -121,9 +122,11 @@ function recoverSecret(context: SessionContext, into: Recovered, secret: Secret)
     templateHash: context.pods.get(name)?.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
   });
   noteJournal(claim, journal, context.clock.monotonic());
-  // The earlier process has already reported the start, so only record it.
+  // The earlier process has already reported the start, so only record it. A waiting shell or program may not have
+  // started.
   const pod = context.pods.get(name);
-  const state = pod?.metadata.uid === journal.podUid && journal.opened ? readPodState(pod) : null;
+  const isKnown = pod?.metadata.uid === journal.podUid && journal.opened && parkingOf(pod) === "Key";
+  const state = isKnown ? readPodState(pod) : null;
   if (state?.is === "running") noteStarted(claim, state.startedAtMs);
   if (state?.is === "ended") noteStarted(claim, state.end.startedAtMs);
   claims.add(claim);

@@ -3,6 +3,7 @@ import { SECOND_MS } from "../core/clock.ts";
 import type { Timing } from "../core/timing.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker, Start } from "../pods/breaker.ts";
+import { parkingOf } from "../pods/pod-gate.ts";
 import type { End } from "../pods/pod-state.ts";
 import { type Claim, isLater, isReacknowledged } from "../protocol/claim.ts";
 import { noteBeatAfterFence } from "../protocol/claim-lease.ts";
@@ -84,6 +85,7 @@ export class SessionRecorder {
     awaitAnswer(claim, this.#context.clock.monotonic());
     if (claim.observed.startedAtMs !== null || startedAtMs === null || !claim.record.journal.opened) return;
     noteStarted(claim, startedAtMs);
+    if (pod && wasReported(claim, pod)) return;
     const { metrics, labels, clock } = this.#context;
     if (claim.record.touchedMs !== null) this.starts.note(clock.monotonic() - claim.record.touchedMs);
     metrics.sessionsStarted.inc(labels);
@@ -212,6 +214,11 @@ function isBeforeOurs(claim: Claim, view: ItemView, { listLagMs }: Pick<Timing, 
 function descriptionOf(reason: EndReason): string {
   const { description } = END_REASONS[reason];
   return description.charAt(0).toLowerCase() + description.slice(1).replace(/\.$/, "");
+}
+
+/** Whether an earlier process sent the line, and so has reported the start. */
+function wasReported({ record: { openedAtMs, deliverySentMs } }: Claim, pod: Pod): boolean {
+  return openedAtMs === null && deliverySentMs === null && parkingOf(pod) !== "Key";
 }
 
 /** Starts that the median is taken of. */

@@ -145,6 +145,7 @@ describe.each(["Worker", "Operator"])("lease: %s", (lease) => {
     await world.until("it is served", () => world.isSettled, 300_000);
     expect(world.starts).toHaveLength(1);
     expect(world.sessionReasons).toContain("Completed");
+    expect(world.told.filter((words) => words.startsWith("SessionStarted"))).toHaveLength(1);
     expect([...world.wrongs, ...world.violations]).toEqual([]);
   });
 
@@ -214,5 +215,16 @@ describe("an operator that stops", () => {
     });
     expect(world.starts).toEqual([]);
     await expectServedByNext(world);
+  });
+
+  test.each(LEASES)("leaves the report of the start to the one that sends the line: %s", async (lease) => {
+    const world = await stopAt("patch pods", lease, (operator) => {
+      operator.loseLeadership();
+      return operator.stop();
+    });
+    // The Pod is assigned before the next one lists it.
+    await world.pass(1_000);
+    await expectServedByNext(world);
+    expect(world.told.filter((words) => words.startsWith("SessionStarted"))).toHaveLength(1);
   });
 });
