@@ -250,7 +250,7 @@ export const REASONS = {
     type: "CapacityAvailable",
     status: "False",
     description: "The operator can't attach to waiting Pods, so it can't give them a session.",
-    mend: "Allow the operator get and create on pods/attach (rbac.attach), or set spec.sessions.parking: Key.",
+    mend: "If it is refused, allow the operator get and create on pods/attach (rbac.attach), or set spec.sessions.parking: Key; otherwise look at the Pod, and at its node's kubelet.",
   },
   // SessionsStarting
   Starting: {

@@ -1,6 +1,7 @@
 import { Backoff, type Random } from "../core/backoff.ts";
 import { type Clock, deadlineSignal, SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
+import { unended } from "../core/text.ts";
 import type { AttachStream } from "../kube/attach.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { isForbidden, isInvalid, KubeApiError } from "../kube/errors.ts";
@@ -30,6 +31,13 @@ const LOG_BYTES = 64 * 1_024;
 const REFUSALS: ReadonlySet<number> = new Set([403, 405, 422, 501]);
 /** Refusals in a row after which `parking: Shell` counts as impossible. */
 const MOST_REFUSALS = 3;
+
+/** Failed attaches to one Pod in a row after which they are reported: about a second, or five. */
+const REFUSED_OFTEN = 2;
+const FAILED_OFTEN = 4;
+
+const ALLOW =
+  "allow the operator get and create on pods/attach (the chart's value rbac.attach), or set spec.sessions.parking: Key";
 
 /** No session is claimed for a Pod between a failed attach and the next one. */
 const RETRY = { baseMs: SECOND_MS, maxMs: 10 * SECOND_MS };
@@ -91,6 +99,8 @@ interface Pause {
   dueMs: number;
   /** Null: the attach succeeded. */
   message: string | null;
+  /** Whether the API server refused the attach. */
+  isRefused: boolean;
 }
 
 /**
@@ -131,12 +141,16 @@ export class PodStreams {
   }
 
   /**
-   * Why the last attaches to this Pod failed; null: none has failed repeatedly. The first one also fails for a
-   * container that ended at its start, which its Pod's status shows a moment later.
+   * Why the last attaches to this Pod failed, and what to do about it; null: they did not fail long enough. The first
+   * ones also fail for a container that ended at its start, which its Pod's status shows a moment later, and while a
+   * kubelet restarts.
    */
   problemOf(pod: Pod): string | null {
     const pause = this.#pauses.get(uidOf(pod));
-    return pause && pause.backoff.failures > 1 ? pause.message : null;
+    if (!pause || pause.message === null) return null;
+    const { backoff, message, isRefused } = pause;
+    if (backoff.failures < (isRefused ? REFUSED_OFTEN : FAILED_OFTEN)) return null;
+    return `${unended(message)}; ${isRefused ? ALLOW : "look at the Pod, and at its node's kubelet"}`;
   }
 
   /**
@@ -182,8 +196,9 @@ export class PodStreams {
       const message = errorText(error);
       this.#attached.delete(uid);
       this.#noteUnreachable(uid);
-      this.#pause(uid, message);
-      this.#noteRefusal(error, message);
+      const isRefused = error instanceof KubeApiError && REFUSALS.has(error.status);
+      this.#pause(uid, message, isRefused);
+      this.#noteRefusal(error, message, isRefused);
       this.#context.logger.warn({ pod: pod.metadata.name, error: message }, "could not attach to a waiting Pod");
     } finally {
       this.#trying.delete(uid);
@@ -196,16 +211,16 @@ export class PodStreams {
     this.#unreachable.set(uid, this.#context.clock.monotonic());
   }
 
-  #pause(uid: string, message: string | null): void {
+  #pause(uid: string, message: string | null, isRefused = false): void {
     const { clock, random } = this.#context;
-    const pause = this.#pauses.get(uid) ?? { backoff: new Backoff(RETRY, random), dueMs: 0, message };
+    const pause = this.#pauses.get(uid) ?? { backoff: new Backoff(RETRY, random), dueMs: 0, message, isRefused };
     pause.message = message;
+    pause.isRefused = isRefused;
     pause.dueMs = clock.monotonic() + pause.backoff.next();
     this.#pauses.set(uid, pause);
   }
 
-  #noteRefusal(error: unknown, message: string): void {
-    const isRefused = error instanceof KubeApiError && REFUSALS.has(error.status);
+  #noteRefusal(error: unknown, message: string, isRefused: boolean): void {
     this.#refusals = isRefused ? this.#refusals + 1 : 0;
     if (this.#refusals < MOST_REFUSALS) return;
     // Pods of a later attempt are counted again.

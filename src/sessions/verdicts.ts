@@ -42,10 +42,7 @@ export function capacityVerdict(
         message: `Pods are refused although the template was accepted: ${unended(problem.message)}; mend the template, or what refuses it`,
       };
     case "attach":
-      return {
-        reason: "AttachFailing",
-        message: `can't attach to waiting Pods: ${unended(problem.message)}; allow the operator get and create on pods/attach (the chart's value rbac.attach), or set spec.sessions.parking: Key`,
-      };
+      return { reason: "AttachFailing", message: `can't attach to waiting Pods: ${problem.message}` };
     case "volume":
       return {
         reason: "PreparationFailing",

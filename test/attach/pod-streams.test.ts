@@ -247,19 +247,35 @@ describe("connections ahead of time", () => {
 });
 
 describe("an attach that fails", () => {
-  test("is tried again with backoff, and from the second time its message is the Pod's problem until one succeeds", async () => {
+  test.each([
+    ["refused", 403, 2, "no; allow the operator get and create on pods/attach (the chart's value rbac.attach), or set"],
+    ["answered with an error", 500, 4, "no; look at the Pod, and at its node's kubelet"],
+  ])("is reported with its fix if it is %s repeatedly", async (_what, status, times, said) => {
+    const { streams, keep, on, clock } = streamsOf();
+    const free = waiting("pod-0");
+    on.attach = () => refusal(status, "", "no.");
+    for (let n = 1; n < times; n += 1) {
+      await keep([free]);
+      expect(streams.problemOf(free)).toBeNull();
+      await clock.advance(10 * SECOND);
+    }
+    await keep([free]);
+    expect(streams.problemOf(free)).toContain(said);
+  });
+
+  test("is tried again with backoff until one succeeds", async () => {
     const { streams, keep, on, clock, names, changes } = streamsOf();
     const free = waiting("pod-0");
     on.attach = () => refusal(500, "InternalError", "error dialing backend");
     await keep([free]);
-    expect([streams.isReachable(free), streams.problemOf(free)]).toEqual([false, null]);
+    expect(streams.isReachable(free)).toBe(false);
     expect(changes()).toBe(1);
     const againMs = await keep([free]);
     expect(againMs).toBe(clock.monotonic() + 750);
     expect(names()).toHaveLength(1);
     await clock.advance(750);
     await keep([free]);
-    expect([streams.isReachable(free), streams.problemOf(free)]).toEqual([false, "error dialing backend"]);
+    expect(streams.isReachable(free)).toBe(false);
     expect(await keep([free])).toBe(clock.monotonic() + 1_500);
     on.attach = () => undefined;
     await clock.advance(1_500);
