@@ -28,36 +28,36 @@ export const REASONS = {
   Paused: {
     type: "Ready",
     status: "False",
-    description: "The spec says paused: nothing new is claimed, running sessions go on.",
+    description: "The spec sets paused: nothing new is claimed, and running sessions continue.",
     mend: "Set paused: false to serve work again.",
     event: "Normal",
   },
   Deleting: {
     type: "Ready",
     status: "False",
-    description: "The Environment is being deleted: nothing new is claimed, running sessions drain.",
-    mend: "Wait: it ends by itself at the latest 60 s after deletionGraceSeconds.",
+    description: "The Environment is being deleted: nothing new is claimed, and running sessions drain.",
+    mend: "Wait: the deletion ends at most 60 s after deletionGraceSeconds.",
     event: "Normal",
   },
   StepFailing: {
     type: "Ready",
     status: "False",
     description:
-      "A step that sessions need has failed for 45 seconds, or fails in a way that only a person can fix; the message has the server's words.",
-    mend: "Fix what the message names; the metric berth_failing_steps says which steps fail, and the operator's log each try.",
+      "A step that sessions need has failed for 45 seconds, or fails in a way that only a person can fix; the message has the server's error.",
+    mend: "Fix what the message names. The metric berth_failing_steps shows which steps fail, and the operator's log shows each attempt.",
   },
   Pending: {
     type: "Ready",
     status: "Unknown",
-    description: "The operator has seen the Environment and has not judged it yet.",
-    mend: "Wait a moment; if it stays, look whether the operator runs.",
+    description: "The operator has read the Environment and has not checked it yet.",
+    mend: "Wait a moment; if it stays, check that the operator runs.",
     event: "Normal",
   },
   InvalidSpec: {
     type: "Ready",
     status: "False",
     description: "The stored object does not fit this version's schema: it was written under an older or newer one.",
-    mend: "Mend the field that the message names, or run the operator version that belongs to the installed CRD.",
+    mend: "Correct the field that the message names, or run the operator version that belongs to the installed CRD.",
   },
   // Authenticated
   KeyAccepted: {
@@ -70,36 +70,36 @@ export const REASONS = {
     type: "Authenticated",
     status: "False",
     description: "The Work API refuses the environment key (401 or 403).",
-    mend: "Put a valid key into the Secret that api.keySecretRef names: polling starts again as soon as it changes. A key that was good is tried again by itself within 10 minutes.",
+    mend: "Put a valid key into the Secret that api.keySecretRef names: polling starts again as soon as it changes. A key that was valid before is tried again automatically within 10 minutes.",
   },
   KeySecretMissing: {
     type: "Authenticated",
     status: "False",
     description: "The Secret that api.keySecretRef names is not in the Environment's namespace.",
-    mend: "Create the Secret, or mend api.keySecretRef.name.",
+    mend: "Create the Secret, or correct api.keySecretRef.name.",
   },
   KeyMissing: {
     type: "Authenticated",
     status: "False",
-    description: "The Secret is there but lacks the key that api.keySecretRef names.",
-    mend: "Add the key to the Secret, or mend api.keySecretRef.key.",
+    description: "The Secret exists but lacks the key that api.keySecretRef names.",
+    mend: "Add the key to the Secret, or correct api.keySecretRef.key.",
   },
   KeyEmpty: {
     type: "Authenticated",
     status: "False",
-    description: "The key in the Secret is empty, or nothing a header can carry.",
+    description: "The key in the Secret is empty, or has characters that an HTTP header cannot contain.",
     mend: "Put the environment key there, without quotes or line breaks.",
   },
   KeySecretUnreadable: {
     type: "Authenticated",
     status: "Unknown",
-    description: "The Secret could not be read: the operator may not, or the API server did not answer.",
+    description: "The Secret could not be read: the operator lacks the permission, or the API server did not answer.",
     mend: "Give the operator permission to get Secrets in this namespace (the chart's namespaces value).",
   },
   KeyUnchecked: {
     type: "Authenticated",
     status: "Unknown",
-    description: "The environment key was read and no request was answered with it yet.",
+    description: "The environment key was read, and no request with it was answered yet.",
     mend: "See the condition QueueReachable.",
     event: "Normal",
   },
@@ -109,32 +109,33 @@ export const REASONS = {
     type: "QueueReachable",
     status: "False",
     description: "The Work API did not answer: no connection, a time-out, or a server error.",
-    mend: "See that the operator's Pod may reach api.baseUrl (network policy, proxy, CA); it is tried again with backoff.",
+    mend: "Check that the operator's Pod can reach api.baseUrl (network policy, proxy, CA). Berth tries again with backoff.",
   },
   EnvironmentNotFound: {
     type: "QueueReachable",
     status: "False",
-    description: "The Work API knows no environment of this id for this key.",
+    description: "The Work API has no environment with this id for this key.",
     mend: "Compare environmentId with the console; it cannot be changed, so create another Environment for another id.",
   },
   RateLimited: {
     type: "QueueReachable",
     status: "False",
     description: "The Work API answers 429: the organization sends too many requests.",
-    mend: "Give the Environments of one organization the same api.budgetGroup; it slows down by itself.",
+    mend: "Give the Environments of one organization the same api.budgetGroup. Berth slows down automatically.",
   },
   OriginNotAllowed: {
     type: "QueueReachable",
     status: "False",
     description:
-      "The operator was not told to send keys to the origin of api.baseUrl, which is plain http, leads to an inner address, or is not on its list.",
-    mend: "Mend api.baseUrl, or add the origin to the chart's allowedApiOrigins (the flag --allowed-api-origins).",
+      "The operator does not send keys to the origin of api.baseUrl, which is plain http, resolves to an internal address, or is not in its list.",
+    mend: "Correct api.baseUrl, or add the origin to the chart's allowedApiOrigins (the flag --allowed-api-origins).",
   },
   BadReply: {
     type: "QueueReachable",
     status: "False",
-    description: "The Work API answered with something that is not its contract, or with an item that is not.",
-    mend: "See that api.baseUrl is the API itself and not a proxy's page; else update Berth. An item: stop it in the platform.",
+    description:
+      "The Work API answered with something that does not follow its contract, or with an item that does not.",
+    mend: "Check that api.baseUrl is the API itself and not a proxy's page; otherwise update Berth. If the message names an item, stop it in the platform.",
   },
   QueueUnchecked: {
     type: "QueueReachable",
@@ -147,65 +148,65 @@ export const REASONS = {
   Accepted: {
     type: "TemplateAccepted",
     status: "True",
-    description: "The API server took a Pod of the template on a dry run.",
+    description: "The API server accepted a Pod of the template in a dry run.",
     mend: NOTHING,
   },
   AcceptedWithWarning: {
     type: "TemplateAccepted",
     status: "True",
-    description: "The API server took a Pod of the template, with something worth a look.",
+    description: "The API server accepted a Pod of the template, with a warning.",
     mend: "The message says what; with parking: Key, imagePullPolicy: Always contacts the registry every few seconds while a Pod waits.",
     event: "Warning",
   },
   Refused: {
     type: "TemplateAccepted",
     status: "False",
-    description: "The API server refuses Pods of the template; its words are in the message.",
-    mend: "Mend the field that the message names.",
+    description: "The API server refuses Pods of the template; the message has its error.",
+    mend: "Correct the field that the message names.",
   },
   AdmissionRefused: {
     type: "TemplateAccepted",
     status: "False",
-    description: "An admission policy of the cluster refuses Pods of the template; its words are in the message.",
-    mend: "Mend the template to fit the policy, or ask the cluster's administrator.",
+    description: "An admission policy of the cluster refuses Pods of the template; the message has its error.",
+    mend: "Change the template to fit the policy, or ask the cluster's administrator.",
   },
   TemplateForbidden: {
     type: "TemplateAccepted",
     status: "False",
     description:
-      "The template asks for what the operator's policy for Pods does not allow; free Pods of it are removed, running sessions go on.",
-    mend: "Leave out the field that the message names, or have the cluster's administrator allow it by the chart's podPolicy.",
+      "The template has a field that the operator's policy for Pods does not allow; its free Pods are removed, and running sessions continue.",
+    mend: "Remove the field that the message names, or ask the cluster's administrator to allow it with the chart's podPolicy.",
   },
   TemplateUnchecked: {
     type: "TemplateAccepted",
     status: "Unknown",
-    description: "The dry run got no answer yet; it is tried again.",
-    mend: "See that the operator may create Pods in this namespace and that the API server answers.",
+    description: "The dry run got no answer yet; Berth tries again.",
+    mend: "Check that the operator may create Pods in this namespace, and that the API server answers.",
   },
   // NetworkPolicyReady
   PolicyInPlace: {
     type: "NetworkPolicyReady",
     status: "True",
-    description: "The NetworkPolicy is in place; whether it is enforced is for the cluster's network.",
+    description: "The NetworkPolicy is in place. Whether it is enforced depends on the cluster's network plug-in.",
     mend: NOTHING,
   },
   PolicyNotWanted: {
     type: "NetworkPolicyReady",
     status: "True",
-    description: "No NetworkPolicy is kept, since network.policy is None.",
+    description: "Berth keeps no NetworkPolicy, because network.policy is None.",
     mend: NOTHING,
   },
   PolicyFailing: {
     type: "NetworkPolicyReady",
     status: "False",
     description:
-      "The NetworkPolicy could not be read or written, so no Pod is made and nothing is claimed; it is tried again.",
-    mend: "Give the operator permission to get, create, patch and delete NetworkPolicies in this namespace, or mend what the message names; or set network.policy: None.",
+      "The NetworkPolicy could not be read or written, so no Pod is created and nothing is claimed; Berth tries again.",
+    mend: "Give the operator permission to get, create, patch and delete NetworkPolicies in this namespace, or fix what the message names; or set network.policy: None.",
   },
   PolicyUnchecked: {
     type: "NetworkPolicyReady",
     status: "Unknown",
-    description: "The NetworkPolicy was not looked at yet.",
+    description: "The NetworkPolicy was not checked yet.",
     mend: "Wait a moment; if it stays, see the operator's log.",
     event: "Normal",
   },
@@ -213,13 +214,13 @@ export const REASONS = {
   Available: {
     type: "CapacityAvailable",
     status: "True",
-    description: "Pods can be made and get ready.",
+    description: "Pods can be created and get ready.",
     mend: NOTHING,
   },
   AtMaximum: {
     type: "CapacityAvailable",
     status: "True",
-    description: "As many Pods as maxConcurrent allows are in use, and more work waits.",
+    description: "All Pods that maxConcurrent allows are in use, and more work waits.",
     mend: "Raise maxConcurrent to serve more at a time.",
   },
   QuotaExceeded: {
@@ -231,46 +232,47 @@ export const REASONS = {
   Unschedulable: {
     type: "CapacityAvailable",
     status: "False",
-    description: "The scheduler finds no node for a Pod; its words are in the message. A node may be on its way.",
-    mend: "Add nodes, or mend the template's requests, selectors and tolerations.",
+    description:
+      "The scheduler finds no node for a Pod; the message has its reason. The autoscaler may already be adding a node.",
+    mend: "Add nodes, or change the template's requests, selectors and tolerations.",
   },
   ImagePullFailing: {
     type: "CapacityAvailable",
     status: "False",
-    description: "The image cannot be pulled; kubelet's words are in the message.",
-    mend: "Mend the image's name, or its imagePullSecrets.",
+    description: "The image cannot be pulled; the message has the kubelet's error.",
+    mend: "Correct the image's name, or its imagePullSecrets.",
   },
   PreparationFailing: {
     type: "CapacityAvailable",
     status: "False",
-    description: "Pods do not get ready within prepareTimeoutSeconds, for a reason in the message.",
-    mend: "Describe a Pod of the Environment; raise prepareTimeoutSeconds if it only takes longer.",
+    description: "Pods do not get ready within prepareTimeoutSeconds; the message has the reason.",
+    mend: "Describe a Pod of the Environment with kubectl; raise prepareTimeoutSeconds if it only takes longer.",
   },
   AttachFailing: {
     type: "CapacityAvailable",
     status: "False",
-    description: "The operator can't attach to waiting Pods, so it can't give them a session.",
+    description: "The operator cannot attach to waiting Pods, so it cannot give them a session.",
     mend: "If it is refused, allow the operator get and create on pods/attach (rbac.attach), or set spec.sessions.parking: Key; otherwise look at the Pod, and at its node's kubelet.",
   },
   // SessionsStarting
   Starting: {
     type: "SessionsStarting",
     status: "True",
-    description: "Containers of the current template start when opened.",
+    description: "Containers of the current template start their sessions.",
     mend: NOTHING,
   },
   NoSessionYet: {
     type: "SessionsStarting",
     status: "Unknown",
-    description: "No session of the current template was started yet.",
+    description: "No session of the current template has started yet.",
     mend: NOTHING,
     event: "Normal",
   },
   BreakerOpen: {
     type: "SessionsStarting",
     status: "False",
-    description: "Several containers in a row did not start, so nothing is claimed but a probe now and then.",
-    mend: "Mend the image or the template: a change of the spec is tried at once.",
+    description: "Several sessions in a row did not start, so Berth claims only one now and then, as a probe.",
+    mend: "Fix the image or the template: a change of the spec is tried at once.",
   },
   // ScalingActive
   ScalingFollowsDemand: {
@@ -282,7 +284,7 @@ export const REASONS = {
   ScaleDownHeld: {
     type: "ScalingActive",
     status: "True",
-    description: "Fewer workers are wanted, and none is ended, since one that is or may be busy could be hit.",
+    description: "Fewer workers are wanted, but Berth ends none, because one that is or may be busy could be chosen.",
     mend: "Wait for the sessions to end; give workers a busyProbe, and look at workers that are not Ready or do not answer it.",
   },
   DemandUnread: {
@@ -295,14 +297,14 @@ export const REASONS = {
   ReadingStale: {
     type: "ScalingActive",
     status: "False",
-    description: "What was last read of the queue is too old to scale by: the number of workers stays what it is.",
+    description: "The last reading of the queue is too old to scale by, so the number of workers does not change.",
     mend: "See the conditions Authenticated and QueueReachable; the message says which reading is missing.",
   },
   ScalingFailed: {
     type: "ScalingActive",
     status: "False",
-    description: "The workers' Deployments could not be read or written; it is tried again.",
-    mend: "Give the operator permission to create, patch and delete Deployments and to patch Pods in this namespace; the message has the API server's words.",
+    description: "The workers' Deployments could not be read or written; Berth tries again.",
+    mend: "Give the operator permission to create, patch and delete Deployments and to patch Pods in this namespace; the message has the API server's error.",
   },
   // CredentialMissing
   CredentialMissing: {
@@ -322,8 +324,8 @@ export const REASONS = {
   EnvironmentIdShared: {
     type: "EnvironmentIdShared",
     status: "True",
-    description: "Another Environment that this operator serves has the same environmentId: both take from one queue.",
-    mend: "Keep one of them and delete the others, or create each with an environmentId of its own.",
+    description: "Another Environment that this operator serves has the same environmentId: both claim from one queue.",
+    mend: "Keep one of them and delete the others, or create each with its own environmentId.",
   },
   EnvironmentIdUnique: {
     type: "EnvironmentIdShared",

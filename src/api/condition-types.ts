@@ -26,7 +26,7 @@ export const CONDITIONS = {
   },
   CapacityAvailable: {
     good: "True",
-    description: "Whether Pods can be made and prepared: quota, scheduling, image pulls.",
+    description: "Whether Pods can be created and prepared: quota, scheduling, image pulls.",
   },
   SessionsStarting: { good: "True", description: "Whether containers of the current template start when opened." },
   ScalingActive: { good: "True", description: "Whether the number of workers follows the demand (workers mode)." },

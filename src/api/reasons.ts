@@ -48,7 +48,7 @@ export const END_REASONS = {
   },
   NodeLost: {
     failed: true,
-    description: "The node of the Pod stopped answering, or was started anew.",
+    description: "The node of the Pod stopped answering, or restarted.",
     mend: "Look at the node; the work item was settled according to onPodFailure.",
   },
   DeadlineExceeded: {

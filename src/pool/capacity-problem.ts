@@ -15,11 +15,11 @@ export type CapacityProblem =
 
 /** Fixes for problems that nodes report only in Events. */
 const FIXES: Readonly<Record<string, string>> = {
-  FailedCreatePodSandBox: "mend the template's securityContext, or the node's container runtime and network",
-  FailedMount: "make what the volume refers to, or mend the template's volumes",
-  FailedMapVolume: "make what the volume refers to, or mend the template's volumes",
-  FailedAttachVolume: "mend the volume, or its driver on the node",
-  NetworkNotReady: "mend the node's network plug-in",
+  FailedCreatePodSandBox: "fix the template's securityContext, or the node's container runtime and network",
+  FailedMount: "create what the volume refers to, or correct the template's volumes",
+  FailedMapVolume: "create what the volume refers to, or correct the template's volumes",
+  FailedAttachVolume: "fix the volume, or its driver on the node",
+  NetworkNotReady: "fix the node's network plug-in",
 };
 
 /**
@@ -37,7 +37,7 @@ export function unheard(events: "unread" | "read" | { readonly command: string }
 
 /** The capacity problem for a node's complaint in an Event. */
 export function wordsOfNode({ reason, message }: Problem): CapacityProblem {
-  const fix = FIXES[reason] ?? "look at the Pod's node and its kubelet";
+  const fix = FIXES[reason] ?? "check the Pod's node and its kubelet";
   return { is: "preparing", message: `${reason}: ${unended(message)}; ${fix}` };
 }
 

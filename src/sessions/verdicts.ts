@@ -20,7 +20,7 @@ export function capacityVerdict(
           message: `all ${use.max} Pods of maxConcurrent are in use and more work waits: ${why}`,
         };
       }
-      return { reason: "Available", message: "Pods can be made and get ready" };
+      return { reason: "Available", message: "Pods can be created and get ready" };
     case "quota":
       return {
         reason: "QuotaExceeded",
@@ -29,24 +29,24 @@ export function capacityVerdict(
     case "unschedulable":
       return {
         reason: "Unschedulable",
-        message: `no node takes a Pod: ${unended(problem.message)}; add nodes, or mend the template's requests, selectors and tolerations`,
+        message: `no node takes a Pod: ${unended(problem.message)}; add nodes, or change the template's requests, selectors and tolerations`,
       };
     case "image":
       return {
         reason: "ImagePullFailing",
-        message: `${unended(problem.message)}; mend the image's name or its imagePullSecrets`,
+        message: `${unended(problem.message)}; correct the image's name or its imagePullSecrets`,
       };
     case "refused":
       return {
         reason: "PreparationFailing",
-        message: `Pods are refused although the template was accepted: ${unended(problem.message)}; mend the template, or what refuses it`,
+        message: `Pods are refused although the template was accepted: ${unended(problem.message)}; change the template, or the policy that refuses it`,
       };
     case "attach":
-      return { reason: "AttachFailing", message: `can't attach to waiting Pods: ${problem.message}` };
+      return { reason: "AttachFailing", message: `cannot attach to waiting Pods: ${problem.message}` };
     case "volume":
       return {
         reason: "PreparationFailing",
-        message: `volumes of sessions cannot be had: ${unended(problem.message)}`,
+        message: `the volumes of sessions are not available: ${unended(problem.message)}`,
       };
     case "preparing":
       return { reason: "PreparationFailing", message: `Pods do not get ready: ${unended(problem.message)}` };
@@ -60,7 +60,7 @@ export function startVerdict(breaker: Breaker, probeWallMs: number): Verdict {
   if (breaker.isOpen) {
     return {
       reason: "BreakerOpen",
-      message: `${breaker.failures} sessions in a row did not start: ${unended(breaker.message)}; mend the image or the template: a changed template is tried at once, anything else with one session after ${timeOf(probeWallMs)}`,
+      message: `${breaker.failures} sessions in a row did not start: ${unended(breaker.message)}; fix the image or the template: a changed template is tried at once, anything else with one session after ${timeOf(probeWallMs)}`,
     };
   }
   return breaker.hasServed

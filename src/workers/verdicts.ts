@@ -94,14 +94,17 @@ function unschedulable({ status }: Pod): Verdict | null {
   const words = unended(scheduled.message ?? "");
   return {
     reason: "Unschedulable",
-    message: `no node takes a worker: ${words}; add nodes, or mend the template's requests, selectors and tolerations`,
+    message: `no node takes a worker: ${words}; add nodes, or change the template's requests, selectors and tolerations`,
   };
 }
 
 function unpulled(pod: Pod): Verdict | null {
   const waiting = waitingOf(pod, IMAGE_PULL_FAILED);
   if (!waiting) return null;
-  return { reason: "ImagePullFailing", message: `${unended(waiting)}; mend the image's name or its imagePullSecrets` };
+  return {
+    reason: "ImagePullFailing",
+    message: `${unended(waiting)}; correct the image's name or its imagePullSecrets`,
+  };
 }
 
 function unstarted(pod: Pod): Verdict | null {

@@ -207,7 +207,7 @@ describe.concurrent("berth doctor", () => {
     expect(found(await doctor(world), "conditions")[0]).toMatchObject({
       status: "fail",
       message: expect.stringMatching(/^Ready=False KeySecretMissing: Secret key is not in namespace/),
-      mend: "Create the Secret, or mend api.keySecretRef.name.",
+      mend: "Create the Secret, or correct api.keySecretRef.name.",
     });
     await world.createKey();
     await world.patchSpec({ paused: true });

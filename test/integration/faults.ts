@@ -166,7 +166,7 @@ function failingImage(): Fault {
       type: "SessionsStarting",
       status: "False",
       reason: "BreakerOpen",
-      words: [/^\d+ sessions in a row did not start/, "exit code 1: no such model: clade-5", "mend the image"],
+      words: [/^\d+ sessions in a row did not start/, "exit code 1: no such model: clade-5", "fix the image"],
     },
     tries: "stats",
     mend: (world) => {
@@ -530,7 +530,7 @@ export function faults(): Fault[] {
         type: "CapacityAvailable",
         status: "False",
         reason: "Unschedulable",
-        words: [/0\/\d+ nodes are available/, "node affinity/selector", "add nodes, or mend the template"],
+        words: [/0\/\d+ nodes are available/, "node affinity/selector", "add nodes, or change the template"],
       },
       tries: "stats",
       mend: (world) =>
@@ -552,7 +552,7 @@ export function faults(): Fault[] {
         words: [
           "registry.invalid/agents/worker:1.4.2",
           "no such host",
-          "mend the image's name or its imagePullSecrets",
+          "correct the image's name or its imagePullSecrets",
         ],
       },
       tries: "stats",
@@ -588,7 +588,7 @@ export function faults(): Fault[] {
         reason: "PreparationFailing",
         words: [
           "Pods do not get ready: FailedCreatePodSandBox: Failed to create pod sandbox: rpc error",
-          'user group "20002" is specified without user; mend the template\'s securityContext',
+          'user group "20002" is specified without user; fix the template\'s securityContext',
         ],
       },
       tries: "stats",
@@ -779,7 +779,7 @@ export function faults(): Fault[] {
         type: "CapacityAvailable",
         status: "False",
         reason: "AttachFailing",
-        words: [/^can't attach to waiting Pods: /, "allow the operator get and create on pods/attach"],
+        words: [/^cannot attach to waiting Pods: /, "allow the operator get and create on pods/attach"],
       },
       { status: "False", reason: "AttachFailing" },
       {

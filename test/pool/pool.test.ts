@@ -158,7 +158,7 @@ test("reports a Pod that can't be attached to, and claims nothing for it", async
   await run(1_000);
   expect(capacityVerdict(pool.problem(), { busy: 0, max: 1, depth: 0, heldBy: null })).toEqual({
     reason: "AttachFailing",
-    message: "can't attach to waiting Pods: error dialing backend",
+    message: "cannot attach to waiting Pods: error dialing backend",
   });
 });
 

@@ -39,7 +39,7 @@ describe.concurrent("an image that does not exist", () => {
     const condition = await world.untilCondition("CapacityAvailable", "ImagePullFailing");
     expect(condition.status).toBe("False");
     expect(condition.message).toContain(MISSING);
-    expect(condition.message).toContain("mend the image's name or its imagePullSecrets");
+    expect(condition.message).toContain("correct the image's name or its imagePullSecrets");
     await world.untilCondition("Ready", "ImagePullFailing");
     // The kubelet retries with backoff. Its message changes, but the condition's does not.
     await world.until("kubelet has asked three times", () => pulls(world) >= 3);

@@ -164,7 +164,7 @@ test.concurrent("a sandbox that the runtime refuses shows in the condition until
   const { message } = await world.untilCondition("CapacityAvailable", "PreparationFailing");
   expect(message).toContain("Pods do not get ready: FailedCreatePodSandBox: Failed to create pod sandbox: rpc error");
   expect(message).toContain(`user group "${WORKER_USER}" is specified without user`);
-  expect(message).toContain("mend the template's securityContext");
+  expect(message).toContain("fix the template's securityContext");
   for (const { metadata } of world.pods) expect(message).not.toContain(metadata.name);
   expect(world.environment?.status?.sessions?.warm).toBe(0);
   // The kubelet retries about every 15 s.

@@ -32,7 +32,7 @@ describe.concurrent("a Pod that fits no node", () => {
     const condition = await world.untilCondition("CapacityAvailable", "Unschedulable");
     expect(condition).toMatchObject({ status: "False" });
     expect(condition.message).toContain("Insufficient cpu");
-    expect(condition.message).toContain("mend the template's requests");
+    expect(condition.message).toContain("change the template's requests");
     await world.untilCondition("Ready", "Unschedulable");
     await world.until("its depth is seen", async () => (await world.metric("berth_queue_depth")) === 1);
     expect((await world.simulator.item(item.id)).offers).toEqual([]);

@@ -54,10 +54,10 @@ describe("a Pod that waits on its node without a reason in its status", () => {
     await untilSaid(MISSING, 10 * SECOND);
     expect(condition()).toMatchObject({ status: "False", reason: "PreparationFailing" });
     expect(condition()?.message).toBe(
-      `Pods do not get ready: FailedMount: ${MISSING}; make what the volume refers to, or mend the template's volumes`,
+      `Pods do not get ready: FailedMount: ${MISSING}; create what the volume refers to, or correct the template's volumes`,
     );
     await world.until("a Pod is parked", () => world.parked.length === 1, 10 * MINUTE);
-    await untilSaid("Pods can be made", 10 * SECOND);
+    await untilSaid("Pods can be created", 10 * SECOND);
     const before = readings();
     await world.pass(10 * MINUTE);
     expect(readings()).toBe(before);
@@ -110,7 +110,7 @@ describe("a Pod that waits on its node without a reason in its status", () => {
     await world.until("the next Pod is bound", () => bound().length === 1, 20 * MINUTE);
     expect(condition()?.message).toContain(MISSING);
     complain(bound()[0], "network is not ready", { reason: "NetworkNotReady" });
-    await untilSaid("NetworkNotReady: network is not ready; mend the node's network plug-in", 50 * SECOND);
+    await untilSaid("NetworkNotReady: network is not ready; fix the node's network plug-in", 50 * SECOND);
   });
 
   test("is reported as late when its node has no warning", async () => {
