@@ -10,7 +10,7 @@ import type { ClaimContext } from "../protocol/context.ts";
 import { ofClaim } from "../protocol/points.ts";
 import { credentialOfOpened } from "./secret-acts.ts";
 
-/** What the acts need of an Environment's connections to its Pods. */
+/** The operations on an Environment's connections that a delivery needs. */
 export type Deliverer = Pick<PodStreams, "deliver" | "hasStarted">;
 
 /**
@@ -61,7 +61,7 @@ async function readLog(context: ClaimContext, streams: Deliverer, claim: Claim, 
     return await points.run("session.read-log", ofClaim(claim), read, (shown) => ({ started: shown === "started" }));
   } catch (error) {
     if (!isForbidden(error)) throw error;
-    logger.warn({ pod: claim.name, error: errorText(error) }, "the log of a container may not be read");
+    logger.warn({ pod: claim.name, error: errorText(error) }, "not allowed to read the container's log");
     return "unclear";
   }
 }

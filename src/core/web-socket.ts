@@ -1,8 +1,8 @@
 import { createHash, randomBytes } from "node:crypto";
 
 /**
- * A client's side of the WebSocket protocol (RFC 6455) on bytes, without extensions. undici's and Node's own WebSocket
- * also load fetch, which takes megabytes, and report no reason when a server refuses the handshake.
+ * The client side of the WebSocket protocol (RFC 6455), without extensions. The WebSockets of undici and Node also load
+ * fetch, which takes megabytes, and report no reason when a server refuses the handshake.
  */
 export const OPCODES = { continuation: 0x0, binary: 0x2, close: 0x8, ping: 0x9, pong: 0xa } as const;
 
@@ -23,7 +23,7 @@ const MAX_TWO_BYTES = 0xffff;
 /** From section 1.3 of the RFC. */
 const ACCEPT_SUFFIX = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/** Headers of a handshake, and the server's answer to its key. */
+/** The headers of a handshake, and the `Sec-WebSocket-Accept` that the server must answer. */
 export function webSocketHandshake(protocol: string) {
   const key = randomBytes(16).toString("base64");
   return {
@@ -32,7 +32,7 @@ export function webSocketHandshake(protocol: string) {
   };
 }
 
-/** A frame as a client sends it, which must be masked. At most 64 KiB. */
+/** A frame from a client, which must be masked. At most 64 KiB. */
 export function clientFrame(opcode: number, body: Uint8Array): Buffer {
   if (body.length > MAX_TWO_BYTES) throw new RangeError(`a frame of ${body.length} bytes is too long`);
   const isShort = body.length <= MAX_SHORT_BYTES;
@@ -57,14 +57,12 @@ export class FrameDecoder {
     this.#pending = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk]);
     while (this.#pending.length >= 2) {
       const [first = 0, second = 0] = this.#pending;
-      if ((first & RESERVED) !== 0 || (second & MASKED) !== 0)
-        throw new TypeError("a frame of the server is malformed");
+      if ((first & RESERVED) !== 0 || (second & MASKED) !== 0) throw new TypeError("the server sent a malformed frame");
       const start = second === LENGTH_IN_TWO_BYTES ? 4 : second === LENGTH_IN_EIGHT_BYTES ? 10 : 2;
       if (this.#pending.length < start) return;
       const length =
         start === 2 ? second : start === 4 ? this.#pending.readUInt16BE(2) : Number(this.#pending.readBigUInt64BE(2));
-      if (length > MAX_FRAME_BYTES)
-        throw new TypeError(`a frame of the server is longer than ${MAX_FRAME_BYTES} bytes`);
+      if (length > MAX_FRAME_BYTES) throw new TypeError(`the server sent a frame longer than ${MAX_FRAME_BYTES} bytes`);
       if (this.#pending.length < start + length) return;
       const body = this.#pending.subarray(start, start + length);
       this.#pending = this.#pending.subarray(start + length);

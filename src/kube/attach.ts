@@ -6,7 +6,7 @@ import { KubeApiError, MALFORMED } from "./errors.ts";
 import type { Call, Exchange } from "./exchange.ts";
 import { errorOfEvent } from "./status.ts";
 
-/** Bound of the handshake, which passes through the API server to a kubelet. */
+/** Time limit of the handshake, which passes through the API server to a kubelet. */
 export const ATTACH_TIMEOUT_MS = 10_000;
 
 /** The API server passes this version through to the kubelet. It translates later ones to SPDY. */
@@ -17,7 +17,7 @@ const STDIN = 0;
 const STDOUT = 1;
 const ERROR = 3;
 
-/** Only the start of the output counts. A container may print anything after it. */
+/** Only the start of the output is kept: the marker is there, and a container may print without end. */
 const MAX_OUTPUT = 64 * 1024;
 
 /** Below the idle timeouts of common load balancers (60 s and more). */
@@ -39,7 +39,7 @@ export interface AttachStream {
   close(): void;
 }
 
-/** Opens a WebSocket like any other request: with the same credentials, repeats and errors. See KubeClient.attach. */
+/** Opens a WebSocket like any other request: with the same credentials, retries and errors. See KubeClient.attach. */
 export async function openAttach(exchange: Exchange, call: Call): Promise<AttachStream> {
   const handshake = webSocketHandshake(PROTOCOL);
   // The request reaches the kubelet unchanged, which answers 406 to a client that only accepts JSON.
@@ -50,7 +50,7 @@ export async function openAttach(exchange: Exchange, call: Call): Promise<Attach
     return new Attached(exchange, call, socket);
   }
   socket?.destroy();
-  const text = `${call.about}: the answer (HTTP ${status}) is no WebSocket of ${PROTOCOL}`;
+  const text = `${call.about}: the answer (HTTP ${status}) is not a WebSocket with the protocol ${PROTOCOL}`;
   throw new KubeApiError(text, { status: 0, reason: MALFORMED });
 }
 
@@ -77,8 +77,8 @@ class Attached implements AttachStream {
     this.#call = call;
     this.#socket = socket;
     socket.on("data", (chunk: Buffer) => this.#read(chunk));
-    socket.on("error", (error) => this.#end(`the connection broke off: ${errorText(error)}`));
-    socket.on("close", () => this.#end("the connection broke off"));
+    socket.on("error", (error) => this.#end(`the connection was lost: ${errorText(error)}`));
+    socket.on("close", () => this.#end("the connection was lost"));
     this.#pingIn(PING_INTERVAL_MS * exchange.random());
   }
 

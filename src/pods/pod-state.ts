@@ -48,14 +48,14 @@ const ORDINARY_WAITS = new Set(["", "ContainerCreating", "PodInitializing"]);
 const SECRET_NOT_SYNCED = /^failed to sync \w+ cache: /;
 /**
  * The container runtime does not answer while it restarts, which is no problem either. A registry's message may look
- * alike.
+ * the same.
  */
 const RUNTIME_AWAY = /rpc error: code = (Unavailable|DeadlineExceeded|Canceled) /;
 
 /** 128 + SIGKILL: the exit code of a container that was killed, except by the kernel for its memory. */
 const EXIT_SIGKILL = 137;
 
-/** containerd's report for a container whose end went unseen because its node restarted. */
+/** containerd's report for a container that ended while its node or containerd was down. */
 const END_UNSEEN = { reason: "Unknown", exitCode: 255 };
 
 /** Who deletes Pods of a node that does not answer or is being drained, and of one that no longer exists. */
@@ -139,7 +139,7 @@ function waitsInGate({ initContainerStatuses }: PodStatus): boolean {
   return initContainerStatuses?.some(({ name, state }) => name === EARLIER_GATE && state?.running) ?? false;
 }
 
-/** The container that Berth gates, as resolved when the Pod was made; the first one if the Pod does not say. */
+/** The container that Berth gates, as its Pod's annotation names it; without the annotation, the first one. */
 export function sessionContainerName(pod: Pod): string | undefined {
   // Not the first status: the kubelet sorts them by name.
   return pod.metadata.annotations?.[ANNOTATION_SESSION_CONTAINER] ?? pod.spec.containers?.[0]?.name;
@@ -235,12 +235,12 @@ function endOf(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated
     const doing = waitsForLine(pod) ? "it waited for a session" : "its session ran";
     const message =
       base.finishedAtMs === null
-        ? "somebody deleted the Pod, and nobody saw its container end"
-        : `somebody deleted the Pod while ${doing}; the container ended with exit code ${exitCode}`;
+        ? "the Pod was deleted; how its container ended is unknown"
+        : `the Pod was deleted while ${doing}; the container ended with exit code ${exitCode}`;
     return { ...base, cause: "PodDeleted", message };
   }
   if (terminated.reason === END_UNSEEN.reason && exitCode === END_UNSEEN.exitCode) {
-    const message = "nobody saw how the container ended; its node, or the node's container runtime, was started anew";
+    const message = "how the container ended is unknown, because its node or the node's container runtime restarted";
     return { ...base, cause: "NodeLost", message, exitCode: null };
   }
   if (waitsForLine(pod)) return { ...base, cause: "StartFailed", message: endedWaiting(pod, terminated) };
@@ -320,11 +320,11 @@ function endWithoutContainer({ metadata }: Pod, status: PodStatus, ran: boolean)
   const disruption = disruptionOf(status, null);
   if (disruption) return { ...NO_TIMES, ...disruption, exitCode: null };
   if (ran) {
-    const message = status.message ?? `the Pod is ${status.phase} and nobody saw how its container ended`;
+    const message = status.message ?? `the Pod is ${status.phase}; how its container ended is unknown`;
     return { ...NO_TIMES, cause: "NodeLost", message, exitCode: null };
   }
   if (metadata.deletionTimestamp) {
-    const message = "somebody deleted the Pod before its session container started";
+    const message = "the Pod was deleted before its session container started";
     return { ...NO_TIMES, cause: "PodDeleted", message, exitCode: null };
   }
   const failed = status.initContainerStatuses?.find(({ state }) => (state?.terminated?.exitCode ?? 0) !== 0);

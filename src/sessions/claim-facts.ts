@@ -126,7 +126,7 @@ export class ClaimFacts {
     this.#recorder.ended(claim, {
       ...NOT_SEEN,
       cause: "PodDeleted",
-      message: "the Pod is gone and nobody saw how its container ended",
+      message: "the Pod is gone; how its container ended is unknown",
     });
   }
 

@@ -195,7 +195,7 @@ describe("connections ahead of time", () => {
     const pods = some(3);
     await keep(pods);
     expect(taken).toBe(3);
-    attached[0]?.stream.close("the connection broke off");
+    attached[0]?.stream.close("the connection was lost");
     await streams.deliver(pods[1] as Pod, FRAME, () => {});
     await clock.settle();
     expect([taken, await gauge()]).toEqual([1, 1]);
@@ -211,7 +211,7 @@ describe("connections ahead of time", () => {
     await keep([free]);
     const pauses: number[] = [];
     for (let n = 0; n < 4; n += 1) {
-      attached.at(-1)?.stream.close("the connection broke off");
+      attached.at(-1)?.stream.close("the connection was lost");
       await clock.settle();
       const againMs = (await keep([free])) ?? 0;
       pauses.push(againMs - clock.monotonic());
@@ -290,7 +290,7 @@ describe("an attach that fails", () => {
     await keep([free]);
     await clock.advance(60 * SECOND);
     on.attach = () => refusal(500, "InternalError", "error dialing backend");
-    attached[0]?.stream.close("the connection broke off");
+    attached[0]?.stream.close("the connection was lost");
     await clock.settle();
     expect([streams.isReachable(free), streams.unreachableMs(free)]).toEqual([true, 0]);
     await keep([free]);
@@ -368,7 +368,7 @@ describe("a delivery", () => {
     const free = waiting("pod-0");
     await keep([free]);
     // Just now: the Pod's record still has it.
-    attached[0]?.stream.close("the connection broke off");
+    attached[0]?.stream.close("the connection was lost");
     on.send = starts;
     expect(await streams.deliver(free, FRAME, () => {})).toBe("started");
     expect(attached.map(({ stream }) => stream.sent)).toEqual([[], [FRAME]]);
@@ -402,7 +402,7 @@ describe("a delivery", () => {
     const { streams, keep, on } = streamsOf();
     const free = waiting("pod-0");
     await keep([free]);
-    on.send = (stream) => stream.close("the connection broke off");
+    on.send = (stream) => stream.close("the connection was lost");
     expect(await streams.deliver(free, FRAME, () => {})).toBe("unanswered");
   });
 

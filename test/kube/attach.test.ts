@@ -283,7 +283,7 @@ describe("waiting for a text", () => {
 describe("the end of a stream", () => {
   test.each([
     ["a close frame", (remote: ServerWebSocket) => remote.close(1001, "going away"), "code 1001 going away"],
-    ["a broken connection", (remote: ServerWebSocket) => remote.cut(), "the connection broke off"],
+    ["a broken connection", (remote: ServerWebSocket) => remote.cut(), "the connection was lost"],
     [
       "a failure of the kubelet",
       (remote: ServerWebSocket) => {

@@ -353,7 +353,7 @@ describe("a container that waits for its session's line", () => {
     const deletion = { deletionTimestamp: "2026-01-01T01:30:10Z", deletionGracePeriodSeconds: 30 };
     expect(endOf(waiting(terminated(143), {}, deletion))).toMatchObject({
       cause: "PodDeleted",
-      message: "somebody deleted the Pod while it waited for a session; the container ended with exit code 143",
+      message: "the Pod was deleted while it waited for a session; the container ended with exit code 143",
       startedAtMs: null,
     });
     // Its node was started again.

@@ -133,4 +133,4 @@ export class FakeAttachStream implements AttachStream {
   }
 }
 
-const BROKEN = "the connection broke off";
+const BROKEN = "the connection was lost";
