@@ -24,7 +24,7 @@ const ATTACH_MS = 5_000;
  */
 const MARKER_MS = 2 * SECOND_MS;
 
-/** A program may log before it waits, so the marker is not always at the beginning. */
+/** How much of a container's log is read. A program may log before it waits, so the marker is not always first. */
 const LOG_BYTES = 64 * 1_024;
 
 /** Answers that say that attaching is not possible at all: a policy refuses it, or the node does not support it. */
@@ -42,7 +42,7 @@ const ALLOW =
 /** No session is claimed for a Pod between a failed attach and the next one. */
 const RETRY = { baseMs: SECOND_MS, maxMs: 10 * SECOND_MS };
 
-/** A connection that ends sooner after it was made, in milliseconds, is made again with backoff. */
+/** A connection that ends sooner than this, in milliseconds, is opened again with backoff. */
 const EARLY_END_MS = 30 * SECOND_MS;
 
 /**
@@ -73,10 +73,10 @@ export class StreamBudget {
   }
 }
 
-/** `started`: the container has read its line. `unanswered`: it may have, or still may. */
+/** `started`: the container has read its line. `unanswered`: it may have read the line, or may still read it. */
 export type Delivery = "started" | "unanswered";
 
-/** What a container's log shows. `unclear`: output, but no marker; a long log has lost its beginning. */
+/** What a container's log shows. `unclear`: there is output but no marker, and the start of a long log is lost. */
 export type StartShown = "started" | "waiting" | "unclear";
 
 export interface PodStreamsContext {
@@ -115,7 +115,7 @@ export class PodStreams {
   readonly #open = new Map<string, AttachStream>();
   /** The uids of Pods to which the last attach succeeded. */
   readonly #attached = new Set<string>();
-  /** Since when the other ones wait for that (monotonic). */
+  /** When each of the other Pods became unreachable (monotonic). */
   readonly #unreachable = new Map<string, number>();
   readonly #pauses = new Map<string, Pause>();
   readonly #trying = new Set<string>();
@@ -134,16 +134,15 @@ export class PodStreams {
     return parkingOf(pod) === "Key" || this.#attached.has(uidOf(pod));
   }
 
-  /** For how many milliseconds the Pod has waited for a successful attach. */
+  /** How long the Pod has waited for a successful attach, in milliseconds. */
   unreachableMs(pod: Pod): number {
     const nowMs = this.#context.clock.monotonic();
     return nowMs - (this.#unreachable.get(uidOf(pod)) ?? nowMs);
   }
 
   /**
-   * Why the last attaches to this Pod failed, and what to do about it; null: they did not fail long enough. The first
-   * ones also fail for a container that ended at its start, which its Pod's status shows a moment later, and while a
-   * kubelet restarts.
+   * Why the last attaches to this Pod failed, and what to do about it; null: few failed in a row. The first ones also
+   * fail while a kubelet restarts, or if the container has just ended, which its Pod's status shows a moment later.
    */
   problemOf(pod: Pod): string | null {
     const pause = this.#pauses.get(uidOf(pod));
@@ -154,7 +153,7 @@ export class PodStreams {
   }
 
   /**
-   * Attaches to Pods that were not attached to yet, and keeps connections open to the first ones.
+   * Attaches to Pods without a successful attach, and keeps connections to the first Pods open.
    * @param waiting all free Pods that wait, in the order in which they are claimed
    * @returns when to call again at the latest (monotonic); null: when the Pods change
    */
@@ -254,7 +253,7 @@ export class PodStreams {
       if (this.#open.get(uid) === stream) this.#open.delete(uid);
       metrics.attachStreams.set(labels, this.#open.size);
       if (this.#closed) return;
-      // A proxy may cut each connection right after it was made.
+      // A proxy may cut each connection right after it opens.
       if (clock.monotonic() - openedMs < EARLY_END_MS) this.#pause(uid, null);
       else this.#pauses.delete(uid);
       this.#onChange();

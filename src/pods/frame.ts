@@ -8,7 +8,7 @@
  * Enter from `kubectl attach`, and half a line whose rest was lost.
  */
 
-/** The variables that a session's program reads its identity from, by name. */
+/** The variables that identify a session to its program, by name. */
 export type SessionVariables = Readonly<Record<string, string>>;
 
 /**
@@ -74,7 +74,7 @@ const PRINTABLE = /^[\x20-\x7e]*$/;
 
 /**
  * The frame for a waiting shell; null: a value has control or non-ASCII characters, or the frame would be too long.
- * @throws TypeError if a name is no shell variable's name
+ * @throws TypeError if a name is not a valid shell variable
  */
 export function shellFrame(variables: SessionVariables, file?: SecretFile): string | null {
   const assignments = Object.entries(variables).map(([name, value]) => {
@@ -95,7 +95,7 @@ export function programFrame(variables: SessionVariables): string | null {
   return framed(ascii);
 }
 
-/** The leading line break ends half a line that an earlier client may have left. */
+/** The leading line break ends a partial line from an earlier client. */
 function framed(body: string): string | null {
   const frame = `\nberth1 ${body.length} ${body} #end\n`;
   return PRINTABLE.test(body) && frame.length < MAX_FRAME_BYTES ? frame : null;

@@ -26,7 +26,7 @@ const FILE_VARIABLE = "ANTHROPIC_WORK_SECRET_FILE";
 /** A secret has a few hundred bytes, and the file counts as memory of the container. */
 const SECRET_VOLUME_SIZE = "1Mi";
 
-/** What a Pod's program authenticates with. */
+/** The credential with which a Pod's program authenticates. */
 export type Credential = SessionsSpec["credential"];
 
 const CREDENTIAL_VARIABLES: Record<Credential, string> = {
@@ -90,7 +90,7 @@ function waitsForKey(container: Container, secretName: string, credential: Crede
   return { ...container, env: [...(container.env ?? []), ...given] };
 }
 
-/** Standard input stays open when an attached client leaves: the next one continues. */
+/** With `stdinOnce: false`, standard input stays open when an attached client disconnects. */
 function waitsForInput(container: Container, parking: "Shell" | "Program"): Container {
   const input = { stdin: true, stdinOnce: false };
   if (parking === "Program") return { ...container, ...input };
@@ -141,20 +141,20 @@ export function credentialOf(pod: Pod, container: string | undefined): Credentia
   return session?.env?.some(({ name }) => name === variable) ? "EnvironmentKey" : "WorkSecret";
 }
 
-/** What a session's program is told. `credential` is plain text. */
+/** What a session's program needs to serve its item. `credential` is plain text. */
 export interface SessionIdentity {
   readonly workId: string;
   readonly sessionId: string;
   readonly credential: string;
 }
 
-/** Whether a session's line has room for these values, wherever its credential goes. */
+/** Whether these values fit in a session's line, as a variable or as a file. */
 export function fitsInLine(parking: Parking, { workId, sessionId, credential }: SessionIdentity): boolean {
   const variables = { ANTHROPIC_WORK_ID: workId, ANTHROPIC_SESSION_ID: sessionId, [LONGEST_VARIABLE]: credential };
   return (parking === "Program" ? programFrame(variables) : shellFrame(variables)) !== null;
 }
 
-/** With it, a line has room for the same values under each other name, and for writing the credential to its file. */
+/** The longest that the credential's variable, or the command that writes its file, can be in a line. */
 const LONGEST_VARIABLE = `ANTHROPIC_WORK_SECRET_${"_".repeat(64)}`;
 
 /** The line that starts the session in a waiting Pod; null: its values don't fit in one. */

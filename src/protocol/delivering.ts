@@ -12,7 +12,7 @@ export function delivering(facts: Facts): Step {
   const { claim, nowMs, limits, timing } = facts;
   const { record } = claim;
   const patience = (record.openedMs ?? nowMs) + limits.firstBeatTimeoutMs;
-  // The program of a claim that an earlier process opened may have run for long.
+  // If an earlier process opened the claim, its program may have been running for a long time.
   const mayRun = isInherited(facts) && record.delivery === "unknown";
   if (nowMs >= patience && !mayRun) {
     const said = claim.failing?.get("deliver")?.message ?? claim.failing?.get("touch")?.message;
@@ -33,14 +33,14 @@ function isInherited({ claim }: Facts): boolean {
   return claim.record.openedAtMs === null;
 }
 
-/** A line without an answer may have started the program: its heartbeats show it, or the container's log. */
+/** An unconfirmed line may have started the program. Its heartbeats or the container's log show that. */
 function findDelivery(facts: Facts): Step {
   const { record, observed } = facts.claim;
   const isBeaten = record.journal.lease === "Worker" && observed.item?.state === "active";
   return isBeaten ? { do: "delivered", by: "item" } : { do: "read-log" };
 }
 
-/** The log shows that the program has not started. The line is sent again, if the item is still ours. */
+/** The log does not show that the program has started. The line is sent again if the item is still ours. */
 function redeliver(facts: Facts, unstartedMs: number): Step {
   const { claim } = facts;
   const { item } = claim.observed;

@@ -24,7 +24,7 @@ export interface ParkingCheckOptions {
  */
 export class ParkingCheck {
   readonly #options: ParkingCheckOptions;
-  /** Why attaching is not allowed; null: it is, as far as is known. */
+  /** Why attaching is not allowed; null: no check was refused. */
   #forbidden: string | null = null;
   #failed: { readonly message: string; readonly generation: number } | null;
   #checkedMs: number | null = null;
@@ -38,7 +38,7 @@ export class ParkingCheck {
         : null;
   }
 
-  /** Why Pods can't wait in a shell, as far as their template does not say it; null: they can. */
+  /** Why Pods can't wait in a shell although their template permits it; null: they can. */
   get refused(): string | null {
     return this.#failed?.message ?? this.#forbidden;
   }
@@ -82,7 +82,7 @@ export class ParkingCheck {
     this.#checkedMs = nowMs;
     const { kube, points } = this.#options;
     const { namespace, name } = metadata;
-    // No Pod has this name: an operator that may attach is told that there is none.
+    // No Pod has this name: an operator that may attach gets a 404.
     const attach = () => kube.attach({ namespace, name: dryRunName(name) }, { container: "none" });
     try {
       const stream = await points.run("reconcile.check-attach", {}, attach);
