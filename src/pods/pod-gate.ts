@@ -154,7 +154,7 @@ export function fitsInLine(parking: Parking, { workId, sessionId, credential }: 
   return (parking === "Program" ? programFrame(variables) : shellFrame(variables)) !== null;
 }
 
-/** The longest that the credential's variable, or the command that writes its file, can be in a line. */
+/** At least as long as the name of the credential's variable, and as the command that writes the secret's file. */
 const LONGEST_VARIABLE = `ANTHROPIC_WORK_SECRET_${"_".repeat(64)}`;
 
 /** The line that starts the session in a waiting Pod; null: its values don't fit in one. */
