@@ -27,7 +27,7 @@ export function chooseParking({ spec }: Pick<Environment, "spec">, refused: stri
   if (sessions.parking !== undefined) return { mode: sessions.parking, message: "as spec.sessions.parking says" };
   const why = whyKey(sessions, refused);
   return why === null
-    ? { mode: "Shell", message: "warm Pods wait in a shell, which starts a session fastest" }
+    ? { mode: "Shell", message: "warm Pods wait in a shell, which starts sessions faster than a key" }
     : { mode: "Key", message: `${why}; sessions start slower with a key` };
 }
 
