@@ -119,6 +119,8 @@ export class PodStreams {
   readonly #unreachable = new Map<string, number>();
   readonly #pauses = new Map<string, Pause>();
   readonly #trying = new Set<string>();
+  /** The uids of Pods that get their line, while an attach to them may still succeed: it is not kept. */
+  readonly #given = new Set<string>();
   /** Refusals in a row. */
   #refusals = 0;
   #closed = false;
@@ -158,7 +160,9 @@ export class PodStreams {
    * @returns when to call again at the latest (monotonic); null: when the Pods change
    */
   keep(waiting: readonly Pod[]): number | null {
-    const pods = waiting.filter((pod) => parkingOf(pod) !== "Key");
+    const attachable = waiting.filter((pod) => parkingOf(pod) !== "Key");
+    // Those that can't be attached to come last: they are not claimed next, and a hanging attach must not delay others.
+    const pods = [...attachable.filter((pod) => !this.#fails(pod)), ...attachable.filter((pod) => this.#fails(pod))];
     const uids = new Set(pods.map(uidOf));
     for (const known of [this.#attached, this.#unreachable, this.#pauses]) {
       // A claim may return its Pod.
@@ -176,6 +180,10 @@ export class PodStreams {
       else if (this.#trying.size < CONCURRENCY) void this.#attach(pod, isKept);
     }
     return nextMs;
+  }
+
+  #fails(pod: Pod): boolean {
+    return (this.#pauses.get(uidOf(pod))?.message ?? null) !== null;
   }
 
   async #attach(pod: Pod, isKept: boolean): Promise<void> {
@@ -201,6 +209,7 @@ export class PodStreams {
       this.#context.logger.warn({ pod: pod.metadata.name, error: message }, "could not attach to a waiting Pod");
     } finally {
       this.#trying.delete(uid);
+      this.#given.delete(uid);
       if (!this.#closed) this.#onChange();
     }
   }
@@ -241,7 +250,7 @@ export class PodStreams {
   /** Keeps a connection open, if the budget permits, until it is used or breaks. */
   #hold(uid: string, stream: AttachStream): void {
     const { clock, streamBudget, metrics, labels } = this.#context;
-    if (this.#open.has(uid) || !streamBudget.take()) {
+    if (this.#given.has(uid) || this.#open.has(uid) || !streamBudget.take()) {
       stream.close();
       return;
     }
@@ -268,6 +277,7 @@ export class PodStreams {
    */
   async deliver(pod: Pod, frame: string, onSent: () => void): Promise<Delivery> {
     const { clock, metrics, labels } = this.#context;
+    if (this.#trying.has(uidOf(pod))) this.#given.add(uidOf(pod));
     const kept = this.#open.get(uidOf(pod));
     const connection = kept?.isOpen ? "kept" : "new";
     const count = (result: Delivery | "failed") => metrics.deliveries.inc({ ...labels, connection, result });

@@ -51,7 +51,7 @@ export async function findStart(context: ClaimContext, streams: Deliverer, claim
     shown === "unclear" && openedAtMs === null && deliverySentMs !== null && journal.lease === "Operator";
   if (shown === "started") delivered(context, claim, "log");
   else if (isSilent) delivered(context, claim, "silence");
-  else noteUnstarted(claim, context.clock.monotonic());
+  else noteUnstarted(claim, context.clock.monotonic(), shown === "waiting" ? "unsent" : "unclear");
 }
 
 async function readLog(context: ClaimContext, streams: Deliverer, claim: Claim, pod: Pod): Promise<StartShown> {

@@ -26,11 +26,14 @@ const PONG_TIMEOUT_MS = 10_000;
 
 /** A stream to the standard input and output of a container. */
 export interface AttachStream {
-  /** Writes to standard input. Throws if the stream is not open, and the error of the fence. */
+  /**
+   * Writes to standard input, and forgets the output so far. Throws if the stream is not open, and the error of the
+   * fence.
+   */
   send(text: string): void;
   /** False from the moment that the connection is known to be dead. */
   readonly isOpen: boolean;
-  /** The first 64 Ki characters of standard output. The rest is dropped. */
+  /** The first 64 Ki characters of standard output since the last text was sent. The rest is dropped. */
   readonly output: string;
   /** Resolves true when the output contains `text`; false when the stream closes or the signal aborts. */
   waitFor(text: string, signal: AbortSignal): Promise<boolean>;
@@ -85,6 +88,8 @@ class Attached implements AttachStream {
   send(text: string): void {
     if (!this.isOpen) throw new KubeApiError(`${this.#call.about}: the stream is closed`, { status: 0 });
     this.#call.fence?.();
+    // What the container printed before is no answer.
+    this.output = "";
     this.#write(OPCODES.binary, Buffer.concat([Buffer.of(STDIN), Buffer.from(text)]));
   }
 

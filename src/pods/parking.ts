@@ -28,7 +28,14 @@ export function chooseParking({ spec }: Pick<Environment, "spec">, refused: stri
   const why = whyKey(sessions, refused);
   return why === null
     ? { mode: "Shell", message: "warm Pods wait in a shell, which starts sessions faster than a key" }
-    : { mode: "Key", message: `${why}; sessions start slower with a key` };
+    : { mode: "Key", message: why + SLOWER };
+}
+
+const SLOWER = "; sessions start slower with a key";
+
+/** Why an earlier process chose `Key`, from its choice in the status. */
+export function whyKeyOf({ message }: ParkingChoice): string {
+  return message.replace(SLOWER, "");
 }
 
 function whyKey({ template, secretDelivery }: SessionsSpec, refused: string | null): string | null {

@@ -111,8 +111,8 @@ export class FreePods {
 
   /** Pods that wait for a session, reachable or not, in the order in which they are claimed. */
   waiting(): Pod[] {
-    const waiting = this.unclaimed().filter((pod) => stateOf(pod).is === "parked");
-    return waiting.sort((one, other) => createdAtMs(one) - createdAtMs(other));
+    const waiting = this.list().filter(({ free }) => free.state === "parked" || free.unreachable === true);
+    return waiting.sort((one, other) => this.#compare(one, other)).map(({ pod }) => pod);
   }
 
   /** A Pod that the operator can't give a session now is being prepared. It may have waited for long before. */

@@ -36,9 +36,9 @@ export interface ClaimRecord {
   readonly assignedAtMs: number | null;
   /**
    * parking: Shell and Program: whether the container has read its line. `unknown`: a line was sent without an answer,
-   * or an earlier process may have sent one.
+   * or an earlier process may have sent one. `unclear`: the container's log does not show whether it did.
    */
-  readonly delivery: "unsent" | "unknown" | "done";
+  readonly delivery: "unsent" | "unknown" | "unclear" | "done";
   /** When this process last sent the line (monotonic). */
   readonly deliverySentMs: number | null;
   /** When the container's log last showed that its program had not started (monotonic). */
@@ -194,9 +194,9 @@ export function noteDelivered({ record }: Recorded, before = false): void {
   record.credential = null;
 }
 
-/** The container's log shows that its program has not started, or can't be read. */
-export function noteUnstarted({ record }: Recorded, nowMs: number): void {
-  record.delivery = "unsent";
+/** The container's log does not show that its program has started; `unclear`: or can't show it. */
+export function noteUnstarted({ record }: Recorded, nowMs: number, shown: "unsent" | "unclear"): void {
+  record.delivery = shown;
   record.unstartedMs = nowMs;
 }
 

@@ -12,9 +12,7 @@ export function delivering(facts: Facts): Step {
   const { claim, nowMs, limits, timing } = facts;
   const { record } = claim;
   const patience = (record.openedMs ?? nowMs) + limits.firstBeatTimeoutMs;
-  // If an earlier process opened the claim, its program may have been running for a long time.
-  const mayRun = isInherited(facts) && record.delivery === "unknown";
-  if (nowMs >= patience && !mayRun) {
+  if (nowMs >= patience && !mayRun(facts)) {
     const said = claim.failing?.get("deliver")?.message ?? claim.failing?.get("touch")?.message;
     return deletePod(
       "StartFailed",
@@ -25,19 +23,21 @@ export function delivering(facts: Facts): Step {
     const touchAt = nextTouchMs(claim, timing);
     return nowMs >= touchAt ? { do: "touch" } : waitUntil(touchAt, patience);
   }
-  if (record.delivery === "unknown") return findDelivery(facts);
+  // An unconfirmed line may have started the program.
+  if (record.delivery === "unknown") return isBeaten(facts) ? { do: "delivered", by: "item" } : { do: "read-log" };
   return record.unstartedMs === null ? { do: "deliver" } : redeliver(facts, record.unstartedMs);
 }
 
-function isInherited({ claim }: Facts): boolean {
-  return claim.record.openedAtMs === null;
+/** Whether an earlier process may have started the program: neither the log nor the item shows that it does not run. */
+function mayRun({ claim: { record, observed } }: Facts): boolean {
+  if (record.openedAtMs !== null) return false;
+  const isUnbeaten = record.journal.lease === "Worker" && observed.item?.state === "starting";
+  return record.delivery === "unknown" || (record.delivery === "unclear" && !isUnbeaten);
 }
 
-/** An unconfirmed line may have started the program. Its heartbeats or the container's log show that. */
-function findDelivery(facts: Facts): Step {
-  const { record, observed } = facts.claim;
-  const isBeaten = record.journal.lease === "Worker" && observed.item?.state === "active";
-  return isBeaten ? { do: "delivered", by: "item" } : { do: "read-log" };
+/** Whether heartbeats of the worker show that the program runs. */
+function isBeaten({ claim: { record, observed } }: Facts): boolean {
+  return record.journal.lease === "Worker" && observed.item?.state === "active";
 }
 
 /** The log does not show that the program has started. The line is sent again if the item is still ours. */
@@ -50,5 +50,6 @@ function redeliver(facts: Facts, unstartedMs: number): Step {
     return deletePod("StoppedByUser", "the work item was stopped before its container read its line");
   }
   const because = outOfOurHands(claim, item);
-  return because === null ? { do: "deliver" } : deletePod("LeaseLost", `the work item is ${because}`);
+  if (because !== null) return deletePod("LeaseLost", `the work item is ${because}`);
+  return claim.record.delivery === "unclear" && isBeaten(facts) ? { do: "delivered", by: "item" } : { do: "deliver" };
 }

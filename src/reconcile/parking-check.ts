@@ -5,6 +5,7 @@ import type { Points } from "../core/points.ts";
 import type { Timing } from "../core/timing.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { apiErrorText, isForbidden, isInvalid, isNotFound } from "../kube/errors.ts";
+import { whyKeyOf } from "../pods/parking.ts";
 import type { ReconcilePoint } from "./reconciler-options.ts";
 import { dryRunName } from "./template-check.ts";
 
@@ -25,13 +26,15 @@ export interface ParkingCheckOptions {
 export class ParkingCheck {
   readonly #options: ParkingCheckOptions;
   /** Why attaching is not allowed; null: no check was refused. */
-  #forbidden: string | null = null;
+  #forbidden: string | null;
   #failed: { readonly message: string; readonly generation: number } | null;
   #checkedMs: number | null = null;
 
   constructor(options: ParkingCheckOptions) {
     const { parking, observedGeneration: generation } = options.found ?? {};
     this.#options = options;
+    // Until the first check, the earlier process's one counts: another choice would replace all waiting Pods.
+    this.#forbidden = parking?.mode === "Key" && parking.failure === undefined ? whyKeyOf(parking) : null;
     this.#failed =
       parking?.mode === "Key" && parking.failure !== undefined && generation !== undefined
         ? { message: parking.failure, generation }

@@ -314,9 +314,11 @@ export class SessionLoop {
         return;
       case "read-log":
         if (pod) await findStart(context, this.#options.streams, claim, pod);
+        if (claim.record.delivery === "done") context.failing.succeeded("deliver", claim);
         return;
       case "delivered":
-        return delivered(context, claim, step.by);
+        delivered(context, claim, step.by);
+        return context.failing.succeeded("deliver", claim);
       case "snapshot":
         // The model has no `beatenSinceMs`: after such a step it still remembers the value from before the heartbeat.
         if (step.beatenSinceMs === undefined) {

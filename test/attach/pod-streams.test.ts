@@ -230,6 +230,21 @@ describe("connections ahead of time", () => {
     expect(attached).toHaveLength(6);
   });
 
+  test("are not kept to a Pod that got its line meanwhile", async () => {
+    const { streams, keep, on, open, gauge } = streamsOf();
+    const free = waiting("pod-0");
+    const answered = Promise.withResolvers<void>();
+    on.attach = () => answered.promise;
+    await keep([free]);
+    on.attach = () => undefined;
+    on.send = starts;
+    expect(await streams.deliver(free, FRAME, () => {})).toBe("started");
+    answered.resolve();
+    await keep([]);
+    expect(open()).toEqual([]);
+    expect(await gauge()).toBe(0);
+  });
+
   test("are closed when this process no longer serves the Environment, and no more are made", async () => {
     const { streams, keep, open, on, changes } = streamsOf();
     await keep(some(2));
@@ -282,6 +297,20 @@ describe("an attach that fails", () => {
     await keep([free]);
     expect([streams.isReachable(free), streams.problemOf(free)]).toEqual([true, null]);
     expect(names()).toHaveLength(3);
+  });
+
+  test("comes after the first attaches to other Pods, and takes no place of theirs", async () => {
+    const { keep, on, clock, names, open } = streamsOf();
+    const failing = some(MOST_AT_A_TIME);
+    on.attach = (name) =>
+      name.startsWith("pod-") ? refusal(500, "InternalError", "error dialing backend") : undefined;
+    await keep(failing);
+    const others = Array.from({ length: MOST_KEPT }, (_, n) => waiting(`other-${n}`));
+    await clock.advance(10 * SECOND);
+    await keep([...failing, ...others]);
+    expect(names().slice(MOST_AT_A_TIME)).toEqual(others.slice(0, MOST_AT_A_TIME).map(({ metadata }) => metadata.name));
+    for (let n = 0; n < 4; n += 1) await keep([...failing, ...others]);
+    expect(open().filter((name) => name.startsWith("other-"))).toHaveLength(MOST_KEPT);
   });
 
   test("to a Pod whose connection broke makes it unreachable until one succeeds again", async () => {

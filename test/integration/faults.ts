@@ -497,7 +497,7 @@ export function faults(): Fault[] {
         type: "CapacityAvailable",
         status: "False",
         reason: "PreparationFailing",
-        words: ['violates PodSecurity "restricted:latest"', "mend"],
+        words: ['violates PodSecurity "restricted:latest"', "change the template"],
       },
       tries: "create",
       mend: (world) => labelNamespace(world, { "pod-security.kubernetes.io/enforce": null }),

@@ -96,7 +96,7 @@ describe("opening", () => {
       stream.send("hello");
       await secure.until(() => secure.attached.at(-1)?.stdin[0] === "hello");
       await other.close();
-      expect(await stream.closed).toContain("broke off");
+      expect(await stream.closed).toContain("was lost");
     }
     expect(tunnels).toEqual([`127.0.0.1:${secure.port}`]);
     await new Promise((resolve) => proxy.close(resolve));
@@ -260,6 +260,17 @@ describe("the output", () => {
 });
 
 describe("waiting for a text", () => {
+  test("does not take what was printed before the last line for its answer", async () => {
+    const { stream, remote } = await attached();
+    remote.send(STDOUT, `${MARKER}\n`);
+    expect(await stream.waitFor(MARKER, NEVER)).toBe(true);
+    stream.send("a line\n");
+    const giveUp = new AbortController();
+    const found = stream.waitFor(MARKER, giveUp.signal);
+    giveUp.abort();
+    expect(await found).toBe(false);
+  });
+
   test("ends when its signal aborts", async () => {
     const { stream, remote } = await attached();
     const giveUp = new AbortController();
@@ -335,7 +346,7 @@ describe("the end of a stream", () => {
   test("comes with the client's end", async () => {
     const { stream, remote } = await attached();
     await client.close();
-    expect(await stream.closed).toContain("broke off");
+    expect(await stream.closed).toContain("was lost");
     await server.until(() => !remote.isOpen);
   });
 

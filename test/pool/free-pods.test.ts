@@ -159,6 +159,13 @@ test("finds a claimable Pod behind others that are not", () => {
   expect(freePods(pods, { taken: "b" }).hasClaimable).toBe(true);
 });
 
+test("lists waiting Pods in the order in which they are claimed", () => {
+  const old = { name: "old", ageSeconds: 90, hash: "another" };
+  const free = freePods([parked(old), parked({ name: "young" }), parked({ name: "older", ageSeconds: 30 })]);
+  expect(free.waiting().map(({ metadata }) => metadata.name)).toEqual(["older", "young", "old"]);
+  expect(free.next(NONE, () => true)?.free.name).toBe("older");
+});
+
 test("counts a Pod as being prepared while it can't be attached to, and still lists it as waiting", () => {
   const pods = [parked({ name: "a" }), parked({ name: "b", ageSeconds: 90 }), preparing(parked({ name: "c" }))];
   const free = freePods(pods, { unattached: "b" });

@@ -99,8 +99,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `never lower the rate below ${DEFAULT_BUDGET_LIMITS.initialRate} requests a second`,
     `For ${s(t.idleAfterMs)} after the last item`,
     `and no longer than ${s(t.idleMaxMs)}\n`,
-    `The least pause is ${s(t.pollIdleGapMs)} after a poll`,
-    `and ${s(t.statsIdleMs)} after statistics`,
+    `The shortest pause is ${s(t.pollIdleGapMs)} for polls and ${s(t.statsIdleMs)} for statistics`,
     // With a jitter of a tenth.
     `**no later than ${s(t.idleMaxMs * 1.1)}**`,
   ],

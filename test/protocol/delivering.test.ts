@@ -48,6 +48,10 @@ const inherited = (more: ClaimFields = {}): Claim =>
     ...{ touches: 0, touchedMs: null, waitedMs: null, item: null, ...more },
   });
 
+/** The same, but the log could not show whether an earlier process's line started the program. */
+const unclear = (item: ItemView | null, more: ClaimFields = {}): Claim =>
+  inherited({ delivery: "unclear", assigned: true, unstartedMs: POLLED + 61_000, item, ...more });
+
 const stepOf = (claim: Claim, afterMs: number, more: Partial<Facts> = {}): Step =>
   nextStep(facts(claim, PARKED, afterMs, { waitsForLine: true, ...more }));
 
@@ -229,5 +233,26 @@ describe("5. open, lease: Operator: no line is sent without the lease", () => {
   ] as const)("deletes the Pod of a lease that %s, without a line", (_, lease, why) => {
     const claim = withFields(ours(waiting()), { lease });
     expect(stepOf(claim, 1_000)).toMatchObject({ do: "delete-pod", why });
+  });
+
+  describe("with a log that does not show whether an earlier process started the program", () => {
+    const LATE = 60_000 + LIMITS.firstBeatTimeoutMs;
+    const seen = (state: ItemView["state"]) => view(state, POLLED + 62_000);
+    const byOperator = { journal: { ...unclear(null).record.journal, lease: "Operator" as const } };
+
+    test("takes heartbeats of the worker for the start, before and after the time for the line", () => {
+      expect(stepOf(unclear(seen("active")), 63_000)).toEqual({ do: "delivered", by: "item" });
+      expect(stepOf(unclear(seen("active")), LATE)).toEqual({ do: "delivered", by: "item" });
+    });
+
+    test("does not end it before the item or another line shows more", () => {
+      expect(stepOf(unclear(null), LATE)).toEqual(LOOK);
+      expect(stepOf(unclear(seen("active"), byOperator), LATE)).not.toMatchObject({ do: "delete-pod" });
+    });
+
+    test("ends it after the time for the line if its worker has sent no heartbeat", () => {
+      expect(stepOf(unclear(seen("starting")), LATE - 1)).toEqual(DELIVER);
+      expect(stepOf(unclear(seen("starting")), LATE)).toMatchObject({ do: "delete-pod", why: "StartFailed" });
+    });
   });
 });

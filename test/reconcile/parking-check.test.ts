@@ -46,6 +46,20 @@ describe("the right to attach", () => {
     expect(asked).toEqual([{ namespace: "agents", name: expect.stringContaining("research") }]);
   });
 
+  test("is missing as the status says until the first check is answered", async () => {
+    const parking = {
+      mode: "Key",
+      message: "the operator may not attach to Pods: no; sessions start slower with a key",
+    };
+    const { check, next } = checkOf([noAnswer("attach"), NONE], { parking } as EnvironmentStatus);
+    expect(check.refused).toBe("the operator may not attach to Pods: no");
+    await check.check(environmentOf());
+    expect(check.refused).toBe("the operator may not attach to Pods: no");
+    await next();
+    await check.check(environmentOf());
+    expect([check.refused, check.failure]).toEqual([null, null]);
+  });
+
   test("is missing after Pods refused it, until the next check finds that it is there again", async () => {
     const { check, next } = checkOf([NONE, NONE]);
     await check.check(environmentOf());

@@ -46,7 +46,14 @@ describe("the verdict on capacity", () => {
     ],
     ["a policy", [], [deployment("denied by policy p")], NO_USE, "PreparationFailing", "denied by policy p"],
     ["no suitable node", [unscheduled()], [], NO_USE, "Unschedulable", "Insufficient cpu; add nodes"],
-    ["no image", [waiting("ImagePullBackOff", "no such image")], [], NO_USE, "ImagePullFailing", "no such image; mend"],
+    [
+      "no image",
+      [waiting("ImagePullBackOff", "no such image")],
+      [],
+      NO_USE,
+      "ImagePullFailing",
+      "no such image; correct",
+    ],
     [
       "a crash loop",
       [waiting("CrashLoopBackOff", "back-off 10s restarting")],

@@ -25,7 +25,7 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "sends a line again without looking for the program's start",
         guard: "redelivery",
-        find: 'if (record.delivery === "unknown") return findDelivery(facts);',
+        find: 'if (record.delivery === "unknown") return isBeaten(facts) ? { do: "delivered", by: "item" } : { do: "read-log" };',
         replace: "",
       },
       {
@@ -49,32 +49,50 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "sends a line again for an item that is another client's",
         guard: "redelivery",
-        find: 'return because === null ? { do: "deliver" }',
-        replace: 'return because === because ? { do: "deliver" }',
+        find: "if (because !== null) return deletePod",
+        replace: "if (false) return deletePod",
       },
       {
         name: "settles the item while the container may still read its line",
         guard: "giveUp",
-        find: "if (nowMs >= patience && !mayRun) {",
-        replace: 'if (nowMs >= patience && !mayRun) {\n    return { do: "settled", because: "stopped" };',
+        find: "if (nowMs >= patience && !mayRun(facts)) {",
+        replace: 'if (nowMs >= patience && !mayRun(facts)) {\n    return { do: "settled", because: "stopped" };',
       },
       {
         name: "waits forever for a container that does not read its line",
         guard: "bound",
-        find: "if (nowMs >= patience && !mayRun) {",
+        find: "if (nowMs >= patience && !mayRun(facts)) {",
         replace: "if (false) {",
       },
       {
         name: "gives up a program that an earlier process may have started",
         guard: "guard",
-        find: "if (nowMs >= patience && !mayRun) {",
+        find: "if (nowMs >= patience && !mayRun(facts)) {",
         replace: "if (nowMs >= patience) {",
+      },
+      {
+        name: "gives up a program that may have started when the log can't show it",
+        guard: "guard",
+        find: ' || (record.delivery === "unclear" && !isUnbeaten);',
+        replace: ";",
+      },
+      {
+        name: "waits forever for a worker that sends no heartbeat",
+        guard: "bound",
+        find: 'record.delivery === "unclear" && !isUnbeaten',
+        replace: 'record.delivery === "unclear"',
+      },
+      {
+        name: "sends a line again to a worker that sends heartbeats",
+        guard: "redelivery",
+        find: 'claim.record.delivery === "unclear" && isBeaten(facts)',
+        replace: "false",
       },
       {
         name: "takes the operator's own heartbeats for those of the program",
         guard: "identity",
-        find: 'record.journal.lease === "Worker" && observed.item',
-        replace: "observed.item",
+        find: 'return record.journal.lease === "Worker" && observed.item?.state === "active";',
+        replace: 'return observed.item?.state === "active";',
       },
     ],
   },
@@ -293,6 +311,18 @@ export const DELIVERING: readonly FileMutations[] = [
         replace: "const deadline = deadlineSignal(clock, 1e9);",
       },
       {
+        name: "keeps a connection to a Pod that got its line while it was made",
+        guard: "bound",
+        find: "if (this.#given.has(uid) || this.#open",
+        replace: "if (this.#open",
+      },
+      {
+        name: "lets Pods that can't be attached to go first",
+        guard: "guard",
+        find: "const pods = [...attachable.filter((pod) => !this.#fails(pod)), ...attachable.filter((pod) => this.#fails(pod))];",
+        replace: "const pods = attachable;",
+      },
+      {
         name: "keeps the connection after a delivery",
         guard: "bound",
         find: "deadline.cancel();\n      stream.close();",
@@ -359,6 +389,12 @@ export const DELIVERING: readonly FileMutations[] = [
     tests: [WAITING_PODS],
     mutations: [
       {
+        name: "keeps the failure of a line whose program has started",
+        guard: "guard",
+        find: 'if (claim.record.delivery === "done") context.failing.succeeded("deliver", claim);',
+        replace: "",
+      },
+      {
         name: "leaves an acknowledged session to the next process when it stops",
         guard: "guard",
         find: "acknowledgedAt !== null && !journal.opened,",
@@ -412,6 +448,12 @@ export const DELIVERING: readonly FileMutations[] = [
     file: "src/reconcile/parking-check.ts",
     tests: [PARKING_CHECK],
     mutations: [
+      {
+        name: "replaces Pods that wait for a key before the right to attach is checked",
+        guard: "guard",
+        find: 'parking?.mode === "Key" && parking.failure === undefined ? whyKeyOf(parking) : null;',
+        replace: "null;",
+      },
       {
         name: "takes a failed check for a missing right",
         guard: "error",

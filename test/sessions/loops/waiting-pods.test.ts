@@ -51,6 +51,16 @@ describe("a session's line", () => {
     expect(lost).toBe(2);
   });
 
+  test("delays no other session if only the answers of some were lost", async () => {
+    const { world, operator } = await parkedWorld({ parking: "Shell" });
+    operator.kube.loses = (what) => what === "marker";
+    for (let n = 1; n <= 4; n += 1) {
+      world.enqueue();
+      await world.until("it runs", () => world.starts.length === n, 20_000);
+      await world.until("it is served", () => world.isSettled, 60_000);
+    }
+  });
+
   test("is not sent again if only its answer was lost", async () => {
     const { world, operator } = await parkedWorld({ parking: "Shell", lease: "Operator" });
     const lines: string[] = [];
@@ -147,6 +157,22 @@ describe.each(["Worker", "Operator"])("lease: %s", (lease) => {
     expect(world.sessionReasons).toContain("Completed");
     expect(world.told.filter((words) => words.startsWith("SessionStarted"))).toHaveLength(1);
     expect([...world.wrongs, ...world.violations]).toEqual([]);
+  });
+
+  test("a session runs on after a restart of an operator that may neither attach nor read logs any more", async () => {
+    const { world, operator } = await parkedWorld({ parking: "Shell", lease });
+    const program = lease === "Operator" ? "plain" : "stock";
+    world.fate = () => ({ startError: false, program, servesMs: 200_000 });
+    world.enqueue();
+    await world.until("it runs", () => world.starts.length === 1);
+    await world.pass(5_000);
+    operator.kill();
+    world.server.log = () => Promise.reject(refusal(403, "Forbidden", "no"));
+    world.weather.attach = { ...world.weather.attach, refused: 1 };
+    world.startOperator();
+    await world.until("it is served", () => world.isSettled, 300_000);
+    expect(world.sessionReasons).toContain("Completed");
+    expect(world.sessionReasons).not.toContain("StartFailed");
   });
 
   test("a session's time counts from its assignment after a restart of the operator", async () => {
