@@ -161,8 +161,9 @@ export function preparedByMs(
  */
 function outdatedToGo(pods: readonly FreePod[], input: CapacityInput, wanted: number): FreePod[] {
   const outdated = pods.filter(({ hash }) => hash !== input.hash);
-  const serves = ({ state, unreachable, hash }: FreePod) =>
-    (state === "parked" || unreachable === true) && input.trusts(hash);
+  // After a restart of the operator, the next attach takes seconds.
+  const isBrief = (pod: FreePod) => pod.unreachable === true && input.nowMs - (pod.scheduledAtMs ?? 0) < 30_000;
+  const serves = (pod: FreePod) => (pod.state === "parked" || isBrief(pod)) && input.trusts(pod.hash);
   const parked = outdated.filter(serves);
   const renewed = pods.filter(({ hash, state }) => hash === input.hash && state === "parked").length;
   const keep = Math.max(0, wanted - renewed);

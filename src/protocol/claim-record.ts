@@ -35,8 +35,8 @@ export interface ClaimRecord {
   /** The time in the Pod's annotation, by the API server's clock: the first touch sets it, and later ones repeat it. */
   readonly assignedAtMs: number | null;
   /**
-   * parking: Shell and Program: whether the container has read its line. `unknown`: a line was sent without an answer,
-   * or an earlier process may have sent one. `unclear`: the container's log does not show whether it did.
+   * parking: Shell and Program: whether the container has read its line. `unknown`: a line may have been sent without an
+   * answer. `unclear`: the container's log does not show more.
    */
   readonly delivery: "unsent" | "unknown" | "unclear" | "done";
   /** When this process last sent the line (monotonic). */

@@ -12,12 +12,10 @@ export function delivering(facts: Facts): Step {
   const { claim, nowMs, limits, timing } = facts;
   const { record } = claim;
   const patience = (record.openedMs ?? nowMs) + limits.firstBeatTimeoutMs;
-  if (nowMs >= patience && !mayRun(facts)) {
+  if (nowMs >= patience && !mayRun(facts, patience)) {
     const said = claim.failing?.get("deliver")?.message ?? claim.failing?.get("touch")?.message;
-    return deletePod(
-      "StartFailed",
-      `the container did not read its session's line within firstBeatTimeoutSeconds${said ? `: ${said}` : ""}`,
-    );
+    const what = "the container did not read its session's line within firstBeatTimeoutSeconds";
+    return deletePod("StartFailed", said ? `${what}: ${said}` : what);
   }
   if (!facts.podAssigned && !record.assigned) {
     const touchAt = nextTouchMs(claim, timing);
@@ -28,10 +26,11 @@ export function delivering(facts: Facts): Step {
   return record.unstartedMs === null ? { do: "deliver" } : redeliver(facts, record.unstartedMs);
 }
 
-/** Whether an earlier process may have started the program: neither the log nor the item shows that it does not run. */
-function mayRun({ claim: { record, observed } }: Facts): boolean {
+/** Whether an earlier process may have started the program: neither the log nor a late view of the item denies it. */
+function mayRun({ claim: { record, observed } }: Facts, patience: number): boolean {
   if (record.openedAtMs !== null) return false;
-  const isUnbeaten = record.journal.lease === "Worker" && observed.item?.state === "starting";
+  const { item } = observed;
+  const isUnbeaten = record.journal.lease === "Worker" && item?.state === "starting" && item.askedMs >= patience;
   return record.delivery === "unknown" || (record.delivery === "unclear" && !isUnbeaten);
 }
 
@@ -46,10 +45,10 @@ function redeliver(facts: Facts, unstartedMs: number): Step {
   const { item } = claim.observed;
   if (!item || item.askedMs < unstartedMs) return LOOK;
   if (item.state === "unknown") return lookAgain(facts);
+  const because = outOfOurHands(claim, item);
+  if (because === null && isBeaten(facts)) return { do: "delivered", by: "item" };
   if (item.state === "stopped" || item.state === "stopping") {
     return deletePod("StoppedByUser", "the work item was stopped before its container read its line");
   }
-  const because = outOfOurHands(claim, item);
-  if (because !== null) return deletePod("LeaseLost", `the work item is ${because}`);
-  return claim.record.delivery === "unclear" && isBeaten(facts) ? { do: "delivered", by: "item" } : { do: "deliver" };
+  return because === null ? { do: "deliver" } : deletePod("LeaseLost", `the work item is ${because}`);
 }

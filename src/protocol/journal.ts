@@ -37,6 +37,7 @@ export type SlotUse =
  */
 export type LeaseKind = "Worker" | "Operator";
 export const KEY_USE = "use";
+const KEY_WHY = "why"; // A version that does not know it settles the claim as a refusal.
 const KEY_LEASE = "lease";
 const KEY_CREDENTIAL = "credential";
 const KEY_POLLED_FROM = "polled-from";
@@ -107,7 +108,7 @@ export function renderJournal(
     },
     type: CLAIM_SECRET_TYPE,
     stringData: {
-      [KEY_USE]: journal.use,
+      ...(journal.use === "too-long" ? { [KEY_USE]: "refusal", [KEY_WHY]: journal.use } : { [KEY_USE]: journal.use }),
       [KEY_LEASE]: journal.lease,
       [KEY_ENVIRONMENT_UID]: journal.environmentUid,
       [KEY_POD_UID]: journal.podUid,
@@ -142,7 +143,7 @@ export function withoutCredential(secret: Secret): Secret {
 const MAX_LISTED = 8_192;
 const LISTED = [
   ...[KEY_USE, KEY_LEASE, KEY_WORK_ID, KEY_SESSION_ID, KEY_WORK_SECRET, KEY_ACKNOWLEDGED_AT, KEY_API, KEY_QUEUED_AT],
-  ...[KEY_POLLED_FROM, KEY_POLLED_UNTIL, KEY_ENVIRONMENT_UID, KEY_POD_UID],
+  ...[KEY_POLLED_FROM, KEY_POLLED_UNTIL, KEY_ENVIRONMENT_UID, KEY_POD_UID, KEY_WHY],
 ];
 
 /**
@@ -197,7 +198,7 @@ export function readJournal(secret: Secret): Journal | null {
     const value = secret.data?.[key];
     return value === undefined ? null : Buffer.from(value, "base64").toString("utf8");
   };
-  const use = text(KEY_USE);
+  const use = text(KEY_USE) === "refusal" && text(KEY_WHY) === "too-long" ? "too-long" : text(KEY_USE);
   const workId = text(KEY_WORK_ID);
   const api = text(KEY_API) ?? "";
   // Anyone who can write Secrets can forge an address that no spec can name, up to a megabyte long.

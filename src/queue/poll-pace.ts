@@ -85,13 +85,13 @@ export class PollPace {
    */
   async restAfterPoll(signal: AbortSignal, tookMs = 0): Promise<void> {
     this.#isPolling = true;
-    const gapMs = Math.max(0, this.#pollGapMs() - tookMs);
+    const gapMs = Math.max(0, this.#spread(this.#pollGapMs()) - tookMs);
     const isLookWanted = this.#isLookWanted;
     this.#isLookWanted = false;
     if (gapMs === 0 || isLookWanted) return;
     const woken = new AbortController();
     this.#wakePolls = () => woken.abort();
-    await sleep(this.#context.clock, this.#spread(gapMs), AbortSignal.any([signal, woken.signal]));
+    await sleep(this.#context.clock, gapMs, AbortSignal.any([signal, woken.signal]));
     this.#wakePolls = null;
   }
 

@@ -78,6 +78,7 @@ export class ParkingCheck {
       sessions !== undefined && sessions.parking === undefined && keptFromShell(sessions.template) === null;
     if (!chooses) {
       this.#checkedMs = null;
+      this.#forbidden = null;
       return;
     }
     const nowMs = this.#options.clock.monotonic();

@@ -216,7 +216,10 @@ function descriptionOf(reason: EndReason): string {
   return description.charAt(0).toLowerCase() + description.slice(1).replace(/\.$/, "");
 }
 
-/** Whether an earlier process sent the line, and so has reported the start. */
+/**
+ * Whether an earlier process sent the line. It has reported the start, unless it ended right then: a start is reported
+ * at most once.
+ */
 function wasReported({ record: { openedAtMs, deliverySentMs } }: Claim, pod: Pod): boolean {
   return openedAtMs === null && deliverySentMs === null && parkingOf(pod) !== "Key";
 }

@@ -272,8 +272,10 @@ describe("a change of the template", () => {
   });
 
   test("keeps old Pods that only lack an attach, as after a restart of the operator", () => {
-    const pods = [1, 2].map(() => pod("preparing", { hash: OLD, unreachable: true }));
+    const pods = [1, 2].map(() => pod("preparing", { hash: OLD, unreachable: true, scheduledAtMs: NOW - 29_999 }));
     expect(plan({ warm: 2, pods }).remove).toEqual([]);
+    const lost = pods.map((each) => ({ ...each, scheduledAtMs: NOW - 30_000 }));
+    expect(plan({ warm: 2, pods: lost }).remove).toHaveLength(2);
     expect(plan({ warm: 2, pods: [...pods, parked()] }).remove).toHaveLength(1);
   });
 

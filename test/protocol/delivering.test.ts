@@ -127,7 +127,11 @@ describe("5. open: a line without an answer", () => {
     expect(stepOf(unstarted(null), 4_100)).toEqual(LOOK);
     expect(stepOf(unstarted(view("starting", POLLED + 3_999)), 4_100)).toEqual(LOOK);
     expect(stepOf(unstarted(view("starting", POLLED + 4_000)), 4_100)).toEqual(DELIVER);
-    expect(stepOf(unstarted(view("active", POLLED + 4_000)), 4_100)).toEqual(DELIVER);
+  });
+
+  test("has started the program after all if its worker sends heartbeats when the item is read", () => {
+    const active = view("active", POLLED + 4_000);
+    expect(stepOf(unstarted(active), 4_100)).toEqual({ do: "delivered", by: "item" });
   });
 
   test("waits for a list that can be read", () => {
@@ -251,8 +255,9 @@ describe("5. open, lease: Operator: no line is sent without the lease", () => {
     });
 
     test("ends it after the time for the line if its worker has sent no heartbeat", () => {
-      expect(stepOf(unclear(seen("starting")), LATE - 1)).toEqual(DELIVER);
-      expect(stepOf(unclear(seen("starting")), LATE)).toMatchObject({ do: "delete-pod", why: "StartFailed" });
+      expect(stepOf(unclear(seen("starting")), LATE)).toEqual(DELIVER);
+      const late = unclear(view("starting", POLLED + LATE));
+      expect(stepOf(late, LATE)).toMatchObject({ do: "delete-pod", why: "StartFailed" });
     });
   });
 });

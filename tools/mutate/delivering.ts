@@ -49,25 +49,25 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "sends a line again for an item that is another client's",
         guard: "redelivery",
-        find: "if (because !== null) return deletePod",
-        replace: "if (false) return deletePod",
+        find: 'return because === null ? { do: "deliver" }',
+        replace: 'return because === because ? { do: "deliver" }',
       },
       {
         name: "settles the item while the container may still read its line",
         guard: "giveUp",
-        find: "if (nowMs >= patience && !mayRun(facts)) {",
-        replace: 'if (nowMs >= patience && !mayRun(facts)) {\n    return { do: "settled", because: "stopped" };',
+        find: "if (nowMs >= patience && !mayRun(facts, patience)) {",
+        replace: 'if (nowMs >= patience && !mayRun(facts, patience)) {\n    return { do: "settled", because: "stopped" };',
       },
       {
         name: "waits forever for a container that does not read its line",
         guard: "bound",
-        find: "if (nowMs >= patience && !mayRun(facts)) {",
+        find: "if (nowMs >= patience && !mayRun(facts, patience)) {",
         replace: "if (false) {",
       },
       {
         name: "gives up a program that an earlier process may have started",
         guard: "guard",
-        find: "if (nowMs >= patience && !mayRun(facts)) {",
+        find: "if (nowMs >= patience && !mayRun(facts, patience)) {",
         replace: "if (nowMs >= patience) {",
       },
       {
@@ -85,8 +85,14 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "sends a line again to a worker that sends heartbeats",
         guard: "redelivery",
-        find: 'claim.record.delivery === "unclear" && isBeaten(facts)',
-        replace: "false",
+        find: "if (because === null && isBeaten(facts)) ",
+        replace: "if (false) ",
+      },
+      {
+        name: "gives up a program by a view of the item from before its first heartbeat",
+        guard: "guard",
+        find: ' && item?.state === "starting" && item.askedMs >= patience;',
+        replace: ' && item?.state === "starting";',
       },
       {
         name: "takes the operator's own heartbeats for those of the program",

@@ -63,8 +63,9 @@ describe("an item whose ids and credential do not fit in a line", () => {
     const id = world.enqueue();
     await world.until("the item is stopped", () => world.item(id).state === "stopped" && world.isSettled);
     expect(world.starts).toEqual([]);
-    const said = world.told.find((words) => words.startsWith("StartFailed"));
-    expect(said).toContain("do not fit in the line that starts a session: set spec.sessions.parking: Key");
+    const report = () => world.told.find((words) => words.startsWith("StartFailed"));
+    await world.until("it is reported", () => report() !== undefined);
+    expect(report()).toContain("do not fit in the line that starts a session: set spec.sessions.parking: Key");
     expect(await claims(world)).toEqual({ "too-long": 1 });
     expect(world.conditionOf("CredentialMissing")?.status).toBe("False");
     expect(modeOf(world)?.mode).not.toBe("Key");
