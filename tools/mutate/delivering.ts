@@ -56,7 +56,8 @@ export const DELIVERING: readonly FileMutations[] = [
         name: "settles the item while the container may still read its line",
         guard: "giveUp",
         find: "if (nowMs >= patience && !mayRun(facts, patience)) {",
-        replace: 'if (nowMs >= patience && !mayRun(facts, patience)) {\n    return { do: "settled", because: "stopped" };',
+        replace:
+          'if (nowMs >= patience && !mayRun(facts, patience)) {\n    return { do: "settled", because: "stopped" };',
       },
       {
         name: "waits forever for a container that does not read its line",
