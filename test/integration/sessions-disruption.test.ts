@@ -32,7 +32,7 @@ describe.concurrent("the Pod of a running session is deleted", () => {
     await world.kube.delete(PODS, { namespace: world.namespace, name: served.pod.metadata.name ?? "" });
     const { last, message } = await untilEnded(world, served, "PodDeleted");
     expect(last.stoppedBy?.as).toBe("sessions-token");
-    expect(message).toContain("deleted the Pod");
+    expect(message).toContain("the Pod was deleted while its session ran");
     await untilGone(world, served.pod);
   });
 

@@ -67,7 +67,8 @@ test("the API server connects clients with a process's streams, and reads its lo
   await Promise.all([printed(first, "one\n"), printed(second, "one\n")]);
   first.close();
   second.send("two\n");
-  await printed(second, "one\ntwo\n");
+  await printed(second, "two\n");
+  expect(second.output).toBe("two\n");
   expect(await log("cat")).toBe("one\ntwo\n");
   const path = `/api/v1/namespaces/${namespace}/pods/cat/log?container=c&tailLines=1`;
   expect(await kube.raw("GET", path)).toBe("two\n");
