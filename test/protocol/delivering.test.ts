@@ -238,26 +238,26 @@ describe("5. open, lease: Operator: no line is sent without the lease", () => {
     const claim = withFields(ours(waiting()), { lease });
     expect(stepOf(claim, 1_000)).toMatchObject({ do: "delete-pod", why });
   });
+});
 
-  describe("with a log that does not show whether an earlier process started the program", () => {
-    const LATE = 60_000 + LIMITS.firstBeatTimeoutMs;
-    const seen = (state: ItemView["state"]) => view(state, POLLED + 62_000);
-    const byOperator = { journal: { ...unclear(null).record.journal, lease: "Operator" as const } };
+describe("5. open: a log that does not show whether an earlier process started the program", () => {
+  const LATE = 60_000 + LIMITS.firstBeatTimeoutMs;
+  const seen = (state: ItemView["state"]) => view(state, POLLED + 62_000);
+  const byOperator = { journal: { ...unclear(null).record.journal, lease: "Operator" as const } };
 
-    test("takes heartbeats of the worker for the start, before and after the time for the line", () => {
-      expect(stepOf(unclear(seen("active")), 63_000)).toEqual({ do: "delivered", by: "item" });
-      expect(stepOf(unclear(seen("active")), LATE)).toEqual({ do: "delivered", by: "item" });
-    });
+  test("takes heartbeats of the worker for the start, before and after the time for the line", () => {
+    expect(stepOf(unclear(seen("active")), 63_000)).toEqual({ do: "delivered", by: "item" });
+    expect(stepOf(unclear(seen("active")), LATE)).toEqual({ do: "delivered", by: "item" });
+  });
 
-    test("does not end it before the item or another line shows more", () => {
-      expect(stepOf(unclear(null), LATE)).toEqual(LOOK);
-      expect(stepOf(unclear(seen("active"), byOperator), LATE)).not.toMatchObject({ do: "delete-pod" });
-    });
+  test("does not end it before the item or another line shows more", () => {
+    expect(stepOf(unclear(null), LATE)).toEqual(LOOK);
+    expect(stepOf(unclear(seen("active"), byOperator), LATE)).not.toMatchObject({ do: "delete-pod" });
+  });
 
-    test("ends it after the time for the line if its worker has sent no heartbeat", () => {
-      expect(stepOf(unclear(seen("starting")), LATE)).toEqual(DELIVER);
-      const late = unclear(view("starting", POLLED + LATE));
-      expect(stepOf(late, LATE)).toMatchObject({ do: "delete-pod", why: "StartFailed" });
-    });
+  test("ends it after the time for the line if its worker has sent no heartbeat", () => {
+    expect(stepOf(unclear(seen("starting")), LATE)).toEqual(DELIVER);
+    const late = unclear(view("starting", POLLED + LATE));
+    expect(stepOf(late, LATE)).toMatchObject({ do: "delete-pod", why: "StartFailed" });
   });
 });
