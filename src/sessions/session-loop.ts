@@ -314,11 +314,9 @@ export class SessionLoop {
         return;
       case "read-log":
         if (pod) await findStart(context, this.#options.streams, claim, pod);
-        if (claim.record.delivery === "done") context.failing.succeeded("deliver", claim);
         return;
       case "delivered":
-        delivered(context, claim, step.by);
-        return context.failing.succeeded("deliver", claim);
+        return delivered(context, claim, step.by);
       case "snapshot":
         // The model has no `beatenSinceMs`: after such a step it still remembers the value from before the heartbeat.
         if (step.beatenSinceMs === undefined) {

@@ -396,12 +396,6 @@ export const DELIVERING: readonly FileMutations[] = [
     tests: [WAITING_PODS],
     mutations: [
       {
-        name: "keeps the failure of a line whose program has started",
-        guard: "guard",
-        find: 'if (claim.record.delivery === "done") context.failing.succeeded("deliver", claim);',
-        replace: "",
-      },
-      {
         name: "leaves an acknowledged session to the next process when it stops",
         guard: "guard",
         find: "acknowledgedAt !== null && !journal.opened,",
