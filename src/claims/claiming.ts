@@ -3,7 +3,7 @@ import { errorText } from "../core/errors.ts";
 import type { Notifier } from "../core/notifier.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
-import { credentialOf, fitsInLine, frameFor, parkingOf } from "../pods/pod-gate.ts";
+import { credentialOf, fitsInLine, frameFor, parkingOf, TOO_LONG } from "../pods/pod-gate.ts";
 import { newPodName } from "../pods/pod-render.ts";
 import { sessionContainerName } from "../pods/pod-state.ts";
 import { isFor, isPerSession } from "../pods/workspace-pods.ts";
@@ -177,9 +177,7 @@ export class Claiming {
   async #refuseTooLong(item: WorkItem, answer: Offer): Promise<ClaimResult> {
     const { parking, secretDelivery } = this.#context.environment().spec.sessions ?? {};
     if (parking === undefined && secretDelivery === "Env") {
-      this.#context.shellFailed(
-        "the ids and the credential of a work item do not fit in the line that starts a session",
-      );
+      this.#context.shellFailed(TOO_LONG);
       return "no-slot";
     }
     return settled(await this.#claimSlot(item, answer, "too-long"));

@@ -148,6 +148,9 @@ export interface SessionIdentity {
   readonly credential: string;
 }
 
+/** Why an item can't be given to a Pod that waits for a line. */
+export const TOO_LONG = "the ids and the credential of a work item do not fit in the line that starts a session";
+
 /** Whether these values fit in a session's line, as a variable or as a file. */
 export function fitsInLine(parking: Parking, { workId, sessionId, credential }: SessionIdentity): boolean {
   const variables = { ANTHROPIC_WORK_ID: workId, ANTHROPIC_SESSION_ID: sessionId, [LONGEST_VARIABLE]: credential };

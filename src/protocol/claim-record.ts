@@ -1,4 +1,5 @@
 import type { Secret } from "../kube/resource.ts";
+import { TOO_LONG } from "../pods/pod-gate.ts";
 import type { Journal } from "./journal.ts";
 import type { Ending } from "./step.ts";
 
@@ -55,8 +56,7 @@ type Writable = { -readonly [Field in keyof ClaimRecord]: ClaimRecord[Field] };
 /** The part as this module may change it: everyone else gets it read-only. */
 type Recorded = { readonly record: Writable };
 
-const TOO_LONG =
-  "the ids and the credential of a work item do not fit in the line that starts a session: set spec.sessions.parking: Key";
+const TOO_LONG_ENDING = { why: "StartFailed", message: `${TOO_LONG}: set spec.sessions.parking: Key` } as const;
 
 /** The record of a claim whose Secret says `journal`. */
 export function newRecord(
@@ -82,7 +82,7 @@ export function newRecord(
     touches: 0,
     touchedMs: null,
     deadlineSeconds: null,
-    ending: from.journal.use === "too-long" ? { why: "StartFailed", message: TOO_LONG } : null,
+    ending: from.journal.use === "too-long" ? TOO_LONG_ENDING : null,
     ...from,
   };
 }
