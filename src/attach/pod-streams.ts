@@ -160,9 +160,9 @@ export class PodStreams {
    * @returns when to call again at the latest (monotonic); null: when the Pods change
    */
   keep(waiting: readonly Pod[]): number | null {
-    const attachable = waiting.filter((pod) => parkingOf(pod) !== "Key");
+    const byLine = waiting.filter((pod) => parkingOf(pod) !== "Key");
     // Those that can't be attached to come last: they are not claimed next, and a hanging attach must not delay others.
-    const pods = [...attachable.filter((pod) => !this.#fails(pod)), ...attachable.filter((pod) => this.#fails(pod))];
+    const pods = byLine.toSorted((one, other) => Number(this.#fails(one)) - Number(this.#fails(other)));
     const uids = new Set(pods.map(uidOf));
     for (const known of [this.#attached, this.#unreachable, this.#pauses]) {
       // A claim may return its Pod.

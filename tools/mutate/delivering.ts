@@ -326,8 +326,8 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "lets Pods that can't be attached to go first",
         guard: "guard",
-        find: "const pods = [...attachable.filter((pod) => !this.#fails(pod)), ...attachable.filter((pod) => this.#fails(pod))];",
-        replace: "const pods = attachable;",
+        find: ".toSorted((one, other) => Number(this.#fails(one)) - Number(this.#fails(other)));",
+        replace: ";",
       },
       {
         name: "keeps the connection after a delivery",
