@@ -71,6 +71,24 @@ async function expectStartedOnce(world: World, served: Served): Promise<void> {
   expect(log.split("berth1 started\n")).toHaveLength(2);
 }
 
+/** Expects that an item is served once by the parked Pod, although the answer to the line of `sender` comes late. */
+async function expectLateLine(world: World, { network, sender, operator, parked }: LateLine): Promise<void> {
+  const item = world.simulator.enqueue(world.environmentId);
+  await world.until("the line is not answered", () => hasSent(world, sender, "unanswered"));
+  await untilBeaten(world, item);
+  network.forward();
+  const pod = await untilAssigned(world, item);
+  expect(pod.metadata.uid).toBe(parked?.metadata.uid);
+  await expectStartedOnce(world, { operator, item, pod });
+}
+
+interface LateLine {
+  readonly network: TcpProxy;
+  readonly sender: InProcessOperator;
+  readonly operator: InProcessOperator;
+  readonly parked: Served["pod"] | undefined;
+}
+
 const labelsOf = ({ namespace, name }: World) => ({ namespace, environment: name });
 
 function untilAttached(world: World, { metrics }: InProcessOperator, count: number): Promise<boolean> {
@@ -126,13 +144,7 @@ describe.concurrent("a waiting Pod", () => {
     const operator = world.startOperator({ flags: api.flags, ...onDelivery(() => disturb(api.network)) });
     const [parked] = await world.untilParked(1);
     await untilAttached(world, operator, 1);
-    const item = world.simulator.enqueue(world.environmentId);
-    await world.until("the line is not answered", () => hasSent(world, operator, "unanswered"));
-    await untilBeaten(world, item);
-    api.network.forward();
-    const pod = await untilAssigned(world, item);
-    expect(pod.metadata.uid).toBe(parked?.metadata.uid);
-    await expectStartedOnce(world, { operator, item, pod });
+    await expectLateLine(world, { ...api, sender: operator, operator, parked });
   });
 
   test.each(["while the next leader delivers", "after the session has started"])(
@@ -150,13 +162,7 @@ describe.concurrent("a waiting Pod", () => {
         if (!isLater) api.network.forward();
       });
       const operator = world.startOperator({ leaderElect: true, ...release });
-      const item = world.simulator.enqueue(world.environmentId);
-      await world.until("the line is not answered", () => hasSent(world, old, "unanswered"));
-      await untilBeaten(world, item);
-      api.network.forward();
-      const pod = await untilAssigned(world, item);
-      expect(pod.metadata.uid).toBe(parked?.metadata.uid);
-      await expectStartedOnce(world, { operator, item, pod });
+      await expectLateLine(world, { ...api, sender: old, operator, parked });
     },
   );
 });
