@@ -13,7 +13,7 @@ export const PLURAL = "environments";
 export const LABEL_ENVIRONMENT = "berth.dev/environment";
 /** `session` or `worker`; `operator` on the operator's own Pods, so that NetworkPolicies can admit it. */
 export const LABEL_ROLE = "berth.dev/role";
-/** `parked`, `assigned` or `finished`. */
+/** `parked`, `assigned`, `sleeping` or `finished`. */
 export const LABEL_PHASE = "berth.dev/phase";
 /** The id of the work item, or a hash of it if the id is no valid label value. The annotation then has the whole id. */
 export const LABEL_WORK_ID = "berth.dev/work-id";
@@ -42,6 +42,13 @@ export const ANNOTATION_CREDENTIAL = "berth.dev/credential";
  * Its container started earlier, so the session counts from this time.
  */
 export const ANNOTATION_ASSIGNED_AT = "berth.dev/assigned-at";
+/** On a Pod whose session sleeps between work items: the number of the last turn that ended; `0` at first. */
+export const ANNOTATION_ENDED_TURN = "berth.dev/ended-turn";
+/** On the same Pods: when the keeper ends the Pod if no operator does, in seconds since the epoch. */
+export const ANNOTATION_DEADLINE = "berth.dev/deadline";
+/** On a sleeping Pod: RFC 3339 times, since when it sleeps and until when it is kept. */
+export const ANNOTATION_SLEEPS_SINCE = "berth.dev/sleeps-since";
+export const ANNOTATION_SLEEPS_UNTIL = "berth.dev/sleeps-until";
 /** The `api.baseUrl` that this Pod's program uses. The Pod serves only items of that Work API. */
 export const ANNOTATION_API = "berth.dev/api";
 /**
@@ -88,6 +95,9 @@ export type Role = "session" | "worker" | "operator";
 
 /** The volume in memory that the shell writes the session's secret to, with `secretDelivery: File`. */
 export const SECRET_VOLUME = "berth-secret";
+
+/** The volume through which a keeper reads its deadline. */
+export const KEEPER_VOLUME = "berth-keeper";
 
 /** The volume of a session's Pod that holds its workspace. */
 export const WORKSPACE_VOLUME = "berth-workspace";
