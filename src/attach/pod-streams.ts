@@ -10,7 +10,7 @@ import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { STARTED_MARKER } from "../pods/frame.ts";
 import { parkingOf } from "../pods/pod-gate.ts";
-import { sessionContainerName } from "../pods/pod-state.ts";
+import { runningContainerName } from "../pods/pod-state.ts";
 
 /** Attach requests in flight for one Environment. */
 const CONCURRENCY = 8;
@@ -241,7 +241,7 @@ export class PodStreams {
   async #connect(pod: Pod): Promise<AttachStream> {
     const { kube, namespace } = this.#context;
     const ref = { namespace, name: pod.metadata.name ?? "" };
-    const stream = await kube.attach(ref, { container: sessionContainerName(pod) ?? "" }, { timeoutMs: ATTACH_MS });
+    const stream = await kube.attach(ref, { container: runningContainerName(pod) ?? "" }, { timeoutMs: ATTACH_MS });
     if (!this.#closed) return stream;
     stream.close();
     throw new Error("the connections of this Environment are closed");
@@ -308,7 +308,7 @@ export class PodStreams {
   async hasStarted(pod: Pod): Promise<StartShown> {
     const { kube, namespace } = this.#context;
     const ref = { namespace, name: pod.metadata.name ?? "" };
-    const container = sessionContainerName(pod) ?? "";
+    const container = runningContainerName(pod) ?? "";
     const log = await kube.log(ref, { container, limitBytes: LOG_BYTES }, { timeoutMs: ATTACH_MS });
     if (log.includes(STARTED_MARKER)) return "started";
     return log === "" ? "waiting" : "unclear";

@@ -2,6 +2,7 @@ import { errorText } from "../core/errors.ts";
 import { isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { readPodState } from "../pods/pod-state.ts";
+import { newestTurn } from "../pods/turns.ts";
 import { type Claim, instantOf, isSameInstant } from "../protocol/claim.ts";
 import { remember } from "../protocol/claim-lease.ts";
 import { replaceItem, viewOf } from "../protocol/claim-observed.ts";
@@ -44,7 +45,9 @@ export class Acknowledging {
     const { kube, points, namespace, timing, failing } = this.#context;
     const isParked = (live: Pod) => {
       const same = live.metadata.uid === claim.record.journal.podUid && !live.metadata.deletionTimestamp;
-      return same && readPodState(live).is === "parked";
+      // The state of a later turn says nothing about the claimed one.
+      const isTurn = claim.turn === 0 || newestTurn(live) === claim.turn;
+      return same && isTurn && readPodState(live).is === "parked";
     };
     try {
       const read = () => kube.get(PODS, { namespace, name: claim.name }, { timeoutMs: timing.requestBoundMs });

@@ -29,7 +29,7 @@ export class ClaimJournal {
   /** Creates the Secret, and repeats the request inside the window if no answer comes. Never throws. */
   async write(claim: Claim, credential: string | null, window: AckWindow): Promise<Journaled> {
     const { kube, points, namespace, name, timing, metrics, labels, failing } = this.#context;
-    const secret = renderJournal({ name: claim.name, namespace, environment: name }, claim.record.journal, credential);
+    const secret = renderJournal({ name: claim.slot, namespace, environment: name }, claim.record.journal, credential);
     const backoff = repeatsWithin(this.#context);
     let maybe = false;
     for (;;) {
@@ -70,7 +70,7 @@ export class ClaimJournal {
       return journal?.workId === claim.record.journal.workId && journal.podUid === claim.record.journal.podUid;
     };
     try {
-      const ref = { namespace, name: claim.name };
+      const ref = { namespace, name: claim.slot };
       const read = () => kube.get(SECRETS, ref, { timeoutMs: timing.requestBoundMs });
       const about = ofClaim(claim);
       const secret = await points.run("claim.read-journal", about, read, (found) => ({ ours: isOurs(found) }));

@@ -6,6 +6,7 @@ import type { Breaker } from "../pods/breaker.ts";
 import { credentialOf, fitsInLine, frameFor, parkingOf, TOO_LONG } from "../pods/pod-gate.ts";
 import { newPodName } from "../pods/pod-render.ts";
 import { sessionContainerName } from "../pods/pod-state.ts";
+import { hasTurns, openTurn } from "../pods/turns.ts";
 import { isFor, isPerSession } from "../pods/workspace-pods.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { remember } from "../protocol/claim-lease.ts";
@@ -288,6 +289,7 @@ export class Claiming {
     };
     const claim = newClaim({
       name: pod?.metadata.name ?? newPodName(name),
+      turn: pod && hasTurns(pod) ? openTurn(pod) : 0,
       journal,
       secretVersion: "",
       secretUid: "",

@@ -1,11 +1,15 @@
 import {
   ANNOTATION_ASSIGNED_AT,
+  ANNOTATION_DEADLINE,
+  ANNOTATION_DEFAULT_CONTAINER,
   ANNOTATION_DO_NOT_DISRUPT,
   ANNOTATION_END_MESSAGE,
   ANNOTATION_END_REASON,
   ANNOTATION_FINISHED_AT,
   ANNOTATION_SAFE_TO_EVICT,
   ANNOTATION_SESSION_ID,
+  ANNOTATION_SLEEPS_SINCE,
+  ANNOTATION_SLEEPS_UNTIL,
   ANNOTATION_START_FAILURE,
   ANNOTATION_START_FAILURES,
   ANNOTATION_WORK_ID,
@@ -20,6 +24,7 @@ import { PODS, type Pod } from "../kube/resource.ts";
 import { assignedAtMs, parkingOf } from "../pods/pod-gate.ts";
 import { NO_DEADLINE_SECONDS } from "../pods/pod-render.ts";
 import { readPodState } from "../pods/pod-state.ts";
+import { turnName } from "../pods/turns.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { noteAssigned, noteAssigning, noteDeadline, noteTouched } from "../protocol/claim-record.ts";
 import { type ClaimContext, STEP_BOUND } from "../protocol/context.ts";
@@ -37,12 +42,15 @@ const ANNOTATION_TOUCHES = "berth.dev/touches";
  */
 export async function touchPod(context: ClaimContext, claim: Claim, pod: Pod): Promise<void> {
   const { workId, sessionId } = claim.record.journal;
-  // The field can only be lowered, so a lower value that another client set must stay.
+  const isTurn = claim.turn > 0;
+  // The field can only be lowered, so a lower value that another client set must stay. It counts from the Pod's start,
+  // and a Pod with turns serves more work items later: its keeper reads the annotation instead.
   const current = pod.spec.activeDeadlineSeconds ?? NO_DEADLINE_SECONDS;
-  noteDeadline(claim, Math.min(current, claim.record.deadlineSeconds ?? deadlineSeconds(context, pod)));
+  const lastsSeconds = claim.record.deadlineSeconds ?? deadlineSeconds(context, isTurn ? null : pod);
+  noteDeadline(claim, isTurn ? lastsSeconds : Math.min(current, lastsSeconds));
   const own = context.environment().spec.sessions?.template.metadata?.annotations ?? {};
   noteAssigning(claim, assignedAtMs(pod) ?? context.kube.now());
-  const annotations: Record<string, string> = {
+  const annotations: Record<string, string | null> = {
     [ANNOTATION_WORK_ID]: workId,
     [ANNOTATION_SESSION_ID]: sessionId,
     [ANNOTATION_TOUCHES]: String(claim.record.touches + 1),
@@ -50,6 +58,12 @@ export async function touchPod(context: ClaimContext, claim: Claim, pod: Pod): P
       ? {}
       : { [ANNOTATION_ASSIGNED_AT]: new Date(claim.record.assignedAtMs ?? 0).toISOString() }),
   };
+  if (isTurn) {
+    annotations[ANNOTATION_DEADLINE] = String(Math.ceil((claim.record.assignedAtMs ?? 0) / SECOND_MS) + lastsSeconds);
+    annotations[ANNOTATION_DEFAULT_CONTAINER] = turnName(claim.turn);
+    annotations[ANNOTATION_SLEEPS_SINCE] = null;
+    annotations[ANNOTATION_SLEEPS_UNTIL] = null;
+  }
   // Annotations about disruptions in the user's template win.
   if (own[ANNOTATION_SAFE_TO_EVICT] === undefined) annotations[ANNOTATION_SAFE_TO_EVICT] = "false";
   if (own[ANNOTATION_DO_NOT_DISRUPT] === undefined) annotations[ANNOTATION_DO_NOT_DISRUPT] = "true";
@@ -63,7 +77,7 @@ export async function touchPod(context: ClaimContext, claim: Claim, pod: Pod): P
       },
       annotations,
     },
-    spec: { activeDeadlineSeconds: claim.record.deadlineSeconds },
+    ...(isTurn ? {} : { spec: { activeDeadlineSeconds: claim.record.deadlineSeconds } }),
   };
   await context.points.run("session.touch", ofClaim(claim, { touches: claim.record.touches + 1 }), () =>
     context.kube.patch(PODS, { namespace: context.namespace, name: claim.name }, patch, { type: "merge" }, STEP_BOUND),
@@ -76,10 +90,11 @@ export async function touchPod(context: ClaimContext, claim: Claim, pod: Pod): P
 /**
  * The deadline that ends the Pod if no operator runs. It must not end before the operator would have deleted the Pod
  * itself. Kubernetes counts it from the Pod's start, so the parked time is added.
+ * @param pod null: it counts from now
  */
-function deadlineSeconds(context: ClaimContext, pod: Pod): number {
+function deadlineSeconds(context: ClaimContext, pod: Pod | null): number {
   const { maxDurationSeconds } = context.environment().spec.sessions ?? { maxDurationSeconds: 0 };
-  const startedMs = Date.parse(pod.status?.startTime ?? pod.metadata.creationTimestamp ?? "");
+  const startedMs = Date.parse(pod?.status?.startTime ?? pod?.metadata.creationTimestamp ?? "");
   const ageSeconds = Number.isNaN(startedMs) ? 0 : Math.max(0, context.kube.now() - startedMs) / SECOND_MS;
   const { graceSeconds } = context.template();
   const patienceSeconds = Math.ceil(stopPatienceMs(graceSeconds * SECOND_MS, context.timing) / SECOND_MS);
@@ -87,8 +102,8 @@ function deadlineSeconds(context: ClaimContext, pod: Pod): number {
 }
 
 /** Whether the live Pod is still in the state that the deletion was decided on. */
-export function sameState(live: Pod, step: Step & { do: "delete-pod" }): boolean {
-  const state = readPodState(live).is;
+export function sameState(live: Pod, step: Step & { do: "delete-pod" }, turn: number): boolean {
+  const state = readPodState(live, turn).is;
   // If the container has started in the meantime, the start did not fail. One that waits for its line runs anyway.
   const mustWait = step.why === "StartFailed" && parkingOf(live) === "Key";
   return mustWait ? state === "parked" || state === "preparing" : state !== "ended";

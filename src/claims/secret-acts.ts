@@ -18,7 +18,7 @@ export async function openSecret(
   acknowledgedAt: string,
   keeps: boolean,
 ): Promise<void> {
-  const ref = { namespace: context.namespace, name: claim.name };
+  const ref = { namespace: context.namespace, name: claim.slot };
   const credential = takeCredential(claim) ?? (await rereadCredential(context, claim));
   if (credential === null) return;
   const patch = openingPatch(
@@ -58,7 +58,7 @@ export async function credentialOfOpened(context: ClaimContext, claim: Claim): P
 
 /** @throws StaleClaimError if the claim's Secret is gone, or is another one */
 async function readClaimed({ kube, namespace, points }: ClaimContext, claim: Claim, bound: CallOptions = {}) {
-  const read = () => kube.get(SECRETS, { namespace, name: claim.name }, bound);
+  const read = () => kube.get(SECRETS, { namespace, name: claim.slot }, bound);
   const told = (secret: Secret) => ({ opened: readJournal(secret)?.opened ?? false });
   const secret = await points.run("session.read-credential", ofClaim(claim), read, told).catch((error) => {
     throw isNotFound(error) ? new StaleClaimError() : error;
@@ -93,7 +93,7 @@ export async function dropSecret(
   const asSeen = { uid: claim.record.secretUid, resourceVersion: claim.record.secretVersion };
   try {
     await points.run(point, ofClaim(claim, { because }), () =>
-      kube.delete(SECRETS, { namespace, name: claim.name }, asSeen, STEP_BOUND),
+      kube.delete(SECRETS, { namespace, name: claim.slot }, asSeen, STEP_BOUND),
     );
   } catch (error) {
     if (isNotFound(error)) return;

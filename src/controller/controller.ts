@@ -10,6 +10,7 @@ import { cachedPod } from "../pods/cached-pod.ts";
 import { nodeOutlook } from "../pods/node-health.ts";
 import { isOthers } from "../pods/own-pods.ts";
 import type { PodCache } from "../pods/pod-state.ts";
+import { isAsleep } from "../pods/turns.ts";
 import { SharedSessions } from "../queue/shared-sessions.ts";
 import { CacheLag } from "../reconcile/cache-lag.ts";
 import type { SharingEnvironment } from "../reconcile/environment-conditions.ts";
@@ -37,6 +38,7 @@ const NAMESPACE_PATIENCE_MS = 10_000;
 
 /** Parked Pods, by Environment. */
 const INDEX_PARKED = "parked";
+const INDEX_SLEEPING = "sleeping";
 /** Pods with a session, by its id. */
 const INDEX_SESSION = "session";
 const INDEX_ID = "environmentId";
@@ -296,7 +298,8 @@ export class Controller {
       },
       list: ownPodLists(this.#pods, { index: INDEX_ENVIRONMENT, key, uid }),
       parked: ownPodLists(this.#pods, { index: INDEX_PARKED, key, uid }),
-      assignedTo: (sessionId) =>
+      sleeping: ownPodLists(this.#pods, { index: INDEX_SLEEPING, key, uid }),
+      ofSession: (sessionId) =>
         this.#pods
           .flatMap((informer) => informer.byIndex(INDEX_SESSION, sessionId))
           .filter((pod) => environmentOf(pod)[0] === key && !isOthers(pod, uid)),
@@ -386,6 +389,7 @@ function podInformer(options: ControllerOptions, namespace: string | undefined):
     indexes: {
       [INDEX_ENVIRONMENT]: environmentOf,
       [INDEX_PARKED]: (pod) => (pod.metadata.labels?.[LABEL_PHASE] === "parked" ? environmentOf(pod) : []),
+      [INDEX_SLEEPING]: (pod) => (isAsleep(pod) ? environmentOf(pod) : []),
       [INDEX_SESSION]: sessionOf,
       [INDEX_NODE]: ({ spec }) => (spec.nodeName === undefined ? [] : [spec.nodeName]),
     },
@@ -395,7 +399,8 @@ function podInformer(options: ControllerOptions, namespace: string | undefined):
 /** The session of a Pod, unless its label says that the session has ended. */
 function sessionOf({ metadata: { annotations, labels } }: Pod): readonly string[] {
   const sessionId = annotations?.[ANNOTATION_SESSION_ID];
-  return sessionId !== undefined && labels?.[LABEL_PHASE] === "assigned" ? [sessionId] : [];
+  const isHeld = labels?.[LABEL_PHASE] === "assigned" || labels?.[LABEL_PHASE] === "sleeping";
+  return sessionId !== undefined && isHeld ? [sessionId] : [];
 }
 
 function policyInformer(options: ControllerOptions, namespace: string | undefined): Informer<NetworkPolicy> {

@@ -7,6 +7,7 @@ import {
   ANNOTATION_DO_NOT_DISRUPT,
   ANNOTATION_END_MESSAGE,
   ANNOTATION_END_REASON,
+  ANNOTATION_ENDED_TURN,
   ANNOTATION_FINISHED_AT,
   ANNOTATION_LEASE,
   ANNOTATION_NEEDS,
@@ -14,6 +15,8 @@ import {
   ANNOTATION_SAFE_TO_EVICT,
   ANNOTATION_SESSION_CONTAINER,
   ANNOTATION_SESSION_ID,
+  ANNOTATION_SLEEPS_SINCE,
+  ANNOTATION_SLEEPS_UNTIL,
   ANNOTATION_START_FAILURE,
   ANNOTATION_START_FAILURES,
   ANNOTATION_WORK_ID,
@@ -30,6 +33,7 @@ import { defined } from "../core/json.ts";
 import { Shared } from "../core/shared.ts";
 import type { Condition, ContainerStatus, PodStatus } from "../kube/objects.ts";
 import type { Container, Pod } from "../kube/resource.ts";
+import { endedTurn, newestTurn, turnName, turnNumber } from "./turns.ts";
 
 /** The labels and annotations that the loops read; `berth.dev/about` is for people only. */
 const LABELS = [
@@ -49,6 +53,7 @@ const ANNOTATIONS = [
   ANNOTATION_DO_NOT_DISRUPT,
   ANNOTATION_END_MESSAGE,
   ANNOTATION_END_REASON,
+  ANNOTATION_ENDED_TURN,
   ANNOTATION_FINISHED_AT,
   ANNOTATION_LEASE,
   ANNOTATION_NEEDS,
@@ -56,6 +61,8 @@ const ANNOTATIONS = [
   ANNOTATION_SAFE_TO_EVICT,
   ANNOTATION_SESSION_CONTAINER,
   ANNOTATION_SESSION_ID,
+  ANNOTATION_SLEEPS_SINCE,
+  ANNOTATION_SLEEPS_UNTIL,
   ANNOTATION_START_FAILURE,
   ANNOTATION_START_FAILURES,
   ANNOTATION_WORK_ID,
@@ -69,6 +76,8 @@ const OWN: ReadonlySet<string> = new Set([
   ANNOTATION_SESSION_ID,
   ANNOTATION_ASSIGNED_AT,
   ANNOTATION_FINISHED_AT,
+  ANNOTATION_SLEEPS_SINCE,
+  ANNOTATION_SLEEPS_UNTIL,
 ]);
 const VARIABLES: ReadonlySet<string> = new Set(RESERVED_ENV);
 
@@ -99,6 +108,7 @@ export function cachedPod({ apiVersion, kind, metadata, spec, status }: Pod): Po
     rest;
   const { nodeName, activeDeadlineSeconds, terminationGracePeriodSeconds, initContainers, containers } = spec;
   const tolerations = spec["tolerations"];
+  const newest = newestTurn({ spec });
   return defined({
     apiVersion: shared.text(apiVersion),
     kind: shared.text(kind),
@@ -120,9 +130,10 @@ export function cachedPod({ apiVersion, kind, metadata, spec, status }: Pod): Po
       ...{ nodeName: shared.text(nodeName), activeDeadlineSeconds, terminationGracePeriodSeconds },
       initContainers: shared.value(initContainers?.slice(0, MAX_CONTAINERS).map(containerOf)),
       containers: shared.value(containers?.slice(0, MAX_CONTAINERS).map(containerOf)),
+      ephemeralContainers: shared.value(newest > 0 ? [{ name: turnName(newest) }] : undefined),
       tolerations: shared.value(Array.isArray(tolerations) ? tolerations.slice(0, MAX_TOLERATIONS) : undefined),
     }),
-    status: status && statusOf(status),
+    status: status && statusOf(status, Math.min(newest, endedTurn({ metadata }))),
   }) as unknown as Pod;
 }
 
@@ -131,7 +142,11 @@ function containerOf({ name, env, restartPolicy }: Container): Record<string, un
   return defined({ name, restartPolicy, env: told?.length ? told : undefined });
 }
 
-function statusOf({ phase, reason, message, startTime, podIP, ...of }: PodStatus): PodStatus {
+/** @param ended the last turn that ended. Earlier ones are kept only if they run again. */
+function statusOf({ phase, reason, message, startTime, podIP, ...of }: PodStatus, ended: number): PodStatus {
+  const turns = of.ephemeralContainerStatuses?.filter(
+    ({ name, state }) => turnNumber(name) >= Math.max(1, ended) || (turnNumber(name) > 0 && state?.running),
+  );
   const conditions = of.conditions
     ?.filter(({ type }) => CONDITIONS.has(type))
     .map((condition) => conditionOf(condition, phase === "Running"));
@@ -142,6 +157,7 @@ function statusOf({ phase, reason, message, startTime, podIP, ...of }: PodStatus
       : shared.value(conditions),
     initContainerStatuses: of.initContainerStatuses?.map(containerStatusOf),
     containerStatuses: of.containerStatuses?.map(containerStatusOf),
+    ephemeralContainerStatuses: turns?.length ? turns.map(containerStatusOf) : undefined,
   });
 }
 

@@ -21,12 +21,13 @@ export interface PodOwner {
  * because a cache may be stale, and the delete names the Pod's UID. Returns the live Pod that must stay, or null when
  * the Pod is deleted, being deleted, or absent.
  * @param by the caller, which names the points of the two requests
+ * @param how.asRead the delete also names the resourceVersion that was read: a conflict is thrown, and can be retried
  */
 export async function deletePod(
   context: PodOwner,
   { by, name, workId }: { by: Deleter; name: string; workId?: string },
   unless: (live: Pod) => boolean,
-  graceSeconds?: number,
+  { graceSeconds, asRead = false }: { readonly graceSeconds?: number | undefined; readonly asRead?: boolean } = {},
 ): Promise<Pod | null> {
   const { kube, points, namespace } = context;
   const ref = { namespace, name };
@@ -35,11 +36,12 @@ export async function deletePod(
   const live = await read();
   if (live === null || live.metadata.deletionTimestamp) return null;
   if (!isSessionPodOf(live, context) || unless(live)) return live;
-  const { uid } = live.metadata;
+  const { uid, resourceVersion } = live.metadata;
   try {
     await points.run(`${by}.delete-pod`, { ...about, asks: { uid: uid ?? null } }, () =>
       kube.delete(PODS, ref, {
         ...(uid === undefined ? {} : { uid }),
+        ...(asRead && resourceVersion !== undefined ? { resourceVersion } : {}),
         ...(graceSeconds === undefined ? {} : { gracePeriodSeconds: graceSeconds }),
       }),
     );

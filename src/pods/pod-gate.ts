@@ -10,6 +10,7 @@ import {
   KEY_SESSION_ID,
   KEY_WORK_ID,
   KEY_WORK_SECRET,
+  LABEL_PHASE,
   SECRET_VOLUME,
 } from "../api/names.ts";
 import type { Container, EnvVar, Pod, PodSpec } from "../kube/resource.ts";
@@ -121,11 +122,13 @@ export function parkingOf({ metadata: { annotations } }: Pick<Pod, "metadata">):
 
 /**
  * When a Pod that waits for a line was assigned to its session, in ms since the epoch; null: it was not, or it waits
- * for a key.
+ * for a key. The time of an earlier turn stays on a sleeping Pod.
  */
 export function assignedAtMs(pod: Pick<Pod, "metadata">): number | null {
-  const ms = Date.parse(pod.metadata.annotations?.[ANNOTATION_ASSIGNED_AT] ?? "");
-  return parkingOf(pod) === "Key" || Number.isNaN(ms) ? null : ms;
+  const { annotations, labels } = pod.metadata;
+  const ms = Date.parse(annotations?.[ANNOTATION_ASSIGNED_AT] ?? "");
+  const isEarlier = labels?.[LABEL_PHASE] === "sleeping";
+  return parkingOf(pod) === "Key" || isEarlier || Number.isNaN(ms) ? null : ms;
 }
 
 /**

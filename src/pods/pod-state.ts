@@ -1,8 +1,9 @@
-import { ANNOTATION_SESSION_CONTAINER } from "../api/names.ts";
+import { ANNOTATION_ASSIGNED_AT, ANNOTATION_SESSION_CONTAINER } from "../api/names.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import { IMAGE_PULL_RETRIED } from "../kube/objects.ts";
 import type { Condition, ContainerStateTerminated, ContainerStatus, Pod, PodStatus } from "../kube/resource.ts";
 import { assignedAtMs, parkingOf } from "./pod-gate.ts";
+import { EXIT_DEADLINE, endedTurn, hasOpenTurn, hasTurns, keeperStatus, newestTurn, turnName } from "./turns.ts";
 
 /** Why a session container ended; each is an end reason of the closed set in api/reasons. */
 export type EndCause =
@@ -74,8 +75,10 @@ const START_ERRORS = new Set(["StartError", "ContainerCannotRun"]);
 /**
  * Reads a Pod. `pod.metadata.name` is also the name of the Secret that it waits for.
  * @param pod raw Pod from the API server
+ * @param turn the claim's turn, if the Pod has turns; by default the one that waits or serves
  */
-export function readPodState(pod: Pod): PodState {
+export function readPodState(pod: Pod, turn?: number): PodState {
+  if (hasTurns(pod)) return readTurnState(pod, turn ?? (hasOpenTurn(pod) ? newestTurn(pod) : 0));
   const status = pod.status ?? {};
   const container = sessionContainerStatus(pod);
   const state = container?.state ?? {};
@@ -98,6 +101,77 @@ export function readPodState(pod: Pod): PodState {
   if (!waitsForSecret(pod, waiting)) return { is: "preparing", problem: problemOf(status, waiting) };
   return sandboxReady(status) ? { is: "parked" } : { is: "preparing", problem: null };
 }
+
+/** The state of a Pod with turns, judged by one of them; 0: none was added yet. */
+function readTurnState(pod: Pod, turn: number): PodState {
+  const status = pod.status ?? {};
+  const keeper = keeperStatus(pod);
+  const container = status.ephemeralContainerStatuses?.find(({ name }) => name === turnName(turn));
+  const state = container?.state ?? {};
+  const terminated = state.terminated ?? endBeforeWaiting(container);
+  // A rerun of a turn that has ended on record is no session.
+  const isOver = turn > 0 && turn <= endedTurn(pod);
+  if (terminated) return { is: "ended", end: isOver ? endOnRecord(pod, terminated) : endOf(pod, status, terminated) };
+  if (isOver) return { is: "ended", end: END_WITHOUT_STATUS };
+  const keeperEnd = keeper?.state?.terminated ?? endBeforeWaiting(keeper);
+  if (keeperEnd) return { is: "ended", end: endOfKeeper(pod, status, keeperEnd) };
+  if (status.phase === "Failed" || status.phase === "Succeeded") {
+    return { is: "ended", end: endWithoutContainer(pod, status, state.running !== undefined) };
+  }
+  if (nodeLost(status)) {
+    return { is: "ended", end: { ...NO_TIMES, cause: "NodeLost", message: nodeLostMessage(pod), exitCode: null } };
+  }
+  if (state.running && !waitsForLine(pod)) {
+    return { is: "running", startedAtMs: sessionStart(pod, state.running.startedAt) ?? 0 };
+  }
+  if (!pod.spec.nodeName) return unscheduled(status);
+  if (state.running && keeper?.state?.running && sandboxReady(status)) return { is: "parked" };
+  const waitOf = (of: ContainerStatus | undefined) => ({
+    reason: of?.state?.waiting?.reason ?? "",
+    message: of?.state?.waiting?.message ?? "",
+  });
+  return { is: "preparing", problem: problemOf(status, waitOf(keeper)) ?? problemOf(status, waitOf(container)) };
+}
+
+/** A turn whose end is on record, and whose status the kubelet has lost. */
+const END_WITHOUT_STATUS: End = {
+  cause: "Completed",
+  message: "how the container ended is no longer known",
+  exitCode: null,
+  startedAtMs: null,
+  finishedAtMs: null,
+};
+
+/** The end of a turn that is on record: the Pod may wait for the next work item, or serve it. */
+function endOnRecord(pod: Pod, terminated: ContainerStateTerminated): End {
+  const { exitCode, finishedAt } = terminated;
+  const startedAtMs = time(pod.metadata.annotations?.[ANNOTATION_ASSIGNED_AT]);
+  const base = { exitCode, startedAtMs, finishedAtMs: time(finishedAt) };
+  if (terminated.reason === "OOMKilled") return { ...base, cause: "OOMKilled", message: OUT_OF_MEMORY };
+  return { ...base, ...endByCode(terminated) };
+}
+
+/** The keeper ended, so the kubelet ends the turn. */
+function endOfKeeper(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated): End {
+  const end = endOf(pod, status, terminated);
+  if (LATE_OR_DELETED.has(end.cause) || START_ERRORS.has(terminated.reason ?? "")) return end;
+  if (terminated.exitCode === EXIT_DEADLINE) {
+    return { ...end, cause: "DeadlineExceeded", message: "the Pod's deadline passed, and no operator had ended it" };
+  }
+  if (terminated.exitCode === EXIT_NOT_FOUND && waitsForLine(pod)) {
+    return { ...end, cause: "StartFailed", message: `the keeper container could not run; ${NEEDS_TOOLS}` };
+  }
+  const cause = waitsForLine(pod) ? "StartFailed" : "Killed";
+  return { ...end, cause, message: `the keeper container ended with exit code ${terminated.exitCode}` };
+}
+
+const LATE_OR_DELETED: ReadonlySet<EndCause> = new Set([
+  "Evicted",
+  "Preempted",
+  "NodeLost",
+  "DeadlineExceeded",
+  "PodDeleted",
+]);
 
 const known = new WeakMap<Pod, PodState>();
 
@@ -137,6 +211,11 @@ const EARLIER_GATE = "berth-gate";
 
 function waitsInGate({ initContainerStatuses }: PodStatus): boolean {
   return initContainerStatuses?.some(({ name, state }) => name === EARLIER_GATE && state?.running) ?? false;
+}
+
+/** The container that runs the session: the newest turn, if the Pod has turns. */
+export function runningContainerName(pod: Pod): string | undefined {
+  return hasTurns(pod) ? turnName(newestTurn(pod)) : sessionContainerName(pod);
 }
 
 /** The container that Berth gates, as its Pod's annotation names it; without the annotation, the first one. */
@@ -229,7 +308,7 @@ function endOf(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated
   const disruption = disruptionOf(status, base.finishedAtMs);
   if (disruption) return { ...base, ...disruption };
   if (terminated.reason === "OOMKilled" && exitCode !== 0) {
-    return { ...base, cause: "OOMKilled", message: "the container used more memory than its limit" };
+    return { ...base, cause: "OOMKilled", message: OUT_OF_MEMORY };
   }
   if (endedByDeletion(pod, base.finishedAtMs)) {
     const doing = waitsForLine(pod) ? "it waited for a session" : "its session ran";
@@ -244,10 +323,16 @@ function endOf(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated
     return { ...base, cause: "NodeLost", message, exitCode: null };
   }
   if (waitsForLine(pod)) return { ...base, cause: "StartFailed", message: endedWaiting(pod, terminated) };
-  if (exitCode === 0) return { ...base, cause: "Completed", message: "" };
-  const said = terminated.message?.trim();
+  return { ...base, ...endByCode(terminated) };
+}
+
+const OUT_OF_MEMORY = "the container used more memory than its limit";
+
+function endByCode({ exitCode, message }: ContainerStateTerminated): Pick<End, "cause" | "message"> {
+  if (exitCode === 0) return { cause: "Completed", message: "" };
+  const said = message?.trim();
   const text = `the container ended with exit code ${exitCode}${said ? `: ${said}` : ""}`;
-  return { ...base, cause: exitCode === EXIT_SIGKILL ? "Killed" : "Failed", message: text };
+  return { cause: exitCode === EXIT_SIGKILL ? "Killed" : "Failed", message: text };
 }
 
 /** Exit code of the waiting shell when the command to run is not in the image. */
@@ -263,6 +348,9 @@ function endedWaiting(pod: Pod, { exitCode, message }: ContainerStateTerminated)
 
 /** Part of the message of a Pod whose waiting shell could not be started. */
 export const NEEDS_SHELL = "parking: Shell needs /bin/sh in the image: add it, or set parking: Key";
+
+/** Part of the message of a Pod whose keeper can't run. */
+export const NEEDS_TOOLS = "sleeping needs date and sleep in the image: add them, or set workspace.sleepSeconds: 0";
 
 /** What to do if the waiting shell could not be started; `said` is the runtime's message. */
 function shellFix(pod: Pod, said: string): string {
@@ -356,6 +444,8 @@ export interface PodCache {
   list(): readonly Pod[];
   /** Pods with the label of free ones: few, however many run. */
   parked(): readonly Pod[];
-  /** All Pods that were given this session, in any state. */
-  assignedTo(sessionId: string): readonly Pod[];
+  /** Pods whose session sleeps. */
+  sleeping(): readonly Pod[];
+  /** All Pods that were given this session: assigned or sleeping, in any state. */
+  ofSession(sessionId: string): readonly Pod[];
 }

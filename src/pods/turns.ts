@@ -8,6 +8,7 @@ import {
   ANNOTATION_ENDED_TURN,
   ANNOTATION_SESSION_CONTAINER,
   KEEPER_VOLUME,
+  LABEL_PHASE,
 } from "../api/names.ts";
 import { defined } from "../core/json.ts";
 import type { Container, ContainerStatus, EnvVar, Pod, PodSpec } from "../kube/resource.ts";
@@ -51,6 +52,11 @@ export function hasTurns({ metadata: { annotations } }: Pick<Pod, "metadata">): 
   return annotations?.[ANNOTATION_ENDED_TURN] !== undefined;
 }
 
+/** Whether the Pod's session sleeps: it waits for its next work item. */
+export function isAsleep({ metadata: { labels } }: Pick<Pod, "metadata">): boolean {
+  return labels?.[LABEL_PHASE] === "sleeping";
+}
+
 /** The last turn whose end is recorded on the Pod; 0: none. */
 export function endedTurn({ metadata: { annotations } }: Pick<Pod, "metadata">): number {
   return Number.parseInt(annotations?.[ANNOTATION_ENDED_TURN] ?? "", 10) || 0;
@@ -82,6 +88,17 @@ export function turnNumber(container: string): number {
  */
 export function slotName(pod: string, turn: number): string {
   return turn > 1 ? `${pod}-t${turn}` : pod;
+}
+
+/** The turn that waits for a work item or serves one; before it is added, the number that it will have. */
+export function openTurn(pod: Pod): number {
+  return hasOpenTurn(pod) ? newestTurn(pod) : Math.max(newestTurn(pod), endedTurn(pod)) + 1;
+}
+
+/** The name of the Secret that the Pod's next claim, or its removal, creates. */
+export function slotOf(pod: Pod): string {
+  const { name = "" } = pod.metadata;
+  return hasTurns(pod) ? slotName(name, openTurn(pod)) : name;
 }
 
 const SLOT = /^(.+)-t([1-9]\d{0,5})$/;

@@ -6,6 +6,7 @@ import { orNull } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import { deleteAsSeen, deletePod } from "../pods/delete.ts";
 import { expiredFinished, readFinished } from "../pods/finished.ts";
+import { slotOf } from "../pods/turns.ts";
 import { ClaimPriority } from "../protocol/claim-priority.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { PoolContext } from "../protocol/context.ts";
@@ -192,7 +193,7 @@ export class Retention {
         return;
       }
       if (mayHaveRecord) {
-        const secret = await this.#record(name);
+        const secret = await this.#record(pod);
         if (secret) return this.#onForeignSlot(secret);
         logger.info({ pod: name }, "a Pod whose claim was settled before is deleted");
       }
@@ -208,9 +209,10 @@ export class Retention {
   }
 
   /** The record of a claim, read live: the claim table may not know about it. */
-  async #record(name: string): Promise<Secret | null> {
+  async #record(pod: Pod): Promise<Secret | null> {
     const { kube, points, namespace } = this.#context;
-    const read = () => kube.get(SECRETS, { namespace, name });
+    const { name = "" } = pod.metadata;
+    const read = () => kube.get(SECRETS, { namespace, name: slotOf(pod) });
     const secret = await orNull(points.run("retention.read-secret", { pod: name }, read));
     return secret?.type === CLAIM_SECRET_TYPE ? secret : null;
   }

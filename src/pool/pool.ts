@@ -11,18 +11,18 @@ import { ClaimPriority } from "../protocol/claim-priority.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { PoolContext } from "../protocol/context.ts";
 import { isHeldUp } from "../protocol/failing-steps.ts";
+import { DepartingPods } from "../sleep/departing-pods.ts";
+import type { Removals } from "../sleep/removal.ts";
 import type { BoundCapacityPlan } from "./bound-capacity.ts";
 import { BoundPods } from "./bound-pods.ts";
 import { type CapacityPlan, planCapacity, type RemovalReason, SURGE_PATIENCE_MS } from "./capacity.ts";
 import { type CapacityProblem, capacityProblemOf } from "./capacity-problem.ts";
 import { CreationBackoff } from "./creation-backoff.ts";
-import { DepartingPods } from "./departing-pods.ts";
 import { Expectations } from "./expectations.ts";
 import { type Free, FreePods } from "./free-pods.ts";
 import { NodeEvents } from "./node-events.ts";
 import { parkedMaxAgeMs } from "./parked-age.ts";
 import { longestHoldMs, PodCreation } from "./pod-creation.ts";
-import type { Removals } from "./removal.ts";
 
 /** Creations and removals of one Environment in flight at the same time. */
 const CONCURRENCY = 16;

@@ -1,14 +1,12 @@
 import { Notifier } from "../core/notifier.ts";
-import type { Pod } from "../kube/resource.ts";
-import { readPodState } from "../pods/pod-state.ts";
+import { slotName } from "../pods/turns.ts";
 import type { Claim } from "./claim.ts";
 import { type Memory, newLease } from "./claim-lease.ts";
 import { newObserved } from "./claim-observed.ts";
 import { newRecord } from "./claim-record.ts";
-import type { SessionContext } from "./context.ts";
 
 /**
- * All claims of one Environment, by slot and by work item. Recovery fills it from the Secrets, and the loops update it.
+ * All claims of one Environment, by Pod and by work item. Recovery fills it from the Secrets, and the loops update it.
  */
 export class ClaimTable {
   readonly #byName = new Map<string, Claim>();
@@ -31,7 +29,7 @@ export class ClaimTable {
     return this.#byName.size;
   }
 
-  /** The claim that holds this slot. */
+  /** The claim of this Pod. */
   get(name: string): Claim | undefined {
     return this.#byName.get(name);
   }
@@ -89,38 +87,24 @@ export class ClaimTable {
 /** A new claim: its Secret exists or is about to be written, and nothing else is known. */
 export function newClaim(
   from: Pick<Claim, "name" | "lateAckUntilMs" | "templateHash"> &
-    Partial<Pick<Claim, "othersUntilMs" | "recordedMs">> &
+    Partial<Pick<Claim, "turn" | "othersUntilMs" | "recordedMs">> &
     Parameters<typeof newRecord>[0] & { memory?: Memory },
 ): Claim {
-  const { name, lateAckUntilMs, templateHash, othersUntilMs = null, recordedMs = null, memory, ...record } = from;
+  const {
+    name,
+    turn = 0,
+    lateAckUntilMs,
+    templateHash,
+    othersUntilMs = null,
+    recordedMs = null,
+    memory,
+    ...record
+  } = from;
   return {
-    ...{ name, templateHash, lateAckUntilMs, othersUntilMs, recordedMs },
+    ...{ name, turn, slot: slotName(name, turn), templateHash, lateAckUntilMs, othersUntilMs, recordedMs },
     record: newRecord(record),
     lease: newLease(memory),
     observed: newObserved(),
     failing: null,
   };
-}
-
-/**
- * Whether a Pod runs this session, or may still start it (invariant 2): the Pod of one of our claims, or one that is
- * being ended because another client deleted its record.
- */
-export function hasPodFor(
-  context: Pick<SessionContext, "pods" | "kube" | "timing">,
-  claims: ClaimTable,
-  sessionId: string,
-): boolean {
-  if (claims.runs(sessionId)) return true;
-  const overMs = context.kube.now() - context.timing.podOverdueMs;
-  return context.pods.assignedTo(sessionId).some((pod) => !isOverdue(pod, overMs) && isLive(pod));
-}
-
-/** The node doesn't end the Pod and may never report on it: the Pod is given up as a claim's Pod would be. */
-function isOverdue({ metadata }: Pod, overMs: number): boolean {
-  return metadata.deletionTimestamp !== undefined && Date.parse(metadata.deletionTimestamp) < overMs;
-}
-
-function isLive(pod: Pod): boolean {
-  return readPodState(pod).is !== "ended";
 }

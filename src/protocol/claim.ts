@@ -5,11 +5,16 @@ import type { ClaimRecord } from "./claim-record.ts";
 import type { FailingByStep } from "./tracked-steps.ts";
 
 /**
- * One claimed slot: the Pod and the Secret of the same name. Times are on the monotonic clock unless they say
+ * One claimed Pod, or one turn of a Pod with turns. Times are on the monotonic clock unless they say
  * otherwise; null: not yet. Each part has one writer: the module of its name next to this file.
  */
 export interface Claim {
+  /** The name of the Pod, or of no Pod if the item can't be served. */
   readonly name: string;
+  /** The turn of the Pod that the claim is for; 0: the Pod has no turns. */
+  readonly turn: number;
+  /** The name of the claim's Secret: that of the Pod, with the turn from the second one on. */
+  readonly slot: string;
   /** The hash of the Pod's template. */
   readonly templateHash: string;
   /** Until when our acknowledgement can still take effect. */

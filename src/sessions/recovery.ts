@@ -7,8 +7,8 @@ import type { ServerTime } from "../core/server-time.ts";
 import type { Secret } from "../kube/resource.ts";
 import { parkingOf } from "../pods/pod-gate.ts";
 import { readPodState } from "../pods/pod-state.ts";
+import { hasTurns, podOfSlot } from "../pods/turns.ts";
 import type { Pool } from "../pool/pool.ts";
-import type { Removals } from "../pool/removal.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { noteStarted } from "../protocol/claim-observed.ts";
 import { noteJournal } from "../protocol/claim-record.ts";
@@ -17,6 +17,7 @@ import type { SessionContext } from "../protocol/context.ts";
 import { CLAIM_SECRET_TYPE, type Journal, readJournal } from "../protocol/journal.ts";
 import { ofClaim } from "../protocol/points.ts";
 import type { ServerTimes } from "../queue/server-times.ts";
+import type { Removals } from "../sleep/removal.ts";
 import type { SessionLoop } from "./session-loop.ts";
 
 /** Where recovery puts what it finds of an earlier process. */
@@ -71,7 +72,7 @@ export class Recovery {
   /** Adopts an unknown Secret that has taken a slot: its request took effect after this process had given it up. */
   takeUp(secret: Secret): void {
     const { claims, removals } = this.#into;
-    const name = secret.metadata.name ?? "";
+    const { pod: name } = podOfSlot(secret.metadata.name ?? "");
     const claim = recoverSecret(this.#context, this.#into, secret);
     if (claim) this.#sessions.poke(name);
     else if (removals.has(name)) this.#pool.poke();
@@ -87,7 +88,7 @@ export class Recovery {
   /** Slots that are taken as far as this process knows. */
   #taken(): Set<string> {
     const { claims, removals, releases } = this.#into;
-    return new Set([...[...claims].map(({ name }) => name), ...removals.names(), releases.name]);
+    return new Set([...[...claims].map(({ slot }) => slot), ...removals.slots(), releases.name]);
   }
 }
 
@@ -100,7 +101,7 @@ async function recoverClaims(context: SessionContext, into: Recovered): Promise<
 /** Adopts one Secret, as a claim or as a removal to finish. Returns the claim, or null if it is not a new one. */
 function recoverSecret(context: SessionContext, into: Recovered, secret: Secret): Claim | null {
   const { claims, removals, serverTimes } = into;
-  if (secret.type !== CLAIM_SECRET_TYPE || claims.has(secret.metadata.name ?? "")) return null;
+  if (secret.type !== CLAIM_SECRET_TYPE || claims.has(podOfSlot(secret.metadata.name ?? "").pod)) return null;
   const journal = readJournal(secret);
   if (!journal) {
     context.logger.warn({ secret: secret.metadata.name }, "a Secret of our type that says nothing: left alone");
@@ -110,23 +111,23 @@ function recoverSecret(context: SessionContext, into: Recovered, secret: Secret)
     removals.adopt(secret, journal.podUid);
     return null;
   }
-  const name = secret.metadata.name ?? "";
+  const { pod: name, turn } = podOfSlot(secret.metadata.name ?? "");
+  const known = context.pods.get(name);
   const claim = newClaim({
-    name,
+    ...{ name, turn: turn === 0 && known && hasTurns(known) ? 1 : turn },
     journal,
     secretVersion: secret.metadata.resourceVersion ?? "",
     secretUid: secret.metadata.uid ?? "",
     lateAckUntilMs: lateAckUntil(context, serverTimes.of(journal.api || context.work().baseUrl), journal),
     othersUntilMs: context.servingSinceMs,
     recordedMs: recordedMs(context, secret),
-    templateHash: context.pods.get(name)?.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
+    templateHash: known?.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
   });
   noteJournal(claim, journal, context.clock.monotonic());
   // The earlier process has already reported the start, so only record it. A waiting shell or program may not have
   // started.
-  const pod = context.pods.get(name);
-  const isKnown = pod?.metadata.uid === journal.podUid && journal.opened && parkingOf(pod) === "Key";
-  const state = isKnown ? readPodState(pod) : null;
+  const isKnown = known?.metadata.uid === journal.podUid && journal.opened && parkingOf(known) === "Key";
+  const state = isKnown ? readPodState(known) : null;
   if (state?.is === "running") noteStarted(claim, state.startedAtMs);
   if (state?.is === "ended") noteStarted(claim, state.end.startedAtMs);
   claims.add(claim);

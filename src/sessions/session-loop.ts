@@ -409,7 +409,9 @@ export class SessionLoop {
     const target = { by: "session", name: claim.name, workId: claim.record.journal.workId } as const;
     const grace =
       this.#facts.isDraining && claim.record.journal.lease === "Operator" ? Math.floor(graceMs / SECOND_MS) : undefined;
-    const against = await deletePod(this.#context, target, (live) => !sameState(live, step), grace);
+    const against = await deletePod(this.#context, target, (live) => !sameState(live, step, claim.turn), {
+      graceSeconds: grace,
+    });
     // The cache was stale. The watch will bring the current state.
     if (against) throw new Error(`the Pod is not as it was seen: ${readPodState(against).is}`);
     decideEnding(claim, step.why, step.message);
@@ -470,7 +472,12 @@ export class SessionLoop {
       const outcome = outcomeOf(claim);
       return this.#isCapped(claim, because) ? { ...outcome, message: `${outcome.message}; ${CAPPED}` } : outcome;
     }
-    return unopenedOutcome(claim, because, pod ? readPodState(pod) : { is: "gone" }, this.#facts.isDraining);
+    return unopenedOutcome(
+      claim,
+      because,
+      pod ? readPodState(pod, claim.turn) : { is: "gone" },
+      this.#facts.isDraining,
+    );
   }
 
   /** Whether the item was stopped only because it had been released too often. */
@@ -508,7 +515,7 @@ export class SessionLoop {
   async #reread(claim: Claim): Promise<void> {
     try {
       const { kube, points, namespace } = this.#context;
-      const read = () => kube.get(SECRETS, { namespace, name: claim.name });
+      const read = () => kube.get(SECRETS, { namespace, name: claim.slot });
       const isOurs = (secret: Secret) => readJournal(secret)?.workId === claim.record.journal.workId;
       const secret = await points.run("session.reread", ofClaim(claim), read, (found) => ({ ours: isOurs(found) }));
       const journal = readJournal(secret);

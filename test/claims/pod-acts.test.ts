@@ -301,9 +301,9 @@ test("a Pod whose container runs by now has not failed to start", () => {
   const step = (why: "StartFailed" | "LeaseLost") => ({ do: "delete-pod", why, message: "" }) as const;
   const running = pod({ containerStatuses: [{ name: "worker", state: { running: {} } }] });
   expect(PARKED.is).toBe("parked");
-  expect(sameState(pod(), step("StartFailed"))).toBe(true);
-  expect(sameState(running, step("StartFailed"))).toBe(false);
-  expect(sameState(running, step("LeaseLost"))).toBe(true);
+  expect(sameState(pod(), step("StartFailed"), 0)).toBe(true);
+  expect(sameState(running, step("StartFailed"), 0)).toBe(false);
+  expect(sameState(running, step("LeaseLost"), 0)).toBe(true);
 });
 
 test("a Pod that has not read its line has failed to start, although its container runs", () => {
@@ -314,6 +314,6 @@ test("a Pod that has not read its line has failed to start, although its contain
       { containerStatuses: [{ name: "worker", state: { [state]: { exitCode: 1 } } }] },
       { metadata: { annotations } },
     );
-  expect(sameState(of("running"), step)).toBe(true);
-  expect(sameState(of("terminated"), step)).toBe(false);
+  expect(sameState(of("running"), step, 0)).toBe(true);
+  expect(sameState(of("terminated"), step, 0)).toBe(false);
 });

@@ -2,7 +2,8 @@ import { expect, test } from "vitest";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { noteJournal } from "../../src/protocol/claim-record.ts";
-import { ClaimTable, hasPodFor } from "../../src/protocol/claim-table.ts";
+import { ClaimTable } from "../../src/protocol/claim-table.ts";
+import { hasPodFor } from "../../src/sessions/claim-gate.ts";
 import { pod } from "../pods/pods.ts";
 import { fakeContext } from "../sessions/fake-context.ts";
 import { claimOf, JOURNAL, OURS, opened, over } from "./claims.ts";
@@ -34,7 +35,7 @@ test("removing an old claim leaves its slot to a later claim of the same name", 
 function hasPod({ pods = [], claims = [] }: { pods?: Pod[]; claims?: ReturnType<typeof opened>[] }): boolean {
   const table = new ClaimTable();
   for (const claim of claims) table.add(claim);
-  const context = fakeContext({ kube: { now: () => NOW_MS }, pods: { assignedTo: () => pods } });
+  const context = fakeContext({ kube: { now: () => NOW_MS }, pods: { ofSession: () => pods } });
   return hasPodFor(context, table, "sesn_1");
 }
 

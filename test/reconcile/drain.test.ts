@@ -18,7 +18,7 @@ const KEY = "agents/research";
 const SECOND_MS = 1_000;
 const GRACE_SECONDS = 600;
 
-const none = { get: () => undefined, list: () => [], parked: () => [], assignedTo: () => [] };
+const none = { get: () => undefined, list: () => [], parked: () => [], sleeping: () => [], ofSession: () => [] };
 const terms: ShardTerm[] = [];
 
 afterEach(async () => {
@@ -95,7 +95,7 @@ function startTerm(clock: VirtualClock, environment: KubeObject, told: string[])
     find: () => environment,
     pods: () => {
       const left = () => (isWorkers ? [] : [leftPod() as never]);
-      return { get: () => undefined, list: left, parked: left, assignedTo: () => [] };
+      return { get: () => undefined, list: left, parked: left, sleeping: () => [], ofSession: () => [] };
     },
     nodeOutlook: () => "stays",
     workers: () => ({

@@ -16,7 +16,7 @@ import { FakeKube } from "./fake-kube.ts";
 const KEY = "agents/research";
 const ADDRESS = "https://proxy.example";
 
-const none = { get: () => undefined, list: () => [], parked: () => [], assignedTo: () => [] };
+const none = { get: () => undefined, list: () => [], parked: () => [], sleeping: () => [], ofSession: () => [] };
 let clock: VirtualClock;
 let reconciler: EnvironmentReconciler;
 

@@ -6,7 +6,7 @@ const CAPACITY_PROPERTIES = "test/pool/capacity.properties.test.ts";
 const FREE_PODS = "test/pool/free-pods.test.ts";
 const POD_RENDER = "test/pods/pod-render.test.ts";
 const POD_STATE = "test/pods/pod-state.test.ts";
-const REMOVAL = "test/pool/removal.test.ts";
+const REMOVAL = "test/sleep/removal.test.ts";
 const RETENTION = "test/pool/finished-retention.test.ts";
 const RUNTIME = "test/sessions/loops/runtime.test.ts";
 const SESSION_PODS = "test/sessions/loops/session-pods.test.ts";
@@ -140,7 +140,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/pool/removal.ts",
+    file: "src/sleep/removal.ts",
     tests: [REMOVAL],
     mutations: [
       {

@@ -4,6 +4,7 @@ import { errorText } from "../core/errors.ts";
 import { isAlreadyExists, isConflict, isNotFound, orNull } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import { deletePod } from "../pods/delete.ts";
+import { hasTurns, podOfSlot, slotOf } from "../pods/turns.ts";
 import type { PoolContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
 import { readJournal, renderJournal } from "../protocol/journal.ts";
@@ -11,6 +12,8 @@ import { readJournal, renderJournal } from "../protocol/journal.ts";
 /** A Pod being removed, until it is deleted and our lock on its slot is released. */
 interface Removal {
   readonly podUid: string;
+  /** The name of the lock: the Secret that the Pod's next claim would create. */
+  readonly slot: string;
   /** The Secret that locks its slot; null while it may have to be created. */
   lock: Secret | null;
   readonly backoff: Backoff;
@@ -26,9 +29,9 @@ export type RemovalResult =
   | "failed";
 
 /**
- * Deletes free Pods. It first takes the slot by creating the Secret of the Pod's name: a late actor can't delete a Pod
- * that was just claimed, and no client can claim a Pod that is being deleted. Each removal is carried to its end, so
- * that no lock remains.
+ * Deletes Pods without a claim: parked and sleeping ones. It first takes the slot by creating the Secret that a claim
+ * would create: a late actor can't delete a Pod that was just claimed, and no client can claim a Pod that is being
+ * deleted. Each removal is carried to its end, so that no lock remains.
  */
 export class Removals {
   readonly #context: PoolContext;
@@ -49,9 +52,9 @@ export class Removals {
     return this.#begun.size;
   }
 
-  /** Names of the Pods whose removal began and is not done. */
-  names(): IterableIterator<string> {
-    return this.#begun.keys();
+  /** Names of the locks of removals that began and are not done. */
+  slots(): string[] {
+    return [...this.#begun.values()].map(({ slot }) => slot);
   }
 
   /** When (monotonic) to retry the next failed removal; null: none failed. */
@@ -62,7 +65,7 @@ export class Removals {
 
   remove(pod: Pod): Promise<RemovalResult> {
     const name = pod.metadata.name ?? "";
-    return this.#attempt(name, this.#begin(name, pod.metadata.uid ?? "", null));
+    return this.#attempt(name, this.#begin(slotOf(pod), pod.metadata.uid ?? "", null));
   }
 
   /** Adopts a removal that an earlier process began. */
@@ -77,19 +80,19 @@ export class Removals {
     return due.map(([name, removal]) => [name, this.#attempt(name, removal)]);
   }
 
-  #begin(name: string, podUid: string, lock: Secret | null): Removal {
+  #begin(slot: string, podUid: string, lock: Secret | null): Removal {
     const { timing, random, clock } = this.#context;
     const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
-    const removal = { podUid, lock, backoff, dueMs: clock.monotonic() };
-    this.#begun.set(name, removal);
+    const removal = { podUid, slot, lock, backoff, dueMs: clock.monotonic() };
+    this.#begun.set(podOfSlot(slot).pod, removal);
     return removal;
   }
 
   async #attempt(name: string, removal: Removal): Promise<RemovalResult> {
     removal.dueMs = Number.POSITIVE_INFINITY;
     try {
-      removal.lock ??= await this.#takeSlot(name, removal.podUid);
-      const isGone = removal.lock !== null && (await this.#finish(name, removal.lock, removal.podUid));
+      removal.lock ??= await this.#takeSlot(name, removal);
+      const isGone = removal.lock !== null && (await this.#finish(name, removal.lock, removal));
       // The slot may be held by another removal, which was adopted meanwhile.
       if (this.#begun.get(name) === removal) this.#begun.delete(name);
       this.#context.failing.succeeded("delete-pod");
@@ -103,16 +106,17 @@ export class Removals {
   }
 
   /** Null: another client holds it. */
-  async #takeSlot(name: string, podUid: string): Promise<Secret | null> {
+  async #takeSlot(name: string, { slot, podUid }: Removal): Promise<Secret | null> {
     const { kube, points, namespace, name: environment, uid: environmentUid } = this.#context;
     const journal = { use: "removal", environmentUid, podUid, ...NO_ITEM } as const;
     try {
-      const lock = renderJournal({ name, namespace, environment }, journal, null);
+      const lock = renderJournal({ name: slot, namespace, environment }, journal, null);
       return await points.run("removal.lock", { pod: name }, () => kube.create(SECRETS, lock));
     } catch (error) {
       if (!isAlreadyExists(error)) throw error;
     }
-    const secret = await points.run("removal.read-lock", { pod: name }, () => kube.get(SECRETS, { namespace, name }));
+    const ref = { namespace, name: slot };
+    const secret = await points.run("removal.read-lock", { pod: name }, () => kube.get(SECRETS, ref));
     const found = readJournal(secret);
     // Our own creation, whose answer was lost, or a removal that another process began.
     if (found?.use === "removal" && found.podUid === podUid) return secret;
@@ -122,15 +126,18 @@ export class Removals {
 
   /**
    * Deletes the Pod, then its lock. A Pod that was marked meanwhile (assigned, finished) is not free: it stays, and the
-   * result is false.
+   * result is false. So does a Pod with another turn than the locked one. A turn could be added until the deletion, so
+   * the deletion of a Pod with turns names its resourceVersion (M).
    */
-  async #finish(name: string, lock: Secret, podUid: string): Promise<boolean> {
+  async #finish(name: string, lock: Secret, { slot, podUid }: Removal): Promise<boolean> {
     const { kube, points, namespace, pods } = this.#context;
     const pod = pods.get(name);
-    const kept = (live: Pod) => live.metadata.uid !== podUid || live.metadata.labels?.[LABEL_PHASE] !== "parked";
-    const against = await deletePod(this.#context, { by: "removal", name }, kept, pod ? graceOf(pod) : undefined);
+    const kept = (live: Pod) =>
+      live.metadata.uid !== podUid || !HELD_BY_NONE.has(live.metadata.labels?.[LABEL_PHASE]) || slotOf(live) !== slot;
+    const how = { graceSeconds: pod ? graceOf(pod) : undefined, asRead: pod !== undefined && hasTurns(pod) };
+    const against = await deletePod(this.#context, { by: "removal", name }, kept, how);
     const { uid } = lock.metadata;
-    const ref = { namespace, name };
+    const ref = { namespace, name: slot };
     try {
       await points.run("removal.unlock", { pod: name }, () =>
         kube.delete(SECRETS, ref, uid === undefined ? {} : { uid }),
@@ -146,6 +153,9 @@ export class Removals {
     return against === null;
   }
 }
+
+/** Phases of Pods that serve no work item. */
+const HELD_BY_NONE: ReadonlySet<string | undefined> = new Set(["parked", "sleeping"]);
 
 /** A removal concerns no work item. */
 const NO_ITEM = {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { Pod, Secret } from "../../src/kube/resource.ts";
-import { Removals } from "../../src/pool/removal.ts";
 import type { Journal } from "../../src/protocol/journal.ts";
+import { Removals } from "../../src/sleep/removal.ts";
 import { pod } from "../pods/pods.ts";
 import { JOURNAL } from "../protocol/claims.ts";
 import { FakeKube, type KubeCall, refusal } from "../reconcile/fake-kube.ts";
