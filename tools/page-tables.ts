@@ -4,8 +4,8 @@
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { POLICY_KEYS, POLICY_RULES } from "../src/api/policy-rules.ts";
 import { CHECKS } from "../src/doctor/checks.ts";
+import { POLICY_KEYS, POLICY_RULES } from "../src/policy/policy-rules.ts";
 import { environmentVariable } from "../src/settings/environment-variables.ts";
 import { FLAGS } from "../src/settings/flags.ts";
 

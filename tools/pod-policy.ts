@@ -1,12 +1,12 @@
 /**
- * The chart's ValidatingAdmissionPolicy for Environments: the rules of src/api/policy-rules.ts and api-origins.ts, in
+ * The chart's ValidatingAdmissionPolicy for Environments: the rules of src/policy/policy-rules.ts and api-origins.ts, in
  * CEL.
  */
 import { stringify } from "yaml";
-import { POLICY_FLAG, POLICY_VALUE } from "../src/api/pod-policy.ts";
-import { CEL_ACCOUNT } from "../src/api/policy-looks.ts";
-import { celOfRule, POLICY_KEYS, POLICY_RULES } from "../src/api/policy-rules.ts";
-import { CEL_VARIABLES } from "../src/api/template-path.ts";
+import { POLICY_FLAG, POLICY_VALUE } from "../src/policy/pod-policy.ts";
+import { CEL_ACCOUNT } from "../src/policy/policy-looks.ts";
+import { celOfRule, POLICY_KEYS, POLICY_RULES } from "../src/policy/policy-rules.ts";
+import { CEL_VARIABLES } from "../src/policy/template-path.ts";
 import { originRule, originVariables } from "./api-origins.ts";
 
 /** Placeholders in the rendered YAML for what helm fills in. */

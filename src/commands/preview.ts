@@ -1,9 +1,9 @@
 import { type ConditionReason, REASONS } from "../api/condition-reasons.ts";
 import { type Environment, parseEnvironment } from "../api/environment.ts";
 import { API_VERSION, KIND } from "../api/names.ts";
-import { type PodPolicy, whyForbidden } from "../api/pod-policy.ts";
 import { isRecord } from "../core/json.ts";
 import type { KubeObject } from "../kube/resource.ts";
+import { type PodPolicy, whyForbidden } from "../policy/pod-policy.ts";
 import { invalidSpecMessage, originNotAllowedMessage } from "../reconcile/environment-conditions.ts";
 import { templateOf } from "../reconcile/modes.ts";
 import { type NetworkFacts, renderNetworkPolicy } from "../reconcile/network-policy.ts";

@@ -1,7 +1,7 @@
 import type { Environment } from "../api/environment.ts";
-import type { PodPolicy } from "../api/pod-policy.ts";
 import type { KubeClient } from "../kube/client.ts";
 import type { KubeObject } from "../kube/resource.ts";
+import type { PodPolicy } from "../policy/pod-policy.ts";
 import type { WorkAccess } from "../queue/reading-client.ts";
 import { ENVIRONMENTS } from "../reconcile/finalizer.ts";
 import { type CheckResult, type DoctorReport, reportOf, resultsOf } from "./checks.ts";

@@ -3,9 +3,9 @@ import { type ConditionReason, eventType, REASONS } from "../api/condition-reaso
 import { isGood } from "../api/condition-types.ts";
 import { type Condition, findCondition } from "../api/conditions.ts";
 import { type Environment, parseEnvironment } from "../api/environment.ts";
-import type { PodPolicy } from "../api/pod-policy.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { NETWORK_POLICIES, type NetworkPolicy, type Pod } from "../kube/resource.ts";
+import type { PodPolicy } from "../policy/pod-policy.ts";
 import { invalidSpecMessage } from "../reconcile/environment-conditions.ts";
 import { readEnvironmentKey } from "../reconcile/key-keeper.ts";
 import { templateOf } from "../reconcile/modes.ts";

@@ -1,8 +1,8 @@
 import type { ClusterDns } from "../api/cluster-dns.ts";
 import { LABEL_ROLE } from "../api/names.ts";
-import type { PodPolicy } from "../api/pod-policy.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { DEPLOYMENTS, type Deployment } from "../kube/resource.ts";
+import type { PodPolicy } from "../policy/pod-policy.ts";
 import { type Look, look } from "./look.ts";
 
 /** The settings of an operator that the checks use. */

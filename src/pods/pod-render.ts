@@ -20,11 +20,11 @@ import {
   LABEL_TEMPLATE_HASH,
   toLabelValue,
 } from "../api/names.ts";
-import { needWords } from "../api/pod-policy.ts";
 import { sessionContainerName as gatedContainerName } from "../api/pod-template.ts";
 import { withSafeDefaults } from "../api/safe-defaults.ts";
 import { hashOf } from "../core/json.ts";
 import type { Pod, PodSpec } from "../kube/resource.ts";
+import { needWords } from "../policy/pod-policy.ts";
 import { chooseParking, type Parking, type ParkingChoice } from "./parking.ts";
 import { gateAnnotations, gatedSpec } from "./pod-gate.ts";
 import { isPerSession, type OwnVolume, withWorkspace } from "./workspace-pods.ts";

@@ -1,10 +1,10 @@
 import { ANNOTATION_NEEDS, LABEL_TEMPLATE_HASH } from "../api/names.ts";
-import { allowsAll, type PodPolicy, readNeeds } from "../api/pod-policy.ts";
 import type { PodStreams } from "../attach/pod-streams.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
 import type { NodeOutlook } from "../pods/node-health.ts";
 import { stateOf } from "../pods/pod-state.ts";
+import { allowsAll, type PodPolicy, readNeeds } from "../policy/pod-policy.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { PoolContext } from "../protocol/context.ts";
 import type { FreePod } from "./capacity.ts";

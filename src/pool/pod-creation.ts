@@ -1,11 +1,11 @@
 import { GROUP } from "../api/names.ts";
-import { allowsAll } from "../api/pod-policy.ts";
 import { errorText } from "../core/errors.ts";
 import { apiErrorText, isForbidden, isQuotaExceeded } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { deletePod } from "../pods/delete.ts";
 import { newPodName } from "../pods/pod-render.ts";
 import type { OwnVolume } from "../pods/workspace-pods.ts";
+import { allowsAll } from "../policy/pod-policy.ts";
 import { FEWEST_UNDER_WAY } from "../protocol/claim-priority.ts";
 import type { PoolContext } from "../protocol/context.ts";
 import type { CreationBackoff } from "./creation-backoff.ts";

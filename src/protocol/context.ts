@@ -1,6 +1,5 @@
 import type { EventReason } from "../api/condition-reasons.ts";
 import type { Environment } from "../api/environment.ts";
-import type { PodPolicy } from "../api/pod-policy.ts";
 import type { Random } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Points } from "../core/points.ts";
@@ -12,6 +11,7 @@ import type { Metrics } from "../observe/metrics.ts";
 import type { NodeOutlook } from "../pods/node-health.ts";
 import type { SessionTemplate } from "../pods/pod-render.ts";
 import type { PodCache } from "../pods/pod-state.ts";
+import type { PodPolicy } from "../policy/pod-policy.ts";
 import type { Judged } from "../queue/api-health.ts";
 import type { HintedQueue } from "../queue/hints.ts";
 import type { SharedSessions } from "../queue/shared-sessions.ts";

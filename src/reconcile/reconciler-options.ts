@@ -1,5 +1,4 @@
 import type { Environment } from "../api/environment.ts";
-import type { PodPolicy } from "../api/pod-policy.ts";
 import type { Random } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Points } from "../core/points.ts";
@@ -10,6 +9,7 @@ import type { KubeObject } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { PodCache } from "../pods/pod-state.ts";
+import type { PodPolicy } from "../policy/pod-policy.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import type { Hints } from "../queue/hints.ts";
 import type { SharedSessions } from "../queue/shared-sessions.ts";

@@ -1,5 +1,4 @@
 import type { Verdict } from "../api/conditions.ts";
-import { type PodPolicy, whyForbidden } from "../api/pod-policy.ts";
 import { backoffCeiling } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Points } from "../core/points.ts";
@@ -15,6 +14,7 @@ import {
   KubeApiError,
 } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
+import { type PodPolicy, whyForbidden } from "../policy/pod-policy.ts";
 import type { CheckedTemplate } from "./environment-runtime.ts";
 import type { ReconcilePoint } from "./reconciler-options.ts";
 

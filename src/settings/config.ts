@@ -1,9 +1,9 @@
 import { Command, CommanderError, Option } from "commander";
 import type { ClusterDns } from "../api/cluster-dns.ts";
-import { type PodPolicy, policyOf } from "../api/pod-policy.ts";
 import { ConfigError } from "../core/errors.ts";
 import type { KubeEnvironment } from "../kube/config.ts";
 import type { LogLevel } from "../observe/logger.ts";
+import { type PodPolicy, policyOf } from "../policy/pod-policy.ts";
 import type { AllowedOrigins } from "./allowed-origins.ts";
 import {
   type EnvironmentVariables,

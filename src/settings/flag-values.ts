@@ -1,8 +1,8 @@
 import * as z from "zod";
 import { type DnsPods, parseDnsPods } from "../api/cluster-dns.ts";
 import { CIDR_PATTERN } from "../api/network-spec.ts";
-import { type Allowance, parseAllowance } from "../api/pod-policy.ts";
 import { parseBindAddress } from "../observe/bind-address.ts";
+import { type Allowance, parseAllowance } from "../policy/pod-policy.ts";
 
 /** A DNS label (RFC 1123), the form of namespace names. */
 export const namespaceSchema = z

@@ -1,7 +1,7 @@
 import { type Command, Option } from "commander";
 import * as z from "zod";
-import { POLICY_FLAG } from "../api/pod-policy.ts";
 import { LOG_LEVELS } from "../observe/logger.ts";
+import { POLICY_FLAG } from "../policy/pod-policy.ts";
 import { environmentVariable } from "./environment-variables.ts";
 import {
   allowanceSchema,

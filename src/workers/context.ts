@@ -1,6 +1,5 @@
 import type { EventReason } from "../api/condition-reasons.ts";
 import type { Environment } from "../api/environment.ts";
-import type { PodPolicy } from "../api/pod-policy.ts";
 import type { Random } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Points } from "../core/points.ts";
@@ -9,6 +8,7 @@ import type { KubeClient } from "../kube/client.ts";
 import type { Deployment, KubeObject, Pod } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
+import type { PodPolicy } from "../policy/pod-policy.ts";
 import type { WorkerTemplate } from "./template.ts";
 
 /**

@@ -1,8 +1,8 @@
-import { allowsAll } from "../api/pod-policy.ts";
 import { type BusyView, scaleDownFloor } from "../autoscale/busy-guard.ts";
 import { decideScale, type ScaleDecision } from "../autoscale/decide-scale.ts";
 import { type Demand, demandOf } from "../autoscale/demand.ts";
 import { recordScale, type ScaleHistory, startHistory } from "../autoscale/scale-history.ts";
+import { allowsAll } from "../policy/pod-policy.ts";
 import type { BusyWatch } from "./busy-watch.ts";
 import type { WorkersContext } from "./context.ts";
 import type { DemandWatch } from "./demand-watch.ts";

@@ -1,8 +1,8 @@
 import { ANNOTATION_NEEDS, LABEL_ENVIRONMENT, LABEL_ROLE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
-import { allowsAll, needWords, readNeeds } from "../api/pod-policy.ts";
 import type { PointDetails } from "../core/points.ts";
 import { isNotFound } from "../kube/errors.ts";
 import { DEPLOYMENTS, type Deployment, PODS } from "../kube/resource.ts";
+import { allowsAll, needWords, readNeeds } from "../policy/pod-policy.ts";
 import type { WorkersContext, WorkersPoint } from "./context.ts";
 import { isOwnedBy, readWorkerPod, type WorkerPod } from "./worker-pod.ts";
 

@@ -12,11 +12,11 @@ import {
   LABEL_TEMPLATE_HASH,
   toLabelValue,
 } from "../api/names.ts";
-import { needWords } from "../api/pod-policy.ts";
 import { sessionContainerName as workerContainerName } from "../api/pod-template.ts";
 import { withSafeDefaults } from "../api/safe-defaults.ts";
 import { hashOf } from "../core/json.ts";
 import type { Container, Deployment, EnvVar, Pod, PodTemplate as RenderedTemplate } from "../kube/resource.ts";
+import { needWords } from "../policy/pod-policy.ts";
 
 /** Increase this when what is rendered around a template changes in a way that workers must follow. */
 export const RENDERING = 3;

@@ -1,11 +1,11 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { POLICY_KEYS, POLICY_RULES } from "../../src/api/policy-rules.ts";
 import { MOMENTS } from "../../src/explain/timeline.ts";
 import { startHealthServer } from "../../src/observe/health.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { readiness } from "../../src/operator.ts";
+import { POLICY_KEYS, POLICY_RULES } from "../../src/policy/policy-rules.ts";
 import { environmentVariable } from "../../src/settings/environment-variables.ts";
 import { FLAGS } from "../../src/settings/flags.ts";
 import { cliRun } from "../support/cli-run.ts";

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
-import type { PodPolicy } from "../../src/api/pod-policy.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import type { Deployment } from "../../src/kube/resource.ts";
+import type { PodPolicy } from "../../src/policy/pod-policy.ts";
 import type { WorkersContext } from "../../src/workers/context.ts";
 import { Fleet, needsOfDeployment } from "../../src/workers/fleet.ts";
 import { workerTemplate } from "../../src/workers/template.ts";

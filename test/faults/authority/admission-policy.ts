@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import type { PodPolicy } from "../../../src/api/pod-policy.ts";
+import type { PodPolicy } from "../../../src/policy/pod-policy.ts";
 import { parseSettings } from "../../../src/settings/config.ts";
 import type { ApiClient, ApiObject } from "../../../testbed/cluster/api.ts";
 import { type Manifest, objectPath, render, type Values } from "../../support/chart.ts";

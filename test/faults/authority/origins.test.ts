@@ -7,7 +7,7 @@ import { isInvalid } from "../../../src/kube/errors.ts";
 import type { KubeObject } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { type AllowedOrigins, originAllowed } from "../../../src/settings/allowed-origins.ts";
-import { templateOf } from "../../api/template-cases.ts";
+import { templateOf } from "../../policy/template-cases.ts";
 import { INNER, PUBLIC } from "../../support/addresses.ts";
 import { useCluster } from "../../support/cluster.ts";
 import { startOperatorProcess } from "../../support/operator-process.ts";

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { ANNOTATION_NEEDS, FINALIZER, LABEL_PHASE } from "../../../src/api/names.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
-import { templateOf } from "../../api/template-cases.ts";
+import { templateOf } from "../../policy/template-cases.ts";
 import { useCluster } from "../../support/cluster.ts";
 import { SHORT_LEASE, untilAssigned, untilState } from "../../support/session-life.ts";
 import { deploymentsOf, pollersWorld, workersOf, workersSpec } from "../../support/workers-world.ts";

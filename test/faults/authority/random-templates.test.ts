@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { whyForbidden } from "../../../src/api/pod-policy.ts";
-import { POLICY_KEYS, POLICY_RULES } from "../../../src/api/policy-rules.ts";
-import { templateOf } from "../../api/template-cases.ts";
+import { whyForbidden } from "../../../src/policy/pod-policy.ts";
+import { POLICY_KEYS, POLICY_RULES } from "../../../src/policy/policy-rules.ts";
+import { templateOf } from "../../policy/template-cases.ts";
 import { useCluster } from "../../support/cluster.ts";
 import { startWorld } from "../../support/world.ts";
 import { readFaultSettings } from "../support/settings.ts";

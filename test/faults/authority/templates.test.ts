@@ -1,9 +1,9 @@
 import { afterAll, describe, expect, test } from "vitest";
 import type { Environment } from "../../../src/api/environment.ts";
-import { needsOf } from "../../../src/api/policy-rules.ts";
 import { DEPLOYMENTS } from "../../../src/kube/resource.ts";
+import { needsOf } from "../../../src/policy/policy-rules.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
-import { TEMPLATE_CASES, templateOf } from "../../api/template-cases.ts";
+import { TEMPLATE_CASES, templateOf } from "../../policy/template-cases.ts";
 import { useCluster } from "../../support/cluster.ts";
 import { startWorld } from "../../support/world.ts";
 import { installAdmissionPolicy } from "./admission-policy.ts";

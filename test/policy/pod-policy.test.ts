@@ -7,8 +7,8 @@ import {
   parseAllowance,
   policyOf,
   whyForbidden,
-} from "../../src/api/pod-policy.ts";
-import { needsOf, POLICY_KEYS, POLICY_RULES } from "../../src/api/policy-rules.ts";
+} from "../../src/policy/pod-policy.ts";
+import { needsOf, POLICY_KEYS, POLICY_RULES } from "../../src/policy/policy-rules.ts";
 import { TEMPLATE_CASES, templateOf } from "./template-cases.ts";
 
 const FIELD = "spec.sessions.template";

@@ -1,5 +1,5 @@
 /** Pod templates and the permissions that they need, for tests of the operator and of its admission policy. */
-import type { Json } from "./environments.ts";
+import type { Json } from "../api/environments.ts";
 
 /** A Pod template, and what the operator's policy would have to allow for it, in words of --allowed-in-templates. */
 export interface TemplateCase {
