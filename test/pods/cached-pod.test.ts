@@ -45,7 +45,12 @@ describe("a cached Pod", () => {
     const gone = (kept: object, whole: object) => Object.keys(whole).filter((name) => !Object.hasOwn(kept, name));
     expect(gone(labels, of("LABEL"))).toEqual([names.LABEL_MANAGED_BY]);
     expect(gone(annotations, of("ANNOTATION")).sort()).toEqual(
-      [names.ANNOTATION_ABOUT, names.ANNOTATION_DEFAULT_CONTAINER, names.ANNOTATION_LAST_USED].sort(),
+      [
+        names.ANNOTATION_ABOUT,
+        names.ANNOTATION_DEADLINE,
+        names.ANNOTATION_DEFAULT_CONTAINER,
+        names.ANNOTATION_LAST_USED,
+      ].sort(),
     );
   });
 
