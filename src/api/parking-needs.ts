@@ -40,7 +40,8 @@ export function keptFromInput(template: PodTemplate): string | null {
   return isWindows ? "the Pods run on Windows" : null;
 }
 
-function sessionContainerPath(template: PodTemplate): string {
+/** The field of the container in which the session runs. */
+export function sessionContainerPath(template: PodTemplate): string {
   const name = sessionContainerName(template);
   const index = template.spec.containers.findIndex((container) => container.name === name);
   return `spec.sessions.template.spec.containers[${Math.max(0, index)}]`;

@@ -21,6 +21,10 @@ const fields = z.strictObject({
     description: "Pods kept parked and ready to start a session in a tenth of a second; 0 scales to zero.",
   }),
   warmScaleDownSeconds: seconds(300, 0, DAY, "Seconds after which parked Pods beyond warm are removed."),
+  maxSleeping: z.int32().min(0).max(MAX_CONCURRENT).optional().meta({
+    description:
+      "Most Pods at a time in which a session sleeps, not counted by maxConcurrent. Left out: maxConcurrent.",
+  }),
   lease: z.enum(["Worker", "Operator"]).default("Worker").meta({
     description:
       "Who beats for the work item: Worker for the stock workers, Operator for programs that know nothing of work items.",

@@ -6,6 +6,8 @@ const MINUTE = 60;
 /** A former operator may have requested a Pod that will mount the volume. By then, that request has arrived. */
 const MIN_RETAIN = MINUTE;
 const MAX_RETAIN = 365 * DAY;
+/** A sleeping Pod reserves its requests on its node. */
+const MAX_SLEEP = 7 * DAY;
 const MAX_PATH = 1024;
 const MAX_QUANTITY = 32;
 /** Kubernetes has this many. */
@@ -58,13 +60,13 @@ const claimTemplate = withRules(
 export const workspaceSpec = withRules(
   z
     .strictObject({
-      type: z.enum(["Ephemeral", "PerSession"]).default("Ephemeral").meta({
+      type: z.enum(["Ephemeral", "Pod", "PerSession"]).default("Ephemeral").meta({
         description:
-          "Ephemeral: each work item of a session begins with the image's files; PerSession: a volume per session goes from one work item to the next.",
+          "What a session keeps from one work item to the next. Ephemeral: nothing. Pod: the files at mountPath, until its Pod is deleted. PerSession: the files at mountPath, on a volume per session that outlives its Pods.",
       }),
       claimTemplate: claimTemplate.optional(),
       mountPath: z.string().min(1).max(MAX_PATH).default("/workspace").meta({
-        description: "Where the session container finds its volume.",
+        description: "Where the session container finds its workspace.",
       }),
       retainSeconds: seconds(
         7 * DAY,
@@ -72,9 +74,17 @@ export const workspaceSpec = withRules(
         MAX_RETAIN,
         "Seconds for which the volume of a session is kept after its last Pod; then it is deleted with all that is on it.",
       ),
+      sizeLimit: z.string().min(1).max(MAX_QUANTITY).optional().meta({
+        description:
+          "Most that a session's files may take on the node's disk, such as 10Gi; the kubelet evicts a Pod that exceeds it. Only with type Pod; left out: no limit.",
+      }),
+      sleepSeconds: z.int32().min(0).max(MAX_SLEEP).optional().meta({
+        description:
+          "Seconds for which a session sleeps in its Pod, waiting for its next work item; then the Pod is deleted. 0: it does not sleep. Left out: 1800 with type Pod, 0 with PerSession.",
+      }),
     })
     .prefault({})
-    .meta({ description: "The volume that a session finds again at its next work item." }),
+    .meta({ description: "The files that a session finds again at its next work item." }),
   [
     {
       // The API server validates the default of the whole object before it fills in the nested defaults.
@@ -88,6 +98,25 @@ export const workspaceSpec = withRules(
       PATH_PATTERN,
       "mountPath must be an absolute path without . and .. in it, such as /workspace",
     ),
+    {
+      cel: "!has(self.sizeLimit) || (has(self.type) && self.type == 'Pod')",
+      field: "sizeLimit",
+      message:
+        "sizeLimit needs workspace type Pod: leave it out (claimTemplate.resources.requests.storage is the size of a PerSession volume)",
+      holds: ({ type, sizeLimit }) => sizeLimit === undefined || type === "Pod",
+    },
+    fieldMatches(
+      "sizeLimit",
+      QUANTITY_PATTERN,
+      "sizeLimit must be an amount above 0 with a unit, such as 10Gi or 500Mi",
+    ),
+    {
+      cel: "!has(self.sleepSeconds) || self.sleepSeconds == 0 || (has(self.type) && self.type != 'Ephemeral')",
+      field: "sleepSeconds",
+      message:
+        "sleepSeconds must be 0 with workspace type Ephemeral, which keeps no files: set type to Pod or PerSession, or leave sleepSeconds out",
+      holds: ({ type, sleepSeconds = 0 }) => sleepSeconds === 0 || type !== "Ephemeral",
+    },
   ],
 );
 export type WorkspaceSpec = z.output<typeof workspaceSpec>;
