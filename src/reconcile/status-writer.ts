@@ -228,10 +228,16 @@ function sorted(value: unknown): unknown {
   );
 }
 
+/** Parts of a status with fields that can disappear while the part stays. */
+const WITH_OPTIONAL_FIELDS = ["queue", "parking"] as const;
+
 /** Sets removed fields to null, because a merge patch keeps what it does not name. */
 function withRemovals(status: EnvironmentStatus, before: EnvironmentStatus | null): Record<string, unknown> {
   const patch: Record<string, unknown> = { ...removals(status, before ?? {}), ...status };
-  if (status.queue && before?.queue) patch.queue = { ...removals(status.queue, before.queue), ...status.queue };
+  for (const part of WITH_OPTIONAL_FIELDS) {
+    const [after, earlier] = [status[part], before?.[part]];
+    if (after && earlier) patch[part] = { ...removals(after, earlier), ...after };
+  }
   return patch;
 }
 

@@ -114,6 +114,18 @@ describe("the written status", () => {
     expect(await writing.write(active(3))).toBe(COUNTS_EVERY_MS);
   });
 
+  test("has the failure of a way to park at once, and no longer when it is solved", async () => {
+    const writing = writer();
+    const parking = (message: string, failure?: string) =>
+      parts(["Ready"], { parking: { mode: "Key", message, ...(failure === undefined ? {} : { failure }) } });
+    await writing.write(parking("no command"));
+    expect(await writing.write(parking("no shell"))).toBe(COUNTS_EVERY_MS);
+    expect(await writing.write(parking("no shell", "exit code 127"))).toBeNull();
+    expect(stored.parking).toEqual({ mode: "Key", message: "no shell", failure: "exit code 127" });
+    expect(await writing.write(parking("no command"))).toBeNull();
+    expect(stored.parking).toEqual({ mode: "Key", message: "no command" });
+  });
+
   test("has no counts that have changed back in the meantime", async () => {
     const writing = writer();
     const active = (count: number) => parts(["Ready"], { sessions: { ...SESSIONS, active: count } });
