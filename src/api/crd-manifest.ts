@@ -11,6 +11,7 @@ export const PRINTER_COLUMNS = [
   { name: "Queue", type: "integer", jsonPath: ".status.queue.depth", description: "Work items waiting." },
   { name: "Warm", type: "integer", jsonPath: ".status.sessions.warm", description: "Pods parked and free." },
   { name: "Active", type: "integer", jsonPath: ".status.sessions.active", description: "Sessions that run." },
+  { name: "Sleeping", type: "integer", jsonPath: ".status.sessions.sleeping", description: "Sessions that sleep." },
   { name: "Max", type: "integer", jsonPath: ".status.max", description: "Most at a time, as the spec says." },
   {
     name: "Ready",

@@ -42,6 +42,7 @@ export const sessionsStatus = z
     opening: count("Pods claimed whose program does not run yet."),
     active: count("Pods whose session runs."),
     stopping: count("Pods whose session is being ended."),
+    sleeping: count("Pods whose session sleeps until its next work item.").optional(),
     finished: count("Pods of ended sessions, kept for their logs."),
   })
   .meta({ description: "Session Pods by phase." });
@@ -55,6 +56,16 @@ const parkingStatus = z
     }),
   })
   .meta({ description: "How warm Pods wait for their session." });
+
+const sleepStatus = z
+  .object({
+    enabled: z.boolean().meta({ description: "Whether new Pods are made so that their session can sleep." }),
+    message: z.string().max(MAX_CONDITION_MESSAGE).meta({ description: "Why sessions sleep, or why they don't." }),
+    failure: z.string().max(MAX_CONDITION_MESSAGE).optional().meta({
+      description: "What failed when a session was made able to sleep; tried again when the spec changes.",
+    }),
+  })
+  .meta({ description: "Whether sessions sleep in their Pod between work items." });
 
 const workersStatus = z
   .object({
@@ -98,6 +109,7 @@ export const environmentStatus = z
     queue: queueStatus.optional(),
     sessions: sessionsStatus.optional(),
     parking: parkingStatus.optional(),
+    sleep: sleepStatus.optional(),
     workers: workersStatus.optional(),
     workspaces: workspacesStatus.optional(),
   })

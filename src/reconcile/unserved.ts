@@ -140,7 +140,7 @@ export function gaugeEnvironment(
   const labels = { namespace: environment.metadata.namespace, environment: environment.metadata.name };
   const { sessions, workers } = report;
   if (sessions) {
-    for (const [phase, count] of Object.entries(sessions)) metrics.sessions.set({ ...labels, phase }, count);
+    for (const [phase, count] of Object.entries(sessions)) metrics.sessions.set({ ...labels, phase }, count ?? 0);
     metrics.sessionsMax.set(labels, environment.spec.sessions?.maxConcurrent ?? 0);
     const broken = conditions.some(({ reason }) => reason === "BreakerOpen");
     metrics.breakerOpen.set(labels, broken ? 1 : 0);

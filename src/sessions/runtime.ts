@@ -503,7 +503,15 @@ export class SessionsRuntime {
 
   #counts(): SessionsStatus {
     const { parked, preparing } = this.#pool.counts();
-    const counts = { warm: parked, preparing, opening: 0, active: 0, stopping: 0, finished: this.#retention.finished };
+    const counts = {
+      warm: parked,
+      preparing,
+      opening: 0,
+      active: 0,
+      stopping: 0,
+      sleeping: 0,
+      finished: this.#retention.finished,
+    };
     for (const claim of this.#claims) {
       if (claim.record.journal.use !== "session") continue;
       counts[phaseOf(claim, this.#context.pods.get(claim.name))] += 1;

@@ -262,6 +262,11 @@ describe("parseEnvironment", () => {
     expect(environment.status).toBeUndefined();
   });
 
+  test("accepts a status without what an earlier version did not count", () => {
+    const sessions = { warm: 1, preparing: 0, opening: 0, active: 2, stopping: 0, finished: 0 };
+    expect(parsed(stored(sessionsSpec(), { status: { sessions } })).status).toEqual({ sessions });
+  });
+
   test("drops only unknown fields of a status", () => {
     const environment = parsed(stored(sessionsSpec(), { status: { observedGeneration: 3, future: true } }));
     expect(environment.status).toEqual({ observedGeneration: 3 });

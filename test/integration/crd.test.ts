@@ -199,6 +199,7 @@ describe("the API server", () => {
       ["Queue", 4],
       ["Warm", 2],
       ["Active", 3],
+      ["Sleeping", 4],
       ["Max", 5],
       ["Ready", "False"],
       ["Reason", "KeyRejected"],
@@ -233,7 +234,7 @@ const STATUS = {
   mode: "Sessions",
   max: 5,
   queue: { depth: 4, pending: 1, oldestQueuedAt: "2026-01-02T03:04:05Z", workersPolling: 1 },
-  sessions: { warm: 2, preparing: 0, opening: 0, active: 3, stopping: 0, finished: 7 },
+  sessions: { warm: 2, preparing: 0, opening: 0, active: 3, stopping: 0, sleeping: 4, finished: 7 },
   workers: { desired: 7, replicas: 6, ready: 6, busy: 5 },
   conditions: [
     {

@@ -114,16 +114,18 @@ describe("the written status", () => {
     expect(await writing.write(active(3))).toBe(COUNTS_EVERY_MS);
   });
 
-  test("has the failure of a way to park at once, and no longer when it is solved", async () => {
+  test.each([
+    ["parking", { mode: "Key" }],
+    ["sleep", { enabled: false }],
+  ])("has the failure of %s at once, and no longer when it is solved", async (part, choice) => {
     const writing = writer();
-    const parking = (message: string, failure?: string) =>
-      parts(["Ready"], { parking: { mode: "Key", message, ...(failure === undefined ? {} : { failure }) } });
-    await writing.write(parking("no command"));
-    expect(await writing.write(parking("no shell"))).toBe(COUNTS_EVERY_MS);
-    expect(await writing.write(parking("no shell", "exit code 127"))).toBeNull();
-    expect(stored.parking).toEqual({ mode: "Key", message: "no shell", failure: "exit code 127" });
-    expect(await writing.write(parking("no command"))).toBeNull();
-    expect(stored.parking).toEqual({ mode: "Key", message: "no command" });
+    const saying = (words: object) => parts(["Ready"], { [part]: { ...choice, ...words } });
+    await writing.write(saying({ message: "no command" }));
+    expect(await writing.write(saying({ message: "no shell" }))).toBe(COUNTS_EVERY_MS);
+    expect(await writing.write(saying({ message: "no shell", failure: "exit code 127" }))).toBeNull();
+    expect(stored[part]).toEqual({ ...choice, message: "no shell", failure: "exit code 127" });
+    expect(await writing.write(saying({ message: "no command" }))).toBeNull();
+    expect(stored[part]).toEqual({ ...choice, message: "no command" });
   });
 
   test("has no counts that have changed back in the meantime", async () => {
