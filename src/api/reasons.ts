@@ -137,6 +137,16 @@ export const EVENT_REASONS = {
     description: "A session's program is running.",
     mend: NOTHING,
   },
+  SessionAsleep: {
+    warning: false,
+    description: "A work item ended, and its session sleeps in its Pod until the next one.",
+    mend: NOTHING,
+  },
+  SleepEnded: {
+    warning: false,
+    description: "A sleeping session's Pod is deleted, for the reason in the message.",
+    mend: "Raise workspace.sleepSeconds or maxSleeping to keep sleeping Pods longer. Set workspace.type: PerSession to keep files without a Pod.",
+  },
   ScaledUp: {
     warning: false,
     description: "Workers were added, for the reason in the message.",

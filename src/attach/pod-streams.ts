@@ -24,6 +24,9 @@ const ATTACH_MS = 5_000;
  */
 const MARKER_MS = 2 * SECOND_MS;
 
+/** How long a connection stays open for a claim, in milliseconds: longer than an item can be acknowledged. */
+const PREPARED_MS = 10 * SECOND_MS;
+
 /** How much of a container's log is read. A program may log before it waits, so the marker is not always first. */
 const LOG_BYTES = 64 * 1_024;
 
@@ -121,6 +124,8 @@ export class PodStreams {
   readonly #trying = new Set<string>();
   /** The uids of Pods that get their line, while an attach to them may still succeed: it is not kept. */
   readonly #given = new Set<string>();
+  /** Connections that are opened for a claim in progress, by uid. */
+  readonly #prepared = new Map<string, Promise<AttachStream | null>>();
   /** Refusals in a row. */
   #refusals = 0;
   #closed = false;
@@ -270,6 +275,29 @@ export class PodStreams {
   }
 
   /**
+   * Opens the connection to a sleeping Pod while its claim is written. It is closed if no delivery uses it. Never
+   * throws.
+   */
+  prepare(pod: Pod): void {
+    const uid = uidOf(pod);
+    if (this.#prepared.has(uid)) return;
+    const opening = this.#connect(pod).catch(() => null);
+    this.#prepared.set(uid, opening);
+    this.#context.clock.setTimer(() => {
+      if (this.#prepared.get(uid) !== opening) return;
+      this.#prepared.delete(uid);
+      void opening.then((stream) => stream?.close());
+    }, PREPARED_MS);
+  }
+
+  async #takePrepared(uid: string): Promise<AttachStream | null> {
+    const opening = this.#prepared.get(uid);
+    this.#prepared.delete(uid);
+    const stream = (await opening) ?? null;
+    return stream?.isOpen ? stream : null;
+  }
+
+  /**
    * Writes a session's line to its Pod, and waits until the container has read it. Closes the connection: a client that
    * reads slowly would stall the container's output.
    * @param onSent called right before the line is written
@@ -286,7 +314,7 @@ export class PodStreams {
         count("failed");
         throw error;
       });
-    const stream = kept?.isOpen ? kept : await connect();
+    const stream = kept?.isOpen ? kept : ((await this.#takePrepared(uidOf(pod))) ?? (await connect()));
     const deadline = deadlineSignal(clock, MARKER_MS);
     try {
       onSent();

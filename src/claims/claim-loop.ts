@@ -20,6 +20,7 @@ const PROGRESS: ReadonlySet<ClaimResult> = new Set([
   "claimed",
   "duplicate",
   "session-runs",
+  "awaits-turn",
   "awaits-pod",
   "not-a-session",
   "no-credential",

@@ -22,7 +22,7 @@ import { AckWindow, ackWindowMs, type Offer, windowMs } from "./ack-window.ts";
 import { Acknowledging } from "./acknowledging.ts";
 import { ClaimJournal } from "./claim-journal.ts";
 import type { ClaimLimiter } from "./claim-limiter.ts";
-import type { Gate, HandOver, ParkedPods, Report } from "./ports.ts";
+import type { Gate, HandOver, ParkedPods, Report, SessionPods } from "./ports.ts";
 import type { RefusedItems } from "./refused-items.ts";
 import { dropSecret } from "./secret-acts.ts";
 
@@ -34,6 +34,7 @@ export type ClaimResult =
   | "late"
   | "no-slot"
   | "session-runs"
+  | "awaits-turn"
   | "awaits-pod"
   | "not-a-session"
   | "no-credential"
@@ -61,6 +62,9 @@ export interface ClaimingOptions {
   readonly context: ClaimContext;
   readonly claims: ClaimTable;
   readonly pool: ParkedPods;
+  readonly sessionPods: SessionPods;
+  /** Opens a connection to a sleeping Pod while its claim is written. */
+  readonly streams: { prepare(pod: Pod): void };
   readonly gate: Gate;
   readonly handOver: HandOver;
   readonly report: Report;
@@ -124,12 +128,24 @@ export class Claiming {
       // Checked again in the same turn in which the claim is registered: another item of the session may have been
       // faster.
       if (this.#options.gate.runs(item.data.id, answer.api)) return "session-runs";
+      const own = this.#options.sessionPods.of(item.data.id);
+      if (own) {
+        const pod = own.is === "ready" ? this.#awaken(own.pod, item, answer, tried) : null;
+        if (pod) {
+          tried.add(pod.metadata.name ?? "");
+          const result = await this.#claimSlot(item, answer, pod);
+          if (result !== "slot-taken") return result;
+        } else if (!(await this.#mayWait(answer))) return "awaits-turn";
+        continue;
+      }
       const pod = this.#options.pool.take(tried, (free) => this.#fits(free, item, answer));
       if (!pod && isOwn) {
-        if (!(await this.#mayHaveOwnPod(answer))) return "awaits-pod";
+        if (!(await this.#mayWait(answer))) return "awaits-pod";
         continue;
       }
       if (!pod) {
+        // Sleeping Pods alone keep the polls going, and each offer keeps its item from other clients for a while.
+        this.#rest();
         this.#context.logger.info(
           { workId: item.id },
           "no parked Pod is left for this item: the queue offers it again",
@@ -148,12 +164,28 @@ export class Claiming {
     return credential !== null && hasRoom(free, item, credential);
   }
 
+  /** The session's sleeping Pod, if its next item may run there now. */
+  #awaken(pod: Pod, item: WorkItem, answer: Offer, tried: ReadonlySet<string>): Pod | null {
+    if (tried.has(pod.metadata.name ?? "")) return null;
+    const credential = credentialFor(this.#context, pod, item);
+    if (!serves(pod, answer.api) || credential === null || !hasRoom(pod, item, credential)) {
+      this.#options.sessionPods.giveUp(pod);
+      return null;
+    }
+    if (this.#options.pool.isFull) {
+      this.#rest();
+      return null;
+    }
+    this.#options.streams.prepare(pod);
+    return pod;
+  }
+
   /**
-   * `workspace: PerSession`: waits for the session's own Pod while the window is open. If the Pod takes longer, the
-   * item is not acknowledged, and the Pod is ready when the queue offers the item again. Resolves with whether to try
-   * again.
+   * Waits for the session's own Pod while the window is open: its volume is mounted, or its next turn is added. If the
+   * Pod takes longer, the item is not acknowledged, and the Pod is ready when the queue offers the item again. Resolves
+   * with whether to try again.
    */
-  async #mayHaveOwnPod(answer: Offer): Promise<boolean> {
+  async #mayWait(answer: Offer): Promise<boolean> {
     if (this.#options.gate.isClosing) return false;
     const window = new AckWindow(this.#context.clock, answer, windowMs(this.#context.timing));
     return window.waitsFor((signal) => this.#options.changed.wait(signal));

@@ -5,6 +5,7 @@ import {
   ANNOTATION_DO_NOT_DISRUPT,
   ANNOTATION_END_MESSAGE,
   ANNOTATION_END_REASON,
+  ANNOTATION_ENDED_TURN,
   ANNOTATION_FINISHED_AT,
   ANNOTATION_SAFE_TO_EVICT,
   ANNOTATION_SESSION_ID,
@@ -19,12 +20,12 @@ import {
   toLabelValue,
 } from "../api/names.ts";
 import { SECOND_MS } from "../core/clock.ts";
-import { isConflict, isNotFound } from "../kube/errors.ts";
+import { isConflict, isNotFound, orNull } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { assignedAtMs, parkingOf } from "../pods/pod-gate.ts";
 import { NO_DEADLINE_SECONDS } from "../pods/pod-render.ts";
 import { readPodState } from "../pods/pod-state.ts";
-import { turnName } from "../pods/turns.ts";
+import { endedTurn, turnName } from "../pods/turns.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { noteAssigned, noteAssigning, noteDeadline, noteTouched } from "../protocol/claim-record.ts";
 import { type ClaimContext, STEP_BOUND } from "../protocol/context.ts";
@@ -99,6 +100,59 @@ function deadlineSeconds(context: ClaimContext, pod: Pod | null): number {
   const { graceSeconds } = context.template();
   const patienceSeconds = Math.ceil(stopPatienceMs(graceSeconds * SECOND_MS, context.timing) / SECOND_MS);
   return Math.ceil(ageSeconds) + maxDurationSeconds + patienceSeconds + graceSeconds;
+}
+
+/** How much later than the operator the keeper ends a sleeping Pod. */
+const KEEPER_SLACK_MS = 600_000;
+
+/** Tries to mark a Pod as sleeping while its status changes at the same time. */
+const SLEEP_TRIES = 5;
+
+/**
+ * Marks the Pod as sleeping, and its turn as ended (M: before the claim's Secret is deleted; the Pod would otherwise
+ * look left behind after a crash, and be deleted with the session's files). The patch names the resourceVersion, so a
+ * late one cannot undo the next turn's assignment. Returns the live Pod; null: it can't sleep any more.
+ * @param pod as the cache shows it
+ */
+export async function putToSleep(context: ClaimContext, claim: Claim, pod: Pod, sleepMs: number): Promise<Pod | null> {
+  const { kube, points, namespace } = context;
+  const ref = { namespace, name: claim.name };
+  let seen = pod;
+  for (let tries = 1; ; tries += 1) {
+    const { uid, deletionTimestamp } = seen.metadata;
+    if (uid !== claim.record.journal.podUid || deletionTimestamp) return null;
+    // An earlier process marked it, and ended before it deleted the claim's Secret.
+    if (endedTurn(seen) >= claim.turn) return seen;
+    try {
+      const patch = sleepPatch(context, claim, seen, sleepMs);
+      const mark = () => kube.patch(PODS, ref, patch, { type: "merge" }, STEP_BOUND);
+      return await points.run("session.sleep", ofClaim(claim, { turn: claim.turn }), mark);
+    } catch (error) {
+      if (isNotFound(error)) return null;
+      if (!isConflict(error) || tries === SLEEP_TRIES) throw error;
+      const live = await orNull(points.run("session.read-pod", ofClaim(claim), () => kube.get(PODS, ref)));
+      if (live === null) return null;
+      seen = live;
+    }
+  }
+}
+
+function sleepPatch(context: ClaimContext, claim: Claim, { metadata }: Pod, sleepMs: number) {
+  const { sessionId } = claim.record.journal;
+  const own = context.environment().spec.sessions?.template.metadata?.annotations ?? {};
+  const nowMs = context.kube.now();
+  const annotations: Record<string, string | null> = {
+    [ANNOTATION_SESSION_ID]: sessionId,
+    [ANNOTATION_ENDED_TURN]: String(claim.turn),
+    [ANNOTATION_SLEEPS_SINCE]: new Date(nowMs).toISOString(),
+    [ANNOTATION_SLEEPS_UNTIL]: new Date(nowMs + sleepMs).toISOString(),
+    [ANNOTATION_DEADLINE]: String(Math.ceil((nowMs + sleepMs + KEEPER_SLACK_MS) / SECOND_MS)),
+  };
+  // Annotations about disruptions in the user's template win.
+  if (own[ANNOTATION_SAFE_TO_EVICT] === undefined) annotations[ANNOTATION_SAFE_TO_EVICT] = "true";
+  if (own[ANNOTATION_DO_NOT_DISRUPT] === undefined) annotations[ANNOTATION_DO_NOT_DISRUPT] = null;
+  const labels = { [LABEL_PHASE]: "sleeping", [LABEL_SESSION_ID]: toLabelValue(sessionId) };
+  return { metadata: { uid: metadata.uid, resourceVersion: metadata.resourceVersion, labels, annotations } };
 }
 
 /** Whether the live Pod is still in the state that the deletion was decided on. */

@@ -25,8 +25,18 @@ export interface ParkedPods {
   offered(sessionId: string): boolean;
   /** The Pod to claim next, or null. The caller must add its claim to the table in the same turn. */
   take(except: ReadonlySet<string>, fits: (pod: Pod) => boolean): Pod | null;
+  /** Whether no further session may run now. */
+  readonly isFull: boolean;
   /** A claim began or ended: plan again. */
   poke(): void;
+}
+
+/** The Pods that keep sessions' files; `src/sleep` manages them. */
+export interface SessionPods {
+  /** The Pod of this session; null: it has none. The caller must add its claim to the table in the same turn. */
+  of(sessionId: string): { readonly is: "ready"; readonly pod: Pod } | { readonly is: "busy" } | null;
+  /** The session's next item can't run in this Pod: a new one will serve it. */
+  giveUp(pod: Pod): void;
 }
 
 /** The session loops, which continue claims after the claim loop. */

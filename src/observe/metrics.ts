@@ -105,6 +105,18 @@ export function createMetrics(registry: Registry = new Registry()) {
       [1, 10, 60, 300, 900, 1800, 3600, 14_400, 43_200, 86_400],
       ENVIRONMENT,
     ),
+    sessionsWoken: counter(
+      "berth_sessions_woken_total",
+      "Sleeping sessions whose next work item started in their Pod.",
+      ENVIRONMENT,
+    ),
+    sleepsEnded: counter("berth_sleeps_ended_total", "Sleeping Pods deleted, by reason.", [...ENVIRONMENT, "reason"]),
+    wokenToStarted: histogram(
+      "berth_woken_queued_to_started_seconds",
+      "From the item's creation to its program running, for sessions that slept.",
+      START_BUCKETS,
+      ENVIRONMENT,
+    ),
     // Workers.
     workersDesired: gauge("berth_workers_desired", "Workers wanted.", ENVIRONMENT),
     workersReplicas: gauge("berth_workers_replicas", "Worker Pods that exist.", ENVIRONMENT),

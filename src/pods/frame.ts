@@ -81,8 +81,10 @@ export function shellFrame(variables: SessionVariables, file?: SecretFile): stri
     if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) throw new TypeError(`${name} is not a valid variable name`);
     return `${name}=${quoted(value)}`;
   });
-  // The variables of the caller stay unset if the file can't be written: the shell then exits.
-  const write = file ? `( umask 377; printf %s ${quoted(file.content)} > ${quoted(file.path)} ) && ` : "";
+  // The variables of the caller stay unset if the file can't be written: the shell then exits. An earlier turn of the
+  // Pod may have left its file, which can't be overwritten.
+  const path = quoted(file?.path ?? "");
+  const write = file ? `( umask 377; rm -f ${path}; printf %s ${quoted(file.content)} > ${path} ) && ` : "";
   return framed(`${write}export ${assignments.join(" ")}`);
 }
 

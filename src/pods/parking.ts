@@ -1,5 +1,6 @@
 import type { Environment, PodTemplate, SessionsSpec } from "../api/environment.ts";
 import { keptFromShell } from "../api/parking-needs.ts";
+import { keptFromSleep, sleepSecondsOf } from "../api/sleep-needs.ts";
 
 /**
  * How a free Pod waits for its session:
@@ -36,6 +37,37 @@ const SLOWER = "; sessions start slower with a key";
 /** Why an earlier process chose `Key`, from its choice in the status. */
 export function whyKeyOf({ message }: ParkingChoice): string {
   return message.replace(SLOWER, "");
+}
+
+/** Whether the sessions of new Pods sleep between work items, and why: for an Environment's status. */
+export interface SleepChoice {
+  readonly enabled: boolean;
+  readonly message: string;
+}
+
+/**
+ * Decides whether the sessions of new Pods sleep; null: the spec doesn't ask for it.
+ * @param refused why turns can't be added to Pods in this cluster or with this image; null: they can
+ */
+export function chooseSleep(
+  { spec: { sessions } }: Pick<Environment, "spec">,
+  parking: ParkingChoice,
+  refused: string | null,
+): SleepChoice | null {
+  if (!sessions || sleepSecondsOf(sessions) === 0) return null;
+  const waitsForKey =
+    parking.mode === "Key" ? `sessions sleep only where Pods wait in a shell: ${parking.message}` : null;
+  const why = keptFromSleep(sessions) ?? waitsForKey ?? refused;
+  return why === null
+    ? { enabled: true, message: "sessions sleep in their Pods between work items" }
+    : { enabled: false, message: why + NO_SLEEP };
+}
+
+const NO_SLEEP = "; each work item gets a new Pod";
+
+/** Why an earlier process did not let sessions sleep, from its choice in the status. */
+export function whyAwakeOf({ message }: SleepChoice): string {
+  return message.replace(NO_SLEEP, "");
 }
 
 function whyKey({ template, secretDelivery }: SessionsSpec, refused: string | null): string | null {

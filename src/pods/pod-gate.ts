@@ -16,6 +16,7 @@ import {
 import type { Container, EnvVar, Pod, PodSpec } from "../kube/resource.ts";
 import { programFrame, type SessionVariables, shellFrame, waitingCommand } from "./frame.ts";
 import type { Parking } from "./parking.ts";
+import { keeperOf, keeperVolume } from "./turns.ts";
 
 /** Like Kubernetes' own tokens, below a path that exists or can be created in any image. */
 const MOUNT_PATH = "/var/run/secrets/berth.dev";
@@ -39,7 +40,12 @@ const CREDENTIAL_VARIABLES: Record<Credential, string> = {
 export function gatedSpec(
   environment: Environment,
   template: PodTemplate,
-  made: { readonly secretName: string; readonly container: string; readonly parking: Parking },
+  made: {
+    readonly secretName: string;
+    readonly container: string;
+    readonly parking: Parking;
+    readonly sleeps: boolean;
+  },
 ): Pick<PodSpec, "containers"> & Partial<PodSpec> {
   const { sessions } = environment.spec;
   if (!sessions) throw new TypeError("not an Environment with spec.sessions");
@@ -47,15 +53,16 @@ export function gatedSpec(
   const gated = (container: Container) => {
     const session = withVariables(container, environment);
     if (made.parking === "Key") return waitsForKey(session, made.secretName, sessions.credential);
-    const waiting = waitsForInput(session, made.parking);
+    const waiting = made.sleeps ? keeperOf(session) : waitsForInput(session, made.parking);
     return byFile ? withSecretFile(waiting) : waiting;
   };
   const containers = (template.spec.containers as Container[]).map((container) =>
     container.name === made.container ? gated(container) : container,
   );
-  if (!byFile) return { containers };
-  const volume = { name: SECRET_VOLUME, emptyDir: { medium: "Memory", sizeLimit: SECRET_VOLUME_SIZE } };
-  return { containers, volumes: [...listOf<Record<string, unknown>>(template.spec.volumes), volume] };
+  const secretVolume = { name: SECRET_VOLUME, emptyDir: { medium: "Memory", sizeLimit: SECRET_VOLUME_SIZE } };
+  const added = [...(byFile ? [secretVolume] : []), ...(made.sleeps ? [keeperVolume()] : [])];
+  if (added.length === 0) return { containers };
+  return { containers, volumes: [...listOf<Record<string, unknown>>(template.spec.volumes), ...added] };
 }
 
 /** The annotations by which the operator recognizes a Pod that waits for a line on standard input. */

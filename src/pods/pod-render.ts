@@ -4,6 +4,7 @@ import {
   ANNOTATION_ABOUT,
   ANNOTATION_API,
   ANNOTATION_DEFAULT_CONTAINER,
+  ANNOTATION_ENDED_TURN,
   ANNOTATION_LEASE,
   ANNOTATION_NEEDS,
   ANNOTATION_SAFE_TO_EVICT,
@@ -25,7 +26,7 @@ import { withSafeDefaults } from "../api/safe-defaults.ts";
 import { hashOf } from "../core/json.ts";
 import type { Pod, PodSpec } from "../kube/resource.ts";
 import { needWords } from "../policy/pod-policy.ts";
-import { chooseParking, type Parking, type ParkingChoice } from "./parking.ts";
+import { chooseParking, chooseSleep, type Parking, type ParkingChoice, type SleepChoice } from "./parking.ts";
 import { gateAnnotations, gatedSpec } from "./pod-gate.ts";
 import { isPerSession, type OwnVolume, withWorkspace } from "./workspace-pods.ts";
 
@@ -37,6 +38,9 @@ export const NO_DEADLINE_SECONDS = 2_147_483_647;
 
 /** Increase this when what is rendered around a template changes in a way that parked Pods must follow. */
 export const RENDERING = 4;
+
+/** The same for what is rendered for turns only. */
+const TURNS_RENDERING = 1;
 
 /** A Pod name must be a valid host name: at most 63 characters, of which the random suffix takes 9. */
 const NAME_LENGTH = 63;
@@ -51,6 +55,9 @@ const ABOUT: Record<Parking, string> = {
   Key: "A warm sandbox: its session container waits in CreateContainerConfigError until a session is assigned to it. This is no fault.",
 };
 
+const ABOUT_TURNS =
+  "A sandbox whose session may sleep: its regular container only keeps it, and each work item runs in an ephemeral container, whose name begins with berth-turn.";
+
 /** Everything that a session Pod of an Environment is made from, except its name. */
 export interface SessionTemplate {
   readonly hash: string;
@@ -58,6 +65,8 @@ export interface SessionTemplate {
   readonly container: string;
   readonly graceSeconds: number;
   readonly parking: ParkingChoice;
+  /** Whether sessions sleep between work items; null: the spec doesn't ask for it. */
+  readonly sleep: SleepChoice | null;
   /** What the template needs beyond what every template may have, in terms of the policy. */
   readonly needs: readonly string[];
   /** The template as written in the spec. */
@@ -84,8 +93,13 @@ export function newPodName(environmentName: string, random: (bytes: number) => U
 /**
  * The session Pods of an Environment according to its current spec.
  * @param shellRefused why `parking: Shell` failed, see `chooseParking`
+ * @param sleepRefused why turns failed, see `chooseSleep`
  */
-export function sessionTemplate(environment: Environment, shellRefused: string | null = null): SessionTemplate {
+export function sessionTemplate(
+  environment: Environment,
+  shellRefused: string | null = null,
+  sleepRefused: string | null = null,
+): SessionTemplate {
   const { sessions, api, environmentId } = environment.spec;
   if (!sessions) throw new TypeError("not an Environment with spec.sessions");
   const container = gatedContainerName(sessions.template);
@@ -93,6 +107,8 @@ export function sessionTemplate(environment: Environment, shellRefused: string |
   const graceSeconds = Number(template.spec.terminationGracePeriodSeconds);
   const { credential, secretDelivery, lease } = sessions;
   const parking = chooseParking(environment, shellRefused);
+  const sleep = chooseSleep(environment, parking, sleepRefused);
+  const sleeps = sleep?.enabled ?? false;
   const hash = hashOf({
     RENDERING,
     template: sessions.template,
@@ -102,6 +118,7 @@ export function sessionTemplate(environment: Environment, shellRefused: string |
     parking: parking.mode,
     secretDelivery,
     lease,
+    ...(sleeps ? { turns: TURNS_RENDERING } : {}),
     // Left out if there is none, so that Pods of an earlier version need no replacement.
     ...(isPerSession(environment) ? { mountPath: sessions.workspace.mountPath } : {}),
   });
@@ -116,12 +133,13 @@ export function sessionTemplate(environment: Environment, shellRefused: string |
     container,
     graceSeconds,
     parking,
+    sleep,
     needs,
     written: sessions.template,
     pullsAgain,
     pullsAlways,
     render: (name, own = { sessionId: name, claim: name }) => {
-      const made = { name, hash, container, needs, parking: parking.mode };
+      const made = { name, hash, container, needs, parking: parking.mode, sleeps };
       if (!isPerSession(environment)) return renderPod(environment, template, made);
       const mounted = withWorkspace(template, container, sessions.workspace.mountPath, own.claim);
       return bound(renderPod(environment, mounted, made), own);
@@ -132,7 +150,7 @@ export function sessionTemplate(environment: Environment, shellRefused: string |
 function renderPod(
   environment: Environment,
   template: PodTemplate,
-  made: { name: string; hash: string; container: string; needs: readonly string[]; parking: Parking },
+  made: { name: string; hash: string; container: string; needs: readonly string[]; parking: Parking; sleeps: boolean },
 ): Pod {
   const { name, namespace, uid } = environment.metadata;
   const finalizers = finalizersOf(template);
@@ -153,10 +171,11 @@ function renderPod(
       annotations: {
         [ANNOTATION_SAFE_TO_EVICT]: "true",
         [ANNOTATION_DEFAULT_CONTAINER]: made.container,
-        [ANNOTATION_ABOUT]: ABOUT[made.parking],
+        [ANNOTATION_ABOUT]: made.sleeps ? ABOUT_TURNS : ABOUT[made.parking],
         ...template.metadata?.annotations,
         [ANNOTATION_SESSION_CONTAINER]: made.container,
         ...gateAnnotations(made.parking, environment.spec.sessions?.credential ?? "WorkSecret"),
+        ...(made.sleeps ? { [ANNOTATION_ENDED_TURN]: "0" } : {}),
         [ANNOTATION_LEASE]: environment.spec.sessions?.lease ?? "Worker",
         [ANNOTATION_API]: environment.spec.api.baseUrl,
         [ANNOTATION_NEEDS]: JSON.stringify(made.needs),
@@ -169,7 +188,7 @@ function renderPod(
       ...(template.spec as PodSpec),
       restartPolicy: "Never",
       activeDeadlineSeconds: NO_DEADLINE_SECONDS,
-      ...gatedSpec(environment, template, { secretName: made.name, container: made.container, parking: made.parking }),
+      ...gatedSpec(environment, template, { ...made, secretName: made.name }),
     },
   };
 }

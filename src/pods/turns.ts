@@ -109,6 +109,20 @@ export function podOfSlot(name: string): { readonly pod: string; readonly turn: 
   return { pod, turn: Number(turn) };
 }
 
+/** Whether the Pod lives on after this turn, so that its session can sleep in it. */
+export function livesOn(pod: Pod, turn: number): boolean {
+  if (!hasTurns(pod) || turn === 0 || turn >= MOST_TURNS || pod.metadata.deletionTimestamp) return false;
+  const { phase, reason } = pod.status ?? {};
+  return phase === "Running" && reason !== "NodeLost" && keeperStatus(pod)?.state?.running !== undefined;
+}
+
+/** Whether the turn that waits for a work item has ended without one, although its Pod lives: it was killed. */
+export function isWaitingTurnDead(pod: Pod): boolean {
+  if (!hasOpenTurn(pod) || !isAsleep(pod) || keeperStatus(pod)?.state?.running === undefined) return false;
+  const name = turnName(newestTurn(pod));
+  return pod.status?.ephemeralContainerStatuses?.some((turn) => turn.name === name && turn.state?.terminated) ?? false;
+}
+
 /** A turn that ended on record, but runs: the kubelet started it again, because it lost the container's record. */
 export function hasRerunTurn(pod: Pod): boolean {
   const ended = endedTurn(pod);

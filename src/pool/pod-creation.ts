@@ -8,6 +8,7 @@ import type { OwnVolume } from "../pods/workspace-pods.ts";
 import { allowsAll } from "../policy/pod-policy.ts";
 import { FEWEST_UNDER_WAY } from "../protocol/claim-priority.ts";
 import type { PoolContext } from "../protocol/context.ts";
+import type { TurnAdding } from "../sleep/turn-adding.ts";
 import type { CreationBackoff } from "./creation-backoff.ts";
 import type { Expectations } from "./expectations.ts";
 import { NO_PERMISSION, WorkspaceError } from "./workspaces.ts";
@@ -16,6 +17,7 @@ export interface PodCreationOptions {
   readonly context: PoolContext;
   readonly expected: Expectations;
   readonly backoff: CreationBackoff;
+  readonly turns: Pick<TurnAdding, "add">;
   /** `workspace: PerSession`: prepares the session's volume, which its Pod mounts. */
   readonly takeVolume: (sessionId: string) => Promise<OwnVolume>;
   /** Called when this session's volume is unavailable for now. */
@@ -70,6 +72,7 @@ export class PodCreation {
     try {
       const made = await points.run("prepare.create-pod", { pod: podName }, () => kube.create(PODS, pod));
       await this.#refuseChanged(made, pod);
+      this.#options.turns.add(made, true);
       metrics.podsCreated.inc(labels);
       this.#options.backoff.created(own?.sessionId);
       this.#quota.granted();

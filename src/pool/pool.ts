@@ -5,7 +5,7 @@ import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
-import { NEEDS_SHELL, stateOf } from "../pods/pod-state.ts";
+import { NEEDS_SHELL, NEEDS_TOOLS, stateOf } from "../pods/pod-state.ts";
 import { isPerSession, type OwnVolume, sessionBoundTo } from "../pods/workspace-pods.ts";
 import { ClaimPriority } from "../protocol/claim-priority.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
@@ -13,6 +13,7 @@ import type { PoolContext } from "../protocol/context.ts";
 import { isHeldUp } from "../protocol/failing-steps.ts";
 import { DepartingPods } from "../sleep/departing-pods.ts";
 import type { Removals } from "../sleep/removal.ts";
+import type { TurnAdding } from "../sleep/turn-adding.ts";
 import type { BoundCapacityPlan } from "./bound-capacity.ts";
 import { BoundPods } from "./bound-pods.ts";
 import { type CapacityPlan, planCapacity, type RemovalReason, SURGE_PATIENCE_MS } from "./capacity.ts";
@@ -37,7 +38,7 @@ const RUSH_CONCURRENCY = 2;
 const PROGRAM_STARTS_MS = 500;
 
 /** What the planning of claims asks of the pool, and tells it. */
-export type ParkedPool = Pick<Pool, "hasClaimable" | "wantsOffers" | "setDemand">;
+export type ParkedPool = Pick<Pool, "hasClaimable" | "wantsOffers" | "setDemand" | "isFull">;
 
 /** The number of Pods in each state. */
 export interface PoolCounts {
@@ -56,6 +57,8 @@ export interface PoolOptions {
   readonly claims: ClaimTable;
   readonly breaker: Breaker;
   readonly removals: Removals;
+  /** Gives Pods with turns their first one. */
+  readonly turns: Pick<TurnAdding, "add" | "keep">;
   readonly streams: Pick<PodStreams, "keep" | "isReachable" | "unreachableMs" | "problemOf">;
   /** `workspace: PerSession`: prepares the session's volume, which its Pod mounts. */
   readonly takeVolume: (sessionId: string) => Promise<OwnVolume>;
@@ -230,6 +233,15 @@ export class Pool {
     return { parked, preparing: all.length - parked + this.#expected.size };
   }
 
+  /** Pods that find no room: names of those without a node, and `quota` while a quota refuses Pods. */
+  waitingForRoom(): string[] {
+    const unscheduled = this.#free.list().filter(({ free, pod }) => {
+      const state = stateOf(pod);
+      return free.state === "unscheduled" && state.is === "unscheduled" && state.reason !== "";
+    });
+    return [...unscheduled.map(({ free }) => free.name), ...(this.#backoff.isQuotaFull ? ["quota"] : [])];
+  }
+
   /** Whether no unclaimed Pods are left, including ended ones. */
   get isEmpty(): boolean {
     return this.#expected.size === 0 && this.#departing.isEmpty && this.#free.unclaimed().length === 0;
@@ -260,8 +272,8 @@ export class Pool {
   async #carryOut(): Promise<void> {
     await this.#expected.settle();
     this.#catchUp();
-    const attachAtMs = this.#options.streams.keep(this.#free.waiting());
-    if (attachAtMs !== null) this.#passes.wakeAfter(attachAtMs - this.#context.clock.monotonic());
+    const dueMs = [this.#options.streams.keep(this.#free.waiting()), this.#options.turns.keep(this.#free.unclaimed())];
+    for (const atMs of dueMs) if (atMs !== null) this.#passes.wakeAfter(atMs - this.#context.clock.monotonic());
     await this.#departing.retryDue();
     const free = this.#free.list();
     const plan = this.#plan(free);
@@ -355,6 +367,11 @@ export class Pool {
     return busy;
   }
 
+  /** Whether maxConcurrent leaves no room for another session. */
+  get isFull(): boolean {
+    return this.busy >= (this.#context.environment().spec.sessions?.maxConcurrent ?? 0);
+  }
+
   /** Whether another client has the slot, its session was just settled, or the Pod is being deleted. */
   #isTaken(name: string): boolean {
     return this.#foreign.has(name) || this.#departing.has(name) || this.#settled.has(name);
@@ -414,6 +431,7 @@ export class Pool {
     await this.#inBatches(ended, async ({ pod, end }) => {
       if (!LOST.has(end.cause)) this.#failedToPrepare(end.cause, { is: "preparing", message: end.message });
       if (end.message.endsWith(NEEDS_SHELL)) this.#context.shellFailed("the image has no /bin/sh");
+      if (end.message.endsWith(NEEDS_TOOLS)) this.#context.sleepFailed("the image has no date and sleep");
       await this.#remove(pod.metadata.name ?? "", LOST.has(end.cause) ? "Lost" : "Failed");
     });
   }

@@ -50,6 +50,8 @@ export interface LoopContext {
    * changes; `isForMoment`: until attaching is allowed again.
    */
   readonly shellFailed: (message: string, isForMoment?: boolean) => void;
+  /** Reports in the same way that turns can't be added to Pods, or that their keeper can't run. */
+  readonly sleepFailed: (message: string, isForMoment?: boolean) => void;
   /** Failing steps of claims, and of the loops that all claims share. */
   readonly failing: FailingSteps;
   /** Every request of the loops passes its point. */

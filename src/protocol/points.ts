@@ -71,7 +71,12 @@ export const SESSION_POINTS = {
   "session.reread": "reads the Secret after a conflict. Details: ours",
   "session.forget": "decision: the claim is no more. Details: why",
 
-  // Removal of free Pods
+  // Turns of Pods whose sessions sleep
+  "session.sleep": "marks the Pod as sleeping, before the claim's Secret is deleted. Asks: turn",
+  "turn.read-pod": "reads a Pod live that needs its next turn",
+  "turn.add": "adds the turn as an ephemeral container. Asks: turn",
+
+  // Removal of free and sleeping Pods
   "removal.lock": "creates the Secret that takes a free Pod's slot",
   "removal.read-lock": "reads the Secret that has the slot",
   "removal.read-pod": "reads the Pod live",

@@ -6,10 +6,11 @@ import { ClaimLists } from "../claims/claim-lists.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import type { KubeObject, NetworkPolicy } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics } from "../observe/environment-metrics.ts";
+import type { AbilityCheck } from "./ability-check.ts";
 import { deleteClaimsOf, deleteOrphanedClaims, drain } from "./drain.ts";
 import { environmentConditions, invalidSpecMessage } from "./environment-conditions.ts";
 import type { EnvironmentLook } from "./environment-runtime.ts";
-import { announcer, type EnvironmentState, newEnvironmentState } from "./environment-state.ts";
+import { announcer, type EnvironmentState, newEnvironmentState, refusedOf } from "./environment-state.ts";
 import { modeOf, templateOf } from "./modes.ts";
 import { addressesTold } from "./network-policy.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
@@ -135,7 +136,8 @@ export class EnvironmentReconciler {
     }
     await state.key.read(environment);
     await state.parkingCheck.check(environment);
-    state.template = templateOf(environment, state.parkingCheck.refused);
+    await state.sleepCheck.check(environment);
+    state.template = templateOf(environment, refusedOf(state));
     await state.templateChecker.check(state.template);
     await state.policy.keep(environment, addressesTold(state.pods.list()));
 
@@ -163,7 +165,7 @@ export class EnvironmentReconciler {
       conditions,
       queue: report.queue,
       sessions: report.sessions,
-      ...parkingStatusOf(state),
+      ...choicesOf(state),
       ...(report.claimedFrom === undefined ? {} : { apiAddresses: addressesToRecord(state, report.claimedFrom) }),
       ...(report.workers ? { workers: report.workers } : {}),
       ...(report.workspaces ? { workspaces: report.workspaces } : {}),
@@ -246,8 +248,8 @@ export class EnvironmentReconciler {
     });
   }
 
-  #nextLookMs({ key, templateChecker, parkingCheck, policy }: EnvironmentState, nowMs: number): number {
-    const looks = [key, templateChecker, parkingCheck, policy].map((each) => each.nextLookMs(nowMs));
+  #nextLookMs({ key, templateChecker, parkingCheck, sleepCheck, policy }: EnvironmentState, nowMs: number): number {
+    const looks = [key, templateChecker, parkingCheck, sleepCheck, policy].map((each) => each.nextLookMs(nowMs));
     return Math.max(MIN_LOOK_MS, Math.min(...looks));
   }
 
@@ -292,9 +294,14 @@ export class EnvironmentReconciler {
 /** The minimum time between two scheduled reconciles of one Environment. */
 const MIN_LOOK_MS = 1_000;
 
-/** How warm Pods wait; none in workers mode. */
-function parkingStatusOf({ template, parkingCheck: { failure } }: EnvironmentState): Pick<StatusParts, "parking"> {
-  return template.parking ? { parking: { ...template.parking, ...(failure === null ? {} : { failure }) } } : {};
+/** How warm Pods wait, and whether their sessions sleep; none in workers mode. */
+function choicesOf({ template, parkingCheck, sleepCheck }: EnvironmentState): Pick<StatusParts, "parking" | "sleep"> {
+  const failureOf = ({ failure }: AbilityCheck) => (failure === null ? {} : { failure });
+  const { parking, sleep } = template;
+  return {
+    ...(parking ? { parking: { ...parking, ...failureOf(parkingCheck) } } : {}),
+    ...(sleep ? { sleep: { ...sleep, ...failureOf(sleepCheck) } } : {}),
+  };
 }
 
 /** What the spec names and the status records. */

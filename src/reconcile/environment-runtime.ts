@@ -2,7 +2,7 @@ import type { ConditionUpdate } from "../api/conditions.ts";
 import type { PodTemplate } from "../api/environment.ts";
 import type { Permissions, RuntimeReport } from "../api/runtime.ts";
 import type { Pod } from "../kube/resource.ts";
-import type { ParkingChoice } from "../pods/parking.ts";
+import type { ParkingChoice, SleepChoice } from "../pods/parking.ts";
 import type { SessionView } from "../protocol/session-view.ts";
 
 /** The loops of one Environment, in either mode. The reconciler starts, updates and stops them. */
@@ -50,6 +50,7 @@ export interface CheckedTemplate {
   readonly pullsAgain: boolean;
   /** How free Pods wait; only of sessions. */
   readonly parking?: ParkingChoice;
+  readonly sleep?: SleepChoice | null;
   /** The path of the template in the spec, for messages. */
   readonly field: "spec.sessions.template" | "spec.workers.template";
   /** What the template requests beyond what every template may have, in the terms of the Pod policy. */

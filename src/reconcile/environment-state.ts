@@ -11,6 +11,7 @@ import type { Announce } from "../protocol/context.ts";
 import type { SessionPoint } from "../protocol/points.ts";
 import type { SessionView } from "../protocol/session-view.ts";
 import type { HintedQueue } from "../queue/hints.ts";
+import { type AbilityCheck, parkingCheck, sleepCheck } from "./ability-check.ts";
 import type {
   CheckedTemplate,
   EnvironmentLook,
@@ -19,8 +20,7 @@ import type {
   EnvironmentSource,
 } from "./environment-runtime.ts";
 import { KeyKeeper } from "./key-keeper.ts";
-import { type ModeContext, runtimeOf, templateOf } from "./modes.ts";
-import { ParkingCheck } from "./parking-check.ts";
+import { type ModeContext, type Refused, runtimeOf, templateOf } from "./modes.ts";
 import { PolicyKeeper } from "./policy-keeper.ts";
 import type { ReconcilePoint, ReconcilerOptions } from "./reconciler-options.ts";
 import { ReportPace, StatusWriter } from "./status-writer.ts";
@@ -41,7 +41,8 @@ export interface EnvironmentState {
   readonly policy: PolicyKeeper;
   readonly key: KeyKeeper;
   readonly templateChecker: TemplateChecker;
-  readonly parkingCheck: ParkingCheck;
+  readonly parkingCheck: AbilityCheck;
+  readonly sleepCheck: AbilityCheck;
   /** How soon the reconciler handles a change that the loops report. */
   readonly pace: ReportPace;
   /** For an observer. */
@@ -95,9 +96,13 @@ export function newEnvironmentState(
     announce,
     sharedSessions: options.sharedSessions,
     streamBudget: options.streamBudget,
-    shellRefused: () => state.parkingCheck.refused,
+    refused: () => refusedOf(state),
     shellFailed: (message, isForMoment = false) => {
       state.parkingCheck.failed(message, state.environment, isForMoment);
+      onChange(pace);
+    },
+    sleepFailed: (message, isForMoment = false) => {
+      state.sleepCheck.failed(message, state.environment, isForMoment);
       onChange(pace);
     },
     hinted,
@@ -118,7 +123,7 @@ export function newEnvironmentState(
     points,
     hinted,
     environment,
-    template: templateOf(environment, null),
+    template: templateOf(environment, { shell: null, sleep: null }),
     work: new WorkClients({
       ...options,
       found: environment,
@@ -135,12 +140,18 @@ export function newEnvironmentState(
       loops: () => state.runtime,
       recorded: () => state.status.apiAddresses,
     }),
-    parkingCheck: new ParkingCheck({ ...options, points, found: environment.status }),
+    parkingCheck: parkingCheck({ ...options, points, found: environment.status }),
+    sleepCheck: sleepCheck({ ...options, points, found: environment.status }),
     templateChecker: new TemplateChecker({ ...options, points, name }),
     pace,
     source: { look: () => look(state), sessions: () => state.runtime.sessions() },
   };
   return state;
+}
+
+/** What can't be had in this cluster, or with this image. */
+export function refusedOf({ parkingCheck, sleepCheck }: EnvironmentState): Refused {
+  return { shell: parkingCheck.refused, sleep: sleepCheck.refused };
 }
 
 /** Turns announcements about an Environment or its Pods into Events, and passes warnings to the observer. */

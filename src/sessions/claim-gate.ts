@@ -13,6 +13,7 @@ import type { ApiHealth } from "../queue/api-health.ts";
 import type { PollPace } from "../queue/poll-pace.ts";
 import type { QueueWatch } from "../queue/queue-watch.ts";
 import type { Sharer } from "../queue/shared-sessions.ts";
+import type { SleepingPods } from "../sleep/sleeping-pods.ts";
 
 /** The finalizer of an Environment. It delays the deletion of the Environment until no claim is left. */
 export interface Finalizer extends Held {
@@ -26,6 +27,7 @@ interface Options {
   readonly sharer: Sharer;
   readonly health: ApiHealth;
   readonly pool: ParkedPool;
+  readonly sleeping: Pick<SleepingPods, "hasReady">;
   readonly queue: QueueWatch;
   readonly pace: PollPace;
   readonly breaker: Breaker;
@@ -77,10 +79,11 @@ export class ClaimGate implements Gate {
 
   async mayClaim(signal: AbortSignal): Promise<void> {
     const { clock, failing, timing } = this.#context;
-    const { pool, queue, pace, breaker, offers, changed } = this.#options;
+    const { pool, sleeping, queue, pace, breaker, offers, changed } = this.#options;
     const ready = () => {
       if (!offers.admits(this.credential, clock.monotonic())) return false;
-      const finds = pool.hasClaimable || (queue.depth > 0 && pool.wantsOffers);
+      const mayWake = () => queue.depth > 0 && !pool.isFull && sleeping.hasReady;
+      const finds = pool.hasClaimable || (queue.depth > 0 && pool.wantsOffers) || mayWake();
       return this.mayAsk && this.isAllowed && !failing.holdsClaims && finds;
     };
     if (!ready() && pace.pollsEnd()) queue.look();

@@ -28,7 +28,10 @@ import { PollPace } from "../queue/poll-pace.ts";
 import { QueueWatch } from "../queue/queue-watch.ts";
 import { ServerTimes } from "../queue/server-times.ts";
 import type { Sharer } from "../queue/shared-sessions.ts";
+import { DepartingPods } from "../sleep/departing-pods.ts";
 import { Removals } from "../sleep/removal.ts";
+import { SleepingPods } from "../sleep/sleeping-pods.ts";
+import { TurnAdding } from "../sleep/turn-adding.ts";
 import { ClaimGate, type Finalizer, hasPodFor } from "./claim-gate.ts";
 import { ClaimReport } from "./claim-report.ts";
 import { ItemObservers } from "./item-observer.ts";
@@ -57,6 +60,7 @@ export class SessionsRuntime {
   readonly #removals: Removals;
   readonly #streams: PodStreams;
   readonly #pool: Pool;
+  readonly #sleeping: SleepingPods;
   readonly #sessions: SessionLoop;
   readonly #recovery: Recovery;
   readonly #claimLoop: ClaimLoop;
@@ -125,12 +129,22 @@ export class SessionsRuntime {
       this.#pool.poke();
       this.#changed.notify();
     });
+    const turns = new TurnAdding(context, () => {
+      this.#pool.poke();
+      this.#sleeping.poke();
+    });
     this.#pool = new Pool({
       ...shared,
+      turns,
       streams: this.#streams,
       removals: this.#removals,
       takeVolume: (sessionId) => this.#workspaces.take(sessionId),
       onChange: changed,
+    });
+    const departing = new DepartingPods({ context, removals: this.#removals, onTaken: () => {}, onChange: changed });
+    this.#sleeping = new SleepingPods({
+      ...{ context, claims: this.#claims, turns, departing, onChange: changed },
+      waitingForRoom: () => this.#pool.waitingForRoom(),
     });
     this.#budget = new DisruptionBudget(shared);
     this.#retention = new Retention({ context, claims: this.#claims, onForeignSlot: adopt });
@@ -159,6 +173,7 @@ export class SessionsRuntime {
     const planning = { context, pool: this.#pool, queue: this.#queue, breaker: this.#breaker, offers: this.#offers };
     this.#gate = new ClaimGate({
       ...planning,
+      sleeping: this.#sleeping,
       finalizer,
       sharer: this.#sharer,
       health: this.#health,
@@ -170,6 +185,7 @@ export class SessionsRuntime {
     this.#sessions = new SessionLoop({
       ...shared,
       releases,
+      turns,
       streams: this.#streams,
       observers,
       gate: this.#gate,
@@ -203,6 +219,8 @@ export class SessionsRuntime {
     this.#claimLoop = new ClaimLoop({
       ...shared,
       pool: this.#pool,
+      sessionPods: this.#sleeping,
+      streams: this.#streams,
       gate: this.#gate,
       report: this.#report,
       handOver: {
@@ -239,6 +257,7 @@ export class SessionsRuntime {
     const ended = [
       this.#running,
       this.#pool.ended(),
+      this.#sleeping.ended(),
       this.#retention.ended(),
       this.#budget.ended(),
       this.#workspaces.ended(),
@@ -260,6 +279,7 @@ export class SessionsRuntime {
     this.#report.watchCredential();
     this.#report.setDemand();
     this.#pool.poke();
+    this.#sleeping.poke();
     this.#retention.poke();
     this.#budget.poke();
     this.#workspaces.poke();
@@ -290,6 +310,7 @@ export class SessionsRuntime {
   podChanged(name: string): void {
     if (this.#claims.has(name)) this.#sessions.poke(name);
     this.#pool.poke();
+    this.#sleeping.poke();
     this.#retention.poke();
     this.#noteChange();
   }
@@ -311,14 +332,16 @@ export class SessionsRuntime {
   drain(deadlineMs: number): void {
     this.#gate.drain();
     this.#pool.drain();
+    this.#sleeping.drain();
     this.#retention.drain();
     this.#sessions.drain(deadlineMs);
     this.#changed.notify();
   }
 
-  /** No claim, no free Pod and no finished Pod is left. */
+  /** No claim and no Pod of a session is left. */
   get isDrained(): boolean {
-    return this.#recovered && this.#claims.size === 0 && this.#pool.isEmpty && this.#retention.isEmpty;
+    const isEmpty = this.#pool.isEmpty && this.#sleeping.isEmpty && this.#retention.isEmpty;
+    return this.#recovered && this.#claims.size === 0 && isEmpty;
   }
 
   /** Describes what is left, for the Event of a drain that was given up. */
@@ -408,6 +431,7 @@ export class SessionsRuntime {
     for (const claim of this.#claims) this.#sessions.poke(claim.name);
     if (this.#claims.size > 0) void this.#holdAgain();
     this.#pool.start(signal);
+    this.#sleeping.start(signal);
     this.#retention.start(signal);
     this.#budget.start(signal);
     this.#workspaces.start(signal);
@@ -452,6 +476,7 @@ export class SessionsRuntime {
     if (this.#health.key.reason === "KeyAccepted") this.#acceptedAt.add(this.#context.work().baseUrl);
     this.#changed.notify();
     this.#pool.poke();
+    this.#sleeping.poke();
     this.#budget.poke();
     this.#workspaces.poke();
     this.#idleRelease.noteChange();
@@ -503,15 +528,8 @@ export class SessionsRuntime {
 
   #counts(): SessionsStatus {
     const { parked, preparing } = this.#pool.counts();
-    const counts = {
-      warm: parked,
-      preparing,
-      opening: 0,
-      active: 0,
-      stopping: 0,
-      sleeping: 0,
-      finished: this.#retention.finished,
-    };
+    const kept = { sleeping: this.#sleeping.count, finished: this.#retention.finished };
+    const counts = { warm: parked, preparing, opening: 0, active: 0, stopping: 0, ...kept };
     for (const claim of this.#claims) {
       if (claim.record.journal.use !== "session") continue;
       counts[phaseOf(claim, this.#context.pods.get(claim.name))] += 1;

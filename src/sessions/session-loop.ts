@@ -1,6 +1,7 @@
+import { sleepSecondsOf } from "../api/sleep-needs.ts";
 import { type Deliverer, delivered, deliverSession, findStart } from "../claims/delivery-acts.ts";
 import { own } from "../claims/item-acts.ts";
-import { markFinished, sameState, touchPod } from "../claims/pod-acts.ts";
+import { markFinished, putToSleep, sameState, touchPod } from "../claims/pod-acts.ts";
 import { MOST_RELEASES, type Releases } from "../claims/releases.ts";
 import { dropSecret, openSecret, StaleClaimError } from "../claims/secret-acts.ts";
 import { SECOND_MS } from "../core/clock.ts";
@@ -11,6 +12,7 @@ import type { Breaker } from "../pods/breaker.ts";
 import { deletePod } from "../pods/delete.ts";
 import { parkingOf } from "../pods/pod-gate.ts";
 import { readPodState } from "../pods/pod-state.ts";
+import { livesOn } from "../pods/turns.ts";
 import type { DisruptionBudget } from "../pool/disruption-budget.ts";
 import type { Retention } from "../pool/finished-retention.ts";
 import type { Claim } from "../protocol/claim.ts";
@@ -29,6 +31,7 @@ import { type Outcome, outcomeOf, unopenedOutcome } from "../protocol/outcome.ts
 import { ofClaim } from "../protocol/points.ts";
 import type { Step } from "../protocol/step.ts";
 import type { StepName } from "../protocol/tracked-steps.ts";
+import type { TurnAdding } from "../sleep/turn-adding.ts";
 import { WorkQueue } from "../watch/workqueue.ts";
 import { isRefusal, WorkApiError } from "../work/errors.ts";
 import { asks, forgetPauses, heldBackUntilMs, stepNameOf } from "./ask-pause.ts";
@@ -71,6 +74,8 @@ export interface SessionLoopOptions {
   readonly retention: Pick<Retention, "isKept" | "release" | "marked">;
   readonly releases: Releases;
   readonly streams: Deliverer;
+  /** Gives a Pod its next turn. */
+  readonly turns: Pick<TurnAdding, "add">;
   /** Called when something changed that capacity or status depends on. */
   readonly onChange: () => void;
 }
@@ -436,11 +441,13 @@ export class SessionLoop {
     // Count before the Secret is deleted: after that, the item can be claimed again.
     const counts = !hasEnded && !claim.record.lateAck && isReleased({ claim, limits: this.#facts.limits(claim) });
     if (counts) await this.#countRelease(claim);
+    const asleep = pod ? await this.#putToSleep(claim, pod) : null;
     await dropSecret(context, claim, "session.settled", because);
     const outcome = this.#outcomeOf(claim, because, pod);
     // Judge before the Pod is marked: the mark holds the breaker's count for the next process.
     this.#recorder.judge(claim, outcome);
-    if (pod && outcome && claim.record.journal.opened) {
+    if (asleep) this.#recorder.asleep(claim, asleep);
+    else if (pod && outcome && claim.record.journal.opened) {
       // The claim stays in the table until its Pod is marked, because retention deletes an assigned Pod without one.
       // For the same reason a Pod that is not kept needs no mark, unless its touch was refused: it would look free.
       if (!this.#options.retention.isKept(outcome) && isAssigned(pod)) this.#options.retention.release(pod);
@@ -449,6 +456,28 @@ export class SessionLoop {
     if (hasEnded) this.#options.releases.ended(claim);
     this.#forget(claim, "settled");
     this.#recorder.settled(claim, because, outcome);
+    if (asleep) this.#options.turns.add(asleep, asleep !== pod);
+  }
+
+  /**
+   * The session sleeps in its Pod, if that lives on; null: it doesn't, and the Pod is finished. A mark that keeps
+   * failing must not keep the claim.
+   */
+  async #putToSleep(claim: Claim, pod: Pod): Promise<Pod | null> {
+    const sessions = this.#context.environment().spec.sessions;
+    const sleepMs = sessions && !this.#facts.isDraining ? sleepSecondsOf(sessions) * SECOND_MS : 0;
+    // The first program of the Pod never served, so there is nothing to keep.
+    const isUseless = claim.turn === 1 && isStartFailure(claim);
+    if (sleepMs === 0 || isUseless || !claim.record.journal.opened || !livesOn(pod, claim.turn)) return null;
+    try {
+      return await putToSleep(this.#context, claim, pod, sleepMs);
+    } catch (error) {
+      const { clock, timing, logger } = this.#context;
+      const isFinal = isForbidden(error) || isInvalid(error);
+      if (!isFinal && !isOutOfPatience(claim.failing?.get("settled"), clock.monotonic(), timing)) throw error;
+      logger.warn({ pod: claim.name, error: errorText(error) }, "a Pod could not be marked as sleeping");
+      return null;
+    }
   }
 
   /** A failing count must not keep the claim's Secret: a quota may need the Secret's room for the count. */

@@ -1,3 +1,4 @@
+import { ANNOTATION_SLEEPS_UNTIL } from "../api/names.ts";
 import { END_REASONS, type EndReason } from "../api/reasons.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import type { Timing } from "../core/timing.ts";
@@ -89,13 +90,17 @@ export class SessionRecorder {
     const { metrics, labels, clock } = this.#context;
     if (claim.record.touchedMs !== null) this.starts.note(clock.monotonic() - claim.record.touchedMs);
     metrics.sessionsStarted.inc(labels);
+    if (claim.turn > 1) metrics.sessionsWoken.inc(labels);
     const queuedAt = Date.parse(claim.record.journal.queuedAt);
     // Measure by this process's clock: the node's has whole seconds. It cannot time an opening by an earlier process.
     if (claim.record.openedMs !== null && claim.record.openedAtMs !== null) {
       const sinceOpened = (clock.monotonic() - claim.record.openedMs) / SECOND_MS;
       metrics.openedToStarted.observe(labels, sinceOpened);
-      if (!Number.isNaN(queuedAt))
-        metrics.queuedToStarted.observe(labels, Math.max(0, clock.now() - queuedAt) / SECOND_MS);
+      if (!Number.isNaN(queuedAt)) {
+        const seconds = Math.max(0, clock.now() - queuedAt) / SECOND_MS;
+        metrics.queuedToStarted.observe(labels, seconds);
+        if (claim.turn > 1) metrics.wokenToStarted.observe(labels, seconds);
+      }
     }
     this.#context.announce(
       "SessionStarted",
@@ -180,6 +185,13 @@ export class SessionRecorder {
     const released = context.environment().spec.sessions?.onPodFailure === "Release" && because === "queued";
     const again = released ? "; the work item is in the queue again" : "";
     context.announce(outcome.reason, `session ${sessionId}: ${message}${again} (work item ${workId})`, subject);
+  }
+
+  /** The session sleeps in its Pod until its next work item. */
+  asleep({ record: { journal } }: Claim, pod: Pod): void {
+    const until = pod.metadata.annotations?.[ANNOTATION_SLEEPS_UNTIL] ?? "";
+    const message = `session ${journal.sessionId} sleeps, and its files are kept for its next work item until ${until}`;
+    this.#context.announce("SessionAsleep", message, pod);
   }
 
   /** Reports to the breaker what the session says about its template. A retry of the settling does not report again. */

@@ -66,6 +66,7 @@ function poolOf(pods: readonly Pod[], answer: Answer, unattached = "", warm = 1)
     claims,
     breaker: new Breaker(DEFAULT_TIMING),
     removals: new Removals({ context, onForeignSlot: () => {} }),
+    turns: { keep: () => null, add: () => {} },
     streams: {
       keep: (waiting) => {
         kept.push(waiting.map(({ metadata }) => metadata.name ?? ""));

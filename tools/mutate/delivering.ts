@@ -4,7 +4,7 @@ const CLAIM_FACTS = "test/sessions/claim-facts.test.ts";
 const DECIDE = "test/protocol/delivering.test.ts";
 const DELIVERY_ACTS = "test/claims/delivery-acts.test.ts";
 const LONG_ITEMS = "test/sessions/loops/long-items.test.ts";
-const PARKING_CHECK = "test/reconcile/parking-check.test.ts";
+const PARKING_CHECK = "test/reconcile/ability-check.test.ts";
 const PERFORM = "test/claims/pod-acts.test.ts";
 const POD_STATE = "test/pods/pod-state.test.ts";
 const STREAMS = "test/attach/pod-streams.test.ts";
@@ -446,14 +446,14 @@ export const DELIVERING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/reconcile/parking-check.ts",
+    file: "src/reconcile/ability-check.ts",
     tests: [PARKING_CHECK],
     mutations: [
       {
         name: "replaces Pods that wait for a key before the right to attach is checked",
         guard: "guard",
-        find: 'parking?.mode === "Key" && parking.failure === undefined ? whyKeyOf(parking) : null;',
-        replace: "null;",
+        find: "this.#forbidden = failure === undefined ? was : null;",
+        replace: "this.#forbidden = null;",
       },
       {
         name: "takes a failed check for a missing right",

@@ -112,8 +112,9 @@ type Unread =
   | `recover.${string}`
   | `removal.${"lock" | "read-lock" | "read-pod" | "unlock"}`
   | `retention.${"read-secret" | "read-pod"}`
+  | `turn.${string}`
   | `claim.${"offer" | "read-journal"}`
-  | `session.${"shorten" | "read-credential" | "read-pod" | "count-release" | "mark" | "reread" | "forget"}`;
+  | `session.${"sleep" | "shorten" | "read-credential" | "read-pod" | "count-release" | "mark" | "reread" | "forget"}`;
 
 /** Points with a meaning in the model. A new point must be added here or to `Unread`. */
 const READ = {

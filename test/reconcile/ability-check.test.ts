@@ -3,7 +3,7 @@ import type { EnvironmentStatus } from "../../src/api/environment.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { ObjectRef } from "../../src/kube/client.ts";
-import { ParkingCheck } from "../../src/reconcile/parking-check.ts";
+import { parkingCheck } from "../../src/reconcile/ability-check.ts";
 import { type Json, parsed, podTemplate, sessionsSpec, stored, workersSpec } from "../api/environments.ts";
 import { FakeStream } from "../attach/fake-stream.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
@@ -27,7 +27,7 @@ function checkOf(answers: (Error | FakeStream)[], found?: Partial<EnvironmentSta
     if (answer instanceof FakeStream) return answer;
     throw answer ?? new Error("not foreseen");
   };
-  const check = new ParkingCheck({
+  const check = parkingCheck({
     kube: { attach } as never,
     points: NO_POINTS,
     clock,

@@ -1,0 +1,99 @@
+import { ANNOTATION_SLEEPS_SINCE, ANNOTATION_SLEEPS_UNTIL } from "../api/names.ts";
+import type { Pod } from "../kube/resource.ts";
+import type { PodState } from "../pods/pod-state.ts";
+import { hasRerunTurn } from "../pods/turns.ts";
+
+/** Why a sleeping Pod is deleted, as its Event says it. */
+export const SLEEP_ENDS = {
+  Deleted: "the Environment is being deleted",
+  Ended: "its Pod ended",
+  Rerun: "its node started an earlier work item's container again",
+  Forbidden: "the operator's Pod policy no longer allows its template",
+  Expired: "no work item came within workspace.sleepSeconds",
+  OverMaximum: "more sessions slept than maxSleeping allows, and it had slept longest",
+  Yielded: "another Pod of the Environment found no room, and this session had slept longest",
+  NotReady: "its Pod did not get ready for the next work item within prepareTimeoutSeconds",
+  Unfit: "its Pod cannot serve the session's next work item: its node is leaving, or the spec has changed since",
+} as const;
+
+export type SleepEnd = keyof typeof SLEEP_ENDS;
+
+/** A sleeping Pod, as its annotations describe it. Times are in ms since the epoch, by the API server's clock. */
+export interface Sleeper {
+  readonly pod: Pod;
+  readonly state: PodState;
+  readonly sinceMs: number;
+  readonly untilMs: number;
+}
+
+/** Reads a sleeping Pod. One without a readable time has slept longest, and is kept until its keeper's deadline. */
+export function sleeperOf(pod: Pod, state: PodState): Sleeper {
+  const { [ANNOTATION_SLEEPS_SINCE]: since = "", [ANNOTATION_SLEEPS_UNTIL]: until = "" } =
+    pod.metadata.annotations ?? {};
+  const [sinceMs, untilMs] = [Date.parse(since), Date.parse(until)];
+  return {
+    ...{ pod, state },
+    sinceMs: Number.isNaN(sinceMs) ? 0 : sinceMs,
+    untilMs: Number.isNaN(untilMs) ? Number.POSITIVE_INFINITY : untilMs,
+  };
+}
+
+export interface SleepInput {
+  readonly sleepers: readonly Sleeper[];
+  readonly nowMs: number;
+  readonly draining: boolean;
+  /** `spec.sessions.maxSleeping`, or its default. */
+  readonly maxSleeping: number;
+  /** The spec's sleepSeconds now, in ms: a shorter one ends longer sleeps. */
+  readonly sleepMs: number;
+  /** The number of Pods of the Environment that wait for room, for which no sleeping Pod went yet. */
+  readonly waiting: number;
+  readonly isForbidden: (pod: Pod) => boolean;
+  /** Since when (ms, same clock) the Pod has not been ready for its next work item; null: it is. */
+  readonly notReadyMs: (pod: Pod) => number | null;
+  readonly prepareTimeoutMs: number;
+}
+
+export interface SleepPlan {
+  readonly ends: readonly { readonly sleeper: Sleeper; readonly why: SleepEnd }[];
+  /** When to plan again although nothing changed; null: not needed. */
+  readonly againAtMs: number | null;
+}
+
+/** Decides which sleeping Pods are deleted, and why. Pure. Of several, the one that has slept longest goes first. */
+export function planSleep(input: SleepInput): SleepPlan {
+  const ends: { sleeper: Sleeper; why: SleepEnd }[] = [];
+  const stay: Sleeper[] = [];
+  for (const sleeper of input.sleepers.toSorted((one, other) => one.sinceMs - other.sinceMs)) {
+    const why = endOf(sleeper, input);
+    if (why === null) stay.push(sleeper);
+    else ends.push({ sleeper, why });
+  }
+  const surplus = Math.max(0, stay.length - input.maxSleeping);
+  const yields = Math.max(0, Math.min(stay.length - surplus, input.waiting - ends.length - surplus));
+  const going = stay.splice(0, surplus + yields);
+  for (const [rank, sleeper] of going.entries())
+    ends.push({ sleeper, why: rank < surplus ? "OverMaximum" : "Yielded" });
+  const times = stay.flatMap((sleeper) => {
+    const notReadyMs = input.notReadyMs(sleeper.pod);
+    return [dueMs(sleeper, input), ...(notReadyMs === null ? [] : [notReadyMs + input.prepareTimeoutMs])];
+  });
+  const next = Math.min(...times.filter((at) => at > input.nowMs));
+  return { ends, againAtMs: Number.isFinite(next) ? next : null };
+}
+
+function endOf(sleeper: Sleeper, input: SleepInput): SleepEnd | null {
+  const { pod, state } = sleeper;
+  if (input.draining) return "Deleted";
+  if (state.is === "ended") return "Ended";
+  if (hasRerunTurn(pod)) return "Rerun";
+  if (input.isForbidden(pod)) return "Forbidden";
+  if (dueMs(sleeper, input) <= input.nowMs) return "Expired";
+  const notReadyMs = input.notReadyMs(pod);
+  return notReadyMs !== null && notReadyMs + input.prepareTimeoutMs <= input.nowMs ? "NotReady" : null;
+}
+
+/** When the sleep is over. A later, longer sleepSeconds does not lengthen it. */
+function dueMs({ sinceMs, untilMs }: Sleeper, { sleepMs }: SleepInput): number {
+  return Math.min(untilMs, sinceMs > 0 ? sinceMs + sleepMs : Number.POSITIVE_INFINITY);
+}
