@@ -2,8 +2,8 @@ import { afterAll, describe, expect, test } from "vitest";
 import type { PointEvent } from "../../../src/core/points.ts";
 import { PERSISTENT_VOLUME_CLAIMS } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
+import type { ContainerFate } from "../../sessions/loops/container.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE, type Operator } from "../../sessions/loops/loop-world.ts";
-import type { ContainerFate } from "../../sessions/loops/node.ts";
 import type { Program } from "../../sessions/loops/worker.ts";
 import { readFaultSettings } from "../support/settings.ts";
 

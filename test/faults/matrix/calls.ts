@@ -37,7 +37,7 @@ export interface Row {
 }
 
 /** The name of a request to the API server in the rows of the matrix. */
-export function kubeCallOf({ verb, plural, name, body, status, dryRun }: KubeRequest): string {
+export function kubeCallOf({ verb, plural, name, body, subresource, dryRun }: KubeRequest): string {
   const about = `${verb} ${plural}`;
   const fields = (body ?? {}) as {
     readonly stringData?: Readonly<Record<string, string>>;
@@ -45,7 +45,7 @@ export function kubeCallOf({ verb, plural, name, body, status, dryRun }: KubeReq
   };
   switch (about) {
     case "patch environments":
-      if (status) return "patch environments/status";
+      if (subresource === "status") return "patch environments/status";
       return Array.isArray(body) ? "patch environments (add finalizer)" : "patch environments (remove finalizer)";
     case "get secrets":
       return name === "key" ? "get secrets (key)" : "get secrets (claim)";

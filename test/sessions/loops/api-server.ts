@@ -11,6 +11,7 @@ import {
   type Secret,
 } from "../../../src/kube/resource.ts";
 import type { WatchEvent } from "../../../src/kube/watch.ts";
+import { patchEphemeralContainers } from "../../support/ephemeral-containers.ts";
 
 /** What the API server reaches of a Pod's node. */
 export interface Kubelet {
@@ -94,6 +95,9 @@ export class ApiServer {
     const { namespace = "", name = "" } = input.metadata;
     const key = keyOf(resource, namespace, name);
     if (this.#objects.has(key)) throw refusal(409, "AlreadyExists", `${resource.plural} "${name}" already exists`);
+    if ((input as KubeObject as Pod).spec?.ephemeralContainers) {
+      throw refusal(422, "Invalid", "spec.ephemeralContainers: Forbidden: cannot be set on create");
+    }
     const object = copyOf(input) as T & Secret;
     this.#uids += 1;
     object.apiVersion = apiVersionOf(resource);
@@ -124,21 +128,33 @@ export class ApiServer {
   ): T {
     const before = this.get(resource, namespace, name);
     if (Array.isArray(patch)) return this.patch(resource, namespace, name, asMerge(before, patch));
-    const { uid, resourceVersion } = ((patch as KubeObject).metadata ?? {}) as KubeObject["metadata"];
-    if (uid !== undefined && uid !== before.metadata.uid) throw conflict(name, "UID");
-    if (
-      resourceVersion !== undefined &&
-      resourceVersion !== "" &&
-      resourceVersion !== before.metadata.resourceVersion
-    ) {
-      throw conflict(name, "resourceVersion");
-    }
+    checkPreconditions(before, patch);
     const merged = merge(before, patch) as T;
     const after = (status ? { ...before, status: merged["status"] } : { ...merged, status: before["status"] }) as T;
     if (after["status"] === undefined) delete (after as KubeObject)["status"];
     after.metadata = { ...after.metadata, ...own(before.metadata) };
     checkFinalizers(before, after);
     if (resource.plural === PODS.plural) checkPod(before as unknown as Pod, after as unknown as Pod);
+    return this.#update(resource, before, after);
+  }
+
+  /** Applies a strategic merge patch to the subresource `ephemeralcontainers` of a Pod. */
+  patchEphemeralContainers(namespace: string, name: string, patch: unknown): Pod {
+    const before = this.get(PODS, namespace, name);
+    checkPreconditions(before, patch);
+    const patched = patchEphemeralContainers(before, patch);
+    if ("problem" in patched) throw refusal(422, "Invalid", `Pod "${name}" is invalid: ${patched.problem}`);
+    const { metadata, spec } = before;
+    const ephemeralContainers = copyOf(patched.containers);
+    return this.#update(PODS, before, {
+      ...before,
+      metadata: { ...metadata },
+      spec: ephemeralContainers.length > 0 ? { ...spec, ephemeralContainers } : spec,
+    });
+  }
+
+  #update<T extends KubeObject>(resource: Resource<T>, before: T, after: T): T {
+    const { namespace = "", name = "" } = before.metadata;
     if (same(before, after)) return before;
     if (!same(before["spec"], after["spec"])) after.metadata.generation = (before.metadata.generation ?? 0) + 1;
     const key = keyOf(resource, namespace, name);
@@ -165,14 +181,20 @@ export class ApiServer {
   }
 
   attach(namespace: string, name: string, container: string): RunningContainer {
-    return this.#kubeletOf(this.get(PODS, namespace, name)).attach(this.get(PODS, namespace, name), container);
+    const pod = this.get(PODS, namespace, name);
+    return this.#kubeletOf(pod, container).attach(pod, container);
   }
 
   log(namespace: string, name: string, container: string): Promise<string> {
-    return this.#kubeletOf(this.get(PODS, namespace, name)).log(this.get(PODS, namespace, name), container);
+    const pod = this.get(PODS, namespace, name);
+    return this.#kubeletOf(pod, container).log(pod, container);
   }
 
-  #kubeletOf({ metadata: { name }, spec }: Pod): Kubelet {
+  #kubeletOf({ metadata: { name }, spec }: Pod, container: string): Kubelet {
+    const all = [...(spec.initContainers ?? []), ...spec.containers, ...(spec.ephemeralContainers ?? [])];
+    if (!all.some((each) => each.name === container)) {
+      throw refusal(400, "BadRequest", `container ${container} is not valid for pod ${name}`);
+    }
     if (this.kubelet && spec.nodeName) return this.kubelet;
     throw refusal(400, "BadRequest", `pod ${name} does not have a host assigned`);
   }
@@ -271,6 +293,13 @@ function own({ name, namespace, uid, creationTimestamp, deletionTimestamp, resou
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
 }
 
+/** @throws the server's refusal of a patch that is about another object, or about another version of it */
+function checkPreconditions({ metadata: { name = "", ...metadata } }: KubeObject, patch: unknown): void {
+  const { uid, resourceVersion = "" } = ((patch as KubeObject).metadata ?? {}) as KubeObject["metadata"];
+  if (uid !== undefined && uid !== metadata.uid) throw conflict(name, "UID");
+  if (resourceVersion !== "" && resourceVersion !== metadata.resourceVersion) throw conflict(name, "resourceVersion");
+}
+
 function checkFinalizers(before: KubeObject, after: KubeObject): void {
   if (!before.metadata.deletionTimestamp) return;
   const had = new Set(before.metadata.finalizers ?? []);
@@ -283,10 +312,21 @@ function checkPod(before: Pod, after: Pod): void {
   const { activeDeadlineSeconds: old, ...rest } = before.spec;
   const { activeDeadlineSeconds: wanted, ...others } = after.spec;
   if (!same(rest, others)) throw refusal(422, "Invalid", "pod updates may not change fields of the spec");
+  if (leavesTerminated(before, after)) {
+    throw refusal(422, "Invalid", "status.ephemeralContainerStatuses: may not be transitioned to non-terminated state");
+  }
   if (old === wanted || old === undefined) return;
   if (wanted === undefined || wanted > old) {
     throw refusal(422, "Invalid", "spec.activeDeadlineSeconds: must be less than or equal to previous value");
   }
+}
+
+/** An ephemeral container is never restarted, so no status may say that it runs again. */
+function leavesTerminated(before: Pod, after: Pod): boolean {
+  const statuses = after.status?.ephemeralContainerStatuses ?? [];
+  return (before.status?.ephemeralContainerStatuses ?? []).some(
+    ({ name, state }) => state?.terminated && statuses.some((each) => each.name === name && !each.state?.terminated),
+  );
 }
 
 /**

@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
 import { HttpFailure } from "../../../src/work/http.ts";
 import { metricValue } from "../../support/metric-value.ts";
+import type { ContainerFate } from "./container.ts";
 import { LoopWorld } from "./loop-world.ts";
-import type { ContainerFate } from "./node.ts";
 import { WorkApi } from "./work-api.ts";
 
 const MINUTE = 60_000;

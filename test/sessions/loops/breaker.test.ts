@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { PODS, type Pod } from "../../../src/kube/resource.ts";
 import { metricValue } from "../../support/metric-value.ts";
+import type { ContainerFate } from "./container.ts";
 import { LoopWorld, NAMESPACE } from "./loop-world.ts";
-import type { ContainerFate } from "./node.ts";
 
 const MINUTE = 60_000;
 const QUEUED = 40;

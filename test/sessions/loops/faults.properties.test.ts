@@ -6,9 +6,9 @@ import { readJournal } from "../../../src/protocol/journal.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { CI_SEED } from "../../support/ci-seed.ts";
 import { FAIR_ATTACH } from "./attach-stream.ts";
+import type { ContainerFate } from "./container.ts";
 import { LoopWorld, NAME, NAMESPACE, type Operator, programOf } from "./loop-world.ts";
 import { FAIR } from "./network.ts";
-import type { ContainerFate } from "./node.ts";
 import type { Program } from "./worker.ts";
 
 const SECOND = 1_000;

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
+import type { ContainerFate } from "./container.ts";
 import { LoopWorld } from "./loop-world.ts";
-import type { ContainerFate } from "./node.ts";
 
 const MINUTE = 60_000;
 
@@ -22,9 +22,9 @@ describe("a server that keeps the first acknowledged_at", () => {
       });
       const serves = world.fate;
       let containers = 0;
-      world.fate = (pod) => {
+      world.fate = (...of) => {
         containers += 1;
-        return containers === 1 ? KILLED : serves(pod);
+        return containers === 1 ? KILLED : serves(...of);
       };
       world.createEnvironment();
       world.startOperator();

@@ -39,13 +39,24 @@ export interface KubeRequest {
   readonly namespace: string;
   readonly name: string;
   readonly body?: unknown;
-  /** A patch of the status only. */
-  readonly status?: boolean;
+  /** What a patch changes, if not the object itself: `status` or `ephemeralcontainers`. */
+  readonly subresource?: string | undefined;
   readonly dryRun?: boolean;
+}
+
+/** A container of a Pod. */
+export interface ContainerRef extends ObjectRef {
+  readonly container: string;
 }
 
 /** Lets a test decide about single requests: an error thrown here is the server's refusal. */
 export type Interceptor = (request: KubeRequest) => void;
+
+/** An admission policy that forbids ephemeral containers. */
+export const forbidEphemeralContainers: Interceptor = ({ name, subresource }) => {
+  if (subresource !== "ephemeralcontainers") return;
+  throw refusal(403, "Forbidden", `pods "${name}" is forbidden: ephemeral containers are not allowed here`);
+};
 
 /** The API server as one process reaches it: the part of KubeClient that Berth's controller and loops use. */
 export class FakeKube {
@@ -71,11 +82,11 @@ export class FakeKube {
   /** Called with every request when it is sent. */
   sent: (request: KubeRequest) => void = () => {};
   /** Called with every text that this process writes to a container, before it is on its way. */
-  wrote: (ref: ObjectRef, text: string) => void = () => {};
+  wrote: (ref: ContainerRef, text: string) => void = () => {};
   /** Called with every object that this process deleted. */
   deleted: (resource: Resource, ref: ObjectRef) => void = () => {};
   /** Whether bytes to or from a Pod's container are lost, in addition to the weather. */
-  loses: (what: Passage, pod: string) => boolean = () => false;
+  loses: (what: Passage, pod: string, container: string) => boolean = () => false;
 
   constructor(parts: {
     server: ApiServer;
@@ -160,15 +171,13 @@ export class FakeKube {
     o: CallOptions = {},
   ): Promise<T> {
     const body = copyOf(patch);
-    const isStatus = q.subresource === "status";
-    return this.#send(
-      "patch",
-      resource,
-      ref,
-      o,
-      () => this.#server.patch(resource, ref.namespace ?? "", ref.name, body, isStatus),
-      { body, status: isStatus },
-    );
+    const { namespace = "", name } = ref;
+    const { subresource } = q;
+    const apply = () =>
+      subresource === "ephemeralcontainers"
+        ? (this.#server.patchEphemeralContainers(namespace, name, body) as KubeObject as T)
+        : this.#server.patch(resource, namespace, name, body, subresource === "status");
+    return this.#send("patch", resource, ref, o, apply, { body, subresource });
   }
 
   delete(resource: Resource, ref: ObjectRef, q: DeleteQuery = {}, o: CallOptions = {}): Promise<void> {
@@ -194,9 +203,9 @@ export class FakeKube {
       }
       return new FakeAttachStream({
         ...{ link: this.#link, clock: this.#clock, random: this.#random, weather: this.#attachWeather },
-        loses: (what) => this.loses(what, name),
+        loses: (what) => this.loses(what, name, container),
         fence: this.#fence,
-        wrote: (text) => this.wrote(ref, text),
+        wrote: (text) => this.wrote({ ...ref, container }, text),
         container: running,
       });
     });
@@ -272,7 +281,7 @@ export class FakeKube {
     { namespace = "", name = "" }: { readonly namespace?: string | undefined; readonly name?: string | undefined },
     { timeoutMs = TIMEOUT_MS, signal }: CallOptions,
     effect: () => T | Promise<T>,
-    more: Pick<KubeRequest, "body" | "status" | "dryRun"> = {},
+    more: Pick<KubeRequest, "body" | "subresource" | "dryRun"> = {},
   ): Promise<T> {
     const write = !READS.has(verb);
     if (write) this.#fence();

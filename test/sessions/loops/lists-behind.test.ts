@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { metricValue } from "../../support/metric-value.ts";
+import type { ContainerFate } from "./container.ts";
 import { LoopWorld, type LoopWorldOptions } from "./loop-world.ts";
-import type { ContainerFate } from "./node.ts";
 
 const MINUTE = 60_000;
 

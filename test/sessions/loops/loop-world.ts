@@ -29,6 +29,7 @@ import {
 import { createLogger, type Logger, silentLogger } from "../../../src/observe/logger.ts";
 import { createMetrics } from "../../../src/observe/metrics.ts";
 import { readPodState } from "../../../src/pods/pod-state.ts";
+import { podOfSlot, slotName, turnNumber } from "../../../src/pods/turns.ts";
 import { CLAIM_SECRET_TYPE, readJournal } from "../../../src/protocol/journal.ts";
 import type { Hints } from "../../../src/queue/hints.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
@@ -37,9 +38,11 @@ import { WorkApiClient } from "../../../src/work/client.ts";
 import { VirtualClock } from "../../support/virtual-clock.ts";
 import { ApiServer } from "./api-server.ts";
 import { type AttachWeather, FAIR_ATTACH } from "./attach-stream.ts";
-import { FakeKube, type WatchWeather } from "./kube.ts";
+import type { Running } from "./container.ts";
+import { type ContainerRef, FakeKube, type WatchWeather } from "./kube.ts";
+import type { KubeletPodParts } from "./kubelet-pod.ts";
 import { FAIR, Link, ProcessClock, type Weather } from "./network.ts";
-import { type ContainerFate, Node, type Running } from "./node.ts";
+import { Node } from "./node.ts";
 import { BASE_URL, WorkApi } from "./work-api.ts";
 
 export const NAMESPACE = "agents";
@@ -70,8 +73,9 @@ export interface LoopWorldOptions {
   readonly timing?: Partial<Timing>;
   /** Called with every point that an operator of this world passes. */
   readonly points?: PointObserver;
-  readonly fate?: (pod: Pod) => ContainerFate;
+  readonly fate?: KubeletPodParts["fate"];
   readonly prepareMs?: (pod: Pod) => number;
+  readonly turnFault?: KubeletPodParts["turnFault"];
   /** Puts this world's operators on the queue of that world, as another cluster. */
   readonly beside?: LoopWorld;
   /** Shares the Work API of another Environment, with a separate queue. */
@@ -121,11 +125,11 @@ export class LoopWorld {
   readonly metrics = createMetrics();
   readonly told: string[] = [];
   /** Containers that started, in order. */
-  readonly starts: { readonly pod: string; readonly workId: string }[] = [];
+  readonly starts: { readonly pod: string; readonly container: string; readonly workId: string }[] = [];
   /** Violations of invariants that the world detected. */
   readonly wrongs: string[] = [];
   readonly log: string[] = [];
-  fate: (pod: Pod) => ContainerFate;
+  fate: KubeletPodParts["fate"];
   /**
    * lease: Operator: no container may start without a heartbeat from this side. Only true if no process ends and no
    * request is slow.
@@ -146,6 +150,8 @@ export class LoopWorld {
   readonly #settled = new Set<string>();
   /** Names of Secrets that were opened. The Pod of a claim that was dropped before may serve another one. */
   readonly #opened = new Set<string>();
+  /** The session of each Pod whose program started. */
+  readonly #served = new Map<string, string>();
   /** The prefix of the names of this cluster's operators. */
   readonly #side: string;
   maxLivePods = 0;
@@ -175,8 +181,9 @@ export class LoopWorld {
       random: this.random,
       http: this.api.sender(new Link(this.clock, this.random, () => this.weather.worker), this.clock),
       environmentId: this.environmentId,
-      fate: (pod) => this.fate(pod),
+      fate: (pod, container) => this.fate(pod, container),
       ...(options.prepareMs ? { prepareMs: options.prepareMs } : {}),
+      ...(options.turnFault ? { turnFault: options.turnFault } : {}),
       onStart: (running) => this.#started(running),
       onWrongLine: (pod, { message }) => this.wrongs.push(`I11 ${pod}: ${message}`),
     });
@@ -320,7 +327,7 @@ export class LoopWorld {
     kube.deleted = ({ plural }, { name }) => {
       if (plural === SECRETS.plural && this.#opened.has(name)) this.#settled.add(name);
     };
-    kube.wrote = ({ name }) => this.#lineSent(name);
+    kube.wrote = (ref) => this.#lineSent(ref);
     const http = this.api.sender(workLink, clock);
     const logger = options.logger ?? this.#logger();
     const recorder = this.#options.writesEvents
@@ -428,16 +435,18 @@ export class LoopWorld {
   }
 
   /** When a container starts, its operator must have acknowledged the item, and no other container may hold it. */
-  #started({ pod, workId }: Running): void {
-    this.say(`container of ${pod} starts for ${workId.slice(-4)}`);
-    this.starts.push({ pod, workId });
+  #started({ pod, container, workId }: Running): void {
+    this.say(`container ${container} of ${pod} starts for ${workId.slice(-4)}`);
+    this.starts.push({ pod, container, workId });
     const sharing = this.#sharing(workspaceOf(this.#pod(pod)));
     // W1
     if (sharing.length > 1) this.wrongs.push(`W1 ${sharing.join(" and ")} run with one volume`);
     // A line may have been on its way. The container of a Pod that was deleted by force can't be seen.
-    if (this.#settled.has(pod) && this.#pod(pod)) this.wrongs.push(`D2 ${pod} starts after its claim was settled`);
+    const slot = slotName(pod, turnNumber(container));
+    if (this.#settled.has(slot) && this.#pod(pod)) this.wrongs.push(`D2 ${pod} starts after its claim was settled`);
     const item = [this.api, ...this.api.elsewhere.values()].map((api) => api.world.items.get(workId)).find(Boolean);
     if (!item || item.acks.length === 0) this.wrongs.push(`S4 ${pod} starts for an item that nobody acknowledged`);
+    this.#servesOneSession(pod, item?.data.id);
     const isHeld = item?.beat?.side?.startsWith(this.#side) && item.beat.kind === "environment-key";
     const lease = programOf(this.#pod(pod));
     if (this.startsAreHeld && lease === "Operator" && !isHeld && item?.state !== "stopped") {
@@ -449,16 +458,27 @@ export class LoopWorld {
     }
   }
 
+  /** T1: a Pod runs one program at a time. T2: it serves one session only. */
+  #servesOneSession(pod: string, session: string | undefined): void {
+    const programs = [...this.node.running].filter((running) => running.pod === pod);
+    if (programs.length > 1)
+      this.wrongs.push(`T1 ${pod} runs ${programs.map(({ container }) => container).join(", ")}`);
+    const served = this.#served.get(pod) ?? session;
+    if (served !== session) this.wrongs.push(`T2 ${pod} serves ${session} after ${served}`);
+    if (session !== undefined) this.#served.set(pod, session);
+  }
+
   /**
    * D1: a line is sent only when the claim is opened and the Pod is assigned. Otherwise a Pod whose line was sent could
    * look free.
    */
-  #lineSent(name: string): void {
-    this.say(`line for ${name}`);
+  #lineSent({ name, container }: ContainerRef): void {
+    this.say(`line for ${container} of ${name}`);
     const pod = this.#pod(name);
     // Someone has deleted them.
     if (!pod) return;
-    const secret = this.server.find(SECRETS, pod.metadata.namespace ?? "", name);
+    const slot = slotName(name, turnNumber(container));
+    const secret = this.server.find(SECRETS, pod.metadata.namespace ?? "", slot);
     if (secret && !readJournal(secret)?.opened) this.wrongs.push(`D1 ${name} gets its line before its claim is opened`);
     const { labels, annotations } = pod.metadata;
     const isAssigned = labels?.[LABEL_PHASE] === "assigned" && annotations?.[ANNOTATION_ASSIGNED_AT] !== undefined;
@@ -497,7 +517,8 @@ export class LoopWorld {
     if (!journal) this.wrongs.push(`S1 ${item.id} is acknowledged and no Secret names it`);
     if (journal?.use !== "session") return;
     const { handledSentMs } = this.#apiOf(item);
-    const read = this.#reads.get(claim?.metadata.name ?? "")?.findLast(({ atMs }) => atMs <= handledSentMs);
+    const { pod } = podOfSlot(claim?.metadata.name ?? "");
+    const read = this.#reads.get(pod)?.findLast(({ atMs }) => atMs <= handledSentMs);
     const journaledMs = this.#journaledMs.get(claim?.metadata.uid ?? "") ?? Number.POSITIVE_INFINITY;
     const isReady = read?.isParked === true && read.uid === journal.podUid && read.atMs >= journaledMs;
     if (!isReady) this.wrongs.push(`S1 ${item.id} is acknowledged without a ready Pod`);

@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
 import { PODS } from "../../../src/kube/resource.ts";
 import { refusal } from "./api-server.ts";
+import type { ContainerFate } from "./container.ts";
 import { LoopWorld, NAMESPACE, type Operator } from "./loop-world.ts";
-import type { ContainerFate } from "./node.ts";
 
 const MINUTE = 60_000;
 const SESSIONS = 3;

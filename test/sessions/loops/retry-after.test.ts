@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
+import type { ContainerFate } from "./container.ts";
 import { LoopWorld, NAME, NAMESPACE } from "./loop-world.ts";
-import type { ContainerFate } from "./node.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;

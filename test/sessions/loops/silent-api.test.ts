@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { json } from "../../../simulator/http.ts";
 import { metricValue } from "../../support/metric-value.ts";
+import type { ContainerFate } from "./container.ts";
 import { LoopWorld, type LoopWorldOptions } from "./loop-world.ts";
-import type { ContainerFate } from "./node.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;

@@ -6,9 +6,9 @@ import { readPodState } from "../../../src/pods/pod-state.ts";
 import { checkTrace, type Tally } from "../../faults/traces/check-trace.ts";
 import { TraceRecorder } from "../../faults/traces/trace.ts";
 import { FAIR_ATTACH } from "./attach-stream.ts";
+import type { ContainerFate } from "./container.ts";
 import { LoopWorld, NAME, NAMESPACE, programOf } from "./loop-world.ts";
 import { FAIR } from "./network.ts";
-import type { ContainerFate } from "./node.ts";
 import type { Program } from "./worker.ts";
 
 const SECOND = 1_000;
