@@ -70,6 +70,7 @@ export default defineConfig({
             "lease-operator",
             "sessions-life",
             "simulated-node-attach",
+            "turn-policy",
             "upgrade-operator",
           ].map((name) => `test/integration/${name}.test.ts`),
           globalSetup: ["test/support/oldest-setup.ts"],

@@ -56,14 +56,15 @@ export async function renderedFiles(): Promise<Record<string, string>> {
   };
 }
 
-/** The resources of the rights that the operator works without (`rbac.attach`). */
+/** The resources of the rights that the operator works without (`rbac.attach`, `rbac.ephemeralContainers`). */
 const ATTACHING = ["pods/attach", "pods/log"];
+const SLEEPING = ["pods/ephemeralcontainers"];
 
 /** The operator's roles by purpose, and their names in the chart. A namespace may follow the name. */
 const ROLES = {
   OPERATOR_RIGHTS: {
     role: "berth-operator",
-    only: (resource: string) => !ATTACHING.includes(resource),
+    only: (resource: string) => ![...ATTACHING, ...SLEEPING].includes(resource),
     about: "In each namespace whose Environments it serves.",
   },
   ATTACH_RIGHTS: {
@@ -71,6 +72,11 @@ const ROLES = {
     only: (resource: string) => ATTACHING.includes(resource),
     about:
       "In the same namespaces. Without them the operator works, but Pods can't wait in a shell or in their program.",
+  },
+  SLEEP_RIGHTS: {
+    role: "berth-operator",
+    only: (resource: string) => SLEEPING.includes(resource),
+    about: "In the same namespaces. Without them the operator works, but no session sleeps in its Pod.",
   },
   LEASE_RIGHTS: { role: "berth-operator-leader", only: () => true, about: "In the namespace of its Leases." },
   NODE_RIGHTS: {

@@ -29,6 +29,9 @@ export const ATTACH_RIGHTS: readonly Right[] = [
   { group: "", resource: "pods/log", verbs: "get" },
 ];
 
+/** In the same namespaces. Without them the operator works, but no session sleeps in its Pod. */
+export const SLEEP_RIGHTS: readonly Right[] = [{ group: "", resource: "pods/ephemeralcontainers", verbs: "patch" }];
+
 /** In the namespace of its Leases. */
 export const LEASE_RIGHTS: readonly Right[] = [
   { group: "coordination.k8s.io", resource: "leases", verbs: "get list create update delete" },

@@ -27,6 +27,7 @@ const WITHOUT_A_CALL = new Set([
   "get pods/attach",
   "create pods/attach",
   "get pods/log",
+  "patch pods/ephemeralcontainers",
 ]);
 
 /** Granted only with the value rbac.workspaces, which deploy/ does not set; test/faults/authority tests them. */

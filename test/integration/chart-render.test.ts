@@ -68,8 +68,10 @@ describe("the chart with its defaults", () => {
         `ServiceAccount ${home}/berth-operator`,
         `ValidatingAdmissionPolicy berth-attach-policy.${home}`,
         `ValidatingAdmissionPolicy berth-pod-policy.${home}`,
+        `ValidatingAdmissionPolicy berth-turn-policy.${home}`,
         `ValidatingAdmissionPolicyBinding berth-attach-policy.${home}`,
         `ValidatingAdmissionPolicyBinding berth-pod-policy.${home}`,
+        `ValidatingAdmissionPolicyBinding berth-turn-policy.${home}`,
       ].sort(),
     );
   });
@@ -217,8 +219,10 @@ describe("permissions", () => {
       `Service ${home}/berth-operator-metrics`,
       `ValidatingAdmissionPolicy berth-attach-policy.${home}`,
       `ValidatingAdmissionPolicy berth-pod-policy.${home}`,
+      `ValidatingAdmissionPolicy berth-turn-policy.${home}`,
       `ValidatingAdmissionPolicyBinding berth-attach-policy.${home}`,
       `ValidatingAdmissionPolicyBinding berth-pod-policy.${home}`,
+      `ValidatingAdmissionPolicyBinding berth-turn-policy.${home}`,
     ]);
     expect(rendered.hooks).toEqual([]);
     expect(rendered.pod.serviceAccountName).toBe("mine");
@@ -346,7 +350,7 @@ const options: readonly Option[] = [
     },
   },
   {
-    name: "admissionPolicy.enabled=false leaves both admission policies out",
+    name: "admissionPolicy.enabled=false leaves all admission policies out",
     values: { admissionPolicy: { enabled: false } },
     check: (rendered) =>
       expect(rendered.names.filter((name) => name.startsWith("ValidatingAdmissionPolicy"))).toEqual([]),
@@ -675,13 +679,6 @@ describe("an option", () => {
       "app.kubernetes.io/component": "operator",
     });
     expect(spec.template.metadata.labels).toMatchObject({ "berth.dev/role": "operator" });
-  });
-
-  test("for the service account are also in the admission policy for its attaches", async () => {
-    const rendered = await accepted({ serviceAccount: { name: "mine" } });
-    const { matchConditions } = rendered.one("ValidatingAdmissionPolicy", "-attach-policy").spec;
-    const expression = `request.userInfo.username == 'system:serviceaccount:${home}:mine'`;
-    expect(matchConditions).toEqual([{ name: "operator", expression }]);
   });
 
   test("for namespaces limits the admission policy for Environments to them", async () => {

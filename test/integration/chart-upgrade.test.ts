@@ -75,7 +75,9 @@ test.skipIf(process.env[MINOR_VARIABLE] === WITHOUT_PREVIOUS)(
     };
     await release.upgrade({}, CHART);
     await goesOn();
-    const renamed = [...BEFORE, "berth-attach-policy"].map((name) => `${name}.${release.namespace}`);
+    const renamed = [...BEFORE, "berth-attach-policy", "berth-turn-policy"].map(
+      (name) => `${name}.${release.namespace}`,
+    );
     expect(await clusterWide()).toEqual(renamed.sort());
     expect(await release.tryTest()).toMatchObject({ code: 0 });
 

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { type Allowed, ATTACH, NODES, OWN, SERVED, textsOf, WORKSPACES } from "../faults/authority/allowed.ts";
+import { type Allowed, ATTACH, NODES, OWN, SERVED, TURNS, textsOf, WORKSPACES } from "../faults/authority/allowed.ts";
 import { ROOT } from "./lint-gate.ts";
 
 /** Rights such as `get pods` in the tables below a line of docs/security.md, up to the next of these lines. */
@@ -17,6 +17,7 @@ describe("docs/security.md", () => {
   test.each<[string, readonly Allowed[]]>([
     ["Where Environments are served:", SERVED],
     ["There too, unless `rbac.attach` is false:", ATTACH],
+    ["There too, unless `rbac.attach` or `rbac.ephemeralContainers` is false:", TURNS],
     ["There too, with `rbac.workspaces`:", WORKSPACES],
     ["In the release's own namespace:", OWN],
     ["Cluster-wide, unless `rbac.nodes` is false:", NODES],

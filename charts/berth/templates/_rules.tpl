@@ -19,6 +19,11 @@
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get] # whether a session started whose connection broke
+{{- if ne (toString .Values.rbac.ephemeralContainers) "false" }}
+- apiGroups: [""]
+  resources: [pods/ephemeralcontainers]
+  verbs: [patch] # turns: a sleeping session's next work item runs in its Pod
+{{- end }}
 {{- end }}
 - apiGroups: [""]
   resources: [secrets]

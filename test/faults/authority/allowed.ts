@@ -44,6 +44,11 @@ export const ATTACH: readonly Allowed[] = [
   { verbs: "get", resource: "pods/log", why: "whether a session started whose connection broke" },
 ];
 
+/** In the same namespaces, unless rbac.ephemeralContainers or rbac.attach is false. */
+export const TURNS: readonly Allowed[] = [
+  { verbs: "patch", resource: "pods/ephemeralcontainers", why: "adds the turns of sessions that sleep" },
+];
+
 /** In the same namespaces, with rbac.workspaces. */
 export const WORKSPACES: readonly Allowed[] = [
   {

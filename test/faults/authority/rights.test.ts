@@ -2,7 +2,18 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type ApiClient, ApiError } from "../../../testbed/cluster/api.ts";
 import type { Values } from "../../support/chart.ts";
 import { useCluster } from "../../support/cluster.ts";
-import { ATTACH, EVERYBODY, NODES, OWN, SERVED, textsOf, UNINSTALL, UNINSTALL_DELETES, WORKSPACES } from "./allowed.ts";
+import {
+  ATTACH,
+  EVERYBODY,
+  NODES,
+  OWN,
+  SERVED,
+  TURNS,
+  textsOf,
+  UNINSTALL,
+  UNINSTALL_DELETES,
+  WORKSPACES,
+} from "./allowed.ts";
 import { allowedOf, allProbes, type Probe, probeText, rulesOf } from "./probes.ts";
 import { applyRights, type ReleaseRights } from "./release-rights.ts";
 
@@ -55,15 +66,15 @@ describe("every verb on every resource: an operator that serves all namespaces",
 
   test("has the listed rights in a foreign namespace", async () => {
     // Nodes are cluster-scoped, so the answer is the same for every namespace.
-    await expectOnly(operator, foreign, textsOf(EVERYBODY, SERVED, ATTACH, NODES));
+    await expectOnly(operator, foreign, textsOf(EVERYBODY, SERVED, ATTACH, TURNS, NODES));
   });
 
   test("has the listed rights in its own namespace", async () => {
-    await expectOnly(operator, rights.namespace, textsOf(EVERYBODY, SERVED, ATTACH, NODES, OWN));
+    await expectOnly(operator, rights.namespace, textsOf(EVERYBODY, SERVED, ATTACH, TURNS, NODES, OWN));
   });
 
   test("has the listed cluster-scoped rights", async () => {
-    await expectOnly(operator, "", textsOf(EVERYBODY, SERVED, ATTACH, NODES));
+    await expectOnly(operator, "", textsOf(EVERYBODY, SERVED, ATTACH, TURNS, NODES));
   });
 });
 
@@ -77,7 +88,7 @@ describe("every verb on every resource: an operator of named namespaces", () => 
   afterAll(() => rights[Symbol.asyncDispose]());
 
   test("has the listed rights in a served namespace", async () => {
-    await expectOnly(operator, served, textsOf(EVERYBODY, SERVED, ATTACH));
+    await expectOnly(operator, served, textsOf(EVERYBODY, SERVED, ATTACH, TURNS));
   });
 
   test("has only leader election in its own namespace", async () => {
@@ -103,11 +114,13 @@ const VARIANTS: readonly {
   readonly deletes?: boolean;
   readonly volumes?: boolean;
   readonly attaches?: boolean;
+  readonly turns?: boolean;
 }[] = [
   { name: "the defaults", values: () => ({}) },
   { name: "shards and replicas", values: () => ({ shards: 8, replicas: 3 }) },
   { name: "no right to read Nodes", values: () => ({ rbac: { nodes: false } }) },
   { name: "no right to attach", values: () => ({ rbac: { attach: false } }), attaches: false },
+  { name: "no right to add turns", values: () => ({ rbac: { ephemeralContainers: false } }), turns: false },
   { name: "volumes of sessions", values: () => ({ rbac: { workspaces: true } }), volumes: true },
   {
     name: "volumes of sessions in named namespaces",
@@ -127,14 +140,14 @@ const VARIANTS: readonly {
 
 describe.each(VARIANTS)(
   "the rules of the API server with $name",
-  ({ values, deletes = false, volumes = false, attaches = true }) => {
+  ({ values, deletes = false, volumes = false, attaches = true, turns = attaches }) => {
     test("match the table, for the operator and for the uninstall", async () => {
       const given = values();
       await using rights = await applyRights(cluster, given);
       const all = !("namespaces" in given);
       const nodes =
         (given["rbac"] as { nodes?: boolean } | undefined)?.nodes === false ? new Set<string>() : textsOf(NODES);
-      const inServed = textsOf(SERVED, attaches ? ATTACH : [], volumes ? WORKSPACES : []);
+      const inServed = textsOf(SERVED, attaches ? ATTACH : [], turns ? TURNS : [], volumes ? WORKSPACES : []);
       const operator = await rights.as(rights.operator);
       expect(await rulesOf(operator, served)).toEqual(union(everybody, nodes, inServed));
       expect(await rulesOf(operator, foreign)).toEqual(union(everybody, nodes, all ? inServed : new Set()));
@@ -170,7 +183,7 @@ function dangerous(own: string, account: string): readonly (readonly [method: st
       ["GET", `${core}/pods/p/exec?command=id`],
       ["POST", `${core}/pods/p/portforward`],
       ["GET", `${core}/pods/p/proxy/`],
-      ["PATCH", `${core}/pods/p/ephemeralcontainers`, patch],
+      ["PUT", `${core}/pods/p/ephemeralcontainers`, patch],
       ["PATCH", `${core}/pods/p/status`, patch],
       ["PATCH", `${core}/pods/p/resize`, patch],
       ["POST", `${core}/pods/p/eviction`, { metadata: { name: "p" } }],
@@ -284,6 +297,7 @@ describe("real requests", () => {
       refused.push(await isForbidden(operator, "GET", `${pod}/attach`));
       refused.push(await isForbidden(operator, "POST", `${pod}/attach`));
       refused.push(await isForbidden(operator, "GET", `${pod}/log`));
+      refused.push(await isForbidden(operator, "PATCH", `${pod}/ephemeralcontainers`, object));
     }
     for (const path of ["/api/v1/secrets", "/api/v1/pods", "/apis/berth.dev/v1alpha1/environments"]) {
       refused.push(await isForbidden(operator, "GET", path));
