@@ -1,4 +1,5 @@
-import type { Environment } from "../api/environment.ts";
+import { type Environment, parseEnvironment } from "../api/environment.ts";
+import { keptFromSleep, sleepSecondsOf } from "../api/sleep-needs.ts";
 import type { KubeClient } from "../kube/client.ts";
 import type { KubeObject } from "../kube/resource.ts";
 import type { PodPolicy } from "../policy/pod-policy.ts";
@@ -62,24 +63,31 @@ export async function examine(options: DoctorOptions): Promise<DoctorReport> {
   const where = { namespace: options.operatorNamespace, fallback: options.defaultOperatorNamespace };
   const found = await findOperators(kube, where, options.readSettings);
   const operators = found.is === "seen" ? found.value : [];
-  const ofOperators = await Promise.all(operators.map((operator) => examineOperator(options, operator)));
-  const ofEnvironments = await examineNamespaces(options, operators);
+  const listed = await listEnvironments(options);
+  const sleeping = whereSessionsSleep(listed);
+  const ofOperators = await Promise.all(operators.map((operator) => examineOperator(options, operator, sleeping)));
+  const ofEnvironments = await examineNamespaces(options, operators, listed);
   return reportOf(version, server, [...cluster, ...checkInstalled(found), ...ofOperators.flat(), ...ofEnvironments]);
 }
 
-async function examineOperator({ kube, version }: DoctorOptions, operator: InstalledOperator): Promise<CheckResult[]> {
-  const looks = [checkLeases(kube, operator), checkRights(kube, operator), checkClusterDns(kube, operator)];
+async function examineOperator(
+  { kube, version }: DoctorOptions,
+  operator: InstalledOperator,
+  sleeping: readonly string[],
+): Promise<CheckResult[]> {
+  const looks = [checkLeases(kube, operator), checkRights(kube, operator, sleeping), checkClusterDns(kube, operator)];
   return [checkReplicas(operator), checkVersion(operator, version), ...(await Promise.all(looks))];
 }
 
 async function examineNamespaces(
   options: DoctorOptions,
   operators: readonly InstalledOperator[],
+  listed: readonly Listed[],
 ): Promise<CheckResult[]> {
   const { kube, say } = options;
   const reach = reachOnce();
   const results: CheckResult[] = [];
-  for (const { about, namespace, found } of await listEnvironments(options)) {
+  for (const { about, namespace, found } of listed) {
     if (found.is !== "seen") {
       // Without the CRD there are no Environments; the check `crd` reports that.
       if (found.is !== "absent") results.push(unseen(resultsOf("spec", about), found, "list environments.berth.dev"));
@@ -118,6 +126,17 @@ async function listEnvironments({ kube, namespaces, currentNamespace }: DoctorOp
   if (namespaces.length > 0) return await Promise.all(namespaces.map(list));
   const all = await list();
   return all.found.is === "forbidden" ? [await list(currentNamespace)] : [all];
+}
+
+/** The namespaces of Environments whose spec lets sessions sleep in their Pods. */
+function whereSessionsSleep(listed: readonly Listed[]): string[] {
+  const environments = listed.flatMap(({ found }) => (found.is === "seen" ? found.value : []));
+  const sleeping = environments.filter((raw) => {
+    const parsed = parseEnvironment(raw);
+    const sessions = parsed.ok ? parsed.environment.spec.sessions : undefined;
+    return sessions !== undefined && sleepSecondsOf(sessions) > 0 && keptFromSleep(sessions) === null;
+  });
+  return [...new Set(sleeping.map(({ metadata }) => metadata.namespace))];
 }
 
 const NO_ENVIRONMENT = "Create one (examples/environments), or name the right namespace with -n.";

@@ -4,7 +4,14 @@ import type { KubeClient } from "../kube/client.ts";
 import { type CheckResult, resultsOf } from "./checks.ts";
 import { look, unseen } from "./look.ts";
 import { aboutOperator } from "./operator-checks.ts";
-import { ATTACH_RIGHTS, LEASE_RIGHTS, NODE_RIGHTS, OPERATOR_RIGHTS, type Right } from "./operator-rights.ts";
+import {
+  ATTACH_RIGHTS,
+  LEASE_RIGHTS,
+  NODE_RIGHTS,
+  OPERATOR_RIGHTS,
+  type Right,
+  SLEEP_RIGHTS,
+} from "./operator-rights.ts";
 import type { InstalledOperator } from "./operators.ts";
 
 const REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
@@ -12,6 +19,8 @@ const REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 const AT_A_TIME = 16;
 /** The number of permissions that a message lists. */
 const SHOWN = 6;
+
+const WITHOUT_SLEEP = "sessions can't sleep there, so each work item gets a new Pod";
 
 /** One permission to check. */
 interface Permission {
@@ -22,8 +31,15 @@ interface Permission {
   readonly namespace: string | undefined;
 }
 
-/** Whether the operator's service account has all the permissions it needs, according to the API server. */
-export async function checkRights(kube: KubeClient, operator: InstalledOperator): Promise<CheckResult> {
+/**
+ * Whether the operator's service account has all the permissions it needs, according to the API server.
+ * @param sleeping the namespaces where sessions sleep in their Pods
+ */
+export async function checkRights(
+  kube: KubeClient,
+  operator: InstalledOperator,
+  sleeping: readonly string[],
+): Promise<CheckResult> {
   const results = resultsOf("operator-rights", aboutOperator(operator));
   const { namespaces = [], leases } = operator.settings ?? {};
   const served = namespaces.length > 0 ? namespaces : [undefined];
@@ -33,18 +49,22 @@ export async function checkRights(kube: KubeClient, operator: InstalledOperator)
     ...(elected ? permissionsOf(LEASE_RIGHTS, leases?.namespace ?? operator.namespace) : []),
   ];
   const attaching = served.flatMap((namespace) => permissionsOf(ATTACH_RIGHTS, namespace));
+  const adding = sleeping
+    .filter((namespace) => namespaces.length === 0 || namespaces.includes(namespace))
+    .flatMap((namespace) => permissionsOf(SLEEP_RIGHTS, namespace));
   const found = await look(async () => {
-    const [lacking, lackingAttach, lackingNodes] = await Promise.all([
+    const [lacking, lackingAttach, lackingSleep, lackingNodes] = await Promise.all([
       refusedOf(kube, operator, needed),
       refusedOf(kube, operator, attaching),
+      refusedOf(kube, operator, adding),
       refusedOf(kube, operator, permissionsOf(NODE_RIGHTS, undefined)),
     ]);
-    return { lacking, lackingAttach, lackingNodes };
+    return { lacking, lackingAttach, lackingSleep, lackingNodes };
   });
   if (found.is === "absent")
     return results.fail("the API server reviews no access", "Ask the cluster's administrator.");
   if (found.is !== "seen") return unseen(results, found, "create subjectaccessreviews.authorization.k8s.io");
-  const { lacking, lackingAttach, lackingNodes } = found.value;
+  const { lacking, lackingAttach, lackingSleep, lackingNodes } = found.value;
   const account = `service account ${operator.namespace}/${operator.serviceAccount}`;
   if (lacking.length > 0) {
     return results.fail(
@@ -54,6 +74,7 @@ export async function checkRights(kube: KubeClient, operator: InstalledOperator)
   }
   const optional = [
     { lacks: lackingAttach, effect: effectWithoutAttach(lackingAttach), value: "rbac.attach=true" },
+    { lacks: lackingSleep, effect: WITHOUT_SLEEP, value: "rbac.ephemeralContainers=true" },
     { lacks: lackingNodes, effect: "Pods on nodes that are about to go may be claimed", value: "rbac.nodes=true" },
   ].filter(({ lacks }) => lacks.length > 0);
   if (optional.length > 0) {
@@ -62,7 +83,7 @@ export async function checkRights(kube: KubeClient, operator: InstalledOperator)
       `Set the chart's ${optional.map(({ value }) => value).join(" and ")}, unless this is intended.`,
     );
   }
-  return results.pass(`${account} has the ${needed.length + attaching.length} rights of the chart`);
+  return results.pass(`${account} has the ${needed.length + attaching.length + adding.length} rights of the chart`);
 }
 
 function effectWithoutAttach(lacking: readonly Permission[]): string {

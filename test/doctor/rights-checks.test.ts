@@ -11,7 +11,10 @@ interface Reviewed {
   readonly namespace?: string;
 }
 
-/** Checks the rights of an operator of two namespaces that lacks some, such as `get pods/log in agents`. */
+/**
+ * Checks the rights of an operator of two namespaces that lacks some, such as `get pods/log in agents`. Sessions sleep in
+ * the namespace `batch`, and in one that another operator serves.
+ */
 function check(...lacking: readonly string[]) {
   const raw = async (_method: string, _path: string, review: { spec: { resourceAttributes: Reviewed } }) => {
     const { verb, resource, subresource, namespace } = review.spec.resourceAttributes;
@@ -24,7 +27,7 @@ function check(...lacking: readonly string[]) {
     serviceAccount: "berth-operator",
     settings: { namespaces: ["agents", "batch"], leases: { elected: true } } as unknown as OperatorSettings,
   } as unknown as InstalledOperator;
-  return checkRights({ raw } as unknown as KubeClient, operator);
+  return checkRights({ raw } as unknown as KubeClient, operator, ["batch", "elsewhere"]);
 }
 
 describe("the rights of an operator", () => {
@@ -47,6 +50,20 @@ describe("the rights of an operator", () => {
       message: expect.stringMatching(/may not get pods\/log in namespace agents: after a lost connection/),
       mend: "Set the chart's rbac.attach=true, unless this is intended.",
     });
+  });
+
+  test("cause a warning if it may not add turns to Pods", async () => {
+    expect(await check("patch pods/ephemeralcontainers in batch")).toMatchObject({
+      status: "warn",
+      message:
+        "service account berth-system/berth-operator may not patch pods/ephemeralcontainers in namespace batch: sessions can't sleep there, so each work item gets a new Pod",
+      mend: "Set the chart's rbac.ephemeralContainers=true, unless this is intended.",
+    });
+  });
+
+  test("pass if it may not add turns where no session sleeps", async () => {
+    const lacking = ["agents", "elsewhere"].map((namespace) => `patch pods/ephemeralcontainers in ${namespace}`);
+    expect(await check(...lacking)).toMatchObject({ status: "pass" });
   });
 
   test("cause one warning for all optional rights", async () => {

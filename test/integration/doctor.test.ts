@@ -185,6 +185,27 @@ describe.concurrent("berth doctor", () => {
     });
   });
 
+  test("reports that the operator may not add turns, where sessions sleep", async () => {
+    await using world = await startWorld(cluster, { container: { command: ["worker"] } });
+    const { namespace } = world;
+    await installOperator(world);
+    const rules = (await shippedRules(ACCOUNT)).filter(
+      ({ resources }) => !resources.includes("pods/ephemeralcontainers"),
+    );
+    await world.kube.patch(ROLES, { namespace, name: "rights" }, { rules }, { type: "merge" });
+    await world.createEnvironment();
+    expect(statusOf(await doctor(world), "operator-rights")).toEqual(["pass"]);
+    await world.patchSpec({ sessions: { workspace: { type: "Pod" } } });
+    const lacking = await world.until("the permission is gone", async () => {
+      const [result] = found(await doctor(world), "operator-rights");
+      return result?.status === "warn" && result;
+    });
+    expect(lacking).toMatchObject({
+      message: expect.stringContaining(`may not patch pods/ephemeralcontainers in namespace ${namespace}: sessions`),
+      mend: "Set the chart's rbac.ephemeralContainers=true, unless this is intended.",
+    });
+  });
+
   test("reports an Environment without an operator, and its key and template errors", async () => {
     await using world = await startWorld(cluster, { key: false, podSpec: { hostNetwrok: true } });
     await world.createEnvironment();
