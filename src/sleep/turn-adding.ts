@@ -96,12 +96,9 @@ export class TurnAdding {
     const { name = "" } = pod.metadata;
     const ref = { namespace, name };
     try {
-      const live = isLive ? pod : await points.run("turn.read-pod", { pod: name }, () => kube.get(PODS, ref));
-      if (live.metadata.uid === adding.uid && isSessionPodOf(live, this.#context) && needsTurn(live)) {
-        const turn = nextTurn(live);
-        const add = () =>
-          kube.patch(PODS, ref, turnPatch(live, turn), { type: "strategic", subresource: "ephemeralcontainers" });
-        await points.run("turn.add", { pod: name, asks: { turn } }, add);
+      // The scheduler and the kubelet change a new Pod, too, so the first try may meet a conflict.
+      if (!isLive || !(await this.#addTo(pod, adding, true))) {
+        await this.#addTo(await points.run("turn.read-pod", { pod: name }, () => kube.get(PODS, ref)), adding, false);
       }
       // The cache shows the turn, or the Pod's change, later.
       adding.dueMs = clock.monotonic() + timing.expectationMs;
@@ -115,6 +112,26 @@ export class TurnAdding {
       }
     }
     this.#onChange();
+  }
+
+  /** Returns false if the Pod changed since it was read, and `mayConflict`. @throws KubeApiError */
+  async #addTo(live: Pod, adding: Adding, mayConflict: boolean): Promise<boolean> {
+    const { kube, points, namespace } = this.#context;
+    if (live.metadata.uid !== adding.uid || !isSessionPodOf(live, this.#context) || !needsTurn(live)) return true;
+    const { name = "" } = live.metadata;
+    const turn = nextTurn(live);
+    const add = () =>
+      kube.patch(PODS, { namespace, name }, turnPatch(live, turn), {
+        type: "strategic",
+        subresource: "ephemeralcontainers",
+      });
+    try {
+      await points.run("turn.add", { pod: name, asks: { turn } }, add);
+      return true;
+    } catch (error) {
+      if (!mayConflict || !isConflict(error)) throw error;
+      return false;
+    }
   }
 }
 
