@@ -1,7 +1,9 @@
 import { describe, expect, test } from "vitest";
 import type { Pod } from "../../../src/kube/resource.ts";
 import { endedTurn, newestTurn } from "../../../src/pods/turns.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { metricValue } from "../../support/metric-value.ts";
+import { forbidEphemeralContainers } from "./kube.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE } from "./loop-world.ts";
 
 const SECOND = 1_000;
@@ -68,5 +70,161 @@ describe("a session that sleeps", () => {
     expect(asleep(one.sessionId)?.name).not.toBe(asleep(other.sessionId)?.name);
     expect(world.podsOf("sleeping")).toHaveLength(2);
     expect([...world.wrongs, ...world.violations]).toEqual([]);
+  });
+
+  test.each([0, 1, 3])("gets an item that is queued %i s after the last one in the same Pod", async (seconds) => {
+    const { world, serve, asleep, served } = await sleepyWorld();
+    const { sessionId } = await serve();
+    const name = asleep(sessionId)?.name;
+    const second = world.enqueue({ sessionId });
+    await world.until("the second item is stopped", () => world.item(second).state === "stopped");
+    await world.pass(seconds * SECOND);
+    const third = world.enqueue({ sessionId });
+    await world.until("the third item is served", () => served(third));
+    expect(world.starts.map(({ pod }) => pod)).toEqual([name, name, name]);
+    // The first offer may come before the next turn waits.
+    expect(world.item(third).offers.length).toBeLessThanOrEqual(2);
+    expect([...world.wrongs, ...world.violations]).toEqual([]);
+  });
+
+  test("loses its Pod after sleepSeconds, with an Event, and gets a new one for its next item", async () => {
+    const { world, serve, asleep } = await sleepyWorld();
+    const { sessionId } = await serve();
+    const name = asleep(sessionId)?.name;
+    await world.pass(595 * SECOND);
+    expect(asleep(sessionId)?.name).toBe(name);
+    await world.until("the Pod is deleted", () => !world.pods.some(({ metadata }) => metadata.name === name), 20_000);
+    expect(world.told).toContainEqual(
+      `SleepEnded: session ${sessionId} sleeps no longer, and its Pod is deleted: no work item came within workspace.sleepSeconds`,
+    );
+    expect(world.claims).toEqual([]);
+    await serve(sessionId);
+    expect(asleep(sessionId)?.name).not.toBe(name);
+    expect([...world.wrongs, ...world.violations]).toEqual([]);
+  });
+
+  test("keeps its Pod when the template changes", async () => {
+    const { world, serve, asleep } = await sleepyWorld();
+    const { sessionId } = await serve();
+    const name = asleep(sessionId)?.name;
+    const [container] = TEMPLATE.spec.containers;
+    const template = { spec: { ...TEMPLATE.spec, containers: [{ ...container, image: "worker:2" }] } };
+    world.patchEnvironment({ spec: { sessions: { template } } });
+    await world.until("a new Pod waits", () =>
+      world.parked.some(({ spec }) => spec.containers[0]?.image === "worker:2"),
+    );
+    await serve(sessionId);
+    expect(asleep(sessionId)?.name).toBe(name);
+  });
+
+  test("sleeps on when its program fails", async () => {
+    const { world, serve, asleep, operator: _ } = await sleepyWorld();
+    const { sessionId } = await serve();
+    const name = asleep(sessionId)?.name ?? "";
+    world.fate = () => ({ startError: false, program: "stock", servesMs: 60_000 });
+    const second = world.enqueue({ sessionId });
+    await world.until("it runs", () => world.starts.length === 2);
+    await world.pass(SECOND);
+    world.node.kill(name);
+    await world.until("the item is settled", () => world.item(second).state === "stopped" && world.isSettled, 300_000);
+    await world.until("the next turn waits", () => asleep(sessionId)?.ready === true);
+    expect(asleep(sessionId)?.name).toBe(name);
+    expect([...world.wrongs, ...world.violations]).toEqual([]);
+  });
+
+  test("does not run while maxConcurrent is reached, and its item stays in the queue", async () => {
+    const { world, serve, asleep } = await sleepyWorld({ sessions: { maxConcurrent: 1, warm: 1 } });
+    const { sessionId } = await serve();
+    const name = asleep(sessionId)?.name;
+    world.fate = () => ({ startError: false, program: "stock", servesMs: 30_000 });
+    world.enqueue();
+    await world.until("another session runs", () => world.starts.length === 2);
+    const waiting = world.enqueue({ sessionId });
+    await world.pass(15 * SECOND);
+    expect(world.item(waiting).state).toBe("queued");
+    await world.until("its item is served", () => world.item(waiting).state === "stopped" && world.isSettled);
+    expect(world.starts[2]?.pod).toBe(name);
+  });
+
+  test("goes first among more than maxSleeping if it has slept longest", async () => {
+    const { world, serve, asleep } = await sleepyWorld({ sessions: { maxSleeping: 2 } });
+    const slept: string[] = [];
+    for (let n = 0; n < 3; n += 1) slept.push((await serve()).sessionId);
+    await world.until("one Pod is deleted", () => world.podsOf("sleeping").length === 2);
+    expect(slept.map((sessionId) => asleep(sessionId) !== undefined)).toEqual([false, true, true]);
+    expect(world.told.some((words) => words.includes("more sessions slept than maxSleeping allows"))).toBe(true);
+  });
+
+  test("is deleted with its Environment", async () => {
+    const { world, serve } = await sleepyWorld();
+    await serve();
+    world.server.delete(ENVIRONMENTS, NAMESPACE, NAME, {});
+    await world.until("everything is gone", () => world.pods.length === 0 && world.environment === undefined);
+    expect(world.claims).toEqual([]);
+  });
+});
+
+describe("an operator that ends while a session", () => {
+  /** Ends the operator and starts another one. */
+  const replace = async (world: LoopWorld, operator: { kill(): void }) => {
+    operator.kill();
+    await world.pass(SECOND);
+    world.startOperator();
+  };
+
+  test("sleeps is replaced by one that wakes it in its Pod", async () => {
+    const { world, operator, serve, asleep } = await sleepyWorld();
+    const { sessionId } = await serve();
+    const name = asleep(sessionId)?.name;
+    await replace(world, operator);
+    await serve(sessionId);
+    expect(asleep(sessionId)?.name).toBe(name);
+    expect([...world.wrongs, ...world.violations]).toEqual([]);
+  });
+
+  test("runs in its second turn is replaced by one that lets it sleep again", async () => {
+    const { world, operator, serve, asleep } = await sleepyWorld();
+    const { sessionId } = await serve();
+    const name = asleep(sessionId)?.name;
+    const second = world.enqueue({ sessionId });
+    await world.until("it runs", () => world.starts.length === 2);
+    await replace(world, operator);
+    await world.until("the item is stopped", () => world.item(second).state === "stopped" && world.isSettled);
+    await world.until("the next turn waits", () => asleep(sessionId)?.ready === true);
+    expect(asleep(sessionId)?.name).toBe(name);
+    await serve(sessionId);
+    expect(world.starts.map(({ pod }) => pod)).toEqual([name, name, name]);
+    expect([...world.wrongs, ...world.violations]).toEqual([]);
+  });
+
+  test("falls asleep, after it marked the Pod, is replaced by one that deletes the claim's Secret", async () => {
+    const { world, operator, serve, asleep, sessionOf } = await sleepyWorld();
+    const first = world.enqueue();
+    operator.kube.sent = ({ verb, plural }) => {
+      if (verb === "delete" && plural === "secrets" && world.podsOf("sleeping").length === 1) operator.kill();
+    };
+    await world.until("the Pod is marked", () => world.podsOf("sleeping").length === 1);
+    await world.pass(5 * SECOND);
+    expect(world.claims).toHaveLength(1);
+    const name = asleep(sessionOf(first))?.name;
+    world.startOperator();
+    await world.until("the claim is gone", () => world.claims.length === 0);
+    await serve(sessionOf(first));
+    expect(asleep(sessionOf(first))?.name).toBe(name);
+    expect([...world.wrongs, ...world.violations]).toEqual([]);
+  });
+});
+
+describe("where ephemeral containers", () => {
+  test("are forbidden, no session sleeps, and the status says why", async () => {
+    const { world, operator } = await sleepyWorld({ sessions: { warm: 0 } });
+    operator.kube.intercept = [forbidEphemeralContainers];
+    const item = world.enqueue();
+    await world.until("the item is served", () => world.item(item).state === "stopped" && world.isSettled, 300_000);
+    expect(world.environment?.status?.sleep).toEqual({
+      enabled: false,
+      message: expect.stringContaining("ephemeral containers"),
+    });
+    expect(world.podsOf("sleeping")).toEqual([]);
   });
 });
