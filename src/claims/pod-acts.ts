@@ -5,7 +5,6 @@ import {
   ANNOTATION_DO_NOT_DISRUPT,
   ANNOTATION_END_MESSAGE,
   ANNOTATION_END_REASON,
-  ANNOTATION_ENDED_TURN,
   ANNOTATION_FINISHED_AT,
   ANNOTATION_SAFE_TO_EVICT,
   ANNOTATION_SESSION_ID,
@@ -25,6 +24,7 @@ import { PODS, type Pod } from "../kube/resource.ts";
 import { assignedAtMs, parkingOf } from "../pods/pod-gate.ts";
 import { NO_DEADLINE_SECONDS } from "../pods/pod-render.ts";
 import { readPodState } from "../pods/pod-state.ts";
+import { sleepPatch } from "../pods/sleep-mark.ts";
 import { endedTurn, turnName } from "../pods/turns.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { noteAssigned, noteAssigning, noteDeadline, noteTouched } from "../protocol/claim-record.ts";
@@ -102,19 +102,16 @@ function deadlineSeconds(context: ClaimContext, pod: Pod | null): number {
   return Math.ceil(ageSeconds) + maxDurationSeconds + patienceSeconds + graceSeconds;
 }
 
-/** How much later than the operator the keeper ends a sleeping Pod. */
-const KEEPER_SLACK_MS = 600_000;
-
 /** Tries to mark a Pod as sleeping while its status changes at the same time. */
 const SLEEP_TRIES = 5;
 
 /**
  * Marks the Pod as sleeping, and its turn as ended (M: before the claim's Secret is deleted; the Pod would otherwise
- * look left behind after a crash, and be deleted with the session's files). The patch names the resourceVersion, so a
- * late one cannot undo the next turn's assignment. Returns the live Pod; null: it can't sleep any more.
+ * look left behind after a crash, and be deleted with the session's files). Returns the live Pod; null: it can't sleep
+ * any more.
  * @param pod as the cache shows it
  */
-export async function putToSleep(context: ClaimContext, claim: Claim, pod: Pod, sleepMs: number): Promise<Pod | null> {
+export async function putToSleep(context: ClaimContext, claim: Claim, pod: Pod): Promise<Pod | null> {
   const { kube, points, namespace } = context;
   const ref = { namespace, name: claim.name };
   let seen = pod;
@@ -124,7 +121,8 @@ export async function putToSleep(context: ClaimContext, claim: Claim, pod: Pod, 
     // An earlier process marked it, and ended before it deleted the claim's Secret.
     if (endedTurn(seen) >= claim.turn) return seen;
     try {
-      const patch = sleepPatch(context, claim, seen, sleepMs);
+      const slept = { sessionId: claim.record.journal.sessionId, endedTurn: claim.turn };
+      const patch = sleepPatch(seen, slept, context.environment(), kube.now());
       const mark = () => kube.patch(PODS, ref, patch, { type: "merge" }, STEP_BOUND);
       return await points.run("session.sleep", ofClaim(claim, { turn: claim.turn }), mark);
     } catch (error) {
@@ -135,24 +133,6 @@ export async function putToSleep(context: ClaimContext, claim: Claim, pod: Pod, 
       seen = live;
     }
   }
-}
-
-function sleepPatch(context: ClaimContext, claim: Claim, { metadata }: Pod, sleepMs: number) {
-  const { sessionId } = claim.record.journal;
-  const own = context.environment().spec.sessions?.template.metadata?.annotations ?? {};
-  const nowMs = context.kube.now();
-  const annotations: Record<string, string | null> = {
-    [ANNOTATION_SESSION_ID]: sessionId,
-    [ANNOTATION_ENDED_TURN]: String(claim.turn),
-    [ANNOTATION_SLEEPS_SINCE]: new Date(nowMs).toISOString(),
-    [ANNOTATION_SLEEPS_UNTIL]: new Date(nowMs + sleepMs).toISOString(),
-    [ANNOTATION_DEADLINE]: String(Math.ceil((nowMs + sleepMs + KEEPER_SLACK_MS) / SECOND_MS)),
-  };
-  // Annotations about disruptions in the user's template win.
-  if (own[ANNOTATION_SAFE_TO_EVICT] === undefined) annotations[ANNOTATION_SAFE_TO_EVICT] = "true";
-  if (own[ANNOTATION_DO_NOT_DISRUPT] === undefined) annotations[ANNOTATION_DO_NOT_DISRUPT] = null;
-  const labels = { [LABEL_PHASE]: "sleeping", [LABEL_SESSION_ID]: toLabelValue(sessionId) };
-  return { metadata: { uid: metadata.uid, resourceVersion: metadata.resourceVersion, labels, annotations } };
 }
 
 /** Whether the live Pod is still in the state that the deletion was decided on. */

@@ -55,10 +55,13 @@ export class Retention {
   readonly #tried = new Map<string, number>();
 
   readonly #onForeignSlot: (secret: Secret) => void;
+  readonly #takeBack: (pod: Pod) => Promise<boolean>;
 
   constructor(options: {
     context: PoolContext;
     claims: ClaimTable;
+    /** Lets the session of a Pod that seems left behind sleep again; false: the Pod can't be kept. */
+    takeBack: (pod: Pod) => Promise<boolean>;
     /** Called when a Pod that seemed left behind has a Secret that no claim here knows. */
     onForeignSlot: (secret: Secret) => void;
   }) {
@@ -66,6 +69,7 @@ export class Retention {
     this.#claims = options.claims;
     this.#claimPriority = new ClaimPriority({ clock: options.context.clock, claims: options.claims });
     this.#onForeignSlot = options.onForeignSlot;
+    this.#takeBack = options.takeBack;
     const { clock, timing, logger } = options.context;
     this.#passes = new Passes({
       clock,
@@ -195,6 +199,7 @@ export class Retention {
       if (mayHaveRecord) {
         const secret = await this.#record(pod);
         if (secret) return this.#onForeignSlot(secret);
+        if (await this.#takeBack(pod)) return;
         logger.info({ pod: name }, "a Pod whose claim was settled before is deleted");
       }
       await deletePod(this.#context, { by: "retention", name }, isOther);

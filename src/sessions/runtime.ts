@@ -143,11 +143,14 @@ export class SessionsRuntime {
     });
     const departing = new DepartingPods({ context, removals: this.#removals, onTaken: () => {}, onChange: changed });
     this.#sleeping = new SleepingPods({
-      ...{ context, claims: this.#claims, turns, departing, onChange: changed },
+      ...{ context, claims: this.#claims, turns, departing, streams: this.#streams, onChange: changed },
       waitingForRoom: () => this.#pool.waitingForRoom(),
     });
     this.#budget = new DisruptionBudget(shared);
-    this.#retention = new Retention({ context, claims: this.#claims, onForeignSlot: adopt });
+    this.#retention = new Retention({
+      ...{ context, claims: this.#claims, onForeignSlot: adopt },
+      takeBack: (pod) => this.#sleeping.takeBack(pod),
+    });
     this.#sharer = {
       context,
       isRecovered: () => this.#recovered,

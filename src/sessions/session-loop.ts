@@ -1,4 +1,3 @@
-import { sleepSecondsOf } from "../api/sleep-needs.ts";
 import { type Deliverer, delivered, deliverSession, findStart } from "../claims/delivery-acts.ts";
 import { own } from "../claims/item-acts.ts";
 import { markFinished, putToSleep, sameState, touchPod } from "../claims/pod-acts.ts";
@@ -12,6 +11,7 @@ import type { Breaker } from "../pods/breaker.ts";
 import { deletePod } from "../pods/delete.ts";
 import { parkingOf } from "../pods/pod-gate.ts";
 import { readPodState } from "../pods/pod-state.ts";
+import { sleepMsOf } from "../pods/sleep-mark.ts";
 import { livesOn } from "../pods/turns.ts";
 import type { DisruptionBudget } from "../pool/disruption-budget.ts";
 import type { Retention } from "../pool/finished-retention.ts";
@@ -464,13 +464,12 @@ export class SessionLoop {
    * failing must not keep the claim.
    */
   async #putToSleep(claim: Claim, pod: Pod): Promise<Pod | null> {
-    const sessions = this.#context.environment().spec.sessions;
-    const sleepMs = sessions && !this.#facts.isDraining ? sleepSecondsOf(sessions) * SECOND_MS : 0;
+    const isWanted = !this.#facts.isDraining && sleepMsOf(this.#context.environment()) > 0;
     // The first program of the Pod never served, so there is nothing to keep.
     const isUseless = claim.turn === 1 && isStartFailure(claim);
-    if (sleepMs === 0 || isUseless || !claim.record.journal.opened || !livesOn(pod, claim.turn)) return null;
+    if (!isWanted || isUseless || !claim.record.journal.opened || !livesOn(pod, claim.turn)) return null;
     try {
-      return await putToSleep(this.#context, claim, pod, sleepMs);
+      return await putToSleep(this.#context, claim, pod);
     } catch (error) {
       const { clock, timing, logger } = this.#context;
       const isFinal = isForbidden(error) || isInvalid(error);

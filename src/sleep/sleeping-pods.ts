@@ -1,11 +1,13 @@
 import { ANNOTATION_NEEDS, ANNOTATION_SESSION_ID } from "../api/names.ts";
-import { maxSleepingOf, sleepSecondsOf } from "../api/sleep-needs.ts";
+import { maxSleepingOf } from "../api/sleep-needs.ts";
+import type { PodStreams } from "../attach/pod-streams.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
-import type { Pod } from "../kube/resource.ts";
+import { PODS, type Pod } from "../kube/resource.ts";
 import { stateOf } from "../pods/pod-state.ts";
-import { hasTurns, isAsleep, isWaitingTurnDead } from "../pods/turns.ts";
+import { sleepMsOf, sleepPatch } from "../pods/sleep-mark.ts";
+import { endedTurn, hasTurns, isAsleep, isWaitingTurnDead, livesOn, newestTurn } from "../pods/turns.ts";
 import { allowsAll, readNeeds } from "../policy/pod-policy.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { PoolContext } from "../protocol/context.ts";
@@ -34,6 +36,7 @@ export interface SleepingPodsOptions {
   readonly claims: ClaimTable;
   readonly turns: TurnAdding;
   readonly departing: DepartingPods;
+  readonly streams: Pick<PodStreams, "hasStarted">;
   /** Pods of this Environment that find no room: names of unschedulable ones, or one for a full quota. */
   readonly waitingForRoom: () => readonly string[];
   readonly onChange: () => void;
@@ -121,6 +124,28 @@ export class SleepingPods {
     void this.#end(pod, "Unfit").then(() => this.#options.onChange());
   }
 
+  /**
+   * Lets a session sleep again whose claim was dropped before its line was sent, although the Pod was assigned already.
+   * Call it for an assigned Pod that has no claim and no Secret of one: a line is sent only once the Secret says so.
+   * Returns false if the Pod can't be kept.
+   * @throws KubeApiError
+   */
+  async takeBack(pod: Pod): Promise<boolean> {
+    const { kube, points, namespace, environment, logger } = this.#context;
+    const { name = "", annotations } = pod.metadata;
+    const turn = newestTurn(pod);
+    const isKept = turn > 1 && turn > endedTurn(pod) && sleepMsOf(environment()) > 0 && !this.#draining;
+    if (!isKept || !livesOn(pod, turn) || stateOf(pod).is !== "running") return false;
+    // Someone may have deleted the record of a session that runs.
+    if ((await this.#options.streams.hasStarted(pod)) !== "waiting") return false;
+    const slept = { sessionId: annotations?.[ANNOTATION_SESSION_ID] ?? "", endedTurn: endedTurn(pod) };
+    const patch = sleepPatch(pod, slept, environment(), kube.now());
+    const mark = () => kube.patch(PODS, { namespace, name }, patch, { type: "merge" });
+    await points.run("session.sleep", { pod: name, asks: { turn: slept.endedTurn } }, mark);
+    logger.info({ pod: name }, "a session whose work item was not started sleeps again");
+    return true;
+  }
+
   #isFree({ metadata: { name = "", deletionTimestamp } }: Pod): boolean {
     const { claims, departing } = this.#options;
     return !deletionTimestamp && !claims.has(name) && !departing.has(name);
@@ -139,7 +164,7 @@ export class SleepingPods {
       nowMs: kube.now(),
       draining: this.#draining,
       maxSleeping: maxSleepingOf(sessions),
-      sleepMs: sleepSecondsOf(sessions) * SECOND_MS,
+      sleepMs: sleepMsOf(environment()),
       waiting: waitingNow.length,
       isForbidden: (pod) => this.#isForbidden(pod),
       notReadyMs: ({ metadata }) => this.#notReady.get(metadata.uid ?? "") ?? null,

@@ -41,7 +41,12 @@ async function deleted(
     environment: () => ({ spec: { sessions } }),
     pods: { list: () => cached, get: (name: string) => byName.get(name) },
   });
-  const retention = new Retention({ context, claims, onForeignSlot: (secret) => foreign.push(secret) });
+  const retention = new Retention({
+    context,
+    claims,
+    takeBack: async () => false,
+    onForeignSlot: (secret) => foreign.push(secret),
+  });
   const ending = new AbortController();
   retention.start(ending.signal);
   await clock.advance(500);

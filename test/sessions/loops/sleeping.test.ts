@@ -3,6 +3,7 @@ import type { Pod } from "../../../src/kube/resource.ts";
 import { endedTurn, newestTurn } from "../../../src/pods/turns.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { metricValue } from "../../support/metric-value.ts";
+import { refusal } from "./api-server.ts";
 import { forbidEphemeralContainers } from "./kube.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE } from "./loop-world.ts";
 
@@ -129,6 +130,24 @@ describe("a session that sleeps", () => {
     await world.until("the item is settled", () => world.item(second).state === "stopped" && world.isSettled, 300_000);
     await world.until("the next turn waits", () => asleep(sessionId)?.ready === true);
     expect(asleep(sessionId)?.name).toBe(name);
+    expect([...world.wrongs, ...world.violations]).toEqual([]);
+  });
+
+  test("sleeps on in its Pod if its item could not be opened", async () => {
+    const { world, operator, serve, asleep } = await sleepyWorld();
+    const { sessionId } = await serve();
+    const name = asleep(sessionId)?.name;
+    operator.kube.intercept.push(({ verb, plural }) => {
+      if (verb === "patch" && plural === "secrets") throw refusal(403, "Forbidden", "no permission");
+    });
+    const second = world.enqueue({ sessionId });
+    await world.until("the Pod is assigned", () => world.podsOf("assigned").length === 1);
+    await world.until("the item is stopped", () => world.item(second).state === "stopped", 300_000);
+    await world.until("the session sleeps again", () => asleep(sessionId)?.ready === true);
+    operator.kube.intercept.splice(0);
+    await world.pass(60 * SECOND);
+    await serve(sessionId);
+    expect(world.starts.map(({ pod }) => pod)).toEqual([name, name]);
     expect([...world.wrongs, ...world.violations]).toEqual([]);
   });
 
