@@ -48,6 +48,7 @@ export function previewOf(raw: unknown, facts: OperatorFacts): Preview {
   if (!facts.originAllowed(baseUrl)) problems.push(finding("OriginNotAllowed", originNotAllowedMessage(baseUrl)));
   const forbidden = whyForbidden(facts.podPolicy, template.written, template.field);
   if (forbidden !== null) problems.push(finding("TemplateForbidden", forbidden));
+  if (template.mountProblem) problems.push(finding("Refused", template.mountProblem));
   if (problems.length > 0) return { ok: false, problems };
   const policy = renderNetworkPolicy(environment, facts.network);
   return {

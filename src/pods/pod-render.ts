@@ -28,7 +28,7 @@ import type { Pod, PodSpec } from "../kube/resource.ts";
 import { needWords } from "../policy/pod-policy.ts";
 import { chooseParking, chooseSleep, type Parking, type ParkingChoice, type SleepChoice } from "./parking.ts";
 import { gateAnnotations, gatedSpec } from "./pod-gate.ts";
-import { isPerSession, type OwnVolume, withWorkspace } from "./workspace-pods.ts";
+import { isPerSession, mountProblem, type OwnVolume, withWorkspace, workspaceInPod } from "./workspace-pods.ts";
 
 /**
  * Pods start with the longest possible deadline, and it only ever decreases. Setting a first deadline on a waiting Pod
@@ -71,6 +71,8 @@ export interface SessionTemplate {
   readonly needs: readonly string[];
   /** The template as written in the spec. */
   readonly written: PodTemplate;
+  /** Why the template's mounts don't fit the workspace, with the fix; null: they fit. */
+  readonly mountProblem: string | null;
   /**
    * Whether `imagePullPolicy: Always` in the session container makes the kubelet contact the registry at each sync
    * (kubernetes#103643).
@@ -120,7 +122,7 @@ export function sessionTemplate(
     lease,
     ...(sleeps ? { turns: TURNS_RENDERING } : {}),
     // Left out if there is none, so that Pods of an earlier version need no replacement.
-    ...(isPerSession(environment) ? { mountPath: sessions.workspace.mountPath } : {}),
+    ...workspaceInPod(sessions.workspace),
   });
   // Only with a key does the kubelet keep retrying the waiting container, and so contact the registry.
   const pullsAgain = parking.mode === "Key";
@@ -136,13 +138,14 @@ export function sessionTemplate(
     sleep,
     needs,
     written: sessions.template,
+    mountProblem: mountProblem(sessions),
     pullsAgain,
     pullsAlways,
     render: (name, own = { sessionId: name, claim: name }) => {
       const made = { name, hash, container, needs, parking: parking.mode, sleeps };
-      if (!isPerSession(environment)) return renderPod(environment, template, made);
-      const mounted = withWorkspace(template, container, sessions.workspace.mountPath, own.claim);
-      return bound(renderPod(environment, mounted, made), own);
+      const mounted = withWorkspace(template, container, sessions.workspace, own.claim);
+      const pod = renderPod(environment, mounted, made);
+      return isPerSession(environment) ? bound(pod, own) : pod;
     },
   };
 }

@@ -1,6 +1,8 @@
-import type { Environment, PodTemplate } from "../api/environment.ts";
+import type { Environment, PodTemplate, SessionsSpec, WorkspaceSpec } from "../api/environment.ts";
 import { ANNOTATION_SESSION_ID, ANNOTATION_WORKSPACE, WORKSPACE_VOLUME } from "../api/names.ts";
+import { sessionContainerName } from "../api/pod-template.ts";
 import type { Container, Pod } from "../kube/resource.ts";
+import { placesOf } from "../policy/template-path.ts";
 
 /**
  * The volume's group if the template names none: otherwise only root could write to it. The number is "nonroot" in
@@ -41,10 +43,29 @@ export function usesVolume({ status }: Pod): boolean {
   return status?.phase !== "Succeeded" && status?.phase !== "Failed";
 }
 
-/** Adds the session's volume to the template, mounted and writable in its session container. */
-export function withWorkspace(template: PodTemplate, container: string, mountPath: string, claim: string): PodTemplate {
+/** What the rendering of a Pod takes from the workspace; null: nothing. It is part of the template's hash. */
+export function workspaceInPod({ type, mountPath, sizeLimit }: WorkspaceSpec): Record<string, unknown> | null {
+  if (type === "Ephemeral") return null;
+  return type === "PerSession" ? { mountPath } : { workspace: { type, mountPath, sizeLimit } };
+}
+
+/**
+ * Adds the workspace's volume to the template, mounted and writable in its session container.
+ * @param claim the name of the session's PersistentVolumeClaim, with `PerSession`
+ */
+export function withWorkspace(
+  template: PodTemplate,
+  container: string,
+  { type, mountPath, sizeLimit }: WorkspaceSpec,
+  claim: string,
+): PodTemplate {
+  if (type === "Ephemeral") return template;
   const { spec } = template;
-  const volume = { name: WORKSPACE_VOLUME, persistentVolumeClaim: { claimName: claim } };
+  const source =
+    type === "PerSession"
+      ? { persistentVolumeClaim: { claimName: claim } }
+      : { emptyDir: sizeLimit === undefined ? {} : { sizeLimit } };
+  const volume = { name: WORKSPACE_VOLUME, ...source };
   const mount = { name: WORKSPACE_VOLUME, mountPath };
   const session = spec.containers.find(({ name }) => name === container) as Container | undefined;
   return {
@@ -75,4 +96,21 @@ function fsGroupFor(template: PodTemplate, session: Container | undefined): Reco
 function mountsOf(container: { readonly [field: string]: unknown }): unknown[] {
   const mounts = container["volumeMounts"];
   return Array.isArray(mounts) ? mounts : [];
+}
+
+/** Why the template's mounts don't fit the workspace, with the field and the fix; null: they fit. */
+export function mountProblem({ template, workspace: { type, mountPath } }: SessionsSpec): string | null {
+  const field = "spec.sessions.template";
+  if (type === "Ephemeral") {
+    const names = placesOf(template, "@container.volumeMounts[].name");
+    const mount = names.find(({ value }) => value === WORKSPACE_VOLUME);
+    if (mount === undefined) return null;
+    return `${field}.${mount.field}: there is no volume ${WORKSPACE_VOLUME} with workspace type Ephemeral; set spec.sessions.workspace.type to Pod or PerSession, or remove the mount`;
+  }
+  const index = template.spec.containers.findIndex(({ name }) => name === sessionContainerName(template));
+  const mount = placesOf(template, "@container.volumeMounts[].mountPath").find(
+    (place) => place.value === mountPath && place.field.startsWith(`spec.containers[${index}].`),
+  );
+  if (mount === undefined) return null;
+  return `${field}.${mount.field}: Berth mounts the workspace at ${mountPath}; remove this mount, or set spec.sessions.workspace.mountPath to another path`;
 }

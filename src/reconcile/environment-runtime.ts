@@ -57,6 +57,8 @@ export interface CheckedTemplate {
   readonly needs: readonly string[];
   /** The template as the spec has it. */
   readonly written: PodTemplate;
+  /** Why the template's mounts don't fit the workspace, with the fix; only of sessions. */
+  readonly mountProblem?: string | null;
   render(name: string): Pod;
 }
 

@@ -29,7 +29,7 @@ export const ALWAYS_PULLS =
   "the session container pulls its image with Always: the registry is asked every few seconds while a Pod is parked; IfNotPresent and a fixed tag avoid that";
 
 /**
- * Checks a template against the operator's own Pod policy, which needs no request, and then by a dry-run creation.
+ * Checks a template against the operator's own rules, which needs no request, and then by a dry-run creation.
  * Strict validation turns a typo in the template into a refusal that names the field. Never throws.
  */
 export async function checkTemplate(
@@ -40,6 +40,9 @@ export async function checkTemplate(
 ): Promise<TemplateVerdict> {
   const forbidden = whyForbidden(policy, template.written, template.field);
   if (forbidden !== null) return { accepted: false, final: true, reason: "TemplateForbidden", message: forbidden };
+  if (template.mountProblem) {
+    return { accepted: false, final: true, reason: "Refused", message: template.mountProblem };
+  }
   const rendered = template.render(dryRunName(environment));
   const { name = "", namespace = "" } = rendered.metadata;
   try {

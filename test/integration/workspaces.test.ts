@@ -111,3 +111,28 @@ describe.concurrent("workspace: PerSession", () => {
     await world.until("everything is gone", gone, 110_000);
   });
 });
+
+test("workspace: Pod: a warm Pod has its workspace before its session, seeded by an init container", async () => {
+  const seed = { name: "seed", image: "worker:1", volumeMounts: [{ name: "berth-workspace", mountPath: "/seed" }] };
+  await using world = await startWorld(cluster, {
+    ...SHORT_LEASE,
+    sessions: { warm: 1, workspace: { type: "Pod", mountPath: "/home/agent", sizeLimit: "1Gi", sleepSeconds: 0 } },
+    podSpec: { initContainers: [seed] },
+    node: {
+      fates: (_pod, container) =>
+        container.name === seed.name ? { kind: "exit", code: 0, afterMs: 0 } : { kind: "worker", workMs: 300 },
+    },
+  });
+  await world.createEnvironment();
+  world.startOperator();
+  const [pod] = await world.untilParked(1);
+  const workspace = { name: "berth-workspace", mountPath: "/home/agent" };
+  expect(pod?.spec["volumes"]).toContainEqual({ name: workspace.name, emptyDir: { sizeLimit: "1Gi" } });
+  expect(pod?.spec.containers[0]?.["volumeMounts"]).toContainEqual(workspace);
+  world.simulator.enqueue(world.environmentId);
+  await world.untilServed(1);
+  world.simulator.assertNoViolations();
+  await world.patchSpec({ sessions: { workspace: { type: "Ephemeral", sizeLimit: null } } });
+  const { message } = await world.untilCondition("TemplateAccepted", "Refused");
+  expect(message).toContain("initContainers[0].volumeMounts[0].name: there is no volume berth-workspace");
+});

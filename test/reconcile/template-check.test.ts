@@ -66,6 +66,18 @@ test.each<[string, () => Promise<{ reason: string; message: string }>]>([
   });
 });
 
+test("refuses mounts that don't fit the workspace permanently, without a request to the API server", async () => {
+  const kube = new FakeKube();
+  const mounts = { volumeMounts: [{ name: "berth-workspace", mountPath: "/seed" }] };
+  expect(await check(kube, templateOf(mounts))).toEqual({
+    accepted: false,
+    final: true,
+    reason: "Refused",
+    message: expect.stringContaining("volumeMounts[0].name: there is no volume berth-workspace"),
+  });
+  expect(kube.calls).toEqual([]);
+});
+
 describe("the operator's own policy", () => {
   const privileged = templateOf({ securityContext: { privileged: true } });
 
