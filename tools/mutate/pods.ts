@@ -14,6 +14,42 @@ const SESSION_PODS = "test/sessions/loops/session-pods.test.ts";
 /** Step 1 of the protocol, and the removal of Pods that are no longer needed. */
 export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
   {
+    file: "src/api/sleep-needs.ts",
+    tests: ["test/api/sleep-needs.test.ts"],
+    mutations: [
+      {
+        name: "lets a session sleep whose container mounts a part of a volume",
+        guard: "guard",
+        find: " ?? mountWithPart(session)",
+        replace: "",
+      },
+      {
+        name: "lets a session sleep that needs a device",
+        guard: "guard",
+        find: " ?? ownResource(session)",
+        replace: "",
+      },
+      {
+        name: "lets a session sleep beside a container that does not end with its Pod's keeper",
+        guard: "guard",
+        find: "if (other < 0) return null;",
+        replace: "if (other < 2) return null;",
+      },
+    ],
+  },
+  {
+    file: "src/pods/workspace-pods.ts",
+    tests: ["test/pods/workspace-pods.test.ts"],
+    mutations: [
+      {
+        name: "accepts a second mount at the workspace's path",
+        guard: "guard",
+        find: "(place) => place.value === mountPath &&",
+        replace: "(place) => false &&",
+      },
+    ],
+  },
+  {
     file: "src/pool/capacity.ts",
     tests: [CAPACITY, CAPACITY_PROPERTIES],
     mutations: [
