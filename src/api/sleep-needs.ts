@@ -4,7 +4,7 @@ import { type PodTemplate, type PodTemplateContainer, sessionContainer } from ".
 import type { SessionsSpec } from "./sessions-spec.ts";
 
 /** How long a session sleeps with `workspace.type: Pod` if `sleepSeconds` is left out. */
-const DEFAULT_SLEEP_SECONDS = 1_800;
+export const DEFAULT_SLEEP_SECONDS = 1_800;
 
 /** How long a session sleeps in its Pod, in seconds; 0: it doesn't. */
 export function sleepSecondsOf({ workspace }: SessionsSpec): number {

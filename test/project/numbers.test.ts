@@ -4,6 +4,7 @@ import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
 import { REASONS } from "../../src/api/condition-reasons.ts";
 import { environmentSchema } from "../../src/api/crd-manifest.ts";
+import { DEFAULT_SLEEP_SECONDS } from "../../src/api/sleep-needs.ts";
 import type { StructuralSchema } from "../../src/api/structural-schema.ts";
 import { windowMs } from "../../src/claims/ack-window.ts";
 import { ENDED_BOUNDS } from "../../src/console/ended-sessions.ts";
@@ -15,6 +16,7 @@ import { MAX_PENDING, MAX_WRITES } from "../../src/kube/events.ts";
 import { UNREAD_MS } from "../../src/observe/http-server.ts";
 import { FAILURES_TO_OPEN } from "../../src/pods/breaker.ts";
 import { WORK_SECRET_FILE } from "../../src/pods/pod-gate.ts";
+import { MOST_TURNS } from "../../src/pods/turns.ts";
 import { parkedMaxAgeMs } from "../../src/pool/parked-age.ts";
 import { ALIVE_MS, EARLY_MS, FRESH_MS, LOOKS_PER_SECOND } from "../../src/queue/hints.ts";
 import { PATIENCE_MS } from "../../src/queue/shared-sessions.ts";
@@ -78,6 +80,11 @@ const SENTENCES: Record<string, readonly string[]> = {
     `is let go after ${s(STUCK_MS)}`,
   ],
   "docs/workspaces.md": [
+    `after a work item: ${DEFAULT_SLEEP_SECONDS} if you leave it out`,
+    `at most ${(sessions.workspace?.properties?.sleepSeconds?.maximum ?? 0) / 86_400} days`,
+    `It has served ${MOST_TURNS} work items`,
+  ],
+  "docs/workspaces/volumes.md": [
     `within the ${s(windowMs(t))} in which an offer is good`,
     `the queue offers the item again, ${s(t.othersReclaimMs)} after it did last`,
     `goes after ${s(t.unclaimedParkedMs)}, or ${minutes(t.unclaimedPreparingMs)} min where it is not parked yet`,
