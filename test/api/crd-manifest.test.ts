@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
 import { z } from "zod";
 import { environmentCrd, environmentSchema } from "../../src/api/crd-manifest.ts";
+import { DEFAULT_SLEEP_SECONDS } from "../../src/api/sleep-needs.ts";
 import { type StructuralSchema, toStructuralSchema } from "../../src/api/structural-schema.ts";
 import { staleFiles } from "../../tools/generate-crd.ts";
 import { type Json, parsed, stored } from "./environments.ts";
@@ -128,6 +129,7 @@ describe("the examples", () => {
     const inner = Object.entries(schema["workspace"]?.properties ?? {}).flatMap(([name, { default: fallback }]) =>
       fallback === undefined ? [] : [[name, fallback]],
     );
-    expect(workspace).toEqual(Object.fromEntries(inner));
+    const others = { type: "Pod", sizeLimit: "4Gi", sleepSeconds: DEFAULT_SLEEP_SECONDS };
+    expect(workspace).toEqual({ ...Object.fromEntries(inner), ...others });
   });
 });

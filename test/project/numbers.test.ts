@@ -145,7 +145,10 @@ const SENTENCES: Record<string, readonly string[]> = {
     "up as fast as doubling each 15 s",
   ],
   "docs/multi-cluster.md": [`at most ${s(t.desiredTtlMs)} after the last beat`],
-  "docs/quick-start.md": [`\`deletionGraceSeconds\` (${spec.deletionGraceSeconds?.default} unless set)`],
+  "docs/quick-start.md": [
+    `\`deletionGraceSeconds\` (${spec.deletionGraceSeconds?.default} unless set)`,
+    `another message within ${DEFAULT_SLEEP_SECONDS === 1_800 ? "half an hour" : "?"}`,
+  ],
   "docs/how-it-works.md": [`three sessions fail`],
   "docs/decisions/0007-kept-leases.md": [`\`desired_ttl_seconds\` ${t.desiredTtlMs / 1_000}`],
 };
