@@ -9,7 +9,7 @@ import type {
 import { containerResources } from "./pod-resources.ts";
 
 /** `sidecar` is an init container with restartPolicy Always. */
-export type ContainerRole = "init" | "sidecar" | "main";
+export type ContainerRole = "init" | "sidecar" | "main" | "ephemeral";
 
 /** What the kubelet knows about a container. It reflects what the kubelet has seen, not the current state. */
 export interface ContainerRecord {
@@ -22,21 +22,21 @@ export interface ContainerRecord {
   containerID: string | undefined;
 }
 
-/** Creates the records of a Pod's containers before anything has happened. Init containers come first, in order. */
+/** The state of a container before anything has happened to it. */
+export function initialState({ spec: { initContainers = [] } }: Pod): ContainerState {
+  return { waiting: { reason: initContainers.length > 0 ? "PodInitializing" : "ContainerCreating" } };
+}
+
+/** Creates the records of a Pod's containers. Init containers come first, in order; ephemeral ones may be added. */
 export function newRecords(pod: Pod): ContainerRecord[] {
-  const { initContainers = [], containers } = pod.spec;
-  const waiting = initContainers.length > 0 ? "PodInitializing" : "ContainerCreating";
+  const { initContainers = [], containers, ephemeralContainers = [] } = pod.spec;
   const make = (spec: Container, role: ContainerRole): ContainerRecord => ({
-    spec,
-    role,
-    state: { waiting: { reason: waiting } },
-    last: undefined,
-    restartCount: 0,
-    containerID: undefined,
+    ...{ spec, role, state: initialState(pod), last: undefined, restartCount: 0, containerID: undefined },
   });
   return [
     ...initContainers.map((spec) => make(spec, isRestartable(spec) ? "sidecar" : "init")),
     ...containers.map((spec) => make(spec, "main")),
+    ...ephemeralContainers.map((spec) => make(spec, "ephemeral")),
   ];
 }
 
@@ -54,7 +54,10 @@ export function adoptStatus(record: ContainerRecord, status: ContainerStatus | u
   record.state = status.state;
 }
 
-/** Renders an entry of containerStatuses or initContainerStatuses as the kubelet writes it. */
+/**
+ * Renders an entry of containerStatuses, initContainerStatuses or ephemeralContainerStatuses as the kubelet writes it.
+ * The kubelet never judges whether an ephemeral container is ready.
+ */
 export function renderContainer(pod: Pod, record: ContainerRecord): ContainerStatus {
   const { spec, role, state, last, restartCount, containerID } = record;
   const running = state.running !== undefined;
@@ -62,11 +65,11 @@ export function renderContainer(pod: Pod, record: ContainerRecord): ContainerSta
     name: spec.name,
     state,
     lastState: last === undefined ? {} : { terminated: last },
-    ready: role === "init" ? state.terminated?.exitCode === 0 : running,
+    ready: role === "init" ? state.terminated?.exitCode === 0 : running && role !== "ephemeral",
     restartCount,
     image: spec.image ?? "",
     imageID: containerID === undefined ? "" : imageId(spec.image ?? ""),
-    started: running,
+    ...(role === "ephemeral" ? {} : { started: running }),
     ...mountsOf(spec),
   };
   if (containerID === undefined) return status;

@@ -21,7 +21,7 @@ interface EnvSource {
     secretKeyRef?: KeyRef;
     configMapKeyRef?: KeyRef;
     fieldRef?: { fieldPath: string };
-    resourceFieldRef?: { resource: string; divisor?: string };
+    resourceFieldRef?: { resource: string; divisor?: string; containerName?: string };
   };
 }
 interface KeyRef {
@@ -105,7 +105,11 @@ function valueOfVariable(
   if (valueFrom === undefined) return expand(value ?? "", env);
   const { secretKeyRef, configMapKeyRef, fieldRef, resourceFieldRef } = valueFrom;
   if (fieldRef) return fieldValue(pod, fieldRef.fieldPath);
-  if (resourceFieldRef) return resourceValue(container, resourceFieldRef.resource, resourceFieldRef.divisor);
+  if (resourceFieldRef) {
+    const { resource, divisor, containerName } = resourceFieldRef;
+    const named = pod.spec.containers.find(({ name }) => name === containerName);
+    return resourceValue(named ?? container, resource, divisor);
+  }
   if (secretKeyRef) {
     const name = secretKeyRef.name ?? "";
     const data = decoded(required(objects.secret(name), "secret", name, secretKeyRef.optional));
@@ -142,7 +146,8 @@ function decoded(secret: Secret | undefined): Record<string, string> | undefined
   return Object.fromEntries(entries.map(([key, value]) => [key, Buffer.from(value, "base64").toString("utf8")]));
 }
 
-function fieldValue(pod: Pod, path: string): string {
+/** Returns a field of the Pod as text. @throws EnvironmentError if the kubelet doesn't know the path */
+export function fieldValue(pod: Pod, path: string): string {
   const { metadata, spec, status } = pod;
   const keyed = /^metadata\.(labels|annotations)\['(.+)'\]$/.exec(path);
   if (keyed?.[2] !== undefined) {

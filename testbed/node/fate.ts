@@ -1,9 +1,11 @@
 import { z } from "zod";
 import { ANNOTATION_DEFAULT_CONTAINER, ANNOTATION_SESSION_CONTAINER } from "../../src/api/names.ts";
 import type { Container, Pod } from "../../src/kube/objects.ts";
+import { newestTurn, turnName, turnNumber } from "../../src/pods/turns.ts";
 
 /**
- * A Fate in JSON for the session container of a Pod. With the suffix `.<container>`, for the container of that name.
+ * A Fate in JSON for the session container of a Pod and its turns. With the suffix `.<container>`, for the container of
+ * that name.
  */
 export const FATE_ANNOTATION = "testbed.berth.dev/fate";
 
@@ -144,6 +146,12 @@ export function mainContainerName(pod: Pod): string | undefined {
   );
 }
 
+/** Returns the container in which a session runs, or would: the Pod's newest turn, or else its session container. */
+export function runningContainerName(pod: Pod): string | undefined {
+  const turn = newestTurn(pod);
+  return turn > 0 ? turnName(turn) : mainContainerName(pod);
+}
+
 /**
  * Returns the fate that was chosen for a container: in code, or else by annotation. Throws a TypeError if it's invalid.
  */
@@ -153,7 +161,9 @@ export function chosenFate(pod: Pod, container: Container, chooser?: FateChooser
   const annotations = pod.metadata.annotations ?? {};
   const text =
     annotations[`${FATE_ANNOTATION}.${container.name}`] ??
-    (container.name === mainContainerName(pod) ? annotations[FATE_ANNOTATION] : undefined);
+    (container.name === mainContainerName(pod) || turnNumber(container.name) > 0
+      ? annotations[FATE_ANNOTATION]
+      : undefined);
   if (text === undefined) return undefined;
   try {
     return parseFate(JSON.parse(text));

@@ -8,7 +8,7 @@ const KEEPER_NAME = "berth-keeper";
 /** Its exit code at the deadline. */
 const EXIT_DEADLINE = 4;
 /** The longest time between two looks at the deadline. */
-const LOOK_SECONDS = 300;
+export const KEEPER_LOOK_MS = 300_000;
 
 /** Whether a container keeps its Pod while the Pod's session sleeps. */
 export function isKeeper({ command }: Container): boolean {
@@ -16,7 +16,7 @@ export function isKeeper({ command }: Container): boolean {
 }
 
 /** Returns the Pod's deadline in seconds since the epoch, or undefined if it has none or an unreadable one. */
-export function deadlineOf({ metadata: { annotations } }: Pod): number | undefined {
+function deadlineOf({ metadata: { annotations } }: Pod): number | undefined {
   const text = annotations?.[ANNOTATION_DEADLINE] ?? "";
   return /^\d+$/.test(text) ? Number(text) : undefined;
 }
@@ -28,14 +28,19 @@ export function deadlineOf({ metadata: { annotations } }: Pod): number | undefin
 export class Keeper implements LiveContainer {
   readonly #clock: Clock;
   readonly #deadline: () => number | undefined;
+  readonly #lookMs: number;
   readonly #onExit: (exit: ContainerExit) => void;
   #timer: Timer | undefined;
   #hasEnded = false;
 
-  /** @param deadline reads the deadline, in seconds since the epoch */
-  constructor(clock: Clock, deadline: () => number | undefined, onExit: (exit: ContainerExit) => void) {
+  /**
+   * @param pod the Pod as its node knows it now
+   * @param lookMs the longest time between two looks at the deadline
+   */
+  constructor(clock: Clock, pod: () => Pod, onExit: (exit: ContainerExit) => void, lookMs = KEEPER_LOOK_MS) {
     this.#clock = clock;
-    this.#deadline = deadline;
+    this.#deadline = () => deadlineOf(pod());
+    this.#lookMs = lookMs;
     this.#onExit = onExit;
     this.#look();
   }
@@ -48,7 +53,7 @@ export class Keeper implements LiveContainer {
     const nowSeconds = Math.floor(this.#clock.now() / 1_000);
     const leftSeconds = (this.#deadline() ?? Number.POSITIVE_INFINITY) - nowSeconds;
     if (leftSeconds <= 0) this.#end(EXIT_DEADLINE);
-    else this.#timer = this.#clock.setTimer(() => this.#look(), Math.min(LOOK_SECONDS, leftSeconds) * 1_000);
+    else this.#timer = this.#clock.setTimer(() => this.#look(), Math.min(this.#lookMs, leftSeconds * 1_000));
   }
 
   #end(exitCode: number): void {

@@ -174,8 +174,8 @@ export class KubeletServer {
     if (action !== wanted) throw new Refusal(404, "404 page not found");
     const served = this.#options.find({ namespace, name });
     if (!served) throw new Refusal(404, `pod "${name}" does not exist`);
-    const { initContainers = [], containers } = served.pod.spec;
-    const spec = [...initContainers, ...containers].find((each) => each.name === container);
+    const { initContainers = [], containers, ephemeralContainers = [] } = served.pod.spec;
+    const spec = [...initContainers, ...containers, ...ephemeralContainers].find((each) => each.name === container);
     if (!spec) throw new Refusal(404, `container "${container}" not found in pod "${name}"`);
     return { served, spec, query: searchParams };
   }

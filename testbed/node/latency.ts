@@ -20,6 +20,11 @@ export const KUBELET_TIMES = {
    * total.
    */
   start: { min: 70, mid: 85, max: 105 },
+  /**
+   * From a seen ephemeral container to its start. The kubelet first waits for a relist that is newer than the Pod's last
+   * change. It runs 1.0 to 1.1 s after it was added.
+   */
+  added: { min: 500, mid: 900, max: 1_000 },
   /** From a container's end until the kubelet sees it. Its PLEG relists every second. 0.65 s on average. */
   exitSeen: { min: 300, mid: 650, max: 1_000 },
   /** From the last container's observed end to the Pod's terminal phase: 1.7 s after the exit in total. */

@@ -8,7 +8,14 @@ import { NODES, PODS } from "../../src/kube/resource.ts";
 import { type Logger, silentLogger } from "../../src/observe/logger.ts";
 import { type Change, Informer } from "../../src/watch/informer.ts";
 import { type Complaint, EventWriter } from "./event-writer.ts";
-import { chosenFate, type Fate, type FateChooser, isWholeLife, mainContainerName } from "./fate.ts";
+import {
+  chosenFate,
+  type Fate,
+  type FateChooser,
+  isWholeLife,
+  mainContainerName,
+  runningContainerName,
+} from "./fate.ts";
 import { type AttachFaultChooser, KubeletServer } from "./kubelet-server.ts";
 import { type Latencies, Latency, seededRandom } from "./latency.ts";
 import { ObjectReader } from "./object-reader.ts";
@@ -222,7 +229,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
 
   kill(ref: PodRef, { container, by = "SIGKILL" }: { container?: string; by?: "OOMKilled" | "SIGKILL" } = {}): boolean {
     const machine = this.#find(ref);
-    const name = container ?? (machine && mainContainerName(machine.pod));
+    const name = container ?? (machine && runningContainerName(machine.pod));
     return name !== undefined && machine?.kill(name, by) === true;
   }
 
@@ -234,7 +241,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
 
   async logs(ref: PodRef, container?: string): Promise<string> {
     const machine = this.#find(ref);
-    const name = container ?? (machine && mainContainerName(machine.pod));
+    const name = container ?? (machine && runningContainerName(machine.pod));
     if (!machine || name === undefined) return "";
     const log = await this.#processes.logs(machine.pod, name);
     return log === "" ? String((await machine.container(name)?.streams?.log()) ?? "") : log;
@@ -402,7 +409,8 @@ class KubeletDouble implements SimulatedNode, PodHost {
 
   /** If all containers of a Pod are scripted, no process could read the files. */
   async writeFiles(pod: Pod, volumes: ReadonlyMap<string, VolumeFiles>): Promise<void> {
-    const all = [...(pod.spec.initContainers ?? []), ...pod.spec.containers];
+    const { initContainers = [], containers, ephemeralContainers = [] } = pod.spec;
+    const all = [...initContainers, ...containers, ...ephemeralContainers];
     const processes = all.some((container) => this.runtimeOf(pod, container, undefined) === this.#processes);
     if (processes) await this.#processes.writeFiles(pod, volumes);
   }

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { type Clock, sleep } from "../../src/core/clock.ts";
 import type { Pod } from "../../src/kube/objects.ts";
-import { type ContainerRecord, newRecords } from "./container-record.ts";
+import { type ContainerRecord, initialState, newRecords } from "./container-record.ts";
 import type { ServedContainer } from "./kubelet-server.ts";
 import { timestamp } from "./pod-status.ts";
 import {
@@ -41,7 +41,7 @@ const NEVER = timestamp(0);
 
 /** The containers of one Pod: what is known about each (`records`), and the running ones. A record may lag behind. */
 export class PodContainers {
-  readonly records: readonly ContainerRecord[];
+  readonly records: ContainerRecord[];
   readonly #pod: Pod;
   readonly #owner: ContainersOwner;
   readonly #tracked = new Map<ContainerRecord, Tracked>();
@@ -52,6 +52,13 @@ export class PodContainers {
     this.#pod = pod;
     this.records = newRecords(pod);
     this.#owner = owner;
+  }
+
+  /** Adds the ephemeral containers that the Pod has gained. Returns whether there are any. */
+  extend(pod: Pod): boolean {
+    const fresh = newRecords(pod).filter(({ role, spec }) => role === "ephemeral" && !this.#record(spec.name));
+    this.records.push(...fresh);
+    return fresh.length > 0;
   }
 
   ofRole(role: ContainerRecord["role"]): ContainerRecord[] {
@@ -132,7 +139,7 @@ export class PodContainers {
 
   /** Kills a container from outside. Returns false if it isn't running. */
   kill(name: string, by: "OOMKilled" | "SIGKILL"): boolean {
-    const record = this.records.find(({ spec }) => spec.name === name);
+    const record = this.#record(name);
     const tracked = record && this.#tracked.get(record);
     if (!tracked || tracked.exit) return false;
     if (by === "OOMKilled") tracked.killedBy = by;
@@ -158,10 +165,7 @@ export class PodContainers {
 
   /** Forgets why containers couldn't start, so that they wait like new ones. */
   forgetWaits(): void {
-    for (const [i, { state }] of newRecords(this.#pod).entries()) {
-      const record = this.records[i];
-      if (record?.state.waiting) record.state = state;
-    }
+    for (const record of this.records) if (record.state.waiting) record.state = initialState(this.#pod);
   }
 
   /** Sends SIGTERM to all, and SIGKILL to the remaining ones when `kill` resolves. Resolves when none is running. */
@@ -181,6 +185,10 @@ export class PodContainers {
     const all = [...this.#tracked.values()];
     for (const { live } of all) live.signal("SIGKILL");
     await Promise.all(all.map(({ ended }) => ended.promise));
+  }
+
+  #record(name: string): ContainerRecord | undefined {
+    return this.records.find(({ spec }) => spec.name === name);
   }
 
   async #stopOne(record: ContainerRecord, kill: Promise<unknown>): Promise<void> {

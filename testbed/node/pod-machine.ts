@@ -15,7 +15,7 @@ import { renderRefusal, renderStatus, unlocated } from "./pod-status.ts";
 import { restartDelaySeconds } from "./restart-backoff.ts";
 import type { ContainerRuntime } from "./runtime.ts";
 import { sandboxFault } from "./sandbox-fault.ts";
-import { fileReferences, type VolumeFiles, volumeFiles } from "./volume-files.ts";
+import { fileReferences, hasFiles, type VolumeFiles, volumeFiles } from "./volume-files.ts";
 
 /** What a Pod needs from its node. */
 export interface PodHost {
@@ -154,7 +154,9 @@ export class PodMachine implements ContainersOwner {
   update(pod: Pod): void {
     const before = this.#pod;
     this.#pod = pod;
-    if (rules.differsForKubelet(before, pod)) this.#consider();
+    const added = this.#containers.extend(pod);
+    if (added && !pod.metadata.deletionTimestamp) this.#after(this.#latency.draw("added"), () => this.#consider());
+    else if (rules.differsForKubelet(before, pod)) this.#consider();
     else if (!this.#ended && !this.#stopped && rules.gatesDiffer(before, pod)) this.changed();
   }
 
@@ -272,17 +274,18 @@ export class PodMachine implements ContainersOwner {
       this.#sandboxReady = true;
       this.#podIP ??= this.#host.allocateIP(this.#pod);
       this.#report();
-    } else if (this.#hasFiles) {
+    } else if (hasFiles(this.#pod)) {
       // Runs separately, because no container waits for it.
       this.#after(this.#latency.draw("volumes"), () => void this.#refreshVolumes());
     }
     const outcomes: Outcome[] = [];
+    for (const record of this.#containers.ofRole("ephemeral")) outcomes.push(await this.#ensure(record));
     if (await this.#initialize(outcomes)) {
       for (const record of this.#containers.ofRole("main")) outcomes.push(await this.#ensure(record));
     }
     if (outcomes.includes("pull-failed")) return "exitSeen";
     if (outcomes.includes("waits")) return "look";
-    return this.#hasFiles ? "resync" : undefined;
+    return hasFiles(this.#pod) ? "resync" : undefined;
   }
 
   /** Volumes are mounted before the sandbox exists. A Pod without its volumes only shows ContainerCreating. */
@@ -322,15 +325,10 @@ export class PodMachine implements ContainersOwner {
     }
   }
 
-  get #hasFiles(): boolean {
-    const { secrets, configMaps } = fileReferences(this.#pod);
-    return secrets.length + configMaps.length > 0;
-  }
-
   /** Returns false while something that a volume requires is missing. */
   async #mountVolumes(): Promise<boolean> {
     if (!(await this.#hasVolumes())) return false;
-    if (!this.#hasFiles) return true;
+    if (!hasFiles(this.#pod)) return true;
     const pod = this.#pod;
     try {
       const files = volumeFiles(pod, await this.#host.read(pod, fileReferences(pod)));
@@ -352,7 +350,7 @@ export class PodMachine implements ContainersOwner {
   async #initialize(outcomes: Outcome[]): Promise<boolean> {
     const begun = rules.hasBegun(this.#containers.records);
     for (const record of this.#containers.records) {
-      if (record.role === "main" || (record.role === "init" && begun)) continue;
+      if (record.role === "main" || record.role === "ephemeral" || (record.role === "init" && begun)) continue;
       if (record.role === "init" && record.state.terminated?.exitCode === 0) continue;
       const outcome = await this.#ensure(record);
       outcomes.push(outcome);
@@ -415,6 +413,7 @@ export class PodMachine implements ContainersOwner {
     const started = await this.#containers.launch(record, runtime, {
       ...{ pod, fate, env: prepared.env, latency, evict },
       fateNow: () => this.#fateNow(record.spec),
+      podNow: () => this.#pod,
       onFault: (error) => this.#host.fault(this.#pod, error),
     });
     if (started) return "runs";
@@ -539,7 +538,8 @@ export class PodMachine implements ContainersOwner {
 
   /** Adopts a Pod of an earlier kubelet, whose containers are gone. */
   #adopt(status: PodStatus): void {
-    const all = [...(status.initContainerStatuses ?? []), ...(status.containerStatuses ?? [])];
+    const { initContainerStatuses = [], containerStatuses = [], ephemeralContainerStatuses = [] } = status;
+    const all = [...initContainerStatuses, ...containerStatuses, ...ephemeralContainerStatuses];
     for (const record of this.#containers.records) {
       const reported = all.find(({ name }) => name === record.spec.name);
       adoptStatus(record, reported);

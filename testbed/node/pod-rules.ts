@@ -46,6 +46,7 @@ export function graceSecondsOf(pod: Pod): number {
 /** Whether the kubelet restarts a container that ended this way. */
 export function restarts(pod: Pod, record: ContainerRecord, end: ContainerStateTerminated): boolean {
   if (record.role === "sidecar") return true;
+  if (record.role === "ephemeral") return false;
   const { restartPolicy = "Always" } = pod.spec;
   if (restartPolicy === "Never") return false;
   return end.exitCode !== 0 || (restartPolicy === "Always" && record.role === "main");

@@ -31,8 +31,11 @@ export interface PodView {
 export function renderStatus(view: PodView): PodStatus {
   const { pod, records, previous } = view;
   const render = (record: ContainerRecord) => renderContainer(pod, record);
-  const init = records.filter(({ role }) => role !== "main").map(render);
+  const init = records.filter(({ role }) => role === "init" || role === "sidecar").map(render);
   const main = records.filter(({ role }) => role === "main").map(render);
+  // They count neither for the phase nor for the conditions. The kubelet sorts them by name.
+  const ephemeral = records.filter(({ role }) => role === "ephemeral").map(render);
+  ephemeral.sort((a, b) => (a.name < b.name ? -1 : 1));
   const byItself = phaseOf(pod, init, main, !view.mayRun);
   const verdict = view.verdict?.always || byItself !== "Succeeded" ? view.verdict : undefined;
   // The conditions reflect what was seen. The kubelet doesn't recompute them when it counts the rest as lost.
@@ -59,6 +62,7 @@ export function renderStatus(view: PodView): PodStatus {
     startTime: timestamp(view.startTimeMs),
     ...(init.length > 0 ? { initContainerStatuses: init } : {}),
     containerStatuses: main,
+    ...(ephemeral.length > 0 ? { ephemeralContainerStatuses: ephemeral } : {}),
     qosClass: qosClass(pod),
     // The kubelet reads the cgroup for the first status after the Pod was seen running, until the cgroup is removed.
     ...podResources(pod, previous?.phase === "Running" && !view.gone),

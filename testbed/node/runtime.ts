@@ -30,6 +30,8 @@ export interface StartRequest {
   readonly fate: Fate | undefined;
   /** Returns the fate as chosen now. A container that waits for its session takes it when it gets one. */
   readonly fateNow?: () => Fate | undefined;
+  /** Returns the Pod as the node knows it now. */
+  readonly podNow?: () => Pod;
   /** Whether the Pod waits for its end, as for an init container. */
   readonly runsToCompletion: boolean;
   /** The environment as the kubelet resolved it. */

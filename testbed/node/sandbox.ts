@@ -1,6 +1,8 @@
 import { mkdir, rm } from "node:fs/promises";
 import { delimiter, dirname, join, normalize } from "node:path";
+import { KEEPER_VOLUME } from "../../src/api/names.ts";
 import type { Container, Pod } from "../../src/kube/objects.ts";
+import { isKeeper } from "./keeper.ts";
 
 /** Folders that a session's container must be able to write to, regardless of its Pod's mounts. */
 const ALWAYS_MAPPED = ["/workspace", "/mnt/memory", "/dev/termination-log"] as const;
@@ -63,7 +65,10 @@ export class Sandbox {
   map(container: Container, word: string): string {
     const mounts = [...ALWAYS_MAPPED, ...mountPaths(container)];
     const inside = mounts.some((mount) => word === mount || word.startsWith(`${mount}/`));
-    return inside ? this.path(word) : word;
+    if (inside) return this.path(word);
+    // The keeper's script names a file of its volume.
+    const [keeperMount] = isKeeper(container) ? mountPaths(container, KEEPER_VOLUME) : [];
+    return keeperMount === undefined ? word : word.replaceAll(`${keeperMount}/`, `${this.path(keeperMount)}/`);
   }
 
   /** Returns the whole environment of a process: the Pod's variables, and only the program path of this machine. */
@@ -86,7 +91,9 @@ export class Sandbox {
   }
 }
 
-function mountPaths(container: Container): string[] {
-  const mounts = (container["volumeMounts"] ?? []) as { mountPath: string }[];
-  return mounts.map(({ mountPath }) => mountPath.replace(/\/+$/, "")).filter((path) => path !== "");
+/** @param volume the only volume that counts; by default all do */
+function mountPaths(container: Container, volume?: string): string[] {
+  const mounts = (container["volumeMounts"] ?? []) as { name: string; mountPath: string }[];
+  const counting = mounts.filter(({ name }) => volume === undefined || name === volume);
+  return counting.map(({ mountPath }) => mountPath.replace(/\/+$/, "")).filter((path) => path !== "");
 }

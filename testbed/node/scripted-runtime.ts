@@ -1,6 +1,7 @@
 import type { Clock, Timer } from "../../src/core/clock.ts";
 import type { Container, Pod } from "../../src/kube/objects.ts";
 import { chosenFate, defaultFate, type Fate, type FateChooser, type OnTerm } from "./fate.ts";
+import { isKeeper, KEEPER_LOOK_MS, Keeper } from "./keeper.ts";
 import type { PodVerdict } from "./pod-conditions.ts";
 import {
   type ContainerExit,
@@ -35,6 +36,10 @@ export class ScriptedRuntime implements ContainerRuntime {
   }
 
   start(request: StartRequest): LiveContainer {
+    if (isKeeper(request.container)) {
+      const { pod, podNow = () => pod, latency, onExit } = request;
+      return new Keeper(this.#clock, podNow, onExit, latency.scaled(KEEPER_LOOK_MS));
+    }
     const parking = parkingOf(request.pod, request.container);
     // A shell looks for the program itself. Without one, the runtime does.
     const isMissing = parking === "Program" && request.fate?.kind === "start-error";

@@ -3,6 +3,7 @@ import { isRecord } from "../../src/core/json.ts";
 import type { Container, Pod } from "../../src/kube/objects.ts";
 import { isWaitingCommand } from "../../src/pods/frame.ts";
 import { mainContainerName } from "./fate.ts";
+import { isKeeper } from "./keeper.ts";
 
 /** How a container waits for its session: in Berth's shell, or as a program that reads its item itself. */
 export type Parking = "Shell" | "Program";
@@ -24,7 +25,7 @@ export class FrameError extends Error {}
 
 /** Returns how a container waits for a frame, or undefined if it doesn't. */
 export function parkingOf({ metadata, ...pod }: Pod, container: Container): Parking | undefined {
-  if (container["stdin"] !== true) return undefined;
+  if (container["stdin"] !== true || isKeeper(container)) return undefined;
   if (isWaitingCommand(container.command)) return "Shell";
   const isProgram = metadata.annotations?.[ANNOTATION_PARKING] === "Program";
   return isProgram && container.name === mainContainerName({ metadata, ...pod }) ? "Program" : undefined;

@@ -1,5 +1,5 @@
 import type { Pod } from "../../src/kube/objects.ts";
-import type { ReferencedObjects, References } from "./environment.ts";
+import { fieldValue, type ReferencedObjects, type References } from "./environment.ts";
 
 /** A file of a volume. */
 export interface VolumeFile {
@@ -23,10 +23,16 @@ interface Source {
   items?: Item[];
   defaultMode?: number;
 }
+interface DownwardItem {
+  path: string;
+  fieldRef?: { fieldPath: string };
+  mode?: number;
+}
 interface Volume {
   name: string;
   secret?: Source;
   configMap?: Source;
+  downwardAPI?: { items?: DownwardItem[]; defaultMode?: number };
   projected?: { sources?: { secret?: Source; configMap?: Source }[]; defaultMode?: number };
 }
 
@@ -38,6 +44,11 @@ interface Part {
 }
 
 const DEFAULT_MODE = 0o644;
+
+/** Whether the Pod has volumes with files. */
+export function hasFiles(pod: Pod): boolean {
+  return volumesOf(pod).some((volume) => volume.downwardAPI !== undefined || partsOf(volume).length > 0);
+}
 
 /** Returns the names of the Secrets and ConfigMaps whose keys are files of the Pod's volumes. */
 export function fileReferences(pod: Pod): References {
@@ -57,8 +68,8 @@ export function volumeFiles(pod: Pod, objects: ReferencedObjects): Map<string, V
   const volumes = new Map<string, VolumeFiles>();
   for (const volume of volumesOf(pod)) {
     const parts = partsOf(volume);
-    if (parts.length === 0) continue;
-    const files = new Map<string, VolumeFile>();
+    const files = new Map(volume.downwardAPI && fieldsOf(pod, volume.downwardAPI));
+    if (parts.length === 0 && !volume.downwardAPI) continue;
     for (const part of parts) {
       const found = filesOf(part, objects);
       if (!found) return undefined;
@@ -67,6 +78,13 @@ export function volumeFiles(pod: Pod, objects: ReferencedObjects): Map<string, V
     volumes.set(volume.name, files);
   }
   return volumes;
+}
+
+/** The Pod's own fields as files, each without a line break. Fields of resources are not supported. */
+function fieldsOf(pod: Pod, { items = [], defaultMode }: NonNullable<Volume["downwardAPI"]>): [string, VolumeFile][] {
+  return items.flatMap(({ path, fieldRef, mode = defaultMode ?? DEFAULT_MODE }) =>
+    fieldRef ? [[path, { content: Buffer.from(fieldValue(pod, fieldRef.fieldPath)), mode }]] : [],
+  );
 }
 
 function filesOf({ kind, source, defaultMode }: Part, objects: ReferencedObjects): [string, VolumeFile][] | undefined {

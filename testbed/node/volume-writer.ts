@@ -15,7 +15,7 @@ interface Mount {
  * doesn't refresh either.
  */
 export function fileMounts({ spec }: Pod): Pick<Mount, "name" | "mountPath">[] {
-  const containers = [...(spec.initContainers ?? []), ...spec.containers];
+  const containers = [...(spec.initContainers ?? []), ...spec.containers, ...(spec.ephemeralContainers ?? [])];
   const mounts = containers.flatMap((container) => (container["volumeMounts"] ?? []) as Mount[]);
   const whole = mounts.filter(({ subPath, subPathExpr }) => !subPath && !subPathExpr);
   return [...new Map(whole.map((mount) => [`${mount.name} ${mount.mountPath}`, mount])).values()];

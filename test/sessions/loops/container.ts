@@ -4,7 +4,7 @@ import { apiTime } from "../../../src/kube/objects.ts";
 import type { Container, ContainerState, Pod } from "../../../src/kube/resource.ts";
 import type { HttpSender } from "../../../src/work/http.ts";
 import { type Fate, parseFate } from "../../../testbed/node/fate.ts";
-import { deadlineOf, Keeper } from "../../../testbed/node/keeper.ts";
+import { Keeper } from "../../../testbed/node/keeper.ts";
 import { Latency } from "../../../testbed/node/latency.ts";
 import type { LiveContainer, StartRequest } from "../../../testbed/node/runtime.ts";
 import type { Parking } from "../../../testbed/node/session-frame.ts";
@@ -105,8 +105,7 @@ export class LoopContainer {
   }
 
   keep(): void {
-    const deadline = () => deadlineOf(this.#pod());
-    this.#keeper = new Keeper(this.#parts.clock, deadline, ({ exitCode }) => this.#end(exitCode));
+    this.#keeper = new Keeper(this.#parts.clock, this.#pod, ({ exitCode }) => this.#end(exitCode));
   }
 
   run(fate: ContainerFate, workId: string, secret: string): void {

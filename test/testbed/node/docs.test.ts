@@ -27,6 +27,7 @@ test("the durations on the page match the code", () => {
   expect(rows).toEqual(
     [
       shown.sandbox,
+      shown.added,
       shown.start,
       shown.exitSeen,
       shown.terminalPhase,

@@ -14,7 +14,8 @@ const objects = {
 };
 
 function resolve(shape: Record<string, unknown>): Record<string, string> {
-  const pod = boundPod({ containers: [shape as Partial<Container>] });
+  const other = { name: "other", resources: { limits: { cpu: "3" } } };
+  const pod = boundPod({ containers: [shape as Partial<Container>, other] });
   pod.metadata.labels = { app: "x" };
   const [container] = pod.spec.containers;
   if (!container) throw new Error("no container");
@@ -52,6 +53,11 @@ describe("an environment", () => {
         env: [{ name: "M", valueFrom: { resourceFieldRef: { resource: "limits.memory", divisor: "1Mi" } } }],
       },
       { M: "2" },
+    ],
+    [
+      "a limit of another container",
+      { env: [{ name: "M", valueFrom: { resourceFieldRef: { resource: "limits.cpu", containerName: "other" } } }] },
+      { M: "3" },
     ],
     [
       "env values before envFrom values",

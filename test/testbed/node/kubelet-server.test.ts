@@ -50,6 +50,7 @@ beforeEach(async () => {
     open: running,
     once: running,
     closed: running,
+    turn: running,
     ended: { ...running, isRunning: false },
   };
   const pod = boundPod({
@@ -60,6 +61,7 @@ beforeEach(async () => {
       { name: "ended" },
       { name: "waiting" },
     ],
+    spec: { ephemeralContainers: [{ name: "turn", stdin: true }] },
   });
   server = new KubeletServer({
     find: ({ namespace, name }) =>
@@ -102,6 +104,14 @@ describe("an attached client", () => {
     streams.print("an answer");
     await client.printed("an answer\n");
     expect(client.output).toBe("an answer\n");
+  });
+
+  test("may be attached to an ephemeral container, whose log can be read", async () => {
+    const client = await attach("turn");
+    client.send("a line\n");
+    await expect.poll(() => input).toBe("a line\n");
+    streams.print("an answer");
+    expect(await answer("/containerLogs/tb/work-1/turn")).toBe("200 an answer\n");
   });
 
   test("may be one of several, and leaves the input open", async () => {

@@ -45,7 +45,8 @@ export class PodBench implements PodHost {
    * end.
    */
   stateOf(name: string): string {
-    const all = [...(this.last.initContainerStatuses ?? []), ...(this.last.containerStatuses ?? [])];
+    const { initContainerStatuses = [], containerStatuses = [], ephemeralContainerStatuses = [] } = this.last;
+    const all = [...initContainerStatuses, ...containerStatuses, ...ephemeralContainerStatuses];
     const state = all.find((status) => status.name === name)?.state;
     return state?.running ? "running" : (state?.waiting?.reason ?? state?.terminated?.reason ?? "unknown");
   }
@@ -73,6 +74,18 @@ export class PodBench implements PodHost {
         deletionTimestamp: new Date(this.clock.now() + graceSeconds * 1_000).toISOString(),
         deletionGracePeriodSeconds: graceSeconds,
       },
+    });
+  }
+
+  /** Updates the Pod as the API server does when it gains an ephemeral container. */
+  addEphemeral(container: Container): void {
+    const { pod } = this.machine;
+    const { metadata, spec } = pod;
+    const ephemeralContainers = [container, ...(spec.ephemeralContainers ?? [])];
+    this.machine.update({
+      ...pod,
+      metadata: { ...metadata, generation: (metadata.generation ?? 1) + 1 },
+      spec: { ...spec, ephemeralContainers },
     });
   }
 

@@ -5,13 +5,17 @@ import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { ANNOTATION_DEADLINE } from "../../../src/api/names.ts";
 import { realClock } from "../../../src/core/clock.ts";
-import type { Container } from "../../../src/kube/objects.ts";
+import type { Container, Pod } from "../../../src/kube/objects.ts";
 import { shellFrame, waitingCommand } from "../../../src/pods/frame.ts";
+import { renderTurn, turnName } from "../../../src/pods/turns.ts";
 import { type FateInput, parseFate } from "../../../testbed/node/fate.ts";
 import { Latency, seededRandom } from "../../../testbed/node/latency.ts";
 import { ProcessRuntime } from "../../../testbed/node/process-runtime.ts";
 import { type ContainerExit, type LiveContainer, StartError } from "../../../testbed/node/runtime.ts";
+import { volumeFiles } from "../../../testbed/node/volume-files.ts";
+import { keeperPod } from "../../support/keeper-pods.ts";
 import { boundPod } from "./pod-bench.ts";
 
 const NODE = process.execPath;
@@ -40,13 +44,21 @@ const IMAGE = {
 
 let count = 0;
 
-/** Starts a container in a Pod with a unique name. */
-async function start(shape: Partial<Container>, env: Record<string, string> = {}, fate?: FateInput) {
+function newPod(shape: Partial<Container>): Pod {
   count += 1;
   const pod = boundPod({ containers: [shape] });
   pod.metadata.name = `process-${count}`;
-  const container = pod.spec.containers[0];
-  if (!container) throw new Error("no container");
+  return pod;
+}
+
+/** Starts a container, by default in a Pod with a unique name. */
+async function start(
+  shape: Partial<Container>,
+  env: Record<string, string> = {},
+  fate?: FateInput,
+  pod = newPod(shape),
+) {
+  const container = { name: "c", image: "worker:1", ...shape };
   const exited = Promise.withResolvers<ContainerExit>();
   const started = await runtime.start({
     pod,
@@ -266,6 +278,40 @@ describe("a process that waits in Berth's shell", () => {
     send(container, shellFrame({ A: "1" }));
     expect(await exited).toEqual({ exitCode: 137, reason: "OOMKilled" });
     expect(await log()).toBe("berth1 started\n");
+  });
+});
+
+describe("the processes of a Pod whose session can sleep", () => {
+  const POD = { name: "sleeper", namespace: "tb" };
+
+  test("are turns that share the Pod's volumes", async () => {
+    const pod = keeperPod({ ...POD, container: { command: [NODE, "-e", "eval(process.env.CODE)"] } });
+    const serve = async (turn: number, code: string) => {
+      const { container, exited } = await start(renderTurn(pod, turn), { DIR: "/workspace" }, undefined, pod);
+      container.streams?.write(Buffer.from(shellFrame({ CODE: code }) ?? ""));
+      expect(await exited).toEqual({ exitCode: 0 });
+      return await runtime.logs(pod, turnName(turn));
+    };
+    await serve(1, "fs.writeFileSync(process.env.DIR + '/f', 'kept')");
+    const show = "console.log(fs.readFileSync(process.env.DIR + '/f', 'utf8'))";
+    expect(await serve(2, show)).toBe("berth1 started\nkept\n");
+  });
+
+  test("are a keeper that ends on SIGTERM", async () => {
+    const pod = keeperPod(POD);
+    const [keeper = {}] = pod.spec.containers;
+    const { container, exited } = await start(keeper, {}, undefined, pod);
+    container.signal("SIGTERM");
+    expect(await exited).toMatchObject({ exitCode: 143 });
+  });
+
+  test("are a keeper that ends with 4 after its deadline", async () => {
+    const deadline = String(Math.floor(Date.now() / 1_000) - 1);
+    const pod = keeperPod({ ...POD, annotations: { [ANNOTATION_DEADLINE]: deadline } });
+    const files = volumeFiles(pod, { secret: () => undefined, configMap: () => undefined });
+    await runtime.writeFiles(pod, files ?? new Map());
+    const [keeper = {}] = pod.spec.containers;
+    expect(await (await start(keeper, {}, undefined, pod)).exited).toMatchObject({ exitCode: 4 });
   });
 });
 

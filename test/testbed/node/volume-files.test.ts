@@ -39,6 +39,16 @@ describe("the files of a volume", () => {
       { projected: { defaultMode: 0o440, sources: [{ secret: { name: "s" } }, { configMap: { name: "c" } }] } },
       ["a: one 440", "b: two 440", "app.json: {} 440"],
     ],
+    [
+      "fields of the Pod",
+      { downwardAPI: { items: [{ path: "name", fieldRef: { fieldPath: "metadata.name" } }], defaultMode: 0o400 } },
+      ["name: work-1 400"],
+    ],
+    [
+      "an annotation that the Pod doesn't have",
+      { downwardAPI: { items: [{ path: "a", fieldRef: { fieldPath: "metadata.annotations['a.b/c']" } }] } },
+      ["a:  644"],
+    ],
     ["a volume of another kind", { emptyDir: {} }, []],
   ])("%s", (_, volume, expected) => expect(filesOf(volume)).toEqual(expected));
 
