@@ -18,10 +18,26 @@ export const enqueueSchema = z.strictObject({
 });
 export type EnqueueInput = z.input<typeof enqueueSchema>;
 
+/** Sessions that come back: each gets further messages, some time after its worker has left. */
+const returnsSchema = z.strictObject({
+  /** The fraction of sessions that come back. */
+  share: z.number().min(0).max(1).default(1),
+  /** The number of times that each of them comes back. */
+  times: z.int().positive().default(1),
+  /** The idle time from the stop of a work item to the next message, in seconds: fixed, or drawn from a range. */
+  afterSeconds: z.union([z.number().min(0), z.strictObject({ min: z.number().min(0), max: z.number().min(0) })]),
+  /** What the agent does each time. Defaults to the script of the session. */
+  script: scriptSchema.optional(),
+  /** Determines which sessions come back, and after what time. */
+  seed: z.int().default(1),
+});
+export type ReturnsPlan = z.output<typeof returnsSchema>;
+
 const common = {
   item: enqueueSchema.optional(),
-  /** The maximum number of items. */
+  /** The maximum number of items. Messages of sessions that come back don't count. */
   count: z.int().positive().optional(),
+  returns: returnsSchema.optional(),
 };
 
 /** When items arrive. All times are on the simulator's clock. */
@@ -53,6 +69,8 @@ export interface ArrivalsHandle {
   readonly id: string;
   /** The number of items so far. */
   readonly arrived: number;
+  /** The number of times that a session has come back so far. */
+  readonly returned: number;
   /** Resolves with the number of items after the last one arrived or `stop` was called. */
   readonly done: Promise<number>;
   stop(): void;
@@ -64,7 +82,7 @@ export function startArrivals(
   clock: SimulatorClock,
   deadlines: Deadlines,
   arrive: () => void,
-): ArrivalsHandle {
+): Omit<ArrivalsHandle, "returned"> {
   const start = clock.now();
   const times = arrivalTimes(plan);
   const { promise, resolve } = Promise.withResolvers<number>();

@@ -12,6 +12,7 @@ import type { SimulatorClock } from "./clock.ts";
 import { type FaultInput, type FaultRecord, faultSchema } from "./faults.ts";
 import { type ItemRecord, recordOf } from "./item.ts";
 import { type Report, reportOf } from "./report.ts";
+import { Returns } from "./returns.ts";
 import type { ScriptInput } from "./script.ts";
 import { ApiServer } from "./server.ts";
 import { type SessionRecord, sessionRecordOf } from "./session.ts";
@@ -222,15 +223,38 @@ export class Simulator implements AsyncDisposable {
     );
   }
 
-  /** Starts arrivals. `item` may also be a function of the item's index, starting at 0. */
+  /**
+   * Starts arrivals. `item` may also be a function of the item's index, starting at 0. Sessions may come back after the
+   * last arrival, until the arrivals are stopped.
+   */
   arrivals(environmentId: string, plan: ArrivalsInput, item?: (index: number) => EnqueueInput): ArrivalsHandle {
     const parsed = arrivalsSchema.parse(plan);
     this.#world.environment(environmentId);
+    const returns = parsed.returns && new Returns(parsed.returns, this.#world);
     let index = 0;
-    const arrive = () => this.#world.enqueue(environmentId, item?.(index++) ?? parsed.item ?? {});
-    const handle = startArrivals(parsed, this.#world.clock, this.#world.deadlines, arrive);
-    this.#arrivals.set(handle.id, handle);
-    void handle.done.then(() => this.#arrivals.delete(handle.id));
+    const arrive = () => {
+      const input = item?.(index++) ?? parsed.item ?? {};
+      const { data } = this.#world.enqueue(environmentId, input);
+      if (data.type === "session") returns?.follow(data.id, input.script);
+    };
+    const arrivals = startArrivals(parsed, this.#world.clock, this.#world.deadlines, arrive);
+    const { id, done } = arrivals;
+    const stop = () => {
+      this.#arrivals.delete(id);
+      arrivals.stop();
+      returns?.stop();
+    };
+    const handle: ArrivalsHandle = {
+      ...{ id, done, stop },
+      get arrived() {
+        return arrivals.arrived;
+      },
+      get returned() {
+        return returns?.messages ?? 0;
+      },
+    };
+    this.#arrivals.set(id, handle);
+    if (!returns) void done.then(() => this.#arrivals.delete(id));
     return handle;
   }
 

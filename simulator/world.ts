@@ -90,6 +90,8 @@ export class World implements Surroundings, SessionSurroundings {
   /** In the order in which they stopped. */
   readonly #stopped = new Set<WorkItem>();
   readonly #keys = new Map<string, string>();
+  /** Sessions with a message that no worker will answer. */
+  readonly #unheard = new Set<Session>();
 
   constructor(options: WorldOptions) {
     this.clock = new SimulatorClock(options.clock, options.scale);
@@ -208,10 +210,19 @@ export class World implements Surroundings, SessionSurroundings {
     this.woken(session);
   }
 
-  /** Queues work for the session if all its items are stopped. */
+  /** Queues work for the session if all its items are stopped, or as soon as the last one is. */
   woken(session: Session): void {
-    const live = session.workIds.some((id) => this.items.get(id)?.state !== "stopped");
-    if (!live) this.enqueue(session.environmentId, { sessionId: session.id });
+    const states = session.workIds.map((id) => this.items.get(id)?.state ?? "stopped");
+    const live = states.filter((state) => state !== "stopped");
+    if (live.length === 0) this.enqueue(session.environmentId, { sessionId: session.id });
+    // A worker that was told to stop doesn't answer the message any more.
+    else if (live.every((state) => state === "stopping")) this.#unheard.add(session);
+  }
+
+  /** Queues work for a message that came while the session's last worker was leaving. */
+  #heard(session: Session | undefined): void {
+    if (!session || !this.#unheard.delete(session) || session.deleted || session.status === "terminated") return;
+    this.deadlines.after(0, () => this.woken(session));
   }
 
   /** Deletes a session. Its items stay and are offered again and again, without a session. */
@@ -255,7 +266,10 @@ export class World implements Surroundings, SessionSurroundings {
       this.events.emit("session", subject.id, event as SessionEvent);
       return;
     }
-    if (subject.state === "stopped") this.#remember(subject);
+    if (subject.state === "stopped") {
+      this.#heard(this.sessions.get(subject.data.id));
+      this.#remember(subject);
+    }
     if (this.events.listenerCount("item") > 0) this.events.emit("item", recordOf(subject), event as string);
   }
 

@@ -70,8 +70,62 @@ describe("arrivals", () => {
     expect(commands).toEqual(["echo 0", "echo 1"]);
   });
 
+  test("are sessions of which some come back, each with another item of its own", async () => {
+    await using rig = await startRig();
+    const plan = {
+      kind: "burst",
+      size: 40,
+      returns: { share: 0.5, times: 2, afterSeconds: { min: 60, max: 120 } },
+    } as const;
+    const arrivals = rig.simulator.arrivals(rig.environmentId, plan, (index) => ({
+      script: bashScript(`echo ${index}`),
+    }));
+    await rig.clock.advance(0);
+    const queued = () => rig.simulator.items().filter(({ state }) => state === "queued");
+    const serveAll = () => {
+      for (const { id } of queued()) rig.simulator.stopItem(id, { force: true });
+    };
+    serveAll();
+    await rig.clock.advance(60 * SECOND - 1);
+    expect(queued()).toEqual([]);
+    await rig.clock.advance(60 * SECOND + 1);
+    const back = arrivals.returned;
+    expect(back).toBeGreaterThan(10);
+    expect(back).toBeLessThan(30);
+    expect(new Set(queued().map(({ sessionId }) => sessionId)).size).toBe(back);
+    serveAll();
+    await rig.clock.advance(120 * SECOND);
+    serveAll();
+    await rig.clock.advance(600 * SECOND);
+    expect(arrivals.returned).toBe(2 * back);
+    const items = rig.simulator.sessions().map(({ workIds }) => workIds.length);
+    expect(new Set(items)).toEqual(new Set([1, 3]));
+    const [returned] = rig.simulator.sessions().filter(({ workIds }) => workIds.length === 3);
+    const prompts = returned?.events.filter(({ type }) => type === "user.message");
+    expect(prompts).toHaveLength(3);
+  });
+
+  test("are sessions that don't come back after they ended, or after the arrivals were stopped", async () => {
+    await using rig = await startRig();
+    const plan = { kind: "burst", size: 2, returns: { afterSeconds: 10 } } as const;
+    const arrivals = rig.simulator.arrivals(rig.environmentId, plan);
+    await rig.clock.advance(0);
+    for (const { id } of rig.simulator.items()) rig.simulator.stopItem(id, { force: true });
+    rig.simulator.terminateSession(rig.simulator.sessions()[0]?.id ?? "");
+    await rig.clock.advance(10 * SECOND);
+    expect(arrivals.returned).toBe(1);
+    const again = rig.simulator.arrivals(rig.environmentId, plan);
+    await rig.clock.advance(0);
+    for (const { id } of rig.simulator.items()) rig.simulator.stopItem(id, { force: true });
+    expect(rig.simulator.stopArrivals(again.id)).toBe(true);
+    await rig.clock.advance(60 * SECOND);
+    expect(again.returned).toBe(0);
+  });
+
   test("are rejected if the plan is invalid", async () => {
     await using rig = await startRig();
+    const returns = { share: 2, afterSeconds: 1 };
+    expect(() => rig.simulator.arrivals(rig.environmentId, { kind: "burst", size: 1, returns })).toThrow();
     expect(() => rig.simulator.arrivals(rig.environmentId, { kind: "poisson", ratePerSecond: 0 })).toThrow();
     expect(() => rig.simulator.arrivals("env_none", { kind: "burst", size: 1 })).toThrow("not found");
   });

@@ -169,6 +169,20 @@ describe("a session", () => {
     expect((await worker.request("GET", `/v1/sessions/${work.data.id}`)).status).toBe(200);
   });
 
+  test("queues a new work item for a message that comes while its worker is told to stop", async () => {
+    await using rig = await startRig();
+    const { work, worker } = await claimed(rig, {});
+    await worker.mustBeat(work.id, "NO_HEARTBEAT");
+    rig.simulator.stopItem(work.id);
+    rig.simulator.sendMessage(work.data.id, bashScript("again"));
+    rig.simulator.sendMessage(work.data.id, bashScript("and again"));
+    expect(rig.simulator.items()).toHaveLength(1);
+    await worker.stop(work.id, true);
+    await rig.clock.advance(0);
+    expect(rig.simulator.session(work.data.id).workIds).toHaveLength(2);
+    expect((await rig.client.take()).data.id).toBe(work.data.id);
+  });
+
   test("that was deleted is 404 for every call, and its item stays in the queue", async () => {
     await using rig = await startRig();
     const { work, worker } = await claimed(rig, {});
