@@ -168,7 +168,7 @@ export function fitsInLine(parking: Parking, { workId, sessionId, credential }: 
 }
 
 /** At least as long as the name of the credential's variable, and as the command that writes the secret's file. */
-const LONGEST_VARIABLE = `ANTHROPIC_WORK_SECRET_${"_".repeat(64)}`;
+const LONGEST_VARIABLE = `ANTHROPIC_WORK_SECRET_${"_".repeat(128)}`;
 
 /** The line that starts the session in a waiting Pod; null: its values don't fit in one. */
 export function frameFor(pod: Pod, container: string | undefined, identity: SessionIdentity): string | null {

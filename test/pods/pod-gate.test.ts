@@ -157,7 +157,7 @@ describe("a session's line", () => {
 
   test("writes the credential to its file, and does not export it", () => {
     expect(bodyOf(render(FILE))).toBe(
-      `( umask 377; printf %s 'it'\\''s secret' > '${WORK_SECRET_FILE}' ) && export ${IDS}`,
+      `( umask 377; rm -f '${WORK_SECRET_FILE}'; printf %s 'it'\\''s secret' > '${WORK_SECRET_FILE}' ) && export ${IDS}`,
     );
   });
 

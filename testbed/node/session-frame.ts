@@ -48,13 +48,15 @@ export function readFrame(line: string, parking: Parking): SessionFrame | undefi
 }
 
 const QUOTED = String.raw`'(?:[^']|'\\'')*'`;
-const WRITE = String.raw`\( umask 377; printf %s (${QUOTED}) > (${QUOTED}) \) && `;
+// An earlier version does not delete the file of an earlier turn first.
+const WRITE = String.raw`\( umask 377; (?:rm -f (${QUOTED}); )?printf %s (${QUOTED}) > (${QUOTED}) \) && `;
 const ASSIGNMENT = ` ([A-Za-z_][A-Za-z0-9_]*)=(${QUOTED})`;
 const SCRIPT = new RegExp(`^(?:${WRITE})?export((?:${ASSIGNMENT})+)$`);
 
 function readScript(body: string): SessionFrame {
-  const [, content, path, assignments] = SCRIPT.exec(body) ?? [];
-  if (assignments === undefined) throw new FrameError("the frame is not a list of exports");
+  const [, deleted, content, path, assignments] = SCRIPT.exec(body) ?? [];
+  if (assignments === undefined || (deleted !== undefined && deleted !== path))
+    throw new FrameError("the frame is not a list of exports");
   const variables: Record<string, string> = {};
   for (const [, name = "", value = ""] of assignments.matchAll(new RegExp(ASSIGNMENT, "g"))) {
     if (Object.hasOwn(variables, name)) throw new FrameError(`the frame sets ${name} twice`);

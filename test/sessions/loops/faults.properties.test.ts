@@ -81,7 +81,16 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
   };
   // A second generator, so that the other draws of a seed do not change.
   const own = seededRandom(seed + 1);
-  const workspace = own() < 1 / 3 ? { warm: 0, workspace: WORKSPACE } : {};
+  const sleeps = seededRandom(seed + 4);
+  const isPerSession = own() < 1 / 3;
+  const sleepSeconds = sleeps() < 1 / 2 ? 0 : Math.floor(10 + sleeps() * 200);
+  const maxSleeping = sleeps() < 1 / 2 ? {} : { maxSleeping: Math.floor(sleeps() * 3) };
+  const type = sleepSeconds > 0 ? { type: "Pod" } : {};
+  const workspace = {
+    ...(isPerSession ? { warm: 0 } : {}),
+    ...(sleepSeconds > 0 ? maxSleeping : {}),
+    workspace: { ...(isPerSession ? WORKSPACE : type), sleepSeconds },
+  };
   const world = new LoopWorld({
     seed,
     fate,
@@ -132,7 +141,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
     world.api.delay = (call) => (call === "ack" && !calm && service() < 1 / 4 ? 4_000 + service() * 1_800 : 0);
   }
   world.startsAreHeld = faults.crashes === 0 && !faults.weather;
-  world.say(`lease ${lease} ${onPodFailure} ${workspace.workspace ? "PerSession" : "Ephemeral"}`);
+  world.say(`lease ${lease} ${onPodFailure} ${JSON.stringify(workspace)}`);
   world.say(`seed ${seed} ${JSON.stringify(faults)} maxConcurrent ${maxConcurrent}`);
   const at = (ms: number, act: () => void) => world.clock.setTimer(act, ms);
   world.createEnvironment();
@@ -206,7 +215,8 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
     at(between(0, FAULTS_MS), () => {
       const earlier = world.items.find(({ type }) => type === "session" && own() < 1 / 3);
       // A session that returns, maybe before its previous Pod has ended.
-      const again = workspace.workspace && earlier ? { sessionId: world.api.world.item(earlier.id).data.id } : {};
+      const returns = isPerSession || sleepSeconds > 0;
+      const again = returns && earlier ? { sessionId: world.api.world.item(earlier.id).data.id } : {};
       world.enqueue({ ...input, ...("type" in input ? {} : again) });
     });
   }
@@ -220,12 +230,16 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
       const item = pick([...world.items.filter(({ state }) => state !== "stopped"), null] as [
         ReturnType<LoopWorld["item"]> | null,
       ]);
-      const accident = pick(["kill", "delete", "force", "lose", "stop", "stop-force"]);
+      const drawn = pick(["kill", "delete", "force", "lose", "stop", "stop-force"]);
+      const ofTurns = sleeps() < 1 / 2 ? "rerun" : "kill-keeper";
+      const accident = sleepSeconds > 0 && sleeps() < 1 / 4 ? ofTurns : drawn;
       world.say(`accident: ${accident} ${name}`);
       if (accident.startsWith("stop")) {
         if (item) world.api.world.stopItem(item.id, accident === "stop-force");
       } else if (name !== undefined) {
         if (accident === "kill") world.node.kill(name);
+        else if (accident === "rerun") world.node.rerun(name, "berth-turn-1");
+        else if (accident === "kill-keeper") world.node.kill(name, CONTAINER.name);
         else if (accident === "lose") world.node.lose(name, NAMESPACE);
         else world.server.delete(PODS, NAMESPACE, name, accident === "force" ? { gracePeriodSeconds: 0 } : {});
       }

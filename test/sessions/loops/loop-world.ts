@@ -5,6 +5,7 @@ import { violationText } from "../../../simulator/violations.ts";
 import {
   ANNOTATION_ASSIGNED_AT,
   ANNOTATION_LEASE,
+  ANNOTATION_SESSION_ID,
   ANNOTATION_WORKSPACE,
   API_VERSION,
   KEY_WORK_SECRET,
@@ -326,6 +327,7 @@ export class LoopWorld {
     kube.got = (object) => this.#noteRead(object);
     kube.deleted = ({ plural }, { name }) => {
       if (plural === SECRETS.plural && this.#opened.has(name)) this.#settled.add(name);
+      if (plural === PODS.plural) this.#deletedByOperator(this.#pod(name));
     };
     kube.wrote = (ref) => this.#lineSent(ref);
     const http = this.api.sender(workLink, clock);
@@ -485,6 +487,14 @@ export class LoopWorld {
     if (!isAssigned) this.wrongs.push(`D1 ${name} gets its line before it is assigned`);
   }
 
+  /** T3: no operator deletes the Pod of a sleeping session without an Event. */
+  #deletedByOperator(pod: Pod | undefined): void {
+    const sessionId = pod?.metadata.annotations?.[ANNOTATION_SESSION_ID];
+    if (!pod || pod.metadata.labels?.[LABEL_PHASE] !== "sleeping") return;
+    if (this.told.some((words) => words.startsWith(`SleepEnded: session ${sessionId} `))) return;
+    this.wrongs.push(`T3 ${pod.metadata.name} is deleted although session ${sessionId} sleeps in it`);
+  }
+
   /**
    * Containers whose Pod exists and mounts this volume. Containers of a force-deleted Pod don't count: no operator can
    * know of them.
@@ -543,7 +553,7 @@ export class LoopWorld {
     const live = this.pods.filter(
       (pod) =>
         !pod.metadata.deletionTimestamp &&
-        pod.metadata.labels?.[LABEL_PHASE] !== "finished" &&
+        !["finished", "sleeping"].includes(pod.metadata.labels?.[LABEL_PHASE] ?? "") &&
         readPodState(pod).is !== "ended",
     );
     this.maxLivePods = Math.max(this.maxLivePods, live.length);

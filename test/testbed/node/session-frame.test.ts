@@ -58,6 +58,7 @@ describe("a body that must never be sent", () => {
     "( umask 077; printf %s 's' > '/f' ) && export A='1'",
     "( umask 377; printf %s 's' > '/f' ); export A='1'",
     "( umask 377; printf %s 's' > /f ) && export A='1'",
+    "( umask 377; rm -f '/g'; printf %s 's' > '/f' ) && export A='1'",
   ])("to a shell: %j", (body) => {
     expect(() => readFrame(framed(body), "Shell")).toThrow(FrameError);
   });
