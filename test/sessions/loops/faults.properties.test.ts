@@ -310,7 +310,9 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
     );
   }
   // A Pod whose creation a killed process had sent may appear beside those of the next process.
-  const most = maxConcurrent + 1 + (faults.crashes > 0 ? faults.crashes * maxConcurrent : 0);
+  // So may a Pod that wakes, beside free Pods that are then removed.
+  const woken = sleepSeconds > 0 ? maxConcurrent : 0;
+  const most = maxConcurrent + 1 + woken + (faults.crashes > 0 ? faults.crashes * maxConcurrent : 0);
   if (world.maxLivePods > most) wrongs.push(`${world.maxLivePods} Pods at a time, maxConcurrent ${maxConcurrent}`);
   (operator as Operator | null)?.kill();
   (other as Operator | undefined)?.kill();

@@ -490,7 +490,7 @@ export class LoopWorld {
   /** T3: no operator deletes the Pod of a sleeping session without an Event. */
   #deletedByOperator(pod: Pod | undefined): void {
     const sessionId = pod?.metadata.annotations?.[ANNOTATION_SESSION_ID];
-    if (!pod || pod.metadata.labels?.[LABEL_PHASE] !== "sleeping") return;
+    if (pod?.metadata.labels?.[LABEL_PHASE] !== "sleeping") return;
     if (this.told.some((words) => words.startsWith(`SleepEnded: session ${sessionId} `))) return;
     this.wrongs.push(`T3 ${pod.metadata.name} is deleted although session ${sessionId} sleeps in it`);
   }
