@@ -32,6 +32,9 @@ const NOT_EPHEMERAL_IN_MOUNT = ["subPath", "subPathExpr"] as const;
 /** Resources that bound all containers of a Pod together. All others belong to the one container that requests them. */
 const RESOURCE_OF_POD = /^(cpu|memory|ephemeral-storage|hugepages-.+)$/;
 
+/** With these, programs of a session see the keeper, which runs as the same user. */
+const SHARED_PROCESSES = ["shareProcessNamespace", "hostPID"] as const;
+
 const REFUSED = "is set, which Kubernetes does not allow in a container that is added to a running Pod";
 
 /**
@@ -47,6 +50,10 @@ export function keptFromSleep({ parking, template }: SessionsSpec): string | nul
 
 /** Why a work item can't run in an ephemeral container beside a container that only keeps the Pod. */
 function keptFromTurns(template: PodTemplate): string | null {
+  const shared = SHARED_PROCESSES.find((name) => template.spec[name] === true);
+  if (shared !== undefined) {
+    return `spec.sessions.template.spec.${shared} is true, and a session could end the container that keeps its Pod: remove it`;
+  }
   const session = sessionContainer(template) ?? { name: "" };
   const path = sessionContainerPath(template);
   const field = NOT_EPHEMERAL.find((name) => isSet(session[name])) ?? mountWithPart(session) ?? ownResource(session);

@@ -72,7 +72,8 @@ export function withWorkspace(
     ...template,
     spec: {
       ...spec,
-      securityContext: fsGroupFor(template, session),
+      // Any user may write to an emptyDir.
+      ...(type === "PerSession" ? { securityContext: fsGroupFor(template, session) } : {}),
       volumes: [...(spec.volumes ?? []), volume],
       containers: spec.containers.map((each) =>
         each.name === container ? { ...each, volumeMounts: [...mountsOf(each), mount] } : each,

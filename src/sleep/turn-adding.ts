@@ -108,7 +108,9 @@ export class TurnAdding {
       if (error instanceof LeadershipLostError) return;
       logger.info({ pod: name, error: errorText(error) }, "a turn could not be added to a Pod yet");
       if (isForbidden(error) || isInvalid(error)) {
-        this.#context.sleepFailed(`ephemeral containers are refused: ${apiErrorText(error, environment)}`, true);
+        // A missing right is checked again by itself. What refuses only some Pods shows only in Pods.
+        const isRight = errorText(error).includes("cannot patch resource");
+        this.#context.sleepFailed(`ephemeral containers are refused: ${apiErrorText(error, environment)}`, isRight);
       }
     }
     this.#onChange();
@@ -119,6 +121,11 @@ export class TurnAdding {
     const { kube, points, namespace } = this.#context;
     if (live.metadata.uid !== adding.uid || !isSessionPodOf(live, this.#context) || !needsTurn(live)) return true;
     const { name = "" } = live.metadata;
+    const [, other] = live.spec.containers;
+    if (other) {
+      this.#context.sleepFailed(`admission adds the container ${other.name}, which must be a native sidecar`);
+      return true;
+    }
     const turn = nextTurn(live);
     const add = () =>
       kube.patch(PODS, { namespace, name }, turnPatch(live, turn), {

@@ -34,6 +34,12 @@ test("maxSleepingOf is maxConcurrent if maxSleeping is left out", () => {
 });
 
 describe("sessions can't sleep", () => {
+  test.each(["shareProcessNamespace", "hostPID"])("with %s, which shows them the keeper", (field) => {
+    expect(keptFromSleep(withSession({}, { [field]: true }))).toMatch(
+      new RegExp(`^spec\\.sessions\\.template\\.spec\\.${field} is true, .*: remove it$`),
+    );
+  });
+
   const CONTAINER = "spec.sessions.template.spec.containers[0]";
   const REFUSED = "is set, which Kubernetes does not allow in a container that is added to a running Pod";
 

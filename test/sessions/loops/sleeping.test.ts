@@ -240,7 +240,7 @@ describe("where ephemeral containers", () => {
     operator.kube.intercept = [forbidEphemeralContainers];
     const item = world.enqueue();
     await world.until("the item is served", () => world.item(item).state === "stopped" && world.isSettled, 300_000);
-    expect(world.environment?.status?.sleep).toEqual({
+    expect(world.environment?.status?.sleep).toMatchObject({
       enabled: false,
       message: expect.stringContaining("ephemeral containers"),
     });
