@@ -84,8 +84,8 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "accepts a Pod that isn't parked",
         guard: "readLive",
-        find: 'return same && readPodState(live).is === "parked";',
-        replace: "return same;",
+        find: 'return same && isTurn && readPodState(live).is === "parked";',
+        replace: "return same && isTurn;",
       },
       {
         name: "treats an unreadable Pod as parked",
@@ -675,7 +675,7 @@ export const CLAIMING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/protocol/claim-table.ts",
+    file: "src/sessions/claim-gate.ts",
     tests: ["test/protocol/claim-table.test.ts"],
     mutations: [
       {
@@ -687,7 +687,7 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "doesn't detect a session's Pod whose claim is deleted",
         guard: "sessionTurn",
-        find: "return context.pods.assignedTo(sessionId).some((pod) => !isOverdue(pod, overMs) && isLive(pod));",
+        find: "return context.pods.ofSession(sessionId).some((pod) => !isAsleep(pod) && !isOverdue(pod, overMs) && isLive(pod));",
         replace: "return overMs < 0;",
       },
       {
@@ -695,7 +695,6 @@ export const CLAIMING: readonly FileMutations[] = [
         guard: "bound",
         find: "!isOverdue(pod, overMs) && ",
         replace: "",
-        tests: ["test/protocol/claim-table.test.ts"],
       },
     ],
   },
@@ -826,7 +825,7 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "adopts a claim that it already holds",
         guard: "identity",
-        find: ' || claims.has(secret.metadata.name ?? "")) return null;',
+        find: ' || claims.has(podOfSlot(secret.metadata.name ?? "").pod)) return null;',
         replace: ") return null;",
       },
       {
@@ -862,8 +861,8 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "reads the start of another Pod of the same name",
         guard: "identity",
-        find: "pod?.metadata.uid === journal.podUid && journal.opened",
-        replace: "pod !== undefined && journal.opened",
+        find: "known?.metadata.uid === journal.podUid && journal.opened",
+        replace: "known !== undefined && journal.opened",
       },
       {
         name: "treats a failed list of Secrets as empty",

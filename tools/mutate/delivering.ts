@@ -308,8 +308,8 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "writes into a connection that has ended",
         guard: "error",
-        find: "const stream = kept?.isOpen ? kept : await connect();",
-        replace: "const stream = kept ?? (await connect());",
+        find: "const stream = kept?.isOpen ? kept : (",
+        replace: "const stream = kept ?? (",
       },
       {
         name: "waits forever for the marker",

@@ -669,8 +669,8 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "raises a Pod's deadline",
         guard: "bound",
-        find: "Math.min(current, claim.record.deadlineSeconds ?? deadlineSeconds(context, pod))",
-        replace: "claim.record.deadlineSeconds ?? deadlineSeconds(context, pod)",
+        find: "isTurn ? lastsSeconds : Math.min(current, lastsSeconds)",
+        replace: "lastsSeconds",
       },
       {
         name: "deletes a Pod for a failed start although its container runs now",

@@ -182,14 +182,14 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "removes another Pod of the same name",
         guard: "identity",
-        find: "live.metadata.uid !== podUid || live.metadata.labels",
-        replace: "live.metadata.labels",
+        find: "live.metadata.uid !== podUid || ",
+        replace: "",
       },
       {
         name: "removes a Pod that has been assigned since",
         guard: "identity",
-        find: ' || live.metadata.labels?.[LABEL_PHASE] !== "parked";',
-        replace: ";",
+        find: " || !HELD_BY_NONE.has(live.metadata.labels?.[LABEL_PHASE])",
+        replace: "",
       },
       {
         name: "treats the Secret of a claim as its own lock",
@@ -446,14 +446,15 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "doesn't detect that a container ended although its state says waiting",
         guard: "error",
-        find: "state.terminated ?? endBeforeWaiting(container)",
-        replace: "state.terminated",
+        find: '  const terminated = state.terminated ?? endBeforeWaiting(container);\n  if (terminated) return { is: "ended", end: endOf(pod, status, terminated) };',
+        replace:
+          '  const terminated = state.terminated;\n  if (terminated) return { is: "ended", end: endOf(pod, status, terminated) };',
       },
       {
         name: "treats a Pod on a lost node as running",
         guard: "error",
-        find: "if (nodeLost(status)) {",
-        replace: "if (false) {",
+        find: 'if (nodeLost(status)) {\n    return { is: "ended", end: { ...NO_TIMES, cause: "NodeLost", message: nodeLostMessage(pod), exitCode: null } };\n  }\n  if (state.running) {',
+        replace: "if (state.running) {",
       },
       {
         name: "treats a container killed by a deletion as failed",
