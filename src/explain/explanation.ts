@@ -2,7 +2,7 @@ import { type ConditionReason, REASONS } from "../api/condition-reasons.ts";
 import { isGood } from "../api/condition-types.ts";
 import { findCondition } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
-import { LABEL_PHASE } from "../api/names.ts";
+import { ANNOTATION_SLEEPS_SINCE, ANNOTATION_SLEEPS_UNTIL, LABEL_PHASE } from "../api/names.ts";
 import { asEndReason, END_REASONS, type EndReason } from "../api/reasons.ts";
 import type { Pod } from "../kube/resource.ts";
 import { redact } from "../observe/logger.ts";
@@ -10,7 +10,8 @@ import { readFinished } from "../pods/finished.ts";
 import type { Parking } from "../pods/parking.ts";
 import { parkingOf } from "../pods/pod-gate.ts";
 import { readPodState } from "../pods/pod-state.ts";
-import { timeOf } from "./timeline.ts";
+import { hasTurns, isAsleep } from "../pods/turns.ts";
+import { SLEEP_ENDED, timeOf } from "./timeline.ts";
 import type { ClaimTrace, ItemTrace, Looked, Traces } from "./traces.ts";
 
 /** The state of a session. */
@@ -22,6 +23,8 @@ export type Standing =
   | "running"
   /** Its container has ended, but its item is not settled yet. */
   | "ending"
+  /** In its Pod, until its next work item. */
+  | "asleep"
   | "ended"
   /** Not a session: a Pod that waits for one. */
   | "parked"
@@ -65,17 +68,19 @@ function decide(traces: Traces): Explanation {
   if (live)
     return ofClaim(
       live,
-      traces.pods.find(({ metadata }) => metadata.name === live.name),
+      traces.pods.find(({ metadata }) => metadata.name === live.pod),
       traces,
     );
   // A queued item decides, whatever ended before: it will be served again.
   if (item?.item.state === "queued") return ofItem(item, traces);
-  const finished = pod ? readFinished(pod) : null;
-  if (finished) return ended(finished.reason, finished.message);
   const endReason = asEndReason(end?.reason);
-  if (endReason !== undefined) return ended(endReason, end?.message ?? "");
+  const sleeper = sleeping(traces);
+  if (sleeper) return asleep(sleeper, endReason, end?.message ?? "");
+  const finished = pod ? readFinished(pod) : null;
+  if (finished) return ended(finished.reason, finished.message, traces);
+  if (endReason !== undefined) return ended(endReason, end?.message ?? "", traces);
   if (item) return ofItem(item, traces);
-  if (pod) return ofPod(pod);
+  if (pod) return ofPod(pod, traces);
   return unknown(traces);
 }
 
@@ -84,13 +89,55 @@ function newest<T>(all: readonly T[], at: (each: T) => string | undefined): T | 
   return [...all].sort((a, b) => ms(b) - ms(a))[0];
 }
 
-function ended(reason: EndReason, message: string): Explanation {
-  const { description, mend } = END_REASONS[reason];
-  const words = message === "" ? description : `${description} ${sentence(message)}`;
-  return { standing: "ended", reason, sentence: `It ended as ${reason}: ${words}`, mend };
+function ended(reason: EndReason, message: string, traces: Traces): Explanation {
+  const words = [`It ended as ${reason}: ${wordsOf(reason, message)}`, sleepEnd(traces), nextMessage(traces)];
+  const { mend } = END_REASONS[reason];
+  return { standing: "ended", reason, sentence: words.filter((each) => each !== null).join(" "), mend };
 }
 
-function ofClaim({ name, journal }: ClaimTrace, pod: Pod | undefined, traces: Traces): Explanation {
+function wordsOf(reason: EndReason, message: string): string {
+  const { description } = END_REASONS[reason];
+  return message === "" ? description : `${description} ${sentence(message)}`;
+}
+
+/** The Pod in which the session sleeps now. */
+function sleeping({ pods }: Traces): Pod | undefined {
+  return pods.find((pod) => isAsleep(pod) && !pod.metadata.deletionTimestamp);
+}
+
+/** @param reason how its last work item ended; undefined: its Event is gone */
+function asleep({ metadata, spec }: Pod, reason: EndReason | undefined, message: string): Explanation {
+  const { [ANNOTATION_SLEEPS_SINCE]: since, [ANNOTATION_SLEEPS_UNTIL]: until } = metadata.annotations ?? {};
+  const words = [
+    `It sleeps in Pod ${metadata.name} on node ${spec.nodeName}, since ${since} and until ${until}.`,
+    ...(reason === undefined ? [] : [`Its last work item ended as ${reason}: ${wordsOf(reason, message)}`]),
+    "Its next message finds the same Pod and the same files.",
+  ];
+  const mend = reason === undefined ? NOTHING : END_REASONS[reason].mend;
+  return { standing: "asleep", reason: reason ?? null, sentence: words.join(" "), mend };
+}
+
+/** Why the session's last sleep ended; null: it did not sleep since, or the Event is gone. */
+function sleepEnd({ events }: Traces): string | null {
+  const last = newest(
+    events.filter(({ reason }) => reason === SLEEP_ENDED || asEndReason(reason) !== undefined),
+    timeOf,
+  );
+  if (last?.reason !== SLEEP_ENDED) return null;
+  const [, why = last.message ?? ""] = /its Pod is deleted: (.+)$/.exec(last.message ?? "") ?? [];
+  return sentence(`it slept until ${timeOf(last)}: ${why}`);
+}
+
+/** What the session's next message finds without its Pod; null: the Environment keeps nothing, or is not known. */
+function nextMessage({ environments: [environment, ...others] }: Traces): string | null {
+  const workspace = others.length === 0 ? environment?.spec.sessions?.workspace : undefined;
+  if (workspace?.type === "PerSession") {
+    return `Its next message finds a new Pod and the files of its volume, which is kept for ${workspace.retainSeconds} s after its last use.`;
+  }
+  return workspace?.type === "Pod" ? "Its next message finds a new Pod, without the files of the last one." : null;
+}
+
+function ofClaim({ pod: name, turn, journal }: ClaimTrace, pod: Pod | undefined, traces: Traces): Explanation {
   const blocked = blockedReason(traces.environments);
   const settling = blocked
     ? { reason: blocked.reason, mend: blocked.mend }
@@ -102,11 +149,13 @@ function ofClaim({ name, journal }: ClaimTrace, pod: Pod | undefined, traces: Tr
       sentence: `It was claimed for Pod ${name}, which is gone; its work item ${journal.workId} is not settled yet.`,
     };
   }
-  const state = readPodState(pod);
+  const ownTurn = hasTurns(pod) ? Math.max(1, turn) : undefined;
+  const state = readPodState(pod, ownTurn);
   switch (state.is) {
     case "running": {
       const since = new Date(state.startedAtMs).toISOString();
-      const sentenceText = `It runs in Pod ${name} on node ${pod.spec.nodeName}, since ${since}.`;
+      const as = ownTurn === undefined ? "" : `, as turn ${ownTurn}`;
+      const sentenceText = `It runs in Pod ${name} on node ${pod.spec.nodeName}, since ${since}${as}.`;
       return { standing: "running", reason: null, sentence: sentenceText, mend: NOTHING };
     }
     case "ended":
@@ -129,6 +178,7 @@ function ofClaim({ name, journal }: ClaimTrace, pod: Pod | undefined, traces: Tr
 
 function ofItem({ item, environment }: ItemTrace, traces: Traces): Explanation {
   const { name, namespace } = environment.metadata;
+  const sleeper = sleeping(traces);
   switch (item.state) {
     case "queued": {
       const blocked = blockedReason([environment]);
@@ -139,7 +189,7 @@ function ofItem({ item, environment }: ItemTrace, traces: Traces): Explanation {
       return {
         standing: "waiting",
         reason: null,
-        sentence: `It waits in the queue of Environment ${name}, which serves.`,
+        sentence: `It waits in the queue of Environment ${name}, which serves.${sleeper ? ` It sleeps in Pod ${sleeper.metadata.name}, which serves it next.` : ""}`,
         mend: `Wait; if it stays, see the Environment's conditions and numbers: kubectl -n ${namespace} describe benv ${name}`,
       };
     }
@@ -170,9 +220,13 @@ function ofItem({ item, environment }: ItemTrace, traces: Traces): Explanation {
 }
 
 /** A Pod without a claim: it waits for one, or it ended and was not marked. */
-function ofPod(pod: Pod): Explanation {
+function ofPod(pod: Pod, traces: Traces): Explanation {
   const { name, labels } = pod.metadata;
   const state = readPodState(pod);
+  if (isAsleep(pod)) {
+    const words = [`It slept in Pod ${name}, which is being deleted.`, nextMessage(traces) ?? ""];
+    return { standing: "ended", reason: null, sentence: words.join(" ").trimEnd(), mend: NOTHING };
+  }
   if (labels?.[LABEL_PHASE] === "parked") {
     const ready = state.is === "parked" ? WAITS[parkingOf(pod)] : "gets ready to wait for a session";
     return { standing: "parked", reason: null, sentence: `Pod ${name} serves no session: it ${ready}.`, mend: NOTHING };

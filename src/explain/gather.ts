@@ -4,6 +4,7 @@ import { errorText } from "../core/errors.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { isForbidden } from "../kube/errors.ts";
 import { EVENTS, type KubeEvent, type KubeObject, PODS, type Pod, SECRETS } from "../kube/resource.ts";
+import { podOfSlot } from "../pods/turns.ts";
 import { anyClaimSelector, readJournal, withoutCredential } from "../protocol/journal.ts";
 import { askWorkApi, type WorkAccess } from "../queue/reading-client.ts";
 import { ENVIRONMENTS } from "../reconcile/finalizer.ts";
@@ -49,7 +50,8 @@ export async function gather(options: GatherOptions): Promise<Traces> {
   const environments = all.filter((environment) => isConcerned(environment, { pods, claims, events }));
   // If no trace names an Environment, any may have the item.
   const asked = environments.length > 0 ? environments : all;
-  const items = await search.items(asked, known);
+  // The Events of a Pod name the work items of its earlier turns.
+  const items = await search.items(asked, idsOf({ pods, claims, events, items: [] }));
   const concerned = environments.length > 0 ? environments : [...new Set(items.map(({ environment }) => environment))];
   return { asked: options.asked, pods, claims, events, items, environments: concerned, looked: search.looked };
 }
@@ -94,7 +96,7 @@ class Search {
     return await read(this.#namespace).catch(() => []);
   }
 
-  /** @param pods the Pods found so far: a claim has the name of its Pod */
+  /** @param pods the Pods found so far: the name of a claim says which Pod it is of */
   async claims(pods: readonly Pod[]): Promise<ClaimTrace[]> {
     const { asked, kube } = this.#options;
     const names = new Set(pods.map(({ metadata }) => metadata.name));
@@ -105,8 +107,9 @@ class Search {
         const journal = readJournal(secret);
         const { name = "", namespace: where = "" } = secret.metadata;
         if (!journal || journal.use === "removal") return [];
-        const isAsked = [name, journal.workId, journal.sessionId].includes(asked) || names.has(name);
-        return isAsked ? [{ namespace: where, name, journal }] : [];
+        const { pod, turn } = podOfSlot(name);
+        const isAsked = [pod, journal.workId, journal.sessionId].includes(asked) || names.has(pod);
+        return isAsked ? [{ namespace: where, pod, turn, journal }] : [];
       });
     });
   }

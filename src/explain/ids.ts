@@ -45,10 +45,10 @@ export function idsOf(traces: {
     add(items, metadata.annotations?.[ANNOTATION_WORK_ID]);
     add(pods, metadata.name);
   }
-  for (const { name, journal } of traces.claims) {
+  for (const { pod, journal } of traces.claims) {
     add(sessions, journal.sessionId);
     add(items, journal.workId);
-    add(pods, name);
+    add(pods, pod);
   }
   for (const { message = "", involvedObject } of traces.events) {
     const ids = idsInEvent(message);

@@ -1,14 +1,16 @@
 import { isGood } from "../api/condition-types.ts";
 import { findCondition } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
+import { ANNOTATION_ASSIGNED_AT, ANNOTATION_SLEEPS_SINCE, ANNOTATION_SLEEPS_UNTIL } from "../api/names.ts";
 import { asEndReason, type EventOnlyReason } from "../api/reasons.ts";
 import { SECOND_MS } from "../core/clock.ts";
-import type { KubeEvent, Pod } from "../kube/resource.ts";
+import type { ContainerStateTerminated, KubeEvent, Pod } from "../kube/resource.ts";
 import { redact } from "../observe/logger.ts";
 import { readFinished } from "../pods/finished.ts";
 import type { Parking } from "../pods/parking.ts";
 import { assignedAtMs, parkingOf } from "../pods/pod-gate.ts";
 import { sessionContainerName } from "../pods/pod-state.ts";
+import { endedTurn, hasTurns, isAsleep, keeperStatus, newestTurn, turnNumber } from "../pods/turns.ts";
 import type { ClaimTrace, ItemTrace, Traces } from "./traces.ts";
 
 /** The moments of a session, in the order of its life. Entries of the same second are sorted in this order. */
@@ -30,6 +32,9 @@ export const MOMENTS = [
   "pod-deleted",
   "stopped",
   "end-event",
+  "asleep",
+  "next-turn",
+  "sleep-ended",
   "finished",
   "condition",
 ] as const;
@@ -49,7 +54,7 @@ export interface Entry {
 /** All entries, sorted by time. */
 export function timelineOf({ pods, claims, events, items, environments }: Traces): Entry[] {
   const entries = [
-    ...pods.flatMap(ofPod),
+    ...pods.flatMap((pod) => ofPod(pod, events)),
     ...claims.flatMap((claim) => ofClaim(claim, items)),
     ...items.flatMap(ofItem),
     ...withoutDuplicates(events).flatMap((event) => ofEvent(event, pods)),
@@ -82,26 +87,15 @@ const STARTS: Record<Parking, { readonly what: Moment; readonly message: string;
   Key: { what: "container-started", message: "the container started", started: "event" },
 };
 
-function ofPod(pod: Pod): Entry[] {
+function ofPod(pod: Pod, events: readonly KubeEvent[]): Entry[] {
   const { metadata, spec, status } = pod;
   const name = `Pod ${metadata.name}`;
   const scheduled = status?.conditions?.find(({ type, status: is }) => type === "PodScheduled" && is === "True");
-  const container = status?.containerStatuses?.find((each) => each.name === sessionContainerName(pod));
-  const ended = container?.state?.terminated;
-  const said = ended?.message?.trim();
-  const how = ended && `with exit code ${ended.exitCode}${ended.reason ? ` (${ended.reason})` : ""}`;
   const finished = readFinished(pod);
-  const startedAt = container?.state?.running?.startedAt ?? ended?.startedAt;
-  const start = STARTS[parkingOf(pod)];
-  const assignedMs = assignedAtMs(pod);
-  const assignedAt = assignedMs === null ? null : new Date(assignedMs).toISOString();
   return [
     ...entry(metadata.creationTimestamp, "pod-created", "pod", `${name} was made`),
     ...entry(scheduled?.lastTransitionTime, "pod-scheduled", "pod", `${name} was given to node ${spec.nodeName}`),
-    // A container that never started has the epoch as its start time.
-    ...(Date.parse(startedAt ?? "") > 0 ? entry(startedAt, start.what, "pod", start.message) : []),
-    ...entry(assignedAt, "assigned", "pod", `${name} was assigned to the session`),
-    ...entry(ended?.finishedAt, "container-ended", "pod", `the container ended ${how}${said ? `: ${said}` : ""}`),
+    ...(hasTurns(pod) ? ofTurns(pod, events) : ofContainer(pod)),
     // The timestamp is the end of the grace period; the deletion was requested that much earlier.
     ...entry(orderedAt(pod), "pod-deleted", "pod", `somebody deleted ${name}, or it was evicted`),
     ...(finished && finished.finishedAtMs > 0
@@ -113,6 +107,59 @@ function ofPod(pod: Pod): Entry[] {
         )
       : []),
   ];
+}
+
+function ofContainer(pod: Pod): Entry[] {
+  const container = pod.status?.containerStatuses?.find((each) => each.name === sessionContainerName(pod));
+  const ended = container?.state?.terminated;
+  const start = STARTS[parkingOf(pod)];
+  const assignedMs = assignedAtMs(pod);
+  const assignedAt = assignedMs === null ? null : new Date(assignedMs).toISOString();
+  return [
+    ...startEntry(container?.state?.running?.startedAt ?? ended?.startedAt, start.what, start.message),
+    ...entry(assignedAt, "assigned", "pod", `Pod ${pod.metadata.name} was assigned to the session`),
+    ...endEntry(ended, "the container ended"),
+  ];
+}
+
+/** The work items of a Pod in which its session can sleep, and the sleep. */
+function ofTurns(pod: Pod, events: readonly KubeEvent[]): Entry[] {
+  const { name, annotations = {} } = pod.metadata;
+  const asleep = isAsleep(pod);
+  const turns = (pod.status?.ephemeralContainerStatuses ?? []).flatMap(({ name: container, state }) => {
+    const turn = turnNumber(container);
+    if (turn === 0) return [];
+    const startedAt = state?.running?.startedAt ?? state?.terminated?.startedAt;
+    const waited = turn > endedTurn(pod) && assignedAtMs(pod) === null;
+    return [
+      ...(turn === 1
+        ? startEntry(startedAt, "parked", "turn 1 started and waits in a shell")
+        : startEntry(startedAt, "next-turn", `turn ${turn} started and waits in a shell for the next work item`)),
+      ...endEntry(state?.terminated, `turn ${turn} ended${waited ? " while it waited," : ""}`),
+    ];
+  });
+  const assigned = `Pod ${name} was assigned to the session, for turn ${asleep ? endedTurn(pod) : newestTurn(pod)}`;
+  const until = annotations[ANNOTATION_SLEEPS_UNTIL] ?? "";
+  const isTold = events.some(({ reason, message }) => reason === SESSION_ASLEEP && message?.endsWith(` ${until}`));
+  return [
+    ...turns,
+    ...entry(annotations[ANNOTATION_ASSIGNED_AT], "assigned", "pod", assigned),
+    ...(asleep && !isTold
+      ? entry(annotations[ANNOTATION_SLEEPS_SINCE], "asleep", "pod", `the session sleeps in Pod ${name} until ${until}`)
+      : []),
+    ...endEntry(keeperStatus(pod)?.state?.terminated, "the container that keeps the Pod ended"),
+  ];
+}
+
+/** A container that never started has the epoch as its start time. */
+function startEntry(startedAt: string | null | undefined, what: Moment, message: string): Entry[] {
+  return Date.parse(startedAt ?? "") > 0 ? entry(startedAt, what, "pod", message) : [];
+}
+
+function endEntry(ended: ContainerStateTerminated | undefined, message: string): Entry[] {
+  const said = ended?.message?.trim();
+  const how = ended && `with exit code ${ended.exitCode}${ended.reason ? ` (${ended.reason})` : ""}`;
+  return entry(ended?.finishedAt, "container-ended", "pod", `${message} ${how}${said ? `: ${said}` : ""}`);
 }
 
 function orderedAt({ metadata: { deletionTimestamp, deletionGracePeriodSeconds = 0 } }: Pod): string | undefined {
@@ -159,17 +206,31 @@ function ofEvent(event: KubeEvent, pods: readonly Pod[]): Entry[] {
   const { reason = "", message = "", count = 1, involvedObject } = event;
   const times = count > 1 ? ` (${count} times)` : "";
   const about = involvedObject.kind === "Pod" ? "" : `${involvedObject.kind} ${involvedObject.name}: `;
-  return entry(timeOf(event), momentOf(event, pods), "event", `${reason}: ${about}${message}${times}`);
+  const pod = pods.find(({ metadata }) => involvedObject.kind === "Pod" && metadata.name === involvedObject.name);
+  const turn = pod && reason === SESSION_STARTED ? turnAt(pod, Date.parse(timeOf(event) ?? "")) : 0;
+  const where = turn > 0 ? `, as turn ${turn}` : "";
+  return entry(timeOf(event), momentOf(reason, pod), "event", `${reason}: ${about}${message}${where}${times}`);
 }
 
-function momentOf({ reason = "", involvedObject }: KubeEvent, pods: readonly Pod[]): Moment {
+function momentOf(reason: string, pod: Pod | undefined): Moment {
   if (asEndReason(reason) !== undefined) return "end-event";
-  const pod = pods.find(({ metadata }) => involvedObject.kind === "Pod" && metadata.name === involvedObject.name);
+  if (reason === SESSION_ASLEEP) return "asleep";
+  if (reason === SLEEP_ENDED) return "sleep-ended";
   return pod && reason === SESSION_STARTED ? STARTS[parkingOf(pod)].started : "event";
+}
+
+/** The turn that ran at this time: each one starts to wait before its work item comes. 0: none is known. */
+function turnAt({ status }: Pod, ms: number): number {
+  const started = (status?.ephemeralContainerStatuses ?? []).filter(({ state }) => {
+    return Date.parse(state?.running?.startedAt ?? state?.terminated?.startedAt ?? "") <= ms;
+  });
+  return Math.max(0, ...started.map(({ name }) => turnNumber(name)));
 }
 
 /** The operator writes this Event when the container has read its session's line, or runs. */
 const SESSION_STARTED: EventOnlyReason = "SessionStarted";
+const SESSION_ASLEEP: EventOnlyReason = "SessionAsleep";
+export const SLEEP_ENDED: EventOnlyReason = "SleepEnded";
 
 /** When an Event last occurred, from whichever field has it. */
 export function timeOf({ lastTimestamp, firstTimestamp, metadata, ...rest }: KubeEvent): string | undefined {

@@ -6,8 +6,9 @@ import type { WorkItem } from "../work/types.ts";
 /** An existing claim record. */
 export interface ClaimTrace {
   readonly namespace: string;
-  /** Also the name of its Pod. */
-  readonly name: string;
+  readonly pod: string;
+  /** The turn that serves the item; 0: the Pod has no turns, or this is its first. */
+  readonly turn: number;
   readonly journal: Journal;
 }
 

@@ -1,7 +1,20 @@
 import { describe, expect, test } from "vitest";
 import { END_REASON_LIST, END_REASONS } from "../../src/api/reasons.ts";
 import { explanationOf } from "../../src/explain/explanation.ts";
-import { at, claim, environment, event, item, pod, running, terminated, traces, waitingPod } from "./sample-traces.ts";
+import {
+  asleepPod,
+  at,
+  awakePod,
+  claim,
+  environment,
+  event,
+  item,
+  pod,
+  running,
+  terminated,
+  traces,
+  waitingPod,
+} from "./sample-traces.ts";
 
 const NOT_READY = { status: "False", reason: "KeyRejected", message: "the key was rejected" } as const;
 
@@ -115,6 +128,65 @@ describe("the explanation", () => {
     expect(explanationOf(traces({ pods: [assigned], claims: [claim()] }))).toMatchObject({
       standing: "running",
       sentence: `It runs in Pod berth-research-x on node node-1, since ${at(4)}.`,
+    });
+  });
+
+  test("for a sleeping session says until when, how its last work item ended, and what its next message finds", () => {
+    const before = event("Completed", 9, "session session_1: it ended (work item work_1)");
+    const asleep = explanationOf(traces({ pods: [asleepPod()], events: [before] }));
+    expect(asleep).toMatchObject({ standing: "asleep", reason: "Completed", mend: "Nothing to do." });
+    expect(asleep.sentence).toMatch(
+      `It sleeps in Pod berth-research-x on node node-1, since ${at(10)} and until ${at(610)}. Its last work item ended as Completed: `,
+    );
+    expect(asleep.sentence).toMatch(/Its next message finds the same Pod and the same files\.$/);
+    expect(explanationOf(traces({ pods: [asleepPod()] }))).toMatchObject({ standing: "asleep", reason: null });
+    const queued = explanationOf(traces({ pods: [asleepPod()], items: [item({}, environment([{}]))] }));
+    expect(queued).toMatchObject({
+      standing: "waiting",
+      sentence: expect.stringMatching(/which serves\. It sleeps in Pod berth-research-x, which serves it next\.$/),
+    });
+  });
+
+  test("for a session that was woken names its turn, which is the claim's", () => {
+    const woken = { ...claim({ workId: "work_2" }), turn: 2 };
+    expect(explanationOf(traces({ pods: [awakePod()], claims: [woken] }))).toMatchObject({
+      standing: "running",
+      sentence: `It runs in Pod berth-research-x on node node-1, since ${at(20)}, as turn 2.`,
+    });
+    const settling = explanationOf(traces({ pods: [asleepPod()], claims: [claim()] }));
+    expect(settling).toMatchObject({ standing: "ending" });
+  });
+
+  test.each([
+    [{ type: "Pod" }, "Its next message finds a new Pod, without the files of the last one."],
+    [
+      { type: "PerSession", retainSeconds: 60 },
+      "Its next message finds a new Pod and the files of its volume, which is kept for 60 s after its last use.",
+    ],
+    [{ type: "Ephemeral" }, "It slept until 2026-01-02T03:14:15Z: no work item came within workspace.sleepSeconds."],
+  ] as const)("for a session whose sleep has ended says why and what is kept, with %o", (workspace, last) => {
+    const of = environment();
+    const spec = { ...of.spec, sessions: { ...of.spec.sessions, workspace } } as typeof of.spec;
+    const events = [
+      event("Completed", 9, "session session_1: it ended (work item work_1)"),
+      event(
+        "SleepEnded",
+        610,
+        "session session_1 sleeps no longer, and its Pod is deleted: no work item came within workspace.sleepSeconds",
+      ),
+    ];
+    const { standing, reason, sentence } = explanationOf(traces({ events, environments: [{ ...of, spec }] }));
+    expect([standing, reason]).toEqual(["ended", "Completed"]);
+    expect(sentence).toContain(" It slept until 2026-01-02T03:14:15Z: no work item came");
+    expect(sentence.endsWith(last)).toBe(true);
+  });
+
+  test("for a sleeping Pod that is being deleted doesn't promise its files", () => {
+    const { metadata, ...rest } = asleepPod();
+    const going = { ...rest, metadata: { ...metadata, deletionTimestamp: at(610) } };
+    expect(explanationOf(traces({ pods: [going] }))).toMatchObject({
+      standing: "ended",
+      sentence: "It slept in Pod berth-research-x, which is being deleted.",
     });
   });
 

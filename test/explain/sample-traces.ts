@@ -11,6 +11,7 @@ import type { KubeEvent, Pod, PodStatus } from "../../src/kube/resource.ts";
 import { sessionTemplate } from "../../src/pods/pod-render.ts";
 import type { WorkItem } from "../../src/work/types.ts";
 import { ROOT } from "../project/lint-gate.ts";
+import { keeperPod } from "../support/keeper-pods.ts";
 
 /** Seconds after the beginning of a session, as a time. */
 export const at = (seconds: number) => new Date(Date.parse("2026-01-02T03:04:05Z") + seconds * 1_000).toISOString();
@@ -58,6 +59,51 @@ export function waitingPod(annotations: Record<string, string>): Pod {
   return pod(running(1), isAssigned ? "assigned" : "parked", { "berth.dev/parking": "Shell", ...annotations });
 }
 
+/** A Pod whose turns started and ended at these seconds. The keeper runs since its first second. */
+export function turnsPod(
+  phase: "assigned" | "sleeping",
+  turns: readonly (readonly [startSeconds: number, endSeconds?: number])[],
+  annotations: Record<string, string> = {},
+): Pod {
+  const made = keeperPod({ name: POD, namespace: "agents", annotations, spec: { nodeName: "node-1" } });
+  const statuses = turns.map(([start, end], index) => {
+    const startedAt = at(start);
+    const exit = { exitCode: 0, reason: "Completed", startedAt };
+    const state = end === undefined ? { running: { startedAt } } : { terminated: { ...exit, finishedAt: at(end) } };
+    return { name: `berth-turn-${index + 1}`, state };
+  });
+  return {
+    ...made,
+    metadata: {
+      ...made.metadata,
+      uid: "pod-uid",
+      creationTimestamp: at(0),
+      labels: { "berth.dev/phase": phase },
+      annotations: { ...made.metadata.annotations, "berth.dev/session-id": SESSION_ID, ...annotations },
+    },
+    spec: { ...made.spec, ephemeralContainers: statuses.map(({ name }) => ({ name })) },
+    status: { ...running(1), ephemeralContainerStatuses: statuses },
+  };
+}
+
+/** A Pod whose session slept from the 10th to the 20th second, and runs its second work item. */
+export const awakePod = () =>
+  turnsPod("assigned", [[1, 9], [11]], {
+    "berth.dev/ended-turn": "1",
+    "berth.dev/work-id": "work_2",
+    "berth.dev/assigned-at": at(20),
+  });
+
+/** A Pod whose session sleeps since the 10th second, after its first work item. */
+export const asleepPod = () =>
+  turnsPod("sleeping", [[1, 9], [11]], {
+    "berth.dev/ended-turn": "1",
+    "berth.dev/work-id": WORK_ID,
+    "berth.dev/assigned-at": at(5),
+    "berth.dev/sleeps-since": at(10),
+    "berth.dev/sleeps-until": at(610),
+  });
+
 export const running = (seconds: number): PodStatus => ({
   phase: "Running",
   containerStatuses: [{ name: "worker", state: { running: { startedAt: at(seconds) } } }],
@@ -81,7 +127,8 @@ export const terminated = (
 export function claim(over: Partial<ClaimTrace["journal"]> = {}): ClaimTrace {
   return {
     namespace: "agents",
-    name: POD,
+    pod: POD,
+    turn: 0,
     journal: {
       use: "session",
       lease: "Worker",

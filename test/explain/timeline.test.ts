@@ -1,7 +1,20 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { MOMENTS, timelineOf } from "../../src/explain/timeline.ts";
-import { at, claim, environment, event, item, pod, terminated, traces, waitingPod } from "./sample-traces.ts";
+import {
+  asleepPod,
+  at,
+  awakePod,
+  claim,
+  environment,
+  event,
+  item,
+  pod,
+  terminated,
+  traces,
+  turnsPod,
+  waitingPod,
+} from "./sample-traces.ts";
 
 const whats = (...all: Parameters<typeof traces>) => timelineOf(traces(...all)).map(({ what }) => what);
 
@@ -52,6 +65,62 @@ describe("the timeline", () => {
       ["acknowledged", expect.any(String)],
       ["assigned", "Pod berth-research-x was assigned to the session"],
       ["delivered", "SessionStarted: session session_1 runs (work item work_1)"],
+    ]);
+  });
+
+  test("tells each work item of a Pod as a turn, with the sleep between", () => {
+    const told = timelineOf(
+      traces({
+        pods: [awakePod()],
+        claims: [
+          { ...claim({ workId: "work_2", queuedAt: at(19), polledFromMs: NaN, acknowledgedAt: null }), turn: 2 },
+        ],
+        events: [
+          event("SessionStarted", 5, "session session_1 runs (work item work_1)"),
+          event("Completed", 9, "session session_1: it ended (work item work_1)"),
+          event("SessionAsleep", 10, `session session_1 sleeps, and its files are kept until ${at(610)}`),
+          event("SessionStarted", 20, "session session_1 runs (work item work_2)"),
+        ],
+      }),
+    );
+    expect(told.map(({ what, message }) => `${what}: ${message}`)).toEqual([
+      "pod-created: Pod berth-research-x was made",
+      "parked: turn 1 started and waits in a shell",
+      "delivered: SessionStarted: session session_1 runs (work item work_1), as turn 1",
+      "container-ended: turn 1 ended with exit code 0 (Completed)",
+      "end-event: Completed: session session_1: it ended (work item work_1)",
+      `asleep: SessionAsleep: session session_1 sleeps, and its files are kept until ${at(610)}`,
+      "next-turn: turn 2 started and waits in a shell for the next work item",
+      "queued: work item work_2 was queued",
+      "assigned: Pod berth-research-x was assigned to the session, for turn 2",
+      "delivered: SessionStarted: session session_1 runs (work item work_2), as turn 2",
+    ]);
+  });
+
+  test("tells from its Pod that a session sleeps, when the Events are gone", () => {
+    const lines = ({ pods, events = [] }: Pick<Parameters<typeof traces>[0] & object, "pods" | "events">) =>
+      timelineOf(traces({ pods: pods ?? [], events })).map(({ what, message }) => `${what}: ${message}`);
+    const assigned = "assigned: Pod berth-research-x was assigned to the session, for turn 1";
+    const asleep = `asleep: the session sleeps in Pod berth-research-x until ${at(610)}`;
+    expect(lines({ pods: [asleepPod()] })).toEqual(expect.arrayContaining([assigned, asleep]));
+    const told = event("SessionAsleep", 10, `session session_1 sleeps until ${at(610)}`);
+    expect(lines({ pods: [asleepPod()], events: [told] })).not.toContain(asleep);
+  });
+
+  test("tells why a sleep ended, and the end of a turn that served no work item", () => {
+    const killed = turnsPod(
+      "sleeping",
+      [
+        [1, 9],
+        [11, 15],
+      ],
+      { "berth.dev/ended-turn": "1" },
+    );
+    const ended = event("SleepEnded", 14, "session session_1 sleeps no longer, and its Pod is deleted: no item came");
+    const told = timelineOf(traces({ pods: [killed], events: [ended] }));
+    expect(told.slice(-2).map(({ what, message }) => `${what}: ${message}`)).toEqual([
+      "sleep-ended: SleepEnded: session session_1 sleeps no longer, and its Pod is deleted: no item came",
+      "container-ended: turn 2 ended while it waited, with exit code 0 (Completed)",
     ]);
   });
 
