@@ -41,6 +41,10 @@ export const CHECKS = {
     well: "Warm Pods wait in the way that the spec names, or in the fastest way that the template allows.",
     needs: "list environments",
   },
+  sleep: {
+    well: "Sessions sleep in their Pods between work items, if the spec asks for it.",
+    needs: "list environments",
+  },
   "network-policy": {
     well: "The NetworkPolicy over the Pods is there and as the spec wants it.",
     needs: "get networkpolicies",

@@ -14,6 +14,7 @@ import {
   checkKey,
   checkNetworkPolicy,
   checkParking,
+  checkSleep,
   checkSpec,
   type SeenNetworkFacts,
 } from "./environment-checks.ts";
@@ -158,7 +159,7 @@ async function examineEnvironment(
       : null;
   const { key, result: keyResult } = await checkKey(kube, environment);
   const work = settings ? { ...assumed.work, ...settings } : assumed.work;
-  const parking = checkParking(environment);
+  const waits = [checkParking(environment), checkSleep(environment)];
   return [
     result,
     ...checkConditions(environment),
@@ -166,7 +167,7 @@ async function examineEnvironment(
     await checkWorkApiReach(environment, work, reach),
     ...(options.checkKey ? [await checkWorkApi(environment, key, work)] : []),
     await checkDryRun(kube, environment, settings?.podPolicy ?? assumed.podPolicy),
-    ...(parking ? [parking] : []),
+    ...waits.filter((each) => each !== null),
     await checkNetworkPolicy(kube, environment, facts, pods.is === "seen" ? pods.value : null),
     checkPods(environment, pods, kube.now()),
   ];

@@ -106,6 +106,16 @@ export function checkParking({ metadata, status }: Environment): CheckResult | n
   return results.warn(`${mode}: ${message}`, fix);
 }
 
+/** Whether sessions sleep in their Pods, and why not; null if the spec doesn't ask for it, or if it is not known yet. */
+export function checkSleep({ metadata, status }: Environment): CheckResult | null {
+  const results = resultsOf("sleep", aboutEnvironment({ metadata }));
+  if (!status?.sleep) return null;
+  const { enabled, message, failure } = status.sleep;
+  if (enabled) return results.pass(message);
+  const again = failure === undefined ? "" : ", then change the spec: Berth tries again when the spec changes";
+  return results.warn(message, `Fix the cause${again}. Or set spec.sessions.workspace.sleepSeconds: 0.`);
+}
+
 /** Whether the API server accepts a Pod of the template, with Pod Security and other admission. */
 export async function checkDryRun(kube: KubeClient, environment: Environment, policy: PodPolicy): Promise<CheckResult> {
   const results = resultsOf("template", aboutEnvironment(environment));

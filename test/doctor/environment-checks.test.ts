@@ -1,15 +1,15 @@
 import { expect, test } from "vitest";
 import type { EnvironmentStatus } from "../../src/api/environment.ts";
-import { checkDryRun, checkParking } from "../../src/doctor/environment-checks.ts";
+import { checkDryRun, checkParking, checkSleep } from "../../src/doctor/environment-checks.ts";
 import type { KubeClient } from "../../src/kube/client.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { parsed, sessionsSpec, stored } from "../api/environments.ts";
 
 const WORKER = { name: "worker", image: "worker:1", command: ["worker"], imagePullPolicy: "Always" };
 
-function environment(parking: EnvironmentStatus["parking"]) {
+function environment(parking: EnvironmentStatus["parking"], sleep?: EnvironmentStatus["sleep"]) {
   const template = { spec: { containers: [WORKER] } };
-  return { ...parsed(stored(sessionsSpec({ template }))), status: { conditions: [], parking } };
+  return { ...parsed(stored(sessionsSpec({ template }))), status: { conditions: [], parking, sleep } };
 }
 
 test("how warm Pods wait is well, unless waiting in a shell failed", () => {
@@ -28,6 +28,20 @@ test("how warm Pods wait is well, unless waiting in a shell failed", () => {
     message: "Key: the image has no /bin/sh; sessions start slower with a key",
     mend: expect.stringContaining("parking: Key"),
   });
+});
+
+test("how sessions sleep is well, unless they were to sleep and can't", () => {
+  expect(checkSleep(environment(undefined))).toBeNull();
+  const well = environment(undefined, { enabled: true, message: "sessions sleep in their Pods" });
+  expect(checkSleep(well)).toMatchObject({ check: "sleep", status: "pass", message: "sessions sleep in their Pods" });
+  const message = "the operator may not add ephemeral containers to Pods; each work item gets a new Pod";
+  expect(checkSleep(environment(undefined, { enabled: false, message }))).toMatchObject({
+    status: "warn",
+    message,
+    mend: "Fix the cause. Or set spec.sessions.workspace.sleepSeconds: 0.",
+  });
+  const failed = environment(undefined, { enabled: false, message, failure: "a policy denies the request" });
+  expect(checkSleep(failed)?.mend).toMatch(/^Fix the cause, then change the spec: /);
 });
 
 test("the dry run creates a Pod that waits as the operator's Pods do", async () => {

@@ -8,6 +8,7 @@ import { checkPods } from "../../src/doctor/pod-checks.ts";
 import type { Pod, PodStatus } from "../../src/kube/resource.ts";
 import { sessionTemplate } from "../../src/pods/pod-render.ts";
 import { ROOT } from "../project/lint-gate.ts";
+import { keeperPod } from "../support/keeper-pods.ts";
 
 const SECOND_MS = 1_000;
 const MADE = "2026-01-02T03:04:05Z";
@@ -89,4 +90,14 @@ test("Pods that must not be listed are skipped", () => {
     status: "skip",
     message: "not checked: needs list pods in agents",
   });
+});
+
+test("a Pod whose session sleeps is well, also before its next turn waits", () => {
+  const { metadata, spec } = keeperPod({ name: "berth-research-x", namespace: "agents" });
+  const sleeps = {
+    metadata: { ...metadata, creationTimestamp: MADE, labels: { "berth.dev/phase": "sleeping" } },
+    spec: { ...spec, nodeName: "node-1" },
+    status: { phase: "Running", containerStatuses: [{ name: "worker", state: { running: {} } }] },
+  };
+  expect(check(sleeps, 100 * PREPARE_SECONDS)).toMatchObject({ status: "pass" });
 });
