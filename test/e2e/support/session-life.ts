@@ -33,14 +33,18 @@ export async function enqueueOne(world: E2eWorld, input: EnqueueInput = {}): Pro
 }
 
 /**
- * Sends another message to the first session of a world. Its item is stopped, so the session is queued again as a new
- * item.
+ * Sends another message to a session. Its last item is stopped, so the session is queued again as a new item, which is
+ * returned.
  */
-export async function sayMore(world: E2eWorld, { item }: Served, script: ScriptInput): Promise<ItemRecord> {
-  await world.simulator.sendMessage(item.sessionId ?? "", script);
-  const again = (await world.simulator.items()).find(({ id }) => id !== item.id);
-  if (!again) throw new Error("no item was queued");
-  if (again.sessionId !== item.sessionId) throw new Error(`${again.id} is an item of another session`);
+export async function sayMore(
+  world: E2eWorld,
+  { item: { sessionId = "" } }: Pick<Served, "item">,
+  script: ScriptInput,
+): Promise<ItemRecord> {
+  const earlier = new Set((await world.simulator.items()).map(({ id }) => id));
+  await world.simulator.sendMessage(sessionId, script);
+  const again = (await world.simulator.items()).find((item) => item.sessionId === sessionId && !earlier.has(item.id));
+  if (!again) throw new Error(`no item of session ${sessionId} was queued`);
   return again;
 }
 
