@@ -4,8 +4,8 @@ import { crash, podsOf } from "./effects.ts";
 import { keepSteps, lostSteps, openSteps, overdueSteps, silenceSteps, watchSteps } from "./keeping.ts";
 import type { Moment } from "./moment.ts";
 import { doubtSteps, reuseSteps, settleSteps } from "./settling.ts";
+import { Slot } from "./slot.ts";
 import { OPERATOR } from "./state.ts";
-import { Turn } from "./turn.ts";
 
 /** Reports everything that one operator may do next, and the faults that may hit it. */
 export function operatorSteps(moment: Moment, operator: number): void {
@@ -27,23 +27,23 @@ export function operatorSteps(moment: Moment, operator: number): void {
     next[at + OPERATOR.moved] = 1 - moment.byte(at + OPERATOR.moved);
     moment.of(operator, next, "user.move-api", { fault: true });
   }
-  for (const pod of podsOf(moment, operator)) podSteps(new Turn(moment, pod));
+  for (const pod of podsOf(moment, operator)) podSteps(new Slot(moment, pod));
 }
 
-function podSteps(turn: Turn): void {
-  if (turn.item < 0) {
-    freeSteps(turn);
+function podSteps(slot: Slot): void {
+  if (slot.item < 0) {
+    freeSteps(slot);
     return;
   }
-  acknowledgeSteps(turn);
-  openSteps(turn);
-  if (turn.isShell) deliverSteps(turn);
-  if (turn.byOperator && turn.hasKey) keepSteps(turn);
-  if (turn.byOperator) silenceSteps(turn);
-  else watchSteps(turn);
-  lostSteps(turn);
-  overdueSteps(turn);
-  doubtSteps(turn);
-  settleSteps(turn);
-  reuseSteps(turn);
+  acknowledgeSteps(slot);
+  openSteps(slot);
+  if (slot.isShell) deliverSteps(slot);
+  if (slot.byOperator && slot.hasKey) keepSteps(slot);
+  if (slot.byOperator) silenceSteps(slot);
+  else watchSteps(slot);
+  lostSteps(slot);
+  overdueSteps(slot);
+  doubtSteps(slot);
+  settleSteps(slot);
+  reuseSteps(slot);
 }

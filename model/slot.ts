@@ -24,7 +24,7 @@ interface Told {
 }
 
 /** One Pod with its Secret, as its operator sees it: the input of its next step. */
-export class Turn {
+export class Slot {
   readonly moment: Moment;
   readonly rules: Rules;
   readonly operator: number;
