@@ -1,5 +1,6 @@
 import { acknowledge, crash, dropRecord, podsOf, removePod } from "./effects.ts";
 import { endBreaks } from "./lines.ts";
+import { isReadyTurn, isSessionBusy, marksFirst, mayTake, unclaimedTurnSteps } from "./sleeping.ts";
 import type { Slot } from "./slot.ts";
 import { BODY, ITEM, isAlive, MEMORY, OBJECT, OPERATOR, POD, SHELL, STATE, type State } from "./state.ts";
 
@@ -8,9 +9,10 @@ import { BODY, ITEM, isAlive, MEMORY, OBJECT, OPERATOR, POD, SHELL, STATE, type 
 /** Steps of a Pod without a Secret of its name: it takes an item, or is deleted if it serves nothing. */
 export function freeSteps(slot: Slot): void {
   const { body, object, isDeleted, byOperator } = slot;
+  if (slot.hasTurns) unclaimedTurnSteps(slot);
   const isAlone = slot.isAssigned && slot.rules.assignedAlone === "deleted" && body !== BODY.ended;
   const servesNothing = (isDeleted && (body === BODY.parked || body === BODY.ended)) || (byOperator && isAlive(body));
-  if (object && (servesNothing || isAlone)) {
+  if (!slot.hasTurns && object && (servesNothing || isAlone)) {
     const next = slot.remembering(MEMORY.none);
     removePod(slot.moment, next, slot.pod);
     slot.tell(next, "retention.delete-pod");
@@ -28,7 +30,10 @@ function pollSteps(slot: Slot, item: number): void {
   next[itemAt + ITEM.offer] = operator + 1;
   moment.tell(next, { name: "claim.poll", outcome: "ok", operator, pod, item, fault: true, breaks: null });
   const again = isRecorded(slot, item);
-  if ((again && rules.journalOnce) || (rules.oneSession && rules.sessionTurn && isSessionRunning(slot))) return;
+  const mustWait = slot.hasTurns
+    ? !mayTake(slot, item) || isSessionBusy(slot, item)
+    : rules.oneSession && rules.sessionTurn && isSessionRunning(slot);
+  if ((again && rules.journalOnce) || mustWait) return;
   next[slot.at + POD.record] = item + 1;
   next[slot.at + POD.key] = rules.key === "before-ack" ? 1 : 0;
   next[slot.at + POD.known] = 0;
@@ -65,8 +70,10 @@ export function acknowledgeSteps(slot: Slot): void {
   const { memory, isFree, isDeleted, rules } = slot;
   const isFresh = isInWindow(slot);
   const isClaiming = memory === MEMORY.journaled || memory === MEMORY.unanswered;
-  if (isClaiming && isFresh && slot.ackUnderWay < 0 && !isDeleted && (isFree || !rules.readLive)) sendAck(slot);
-  if (memory === MEMORY.journaled && !(isFresh && isFree && !isDeleted)) {
+  const isRead = rules.readLive && (rules.wakeRead || slot.turn === 1);
+  const isReady = isFree && (!slot.hasTurns || mayTake(slot, slot.item));
+  if (isClaiming && isFresh && slot.ackUnderWay < 0 && !isDeleted && (isReady || !isRead)) sendAck(slot);
+  if (memory === MEMORY.journaled && !(isFresh && isReady && !isDeleted)) {
     const next = slot.fork();
     dropRecord(slot.moment, next, slot.pod);
     slot.tell(next, "claim.drop", { breaks: endBreaks(slot.moment, slot.pod, slot.item) });
@@ -85,7 +92,8 @@ function isInWindow({ moment, rules, operator, itemAt }: Slot): boolean {
 
 function sendAck(slot: Slot): void {
   const { moment, operator, item } = slot;
-  const breaks = slot.isParked ? null : "S1 an acknowledgement without a ready Pod";
+  const isReady = slot.hasTurns ? isReadyTurn(slot) : slot.isParked;
+  const breaks = isReady ? null : "S1 an acknowledgement without a ready Pod";
   const next = slot.fork();
   const isAnswered = acknowledge(moment, next, item, operator);
   if (isAnswered && isBelieved(slot)) {
@@ -136,7 +144,7 @@ function whoseIsIt(slot: Slot): void {
   if (isDoubted) own(slot, "session.doubt", MEMORY.doubted);
   // The stamp may show that the item is another client's.
   const isKept = isDoubted ? isOwner(slot) : isOurs && !isDoubtful;
-  if (isKept) return;
+  if (isKept || marksFirst(slot)) return;
   const next = slot.fork();
   dropRecord(slot.moment, next, slot.pod);
   slot.tell(next, "session.drop", { breaks: endBreaks(slot.moment, slot.pod, slot.item) });

@@ -1,22 +1,32 @@
 import { holdsLease } from "./effects.ts";
 import { isToOpen } from "./keeping.ts";
 import { lineBreaks, sendLine, startProgram } from "./lines.ts";
+import { assign } from "./sleeping.ts";
 import type { Slot } from "./slot.ts";
-import { BODY, DELIVERY, isAlive, MEMORY, SHELL, STATE } from "./state.ts";
+import { BODY, DELIVERY, isAlive, MEMORY, SHELL, SLEEP, STATE } from "./state.ts";
 
 // `parking: Shell`, step 5 (open): the Pod is marked as assigned, and its shell is given its line.
 
 /** Steps of a claim that is being opened or was opened. Whether its shell still waits is not visible. */
 export function deliverSteps(slot: Slot): void {
   const { body, object, isTerminating } = slot;
-  if (!object || isTerminating || (body !== BODY.parked && !isAlive(body))) return;
-  if (!slot.isAssigned && (slot.hasKey || isToOpen(slot))) touch(slot);
+  if (!object || isTerminating || slot.isRerun || (body !== BODY.parked && !isAlive(body))) return;
+  if (!isMarked(slot) && (slot.hasKey || isToOpen(slot))) touch(slot);
   if (mayDeliver(slot)) deliver(slot);
   if (slot.hasKey && slot.delivery !== DELIVERY.started) learn(slot);
 }
 
+/** Whether the Pod is marked as assigned, to the item's session. */
+function isMarked({ isAssigned, hasTurns, moment, sleepAt, item }: Slot): boolean {
+  return isAssigned && (!hasTurns || moment.byte(sleepAt + SLEEP.session) === moment.layout.sessionOf(item));
+}
+
 /** Sent together with the opening. Either may land first. */
 function touch(slot: Slot): void {
+  if (slot.hasTurns) {
+    assign(slot);
+    return;
+  }
   const next = slot.fork();
   next[slot.shellAt + SHELL.assigned] = 1;
   slot.tell(next, "session.touch");

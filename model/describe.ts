@@ -9,10 +9,14 @@ import {
   MEMORY,
   OBJECT,
   OPERATOR,
+  PAST,
+  PHASE,
   POD,
   SHELL,
+  SLEEP,
   STATE,
   type State,
+  TURN,
 } from "./state.ts";
 import type { Step } from "./steps.ts";
 
@@ -68,6 +72,7 @@ function describePod(layout: Layout, state: State, pod: number): string {
     isLost ? "(node lost)" : "",
     state[at + POD.object] === OBJECT.terminating ? "(terminating)" : "",
     layout.isShell ? describeShell(layout, state, pod) : "",
+    layout.hasTurns ? describeTurn(layout, state, pod) : "",
     record ? `Secret of item ${record - 1}${state[at + POD.key] ? " with key" : ""}` : "",
     memory ? `known: ${nameOf(MEMORY, memory)}` : "",
   ]
@@ -83,6 +88,24 @@ function describeShell(layout: Layout, state: State, pod: number): string {
     state[at + SHELL.lateTouch] ? "(touch under way)" : "",
     state[at + SHELL.lines] ? "(line under way)" : "",
     delivery ? `delivery: ${nameOf(DELIVERY, delivery)}` : "",
+  ]
+    .filter(Boolean)
+    .join(" ");
+}
+
+function describeTurn(layout: Layout, state: State, pod: number): string {
+  const [at, turnAt] = [layout.sleep(pod), layout.turn(pod)];
+  const past = state[turnAt + TURN.past] ?? 0;
+  const late = (["lateTouch", "lateSleep", "lateDelete", "lateLock"] as const).filter(
+    (name) => state[at + SLEEP[name]],
+  );
+  const ended = state[at + SLEEP.ended] ?? 0;
+  const isPod = layout.turnOf(pod) === 1;
+  return [
+    past & PAST.ran ? "(ran)" : "",
+    past & PAST.reran ? "(runs again)" : "",
+    state[turnAt + TURN.lock] ? "locked" : "",
+    isPod ? `[Pod ${nameOf(PHASE, state[at + SLEEP.phase])}, ended turn ${ended}, ${late.join(", ")}]` : "",
   ]
     .filter(Boolean)
     .join(" ");

@@ -7,14 +7,17 @@ import {
   holdingPod,
   ITEM,
   isAlive,
+  type Layout,
   MEMORY,
   OBJECT,
   OPERATOR,
+  PAST,
   POD,
   POD_BYTES,
   SHELL,
   STATE,
   type State,
+  TURN,
 } from "./state.ts";
 
 // Effects that several steps share. They change the next state in place.
@@ -61,6 +64,8 @@ export function dropRecord(moment: Moment, next: State, pod: number): void {
   const at = moment.layout.pod(pod);
   next.fill(0, at + POD.record, at + POD.lateKey);
   next[moment.layout.shell(pod) + SHELL.delivery] = DELIVERY.unknown;
+  const past = moment.layout.turn(pod) + TURN.past;
+  next[past] = (next[past] ?? 0) & ~PAST.reranInClaim;
   if (moment.rules.versions) next[at + POD.lateKey] = 0;
 }
 
@@ -69,13 +74,51 @@ export function endContainer(moment: Moment, next: State, pod: number): void {
   const at = moment.layout.pod(pod);
   const isKept = next[at + POD.object] === OBJECT.exists;
   next[at + POD.body] = isKept ? BODY.ended : BODY.gone;
-  if (!isKept) next[at + POD.object] = OBJECT.none;
+  if (!isKept) endObject(moment, next, pod);
   // The rule compares with heartbeats after this moment.
   if (moment.rules.stop === "unbeaten-since-the-end" && next[at + POD.record]) next[at + POD.memory] = MEMORY.snapshot;
 }
 
+/** The object of a deleted Pod is gone once nothing of it runs or can still start. */
+function endObject(moment: Moment, next: State, pod: number): void {
+  const { layout } = moment;
+  const turns = layout.turnsOf(pod);
+  const isRunning = turns.some(
+    (turn) => isAlive(next[layout.pod(turn) + POD.body] ?? 0) || mayStart(layout, next, turn),
+  );
+  const isLost = next[layout.pod(pod) + POD.object] === OBJECT.none;
+  setObject(layout, next, pod, isRunning && !isLost ? OBJECT.terminating : OBJECT.none);
+}
+
+/** The object of a Pod, which its turns share. */
+export function setObject(layout: Layout, next: State, pod: number, object: number): void {
+  for (const turn of layout.turnsOf(pod)) next[layout.pod(turn) + POD.object] = object;
+}
+
+/** Whether a line is under way to the waiting shell. */
+function mayStart(layout: Layout, state: State, pod: number): boolean {
+  return state[layout.pod(pod) + POD.body] === BODY.parked && (state[layout.shell(pod) + SHELL.lines] ?? 0) !== 0;
+}
+
+/** Deletes a Pod with turns, all at once. */
+function removeTurns(moment: Moment, next: State, pod: number): void {
+  const { layout, rules } = moment;
+  setObject(layout, next, pod, OBJECT.terminating);
+  for (const turn of layout.turnsOf(pod)) {
+    const at = layout.pod(turn) + POD.body;
+    const isEnding = isAlive(next[at] ?? 0) && rules.lease === "Worker";
+    if (isEnding) terminate(moment, next, turn);
+    else if (!mayStart(layout, next, turn)) next[at] = BODY.gone;
+  }
+  endObject(moment, next, pod);
+}
+
 /** Deletes a Pod. lease: Worker: a running program gets SIGTERM, and the Pod exists until it has ended. */
 export function removePod(moment: Moment, next: State, pod: number): void {
+  if (moment.layout.hasTurns) {
+    removeTurns(moment, next, pod);
+    return;
+  }
   const body = next[moment.layout.pod(pod) + POD.body] ?? 0;
   if (moment.rules.lease === "Worker" && isAlive(body)) terminate(moment, next, pod);
   else deletePod(moment, next, pod);
@@ -83,10 +126,14 @@ export function removePod(moment: Moment, next: State, pod: number): void {
 
 /** The Pod is gone. While a line is under way, its waiting shell may still read that before it ends. */
 export function deletePod(moment: Moment, next: State, pod: number): void {
+  if (moment.layout.hasTurns) {
+    removeTurns(moment, next, pod);
+    return;
+  }
   const at = moment.layout.pod(pod);
-  const mayStart = next[at + POD.body] === BODY.parked && next[moment.layout.shell(pod) + SHELL.lines];
-  if (!mayStart) next[at + POD.body] = BODY.gone;
-  next[at + POD.object] = mayStart ? OBJECT.terminating : OBJECT.none;
+  const isStarting = mayStart(moment.layout, next, pod);
+  if (!isStarting) next[at + POD.body] = BODY.gone;
+  next[at + POD.object] = isStarting ? OBJECT.terminating : OBJECT.none;
 }
 
 function terminate(moment: Moment, next: State, pod: number): void {
@@ -145,7 +192,7 @@ export function acknowledge(moment: Moment, next: State, item: number, operator:
 }
 
 export function* podsOf(moment: Moment, operator: number): Generator<number> {
-  const { pods } = moment.rules;
+  const pods = moment.rules.pods * moment.rules.turns;
   for (let pod = operator * pods; pod < (operator + 1) * pods; pod += 1) yield pod;
 }
 

@@ -1,6 +1,7 @@
 import { crash, deletePod, isBeaten, moveHeartbeat, removePod, stopItem } from "./effects.ts";
 import { firstBeat } from "./first-beat.ts";
 import { settled } from "./settling.ts";
+import { tellDeletion } from "./sleeping.ts";
 import type { Slot } from "./slot.ts";
 import { BODY, DELIVERY, holderOfOperator, isAlive, MEMORY, POD, SHELL, STATE } from "./state.ts";
 
@@ -63,7 +64,7 @@ const ADOPTS = "S2 adopts a lease of somebody else's";
 export function keepSteps(slot: Slot): void {
   const { memory, state, moment, rules } = slot;
   // Leases are adopted only while the container runs or waits. An ended one is settled.
-  const isWatched = (slot.body === BODY.parked || slot.body === BODY.running) && slot.object;
+  const isWatched = (slot.body === BODY.parked || slot.body === BODY.running) && slot.object && !slot.isRerun;
   if (memory === MEMORY.none && isWatched && state === STATE.active) takeUp(slot);
   if (memory === MEMORY.none && isWatched && state === STATE.queued && rules.inHand === "stop") {
     slot.tell(slot.remembering(MEMORY.lost), "session.lose");
@@ -94,7 +95,7 @@ export function keepSteps(slot: Slot): void {
       memory === MEMORY.lost || memory === MEMORY.silent || (memory === MEMORY.beating && rules.inHand === "stop");
     const next = slot.remembering(keeps ? memory : MEMORY.none);
     deletePod(moment, next, slot.pod);
-    slot.tell(next, "session.delete-pod");
+    tellDeletion(slot, next);
   }
 }
 
@@ -140,7 +141,7 @@ export function silenceSteps(slot: Slot): void {
 
 /** A lost lease: the item belongs to another client, or is back in the queue. */
 export function lostSteps(slot: Slot): void {
-  const isDone = !slot.object || !slot.hasKey || slot.body === BODY.ended;
+  const isDone = !slot.object || !slot.hasKey || slot.body === BODY.ended || slot.isRerun;
   if (slot.memory === MEMORY.lost && isDone) settled(slot);
 }
 
@@ -152,7 +153,7 @@ export function watchSteps(slot: Slot): void {
   const { memory, state, body, rules, object, isSameStamp, moment } = slot;
   // A heartbeat may have been taken for that of a program whose shell still waits.
   const isSeenRunning = isAlive(body) || (slot.isShell && body === BODY.parked && !slot.isUnstarted);
-  if (!slot.hasKey || !object || !isSeenRunning) return;
+  if (!slot.hasKey || !object || !isSeenRunning || slot.isRerun) return;
   const isKnown = memory === MEMORY.none || memory === MEMORY.outdated || memory === MEMORY.snapshot;
   if (rules.graceful === "moved" && state === STATE.active && isSameStamp && isKnown) {
     slot.tell(slot.remembering(MEMORY.snapshot), "session.snapshot");
@@ -161,7 +162,7 @@ export function watchSteps(slot: Slot): void {
   if (rules.overstay === "stays" || !isOthers) return;
   const next = slot.fork();
   removePod(moment, next, slot.pod);
-  slot.tell(next, "session.delete-pod");
+  tellDeletion(slot, next);
 }
 
 /**
@@ -183,6 +184,6 @@ export function overdueSteps(slot: Slot): void {
   if (slot.isUnstarted || (slot.isParked && !slot.isShell)) {
     const next = slot.fork();
     removePod(slot.moment, next, slot.pod);
-    slot.tell(next, "session.delete-pod");
+    tellDeletion(slot, next);
   }
 }

@@ -1,5 +1,5 @@
 import type { Moment } from "./moment.ts";
-import { BODY, holderOfOperator, ITEM, POD, SHELL, STATE, type State } from "./state.ts";
+import { BODY, holderOfOperator, ITEM, isAlive, PAST, POD, SHELL, SLEEP, STATE, type State, TURN } from "./state.ts";
 
 // The starts of programs, and `parking: Shell`: the lines that start them.
 
@@ -39,7 +39,23 @@ export function startProgram(moment: Moment, next: State, pod: number, item: num
   const at = moment.layout.pod(pod);
   next[at + POD.body] = BODY.running;
   next[at + POD.serves] = item + 1;
-  return startBreaks(moment, pod, item);
+  const breaks = turnBreaks(moment, pod, item) ?? startBreaks(moment, pod, item);
+  const past = moment.layout.turn(pod) + TURN.past;
+  next[past] = (next[past] ?? 0) | PAST.ran;
+  const files = moment.layout.sleep(pod) + SLEEP.files;
+  if (!next[files]) next[files] = moment.layout.sessionOf(item);
+  return breaks;
+}
+
+/** What the start of a turn's program breaks. */
+function turnBreaks(moment: Moment, pod: number, item: number): string | null {
+  const { layout } = moment;
+  if (!layout.hasTurns) return null;
+  if (moment.byte(layout.turn(pod) + TURN.past) & PAST.ran) return "S9 the program of a turn starts twice";
+  const isShared = layout.turnsOf(pod).some((turn) => isAlive(moment.byte(layout.pod(turn) + POD.body)));
+  if (isShared) return "S9 two turns of a Pod run at the same time";
+  const files = moment.byte(layout.sleep(pod) + SLEEP.files);
+  return files && files !== layout.sessionOf(item) ? "S10 a Pod with the files of a session runs another one" : null;
 }
 
 function startBreaks(moment: Moment, pod: number, item: number): string | null {

@@ -3,6 +3,7 @@ import { startProgram } from "./lines.ts";
 import type { Moment } from "./moment.ts";
 import { shellSteps } from "./shell.ts";
 import { BODY, holderOfPod, ITEM, isAlive, OBJECT, POD, SHELL, STATE } from "./state.ts";
+import { turnNodeSteps } from "./turns.ts";
 
 /** What the kubelet and faults do to a Pod. */
 export function nodeSteps(moment: Moment, pod: number): void {
@@ -19,8 +20,9 @@ export function nodeSteps(moment: Moment, pod: number): void {
   }
   if (layout.isShell) shellSteps(moment, pod);
   lateKeySteps(moment, pod);
+  if (layout.hasTurns) turnNodeSteps(moment, pod);
   const alive = isAlive(body);
-  if (object && (alive || body === BODY.parked || body === BODY.ended)) {
+  if (!layout.hasTurns && object && (alive || body === BODY.parked || body === BODY.ended)) {
     const next = moment.fork();
     next[at + POD.object] = 0;
     if (moment.rules.record === "with-its-pod") dropRecord(moment, next, pod);

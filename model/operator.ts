@@ -4,6 +4,7 @@ import { crash, podsOf } from "./effects.ts";
 import { keepSteps, lostSteps, openSteps, overdueSteps, silenceSteps, watchSteps } from "./keeping.ts";
 import type { Moment } from "./moment.ts";
 import { doubtSteps, reuseSteps, settleSteps } from "./settling.ts";
+import { claimedTurnSteps } from "./sleeping.ts";
 import { Slot } from "./slot.ts";
 import { OPERATOR } from "./state.ts";
 
@@ -35,6 +36,7 @@ function podSteps(slot: Slot): void {
     freeSteps(slot);
     return;
   }
+  if (slot.hasTurns && claimedTurnSteps(slot)) return;
   acknowledgeSteps(slot);
   openSteps(slot);
   if (slot.isShell) deliverSteps(slot);

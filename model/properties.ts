@@ -1,5 +1,21 @@
 import { hasLineOfOthers } from "./lines.ts";
-import { BODY, ITEM, isAlive, type Layout, MEMORY, OBJECT, OPERATOR, POD, SHELL, STATE, type State } from "./state.ts";
+import {
+  BODY,
+  holdingPod,
+  ITEM,
+  isAlive,
+  type Layout,
+  MEMORY,
+  OBJECT,
+  OPERATOR,
+  PHASE,
+  POD,
+  SHELL,
+  SLEEP,
+  STATE,
+  type State,
+  TURN,
+} from "./state.ts";
 
 /**
  * What the protocol promises, with the text of a failure: S properties for every state or step, L for all states
@@ -15,7 +31,11 @@ export const PROPERTIES = {
   S6: "no line reaches a Pod that was given to another session",
   S7: "no line is sent for an item that is out of its operator's hands, and no operator gives up an item that a line of its own can still start",
   S8: "no Pod whose line was sent looks free",
-  L: "from everywhere, without a further fault, every item gets queued or stopped, with no Secret and no container left",
+  S9: "the program of a turn starts at most once, and at most one turn of a Pod runs",
+  S10: "no Pod with the files of a session runs another session",
+  S11: "a sleeping Pod runs no program, and holds no item",
+  S12: "no operator deletes a Pod with a session's files as left behind, after its turn ended, or while it is woken",
+  L: "from everywhere, without a further fault, every item gets queued or stopped, with no Secret and no container left, and every sleeping Pod can wake",
   S3p: "strict: S3 for an item that is stopping already",
   S2w: "strict: no two containers run at the same time for an item",
   S2o: "strict, lease: Operator: no container starts unless its operator holds the lease",
@@ -37,10 +57,22 @@ export function isSettled(layout: Layout, state: State): boolean {
       return false;
     const isDeleted = state[layout.operator(layout.operatorOf(pod)) + OPERATOR.deleted];
     if (state[at + POD.object] && isDeleted) return false;
+    if (layout.hasTurns && !isTurnSettled(layout, state, pod)) return false;
     const isAlone = state[layout.shell(pod) + SHELL.assigned] && state[at + POD.object];
     if (isAlone && rules.assignedAlone === "deleted") return false;
   }
   return true;
+}
+
+/** Whether a sleeping Pod can wake, or has had its last turn. */
+function isTurnSettled(layout: Layout, state: State, pod: number): boolean {
+  const sleepAt = layout.sleep(pod);
+  const phase = state[sleepAt + SLEEP.phase];
+  if (state[layout.turn(pod) + TURN.lock]) return false;
+  if (state[layout.pod(pod) + POD.object] !== OBJECT.exists) return true;
+  if (phase === PHASE.assigned) return layout.rules.assignedAlone !== "deleted";
+  const isNext = phase === PHASE.sleeping && state[sleepAt + SLEEP.ended] === layout.turnOf(pod) - 1;
+  return !isNext || state[layout.pod(pod) + POD.body] === BODY.parked;
 }
 
 function isRecorded(layout: Layout, state: State, item: number): boolean {
@@ -60,9 +92,14 @@ export function brokenBy(layout: Layout, state: State): string | null {
     const broken = shellBrokenBy(layout, state, pod);
     if (broken) return broken;
   }
+  for (let pod = 0; layout.hasTurns && pod < layout.pods; pod += layout.rules.turns) {
+    const broken = sleepBrokenBy(layout, state, pod);
+    if (broken) return broken;
+  }
   if (!rules.oneSession) return null;
   for (let operator = 0; operator < layout.operators; operator += 1) {
-    if (livePods(layout, state, operator) > 1) return "S5 two Pods of one operator run one session";
+    if (livePods(layout, state, operator) > 1)
+      return `S5 two Pods of one operator run${layout.hasTurns ? " or keep" : ""} one session`;
   }
   return null;
 }
@@ -74,8 +111,33 @@ function shellBrokenBy(layout: Layout, state: State, pod: number): string | null
   const record = state[at + POD.record] ?? 0;
   if (record && hasLineOfOthers(state[shellAt + SHELL.lines] ?? 0, record))
     return "S6 a line is on its way to a Pod of another session";
-  const looksFree = !record && !state[shellAt + SHELL.assigned];
+  const looksFree = !record && !(layout.hasTurns ? isEnded(layout, state, pod) : state[shellAt + SHELL.assigned]);
   return looksFree && state[shellAt + SHELL.sent] ? "S8 a Pod whose line was sent looks free" : null;
+}
+
+/** Whether the turn is not the one for the next item. */
+function isEnded(layout: Layout, state: State, pod: number): boolean {
+  const [at, turn] = [layout.sleep(pod), layout.turnOf(pod)];
+  const phase = turn === 1 ? PHASE.parked : PHASE.sleeping;
+  return state[at + SLEEP.phase] !== phase || state[at + SLEEP.ended] !== turn - 1;
+}
+
+/** What a sleeping Pod breaks, by its first turn. */
+function sleepBrokenBy(layout: Layout, state: State, pod: number): string | null {
+  const isAsleep = state[layout.sleep(pod) + SLEEP.phase] === PHASE.sleeping;
+  if (!isAsleep || state[layout.pod(pod) + POD.object] !== OBJECT.exists) return null;
+  const turns = layout.turnsOf(pod);
+  if (turns.some((turn) => isAlive(state[layout.pod(turn) + POD.body] ?? 0)))
+    return "S11 a sleeping Pod runs a program";
+  if (layout.rules.secretDeletion || turns.some((turn) => state[layout.pod(turn) + POD.record])) return null;
+  for (let item = 0; item < layout.items; item += 1) {
+    const at = layout.item(item);
+    const holder = holdingPod(state[at + ITEM.holder] ?? 0);
+    // An item that another client acknowledged may still be held by a container that has ended.
+    const isOurs = ((state[at + ITEM.acked] ?? 0) & (1 << layout.operatorOf(pod))) !== 0;
+    if (isOurs && holder !== null && turns.includes(holder)) return "S11 a sleeping Pod holds an item";
+  }
+  return null;
 }
 
 /** Containers that believe in the item's lease, and those that run without an answered heartbeat. */
@@ -91,13 +153,16 @@ function containersOf(layout: Layout, state: State, item: number): [holding: num
   return [holding, running];
 }
 
-/** Running Pods that the cluster knows. Pods of a lost node are unknown. */
+/** Running Pods, and those with the session's files, that the cluster knows. Pods of a lost node are unknown. */
 function livePods(layout: Layout, state: State, operator: number): number {
-  const { pods } = layout.rules;
+  const { pods, turns } = layout.rules;
   let count = 0;
-  for (let pod = operator * pods; pod < (operator + 1) * pods; pod += 1) {
-    const at = layout.pod(pod);
-    if (state[at + POD.object] && isAlive(state[at + POD.body] ?? 0)) count += 1;
+  for (let index = operator * pods; index < (operator + 1) * pods; index += 1) {
+    const pod = index * turns;
+    const object = state[layout.pod(pod) + POD.object];
+    const isRunning = layout.turnsOf(pod).some((turn) => isAlive(state[layout.pod(turn) + POD.body] ?? 0));
+    const isKept = object === OBJECT.exists && layout.hasTurns && state[layout.sleep(pod) + SLEEP.files];
+    if (object && (isRunning || isKept)) count += 1;
   }
   return count;
 }

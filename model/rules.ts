@@ -25,6 +25,12 @@ export interface Setting {
   readonly userStops: "gracefully" | "also-by-force";
   /** Whether a user may delete claim Secrets. The operator then knows no more of the claim than after a restart. */
   readonly secretDeletion: boolean;
+  /** The most turns of a Pod, with `parking: Shell`. 1: sessions don't sleep, and a Pod serves one item. */
+  readonly turns: number;
+  /** Whether the kubelet may lose the record of a container that ended, and run it again. */
+  readonly reruns: boolean;
+  /** Whether a request without an answer about such a Pod may take effect later. */
+  readonly lateRequests: boolean;
   /** Whether to check also what no rule of the operator can guarantee: S3p, S2w, S2o. */
   readonly strict: boolean;
 
@@ -150,6 +156,43 @@ export interface Protocol {
   readonly assignedAlone: "deleted" | "free";
   /** Whether an operator checks that it still leads before it sends a line. */
   readonly leadership: "checked" | "unchecked";
+
+  // --- Sessions that sleep in their Pod
+  /** When the Pod of a settled item is marked as sleeping: before its Secret is deleted, or after. */
+  readonly sleep: "before-secret" | "after-secret";
+  /** When it may be marked: after its turn's container was seen ended, or as soon as the item is settled. */
+  readonly sleepEnd: "container-ended" | "item-settled";
+  /**
+   * What becomes of a woken Pod whose claim is given up unopened: it is marked as sleeping again, in any case, since the
+   * patch that marks it as assigned may still land; or only if it is marked as assigned; or never.
+   */
+  readonly unopened: "sleeps-again" | "if-assigned" | "stays";
+  /** Whether the end of each turn is recorded on the Pod. Without it, any turn that waits is open. */
+  readonly endedRecord: boolean;
+  /** When the next turn is added: once the end of the previous one is recorded, or while that runs. */
+  readonly nextTurn: "after-end" | "early";
+  /** When an item of a session is given to another Pod than the session's. */
+  readonly freshPod: "when-none-sleeps" | "any-time";
+  /** Whether a sleeping Pod takes only items of its session. */
+  readonly wakeSession: boolean;
+  /** Whether a sleeping Pod is read live before the acknowledgement that wakes it. */
+  readonly wakeRead: boolean;
+  /** Whether a sleeping Pod is deleted only under the Secret of its next turn. */
+  readonly removalLock: boolean;
+  /** Whether it is read live under that lock, and deleted only if it still sleeps before that turn. */
+  readonly removalRead: boolean;
+  /** Whether a removal that holds its lock is carried to its end, or may be given up while the Pod sleeps. */
+  readonly removalEnd: "carried-out" | "given-up";
+  /** Whether its delete carries the Pod's resourceVersion. */
+  readonly removalVersion: boolean;
+  /** The same for the patch that marks the Pod as assigned. */
+  readonly touchVersion: boolean;
+  /** The same for the patch that marks it as sleeping. */
+  readonly sleepVersion: boolean;
+  /** The same for the delete of a Pod whose session is given up. */
+  readonly deleteVersion: boolean;
+  /** Whether a claim's container is known by its id, so that one that runs again is another one; or by its name. */
+  readonly rerun: "by-id" | "by-name";
 }
 
 /** What the code does, if it could see which container holds a lease; `graceful: "moved"` is what it can see. */
@@ -164,6 +207,9 @@ export const CODE: Rules = {
   deletion: false,
   userStops: "also-by-force",
   secretDeletion: false,
+  turns: 1,
+  reruns: false,
+  lateRequests: true,
   strict: false,
   secondAck: "refused",
   lapsed: "queued",
@@ -202,6 +248,22 @@ export const CODE: Rules = {
   reuse: "never",
   assignedAlone: "deleted",
   leadership: "checked",
+  sleep: "before-secret",
+  sleepEnd: "container-ended",
+  unopened: "sleeps-again",
+  endedRecord: true,
+  nextTurn: "after-end",
+  freshPod: "when-none-sleeps",
+  wakeSession: true,
+  wakeRead: true,
+  removalLock: true,
+  removalRead: true,
+  removalEnd: "carried-out",
+  removalVersion: true,
+  touchVersion: true,
+  sleepVersion: true,
+  deleteVersion: true,
+  rerun: "by-id",
   onPodFailure: "Stop",
 };
 

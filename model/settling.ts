@@ -1,6 +1,7 @@
 import { dropRecord, isBeaten, moveHeartbeat, settledMemory, stopItem } from "./effects.ts";
 import { firstBeat } from "./first-beat.ts";
 import { endBreaks } from "./lines.ts";
+import { marksFirst, marksLater } from "./sleeping.ts";
 import type { Slot } from "./slot.ts";
 import { BODY, MEMORY, POD, SHELL, STATE } from "./state.ts";
 
@@ -152,8 +153,10 @@ function stop(slot: Slot): void {
 
 /** The item is no longer ours: the Secret is deleted. */
 export function settled(slot: Slot): void {
+  if (marksFirst(slot)) return;
   const next = slot.fork();
   dropRecord(slot.moment, next, slot.pod);
+  if (marksLater(slot)) next[slot.at + POD.memory] = MEMORY.resting;
   slot.tell(next, "session.settled", { breaks: endBreaks(slot.moment, slot.pod, slot.item) });
 }
 

@@ -8,12 +8,16 @@ import {
   isAlive,
   OBJECT,
   OPERATOR,
+  PAST,
+  PHASE,
   POD,
   SHELL,
+  SLEEP,
   STATE,
   type State,
+  TURN,
 } from "./state.ts";
-import type { OperatorStep, Outcome } from "./steps.ts";
+import type { OperatorStep, Outcome, SleepStep } from "./steps.ts";
 
 /** What a step of a claim adds to its name. */
 interface Told {
@@ -34,6 +38,10 @@ export class Slot {
   readonly operatorAt: number;
   /** The offset of its bytes for `parking: Shell`. */
   readonly shellAt: number;
+  /** If sessions sleep: the offsets of the bytes of its turn, and of its Pod, and the number of the turn. */
+  readonly turnAt: number;
+  readonly sleepAt: number;
+  readonly turn: number;
   readonly body: number;
   readonly object: boolean;
   readonly isTerminating: boolean;
@@ -53,6 +61,9 @@ export class Slot {
     this.at = layout.pod(pod);
     this.operatorAt = layout.operator(this.operator);
     this.shellAt = layout.shell(pod);
+    this.turnAt = layout.turn(pod);
+    this.sleepAt = layout.sleep(pod);
+    this.turn = layout.turnOf(pod);
     this.body = moment.byte(this.at + POD.body);
     this.object = moment.byte(this.at + POD.object) !== OBJECT.none;
     this.isTerminating = moment.byte(this.at + POD.object) === OBJECT.terminating;
@@ -108,12 +119,43 @@ export class Slot {
 
   /** Shell: whether the Pod is marked as assigned. */
   get isAssigned(): boolean {
+    if (this.hasTurns) return this.phase === PHASE.assigned;
     return this.moment.byte(this.shellAt + SHELL.assigned) === 1;
   }
 
   /** Whether the Pod waits and was given to no session. */
   get isFree(): boolean {
+    if (this.hasTurns) return this.isParked && !this.isLocked && this.isOpenTurn;
     return this.isParked && !(this.isAssigned && this.rules.assignedAlone === "deleted");
+  }
+
+  get hasTurns(): boolean {
+    return this.moment.layout.hasTurns;
+  }
+
+  get phase(): number {
+    return this.moment.byte(this.sleepAt + SLEEP.phase);
+  }
+
+  /** The last turn of the Pod whose end is recorded. */
+  get ended(): number {
+    return this.moment.byte(this.sleepAt + SLEEP.ended);
+  }
+
+  /** Whether the Secret of the turn is the lock of a removal. */
+  get isLocked(): boolean {
+    return this.moment.byte(this.turnAt + TURN.lock) === 1;
+  }
+
+  /** Whether the turn is the one for the next item. */
+  get isOpenTurn(): boolean {
+    if (!this.rules.endedRecord) return this.phase !== PHASE.assigned;
+    return this.ended === this.turn - 1 && this.phase === (this.turn === 1 ? PHASE.parked : PHASE.sleeping);
+  }
+
+  /** Whether the container that the claim was made for ended, and another one of its name waits. */
+  get isRerun(): boolean {
+    return this.rules.rerun === "by-id" && (this.moment.byte(this.turnAt + TURN.past) & PAST.reranInClaim) !== 0;
   }
 
   /** Shell: what this process knows of the delivery. */
@@ -124,13 +166,13 @@ export class Slot {
   /** Shell: whether the claim is opened, and this process knows of no start. */
   get isUnstarted(): boolean {
     const isSeenRunning = this.object && (this.body === BODY.parked || isAlive(this.body));
-    return this.isShell && this.hasKey && isSeenRunning && this.delivery !== DELIVERY.started;
+    return this.isShell && this.hasKey && isSeenRunning && !this.isRerun && this.delivery !== DELIVERY.started;
   }
 
   /** Whether the container has ended, or its end will never be reported. */
   get isOver(): boolean {
     const isGivenUp = this.rules.giveUp === "send-failed" && this.isUnstarted && this.delivery === DELIVERY.unknown;
-    return this.body === BODY.ended || this.body === BODY.gone || !this.object || isGivenUp;
+    return this.body === BODY.ended || this.body === BODY.gone || !this.object || this.isRerun || isGivenUp;
   }
 
   /** Whether the item is still under the acknowledgement that made it ours. */
@@ -168,7 +210,11 @@ export class Slot {
     return next;
   }
 
-  tell(next: State, name: OperatorStep | "fault.crash" | "fault.silence" | "operator.forget", told: Told = {}): void {
+  tell(
+    next: State,
+    name: OperatorStep | SleepStep | "fault.crash" | "fault.silence" | "operator.forget",
+    told: Told = {},
+  ): void {
     const { outcome = "ok", fault = false, breaks = null, graceful = false } = told;
     const { operator, pod, item } = this;
     this.moment.tell(next, { name, outcome, operator, pod, item, fault, breaks, graceful });

@@ -1,7 +1,8 @@
 import type { Rules } from "./rules.ts";
 
 // A state is a row of bytes: first those of each item, then of each Pod (grouped by operator), then of each operator, and
-// then, for `parking: Shell`, more of each Pod.
+// then, for `parking: Shell`, more of each Pod. If sessions sleep, each turn of a Pod has the rows of a Pod and one more,
+// and each Pod has one at the end: `pod` is the index of a turn then, and the turns of a Pod follow each other.
 // References to items and operators count from 1; 0 means none.
 
 /** Bytes of an item. */
@@ -57,6 +58,47 @@ export const SHELL = {
 } as const;
 const SHELL_BYTES = 6;
 
+/** Sessions that sleep: more bytes of a turn. */
+export const TURN = {
+  /** What happened to its container: bits of PAST. */
+  past: 0,
+  /** Whether the Secret of its name is the lock of a removal. */
+  lock: 1,
+} as const;
+const TURN_BYTES = 2;
+
+export const PAST = {
+  /** Its program started. */
+  ran: 1,
+  /** The kubelet ran it again. */
+  reran: 2,
+  /** The same, since its claim was journaled. */
+  reranInClaim: 4,
+} as const;
+
+/** Sessions that sleep: bytes of a Pod, which its turns share. */
+export const SLEEP = {
+  phase: 0,
+  /** The last turn whose end is recorded. */
+  ended: 1,
+  /** The session that the Pod is marked with. */
+  session: 2,
+  /** The session whose program ran in the Pod. */
+  files: 3,
+  /** The session of a patch that marks the Pod as assigned and may still take effect. */
+  lateTouch: 4,
+  /** The ended turn of a patch that marks the Pod as sleeping and may still take effect. */
+  lateSleep: 5,
+  /** A delete that may still take effect: that of a removal, or, from 2 on, of the claim of a turn. */
+  lateDelete: 6,
+  /** The turn that the lock of a removal may still be created for. */
+  lateLock: 7,
+} as const;
+const SLEEP_BYTES = 8;
+
+/** How a Pod is marked. */
+export const PHASE = { parked: 0, assigned: 1, sleeping: 2 } as const;
+
 /** Bytes of an operator. */
 export const OPERATOR = {
   up: 0,
@@ -100,6 +142,8 @@ export const BODY = {
   terminated: 5,
   ended: 6,
   gone: 7,
+  /** The turn was not added yet. */
+  absent: 8,
 } as const;
 
 /** An operator's memory of a claim; a crash resets it to `none`. Finer than `Memory` of src/protocol/claim.ts. */
@@ -128,6 +172,8 @@ export const MEMORY = {
   silent: 12,
   /** The item may be ours, or another client's. */
   doubted: 13,
+  /** Its Secret is deleted, and its Pod is to be marked as sleeping. No rule of ours allows it. */
+  resting: 14,
 } as const;
 
 export type State = Uint8Array;
@@ -162,19 +208,26 @@ export class Layout {
   readonly podsAt: number;
   readonly operatorsAt: number;
   readonly isShell: boolean;
+  readonly hasTurns: boolean;
   readonly size: number;
   readonly #shellAt: number;
+  readonly #turnAt: number;
+  readonly #sleepAt: number;
 
   constructor(rules: Rules) {
     this.rules = rules;
     this.items = rules.items;
     this.operators = rules.operators;
-    this.pods = rules.operators * rules.pods;
+    this.pods = rules.operators * rules.pods * rules.turns;
     this.podsAt = ITEM_BYTES * this.items;
     this.operatorsAt = this.podsAt + POD_BYTES * this.pods;
     this.isShell = rules.parking === "Shell";
     this.#shellAt = this.operatorsAt + OPERATOR_BYTES * this.operators;
-    this.size = this.#shellAt + (this.isShell ? SHELL_BYTES * this.pods : 0);
+    this.hasTurns = rules.turns > 1;
+    this.#turnAt = this.#shellAt + SHELL_BYTES * this.pods;
+    this.#sleepAt = this.#turnAt + TURN_BYTES * this.pods;
+    const sleepEnd = this.#sleepAt + SLEEP_BYTES * rules.operators * rules.pods;
+    this.size = this.hasTurns ? sleepEnd : this.isShell ? this.#turnAt : this.#shellAt;
   }
 
   item(index: number): number {
@@ -194,8 +247,33 @@ export class Layout {
     return this.#shellAt + pod * SHELL_BYTES;
   }
 
+  /** If sessions don't sleep, these bytes are beyond the state, too. */
+  turn(pod: number): number {
+    return this.#turnAt + pod * TURN_BYTES;
+  }
+
+  /** The bytes that the turns of a Pod share. */
+  sleep(pod: number): number {
+    return this.#sleepAt + Math.floor(pod / this.rules.turns) * SLEEP_BYTES;
+  }
+
+  /** The number of a turn in its Pod, from 1. */
+  turnOf(pod: number): number {
+    return (pod % this.rules.turns) + 1;
+  }
+
+  /** The turns of a Pod; without turns, the Pod. */
+  turnsOf(pod: number): number[] {
+    const first = pod - (pod % this.rules.turns);
+    return Array.from({ length: this.rules.turns }, (_, index) => first + index);
+  }
+
+  sessionOf(item: number): number {
+    return this.rules.oneSession ? 1 : item + 1;
+  }
+
   operatorOf(pod: number): number {
-    return Math.floor(pod / this.rules.pods);
+    return Math.floor(pod / (this.rules.pods * this.rules.turns));
   }
 
   /** The operator on whose side a holder is. */
@@ -207,7 +285,10 @@ export class Layout {
   /** All items queued, all Pods parked, all operators up. */
   initial(): State {
     const state = new Uint8Array(this.size);
-    for (let pod = 0; pod < this.pods; pod += 1) state[this.pod(pod) + POD.object] = 1;
+    for (let pod = 0; pod < this.pods; pod += 1) {
+      state[this.pod(pod) + POD.object] = 1;
+      if (this.turnOf(pod) > 1) state[this.pod(pod) + POD.body] = BODY.absent;
+    }
     for (let operator = 0; operator < this.operators; operator += 1) state[this.operator(operator) + OPERATOR.up] = 1;
     return state;
   }
@@ -216,6 +297,7 @@ export class Layout {
 /** Brings items that no client holds, and shells that do not wait any more, to one normal form. */
 export function normalize(layout: Layout, state: State): void {
   if (layout.isShell) for (let pod = 0; pod < layout.pods; pod += 1) normalizeShell(layout, state, pod);
+  if (layout.hasTurns) for (let pod = 0; pod < layout.pods; pod += 1) normalizeTurn(layout, state, pod);
   for (let at = 0; at < layout.podsAt; at += ITEM_BYTES) {
     const is = state[at + ITEM.state];
     if (is !== STATE.queued && is !== STATE.stopped) continue;
@@ -230,10 +312,39 @@ function normalizeShell(layout: Layout, state: State, pod: number): void {
   const [podAt, at] = [layout.pod(pod), layout.shell(pod)];
   const body = state[podAt + POD.body] ?? 0;
   if (body !== BODY.parked && !isAlive(body)) {
+    // If the container runs again, its operator still knows that the program started.
+    const isKnown = layout.rules.reruns && state[podAt + POD.record] && state[at + SHELL.delivery] === DELIVERY.started;
     state.fill(0, at, at + SHELL_BYTES);
+    if (isKnown) state[at + SHELL.delivery] = DELIVERY.started;
     return;
   }
   // A running program's standard input is /dev/null.
   if (body !== BODY.parked) state[at + SHELL.lines] = state[at + SHELL.sent] = state[at + SHELL.stale] = 0;
   if (state[at + SHELL.assigned] || !state[podAt + POD.object]) state[at + SHELL.lateTouch] = 0;
+}
+
+function normalizeTurn(layout: Layout, state: State, pod: number): void {
+  const at = layout.pod(pod);
+  const body = state[at + POD.body] ?? 0;
+  if (!isAlive(body)) state[at + POD.serves] = 0;
+  if (state[at + POD.object]) return;
+  const [shellAt, turnAt, sleepAt] = [layout.shell(pod), layout.turn(pod), layout.sleep(pod)];
+  const mayRun = isAlive(body) || (body === BODY.parked && state[shellAt + SHELL.lines]);
+  if (!mayRun) {
+    state[at + POD.body] = BODY.gone;
+    state.fill(0, shellAt, shellAt + SHELL_BYTES);
+    state[turnAt + TURN.past] = 0;
+  }
+  const files = state[sleepAt + SLEEP.files] ?? 0;
+  const lateLock = state[sleepAt + SLEEP.lateLock] ?? 0;
+  state.fill(0, sleepAt, sleepAt + SLEEP_BYTES);
+  state[sleepAt + SLEEP.lateLock] = lateLock;
+  if (mayRunAny(layout, state, pod)) state[sleepAt + SLEEP.files] = files;
+}
+
+function mayRunAny(layout: Layout, state: State, pod: number): boolean {
+  return layout.turnsOf(pod).some((turn) => {
+    const body = state[layout.pod(turn) + POD.body] ?? 0;
+    return isAlive(body) || (body === BODY.parked && state[layout.shell(turn) + SHELL.lines] !== 0);
+  });
 }

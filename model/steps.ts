@@ -3,6 +3,18 @@ import type { SessionPoint } from "../src/protocol/points.ts";
 /** Points of `parking: Shell`. */
 export type ShellPoint = "session.deliver" | "session.read-log" | "session.delivered";
 
+/** Steps of sessions that sleep in their Pod. */
+export type SleepStep =
+  /** Marks the Pod as sleeping, and records the end of its turn. */
+  | "session.sleep"
+  | "turn.add"
+  /** Records the end of a turn that ended while it waited. */
+  | "turn.skip"
+  | "removal.lock"
+  /** Reads the Pod live, and sends the delete. */
+  | "removal.delete-pod"
+  | "removal.unlock";
+
 /** Steps of an operator, named like the points of the code that takes them. */
 export type OperatorStep = Extract<
   SessionPoint | ShellPoint,
@@ -43,6 +55,9 @@ export type HiddenStep =
   | "network.late-ack"
   | "network.late-key"
   | "network.late-touch"
+  | "network.late-sleep"
+  | "network.late-delete"
+  | "network.late-lock"
   /** A line reaches its shell after its sender stopped waiting for the marker. */
   | "network.line"
   | "operator.restart"
@@ -59,6 +74,8 @@ export type Fault =
   | "fault.silence"
   /** A process that lost its leadership sends a line. */
   | "fault.stale-leader"
+  /** The kubelet lost the record of a container that ended, and runs it again. */
+  | "fault.rerun"
   | "user.stop"
   | "user.delete-secret"
   | "user.delete-environment"
@@ -79,7 +96,7 @@ export type Outcome =
   | "crash, under way";
 
 export interface Step {
-  readonly name: OperatorStep | HiddenStep | Fault;
+  readonly name: OperatorStep | SleepStep | HiddenStep | Fault;
   readonly outcome: Outcome;
   /** Indexes; -1: none. */
   readonly operator: number;

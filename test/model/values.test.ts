@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { CODE, type Protocol, type Rules } from "../../model/rules.ts";
 import { WITHOUT_A_RULE } from "../../model/scopes.ts";
 import { WITHOUT_A_SHELL_RULE } from "../../model/shell-scopes.ts";
+import { WITHOUT_A_SLEEP_RULE } from "../../model/sleep-scopes.ts";
 import { type Standing, VALUES } from "../../model/values.ts";
 import { judge, wordsOf } from "./judge.ts";
 
@@ -27,7 +28,9 @@ function takenAway(rules: Rules): string[] {
   return (Object.keys(VALUES) as (keyof Protocol)[]).filter(isGone).map((rule) => `${rule}: ${rules[rule]}`);
 }
 
-const variants = [...WITHOUT_A_RULE, ...WITHOUT_A_SHELL_RULE].flatMap((broken) => broken.variants);
+const variants = [...WITHOUT_A_RULE, ...WITHOUT_A_SHELL_RULE, ...WITHOUT_A_SLEEP_RULE].flatMap(
+  (broken) => broken.variants,
+);
 
 /** The values that remove a rule, each with what must be removed with it: nothing, or the rule that backs it up. */
 const removals = ALL.flatMap(({ rule, value, standing }) => {
@@ -52,21 +55,24 @@ describe("every rule is removed on its own", () => {
     for (const rule of Object.keys(VALUES)) expect(of(rule, "ours"), rule).toHaveLength(1);
     expect(takenAway(CODE)).toEqual([]);
     const kept = Object.keys(VALUES).filter((rule) => !removals.some((removal) => removal.rule === rule));
-    expect(kept).toEqual(["inHand"]);
+    expect(kept).toEqual(["inHand", "nextTurn"]);
   });
 });
 
 /**
- * Two operators, where the second one's acknowledgement may come late; and one operator with two Pods and a deletion.
+ * Two operators, where the second one's acknowledgement may come late; one operator with two Pods and a deletion.
  */
 const TWO: Partial<Rules> = { operators: 2, acknowledgements: 1, secondAck: "accepted" };
 const ONE: Partial<Rules> = { pods: 2, deletion: true };
+
+/** Three turns of a Pod. */
+const SLEEPING: Partial<Rules> = { parking: "Shell", turns: 3, oneSession: true };
 
 const holding = ALL.flatMap(({ rule, value, standing }) => (typeof standing === "object" ? [{ rule, value }] : []));
 
 describe("a value that removes no rule, or one with a backup, breaks no promise", () => {
   test.each(holding)("$rule: $value", ({ rule, value }) => {
-    const setting = rule === "window" || rule === "olderAck" ? TWO : ONE;
+    const setting = rule === "window" || rule === "olderAck" ? TWO : rule === "nextTurn" ? SLEEPING : ONE;
     const leases = ["Worker", "Operator"] as const;
     const verdict = judge({
       name: `${rule}: ${value}`,

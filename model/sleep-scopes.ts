@@ -1,0 +1,108 @@
+import type { LeaseKind } from "../src/protocol/journal.ts";
+import type { Property } from "./properties.ts";
+import { CODE, type Rules } from "./rules.ts";
+import { type Broken, LEASES, type Scope } from "./scopes.ts";
+
+// What to explore of sessions that sleep in their Pod. An item that is offered again stands for the session's next one.
+
+/** What the code does: a Pod has two turns. */
+const SLEEPING: Rules = { ...CODE, parking: "Shell", turns: 2, oneSession: true };
+
+const TWO_ITEMS = { items: 2, acknowledgements: 1 } as const;
+
+/** Scopes of several Pods: without the late requests, which those of one Pod have. */
+const SEVERAL_PODS = { lateRequests: false } as const;
+
+function scope(lease: LeaseKind, name: string, variants: readonly Partial<Rules>[], isLarge = false): Scope {
+  return {
+    name: `${lease}, sleeping: ${name}`,
+    variants: variants.map((over) => ({ ...SLEEPING, lease, ...over })),
+    fails: [],
+    isLarge,
+  };
+}
+
+export const SLEEP_SCOPES: readonly Scope[] = LEASES.flatMap((lease) => [
+  scope(lease, "1 item, 2 turns, Stop and Release", [{ deletion: true }, { onPodFailure: "Release" }]),
+  scope(lease, "1 item, 2 turns, containers that run again", [{ reruns: true }]),
+  scope(lease, "1 item, 3 turns", [{ turns: 3 }]),
+  scope(lease, "2 items of two sessions, 2 turns", [{ ...TWO_ITEMS, oneSession: false }]),
+  scope(lease, "a user deletes Secrets", [{ secretDeletion: true }]),
+  scope(lease, "1 item, 2 Pods with 2 turns each", [{ ...SEVERAL_PODS, pods: 2 }]),
+  scope(lease, "2 items of one session, 2 turns, Environment deleted", [{ ...TWO_ITEMS, deletion: true }], true),
+  scope(lease, "1 item, 3 turns, containers that run again", [{ turns: 3, reruns: true }], true),
+  scope(
+    lease,
+    "2 items of one session, 2 Pods with 2 turns each",
+    [{ ...TWO_ITEMS, ...SEVERAL_PODS, pods: 2, userStops: "gracefully" }],
+    true,
+  ),
+  scope(lease, "2 operators, 1 item, 2 turns", [{ ...SEVERAL_PODS, operators: 2 }], true),
+]);
+
+function broken(
+  without: string,
+  fails: readonly Property[],
+  over: Partial<Rules>,
+  leases: readonly LeaseKind[] = LEASES,
+): Broken {
+  const variants = leases.map((lease) => ({ ...SLEEPING, lease, ...over }));
+  return { name: `without: ${without}`, without, fails, variants, isLarge: false, isLimit: false };
+}
+
+/** Each rule of sleeping sessions removed in turn, with the properties that then fail. */
+export const WITHOUT_A_SLEEP_RULE: readonly Broken[] = [
+  broken("a Pod is marked as sleeping before its Secret is deleted", ["S12"], { sleep: "after-secret" }),
+  broken("a Pod is marked as sleeping only after its turn's container was seen ended", ["S7", "S9", "S11", "S12"], {
+    sleepEnd: "item-settled",
+  }),
+  broken("a woken Pod whose claim is given up unopened is marked as sleeping again", ["S12"], { unopened: "stays" }),
+  broken(
+    "a woken Pod whose claim is given up unopened is marked as sleeping again, also if it isn't marked as assigned",
+    ["S12"],
+    { unopened: "if-assigned" },
+  ),
+  broken("the end of each turn is recorded on its Pod", ["S1", "S9", "S12"], { endedRecord: false, reruns: true }, [
+    "Worker",
+  ]),
+  broken(
+    "a session's item is given to another Pod only when none of its Pods sleeps",
+    ["S5"],
+    { ...SEVERAL_PODS, freshPod: "any-time", pods: 2 },
+    ["Worker"],
+  ),
+  broken(
+    "a sleeping Pod takes only items of its session",
+    ["S1", "S10"],
+    { ...TWO_ITEMS, oneSession: false, wakeSession: false },
+    ["Worker"],
+  ),
+  broken("a sleeping Pod is read live before the acknowledgement that wakes it", ["S1"], { wakeRead: false }),
+  broken("a sleeping Pod is deleted only under the Secret of its next turn", ["S12"], { removalLock: false }),
+  broken(
+    "a sleeping Pod is read live under that lock, and must still sleep before the locked turn",
+    ["S12"],
+    { removalRead: false, turns: 3 },
+    ["Worker"],
+  ),
+  broken(
+    "the delete of a sleeping Pod carries its resourceVersion (here: the locked turn ends, and is skipped)",
+    ["S12"],
+    { removalVersion: false, turns: 3 },
+    ["Worker"],
+  ),
+  broken("a removal that holds its lock is carried to its end", ["S12"], { removalEnd: "given-up" }),
+  broken("the patch that marks a Pod as assigned carries its resourceVersion", ["S12"], { touchVersion: false }, [
+    "Worker",
+  ]),
+  broken("the patch that marks a Pod as sleeping carries its resourceVersion", ["S11"], { sleepVersion: false }),
+  broken("the delete of a Pod whose session is given up carries its resourceVersion", ["S12"], {
+    deleteVersion: false,
+  }),
+  broken(
+    "a line is delivered only to the container that the claim was made for, by its id",
+    ["S9"],
+    { rerun: "by-name", reruns: true },
+    ["Worker"],
+  ),
+];
