@@ -1,0 +1,303 @@
+import { describe, expect, test } from "vitest";
+import { PODS, SECRETS } from "../../../src/kube/resource.ts";
+import { metricValue } from "../../support/metric-value.ts";
+import { refusal } from "./api-server.ts";
+import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE } from "./loop-world.ts";
+
+const SECOND = 1_000;
+const TEMPLATE = {
+  spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }], terminationGracePeriodSeconds: 30 },
+};
+
+async function sleepyWorld(options: LoopWorldOptions = {}) {
+  const world = new LoopWorld({
+    ...options,
+    sessions: { template: TEMPLATE, workspace: { type: "Pod", sleepSeconds: 600 }, ...options.sessions },
+  });
+  world.createEnvironment();
+  const operator = world.startOperator();
+  if (options.sessions?.["warm"] !== 0) await world.until("a Pod waits", () => world.parked.length > 0);
+  await world.pass(SECOND);
+  const serve = async (sessionId?: string) => {
+    const item = world.enqueue(sessionId === undefined ? {} : { sessionId });
+    await world.until("the item is served", () => world.item(item).state === "stopped" && world.isSettled);
+    const session = world.api.world.item(item).data.id;
+    await world.until("the next turn waits", () =>
+      world.parked.some(({ metadata }) => metadata.name === sleeperOf(session)),
+    );
+    return session;
+  };
+  const sleeperOf = (sessionId: string) =>
+    world.podsOf("sleeping").find(({ metadata }) => metadata.annotations?.["berth.dev/session-id"] === sessionId)
+      ?.metadata.name;
+  return { world, operator, serve, sleeperOf };
+}
+
+describe("wakes and fresh sessions", () => {
+  test.fails("together do not exceed maxConcurrent while a removal is slow", async () => {
+    const { world, operator, serve } = await sleepyWorld({ sessions: { warm: 3, maxConcurrent: 3 } });
+    const slept = [await serve(), await serve()];
+    await world.until("free Pods wait beside the sleeping ones", () => world.podsOf("parked").length === 3);
+    await world.pass(20 * SECOND);
+    operator.kube.delay = ({ verb, plural }) => (verb === "delete" && plural === "pods" ? 1_500 : 0);
+    for (const sessionId of slept) world.enqueue({ sessionId });
+    for (const _ of slept) world.enqueue();
+    let ran = 0;
+    await world.until("all items are served", () => {
+      ran = Math.max(ran, world.node.running.size);
+      return world.items.every(({ state }) => state === "stopped");
+    });
+    expect(ran).toBe(3);
+  });
+});
+
+describe("a claim that is not opened", () => {
+  test("leaves the session asleep in its Pod", async () => {
+    const { world, operator, serve, sleeperOf } = await sleepyWorld();
+    const sessionId = await serve();
+    const name = sleeperOf(sessionId);
+    let refuse = true;
+    operator.kube.intercept.push(({ verb, plural, name: of }) => {
+      if (refuse && verb === "patch" && plural === "secrets" && of === `${name}-t2`)
+        throw refusal(403, "Forbidden", "secrets may not be patched");
+    });
+    const item = world.enqueue({ sessionId });
+    await world.until("the claim is given up", () => world.item(item).state === "stopped", 600 * SECOND);
+    await world.until("nothing is claimed", () => world.claims.length === 0);
+    await world.pass(5 * SECOND);
+    refuse = false;
+    expect(world.pods.find(({ metadata }) => metadata.name === name)?.metadata.deletionTimestamp).toBeUndefined();
+    expect(sleeperOf(sessionId)).toBe(name);
+  });
+
+  test("leaves the session asleep in its Pod if the operator dies between the touch and the opening", async () => {
+    const { world, operator, serve, sleeperOf } = await sleepyWorld();
+    const sessionId = await serve();
+    const name = sleeperOf(sessionId);
+    operator.kube.intercept.push(({ verb, plural, name: of }) => {
+      if (verb === "patch" && plural === "secrets" && of === `${name}-t2`)
+        throw refusal(503, "ServiceUnavailable", "not now");
+    });
+    const item = world.enqueue({ sessionId });
+    await world.until("the Pod is touched", () => world.podsOf("assigned").length === 1);
+    operator.kill();
+    // Nobody serves the item before it is stopped by a person.
+    await world.pass(60 * SECOND);
+    world.api.world.item(item).state = "stopped";
+    world.startOperator();
+    await world.until("nothing is claimed", () => world.claims.length === 0);
+    await world.pass(60 * SECOND);
+    expect(sleeperOf(sessionId)).toBe(name);
+  });
+});
+
+describe("a Pod that was assigned, where the operator may not read logs", () => {
+  test.fails("does not hold up its session", async () => {
+    const { world, operator, serve, sleeperOf } = await sleepyWorld();
+    const sessionId = await serve();
+    const name = sleeperOf(sessionId);
+    operator.kube.intercept.push(({ verb, plural, name: of }) => {
+      if (verb === "log") throw refusal(403, "Forbidden", "logs may not be read");
+      if (verb === "patch" && plural === "secrets" && of === `${name}-t2`)
+        throw refusal(403, "Forbidden", "secrets may not be patched");
+    });
+    const item = world.enqueue({ sessionId });
+    await world.until("the claim is given up", () => world.item(item).state === "stopped", 600 * SECOND);
+    await world.until("nothing is claimed", () => world.claims.length === 0);
+    const next = world.enqueue({ sessionId });
+    await world.until("the next item is served", () => world.item(next).state === "stopped", 300 * SECOND);
+  });
+});
+
+describe("a sleeping Pod whose lock is someone else's", () => {
+  test.fails("is tried again after a pause only, and reported once", async () => {
+    const { world, operator, serve, sleeperOf } = await sleepyWorld({ sessions: { warm: 0 } });
+    const sessionId = await serve();
+    const name = sleeperOf(sessionId);
+    world.server.create(SECRETS, { metadata: { name: `${name}-t2`, namespace: NAMESPACE } });
+    await world.pass(590 * SECOND);
+    const before = operator.kube.requests.get("create secrets") ?? 0;
+    await world.pass(60 * SECOND);
+    const told = world.told.filter((words) => words.startsWith("SleepEnded")).length;
+    expect({ told, creates: (operator.kube.requests.get("create secrets") ?? 0) - before }).toEqual({
+      told: 1,
+      creates: 1,
+    });
+    expect(
+      await metricValue(world.metrics.sleepsEnded, { namespace: NAMESPACE, environment: NAME, reason: "Expired" }),
+    ).toBe(1);
+  });
+});
+
+describe("an item of a session whose sleeping Pod can't be claimed", () => {
+  test.fails("and the items of other sessions do not wait forever", async () => {
+    const { world, serve, sleeperOf } = await sleepyWorld({
+      sessions: { warm: 0, maxConcurrent: 1, workspace: { type: "Pod", sleepSeconds: 60 } },
+    });
+    const sessionId = await serve();
+    const name = sleeperOf(sessionId);
+    world.server.create(SECRETS, { metadata: { name: `${name}-t2`, namespace: NAMESPACE } });
+    await world.pass(90 * SECOND);
+    const other = world.enqueue();
+    await world.until(
+      "an item of another session is served",
+      () => world.item(other).state === "stopped",
+      200 * SECOND,
+    );
+    const item = world.enqueue({ sessionId });
+    await world.until("the item is served", () => world.item(item).state === "stopped", 200 * SECOND);
+  });
+});
+
+describe("a volume's session that slept", () => {
+  test.fails("gets no new Pod without a new item", async () => {
+    const { world, serve } = await sleepyWorld({
+      sessions: {
+        warm: 0,
+        workspace: {
+          type: "PerSession",
+          sleepSeconds: 20,
+          claimTemplate: { resources: { requests: { storage: "1Gi" } } },
+        },
+      },
+    });
+    const sessionId = await serve();
+    await serve(sessionId);
+    const made = () => metricValue(world.metrics.podsCreated, { namespace: NAMESPACE, environment: NAME });
+    expect(await made()).toBe(1);
+    await world.pass(120 * SECOND);
+    expect(await made()).toBe(1);
+  });
+});
+
+describe("a Pod that ended in the middle of a work item", () => {
+  test.fails("does not make its session's next item wait until the earlier one is settled", async () => {
+    const { world } = await sleepyWorld({
+      fate: () => ({ startError: false, program: "deaf", servesMs: 20 * SECOND }),
+      sessions: { maxConcurrent: 4, retainFailedSeconds: 600 },
+    });
+    const first = world.enqueue();
+    const sessionId = world.api.world.item(first).data.id;
+    await world.until("the program runs", () => world.item(first).state === "active");
+    const name = world.podsOf("assigned")[0]?.metadata.name ?? "";
+    world.fate = () => ({ startError: false, program: "stock", servesMs: 5 * SECOND });
+    // For example for its memory: the kubelet ends the Pod with it.
+    world.node.kill(name, "worker");
+    await world.until("the Pod ended", () => world.node.running.size === 0);
+    await world.pass(3 * SECOND);
+    expect(world.item(first).state).toBe("active");
+    const next = world.enqueue({ sessionId });
+    const runs = () => world.starts.some(({ workId }) => workId === next);
+    await world.until("the next item's program runs", runs, 15 * SECOND);
+  });
+});
+
+describe("a restart while the cache lags", () => {
+  test.fails("keeps the first work item running in a Pod that the cache does not show", async () => {
+    const { world, operator, sleeperOf } = await sleepyWorld({
+      fate: () => ({ startError: false, program: "stock", servesMs: 300 * SECOND }),
+      sessions: { firstBeatTimeoutSeconds: 60 },
+    });
+    const item = world.enqueue();
+    const sessionId = world.api.world.item(item).data.id;
+    await world.until("the program runs", () => world.node.running.size === 1);
+    await world.pass(5 * SECOND);
+    const [pod] = world.podsOf("assigned");
+    operator.kill();
+    // Someone removes the label by mistake: the Pod is read live.
+    world.server.patch(PODS, NAMESPACE, pod?.metadata.name ?? "", {
+      metadata: { labels: { "berth.dev/role": null } },
+    });
+    await world.pass(20 * SECOND);
+    world.startOperator();
+    await world.pass(30 * SECOND);
+    world.server.patch(PODS, NAMESPACE, pod?.metadata.name ?? "", {
+      metadata: { labels: { "berth.dev/role": "session" } },
+    });
+    await world.until("the item is over", () => world.item(item).state === "stopped", 600 * SECOND);
+    await world.pass(10 * SECOND);
+    expect([world.starts.length, world.sessionReasons]).toEqual([1, ["SessionStarted", "Completed"]]);
+    expect(sleeperOf(sessionId)).toBe(pod?.metadata.name);
+  });
+});
+
+describe("a touch that lands long after its timeout", () => {
+  test("does not take a sleeping Pod from its session", async () => {
+    const { world, operator } = await sleepyWorld();
+    let late = true;
+    // The first try hangs in a proxy.
+    operator.kube.delay = ({ verb, plural, body }) => {
+      const phase = (body as { metadata?: { labels?: Record<string, string> } } | undefined)?.metadata?.labels?.[
+        "berth.dev/phase"
+      ];
+      if (verb !== "patch" || plural !== "pods" || phase !== "assigned" || !late) return 0;
+      late = false;
+      return 30 * SECOND;
+    };
+    const item = world.enqueue();
+    await world.until("the item is served", () => world.item(item).state === "stopped" && world.claims.length === 0);
+    await world.until("it sleeps", () => world.podsOf("sleeping").length === 1);
+    const name = world.podsOf("sleeping")[0]?.metadata.name;
+    await world.pass(60 * SECOND);
+    expect(world.podsOf("sleeping").map(({ metadata }) => metadata.name)).toEqual([name]);
+  });
+});
+
+describe("a touch that lands between two turns", () => {
+  test.fails("does not take a sleeping Pod from its session", async () => {
+    const { world, operator } = await sleepyWorld();
+    let touch: unknown;
+    operator.kube.sent = ({ verb, plural, body }) => {
+      const { metadata } = (body ?? {}) as { metadata?: { labels?: Record<string, string> } };
+      if (verb === "patch" && plural === "pods" && metadata?.labels?.["berth.dev/phase"] === "assigned") touch = body;
+    };
+    operator.kube.delay = ({ subresource }) => (subresource === "ephemeralcontainers" ? 3 * SECOND : 0);
+    world.enqueue();
+    await world.until("it sleeps", () => world.podsOf("sleeping").length === 1);
+    const name = world.podsOf("sleeping")[0]?.metadata.name ?? "";
+    // An earlier try of the touch, whose connection hung.
+    world.server.patch(PODS, NAMESPACE, name, touch);
+    await world.pass(60 * SECOND);
+    expect(world.podsOf("sleeping").map(({ metadata }) => metadata.name)).toEqual([name]);
+  });
+});
+
+describe("a clean-up that saw a Pod before its last work item was settled", () => {
+  test.fails("does not delete the Pod under the next work item", async () => {
+    const { world, operator, serve } = await sleepyWorld({
+      fate: () => ({ startError: false, program: "stock", servesMs: 5 * SECOND }),
+      sessions: { maxConcurrent: 8, warm: 2, maxSleeping: 50 },
+    });
+    world.weather.watch = { lagMs: 400, breaks: 0 };
+    const sessionId = await serve();
+    for (let n = 0; n < 6; n += 1) {
+      operator.kube.delay = ({ verb, plural, name }) =>
+        verb === "get" && plural === "secrets" && name !== "key" ? SECOND : 0;
+      const item = world.enqueue({ sessionId });
+      const beside = [world.enqueue(), world.enqueue()];
+      await world.until("all are served", () => [item, ...beside].every((id) => world.item(id).state === "stopped"));
+    }
+    const own = world.starts.filter(({ workId }) => world.api.world.item(workId).data.id === sessionId);
+    expect(new Set(own.map(({ pod }) => pod)).size).toBe(1);
+  });
+});
+
+describe("turns that an admission policy refuses", () => {
+  test.fails("do not replace all free Pods again and again", async () => {
+    const { world, operator } = await sleepyWorld({ sessions: { warm: 0 } });
+    operator.kube.intercept.push(({ verb, subresource, name }) => {
+      // As the API server: a Pod that does not exist is not found before any policy is asked.
+      if (verb !== "patch" || subresource !== "ephemeralcontainers") return;
+      if (!world.server.find(PODS, NAMESPACE, name)) return;
+      throw refusal(422, "Invalid", "ephemeral containers need limits here");
+    });
+    world.patchEnvironment({ spec: { sessions: { warm: 1 } } });
+    await world.until("a Pod waits", () => world.parked.length === 1);
+    const names = new Set<string>();
+    for (let minutes = 0; minutes < 60; minutes += 1) {
+      await world.pass(60 * SECOND);
+      for (const { metadata } of world.podsOf("parked")) names.add(metadata.name ?? "");
+    }
+    expect(names.size).toBeLessThanOrEqual(2);
+  });
+});
