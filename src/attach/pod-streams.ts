@@ -346,6 +346,8 @@ export class PodStreams {
   close(): void {
     this.#closed = true;
     for (const stream of this.#open.values()) stream.close();
+    for (const opening of this.#prepared.values()) void opening.then((stream) => stream?.close());
+    this.#prepared.clear();
   }
 }
 

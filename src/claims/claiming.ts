@@ -1,4 +1,5 @@
 import { ANNOTATION_API, ANNOTATION_LEASE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import { Backoff } from "../core/backoff.ts";
 import { errorText } from "../core/errors.ts";
 import type { Notifier } from "../core/notifier.ts";
 import type { Pod } from "../kube/resource.ts";
@@ -45,6 +46,9 @@ export type ClaimResult =
 /** Between two checks whether a session's earlier Pod has ended: the watch shows the end about as late. */
 const SESSION_LOOK_MS = 200;
 
+/** The longest pause after items that found no Pod: a sleeping session's item may come next. */
+const UNFIT_MAX_MS = 4_000;
+
 /** Why an item gets no Pod. */
 type Refusal = Extract<SlotUse, "refusal" | "too-long">;
 
@@ -87,12 +91,15 @@ export class Claiming {
   readonly #journal: ClaimJournal;
   readonly #acknowledging: Acknowledging;
   #restUntilMs = 0;
+  /** Between offers in a row that found no Pod. */
+  readonly #unfit: Backoff;
 
   constructor(options: ClaimingOptions) {
     const { context, handOver, serverTimes, gate } = options;
     this.#options = options;
     this.#context = context;
     this.#claims = options.claims;
+    this.#unfit = new Backoff({ baseMs: context.timing.noRoomPauseMs, maxMs: UNFIT_MAX_MS }, context.random);
     this.#journal = new ClaimJournal({ context, onForeignSlot: (secret) => handOver.foreignSlot(secret) });
     this.#acknowledging = new Acknowledging({ context, serverTimes, gate });
   }
@@ -123,7 +130,8 @@ export class Claiming {
     }
     const tried = new Set<string>();
     const isOwn = isPerSession(this.#context.environment());
-    if (isOwn && !this.#options.gate.isClosing && !this.#options.pool.offered(item.data.id)) this.#rest();
+    const mayMake = isOwn && !this.#options.gate.isClosing && this.#options.sessionPods.of(item.data.id) === null;
+    if (mayMake && !this.#options.pool.offered(item.data.id)) this.#rest();
     for (;;) {
       // Checked again in the same turn in which the claim is registered: another item of the session may have been
       // faster.
@@ -138,14 +146,15 @@ export class Claiming {
         } else if (!(await this.#mayWait(answer))) return "awaits-turn";
         continue;
       }
-      const pod = this.#options.pool.take(tried, (free) => this.#fits(free, item, answer));
+      const isFull = this.#options.pool.isFull;
+      const pod = isFull ? null : this.#options.pool.take(tried, (free) => this.#fits(free, item, answer));
       if (!pod && isOwn) {
         if (!(await this.#mayWait(answer))) return "awaits-pod";
         continue;
       }
       if (!pod) {
-        // Sleeping Pods alone keep the polls going, and each offer keeps its item from other clients for a while.
-        this.#rest();
+        // Only sleeping Pods keep the polls going now, and each offer keeps its item from other clients for a while.
+        this.#rest(this.#unfit.next());
         this.#context.logger.info(
           { workId: item.id },
           "no parked Pod is left for this item: the queue offers it again",
@@ -192,9 +201,8 @@ export class Claiming {
   }
 
   /** No capacity for the offered item: other clients may take it, and immediate polls would only keep it from them. */
-  #rest(): void {
-    const { clock, timing } = this.#context;
-    this.#restUntilMs = Math.max(this.#restUntilMs, clock.monotonic() + timing.noRoomPauseMs);
+  #rest(ms = this.#context.timing.noRoomPauseMs): void {
+    this.#restUntilMs = Math.max(this.#restUntilMs, this.#context.clock.monotonic() + ms);
   }
 
   /** Whether a waiting shell or program can't be given the item: its line would be too long. */
@@ -258,6 +266,7 @@ export class Claiming {
     const pod = typeof slot === "string" ? null : slot;
     const use = typeof slot === "string" ? slot : "session";
     const claim = this.#register(item, answer, pod, use);
+    this.#unfit.reset();
     const window = new AckWindow(this.#context.clock, answer, ackWindowMs(this.#context.timing, claim.record.journal));
     let keep = false;
     try {

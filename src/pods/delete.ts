@@ -21,13 +21,14 @@ export interface PodOwner {
  * because a cache may be stale, and the delete names the Pod's UID. Returns the live Pod that must stay, or null when
  * the Pod is deleted, being deleted, or absent.
  * @param by the caller, which names the points of the two requests
- * @param how.asRead the delete also names the resourceVersion that was read: a conflict is thrown, and can be retried
+ * @param how.asRead whether the delete also names the resourceVersion that was read: a conflict is thrown, and can be
+ * retried
  */
 export async function deletePod(
   context: PodOwner,
   { by, name, workId }: { by: Deleter; name: string; workId?: string },
   unless: (live: Pod) => boolean,
-  { graceSeconds, asRead = false }: { readonly graceSeconds?: number | undefined; readonly asRead?: boolean } = {},
+  how: { readonly graceSeconds?: number | undefined; readonly asRead?: (live: Pod) => boolean } = {},
 ): Promise<Pod | null> {
   const { kube, points, namespace } = context;
   const ref = { namespace, name };
@@ -41,8 +42,8 @@ export async function deletePod(
     await points.run(`${by}.delete-pod`, { ...about, asks: { uid: uid ?? null } }, () =>
       kube.delete(PODS, ref, {
         ...(uid === undefined ? {} : { uid }),
-        ...(asRead && resourceVersion !== undefined ? { resourceVersion } : {}),
-        ...(graceSeconds === undefined ? {} : { gracePeriodSeconds: graceSeconds }),
+        ...(how.asRead?.(live) && resourceVersion !== undefined ? { resourceVersion } : {}),
+        ...(how.graceSeconds === undefined ? {} : { gracePeriodSeconds: how.graceSeconds }),
       }),
     );
   } catch (error) {

@@ -111,7 +111,7 @@ export function podOfSlot(name: string): { readonly pod: string; readonly turn: 
 
 /** Whether the Pod lives on after this turn, so that its session can sleep in it. */
 export function livesOn(pod: Pod, turn: number): boolean {
-  if (!hasTurns(pod) || turn === 0 || turn >= MOST_TURNS || pod.metadata.deletionTimestamp) return false;
+  if (!hasTurns(pod) || turn === 0 || pod.metadata.deletionTimestamp) return false;
   const { phase, reason } = pod.status ?? {};
   return phase === "Running" && reason !== "NodeLost" && keeperStatus(pod)?.state?.running !== undefined;
 }
@@ -166,10 +166,12 @@ export function renderTurn(live: Pod, turn: number): Container {
   const name = live.metadata.annotations?.[ANNOTATION_SESSION_CONTAINER];
   const keeper = live.spec.containers.find((container) => container.name === name);
   if (keeper?.command?.[3] !== KEEPER_NAME) throw new Error(`Pod ${live.metadata.name} has no keeper container`);
-  const { image, imagePullPolicy, workingDir, envFrom, env, volumeDevices, securityContext } = keeper;
+  const { image, workingDir, envFrom, env, volumeDevices, securityContext } = keeper;
   const { terminationMessagePath, terminationMessagePolicy } = keeper;
   return defined({
-    ...{ name: turnName(turn), image, imagePullPolicy, workingDir, envFrom, volumeDevices, securityContext },
+    // The keeper has pulled the image: all turns of a Pod use the same one, also while the registry is away.
+    ...{ name: turnName(turn), image, imagePullPolicy: "IfNotPresent" },
+    ...{ workingDir, envFrom, volumeDevices, securityContext },
     ...{ terminationMessagePath, terminationMessagePolicy },
     env: env?.map((variable) => ofKeeper(variable, keeper.name)),
     command: waitingCommand(keeper.command.slice(4)),

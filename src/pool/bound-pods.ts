@@ -57,6 +57,12 @@ export class BoundPods {
     this.#awaited.served(sessionId);
   }
 
+  /** The number of sessions that wait for their own Pod. */
+  get waiting(): number {
+    const { kube, timing } = this.#context;
+    return this.#awaited.since(kube.now() - timing.unclaimedParkedMs).length;
+  }
+
   /** Whether a Pod of this session is being created or will be. */
   awaits(sessionId: string): boolean {
     const { kube, timing } = this.#context;

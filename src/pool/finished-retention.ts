@@ -55,13 +55,13 @@ export class Retention {
   readonly #tried = new Map<string, number>();
 
   readonly #onForeignSlot: (secret: Secret) => void;
-  readonly #takeBack: (pod: Pod) => Promise<boolean>;
+  readonly #takeBack: TakeBack;
 
   constructor(options: {
     context: PoolContext;
     claims: ClaimTable;
-    /** Lets the session of a Pod that seems left behind sleep again; false: the Pod can't be kept. */
-    takeBack: (pod: Pod) => Promise<boolean>;
+    /** Lets the session of a Pod that seems left behind sleep again. */
+    takeBack: TakeBack;
     /** Called when a Pod that seemed left behind has a Secret that no claim here knows. */
     onForeignSlot: (secret: Secret) => void;
   }) {
@@ -182,9 +182,12 @@ export class Retention {
     if (this.#claims.has(name)) return;
     let againMs = timing.retryMaxMs;
     const phase = pod.metadata.labels?.[LABEL_PHASE];
-    // The cache may lag behind a Pod that was just marked as finished.
+    // The cache may lag behind a Pod that was just marked as finished, or that serves its session's next work item.
     const isOther = (live: Pod) =>
-      live.metadata.uid !== pod.metadata.uid || live.metadata.labels?.[LABEL_PHASE] !== phase;
+      live.metadata.uid !== pod.metadata.uid ||
+      live.metadata.labels?.[LABEL_PHASE] !== phase ||
+      slotOf(live) !== slotOf(pod) ||
+      this.#claims.has(name);
     try {
       const mayHaveRecord = phase === "assigned" && !this.#released.has(name);
       if (!mayHaveRecord && (await deleteAsSeen(this.#context, { by: "retention", name }, pod))) {
@@ -199,7 +202,9 @@ export class Retention {
       if (mayHaveRecord) {
         const secret = await this.#record(pod);
         if (secret) return this.#onForeignSlot(secret);
-        if (await this.#takeBack(pod)) return;
+        const takenBack = await this.#takeBack(pod);
+        if (takenBack === "later") againMs = OUTRUN_MS;
+        if (takenBack !== "no") return;
         logger.info({ pod: name }, "a Pod whose claim was settled before is deleted");
       }
       await deletePod(this.#context, { by: "retention", name }, isOther);
@@ -222,6 +227,9 @@ export class Retention {
     return secret?.type === CLAIM_SECRET_TYPE ? secret : null;
   }
 }
+
+/** `no`: the Pod can't be kept. `later`: it changes; try again soon. */
+type TakeBack = (pod: Pod) => Promise<"yes" | "later" | "no">;
 
 /** Whether this is the Pod with this UID and it is not being deleted. */
 function isThere(pod: Pod | undefined, uid: string | undefined): boolean {

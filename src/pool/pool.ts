@@ -11,8 +11,7 @@ import { ClaimPriority } from "../protocol/claim-priority.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { PoolContext } from "../protocol/context.ts";
 import { isHeldUp } from "../protocol/failing-steps.ts";
-import { DepartingPods } from "../sleep/departing-pods.ts";
-import type { Removals } from "../sleep/removal.ts";
+import type { DepartingPods } from "../sleep/departing-pods.ts";
 import type { TurnAdding } from "../sleep/turn-adding.ts";
 import type { BoundCapacityPlan } from "./bound-capacity.ts";
 import { BoundPods } from "./bound-pods.ts";
@@ -56,7 +55,7 @@ export interface PoolOptions {
   readonly context: PoolContext;
   readonly claims: ClaimTable;
   readonly breaker: Breaker;
-  readonly removals: Removals;
+  readonly departing: DepartingPods;
   /** Gives Pods with turns their first one. */
   readonly turns: Pick<TurnAdding, "add" | "keep">;
   readonly streams: Pick<PodStreams, "keep" | "isReachable" | "unreachableMs" | "problemOf">;
@@ -103,12 +102,7 @@ export class Pool {
   constructor(options: PoolOptions) {
     this.#options = options;
     this.#context = options.context;
-    this.#departing = new DepartingPods({
-      ...options,
-      onTaken: (name) => {
-        if (!this.#options.claims.has(name)) this.leave(name);
-      },
-    });
+    this.#departing = options.departing;
     this.#expected = new Expectations(options.context);
     this.#claimPriority = new ClaimPriority({ clock: options.context.clock, claims: options.claims });
     this.#free = new FreePods({ ...options, isTaken: (name) => this.#isTaken(name) });
@@ -233,8 +227,12 @@ export class Pool {
     return { parked, preparing: all.length - parked + this.#expected.size };
   }
 
-  /** Pods that find no room: names of those without a node, and `quota` while a quota refuses Pods. */
+  /**
+   * Pods that waiting work needs and that find no room: names of those without a node, and `quota` while a quota refuses
+   * Pods.
+   */
   waitingForRoom(): string[] {
+    if (this.#demand <= this.counts().parked && this.#bound.waiting === 0) return [];
     const unscheduled = this.#free.list().filter(({ free, pod }) => {
       const state = stateOf(pod);
       return free.state === "unscheduled" && state.is === "unscheduled" && state.reason !== "";

@@ -11,8 +11,11 @@ import type { FailingByStep } from "./tracked-steps.ts";
 export interface Claim {
   /** The name of the Pod, or of no Pod if the item can't be served. */
   readonly name: string;
-  /** The turn of the Pod that the claim is for; 0: the Pod has no turns. */
-  readonly turn: number;
+  /**
+   * The turn of the Pod that the claim is for; 0: the Pod has no turns, or was not seen yet and this is the first.
+   * Written by ClaimFacts.
+   */
+  turn: number;
   /** The name of the claim's Secret: that of the Pod, with the turn from the second one on. */
   readonly slot: string;
   /** The hash of the Pod's template. */

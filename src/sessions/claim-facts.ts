@@ -7,6 +7,7 @@ import { PODS, type Pod } from "../kube/resource.ts";
 import { isSessionPodOf } from "../pods/own-pods.ts";
 import { parkingOf } from "../pods/pod-gate.ts";
 import { readPodState } from "../pods/pod-state.ts";
+import { hasTurns } from "../pods/turns.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { notePodGone, noteWaiting } from "../protocol/claim-observed.ts";
 import type { SessionContext } from "../protocol/context.ts";
@@ -61,6 +62,8 @@ export class ClaimFacts {
     if (pod?.metadata.uid !== claim.record.journal.podUid) pod = undefined;
     // A Pod that a lagging cache does not show is not necessarily gone.
     if (!pod && claim.observed.end === null && claim.record.journal.use === "session") pod = await this.#livePod(claim);
+    // The Secret of the first turn is named like the Pod.
+    if (pod && claim.turn === 0 && hasTurns(pod)) claim.turn = 1;
     const nowMs = clock.monotonic();
     const clusterMs = this.#context.kube.now();
     const podGoneByMs = pod ? goneByMs(pod, nowMs - clusterMs, this.#context.timing) : null;

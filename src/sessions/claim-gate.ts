@@ -82,7 +82,7 @@ export class ClaimGate implements Gate {
     const { pool, sleeping, queue, pace, breaker, offers, changed } = this.#options;
     const ready = () => {
       if (!offers.admits(this.credential, clock.monotonic())) return false;
-      const mayWake = () => queue.depth > 0 && !pool.isFull && sleeping.hasReady;
+      const mayWake = () => !pool.isFull && sleeping.hasReady;
       const finds = pool.hasClaimable || (queue.depth > 0 && pool.wantsOffers) || mayWake();
       return this.mayAsk && this.isAllowed && !failing.holdsClaims && finds;
     };

@@ -14,6 +14,7 @@ import { Notifier } from "../core/notifier.ts";
 import type { Secret } from "../kube/resource.ts";
 import { Breaker } from "../pods/breaker.ts";
 import { failedRow, readFinished, servedLately } from "../pods/finished.ts";
+import { isAsleep } from "../pods/turns.ts";
 import { DisruptionBudget } from "../pool/disruption-budget.ts";
 import { Retention } from "../pool/finished-retention.ts";
 import { Pool } from "../pool/pool.ts";
@@ -133,15 +134,25 @@ export class SessionsRuntime {
       this.#pool.poke();
       this.#sleeping.poke();
     });
+    const leave = (name: string) => {
+      const pod = context.pods.get(name);
+      if (pod && isAsleep(pod)) this.#sleeping.leave(name);
+      else this.#pool.leave(name);
+    };
+    const departing = new DepartingPods({
+      ...{ context, removals: this.#removals, onChange: changed },
+      onTaken: (name) => {
+        if (!this.#claims.has(name)) leave(name);
+      },
+    });
     this.#pool = new Pool({
       ...shared,
       turns,
+      departing,
       streams: this.#streams,
-      removals: this.#removals,
       takeVolume: (sessionId) => this.#workspaces.take(sessionId),
       onChange: changed,
     });
-    const departing = new DepartingPods({ context, removals: this.#removals, onTaken: () => {}, onChange: changed });
     this.#sleeping = new SleepingPods({
       ...{ context, claims: this.#claims, turns, departing, streams: this.#streams, onChange: changed },
       waitingForRoom: () => this.#pool.waitingForRoom(),
@@ -200,7 +211,7 @@ export class SessionsRuntime {
       context,
       into: { claims: this.#claims, removals: this.#removals, releases, serverTimes: this.#serverTimes },
       sessions: this.#sessions,
-      pool: this.#pool,
+      pool: { poke: () => this.#pool.poke(), leave },
     });
     this.#sweep = new ItemSweep({
       context,

@@ -12,7 +12,7 @@ import { deletePod } from "../pods/delete.ts";
 import { parkingOf } from "../pods/pod-gate.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import { sleepMsOf } from "../pods/sleep-mark.ts";
-import { livesOn } from "../pods/turns.ts";
+import { livesOn, MOST_TURNS } from "../pods/turns.ts";
 import type { DisruptionBudget } from "../pool/disruption-budget.ts";
 import type { Retention } from "../pool/finished-retention.ts";
 import type { Claim } from "../protocol/claim.ts";
@@ -446,8 +446,10 @@ export class SessionLoop {
     const outcome = this.#outcomeOf(claim, because, pod);
     // Judge before the Pod is marked: the mark holds the breaker's count for the next process.
     this.#recorder.judge(claim, outcome);
-    if (asleep) this.#recorder.asleep(claim, asleep);
-    else if (pod && outcome && claim.record.journal.opened) {
+    if (asleep) {
+      // An earlier process that had marked it has told so.
+      if (asleep !== pod) this.#recorder.asleep(claim, asleep);
+    } else if (pod && outcome && claim.record.journal.opened) {
       // The claim stays in the table until its Pod is marked, because retention deletes an assigned Pod without one.
       // For the same reason a Pod that is not kept needs no mark, unless its touch was refused: it would look free.
       if (!this.#options.retention.isKept(outcome) && isAssigned(pod)) this.#options.retention.release(pod);
@@ -468,6 +470,10 @@ export class SessionLoop {
     // The first program of the Pod never served, so there is nothing to keep.
     const isUseless = claim.turn === 1 && isStartFailure(claim);
     if (!isWanted || isUseless || !claim.record.journal.opened || !livesOn(pod, claim.turn)) return null;
+    if (claim.turn >= MOST_TURNS) {
+      this.#recorder.sleepEnds(claim, pod, "TooManyTurns");
+      return null;
+    }
     try {
       return await putToSleep(this.#context, claim, pod);
     } catch (error) {

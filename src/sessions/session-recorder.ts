@@ -27,6 +27,7 @@ import { isOver } from "../protocol/facts.ts";
 import { isStartFailure, LATE_CAUSES, programsBeatMs } from "../protocol/first-heartbeat.ts";
 import type { Outcome } from "../protocol/outcome.ts";
 import { endedView } from "../protocol/session-view.ts";
+import { type SleepEnd, sleepEndMessage } from "../sleep/sleep-plan.ts";
 import { notYet } from "./item-observer.ts";
 
 /** Exit code and times of an end that was not observed. */
@@ -192,6 +193,13 @@ export class SessionRecorder {
     const until = pod.metadata.annotations?.[ANNOTATION_SLEEPS_UNTIL] ?? "";
     const message = `session ${journal.sessionId} sleeps, and its files are kept for its next work item until ${until}`;
     this.#context.announce("SessionAsleep", message, pod);
+  }
+
+  /** The session does not sleep in its Pod any more. */
+  sleepEnds({ record: { journal } }: Claim, pod: Pod, why: SleepEnd): void {
+    const { announce, metrics, labels } = this.#context;
+    metrics.sleepsEnded.inc({ ...labels, reason: why });
+    announce("SleepEnded", sleepEndMessage(journal.sessionId, why), pod);
   }
 
   /** Reports to the breaker what the session says about its template. A retry of the settling does not report again. */

@@ -14,7 +14,7 @@ export interface DepartingPodsOptions {
   readonly onChange: () => void;
 }
 
-/** The free Pods being removed: from the first try until the cache no longer shows the Pod. */
+/** The free and sleeping Pods being removed: from the first try until the cache no longer shows the Pod. */
 export class DepartingPods {
   readonly #options: DepartingPodsOptions;
   /** Names of removed Pods, until the cache no longer shows them. */
@@ -44,9 +44,12 @@ export class DepartingPods {
     return this.#options.removals.nextMs;
   }
 
-  /** Removes a Pod. Resolves when it is removed, or when that takes long. */
-  remove(pod: Pod): Promise<void> {
-    return this.#waitBriefly(pod.metadata.name ?? "", this.#options.removals.remove(pod));
+  /**
+   * Removes a Pod. Resolves when it is removed, or when that takes long.
+   * @param onLocked called once no client can claim the Pod any more
+   */
+  remove(pod: Pod, onLocked?: () => void): Promise<void> {
+    return this.#waitBriefly(pod.metadata.name ?? "", this.#options.removals.remove(pod, onLocked));
   }
 
   /** Retries the failed removals that are due. */

@@ -19,6 +19,8 @@ interface Removal {
   readonly backoff: Backoff;
   /** No try before this (monotonic). Infinity while one is in flight. */
   dueMs: number;
+  /** Called once the slot is taken, before the Pod is deleted. */
+  onLocked: () => void;
 }
 
 export type RemovalResult =
@@ -63,9 +65,10 @@ export class Removals {
     return Number.isFinite(next) ? next : null;
   }
 
-  remove(pod: Pod): Promise<RemovalResult> {
+  /** @param onLocked called once the slot is taken, before the Pod is deleted */
+  remove(pod: Pod, onLocked = () => {}): Promise<RemovalResult> {
     const name = pod.metadata.name ?? "";
-    return this.#attempt(name, this.#begin(slotOf(pod), pod.metadata.uid ?? "", null));
+    return this.#attempt(name, this.#begin(slotOf(pod), pod.metadata.uid ?? "", null, onLocked));
   }
 
   /** Adopts a removal that an earlier process began. */
@@ -80,10 +83,10 @@ export class Removals {
     return due.map(([name, removal]) => [name, this.#attempt(name, removal)]);
   }
 
-  #begin(slot: string, podUid: string, lock: Secret | null): Removal {
+  #begin(slot: string, podUid: string, lock: Secret | null, onLocked = () => {}): Removal {
     const { timing, random, clock } = this.#context;
     const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
-    const removal = { podUid, slot, lock, backoff, dueMs: clock.monotonic() };
+    const removal = { podUid, slot, lock, backoff, dueMs: clock.monotonic(), onLocked };
     this.#begun.set(podOfSlot(slot).pod, removal);
     return removal;
   }
@@ -92,6 +95,8 @@ export class Removals {
     removal.dueMs = Number.POSITIVE_INFINITY;
     try {
       removal.lock ??= await this.#takeSlot(name, removal);
+      if (removal.lock !== null) removal.onLocked();
+      removal.onLocked = () => {};
       const isGone = removal.lock !== null && (await this.#finish(name, removal.lock, removal));
       // The slot may be held by another removal, which was adopted meanwhile.
       if (this.#begun.get(name) === removal) this.#begun.delete(name);
@@ -134,8 +139,8 @@ export class Removals {
     const pod = pods.get(name);
     const kept = (live: Pod) =>
       live.metadata.uid !== podUid || !HELD_BY_NONE.has(live.metadata.labels?.[LABEL_PHASE]) || slotOf(live) !== slot;
-    const how = { graceSeconds: pod ? graceOf(pod) : undefined, asRead: pod !== undefined && hasTurns(pod) };
-    const against = await deletePod(this.#context, { by: "removal", name }, kept, how);
+    const graceSeconds = pod ? graceOf(pod) : undefined;
+    const against = await deletePod(this.#context, { by: "removal", name }, kept, { graceSeconds, asRead: hasTurns });
     const { uid } = lock.metadata;
     const ref = { namespace, name: slot };
     try {

@@ -1,13 +1,22 @@
-import { ANNOTATION_SLEEPS_SINCE, ANNOTATION_SLEEPS_UNTIL } from "../api/names.ts";
+import {
+  ANNOTATION_NEEDS,
+  ANNOTATION_SESSION_ID,
+  ANNOTATION_SLEEPS_SINCE,
+  ANNOTATION_SLEEPS_UNTIL,
+} from "../api/names.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { PodState } from "../pods/pod-state.ts";
 import { hasRerunTurn } from "../pods/turns.ts";
+import { readNeeds } from "../policy/pod-policy.ts";
 
 /** Why a sleeping Pod is deleted, as its Event says it. */
 export const SLEEP_ENDS = {
-  Deleted: "the Environment is being deleted",
+  Draining: "the Environment is being deleted",
+  Deleted: "it was deleted or evicted by others",
   Ended: "its Pod ended",
   Rerun: "its node started an earlier work item's container again",
+  Superseded: "the session has a newer Pod",
+  TooManyTurns: "it has served as many work items as one Pod can",
   Forbidden: "the operator's Pod policy no longer allows its template",
   Expired: "no work item came within workspace.sleepSeconds",
   OverMaximum: "more sessions slept than maxSleeping allows, and it had slept longest",
@@ -15,6 +24,11 @@ export const SLEEP_ENDS = {
   NotReady: "its Pod did not get ready for the next work item within prepareTimeoutSeconds",
   Unfit: "its Pod cannot serve the session's next work item: its node is leaving, or the spec has changed since",
 } as const;
+
+/** The message of the Event that reports the end of a sleep. */
+export function sleepEndMessage(sessionId: string, why: SleepEnd): string {
+  return `session ${sessionId} sleeps no longer, and its Pod is deleted: ${SLEEP_ENDS[why]}`;
+}
 
 export type SleepEnd = keyof typeof SLEEP_ENDS;
 
@@ -24,17 +38,23 @@ export interface Sleeper {
   readonly state: PodState;
   readonly sinceMs: number;
   readonly untilMs: number;
+  readonly sessionId: string;
+  readonly hasRerunTurn: boolean;
+  readonly needs: readonly string[];
 }
 
 /** Reads a sleeping Pod. One without a readable time has slept longest, and is kept until its keeper's deadline. */
 export function sleeperOf(pod: Pod, state: PodState): Sleeper {
-  const { [ANNOTATION_SLEEPS_SINCE]: since = "", [ANNOTATION_SLEEPS_UNTIL]: until = "" } =
-    pod.metadata.annotations ?? {};
+  const { annotations = {} } = pod.metadata;
+  const { [ANNOTATION_SLEEPS_SINCE]: since = "", [ANNOTATION_SLEEPS_UNTIL]: until = "" } = annotations;
   const [sinceMs, untilMs] = [Date.parse(since), Date.parse(until)];
   return {
     ...{ pod, state },
     sinceMs: Number.isNaN(sinceMs) ? 0 : sinceMs,
     untilMs: Number.isNaN(untilMs) ? Number.POSITIVE_INFINITY : untilMs,
+    sessionId: annotations[ANNOTATION_SESSION_ID] ?? "",
+    hasRerunTurn: hasRerunTurn(pod),
+    needs: readNeeds(annotations[ANNOTATION_NEEDS]) ?? [],
   };
 }
 
@@ -48,7 +68,7 @@ export interface SleepInput {
   readonly sleepMs: number;
   /** The number of Pods of the Environment that wait for room, for which no sleeping Pod went yet. */
   readonly waiting: number;
-  readonly isForbidden: (pod: Pod) => boolean;
+  readonly isForbidden: (sleeper: Sleeper) => boolean;
   /** Since when (ms, same clock) the Pod has not been ready for its next work item; null: it is. */
   readonly notReadyMs: (pod: Pod) => number | null;
   readonly prepareTimeoutMs: number;
@@ -64,8 +84,10 @@ export interface SleepPlan {
 export function planSleep(input: SleepInput): SleepPlan {
   const ends: { sleeper: Sleeper; why: SleepEnd }[] = [];
   const stay: Sleeper[] = [];
-  for (const sleeper of input.sleepers.toSorted((one, other) => one.sinceMs - other.sinceMs)) {
-    const why = endOf(sleeper, input);
+  const sorted = input.sleepers.toSorted((one, other) => one.sinceMs - other.sinceMs);
+  const latest = new Map(sorted.map((sleeper) => [sleeper.sessionId, sleeper]));
+  for (const sleeper of sorted) {
+    const why = endOf(sleeper, input) ?? (latest.get(sleeper.sessionId) === sleeper ? null : "Superseded");
     if (why === null) stay.push(sleeper);
     else ends.push({ sleeper, why });
   }
@@ -84,10 +106,10 @@ export function planSleep(input: SleepInput): SleepPlan {
 
 function endOf(sleeper: Sleeper, input: SleepInput): SleepEnd | null {
   const { pod, state } = sleeper;
-  if (input.draining) return "Deleted";
+  if (input.draining) return "Draining";
   if (state.is === "ended") return "Ended";
-  if (hasRerunTurn(pod)) return "Rerun";
-  if (input.isForbidden(pod)) return "Forbidden";
+  if (sleeper.hasRerunTurn) return "Rerun";
+  if (input.isForbidden(sleeper)) return "Forbidden";
   if (dueMs(sleeper, input) <= input.nowMs) return "Expired";
   const notReadyMs = input.notReadyMs(pod);
   return notReadyMs !== null && notReadyMs + input.prepareTimeoutMs <= input.nowMs ? "NotReady" : null;

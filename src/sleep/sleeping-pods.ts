@@ -1,18 +1,19 @@
-import { ANNOTATION_NEEDS, ANNOTATION_SESSION_ID } from "../api/names.ts";
+import { ANNOTATION_SESSION_ID } from "../api/names.ts";
 import { maxSleepingOf } from "../api/sleep-needs.ts";
 import type { PodStreams } from "../attach/pod-streams.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
+import { isConflict, isForbidden, isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { stateOf } from "../pods/pod-state.ts";
 import { sleepMsOf, sleepPatch } from "../pods/sleep-mark.ts";
 import { endedTurn, hasTurns, isAsleep, isWaitingTurnDead, livesOn, newestTurn } from "../pods/turns.ts";
-import { allowsAll, readNeeds } from "../policy/pod-policy.ts";
+import { allowsAll } from "../policy/pod-policy.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { PoolContext } from "../protocol/context.ts";
 import type { DepartingPods } from "./departing-pods.ts";
-import { planSleep, SLEEP_ENDS, type SleepEnd, sleeperOf } from "./sleep-plan.ts";
+import { planSleep, type SleepEnd, type Sleeper, sleepEndMessage, sleeperOf } from "./sleep-plan.ts";
 import type { TurnAdding } from "./turn-adding.ts";
 
 /** Removals of one Environment in flight at the same time. */
@@ -21,8 +22,15 @@ const CONCURRENCY = 8;
 /** The least time between two timed passes. */
 const MIN_WAKE_MS = 500;
 
-/** Many Pods change within a second, and a pass looks at all sleeping ones. */
+/** Many Pods change within a second. */
 const REST_MS = 200;
+const REST_OF_A_POD_MS = 0.2;
+
+/** Tries to read a log, 30 s apart, before a Pod is given up: its kubelet may be away for a while. */
+const MOST_LOG_TRIES = 10;
+
+/** When to check again whether another client has released a Pod's slot. */
+const FOREIGN_SLOT_MS = 60_000;
 
 /** What a session's Pod can do for its next work item. */
 export type SessionPod =
@@ -54,6 +62,12 @@ export class SleepingPods {
   readonly #notReady = new Map<string, number>();
   /** Pods that waited for room, and for which a sleeping Pod went. */
   #yieldedTo: ReadonlySet<string> = new Set();
+  /** By uid of the Pod: tries in a row to read its log. */
+  readonly #unread = new Map<string, number>();
+  /** By name: Pods whose slot another client holds, and until when (monotonic) they are left alone. */
+  readonly #left = new Map<string, number>();
+  /** By name: the Pods that slept at the last pass, with uid and session. */
+  #slept: ReadonlyMap<string, { readonly uid: string | undefined; readonly sessionId: string }> = new Map();
   #draining = false;
 
   constructor(options: SleepingPodsOptions) {
@@ -66,7 +80,8 @@ export class SleepingPods {
       failed: (error) => logger.warn({ error: errorText(error) }, "sleeping Pods could not be looked after"),
       retryMs: timing.retryMaxMs,
       minWakeMs: MIN_WAKE_MS,
-      restMs: REST_MS,
+      // Each pass looks at all of them.
+      restMs: () => Math.max(REST_MS, this.#context.pods.sleeping().length * REST_OF_A_POD_MS),
     });
   }
 
@@ -108,15 +123,19 @@ export class SleepingPods {
   /** The Pod that keeps this session's files; null: it has none, or that is being deleted. */
   of(sessionId: string): SessionPod | null {
     const { pods } = this.#context;
-    const own = pods.ofSession(sessionId).filter((pod) => hasTurns(pod) && !pod.metadata.deletionTimestamp);
-    const [pod] = own.filter(({ metadata }) => !this.#options.departing.has(metadata.name ?? ""));
-    if (!pod) return null;
-    if (!isAsleep(pod) || !this.#isFree(pod)) return { is: "busy" };
-    if (this.#context.nodeOutlook(pod) === "leaves") {
-      this.giveUp(pod);
+    const own = pods
+      .ofSession(sessionId)
+      .filter((pod) => hasTurns(pod) && !this.#isLeaving(pod) && !this.#isLeft(pod) && !hasEnded(pod));
+    if (own.some((pod) => !isAsleep(pod))) return { is: "busy" };
+    // Of two, which only a lagging cache leads to, the one that ran last has the newest files.
+    const [latest] = own.toSorted((one, other) => readSleeper(other).sinceMs - readSleeper(one).sinceMs);
+    if (!latest) return null;
+    if (!this.#isFree(latest)) return { is: "busy" };
+    if (this.#context.nodeOutlook(latest) === "leaves") {
+      this.giveUp(latest);
       return { is: "busy" };
     }
-    return stateOf(pod).is === "parked" ? { is: "ready", pod } : { is: "busy" };
+    return stateOf(latest).is === "parked" ? { is: "ready", pod: latest } : { is: "busy" };
   }
 
   /** The session's next item can't run in this Pod: deletes it, so that a new one can serve the session. */
@@ -125,48 +144,93 @@ export class SleepingPods {
   }
 
   /**
-   * Lets a session sleep again whose claim was dropped before its line was sent, although the Pod was assigned already.
-   * Call it for an assigned Pod that has no claim and no Secret of one: a line is sent only once the Secret says so.
-   * Returns false if the Pod can't be kept.
+   * Lets a session sleep again whose claim was dropped before its line was sent, although the Pod was assigned, or whose
+   * Pod was assigned again by a request that came late. Call it for an assigned Pod that has no claim and no Secret of
+   * one: a line is sent only once the Secret says so.
    * @throws KubeApiError
    */
-  async takeBack(pod: Pod): Promise<boolean> {
+  async takeBack(pod: Pod): Promise<"yes" | "later" | "no"> {
     const { kube, points, namespace, environment, logger } = this.#context;
     const { name = "", annotations } = pod.metadata;
-    const turn = newestTurn(pod);
-    const isKept = turn > 1 && turn > endedTurn(pod) && sleepMsOf(environment()) > 0 && !this.#draining;
-    if (!isKept || !livesOn(pod, turn) || stateOf(pod).is !== "running") return false;
-    // Someone may have deleted the record of a session that runs.
-    if ((await this.#options.streams.hasStarted(pod)) !== "waiting") return false;
-    const slept = { sessionId: annotations?.[ANNOTATION_SESSION_ID] ?? "", endedTurn: endedTurn(pod) };
+    const [turn, ended] = [newestTurn(pod), endedTurn(pod)];
+    if (ended === 0 || this.#draining || sleepMsOf(environment()) === 0 || !livesOn(pod, turn)) return "no";
+    if (turn > ended) {
+      const state = stateOf(pod);
+      if (state.is === "preparing") return "later";
+      if (state.is !== "running" || (await this.#hasStarted(pod))) return "no";
+    }
+    const slept = { sessionId: annotations?.[ANNOTATION_SESSION_ID] ?? "", endedTurn: ended };
     const patch = sleepPatch(pod, slept, environment(), kube.now());
-    const mark = () => kube.patch(PODS, { namespace, name }, patch, { type: "merge" });
-    await points.run("session.sleep", { pod: name, asks: { turn: slept.endedTurn } }, mark);
+    try {
+      const mark = () => kube.patch(PODS, { namespace, name }, patch, { type: "merge" });
+      await points.run("session.sleep", { pod: name, asks: { turn: ended } }, mark);
+    } catch (error) {
+      if (isConflict(error) || isNotFound(error)) return "later";
+      throw error;
+    }
     logger.info({ pod: name }, "a session whose work item was not started sleeps again");
-    return true;
+    return "yes";
   }
 
-  #isFree({ metadata: { name = "", deletionTimestamp } }: Pod): boolean {
-    const { claims, departing } = this.#options;
-    return !deletionTimestamp && !claims.has(name) && !departing.has(name);
+  /**
+   * Whether the turn's program has started: someone may have deleted the record of a session that runs. What can't be
+   * read for long counts as started.
+   */
+  async #hasStarted(pod: Pod): Promise<boolean> {
+    const { uid = "" } = pod.metadata;
+    try {
+      const shown = await this.#options.streams.hasStarted(pod);
+      this.#unread.delete(uid);
+      return shown !== "waiting";
+    } catch (error) {
+      const tries = (this.#unread.get(uid) ?? 0) + 1;
+      if (isForbidden(error) || tries >= MOST_LOG_TRIES) {
+        this.#unread.delete(uid);
+        return true;
+      }
+      this.#unread.set(uid, tries);
+      throw error;
+    }
+  }
+
+  /** Another client holds this Pod's slot: leaves it alone for a while. */
+  leave(name: string): void {
+    this.#left.set(name, this.#context.clock.monotonic() + FOREIGN_SLOT_MS);
+    this.#passes.wakeAfter(FOREIGN_SLOT_MS);
+  }
+
+  #isFree(pod: Pod): boolean {
+    return !this.#isLeaving(pod) && !this.#isLeft(pod) && !this.#options.claims.has(pod.metadata.name ?? "");
+  }
+
+  /** The Secret of the Pod's next turn is another client's, so no item can wake the session in it. */
+  #isLeft({ metadata: { name = "" } }: Pod): boolean {
+    return (this.#left.get(name) ?? 0) > this.#context.clock.monotonic() && !this.#options.claims.has(name);
+  }
+
+  #isLeaving({ metadata: { name = "", deletionTimestamp } }: Pod): boolean {
+    return deletionTimestamp !== undefined || this.#options.departing.has(name);
   }
 
   async #pass(): Promise<void> {
     const { kube, clock, environment, pods } = this.#context;
     const { sessions } = environment().spec;
     if (!sessions) return;
+    const nowMs = clock.monotonic();
+    for (const [name, untilMs] of this.#left) if (untilMs <= nowMs) this.#left.delete(name);
+    this.#reportLost();
     const free = pods.sleeping().filter((pod) => this.#isFree(pod));
     this.#noteReadiness(free);
     const waiting = this.#options.waitingForRoom();
     const waitingNow = waiting.filter((name) => !this.#yieldedTo.has(name));
     const plan = planSleep({
-      sleepers: free.map((pod) => sleeperOf(pod, isWaitingTurnDead(pod) ? GETTING_READY : stateOf(pod))),
+      sleepers: free.map(readSleeper),
       nowMs: kube.now(),
       draining: this.#draining,
       maxSleeping: maxSleepingOf(sessions),
       sleepMs: sleepMsOf(environment()),
       waiting: waitingNow.length,
-      isForbidden: (pod) => this.#isForbidden(pod),
+      isForbidden: ({ needs }) => !allowsAll(this.#context.podPolicy, needs),
       notReadyMs: ({ metadata }) => this.#notReady.get(metadata.uid ?? "") ?? null,
       prepareTimeoutMs: sessions.prepareTimeoutSeconds * SECOND_MS,
     });
@@ -191,19 +255,56 @@ export class SleepingPods {
     }
   }
 
-  #isForbidden({ metadata }: Pod): boolean {
-    return !allowsAll(this.#context.podPolicy, readNeeds(metadata.annotations?.[ANNOTATION_NEEDS]) ?? []);
+  /** Pods that slept and were deleted by others, such as an eviction. */
+  #reportLost(): void {
+    const { pods } = this.#context;
+    for (const [name, { uid, sessionId }] of this.#slept) {
+      const pod = pods.get(name);
+      const isGone = pod?.metadata.uid !== uid || pod?.metadata.deletionTimestamp !== undefined;
+      if (isGone && !this.#options.departing.has(name))
+        this.#report({ metadata: { name, ...(uid && { uid }) } }, sessionId, "Deleted");
+    }
+    const present = pods.sleeping().filter((pod) => !this.#isLeaving(pod));
+    this.#slept = new Map(
+      present.map(({ metadata: { name = "", uid, annotations } }) => [
+        name,
+        { uid, sessionId: annotations?.[ANNOTATION_SESSION_ID] ?? "" },
+      ]),
+    );
   }
 
   async #end(pod: Pod, why: SleepEnd): Promise<void> {
     if (!this.#isFree(pod)) return;
-    const { announce, logger, metrics, labels } = this.#context;
-    const sessionId = pod.metadata.annotations?.[ANNOTATION_SESSION_ID] ?? "";
-    logger.info({ pod: pod.metadata.name, sessionId, why }, "a sleeping Pod is deleted");
-    metrics.sleepsEnded.inc({ ...labels, reason: why });
-    announce("SleepEnded", `session ${sessionId} sleeps no longer, and its Pod is deleted: ${SLEEP_ENDS[why]}`, pod);
-    await this.#options.departing.remove(pod);
+    const { name = "", annotations } = pod.metadata;
+    const sessionId = annotations?.[ANNOTATION_SESSION_ID] ?? "";
+    this.#context.logger.info({ pod: name, sessionId, why }, "a sleeping Pod is removed");
+    await this.#options.departing.remove(pod, () => this.#report(pod, sessionId, why));
   }
+
+  /** Reports the end of a sleep, also where a session can't begin one. */
+  #report(pod: Pick<Pod, "metadata">, sessionId: string, why: SleepEnd): void {
+    const { announce, metrics, labels } = this.#context;
+    metrics.sleepsEnded.inc({ ...labels, reason: why });
+    announce("SleepEnded", sleepEndMessage(sessionId, why), pod);
+  }
+}
+
+/** Whether the Pod ended, or its session was lost with its node: it keeps no files. */
+function hasEnded(pod: Pod): boolean {
+  return stateOf(pod).is === "ended" && !livesOn(pod, newestTurn(pod)) && !isAsleep(pod);
+}
+
+const known = new WeakMap<Pod, Sleeper>();
+
+/** A sleeping Pod of the cache, which never changes an object: each is read once. */
+function readSleeper(pod: Pod): Sleeper {
+  let sleeper = known.get(pod);
+  if (sleeper === undefined) {
+    const state = isWaitingTurnDead(pod) ? GETTING_READY : stateOf(pod);
+    sleeper = sleeperOf(pod, state);
+    known.set(pod, sleeper);
+  }
+  return sleeper;
 }
 
 /** The waiting turn was killed, and the next one is added. */

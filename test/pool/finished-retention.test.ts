@@ -44,7 +44,7 @@ async function deleted(
   const retention = new Retention({
     context,
     claims,
-    takeBack: async () => false,
+    takeBack: async () => "no",
     onForeignSlot: (secret) => foreign.push(secret),
   });
   const ending = new AbortController();

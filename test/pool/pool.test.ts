@@ -6,6 +6,7 @@ import { Breaker } from "../../src/pods/breaker.ts";
 import { Pool } from "../../src/pool/pool.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import { capacityVerdict } from "../../src/sessions/verdicts.ts";
+import { DepartingPods } from "../../src/sleep/departing-pods.ts";
 import { Removals } from "../../src/sleep/removal.ts";
 import { pod } from "../pods/pods.ts";
 import { claimOf } from "../protocol/claims.ts";
@@ -65,7 +66,12 @@ function poolOf(pods: readonly Pod[], answer: Answer, unattached = "", warm = 1)
     context,
     claims,
     breaker: new Breaker(DEFAULT_TIMING),
-    removals: new Removals({ context, onForeignSlot: () => {} }),
+    departing: new DepartingPods({
+      context,
+      removals: new Removals({ context, onForeignSlot: () => {} }),
+      onTaken: (name) => pool.leave(name),
+      onChange: () => pool.poke(),
+    }),
     turns: { keep: () => null, add: () => {} },
     streams: {
       keep: (waiting) => {
