@@ -48,7 +48,7 @@ function specProblem({ spec }: Pod, containers: readonly Container[]): string | 
     if (!container.image) return `${path}.image: Required value`;
     if (taken.has(container.name)) return `${path}.name: Duplicate value: "${container.name}"`;
     taken.add(container.name);
-    const other = Object.keys(container).find((field) => !ALLOWED.has(field) && !isEmpty(container[field]));
+    const other = Object.keys(container).find((field) => !ALLOWED.has(field) && !isUnset(container[field]));
     if (other) return `${path}.${other}: Forbidden: cannot be set for an Ephemeral Container`;
     for (const [at, mount] of ((container["volumeMounts"] ?? []) as Record<string, unknown>[]).entries()) {
       const where = `${path}.volumeMounts[${at}]`;
@@ -60,10 +60,14 @@ function specProblem({ spec }: Pod, containers: readonly Container[]): string | 
   return undefined;
 }
 
-/** The server decodes a missing field and an empty one alike. */
+/** The server takes an object without fields for a missing one, but not a list without elements. */
+function isUnset(value: unknown): boolean {
+  return value === undefined || value === null || (isRecord(value) && Object.keys(value).length === 0);
+}
+
+/** When the server compares, an empty list equals a missing one. */
 function isEmpty(value: unknown): boolean {
-  if (isRecord(value) || Array.isArray(value)) return Object.keys(value).length === 0;
-  return value === undefined || value === null;
+  return isUnset(value) || (Array.isArray(value) && value.length === 0);
 }
 
 function merged(field: string, before: unknown, patch: unknown): unknown {

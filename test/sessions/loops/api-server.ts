@@ -293,11 +293,14 @@ function own({ name, namespace, uid, creationTimestamp, deletionTimestamp, resou
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
 }
 
-/** @throws the server's refusal of a patch that is about another object, or about another version of it */
+/** @throws the server's refusal of a patch that is about another version of the object, or about another object */
 function checkPreconditions({ metadata: { name = "", ...metadata } }: KubeObject, patch: unknown): void {
   const { uid, resourceVersion = "" } = ((patch as KubeObject).metadata ?? {}) as KubeObject["metadata"];
-  if (uid !== undefined && uid !== metadata.uid) throw conflict(name, "UID");
   if (resourceVersion !== "" && resourceVersion !== metadata.resourceVersion) throw conflict(name, "resourceVersion");
+  // In a patch, the uid is no precondition as in a deletion, but an immutable field.
+  if (uid !== undefined && uid !== metadata.uid) {
+    throw refusal(422, "Invalid", `${name} is invalid: metadata.uid: Invalid value: "${uid}": field is immutable`);
+  }
 }
 
 function checkFinalizers(before: KubeObject, after: KubeObject): void {

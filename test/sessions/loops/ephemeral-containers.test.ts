@@ -246,15 +246,19 @@ describe("the patch of ephemeral containers", () => {
     expect(world.pod.metadata.resourceVersion).toBe(resourceVersion);
   });
 
-  test.each(["uid", "resourceVersion"])("is refused with 409 if %s differs", async (field) => {
+  test.each([
+    ["uid", 422],
+    ["resourceVersion", 409],
+  ])("is refused if its %s differs: %i", async (field, status) => {
     const { metadata, spec } = turnPatch(world.pod, 1);
     const patched = world.patch({ metadata: { ...metadata, [field]: "1" }, spec });
-    await expect(patched).rejects.toMatchObject({ status: 409, reason: "Conflict" });
+    await expect(patched).rejects.toMatchObject({ status });
   });
 
   test.each<[string, Partial<Container>, RegExp]>([
     ["resources", { resources: { limits: { cpu: "1" } } }, /\[0\]\.resources: Forbidden/],
     ["ports", { ports: [{ containerPort: 80 }] }, /\.ports: Forbidden/],
+    ["an empty list of ports", { ports: [] }, /\.ports: Forbidden/],
     ["a probe", { livenessProbe: { exec: {} } }, /\.livenessProbe: Forbidden/],
     ["a lifecycle hook", { lifecycle: { preStop: {} } }, /\.lifecycle: Forbidden/],
     ["a subPath", { volumeMounts: [{ name: "workspace", mountPath: "/w", subPath: "a" }] }, /\.subPath: Forbidden/],
@@ -268,8 +272,8 @@ describe("the patch of ephemeral containers", () => {
     });
   });
 
-  test("accepts empty fields that a container may not set", async () => {
-    await world.patch(container({ resources: {}, ports: [] }));
+  test("accepts an empty object in a field that may not be set", async () => {
+    await world.patch(container({ resources: {} }));
     expect(world.pod.spec.ephemeralContainers).toHaveLength(1);
   });
 
