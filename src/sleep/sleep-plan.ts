@@ -12,7 +12,6 @@ import { readNeeds } from "../policy/pod-policy.ts";
 /** Why a sleeping Pod is deleted, as its Event says it. */
 export const SLEEP_ENDS = {
   Draining: "the Environment is being deleted",
-  Deleted: "it was deleted or evicted by others",
   Ended: "its Pod ended",
   Rerun: "its node started an earlier work item's container again",
   Superseded: "the session has a newer Pod",
@@ -22,6 +21,7 @@ export const SLEEP_ENDS = {
   OverMaximum: "more sessions slept than maxSleeping allows, and it had slept longest",
   Yielded: "another Pod of the Environment found no room, and this session had slept longest",
   NotReady: "its Pod did not get ready for the next work item within prepareTimeoutSeconds",
+  Removed: "another client deleted it, or evicted it from its node",
   Unfit: "its Pod cannot serve the session's next work item: its node is leaving, or the spec has changed since",
 } as const;
 

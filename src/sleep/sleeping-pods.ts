@@ -261,8 +261,8 @@ export class SleepingPods {
     for (const [name, { uid, sessionId }] of this.#slept) {
       const pod = pods.get(name);
       const isGone = pod?.metadata.uid !== uid || pod?.metadata.deletionTimestamp !== undefined;
-      if (isGone && !this.#options.departing.has(name))
-        this.#report({ metadata: { name, ...(uid && { uid }) } }, sessionId, "Deleted");
+      const isOurs = this.#options.departing.has(name) || this.#options.claims.has(name);
+      if (isGone && !isOurs) this.#report({ metadata: { name, ...(uid && { uid }) } }, sessionId, "Removed");
     }
     const present = pods.sleeping().filter((pod) => !this.#isLeaving(pod));
     this.#slept = new Map(

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import type { Pod } from "../../../src/kube/resource.ts";
+import { PODS, type Pod } from "../../../src/kube/resource.ts";
 import { endedTurn, newestTurn } from "../../../src/pods/turns.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { metricValue } from "../../support/metric-value.ts";
@@ -101,6 +101,20 @@ describe("a session that sleeps", () => {
     expect(world.claims).toEqual([]);
     await serve(sessionId);
     expect(asleep(sessionId)?.name).not.toBe(name);
+    expect([...world.wrongs, ...world.violations]).toEqual([]);
+  });
+
+  test.each(["deleted", "deleted by force"])("loses its Pod that another client %s, with one Event", async (how) => {
+    const { world, serve, asleep } = await sleepyWorld();
+    const { sessionId } = await serve();
+    const name = asleep(sessionId)?.name ?? "";
+    world.server.delete(PODS, NAMESPACE, name, how === "deleted" ? {} : { gracePeriodSeconds: 0 });
+    await serve(sessionId);
+    expect(asleep(sessionId)?.name).not.toBe(name);
+    expect(world.told.filter((words) => words.startsWith("SleepEnded"))).toEqual([
+      `SleepEnded: session ${sessionId} sleeps no longer, and its Pod is deleted: another client deleted it, or evicted it from its node`,
+    ]);
+    expect(world.claims).toEqual([]);
     expect([...world.wrongs, ...world.violations]).toEqual([]);
   });
 
