@@ -1,9 +1,20 @@
 import { describe, expect, test } from "vitest";
 import { bashScript } from "../../../simulator/script.ts";
+import { realClock, SECOND_MS, sleep } from "../../../src/core/clock.ts";
 import type { ContainerStatus, Pod } from "../../../src/kube/resource.ts";
+import { WORK_SECRET_FILE } from "../../../src/pods/pod-gate.ts";
 import { turnName } from "../../../src/pods/turns.ts";
-import { latest } from "../support/pods.ts";
-import { enqueueOne, expectCounted, serveOne, untilAnswered, untilState } from "../support/session-life.ts";
+import { deletePod, evictPod, latest } from "../support/pods.ts";
+import {
+  enqueueOne,
+  expectCounted,
+  sayMore,
+  serveOne,
+  untilAnswered,
+  untilGone,
+  untilSettled,
+  untilState,
+} from "../support/session-life.ts";
 import { SLEEPS, sayAndSleep, untilAsleep } from "../support/sleep.ts";
 import type { StockWorker } from "../support/worker-template.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
@@ -14,6 +25,21 @@ const uidOf = ({ metadata }: Pod) => metadata.uid;
 const ITEMS = 10;
 const FILES = 1_000;
 const WRITE = `for n in $(seq ${FILES}); do echo $n $RANDOM > file-$n; done`;
+/** A worker that uses up its memory once a tool creates this file. */
+const HUNGRY = "/tmp/hungry";
+const HUNGRY_WORKER = [
+  'import("/app/worker.mjs");',
+  'import { existsSync } from "node:fs";',
+  "const eaten = [];",
+  `const eat = () => existsSync("${HUNGRY}") && eaten.push(Buffer.alloc(1 << 25, 1));`,
+  "setInterval(eat, 20).unref();",
+].join("\n");
+/** The stock worker alone needs about 100 MiB. */
+const LIMITED = { requests: { memory: "64Mi" }, limits: { memory: "192Mi" } };
+
+/** The user of the worker images. */
+const WORKER_USER = 10_001;
+
 const HASH = "cat $(ls | sort) | sha256sum; ls -A | wc -l";
 
 /** The statuses of all containers of the Pod that run work items, the oldest first. */
@@ -77,4 +103,77 @@ describe.concurrent("a session that sleeps between work items", () => {
       expect(item.sessionId).toBe(first.item.sessionId);
     },
   );
+
+  test.each([0, 1, 3])("serves a message %i s after its last item in the same Pod", async (seconds) => {
+    await using world = await startE2eWorld({ sessions: SLEEPS });
+    const first = await serveOne(world, { script: bashScript("echo kept > note") });
+    await untilState(world, first.item, "stopped");
+    await sleep(realClock, seconds * SECOND_MS);
+    const { item, pod } = await sayAndSleep(world, first, bashScript("cat note"));
+    expect(uidOf(pod)).toBe(uidOf(first.pod));
+    expect((await untilAnswered(world, item, 2))[1]).toEqual(["kept", false]);
+    await expectCounted(world, { Completed: 2 });
+  });
+
+  test("sleeps again after an item that ran out of memory", async () => {
+    const command = ["node", "--input-type=module", "-e", HUNGRY_WORKER];
+    await using world = await startE2eWorld({ sessions: SLEEPS, container: { command, resources: LIMITED } });
+    const first = await serveOne(world, { script: bashScript("echo kept > note") });
+    await untilAsleep(world, first.item);
+    const hungry = await sayMore(world, first, bashScript(`touch ${HUNGRY}; sleep 600`));
+    const { message, last } = await untilSettled(world, { ...first, item: hungry }, "OOMKilled");
+    expect(message).toContain("more memory than its limit");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+    const pod = await untilAsleep(world, hungry);
+    expect(turnsOf(pod)[1]?.state?.terminated).toMatchObject({ exitCode: 137, reason: "OOMKilled" });
+    // The next worker would run the command again.
+    await world.simulator.interrupt(hungry.sessionId ?? "");
+    const next = await sayAndSleep(world, first, bashScript("cat note"));
+    expect(uidOf(next.pod)).toBe(uidOf(first.pod));
+    expect((await untilAnswered(world, first.item, 2)).at(-1)).toEqual(["kept", false]);
+    expectCalm(world, next.pod);
+    await expectCounted(world, { Completed: 2, OOMKilled: 1 });
+  });
+
+  test("gets each item's secret as a file, as a user without rights on a read-only file system", async () => {
+    await using world = await startE2eWorld({
+      sessions: { ...SLEEPS, secretDelivery: "File" },
+      container: { securityContext: { readOnlyRootFilesystem: true, runAsNonRoot: true } },
+    });
+    const look = `stat -L -c '%a %u' ${WORK_SECRET_FILE}; sha256sum <${WORK_SECRET_FILE}; touch /file || ls -A`;
+    const first = await serveOne(world, { script: bashScript("touch note", look) });
+    await untilAsleep(world, first.item);
+    for (let n = 2; n <= 3; n += 1) {
+      const { pod } = await sayAndSleep(world, first, bashScript(look));
+      expect(uidOf(pod)).toBe(uidOf(first.pod));
+    }
+    const [, ...looks] = await untilAnswered(world, first.item, 4);
+    const shown = new RegExp(`^400 ${WORKER_USER}\n[0-9a-f]{64}  -\n.*Read-only file system\nnote$`);
+    expect(looks).toEqual(Array(3).fill([expect.stringMatching(shown), false]));
+    expect(new Set(looks.map(([output]) => output)).size).toBe(3);
+    for (const { stoppedBy } of await world.simulator.items()) expect(stoppedBy?.as).toBe("sessions-token");
+  });
+
+  test.each([
+    ["deleted by hand", deletePod],
+    ["evicted through the API", evictPod],
+  ] as const)("loses its Pod that is %s, is told, and gets a new one for its next item", async (_, take) => {
+    await using world = await startE2eWorld({ sessions: SLEEPS });
+    const first = await serveOne(world, { script: bashScript("echo lost > note") });
+    const pod = await untilAsleep(world, first.item);
+    await take(world, pod);
+    await untilGone(world, pod);
+    // SIGTERM ended them.
+    const { containerStatuses = [] } = latest(world, pod).status ?? {};
+    for (const { state } of [...containerStatuses, ...turnsOf(latest(world, pod)).slice(1)]) {
+      expect(state?.terminated?.exitCode).toBe(143);
+    }
+    await world.until("an Event", () =>
+      world.events("SleepEnded").some(({ message }) => message?.includes(first.item.sessionId ?? "-")),
+    );
+    const next = await sayAndSleep(world, first, bashScript("ls -A | wc -l"));
+    expect(uidOf(next.pod)).not.toBe(uidOf(first.pod));
+    expect((await untilAnswered(world, first.item, 2)).at(-1)).toEqual(["0", false]);
+    await expectCounted(world, { Completed: 2 });
+  });
 });
