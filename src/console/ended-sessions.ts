@@ -30,8 +30,8 @@ export class EndedSessions {
     if (this.#all.size > this.#bounds.inAll) this.#remove(first(this.#all.keys()));
   }
 
-  has(id: string): boolean {
-    return this.#all.has(id);
+  get(id: string): SessionShown | undefined {
+    return this.#all.get(id);
   }
 
   forget(environment: string): void {

@@ -84,12 +84,19 @@ export class Seen implements EnvironmentObserver {
     });
   }
 
-  /** The live sessions, and the last ended ones. */
+  /** The live sessions, and the last ended ones. A session that sleeps continues the view of its last work item. */
   *sessions(): Iterable<SessionShown> {
+    const asleep = new Set<string>();
     for (const [key, { source }] of this.#entries) {
-      for (const session of source?.sessions() ?? []) yield sessionShown(key, session);
+      for (const session of source?.sessions() ?? []) {
+        const shown = sessionShown(key, session);
+        const { id, phase, sleepsUntilMs = null } = shown;
+        if (phase === "sleeping") asleep.add(id);
+        const ended = phase === "sleeping" ? this.#ended.get(id) : undefined;
+        yield ended ? { ...ended, phase, sleepsUntilMs } : shown;
+      }
     }
-    yield* this.#ended;
+    for (const ended of this.#ended) if (!asleep.has(ended.id)) yield ended;
   }
 
   #entryOf(key: string): Entry {

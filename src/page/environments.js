@@ -66,7 +66,7 @@ export class Environments {
     button.addEventListener("click", () => this.onChoose(key));
     head.append(button);
     row.append(head);
-    for (let index = 0; index < 9; index += 1) {
+    for (let index = 0; index < 10; index += 1) {
       const cell = row.insertCell();
       if (index > 1) cell.className = "number";
     }
@@ -116,6 +116,7 @@ function fill(row, { mode, max, ready, queue, sessions, workers }) {
     sessions?.opening ?? "",
     sessions ? `${sessions.active} / ${max}` : "",
     sessions?.stopping ?? "",
+    sessions ? (sessions.sleeping ?? 0) : "",
     workers ? `${workers.ready} / ${workers.desired}` : "",
     workers?.busy ?? "",
   ];

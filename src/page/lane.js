@@ -1,7 +1,7 @@
 /**
  * The visible parts of one session's lane on the time line, and their positions.
  *
- * @typedef {{kind: "waits" | "claimed" | "opened" | "runs", left: number, width: number}} Part in percent of the lane
+ * @typedef {{kind: "waits" | "claimed" | "opened" | "runs" | "sleeps", left: number, width: number}} Part in percent of the lane
  * @typedef {{fromMs: number, toMs: number}} Window
  */
 
@@ -12,7 +12,7 @@
  * @param {import("./state.js").Session} session @param {Window} window @returns {Part[]}
  */
 export function partsOf(session, { fromMs, toMs }) {
-  const { queuedAtMs, claimedAtMs, openedAtMs, beatAtMs, stoppedAtMs, lease, startedAtMs } = session;
+  const { queuedAtMs, claimedAtMs, openedAtMs, beatAtMs, stoppedAtMs, lease, startedAtMs, phase } = session;
   // Under lease: Operator the operator's heartbeat precedes the opening of the Pod, so the container start counts. A
   // node reports whole seconds, so a container may seem to start before its Pod was opened.
   const startMs = startedAtMs === null ? null : Math.max(startedAtMs, openedAtMs ?? startedAtMs);
@@ -23,12 +23,13 @@ export function partsOf(session, { fromMs, toMs }) {
     ["claimed", claimedAtMs],
     ["opened", openedAtMs ?? startMs],
     ["runs", runsAtMs],
+    ["sleeps", phase === "sleeping" ? stoppedAtMs : null],
   ];
   const known = steps.filter(
     /** @returns {step is [Part["kind"], number]} */
     (step) => step[1] !== null,
   );
-  const endMs = stoppedAtMs ?? toMs;
+  const endMs = phase === "sleeping" ? toMs : (stoppedAtMs ?? toMs);
   const spanMs = toMs - fromMs;
   /** @param {number} ms */
   const clamp = (ms) => Math.min(toMs, Math.max(fromMs, ms));

@@ -1,6 +1,6 @@
 /** The grid of sessions. It may have thousands of rows, but only visible ones have elements. */
 import { partsOf, placeOf } from "./lane.js";
-import { between, clockTime, endMark, laneText, stateText } from "./text.js";
+import { between, clockTime, endMark, hasStopped, laneText, stateText } from "./text.js";
 
 /** The row height in style.css. */
 const ROW_PX = 28;
@@ -114,7 +114,7 @@ export class Lanes {
     }
     /** @type {Record<string, HTMLElement>} */
     const parts = {};
-    for (const kind of ["waits", "claimed", "opened", "runs"]) {
+    for (const kind of ["waits", "claimed", "opened", "runs", "sleeps"]) {
       const part = document.createElement("i");
       part.className = `part ${kind}`;
       parts[kind] = part;
@@ -138,7 +138,7 @@ export class Lanes {
     element.classList.toggle("failed", session.failed);
     element.setAttribute("aria-rowindex", String(index + 2));
     element.setAttribute("aria-selected", String(session.id === this.selected));
-    const { queuedAtMs: queued, phase } = session;
+    const { queuedAtMs: queued } = session;
     const texts = {
       pod: session.pod,
       environment: session.environment,
@@ -147,7 +147,7 @@ export class Lanes {
       queued: clockTime(queued),
       opened: between(queued, session.openedAtMs),
       beat: between(queued, session.beatAtMs),
-      stopped: phase === "ended" ? between(queued, session.stoppedAtMs) : "",
+      stopped: hasStopped(session) ? between(queued, session.stoppedAtMs) : "",
     };
     for (const [name, text] of Object.entries(texts)) setText(cells[name], text);
     const drawn = new Map(partsOf(session, this.window).map((part) => [String(part.kind), part]));
@@ -158,7 +158,8 @@ export class Lanes {
       element.style.left = `${part.left}%`;
       element.style.width = `${part.width}%`;
     }
-    const place = phase === "ended" ? placeOf(session.stoppedAtMs, this.window) : null;
+    const isEndKnown = hasStopped(session) && session.reason !== null;
+    const place = isEndKnown ? placeOf(session.stoppedAtMs, this.window) : null;
     end.hidden = place === null;
     if (place === null) return;
     end.style.left = `${place}%`;

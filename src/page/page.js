@@ -2,7 +2,7 @@
 import { Environments } from "./environments.js";
 import { Lanes } from "./lanes.js";
 import { State } from "./state.js";
-import { between, clockTime, stateText } from "./text.js";
+import { between, clockTime, hasStopped, stateText } from "./text.js";
 
 /** How often the time line moves without new events. */
 const MOVE_EVERY_MS = 1_000;
@@ -91,7 +91,8 @@ function showDetail() {
   const { queuedAtMs: queued } = session;
   /** @param {number | null} at */
   const step = (at) => (at === null ? "not known" : `${clockTime(at)}, after ${between(queued, at)}`);
-  const stopped = session.phase === "ended" ? step(session.stoppedAtMs) : "not yet";
+  const stopped = hasStopped(session) ? step(session.stoppedAtMs) : "not yet";
+  const goesOn = session.phase === "sleeping" ? "not known" : "it goes on";
   const rows = {
     Environment: session.environment,
     State: stateText(session),
@@ -103,7 +104,7 @@ function showDetail() {
       session.startedAtMs === null ? "not known" : `${clockTime(session.startedAtMs)}, by its node's clock`,
     "First beat": session.lease === "Operator" ? `${step(session.beatAtMs)}, by Berth` : step(session.beatAtMs),
     Stopped: stopped,
-    Why: [session.reason, session.message].filter(Boolean).join(": ") || "it goes on",
+    Why: [session.reason, session.message].filter(Boolean).join(": ") || goesOn,
     "Work item": session.workId,
     Session: session.sessionId,
   };

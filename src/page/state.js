@@ -8,7 +8,7 @@
  * @property {string} sessionId
  * @property {string} pod
  * @property {"Worker" | "Operator"} lease
- * @property {"opening" | "active" | "stopping" | "ended"} phase
+ * @property {"opening" | "active" | "stopping" | "sleeping" | "ended"} phase
  * @property {number | null} queuedAtMs
  * @property {number | null} claimedAtMs
  * @property {number | null} openedAtMs
@@ -18,6 +18,7 @@
  * @property {string | null} reason
  * @property {string} message
  * @property {boolean} failed
+ * @property {number | null} [sleepsUntilMs]
  *
  * @typedef {object} Environment
  * @property {string} key
@@ -26,7 +27,7 @@
  * @property {{status: string, reason: string, message: string}} ready
  * @property {{type: string, reason: string, message: string}[]} wrong
  * @property {{depth: number, pending: number} | null} queue
- * @property {{warm: number, preparing: number, opening: number, active: number, stopping: number} | null} sessions
+ * @property {{warm: number, preparing: number, opening: number, active: number, stopping: number, sleeping?: number} | null} sessions
  * @property {{desired: number, replicas: number, ready: number, busy: number} | null} workers
  * @property {{reason: string, message: string, atMs: number, times: number}[]} warnings
  *
@@ -41,6 +42,16 @@
  *
  * @typedef {{environment: string, which: string, find: string}} Choice
  */
+
+/** The choices of sessions besides all. @type {Record<string, (session: Session) => boolean>} */
+const KINDS = {
+  live: ({ phase }) => phase !== "ended" && phase !== "sleeping",
+  asleep: ({ phase }) => phase === "sleeping",
+  failed: ({ failed }) => failed,
+};
+
+/** Of a session that slept when the operator started, only its sleep is known. @param {Session} session */
+const beginOf = ({ queuedAtMs, stoppedAtMs }) => queuedAtMs ?? stoppedAtMs ?? 0;
 
 export class State {
   constructor() {
@@ -78,10 +89,10 @@ export class State {
     const word = find.trim().toLowerCase();
     return [...this.sessions.values()]
       .filter((session) => environment === "" || session.environment === environment)
-      .filter(({ phase, failed }) => which === "all" || (which === "live" ? phase !== "ended" : failed))
+      .filter((session) => (KINDS[which] ?? (() => true))(session))
       .filter(
         ({ pod, workId, sessionId }) => word === "" || `${pod} ${workId} ${sessionId}`.toLowerCase().includes(word),
       )
-      .sort((a, b) => (b.queuedAtMs ?? 0) - (a.queuedAtMs ?? 0) || (a.id < b.id ? -1 : 1));
+      .sort((a, b) => beginOf(b) - beginOf(a) || (a.id < b.id ? -1 : 1));
   }
 }

@@ -11,9 +11,16 @@ const CLOCK = new Intl.DateTimeFormat(undefined, {
   hourCycle: "h23",
 });
 
+const DATE = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+
 /** @param {number | null} ms epoch milliseconds */
 export function clockTime(ms) {
   return ms === null ? "" : CLOCK.format(ms);
+}
+
+/** The time of day, or the date if that is a day or more away. @param {number | null} ms epoch milliseconds */
+export function comingTime(ms) {
+  return ms !== null && ms - Date.now() >= 24 * HOUR_MS ? DATE.format(ms) : clockTime(ms);
 }
 
 /** `0.12 s`, `4 min 03 s`. Never below 0, since clocks of machines differ. @param {number} ms */
@@ -38,8 +45,14 @@ export function between(from, to) {
  * session
  */
 export function stateText(session) {
+  if (session.phase === "sleeping") return `asleep until ${comingTime(session.sleepsUntilMs ?? null)}`;
   if (session.phase !== "ended") return session.phase;
   return `${endMark(session)} ${session.reason ?? "Unknown"}`;
+}
+
+/** Whether its work item has ended, also if the session sleeps. @param {import("./state.js").Session} session */
+export function hasStopped({ phase }) {
+  return phase === "ended" || phase === "sleeping";
 }
 
 /** @param {import("./state.js").Session} session */
@@ -50,13 +63,15 @@ export function endMark(session) {
 /** Describes the lane for screen readers. @param {import("./state.js").Session} session */
 export function laneText(session) {
   const { queuedAtMs: queued, claimedAtMs, openedAtMs, beatAtMs, stoppedAtMs, phase } = session;
+  const asleep = phase === "sleeping" ? [stateText(session)] : [];
+  if (queued === null && phase === "sleeping") return asleep.join();
   /** @type {[string, number | null][]} */
   const steps = [
     ["claimed", claimedAtMs],
     ["opened", openedAtMs],
     ["first beat", beatAtMs],
-    ["stopped", phase === "ended" ? stoppedAtMs : null],
+    ["stopped", hasStopped(session) ? stoppedAtMs : null],
   ];
   const known = steps.filter(([, at]) => at !== null).map(([word, at]) => `${word} after ${between(queued, at)}`);
-  return [`queued ${clockTime(queued)}`, ...known].join(", ");
+  return [`queued ${clockTime(queued)}`, ...known, ...asleep].join(", ");
 }

@@ -14,7 +14,7 @@ export interface SessionView {
   readonly sessionId: string;
   readonly pod: string;
   readonly lease: "Worker" | "Operator";
-  readonly phase: "opening" | "active" | "stopping" | "ended";
+  readonly phase: "opening" | "active" | "stopping" | "sleeping" | "ended";
   /** By the Work API's clock. */
   readonly queuedAtMs: number | null;
   /** When the item was acknowledged, by the Work API's clock. */
@@ -34,6 +34,8 @@ export interface SessionView {
   /** The reason in words. */
   readonly message: string;
   readonly failed: boolean;
+  /** Until when it sleeps in its Pod, by the API server's clock. */
+  readonly sleepsUntilMs?: number | null;
 }
 
 /** The phase of a session's claim, as `status.sessions` counts it. */

@@ -35,7 +35,7 @@ export interface EnvironmentRuntime {
   /** Removes the finalizer if nothing needs it. */
   releaseHold(): Promise<void>;
   report(): RuntimeReport;
-  /** The sessions that are claimed now; none if workers claim them. */
+  /** The sessions that are claimed or asleep now; none if workers claim them. */
   sessions(): readonly SessionView[];
 }
 

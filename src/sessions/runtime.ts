@@ -427,12 +427,11 @@ export class SessionsRuntime {
     };
   }
 
-  /** Views of the currently claimed sessions. */
+  /** Views of the sessions that are claimed or asleep now. */
   sessions(): SessionView[] {
     const { pods } = this.#context;
-    return [...this.#claims]
-      .filter(({ record: { journal } }) => journal.use === "session")
-      .map((claim) => liveView(claim, pods.get(claim.name)));
+    const claimed = [...this.#claims].filter(({ record: { journal } }) => journal.use === "session");
+    return [...claimed.map((claim) => liveView(claim, pods.get(claim.name))), ...this.#sleeping.views()];
   }
 
   async #run(signal: AbortSignal): Promise<void> {

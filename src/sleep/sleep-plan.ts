@@ -3,11 +3,15 @@ import {
   ANNOTATION_SESSION_ID,
   ANNOTATION_SLEEPS_SINCE,
   ANNOTATION_SLEEPS_UNTIL,
+  ANNOTATION_WORK_ID,
 } from "../api/names.ts";
+
 import type { Pod } from "../kube/resource.ts";
-import type { PodState } from "../pods/pod-state.ts";
+import { type PodState, stateOf } from "../pods/pod-state.ts";
 import { hasRerunTurn } from "../pods/turns.ts";
+
 import { readNeeds } from "../policy/pod-policy.ts";
+import type { SessionView } from "../protocol/session-view.ts";
 
 /** Why a sleeping Pod is deleted, as its Event says it. */
 export const SLEEP_ENDS = {
@@ -55,6 +59,20 @@ export function sleeperOf(pod: Pod, state: PodState): Sleeper {
     sessionId: annotations[ANNOTATION_SESSION_ID] ?? "",
     hasRerunTurn: hasRerunTurn(pod),
     needs: readNeeds(annotations[ANNOTATION_NEEDS]) ?? [],
+  };
+}
+
+/** A sleeping session as its Pod shows it, with its last work item. */
+export function sleepingView(pod: Pod, lease: SessionView["lease"]): SessionView {
+  const { name = "", annotations = {} } = pod.metadata;
+  const { sinceMs, untilMs } = sleeperOf(pod, stateOf(pod));
+  return {
+    workId: annotations[ANNOTATION_WORK_ID] ?? "",
+    sessionId: annotations[ANNOTATION_SESSION_ID] ?? "",
+    ...{ pod: name, lease, phase: "sleeping" },
+    ...{ queuedAtMs: null, claimedAtMs: null, openedAtMs: null, startedAtMs: null, beatAtMs: null },
+    ...{ stoppedAtMs: sinceMs > 0 ? sinceMs : null, reason: null, message: "", failed: false },
+    sleepsUntilMs: Number.isFinite(untilMs) ? untilMs : null,
   };
 }
 

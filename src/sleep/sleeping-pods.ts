@@ -12,8 +12,11 @@ import { endedTurn, hasTurns, isAsleep, isWaitingTurnDead, livesOn, newestTurn }
 import { allowsAll } from "../policy/pod-policy.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { PoolContext } from "../protocol/context.ts";
+import type { SessionView } from "../protocol/session-view.ts";
 import type { DepartingPods } from "./departing-pods.ts";
-import { planSleep, type SleepEnd, type Sleeper, sleepEndMessage, sleeperOf } from "./sleep-plan.ts";
+
+import { planSleep, type SleepEnd, type Sleeper, sleepEndMessage, sleeperOf, sleepingView } from "./sleep-plan.ts";
+
 import type { TurnAdding } from "./turn-adding.ts";
 
 /** Removals of one Environment in flight at the same time. */
@@ -113,6 +116,15 @@ export class SleepingPods {
 
   get isEmpty(): boolean {
     return this.#context.pods.sleeping().length === 0;
+  }
+
+  /** Views of the sleeping sessions, each with its last work item. */
+  views(): SessionView[] {
+    const lease = this.#context.environment().spec.sessions?.lease ?? "Worker";
+    return this.#context.pods
+      .sleeping()
+      .filter((pod) => this.#isFree(pod))
+      .map((pod) => sleepingView(pod, lease));
   }
 
   /** Whether a sleeping Pod could serve an item. */

@@ -4,7 +4,7 @@ import { pathToFileURL } from "node:url";
 import { describe, expect, test } from "vitest";
 import { PAGE_FILES } from "../../src/console/page-files.ts";
 import { ROOT } from "../project/lint-gate.ts";
-import { ended, session } from "./support/staged.ts";
+import { asleep, ended, session } from "./support/staged.ts";
 
 const FOLDER = join(ROOT, "src/page");
 
@@ -65,6 +65,15 @@ describe("a lane", async () => {
     expect(kinds(partsOf(session("b", { queuedAtMs: null, claimedAtMs: null }), window))).toEqual(["opened", "runs"]);
   });
 
+  test("of a sleeping session sleeps from the end of its work item to now", () => {
+    const sleep = { phase: "sleeping", stoppedAtMs: fromMs + 5_000 } as const;
+    const parts = partsOf(ended("a", { queuedAtMs: fromMs, ...sleep }), window);
+    expect(kinds(parts)).toEqual(["waits", "claimed", "opened", "runs", "sleeps"]);
+    expect(parts.at(-2)).toMatchObject({ left: 6, width: 44 });
+    expect(parts.at(-1)).toMatchObject({ left: 50, width: 50 });
+    expect(partsOf(asleep("b", sleep), window)).toEqual([{ kind: "sleeps", left: 50, width: 50 }]);
+  });
+
   test("runs from its start if the operator sends the heartbeats, which begin earlier", () => {
     const steps = { queuedAtMs: fromMs, beatAtMs: fromMs + 50, startedAtMs: fromMs + 3_000 };
     expect(partsOf(session("a", { ...steps, lease: "Operator" }), window).at(-1)).toMatchObject({
@@ -91,6 +100,16 @@ describe("texts", async () => {
     expect(stateText(ended("a"))).toBe("✓ Completed");
     expect(stateText(ended("a", { reason: "OOMKilled", failed: true }))).toBe("✕ OOMKilled");
     expect(stateText(session("a"))).toBe("active");
+  });
+
+  test("of a sleeping session say until when, as a date if that is far", () => {
+    expect(stateText(asleep("a", { sleepsUntilMs: Date.now() + 60_000 }))).toMatch(/^asleep until \d\d:\d\d:\d\d$/);
+    const far = stateText(asleep("a", { sleepsUntilMs: Date.now() + 7 * 86_400_000 }));
+    expect(far).toMatch(/^asleep until [^:]+$/);
+    expect(laneText(asleep("a"))).toMatch(/^asleep until /);
+    expect(laneText({ ...ended("a"), phase: "sleeping", sleepsUntilMs: Date.now() })).toMatch(
+      /^queued [\d:]+, .*stopped after 5.00 s, asleep until [\d:]+$/,
+    );
   });
 
   test("of a lane describe it for readers who can't see it", () => {

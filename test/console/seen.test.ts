@@ -4,7 +4,7 @@ import { EndedSessions } from "../../src/console/ended-sessions.ts";
 import { Seen } from "../../src/console/seen.ts";
 import { sessionShown } from "../../src/console/shown.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { ended, StagedSource, session } from "./support/staged.ts";
+import { asleep, ended, StagedSource, session } from "./support/staged.ts";
 
 const KEY = "agents/research";
 const clock = new VirtualClock();
@@ -36,6 +36,20 @@ describe("Seen", () => {
     seen.gone(KEY, source);
     expect(names(seen)).toEqual([]);
     expect(seen.environments()).toEqual([]);
+  });
+
+  test("continues the view of a work item while its session sleeps, and shows its end again after that", () => {
+    const seen = new Seen(clock);
+    const source = new StagedSource();
+    seen.serves(KEY, source);
+    seen.sessionEnded(KEY, ended("a"));
+    source.live = [asleep("a"), asleep("b")];
+    const [first, second, ...more] = [...seen.sessions()];
+    expect(first).toMatchObject({ ...ended("a"), phase: "sleeping", sleepsUntilMs: asleep("a").sleepsUntilMs });
+    expect(second).toMatchObject({ pod: "research-b", phase: "sleeping", queuedAtMs: null, reason: null });
+    expect(more).toEqual([]);
+    source.live = [];
+    expect([...seen.sessions()]).toMatchObject([{ pod: "research-a", phase: "ended", reason: "Completed" }]);
   });
 
   test("keeps the next term's Environment when an earlier term ends", () => {
@@ -130,6 +144,6 @@ describe("ended sessions", () => {
     all.add(of("b", "1"));
     all.forget("a");
     expect(kept(all)).toEqual(["b 1"]);
-    expect(all.has(of("a", "1").id)).toBe(false);
+    expect(all.get(of("a", "1").id)).toBeUndefined();
   });
 });

@@ -98,7 +98,7 @@ describe("the console of an operator", () => {
     const { page } = opened;
     await cellsOf(page, "agents/batch").getByText("2 / 3").waitFor();
     expect(await cellsOf(page, "agents/batch").allTextContents()).toEqual([
-      ...["always-on workers", "✓ ready", "5", "", "", "", "", "2 / 3", "1"],
+      ...["always-on workers", "✓ ready", "5", "", "", "", "", "", "2 / 3", "1"],
     ]);
     const key = conditionFor("KeyRejected", "the Work API answers 401 to the key", 1);
     source.now = { ...source.now, conditions: [{ ...key, type: "Ready" }, key] };
@@ -117,8 +117,9 @@ describe(`${MANY} sessions`, () => {
     const source = new StagedSource();
     const all = manySessions(count, Date.now());
     source.live = all.filter(({ phase }) => phase !== "ended");
-    const active = source.live.length;
-    const sessions = { warm: 20, preparing: 3, opening: 0, active, stopping: 0, finished: 0 };
+    const sleeping = source.live.filter(({ phase }) => phase === "sleeping").length;
+    const active = source.live.length - sleeping;
+    const sessions = { warm: 20, preparing: 3, opening: 0, active, stopping: 0, sleeping, finished: 0 };
     source.now = { ...source.now, max: MANY, report: { ...source.now.report, sessions } };
     served.observer.serves("agents/research", source);
     for (const one of all) if (one.phase === "ended") served.observer.sessionEnded("agents/research", one);
@@ -187,8 +188,13 @@ describe(`${MANY} sessions`, () => {
     expect(await page.evaluate("document.activeElement.id")).toBe("grid");
     await page.keyboard.press("Home");
     expect(await (await activeRow()).getAttribute("aria-rowindex")).toBe("2");
+    await page.getByLabel("Show").selectOption("asleep");
+    const sleeping = all.filter(({ phase }) => phase === "sleeping").length;
+    await page.getByText(`${sleeping} of ${MANY} sessions`).waitFor();
+    expect(await rowsOf(page).first().locator(".state").textContent()).toMatch(/^asleep until [\d:]+$/);
+    await rowsOf(page).first().locator(".part.sleeps").waitFor();
     // Switches to the table of failed sessions.
-    await page.getByLabel("As").selectOption("table");
+    await page.locator("#as").selectOption("table");
     await page.getByLabel("Show").selectOption("failed");
     const failed = all.filter((one) => one.failed).length;
     await page.getByText(`${failed} of ${MANY} sessions`).waitFor();

@@ -37,6 +37,14 @@ export function ended(name: string, over: Partial<SessionView> = {}): SessionVie
   return { ...running, phase: "ended", reason: "Completed", ...over, stoppedAtMs };
 }
 
+/** The same session while it sleeps, as its Pod shows it. */
+export function asleep(name: string, over: Partial<SessionView> = {}): SessionView {
+  const stoppedAtMs = over.stoppedAtMs ?? Date.UTC(2030, 0, 1) + 5_000;
+  const unknown = { queuedAtMs: null, claimedAtMs: null, openedAtMs: null, startedAtMs: null, beatAtMs: null };
+  const sleepsUntilMs = stoppedAtMs + 1_800_000;
+  return { ...session(name), ...unknown, phase: "sleeping", stoppedAtMs, sleepsUntilMs, ...over };
+}
+
 /** An Environment whose sessions the test sets. */
 export class StagedSource implements EnvironmentSource {
   now: EnvironmentLook = {
@@ -44,7 +52,7 @@ export class StagedSource implements EnvironmentSource {
     max: 50,
     report: {
       queue: { depth: 3, pending: 1 },
-      sessions: { warm: 2, preparing: 0, opening: 0, active: 0, stopping: 0, finished: 0 },
+      sessions: { warm: 2, preparing: 0, opening: 0, active: 0, stopping: 0, sleeping: 0, finished: 0 },
       blockedReason: null,
     },
     conditions: [conditionFor("Ready", "work is served", 1)],
@@ -82,11 +90,12 @@ export async function startConsole(
   return Object.assign(made, { url: `http://${address}` });
 }
 
-/** As many sessions as in a large cluster, all of the last minutes, some live and some with each end reason. */
+/** As many sessions as in a large cluster, all of the last minutes: live, asleep, and with each end reason. */
 export function manySessions(count: number, nowMs: number): SessionView[] {
   return Array.from({ length: count }, (_, index) => {
     const name = String(index).padStart(5, "0");
     const queuedAtMs = nowMs - 240_000 + ((index * 7_919) % 230_000);
+    if (index % 8 === 1) return { ...ended(name, { queuedAtMs }), phase: "sleeping", sleepsUntilMs: nowMs + 1_800_000 };
     if (index % 4 !== 0) return session(name, { queuedAtMs });
     const reason = END_REASON_LIST[(index / 4) % END_REASON_LIST.length] ?? "Completed";
     const stoppedAtMs = queuedAtMs + 1_000 + ((index * 31) % 9_000);
