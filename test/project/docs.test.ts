@@ -8,6 +8,7 @@ import { readiness } from "../../src/operator.ts";
 import { POLICY_KEYS, POLICY_RULES } from "../../src/policy/policy-rules.ts";
 import { environmentVariable } from "../../src/settings/environment-variables.ts";
 import { FLAGS } from "../../src/settings/flags.ts";
+import { SLEEP_ENDS } from "../../src/sleep/sleep-plan.ts";
 import { cliRun } from "../support/cli-run.ts";
 import { closedLabels, documentedValues, expectDocumentedLabels } from "../support/label-values.ts";
 import { ROOT } from "./lint-gate.ts";
@@ -87,6 +88,10 @@ describe("docs/metric-labels.md", () => {
     const documented = documentedValues();
     expect([...documented.keys()].sort()).toEqual(closedLabels(metrics).sort());
     for (const [label, values] of documented) expect(values.size, label).toBeGreaterThan(0);
+  });
+
+  test("has every reason for which a sleep ends", () => {
+    expect(documentedValues().get("berth_sleeps_ended_total reason")).toEqual(new Set(Object.keys(SLEEP_ENDS)));
   });
 
   test("reports a missing value", async () => {
