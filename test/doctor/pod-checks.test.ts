@@ -40,6 +40,8 @@ const waiting = (reason: string, message = "") => ({
   containerStatuses: [{ name: "worker", state: { waiting: { reason, message } } }],
 });
 
+const READY = ["Initialized", "PodReadyToStartContainers"].map((type) => ({ type, status: "True" }));
+
 test("a Pod that does not get ready in time is stuck, for the kubelet's reason", () => {
   const stuck = pod(waiting("ImagePullBackOff", "Back-off pulling image"));
   expect(check(stuck, PREPARE_SECONDS)).toMatchObject({ status: "pass", message: "1 Pod, none is stuck" });
@@ -54,8 +56,16 @@ test("a Pod that does not get ready in time is stuck, for the kubelet's reason",
 });
 
 test("a Pod whose shell waits for a session may wait forever", () => {
-  const waits = pod({ phase: "Running", containerStatuses: [{ name: "worker", state: { running: {} } }] });
-  expect(waits.metadata.annotations).toMatchObject({ "berth.dev/parking": "Shell" });
+  const keeper = { name: "worker", state: { running: {} } };
+  const made = pod({ phase: "Running", conditions: READY, containerStatuses: [keeper] });
+  expect(made.metadata.annotations).toMatchObject({ "berth.dev/parking": "Shell", "berth.dev/ended-turn": "0" });
+  expect(check(made, 100 * PREPARE_SECONDS)).toMatchObject({ status: "fail" });
+  const turn = { name: "berth-turn-1", state: { running: {} } };
+  const waits = {
+    ...made,
+    spec: { ...made.spec, ephemeralContainers: [{ name: turn.name }] },
+    status: { ...made.status, ephemeralContainerStatuses: [turn] },
+  };
   expect(check(waits, 100 * PREPARE_SECONDS).status).toBe("pass");
 });
 
