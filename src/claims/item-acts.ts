@@ -1,13 +1,14 @@
 import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { desiredTtlSeconds } from "../core/heartbeat-ttl.ts";
+import type { PointDetails, PointOutcome } from "../core/points.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { noteLease, remember } from "../protocol/claim-lease.ts";
 import { type ItemView, replaceItem } from "../protocol/claim-observed.ts";
 import { noteAcknowledged } from "../protocol/claim-record.ts";
 import type { ClaimContext } from "../protocol/context.ts";
 import { type HeldLease, type Lease, leaseOf } from "../protocol/lease.ts";
-import { beatTold, ofClaim, type SessionPoint } from "../protocol/points.ts";
+import { ofClaim, type SessionPoint } from "../protocol/points.ts";
 import type { Step } from "../protocol/step.ts";
 import type { Answer } from "../work/client.ts";
 import type { HeartbeatOutcome } from "../work/types.ts";
@@ -138,4 +139,14 @@ export async function stopItem(context: ClaimContext, claim: Claim, force: boole
     askedMs: sentMs,
   };
   replaceItem(claim, { ...seen, state: force ? "stopped" : "stopping", askedMs: Math.max(seen.askedMs, sentMs) });
+}
+
+/** The outcome and details of a heartbeat's answer. */
+export function beatTold({ value }: Answer<HeartbeatOutcome>): PointDetails & { readonly outcome: PointOutcome } {
+  if (value.kind === "refused") {
+    const { state = null, last_heartbeat = null } = value.current ?? {};
+    return { outcome: "refused", accepted: false, state, value: last_heartbeat };
+  }
+  const { state, lease_extended: accepted, last_heartbeat, ttl_seconds: ttlSeconds } = value.beat;
+  return { outcome: "ok", accepted, state, value: last_heartbeat, ttlSeconds };
 }

@@ -1,6 +1,4 @@
-import type { PointDetails, PointOutcome, PointSubject } from "../core/points.ts";
-import type { Answer } from "../work/client.ts";
-import type { HeartbeatOutcome } from "../work/types.ts";
+import type { PointDetails, PointSubject } from "../core/points.ts";
 import type { Claim } from "./claim.ts";
 
 /**
@@ -120,14 +118,4 @@ export function ofClaim(
   asks?: PointDetails,
 ): PointSubject {
   return { workId: journal.workId, pod: name, ...(asks && { asks }) };
-}
-
-/** The outcome and details of a heartbeat's answer. */
-export function beatTold({ value }: Answer<HeartbeatOutcome>): PointDetails & { readonly outcome: PointOutcome } {
-  if (value.kind === "refused") {
-    const { state = null, last_heartbeat = null } = value.current ?? {};
-    return { outcome: "refused", accepted: false, state, value: last_heartbeat };
-  }
-  const { state, lease_extended: accepted, last_heartbeat, ttl_seconds: ttlSeconds } = value.beat;
-  return { outcome: "ok", accepted, state, value: last_heartbeat, ttlSeconds };
 }

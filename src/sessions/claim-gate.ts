@@ -2,12 +2,8 @@ import type { Permissions } from "../api/runtime.ts";
 import type { Gate } from "../claims/ports.ts";
 import type { Held } from "../core/idle-release.ts";
 import type { Notifier } from "../core/notifier.ts";
-import type { Pod } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
-import { readPodState } from "../pods/pod-state.ts";
-import { isAsleep } from "../pods/turns.ts";
 import type { ParkedPool } from "../pool/pool.ts";
-import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import type { ApiHealth } from "../queue/api-health.ts";
 import type { PollPace } from "../queue/poll-pace.ts";
@@ -106,27 +102,4 @@ export class ClaimGate implements Gate {
     const { sharer } = this.#options;
     return sharer.runs(sessionId) || this.#context.sharedSessions.mayRunElsewhere(sharer, sessionId, api);
   }
-}
-
-/**
- * Whether a Pod runs this session, or may still start it (invariant 2): the Pod of one of our claims, or one that is
- * being ended because another client deleted its record.
- */
-export function hasPodFor(
-  context: Pick<SessionContext, "pods" | "kube" | "timing">,
-  claims: ClaimTable,
-  sessionId: string,
-): boolean {
-  if (claims.runs(sessionId)) return true;
-  const overMs = context.kube.now() - context.timing.podOverdueMs;
-  return context.pods.ofSession(sessionId).some((pod) => !isAsleep(pod) && !isOverdue(pod, overMs) && isLive(pod));
-}
-
-/** The node doesn't end the Pod and may never report on it: the Pod is given up as a claim's Pod would be. */
-function isOverdue({ metadata }: Pod, overMs: number): boolean {
-  return metadata.deletionTimestamp !== undefined && Date.parse(metadata.deletionTimestamp) < overMs;
-}
-
-function isLive(pod: Pod): boolean {
-  return readPodState(pod).is !== "ended";
 }

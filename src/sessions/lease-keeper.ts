@@ -1,3 +1,4 @@
+import { beatTold } from "../claims/item-acts.ts";
 import { backoffCeiling } from "../core/backoff.ts";
 import { aborted, SECOND_MS, type Timer } from "../core/clock.ts";
 import { DueHeap } from "../core/due-heap.ts";
@@ -15,7 +16,7 @@ import {
   type Lease,
   leaseEndMs,
 } from "../protocol/lease.ts";
-import { beatTold, ofClaim } from "../protocol/points.ts";
+import { ofClaim } from "../protocol/points.ts";
 import { WorkApiError } from "../work/errors.ts";
 
 /** The outcome of a heartbeat; the values of the metric's label. */

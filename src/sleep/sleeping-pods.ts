@@ -15,6 +15,7 @@ import type { PoolContext } from "../protocol/context.ts";
 import type { SessionView } from "../protocol/session-view.ts";
 import type { DepartingPods } from "./departing-pods.ts";
 
+import { hasEnded, type SessionPod } from "./session-pods.ts";
 import { planSleep, type SleepEnd, type Sleeper, sleepEndMessage, sleeperOf, sleepingView } from "./sleep-plan.ts";
 
 import type { TurnAdding } from "./turn-adding.ts";
@@ -34,13 +35,6 @@ const MOST_LOG_TRIES = 10;
 
 /** When to check again whether another client has released a Pod's slot. */
 const FOREIGN_SLOT_MS = 60_000;
-
-/** What a session's Pod can do for its next work item. */
-export type SessionPod =
-  /** Its next turn waits. */
-  | { readonly is: "ready"; readonly pod: Pod }
-  /** It gets ready, or its last work item is being settled. */
-  | { readonly is: "busy" };
 
 export interface SleepingPodsOptions {
   readonly context: PoolContext;
@@ -299,11 +293,6 @@ export class SleepingPods {
     metrics.sleepsEnded.inc({ ...labels, reason: why });
     announce("SleepEnded", sleepEndMessage(sessionId, why), pod);
   }
-}
-
-/** Whether the Pod ended, or its session was lost with its node: it keeps no files. */
-function hasEnded(pod: Pod): boolean {
-  return stateOf(pod).is === "ended" && !livesOn(pod, newestTurn(pod)) && !isAsleep(pod);
 }
 
 const known = new WeakMap<Pod, Sleeper>();

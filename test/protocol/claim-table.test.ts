@@ -3,7 +3,7 @@ import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { noteJournal } from "../../src/protocol/claim-record.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
-import { hasPodFor } from "../../src/sessions/claim-gate.ts";
+import { hasPodFor } from "../../src/sleep/session-pods.ts";
 import { pod } from "../pods/pods.ts";
 import { fakeContext } from "../sessions/fake-context.ts";
 import { claimOf, JOURNAL, OURS, opened, over } from "./claims.ts";

@@ -675,7 +675,7 @@ export const CLAIMING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/claim-gate.ts",
+    file: "src/sleep/session-pods.ts",
     tests: ["test/protocol/claim-table.test.ts"],
     mutations: [
       {

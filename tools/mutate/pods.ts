@@ -507,14 +507,14 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "deletes another Pod of the same name",
         guard: "identity",
-        find: "live.metadata.uid !== pod.metadata.uid || live.metadata.labels",
-        replace: "live.metadata.labels",
+        find: "live.metadata.uid !== pod.metadata.uid ||\n",
+        replace: "",
       },
       {
         name: "deletes a Pod that was marked since",
         guard: "identity",
-        find: "live.metadata.uid !== pod.metadata.uid || live.metadata.labels?.[LABEL_PHASE] !== phase",
-        replace: "live.metadata.uid !== pod.metadata.uid",
+        find: "live.metadata.labels?.[LABEL_PHASE] !== phase ||\n",
+        replace: "",
       },
       {
         name: "treats any Secret with a Pod's name as its record",
