@@ -35,7 +35,10 @@ const NEVER: Readonly<Record<Kind, Readonly<Record<string, string>>>> = {
     "session.shorten": "and a lease that the operator never had is not let go, but lapses",
   },
   Operator: { "sweep.list": "the answers to the operator's own beats tell what becomes of the item" },
-  workers: { "reconcile.check-attach": "workers wait for no session" },
+  workers: {
+    "reconcile.check-attach": "workers wait for no session",
+    "reconcile.check-turns": "and do not sleep",
+  },
 };
 
 const OF_KIND = {
@@ -102,7 +105,7 @@ const EXEMPT: Readonly<Record<string, string>> = {
 };
 
 /** Rooms whose code sends requests for an Environment. */
-const LOOPS = ["pods", "queue", "claims", "pool", "sessions", "workers", "reconcile"];
+const LOOPS = ["pods", "queue", "claims", "sleep", "pool", "sessions", "workers", "reconcile"];
 
 async function sources(room: string): Promise<string[]> {
   const names = await readdir(join(ROOT, "src", room));

@@ -28,6 +28,11 @@ export function reads<Name extends string>(scenario: Name, points: readonly stri
   return points.map((point) => ({ scenario, death: { point, phase: "after" } }));
 }
 
+/** The operator dies at the second occurrence of the point. */
+function again(cases: readonly CrashCase[]): CrashCase[] {
+  return cases.map((each) => ({ ...each, death: { ...each.death, occurrence: 2 } }));
+}
+
 /** Adds each case with `lease: Operator`. */
 export function bothLeases(cases: readonly CrashCase[]): readonly CrashCase[] {
   return [...cases, ...cases.map((each) => ({ ...each, lease: "Operator" as const }))];
@@ -84,6 +89,14 @@ export const SESSION_CASES: readonly CrashCase[] = [
     ...writes("own-volume", ["workspace.create", "workspace.leave"]),
     ...writes("own-volume-again", ["workspace.take"]),
     ...writes("own-volume-expired", ["workspace.delete"]),
+    ...reads("slept", ["reconcile.check-turns"]),
+    ...writes("slept", ["session.sleep", "session.settled"]),
+    ...writes("slept", ["turn.add"], { turn: 1 }),
+    ...writes("slept", ["turn.add"], { turn: 2 }),
+    ...reads("turn-unanswered", ["turn.read-pod"]),
+    ...again(writes("woken", ["claim.journal", "claim.ack", "session.open", "session.touch", "session.deliver"])),
+    ...again(writes("woken", ["session.sleep", "session.settled"])),
+    ...writes("slept-out", ["removal.lock", "removal.delete-pod", "removal.unlock"]),
     ...reads("idle", ["recover.list-late"]),
     ...reads("uncreated", ["prepare.read-pod"]),
     ...reads("slow", ["prepare.read-events"]),

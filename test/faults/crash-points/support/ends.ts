@@ -8,21 +8,28 @@ import {
   type Resource,
   SECRETS,
 } from "../../../../src/kube/resource.ts";
+import { runningContainerName } from "../../../../src/pods/pod-state.ts";
+import { isAsleep } from "../../../../src/pods/turns.ts";
 import { CLAIM_SECRET_TYPE } from "../../../../src/protocol/journal.ts";
 import type { World } from "../../../support/world.ts";
 import { PATIENCE_MS } from "../../support/patience.ts";
 import type { Scenario } from "./scenarios.ts";
 
-/** Records from now on which Pods ran each item: by work id, the uids of Pods whose session container started. */
+/** Records from now on what ran each item: by work id, the started containers, each with its Pod's uid. */
 export function watchRuns(world: World): ReadonlyMap<string, ReadonlySet<string>> {
   const runs = new Map<string, Set<string>>();
   world.onPodChange(() => {
-    for (const { metadata, status } of world.pods) {
+    for (const pod of world.pods) {
+      const { metadata, status } = pod;
       const workId = metadata.annotations?.[ANNOTATION_WORK_ID];
-      const ran = status?.containerStatuses?.some(({ state }) => state?.running || state?.terminated?.startedAt);
-      if (workId === undefined || !ran) continue;
-      const uids = runs.get(workId) ?? new Set();
-      runs.set(workId, uids.add(metadata.uid ?? ""));
+      // The next turn of a sleeping Pod serves no item yet.
+      if (workId === undefined || isAsleep(pod)) continue;
+      const name = runningContainerName(pod);
+      const statuses = [...(status?.containerStatuses ?? []), ...(status?.ephemeralContainerStatuses ?? [])];
+      const { state } = statuses.find((container) => container.name === name) ?? {};
+      if (!state?.running && !state?.terminated?.startedAt) continue;
+      const containers = runs.get(workId) ?? new Set();
+      runs.set(workId, containers.add(`${metadata.uid} ${name}`));
     }
   });
   return runs;
@@ -40,7 +47,7 @@ export async function expectEnd(
     () => items(world).every(isOver) && noClaim(world),
     PATIENCE_MS,
   );
-  await world.until("only free Pods are left", () => world.pods.every(isFree), PATIENCE_MS);
+  await world.until("only free and sleeping Pods are left", () => world.pods.every(isUnclaimed), PATIENCE_MS);
   for (const item of items(world)) await expectItem(world, scenario, item, runs.get(item.id)?.size ?? 0);
   await scenario.atEnd?.(world);
   if (world.environment && !world.environment.metadata.deletionTimestamp) await world.deleteEnvironment();
@@ -83,8 +90,9 @@ const items = (world: World) => world.simulator.items(world.environmentId);
 
 const noClaim = (world: World) => world.claims.length === 0;
 
-function isFree({ metadata }: World["pods"][number]): boolean {
-  return metadata.labels?.[LABEL_PHASE] === "parked" || metadata.labels?.["berth.dev/role"] === "worker";
+function isUnclaimed(pod: World["pods"][number]): boolean {
+  const { labels } = pod.metadata;
+  return labels?.[LABEL_PHASE] === "parked" || isAsleep(pod) || labels?.["berth.dev/role"] === "worker";
 }
 
 async function isNone(world: World, resource: Resource<KubeObject>): Promise<boolean> {

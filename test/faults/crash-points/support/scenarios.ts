@@ -1,11 +1,14 @@
 import {
   ANNOTATION_LAST_USED,
+  ANNOTATION_SLEEPS_UNTIL,
   LABEL_ENVIRONMENT,
   LABEL_MANAGED_BY,
   LABEL_PHASE,
   LABEL_ROLE,
 } from "../../../../src/api/names.ts";
 import { PERSISTENT_VOLUME_CLAIMS, POD_DISRUPTION_BUDGETS, PODS, SECRETS } from "../../../../src/kube/resource.ts";
+import { readPodState } from "../../../../src/pods/pod-state.ts";
+import { endedTurn, isAsleep } from "../../../../src/pods/turns.ts";
 import { readJournal } from "../../../../src/protocol/journal.ts";
 import { ENVIRONMENTS } from "../../../../src/reconcile/finalizer.ts";
 import type { FateInput } from "../../../../testbed/node/node.ts";
@@ -141,6 +144,24 @@ const untilLeft = (world: World) =>
     PATIENCE_MS,
   );
 
+/** A session that sleeps in its Pod. */
+const SLEEPER = {
+  world: () => ({ ...WITH_COMMAND, sessions: { workspace: { type: "Pod", sleepSeconds: 600 } } }),
+  ends: "served",
+} as const;
+
+/** One session sleeps, after this number of items in the same Pod, and can serve the next one. */
+const untilAsleep = (world: World, items: number) =>
+  world.until(
+    `a session sleeps after ${items} items`,
+    () => {
+      const [pod, ...others] = world.pods.filter(isAsleep);
+      const isReady = pod && endedTurn(pod) === items && readPodState(pod).is === "parked";
+      return isReady && others.length === 0 ? pod : undefined;
+    },
+    PATIENCE_MS,
+  );
+
 const SESSION = {};
 const ofOperator = (over: Record<string, unknown> = {}) => ({ sessions: { lease: "Operator", ...over } });
 
@@ -194,6 +215,34 @@ export const SCENARIOS = {
       await world.kube.patch(PERSISTENT_VOLUME_CLAIMS, ref, patch, { type: "merge" });
     },
     atEnd: (world) => world.until("no volume", async () => (await sessionVolumes(world)).length === 0, PATIENCE_MS),
+  },
+  /** The session sleeps in its Pod, until the Environment is deleted. */
+  slept: { ...SLEEPER, atEnd: (world) => untilAsleep(world, 1) },
+  /** The request that adds the first turn is lost without an error. */
+  "turn-unanswered": {
+    ...SLEEPER,
+    unanswered: [{ point: "turn.add", api: "kube", phase: "before", times: 1 }],
+    atEnd: (world) => untilAsleep(world, 1),
+  },
+  /** The sleeping session comes back, and sleeps again in the same Pod. */
+  woken: {
+    ...SLEEPER,
+    meanwhile: async (world) => {
+      await untilAsleep(world, 1);
+      const [first] = world.simulator.items();
+      world.simulator.enqueue(world.environmentId, { sessionId: first?.sessionId ?? "" });
+    },
+    atEnd: (world) => untilAsleep(world, 2),
+  },
+  /** The time of the sleep is over. */
+  "slept-out": {
+    ...SLEEPER,
+    meanwhile: async (world) => {
+      const { metadata } = await untilAsleep(world, 1);
+      const patch = { metadata: { annotations: { [ANNOTATION_SLEEPS_UNTIL]: "2020-01-01T00:00:00Z" } } };
+      await world.kube.patch(PODS, { namespace: world.namespace, name: metadata.name ?? "" }, patch, { type: "merge" });
+    },
+    atEnd: (world) => world.until("no sleeping Pod", () => !world.pods.some(isAsleep), PATIENCE_MS),
   },
   /** lease: Operator; the program does not know about it. */
   kept: {
