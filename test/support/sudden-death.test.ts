@@ -23,7 +23,7 @@ const PROGRAM = `
   };
   void send("/beside");
   for (const name of ["one", "two"]) {
-    await points.run(name, { asks: { name } }, () => send("/" + name)).catch((error) => console.log(error.message));
+    await points.run(name, { workId: name, asks: { name } }, () => send("/" + name)).catch((error) => console.log(error.message));
   }
 `;
 
@@ -70,8 +70,9 @@ test("dies only at a request with the configured details", async () => {
   expect(ran).toMatchObject({ end: 0, arrived: ["/beside", "/one", "/two"] });
 });
 
-test("dies at the configured occurrence", async () => {
-  expect(await run({ point: "one", phase: "before", occurrence: 2 })).toMatchObject({ end: 0 });
+test("dies only at a request about the configured work item", async () => {
+  expect(await run({ point: "one", phase: "before", item: 2 })).toMatchObject({ end: 0 });
+  expect(await run({ point: "two", phase: "before", item: 2 })).toMatchObject({ end: "SIGKILL" });
 });
 
 test.each([

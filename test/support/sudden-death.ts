@@ -13,8 +13,8 @@ export interface Death {
    * answered, and the process has not acted on the answer yet.
    */
   readonly phase: "before" | "sent" | "after";
-  /** The number of the occurrence; the first by default. */
-  readonly occurrence?: number;
+  /** Only for the n-th work item that the process deals with; any by default. */
+  readonly item?: number;
   /** Only for a request with these details. */
   readonly asks?: PointDetails;
   /** Lost answers before the death, to make the process reach certain points. */
@@ -33,11 +33,15 @@ export interface Unanswered {
 
 /** Kills this process (SIGKILL) at a point, according to `death`. */
 export function dieAt(death: Death): PointObserver {
-  const comes = countdown(death.occurrence ?? 1);
+  let isDue = true;
+  const items = new Set<string>();
   const losses = (death.unanswered ?? []).map((loss) => ({ loss, isLeft: countdownOf(loss) }));
   const at = death.phase === "sent" ? "before" : death.phase;
   return (event) => {
-    if (isMeant(event, death) && event.phase === at && comes()) {
+    if (event.workId !== undefined) items.add(event.workId);
+    const isItem = death.item === undefined || [...items].indexOf(event.workId ?? "") === death.item - 1;
+    if (isDue && isMeant(event, death) && event.phase === at && isItem) {
+      isDue = false;
       if (death.phase === "sent") (FRAMES.has(death.point) ? dieAfterTurn : dieWhenSent)();
       else die();
     }
@@ -49,15 +53,6 @@ export function dieAt(death: Death): PointObserver {
 
 function isMeant(event: PointEvent, { point, asks = {} }: Death): boolean {
   return event.point === point && Object.entries(asks).every(([name, value]) => event.asks[name] === value);
-}
-
-/** True on the `count`th call only. */
-function countdown(count: number): () => boolean {
-  let left = count;
-  return () => {
-    left -= 1;
-    return left === 0;
-  };
 }
 
 function countdownOf({ times = Number.POSITIVE_INFINITY }: Unanswered): () => boolean {

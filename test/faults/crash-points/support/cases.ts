@@ -8,7 +8,7 @@ export interface CrashCase<Name extends string = ScenarioName> {
   readonly scenario: Name;
   /** Replaces the scenario's own lease. */
   readonly lease?: LeaseKind;
-  readonly death: Pick<Death, "point" | "phase" | "asks" | "occurrence">;
+  readonly death: Pick<Death, "point" | "phase" | "asks" | "item">;
 }
 
 /** The operator dies before a write is sent, while it is in flight, and before it reads the answer. */
@@ -28,9 +28,9 @@ export function reads<Name extends string>(scenario: Name, points: readonly stri
   return points.map((point) => ({ scenario, death: { point, phase: "after" } }));
 }
 
-/** The operator dies at the second occurrence of the point. */
+/** The operator dies at the point of the second work item. */
 function again(cases: readonly CrashCase[]): CrashCase[] {
-  return cases.map((each) => ({ ...each, death: { ...each.death, occurrence: 2 } }));
+  return cases.map((each) => ({ ...each, death: { ...each.death, item: 2 } }));
 }
 
 /** Adds each case with `lease: Operator`. */
