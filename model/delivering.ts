@@ -39,7 +39,7 @@ function mayDeliver(slot: Slot): boolean {
   const { rules, hasKey, delivery, memory, byOperator } = slot;
   const isEarly = !hasKey && rules.line === "before-opened" && isToOpen(slot);
   if (!isEarly && !hasKey) return false;
-  if (!slot.isAssigned && rules.line !== "before-assigned") return false;
+  if (!isMarked(slot) && rules.line !== "before-assigned") return false;
   const isBlind = rules.redelivery === "blind" && hasKey && delivery === DELIVERY.unknown;
   if (!isEarly && !isBlind && delivery !== DELIVERY.waiting) return false;
   if (byOperator && rules.lineLease && !holdsLease(memory)) return false;

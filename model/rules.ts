@@ -167,6 +167,11 @@ export interface Protocol {
    * patch that marks it as assigned may still land; or only if it is marked as assigned; or never.
    */
   readonly unopened: "sleeps-again" | "if-assigned" | "stays";
+  /**
+   * Which Pods that are assigned and have no Secret sleep again instead of being deleted: those in which no program runs
+   * and no line may be under way; of them, only those whose next turn waits; or none.
+   */
+  readonly takeBack: "unless-running" | "if-waiting" | "none";
   /** Whether the end of each turn is recorded on the Pod. Without it, any turn that waits is open. */
   readonly endedRecord: boolean;
   /** When the next turn is added: once the end of the previous one is recorded, or while that runs. */
@@ -251,6 +256,7 @@ export const CODE: Rules = {
   sleep: "before-secret",
   sleepEnd: "container-ended",
   unopened: "sleeps-again",
+  takeBack: "none",
   endedRecord: true,
   nextTurn: "after-end",
   freshPod: "when-none-sleeps",

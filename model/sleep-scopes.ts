@@ -10,6 +10,15 @@ const SLEEPING: Rules = { ...CODE, parking: "Shell", turns: 2, oneSession: true 
 
 const TWO_ITEMS = { items: 2, acknowledgements: 1 } as const;
 
+/** Two sessions, whose items are offered again. */
+const TWO_SESSIONS: Partial<Rules> = {
+  items: 2,
+  oneSession: false,
+  userStops: "gracefully",
+  lapsed: "stopped",
+  lapsedStopping: "stopped",
+};
+
 /** Scopes of several Pods: without the late requests, which those of one Pod have. */
 const SEVERAL_PODS = { lateRequests: false } as const;
 
@@ -22,23 +31,30 @@ function scope(lease: LeaseKind, name: string, variants: readonly Partial<Rules>
   };
 }
 
-export const SLEEP_SCOPES: readonly Scope[] = LEASES.flatMap((lease) => [
+const OF_EACH_LEASE: readonly Scope[] = LEASES.flatMap((lease) => [
   scope(lease, "1 item, 2 turns, Stop and Release", [{ deletion: true }, { onPodFailure: "Release" }]),
   scope(lease, "1 item, 2 turns, containers that run again", [{ reruns: true }]),
   scope(lease, "1 item, 3 turns", [{ turns: 3 }]),
   scope(lease, "2 items of two sessions, 2 turns", [{ ...TWO_ITEMS, oneSession: false }]),
+  scope(lease, "no mark before the Secret is deleted, but Pods left assigned sleep again unless a program may run", [
+    { sleep: "after-secret", unopened: "stays", takeBack: "unless-running" },
+  ]),
   scope(lease, "a user deletes Secrets", [{ secretDeletion: true }]),
   scope(lease, "1 item, 2 Pods with 2 turns each", [{ ...SEVERAL_PODS, pods: 2 }]),
   scope(lease, "2 items of one session, 2 turns, Environment deleted", [{ ...TWO_ITEMS, deletion: true }], true),
   scope(lease, "1 item, 3 turns, containers that run again", [{ turns: 3, reruns: true }], true),
+]);
+
+export const SLEEP_SCOPES: readonly Scope[] = [
+  ...OF_EACH_LEASE,
   scope(
-    lease,
+    "Worker",
     "2 items of one session, 2 Pods with 2 turns each",
     [{ ...TWO_ITEMS, ...SEVERAL_PODS, pods: 2, userStops: "gracefully" }],
     true,
   ),
-  scope(lease, "2 operators, 1 item, 2 turns", [{ ...SEVERAL_PODS, operators: 2 }], true),
-]);
+  scope("Worker", "2 operators, 1 item, 2 turns", [{ ...SEVERAL_PODS, operators: 2, userStops: "gracefully" }], true),
+];
 
 function broken(
   without: string,
@@ -61,6 +77,28 @@ export const WITHOUT_A_SLEEP_RULE: readonly Broken[] = [
     "a woken Pod whose claim is given up unopened is marked as sleeping again, also if it isn't marked as assigned",
     ["S12"],
     { unopened: "if-assigned" },
+  ),
+  broken(
+    "a Pod that is assigned and has no Secret is deleted, even if its turn waits (here: a user deletes the Secret)",
+    ["S8", "S11", "S12"],
+    { takeBack: "if-waiting", secretDeletion: true },
+    ["Worker"],
+  ),
+  broken(
+    "a Pod that is assigned and has no Secret is deleted, even if nothing runs in it (here: a user deletes the Secret)",
+    ["S8", "S11", "S12"],
+    { takeBack: "unless-running", secretDeletion: true },
+    ["Worker"],
+  ),
+  broken("a woken Pod is marked when its claim is given up, not later and only if its turn waits", ["S12"], {
+    takeBack: "if-waiting",
+    unopened: "stays",
+  }),
+  broken(
+    "a late patch of another session's claim can't rename a sleeping Pod, which then would run that session",
+    ["S10", "S12"],
+    { takeBack: "if-waiting", touchVersion: false, ...TWO_SESSIONS },
+    ["Worker"],
   ),
   broken("the end of each turn is recorded on its Pod", ["S1", "S9", "S12"], { endedRecord: false, reruns: true }, [
     "Worker",

@@ -1,7 +1,7 @@
 import { dropRecord, podsOf, removePod } from "./effects.ts";
 import { endBreaks } from "./lines.ts";
 import type { Slot } from "./slot.ts";
-import { BODY, isAlive, MEMORY, OBJECT, PHASE, POD, SLEEP, type State, TURN } from "./state.ts";
+import { BODY, isAlive, MEMORY, OBJECT, PHASE, POD, SLEEP, type State, sleepMark, TURN } from "./state.ts";
 
 // Sessions that sleep in their Pod: what operators do. Each turn of a Pod is a slot with its own Secret.
 
@@ -80,7 +80,7 @@ function mark(slot: Slot): void {
   slot.tell(next, "session.sleep");
   if (!slot.rules.lateRequests) return;
   const late = slot.fork();
-  late[sleepAt + SLEEP.lateSleep] = ended;
+  late[sleepAt + SLEEP.lateSleep] = sleepMark(slot.moment.layout.sessionOf(slot.item), ended);
   slot.tell(late, "session.sleep", { outcome: "lost", fault: true });
 }
 
@@ -160,6 +160,7 @@ function strayStep(slot: Slot): void {
   });
   if (!isThere(slot) || isClaimed) return;
   const isAlone = phase === PHASE.assigned && rules.assignedAlone === "deleted";
+  if (isAlone && isTakenBack(slot)) return;
   const isUnused = isDeleted && (phase === PHASE.parked || slot.ended === rules.turns);
   if (!isAlone && !isUnused) return;
   const hasFiles = moment.byte(slot.sleepAt + SLEEP.files) !== 0;
@@ -168,6 +169,24 @@ function strayStep(slot: Slot): void {
   removePod(moment, next, pod);
   const breaks = isLoss ? "S12 a Pod with a session's files is deleted because nothing claims it" : null;
   slot.tell(next, "retention.delete-pod", { breaks });
+}
+
+/** Whether a Pod without a claim sleeps again. Reports that step. Its log shows whether the program of its turn started. */
+function isTakenBack(slot: Slot): boolean {
+  const { moment, rules, sleepAt, isDeleted, ended, pod } = slot;
+  const { layout } = moment;
+  if (isDeleted || rules.takeBack === "none" || !moment.byte(sleepAt + SLEEP.files)) return false;
+  const turns = layout.turnsOf(pod);
+  const open = turns[ended];
+  const body = open === undefined ? BODY.ended : moment.byte(layout.pod(open) + POD.body);
+  const mayStay = rules.takeBack === "if-waiting" ? body === BODY.parked : !isAlive(body);
+  if (!mayStay) return false;
+  const next = slot.fork();
+  next[sleepAt + SLEEP.phase] = PHASE.sleeping;
+  if (body === BODY.ended && open !== undefined) next[sleepAt + SLEEP.ended] = ended + 1;
+  changePod(slot, next);
+  slot.tell(next, "session.sleep");
+  return true;
 }
 
 /** Expiry, yielding, or the end of the Environment: the Pod of a sleeping session is to be deleted. */

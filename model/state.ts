@@ -87,7 +87,7 @@ export const SLEEP = {
   files: 3,
   /** The session of a patch that marks the Pod as assigned and may still take effect. */
   lateTouch: 4,
-  /** The ended turn of a patch that marks the Pod as sleeping and may still take effect. */
+  /** The session and the ended turn of a patch that marks the Pod as sleeping and may still take effect (sleepMark). */
   lateSleep: 5,
   /** A delete that may still take effect: that of a removal, or, from 2 on, of the claim of a turn. */
   lateDelete: 6,
@@ -95,6 +95,12 @@ export const SLEEP = {
   lateLock: 7,
 } as const;
 const SLEEP_BYTES = 8;
+
+/** A patch that marks a Pod as sleeping, in one byte. */
+export const sleepMark = (session: number, ended: number): number => session * MARK_BASE + ended;
+export const sessionOfMark = (mark: number): number => Math.floor(mark / MARK_BASE);
+export const endedOfMark = (mark: number): number => mark % MARK_BASE;
+const MARK_BASE = 16;
 
 /** How a Pod is marked. */
 export const PHASE = { parked: 0, assigned: 1, sleeping: 2 } as const;

@@ -2,7 +2,20 @@ import { removePod, setObject } from "./effects.ts";
 import type { Moment } from "./moment.ts";
 import { changePod, deletingTurn } from "./sleeping.ts";
 import { Slot } from "./slot.ts";
-import { BODY, isAlive, OBJECT, PAST, PHASE, POD, SHELL, SLEEP, type State, TURN } from "./state.ts";
+import {
+  BODY,
+  endedOfMark,
+  isAlive,
+  OBJECT,
+  PAST,
+  PHASE,
+  POD,
+  SHELL,
+  SLEEP,
+  type State,
+  sessionOfMark,
+  TURN,
+} from "./state.ts";
 
 // Sessions that sleep in their Pod: what the kubelet, faults and late requests do to it.
 
@@ -63,7 +76,8 @@ function lateMarkStep(
   step(slot.fork());
   const next = slot.fork();
   next[slot.sleepAt + SLEEP.phase] = phase;
-  next[slot.sleepAt + (byte === SLEEP.lateTouch ? SLEEP.session : SLEEP.ended)] = value;
+  next[slot.sleepAt + SLEEP.session] = byte === SLEEP.lateTouch ? value : sessionOfMark(value);
+  if (byte === SLEEP.lateSleep) next[slot.sleepAt + SLEEP.ended] = endedOfMark(value);
   changePod(slot, next);
   step(next);
 }

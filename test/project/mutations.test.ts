@@ -17,7 +17,18 @@ const SETTING = new Set([
 
 /** Rules of sessions that sleep, without a mutation so far. */
 const WITHOUT_A_MUTATION = new Set([
-  ...["sleep", "sleepEnd", "unopened", "endedRecord", "nextTurn", "freshPod", "wakeSession", "wakeRead", "removalLock"],
+  ...[
+    "sleep",
+    "sleepEnd",
+    "unopened",
+    "takeBack",
+    "endedRecord",
+    "nextTurn",
+    "freshPod",
+    "wakeSession",
+    "wakeRead",
+    "removalLock",
+  ],
   ...["removalRead", "removalEnd", "removalVersion", "touchVersion", "sleepVersion", "deleteVersion", "rerun"],
 ]);
 
