@@ -3,6 +3,9 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { parse, stringify } from "yaml";
 import type { Pod } from "../../src/kube/resource.ts";
+import { readPodState } from "../../src/pods/pod-state.ts";
+import { isAsleep } from "../../src/pods/turns.ts";
+import type { FateInput } from "../../testbed/node/fate.ts";
 import { useCluster } from "../support/cluster.ts";
 import { serveKubeStateMetrics } from "../support/kube-state-metrics.ts";
 import { type AlertRule, useClusterRules, useMonitoringTools } from "../support/monitoring.ts";
@@ -64,6 +67,37 @@ async function warmPod(world: World): Promise<() => Pod> {
   };
 }
 
+/**
+ * A session that sleeps after its first work item, and one that works in its second turn. Both last longer than the
+ * test.
+ */
+async function returningSessions(world: World, runOn: () => void): Promise<() => Pod[]> {
+  await world.createEnvironment();
+  await world.startOperator();
+  const serve = async (sessionId?: string) => {
+    await world.untilParked(1);
+    const item = world.simulator.enqueue(world.environmentId, sessionId ? { sessionId } : {});
+    return item.sessionId ?? "";
+  };
+  const sleeping = (count: number) =>
+    world.until("the sessions sleep", () => {
+      const asleep = world.pods.filter((pod) => isAsleep(pod) && readPodState(pod).is === "parked");
+      return asleep.length === count && asleep;
+    });
+  await serve();
+  await sleeping(1);
+  const sessionId = await serve();
+  await sleeping(2);
+  runOn();
+  await serve(sessionId);
+  const isIn = (pod: Pod) => isAsleep(pod) || readPodState(pod).is === "running";
+  const kept = await world.until("its second turn runs", () => {
+    const pods = world.pods.filter(isIn);
+    return pods.some((pod) => !isAsleep(pod)) && pods;
+  });
+  return () => world.pods.filter(({ metadata }) => kept.some((pod) => pod.metadata.uid === metadata.uid));
+}
+
 /** The same Pod, as if its readiness probe failed. */
 function notReady({ metadata, status = {} }: Pod): Pod {
   const conditions =
@@ -71,14 +105,24 @@ function notReady({ metadata, status = {} }: Pod): Pod {
   return { metadata: { ...metadata, name: "not-ready" }, status: { ...status, conditions } } as Pod;
 }
 
-test("a cluster's usual alerts don't fire for a warm Pod in two hours, and do for one that waits for a key", async () => {
+test("a cluster's usual alerts fire in two hours for a Pod that waits for a key, and for no other Pod", async () => {
   const { spec } = parse(await readFile(clusterRules(), "utf8")) as { spec: { groups: RuleGroup[] } };
   const published = groupOf(spec, "kubernetes-apps");
   const later = groupOf(parse(await readFile(LATER_RULES, "utf8")), "cluster");
   await using shellWorld = await worldOf({ parking: "Shell" });
   await using keyWorld = await worldOf({ parking: "Key", parkedMaxAgeSeconds: 0 });
+  let fate: FateInput = { kind: "exit", afterMs: 30_000 };
+  await using sleepWorld = await startWorld(cluster, {
+    node: { fates: () => fate },
+    sessions: { warm: 1, maxConcurrent: 2, lease: "Operator", workspace: { type: "Pod", sleepSeconds: 86_400 } },
+    container: { command: ["worker"] },
+  });
   const [shell, key] = [await warmPod(shellWorld), await warmPod(keyWorld)];
-  const pods = () => [shell(), key(), notReady(shell())];
+  const returning = await returningSessions(sleepWorld, () => {
+    fate = { kind: "run" };
+  });
+  expect(returning()).toHaveLength(2);
+  const pods = () => [shell(), key(), notReady(shell()), ...returning()];
   await using metrics = await serveKubeStateMetrics(pods);
   await using prometheus = await startPrometheus(
     tools.prometheus,
@@ -96,7 +140,7 @@ test("a cluster's usual alerts don't fire for a warm Pod in two hours, and do fo
   );
   await shellWorld.until("two hours have passed", async () => {
     const ended = await queryPrometheus(prometheus, 'ALERTS{alertname="TwoHours", alertstate="firing"}');
-    return ended.length === 3;
+    return ended.length === 5;
   });
   const { groups } = await askPrometheus<{ groups: { rules: { name: string; health: string }[] }[] }>(
     prometheus,
@@ -122,5 +166,5 @@ test("a cluster's usual alerts don't fire for a warm Pod in two hours, and do fo
     "published KubePodNotReady key",
   ]);
   // Not even about to fire.
-  expect(await seen(`pod="${shell().metadata.name}"`)).toEqual([]);
+  for (const { metadata } of [shell(), ...returning()]) expect(await seen(`pod="${metadata.name}"`)).toEqual([]);
 });
