@@ -44,6 +44,11 @@ export const ANNOTATION_CREDENTIAL = "berth.dev/credential";
 export const ANNOTATION_ASSIGNED_AT = "berth.dev/assigned-at";
 /** On a Pod whose session sleeps between work items: the number of the last turn that ended; `0` at first. */
 export const ANNOTATION_ENDED_TURN = "berth.dev/ended-turn";
+/**
+ * On the same Pods: the id of the container that the last claimed turn waited in. A kubelet that has lost a container's
+ * record starts it again under another id.
+ */
+export const ANNOTATION_TURN_CONTAINER = "berth.dev/turn-container";
 /** On the same Pods: when the keeper ends the Pod if no operator does, in seconds since the epoch. */
 export const ANNOTATION_DEADLINE = "berth.dev/deadline";
 /** On a sleeping Pod: RFC 3339 times, since when it sleeps and until when it is kept. */

@@ -6,7 +6,7 @@ import { newestTurn } from "../pods/turns.ts";
 import { type Claim, instantOf, isSameInstant } from "../protocol/claim.ts";
 import { remember } from "../protocol/claim-lease.ts";
 import { replaceItem, viewOf } from "../protocol/claim-observed.ts";
-import { noteAcknowledged } from "../protocol/claim-record.ts";
+import { noteAcknowledged, notePodVersion } from "../protocol/claim-record.ts";
 import type { ClaimContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
 import { ofClaim } from "../protocol/points.ts";
@@ -54,6 +54,7 @@ export class Acknowledging {
       const told = (live: Pod) => ({ parked: isParked(live) });
       const live = await points.run("claim.read-pod", ofClaim(claim), read, told);
       failing.succeeded("read-pod");
+      if (claim.turn > 0) notePodVersion(claim, live.metadata.resourceVersion);
       return { isParked: isParked(live), isRefused: false };
     } catch (error) {
       this.#context.logger.warn(

@@ -12,6 +12,7 @@ import {
   ANNOTATION_SLEEPS_UNTIL,
   ANNOTATION_START_FAILURE,
   ANNOTATION_START_FAILURES,
+  ANNOTATION_TURN_CONTAINER,
   ANNOTATION_WORK_ID,
   LABEL_PHASE,
   LABEL_SESSION_ID,
@@ -25,9 +26,9 @@ import { assignedAtMs, parkingOf } from "../pods/pod-gate.ts";
 import { NO_DEADLINE_SECONDS } from "../pods/pod-render.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import { sleepPatch } from "../pods/sleep-mark.ts";
-import { endedTurn, turnName } from "../pods/turns.ts";
+import { endedTurn, hasOpenTurn, newestTurn, turnContainerId, turnName } from "../pods/turns.ts";
 import type { Claim } from "../protocol/claim.ts";
-import { noteAssigned, noteAssigning, noteDeadline, noteTouched } from "../protocol/claim-record.ts";
+import { noteAssigned, noteAssigning, noteDeadline, notePodVersion, noteTouched } from "../protocol/claim-record.ts";
 import { type ClaimContext, STEP_BOUND } from "../protocol/context.ts";
 import { stopPatienceMs } from "../protocol/facts.ts";
 import type { Outcome } from "../protocol/outcome.ts";
@@ -36,6 +37,9 @@ import type { Step } from "../protocol/step.ts";
 
 /** Counts the touches of a Pod: any change of the Pod makes the kubelet check it immediately. */
 const ANNOTATION_TOUCHES = "berth.dev/touches";
+
+/** Tries to patch a Pod with turns while its kubelet changes its status. */
+const PATCH_TRIES = 5;
 
 /**
  * Touches the Pod: one patch that assigns it to its session, and makes the kubelet check the Pod immediately. The
@@ -62,6 +66,7 @@ export async function touchPod(context: ClaimContext, claim: Claim, pod: Pod): P
   if (isTurn) {
     annotations[ANNOTATION_DEADLINE] = String(Math.ceil((claim.record.assignedAtMs ?? 0) / SECOND_MS) + lastsSeconds);
     annotations[ANNOTATION_DEFAULT_CONTAINER] = turnName(claim.turn);
+    annotations[ANNOTATION_TURN_CONTAINER] = turnContainerId(pod, claim.turn) ?? null;
     annotations[ANNOTATION_SLEEPS_SINCE] = null;
     annotations[ANNOTATION_SLEEPS_UNTIL] = null;
   }
@@ -80,12 +85,39 @@ export async function touchPod(context: ClaimContext, claim: Claim, pod: Pod): P
     },
     ...(isTurn ? {} : { spec: { activeDeadlineSeconds: claim.record.deadlineSeconds } }),
   };
-  await context.points.run("session.touch", ofClaim(claim, { touches: claim.record.touches + 1 }), () =>
-    context.kube.patch(PODS, { namespace: context.namespace, name: claim.name }, patch, { type: "merge" }, STEP_BOUND),
-  );
+  const ref = { namespace: context.namespace, name: claim.name };
+  const send = (version?: string) =>
+    context.points.run("session.touch", ofClaim(claim, { touches: claim.record.touches + 1 }), () => {
+      const metadata = { ...patch.metadata, ...(version && { resourceVersion: version }) };
+      return context.kube.patch(PODS, ref, { ...patch, metadata }, { type: "merge" }, STEP_BOUND);
+    });
+  if (isTurn) await touchTurn(context, claim, pod, send);
+  else await send();
   context.metrics.touches.inc({ ...context.labels, touch: claim.record.touches === 0 ? "first" : "again" });
   noteTouched(claim, context.clock.monotonic());
   noteAssigned(claim);
+}
+
+/**
+ * Touches a Pod with turns. The patch names the resourceVersion (M): the Pod may sleep again, or serve another session's
+ * claim, by the time a late patch arrives.
+ * @throws KubeApiError a conflict, if the claimed turn is not the Pod's open one any more
+ */
+async function touchTurn(context: ClaimContext, claim: Claim, pod: Pod, send: (version?: string) => Promise<Pod>) {
+  const ref = { namespace: context.namespace, name: claim.name };
+  let version = claim.record.podVersion ?? pod.metadata.resourceVersion;
+  for (let tries = 1; ; tries += 1) {
+    try {
+      notePodVersion(claim, (await send(version)).metadata.resourceVersion);
+      return;
+    } catch (error) {
+      if (!isConflict(error) || tries === PATCH_TRIES) throw error;
+      const live = await context.points.run("session.read-pod", ofClaim(claim), () => context.kube.get(PODS, ref));
+      const isSame = live.metadata.uid === claim.record.journal.podUid && !live.metadata.deletionTimestamp;
+      if (!isSame || !hasOpenTurn(live) || newestTurn(live) !== claim.turn) throw error;
+      version = live.metadata.resourceVersion;
+    }
+  }
 }
 
 /**
@@ -101,9 +133,6 @@ function deadlineSeconds(context: ClaimContext, pod: Pod | null): number {
   const patienceSeconds = Math.ceil(stopPatienceMs(graceSeconds * SECOND_MS, context.timing) / SECOND_MS);
   return Math.ceil(ageSeconds) + maxDurationSeconds + patienceSeconds + graceSeconds;
 }
-
-/** Tries to mark a Pod as sleeping while its status changes at the same time. */
-const SLEEP_TRIES = 5;
 
 /**
  * Marks the Pod as sleeping, and its turn as ended (M: before the claim's Secret is deleted; the Pod would otherwise
@@ -127,7 +156,7 @@ export async function putToSleep(context: ClaimContext, claim: Claim, pod: Pod):
       return await points.run("session.sleep", ofClaim(claim, { turn: claim.turn }), mark);
     } catch (error) {
       if (isNotFound(error)) return null;
-      if (!isConflict(error) || tries === SLEEP_TRIES) throw error;
+      if (!isConflict(error) || tries === PATCH_TRIES) throw error;
       const live = await orNull(points.run("session.read-pod", ofClaim(claim), () => kube.get(PODS, ref)));
       if (live === null) return null;
       seen = live;

@@ -19,6 +19,7 @@ import {
   ANNOTATION_SLEEPS_UNTIL,
   ANNOTATION_START_FAILURE,
   ANNOTATION_START_FAILURES,
+  ANNOTATION_TURN_CONTAINER,
   ANNOTATION_WORK_ID,
   ANNOTATION_WORKSPACE,
   LABEL_ENVIRONMENT,
@@ -65,6 +66,7 @@ const ANNOTATIONS = [
   ANNOTATION_SLEEPS_UNTIL,
   ANNOTATION_START_FAILURE,
   ANNOTATION_START_FAILURES,
+  ANNOTATION_TURN_CONTAINER,
   ANNOTATION_WORK_ID,
   ANNOTATION_WORKSPACE,
 ] as const;
@@ -78,6 +80,7 @@ const OWN: ReadonlySet<string> = new Set([
   ANNOTATION_FINISHED_AT,
   ANNOTATION_SLEEPS_SINCE,
   ANNOTATION_SLEEPS_UNTIL,
+  ANNOTATION_TURN_CONTAINER,
 ]);
 const VARIABLES: ReadonlySet<string> = new Set(RESERVED_ENV);
 
@@ -157,7 +160,7 @@ function statusOf({ phase, reason, message, startTime, podIP, ...of }: PodStatus
       : shared.value(conditions),
     initContainerStatuses: of.initContainerStatuses?.map(containerStatusOf),
     containerStatuses: of.containerStatuses?.map(containerStatusOf),
-    ephemeralContainerStatuses: turns?.length ? turns.map(containerStatusOf) : undefined,
+    ephemeralContainerStatuses: turns?.length ? turns.map(turnStatusOf) : undefined,
   });
 }
 
@@ -176,6 +179,11 @@ function containerStatusOf({ name, state, lastState, restartCount }: ContainerSt
   const last = lastState && Object.keys(lastState).length > 0 ? lastState : undefined;
   const restarts = restartCount || undefined;
   return defined({ name: shared.text(name), state, lastState: last, restartCount: restarts }) as ContainerStatus;
+}
+
+/** With the id of its container, which changes if the kubelet starts the turn again. */
+function turnStatusOf(status: ContainerStatus): ContainerStatus {
+  return defined({ ...containerStatusOf(status), containerID: status.containerID }) as unknown as ContainerStatus;
 }
 
 function picked(all: Readonly<Record<string, string>>, names: readonly string[]): Record<string, string> {

@@ -3,7 +3,16 @@ import { SECOND_MS } from "../core/clock.ts";
 import { IMAGE_PULL_RETRIED } from "../kube/objects.ts";
 import type { Condition, ContainerStateTerminated, ContainerStatus, Pod, PodStatus } from "../kube/resource.ts";
 import { assignedAtMs, parkingOf } from "./pod-gate.ts";
-import { EXIT_DEADLINE, endedTurn, hasOpenTurn, hasTurns, keeperStatus, newestTurn, turnName } from "./turns.ts";
+import {
+  EXIT_DEADLINE,
+  endedTurn,
+  hasOpenTurn,
+  hasTurns,
+  isRerun,
+  keeperStatus,
+  newestTurn,
+  turnName,
+} from "./turns.ts";
 
 /** Why a session container ended; each is an end reason of the closed set in api/reasons. */
 export type EndCause =
@@ -113,6 +122,7 @@ function readTurnState(pod: Pod, turn: number): PodState {
   const isOver = turn > 0 && turn <= endedTurn(pod);
   if (terminated) return { is: "ended", end: isOver ? endOnRecord(pod, terminated) : endOf(pod, status, terminated) };
   if (isOver) return { is: "ended", end: END_WITHOUT_STATUS };
+  if (isRerun(pod, turn)) return { is: "ended", end: END_BEFORE_RERUN };
   const keeperEnd = keeper?.state?.terminated ?? endBeforeWaiting(keeper);
   if (keeperEnd) return { is: "ended", end: endOfKeeper(pod, status, keeperEnd) };
   if (status.phase === "Failed" || status.phase === "Succeeded") {
@@ -140,6 +150,13 @@ const END_WITHOUT_STATUS: End = {
   exitCode: null,
   startedAtMs: null,
   finishedAtMs: null,
+};
+
+/** The program may have run: only its end is unknown. */
+const END_BEFORE_RERUN: End = {
+  ...END_WITHOUT_STATUS,
+  cause: "NodeLost",
+  message: "how the container ended is unknown: its node lost its record and started another one, which runs nothing",
 };
 
 /** The end of a turn that is on record: the Pod may wait for the next work item, or serve it. */

@@ -7,6 +7,7 @@ import {
   ANNOTATION_DEADLINE,
   ANNOTATION_ENDED_TURN,
   ANNOTATION_SESSION_CONTAINER,
+  ANNOTATION_TURN_CONTAINER,
   KEEPER_VOLUME,
   LABEL_PHASE,
 } from "../api/names.ts";
@@ -119,8 +120,7 @@ export function livesOn(pod: Pod, turn: number): boolean {
 /** Whether the turn that waits for a work item has ended without one, although its Pod lives: it was killed. */
 export function isWaitingTurnDead(pod: Pod): boolean {
   if (!hasOpenTurn(pod) || !isAsleep(pod) || keeperStatus(pod)?.state?.running === undefined) return false;
-  const name = turnName(newestTurn(pod));
-  return pod.status?.ephemeralContainerStatuses?.some((turn) => turn.name === name && turn.state?.terminated) ?? false;
+  return turnStatus(pod, newestTurn(pod))?.state?.terminated !== undefined;
 }
 
 /** A turn that ended on record, but runs: the kubelet started it again, because it lost the container's record. */
@@ -129,6 +129,26 @@ export function hasRerunTurn(pod: Pod): boolean {
   return (pod.status?.ephemeralContainerStatuses ?? []).some(
     ({ name, state }) => state?.running !== undefined && turnNumber(name) > 0 && turnNumber(name) <= ended,
   );
+}
+
+function turnStatus({ status }: Pod, turn: number): ContainerStatus | undefined {
+  const name = turnName(turn);
+  return status?.ephemeralContainerStatuses?.find((each) => each.name === name);
+}
+
+/** The id of a turn's container; undefined: it was not created yet. */
+export function turnContainerId(pod: Pod, turn: number): string | undefined {
+  return turnStatus(pod, turn)?.containerID;
+}
+
+/**
+ * Whether the claimed turn runs in another container than the one that was given the session: the kubelet started it
+ * again, because it had lost the container's record.
+ */
+export function isRerun(pod: Pod, turn: number): boolean {
+  const { annotations, labels } = pod.metadata;
+  const [claimed, id] = [annotations?.[ANNOTATION_TURN_CONTAINER], turnContainerId(pod, turn)];
+  return labels?.[LABEL_PHASE] === "assigned" && claimed !== undefined && id !== undefined && id !== claimed;
 }
 
 /** The status of the container that keeps the Pod. */

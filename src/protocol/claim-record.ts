@@ -31,6 +31,8 @@ export interface ClaimRecord {
    * When this process added the key to the Secret, on the wall clock; null: an earlier process did, or it isn't known.
    */
   readonly openedAtMs: number | null;
+  /** The Pod's resourceVersion as last read for a claim of one of its turns; null: use that of the cache. */
+  readonly podVersion: string | null;
   /** The Pod's patch was answered: it is assigned, even if the cache doesn't show that yet. */
   readonly assigned: boolean;
   /** The time in the Pod's annotation, by the API server's clock: the first touch sets it, and later ones repeat it. */
@@ -74,6 +76,7 @@ export function newRecord(
     openingSent: false,
     openedMs: null,
     openedAtMs: null,
+    podVersion: null,
     assigned: false,
     assignedAtMs: null,
     delivery: from.journal.opened ? "unknown" : "unsent",
@@ -170,6 +173,10 @@ export function noteReread({ record }: Recorded, secret: Secret, journal: Journa
 /** Another client deleted the Secret of a live claim. */
 export function noteRecordGone({ record }: Recorded): void {
   record.gone = true;
+}
+
+export function notePodVersion({ record }: Recorded, version: string | undefined): void {
+  record.podVersion = version ?? null;
 }
 
 /** The Pod is assigned to its session since `assignedAtMs`; see the field of that name. */

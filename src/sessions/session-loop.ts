@@ -12,7 +12,7 @@ import { deletePod } from "../pods/delete.ts";
 import { parkingOf } from "../pods/pod-gate.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import { sleepMsOf } from "../pods/sleep-mark.ts";
-import { livesOn, MOST_TURNS } from "../pods/turns.ts";
+import { hasTurns, livesOn, MOST_TURNS } from "../pods/turns.ts";
 import type { DisruptionBudget } from "../pool/disruption-budget.ts";
 import type { Retention } from "../pool/finished-retention.ts";
 import type { Claim } from "../protocol/claim.ts";
@@ -414,9 +414,9 @@ export class SessionLoop {
     const target = { by: "session", name: claim.name, workId: claim.record.journal.workId } as const;
     const grace =
       this.#facts.isDraining && claim.record.journal.lease === "Operator" ? Math.floor(graceMs / SECOND_MS) : undefined;
-    const against = await deletePod(this.#context, target, (live) => !sameState(live, step, claim.turn), {
-      graceSeconds: grace,
-    });
+    // The Pod of a session that sleeps meanwhile must stay, so the deletion of a Pod with turns names what was read (M).
+    const how = { graceSeconds: grace, asRead: hasTurns };
+    const against = await deletePod(this.#context, target, (live) => !sameState(live, step, claim.turn), how);
     // The cache was stale. The watch will bring the current state.
     if (against) throw new Error(`the Pod is not as it was seen: ${readPodState(against).is}`);
     decideEnding(claim, step.why, step.message);

@@ -160,12 +160,14 @@ export class SleepingPods {
     const { name = "", annotations } = pod.metadata;
     const [turn, ended] = [newestTurn(pod), endedTurn(pod)];
     if (ended === 0 || this.#draining || sleepMsOf(environment()) === 0 || !livesOn(pod, turn)) return "no";
+    const { is } = stateOf(pod);
     if (turn > ended) {
-      const state = stateOf(pod);
-      if (state.is === "preparing") return "later";
-      if (state.is !== "running" || (await this.#hasStarted(pod))) return "no";
+      if (is === "preparing") return "later";
+      if ((is !== "running" && is !== "ended") || (await this.#hasStarted(pod))) return "no";
     }
-    const slept = { sessionId: annotations?.[ANNOTATION_SESSION_ID] ?? "", endedTurn: ended };
+    // A waiting shell that was killed can't serve the next item.
+    const endedNow = turn > ended && is === "ended" ? turn : ended;
+    const slept = { sessionId: annotations?.[ANNOTATION_SESSION_ID] ?? "", endedTurn: endedNow };
     const patch = sleepPatch(pod, slept, environment(), kube.now());
     try {
       const mark = () => kube.patch(PODS, { namespace, name }, patch, { type: "merge" });
