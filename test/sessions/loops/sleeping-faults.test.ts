@@ -256,7 +256,7 @@ describe("a touch that lands between two turns", () => {
     await world.until("it sleeps", () => world.podsOf("sleeping").length === 1);
     const name = world.podsOf("sleeping")[0]?.metadata.name ?? "";
     // An earlier try of the touch, whose connection hung.
-    expect(() => world.server.patch(PODS, NAMESPACE, name, touch)).toThrow(/modified|conflict/i);
+    expect(() => world.server.patch(PODS, NAMESPACE, name, touch)).toThrow(/precondition differs/);
     await world.pass(60 * SECOND);
     expect(world.podsOf("sleeping").map(({ metadata }) => metadata.name)).toEqual([name]);
   });
