@@ -37,11 +37,13 @@ const WORKSPACE = {
   retainSeconds: 60,
 };
 
+const ASLEEP = { type: "Pod", sleepSeconds: 60 };
+
 interface History {
   readonly sessions: Record<string, unknown>;
   /** What the first containers do; later ones serve. */
   readonly programs: readonly Program[];
-  /** Some items belong to one session, whose volume is kept for a minute. */
+  /** Some items belong to one session, whose volume or Pod is kept for a minute. */
   readonly comesBack?: boolean;
   /** The Environment is deleted while sessions run. */
   readonly drained?: boolean;
@@ -207,6 +209,18 @@ const HISTORIES: readonly (readonly [name: string, of: History])[] = [
     "workspace: PerSession, lease: Operator",
     {
       sessions: { warm: 0, workspace: WORKSPACE, lease: "Operator" },
+      programs: ["plain", "killed", "crashes"],
+      comesBack: true,
+    },
+  ],
+  [
+    "workspace: Pod",
+    { sessions: { ...IN_SHELL, workspace: ASLEEP }, programs: ["stock", "killed", "crashes"], comesBack: true },
+  ],
+  [
+    "workspace: Pod, lease: Operator, Release",
+    {
+      sessions: { ...IN_SHELL, workspace: ASLEEP, lease: "Operator", onPodFailure: "Release" },
       programs: ["plain", "killed", "crashes"],
       comesBack: true,
     },
