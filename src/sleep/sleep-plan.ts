@@ -5,11 +5,9 @@ import {
   ANNOTATION_SLEEPS_UNTIL,
   ANNOTATION_WORK_ID,
 } from "../api/names.ts";
-
 import type { Pod } from "../kube/resource.ts";
 import { type PodState, stateOf } from "../pods/pod-state.ts";
 import { hasRerunTurn } from "../pods/turns.ts";
-
 import { readNeeds } from "../policy/pod-policy.ts";
 import type { SessionView } from "../protocol/session-view.ts";
 

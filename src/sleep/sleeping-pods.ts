@@ -14,10 +14,8 @@ import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { PoolContext } from "../protocol/context.ts";
 import type { SessionView } from "../protocol/session-view.ts";
 import type { DepartingPods } from "./departing-pods.ts";
-
 import { hasEnded, type SessionPod } from "./session-pods.ts";
 import { planSleep, type SleepEnd, type Sleeper, sleepEndMessage, sleeperOf, sleepingView } from "./sleep-plan.ts";
-
 import type { TurnAdding } from "./turn-adding.ts";
 
 /** Removals of one Environment in flight at the same time. */
