@@ -4,7 +4,7 @@ import { findCondition } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
 import { ANNOTATION_SLEEPS_SINCE, ANNOTATION_SLEEPS_UNTIL, LABEL_PHASE } from "../api/names.ts";
 import { asEndReason, END_REASONS, type EndReason } from "../api/reasons.ts";
-import type { Pod } from "../kube/resource.ts";
+import type { KubeEvent, Pod } from "../kube/resource.ts";
 import { redact } from "../observe/logger.ts";
 import { readFinished } from "../pods/finished.ts";
 import type { Parking } from "../pods/parking.ts";
@@ -117,15 +117,18 @@ function asleep({ metadata, spec }: Pod, reason: EndReason | undefined, message:
   return { standing: "asleep", reason: reason ?? null, sentence: words.join(" "), mend };
 }
 
-/** Why the session's last sleep ended; null: it did not sleep since, or the Event is gone. */
+/** Why the session's last Pod was not kept any longer; null: a newer one ended, or the Event is gone. */
 function sleepEnd({ events }: Traces): string | null {
   const last = newest(
-    events.filter(({ reason }) => reason === SLEEP_ENDED || asEndReason(reason) !== undefined),
+    events.filter(({ reason }) => reason === SLEEP_ENDED),
     timeOf,
   );
-  if (last?.reason !== SLEEP_ENDED) return null;
+  const at = last && timeOf(last);
+  if (last === undefined || at === undefined) return null;
+  const isLater = (event: KubeEvent) => Date.parse(timeOf(event) ?? "") > Date.parse(at);
+  if (events.some((event) => asEndReason(event.reason) !== undefined && isLater(event))) return null;
   const [, why = last.message ?? ""] = /its Pod is deleted: (.+)$/.exec(last.message ?? "") ?? [];
-  return sentence(`it slept until ${timeOf(last)}: ${why}`);
+  return sentence(`its Pod was kept until ${at}: ${why}`);
 }
 
 /** What the session's next message finds without its Pod; null: the Environment keeps nothing, or is not known. */

@@ -163,7 +163,10 @@ describe("the explanation", () => {
       { type: "PerSession", retainSeconds: 60 },
       "Its next message finds a new Pod and the files of its volume, which is kept for 60 s after its last use.",
     ],
-    [{ type: "Ephemeral" }, "It slept until 2026-01-02T03:14:15Z: no work item came within workspace.sleepSeconds."],
+    [
+      { type: "Ephemeral" },
+      "Its Pod was kept until 2026-01-02T03:14:15Z: no work item came within workspace.sleepSeconds.",
+    ],
   ] as const)("for a session whose sleep has ended says why and what is kept, with %o", (workspace, last) => {
     const of = environment();
     const spec = { ...of.spec, sessions: { ...of.spec.sessions, workspace } } as typeof of.spec;
@@ -177,7 +180,7 @@ describe("the explanation", () => {
     ];
     const { standing, reason, sentence } = explanationOf(traces({ events, environments: [{ ...of, spec }] }));
     expect([standing, reason]).toEqual(["ended", "Completed"]);
-    expect(sentence).toContain(" It slept until 2026-01-02T03:14:15Z: no work item came");
+    expect(sentence).toContain(" Its Pod was kept until 2026-01-02T03:14:15Z: no work item came");
     expect(sentence.endsWith(last)).toBe(true);
   });
 
