@@ -16,7 +16,7 @@ import { SECOND_MS } from "../core/clock.ts";
 import type { Pod } from "../kube/resource.ts";
 
 /** How much later than the operator the keeper ends a sleeping Pod. */
-const KEEPER_SLACK_MS = 600_000;
+export const KEEPER_SLACK_MS = 600_000;
 
 /** How long sessions sleep according to the current spec, in milliseconds; 0: they don't. */
 export function sleepMsOf({ spec: { sessions } }: Pick<Environment, "spec">): number {

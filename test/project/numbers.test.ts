@@ -16,6 +16,7 @@ import { MAX_PENDING, MAX_WRITES } from "../../src/kube/events.ts";
 import { UNREAD_MS } from "../../src/observe/http-server.ts";
 import { FAILURES_TO_OPEN } from "../../src/pods/breaker.ts";
 import { WORK_SECRET_FILE } from "../../src/pods/pod-gate.ts";
+import { KEEPER_SLACK_MS } from "../../src/pods/sleep-mark.ts";
 import { MOST_TURNS } from "../../src/pods/turns.ts";
 import { parkedMaxAgeMs } from "../../src/pool/parked-age.ts";
 import { ALIVE_MS, EARLY_MS, FRESH_MS, LOOKS_PER_SECOND } from "../../src/queue/hints.ts";
@@ -79,6 +80,10 @@ const SENTENCES: Record<string, readonly string[]> = {
     `${MAX_VIEWERS} may watch`,
     `is let go after ${s(STUCK_MS)}`,
   ],
+  "docs/decisions/0025-sessions-that-sleep.md": [
+    `A Pod serves ${MOST_TURNS} work items`,
+    `the keeper waits ${KEEPER_SLACK_MS === 600_000 ? "ten" : minutes(KEEPER_SLACK_MS)} minutes longer`,
+  ],
   "docs/workspaces.md": [
     `after a work item: ${DEFAULT_SLEEP_SECONDS} if you leave it out`,
     `at most ${(sessions.workspace?.properties?.sleepSeconds?.maximum ?? 0) / 86_400} days`,
@@ -130,6 +135,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `At most ${MAX_PENDING.toLocaleString("en")} Events wait`,
   ],
   "docs/troubleshooting.md": [
+    `a Pod serves ${MOST_TURNS} work items at most`,
     `${s(t.keyRetryMs)} while there is no good key; ${s(t.keyRefreshMs)} while there is one`,
     `| ${minutes(t.templateRetryMaxMs)} minute at most |`,
     `with \`parking\` left out | ${minutes(t.policyCheckMs)} minutes at most |`,
