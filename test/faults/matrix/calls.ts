@@ -58,10 +58,16 @@ export function kubeCallOf({ verb, plural, name, body, subresource, dryRun }: Ku
     case "log pods":
       return "get pods/log";
     case "patch pods":
+      if (subresource === "ephemeralcontainers") return `patch pods/ephemeralcontainers${isCheck(body) ? " (check)" : ""}`;
       return `patch pods (${fields.metadata?.labels?.[LABEL_PHASE]})`;
     default:
       return about;
   }
+}
+
+/** The check of the right to add turns changes nothing. */
+function isCheck(body: unknown): boolean {
+  return Object.keys(body as object).length === 0;
 }
 
 /** Another client writes to the claims' Secrets, so that the operator has to read them again. */
@@ -95,6 +101,8 @@ const PER_SESSION = {
     retainSeconds: 60,
   },
 };
+/** Sessions sleep in their Pods between items. */
+const SLEEPING = { ...SHELL, workspace: { type: "Pod", sleepSeconds: 300 } };
 
 /** Every call to the API server that the operator sends for an Environment with `sessions`. */
 export const KUBE_ROWS: Readonly<Record<string, Row>> = {
@@ -120,6 +128,9 @@ export const KUBE_ROWS: Readonly<Record<string, Row>> = {
   "get pods/log": { sessions: SHELL, losesMarkers: true },
   "patch pods (assigned)": {},
   "patch pods (finished)": {},
+  "patch pods (sleeping)": { sessions: SLEEPING, comesBack: true },
+  "patch pods/ephemeralcontainers": { sessions: SLEEPING, comesBack: true },
+  "patch pods/ephemeralcontainers (check)": { sessions: SLEEPING, comesBack: true, begin: "start" },
   "delete pods": {},
   "get poddisruptionbudgets": { sessions: PROTECT },
   "create poddisruptionbudgets": { sessions: PROTECT, begin: "start" },

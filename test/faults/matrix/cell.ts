@@ -587,7 +587,7 @@ class BlockedWork {
     for (const { metadata } of this.#pods.values()) {
       const name = metadata.name ?? "";
       const phase = metadata.labels?.[LABEL_PHASE];
-      if (phase !== "parked" && !runs.has(name)) yield `${POD_IS_LEFT}:${name}`;
+      if (phase !== "parked" && phase !== "sleeping" && !runs.has(name)) yield `${POD_IS_LEFT}:${name}`;
     }
   }
 }

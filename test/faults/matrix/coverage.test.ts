@@ -27,6 +27,7 @@ const FAIR = [
   "create secrets (removal)",
   "list secrets",
   "get pods/log",
+  "patch pods/ephemeralcontainers",
   "patch poddisruptionbudgets",
   "delete poddisruptionbudgets",
   "patch networkpolicies",
