@@ -94,7 +94,8 @@ async function installOperator(world: World, args: readonly string[] = []): Prom
 
 describe.concurrent("berth doctor", () => {
   test("finds nothing wrong with a correct setup, and prints no key", async () => {
-    await using world = await startWorld(cluster);
+    const sessions = { workspace: { type: "Pod" } };
+    await using world = await startWorld(cluster, { container: { command: ["worker"] }, sessions });
     await installOperator(world);
     await world.createEnvironment();
     await world.kube.patch(
@@ -118,9 +119,7 @@ describe.concurrent("berth doctor", () => {
     expect(new Set(answer.report.checks.map(({ check }) => check))).toEqual(new Set(Object.keys(CHECKS)));
     expect(found(answer, "work-api")[0]?.message).toContain("takes the key: 0 items wait");
     const shipped = [...(await shippedRules(ACCOUNT)), ...(await shippedRules(`${ACCOUNT}-leader`))];
-    // No session sleeps here, so the right to add turns isn't checked.
-    const checked = shipped.filter(({ resources }) => !resources.includes("pods/ephemeralcontainers"));
-    const rights = checked.reduce((sum, { resources, verbs }) => sum + resources.length * verbs.length, 0);
+    const rights = shipped.reduce((sum, { resources, verbs }) => sum + resources.length * verbs.length, 0);
     expect(found(answer, "operator-rights")[0]?.message).toContain(`has the ${rights} rights of the chart`);
     expect(answer.text).not.toContain(world.simulator.environmentKey(world.environmentId));
     expect(statusOf(answer, "operator")).toEqual(["fail"]);
