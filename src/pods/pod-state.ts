@@ -120,10 +120,13 @@ function readTurnState(pod: Pod, turn: number): PodState {
   const terminated = state.terminated ?? endBeforeWaiting(container);
   // A rerun of a turn that has ended on record is no session.
   const isOver = turn > 0 && turn <= endedTurn(pod);
-  if (terminated) return { is: "ended", end: isOver ? endOnRecord(pod, terminated) : endOf(pod, status, terminated) };
+  const keeperEnd = keeper?.state?.terminated ?? endBeforeWaiting(keeper);
+  if (terminated) {
+    const end = isOver ? endOnRecord(pod, terminated) : endOfTurn(pod, status, terminated, keeperEnd);
+    return { is: "ended", end };
+  }
   if (isOver) return { is: "ended", end: END_WITHOUT_STATUS };
   if (isRerun(pod, turn)) return { is: "ended", end: END_BEFORE_RERUN };
-  const keeperEnd = keeper?.state?.terminated ?? endBeforeWaiting(keeper);
   if (keeperEnd) return { is: "ended", end: endOfKeeper(pod, status, keeperEnd) };
   if (status.phase === "Failed" || status.phase === "Succeeded") {
     return { is: "ended", end: endWithoutContainer(pod, status, state.running !== undefined) };
@@ -168,12 +171,27 @@ function endOnRecord(pod: Pod, terminated: ContainerStateTerminated): End {
   return { ...base, ...endByCode(terminated) };
 }
 
+/** The end of a turn. A program that handles SIGTERM exits with any code after its keeper has ended. */
+function endOfTurn(
+  pod: Pod,
+  status: PodStatus,
+  terminated: ContainerStateTerminated,
+  keeper: ContainerStateTerminated | undefined,
+): End {
+  const end = endOf(pod, status, terminated);
+  if (keeper?.exitCode !== EXIT_DEADLINE || LATE_OR_DELETED.has(end.cause)) return end;
+  const endedFirst = (end.finishedAtMs ?? Number.POSITIVE_INFINITY) < (time(keeper.finishedAt) ?? 0);
+  return endedFirst ? end : { ...end, cause: "DeadlineExceeded", message: DEADLINE_PASSED };
+}
+
+const DEADLINE_PASSED = "the Pod's deadline passed, and no operator had ended it";
+
 /** The keeper ended, so the kubelet ends the turn. */
 function endOfKeeper(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated): End {
   const end = endOf(pod, status, terminated);
   if (LATE_OR_DELETED.has(end.cause) || START_ERRORS.has(terminated.reason ?? "")) return end;
   if (terminated.exitCode === EXIT_DEADLINE) {
-    return { ...end, cause: "DeadlineExceeded", message: "the Pod's deadline passed, and no operator had ended it" };
+    return { ...end, cause: "DeadlineExceeded", message: DEADLINE_PASSED };
   }
   if (terminated.exitCode === EXIT_NOT_FOUND && waitsForLine(pod)) {
     return { ...end, cause: "StartFailed", message: `the keeper container could not run; ${NEEDS_TOOLS}` };

@@ -557,3 +557,36 @@ test("never throws, whatever is missing or malformed in a status", () => {
     { numRuns: 2_000 },
   );
 });
+
+describe("a turn whose keeper ended its Pod at the deadline", () => {
+  const at = (second: number) => `2030-01-01T00:00:0${second}Z`;
+  const endsAt = (second: number, exitCode = 0) => {
+    const keeper = { terminated: { exitCode: 4, finishedAt: at(3) } };
+    const turn = { terminated: { exitCode, finishedAt: at(second) } };
+    const annotations = {
+      "berth.dev/session-container": SESSION,
+      "berth.dev/ended-turn": "0",
+      "berth.dev/parking": "Shell",
+      "berth.dev/assigned-at": at(0),
+    };
+    return pod(
+      {
+        phase: "Failed",
+        containerStatuses: [containerStatus(SESSION, keeper)],
+        ephemeralContainerStatuses: [containerStatus("berth-turn-1", turn)],
+      },
+      {
+        metadata: { name: "berth-research-x", namespace: "agents", annotations },
+        spec: { ephemeralContainers: [{ name: "berth-turn-1" }] },
+      },
+    );
+  };
+
+  test.each([0, 143, 137])("exceeded the deadline, although its program exits with %i", (exitCode) => {
+    expect(summaryOf(readPodState(endsAt(4, exitCode)))).toBe("ended: DeadlineExceeded");
+  });
+
+  test("completed, if it had ended before", () => {
+    expect(summaryOf(readPodState(endsAt(2)))).toBe("ended: Completed");
+  });
+});
