@@ -9,9 +9,9 @@ import { allowsAll } from "../policy/pod-policy.ts";
 import { FEWEST_UNDER_WAY } from "../protocol/claim-priority.ts";
 import type { PoolContext } from "../protocol/context.ts";
 import type { TurnAdding } from "../sleep/turn-adding.ts";
+import { NO_PERMISSION, WorkspaceError } from "../sleep/workspaces.ts";
 import type { CreationBackoff } from "./creation-backoff.ts";
 import type { Expectations } from "./expectations.ts";
-import { NO_PERMISSION, WorkspaceError } from "./workspaces.ts";
 
 export interface PodCreationOptions {
   readonly context: PoolContext;
