@@ -65,8 +65,12 @@ export const ANNOTATION_NEEDS = "berth.dev/needs";
 export const ANNOTATION_BUSY_PROBE = "berth.dev/busy-probe";
 /** An explanation for people who find a waiting Pod. */
 export const ANNOTATION_ABOUT = "berth.dev/about";
-/** On a Pod that mounts its session's volume: the PersistentVolumeClaim. The session id is an annotation, too. */
+/** On a Pod that mounts a session's volume: the PersistentVolumeClaim. If it has a session, its id is an annotation. */
 export const ANNOTATION_WORKSPACE = "berth.dev/workspace";
+/** On a warm Pod's volume that no session was given yet: "true". */
+export const ANNOTATION_UNASSIGNED = "berth.dev/unassigned";
+/** On such a volume: RFC 3339 time when the current operator process found it. */
+export const ANNOTATION_ADOPTED_AT = "berth.dev/adopted-at";
 /** On a session's volume: RFC 3339 time of its last use by a Pod. Absent while a Pod uses it or is about to. */
 export const ANNOTATION_LAST_USED = "berth.dev/last-used";
 /** Why a finished Pod ended: a reason of the closed set, and a message. */

@@ -104,13 +104,6 @@ export const sessionsSpec = withRules(
       holds: ({ warm, maxConcurrent }) => warm <= maxConcurrent,
     },
     {
-      cel: "self.workspace.type != 'PerSession' || self.warm == 0",
-      field: "warm",
-      message:
-        "workspace PerSession needs warm 0: a Pod gets its session's volume when it is made, so none can wait for just any session",
-      holds: ({ workspace, warm }) => workspace.type !== "PerSession" || warm === 0,
-    },
-    {
       cel: "self.secretDelivery != 'File' || !has(self.parking) || self.parking == 'Shell'",
       field: "parking",
       message: "secretDelivery File needs parking Shell, which writes the file: set Shell or leave parking out",

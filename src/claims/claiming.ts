@@ -8,7 +8,7 @@ import { credentialOf, fitsInLine, frameFor, parkingOf, TOO_LONG } from "../pods
 import { newPodName } from "../pods/pod-render.ts";
 import { sessionContainerName } from "../pods/pod-state.ts";
 import { hasTurns, openTurn } from "../pods/turns.ts";
-import { isFor, isPerSession } from "../pods/workspace-pods.ts";
+import { isPerSession } from "../pods/workspace-pods.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { remember } from "../protocol/claim-lease.ts";
 import { viewOf } from "../protocol/claim-observed.ts";
@@ -23,7 +23,7 @@ import { AckWindow, ackWindowMs, type Offer, windowMs } from "./ack-window.ts";
 import { Acknowledging } from "./acknowledging.ts";
 import { ClaimJournal } from "./claim-journal.ts";
 import type { ClaimLimiter } from "./claim-limiter.ts";
-import type { Gate, HandOver, ParkedPods, Report, SessionPods } from "./ports.ts";
+import type { Gate, HandOver, ParkedPods, Report, SessionPods, Volumes } from "./ports.ts";
 import type { RefusedItems } from "./refused-items.ts";
 import { dropSecret } from "./secret-acts.ts";
 
@@ -67,6 +67,7 @@ export interface ClaimingOptions {
   readonly claims: ClaimTable;
   readonly pool: ParkedPods;
   readonly sessionPods: SessionPods;
+  readonly volumes: Volumes;
   /** Opens a connection to a sleeping Pod while its claim is written. */
   readonly streams: { prepare(pod: Pod): void };
   readonly gate: Gate;
@@ -147,7 +148,8 @@ export class Claiming {
         continue;
       }
       const isFull = this.#options.pool.isFull;
-      const pod = isFull ? null : this.#options.pool.take(tried, (free) => this.#fits(free, item, answer));
+      const fits = (free: Pod) => this.#fits(free, item, answer);
+      const pod = isFull ? null : this.#options.pool.take(item.data.id, tried, fits);
       if (!pod && isOwn) {
         if (!(await this.#mayWait(answer))) return "awaits-pod";
         continue;
@@ -168,7 +170,7 @@ export class Claiming {
   }
 
   #fits(free: Pod, item: WorkItem, { api }: Offer): boolean {
-    if (!isFor(free, this.#context.environment(), item.data.id) || !serves(free, api)) return false;
+    if (!this.#options.volumes.mayServe(free, item.data.id) || !serves(free, api)) return false;
     const credential = credentialFor(this.#context, free, item);
     return credential !== null && hasRoom(free, item, credential);
   }
@@ -190,7 +192,7 @@ export class Claiming {
   }
 
   /**
-   * Waits for the session's own Pod while the window is open: its volume is mounted, or its next turn is added. If the
+   * Waits for the session's Pod while the window is open: it is made with a volume, or its next turn is added. If the
    * Pod takes longer, the item is not acknowledged, and the Pod is ready when the queue offers the item again. Resolves
    * with whether to try again.
    */
@@ -287,6 +289,13 @@ export class Claiming {
           read.isRefused ? "its Pod cannot be read" : "its Pod is not parked any more",
         ));
         return keep || read.isRefused ? "failed" : "slot-taken";
+      }
+      // A session's volume is on record before its first item is acknowledged. A Pod whose claim is dropped after that
+      // serves only this session.
+      const assigned = pod ? await this.#options.volumes.assign(pod, item.data.id) : "assigned";
+      if (assigned !== "assigned") {
+        keep = !(await this.#tryDrop(claim, "its volume was not assigned"));
+        return keep || assigned === "failed" ? "failed" : "slot-taken";
       }
       const result = await this.#acknowledging.acknowledge(claim, window);
       keep = result !== "refused" && result !== "late" ? true : !(await this.#tryDrop(claim, result));

@@ -23,12 +23,25 @@ export interface Gate {
 export interface ParkedPods {
   /** An item of this session waits and needs its own Pod. Returns false if there is no capacity for one. */
   offered(sessionId: string): boolean;
-  /** The Pod to claim next, or null. The caller must add its claim to the table in the same turn. */
-  take(except: ReadonlySet<string>, fits: (pod: Pod) => boolean): Pod | null;
+  /**
+   * The Pod to claim next for this session, or null. The caller must add its claim to the table in the same turn.
+   */
+  take(sessionId: string, except: ReadonlySet<string>, fits: (pod: Pod) => boolean): Pod | null;
   /** Whether no further session may run now. */
   readonly isFull: boolean;
   /** A claim began or ended: plan again. */
   poke(): void;
+}
+
+/** The volumes of sessions; `src/sleep` manages them. */
+export interface Volumes {
+  /** Whether the Pod's volume may serve the session, or the Pod needs none. */
+  mayServe(pod: Pod, sessionId: string): boolean;
+  /**
+   * Gives the Pod's volume to the session. `taken`: this Pod can't serve it. `failed`: the session may get the volume
+   * later. Never throws.
+   */
+  assign(pod: Pod, sessionId: string): Promise<"assigned" | "taken" | "failed">;
 }
 
 /** The Pods that keep sessions' files; `src/sleep` manages them. */

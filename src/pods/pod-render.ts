@@ -80,7 +80,7 @@ export interface SessionTemplate {
   readonly pullsAlways: boolean;
   /** Whether the same would happen if admission forced that policy. */
   readonly pullsAgain: boolean;
-  /** With `workspace: PerSession` each Pod belongs to one session; a dry run passes none. */
+  /** With `workspace: PerSession` each Pod mounts a volume; a dry run passes none. */
   render(name: string, own?: OwnVolume): Pod;
 }
 
@@ -141,11 +141,11 @@ export function sessionTemplate(
     mountProblem: mountProblem(sessions),
     pullsAgain,
     pullsAlways,
-    render: (name, own = { sessionId: name, claim: name }) => {
+    render: (name, own = { sessionId: null, claim: name }) => {
       const made = { name, hash, container, needs, parking: parking.mode, sleeps };
       const mounted = withWorkspace(template, container, sessions.workspace, own.claim);
       const pod = renderPod(environment, mounted, made);
-      return isPerSession(environment) ? bound(pod, own) : pod;
+      return isPerSession(environment) ? withVolume(pod, own) : pod;
     },
   };
 }
@@ -196,9 +196,12 @@ function renderPod(
   };
 }
 
-/** Binds a Pod to its session from the start. */
-function bound(pod: Pod, { sessionId, claim }: OwnVolume): Pod {
+/** Names the Pod's volume, and binds the Pod to its session from the start if it is made for one. */
+function withVolume(pod: Pod, { sessionId, claim }: OwnVolume): Pod {
   const { labels, annotations } = pod.metadata;
+  if (sessionId === null) {
+    return { ...pod, metadata: { ...pod.metadata, annotations: { ...annotations, [ANNOTATION_WORKSPACE]: claim } } };
+  }
   const metadata = {
     ...pod.metadata,
     labels: { ...labels, [LABEL_SESSION_ID]: toLabelValue(sessionId) },

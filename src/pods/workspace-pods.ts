@@ -10,28 +10,30 @@ import { placesOf } from "../policy/template-path.ts";
  */
 const DEFAULT_FS_GROUP = 65_532;
 
-/** The session that a Pod is made for, and its volume. */
+/** The volume that a Pod is made with. */
 export interface OwnVolume {
-  readonly sessionId: string;
+  /** The session that the Pod is made for; null: the first session that claims it. */
+  readonly sessionId: string | null;
   /** The name of the PersistentVolumeClaim. */
   readonly claim: string;
 }
 
-/** Whether each session has its own volume, so that each Pod is made for one session. */
+/** Whether each session has its own volume. */
 export function isPerSession({ spec }: Pick<Environment, "spec">): boolean {
   return spec.sessions?.workspace.type === "PerSession";
 }
 
-/** The session that a Pod was made for; null: any session. */
-export function sessionBoundTo({ metadata: { annotations } }: Pod): string | null {
-  if (annotations?.[ANNOTATION_WORKSPACE] === undefined) return null;
-  return annotations[ANNOTATION_SESSION_ID] ?? "";
+/** The name of the PersistentVolumeClaim that a Pod mounts as its workspace; null: none. */
+export function workspaceOf({ metadata: { annotations } }: Pod): string | null {
+  return annotations?.[ANNOTATION_WORKSPACE] ?? null;
 }
 
-/** Whether a Pod may serve an item of this session: it mounts the session's volume, or there are no volumes. */
-export function isFor(pod: Pod, environment: Pick<Environment, "spec">, sessionId: string): boolean {
-  const bound = sessionBoundTo(pod);
-  return isPerSession(environment) ? bound === sessionId : bound === null;
+/**
+ * The session that a Pod with a volume was made for, or serves; null: none. The volume of a Pod without one may still
+ * have a session, whose claim was dropped.
+ */
+export function sessionBoundTo(pod: Pod): string | null {
+  return workspaceOf(pod) === null ? null : (pod.metadata.annotations?.[ANNOTATION_SESSION_ID] ?? null);
 }
 
 /**

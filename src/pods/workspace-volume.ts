@@ -3,6 +3,7 @@ import {
   ANNOTATION_ABOUT,
   ANNOTATION_LAST_USED,
   ANNOTATION_SESSION_ID,
+  ANNOTATION_UNASSIGNED,
   API_VERSION,
   KIND,
   LABEL_ENVIRONMENT,
@@ -10,7 +11,6 @@ import {
   LABEL_SESSION_ID,
   toLabelValue,
 } from "../api/names.ts";
-import { hashOf } from "../core/json.ts";
 import type { PersistentVolumeClaim } from "../kube/resource.ts";
 
 /** The Environment that a volume belongs to. */
@@ -20,44 +20,31 @@ export interface VolumeOwner {
   readonly uid: string;
 }
 
-/** Shorter than the limit for volume names, so that a volume plug-in can add a prefix or suffix. */
-const NAME_LENGTH = 63;
-const HASH_LENGTH = 12;
-
-const ABOUT = "The workspace of a session: Berth deletes it when no work item of the session came for long enough.";
-
-/**
- * The name of a session's volume: the same for each work item. It includes the Environment's uid, so that an
- * Environment recreated under its old name does not find a volume that is being deleted.
- */
-export function volumeName({ name, uid }: Pick<VolumeOwner, "name" | "uid">, sessionId: string): string {
-  const base = `berth-${name.replaceAll(".", "-")}`.slice(0, NAME_LENGTH - HASH_LENGTH - 1);
-  return `${base.replace(/-+$/, "")}-${hashOf([uid, sessionId])}`;
-}
+const ABOUT =
+  "The workspace of a session: Berth deletes it when no work item of the session came for long enough, or when its first Pod is deleted without a session.";
 
 /** The label selector of an Environment's volumes. */
 export function volumeSelector(environmentName: string): string {
   return `${LABEL_MANAGED_BY}=berth,${LABEL_ENVIRONMENT}=${toLabelValue(environmentName)}`;
 }
 
-/** A new volume of a session: in use from the start, and deleted with its Environment. */
+/**
+ * A new volume, which has no session yet and is deleted with its Environment.
+ * @param pod the Pod that it is made for. The volume has the same name, so that a claim's record names both
+ */
 export function renderVolume(
   owner: VolumeOwner,
-  sessionId: string,
+  pod: string,
   template: NonNullable<WorkspaceSpec["claimTemplate"]>,
 ): PersistentVolumeClaim {
   const { namespace, name, uid } = owner;
   const { accessModes, resources, storageClassName } = template;
   return {
     metadata: {
-      name: volumeName(owner, sessionId),
+      name: pod,
       namespace,
-      labels: {
-        [LABEL_MANAGED_BY]: "berth",
-        [LABEL_ENVIRONMENT]: toLabelValue(name),
-        [LABEL_SESSION_ID]: toLabelValue(sessionId),
-      },
-      annotations: { [ANNOTATION_SESSION_ID]: sessionId, [ANNOTATION_ABOUT]: ABOUT },
+      labels: { [LABEL_MANAGED_BY]: "berth", [LABEL_ENVIRONMENT]: toLabelValue(name) },
+      annotations: { [ANNOTATION_UNASSIGNED]: "true", [ANNOTATION_ABOUT]: ABOUT },
       ownerReferences: [{ apiVersion: API_VERSION, kind: KIND, name, uid, controller: true, blockOwnerDeletion: true }],
     },
     spec: {
@@ -68,26 +55,43 @@ export function renderVolume(
   };
 }
 
-/** A session's volume as read. */
+/**
+ * The merge patch that gives a volume its session. It names the resourceVersion, so one that arrives late can't assign
+ * a volume that another process has written to.
+ */
+export function assignPatch({ uid, resourceVersion }: Volume, sessionId: string) {
+  const labels = { [LABEL_SESSION_ID]: toLabelValue(sessionId) };
+  const annotations = { [ANNOTATION_SESSION_ID]: sessionId, [ANNOTATION_UNASSIGNED]: null };
+  return { metadata: { uid, resourceVersion, labels, annotations } };
+}
+
+/** A volume as read. */
 export interface Volume {
   readonly name: string;
   readonly uid: string;
   readonly resourceVersion: string;
-  readonly sessionId: string;
+  /** Null: it has none yet. */
+  readonly sessionId: string | null;
+  /** By the API server's clock. */
+  readonly createdMs: number;
   /** When the last Pod stopped using it, by its annotation; null: a Pod uses it or is about to. */
   readonly lastUsedMs: number | null;
   readonly going: boolean;
 }
 
-/** Reads a volume; null if it does not belong to a session of this Environment, whatever its labels say. */
-export function readVolume(claim: PersistentVolumeClaim, owner: VolumeOwner): Volume | null {
+/**
+ * Reads a volume; null if this Environment does not own it, whatever its labels say, or if it names no session and was
+ * not made without one: someone may have removed the name.
+ */
+export function readVolume(claim: PersistentVolumeClaim, owner: Pick<VolumeOwner, "uid">): Volume | null {
   const { name = "", uid = "", resourceVersion = "", annotations, ownerReferences, deletionTimestamp } = claim.metadata;
-  const sessionId = annotations?.[ANNOTATION_SESSION_ID];
+  const sessionId = annotations?.[ANNOTATION_SESSION_ID] ?? null;
   const isOurs = ownerReferences?.some(({ controller, uid: of }) => controller && of === owner.uid) ?? false;
-  if (sessionId === undefined || !isOurs || name !== volumeName(owner, sessionId)) return null;
+  if (!isOurs || (sessionId === null && annotations?.[ANNOTATION_UNASSIGNED] === undefined)) return null;
   const at = Date.parse(annotations?.[ANNOTATION_LAST_USED] ?? "");
   return {
     ...{ name, uid, resourceVersion, sessionId },
+    createdMs: Date.parse(claim.metadata.creationTimestamp ?? "") || 0,
     lastUsedMs: Number.isNaN(at) ? null : at,
     going: deletionTimestamp !== undefined,
   };
@@ -103,34 +107,51 @@ export interface VolumePlan {
   readonly leave: readonly Volume[];
   /** Kept long enough. */
   readonly expire: readonly Volume[];
+  /** Without a session, and without the Pod that they were made for. */
+  readonly discard: readonly Volume[];
   /** When the next volume expires (same clock as `nowMs`); null: none. */
   readonly nextAtMs: number | null;
+}
+
+/** What is known about the use of the volumes. */
+export interface VolumeUse {
+  /** Whether a Pod uses this volume of a session, or is about to. */
+  readonly inUse: (volume: Volume) => boolean;
+  /** The Pod of a volume without a session. `never-seen`: its creation may still be in flight. */
+  readonly podOf: (volume: Volume) => "there" | "gone" | "never-seen";
+  /** How long the creation of a Pod may be in flight after that of its volume. */
+  readonly creationMs: number;
+  readonly retainMs: number;
 }
 
 /**
  * Decides which volumes to mark and which to delete. A mark in the future (the clock was changed) is replaced by the
  * current time, so that the volume is not kept forever.
  */
-export function planVolumes(
-  volumes: Iterable<Volume>,
-  inUse: (sessionId: string) => boolean,
-  nowMs: number,
-  retainMs: number,
-): VolumePlan {
+export function planVolumes(volumes: Iterable<Volume>, nowMs: number, use: VolumeUse): VolumePlan {
   const take: Volume[] = [];
   const leave: Volume[] = [];
   const expire: Volume[] = [];
+  const discard: Volume[] = [];
   let nextAtMs: number | null = null;
+  const again = (atMs: number) => {
+    nextAtMs = Math.min(nextAtMs ?? Number.POSITIVE_INFINITY, atMs);
+  };
   for (const volume of volumes) {
-    const { lastUsedMs, going, sessionId } = volume;
+    const { lastUsedMs, going, sessionId, createdMs } = volume;
     if (going) continue;
-    if (inUse(sessionId)) {
+    if (sessionId === null) {
+      const pod = use.podOf(volume);
+      const dueMs = createdMs + use.creationMs;
+      if (pod === "gone" || (pod === "never-seen" && dueMs <= nowMs)) discard.push(volume);
+      else if (pod === "never-seen") again(dueMs);
+    } else if (use.inUse(volume)) {
       if (lastUsedMs !== null) take.push(volume);
     } else if (lastUsedMs === null || lastUsedMs > nowMs + CLOCKS_APART_MS) leave.push(volume);
-    else if (lastUsedMs + retainMs <= nowMs) expire.push(volume);
-    else nextAtMs = Math.min(nextAtMs ?? Number.POSITIVE_INFINITY, lastUsedMs + retainMs);
+    else if (lastUsedMs + use.retainMs <= nowMs) expire.push(volume);
+    else again(lastUsedMs + use.retainMs);
   }
-  return { take, leave, expire, nextAtMs };
+  return { take, leave, expire, discard, nextAtMs };
 }
 
 /** The same clock, the API server's, writes and reads the marks. */

@@ -1,10 +1,24 @@
-import { type CapacityPlan, type FreePod, preparedByMs, type RemovalReason } from "./capacity.ts";
+import {
+  type CapacityInput,
+  type CapacityPlan,
+  type FreePod,
+  planCapacity,
+  preparedByMs,
+  type RemovalReason,
+} from "./capacity.ts";
 
-/** A free Pod that was made for one session; null: for none, by an earlier spec. */
+/** A free Pod that can serve one session only; null: none, since it has no volume (by an earlier spec). */
 export interface BoundPod extends FreePod {
   readonly sessionId: string | null;
   /** When it was first seen parked; null: never. */
   readonly parkedMs: number | null;
+}
+
+/** A session that waits for a Pod. */
+export interface Waiting {
+  readonly sessionId: string;
+  /** Whether it has a volume, so that it needs its own Pod. Otherwise any Pod whose volume has no session serves it. */
+  readonly hasVolume: boolean;
 }
 
 /** The input of `planBoundCapacity`. Times are the API server's clock. */
@@ -19,7 +33,7 @@ export interface BoundCapacityInput {
   readonly creating: ReadonlySet<string>;
   readonly pods: readonly BoundPod[];
   /** Sessions that wait for a Pod, in order. */
-  readonly awaited: readonly string[];
+  readonly awaited: readonly Waiting[];
   readonly lastOfferedMs: (sessionId: string) => number;
   /** Whether a Pod of the session exists that may still write to its volume. */
   readonly isTaken: (sessionId: string) => boolean;
@@ -29,16 +43,44 @@ export interface BoundCapacityInput {
   readonly draining: boolean;
 }
 
-/** A plan that names the sessions to create Pods for. */
+/** A plan that names the sessions to create Pods for; `create` counts these, and Pods for any session. */
 export interface BoundCapacityPlan extends CapacityPlan {
   readonly sessions: readonly string[];
+}
+
+/**
+ * Plans the Pods of an Environment with volumes: those for sessions that have one, and those whose volume has no session
+ * yet, which `warm` and the other waiting sessions ask for. Both share `maxConcurrent`: a Pod for a waiting session comes
+ * before one that is only kept warm. Pure.
+ * @param unassigned the Pods whose volume has no session; its `demand` is not used
+ * @param lost names of Pods whose volume is gone
+ */
+export function planVolumeCapacity(
+  bound: BoundCapacityInput,
+  unassigned: CapacityInput,
+  lost: readonly string[],
+): BoundCapacityPlan {
+  const { demand, ...own } = planBoundCapacity(bound);
+  const rest = planCapacity({ ...unassigned, busy: unassigned.busy + own.wanted, demand });
+  const times = [own.againAtMs, rest.againAtMs].filter((atMs) => atMs !== null);
+  return {
+    wanted: own.wanted + rest.wanted,
+    create: own.create + rest.create,
+    sessions: own.sessions,
+    remove: [...lost.map((name) => ({ name, reason: "VolumeLost" as const })), ...own.remove, ...rest.remove],
+    surplusSinceMs: rest.surplusSinceMs,
+    againAtMs: times.length > 0 ? Math.min(...times) : null,
+  };
 }
 
 /**
  * Decides which sessions get their own Pod, and which Pods to remove. Pure. A session gets no second Pod while it has
  * one, in any state, that may use its volume.
  */
-export function planBoundCapacity(input: BoundCapacityInput): BoundCapacityPlan {
+export function planBoundCapacity(input: BoundCapacityInput): BoundCapacityPlan & {
+  /** Waiting sessions without a volume that have room. */
+  readonly demand: number;
+} {
   const remove: { name: string; reason: RemovalReason }[] = [];
   const kept = new Set<string>();
   // Of two, keep the parked one, otherwise the older one: a creation sent by a dead process may take effect late.
@@ -47,9 +89,9 @@ export function planBoundCapacity(input: BoundCapacityInput): BoundCapacityPlan 
   );
   // A Pod that is being deleted still holds the volume.
   const isThere = new Set(pods.map(({ sessionId }) => sessionId));
-  const missing = input.draining
-    ? []
-    : input.awaited.filter((id) => !isThere.has(id) && !input.creating.has(id) && !input.isTaken(id));
+  const mayGet = ({ sessionId: id, hasVolume }: Waiting) =>
+    !hasVolume || !(isThere.has(id) || input.creating.has(id) || input.isTaken(id));
+  const missing = input.draining ? [] : input.awaited.filter(mayGet);
   let left = 0;
   const room = Math.max(0, Math.min(input.mostFree, input.maxConcurrent - input.busy));
   for (const pod of pods) {
@@ -61,11 +103,13 @@ export function planBoundCapacity(input: BoundCapacityInput): BoundCapacityPlan 
       left += 1;
     }
   }
-  const sessions = missing.slice(0, Math.max(0, room - left - input.creating.size));
+  const next = missing.slice(0, Math.max(0, room - left - input.creating.size));
+  const sessions = next.filter(({ hasVolume }) => hasVolume).map(({ sessionId }) => sessionId);
   return {
     wanted: input.draining ? 0 : left + input.creating.size + sessions.length,
     create: sessions.length,
     sessions,
+    demand: next.length - sessions.length,
     remove,
     surplusSinceMs: null,
     againAtMs: nextChange(pods, input, missing.length > 0),

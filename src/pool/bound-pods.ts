@@ -1,9 +1,10 @@
-import { SECOND_MS } from "../core/clock.ts";
 import type { Breaker } from "../pods/breaker.ts";
-import { isPerSession, sessionBoundTo, usesVolume } from "../pods/workspace-pods.ts";
+import { isPerSession, usesVolume, workspaceOf } from "../pods/workspace-pods.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { PoolContext } from "../protocol/context.ts";
-import { type BoundCapacityPlan, planBoundCapacity } from "./bound-capacity.ts";
+import type { SessionVolumes } from "../sleep/session-volumes.ts";
+import { type BoundCapacityPlan, type BoundPod, planVolumeCapacity } from "./bound-capacity.ts";
+import type { CapacityInput, FreePod } from "./capacity.ts";
 import type { Expectations } from "./expectations.ts";
 import type { FreePods } from "./free-pods.ts";
 
@@ -13,6 +14,7 @@ export interface BoundPodsOptions {
   readonly breaker: Breaker;
   readonly free: FreePods;
   readonly expected: Expectations;
+  readonly volumes: Pick<SessionVolumes, "bindingOf" | "has" | "nameOf">;
   /** Slots whose Pod takes room and is not free. */
   readonly busy: () => number;
   /** When a Pod was first seen parked (the API server's clock). */
@@ -20,7 +22,7 @@ export interface BoundPodsOptions {
 }
 
 /**
- * `workspace: PerSession`: which sessions wait for their own Pod, and which get one. The pool tracks existing Pods and
+ * `workspace: PerSession`: which sessions wait for a Pod, and which get their own. The pool tracks existing Pods and
  * creations in flight.
  */
 export class BoundPods {
@@ -47,7 +49,7 @@ export class BoundPods {
     return mayCreate && this.#options.busy() < this.#maxConcurrent;
   }
 
-  /** Notes an item in the queue whose session needs its own Pod. */
+  /** Notes an item in the queue whose session needs a Pod. */
   offered(sessionId: string): void {
     this.#awaited.offered(sessionId, this.#context.kube.now());
   }
@@ -70,36 +72,58 @@ export class BoundPods {
     return this.#awaited.has(sessionId, sinceMs) || this.#options.expected.sessions.has(sessionId);
   }
 
-  /** Whether there is no room for a Pod of this session. */
+  /** Whether there is no room for a Pod of this session. A Pod that any session may take gives way to one of its own. */
   isFullFor(sessionId: string): boolean {
-    if (this.#options.expected.sessions.has(sessionId)) return false;
-    const free = this.#options.free.list();
-    if (free.some(({ pod }) => sessionBoundTo(pod) === sessionId)) return false;
-    return this.#options.busy() + free.length + this.#options.expected.size >= this.#maxConcurrent;
+    const { expected, volumes, free, busy } = this.#options;
+    const { sessions } = expected;
+    const bindings = free.list().map(({ pod }) => volumes.bindingOf(pod));
+    const bound = bindings.filter(({ is }) => is === "session").length + sessions.size;
+    if (sessions.has(sessionId)) return false;
+    if (bindings.some((binding) => binding.is === "session" && binding.sessionId === sessionId)) return false;
+    const others = volumes.has(sessionId) ? 0 : bindings.length + expected.size - bound;
+    return others === 0 && busy() + bound >= this.#maxConcurrent;
   }
 
-  plan(draining: boolean): BoundCapacityPlan {
-    const { environment, template, kube, timing, pods } = this.#context;
-    const { prepareTimeoutSeconds = 0 } = environment().spec.sessions ?? {};
-    const nowMs = kube.now();
-    const taken = new Set(pods.list().map((pod) => (usesVolume(pod) ? sessionBoundTo(pod) : null)));
-    return planBoundCapacity({
-      ...{ nowMs, hash: template().hash, maxConcurrent: this.#maxConcurrent, draining, busy: this.#options.busy() },
-      // While containers fail to start, one Pod is enough for a probe.
-      mostFree: this.#options.breaker.isOpen ? 1 : this.#maxConcurrent,
-      creating: this.#options.expected.sessions,
-      pods: this.#options.free.list().map(({ free, pod }) => ({
-        ...free,
-        sessionId: sessionBoundTo(pod),
-        parkedMs: this.#options.parkedMs(free.name),
-      })),
-      awaited: this.#awaited.since(nowMs - timing.unclaimedParkedMs),
-      lastOfferedMs: (sessionId) => this.#awaited.lastOfferedMs(sessionId),
-      isTaken: (sessionId) => taken.has(sessionId) || this.#options.claims.runs(sessionId),
-      prepareTimeoutMs: prepareTimeoutSeconds * SECOND_MS,
-      unclaimedParkedMs: timing.unclaimedParkedMs,
-      unclaimedPreparingMs: timing.unclaimedPreparingMs,
-    });
+  /** @param shared what the plans of all Environments use, for all free Pods */
+  plan(shared: Omit<CapacityInput, "pods" | "creating" | "demand">): BoundCapacityPlan {
+    const { kube, timing, pods } = this.#context;
+    const { expected, volumes, claims } = this.#options;
+    const { nowMs, hash, maxConcurrent, busy, draining, prepareTimeoutMs } = shared;
+    const used = new Set(pods.list().map((pod) => (usesVolume(pod) ? workspaceOf(pod) : null)));
+    const { bound, unassigned, lost } = this.#sorted();
+    const creating = expected.sessions;
+    const isUsed = (sessionId: string) => used.has(volumes.nameOf(sessionId) ?? "");
+    const awaited = this.#awaited.since(kube.now() - timing.unclaimedParkedMs);
+    return planVolumeCapacity(
+      {
+        ...{ nowMs, hash, maxConcurrent, busy, draining, prepareTimeoutMs, creating, pods: bound },
+        // While containers fail to start, one Pod is enough for a probe.
+        mostFree: this.#options.breaker.isOpen ? 1 : maxConcurrent,
+        awaited: awaited.map((sessionId) => ({ sessionId, hasVolume: volumes.has(sessionId) })),
+        lastOfferedMs: (sessionId) => this.#awaited.lastOfferedMs(sessionId),
+        isTaken: (sessionId) => isUsed(sessionId) || claims.runs(sessionId),
+        unclaimedParkedMs: timing.unclaimedParkedMs,
+        unclaimedPreparingMs: timing.unclaimedPreparingMs,
+      },
+      { ...shared, creating: expected.size - creating.size, pods: unassigned, demand: 0 },
+      lost,
+    );
+  }
+
+  /** The free Pods by the sessions that they may serve. */
+  #sorted(): { bound: BoundPod[]; unassigned: FreePod[]; lost: string[] } {
+    const bound: BoundPod[] = [];
+    const unassigned: FreePod[] = [];
+    const lost: string[] = [];
+    for (const { free, pod } of this.#options.free.list()) {
+      const binding = this.#options.volumes.bindingOf(pod);
+      const own = (sessionId: string | null) => ({ ...free, sessionId, parkedMs: this.#options.parkedMs(free.name) });
+      if (binding.is === "session") bound.push(own(binding.sessionId));
+      else if (binding.is === "none") bound.push(own(null));
+      else if (binding.is === "lost") lost.push(free.name);
+      else unassigned.push(free);
+    }
+    return { bound, unassigned, lost };
   }
 
   get #maxConcurrent(): number {
@@ -108,8 +132,8 @@ export class BoundPods {
 }
 
 /**
- * Sessions whose items the queue offers, with `workspace: PerSession`: each Pod is made for one of them. Kept only in
- * memory, since the queue offers an item again until it is acknowledged.
+ * Sessions whose items the queue offers, with `workspace: PerSession`. Kept only in memory, since the queue offers an
+ * item again until it is acknowledged.
  */
 export class AwaitedSessions {
   /** Sessions that wait for a Pod, with the start of the wait (the API server's clock); the longest wait first. */

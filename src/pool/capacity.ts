@@ -58,7 +58,8 @@ export type RemovalReason =
   | "Aged"
   | "Surplus"
   | "SurgeGivenUp"
-  | "Unclaimed";
+  | "Unclaimed"
+  | "VolumeLost";
 
 export interface CapacityPlan {
   /** The number of Pods that the queue and `warm` ask for. */

@@ -30,6 +30,11 @@ export class Expectations {
     return new Set(this.#sessions.values());
   }
 
+  /** Whether the creation of this Pod was sent, and the cache does not show it yet. */
+  has(name: string): boolean {
+    return this.#expected.has(name);
+  }
+
   /** Notes a creation that is about to be sent. */
   add(name: string, sessionId: string | null = null): void {
     this.#expected.set(name, this.#context.clock.monotonic());

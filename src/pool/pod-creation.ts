@@ -1,15 +1,16 @@
 import { GROUP } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
-import { apiErrorText, isForbidden, isQuotaExceeded } from "../kube/errors.ts";
+import { apiErrorText, isForbidden, isMaybeApplied, isQuotaExceeded } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { deletePod } from "../pods/delete.ts";
 import { newPodName } from "../pods/pod-render.ts";
-import type { OwnVolume } from "../pods/workspace-pods.ts";
+import { isPerSession, type OwnVolume } from "../pods/workspace-pods.ts";
 import { allowsAll } from "../policy/pod-policy.ts";
 import { FEWEST_UNDER_WAY } from "../protocol/claim-priority.ts";
 import type { PoolContext } from "../protocol/context.ts";
+import { type SessionVolumes, WorkspaceError } from "../sleep/session-volumes.ts";
 import type { TurnAdding } from "../sleep/turn-adding.ts";
-import { NO_PERMISSION, WorkspaceError } from "../sleep/workspaces.ts";
+import { NO_PERMISSION } from "../sleep/workspaces.ts";
 import type { CreationBackoff } from "./creation-backoff.ts";
 import type { Expectations } from "./expectations.ts";
 
@@ -18,8 +19,7 @@ export interface PodCreationOptions {
   readonly expected: Expectations;
   readonly backoff: CreationBackoff;
   readonly turns: Pick<TurnAdding, "add">;
-  /** `workspace: PerSession`: prepares the session's volume, which its Pod mounts. */
-  readonly takeVolume: (sessionId: string) => Promise<OwnVolume>;
+  readonly volumes: Pick<SessionVolumes, "take" | "create" | "spare" | "takeSpare">;
   /** Called when this session's volume is unavailable for now. */
   readonly onNoVolume: (sessionId: string) => void;
   readonly onChange: () => void;
@@ -36,48 +36,69 @@ export class PodCreation {
     this.#context = options.context;
   }
 
-  /** Creates a Pod for this session. The volume comes first, since a Pod can't get one later. Never throws. */
+  /** Creates a Pod for this session, with its volume. Never throws. */
   async createFor(sessionId: string): Promise<void> {
-    const { metrics, labels, logger } = this.#context;
     try {
-      await this.create(await this.#options.takeVolume(sessionId));
+      const own = await this.#options.volumes.take(sessionId);
+      if (own) await this.#createPod(newPodName(this.#context.name), own);
     } catch (error) {
-      const quota = isQuotaExceeded(error);
-      metrics.podCreateFailures.inc({ ...labels, reason: quota ? "quota" : "volume" });
-      const message = apiErrorText(error, sessionId);
-      const words = isForbidden(error) ? `${message}; ${NO_PERMISSION}` : message;
-      const problem = quota ? ({ is: "quota", message } as const) : ({ is: "volume", message: words } as const);
-      if (error instanceof WorkspaceError) {
-        // Other sessions are not affected; this one is tried again at its item's next offer.
-        this.#options.onNoVolume(sessionId);
-        this.#options.backoff.sayForAWhile(problem);
-      } else {
-        this.#options.backoff.say(problem, quota ? undefined : sessionId);
-        this.#options.backoff.pause();
-      }
-      logger.warn({ sessionId, error: errorText(error) }, "a session's volume could not be had");
-      this.#options.onChange();
+      this.#noVolume(error, sessionId, sessionId);
     }
   }
 
-  /** Creates a Pod for any session, or for the volume's session. */
-  async create(own?: OwnVolume): Promise<void> {
-    const { kube, points, name, metrics, labels, logger } = this.#context;
-    const podName = newPodName(name);
+  /** Creates a Pod for any session, or for any that has no volume yet. Never throws. */
+  async create(): Promise<void> {
+    const { name, environment } = this.#context;
+    if (!isPerSession(environment())) return this.#createPod(newPodName(name));
+    // The volume comes first, since a Pod can't get one later.
+    const podName = this.#options.volumes.takeSpare() ?? newPodName(name);
+    try {
+      await this.#createPod(podName, await this.#options.volumes.create(podName));
+    } catch (error) {
+      this.#noVolume(error, podName);
+    }
+  }
+
+  /** @param name what messages leave out, since it differs at each try */
+  #noVolume(error: unknown, name: string, sessionId?: string): void {
+    const { metrics, labels, logger } = this.#context;
+    const quota = isQuotaExceeded(error);
+    metrics.podCreateFailures.inc({ ...labels, reason: quota ? "quota" : "volume" });
+    const message = apiErrorText(error, name);
+    const words = isForbidden(error) ? `${message}; ${NO_PERMISSION}` : message;
+    const problem = quota ? ({ is: "quota", message } as const) : ({ is: "volume", message: words } as const);
+    if (error instanceof WorkspaceError && sessionId !== undefined) {
+      // Other sessions are not affected; this one is tried again at its item's next offer.
+      this.#options.onNoVolume(sessionId);
+      this.#options.backoff.sayForAWhile(problem);
+    } else {
+      this.#options.backoff.say(problem, quota ? undefined : sessionId);
+      this.#options.backoff.pause();
+    }
+    logger.warn({ sessionId, error: errorText(error) }, "a volume for a session Pod is not available");
+    this.#options.onChange();
+  }
+
+  /** Never throws. */
+  async #createPod(podName: string, own?: OwnVolume): Promise<void> {
+    const { kube, points, metrics, labels, logger } = this.#context;
     const template = this.#context.template();
     // Checked here, too: the spec may have changed since the reconciler allowed creation.
     if (!allowsAll(this.#context.podPolicy, template.needs)) return;
+    const sessionId = own?.sessionId ?? undefined;
     const pod = template.render(podName, own);
-    this.#options.expected.add(podName, own?.sessionId);
+    this.#options.expected.add(podName, sessionId);
+    let made: Pod | null = null;
     try {
-      const made = await points.run("prepare.create-pod", { pod: podName }, () => kube.create(PODS, pod));
+      made = await points.run("prepare.create-pod", { pod: podName }, () => kube.create(PODS, pod));
       await this.#refuseChanged(made, pod);
       this.#options.turns.add(made, true);
       metrics.podsCreated.inc(labels);
-      this.#options.backoff.created(own?.sessionId);
+      this.#options.backoff.created(sessionId);
       this.#quota.granted();
     } catch (error) {
       this.#options.expected.failed(podName, error);
+      if (made === null && !isMaybeApplied(error)) this.#options.volumes.spare(podName);
       const quota = isQuotaExceeded(error);
       metrics.podCreateFailures.inc({ ...labels, reason: quota ? "quota" : "other" });
       const told = !quota || this.#quota.refused(this.#context.clock.monotonic(), this.#options.backoff.fromMs);

@@ -6,16 +6,23 @@ import { Passes } from "../core/passes.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
 import { NEEDS_SHELL, NEEDS_TOOLS, stateOf } from "../pods/pod-state.ts";
-import { isPerSession, type OwnVolume, sessionBoundTo } from "../pods/workspace-pods.ts";
+import { isPerSession, sessionBoundTo } from "../pods/workspace-pods.ts";
 import { ClaimPriority } from "../protocol/claim-priority.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { PoolContext } from "../protocol/context.ts";
 import { isHeldUp } from "../protocol/failing-steps.ts";
 import type { DepartingPods } from "../sleep/departing-pods.ts";
+import type { SessionVolumes } from "../sleep/session-volumes.ts";
 import type { TurnAdding } from "../sleep/turn-adding.ts";
 import type { BoundCapacityPlan } from "./bound-capacity.ts";
 import { BoundPods } from "./bound-pods.ts";
-import { type CapacityPlan, planCapacity, type RemovalReason, SURGE_PATIENCE_MS } from "./capacity.ts";
+import {
+  type CapacityInput,
+  type CapacityPlan,
+  planCapacity,
+  type RemovalReason,
+  SURGE_PATIENCE_MS,
+} from "./capacity.ts";
 import { type CapacityProblem, capacityProblemOf } from "./capacity-problem.ts";
 import { CreationBackoff } from "./creation-backoff.ts";
 import { Expectations } from "./expectations.ts";
@@ -59,8 +66,7 @@ export interface PoolOptions {
   /** Gives Pods with turns their first one. */
   readonly turns: Pick<TurnAdding, "add" | "keep">;
   readonly streams: Pick<PodStreams, "keep" | "isReachable" | "unreachableMs" | "problemOf">;
-  /** `workspace: PerSession`: prepares the session's volume, which its Pod mounts. */
-  readonly takeVolume: (sessionId: string) => Promise<OwnVolume>;
+  readonly volumes: SessionVolumes;
   readonly onChange: () => void;
 }
 
@@ -181,7 +187,7 @@ export class Pool {
     return this.#mayCreate && !this.#draining && this.#bound.wantsOffers(mayCreate);
   }
 
-  /** Notes an item in the queue whose session needs its own Pod. Returns false if there is no room for one. */
+  /** Notes an item in the queue whose session needs a Pod. Returns false if there is no room for one. */
   offered(sessionId: string): boolean {
     this.#bound.offered(sessionId);
     this.poke();
@@ -193,16 +199,20 @@ export class Pool {
     return this.#bound.awaits(sessionId);
   }
 
+  /** Whether the creation of this Pod may be in flight. */
+  expects(name: string): boolean {
+    return this.#expected.has(name);
+  }
+
   /**
    * The free Pod to claim next: the oldest of the newest template, preferably on a node that stays; null if there is
    * none. Add its claim to the table at once.
    */
-  take(except: ReadonlySet<string>, fits: (pod: Pod) => boolean): Pod | null {
+  take(sessionId: string, except: ReadonlySet<string>, fits: (pod: Pod) => boolean): Pod | null {
     const best = this.#free.next(except, fits);
     if (!best) return null;
     this.#options.breaker.claimed(best.free.hash, best.free.name);
-    const sessionId = sessionBoundTo(best.pod);
-    if (sessionId !== null) this.#bound.forget(sessionId);
+    this.#bound.forget(sessionId);
     return best.pod;
   }
 
@@ -292,10 +302,14 @@ export class Pool {
       this.#creation.satisfied();
       this.#forgetProblem();
     }
-    if ("sessions" in plan) return this.#createAll(plan.sessions, (sessionId) => this.#creation.createFor(sessionId));
-    const holdMs = this.#holdMs(plan);
+    const sessions = "sessions" in plan ? plan.sessions : [];
+    await this.#createAll(sessions, (sessionId) => this.#creation.createFor(sessionId));
+    // The others would fail, too.
+    if (sessions.length > 0 && this.#backoff.waitMs > 0) return this.poke();
+    const create = plan.create - sessions.length;
+    const holdMs = this.#holdMs({ ...plan, create });
     if (holdMs > 0) return this.#passes.wakeAfter(holdMs);
-    await this.#createAll(Array.from({ length: plan.create }), () => this.#creation.create());
+    await this.#createAll(Array.from({ length: create }), () => this.#creation.create());
   }
 
   /** Only a refusal shows how much room a full quota has now, so creations run one at a time. */
@@ -330,24 +344,23 @@ export class Pool {
     if (!sessions) throw new TypeError("not an Environment with spec.sessions");
     const { hash } = template();
     this.#backoff.useTemplate(hash);
-    if (isPerSession(environment())) return this.#bound.plan(this.#draining);
-    return planCapacity({
+    const shared = {
       nowMs: kube.now(),
       hash,
       maxConcurrent: sessions.maxConcurrent,
       warm: sessions.warm,
-      demand: this.#demand,
       busy: this.busy,
-      creating: this.#expected.size,
-      pods: free.map((each) => each.free),
-      trusts: (each) => this.#options.breaker.trusts(each),
+      trusts: (each: string) => this.#options.breaker.trusts(each),
       parkedMaxAgeMs: parkedMaxAgeMs(sessions.parkedMaxAgeSeconds, template().parking.mode),
       prepareTimeoutMs: sessions.prepareTimeoutSeconds * SECOND_MS,
       warmScaleDownMs: sessions.warmScaleDownSeconds * SECOND_MS,
       surplusSinceMs: this.#surplusSinceMs,
       surgeBlockedUntilMs: this.#surgeBlockedUntilMs,
       draining: this.#draining,
-    });
+    } satisfies Partial<CapacityInput>;
+    if (isPerSession(environment())) return this.#bound.plan(shared);
+    const pods = free.map((each) => each.free);
+    return planCapacity({ ...shared, demand: this.#demand, creating: this.#expected.size, pods });
   }
 
   /**

@@ -138,7 +138,7 @@ interface FailingContext {
 }
 
 /** Steps that the next claim would take too: after a failure of one, new claims pause. */
-const BEFORE_CLAIMS: ReadonlySet<StepName> = new Set(["hold", "journal", "read-pod", "acknowledge"]);
+const BEFORE_CLAIMS: ReadonlySet<StepName> = new Set(["hold", "journal", "read-pod", "assign", "acknowledge"]);
 
 /** Steps without which no session starts: while they fail for one claim, no other claim begins. */
 const STARTS: readonly StepName[] = ["open", "deliver", "take"];

@@ -94,11 +94,13 @@ export const SESSION_POINTS = {
 
   // Session volumes
   "workspace.list": "reads an Environment's volumes",
+  "workspace.adopt": "writes to a volume without a session, so that an earlier request can no longer give it one",
   "workspace.read": "reads a session's volume: before a Pod is made for it, or after somebody else wrote to it",
-  "workspace.create": "creates it",
-  "workspace.take": "marks it as in use",
+  "workspace.create": "creates one for a Pod, before the Pod",
+  "workspace.assign": "gives it its session, before the acknowledgement of the session's first item",
+  "workspace.take": "marks a session's volume as in use",
   "workspace.leave": "marks it as used no more",
-  "workspace.delete": "deletes one that was kept long enough. Asks: uid",
+  "workspace.delete": "deletes one that was kept long enough, or lost its Pod before it had a session. Asks: uid",
 
   // Observation
   "queue.stats": "reads the queue's statistics",

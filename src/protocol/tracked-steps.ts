@@ -27,6 +27,10 @@ export const STEPS = {
     effect: "nothing is claimed while Pods cannot be read",
     permission: "get Pods in this namespace",
   },
+  assign: {
+    effect: "no session gets its first volume while PersistentVolumeClaims cannot be listed and changed",
+    permission: "list and patch PersistentVolumeClaims (the chart's value rbac.workspaces)",
+  },
   poll: {
     effect: "work items come too late to be acknowledged: polls of the Work API take too long",
     permission: null,

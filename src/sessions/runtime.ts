@@ -31,10 +31,11 @@ import type { Sharer } from "../queue/shared-sessions.ts";
 import { DepartingPods } from "../sleep/departing-pods.ts";
 import { Removals } from "../sleep/removal.ts";
 import { hasPodFor } from "../sleep/session-pods.ts";
+import { SessionVolumes } from "../sleep/session-volumes.ts";
 import { SleepingPods } from "../sleep/sleeping-pods.ts";
 import { TurnAdding } from "../sleep/turn-adding.ts";
 import { Workspaces } from "../sleep/workspaces.ts";
-import { ClaimGate, ClaimGate, type Finalizer, type Finalizer, hasPodFor } from "./claim-gate.ts";
+import { ClaimGate, type Finalizer } from "./claim-gate.ts";
 import { ClaimReport } from "./claim-report.ts";
 import { ItemObservers } from "./item-observer.ts";
 import { ItemSweep } from "./item-sweep.ts";
@@ -121,11 +122,11 @@ export class SessionsRuntime {
     const shared = { context, claims: this.#claims, breaker: this.#breaker };
     const adopt = (secret: Secret) => this.#recovery.takeUp(secret);
     this.#removals = new Removals({ context, onForeignSlot: adopt });
+    const volumes = new SessionVolumes(context, changed);
     this.#workspaces = new Workspaces({
-      context,
-      claims: this.#claims,
+      ...{ context, volumes, claims: this.#claims, onChange: changed },
       awaited: (sessionId) => this.#pool.awaits(sessionId),
-      onChange: changed,
+      expected: (pod) => this.#pool.expects(pod),
     });
     this.#streams = new PodStreams(context, () => {
       this.#pool.poke();
@@ -151,7 +152,7 @@ export class SessionsRuntime {
       turns,
       departing,
       streams: this.#streams,
-      takeVolume: (sessionId) => this.#workspaces.take(sessionId),
+      volumes,
       onChange: changed,
     });
     this.#sleeping = new SleepingPods({
@@ -235,6 +236,7 @@ export class SessionsRuntime {
       ...shared,
       pool: this.#pool,
       sessionPods: this.#sleeping,
+      volumes,
       streams: this.#streams,
       gate: this.#gate,
       report: this.#report,

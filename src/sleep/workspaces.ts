@@ -1,29 +1,14 @@
-import { ANNOTATION_LAST_USED } from "../api/names.ts";
 import { Backoff } from "../core/backoff.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
-import {
-  isAlreadyExists,
-  isConflict,
-  isForbidden,
-  isNotFound,
-  KubeApiError,
-  LeadershipLostError,
-  orNull,
-} from "../kube/errors.ts";
-import { PERSISTENT_VOLUME_CLAIMS, type PersistentVolumeClaim } from "../kube/resource.ts";
-import { isPerSession, type OwnVolume, sessionBoundTo, usesVolume } from "../pods/workspace-pods.ts";
-import {
-  planVolumes,
-  readVolume,
-  renderVolume,
-  type Volume,
-  volumeName,
-  volumeSelector,
-} from "../pods/workspace-volume.ts";
+import { isConflict, isForbidden, isNotFound, KubeApiError, LeadershipLostError } from "../kube/errors.ts";
+import { PERSISTENT_VOLUME_CLAIMS } from "../kube/resource.ts";
+import { isPerSession, usesVolume, workspaceOf } from "../pods/workspace-pods.ts";
+import { planVolumes, type Volume } from "../pods/workspace-volume.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { PoolContext } from "../protocol/context.ts";
+import { changing, type SessionVolumes, TRIES } from "./session-volumes.ts";
 
 /** The least time between two timed passes. */
 const MIN_WAKE_MS = 1_000;
@@ -37,28 +22,20 @@ const LIST_SOON_MS = 5_000;
 /** Volumes written at the same time. */
 const CONCURRENCY = 8;
 
-/** Consecutive tries to write to a volume that another client writes to at the same time. */
-const TRIES = 3;
-
-/** Why a session's volume is unavailable, and how to fix it. */
-export class WorkspaceError extends Error {
-  constructor(message: string, cause?: unknown) {
-    super(message, { cause });
-    this.name = "WorkspaceError";
-  }
-}
-
 export interface WorkspacesOptions {
   readonly context: PoolContext;
   readonly claims: ClaimTable;
+  readonly volumes: SessionVolumes;
   /** Whether a Pod of this session is being created or will be. */
   readonly awaited: (sessionId: string) => boolean;
+  /** Whether the creation of this Pod may be in flight. */
+  readonly expected: (pod: string) => boolean;
   readonly onChange: () => void;
 }
 
 /**
- * The volumes of an Environment with `workspace: PerSession`. A volume is created, or found again, before its session's
- * Pod is created. It is marked with the time when no Pod uses it any more, and deleted `retainSeconds` later. The
+ * Keeps the volumes of an Environment with `workspace: PerSession`. A session's volume is marked with the time when no
+ * Pod uses it any more, and deleted `retainSeconds` later. A volume without a session is deleted with its Pod. The
  * Environment owns its volumes, and they are deleted with it. The marks are the only memory, so a restart loses
  * nothing.
  *
@@ -68,19 +45,24 @@ export interface WorkspacesOptions {
 export class Workspaces {
   readonly #options: WorkspacesOptions;
   readonly #context: PoolContext;
+  readonly #volumes: SessionVolumes;
   readonly #passes: Passes;
-  readonly #known = new Map<string, Volume>();
-  /** When (monotonic) they were last listed. */
-  #listedMs = Number.NEGATIVE_INFINITY;
+  /** Volumes without a session whose Pod was seen: its creation is not in flight. */
+  readonly #seen = new Set<string>();
+  /** No list before this (monotonic), unless the volumes are due for one. */
+  #listSoonMs = Number.POSITIVE_INFINITY;
   /** Between failed passes, even if something changes: Pods of a busy Environment change many times a second. */
   readonly #backoff: Backoff;
   /** No pass before this (monotonic): the last one failed. */
   #pausedUntilMs = Number.NEGATIVE_INFINITY;
   #reported = "";
+  /** Whether no session gets its first volume, since it is not known which sessions have one. */
+  #isHeldUp = false;
 
   constructor(options: WorkspacesOptions) {
     this.#options = options;
     this.#context = options.context;
+    this.#volumes = options.volumes;
     const { clock, timing, random } = options.context;
     this.#backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
     this.#passes = new Passes({
@@ -110,81 +92,8 @@ export class Workspaces {
 
   /** The number of volumes; null: not known, or this Environment uses none. */
   get volumes(): number | null {
-    if (!this.#isWanted || this.#listedMs === Number.NEGATIVE_INFINITY) return null;
-    return this.#known.size;
-  }
-
-  /**
-   * Returns a session's volume, created if needed and marked as in use. Call it before creating the session's Pod.
-   * @throws WorkspaceError if the volume is unavailable, KubeApiError
-   */
-  async take(sessionId: string): Promise<OwnVolume> {
-    const name = volumeName(this.#context, sessionId);
-    for (let tries = 0; tries < TRIES; tries += 1) {
-      const found = await this.#read(name);
-      const taken = found ? await this.#use(found, sessionId) : await this.#create(sessionId);
-      if (!taken) continue;
-      this.#known.set(name, taken);
-      return { sessionId, claim: name };
-    }
-    throw changing(name);
-  }
-
-  #read(name: string): Promise<PersistentVolumeClaim | null> {
-    const { kube, points, namespace } = this.#context;
-    return orNull(points.run("workspace.read", {}, () => kube.get(PERSISTENT_VOLUME_CLAIMS, { namespace, name })));
-  }
-
-  /** Null: another client created it first. */
-  async #create(sessionId: string): Promise<Volume | null> {
-    const { kube, points, metrics, labels, logger } = this.#context;
-    const template = this.#context.environment().spec.sessions?.workspace.claimTemplate;
-    if (!template) throw new WorkspaceError("workspace has no claimTemplate");
-    const claim = renderVolume(this.#context, sessionId, template);
-    try {
-      const made = await points.run("workspace.create", {}, () => kube.create(PERSISTENT_VOLUME_CLAIMS, claim));
-      metrics.workspacesCreated.inc(labels);
-      logger.info({ sessionId, volume: claim.metadata.name }, "a session's volume is made");
-      return this.#ours(made);
-    } catch (error) {
-      if (isAlreadyExists(error)) return null;
-      throw error;
-    }
-  }
-
-  /** Null: it changed meanwhile. */
-  async #use(found: PersistentVolumeClaim, sessionId: string): Promise<Volume | null> {
-    const volume = this.#ours(found);
-    // Two session ids with the same hash would share one volume.
-    if (volume.sessionId !== sessionId) throw foreign(volume.name);
-    if (volume.going) {
-      throw new WorkspaceError(`the volume ${volume.name} is being deleted: the session waits until it is gone`);
-    }
-    if (volume.lastUsedMs === null) return volume;
-    return this.#mark(volume, null);
-  }
-
-  #ours(claim: PersistentVolumeClaim): Volume {
-    const volume = readVolume(claim, this.#context);
-    if (!volume) throw foreign(claim.metadata.name ?? "");
-    return volume;
-  }
-
-  /** Writes since when the volume is unused; null: in use. Returns null if the volume changed meanwhile. */
-  async #mark(volume: Volume, lastUsed: string | null): Promise<Volume | null> {
-    const { kube, points, namespace } = this.#context;
-    const { name, uid, resourceVersion } = volume;
-    const patch = { metadata: { uid, resourceVersion, annotations: { [ANNOTATION_LAST_USED]: lastUsed } } };
-    const point = lastUsed === null ? "workspace.take" : "workspace.leave";
-    try {
-      const marked = await points.run(point, {}, () =>
-        kube.patch(PERSISTENT_VOLUME_CLAIMS, { namespace, name }, patch, { type: "merge" }),
-      );
-      return this.#ours(marked);
-    } catch (error) {
-      if (isConflict(error) || isNotFound(error)) return null;
-      throw error;
-    }
+    if (!this.#isWanted || this.#volumes.listedMs === Number.NEGATIVE_INFINITY) return null;
+    return this.#volumes.size;
   }
 
   /** Also true after the spec turned volumes off, until the existing ones are deleted. */
@@ -199,57 +108,68 @@ export class Workspaces {
     if (!workspace || !this.#isWanted) return;
     const heldMs = this.#pausedUntilMs - clock.monotonic();
     if (heldMs > 0) return this.#passes.wakeAfter(heldMs);
-    if (clock.monotonic() >= this.#listedMs + timing.workspaceCheckMs) await this.#list();
+    const listDueMs = () => Math.min(this.#volumes.listedMs + timing.workspaceCheckMs, this.#listSoonMs);
+    if (clock.monotonic() >= listDueMs()) {
+      this.#listSoonMs = Number.POSITIVE_INFINITY;
+      await this.#volumes.list();
+    }
+    await this.#volumes.settle();
+    if (this.#isHeldUp) this.#context.failing.succeeded("assign");
+    this.#isHeldUp = false;
+    if (this.#context.pods.list().some((pod) => this.#volumes.bindingOf(pod).is === "unknown")) this.#listSoon();
+    const all = this.#volumes.all();
+    this.#noteSeen(all);
     const used = this.#inUse();
-    const inUse = (sessionId: string) =>
-      used.has(sessionId) || this.#options.claims.runs(sessionId) || this.#options.awaited(sessionId);
-    const plan = planVolumes(this.#known.values(), inUse, kube.now(), workspace.retainSeconds * SECOND_MS);
+    const inUse = ({ name, sessionId }: Volume) =>
+      used.has(name) ||
+      (sessionId !== null && (this.#options.claims.runs(sessionId) || this.#options.awaited(sessionId)));
+    const plan = planVolumes(all, kube.now(), {
+      inUse,
+      podOf: ({ name }) => this.#podOf(name),
+      creationMs: CREATIONS * timing.lateRecordsMs,
+      retainMs: workspace.retainSeconds * SECOND_MS,
+    });
     const at = new Date(kube.now()).toISOString();
     await this.#inBatches(plan.take, (volume) => this.#remark(volume, null));
     await this.#inBatches(plan.leave, (volume) => this.#remark(volume, at));
     await this.#inBatches(plan.expire, async (volume) => {
       // The answers to the earlier requests took time.
-      if (!inUse(volume.sessionId) && !this.#isNamed(volume.sessionId)) await this.#expire(volume);
+      if (!inUse(volume) && !this.#isNamed(volume)) await this.#expire(volume);
+    });
+    await this.#inBatches(plan.discard, async (volume) => {
+      if (this.#podOf(volume.name) !== "there") await this.#delete(volume);
     });
     this.#reported = "";
     this.#backoff.reset();
-    this.#passes.wakeAfter(this.#listedMs + timing.workspaceCheckMs - clock.monotonic());
+    this.#passes.wakeAfter(listDueMs() - clock.monotonic());
     if (plan.nextAtMs !== null) this.#passes.wakeAfter(plan.nextAtMs - kube.now());
     if (plan.leave.length > 0) this.#passes.poke();
   }
 
-  /** Sessions whose volume a Pod uses, according to the cache: it shows a Pod's end late, never early. */
+  /** Names of volumes that a Pod uses, according to the cache: it shows a Pod's end late, never early. */
   #inUse(): Set<string> {
-    const used = new Set<string>();
-    for (const pod of this.#context.pods.list()) {
-      const sessionId = sessionBoundTo(pod);
-      if (sessionId !== null && usesVolume(pod)) used.add(sessionId);
-    }
-    return used;
+    return new Set(this.#context.pods.list().flatMap((pod) => (usesVolume(pod) ? (workspaceOf(pod) ?? []) : [])));
+  }
+
+  #noteSeen(all: readonly Volume[]): void {
+    const unassigned = new Set(all.flatMap(({ name, sessionId }) => (sessionId === null ? [name] : [])));
+    for (const name of this.#seen) if (!unassigned.has(name)) this.#seen.delete(name);
+    for (const name of unassigned) if (this.#context.pods.get(name)) this.#seen.add(name);
+  }
+
+  /** The Pod of a volume without a session. A claim keeps it: an assignment may be in flight. */
+  #podOf(name: string): "there" | "gone" | "never-seen" {
+    const { claims, expected } = this.#options;
+    if (this.#context.pods.get(name) || claims.has(name) || expected(name)) return "there";
+    return this.#seen.has(name) ? "gone" : "never-seen";
   }
 
   /**
    * Whether a Pod names the volume, including an ended one kept for its logs. Until such a Pod is gone, Kubernetes
    * would keep a deleted volume (`kubernetes.io/pvc-protection`) and so delay the session's next item.
    */
-  #isNamed(sessionId: string): boolean {
-    return this.#context.pods.list().some((pod) => sessionBoundTo(pod) === sessionId);
-  }
-
-  async #list(): Promise<void> {
-    const { kube, points, namespace, name, clock } = this.#context;
-    const sentMs = clock.monotonic();
-    const labelSelector = volumeSelector(name);
-    const { items } = await points.run("workspace.list", {}, () =>
-      kube.listAll(PERSISTENT_VOLUME_CLAIMS, { namespace, labelSelector }),
-    );
-    this.#known.clear();
-    for (const item of items) {
-      const volume = readVolume(item, this.#context);
-      if (volume) this.#known.set(volume.name, volume);
-    }
-    this.#listedMs = sentMs;
-    this.#options.onChange();
+  #isNamed({ name }: Volume): boolean {
+    return this.#context.pods.list().some((pod) => workspaceOf(pod) === name);
   }
 
   /**
@@ -259,45 +179,50 @@ export class Workspaces {
   async #remark(volume: Volume, lastUsed: string | null): Promise<void> {
     let at = volume;
     for (let tries = 0; tries < TRIES; tries += 1) {
-      const marked = await this.#mark(at, lastUsed);
-      if (marked) {
-        this.#known.set(volume.name, marked);
-        return;
-      }
-      const found = await this.#read(volume.name);
-      const now = found && readVolume(found, this.#context);
+      if (await this.#volumes.mark(at, lastUsed)) return;
+      const now = await this.#volumes.read(volume.name);
       if (!now) break;
-      this.#known.set(volume.name, now);
       // If the volume changed otherwise, the next pass decides what to do.
       if (now.uid !== at.uid || now.going || now.lastUsedMs !== at.lastUsedMs) return this.#passes.poke();
       at = now;
       if (tries === TRIES - 1) throw changing(volume.name);
     }
-    this.#forget(volume);
+    this.#listSoon();
   }
 
   async #expire(volume: Volume): Promise<void> {
-    const { kube, points, namespace, metrics, labels, announce } = this.#context;
+    const { metrics, labels, announce } = this.#context;
+    if (!(await this.#delete(volume))) return;
+    const { name, sessionId } = volume;
+    metrics.workspacesExpired.inc(labels);
+    announce("WorkspaceExpired", `the volume ${name} of session ${sessionId} was kept long enough and is deleted`);
+  }
+
+  /** Returns false if the volume is gone, or changed meanwhile. */
+  async #delete(volume: Volume): Promise<boolean> {
+    const { kube, points, namespace, logger } = this.#context;
     const { name, uid, resourceVersion, sessionId } = volume;
+    this.#listSoon();
     try {
       await points.run("workspace.delete", { asks: { uid } }, () =>
         kube.delete(PERSISTENT_VOLUME_CLAIMS, { namespace, name }, { uid, resourceVersion }),
       );
-      metrics.workspacesExpired.inc(labels);
-      announce("WorkspaceExpired", `the volume ${name} of session ${sessionId} was kept long enough and is deleted`);
     } catch (error) {
-      if (!isConflict(error) && !isNotFound(error)) throw error;
+      if (isNotFound(error)) this.#volumes.forget(name);
+      else if (!isConflict(error)) throw error;
       // No other client wrote to it: the next try would meet the same refusal.
-      if (isConflict(error) && (await this.#read(name))?.metadata.resourceVersion === resourceVersion) throw error;
+      else if ((await this.#volumes.read(name))?.resourceVersion === resourceVersion) throw error;
+      return false;
     }
-    this.#forget(volume);
+    this.#volumes.deleted(volume);
+    logger.info({ volume: name, sessionId }, "a volume is deleted");
+    return true;
   }
 
-  /** The next list, which comes soon, shows what became of the volume. */
-  #forget({ name }: Volume): void {
-    const { clock, timing } = this.#context;
-    this.#known.delete(name);
-    this.#listedMs = Math.min(this.#listedMs, clock.monotonic() + LIST_SOON_MS - timing.workspaceCheckMs);
+  /** The next list, which comes soon, shows what became of a volume. */
+  #listSoon(): void {
+    this.#listSoonMs = Math.min(this.#listSoonMs, this.#context.clock.monotonic() + LIST_SOON_MS);
+    this.#passes.wakeAfter(LIST_SOON_MS);
     this.#options.onChange();
   }
 
@@ -314,6 +239,10 @@ export class Workspaces {
     this.#passes.wakeAfter(delayMs);
     // An operator that lost leadership reports nothing.
     if (error instanceof LeadershipLostError) return;
+    if (!this.#volumes.isKnown) {
+      this.#isHeldUp = true;
+      this.#context.failing.failed("assign", { error });
+    }
     const words = errorText(error);
     this.#context.logger.warn({ error: words }, "volumes of sessions could not be kept");
     if (this.#reported === words) return;
@@ -327,12 +256,8 @@ export class Workspaces {
 export const NO_PERMISSION =
   "give the operator permission for PersistentVolumeClaims with the chart's rbac.workspaces=true";
 
-function changing(name: string): WorkspaceError {
-  return new WorkspaceError(`the volume ${name} changes all the time: see who writes to it`);
-}
-
-function foreign(name: string): WorkspaceError {
-  return new WorkspaceError(
-    `the PersistentVolumeClaim ${name} is there and is not one of this session: delete or rename it`,
-  );
-}
+/**
+ * A Pod's creation is sent when that of its volume was answered, and either may take a while. In multiples of the time
+ * in which a request of an earlier process arrives.
+ */
+const CREATIONS = 2;

@@ -215,13 +215,6 @@ export const RULE_CASES: readonly RuleCase[] = [
     })),
   ),
   {
-    name: "refuses warm Pods with a volume per session",
-    refused: sessionsSpec({ warm: 1, workspace: PER_SESSION }),
-    accepted: sessionsSpec({ warm: 0, workspace: PER_SESSION }),
-    message: "workspace PerSession needs warm 0",
-    field: "spec.sessions.warm",
-  },
-  {
     name: "refuses a volume per session without a claimTemplate",
     refused: sessionsSpec({ workspace: { type: "PerSession" } }),
     accepted: sessionsSpec({ workspace: { type: "Ephemeral" } }),

@@ -8,6 +8,7 @@ import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import { capacityVerdict } from "../../src/sessions/verdicts.ts";
 import { DepartingPods } from "../../src/sleep/departing-pods.ts";
 import { Removals } from "../../src/sleep/removal.ts";
+import { SessionVolumes } from "../../src/sleep/session-volumes.ts";
 import { pod } from "../pods/pods.ts";
 import { claimOf } from "../protocol/claims.ts";
 import { type Answer, FakeKube, refusal } from "../reconcile/fake-kube.ts";
@@ -82,9 +83,7 @@ function poolOf(pods: readonly Pod[], answer: Answer, unattached = "", warm = 1)
       unreachableMs: () => clock.monotonic() - startedMs,
       problemOf: ({ metadata }) => (metadata.name === unattached ? "error dialing backend" : null),
     },
-    takeVolume: async () => {
-      throw new Error("no volumes here");
-    },
+    volumes: new SessionVolumes(context, () => {}),
     onChange: () => pool.poke(),
   });
   const ending = new AbortController();
@@ -159,7 +158,7 @@ test.each([
 
 test("reports a Pod that can't be attached to, and claims nothing for it", async () => {
   const { pool, run } = poolOf([free("parked")], () => NEW, "parked");
-  expect([pool.hasClaimable, pool.take(new Set(), () => true)]).toEqual([false, null]);
+  expect([pool.hasClaimable, pool.take("sesn_1", new Set(), () => true)]).toEqual([false, null]);
   expect(pool.counts()).toEqual({ parked: 0, preparing: 1 });
   expect(pool.problem()).toEqual({ is: "attach", message: "error dialing backend" });
   await run(1_000);

@@ -87,7 +87,6 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
   const maxSleeping = sleeps() < 1 / 2 ? {} : { maxSleeping: Math.floor(sleeps() * 3) };
   const type = sleepSeconds > 0 ? { type: "Pod" } : {};
   const workspace = {
-    ...(isPerSession ? { warm: 0 } : {}),
     ...(sleepSeconds > 0 ? maxSleeping : {}),
     workspace: { ...(isPerSession ? WORKSPACE : type), sleepSeconds },
   };

@@ -151,6 +151,8 @@ export class LoopWorld {
   readonly #settled = new Set<string>();
   /** Names of Secrets that were opened. The Pod of a claim that was dropped before may serve another one. */
   readonly #opened = new Set<string>();
+  /** The session of each volume, by uid. */
+  readonly #volumeSessions = new Map<string, string>();
   /** The session of each Pod whose program started. */
   readonly #served = new Map<string, string>();
   /** The prefix of the names of this cluster's operators. */
@@ -196,7 +198,7 @@ export class LoopWorld {
       if (plural === "pods") this.#countPods();
       if (plural === "secrets" && type === "ADDED")
         this.#journaledMs.set(object.metadata.uid ?? "", this.clock.monotonic());
-      if (plural === PERSISTENT_VOLUME_CLAIMS.plural && type === "DELETED") this.#volumeGone(object);
+      if (plural === PERSISTENT_VOLUME_CLAIMS.plural) this.#checkVolume(object, type === "DELETED");
     });
     this.api.world.events.on("item", (item, event) => {
       if (item.environmentId !== this.environmentId) return;
@@ -449,6 +451,7 @@ export class LoopWorld {
     const item = [this.api, ...this.api.elsewhere.values()].map((api) => api.world.items.get(workId)).find(Boolean);
     if (!item || item.acks.length === 0) this.wrongs.push(`S4 ${pod} starts for an item that nobody acknowledged`);
     this.#servesOneSession(pod, item?.data.id);
+    this.#startsWithVolume(pod, item?.data.id);
     const isHeld = item?.beat?.side?.startsWith(this.#side) && item.beat.kind === "environment-key";
     const lease = programOf(this.#pod(pod));
     if (this.startsAreHeld && lease === "Operator" && !isHeld && item?.state !== "stopped") {
@@ -510,10 +513,31 @@ export class LoopWorld {
     return this.server.find(PODS, NAMESPACE, name) ?? this.pods.find(({ metadata }) => metadata.name === name);
   }
 
-  /** W2: a volume is not deleted while a container uses it. */
-  #volumeGone({ metadata: { name } }: KubeObject): void {
-    const sharing = this.#sharing(name);
+  /**
+   * W2: a volume is not deleted while a container uses it. W3: a session has one volume, and a volume keeps its
+   * session.
+   */
+  #checkVolume({ metadata: { name = "", uid = "", annotations } }: KubeObject, isGone: boolean): void {
+    const sharing = isGone ? this.#sharing(name) : [];
     if (sharing.length > 0) this.wrongs.push(`W2 volume ${name} is deleted while ${sharing.join(", ")} runs with it`);
+    const sessionId = annotations?.[ANNOTATION_SESSION_ID];
+    const before = this.#volumeSessions.get(uid) ?? sessionId;
+    if (before !== sessionId) this.wrongs.push(`W3 volume ${name} of session ${before} is given to ${sessionId}`);
+    if (sessionId === undefined || isGone) return;
+    this.#volumeSessions.set(uid, sessionId);
+    const own = this.server
+      .list(PERSISTENT_VOLUME_CLAIMS)
+      .filter(({ metadata }) => metadata.annotations?.[ANNOTATION_SESSION_ID] === sessionId);
+    if (own.length > 1) this.wrongs.push(`W3 session ${sessionId} has ${own.map((of) => of.metadata.name).join(", ")}`);
+  }
+
+  /** W4: a session's program starts only with the session's volume. */
+  #startsWithVolume(pod: string, sessionId: string | undefined): void {
+    const volume = workspaceOf(this.#pod(pod));
+    const claim = this.server.list(PERSISTENT_VOLUME_CLAIMS).find(({ metadata }) => metadata.name === volume);
+    // Someone has deleted the volume.
+    if (!claim || claim.metadata.annotations?.[ANNOTATION_SESSION_ID] === sessionId) return;
+    this.wrongs.push(`W4 ${pod} starts session ${sessionId} with volume ${volume}, which is not the session's`);
   }
 
   /**
