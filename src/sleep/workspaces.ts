@@ -157,10 +157,9 @@ export class Workspaces {
     for (const name of unassigned) if (this.#context.pods.get(name)) this.#seen.add(name);
   }
 
-  /** The Pod of a volume without a session. A claim keeps it: an assignment may be in flight. */
+  /** The Pod of a volume without a session. */
   #podOf(name: string): "there" | "gone" | "never-seen" {
-    const { claims, expected } = this.#options;
-    if (this.#context.pods.get(name) || claims.has(name) || expected(name)) return "there";
+    if (this.#context.pods.get(name) || this.#options.expected(name)) return "there";
     return this.#seen.has(name) ? "gone" : "never-seen";
   }
 

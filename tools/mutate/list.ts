@@ -4,6 +4,7 @@ import { KEEPING } from "./keeping.ts";
 import { type Mutation, mutationsOf } from "./mutation.ts";
 import { SESSION_PODS_MUTATIONS } from "./pods.ts";
 import { ROOMS } from "./rooms.ts";
+import { VOLUME_MUTATIONS } from "./volumes.ts";
 
 /** Every mutation. */
 export const MUTATIONS: readonly Mutation[] = mutationsOf([
@@ -11,5 +12,6 @@ export const MUTATIONS: readonly Mutation[] = mutationsOf([
   ...DELIVERING,
   ...KEEPING,
   ...SESSION_PODS_MUTATIONS,
+  ...VOLUME_MUTATIONS,
   ...ROOMS,
 ]);

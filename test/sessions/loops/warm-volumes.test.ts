@@ -322,6 +322,18 @@ describe("a volume that no session got", () => {
     await world.until("the volume is deleted", isGone, 3 * MINUTE);
   });
 
+  test("stays while the operator's view of the Pods is out of date", async () => {
+    const world = start();
+    world.weather.watch = { lagMs: 10 * MINUTE, breaks: 0 };
+    await world.until("two Pods", () => world.pods.length === 2);
+    const deleted: string[] = [];
+    world.server.subscribe(({ type, plural, object }) => {
+      if (type === "DELETED" && plural === "persistentvolumeclaims") deleted.push(object.metadata.name ?? "");
+    });
+    await world.pass(5 * MINUTE);
+    expect(deleted).toEqual([]);
+  });
+
   test("serves the next Pod while a quota refuses Pods", async () => {
     const world = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 2, workspace: WORKSPACE } });
     world.createEnvironment();

@@ -1,0 +1,154 @@
+import type { FileMutations } from "./mutation.ts";
+
+const VOLUMES = "test/sleep/session-volumes.test.ts";
+const VOLUME = "test/pods/workspace-volume.test.ts";
+const BOUND = "test/pool/bound-capacity.test.ts";
+const WARM = "test/sessions/loops/warm-volumes.test.ts";
+
+/** Volumes of sessions, and the warm Pods that have one. */
+export const VOLUME_MUTATIONS: readonly FileMutations[] = [
+  {
+    file: "src/sleep/session-volumes.ts",
+    tests: [VOLUMES, WARM],
+    mutations: [
+      {
+        name: "assigns a volume that a request of an earlier process may still assign",
+        guard: "precondition",
+        find: "if (isFirst && volume.sessionId === null) this.#doubts.set(volume.name, null);",
+        replace: "",
+      },
+      {
+        name: "forgets an assignment without an answer",
+        guard: "error",
+        find: "this.#doubts.set(name, sessionId);",
+        replace: "",
+      },
+      {
+        name: "gives a session another volume while its assignment has no answer",
+        guard: "error",
+        find: " && ![...this.#doubts.values()].includes(sessionId);",
+        replace: ";",
+      },
+      {
+        name: "gives a session that has a volume another one",
+        guard: "guard",
+        find: "!this.has(sessionId) && ",
+        replace: "",
+      },
+      {
+        name: "gives a Pod whose volume has a session to another session",
+        guard: "guard",
+        find: "const sessionId = sessionBoundTo(pod) ?? volume?.sessionId ?? null;",
+        replace: "const sessionId = sessionBoundTo(pod);",
+      },
+      {
+        name: "takes a volume from the session that has it",
+        guard: "guard",
+        find: 'if (!volume || volume.sessionId !== null || volume.going) return "taken";',
+        replace: 'if (!volume || volume.going) return "taken";',
+      },
+      {
+        name: "assigns a volume that is being deleted",
+        guard: "guard",
+        find: 'if (volume?.going || this.#missing.has(name)) return { is: "lost" };',
+        replace: "",
+      },
+      {
+        name: "forgets a volume that was written during a list",
+        guard: "guard",
+        find: "for (const [each, known] of newer) this.#known.set(each, known);",
+        replace: "",
+      },
+    ],
+  },
+  {
+    file: "src/pods/workspace-volume.ts",
+    tests: [VOLUME, VOLUMES, WARM],
+    mutations: [
+      {
+        name: "assigns a volume that was written since it was read",
+        guard: "precondition",
+        find: "return { metadata: { uid, resourceVersion, labels, annotations } };",
+        replace: "return { metadata: { uid, labels, annotations } };",
+      },
+      {
+        name: "deletes a volume whose Pod may be created later",
+        guard: "guard",
+        find: '(pod === "never-seen" && dueMs <= nowMs)',
+        replace: 'pod === "never-seen"',
+      },
+      {
+        name: "treats a volume whose session's name was removed as one without a session",
+        guard: "identity",
+        find: " || (sessionId === null && annotations?.[ANNOTATION_UNASSIGNED] === undefined)",
+        replace: "",
+      },
+    ],
+  },
+  {
+    file: "src/sleep/workspaces.ts",
+    tests: [WARM],
+    mutations: [
+      {
+        name: "deletes the volume of a Pod that the cache does not show yet",
+        guard: "guard",
+        find: " || this.#options.expected(name)",
+        replace: "",
+      },
+      {
+        name: "keeps a volume without a session after its Pod until its creation is long ago",
+        guard: "guard",
+        find: 'return this.#seen.has(name) ? "gone" : "never-seen";',
+        replace: 'return "never-seen";',
+      },
+    ],
+  },
+  {
+    file: "src/claims/claiming.ts",
+    tests: [WARM],
+    mutations: [
+      {
+        name: "acknowledges an item before its session has a volume",
+        guard: "guard",
+        find: 'if (assigned !== "assigned") {',
+        replace: "if (false) {",
+      },
+    ],
+  },
+  {
+    file: "src/pool/bound-capacity.ts",
+    tests: [BOUND],
+    mutations: [
+      {
+        name: "keeps warm Pods beside the Pods of sessions beyond the maximum",
+        guard: "bound",
+        find: "busy: unassigned.busy + own.wanted",
+        replace: "busy: unassigned.busy",
+      },
+      {
+        name: "creates no Pod for a session without a volume",
+        guard: "guard",
+        find: "demand: next.length - sessions.length,",
+        replace: "demand: 0,",
+      },
+      {
+        name: "keeps a Pod whose volume is gone",
+        guard: "guard",
+        find: "...lost.map((name) =>",
+        replace: "...lost.slice(lost.length).map((name) =>",
+      },
+    ],
+  },
+  {
+    file: "src/pool/pod-creation.ts",
+    tests: [WARM],
+    mutations: [
+      {
+        name: "makes another volume for each Pod that is refused",
+        guard: "bound",
+        find: "if (made === null && !isMaybeApplied(error)) this.#options.volumes.spare(podName);",
+        replace: "",
+      },
+    ],
+  },
+];
