@@ -98,6 +98,34 @@ describe.concurrent("workspace: PerSession", () => {
     await world.untilServed(1);
   });
 
+  test("a warm Pod waits with its volume, which its first session gets and keeps", async () => {
+    await using world = await volumeWorld({}, 4);
+    const sessions = { ...(world.spec()["sessions"] as object), ...perSession(world), ...KEPT, warm: 1 };
+    await world.createEnvironment({ sessions });
+    world.startOperator();
+    const [warm] = await world.untilParked(1);
+    const [unassigned] = await sessionVolumes(world);
+    expect(unassigned).toMatchObject({ metadata: { name: warm?.metadata.name }, status: { phase: "Bound" } });
+    expect(unassigned?.metadata.annotations).toMatchObject({ "berth.dev/unassigned": "true" });
+    const first = world.simulator.enqueue(world.environmentId);
+    await world.untilServed(1);
+    expect(podOf(world, first)?.metadata.name).toBe(warm?.metadata.name);
+    const [next] = await world.untilParked(1);
+    const second = world.simulator.enqueue(world.environmentId, { sessionId: first.sessionId });
+    await world.untilServed(2);
+    expect(volumeOf(podOf(world, second))).toBe(warm?.metadata.name);
+    expect(podOf(world, second)?.metadata.name).not.toBe(next?.metadata.name);
+    const volumes = await sessionVolumes(world);
+    const own = volumes.find(({ metadata }) => metadata.name === warm?.metadata.name)?.metadata;
+    expect(own?.labels).toMatchObject({ "berth.dev/session-id": first.sessionId });
+    expect(own?.annotations).toMatchObject({ "berth.dev/session-id": first.sessionId });
+    expect(own?.annotations).not.toHaveProperty(["berth.dev/unassigned"]);
+    await world.patchSpec({ sessions: { warm: 0, warmScaleDownSeconds: 1 } });
+    const left = async () => (await sessionVolumes(world)).map(({ metadata }) => metadata.name).join();
+    await world.until("only the session's volume is left", async () => (await left()) === warm?.metadata.name);
+    world.simulator.assertNoViolations();
+  });
+
   test("deleting the Environment deletes the volumes", async () => {
     await using world = await volumeWorld();
     await world.createEnvironment({ sessions: { ...(world.spec()["sessions"] as object), ...perSession(world) } });

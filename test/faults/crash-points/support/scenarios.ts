@@ -186,9 +186,15 @@ export const SCENARIOS = {
     unanswered: [{ point: "session.deliver", api: "kube", phase: "after", times: 1 }],
     ends: "stopped",
   },
-  /** workspace: PerSession: the operator creates a volume, then a Pod that uses it, then claims the item. */
+  /** workspace: PerSession: the operator creates a volume, then a Pod that uses it, and assigns it with its claim. */
   "own-volume": {
     ...OWN_VOLUME,
+    atEnd: (world) => untilLeft(world),
+  },
+  /** The assignment of the volume arrives without an answer, so the volume is written again. */
+  "own-volume-unanswered": {
+    ...OWN_VOLUME,
+    unanswered: [{ point: "workspace.assign", api: "kube", phase: "after", times: 1 }],
     atEnd: (world) => untilLeft(world),
   },
   /** The same session comes back and finds its volume. */
