@@ -165,7 +165,7 @@ export class SessionVolumes {
       }
       volume = await this.read(name);
     }
-    return "taken";
+    throw changing(name);
   }
 
   /**

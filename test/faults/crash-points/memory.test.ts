@@ -1,6 +1,7 @@
 import { afterAll, describe, expect, test } from "vitest";
+import { ANNOTATION_SESSION_ID } from "../../../src/api/names.ts";
 import type { PointEvent } from "../../../src/core/points.ts";
-import { PERSISTENT_VOLUME_CLAIMS } from "../../../src/kube/resource.ts";
+import { type KubeObject, PERSISTENT_VOLUME_CLAIMS } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import type { ContainerFate } from "../../sessions/loops/container.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE, type Operator } from "../../sessions/loops/loop-world.ts";
@@ -125,8 +126,12 @@ async function history(
     world.claims.length === 0 && world.node.running.size === 0 && world.podsOf("assigned").length === 0;
   const isLive = () => world.items.some(({ state }) => state !== "stopped" && !(drained && state === "queued"));
   await check("not settled", () => isOver() && !isLive(), SETTLES_MS);
-  const volumes = () => world.server.list(PERSISTENT_VOLUME_CLAIMS, NAMESPACE).length;
-  if (comesBack) await check("volumes left", () => volumes() === 0, 10 * MINUTE);
+  // A warm Pod has a volume without a session.
+  const isOfSession = ({ metadata }: KubeObject) => metadata.annotations?.[ANNOTATION_SESSION_ID] !== undefined;
+  const volumes = () => world.server.list(PERSISTENT_VOLUME_CLAIMS, NAMESPACE);
+  if (comesBack) await check("volumes left", () => !volumes().some(isOfSession), 10 * MINUTE);
+  const hasPod = ({ metadata }: KubeObject) => world.pods.some((pod) => pod.metadata.name === metadata.name);
+  if (comesBack) await check("volumes without a Pod", () => volumes().every(hasPod), 10 * MINUTE);
   if (!drained) remove();
   await check("not gone", () => !world.environment && world.claims.length === 0 && world.pods.length === 0, 3 * MINUTE);
   first.kill();
@@ -206,9 +211,9 @@ const HISTORIES: readonly (readonly [name: string, of: History])[] = [
     { sessions: { warm: 0, workspace: WORKSPACE }, programs: ["stock", "killed", "crashes"], comesBack: true },
   ],
   [
-    "workspace: PerSession, lease: Operator",
+    "workspace: PerSession, lease: Operator, warm Pods",
     {
-      sessions: { warm: 0, workspace: WORKSPACE, lease: "Operator" },
+      sessions: { warm: 1, workspace: WORKSPACE, lease: "Operator" },
       programs: ["plain", "killed", "crashes"],
       comesBack: true,
     },
