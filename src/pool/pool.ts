@@ -6,6 +6,7 @@ import { Passes } from "../core/passes.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
 import { NEEDS_SHELL, NEEDS_TOOLS, stateOf } from "../pods/pod-state.ts";
+import { hasOpenTurn, hasTurns } from "../pods/turns.ts";
 import { isPerSession, sessionBoundTo } from "../pods/workspace-pods.ts";
 import { ClaimPriority } from "../protocol/claim-priority.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
@@ -277,6 +278,13 @@ export class Pool {
     return message === null ? null : { is: "attach", message };
   }
 
+  /** Why the Pod has no turn that could wait. */
+  #turnProblem(pod: Pod): CapacityProblem {
+    if (!hasTurns(pod) || hasOpenTurn(pod)) return null;
+    const message = this.#context.failing.messageOf(["add-turn"]);
+    return message === null ? null : { is: "preparing", message };
+  }
+
   async #carryOut(): Promise<void> {
     await this.#expected.settle();
     this.#catchUp();
@@ -465,7 +473,8 @@ export class Pool {
     if (reason === "PrepareTimeout") {
       // Use the message that was shown during the preparation.
       const said = problem.is === "preparing" && problem.problem && capacityProblemOf(problem.problem);
-      this.#failedToPrepare(reason, said || (this.#attachProblem(pod) ?? this.#nodeEvents.whyLate(pod)));
+      const own = this.#turnProblem(pod) ?? this.#attachProblem(pod);
+      this.#failedToPrepare(reason, said || (own ?? this.#nodeEvents.whyLate(pod)));
     }
     this.#context.logger.info({ pod: name, reason }, "free Pod is removed");
     await this.#departing.remove(pod);

@@ -53,6 +53,14 @@ export const STEPS = {
   look: { effect: "sessions are neither started nor ended while work items cannot be listed", permission: null },
   fence: { effect: "ended sessions stay active while the Work API takes no heartbeats", permission: null },
   stop: { effect: "ended sessions stay active while work items cannot be stopped", permission: null },
+  "add-turn": {
+    effect: "sessions neither start nor wake while turns cannot be added to their Pods",
+    permission: "patch pods/ephemeralcontainers (the chart's value rbac.ephemeralContainers)",
+  },
+  sleep: {
+    effect: "sessions lose their Pods after each work item while Pods cannot be marked as sleeping",
+    permission: "patch Pods",
+  },
   settled: {
     effect: "ended sessions keep their Secrets and Pods while these cannot be deleted or changed",
     permission: "delete Secrets and patch Pods",

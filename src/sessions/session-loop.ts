@@ -474,12 +474,16 @@ export class SessionLoop {
       this.#recorder.sleepEnds(claim, pod, "TooManyTurns");
       return null;
     }
+    const { clock, timing, logger, failing } = this.#context;
     try {
-      return await putToSleep(this.#context, claim, pod);
+      const asleep = await putToSleep(this.#context, claim, pod);
+      if (asleep) failing.succeeded("sleep", claim);
+      return asleep;
     } catch (error) {
-      const { clock, timing, logger } = this.#context;
+      if (!isStepFailure(error)) throw error;
+      const failed = failing.failed("sleep", { error }, claim);
       const isFinal = isForbidden(error) || isInvalid(error);
-      if (!isFinal && !isOutOfPatience(claim.failing?.get("settled"), clock.monotonic(), timing)) throw error;
+      if (!isFinal && !isOutOfPatience(failed, clock.monotonic(), timing)) throw error;
       logger.warn({ pod: claim.name, error: errorText(error) }, "a Pod could not be marked as sleeping");
       return null;
     }

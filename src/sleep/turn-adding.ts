@@ -1,12 +1,13 @@
 import { Backoff } from "../core/backoff.ts";
 import { errorText } from "../core/errors.ts";
 import { Slots } from "../core/slots.ts";
-import { apiErrorText, isConflict, isForbidden, isInvalid, isNotFound, LeadershipLostError } from "../kube/errors.ts";
+import { apiErrorText, isConflict, isForbidden, isInvalid, isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { isSessionPodOf } from "../pods/own-pods.ts";
 import { readPodState } from "../pods/pod-state.ts";
-import { hasOpenTurn, hasTurns, isWaitingTurnDead, MOST_TURNS, openTurn, turnPatch } from "../pods/turns.ts";
+import { hasOpenTurn, hasTurns, isAsleep, isWaitingTurnDead, MOST_TURNS, openTurn, turnPatch } from "../pods/turns.ts";
 import type { PoolContext } from "../protocol/context.ts";
+import { isStepFailure } from "../protocol/failing-steps.ts";
 
 /** Turns of one Environment that are added at the same time. */
 const CONCURRENCY = 8;
@@ -55,6 +56,7 @@ export class TurnAdding {
       else if (Number.isFinite(dueMs)) nextMs = Math.min(nextMs ?? dueMs, dueMs);
     }
     this.#forgetGone();
+    if (this.#adding.size === 0) this.#context.failing.notNeeded("add-turn");
     return nextMs;
   }
 
@@ -100,14 +102,18 @@ export class TurnAdding {
       if (!isLive || !(await this.#addTo(pod, adding, true))) {
         await this.#addTo(await points.run("turn.read-pod", { pod: name }, () => kube.get(PODS, ref)), adding, false);
       }
+      this.#context.failing.succeeded("add-turn");
       // The cache shows the turn, or the Pod's change, later.
       adding.dueMs = clock.monotonic() + timing.expectationMs;
     } catch (error) {
       if (isNotFound(error)) return;
-      adding.dueMs = clock.monotonic() + (isConflict(error) ? timing.retryBaseMs : adding.backoff.next());
-      if (error instanceof LeadershipLostError) return;
+      adding.dueMs = clock.monotonic() + adding.backoff.next();
+      if (!isStepFailure(error)) return;
       logger.info({ pod: name, error: errorText(error) }, "a turn could not be added to a Pod yet");
-      if (isForbidden(error) || isInvalid(error)) {
+      const isRefused = isForbidden(error) || isInvalid(error);
+      // Free Pods are then replaced by Pods without turns. A sleeping session waits.
+      if (!isRefused || isAsleep(pod)) this.#context.failing.failed("add-turn", { error, name });
+      if (isRefused) {
         // A missing right is checked again by itself. What refuses only some Pods shows only in Pods.
         const isRight = errorText(error).includes("cannot patch resource");
         this.#context.sleepFailed(`ephemeral containers are refused: ${apiErrorText(error, environment)}`, isRight);

@@ -301,3 +301,75 @@ describe("turns that an admission policy refuses", () => {
     expect(names.size).toBeLessThanOrEqual(2);
   });
 });
+
+describe("turns that cannot be added", () => {
+  const overloaded = () => refusal(500, "InternalError", "etcdserver: request timed out");
+  const changed = () => refusal(409, "Conflict", "the object has been modified");
+
+  test("are reported in Ready with the server's words, also after prepareTimeoutSeconds", async () => {
+    const { world, operator, serve } = await sleepyWorld({ sessions: { prepareTimeoutSeconds: 120 } });
+    let refuses = true;
+    operator.kube.intercept.push(({ subresource }) => {
+      if (refuses && subresource === "ephemeralcontainers") throw overloaded();
+    });
+    world.enqueue();
+    for (let minutes = 0; minutes < 6; minutes += 1) {
+      await world.pass(60 * SECOND);
+      const { status, message } = world.conditionOf("Ready") ?? {};
+      expect({ minutes, status, message }).toEqual({
+        ...{ minutes, status: "False" },
+        message: expect.stringContaining("etcdserver: request timed out"),
+      });
+    }
+    refuses = false;
+    await serve();
+    await world.until("Ready", () => world.conditionOf("Ready")?.status === "True");
+  });
+
+  test("are tried again with backoff after conflicts, too", async () => {
+    const { world, operator } = await sleepyWorld({ sessions: { warm: 0 } });
+    let tries = 0;
+    operator.kube.intercept.push(({ subresource, name }) => {
+      if (subresource !== "ephemeralcontainers" || !world.server.find(PODS, NAMESPACE, name)) return;
+      tries += 1;
+      throw changed();
+    });
+    world.patchEnvironment({ spec: { sessions: { warm: 1 } } });
+    await world.pass(300 * SECOND);
+    expect(tries).toBeGreaterThan(10);
+    expect(tries).toBeLessThan(60);
+  });
+
+  test("are no concern of an Environment whose Pods need none any more", async () => {
+    const { world, operator } = await sleepyWorld({ sessions: { warm: 0 } });
+    operator.kube.intercept.push(({ subresource, name }) => {
+      if (subresource === "ephemeralcontainers" && world.server.find(PODS, NAMESPACE, name)) throw overloaded();
+    });
+    world.patchEnvironment({ spec: { sessions: { warm: 1 } } });
+    await world.until("it is reported", () => world.conditionOf("Ready")?.reason === "StepFailing");
+    world.patchEnvironment({ spec: { sessions: { warm: 0, warmScaleDownSeconds: 1 } } });
+    await world.until("Ready", () => world.conditionOf("Ready")?.status === "True");
+  });
+});
+
+describe("a Pod that cannot be marked as sleeping", () => {
+  test.each([403, 500])("is reported in Ready until one can (%i)", async (status) => {
+    const { world, operator, serve } = await sleepyWorld();
+    let refuses = true;
+    operator.kube.intercept.push(({ verb, plural, body }) => {
+      const { metadata } = (body ?? {}) as { metadata?: { labels?: Record<string, string> } };
+      const isMark = verb === "patch" && plural === "pods" && metadata?.labels?.["berth.dev/phase"] === "sleeping";
+      if (refuses && isMark) throw refusal(status, status === 403 ? "Forbidden" : "InternalError", "no marks today");
+    });
+    const item = world.enqueue();
+    await world.until("it is served", () => world.item(item).state === "stopped" && world.claims.length === 0);
+    await world.pass(10 * SECOND);
+    expect(world.conditionOf("Ready")).toMatchObject({
+      ...{ status: "False", reason: "StepFailing" },
+      message: expect.stringMatching(/^sessions lose their Pods after each work item .*no marks today/),
+    });
+    refuses = false;
+    await serve();
+    await world.until("Ready", () => world.conditionOf("Ready")?.status === "True");
+  });
+});
