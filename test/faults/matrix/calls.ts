@@ -58,7 +58,8 @@ export function kubeCallOf({ verb, plural, name, body, subresource, dryRun }: Ku
     case "log pods":
       return "get pods/log";
     case "patch pods":
-      if (subresource === "ephemeralcontainers") return `patch pods/ephemeralcontainers${isCheck(body) ? " (check)" : ""}`;
+      if (subresource === "ephemeralcontainers")
+        return `patch pods/ephemeralcontainers${isCheck(body) ? " (check)" : ""}`;
       return `patch pods (${fields.metadata?.labels?.[LABEL_PHASE]})`;
     default:
       return about;
@@ -102,7 +103,7 @@ const PER_SESSION = {
   },
 };
 /** Sessions sleep in their Pods between items. */
-const SLEEPING = { ...SHELL, workspace: { type: "Pod", sleepSeconds: 300 } };
+export const SLEEPING = { ...SHELL, workspace: { type: "Pod", sleepSeconds: 300 } };
 
 /** Every call to the API server that the operator sends for an Environment with `sessions`. */
 export const KUBE_ROWS: Readonly<Record<string, Row>> = {
@@ -130,7 +131,13 @@ export const KUBE_ROWS: Readonly<Record<string, Row>> = {
   "patch pods (finished)": {},
   "patch pods (sleeping)": { sessions: SLEEPING, comesBack: true },
   "patch pods/ephemeralcontainers": { sessions: SLEEPING, comesBack: true },
-  "patch pods/ephemeralcontainers (check)": { sessions: SLEEPING, comesBack: true, begin: "start" },
+  // What it refuses is in `status.sleep`.
+  "patch pods/ephemeralcontainers (check)": {
+    sessions: SLEEPING,
+    comesBack: true,
+    begin: "start",
+    isOnlyCounted: true,
+  },
   "delete pods": {},
   "get poddisruptionbudgets": { sessions: PROTECT },
   "create poddisruptionbudgets": { sessions: PROTECT, begin: "start" },

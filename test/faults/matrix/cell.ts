@@ -17,7 +17,7 @@ import {
   type WorkAnswer,
   workRefusal,
 } from "./answers.ts";
-import { KUBE_ROWS, kubeCallOf, type Row, WORK_ROWS } from "./calls.ts";
+import { KUBE_ROWS, kubeCallOf, type Row, SLEEPING, WORK_ROWS } from "./calls.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
@@ -117,6 +117,7 @@ class CellRun {
   /** When the log first reported the fault. */
   #loggedMs: number | null = null;
   #started = 0;
+  #mostRunning = 0;
   #acks = 0;
   #markers = 0;
   #sessions: string[] = [];
@@ -328,7 +329,7 @@ class CellRun {
     const secondsByEffect = new Map<string, number>();
     const ready: string[] = [];
     while (world.clock.monotonic() < endMs) {
-      await world.pass(SECOND);
+      await this.#pass();
       this.#row.always?.(world);
       const nowMs = world.clock.monotonic();
       if (nowMs >= nextItemMs) {
@@ -426,9 +427,14 @@ class CellRun {
     const endMs = this.#world.clock.monotonic() + limitMs;
     while (!condition()) {
       if (this.#world.clock.monotonic() >= endMs) return false;
-      await this.#world.pass(SECOND);
+      await this.#pass();
     }
     return true;
+  }
+
+  async #pass(): Promise<void> {
+    await this.#world.pass(SECOND);
+    this.#mostRunning = Math.max(this.#mostRunning, this.#world.node.running.size);
   }
 
   #left(): string {
@@ -466,8 +472,12 @@ class CellRun {
     if (inVain > MAX_IN_VAIN) this.#fail(`${inVain} acknowledgements in vain, ${Math.max(...vain)} of one item`);
     const eaten = items.filter(({ id, state }) => state === "stopped" && !starts.has(id)).length;
     if (eaten > MAX_IN_VAIN) this.#fail(`${eaten} of ${items.length} items were stopped without a session`);
-    if (world.maxLivePods > MAX_CONCURRENT + 1)
+    // Pods that wake may appear beside free Pods, which are then removed.
+    const woken = this.#row.sessions === SLEEPING ? MAX_CONCURRENT : 0;
+    if (world.maxLivePods > MAX_CONCURRENT + 1 + woken)
       this.#fail(`${world.maxLivePods} Pods at maxConcurrent ${MAX_CONCURRENT}`);
+    if (this.#mostRunning > MAX_CONCURRENT)
+      this.#fail(`${this.#mostRunning} sessions ran at maxConcurrent ${MAX_CONCURRENT}`);
   }
 }
 
