@@ -433,6 +433,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
     this.#reader.forget(pod);
     this.#events.forget(pod);
     this.#machines.delete(pod.metadata.uid ?? "");
+    this.#scripted.forget(pod);
     void this.#processes.forget(pod).catch((error: unknown) => this.fault(pod, error));
     this.#emit({ type: "gone", pod });
   }

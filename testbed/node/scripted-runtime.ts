@@ -19,11 +19,16 @@ import { WaitingContainer } from "./waiting-container.ts";
 
 const DIES_OF_SIGTERM: OnTerm = { code: EXIT_SIGTERM, afterMs: 0 };
 
+/** A program got another session than an earlier program of its Pod, whose files it can read. */
+export class SharedPodError extends Error {}
+
 /** Runs containers without a process: their fate determines what they do. A container costs only a timer. */
 export class ScriptedRuntime implements ContainerRuntime {
   readonly #clock: Clock;
   readonly #workers: ScriptedWorkers | undefined;
   readonly #pollers: ScriptedPollers | undefined;
+  /** The session whose files are in a Pod, by the Pod's uid. */
+  readonly #sessions = new Map<string, string>();
 
   /**
    * @param workers simulates the containers whose fate is `worker`
@@ -47,7 +52,13 @@ export class ScriptedRuntime implements ContainerRuntime {
     return new WaitingContainer(this.#clock, parking, request, (started) => this.#run(started));
   }
 
+  /** The Pod is gone, and its files with it. */
+  forget({ metadata: { uid = "" } }: Pod): void {
+    this.#sessions.delete(uid);
+  }
+
   #run(request: StartRequest): LiveContainer {
+    this.#leaveFiles(request);
     const fate = request.fate ?? defaultFate(request.runsToCompletion);
     if (fate.kind === "start-error") throw new StartError(request.container.command?.[0] ?? "/no/such/binary");
     if (fate.kind === "worker") {
@@ -59,6 +70,16 @@ export class ScriptedRuntime implements ContainerRuntime {
       return this.#pollers.start(request, fate);
     }
     return new ScriptedContainer(this.#clock, request, fate);
+  }
+
+  #leaveFiles({ pod: { metadata }, env, onFault }: StartRequest): void {
+    const { name, uid = "" } = metadata;
+    const sessionId = env["ANTHROPIC_SESSION_ID"];
+    if (!sessionId) return;
+    const found = this.#sessions.get(uid) ?? sessionId;
+    this.#sessions.set(uid, sessionId);
+    if (found !== sessionId)
+      onFault?.(new SharedPodError(`session ${sessionId} finds files of ${found} in Pod ${name}`));
   }
 }
 

@@ -24,8 +24,8 @@ class TurnsBench extends PodBench {
   }
 
   /** Sends a line to a waiting turn. */
-  serve(turn: number): void {
-    const frame = shellFrame({ ANTHROPIC_WORK_ID: "work-1" }) ?? "";
+  serve(turn: number, sessionId = "session-1"): void {
+    const frame = shellFrame({ ANTHROPIC_WORK_ID: "work-1", ANTHROPIC_SESSION_ID: sessionId }) ?? "";
     this.machine.container(turnName(turn))?.streams?.write(Buffer.from(frame));
   }
 
@@ -59,6 +59,22 @@ describe("an ephemeral container", () => {
       state: { terminated: { exitCode: 1 } },
     });
     expect(bench.turnStatus(1)).not.toHaveProperty("started");
+  });
+
+  test.each([
+    ["session-1", []],
+    ["session-2", ["Error: session session-2 finds files of session-1 in Pod work-1"]],
+  ])("runs a program of %s after one of session-1: %j", async (sessionId, faults) => {
+    const ends = { kind: "exit", code: 0 } as const;
+    const bench = await asleep({ [turnName(1)]: ends, [turnName(2)]: ends });
+    bench.faults = [];
+    await bench.addTurn(1);
+    bench.serve(1);
+    await bench.untilState(turnName(1), "Completed");
+    await bench.addTurn(2);
+    bench.serve(2, sessionId);
+    await bench.untilState(turnName(2), "Completed");
+    expect(bench.faults).toEqual(faults);
   });
 
   test("runs about a second after it was added", async () => {
