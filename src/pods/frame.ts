@@ -53,9 +53,10 @@ const SHIM = [
  * The command of a container that waits in a shell, and then runs `argv`: the template's `command` and `args`. Exit
  * codes before the program starts: 127 the program is missing, 75 standard input was closed or the frame failed, 143
  * the Pod was deleted.
+ * @param first lines of the shell's script that run before it waits
  */
-export function waitingCommand(argv: readonly string[]): string[] {
-  return ["/bin/sh", "-c", SHIM, SHELL_NAME, ...argv];
+export function waitingCommand(argv: readonly string[], first = ""): string[] {
+  return ["/bin/sh", "-c", first + SHIM, SHELL_NAME, ...argv];
 }
 
 /** Whether a container waits in Berth's shell. */

@@ -25,6 +25,7 @@ export const MOST_TURNS = 100;
 
 const KEEPER_PATH = "/var/run/berth.dev";
 const DEADLINE_FILE = "deadline";
+const ENDED_TURN_FILE = "ended-turn";
 
 /** The exit code of a keeper that ended its Pod at the deadline. */
 export const EXIT_DEADLINE = 4;
@@ -47,6 +48,18 @@ const KEEPER = [
   `*) _s=$((_d-_n)); [ $_s -le 0 ] && exit ${EXIT_DEADLINE}; [ $_s -gt 300 ] && _s=300 ;; esac`,
   "sleep $_s & wait $!; done",
 ].join("\n");
+
+/**
+ * Ends a turn at once whose end is on record. The kubelet starts an ended turn again if it has lost the container's
+ * record. While such a turn runs, the API server refuses the Pod's status, in which an ended container may not run
+ * again (since Kubernetes 1.34 or 1.35), so no other turn's start or end would ever show.
+ */
+function endAgain(turn: number): string {
+  return [
+    `{ set +xv; IFS= read -r _e <${KEEPER_PATH}/${ENDED_TURN_FILE}; } 2>/dev/null`,
+    `[ "$_e" -ge ${turn} ] 2>/dev/null && exit 0; unset _e\n`,
+  ].join("\n");
+}
 
 /** Whether the Pod's work items run as turns, so that its session can sleep in it. */
 export function hasTurns({ metadata: { annotations } }: Pick<Pod, "metadata">): boolean {
@@ -171,10 +184,14 @@ export function keeperOf(container: Container): Container {
   };
 }
 
-/** The volume from which the keeper reads its deadline. */
+/** The volume from which the keeper reads its deadline, and a turn whether it has ended before. */
 export function keeperVolume(): Record<string, unknown> {
-  const fieldRef = { fieldPath: `metadata.annotations['${ANNOTATION_DEADLINE}']` };
-  return { name: KEEPER_VOLUME, downwardAPI: { items: [{ path: DEADLINE_FILE, fieldRef }] } };
+  const item = (path: string, annotation: string) => ({
+    path,
+    fieldRef: { fieldPath: `metadata.annotations['${annotation}']` },
+  });
+  const items = [item(DEADLINE_FILE, ANNOTATION_DEADLINE), item(ENDED_TURN_FILE, ANNOTATION_ENDED_TURN)];
+  return { name: KEEPER_VOLUME, downwardAPI: { items } };
 }
 
 /**
@@ -194,8 +211,8 @@ export function renderTurn(live: Pod, turn: number): Container {
     ...{ workingDir, envFrom, volumeDevices, securityContext },
     ...{ terminationMessagePath, terminationMessagePolicy },
     env: env?.map((variable) => ofKeeper(variable, keeper.name)),
-    command: waitingCommand(keeper.command.slice(4)),
-    volumeMounts: mountsOf(keeper).filter(({ name: volume }) => volume !== KEEPER_VOLUME),
+    command: waitingCommand(keeper.command.slice(4), endAgain(turn)),
+    volumeMounts: mountsOf(keeper),
     stdin: true,
   }) as unknown as Container;
 }
