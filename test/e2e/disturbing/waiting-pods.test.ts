@@ -1,13 +1,12 @@
 import { describe, expect, test } from "vitest";
 import type { ItemRecord } from "../../../simulator/item.ts";
 import { bashScript } from "../../../simulator/script.ts";
-import { PODS } from "../../../src/kube/resource.ts";
 import { STARTED_MARKER } from "../../../src/pods/frame.ts";
-import { leaderIdentity, untilLed, untilLedByAnother } from "../support/leader.ts";
 import { freezeKubelet, killSandboxOf } from "../support/node-state.ts";
 import { nodeControl } from "../support/operator-process.ts";
 import { counted, latest } from "../support/pods.ts";
-import { hasNodeControl, OPERATOR_NAMESPACE, OPERATOR_REPLICAS } from "../support/provided.ts";
+import { hasNodeControl, OPERATOR_REPLICAS } from "../support/provided.ts";
+import { RESTARTS, startAfterwards, untilAttached } from "../support/restarts.ts";
 import {
   enqueueOne,
   type Served,
@@ -22,11 +21,6 @@ const uidOf = ({ metadata }: { metadata: { uid?: string | undefined } }) => meta
 
 const shellWorld = () => startE2eWorld({ sessions: { parking: "Shell", warm: 2, maxConcurrent: 6 } });
 
-/** Waits until the operator holds this number of connections to waiting Pods. */
-function untilAttached(world: E2eWorld, count: number): Promise<boolean> {
-  return world.until(`${count} attached Pods`, async () => (await counted(world, "berth_attach_streams")) === count);
-}
-
 /** Waits until the operator reports this number of Pods that a session can be claimed for. */
 function untilFree(world: E2eWorld, count: number): Promise<boolean> {
   return world.until(`${count} free Pods`, () => world.environment?.status?.sessions?.warm === count);
@@ -40,17 +34,6 @@ async function expectServedOnce(world: E2eWorld, served: Served): Promise<void> 
   expect((await world.podLog(served.pod)).split(STARTED_MARKER)).toHaveLength(2);
 }
 
-/** Starts the node's programs at the end of the block, if they don't run. */
-function startAfterwards(world: E2eWorld): AsyncDisposable {
-  const control = nodeControl(world);
-  return {
-    [Symbol.asyncDispose]: async () => {
-      await control.startContainerd();
-      await control.startKubelet();
-    },
-  };
-}
-
 /** Freezes the kubelet until the end of the block, and replaces it then: it loses what it was sent meanwhile. */
 async function crashKubeletAfterwards(world: E2eWorld): Promise<AsyncDisposable> {
   await freezeKubelet(world);
@@ -61,42 +44,6 @@ async function crashKubeletAfterwards(world: E2eWorld): Promise<AsyncDisposable>
     },
   };
 }
-
-/** Ways to restart a program that a connection to a waiting Pod passes through. */
-const RESTARTS: readonly [string, (world: E2eWorld) => Promise<void>][] = [
-  [
-    "the operator",
-    async (world) => {
-      const identity = await leaderIdentity(world);
-      const leader = await untilLed(world);
-      await world.kube.delete(PODS, { namespace: OPERATOR_NAMESPACE, name: leader.metadata.name ?? "" });
-      await untilLedByAnother(world, identity);
-    },
-  ],
-  [
-    "the API server",
-    async (world) => {
-      await nodeControl(world).stopApiServer("SIGKILL");
-      await nodeControl(world).startApiServer();
-    },
-  ],
-  [
-    "the kubelet",
-    async (world) => {
-      await using _ = startAfterwards(world);
-      await nodeControl(world).stopKubelet("SIGKILL");
-      await untilAttached(world, 0);
-    },
-  ],
-  [
-    "containerd",
-    async (world) => {
-      await using _ = startAfterwards(world);
-      await nodeControl(world).stopContainerd("SIGKILL");
-      await untilAttached(world, 0);
-    },
-  ],
-];
 
 describe.skipIf(!hasNodeControl())("Pods that wait in a shell", () => {
   test("survive restarts of the operator, the API server, the kubelet and containerd", async () => {

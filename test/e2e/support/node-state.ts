@@ -58,7 +58,7 @@ export async function killSandboxOf(world: E2eWorld, pod: Pod): Promise<void> {
 }
 
 /** The processes of a Pod. */
-async function processesOf(world: E2eWorld, { metadata: { uid = "" } }: Pod): Promise<readonly NodeProcess[]> {
+export async function processesOf(world: E2eWorld, { metadata: { uid = "" } }: Pod): Promise<readonly NodeProcess[]> {
   const control = nodeControl(world);
   const all = await control.processes();
   const files = all.map(({ pid }) => `/proc/${pid}/cgroup`);
@@ -68,7 +68,8 @@ async function processesOf(world: E2eWorld, { metadata: { uid = "" } }: Pod): Pr
   return all.filter(({ pid }) => pids.has(pid));
 }
 
-async function kill(world: E2eWorld, processes: readonly NodeProcess[], signal = "KILL"): Promise<void> {
+/** Sends a signal to processes of the node. */
+export async function kill(world: E2eWorld, processes: readonly NodeProcess[], signal = "KILL"): Promise<void> {
   if (processes.length === 0) throw new Error("there is no process to send a signal to");
   await nodeControl(world).run("kill", [`-${signal}`, ...processes.map(({ pid }) => String(pid))]);
 }
@@ -84,4 +85,4 @@ export async function freezeKubelet(world: E2eWorld): Promise<void> {
 }
 
 /** The program of a sandbox. */
-const PAUSE = "/bin/busybox";
+export const PAUSE = "/bin/busybox";

@@ -1,7 +1,7 @@
 /** Sessions that sleep in their Pods between work items. */
 import type { ItemRecord } from "../../../simulator/item.ts";
 import type { ScriptInput } from "../../../simulator/script.ts";
-import type { Pod } from "../../../src/kube/resource.ts";
+import type { ContainerStatus, Pod } from "../../../src/kube/resource.ts";
 import { readPodState } from "../../../src/pods/pod-state.ts";
 import { isAsleep } from "../../../src/pods/turns.ts";
 import { type Served, sayMore, untilState } from "./session-life.ts";
@@ -28,4 +28,10 @@ export async function sayAndSleep(world: E2eWorld, served: Pick<Served, "item">,
   const item = await sayMore(world, served, script);
   await untilState(world, item, "stopped");
   return { item, pod: await untilAsleep(world, item) };
+}
+
+/** The statuses of all containers of the Pod that run work items, the oldest first. */
+export function turnsOf(pod: Pod): readonly ContainerStatus[] {
+  const turns = pod.status?.ephemeralContainerStatuses ?? [];
+  return turns.toSorted((one, other) => one.name.localeCompare(other.name, "en", { numeric: true }));
 }
