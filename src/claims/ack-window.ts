@@ -1,7 +1,7 @@
 import { Backoff, type Random } from "../core/backoff.ts";
 import { type Clock, sleep } from "../core/clock.ts";
+import { instantOf, isSameInstant } from "../core/text.ts";
 import type { Timing } from "../core/timing.ts";
-import { instantOf, isSameInstant } from "../protocol/claim.ts";
 import type { Journal } from "../protocol/journal.ts";
 import type { Answer } from "../work/client.ts";
 

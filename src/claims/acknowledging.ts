@@ -1,9 +1,10 @@
 import { errorText } from "../core/errors.ts";
+import { instantOf, isSameInstant } from "../core/text.ts";
 import { isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import { newestTurn } from "../pods/turns.ts";
-import { type Claim, instantOf, isSameInstant } from "../protocol/claim.ts";
+import type { Claim } from "../protocol/claim.ts";
 import { remember } from "../protocol/claim-lease.ts";
 import { replaceItem, viewOf } from "../protocol/claim-observed.ts";
 import { noteAcknowledged, notePodVersion } from "../protocol/claim-record.ts";

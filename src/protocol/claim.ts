@@ -1,4 +1,4 @@
-import { SECOND_MS } from "../core/clock.ts";
+import { isLater } from "../core/text.ts";
 import type { ClaimLease } from "./claim-lease.ts";
 import type { ClaimObserved, ItemView } from "./claim-observed.ts";
 import type { ClaimRecord } from "./claim-record.ts";
@@ -41,29 +41,6 @@ export interface Claim {
 export function isReacknowledged(claim: Readonly<Claim>, item: ItemView): boolean {
   if (claim.record.acknowledgedAt === null || item.acknowledgedAt === null) return false;
   return isLater(item.acknowledgedAt, claim.record.acknowledgedAt);
-}
-
-/** Whether `one` is a later instant than `other`. If either text is unreadable: whether the texts differ. */
-export function isLater(one: string, other: string): boolean {
-  const [a, b] = [instantOf(one), instantOf(other)];
-  return a && b ? a.fromMs >= b.beforeMs : one !== other;
-}
-
-/** Whether two texts can mean the same instant. An unreadable text equals only itself. */
-export function isSameInstant(one: string, other: string | null): boolean {
-  if (one === other || other === null) return one === other;
-  const [a, b] = [instantOf(one), instantOf(other)];
-  return a !== null && b !== null && a.fromMs < b.beforeMs && b.fromMs < a.beforeMs;
-}
-
-const FRACTION = /\.(\d+)/;
-
-/** The time span that an RFC 3339 text can mean: it may be truncated to whole seconds, or to any fraction. */
-export function instantOf(text: string): { readonly fromMs: number; readonly beforeMs: number } | null {
-  const fromMs = Date.parse(text);
-  if (Number.isNaN(fromMs)) return null;
-  const digits = FRACTION.exec(text)?.[1]?.length ?? 0;
-  return { fromMs, beforeMs: fromMs + Math.max(1, SECOND_MS / 10 ** digits) };
 }
 
 /**

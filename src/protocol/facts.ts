@@ -1,6 +1,7 @@
+import { isLater } from "../core/text.ts";
 import type { Timing } from "../core/timing.ts";
 import type { End, PodState } from "../pods/pod-state.ts";
-import { type Claim, isLater, isReacknowledged } from "./claim.ts";
+import { type Claim, isReacknowledged } from "./claim.ts";
 import type { Memory } from "./claim-lease.ts";
 import type { ItemView } from "./claim-observed.ts";
 import { type HeldLease, leaseEndMs } from "./lease.ts";

@@ -1,6 +1,7 @@
 import { CLOCKS_APART_MS } from "../core/server-time.ts";
+import { instantOf } from "../core/text.ts";
 import type { Timing } from "../core/timing.ts";
-import { type Claim, instantOf } from "./claim.ts";
+import type { Claim } from "./claim.ts";
 import type { ItemView } from "./claim-observed.ts";
 import { type Facts, isOver, type LeaseKind, lookAgain } from "./facts.ts";
 import { LOOK, type Step, waitUntil } from "./step.ts";

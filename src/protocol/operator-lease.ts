@@ -1,5 +1,6 @@
+import { isLater } from "../core/text.ts";
 import { NO_HEARTBEAT } from "../work/types.ts";
-import { isLater, isReacknowledged } from "./claim.ts";
+import { isReacknowledged } from "./claim.ts";
 import {
   type Facts,
   isReleased,

@@ -1,5 +1,5 @@
+import { isLater, isSameInstant } from "../core/text.ts";
 import { NO_HEARTBEAT } from "../work/types.ts";
-import { isLater, isSameInstant } from "./claim.ts";
 import type { ItemView } from "./claim-observed.ts";
 import { type Facts, isFenced, isReleased, seenSince, untilBeatShows, untilLapsed } from "./facts.ts";
 import { settleBeforeFirstHeartbeat } from "./first-heartbeat.ts";

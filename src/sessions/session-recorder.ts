@@ -1,12 +1,13 @@
 import { ANNOTATION_SLEEPS_UNTIL } from "../api/names.ts";
 import { END_REASONS, type EndReason } from "../api/reasons.ts";
 import { SECOND_MS } from "../core/clock.ts";
+import { isLater } from "../core/text.ts";
 import type { Timing } from "../core/timing.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker, Start } from "../pods/breaker.ts";
 import { parkingOf } from "../pods/pod-gate.ts";
 import type { End } from "../pods/pod-state.ts";
-import { type Claim, isLater, isReacknowledged } from "../protocol/claim.ts";
+import { type Claim, isReacknowledged } from "../protocol/claim.ts";
 import { noteBeatAfterFence } from "../protocol/claim-lease.ts";
 import {
   awaitAnswer,

@@ -364,6 +364,12 @@ export const CLAIMING: readonly FileMutations[] = [
         find: "return isLater(item.acknowledgedAt, claim.record.acknowledgedAt);",
         replace: "return item.acknowledgedAt !== claim.record.acknowledgedAt;",
       },
+    ],
+  },
+  {
+    file: "src/core/text.ts",
+    tests: [DECIDE, DECIDE_OPERATOR],
+    mutations: [
       {
         name: "treats an earlier acknowledgement as another client's",
         guard: "identity",
