@@ -85,8 +85,13 @@ export class SessionVolumes {
   }
 
   /** Whether it is known which sessions have a volume. */
-  get isKnown(): boolean {
+  get #isKnown(): boolean {
     return this.#listedMs !== Number.NEGATIVE_INFINITY && ![...this.#doubts.values()].includes(null);
+  }
+
+  /** Whether no volume waits until it is known whether it has a session. */
+  get isSettled(): boolean {
+    return this.#isKnown && this.#doubts.size === 0;
   }
 
   /** Whether the session has a volume. */
@@ -107,7 +112,7 @@ export class SessionVolumes {
     if (sessionId !== null) return { is: "session", sessionId };
     if (volume?.going || this.#missing.has(name)) return { is: "lost" };
     if (!volume) return { is: this.#isListed(pod) ? "lost" : "unknown" };
-    return { is: this.isKnown && !this.#doubts.has(name) ? "unassigned" : "unknown" };
+    return { is: this.#isKnown && !this.#doubts.has(name) ? "unassigned" : "unknown" };
   }
 
   /** Whether the Pod's volume may serve the session: it is the session's, or the session has none. */

@@ -56,7 +56,7 @@ export class Workspaces {
   /** No pass before this (monotonic): the last one failed. */
   #pausedUntilMs = Number.NEGATIVE_INFINITY;
   #reported = "";
-  /** Whether no session gets its first volume, since it is not known which sessions have one. */
+  /** Whether sessions wait for their first volume, since it is not known which sessions have one. */
   #isHeldUp = false;
 
   constructor(options: WorkspacesOptions) {
@@ -108,6 +108,8 @@ export class Workspaces {
     if (!workspace || !this.#isWanted) return;
     const heldMs = this.#pausedUntilMs - clock.monotonic();
     if (heldMs > 0) return this.#passes.wakeAfter(heldMs);
+    // A failing list must not delay this.
+    await this.#volumes.settle();
     const listDueMs = () => Math.min(this.#volumes.listedMs + timing.workspaceCheckMs, this.#listSoonMs);
     if (clock.monotonic() >= listDueMs()) {
       this.#listSoonMs = Number.POSITIVE_INFINITY;
@@ -238,7 +240,7 @@ export class Workspaces {
     this.#passes.wakeAfter(delayMs);
     // An operator that lost leadership reports nothing.
     if (error instanceof LeadershipLostError) return;
-    if (!this.#volumes.isKnown) {
+    if (!this.#volumes.isSettled) {
       this.#isHeldUp = true;
       this.#context.failing.failed("assign", { error });
     }
