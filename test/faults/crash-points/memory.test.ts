@@ -2,6 +2,7 @@ import { afterAll, describe, expect, test } from "vitest";
 import { ANNOTATION_SESSION_ID } from "../../../src/api/names.ts";
 import type { PointEvent } from "../../../src/core/points.ts";
 import { type KubeObject, PERSISTENT_VOLUME_CLAIMS } from "../../../src/kube/resource.ts";
+import { turnName } from "../../../src/pods/turns.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import type { ContainerFate } from "../../sessions/loops/container.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE, type Operator } from "../../sessions/loops/loop-world.ts";
@@ -37,8 +38,6 @@ const WORKSPACE = {
   claimTemplate: { resources: { requests: { storage: "1Gi" } } },
   retainSeconds: 60,
 };
-
-const ASLEEP = { type: "Pod", sleepSeconds: 60 };
 
 interface History {
   readonly sessions: Record<string, unknown>;
@@ -78,7 +77,12 @@ async function history(
     limits: { ttlSeconds: 30 },
     // The API does not expire items: one that is acknowledged and gets no heartbeats stays that way forever.
     switches: { starting: "never" },
-    fate: () => fateOf(programs[started++] ?? (sessions["lease"] === "Operator" ? "plain" : "stock")),
+    fate: (_pod, container) => {
+      const serves = sessions["lease"] === "Operator" ? "plain" : "stock";
+      const program = programs[started++] ?? serves;
+      // A Pod whose first program never served has no files to keep.
+      return fateOf(container === turnName(1) ? serves : program);
+    },
     points: (event) => {
       events.push(event);
       if (!operator || !death || events.length !== death.event) return;
@@ -132,6 +136,10 @@ async function history(
   if (comesBack) await check("volumes left", () => !volumes().some(isOfSession), 10 * MINUTE);
   const hasPod = ({ metadata }: KubeObject) => world.pods.some((pod) => pod.metadata.name === metadata.name);
   if (comesBack) await check("volumes without a Pod", () => volumes().every(hasPod), 10 * MINUTE);
+  const own = world.starts.filter(({ workId }) => world.api.world.item(workId).data.id === sessionId);
+  const pods = new Set(own.map(({ pod }) => pod));
+  if (sessions["workspace"] === SLEEPING.workspace && pods.size > 1)
+    wrongs.push(`the session ran in ${[...pods].join(" and ")}, so its files were lost\n${world.describe()}`);
   if (!drained) remove();
   await check("not gone", () => !world.environment && world.claims.length === 0 && world.pods.length === 0, 3 * MINUTE);
   first.kill();
@@ -186,6 +194,9 @@ const IN_SHELL = {
   },
 };
 
+/** Its sessions sleep in their Pods between items, for less time than a history waits at its end. */
+const SLEEPING = { ...IN_SHELL, warm: 0, workspace: { type: "Pod", sleepSeconds: 120 } };
+
 const HISTORIES: readonly (readonly [name: string, of: History])[] = [
   ["lease: Worker", { sessions: {}, programs: ["stock", "killed", "crashes"] }],
   ["lease: Worker, Release", { sessions: { onPodFailure: "Release" }, programs: ["killed", "stock", "silent"] }],
@@ -218,17 +229,18 @@ const HISTORIES: readonly (readonly [name: string, of: History])[] = [
       comesBack: true,
     },
   ],
-  [
-    "workspace: Pod",
-    { sessions: { ...IN_SHELL, workspace: ASLEEP }, programs: ["stock", "killed", "crashes"], comesBack: true },
-  ],
+  ["workspace: Pod", { sessions: SLEEPING, programs: ["stock", "stock", "killed", "crashes"], comesBack: true }],
   [
     "workspace: Pod, lease: Operator, Release",
     {
-      sessions: { ...IN_SHELL, workspace: ASLEEP, lease: "Operator", onPodFailure: "Release" },
-      programs: ["plain", "killed", "crashes"],
+      sessions: { ...SLEEPING, lease: "Operator", onPodFailure: "Release" },
+      programs: ["plain", "plain", "killed", "crashes"],
       comesBack: true,
     },
+  ],
+  [
+    "workspace: Pod, drained",
+    { sessions: SLEEPING, programs: ["stock", "stock", "deaf"], comesBack: true, drained: true },
   ],
   ["lease: Operator, drained", { sessions: { lease: "Operator" }, programs: ["plain", "silent"], drained: true }],
 ];
