@@ -49,7 +49,10 @@ describe("a cached Pod", () => {
         names.ANNOTATION_ABOUT,
         names.ANNOTATION_DEADLINE,
         names.ANNOTATION_DEFAULT_CONTAINER,
+        // On volumes.
+        names.ANNOTATION_ADOPTED_AT,
         names.ANNOTATION_LAST_USED,
+        names.ANNOTATION_UNASSIGNED,
       ].sort(),
     );
   });
