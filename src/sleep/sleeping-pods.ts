@@ -263,12 +263,13 @@ export class SleepingPods {
 
   /** Pods that slept and were deleted by others, such as an eviction. */
   #reportLost(): void {
-    const { pods } = this.#context;
+    const { pods, namespace } = this.#context;
     for (const [name, { uid, sessionId }] of this.#slept) {
       const pod = pods.get(name);
       const isGone = pod?.metadata.uid !== uid || pod?.metadata.deletionTimestamp !== undefined;
       const isOurs = this.#options.departing.has(name) || this.#options.claims.has(name);
-      if (isGone && !isOurs) this.#report({ metadata: { name, ...(uid && { uid }) } }, sessionId, "Removed");
+      if (!isGone || isOurs) continue;
+      this.#report({ metadata: { name, namespace, ...(uid && { uid }) } }, sessionId, "Removed");
     }
     const present = pods.sleeping().filter((pod) => !this.#isLeaving(pod));
     this.#slept = new Map(

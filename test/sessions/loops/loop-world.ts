@@ -339,8 +339,10 @@ export class LoopWorld {
       : null;
     const events = {
       event: (...args: Parameters<EventRecorder["event"]>) => {
-        const [, , reason, message] = args;
+        const [about, , reason, message] = args;
         this.told.push(`${reason}: ${message}`);
+        // The API server refuses such an Event.
+        if (!about.metadata.namespace) this.wrongs.push(`the Event ${reason} is about an object without a namespace`);
         recorder?.event(...args);
       },
     } as unknown as EventRecorder;
