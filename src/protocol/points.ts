@@ -95,7 +95,8 @@ export const SESSION_POINTS = {
   // Session volumes
   "workspace.list": "reads an Environment's volumes",
   "workspace.adopt": "writes to a volume without a session, so that an earlier request can no longer give it one",
-  "workspace.read": "reads a session's volume: before a Pod is made for it, or after somebody else wrote to it",
+  "workspace.read":
+    "reads a volume: before a Pod is made for its session, when its Pod is parked, or after another client wrote to it",
   "workspace.create": "creates one for a Pod, before the Pod",
   "workspace.assign": "gives it its session, before the acknowledgement of the session's first item",
   "workspace.take": "marks a session's volume as in use",

@@ -4,6 +4,7 @@ import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
 import { isConflict, isForbidden, isNotFound, KubeApiError, LeadershipLostError } from "../kube/errors.ts";
 import { PERSISTENT_VOLUME_CLAIMS } from "../kube/resource.ts";
+import { stateOf } from "../pods/pod-state.ts";
 import { isPerSession, usesVolume, workspaceOf } from "../pods/workspace-pods.ts";
 import { planVolumes, type Volume } from "../pods/workspace-volume.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
@@ -47,8 +48,11 @@ export class Workspaces {
   readonly #context: PoolContext;
   readonly #volumes: SessionVolumes;
   readonly #passes: Passes;
-  /** Volumes without a session whose Pod was seen: its creation is not in flight. */
-  readonly #seen = new Set<string>();
+  /**
+   * Volumes without a session whose Pod was seen, so that its creation is not in flight. `bound`: it was read since its
+   * Pod was parked.
+   */
+  readonly #seen = new Map<string, "preparing" | "bound">();
   /** No list before this (monotonic), unless the volumes are due for one. */
   #listSoonMs = Number.POSITIVE_INFINITY;
   /** Between failed passes, even if something changes: Pods of a busy Environment change many times a second. */
@@ -119,8 +123,8 @@ export class Workspaces {
     if (this.#isHeldUp) this.#context.failing.succeeded("assign");
     this.#isHeldUp = false;
     if (this.#context.pods.list().some((pod) => this.#volumes.bindingOf(pod).is === "unknown")) this.#listSoon();
+    await this.#followUnassigned();
     const all = this.#volumes.all();
-    this.#noteSeen(all);
     const used = this.#inUse();
     const inUse = ({ name, sessionId }: Volume) =>
       used.has(name) ||
@@ -153,10 +157,25 @@ export class Workspaces {
     return new Set(this.#context.pods.list().flatMap((pod) => (usesVolume(pod) ? (workspaceOf(pod) ?? []) : [])));
   }
 
-  #noteSeen(all: readonly Volume[]): void {
-    const unassigned = new Set(all.flatMap(({ name, sessionId }) => (sessionId === null ? [name] : [])));
-    for (const name of this.#seen) if (!unassigned.has(name)) this.#seen.delete(name);
-    for (const name of unassigned) if (this.#context.pods.get(name)) this.#seen.add(name);
+  /**
+   * Notes the Pods of volumes without a session, and reads each such volume once when its Pod is parked: it was written
+   * when it was bound, so an assignment by what was known before would meet a conflict.
+   */
+  async #followUnassigned(): Promise<void> {
+    const { pods } = this.#context;
+    const unassigned = this.#volumes.all().filter(({ sessionId }) => sessionId === null);
+    const names = new Set(unassigned.map(({ name }) => name));
+    for (const name of this.#seen.keys()) if (!names.has(name)) this.#seen.delete(name);
+    const bound: Volume[] = [];
+    for (const volume of unassigned) {
+      const pod = pods.get(volume.name);
+      if (pod && !this.#seen.has(volume.name)) this.#seen.set(volume.name, "preparing");
+      if (pod && this.#seen.get(volume.name) === "preparing" && stateOf(pod).is === "parked") bound.push(volume);
+    }
+    await this.#inBatches(bound, async ({ name }) => {
+      await this.#volumes.read(name);
+      this.#seen.set(name, "bound");
+    });
   }
 
   /** The Pod of a volume without a session. */

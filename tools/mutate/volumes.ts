@@ -101,6 +101,12 @@ export const VOLUME_MUTATIONS: readonly FileMutations[] = [
         find: 'return this.#seen.has(name) ? "gone" : "never-seen";',
         replace: 'return "never-seen";',
       },
+      {
+        name: "assigns a volume by what it knew before the volume was bound",
+        guard: "bound",
+        find: "      await this.#volumes.read(name);\n      this.#seen",
+        replace: "      this.#seen",
+      },
     ],
   },
   {

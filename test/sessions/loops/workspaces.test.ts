@@ -124,6 +124,7 @@ test("a volume is deleted after retainSeconds without a Pod, and not earlier", a
   await world.pass((RETAIN_SECONDS - 10) * SECOND);
   expect(volumes(world)).toHaveLength(1);
   await world.until("the volume is deleted", () => volumes(world).length === 0);
+  await world.until("an Event", () => world.told.some((told) => told.startsWith("WorkspaceExpired")));
   expect(world.told.filter((told) => told.startsWith("WorkspaceExpired"))).toHaveLength(1);
   expect(await metricValue(world.metrics.workspacesExpired, {})).toBe(1);
 });
