@@ -132,7 +132,7 @@ export class Workspaces {
     const plan = planVolumes(all, kube.now(), {
       inUse,
       podOf: ({ name }) => this.#podOf(name),
-      creationMs: CREATIONS * timing.lateRecordsMs,
+      creationMs: VOLUME_CREATION_LATENESS * timing.lateRecordsMs,
       retainMs: workspace.retainSeconds * SECOND_MS,
     });
     const at = new Date(kube.now()).toISOString();
@@ -280,4 +280,4 @@ export const NO_PERMISSION =
  * A Pod's creation is sent when that of its volume was answered, and either may take a while. In multiples of the time
  * in which a request of an earlier process arrives.
  */
-const CREATIONS = 2;
+export const VOLUME_CREATION_LATENESS = 2;

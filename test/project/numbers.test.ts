@@ -22,6 +22,7 @@ import { parkedMaxAgeMs } from "../../src/pool/parked-age.ts";
 import { ALIVE_MS, EARLY_MS, FRESH_MS, LOOKS_PER_SECOND } from "../../src/queue/hints.ts";
 import { PATIENCE_MS } from "../../src/queue/shared-sessions.ts";
 import { COUNTS_EVERY_MS } from "../../src/reconcile/status-writer.ts";
+import { VOLUME_CREATION_LATENESS } from "../../src/sleep/workspaces.ts";
 import { PASS_TIMEOUT_MS } from "../../src/webhook/peers.ts";
 import { MAX_BODY_BYTES, RATE } from "../../src/webhook/receiver.ts";
 import { TOLERANCE_SECONDS } from "../../src/webhook/signature.ts";
@@ -93,6 +94,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `within the ${s(windowMs(t))} in which an offer is good`,
     `the queue offers the item again, ${s(t.othersReclaimMs)} after it did last`,
     `goes after ${s(t.unclaimedParkedMs)}, or ${minutes(t.unclaimedPreparingMs)} min where it is not parked yet`,
+    `the next operator deletes the volume within ${minutes(VOLUME_CREATION_LATENESS * t.lateRecordsMs) === 2 ? "two" : "?"} minutes`,
   ],
   "docs/session-pods.md": [`\`${WORK_SECRET_FILE}\``],
   "docs/parking.md": [
