@@ -235,6 +235,7 @@ export class Workspaces {
       return false;
     }
     this.#volumes.deleted(volume);
+    this.#options.onChange();
     logger.info({ volume: name, sessionId }, "a volume is deleted");
     return true;
   }
@@ -243,7 +244,6 @@ export class Workspaces {
   #listSoon(): void {
     this.#listSoonMs = Math.min(this.#listSoonMs, this.#context.clock.monotonic() + LIST_SOON_MS);
     this.#passes.wakeAfter(LIST_SOON_MS);
-    this.#options.onChange();
   }
 
   async #inBatches(volumes: readonly Volume[], act: (volume: Volume) => Promise<void>): Promise<void> {

@@ -248,6 +248,33 @@ describe("a process that ends", () => {
   });
 });
 
+test("a Pod that an earlier process created late is used after one more list", async () => {
+  const world = start({ sessions: { warm: 1 } });
+  const [pod] = await world.warm();
+  const [volume] = volumes(world);
+  if (!pod || !volume) throw new Error("no warm Pod");
+  world.weather.watch = { lagMs: 30, breaks: 0 };
+  const name = "berth-research-late1234";
+  const again = ({ metadata: { labels, annotations, ownerReferences } }: Pod | typeof volume) => ({
+    ...{ name, namespace: NAMESPACE, labels, ownerReferences },
+    annotations: { ...annotations, ...(annotations?.["berth.dev/workspace"] && { "berth.dev/workspace": name }) },
+  });
+  const count = () => world.operator.kube.requests.get("list persistentvolumeclaims") ?? 0;
+  const before = count();
+  world.server.create(PERSISTENT_VOLUME_CLAIMS, {
+    metadata: again(volume) as never,
+    ...(volume.spec && { spec: volume.spec }),
+  });
+  world.server.create(PODS, { apiVersion: "v1", kind: "Pod", metadata: again(pod) as never, spec: pod.spec });
+  await untilWarm(world, 2);
+  await world.pass(20 * SECOND);
+  expect(count() - before).toBe(1);
+  const ids = [world.enqueue(), world.enqueue()];
+  await world.until("both items are stopped", () => isStopped(world, ...ids));
+  expect(ids.map((id) => volumeOf(world, id))).toContain(name);
+  holdsTrue(world);
+});
+
 describe("an assignment without an answer", () => {
   test.each([0, 8])("that takes effect after %i s: the session is served with one volume", async (lateSeconds) => {
     const world = start();
