@@ -1,4 +1,5 @@
 import type { Pod } from "../../../src/kube/resource.ts";
+import { newestTurn } from "../../../src/pods/turns.ts";
 import type { FateInput } from "../../../testbed/node/node.ts";
 
 /** The node divides the times of fates by its time scale. */
@@ -51,19 +52,37 @@ export class Fates<Kind extends string> {
 
   /** Whether this Pod was given one of these fates. */
   isOneOf(kinds: ReadonlySet<Kind>, pod: Pod): boolean {
-    const kind = this.#given.get(pod.metadata.uid ?? "")?.kind;
+    const kind = this.#given.get(keyOf(pod, newestTurn(pod)))?.kind;
     return kind !== null && kind !== undefined && kinds.has(kind);
   }
 
-  /** The same answer for each call with the same Pod. */
-  of(pod: Pod): FateInput {
-    const uid = pod.metadata.uid ?? "";
-    const given = this.#given.get(uid);
+  /**
+   * The same answer for each call with the same Pod and turn. The first turn has its Pod's fate.
+   * @param turn 0: any other container
+   */
+  of(pod: Pod, turn = 0): FateInput {
+    const key = keyOf(pod, turn);
+    const given = this.#given.get(key);
     if (given) return given.fate;
-    const kind = this.#isCalm ? null : (this.#coming.shift() ?? null);
+    const kind = this.#isCalm ? null : this.#next(turn > 1);
     const fate = this.#fateOf(kind, pod);
-    this.#given.set(uid, { kind, fate });
+    this.#given.set(key, { kind, fate });
     if (kind) this.#onGiven(kind);
     return fate;
   }
+
+  /** @param isLater whether the Pod has already started */
+  #next(isLater: boolean): Kind | null {
+    const [kind = null] = this.#coming;
+    if (kind === null || (isLater && OF_PODS.has(kind))) return null;
+    this.#coming.shift();
+    return kind;
+  }
+}
+
+/** What happens before the first container of a Pod starts. */
+const OF_PODS: ReadonlySet<string> = new Set(["fate:refused", "fate:sandbox-error"]);
+
+function keyOf({ metadata: { uid = "" } }: Pod, turn: number): string {
+  return turn > 1 ? `${uid} ${turn}` : uid;
 }

@@ -45,7 +45,7 @@ export function deletePod({ world }: Stage, { metadata }: Pod): Promise<boolean>
 }
 
 /** Evicts through the Eviction API, as kubectl drain does. A PodDisruptionBudget may refuse it, as intended. */
-async function evict({ world }: Stage, pod: Pod): Promise<boolean> {
+export async function evict({ world }: Stage, pod: Pod): Promise<boolean> {
   const { namespace } = world;
   const { name = "" } = pod.metadata;
   const body = { apiVersion: "policy/v1", kind: "Eviction", metadata: { namespace, name } };

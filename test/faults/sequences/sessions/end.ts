@@ -61,7 +61,7 @@ async function expectEachServedOrReported(stage: SessionsStage): Promise<void> {
   const items = world.simulator.items(world.environmentId).filter(({ type }) => type === "session");
   for (const { id, acks } of items) {
     const runs = witness.ran.get(id)?.size ?? 0;
-    const wrong = runs > acks.length && `${id} ran in ${runs} Pods after ${acks.length} acknowledgements`;
+    const wrong = runs > acks.length && `${id} ran in ${runs} containers after ${acks.length} acknowledgements`;
     witness.check("served once, or stopped for a reason that is told", wrong);
   }
   const silent = await untilReported(stage, items.filter(byOperator));

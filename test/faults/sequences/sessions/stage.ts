@@ -1,4 +1,5 @@
 import type { Pod } from "../../../../src/kube/resource.ts";
+import { isAsleep, turnNumber } from "../../../../src/pods/turns.ts";
 import type { TestCluster } from "../../../support/cluster.ts";
 import { SHORT_LEASE } from "../../../support/session-life.ts";
 import { startWorld, type World } from "../../../support/world.ts";
@@ -42,7 +43,7 @@ export class SessionsStage extends Stage {
       node: {
         seed,
         timeScale: NODE_TIME_SCALE,
-        fates: (pod) => fates.of(pod),
+        fates: (pod, { name }) => fates.of(pod, turnNumber(name)),
       },
       // It can wait in a shell.
       container: { command: ["worker"] },
@@ -63,6 +64,11 @@ export class SessionsStage extends Stage {
     return this.world.pods.filter((pod) => runningSession(pod) && !pod.metadata.deletionTimestamp);
   }
 
+  /** Pods whose sessions sleep, and which are not being deleted. */
+  sleepingPods(): Pod[] {
+    return this.world.pods.filter((pod) => isAsleep(pod) && !pod.metadata.deletionTimestamp);
+  }
+
   podsOf(phase: string): Pod[] {
     return this.world.pods.filter(
       ({ metadata }) => metadata.labels?.["berth.dev/phase"] === phase && !metadata.deletionTimestamp,
@@ -71,7 +77,7 @@ export class SessionsStage extends Stage {
 }
 
 export function sessionsOf(setting: Setting): Record<string, unknown> {
-  const { lease, onPodFailure, parking, disruption, maxConcurrent, warm } = setting;
+  const { lease, onPodFailure, parking, disruption, maxConcurrent, warm, sleepSeconds } = setting;
   return {
     lease,
     onPodFailure,
@@ -79,6 +85,7 @@ export function sessionsOf(setting: Setting): Record<string, unknown> {
     disruption,
     maxConcurrent,
     warm: Math.min(warm, maxConcurrent),
+    ...(sleepSeconds > 0 && { workspace: { type: "Pod", sleepSeconds }, maxSleeping: maxConcurrent }),
     // Longer than a healthy start takes on a busy machine.
     firstBeatTimeoutSeconds: 20,
     prepareTimeoutSeconds: 30,

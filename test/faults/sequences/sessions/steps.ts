@@ -7,6 +7,8 @@ import { SURROUNDINGS, USERS, WORK_COMES } from "../surroundings.ts";
 /** Everything that may happen to an Environment with `sessions`, by origin. */
 export const KINDS = [
   ...WORK_COMES,
+  // A session that sleeps gets its next item.
+  "work:wakes",
   // A session arrives, and the next Pod that is created has this fate.
   "fate:crash",
   "fate:exit-code",
@@ -27,6 +29,9 @@ export const KINDS = [
   // Users, the cluster and the node.
   "pod:deleted",
   "pod:parked-deleted",
+  "pod:sleeping-deleted",
+  "pod:sleeping-evicted",
+  "pod:keeper-killed",
   "pod:evicted-by-api",
   "pod:evicted-by-node",
   "pod:killed",
@@ -41,6 +46,7 @@ export const KINDS = [
   // Changes of the spec.
   "spec:warm",
   "spec:max",
+  "spec:sleep",
   "spec:template",
   "spec:bad-template",
   "spec:lease",
@@ -67,17 +73,30 @@ export interface Setting extends CommonSetting {
   readonly disruption: "Allow" | "Protect";
   readonly maxConcurrent: number;
   readonly warm: number;
+  /** Seconds for which a session sleeps in its Pod; 0: it has no volume, and does not sleep. */
+  readonly sleepSeconds: number;
 }
 
-function setting(replicas: fc.Arbitrary<1 | 2>): fc.Arbitrary<Setting> {
+/** Steps that need sessions that sleep. */
+const OF_SLEEP: ReadonlySet<Kind> = new Set([
+  "work:wakes",
+  "pod:sleeping-deleted",
+  "pod:sleeping-evicted",
+  "pod:keeper-killed",
+  "spec:sleep",
+]);
+
+function setting(replicas: fc.Arbitrary<1 | 2>, sleeps: boolean): fc.Arbitrary<Setting> {
   return fc.record({
     replicas,
     lease: fc.constantFrom("Worker", "Worker", "Operator"),
     onPodFailure: fc.constantFrom("Stop", "Release"),
-    parking: fc.constantFrom("Key", "Shell", "Shell", "Program"),
+    // Pods that wait for a key have no turns.
+    parking: sleeps ? fc.constantFrom("Shell", "Program") : fc.constantFrom("Key", "Shell", "Shell", "Program"),
     disruption: fc.constantFrom("Allow", "Allow", "Protect"),
     maxConcurrent: fc.integer({ min: 1, max: 4 }),
     warm: fc.integer({ min: 0, max: 2 }),
+    sleepSeconds: sleeps ? fc.constantFrom(3, 600, 600) : fc.constantFrom(0, 0, 3, 600, 600),
     switches,
   });
 }
@@ -85,5 +104,5 @@ function setting(replicas: fc.Arbitrary<1 | 2>): fc.Arbitrary<Setting> {
 const WORK: readonly Kind[] = ["work:session", "work:session", "work:burst", "work:same-session"];
 
 export function sequenceWith(kind: Kind): fc.Arbitrary<Sequence<Kind, Setting>> {
-  return draw({ kind, kinds: KINDS, work: WORK, setting });
+  return draw({ kind, kinds: KINDS, work: WORK, setting: (replicas) => setting(replicas, OF_SLEEP.has(kind)) });
 }

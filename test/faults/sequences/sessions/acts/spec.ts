@@ -4,6 +4,11 @@ import type { SessionsStage } from "../stage.ts";
 export const SPEC = {
   "spec:warm": (stage, choice) => change(stage, { warm: Math.min(choice % 3, stage.witness.maxConcurrentNow) }),
   "spec:max": (stage, choice) => change(stage, { maxConcurrent: 1 + (choice % 4), warm: choice % 2 }),
+  "spec:sleep": (stage, choice) => {
+    if (stage.setting.sleepSeconds === 0) return false;
+    const sleepSeconds = pick([0, 2, 30, 600], choice);
+    return change(stage, { workspace: { sleepSeconds }, maxSleeping: pick([0, 1, 4], choice) });
+  },
   "spec:template": (stage, choice) => change(stage, template(stage, { image: `worker:${choice}` })),
   // The dry run refuses it; the spec keeps it until the faults end.
   "spec:bad-template": (stage) => change(stage, template(stage, { imagePulPolicy: "Never" })),
