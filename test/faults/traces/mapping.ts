@@ -106,6 +106,8 @@ const DELETES_IDLE: Reading = {
 
 /**
  * Points that change nothing in the model: their effect is not part of it, or they are reads that decide nothing alone.
+ * A trace is about one item, and so about one turn. The model's steps that mark a Pod as sleeping, add a turn, and remove
+ * a sleeping Pod are about several items, and no trace is checked against them.
  */
 type Unread =
   | `${"prepare" | "environment" | "refuse" | "budget" | "queue" | "sweep" | "cleanup" | "workspace"}.${string}`

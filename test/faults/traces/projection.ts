@@ -14,7 +14,8 @@ export interface Projection {
 /** Points without a work id: deletions of parked and of finished Pods. */
 const DELETIONS = new Set(["removal.delete-pod", "retention.delete-pod"]);
 
-export function project(entries: readonly Entry[], workId: string): Projection {
+export function project(trace: readonly Entry[], workId: string): Projection {
+  const entries = byTurn(trace, workId);
   const pods = new Map<string, Set<string>>();
   for (const event of points(entries)) {
     if (event.workId !== workId || event.point !== "claim.journal" || event.pod === undefined) continue;
@@ -42,6 +43,33 @@ export function project(entries: readonly Entry[], workId: string): Projection {
     environments: [...pods.keys()],
     pods: [...pods.values()].map((names) => [...names]),
   };
+}
+
+/**
+ * An item that returned to the queue may run in the same Pod again, in a later turn. To the model of one item, each
+ * turn is a Pod of its own.
+ */
+function byTurn(entries: readonly Entry[], workId: string): readonly Entry[] {
+  /** By Pod: the number of the item's turns in it, and whether the last one has ended. */
+  const turns = new Map<string, { count: number; hasEnded: boolean }>();
+  return entries.map((entry) => {
+    if (entry.is !== "point" && entry.is !== "over") return entry;
+    const { environment, pod } = entry.is === "point" ? entry.event : entry;
+    if (pod === undefined) return entry;
+    const key = `${environment}/${pod}`;
+    const turn = turns.get(key) ?? { count: 1, hasEnded: false };
+    turns.set(key, turn);
+    if (entry.is === "point" && entry.event.workId === workId && entry.event.phase === "before") {
+      if (entry.event.point === "session.sleep") turn.hasEnded = true;
+      if (entry.event.point === "claim.journal" && turn.hasEnded) {
+        turn.count += 1;
+        turn.hasEnded = false;
+      }
+    }
+    if (turn.count === 1) return entry;
+    const named = { pod: `${pod} (turn ${turn.count} of the item)` };
+    return entry.is === "point" ? { ...entry, event: { ...entry.event, ...named } } : { ...entry, ...named };
+  });
 }
 
 /** Calls are numbered per operator. */

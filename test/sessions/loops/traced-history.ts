@@ -44,6 +44,8 @@ class TracedHistory {
   readonly #random: () => number;
   /** A second generator, so that the other draws of a seed do not change. */
   readonly #streams: () => number;
+  /** Decides which sessions come back; null: no session sleeps. */
+  readonly #sleeps: (() => number) | null;
   #isCalm = false;
 
   constructor(seed: number) {
@@ -64,7 +66,12 @@ class TracedHistory {
     };
     const parking = PARKINGS[Math.floor(this.#streams() * PARKINGS.length)];
     if (parking !== "Key") Object.assign(this.rules, { parking: "Shell" });
-    const sessions = { warm: 2, maxConcurrent: 4, lease, onPodFailure, parking, template: TEMPLATE };
+    const sleeps = seededRandom(seed + 3);
+    this.#sleeps = parking !== "Key" && sleeps() < 1 / 2 ? sleeps : null;
+    const workspace = this.#sleeps
+      ? { type: "Pod", sleepSeconds: Math.floor(10 + sleeps() * 200) }
+      : { type: "Ephemeral" };
+    const sessions = { warm: 2, maxConcurrent: 4, lease, onPodFailure, parking, workspace, template: TEMPLATE };
     this.world = new LoopWorld({
       seed,
       points: this.recorder.observer,
@@ -134,7 +141,7 @@ class TracedHistory {
     if (rival) this.#recordEnds(rival, RIVAL);
     for (const one of rival ? [world, rival] : [world]) one.createEnvironment();
     rival?.startOperator();
-    for (let item = 0; item < 6; item += 1) this.at(this.between(0, FAULTS_MS), () => world.enqueue());
+    for (let item = 0; item < 6; item += 1) this.at(this.between(0, FAULTS_MS), () => this.#enqueue());
     this.#restarts();
     if (this.chance(0.5)) this.#badWeather();
     if (this.chance(0.5)) this.#userStops();
@@ -142,6 +149,13 @@ class TracedHistory {
     await world.pass(FAULTS_MS);
     this.#isCalm = true;
     await world.until("everything is settled", () => world.isSettled && (rival?.isSettled ?? true), SETTLES_MS);
+  }
+
+  /** Queues an item of a new session, or of one that sleeps or still runs. */
+  #enqueue(): void {
+    const { world } = this;
+    const earlier = world.items.find(() => this.#sleeps && this.#sleeps() < 1 / 3);
+    world.enqueue(earlier ? { sessionId: world.api.world.item(earlier.id).data.id } : {});
   }
 
   #restarts(): void {
