@@ -2,7 +2,6 @@ import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import {
   closeSync,
-  existsSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -25,26 +24,7 @@ import {
   shellFrame,
   waitingCommand,
 } from "../../src/pods/frame.ts";
-
-interface Shell {
-  readonly program: string;
-  readonly args: readonly string[];
-  /** bash behaves like a POSIX shell when it is called `sh`. */
-  readonly argv0?: string;
-}
-
-/** The shells that images have as `/bin/sh`. Their Debian packages: dash, bash, busybox-static. */
-const SHELLS: Readonly<Record<string, Shell>> = {
-  dash: { program: "/bin/dash", args: [] },
-  "bash as sh": { program: "/bin/bash", args: [], argv0: "sh" },
-  "bash --posix": { program: "/bin/bash", args: ["--posix"] },
-  "busybox sh": { program: "/bin/busybox", args: ["sh"] },
-};
-
-const isInstalled = ({ program }: Shell) => existsSync(program);
-
-const NAMESPACE = ["--pid", "--fork", "--kill-child"];
-const hasNamespaces = spawnSync("unshare", [...NAMESPACE, "true"]).status === 0;
+import { AS_FIRST_PROCESS, childOf, hasNamespaces, isInstalled, SHELLS, type Shell, waits } from "./shells.ts";
 
 const PATH = "/usr/bin:/bin";
 /** Characters that mean something to a shell, and names that its patterns would match. */
@@ -158,15 +138,6 @@ function environmentIn({ code, stdout, stderr }: Ended): Record<string, string> 
   const entries = rest.join("\n").split("\0").filter(Boolean);
   return Object.fromEntries(entries.map((entry) => entry.split(/=(.*)/s).slice(0, 2)));
 }
-
-/** Resolves when the shell has set its trap and waits. */
-async function waits(pid: () => number | undefined): Promise<void> {
-  const status = () => readFileSync(`/proc/${pid()}/status`, "utf8");
-  const catches = () => (BigInt(`0x${/^SigCgt:\s*(\w+)$/m.exec(status())?.[1]}`) & SIGTERM_BIT) !== 0n;
-  const isWaiting = () => pid() !== undefined && catches() && status().includes("(sleeping)");
-  await expect.poll(isWaiting, { timeout: 10_000 }).toBe(true);
-}
-const SIGTERM_BIT = 1n << 14n;
 
 test("every shell is installed in CI", () => {
   const missing = Object.entries(SHELLS).filter(([, shell]) => !isInstalled(shell));
@@ -301,10 +272,8 @@ for (const [name, shell] of Object.entries(SHELLS)) {
 
     test.skipIf(!hasNamespaces)("exits with 143 on SIGTERM also as a container's first process", async () => {
       const { program, args } = shell;
-      const launcher = ["unshare", ...NAMESPACE];
-      const { child, ended } = start({ program, args }, ["/bin/echo", "started"], { launcher });
-      const children = () => readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, "utf8").trim();
-      const first = () => (children() === "" ? undefined : Number(children()));
+      const { child, ended } = start({ program, args }, ["/bin/echo", "started"], { launcher: AS_FIRST_PROCESS });
+      const first = () => childOf(child.pid);
       await waits(first);
       process.kill(first() ?? 0, "SIGTERM");
       expect((await ended).code).toBe(143);
