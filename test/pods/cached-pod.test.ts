@@ -5,10 +5,21 @@ import { cachedPod } from "../../src/pods/cached-pod.ts";
 import { readFinished } from "../../src/pods/finished.ts";
 import { assignedAtMs, credentialOf, parkingOf } from "../../src/pods/pod-gate.ts";
 import { readPodState, sessionContainerName } from "../../src/pods/pod-state.ts";
+import {
+  endedTurn,
+  hasOpenTurn,
+  hasRerunTurn,
+  isWaitingTurnDead,
+  livesOn,
+  newestTurn,
+  slotOf,
+  turnContainerId,
+} from "../../src/pods/turns.ts";
 import { freePodOf } from "../../src/pool/free-pods.ts";
 import { crashLoop } from "../../src/workers/verdicts.ts";
 import { readWorkerPod } from "../../src/workers/worker-pod.ts";
 import { podAt, SEQUENCE_NAMES, sequence } from "../testbed/node/recorded-sequences.ts";
+import { type TurnsPod, turnsPod } from "./turn-pods.ts";
 
 const NOTHING_MORE = { capabilities: [] };
 /** Later than every recording. */
@@ -32,6 +43,43 @@ describe("a cached Pod", () => {
       expect(assignedAtMs(cached)).toBe(assignedAtMs(pod));
       expect(credentialOf(cached, sessionContainerName(cached))).toBe(credentialOf(pod, sessionContainerName(pod)));
     }
+  });
+
+  describe("with turns", () => {
+    const RUNNING = { running: { startedAt: "2030-01-01T00:00:00Z" } };
+    const ENDED = { terminated: { exitCode: 0, reason: "Completed", finishedAt: "2030-01-01T00:00:00Z" } };
+    const cases: [string, TurnsPod][] = [
+      ["that waits for its first turn", {}],
+      ["that is free", { turns: { 1: RUNNING } }],
+      ["that runs its tenth turn", { phase: "assigned", ended: 9, turns: { 9: ENDED, 10: RUNNING } }],
+      ["that sleeps", { phase: "sleeping", ended: 2, turns: { 1: ENDED, 2: ENDED, 3: RUNNING } }],
+      ["whose turn just ended", { phase: "assigned", ended: 1, turns: { 1: ENDED, 2: ENDED } }],
+      ["whose first turn runs again", { phase: "sleeping", ended: 2, turns: { 1: RUNNING, 2: ENDED, 3: RUNNING } }],
+      [
+        "whose turn runs in another container",
+        { phase: "assigned", turns: { 1: RUNNING }, ids: { 1: "containerd://b" }, claimedIn: "containerd://a" },
+      ],
+      ["whose keeper has ended", { phase: "assigned", turns: { 1: RUNNING }, keeper: ENDED }],
+      ["with a debug container", { turns: { 1: RUNNING }, others: { debugger: RUNNING } }],
+    ];
+
+    test.each(cases)("gives the loops the same answers as the full Pod %s", (_, of) => {
+      const read = (pod: Pod) => ({
+        ...{ state: readPodState(pod), newest: newestTurn(pod), open: hasOpenTurn(pod), slot: slotOf(pod) },
+        ...{ rerun: hasRerunTurn(pod), dead: isWaitingTurnDead(pod), lives: livesOn(pod, newestTurn(pod)) },
+        last: readPodState(pod, endedTurn(pod)),
+        id: turnContainerId(pod, newestTurn(pod)),
+      });
+      const pod = turnsPod({ annotations: { "berth.dev/assigned-at": "2030-01-01T00:00:00Z" }, ...of });
+      expect(read(cachedPod(pod))).toEqual(read(pod));
+    });
+
+    test("keeps the newest of its turns, and of their statuses those from the last end on", () => {
+      const turns = Object.fromEntries(Array.from({ length: 99 }, (_, n) => [n + 1, ENDED]));
+      const { spec, status } = cachedPod(turnsPod({ phase: "sleeping", ended: 99, turns: { ...turns, 100: RUNNING } }));
+      expect(spec.ephemeralContainers).toEqual([{ name: "berth-turn-100" }]);
+      expect(status?.ephemeralContainerStatuses?.map(({ name }) => name)).toEqual(["berth-turn-99", "berth-turn-100"]);
+    });
   });
 
   test("keeps all of Berth's labels and annotations except those for people", () => {

@@ -6,7 +6,7 @@ import {
   LABEL_PHASE,
 } from "../../src/api/names.ts";
 import type { ContainerState, Pod } from "../../src/kube/resource.ts";
-import { turnName } from "../../src/pods/turns.ts";
+import { keeperOf, turnName } from "../../src/pods/turns.ts";
 import { PREPARED, pod, SESSION } from "./pods.ts";
 
 export interface TurnsPod {
@@ -60,7 +60,10 @@ export function turnsPod(of: TurnsPod = {}): Pod {
         },
         ...of.metadata,
       },
-      spec: { ephemeralContainers: [...numbers.map(turnName), ...Object.keys(others)].map((each) => ({ name: each })) },
+      spec: {
+        containers: [keeperOf({ name: SESSION, image: "worker:1", command: ["worker"] })],
+        ephemeralContainers: [...numbers.map(turnName), ...Object.keys(others)].map((each) => ({ name: each })),
+      },
     },
   );
 }

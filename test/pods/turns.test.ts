@@ -135,7 +135,7 @@ describe("a turn that its node ended or started again", () => {
   });
 
   test("is another container than the one that was given the session", () => {
-    const claimed = (id: string | undefined, phase = "assigned") =>
+    const claimed = (id: string | undefined, phase: "assigned" | "sleeping" = "assigned") =>
       turnsPod({ ended: 1, turns: { 2: RUNNING }, ids: { 2: "containerd://now" }, phase, claimedIn: id });
     expect(isRerun(claimed("containerd://before"), 2)).toBe(true);
     expect(isRerun(claimed("containerd://now"), 2)).toBe(false);

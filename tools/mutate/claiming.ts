@@ -682,7 +682,7 @@ export const CLAIMING: readonly FileMutations[] = [
   },
   {
     file: "src/sleep/session-pods.ts",
-    tests: ["test/protocol/claim-table.test.ts"],
+    tests: ["test/sleep/session-pods.test.ts"],
     mutations: [
       {
         name: "checks no claim for a running session",
