@@ -7,9 +7,12 @@ import type { Pod } from "../../src/kube/resource.ts";
 import { ServerTimes } from "../../src/queue/server-times.ts";
 import { WorkApiError, type WorkErrorKind } from "../../src/work/errors.ts";
 import { pod } from "../pods/pods.ts";
+import { type TurnsPod, turnsPod } from "../pods/turn-pods.ts";
 import { claimOf, JOURNAL } from "../protocol/claims.ts";
 import { fakeContext } from "../sessions/fake-context.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
+
+const ASSIGNED = { "berth.dev/assigned-at": "2030-01-01T00:00:00Z" };
 
 const WINDOW_MS = windowMs(DEFAULT_TIMING);
 
@@ -122,6 +125,27 @@ describe("the live read of the Pod before an acknowledgement", () => {
     ],
   ])("rejects a Pod that %s", async (_, live) => {
     expect(await readBy(() => live)).toMatchObject({ isParked: false, isRefused: false });
+  });
+
+  test("accepts a sleeping Pod only before the claimed turn, and notes the version that it read", async () => {
+    const RUNNING = { running: { startedAt: "2030-01-01T00:00:00Z" } };
+    const read = async (of: TurnsPod) => {
+      const metadata = { uid: JOURNAL.podUid, resourceVersion: "7" };
+      const { acknowledging, claim } = setUp({ read: () => turnsPod({ phase: "sleeping", ...of, metadata }) });
+      const { isParked } = await acknowledging.readPod({ ...claim, turn: 2 });
+      return { isParked, version: claim.record.podVersion };
+    };
+    expect(await read({ ended: 1, turns: { 2: RUNNING } })).toEqual({ isParked: true, version: "7" });
+    // Another process served an item in the claimed turn meanwhile, or skipped it.
+    expect(await read({ ended: 2, turns: { 2: { terminated: { exitCode: 0 } }, 3: RUNNING } })).toMatchObject({
+      isParked: false,
+    });
+    expect(await read({ ended: 1, turns: { 2: { terminated: { exitCode: 143 } }, 3: RUNNING } })).toMatchObject({
+      isParked: false,
+    });
+    expect(await read({ phase: "assigned", ended: 1, turns: { 2: RUNNING }, annotations: ASSIGNED })).toMatchObject({
+      isParked: false,
+    });
   });
 
   test.each([0, 500])("rejects a Pod that it can't read: status %i", async (status) => {

@@ -3,6 +3,7 @@ import type { Pod, Secret } from "../../src/kube/resource.ts";
 import type { Journal } from "../../src/protocol/journal.ts";
 import { Removals } from "../../src/sleep/removal.ts";
 import { pod } from "../pods/pods.ts";
+import { type TurnsPod, turnsPod } from "../pods/turn-pods.ts";
 import { JOURNAL } from "../protocol/claims.ts";
 import { FakeKube, type KubeCall, refusal } from "../reconcile/fake-kube.ts";
 import { claimSecret, fakeContext, OWNER } from "../sessions/fake-context.ts";
@@ -56,6 +57,48 @@ describe("the removal of a free Pod", () => {
   test("gives running containers their grace period", async () => {
     const running = free({}, { initContainerStatuses: [{ name: "gate", state: { running: {} } }] });
     expect((await remove({}, running)).deletes[0]).toEqual(["pods", { uid: JOURNAL.podUid }]);
+  });
+});
+
+describe("the removal of a sleeping Pod", () => {
+  const RUNNING = { running: { startedAt: "2030-01-01T00:00:00Z" } };
+  const asleep = (of: TurnsPod = {}) =>
+    turnsPod({
+      ...{ phase: "sleeping", ended: 1, turns: { 2: RUNNING }, ...of },
+      metadata: { uid: JOURNAL.podUid, resourceVersion: "7", ownerReferences: [OWNER], ...of.metadata },
+    });
+
+  test("takes the slot of its next turn, and deletes it in the version that it read", async () => {
+    const live = asleep({ metadata: { resourceVersion: "8" } });
+    const { result, calls, deletes } = await remove({ "get pods": () => live }, asleep());
+    expect(result).toBe("removed");
+    expect(calls.map(({ verb, plural, ref }) => `${verb} ${plural} ${ref.name}`)).toEqual([
+      "create secrets berth-research-x-t2",
+      "get pods berth-research-x",
+      "delete pods berth-research-x",
+      "delete secrets berth-research-x-t2",
+    ]);
+    expect(deletes).toEqual([
+      ["pods", { uid: JOURNAL.podUid, resourceVersion: "8" }],
+      ["secrets", { uid: "lock-uid" }],
+    ]);
+  });
+
+  test.each<[string, TurnsPod]>([
+    ["assigned meanwhile", { phase: "assigned" }],
+    ["in a later turn", { ended: 2, turns: { 3: RUNNING } }],
+    ["before a turn that was added after its lock", { turns: { 3: RUNNING } }],
+  ])("keeps a Pod that is %s, and releases its slot", async (_, of) => {
+    const { result, deletes } = await remove({ "get pods": () => asleep(of) }, asleep());
+    expect(result).toBe("taken");
+    expect(deletes).toEqual([["secrets", { uid: "lock-uid" }]]);
+  });
+
+  test("is retried under its lock if the Pod changed since it was read", async () => {
+    const answers = { "get pods": () => asleep(), "delete pods": conflict };
+    const { result, deletes, isUnderWay } = await remove(answers, asleep());
+    expect([result, isUnderWay]).toEqual(["failed", true]);
+    expect(deletes.map(([plural]) => plural)).toEqual(["pods"]);
   });
 });
 
