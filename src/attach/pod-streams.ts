@@ -124,7 +124,7 @@ export class PodStreams {
   readonly #trying = new Set<string>();
   /** The uids of Pods that get their line, while an attach to them may still succeed: it is not kept. */
   readonly #given = new Set<string>();
-  /** Connections that are opened for a claim in progress, by uid. */
+  /** Connections that are opened for a claim in progress, by uid and container: a Pod may skip a turn meanwhile. */
   readonly #prepared = new Map<string, Promise<AttachStream | null>>();
   /** Refusals in a row. */
   #refusals = 0;
@@ -279,20 +279,21 @@ export class PodStreams {
    * throws.
    */
   prepare(pod: Pod): void {
-    const uid = uidOf(pod);
-    if (this.#prepared.has(uid)) return;
+    const key = containerKey(pod);
+    if (this.#prepared.has(key)) return;
     const opening = this.#connect(pod).catch(() => null);
-    this.#prepared.set(uid, opening);
+    this.#prepared.set(key, opening);
     this.#context.clock.setTimer(() => {
-      if (this.#prepared.get(uid) !== opening) return;
-      this.#prepared.delete(uid);
+      if (this.#prepared.get(key) !== opening) return;
+      this.#prepared.delete(key);
       void opening.then((stream) => stream?.close());
     }, PREPARED_MS);
   }
 
-  async #takePrepared(uid: string): Promise<AttachStream | null> {
-    const opening = this.#prepared.get(uid);
-    this.#prepared.delete(uid);
+  async #takePrepared(pod: Pod): Promise<AttachStream | null> {
+    const key = containerKey(pod);
+    const opening = this.#prepared.get(key);
+    this.#prepared.delete(key);
     const stream = (await opening) ?? null;
     return stream?.isOpen ? stream : null;
   }
@@ -314,7 +315,7 @@ export class PodStreams {
         count("failed");
         throw error;
       });
-    const stream = kept?.isOpen ? kept : ((await this.#takePrepared(uidOf(pod))) ?? (await connect()));
+    const stream = kept?.isOpen ? kept : ((await this.#takePrepared(pod)) ?? (await connect()));
     const deadline = deadlineSignal(clock, MARKER_MS);
     try {
       onSent();
@@ -353,4 +354,8 @@ export class PodStreams {
 
 function uidOf({ metadata }: Pod): string {
   return metadata.uid ?? "";
+}
+
+function containerKey(pod: Pod): string {
+  return `${uidOf(pod)}/${runningContainerName(pod)}`;
 }

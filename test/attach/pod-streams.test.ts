@@ -8,6 +8,7 @@ import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { STARTED_MARKER } from "../../src/pods/frame.ts";
 import { pod } from "../pods/pods.ts";
+import { turnsPod } from "../pods/turn-pods.ts";
 import { refusal } from "../reconcile/fake-kube.ts";
 import { metricValue } from "../support/metric-value.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
@@ -457,6 +458,111 @@ describe("a delivery", () => {
     };
     await expect(streams.deliver(free, FRAME, () => {})).rejects.toThrow("not the leader");
     expect(attached[0]?.stream.isOpen).toBe(false);
+  });
+});
+
+describe("a connection that is opened while a sleeping Pod is claimed", () => {
+  const PREPARED_SECONDS = 10;
+  const RUNNING = { running: { startedAt: "2030-01-01T00:00:00Z" } };
+  const asleep = (turn = 2): Pod => {
+    const made = turnsPod({ name: "pod-0", phase: "sleeping", ended: turn - 1, turns: { [turn]: RUNNING } });
+    return { ...made, metadata: { ...made.metadata, uid: "pod-0-uid" } };
+  };
+  const prepared = async (streams: ReturnType<typeof streamsOf>, pod = asleep()) => {
+    streams.streams.prepare(pod);
+    await streams.clock.settle();
+  };
+
+  test("leads to its waiting turn, and is used by the delivery", async () => {
+    const world = streamsOf();
+    await prepared(world);
+    await prepared(world);
+    expect(world.attached).toMatchObject([{ name: "pod-0", container: "berth-turn-2", stream: { isOpen: true } }]);
+    world.on.send = starts;
+    expect(await world.streams.deliver(asleep(), FRAME, () => {})).toBe("started");
+    expect(world.attached.map(({ stream }) => stream)).toMatchObject([{ sent: [FRAME], isOpen: false }]);
+  });
+
+  test("is waited for by a delivery", async () => {
+    const { streams, on, attached, clock } = streamsOf();
+    const answered = Promise.withResolvers<void>();
+    on.attach = () => answered.promise;
+    on.send = starts;
+    streams.prepare(asleep());
+    const delivery = streams.deliver(asleep(), FRAME, () => {});
+    await clock.settle();
+    expect(attached).toHaveLength(1);
+    answered.resolve();
+    expect(await delivery).toBe("started");
+    expect(attached).toHaveLength(1);
+  });
+
+  test.each<[string, (world: ReturnType<typeof streamsOf>) => void]>([
+    [
+      "could not be opened",
+      ({ on }) => {
+        on.attach = () => refusal(500, "InternalError", "error dialing backend");
+      },
+    ],
+    ["was lost", ({ clock, attached }) => void clock.setTimer(() => attached[0]?.stream.close("lost"), 0)],
+  ])("is replaced by another one if it %s", async (_, fault) => {
+    const world = streamsOf();
+    fault(world);
+    await prepared(world);
+    await world.clock.advance(1);
+    world.on.attach = () => undefined;
+    world.on.send = starts;
+    expect(await world.streams.deliver(asleep(), FRAME, () => {})).toBe("started");
+    expect(world.attached.map(({ stream }) => stream.sent)).toEqual([[], [FRAME]]);
+  });
+
+  test("is closed if no delivery uses it in time", async () => {
+    const world = streamsOf();
+    await prepared(world);
+    await world.clock.advance(PREPARED_SECONDS * SECOND - 1);
+    expect(world.open()).toEqual(["pod-0"]);
+    await world.clock.advance(1);
+    expect(world.open()).toEqual([]);
+    await prepared(world);
+    expect(world.attached).toHaveLength(2);
+  });
+
+  test("has its own time, whatever became of an earlier one", async () => {
+    const world = streamsOf();
+    await prepared(world);
+    world.on.send = starts;
+    await world.streams.deliver(asleep(), FRAME, () => {});
+    await world.clock.advance(PREPARED_SECONDS * SECOND - 1);
+    await prepared(world);
+    await world.clock.advance(1);
+    expect(world.open()).toEqual(["pod-0"]);
+  });
+
+  test("leads to no other turn of the Pod than the one that is claimed", async () => {
+    const world = streamsOf();
+    await prepared(world, asleep(2));
+    await prepared(world, asleep(3));
+    world.on.send = starts;
+    await world.streams.deliver(asleep(3), FRAME, () => {});
+    expect(world.attached.map(({ container, stream }) => [container, stream.sent])).toEqual([
+      ["berth-turn-2", []],
+      ["berth-turn-3", [FRAME]],
+    ]);
+    await world.clock.advance(PREPARED_SECONDS * SECOND);
+    expect(world.open()).toEqual([]);
+  });
+
+  test("is closed with all others, also if it opens later", async () => {
+    const world = streamsOf();
+    await prepared(world, asleep(2));
+    const answered = Promise.withResolvers<void>();
+    world.on.attach = () => answered.promise;
+    await prepared(world, { ...asleep(), metadata: { ...asleep().metadata, name: "pod-1", uid: "pod-1-uid" } });
+    world.streams.close();
+    answered.resolve();
+    await world.clock.settle();
+    expect(world.names()).toEqual(["pod-0", "pod-1"]);
+    expect(world.open()).toEqual([]);
   });
 });
 
