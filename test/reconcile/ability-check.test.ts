@@ -3,11 +3,11 @@ import type { EnvironmentStatus } from "../../src/api/environment.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { ObjectRef } from "../../src/kube/client.ts";
-import { parkingCheck } from "../../src/reconcile/ability-check.ts";
+import { parkingCheck, sleepCheck } from "../../src/reconcile/ability-check.ts";
 import { type Json, parsed, podTemplate, sessionsSpec, stored, workersSpec } from "../api/environments.ts";
 import { FakeStream } from "../attach/fake-stream.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { noAnswer, notFound, refusal } from "./fake-kube.ts";
+import { FakeKube, noAnswer, notFound, refusal } from "./fake-kube.ts";
 
 const WITH_COMMAND = podTemplate({ containers: [{ name: "worker", image: "worker:1", command: ["worker"] }] });
 const environmentOf = (sessions: Json = {}, generation = 1) => {
@@ -161,5 +161,91 @@ describe("a fault that only a Pod shows", () => {
     const changed = found("Key");
     await changed.check(environmentOf({}, 4));
     expect(changed.refused).toBeNull();
+  });
+});
+
+describe("the right to add turns to Pods", () => {
+  const SLEEPING = { workspace: { type: "Pod", mountPath: "/workspace", sleepSeconds: 600 } };
+  const wanting = (sessions: Json = {}, generation = 1) => environmentOf({ ...SLEEPING, ...sessions }, generation);
+
+  /** A check of the right to patch `pods/ephemeralcontainers`, on an API server that gives these answers in turn. */
+  function turnCheckOf(answers: Error[], found?: Partial<EnvironmentStatus>) {
+    const clock = new VirtualClock();
+    const kube = new FakeKube(() => answers.shift() ?? new Error("not foreseen"), clock);
+    const check = sleepCheck({
+      ...{ kube: kube.client, points: NO_POINTS, clock, timing: DEFAULT_TIMING },
+      found: found as EnvironmentStatus | undefined,
+    });
+    const next = () => clock.advance(check.nextLookMs(clock.monotonic()));
+    return { check, clock, calls: kube.calls, next };
+  }
+
+  test("exists when the API server only misses the Pod, which never exists", async () => {
+    const { check, calls } = turnCheckOf([NONE]);
+    await check.check(wanting());
+    expect([check.refused, check.failure]).toEqual([null, null]);
+    expect(calls).toMatchObject([
+      {
+        ...{ verb: "patch", plural: "pods", ref: { namespace: "agents", name: expect.stringContaining("research") } },
+        query: { type: "strategic", subresource: "ephemeralcontainers" },
+      },
+    ]);
+  });
+
+  test.each([
+    ["the operator's role", FORBIDDEN],
+    ["a policy with 422", refusal(422, "Invalid", "ephemeral containers are not allowed here")],
+  ])("is missing when %s refuses it, until a later check", async (_, error) => {
+    const { check, next } = turnCheckOf([error, NONE]);
+    await check.check(wanting());
+    expect(check.refused).toMatch(/^the operator may not add ephemeral containers to Pods: ./);
+    expect(check.failure).toBeNull();
+    await next();
+    await check.check(wanting());
+    expect(check.refused).toBeNull();
+  });
+
+  test("stays as it is known without an answer", async () => {
+    const { check, next } = turnCheckOf([noAnswer("patch"), FORBIDDEN, noAnswer("patch")]);
+    await check.check(wanting());
+    expect(check.refused).toBeNull();
+    await next();
+    await check.check(wanting());
+    await next();
+    await check.check(wanting());
+    expect(check.refused).toMatch(/^the operator may not add/);
+  });
+
+  test("is read from the status of an earlier process until the first check", async () => {
+    const message = "the operator may not add ephemeral containers to Pods: no";
+    const sleep = { enabled: false, message: `${message}; each work item gets a new Pod` };
+    const { check } = turnCheckOf([NONE], { sleep } as EnvironmentStatus);
+    expect(check.refused).toBe(message);
+    await check.check(wanting());
+    expect(check.refused).toBeNull();
+    expect(turnCheckOf([], { sleep: { enabled: true, message: "m" } } as EnvironmentStatus).check.refused).toBeNull();
+  });
+
+  test("does not outweigh what failed in a Pod, which counts until the spec changes", async () => {
+    const found = {
+      ...{ observedGeneration: 3, sleep: { enabled: false, message: "m", failure: "the image has no date" } },
+    } as EnvironmentStatus;
+    const { check } = turnCheckOf([NONE, NONE], found);
+    await check.check(wanting({}, 3));
+    expect([check.refused, check.failure]).toEqual(["the image has no date", "the image has no date"]);
+    await check.check(wanting({}, 4));
+    expect([check.refused, check.failure]).toEqual([null, null]);
+  });
+
+  test.each<[string, ReturnType<typeof environmentOf>]>([
+    ["no session sleeps", environmentOf()],
+    ["sleepSeconds is 0", wanting({ workspace: { ...SLEEPING.workspace, sleepSeconds: 0 } })],
+    ["the template keeps sessions from sleeping", wanting({ template: podTemplate() })],
+    ["there are no sessions", parsed(stored(workersSpec()))],
+  ])("is not checked when %s", async (_, environment) => {
+    const { check, clock, calls } = turnCheckOf([]);
+    await check.check(environment);
+    expect(calls).toEqual([]);
+    expect(check.nextLookMs(clock.monotonic())).toBe(Number.POSITIVE_INFINITY);
   });
 });
