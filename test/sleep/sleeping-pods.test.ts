@@ -1,0 +1,246 @@
+import { describe, expect, test } from "vitest";
+import type { Pod } from "../../src/kube/resource.ts";
+import type { NodeOutlook } from "../../src/pods/node-health.ts";
+import { ClaimTable } from "../../src/protocol/claim-table.ts";
+import type { DepartingPods } from "../../src/sleep/departing-pods.ts";
+import { SleepingPods } from "../../src/sleep/sleeping-pods.ts";
+import type { TurnAdding } from "../../src/sleep/turn-adding.ts";
+import { parsed, sessionsSpec, stored } from "../api/environments.ts";
+import { type TurnsPod, turnsPod } from "../pods/turn-pods.ts";
+import { claimOf } from "../protocol/claims.ts";
+import { FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
+import { fakeContext, OWNER } from "../sessions/fake-context.ts";
+import { metricValue } from "../support/metric-value.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+
+const FOREIGN_SLOT_MS = 60_000;
+const RUNNING = { running: { startedAt: "2030-01-01T00:00:00Z" } };
+const ENDED = { terminated: { exitCode: 0 } };
+const SESSION = "sesn_1";
+
+/** A Pod of the session, which waits for its second work item, with `of` on top. */
+const podOf = (of: TurnsPod = {}) =>
+  turnsPod({
+    ...{ phase: "sleeping", ended: 1, turns: { 1: ENDED, 2: RUNNING }, ...of },
+    annotations: {
+      "berth.dev/session-id": SESSION,
+      "berth.dev/sleeps-since": "2030-01-01T00:00:00.000Z",
+      "berth.dev/sleeps-until": "2030-01-01T01:00:00.000Z",
+      ...of.annotations,
+    },
+    metadata: { uid: `${of.name ?? "pod"}-uid`, resourceVersion: "7", ownerReferences: [OWNER], ...of.metadata },
+  });
+const assigned = (of: TurnsPod = {}) =>
+  podOf({ ...of, phase: "assigned", annotations: { "berth.dev/assigned-at": "2030-01-01T00:00:00Z" } });
+
+/** SleepingPods with these Pods in the cache, all of one session. */
+function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
+  const clock = new VirtualClock();
+  const kube = new FakeKube(() => ({}), clock);
+  const claims = new ClaimTable();
+  const removed: string[] = [];
+  const leaving = new Set<string>();
+  const told: string[] = [];
+  let outlook: NodeOutlook = "stays";
+  let log: () => "started" | "waiting" | "unclear" = () => "waiting";
+  const workspace = { type: "Pod", mountPath: "/workspace", sleepSeconds };
+  const environment = parsed(stored(sessionsSpec({ workspace })));
+  const context = fakeContext({
+    ...{ clock, kube: kube.client, environment: () => environment, nodeOutlook: () => outlook },
+    announce: (reason: string, message: string) => told.push(`${reason}: ${message}`),
+    pods: {
+      get: (name: string) => pods.find(({ metadata }) => metadata.name === name),
+      ofSession: () => pods,
+      sleeping: () => pods.filter(({ metadata }) => metadata.labels?.["berth.dev/phase"] === "sleeping"),
+    },
+  });
+  const departing = {
+    has: (name: string) => leaving.has(name),
+    remove: async ({ metadata: { name = "" } }: Pod, onLocked = () => {}) => {
+      leaving.add(name);
+      removed.push(name);
+      onLocked();
+    },
+  };
+  const sleeping = new SleepingPods({
+    ...{ context, claims, departing: departing as unknown as DepartingPods, onChange: () => {} },
+    turns: { keep: () => null, ended: async () => {} } as unknown as TurnAdding,
+    streams: { hasStarted: async () => log() },
+    waitingForRoom: () => [],
+  });
+  return {
+    ...{ sleeping, clock, kube, claims, removed, leaving, told, context },
+    set: (more: { outlook?: NodeOutlook; log?: typeof log }) => {
+      outlook = more.outlook ?? outlook;
+      log = more.log ?? log;
+    },
+    of: () => sleeping.of(SESSION),
+    patches: () => kube.calls.filter(({ verb }) => verb === "patch").map(({ body }) => body as Pod),
+  };
+}
+
+describe("the Pod of a session", () => {
+  test("is ready while its next turn waits", () => {
+    const pod = podOf();
+    const { of, sleeping } = sleepingOf([pod]);
+    expect([of(), sleeping.hasReady]).toEqual([{ is: "ready", pod }, true]);
+  });
+
+  test.each<[string, Pod]>([
+    ["its next turn is not added yet", podOf({ turns: { 1: ENDED } })],
+    ["its next turn does not wait yet", podOf({ turns: { 1: ENDED, 2: undefined } })],
+    ["its waiting turn was killed", podOf({ turns: { 1: ENDED, 2: ENDED } })],
+    ["its work item runs", assigned()],
+    ["its work item is being settled", assigned({ turns: { 1: ENDED, 2: ENDED } })],
+  ])("is busy while %s: no other Pod may serve the session", (_, pod) => {
+    const { of, sleeping } = sleepingOf([pod]);
+    expect([of(), sleeping.hasReady]).toEqual([{ is: "busy" }, false]);
+  });
+
+  test.each<[string, Pod]>([
+    ["it is being deleted", podOf({ metadata: { deletionTimestamp: "2030-01-01T00:00:00Z" } })],
+    ["its session runs, and its keeper has ended", assigned({ turns: { 2: ENDED }, keeper: ENDED })],
+    ["its node is lost", assigned({ status: { reason: "NodeLost" } })],
+  ])("is none if %s", (_, pod) => expect(sleepingOf([pod]).of()).toBeNull());
+
+  test("is none while Berth deletes it", () => {
+    const { of, leaving } = sleepingOf([podOf()]);
+    leaving.add("berth-research-x");
+    expect(of()).toBeNull();
+  });
+
+  test("is busy while a claim has it, although it still looks asleep", () => {
+    const { of, claims, sleeping } = sleepingOf([podOf()]);
+    claims.add(claimOf({ turn: 2 }));
+    expect([of(), sleeping.hasReady, sleeping.views()]).toEqual([{ is: "busy" }, false, []]);
+  });
+
+  test("is busy while one is assigned, whatever another one does", () => {
+    expect(sleepingOf([podOf(), assigned({ name: "another" })]).of()).toEqual({ is: "busy" });
+  });
+
+  test("is the one that slept last, which has the newest files", () => {
+    const later = podOf({ name: "later", annotations: { "berth.dev/sleeps-since": "2030-01-01T00:20:00Z" } });
+    expect(sleepingOf([podOf(), later, podOf({ name: "third" })]).of()).toEqual({ is: "ready", pod: later });
+  });
+
+  test("is none for a while after another client took its slot, and until then serves no item", async () => {
+    const { of, sleeping, clock } = sleepingOf([podOf()]);
+    sleeping.leave("berth-research-x");
+    expect([of(), sleeping.hasReady]).toEqual([null, false]);
+    await clock.advance(FOREIGN_SLOT_MS - 1);
+    expect(of()).toBeNull();
+    await clock.advance(1);
+    expect(of()).toMatchObject({ is: "ready" });
+  });
+
+  test("is given up on a node that is about to be removed, with an Event, and is busy until it is gone", async () => {
+    const { of, set, removed, told, context, clock } = sleepingOf([podOf()]);
+    set({ outlook: "leaves" });
+    expect(of()).toEqual({ is: "busy" });
+    await clock.settle();
+    expect(removed).toEqual(["berth-research-x"]);
+    expect(told).toEqual([expect.stringMatching(/^SleepEnded: session sesn_1 .*its node is leaving/)]);
+    expect(await metricValue(context.metrics.sleepsEnded, { ...context.labels, reason: "Unfit" })).toBe(1);
+  });
+
+  test("is not given up while a claim has it", async () => {
+    const { sleeping, claims, removed, clock } = sleepingOf([podOf()]);
+    claims.add(claimOf({ turn: 2 }));
+    sleeping.giveUp(podOf());
+    await clock.settle();
+    expect(removed).toEqual([]);
+  });
+});
+
+describe("an assigned Pod without a claim", () => {
+  const waits = () => assigned({ turns: { 1: ENDED, 2: RUNNING } });
+
+  test("sleeps again if its program never started, in the version that was seen", async () => {
+    const { sleeping, patches } = sleepingOf([waits()]);
+    expect(await sleeping.takeBack(waits())).toBe("yes");
+    expect(patches()).toMatchObject([
+      {
+        metadata: {
+          ...{ uid: "pod-uid", resourceVersion: "7", labels: { "berth.dev/phase": "sleeping" } },
+          // Its second turn still waits.
+          annotations: { "berth.dev/ended-turn": "1", "berth.dev/session-id": SESSION },
+        },
+      },
+    ]);
+  });
+
+  test("sleeps again before its next turn if its waiting shell was killed", async () => {
+    const { sleeping, patches } = sleepingOf([waits()]);
+    expect(await sleeping.takeBack(assigned({ turns: { 1: ENDED, 2: ENDED } }))).toBe("yes");
+    expect(patches()[0]?.metadata.annotations).toMatchObject({ "berth.dev/ended-turn": "2" });
+  });
+
+  test("sleeps again without a look at its log if its next turn was not added", async () => {
+    const { sleeping, set, patches } = sleepingOf([waits()]);
+    set({ log: () => "started" });
+    expect(await sleeping.takeBack(assigned({ turns: { 1: ENDED } }))).toBe("yes");
+    expect(patches()).toHaveLength(1);
+  });
+
+  test.each(["started", "unclear"] as const)("does not sleep again if its log is %s", async (shown) => {
+    const { sleeping, set, patches } = sleepingOf([waits()]);
+    set({ log: () => shown });
+    expect([await sleeping.takeBack(waits()), patches()]).toEqual(["no", []]);
+    const ended = assigned({ turns: { 1: ENDED, 2: ENDED } });
+    expect([await sleeping.takeBack(ended), patches()]).toEqual(["no", []]);
+  });
+
+  test.each<[string, Pod]>([
+    ["had no session before", assigned({ ended: 0, turns: { 1: RUNNING } })],
+    ["has no turns", { ...waits(), metadata: { ...waits().metadata, annotations: {} } }],
+    ["ends with its keeper", assigned({ keeper: ENDED })],
+    ["is being deleted", assigned({ metadata: { deletionTimestamp: "2030-01-01T00:00:00Z" } })],
+  ])("does not sleep if it %s", async (_, pod) => {
+    const { sleeping, kube } = sleepingOf([pod]);
+    expect([await sleeping.takeBack(pod), kube.calls]).toEqual(["no", []]);
+  });
+
+  test("does not sleep if sessions no longer sleep, or the Environment is being deleted", async () => {
+    expect(await sleepingOf([], { sleepSeconds: 0 }).sleeping.takeBack(waits())).toBe("no");
+    const { sleeping } = sleepingOf([]);
+    sleeping.drain();
+    expect(await sleeping.takeBack(waits())).toBe("no");
+  });
+
+  test("is looked at again while its turn starts", async () => {
+    const { sleeping, kube } = sleepingOf([]);
+    expect(await sleeping.takeBack(assigned({ turns: { 1: ENDED, 2: undefined } }))).toBe("later");
+    expect(kube.calls).toEqual([]);
+  });
+
+  test.each([
+    ["changed", refusal(409, "Conflict", "modified"), "later"],
+    ["is gone", notFound("pods", "berth-research-x"), "later"],
+  ])("is looked at again if it %s", async (_, error, expected) => {
+    const { sleeping, kube } = sleepingOf([]);
+    kube.answer(() => error);
+    expect(await sleeping.takeBack(waits())).toBe(expected);
+  });
+
+  test("is not given up at once while its log can't be read, and not kept forever", async () => {
+    const { sleeping, set, patches } = sleepingOf([]);
+    set({
+      log: () => {
+        throw refusal(500, "InternalError", "error dialing backend");
+      },
+    });
+    for (let tries = 1; tries < 10; tries += 1) await expect(sleeping.takeBack(waits())).rejects.toThrow("dialing");
+    expect([await sleeping.takeBack(waits()), patches()]).toEqual(["no", []]);
+  });
+
+  test("counts as running at once where logs may not be read", async () => {
+    const { sleeping, set } = sleepingOf([]);
+    set({
+      log: () => {
+        throw refusal(403, "Forbidden", "no");
+      },
+    });
+    expect(await sleeping.takeBack(waits())).toBe("no");
+  });
+});
