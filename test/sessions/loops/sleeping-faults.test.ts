@@ -2,37 +2,10 @@ import { describe, expect, test } from "vitest";
 import { PODS, SECRETS } from "../../../src/kube/resource.ts";
 import { metricValue } from "../../support/metric-value.ts";
 import { refusal } from "./api-server.ts";
-import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE } from "./loop-world.ts";
+import { NAME, NAMESPACE } from "./loop-world.ts";
+import { sleepyWorld } from "./sleepy-world.ts";
 
 const SECOND = 1_000;
-const TEMPLATE = {
-  spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }], terminationGracePeriodSeconds: 30 },
-};
-
-async function sleepyWorld(options: LoopWorldOptions = {}) {
-  const world = new LoopWorld({
-    ...options,
-    sessions: { template: TEMPLATE, workspace: { type: "Pod", sleepSeconds: 600 }, ...options.sessions },
-  });
-  world.createEnvironment();
-  const operator = world.startOperator();
-  if (options.sessions?.["warm"] !== 0) await world.until("a Pod waits", () => world.parked.length > 0);
-  await world.pass(SECOND);
-  const serve = async (sessionId?: string) => {
-    const item = world.enqueue(sessionId === undefined ? {} : { sessionId });
-    await world.until("the item is served", () => world.item(item).state === "stopped" && world.isSettled);
-    const session = world.api.world.item(item).data.id;
-    await world.until("the next turn waits", () =>
-      world.parked.some(({ metadata }) => metadata.name === sleeperOf(session)),
-    );
-    return session;
-  };
-  const sleeperOf = (sessionId: string) =>
-    world.podsOf("sleeping").find(({ metadata }) => metadata.annotations?.["berth.dev/session-id"] === sessionId)
-      ?.metadata.name;
-  return { world, operator, serve, sleeperOf };
-}
-
 describe("wakes and fresh sessions", () => {
   test("together do not exceed maxConcurrent while a removal is slow", async () => {
     const { world, operator, serve } = await sleepyWorld({ sessions: { warm: 3, maxConcurrent: 3 } });
@@ -53,9 +26,9 @@ describe("wakes and fresh sessions", () => {
 
 describe("a claim that is not opened", () => {
   test("leaves the session asleep in its Pod", async () => {
-    const { world, operator, serve, sleeperOf } = await sleepyWorld();
+    const { world, operator, serve, nameOf } = await sleepyWorld();
     const sessionId = await serve();
-    const name = sleeperOf(sessionId);
+    const name = nameOf(sessionId);
     let refuse = true;
     operator.kube.intercept.push(({ verb, plural, name: of }) => {
       if (refuse && verb === "patch" && plural === "secrets" && of === `${name}-t2`)
@@ -67,13 +40,13 @@ describe("a claim that is not opened", () => {
     await world.pass(5 * SECOND);
     refuse = false;
     expect(world.pods.find(({ metadata }) => metadata.name === name)?.metadata.deletionTimestamp).toBeUndefined();
-    expect(sleeperOf(sessionId)).toBe(name);
+    expect(nameOf(sessionId)).toBe(name);
   });
 
   test("leaves the session asleep in its Pod if the operator dies between the touch and the opening", async () => {
-    const { world, operator, serve, sleeperOf } = await sleepyWorld();
+    const { world, operator, serve, nameOf } = await sleepyWorld();
     const sessionId = await serve();
-    const name = sleeperOf(sessionId);
+    const name = nameOf(sessionId);
     operator.kube.intercept.push(({ verb, plural, name: of }) => {
       if (verb === "patch" && plural === "secrets" && of === `${name}-t2`)
         throw refusal(503, "ServiceUnavailable", "not now");
@@ -87,15 +60,15 @@ describe("a claim that is not opened", () => {
     world.startOperator();
     await world.until("nothing is claimed", () => world.claims.length === 0);
     await world.pass(60 * SECOND);
-    expect(sleeperOf(sessionId)).toBe(name);
+    expect(nameOf(sessionId)).toBe(name);
   });
 });
 
 describe("a Pod that was assigned, where the operator may not read logs", () => {
   test("does not hold up its session", async () => {
-    const { world, operator, serve, sleeperOf } = await sleepyWorld();
+    const { world, operator, serve, nameOf } = await sleepyWorld();
     const sessionId = await serve();
-    const name = sleeperOf(sessionId);
+    const name = nameOf(sessionId);
     operator.kube.intercept.push(({ verb, plural, name: of }) => {
       if (verb === "log") throw refusal(403, "Forbidden", "logs may not be read");
       if (verb === "patch" && plural === "secrets" && of === `${name}-t2`)
@@ -106,14 +79,17 @@ describe("a Pod that was assigned, where the operator may not read logs", () => 
     await world.until("nothing is claimed", () => world.claims.length === 0);
     const next = world.enqueue({ sessionId });
     await world.until("the next item is served", () => world.item(next).state === "stopped", 300 * SECOND);
+    // The program may have run, so its Pod is deleted.
+    expect(world.starts.filter(({ workId }) => workId === next).map(({ pod }) => pod)).not.toContain(name);
+    expect(world.pods.map(({ metadata }) => metadata.name)).not.toContain(name);
   });
 });
 
 describe("a sleeping Pod whose lock is someone else's", () => {
   test("is tried again after a pause only, and its sleep is not reported as ended", async () => {
-    const { world, operator, serve, sleeperOf } = await sleepyWorld({ sessions: { warm: 0 } });
+    const { world, operator, serve, nameOf } = await sleepyWorld({ sessions: { warm: 0 } });
     const sessionId = await serve();
-    const name = sleeperOf(sessionId);
+    const name = nameOf(sessionId);
     world.server.create(SECRETS, { metadata: { name: `${name}-t2`, namespace: NAMESPACE } });
     await world.pass(590 * SECOND);
     const before = operator.kube.requests.get("create secrets") ?? 0;
@@ -131,11 +107,11 @@ describe("a sleeping Pod whose lock is someone else's", () => {
 
 describe("an item of a session whose sleeping Pod can't be claimed", () => {
   test("and the items of other sessions do not wait forever", async () => {
-    const { world, serve, sleeperOf } = await sleepyWorld({
+    const { world, serve, nameOf } = await sleepyWorld({
       sessions: { warm: 0, maxConcurrent: 1, workspace: { type: "Pod", sleepSeconds: 60 } },
     });
     const sessionId = await serve();
-    const name = sleeperOf(sessionId);
+    const name = nameOf(sessionId);
     world.server.create(SECRETS, { metadata: { name: `${name}-t2`, namespace: NAMESPACE } });
     await world.pass(90 * SECOND);
     const other = world.enqueue();
@@ -166,18 +142,18 @@ describe("a volume's session that slept", () => {
     const made = () => metricValue(world.metrics.podsCreated, { namespace: NAMESPACE, environment: NAME });
     expect(await made()).toBe(1);
     await world.pass(120 * SECOND);
-    expect(await made()).toBe(1);
+    expect([await made(), world.pods]).toEqual([1, []]);
   });
 });
 
 describe("a Pod that ended in the middle of a work item", () => {
   test("does not make its session's next item wait until the earlier one is settled", async () => {
-    const { world } = await sleepyWorld({
+    const { world, sessionOf } = await sleepyWorld({
       fate: () => ({ startError: false, program: "deaf", servesMs: 20 * SECOND }),
       sessions: { maxConcurrent: 4, retainFailedSeconds: 600 },
     });
     const first = world.enqueue();
-    const sessionId = world.api.world.item(first).data.id;
+    const sessionId = sessionOf(first);
     await world.until("the program runs", () => world.item(first).state === "active");
     const name = world.podsOf("assigned")[0]?.metadata.name ?? "";
     world.fate = () => ({ startError: false, program: "stock", servesMs: 5 * SECOND });
@@ -194,12 +170,12 @@ describe("a Pod that ended in the middle of a work item", () => {
 
 describe("a restart while the cache lags", () => {
   test("keeps the first work item running in a Pod that the cache does not show", async () => {
-    const { world, operator, sleeperOf } = await sleepyWorld({
+    const { world, operator, sessionOf, nameOf } = await sleepyWorld({
       fate: () => ({ startError: false, program: "stock", servesMs: 300 * SECOND }),
       sessions: { firstBeatTimeoutSeconds: 60 },
     });
     const item = world.enqueue();
-    const sessionId = world.api.world.item(item).data.id;
+    const sessionId = sessionOf(item);
     await world.until("the program runs", () => world.node.running.size === 1);
     await world.pass(5 * SECOND);
     const [pod] = world.podsOf("assigned");
@@ -217,13 +193,13 @@ describe("a restart while the cache lags", () => {
     await world.until("the item is over", () => world.item(item).state === "stopped", 600 * SECOND);
     await world.pass(10 * SECOND);
     expect([world.starts.length, world.sessionReasons]).toEqual([1, ["SessionStarted", "Completed"]]);
-    expect(sleeperOf(sessionId)).toBe(pod?.metadata.name);
+    expect(nameOf(sessionId)).toBe(pod?.metadata.name);
   });
 });
 
 describe("a touch that lands long after its timeout", () => {
   test("does not take a sleeping Pod from its session", async () => {
-    const { world, operator } = await sleepyWorld();
+    const { world, operator, serve, sessionOf } = await sleepyWorld();
     let late = true;
     // The first try hangs in a proxy.
     operator.kube.delay = ({ verb, plural, body }) => {
@@ -240,31 +216,35 @@ describe("a touch that lands long after its timeout", () => {
     const name = world.podsOf("sleeping")[0]?.metadata.name;
     await world.pass(60 * SECOND);
     expect(world.podsOf("sleeping").map(({ metadata }) => metadata.name)).toEqual([name]);
+    await serve(sessionOf(item));
+    expect(world.starts.map(({ pod }) => pod)).toEqual([name, name]);
   });
 });
 
 describe("a touch that lands between two turns", () => {
   test("does not take a sleeping Pod from its session", async () => {
-    const { world, operator } = await sleepyWorld();
+    const { world, operator, serve, sessionOf, nameOf } = await sleepyWorld();
     let touch: unknown;
     operator.kube.sent = ({ verb, plural, body }) => {
       const { metadata } = (body ?? {}) as { metadata?: { labels?: Record<string, string> } };
       if (verb === "patch" && plural === "pods" && metadata?.labels?.["berth.dev/phase"] === "assigned") touch = body;
     };
     operator.kube.delay = ({ subresource }) => (subresource === "ephemeralcontainers" ? 3 * SECOND : 0);
-    world.enqueue();
+    const item = world.enqueue();
     await world.until("it sleeps", () => world.podsOf("sleeping").length === 1);
-    const name = world.podsOf("sleeping")[0]?.metadata.name ?? "";
+    const name = nameOf(sessionOf(item)) ?? "";
     // An earlier try of the touch, whose connection hung.
     expect(() => world.server.patch(PODS, NAMESPACE, name, touch)).toThrow(/precondition differs/);
     await world.pass(60 * SECOND);
     expect(world.podsOf("sleeping").map(({ metadata }) => metadata.name)).toEqual([name]);
+    await serve(sessionOf(item));
+    expect(world.starts.map(({ pod }) => pod)).toEqual([name, name]);
   });
 });
 
 describe("a clean-up that saw a Pod before its last work item was settled", () => {
   test("does not delete the Pod under the next work item", async () => {
-    const { world, operator, serve } = await sleepyWorld({
+    const { world, operator, serve, sessionOf } = await sleepyWorld({
       fate: () => ({ startError: false, program: "stock", servesMs: 5 * SECOND }),
       sessions: { maxConcurrent: 8, warm: 2, maxSleeping: 50 },
     });
@@ -277,7 +257,7 @@ describe("a clean-up that saw a Pod before its last work item was settled", () =
       const beside = [world.enqueue(), world.enqueue()];
       await world.until("all are served", () => [item, ...beside].every((id) => world.item(id).state === "stopped"));
     }
-    const own = world.starts.filter(({ workId }) => world.api.world.item(workId).data.id === sessionId);
+    const own = world.starts.filter(({ workId }) => sessionOf(workId) === sessionId);
     expect(new Set(own.map(({ pod }) => pod)).size).toBe(1);
   });
 });
@@ -293,12 +273,19 @@ describe("turns that an admission policy refuses", () => {
     });
     world.patchEnvironment({ spec: { sessions: { warm: 1 } } });
     await world.until("a Pod waits", () => world.parked.length === 1);
-    const names = new Set<string>();
+    const names = new Set<string>(world.parked.map(({ metadata }) => metadata.name ?? ""));
     for (let minutes = 0; minutes < 60; minutes += 1) {
       await world.pass(60 * SECOND);
       for (const { metadata } of world.podsOf("parked")) names.add(metadata.name ?? "");
     }
     expect(names.size).toBeLessThanOrEqual(2);
+    expect(world.environment?.status?.sleep).toMatchObject({
+      enabled: false,
+      message: expect.stringContaining("ephemeral containers need limits here"),
+    });
+    const item = world.enqueue();
+    await world.until("an item is served", () => world.item(item).state === "stopped" && world.isSettled);
+    expect(world.podsOf("sleeping")).toEqual([]);
   });
 });
 
