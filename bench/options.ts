@@ -13,20 +13,27 @@ export interface BenchOptions {
   readonly seed: number;
   /** The number of starts of each kind that the scenario `starts` measures. */
   readonly starts: number;
-  /** It ends after this time, with the starts that it has. */
+  /** These two scenarios end after this time, with the starts that they have. */
   readonly minutes: number;
   /** The kinds of starts that it measures. Empty means all. */
   readonly kinds: readonly string[];
+  /** The wakes of each kind after each gap that the scenario `wakes` measures. */
+  readonly wakes: number;
+  /** The gaps between a session's items there, in seconds. */
+  readonly gaps: readonly number[];
   /** The folder for the report. The bench creates it if it doesn't exist. */
   readonly out: string;
 }
 
 export const USAGE =
-  "usage: npm run bench -- [--check] [--quick] [--seed N] [--starts N] [--minutes N] [--kinds NAMES] [--out DIR] [SCENARIO...]";
+  "usage: npm run bench -- [--check] [--quick] [--seed N] [--starts N] [--minutes N] [--kinds NAMES] [--wakes N] [--gaps SECONDS] [--out DIR] [SCENARIO...]";
 
 const DEFAULT_OUT = "bench-report";
 const DEFAULT_STARTS = 200;
 const MAX_STARTS = 10_000;
+const DEFAULT_WAKES = 50;
+const DEFAULT_GAPS = [10, 300, 1_500];
+const MAX_GAP = 86_400;
 const MAX_MINUTES = 1_440;
 
 type Flags = Omit<BenchOptions, "names">;
@@ -49,6 +56,10 @@ function kindNames(text: string): string[] {
   throw new InvalidArgumentError(`The kinds are ${known.join(", ")}.`);
 }
 
+function gapSeconds(text: string): number[] {
+  return text.split(",").map(whole(0, MAX_GAP));
+}
+
 function program(known: readonly string[]): Command {
   return new Command("npm run bench --")
     .usage("[flags] [scenario...]")
@@ -58,8 +69,15 @@ function program(known: readonly string[]): Command {
     .option("--quick", "a small load for a short time: shows that it works, and judges nothing", false)
     .option("--seed <number>", "of everything that is drawn at random", seed, 1)
     .option("--starts <number>", "starts of each kind, in the scenario starts", whole(1, MAX_STARTS), DEFAULT_STARTS)
-    .option("--minutes <number>", "ends that scenario with the starts it has", whole(1, MAX_MINUTES), MAX_MINUTES)
+    .option("--minutes <number>", "ends starts or wakes with what it has", whole(1, MAX_MINUTES), MAX_MINUTES)
     .option("--kinds <names>", "kinds of starts, separated by commas; all unless given", kindNames, [])
+    .option(
+      "--wakes <number>",
+      "of each kind after each gap, in the scenario wakes",
+      whole(1, MAX_STARTS),
+      DEFAULT_WAKES,
+    )
+    .option("--gaps <seconds>", "between two items of a session there, separated by commas", gapSeconds, DEFAULT_GAPS)
     .option("--out <folder>", "for report.json, report.md and the plots", DEFAULT_OUT)
     .helpOption("--help", "show this");
 }

@@ -8,6 +8,8 @@ export interface SessionsInput {
   readonly warm: number;
   readonly maxConcurrent: number;
   readonly parking?: "Key" | "Shell" | "Program";
+  readonly maxSleeping?: number;
+  readonly workspace?: Readonly<Record<string, unknown>>;
 }
 
 /** Creates an Environment whose sessions the worker serves. False: the operator doesn't have this way of parking. */

@@ -2,10 +2,12 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import type { ItemRecord } from "../../simulator/item.ts";
+import type { ScriptInput } from "../../simulator/script.ts";
 import { LABEL_WORK_ID } from "../../src/api/names.ts";
 import { isNotFound } from "../../src/kube/errors.ts";
 import { PODS, type Pod, SECRETS } from "../../src/kube/resource.ts";
 import { STARTED_MARKER } from "../../src/pods/frame.ts";
+import { endedTurn, hasTurns, isAsleep, newestTurn, turnName } from "../../src/pods/turns.ts";
 import type { ControlPlane, Served, Stand } from "../support/stand.ts";
 import type { BareStarter } from "./bare.ts";
 import { createEnvironment } from "./environment.ts";
@@ -20,11 +22,33 @@ const PATIENCE_MS = 180_000;
 const LOG_PATIENCE_MS = 5_000;
 const LOG_LOOK_MS = 20;
 /** A session without any turns ends at once. */
-const SCRIPT = { turns: [] };
+const SCRIPT: ScriptInput = { turns: [] };
+
+/**
+ * From the moment in which the containers of the previous start have ended and all Pods wait, to the next start. The
+ * random part makes it independent of the kubelet's own rhythm.
+ */
+const SETTLE_MS = 200;
+const RANDOM_SETTLE_MS = 300;
+
+/** Resolves when a start can be measured: nothing is left of earlier ones. */
+export async function settle(lanes: readonly Pick<Lane, "ready">[], random: () => number): Promise<void> {
+  await Promise.all(lanes.map((lane) => lane.ready()));
+  await pause(SETTLE_MS + random() * RANDOM_SETTLE_MS);
+}
+
+export function shuffled<T>(items: readonly T[], random: () => number): T[] {
+  return items
+    .map((item) => ({ item, rank: random() }))
+    .sort((a, b) => a.rank - b.rank)
+    .map(({ item }) => item);
+}
+
+export type LaneKind = Pick<Kind, "name" | "hasProgramMarker">;
 
 /** Starts sessions of one kind in its own namespace, one at a time. */
 export abstract class Lane implements AsyncDisposable {
-  readonly kind: Kind;
+  readonly kind: LaneKind;
   readonly served: Served;
   protected readonly stand: Stand<ControlPlane>;
   protected readonly pods: PodView;
@@ -32,7 +56,7 @@ export abstract class Lane implements AsyncDisposable {
   /** The removal of the last start's Pod, and the creation of another one. */
   protected replacing: Promise<unknown> = Promise.resolve();
 
-  constructor(kind: Kind, served: Served, { stand, node }: Inside<unknown>) {
+  constructor(kind: LaneKind, served: Served, { stand, node }: Inside<unknown>) {
     this.kind = kind;
     this.served = served;
     this.stand = stand;
@@ -63,8 +87,15 @@ export abstract class Lane implements AsyncDisposable {
     await this.pods.until(`the end of ${name}`, (pods) => !pods.some(isLeft));
   }
 
-  protected enqueue(): ItemRecord {
-    return this.served.simulator.enqueue(this.served.environmentId, { script: SCRIPT });
+  protected enqueue(script = SCRIPT): ItemRecord {
+    return this.served.simulator.enqueue(this.served.environmentId, { script });
+  }
+
+  /** The Pod that runs this item of a Berth session, or ran it last. */
+  protected podOf({ id }: ItemRecord): Promise<Pod> {
+    return this.pods.until(`a Pod with item ${id}`, (pods) =>
+      pods.find(({ metadata }) => metadata.labels?.[LABEL_WORK_ID] === id),
+    );
   }
 
   /** Resolves when the session of an item has ended. */
@@ -73,14 +104,16 @@ export abstract class Lane implements AsyncDisposable {
     await this.until(item, "its first heartbeat", ({ firstBeatAt }) => firstBeatAt !== undefined);
     const pod = await podOf();
     // The log is deleted with the Pod.
-    const startedAt = await this.#loggedAt(pod, this.kind.hasProgramMarker ? STARTED_MARKER : PROGRAM_STARTED);
+    const turn = turnOf(pod);
+    const line = this.kind.hasProgramMarker ? STARTED_MARKER : PROGRAM_STARTED;
+    const startedAt = await this.#loggedAt(pod, turn === 0 ? CONTAINER : turnName(turn), line);
     const last = await this.until(item, "its end", isStopped);
     const { createdAt: queuedAt, offeredAt, acks, firstBeatAt } = last;
     if (offeredAt === undefined || acks.length !== 1 || acks[0] === undefined || firstBeatAt === undefined) {
       throw new Error(`${this.kind.name}: item ${item.id} was not served once: ${JSON.stringify(last)}`);
     }
     const times = { queuedAt, offeredAt, acknowledgedAt: acks[0].at, startedAt, beatAt: firstBeatAt };
-    return { kind: this.kind.name, namespace, pod: pod.metadata.name ?? "", ...times };
+    return { kind: this.kind.name, namespace, pod: pod.metadata.name ?? "", turn, ...times };
   }
 
   protected until({ id }: ItemRecord, event: string, predicate: (item: ItemRecord) => boolean): Promise<ItemRecord> {
@@ -93,9 +126,9 @@ export abstract class Lane implements AsyncDisposable {
   }
 
   /** When containerd read a line of the container's output, in milliseconds since the epoch. */
-  async #loggedAt({ metadata }: Pod, line: string): Promise<number> {
+  async #loggedAt({ metadata }: Pod, container: string, line: string): Promise<number> {
     const folder = `${metadata.namespace}_${metadata.name}_${metadata.uid}`;
-    const file = join(this.#podLogs, folder, CONTAINER, "0.log");
+    const file = join(this.#podLogs, folder, container, "0.log");
     const deadline = performance.now() + LOG_PATIENCE_MS;
     for (;;) {
       const text = await readFile(file, "utf8").catch(() => "");
@@ -130,11 +163,7 @@ export class BerthLane extends Lane {
 
   async start(): Promise<Start> {
     const item = this.enqueue();
-    const start = await this.finish(item, () =>
-      this.pods.until(`a Pod with item ${item.id}`, (pods) =>
-        pods.find(({ metadata }) => metadata.labels?.[LABEL_WORK_ID] === item.id),
-      ),
-    );
+    const start = await this.finish(item, () => this.podOf(item));
     this.replacing = this.remove(start.pod);
     return start;
   }
@@ -194,6 +223,12 @@ export class BareLane extends Lane {
     const name = `plain-${this.#made}`;
     return await plainPod(this.#by.way, { namespace, name, baseUrl: simulator.url, environmentId });
   }
+}
+
+/** The turn that runs the Pod's item, or ran it last. 0: the Pod has no turns. */
+function turnOf(pod: Pod): number {
+  if (!hasTurns(pod)) return 0;
+  return isAsleep(pod) ? endedTurn(pod) : newestTurn(pod);
 }
 
 const isStopped = ({ state }: ItemRecord) => state === "stopped";

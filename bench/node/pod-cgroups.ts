@@ -10,6 +10,8 @@ export interface PodUsage {
   /** Without files that nothing has used for a while, as the kubelet computes it. */
   readonly workingSetBytes: number;
   readonly anonymousBytes: number;
+  /** Of the kernel for the Pod's processes and files, such as page tables, sockets and cached directory entries. */
+  readonly kernelBytes: number;
   readonly cpuSeconds: number;
 }
 
@@ -50,12 +52,14 @@ async function usageOf(uid: string, folders: readonly string[]): Promise<PodUsag
   };
   const usage = (await read("memory.current")) ?? (await read("memory.usage_in_bytes"));
   const stat = await read("memory.stat");
+  const kernel = (await read("memory.kmem.usage_in_bytes")) ?? field(stat ?? "", "kernel") ?? 0;
   const [nanoseconds, cpuStat] = [await read("cpuacct.usage"), await read("cpu.stat")];
   if (usage === undefined || stat === undefined) throw new Error(`Pod ${uid} has no control group`);
   const inactive = field(stat, "total_inactive_file") ?? field(stat, "inactive_file") ?? 0;
   return {
     workingSetBytes: Number(usage) - inactive,
     anonymousBytes: field(stat, "total_rss") ?? field(stat, "anon") ?? 0,
+    kernelBytes: Number(kernel),
     cpuSeconds:
       nanoseconds === undefined
         ? (field(cpuStat ?? "", "usage_usec") ?? 0) / MICROSECONDS

@@ -2,6 +2,8 @@ import { realClock } from "../../src/core/clock.ts";
 import type { KubeClient } from "../../src/kube/client.ts";
 import { PODS, type Pod } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
+import { stateOf } from "../../src/pods/pod-state.ts";
+import { hasTurns, isAsleep } from "../../src/pods/turns.ts";
 import { Informer } from "../../src/watch/informer.ts";
 
 const PATIENCE_MS = 180_000;
@@ -47,10 +49,10 @@ export class PodView implements AsyncDisposable {
     }
   }
 
-  /** Resolves with the Pods when these many wait for a session, and there are no others except ended ones. */
+  /** Resolves with the Pods when these many wait for any session, and all others sleep or have ended. */
   untilWaiting(count: number): Promise<readonly Pod[]> {
-    return this.until(`${count} waiting Pods and no others`, (pods) => {
-      const left = pods.filter((pod) => !isRemoved(pod));
+    return this.until(`${count} waiting Pods, and others only asleep`, (pods) => {
+      const left = pods.filter((pod) => !isRemoved(pod) && !isSleeping(pod));
       return left.length === count && left.every(isWaiting) && left;
     });
   }
@@ -62,9 +64,16 @@ export function isRemoved({ metadata, status }: Pod): boolean {
   return metadata.deletionTimestamp !== undefined && hasEnded;
 }
 
+/** Whether a Pod's session sleeps, and its next turn waits. */
+export function isSleeping(pod: Pod): boolean {
+  return isAsleep(pod) && pod.metadata.deletionTimestamp === undefined && stateOf(pod).is === "parked";
+}
+
 /** Whether a Pod waits for its session, in any of the ways in which it can. */
-export function isWaiting({ metadata, status }: Pod): boolean {
+export function isWaiting(pod: Pod): boolean {
+  const { metadata, status } = pod;
   if (metadata.deletionTimestamp || metadata.labels?.["berth.dev/phase"] !== "parked") return false;
+  if (hasTurns(pod)) return stateOf(pod).is === "parked";
   const [container] = status?.containerStatuses ?? [];
   const waitsForKey = container?.state?.waiting?.reason === "CreateContainerConfigError";
   return waitsForKey || container?.state?.running !== undefined;

@@ -1,4 +1,3 @@
-import { setTimeout as pause } from "node:timers/promises";
 import { seededRandom } from "../../simulator/ids.ts";
 import { SECOND_MS } from "../../src/core/clock.ts";
 import { errorText } from "../../src/core/errors.ts";
@@ -8,8 +7,8 @@ import { OPERATOR_NAMESPACE } from "../support/stand.ts";
 import { BareStarter } from "./bare.ts";
 import { type Inside, load, measureInside, startNodeSimulator } from "./inside.ts";
 import { KINDS, type Kind } from "./kinds.ts";
-import { BareLane, BerthLane, type Lane } from "./lane.ts";
-import { type Measured, measuredOf, type Start, toBeat, toStarted } from "./starts.ts";
+import { BareLane, BerthLane, type Lane, settle, shuffled } from "./lane.ts";
+import { type Measured, type Start, toBeat, toStarted, withMeasured } from "./starts.ts";
 
 /** Measures starts on the node: see the scenario in scenarios/starts.ts. */
 export interface StartsOptions {
@@ -33,12 +32,6 @@ export interface StartsResult {
   readonly loads: readonly number[];
 }
 
-/**
- * From the moment in which the containers of the previous start have ended and all Pods wait, to the next start. The
- * random part makes it independent of the kubelet's own rhythm.
- */
-const SETTLE_MS = 200;
-const RANDOM_SETTLE_MS = 300;
 /** The run ends early after this many failed starts. */
 const MOST_FAILURES = 5;
 /** Between two summaries of what was measured so far. */
@@ -66,8 +59,7 @@ await measureInside<StartsOptions>(async (inside): Promise<StartsResult> => {
     for (const lane of shuffled(lanes, random)) {
       if (!mayGoOn()) break;
       try {
-        await Promise.all(lanes.map((each) => each.ready()));
-        await pause(SETTLE_MS + random() * RANDOM_SETTLE_MS);
+        await settle(lanes, random);
         const start = await lane.start();
         if (round > 0) starts.push(start);
         times.push(`${lane.kind.name} ${toStarted(start).toFixed(0)}/${toBeat(start).toFixed(0)}`);
@@ -81,13 +73,9 @@ await measureInside<StartsOptions>(async (inside): Promise<StartsResult> => {
     console.log(`${round} of ${options.count}, load ${load().toFixed(1)}: ${times.join(", ")}`);
     if (round > 0 && round % SUMMARY_ROUNDS === 0) for (const line of summary(starts)) console.log(line);
   }
-  const byNamespace = Map.groupBy(await stand.cluster.audit.entries({ since }), ({ namespace }) => namespace);
-  const users = new Map(KINDS.map(({ name, by }) => [name, by.server === "Berth" ? OPERATOR : ADMIN]));
-  const measured = starts.map((start) => {
-    const entries = (byNamespace.get(start.namespace) ?? []).filter(({ user }) => user === users.get(start.kind));
-    const found = measuredOf(start, entries);
-    return found ? { ...start, measured: found } : start;
-  });
+  const bare = new Set(KINDS.filter(({ by }) => by.server !== "Berth").map(({ name }) => name));
+  const userOf = (kind: string) => (bare.has(kind) ? ADMIN : OPERATOR);
+  const measured = withMeasured(starts, await stand.cluster.audit.entries({ since }), userOf);
   return { starts: measured, refused, failures, loads };
 });
 
@@ -126,11 +114,4 @@ async function makeLanes(inside: Inside<StartsOptions>, things: AsyncDisposableS
     if (kind.by.server === "Berth") return await BerthLane.create(kind, kind.by, served, inside);
     return new BareLane(kind, kind.by, served, inside, starter);
   }
-}
-
-function shuffled<T>(items: readonly T[], random: () => number): T[] {
-  return items
-    .map((item) => ({ item, rank: random() }))
-    .sort((a, b) => a.rank - b.rank)
-    .map(({ item }) => item);
 }

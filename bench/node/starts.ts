@@ -1,3 +1,4 @@
+import { slotName } from "../../src/pods/turns.ts";
 import type { AuditEntry } from "../../testbed/cluster/audit.ts";
 
 /** One session's start. Times are in milliseconds since the epoch. */
@@ -5,6 +6,8 @@ export interface Start {
   readonly kind: string;
   readonly namespace: string;
   readonly pod: string;
+  /** The turn of the Pod that ran the item. 0: the Pod has no turns. */
+  readonly turn: number;
   readonly queuedAt: number;
   readonly offeredAt: number;
   readonly acknowledgedAt: number;
@@ -47,12 +50,12 @@ export interface Measured {
  */
 export function measuredOf(start: Start, entries: readonly AuditEntry[]): Measured | undefined {
   const { queuedAt, offeredAt, acknowledgedAt, startedAt, beatAt } = start;
-  const own = entries.filter(({ name, code }) => name === start.pod && code < 300);
-  const first = (verb: string, resource: string, since = 0) =>
+  const names = { pods: start.pod, secrets: slotName(start.pod, start.turn) };
+  const own = entries.filter(({ code }) => code < 300);
+  const first = (verb: string, resource: keyof typeof names, since = 0) =>
     own.find((entry) => {
-      return (
-        entry.verb === verb && entry.resource === resource && entry.subresource === "" && entry.receivedAt >= since
-      );
+      const isAbout = entry.resource === resource && entry.name === names[resource] && entry.subresource === "";
+      return isAbout && entry.verb === verb && entry.receivedAt >= since;
     });
   const requests = {
     journal: first("create", "secrets"),
@@ -73,6 +76,20 @@ export function measuredOf(start: Start, entries: readonly AuditEntry[]): Measur
     [offeredAt, patchedAt],
   );
   return { steps, ownMs: patchedAt - offeredAt - busy };
+}
+
+/** Adds to each start what the audit log shows of it. @param userOf who serves the starts of a kind */
+export function withMeasured<S extends Start>(
+  starts: readonly S[],
+  entries: readonly AuditEntry[],
+  userOf: (kind: string) => string,
+): (S & { readonly measured?: Measured })[] {
+  const byNamespace = Map.groupBy(entries, ({ namespace }) => namespace);
+  return starts.map((start) => {
+    const own = (byNamespace.get(start.namespace) ?? []).filter(({ user }) => user === userOf(start.kind));
+    const measured = measuredOf(start, own);
+    return measured ? { ...start, measured } : start;
+  });
 }
 
 type Interval = readonly [from: number, to: number];

@@ -11,6 +11,7 @@ import { startUp } from "./start-up.ts";
 import { starts } from "./starts.ts";
 import { throughput } from "./throughput.ts";
 import { waiting } from "./waiting.ts";
+import { wakes } from "./wakes.ts";
 import { workerStart } from "./worker-start.ts";
 import { workers } from "./workers.ts";
 
@@ -30,4 +31,5 @@ export const SCENARIOS: readonly Scenario[] = [
   starts,
   waiting,
   attach,
+  wakes,
 ];

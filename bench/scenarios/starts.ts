@@ -85,8 +85,13 @@ async function run({ options, log }: Context): Promise<Findings> {
   };
 }
 
+interface TitledStarts {
+  readonly title: string;
+  readonly starts: readonly Measured[];
+}
+
 /** The median of each step. A cold Pod has other steps. */
-function stepTable(kinds: readonly { title: string; starts: readonly Measured[] }[]): Table {
+export function stepTable(kinds: readonly TitledStarts[]): Table {
   const rows = kinds.flatMap(({ title, starts }): Cell[][] => {
     const measured = starts.flatMap(({ measured }) => measured ?? []);
     if (measured.length === 0) return [];
@@ -103,7 +108,7 @@ function stepTable(kinds: readonly { title: string; starts: readonly Measured[] 
 }
 
 /** The steps of the start of each kind whose program started last. */
-function slowestTable(kinds: readonly { title: string; starts: readonly Measured[] }[]): Table {
+export function slowestTable(kinds: readonly TitledStarts[]): Table {
   const rows = kinds.flatMap(({ title, starts }): Cell[][] => {
     const [slowest] = starts.filter(({ measured }) => measured).toSorted((a, b) => toStarted(b) - toStarted(a));
     if (!slowest?.measured) return [];
@@ -138,7 +143,7 @@ function ratioGates(bound: Bound, of: (kind: string) => readonly Measured[]): Ga
   }));
 }
 
-function loadText(loads: readonly number[]): string {
+export function loadText(loads: readonly number[]): string {
   const { p50, max } = quantiles(loads);
   return `${p50.toFixed(1)} (median), ${max.toFixed(1)} (maximum)`;
 }

@@ -3,7 +3,7 @@ import { measuredOf, millisecondsOf, type Start } from "../../../bench/node/star
 import type { AuditEntry } from "../../../testbed/cluster/audit.ts";
 
 const START: Start = {
-  ...{ kind: "shell", namespace: "ns", pod: "pod-1" },
+  ...{ kind: "shell", namespace: "ns", pod: "pod-1", turn: 0 },
   ...{ queuedAt: 1_000, offeredAt: 1_001, acknowledgedAt: 1_010, startedAt: 1_030, beatAt: 1_100 },
 };
 
@@ -32,6 +32,12 @@ describe("measuredOf", () => {
       "program started": 12,
       "first heartbeat": 70,
     });
+  });
+
+  test("finds the Secret of a later turn", () => {
+    const requests = REQUESTS.map((each) => (each.resource === "secrets" ? { ...each, name: "pod-1-t3" } : each));
+    expect(measuredOf({ ...START, turn: 3 }, requests)).toEqual(measuredOf(START, REQUESTS));
+    expect(measuredOf({ ...START, turn: 3 }, REQUESTS)).toBeUndefined();
   });
 
   test("leaves requests out of the own time, parallel ones once", () => {

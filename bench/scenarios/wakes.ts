@@ -1,0 +1,258 @@
+import { cpus } from "node:os";
+import { runOnNode } from "../node/node-run.ts";
+import { type Start, toBeat, toStarted } from "../node/starts.ts";
+import type {
+  FilesFound,
+  PodCosts,
+  SleepingFound,
+  TurnsFound,
+  Wake,
+  WakesFound,
+  WakesOptions,
+  WakesResult,
+} from "../node/wakes.ts";
+import { quantile } from "../report/distribution.ts";
+import { linePlot, shares } from "../report/plot.ts";
+import type { Cell, Context, Findings, Gate, Scenario, Table } from "../scenario.ts";
+import { loadText, slowestTable, stepTable } from "./starts.ts";
+
+const MAIN = new URL("../node/wakes-main.ts", import.meta.url);
+const MIB = 1_024 ** 2;
+const KIB = 1_024;
+
+const RATIO_AT_MOST = 1.25;
+const LATE_TURN_AT_MOST = 1.2;
+const WAKE_P95_MS = 200;
+const MEMORY_AT_MOST_MIB = 3;
+const CPU_AT_MOST_MS = 1;
+
+/** Longer than the pause of the keeper between two reads of its deadline. */
+const FULL = {
+  sleeping: { pods: 20, settleSeconds: 60, seconds: 300 },
+  turns: { sessions: 20, last: 50, relistSeconds: 60 },
+};
+const QUICK = {
+  sleeping: { pods: 4, settleSeconds: 15, seconds: 60 },
+  turns: { sessions: 3, last: 6, relistSeconds: 15 },
+};
+const QUICK_WAKES = { count: 3, gaps: [10, 30] };
+
+const COLUMNS = ["items", "p50", "p95", "max"];
+
+export const wakes: Scenario = {
+  name: "wakes",
+  title: "Wakes on a real node",
+  needsNode: true,
+  about:
+    "Sessions that sleep in their Pod: from an item's arrival to the start of its program and to its first heartbeat, for a " +
+    "session's first item and for its next one after a gap, with kubelet, containerd and the stock TypeScript worker. Starts " +
+    "are measured one at a time, while other sessions sleep; each wake is followed by a first start in a Pod that waited. The " +
+    "first item writes a thousand files, and the next one compares them. Also: what a sleeping Pod costs beside an empty one " +
+    "(only its sandbox), and late turns of a Pod beside second ones.",
+  run,
+};
+
+async function run({ options, log }: Context): Promise<Findings> {
+  const { quick, wakes: count, gaps, minutes, seed } = options;
+  const input: WakesOptions = {
+    ...(quick ? QUICK : FULL),
+    wakes: { ...(quick ? QUICK_WAKES : { count, gaps }), minutes },
+  };
+  const { wakes, sleeping, turns, failures } = await runOnNode<WakesResult>(MAIN, { seed, options: input }, log);
+  const found = wakes && groupsOf(wakes);
+  return {
+    tables: [
+      ...(found && wakes ? wakeTables(found, wakes.files) : []),
+      ...(sleeping ? [sleepingTable(sleeping)] : []),
+      ...(turns ? turnTables(turns, input.turns.last) : []),
+    ],
+    gates: [
+      ...(found && wakes ? wakeGates(found, wakes.files) : []),
+      ...(sleeping ? sleepingGates(sleeping) : []),
+      ...(turns ? [turnGate(turns, input.turns.last)] : []),
+    ],
+    plots: found
+      ? [
+          await linePlot(
+            {
+              ...{ name: "woken", title: "Queued to program started" },
+              ...{ x: { title: "milliseconds", isLog: true }, y: { title: "share of the starts" } },
+            },
+            found.map(({ title, starts }) => shares(title, starts.map(toStarted))),
+          ),
+        ]
+      : [],
+    notes: [
+      `The machine has ${cpus().length} processors.`,
+      ...(wakes
+        ? [`Its load over a minute was ${loadText(wakes.loads)}. At most ${wakes.mostAsleep} sessions slept.`]
+        : []),
+      ...(failures.length === 0 ? [] : [`What failed: ${failures.join("; ")}.`]),
+    ],
+  };
+}
+
+/** Starts of one kind after one gap. */
+export interface Group {
+  readonly title: string;
+  readonly kind: Wake["kind"];
+  readonly gap: number | null;
+  readonly starts: readonly Wake[];
+}
+
+const FIRST_TITLES = { pod: "workspace: Pod, first start in a waiting Pod", volume: "PerSession, first start, cold" };
+const WAKE_TITLES = { pod: "workspace: Pod, wake", volume: "PerSession, wake" };
+
+/** First starts come before wakes, and short gaps before long ones. */
+export function groupsOf({ wakes }: Pick<WakesFound, "wakes">): Group[] {
+  const groups = Map.groupBy(wakes, ({ kind, gap }) => `${kind} ${gap}`);
+  return [...groups.values()]
+    .flatMap((starts): Group[] => {
+      const [first] = starts;
+      if (!first) return [];
+      const { kind, gap } = first;
+      const title = gap === null ? FIRST_TITLES[kind] : `${WAKE_TITLES[kind]} after ${gap} s`;
+      return [{ title, kind, gap, starts }];
+    })
+    .sort((one, other) => one.kind.localeCompare(other.kind) || (one.gap ?? -1) - (other.gap ?? -1));
+}
+
+function wakeTables(groups: readonly Group[], { woken, changed, foreign, elsewhere }: FilesFound): Table[] {
+  const times = (title: string, of: (start: Start) => number): Table => ({
+    title,
+    columns: ["milliseconds", ...COLUMNS],
+    rows: groups.map((group): Cell[] => [group.title, ...cells(group.starts.map(of))]),
+  });
+  return [
+    times("Queued to program started", toStarted),
+    times("Queued to first heartbeat", toBeat),
+    stepTable(groups),
+    slowestTable(groups),
+    {
+      title: "Files of woken sessions",
+      columns: ["sessions", "woken", "other hash", "saw another session's file", "in another Pod"],
+      rows: [["", woken, changed, foreign, elsewhere]],
+    },
+    boundTable(groups),
+  ];
+}
+
+function cells(values: readonly number[]): number[] {
+  return [values.length, quantile(values, 0.5), quantile(values, 0.95), quantile(values, 1)];
+}
+
+function boundTable(groups: readonly Group[]): Table {
+  const rows = groups
+    .filter(({ gap }) => gap !== null)
+    .map(({ title, starts }): Cell[] => {
+      const value = quantile(starts.map(toStarted), 0.95);
+      return [`${title}, p95`, value, WAKE_P95_MS, value <= WAKE_P95_MS ? "kept" : "missed"];
+    });
+  return { title: "Bounds", columns: ["milliseconds", "measured", "allowed", ""], rows };
+}
+
+/** Wakes of both kinds against first starts in waiting Pods: a Pod with its session's volume never waits. */
+export function wakeGates(groups: readonly Group[], files: FilesFound): Gate[] {
+  const first = groups.filter(({ kind, gap }) => kind === "pod" && gap === null).flatMap(({ starts }) => starts);
+  const p50 = quantile(first.map(toStarted), 0.5);
+  const ratios = groups
+    .filter(({ gap }) => gap !== null)
+    .map(({ title, starts }): Gate => {
+      const value = quantile(starts.map(toStarted), 0.5) / p50;
+      return { name: `${title}: p50 over that of first starts`, value, atMost: RATIO_AT_MOST, unit: "x" };
+    });
+  const none = (name: string, value: number): Gate => ({ name, value, atMost: 0, unit: "sessions" });
+  return [
+    ...ratios,
+    none("files with another hash", files.changed),
+    none("a file of another session seen", files.foreign),
+    none("woken in another Pod", files.elsewhere),
+  ];
+}
+
+const OF_POD: readonly (readonly [string, (costs: PodCosts) => number])[] = [
+  ["anonymous memory, MiB", ({ anonymousBytes }) => anonymousBytes / MIB],
+  ["kernel memory, MiB", ({ kernelBytes }) => kernelBytes / MIB],
+  ["working set, MiB", ({ workingSetBytes }) => workingSetBytes / MIB],
+  ["CPU in a minute, ms", ({ cpuMsPerMinute }) => cpuMsPerMinute],
+];
+
+function sleepingTable({ empty, sleeping }: SleepingFound): Table {
+  const rows = OF_POD.map(([title, of]): Cell[] => {
+    const [without, asleep] = [empty.map(of), sleeping.map(of)];
+    return [title, quantile(without, 0.5), quantile(asleep, 0.5), quantile(asleep, 1), mean(asleep) - mean(without)];
+  });
+  return {
+    title: "A sleeping Pod beside an empty one",
+    columns: ["", "empty, p50", "asleep, p50", "asleep, max", "more on average"],
+    rows,
+  };
+}
+
+function sleepingGates({ empty, sleeping }: SleepingFound): Gate[] {
+  const more = (of: (costs: PodCosts) => number) => mean(sleeping.map(of)) - mean(empty.map(of));
+  const memory = more(({ anonymousBytes, kernelBytes }) => (anonymousBytes + kernelBytes) / MIB);
+  const cpu = more(({ cpuMsPerMinute }) => cpuMsPerMinute);
+  return [
+    {
+      ...{ name: "anonymous and kernel memory of a sleeping Pod, more than an empty one's" },
+      ...{ value: memory, atMost: MEMORY_AT_MOST_MIB, unit: "MiB" },
+    },
+    {
+      ...{ name: "CPU of a sleeping Pod in a minute, more than an empty one's" },
+      ...{ value: cpu, atMost: CPU_AT_MOST_MS, unit: "ms" },
+    },
+  ];
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+function turnTables({ second, secondBeside, last, objectBytes, relists, diskPerTurn }: TurnsFound, n: number): Table[] {
+  const row = (title: string, turns: readonly Start[]): Cell[] => {
+    return [title, ...cells(turns.map(toStarted)), ...cells(turns.map(toBeat)).slice(1)];
+  };
+  const relist = (title: string, { count, meanMs, p95Ms }: (typeof relists)["early"]): Cell[] => {
+    return [title, count, meanMs, p95Ms];
+  };
+  const { layers, logs, records } = diskPerTurn;
+  return [
+    {
+      title: `Turn ${n} of a Pod beside turn 2`,
+      columns: [
+        "milliseconds",
+        ...COLUMNS.map((name, at) => (at === 0 ? name : `started ${name}`)),
+        "beat p50",
+        "p95",
+        "max",
+      ],
+      rows: [
+        row(`turn ${n}`, last),
+        row("turn 2 of other sessions, in turns with these", secondBeside),
+        row("turn 2 of the same sessions", second),
+      ],
+    },
+    {
+      title: "Relists of the kubelet (PLEG)",
+      columns: ["milliseconds", "relists", "mean", "p95 at most"],
+      rows: [relist("after turn 2", relists.early), relist(`after turn ${n - 1}`, relists.late)],
+    },
+    {
+      title: `A Pod after ${n - 1} turns`,
+      columns: ["KiB", ""],
+      rows: [
+        ["its object as JSON, p50", quantile(objectBytes, 0.5) / KIB],
+        ["its object as JSON, max", quantile(objectBytes, 1) / KIB],
+        ["writable layer of each ended turn", layers / KIB],
+        ["log of each", logs / KIB],
+        ["records of kubelet and containerd for each", records / KIB],
+      ],
+    },
+  ];
+}
+
+function turnGate({ last, secondBeside }: TurnsFound, n: number): Gate {
+  const value = quantile(last.map(toStarted), 0.5) / quantile(secondBeside.map(toStarted), 0.5);
+  return { name: `turn ${n}: p50 over that of turn 2`, value, atMost: LATE_TURN_AT_MOST, unit: "x" };
+}
