@@ -91,6 +91,16 @@ export abstract class Lane implements AsyncDisposable {
     return this.served.simulator.enqueue(this.served.environmentId, { script });
   }
 
+  /** Queues the next item of a session, whose last one has ended. */
+  protected say(sessionId: string, script = SCRIPT): ItemRecord {
+    const { simulator } = this.served;
+    const before = simulator.session(sessionId).workIds.length;
+    simulator.sendMessage(sessionId, script);
+    const id = simulator.session(sessionId).workIds[before];
+    if (id === undefined) throw new Error(`session ${sessionId} was not queued again`);
+    return simulator.item(id);
+  }
+
   /** The Pod that runs this item of a Berth session, or ran it last. */
   protected podOf({ id }: ItemRecord): Promise<Pod> {
     return this.pods.until(`a Pod with item ${id}`, (pods) =>
@@ -106,7 +116,8 @@ export abstract class Lane implements AsyncDisposable {
     // The log is deleted with the Pod.
     const turn = turnOf(pod);
     const line = this.kind.hasProgramMarker ? STARTED_MARKER : PROGRAM_STARTED;
-    const startedAt = await this.#loggedAt(pod, turn === 0 ? CONTAINER : turnName(turn), line);
+    const container = turn === 0 ? CONTAINER : turnName(turn);
+    const startedAt = await this.#loggedAt(pod, { container, line, since: item.createdAt });
     const last = await this.until(item, "its end", isStopped);
     const { createdAt: queuedAt, offeredAt, acks, firstBeatAt } = last;
     if (offeredAt === undefined || acks.length !== 1 || acks[0] === undefined || firstBeatAt === undefined) {
@@ -125,15 +136,22 @@ export abstract class Lane implements AsyncDisposable {
     return simulator.waitFor(look, { what: `${this.kind.name}: item ${id}, ${event}`, timeoutMs: PATIENCE_MS });
   }
 
-  /** When containerd read a line of the container's output, in milliseconds since the epoch. */
-  async #loggedAt({ metadata }: Pod, container: string, line: string): Promise<number> {
+  /**
+   * When containerd read a line of the container's output, in milliseconds since the epoch.
+   * @param since the item was queued: the container may have run earlier ones
+   */
+  async #loggedAt(
+    { metadata }: Pod,
+    { container, line, since }: { readonly container: string; readonly line: string; readonly since: number },
+  ): Promise<number> {
     const folder = `${metadata.namespace}_${metadata.name}_${metadata.uid}`;
     const file = join(this.#podLogs, folder, container, "0.log");
     const deadline = performance.now() + LOG_PATIENCE_MS;
     for (;;) {
       const text = await readFile(file, "utf8").catch(() => "");
-      const found = text.split("\n").find((entry) => entry.endsWith(` stdout F ${line}`));
-      if (found !== undefined) return millisecondsOf(found.split(" ", 1)[0] ?? "");
+      const lines = text.split("\n").filter((entry) => entry.endsWith(` stdout F ${line}`));
+      const found = lines.map((entry) => millisecondsOf(entry.split(" ", 1)[0] ?? "")).find((at) => at >= since);
+      if (found !== undefined) return found;
       if (performance.now() > deadline) throw new Error(`${file} lacks '${line}': ${text}`);
       await pause(LOG_LOOK_MS);
     }
@@ -175,7 +193,7 @@ export class BareLane extends Lane {
   readonly #starter: BareStarter;
   #made = 0;
 
-  constructor(kind: Kind, by: BareKind, served: Served, inside: Inside<unknown>, starter: BareStarter) {
+  constructor(kind: LaneKind, by: BareKind, served: Served, inside: Inside<unknown>, starter: BareStarter) {
     super(kind, served, inside);
     this.#by = by;
     this.#starter = starter;
@@ -183,14 +201,22 @@ export class BareLane extends Lane {
 
   async ready(): Promise<void> {
     const warm = this.#by.way === "cold" ? 0 : WARM;
-    while (this.#made < warm) await this.#create();
+    while (this.#made < warm) await this.createPod();
     await this.replacing;
     await this.pods.untilWaiting(warm);
   }
 
   async start(): Promise<Start> {
-    const { simulator, namespace, environmentId } = this.served;
     const pod = this.#by.way === "cold" ? await this.#render() : oldest(this.pods.list.filter(isWaiting));
+    const { name = "" } = pod.metadata;
+    const start = await this.serve(pod, () => this.enqueue());
+    this.replacing = Promise.all([this.#delete(name), this.#by.way === "cold" ? undefined : this.createPod()]);
+    return start;
+  }
+
+  /** Has the bare loop give this Pod the item that `enqueue` queues. Resolves when the item has ended. */
+  protected async serve(pod: Pod, enqueue: () => ItemRecord): Promise<Start> {
+    const { simulator, namespace, environmentId } = this.served;
     const { name = "" } = pod.metadata;
     const started = this.#starter.serve({
       ...{ ...this.#by, namespace, pod, environmentId },
@@ -199,16 +225,15 @@ export class BareLane extends Lane {
     });
     const polls = () => simulator.pollsWaiting(environmentId) > 0;
     await simulator.waitFor(polls, { what: `${this.kind.name} to poll`, timeoutMs: PATIENCE_MS });
-    const item = this.enqueue();
+    const item = enqueue();
     const current = () => this.pods.until(`Pod ${name}`, (pods) => pods.find(({ metadata }) => metadata.name === name));
     const start = await this.finish(item, current);
     await started;
-    this.replacing = Promise.all([this.#delete(name), this.#by.way === "cold" ? undefined : this.#create()]);
     return start;
   }
 
-  async #create(): Promise<void> {
-    await this.stand.kube.create(PODS, await this.#render());
+  protected async createPod(): Promise<Pod> {
+    return await this.stand.kube.create(PODS, await this.#render());
   }
 
   async #delete(name: string): Promise<void> {

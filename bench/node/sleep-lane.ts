@@ -1,6 +1,5 @@
 import { mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import type { ItemRecord } from "../../simulator/item.ts";
 import type { ScriptInput } from "../../simulator/script.ts";
 import type { Simulator } from "../../simulator/simulator.ts";
 import { LABEL_WORK_ID } from "../../src/api/names.ts";
@@ -73,7 +72,7 @@ export class SleepLane extends Lane {
 
   /** Queues an item of a new session, or of this one, and resolves when the item has ended. */
   async start(script?: ScriptInput, sessionId?: string): Promise<Turn> {
-    const item = sessionId === undefined ? this.enqueue(script) : this.#say(sessionId, script ?? {});
+    const item = sessionId === undefined ? this.enqueue(script) : this.say(sessionId, script);
     let uid = "";
     const start = await this.finish(item, async () => {
       const pod = await this.podOf(item);
@@ -103,15 +102,6 @@ export class SleepLane extends Lane {
     await this.replacing;
     await this.stand.kube.delete(ENVIRONMENTS, { namespace, name });
     await this.pods.until("all Pods to be gone", (pods) => pods.length === 0);
-  }
-
-  #say(sessionId: string, script: ScriptInput): ItemRecord {
-    const { simulator } = this.served;
-    const before = simulator.session(sessionId).workIds.length;
-    simulator.sendMessage(sessionId, script);
-    const id = simulator.session(sessionId).workIds[before];
-    if (id === undefined) throw new Error(`session ${sessionId} was not queued again`);
-    return simulator.item(id);
   }
 }
 

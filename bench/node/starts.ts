@@ -52,16 +52,17 @@ export function measuredOf(start: Start, entries: readonly AuditEntry[]): Measur
   const { queuedAt, offeredAt, acknowledgedAt, startedAt, beatAt } = start;
   const names = { pods: start.pod, secrets: slotName(start.pod, start.turn) };
   const own = entries.filter(({ code }) => code < 300);
-  const first = (verb: string, resource: keyof typeof names, since = 0) =>
+  const since = Math.floor(offeredAt);
+  const first = (verb: string, resource: keyof typeof names) =>
     own.find((entry) => {
       const isAbout = entry.resource === resource && entry.name === names[resource] && entry.subresource === "";
       return isAbout && entry.verb === verb && entry.receivedAt >= since;
     });
   const requests = {
     journal: first("create", "secrets"),
-    read: first("get", "pods", Math.floor(offeredAt)),
+    read: first("get", "pods"),
     secret: first("patch", "secrets"),
-    pod: first("patch", "pods", Math.floor(offeredAt)),
+    pod: first("patch", "pods"),
   };
   const { journal, read, secret, pod } = requests;
   if (!journal || !read || !secret || !pod) return undefined;

@@ -3,14 +3,16 @@ import { seededRandom } from "../../simulator/ids.ts";
 import type { Simulator } from "../../simulator/simulator.ts";
 import { SECOND_MS } from "../../src/core/clock.ts";
 import { errorText } from "../../src/core/errors.ts";
-import { OPERATOR } from "../../testbed/cluster/users.ts";
+import { ADMIN, OPERATOR } from "../../testbed/cluster/users.ts";
 import { OPERATOR_NAMESPACE } from "../support/stand.ts";
+import { BareStarter } from "./bare.ts";
 import { type Inside, load, measureInside, startNodeSimulator } from "./inside.ts";
+import { type Kept, KeptLane } from "./kept-lane.ts";
 import { WARM } from "./kinds.ts";
 import { settle, shuffled } from "./lane.ts";
 import { measureSleeping } from "./sleep-costs.ts";
 import { SleepLane, type Turn } from "./sleep-lane.ts";
-import { toBeat, toStarted, withMeasured } from "./starts.ts";
+import { type Start, toBeat, toStarted, withMeasured } from "./starts.ts";
 import { measureTurns } from "./turn-costs.ts";
 import {
   addFiles,
@@ -64,7 +66,7 @@ await measureInside<WakesOptions>(async (inside): Promise<WakesResult> => {
     }
   };
   return {
-    sleeping: await part("sleeping Pods", () => measureSleeping(inside, simulator)),
+    sleeping: await part("sleeping Pods", () => measureSleeping(inside, simulator, random)),
     turns: await part("turns of a Pod", () => measureTurns(inside, simulator, random)),
     wakes: await part("wakes", () => measureWakes(inside, simulator, random, fail)),
     failures,
@@ -72,8 +74,8 @@ await measureInside<WakesOptions>(async (inside): Promise<WakesResult> => {
 });
 
 /**
- * Measures first starts and wakes, one at a time. Each wake is followed by another first start in a Pod that waited, so
- * that whatever else is on the node affects both.
+ * Measures first starts and wakes, one at a time. Each wake is followed by another first start in a Pod that waited, and
+ * by an item of the reference, so that whatever else is on the node affects all of them.
  */
 async function measureWakes(
   inside: Inside<WakesOptions>,
@@ -81,18 +83,23 @@ async function measureWakes(
   random: () => number,
   fail: (what: string, error: unknown) => void,
 ): Promise<WakesFound> {
-  const { count, gaps, minutes } = inside.options.wakes;
+  const { count, gaps, minutes, kept } = inside.options.wakes;
   const { audit } = inside.stand.cluster;
   const base = { simulator, maxConcurrent: 2 * WARM };
   await using things = new AsyncDisposableStack();
   const pod = things.use(await SleepLane.create({ ...base, kind: "pod", name: "pod", warm: WARM }, inside));
   const volumes = count * gaps.length;
   const volume = things.use(await SleepLane.create({ ...base, kind: "volume", name: "volume", volumes }, inside));
+  const starter = things.use(new BareStarter({ kubeconfig: inside.stand.cluster.kubeconfig }));
+  const keeping = things.use(await KeptLane.create("kept", simulator, inside, starter));
+  const keptSessions: Kept[] = [];
+  while (keptSessions.length < kept) keptSessions.push(await keeping.begin(random));
   const lanes = [pod, volume];
   const each = lanes.flatMap((lane) => gaps.flatMap((gap) => Array.from({ length: count }, () => ({ lane, gap }))));
   const left = shuffled(each, random).map((planned, at) => ({ ...planned, name: String(at) }));
   const asleep = new Set<Sleeper>();
   const wakes: Wake[] = [];
+  const ofReference: Start[] = [];
   const loads: number[] = [];
   let files: FilesFound = NO_FILES;
   let mostAsleep = 0;
@@ -118,6 +125,12 @@ async function measureWakes(
     if (turn.uid === first.uid) note(lane, turn, gap);
     lane.end(turn);
   };
+  const refer = async (): Promise<void> => {
+    const session = keptSessions[ofReference.length % keptSessions.length];
+    if (!session) return;
+    await settle(lanes, random);
+    ofReference.push(await keeping.next(session));
+  };
   function note(lane: SleepLane, turn: Turn, gap: number | null): void {
     const kind = lane.sleepKind;
     wakes.push({ ...turn, kind, gap });
@@ -131,6 +144,7 @@ async function measureWakes(
       if (next && next.dueAt <= Date.now()) {
         await wake(next);
         pod.end(await begin(pod, `${next.name}-beside`));
+        await refer();
       } else {
         const planned = left.pop();
         if (planned) {
@@ -147,6 +161,7 @@ async function measureWakes(
       fail("a start", error);
     }
   }
-  const measured = withMeasured(wakes, await audit.entries({ since }), () => OPERATOR);
-  return { wakes: measured, files, loads, mostAsleep };
+  const entries = await audit.entries({ since });
+  const measured = withMeasured(wakes, entries, () => OPERATOR);
+  return { wakes: measured, kept: withMeasured(ofReference, entries, () => ADMIN), files, loads, mostAsleep };
 }

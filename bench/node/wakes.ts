@@ -1,7 +1,7 @@
 import { bashScript, type ScriptInput } from "../../simulator/script.ts";
 import type { PodUsage } from "./pod-cgroups.ts";
 import type { SleepKind, Turn } from "./sleep-lane.ts";
-import type { Measured } from "./starts.ts";
+import type { Measured, Start } from "./starts.ts";
 
 /** What wakes-main.ts measures. */
 export interface WakesOptions {
@@ -12,6 +12,8 @@ export interface WakesOptions {
     readonly gaps: readonly number[];
     /** This part ends after this time, with the wakes that it has. */
     readonly minutes: number;
+    /** Sessions of the reference, whose Pods are kept running. */
+    readonly kept: number;
   };
   readonly sleeping: SleepingOptions;
   readonly turns: TurnsOptions;
@@ -54,6 +56,8 @@ export interface FilesFound {
 
 export interface WakesFound {
   readonly wakes: readonly Wake[];
+  /** Next items in Pods of the reference, which run between the items of their session. */
+  readonly kept: readonly (Start & { readonly measured?: Measured })[];
   readonly files: FilesFound;
   /** The machine's load over a minute, before each start. */
   readonly loads: readonly number[];
@@ -69,6 +73,8 @@ export interface PodCosts extends Pick<PodUsage, "anonymousBytes" | "kernelBytes
 export interface SleepingFound {
   readonly empty: readonly PodCosts[];
   readonly sleeping: readonly PodCosts[];
+  /** Pods of the reference, which run between the items of their session. */
+  readonly kept: readonly PodCosts[];
 }
 
 export interface Relists {

@@ -36,6 +36,7 @@ const QUICK = {
   turns: { sessions: 3, last: 6, relistSeconds: 15 },
 };
 const QUICK_WAKES = { count: 3, gaps: [10, 30] };
+const KEPT = 4;
 
 const COLUMNS = ["items", "p50", "p95", "max"];
 
@@ -48,7 +49,8 @@ export const wakes: Scenario = {
     "session's first item and for its next one after a gap, with kubelet, containerd and the stock TypeScript worker. Starts " +
     "are measured one at a time, while other sessions sleep; each wake is followed by a first start in a Pod that waited. The " +
     "first item writes a thousand files, and the next one compares them. Also: what a sleeping Pod costs beside an empty one " +
-    "(only its sandbox), and late turns of a Pod beside second ones.",
+    "(only its sandbox), and late turns of a Pod beside second ones. The reference is a Pod that is kept running between the " +
+    "items of its session, with a server that starts the same worker on a POST, and the bare loop.",
   run,
 };
 
@@ -56,13 +58,13 @@ async function run({ options, log }: Context): Promise<Findings> {
   const { quick, wakes: count, gaps, minutes, seed } = options;
   const input: WakesOptions = {
     ...(quick ? QUICK : FULL),
-    wakes: { ...(quick ? QUICK_WAKES : { count, gaps }), minutes },
+    wakes: { ...(quick ? QUICK_WAKES : { count, gaps }), minutes, kept: KEPT },
   };
   const { wakes, sleeping, turns, failures } = await runOnNode<WakesResult>(MAIN, { seed, options: input }, log);
   const found = wakes && groupsOf(wakes);
   return {
     tables: [
-      ...(found && wakes ? wakeTables(found, wakes.files) : []),
+      ...(found && wakes ? wakeTables(found, wakes) : []),
       ...(sleeping ? [sleepingTable(sleeping)] : []),
       ...(turns ? turnTables(turns, input.turns.last) : []),
     ],
@@ -101,6 +103,7 @@ export interface Group {
 }
 
 const FIRST_TITLES = { pod: "workspace: Pod, first start in a waiting Pod", volume: "PerSession, first start, cold" };
+const KEPT_TITLE = "bare loop, next item in a Pod that was kept running";
 const WAKE_TITLES = { pod: "workspace: Pod, wake", volume: "PerSession, wake" };
 
 /** First starts come before wakes, and short gaps before long ones. */
@@ -117,17 +120,19 @@ export function groupsOf({ wakes }: Pick<WakesFound, "wakes">): Group[] {
     .sort((one, other) => one.kind.localeCompare(other.kind) || (one.gap ?? -1) - (other.gap ?? -1));
 }
 
-function wakeTables(groups: readonly Group[], { woken, changed, foreign, elsewhere }: FilesFound): Table[] {
+function wakeTables(groups: readonly Group[], { kept, files }: WakesFound): Table[] {
+  const all = [...groups, { title: KEPT_TITLE, starts: kept }];
   const times = (title: string, of: (start: Start) => number): Table => ({
     title,
     columns: ["milliseconds", ...COLUMNS],
-    rows: groups.map((group): Cell[] => [group.title, ...cells(group.starts.map(of))]),
+    rows: all.map(({ title, starts }): Cell[] => [title, ...cells(starts.map(of))]),
   });
+  const { woken, changed, foreign, elsewhere } = files;
   return [
     times("Queued to program started", toStarted),
     times("Queued to first heartbeat", toBeat),
-    stepTable(groups),
-    slowestTable(groups),
+    stepTable(all),
+    slowestTable(all),
     {
       title: "Files of woken sessions",
       columns: ["sessions", "woken", "other hash", "saw another session's file", "in another Pod"],
@@ -177,14 +182,22 @@ const OF_POD: readonly (readonly [string, (costs: PodCosts) => number])[] = [
   ["CPU in a minute, ms", ({ cpuMsPerMinute }) => cpuMsPerMinute],
 ];
 
-function sleepingTable({ empty, sleeping }: SleepingFound): Table {
+function sleepingTable({ empty, sleeping, kept }: SleepingFound): Table {
   const rows = OF_POD.map(([title, of]): Cell[] => {
     const [without, asleep] = [empty.map(of), sleeping.map(of)];
-    return [title, quantile(without, 0.5), quantile(asleep, 0.5), quantile(asleep, 1), mean(asleep) - mean(without)];
+    const more = mean(asleep) - mean(without);
+    return [
+      title,
+      quantile(without, 0.5),
+      quantile(asleep, 0.5),
+      quantile(asleep, 1),
+      more,
+      quantile(kept.map(of), 0.5),
+    ];
   });
   return {
-    title: "A sleeping Pod beside an empty one",
-    columns: ["", "empty, p50", "asleep, p50", "asleep, max", "more on average"],
+    title: "A sleeping Pod beside an empty one, and beside one that is kept running",
+    columns: ["", "empty, p50", "asleep, p50", "asleep, max", "more on average", "kept running, p50"],
     rows,
   };
 }
