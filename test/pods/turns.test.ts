@@ -345,8 +345,10 @@ function startTurn({ program, args, argv0 }: Shell, turn: number, ended: string 
   const [{ mountPath }] = keeperOf({ name: "worker" })["volumeMounts"] as [{ mountPath: string }];
   const [, ...command] = renderTurn(pod, turn).command ?? [];
   const script = command.map((each) => each.replaceAll(mountPath, folder));
-  const run = { encoding: "utf8", env: { PATH: REAL_PATH }, stdio: ["ignore", "pipe", "pipe"] } as const;
-  const { status, stdout, stderr } = spawnSync(program, [...args, ...script], { ...run, ...(argv0 && { argv0 }) });
+  const { status, stdout, stderr } = spawnSync(program, [...args, ...script], {
+    ...{ encoding: "utf8", env: { PATH: REAL_PATH }, stdio: ["ignore", "pipe", "pipe"] },
+    ...(argv0 && { argv0 }),
+  });
   expect([stdout, stderr]).toEqual(["", ""]);
   return status;
 }
