@@ -214,6 +214,15 @@ describe("the end of a keeper", () => {
   });
 
   test("does not hide how its turn ended before it", () => {
-    expect(kept({ turns: { 1: exited(0) } }, exited(4))).toMatchObject({ cause: "Completed", exitCode: 0 });
+    const later = exited(4, { finishedAt: "2030-01-01T01:30:01Z" });
+    expect(kept({ turns: { 1: exited(0) } }, later)).toMatchObject({ cause: "Completed", exitCode: 0 });
+    expect(kept({ turns: { 1: exited(0) } }, exited(1))).toMatchObject({ cause: "Completed" });
+  });
+
+  test("at the deadline is how its turn ended, although that handles SIGTERM and exits by itself", () => {
+    expect(kept({ turns: { 1: exited(0) } }, exited(4))).toMatchObject({ cause: "DeadlineExceeded", exitCode: 0 });
+    expect(kept({ turns: { 1: exited(143) }, status: { reason: "Evicted" } }, exited(4))).toMatchObject({
+      cause: "Evicted",
+    });
   });
 });
