@@ -6,7 +6,7 @@ import { orNull } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import { deleteAsSeen, deletePod } from "../pods/delete.ts";
 import { expiredFinished, readFinished } from "../pods/finished.ts";
-import { slotOf } from "../pods/turns.ts";
+import { hasTurns, slotOf } from "../pods/turns.ts";
 import { ClaimPriority } from "../protocol/claim-priority.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { PoolContext } from "../protocol/context.ts";
@@ -207,7 +207,8 @@ export class Retention {
         if (takenBack !== "no") return;
         logger.info({ pod: name }, "a Pod whose claim was settled before is deleted");
       }
-      await deletePod(this.#context, { by: "retention", name }, isOther);
+      // A Pod with turns may be taken back by another process, and wake, before this deletion arrives.
+      await deletePod(this.#context, { by: "retention", name }, isOther, { asRead: hasTurns });
       this.#context.failing.succeeded("delete-pod");
     } catch (error) {
       if (isStepFailure(error)) this.#context.failing.failed("delete-pod", { error, name });

@@ -1,8 +1,9 @@
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import type { Pod, Secret } from "../../src/kube/resource.ts";
 import { Retention } from "../../src/pool/finished-retention.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import { pod } from "../pods/pods.ts";
+import { type TurnsPod, turnsPod } from "../pods/turn-pods.ts";
 import { opened } from "../protocol/claims.ts";
 import { FakeKube, type KubeCall, notFound } from "../reconcile/fake-kube.ts";
 import { claimSecret, fakeContext, OWNER } from "../sessions/fake-context.ts";
@@ -23,7 +24,12 @@ const assigned = (name: string, metadata: Pod["metadata"] = {}) =>
 /** The assigned Pods of the cache that are deleted, on a server with these live Pods and Secrets. */
 async function deleted(
   cached: readonly Pod[],
-  answers: { secret?: Secret; live?: (call: KubeCall) => Pod; claims?: ClaimTable } = {},
+  answers: {
+    secret?: Secret;
+    live?: (call: KubeCall) => Pod;
+    claims?: ClaimTable;
+    takeBack?: "yes" | "later" | "no";
+  } = {},
 ) {
   const clock = new VirtualClock();
   const { claims = new ClaimTable() } = answers;
@@ -44,7 +50,7 @@ async function deleted(
   const retention = new Retention({
     context,
     claims,
-    takeBack: async () => "no",
+    takeBack: async () => answers.takeBack ?? "no",
     onForeignSlot: (secret) => foreign.push(secret),
   });
   const ending = new AbortController();
@@ -53,7 +59,8 @@ async function deleted(
   ending.abort();
   await retention.ended();
   const deletes = kube.calls.filter(({ verb }) => verb === "delete").map(({ ref, query }) => [ref.name, query]);
-  return { deletes, foreign };
+  const records = kube.calls.filter(({ plural }) => plural === "secrets").map(({ ref }) => ref.name);
+  return { deletes, foreign, records };
 }
 
 test("deletes an assigned Pod without a claim, after looking for its record", async () => {
@@ -93,4 +100,29 @@ test("keeps a Pod that gets a claim while others are deleted", async () => {
     },
   );
   expect(deletes.map(([name]) => name)).toEqual(names.slice(0, 16));
+});
+
+describe("an assigned Pod with turns, without a claim,", () => {
+  const RUNNING = { running: { startedAt: "2030-01-01T00:00:00Z" } };
+  const inTurn = (of: TurnsPod = {}) =>
+    turnsPod({
+      ...{ name: "a", phase: "assigned", ended: 1, turns: { 2: RUNNING }, ...of },
+      metadata: { uid: "a-uid", resourceVersion: "7", ownerReferences: [OWNER], ...of.metadata },
+    });
+
+  test("is deleted in the version that was read, after looking for the record of its turn", async () => {
+    const live = () => inTurn({ metadata: { resourceVersion: "8" } });
+    const { deletes, records } = await deleted([inTurn()], { live });
+    expect(records).toEqual(["a-t2"]);
+    expect(deletes).toEqual([["a", { uid: "a-uid", resourceVersion: "8" }]]);
+  });
+
+  test("is kept if it serves its session's next item by now", async () => {
+    const live = () => inTurn({ ended: 2, turns: { 2: { terminated: { exitCode: 0 } }, 3: RUNNING } });
+    expect((await deleted([inTurn()], { live })).deletes).toEqual([]);
+  });
+
+  test.each(["yes", "later"] as const)("is kept if its session sleeps again: %s", async (takeBack) => {
+    expect((await deleted([inTurn()], { takeBack })).deletes).toEqual([]);
+  });
 });
