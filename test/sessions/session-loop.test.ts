@@ -8,6 +8,7 @@ import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import { SessionLoop } from "../../src/sessions/session-loop.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
 import { pod } from "../pods/pods.ts";
+import { turnsPod } from "../pods/turn-pods.ts";
 import { acknowledged, JOURNAL, OURS, opened, over, view } from "../protocol/claims.ts";
 import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
@@ -73,7 +74,7 @@ async function run(
   await clock.advance(5_000);
   ending.abort();
   const verbs = kube.calls.map(({ verb, plural }) => `${verb} ${plural}`);
-  return { claims, verbs, sent, looks };
+  return { claims, verbs, sent, looks, calls: kube.calls };
 }
 
 /** A claim of an ended session whose item was read as stopped afterwards: its Secret is deleted next. */
@@ -116,6 +117,21 @@ test("does not end a session while the live Pod differs from the cached one", as
   const { verbs } = await run(claim, running(), () => running({ phase: "Failed" }));
   expect(new Set(verbs)).toEqual(new Set(["get pods"]));
   expect(claim.record.ending).toBeNull();
+});
+
+test("deletes a Pod with turns in the version that it read: the session may sleep in it meanwhile", async () => {
+  const lost = { is: "lost", by: "refusal", message: "", lapsedMs: 0 } as const;
+  const journal = { ...JOURNAL, lease: "Operator", acknowledgedAt: OURS, opened: true } as const;
+  const claim = opened({ journal, lease: lost, turn: 2, slot: "berth-research-x-t2" });
+  const live = (resourceVersion: string) =>
+    turnsPod({
+      ...{ phase: "assigned", ended: 1, turns: { 2: { running: { startedAt: OURS } } } },
+      annotations: { "berth.dev/assigned-at": OURS },
+      metadata: { uid: JOURNAL.podUid, resourceVersion, ownerReferences: [OWNER] },
+    });
+  const { calls } = await run(claim, live("7"), ({ verb }) => (verb === "get" ? live("8") : {}));
+  const deletes = calls.filter(({ verb, plural }) => verb === "delete" && plural === "pods");
+  expect(deletes[0]).toMatchObject({ query: { uid: JOURNAL.podUid, resourceVersion: "8" } });
 });
 
 test("lists the item after a final refusal, before it sends anything else", async () => {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { PODS, type Pod } from "../../../src/kube/resource.ts";
-import { endedTurn, newestTurn } from "../../../src/pods/turns.ts";
+import { endedTurn, MOST_TURNS, newestTurn } from "../../../src/pods/turns.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { metricValue } from "../../support/metric-value.ts";
 import { refusal } from "./api-server.ts";
@@ -154,6 +154,52 @@ describe("a session that sleeps", () => {
     expect(world.told.filter((words) => words.startsWith("SleepEnded"))).toEqual([
       `SleepEnded: session ${sessionId} sleeps no longer, and its Pod is deleted: the Environment is being deleted`,
     ]);
+  });
+});
+
+describe("a Pod is not kept", () => {
+  const ended = (why: string) => expect.stringMatching(new RegExp(`^SleepEnded: session .* ${why}$`));
+
+  test("if its first program never served: it has no files to keep", async () => {
+    const { world, serve, nameOf } = await sleepyWorld({
+      fate: () => ({ startError: false, program: "crashes", servesMs: 0 }),
+    });
+    const item = world.enqueue();
+    await world.until("the item is settled", () => world.item(item).state === "stopped" && world.isSettled, 300_000);
+    await world.pass(10 * SECOND);
+    expect(world.podsOf("sleeping")).toEqual([]);
+    world.fate = () => ({ startError: false, program: "stock", servesMs: SECOND });
+    const sessionId = await serve();
+    const name = nameOf(sessionId);
+    // A later one may find what an earlier one left.
+    world.fate = () => ({ startError: false, program: "crashes", servesMs: 0 });
+    const second = world.enqueue({ sessionId });
+    await world.until("the item is settled", () => world.item(second).state === "stopped" && world.isSettled, 300_000);
+    await world.pass(10 * SECOND);
+    expect(nameOf(sessionId)).toBe(name);
+  });
+
+  test("after it has served as many items as one Pod can, and a new one serves the session", async () => {
+    const { world, operator, serve, nameOf } = await sleepyWorld();
+    operator.kube.intercept.push(({ verb, plural, body }) => {
+      const annotations = (body as Partial<Pod> | undefined)?.metadata?.annotations ?? {};
+      // As if it had served all others.
+      if (verb !== "patch" || plural !== "pods" || annotations["berth.dev/ended-turn"] !== "1") return;
+      Object.assign(annotations, { "berth.dev/ended-turn": String(MOST_TURNS - 1) });
+    });
+    const sessionId = await serve();
+    const name = nameOf(sessionId);
+    operator.kube.intercept.splice(0);
+    const last = world.enqueue({ sessionId });
+    await world.until("the last item is served", () => world.item(last).state === "stopped" && world.isSettled);
+    expect(world.starts.map(({ pod, container }) => [pod, container])).toEqual([
+      [name, "berth-turn-1"],
+      [name, `berth-turn-${MOST_TURNS}`],
+    ]);
+    expect(world.told).toContainEqual(ended("as many work items as one Pod can"));
+    expect(world.podsOf("sleeping")).toEqual([]);
+    await serve(sessionId);
+    expect(nameOf(sessionId)).not.toBe(name);
   });
 });
 
