@@ -1,0 +1,743 @@
+import type { FileMutations } from "./mutation.ts";
+
+const ACKNOWLEDGING = "test/claims/acknowledging.test.ts";
+const DECIDE = "test/protocol/decide.test.ts";
+const CACHED_POD = "test/pods/cached-pod.test.ts";
+const PARKING = "test/pods/parking.test.ts";
+const PLAN = "test/sleep/sleep-plan.test.ts";
+const REMOVAL = "test/sleep/removal.test.ts";
+const RETENTION = "test/pool/finished-retention.test.ts";
+const SESSION_LOOP = "test/sessions/session-loop.test.ts";
+const SESSION_PODS = "test/sleep/session-pods.test.ts";
+const SLEEPING = "test/sessions/loops/sleeping.test.ts";
+const SLEEPING_FAULTS = "test/sessions/loops/sleeping-faults.test.ts";
+const SLEEPING_PODS = "test/sleep/sleeping-pods.test.ts";
+const SLEEP_MARK = "test/pods/sleep-mark.test.ts";
+const STREAMS = "test/attach/pod-streams.test.ts";
+const TURNS = "test/pods/turns.test.ts";
+const TURN_ACTS = "test/claims/turn-acts.test.ts";
+const TURN_ADDING = "test/sleep/turn-adding.test.ts";
+const TURN_STATE = "test/pods/turn-state.test.ts";
+
+/** Sessions that sleep in their Pods, and the turns in which their work items run. */
+export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
+  {
+    file: "src/sessions/session-loop.ts",
+    tests: [SLEEPING, SLEEPING_FAULTS],
+    mutations: [
+      {
+        name: "marks a Pod as sleeping after its claim's Secret is deleted",
+        guard: "sleep",
+        find: 'const asleep = pod ? await this.#putToSleep(claim, pod) : null;\n    await dropSecret(context, claim, "session.settled", because);',
+        replace:
+          'await dropSecret(context, claim, "session.settled", because);\n    const asleep = pod ? await this.#putToSleep(claim, pod) : null;',
+      },
+      {
+        name: "keeps a Pod whose first program never served",
+        guard: "guard",
+        find: "if (!isWanted || isUseless || ",
+        replace: "if (!isWanted || ",
+      },
+      {
+        name: "lets a session sleep that was not opened",
+        guard: "guard",
+        find: "!claim.record.journal.opened || !livesOn(pod, claim.turn)) return null;",
+        replace: "!livesOn(pod, claim.turn)) return null;",
+      },
+      {
+        name: "lets a session sleep in a Pod that ends",
+        guard: "guard",
+        find: " || !livesOn(pod, claim.turn)) return null;",
+        replace: ") return null;",
+      },
+      {
+        name: "uses a Pod for any number of work items",
+        guard: "bound",
+        find: "if (claim.turn >= MOST_TURNS) {",
+        replace: "if (false) {",
+      },
+      {
+        name: "deletes a Pod in which the session sleeps meanwhile",
+        guard: "deleteVersion",
+        find: "const how = { graceSeconds: grace, asRead: hasTurns };",
+        replace: "const how = { graceSeconds: grace };",
+        tests: [SESSION_LOOP],
+      },
+    ],
+  },
+  {
+    file: "src/protocol/worker-lease.ts",
+    tests: [DECIDE],
+    mutations: [
+      {
+        name: "settles an item, and lets its session sleep, while its container runs",
+        guard: "sleepEnd",
+        find: "if (isOver(item) || isReacknowledged(claim, item)) {",
+        replace:
+          'if (isOver(item)) return { do: "settled", because: "stopped" };\n  if (isReacknowledged(claim, item)) {',
+      },
+    ],
+  },
+  {
+    file: "src/claims/pod-acts.ts",
+    tests: [TURN_ACTS],
+    mutations: [
+      {
+        name: "assigns a Pod with turns in any version",
+        guard: "touchVersion",
+        find: "...(version && { resourceVersion: version })",
+        replace: "",
+      },
+      {
+        name: "assigns the version of the cache instead of the one that was read before the acknowledgement",
+        guard: "precondition",
+        find: "claim.record.podVersion ?? pod.metadata.resourceVersion",
+        replace: "pod.metadata.resourceVersion",
+      },
+      {
+        name: "assigns a Pod whose claimed turn has ended",
+        guard: "touchVersion",
+        find: "!hasOpenTurn(live) || newestTurn",
+        replace: "newestTurn",
+      },
+      {
+        name: "assigns a Pod that waits in a later turn",
+        guard: "touchVersion",
+        find: " || newestTurn(live) !== claim.turn) throw error;",
+        replace: ") throw error;",
+      },
+      {
+        name: "assigns another Pod of the same name after a conflict",
+        guard: "identity",
+        find: "live.metadata.uid === claim.record.journal.podUid && !live",
+        replace: "!live",
+      },
+      {
+        name: "touches a Pod again and again while it changes",
+        guard: "bound",
+        find: "if (!isConflict(error) || tries === PATCH_TRIES) throw error;\n      const live = await context",
+        replace: "if (!isConflict(error) || tries === 1_000) throw error;\n      const live = await context",
+      },
+      {
+        name: "doesn't record the container of a claimed turn",
+        guard: "rerun",
+        find: "annotations[ANNOTATION_TURN_CONTAINER] = turnContainerId(pod, claim.turn) ?? null;",
+        replace: "",
+      },
+      {
+        name: "ends a Pod with turns after the time of one work item",
+        guard: "bound",
+        find: "...(isTurn ? {} : { spec: { activeDeadlineSeconds",
+        replace: "...(false ? {} : { spec: { activeDeadlineSeconds",
+      },
+      {
+        name: "marks the end of a turn again that is on record",
+        guard: "endedRecord",
+        find: "if (endedTurn(seen) >= claim.turn) return seen;",
+        replace: "",
+      },
+      {
+        name: "marks the end of an earlier turn while a later one runs",
+        guard: "endedRecord",
+        find: "if (endedTurn(seen) >= claim.turn) return seen;",
+        replace: "if (endedTurn(seen) === claim.turn) return seen;",
+      },
+      {
+        name: "lets a session sleep in another Pod of the same name",
+        guard: "identity",
+        find: "if (uid !== claim.record.journal.podUid || deletionTimestamp) return null;",
+        replace: "if (deletionTimestamp) return null;",
+      },
+      {
+        name: "lets a session sleep in a Pod that is being deleted",
+        guard: "guard",
+        find: "if (uid !== claim.record.journal.podUid || deletionTimestamp) return null;",
+        replace: "if (uid !== claim.record.journal.podUid) return null;",
+      },
+    ],
+  },
+  {
+    file: "src/pods/sleep-mark.ts",
+    tests: [SLEEP_MARK],
+    mutations: [
+      {
+        name: "marks any version of a Pod as sleeping",
+        guard: "sleepVersion",
+        find: "uid: metadata.uid, resourceVersion: metadata.resourceVersion, labels",
+        replace: "uid: metadata.uid, labels",
+      },
+      {
+        name: "marks another Pod of the same name as sleeping",
+        guard: "precondition",
+        find: "uid: metadata.uid, resourceVersion: metadata.resourceVersion, labels",
+        replace: "resourceVersion: metadata.resourceVersion, labels",
+      },
+      {
+        name: "doesn't record which turn has ended",
+        guard: "endedRecord",
+        find: "[ANNOTATION_ENDED_TURN]: String(endedTurn),",
+        replace: "",
+      },
+      {
+        name: "lets the keeper end a sleeping Pod at the time of the operator",
+        guard: "bound",
+        find: "untilMs + KEEPER_SLACK_MS",
+        replace: "untilMs",
+      },
+    ],
+  },
+  {
+    file: "src/sleep/removal.ts",
+    tests: [REMOVAL],
+    mutations: [
+      {
+        name: "removes a sleeping Pod without its lock",
+        guard: "removalLock",
+        find: "removal.lock ??= await this.#takeSlot(name, removal);",
+        replace: "removal.lock ??= { metadata: {} };",
+      },
+      {
+        name: "locks the first turn of a Pod whatever turn waits",
+        guard: "removalLock",
+        find: "renderJournal({ name: slot, namespace, environment }, journal, null)",
+        replace: "renderJournal({ name, namespace, environment }, journal, null)",
+      },
+      {
+        name: "removes a Pod that waits in another turn than the locked one",
+        guard: "removalRead",
+        find: " || slotOf(live) !== slot;",
+        replace: ";",
+      },
+      {
+        name: "gives up a removal that holds its lock",
+        guard: "removalEnd",
+        find: "removal.dueMs = this.#context.clock.monotonic() + removal.backoff.next();",
+        replace: "this.#begun.delete(name);",
+      },
+      {
+        name: "removes a sleeping Pod that changed since it was read",
+        guard: "removalVersion",
+        find: "{ graceSeconds, asRead: hasTurns }",
+        replace: "{ graceSeconds }",
+      },
+    ],
+  },
+  {
+    file: "src/pods/delete.ts",
+    tests: [REMOVAL],
+    mutations: [
+      {
+        name: "deletes a Pod with turns that changed since it was read",
+        guard: "precondition",
+        find: "...(how.asRead?.(live) && resourceVersion !== undefined ? { resourceVersion } : {}),",
+        replace: "",
+      },
+    ],
+  },
+  {
+    file: "src/claims/acknowledging.ts",
+    tests: [ACKNOWLEDGING],
+    mutations: [
+      {
+        name: "wakes a Pod that waits in another turn than the claimed one",
+        guard: "wakeRead",
+        find: "const isTurn = claim.turn === 0 || newestTurn(live) === claim.turn;",
+        replace: "const isTurn = true;",
+      },
+      {
+        name: "doesn't note the version of the Pod that it read",
+        guard: "precondition",
+        find: "if (claim.turn > 0) notePodVersion(claim, live.metadata.resourceVersion);",
+        replace: "",
+      },
+    ],
+  },
+  {
+    file: "src/claims/claiming.ts",
+    tests: [SLEEPING, SLEEPING_FAULTS],
+    mutations: [
+      {
+        name: "gives an item to another Pod while its session's is busy",
+        guard: "freshPod",
+        find: "if (own) {",
+        replace: 'if (own?.is === "ready") {',
+      },
+      {
+        name: "starts a session in a free Pod beyond maxConcurrent",
+        guard: "bound",
+        find: "const isFull = this.#options.pool.isFull;",
+        replace: "const isFull = false as boolean;",
+      },
+      {
+        name: "wakes a session beyond maxConcurrent",
+        guard: "bound",
+        find: "if (this.#options.pool.isFull) {",
+        replace: "if (false) {",
+      },
+    ],
+  },
+  {
+    file: "src/sleep/sleeping-pods.ts",
+    tests: [SLEEPING_PODS],
+    mutations: [
+      {
+        name: "wakes any sleeping Pod for an item",
+        guard: "wakeSession",
+        find: "const own = pods\n      .ofSession(sessionId)\n",
+        replace: "const own = pods\n      .sleeping()\n",
+        tests: [SLEEPING],
+      },
+      {
+        name: "ignores a Pod of the session whose last item is being settled",
+        guard: "freshPod",
+        find: 'if (own.some((pod) => !isAsleep(pod))) return { is: "busy" };',
+        replace: "",
+      },
+      {
+        name: "wakes a Pod that a claim holds",
+        guard: "guard",
+        find: 'if (!this.#isFree(latest)) return { is: "busy" };',
+        replace: "",
+      },
+      {
+        name: "wakes a Pod whose next turn doesn't wait",
+        guard: "guard",
+        find: 'return stateOf(latest).is === "parked" ? { is: "ready", pod: latest } : { is: "busy" };',
+        replace: 'return { is: "ready", pod: latest };',
+      },
+      {
+        name: "wakes a Pod on a node that is about to be removed",
+        guard: "guard",
+        find: 'if (this.#context.nodeOutlook(latest) === "leaves") {',
+        replace: "if (false) {",
+      },
+      {
+        name: "wakes a Pod that is being deleted",
+        guard: "guard",
+        find: "return deletionTimestamp !== undefined || this.#options.departing.has(name);",
+        replace: "return this.#options.departing.has(name);",
+      },
+      {
+        name: "wakes a Pod that it is removing",
+        guard: "guard",
+        find: "return deletionTimestamp !== undefined || this.#options.departing.has(name);",
+        replace: "return deletionTimestamp !== undefined;",
+      },
+      {
+        name: "waits forever for a Pod whose slot another client holds",
+        guard: "bound",
+        find: "!this.#isLeaving(pod) && !this.#isLeft(pod) && !hasEnded(pod)",
+        replace: "!this.#isLeaving(pod) && !hasEnded(pod)",
+      },
+      {
+        name: "takes the older of two Pods of a session",
+        guard: "guard",
+        find: "readSleeper(other).sinceMs - readSleeper(one).sinceMs",
+        replace: "readSleeper(one).sinceMs - readSleeper(other).sinceMs",
+      },
+      {
+        name: "removes a Pod that was claimed since the plan",
+        guard: "identity",
+        find: "if (!this.#isFree(pod)) return;",
+        replace: "",
+      },
+      {
+        name: "deletes a session's Pod whose claim was given up unopened",
+        guard: "unopened",
+        find: "const [turn, ended] = [newestTurn(pod), endedTurn(pod)];",
+        replace: 'if (pod) return "no";\n    const [turn, ended] = [newestTurn(pod), endedTurn(pod)];',
+      },
+      {
+        name: "lets a session sleep whose program runs",
+        guard: "takeBack",
+        find: ' || (await this.#hasStarted(pod))) return "no";',
+        replace: ') return "no";',
+      },
+      {
+        name: "takes a log without a beginning for one without a start",
+        guard: "error",
+        find: 'return shown !== "waiting";',
+        replace: 'return shown === "started";',
+      },
+      {
+        name: "waits forever for a log that can't be read",
+        guard: "bound",
+        find: " || tries >= MOST_LOG_TRIES) {",
+        replace: ") {",
+      },
+      {
+        name: "lets a session sleep in a Pod that ends",
+        guard: "guard",
+        find: ' || !livesOn(pod, turn)) return "no";',
+        replace: ') return "no";',
+      },
+      {
+        name: "keeps a Pod that has never had a session",
+        guard: "guard",
+        find: "if (ended === 0 || this.#draining ||",
+        replace: "if (this.#draining ||",
+      },
+    ],
+  },
+  {
+    file: "src/sleep/session-pods.ts",
+    tests: [SESSION_PODS],
+    mutations: [
+      {
+        name: "takes a sleeping session for one that runs",
+        guard: "guard",
+        find: "!isAsleep(pod) && !isOverdue",
+        replace: "!isOverdue",
+      },
+      {
+        name: "takes a Pod for ended whose session may sleep in it",
+        guard: "freshPod",
+        find: " && !livesOn(pod, newestTurn(pod))",
+        replace: "",
+      },
+    ],
+  },
+  {
+    file: "src/sleep/sleep-plan.ts",
+    tests: [PLAN],
+    mutations: [
+      {
+        name: "lets any number of sessions sleep",
+        guard: "bound",
+        find: "const surplus = Math.max(0, stay.length - input.maxSleeping);",
+        replace: "const surplus = 0;",
+      },
+      {
+        name: "deletes every sleeping Pod for one that waits for room",
+        guard: "bound",
+        find: "Math.min(stay.length - surplus, input.waiting - ends.length - surplus)",
+        replace: "input.waiting > 0 ? stay.length - surplus : 0",
+      },
+      {
+        name: "makes room twice for one Pod that waits",
+        guard: "bound",
+        find: "input.waiting - ends.length - surplus",
+        replace: "input.waiting",
+      },
+      {
+        name: "deletes the Pods that have slept the shortest",
+        guard: "guard",
+        find: "one.sinceMs - other.sinceMs",
+        replace: "other.sinceMs - one.sinceMs",
+      },
+      {
+        name: "lets a session sleep longer than the spec says now",
+        guard: "bound",
+        find: "return Math.min(untilMs, sinceMs > 0 ? sinceMs + sleepMs : Number.POSITIVE_INFINITY);",
+        replace: "return untilMs + 0 * (sinceMs + sleepMs);",
+      },
+      {
+        name: "waits forever for a Pod to get ready",
+        guard: "bound",
+        find: 'notReadyMs !== null && notReadyMs + input.prepareTimeoutMs <= input.nowMs ? "NotReady" : null',
+        replace: 'notReadyMs !== null && notReadyMs > input.nowMs ? "NotReady" : null',
+      },
+      {
+        name: "keeps two Pods of a session",
+        guard: "bound",
+        find: '(latest.get(sleeper.sessionId) === sleeper ? null : "Superseded")',
+        replace: "null",
+      },
+      {
+        name: "keeps a Pod in which an ended turn runs again",
+        guard: "guard",
+        find: 'if (sleeper.hasRerunTurn) return "Rerun";',
+        replace: "",
+      },
+    ],
+  },
+  {
+    file: "src/sleep/turn-adding.ts",
+    tests: [TURN_ADDING],
+    mutations: [
+      {
+        name: "adds the next turn while the last one runs",
+        guard: "nextTurn",
+        find: "return hasOpenTurn(pod) ? isWaitingTurnDead(pod) :",
+        replace: "return",
+      },
+      {
+        name: "adds any number of turns",
+        guard: "bound",
+        find: " || nextTurn(pod) > MOST_TURNS) return false;",
+        replace: ") return false;",
+      },
+      {
+        name: "adds a turn to another Pod of the same name",
+        guard: "identity",
+        find: "if (live.metadata.uid !== adding.uid || ",
+        replace: "if (",
+      },
+      {
+        name: "adds a turn to the Pod of another Environment",
+        guard: "identity",
+        find: "!isSessionPodOf(live, this.#context) || ",
+        replace: "",
+      },
+      {
+        name: "adds a turn that the live Pod doesn't need",
+        guard: "nextTurn",
+        find: " || !needsTurn(live)) return true;",
+        replace: ") return true;",
+      },
+      {
+        name: "adds a turn beside a container that outlives the keeper",
+        guard: "guard",
+        find: "if (other) {",
+        replace: "if (false) {",
+      },
+      {
+        name: "adds a turn again before the cache shows it",
+        guard: "bound",
+        find: "adding.dueMs = clock.monotonic() + timing.expectationMs;",
+        replace: "adding.dueMs = clock.monotonic();",
+      },
+      {
+        name: "repeats a failed try without a pause",
+        guard: "bound",
+        find: "adding.dueMs = clock.monotonic() + adding.backoff.next();",
+        replace: "adding.dueMs = clock.monotonic();",
+      },
+      {
+        name: "adds turns to all Pods at once",
+        guard: "bound",
+        find: "new Slots(CONCURRENCY)",
+        replace: "new Slots(1_000)",
+      },
+      {
+        name: "takes an error for a refusal by the cluster",
+        guard: "error",
+        find: "const isRefused = isForbidden(error) || isInvalid(error);",
+        replace: "const isRefused = true;",
+      },
+    ],
+  },
+  {
+    file: "src/pods/turns.ts",
+    tests: [TURNS],
+    mutations: [
+      {
+        name: "adds a turn to a Pod that changed since it was read",
+        guard: "precondition",
+        find: "return { metadata: { uid, resourceVersion }, spec",
+        replace: "return { metadata: { uid }, spec",
+      },
+      {
+        name: "adds a turn to any Pod of the same name",
+        guard: "precondition",
+        find: "return { metadata: { uid, resourceVersion }, spec",
+        replace: "return { metadata: { resourceVersion }, spec",
+      },
+      {
+        name: "uses one Secret for all turns of a Pod",
+        guard: "removalLock",
+        find: "return turn > 1 ? ",
+        replace: "return turn > Infinity ? ",
+      },
+      {
+        name: "takes a turn for open whose end is on record",
+        guard: "endedRecord",
+        find: "return newestTurn(pod) > endedTurn(pod);",
+        replace: "return newestTurn(pod) > 0;",
+      },
+      {
+        name: "uses the number of an ended turn again",
+        guard: "nextTurn",
+        find: ": Math.max(newestTurn(pod), endedTurn(pod)) + 1;",
+        replace: ": newestTurn(pod) + 1;",
+      },
+      {
+        name: "takes a container that runs again for the one that was given the session",
+        guard: "rerun",
+        find: "&& id !== undefined && id !== claimed;",
+        replace: '&& id === "";',
+      },
+      {
+        name: "starts an ended turn again",
+        guard: "rerun",
+        find: "2>/dev/null && exit 0; unset _e",
+        replace: "2>/dev/null && false; unset _e",
+      },
+      {
+        name: "lets a session sleep in a Pod without a keeper",
+        guard: "guard",
+        find: " && keeperStatus(pod)?.state?.running !== undefined;\n}\n\n/** Whether the turn that waits",
+        replace: ";\n}\n\n/** Whether the turn that waits",
+      },
+      {
+        name: "renders a turn from any container",
+        guard: "identity",
+        find: "if (keeper?.command?.[3] !== KEEPER_NAME) throw",
+        replace: "if (!keeper?.command) throw",
+      },
+      {
+        name: "ends a Pod whose deadline can't be read",
+        guard: "error",
+        find: "case $_d in ''|*[!0-9]*) ;;",
+        replace: "case $_d in ''|*[!0-9]*) exit 4;;",
+      },
+      {
+        name: "reads a Pod's deadline only once",
+        guard: "bound",
+        find: "[ $_s -gt 300 ] && _s=300 ;;",
+        replace: ";;",
+      },
+    ],
+  },
+  {
+    file: "src/pods/pod-state.ts",
+    tests: [TURN_STATE],
+    mutations: [
+      {
+        name: "takes a turn that runs again for its session",
+        guard: "rerun",
+        find: 'if (isRerun(pod, turn)) return { is: "ended", end: END_BEFORE_RERUN };',
+        replace: "",
+      },
+      {
+        name: "reads a turn whose end is on record like one that just ended",
+        guard: "endedRecord",
+        find: "const isOver = turn > 0 && turn <= endedTurn(pod);",
+        replace: "const isOver = false;",
+      },
+      {
+        name: "takes a turn for running whose end is on record",
+        guard: "endedRecord",
+        find: 'if (isOver) return { is: "ended", end: END_WITHOUT_STATUS };',
+        replace: "",
+      },
+      {
+        name: "takes a turn for running whose keeper has ended",
+        guard: "error",
+        find: 'if (keeperEnd) return { is: "ended", end: endOfKeeper(pod, status, keeperEnd) };',
+        replace: "",
+      },
+      {
+        name: "claims a turn without a running keeper",
+        guard: "guard",
+        find: "if (state.running && keeper?.state?.running && sandboxReady(status))",
+        replace: "if (state.running && sandboxReady(status))",
+      },
+      {
+        name: "claims a turn of a Pod that is not ready",
+        guard: "guard",
+        find: "if (state.running && keeper?.state?.running && sandboxReady(status))",
+        replace: "if (state.running && keeper?.state?.running)",
+      },
+    ],
+  },
+  {
+    file: "src/pods/cached-pod.ts",
+    tests: [CACHED_POD],
+    mutations: [
+      {
+        name: "forgets an earlier turn that runs again",
+        guard: "rerun",
+        find: " || (turnNumber(name) > 0 && state?.running),",
+        replace: " || (turnNumber(name) > 1e6 && state?.running),",
+      },
+      {
+        name: "keeps the statuses of all turns",
+        guard: "bound",
+        find: "turnNumber(name) >= Math.max(1, ended)",
+        replace: "turnNumber(name) >= Math.min(1, ended)",
+      },
+      {
+        name: "forgets which container a turn runs in",
+        guard: "rerun",
+        find: "containerID: status.containerID",
+        replace: "containerID: undefined",
+      },
+    ],
+  },
+  {
+    file: "src/pods/parking.ts",
+    tests: [PARKING],
+    mutations: [
+      {
+        name: "lets sessions sleep whose template prevents it",
+        guard: "guard",
+        find: "keptFromSleep(sessions) ?? waitsForKey ?? refused",
+        replace: "waitsForKey ?? refused",
+      },
+      {
+        name: "lets sessions sleep in Pods that wait for a key",
+        guard: "guard",
+        find: "keptFromSleep(sessions) ?? waitsForKey ?? refused",
+        replace: "keptFromSleep(sessions) ?? refused",
+      },
+      {
+        name: "lets sessions sleep where turns can't be added",
+        guard: "guard",
+        find: "keptFromSleep(sessions) ?? waitsForKey ?? refused",
+        replace: "keptFromSleep(sessions) ?? waitsForKey",
+      },
+    ],
+  },
+  {
+    file: "src/attach/pod-streams.ts",
+    tests: [STREAMS],
+    mutations: [
+      {
+        name: "keeps a connection that was opened for a dropped claim",
+        guard: "bound",
+        find: "this.#prepared.delete(key);\n      void opening.then((stream) => stream?.close());",
+        replace: "this.#prepared.delete(key);",
+      },
+      {
+        name: "closes a connection at the time of an earlier one",
+        guard: "identity",
+        find: "if (this.#prepared.get(key) !== opening) return;\n      this.#prepared.delete(key);\n      void opening.then",
+        replace:
+          "const again = this.#prepared.get(key) ?? opening;\n      this.#prepared.delete(key);\n      void again.then",
+      },
+      {
+        name: "sends a line to an earlier turn of the Pod",
+        guard: "identity",
+        find: "function containerKey(pod: Pod): string {",
+        replace: "function containerKey(pod: Pod): string {\n  if (pod) return uidOf(pod);",
+      },
+      {
+        name: "sends a line into a prepared connection that was lost",
+        guard: "error",
+        find: "return stream?.isOpen ? stream : null;",
+        replace: "return stream;",
+      },
+    ],
+  },
+  {
+    file: "src/pool/finished-retention.ts",
+    tests: [RETENTION],
+    mutations: [
+      {
+        name: "deletes a left-behind Pod that serves another turn",
+        guard: "identity",
+        find: "slotOf(live) !== slotOf(pod) ||\n",
+        replace: "",
+      },
+      {
+        name: "looks for the record of a Pod's first turn only",
+        guard: "record",
+        find: "kube.get(SECRETS, { namespace, name: slotOf(pod) })",
+        replace: "kube.get(SECRETS, { namespace, name })",
+      },
+      {
+        name: "deletes a Pod in which the session sleeps again",
+        guard: "unopened",
+        find: 'if (takenBack !== "no") return;',
+        replace: "",
+      },
+      {
+        name: "deletes a left-behind Pod with turns that changed since it was read",
+        guard: "deleteVersion",
+        find: "isOther, { asRead: hasTurns });",
+        replace: "isOther);",
+      },
+    ],
+  },
+];
