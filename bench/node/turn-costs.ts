@@ -10,6 +10,8 @@ import { SleepLane, type Turn } from "./sleep-lane.ts";
 import { type Disk, type Relists, relistsBetween, type TurnsFound, type WakesOptions } from "./wakes.ts";
 
 const BLOCK_BYTES = 512;
+/** What a folder takes on usual file systems. The node's containers are on a tmpfs, where it takes nothing. */
+const FOLDER_BYTES = 4_096;
 
 /** Measures late turns of a Pod against its second one. */
 export async function measureTurns(
@@ -92,11 +94,9 @@ async function diskOf({ podLogs }: NodeState): Promise<Disk> {
 async function bytesBelow(folder: string): Promise<number> {
   const entries = await readdir(folder, { withFileTypes: true, recursive: true }).catch(() => []);
   let sum = 0;
-  for (const { parentPath, name } of entries) {
-    sum += await lstat(join(parentPath, name)).then(
-      ({ blocks }) => blocks * BLOCK_BYTES,
-      () => 0,
-    );
+  for (const entry of entries) {
+    const stats = await lstat(join(entry.parentPath, entry.name)).catch(() => undefined);
+    if (stats) sum += entry.isDirectory() ? FOLDER_BYTES : stats.blocks * BLOCK_BYTES;
   }
   return sum;
 }
