@@ -52,7 +52,7 @@ const KEEPER = [
 /**
  * Ends a turn at once whose end is on record. The kubelet starts an ended turn again if it has lost the container's
  * record. While such a turn runs, the API server refuses the Pod's status, in which an ended container may not run
- * again (since Kubernetes 1.34 or 1.35), so no other turn's start or end would ever show.
+ * again (since Kubernetes 1.34), so no other turn's start or end would ever show.
  */
 function endAgain(turn: number): string {
   return [
