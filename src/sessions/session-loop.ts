@@ -75,7 +75,7 @@ export interface SessionLoopOptions {
   readonly releases: Releases;
   readonly streams: Deliverer;
   /** Gives a Pod its next turn. */
-  readonly turns: Pick<TurnAdding, "add">;
+  readonly turns: Pick<TurnAdding, "add" | "addAfter">;
   /** Called when something changed that capacity or status depends on. */
   readonly onChange: () => void;
 }
@@ -476,7 +476,8 @@ export class SessionLoop {
     }
     const { clock, timing, logger, failing } = this.#context;
     try {
-      const asleep = await putToSleep(this.#context, claim, pod);
+      const withTurn = await this.#options.turns.addAfter(pod, claim.turn);
+      const asleep = await putToSleep(this.#context, claim, withTurn ?? pod);
       if (asleep) failing.succeeded("sleep", claim);
       return asleep;
     } catch (error) {
