@@ -261,8 +261,12 @@ export class SessionVolumes {
   /** Reads a volume; null: it is gone, or it is not one of this Environment. @throws KubeApiError */
   async read(name: string): Promise<Volume | null> {
     const { kube, points, namespace } = this.#context;
+    const before = this.#known.get(name);
     const get = () => kube.get(PERSISTENT_VOLUME_CLAIMS, { namespace, name });
     const claim = await orNull(points.run("workspace.read", {}, get));
+    // If a write was answered in the meantime, the read may be from before it: it must not undo an assignment.
+    const known = this.#known.get(name);
+    if (claim && known && known !== before && known.volume.uid === claim.metadata.uid) return known.volume;
     const volume = claim && this.#note(claim);
     if (volume) return volume;
     this.forget(name);

@@ -43,13 +43,13 @@ function volumesOf(of: Record<string, string | null>, environment: object = ENVI
     store(renderVolume(OWNER, name, TEMPLATE));
     if (sessionId !== null) assign(name, sessionId);
   }
-  const server = { loses: (_patch: object): boolean => false };
+  const server = { loses: (_patch: object): boolean => false, readsAfter: Promise.resolve() };
   const kube = new FakeKube(({ verb, ref: { name }, body }) => {
     const claim = stored.get(name);
     if (verb === "listAll") return { items: [...stored.values()] };
     if (verb === "create") return store(body as PersistentVolumeClaim);
     if (!claim) return notFound("persistentvolumeclaims", name);
-    if (verb !== "patch") return claim;
+    if (verb !== "patch") return server.readsAfter.then(() => claim);
     const { resourceVersion, annotations } = (body as { metadata: PersistentVolumeClaim["metadata"] }).metadata;
     if (server.loses(annotations ?? {})) return UNANSWERED;
     if (resourceVersion !== undefined && resourceVersion !== claim.metadata.resourceVersion)
@@ -136,6 +136,18 @@ describe("the assignment of a volume", () => {
     expect(sessionOf("a")).toBe("one");
     expect([volumes.has("one"), volumes.mayServe(podWith("a"), "two")]).toEqual([true, false]);
     expect(await volumes.assign(podWith("a"), "two")).toBe("taken");
+  });
+
+  test("is not undone by an earlier read that is answered later", async () => {
+    const { ready, server } = volumesOf({ a: null });
+    const volumes = await ready();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    server.readsAfter = promise;
+    const reading = volumes.read("a");
+    expect(await volumes.assign(podWith("a"), "one")).toBe("assigned");
+    resolve();
+    expect((await reading)?.sessionId).toBe("one");
+    expect(volumes.has("one")).toBe(true);
   });
 
   test("sends nothing for a Pod of the session, or without a volume", async () => {
