@@ -24,6 +24,35 @@ describe("wakes and fresh sessions", () => {
   });
 });
 
+describe("an item that waits for its session's next turn", () => {
+  test("does not wake the session once another item has taken the last place", async () => {
+    const { world, operator, isServed, isReady, sessionOf, nameOf } = await sleepyWorld({
+      sessions: { warm: 1, maxConcurrent: 1 },
+    });
+    const first = world.enqueue();
+    const sessionId = sessionOf(first);
+    operator.kube.delay = ({ subresource, name }) =>
+      subresource === "ephemeralcontainers" && name === nameOf(sessionId) ? 20 * SECOND : 0;
+    await world.until("it sleeps", () => nameOf(sessionId) !== undefined);
+    world.fate = () => ({ startError: false, program: "stock", servesMs: 30 * SECOND });
+    await world.pass(19.7 * SECOND);
+    expect([isReady(sessionId), world.parked.length]).toEqual([false, 1]);
+    const waiting = world.enqueue({ sessionId });
+    await world.until("it is offered", () => world.item(waiting).offers.length > 0);
+    const other = world.enqueue();
+    let ran = 0;
+    await world.until("the next turn waits", () => {
+      ran = Math.max(ran, world.node.running.size);
+      return isReady(sessionId);
+    });
+    await world.until("both are served", () => {
+      ran = Math.max(ran, world.node.running.size);
+      return isServed(waiting) && isServed(other);
+    });
+    expect(ran).toBe(1);
+  });
+});
+
 describe("a claim that is not opened", () => {
   test("leaves the session asleep in its Pod", async () => {
     const { world, operator, serve, nameOf } = await sleepyWorld();
@@ -165,6 +194,11 @@ describe("a Pod that ended in the middle of a work item", () => {
     const next = world.enqueue({ sessionId });
     const runs = () => world.starts.some(({ workId }) => workId === next);
     await world.until("the next item's program runs", runs, 15 * SECOND);
+    await world.until("the first item is settled", () => world.item(first).state === "stopped", 300 * SECOND);
+    await world.pass(10 * SECOND);
+    // It keeps nothing but its logs.
+    expect(world.podsOf("finished").map(({ metadata }) => metadata.name)).toEqual([name]);
+    expect(world.told.filter((words) => words.startsWith("SleepEnded"))).toEqual([]);
   });
 });
 
