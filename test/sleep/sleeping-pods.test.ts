@@ -42,6 +42,7 @@ function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
   const leaving = new Set<string>();
   const told: string[] = [];
   let outlook: NodeOutlook = "stays";
+  let waiting: readonly string[] = [];
   let log: () => "started" | "waiting" | "unclear" = () => "waiting";
   const workspace = { type: "Pod", mountPath: "/workspace", sleepSeconds };
   const environment = parsed(stored(sessionsSpec({ workspace })));
@@ -66,11 +67,12 @@ function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
     ...{ context, claims, departing: departing as unknown as DepartingPods, onChange: () => {} },
     turns: { keep: () => null, ended: async () => {} } as unknown as TurnAdding,
     streams: { hasStarted: async () => log() },
-    waitingForRoom: () => [],
+    waitingForRoom: () => waiting,
   });
   return {
     ...{ sleeping, clock, kube, claims, removed, leaving, told, context },
-    set: (more: { outlook?: NodeOutlook; log?: typeof log }) => {
+    set: (more: { outlook?: NodeOutlook; log?: typeof log; waiting?: readonly string[] }) => {
+      waiting = more.waiting ?? waiting;
       outlook = more.outlook ?? outlook;
       log = more.log ?? log;
     },
@@ -151,6 +153,29 @@ describe("the Pod of a session", () => {
     await clock.settle();
     expect(removed).toEqual([]);
   });
+});
+
+test("a Pod that waits for room gets that of one sleeping Pod, however long it waits", async () => {
+  const names = ["first", "second", "third"];
+  const pods = names.map((name, n) =>
+    podOf({ name, annotations: { "berth.dev/session-id": name, "berth.dev/sleeps-since": `2030-01-01T00:00:0${n}Z` } }),
+  );
+  const { sleeping, set, removed, clock } = sleepingOf(pods);
+  const ending = new AbortController();
+  sleeping.start(ending.signal);
+  const pass = async (waiting: readonly string[]) => {
+    set({ waiting });
+    sleeping.poke();
+    await clock.advance(1_000);
+    return [...removed];
+  };
+  expect(await pass(["waiting-1"])).toEqual(["first"]);
+  expect(await pass(["waiting-1"])).toEqual(["first"]);
+  expect(await pass(["waiting-1", "waiting-2"])).toEqual(["first", "second"]);
+  expect(await pass([])).toEqual(["first", "second"]);
+  expect(await pass(["waiting-1"])).toEqual(names);
+  ending.abort();
+  await sleeping.ended();
 });
 
 describe("an assigned Pod without a claim", () => {

@@ -336,6 +336,12 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         replace: "readSleeper(one).sinceMs - readSleeper(other).sinceMs",
       },
       {
+        name: "deletes one sleeping Pod after the other for one that waits for room",
+        guard: "bound",
+        find: "waiting.filter((name) => !this.#yieldedTo.has(name));",
+        replace: "waiting;",
+      },
+      {
         name: "removes a Pod that was claimed since the plan",
         guard: "identity",
         find: "if (!this.#isFree(pod)) return;",
