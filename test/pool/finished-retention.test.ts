@@ -89,7 +89,7 @@ test.each([
 test("keeps a Pod that gets a claim while others are deleted", async () => {
   const claims = new ClaimTable();
   const names = Array.from({ length: 17 }, (_, n) => `pod-${n}`);
-  const { deletes } = await deleted(
+  const { deletes, records } = await deleted(
     names.map((name) => assigned(name)),
     {
       claims,
@@ -100,6 +100,16 @@ test("keeps a Pod that gets a claim while others are deleted", async () => {
     },
   );
   expect(deletes.map(([name]) => name)).toEqual(names.slice(0, 16));
+  expect(records).toEqual(names.slice(0, 16));
+});
+
+test("keeps a Pod that gets a claim while it is read", async () => {
+  const claims = new ClaimTable();
+  const live = () => {
+    claims.add(opened({ name: "a" }));
+    return assigned("a");
+  };
+  expect((await deleted([assigned("a")], { claims, live })).deletes).toEqual([]);
 });
 
 describe("an assigned Pod with turns, without a claim,", () => {

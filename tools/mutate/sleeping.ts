@@ -727,6 +727,12 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         replace: "",
       },
       {
+        name: "deletes a left-behind Pod that got a claim while it was read",
+        guard: "identity",
+        find: "slotOf(live) !== slotOf(pod) ||\n      this.#claims.has(name);",
+        replace: "slotOf(live) !== slotOf(pod);",
+      },
+      {
         name: "looks for the record of a Pod's first turn only",
         guard: "record",
         find: "kube.get(SECRETS, { namespace, name: slotOf(pod) })",
