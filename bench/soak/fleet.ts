@@ -3,9 +3,11 @@ import { API_VERSION, KIND, LABEL_ENVIRONMENT } from "../../src/api/names.ts";
 import type { Random } from "../../src/core/backoff.ts";
 import { isNotFound, KubeApiError } from "../../src/kube/errors.ts";
 import { SECRETS } from "../../src/kube/resource.ts";
+import { endedTurn, hasTurns } from "../../src/pods/turns.ts";
 import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import type { World } from "../../test/support/world.ts";
 import type { FateChooser } from "../../testbed/node/node.ts";
+import { SharedPodError } from "../../testbed/node/scripted-runtime.ts";
 import type { Kind } from "./kinds.ts";
 
 /** The longest time that an end may take: a worker that died silently, on a busy machine. */
@@ -45,6 +47,9 @@ export class Fleet {
   /** Items that aren't stopped. Scanning all items repeatedly would cost more than the soak itself. */
   readonly #live = new Set<string>();
   #stopped = 0;
+  /** The number of items that each Pod with turns has served, by its uid. */
+  readonly #turns = new Map<string, number>();
+  readonly #strangers: string[] = [];
 
   constructor(world: World, fates: Fates) {
     this.#world = world;
@@ -52,6 +57,12 @@ export class Fleet {
     world.simulator.on("item", ({ id, state }) => {
       if (state !== "stopped") this.#live.add(id);
       else if (this.#live.delete(id)) this.#stopped += 1;
+    });
+    world.onPodChange(() => {
+      for (const pod of world.pods) if (hasTurns(pod)) this.#turns.set(pod.metadata.uid ?? "", endedTurn(pod));
+    });
+    world.node.subscribe((change) => {
+      if (change.type === "fault" && change.error instanceof SharedPodError) this.#strangers.push(change.error.message);
     });
   }
 
@@ -62,6 +73,14 @@ export class Fleet {
 
   get items(): ItemRecord[] {
     return this.#ids.flatMap((id) => this.#world.simulator.items(id));
+  }
+
+  /** What is known about sessions that came back. */
+  get returns() {
+    const items = Map.groupBy(this.items, ({ sessionId }) => sessionId);
+    const wakes = [...this.#turns.values()].reduce((sum, turns) => sum + Math.max(0, turns - 1), 0);
+    const mostItems = Math.max(0, ...[...items.values()].map(({ length }) => length));
+    return { wakes, mostItems, strangers: this.#strangers };
   }
 
   get environmentIds(): readonly string[] {

@@ -1,3 +1,4 @@
+import type { ArrivalsInput } from "../../simulator/arrivals.ts";
 import type { PodTemplate } from "../../src/api/environment.ts";
 import type { Random } from "../../src/core/backoff.ts";
 import { workersPart } from "../../test/support/workers-world.ts";
@@ -12,6 +13,8 @@ export interface Kind {
   readonly warm: number;
   /** Fields that override those of a plain Environment's spec. */
   spec(world: World): Record<string, unknown>;
+  /** The numbers of items of its sessions that come back. Default: no session comes back. */
+  readonly items?: readonly number[];
   /** The fate of a container that is about to start. */
   fate(random: Random): FateInput;
 }
@@ -53,12 +56,33 @@ function inShell(kind: Kind): Kind {
   return { ...kind, spec };
 }
 
+/** Longer than the pauses of sessions, and short enough that no session sleeps for long when arrivals have ended. */
+const SLEEP_SECONDS = 6;
+const PAUSE_SECONDS = { min: 0, max: 4 };
+
+/** The sessions of an Environment of this kind in one round. */
+export function arrivalsOf(
+  { items = [] }: Kind,
+  { ratePerSecond, durationSeconds, seed }: { ratePerSecond: number; durationSeconds: number; seed: number },
+): ArrivalsInput[] {
+  // Those that come back arrive first, so that the round is long enough for them.
+  const returning = items.map((count, at) => {
+    const returns = { times: count - 1, afterSeconds: PAUSE_SECONDS, seed: seed * items.length + at };
+    return { kind: "burst", size: 1, returns } as const;
+  });
+  return [{ kind: "poisson", ratePerSecond, durationSeconds, seed }, ...returning];
+}
+
 /** Both modes, both leases, and every other setting that makes the operator keep its own state. */
 export const KINDS: readonly Kind[] = [
   sessionKind("worker-lease", {}),
   sessionKind("operator-lease", { lease: "Operator" }, plainProgram),
   sessionKind("released", { onPodFailure: "Release", disruption: "Protect" }),
   inShell(sessionKind("shell", { parking: "Shell", retainFinishedSeconds: 2, retainFailedSeconds: 2 })),
+  {
+    ...inShell(sessionKind("sleeping", { workspace: { type: "Pod", sleepSeconds: SLEEP_SECONDS } })),
+    items: [2, 4, 8, 12],
+  },
   {
     name: "workers",
     mode: "workers",

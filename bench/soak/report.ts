@@ -40,8 +40,9 @@ function grownOf({ growth, empty }: Outcome): string[] {
 }
 
 /** Returns one line per problem with sessions, with the protocol, or at the end. */
-export function wrongsOf({ account, violations, leftovers, exit }: Outcome): string[] {
+export function wrongsOf({ account, returns, violations, leftovers, exit }: Outcome): string[] {
   return [
+    ...returns.strangers,
     ...account.wrongs.map((wrong) => `item ${wrong}`),
     ...violations.map((violation) => `protocol violation: ${violation}`),
     ...leftovers.map((leftover) => `left over: ${leftover}`),
@@ -69,7 +70,7 @@ function growthText({ measure, first, last, grown, allowed }: Growth): string {
 
 /** Returns the final output: a line per measure, the trouble that the soak caused, and a summary line. */
 export function summaryLines(outcome: Outcome): string[] {
-  const { growth, account, trouble, watchesEnded, violations, leftovers, seconds, empty } = outcome;
+  const { growth, account, returns, trouble, watchesEnded, violations, leftovers, seconds, empty } = outcome;
   const counted = (counts: Readonly<Record<string, number>>) =>
     Object.entries(counts)
       .map(([name, count]) => `${name} ${count}`)
@@ -81,6 +82,7 @@ export function summaryLines(outcome: Outcome): string[] {
     "From the first rest to the last, by the slope over all:",
     ...growth.map((each) => `  ${each.measure.padEnd(18)} ${each.isFlat ? "flat " : "GREW "} ${growthText(each)}`),
     `Without any Environment, after the warm-up and at the end: heap ${shown("heapBytes", empty.before.heapBytes)} and ${shown("heapBytes", empty.after.heapBytes)}, sockets ${empty.before.sockets} and ${empty.after.sockets}, timers ${empty.before.timers} and ${empty.after.timers}, series of Environments ${empty.before.environmentSeries} and ${empty.after.environmentSeries}`,
+    `Sessions came back ${returns.times} times, ${returns.wakes} of them to the Pod in which they slept; one had ${returns.mostItems} items`,
     `Trouble: ${counted(trouble)}`,
     `Watches ended: ${counted(watchesEnded) || "none"}`,
     "",

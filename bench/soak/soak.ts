@@ -1,11 +1,10 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { findLeftovers } from "../../demo/leftovers.ts";
 import { violationText } from "../../simulator/violations.ts";
-import type { OperatorProcess } from "../../test/support/operator-process.ts";
 import { residentBytes } from "../support/process-status.ts";
 import { type Account, accountOf } from "./account.ts";
 import type { Member } from "./fleet.ts";
-import { KINDS } from "./kinds.ts";
+import { arrivalsOf, KINDS } from "./kinds.ts";
 import type { SoakOptions } from "./options.ts";
 import { type Plan, planRounds } from "./plan.ts";
 import { type SoakStage, startStage } from "./stage.ts";
@@ -40,6 +39,16 @@ export interface Outcome {
   /** Vitals without any Environment, after the warm-up and at the end. */
   readonly empty: { readonly before: Vitals; readonly after: Vitals };
   readonly account: Account;
+  /** Sessions that came back. */
+  readonly returns: {
+    readonly times: number;
+    /** How often a session got its next item in the Pod in which it slept. */
+    readonly wakes: number;
+    /** The most items of one session. */
+    readonly mostItems: number;
+    /** Sessions that found files of another one. */
+    readonly strangers: readonly string[];
+  };
   readonly trouble: Readonly<Record<string, number>>;
   /** Why watches of the operator ended, and how often. */
   readonly watchesEnded: Readonly<Record<string, number>>;
@@ -57,12 +66,20 @@ export async function soak(options: SoakOptions, say: (round: Round) => void): P
   return await Promise.race([run.perform(), endedByItself(run, stage)]);
 }
 
-/** Rejects if the operator ends before the soak tells it to. */
-async function endedByItself(run: Soak, { operator }: SoakStage): Promise<never> {
+/** Rejects if an operator ends before the soak tells it to. */
+async function endedByItself(run: Soak, stage: SoakStage): Promise<never> {
+  const { operator } = stage;
   const code = await operator.ended;
   if (run.isOver) return await new Promise(() => {});
+  if (stage.wasKilled(operator)) {
+    while (stage.operator === operator) await pause(LOOK_EVERY_MS);
+    return await endedByItself(run, stage);
+  }
   throw new Error(`the operator ended by itself (${code})\n${run.lastWords()}`);
 }
+
+/** How a read of /proc fails once the process is gone. */
+const IS_GONE: ReadonlySet<string> = new Set(["ENOENT", "ESRCH"]);
 
 class Soak {
   readonly #stage: SoakStage;
@@ -72,6 +89,7 @@ class Soak {
   readonly #trouble: Trouble;
   readonly #rounds: Round[] = [];
   readonly #fromMs = performance.now();
+  #returned = 0;
   /** The operator is allowed to end now. */
   isOver = false;
 
@@ -139,35 +157,38 @@ class Soak {
 
   /** Makes sessions arrive in all Environments, together with trouble. */
   async #load(round: number): Promise<Round["peak"]> {
-    const { fleet, world, operator } = this.#stage;
+    const { fleet, world } = this.#stage;
     const { roundMs } = this.#plan;
     const { rate, seed } = this.#options;
     const members = [...fleet.members.values()];
-    const arrivals = members.map(({ environmentId }, at) =>
-      world.simulator.arrivals(environmentId, {
-        kind: "poisson",
+    const arrivals = members.flatMap(({ environmentId, kind }, at) =>
+      arrivalsOf(kind, {
         ratePerSecond: rate / members.length,
         durationSeconds: roundMs / 1_000,
         seed: seed + round * members.length + at,
-      }),
+      }).map((plan) => world.simulator.arrivals(environmentId, plan)),
     );
     const ended = new AbortController();
-    const peak = this.#watchPeak(operator, ended.signal);
-    await Promise.all([this.#trouble.make(roundMs), ...arrivals.map(({ done }) => done)]);
+    const peak = this.#watchPeak(ended.signal);
+    const kills = round === 0;
+    await Promise.all([this.#trouble.make(roundMs, { kills }), ...arrivals.map(({ done }) => done)]);
+    for (const each of arrivals) {
+      each.stop();
+      this.#returned += each.returned;
+    }
     ended.abort();
     return await peak;
   }
 
-  /** Runs until the signal aborts or the operator ends. Other code reports the end of the operator. */
-  async #watchPeak({ pid, ended }: OperatorProcess, signal: AbortSignal): Promise<Round["peak"]> {
+  /** Runs until the signal aborts. Other code reports the end of the operator. */
+  async #watchPeak(signal: AbortSignal): Promise<Round["peak"]> {
     const peak = { rssBytes: 0, sockets: 0 };
     while (!signal.aborted) {
-      const seen = await Promise.all([residentBytes(pid), openDescriptors(pid)]).catch(async (error: unknown) => {
-        if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
-        await ended;
+      const { pid } = this.#stage.operator;
+      const seen = await Promise.all([residentBytes(pid), openDescriptors(pid)]).catch((error: unknown) => {
+        if (!IS_GONE.has((error as NodeJS.ErrnoException).code ?? "")) throw error;
       });
-      if (!seen) break;
-      const [rssBytes, { sockets }] = seen;
+      const [rssBytes, { sockets }] = seen ?? [0, { sockets: 0 }];
       peak.rssBytes = Math.max(peak.rssBytes, rssBytes);
       peak.sockets = Math.max(peak.sockets, sockets);
       await pause(PEAK_EVERY_MS, undefined, { signal }).catch(() => {});
@@ -199,6 +220,7 @@ class Soak {
       plan: this.#plan,
       rounds: this.#rounds,
       account: accountOf(fleet.items),
+      returns: { times: this.#returned, ...fleet.returns },
       trouble: this.#trouble.counts,
       watchesEnded,
       seconds: (performance.now() - this.#fromMs) / 1_000,

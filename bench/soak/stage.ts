@@ -17,6 +17,13 @@ import { INSPECTED, Inspector } from "./inspector.ts";
 /** How many times faster than real time everything runs, except the claim window. The operator uses the same scale. */
 export const TIME_SCALE = SHORT_LEASE.timeScale;
 
+const { ttlSeconds } = SHORT_LEASE.simulator.limits;
+/**
+ * All leases are short. A new operator waits for an unchanged value, and must not send a heartbeat sooner than the killed
+ * one would have.
+ */
+const LIMITS = { ttlSeconds, minTtlSeconds: ttlSeconds, maxTtlSeconds: ttlSeconds };
+
 /** An acknowledged item without a heartbeat is queued again after this time. */
 const STARTING_SECONDS = 10;
 /** The number of stopped items to list, so that the simulator's own lists don't grow forever. */
@@ -30,8 +37,12 @@ export interface SoakStage extends AsyncDisposable {
   readonly world: World;
   readonly fleet: Fleet;
   readonly network: TcpProxy;
+  /** The operator that runs now. */
   readonly operator: OperatorProcess;
   readonly inspector: Inspector;
+  /** Kills the operator, and starts another one. */
+  killOperator(): Promise<void>;
+  wasKilled(operator: OperatorProcess): boolean;
   readonly random: () => number;
 }
 
@@ -48,7 +59,7 @@ export async function startStage(seed: number): Promise<SoakStage> {
       timeScale: TIME_SCALE,
       simulator: {
         seed,
-        limits: { ...SHORT_LEASE.simulator.limits, startingTimeoutSeconds: STARTING_SECONDS },
+        limits: { ...LIMITS, startingTimeoutSeconds: STARTING_SECONDS },
         switches: { listKeepsStopped: LIST_KEEPS },
       },
       node: {
@@ -60,12 +71,31 @@ export async function startStage(seed: number): Promise<SoakStage> {
   );
   const network = things.use(await TcpProxy.start(cluster.server));
   const flags = ["--kubeconfig", await kubeconfigThrough(cluster, network), "--log-level", "info"];
-  const { process: operator } = await world.startOperatorProcess({ flags, nodeFlags: INSPECTED });
-  const inspector = things.use(await Inspector.connect(operator));
+  const start = async () => {
+    const { process: operator } = await world.startOperatorProcess({ flags, nodeFlags: INSPECTED });
+    return { operator, inspector: await Inspector.connect(operator) };
+  };
+  let running = await start();
+  things.defer(() => running.inspector[Symbol.dispose]());
+  const killed = new Set<OperatorProcess>();
   const fleet = new Fleet(world, fates);
   const moved = things.move();
   return {
-    ...{ cluster, world, fleet, network, operator, inspector, random },
+    ...{ cluster, world, fleet, network, random },
+    get operator() {
+      return running.operator;
+    },
+    get inspector() {
+      return running.inspector;
+    },
+    killOperator: async () => {
+      const { operator, inspector } = running;
+      killed.add(operator);
+      inspector[Symbol.dispose]();
+      await operator.kill();
+      running = await start();
+    },
+    wasKilled: (operator) => killed.has(operator),
     [Symbol.asyncDispose]: () => moved.disposeAsync(),
   };
 }

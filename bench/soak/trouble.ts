@@ -16,6 +16,7 @@ const EVERY_MS = {
   "templates changed": 13_000,
   "connections to the API server cut": 10_000,
   "API server restarted": 40_000,
+  "operator killed": 6_000,
 } as const;
 
 export type TroubleName = keyof typeof EVERY_MS;
@@ -53,6 +54,7 @@ export interface Stage {
   /** The proxy between the operator and the API server. */
   readonly network: TcpProxy;
   readonly random: Random;
+  killOperator(): Promise<void>;
 }
 
 /** Makes trouble while sessions arrive. The schedule continues from one round to the next. */
@@ -79,8 +81,11 @@ export class Trouble {
     return { ...Object.fromEntries(this.#counts), "faults of the Work API": this.#faults };
   }
 
-  /** Makes trouble for `forMs`, one kind at a time, then repairs everything. */
-  async make(forMs: number): Promise<void> {
+  /**
+   * Makes trouble for `forMs`, one kind at a time, then repairs everything.
+   * @param options `kills`: whether operators are killed. A new process has another heap, so rests are not comparable.
+   */
+  async make(forMs: number, { kills }: { kills: boolean }): Promise<void> {
     const { simulator } = this.#stage.world;
     for (const fault of FAULTS) simulator.inject(fault);
     for (const { kind, environmentId } of this.#stage.fleet.members.values()) {
@@ -88,7 +93,7 @@ export class Trouble {
     }
     const endsAt = performance.now() + forMs;
     for (;;) {
-      const [name, dueInMs] = this.#next();
+      const [name, dueInMs] = this.#next(kills);
       const leftMs = endsAt - performance.now();
       const waitedFromMs = performance.now();
       await pause(Math.max(0, Math.min(dueInMs, leftMs)));
@@ -102,8 +107,9 @@ export class Trouble {
     simulator.clearFaults();
   }
 
-  #next(): [TroubleName, number] {
-    return [...this.#dueInMs].reduce((soonest, each) => (each[1] < soonest[1] ? each : soonest));
+  #next(kills: boolean): [TroubleName, number] {
+    const possible = [...this.#dueInMs].filter(([name]) => kills || name !== "operator killed");
+    return possible.reduce((soonest, each) => (each[1] < soonest[1] ? each : soonest));
   }
 
   async #perform(name: TroubleName): Promise<void> {
@@ -122,6 +128,8 @@ export class Trouble {
         // On SIGTERM, the API server closes every watch. On SIGKILL, it doesn't. In both cases its caches then know no
         // earlier version.
         return await cluster.restartApiServer(random() < 0.5 ? "SIGTERM" : "SIGKILL");
+      case "operator killed":
+        return await this.#stage.killOperator();
     }
   }
 

@@ -35,6 +35,7 @@ test(
       const outcome = JSON.parse(await readFile(json, "utf8")) as Outcome & Report;
       expect(long ? outcome.problems : outcome.wrongs).toEqual([]);
       expect(outcome.rounds.filter(({ isWarmUp }) => !isWarmUp).length).toBeGreaterThanOrEqual(LEAST_RESTS);
+      expect(outcome.returns.times).toBeGreaterThan(0);
       // Sessions were served and faults occurred; without them, memory is always flat.
       expect(outcome.account.beaten).toBeGreaterThan(20);
       const { "faults of the Work API": faults, ...made } = outcome.trouble;
