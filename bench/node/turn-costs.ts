@@ -3,10 +3,12 @@ import { dirname, join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import type { Simulator } from "../../simulator/simulator.ts";
 import { SECOND_MS } from "../../src/core/clock.ts";
+import { OPERATOR } from "../../testbed/cluster/users.ts";
 import type { NodeState } from "../../testbed/real-node/control-protocol.ts";
 import type { Inside } from "./inside.ts";
 import { settle, shuffled } from "./lane.ts";
 import { SleepLane, type Turn } from "./sleep-lane.ts";
+import { withMeasured } from "./starts.ts";
 import { type Disk, type Relists, relistsBetween, type TurnsFound, type WakesOptions } from "./wakes.ts";
 
 const BLOCK_BYTES = 512;
@@ -33,6 +35,8 @@ export async function measureTurns(
     return turns;
   };
 
+  const { audit } = inside.stand.cluster;
+  const since = await audit.mark();
   const second = await oneByOne(await firstTurns());
   const early = { relists: await watchRelists(inside, relistSeconds), disk: await diskOf(inside.node) };
   let turns: readonly Turn[] = second;
@@ -46,13 +50,15 @@ export async function measureTurns(
   const fresh = await firstTurns();
   const both = await oneByOne([...turns, ...fresh]);
   const isFresh = new Set(fresh.map(({ sessionId }) => sessionId));
+  const entries = await audit.entries({ since, namespace: lane.served.namespace });
+  const measured = (all: readonly Turn[]) => withMeasured(all, entries, () => OPERATOR);
   await lane.endAll();
   const ended = sessions * Math.max(1, last - 3);
   const perTurn = (of: keyof Disk) => (late.disk[of] - early.disk[of]) / ended;
   return {
-    second,
-    last: both.filter(({ sessionId }) => !isFresh.has(sessionId)),
-    secondBeside: both.filter(({ sessionId }) => isFresh.has(sessionId)),
+    second: measured(second),
+    last: measured(both.filter(({ sessionId }) => !isFresh.has(sessionId))),
+    secondBeside: measured(both.filter(({ sessionId }) => isFresh.has(sessionId))),
     objectBytes,
     relists: { early: early.relists, late: late.relists },
     diskPerTurn: { layers: perTurn("layers"), logs: perTurn("logs"), records: perTurn("records") },

@@ -92,12 +92,14 @@ export interface Disk {
   readonly records: number;
 }
 
+export type MeasuredTurn = Turn & { readonly measured?: Measured };
+
 export interface TurnsFound {
   /** The second turn of each session. */
-  readonly second: readonly Turn[];
-  readonly last: readonly Turn[];
+  readonly second: readonly MeasuredTurn[];
+  readonly last: readonly MeasuredTurn[];
   /** The second turn of other sessions, measured in turns with `last`. */
-  readonly secondBeside: readonly Turn[];
+  readonly secondBeside: readonly MeasuredTurn[];
   /** Of a Pod before its last turn, as JSON. */
   readonly objectBytes: readonly number[];
   readonly relists: { readonly early: Relists; readonly late: Relists };

@@ -72,6 +72,7 @@ async function run({ options, log }: Context): Promise<Findings> {
       ...(found && wakes ? wakeGates(found, wakes.files) : []),
       ...(sleeping ? sleepingGates(sleeping) : []),
       ...(turns ? [turnGate(turns, input.turns.last)] : []),
+      { name: "starts and parts that failed", value: failures.length, atMost: 0, unit: "" },
     ],
     plots: found
       ? [
@@ -103,6 +104,7 @@ export interface Group {
 }
 
 const FIRST_TITLES = { pod: "workspace: Pod, first start in a waiting Pod", volume: "PerSession, first start, cold" };
+const BESIDE_TITLE = "turn 2 of other sessions, in turns with these";
 const KEPT_TITLE = "bare loop, next item in a Pod that was kept running";
 const WAKE_TITLES = { pod: "workspace: Pod, wake", volume: "PerSession, wake" };
 
@@ -230,6 +232,10 @@ function turnTables({ second, secondBeside, last, objectBytes, relists, diskPerT
     return [title, count, meanMs, p95Ms];
   };
   const { layers, logs, records } = diskPerTurn;
+  const steps = stepTable([
+    { title: `turn ${n}`, starts: last },
+    { title: BESIDE_TITLE, starts: secondBeside },
+  ]);
   return [
     {
       title: `Turn ${n} of a Pod beside turn 2`,
@@ -240,12 +246,9 @@ function turnTables({ second, secondBeside, last, objectBytes, relists, diskPerT
         "p95",
         "max",
       ],
-      rows: [
-        row(`turn ${n}`, last),
-        row("turn 2 of other sessions, in turns with these", secondBeside),
-        row("turn 2 of the same sessions", second),
-      ],
+      rows: [row(`turn ${n}`, last), row(BESIDE_TITLE, secondBeside), row("turn 2 of the same sessions", second)],
     },
+    { ...steps, title: `Each step since the previous one, of turn ${n} and turn 2` },
     {
       title: "Relists of the kubelet (PLEG)",
       columns: ["milliseconds", "relists", "mean", "p95 at most"],
