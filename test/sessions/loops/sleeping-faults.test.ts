@@ -26,16 +26,16 @@ describe("wakes and fresh sessions", () => {
 
 describe("an item that waits for its session's next turn", () => {
   test("does not wake the session once another item has taken the last place", async () => {
-    const { world, operator, isServed, isReady, sessionOf, nameOf } = await sleepyWorld({
+    const { world, operator, serve, isServed, isReady, nameOf } = await sleepyWorld({
       sessions: { warm: 1, maxConcurrent: 1 },
     });
-    const first = world.enqueue();
-    const sessionId = sessionOf(first);
+    const sessionId = await serve();
     operator.kube.delay = ({ subresource, name }) =>
       subresource === "ephemeralcontainers" && name === nameOf(sessionId) ? 20 * SECOND : 0;
-    await world.until("it sleeps", () => nameOf(sessionId) !== undefined);
+    world.node.kill(nameOf(sessionId) ?? "", "berth-turn-2");
+    await world.until("its waiting turn has ended", () => !isReady(sessionId));
     world.fate = () => ({ startError: false, program: "stock", servesMs: 30 * SECOND });
-    await world.pass(19.7 * SECOND);
+    await world.pass(19.5 * SECOND);
     expect([isReady(sessionId), world.parked.length]).toEqual([false, 1]);
     const waiting = world.enqueue({ sessionId });
     await world.until("it is offered", () => world.item(waiting).offers.length > 0);
