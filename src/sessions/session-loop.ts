@@ -75,7 +75,7 @@ export interface SessionLoopOptions {
   readonly releases: Releases;
   readonly streams: Deliverer;
   /** Gives a Pod its next turn. */
-  readonly turns: Pick<TurnAdding, "add" | "addAfter">;
+  readonly turns: Pick<TurnAdding, "add">;
   /** Called when something changed that capacity or status depends on. */
   readonly onChange: () => void;
 }
@@ -476,8 +476,7 @@ export class SessionLoop {
     }
     const { clock, timing, logger, failing } = this.#context;
     try {
-      const withTurn = await this.#options.turns.addAfter(pod, claim.turn);
-      const asleep = await putToSleep(this.#context, claim, withTurn ?? pod);
+      const asleep = await putToSleep(this.#context, claim, pod);
       if (asleep) failing.succeeded("sleep", claim);
       return asleep;
     } catch (error) {

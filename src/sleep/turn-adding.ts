@@ -5,18 +5,7 @@ import { apiErrorText, isConflict, isForbidden, isInvalid, isNotFound } from "..
 import { PODS, type Pod } from "../kube/resource.ts";
 import { isSessionPodOf } from "../pods/own-pods.ts";
 import { readPodState } from "../pods/pod-state.ts";
-import {
-  endedTurn,
-  hasOpenTurn,
-  hasTurns,
-  isAsleep,
-  isWaitingTurnDead,
-  livesOn,
-  MOST_TURNS,
-  newestTurn,
-  openTurn,
-  turnPatch,
-} from "../pods/turns.ts";
+import { hasOpenTurn, hasTurns, isAsleep, isWaitingTurnDead, MOST_TURNS, openTurn, turnPatch } from "../pods/turns.ts";
 import type { PoolContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
 
@@ -82,31 +71,6 @@ export class TurnAdding {
     adding.dueMs = Number.POSITIVE_INFINITY;
     const done = this.#slots.run(() => this.#try(pod, adding, live)).finally(() => this.#underWay.delete(done));
     this.#underWay.add(done);
-  }
-
-  /**
-   * Adds the turn after one that has ended, before the Pod is marked as sleeping: a kubelet takes up to a second for
-   * each change of a Pod, and an item is offered for 2.5 s only. Never throws.
-   * @param pod as the cache shows it
-   * @returns the Pod with its next turn; null: it was not added, and `keep` will try
-   */
-  async addAfter(pod: Pod, turn: number): Promise<Pod | null> {
-    const { kube, points, namespace, logger } = this.#context;
-    const { name = "", uid } = pod.metadata;
-    if (!livesOn(pod, turn) || endedTurn(pod) >= turn || turn >= MOST_TURNS) return null;
-    const ref = { namespace, name };
-    try {
-      const live = await points.run("turn.read-pod", { pod: name }, () => kube.get(PODS, ref));
-      const isSame = live.metadata.uid === uid && isSessionPodOf(live, this.#context);
-      if (!isSame || !livesOn(live, turn) || readPodState(live, turn).is !== "ended") return null;
-      if (newestTurn(live) > turn) return live;
-      const how = { type: "strategic", subresource: "ephemeralcontainers" } as const;
-      const add = () => kube.patch(PODS, ref, turnPatch(live, turn + 1), how);
-      return await points.run("turn.add", { pod: name, asks: { turn: turn + 1 } }, add);
-    } catch (error) {
-      logger.info({ pod: name, error: errorText(error) }, "a turn could not be added to a Pod yet");
-      return null;
-    }
   }
 
   /** Resolves when no request is in flight. */

@@ -64,7 +64,7 @@ async function run(
     budget: { cover: async () => {} },
     retention: { isKept: () => true, release: () => {}, marked: () => {} },
     releases: new Releases({ context, claims }),
-    turns: { add: () => {}, addAfter: async () => null },
+    turns: { add: () => {} },
     streams: { deliver: async () => "started", hasStarted: async () => "started" },
     onChange: () => {},
   });

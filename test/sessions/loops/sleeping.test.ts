@@ -33,19 +33,6 @@ describe("a session that sleeps", () => {
     expect(world.podsOf("sleeping")).toHaveLength(2);
   });
 
-  test("has its next turn before its Pod is marked, since a kubelet takes a second for each change", async () => {
-    const { operator, serve } = await sleepyWorld();
-    const changes: string[] = [];
-    operator.kube.sent = ({ verb, plural, subresource, body }) => {
-      const { metadata } = (body ?? {}) as { metadata?: { labels?: Record<string, string> } };
-      const phase = metadata?.labels?.["berth.dev/phase"];
-      if (verb === "patch" && plural === "pods") changes.push(subresource ?? phase ?? "");
-    };
-    await serve();
-    const asleep = changes.indexOf("sleeping");
-    expect(changes.slice(asleep - 1, asleep + 1)).toEqual(["ephemeralcontainers", "sleeping"]);
-  });
-
   test.each([0, 1, 3])("gets an item that is queued %i s after the last one in the same Pod", async (seconds) => {
     const { world, serve, isServed, nameOf } = await sleepyWorld();
     const sessionId = await serve();
