@@ -57,7 +57,7 @@ function inShell(kind: Kind): Kind {
 }
 
 /** Longer than the pauses of sessions, and short enough that no session sleeps for long when arrivals have ended. */
-const SLEEP_SECONDS = 6;
+const SLEEP_SECONDS = 10;
 const PAUSE_SECONDS = { min: 0, max: 4 };
 
 /** The sessions of an Environment of this kind in one round. */
