@@ -1,9 +1,12 @@
 import type { ItemRecord } from "../../simulator/item.ts";
 import type { Simulator } from "../../simulator/simulator.ts";
+import { errorText } from "../../src/core/errors.ts";
 import { type Pod, SECRETS } from "../../src/kube/resource.ts";
+import { until } from "../support/until.ts";
 import type { BareStarter } from "./bare.ts";
 import type { Inside } from "./inside.ts";
 import { BareLane, settle } from "./lane.ts";
+import { SANDBOX_PORT } from "./plain-pods.ts";
 import { isWaiting } from "./pod-view.ts";
 import type { Start } from "./starts.ts";
 
@@ -41,6 +44,8 @@ export class KeptLane extends BareLane {
     const { metadata } = await this.createPod();
     const runs = (pod: Pod) => pod.metadata.name === metadata.name && isWaiting(pod);
     const pod = await this.pods.until(`${metadata.name} to run`, (pods) => pods.find(runs));
+    const url = `http://${pod.status?.podIP}:${SANDBOX_PORT}/`;
+    await until(`${metadata.name} to answer`, () => fetch(url).then(() => null, errorText));
     await settle([this], random);
     let sessionId = "";
     await this.#serveIn(pod, () => {

@@ -129,12 +129,14 @@ function wakeTables(groups: readonly Group[], { kept, files }: WakesFound): Tabl
     columns: ["milliseconds", ...COLUMNS],
     rows: all.map(({ title, starts }): Cell[] => [title, ...cells(starts.map(of))]),
   });
+  // The Pod of a cold start is also read to add its first turn.
+  const withSteps = all.filter(({ title }) => title !== FIRST_TITLES.volume);
   const { woken, changed, foreign, elsewhere } = files;
   return [
     times("Queued to program started", toStarted),
     times("Queued to first heartbeat", toBeat),
-    stepTable(all),
-    slowestTable(all),
+    stepTable(withSteps),
+    slowestTable(withSteps),
     {
       title: "Files of woken sessions",
       columns: ["sessions", "woken", "other hash", "saw another session's file", "in another Pod"],
