@@ -12,6 +12,7 @@ import {
   keeperStatus,
   newestTurn,
   turnName,
+  turnStatus,
 } from "./turns.ts";
 
 /** Why a session container ended; each is an end reason of the closed set in api/reasons. */
@@ -26,6 +27,17 @@ export type EndCause =
   | "DeadlineExceeded"
   | "StartFailed"
   | "PodDeleted";
+
+/** End causes that the status of the Pod shows, after that of its container. */
+export const LATE_CAUSES: ReadonlySet<EndCause> = new Set<EndCause>([
+  "Evicted",
+  "Preempted",
+  "NodeLost",
+  "DeadlineExceeded",
+]);
+
+/** Causes that say nothing about the program in the container: something else ended the Pod. */
+export const FROM_OUTSIDE: ReadonlySet<EndCause> = new Set<EndCause>([...LATE_CAUSES, "PodDeleted"]);
 
 export interface End {
   readonly cause: EndCause;
@@ -115,7 +127,7 @@ export function readPodState(pod: Pod, turn?: number): PodState {
 function readTurnState(pod: Pod, turn: number): PodState {
   const status = pod.status ?? {};
   const keeper = keeperStatus(pod);
-  const container = status.ephemeralContainerStatuses?.find(({ name }) => name === turnName(turn));
+  const container = turnStatus(pod, turn);
   const state = container?.state ?? {};
   const terminated = state.terminated ?? endBeforeWaiting(container);
   // A rerun of a turn that has ended on record is no session.
@@ -179,7 +191,7 @@ function endOfTurn(
   keeper: ContainerStateTerminated | undefined,
 ): End {
   const end = endOf(pod, status, terminated);
-  if (keeper?.exitCode !== EXIT_DEADLINE || LATE_OR_DELETED.has(end.cause)) return end;
+  if (keeper?.exitCode !== EXIT_DEADLINE || FROM_OUTSIDE.has(end.cause)) return end;
   const endedFirst = (end.finishedAtMs ?? Number.POSITIVE_INFINITY) < (time(keeper.finishedAt) ?? 0);
   return endedFirst ? end : { ...end, cause: "DeadlineExceeded", message: DEADLINE_PASSED };
 }
@@ -189,7 +201,7 @@ const DEADLINE_PASSED = "the Pod's deadline passed, and no operator had ended it
 /** The keeper ended, so the kubelet ends the turn. */
 function endOfKeeper(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated): End {
   const end = endOf(pod, status, terminated);
-  if (LATE_OR_DELETED.has(end.cause) || START_ERRORS.has(terminated.reason ?? "")) return end;
+  if (FROM_OUTSIDE.has(end.cause) || START_ERRORS.has(terminated.reason ?? "")) return end;
   if (terminated.exitCode === EXIT_DEADLINE) {
     return { ...end, cause: "DeadlineExceeded", message: DEADLINE_PASSED };
   }
@@ -199,14 +211,6 @@ function endOfKeeper(pod: Pod, status: PodStatus, terminated: ContainerStateTerm
   const cause = waitsForLine(pod) ? "StartFailed" : "Killed";
   return { ...end, cause, message: `the keeper container ended with exit code ${terminated.exitCode}` };
 }
-
-const LATE_OR_DELETED: ReadonlySet<EndCause> = new Set([
-  "Evicted",
-  "Preempted",
-  "NodeLost",
-  "DeadlineExceeded",
-  "PodDeleted",
-]);
 
 const known = new WeakMap<Pod, PodState>();
 

@@ -144,7 +144,8 @@ export function hasRerunTurn(pod: Pod): boolean {
   );
 }
 
-function turnStatus({ status }: Pod, turn: number): ContainerStatus | undefined {
+/** The status of a turn's container; undefined: the kubelet has reported none. */
+export function turnStatus({ status }: Pod, turn: number): ContainerStatus | undefined {
   const name = turnName(turn);
   return status?.ephemeralContainerStatuses?.find((each) => each.name === name);
 }
@@ -231,7 +232,8 @@ function ofKeeper(variable: EnvVar, keeper: string): EnvVar {
   return { ...variable, valueFrom: { ...valueFrom, resourceFieldRef: { ...resource, containerName: keeper } } };
 }
 
-function mountsOf(container: Container): Record<string, unknown>[] {
+/** The mounts of a container; none if the field is no list. */
+export function mountsOf(container: { readonly [field: string]: unknown }): Record<string, unknown>[] {
   const mounts = container["volumeMounts"];
   return Array.isArray(mounts) ? mounts : [];
 }

@@ -3,6 +3,7 @@ import { ANNOTATION_SESSION_ID, ANNOTATION_WORKSPACE, WORKSPACE_VOLUME } from ".
 import { sessionContainerName } from "../api/pod-template.ts";
 import type { Container, Pod } from "../kube/resource.ts";
 import { placesOf } from "../policy/template-path.ts";
+import { mountsOf } from "./turns.ts";
 
 /**
  * The volume's group if the template names none: otherwise only root could write to it. The number is "nonroot" in
@@ -94,11 +95,6 @@ function fsGroupFor(template: PodTemplate, session: Container | undefined): Reco
   const own = (session?.["securityContext"] ?? {}) as Record<string, unknown>;
   const fsGroup = own["runAsGroup"] ?? pod["runAsGroup"] ?? DEFAULT_FS_GROUP;
   return { fsGroupChangePolicy: "OnRootMismatch", ...pod, fsGroup };
-}
-
-function mountsOf(container: { readonly [field: string]: unknown }): unknown[] {
-  const mounts = container["volumeMounts"];
-  return Array.isArray(mounts) ? mounts : [];
 }
 
 /** Why the template's mounts don't fit the workspace, with the field and the fix; null: they fit. */

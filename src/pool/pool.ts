@@ -14,6 +14,7 @@ import type { PoolContext } from "../protocol/context.ts";
 import { isHeldUp } from "../protocol/failing-steps.ts";
 import type { DepartingPods } from "../sleep/departing-pods.ts";
 import type { SessionVolumes } from "../sleep/session-volumes.ts";
+import { FOREIGN_SLOT_MS } from "../sleep/sleeping-pods.ts";
 import type { TurnAdding } from "../sleep/turn-adding.ts";
 import type { BoundCapacityPlan } from "./bound-capacity.ts";
 import { BoundPods } from "./bound-pods.ts";
@@ -490,9 +491,6 @@ export class Pool {
     }
   }
 }
-
-/** When to check again whether another client released a slot. */
-const FOREIGN_SLOT_MS = 60_000;
 
 /**
  * In a rush, hundreds of Pods change within a second, and each plan looks at all of them. Up to 250 Pods, ten plans a

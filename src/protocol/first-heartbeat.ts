@@ -1,5 +1,5 @@
 import type { Environment } from "../api/environment.ts";
-import type { EndCause } from "../pods/pod-state.ts";
+import { FROM_OUTSIDE } from "../pods/pod-state.ts";
 import { NO_HEARTBEAT } from "../work/types.ts";
 import type { Claim } from "./claim.ts";
 import type { ItemView } from "./claim-observed.ts";
@@ -46,17 +46,6 @@ export function noFirstBeatMessage({ metadata, spec }: Environment): string {
 
 /** The message of a session whose container ended before its first heartbeat, although nothing failed. */
 export const LEFT_UNBEATEN = `the container ended with exit code 0 and never sent a heartbeat; ${FIX}`;
-
-/** End causes that the status of the Pod shows, after that of its container. */
-export const LATE_CAUSES: ReadonlySet<EndCause> = new Set<EndCause>([
-  "Evicted",
-  "Preempted",
-  "NodeLost",
-  "DeadlineExceeded",
-]);
-
-/** Causes that say nothing about the program in the container: something else ended the Pod. */
-const FROM_OUTSIDE: ReadonlySet<EndCause> = new Set<EndCause>([...LATE_CAUSES, "PodDeleted"]);
 
 /** The program's first heartbeat by the Work API's clock; null if there is none but our fence. Only for display. */
 export function programsBeatMs(claim: Claim, { startedAt }: ItemView): number | null {

@@ -6,7 +6,7 @@ import type { Timing } from "../core/timing.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker, Start } from "../pods/breaker.ts";
 import { parkingOf } from "../pods/pod-gate.ts";
-import type { End } from "../pods/pod-state.ts";
+import { type End, LATE_CAUSES } from "../pods/pod-state.ts";
 import { type Claim, isReacknowledged } from "../protocol/claim.ts";
 import { noteBeatAfterFence } from "../protocol/claim-lease.ts";
 import {
@@ -25,7 +25,7 @@ import {
 } from "../protocol/claim-observed.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import { isOver } from "../protocol/facts.ts";
-import { isStartFailure, LATE_CAUSES, programsBeatMs } from "../protocol/first-heartbeat.ts";
+import { isStartFailure, programsBeatMs } from "../protocol/first-heartbeat.ts";
 import type { Outcome } from "../protocol/outcome.ts";
 import { endedView } from "../protocol/session-view.ts";
 import { type SleepEnd, sleepEndMessage } from "../sleep/sleep-plan.ts";

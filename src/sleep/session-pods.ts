@@ -1,5 +1,5 @@
 import type { Pod } from "../kube/resource.ts";
-import { readPodState, stateOf } from "../pods/pod-state.ts";
+import { stateOf } from "../pods/pod-state.ts";
 import { isAsleep, livesOn, newestTurn } from "../pods/turns.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { PoolContext } from "../protocol/context.ts";
@@ -36,5 +36,5 @@ function isOverdue({ metadata }: Pod, overMs: number): boolean {
 }
 
 function isLive(pod: Pod): boolean {
-  return readPodState(pod).is !== "ended";
+  return stateOf(pod).is !== "ended";
 }

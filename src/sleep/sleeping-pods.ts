@@ -32,7 +32,7 @@ const REST_OF_A_POD_MS = 0.2;
 const MOST_LOG_TRIES = 10;
 
 /** When to check again whether another client has released a Pod's slot. */
-const FOREIGN_SLOT_MS = 60_000;
+export const FOREIGN_SLOT_MS = 60_000;
 
 export interface SleepingPodsOptions {
   readonly context: PoolContext;

@@ -81,7 +81,7 @@ export class TurnAdding {
   #of(pod: Pod): Adding {
     const { name = "", uid } = pod.metadata;
     const known = this.#adding.get(name);
-    if (known?.uid === uid && known) return known;
+    if (known && known.uid === uid) return known;
     const { timing, random } = this.#context;
     const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
     const adding = { uid, backoff, dueMs: 0 };
