@@ -60,6 +60,8 @@ export interface ProcessEnvironment {
   readonly pid: number;
   /** The UID of the Pod that the process belongs to, or undefined for a program of the node. */
   readonly pod: string | undefined;
+  /** The id of the container in that Pod. */
+  readonly container: string | undefined;
   /** In the form `NAME=value`. */
   readonly variables: readonly string[];
 }

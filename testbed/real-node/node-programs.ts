@@ -227,8 +227,8 @@ async function readEnvironment(pid: number): Promise<ProcessEnvironment | undefi
       readFile(`/proc/${pid}/environ`, "utf8"),
       readFile(`/proc/${pid}/cgroup`, "utf8"),
     ]);
-    const [, pod] = /\/pod([0-9a-f-]{36})\//.exec(cgroup) ?? [];
-    return { pid, pod, variables: text.split("\0").filter((variable) => variable !== "") };
+    const [, pod, container] = /\/pod([0-9a-f-]{36})\/([0-9a-f]+)/.exec(cgroup) ?? [];
+    return { pid, pod, container, variables: text.split("\0").filter((variable) => variable !== "") };
   } catch {
     return undefined;
   }

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { SECRETS } from "../../../src/kube/resource.ts";
 import { LeakSearch, leakText } from "../../support/leak-search.ts";
 import { everyCredential, everyPlace, PLACES } from "../support/leaks.ts";
-import { isInSandbox, seenProcesses } from "../support/process-watch.ts";
+import { isInSandbox, type SeenProcess, seenProcesses } from "../support/process-watch.ts";
 import { hasNodeControl } from "../support/provided.ts";
 import { serveOne, untilEnded } from "../support/session-life.ts";
 import { startE2eWorld } from "../support/world.ts";
@@ -41,7 +41,7 @@ test("credentials of the run appear only where they belong, in no log, object, m
 });
 
 test.skipIf(!hasNodeControl())(
-  "a sandbox's processes have the credential of one session, and the node's have none",
+  "a Pod's processes have one session, and each container's the credential of one work item",
   async () => {
     await using world = await startE2eWorld();
     await untilEnded(world, await serveOne(world), "Completed");
@@ -52,11 +52,17 @@ test.skipIf(!hasNodeControl())(
     );
     // The watch has seen workers with their credentials.
     expect(found).not.toEqual([]);
-    const secrets = new Map<string, Set<string>>();
-    for (const { pod = "", variables } of sandboxed) {
-      const given = variables.filter((variable) => /^ANTHROPIC_WORK_SECRET=./.test(variable));
-      secrets.set(pod, new Set([...(secrets.get(pod) ?? []), ...given]));
-    }
-    expect([...secrets].filter(([, given]) => given.size > 1).map(([pod]) => pod)).toEqual([]);
+    expect(severalOf("ANTHROPIC_WORK_SECRET", sandboxed, "container")).toEqual([]);
+    expect(severalOf("ANTHROPIC_SESSION_ID", sandboxed, "pod")).toEqual([]);
   },
 );
+
+/** The Pods or containers whose processes have different values of a variable. */
+function severalOf(name: string, processes: readonly SeenProcess[], by: "pod" | "container"): string[] {
+  const values = new Map<string, Set<string>>();
+  for (const { [by]: place = "", variables } of processes) {
+    const given = variables.filter((variable) => variable.startsWith(`${name}=`));
+    values.set(place, new Set([...(values.get(place) ?? []), ...given]));
+  }
+  return [...values].filter(([, given]) => given.size > 1).map(([place]) => place);
+}

@@ -50,6 +50,7 @@ describe.concurrent("what kubectl shows of an Environment", () => {
         QUEUE: "0",
         WARM: expect.stringMatching(/^[12]$/),
         ACTIVE: "1",
+        SLEEPING: "0",
         MAX: "3",
         READY: "True",
         REASON: "Ready",

@@ -13,6 +13,8 @@ const PAUSE_MS = 1_000;
 export interface SeenProcess {
   /** UID of its Pod; undefined for a program of the node. */
   readonly pod?: string | undefined;
+  /** Id of its container. */
+  readonly container?: string | undefined;
   readonly arguments: readonly string[];
   /** As `NAME=value`. */
   readonly variables: readonly string[];
@@ -43,8 +45,8 @@ export class ProcessWatch implements AsyncDisposable {
       const environments = await control.environments(fresh.map(({ pid }) => pid)).catch(() => []);
       const lines = fresh.map(({ pid, words }) => {
         const environment = environments.find((one) => one.pid === pid);
-        const process = { pod: environment?.pod, arguments: words, variables: environment?.variables ?? [] };
-        return `${JSON.stringify(process satisfies SeenProcess)}\n`;
+        const { pod, container, variables = [] } = environment ?? {};
+        return `${JSON.stringify({ pod, container, arguments: words, variables } satisfies SeenProcess)}\n`;
       });
       await appendFile(file, lines.join(""), { mode: 0o600 });
     } while (await sleep(realClock, PAUSE_MS, this.#ending.signal));
