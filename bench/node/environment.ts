@@ -12,15 +12,19 @@ export interface SessionsInput {
   readonly workspace?: Readonly<Record<string, unknown>>;
 }
 
+/** What each Pod requests of its node. */
+export type Requests = Readonly<Record<string, string>>;
+
 /** Creates an Environment whose sessions the worker serves. False: the operator doesn't have this way of parking. */
 export async function createEnvironment(
   { stand, node }: Inside<unknown>,
   served: Served,
   sessions: SessionsInput,
+  requests?: Requests,
 ): Promise<boolean> {
   const isProgram = sessions.parking === "Program";
   const command = isProgram ? WAITING_COMMAND : WORKER_COMMAND;
-  const template = { spec: { terminationGracePeriodSeconds: 5, containers: [workerContainer(command)] } };
+  const template = { spec: { terminationGracePeriodSeconds: 5, containers: [workerContainer(command, requests)] } };
   try {
     await stand.environment(served, {
       network: { egress: { cidrs: [`${node.address}/32`] } },

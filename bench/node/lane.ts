@@ -10,10 +10,10 @@ import { STARTED_MARKER } from "../../src/pods/frame.ts";
 import { endedTurn, hasTurns, isAsleep, newestTurn, turnName } from "../../src/pods/turns.ts";
 import type { ControlPlane, Served, Stand } from "../support/stand.ts";
 import type { BareStarter } from "./bare.ts";
-import { createEnvironment } from "./environment.ts";
+import { createEnvironment, type Requests } from "./environment.ts";
 import type { Inside } from "./inside.ts";
 import { type BareKind, type BerthKind, type Kind, WARM } from "./kinds.ts";
-import { plainPod } from "./plain-pods.ts";
+import { plainPod, type Way } from "./plain-pods.ts";
 import { isRemoved, isWaiting, PodView } from "./pod-view.ts";
 import { millisecondsOf, type Start } from "./starts.ts";
 import { CONTAINER, PROGRAM_STARTED } from "./worker.ts";
@@ -99,6 +99,27 @@ export abstract class Lane implements AsyncDisposable {
     const id = simulator.session(sessionId).workIds[before];
     if (id === undefined) throw new Error(`session ${sessionId} was not queued again`);
     return simulator.item(id);
+  }
+
+  /** What the tool calls of an item printed. */
+  protected outputsOf({ id, sessionId = "" }: ItemRecord): string[] {
+    const calls = this.served.simulator.session(sessionId).toolCalls.filter(({ answeredBy }) => answeredBy === id);
+    return calls.map(({ output = "" }) => output);
+  }
+
+  /** Evicts a Pod, as kubectl drain does. Resolves when it is gone. */
+  async evict(name: string): Promise<void> {
+    const { namespace } = this.served;
+    const metadata = { name, namespace };
+    await this.stand.kube.raw("POST", `/api/v1/namespaces/${namespace}/pods/${name}/eviction`, {
+      ...{ apiVersion: "policy/v1", kind: "Eviction", metadata },
+    });
+    await this.pods.until(`the end of ${name}`, (pods) => !pods.some((pod) => pod.metadata.name === name));
+  }
+
+  /** Resolves when the namespace has no Pod. */
+  async untilEmpty(): Promise<void> {
+    await this.pods.until("all Pods to be gone", (pods) => pods.length === 0);
   }
 
   /** The Pod that runs this item of a Berth session, or ran it last. */
@@ -190,12 +211,21 @@ export class BerthLane extends Lane {
 /** Sessions in plain Pods, served by the bare loop. */
 export class BareLane extends Lane {
   readonly #by: BareKind;
+  readonly #requests: Requests | undefined;
   readonly #starter: BareStarter;
   #made = 0;
 
-  constructor(kind: LaneKind, by: BareKind, served: Served, inside: Inside<unknown>, starter: BareStarter) {
+  constructor(
+    kind: LaneKind,
+    by: BareKind,
+    served: Served,
+    inside: Inside<unknown>,
+    starter: BareStarter,
+    requests?: Requests,
+  ) {
     super(kind, served, inside);
     this.#by = by;
+    this.#requests = requests;
     this.#starter = starter;
   }
 
@@ -207,7 +237,7 @@ export class BareLane extends Lane {
   }
 
   async start(): Promise<Start> {
-    const pod = this.#by.way === "cold" ? await this.#render() : oldest(this.pods.list.filter(isWaiting));
+    const pod = this.#by.way === "cold" ? await this.render() : oldest(this.pods.list.filter(isWaiting));
     const { name = "" } = pod.metadata;
     const start = await this.serve(pod, () => this.enqueue());
     this.replacing = Promise.all([this.#delete(name), this.#by.way === "cold" ? undefined : this.createPod()]);
@@ -215,11 +245,11 @@ export class BareLane extends Lane {
   }
 
   /** Has the bare loop give this Pod the item that `enqueue` queues. Resolves when the item has ended. */
-  protected async serve(pod: Pod, enqueue: () => ItemRecord): Promise<Start> {
+  protected async serve(pod: Pod, enqueue: () => ItemRecord, by = this.#by): Promise<Start> {
     const { simulator, namespace, environmentId } = this.served;
     const { name = "" } = pod.metadata;
     const started = this.#starter.serve({
-      ...{ ...this.#by, namespace, pod, environmentId },
+      ...{ ...by, namespace, pod, environmentId },
       baseUrl: simulator.url,
       key: simulator.environmentKey(environmentId),
     });
@@ -232,8 +262,8 @@ export class BareLane extends Lane {
     return start;
   }
 
-  protected async createPod(): Promise<Pod> {
-    return await this.stand.kube.create(PODS, await this.#render());
+  protected async createPod(claim?: string): Promise<Pod> {
+    return await this.stand.kube.create(PODS, await this.render({ claim }));
   }
 
   async #delete(name: string): Promise<void> {
@@ -242,11 +272,11 @@ export class BareLane extends Lane {
     await this.remove(name);
   }
 
-  async #render(): Promise<Pod> {
+  protected async render({ way = this.#by.way, claim }: { way?: Way; claim?: string | undefined } = {}): Promise<Pod> {
     const { namespace, simulator, environmentId } = this.served;
     this.#made += 1;
-    const name = `plain-${this.#made}`;
-    return await plainPod(this.#by.way, { namespace, name, baseUrl: simulator.url, environmentId });
+    const input = { namespace, name: `plain-${this.#made}`, baseUrl: simulator.url, environmentId, claim };
+    return await plainPod(way, { ...input, requests: this.#requests });
   }
 }
 

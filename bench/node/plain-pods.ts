@@ -19,6 +19,9 @@ export interface PodSpecInput {
   /** The Work API. */
   readonly baseUrl: string;
   readonly environmentId: string;
+  /** A PersistentVolumeClaim for the session's files. */
+  readonly claim?: string | undefined;
+  readonly requests?: Readonly<Record<string, string>> | undefined;
 }
 
 /** Port of the sandbox's server, as in agent-sandbox. */
@@ -27,8 +30,9 @@ export const SANDBOX_PORT = 8888;
 export const ITEM_VARIABLES = ["ANTHROPIC_SESSION_ID", "ANTHROPIC_WORK_ID", "ANTHROPIC_WORK_SECRET"] as const;
 
 /** A Pod like one of Berth's, without the parts that don't affect its start. */
-export async function plainPod(way: Way, { namespace, name, baseUrl, environmentId }: PodSpecInput): Promise<Pod> {
-  const container = workerContainer(await COMMANDS[way]());
+export async function plainPod(way: Way, input: PodSpecInput): Promise<Pod> {
+  const { namespace, name, baseUrl, environmentId, claim, requests } = input;
+  const container = workerContainer(await COMMANDS[way](), requests);
   const fromSecret = ITEM_VARIABLES.map((key) => ({ name: key, valueFrom: { secretKeyRef: { name, key } } }));
   return {
     metadata: { name, namespace, labels: { bench: way, "berth.dev/phase": "parked" } },
@@ -37,10 +41,15 @@ export async function plainPod(way: Way, { namespace, name, baseUrl, environment
       automountServiceAccountToken: false,
       enableServiceLinks: false,
       terminationGracePeriodSeconds: 5,
-      securityContext: { runAsNonRoot: true, seccompProfile: { type: "RuntimeDefault" } },
+      securityContext: {
+        ...{ runAsNonRoot: true, seccompProfile: { type: "RuntimeDefault" } },
+        ...(claim === undefined ? {} : { fsGroup: 1_000 }),
+      },
+      ...(claim === undefined ? {} : { volumes: [{ name: "files", persistentVolumeClaim: { claimName: claim } }] }),
       containers: [
         {
           ...container,
+          ...(claim === undefined ? {} : { volumeMounts: [{ name: "files", mountPath: "/workspace" }] }),
           stdin: way === "shell" || way === "program",
           securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] } },
           env: [

@@ -2,7 +2,6 @@ import { setTimeout as pause } from "node:timers/promises";
 import type { Simulator } from "../../simulator/simulator.ts";
 import { SECOND_MS } from "../../src/core/clock.ts";
 import { PODS, type Pod } from "../../src/kube/resource.ts";
-import { BareStarter } from "./bare.ts";
 import type { Inside } from "./inside.ts";
 import { KeptLane } from "./kept-lane.ts";
 import { plainPod } from "./plain-pods.ts";
@@ -28,8 +27,7 @@ export async function measureSleeping(
   const { pods, settleSeconds, seconds } = inside.options.sleeping;
   const lane = await SleepLane.create({ kind: "pod", name: "sleeping", simulator, maxConcurrent: pods }, inside);
   await using _lane = lane;
-  using starter = new BareStarter({ kubeconfig: stand.cluster.kubeconfig });
-  await using keeping = await KeptLane.create(KEPT, simulator, inside, starter);
+  await using keeping = await KeptLane.create({ name: KEPT, simulator, sessions: pods }, inside);
   await stand.namespace(EMPTY);
   await using empty = new PodView(stand.kube, EMPTY);
   for (let at = 1; at <= pods; at += 1) {

@@ -1,19 +1,18 @@
-import { mkdir } from "node:fs/promises";
-import { dirname, join } from "node:path";
 import type { ScriptInput } from "../../simulator/script.ts";
 import type { Simulator } from "../../simulator/simulator.ts";
 import { LABEL_WORK_ID } from "../../src/api/names.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
-import { allowVolumes, perSession, provideVolume } from "../../test/support/session-volumes.ts";
+import { perSession } from "../../test/support/session-volumes.ts";
 import type { Served } from "../support/stand.ts";
-import { createEnvironment, type SessionsInput } from "./environment.ts";
+import { createEnvironment, type Requests, type SessionsInput } from "./environment.ts";
 import type { Inside } from "./inside.ts";
 import { Lane } from "./lane.ts";
 import { isSleeping } from "./pod-view.ts";
 import type { Start } from "./starts.ts";
+import { provideLocalVolumes } from "./volumes.ts";
 
-/** `volume`: a Pod belongs to one session from its creation, so none waits for any session. */
+/** `volume`: each Pod has a volume, which becomes its session's. */
 export type SleepKind = "pod" | "volume";
 
 export interface SleepLaneInput {
@@ -24,8 +23,9 @@ export interface SleepLaneInput {
   /** Pods that wait for new sessions: none unless given. */
   readonly warm?: number;
   readonly maxConcurrent: number;
-  /** The number of new sessions that will have a volume. */
+  /** The number of volumes for new Pods. */
   readonly volumes?: number;
+  readonly requests?: Requests;
 }
 
 /** One item of a session that sleeps before or after it. */
@@ -59,9 +59,10 @@ export class SleepLane extends Lane {
     const namespace = await inside.stand.namespace(name);
     const { id: environmentId } = simulator.createEnvironment();
     const served = { namespace, name: "bench", simulator, environmentId };
-    if (kind === "volume") await provideVolumes(inside, namespace, volumes);
+    if (kind === "volume") await provideLocalVolumes(inside, namespace, volumes);
     const sessions = sessionsOf(input, namespace);
-    if (!(await createEnvironment(inside, served, sessions))) throw new Error(`the operator refuses ${kind}`);
+    if (!(await createEnvironment(inside, served, sessions, input.requests)))
+      throw new Error(`the operator refuses ${kind}`);
     return new SleepLane(input, served, inside);
   }
 
@@ -79,16 +80,25 @@ export class SleepLane extends Lane {
       uid = pod.metadata.uid ?? "";
       return pod;
     });
-    const session = item.sessionId ?? "";
-    const calls = this.served.simulator.session(session).toolCalls.filter(({ answeredBy }) => answeredBy === item.id);
-    const outputs = calls.map(({ output = "" }) => output);
-    return { ...start, workId: item.id, sessionId: session, uid, outputs };
+    return { ...start, workId: item.id, sessionId: item.sessionId ?? "", uid, outputs: this.outputsOf(item) };
   }
 
   /** Resolves when the session sleeps after this item, and its next turn waits. */
   untilAsleep({ workId }: Turn): Promise<Pod> {
     const isIts = (pod: Pod) => isSleeping(pod) && pod.metadata.labels?.[LABEL_WORK_ID] === workId;
     return this.pods.until(`a sleeping Pod after item ${workId}`, (pods) => pods.find(isIts));
+  }
+
+  /** Does both. */
+  async startAndSleep(script?: ScriptInput, sessionId?: string): Promise<Turn> {
+    const turn = await this.start(script, sessionId);
+    await this.untilAsleep(turn);
+    return turn;
+  }
+
+  /** The number of sessions that sleep. */
+  asleep(): number {
+    return this.pods.list.filter(isSleeping).length;
   }
 
   /** Deletes the session's Pod. `ready` waits until it is gone. */
@@ -101,7 +111,7 @@ export class SleepLane extends Lane {
     const { namespace, name } = this.served;
     await this.replacing;
     await this.stand.kube.delete(ENVIRONMENTS, { namespace, name });
-    await this.pods.until("all Pods to be gone", (pods) => pods.length === 0);
+    await this.untilEmpty();
   }
 }
 
@@ -111,17 +121,4 @@ function sessionsOf({ kind, warm = 0, maxConcurrent }: SleepLaneInput, namespace
       ? { type: "Pod", sleepSeconds: SLEEP_SECONDS }
       : perSession({ namespace }, { sleepSeconds: SLEEP_SECONDS }).workspace;
   return { warm, maxConcurrent, maxSleeping: MAX_SLEEPING, workspace };
-}
-
-/** Folders of the node as volumes, each for one session. */
-async function provideVolumes({ stand, node }: Inside<unknown>, namespace: string, count: number): Promise<void> {
-  const world = { kube: stand.kube, namespace };
-  await allowVolumes(world);
-  const isThere = { key: "kubernetes.io/hostname", operator: "In", values: [node.nodeName] };
-  const nodeAffinity = { required: { nodeSelectorTerms: [{ matchExpressions: [isThere] }] } };
-  for (let at = 0; at < count; at += 1) {
-    const path = join(dirname(node.podLogs), "volumes", namespace, String(at));
-    await mkdir(path, { recursive: true });
-    await provideVolume(world, `${namespace}-${at}`, { local: { path }, nodeAffinity });
-  }
 }

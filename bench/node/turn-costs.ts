@@ -24,13 +24,13 @@ export async function measureTurns(
   const { sessions, last, relistSeconds } = inside.options.turns;
   const lane = await SleepLane.create({ kind: "pod", name: "turns", simulator, maxConcurrent: 2 * sessions }, inside);
   await using _lane = lane;
-  const firstTurns = () => Promise.all(Array.from({ length: sessions }, () => asleepAfter(lane)));
+  const firstTurns = () => Promise.all(Array.from({ length: sessions }, () => lane.startAndSleep()));
   /** The next item of each session, one at a time. */
   const oneByOne = async (all: readonly Turn[]): Promise<Turn[]> => {
     const turns: Turn[] = [];
     for (const { sessionId } of shuffled(all, random)) {
       await settle([lane], random);
-      turns.push(await asleepAfter(lane, sessionId));
+      turns.push(await lane.startAndSleep(undefined, sessionId));
     }
     return turns;
   };
@@ -41,7 +41,7 @@ export async function measureTurns(
   const early = { relists: await watchRelists(inside, relistSeconds), disk: await diskOf(inside.node) };
   let turns: readonly Turn[] = second;
   for (let turn = 3; turn < last; turn += 1) {
-    turns = await Promise.all(turns.map(({ sessionId }) => asleepAfter(lane, sessionId)));
+    turns = await Promise.all(turns.map(({ sessionId }) => lane.startAndSleep(undefined, sessionId)));
     console.log(`turn ${turn} of ${last}`);
   }
   const late = { relists: await watchRelists(inside, relistSeconds), disk: await diskOf(inside.node) };
@@ -63,12 +63,6 @@ export async function measureTurns(
     relists: { early: early.relists, late: late.relists },
     diskPerTurn: { layers: perTurn("layers"), logs: perTurn("logs"), records: perTurn("records") },
   };
-}
-
-async function asleepAfter(lane: SleepLane, sessionId?: string): Promise<Turn> {
-  const turn = await lane.start(undefined, sessionId);
-  await lane.untilAsleep(turn);
-  return turn;
 }
 
 async function bytesOf({ stand }: Inside<unknown>, namespace: string, pod: string): Promise<number> {

@@ -2,7 +2,6 @@ import { setTimeout as pause } from "node:timers/promises";
 import type { Simulator } from "../../simulator/simulator.ts";
 import { SECOND_MS } from "../../src/core/clock.ts";
 import { ADMIN, OPERATOR } from "../../testbed/cluster/users.ts";
-import { BareStarter } from "./bare.ts";
 import { type Inside, load } from "./inside.ts";
 import { type Kept, KeptLane } from "./kept-lane.ts";
 import { WARM } from "./kinds.ts";
@@ -34,6 +33,7 @@ interface Sleeper {
 /** The measurement ends early after this many failed starts. */
 const MOST_FAILURES = 5;
 const LONGEST_PAUSE_MS = 1_000;
+const SPARE_VOLUMES = 20;
 
 /**
  * Measures first starts and wakes, one at a time. Each wake is followed by another first start in a Pod that waited, and
@@ -45,25 +45,31 @@ export async function measureWakes(
   random: () => number,
   fail: (what: string, error: unknown) => void,
 ): Promise<WakesFound> {
-  const { count, gaps, minutes, kept } = inside.options.wakes;
+  const { count, gaps, minutes, kept, returns } = inside.options.wakes;
   const { audit } = inside.stand.cluster;
   const base = { simulator, maxConcurrent: 2 * WARM };
   await using things = new AsyncDisposableStack();
   const pod = things.use(await SleepLane.create({ ...base, kind: "pod", name: "pod", warm: WARM }, inside));
-  const volumes = count * gaps.length;
-  const volume = things.use(await SleepLane.create({ ...base, kind: "volume", name: "volume", volumes }, inside));
-  const starter = things.use(new BareStarter({ kubeconfig: inside.stand.cluster.kubeconfig }));
-  const keeping = things.use(await KeptLane.create("kept", simulator, inside, starter));
+  // Each session keeps its volume, and Pods that were never used take theirs along.
+  const volumes = count * gaps.length + 2 * WARM + SPARE_VOLUMES;
+  const volume = things.use(
+    await SleepLane.create({ ...base, kind: "volume", name: "volume", warm: WARM, volumes }, inside),
+  );
+  const keeping = things.use(await KeptLane.create({ name: "kept", simulator, sessions: kept + 1 }, inside));
   const keptSessions: Kept[] = [];
   while (keptSessions.length < kept) keptSessions.push(await keeping.begin(random));
+  const gone = await keeping.begin(random);
+  await keeping.evict(gone.pod.metadata.name ?? "");
   const lanes = [pod, volume];
   const each = lanes.flatMap((lane) => gaps.flatMap((gap) => Array.from({ length: count }, () => ({ lane, gap }))));
   const left = shuffled(each, random).map((planned, at) => ({ ...planned, name: String(at) }));
   const asleep = new Set<Sleeper>();
   const wakes: Wake[] = [];
   const ofReference: Start[] = [];
+  const returned = { berth: [] as Start[], kept: [] as Start[] };
   const loads: number[] = [];
   let files: FilesFound = NO_FILES;
+  let returnedFiles: FilesFound = NO_FILES;
   let mostAsleep = 0;
   let failed = 0;
   const endsAt = performance.now() + minutes * 60 * SECOND_MS;
@@ -86,6 +92,17 @@ export async function measureWakes(
     files = addFiles(files, compareFiles(name, first, turn));
     if (turn.uid === first.uid) note(lane, turn, gap);
     lane.end(turn);
+    if (lane === volume && returned.berth.length < returns) await comeBack(sleeper);
+  };
+  /** Serves the next item of a session whose Pod was deleted, and one of the reference. */
+  const comeBack = async ({ first, name }: Sleeper): Promise<void> => {
+    await settle(lanes, random);
+    const turn = await volume.start(READING, first.sessionId);
+    volume.end(turn);
+    returned.berth.push(turn);
+    returnedFiles = addFiles(returnedFiles, compareFiles(name, first, turn));
+    await settle([...lanes, keeping], random);
+    returned.kept.push(await keeping.comeBack(gone));
   };
   const refer = async (): Promise<void> => {
     const session = keptSessions[ofReference.length % keptSessions.length];
@@ -125,5 +142,6 @@ export async function measureWakes(
   }
   const entries = await audit.entries({ since });
   const measured = withMeasured(wakes, entries, () => OPERATOR);
-  return { wakes: measured, kept: withMeasured(ofReference, entries, () => ADMIN), files, loads, mostAsleep };
+  const reference = withMeasured(ofReference, entries, () => ADMIN);
+  return { wakes: measured, kept: reference, returned, files, returnedFiles, loads, mostAsleep };
 }

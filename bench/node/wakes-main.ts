@@ -1,6 +1,7 @@
 import { seededRandom } from "../../simulator/ids.ts";
 import { errorText } from "../../src/core/errors.ts";
 import { OPERATOR_NAMESPACE } from "../support/stand.ts";
+import { measureBeside } from "./beside.ts";
 import { measureInside, startNodeSimulator } from "./inside.ts";
 import { measureSleeping } from "./sleep-costs.ts";
 import { measureTurns } from "./turn-costs.ts";
@@ -34,6 +35,7 @@ await measureInside<WakesOptions>(async (inside): Promise<WakesResult> => {
   };
   return {
     sleeping: await part("sleeping Pods", () => measureSleeping(inside, simulator, random)),
+    beside: await part("sessions beside those of the reference", () => measureBeside(inside, simulator, random)),
     turns: await part("turns of a Pod", () => measureTurns(inside, simulator, random)),
     wakes: await part("wakes", () => measureWakes(inside, simulator, random, fail)),
     failures,

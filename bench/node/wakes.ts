@@ -14,7 +14,10 @@ export interface WakesOptions {
     readonly minutes: number;
     /** Sessions of the reference, whose Pods are kept running. */
     readonly kept: number;
+    /** Items of sessions whose Pod is gone: of Berth's with a volume, and of the reference. */
+    readonly returns: number;
   };
+  readonly room: RoomOptions;
   readonly sleeping: SleepingOptions;
   readonly turns: TurnsOptions;
 }
@@ -25,6 +28,11 @@ export interface SleepingOptions {
   /** From the moment in which all Pods sleep, or wait, to the measurement. */
   readonly settleSeconds: number;
   readonly seconds: number;
+}
+
+export interface RoomOptions {
+  /** Pods for which the node has room. */
+  readonly places: number;
 }
 
 export interface TurnsOptions {
@@ -58,7 +66,11 @@ export interface WakesFound {
   readonly wakes: readonly Wake[];
   /** Next items in Pods of the reference, which run between the items of their session. */
   readonly kept: readonly (Start & { readonly measured?: Measured })[];
+  /** Items in a new Pod with the volume of a session, whose Pod was deleted. */
+  readonly returned: { readonly berth: readonly Start[]; readonly kept: readonly Start[] };
   readonly files: FilesFound;
+  /** The same of returned sessions. All of them are elsewhere. */
+  readonly returnedFiles: FilesFound;
   /** The machine's load over a minute, before each start. */
   readonly loads: readonly number[];
   /** The most Pods at a time whose session slept. */
@@ -107,11 +119,37 @@ export interface TurnsFound {
   readonly diskPerTurn: Disk;
 }
 
+/** What a session's item finds of what an earlier one left. */
+export interface Survived {
+  /** A file at the workspace's path. */
+  readonly workspace: boolean;
+  /** A file elsewhere, as an installed package is. */
+  readonly elsewhere: boolean;
+  /** A process that the earlier item left in the background. */
+  readonly process: boolean;
+}
+
+export type BesideKind = SleepKind | "kept";
+
+/** Berth's sessions and those of the reference, on the same node. */
+export interface BesideFound {
+  readonly survived: Readonly<Record<BesideKind, { readonly next: Survived; readonly drained: Survived }>>;
+  readonly room: {
+    /** Pods of the reference that the node has room for. The next one waits until one of them ends. */
+    readonly kept: number;
+    /** Sessions that Berth served, one after the other, all within their `sleepSeconds`. */
+    readonly served: number;
+    /** Those of them that slept at the end. */
+    readonly asleep: number;
+  };
+}
+
 /** A part that failed is undefined. */
 export interface WakesResult {
   readonly wakes?: WakesFound | undefined;
   readonly sleeping?: SleepingFound | undefined;
   readonly turns?: TurnsFound | undefined;
+  readonly beside?: BesideFound | undefined;
   /** What failed, and why. Failed starts are not counted. */
   readonly failures: readonly string[];
 }
@@ -132,6 +170,33 @@ export function writing(name: string): ScriptInput {
 
 /** A session's next item: reads the files again. */
 export const READING: ScriptInput = bashScript(`${LOOK}; ${HASH}`);
+
+const PROCESS = "sleep 98765";
+/** Matches the process, and not a shell whose script has this text. */
+const PROCESS_PATTERN = "sleep 9876[5]";
+const LEFT = "left-by-an-item";
+
+/** Leaves a file in the workspace, a file elsewhere, and a process in the background. */
+export const LEAVING: ScriptInput = bashScript(
+  `touch /workspace/${LEFT} /tmp/${LEFT}; setsid ${PROCESS} >/dev/null 2>&1 </dev/null & sleep 0.1`,
+);
+
+/** Looks for what LEAVING left. */
+export const LOOKING: ScriptInput = bashScript(
+  [
+    `[ -e /workspace/${LEFT} ] && echo found workspace`,
+    `[ -e /tmp/${LEFT} ] && echo found elsewhere`,
+    `cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -q '${PROCESS_PATTERN}' && echo found process`,
+    "true",
+  ].join("; "),
+);
+
+/** What LOOKING printed. */
+export function readSurvived(outputs: readonly string[]): Survived {
+  const text = outputs.join("\n");
+  const has = (name: keyof Survived) => text.includes(`found ${name}`);
+  return { workspace: has("workspace"), elsewhere: has("elsewhere"), process: has("process") };
+}
 
 /** What an item printed: the hash of the files, if it has one, and the names of the canaries that it saw. */
 export function readOutput(outputs: readonly string[]): { hash: string | undefined; canaries: readonly string[] } {

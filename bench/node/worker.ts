@@ -21,14 +21,16 @@ const MAX_IDLE_MS = 100;
 
 export const WORKER_VARIABLES = [{ name: "BERTH_WORKER_MAX_IDLE_MS", value: String(MAX_IDLE_MS) }] as const;
 
+const REQUESTS = { cpu: "10m", memory: "64Mi" };
+
 /** The container of a session, as a user's template has it. */
-export function workerContainer(command: readonly string[]) {
+export function workerContainer(command: readonly string[], requests: Readonly<Record<string, string>> = REQUESTS) {
   return {
     name: CONTAINER,
     image: WORKER_IMAGE,
     imagePullPolicy: "IfNotPresent" as const,
     command: [...command],
-    resources: { requests: { cpu: "10m", memory: "64Mi" } },
+    resources: { requests },
     env: [...WORKER_VARIABLES],
   };
 }

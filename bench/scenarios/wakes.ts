@@ -2,6 +2,8 @@ import { cpus } from "node:os";
 import { runOnNode } from "../node/node-run.ts";
 import { type Start, toBeat, toStarted } from "../node/starts.ts";
 import type {
+  BesideFound,
+  BesideKind,
   FilesFound,
   PodCosts,
   SleepingFound,
@@ -26,16 +28,19 @@ const WAKE_P95_MS = 200;
 const MEMORY_AT_MOST_MIB = 3;
 const CPU_AT_MOST_MS = 1;
 
+const ROOM = { places: 4 };
 /** Longer than the pause of the keeper between two reads of its deadline. */
 const FULL = {
   sleeping: { pods: 20, settleSeconds: 60, seconds: 300 },
   turns: { sessions: 20, last: 50, relistSeconds: 60 },
+  room: ROOM,
 };
 const QUICK = {
   sleeping: { pods: 4, settleSeconds: 15, seconds: 60 },
   turns: { sessions: 3, last: 6, relistSeconds: 15 },
+  room: ROOM,
 };
-const QUICK_WAKES = { count: 3, gaps: [10, 30] };
+const QUICK_WAKES = { count: 3, gaps: [10, 30], returns: 3 };
 const KEPT = 4;
 
 const COLUMNS = ["items", "p50", "p95", "max"];
@@ -58,18 +63,23 @@ async function run({ options, log }: Context): Promise<Findings> {
   const { quick, wakes: count, gaps, minutes, seed } = options;
   const input: WakesOptions = {
     ...(quick ? QUICK : FULL),
-    wakes: { ...(quick ? QUICK_WAKES : { count, gaps }), minutes, kept: KEPT },
+    wakes: { ...(quick ? QUICK_WAKES : { count, gaps, returns: count }), minutes, kept: KEPT },
   };
-  const { wakes, sleeping, turns, failures } = await runOnNode<WakesResult>(MAIN, { seed, options: input }, log);
+  const { wakes, sleeping, turns, beside, failures } = await runOnNode<WakesResult>(
+    MAIN,
+    { seed, options: input },
+    log,
+  );
   const found = wakes && groupsOf(wakes);
   return {
     tables: [
       ...(found && wakes ? wakeTables(found, wakes) : []),
       ...(sleeping ? [sleepingTable(sleeping)] : []),
+      ...(beside ? [survivalTable(beside), roomTable(beside)] : []),
       ...(turns ? turnTables(turns, input.turns.last) : []),
     ],
     gates: [
-      ...(found && wakes ? wakeGates(found, wakes.files) : []),
+      ...(found && wakes ? wakeGates(found, wakes) : []),
       ...(sleeping ? sleepingGates(sleeping) : []),
       ...(turns ? [turnGate(turns, input.turns.last)] : []),
       { name: "starts and parts that failed", value: failures.length, atMost: 0, unit: "" },
@@ -103,9 +113,13 @@ export interface Group {
   readonly starts: readonly Wake[];
 }
 
-const FIRST_TITLES = { pod: "workspace: Pod, first start in a waiting Pod", volume: "PerSession, first start, cold" };
+const FIRST_TITLES = { pod: "workspace: Pod, first start", volume: "PerSession, first start" };
 const BESIDE_TITLE = "turn 2 of other sessions, in turns with these";
 const KEPT_TITLE = "bare loop, next item in a Pod that was kept running";
+const RETURNED_TITLES = {
+  berth: "PerSession, next item after the Pod was deleted",
+  kept: "bare loop, next item in a new Pod with the volume",
+};
 const WAKE_TITLES = { pod: "workspace: Pod, wake", volume: "PerSession, wake" };
 
 /** First starts come before wakes, and short gaps before long ones. */
@@ -122,25 +136,30 @@ export function groupsOf({ wakes }: Pick<WakesFound, "wakes">): Group[] {
     .sort((one, other) => one.kind.localeCompare(other.kind) || (one.gap ?? -1) - (other.gap ?? -1));
 }
 
-function wakeTables(groups: readonly Group[], { kept, files }: WakesFound): Table[] {
-  const all = [...groups, { title: KEPT_TITLE, starts: kept }];
+function wakeTables(groups: readonly Group[], { kept, returned, files, returnedFiles }: WakesFound): Table[] {
+  const withSteps = [...groups, { title: KEPT_TITLE, starts: kept }];
+  const all = [
+    ...withSteps,
+    { title: RETURNED_TITLES.berth, starts: returned.berth },
+    { title: RETURNED_TITLES.kept, starts: returned.kept },
+  ];
   const times = (title: string, of: (start: Start) => number): Table => ({
     title,
     columns: ["milliseconds", ...COLUMNS],
     rows: all.map(({ title, starts }): Cell[] => [title, ...cells(starts.map(of))]),
   });
-  // The Pod of a cold start is also read to add its first turn.
-  const withSteps = all.filter(({ title }) => title !== FIRST_TITLES.volume);
-  const { woken, changed, foreign, elsewhere } = files;
+  const row = (title: string, { woken, changed, foreign, elsewhere }: FilesFound): Cell[] => {
+    return [title, woken, changed, foreign, elsewhere];
+  };
   return [
     times("Queued to program started", toStarted),
     times("Queued to first heartbeat", toBeat),
     stepTable(withSteps),
     slowestTable(withSteps),
     {
-      title: "Files of woken sessions",
-      columns: ["sessions", "woken", "other hash", "saw another session's file", "in another Pod"],
-      rows: [["", woken, changed, foreign, elsewhere]],
+      title: "Files of the session's next item",
+      columns: ["sessions", "count", "other hash", "saw another session's file", "in another Pod"],
+      rows: [row("woken", files), row("after the Pod was deleted, with the volume", returnedFiles)],
     },
     boundTable(groups),
   ];
@@ -160,8 +179,11 @@ function boundTable(groups: readonly Group[]): Table {
   return { title: "Bounds", columns: ["milliseconds", "measured", "allowed", ""], rows };
 }
 
-/** Wakes of both kinds against first starts in waiting Pods: a Pod with its session's volume never waits. */
-export function wakeGates(groups: readonly Group[], files: FilesFound): Gate[] {
+/** Wakes of both kinds against the same first starts: those without volumes, which wait for less. */
+export function wakeGates(
+  groups: readonly Group[],
+  { files, returnedFiles }: Pick<WakesFound, "files" | "returnedFiles">,
+): Gate[] {
   const first = groups.filter(({ kind, gap }) => kind === "pod" && gap === null).flatMap(({ starts }) => starts);
   const p50 = quantile(first.map(toStarted), 0.5);
   const ratios = groups
@@ -173,8 +195,8 @@ export function wakeGates(groups: readonly Group[], files: FilesFound): Gate[] {
   const none = (name: string, value: number): Gate => ({ name, value, atMost: 0, unit: "sessions" });
   return [
     ...ratios,
-    none("files with another hash", files.changed),
-    none("a file of another session seen", files.foreign),
+    none("files with another hash", files.changed + returnedFiles.changed),
+    none("a file of another session seen", files.foreign + returnedFiles.foreign),
     none("woken in another Pod", files.elsewhere),
   ];
 }
@@ -203,6 +225,38 @@ function sleepingTable({ empty, sleeping, kept }: SleepingFound): Table {
     title: "A sleeping Pod beside an empty one, and beside one that is kept running",
     columns: ["", "empty, p50", "asleep, p50", "asleep, max", "more on average", "kept running, p50"],
     rows,
+  };
+}
+
+const BESIDE_TITLES: Record<BesideKind, string> = {
+  pod: "workspace: Pod",
+  volume: "PerSession",
+  kept: "kept running, with a volume",
+};
+
+function survivalTable({ survived }: BesideFound): Table {
+  const row = ([kind, { next, drained }]: [string, BesideFound["survived"][BesideKind]]): Cell[] => {
+    const found = [next, drained].flatMap(({ workspace, elsewhere, process }) => [workspace, elsewhere, process]);
+    return [BESIDE_TITLES[kind as BesideKind], ...found.map((is) => (is ? "yes" : "no"))];
+  };
+  const kept = ["workspace", "files elsewhere", "processes"];
+  return {
+    title: "What the session's next item finds of the last one, at once and after a drain",
+    columns: ["", ...kept, ...kept.map((what) => `${what}, drained`)],
+    rows: Object.entries(survived).map(row),
+  };
+}
+
+function roomTable({ room }: BesideFound): Table {
+  const { kept, served, asleep } = room;
+  return {
+    title: "Sessions on a node",
+    columns: ["", "sessions"],
+    rows: [
+      ["kept running, until the node is full", kept],
+      ["served by Berth one after another, while earlier ones sleep", served],
+      ["of these asleep at the end", asleep],
+    ],
   };
 }
 

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Turn } from "../../../bench/node/sleep-lane.ts";
-import { compareFiles, readOutput, relistsBetween } from "../../../bench/node/wakes.ts";
+import { compareFiles, readOutput, readSurvived, relistsBetween } from "../../../bench/node/wakes.ts";
 
 const HASH = "a".repeat(64);
 const OTHER_HASH = "b".repeat(64);
@@ -29,6 +29,13 @@ test.each([
   ["another Pod", turn(`${HASH}  -`), turn(`${OWN}${HASH}  -`, "uid-2"), { elsewhere: 1 }],
 ])("finds %s", (_, first, second, found) => {
   expect(compareFiles("7", first, second)).toEqual({ woken: 1, changed: 0, foreign: 0, elsewhere: 0, ...found });
+});
+
+test("reads what an item found of an earlier one", () => {
+  expect(readSurvived(["found workspace\nfound process\n"])).toEqual({
+    ...{ workspace: true, elsewhere: false, process: true },
+  });
+  expect(readSurvived([])).toEqual({ workspace: false, elsewhere: false, process: false });
 });
 
 const metrics = (buckets: readonly number[], sum: number) =>

@@ -29,7 +29,8 @@ test("groups first starts and wakes by kind and gap, the shortest first", () => 
   ]);
 });
 
-test("compares wakes of both kinds with first starts in Pods that waited", () => {
-  const gates = wakeGates(groupsOf({ wakes: WAKES }), { ...NO_FILES, changed: 2 });
-  expect(gates.map(({ value }) => value)).toEqual([1.5, 1.25, 3, 2, 0, 0]);
+test("compares wakes of both kinds with first starts without volumes", () => {
+  const found = { files: { ...NO_FILES, changed: 2 }, returnedFiles: { ...NO_FILES, changed: 1, elsewhere: 3 } };
+  const gates = wakeGates(groupsOf({ wakes: WAKES }), found);
+  expect(gates.map(({ value }) => value)).toEqual([1.5, 1.25, 3, 3, 0, 0]);
 });
