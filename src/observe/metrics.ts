@@ -107,8 +107,8 @@ export function createMetrics(registry: Registry = new Registry()) {
     ),
     sessionsWoken: counter(
       "berth_sessions_woken_total",
-      "Sleeping sessions whose next work item started in their Pod.",
-      ENVIRONMENT,
+      "Sessions that came back after a sleep, by where their next work item started.",
+      [...ENVIRONMENT, "result"],
     ),
     sleepsEnded: counter("berth_sleeps_ended_total", "Sleeping Pods deleted, by reason.", [...ENVIRONMENT, "reason"]),
     wokenToStarted: histogram(

@@ -32,6 +32,7 @@ import { DepartingPods } from "../sleep/departing-pods.ts";
 import { Removals } from "../sleep/removal.ts";
 import { hasPodFor } from "../sleep/session-pods.ts";
 import { SessionVolumes } from "../sleep/session-volumes.ts";
+import { SleepReport } from "../sleep/sleep-report.ts";
 import { SleepingPods } from "../sleep/sleeping-pods.ts";
 import { TurnAdding } from "../sleep/turn-adding.ts";
 import { Workspaces } from "../sleep/workspaces.ts";
@@ -155,8 +156,10 @@ export class SessionsRuntime {
       volumes,
       onChange: changed,
     });
+    const sleeps = new SleepReport(context);
     this.#sleeping = new SleepingPods({
       ...{ context, claims: this.#claims, turns, departing, streams: this.#streams, onChange: changed },
+      report: sleeps,
       waitingForRoom: () => this.#pool.waitingForRoom(),
     });
     this.#budget = new DisruptionBudget(shared);
@@ -202,6 +205,7 @@ export class SessionsRuntime {
       ...shared,
       releases,
       turns,
+      sleeps,
       streams: this.#streams,
       observers,
       gate: this.#gate,

@@ -31,6 +31,7 @@ import { type Outcome, outcomeOf, unopenedOutcome } from "../protocol/outcome.ts
 import { ofClaim } from "../protocol/points.ts";
 import type { Step } from "../protocol/step.ts";
 import type { StepName } from "../protocol/tracked-steps.ts";
+import type { SleepReport } from "../sleep/sleep-report.ts";
 import type { TurnAdding } from "../sleep/turn-adding.ts";
 import { WorkQueue } from "../watch/workqueue.ts";
 import { isRefusal, WorkApiError } from "../work/errors.ts";
@@ -74,6 +75,7 @@ export interface SessionLoopOptions {
   readonly retention: Pick<Retention, "isKept" | "release" | "marked">;
   readonly releases: Releases;
   readonly streams: Deliverer;
+  readonly sleeps: SleepReport;
   /** Gives a Pod its next turn. */
   readonly turns: Pick<TurnAdding, "add">;
   /** Called when something changed that capacity or status depends on. */
@@ -104,7 +106,7 @@ export class SessionLoop {
     this.#context = context;
     this.#claims = options.claims;
     this.#claimPriority = new ClaimPriority({ clock: context.clock, claims: options.claims });
-    this.#recorder = new SessionRecorder(context, options.breaker, options.onChange);
+    this.#recorder = new SessionRecorder(context, options.breaker, options.sleeps, options.onChange);
     this.#facts = new ClaimFacts(context, this.#recorder, options.releases, options.onChange);
     this.#keeper = new LeaseKeeper(context, (claim) => this.poke(claim.name));
     this.#leases = new LeaseSteps(context, this.#keeper);
@@ -471,7 +473,7 @@ export class SessionLoop {
     const isUseless = claim.turn === 1 && isStartFailure(claim);
     if (!isWanted || isUseless || !claim.record.journal.opened || !livesOn(pod, claim.turn)) return null;
     if (claim.turn >= MOST_TURNS) {
-      this.#recorder.sleepEnds(claim, pod, "TooManyTurns");
+      this.#options.sleeps.ended(claim.record.journal.sessionId, pod, "TooManyTurns");
       return null;
     }
     const { clock, timing, logger, failing } = this.#context;

@@ -28,7 +28,7 @@ import { isOver } from "../protocol/facts.ts";
 import { isStartFailure, programsBeatMs } from "../protocol/first-heartbeat.ts";
 import type { Outcome } from "../protocol/outcome.ts";
 import { endedView } from "../protocol/session-view.ts";
-import { type SleepEnd, sleepEndMessage } from "../sleep/sleep-plan.ts";
+import type { SleepReport } from "../sleep/sleep-report.ts";
 import { notYet } from "./item-observer.ts";
 
 /** Exit code and times of an end that was not observed. */
@@ -40,14 +40,16 @@ export const NOT_SEEN = { exitCode: null, startedAtMs: null, finishedAtMs: null 
 export class SessionRecorder {
   readonly #context: SessionContext;
   readonly #breaker: Breaker;
+  readonly #sleeps: SleepReport;
   readonly #onServed: () => void;
   /** How long containers of this Environment take to start. */
   readonly starts = new StartTimes();
 
   /** @param onServed called when a session has served for which claims of its template were held back. */
-  constructor(context: SessionContext, breaker: Breaker, onServed: () => void) {
+  constructor(context: SessionContext, breaker: Breaker, sleeps: SleepReport, onServed: () => void) {
     this.#context = context;
     this.#breaker = breaker;
+    this.#sleeps = sleeps;
     this.#onServed = onServed;
   }
 
@@ -92,7 +94,7 @@ export class SessionRecorder {
     const { metrics, labels, clock } = this.#context;
     if (claim.record.touchedMs !== null) this.starts.note(clock.monotonic() - claim.record.touchedMs);
     metrics.sessionsStarted.inc(labels);
-    if (claim.turn > 1) metrics.sessionsWoken.inc(labels);
+    const woken = this.#sleeps.started(claim.record.journal.sessionId, pod);
     const queuedAt = Date.parse(claim.record.journal.queuedAt);
     // Measure by this process's clock: the node's has whole seconds. It cannot time an opening by an earlier process.
     if (claim.record.openedMs !== null && claim.record.openedAtMs !== null) {
@@ -101,7 +103,7 @@ export class SessionRecorder {
       if (!Number.isNaN(queuedAt)) {
         const seconds = Math.max(0, clock.now() - queuedAt) / SECOND_MS;
         metrics.queuedToStarted.observe(labels, seconds);
-        if (claim.turn > 1) metrics.wokenToStarted.observe(labels, seconds);
+        if (woken === "same-pod") metrics.wokenToStarted.observe(labels, seconds);
       }
     }
     this.#context.announce(
@@ -194,13 +196,6 @@ export class SessionRecorder {
     const until = pod.metadata.annotations?.[ANNOTATION_SLEEPS_UNTIL] ?? "";
     const message = `session ${journal.sessionId} sleeps, and its files are kept for its next work item until ${until}`;
     this.#context.announce("SessionAsleep", message, pod);
-  }
-
-  /** The session does not sleep in its Pod any more. */
-  sleepEnds({ record: { journal } }: Claim, pod: Pod, why: SleepEnd): void {
-    const { announce, metrics, labels } = this.#context;
-    metrics.sleepsEnded.inc({ ...labels, reason: why });
-    announce("SleepEnded", sleepEndMessage(journal.sessionId, why), pod);
   }
 
   /** Reports to the breaker what the session says about its template. A retry of the settling does not report again. */

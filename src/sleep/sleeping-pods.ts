@@ -15,7 +15,8 @@ import type { PoolContext } from "../protocol/context.ts";
 import type { SessionView } from "../protocol/session-view.ts";
 import type { DepartingPods } from "./departing-pods.ts";
 import { hasEnded, type SessionPod } from "./session-pods.ts";
-import { planSleep, type SleepEnd, type Sleeper, sleepEndMessage, sleeperOf, sleepingView } from "./sleep-plan.ts";
+import { planSleep, type SleepEnd, type Sleeper, sleeperOf, sleepingView } from "./sleep-plan.ts";
+import type { SleepReport } from "./sleep-report.ts";
 import type { TurnAdding } from "./turn-adding.ts";
 
 /** Removals of one Environment in flight at the same time. */
@@ -40,6 +41,7 @@ export interface SleepingPodsOptions {
   readonly turns: TurnAdding;
   readonly departing: DepartingPods;
   readonly streams: Pick<PodStreams, "hasStarted">;
+  readonly report: Pick<SleepReport, "ended">;
   /** Pods of this Environment that find no room: names of unschedulable ones, or one for a full quota. */
   readonly waitingForRoom: () => readonly string[];
   readonly onChange: () => void;
@@ -269,7 +271,7 @@ export class SleepingPods {
       const isGone = pod?.metadata.uid !== uid || pod?.metadata.deletionTimestamp !== undefined;
       const isOurs = this.#options.departing.has(name) || this.#options.claims.has(name);
       if (!isGone || isOurs) continue;
-      this.#report({ metadata: { name, namespace, ...(uid && { uid }) } }, sessionId, "Removed");
+      this.#options.report.ended(sessionId, { metadata: { name, namespace, ...(uid && { uid }) } }, "Removed");
     }
     const present = pods.sleeping().filter((pod) => !this.#isLeaving(pod));
     this.#slept = new Map(
@@ -285,14 +287,7 @@ export class SleepingPods {
     const { name = "", annotations } = pod.metadata;
     const sessionId = annotations?.[ANNOTATION_SESSION_ID] ?? "";
     this.#context.logger.info({ pod: name, sessionId, why }, "a sleeping Pod is removed");
-    await this.#options.departing.remove(pod, () => this.#report(pod, sessionId, why));
-  }
-
-  /** Reports the end of a sleep, also where a session can't begin one. */
-  #report(pod: Pick<Pod, "metadata">, sessionId: string, why: SleepEnd): void {
-    const { announce, metrics, labels } = this.#context;
-    metrics.sleepsEnded.inc({ ...labels, reason: why });
-    announce("SleepEnded", sleepEndMessage(sessionId, why), pod);
+    await this.#options.departing.remove(pod, () => this.#options.report.ended(sessionId, pod, why));
   }
 }
 

@@ -65,6 +65,7 @@ async function run(
     retention: { isKept: () => true, release: () => {}, marked: () => {} },
     releases: new Releases({ context, claims }),
     turns: { add: () => {} },
+    sleeps: { started: () => null, ended: () => {} } as never,
     streams: { deliver: async () => "started", hasStarted: async () => "started" },
     onChange: () => {},
   });

@@ -7,6 +7,7 @@ import type { SessionContext } from "../../src/protocol/context.ts";
 import { isStartFailure } from "../../src/protocol/first-heartbeat.ts";
 import type { SessionView } from "../../src/protocol/session-view.ts";
 import { SessionRecorder, StartTimes } from "../../src/sessions/session-recorder.ts";
+import type { SleepReport } from "../../src/sleep/sleep-report.ts";
 import { isTrue, recordedPod } from "../pods/pods.ts";
 import { acknowledged, END, JOURNAL, opened, POLLED, view, withFields } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
@@ -27,8 +28,9 @@ function recorder(ended: SessionView[] = []): SessionRecorder {
     environment: () => ({ spec: {} }),
     onSessionEnded: (session: SessionView) => ended.push(session),
   };
+  const sleeps = { started: () => null, ended: () => {} } as unknown as SleepReport;
   const breaker = { hasServed: true, succeeded: () => {}, released: () => {} } as unknown as Breaker;
-  return new SessionRecorder(context as unknown as SessionContext, breaker, () => {});
+  return new SessionRecorder(context as unknown as SessionContext, breaker, sleeps, () => {});
 }
 
 const operatorsClaim = (): Claim => opened({ journal: { ...JOURNAL, lease: "Operator", opened: true } });

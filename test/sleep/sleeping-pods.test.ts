@@ -3,6 +3,7 @@ import type { Pod } from "../../src/kube/resource.ts";
 import type { NodeOutlook } from "../../src/pods/node-health.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import type { DepartingPods } from "../../src/sleep/departing-pods.ts";
+import { SleepReport } from "../../src/sleep/sleep-report.ts";
 import { SleepingPods } from "../../src/sleep/sleeping-pods.ts";
 import type { TurnAdding } from "../../src/sleep/turn-adding.ts";
 import { parsed, sessionsSpec, stored } from "../api/environments.ts";
@@ -67,6 +68,7 @@ function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
     ...{ context, claims, departing: departing as unknown as DepartingPods, onChange: () => {} },
     turns: { keep: () => null, ended: async () => {} } as unknown as TurnAdding,
     streams: { hasStarted: async () => log() },
+    report: new SleepReport(context),
     waitingForRoom: () => waiting,
   });
   return {

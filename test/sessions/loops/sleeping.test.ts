@@ -9,6 +9,7 @@ import { type LoopWorld, NAME, NAMESPACE } from "./loop-world.ts";
 import { sleepyWorld, TEMPLATE } from "./sleepy-world.ts";
 
 const SECOND = 1_000;
+const LABELS = { namespace: NAMESPACE, environment: NAME };
 
 describe("a session that sleeps", () => {
   test("gets its next items in the same Pod, each in a turn of its own", async () => {
@@ -23,7 +24,7 @@ describe("a session that sleeps", () => {
     const pod = sleeperOf(sessionId) as Pod;
     expect([endedTurn(pod), newestTurn(pod)]).toEqual([4, 5]);
     expect(world.claims).toEqual([]);
-    expect(await metricValue(world.metrics.sessionsWoken, { namespace: NAMESPACE, environment: NAME })).toBe(3);
+    expect(await metricValue(world.metrics.sessionsWoken, { ...LABELS, result: "same-pod" })).toBe(3);
   });
 
   test("leaves its Pod to no other session", async () => {
@@ -60,6 +61,8 @@ describe("a session that sleeps", () => {
     expect(world.claims).toEqual([]);
     await serve(sessionId);
     expect(nameOf(sessionId)).not.toBe(name);
+    const counted = (result: string) => metricValue(world.metrics.sessionsWoken, { ...LABELS, result });
+    expect({ fresh: await counted("fresh"), woken: await counted("same-pod") }).toEqual({ fresh: 1, woken: 0 });
   });
 
   test.each(["deleted", "deleted by force"])("loses its Pod that another client %s, with one Event", async (how) => {

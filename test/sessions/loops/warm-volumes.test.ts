@@ -187,6 +187,11 @@ test("a session sleeps in its warm Pod, and later in a Pod with the same volume"
   await world.until("the third item is stopped", () => isStopped(world, third));
   expect(volumes(world).filter(({ metadata }) => sessionOf(world, metadata.name ?? "") === sessionId)).toHaveLength(1);
   expect(world.pods.filter((each) => workspaceOf(each) === pod?.metadata.name)).toHaveLength(1);
+  const { values } = await world.metrics.sessionsWoken.get();
+  expect(values.map(({ labels, value }) => [labels.result, value])).toEqual([
+    ["same-pod", 1],
+    ["volume", 1],
+  ]);
   holdsTrue(world);
 });
 
