@@ -3,6 +3,7 @@ import { attach } from "./attach.ts";
 import { budget } from "./budget.ts";
 import { manyEnvironments } from "./many-environments.ts";
 import { manySessions } from "./many-sessions.ts";
+import { manySleeping } from "./many-sleeping.ts";
 import { pickup } from "./pickup.ts";
 import { requests } from "./requests/requests.ts";
 import { restart } from "./restart.ts";
@@ -21,6 +22,7 @@ export const SCENARIOS: readonly Scenario[] = [
   throughput,
   requests,
   manySessions,
+  manySleeping,
   manyEnvironments,
   restart,
   scaleDecision,

@@ -34,7 +34,8 @@ import type { Stand } from "./stand.ts";
  */
 export const HEAP_OF_CHART = ["--max-heap-size=259"] as const;
 
-const NODE_NAME = "bench-node";
+/** A Node without a kubelet. */
+export const NODE_NAME = "bench-node";
 /** The number of sessions to write at the same time. Each takes three requests, one after the other. */
 const CONCURRENCY = 32;
 const DAY_SECONDS = 86_400;
@@ -74,7 +75,7 @@ export async function prepareLiveStage(stand: Stand, work: LiveWork, things: Asy
 }
 
 /** Registers a Node that reports itself as ready. No kubelet runs behind it, so its Pods don't change. */
-async function registerNode(stand: Stand, things: AsyncDisposableStack): Promise<void> {
+export async function registerNode(stand: Stand, things: AsyncDisposableStack): Promise<void> {
   const access = loadKubeConfig(await stand.cluster.kubeconfigFor(NODE));
   const client = new KubeClient({ access, clock: realClock });
   things.defer(() => client.close());

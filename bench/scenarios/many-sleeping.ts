@@ -1,0 +1,250 @@
+import { setTimeout as pause } from "node:timers/promises";
+import type { ItemRecord } from "../../simulator/item.ts";
+import type { Simulator } from "../../simulator/simulator.ts";
+import { LABEL_WORK_ID } from "../../src/api/names.ts";
+import { OPERATOR } from "../../testbed/cluster/users.ts";
+import { isSleeping, PodView } from "../node/pod-view.ts";
+import { quantile } from "../report/distribution.ts";
+import type { Cell, Context, Findings, Gate, Scenario, Table } from "../scenario.ts";
+import { HEAP_OF_CHART, registerNode } from "../support/live-sessions.ts";
+import { readMetrics, sumOf } from "../support/metrics-text.ts";
+import { measureLoad, type ProcessLoad } from "../support/process-load.ts";
+import { cpuSeconds, peakBytes } from "../support/process-status.ts";
+import { createSleepyEnvironments, sleepySessions, writeSleepingPods } from "../support/sleeping-sessions.ts";
+import { Stand } from "../support/stand.ts";
+
+const MIB = 1_024 ** 2;
+const KIB = 1_024;
+const MEGABYTE = 1_000_000;
+const SECOND_MS = 1_000;
+const LOOK_MS = 100;
+const PATIENCE_MS = 300_000;
+
+const ABOUT = `Sessions that sleep in their Pods. The Pods are written as an operator leaves them after a first work item, with the
+status that a kubelet reports; no kubelet is behind them. The built operator then starts, and its process is measured while
+nothing happens. Sessions of another Environment, on a simulated node, are woken before and after that.`;
+
+interface Load {
+  readonly environments: number;
+  readonly sleepingInEach: number;
+  readonly idleMs: number;
+  readonly asleepMs: number;
+  /** Sessions that are woken without the sleeping Pods, and as many with them. */
+  readonly wakes: number;
+}
+
+const FULL: Load = { environments: 20, sleepingInEach: 500, idleMs: 30_000, asleepMs: 120_000, wakes: 40 };
+const QUICK: Load = { environments: 2, sleepingInEach: 50, idleMs: 2_000, asleepMs: 5_000, wakes: 3 };
+
+export const manySleeping: Scenario = {
+  name: "many-sleeping",
+  title: "Many sleeping sessions: memory, CPU and requests of the operator",
+  about: ABOUT,
+  run: ({ options, log }) => run(options.quick ? QUICK : FULL, log),
+};
+
+/** Sessions that come back, one at a time. */
+interface Wakes {
+  /** From the item's creation to its first heartbeat, in milliseconds. */
+  readonly ms: readonly number[];
+  /** What the API server sent to all watchers of Pods meanwhile. */
+  readonly events: number;
+  readonly eventBytes: number;
+}
+
+interface Measured {
+  readonly idle: ProcessLoad;
+  readonly asleep: ProcessLoad;
+  readonly peakBytes: number;
+  /** From the start of the process until it counts all sleeping sessions. */
+  readonly startMs: number;
+  readonly startCpuMs: number;
+  /** Requests of the operator to the API server while nothing happened, by verb and resource. */
+  readonly requests: ReadonlyMap<string, number>;
+  readonly objectBytes: number;
+  readonly before: Wakes;
+  readonly after: Wakes;
+}
+
+async function run(load: Load, log: Context["log"]): Promise<Findings> {
+  await using things = new AsyncDisposableStack();
+  const stand = things.use(await Stand.start());
+  const simulator = await stand.simulator();
+  await registerNode(stand, things);
+  const environments = Array.from({ length: load.environments }, (_, at) => `asleep-${at}`);
+  const stage = { namespace: await stand.namespace("asleep"), environments, sleepingInEach: load.sleepingInEach };
+  await createSleepyEnvironments(stand, simulator, stage);
+  const waking = things.use(await Waking.create(stand, simulator, 2 * load.wakes));
+  const start = () => stand.operator(simulator.url, ["--leader-elect=false"], HEAP_OF_CHART);
+
+  const first = await start();
+  const before = await waking.wake(load.wakes);
+  const idle = await measureLoad(first.pid, pause(load.idleMs));
+  await first.stop();
+
+  const total = load.environments * load.sleepingInEach;
+  const writingAt = performance.now();
+  await writeSleepingPods(stand, stage);
+  log(`${total} sleeping Pods were written in ${((performance.now() - writingAt) / SECOND_MS).toFixed(0)} s`);
+  const startedAt = performance.now();
+  const operator = await start();
+  await untilCounted(operator.addresses.metrics, total);
+  const startMs = performance.now() - startedAt;
+  const startCpuMs = (await cpuSeconds(operator.pid)) * SECOND_MS;
+  log(`the operator counts them ${(startMs / SECOND_MS).toFixed(1)} s after its start`);
+
+  const { audit } = stand.cluster;
+  const since = await audit.mark();
+  const asleep = await measureLoad(operator.pid, pause(load.asleepMs));
+  const entries = await audit.entries({ since, user: OPERATOR });
+  const requests = Map.groupBy(entries, ({ verb, resource, subresource }) =>
+    [verb, resource, subresource].filter((part) => part !== "").join(" "),
+  );
+  const after = await waking.wake(load.wakes);
+  const peak = await peakBytes(operator.pid);
+  const objectBytes = await sizeOfPod(stand, stage.namespace);
+  await operator.stop();
+  return findings(load, {
+    ...{ idle, asleep, peakBytes: peak, startMs, startCpuMs, objectBytes, before, after },
+    requests: new Map([...requests].map(([request, all]) => [request, all.length])),
+  });
+}
+
+async function untilCounted(address: string | undefined, total: number): Promise<void> {
+  const endsAt = performance.now() + PATIENCE_MS;
+  for (;;) {
+    const counted = sumOf(await readMetrics(address), "berth_sessions", 'phase="sleeping"');
+    if (counted >= total) return;
+    if (performance.now() > endsAt) throw new Error(`the operator counts ${counted} of ${total} sleeping sessions`);
+    await pause(LOOK_MS);
+  }
+}
+
+async function sizeOfPod(stand: Stand, namespace: string): Promise<number> {
+  const list = await stand.kube.raw("GET", `/api/v1/namespaces/${namespace}/pods?limit=1`);
+  return JSON.stringify((list as { items: unknown[] }).items[0]).length;
+}
+
+/** An Environment on a simulated node, whose sessions have a first item, sleep, and come back. */
+class Waking implements AsyncDisposable {
+  readonly #stand: Stand;
+  readonly #simulator: Simulator;
+  readonly #environmentId: string;
+  readonly #pods: PodView;
+
+  private constructor(stand: Stand, simulator: Simulator, environmentId: string, namespace: string) {
+    this.#stand = stand;
+    this.#simulator = simulator;
+    this.#environmentId = environmentId;
+    this.#pods = new PodView(stand.kube, namespace);
+  }
+
+  static async create(stand: Stand, simulator: Simulator, sessions: number): Promise<Waking> {
+    const name = "awake";
+    const namespace = await stand.namespace(name);
+    const { id: environmentId } = simulator.createEnvironment();
+    const { name: nodeName } = await stand.node({ name });
+    const { template, ...rest } = sleepySessions(sessions, { warm: 1 });
+    const spec = { ...template.spec, nodeSelector: { "kubernetes.io/hostname": nodeName } };
+    const served = { namespace, name, simulator, environmentId };
+    await stand.environment(served, { sessions: { ...rest, template: { spec } } });
+    return new Waking(stand, simulator, environmentId, namespace);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#pods[Symbol.asyncDispose]();
+  }
+
+  /** Serves a first item to new sessions, waits until they sleep, and wakes one after the other. */
+  async wake(count: number): Promise<Wakes> {
+    const firsts: ItemRecord[] = [];
+    while (firsts.length < count) {
+      const item = this.#simulator.enqueue(this.#environmentId);
+      firsts.push(item);
+      await this.#untilAsleep(item);
+    }
+    const from = await this.#watchEvents();
+    const ms: number[] = [];
+    for (const { sessionId = "" } of firsts) ms.push(await this.#wakeOne(sessionId));
+    const to = await this.#watchEvents();
+    return { ms, events: to.count - from.count, eventBytes: to.bytes - from.bytes };
+  }
+
+  async #wakeOne(sessionId: string): Promise<number> {
+    this.#simulator.sendMessage(sessionId, { turns: [] });
+    const id = this.#simulator.session(sessionId).workIds.at(-1) ?? "";
+    await this.#untilAsleep(this.#simulator.item(id));
+    const { createdAt, firstBeatAt = Number.NaN } = this.#simulator.item(id);
+    return firstBeatAt - createdAt;
+  }
+
+  async #untilAsleep({ id }: ItemRecord): Promise<void> {
+    await this.#pods.until(`a sleeping Pod after item ${id}`, (pods) =>
+      pods.some((pod) => isSleeping(pod) && pod.metadata.labels?.[LABEL_WORK_ID] === id),
+    );
+  }
+
+  async #watchEvents(): Promise<{ count: number; bytes: number }> {
+    const metrics = String(await this.#stand.kube.raw("GET", "/metrics")).split("\n");
+    const sum = (name: string) => sumOf(metrics, name, 'resource="pods"');
+    return { count: sum("apiserver_watch_events_sizes_count"), bytes: sum("apiserver_watch_events_sizes_sum") };
+  }
+}
+
+function findings({ environments, sleepingInEach, wakes }: Load, measured: Measured): Findings {
+  const { idle, asleep, requests, before, after } = measured;
+  const total = environments * sleepingInEach;
+  const perSession = (asleep.rssBytes.mean - idle.rssBytes.mean) / total;
+  const writes = [...requests].filter(([request]) => !/^(get|list|watch)\b/.test(request));
+  const written = writes.reduce((sum, [, count]) => sum + count, 0);
+  const [p50Before, p50After] = [quantile(before.ms, 0.5), quantile(after.ms, 0.5)];
+  const wakeRow = (title: string, { ms }: Wakes): Cell[] => {
+    return [title, ms.length, quantile(ms, 0.5), quantile(ms, 0.95), quantile(ms, 1)];
+  };
+  const tables: Table[] = [
+    {
+      title: "Memory of the operator's process (resident set)",
+      columns: ["", "MiB"],
+      rows: [
+        [`${environments} Environments, ${wakes} sessions asleep`, idle.rssBytes.mean / MIB],
+        [`with ${total} more asleep, mean`, asleep.rssBytes.mean / MIB],
+        ["with them, most", asleep.rssBytes.max / MIB],
+        ["most since its start", measured.peakBytes / MIB],
+        ["for each sleeping session, KiB", perSession / KIB],
+        ["the object of a sleeping Pod as JSON, KiB", measured.objectBytes / KIB],
+      ],
+    },
+    {
+      title: "The operator's process",
+      columns: ["", ""],
+      rows: [
+        ["from its start until it counts all sleeping sessions, s", measured.startMs / SECOND_MS],
+        ["CPU until then, s", measured.startCpuMs / SECOND_MS],
+        [`cores with ${wakes} sessions asleep`, idle.cores],
+        [`cores with ${total} more`, asleep.cores],
+      ],
+    },
+    {
+      title: `Requests to the API server in ${asleep.seconds.toFixed(0)} s asleep`,
+      columns: ["", "requests"],
+      rows: [...requests].toSorted(([, one], [, other]) => other - one).map(([request, count]) => [request, count]),
+    },
+    {
+      title: "Wakes on a simulated node, from queued to the first heartbeat",
+      columns: ["milliseconds", "wakes", "p50", "p95", "max"],
+      rows: [wakeRow("without other sleeping sessions", before), wakeRow(`while ${total} others sleep`, after)],
+    },
+    {
+      title: "Watch events of Pods for each wake and the sleep after it",
+      columns: ["", "events to all watchers", "KiB"],
+      rows: [["each", after.events / after.ms.length, after.eventBytes / after.ms.length / KIB]],
+    },
+  ];
+  const gates: Gate[] = [
+    { name: "resident memory, most", value: asleep.rssBytes.max / MEGABYTE, atMost: 250, unit: "MB" },
+    { name: "CPU while all sleep", value: asleep.cores, atMost: 0.1, unit: "cores" },
+    { name: "writes to the API server while all sleep", value: written, atMost: 0, unit: "requests" },
+    { name: "a wake's p50 over that without the others", value: p50After / p50Before, atMost: 1.25, unit: "x" },
+  ];
+  return { tables, gates };
+}
