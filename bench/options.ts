@@ -1,5 +1,5 @@
-import { Command, InvalidArgumentError } from "commander";
-import { type Request, readArguments, seed, whole } from "../tools/command-line.ts";
+import { Command } from "commander";
+import { namesOf, type Request, readArguments, seed, whole } from "../tools/command-line.ts";
 import { KINDS } from "./node/kinds.ts";
 
 export interface BenchOptions {
@@ -49,12 +49,7 @@ export function parseArguments(argv: readonly string[], known: readonly string[]
   return { kind: "run", options: { ...read.flags, names: read.names } };
 }
 
-function kindNames(text: string): string[] {
-  const names = text.split(",");
-  const known = KINDS.map(({ name }) => name);
-  if (names.every((name) => known.includes(name))) return names;
-  throw new InvalidArgumentError(`The kinds are ${known.join(", ")}.`);
-}
+const kindNames = namesOf(KINDS);
 
 function gapSeconds(text: string): number[] {
   return text.split(",").map(whole(0, MAX_GAP));

@@ -22,8 +22,8 @@ export type EnqueueInput = z.input<typeof enqueueSchema>;
 const returnsSchema = z.strictObject({
   /** The fraction of sessions that come back. */
   share: z.number().min(0).max(1).default(1),
-  /** The number of times that each of them comes back. */
-  times: z.int().positive().default(1),
+  /** The number of times that each of them comes back: fixed, or drawn from a range. */
+  times: z.union([z.int().positive(), z.strictObject({ min: z.int().min(0), max: z.int().positive() })]).default(1),
   /** The idle time from the stop of a work item to the next message, in seconds: fixed, or drawn from a range. */
   afterSeconds: z.union([z.number().min(0), z.strictObject({ min: z.number().min(0), max: z.number().min(0) })]),
   /** What the agent does each time. Defaults to the script of the session. */

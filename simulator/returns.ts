@@ -35,7 +35,9 @@ export class Returns {
   follow(sessionId: string, script: ScriptInput = DEFAULT_SCRIPT): void {
     const { share, times } = this.#plan;
     if (this.#random() >= share) return;
-    this.#left.set(sessionId, { times, isDue: false, script: this.#plan.script ?? script });
+    const count =
+      typeof times === "number" ? times : times.min + Math.floor((times.max - times.min + 1) * this.#random());
+    if (count > 0) this.#left.set(sessionId, { times: count, isDue: false, script: this.#plan.script ?? script });
   }
 
   stop(): void {

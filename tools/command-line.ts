@@ -105,4 +105,13 @@ export function whole(least: number, most: number): (text: string) => number {
 }
 
 /** The seed of random draws. */
+/** Names of a known set, separated by commas. */
+export function namesOf(known: readonly { readonly name: string }[]): (text: string) => string[] {
+  return (text) => {
+    const names = text.split(",");
+    if (names.every((name) => known.some((one) => one.name === name))) return names;
+    throw new InvalidArgumentError(`The names are ${known.map(({ name }) => name).join(", ")}.`);
+  };
+}
+
 export const seed = whole(0, Number.MAX_SAFE_INTEGER);

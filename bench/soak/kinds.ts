@@ -13,8 +13,8 @@ export interface Kind {
   readonly warm: number;
   /** Fields that override those of a plain Environment's spec. */
   spec(world: World): Record<string, unknown>;
-  /** The numbers of items of its sessions that come back. Default: no session comes back. */
-  readonly items?: readonly number[];
+  /** The most items of its sessions. Default: no session comes back. */
+  readonly mostItems?: number;
   /** The fate of a container that is about to start. */
   fate(random: Random): FateInput;
 }
@@ -59,18 +59,18 @@ function inShell(kind: Kind): Kind {
 /** Longer than the pauses of sessions, and short enough that no session sleeps for long when arrivals have ended. */
 const SLEEP_SECONDS = 10;
 const PAUSE_SECONDS = { min: 0, max: 4 };
+const EARLY_SHARE = 0.25;
 
 /** The sessions of an Environment of this kind in one round. */
 export function arrivalsOf(
-  { items = [] }: Kind,
+  { mostItems = 1 }: Kind,
   { ratePerSecond, durationSeconds, seed }: { ratePerSecond: number; durationSeconds: number; seed: number },
-): ArrivalsInput[] {
-  // Those that come back arrive first, so that the round is long enough for them.
-  const returning = items.map((count, at) => {
-    const returns = { times: count - 1, afterSeconds: PAUSE_SECONDS, seed: seed * items.length + at };
-    return { kind: "burst", size: 1, returns } as const;
-  });
-  return [{ kind: "poisson", ratePerSecond, durationSeconds, seed }, ...returning];
+): ArrivalsInput {
+  if (mostItems === 1) return { kind: "poisson", ratePerSecond, durationSeconds, seed };
+  const returns = { times: { min: 0, max: mostItems - 1 }, afterSeconds: PAUSE_SECONDS, seed };
+  // Sessions that come back arrive early, so that the round is long enough for most of their items.
+  const early = { ratePerSecond: ratePerSecond / EARLY_SHARE, durationSeconds: durationSeconds * EARLY_SHARE };
+  return { kind: "poisson", ...early, seed, returns };
 }
 
 /** Both modes, both leases, and every other setting that makes the operator keep its own state. */
@@ -80,8 +80,8 @@ export const KINDS: readonly Kind[] = [
   sessionKind("released", { onPodFailure: "Release", disruption: "Protect" }),
   inShell(sessionKind("shell", { parking: "Shell", retainFinishedSeconds: 2, retainFailedSeconds: 2 })),
   {
-    ...inShell(sessionKind("sleeping", { workspace: { type: "Pod", sleepSeconds: SLEEP_SECONDS } })),
-    items: [2, 4, 8, 12],
+    ...inShell(sessionKind("sleeping", { maxConcurrent: 60, workspace: { type: "Pod", sleepSeconds: SLEEP_SECONDS } })),
+    mostItems: 12,
   },
   {
     name: "workers",

@@ -1,5 +1,6 @@
 import { Command } from "commander";
-import { duration as atLeast, positive, type Request, readArguments, seed } from "../../tools/command-line.ts";
+import { duration as atLeast, namesOf, positive, type Request, readArguments, seed } from "../../tools/command-line.ts";
+import { KINDS } from "./kinds.ts";
 
 export interface SoakOptions {
   /** How long sessions arrive. The soak then serves what is still in progress. */
@@ -10,9 +11,14 @@ export interface SoakOptions {
   readonly seed: number;
   /** The file for all samples and the verdict, as JSON. */
   readonly json: string | undefined;
+  /** The kinds of Environments. Empty means all. */
+  readonly kinds: readonly string[];
+  /** Kills operators in every round. What a process holds is then not judged. */
+  readonly kills: boolean;
 }
 
-export const USAGE = "usage: npm run soak -- [--for TIME] [--rate N] [--seed N] [--json FILE]";
+export const USAGE =
+  "usage: npm run soak -- [--for TIME] [--rate N] [--seed N] [--kinds NAMES] [--kills] [--json FILE]";
 
 const DEFAULT_FOR = "5m";
 /** Two cores that also run the control plane and the node can serve this rate and stay responsive. */
@@ -21,12 +27,21 @@ const DEFAULT_RATE = 2;
 export const SHORTEST_FOR_MS = 30_000;
 const MAX_RATE = 100;
 
+interface Flags {
+  readonly for: number;
+  readonly rate: number;
+  readonly seed: number;
+  readonly json?: string;
+  readonly kinds: readonly string[];
+  readonly kills: boolean;
+}
+
 /** Parses the arguments after `npm run soak --`. */
 export function parseArguments(argv: readonly string[]): Request<SoakOptions> {
-  const read = readArguments<{ for: number; rate: number; seed: number; json?: string }>(program(), argv);
+  const read = readArguments<Flags>(program(), argv);
   if (read.kind !== "run") return read;
-  const { for: forMs, rate, seed, json } = read.flags;
-  return { kind: "run", options: { forMs, rate, seed, json } };
+  const { for: forMs, rate, seed, json, kinds, kills } = read.flags;
+  return { kind: "run", options: { forMs, rate, seed, json, kinds, kills } };
 }
 
 function program(): Command {
@@ -36,6 +51,8 @@ function program(): Command {
     .option("--for <time>", "how long sessions arrive, such as 90s, 15m or 8h", duration, duration(DEFAULT_FOR))
     .option("--rate <number>", "sessions a second, on average", positive(MAX_RATE), DEFAULT_RATE)
     .option("--seed <number>", "of everything that is drawn at random", seed, 1)
+    .option("--kinds <names>", "kinds of Environments, separated by commas; all unless given", namesOf(KINDS), [])
+    .option("--kills", "kill operators in every round, and judge sessions alone", false)
     .option("--json <file>", "write every sample and the verdict to this file")
     .helpOption("--help", "show this")
     .allowExcessArguments(false);

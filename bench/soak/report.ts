@@ -28,7 +28,7 @@ export function roundLine({ isWarmUp, seconds, sessions, vitals, peak }: Round):
 
 /** Returns one line per problem, or an empty list if the soak found none. */
 export function problemsOf(outcome: Outcome): string[] {
-  return [...grownOf(outcome), ...wrongsOf(outcome)];
+  return [...(outcome.options.kills ? [] : grownOf(outcome)), ...wrongsOf(outcome)];
 }
 
 /** Returns one line per measure that grew. */

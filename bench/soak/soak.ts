@@ -4,7 +4,7 @@ import { violationText } from "../../simulator/violations.ts";
 import { residentBytes } from "../support/process-status.ts";
 import { type Account, accountOf } from "./account.ts";
 import type { Member } from "./fleet.ts";
-import { arrivalsOf, KINDS } from "./kinds.ts";
+import { arrivalsOf, KINDS, type Kind } from "./kinds.ts";
 import type { SoakOptions } from "./options.ts";
 import { type Plan, planRounds } from "./plan.ts";
 import { type SoakStage, startStage } from "./stage.ts";
@@ -84,6 +84,7 @@ const IS_GONE: ReadonlySet<string> = new Set(["ENOENT", "ESRCH"]);
 class Soak {
   readonly #stage: SoakStage;
   readonly #options: SoakOptions;
+  readonly #kinds: readonly Kind[];
   readonly #plan: Plan;
   readonly #say: (round: Round) => void;
   readonly #trouble: Trouble;
@@ -96,6 +97,7 @@ class Soak {
   constructor(stage: SoakStage, options: SoakOptions, plan: Plan, say: (round: Round) => void) {
     this.#stage = stage;
     this.#options = options;
+    this.#kinds = KINDS.filter(({ name }) => options.kinds.length === 0 || options.kinds.includes(name));
     this.#plan = plan;
     this.#say = say;
     this.#trouble = new Trouble(stage);
@@ -122,7 +124,7 @@ class Soak {
 
   async #createResidents(prefix: string): Promise<Member[]> {
     const { fleet } = this.#stage;
-    const members = await Promise.all(KINDS.map((kind) => fleet.create(`${prefix}-${kind.name}`, kind)));
+    const members = await Promise.all(this.#kinds.map((kind) => fleet.create(`${prefix}-${kind.name}`, kind)));
     await fleet.untilRest();
     return members;
   }
@@ -136,8 +138,8 @@ class Soak {
     const { fleet, operator } = this.#stage;
     const passing = await Promise.all(
       Array.from({ length: PASSING }, (_, at) => {
-        const kind = KINDS[(number * PASSING + at) % KINDS.length] as (typeof KINDS)[number];
-        return fleet.create(`passing-${number}-${kind.name}`, kind);
+        const kind = this.#kinds[(number * PASSING + at) % this.#kinds.length] as Kind;
+        return fleet.create(`passing-${number}-${at}-${kind.name}`, kind);
       }),
     );
     const peak = await this.#load(number);
@@ -159,19 +161,22 @@ class Soak {
   async #load(round: number): Promise<Round["peak"]> {
     const { fleet, world } = this.#stage;
     const { roundMs } = this.#plan;
-    const { rate, seed } = this.#options;
+    const { rate, seed, kills } = this.#options;
     const members = [...fleet.members.values()];
-    const arrivals = members.flatMap(({ environmentId, kind }, at) =>
-      arrivalsOf(kind, {
+    const arrivals = members.map(({ environmentId, kind }, at) => {
+      const plan = arrivalsOf(kind, {
         ratePerSecond: rate / members.length,
         durationSeconds: roundMs / 1_000,
         seed: seed + round * members.length + at,
-      }).map((plan) => world.simulator.arrivals(environmentId, plan)),
-    );
+      });
+      return world.simulator.arrivals(environmentId, plan);
+    });
     const ended = new AbortController();
     const peak = this.#watchPeak(ended.signal);
-    const kills = round === 0;
-    await Promise.all([this.#trouble.make(roundMs, { kills }), ...arrivals.map(({ done }) => done)]);
+    await Promise.all([
+      this.#trouble.make(roundMs, { kills: kills || round === 0 }),
+      ...arrivals.map(({ done }) => done),
+    ]);
     for (const each of arrivals) {
       each.stop();
       this.#returned += each.returned;

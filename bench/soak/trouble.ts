@@ -16,6 +16,7 @@ const EVERY_MS = {
   "templates changed": 13_000,
   "connections to the API server cut": 10_000,
   "API server restarted": 40_000,
+  "nodes drained": 30_000,
   "operator killed": 6_000,
 } as const;
 
@@ -128,6 +129,8 @@ export class Trouble {
         // On SIGTERM, the API server closes every watch. On SIGKILL, it doesn't. In both cases its caches then know no
         // earlier version.
         return await cluster.restartApiServer(random() < 0.5 ? "SIGTERM" : "SIGKILL");
+      case "nodes drained":
+        return await persist(() => this.#drain());
       case "operator killed":
         return await this.#stage.killOperator();
     }
@@ -144,6 +147,12 @@ export class Trouble {
     if (draw < 1 / 3) world.node.kill({ namespace, name }, { by: "OOMKilled" });
     else if (draw < 2 / 3) world.node.evict({ namespace, name });
     else await persist(() => this.#deletePod(pod));
+  }
+
+  async #drain(): Promise<void> {
+    const { node } = this.#stage.world;
+    await node.drain();
+    await node.cordon(false);
   }
 
   async #deletePod({ metadata: { namespace = "", name = "" } }: Pod): Promise<void> {

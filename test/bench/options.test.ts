@@ -26,7 +26,7 @@ test.each([
 test.each([
   ["pikup", /no scenario is called 'pikup'; there are pickup, throughput/],
   ["--seed x", /whole number/],
-  ["--kinds shell,shel", /The kinds are key, .*shell/],
+  ["--kinds shell,shel", /The names are key, .*shell/],
   ["--gaps 5,x", /whole number/],
   ["--chek", /unknown option.*did you mean --check/is],
 ])("npm run bench -- %s is rejected with the reason", (args, message) => {

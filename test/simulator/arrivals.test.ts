@@ -105,6 +105,19 @@ describe("arrivals", () => {
     expect(prompts).toHaveLength(3);
   });
 
+  test("are sessions that come back any number of times from a range", async () => {
+    await using rig = await startRig();
+    const returns = { times: { min: 0, max: 3 }, afterSeconds: 10 } as const;
+    rig.simulator.arrivals(rig.environmentId, { kind: "burst", size: 40, returns });
+    for (let round = 0; round < 5; round += 1) {
+      await rig.clock.advance(10 * SECOND);
+      for (const { id, state } of rig.simulator.items())
+        if (state === "queued") rig.simulator.stopItem(id, { force: true });
+    }
+    const items = rig.simulator.sessions().map(({ workIds }) => workIds.length);
+    expect(new Set(items)).toEqual(new Set([1, 2, 3, 4]));
+  });
+
   test("are sessions that don't come back after they ended, or after the arrivals were stopped", async () => {
     await using rig = await startRig();
     const plan = { kind: "burst", size: 2, returns: { afterSeconds: 10 } } as const;

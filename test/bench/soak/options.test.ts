@@ -3,13 +3,14 @@ import { parseArguments, USAGE } from "../../../bench/soak/options.ts";
 import { planRounds } from "../../../bench/soak/plan.ts";
 import { LEAST_RESTS } from "../../../bench/soak/verdict.ts";
 
-const DEFAULTS = { forMs: 300_000, rate: 2, seed: 1, json: undefined };
+const DEFAULTS = { forMs: 300_000, rate: 2, seed: 1, json: undefined, kinds: [], kills: false };
 
 test.each([
   ["", {}],
   ["--for 15m", { forMs: 900_000 }],
   ["--for=8h --rate 10", { forMs: 28_800_000, rate: 10 }],
   ["--seed 7 --json out.json", { seed: 7, json: "out.json" }],
+  ["--kinds sleeping,shell --kills", { kinds: ["sleeping", "shell"], kills: true }],
 ])("npm run soak -- %s", (args, changed) => {
   const options = { ...DEFAULTS, ...changed };
   expect(parseArguments(args.split(" ").filter(Boolean))).toEqual({ kind: "run", options });
@@ -20,6 +21,7 @@ test.each([
   ["--for soon", /such as 30s or 2m/],
   ["--rate 0", /greater than 0/],
   ["--seed x", /whole number/],
+  ["--kinds shell,sleep", /The names are worker-lease, /],
   ["--fast", /unknown option/],
   ["now", /too many arguments/],
 ])("npm run soak -- %s is rejected with the reason", (args, message) => {
