@@ -5,7 +5,7 @@ import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
-import { NEEDS_SHELL, NEEDS_TOOLS, stateOf } from "../pods/pod-state.ts";
+import { type End, NEEDS_SHELL, NEEDS_TOOLS, stateOf } from "../pods/pod-state.ts";
 import { hasOpenTurn, hasTurns } from "../pods/turns.ts";
 import { isPerSession, sessionBoundTo } from "../pods/workspace-pods.ts";
 import { ClaimPriority } from "../protocol/claim-priority.ts";
@@ -260,7 +260,7 @@ export class Pool {
   problem(): CapacityProblem {
     const said = this.#nodeEvents.problem;
     // A complaint about a waiting Pod is newer than one about a removed Pod.
-    const { problem } = this.#backoff;
+    const problem = this.#backoff.problem ?? this.#failure();
     if (problem) return problem.is === "preparing" && said ? said : problem;
     const { hash } = this.#context.template();
     for (const { free, pod } of this.#free.list()) {
@@ -272,6 +272,23 @@ export class Pool {
       if (refused) return refused;
     }
     return said;
+  }
+
+  /**
+   * The problem of a Pod that failed since the last plan. The next plan notes it: without this, the problem would seem
+   * to be solved until then.
+   */
+  #failure(): CapacityProblem {
+    const failed = this.#ended().find(({ end }) => !LOST.has(end.cause));
+    return failed ? failureOf(failed.end) : null;
+  }
+
+  /** Free Pods that ended before they served. */
+  #ended(): { readonly pod: Pod; readonly end: End }[] {
+    return this.#free.unclaimed().flatMap((pod) => {
+      const state = stateOf(pod);
+      return state.is === "ended" ? [{ pod, end: state.end }] : [];
+    });
   }
 
   #attachProblem(pod: Pod): CapacityProblem {
@@ -441,15 +458,11 @@ export class Pool {
    * also removes strays, since no record says what they run.
    */
   async #clearEnded(): Promise<void> {
-    const unclaimed = this.#free.unclaimed();
-    const ended = unclaimed.flatMap((pod) => {
-      const state = stateOf(pod);
-      return state.is === "ended" ? [{ pod, end: state.end }] : [];
-    });
-    const strays = unclaimed.filter((pod) => stateOf(pod).is === "running");
+    const ended = this.#ended();
+    const strays = this.#free.strays();
     await this.#inBatches(strays, (pod) => this.#remove(pod.metadata.name ?? "", "Stray"));
     await this.#inBatches(ended, async ({ pod, end }) => {
-      if (!LOST.has(end.cause)) this.#failedToPrepare(end.cause, { is: "preparing", message: end.message });
+      if (!LOST.has(end.cause)) this.#failedToPrepare(end.cause, failureOf(end));
       if (end.message.endsWith(NEEDS_SHELL)) this.#context.shellFailed("the image has no /bin/sh");
       if (end.message.endsWith(NEEDS_TOOLS)) this.#context.sleepFailed("the image has no date and sleep");
       await this.#remove(pod.metadata.name ?? "", LOST.has(end.cause) ? "Lost" : "Failed");
@@ -490,6 +503,10 @@ export class Pool {
       from += size;
     }
   }
+}
+
+function failureOf({ message }: End): CapacityProblem {
+  return { is: "preparing", message };
 }
 
 /**

@@ -156,6 +156,17 @@ test.each([
   expect(pool.problem()?.is ?? null).toBe(problem);
 });
 
+test("reports an init container that failed before and after its Pod has ended, before the next plan", async () => {
+  const checkout = { name: "checkout", state: { terminated: { exitCode: 2, message: "no such branch" } } };
+  const failing = { conditions: [], containerStatuses: [], initContainerStatuses: [checkout] };
+  const pods = [free("a", { ...failing, phase: "Pending" })];
+  const { pool } = poolOf(pods, () => NEW);
+  const problem = { is: "preparing", message: "init container checkout ended with 2: no such branch" };
+  expect(pool.problem()).toEqual(problem);
+  pods[0] = free("a", { ...failing, phase: "Failed" });
+  expect(pool.problem()).toEqual(problem);
+});
+
 test("reports a Pod that can't be attached to, and claims nothing for it", async () => {
   const { pool, run } = poolOf([free("parked")], () => NEW, "parked");
   expect([pool.hasClaimable, pool.take("sesn_1", new Set(), () => true)]).toEqual([false, null]);
