@@ -4,6 +4,7 @@ import { MissingToolError } from "../cluster/missing.ts";
 import { bundleWorker } from "../workers/programs.ts";
 import { findProgram } from "./commands.ts";
 import { debianRecipe } from "./debian.ts";
+import { goWorkerRecipe } from "./go.ts";
 import { entriesKey, keyOf } from "./keys.ts";
 import { importedModules, moduleEntries } from "./modules.ts";
 import { npmRecipe } from "./npm.ts";
@@ -25,6 +26,7 @@ const SIMULATOR_PORT = 8000;
 const WORKER = `${WORKER_USER}:${WORKER_USER}`;
 const ROOT_USER = "0:0";
 const EXAMPLES = join("examples", "worker");
+const GO_EXAMPLES = join("examples", "worker-go");
 /** The workers' working directory: a mount point if the root file system is read-only. */
 const WORKSPACE = "workspace";
 /** Where sessions with a memory find it. */
@@ -40,6 +42,7 @@ export const IMAGE_NAMES = [
   "berth",
   "berth-worker-typescript",
   "berth-worker-python",
+  "berth-worker-go",
   "berth-simulator",
   "berth-rootuser",
 ] as const;
@@ -83,6 +86,7 @@ export async function makeImages(
   const worker = await make(workerRecipe(root));
   const python = await make(pythonRecipe(debian));
   const pythonWorker = await make(pythonWorkerRecipe(join(root, EXAMPLES), [debian, python], workFolders()));
+  const goWorker = await make(goWorkerRecipe(join(root, GO_EXAMPLES), workFolders()));
   const operator = await operatorLayer(context, store);
   const configs: Record<ImageName, { layers: readonly LayerBlob[]; config: ImageConfig }> = {
     "berth-pause": { layers: [await make(pauseRecipe())], config: PAUSE },
@@ -92,6 +96,7 @@ export async function makeImages(
       layers: [debian, python, pythonWorker],
       config: { ...workerConfig(WORKER), entrypoint: ["python3", "/app/worker.py"] },
     },
+    "berth-worker-go": { layers: [debian, goWorker], config: { ...workerConfig(WORKER), entrypoint: ["worker"] } },
     "berth-simulator": { layers: [debian, node, await make(simulatorRecipe(root))], config: SIMULATOR },
     // For a test of runAsNonRoot: the same image with root as its user.
     "berth-rootuser": { layers: [debian, node, worker], config: workerConfig(ROOT_USER) },

@@ -38,13 +38,14 @@ export async function bundleWorker(path: string): Promise<string> {
 }
 
 /** Compiles the programs of examples/worker-go into a folder: `worker` and `waiting`. Needs Go. */
-export async function buildGoWorkers(target: string, env: NodeJS.ProcessEnv = process.env): Promise<void> {
+export async function buildGoWorkers(target: string, source: string = join(EXAMPLES, "worker-go")): Promise<void> {
+  const { env } = process;
   const go = await findGo(env);
   const work = join(workersRoot(env), "go");
   await mkdir(work, { recursive: true });
-  const args = ["build", "-trimpath", "-ldflags", "-s -w", "-o", `${target}/`, ".", "./waiting"];
-  const options = { cwd: join(EXAMPLES, "worker-go"), env: goEnvironment(env, go, work), timeoutMs: TIMEOUT_MS };
-  await runProgram(go, args, options);
+  // Without -buildvcs=false, each commit of the checkout would give other programs.
+  const args = ["build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", `${target}/`, ".", "./waiting"];
+  await runProgram(go, args, { cwd: source, env: goEnvironment(env, go, work), timeoutMs: TIMEOUT_MS });
 }
 
 export interface PythonPackages {

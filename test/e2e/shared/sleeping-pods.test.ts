@@ -19,7 +19,7 @@ import { SLEEPS, sayAndSleep, turnsOf, untilAsleep } from "../support/sleep.ts";
 import type { StockWorker } from "../support/worker-template.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
-const WORKERS: readonly StockWorker[] = ["typescript", "python"];
+const WORKERS: readonly StockWorker[] = ["typescript", "python", "go"];
 const uidOf = ({ metadata }: Pod) => metadata.uid;
 
 const ITEMS = 10;
@@ -41,6 +41,10 @@ const LIMITED = { requests: { memory: "64Mi" }, limits: { memory: "192Mi" } };
 const WORKER_USER = 10_001;
 
 const HASH = "cat $(ls | sort) | sha256sum; ls -A | wc -l";
+
+/** The SDKs differ in the line breaks at the end. */
+const withoutLastBreaks = ([output, isError]: readonly [string | undefined, boolean | undefined]) =>
+  [output?.trimEnd(), isError] as const;
 
 /**
  * Checks that nothing about the Pod alarms its users: it was ready since it first was, nothing restarted, and no Event
@@ -73,14 +77,14 @@ describe.concurrent("a session that sleeps between work items", () => {
         ({ item, pod } = await sayAndSleep(world, first, bashScript(HASH)));
         expect(uidOf(pod)).toBe(uidOf(first.pod));
       }
-      const answers = await untilAnswered(world, first.item, ITEMS);
+      const answers = (await untilAnswered(world, first.item, ITEMS)).map(withoutLastBreaks);
       expect(answers[0]).toEqual([expect.stringMatching(new RegExp(`^[0-9a-f]{64}  -\n${FILES}$`)), false]);
       expect(answers).toEqual(Array(ITEMS).fill(answers[0]));
 
       const otherPod = await untilAsleep(world, other.item);
       expect(uidOf(otherPod)).not.toBe(uidOf(first.pod));
       await sayAndSleep(world, other, bashScript("ls -A"));
-      expect(await untilAnswered(world, other.item, 2)).toEqual([
+      expect((await untilAnswered(world, other.item, 2)).map(withoutLastBreaks)).toEqual([
         ["0", false],
         ["other", false],
       ]);

@@ -17,6 +17,7 @@ export interface E2eImages {
   readonly operator: string;
   readonly typescript: string;
   readonly python: string;
+  readonly go: string;
   readonly simulator: string;
 }
 

@@ -37,6 +37,7 @@ export function readSettings(env: NodeJS.ProcessEnv = process.env): E2eSettings 
       operator: image("berth"),
       typescript: image("berth-worker-typescript"),
       python: image("berth-worker-python"),
+      go: image("berth-worker-go"),
       simulator: image("berth-simulator"),
     },
     strict: env["CI"] === "true",

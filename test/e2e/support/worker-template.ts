@@ -1,12 +1,13 @@
 import type { E2eImages } from "./provided.ts";
 
 /** The stock worker that a session runs. */
-export type StockWorker = "typescript" | "python";
+export type StockWorker = "typescript" | "python" | "go";
 
 /** The commands of the stock workers in their images. With one, a Pod can wait in a shell. */
 export const WORKER_COMMANDS: Record<StockWorker, readonly string[]> = {
   typescript: ["node", "/app/worker.mjs"],
   python: ["python3", "/app/worker.py"],
+  go: ["worker"],
 };
 
 /** Milliseconds for which a worker waits with an idle session. */
