@@ -85,6 +85,7 @@ export class PodMachine implements ContainersOwner {
   #status: PodStatus | undefined;
   #syncing: Promise<void> | undefined;
   #again = false;
+  #refreshing: Promise<void> = Promise.resolve();
   #lookTimer: Timer | undefined;
   #deadlineTimer: Timer | undefined;
   #ending: Ending | undefined;
@@ -276,7 +277,7 @@ export class PodMachine implements ContainersOwner {
       this.#report();
     } else if (hasFiles(this.#pod)) {
       // Runs separately, because no container waits for it.
-      this.#after(this.#latency.draw("volumes"), () => void this.#refreshVolumes());
+      this.#after(this.#latency.draw("volumes"), () => this.#refreshVolumes());
     }
     const outcomes: Outcome[] = [];
     for (const record of this.#containers.ofRole("ephemeral")) outcomes.push(await this.#ensure(record));
@@ -340,10 +341,15 @@ export class PodMachine implements ContainersOwner {
     }
   }
 
-  /** If something can't be read now, it stays unchanged until the next look. */
-  async #refreshVolumes(): Promise<void> {
-    if (this.#ending || this.#stopped) return;
-    await this.#mountVolumes().catch((error: unknown) => this.#host.fault(this.#pod, error));
+  /**
+   * If something can't be read now, it stays unchanged until the next look. One refresh runs at a time, because two
+   * would write the same files.
+   */
+  #refreshVolumes(): void {
+    this.#refreshing = this.#refreshing.then(async () => {
+      if (this.#ending || this.#stopped) return;
+      await this.#mountVolumes().catch((error: unknown) => this.#host.fault(this.#pod, error));
+    });
   }
 
   /** Advances the init containers. Returns true when the main containers may start. */

@@ -100,6 +100,26 @@ describe("a Pod with an optional Secret", () => {
   });
 });
 
+test("a change of a Pod's fields is written after the change before it", async () => {
+  const items = [{ path: "a", fieldRef: { fieldPath: "metadata.annotations['a']" } }];
+  const bench = new PodBench(boundPod({ spec: { volumes: [{ name: "v", downwardAPI: { items } }] } }));
+  await bench.untilState("c", "running");
+  const written: string[] = [];
+  const { promise, resolve } = Promise.withResolvers<void>();
+  bench.writeFiles = async (_pod, volumes) => {
+    written.push(String(volumes.get("v")?.get("a")?.content));
+    await promise;
+  };
+  for (const a of ["1", "2"]) {
+    bench.annotate({ a });
+    await bench.clock.advance(300);
+  }
+  expect(written).toEqual(["1"]);
+  resolve();
+  await bench.clock.settle();
+  expect(written).toEqual(["1", "2"]);
+});
+
 test("a Pod with a required Secret doesn't start before the Secret exists", async () => {
   const bench = new PodBench(boundPod({ spec: { volumes: [{ name: "v", secret: { secretName: "s" } }] } }));
   await bench.clock.advance(30_000);
