@@ -1,9 +1,10 @@
 import { seededRandom } from "../simulator/ids.ts";
 import { realClock, sleep } from "../src/core/clock.ts";
 import type { DemoOptions } from "./options.ts";
-import { SCRIPTED_SESSION, sessionScript } from "./sessions.ts";
+import { firstMessage } from "./sessions.ts";
 import type { Stage } from "./stage.ts";
 import type { StagedEnvironment } from "./staged-environment.ts";
+import type { Track } from "./track.ts";
 
 /** Bursts for always-on workers arrive far enough apart that the scale-down between them is visible. */
 const BURST_EVERY_MS = 20_000;
@@ -14,6 +15,8 @@ const CALM_MS = 3_000;
  * demo.
  */
 const BURST_SERVED_MS = 12_000;
+/** Long enough to see that a session sleeps. */
+const AWAY_MS = 3_000;
 const SECOND_MS = 1_000;
 
 /**
@@ -29,6 +32,10 @@ export function startArrivals(stage: Stage, options: DemoOptions, arriveMs: numb
     if (environment.mode === "workers")
       void arriveInBursts(stage, environment, burstsOf(rate), arriveMs, item, ending.signal);
     else arriveAtRandom(stage, environment, { rate, seed: options.seed, arriveMs }, item, ending.signal);
+    stage.board.subscribe((event) => {
+      if (event.type === "asleep" && event.track.environment === environment.name)
+        void comeBack(stage, environment, event.track, ending.signal);
+    });
   }
   return () => ending.abort();
 }
@@ -48,6 +55,21 @@ function arriveAtRandom(
   const plan = { kind: "poisson", ratePerSecond: rate, seed, ...duration } as const;
   const handle = simulator.arrivals(environmentId, plan, item);
   signal.addEventListener("abort", () => handle.stop(), { once: true });
+}
+
+/** Sends the next message of a session that sleeps, if it has one. */
+async function comeBack(
+  { board, simulator }: Stage,
+  { environmentId }: StagedEnvironment,
+  track: Track,
+  signal: AbortSignal,
+): Promise<void> {
+  if (!track.next) return;
+  await sleep(realClock, AWAY_MS, signal);
+  // Its Pod may have been deleted for another one.
+  if (signal.aborted || !track.asleep) return;
+  board.expect(environmentId, track.next);
+  simulator.sendMessage(track.sessionId, track.next.script);
 }
 
 export interface Bursts {
@@ -90,11 +112,14 @@ export function isTimely(atMs: number, arriveMs: number | undefined): boolean {
   return arriveMs === undefined || atMs + BURST_SERVED_MS <= arriveMs;
 }
 
-function itemsFor(stage: Stage, { environmentId }: StagedEnvironment, { scripted }: DemoOptions, seed: number) {
+function itemsFor(stage: Stage, { environmentId, mode }: StagedEnvironment, { scripted }: DemoOptions, seed: number) {
   const random = seededRandom(seed);
+  // Also a short run shows a session that comes back. With always-on workers, sessions have no Pod to come back to.
+  let comesBack = mode === "sessions";
   return () => {
-    const script = scripted ? SCRIPTED_SESSION : sessionScript(random);
-    stage.board.expect(environmentId, script);
-    return { script };
+    const message = firstMessage(random, scripted ? "played" : "stock", comesBack);
+    comesBack = false;
+    stage.board.expect(environmentId, message);
+    return { script: message.script };
   };
 }

@@ -1,7 +1,7 @@
 import type { ItemRecord } from "../simulator/item.ts";
-import type { ScriptInput } from "../simulator/script.ts";
 import type { SessionEvent } from "../simulator/session.ts";
 import type { Mode } from "./sample.ts";
+import type { Message } from "./sessions.ts";
 import { newTrack, oneLine, type Step, type ToolTrack, type Track } from "./track.ts";
 
 /** What the board knows of an Environment. */
@@ -15,6 +15,7 @@ export interface BoardEnvironment {
 export type BoardEvent =
   | { readonly type: "step"; readonly track: Track; readonly step: Step; readonly at: number }
   | { readonly type: "tool"; readonly track: Track; readonly tool: ToolTrack; readonly at: number }
+  | { readonly type: "asleep"; readonly track: Track; readonly at: number }
   | { readonly type: "pod-gone"; readonly track: Track; readonly at: number }
   | { readonly type: "trouble"; readonly track: Track; readonly text: string; readonly at: number }
   /** `environment`: the name of the Environment that the notice is about, if any. */
@@ -36,11 +37,12 @@ export class Board {
   readonly #now: () => number;
   readonly #environments: ReadonlyMap<string, BoardEnvironment>;
   readonly #byWork = new Map<string, Track>();
+  /** The newest work item of each session. */
   readonly #bySession = new Map<string, Track>();
   readonly #listeners = new Set<(event: BoardEvent) => void>();
   /** Events of sessions whose item has not arrived yet. */
   readonly #early = new Map<string, SessionEvent[]>();
-  readonly #expected = new Map<string, ScriptInput>();
+  readonly #expected = new Map<string, Message>();
 
   /** @param now the simulator's clock */
   constructor(now: () => number, environments: readonly BoardEnvironment[]) {
@@ -53,17 +55,17 @@ export class Board {
     this.#listeners.add(fn);
   }
 
-  /** Sets the script of the next queued session of an environment. */
-  expect(environmentId: string, script: ScriptInput): void {
-    this.#expected.set(environmentId, script);
+  /** Sets the message of the next work item of an environment. */
+  expect(environmentId: string, message: Message): void {
+    this.#expected.set(environmentId, message);
   }
 
-  /** The sessions of one Environment, in order of arrival. */
+  /** The work items of one Environment, in order of arrival. */
   tracksOf(environment: string): Track[] {
     return this.tracks.filter((track) => track.environment === environment);
   }
 
-  /** Sessions whose item has not ended. */
+  /** Work items that have not ended. */
   get live(): Track[] {
     return this.tracks.filter(({ at }) => at.stopped === undefined);
   }
@@ -102,8 +104,8 @@ export class Board {
   /** Takes in an event of a session: its tool calls. */
   session(sessionId: string, event: SessionEvent): void {
     const track = this.#bySession.get(sessionId);
-    if (!track) {
-      // A session's first events arrive before its item.
+    // A session's first events arrive before its item, also when it comes back.
+    if (!track || (track.at.stopped !== undefined && event.type === "agent.tool_use")) {
       this.#early.set(sessionId, [...(this.#early.get(sessionId) ?? []), event]);
       return;
     }
@@ -123,8 +125,21 @@ export class Board {
   opened(workId: string, pod: string): void {
     const track = this.#byWork.get(workId);
     if (!track) return;
+    const { earlier } = track;
+    if (earlier?.pod === pod) earlier.asleep = false;
+    else if (earlier?.asleep && track.at.opened === undefined) {
+      this.#trouble(track, `opened in Pod ${pod}, although the session slept in its own`);
+    }
     track.pod = pod;
     this.#step(track, "opened", this.#now());
+  }
+
+  /** Whether the session of a work item sleeps in its Pod. */
+  sleeps(workId: string, asleep: boolean): void {
+    const track = this.#byWork.get(workId);
+    if (!track || track.asleep === asleep) return;
+    track.asleep = asleep;
+    if (asleep) this.#tell({ type: "asleep", track, at: this.#now() });
   }
 
   /** The container of a session's Pod has started. */
@@ -138,7 +153,10 @@ export class Board {
     const track = this.#byWork.get(workId);
     if (!track || track.podGone) return;
     track.pod = pod;
-    track.podGone = true;
+    for (let each: Track | undefined = track; each?.pod === pod; each = each.earlier) {
+      each.podGone = true;
+      each.asleep = false;
+    }
     this.#tell({ type: "pod-gone", track, at: this.#now() });
   }
 
@@ -146,14 +164,13 @@ export class Board {
     const environment = this.#environments.get(record.environmentId);
     if (!environment) return undefined;
     const { name, mode } = environment;
-    const script = this.#expected.get(record.environmentId);
+    const { script, finds, next } = this.#expected.get(record.environmentId) ?? {};
     this.#expected.delete(record.environmentId);
+    const sessionId = record.sessionId ?? "";
+    const earlier = this.#bySession.get(sessionId);
     const track = newTrack({
-      environment: name,
-      mode,
-      number: this.tracksOf(name).length + 1,
-      workId: record.id,
-      sessionId: record.sessionId ?? "",
+      ...{ environment: name, mode, workId: record.id, sessionId, earlier, finds, next },
+      number: earlier?.number ?? new Set(this.tracksOf(name).map(({ number }) => number)).size + 1,
       prompt: oneLine(script?.prompt ?? ""),
       plannedTools: (script?.turns ?? []).reduce((sum, turn) => sum + (turn.tools?.length ?? 0), 0),
     });

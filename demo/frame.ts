@@ -50,7 +50,7 @@ const PHASES: Readonly<Record<Phase, string>> = {
   ended: "ended",
 };
 
-const ABOUT: Readonly<Record<Mode, string>> = { sessions: "a Pod per session", workers: "always-on workers" };
+const ABOUT: Readonly<Record<Mode, string>> = { sessions: "a Pod each", workers: "always-on workers" };
 
 /** A screen with fewer rows gets no blank lines. */
 const ROOMY_ROWS = 18;
@@ -117,7 +117,7 @@ function counts(environment: EnvironmentScene, nameWidth: number, screen: Screen
   const served = tracks.filter(isServed).length;
   const all: Count[] = [
     { rank: 0, cells: [{ text: pad(name, nameWidth), style: "bold" }] },
-    { rank: 5, cells: [{ text: ABOUT[mode], style: "dim" }] },
+    { rank: 6, cells: [{ text: ABOUT[mode], style: "dim" }] },
     count("queue", environment.queue.depth + environment.queue.pending, 1),
     ...(mode === "sessions" ? podCounts(environment.pods) : workerCounts(environment.workers)),
     count("served", `${served}/${tracks.length}`, 2),
@@ -140,10 +140,11 @@ function podCounts(pods: PodCounts | undefined): Count[] {
   if (!pods) return [];
   return [
     count("warm", pods.warm, 3),
-    count("opening", pods.opening, 6),
+    count("opening", pods.opening, 7),
     count("active", pods.active, 4),
-    count("finished", pods.finished, 7),
-    count("preparing", pods.preparing, 8),
+    count("sleeping", pods.sleeping, 5),
+    count("finished", pods.finished, 8),
+    count("preparing", pods.preparing, 9),
   ];
 }
 

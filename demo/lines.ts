@@ -1,6 +1,6 @@
 import type { BoardEvent } from "./board.ts";
 import { seconds } from "./text.ts";
-import { faultOf, type Step, sinceQueued, type Track } from "./track.ts";
+import { faultOf, isWoken, type Step, sinceQueued, type Track } from "./track.ts";
 
 /** The line for an event when there is no terminal, starting with the seconds since the start; undefined: not shown. */
 export function eventLine(event: BoardEvent, startedAt: number): string | undefined {
@@ -22,6 +22,8 @@ function textOf(event: BoardEvent): string | undefined {
       return stepText(event.track, event.step);
     case "tool":
       return `${event.tool.what} -> ${event.tool.failed ? "failed: " : ""}${event.tool.result ?? ""}`;
+    case "asleep":
+      return `sleeps in Pod ${event.track.pod}`;
     case "pod-gone":
       return `Pod ${event.track.pod} is gone`;
     case "trouble":
@@ -34,11 +36,11 @@ function stepText(track: Track, step: Step): string | undefined {
   const after = seconds(sinceQueued(track, step) ?? 0);
   switch (step) {
     case "queued":
-      return `queued: ${track.prompt}`;
+      return `${track.earlier ? "comes back" : "queued"}: ${track.prompt}`;
     case "claimed":
       return track.mode === "workers" ? `taken by worker ${track.pod} after ${after}` : `claimed after ${after}`;
     case "opened":
-      return `opened in Pod ${track.pod} after ${after}`;
+      return `${isWoken(track) ? "woken" : "opened"} in Pod ${track.pod} after ${after}`;
     case "started":
       return `session started after ${after}`;
     case "beat":

@@ -55,9 +55,9 @@ are processes of this machine. It is built once per user, which takes some minut
                                                    more sessions than this machine could run processes for
   KUBECONFIG=... npm run demo -- --use-cluster     in a cluster of yours, in a namespace of its own
 
-Two Environments are served: research has a Pod for each session, batch has always-on workers that take one session
-after the other, as many as the queue asks for. With --scripted the simulated node plays the workers of both: they hold
-leases and execute nothing. docs/demo.md says more.
+Two Environments are served: research has a Pod for each session, in which it sleeps between messages, batch has
+always-on workers that take one session after the other, as many as the queue asks for. With --scripted the simulated
+node plays the workers of both: they hold leases and execute nothing. docs/demo.md says more.
 `;
 
 interface Flags {

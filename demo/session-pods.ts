@@ -2,6 +2,7 @@ import { ANNOTATION_WORK_ID, LABEL_PHASE, LABEL_WORK_ID } from "../src/api/names
 import type { Pod, PodStatus } from "../src/kube/objects.ts";
 import { parkingOf } from "../src/pods/pod-gate.ts";
 import { readPodState } from "../src/pods/pod-state.ts";
+import { isAsleep } from "../src/pods/turns.ts";
 import type { Change } from "../src/watch/informer.ts";
 import type { Board } from "./board.ts";
 
@@ -13,6 +14,8 @@ export interface PodCounts {
   /** Claimed; its program does not run yet. */
   readonly opening: number;
   readonly active: number;
+  /** Its session waits for its next message. */
+  readonly sleeping: number;
   /** Ended, and kept for a while. */
   readonly finished: number;
 }
@@ -27,7 +30,7 @@ export class SessionPods {
   }
 
   get counts(): PodCounts {
-    const counts = { preparing: 0, warm: 0, opening: 0, active: 0, finished: 0 };
+    const counts = { preparing: 0, warm: 0, opening: 0, active: 0, sleeping: 0, finished: 0 };
     for (const pod of this.#pods.values()) counts[stateOf(pod)] += 1;
     return counts;
   }
@@ -54,6 +57,7 @@ export class SessionPods {
     this.#board.opened(workId, name);
     const { is } = readPodState(object);
     if (is === "running" || is === "ended") this.#board.started(workId);
+    this.#board.sleeps(workId, stateOf(object) === "sleeping");
   }
 }
 
@@ -70,6 +74,7 @@ function stateOf(pod: Pod): keyof PodCounts {
   const { labels, deletionTimestamp } = pod.metadata;
   const phase = pod.status?.phase;
   if (labels?.[LABEL_PHASE] === "finished" || phase === "Succeeded" || phase === "Failed") return "finished";
+  if (isAsleep(pod)) return deletionTimestamp === undefined ? "sleeping" : "finished";
   const { is } = readPodState(pod);
   if (labels?.[LABEL_PHASE] === "assigned") return is === "running" || is === "ended" ? "active" : "opening";
   return is === "parked" && deletionTimestamp === undefined ? "warm" : "preparing";

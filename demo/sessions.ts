@@ -1,9 +1,20 @@
 import type { ScriptInput } from "../simulator/script.ts";
 
+/** A message to a session. */
+export interface Message {
+  readonly script: ScriptInput;
+  /** What the last tool call returns if the session finds the file that it wrote before. */
+  readonly finds?: string;
+  /** The message with which the session comes back. */
+  readonly next?: Message;
+}
+
 /** A request to an agent, and the tool calls that it makes. */
 interface Task {
   readonly prompt: string;
   readonly tools: readonly { readonly name: string; readonly input: Readonly<Record<string, string>> }[];
+  readonly finds?: string;
+  readonly next?: Task;
 }
 
 const bash = (command: string) => ({ name: "bash", input: { command } });
@@ -21,6 +32,7 @@ const TASKS: readonly Task[] = [
       bash("ls -l haiku.txt | cut -c 1-10"),
       bash("wc -w < haiku.txt"),
     ],
+    next: { prompt: "How does your haiku end?", tools: [bash("tail -n 1 haiku.txt")], finds: "water's sound" },
   },
   {
     prompt: "Which prime numbers are there below 50?",
@@ -33,6 +45,7 @@ const TASKS: readonly Task[] = [
   {
     prompt: "Keep a shopping list: bread, milk, apples; then sort it.",
     tools: [bash("for thing in bread milk apples; do echo $thing >> list; done; ls"), bash("sort list | tr '\\n' ' '")],
+    next: { prompt: "What is on my list?", tools: [bash("cat list")], finds: "bread milk apples" },
   },
   {
     prompt: "Where are you, and is there anything in your folder?",
@@ -47,21 +60,33 @@ const TASKS: readonly Task[] = [
 /** The average time that an agent thinks before a tool call; drawn between a third and twice this. */
 const THINKING_MS = 400;
 
-/** The script of a session for stock workers. `random` draws the task and each pause. */
-export function sessionScript(random: () => number): ScriptInput {
-  const task = TASKS[Math.floor(random() * TASKS.length)];
-  const { prompt, tools } = task as Task;
-  return {
-    prompt,
-    turns: tools.map((tool) => ({
-      tools: [tool],
-      delayMs: Math.round(THINKING_MS * (1 / 3 + random() * (2 - 1 / 3))),
-    })),
-  };
+/** A message for simulated workers: they hold the lease and execute nothing. */
+const PLAYED: Task = { prompt: "(played by the node)", tools: [] };
+/** A third of the sessions come back, as with the other tasks. */
+const PLAYED_TASKS: readonly Task[] = [PLAYED, PLAYED, { ...PLAYED, next: PLAYED }];
+
+/**
+ * The first message of a session. `random` draws the task and each pause.
+ * @param workers stock workers, or those that the simulated node plays
+ * @param comesBack the session comes back, whatever is drawn
+ */
+export function firstMessage(random: () => number, workers: "stock" | "played", comesBack: boolean): Message {
+  const tasks = workers === "stock" ? TASKS : PLAYED_TASKS;
+  const drawn = tasks[Math.floor(random() * tasks.length)];
+  return messageOf((comesBack ? tasks.findLast(({ next }) => next) : drawn) as Task, random);
 }
 
-/** The script of a session for simulated workers: they hold the lease and execute nothing. */
-export const SCRIPTED_SESSION: ScriptInput = { prompt: "(played by the node)", turns: [] };
+function messageOf({ prompt, tools, finds, next }: Task, random: () => number): Message {
+  const turns = tools.map((tool) => ({
+    tools: [tool],
+    delayMs: Math.round(THINKING_MS * (1 / 3 + random() * (2 - 1 / 3))),
+  }));
+  return {
+    script: { prompt, turns },
+    ...(finds !== undefined && { finds }),
+    ...(next && { next: messageOf(next, random) }),
+  };
+}
 
 /** How long simulated workers work, in milliseconds. */
 export const SCRIPTED_WORK_MS = { min: 1_500, max: 5_000 };

@@ -1,7 +1,7 @@
 import { type Distribution, distribution } from "../simulator/report.ts";
 import type { Mode } from "./sample.ts";
 import { count, pad, seconds } from "./text.ts";
-import { faultOf, isServed, type Step, sinceQueued, stepsOf, type Track } from "./track.ts";
+import { faultOf, isServed, isWoken, type Step, sinceQueued, stepsOf, type Track } from "./track.ts";
 
 /** What is known of one Environment at the end. */
 export interface EnvironmentOutcome {
@@ -107,10 +107,12 @@ const FIGURE_WIDTH = 8;
 export function summaryLines(outcome: Outcome): string[] {
   const tracks = allTracks(outcome);
   const served = tracks.filter(isServed).length;
+  const sessions = tracks.filter(({ earlier }) => earlier === undefined).length;
   const problems = problemsOf(outcome);
   const waiting = tracks.filter(({ at }) => at.claimed === undefined && at.stopped === undefined).length;
   const lines = [
-    `Served ${served} of ${count(tracks.length, "session")} in ${seconds(outcome.elapsedMs)}` +
+    `Served ${served} of ${count(tracks.length, "work item")} of ${count(sessions, "session")}` +
+      ` in ${seconds(outcome.elapsedMs)}` +
       `${toolText(tracks)}${waiting > 0 && outcome.interrupted ? `; ${waiting} stayed in the queue` : ""}.`,
     "",
     ...outcome.environments.flatMap((environment) => [...environmentLines(environment), ""]),
@@ -141,11 +143,25 @@ function toolText(tracks: readonly Track[]): string {
   return `, with ${count(toolCalls, "tool call")}${failed}`;
 }
 
-/** One Environment: how many sessions it served and how, and how long they waited. */
+/** One Environment: how many work items it served and how, and how long they waited. */
 function environmentLines({ name, mode, tracks, mostWorkers = 0 }: EnvironmentOutcome): string[] {
   const figures = figuresOf(tracks, mode);
-  const how = mode === "sessions" ? "a Pod each" : `by ${count(mostWorkers, "worker")} at most`;
-  return [`${name}: ${figures.served} of ${figures.arrived} served, ${how}`, ...latencyTable(figures)];
+  const how = mode === "sessions" ? "a Pod for each session" : `by ${count(mostWorkers, "worker")} at most`;
+  return [
+    `${name}: ${figures.served} of ${figures.arrived} served, ${how}`,
+    ...wakeLines(tracks),
+    ...latencyTable(figures),
+  ];
+}
+
+/** How many sessions that came back were woken in their own Pod, and how many files they found there. */
+function wakeLines(tracks: readonly Track[]): string[] {
+  const back = tracks.filter(({ earlier }) => earlier !== undefined);
+  if (back.length === 0) return [];
+  const looked = back.filter(({ finds }) => finds !== undefined);
+  const found = looked.filter((track) => isWoken(track) && isServed(track));
+  const files = looked.length === 0 ? "" : `, own files found: ${found.length} of ${looked.length}`;
+  return [`  woken in their own Pod: ${back.filter(isWoken).length} of ${back.length}${files}`];
 }
 
 function latencyTable({ waits }: Figures): string[] {
@@ -168,7 +184,7 @@ function requestLines(outcome: Outcome, served: number): string[] {
     const total = [...requests.values()].reduce((sum, value) => sum + value, 0);
     const most = [...requests].sort((a, b) => b[1] - a[1]).slice(0, SHOWN_KINDS);
     const shares = most.map(([kind, value]) => `${kind} ${value}`).join(", ");
-    const each = served > 0 ? `, ${(total / served).toFixed(1)} a session` : "";
+    const each = served > 0 ? `, ${(total / served).toFixed(1)} a work item` : "";
     return `${label}${total}${each}${shares === "" ? "" : ` (${shares})`}`;
   };
   return [

@@ -128,11 +128,11 @@ function row(track: Track, columns: readonly Column[], activityWidth: number): C
   });
   if (activityWidth >= LEAST_ACTIVITY) cells.push(activity(track, activityWidth));
   if (track.at.stopped === undefined || faultOf(track) !== undefined) return cells;
-  // Ended sessions are dimmed.
-  return cells.map(({ text, style }) => ({ text, style: style === "green" ? style : "dim" }));
+  // Ended work items are dimmed.
+  return cells.map(({ text, style }) => ({ text, style: style === "green" || style === "cyan" ? style : "dim" }));
 }
 
-/** One mark for each step: done, in progress, or pending. */
+/** One mark for each step: done, in progress, or pending. The last one is a half moon while the session sleeps. */
 function marks(track: Track): Cell[] {
   const steps = stepsOf(track.mode);
   const last = steps.findLastIndex((step) => track.at[step] !== undefined);
@@ -140,6 +140,7 @@ function marks(track: Track): Cell[] {
   const ended = track.at.stopped !== undefined;
   return steps.map((step, index): Cell => {
     if (bad && index === last) return { text: "✗", style: "red" };
+    if (track.asleep && step === "stopped") return { text: "◑", style: "cyan" };
     if (track.at[step] !== undefined) return { text: "●", style: index === last && !ended ? "yellow" : "green" };
     // A watch may lag: an earlier step must have happened once a later one did.
     return index < last ? { text: "●", style: "green" } : { text: "○", style: "dim" };

@@ -1,4 +1,5 @@
 import type { Mode } from "./sample.ts";
+import type { Message } from "./sessions.ts";
 
 /** The steps of a session with its own Pod, in order. */
 export const STEPS = ["queued", "claimed", "opened", "started", "beat", "stopped"] as const;
@@ -19,23 +20,31 @@ export interface ToolTrack {
   failed: boolean;
 }
 
-/** One session, and how far it has come. */
+/** One work item of a session, and how far it has come. */
 export interface Track {
   /** The name of its Environment. */
   readonly environment: string;
   readonly mode: Mode;
-  /** Starts at 1, in order of arrival in its Environment. */
+  /** The session's number: starts at 1, in order of arrival in its Environment. */
   readonly number: number;
   readonly workId: string;
   readonly sessionId: string;
   readonly prompt: string;
   /** The number of tool calls in its script. */
   readonly plannedTools: number;
+  /** The session's work item before this one: the session came back. */
+  readonly earlier: Track | undefined;
+  /** What the last tool call must return if the session is in the same Pod as before. */
+  readonly finds: string | undefined;
+  /** The message with which the session comes back. */
+  readonly next: Message | undefined;
   /** When each step was seen, in milliseconds on the simulator's clock. */
   readonly at: Partial<Record<Step, number>>;
   readonly tools: ToolTrack[];
   /** Where it runs: in its own Pod, or in the Pod of the worker that claimed it. */
   pod: string | undefined;
+  /** The session sleeps in its Pod since this work item ended. */
+  asleep: boolean;
   /** The Pod was deleted. */
   podGone: boolean;
   /** Its own worker ended it, with the sessions token. */
@@ -44,10 +53,16 @@ export interface Track {
   trouble: string | undefined;
 }
 
-type TrackStart = Pick<Track, "environment" | "mode" | "number" | "workId" | "sessionId" | "prompt" | "plannedTools">;
+type TrackStart = Pick<
+  Track,
+  "environment" | "mode" | "number" | "workId" | "sessionId" | "prompt" | "plannedTools" | "earlier" | "finds" | "next"
+>;
 
 export function newTrack(fields: TrackStart): Track {
-  return { ...fields, at: {}, tools: [], pod: undefined, podGone: false, endedByWorker: false, trouble: undefined };
+  return {
+    ...fields,
+    ...{ at: {}, tools: [], pod: undefined, asleep: false, podGone: false, endedByWorker: false, trouble: undefined },
+  };
 }
 
 /** Milliseconds from queued to a step; undefined if either was not seen. */
@@ -65,27 +80,28 @@ export function answeredTools(track: Track): number {
   return track.tools.filter(({ result }) => result !== undefined).length;
 }
 
-/** Whether the session passed every step without trouble. */
-export function isServed(track: Track): boolean {
-  const { at, plannedTools, endedByWorker, trouble } = track;
-  return (
-    at.stopped !== undefined &&
-    at.beat !== undefined &&
-    endedByWorker &&
-    answeredTools(track) >= plannedTools &&
-    trouble === undefined
-  );
+/** Whether the session came back to the Pod in which it slept. */
+export function isWoken({ earlier, pod }: Track): boolean {
+  return earlier !== undefined && pod !== undefined && pod === earlier.pod;
 }
 
-/** Why an ended session was not served; undefined if it was, or has not ended. */
+/** Whether the work item passed every step without trouble. */
+export function isServed(track: Track): boolean {
+  return track.at.stopped !== undefined && faultOf(track) === undefined;
+}
+
+/** Why an ended work item was not served; undefined if it was, or has not ended. */
 export function faultOf(track: Track): string | undefined {
-  const { at, plannedTools, endedByWorker, trouble } = track;
+  const { at, plannedTools, endedByWorker, trouble, finds, tools } = track;
   if (trouble !== undefined) return trouble;
   if (at.stopped === undefined) return undefined;
   if (at.beat === undefined) return "ended without a first beat";
   const missing = plannedTools - answeredTools(track);
   if (missing > 0) return `ended with ${missing} of ${plannedTools} tool calls unanswered`;
-  return endedByWorker ? undefined : "ended by somebody else than its worker";
+  if (!endedByWorker) return "ended by somebody else than its worker";
+  if (finds === undefined || !isWoken(track)) return undefined;
+  const found = tools.at(-1)?.result;
+  return found === finds ? undefined : `did not find its file in its Pod, but: ${found}`;
 }
 
 /** Limits memory; views cut longer texts further. */

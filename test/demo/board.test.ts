@@ -7,6 +7,7 @@ import { bashScript } from "../../simulator/script.ts";
 import { type Simulator, startSimulator } from "../../simulator/simulator.ts";
 import type { Deployment, Pod, PodStatus } from "../../src/kube/objects.ts";
 import { containerStatus, PREPARED, SESSION, waitingFor } from "../pods/pods.ts";
+import { turnsPod } from "../pods/turn-pods.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 let clock: VirtualClock;
@@ -76,9 +77,14 @@ const claim = (...commands: string[]) => claimIn(environmentId, "berth", ...comm
 /** Queues a session and claims it for the worker `by`. */
 async function claimIn(id: string, by: string, ...commands: string[]): Promise<Claimed> {
   const script = bashScript(...commands);
-  board.expect(id, script);
+  board.expect(id, { script });
   simulator.enqueue(id, { script });
   await clock.advance(20);
+  return await claimNext(id, by);
+}
+
+/** Claims the next work item of the queue for the worker `by`. */
+async function claimNext(id: string, by: string): Promise<Claimed> {
   const key = simulator.environmentKey(id);
   const item = (await call("GET", `environments/${id}/work/poll`, key, undefined, by)) as {
     id: string;
@@ -95,6 +101,12 @@ async function claimIn(id: string, by: string, ...commands: string[]): Promise<C
 
 const beat = (workId: string, token: string, id = environmentId) =>
   call("POST", `environments/${id}/work/${workId}/heartbeat?expected_last_heartbeat=NO_HEARTBEAT`, token);
+
+/** Answers the newest tool call of a work item, as its worker does. */
+const answer = ({ tools, sessionId }: Track, token: string, text: string) =>
+  call("POST", `sessions/${sessionId}/events`, token, {
+    events: [{ type: "user.tool_result", tool_use_id: tools.at(-1)?.id, content: [{ type: "text", text }] }],
+  });
 
 const stop = (workId: string, token: string, id = environmentId) =>
   call("POST", `environments/${id}/work/${workId}/stop`, token, { force: true });
@@ -125,6 +137,14 @@ function shellPod(name: string, workId?: string): Pod {
   return made;
 }
 
+/** The Pod of a session that can sleep: one turn runs, or the next one waits. */
+const turnPod = (name: string, phase: "assigned" | "sleeping", workId: string, turn = 1): Pod =>
+  turnsPod({
+    ...{ name, phase, ended: phase === "sleeping" ? turn : turn - 1 },
+    turns: { [phase === "sleeping" ? turn + 1 : turn]: { running: { startedAt: "2026-01-01T00:00:00Z" } } },
+    annotations: { "berth.dev/work-id": workId, "berth.dev/assigned-at": "2026-01-01T00:00:00Z" },
+  });
+
 const lines = () => told.map((event) => (event.type === "step" ? `${event.track.number} ${event.step}` : event.type));
 
 describe("a session on the board", () => {
@@ -136,10 +156,7 @@ describe("a session on the board", () => {
     await clock.advance(100);
     pods.started(pod("berth-demo-abc", "assigned", workId, running));
     await beat(workId, token);
-    const [tool] = track.tools;
-    await call("POST", `sessions/${track.sessionId}/events`, token, {
-      events: [{ type: "user.tool_result", tool_use_id: tool?.id, content: [{ type: "text", text: "one\n" }] }],
-    });
+    await answer(track, token, "one\n");
     await clock.advance(1_000);
     await stop(workId, token);
     pods.pod({ type: "deleted", object: pod("berth-demo-abc", "finished", workId) });
@@ -226,6 +243,85 @@ describe("a session on the board", () => {
   });
 });
 
+describe("a session that comes back", () => {
+  const MESSAGE = { script: bashScript("cat note"), finds: "kept" };
+
+  /** Lets a session write a note, end, and sleep in the Pod `p`. */
+  async function untilAsleep(): Promise<Track> {
+    const { workId, token, track } = await claim("echo kept > note");
+    await beat(workId, token);
+    pods.pod({ type: "updated", object: turnPod("p", "assigned", workId) });
+    await answer(track, token, "");
+    await stop(workId, token);
+    pods.pod({ type: "updated", object: turnPod("p", "sleeping", workId) });
+    return track;
+  }
+
+  /** Sends the session its next message, and claims its work item. */
+  async function comeBack(first: Track): Promise<{ track: Track; token: string }> {
+    board.expect(environmentId, MESSAGE);
+    simulator.sendMessage(first.sessionId, MESSAGE.script);
+    const { token } = await claimNext(environmentId, "berth");
+    const track = board.tracks.at(-1);
+    if (!track || track === first) throw new Error("no track");
+    await beat(track.workId, token);
+    return { track, token };
+  }
+
+  test("sleeps in its Pod, is woken there, keeps its number, and is served if it finds its file", async () => {
+    const first = await untilAsleep();
+    expect(first.asleep).toBe(true);
+    expect(lines().at(-1)).toBe("asleep");
+    expect(pods.counts).toMatchObject({ sleeping: 1, warm: 0, active: 0 });
+
+    const { track, token } = await comeBack(first);
+    pods.pod({ type: "updated", object: turnPod("p", "assigned", track.workId, 2) });
+    expect(first.asleep).toBe(false);
+    expect(pods.counts).toMatchObject({ sleeping: 0, active: 1 });
+    expect(track).toMatchObject({ number: 1, pod: "p", earlier: first });
+    expect(track.at).toMatchObject({ opened: simulator.clock.now(), started: simulator.clock.now() });
+    await answer(track, token, "kept\n");
+    await stop(track.workId, token);
+    expect(isServed(track)).toBe(true);
+
+    pods.pod({ type: "deleted", object: turnPod("p", "sleeping", track.workId, 2) });
+    expect([first, track].map(({ podGone }) => podGone)).toEqual([true, true]);
+    await claim();
+    expect(board.tracks.map(({ number }) => number)).toEqual([1, 1, 2]);
+  });
+
+  test("is not served if its file is not in its Pod", async () => {
+    const { track, token } = await comeBack(await untilAsleep());
+    pods.pod({ type: "updated", object: turnPod("p", "assigned", track.workId, 2) });
+    await answer(track, token, "cat: note: No such file or directory\n");
+    await stop(track.workId, token);
+    expect(faultOf(track)).toBe("did not find its file in its Pod, but: cat: note: No such file or directory");
+  });
+
+  test("is not served in another Pod while its own one is there", async () => {
+    const first = await untilAsleep();
+    const { track } = await comeBack(first);
+    for (const status of [{}, running])
+      pods.pod({ type: "updated", object: pod("q", "assigned", track.workId, status) });
+    expect(faultOf(track)).toBe("opened in Pod q, although the session slept in its own");
+    expect(lines().filter((line) => line === "trouble")).toHaveLength(1);
+  });
+
+  test("is served in another Pod, without its file, once its own one is being deleted", async () => {
+    const first = await untilAsleep();
+    const { track, token } = await comeBack(first);
+    const going = turnPod("p", "sleeping", first.workId);
+    going.metadata.deletionTimestamp = "2026-01-01T00:00:00Z";
+    pods.pod({ type: "updated", object: going });
+    expect(first.asleep).toBe(false);
+    expect(pods.counts).toMatchObject({ sleeping: 0, finished: 1 });
+    pods.pod({ type: "updated", object: pod("q", "assigned", track.workId, running) });
+    await answer(track, token, "cat: note: No such file or directory\n");
+    await stop(track.workId, token);
+    expect(isServed(track)).toBe(true);
+  });
+});
+
 describe("the counts of Pods", () => {
   test("separate parked, opening, active and finished Pods, and forget deleted ones", () => {
     const all = [
@@ -239,7 +335,7 @@ describe("the counts of Pods", () => {
       pod("failed", "parked", undefined, { phase: "Failed" }),
     ];
     for (const object of all) pods.pod({ type: "added", object });
-    expect(pods.counts).toEqual({ preparing: 1, warm: 2, opening: 1, active: 2, finished: 2 });
+    expect(pods.counts).toEqual({ preparing: 1, warm: 2, opening: 1, active: 2, sleeping: 0, finished: 2 });
     pods.pod({ type: "deleted", object: pod("warm", "parked") });
     pods.pod({ type: "deleted", object: shellPod("shell") });
     expect(pods.counts.warm).toBe(0);

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { renderFrame, type Screen, share } from "../../demo/frame.ts";
 import { STEPS } from "../../demo/track.ts";
-import { batchOf, researchOf, sceneOf, trackAt } from "./tracks.ts";
+import { backAt, batchOf, researchOf, sceneOf, trackAt } from "./tracks.ts";
 
 const screen = (columns: number, rows: number, colour = false): Screen => ({ columns, rows, colour });
 
@@ -21,7 +21,7 @@ describe("a frame", () => {
     expect(renderFrame(sceneOf(ONE_OF_EACH), screen(120, 30))).toEqual([
       "Berth demo  0:42  serving sessions                                                           Kubernetes v1.36.3, 2 cores",
       "",
-      "research   a Pod per session   queue 1   warm 2   opening 0   active 3   finished 4   preparing 1   served 1/6",
+      "research   a Pod each   queue 1   warm 2   opening 0   active 3   sleeping 1   finished 4   preparing 1   served 1/6",
       "   #  pod       steps   claimed   opened  started     beat  tools  stopped",
       "   1  pod1xyz   ●●●●●●    0.02s    0.11s    0.23s    0.81s    2/2    4.10s  $ echo two → two",
       "   2  pod2xyz   ●●●●●✗    0.02s    0.11s    0.23s    0.81s    2/2    4.10s  ended by somebody else than its worker",
@@ -69,6 +69,18 @@ describe("a frame", () => {
   test("has no tools column if no session calls any", () => {
     const played = ONE_OF_EACH.map((track) => ({ ...track, plannedTools: 0 }));
     expect(renderFrame(sceneOf(played), screen(120, 30)).join("\n")).not.toMatch(/tools|0\/0/);
+  });
+
+  test("shows a session that came back in two rows, one below the other, with a half moon while it sleeps", () => {
+    const [first, asleep] = [trackAt(1, "stopped"), trackAt(2, "stopped", { asleep: true })];
+    const scene = sceneOf([first, asleep, backAt(first, "beat")]);
+    const rows = renderFrame(scene, screen(100, 20)).filter((line) => /^ +\d/.test(line));
+    expect(rows.map((line) => line.slice(0, 24).trim())).toEqual([
+      "1  pod1xyz   ●●●●●●",
+      "1  pod1xyz   ●●●●●○",
+      "2  pod2xyz   ●●●●●◑",
+    ]);
+    expect(renderFrame(scene, screen(100, 20, true)).join("\n")).toContain("\x1b[36m◑\x1b[39m");
   });
 
   test("shows live sessions before ended ones, in order of arrival", () => {
@@ -141,7 +153,7 @@ describe("a frame of two Environments", () => {
     expect(renderFrame(sceneOf([], { environments }), screen(80, 24))).toEqual([
       "Berth demo  0:42  serving sessions                   Kubernetes v1.36.3, 2 cores",
       "",
-      "research   a Pod per session   queue 1   warm 2   active 3   served 1/2",
+      "research   a Pod each   queue 1   warm 2   active 3   sleeping 1   served 1/2",
       "   #  pod       steps    opened     beat  tools  stopped",
       "   1  pod1xyz   ●●●●●●    0.11s    0.81s    2/2    4.10s  $ echo two → two",
       "   2  pod2xyz   ●●●●●○    0.11s    0.81s    0/2           Add up the numbers fr~",

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import type { BoardEvent } from "../../demo/board.ts";
 import { eventLine } from "../../demo/lines.ts";
-import { STEPS, stepsOf } from "../../demo/track.ts";
-import { START, trackAt } from "./tracks.ts";
+import { STEPS, type Step, stepsOf, type Track } from "../../demo/track.ts";
+import { backAt, START, trackAt } from "./tracks.ts";
 
 describe("plain lines", () => {
   test("show each step of a session, with the times since the start and since it was queued", () => {
@@ -27,6 +27,18 @@ describe("plain lines", () => {
       "0.0s  batch 2: first beat after 0.81s",
       "0.0s  batch 2: served, stopped after 4.10s",
     ]);
+  });
+
+  test("show a session that sleeps, and that it comes back and is woken in the same Pod, or opened in another one", () => {
+    const first = trackAt(4, "stopped");
+    const line = (track: Track, event: object) =>
+      eventLine({ track, at: START, ...event } as BoardEvent, START)?.trim();
+    expect(line(first, { type: "asleep" })).toBe("0.0s  research 4: sleeps in Pod berth-demo-pod4xyz");
+    const [back, other] = [backAt(first, "opened"), backAt(first, "opened", { pod: "berth-demo-other" })];
+    const step = (track: Track, name: Step) => line(track, { type: "step", step: name });
+    expect(step(back, "queued")).toBe("0.0s  research 4: comes back: Add up the numbers from 1 to 1000.");
+    expect(step(back, "opened")).toBe("0.0s  research 4: woken in Pod berth-demo-pod4xyz after 0.11s");
+    expect(step(other, "opened")).toBe("0.0s  research 4: opened in Pod berth-demo-other after 0.11s");
   });
 
   test("show tool calls, deleted Pods, trouble and notices", () => {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { type EnvironmentOutcome, figuresOf, type Outcome, problemsOf, summaryLines } from "../../demo/summary.ts";
 import type { Track } from "../../demo/track.ts";
-import { trackAt } from "./tracks.ts";
+import { backAt, trackAt } from "./tracks.ts";
 
 const research = (...tracks: Track[]): EnvironmentOutcome => ({
   name: "research",
@@ -10,6 +10,8 @@ const research = (...tracks: Track[]): EnvironmentOutcome => ({
   mostWorkers: undefined,
 });
 const batch = (...tracks: Track[]): EnvironmentOutcome => ({ name: "batch", mode: "workers", tracks, mostWorkers: 3 });
+
+const first = trackAt(1, "stopped");
 
 const outcome = (more: Partial<Outcome>): Outcome => ({
   environments: [research(trackAt(1, "stopped"))],
@@ -77,6 +79,11 @@ describe("the problems", () => {
       { environments: [research(trackAt(1, "claimed"))], interrupted: true },
       "research 1 (work_1): claimed, and its work item did not end",
     ],
+    [
+      "a session that did not find its file",
+      { environments: [research(first, backAt(first, "stopped", { finds: "three" }))] },
+      "research 1 (work_1b): did not find its file in its Pod, but: two",
+    ],
     ["an Environment without a session", { environments: [research()] }, "no session arrived in research"],
     ["a violation", { violations: ["two-holders (work_1): twice"] }, "protocol violation: two-holders (work_1): twice"],
     ["a leftover", { leftovers: new Set(["claim Secret berth-demo-x"]) }, "left over: claim Secret berth-demo-x"],
@@ -92,7 +99,7 @@ describe("the problems", () => {
     };
     expect(problemsOf(outcome(interrupted))).toEqual([]);
     expect(summaryLines(outcome(interrupted))[0]).toContain(
-      "Served 1 of 2 sessions in 60.0s, with 2 tool calls; 1 stayed in the queue.",
+      "Served 1 of 2 work items of 2 sessions in 60.0s, with 2 tool calls; 1 stayed in the queue.",
     );
     expect(problemsOf(outcome({ environments: [research()], interrupted: true }))).toEqual([]);
   });
@@ -107,9 +114,9 @@ describe("the summary", () => {
       ["patch pods", 6],
     ]);
     expect(summaryLines(outcome({ environments, apiRequests }))).toEqual([
-      "Served 3 of 3 sessions in 60.0s, with 6 tool calls.",
+      "Served 3 of 3 work items of 3 sessions in 60.0s, with 6 tool calls.",
       "",
-      "research: 2 of 2 served, a Pod each",
+      "research: 2 of 2 served, a Pod for each session",
       "  from queued to           p50     p90     p99     max",
       "    acknowledged         0.02s   0.02s   0.02s   0.02s",
       "    Pod opened           0.11s   0.11s   0.11s   0.11s",
@@ -124,11 +131,22 @@ describe("the summary", () => {
       "    stopped              4.10s   4.10s   4.10s   4.10s",
       "",
       "Requests of the operator, idle ones included:",
-      "  to the API server   7, 2.3 a session (patch pods 6, get pods 1)",
-      "  to the Work API     30, 10.0 a session (poll 30)",
+      "  to the API server   7, 2.3 a work item (patch pods 6, get pods 1)",
+      "  to the Work API     30, 10.0 a work item (poll 30)",
       "Protocol violations   none",
       "Left over             nothing",
     ]);
+  });
+
+  test("says how many sessions that came back were woken in their own Pod, and found their file", () => {
+    const linesOf = (...tracks: Track[]) => summaryLines(outcome({ environments: [research(first, ...tracks)] }));
+    const other = trackAt(2, "stopped");
+    const elsewhere = backAt(other, "stopped", { pod: "berth-demo-other" });
+    const some = linesOf(backAt(first, "stopped"), other, elsewhere);
+    expect(some[0]).toBe("Served 4 of 4 work items of 2 sessions in 60.0s, with 8 tool calls.");
+    expect(some).toContain("  woken in their own Pod: 1 of 2, own files found: 1 of 2");
+    expect(linesOf(backAt(first, "stopped", { finds: undefined }))).toContain("  woken in their own Pod: 1 of 1");
+    expect(linesOf().join("\n")).not.toContain("woken");
   });
 
   test("lists problems up to a limit, and where the log is", () => {

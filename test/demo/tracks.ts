@@ -26,6 +26,7 @@ export function trackAt(number: number, step: Step, more: Partial<Track> = {}): 
     sessionId: `session_${number}`,
     prompt: "Add up the numbers from 1 to 1000.",
     plannedTools: 2,
+    ...{ earlier: undefined, finds: undefined, next: undefined },
   });
   const queuedAt = START + number * 1_000;
   const order = STEPS.indexOf(step);
@@ -42,13 +43,19 @@ export function trackAt(number: number, step: Step, more: Partial<Track> = {}): 
   return Object.assign(track, more);
 }
 
+/** A session that came back to the Pod in which it slept after `earlier`, and found there what its last tool call returns. */
+export function backAt(earlier: Track, step: Step, more: Partial<Track> = {}): Track {
+  const { number, sessionId, pod } = earlier;
+  return trackAt(number, step, { workId: `work_${number}b`, sessionId, earlier, finds: "two", pod, ...more });
+}
+
 /** An Environment with one Pod per session. */
 export function researchOf(tracks: readonly Track[], more: Partial<EnvironmentScene> = {}): EnvironmentScene {
   return {
     name: "research",
     mode: "sessions",
     queue: { depth: 1, pending: 0 },
-    pods: { preparing: 1, warm: 2, opening: 0, active: 3, finished: 4 },
+    pods: { preparing: 1, warm: 2, opening: 0, active: 3, sleeping: 1, finished: 4 },
     workers: undefined,
     tracks,
     obstacle: undefined,

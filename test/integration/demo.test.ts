@@ -175,9 +175,9 @@ describe("npm run demo -- --use-cluster", () => {
       const [life = ""] = output.split("clearing up");
       expect(life).toMatch(/batch: scaled from 0 to \d workers?\n/);
       expect(life).toMatch(/batch: scaled from \d to 0 workers\n/);
-      expect(output).toMatch(/^research: (\d+) of \1 served, a Pod each$/m);
+      expect(output).toMatch(/^research: (\d+) of \1 served, a Pod for each session$/m);
       expect(output).toMatch(/^batch: (\d+) of \1 served, by [1-3] workers? at most$/m);
-      const [, served, arrived, calls] = /Served (\d+) of (\d+) session.*, with (\d+) tool call/.exec(output) ?? [];
+      const [, served, arrived, calls] = /Served (\d+) of (\d+) work item.*, with (\d+) tool call/.exec(output) ?? [];
       expect(Number(served)).toBe(Number(arrived));
       expect(Number(calls)).toBeGreaterThanOrEqual(Number(served));
       expect(output).toMatch(/Protocol violations +none\nLeft over +nothing/);
@@ -223,6 +223,24 @@ describe("npm run demo -- --use-cluster", () => {
 });
 
 describe("npm run demo", () => {
+  test(
+    "lets a session sleep, and wakes it in the same Pod, where it finds its file",
+    async () => {
+      const demo = new Demo(["--workers", "0"]);
+      const [, pod = ""] = await demo.until(/research 1: sleeps in Pod (\S+)\n/);
+      await demo.until(/research 1: served(.|\n)*research 1: served/);
+      demo.signal("SIGINT");
+      expect(await demo.ended, demo.output).toBe(0);
+      const { output } = demo;
+      expect(output).toMatch(/research 1: comes back: /);
+      expect(output).toContain(`research 1: woken in Pod ${pod} after`);
+      expect(output).toMatch(/research 1: \$ .* -> bread milk apples\n/);
+      expect(output).toMatch(/^ {2}woken in their own Pod: (\d+) of \1, own files found: (\d+) of \2$/m);
+      expect(output).not.toContain("the simulated node failed");
+    },
+    PATIENCE_MS,
+  );
+
   test(
     "leaves no process and no folder when it is killed, including its control plane",
     async () => {
