@@ -24,8 +24,9 @@ which \`npm run setup:node\` installs. Ending the process ends it all.
 
 BERTH_TEST_KUBERNETES names the minor version of Kubernetes, such as 1.30; the newest that is known unless set.
 
-The control plane is built once per user, which takes some minutes and Go 1.26, and kept in
-\${XDG_CACHE_HOME:-~/.cache}/berth. Binaries in the folder that KUBEBUILDER_ASSETS names are used instead.
+The first run downloads the official binaries of the control plane, or builds them with Go 1.26 in some minutes if
+they can't be downloaded. BERTH_TEST_DOWNLOADS is the URL of a mirror, or "off" to always build. The binaries are kept
+in \${XDG_CACHE_HOME:-~/.cache}/berth. Binaries in the folder that KUBEBUILDER_ASSETS names are used instead.
 `;
 
 /** Parses the arguments after `npm run cluster --`. Everything after the command belongs to the command. */

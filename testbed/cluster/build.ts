@@ -3,6 +3,7 @@ import { accessSync, constants } from "node:fs";
 import { mkdir, readdir, readFile, rename, rm, stat, statfs } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { controlPlaneRoot } from "./cache.ts";
+import { DOWNLOADS_VARIABLE, downloadBase, downloadReleases, releaseArch } from "./download.ts";
 import { findGo, goEnvironment } from "./go.ts";
 import { withLock } from "./lock.ts";
 import { MissingToolError } from "./missing.ts";
@@ -25,25 +26,27 @@ import {
 const NEEDED_BYTES = 8 * 1024 ** 3;
 /** How often to read the compiler's output. */
 const POLL_MS = 200;
-/** A killed build leaves its folder behind. The next build of the same programs removes it. */
+/** A run that was killed leaves its folder behind. The next run that needs the same programs removes it. */
 const WORK_PREFIX = ".building-";
 /** The length of the random suffix of such a folder's name. */
 const WORK_BYTES = 6;
+/** The end of the name of a folder with official binaries. */
+const DOWNLOADED_SUFFIX = "-release";
 
 /** The location of the control plane's binaries. */
 export interface Binaries {
   readonly dir: string;
-  readonly from: "KUBEBUILDER_ASSETS" | "cache" | "build";
+  readonly from: "KUBEBUILDER_ASSETS" | "cache" | "download" | "build";
 }
 
-/** Programs that are built once per user and then kept. */
+/** Programs that are downloaded or built once per user, and then kept. */
 export interface BuildPlan {
   /** The common name of the programs, for people. */
   readonly title: string;
   readonly binaries: readonly string[];
   /** In build order. */
   readonly modules: readonly ToolModule[];
-  /** The folder with all builds of this plan. */
+  /** The folder with all versions of this plan's programs. */
   readonly root: string;
   /** The approximate build time on 2 cores. */
   readonly minutes: number;
@@ -55,9 +58,9 @@ export interface BuildOptions {
 }
 
 /**
- * Returns the control plane's binaries: those in `KUBEBUILDER_ASSETS`, those of an earlier build, or newly built ones.
- * `BERTH_TEST_KUBERNETES` selects the minor version, which defaults to the newest.
- * Throws MissingToolError if they can't be built here.
+ * Returns the control plane's binaries: those in `KUBEBUILDER_ASSETS`, those in the cache, or new ones (see
+ * `ensureBinaries`). `BERTH_TEST_KUBERNETES` selects the minor version, which defaults to the newest.
+ * Throws MissingToolError if they can be neither downloaded nor built here.
  */
 export async function findBinaries(options: BuildOptions = {}): Promise<Binaries> {
   const { env = process.env, progress = silentProgress } = options;
@@ -67,7 +70,7 @@ export async function findBinaries(options: BuildOptions = {}): Promise<Binaries
     if (missing.length === 0) return { dir: assets, from: "KUBEBUILDER_ASSETS" };
     progress.line(`KUBEBUILDER_ASSETS is not used: ${assets} has no ${missing.join(", ")}`);
   }
-  return await buildOnce(
+  return await ensureBinaries(
     {
       title: "the control plane",
       binaries: CONTROL_PLANE,
@@ -80,23 +83,39 @@ export async function findBinaries(options: BuildOptions = {}): Promise<Binaries
 }
 
 /**
- * Returns the binaries of a plan, from an earlier build or newly built. Throws MissingToolError if they can't be built
- * here.
+ * Returns the binaries of a plan: those in the cache, else the official ones, which are downloaded, else newly built ones.
+ * Throws MissingToolError if they can be neither downloaded nor built here.
  */
-export async function buildOnce(plan: BuildPlan, options: BuildOptions = {}): Promise<Binaries> {
+export async function ensureBinaries(plan: BuildPlan, options: BuildOptions = {}): Promise<Binaries> {
   const { env = process.env, progress = silentProgress } = options;
-  const dir = join(plan.root, await cacheKey(plan.modules));
-  const isBuilt = () => missingBinaries(dir, plan.binaries).length === 0;
-  if (isBuilt()) return { dir, from: "cache" };
+  const base = downloadBase(env);
+  const built = join(plan.root, await cacheKey(plan.modules));
+  // In its own folder, so that a run without downloads never uses a downloaded program.
+  const downloaded = `${built}${DOWNLOADED_SUFFIX}`;
+  const cached = () =>
+    [built, ...(base === undefined ? [] : [downloaded])].find(
+      (dir) => missingBinaries(dir, plan.binaries).length === 0,
+    );
+  const found = cached();
+  if (found !== undefined) return { dir: found, from: "cache" };
   return await withLock(
-    `${dir}.lock`,
+    `${built}.lock`,
     async () => {
-      // The previous holder of the lock may have built it.
-      if (isBuilt()) return { dir, from: "cache" };
-      await build(plan, dir, env, progress);
-      return { dir, from: "build" };
+      // The previous holder of the lock may have left them there.
+      const dir = cached();
+      if (dir !== undefined) return { dir, from: "cache" };
+      await mkdir(plan.root, { recursive: true });
+      // Another version of the same plan may be in the works at the same time. Leave its folder alone.
+      const prefix = `${WORK_PREFIX}${basename(built)}-`;
+      await removeLeftovers(plan.root, prefix);
+      await using work = await Supervisor.start(join(plan.root, `${prefix}${randomBytes(WORK_BYTES).toString("hex")}`));
+      if (base !== undefined && (await download(plan, { base, work, progress, dir: downloaded }))) {
+        return { dir: downloaded, from: "download" };
+      }
+      await build(plan, { env, work, progress, dir: built });
+      return { dir: built, from: "build" };
     },
-    { onWait: (pid) => progress.line(`Waiting for process ${pid}, which builds ${plan.title} now`) },
+    { onWait: (pid) => progress.line(`Waiting for process ${pid}, which downloads or builds ${plan.title} now`) },
   );
 }
 
@@ -112,25 +131,62 @@ export function missingBinaries(dir: string, names: readonly string[] = CONTROL_
   });
 }
 
-async function build(plan: BuildPlan, dir: string, env: NodeJS.ProcessEnv, progress: Progress): Promise<void> {
+/** One way to get the programs of a plan. */
+interface Attempt {
+  /** Removes its folder even if this process is killed. */
+  readonly work: Supervisor;
+  readonly progress: Progress;
+  /** The folder in the cache, which exists only with all programs in it. */
+  readonly dir: string;
+}
+
+/** Returns whether the official binaries are now in the cache. If not, a line has said why. */
+async function download(plan: BuildPlan, attempt: Attempt & { readonly base: string }): Promise<boolean> {
+  const { base, work, progress, dir } = attempt;
+  const { modules, title } = plan;
+  const arch = releaseArch();
+  if (arch === undefined) return false;
+  const addresses = modules.flatMap((module) => module.release(arch)).map(({ address }) => `${base}${address}`);
+  const hosts = new Set(addresses.map((url) => new URL(url).host));
+  const started = performance.now();
+  progress.line(`Downloading ${modules.map(describe).join(" and ")}, once, from ${[...hosts].join(" and ")}`);
+  const parts = join(work.dir, "download");
+  try {
+    await mkdir(parts);
+    await publish(await downloadReleases(modules, parts, { base, arch, progress }), dir);
+  } catch (error) {
+    progress.clear();
+    // What tar prints has several lines.
+    const why = (error instanceof Error ? error.message : String(error)).trim().replaceAll("\n", " ");
+    progress.line(`Could not download ${title}: ${why}. ${DOWNLOADS_VARIABLE} can name a mirror.`);
+    // A build needs the space.
+    await rm(parts, { recursive: true, force: true });
+    return false;
+  }
+  progress.line(`Downloaded ${title} in ${duration(performance.now() - started)}: ${dir}`);
+  return true;
+}
+
+async function build(plan: BuildPlan, attempt: Attempt & { readonly env: NodeJS.ProcessEnv }): Promise<void> {
   const { modules, root, title, minutes } = plan;
+  const { env, work, progress, dir } = attempt;
   const go = await findGo(env);
-  await mkdir(root, { recursive: true });
-  // Another version of the same plan may be building at the same time. Leave its folder alone.
-  const prefix = `${WORK_PREFIX}${basename(dir)}-`;
-  await removeLeftovers(root, prefix);
   await checkSpace(root, title);
   const started = performance.now();
   progress.line(
     `Building ${modules.map(describe).join(" and ")}, once: about ${minutes} minutes on 2 cores. Later starts take seconds.`,
   );
-  await using work = await Supervisor.start(join(root, `${prefix}${randomBytes(WORK_BYTES).toString("hex")}`));
   const bin = join(work.dir, "bin");
   await mkdir(bin);
   for (const module of modules) await buildModule(module, { go, env, work, bin, progress, started });
+  await publish(bin, dir);
+  progress.line(`Built ${title} in ${duration(performance.now() - started)}: ${dir}`);
+}
+
+/** Moves complete programs to their place in one step, so that nothing half-written is ever there. */
+async function publish(bin: string, dir: string): Promise<void> {
   await rm(dir, { recursive: true, force: true });
   await rename(bin, dir);
-  progress.line(`Built ${title} in ${duration(performance.now() - started)}: ${dir}`);
 }
 
 /** For example `kubernetes v1.36.3 (kube-apiserver, ...)`. */
@@ -239,12 +295,12 @@ async function checkSpace(dir: string, title: string): Promise<void> {
   );
 }
 
-/** Only the holder of the lock builds, so any existing working folder is from a build that was killed. */
+/** Only the holder of the lock works here, so any existing working folder is from a run that was killed. */
 async function removeLeftovers(root: string, prefix: string): Promise<void> {
   for (const name of await readdir(root)) {
     if (!name.startsWith(prefix)) continue;
     const dir = join(root, name);
-    // The supervisor of that build may be about to remove it too.
+    // The supervisor of that run may be about to remove it too.
     if (await stat(dir).catch(() => undefined)) await rm(dir, { recursive: true, force: true, maxRetries: 5 });
   }
 }

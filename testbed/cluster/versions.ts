@@ -22,6 +22,17 @@ export interface ToolModule {
   readonly tags?: string;
   /** Whether the build needs a C compiler. */
   readonly cgo?: boolean;
+  /** Returns the published files that hold the commands, for an architecture as Go names it. */
+  readonly release: (arch: string) => readonly ReleaseFile[];
+}
+
+/** One file of an official release. Addresses have no `https://`, so that a mirror can put its own base before them. */
+export interface ReleaseFile {
+  readonly address: string;
+  /** The address of its published SHA-256: the digest alone, or a list as `sha256sum` writes it. */
+  readonly checksums: string;
+  /** The commands' paths in the archive, one folder deep. Without them, the file itself is the command. */
+  readonly members?: readonly string[];
 }
 
 /** The names of the control plane's binaries. */
@@ -77,15 +88,27 @@ export async function toolModules(toolsDir: string = TOOLS_DIR, minor?: string):
   }
   const etcdVersion = requiredVersion(await readFile(join(etcdDir, "go.mod"), "utf8"), ETCD);
   const kubernetesVersion = requiredVersion(await readFile(join(kubernetesDir, "go.mod"), "utf8"), KUBERNETES);
-  const commands = CONTROL_PLANE.filter((name) => name !== "etcd").map((name) => [name, `${KUBERNETES}/cmd/${name}`]);
+  const names = CONTROL_PLANE.filter((name) => name !== "etcd");
   return [
-    { dir: etcdDir, module: ETCD, version: etcdVersion, commands: { etcd: ETCD }, ldflags: "-s -w" },
+    {
+      dir: etcdDir,
+      module: ETCD,
+      version: etcdVersion,
+      commands: { etcd: ETCD },
+      ldflags: "-s -w",
+      release: (arch) => {
+        const folder = `github.com/etcd-io/etcd/releases/download/${etcdVersion}`;
+        const name = `etcd-${etcdVersion}-linux-${arch}`;
+        return [{ address: `${folder}/${name}.tar.gz`, checksums: `${folder}/SHA256SUMS`, members: [`${name}/etcd`] }];
+      },
+    },
     {
       dir: kubernetesDir,
       module: KUBERNETES,
       version: kubernetesVersion,
-      commands: Object.fromEntries(commands),
+      commands: Object.fromEntries(names.map((name) => [name, `${KUBERNETES}/cmd/${name}`])),
       ldflags: `-s -w ${kubernetesVersionFlags(kubernetesVersion)}`,
+      release: (arch) => kubernetesRelease(kubernetesVersion, names, arch),
     },
   ];
 }
@@ -112,6 +135,14 @@ export function kubernetesVersionFlags(version: string): string {
   return ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"]
     .flatMap((pkg) => Object.entries(values).map(([name, value]) => `-X ${pkg}.${name}=${value}`))
     .join(" ");
+}
+
+/** Returns the published files of some of Kubernetes' commands. */
+export function kubernetesRelease(version: string, names: readonly string[], arch: string): ReleaseFile[] {
+  return names.map((name) => {
+    const address = `dl.k8s.io/release/${version}/bin/linux/${arch}/${name}`;
+    return { address, checksums: `${address}.sha256` };
+  });
 }
 
 /** Returns the key of a cached build. Anything that changes the binaries changes the key. */

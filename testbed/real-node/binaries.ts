@@ -1,14 +1,14 @@
 import { join } from "node:path";
-import { type BuildOptions, buildOnce } from "../cluster/build.ts";
+import { type BuildOptions, ensureBinaries } from "../cluster/build.ts";
 import { cacheRoot } from "../cluster/cache.ts";
 import { NODE_BINARIES, nodeModules } from "./versions.ts";
 
 /**
- * Returns the folder with kubelet, kube-proxy, and containerd, from an earlier build or newly built. @throws
- * MissingToolError
+ * Returns the folder with kubelet, kube-proxy, and containerd, from the cache, downloaded, or built.
+ * @throws MissingToolError
  */
 export async function findNodeBinaries(options: BuildOptions = {}): Promise<string> {
-  const { dir } = await buildOnce(
+  const { dir } = await ensureBinaries(
     {
       title: "the node's programs",
       binaries: NODE_BINARIES,

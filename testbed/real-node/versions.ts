@@ -1,12 +1,24 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { KUBERNETES, kubernetesVersionFlags, requiredVersion, type ToolModule } from "../cluster/versions.ts";
+import {
+  KUBERNETES,
+  kubernetesRelease,
+  kubernetesVersionFlags,
+  type ReleaseFile,
+  requiredVersion,
+  type ToolModule,
+} from "../cluster/versions.ts";
 
 /** The Go modules of a node's programs. Their go.mod files are the only place that states a version. */
 const TOOLS_DIR = join(import.meta.dirname, "tools");
 
-/** The names of the node binaries that are built. runc and the CNI plug-ins come from Debian (see requirements.ts). */
-export const NODE_BINARIES = ["kubelet", "kube-proxy", "containerd", "containerd-shim-runc-v2", "ctr"] as const;
+const KUBERNETES_BINARIES = ["kubelet", "kube-proxy"] as const;
+const CONTAINERD_BINARIES = ["containerd", "containerd-shim-runc-v2", "ctr"] as const;
+/**
+ * The names of the node binaries that are downloaded or built. runc and the CNI plug-ins come from Debian (see
+ * requirements.ts).
+ */
+export const NODE_BINARIES = [...KUBERNETES_BINARIES, ...CONTAINERD_BINARIES] as const;
 
 const CONTAINERD = "github.com/containerd/containerd/v2";
 /** Snapshotters that no test-bed uses, and that would need their C libraries. */
@@ -22,19 +34,28 @@ export async function nodeModules(): Promise<ToolModule[]> {
       dir: containerdDir,
       module: CONTAINERD,
       version: containerdVersion,
-      commands: commandsOf(CONTAINERD, ["containerd", "containerd-shim-runc-v2", "ctr"]),
+      commands: commandsOf(CONTAINERD, CONTAINERD_BINARIES),
       ldflags: `-s -w -X ${CONTAINERD}/version.Version=${containerdVersion}`,
       tags: CONTAINERD_TAGS,
       cgo: true,
+      release: (arch) => [containerdRelease(containerdVersion, arch)],
     },
     {
       dir: kubernetesDir,
       module: KUBERNETES,
       version: kubernetesVersion,
-      commands: commandsOf(KUBERNETES, ["kubelet", "kube-proxy"]),
+      commands: commandsOf(KUBERNETES, KUBERNETES_BINARIES),
       ldflags: `-s -w ${kubernetesVersionFlags(kubernetesVersion)}`,
+      release: (arch) => kubernetesRelease(kubernetesVersion, KUBERNETES_BINARIES, arch),
     },
   ];
+}
+
+/** The static archive, because the other one needs the C library of a newer system than some that run tests. */
+function containerdRelease(version: string, arch: string): ReleaseFile {
+  const name = `containerd-static-${version.replace(/^v/, "")}-linux-${arch}.tar.gz`;
+  const address = `github.com/containerd/containerd/releases/download/${version}/${name}`;
+  return { address, checksums: `${address}.sha256sum`, members: CONTAINERD_BINARIES.map((binary) => `bin/${binary}`) };
 }
 
 function commandsOf(module: string, names: readonly string[]): Record<string, string> {

@@ -2,7 +2,6 @@ import { access, chmod, mkdir, readdir, readFile, writeFile } from "node:fs/prom
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { compiling, countPackages, downloading, findBinaries, goErrors } from "../../../testbed/cluster/build.ts";
-import type { Progress } from "../../../testbed/cluster/progress.ts";
 import {
   CONTROL_PLANE,
   cacheKey,
@@ -10,51 +9,8 @@ import {
   TOOLS_DIR,
   toolModules,
 } from "../../../testbed/cluster/versions.ts";
+import { machine, recorder } from "./machine.ts";
 import { temporaryDir } from "./temporary.ts";
-
-/** A fake Go that builds instantly: it logs its arguments and writes empty programs instead of binaries. */
-const FAKE_GO = `#!/bin/sh
-echo "$*" >> "$GO_LOG"
-case "$1" in
-env) echo "\${FAKE_VERSION:-go1.26.8}" ;;
-list) echo "go: downloading example.com/x v1.0.0"; echo unsafe; echo fmt; echo main ;;
-build)
-  echo fmt
-  if [ -n "$FAKE_FAILURE" ]; then echo "# main"; echo "main.go:1: $FAKE_FAILURE"; exit 1; fi
-  while [ "$1" != -o ]; do shift; done
-  out=$2; shift 2
-  for package; do
-    case "$out" in */) file=$out$(basename "$package") ;; *) file=$out ;; esac
-    echo "$GOCACHE" > "$file"; chmod 755 "$file"
-  done ;;
-esac
-`;
-
-interface Machine {
-  readonly env: Record<string, string>;
-  readonly cache: string;
-  calls(): Promise<string[]>;
-}
-
-/** Returns a separate machine: its PATH starts with the fake Go, and its cache is empty. */
-async function machine(more: Record<string, string> = {}): Promise<Machine> {
-  const dir = await temporaryDir();
-  const bin = join(dir, "bin");
-  const log = join(dir, "go.log");
-  await mkdir(bin);
-  await writeFile(join(bin, "go"), FAKE_GO, { mode: 0o755 });
-  await writeFile(log, "");
-  return {
-    cache: join(dir, "cache", "berth", "control-plane"),
-    env: { PATH: `${bin}:/usr/bin:/bin`, HOME: dir, XDG_CACHE_HOME: join(dir, "cache"), GO_LOG: log, ...more },
-    calls: async () => (await readFile(log, "utf8")).trim().split("\n"),
-  };
-}
-
-function recorder(): Progress & { readonly lines: string[] } {
-  const lines: string[] = [];
-  return { lines, update() {}, clear() {}, line: (text) => void lines.push(text) };
-}
 
 describe("the binaries of the control plane", () => {
   it("are built once and then found in the cache", async () => {
