@@ -46,7 +46,7 @@ const LONGEST_FOR_MS = 24 * 3_600 * SECOND_MS;
 
 const EXAMPLES = `
 The cluster is a real one (etcd, API server, controller-manager, scheduler) with a simulated node, whose containers
-are processes of this machine. It is built once per user, which takes some minutes and Go 1.26.
+are processes of this machine. The first run downloads it, or builds it with Go 1.26 in some minutes.
 
   npm run demo                                     until Ctrl-C
   npm run demo -- --for 60s                        ends by itself; the exit code is 0 only if every session was served
