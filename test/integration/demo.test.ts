@@ -200,7 +200,7 @@ describe("npm run demo -- --use-cluster", () => {
       expect(await demo.ended, demo.output).toBe(0);
       expect(demo.output).toMatch(/research 1: served/);
       expect(demo.output).toMatch(/batch 1: served/);
-      expect(demo.output).toMatch(/Served \d+ of \d+ session/);
+      expect(demo.output).toMatch(/Served \d+ of \d+ work item/);
       expect(alive(started)).toEqual([]);
       expect(await demoObjects()).toEqual([]);
       expect(await readdir(temporary)).toEqual([]);
