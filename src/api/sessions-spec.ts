@@ -39,7 +39,7 @@ const fields = z.strictObject({
   }),
   parking: z.enum(["Shell", "Program", "Key"], { error: removedParking }).optional().meta({
     description:
-      "How a warm Pod waits for its session. Shell: in /bin/sh, then it runs the template's command. Program: the template's program waits itself. Key: in CreateContainerConfigError, for a key of its Secret. Left out: Shell where the template and the cluster allow it, else Key.",
+      "How a warm Pod waits for its session. Shell: in /bin/sh, then it runs the template's command. Program: the template's program waits itself; if its session sleeps, only for the first work item. Key: in CreateContainerConfigError, for a key of its Secret. Left out: Shell where the template and the cluster allow it, else Key.",
   }),
   prepareTimeoutSeconds: seconds(
     600,

@@ -42,9 +42,10 @@ const REFUSED = "is set, which Kubernetes does not allow in a container that is 
  * it. Whether the cluster allows ephemeral containers is not part of it.
  */
 export function keptFromSleep({ parking, template }: SessionsSpec): string | null {
-  if (parking === "Key" || parking === "Program") {
-    return `spec.sessions.parking is ${parking}, and a session sleeps only where Pods wait in a shell: set Shell, or leave parking out`;
+  if (parking === "Key") {
+    return "spec.sessions.parking is Key, with which no session sleeps: set Shell or Program, or leave parking out";
   }
+  // With Program, a shell starts the programs of all work items but the first.
   return keptFromShell(template) ?? keptFromTurns(template);
 }
 

@@ -10,7 +10,7 @@ import { readFinished } from "../pods/finished.ts";
 import type { Parking } from "../pods/parking.ts";
 import { assignedAtMs, parkingOf } from "../pods/pod-gate.ts";
 import { sessionContainerName } from "../pods/pod-state.ts";
-import { endedTurn, hasTurns, isAsleep, keeperStatus, newestTurn, turnNumber } from "../pods/turns.ts";
+import { endedTurn, hasTurns, isAsleep, keeperStatus, newestTurn, startsAhead, turnNumber } from "../pods/turns.ts";
 import type { ClaimTrace, ItemTrace, Traces } from "./traces.ts";
 
 /** The moments of a session, in the order of its life. Entries of the same second are sorted in this order. */
@@ -131,9 +131,10 @@ function ofTurns(pod: Pod, events: readonly KubeEvent[]): Entry[] {
     if (turn === 0) return [];
     const startedAt = state?.running?.startedAt ?? state?.terminated?.startedAt;
     const waited = turn > endedTurn(pod) && assignedAtMs(pod) === null;
+    const waits = startsAhead(pod, turn) ? ", and its program waits" : " and waits in a shell";
     return [
       ...(turn === 1
-        ? startEntry(startedAt, "parked", "turn 1 started and waits in a shell")
+        ? startEntry(startedAt, "parked", `turn 1 started${waits}`)
         : startEntry(startedAt, "next-turn", `turn ${turn} started and waits in a shell for the next work item`)),
       ...endEntry(state?.terminated, `turn ${turn} ended${waited ? " while it waited," : ""}`),
     ];

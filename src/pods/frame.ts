@@ -26,16 +26,14 @@ export const STARTED_MARKER = "berth1 started";
 const SHELL_NAME = "berth-shell";
 
 /**
- * Waits for a frame, evaluates its body, and replaces itself with the command in its arguments. It runs in any POSIX
- * shell. It contains no `$(` and no `$$`, which the kubelet would expand.
+ * Waits for a frame. It runs in any POSIX shell. It contains no `$(` and no `$$`, which the kubelet would expand.
  *
  * - As the container's first process, a shell ignores SIGTERM unless it traps it.
- * - `set +xv` and the quiet `eval` keep credentials out of the log, even if the image's shell traces its commands.
+ * - `set +xv` keeps credentials out of the log, even if the image's shell traces its commands.
  * - A missing program ends the shell before it waits, so the Pod never counts as free. `command -v` alone accepts any
  *   existing path in some shells.
- * - The program gets `/dev/null` as its standard input. Otherwise a repeated frame would show it the credential again.
  */
-const SHIM = [
+const WAIT = [
   "{ set +xv; } 2>/dev/null; trap 'exit 143' TERM",
   'case $1 in */*) [ -f "$1" ] && [ -x "$1" ] ;; *) command -v "$1" >/dev/null ;; esac ||',
   '{ echo "$1: not found in the image, or not executable" >&2; exit 127; }',
@@ -45,9 +43,27 @@ const SHIM = [
   "_b=${_b#berth1 }; _n=${_b%% *}; _b=${_b#* }; _b=${_b% #end}",
   // biome-ignore lint/suspicious/noTemplateCurlyInString: a variable of the shell
   '[ "${#_b}" = "$_n" ] && break; done',
+].join("\n");
+
+/**
+ * Evaluates the frame's body, quietly, and starts the program. The program gets `/dev/null` as its standard input.
+ * Otherwise a repeated frame would show it the credential again.
+ */
+const START = [
   'eval "$_b" 2>/dev/null || exit 75',
   `unset _b _n; trap - TERM; echo '${STARTED_MARKER}'; exec "$@" </dev/null`,
 ].join("\n");
+
+/** Starts a program that reads its frame itself: the frame is all of its standard input. */
+const START_WITH_FRAME = [
+  "exec <<END || exit 75",
+  "berth1 $_n $_b #end",
+  "END",
+  `unset _b _n; trap - TERM; echo '${STARTED_MARKER}'; exec "$@"`,
+].join("\n");
+
+/** How a waiting shell gives its frame to the program: as variables, or as a line. */
+export type Passing = "variables" | "line";
 
 /**
  * The command of a container that waits in a shell, and then runs `argv`: the template's `command` and `args`. Exit
@@ -55,8 +71,9 @@ const SHIM = [
  * the Pod was deleted.
  * @param first lines of the shell's script that run before it waits
  */
-export function waitingCommand(argv: readonly string[], first = ""): string[] {
-  return ["/bin/sh", "-c", first + SHIM, SHELL_NAME, ...argv];
+export function waitingCommand(argv: readonly string[], passing: Passing = "variables", first = ""): string[] {
+  const start = passing === "line" ? START_WITH_FRAME : START;
+  return ["/bin/sh", "-c", `${first}${WAIT}\n${start}`, SHELL_NAME, ...argv];
 }
 
 /** Whether a container waits in Berth's shell. */

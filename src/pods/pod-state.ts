@@ -374,11 +374,11 @@ function endByCode({ exitCode, message }: ContainerStateTerminated): Pick<End, "
   return { cause: exitCode === EXIT_SIGKILL ? "Killed" : "Failed", message: text };
 }
 
-/** Exit code of the waiting shell when the command to run is not in the image. */
+/** Exit code of a shell when the command to run is not in the image. */
 const EXIT_NOT_FOUND = 127;
 
 function endedWaiting(pod: Pod, { exitCode, message }: ContainerStateTerminated): string {
-  if (parkingOf(pod) === "Shell" && exitCode === EXIT_NOT_FOUND) {
+  if ((parkingOf(pod) === "Shell" || hasTurns(pod)) && exitCode === EXIT_NOT_FOUND) {
     return `the program of container ${sessionContainerName(pod)} is not in the image: correct its command`;
   }
   const said = message?.trim();
@@ -389,11 +389,14 @@ function endedWaiting(pod: Pod, { exitCode, message }: ContainerStateTerminated)
 export const NEEDS_SHELL = "parking: Shell needs /bin/sh in the image: add it, or set parking: Key";
 
 /** Part of the message of a Pod whose keeper can't run. */
-export const NEEDS_TOOLS = "sleeping needs date and sleep in the image: add them, or set workspace.sleepSeconds: 0";
+export const NEEDS_TOOLS =
+  "sleeping needs /bin/sh, date and sleep in the image: add them, or set workspace.sleepSeconds: 0";
 
-/** What to do if the waiting shell could not be started; `said` is the runtime's message. */
+/** What to do if a shell could not be started; `said` is the runtime's message. */
 function shellFix(pod: Pod, said: string): string {
-  return parkingOf(pod) === "Shell" && said.includes("/bin/sh") ? `; ${NEEDS_SHELL}` : "";
+  if (!said.includes("/bin/sh")) return "";
+  if (parkingOf(pod) === "Shell") return `; ${NEEDS_SHELL}`;
+  return hasTurns(pod) ? `; ${NEEDS_TOOLS}` : "";
 }
 
 /**

@@ -1,11 +1,13 @@
 /**
  * Pods whose sessions sleep between work items. Each work item runs in an ephemeral container, a *turn*, so that the Pod
  * outlives it. The regular session container is the *keeper*: it holds the template's resources and runs no program.
- * The next turn waits in its shell until the session's next work item comes.
+ * The next turn waits in its shell until the session's next work item comes. With `parking: Program`, the first turn's
+ * program is started ahead of its work item, and reads it itself.
  */
 import {
   ANNOTATION_DEADLINE,
   ANNOTATION_ENDED_TURN,
+  ANNOTATION_PARKING,
   ANNOTATION_SESSION_CONTAINER,
   ANNOTATION_TURN_CONTAINER,
   KEEPER_VOLUME,
@@ -49,6 +51,9 @@ const KEEPER = [
   "sleep $_s & wait $!; done",
 ].join("\n");
 
+/** The `$0` of the shell that starts a program ahead of its work item. */
+const STARTER_NAME = "berth-program";
+
 /**
  * Ends a turn at once whose end is on record. The kubelet starts an ended turn again if it has lost the container's
  * record. While such a turn runs, the API server refuses the Pod's status, in which an ended container may not run
@@ -84,6 +89,15 @@ export function newestTurn({ spec }: Pick<Pod, "spec">): number {
 /** Whether a turn waits for a work item, or serves one. */
 export function hasOpenTurn(pod: Pod): boolean {
   return newestTurn(pod) > endedTurn(pod);
+}
+
+/**
+ * Whether the turn's program starts with its container, and waits for its work item itself (`parking: Program`). Only
+ * the first turn's does, since nothing of a session runs while it sleeps. The programs of later turns are started with
+ * their work items.
+ */
+export function startsAhead({ metadata: { annotations } }: Pick<Pod, "metadata">, turn: number): boolean {
+  return turn === 1 && annotations?.[ANNOTATION_PARKING] === "Program";
 }
 
 /** The name of a turn's container. */
@@ -212,10 +226,17 @@ export function renderTurn(live: Pod, turn: number): Container {
     ...{ workingDir, envFrom, volumeDevices, securityContext },
     ...{ terminationMessagePath, terminationMessagePolicy },
     env: env?.map((variable) => ofKeeper(variable, keeper.name)),
-    command: waitingCommand(keeper.command.slice(4), endAgain(turn)),
+    command: commandOf(live, turn, keeper.command.slice(4)),
     volumeMounts: mountsOf(keeper),
     stdin: true,
   }) as unknown as Container;
+}
+
+/** @param argv the template's `command` and `args` */
+function commandOf(live: Pod, turn: number, argv: readonly string[]): string[] {
+  if (startsAhead(live, turn)) return ["/bin/sh", "-c", `${endAgain(turn)}exec "$@"`, STARTER_NAME, ...argv];
+  const isProgram = live.metadata.annotations?.[ANNOTATION_PARKING] === "Program";
+  return waitingCommand(argv, isProgram ? "line" : "variables", endAgain(turn));
 }
 
 /** The patch that adds a turn to the Pod, with the strategic merge type and the subresource `ephemeralcontainers`. */

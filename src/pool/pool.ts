@@ -464,7 +464,7 @@ export class Pool {
     await this.#inBatches(ended, async ({ pod, end }) => {
       if (!LOST.has(end.cause)) this.#failedToPrepare(end.cause, failureOf(end));
       if (end.message.endsWith(NEEDS_SHELL)) this.#context.shellFailed("the image has no /bin/sh");
-      if (end.message.endsWith(NEEDS_TOOLS)) this.#context.sleepFailed("the image has no date and sleep");
+      if (end.message.endsWith(NEEDS_TOOLS)) this.#context.sleepFailed("the image has no /bin/sh, date or sleep");
       await this.#remove(pod.metadata.name ?? "", LOST.has(end.cause) ? "Lost" : "Failed");
     });
   }

@@ -67,10 +67,18 @@ describe("sessions can't sleep", () => {
     expect(keptFromSleep(withSession(container))).toContain(`${CONTAINER}.${why}`);
   });
 
-  test.each(["Key", "Program"])("with parking %s", (parking) => {
-    expect(keptFromSleep(withSession({}, {}, { parking }))).toBe(
-      `spec.sessions.parking is ${parking}, and a session sleeps only where Pods wait in a shell: set Shell, or leave parking out`,
+  test("with parking Key", () => {
+    expect(keptFromSleep(withSession({}, {}, { parking: "Key" }))).toBe(
+      "spec.sessions.parking is Key, with which no session sleeps: set Shell or Program, or leave parking out",
     );
+  });
+
+  test.each<[string, Json]>([
+    ["command is not set", { command: undefined }],
+    ["livenessProbe ", { livenessProbe: {} }],
+    ["ports is set", { ports: [{ containerPort: 8080 }] }],
+  ])("with parking Program where a shell could not start the program of a later item: %s", (why, container) => {
+    expect(keptFromSleep(withSession(container, {}, { parking: "Program" }))).toContain(`${CONTAINER}.${why}`);
   });
 
   test("beside another regular container, wherever it is in the list", () => {
@@ -88,6 +96,7 @@ describe("sessions can sleep", () => {
   test.each<[string, Json, Json?]>([
     ["with a command alone", {}],
     ["with parking Shell", {}, { parking: "Shell" }],
+    ["with parking Program", {}, { parking: "Program" }],
     ["with mounts of whole volumes", { volumeMounts: [{ name: "a", mountPath: "/a", subPath: "" }] }],
     [
       "with resources that bound the whole Pod",

@@ -1,6 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { END_REASON_LIST, END_REASONS } from "../../src/api/reasons.ts";
 import { explanationOf } from "../../src/explain/explanation.ts";
+import type { Pod } from "../../src/kube/resource.ts";
+import { PREPARED } from "../pods/pods.ts";
 import {
   asleepPod,
   at,
@@ -129,6 +131,16 @@ describe("the explanation", () => {
       standing: "running",
       sentence: `It runs in Pod berth-research-x on node node-1, since ${at(4)}.`,
     });
+  });
+
+  test("for a claimed Pod with parking Program says what waits: a shell, once its session has slept", () => {
+    const program = { "berth.dev/parking": "Program" };
+    const sentenceOf = (of: Pod, turn: number) => {
+      const prepared = { ...of, status: { ...of.status, conditions: PREPARED } };
+      return explanationOf(traces({ pods: [prepared], claims: [{ ...claim({ opened: false }), turn }] })).sentence;
+    };
+    expect(sentenceOf(waitingPod(program), 0)).toMatch(/its container still waits in its program for a session\.$/);
+    expect(sentenceOf(asleepPod(program), 2)).toMatch(/its container still waits in a shell for a session\.$/);
   });
 
   test("for a sleeping session says until when, how its last work item ended, and what its next message finds", () => {

@@ -87,16 +87,18 @@ export function turnsPod(
 }
 
 /** A Pod whose session slept from the 10th to the 20th second, and runs its second work item. */
-export const awakePod = () =>
+export const awakePod = (annotations: Record<string, string> = {}) =>
   turnsPod("assigned", [[1, 9], [11]], {
     "berth.dev/ended-turn": "1",
     "berth.dev/work-id": "work_2",
     "berth.dev/assigned-at": at(20),
+    ...annotations,
   });
 
 /** A Pod whose session sleeps since the 10th second, after its first work item. */
-export const asleepPod = () =>
+export const asleepPod = (annotations: Record<string, string> = {}) =>
   turnsPod("sleeping", [[1, 9], [11]], {
+    ...annotations,
     "berth.dev/ended-turn": "1",
     "berth.dev/work-id": WORK_ID,
     "berth.dev/assigned-at": at(5),

@@ -97,6 +97,16 @@ describe("the timeline", () => {
     ]);
   });
 
+  test("tells that the first program waits itself with parking Program, and that all others wait in a shell", () => {
+    const told = timelineOf(traces({ pods: [awakePod({ "berth.dev/parking": "Program" })] }));
+    expect(told.map(({ message }) => message)).toEqual(
+      expect.arrayContaining([
+        "turn 1 started, and its program waits",
+        "turn 2 started and waits in a shell for the next work item",
+      ]),
+    );
+  });
+
   test("tells from its Pod that a session sleeps, when the Events are gone", () => {
     const lines = ({ pods, events = [] }: Pick<Parameters<typeof traces>[0] & object, "pods" | "events">) =>
       timelineOf(traces({ pods: pods ?? [], events })).map(({ what, message }) => `${what}: ${message}`);

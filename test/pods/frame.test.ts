@@ -17,6 +17,7 @@ import fc from "fast-check";
 import { afterAll, describe, expect, onTestFinished, test } from "vitest";
 import {
   isWaitingCommand,
+  type Passing,
   programFrame,
   type SecretFile,
   type SessionVariables,
@@ -53,6 +54,7 @@ interface Start {
   readonly flags?: readonly string[];
   /** A program that starts the shell. */
   readonly launcher?: readonly string[];
+  readonly passing?: Passing;
 }
 
 /**
@@ -62,9 +64,9 @@ interface Start {
 function start(
   { program, args, argv0 }: Shell,
   argv: readonly string[],
-  { env, flags = [], launcher = [] }: Start = {},
+  { env, flags = [], launcher = [], passing }: Start = {},
 ) {
-  const [, ...command] = waitingCommand(argv);
+  const [, ...command] = waitingCommand(argv, passing);
   const [file = "", ...rest] = [...launcher, program, ...args, ...flags, ...command];
   const stdin = pipe();
   const child: ChildProcess = spawn(file, rest, {
@@ -124,6 +126,12 @@ async function run(shell: Shell, argv: readonly string[], input: string, how?: S
 
 function frameOf(variables: SessionVariables, file?: SecretFile): string {
   const frame = shellFrame(variables, file);
+  if (frame === null) throw new Error("the values do not fit");
+  return frame;
+}
+
+function programFrameOf(variables: SessionVariables): string {
+  const frame = programFrame(variables);
   if (frame === null) throw new Error("the values do not fit");
   return frame;
 }
@@ -307,6 +315,75 @@ for (const [name, shell] of Object.entries(SHELLS)) {
       }
     });
 
+    describe("for a program that reads its frame itself", () => {
+      const passing = "line";
+      /** The line that the program reads; the shell reads the line break before it. */
+      const lineOf = (frame: string) => frame.slice(1);
+
+      test("starts it with the first whole frame as all of its input", async () => {
+        const frame = programFrameOf({ A: HOSTILE, B: "\ud800 é\n\x7f #end" });
+        const input = `berth1 10 {"A":"half${frame}${programFrameOf({ A: "again" })}`;
+        const ended = await run(shell, ["/bin/cat"], input, { passing });
+        expect(ended).toEqual({ code: 0, stdout: `${STARTED_MARKER}\n${lineOf(frame)}`, stderr: "" });
+      });
+
+      test("passes every frame unchanged, also the longest one", async () => {
+        const variables = fc.dictionary(fc.string({ unit: "grapheme-ascii" }), fc.string({ unit: "binary" }), {
+          noNullPrototype: true,
+        });
+        const longest = { A: "x".repeat(4_095 - programFrameOf({ A: "" }).length - 3) };
+        expect(programFrameOf(longest)).toHaveLength(4_095);
+        await fc.assert(
+          fc.asyncProperty(variables, async (some) => {
+            const frame = programFrameOf(some);
+            const { stdout } = await run(shell, ["/bin/cat"], frame, { passing });
+            expect(stdout).toBe(`${STARTED_MARKER}\n${lineOf(frame)}`);
+          }),
+          { numRuns: 20, examples: [[longest]] },
+        );
+      });
+
+      test("starts it with its own environment alone, and its arguments", async () => {
+        const argv = ["/bin/sh", "-c", 'env -0; printf "<%s>" "$@"; exit 7', "name", "a b", HOSTILE];
+        // Every variable that the shell sets would be one of the program.
+        const how = { passing, flags: ["-a"], env: { OWN: "own" } } as const;
+        const { code, stdout, stderr } = await run(shell, argv, programFrameOf({ SECRET: "secret-value" }), how);
+        expect({ code, stderr }).toEqual({ code: 7, stderr: "" });
+        expect(stdout).toContain("OWN=own");
+        expect(stdout).toContain(`<a b><${HOSTILE}>`);
+        expect(stdout).not.toContain("secret-value");
+      });
+
+      test("is replaced by it, and leaves SIGTERM to it", async () => {
+        const { child, write, ended } = start(shell, ["/bin/sh", "-c", "kill -TERM $$; echo alive"], { passing });
+        await waits(() => child.pid);
+        write(programFrameOf({ A: "1" }));
+        await ended;
+        expect(child.signalCode).toBe("SIGTERM");
+      });
+
+      test("shows no value when the shell traces its commands", async () => {
+        const frame = programFrameOf({ SECRET: "secret-value" });
+        const ended = await run(shell, ["/bin/true"], frame, { passing, flags: ["-x", "-v"] });
+        expect([ended.code, ended.stdout]).toEqual([0, `${STARTED_MARKER}\n`]);
+        expect(ended.stderr).not.toContain("secret-value");
+      });
+
+      test("starts nothing when standard input closes without a frame", async () => {
+        const ended = await run(shell, ["/bin/echo", "started"], "berth1 2 {}\n", { passing });
+        expect(ended).toEqual({ code: 75, stdout: "", stderr: "" });
+      });
+
+      test.skipIf(!shell.program.endsWith("bash"))("starts nothing if an old bash can't write to /tmp", async () => {
+        // Before version 5.1, bash passes the line in a file. No file may grow here.
+        const launcher = ["/bin/sh", "-c", 'trap "" XFSZ; ulimit -f 0; exec "$@"', "launcher"];
+        const how = { passing, launcher, env: { BASH_COMPAT: "50" } } as const;
+        const { code, stdout } = await run({ ...shell, args: ["--posix"] }, ["/bin/cat"], programFrameOf({}), how);
+        expect(stdout).toBe("");
+        expect(code).toBeGreaterThan(0);
+      });
+    });
+
     test("starts nothing when the file can't be written", async () => {
       const folder = newFolder();
       for (const path of [join(folder, "none", "key"), folder]) {
@@ -319,14 +396,18 @@ for (const [name, shell] of Object.entries(SHELLS)) {
 }
 
 describe("the command of a waiting container", () => {
-  test("is a shell with a script that the kubelet does not expand, and the program's arguments", () => {
-    const [shell, flag, script = "", name, ...argv] = waitingCommand(["node", "a b"]);
-    expect([shell, flag, name, argv]).toEqual(["/bin/sh", "-c", "berth-shell", ["node", "a b"]]);
-    expect(script).not.toMatch(/\$[($]/);
-  });
+  test.each(["variables", "line"] as const)(
+    "is a shell with a script that the kubelet does not expand, and the program's arguments: %s",
+    (passing) => {
+      const [shell, flag, script = "", name, ...argv] = waitingCommand(["node", "a b"], passing);
+      expect([shell, flag, name, argv]).toEqual(["/bin/sh", "-c", "berth-shell", ["node", "a b"]]);
+      expect(script).not.toMatch(/\$[($]/);
+    },
+  );
 
   test("is recognized", () => {
     expect(isWaitingCommand(waitingCommand(["node"]))).toBe(true);
+    expect(isWaitingCommand(waitingCommand(["node"], "line"))).toBe(true);
     for (const other of [undefined, [], ["/bin/sh", "-c", "echo"], ["/bin/sh", "-c", "echo", "x"]]) {
       expect(isWaitingCommand(other)).toBe(false);
     }

@@ -1,13 +1,13 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { KEEPER_VOLUME } from "../../src/api/names.ts";
 import type { Container, ContainerState, Pod } from "../../src/kube/resource.ts";
-import { isWaitingCommand, waitingCommand } from "../../src/pods/frame.ts";
+import { isWaitingCommand, programFrame, waitingCommand } from "../../src/pods/frame.ts";
 import { newPodName } from "../../src/pods/pod-render.ts";
 import {
   endedTurn,
@@ -26,6 +26,7 @@ import {
   renderTurn,
   slotName,
   slotOf,
+  startsAhead,
   turnName,
   turnNumber,
   turnPatch,
@@ -191,6 +192,21 @@ describe("a turn's container", () => {
     });
   });
 
+  test("with parking Program starts the first program ahead, and waits in a shell for the items of all others", () => {
+    const live = liveOf({ container: CONTAINER, annotations: { "berth.dev/parking": "Program" } });
+    const [first, second] = [renderTurn(live, 1), renderTurn(live, 2)];
+    expect(startsAhead(live, 1)).toBe(true);
+    expect(first).toMatchObject({ stdin: true });
+    expect(first.command).toEqual(["/bin/sh", "-c", expect.any(String), "berth-program", "node", "a b", "--x"]);
+    expect(isWaitingCommand(first.command)).toBe(false);
+    expect(startsAhead(live, 2)).toBe(false);
+    const [, , waiting = ""] = waitingCommand([], "line");
+    expect(second.command?.[2]?.endsWith(waiting)).toBe(true);
+    expect(second.command?.slice(3)).toEqual(["berth-shell", "node", "a b", "--x"]);
+    // The kubelet would expand these.
+    expect(first.command?.[2]).not.toMatch(/\$\([A-Za-z_]|\$\$/);
+  });
+
   test("gets what admission added to the Pod", () => {
     const live = liveOf();
     const keeper = live.spec.containers[0] as Container;
@@ -337,30 +353,46 @@ async function runBy(shell: Shell, deadline: string | null, duringSleep = "") {
 /** The exit code of a shell that waited for its line when its input was closed. */
 const WAITED = 75;
 
-/** Starts the shell of a turn on a node whose Pod has this record of ended turns, with closed input. */
-function startTurn({ program, args, argv0 }: Shell, turn: number, ended: string | null): number | null {
+interface TurnStart {
+  /** The Pod's record of ended turns. */
+  readonly ended: string | null;
+  readonly parking?: "Shell" | "Program";
+  /** Of the template. */
+  readonly argv?: readonly string[];
+  /** What is on its standard input before that closes. */
+  readonly input?: string;
+}
+
+/** Starts the shell of a turn on a node. */
+function startTurn({ program, args, argv0 }: Shell, turn: number, of: TurnStart) {
+  const { ended, parking = "Shell", argv = ["sh"], input = "" } = of;
   const folder = newFolder();
   if (ended !== null) writeFileSync(join(folder, fileOf("berth.dev/ended-turn")), ended);
-  const pod = liveOf({ container: { command: ["sh"] } });
+  const pod = liveOf({ container: { command: [...argv] }, annotations: { "berth.dev/parking": parking } });
   const [{ mountPath }] = keeperOf({ name: "worker" })["volumeMounts"] as [{ mountPath: string }];
   const [, ...command] = renderTurn(pod, turn).command ?? [];
   const script = command.map((each) => each.replaceAll(mountPath, folder));
+  writeFileSync(join(folder, "input"), input);
+  // With a socket, which Node would use, bash reads its user's start-up file.
+  const stdin = openSync(join(folder, "input"), "r");
   const { status, stdout, stderr } = spawnSync(program, [...args, ...script], {
-    ...{ encoding: "utf8", env: { PATH: REAL_PATH }, stdio: ["ignore", "pipe", "pipe"] },
+    ...{ encoding: "utf8", env: { PATH: REAL_PATH }, stdio: [stdin, "pipe", "pipe"] },
     ...(argv0 && { argv0 }),
   });
-  expect([stdout, stderr]).toEqual(["", ""]);
-  return status;
+  closeSync(stdin);
+  return { status, stdout, stderr };
 }
 
 for (const [name, shell] of Object.entries(SHELLS)) {
   describe.skipIf(!isInstalled(shell))(`in ${name}, the shell of a turn`, () => {
+    const ended = (turn: number, record: string | null) => startTurn(shell, turn, { ended: record });
+
     test.each([
       [3, "3"],
       [3, "12"],
       [1, "1\n"],
-    ])("ends at once when turn %i starts again after turn %j has ended on record", (turn, ended) => {
-      expect(startTurn(shell, turn, ended)).toBe(0);
+    ])("ends at once when turn %i starts again after turn %j has ended on record", (turn, record) => {
+      expect(ended(turn, record)).toEqual({ status: 0, stdout: "", stderr: "" });
     });
 
     test.each([
@@ -369,8 +401,37 @@ for (const [name, shell] of Object.entries(SHELLS)) {
       [1, "nonsense"],
       [1, ""],
       [1, null],
-    ])("of turn %i waits if %j is on record", (turn, ended) => {
-      expect(startTurn(shell, turn, ended)).toBe(WAITED);
+    ])("of turn %i waits if %j is on record", (turn, record) => {
+      expect(ended(turn, record)).toEqual({ status: WAITED, stdout: "", stderr: "" });
+    });
+  });
+
+  describe.skipIf(!isInstalled(shell))(`in ${name}, a turn with parking Program`, () => {
+    /** The program prints its arguments and its input. */
+    const argv = ["sh", "-c", 'echo "$1"; cat; exit 7', "worker", "a b"];
+    const startedAs = (turn: number, ended: string, input: string) =>
+      startTurn(shell, turn, { ended, parking: "Program", argv, input });
+    const frame = programFrame({ ANTHROPIC_WORK_ID: "work_1" }) ?? "";
+
+    test("starts the first program ahead of its work item, with the container's input", () => {
+      const input = `\n${frame}${frame}`;
+      expect(startedAs(1, "0", "")).toEqual({ status: 7, stdout: "a b\n", stderr: "" });
+      expect(startedAs(1, "0", input)).toEqual({ status: 7, stdout: `a b\n${input}`, stderr: "" });
+    });
+
+    test("starts no later program before its work item comes", () => {
+      expect(startedAs(2, "1", "\n")).toEqual({ status: WAITED, stdout: "", stderr: "" });
+      const stdout = `berth1 started\na b\n${frame.slice(1)}`;
+      expect(startedAs(2, "1", `\n${frame}${frame}`)).toEqual({ status: 7, stdout, stderr: "" });
+    });
+
+    test.each([1, 2])("starts no program when turn %i starts again after it has ended on record", (turn) => {
+      expect(startedAs(turn, String(turn), frame)).toEqual({ status: 0, stdout: "", stderr: "" });
+    });
+
+    test.each([1, 2])("ends with 127 if the program of turn %i is not in the image", (turn) => {
+      const missing = { ended: "0", parking: "Program", argv: ["no-such-program"], input: frame } as const;
+      expect(startTurn(shell, turn, missing)).toMatchObject({ status: 127, stdout: "" });
     });
   });
 

@@ -62,6 +62,7 @@ function poolOf(pods: readonly Pod[], answer: Answer, unattached = "", warm = 1)
     environment: () => ({ spec: { sessions } }),
     template: () => ({ hash: "", needs: [], parking: { mode: "Key" }, render: () => NEW }),
     shellFailed: (message: string) => failures.push(message),
+    sleepFailed: (message: string) => failures.push(message),
   });
   const pool: Pool = new Pool({
     context,
@@ -211,23 +212,35 @@ test("keeps connections to all Pods that wait, the oldest first, whether they ar
   expect(kept[0]).toEqual(["a", "b", "c"]);
 });
 
+const NO_SHELL = 'exec: "/bin/sh": no such file or directory';
+
 test.each([
-  ["has no shell", 'exec: "/bin/sh": no such file or directory', ["the image has no /bin/sh"]],
-  ["could not be started otherwise", "mkdir /x: read-only file system", []],
-])("reports that Pods can't wait in a shell if the image %s", async (_, message, expected) => {
-  const { metadata, ...rest } = free("parked", {
-    phase: "Failed",
-    containerStatuses: [
-      { name: "worker", state: { terminated: { exitCode: 128, reason: "StartError", message, finishedAt: null } } },
-    ],
-  });
-  const annotations = { ...metadata.annotations, "berth.dev/parking": "Shell" };
-  const over = { ...rest, metadata: { ...metadata, annotations } };
-  const { pool, run, failures } = poolOf([over], ({ plural, verb }) => {
-    if (plural === "pods" && verb === "get") return over;
-    return plural === "secrets" ? claimSecret({ use: "removal" }) : {};
-  });
-  await run(1_000);
-  expect([...new Set(failures)]).toEqual(expected);
-  expect(pool.problem()).toMatchObject({ is: "preparing", message: expect.stringContaining(message) });
-});
+  ["has no shell", NO_SHELL, "Shell", {}, ["the image has no /bin/sh"]],
+  ["could not be started otherwise", "mkdir /x: read-only file system", "Shell", {}, []],
+  [
+    "has no shell for a program",
+    NO_SHELL,
+    "Program",
+    { "berth.dev/ended-turn": "0" },
+    ["the image has no /bin/sh, date or sleep"],
+  ],
+])(
+  "reports that Pods can't wait in a shell, or sleep, if the image %s",
+  async (_, message, parking, turns, expected) => {
+    const { metadata, ...rest } = free("parked", {
+      phase: "Failed",
+      containerStatuses: [
+        { name: "worker", state: { terminated: { exitCode: 128, reason: "StartError", message, finishedAt: null } } },
+      ],
+    });
+    const annotations = { ...metadata.annotations, "berth.dev/parking": parking, ...turns };
+    const over = { ...rest, metadata: { ...metadata, annotations } };
+    const { pool, run, failures } = poolOf([over], ({ plural, verb }) => {
+      if (plural === "pods" && verb === "get") return over;
+      return plural === "secrets" ? claimSecret({ use: "removal" }) : {};
+    });
+    await run(1_000);
+    expect([...new Set(failures)]).toEqual(expected);
+    expect(pool.problem()).toMatchObject({ is: "preparing", message: expect.stringContaining(message) });
+  },
+);

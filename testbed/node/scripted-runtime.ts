@@ -14,7 +14,7 @@ import {
 } from "./runtime.ts";
 import type { ScriptedPollers } from "./scripted-poller.ts";
 import type { ScriptedWorkers } from "./scripted-worker.ts";
-import { parkingOf } from "./session-frame.ts";
+import { isStartedByShell, parkingOf } from "./session-frame.ts";
 import { WaitingContainer } from "./waiting-container.ts";
 
 const DIES_OF_SIGTERM: OnTerm = { code: EXIT_SIGTERM, afterMs: 0 };
@@ -47,7 +47,7 @@ export class ScriptedRuntime implements ContainerRuntime {
     }
     const parking = parkingOf(request.pod, request.container);
     // A shell looks for the program itself. Without one, the runtime does.
-    const isMissing = parking === "Program" && request.fate?.kind === "start-error";
+    const isMissing = !isStartedByShell(request.container) && request.fate?.kind === "start-error";
     if (!parking || isMissing) return this.#run(request);
     return new WaitingContainer(this.#clock, parking, request, (started) => this.#run(started));
   }

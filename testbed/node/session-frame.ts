@@ -2,6 +2,7 @@ import { ANNOTATION_PARKING } from "../../src/api/names.ts";
 import { isRecord } from "../../src/core/json.ts";
 import type { Container, Pod } from "../../src/kube/objects.ts";
 import { isWaitingCommand } from "../../src/pods/frame.ts";
+import { turnNumber } from "../../src/pods/turns.ts";
 import { mainContainerName } from "./fate.ts";
 import { isKeeper } from "./keeper.ts";
 
@@ -26,9 +27,15 @@ export class FrameError extends Error {}
 /** Returns how a container waits for a frame, or undefined if it doesn't. */
 export function parkingOf({ metadata, ...pod }: Pod, container: Container): Parking | undefined {
   if (container["stdin"] !== true || isKeeper(container)) return undefined;
-  if (isWaitingCommand(container.command)) return "Shell";
   const isProgram = metadata.annotations?.[ANNOTATION_PARKING] === "Program";
-  return isProgram && container.name === mainContainerName({ metadata, ...pod }) ? "Program" : undefined;
+  if (!isProgram) return isWaitingCommand(container.command) ? "Shell" : undefined;
+  const isSession = turnNumber(container.name) > 0 || container.name === mainContainerName({ metadata, ...pod });
+  return isSession ? "Program" : undefined;
+}
+
+/** Whether a shell starts the container's program, as for every turn. A shell ends if the program is missing. */
+export function isStartedByShell({ name, command }: Container): boolean {
+  return isWaitingCommand(command) || turnNumber(name) > 0;
 }
 
 /**

@@ -2,7 +2,7 @@ import type { Clock, Timer } from "../../src/core/clock.ts";
 import type { Container } from "../../src/kube/objects.ts";
 import { type ScriptedInput, ScriptedStreams } from "./container-streams.ts";
 import { type ContainerExit, EXIT_SIGKILL, EXIT_SIGTERM, type LiveContainer, type StartRequest } from "./runtime.ts";
-import { FrameError, type Parking, readFrame, type SessionFrame, STARTED } from "./session-frame.ts";
+import { FrameError, isStartedByShell, type Parking, readFrame, type SessionFrame, STARTED } from "./session-frame.ts";
 
 /** The waiting shell's exit code when its standard input is closed, or when a frame fails. */
 const EXIT_NO_FRAME = 75;
@@ -32,8 +32,8 @@ export class WaitingContainer implements LiveContainer, ScriptedInput {
     this.#parking = parking;
     this.#request = request;
     this.#run = run;
-    // The shell looks for its program before it waits.
-    if (parking === "Shell" && request.fate?.kind === "start-error") this.#notFound();
+    // A shell finds out before it waits.
+    if (isStartedByShell(request.container) && request.fate?.kind === "start-error") this.#notFound();
   }
 
   signal(signal: "SIGTERM" | "SIGKILL"): void {

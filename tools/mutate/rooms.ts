@@ -408,6 +408,12 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "'break; done'",
       },
       {
+        name: "shows a repeated frame to a program that reads it itself",
+        guard: "guard",
+        find: '"exec <<END || exit 75"',
+        replace: '"cat >/dev/null <<END || exit 75"',
+      },
+      {
         name: "shows a repeated frame to the program",
         guard: "guard",
         find: 'exec "$@" </dev/null`',

@@ -564,6 +564,18 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         replace: '&& id === "";',
       },
       {
+        name: "starts a program ahead in a sleeping Pod",
+        guard: "guard",
+        find: "return turn === 1 && annotations",
+        replace: "return turn >= 1 && annotations",
+      },
+      {
+        name: "starts an ended program again that waits for its item itself",
+        guard: "endedRecord",
+        find: `\`\${endAgain(turn)}exec "$@"\``,
+        replace: "'exec \"$@\"'",
+      },
+      {
         name: "starts an ended turn again",
         guard: "rerun",
         find: "2>/dev/null && exit 0; unset _e",

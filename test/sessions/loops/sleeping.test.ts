@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { PODS, type Pod } from "../../../src/kube/resource.ts";
-import { endedTurn, MOST_TURNS, newestTurn } from "../../../src/pods/turns.ts";
+import { isWaitingCommand } from "../../../src/pods/frame.ts";
+import { endedTurn, MOST_TURNS, newestTurn, turnNumber } from "../../../src/pods/turns.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { metricValue } from "../../support/metric-value.ts";
 import { refusal } from "./api-server.ts";
@@ -12,8 +13,8 @@ const SECOND = 1_000;
 const LABELS = { namespace: NAMESPACE, environment: NAME };
 
 describe("a session that sleeps", () => {
-  test("gets its next items in the same Pod, each in a turn of its own", async () => {
-    const { world, serve, sleeperOf, nameOf } = await sleepyWorld();
+  test.each(["Shell", "Program"])("gets its next items in the same Pod, each in its own turn: %s", async (parking) => {
+    const { world, serve, sleeperOf, nameOf } = await sleepyWorld({ sessions: { parking } });
     const sessionId = await serve();
     const name = nameOf(sessionId);
     for (let n = 0; n < 3; n += 1) await serve(sessionId);
@@ -203,6 +204,49 @@ describe("a Pod is not kept", () => {
     expect(world.podsOf("sleeping")).toEqual([]);
     await serve(sessionId);
     expect(nameOf(sessionId)).not.toBe(name);
+  });
+});
+
+describe("with parking Program", () => {
+  /** How each turn of a Pod waited for its work item: with its program, or in a shell. */
+  const waysOf = ({ spec: { ephemeralContainers = [] } }: Pod) => {
+    const turns = ephemeralContainers.toSorted((one, other) => turnNumber(one.name) - turnNumber(other.name));
+    return turns.map(({ command }) => (isWaitingCommand(command) ? "shell" : "program"));
+  };
+
+  test("a sleeping Pod runs a shell only, whose line starts the program", async () => {
+    const { world, serve, sleeperOf } = await sleepyWorld({ sessions: { parking: "Program" } });
+    expect(world.parked.map(waysOf)).toEqual([["program"]]);
+    const sessionId = await serve();
+    expect(waysOf(sleeperOf(sessionId) as Pod)).toEqual(["program", "shell"]);
+    await serve(sessionId);
+    expect(waysOf(sleeperOf(sessionId) as Pod)).toEqual(["program", "shell", "shell"]);
+  });
+
+  test.each(["line", "marker"] as const)("a woken session starts once if a %s is lost", async (kind) => {
+    const { world, operator, serve, nameOf } = await sleepyWorld({ sessions: { parking: "Program" } });
+    const sessionId = await serve();
+    const name = nameOf(sessionId);
+    let lost = 0;
+    operator.kube.loses = (what) => what === kind && lost++ === 0;
+    await serve(sessionId);
+    expect(lost).toBeGreaterThan(0);
+    expect(world.starts.map(({ pod, container }) => [pod, container])).toEqual([
+      [name, "berth-turn-1"],
+      [name, "berth-turn-2"],
+    ]);
+  });
+
+  test("no session sleeps where no shell could start its later programs, and the status says why", async () => {
+    const template = { spec: { ...TEMPLATE.spec, containers: [{ name: "worker", image: "worker:1" }] } };
+    const { world } = await sleepyWorld({ sessions: { parking: "Program", template } });
+    const item = world.enqueue();
+    await world.until("the item is served", () => world.item(item).state === "stopped" && world.isSettled);
+    expect(world.podsOf("sleeping")).toEqual([]);
+    expect(world.environment?.status?.sleep).toMatchObject({
+      enabled: false,
+      message: expect.stringContaining("command is not set"),
+    });
   });
 });
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { programFrame, shellFrame, waitingCommand } from "../../../src/pods/frame.ts";
-import { FrameError, parkingOf, readFrame } from "../../../testbed/node/session-frame.ts";
+import { FrameError, isStartedByShell, parkingOf, readFrame } from "../../../testbed/node/session-frame.ts";
 import { boundPod, type PodShape } from "./pod-bench.ts";
 
 const line = (frame: string | null) => frame?.slice(1, -1) ?? "";
@@ -68,6 +68,13 @@ describe("a body that must never be sent", () => {
   });
 });
 
+test("a shell starts every turn, and what waits in Berth's shell", () => {
+  const isByShell = (name: string, command: string[]) => isStartedByShell({ name, command });
+  expect(isByShell("berth-turn-1", ["/bin/sh", "-c", "", "berth-program", "x"])).toBe(true);
+  expect(isByShell("worker", waitingCommand(["x"]))).toBe(true);
+  expect(isByShell("worker", ["x"])).toBe(false);
+});
+
 describe("a container waits for a session", () => {
   const parking = (shape: PodShape) => {
     const pod = boundPod(shape);
@@ -79,6 +86,12 @@ describe("a container waits for a session", () => {
     expect(parking({ containers: [{ command: waitingCommand(["x"]), stdin: true }] })).toEqual(["Shell"]);
     const containers = [{ stdin: true }, { name: "d", stdin: true }];
     expect(parking({ containers, ...program })).toEqual(["Program", undefined]);
+    // A turn's program reads the line itself, also if a shell starts it.
+    const turns = [
+      { name: "berth-turn-1", stdin: true },
+      { name: "berth-turn-2", command: waitingCommand(["x"], "line"), stdin: true },
+    ];
+    expect(parking({ containers: turns, ...program })).toEqual(["Program", "Program"]);
   });
 
   test("and in no other case", () => {

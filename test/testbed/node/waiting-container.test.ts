@@ -183,5 +183,8 @@ describe("a worker that gets a frame", () => {
     expect(second.identities[0]).toEqual(identity);
     const missing = new WaitingBench({ c: { kind: "start-error" } }, shape);
     expect(await missing.end("StartError")).toMatchObject({ exitCode: 128 });
+    const turn = { containers: [{ ...SHELL, env }], annotations: { "berth.dev/parking": "Program" } };
+    const inShell = new WaitingBench({ c: { kind: "start-error" } }, turn);
+    expect(await inShell.end("Error")).toMatchObject({ exitCode: 127 });
   });
 });
