@@ -68,6 +68,7 @@ export default defineConfig({
             "kube-client",
             "kube-informer",
             "lease-operator",
+            "pod-limits",
             "sessions-life",
             "simulated-node-attach",
             "turn-policy",

@@ -1,8 +1,9 @@
 import { GROUP } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
-import { apiErrorText, isForbidden, isMaybeApplied, isQuotaExceeded } from "../kube/errors.ts";
+import { apiErrorText, isBadRequest, isForbidden, isInvalid, isMaybeApplied, isQuotaExceeded } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { deletePod } from "../pods/delete.ts";
+import { withPodLimits } from "../pods/pod-limits.ts";
 import { newPodName } from "../pods/pod-render.ts";
 import { isPerSession, type OwnVolume } from "../pods/workspace-pods.ts";
 import { allowsAll } from "../policy/pod-policy.ts";
@@ -30,6 +31,8 @@ export class PodCreation {
   readonly #options: PodCreationOptions;
   readonly #context: PoolContext;
   readonly #quota = new QuotaDoubt();
+  /** The hash of the last template whose Pods are refused with limits of the whole Pod. */
+  #unlimited: string | null = null;
 
   constructor(options: PodCreationOptions) {
     this.#options = options;
@@ -81,7 +84,7 @@ export class PodCreation {
 
   /** Never throws. */
   async #createPod(podName: string, own?: OwnVolume): Promise<void> {
-    const { kube, points, metrics, labels, logger } = this.#context;
+    const { points, metrics, labels, logger } = this.#context;
     const template = this.#context.template();
     // Checked here, too: the spec may have changed since the reconciler allowed creation.
     if (!allowsAll(this.#context.podPolicy, template.needs)) return;
@@ -90,7 +93,7 @@ export class PodCreation {
     this.#options.expected.add(podName, sessionId);
     let made: Pod | null = null;
     try {
-      made = await points.run("prepare.create-pod", { pod: podName }, () => kube.create(PODS, pod));
+      made = await points.run("prepare.create-pod", { pod: podName }, () => this.#send(pod, template.hash));
       await this.#refuseChanged(made, pod);
       this.#options.turns.add(made, true);
       metrics.podsCreated.inc(labels);
@@ -107,6 +110,32 @@ export class PodCreation {
       logger.warn({ error: errorText(error) }, "a session Pod could not be created");
     }
     this.#options.onChange();
+  }
+
+  /**
+   * Creates the Pod, with limits of the whole Pod if it may have them. A sidecar that admission injects can make the API
+   * server refuse them: it derives the Pod's requests from the containers before admission, and then requires that they
+   * are not less than those of the containers together.
+   * @throws KubeApiError
+   */
+  async #send(pod: Pod, hash: string): Promise<Pod> {
+    const { kube, logger } = this.#context;
+    const limited = this.#unlimited === hash ? null : withPodLimits(pod);
+    if (limited === null) return kube.create(PODS, pod);
+    try {
+      return await kube.create(PODS, limited);
+    } catch (error) {
+      if (!isRefused(error)) throw error;
+      const made = await kube.create(PODS, pod);
+      this.withoutPodLimits(hash);
+      logger.info({ error: errorText(error) }, "session Pods are refused with limits of the whole Pod");
+      return made;
+    }
+  }
+
+  /** Creates the Pods of this template without limits of the whole Pod. */
+  withoutPodLimits(hash: string): void {
+    this.#unlimited = hash;
   }
 
   /** Notes that all wanted Pods were created. */
@@ -129,6 +158,11 @@ export class PodCreation {
       `an admission webhook or policy of the cluster changes the labels ${changed.join(", ")} of Pods as they are created: have it leave labels that begin with ${OWN_LABELS} alone`,
     );
   }
+}
+
+/** Whether the API server refused a Pod for what it says. An admission policy may choose its status. */
+function isRefused(error: unknown): boolean {
+  return isInvalid(error) || isBadRequest(error) || (isForbidden(error) && !isQuotaExceeded(error));
 }
 
 const OWN_LABELS = `${GROUP}/`;

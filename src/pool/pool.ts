@@ -5,6 +5,7 @@ import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
+import { POD_LIMITS_REFUSED } from "../pods/pod-limits.ts";
 import { type End, NEEDS_SHELL, NEEDS_TOOLS, stateOf } from "../pods/pod-state.ts";
 import { hasOpenTurn, hasTurns } from "../pods/turns.ts";
 import { isPerSession, sessionBoundTo } from "../pods/workspace-pods.ts";
@@ -463,6 +464,7 @@ export class Pool {
     await this.#inBatches(strays, (pod) => this.#remove(pod.metadata.name ?? "", "Stray"));
     await this.#inBatches(ended, async ({ pod, end }) => {
       if (!LOST.has(end.cause)) this.#failedToPrepare(end.cause, failureOf(end));
+      if (pod.status?.reason === POD_LIMITS_REFUSED) this.#creation.withoutPodLimits(this.#context.template().hash);
       if (end.message.endsWith(NEEDS_SHELL)) this.#context.shellFailed("the image has no /bin/sh");
       if (end.message.endsWith(NEEDS_TOOLS)) this.#context.sleepFailed("the image has no /bin/sh, date or sleep");
       await this.#remove(pod.metadata.name ?? "", LOST.has(end.cause) ? "Lost" : "Failed");

@@ -6,7 +6,7 @@ import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { bashScript } from "../../simulator/script.ts";
 import { type Simulator, startSimulator } from "../../simulator/simulator.ts";
-import { programFrame, type SessionVariables, STARTED_MARKER } from "../../src/pods/frame.ts";
+import { programFrame, type SessionVariables, STARTED_MARKER, waitingCommand } from "../../src/pods/frame.ts";
 import { buildGoWorkers, bundleWorker, installPythonPackages } from "../../testbed/workers/programs.ts";
 
 // The examples for `parking: Program`, as processes on the work simulator. They need no cluster, but Go and Python, which
@@ -68,9 +68,10 @@ class Waiting {
   stdout = "";
   stderr = "";
 
-  constructor(language: Language, fifo: string) {
+  constructor(language: Language, fifo: string, isStartedByShell: boolean) {
     const { argv, env } = programs[language];
-    this.child = spawn("/bin/sh", ["-c", 'fifo=$1; shift; exec "$@" <"$fifo"', "sh", fifo, ...argv], {
+    const command = isStartedByShell ? waitingCommand(argv, "line") : argv;
+    this.child = spawn("/bin/sh", ["-c", 'fifo=$1; shift; exec "$@" <"$fifo"', "sh", fifo, ...command], {
       cwd: folder,
       env: {
         PATH: process.env["PATH"] ?? "",
@@ -105,10 +106,11 @@ class Waiting {
   }
 }
 
-async function start(language: Language): Promise<Waiting> {
+/** @param isStartedByShell whether a shell waits for the item, and then starts the program */
+async function start(language: Language, isStartedByShell = false): Promise<Waiting> {
   const fifo = join(folder, "stdin");
   await promisify(execFile)("mkfifo", [fifo]);
-  return new Waiting(language, fifo);
+  return new Waiting(language, fifo, isStartedByShell);
 }
 
 /** Queues and claims an item, as the operator does. */
@@ -162,6 +164,20 @@ describe.each(LANGUAGES)("the waiting worker in %s", (language) => {
     expect(program.stdout).toBe(`${STARTED_MARKER}\n`);
     expect(program.stderr).not.toContain(variables["ANTHROPIC_WORK_SECRET"]);
     expect(simulator.item(workId)).toMatchObject({ state: "stopped", stoppedBy: { as: "sessions-token" } });
+    simulator.assertNoViolations();
+  });
+
+  test("serves the item of a session that has slept: a shell starts it with the frame", async () => {
+    const { workId, sessionId, variables } = await claim("readlink /proc/$PPID/fd/0");
+    await using program = await start(language, true);
+    const frame = frameOf(variables);
+    await program.write(`hello\n${frame.slice(0, 60)}${frame}${frame}`);
+    expect(await answers(sessionId)).toEqual(["/dev/null"]);
+    program.child.kill("SIGTERM");
+    expect(await program.exit).toBe(0);
+    expect(program.stdout).toBe(`${STARTED_MARKER}\n${STARTED_MARKER}\n`);
+    expect(program.stderr).not.toContain(variables["ANTHROPIC_WORK_SECRET"]);
+    expect(simulator.item(workId)).toMatchObject({ state: "stopped" });
     simulator.assertNoViolations();
   });
 

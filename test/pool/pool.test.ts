@@ -13,6 +13,7 @@ import { pod } from "../pods/pods.ts";
 import { claimOf } from "../protocol/claims.ts";
 import { type Answer, FakeKube, refusal } from "../reconcile/fake-kube.ts";
 import { claimSecret, fakeContext } from "../sessions/fake-context.ts";
+import { keeperPod } from "../support/keeper-pods.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const NEW = pod({ phase: "Pending", containerStatuses: [] }, { spec: { nodeName: "" } });
@@ -38,7 +39,7 @@ const free = (name: string, status: Pod["status"] = {}) =>
   );
 
 /** A pool that keeps `warm` Pods, with these Pods in the cache. No attach to the Pod `unattached` succeeds. */
-function poolOf(pods: readonly Pod[], answer: Answer, unattached = "", warm = 1) {
+function poolOf(pods: readonly Pod[], answer: Answer, unattached = "", warm = 1, made = NEW) {
   const kept: string[][] = [];
   const failures: string[] = [];
   const clock = new VirtualClock();
@@ -60,7 +61,7 @@ function poolOf(pods: readonly Pod[], answer: Answer, unattached = "", warm = 1)
     podPolicy: {},
     nodeOutlook: () => "stays",
     environment: () => ({ spec: { sessions } }),
-    template: () => ({ hash: "", needs: [], parking: { mode: "Key" }, render: () => NEW }),
+    template: () => ({ hash: "", needs: [], parking: { mode: "Key" }, render: () => made }),
     shellFailed: (message: string) => failures.push(message),
     sleepFailed: (message: string) => failures.push(message),
   });
@@ -104,6 +105,26 @@ test("creates no Pod before that is allowed", async () => {
   const { run, created } = poolOf([], () => NEW);
   await run(10_000);
   expect(created("pods")).toEqual([]);
+});
+
+test.each([
+  ["PodLevelResourcesNotSupported", undefined],
+  ["OutOfmemory", { limits: { memory: "2Gi" } }],
+])("creates Pods without limits of the whole Pod only if a kubelet has refused them: %s", async (reason, resources) => {
+  const container = { resources: { limits: { memory: "2Gi" } } };
+  const made = keeperPod({ name: "new", namespace: "agents", container });
+  const refused = free("refused", { phase: "Failed", reason, containerStatuses: [] });
+  const pods = [refused];
+  const answer: Answer = ({ plural, verb }) => {
+    if (verb === "delete") pods.length = 0;
+    if (plural === "secrets") return claimSecret({ use: "removal" });
+    return verb === "get" ? refused : made;
+  };
+  const { pool, kube, run } = poolOf(pods, answer, "", 1, made);
+  pool.allowCreation(true);
+  await run(2 * DEFAULT_TIMING.prepareBackoffBaseMs);
+  const sent = kube.calls.filter(({ verb, plural }) => verb === "create" && plural === "pods");
+  expect(sent.map(({ body }) => (body as Pod).spec["resources"])).toContainEqual(resources);
 });
 
 test.each([

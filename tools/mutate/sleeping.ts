@@ -5,6 +5,8 @@ const DECIDE = "test/protocol/decide.test.ts";
 const CACHED_POD = "test/pods/cached-pod.test.ts";
 const PARKING = "test/pods/parking.test.ts";
 const PLAN = "test/sleep/sleep-plan.test.ts";
+const POD_LIMITS = "test/pods/pod-limits.test.ts";
+const POD_LIMITS_LOOP = "test/sessions/loops/pod-limits.test.ts";
 const REMOVAL = "test/sleep/removal.test.ts";
 const RETENTION = "test/pool/finished-retention.test.ts";
 const SESSION_LOOP = "test/sessions/session-loop.test.ts";
@@ -694,6 +696,48 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         guard: "guard",
         find: "keptFromSleep(sessions) ?? waitsForKey ?? refused",
         replace: "keptFromSleep(sessions) ?? waitsForKey",
+      },
+    ],
+  },
+  {
+    file: "src/pods/pod-limits.ts",
+    tests: [POD_LIMITS],
+    mutations: [
+      {
+        name: "gives init containers the session container's limits",
+        guard: "guard",
+        find: " || initContainers.length > 0",
+        replace: "",
+      },
+      {
+        name: "replaces the limits of the Pod that the template states",
+        guard: "guard",
+        find: " || resources !== undefined",
+        replace: "",
+      },
+    ],
+  },
+  {
+    file: "src/pool/pod-creation.ts",
+    tests: [POD_LIMITS_LOOP],
+    mutations: [
+      {
+        name: "gives up a Pod whose limits are refused",
+        guard: "error",
+        find: "if (!isRefused(error)) throw error;",
+        replace: "if (error) throw error;",
+      },
+      {
+        name: "tries again to create a Pod that a quota refuses",
+        guard: "bound",
+        find: "(isForbidden(error) && !isQuotaExceeded(error))",
+        replace: "isForbidden(error)",
+      },
+      {
+        name: "tries each Pod with limits that were refused",
+        guard: "bound",
+        find: "this.#unlimited === hash ? null : withPodLimits(pod)",
+        replace: "withPodLimits(pod)",
       },
     ],
   },
