@@ -84,7 +84,7 @@ export class PodCreation {
 
   /** Never throws. */
   async #createPod(podName: string, own?: OwnVolume): Promise<void> {
-    const { points, metrics, labels, logger } = this.#context;
+    const { metrics, labels, logger } = this.#context;
     const template = this.#context.template();
     // Checked here, too: the spec may have changed since the reconciler allowed creation.
     if (!allowsAll(this.#context.podPolicy, template.needs)) return;
@@ -93,7 +93,7 @@ export class PodCreation {
     this.#options.expected.add(podName, sessionId);
     let made: Pod | null = null;
     try {
-      made = await points.run("prepare.create-pod", { pod: podName }, () => this.#send(pod, template.hash));
+      made = await this.#send(pod, template.hash);
       await this.#refuseChanged(made, pod);
       this.#options.turns.add(made, true);
       metrics.podsCreated.inc(labels);
@@ -119,14 +119,16 @@ export class PodCreation {
    * @throws KubeApiError
    */
   async #send(pod: Pod, hash: string): Promise<Pod> {
-    const { kube, logger } = this.#context;
+    const { kube, points, logger } = this.#context;
+    const { name: podName = "" } = pod.metadata;
+    const create = (sent: Pod) => points.run("prepare.create-pod", { pod: podName }, () => kube.create(PODS, sent));
     const limited = this.#unlimited === hash ? null : withPodLimits(pod);
-    if (limited === null) return kube.create(PODS, pod);
+    if (limited === null) return create(pod);
     try {
-      return await kube.create(PODS, limited);
+      return await create(limited);
     } catch (error) {
       if (!isRefused(error)) throw error;
-      const made = await kube.create(PODS, pod);
+      const made = await create(pod);
       this.withoutPodLimits(hash);
       logger.info({ error: errorText(error) }, "session Pods are refused with limits of the whole Pod");
       return made;
