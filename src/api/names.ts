@@ -69,7 +69,7 @@ export const ANNOTATION_ABOUT = "berth.dev/about";
 export const ANNOTATION_WORKSPACE = "berth.dev/workspace";
 /** On a warm Pod's volume that no session was given yet: "true". */
 export const ANNOTATION_UNASSIGNED = "berth.dev/unassigned";
-/** On such a volume: RFC 3339 time when the current operator process found it. */
+/** On a volume: RFC 3339 time of a write that only makes the API server refuse earlier requests. */
 export const ANNOTATION_ADOPTED_AT = "berth.dev/adopted-at";
 /** On a session's volume: RFC 3339 time of its last use by a Pod. Absent while a Pod uses it or is about to. */
 export const ANNOTATION_LAST_USED = "berth.dev/last-used";

@@ -290,8 +290,8 @@ export class Claiming {
         ));
         return keep || read.isRefused ? "failed" : "slot-taken";
       }
-      // A session's volume is on record before its first item is acknowledged. A Pod whose claim is dropped after that
-      // serves only this session.
+      // A session's volume is on record before its first item is acknowledged, and in use before each one. A Pod whose
+      // claim is dropped after that serves only this session.
       const assigned = pod ? await this.#options.volumes.assign(pod, item.data.id) : "assigned";
       if (assigned !== "assigned") {
         keep = !(await this.#tryDrop(claim, "its volume was not assigned"));

@@ -38,7 +38,7 @@ export interface Volumes {
   /** Whether the Pod's volume may serve the session, or the Pod needs none. */
   mayServe(pod: Pod, sessionId: string): boolean;
   /**
-   * Gives the Pod's volume to the session. `taken`: this Pod can't serve it. `failed`: the session may get the volume
+   * Gives the Pod's volume to the session, or takes it for that again. `taken`: this Pod can't serve it. `failed`: the session may get the volume
    * later. Never throws.
    */
   assign(pod: Pod, sessionId: string): Promise<"assigned" | "taken" | "failed">;

@@ -99,7 +99,7 @@ export const SESSION_POINTS = {
     "reads a volume: before a Pod is made for its session, when its Pod is parked, or after another client wrote to it",
   "workspace.create": "creates one for a Pod, before the Pod",
   "workspace.assign": "gives it its session, before the acknowledgement of the session's first item",
-  "workspace.take": "marks a session's volume as in use",
+  "workspace.take": "marks a session's volume as in use: before a Pod is made for it, and before an acknowledgement",
   "workspace.leave": "marks it as used no more",
   "workspace.delete": "deletes one that was kept long enough, or lost its Pod before it had a session. Asks: uid",
 

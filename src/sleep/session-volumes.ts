@@ -1,7 +1,9 @@
 import { ANNOTATION_ADOPTED_AT, ANNOTATION_LAST_USED } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
+import type { CallOptions } from "../kube/client.ts";
 import { isConflict, isMaybeApplied, isNotFound, orNull } from "../kube/errors.ts";
 import { PERSISTENT_VOLUME_CLAIMS, type PersistentVolumeClaim, type Pod } from "../kube/resource.ts";
+import { isAsleep } from "../pods/turns.ts";
 import { isPerSession, type OwnVolume, sessionBoundTo, workspaceOf } from "../pods/workspace-pods.ts";
 import { assignPatch, readVolume, renderVolume, type Volume, volumeSelector } from "../pods/workspace-volume.ts";
 import type { PoolContext } from "../protocol/context.ts";
@@ -48,6 +50,9 @@ export type Assigned = "assigned" | "taken" | "failed";
  * - An assignment names the resourceVersion. Before a process assigns its first volume, it writes to each volume that
  *   has no session, so a late request of an earlier process is refused. After an assignment without an answer, the
  *   volume and the session wait for such a write.
+ *
+ * It is deleted `retainSeconds` after its last use only: each first claim of a Pod writes to its volume, so that no late
+ * mark says that it was unused since before.
  */
 export class SessionVolumes {
   readonly #context: PoolContext;
@@ -124,53 +129,59 @@ export class SessionVolumes {
   }
 
   /**
-   * Gives the Pod's volume to the session, if it has no session yet. Call it after the claim's journal and before the
-   * acknowledgement. From then on the volume belongs to the session, even if the claim is dropped. Never throws.
+   * Gives the Pod's volume to the session, or takes it for the session again if it is the session's. Call it after the
+   * claim's journal and before the acknowledgement. From then on the volume belongs to the session, even if the claim is
+   * dropped. Never throws.
    */
   async assign(pod: Pod, sessionId: string): Promise<Assigned> {
     const { failing, logger } = this.#context;
-    if (workspaceOf(pod) === null || sessionBoundTo(pod) === sessionId) return "assigned";
+    const name = workspaceOf(pod);
+    // A Pod whose session sleeps has used its volume since its first claim.
+    if (name === null || isAsleep(pod)) return "assigned";
     try {
-      const assigned = await this.#assign(workspaceOf(pod) ?? "", sessionId);
+      const assigned = await this.#assign(name, sessionId, sessionBoundTo(pod) === sessionId);
       failing.succeeded("assign");
       return assigned;
     } catch (error) {
-      if (isStepFailure(error)) failing.failed("assign", { error, name: workspaceOf(pod) ?? "" });
+      if (isStepFailure(error)) failing.failed("assign", { error, name });
       logger.warn({ pod: pod.metadata.name, error: errorText(error) }, "a volume was not assigned to its session");
       return "failed";
     }
   }
 
-  async #assign(name: string, sessionId: string): Promise<Assigned> {
-    const { kube, points, namespace, timing, logger } = this.#context;
-    let volume = this.#known.get(name)?.volume ?? null;
+  /** @param isBound whether the Pod was made for the session */
+  async #assign(name: string, sessionId: string, isBound: boolean): Promise<Assigned> {
+    const { logger, timing } = this.#context;
+    let volume = this.#known.get(name)?.volume ?? (isBound ? await this.read(name) : null);
     for (let tries = 0; tries < TRIES; tries += 1) {
-      if (volume?.sessionId === sessionId) return "assigned";
-      if (!volume || volume.sessionId !== null || volume.going) return "taken";
-      const patch = assignPatch(volume, sessionId);
-      try {
-        const done = await points.run("workspace.assign", { pod: name }, () =>
-          kube.patch(
-            PERSISTENT_VOLUME_CLAIMS,
-            { namespace, name },
-            patch,
-            { type: "merge" },
-            { timeoutMs: timing.requestBoundMs },
-          ),
-        );
-        this.#note(done);
+      // Someone has deleted it.
+      if (!volume) return isBound ? "assigned" : "taken";
+      // A mark as unused may still arrive from the end of the session's last Pod. After this write, it is refused (M).
+      if (volume.sessionId === sessionId) {
+        if (await this.mark(volume, null, { timeoutMs: timing.requestBoundMs })) return "assigned";
+      } else if (volume.sessionId !== null || volume.going) return "taken";
+      else if (await this.#give(volume, sessionId)) {
         logger.info({ sessionId, volume: name }, "a session has got its volume");
         return "assigned";
-      } catch (error) {
-        if (isMaybeApplied(error)) {
-          this.#doubts.set(name, sessionId);
-          this.#onChange();
-        }
-        if (!isConflict(error) && !isNotFound(error)) throw error;
       }
       volume = await this.read(name);
     }
     throw changing(name);
+  }
+
+  /** Assigns a volume. Returns null if it changed meanwhile. */
+  async #give(volume: Volume, sessionId: string): Promise<Volume | null> {
+    const { name } = volume;
+    try {
+      const bound = { timeoutMs: this.#context.timing.requestBoundMs };
+      return await this.#patch("workspace.assign", name, assignPatch(volume, sessionId), bound);
+    } catch (error) {
+      if (isMaybeApplied(error)) {
+        this.#doubts.set(name, sessionId);
+        this.#onChange();
+      }
+      throw error;
+    }
   }
 
   /**
@@ -275,16 +286,30 @@ export class SessionVolumes {
   }
 
   /** Writes since when the volume is unused; null: in use. Returns null if the volume changed meanwhile. */
-  async mark(volume: Volume, lastUsed: string | null): Promise<Volume | null> {
-    const { kube, points, namespace } = this.#context;
+  async mark(volume: Volume, lastUsed: string | null, options: CallOptions = {}): Promise<Volume | null> {
     const { name, uid, resourceVersion } = volume;
-    const patch = { metadata: { uid, resourceVersion, annotations: { [ANNOTATION_LAST_USED]: lastUsed } } };
+    const annotations = {
+      [ANNOTATION_LAST_USED]: lastUsed,
+      // Without a mark, the write would change nothing, and earlier requests would not be refused.
+      ...(lastUsed === null ? { [ANNOTATION_ADOPTED_AT]: new Date(this.#context.kube.now()).toISOString() } : {}),
+    };
     const point = lastUsed === null ? "workspace.take" : "workspace.leave";
+    return this.#patch(point, name, { metadata: { uid, resourceVersion, annotations } }, options);
+  }
+
+  /** Writes to a volume as it was read. Returns null if it changed meanwhile, or is gone. */
+  async #patch(
+    point: "workspace.assign" | "workspace.take" | "workspace.leave",
+    name: string,
+    patch: object,
+    options: CallOptions,
+  ): Promise<Volume | null> {
+    const { kube, points, namespace } = this.#context;
     try {
-      const marked = await points.run(point, {}, () =>
-        kube.patch(PERSISTENT_VOLUME_CLAIMS, { namespace, name }, patch, { type: "merge" }),
+      const patched = await points.run(point, { pod: name }, () =>
+        kube.patch(PERSISTENT_VOLUME_CLAIMS, { namespace, name }, patch, { type: "merge" }, options),
       );
-      return this.#note(marked);
+      return this.#note(patched);
     } catch (error) {
       if (isConflict(error) || isNotFound(error)) return null;
       throw error;

@@ -150,13 +150,46 @@ describe("the assignment of a volume", () => {
     expect(volumes.has("one")).toBe(true);
   });
 
-  test("sends nothing for a Pod of the session, or without a volume", async () => {
-    const { ready, kube } = volumesOf({ a: null });
+  test("sends nothing for a Pod in which its session sleeps, or without a volume", async () => {
+    const { ready, kube } = volumesOf({ a: "one" });
     const volumes = await ready();
     const before = kube.calls.length;
-    expect(await volumes.assign(podWith("a", "one"), "one")).toBe("assigned");
+    const sleeping = podWith("a", "one");
+    sleeping.metadata.labels = { "berth.dev/phase": "sleeping" };
+    expect(await volumes.assign(sleeping, "one")).toBe("assigned");
     expect(await volumes.assign(podWith(null), "one")).toBe("assigned");
     expect(kube.calls.length).toBe(before);
+  });
+
+  test("writes to the session's own volume, so that an earlier mark as unused is refused", async () => {
+    const { ready, kube, stored } = volumesOf({ a: "one" });
+    const volumes = await ready();
+    const [volume] = volumes.all();
+    const before = kube.calls.length;
+    expect(await volumes.assign(podWith("a", "one"), "one")).toBe("assigned");
+    expect(kube.calls.length - before).toBe(1);
+    expect(volume && (await volumes.mark(volume, "2026-01-01T00:00:00Z"))).toBeNull();
+    expect(stored.get("a")?.metadata.annotations?.["berth.dev/last-used"]).toBeUndefined();
+  });
+
+  test("removes the mark as unused of the session's own volume", async () => {
+    const { ready, write, stored } = volumesOf({ a: "one" });
+    const volumes = await ready();
+    write("a", { "berth.dev/last-used": "2026-01-01T00:00:00Z" });
+    expect(await volumes.assign(podWith("a"), "one")).toBe("assigned");
+    expect(stored.get("a")?.metadata.annotations?.["berth.dev/last-used"]).toBeUndefined();
+  });
+
+  test("reads the volume of a Pod that was made for the session, before the volumes are listed", async () => {
+    const { volumes, kube } = volumesOf({ a: "one" });
+    expect(await volumes.assign(podWith("a", "one"), "one")).toBe("assigned");
+    expect(kube.calls.map(({ verb }) => verb)).toEqual(["get", "patch"]);
+  });
+
+  test("lets a Pod serve its session whose volume was deleted", async () => {
+    const { ready } = volumesOf({});
+    const volumes = await ready();
+    expect(await volumes.assign(podWith("a", "one"), "one")).toBe("assigned");
   });
 
   test("is tried again if another client wrote to the volume, such as the volume binder", async () => {

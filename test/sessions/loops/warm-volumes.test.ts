@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { ANNOTATION_SESSION_ID } from "../../../src/api/names.ts";
+import { ANNOTATION_LAST_USED, ANNOTATION_SESSION_ID } from "../../../src/api/names.ts";
 import type { PointEvent } from "../../../src/core/points.ts";
 import { PERSISTENT_VOLUME_CLAIMS, PODS, type Pod } from "../../../src/kube/resource.ts";
 import { workspaceOf } from "../../../src/pods/workspace-pods.ts";
@@ -60,6 +60,11 @@ const isAssignment = ({ verb, plural, body }: KubeRequest) => {
   return (
     verb === "patch" && plural === "persistentvolumeclaims" && ANNOTATION_SESSION_ID in (metadata?.annotations ?? {})
   );
+};
+const isMark = ({ verb, plural, body }: KubeRequest) => {
+  const { metadata } = (body ?? {}) as { metadata?: { annotations?: Record<string, unknown> } };
+  const isPatch = verb === "patch" && plural === "persistentvolumeclaims";
+  return isPatch && typeof metadata?.annotations?.[ANNOTATION_LAST_USED] === "string";
 };
 
 /** The process loses its leadership, and another one begins. Requests in flight still take effect. */
@@ -308,6 +313,25 @@ describe("an assignment without an answer", () => {
     const sessions = volumes(world).map(({ metadata }) => sessionOf(world, metadata.name ?? ""));
     expect(sessions.filter((session) => session !== undefined)).toEqual([]);
   });
+});
+
+test("a mark as unused that takes effect late does not shorten the time for which a volume is kept", async () => {
+  const retainSeconds = 60;
+  const world = start({ sessions: { retainFinishedSeconds: 0, workspace: { ...WORKSPACE, retainSeconds } } });
+  await world.warm();
+  let marks = 0;
+  world.operator.kube.delay = (request) => (isMark(request) && ++marks === 1 ? 45 * SECOND : 0);
+  const first = world.enqueue();
+  await world.until("the volume is being marked", () => marks === 1);
+  const sessionId = sessionIdOf(world, first);
+  const own = () => volumes(world).filter(({ metadata }) => sessionOf(world, metadata.name ?? "") === sessionId);
+  world.fate = () => ({ startError: false, program: "stock", servesMs: 2 * MINUTE });
+  const second = world.enqueue({ sessionId });
+  await world.until("the second item is stopped", () => isStopped(world, second), 5 * MINUTE);
+  await world.pass((retainSeconds - 5) * SECOND);
+  expect(own()).toHaveLength(1);
+  await world.until("the volume is deleted", () => own().length === 0);
+  holdsTrue(world);
 });
 
 test("while volumes can't be assigned, nothing is acknowledged, and Ready says why", async () => {
