@@ -3,6 +3,7 @@ import { endBreaks } from "./lines.ts";
 import { isReadyTurn, isSessionBusy, marksFirst, mayTake, unclaimedTurnSteps } from "./sleeping.ts";
 import type { Slot } from "./slot.ts";
 import { BODY, ITEM, isAlive, MEMORY, OBJECT, OPERATOR, POD, SHELL, STATE, type State } from "./state.ts";
+import { hasItsVolume, mayServe } from "./volumes.ts";
 
 // Steps 2 (claim), 3 (journal) and 4 (acknowledge).
 
@@ -33,7 +34,7 @@ function pollSteps(slot: Slot, item: number): void {
   const mustWait = slot.hasTurns
     ? !mayTake(slot, item) || isSessionBusy(slot, item)
     : rules.oneSession && rules.sessionTurn && isSessionRunning(slot);
-  if ((again && rules.journalOnce) || mustWait) return;
+  if ((again && rules.journalOnce) || mustWait || !mayServe(slot, item)) return;
   next[slot.at + POD.record] = item + 1;
   next[slot.at + POD.key] = rules.key === "before-ack" ? 1 : 0;
   next[slot.at + POD.known] = 0;
@@ -72,8 +73,10 @@ export function acknowledgeSteps(slot: Slot): void {
   const isClaiming = memory === MEMORY.journaled || memory === MEMORY.unanswered;
   const isRead = rules.readLive && (rules.wakeRead || slot.turn === 1);
   const isReady = isFree && (!slot.hasTurns || mayTake(slot, slot.item));
-  if (isClaiming && isFresh && slot.ackUnderWay < 0 && !isDeleted && (isReady || !isRead)) sendAck(slot);
-  if (memory === MEMORY.journaled && !(isFresh && isReady && !isDeleted)) {
+  const hasVolume = hasItsVolume(slot);
+  const mayAck = isClaiming && isFresh && slot.ackUnderWay < 0 && !isDeleted && hasVolume;
+  if (mayAck && (isReady || !isRead)) sendAck(slot);
+  if (memory === MEMORY.journaled && !(isFresh && isReady && !isDeleted && hasVolume)) {
     const next = slot.fork();
     dropRecord(slot.moment, next, slot.pod);
     slot.tell(next, "claim.drop", { breaks: endBreaks(slot.moment, slot.pod, slot.item) });

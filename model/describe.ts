@@ -5,7 +5,9 @@ import {
   holdingPod,
   ITEM,
   isAlive,
+  KNOWN,
   type Layout,
+  MARK,
   MEMORY,
   OBJECT,
   OPERATOR,
@@ -17,6 +19,7 @@ import {
   STATE,
   type State,
   TURN,
+  VOLUME,
 } from "./state.ts";
 import type { Step } from "./steps.ts";
 
@@ -73,6 +76,7 @@ function describePod(layout: Layout, state: State, pod: number): string {
     state[at + POD.object] === OBJECT.terminating ? "(terminating)" : "",
     layout.isShell ? describeShell(layout, state, pod) : "",
     layout.hasTurns ? describeTurn(layout, state, pod) : "",
+    layout.hasVolumes && layout.turnOf(pod) === 1 ? describeVolume(layout, state, pod) : "",
     record ? `Secret of item ${record - 1}${state[at + POD.key] ? " with key" : ""}` : "",
     memory ? `known: ${nameOf(MEMORY, memory)}` : "",
   ]
@@ -109,6 +113,24 @@ function describeTurn(layout: Layout, state: State, pod: number): string {
   ]
     .filter(Boolean)
     .join(" ");
+}
+
+function describeVolume(layout: Layout, state: State, pod: number): string {
+  const at = layout.volume(pod);
+  const [session, files, known] = [VOLUME.session, VOLUME.files, VOLUME.known].map((byte) => state[at + byte] ?? 0);
+  const late = (["lateAssign", "lateMark", "lateDelete", "latePod"] as const).filter(
+    (name) => state[at + VOLUME[name]],
+  );
+  const words = [
+    state[at + VOLUME.object] ? "" : "gone",
+    session ? `of session ${session}` : "",
+    files ? `with files of session ${files}` : "",
+    state[at + VOLUME.mark] ? nameOf(MARK, state[at + VOLUME.mark]) : "",
+    state[at + VOLUME.used] ? "used since" : "",
+    `known: ${(known ?? 0) < KNOWN.doubted ? nameOf(KNOWN, known) : "in doubt"}`,
+    ...late,
+  ];
+  return `[volume ${words.filter(Boolean).join(", ")}]`;
 }
 
 function describeOperator(layout: Layout, state: State, operator: number): string {

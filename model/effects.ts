@@ -7,6 +7,7 @@ import {
   holdingPod,
   ITEM,
   isAlive,
+  KNOWN,
   type Layout,
   MEMORY,
   OBJECT,
@@ -18,6 +19,7 @@ import {
   STATE,
   type State,
   TURN,
+  VOLUME,
 } from "./state.ts";
 
 // Effects that several steps share. They change the next state in place.
@@ -203,6 +205,7 @@ export function crash(moment: Moment, next: State, operator: number): State {
   for (const pod of podsOf(moment, operator)) {
     const at = layout.pod(pod);
     next[at + POD.memory] = MEMORY.none;
+    if (layout.hasVolumes) next[layout.volume(pod) + VOLUME.known] = KNOWN.nothing;
     if (!next[at + POD.key]) next[at + POD.known] = 0;
     const delivery = layout.shell(pod) + SHELL.delivery;
     if (moment.rules.leadership === "unchecked" && next[delivery] === DELIVERY.waiting) {

@@ -1,5 +1,6 @@
 import type { Moment } from "./moment.ts";
 import { BODY, holderOfOperator, ITEM, isAlive, PAST, POD, SHELL, SLEEP, STATE, type State, TURN } from "./state.ts";
+import { useVolume } from "./volume.ts";
 
 // The starts of programs, and `parking: Shell`: the lines that start them.
 
@@ -39,7 +40,8 @@ export function startProgram(moment: Moment, next: State, pod: number, item: num
   const at = moment.layout.pod(pod);
   next[at + POD.body] = BODY.running;
   next[at + POD.serves] = item + 1;
-  const breaks = turnBreaks(moment, pod, item) ?? startBreaks(moment, pod, item);
+  const volumeBreaks = useVolume(moment, next, pod, moment.layout.sessionOf(item));
+  const breaks = turnBreaks(moment, pod, item) ?? volumeBreaks ?? startBreaks(moment, pod, item);
   const past = moment.layout.turn(pod) + TURN.past;
   next[past] = (next[past] ?? 0) | PAST.ran;
   const files = moment.layout.sleep(pod) + SLEEP.files;

@@ -7,6 +7,7 @@ import { doubtSteps, reuseSteps, settleSteps } from "./settling.ts";
 import { claimedTurnSteps } from "./sleeping.ts";
 import { Slot } from "./slot.ts";
 import { OPERATOR } from "./state.ts";
+import { assignSteps, volumeSteps } from "./volumes.ts";
 
 /** Reports everything that one operator may do next, and the faults that may hit it. */
 export function operatorSteps(moment: Moment, operator: number): void {
@@ -28,7 +29,11 @@ export function operatorSteps(moment: Moment, operator: number): void {
     next[at + OPERATOR.moved] = 1 - moment.byte(at + OPERATOR.moved);
     moment.of(operator, next, "user.move-api", { fault: true });
   }
-  for (const pod of podsOf(moment, operator)) podSteps(new Slot(moment, pod));
+  for (const pod of podsOf(moment, operator)) {
+    const slot = new Slot(moment, pod);
+    podSteps(slot);
+    volumeSteps(slot);
+  }
 }
 
 function podSteps(slot: Slot): void {
@@ -37,6 +42,7 @@ function podSteps(slot: Slot): void {
     return;
   }
   if (slot.hasTurns && claimedTurnSteps(slot)) return;
+  assignSteps(slot);
   acknowledgeSteps(slot);
   openSteps(slot);
   if (slot.isShell) deliverSteps(slot);

@@ -4,6 +4,7 @@ import {
   holdingPod,
   ITEM,
   isAlive,
+  KNOWN,
   type Layout,
   MEMORY,
   OBJECT,
@@ -15,6 +16,7 @@ import {
   STATE,
   type State,
   TURN,
+  VOLUME,
 } from "./state.ts";
 
 /**
@@ -35,7 +37,10 @@ export const PROPERTIES = {
   S10: "no Pod with the files of a session runs another session",
   S11: "a sleeping Pod runs no program, and holds no item",
   S12: "no operator deletes a Pod with a session's files as left behind, after its turn ended, or while it is woken",
-  L: "from everywhere, without a further fault, every item gets queued or stopped, with no Secret and no container left, and every sleeping Pod can wake",
+  S13: "no volume ever serves two sessions",
+  S14: "no session with a volume gets another one",
+  S15: "no volume with a session's files is deleted before it was unused for as long as volumes are kept",
+  L: "from everywhere, without a further fault, every item gets queued or stopped, with no Secret and no container left, and every sleeping Pod can wake, and it is known which sessions have a volume",
   S3p: "strict: S3 for an item that is stopping already",
   S2w: "strict: no two containers run at the same time for an item",
   S2o: "strict, lease: Operator: no container starts unless its operator holds the lease",
@@ -55,6 +60,7 @@ export function isSettled(layout: Layout, state: State): boolean {
     const at = layout.pod(pod);
     if (state[at + POD.record] || state[at + POD.memory] !== MEMORY.none || isAlive(state[at + POD.body] ?? 0))
       return false;
+    if (layout.hasVolumes && !isVolumeKnown(layout, state, pod)) return false;
     const isDeleted = state[layout.operator(layout.operatorOf(pod)) + OPERATOR.deleted];
     if (state[at + POD.object] && isDeleted) return false;
     if (layout.hasTurns && !isTurnSettled(layout, state, pod)) return false;
@@ -73,6 +79,13 @@ function isTurnSettled(layout: Layout, state: State, pod: number): boolean {
   if (phase === PHASE.assigned) return layout.rules.assignedAlone !== "deleted";
   const isNext = phase === PHASE.sleeping && state[sleepAt + SLEEP.ended] === layout.turnOf(pod) - 1;
   return !isNext || state[layout.pod(pod) + POD.body] === BODY.parked;
+}
+
+/** Whether no session waits because it is unknown which sessions have a volume. */
+function isVolumeKnown(layout: Layout, state: State, pod: number): boolean {
+  const known = state[layout.volume(pod) + VOLUME.known] ?? 0;
+  if (known === KNOWN.nothing) return layout.rules.volumeList === "never";
+  return known < KNOWN.doubted;
 }
 
 function isRecorded(layout: Layout, state: State, item: number): boolean {
@@ -95,6 +108,9 @@ export function brokenBy(layout: Layout, state: State): string | null {
   for (let pod = 0; layout.hasTurns && pod < layout.pods; pod += layout.rules.turns) {
     const broken = sleepBrokenBy(layout, state, pod);
     if (broken) return broken;
+  }
+  for (let operator = 0; layout.hasVolumes && operator < layout.operators; operator += 1) {
+    if (hasTwoVolumes(layout, state, operator)) return "S14 a session has two volumes";
   }
   if (!rules.oneSession) return null;
   for (let operator = 0; operator < layout.operators; operator += 1) {
@@ -138,6 +154,20 @@ function sleepBrokenBy(layout: Layout, state: State, pod: number): string | null
     if (isOurs && holder !== null && turns.includes(holder)) return "S11 a sleeping Pod holds an item";
   }
   return null;
+}
+
+/** Whether two volumes of an operator are one session's, by their assignment or by their files. */
+function hasTwoVolumes(layout: Layout, state: State, operator: number): boolean {
+  const { pods, turns } = layout.rules;
+  const owners = new Set<number>();
+  for (let index = operator * pods; index < (operator + 1) * pods; index += 1) {
+    const at = layout.volume(index * turns);
+    const owner = state[at + VOLUME.session] || (state[at + VOLUME.files] ?? 0);
+    if (!state[at + VOLUME.object] || !owner) continue;
+    if (owners.has(owner)) return true;
+    owners.add(owner);
+  }
+  return false;
 }
 
 /** Containers that believe in the item's lease, and those that run without an answered heartbeat. */

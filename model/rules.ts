@@ -31,6 +31,10 @@ export interface Setting {
   readonly reruns: boolean;
   /** Whether a request without an answer about such a Pod may take effect later. */
   readonly lateRequests: boolean;
+  /** Whether each session has a volume. Pods are then made with one each. */
+  readonly volumes: boolean;
+  /** Whether volumes may be deleted: those without a session, and those that were unused for long enough. */
+  readonly volumeDeletion: boolean;
   /** Whether to check also what no rule of the operator can guarantee: S3p, S2w, S2o. */
   readonly strict: boolean;
 
@@ -198,6 +202,33 @@ export interface Protocol {
   readonly deleteVersion: boolean;
   /** Whether a claim's container is known by its id, so that one that runs again is another one; or by its name. */
   readonly rerun: "by-id" | "by-name";
+
+  // --- Sessions with volumes
+  /** When a volume is assigned to its session: before the acknowledgement, or together with the opening. */
+  readonly assign: "before-ack" | "with-opening";
+  /** Whether the assignment carries the volume's resourceVersion. */
+  readonly assignVersion: boolean;
+  /**
+   * What a new process does before its first assignment: it reads all volumes and writes to those without a session; it
+   * only reads them; or nothing.
+   */
+  readonly volumeList: "adopts" | "lists" | "never";
+  /** Whether, after an assignment without an answer, its volume and its session wait until one such write succeeded. */
+  readonly volumeDoubt: boolean;
+  /** Which sessions a Pod may serve whose volume has none: those without a volume, or any. */
+  readonly warmPod: "without-volume" | "any-session";
+  /** Whether a Pod whose volume has a session serves only that. */
+  readonly boundPod: boolean;
+  /** Whether a volume is marked as in use before its session's next Pod is made. */
+  readonly podTakes: boolean;
+  /** Whether the first claim of a Pod writes to a volume that its session has already. */
+  readonly claimTakes: boolean;
+  /** When a session's volume is marked as unused. */
+  readonly marks: "without-pod" | "any-time";
+  /** Whether such a mark carries the resourceVersion. */
+  readonly markVersion: boolean;
+  /** The same for the deletion of a volume. */
+  readonly volumeDeleteVersion: boolean;
 }
 
 /** What the code does, if it could see which container holds a lease; `graceful: "moved"` is what it can see. */
@@ -215,6 +246,8 @@ export const CODE: Rules = {
   turns: 1,
   reruns: false,
   lateRequests: true,
+  volumes: false,
+  volumeDeletion: true,
   strict: false,
   secondAck: "refused",
   lapsed: "queued",
@@ -270,6 +303,17 @@ export const CODE: Rules = {
   sleepVersion: true,
   deleteVersion: true,
   rerun: "by-id",
+  assign: "before-ack",
+  assignVersion: true,
+  volumeList: "adopts",
+  volumeDoubt: true,
+  warmPod: "without-volume",
+  boundPod: true,
+  podTakes: true,
+  claimTakes: true,
+  marks: "without-pod",
+  markVersion: true,
+  volumeDeleteVersion: true,
   onPodFailure: "Stop",
 };
 

@@ -1,9 +1,9 @@
 import type { Rules } from "./rules.ts";
 
-// A state is a row of bytes: first those of each item, then of each Pod (grouped by operator), then of each operator, and
-// then, for `parking: Shell`, more of each Pod. If sessions sleep, each turn of a Pod has the rows of a Pod and one more,
-// and each Pod has one at the end: `pod` is the index of a turn then, and the turns of a Pod follow each other.
-// References to items and operators count from 1; 0 means none.
+// A state is a row of bytes: first those of each item, then of each Pod (grouped by operator), then of each operator. With
+// volumes, those of each volume follow, and for `parking: Shell`, more of each Pod. If sessions sleep, each turn of a Pod
+// has the rows of a Pod and one more, and each Pod has one at the end: `pod` is the index of a turn then, and the turns of
+// a Pod follow each other. References to items, sessions and operators count from 1; 0 means none.
 
 /** Bytes of an item. */
 export const ITEM = {
@@ -117,6 +117,43 @@ export const OPERATOR = {
 } as const;
 const OPERATOR_BYTES = 4;
 
+/** Volumes: bytes of the volume that a Pod is made with, and its operator's memory of that. */
+export const VOLUME = {
+  object: 0,
+  /** The session that it is assigned to. */
+  session: 1,
+  /** The session whose program ran with it. */
+  files: 2,
+  /** What the operator's process knows of it (KNOWN). */
+  known: 3,
+  /** Whether it is marked as unused (MARK). */
+  mark: 4,
+  /** Whether a program ran with it since it was marked. */
+  used: 5,
+  /** The session of an assignment that may still take effect. */
+  lateAssign: 6,
+  /** Whether a mark as unused may still take effect. */
+  lateMark: 7,
+  /** Whether a deletion may still take effect. */
+  lateDelete: 8,
+  /** Whether the creation of a Pod with this volume may still take effect. */
+  latePod: 9,
+} as const;
+const VOLUME_BYTES = 10;
+
+/** What an operator's process knows of a volume. */
+export const KNOWN = {
+  nothing: 0,
+  /** It is thought to have no session. */
+  unassigned: 1,
+  /** Its session is known, or that it is gone. */
+  settled: 2,
+  /** From here on: a request may still assign it, to session 1 and so on. */
+  doubted: 3,
+} as const;
+
+export const MARK = { inUse: 0, unused: 1, /** Unused for the time that volumes are kept. */ expired: 2 } as const;
+
 /** States of a work item. */
 export const STATE = { queued: 0, starting: 1, active: 2, stopping: 3, stopped: 4 } as const;
 
@@ -215,7 +252,9 @@ export class Layout {
   readonly operatorsAt: number;
   readonly isShell: boolean;
   readonly hasTurns: boolean;
+  readonly hasVolumes: boolean;
   readonly size: number;
+  readonly #volumeAt: number;
   readonly #shellAt: number;
   readonly #turnAt: number;
   readonly #sleepAt: number;
@@ -227,8 +266,10 @@ export class Layout {
     this.pods = rules.operators * rules.pods * rules.turns;
     this.podsAt = ITEM_BYTES * this.items;
     this.operatorsAt = this.podsAt + POD_BYTES * this.pods;
+    this.hasVolumes = rules.volumes;
+    this.#volumeAt = this.operatorsAt + OPERATOR_BYTES * this.operators;
     this.isShell = rules.parking === "Shell";
-    this.#shellAt = this.operatorsAt + OPERATOR_BYTES * this.operators;
+    this.#shellAt = this.#volumeAt + (rules.volumes ? VOLUME_BYTES * rules.operators * rules.pods : 0);
     this.hasTurns = rules.turns > 1;
     this.#turnAt = this.#shellAt + SHELL_BYTES * this.pods;
     this.#sleepAt = this.#turnAt + TURN_BYTES * this.pods;
@@ -256,6 +297,11 @@ export class Layout {
   /** If sessions don't sleep, these bytes are beyond the state, too. */
   turn(pod: number): number {
     return this.#turnAt + pod * TURN_BYTES;
+  }
+
+  /** The bytes of the volume that a Pod mounts. Without volumes, they are other bytes. */
+  volume(pod: number): number {
+    return this.#volumeAt + Math.floor(pod / this.rules.turns) * VOLUME_BYTES;
   }
 
   /** The bytes that the turns of a Pod share. */
@@ -288,12 +334,26 @@ export class Layout {
     return pod === null ? holder - OPERATOR_HOLDER : this.operatorOf(pod);
   }
 
-  /** All items queued, all Pods parked, all operators up. */
+  /** Makes a Pod, or a turn of one, a new one without a claim. */
+  park(state: State, pod: number): void {
+    const [at, shellAt] = [this.pod(pod), this.shell(pod)];
+    state.fill(0, at, at + POD_BYTES);
+    state[at + POD.object] = OBJECT.exists;
+    if (this.isShell) state.fill(0, shellAt, shellAt + SHELL_BYTES);
+    if (!this.hasTurns) return;
+    state.fill(0, this.turn(pod), this.turn(pod) + TURN_BYTES);
+    if (this.turnOf(pod) > 1) state[at + POD.body] = BODY.absent;
+    else state.fill(0, this.sleep(pod), this.sleep(pod) + SLEEP_BYTES);
+  }
+
+  /** All items queued, all Pods parked, all operators up, no volume with a session. */
   initial(): State {
     const state = new Uint8Array(this.size);
     for (let pod = 0; pod < this.pods; pod += 1) {
-      state[this.pod(pod) + POD.object] = 1;
-      if (this.turnOf(pod) > 1) state[this.pod(pod) + POD.body] = BODY.absent;
+      this.park(state, pod);
+      if (!this.hasVolumes) continue;
+      state[this.volume(pod) + VOLUME.object] = 1;
+      state[this.volume(pod) + VOLUME.known] = KNOWN.unassigned;
     }
     for (let operator = 0; operator < this.operators; operator += 1) state[this.operator(operator) + OPERATOR.up] = 1;
     return state;
@@ -304,6 +364,7 @@ export class Layout {
 export function normalize(layout: Layout, state: State): void {
   if (layout.isShell) for (let pod = 0; pod < layout.pods; pod += 1) normalizeShell(layout, state, pod);
   if (layout.hasTurns) for (let pod = 0; pod < layout.pods; pod += 1) normalizeTurn(layout, state, pod);
+  if (layout.hasVolumes) for (let pod = 0; pod < layout.pods; pod += 1) normalizeVolume(state, layout.volume(pod));
   for (let at = 0; at < layout.podsAt; at += ITEM_BYTES) {
     const is = state[at + ITEM.state];
     if (is !== STATE.queued && is !== STATE.stopped) continue;
@@ -346,6 +407,14 @@ function normalizeTurn(layout: Layout, state: State, pod: number): void {
   state.fill(0, sleepAt, sleepAt + SLEEP_BYTES);
   state[sleepAt + SLEEP.lateLock] = lateLock;
   if (mayRunAny(layout, state, pod)) state[sleepAt + SLEEP.files] = files;
+}
+
+function normalizeVolume(state: State, at: number): void {
+  if (state[at + VOLUME.mark] === MARK.inUse) state[at + VOLUME.used] = 0;
+  if (state[at + VOLUME.object]) return;
+  const known = state[at + VOLUME.known] ?? 0;
+  state.fill(0, at, at + VOLUME_BYTES);
+  state[at + VOLUME.known] = known;
 }
 
 function mayRunAny(layout: Layout, state: State, pod: number): boolean {

@@ -15,6 +15,19 @@ export type SleepStep =
   | "removal.delete-pod"
   | "removal.unlock";
 
+/** Steps about the volumes of sessions. */
+export type VolumeStep =
+  | "workspace.assign"
+  /** Marks it as in use for a claim of the session that it is assigned to. */
+  | "workspace.take"
+  /** Finds out whether the volume has a session, and writes to it if it has none. */
+  | "workspace.adopt"
+  /** Marks it as unused. */
+  | "workspace.leave"
+  | "workspace.delete"
+  /** Makes a Pod for a session, with its volume. */
+  | "prepare.create-pod";
+
 /** Steps of an operator, named like the points of the code that takes them. */
 export type OperatorStep = Extract<
   SessionPoint | ShellPoint,
@@ -58,6 +71,11 @@ export type HiddenStep =
   | "network.late-sleep"
   | "network.late-delete"
   | "network.late-lock"
+  | "network.late-assign"
+  | "network.late-mark"
+  | "network.late-pod"
+  /** A volume was unused for as long as volumes are kept. */
+  | "time.kept-long-enough"
   /** A line reaches its shell after its sender stopped waiting for the marker. */
   | "network.line"
   | "operator.restart"
@@ -96,7 +114,7 @@ export type Outcome =
   | "crash, under way";
 
 export interface Step {
-  readonly name: OperatorStep | SleepStep | HiddenStep | Fault;
+  readonly name: OperatorStep | SleepStep | VolumeStep | HiddenStep | Fault;
   readonly outcome: Outcome;
   /** Indexes; -1: none. */
   readonly operator: number;

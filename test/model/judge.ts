@@ -3,6 +3,9 @@ import type { Scope } from "../../model/scopes.ts";
 
 // Explores scopes of the model and summarizes their failures.
 
+/** Most scopes take a second or two; a busy machine may need much longer. */
+export const PATIENCE_MS = 300_000;
+
 /** The result of a scope, over all of its variants. */
 export interface Verdict {
   readonly states: number;

@@ -4,17 +4,14 @@ import { CODE, FIRST } from "../../model/rules.ts";
 import { CODE_SCOPES, holdingScopes, LIMITS, WEAKER, WITHOUT_A_RULE } from "../../model/scopes.ts";
 import { SHELL_LIMITS, SHELL_SCOPES, WITHOUT_A_SHELL_RULE } from "../../model/shell-scopes.ts";
 import { SLEEP_SCOPES, WITHOUT_A_SLEEP_RULE } from "../../model/sleep-scopes.ts";
-import { judge, wordsOf } from "./judge.ts";
+import { VOLUME_SCOPES, WITHOUT_A_VOLUME_RULE } from "../../model/volume-scopes.ts";
+import { judge, PATIENCE_MS, wordsOf } from "./judge.ts";
 
 // Small scopes, in full: every order of steps and faults. The long run explores the large ones (test/faults/model).
 
-/** Most scopes take a second or two; a busy machine may need much longer. */
-const PATIENCE_MS = 300_000;
-
-const small = [...holdingScopes(CODE), ...CODE_SCOPES, WEAKER, ...SHELL_SCOPES, ...SLEEP_SCOPES].filter(
-  ({ isLarge }) => !isLarge,
-);
-const removals = [...WITHOUT_A_RULE, ...WITHOUT_A_SHELL_RULE, ...WITHOUT_A_SLEEP_RULE];
+const all = [...holdingScopes(CODE), ...CODE_SCOPES, WEAKER, ...SHELL_SCOPES, ...SLEEP_SCOPES, ...VOLUME_SCOPES];
+const small = all.filter(({ isLarge }) => !isLarge);
+const removals = [...WITHOUT_A_RULE, ...WITHOUT_A_SHELL_RULE, ...WITHOUT_A_SLEEP_RULE, ...WITHOUT_A_VOLUME_RULE];
 const limits = [...LIMITS, ...SHELL_LIMITS];
 
 describe("the protocol keeps its promises", () => {

@@ -4,7 +4,8 @@ import { WITHOUT_A_RULE } from "../../model/scopes.ts";
 import { WITHOUT_A_SHELL_RULE } from "../../model/shell-scopes.ts";
 import { WITHOUT_A_SLEEP_RULE } from "../../model/sleep-scopes.ts";
 import { type Standing, VALUES } from "../../model/values.ts";
-import { judge, wordsOf } from "./judge.ts";
+import { WITHOUT_A_VOLUME_RULE } from "../../model/volume-scopes.ts";
+import { judge, PATIENCE_MS, wordsOf } from "./judge.ts";
 
 interface Value {
   readonly rule: keyof Protocol;
@@ -28,9 +29,12 @@ function takenAway(rules: Rules): string[] {
   return (Object.keys(VALUES) as (keyof Protocol)[]).filter(isGone).map((rule) => `${rule}: ${rules[rule]}`);
 }
 
-const variants = [...WITHOUT_A_RULE, ...WITHOUT_A_SHELL_RULE, ...WITHOUT_A_SLEEP_RULE].flatMap(
-  (broken) => broken.variants,
-);
+const variants = [
+  ...WITHOUT_A_RULE,
+  ...WITHOUT_A_SHELL_RULE,
+  ...WITHOUT_A_SLEEP_RULE,
+  ...WITHOUT_A_VOLUME_RULE,
+].flatMap((broken) => broken.variants);
 
 /** The values that remove a rule, each with what must be removed with it: nothing, or the rule that backs it up. */
 const removals = ALL.flatMap(({ rule, value, standing }) => {
@@ -55,7 +59,7 @@ describe("every rule is removed on its own", () => {
     for (const rule of Object.keys(VALUES)) expect(of(rule, "ours"), rule).toHaveLength(1);
     expect(takenAway(CODE)).toEqual([]);
     const kept = Object.keys(VALUES).filter((rule) => !removals.some((removal) => removal.rule === rule));
-    expect(kept).toEqual(["inHand", "nextTurn"]);
+    expect(kept).toEqual(["inHand", "nextTurn", "podTakes"]);
   });
 });
 
@@ -68,16 +72,26 @@ const ONE: Partial<Rules> = { pods: 2, deletion: true };
 /** Three turns of a Pod. */
 const SLEEPING: Partial<Rules> = { parking: "Shell", turns: 3, oneSession: true };
 
+/** The setting in which a rule matters. */
+const SETTINGS: Partial<Record<keyof Protocol, Partial<Rules>>> = {
+  ...{ window: TWO, olderAck: TWO },
+  ...{ nextTurn: SLEEPING, podTakes: { volumes: true } },
+};
+
 const holding = ALL.flatMap(({ rule, value, standing }) => (typeof standing === "object" ? [{ rule, value }] : []));
 
 describe("a value that removes no rule, or one with a backup, breaks no promise", () => {
-  test.each(holding)("$rule: $value", ({ rule, value }) => {
-    const setting = rule === "window" || rule === "olderAck" ? TWO : rule === "nextTurn" ? SLEEPING : ONE;
-    const leases = ["Worker", "Operator"] as const;
-    const verdict = judge({
-      name: `${rule}: ${value}`,
-      variants: leases.map((lease) => ({ ...CODE, ...setting, lease, [rule]: value })),
-    });
-    expect(verdict.fails, wordsOf(verdict)).toEqual([]);
-  });
+  test.each(holding)(
+    "$rule: $value",
+    ({ rule, value }) => {
+      const setting = SETTINGS[rule] ?? ONE;
+      const leases = ["Worker", "Operator"] as const;
+      const verdict = judge({
+        name: `${rule}: ${value}`,
+        variants: leases.map((lease) => ({ ...CODE, ...setting, lease, [rule]: value })),
+      });
+      expect(verdict.fails, wordsOf(verdict)).toEqual([]);
+    },
+    PATIENCE_MS,
+  );
 });

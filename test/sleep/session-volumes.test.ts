@@ -267,6 +267,14 @@ describe("the volumes of sessions", () => {
     expect(await volumes.take("one")).toEqual({ sessionId: "one", claim: "b" });
   });
 
+  test("are marked as in use before a Pod is made for them", async () => {
+    const { ready, write, stored } = volumesOf({ a: "one" });
+    const volumes = await ready();
+    write("a", { "berth.dev/last-used": "2026-01-01T00:00:00Z" });
+    expect(await volumes.take("one")).toEqual({ sessionId: "one", claim: "a" });
+    expect(stored.get("a")?.metadata.annotations?.["berth.dev/last-used"]).toBeUndefined();
+  });
+
   test("are given up if they are gone, so that the session gets another", async () => {
     const { ready, stored } = volumesOf({ a: "one", b: null });
     const volumes = await ready();

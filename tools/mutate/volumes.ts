@@ -13,39 +13,63 @@ export const VOLUME_MUTATIONS: readonly FileMutations[] = [
     mutations: [
       {
         name: "assigns a volume that a request of an earlier process may still assign",
-        guard: "precondition",
+        guard: "volumeList",
         find: "if (isFirst && volume.sessionId === null) this.#doubts.set(volume.name, null);",
         replace: "",
       },
       {
         name: "forgets an assignment without an answer",
-        guard: "error",
+        guard: "volumeDoubt",
         find: "this.#doubts.set(name, sessionId);",
         replace: "",
       },
       {
         name: "gives a session another volume while its assignment has no answer",
-        guard: "error",
+        guard: "volumeDoubt",
         find: " && ![...this.#doubts.values()].includes(sessionId);",
         replace: ";",
       },
       {
         name: "gives a session that has a volume another one",
-        guard: "guard",
+        guard: "warmPod",
         find: "!this.has(sessionId) && ",
         replace: "",
       },
       {
         name: "gives a Pod whose volume has a session to another session",
-        guard: "guard",
+        guard: "boundPod",
         find: "const sessionId = sessionBoundTo(pod) ?? volume?.sessionId ?? null;",
         replace: "const sessionId = sessionBoundTo(pod);",
       },
       {
         name: "takes a volume from the session that has it",
-        guard: "guard",
-        find: 'if (!volume || volume.sessionId !== null || volume.going) return "taken";',
-        replace: 'if (!volume || volume.going) return "taken";',
+        guard: "boundPod",
+        find: '} else if (volume.sessionId !== null || volume.going) return "taken";',
+        replace: '} else if (volume.going) return "taken";',
+      },
+      {
+        name: "acknowledges a session's item while a mark as unused may arrive",
+        guard: "claimTakes",
+        find: "if (await this.mark(volume, null, { timeoutMs: timing.requestBoundMs })) return",
+        replace: "return",
+      },
+      {
+        name: "takes a volume without a write if it has no mark",
+        guard: "claimTakes",
+        find: "...(lastUsed === null ? { [ANNOTATION_ADOPTED_AT]: new Date(this.#context.kube.now()).toISOString() } : {}),",
+        replace: "",
+      },
+      {
+        name: "makes a Pod for a session whose volume may be deleted",
+        guard: "podTakes",
+        find: "if (found.lastUsedMs === null || (await this.mark(found, null))) return",
+        replace: "return",
+      },
+      {
+        name: "marks a volume that was written since it was read",
+        guard: "markVersion",
+        find: "this.#patch(point, name, { metadata: { uid, resourceVersion, annotations } }, options)",
+        replace: "this.#patch(point, name, { metadata: { uid, annotations } }, options)",
       },
       {
         name: "assigns a volume that is being deleted",
@@ -67,9 +91,15 @@ export const VOLUME_MUTATIONS: readonly FileMutations[] = [
     mutations: [
       {
         name: "assigns a volume that was written since it was read",
-        guard: "precondition",
+        guard: "assignVersion",
         find: "return { metadata: { uid, resourceVersion, labels, annotations } };",
         replace: "return { metadata: { uid, labels, annotations } };",
+      },
+      {
+        name: "marks a volume as unused that a Pod uses",
+        guard: "marks",
+        find: "} else if (use.inUse(volume)) {",
+        replace: "} else if (false) {",
       },
       {
         name: "deletes a volume whose Pod may be created later",
@@ -89,6 +119,12 @@ export const VOLUME_MUTATIONS: readonly FileMutations[] = [
     file: "src/sleep/workspaces.ts",
     tests: [WARM],
     mutations: [
+      {
+        name: "deletes a volume that was written since it was read",
+        guard: "volumeDeleteVersion",
+        find: "{ namespace, name }, { uid, resourceVersion }),",
+        replace: "{ namespace, name }, { uid }),",
+      },
       {
         name: "deletes the volume of a Pod that the cache does not show yet",
         guard: "guard",
@@ -115,7 +151,7 @@ export const VOLUME_MUTATIONS: readonly FileMutations[] = [
     mutations: [
       {
         name: "acknowledges an item before its session has a volume",
-        guard: "guard",
+        guard: "assign",
         find: 'if (assigned !== "assigned") {',
         replace: "if (false) {",
       },

@@ -5,15 +5,19 @@ import { CODE } from "../../../model/rules.ts";
 import { holdingScopes, type Scope } from "../../../model/scopes.ts";
 import { SHELL_SCOPES } from "../../../model/shell-scopes.ts";
 import { SLEEP_SCOPES } from "../../../model/sleep-scopes.ts";
+import { VOLUME_SCOPES } from "../../../model/volume-scopes.ts";
 import { type Verdict, wordsOf } from "../../model/judge.ts";
 import { readFaultSettings } from "../support/settings.ts";
 
 // Scopes that take minutes and up to a gigabyte each. A short run explores a quick one for each way of parking, one with
-// sessions that sleep, and each kind of lease.
+// sessions that sleep, one with volumes, and each kind of lease.
 
-const QUICK = /^\w+: .* 2 Pods each|Shell: .* Environment deleted|sleeping: .* Environment deleted/;
+const QUICK =
+  /^\w+: .* 2 Pods each|Shell: .* Environment deleted|sleeping: .* Environment deleted|volumes: 1 item, 2 Pods$/;
 
-const large = [...holdingScopes(CODE), ...SHELL_SCOPES, ...SLEEP_SCOPES].filter(({ isLarge }) => isLarge);
+const large = [...holdingScopes(CODE), ...SHELL_SCOPES, ...SLEEP_SCOPES, ...VOLUME_SCOPES].filter(
+  ({ isLarge }) => isLarge,
+);
 const scopes = readFaultSettings().long ? large : large.filter(({ name }) => QUICK.test(name));
 
 describe("the protocol keeps its promises in large scopes", () => {

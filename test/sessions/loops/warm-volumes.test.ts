@@ -334,6 +334,26 @@ test("a mark as unused that takes effect late does not shorten the time for whic
   holdsTrue(world);
 });
 
+test("a deletion that takes effect late leaves the volume of a session that has come back", async () => {
+  const world = start({ sessions: { retainFinishedSeconds: 0, workspace: { ...WORKSPACE, retainSeconds: 60 } } });
+  await world.warm();
+  const first = world.enqueue();
+  let isLate = false;
+  world.operator.kube.delay = ({ verb, plural }) => {
+    if (isLate || verb !== "delete" || plural !== "persistentvolumeclaims") return 0;
+    isLate = true;
+    return 20 * SECOND;
+  };
+  await world.until("the volume is being deleted", () => isLate);
+  const sessionId = sessionIdOf(world, first);
+  world.fate = () => ({ startError: false, program: "stock", servesMs: 30 * SECOND });
+  const second = world.enqueue({ sessionId });
+  await world.until("the second item is stopped", () => isStopped(world, second));
+  const own = volumes(world).filter(({ metadata }) => sessionOf(world, metadata.name ?? "") === sessionId);
+  expect(names(own)).toEqual([world.starts[0]?.pod]);
+  holdsTrue(world);
+});
+
 test("while volumes can't be assigned, nothing is acknowledged, and Ready says why", async () => {
   const world = start();
   await world.warm();

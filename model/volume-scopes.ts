@@ -1,0 +1,111 @@
+import type { LeaseKind } from "../src/protocol/journal.ts";
+import type { Property } from "./properties.ts";
+import { CODE, type Rules } from "./rules.ts";
+import { type Broken, LEASES, type Scope } from "./scopes.ts";
+
+// What to explore of sessions with volumes. An item that is offered again stands for the session's next one.
+
+/** What the code does. */
+const WITH_VOLUMES: Rules = { ...CODE, volumes: true };
+
+/** Scopes about which volume a session gets. */
+const KEPT: Partial<Rules> = { volumeDeletion: false };
+const TWO_PODS: Partial<Rules> = { ...KEPT, pods: 2 };
+const TWO_SESSIONS: Partial<Rules> = { items: 2, oneSession: false };
+const ONCE = { acknowledgements: 1 } as const;
+
+/** Pods with two turns, in which sessions sleep. */
+const SLEEPING: Partial<Rules> = { parking: "Shell", turns: 2, oneSession: true };
+
+/** A server that takes back no item, for a scope that would be too large otherwise. */
+const PLAIN: Partial<Rules> = {
+  userStops: "gracefully",
+  lapsed: "stopped",
+  lapsedStopping: "stopped",
+  unbeaten: "stays",
+};
+
+function scope(lease: LeaseKind, name: string, variants: readonly Partial<Rules>[], isLarge = false): Scope {
+  return {
+    name: `${lease}, volumes: ${name}`,
+    variants: variants.map((over) => ({ ...WITH_VOLUMES, lease, ...over })),
+    fails: [],
+    isLarge,
+  };
+}
+
+export const VOLUME_SCOPES: readonly Scope[] = [
+  ...LEASES.flatMap((lease) => [
+    scope(lease, "1 item, 1 Pod", [{}]),
+    scope(lease, "2 items of two sessions, 1 Pod", [TWO_SESSIONS]),
+    scope(lease, "1 item, 2 Pods, no volume is deleted", [TWO_PODS]),
+    scope(lease, "1 item, 1 Pod with 2 turns", [SLEEPING]),
+    scope(lease, "1 item, 2 Pods", [{ pods: 2 }], true),
+    scope(
+      lease,
+      "2 items of one session, 2 Pods, no volume is deleted",
+      [{ ...TWO_PODS, ...ONCE, items: 2, oneSession: true }],
+      true,
+    ),
+    scope(
+      lease,
+      "1 item, 2 Pods with 2 turns each, no volume is deleted",
+      [{ ...TWO_PODS, ...SLEEPING, lateRequests: false }],
+      true,
+    ),
+  ]),
+  scope(
+    "Worker",
+    "2 items of two sessions, 2 Pods, no volume is deleted, acknowledged once",
+    [{ ...TWO_PODS, ...TWO_SESSIONS, ...ONCE, ...PLAIN }],
+    true,
+  ),
+];
+
+function broken(without: string, fails: readonly Property[], over: Partial<Rules>): Broken {
+  const variants = [{ ...WITH_VOLUMES, ...over }];
+  return { name: `without: ${without}`, without, fails, variants, isLarge: false, isLimit: false };
+}
+
+/** Each rule of volumes removed in turn, with the properties that then fail. */
+export const WITHOUT_A_VOLUME_RULE: readonly Broken[] = [
+  broken("a volume is assigned before the acknowledgement", ["S15"], { assign: "with-opening" }),
+  broken("a Pod whose volume has a session serves only that session", ["S13"], {
+    ...TWO_SESSIONS,
+    ...KEPT,
+    ...ONCE,
+    boundPod: false,
+  }),
+  broken("the assignment carries the volume's resourceVersion", ["S13"], {
+    ...TWO_SESSIONS,
+    ...KEPT,
+    ...ONCE,
+    assignVersion: false,
+  }),
+  broken("a session that has a volume never gets a Pod whose volume has no session", ["S14"], {
+    ...TWO_PODS,
+    ...ONCE,
+    warmPod: "any-session",
+  }),
+  broken("a new process lists the volumes before it assigns one", ["S14"], {
+    ...TWO_PODS,
+    ...ONCE,
+    volumeList: "never",
+  }),
+  broken("a new process writes to each volume without a session before it assigns one", ["S14"], {
+    ...TWO_PODS,
+    ...ONCE,
+    volumeList: "lists",
+  }),
+  broken("after an assignment without an answer, its volume and its session wait for such a write", ["S14"], {
+    ...TWO_PODS,
+    ...ONCE,
+    volumeDoubt: false,
+  }),
+  broken("the first claim of a Pod writes to its volume, even if that is the session's", ["S15"], {
+    claimTakes: false,
+  }),
+  broken("a volume is marked as unused only if no Pod uses it", ["S15"], { marks: "any-time" }),
+  broken("the mark as unused carries the volume's resourceVersion", ["S15"], { markVersion: false }),
+  broken("the deletion of a volume carries its resourceVersion", ["S15"], { volumeDeleteVersion: false }),
+];
