@@ -26,7 +26,7 @@ import { assignedAtMs, parkingOf } from "../pods/pod-gate.ts";
 import { NO_DEADLINE_SECONDS } from "../pods/pod-render.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import { sleepPatch } from "../pods/sleep-mark.ts";
-import { endedTurn, hasOpenTurn, newestTurn, turnContainerId, turnName } from "../pods/turns.ts";
+import { endedTurn, hasOpenTurn, newestTurn, turnContainerId, turnName, turnStatus } from "../pods/turns.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { noteAssigned, noteAssigning, noteDeadline, notePodVersion, noteTouched } from "../protocol/claim-record.ts";
 import { type ClaimContext, STEP_BOUND } from "../protocol/context.ts";
@@ -95,7 +95,7 @@ export async function touchPod(context: ClaimContext, claim: Claim, pod: Pod): P
   else await send();
   context.metrics.touches.inc({ ...context.labels, touch: claim.record.touches === 0 ? "first" : "again" });
   noteTouched(claim, context.clock.monotonic());
-  noteAssigned(claim);
+  noteAssigned(claim, true);
 }
 
 /**
@@ -136,8 +136,9 @@ function deadlineSeconds(context: ClaimContext, pod: Pod | null): number {
 
 /**
  * Marks the Pod as sleeping, and its turn as ended (M: before the claim's Secret is deleted; the Pod would otherwise
- * look left behind after a crash, and be deleted with the session's files). Returns the live Pod; null: it can't sleep
- * any more.
+ * look left behind after a crash, and be deleted with the session's files). The turn of a claim that was not opened goes
+ * on waiting; the patch that assigned the Pod may still arrive, and is then refused (M). Returns the live Pod; null: it
+ * can't sleep any more.
  * @param pod as the cache shows it
  */
 export async function putToSleep(context: ClaimContext, claim: Claim, pod: Pod): Promise<Pod | null> {
@@ -150,10 +151,15 @@ export async function putToSleep(context: ClaimContext, claim: Claim, pod: Pod):
     // An earlier process marked it, and ended before it deleted the claim's Secret.
     if (endedTurn(seen) >= claim.turn) return seen;
     try {
-      const slept = { sessionId: claim.record.journal.sessionId, endedTurn: claim.turn };
+      const { opened, sessionId } = claim.record.journal;
+      const isWaiting = !opened && turnStatus(seen, claim.turn)?.state?.terminated === undefined;
+      const slept = { sessionId, endedTurn: isWaiting ? endedTurn(seen) : claim.turn };
       const patch = sleepPatch(seen, slept, context.environment(), kube.now());
       const mark = () => kube.patch(PODS, ref, patch, { type: "merge" }, STEP_BOUND);
-      return await points.run("session.sleep", ofClaim(claim, { turn: claim.turn }), mark);
+      const asleep = await points.run("session.sleep", ofClaim(claim, { turn: slept.endedTurn }), mark);
+      // If the claim proves to be opened after all, the Pod is assigned again before its line.
+      noteAssigned(claim, false);
+      return asleep;
     } catch (error) {
       if (isNotFound(error)) return null;
       if (!isConflict(error) || tries === PATCH_TRIES) throw error;

@@ -55,13 +55,10 @@ export class Retention {
   readonly #tried = new Map<string, number>();
 
   readonly #onForeignSlot: (secret: Secret) => void;
-  readonly #takeBack: TakeBack;
 
   constructor(options: {
     context: PoolContext;
     claims: ClaimTable;
-    /** Lets the session of a Pod that seems left behind sleep again. */
-    takeBack: TakeBack;
     /** Called when a Pod that seemed left behind has a Secret that no claim here knows. */
     onForeignSlot: (secret: Secret) => void;
   }) {
@@ -69,7 +66,6 @@ export class Retention {
     this.#claims = options.claims;
     this.#claimPriority = new ClaimPriority({ clock: options.context.clock, claims: options.claims });
     this.#onForeignSlot = options.onForeignSlot;
-    this.#takeBack = options.takeBack;
     const { clock, timing, logger } = options.context;
     this.#passes = new Passes({
       clock,
@@ -202,12 +198,9 @@ export class Retention {
       if (mayHaveRecord) {
         const secret = await this.#record(pod);
         if (secret) return this.#onForeignSlot(secret);
-        const takenBack = await this.#takeBack(pod);
-        if (takenBack === "later") againMs = OUTRUN_MS;
-        if (takenBack !== "no") return;
         logger.info({ pod: name }, "a Pod whose claim was settled before is deleted");
       }
-      // A Pod with turns may be taken back by another process, and wake, before this deletion arrives.
+      // A Pod with turns may sleep and wake before this deletion arrives.
       await deletePod(this.#context, { by: "retention", name }, isOther, { asRead: hasTurns });
       this.#context.failing.succeeded("delete-pod");
     } catch (error) {
@@ -228,9 +221,6 @@ export class Retention {
     return secret?.type === CLAIM_SECRET_TYPE ? secret : null;
   }
 }
-
-/** `no`: the Pod can't be kept. `later`: it changes; try again soon. */
-type TakeBack = (pod: Pod) => Promise<"yes" | "later" | "no">;
 
 /** Whether this is the Pod with this UID and it is not being deleted. */
 function isThere(pod: Pod | undefined, uid: string | undefined): boolean {

@@ -184,8 +184,8 @@ export function noteAssigning({ record }: Recorded, assignedAtMs: number): void 
   record.assignedAtMs ??= assignedAtMs;
 }
 
-export function noteAssigned({ record }: Recorded): void {
-  record.assigned = true;
+export function noteAssigned({ record }: Recorded, assigned: boolean): void {
+  record.assigned = assigned;
 }
 
 /** The line is about to be sent: from now on its container may start. */

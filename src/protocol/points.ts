@@ -70,7 +70,7 @@ export const SESSION_POINTS = {
   "session.forget": "decision: the claim is no more. Details: why",
 
   // Turns of Pods whose sessions sleep
-  "session.sleep": "marks the Pod as sleeping, before the claim's Secret is deleted. Asks: turn",
+  "session.sleep": "marks the Pod as sleeping, before the claim's Secret is deleted. Asks: turn (the last that ended)",
   "turn.read-pod": "reads a Pod live that needs its next turn",
   "turn.add": "adds the turn as an ephemeral container. Asks: turn",
 

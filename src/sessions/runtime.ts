@@ -158,15 +158,12 @@ export class SessionsRuntime {
     });
     const sleeps = new SleepReport(context);
     this.#sleeping = new SleepingPods({
-      ...{ context, claims: this.#claims, turns, departing, streams: this.#streams, onChange: changed },
+      ...{ context, claims: this.#claims, turns, departing, onChange: changed },
       report: sleeps,
       waitingForRoom: () => this.#pool.waitingForRoom(),
     });
     this.#budget = new DisruptionBudget(shared);
-    this.#retention = new Retention({
-      ...{ context, claims: this.#claims, onForeignSlot: adopt },
-      takeBack: (pod) => this.#sleeping.takeBack(pod),
-    });
+    this.#retention = new Retention({ context, claims: this.#claims, onForeignSlot: adopt });
     this.#sharer = {
       context,
       isRecovered: () => this.#recovered,

@@ -338,7 +338,7 @@ export class SessionLoop {
       case "delete-pod":
         return this.#deletePod(claim, step, pod);
       case "drop":
-        return this.#drop(claim, step.because);
+        return this.#drop(claim, step.because, pod);
       case "settled":
         return this.#settled(claim, step.because, pod);
       default:
@@ -428,13 +428,15 @@ export class SessionLoop {
     }
   }
 
-  async #drop(claim: Claim, because: string): Promise<void> {
+  async #drop(claim: Claim, because: string, pod: Pod | undefined): Promise<void> {
     const context = this.#context;
+    const asleep = pod ? await this.#putToSleep(claim, pod) : null;
     await dropSecret(context, claim, "session.drop", because);
     this.#forget(claim, "dropped");
     context.metrics.claims.inc({ ...context.labels, result: "dropped" });
     this.#options.breaker.released(claim.templateHash, claim.name);
     context.logger.info({ workId: claim.record.journal.workId, pod: claim.name, because }, "claim dropped");
+    if (asleep) this.#options.turns.add(asleep, asleep !== pod);
   }
 
   async #settled(claim: Claim, because: string, pod: Pod | undefined): Promise<void> {
@@ -471,7 +473,8 @@ export class SessionLoop {
     const isWanted = !this.#facts.isDraining && sleepMsOf(this.#context.environment()) > 0;
     // The first program of the Pod never served, so there is nothing to keep.
     const isUseless = claim.turn === 1 && isStartFailure(claim);
-    if (!isWanted || isUseless || !claim.record.journal.opened || !livesOn(pod, claim.turn)) return null;
+    const isUnused = claim.turn <= 1 && !claim.record.journal.opened;
+    if (!isWanted || isUseless || isUnused || !livesOn(pod, claim.turn)) return null;
     if (claim.turn >= MOST_TURNS) {
       this.#options.sleeps.ended(claim.record.journal.sessionId, pod, "TooManyTurns");
       return null;

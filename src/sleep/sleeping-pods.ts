@@ -1,14 +1,12 @@
 import { ANNOTATION_SESSION_ID } from "../api/names.ts";
 import { maxSleepingOf } from "../api/sleep-needs.ts";
-import type { PodStreams } from "../attach/pod-streams.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
-import { isConflict, isForbidden, isNotFound } from "../kube/errors.ts";
-import { PODS, type Pod } from "../kube/resource.ts";
+import type { Pod } from "../kube/resource.ts";
 import { stateOf } from "../pods/pod-state.ts";
-import { sleepMsOf, sleepPatch } from "../pods/sleep-mark.ts";
-import { endedTurn, hasTurns, isAsleep, isWaitingTurnDead, livesOn, newestTurn } from "../pods/turns.ts";
+import { sleepMsOf } from "../pods/sleep-mark.ts";
+import { hasTurns, isAsleep, isWaitingTurnDead } from "../pods/turns.ts";
 import { allowsAll } from "../policy/pod-policy.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { PoolContext } from "../protocol/context.ts";
@@ -29,9 +27,6 @@ const MIN_WAKE_MS = 500;
 const REST_MS = 200;
 const REST_OF_A_POD_MS = 0.2;
 
-/** Tries to read a log, 30 s apart, before a Pod is given up: its kubelet may be away for a while. */
-const MOST_LOG_TRIES = 10;
-
 /** When to check again whether another client has released a Pod's slot. */
 export const FOREIGN_SLOT_MS = 60_000;
 
@@ -40,7 +35,6 @@ export interface SleepingPodsOptions {
   readonly claims: ClaimTable;
   readonly turns: TurnAdding;
   readonly departing: DepartingPods;
-  readonly streams: Pick<PodStreams, "hasStarted">;
   readonly report: Pick<SleepReport, "ended">;
   /** Pods of this Environment that find no room: names of unschedulable ones, or one for a full quota. */
   readonly waitingForRoom: () => readonly string[];
@@ -59,8 +53,6 @@ export class SleepingPods {
   readonly #notReady = new Map<string, number>();
   /** Pods that waited for room, and for which a sleeping Pod went. */
   #yieldedTo: ReadonlySet<string> = new Set();
-  /** By uid of the Pod: tries in a row to read its log. */
-  readonly #unread = new Map<string, number>();
   /** By name: Pods whose slot another client holds, and until when (monotonic) they are left alone. */
   readonly #left = new Map<string, number>();
   /** By name: the Pods that slept at the last pass, with uid and session. */
@@ -147,58 +139,6 @@ export class SleepingPods {
   /** The session's next item can't run in this Pod: deletes it, so that a new one can serve the session. */
   giveUp(pod: Pod): void {
     void this.#end(pod, "Unfit").then(() => this.#options.onChange());
-  }
-
-  /**
-   * Lets a session sleep again whose claim was dropped before its line was sent, although the Pod was assigned, or whose
-   * Pod was assigned again by a request that came late. Call it for an assigned Pod that has no claim and no Secret of
-   * one: a line is sent only once the Secret says so.
-   * @throws KubeApiError
-   */
-  async takeBack(pod: Pod): Promise<"yes" | "later" | "no"> {
-    const { kube, points, namespace, environment, logger } = this.#context;
-    const { name = "", annotations } = pod.metadata;
-    const [turn, ended] = [newestTurn(pod), endedTurn(pod)];
-    if (ended === 0 || this.#draining || sleepMsOf(environment()) === 0 || !livesOn(pod, turn)) return "no";
-    const { is } = stateOf(pod);
-    if (turn > ended) {
-      if (is === "preparing") return "later";
-      if ((is !== "running" && is !== "ended") || (await this.#hasStarted(pod))) return "no";
-    }
-    // A waiting shell that was killed can't serve the next item.
-    const endedNow = turn > ended && is === "ended" ? turn : ended;
-    const slept = { sessionId: annotations?.[ANNOTATION_SESSION_ID] ?? "", endedTurn: endedNow };
-    const patch = sleepPatch(pod, slept, environment(), kube.now());
-    try {
-      const mark = () => kube.patch(PODS, { namespace, name }, patch, { type: "merge" });
-      await points.run("session.sleep", { pod: name, asks: { turn: ended } }, mark);
-    } catch (error) {
-      if (isConflict(error) || isNotFound(error)) return "later";
-      throw error;
-    }
-    logger.info({ pod: name }, "a session whose work item was not started sleeps again");
-    return "yes";
-  }
-
-  /**
-   * Whether the turn's program has started: someone may have deleted the record of a session that runs. What can't be
-   * read for long counts as started.
-   */
-  async #hasStarted(pod: Pod): Promise<boolean> {
-    const { uid = "" } = pod.metadata;
-    try {
-      const shown = await this.#options.streams.hasStarted(pod);
-      this.#unread.delete(uid);
-      return shown !== "waiting";
-    } catch (error) {
-      const tries = (this.#unread.get(uid) ?? 0) + 1;
-      if (isForbidden(error) || tries >= MOST_LOG_TRIES) {
-        this.#unread.delete(uid);
-        return true;
-      }
-      this.#unread.set(uid, tries);
-      throw error;
-    }
   }
 
   /** Another client holds this Pod's slot: leaves it alone for a while. */

@@ -148,10 +148,10 @@ describe("touching a Pod with turns", () => {
 
 describe("putting a session to sleep", () => {
   const assigned = (of: TurnsPod = {}) => podOf({ phase: "assigned", turns: { 1: ENDED, 2: ENDED }, ...of });
-  const sleep = async (reads: readonly (Pod | Error)[], seen: Pod = assigned()) => {
+  const sleep = async (reads: readonly (Pod | Error)[], seen: Pod = assigned(), claim = claimOf()) => {
     const world = server(reads);
-    const result = await putToSleep(world.context, claimOf(), seen).catch((error: unknown) => error);
-    return { ...world, result };
+    const result = await putToSleep(world.context, claim, seen).catch((error: unknown) => error);
+    return { ...world, result, claim };
   };
 
   test("marks the Pod that was seen, in its version, with the end of the claimed turn", async () => {
@@ -166,6 +166,19 @@ describe("putting a session to sleep", () => {
       },
     });
     expect(result).toMatchObject({ metadata: { resourceVersion: "100" } });
+  });
+
+  test.each([
+    ["goes on waiting", { 1: ENDED, 2: RUNNING }, "1"],
+    ["is skipped if it has ended", { 1: ENDED, 2: ENDED }, "2"],
+  ])("the turn of a claim that was not opened %s", async (_, turns, ended) => {
+    const { patch, claim } = await sleep(
+      [assigned()],
+      assigned({ turns }),
+      claimOf({ assigned: true, journal: JOURNAL }),
+    );
+    expect(patch()?.metadata.annotations?.["berth.dev/ended-turn"]).toBe(ended);
+    expect(claim.record.assigned).toBe(false);
   });
 
   test("reads the Pod after a conflict, and marks the version that it read", async () => {

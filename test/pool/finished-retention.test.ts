@@ -28,7 +28,6 @@ async function deleted(
     secret?: Secret;
     live?: (call: KubeCall) => Pod;
     claims?: ClaimTable;
-    takeBack?: "yes" | "later" | "no";
   } = {},
 ) {
   const clock = new VirtualClock();
@@ -47,12 +46,7 @@ async function deleted(
     environment: () => ({ spec: { sessions } }),
     pods: { list: () => cached, get: (name: string) => byName.get(name) },
   });
-  const retention = new Retention({
-    context,
-    claims,
-    takeBack: async () => answers.takeBack ?? "no",
-    onForeignSlot: (secret) => foreign.push(secret),
-  });
+  const retention = new Retention({ context, claims, onForeignSlot: (secret) => foreign.push(secret) });
   const ending = new AbortController();
   retention.start(ending.signal);
   await clock.advance(500);
@@ -130,9 +124,5 @@ describe("an assigned Pod with turns, without a claim,", () => {
   test("is kept if it serves its session's next item by now", async () => {
     const live = () => inTurn({ ended: 2, turns: { 2: { terminated: { exitCode: 0 } }, 3: RUNNING } });
     expect((await deleted([inTurn()], { live })).deletes).toEqual([]);
-  });
-
-  test.each(["yes", "later"] as const)("is kept if its session sleeps again: %s", async (takeBack) => {
-    expect((await deleted([inTurn()], { takeBack })).deletes).toEqual([]);
   });
 });

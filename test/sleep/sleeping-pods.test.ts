@@ -9,7 +9,7 @@ import type { TurnAdding } from "../../src/sleep/turn-adding.ts";
 import { parsed, sessionsSpec, stored } from "../api/environments.ts";
 import { type TurnsPod, turnsPod } from "../pods/turn-pods.ts";
 import { claimOf } from "../protocol/claims.ts";
-import { FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
+import { FakeKube } from "../reconcile/fake-kube.ts";
 import { fakeContext, OWNER } from "../sessions/fake-context.ts";
 import { metricValue } from "../support/metric-value.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
@@ -44,7 +44,6 @@ function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
   const told: string[] = [];
   let outlook: NodeOutlook = "stays";
   let waiting: readonly string[] = [];
-  let log: () => "started" | "waiting" | "unclear" = () => "waiting";
   const workspace = { type: "Pod", mountPath: "/workspace", sleepSeconds };
   const environment = parsed(stored(sessionsSpec({ workspace })));
   const context = fakeContext({
@@ -67,16 +66,14 @@ function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
   const sleeping = new SleepingPods({
     ...{ context, claims, departing: departing as unknown as DepartingPods, onChange: () => {} },
     turns: { keep: () => null, ended: async () => {} } as unknown as TurnAdding,
-    streams: { hasStarted: async () => log() },
     report: new SleepReport(context),
     waitingForRoom: () => waiting,
   });
   return {
     ...{ sleeping, clock, kube, claims, removed, leaving, told, context },
-    set: (more: { outlook?: NodeOutlook; log?: typeof log; waiting?: readonly string[] }) => {
+    set: (more: { outlook?: NodeOutlook; waiting?: readonly string[] }) => {
       waiting = more.waiting ?? waiting;
       outlook = more.outlook ?? outlook;
-      log = more.log ?? log;
     },
     of: () => sleeping.of(SESSION),
     patches: () => kube.calls.filter(({ verb }) => verb === "patch").map(({ body }) => body as Pod),
@@ -178,96 +175,4 @@ test("a Pod that waits for room gets that of one sleeping Pod, however long it w
   expect(await pass(["waiting-1"])).toEqual(names);
   ending.abort();
   await sleeping.ended();
-});
-
-describe("an assigned Pod without a claim", () => {
-  const waits = () => assigned({ turns: { 1: ENDED, 2: RUNNING } });
-
-  test("sleeps again if its program never started, in the version that was seen", async () => {
-    const { sleeping, patches } = sleepingOf([waits()]);
-    expect(await sleeping.takeBack(waits())).toBe("yes");
-    expect(patches()).toMatchObject([
-      {
-        metadata: {
-          ...{ uid: "pod-uid", resourceVersion: "7", labels: { "berth.dev/phase": "sleeping" } },
-          // Its second turn still waits.
-          annotations: { "berth.dev/ended-turn": "1", "berth.dev/session-id": SESSION },
-        },
-      },
-    ]);
-  });
-
-  test("sleeps again before its next turn if its waiting shell was killed", async () => {
-    const { sleeping, patches } = sleepingOf([waits()]);
-    expect(await sleeping.takeBack(assigned({ turns: { 1: ENDED, 2: ENDED } }))).toBe("yes");
-    expect(patches()[0]?.metadata.annotations).toMatchObject({ "berth.dev/ended-turn": "2" });
-  });
-
-  test("sleeps again without a look at its log if its next turn was not added", async () => {
-    const { sleeping, set, patches } = sleepingOf([waits()]);
-    set({ log: () => "started" });
-    expect(await sleeping.takeBack(assigned({ turns: { 1: ENDED } }))).toBe("yes");
-    expect(patches()).toHaveLength(1);
-  });
-
-  test.each(["started", "unclear"] as const)("does not sleep again if its log is %s", async (shown) => {
-    const { sleeping, set, patches } = sleepingOf([waits()]);
-    set({ log: () => shown });
-    expect([await sleeping.takeBack(waits()), patches()]).toEqual(["no", []]);
-    const ended = assigned({ turns: { 1: ENDED, 2: ENDED } });
-    expect([await sleeping.takeBack(ended), patches()]).toEqual(["no", []]);
-  });
-
-  test.each<[string, Pod]>([
-    ["had no session before", assigned({ ended: 0, turns: { 1: RUNNING } })],
-    ["has no turns", { ...waits(), metadata: { ...waits().metadata, annotations: {} } }],
-    ["ends with its keeper", assigned({ keeper: ENDED })],
-    ["is being deleted", assigned({ metadata: { deletionTimestamp: "2030-01-01T00:00:00Z" } })],
-  ])("does not sleep if it %s", async (_, pod) => {
-    const { sleeping, kube } = sleepingOf([pod]);
-    expect([await sleeping.takeBack(pod), kube.calls]).toEqual(["no", []]);
-  });
-
-  test("does not sleep if sessions no longer sleep, or the Environment is being deleted", async () => {
-    expect(await sleepingOf([], { sleepSeconds: 0 }).sleeping.takeBack(waits())).toBe("no");
-    const { sleeping } = sleepingOf([]);
-    sleeping.drain();
-    expect(await sleeping.takeBack(waits())).toBe("no");
-  });
-
-  test("is looked at again while its turn starts", async () => {
-    const { sleeping, kube } = sleepingOf([]);
-    expect(await sleeping.takeBack(assigned({ turns: { 1: ENDED, 2: undefined } }))).toBe("later");
-    expect(kube.calls).toEqual([]);
-  });
-
-  test.each([
-    ["changed", refusal(409, "Conflict", "modified"), "later"],
-    ["is gone", notFound("pods", "berth-research-x"), "later"],
-  ])("is looked at again if it %s", async (_, error, expected) => {
-    const { sleeping, kube } = sleepingOf([]);
-    kube.answer(() => error);
-    expect(await sleeping.takeBack(waits())).toBe(expected);
-  });
-
-  test("is not given up at once while its log can't be read, and not kept forever", async () => {
-    const { sleeping, set, patches } = sleepingOf([]);
-    set({
-      log: () => {
-        throw refusal(500, "InternalError", "error dialing backend");
-      },
-    });
-    for (let tries = 1; tries < 10; tries += 1) await expect(sleeping.takeBack(waits())).rejects.toThrow("dialing");
-    expect([await sleeping.takeBack(waits()), patches()]).toEqual(["no", []]);
-  });
-
-  test("counts as running at once where logs may not be read", async () => {
-    const { sleeping, set } = sleepingOf([]);
-    set({
-      log: () => {
-        throw refusal(403, "Forbidden", "no");
-      },
-    });
-    expect(await sleeping.takeBack(waits())).toBe("no");
-  });
 });

@@ -91,26 +91,62 @@ describe("a claim that is not opened", () => {
     await world.pass(60 * SECOND);
     expect(nameOf(sessionId)).toBe(name);
   });
-});
 
-describe("a Pod that was assigned, where the operator may not read logs", () => {
-  test("does not hold up its session", async () => {
-    const { world, operator, serve, nameOf } = await sleepyWorld();
+  test("puts no session to sleep that never ran", async () => {
+    const { world, operator } = await sleepyWorld();
+    let slept = 0;
+    world.server.subscribe(() => {
+      slept = Math.max(slept, world.podsOf("sleeping").length);
+    });
+    const item = world.enqueue();
+    await world.clock.advanceUntil(() => world.claims.length === 1, 10 * SECOND, 1);
+    operator.kill();
+    world.api.world.item(item).state = "stopped";
+    world.startOperator();
+    await world.until("nothing is claimed", () => world.claims.length === 0);
+    expect([slept, world.starts]).toEqual([0, []]);
+  });
+
+  test("leaves the session asleep in its Pod, although the operator may not read logs", async () => {
+    const { world, operator, serve, isServed, nameOf } = await sleepyWorld();
     const sessionId = await serve();
     const name = nameOf(sessionId);
+    let refuse = true;
     operator.kube.intercept.push(({ verb, plural, name: of }) => {
       if (verb === "log") throw refusal(403, "Forbidden", "logs may not be read");
-      if (verb === "patch" && plural === "secrets" && of === `${name}-t2`)
+      if (refuse && verb === "patch" && plural === "secrets" && of === `${name}-t2`)
         throw refusal(403, "Forbidden", "secrets may not be patched");
     });
     const item = world.enqueue({ sessionId });
     await world.until("the claim is given up", () => world.item(item).state === "stopped", 600 * SECOND);
     await world.until("nothing is claimed", () => world.claims.length === 0);
+    refuse = false;
     const next = world.enqueue({ sessionId });
-    await world.until("the next item is served", () => world.item(next).state === "stopped", 300 * SECOND);
-    // The program may have run, so its Pod is deleted.
-    expect(world.starts.filter(({ workId }) => workId === next).map(({ pod }) => pod)).not.toContain(name);
-    expect(world.pods.map(({ metadata }) => metadata.name)).not.toContain(name);
+    await world.until("the next item is served", () => isServed(next), 300 * SECOND);
+    expect(world.starts.map(({ pod }) => pod)).toEqual([name, name]);
+  });
+});
+
+describe("a Secret that someone deletes while its line is on its way", () => {
+  test("puts no session to sleep whose program may start", async () => {
+    const { world, operator, serve, nameOf } = await sleepyWorld();
+    const sessionId = await serve();
+    const name = nameOf(sessionId) ?? "";
+    const held: string[] = [];
+    operator.kube.loses = (what) => what === "line";
+    operator.kube.wrote = (_, text) => held.push(text);
+    world.enqueue({ sessionId });
+    await world.until("the line is sent", () => held.length > 0);
+    operator.kill();
+    world.server.delete(SECRETS, NAMESPACE, `${name}-t2`);
+    world.startOperator();
+    const isThere = () => world.pods.some(({ metadata }) => metadata.name === name);
+    await world.until("the Pod is deleted, or asleep", () => !isThere() || nameOf(sessionId) === name, 120 * SECOND);
+    // A proxy held the line until now.
+    if (isThere()) world.server.attach(NAMESPACE, name, "berth-turn-2").write(held[0] ?? "");
+    await world.pass(SECOND);
+    expect(world.podsOf("sleeping").filter(({ metadata }) => metadata.name === name)).toEqual([]);
+    expect(world.starts).toHaveLength(1);
   });
 });
 
