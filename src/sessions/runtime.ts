@@ -144,8 +144,11 @@ export class SessionsRuntime {
     };
     const departing = new DepartingPods({
       ...{ context, removals: this.#removals, onChange: changed },
-      onTaken: (name) => {
-        if (!this.#claims.has(name)) leave(name);
+      onStays: (name, why) => {
+        const pod = context.pods.get(name);
+        // A sleeping Pod that has changed is looked at again: its session waits for it.
+        const isLookedAt = this.#claims.has(name) || (why === "kept" && pod !== undefined && isAsleep(pod));
+        if (!isLookedAt) leave(name);
       },
     });
     this.#pool = new Pool({

@@ -9,8 +9,8 @@ const REMOVAL_PATIENCE_MS = 2_000;
 export interface DepartingPodsOptions {
   readonly context: PoolContext;
   readonly removals: Removals;
-  /** Called for a Pod that stays, since another client holds its slot. */
-  readonly onTaken: (name: string) => void;
+  /** Called for a Pod that stays, since another client holds its slot, or since it has changed. */
+  readonly onStays: (name: string, why: "taken" | "kept") => void;
   readonly onChange: () => void;
 }
 
@@ -27,7 +27,12 @@ export class DepartingPods {
   }
 
   has(name: string): boolean {
-    return this.#options.removals.has(name) || this.#removed.has(name);
+    return this.isRemoving(name) || this.#removed.has(name);
+  }
+
+  /** Whether the removal of this Pod began, and its deletion was not answered yet. */
+  isRemoving(name: string): boolean {
+    return this.#options.removals.has(name);
   }
 
   get isEmpty(): boolean {
@@ -71,7 +76,7 @@ export class DepartingPods {
   async #waitBriefly(name: string, removal: Promise<RemovalResult>): Promise<void> {
     const done = removal.then((result) => {
       if (result === "removed") this.#removed.add(name);
-      else if (result === "taken" && !this.#options.removals.has(name)) this.#options.onTaken(name);
+      else if (result !== "failed" && !this.#options.removals.has(name)) this.#options.onStays(name, result);
       this.#underWay.delete(done);
       this.#options.onChange();
     });

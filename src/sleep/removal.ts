@@ -25,8 +25,10 @@ interface Removal {
 
 export type RemovalResult =
   | "removed"
-  /** Another client holds the slot, or the Pod was replaced by another: it is left alone. */
+  /** Another client holds the slot: the Pod is left alone. */
   | "taken"
+  /** The Pod has changed since: it stays. */
+  | "kept"
   /** Not removed yet; retried until it succeeds. */
   | "failed";
 
@@ -97,11 +99,11 @@ export class Removals {
       removal.lock ??= await this.#takeSlot(name, removal);
       if (removal.lock !== null) removal.onLocked();
       removal.onLocked = () => {};
-      const isGone = removal.lock !== null && (await this.#finish(name, removal.lock, removal));
+      const result = removal.lock === null ? "taken" : await this.#finish(name, removal.lock, removal);
       // The slot may be held by another removal, which was adopted meanwhile.
       if (this.#begun.get(name) === removal) this.#begun.delete(name);
       this.#context.failing.succeeded("delete-pod");
-      return isGone ? "removed" : "taken";
+      return result;
     } catch (error) {
       removal.dueMs = this.#context.clock.monotonic() + removal.backoff.next();
       if (isStepFailure(error)) this.#context.failing.failed("delete-pod", { error, name });
@@ -116,7 +118,8 @@ export class Removals {
     const journal = { use: "removal", environmentUid, podUid, ...NO_ITEM } as const;
     try {
       const lock = renderJournal({ name: slot, namespace, environment }, journal, null);
-      return await points.run("removal.lock", { pod: name }, () => kube.create(SECRETS, lock));
+      const about = { pod: name, asks: { turn: podOfSlot(slot).turn } };
+      return await points.run("removal.lock", about, () => kube.create(SECRETS, lock));
     } catch (error) {
       if (!isAlreadyExists(error)) throw error;
     }
@@ -130,11 +133,11 @@ export class Removals {
   }
 
   /**
-   * Deletes the Pod, then its lock. A Pod that was marked meanwhile (assigned, finished) is not free: it stays, and the
-   * result is false. So does a Pod with another turn than the locked one. A turn could be added until the deletion, so
-   * the deletion of a Pod with turns names its resourceVersion (M).
+   * Deletes the Pod, then its lock. A Pod that was marked meanwhile (assigned, finished) is not free and stays. So does a
+   * Pod with another turn than the locked one. A turn could be added until the deletion, so the deletion of a Pod with
+   * turns names its resourceVersion (M).
    */
-  async #finish(name: string, lock: Secret, { slot, podUid }: Removal): Promise<boolean> {
+  async #finish(name: string, lock: Secret, { slot, podUid }: Removal): Promise<"removed" | "kept"> {
     const { kube, points, namespace, pods } = this.#context;
     const pod = pods.get(name);
     const kept = (live: Pod) =>
@@ -148,14 +151,14 @@ export class Removals {
         kube.delete(SECRETS, ref, uid === undefined ? {} : { uid }),
       );
     } catch (error) {
-      if (isNotFound(error)) return against === null;
+      if (isNotFound(error)) return against === null ? "removed" : "kept";
       // A conflict usually means that another Secret holds the slot. But a server may also report a mere race, in which
       // case the lock still exists.
       if (!isConflict(error)) throw error;
       const found = await orNull(points.run("removal.read-lock", { pod: name }, () => kube.get(SECRETS, ref)));
       if (found?.metadata.uid === uid) throw error;
     }
-    return against === null;
+    return against === null ? "removed" : "kept";
   }
 }
 

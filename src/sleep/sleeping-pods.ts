@@ -121,13 +121,13 @@ export class SleepingPods {
   /** The Pod that keeps this session's files; null: it has none, or that is being deleted. */
   of(sessionId: string): SessionPod | null {
     const { pods } = this.#context;
-    const own = pods
-      .ofSession(sessionId)
-      .filter((pod) => hasTurns(pod) && !this.#isLeaving(pod) && !this.#isLeft(pod) && !hasEnded(pod));
+    const all = pods.ofSession(sessionId);
+    const own = all.filter((pod) => hasTurns(pod) && !this.#isLeaving(pod) && !this.#isLeft(pod) && !hasEnded(pod));
     if (own.some((pod) => !isAsleep(pod))) return { is: "busy" };
     // Of two, which only a lagging cache leads to, the one that ran last has the newest files.
     const [latest] = own.toSorted((one, other) => readSleeper(other).sinceMs - readSleeper(one).sinceMs);
-    if (!latest) return null;
+    // Until its deletion was answered, a removal may still find that the Pod must stay (M).
+    if (!latest) return all.some((pod) => isAsleep(pod) && this.#isBeingRemoved(pod)) ? { is: "busy" } : null;
     if (!this.#isFree(latest)) return { is: "busy" };
     if (this.#context.nodeOutlook(latest) === "leaves") {
       this.giveUp(latest);
@@ -154,6 +154,10 @@ export class SleepingPods {
   /** The Secret of the Pod's next turn is another client's, so no item can wake the session in it. */
   #isLeft({ metadata: { name = "" } }: Pod): boolean {
     return (this.#left.get(name) ?? 0) > this.#context.clock.monotonic() && !this.#options.claims.has(name);
+  }
+
+  #isBeingRemoved({ metadata: { name = "", deletionTimestamp } }: Pod): boolean {
+    return deletionTimestamp === undefined && this.#options.departing.isRemoving(name);
   }
 
   #isLeaving({ metadata: { name = "", deletionTimestamp } }: Pod): boolean {

@@ -72,7 +72,7 @@ function poolOf(pods: readonly Pod[], answer: Answer, unattached = "", warm = 1,
     departing: new DepartingPods({
       context,
       removals: new Removals({ context, onForeignSlot: () => {} }),
-      onTaken: (name) => pool.leave(name),
+      onStays: (name) => pool.leave(name),
       onChange: () => pool.poke(),
     }),
     turns: { keep: () => null, add: () => {} },

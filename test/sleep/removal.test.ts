@@ -50,7 +50,7 @@ describe("the removal of a free Pod", () => {
     ["assigned meanwhile", { labels: { "berth.dev/phase": "assigned" } }],
   ])("keeps a Pod that is %s, and releases its slot", async (_, metadata) => {
     const { result, deletes } = await remove({ "get pods": () => free(metadata) });
-    expect(result).toBe("taken");
+    expect(result).toBe("kept");
     expect(deletes).toEqual([["secrets", { uid: "lock-uid" }]]);
   });
 
@@ -90,7 +90,7 @@ describe("the removal of a sleeping Pod", () => {
     ["before a turn that was added after its lock", { turns: { 3: RUNNING } }],
   ])("keeps a Pod that is %s, and releases its slot", async (_, of) => {
     const { result, deletes } = await remove({ "get pods": () => asleep(of) }, asleep());
-    expect(result).toBe("taken");
+    expect(result).toBe("kept");
     expect(deletes).toEqual([["secrets", { uid: "lock-uid" }]]);
   });
 

@@ -55,8 +55,10 @@ function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
       sleeping: () => pods.filter(({ metadata }) => metadata.labels?.["berth.dev/phase"] === "sleeping"),
     },
   });
+  const removing = new Set<string>();
   const departing = {
-    has: (name: string) => leaving.has(name),
+    has: (name: string) => leaving.has(name) || removing.has(name),
+    isRemoving: (name: string) => removing.has(name),
     remove: async ({ metadata: { name = "" } }: Pod, onLocked = () => {}) => {
       leaving.add(name);
       removed.push(name);
@@ -70,7 +72,7 @@ function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
     waitingForRoom: () => waiting,
   });
   return {
-    ...{ sleeping, clock, kube, claims, removed, leaving, told, context },
+    ...{ sleeping, clock, kube, claims, removed, leaving, removing, told, context },
     set: (more: { outlook?: NodeOutlook; waiting?: readonly string[] }) => {
       waiting = more.waiting ?? waiting;
       outlook = more.outlook ?? outlook;
@@ -104,9 +106,25 @@ describe("the Pod of a session", () => {
     ["its node is lost", assigned({ status: { reason: "NodeLost" } })],
   ])("is none if %s", (_, pod) => expect(sleepingOf([pod]).of()).toBeNull());
 
-  test("is none while Berth deletes it", () => {
+  test("is none once Berth has deleted it", () => {
     const { of, leaving } = sleepingOf([podOf()]);
     leaving.add("berth-research-x");
+    expect(of()).toBeNull();
+  });
+
+  test("is busy while Berth deletes it, unless the session has another Pod", () => {
+    const { of, removing } = sleepingOf([podOf()]);
+    removing.add("berth-research-x");
+    expect(of()).toEqual({ is: "busy" });
+    const newer = podOf({ name: "newer" });
+    const two = sleepingOf([podOf(), newer]);
+    two.removing.add("berth-research-x");
+    expect(two.of()).toEqual({ is: "ready", pod: newer });
+  });
+
+  test("is none although its deletion is not answered, if it shows", () => {
+    const { of, removing } = sleepingOf([podOf({ metadata: { deletionTimestamp: "2030-01-01T00:00:00Z" } })]);
+    removing.add("berth-research-x");
     expect(of()).toBeNull();
   });
 

@@ -24,6 +24,18 @@ const TURN_STATE = "test/pods/turn-state.test.ts";
 /** Sessions that sleep in their Pods, and the turns in which their work items run. */
 export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
   {
+    file: "src/sessions/runtime.ts",
+    tests: [SLEEPING_FAULTS],
+    mutations: [
+      {
+        name: "leaves a sleeping Pod alone that has changed since its removal began",
+        guard: "guard",
+        find: ' || (why === "kept" && pod !== undefined && isAsleep(pod))',
+        replace: "",
+      },
+    ],
+  },
+  {
     file: "src/sessions/session-loop.ts",
     tests: [SLEEPING, SLEEPING_FAULTS],
     mutations: [
@@ -309,9 +321,21 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
       {
         name: "wakes any sleeping Pod for an item",
         guard: "wakeSession",
-        find: "const own = pods\n      .ofSession(sessionId)\n",
-        replace: "const own = pods\n      .sleeping()\n",
+        find: "const all = pods.ofSession(sessionId);",
+        replace: "const all = pods.sleeping();",
         tests: [SLEEPING],
+      },
+      {
+        name: "gives a session another Pod before its sleeping Pod is deleted",
+        guard: "freshPod",
+        find: 'return all.some((pod) => isAsleep(pod) && this.#isBeingRemoved(pod)) ? { is: "busy" } : null;',
+        replace: "return null;",
+      },
+      {
+        name: "lets a session wait for a Pod that is being deleted",
+        guard: "guard",
+        find: "deletionTimestamp === undefined && this.#options.departing.isRemoving(name)",
+        replace: "this.#options.departing.isRemoving(name)",
       },
       {
         name: "ignores a Pod of the session whose last item is being settled",

@@ -24,6 +24,49 @@ describe("wakes and fresh sessions", () => {
   });
 });
 
+describe("an item whose session's Pod is being removed", () => {
+  test("starts in another Pod only after that one is deleted", async () => {
+    const { world, operator, serve } = await sleepyWorld({
+      sessions: { workspace: { type: "Pod", sleepSeconds: 60 }, warm: 1 },
+    });
+    const sessionId = await serve();
+    const name = world.podsOf("sleeping")[0]?.metadata.name;
+    let isRemoving = false;
+    operator.kube.delay = ({ verb, plural }) => {
+      if (verb !== "delete" || plural !== "pods") return 0;
+      isRemoving = true;
+      return 4 * SECOND;
+    };
+    await world.until("the Pod is being removed", () => isRemoving);
+    const item = world.enqueue({ sessionId });
+    let beside = 0;
+    await world.until("the item is served", () => {
+      if (world.pods.some(({ metadata }) => metadata.name === name)) beside = Math.max(beside, world.starts.length - 1);
+      return world.item(item).state === "stopped";
+    });
+    expect(beside).toBe(0);
+  });
+
+  test("does not wait for long if the Pod got its next turn while it was locked", async () => {
+    const { world, operator, serve, nameOf } = await sleepyWorld({
+      sessions: { workspace: { type: "Pod", sleepSeconds: 60 } },
+    });
+    const name = nameOf(await serve()) ?? "";
+    await world.pass(50 * SECOND);
+    operator.kube.delay = ({ verb, plural, subresource }) => {
+      const isReadUnderLock = verb === "get" && plural === "pods" && world.claims.length > 0;
+      return subresource === "ephemeralcontainers" || isReadUnderLock ? 12 * SECOND : 0;
+    };
+    world.node.kill(name, "berth-turn-2");
+    await world.until("the Pod is locked", () => world.claims.length === 1);
+    await world.until("the lock is released", () => world.claims.length === 0);
+    operator.kube.delay = () => 0;
+    const isThere = () => world.pods.some(({ metadata }) => metadata.name === name);
+    expect(isThere()).toBe(true);
+    await world.until("the Pod is deleted", () => !isThere(), 20 * SECOND);
+  });
+});
+
 describe("an item that waits for its session's next turn", () => {
   test("does not wake the session once another item has taken the last place", async () => {
     const { world, operator, serve, isServed, isReady, nameOf } = await sleepyWorld({
