@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { PODS } from "../../src/kube/resource.ts";
 import type { FateInput } from "../../testbed/node/node.ts";
 import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";
@@ -36,6 +37,16 @@ describe.concurrent("the container ends on its own", () => {
     const labels = { namespace: world.namespace, environment: world.name };
     expect(await metricValue(served.operator.metrics.sessionsStarted, labels)).toBe(1);
     expect(world.events("SessionStarted").length).toBeGreaterThan(0);
+  });
+
+  test("while it runs, the API server records no owners of its Pod's fields", async () => {
+    await using world = await worldOf(hanging);
+    const { pod, item } = await serveOne(world);
+    await untilState(world, item, "active");
+    await world.until("the Pod is assigned, without owners of fields", async () => {
+      const { metadata } = await world.kube.get(PODS, { namespace: world.namespace, name: pod.metadata.name ?? "" });
+      return metadata.labels?.["berth.dev/phase"] === "assigned" && metadata["managedFields"] === undefined;
+    });
   });
 
   test("out of memory: the operator takes the lease after a quiet interval, then stops the item", async () => {

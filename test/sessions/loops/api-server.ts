@@ -133,6 +133,8 @@ export class ApiServer {
     const after = (status ? { ...before, status: merged["status"] } : { ...merged, status: before["status"] }) as T;
     if (after["status"] === undefined) delete (after as KubeObject)["status"];
     after.metadata = { ...after.metadata, ...own(before.metadata) };
+    // This server records no owners of fields.
+    delete after.metadata.managedFields;
     checkFinalizers(before, after);
     if (resource.plural === PODS.plural) checkPod(before as unknown as Pod, after as unknown as Pod);
     return this.#update(resource, before, after);
