@@ -1,16 +1,20 @@
 import type { Moment } from "./moment.ts";
+import type { Rules } from "./rules.ts";
 import { BODY, holderOfOperator, ITEM, isAlive, PAST, POD, SHELL, SLEEP, STATE, type State, TURN } from "./state.ts";
 import { useVolume } from "./volume.ts";
 
 // The starts of programs, and `parking: Shell`: the lines that start them.
 
-/** With `lateLine: in-its-lease`, lines that end with the lease of their sender have their own bits. */
-const BOUNDED_SHIFT = 4;
+/** The most items of a state: each has a bit for its lines. */
+const MOST_ITEMS = 8;
+
+/** With `lateLine: in-its-lease`, lines that end with the lease of their sender have their own bits: half of all. */
+const boundedShift = ({ lateLine }: Rules): number => (lateLine === "in-its-lease" ? MOST_ITEMS / 2 : MOST_ITEMS);
 
 /** A line for the item is on its way to the Pod. `bounded`: it arrives before the lease lapses, or never. */
 export function sendLine(moment: Moment, next: State, pod: number, item: number, bounded: boolean): void {
   const at = moment.layout.shell(pod) + SHELL.lines;
-  next[at] = (next[at] ?? 0) | (1 << (bounded ? item + BOUNDED_SHIFT : item));
+  next[at] = (next[at] ?? 0) | (1 << (bounded ? item + boundedShift(moment.rules) : item));
 }
 
 /** The lease of an item ends, and with it the lines that are bounded by it. */
@@ -19,20 +23,21 @@ export function endBoundedLines(moment: Moment, next: State, item: number): void
   if (!layout.isShell) return;
   for (let pod = 0; pod < layout.pods; pod += 1) {
     const at = layout.shell(pod) + SHELL.lines;
-    next[at] = (next[at] ?? 0) & ~(1 << (item + BOUNDED_SHIFT));
+    next[at] = (next[at] ?? 0) & ~(1 << (item + boundedShift(moment.rules)));
   }
 }
 
 /** Whether a line for the item may still reach the waiting shell. */
 export function isLineUnderWay(moment: Moment, pod: number, item: number): boolean {
   const lines = moment.byte(moment.layout.shell(pod) + SHELL.lines);
-  return (lines & ((1 << item) | (1 << (item + BOUNDED_SHIFT)))) !== 0;
+  return (lines & ((1 << item) | (1 << (item + boundedShift(moment.rules))))) !== 0;
 }
 
 /** Whether lines for other items than the one recorded may still reach the waiting shell. */
-export function hasLineOfOthers(lines: number, record: number): boolean {
-  const items = lines | (lines >> BOUNDED_SHIFT);
-  return (items & ((1 << BOUNDED_SHIFT) - 1) & ~(1 << (record - 1))) !== 0;
+export function hasLineOfOthers(rules: Rules, lines: number, record: number): boolean {
+  const shift = boundedShift(rules);
+  const items = lines | (lines >> shift);
+  return (items & ((1 << shift) - 1) & ~(1 << (record - 1))) !== 0;
 }
 
 /** The container's program starts for an item. Returns the property that this breaks. */

@@ -125,7 +125,7 @@ function shellBrokenBy(layout: Layout, state: State, pod: number): string | null
   const [at, shellAt] = [layout.pod(pod), layout.shell(pod)];
   if (state[at + POD.body] !== BODY.parked || state[at + POD.object] !== OBJECT.exists) return null;
   const record = state[at + POD.record] ?? 0;
-  if (record && hasLineOfOthers(state[shellAt + SHELL.lines] ?? 0, record))
+  if (record && hasLineOfOthers(layout.rules, state[shellAt + SHELL.lines] ?? 0, record))
     return "S6 a line is on its way to a Pod of another session";
   const looksFree = !record && !(layout.hasTurns ? isEnded(layout, state, pod) : state[shellAt + SHELL.assigned]);
   return looksFree && state[shellAt + SHELL.sent] ? "S8 a Pod whose line was sent looks free" : null;

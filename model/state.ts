@@ -47,7 +47,7 @@ export const SHELL = {
   assigned: 0,
   /** Whether a patch that marks it may still take effect. */
   lateTouch: 1,
-  /** Lines that may still reach the waiting shell: those of an item by two bits (lines.ts). */
+  /** Lines that may still reach the waiting shell: a bit or two for each item (lines.ts). */
   lines: 2,
   /** Whether a line was ever sent to the waiting shell. */
   sent: 3,

@@ -35,10 +35,8 @@ export class ClaimJournal {
     for (;;) {
       try {
         const create = () => kube.create(SECRETS, secret, {}, { timeoutMs: timing.requestBoundMs });
-        this.#adopt(
-          claim,
-          await points.run("claim.journal", ofClaim(claim, { use: claim.record.journal.use }), create),
-        );
+        const asks = { use: claim.record.journal.use, turn: claim.turn };
+        this.#adopt(claim, await points.run("claim.journal", ofClaim(claim, asks), create));
         metrics.journals.inc({ ...labels, result: "created" });
         failing.succeeded("journal");
         return "done";

@@ -27,7 +27,7 @@ export const SESSION_POINTS = {
   "claim.poll": "takes an item from the queue. Details: workId (null: none came), state, type",
   "claim.offer":
     "decision: what becomes of an item that a poll brought. Details: result, as the label of berth_claims_total",
-  "claim.journal": "creates the Secret that takes the slot. Details: use",
+  "claim.journal": "creates the Secret that takes the slot. Asks: use, turn (0: the Pod has none)",
   "claim.read-journal": "reads the Secret that has the slot. Details: ours",
   "claim.read-pod": "reads the Pod live, before the acknowledgement. Details: parked",
   "claim.ack":
@@ -75,7 +75,7 @@ export const SESSION_POINTS = {
   "turn.add": "adds the turn as an ephemeral container. Asks: turn",
 
   // Removal of free and sleeping Pods
-  "removal.lock": "creates the Secret that takes a free Pod's slot",
+  "removal.lock": "creates the Secret that takes the slot of a free or sleeping Pod. Asks: turn (0: the first)",
   "removal.read-lock": "reads the Secret that has the slot",
   "removal.read-pod": "reads the Pod live",
   "removal.delete-pod": "deletes it. Asks: uid",

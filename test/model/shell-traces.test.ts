@@ -3,7 +3,7 @@ import type { Rules } from "../../model/rules.ts";
 import type { PointDetails, PointEvent, PointOutcome } from "../../src/core/points.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { NO_HEARTBEAT } from "../../src/work/types.ts";
-import { checkItem } from "../faults/traces/check-item.ts";
+import { checkSession } from "../faults/traces/check-session.ts";
 import { project } from "../faults/traces/projection.ts";
 import type { Entry } from "../faults/traces/trace.ts";
 
@@ -118,7 +118,7 @@ const TAKE_UP = note("recover.take-up", { use: "session", lease: "Worker", opene
 function check(acts: readonly Act[], rules: Partial<Rules> = {}): void {
   const trace = new Trace();
   for (const act of acts) act(trace);
-  checkItem(project(trace.entries, WORK_ID), {
+  checkSession(project(trace.entries, WORK_ID), {
     rules: { parking: "Shell", ...rules },
     timing: DEFAULT_TIMING,
     showsEnds: true,

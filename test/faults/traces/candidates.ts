@@ -70,6 +70,13 @@ export class Candidates {
     }
   }
 
+  /** Changes every state, so that candidates that differ in what no longer matters become one. */
+  merge(change: (state: State) => State): void {
+    const before = [...this.#all.values()];
+    this.#all = new Map();
+    for (const { state, taken } of before) this.#put({ state: change(state), taken });
+  }
+
   /** Moves each candidate on to the states that `to` selects from its successors. */
   go(to: (state: State, successors: readonly Successor[]) => readonly State[]): void {
     const before = [...this.#all.values()];

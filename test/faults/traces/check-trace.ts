@@ -1,10 +1,10 @@
-import { type Circumstances, checkItem } from "./check-item.ts";
+import { type Circumstances, checkSession } from "./check-session.ts";
 import { project } from "./projection.ts";
 import type { TraceRecorder } from "./trace.ts";
 
 /** The totals of a check. */
 export interface Tally {
-  /** Items; each has its own trace. */
+  /** Sessions; each has its own trace. */
   readonly traces: number;
   /** Entries that map to a step of the model. */
   readonly steps: number;
@@ -12,11 +12,22 @@ export interface Tally {
   readonly widest: number;
 }
 
-/** Checks the trace of every item. @throws {TraceError} if the model does not allow one of them */
-export function checkTrace(recorder: TraceRecorder, circumstances: Circumstances): Tally {
-  return addUp(
-    recorder.items.map((workId) => ({ traces: 1, ...checkItem(project(recorder.entries, workId), circumstances) })),
-  );
+/**
+ * Checks the trace of every session.
+ * @param sessionOf the session of a work item; by default, each is a session of its own
+ * @throws {TraceError} when the model does not allow one of them
+ */
+export function checkTrace(
+  recorder: TraceRecorder,
+  circumstances: Circumstances,
+  sessionOf = (workId: string) => workId,
+): Tally {
+  const sessions = Map.groupBy(recorder.items, sessionOf);
+  const tallies = [...sessions.values()].map((workIds) => ({
+    traces: 1,
+    ...checkSession(project(recorder.entries, ...workIds), circumstances),
+  }));
+  return addUp(tallies);
 }
 
 export function addUp(tallies: readonly Tally[]): Tally {

@@ -6,21 +6,26 @@ import {
   type Layout,
   MEMORY,
   OBJECT,
+  PHASE,
   POD,
   SHELL,
+  SLEEP,
   STATE,
   type State,
+  TURN,
 } from "../../../model/state.ts";
-import type { OperatorStep, ShellPoint, Step } from "../../../model/steps.ts";
+import type { OperatorStep, ShellPoint, SleepStep, Step } from "../../../model/steps.ts";
 import type { PointDetails, PointOutcome } from "../../../src/core/points.ts";
 import type { SessionPoint } from "../../../src/protocol/points.ts";
 import type { Successor } from "./candidates.ts";
 
-/** The operator and Pod of a point, by the model's numbers. `pod` is -1 if it is not one of the item's Pods. */
+/** The operator, turn and item of a point, by the model's numbers. -1: it is about none of the session's. */
 export interface Actor {
   readonly layout: Layout;
   readonly operator: number;
+  /** The turn of a Pod; without turns, the Pod. */
   readonly pod: number;
+  readonly item: number;
 }
 
 /** What a point requested, and how it was answered. */
@@ -32,13 +37,13 @@ export interface Said {
 /** How a point of the code maps to steps of the model. */
 export interface Reading {
   /** The steps that it may stand for. */
-  readonly steps: readonly OperatorStep[];
+  readonly steps: readonly (OperatorStep | SleepStep)[];
   /** Selects among these steps by what the point requested. */
   fits?(step: Step, asks: PointDetails): boolean;
   /** Whether the request may succeed and change nothing in the model. */
   isNothing?(state: State, actor: Actor, said: Said): boolean;
   /** A change beyond the steps of the model. */
-  also?(state: State, actor: Actor): State | null;
+  also?(state: State, actor: Actor, successors: readonly Successor[]): State | null;
   /** For a read, the word for the current value. The answer must have been true at some time during the read. */
   reads?(state: State, actor: Actor): string;
   /** The same word, taken from the answer; null if the answer does not tell. */
@@ -51,30 +56,56 @@ export interface Reading {
   counts?: readonly PointOutcome[];
 }
 
-const stateOf = (state: State, layout: Layout) => state[layout.item(0) + ITEM.state] ?? 0;
+const stateOf = (state: State, { layout, item }: Actor) => state[layout.item(Math.max(0, item)) + ITEM.state] ?? 0;
 const podOf = (state: State, { layout, pod }: Actor, byte: number) => state[layout.pod(pod) + byte] ?? 0;
 const shellOf = (state: State, { layout, pod }: Actor, byte: number) => state[layout.shell(pod) + byte] ?? 0;
 const memoryIs = (state: State, actor: Actor, ...memories: number[]) =>
   memories.includes(podOf(state, actor, POD.memory));
 
-const isStopped = (state: State, { layout }: Actor) => stateOf(state, layout) === STATE.stopped;
+const sleepOf = (state: State, { layout, pod }: Actor, byte: number) => state[layout.sleep(pod) + byte] ?? 0;
+const isStopped = (state: State, actor: Actor) => stateOf(state, actor) === STATE.stopped;
+
+function isAssigned(state: State, actor: Actor): boolean {
+  if (actor.layout.hasTurns) return sleepOf(state, actor, SLEEP.phase) === PHASE.assigned;
+  return shellOf(state, actor, SHELL.assigned) === 1;
+}
+
+/** Whether the Pod of the turn was never given to a session, or given back unopened. */
+function isFree(state: State, actor: Actor): boolean {
+  const isParked = actor.layout.hasTurns
+    ? sleepOf(state, actor, SLEEP.phase) === PHASE.parked
+    : !shellOf(state, actor, SHELL.assigned);
+  return isParked && podOf(state, actor, POD.body) === BODY.parked && !podOf(state, actor, POD.record);
+}
+
+/** Whether the Pod's object exists, and nothing deletes it. */
+const exists = (state: State, actor: Actor) => podOf(state, actor, POD.object) === OBJECT.exists;
+
+/** Whether no program of the Pod runs, and no session sleeps in it. */
+function isIdle(state: State, actor: Actor): boolean {
+  const { layout, pod } = actor;
+  const bodies = layout.turnsOf(pod).map((turn) => state[layout.pod(turn) + POD.body] ?? 0);
+  if (!layout.hasTurns) return !bodies.some((body) => isAlive(body) || body === BODY.parked);
+  const isKept = sleepOf(state, actor, SLEEP.phase) === PHASE.sleeping || isFree(state, actor);
+  return !bodies.some(isAlive) && !(isKept && exists(state, actor));
+}
 
 /** The item's Pod has ended or is ending. */
 function isPodGone(state: State, actor: Actor): boolean {
   const body = podOf(state, actor, POD.body);
   const isEnding = body === BODY.gone || body === BODY.ended || body === BODY.finishing;
-  return isEnding || podOf(state, actor, POD.object) !== OBJECT.exists;
+  return isEnding || !exists(state, actor);
 }
 
 /** This process knows that the program started; or the item's state shows that it ran. */
 function isStarted(state: State, actor: Actor): boolean {
-  const is = stateOf(state, actor.layout);
+  const is = stateOf(state, actor);
   return shellOf(state, actor, SHELL.delivery) === DELIVERY.started || is === STATE.stopping || is === STATE.stopped;
 }
 
 const READS_STATE: Pick<Reading, "steps" | "reads" | "saw"> = {
   steps: [],
-  reads: (state, { layout }) => nameOfState(stateOf(state, layout)),
+  reads: (state, actor) => nameOfState(stateOf(state, actor)),
   saw: ({ state }) =>
     typeof state !== "string" || state === "unknown" ? null : state === "absent" ? "stopped" : state,
 };
@@ -87,36 +118,68 @@ function nameOfState(value: number): string {
 const isNoLease = (_state: State, _actor: Actor, { details }: Said) =>
   details["accepted"] !== true || details["state"] !== "active";
 
-/** The deletion of a finished or parked Pod. */
+/** The deletion of a finished or free Pod. */
 const DELETES_IDLE: Reading = {
   steps: ["retention.delete-pod"],
-  isNothing: (state, actor) => !isAlive(podOf(state, actor, POD.body)) && podOf(state, actor, POD.body) !== BODY.parked,
+  isNothing: isIdle,
   also: (state, actor) => {
-    const isFree =
-      podOf(state, actor, POD.body) === BODY.parked &&
-      !podOf(state, actor, POD.record) &&
-      !shellOf(state, actor, SHELL.assigned);
-    if (!isFree) return null;
+    if (!isFree(state, actor)) return null;
     const next = state.slice();
-    next[actor.layout.pod(actor.pod) + POD.body] = BODY.gone;
-    next[actor.layout.pod(actor.pod) + POD.object] = 0;
+    for (const turn of actor.layout.turnsOf(actor.pod)) {
+      next[actor.layout.pod(turn) + POD.body] = BODY.gone;
+      next[actor.layout.pod(turn) + POD.object] = 0;
+    }
     return next;
   },
 };
 
+/** The deletion of a free or sleeping Pod under its lock. In the model, that of a sleeping one takes effect later. */
+const REMOVES: Reading = {
+  ...DELETES_IDLE,
+  steps: ["removal.delete-pod", "retention.delete-pod"],
+  shows: (state, actor) => !exists(state, actor),
+};
+
+/** Changes one byte of the state, if `isDue`. */
+function changed(state: State, isDue: boolean, at: number, byte: number): State | null {
+  if (!isDue) return null;
+  const next = state.slice();
+  next[at] = byte;
+  return next;
+}
+
+/**
+ * The settlement of a Pod's first claim whose program never served: the Pod is not kept. The model marks each as
+ * sleeping.
+ */
+function withoutMark(state: State, actor: Actor, successors: readonly Successor[]): State | null {
+  const { layout, pod } = actor;
+  const isDue = successors.some(({ step }) => step.name === "session.sleep" && step.pod === pod);
+  if (!isDue || !layout.hasTurns || layout.turnOf(pod) > 1) return null;
+  const next = state.slice();
+  next.fill(0, layout.pod(pod) + POD.record, layout.pod(pod) + POD.lateKey);
+  next[layout.shell(pod) + SHELL.delivery] = DELIVERY.unknown;
+  return next;
+}
+
+/** One patch adds the next turn and, by its number, skips one that ended while it waited. */
+function afterSkippedTurn(_: State, { layout, pod }: Actor, successors: readonly Successor[]): State | null {
+  const skipped = successors.find(({ step }) => step.name === "turn.skip" && step.pod === pod - 1);
+  if (!skipped) return null;
+  return changed(skipped.next, layout.turnOf(pod) > 1, layout.pod(pod) + POD.body, BODY.parked);
+}
+
 /**
  * Points that change nothing in the model: their effect is not part of it, or they are reads that decide nothing alone.
- * A trace is about one item, and so about one turn. The model's steps that mark a Pod as sleeping, add a turn, and remove
- * a sleeping Pod are about several items, and no trace is checked against them.
  */
 type Unread =
   | `${"prepare" | "environment" | "refuse" | "budget" | "queue" | "sweep" | "cleanup" | "workspace"}.${string}`
   | `recover.${string}`
-  | `removal.${"lock" | "read-lock" | "read-pod" | "unlock"}`
+  | `removal.${"read-lock" | "read-pod"}`
   | `retention.${"read-secret" | "read-pod"}`
-  | `turn.${string}`
+  | "turn.read-pod"
   | `claim.${"offer" | "read-journal"}`
-  | `session.${"sleep" | "shorten" | "read-credential" | "read-pod" | "count-release" | "mark" | "reread" | "forget"}`;
+  | `session.${"shorten" | "read-credential" | "read-pod" | "count-release" | "mark" | "reread" | "forget"}`;
 
 /** Points with a meaning in the model. A new point must be added here or to `Unread`. */
 const READ = {
@@ -125,7 +188,7 @@ const READ = {
   "claim.read-pod": {
     steps: [],
     reads: (state, actor) =>
-      String(podOf(state, actor, POD.body) === BODY.parked && podOf(state, actor, POD.object) === OBJECT.exists),
+      String(podOf(state, actor, POD.body) === BODY.parked && exists(state, actor) && !isAssigned(state, actor)),
     // A Pod that is not parked may also be one that is briefly not ready.
     saw: ({ parked }) => (parked === true ? "true" : null),
   },
@@ -146,7 +209,7 @@ const READ = {
   "session.touch": {
     steps: ["session.touch"],
     // With `parking: Key` it only makes the kubelet look.
-    isNothing: (state, actor) => !actor.layout.isShell || shellOf(state, actor, SHELL.assigned) === 1,
+    isNothing: (state, actor) => !actor.layout.isShell || isAssigned(state, actor),
   },
   "session.deliver": { steps: ["session.deliver"], counts: ["unanswered"] },
   "session.read-log": {
@@ -167,19 +230,41 @@ const READ = {
     steps: ["session.snapshot"],
     // Recorded again after a heartbeat without an answer, or by a read older than the end of its lease; both are
     // harmless.
-    isNothing: (state, actor) =>
-      memoryIs(state, actor, MEMORY.snapshot) || stateOf(state, actor.layout) !== STATE.active,
+    isNothing: (state, actor) => memoryIs(state, actor, MEMORY.snapshot) || stateOf(state, actor) !== STATE.active,
   },
   "session.stop": {
     steps: ["session.stop"],
     fits: ({ graceful = false }, { force }) => graceful === (force !== true),
     isNothing: (state, actor, { asks }) =>
-      isStopped(state, actor) || (asks["force"] !== true && stateOf(state, actor.layout) === STATE.stopping),
+      isStopped(state, actor) || (asks["force"] !== true && stateOf(state, actor) === STATE.stopping),
   },
   "session.delete-pod": { steps: ["session.delete-pod"], isNothing: isPodGone },
   "session.drop": { steps: ["session.drop"] },
-  "session.settled": { steps: ["session.settled"] },
-  "removal.delete-pod": DELETES_IDLE,
+  "session.settled": { steps: ["session.settled"], also: withoutMark },
+  "session.sleep": {
+    steps: ["session.sleep"],
+    // The operator always marks the Pod of a wake that it gives up unopened. Without a touch, that changes nothing.
+    isNothing: (state, actor, { asks }) => {
+      const { layout, pod } = actor;
+      const isAsleep = sleepOf(state, actor, SLEEP.phase) === PHASE.sleeping;
+      return isAsleep && podOf(state, actor, POD.key) === 0 && Number(asks["turn"]) < layout.turnOf(pod);
+    },
+  },
+  "turn.add": {
+    steps: ["turn.add"],
+    also: afterSkippedTurn,
+    isNothing: (state, actor) => exists(state, actor) && podOf(state, actor, POD.body) !== BODY.absent,
+  },
+  "removal.lock": {
+    steps: ["removal.lock"],
+    also: (state, actor) => changed(state, isFree(state, actor), actor.layout.turn(actor.pod) + TURN.lock, 1),
+    isNothing: (_, { layout }) => !layout.hasTurns,
+  },
+  "removal.delete-pod": REMOVES,
+  "removal.unlock": {
+    steps: ["removal.unlock"],
+    isNothing: (state, { layout, pod }) => !layout.hasTurns || !state[layout.turn(pod) + TURN.lock],
+  },
   "retention.delete-pod": DELETES_IDLE,
 } as const satisfies Readonly<Record<Exclude<SessionPoint | ShellPoint, Unread>, Reading>>;
 
@@ -196,13 +281,14 @@ export function effectsOf(
 ): (readonly [next: State, how: string])[] {
   if (reading.reads) return [[state, reading.reads(state, actor)]];
   const own = successors.filter(({ step }) => isOwn(reading, actor, asks, step));
-  const also = reading.also?.(state, actor) ?? null;
+  const also = reading.also?.(state, actor, successors) ?? null;
   return [...own.map(({ next, step }) => [next, step.outcome] as const), ...(also ? [[also, "ok"] as const] : [])];
 }
 
 /** A crash has its own entry in a trace. */
-function isOwn({ steps, fits }: Reading, { operator, pod }: Actor, asks: PointDetails, step: Step): boolean {
+function isOwn({ steps, fits }: Reading, { operator, pod, item }: Actor, asks: PointDetails, step: Step): boolean {
   if (step.operator !== operator || step.pod !== pod || step.outcome.startsWith("crash")) return false;
+  if (item >= 0 && step.item >= 0 && step.item !== item) return false;
   return (steps as readonly string[]).includes(step.name) && (fits?.(step, asks) ?? true);
 }
 
@@ -239,7 +325,12 @@ export function agrees(
 }
 
 /** Steps for which the model distinguishes whether they were answered. */
-const ANSWERED: ReadonlySet<OperatorStep> = new Set(["claim.journal", "session.take", "session.fence", "session.beat"]);
+const ANSWERED: ReadonlySet<OperatorStep | SleepStep> = new Set([
+  "claim.journal",
+  "session.take",
+  "session.fence",
+  "session.beat",
+]);
 
 function hasUnanswered({ steps }: Reading): boolean {
   return steps.some((name) => ANSWERED.has(name));

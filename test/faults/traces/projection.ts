@@ -1,75 +1,90 @@
 import type { PointEvent } from "../../../src/core/points.ts";
 import type { Entry } from "./trace.ts";
 
-/** The part of a trace that is about one item. */
+/** An entry about one session. */
+export type SessionEntry =
+  | Exclude<Entry, { readonly is: "point" | "over" }>
+  | {
+      readonly is: "point";
+      readonly event: PointEvent;
+      /** The index of its work item; -1: it is about a Pod, or about all items. */
+      readonly item: number;
+      /** The turn of the Pod that it is about; 1 if the Pod has none. */
+      readonly turn: number;
+    }
+  | { readonly is: "over"; readonly environment: string; readonly pod: string; readonly turn: number };
+
+/** The part of a trace that is about one session. */
 export interface Projection {
-  readonly workId: string;
-  readonly entries: readonly Entry[];
+  readonly workIds: readonly string[];
+  readonly entries: readonly SessionEntry[];
   /** `namespace/name`, in the model's order of operators. One operator at a time serves each. */
   readonly environments: readonly string[];
-  /** By Environment, the Pods that the item was journaled for, in the model's order. */
+  /** By Environment, the Pods that the items were journaled for, in the model's order. */
   readonly pods: readonly (readonly string[])[];
+  /** The last turn of its Pods; 1: they have none. */
+  readonly turns: number;
 }
 
-/** Points without a work id: deletions of parked and of finished Pods. */
-const DELETIONS = new Set(["removal.delete-pod", "retention.delete-pod"]);
+/** Points of Pods, which name no work item. */
+const OF_PODS = /^(removal|retention|turn)\./;
 
-export function project(trace: readonly Entry[], workId: string): Projection {
-  const entries = byTurn(trace, workId);
+/** @param workIds the work items of the session */
+export function project(trace: readonly Entry[], ...workIds: readonly string[]): Projection {
+  const all = points(trace);
   const pods = new Map<string, Set<string>>();
-  for (const event of points(entries)) {
-    if (event.workId !== workId || event.point !== "claim.journal" || event.pod === undefined) continue;
+  for (const event of all) {
+    if (!workIds.includes(event.workId ?? "") || event.point !== "claim.journal" || event.pod === undefined) continue;
     pods.set(event.environment, (pods.get(event.environment) ?? new Set()).add(event.pod));
   }
-  const polls = new Set(
-    points(entries)
-      .filter(
-        ({ point, phase, details }) => point === "claim.poll" && phase === "after" && details["workId"] === workId,
-      )
-      .map(callOf),
-  );
-  const isAbout = (event: PointEvent) =>
-    event.workId === workId ||
-    (event.point === "sweep.list" && pods.has(event.environment)) ||
-    polls.has(callOf(event)) ||
-    (DELETIONS.has(event.point) && pods.get(event.environment)?.has(event.pod ?? ""));
-  return {
-    workId,
-    entries: entries.filter((entry) => {
-      if (entry.is === "point") return isAbout(entry.event);
-      if (entry.is === "over") return pods.get(entry.environment)?.has(entry.pod);
-      return entry.is === "allowed" || pods.has(entry.environment);
+  const polled = new Map(
+    all.flatMap((event) => {
+      const item = workIds.indexOf(String(event.details["workId"]));
+      return event.point === "claim.poll" && event.phase === "after" && item >= 0 ? [[callOf(event), item]] : [];
     }),
+  );
+  /** Work items that Pods were last journaled for. A Pod whose claim was dropped may serve another session. */
+  const claimants = new Map<string, string>();
+  const isOurs = (environment: string, pod = "") => workIds.includes(claimants.get(`${environment} ${pod}`) ?? "");
+  const turns = new Turns();
+  const entries = trace.flatMap((entry): SessionEntry[] => {
+    if (entry.is === "allowed") return [entry];
+    if (entry.is === "over") return isOurs(entry.environment, entry.pod) ? [{ turn: 1, ...entry }] : [];
+    if (entry.is !== "point") return pods.has(entry.environment) ? [entry] : [];
+    const { event } = entry;
+    const { point, environment, pod = "", workId = "" } = event;
+    if (point === "claim.journal") claimants.set(`${environment} ${pod}`, workId);
+    const item = polled.get(callOf(event)) ?? workIds.indexOf(workId);
+    const isOfAll = point === "sweep.list" && pods.has(environment);
+    const isOfPod = OF_PODS.test(point) && isOurs(environment, pod);
+    return item >= 0 || isOfAll || isOfPod ? [{ is: "point", event, item, turn: turns.of(event) }] : [];
+  });
+  return {
+    ...{ workIds, entries },
     environments: [...pods.keys()],
     pods: [...pods.values()].map((names) => [...names]),
+    turns: turns.last,
   };
 }
 
-/**
- * An item that returned to the queue may run in the same Pod again, in a later turn. To the model of one item, each
- * turn is a Pod of its own.
- */
-function byTurn(entries: readonly Entry[], workId: string): readonly Entry[] {
-  /** By Pod: the number of the item's turns in it, and whether the last one has ended. */
-  const turns = new Map<string, { count: number; hasEnded: boolean }>();
-  return entries.map((entry) => {
-    if (entry.is !== "point" && entry.is !== "over") return entry;
-    const { environment, pod } = entry.is === "point" ? entry.event : entry;
-    if (pod === undefined) return entry;
-    const key = `${environment}/${pod}`;
-    const turn = turns.get(key) ?? { count: 1, hasEnded: false };
-    turns.set(key, turn);
-    if (entry.is === "point" && entry.event.workId === workId && entry.event.phase === "before") {
-      if (entry.event.point === "session.sleep") turn.hasEnded = true;
-      if (entry.event.point === "claim.journal" && turn.hasEnded) {
-        turn.count += 1;
-        turn.hasEnded = false;
-      }
-    }
-    if (turn.count === 1) return entry;
-    const named = { pod: `${pod} (turn ${turn.count} of the item)` };
-    return entry.is === "point" ? { ...entry, event: { ...entry.event, ...named } } : { ...entry, ...named };
-  });
+/** Tells which turn of its Pod an event is about. */
+class Turns {
+  /** By Pod and work item, the turn of its last claim; by Pod, that of its last removal. */
+  readonly #turns = new Map<string, number>();
+  /** The last turn of any Pod; 1: no Pod has turns. */
+  last = 1;
+
+  of({ point, environment, pod, workId, asks }: PointEvent): number {
+    const isRemoval = point.startsWith("removal.");
+    const key = `${environment} ${pod} ${isRemoval ? "removal" : workId}`;
+    const asked = Number(asks["turn"] ?? 0);
+    if (point === "claim.journal" || point === "removal.lock") this.#turns.set(key, Math.max(1, asked));
+    // A sleeping Pod has another turn, even if none was claimed.
+    if (point === "claim.journal" && asked > 0) this.last = Math.max(this.last, 2);
+    const turn = point === "turn.add" ? asked : (this.#turns.get(key) ?? 1);
+    this.last = Math.max(this.last, turn);
+    return turn;
+  }
 }
 
 /** Calls are numbered per operator. */

@@ -10,8 +10,8 @@ export type Entry =
   | { readonly is: "allowed"; readonly steps: readonly (Fault | HiddenStep)[] }
   /** An Environment's operator started, or ended with none of its own requests in flight. */
   | { readonly is: "ended" | "began"; readonly environment: string }
-  /** The API server shows that the container of an Environment's Pod has ended, or that the Pod is gone. */
-  | { readonly is: "over"; readonly environment: string; readonly pod: string };
+  /** The API server shows that the container of an Environment's Pod, or of a turn, has ended, or that the Pod is gone. */
+  | { readonly is: "over"; readonly environment: string; readonly pod: string; readonly turn?: number };
 
 /** Records what the operators of one run do, on one clock. */
 export class TraceRecorder {
@@ -47,8 +47,8 @@ export class TraceRecorder {
     this.entries.push({ is: "began", environment });
   }
 
-  over(environment: string, pod: string): void {
-    this.entries.push({ is: "over", environment, pod });
+  over(environment: string, pod: string, turn = 1): void {
+    this.entries.push({ is: "over", environment, pod, turn });
   }
 
   /** Ids of the items that any operator journaled. */

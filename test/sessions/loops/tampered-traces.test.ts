@@ -2,20 +2,24 @@ import { beforeAll, describe, expect, test } from "vitest";
 import type { Rules } from "../../../model/rules.ts";
 import type { PointEvent } from "../../../src/core/points.ts";
 import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
-import { checkItem } from "../../faults/traces/check-item.ts";
+import { readPodState } from "../../../src/pods/pod-state.ts";
+import { newestTurn } from "../../../src/pods/turns.ts";
+import { checkSession } from "../../faults/traces/check-session.ts";
 import { Knowledge } from "../../faults/traces/knowledge.ts";
 import { project } from "../../faults/traces/projection.ts";
 import { type Entry, TraceRecorder } from "../../faults/traces/trace.ts";
-import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE } from "./loop-world.ts";
+import { refusal } from "./api-server.ts";
+import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE, type Operator } from "./loop-world.ts";
+import { TEMPLATE } from "./sleepy-world.ts";
 
 // Proves that the checker rejects something: each trace is real except for one change, and must be refused.
 
 const MINUTE = 60_000;
 const ENVIRONMENT = `${NAMESPACE}/${NAME}`;
 
-/** A world that serves one item, and the recorded acts of its operators. */
+/** A world that serves a session, and the recorded acts of its operators. */
 interface Recorded {
-  readonly workId: string;
+  readonly workIds: readonly string[];
   readonly entries: readonly Entry[];
   readonly rules: Partial<Rules>;
 }
@@ -23,17 +27,16 @@ interface Recorded {
 async function record(
   options: LoopWorldOptions,
   rules: Partial<Rules>,
-  act: (world: LoopWorld, recorder: TraceRecorder) => Promise<void> = async () => {},
+  act: (world: LoopWorld, recorder: TraceRecorder, operator?: Operator) => Promise<void> = async () => {},
 ): Promise<Recorded> {
   const recorder = new TraceRecorder();
   const world = new LoopWorld({ ...options, points: recorder.observer });
   recorder.allow("fault.kill-container");
   world.createEnvironment();
-  if (!rules.lease) world.startOperator();
-  await act(world, recorder);
-  const workId = [...world.api.world.items.keys()][0] ?? world.enqueue();
+  await act(world, recorder, rules.lease ? undefined : world.startOperator());
+  if (world.items.length === 0) world.enqueue();
   await world.until("everything is settled", () => world.isSettled, 20 * MINUTE);
-  return { workId, entries: recorder.entries, rules };
+  return { workIds: [...world.api.world.items.keys()], entries: recorder.entries, rules };
 }
 
 /** lease: Worker: the container is killed, so that the operator must fence and stop. */
@@ -71,10 +74,85 @@ const takenUp = () =>
     },
   );
 
+const SLEEPS = { template: TEMPLATE, parking: "Shell", workspace: { type: "Pod", sleepSeconds: 60 } };
+const SHELL = { parking: "Shell" } as const;
+
+/** A session sleeps, wakes in its Pod, sleeps again, and its Pod is deleted. */
+const slept = () =>
+  record({ sessions: SLEEPS }, SHELL, async (world) => {
+    const first = world.enqueue();
+    await untilAsleep(world, 1);
+    world.enqueue({ sessionId: world.api.world.item(first).data.id });
+    await untilAsleep(world, 2);
+    await world.until("the Pod is deleted", () => world.podsOf("sleeping").length === 0);
+  });
+
+/** A session sleeps, and its next item can't be opened. */
+const unopened = () =>
+  record({ sessions: SLEEPS }, SHELL, async (world, _recorder, operator) => {
+    const first = world.enqueue();
+    await untilAsleep(world, 1);
+    operator?.kube.intercept.push(({ verb, plural }) => {
+      if (verb === "patch" && plural === "secrets") throw refusal(403, "Forbidden", "secrets may not be patched");
+    });
+    const next = world.enqueue({ sessionId: world.api.world.item(first).data.id });
+    await world.until("it is given up", () => world.item(next).state === "stopped", 5 * MINUTE);
+  });
+
+async function untilAsleep(world: LoopWorld, turn: number): Promise<void> {
+  const isAsleep = () =>
+    world.podsOf("sleeping").some((pod) => newestTurn(pod) > turn && readPodState(pod).is === "parked");
+  await world.until(`it sleeps after turn ${turn}`, isAsleep);
+}
+
 type Tamper = (entries: readonly Entry[]) => Entry[];
 
 const isOf = (entry: Entry, point: string, nth?: { readonly call: number }) =>
   entry.is === "point" && entry.event.point === point && (nth === undefined || entry.event.call === nth.call);
+
+/** The request of a point with this index; -1: the last one. */
+function requestOf(entries: readonly Entry[], point: string, index: number): PointEvent {
+  const found = eventsOf(entries, point)
+    .filter(({ phase }) => phase === "before")
+    .at(index);
+  if (!found) throw new Error(`no request ${index} of ${point}`);
+  return found;
+}
+
+/** Moves a request of one point behind one of another. */
+const after =
+  (point: string, index: number, other: string, otherIndex: number): Tamper =>
+  (entries) => {
+    const moved = requestOf(entries, point, index);
+    const last = requestOf(entries, other, otherIndex);
+    const rest = entries.filter((entry) => !isOf(entry, point, moved));
+    const at = rest.findLastIndex((entry) => isOf(entry, other, last));
+    return rest.toSpliced(at + 1, 0, ...entries.filter((entry) => isOf(entry, point, moved)));
+  };
+
+/** Changes a request of a point. */
+const as =
+  (point: string, index: number, change: Partial<PointEvent>): Tamper =>
+  (entries) => {
+    const changed = requestOf(entries, point, index);
+    return entries.map((entry) =>
+      isOf(entry, point, changed) && entry.is === "point" ? { ...entry, event: { ...entry.event, ...change } } : entry,
+    );
+  };
+
+/** Repeats a request of one point behind one of another. */
+const again =
+  (point: string, index: number, other: string, otherIndex: number): Tamper =>
+  (entries) => {
+    const call = requestOf(entries, point, index);
+    const copies = entries.flatMap((entry): Entry[] =>
+      isOf(entry, point, call) && entry.is === "point"
+        ? [{ ...entry, event: { ...entry.event, call: call.call + 10_000 } }]
+        : [],
+    );
+    const last = requestOf(entries, other, otherIndex);
+    return entries.toSpliced(entries.findLastIndex((entry) => isOf(entry, other, last)) + 1, 0, ...copies);
+  };
 
 /** The events of a point, in order. */
 const eventsOf = (entries: readonly Entry[], point: string): PointEvent[] =>
@@ -190,16 +268,38 @@ const TAMPERED: readonly (readonly [what: string, of: keyof typeof RECORDED, how
 ];
 
 /** Removes one request of a point. */
-function withoutCall(entries: readonly Entry[], point: string, nth: number): Entry[] {
-  const calls = eventsOf(entries, point).filter(({ phase }) => phase === "before");
-  const one = calls[nth];
-  if (!one) throw new Error(`no request ${nth} of ${point}`);
+function withoutCall(entries: readonly Entry[], point: string, index: number): Entry[] {
+  const one = requestOf(entries, point, index);
   return entries.filter(
     (entry) => !(isOf(entry, point, one) && entry.is === "point" && entry.event.operator === one.operator),
   );
 }
 
-const RECORDED = { killed, unanswered, takenUp } as const;
+const RECORDED = { killed, unanswered, takenUp, slept, unopened } as const;
+
+const SLEPT: readonly (readonly [what: string, of: keyof typeof RECORDED, how: Tamper, says: RegExp])[] = [
+  ["marked as sleeping after its Secret was deleted", "slept", after("session.sleep", 0, "session.settled", 0), MODEL],
+  ["never marked as sleeping", "slept", (entries) => withoutCall(entries, "session.sleep", 1), MODEL],
+  ["marked as sleeping while it runs", "slept", after("session.sleep", 1, "session.touch", 1), MODEL],
+  ["given its next turn before it sleeps", "slept", after("turn.add", -1, "session.touch", 1), MODEL],
+  ["woken before its next turn was added", "slept", (entries) => withoutCall(entries, "turn.add", -2), MODEL],
+  ["woken in a turn that has ended", "slept", as("claim.journal", 1, { asks: { use: "session", turn: 1 } }), MODEL],
+  ["woken without a live read", "slept", (entries) => withoutCall(entries, "claim.read-pod", 1), /read the Pod parked/],
+  ["woken in another Pod", "slept", as("claim.journal", 1, { pod: "other", asks: { turn: 1 } }), MODEL],
+  ["given a line before it was assigned", "slept", (entries) => withoutCall(entries, "session.touch", 1), MODEL],
+  ["given a line without a claim", "slept", again("session.deliver", 0, "session.settled", 0), MODEL],
+  ["deleted without a lock", "slept", (entries) => withoutCall(entries, "removal.lock", -1), MODEL],
+  ["deleted under the lock of another turn", "slept", as("removal.lock", -1, { asks: { turn: 2 } }), MODEL],
+  ["kept although it was locked", "slept", (entries) => withoutCall(entries, "removal.delete-pod", -1), MODEL],
+  ["given a turn after it was deleted", "slept", again("turn.add", -1, "removal.delete-pod", -1), MODEL],
+  ["deleted because nothing claims it", "slept", again("removal.delete-pod", -1, "session.settled", 1), MODEL],
+  [
+    "left assigned by a claim that was not opened",
+    "unopened",
+    (entries) => withoutCall(entries, "session.sleep", 1),
+    MODEL,
+  ],
+];
 
 describe("the checker refuses a trace with one error", () => {
   const recorded = new Map<string, Recorded>();
@@ -209,15 +309,15 @@ describe("the checker refuses a trace with one error", () => {
   });
 
   const check = (of: string, tamper: Tamper = (entries) => [...entries]) => {
-    const { workId, entries, rules } = recorded.get(of) ?? expect.fail(`${of} was not recorded`);
-    return checkItem(project(tamper(entries), workId), { rules, timing: DEFAULT_TIMING });
+    const { workIds, entries, rules } = recorded.get(of) ?? expect.fail(`${of} was not recorded`);
+    return checkSession(project(tamper(entries), ...workIds), { rules, timing: DEFAULT_TIMING });
   };
 
   test.each(Object.keys(RECORDED))("%s: accepts the unchanged trace", (of) => {
     expect(check(of).steps).toBeGreaterThan(10);
   });
 
-  test.each(TAMPERED)("%s (%s)", (_what, of, how, says) => {
+  test.each([...TAMPERED, ...SLEPT])("%s (%s)", (_what, of, how, says) => {
     expect(() => check(of, how)).toThrow(says);
   });
 });

@@ -3,6 +3,7 @@ import { seededRandom } from "../../../simulator/ids.ts";
 import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
 import { PODS, type Pod } from "../../../src/kube/resource.ts";
 import { readPodState } from "../../../src/pods/pod-state.ts";
+import { newestTurn } from "../../../src/pods/turns.ts";
 import { checkTrace, type Tally } from "../../faults/traces/check-trace.ts";
 import { TraceRecorder } from "../../faults/traces/trace.ts";
 import { FAIR_ATTACH } from "./attach-stream.ts";
@@ -104,8 +105,12 @@ class TracedHistory {
   /** Records when the API server shows that a session's container has ended. */
   #recordEnds({ server }: LoopWorld, environment: string): void {
     server.subscribe(({ plural, object, type }) => {
-      const isOver = plural === PODS.plural && (type === "DELETED" || readPodState(object as Pod).is === "ended");
-      if (isOver) this.recorder.over(environment, object.metadata.name ?? "");
+      if (plural !== PODS.plural) return;
+      const pod = object as Pod;
+      for (let turn = 1; turn <= Math.max(1, newestTurn(pod)); turn += 1) {
+        const isOver = type === "DELETED" || readPodState(pod, turn).is === "ended";
+        if (isOver) this.recorder.over(environment, pod.metadata.name ?? "", turn);
+      }
     });
   }
 
@@ -218,14 +223,11 @@ class TracedHistory {
   }
 }
 
-/** Plays a history and checks the trace of each item. @throws {TraceError} when the model does not allow it */
+/** Plays a history and checks the trace of each session. @throws {TraceError} when the model does not allow it */
 export async function checkHistory(seed: number): Promise<Tally> {
   const history = new TracedHistory(seed);
   await history.play();
-  return checkTrace(history.recorder, {
-    rules: history.rules,
-    timing: DEFAULT_TIMING,
-    listsBehind: history.listsBehind,
-    showsEnds: true,
-  });
+  const { rules, listsBehind, world } = history;
+  const circumstances = { rules, timing: DEFAULT_TIMING, listsBehind, showsEnds: true };
+  return checkTrace(history.recorder, circumstances, (workId) => world.api.world.item(workId).data.id);
 }
