@@ -13,6 +13,12 @@ export interface Scope {
   readonly isLarge: boolean;
 }
 
+/** Makes scopes of a kind, each for one kind of lease. @param base what the code does */
+export function scopesOf(kind: string, base: Rules) {
+  return (lease: LeaseKind, name: string, variants: readonly Partial<Rules>[], isLarge = false): Scope =>
+    scope(`${lease}, ${kind}: ${name}`, { ...base, lease }, variants, isLarge);
+}
+
 /** Every combination of what the Work API's contract leaves open: 32. */
 export const SERVERS: readonly Partial<Rules>[] = product({
   lapsed: ["queued", "stopped"],
@@ -150,6 +156,23 @@ export interface Broken extends Scope {
 function broken(without: string, fails: readonly Property[], over: Partial<Rules>, more: Partial<Broken> = {}): Broken {
   const name = more.isLimit ? `limit: ${without}` : `without: ${without}`;
   return { name, without, fails, variants: [{ ...CODE, ...over }], isLarge: false, isLimit: false, ...more };
+}
+
+/**
+ * Makes scopes without one rule.
+ * @param base what the code does
+ * @param all the kinds of leases, unless a scope names some
+ */
+export function brokenOf(base: Rules, all: readonly LeaseKind[] = LEASES) {
+  return (
+    without: string,
+    fails: readonly Property[],
+    over: Partial<Rules>,
+    leases: readonly LeaseKind[] = all,
+  ): Broken => {
+    const variants = leases.map((lease) => ({ ...base, lease, ...over }));
+    return { name: `without: ${without}`, without, fails, variants, isLarge: false, isLimit: false };
+  };
 }
 
 const TWO = { operators: 2 } as const;

@@ -1,7 +1,5 @@
-import type { LeaseKind } from "../src/protocol/journal.ts";
-import type { Property } from "./properties.ts";
 import { CODE, type Rules } from "./rules.ts";
-import { type Broken, LEASES, type Scope, SERVERS } from "./scopes.ts";
+import { type Broken, brokenOf, LEASES, type Scope, SERVERS, scopesOf } from "./scopes.ts";
 
 // What to explore of `parking: Shell`. Its rules are those of scopes.ts and more, so they need fewer scopes.
 
@@ -12,14 +10,7 @@ const SHELL: Rules = { ...CODE, parking: "Shell" };
 const TWO_PODS = { pods: 2, oneSession: true } as const;
 const TWO_OPERATORS = { operators: 2, acknowledgements: 1 } as const;
 
-function scope(lease: LeaseKind, name: string, variants: readonly Partial<Rules>[], isLarge = false): Scope {
-  return {
-    name: `${lease}, Shell: ${name}`,
-    variants: variants.map((over) => ({ ...SHELL, lease, ...over })),
-    fails: [],
-    isLarge,
-  };
-}
+const scope = scopesOf("Shell", SHELL);
 
 export const SHELL_SCOPES: readonly Scope[] = [
   ...LEASES.flatMap((lease) => [
@@ -59,15 +50,7 @@ export const SHELL_SCOPES: readonly Scope[] = [
   ]),
 ];
 
-function broken(
-  without: string,
-  fails: readonly Property[],
-  over: Partial<Rules>,
-  leases: readonly LeaseKind[] = LEASES,
-): Broken {
-  const variants = leases.map((lease) => ({ ...SHELL, lease, ...over }));
-  return { name: `without: ${without}`, without, fails, variants, isLarge: false, isLimit: false };
-}
+const broken = brokenOf(SHELL);
 
 /** Each rule of `parking: Shell` removed in turn, with the properties that then fail. */
 export const WITHOUT_A_SHELL_RULE: readonly Broken[] = [

@@ -1,7 +1,5 @@
-import type { LeaseKind } from "../src/protocol/journal.ts";
-import type { Property } from "./properties.ts";
 import { CODE, type Rules } from "./rules.ts";
-import { type Broken, LEASES, type Scope } from "./scopes.ts";
+import { type Broken, brokenOf, LEASES, type Scope, scopesOf } from "./scopes.ts";
 
 // What to explore of sessions that sleep in their Pod. An item that is offered again stands for the session's next one.
 
@@ -22,14 +20,7 @@ const TWO_SESSIONS: Partial<Rules> = {
 /** Scopes of several Pods: without the late requests, which those of one Pod have. */
 const SEVERAL_PODS = { lateRequests: false } as const;
 
-function scope(lease: LeaseKind, name: string, variants: readonly Partial<Rules>[], isLarge = false): Scope {
-  return {
-    name: `${lease}, sleeping: ${name}`,
-    variants: variants.map((over) => ({ ...SLEEPING, lease, ...over })),
-    fails: [],
-    isLarge,
-  };
-}
+const scope = scopesOf("sleeping", SLEEPING);
 
 const OF_EACH_LEASE: readonly Scope[] = LEASES.flatMap((lease) => [
   scope(lease, "1 item, 2 turns, Stop and Release", [{ deletion: true }, { onPodFailure: "Release" }]),
@@ -56,15 +47,7 @@ export const SLEEP_SCOPES: readonly Scope[] = [
   scope("Worker", "2 operators, 1 item, 2 turns", [{ ...SEVERAL_PODS, operators: 2, userStops: "gracefully" }], true),
 ];
 
-function broken(
-  without: string,
-  fails: readonly Property[],
-  over: Partial<Rules>,
-  leases: readonly LeaseKind[] = LEASES,
-): Broken {
-  const variants = leases.map((lease) => ({ ...SLEEPING, lease, ...over }));
-  return { name: `without: ${without}`, without, fails, variants, isLarge: false, isLimit: false };
-}
+const broken = brokenOf(SLEEPING);
 
 /** Each rule of sleeping sessions removed in turn, with the properties that then fail. */
 export const WITHOUT_A_SLEEP_RULE: readonly Broken[] = [

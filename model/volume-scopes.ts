@@ -1,7 +1,5 @@
-import type { LeaseKind } from "../src/protocol/journal.ts";
-import type { Property } from "./properties.ts";
 import { CODE, type Rules } from "./rules.ts";
-import { type Broken, LEASES, type Scope } from "./scopes.ts";
+import { type Broken, brokenOf, LEASES, type Scope, scopesOf } from "./scopes.ts";
 
 // What to explore of sessions with volumes. An item that is offered again stands for the session's next one.
 
@@ -25,14 +23,7 @@ const PLAIN: Partial<Rules> = {
   unbeaten: "stays",
 };
 
-function scope(lease: LeaseKind, name: string, variants: readonly Partial<Rules>[], isLarge = false): Scope {
-  return {
-    name: `${lease}, volumes: ${name}`,
-    variants: variants.map((over) => ({ ...WITH_VOLUMES, lease, ...over })),
-    fails: [],
-    isLarge,
-  };
-}
+const scope = scopesOf("volumes", WITH_VOLUMES);
 
 export const VOLUME_SCOPES: readonly Scope[] = [
   ...LEASES.flatMap((lease) => [
@@ -62,10 +53,7 @@ export const VOLUME_SCOPES: readonly Scope[] = [
   ),
 ];
 
-function broken(without: string, fails: readonly Property[], over: Partial<Rules>): Broken {
-  const variants = [{ ...WITH_VOLUMES, ...over }];
-  return { name: `without: ${without}`, without, fails, variants, isLarge: false, isLimit: false };
-}
+const broken = brokenOf(WITH_VOLUMES, [CODE.lease]);
 
 /** Each rule of volumes removed in turn, with the properties that then fail. */
 export const WITHOUT_A_VOLUME_RULE: readonly Broken[] = [
