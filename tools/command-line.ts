@@ -104,7 +104,6 @@ export function whole(least: number, most: number): (text: string) => number {
   };
 }
 
-/** The seed of random draws. */
 /** Names of a known set, separated by commas. */
 export function namesOf(known: readonly { readonly name: string }[]): (text: string) => string[] {
   return (text) => {
@@ -114,4 +113,5 @@ export function namesOf(known: readonly { readonly name: string }[]): (text: str
   };
 }
 
+/** The seed of random draws. */
 export const seed = whole(0, Number.MAX_SAFE_INTEGER);

@@ -38,8 +38,8 @@ export interface Volumes {
   /** Whether the Pod's volume may serve the session, or the Pod needs none. */
   mayServe(pod: Pod, sessionId: string): boolean;
   /**
-   * Gives the Pod's volume to the session, or takes it for that again. `taken`: this Pod can't serve it. `failed`: the session may get the volume
-   * later. Never throws.
+   * Gives the Pod's volume to the session, or marks it as in use again if it is the session's. `taken`: this Pod can't
+   * serve it. `failed`: the session may get the volume later. Never throws.
    */
   assign(pod: Pod, sessionId: string): Promise<"assigned" | "taken" | "failed">;
 }

@@ -144,6 +144,7 @@ export class Removals {
       live.metadata.uid !== podUid || !HELD_BY_NONE.has(live.metadata.labels?.[LABEL_PHASE]) || slotOf(live) !== slot;
     const graceSeconds = pod ? graceOf(pod) : undefined;
     const against = await deletePod(this.#context, { by: "removal", name }, kept, { graceSeconds, asRead: hasTurns });
+    const result = against === null ? "removed" : "kept";
     const { uid } = lock.metadata;
     const ref = { namespace, name: slot };
     try {
@@ -151,14 +152,14 @@ export class Removals {
         kube.delete(SECRETS, ref, uid === undefined ? {} : { uid }),
       );
     } catch (error) {
-      if (isNotFound(error)) return against === null ? "removed" : "kept";
+      if (isNotFound(error)) return result;
       // A conflict usually means that another Secret holds the slot. But a server may also report a mere race, in which
       // case the lock still exists.
       if (!isConflict(error)) throw error;
       const found = await orNull(points.run("removal.read-lock", { pod: name }, () => kube.get(SECRETS, ref)));
       if (found?.metadata.uid === uid) throw error;
     }
-    return against === null ? "removed" : "kept";
+    return result;
   }
 }
 
