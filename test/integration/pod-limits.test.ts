@@ -3,21 +3,15 @@ import { KubeClient } from "../../src/kube/client.ts";
 import { loadKubeConfig } from "../../src/kube/config.ts";
 import { isInvalid } from "../../src/kube/errors.ts";
 import type { Container, Pod } from "../../src/kube/objects.ts";
-import { type KubeObject, PODS, type Resource } from "../../src/kube/resource.ts";
+import { PODS } from "../../src/kube/resource.ts";
 import { withPodLimits } from "../../src/pods/pod-limits.ts";
 import { turnPatch } from "../../src/pods/turns.ts";
 import { useCluster } from "../support/cluster.ts";
 import { keeperPod } from "../support/keeper-pods.ts";
+import { mutatePods } from "../support/mutated-pods.ts";
 
 // What API servers make of limits of a whole Pod.
 
-const ADMISSION = { group: "admissionregistration.k8s.io", version: "v1", namespaced: false };
-const POLICIES: Resource = { ...ADMISSION, plural: "mutatingadmissionpolicies", kind: "MutatingAdmissionPolicy" };
-const BINDINGS: Resource = {
-  ...ADMISSION,
-  plural: "mutatingadmissionpolicybindings",
-  kind: "MutatingAdmissionPolicyBinding",
-};
 /** The API server learns of a policy by a watch. A longer delay is a fault. */
 const IN_FORCE_MS = 60_000;
 
@@ -74,38 +68,17 @@ test.runIf(minor < 34)("an earlier API server creates the Pod without its limits
 
 /** Injects a native sidecar into every Pod of a namespace. Dispose the result to stop that. */
 async function injectSidecars(namespace: string, resources: string): Promise<AsyncDisposable> {
-  const name = `sidecar-${namespace}`;
   const sidecar = `Object.spec.initContainers{name: "injected", image: "proxy:1", restartPolicy: "Always"${resources}}`;
-  const policy: KubeObject = {
-    metadata: { name },
-    spec: {
-      failurePolicy: "Fail",
-      reinvocationPolicy: "Never",
-      matchConstraints: {
-        namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": namespace } },
-        resourceRules: [{ apiGroups: [""], apiVersions: ["v1"], operations: ["CREATE"], resources: ["pods"] }],
-      },
-      mutations: [
-        {
-          patchType: "ApplyConfiguration",
-          applyConfiguration: { expression: `Object{spec: Object.spec{initContainers: [${sidecar}]}}` },
-        },
-      ],
-    },
-  };
-  await kube.create(POLICIES, policy);
-  await kube.create(BINDINGS, { metadata: { name }, spec: { policyName: name } });
+  const injection = await mutatePods(kube, namespace, {
+    patchType: "ApplyConfiguration",
+    applyConfiguration: { expression: `Object{spec: Object.spec{initContainers: [${sidecar}]}}` },
+  });
   const isInForce = async () => {
     const made = await kube.create(PODS, podIn(namespace, RESOURCES), { dryRun: true });
     return made.spec.initContainers?.[0]?.name === "injected";
   };
   await vi.waitUntil(isInForce, { timeout: IN_FORCE_MS });
-  return {
-    [Symbol.asyncDispose]: async () => {
-      await kube.delete(BINDINGS, { name });
-      await kube.delete(POLICIES, { name });
-    },
-  };
+  return injection;
 }
 
 // Policies that mutate are generally available since 1.36.

@@ -1,18 +1,10 @@
 import { describe, expect, test } from "vitest";
 import { bashScript } from "../../../simulator/script.ts";
-import type { KubeObject, Resource } from "../../../src/kube/resource.ts";
+import { mutatePods } from "../../support/mutated-pods.ts";
 import { latest } from "../support/pods.ts";
 import { enqueueOne, serveOne, untilEnded, untilGone, untilState } from "../support/session-life.ts";
 import { LIVELY_SECONDS, NEVER } from "../support/worker-template.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
-
-const ADMISSION = { group: "admissionregistration.k8s.io", version: "v1", namespaced: false };
-const POLICIES: Resource = { ...ADMISSION, plural: "mutatingadmissionpolicies", kind: "MutatingAdmissionPolicy" };
-const BINDINGS: Resource = {
-  ...ADMISSION,
-  plural: "mutatingadmissionpolicybindings",
-  kind: "MutatingAdmissionPolicyBinding",
-};
 
 const SIDECAR = "injected";
 
@@ -32,29 +24,9 @@ function injection(image: string): string {
 }
 
 /** Injects the sidecar into every Pod of this namespace. Dispose the result to stop that. */
-async function injectSidecars(world: E2eWorld): Promise<AsyncDisposable> {
-  const name = `sidecar-${world.namespace}`;
-  const { kube } = world;
-  const policy: KubeObject = {
-    metadata: { name },
-    spec: {
-      failurePolicy: "Fail",
-      reinvocationPolicy: "Never",
-      matchConstraints: {
-        namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": world.namespace } },
-        resourceRules: [{ apiGroups: [""], apiVersions: ["v1"], operations: ["CREATE"], resources: ["pods"] }],
-      },
-      mutations: [{ patchType: "JSONPatch", jsonPatch: { expression: injection(world.cluster.images.typescript) } }],
-    },
-  };
-  await kube.create(POLICIES, policy);
-  await kube.create(BINDINGS, { metadata: { name }, spec: { policyName: name } });
-  return {
-    [Symbol.asyncDispose]: async () => {
-      await kube.delete(BINDINGS, { name });
-      await kube.delete(POLICIES, { name });
-    },
-  };
+function injectSidecars({ kube, namespace, cluster }: E2eWorld): Promise<AsyncDisposable> {
+  const jsonPatch = { expression: injection(cluster.images.typescript) };
+  return mutatePods(kube, namespace, { patchType: "JSONPatch", jsonPatch });
 }
 
 /** The API server enforces a policy a moment after its creation. Waits until a new Pod would get the sidecar. */
