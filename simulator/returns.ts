@@ -35,8 +35,8 @@ export class Returns {
   follow(sessionId: string, script: ScriptInput = DEFAULT_SCRIPT): void {
     const { share, times } = this.#plan;
     if (this.#random() >= share) return;
-    const count =
-      typeof times === "number" ? times : times.min + Math.floor((times.max - times.min + 1) * this.#random());
+    const { min, max } = rangeOf(times);
+    const count = min === max ? min : min + Math.floor((max - min + 1) * this.#random());
     if (count > 0) this.#left.set(sessionId, { times: count, isDue: false, script: this.#plan.script ?? script });
   }
 
@@ -49,8 +49,7 @@ export class Returns {
     const left = this.#left.get(sessionId);
     if (!left || left.isDue) return;
     left.isDue = true;
-    const { afterSeconds } = this.#plan;
-    const { min, max } = typeof afterSeconds === "number" ? { min: afterSeconds, max: afterSeconds } : afterSeconds;
+    const { min, max } = rangeOf(this.#plan.afterSeconds);
     const idleMs = (min + (max - min) * this.#random()) * MS_PER_SECOND;
     this.#world.deadlines.after(idleMs, () => this.#speak(sessionId));
   }
@@ -67,4 +66,13 @@ export class Returns {
     this.#messages += 1;
     this.#world.converse(sessionId, left.script);
   }
+}
+
+interface Range {
+  readonly min: number;
+  readonly max: number;
+}
+
+function rangeOf(value: number | Range): Range {
+  return typeof value === "number" ? { min: value, max: value } : value;
 }
