@@ -1,11 +1,9 @@
 import { execFile } from "node:child_process";
-import { createHash } from "node:crypto";
-import { createWriteStream } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { pipeline } from "node:stream/promises";
 import { promisify } from "node:util";
 import { type Dispatcher, EnvHttpProxyAgent, interceptors, request } from "undici";
+import { writeHashed } from "./hashed-file.ts";
 import { MissingToolError } from "./missing.ts";
 import type { Progress } from "./progress.ts";
 import type { ReleaseFile, ToolModule } from "./versions.ts";
@@ -119,23 +117,20 @@ async function downloadFile(file: ReleaseFile, transfer: Transfer): Promise<void
   await attempt(`${base}${file.address}`, async (url) => {
     const { body, headers } = await get(url);
     const total = Number(headers["content-length"]);
-    const hash = createHash("sha256");
-    let bytes = 0;
-    await pipeline(
-      body,
-      async function* (chunks: AsyncIterable<Buffer>) {
-        for await (const chunk of chunks) {
-          hash.update(chunk);
-          bytes += chunk.length;
-          show(total > 0 ? `${megabytes(bytes)} of ${megabytes(total)} MB` : `${megabytes(bytes)} MB`);
-          yield chunk;
-        }
-      },
-      createWriteStream(path, { mode: 0o755 }),
-    );
-    const actual = hash.digest("hex");
+    const { digest } = await writeHashed(path, shown(body, total, show), { mode: 0o755 });
+    const actual = digest.replace("sha256:", "");
     if (actual !== sum) throw new Error(`the SHA-256 is ${actual} instead of ${sum}`);
   });
+}
+
+/** The chunks of a transfer, each shown as it passes. */
+async function* shown(chunks: AsyncIterable<Buffer>, total: number, show: Transfer["show"]): AsyncGenerator<Buffer> {
+  let bytes = 0;
+  for await (const chunk of chunks) {
+    bytes += chunk.length;
+    show(total > 0 ? `${megabytes(bytes)} of ${megabytes(total)} MB` : `${megabytes(bytes)} MB`);
+    yield chunk;
+  }
 }
 
 /** Finds the SHA-256 of a file in a list as `sha256sum` writes it, or returns a digest that stands alone. */

@@ -1,13 +1,14 @@
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { cacheRoot } from "../cluster/cache.ts";
+import { writeHashed } from "../cluster/hashed-file.ts";
 import { withLock } from "../cluster/lock.ts";
 import { duration, type Progress, silentProgress } from "../cluster/progress.ts";
 import { keyOf } from "./keys.ts";
 import { archiveBytes, type ImageSpec, imageLayout, type LayerBlob } from "./oci.ts";
 import { INSTALLS } from "./operator.ts";
 import { byName, IMAGE_NAMES, type ImageName, makeImages, makeNodeImage } from "./recipes.ts";
-import { LayerStore, touch, writeHashed } from "./store.ts";
+import { LayerStore, touch } from "./store.ts";
 
 export type { ImageName } from "./recipes.ts";
 

@@ -1,8 +1,7 @@
-import { createHash, randomBytes } from "node:crypto";
-import { createWriteStream } from "node:fs";
+import { randomBytes } from "node:crypto";
 import { mkdir, readdir, readFile, rename, rm, stat, statfs, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { pipeline } from "node:stream/promises";
+import { writeHashed } from "../cluster/hashed-file.ts";
 import { MissingToolError } from "../cluster/missing.ts";
 import type { LayerBlob } from "./oci.ts";
 import { type TarEntry, tarBytes } from "./tar.ts";
@@ -126,27 +125,6 @@ export class LayerStore {
       await rm(path, { force: true });
     }
   }
-}
-
-/** Writes bytes to a file and returns their digest and number. */
-export async function writeHashed(
-  path: string,
-  bytes: AsyncIterable<Buffer>,
-): Promise<{ readonly digest: string; readonly size: number }> {
-  const hash = createHash("sha256");
-  let size = 0;
-  await pipeline(
-    bytes,
-    async function* (chunks: AsyncIterable<Buffer>) {
-      for await (const chunk of chunks) {
-        hash.update(chunk);
-        size += chunk.length;
-        yield chunk;
-      }
-    },
-    createWriteStream(path),
-  );
-  return { digest: `sha256:${hash.digest("hex")}`, size };
 }
 
 /** Marks a file as used now. Recently used files are kept longest. */

@@ -1,8 +1,8 @@
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { writeHashed } from "../cluster/hashed-file.ts";
 import { findProgram } from "../images/commands.ts";
 import { archiveBytes, type ImageConfig, imageLayout } from "../images/oci.ts";
-import { writeHashed } from "../images/store.ts";
 import { type TarEntry, tarBytes } from "../images/tar.ts";
 import { directory, file } from "../images/tree.ts";
 import { PAUSE_IMAGE } from "../real-node/containerd.ts";
