@@ -3,19 +3,21 @@ import type { Simulator } from "../../simulator/simulator.ts";
 import type { Inside } from "./inside.ts";
 import { KeptLane } from "./kept-lane.ts";
 import { type SleepKind, SleepLane, type Turn } from "./sleep-lane.ts";
-import { type BesideFound, LEAVING, LOOKING, readSurvived, type Survived, type WakesOptions } from "./wakes.ts";
+import { type BesideFound, LEAVING, LOOKING, readSurvived, type Survived } from "./wakes.ts";
 
 interface Found {
   readonly next: Survived;
   readonly drained: Survived;
 }
 
+/** Pods for which the node has room. */
+const PLACES = 4;
 /** For whatever else runs on the node. */
 const SPARE_MILLICORES = 10;
 
 /** Finds what sessions that sleep keep, and how many fit on the node, beside sessions whose Pod is kept running. */
 export async function measureBeside(
-  inside: Inside<WakesOptions>,
+  inside: Inside<unknown>,
   simulator: Simulator,
   random: () => number,
 ): Promise<BesideFound> {
@@ -49,19 +51,18 @@ async function survivedKept(inside: Inside<unknown>, simulator: Simulator, rando
 }
 
 /** Fills the node with Pods of the reference, and later serves twice as many sessions as it has room for. */
-async function measureRoom(inside: Inside<WakesOptions>, simulator: Simulator): Promise<BesideFound["room"]> {
-  const { places } = inside.options.room;
-  const requests = { cpu: `${Math.floor((cpus().length * 1_000) / places) - SPARE_MILLICORES}m`, memory: "64Mi" };
+async function measureRoom(inside: Inside<unknown>, simulator: Simulator): Promise<BesideFound["room"]> {
+  const requests = { cpu: `${Math.floor((cpus().length * 1_000) / PLACES) - SPARE_MILLICORES}m`, memory: "64Mi" };
   await using keeping = await KeptLane.create({ name: "room-kept", simulator, sessions: 0, requests }, inside);
   const kept = await keeping.fill();
   await inside.stand.empty(keeping.served.namespace);
   await keeping.untilEmpty();
   await using lane = await SleepLane.create(
-    { kind: "pod", name: "room", simulator, maxConcurrent: places, requests },
+    { kind: "pod", name: "room", simulator, maxConcurrent: PLACES, requests },
     inside,
   );
   const served: Turn[] = [];
-  while (served.length < 2 * places) served.push(await lane.startAndSleep());
+  while (served.length < 2 * PLACES) served.push(await lane.startAndSleep());
   const asleep = lane.asleep();
   await lane.endAll();
   return { kept, served: served.length, asleep };

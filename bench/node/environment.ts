@@ -1,7 +1,7 @@
 import { isInvalid } from "../../src/kube/errors.ts";
 import type { Served } from "../support/stand.ts";
 import type { Inside } from "./inside.ts";
-import { WAITING_COMMAND, WORKER_COMMAND, workerContainer } from "./worker.ts";
+import { type Requests, WAITING_COMMAND, WORKER_COMMAND, workerContainer } from "./worker.ts";
 
 /** Fields of `spec.sessions`. */
 export interface SessionsInput {
@@ -11,9 +11,6 @@ export interface SessionsInput {
   readonly maxSleeping?: number;
   readonly workspace?: Readonly<Record<string, unknown>>;
 }
-
-/** What each Pod requests of its node. */
-export type Requests = Readonly<Record<string, string>>;
 
 /** Creates an Environment whose sessions the worker serves. False: the operator doesn't have this way of parking. */
 export async function createEnvironment(

@@ -6,7 +6,6 @@ import { type Pod, SECRETS } from "../../src/kube/resource.ts";
 import { stateOf } from "../../src/pods/pod-state.ts";
 import { until } from "../support/until.ts";
 import { BareStarter } from "./bare.ts";
-import type { Requests } from "./environment.ts";
 import type { Inside } from "./inside.ts";
 import type { BareKind } from "./kinds.ts";
 import { BareLane, settle } from "./lane.ts";
@@ -14,6 +13,7 @@ import { SANDBOX_PORT } from "./plain-pods.ts";
 import { isWaiting } from "./pod-view.ts";
 import type { Start } from "./starts.ts";
 import { claimVolume, provideLocalVolumes } from "./volumes.ts";
+import type { Requests } from "./worker.ts";
 
 /** A session whose Pod runs between its items. */
 export interface Kept {
@@ -26,6 +26,7 @@ export interface Kept {
 
 /** An item of the reference, with what its tool calls printed. */
 export interface KeptTurn extends Start {
+  readonly sessionId: string;
   readonly outputs: readonly string[];
 }
 
@@ -85,12 +86,7 @@ export class KeptLane extends BareLane {
     const url = `http://${pod.status?.podIP}:${SANDBOX_PORT}/`;
     await until(`${metadata.name} to answer`, () => fetch(url).then(() => null, errorText));
     await settle([this], random);
-    let sessionId = "";
-    await this.#serveIn(pod, () => {
-      const item = this.enqueue(script);
-      sessionId = item.sessionId ?? "";
-      return item;
-    });
+    const { sessionId } = await this.#serveIn(pod, () => this.enqueue(script));
     return { sessionId, pod, claim };
   }
 
@@ -119,15 +115,10 @@ export class KeptLane extends BareLane {
   }
 
   async #serveIn(pod: Pod, enqueue: () => ItemRecord, by?: BareKind): Promise<KeptTurn> {
-    let item: ItemRecord | undefined;
-    const queue = () => {
-      item = enqueue();
-      return item;
-    };
-    const start = await this.serve(pod, queue, by);
+    const { start, item } = await this.serve(pod, enqueue, by);
     // The next item's journal has the same name.
     await this.stand.kube.delete(SECRETS, { namespace: this.served.namespace, name: start.pod });
-    return { ...start, outputs: item ? this.outputsOf(item) : [] };
+    return { ...start, sessionId: item.sessionId ?? "", outputs: this.outputsOf(item) };
   }
 }
 

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import type { ItemRecord } from "../../simulator/item.ts";
 import type { ScriptInput } from "../../simulator/script.ts";
+import type { Simulator } from "../../simulator/simulator.ts";
 import { LABEL_WORK_ID } from "../../src/api/names.ts";
 import { isNotFound } from "../../src/kube/errors.ts";
 import { PODS, type Pod, SECRETS } from "../../src/kube/resource.ts";
@@ -10,13 +11,13 @@ import { STARTED_MARKER } from "../../src/pods/frame.ts";
 import { endedTurn, hasTurns, isAsleep, newestTurn, turnName } from "../../src/pods/turns.ts";
 import type { ControlPlane, Served, Stand } from "../support/stand.ts";
 import type { BareStarter } from "./bare.ts";
-import { createEnvironment, type Requests } from "./environment.ts";
+import { createEnvironment } from "./environment.ts";
 import type { Inside } from "./inside.ts";
 import { type BareKind, type BerthKind, type Kind, WARM } from "./kinds.ts";
 import { plainPod, type Way } from "./plain-pods.ts";
 import { isRemoved, isWaiting, PodView } from "./pod-view.ts";
 import { millisecondsOf, type Start } from "./starts.ts";
-import { CONTAINER, PROGRAM_STARTED } from "./worker.ts";
+import { CONTAINER, PROGRAM_STARTED, type Requests } from "./worker.ts";
 
 const PATIENCE_MS = 180_000;
 const LOG_PATIENCE_MS = 5_000;
@@ -42,6 +43,15 @@ export function shuffled<T>(items: readonly T[], random: () => number): T[] {
     .map((item) => ({ item, rank: random() }))
     .sort((a, b) => a.rank - b.rank)
     .map(({ item }) => item);
+}
+
+/** Queues the next item of a session, whose last one has ended. */
+export function sayTo(simulator: Simulator, sessionId: string, script = SCRIPT): ItemRecord {
+  const before = simulator.session(sessionId).workIds.length;
+  simulator.sendMessage(sessionId, script);
+  const id = simulator.session(sessionId).workIds[before];
+  if (id === undefined) throw new Error(`session ${sessionId} was not queued again`);
+  return simulator.item(id);
 }
 
 export type LaneKind = Pick<Kind, "name" | "hasProgramMarker">;
@@ -93,12 +103,7 @@ export abstract class Lane implements AsyncDisposable {
 
   /** Queues the next item of a session, whose last one has ended. */
   protected say(sessionId: string, script = SCRIPT): ItemRecord {
-    const { simulator } = this.served;
-    const before = simulator.session(sessionId).workIds.length;
-    simulator.sendMessage(sessionId, script);
-    const id = simulator.session(sessionId).workIds[before];
-    if (id === undefined) throw new Error(`session ${sessionId} was not queued again`);
-    return simulator.item(id);
+    return sayTo(this.served.simulator, sessionId, script);
   }
 
   /** What the tool calls of an item printed. */
@@ -239,13 +244,17 @@ export class BareLane extends Lane {
   async start(): Promise<Start> {
     const pod = this.#by.way === "cold" ? await this.render() : oldest(this.pods.list.filter(isWaiting));
     const { name = "" } = pod.metadata;
-    const start = await this.serve(pod, () => this.enqueue());
+    const { start } = await this.serve(pod, () => this.enqueue());
     this.replacing = Promise.all([this.#delete(name), this.#by.way === "cold" ? undefined : this.createPod()]);
     return start;
   }
 
   /** Has the bare loop give this Pod the item that `enqueue` queues. Resolves when the item has ended. */
-  protected async serve(pod: Pod, enqueue: () => ItemRecord, by = this.#by): Promise<Start> {
+  protected async serve(
+    pod: Pod,
+    enqueue: () => ItemRecord,
+    by = this.#by,
+  ): Promise<{ start: Start; item: ItemRecord }> {
     const { simulator, namespace, environmentId } = this.served;
     const { name = "" } = pod.metadata;
     const started = this.#starter.serve({
@@ -259,7 +268,7 @@ export class BareLane extends Lane {
     const current = () => this.pods.until(`Pod ${name}`, (pods) => pods.find(({ metadata }) => metadata.name === name));
     const start = await this.finish(item, current);
     await started;
-    return start;
+    return { start, item };
   }
 
   protected async createPod(claim?: string): Promise<Pod> {

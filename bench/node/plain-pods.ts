@@ -1,6 +1,6 @@
 import type { Pod } from "../../src/kube/resource.ts";
 import { waitingCommand } from "../../src/pods/frame.ts";
-import { sandboxCommand, WAITING_COMMAND, WORKER_COMMAND, workerContainer } from "./worker.ts";
+import { type Requests, sandboxCommand, WAITING_COMMAND, WORKER_COMMAND, workerContainer } from "./worker.ts";
 
 /** How a Pod without Berth gets its session. */
 export type Way =
@@ -21,7 +21,7 @@ export interface PodSpecInput {
   readonly environmentId: string;
   /** A PersistentVolumeClaim for the session's files. */
   readonly claim?: string | undefined;
-  readonly requests?: Readonly<Record<string, string>> | undefined;
+  readonly requests?: Requests | undefined;
 }
 
 /** Port of the sandbox's server, as in agent-sandbox. */

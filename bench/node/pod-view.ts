@@ -1,3 +1,4 @@
+import { LABEL_WORK_ID } from "../../src/api/names.ts";
 import { realClock } from "../../src/core/clock.ts";
 import type { KubeClient } from "../../src/kube/client.ts";
 import { PODS, type Pod } from "../../src/kube/resource.ts";
@@ -47,6 +48,12 @@ export class PodView implements AsyncDisposable {
       clearTimeout(timer);
       stop();
     }
+  }
+
+  /** Resolves when the session of this work item sleeps after it, and its next turn waits. */
+  untilAsleep(workId: string): Promise<Pod> {
+    const isIts = (pod: Pod) => isSleeping(pod) && pod.metadata.labels?.[LABEL_WORK_ID] === workId;
+    return this.until(`a sleeping Pod after item ${workId}`, (pods) => pods.find(isIts));
   }
 
   /** Resolves with the Pods when these many wait for any session, and all others sleep or have ended. */

@@ -1,16 +1,16 @@
 import type { ScriptInput } from "../../simulator/script.ts";
 import type { Simulator } from "../../simulator/simulator.ts";
-import { LABEL_WORK_ID } from "../../src/api/names.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { perSession } from "../../test/support/session-volumes.ts";
 import type { Served } from "../support/stand.ts";
-import { createEnvironment, type Requests, type SessionsInput } from "./environment.ts";
+import { createEnvironment, type SessionsInput } from "./environment.ts";
 import type { Inside } from "./inside.ts";
 import { Lane } from "./lane.ts";
 import { isSleeping } from "./pod-view.ts";
 import type { Start } from "./starts.ts";
 import { provideLocalVolumes } from "./volumes.ts";
+import type { Requests } from "./worker.ts";
 
 /** `volume`: each Pod has a volume, which becomes its session's. */
 export type SleepKind = "pod" | "volume";
@@ -85,8 +85,7 @@ export class SleepLane extends Lane {
 
   /** Resolves when the session sleeps after this item, and its next turn waits. */
   untilAsleep({ workId }: Turn): Promise<Pod> {
-    const isIts = (pod: Pod) => isSleeping(pod) && pod.metadata.labels?.[LABEL_WORK_ID] === workId;
-    return this.pods.until(`a sleeping Pod after item ${workId}`, (pods) => pods.find(isIts));
+    return this.pods.untilAsleep(workId);
   }
 
   /** Does both. */

@@ -17,7 +17,6 @@ export interface WakesOptions {
     /** Items of sessions whose Pod is gone: of Berth's with a volume, and of the reference. */
     readonly returns: number;
   };
-  readonly room: RoomOptions;
   readonly sleeping: SleepingOptions;
   readonly turns: TurnsOptions;
 }
@@ -28,11 +27,6 @@ export interface SleepingOptions {
   /** From the moment in which all Pods sleep, or wait, to the measurement. */
   readonly settleSeconds: number;
   readonly seconds: number;
-}
-
-export interface RoomOptions {
-  /** Pods for which the node has room. */
-  readonly places: number;
 }
 
 export interface TurnsOptions {

@@ -21,10 +21,13 @@ const MAX_IDLE_MS = 100;
 
 export const WORKER_VARIABLES = [{ name: "BERTH_WORKER_MAX_IDLE_MS", value: String(MAX_IDLE_MS) }] as const;
 
-const REQUESTS = { cpu: "10m", memory: "64Mi" };
+/** What each Pod requests of its node. */
+export type Requests = Readonly<Record<string, string>>;
+
+const REQUESTS: Requests = { cpu: "10m", memory: "64Mi" };
 
 /** The container of a session, as a user's template has it. */
-export function workerContainer(command: readonly string[], requests: Readonly<Record<string, string>> = REQUESTS) {
+export function workerContainer(command: readonly string[], requests = REQUESTS) {
   return {
     name: CONTAINER,
     image: WORKER_IMAGE,

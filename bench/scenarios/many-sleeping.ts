@@ -1,9 +1,9 @@
 import { setTimeout as pause } from "node:timers/promises";
 import type { ItemRecord } from "../../simulator/item.ts";
 import type { Simulator } from "../../simulator/simulator.ts";
-import { LABEL_WORK_ID } from "../../src/api/names.ts";
 import { OPERATOR } from "../../testbed/cluster/users.ts";
-import { isSleeping, PodView } from "../node/pod-view.ts";
+import { sayTo } from "../node/lane.ts";
+import { PodView } from "../node/pod-view.ts";
 import { quantile } from "../report/distribution.ts";
 import type { Cell, Context, Findings, Gate, Scenario, Table } from "../scenario.ts";
 import { HEAP_OF_CHART, registerNode } from "../support/live-sessions.ts";
@@ -143,7 +143,7 @@ class Waking implements AsyncDisposable {
     const name = "awake";
     const namespace = await stand.namespace(name);
     const { id: environmentId } = simulator.createEnvironment();
-    const { name: nodeName } = await stand.node({ name });
+    const { name: nodeName } = await stand.node({ name, fates: () => ({ kind: "worker", workMs: 100 }) });
     const { template, ...rest } = sleepySessions(sessions, { warm: 1 });
     const spec = { ...template.spec, nodeSelector: { "kubernetes.io/hostname": nodeName } };
     const served = { namespace, name, simulator, environmentId };
@@ -161,7 +161,7 @@ class Waking implements AsyncDisposable {
     while (firsts.length < count) {
       const item = this.#simulator.enqueue(this.#environmentId);
       firsts.push(item);
-      await this.#untilAsleep(item);
+      await this.#pods.untilAsleep(item.id);
     }
     const from = await this.#watchEvents();
     const ms: number[] = [];
@@ -171,17 +171,10 @@ class Waking implements AsyncDisposable {
   }
 
   async #wakeOne(sessionId: string): Promise<number> {
-    this.#simulator.sendMessage(sessionId, { turns: [] });
-    const id = this.#simulator.session(sessionId).workIds.at(-1) ?? "";
-    await this.#untilAsleep(this.#simulator.item(id));
+    const { id } = sayTo(this.#simulator, sessionId);
+    await this.#pods.untilAsleep(id);
     const { createdAt, firstBeatAt = Number.NaN } = this.#simulator.item(id);
     return firstBeatAt - createdAt;
-  }
-
-  async #untilAsleep({ id }: ItemRecord): Promise<void> {
-    await this.#pods.until(`a sleeping Pod after item ${id}`, (pods) =>
-      pods.some((pod) => isSleeping(pod) && pod.metadata.labels?.[LABEL_WORK_ID] === id),
-    );
   }
 
   async #watchEvents(): Promise<{ count: number; bytes: number }> {

@@ -28,17 +28,14 @@ const WAKE_P95_MS = 200;
 const MEMORY_AT_MOST_MIB = 3;
 const CPU_AT_MOST_MS = 1;
 
-const ROOM = { places: 4 };
 /** Longer than the pause of the keeper between two reads of its deadline. */
 const FULL = {
   sleeping: { pods: 20, settleSeconds: 60, seconds: 300 },
   turns: { sessions: 20, last: 50, relistSeconds: 60 },
-  room: ROOM,
 };
 const QUICK = {
   sleeping: { pods: 4, settleSeconds: 15, seconds: 60 },
   turns: { sessions: 3, last: 6, relistSeconds: 15 },
-  room: ROOM,
 };
 const QUICK_WAKES = { count: 3, gaps: [10, 30], returns: 3 };
 const KEPT = 4;

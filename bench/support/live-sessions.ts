@@ -36,7 +36,7 @@ export const HEAP_OF_CHART = ["--max-heap-size=259"] as const;
 
 /** A Node without a kubelet. */
 export const NODE_NAME = "bench-node";
-/** The number of sessions to write at the same time. Each takes three requests, one after the other. */
+/** The number of sessions to write at the same time. Each takes some requests, one after the other. */
 const CONCURRENCY = 32;
 const DAY_SECONDS = 86_400;
 
@@ -64,14 +64,18 @@ export async function prepareLiveStage(stand: Stand, work: LiveWork, things: Asy
     async writeSessions() {
       const waiting = templates.flatMap(({ of, ...rest }) => of.items.map((item) => ({ ...rest, item })));
       const nowMs = Date.now();
-      const writer = async () => {
-        for (let next = waiting.pop(); next; next = waiting.pop()) {
-          await writeSession(stand.kube, { ...next, namespace, url: work.url, nowMs });
-        }
-      };
-      await Promise.all(Array.from({ length: CONCURRENCY }, writer));
+      await writeEach(waiting, (next) => writeSession(stand.kube, { ...next, namespace, url: work.url, nowMs }));
     },
   };
+}
+
+/** Calls `write` for each item, for some of them at the same time. */
+export async function writeEach<T>(items: readonly T[], write: (item: T) => Promise<void>): Promise<void> {
+  const rest = items.values();
+  const lane = async () => {
+    for (const item of rest) await write(item);
+  };
+  await Promise.all(Array.from({ length: CONCURRENCY }, lane));
 }
 
 /** Registers a Node that reports itself as ready. No kubelet runs behind it, so its Pods don't change. */
@@ -192,13 +196,18 @@ export function assignedPod({ name, template, item }: Session): Pod {
   };
 }
 
-/** The status that the kubelet reports for a Pod whose containers run. */
-export function runningStatus(pod: Pod, nowMs: number) {
+/**
+ * The status that the kubelet reports for a Pod whose containers run.
+ * @param ended the name of a container that has ended
+ */
+export function runningStatus(pod: Pod, nowMs: number, ended?: string) {
   const startedAt = new Date(nowMs).toISOString().replace(/\.\d+Z$/, "Z");
   const records = newRecords(pod);
   for (const record of records) {
-    record.state = { running: { startedAt } };
-    record.containerID = `containerd://${pod.metadata.uid?.replaceAll("-", "").repeat(2)}`;
+    const containerID = `containerd://${pod.metadata.uid?.replaceAll("-", "").repeat(2)}`;
+    const end = { exitCode: 0, reason: "Completed", startedAt, finishedAt: startedAt, containerID };
+    record.state = record.spec.name === ended ? { terminated: end } : { running: { startedAt } };
+    record.containerID = containerID;
   }
   return renderStatus({
     ...{ pod, records, nowMs, startTimeMs: nowMs, podIP: "10.0.0.1", sandboxReady: true, verdict: undefined },

@@ -2,20 +2,16 @@ import { randomUUID } from "node:crypto";
 import type { Simulator } from "../../simulator/simulator.ts";
 import { parseEnvironment } from "../../src/api/environment.ts";
 import { ANNOTATION_WORK_ID, LABEL_WORK_ID, toLabelValue } from "../../src/api/names.ts";
-import { PODS, type Pod } from "../../src/kube/resource.ts";
+import { PODS } from "../../src/kube/resource.ts";
 import { newPodName, sessionTemplate } from "../../src/pods/pod-render.ts";
 import { sleepPatch } from "../../src/pods/sleep-mark.ts";
-import { renderTurn } from "../../src/pods/turns.ts";
+import { renderTurn, turnName } from "../../src/pods/turns.ts";
 import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
-import { newRecords } from "../../testbed/node/container-record.ts";
-import { renderStatus } from "../../testbed/node/pod-status.ts";
-import { NODE_NAME } from "./live-sessions.ts";
+import { NODE_NAME, runningStatus, writeEach } from "./live-sessions.ts";
 import type { Stand } from "./stand.ts";
 
-/** Pods that are written at the same time. Each takes four requests, one after the other. */
-const CONCURRENCY = 32;
 /** Longer than any measurement. */
-export const SLEEP_SECONDS = 86_400;
+const SLEEP_SECONDS = 86_400;
 
 /** `spec.sessions` of an Environment whose sessions sleep. */
 export function sleepySessions(maxConcurrent: number, more: Readonly<Record<string, unknown>> = {}) {
@@ -46,10 +42,7 @@ export async function createSleepyEnvironments(
 export async function writeSleepingPods(stand: Stand, stage: SleepingStage): Promise<void> {
   const writers = await Promise.all(stage.environments.map((name) => podWriter(stand, stage.namespace, name)));
   const waiting = writers.flatMap((write) => Array.from({ length: stage.sleepingInEach }, () => write));
-  const lane = async () => {
-    for (let write = waiting.pop(); write; write = waiting.pop()) await write();
-  };
-  await Promise.all(Array.from({ length: CONCURRENCY }, lane));
+  await writeEach(waiting, (write) => write());
 }
 
 async function podWriter(stand: Stand, namespace: string, name: string): Promise<() => Promise<void>> {
@@ -69,7 +62,7 @@ async function podWriter(stand: Stand, namespace: string, name: string): Promise
       { spec: { ephemeralContainers } },
       { type: "strategic", subresource: "ephemeralcontainers" },
     );
-    const status = sleepingStatus(turned, Date.now());
+    const status = runningStatus(turned, Date.now(), turnName(1));
     const shown = await kube.patch(PODS, ref, { status }, { type: "merge", subresource: "status" });
     const workId = `work_${randomUUID()}`;
     const slept = { sessionId: `session_${randomUUID()}`, endedTurn: 1 };
@@ -78,20 +71,4 @@ async function podWriter(stand: Stand, namespace: string, name: string): Promise
     const annotations = { ...metadata.annotations, [ANNOTATION_WORK_ID]: workId };
     await kube.patch(PODS, ref, { metadata: { ...metadata, labels, annotations } }, { type: "merge" });
   };
-}
-
-/** The first turn has ended, and all other containers run. */
-function sleepingStatus(pod: Pod, nowMs: number) {
-  const at = new Date(nowMs).toISOString().replace(/\.\d+Z$/, "Z");
-  const records = newRecords(pod);
-  for (const [index, record] of records.entries()) {
-    const containerID = `containerd://${String(index).repeat(64)}`;
-    const ended = { exitCode: 0, reason: "Completed", startedAt: at, finishedAt: at, containerID };
-    record.state = record.spec.name.endsWith("-turn-1") ? { terminated: ended } : { running: { startedAt: at } };
-    record.containerID = containerID;
-  }
-  return renderStatus({
-    ...{ pod, records, nowMs, startTimeMs: nowMs, podIP: "10.0.0.1", sandboxReady: true, verdict: undefined },
-    ...{ mayRun: true, settled: false, gone: false, previous: undefined },
-  });
 }
