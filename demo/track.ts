@@ -98,7 +98,7 @@ export function faultOf(track: Track): string | undefined {
   if (at.beat === undefined) return "ended without a first beat";
   const missing = plannedTools - answeredTools(track);
   if (missing > 0) return `ended with ${missing} of ${plannedTools} tool calls unanswered`;
-  if (!endedByWorker) return "ended by somebody else than its worker";
+  if (!endedByWorker) return "ended by a client other than its worker";
   if (finds === undefined || !isWoken(track)) return undefined;
   const found = tools.at(-1)?.result;
   return found === finds ? undefined : `did not find its file in its Pod, but: ${found}`;

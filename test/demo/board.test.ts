@@ -213,7 +213,7 @@ describe("a session on the board", () => {
     const second = await claim();
     await beat(second.workId, second.token);
     simulator.stopItem(second.workId, { force: true });
-    expect(faultOf(second.track)).toBe("ended by somebody else than its worker");
+    expect(faultOf(second.track)).toBe("ended by a client other than its worker");
 
     const third = await claim("echo one", "echo two");
     await beat(third.workId, third.token);

@@ -62,7 +62,7 @@ describe("the problems", () => {
     [
       "a session that ended badly",
       { environments: [research(trackAt(1, "stopped", { endedByWorker: false }))] },
-      "research 1 (work_1): ended by somebody else than its worker",
+      "research 1 (work_1): ended by a client other than its worker",
     ],
     [
       "a session in the middle",
