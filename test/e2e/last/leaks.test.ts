@@ -59,10 +59,8 @@ test.skipIf(!hasNodeControl())(
 
 /** The Pods or containers whose processes have different values of a variable. */
 function severalOf(name: string, processes: readonly SeenProcess[], by: "pod" | "container"): string[] {
-  const values = new Map<string, Set<string>>();
-  for (const { [by]: place = "", variables } of processes) {
-    const given = variables.filter((variable) => variable.startsWith(`${name}=`));
-    values.set(place, new Set([...(values.get(place) ?? []), ...given]));
-  }
-  return [...values].filter(([, given]) => given.size > 1).map(([place]) => place);
+  const byPlace = Map.groupBy(processes, ({ [by]: place = "" }) => place);
+  const valuesOf = (all: readonly SeenProcess[]) =>
+    new Set(all.flatMap(({ variables }) => variables.filter((variable) => variable.startsWith(`${name}=`))));
+  return [...byPlace].filter(([, all]) => valuesOf(all).size > 1).map(([place]) => place);
 }
