@@ -17,6 +17,9 @@ export function environmentVariable(flagName: string): string {
  */
 const SERVICE_LINK = /^BERTH_(.*_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$/;
 
+/** Settings of the project's own tests and playground. A shell that exports them can still run berth. */
+const OF_TESTS = "BERTH_TEST_";
+
 /**
  * Returns one line for each variable with Berth's prefix that belongs to no flag: a misspelled setting would otherwise
  * be ignored silently.
@@ -24,7 +27,8 @@ const SERVICE_LINK = /^BERTH_(.*_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP
 export function unknownVariables(env: EnvironmentVariables, flagNames: readonly string[]): string[] {
   const known = new Set(flagNames.map(environmentVariable));
   return Object.keys(env)
-    .filter((name) => name.startsWith(ENV_PREFIX) && !known.has(name) && !SERVICE_LINK.test(name))
+    .filter((name) => name.startsWith(ENV_PREFIX) && !name.startsWith(OF_TESTS))
+    .filter((name) => !known.has(name) && !SERVICE_LINK.test(name))
     .map((name) => `unknown environment variable ${name}; known are ${[...known].join(", ")}`);
 }
 

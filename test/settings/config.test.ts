@@ -269,6 +269,10 @@ describe("invalid settings", () => {
     expect(parseSettings([], links)).toEqual(parseSettings([], {}));
   });
 
+  test("variables of the project's own tests are ignored", () => {
+    expect(parseSettings([], { BERTH_TEST_DOWNLOADS: "off" })).toEqual(parseSettings([], {}));
+  });
+
   test("all problems are reported at once", () => {
     const lines = messageOf(["--log-level=loud", "--metrics-bind-address=x"], { BERTH_NAMESPACE: "A" }).split("\n");
     expect(lines).toHaveLength(3);
