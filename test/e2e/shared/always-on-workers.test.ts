@@ -101,13 +101,13 @@ describe.concurrent("always-on stock workers", () => {
 
   test("of a new template wait for the busy ones of the old template, which end once they are idle", async () => {
     await using world = await startE2eWorld({ expectViolations: OWN_LATENESS });
-    const workers = { minReplicas: 1, maxReplicas: 2 };
-    await world.createEnvironment(workersSpec(world, { workers }));
+    // A second worker of the old template would be idle, and could serve the later item.
+    await world.createEnvironment(workersSpec(world, { workers: { minReplicas: 1, maxReplicas: 1 } }));
     await untilWorkers(world, "one is ready", ({ ready }) => ready === 1);
     const item = await world.simulator.enqueue(world.environmentId, { script: WAITS });
     const old = await workerOf(world, item);
     await untilWorkers(world, "it is busy", ({ busy }) => busy === 1);
-    const next = workersSpec(world, { workers, env: { TEMPLATE: "new" } });
+    const next = workersSpec(world, { workers: { minReplicas: 1, maxReplicas: 2 }, env: { TEMPLATE: "new" } });
     await world.patchSpec({ workers: next["workers"] });
     const isNew = ({ metadata }: Pod) =>
       metadata.labels?.[LABEL_TEMPLATE_HASH] !== old.metadata.labels?.[LABEL_TEMPLATE_HASH];

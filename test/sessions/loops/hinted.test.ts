@@ -185,10 +185,12 @@ describe("webhooks that stop", TIMEOUT, () => {
     world.api.world.events.once("session", (sessionId) => {
       clock.setTimer(() => hints.arrived({ sessionId, workspaceId: null }), 0);
     });
-    const untilMs = clock.monotonic() + FRESH_MS + 10 * SECOND;
+    const untilMs = clock.monotonic() + FRESH_MS + 12 * SECOND;
     const nothing: Record<string, unknown> = { poll: null, stats: EMPTY };
     world.api.answer = (call) =>
       call in nothing && clock.monotonic() < untilMs ? { status: 200, body: nothing[call] } : undefined;
+    // A poll that already waits would receive the item right after its webhook.
+    await world.pass(2 * SECOND);
     const id = world.enqueue();
     await world.until("the item is claimed", () => claimed(world, id), 2 * DEFAULT_TIMING.hintedIdleMs);
     await world.until("everything is settled", () => world.isSettled, 10 * MINUTE);
