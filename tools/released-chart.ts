@@ -31,7 +31,7 @@ const COMMENTS: readonly (readonly [before: RegExp, after: string])[] = [
     /(?<=# )Registry of the image, put before the repository\. .*/,
     "Registry of the image, put before the repository. With an image of your own, name its registry here and the rest below.",
   ],
-  [/(?<=# )Where the image is, without a tag: .*/, "Where the image is in the registry, without a tag."],
+  [/(?<=# )Where the image is, without a tag\. .*/, "Where the image is in the registry, without a tag."],
   [
     /(?<=# )Tag of the image\. Empty: .*/,
     "Tag of the image. Empty: what was released with this chart, by its digest; of another registry or repository, the chart's appVersion.",

@@ -11,6 +11,8 @@ import { CHART, helm } from "./helm.ts";
 const ROOT = new URL("../", import.meta.url);
 const RELEASE = "berth";
 const NAMESPACE = "berth-system";
+/** The name of the image that users of the manifests replace: there is no public one. */
+const IMAGE = "berth";
 
 /** Helm does not own these objects. */
 const HELM_LABELS = ["app.kubernetes.io/managed-by", "helm.sh/chart"];
@@ -41,7 +43,8 @@ resources:
 
 /** Every rendered file, by its path from the root of the repository. tools/generate-crd.ts writes the CRD. */
 export async function renderedFiles(): Promise<Record<string, string>> {
-  const args = ["template", RELEASE, CHART, "--namespace", NAMESPACE, "--no-hooks", "--set", "crds.enabled=false"];
+  const set = ["--set", "crds.enabled=false", "--set", `image.repository=${IMAGE}`];
+  const args = ["template", RELEASE, CHART, "--namespace", NAMESPACE, "--no-hooks", ...set];
   const { code, stdout, stderr } = await helm(args);
   if (code !== 0) throw new Error(`helm ${args.join(" ")}: ${stderr}`);
   const documents = parseAllDocuments(stdout).filter((document) => document.contents !== null);

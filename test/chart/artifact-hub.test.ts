@@ -7,28 +7,14 @@ import { ROOT } from "../project/lint-gate.ts";
 // The format is that of Artifact Hub's documentation of Helm annotations: each value is a string, and most are YAML.
 
 const read = async (path: string) => parse(await readFile(join(ROOT, path), "utf8"));
-const { annotations, version, appVersion } = await read("charts/berth/Chart.yaml");
+const { annotations, version } = await read("charts/berth/Chart.yaml");
 const of = (name: string): string => annotations[`artifacthub.io/${name}`];
 
 test("Artifact Hub knows every annotation, and each is a string", () => {
-  const known = [
-    "category",
-    "changes",
-    "crds",
-    "crdsExamples",
-    "images",
-    "license",
-    "operator",
-    "operatorCapabilities",
-  ];
+  const known = ["category", "changes", "crds", "crdsExamples", "license", "operator", "operatorCapabilities"];
   const names = [...known, "prerelease"].map((name) => `artifacthub.io/${name}`);
   expect(Object.keys(annotations).sort()).toEqual(names.sort());
   expect(new Set(Object.values(annotations).map((value) => typeof value))).toEqual(new Set(["string"]));
-});
-
-test("the images are the chart's", async () => {
-  const { image } = await read("charts/berth/values.yaml");
-  expect(parse(of("images"))).toEqual([{ name: "berth", image: `${image.repository}:${image.tag || appVersion}` }]);
 });
 
 test("the CRDs are those that the chart installs, and the example is the minimal one of the repository", async () => {

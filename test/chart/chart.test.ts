@@ -186,10 +186,23 @@ describe("the chart's values", () => {
   });
 });
 
-/** Helm's notes after an install with these values. A client-side dry run needs no cluster. */
+/** A client-side dry run of an install with these values, which needs no cluster. */
+const install = (...values: readonly string[]) =>
+  helm(["install", "berth", CHART, "--dry-run=client", ...values.flatMap((value) => ["--set", value])]);
+
+test("an install without an image is refused, with the reason and the fix", async () => {
+  for (const values of [[], ["image.tag=dev"], ["image.registry=registry.example"]]) {
+    const { code, stderr } = await install(...values);
+    expect(code).not.toBe(0);
+    expect(stderr).toMatch(
+      /image\.repository is empty, and there is no public image of Berth yet: build one from the Dockerfile, push it, and name it with --set image\.repository=registry\.example\/berth/,
+    );
+  }
+});
+
+/** Helm's notes after an install with these values. */
 async function notes(...values: readonly string[]): Promise<string> {
-  const set = values.flatMap((value) => ["--set", value]);
-  const { stdout, stderr } = await helm(["install", "berth", CHART, "--dry-run=client", ...set]);
+  const { stdout, stderr } = await install("image.repository=berth", ...values);
   const [, text] = stdout.split("\nNOTES:\n");
   if (text === undefined) throw new Error(`helm shows no notes: ${stderr}`);
   return text;

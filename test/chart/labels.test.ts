@@ -15,7 +15,8 @@ function labelled(block: string, label: string, value: string): string[] {
   return ["--set", `${block}.enabled=true`, "--set", `${block}.labels.${label.replaceAll(".", "\\.")}=${value}`];
 }
 
-const template = (args: readonly string[]) => helm(["template", "berth", CHART, ...args]);
+const template = (args: readonly string[]) =>
+  helm(["template", "berth", CHART, "--set", "image.repository=berth", ...args]);
 
 test("a label of one kind of object overrides the common label, and appears once", async () => {
   const own = Object.values(OWN).flatMap((block) => labelled(block, "release", "own"));

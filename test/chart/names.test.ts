@@ -11,7 +11,7 @@ const PREVIOUS = join(ROOT, "test/fixtures/charts/berth-0.1.0.tgz");
 const WEBHOOK = ["--set", "webhook.enabled=true,webhook.secret=webhooks,replicas=2"];
 
 const template = (release: string, chart: string, args: readonly string[]) =>
-  helm(["template", release, chart, "--namespace", "berth-system", ...args]);
+  helm(["template", release, chart, "--namespace", "berth-system", "--set", "image.repository=berth", ...args]);
 
 async function rendered(release: string, args: readonly string[] = [], chart = CHART): Promise<Rendered> {
   const { code, stdout, stderr } = await template(release, chart, args);

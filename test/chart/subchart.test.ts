@@ -22,7 +22,8 @@ beforeAll(async () => {
 afterAll(() => rm(parent, { recursive: true }));
 
 async function rendered(values: Values): Promise<Rendered> {
-  const { code, stdout, stderr } = await helmWithValues(["template", "platform", parent], values);
+  const args = ["template", "platform", parent, "--set", "berth.image.repository=berth"];
+  const { code, stdout, stderr } = await helmWithValues(args, values);
   expect(stderr).toBe("");
   expect(code).toBe(0);
   return new Rendered(parseManifests(stdout, "the parent chart"));

@@ -11,7 +11,7 @@ import { type Cluster, startCluster } from "../../testbed/cluster/cluster.ts";
 import { DEPLOY_DIR } from "../../testbed/cluster/install.ts";
 import type { FateInput } from "../../testbed/node/node.ts";
 import { CHART } from "../../tools/helm.ts";
-import { helmWithValues, RELEASE } from "../support/chart.ts";
+import { helmWithValues, RELEASE, withImage } from "../support/chart.ts";
 import type { TestCluster } from "../support/cluster.ts";
 import { freePort } from "../support/free-port.ts";
 import { BERTH, exists, operatorNode, Release, serve } from "../support/release.ts";
@@ -77,7 +77,7 @@ test(
     await using world = await worldOf(hanging, working(300), hanging);
     const release = new Release(cluster, world, "release-life");
     const { stdout } = await release.install();
-    expect(stdout).toMatch(/Berth \d.* is installed/);
+    expect(stdout).toMatch(/Berth \d.* is deployed/);
     await world.createEnvironment({ sessions: { ...(world.spec()["sessions"] as object), warm: 1 } });
     // An item before that would bring a second Pod, and either Pod could get it.
     await world.untilParked(1);
@@ -216,7 +216,7 @@ test(
   async () => {
     await using world = await worldOf(hanging);
     const release = new Release(cluster, world, "release-broken");
-    await release.install({ image: { tag: "not-there" }, replicas: 0 });
+    await release.install({ image: { repository: "berth", tag: "not-there" }, replicas: 0 });
     await world.createEnvironment();
     const ref = { namespace: world.namespace, name: world.name };
     await world.kube.patch(ENVIRONMENTS, ref, { metadata: { finalizers: [FINALIZER] } }, { type: "merge" });
@@ -224,6 +224,7 @@ test(
     const refused = await release.tryUninstall(["--timeout", "10s"]);
     expect(refused.code).not.toBe(0);
     expect(refused.stderr).toContain("berth-uninstall");
+    expect(await release.objects()).not.toContain("jobs/berth-uninstall");
     expect(await release.objects()).toContain("deployments/berth-operator");
     expect((await world.kube.get(ENVIRONMENTS, ref)).metadata.finalizers).toEqual([FINALIZER]);
 
@@ -231,6 +232,26 @@ test(
     await kubectl("-n", ref.namespace, "patch", "benv", ref.name, "--type=merge", "-p", NO_FINALIZERS);
     await untilNamespaceGone(world, world.namespace);
     await untilNamespaceGone(world, release.namespace);
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  "an install without an image creates nothing, and one that never ran is uninstalled at once, without hooks",
+  async () => {
+    const env = { ...process.env, KUBECONFIG: cluster.kubeconfig };
+    const install = ["install", RELEASE, CHART, "--namespace", "never-ran", "--create-namespace"];
+    const uninstall = ["uninstall", RELEASE, "--namespace", "never-ran", "--no-hooks", "--wait"];
+    expect((await helmWithValues(install, {}, env)).stderr).toContain("image.repository is empty");
+    expect(await exists(cluster, "/api/v1/namespaces/never-ran")).toBe(false);
+
+    const { code, stdout } = await helmWithValues(install, withImage({ image: { tag: "not-there" } }), env);
+    expect(code).toBe(0);
+    // The notes say how.
+    expect(stdout).toContain(`helm ${uninstall.slice(0, 2).join(" ")} -n never-ran --no-hooks`);
+    expect(await helmWithValues(uninstall, undefined, env)).toMatchObject({ code: 0 });
+    const kinds = "all,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,validatingadmissionpolicies";
+    expect(await kubectl("get", kinds, "-A", "-l", `app.kubernetes.io/instance=${RELEASE}`, "-o", "name")).toBe("");
   },
   TIMEOUT_MS,
 );
@@ -278,10 +299,11 @@ test(
     await kubectl("apply", "--server-side", "-k", DEPLOY_DIR);
     const install = ["install", RELEASE, CHART, "--namespace", "berth-system"];
     const env = { ...process.env, KUBECONFIG: cluster.kubeconfig };
-    const refused = await helmWithValues(install, undefined, env);
+    const refused = await helmWithValues(install, withImage(), env);
     expect(refused.stderr).toContain("invalid ownership metadata");
     // As in docs/install.md.
-    const taken = await helmWithValues([...install, "--take-ownership", "--force-conflicts"], { replicas: 2 }, env);
+    const flags = ["--take-ownership", "--force-conflicts"];
+    const taken = await helmWithValues([...install, ...flags], withImage({ replicas: 2 }), env);
     expect(taken).toMatchObject({ code: 0 });
     const query = "labelSelector=app.kubernetes.io/managed-by%3DHelm";
     const { items } = await cluster.api.get<{ items: { spec: { replicas: number } }[] }>(

@@ -29,12 +29,19 @@ export async function helmWithValues(
   }
 }
 
+/** Values with a repository of the image, which the chart requires and has no default for. */
+export function withImage(values: Values = {}): Values {
+  const { image = {} } = values;
+  return { ...values, image: image && { repository: "berth", ...(image as Values) } };
+}
+
 /**
  * The objects of a release, including hooks.
  * @throws {Error} with helm's message
  */
 export async function render(namespace: string, values: Values = {}): Promise<Rendered> {
-  const { code, stdout, stderr } = await helmWithValues(["template", RELEASE, CHART, "--namespace", namespace], values);
+  const args = ["template", RELEASE, CHART, "--namespace", namespace];
+  const { code, stdout, stderr } = await helmWithValues(args, withImage(values));
   if (code !== 0) throw new Error(stderr);
   return new Rendered(parseManifests(stdout, "the rendered chart"));
 }
@@ -44,7 +51,7 @@ export async function render(namespace: string, values: Values = {}): Promise<Re
  * @throws {Error} helm accepts them
  */
 export async function refusal(values: Values): Promise<string> {
-  const { code, stderr } = await helmWithValues(["template", RELEASE, CHART], values);
+  const { code, stderr } = await helmWithValues(["template", RELEASE, CHART], withImage(values));
   if (code === 0) throw new Error(`helm takes ${JSON.stringify(values)}`);
   return stderr;
 }

@@ -17,8 +17,9 @@ import type { World } from "./world.ts";
 /** The operator's command line. */
 export const BERTH = fileURLToPath(new URL("../../bin/berth.mjs", import.meta.url));
 
-/** The chart's default image, which bin/berth.mjs replaces here. */
-export const IMAGE = `berth:${JSON.parse(await readFile(new URL("../../package.json", import.meta.url), "utf8")).version}`;
+/** The image of a release, which bin/berth.mjs replaces here. */
+const REPOSITORY = "berth";
+export const IMAGE = `${REPOSITORY}:${JSON.parse(await readFile(new URL("../../package.json", import.meta.url), "utf8")).version}`;
 
 /** Longer than any test. */
 const TOKEN_SECONDS = 3_600;
@@ -165,6 +166,7 @@ export class Release {
       nodeSelector: this.#world.nodeSelector,
       metrics: { port: await freePort() },
       health: { port: await freePort() },
+      image: { repository: REPOSITORY },
     };
   }
 

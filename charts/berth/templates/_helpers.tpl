@@ -201,6 +201,9 @@ affinity:
 {{- define "berth.check" -}}
 {{- include "berth.nulls" . -}}
 {{- with .Values -}}
+{{- if not .image.repository -}}
+{{- fail "image.repository is empty, and there is no public image of Berth yet: build one from the Dockerfile, push it, and name it with --set image.repository=registry.example/berth" -}}
+{{- end -}}
 {{- if and .caBundle.configMap .caBundle.secret -}}
 {{- fail "caBundle.configMap and caBundle.secret are both set: name one of them" -}}
 {{- end -}}
