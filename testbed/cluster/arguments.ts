@@ -10,10 +10,10 @@ export const USAGE = "Usage: npm run cluster [-- [--node] [COMMAND [ARGS...]] | 
 export const HELP = `${USAGE}
 
 Without a command: starts a Kubernetes control plane (etcd, API server, controller-manager, scheduler) on this
-machine, prints the path of its kubeconfig and keeps it until Ctrl-C. There are no nodes in it.
+machine, prints the path of its kubeconfig and keeps it until Ctrl-C. It has no nodes, and Berth is not installed.
 
-With a command: runs it against the cluster that runs already, started like that or by the demo; else against a
-new one that ends with the command. KUBECONFIG is set, and kubectl and helm are on PATH:
+With a command: runs it against the running cluster of this checkout, started like that or by the demo. KUBECONFIG is
+set, and kubectl and helm are on PATH:
 
   npm run cluster -- kubectl get benv -A
   npm run cluster -- bash

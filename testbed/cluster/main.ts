@@ -7,7 +7,6 @@ import type { NodeCluster } from "../real-node/node-cluster.ts";
 import { HELP, parseArguments, USAGE } from "./arguments.ts";
 import { clientToolsDir, findClientTools, isClientTool } from "./client-tools.ts";
 import { type Cluster, startCluster } from "./cluster.ts";
-import { installBerth } from "./install.ts";
 import { MissingToolError } from "./missing.ts";
 import { showProgress } from "./progress.ts";
 import { announceCluster, runningClusters } from "./running.ts";
@@ -49,7 +48,8 @@ async function main(argv: readonly string[]): Promise<number> {
 
 async function keep(withNode: boolean): Promise<number> {
   // Until the cluster runs, Ctrl-C just ends this process and everything with it.
-  await using cluster = await start(withNode);
+  await using cluster: Cluster | NodeCluster = withNode ? await startNode() : await startCluster({ progress });
+  progress.clear();
   const interrupted = untilInterrupted();
   const takeBack = await announceCluster({ kubeconfig: cluster.kubeconfig, hasNode: withNode });
   console.log(
@@ -58,6 +58,13 @@ async function keep(withNode: boolean): Promise<number> {
       "or, in this folder:\n\n" +
       "  npm run cluster -- kubectl get ns\n",
   );
+  if (!withNode) {
+    console.log(
+      "Berth is not installed. Its Pod would need a node, so run the operator from this folder:\n\n" +
+        "  npm run cluster -- kubectl apply --server-side -f deploy/crds\n" +
+        "  npm run cluster -- npm start\n",
+    );
+  }
   if (withNode) {
     console.log(
       `Berth's images are on the node, as localhost/berth*:${IMAGE_TAG}. To install the operator:\n\n` +
@@ -74,16 +81,11 @@ async function keep(withNode: boolean): Promise<number> {
 async function run(command: string, args: readonly string[], withNode: boolean): Promise<number> {
   const running = (await runningClusters()).find(({ hasNode }) => hasNode || !withNode);
   if (running) return await runAgainst(running.kubeconfig, command, args);
-  await using cluster = await start(withNode);
-  return await runAgainst(cluster.kubeconfig, command, args);
-}
-
-async function start(withNode: boolean): Promise<Cluster | NodeCluster> {
-  const cluster = withNode ? await startNode() : await startCluster({ progress });
-  progress.clear();
-  // With a node, the chart installs the operator and its own CRDs.
-  if (!withNode) await installBerth(cluster.api);
-  return cluster;
+  console.error(
+    `No cluster of this checkout${withNode ? " with a node" : ""} is running. Start one in another terminal with ` +
+      `\`npm run cluster${withNode ? " -- --node" : ""}\`, and run this command again.`,
+  );
+  return 1;
 }
 
 /** Loads the modules for a real node only when needed, because they're large and work only on Linux. */

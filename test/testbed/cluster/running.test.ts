@@ -1,5 +1,7 @@
+import { execFile } from "node:child_process";
 import { readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { describe, expect, it } from "vitest";
 import { cacheRoot } from "../../../testbed/cluster/cache.ts";
 import { announceCluster, runningClusters } from "../../../testbed/cluster/running.ts";
@@ -40,6 +42,26 @@ describe("a running cluster", () => {
     const [first] = await runningClusters(env);
     await writeFile(join(dir, "1.json"), JSON.stringify({ ...first, kubeconfig: "/old", announcedAt: 1 }));
     expect((await runningClusters(env)).map(({ kubeconfig }) => kubeconfig)).toEqual(["/new", "/old"]);
+  });
+});
+
+describe("npm run cluster -- COMMAND", () => {
+  it.each([
+    ["without a cluster", [], "No cluster of this checkout is running.", "`npm run cluster`"],
+    [
+      "without a cluster that has a node",
+      ["--node"],
+      "No cluster of this checkout with a node is running.",
+      "`npm run cluster -- --node`",
+    ],
+  ])("is refused %s, with the command that starts one", async (_name, flags, problem, fix) => {
+    const main = join(import.meta.dirname, "../../../testbed/cluster/main.ts");
+    // Without a compiler, a command that started a cluster would fail.
+    const env = { XDG_CACHE_HOME: await temporaryDir(), PATH: "/nonexistent" };
+    if (flags.length > 0) await announceCluster({ kubeconfig: "/k" }, env);
+    const run = promisify(execFile)(process.execPath, [main, ...flags, "echo", "ran"], { env });
+    const stderr = `${problem} Start one in another terminal with ${fix}, and run this command again.\n`;
+    await expect(run).rejects.toMatchObject({ code: 1, stdout: "", stderr });
   });
 });
 
