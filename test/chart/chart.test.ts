@@ -154,15 +154,33 @@ describe("the chart's values", () => {
       expect(takes(properties?.["allowedApiOrigins"]?.items, text), text).toBe(false);
   });
 
-  test("are refused at every level when they are unknown", async () => {
-    const open: string[] = [];
-    const look = (schema: Schema, path: string) => {
-      // A parent chart's global values are for all its charts, so most are unknown to this one.
-      if (schema.properties && schema.additionalProperties !== false && path !== "/global") open.push(path);
-      for (const [name, value] of Object.entries(schema.properties ?? {})) look(value, `${path}/${name}`);
-    };
-    look(JSON.parse(await read("charts/berth/values.schema.json")), "");
-    expect(open).toEqual([]);
+  test("are refused at every level when they are unknown, all at once", async () => {
+    const blocks = new Set(values.map(({ key }) => key.replace(/[^.]+$/, "")));
+    // A parent chart's global values are for all its charts, so most are unknown to this one.
+    blocks.delete("global.");
+    const unknown = [...blocks].map((block) => `${block}surprise`);
+    const { code, stderr } = await install(...unknown.map((key) => `${key}=1`), "global.surprise=1");
+    expect(code).not.toBe(0);
+    expect([...stderr.matchAll(/([\w.]+): unknown value/g)].map(([, key]) => key).sort()).toEqual(unknown.sort());
+  });
+
+  test.each([
+    ["replcias=2", "replicas"],
+    ["replicaCount=2", "replicas"],
+    ["Replicas=2", "replicas"],
+    ["nodeSelectr.pool=a", "nodeSelector"],
+    ["image.repo=x", "image.repository"],
+    ["metrics.serviceMonitor.enable=true", "metrics.serviceMonitor.enabled"],
+    ["pullPolicy=Always", "image.pullPolicy"],
+    ["serviceMonitor.enabled=true", "metrics.serviceMonitor"],
+    ["crd.keep=false", "crds"],
+  ])("name the most similar value when one is unknown: %s", async (set, meant) => {
+    const [given = ""] = /^(image|metrics\.serviceMonitor)\.\w+|^\w+/.exec(set) ?? [];
+    expect((await install(set)).stderr).toContain(`${given}: unknown value, did you mean ${meant}?`);
+  });
+
+  test("name no other value when none is similar", async () => {
+    expect((await install("sandbox=gvisor")).stderr).toMatch(/sandbox: unknown value(; helm show values .*)?\n/);
   });
 
   test("are all used, and templates use no others", async () => {
@@ -221,6 +239,29 @@ test("the notes warn of an uninstall without its Job, whichever value disables t
   expect(off).toContain(`\nuninstall.enabled${warning}`);
   expect(rightless).toContain(`\nrbac.create${warning}`);
   expect(both.split("before an uninstall")).toHaveLength(2);
+});
+
+test.each([
+  ["no replica", ["replicas=0"], "replicas=0: no operator runs, so no session is served. Set replicas to 1 or more."],
+  [
+    "several shards for one replica",
+    ["shards=4"],
+    "shards=4 with replicas=1: one operator serves all shards. Set replicas to 2 or more, or shards to 1.",
+  ],
+  [
+    "an uninstall that takes longer than helm waits by default",
+    ["crds.keep=false", "uninstall.drainSeconds=600"],
+    "uninstall.drainSeconds=600: an uninstall can take 765s, and helm waits for 5m. Uninstall with --timeout 765s.",
+  ],
+])("the notes warn of %s", async (_name, values, warning) => {
+  expect(await notes(...values)).toContain(`\n\n${warning}\n`);
+});
+
+test("the notes do not warn of replicas and shards that fit together, nor of an uninstall that keeps Environments", async () => {
+  const usual = await notes();
+  for (const values of [["replicas=3", "shards=6"], ["replicas=2"], ["uninstall.drainSeconds=600"]])
+    expect(await notes(...values)).toBe(usual);
+  expect(await notes("crds.keep=false")).not.toContain("--timeout");
 });
 
 describe("the Dockerfile", () => {

@@ -723,8 +723,8 @@ function leavesOf(value: unknown): unknown[] {
 
 describe("invalid values", () => {
   test.each<[string, Values, RegExp]>([
-    ["a key that does not exist", { replica: 3 }, /additional properties 'replica' not allowed/],
-    ["a key that does not exist deeper down", { image: { name: "x" } }, /'\/image': additional properties 'name'/],
+    ["a key that does not exist", { replica: 3 }, /replica: unknown value, did you mean replicas\?/],
+    ["a key that does not exist deeper down", { image: { name: "x" } }, /image\.name: unknown value/],
     ["a number that is a string", { replicas: "two" }, /'\/replicas': got string, want integer/],
     ["too few replicas", { replicas: -1 }, /'\/replicas': minimum: got -1, want 0/],
     ["no shards", { shards: 0 }, /'\/shards': minimum: got 0, want 1/],
@@ -752,7 +752,7 @@ describe("invalid values", () => {
       /'\/podPolicy\/hostPaths\/0': 'data' does not match/,
     ],
     ["a host path with a trailing slash", { podPolicy: { hostPaths: ["/data/"] } }, /'\/podPolicy\/hostPaths\/0'/],
-    ["an unknown key of the policy", { podPolicy: { sudo: true } }, /'\/podPolicy'.*sudo/],
+    ["an unknown key of the policy", { podPolicy: { sudo: true } }, /podPolicy\.sudo: unknown value/],
     ["a policy that is set twice", { extraArgs: ["--allowed-in-templates=privileged"] }, /set podPolicy instead/],
     ["an invalid digest", { image: { digest: "sha256:12" } }, /'\/image\/digest': 'sha256:12' does not match/],
     ["too short a grace period", { terminationGracePeriodSeconds: 10 }, /minimum: got 10, want 35/],
@@ -786,6 +786,11 @@ describe("invalid values", () => {
       "a PodMonitor without metrics",
       { metrics: { enabled: false, podMonitor: { enabled: true } } },
       /metrics.podMonitor.enabled needs metrics.enabled: set it to true/,
+    ],
+    [
+      "alerts about metrics that are off",
+      { metrics: { enabled: false }, prometheusRule: { enabled: true } },
+      /prometheusRule.enabled needs metrics.enabled: set it to true/,
     ],
     [
       "an alert that does not exist",
