@@ -118,6 +118,7 @@ export function createMetrics(registry: Registry = new Registry()) {
       ENVIRONMENT,
     ),
     // Workers.
+    workersMax: gauge("berth_workers_max", "spec.workers.maxReplicas.", ENVIRONMENT),
     workersDesired: gauge("berth_workers_desired", "Workers wanted.", ENVIRONMENT),
     workersReplicas: gauge("berth_workers_replicas", "Worker Pods that exist.", ENVIRONMENT),
     workersReady: gauge("berth_workers_ready", "Worker Pods that are Ready.", ENVIRONMENT),

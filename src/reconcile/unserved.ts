@@ -147,6 +147,7 @@ export function gaugeEnvironment(
   }
   if (report.workspaces) metrics.workspaces.set(labels, report.workspaces.volumes);
   if (workers) {
+    metrics.workersMax.set(labels, environment.spec.workers?.maxReplicas ?? 0);
     metrics.workersDesired.set(labels, workers.desired);
     metrics.workersReplicas.set(labels, workers.replicas);
     metrics.workersReady.set(labels, workers.ready);

@@ -91,7 +91,7 @@ describe("the chart's PrometheusRule", () => {
     expect(rendered.rules.get("BerthClaimsFail")?.expr).toMatch(/ > 0\.5$/);
     expect(rendered.rules.has("BerthAtMaximum")).toBe(false);
     expect(rendered.rules.get("BerthOperatorDown")?.expr).toBe('absent(berth_build_info{namespace="team-a"})');
-    expect(rendered.rules.get("BerthKeyRejected")?.labels).toEqual({ severity: "critical", team: "agents" });
+    expect(rendered.rules.get("BerthKeyRejected")?.labels).toEqual({ severity: "warning", team: "agents" });
   });
 
   test("changes only the threshold of an alert whose expression ends with one", async () => {

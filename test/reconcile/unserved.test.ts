@@ -165,7 +165,7 @@ describe("the gauges", () => {
   });
 
   test("workers have their own gauges and no session series", async () => {
-    const environment = parsed(stored(workersSpec()));
+    const environment = parsed(stored(workersSpec({ maxReplicas: 6 })));
     const workers = { desired: 4, replicas: 3, ready: 2, busy: 1 };
     gaugeEnvironment(
       metrics,
@@ -173,8 +173,9 @@ describe("the gauges", () => {
       { queue: null, sessions: null, workers, verdicts: [], blockedReason: null },
       [],
     );
-    const gauges = [metrics.workersDesired, metrics.workersReplicas, metrics.workersReady, metrics.workersBusy];
-    expect(await Promise.all(gauges.map((gauge) => metricValue(gauge, {})))).toEqual([4, 3, 2, 1]);
+    const { workersMax, workersDesired, workersReplicas, workersReady, workersBusy } = metrics;
+    const gauges = [workersMax, workersDesired, workersReplicas, workersReady, workersBusy];
+    expect(await Promise.all(gauges.map((gauge) => metricValue(gauge, {})))).toEqual([6, 4, 3, 2, 1]);
     expect((await metrics.sessions.get()).values).toEqual([]);
     expect((await metrics.sessionsMax.get()).values).toEqual([]);
   });
