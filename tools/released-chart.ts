@@ -1,7 +1,7 @@
 /**
- * `node tools/released-chart.ts --image NAME [--digest sha256:...] --charts REGISTRY --output FOLDER`: copies the chart
- * as a release publishes it, for `helm package`. The chart in the repository names an image that users build
- * themselves.
+ * `node tools/released-chart.ts --image NAME [--digest sha256:...] [--runbooks URL] --charts REGISTRY --output FOLDER`:
+ * copies the chart as a release publishes it, for `helm package`. The chart in the repository names no image, because
+ * users build it themselves.
  */
 import { cp, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -19,6 +19,8 @@ export interface Release {
   readonly repository: string;
   /** The image's digest; without one, the tag applies. */
   readonly digest?: string;
+  /** The address of docs/runbooks at this version; without one, alerts link to no page. */
+  readonly runbooks?: string;
   /** The registry of charts, without `oci://`. */
   readonly charts: string;
   /** The folder that the chart's folder is created in. */
@@ -43,13 +45,15 @@ const IMAGES = "artifacthub.io/images";
  * The annotation that berth.image reads. --reuse-values would keep a value, and with it the previous release's image.
  */
 const OWN_IMAGE = "berth.dev/image";
+/** The annotation that berth.runbooks reads, which is not a value for the same reason. */
+const OWN_RUNBOOKS = "berth.dev/runbooks";
 
 /**
  * Copies the chart and sets its image. Resolves with the chart's folder.
  * @throws {Error} a text to change is missing
  */
 export async function writeReleasedChart(release: Release): Promise<string> {
-  const { registry, repository, digest, charts, output } = release;
+  const { registry, repository, digest, runbooks, charts, output } = release;
   const image = `${registry}/${repository}`;
   const folder = join(output, "berth");
   await cp(CHART, folder, { recursive: true });
@@ -57,6 +61,7 @@ export async function writeReleasedChart(release: Release): Promise<string> {
   const about = parseDocument(await readFile(join(folder, "Chart.yaml"), "utf8"));
   about.setIn(["annotations", IMAGES], stringify([{ name: "berth", image: `${image}:${about.get("appVersion")}` }]));
   if (digest !== undefined) about.setIn(["annotations", OWN_IMAGE], `${image}@${digest}`);
+  if (runbooks !== undefined) about.setIn(["annotations", OWN_RUNBOOKS], runbooks);
   await writeFile(join(folder, "Chart.yaml"), textOf(about));
 
   let commented = await readFile(join(folder, "values.yaml"), "utf8");
@@ -88,18 +93,20 @@ function textOf(document: Document): string {
 /** @throws {Error} what is missing or wrong */
 export function releaseOf(args: readonly string[]): Release {
   const text = { type: "string" } as const;
-  const options = { image: text, digest: text, charts: text, output: text };
+  const options = { image: text, digest: text, runbooks: text, charts: text, output: text };
   const { values } = parseArgs({ args: [...args], options });
-  const { image, digest, charts, output } = values;
+  const { image, digest, runbooks, charts, output } = values;
   if (!image) throw new Error("--image is missing: name what was pushed");
   if (/[:@][^/]*$/.test(image)) throw new Error("--image: name it without a tag or digest");
   const [, registry, repository] = /^([^/]*[.:][^/]*|localhost)\/(.+)$/.exec(image) ?? [];
   if (!registry || !repository) throw new Error("--image: name it with its registry, such as ghcr.io/owner/berth");
   if (!charts) throw new Error("--charts is missing: name the registry of the chart");
   if (!output) throw new Error("--output is missing: name a folder");
-  if (digest === undefined) return { registry, repository, charts, output };
-  if (!/^sha256:[a-f0-9]{64}$/.test(digest)) throw new Error(`--digest: "${digest}" is no digest`);
-  return { registry, repository, digest, charts, output };
+  if (digest !== undefined && !/^sha256:[a-f0-9]{64}$/.test(digest))
+    throw new Error(`--digest: "${digest}" is no digest`);
+  if (runbooks !== undefined && !/^https:\/\/\S+[^/]$/.test(runbooks))
+    throw new Error(`--runbooks: "${runbooks}" is no https address without a slash at its end`);
+  return { registry, repository, ...(digest && { digest }), ...(runbooks && { runbooks }), charts, output };
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

@@ -99,10 +99,10 @@ async function returningSessions(world: World, runOn: () => void): Promise<() =>
 }
 
 /** The same Pod, as if its readiness probe failed. */
-function notReady({ metadata, status = {} }: Pod): Pod {
+function notReady({ metadata, status = {}, ...pod }: Pod): Pod {
   const conditions =
     status.conditions?.map((each) => (each.type === "Ready" ? { ...each, status: "False" } : each)) ?? [];
-  return { metadata: { ...metadata, name: "not-ready" }, status: { ...status, conditions } } as Pod;
+  return { ...pod, metadata: { ...metadata, name: "not-ready" }, status: { ...status, conditions } } as Pod;
 }
 
 test("a cluster's usual alerts fire in two hours for a Pod that waits for a key, and for no other Pod", async () => {

@@ -6,6 +6,7 @@ import { SECRETS } from "../../src/kube/resource.ts";
 import { render } from "../support/chart.ts";
 import { useCluster } from "../support/cluster.ts";
 import { dashboards, queriesOf, withVariables } from "../support/dashboards.ts";
+import { serveKubeStateMetrics } from "../support/kube-state-metrics.ts";
 import { alertRules, runTool, useMonitoringTools } from "../support/monitoring.ts";
 import {
   askPrometheus,
@@ -33,13 +34,20 @@ async function impatientRules(): Promise<string> {
   return stringify(rendered.one("PrometheusRule").spec);
 }
 
-async function startScraping(address: string | undefined, rules: Readonly<Record<string, string>>): Promise<OwnServer> {
-  const target = { static_configs: [{ targets: [address], labels: TARGET }] };
+async function startScraping(
+  operator: string | undefined,
+  pods: string,
+  rules: Readonly<Record<string, string>>,
+): Promise<OwnServer> {
+  const target = { static_configs: [{ targets: [operator], labels: TARGET }] };
   return await startPrometheus(
     tools.prometheus,
     {
       global: { scrape_interval: "1s", evaluation_interval: "1s" },
-      scrape_configs: [{ job_name: "berth-operator-metrics", honor_labels: true, ...target }],
+      scrape_configs: [
+        { job_name: "berth-operator-metrics", honor_labels: true, ...target },
+        { job_name: "kube-state-metrics", honor_labels: true, static_configs: [{ targets: [pods] }] },
+      ],
     },
     rules,
   );
@@ -62,14 +70,19 @@ async function untilFires(world: World, prometheus: OwnServer, alert: string) {
 test("a real Prometheus answers all documented queries, and reports a bad key and a missing operator", async () => {
   await using world = await servingWorld();
   const { process, stop } = await world.startOperatorProcess({ leaderElect: true });
-  await using prometheus = await startScraping(process.addresses.metrics, { "berth.yaml": await impatientRules() });
+  await using pods = await serveKubeStateMetrics(() => world.pods);
+  const rules = { "berth.yaml": await impatientRules() };
+  await using prometheus = await startScraping(process.addresses.metrics, pods.address, rules);
   await world.untilParked(2);
   world.simulator.enqueue(world.environmentId);
   world.simulator.enqueue(world.environmentId);
   await world.untilServed(2);
 
   // The exported metrics match the documented ones, as seen from outside.
-  await world.until("the target is scraped", async () => (await queryPrometheus(prometheus, "up == 1")).length > 0);
+  await world.until(
+    "both targets are scraped",
+    async () => (await queryPrometheus(prometheus, "up == 1")).length === 2,
+  );
   const metadata = Object.keys(await askPrometheus<Record<string, unknown>>(prometheus, "metadata"));
   const page = await readFile(join(ROOT, "docs/metrics.md"), "utf8");
   const documented = [...page.matchAll(/^\| `(berth_\w+)` \|/gm)].map(([, name = ""]) => name);
@@ -89,10 +102,13 @@ test("a real Prometheus answers all documented queries, and reports a bad key an
 
   await rulesAreHealthy(world, prometheus);
   await queriesAreAnswered(world, prometheus);
+  await idlePodsAreCounted(world, prometheus);
 
   const key = { stringData: { "environment-key": "sk-ant-oat01-nobody-knows-this" } };
   await world.kube.patch(SECRETS, { namespace: world.namespace, name: "key" }, key, { type: "merge" });
-  expect(await untilFires(world, prometheus, "BerthKeyRejected")).toMatchObject({ ...served, severity: "critical" });
+  expect(await untilFires(world, prometheus, "BerthKeyRejected")).toMatchObject({ ...served, severity: "warning" });
+  // The only Environment is more than half of them.
+  expect(await untilFires(world, prometheus, "BerthMostEnvironmentsBlocked")).toMatchObject({ severity: "critical" });
 
   expect(await queryPrometheus(prometheus, 'ALERTS{alertname="BerthOperatorDown"}')).toEqual([]);
   await stop();
@@ -151,7 +167,20 @@ async function queriesAreAnswered(world: World, prometheus: OwnServer): Promise<
   expect(shown).toBeGreaterThan(30);
 }
 
-test("a real Alertmanager with the example's configuration mutes only alerts about parked Pods", async () => {
+/** Checks what two warm Pods cost, each with the default request of 0.1 cores. */
+async function idlePodsAreCounted(world: World, prometheus: OwnServer): Promise<void> {
+  await world.untilParked(2);
+  const all = (await dashboards()).flatMap((board) => queriesOf(board));
+  const { target } = all.find(({ panel }) => panel === "CPU of idle Pods") ?? {};
+  const query = withVariables(target?.expr ?? "", RATE);
+  await world.until("the requests of idle Pods are counted", async () => {
+    const found = await queryPrometheus(prometheus, query);
+    const values = Object.fromEntries(found.map(({ metric, value }) => [metric["phase"], Number(value?.[1])]));
+    return Math.abs((values["warm"] ?? 0) - 0.2) < 1e-9;
+  });
+}
+
+test("a real Alertmanager with the example's configuration mutes what another alert explains, and groups the rest", async () => {
   const file = join(ROOT, "examples/monitoring/alertmanager.yaml");
   expect(await runTool(tools.amtool, ["check-config", file])).toContain("SUCCESS");
   await using alertmanager = await startAlertmanager(tools["prometheus-alertmanager"], await readFile(file, "utf8"));
@@ -162,6 +191,11 @@ test("a real Alertmanager with the example's configuration mutes only alerts abo
     { alertname: "KubePodCrashLooping", namespace: "agents", pod: "berth-research-parked", container: "proxy" },
     { alertname: "KubePodNotReady", namespace: "agents", pod: "berth-research-pulls" },
     { alertname: "KubePodNotReady", namespace: "web", pod: "berth-research-parked" },
+    { alertname: "BerthMostEnvironmentsBlocked", severity: "critical" },
+    { alertname: "BerthKeyRejected", namespace: "agents", environment: "research", severity: "warning" },
+    { alertname: "BerthKeyRejected", namespace: "agents", environment: "other", severity: "warning", cluster: "east" },
+    { alertname: "BerthCapacityShort", namespace: "agents", environment: "research", severity: "warning" },
+    { alertname: "BerthCapacityShort", namespace: "web", environment: "shop", severity: "warning" },
   ];
   const posted = await fetch(`${alertmanager.url}/api/v2/alerts`, {
     method: "POST",
@@ -179,15 +213,24 @@ test("a real Alertmanager with the example's configuration mutes only alerts abo
     const found = (await (await fetch(`${alertmanager.url}/api/v2/alerts`)).json()) as Alert[];
     return found
       .filter(({ status, receivers }) => status.state === "active" && receivers.some(({ name }) => name === "people"))
-      .map(({ labels: { namespace, pod, alertname } }) => `${alertname} ${namespace}/${pod}`)
+      .map(({ labels: { namespace = "", pod, environment = "", alertname } }) => {
+        return `${alertname} ${namespace}/${pod ?? environment}`;
+      })
       .sort();
   };
   // Alertmanager decides about each group of alerts when it would send it.
   await expect
     .poll(told, { timeout: 60_000 })
     .toEqual([
+      "BerthCapacityShort agents/research",
+      "BerthCapacityShort web/shop",
+      "BerthKeyRejected agents/other",
+      "BerthMostEnvironmentsBlocked /",
       "KubePodCrashLooping agents/berth-research-parked",
       "KubePodNotReady agents/berth-research-pulls",
       "KubePodNotReady web/berth-research-parked",
     ]);
+  const groups = (await (await fetch(`${alertmanager.url}/api/v2/alerts/groups`)).json()) as { alerts: Alert[] }[];
+  const short = groups.filter(({ alerts: [first] }) => first?.labels["alertname"] === "BerthCapacityShort");
+  expect(short.map((group) => group.alerts.length)).toEqual([2]);
 });

@@ -1,6 +1,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { END_REASONS } from "../../src/api/reasons.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { type Dashboard, dashboards, type Panel, queriesOf } from "../support/dashboards.ts";
 import { alertRules } from "../support/monitoring.ts";
@@ -64,6 +65,17 @@ describe("the alerts", () => {
   });
 });
 
+test("alerts and dashboards that count failed sessions exclude the reasons that are no failure", () => {
+  const good = Object.entries(END_REASONS).flatMap(([reason, { failed }]) => (failed ? [] : [reason]));
+  const queries = [
+    ...rules.map(({ expr }) => expr),
+    ...boards.flatMap((board) => queriesOf(board)).map(({ target: { expr } }) => expr),
+  ];
+  const excluded = queries.flatMap((expr) => [...expr.matchAll(/ended_total\{[^}]*reason!~"([^"]*)"/g)]);
+  expect(excluded).toHaveLength(3);
+  for (const [, reasons = ""] of excluded) expect(reasons.split("|").sort()).toEqual(good.sort());
+});
+
 test("queries in pages use existing metrics and labels", async () => {
   const pages = (await readdir(join(ROOT, "docs"), { recursive: true })).filter((name) => name.endsWith(".md"));
   for (const page of pages) expect(deadPartsOf(await read(join("docs", page))), page).toEqual([]);
@@ -86,7 +98,7 @@ describe.each(boards)("dashboard $file", (board: Dashboard) => {
   test("gives each panel a description, a unit and the selected data source", () => {
     for (const { title, description, datasource, targets = [], fieldConfig } of drawn) {
       expect(description, title).toMatch(/\w.*\.$/);
-      expect(fieldConfig?.defaults.unit, title).toMatch(/^(none|s|bytes|ops|opm|reqps)$/);
+      expect(fieldConfig?.defaults.unit, title).toMatch(/^(none|percentunit|s|bytes|ops|opm|reqps)$/);
       expect(targets.length, title).toBeGreaterThan(0);
       expect(new Set(targets.map(({ refId }) => refId)).size, title).toBe(targets.length);
       for (const source of [datasource, ...targets.map((target) => target.datasource)]) {
@@ -98,10 +110,11 @@ describe.each(boards)("dashboard $file", (board: Dashboard) => {
     expect(panels.filter(({ panels: inner = [] }) => inner.length > 0)).toEqual([]);
   });
 
-  test("has variables for the data source, the namespace and the Environment, and uses them", () => {
+  test("has variables for the data source, the cluster, the namespace and the Environment, and uses them", () => {
     const { list } = board.templating;
     expect(list.map(({ name, type }) => [name, type])).toEqual([
       ["datasource", "datasource"],
+      ["cluster", "query"],
       ["namespace", "query"],
       ["environment", "query"],
     ]);
@@ -111,11 +124,28 @@ describe.each(boards)("dashboard $file", (board: Dashboard) => {
         .map(({ name }) => name),
     );
     for (const { panel, target } of queriesOf(board)) {
-      const selectors = [...target.expr.matchAll(/\b(berth_[a-z_]+)(\{[^}]*\})?/g)];
+      const selectors = [...target.expr.matchAll(/\b((?:berth|kube|process)_[a-z_]+|ALERTS)(\{[^}]*\})?/g)];
       for (const [, name = "", matchers = ""] of selectors) {
+        expect(matchers, `${panel}: ${name}`).toContain('cluster=~"$cluster"');
         if (!familiesIn(name).some((family) => perEnvironment.has(family))) continue;
         expect(matchers, `${panel}: ${name}`).toContain('namespace=~"$namespace", environment=~"$environment"');
       }
+    }
+  });
+
+  test("tells series of several clusters apart where it names Environments", () => {
+    for (const { panel, target } of queriesOf(board))
+      for (const [, labels = ""] of target.expr.matchAll(/\b(?:by|on) \(([^)]*\bnamespace\b[^)]*)\)/g))
+        expect(labels, panel).toMatch(/\bcluster\b/);
+  });
+
+  test("links rows by columns that they have", () => {
+    const linked = panels.filter(({ fieldConfig }) => JSON.stringify(fieldConfig ?? {}).includes("__data.fields."));
+    expect(linked.map(({ title }) => title)).toEqual(["What is not well"]);
+    for (const { title, fieldConfig, transformations = [] } of linked) {
+      const columns = transformations.flatMap(({ options }) => Object.values(options.renameByName));
+      const named = [...JSON.stringify(fieldConfig).matchAll(/__data\.fields\.(\w+)/g)].map(([, column]) => column);
+      expect(columns, title).toEqual(expect.arrayContaining(named));
     }
   });
 

@@ -3,14 +3,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { parse } from "yaml";
+import { parseManifests } from "../../testbed/cluster/manifests.ts";
 import { CHART } from "../../tools/helm.ts";
 import { releaseOf, writeReleasedChart } from "../../tools/released-chart.ts";
-import { helmWithValues, type Values } from "../support/chart.ts";
+import { helmWithValues, Rendered, type Values } from "../support/chart.ts";
 
 const IMAGE = "ghcr.io/owner/berth";
 const CHARTS = "ghcr.io/owner/charts";
 const DIGEST = `sha256:${"0123456789abcdef".repeat(4)}`;
 
+const RUNBOOKS = "https://forge.example/owner/berth/blob/v0.1.0/docs/runbooks";
 const LATER = `sha256:${"fedcba9876543210".repeat(4)}`;
 
 let dir: string;
@@ -89,6 +91,26 @@ test("it differs from the repository's chart only in the image", async () => {
   expect(parse(annotations[images])).toEqual([{ name: "berth", image: `${IMAGE}:${version}` }]);
 });
 
+test("its alerts and its dashboard link to the runbooks of its release, or to a copy of yours", async () => {
+  const linked = await released("--runbooks", RUNBOOKS);
+  const linksOf = async (folder: string, runbookUrl?: string) => {
+    const { stdout, stderr } = await helmWithValues(["template", "berth", folder], {
+      prometheusRule: { enabled: true, ...(runbookUrl === undefined ? {} : { runbookUrl }) },
+      grafanaDashboards: { enabled: true },
+    });
+    const objects = new Rendered(parseManifests(stdout, stderr));
+    const { links } = JSON.parse(objects.one("ConfigMap").data?.["berth.json"] ?? "{}") as {
+      links: { url?: string }[];
+    };
+    const [group] = objects.one("PrometheusRule").spec.groups ?? [];
+    return [group?.rules[0]?.annotations["runbook_url"], ...links.flatMap(({ url = [] }) => url)];
+  };
+  expect(await linksOf(linked)).toEqual([`${RUNBOOKS}/BerthOperatorDown.md`, RUNBOOKS]);
+  const own = "https://pages.example/runbooks";
+  expect(await linksOf(linked, `${own}/`)).toEqual([`${own}/BerthOperatorDown.md`, own]);
+  expect(await linksOf(chart)).toEqual([undefined]);
+});
+
 test("its texts explain the installation from its registry, and mention no other image", async () => {
   const readme = await readFile(join(chart, "README.md"), "utf8");
   const { version: ofChart } = await yamlOf(CHART, "Chart.yaml");
@@ -112,6 +134,8 @@ test("a missing or invalid image, charts address, folder or digest is refused by
     repository: "berth",
   });
   expect(releaseOf([...flags, "--digest", DIGEST])).toMatchObject({ digest: DIGEST });
+  expect(releaseOf([...flags, "--runbooks", RUNBOOKS])).toMatchObject({ runbooks: RUNBOOKS });
+  expect(() => releaseOf([...flags, "--runbooks", "docs/runbooks"])).toThrow(/--runbooks/);
   for (const at of [0, 2, 4]) expect(() => releaseOf(flags.toSpliced(at, 2))).toThrow(flags[at]);
   for (const digest of ["", "sha256:12", "latest"])
     expect(() => releaseOf([...flags, "--digest", digest])).toThrow(/--digest/);

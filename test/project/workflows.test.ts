@@ -112,7 +112,7 @@ test("a release publishes the chart with the digest of the image that it pushed"
   const steps = stepsOf(workflows.find(({ name }) => name === "release.yml")?.workflow as Workflow);
   const step = steps.find(({ run }) => run?.includes("helm package"));
   expect(step?.run).toMatch(
-    /released-chart\.ts --image "\$IMAGE" --digest "\$DIGEST" --charts "\$CHARTS" --output "(.*)"\n.*helm package "\1\/berth"/,
+    /released-chart\.ts --image "\$IMAGE" --digest "\$DIGEST" --runbooks "\$RUNBOOKS" --charts "\$CHARTS" --output "(.*)"\n.*helm package "\1\/berth"/,
   );
   const output = (name: string) => `\${{ steps.${name} }}`;
   const image = output("names.outputs.image");

@@ -6,6 +6,7 @@ import { stringify } from "yaml";
 import type { ApiClient, ApiObject } from "../../testbed/cluster/api.ts";
 import { parseManifests } from "../../testbed/cluster/manifests.ts";
 import { CHART, type HelmResult, helm } from "../../tools/helm.ts";
+import type { AlertRule } from "./monitoring.ts";
 
 /** Values of the chart, in the format of a values file. */
 export type Values = Readonly<Record<string, unknown>>;
@@ -72,7 +73,7 @@ export interface Manifest extends ApiObject {
     readonly endpoints?: unknown;
     readonly podMetricsEndpoints?: unknown;
     /** In a PrometheusRule. */
-    readonly groups?: readonly { readonly name: string; readonly rules: readonly { readonly alert: string }[] }[];
+    readonly groups?: readonly { readonly name: string; readonly rules: readonly AlertRule[] }[];
     /** In a ValidatingAdmissionPolicy and its binding. */
     readonly variables?: readonly { readonly name: string; readonly expression: string }[];
     readonly validations?: readonly { readonly expression: string; readonly message: string }[];

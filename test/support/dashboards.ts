@@ -22,7 +22,10 @@ export interface Panel {
   readonly gridPos: { readonly x: number; readonly y: number; readonly w: number; readonly h: number };
   readonly datasource?: Target["datasource"];
   readonly targets?: readonly Target[];
-  readonly fieldConfig?: { readonly defaults: { readonly unit?: string } };
+  readonly fieldConfig?: { readonly defaults: { readonly unit?: string }; readonly overrides?: unknown };
+  readonly transformations?: readonly {
+    readonly options: { readonly renameByName: Readonly<Record<string, string>> };
+  }[];
   readonly panels?: readonly Panel[];
 }
 
@@ -57,5 +60,5 @@ export function queriesOf({ panels }: Dashboard): { panel: string; target: Targe
 
 /** A query as Grafana sends it with all variables set to "All"; `rate` is the interval of its rates, such as `1m`. */
 export function withVariables(expr: string, rate: string): string {
-  return expr.replaceAll("$__rate_interval", rate).replaceAll(/\$(namespace|environment)\b/g, ".*");
+  return expr.replaceAll("$__rate_interval", rate).replaceAll(/\$(cluster|namespace|environment)\b/g, ".*");
 }

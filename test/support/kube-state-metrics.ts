@@ -31,7 +31,21 @@ export async function serveKubeStateMetrics(
   };
 }
 
-function seriesOf({ metadata, status = {} }: Pod): string[] {
+interface Resources {
+  readonly requests?: Readonly<Record<string, string>>;
+}
+
+/** The factors of the suffixes of quantities that tests use. */
+const UNITS: Readonly<Record<string, number>> = { "": 1, m: 1e-3, Ki: 2 ** 10, Mi: 2 ** 20, Gi: 2 ** 30 };
+
+function amountOf(quantity: string): number {
+  const [, digits = "", suffix = ""] = /^([\d.]+)(\w*)$/.exec(quantity) ?? [];
+  const unit = UNITS[suffix];
+  if (unit === undefined) throw new Error(`${quantity}: unknown unit`);
+  return Number(digits) * unit;
+}
+
+function seriesOf({ metadata, spec, status = {} }: Pod): string[] {
   const of = { namespace: metadata.namespace ?? "", pod: metadata.name ?? "" };
   const series = (name: string, labels: Labels, value: number | boolean) => {
     const pairs = Object.entries({ ...of, ...labels }).map(([label, text]) => `${label}=${JSON.stringify(text)}`);
@@ -50,7 +64,13 @@ function seriesOf({ metadata, status = {} }: Pod): string[] {
         ? [series(`kube_pod_${kind}_status_waiting_reason`, { container, reason: state.waiting.reason }, true)]
         : []),
     ]);
+  const requests = spec.containers.flatMap(({ name: container, resources }) =>
+    Object.entries((resources as Resources | undefined)?.requests ?? {}).map(([resource, quantity]) =>
+      series("kube_pod_container_resource_requests", { container, resource }, amountOf(quantity)),
+    ),
+  );
   return [
+    ...requests,
     series("kube_pod_created", {}, Date.parse(String(metadata.creationTimestamp)) / 1_000),
     ...owners.map(({ kind, name, controller }) =>
       series("kube_pod_owner", { owner_kind: kind, owner_name: name, owner_is_controller: String(controller) }, true),

@@ -2,8 +2,8 @@
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { documentedValues } from "./label-values.ts";
 
-/** Labels that Prometheus adds to every series of a target, or to buckets. */
-const OF_TARGETS = new Set(["job", "instance", "pod", "namespace", "le"]);
+/** Labels that Prometheus adds to every series of a target or of its own, or to buckets. */
+const OF_TARGETS = new Set(["cluster", "job", "instance", "pod", "namespace", "le"]);
 
 interface KnownMetric {
   readonly name: string;

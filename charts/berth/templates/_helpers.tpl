@@ -102,6 +102,11 @@ for the next release, and which would win over a tag. It counts for the image of
 {{- end -}}
 {{- end -}}
 
+{{/* Where people read docs/runbooks. A released chart names the pages of its version in an annotation, as it names its image. */}}
+{{- define "berth.runbooks" -}}
+{{- default (index (default dict .Chart.Annotations) "berth.dev/runbooks" | default "") (.Values.prometheusRule).runbookUrl | trimSuffix "/" -}}
+{{- end -}}
+
 {{/*
 Annotations of the operator's Pods. A Pod that is ready stays so when a NetworkPolicy cuts it off; a new one has to fill its
 caches behind it, so that whoever waits for a rollout hears of a wrong one.
