@@ -20,7 +20,7 @@ import { Hints } from "./queue/hints.ts";
 import { defaultDnsCidrs } from "./reconcile/network-policy.ts";
 import { isListedHost, mayBeInner, originAllowed } from "./settings/allowed-origins.ts";
 import type { Settings } from "./settings/config.ts";
-import { berthVersion } from "./settings/version.ts";
+import { berthVersion, docsUrl } from "./settings/version.ts";
 import type { WebhookEvent } from "./webhook/event.ts";
 import { type Delivery, Peers } from "./webhook/peers.ts";
 import { type Receiver, startReceiver } from "./webhook/receiver.ts";
@@ -213,7 +213,8 @@ async function consoleOf(
   if (consoleBindAddress === "0") return undefined;
   const { Console } = await import("./console/console.ts");
   const { shards } = leaderElection;
-  return new Console({ ...parts, bindAddress: consoleBindAddress, version: berthVersion(), shards });
+  const about = { version: berthVersion(), docsUrl: docsUrl(), shards };
+  return new Console({ ...parts, ...about, bindAddress: consoleBindAddress });
 }
 
 async function lead(

@@ -41,6 +41,7 @@ export interface ConsoleOptions {
   readonly logger: Logger;
   readonly identity: string;
   readonly version: string;
+  readonly docsUrl: string;
   readonly shards: number;
   /** The number of ended sessions to keep. */
   readonly bounds?: EndedBounds;
@@ -106,8 +107,8 @@ export class Console implements AsyncDisposable {
   }
 
   get #replica(): Replica {
-    const { identity, version, shards } = this.#options;
-    return { identity, version, shards, served: this.#served() };
+    const { identity, version, docsUrl, shards } = this.#options;
+    return { identity, version, docsUrl, shards, served: this.#served() };
   }
 
   #answer(request: IncomingMessage, response: ServerResponse): void {

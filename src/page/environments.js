@@ -1,32 +1,65 @@
-/** The table of Environments, their problems, and the news for screen readers. */
-import { clockTime } from "./text.js";
+/** The table of Environments, and the news for screen readers. */
+import { healthOf } from "./state.js";
 
 /** @typedef {import("./state.js").Environment} Environment */
 
-/** Maximum number of problems shown; a longer list would be a log. */
-const MOST_WRONG = 50;
 /** Maximum number of changes announced in full. For more, only their number is announced. */
 const MOST_TOLD = 3;
+/** Rows that are shown before the user asks for all. */
+const FIRST_ROWS = 10;
 
 export class Environments {
   /**
-   * @param {{table: HTMLTableElement, wrong: HTMLElement, nothing: HTMLElement}} elements
+   * @param {{table: HTMLTableElement, filter: HTMLInputElement, count: HTMLElement, more: HTMLElement}} elements
    * @param {(key: string) => void} onChoose
    */
-  constructor({ table, wrong, nothing }, onChoose) {
+  constructor({ table, filter, count, more }, onChoose) {
+    this.table = table;
+    this.head = /** @type {HTMLTableRowElement} */ (table.tHead?.rows[0]);
     this.body = /** @type {HTMLTableSectionElement} */ (table.tBodies[0]);
-    this.wrong = wrong;
-    this.nothing = nothing;
+    this.filter = filter;
+    this.count = count;
+    this.more = more;
     this.onChoose = onChoose;
+    this.showsAll = false;
+    /** @type {readonly Environment[]} */
+    this.environments = [];
     /** @type {Map<string, HTMLTableRowElement>} */
     this.rows = new Map();
     /** @type {Map<string, string>} */
     this.readyBefore = new Map();
-    this.wrongBefore = "";
+    // In a narrow window the rows are cards, which some browsers do not take for a table.
+    for (const [role, elements] of Object.entries({
+      table: [table],
+      rowgroup: [table.tHead, this.body],
+      row: [this.head],
+      columnheader: this.head.cells,
+    })) {
+      for (const element of elements) element?.setAttribute("role", role);
+    }
+    filter.addEventListener("input", () => this.show(this.environments));
+    more.addEventListener("click", () => {
+      this.showsAll = true;
+      this.show(this.environments);
+    });
+  }
+
+  /** @param {readonly Environment[]} environments those with problems first */
+  show(environments) {
+    this.environments = environments;
+    const word = this.filter.value.trim().toLowerCase();
+    const found = environments.filter((environment) => searchText(environment).includes(word));
+    const shown = this.showsAll ? found : found.slice(0, FIRST_ROWS);
+    this.showRows(shown);
+    this.table.hidden = shown.length === 0;
+    this.table.classList.toggle("no-workers", !environments.some(({ mode }) => mode === "Workers"));
+    this.count.textContent = word === "" ? "" : `${found.length} of ${environments.length} Environments`;
+    this.more.hidden = shown.length === found.length;
+    this.more.textContent = `Show all ${found.length} Environments`;
   }
 
   /** @param {readonly Environment[]} environments */
-  show(environments) {
+  showRows(environments) {
     const keys = new Set(environments.map(({ key }) => key));
     for (const [key, row] of this.rows) {
       if (keys.has(key)) continue;
@@ -38,7 +71,6 @@ export class Environments {
       if (this.body.rows[index] !== row) this.body.insertBefore(row, this.body.rows[index] ?? null);
       fill(row, environment);
     }
-    this.showWrong(environments);
   }
 
   /** The text that a screen reader announces. @param {readonly Environment[]} environments @returns {string} */
@@ -57,8 +89,10 @@ export class Environments {
   /** @param {string} key */
   addRow(key) {
     const row = document.createElement("tr");
+    row.setAttribute("role", "row");
     const head = document.createElement("th");
     head.scope = "row";
+    head.setAttribute("role", "rowheader");
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = key;
@@ -66,51 +100,45 @@ export class Environments {
     button.addEventListener("click", () => this.onChoose(key));
     head.append(button);
     row.append(head);
-    for (let index = 0; index < 10; index += 1) {
+    for (const { textContent, className } of [...this.head.cells].slice(1)) {
       const cell = row.insertCell();
-      if (index > 1) cell.className = "number";
+      cell.setAttribute("role", "cell");
+      cell.className = className;
+      // A narrow window shows no head, but the name of each cell.
+      cell.dataset["name"] = textContent ?? "";
     }
     this.rows.set(key, row);
     return row;
   }
+}
 
-  /** @param {readonly Environment[]} environments */
-  showWrong(environments) {
-    const conditions = environments.flatMap(({ key, wrong, ready }) => {
-      const all = wrong.length > 0 || ready.status !== "False" ? wrong : [{ type: "Ready", ...ready }];
-      return all.map(({ type, reason, message }) => ({ head: `${key}: ${type}, ${reason}`, when: "now", message }));
-    });
-    const warnings = environments
-      .flatMap(({ key, warnings }) => warnings.map((warning) => ({ key, ...warning })))
-      .sort((a, b) => b.atMs - a.atMs)
-      .map(({ key, reason, message, atMs, times }) => {
-        const when = times > 1 ? `${clockTime(atMs)}, ${times} times` : clockTime(atMs);
-        return { head: `${key}: ${reason}`, when, message };
-      });
-    const all = [...conditions, ...warnings].slice(0, MOST_WRONG);
-    const text = JSON.stringify(all);
-    if (text === this.wrongBefore) return;
-    this.wrongBefore = text;
-    this.nothing.hidden = all.length > 0;
-    this.wrong.replaceChildren(
-      ...all.map(({ head, when, message }) => {
-        const item = document.createElement("li");
-        const title = document.createElement("strong");
-        title.textContent = head;
-        item.append(title, ` (${when}) ${message}`);
-        return item;
-      }),
-    );
+/** @param {Environment} environment */
+function searchText(environment) {
+  const { key, mode, wrong } = environment;
+  return [key, mode, stateText(environment), ...wrong.map(({ reason }) => reason)].join(" ").toLowerCase();
+}
+
+/** Mark and word, so that color is never the only sign. @param {Environment} environment */
+function stateText(environment) {
+  const { ready, wrong } = environment;
+  switch (healthOf(environment)) {
+    case "not-ready":
+      return `✕ ${ready.reason}`;
+    case "degraded":
+      return `! ${wrong[0]?.reason}`;
+    case "ready":
+      return "✓ Ready";
+    default:
+      return `… ${ready.reason}`;
   }
 }
 
 /** @param {HTMLTableRowElement} row @param {Environment} environment */
-function fill(row, { mode, max, ready, queue, sessions, workers }) {
-  const isReady = ready.status === "True";
-  const mark = isReady ? "✓" : ready.status === "False" ? "✕" : "…";
+function fill(row, environment) {
+  const { mode, max, queue, sessions, workers } = environment;
   const texts = [
-    mode === "Sessions" ? "a Pod per session" : "always-on workers",
-    isReady ? `${mark} ready` : `${mark} ${ready.reason}`,
+    mode,
+    stateText(environment),
     queue ? queue.depth + queue.pending : "–",
     sessions?.warm ?? "",
     sessions?.opening ?? "",
@@ -120,9 +148,11 @@ function fill(row, { mode, max, ready, queue, sessions, workers }) {
     workers ? `${workers.ready} / ${workers.desired}` : "",
     workers?.busy ?? "",
   ];
-  row.dataset["ready"] = ready.status;
+  row.dataset["health"] = healthOf(environment);
   for (const [index, text] of texts.entries()) {
     const cell = row.cells[index + 1];
-    if (cell && cell.textContent !== String(text)) cell.textContent = String(text);
+    if (!cell || cell.textContent === String(text)) continue;
+    cell.textContent = String(text);
+    cell.classList.toggle("zero", text === 0);
   }
 }

@@ -1,9 +1,7 @@
 /** The grid of sessions. It may have thousands of rows, but only visible ones have elements. */
 import { partsOf, placeOf } from "./lane.js";
-import { between, clockTime, endMark, hasStopped, laneText, stateText } from "./text.js";
+import { axisTime, between, clockTime, endMark, hasStopped, laneText, stateText } from "./text.js";
 
-/** The row height in style.css. */
-const ROW_PX = 28;
 /** Additional rows above and below the visible ones, so that scrolling shows no gap. */
 const SPARE_ROWS = 8;
 /** Number of marks on the axis. */
@@ -26,6 +24,7 @@ export class Lanes {
     this.grid = grid;
     this.room = /** @type {HTMLElement} */ (grid.querySelector(".room"));
     this.body = /** @type {HTMLElement} */ (grid.querySelector(".rows"));
+    this.head = /** @type {HTMLElement} */ (grid.querySelector(".head"));
     this.axis = /** @type {HTMLElement} */ (grid.querySelector(".axis"));
     this.onOpen = onOpen;
     /** @type {readonly Session[]} */
@@ -66,15 +65,23 @@ export class Lanes {
     });
   }
 
+  /** The height of a row, which is larger in a narrow window. The head is as high as a row. */
+  get rowPx() {
+    return this.head.offsetHeight;
+  }
+
   draw() {
-    const { grid, sessions } = this;
-    this.room.style.height = `${sessions.length * ROW_PX}px`;
+    const { grid, sessions, rowPx } = this;
+    // Nothing has a size while the grid is hidden.
+    if (rowPx === 0) return;
+    this.room.style.height = `${sessions.length * rowPx}px`;
+    grid.style.setProperty("--rows", String(sessions.length));
     grid.setAttribute("aria-rowcount", String(sessions.length + 1));
-    const inSight = Math.ceil(grid.clientHeight / ROW_PX);
-    const above = Math.floor(grid.scrollTop / ROW_PX) - SPARE_ROWS;
+    const inSight = Math.ceil(grid.clientHeight / rowPx);
+    const above = Math.floor(grid.scrollTop / rowPx) - SPARE_ROWS;
     const first = Math.max(0, Math.min(above, sessions.length - inSight - 2 * SPARE_ROWS));
     const shown = sessions.slice(first, first + inSight + 2 * SPARE_ROWS);
-    this.body.style.transform = `translateY(${first * ROW_PX}px)`;
+    this.body.style.transform = `translateY(${first * rowPx}px)`;
     while (this.rows.length < shown.length) this.addRow();
     let active = "";
     for (const [index, row] of this.rows.entries()) {
@@ -91,8 +98,9 @@ export class Lanes {
 
   drawAxis() {
     const { fromMs, toMs } = this.window;
+    const spanMs = toMs - fromMs;
     for (const [index, tick] of [...this.axis.querySelectorAll(".tick")].entries()) {
-      setText(tick, clockTime(fromMs + ((toMs - fromMs) * index) / TICKS));
+      setText(tick, axisTime(fromMs + (spanMs * index) / TICKS, spanMs));
     }
   }
 
@@ -120,13 +128,21 @@ export class Lanes {
       parts[kind] = part;
       cells["lane"]?.append(part);
     }
+    const [start, tail] = [document.createElement("span"), document.createElement("span")];
+    start.className = "start";
+    cells["start"] = start;
+    cells["tail"] = tail;
+    cells["pod"]?.append(start, tail);
+    const earlier = document.createElement("small");
+    earlier.setAttribute("aria-hidden", "true");
+    cells["earlier"] = earlier;
     const end = document.createElement("b");
     end.className = "end";
     end.setAttribute("aria-hidden", "true");
     const words = document.createElement("span");
     words.className = "unseen";
     cells["words"] = words;
-    cells["lane"]?.append(end, words);
+    cells["lane"]?.append(end, earlier, words);
     this.body.append(element);
     this.rows.push({ element, cells, parts, end });
   }
@@ -139,17 +155,26 @@ export class Lanes {
     element.setAttribute("aria-rowindex", String(index + 2));
     element.setAttribute("aria-selected", String(session.id === this.selected));
     const { queuedAtMs: queued } = session;
+    /** @param {number | null} ms */
+    const later = (ms) => (queued === null || ms === null ? "" : `+${between(queued, ms)}`);
+    const isEarlier = session.phase === "ended" && (session.stoppedAtMs ?? 0) < this.window.fromMs;
+    // The names of an Environment's Pods differ only in their last part, so it is never cut off.
+    const tailAt = session.pod.lastIndexOf("-");
     const texts = {
-      pod: session.pod,
+      start: session.pod.slice(0, tailAt),
+      tail: session.pod.slice(tailAt),
+      earlier: isEarlier ? `ended ${between(session.stoppedAtMs, this.window.toMs)} ago` : "",
       environment: session.environment,
       state: stateText(session),
       words: laneText(session),
       queued: clockTime(queued),
-      opened: between(queued, session.openedAtMs),
-      beat: between(queued, session.beatAtMs),
-      stopped: hasStopped(session) ? between(queued, session.stoppedAtMs) : "",
+      opened: later(session.openedAtMs),
+      beat: later(session.beatAtMs),
+      stopped: hasStopped(session) ? later(session.stoppedAtMs) : "",
     };
     for (const [name, text] of Object.entries(texts)) setText(cells[name], text);
+    setTitle(cells["pod"], session.pod);
+    setTitle(cells["environment"], session.environment);
     const drawn = new Map(partsOf(session, this.window).map((part) => [String(part.kind), part]));
     for (const [kind, element] of Object.entries(parts)) {
       const part = drawn.get(kind);
@@ -169,7 +194,7 @@ export class Lanes {
   /** @param {KeyboardEvent} event */
   onKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const page = Math.max(1, Math.floor(this.grid.clientHeight / ROW_PX) - 2);
+    const page = Math.max(1, Math.floor(this.grid.clientHeight / this.rowPx) - 2);
     const at = this.sessions.findIndex(({ id }) => id === this.selected);
     /** @type {Record<string, number>} */
     const moves = {
@@ -203,16 +228,21 @@ export class Lanes {
 
   /** Selects a row and scrolls it into view. @param {number} index */
   select(index) {
-    const { grid, sessions } = this;
+    const { grid, sessions, rowPx } = this;
     this.selected = sessions[index]?.id ?? null;
-    const top = index * ROW_PX;
+    const top = index * rowPx;
     // The head covers the top of the grid.
-    const sight = grid.clientHeight - ROW_PX;
+    const sight = grid.clientHeight - rowPx;
     if (top < grid.scrollTop) grid.scrollTop = top;
-    else if (top + ROW_PX > grid.scrollTop + sight) grid.scrollTop = top + ROW_PX - sight;
+    else if (top + rowPx > grid.scrollTop + sight) grid.scrollTop = top + rowPx - sight;
     // Draw at once: a screen reader looks up the active row now.
     this.draw();
   }
+}
+
+/** @param {HTMLElement | undefined} element @param {string} title */
+function setTitle(element, title) {
+  if (element && element.title !== title) element.title = title;
 }
 
 /** Changes an element only if its text differs. @param {Element | undefined} element @param {string} text */

@@ -1,10 +1,14 @@
 /** The console: it listens to the operator's events and shows them. It sends no other request and changes nothing. */
+import { Detail } from "./detail.js";
+import { docsLink } from "./elements.js";
+import { withoutEnvironments, withoutSessions } from "./empty.js";
 import { Environments } from "./environments.js";
 import { Lanes } from "./lanes.js";
-import { State } from "./state.js";
-import { between, clockTime, hasStopped, stateText } from "./text.js";
+import { Problems } from "./problems.js";
+import { inOrder, State } from "./state.js";
+import { Summary } from "./summary.js";
 
-/** How often the time line moves without new events. */
+/** How often the timeline moves without new events. */
 const MOVE_EVERY_MS = 1_000;
 /** The server sends something every 15 s. After a longer silence the connection is dead. */
 const SILENCE_MS = 40_000;
@@ -16,44 +20,81 @@ const SECOND_MS = 1_000;
 const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 /** @param {string} id */
 const select = (id) => /** @type {HTMLSelectElement} */ (document.getElementById(id));
-const find = /** @type {HTMLInputElement} */ (document.getElementById("find"));
+/** @param {string} id */
+const input = (id) => /** @type {HTMLInputElement} */ (document.getElementById(id));
 
 const state = new State();
-const lanes = new Lanes(byId("grid"), openDetail);
+const summary = new Summary(byId("summary"));
+const problems = new Problems({ section: byId("problems"), warnings: byId("warnings") });
+const detail = new Detail(byId("detail"), () => byId("grid").focus());
+const lanes = new Lanes(byId("grid"), (session) => detail.open(session));
 const environments = new Environments(
   {
     table: /** @type {HTMLTableElement} */ (document.getElementById("environments")),
-    wrong: byId("wrong"),
-    nothing: byId("nothing-wrong"),
+    filter: input("filter"),
+    count: byId("environment-count"),
+    more: byId("more"),
   },
   (key) => {
     select("of").value = key;
     showSessions();
+    byId("sessions").scrollIntoView();
     byId("grid").focus();
   },
 );
-/** @type {string | null} */
-let openId = null;
-/** @type {string} */
 let optionsBefore = "";
 
 function showAll() {
-  const all = [...state.environments.values()].sort((a, b) => (a.key < b.key ? -1 : 1));
+  const { replica } = state;
+  if (!replica) return;
+  const all = inOrder(state.environments.values());
+  byId("replica").textContent = `${replica.version}, replica ${replica.identity}`;
+  if (replica.docsUrl !== "") showOnce(byId("docs"), "docs", () => [docsLink(replica.docsUrl, "index", "Docs")]);
+  summary.show(replica, all, state.sessions.values(), state.nowMs);
+  problems.show(all, replica.docsUrl);
   environments.show(all);
-  showOptions(all.map(({ key }) => key));
-  showReplica();
+  byId("filter-label").hidden = all.length < 2;
+  const isStandby = replica.served.length === 0;
+  const kind = all.length > 0 ? "" : isStandby ? "standby" : "none";
+  showOnce(byId("no-environments"), kind, () => withoutEnvironments(replica));
+  showOptions(all.map(({ key }) => key).sort());
   showSessions();
   const news = environments.news(all);
   if (news !== "") byId("told").textContent = news;
 }
 
 function showSessions() {
-  const choice = { environment: select("of").value, which: select("which").value, find: find.value };
+  const choice = { environment: select("of").value, which: select("which").value, find: input("find").value };
   const chosen = state.chosen(choice);
   const toMs = state.nowMs;
   byId("count").textContent = `${chosen.length} of ${state.sessions.size} sessions`;
+  const [hasEnvironments, hasSessions] = [state.environments.size > 0, state.sessions.size > 0];
+  byId("choice").hidden = !hasSessions;
+  byId("listed").hidden = chosen.length === 0;
+  const kind = chosen.length > 0 || !state.replica ? "" : `${hasEnvironments} ${hasSessions}`;
+  showOnce(byId("no-sessions"), kind, () => withoutSessions({ hasEnvironments, hasSessions }, clearFilters));
   lanes.show(chosen, { fromMs: toMs - Number(select("span").value) * SECOND_MS, toMs });
-  showDetail();
+  detail.show(detail.id === null ? undefined : state.sessions.get(detail.id));
+}
+
+/**
+ * Fills an element when the kind of its content changes. Otherwise a user could not select its text.
+ *
+ * @param {HTMLElement} place @param {string} kind empty: the element is hidden @param {() => HTMLElement[]} contentOf
+ */
+function showOnce(place, kind, contentOf) {
+  place.hidden = kind === "";
+  if (place.dataset["kind"] === kind) return;
+  place.dataset["kind"] = kind;
+  place.replaceChildren(...(kind === "" ? [] : contentOf()));
+}
+
+function clearFilters() {
+  select("of").value = "";
+  select("which").value = "all";
+  input("find").value = "";
+  showSessions();
+  byId("grid").focus();
 }
 
 /** @param {string[]} keys */
@@ -62,67 +103,8 @@ function showOptions(keys) {
   if (text === optionsBefore) return;
   optionsBefore = text;
   const before = select("of").value;
-  select("of").replaceChildren(new Option("all", ""), ...keys.map((key) => new Option(key, key)));
+  select("of").replaceChildren(new Option("All", ""), ...keys.map((key) => new Option(key, key)));
   select("of").value = keys.includes(before) ? before : "";
-}
-
-function showReplica() {
-  const { replica } = state;
-  if (!replica) return;
-  byId("replica").textContent = `${replica.version}, replica ${replica.identity}`;
-  const { shards, served } = replica;
-  const some = served.length === 0 ? "none" : shards === 1 ? "all" : `those of ${served.length} of ${shards} shards`;
-  byId("served").textContent =
-    `This replica serves ${some} of the Environments, and shows what it serves itself. Sessions that ended before it began are not here.`;
-}
-
-/** @param {import("./state.js").Session} session */
-function openDetail(session) {
-  openId = session.id;
-  showDetail();
-  byId("detail").focus();
-}
-
-function showDetail() {
-  const session = openId === null ? undefined : state.sessions.get(openId);
-  const detail = byId("detail");
-  detail.hidden = session === undefined;
-  if (!session) return;
-  const { queuedAtMs: queued } = session;
-  /** @param {number | null} at */
-  const step = (at) => (at === null ? "not known" : `${clockTime(at)}, after ${between(queued, at)}`);
-  const stopped = hasStopped(session) ? step(session.stoppedAtMs) : "not yet";
-  const goesOn = session.phase === "sleeping" ? "not known" : "it goes on";
-  const rows = {
-    Environment: session.environment,
-    State: stateText(session),
-    Queued: clockTime(queued),
-    Claimed: step(session.claimedAtMs),
-    Opened: step(session.openedAtMs),
-    // A node reports whole seconds, so a difference would look too precise.
-    "Container started":
-      session.startedAtMs === null ? "not known" : `${clockTime(session.startedAtMs)}, by its node's clock`,
-    "First beat": session.lease === "Operator" ? `${step(session.beatAtMs)}, by Berth` : step(session.beatAtMs),
-    Stopped: stopped,
-    Why: [session.reason, session.message].filter(Boolean).join(": ") || goesOn,
-    "Work item": session.workId,
-    Session: session.sessionId,
-  };
-  byId("detail-title").textContent = `Pod ${session.pod}`;
-  const list = /** @type {HTMLElement} */ (detail.querySelector("dl"));
-  const text = JSON.stringify(rows);
-  // Do not replace text that a person may be selecting.
-  if (list.dataset["text"] === text) return;
-  list.dataset["text"] = text;
-  list.replaceChildren(
-    ...Object.entries(rows).flatMap(([name, value]) => {
-      const term = document.createElement("dt");
-      const words = document.createElement("dd");
-      term.textContent = name;
-      words.textContent = value;
-      return [term, words];
-    }),
-  );
 }
 
 /** @param {"waiting" | "live" | "lost"} to @param {string} text */
@@ -145,7 +127,7 @@ function connect() {
   const again = () => {
     events.close();
     clearTimeout(silence);
-    connection("lost", "connection lost: what is shown may be old");
+    connection("lost", "connection lost, so this may be outdated. If you use kubectl port-forward, start it again");
     setTimeout(connect, AGAIN_MS);
   };
   heard();
@@ -160,19 +142,13 @@ function connect() {
 }
 
 for (const id of ["of", "which", "span"]) byId(id).addEventListener("change", showSessions);
-find.addEventListener("input", showSessions);
+input("find").addEventListener("input", showSessions);
 byId("choice").addEventListener("submit", (event) => event.preventDefault());
 select("as").addEventListener("change", () => {
   byId("grid").classList.toggle("table", select("as").value === "table");
   lanes.redraw();
 });
-byId("detail").addEventListener("keydown", (event) => {
-  if (event.key !== "Escape") return;
-  openId = null;
-  showDetail();
-  byId("grid").focus();
-});
-// A hidden time line does not need to move.
+// A hidden timeline does not need to move.
 setInterval(() => {
   if (document.visibilityState === "visible") showSessions();
 }, MOVE_EVERY_MS);

@@ -31,7 +31,7 @@
  * @property {{desired: number, replicas: number, ready: number, busy: number} | null} workers
  * @property {{reason: string, message: string, atMs: number, times: number}[]} warnings
  *
- * @typedef {{identity: string, version: string, shards: number, served: number[]}} Replica
+ * @typedef {{identity: string, version: string, docsUrl: string, shards: number, served: number[]}} Replica
  *
  * @typedef {object} Change
  * @property {number} nowMs
@@ -42,6 +42,25 @@
  *
  * @typedef {{environment: string, which: string, find: string}} Choice
  */
+
+/** The health of an Environment; the first one needs attention the most. */
+const HEALTH = /** @type {const} */ (["not-ready", "degraded", "unknown", "stopped", "ready"]);
+/** Reasons why an Environment is not ready because a user wants that. */
+const WANTED = new Set(["Paused", "Deleting"]);
+
+/** @param {Environment} environment @returns {typeof HEALTH[number]} */
+export function healthOf({ ready, wrong }) {
+  if (ready.status === "False") return WANTED.has(ready.reason) ? "stopped" : "not-ready";
+  if (wrong.length > 0) return "degraded";
+  return ready.status === "True" ? "ready" : "unknown";
+}
+
+/** Those with problems first, then by name. @param {Iterable<Environment>} environments @returns {Environment[]} */
+export function inOrder(environments) {
+  /** @param {Environment} environment */
+  const rank = (environment) => HEALTH.indexOf(healthOf(environment));
+  return [...environments].sort((a, b) => rank(a) - rank(b) || (a.key < b.key ? -1 : 1));
+}
 
 /** The choices of sessions besides all. @type {Record<string, (session: Session) => boolean>} */
 const KINDS = {

@@ -11,11 +11,18 @@ const CLOCK = new Intl.DateTimeFormat(undefined, {
   hourCycle: "h23",
 });
 
+const MINUTES = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+
 const DATE = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
 
 /** @param {number | null} ms epoch milliseconds */
 export function clockTime(ms) {
   return ms === null ? "" : CLOCK.format(ms);
+}
+
+/** A time on an axis. A long axis leaves out the seconds. @param {number} ms @param {number} spanMs */
+export function axisTime(ms, spanMs) {
+  return (spanMs < HOUR_MS ? CLOCK : MINUTES).format(ms);
 }
 
 /** The time of day, or the date if that is a day or more away. @param {number | null} ms epoch milliseconds */
@@ -69,8 +76,8 @@ export function laneText(session) {
   const steps = [
     ["claimed", claimedAtMs],
     ["opened", openedAtMs],
-    ["first beat", beatAtMs],
-    ["stopped", hasStopped(session) ? stoppedAtMs : null],
+    ["first heartbeat", beatAtMs],
+    ["ended", hasStopped(session) ? stoppedAtMs : null],
   ];
   const known = steps.filter(([, at]) => at !== null).map(([word, at]) => `${word} after ${between(queued, at)}`);
   return [`queued ${clockTime(queued)}`, ...known, ...asleep].join(", ");

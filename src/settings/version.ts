@@ -5,8 +5,17 @@ const PLACES = ["../package.json", "../../package.json"];
 
 /** This Berth's version, from its package.json. */
 export function berthVersion(): string {
+  return manifestText("version") || "unknown";
+}
+
+/** Where this version's docs are published, without a slash at the end; empty while that is not known. */
+export function docsUrl(): string {
+  return manifestText("homepage").replace(/\/+$/, "");
+}
+
+function manifestText(field: "version" | "homepage"): string {
   const place = PLACES.map((path) => new URL(path, import.meta.url)).find(existsSync);
   const manifest: unknown = place && JSON.parse(readFileSync(place, "utf8"));
-  const version = typeof manifest === "object" && manifest !== null && "version" in manifest ? manifest.version : "";
-  return typeof version === "string" && version !== "" ? version : "unknown";
+  const value = Object(manifest)[field];
+  return typeof value === "string" ? value : "";
 }

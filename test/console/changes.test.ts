@@ -5,7 +5,7 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 import { ended, StagedSource, session } from "./support/staged.ts";
 
 const KEY = "agents/research";
-const replica = { identity: "operator_1", version: "0.1.0", shards: 1, served: [0] };
+const replica = { identity: "operator_1", version: "0.1.0", docsUrl: "", shards: 1, served: [0] };
 
 function staged() {
   const seen = new Seen(new VirtualClock());

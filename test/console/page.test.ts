@@ -83,8 +83,52 @@ describe("a lane", async () => {
   });
 });
 
+describe("Environments", async () => {
+  const { inOrder, healthOf } = await pageModule("state.js");
+  const { problemsOf } = await pageModule("problems.js");
+  const environment = (key: string, status: string, reason: string, wrong: object[] = []) => ({
+    key,
+    ready: { status, reason, message: `${reason}: the message` },
+    wrong,
+  });
+  const shared = { type: "EnvironmentIdShared", reason: "Shared", message: "two of them" };
+
+  test("are in the order in which they need attention, then by name", () => {
+    const all = [
+      environment("agents/a", "True", "Ready"),
+      environment("agents/b", "False", "Paused"),
+      environment("agents/c", "Unknown", "Pending"),
+      environment("agents/d", "True", "Ready", [shared]),
+      environment("agents/f", "False", "KeyRejected"),
+      environment("agents/e", "False", "KeyRejected"),
+    ];
+    expect(inOrder(all).map((it: { key: string }) => [it.key.slice(-1), healthOf(it)])).toEqual([
+      ["e", "not-ready"],
+      ["f", "not-ready"],
+      ["d", "degraded"],
+      ["c", "unknown"],
+      ["b", "stopped"],
+      ["a", "ready"],
+    ]);
+  });
+
+  test("with the same problem are listed together, and wanted states are no problems", () => {
+    const all = [
+      environment("agents/a", "False", "KeyRejected"),
+      environment("agents/b", "False", "Unreachable", [{ ...shared, reason: "Unreachable" }]),
+      environment("agents/c", "True", "Ready", [{ ...shared, reason: "Unreachable" }]),
+      environment("agents/d", "False", "Paused"),
+      environment("agents/e", "Unknown", "Pending"),
+    ];
+    expect(problemsOf(all)).toMatchObject([
+      { reason: "KeyRejected", type: "Ready", message: "KeyRejected: the message", keys: ["agents/a"] },
+      { reason: "Unreachable", keys: ["agents/b", "agents/c"] },
+    ]);
+  });
+});
+
 describe("texts", async () => {
-  const { duration, stateText, laneText } = await pageModule("text.js");
+  const { axisTime, duration, stateText, laneText } = await pageModule("text.js");
 
   test("of a duration fit its size, and are never negative when clocks differ", () => {
     expect([120, 12_340, 243_000, 7_380_000, -50].map(duration)).toEqual([
@@ -94,6 +138,11 @@ describe("texts", async () => {
       "2 h 03 min",
       "0.00 s",
     ]);
+  });
+
+  test("of an axis have no seconds if it covers an hour or more", () => {
+    expect(axisTime(0, 900_000)).toMatch(/^\d\d:\d\d:\d\d$/);
+    expect(axisTime(0, 86_400_000)).toMatch(/^\d\d:\d\d$/);
   });
 
   test("of an end do not depend on color", () => {
@@ -108,13 +157,13 @@ describe("texts", async () => {
     expect(far).toMatch(/^asleep until [^:]+$/);
     expect(laneText(asleep("a"))).toMatch(/^asleep until /);
     expect(laneText({ ...ended("a"), phase: "sleeping", sleepsUntilMs: Date.now() })).toMatch(
-      /^queued [\d:]+, .*stopped after 5.00 s, asleep until [\d:]+$/,
+      /^queued [\d:]+, .*ended after 5.00 s, asleep until [\d:]+$/,
     );
   });
 
   test("of a lane describe it for readers who can't see it", () => {
     expect(laneText(ended("a"))).toMatch(
-      /^queued [\d:]+, claimed after 0.04 s, opened after 0.09 s, first beat after 0.60 s, stopped after 5.00 s$/,
+      /^queued [\d:]+, claimed after 0.04 s, opened after 0.09 s, first heartbeat after 0.60 s, ended after 5.00 s$/,
     );
   });
 });

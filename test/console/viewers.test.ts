@@ -40,7 +40,7 @@ function staged() {
     changes: new Changes(),
     look: () => ({
       nowMs: clock.now(),
-      replica: { identity: "i", version: "v", shards: 1, served: [] },
+      replica: { identity: "i", version: "v", docsUrl: "", shards: 1, served: [] },
       environments: seen.environments(),
       sessions: seen.sessions(),
     }),

@@ -74,12 +74,12 @@ const SENTENCES: Record<string, readonly string[]> = {
     `at the latest ${s(t.drainBoundMs)} after the grace`,
   ],
   "docs/console.md": [
-    `waits up to ${s(COUNTS_EVERY_MS)}`,
-    `look at the list of items, up to ${s(t.observeMs)} later`,
+    `without its delay of up to ${s(COUNTS_EVERY_MS)}`,
+    `first heartbeat appears up to ${s(t.observeMs)} later`,
     `the last ${WARNINGS_KEPT} Warnings of each Environment`,
-    `the last ${ENDED_BOUNDS.perEnvironment} of each Environment that have ended (${ENDED_BOUNDS.inAll} in all)`,
-    `${MAX_VIEWERS} may watch`,
-    `is let go after ${s(STUCK_MS)}`,
+    `the last ${ENDED_BOUNDS.perEnvironment} of each Environment that have ended, ${ENDED_BOUNDS.inAll.toLocaleString("en")} in total`,
+    `Up to ${MAX_VIEWERS} pages can be open`,
+    `is disconnected after ${s(STUCK_MS)}`,
   ],
   "docs/decisions/0025-sessions-that-sleep.md": [
     `A Pod serves ${MOST_TURNS} work items`,

@@ -55,8 +55,8 @@ export interface OpenPage extends AsyncDisposable {
   readonly errors: readonly string[];
 }
 
-/** Saves a screenshot of a page. */
+/** Saves a screenshot of a whole page. */
 export async function keepPicture(page: Page, name: string): Promise<void> {
   await mkdir(SCREENSHOTS, { recursive: true });
-  await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`) });
+  await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`), fullPage: true });
 }

@@ -82,12 +82,22 @@ export async function startConsole(
     logger: silentLogger,
     identity: "operator_1234abcd",
     version: "0.1.0",
+    docsUrl: "https://docs.example.com",
     shards: 1,
     ...options,
     clock,
   });
   const address = await made.start(served);
   return Object.assign(made, { url: `http://${address}` });
+}
+
+/** The key of an Environment with long names. */
+export const LONG_KEY = `${"namespace".repeat(7)}/${"environment-".repeat(8)}x`;
+
+/** Makes an Environment not ready for this reason. */
+export function breakWith(source: StagedSource, reason: "KeyRejected" | "Unreachable", message: string): void {
+  const condition = conditionFor(reason, message, 1);
+  source.now = { ...source.now, conditions: [{ ...condition, type: "Ready" }, condition] };
 }
 
 /** As many sessions as in a large cluster, all of the last minutes: live, asleep, and with each end reason. */
