@@ -24,13 +24,17 @@ async function pagesWithoutHeading(folder: string): Promise<string[]> {
 }
 
 async function main(args: readonly string[]): Promise<number> {
-  await stage(`${SITE}.pages`);
+  await stage(`${SITE}.pages`, process.env["SITE_REPOSITORY"] ?? "");
   if (!succeeds("vitepress/bin/vitepress.js", ["build", "."])) return 1;
   const empty = await pagesWithoutHeading(`${SITE}dist`);
   for (const page of empty) console.error(`${page} has no heading: rendering it failed, see above`);
   if (empty.length > 0) return 1;
-  const elsewhere = args.includes("--external") ? [] : ["--skip", "^https?://(?!(localhost|127\\.0\\.0\\.1)[:/])"];
-  const checks = ["--recurse", "--check-fragments", "--verbosity", "error", ...elsewhere];
+  const here = "(?:localhost|127\\.0\\.0\\.1)[:/]";
+  const elsewhere = args.includes("--external") ? [] : ["--skip", `^https?://(?!${here})`];
+  // The files are checked without a server that adds the site's path.
+  const base = process.env["SITE_BASE"] || "/";
+  const rewrites = ["--url-rewrite-search", `^(http://${here}\\d+)${base}`, "--url-rewrite-replace", "$1/"];
+  const checks = ["--recurse", "--check-fragments", "--verbosity", "error", ...rewrites, ...elsewhere];
   return succeeds("linkinator/build/src/cli.js", ["dist", ...checks]) ? 0 : 1;
 }
 

@@ -1,6 +1,75 @@
-import { readFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
-import { addressOf, kindOf, linksIn, ROOT, titleOf } from "./pages.ts";
+import { dirname } from "node:path";
+import { addressOf, ROOT, titleOf } from "./pages.ts";
+
+/** A page's or folder's path, or its path and a short name for it. The default name of a page is its heading. */
+type Place = string | readonly [path: string, name: string];
+
+/** The pages of a sidebar, by group. */
+type Groups = Readonly<Record<string, readonly Place[]>>;
+
+/** What users of Berth read. */
+export const USERS: Groups = {
+  "Get started": [
+    ["README.md", "Overview"],
+    "docs/quick-start.md",
+    "docs/how-it-works.md",
+    "docs/demo.md",
+    "docs/alternatives.md",
+  ],
+  Install: [
+    "docs/install.md",
+    ["charts/berth/README.md", "Chart values"],
+    "docs/kubernetes.md",
+    "docs/hardening.md",
+    "docs/high-availability.md",
+    "docs/multi-cluster.md",
+  ],
+  "Run sessions": [
+    "docs/worker-images.md",
+    "examples/README.md",
+    "docs/session-pods.md",
+    ["docs/workspaces.md", "Workspaces"],
+    "docs/parking.md",
+    "docs/program-parking.md",
+    ["docs/leases.md", "Leases"],
+    "docs/workers.md",
+    "docs/autoscaling.md",
+    "docs/simulator.md",
+  ],
+  Operate: [
+    "docs/troubleshooting.md",
+    "docs/status.md",
+    "docs/session-life.md",
+    "docs/monitoring.md",
+    ["docs/runbooks", "Runbooks"],
+    "docs/console.md",
+    "docs/cli.md",
+    "docs/performance.md",
+    "docs/request-budget.md",
+    "docs/webhooks.md",
+  ],
+  Security: [
+    ["docs/security.md", "Permissions and credentials"],
+    "docs/sandbox-safety.md",
+    "docs/pod-policy.md",
+    ["SECURITY.md", "Report a vulnerability"],
+  ],
+  Reference: [
+    "docs/spec/environment.md",
+    "docs/flags.md",
+    "docs/metrics.md",
+    "docs/metric-labels.md",
+    "docs/errors.md",
+    "CHANGELOG.md",
+  ],
+};
+
+/** What only people who change Berth need. */
+export const MAINTAINERS: Groups = {
+  Contribute: ["CONTRIBUTING.md", "docs/architecture.md", ["docs/decisions", "Decisions"], "docs/releasing.md"],
+  Test: ["docs/model.md", "docs/faults.md", "docs/e2e.md", "docs/images.md", "docs/simulated-node.md", "docs/soak.md"],
+  Measure: [["docs/performance", "Benchmarks"]],
+};
 
 /** An entry of VitePress's sidebar. */
 export interface Entry {
@@ -11,75 +80,53 @@ export interface Entry {
   readonly items?: readonly Entry[];
 }
 
-/** A page's name in the sidebar, and where its entry was found. */
-interface Named {
-  readonly path: string;
-  readonly text: string;
-}
-
 /**
- * The sidebar: the rows of the README's table of pages, with their links in order. A page is below an entry if its
- * folder has that entry, or if the entry's page has the folder's name (docs/performance/x.md and docs/performance.md).
+ * The sidebars of VitePress, by the beginning of the addresses of their pages. A page in a folder is below the folder's
+ * entry, or below the page of the folder's name (docs/workspaces/volumes.md and docs/workspaces.md).
  * @throws Error naming the pages without a place
  */
-export async function sidebar(pages: readonly string[], root = ROOT): Promise<Entry[]> {
-  const groups = await tableOf(await readFile(join(root, "README.md"), "utf8"), pages, root);
-  const placed = new Set(groups.flatMap(({ entries }) => entries.map(({ path }) => path)));
-  const below = (path: string) =>
-    pages.filter((page) => !placed.has(page) && [path, path.replace(/\.md$/, "")].includes(dirname(page)));
-  const lost = pages.filter(
-    (page) => page !== "README.md" && !placed.has(page) && ![...placed].some((path) => below(path).includes(page)),
+export async function sidebars(
+  pages: readonly string[],
+  users = USERS,
+  maintainers = MAINTAINERS,
+  root = ROOT,
+): Promise<Record<string, Entry[]>> {
+  const placed = new Set([...pathsOf(users), ...pathsOf(maintainers)]);
+  const parentOf = (page: string) =>
+    [dirname(page), `${dirname(page)}.md`].find((path) => placed.has(path) && !placed.has(page));
+  const lost = pages.filter((page) => !placed.has(page) && parentOf(page) === undefined);
+  if (lost.length > 0) throw new Error(`site/navigation.ts has no place for ${lost.join(", ")}: add it to a group`);
+  const below = (path: string) => pages.filter((page) => parentOf(page) === path);
+  const [forUsers, forMaintainers] = [await entriesOf(users, below, root), await entriesOf(maintainers, below, root)];
+  const maintainerPages = pathsOf(maintainers).map((path) => [linkOf(path), forMaintainers] as const);
+  // VitePress takes the first of those whose paths have the same number of parts.
+  return { ...Object.fromEntries(maintainerPages), "/": forUsers };
+}
+
+function pathsOf(groups: Groups): string[] {
+  return Object.values(groups).flatMap((places) =>
+    places.map((place) => (typeof place === "string" ? place : place[0])),
   );
-  if (lost.length > 0) {
-    throw new Error(`no row of the README's table "Docs" leads to ${lost.join(", ")}: add a link to one of them`);
-  }
+}
+
+/** The first group is open. VitePress also opens the group of the current page. */
+function entriesOf(groups: Groups, below: (path: string) => string[], root: string): Promise<Entry[]> {
   return Promise.all(
-    groups.map(async ({ name, entries }) => ({
-      text: capitalized(name),
-      items: await Promise.all(entries.map((entry) => entryOf(entry, below(entry.path), root))),
+    Object.entries(groups).map(async ([text, places], index) => ({
+      text,
+      collapsed: index > 0,
+      items: await Promise.all(places.map((place) => entryOf(place, below, root))),
     })),
   );
 }
 
-async function entryOf({ path, text }: Named, below: readonly string[], root: string): Promise<Entry> {
-  const entry = { text: capitalized(text), link: await linkOf(path, root) };
-  if (below.length === 0) return entry;
-  const items = below.map(async (page) => ({ text: await titleOf(page, root), link: await linkOf(page, root) }));
-  return { ...entry, collapsed: true, items: await Promise.all(items) };
+async function entryOf(place: Place, below: (path: string) => string[], root: string): Promise<Entry> {
+  const [path, name] = typeof place === "string" ? [place] : place;
+  const entry = { text: name ?? (await titleOf(path, root)), link: linkOf(path) };
+  const items = below(path).map(async (page) => ({ text: await titleOf(page, root), link: linkOf(page) }));
+  return items.length === 0 ? entry : { ...entry, collapsed: true, items: await Promise.all(items) };
 }
 
-async function linkOf(path: string, root: string): Promise<string> {
-  return `/${addressOf(path, await kindOf(path, root))}`.replace(/(index)?\.md$/, "");
-}
-
-/**
- * The rows of the table under the heading "Docs": a name, and the pages and folders that it links to, once each. A link
- * to an anchor counts only if no other link leads to the page.
- */
-async function tableOf(readme: string, pages: readonly string[], root: string) {
-  const [, section = ""] = /^## Docs\n([\s\S]*?)(?=^## |(?![\s\S]))/m.exec(readme) ?? [];
-  const rows = [...section.matchAll(/^\| ([^|]*?) *\| (.*) \|$/gm)].map(([, name = "", cell = ""]) => ({
-    name,
-    links: linksIn("README.md", cell),
-  }));
-  const whole = new Set(
-    rows.flatMap(({ links }) => links.filter(({ anchor }) => anchor === "").map(({ path }) => path)),
-  );
-  const seen = new Set<string>();
-  const groups: { name: string; entries: Named[] }[] = [];
-  for (const { name, links } of rows) {
-    const entries: Named[] = [];
-    for (const { path, text, anchor } of links) {
-      const isEntry = (await kindOf(path, root)) === "folder" || pages.includes(path);
-      if (!isEntry || seen.has(path) || (anchor !== "" && whole.has(path))) continue;
-      seen.add(path);
-      entries.push({ path, text: anchor === "" ? text.replaceAll("`", "") : await titleOf(path, root) });
-    }
-    if (entries.length > 0) groups.push({ name, entries });
-  }
-  return groups;
-}
-
-function capitalized(text: string): string {
-  return text.charAt(0).toUpperCase() + text.slice(1);
+function linkOf(path: string): string {
+  return `/${addressOf(path)}`.replace(/(index)?\.md$/, "");
 }

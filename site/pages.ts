@@ -8,6 +8,9 @@ export const ROOT = fileURLToPath(new URL("..", import.meta.url));
 /** Pages outside docs that describe a folder. */
 const FOLDER_PAGES = ["charts/berth/README.md", "examples/README.md"];
 
+/** The first page of the site, which is written for it alone. */
+export const LANDING = "site/landing.md";
+
 /** A link of a page: its text and its target. */
 export interface Link {
   /** The path from the root of the repository, without the anchor. */
@@ -25,11 +28,11 @@ export async function pagesOf(root = ROOT): Promise<string[]> {
   return [...top, ...docs.map((name) => `docs/${name}`), ...FOLDER_PAGES].sort();
 }
 
-/** The path of a page, file or folder in the site. A folder shows its README.md. */
-export function addressOf(path: string, kind: "page" | "file" | "folder"): string {
-  if (kind === "folder") return posix.join(path, "index.md");
-  // VitePress skips folders whose name begins with a dot.
-  if (kind === "file") return `${path.replaceAll(/(^|\/)\./g, "$1")}.md`;
+/** The path in the site of a page, or of a folder's list of pages. */
+export function addressOf(path: string): string {
+  if (path === LANDING) return "index.md";
+  if (path === "README.md") return "overview.md";
+  if (!path.endsWith(".md")) return posix.join(path, "index.md");
   return basename(path) === "README.md" ? posix.join(dirname(path), "index.md") : path;
 }
 
@@ -38,13 +41,21 @@ export function addressOf(path: string, kind: "page" | "file" | "folder"): strin
  */
 const PARTS = /^```[\s\S]*?^```|(!?)\[((?:[^\][]|\[[^\]]*\])*)\]\(([^)\s]+)\)|`[^`\n]*`/gm;
 
-/** The text with the target of each link to the repository replaced. Text in fences or backquotes has no links. */
-export function replaceLinks(page: string, text: string, replace: (link: Link, isImage: boolean) => string): string {
+/**
+ * The text with the target of each link to the repository replaced, or without the link where the target is null. Text
+ * in fences or backquotes has no links.
+ */
+export function replaceLinks(
+  page: string,
+  text: string,
+  replace: (link: Link, isImage: boolean) => string | null,
+): string {
   return text.replaceAll(PARTS, (whole, image: string | undefined, label: string, target: string) => {
     if (image === undefined || /^[a-z]+:|^#/.test(target)) return whole;
     const [, file = "", anchor = ""] = /^([^#]*)(#.*)?$/.exec(target) ?? [];
     const path = posix.join(dirname(page), decodeURIComponent(file)).replace(/\/$/, "");
-    return `${image}[${label}](${replace({ path, anchor, text: label }, image !== "")})`;
+    const replaced = replace({ path, anchor, text: label }, image !== "");
+    return replaced === null ? label : `${image}[${label}](${replaced})`;
   });
 }
 

@@ -1,9 +1,9 @@
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
-import { type Entry, sidebar } from "../../site/navigation.ts";
-import { pagesOf, replaceLinks } from "../../site/pages.ts";
+import { type Entry, sidebars } from "../../site/navigation.ts";
+import { addressOf, pagesOf, replaceLinks } from "../../site/pages.ts";
 import { stage } from "../../site/stage.ts";
 
 const folders: string[] = [];
@@ -23,59 +23,62 @@ async function repository(files: Readonly<Record<string, string>>): Promise<stri
   return root;
 }
 
-const tableOf = (...rows: string[]) =>
-  `# Top\n\n## Docs\n\n| For | |\n|---|---|\n| folders | [chart](charts/berth/README.md), [examples](examples/README.md) |\n${rows.map((row) => `| ${row} |\n`).join("")}`;
-
 function linksOf(entries: readonly Entry[]): string[] {
   return entries.flatMap(({ link, items = [] }) => [...(link === undefined ? [] : [link]), ...linksOf(items)]);
 }
 
-describe("the sidebar of the site", () => {
-  test("has every page of the repository, once", async () => {
+describe("the sidebars of the site", () => {
+  test("have every page of the repository, once", async () => {
     const pages = await pagesOf();
-    const links = linksOf(await sidebar(pages)).map((link) => link.replace(/\/$/, ""));
+    const all = await sidebars(pages);
+    const links = [...new Set(Object.values(all))].flatMap(linksOf);
     expect(links).toEqual([...new Set(links)]);
-    const addresses = pages.map((page) => `/${page.replace(/(\/README)?\.md$/, "")}`);
-    expect(links).toEqual(expect.arrayContaining(addresses.filter((address) => address !== "/README")));
+    expect(links).toEqual(
+      expect.arrayContaining(pages.map((page) => `/${addressOf(page)}`.replace(/(index)?\.md$/, ""))),
+    );
   });
 
-  test("has a group for each row of the README's table, and a folder's pages below the page of the same name", async () => {
+  test("of users and of maintainers have different pages", async () => {
+    const all = await sidebars(await pagesOf());
+    const forUsers = linksOf(all["/"] ?? []);
+    for (const name of ["architecture", "model", "faults", "soak", "e2e", "decisions/"]) {
+      const sidebar = all[`/docs/${name}`] ?? [];
+      expect(linksOf(sidebar)).toContain(`/docs/${name}`);
+      expect(forUsers).not.toContain(`/docs/${name}`);
+      expect(linksOf(sidebar)).not.toContain("/docs/quick-start");
+    }
+  });
+
+  test("have a group for each list, and a folder's pages below the folder or the page of its name", async () => {
     const root = await repository({
-      "README.md": tableOf(
-        "using | [speed](docs/speed.md), [words](docs/speed.md#words), [records](docs/records/): why",
-      ),
+      "README.md": "# Top\n",
       "docs/speed.md": "# Speed\n",
       "docs/speed/up.md": "# Going `up`\n",
       "docs/records/1.md": "# One\n",
+      "docs/code.md": "# Code\n",
     });
-    const [folder, using] = await sidebar(await pagesOf(root), root);
-    expect(folder?.text).toBe("Folders");
-    expect(using).toEqual({
-      text: "Using",
-      items: [
-        { text: "Speed", link: "/docs/speed", collapsed: true, items: [{ text: "Going up", link: "/docs/speed/up" }] },
-        { text: "Records", link: "/docs/records/", collapsed: true, items: [{ text: "One", link: "/docs/records/1" }] },
-      ],
-    });
+    const users = {
+      Start: [["README.md", "Overview"] as const, "charts/berth/README.md", "examples/README.md"],
+      Use: ["docs/speed.md", ["docs/records", "Records"] as const],
+    };
+    const all = await sidebars(await pagesOf(root), users, { Contribute: ["docs/code.md"] }, root);
+    expect(Object.keys(all)).toEqual(["/docs/code", "/"]);
+    expect(all["/"]).toMatchObject([
+      { text: "Start", collapsed: false },
+      { text: "Use", collapsed: true },
+    ]);
+    expect(all["/"]?.[0]?.items?.[0]).toEqual({ text: "Overview", link: "/overview" });
+    expect(all["/"]?.[1]?.items).toEqual([
+      { text: "Speed", link: "/docs/speed", collapsed: true, items: [{ text: "Going up", link: "/docs/speed/up" }] },
+      { text: "Records", link: "/docs/records/", collapsed: true, items: [{ text: "One", link: "/docs/records/1" }] },
+    ]);
   });
 
-  test("has the title of a page that is only linked by a section", async () => {
-    const root = await repository({
-      "README.md": tableOf("using | [a part](docs/a.md#x)"),
-      "docs/a.md": "# All of it\n",
-    });
-    const [, using] = await sidebar(await pagesOf(root), root);
-    expect(using?.items).toEqual([{ text: "All of it", link: "/docs/a" }]);
-  });
-
-  test("fails for a page without a place in it, and reports the fix", async () => {
-    const root = await repository({
-      "README.md": tableOf("using | [one](docs/one.md)"),
-      "docs/one.md": "# One\n",
-      "docs/two.md": "# Two\n",
-    });
-    await expect(sidebar(await pagesOf(root), root)).rejects.toThrow(
-      'no row of the README\'s table "Docs" leads to docs/two.md: add a link',
+  test("fail for a page without a place, and report the fix", async () => {
+    const root = await repository({ "docs/two.md": "# Two\n" });
+    const users = { Start: ["charts/berth/README.md", "examples/README.md"] };
+    await expect(sidebars(await pagesOf(root), users, {}, root)).rejects.toThrow(
+      "site/navigation.ts has no place for docs/two.md: add it to a group",
     );
   });
 });
@@ -93,28 +96,48 @@ describe("pages of the site", () => {
     expect(replaceLinks("docs/page.md", text, ({ path, anchor }) => path + anchor)).toBe(expected);
   });
 
-  test("stage linked files and folders of the repository as pages, and copy their images", async () => {
-    const root = await repository({
-      "README.md": "# Top\n\n[a](docs/a.md)\n",
-      "docs/a.md":
-        "# A\n<!-- for writers -->\n[code](../src/x.mjs) [all](../src/) [ci](../.github/ci.yml) [top](../README.md#top) ![p](p.svg)\n",
-      "docs/p.svg": "<svg/>",
-      "src/x.mjs": "let x;",
-      ".github/ci.yml": "a: 1\n",
-    });
+  test("lose a link without a target", () => {
+    expect(
+      replaceLinks("docs/page.md", "see [the `code`](../src/x.ts), [y](y.md)", ({ path }) =>
+        path.endsWith("y.md") ? path : null,
+      ),
+    ).toBe("see the `code`, [y](docs/y.md)");
+  });
+
+  const linked = {
+    "README.md": "# Top\n\n[a](docs/a.md)\n",
+    "docs/a.md":
+      "# A\n<!-- for writers -->\n[code](../src/x.mjs) [all](../src/) [b](b/) [top](../README.md#top) ![p](p.svg)\n",
+    "docs/b/c.md": "# C\n",
+    "docs/p.svg": "<svg/>",
+    "src/x.mjs": "let x;",
+    "site/landing.md": "[a](../docs/a.md) ![p](../docs/p.svg)\n",
+    "src/page/icon.svg": "<svg/>",
+  };
+
+  test.each([
+    ["no link without a forge", "", "code all"],
+    [
+      "a link to the forge",
+      "https://git.example.com/b",
+      "[code](https://git.example.com/b/blob/main/src/x.mjs) [all](https://git.example.com/b/tree/main/src)",
+    ],
+  ])("have %s to source files, and their images and lists", async (_, forge, expected) => {
+    const root = await repository(linked);
     const into = join(root, "staged");
-    await stage(into, root);
+    await stage(into, forge, root);
     const staged = (path: string) => readFile(join(into, path), "utf8");
     expect(await staged("docs/a.md")).toBe(
-      "# A\n[code](../src/x.mjs.md) [all](../src/index.md) [ci](../github/ci.yml.md) [top](../index.md#top) ![p](./p.svg)\n",
+      `# A\n${expected} [b](./b/index.md) [top](../overview.md#top) ![p](./p.svg)\n`,
     );
-    expect(await staged("src/x.mjs.md")).toContain("````js\nlet x;\n````");
-    expect(await staged("src/index.md")).toContain("- `x.mjs`");
+    expect(await staged("docs/b/index.md")).toContain("# B\n\n- [C](./c.md)");
     expect(await staged("docs/p.svg")).toBe("<svg/>");
+    expect(await staged("site/landing.md")).toBe("[a](./docs/a.md) ![p](../docs/p.svg)\n");
+    expect((await readdir(into)).sort()).toEqual(["README.md", "charts", "docs", "examples", "public", "site"]);
   });
 
   test("fail the build for a link to a missing file", async () => {
     const root = await repository({ "README.md": "# Top\n\n[a](docs/a.md)\n", "docs/b.md": "# B\n" });
-    await expect(stage(join(root, "staged"), root)).rejects.toThrow("docs/a.md");
+    await expect(stage(join(root, "staged"), "", root)).rejects.toThrow("docs/a.md");
   });
 });
