@@ -3,7 +3,7 @@ import type { Mode } from "./sample.ts";
 import type { PodCounts } from "./session-pods.ts";
 import { table } from "./table.ts";
 import { coloured, elapsed, type Paint, pad, plain } from "./text.ts";
-import { isServed, type Track } from "./track.ts";
+import { isServed, STEPS, type Track } from "./track.ts";
 import type { WorkerCounts } from "./worker-pods.ts";
 
 export type { Screen } from "./cells.ts";
@@ -74,7 +74,8 @@ export function renderFrame(scene: Scene, screen: Screen): string[] {
     counts(environment, nameWidth, screen, paint),
     ...table(environment.tracks, environment.mode, shares[index] ?? 0, screen, paint),
   ]);
-  return [title(scene, screen, paint), ...blocks, ...bottom].slice(0, Math.max(1, screen.rows - 1));
+  const top = [title(scene, screen, paint), ...blocks].slice(0, Math.max(1, screen.rows - 1 - bottom.length));
+  return [...top, ...bottom].slice(0, Math.max(1, screen.rows - 1));
 }
 
 /** Shares rows among several parts: equally, and what one part does not need goes to the others. */
@@ -171,9 +172,39 @@ function foot(scene: Scene, screen: Screen, paint: Paint): string[] {
     if (obstacle === undefined) continue;
     notices.push(line([{ text: `${name} does not serve. ${obstacle}`, style: "red" }], screen.columns, paint));
   }
-  const end = scene.phase === "serving" ? "Ctrl-C ends it in order" : "Ctrl-C ends it at once";
-  const watch = `${end}; watch it at ${scene.consoleUrl}`;
-  const fits = (text: string) => lengthOf([{ text }]) <= screen.columns;
-  const text = [`${watch}, look in with: ${scene.hint}`, watch].find(fits) ?? end;
-  return [...notices, line([{ text, style: "dim" }], screen.columns, paint)];
+  const isRoomy = screen.rows >= ROOMY_ROWS;
+  const below = isRoomy ? hints(scene, screen.columns) : hints(scene, screen.columns).slice(0, 1);
+  return [
+    ...(isRoomy ? legend(screen, paint) : []),
+    ...notices,
+    ...below.map((text) => line([{ text, style: "dim" }], screen.columns, paint)),
+  ];
+}
+
+/** What the marks of the steps mean: as much of it as fits in one line. */
+function legend(screen: Screen, paint: Paint): string[] {
+  const marks: Cell[] = [
+    { text: "●", style: "green" },
+    { text: " done " },
+    { text: "○ to come ", style: "dim" },
+    { text: "◑", style: "cyan" },
+    { text: " asleep " },
+    { text: "✗", style: "red" },
+    { text: " failed" },
+  ];
+  const steps: Cell = { text: `${STEPS.join(" ")}: `, style: "dim" };
+  const cells = [[steps, ...marks], marks].find((all) => lengthOf(all) <= screen.columns);
+  return cells === undefined ? [] : [line(cells, screen.columns, paint)];
+}
+
+/** How to end the demo and where to watch it: in as few lines as possible, without those that don't fit. */
+function hints({ phase, consoleUrl, hint }: Scene, columns: number): string[] {
+  const end = phase === "serving" ? "Ctrl-C ends it in order" : "Ctrl-C ends it at once";
+  const lines = [end];
+  for (const text of [`watch it at ${consoleUrl}`, `look in with: ${hint}`]) {
+    const joined = `${lines.at(-1)}; ${text}`;
+    if (lengthOf([{ text: joined }]) <= columns) lines[lines.length - 1] = joined;
+    else if (lengthOf([{ text }]) <= columns) lines.push(text);
+  }
+  return lines;
 }

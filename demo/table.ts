@@ -88,8 +88,9 @@ export function table(tracks: readonly Track[], mode: Mode, room: number, screen
   ]);
   const { shown, more } = choose(tracks, room - 1);
   const lines = [line(head, screen.columns, paint)];
+  if (more > 0)
+    lines.push(line([{ text: `     ${more} newer ones are not shown`, style: "dim" }], screen.columns, paint));
   for (const track of shown) lines.push(line(row(track, columns, activityWidth), screen.columns, paint));
-  if (more > 0) lines.push(line([{ text: `     and ${more} more`, style: "dim" }], screen.columns, paint));
   return lines;
 }
 
@@ -110,14 +111,21 @@ function columnsFor(width: number, tracks: readonly Track[], mode: Mode): Column
   return all.filter((column) => chosen.has(column));
 }
 
-/** All live sessions and the latest ended ones, in order of arrival. */
+/**
+ * All live work items and the latest ended ones. If even the live ones don't fit, those that were queued first. The
+ * newest are at the top, and a session's work items are one below the other.
+ */
 function choose(tracks: readonly Track[], room: number): { shown: Track[]; more: number } {
   const live = tracks.filter(({ at }) => at.stopped === undefined);
-  if (live.length > room)
-    return { shown: live.slice(0, Math.max(0, room - 1)), more: live.length - Math.max(0, room - 1) };
   const ended = tracks.filter(({ at }) => at.stopped !== undefined);
-  const latest = room > live.length ? ended.slice(live.length - room) : [];
-  return { shown: [...latest, ...live].sort((a, b) => a.number - b.number), more: 0 };
+  const shown =
+    live.length > room
+      ? live.slice(0, room - 1)
+      : [...live, ...ended.slice(Math.max(0, ended.length + live.length - room))];
+  const latest = new Map(tracks.map(({ number, at }) => [number, at.queued ?? 0]));
+  const of = ({ number }: Track) => latest.get(number) ?? 0;
+  shown.sort((a, b) => of(b) - of(a) || b.number - a.number || (b.at.queued ?? 0) - (a.at.queued ?? 0));
+  return { shown, more: Math.max(0, live.length - shown.length) };
 }
 
 function row(track: Track, columns: readonly Column[], activityWidth: number): Cell[] {

@@ -16,6 +16,9 @@ export interface View {
 /** Fast enough to look live, slow enough for a slow terminal. */
 const FRAME_MS = 125;
 
+/** Moves the cursor to the top left corner, and erases everything below. */
+const CLEAR = "\x1b[H\x1b[J";
+
 /** For a terminal that reports no size. */
 const DEFAULT_SCREEN = { columns: 80, rows: 24 };
 
@@ -34,6 +37,7 @@ export class LiveView implements View {
     this.#colour = colour;
     this.#update = createLogUpdate(stream);
     this.#timer = setInterval(() => this.#draw(), FRAME_MS);
+    this.#stream.on("resize", this.#redraw);
     this.#draw();
   }
 
@@ -48,9 +52,17 @@ export class LiveView implements View {
     if (this.#closed) return;
     this.#closed = true;
     clearInterval(this.#timer);
+    this.#stream.off("resize", this.#redraw);
     this.#draw();
     this.#update.done();
   }
+
+  /** A terminal that changes its size wraps the lines of the picture, so that they can't be erased one by one. */
+  readonly #redraw = (): void => {
+    this.#update.done();
+    this.#stream.write(CLEAR);
+    this.#draw();
+  };
 
   #draw(): void {
     this.#update(renderFrame(this.#scene(), this.#screen).join("\n"));

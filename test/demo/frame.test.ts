@@ -7,6 +7,8 @@ import { backAt, batchOf, researchOf, sceneOf, trackAt } from "./tracks.ts";
 
 const screen = (columns: number, rows: number, colour = false): Screen => ({ columns, rows, colour });
 
+const LEGEND = "queued claimed opened started beat stopped: ● done ○ to come ◑ asleep ✗ failed";
+
 const ONE_OF_EACH = [
   trackAt(1, "stopped"),
   trackAt(2, "stopped", { endedByWorker: false }),
@@ -23,22 +25,33 @@ describe("a frame", () => {
       "",
       "research   a Pod each   queue 1   warm 2   opening 0   active 3   sleeping 1   finished 4   preparing 1   served 1/6",
       "   #  pod       steps   claimed   opened  started     beat  tools  stopped",
-      "   1  pod1xyz   ●●●●●●    0.02s    0.11s    0.23s    0.81s    2/2    4.10s  $ echo two → two",
-      "   2  pod2xyz   ●●●●●✗    0.02s    0.11s    0.23s    0.81s    2/2    4.10s  ended by a client other than its worker",
-      "   3  pod3xyz   ●●●●●○    0.02s    0.11s    0.23s    0.81s    0/2           $ seq 3",
-      "   4  pod4xyz   ●●●●●○    0.02s    0.11s    0.23s    0.81s    1/2           $ false → exit 1",
-      "   5  pod5xyz   ●●●○○○    0.02s    0.11s                      0/2           Add up the numbers from 1 to 1000.",
       "   6            ●○○○○○                                        0/2           Add up the numbers from 1 to 1000.",
+      "   5  pod5xyz   ●●●○○○    0.02s    0.11s                      0/2           Add up the numbers from 1 to 1000.",
+      "   4  pod4xyz   ●●●●●○    0.02s    0.11s    0.23s    0.81s    1/2           $ false → exit 1",
+      "   3  pod3xyz   ●●●●●○    0.02s    0.11s    0.23s    0.81s    0/2           $ seq 3",
+      "   2  pod2xyz   ●●●●●✗    0.02s    0.11s    0.23s    0.81s    2/2    4.10s  ended by somebody else than its worker",
+      "   1  pod1xyz   ●●●●●●    0.02s    0.11s    0.23s    0.81s    2/2    4.10s  $ echo two → two",
       "",
+      LEGEND,
       "Ctrl-C ends it in order; watch it at http://127.0.0.1:20001",
+      "look in with: npm run cluster -- kubectl get benv,pods -n berth-demo",
     ]);
   });
 
-  test("also shows the command for a terminal on a wide screen", () => {
-    expect(renderFrame(sceneOf([]), screen(140, 30)).at(-1)).toBe(
-      "Ctrl-C ends it in order; watch it at http://127.0.0.1:20001, look in with: npm run cluster -- kubectl get benv,pods -n berth-demo",
-    );
-    expect(renderFrame(sceneOf([]), screen(50, 30)).at(-1)).toBe("Ctrl-C ends it in order");
+  test("keeps the hints on every screen, in as few lines as possible", () => {
+    const look = "look in with: npm run cluster -- kubectl get benv,pods -n berth-demo";
+    const last = (columns: number, rows: number, lines: number) =>
+      renderFrame(sceneOf(ONE_OF_EACH), screen(columns, rows)).slice(-lines);
+    const watch = "watch it at http://127.0.0.1:20001";
+    expect(last(140, 30, 2)).toEqual([LEGEND, `Ctrl-C ends it in order; ${watch}; ${look}`]);
+    expect(last(80, 18, 3)).toEqual([LEGEND, `Ctrl-C ends it in order; ${watch}`, look]);
+    expect(last(50, 30, 3)).toEqual(["● done ○ to come ◑ asleep ✗ failed", "Ctrl-C ends it in order", watch]);
+    expect(last(80, 6, 1)).toEqual([`Ctrl-C ends it in order; ${watch}`]);
+    expect(last(80, 3, 1)).toEqual([`Ctrl-C ends it in order; ${watch}`]);
+  });
+
+  test("colors the marks in the legend as in the table", () => {
+    expect(renderFrame(sceneOf([]), screen(80, 30, true)).join("\n")).toContain("\x1b[36m◑\x1b[39m asleep");
   });
 
   test("drops the less useful columns on a narrow screen, and blank lines on a low one", () => {
@@ -46,12 +59,12 @@ describe("a frame", () => {
       "Berth demo  0:42  serving sessions",
       "research   queue 1   warm 2   active 3   served 1/6",
       "   #  pod       steps   tools  stopped",
-      "   1  pod1xyz   ●●●●●●    2/2    4.10s  $ echo two → two",
-      "   2  pod2xyz   ●●●●●✗    2/2    4.10s  ended by a client o~",
-      "   3  pod3xyz   ●●●●●○    0/2           $ seq 3",
-      "   4  pod4xyz   ●●●●●○    1/2           $ false → exit 1",
-      "   5  pod5xyz   ●●●○○○    0/2           Add up the numbers ~",
       "   6            ●○○○○○    0/2           Add up the numbers ~",
+      "   5  pod5xyz   ●●●○○○    0/2           Add up the numbers ~",
+      "   4  pod4xyz   ●●●●●○    1/2           $ false → exit 1",
+      "   3  pod3xyz   ●●●●●○    0/2           $ seq 3",
+      "   2  pod2xyz   ●●●●●✗    2/2    4.10s  ended by somebody e~",
+      "   1  pod1xyz   ●●●●●●    2/2    4.10s  $ echo two → two",
       "Ctrl-C ends it in order; watch it at http://127.0.0.1:20001",
     ]);
   });
@@ -76,14 +89,18 @@ describe("a frame", () => {
     const scene = sceneOf([first, asleep, backAt(first, "beat")]);
     const rows = renderFrame(scene, screen(100, 20)).filter((line) => /^ +\d/.test(line));
     expect(rows.map((line) => line.slice(0, 24).trim())).toEqual([
-      "1  pod1xyz   ●●●●●●",
-      "1  pod1xyz   ●●●●●○",
       "2  pod2xyz   ●●●●●◑",
+      "1  pod1xyz   ●●●●●○",
+      "1  pod1xyz   ●●●●●●",
     ]);
+    const later = backAt(first, "beat");
+    later.at.queued = (asleep.at.queued ?? 0) + 1;
+    const moved = renderFrame(sceneOf([first, asleep, later]), screen(100, 20)).filter((line) => /^ +\d/.test(line));
+    expect(moved.map((line) => Number(line.slice(0, 4)))).toEqual([1, 1, 2]);
     expect(renderFrame(scene, screen(100, 20, true)).join("\n")).toContain("\x1b[36m◑\x1b[39m");
   });
 
-  test("shows live sessions before ended ones, in order of arrival", () => {
+  test("shows live sessions rather than ended ones, the newest first", () => {
     const tracks = [
       trackAt(1, "beat"),
       trackAt(2, "stopped"),
@@ -93,15 +110,15 @@ describe("a frame", () => {
     ];
     const shown = renderFrame(sceneOf(tracks), screen(80, 9)).filter((line) => /^ +\d/.test(line));
     // There is room for four: both live sessions, and the latest two that ended.
-    expect(shown.map((line) => Number(line.slice(0, 4)))).toEqual([1, 3, 4, 5]);
+    expect(shown.map((line) => Number(line.slice(0, 4)))).toEqual([5, 4, 3, 1]);
   });
 
   test("shows the number of hidden sessions if even the live ones do not fit", () => {
     const tracks = Array.from({ length: 50 }, (_, index) => trackAt(index + 1, index < 5 ? "beat" : "queued"));
     const lines = renderFrame(sceneOf(tracks), screen(80, 10));
     expect(lines).toHaveLength(9);
-    expect(lines.slice(3, 8).map((line) => line.trim().split(/ +/)[0])).toEqual(["1", "2", "3", "4", "and"]);
-    expect(lines[7]).toBe("     and 46 more");
+    expect(lines.slice(3, 8).map((line) => line.trim().split(/ +/)[0])).toEqual(["46", "4", "3", "2", "1"]);
+    expect(lines[3]).toBe("     46 newer ones are not shown");
   });
 
   test("shows the time left, the phase, and what Ctrl-C would do", () => {
@@ -115,7 +132,7 @@ describe("a frame", () => {
   test("shows the newest notices, and violations in red", () => {
     const scene = sceneOf([], { notices: ["one", "two", "three", "four"], violations: 2 });
     const plain = renderFrame(scene, screen(120, 30));
-    expect(plain.slice(-4, -1)).toEqual(["two", "three", "four"]);
+    expect(plain.slice(-5, -2)).toEqual(["two", "three", "four"]);
     expect(plain[0]).toContain("serving sessions  violations 2");
     expect(renderFrame(scene, screen(120, 30, true)).join("\n")).toContain("\x1b[31m  violations 2\x1b[39m");
     expect(renderFrame(sceneOf([]), screen(120, 30)).join("\n")).not.toContain("violations");
@@ -155,15 +172,17 @@ describe("a frame of two Environments", () => {
       "",
       "research   a Pod each   queue 1   warm 2   active 3   sleeping 1   served 1/2",
       "   #  pod       steps    opened     beat  tools  stopped",
-      "   1  pod1xyz   ●●●●●●    0.11s    0.81s    2/2    4.10s  $ echo two → two",
       "   2  pod2xyz   ●●●●●○    0.11s    0.81s    0/2           Add up the numbers fr~",
+      "   1  pod1xyz   ●●●●●●    0.11s    0.81s    2/2    4.10s  $ echo two → two",
       "",
       "batch      always-on workers   queue 3   ready 2/3   busy 1   served 0/2",
       "   #  worker    steps   claimed     beat  tools  stopped",
-      "   1  pod1xyz   ●●●○      0.02s    0.81s    0/2           Add up the numbers fr~",
       "   2            ●○○○                        0/2           Add up the numbers fr~",
+      "   1  pod1xyz   ●●●○      0.02s    0.81s    0/2           Add up the numbers fr~",
       "",
+      LEGEND,
       "Ctrl-C ends it in order; watch it at http://127.0.0.1:20001",
+      "look in with: npm run cluster -- kubectl get benv,pods -n berth-demo",
     ]);
   });
 
@@ -181,9 +200,9 @@ describe("a frame of two Environments", () => {
       const count = (some: string[]) => some.filter((line) => /^ +\d/.test(line)).length;
       return [count(lines.slice(0, second)), count(lines.slice(second))];
     };
-    expect(numbers(50, 50)).toEqual([7, 7]);
-    expect(numbers(50, 2)).toEqual([12, 2]);
-    expect(numbers(3, 50)).toEqual([3, 11]);
+    expect(numbers(50, 50)).toEqual([6, 6]);
+    expect(numbers(50, 2)).toEqual([10, 2]);
+    expect(numbers(3, 50)).toEqual([3, 9]);
   });
 });
 

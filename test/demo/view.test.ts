@@ -40,3 +40,18 @@ test("on a terminal, the last picture stays and fits the current size", () => {
   view.close();
   expect(String(out.read() ?? "")).toBe("");
 });
+
+test("a terminal that changes its size gets a clean picture at once", () => {
+  const out = Object.assign(new PassThrough(), { isTTY: true, columns: 100, rows: 24 });
+  const view = new LiveView(out as never, false, () => sceneOf([trackAt(1, "stopped")]));
+  out.read();
+  out.columns = 40;
+  out.emit("resize");
+  const [before = "", picture = ""] = String(out.read()).split("\x1b[H\x1b[J");
+  expect(before).not.toContain("Berth demo");
+  expect(picture).toContain("Berth demo  0:42  serving sessions");
+  view.close();
+  out.read();
+  out.emit("resize");
+  expect(out.read()).toBeNull();
+});
