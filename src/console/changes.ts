@@ -5,7 +5,7 @@ import type { EnvironmentShown, SessionShown } from "./shown.ts";
 export interface Replica {
   readonly identity: string;
   readonly version: string;
-  /** Where the docs are published, without a slash at the end; empty if that is not known. */
+  /** The address of this version's pages, without a slash at the end; empty if it is not known. */
   readonly docsUrl: string;
   /** The number of parts that the Environments are divided into. */
   readonly shards: number;

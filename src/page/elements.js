@@ -12,14 +12,14 @@ export function element(tag, className, ...children) {
 }
 
 /**
- * A link to a page of the docs, or the page's path if it is not known where the docs are published.
+ * A link to a page of the docs, or the page's path if the address of the docs is not known.
  *
- * @param {string} docsUrl @param {string} page without its ending, such as `docs/console` @param {string} text
+ * @param {string} docsUrl @param {string} page such as `docs/console.md` @param {string} text
  */
 export function docsLink(docsUrl, page, text) {
-  if (docsUrl === "") return element("span", "", `${text}: ${page}.md`);
+  if (docsUrl === "") return element("span", "", `${text}: ${page}`);
   const link = document.createElement("a");
-  link.href = `${docsUrl}/${page}.html`;
+  link.href = `${docsUrl}/${page}`;
   link.target = "_blank";
   link.rel = "noreferrer";
   link.textContent = text;

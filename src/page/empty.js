@@ -17,7 +17,7 @@ export function withoutEnvironments({ served, docsUrl }) {
       ),
       command(`kubectl -n ${NAMESPACE} get leases`),
       command(`kubectl -n ${NAMESPACE} port-forward pod/POD ${location.port || "8083"}`),
-      element("p", "", docsLink(docsUrl, "docs/high-availability", "High availability")),
+      element("p", "", docsLink(docsUrl, "docs/high-availability.md", "High availability")),
     ];
   }
   return [
@@ -29,7 +29,7 @@ export function withoutEnvironments({ served, docsUrl }) {
     command("kubectl apply -f environment.yaml"),
     element("p", "", "If you have created one, check that its namespace is one that the operator serves:"),
     command("kubectl get benv --all-namespaces"),
-    element("p", "", docsLink(docsUrl, "docs/quick-start", "Quick start")),
+    element("p", "", docsLink(docsUrl, "docs/quick-start.md", "Quick start")),
   ];
 }
 

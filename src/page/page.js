@@ -49,7 +49,7 @@ function showAll() {
   if (!replica) return;
   const all = inOrder(state.environments.values());
   byId("replica").textContent = `${replica.version}, replica ${replica.identity}`;
-  if (replica.docsUrl !== "") showOnce(byId("docs"), "docs", () => [docsLink(replica.docsUrl, "index", "Docs")]);
+  if (replica.docsUrl !== "") showOnce(byId("docs"), "docs", () => [docsLink(replica.docsUrl, "README.md", "Docs")]);
   summary.show(replica, all, state.sessions.values(), state.nowMs);
   problems.show(all, replica.docsUrl);
   environments.show(all);

@@ -8,12 +8,13 @@ export function berthVersion(): string {
   return manifestText("version") || "unknown";
 }
 
-/** Where this version's docs are published, without a slash at the end; empty while that is not known. */
+/** Where the forge shows this version's pages; empty in a checkout, which doesn't know its forge. A release sets it. */
 export function docsUrl(): string {
-  return manifestText("homepage").replace(/\/+$/, "");
+  const repository = manifestText("repository");
+  return repository === "" ? "" : `${repository}/blob/v${berthVersion()}`;
 }
 
-function manifestText(field: "version" | "homepage"): string {
+function manifestText(field: "version" | "repository"): string {
   const place = PLACES.map((path) => new URL(path, import.meta.url)).find(existsSync);
   const manifest: unknown = place && JSON.parse(readFileSync(place, "utf8"));
   const value = Object(manifest)[field];

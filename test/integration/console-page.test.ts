@@ -114,7 +114,7 @@ describe("the console", () => {
     expect(await problem.locator("h3").textContent()).toBe("✕ KeyRejected Authenticated");
     await problem.getByText("put a valid key into Secret review-key").waitFor();
     expect(await problem.getByRole("link").getAttribute("href")).toBe(
-      "https://docs.example.com/docs/troubleshooting.html",
+      "https://git.example.com/berth/blob/v0.1.0/docs/troubleshooting.md",
     );
     await problem.getByRole("button").click();
     await problem.getByText("Copied").waitFor();
@@ -123,7 +123,7 @@ describe("the console", () => {
     await page.getByText("agents/research: OOMKilled").waitFor();
   });
 
-  test("names the page if it is not known where the docs are", async () => {
+  test("names the page if the address of the docs is not known", async () => {
     await using served = await startConsole({ docsUrl: "" });
     const broken = new StagedSource();
     breakWith(broken, "Unreachable", "no answer");
@@ -177,7 +177,7 @@ describe("the console", () => {
     const { page } = opened;
     await page.getByText("kubectl apply -f environment.yaml").waitFor();
     expect(await page.getByRole("link", { name: "Quick start" }).getAttribute("href")).toBe(
-      "https://docs.example.com/docs/quick-start.html",
+      "https://git.example.com/berth/blob/v0.1.0/docs/quick-start.md",
     );
     expect(await faultsOf(page)).toEqual([]);
     const source = new StagedSource();

@@ -121,6 +121,14 @@ test("a release publishes the chart with the digest of the image that it pushed"
   expect(pushed).toMatchObject({ id: "build", with: { tags: `${image}:${output("names.outputs.version")}` } });
 });
 
+test("a release tells the image where its version's pages are, before it builds it", () => {
+  const steps = stepsOf(workflows.find(({ name }) => name === "release.yml")?.workflow as Workflow);
+  const told = steps.findIndex(({ run }) => run === 'npm pkg set "repository=$GITHUB_SERVER_URL/$GITHUB_REPOSITORY"');
+  const built = steps.findIndex(({ uses = "" }) => uses.startsWith("docker/build-push-action@"));
+  expect(told).toBeGreaterThanOrEqual(0);
+  expect(told).toBeLessThan(built);
+});
+
 test("the workflows run every suite of the project's own gate", async () => {
   const gate = await read(".ci/run");
   const all = workflows.map(({ text }) => text).join("\n");

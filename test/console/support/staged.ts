@@ -82,7 +82,7 @@ export async function startConsole(
     logger: silentLogger,
     identity: "operator_1234abcd",
     version: "0.1.0",
-    docsUrl: "https://docs.example.com",
+    docsUrl: "https://git.example.com/berth/blob/v0.1.0",
     shards: 1,
     ...options,
     clock,
