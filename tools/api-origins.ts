@@ -68,6 +68,6 @@ export const originVariables = (allowed: string) => [
 /** @param shown the allowed origins, for the message */
 export const originRule = (shown: string) => ({
   expression: `!variables.newAddress || (variables.allowedOrigins.size() > 0 ? variables.origins.exists(origin, origin in variables.allowedOrigins) : variables.baseUrl.startsWith('https://') && !(${isInner}))`,
-  message: `the operator may not send keys to spec.api.baseUrl (allowed: ${shown}): mend it, or have its origin named in the chart's value allowedApiOrigins`,
+  message: `the operator may not send keys to spec.api.baseUrl (allowed: ${shown}): fix it, or have its origin named in the chart's value allowedApiOrigins`,
   reason: "Forbidden",
 });

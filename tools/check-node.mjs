@@ -8,10 +8,10 @@ const OLDEST_MAJOR = 24;
 const major = Number(process.versions.node.split(".")[0]);
 if (major < OLDEST_MAJOR) {
   const wants = `Berth needs Node ${OLDEST_MAJOR} or newer; this is Node ${process.versions.node} (${process.execPath}).`;
-  const mend =
+  const fix =
     process.platform === "linux"
       ? "Run it through npm after `npm ci` (without --omit=optional), which brings Node 24 along."
       : `On ${process.platform} no Node comes along: install Node ${OLDEST_MAJOR} (https://nodejs.org) and try again.`;
-  process.stderr.write(`${wants}\n${mend}\n`);
+  process.stderr.write(`${wants}\n${fix}\n`);
   process.exit(1);
 }

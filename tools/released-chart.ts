@@ -82,7 +82,7 @@ export async function writeReleasedChart(release: Release): Promise<string> {
 }
 
 function replaced(text: string, found: RegExp, by: string): string {
-  if (!found.test(text)) throw new Error(`the chart has nothing like ${found} any more: mend tools/released-chart.ts`);
+  if (!found.test(text)) throw new Error(`the chart has nothing like ${found} any more: fix tools/released-chart.ts`);
   return text.replace(found, by);
 }
 

@@ -83,11 +83,11 @@ A condition's reason is one word of this list; Events about a condition carry th
 
 ${table(
   ["Reason", "Condition", "What happened", "What to do"],
-  Object.entries(REASONS).map(([reason, { type, status, description, mend }]) => [
+  Object.entries(REASONS).map(([reason, { type, status, description, fix }]) => [
     code(reason),
     `${type}=${status}`,
     description,
-    mend,
+    fix,
   ]),
 )}
 
@@ -97,11 +97,11 @@ The reason of a session's last Event, of the metric \`berth_sessions_ended_total
 
 ${table(
   ["Reason", "Failed", "What happened", "What to do"],
-  Object.entries(END_REASONS).map(([reason, { failed, description, mend }]) => [
+  Object.entries(END_REASONS).map(([reason, { failed, description, fix }]) => [
     code(reason),
     failed ? "yes" : "no",
     description,
-    mend,
+    fix,
   ]),
 )}
 
@@ -109,7 +109,7 @@ ${table(
 
 ${table(
   ["Reason", "What happened", "What to do"],
-  Object.entries(EVENT_REASONS).map(([reason, { description, mend }]) => [code(reason), description, mend]),
+  Object.entries(EVENT_REASONS).map(([reason, { description, fix }]) => [code(reason), description, fix]),
 )}
 `;
 }

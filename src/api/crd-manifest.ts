@@ -58,7 +58,7 @@ export const PRINTER_COLUMNS = [
     name: "Message",
     type: "string",
     jsonPath: '.status.conditions[?(@.type=="Ready")].message',
-    description: "Why, in words, with the mend.",
+    description: "Why, in words, with the fix.",
     priority: 1,
   },
 ];

@@ -2,7 +2,7 @@
 export interface ReasonInfo {
   readonly description: string;
   /** The fix; "Nothing to do." if nothing is wrong. */
-  readonly mend: string;
+  readonly fix: string;
 }
 
 const NOTHING = "Nothing to do.";
@@ -18,98 +18,98 @@ export const END_REASONS = {
   Completed: {
     failed: false,
     description: "The session's container ended with exit code 0.",
-    mend: NOTHING,
+    fix: NOTHING,
   },
   Failed: {
     failed: true,
     description: "The session's container ended with an exit code other than 0.",
-    mend: "Read the Pod's logs: the code and the last lines are in the Event.",
+    fix: "Read the Pod's logs: the code and the last lines are in the Event.",
   },
   OOMKilled: {
     failed: true,
     description: "The session's container used more memory than its limit and was killed.",
-    mend: "Raise resources.limits.memory of the session container in the template.",
+    fix: "Raise resources.limits.memory of the session container in the template.",
   },
   Killed: {
     failed: true,
     description: "The session's container was killed by a signal that Berth did not send.",
-    mend: "Look at the node's log for what killed it.",
+    fix: "Look at the node's log for what killed it.",
   },
   Evicted: {
     failed: true,
     description:
       "The Pod was evicted: by a node that is short of memory or disk, shuts down or was given a taint, or by somebody's request.",
-    mend: "Set requests that match the use, or disruption: Protect against voluntary evictions.",
+    fix: "Set requests that match the use, or disruption: Protect against voluntary evictions.",
   },
   Preempted: {
     failed: true,
     description: "The Pod made room for one of a higher priority.",
-    mend: "Give the template a priorityClassName, or the cluster more room.",
+    fix: "Give the template a priorityClassName, or the cluster more room.",
   },
   NodeLost: {
     failed: true,
     description: "The node of the Pod stopped answering, or restarted.",
-    mend: "Look at the node; the work item was settled according to onPodFailure.",
+    fix: "Look at the node; the work item was settled according to onPodFailure.",
   },
   DeadlineExceeded: {
     failed: true,
     description: "The Pod reached its deadline, which holds also while no operator runs.",
-    mend: "Raise maxDurationSeconds if sessions may take longer, and see that the operator runs.",
+    fix: "Raise maxDurationSeconds if sessions may take longer, and see that the operator runs.",
   },
   MaxDuration: {
     failed: true,
     description: "The session reached maxDurationSeconds and was stopped.",
-    mend: "Raise maxDurationSeconds if sessions may take longer.",
+    fix: "Raise maxDurationSeconds if sessions may take longer.",
   },
   StartFailed: {
     failed: true,
     description: "The session's program did not start, although its Pod was ready for it.",
-    mend: "The Event holds kubelet's words: mend the image, the command, the mounts or the security context.",
+    fix: "The Event holds kubelet's words: fix the image, the command, the mounts or the security context.",
   },
   NoFirstBeat: {
     failed: true,
     description: "The session's container started but sent no heartbeat within firstBeatTimeoutSeconds.",
-    mend: "See that its Pods reach api.baseUrl, also past NetworkPolicies and proxies, and that the program is a worker that beats by itself, or set lease: Operator.",
+    fix: "See that its Pods reach api.baseUrl, also past NetworkPolicies and proxies, and that the program is a worker that beats by itself, or set lease: Operator.",
   },
   LeaseLost: {
     failed: true,
     description: "The lease of the work item went to somebody else, so the Pod was ended and the item left alone.",
-    mend: "See that no other operator or worker serves the same environment.",
+    fix: "See that no other operator or worker serves the same environment.",
   },
   StoppedByUser: {
     failed: false,
     description: "The work item was stopped from outside, and the Pod with it.",
-    mend: NOTHING,
+    fix: NOTHING,
   },
   EnvironmentDeleted: {
     failed: false,
     description: "The Environment was deleted and deletionGraceSeconds were over.",
-    mend: "Raise deletionGraceSeconds to let sessions end by themselves.",
+    fix: "Raise deletionGraceSeconds to let sessions end by themselves.",
   },
   PodDeleted: {
     failed: true,
     description: "Somebody deleted the Pod while its session ran.",
-    mend: "Find who deletes Pods in this namespace; the work item was settled according to onPodFailure.",
+    fix: "Find who deletes Pods in this namespace; the work item was settled according to onPodFailure.",
   },
   CredentialMissing: {
     failed: true,
     description: "The work item came without a secret of its own, so no Pod was given it.",
-    mend: "Set credential: EnvironmentKey if this environment issues no secrets per item.",
+    fix: "Set credential: EnvironmentKey if this environment issues no secrets per item.",
   },
   HealthCheck: {
     failed: false,
     description: "The work item was a health check: answered without a Pod.",
-    mend: NOTHING,
+    fix: NOTHING,
   },
   UnknownItem: {
     failed: true,
     description: "The work item was of a type that this version of Berth does not know: stopped without a Pod.",
-    mend: "Update Berth.",
+    fix: "Update Berth.",
   },
   Unknown: {
     failed: true,
     description: "The Pod was gone before anybody saw how its session ended.",
-    mend: "Look at the Events of the namespace; the work item was settled.",
+    fix: "Look at the Events of the namespace; the work item was settled.",
   },
 } as const satisfies Record<string, EndReasonInfo>;
 
@@ -135,55 +135,55 @@ export const EVENT_REASONS = {
   SessionStarted: {
     warning: false,
     description: "A session's program is running.",
-    mend: NOTHING,
+    fix: NOTHING,
   },
   SessionAsleep: {
     warning: false,
     description: "A work item ended, and its session sleeps in its Pod until the next one.",
-    mend: NOTHING,
+    fix: NOTHING,
   },
   SleepEnded: {
     warning: false,
     description: "A sleeping session's Pod is deleted, for the reason in the message.",
-    mend: "Raise workspace.sleepSeconds or maxSleeping to keep sleeping Pods longer. Set workspace.type: PerSession to keep files without a Pod.",
+    fix: "Raise workspace.sleepSeconds or maxSleeping to keep sleeping Pods longer. Set workspace.type: PerSession to keep files without a Pod.",
   },
   ScaledUp: {
     warning: false,
     description: "Workers were added, for the reason in the message.",
-    mend: NOTHING,
+    fix: NOTHING,
   },
   ScaledDown: {
     warning: false,
     description: "Workers were removed, for the reason in the message.",
-    mend: NOTHING,
+    fix: NOTHING,
   },
   WorkerEndedWhileBusy: {
     warning: true,
     description: "A worker that was last seen busy ended: its session was cut off.",
-    mend: "The message says how it ended: look for who deletes or evicts Pods, for memory limits, and for workers that end by themselves.",
+    fix: "The message says how it ended: look for who deletes or evicts Pods, for memory limits, and for workers that end by themselves.",
   },
   ProtectionFailing: {
     warning: true,
     description:
       "The disruption budget over running sessions could not be written: they run, and may be evicted although disruption is Protect.",
-    mend: "Give the operator permission to create, patch and delete PodDisruptionBudgets in this namespace; the message has the API server's words.",
+    fix: "Give the operator permission to create, patch and delete PodDisruptionBudgets in this namespace; the message has the API server's words.",
   },
   WorkspaceExpired: {
     warning: false,
     description: "The volume of a session was deleted: no Pod had used it for workspace.retainSeconds.",
-    mend: "Raise workspace.retainSeconds to keep volumes longer.",
+    fix: "Raise workspace.retainSeconds to keep volumes longer.",
   },
   WorkspaceFailing: {
     warning: true,
     description:
       "Volumes of sessions could not be listed, marked or deleted: sessions are served, and volumes may be kept longer than workspace.retainSeconds.",
-    mend: "Set the chart's rbac.workspaces=true, which gives the operator permission for PersistentVolumeClaims; the message has the API server's words.",
+    fix: "Set the chart's rbac.workspaces=true, which gives the operator permission for PersistentVolumeClaims; the message has the API server's words.",
   },
   DrainGivenUp: {
     warning: true,
     description:
       "An Environment went 60 s after deletionGraceSeconds although items of it were not settled: their leases end by themselves.",
-    mend: "Look at the Events before it for what kept them: an unreachable Work API, a key that was deleted first, a node that does not answer.",
+    fix: "Look at the Events before it for what kept them: an unreachable Work API, a key that was deleted first, a node that does not answer.",
   },
 } as const satisfies Record<string, EventReasonInfo>;
 

@@ -20,7 +20,7 @@ const condition = z
     type: z.string().max(MAX_TYPE).meta({ description: "What the condition is about." }),
     status: z.enum(["True", "False", "Unknown"]).meta({ description: "Whether it is so." }),
     reason: z.string().min(1).max(MAX_REASON).meta({ description: "Why, in one word of a closed list." }),
-    message: z.string().max(MAX_CONDITION_MESSAGE).meta({ description: "Why, in words for a person, with the mend." }),
+    message: z.string().max(MAX_CONDITION_MESSAGE).meta({ description: "Why, in words for a person, with the fix." }),
     lastTransitionTime: time("Since when the status is what it is."),
     observedGeneration: z.int().min(0).meta({ description: "Generation of the spec that the condition speaks of." }),
   })

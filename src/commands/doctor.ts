@@ -27,7 +27,7 @@ export function addDoctor(program: Command, invocation: Invocation): void {
   const command = program
     .command("doctor")
     .usage("[-n <namespace>]... [--check-key] [flags]")
-    .description("Check a cluster, its operator and its Environments, and say what to mend.")
+    .description("Check a cluster, its operator and its Environments, and say what to fix.")
     .option(
       "-n, --namespace <name>",
       "Namespace whose Environments are looked at; repeat it (default: all, or that of the context).",

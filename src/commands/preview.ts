@@ -21,7 +21,7 @@ export interface OperatorFacts {
 export interface Finding {
   readonly reason: ConditionReason;
   readonly message: string;
-  readonly mend: string;
+  readonly fix: string;
 }
 
 /** The objects that an operator would create for an Environment, or why it would refuse it. */
@@ -81,5 +81,5 @@ export function isEnvironment(manifest: unknown): boolean {
 }
 
 function finding(reason: ConditionReason, message: string): Finding {
-  return { reason, message, mend: REASONS[reason].mend };
+  return { reason, message, fix: REASONS[reason].fix };
 }

@@ -65,21 +65,21 @@ export interface CheckResult {
   readonly status: CheckStatus;
   readonly message: string;
   /** How to fix it; null if nothing is wrong. */
-  readonly mend: string | null;
+  readonly fix: string | null;
 }
 
 /** Creates results of one check for one object. */
 export function resultsOf(check: CheckId, about: string) {
   return {
-    pass: (message: string): CheckResult => ({ check, about, status: "pass", message, mend: null }),
-    warn: (message: string, mend: string): CheckResult => ({ check, about, status: "warn", message, mend }),
-    fail: (message: string, mend: string): CheckResult => ({ check, about, status: "fail", message, mend }),
+    pass: (message: string): CheckResult => ({ check, about, status: "pass", message, fix: null }),
+    warn: (message: string, fix: string): CheckResult => ({ check, about, status: "warn", message, fix }),
+    fail: (message: string, fix: string): CheckResult => ({ check, about, status: "fail", message, fix }),
     skip: (needs: string): CheckResult => ({
       check,
       about,
       status: "skip",
       message: `not checked: needs ${needs}`,
-      mend: null,
+      fix: null,
     }),
   };
 }

@@ -28,11 +28,11 @@ export async function checkApiServer(kube: KubeClient): Promise<CheckResult> {
     return isRecord(version) ? versionResult(version, results) : results.fail(...NO_API_SERVER);
   } catch (error) {
     if (isForbidden(error)) return results.skip("get /version (role system:public-info-viewer)");
-    return results.fail(errorText(error), mendOf(error));
+    return results.fail(errorText(error), fixFor(error));
   }
 }
 
-function mendOf(error: unknown): string {
+function fixFor(error: unknown): string {
   if (hasNoCredentials(error)) {
     return "Log in anew, and see that what the kubeconfig's user has for credentials is there: its plug-in (exec) in PATH, its token's file.";
   }

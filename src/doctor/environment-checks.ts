@@ -34,7 +34,7 @@ export function checkSpec(raw: { metadata: { namespace?: string; name?: string }
   const results = resultsOf("spec", aboutEnvironment(raw));
   const parsed = parseEnvironment(raw);
   if (!parsed.ok) {
-    return { environment: null, result: results.fail(invalidSpecMessage(parsed.problems), REASONS.InvalidSpec.mend) };
+    return { environment: null, result: results.fail(invalidSpecMessage(parsed.problems), REASONS.InvalidSpec.fix) };
   }
   return { environment: parsed.environment, result: results.pass("it fits the schema") };
 }
@@ -45,12 +45,12 @@ export function checkConditions(environment: Environment): CheckResult[] {
   const { status, metadata } = environment;
   const ready = findCondition(status?.conditions, "Ready");
   if (!ready) {
-    const mend = "Wait a moment; if it stays so, see that an operator runs that serves this namespace.";
-    return [results.fail("no operator has looked at it yet", mend)];
+    const fix = "Wait a moment; if it stays so, see that an operator runs that serves this namespace.";
+    return [results.fail("no operator has looked at it yet", fix)];
   }
   if (ready.observedGeneration < metadata.generation) {
-    const mend = "Wait a moment; if it stays so, see whether the operator runs.";
-    return [results.warn("the conditions speak of an earlier spec", mend)];
+    const fix = "Wait a moment; if it stays so, see whether the operator runs.";
+    return [results.warn("the conditions speak of an earlier spec", fix)];
   }
   const others = (status?.conditions ?? []).filter((condition) => isTrouble(condition) && condition !== ready);
   const own = isGood(ready) ? [] : [ready];
@@ -58,10 +58,8 @@ export function checkConditions(environment: Environment): CheckResult[] {
   if (shown.length === 0) return [results.pass(`Ready: ${ready.message}`)];
   return shown.map((condition) => {
     const message = `${condition.type}=${condition.status} ${condition.reason}: ${condition.message}`;
-    const mend = mendOf(condition.reason);
-    return condition === ready && isWarning(condition.reason)
-      ? results.fail(message, mend)
-      : results.warn(message, mend);
+    const fix = fixFor(condition.reason);
+    return condition === ready && isWarning(condition.reason) ? results.fail(message, fix) : results.warn(message, fix);
   });
 }
 
@@ -76,8 +74,8 @@ function isWarning(reason: string): boolean {
   return !Object.hasOwn(REASONS, reason) || eventType(reason as ConditionReason) === "Warning";
 }
 
-function mendOf(reason: string): string {
-  return Object.hasOwn(REASONS, reason) ? REASONS[reason as ConditionReason].mend : "See docs/troubleshooting.md.";
+function fixFor(reason: string): string {
+  return Object.hasOwn(REASONS, reason) ? REASONS[reason as ConditionReason].fix : "See docs/troubleshooting.md.";
 }
 
 /** Whether the environment key exists where the spec says. Also returns the key if the user may read it. */
@@ -92,7 +90,7 @@ export async function checkKey(
   if (reading.ok) return { key: reading.key, result: results.pass(`key ${ref.key} of Secret ${ref.name} is there`) };
   const { reason, message } = reading.verdict;
   if (reason === "KeySecretUnreadable") return { key: null, result: results.skip(`get secrets in ${namespace}`) };
-  return { key: null, result: results.fail(message, REASONS[reason].mend) };
+  return { key: null, result: results.fail(message, REASONS[reason].fix) };
 }
 
 /** How warm Pods wait, and why; null if the operator has not reported it. */
@@ -121,14 +119,14 @@ export async function checkDryRun(kube: KubeClient, environment: Environment, po
   const results = resultsOf("template", aboutEnvironment(environment));
   const { name, namespace } = environment.metadata;
   const verdict = await checkTemplate(kube, name, templateOf(environment), policy);
-  const { mend } = REASONS[verdict.reason];
-  if (verdict.reason === "AcceptedWithWarning") return results.warn(verdict.message, mend);
+  const { fix } = REASONS[verdict.reason];
+  if (verdict.reason === "AcceptedWithWarning") return results.warn(verdict.message, fix);
   if (verdict.accepted) return results.pass(verdict.message);
   // The permission is missing for the user of this command, not for the operator.
   if (verdict.reason === "TemplateUnchecked" && / cannot create resource "pods"/.test(verdict.message)) {
     return results.skip(`create pods in ${namespace} (for a dry run)`);
   }
-  return results.fail(`${verdict.reason}: ${verdict.message}`, mend);
+  return results.fail(`${verdict.reason}: ${verdict.message}`, fix);
 }
 
 /** The operator's network settings, as far as its flags show them. */
@@ -157,11 +155,11 @@ export async function checkNetworkPolicy(
   if (environment.spec.network.policy === "None") return results.pass("none is wanted (network.policy: None)");
   const policy = policyName(name);
   const found = await look(() => kube.get(NETWORK_POLICIES, { namespace, name: policy }));
-  if (found.is === "absent") return results.fail(`NetworkPolicy ${policy} is not there`, REASONS.PolicyFailing.mend);
+  if (found.is === "absent") return results.fail(`NetworkPolicy ${policy} is not there`, REASONS.PolicyFailing.fix);
   if (found.is !== "seen") return unseen(results, found, `get networkpolicies in ${namespace}`);
   const known = facts && { ...facts, dns: dnsOf(facts, found.value) };
   const wanted = known && pods ? renderNetworkPolicy(environment, known, addressesTold(pods)) : null;
   if (wanted === null) return results.pass(`NetworkPolicy ${policy} is there; its rules were not compared`);
   if (isAsWanted(found.value, wanted)) return results.pass(`NetworkPolicy ${policy} is as the spec wants it`);
-  return results.fail(`NetworkPolicy ${policy} is not as the spec wants it`, REASONS.PolicyFailing.mend);
+  return results.fail(`NetworkPolicy ${policy} is not as the spec wants it`, REASONS.PolicyFailing.fix);
 }

@@ -41,8 +41,8 @@ export function checkReplicas(operator: InstalledOperator): CheckResult {
   const count = `${available} of ${wanted} replicas are available`;
   const where = `kubectl -n ${operator.namespace} describe deployment ${metadata.name}`;
   if (wanted === 0) {
-    const mend = `Scale it up again: kubectl -n ${operator.namespace} scale deployment ${metadata.name} --replicas 1`;
-    return results.fail("it is scaled to nothing, as berth uninstall leaves it", mend);
+    const fix = `Scale it up again: kubectl -n ${operator.namespace} scale deployment ${metadata.name} --replicas 1`;
+    return results.fail("it is scaled to nothing, as berth uninstall leaves it", fix);
   }
   if (available === 0) return results.fail(count, `Look at its Pods and their logs: ${where}`);
   if (available < wanted) return results.warn(count, `Look at its Pods: ${where}`);
@@ -56,12 +56,12 @@ export function checkVersion(operator: InstalledOperator, version: string): Chec
   const [named = ""] = operator.image.split("@");
   const tag = /:([^/:]+)$/.exec(named)?.[1];
   const running = tag ?? operator.deployment.metadata.labels?.["app.kubernetes.io/version"] ?? "unknown";
-  const mend = `Use the berth of its image: kubectl -n ${operator.namespace} exec deploy/${operator.deployment.metadata.name} -- node /app/bin/berth.mjs doctor; or upgrade the operator.`;
+  const fix = `Use the berth of its image: kubectl -n ${operator.namespace} exec deploy/${operator.deployment.metadata.name} -- node /app/bin/berth.mjs doctor; or upgrade the operator.`;
   if (operator.settings === null) {
-    return results.warn(`its flags are not those of Berth ${version} (image ${operator.image})`, mend);
+    return results.warn(`its flags are not those of Berth ${version} (image ${operator.image})`, fix);
   }
   if (running === version) return results.pass(`it is ${version}, as this build`);
-  return results.warn(`its image is ${operator.image}, and this build is ${version}`, mend);
+  return results.warn(`its image is ${operator.image}, and this build is ${version}`, fix);
 }
 
 /** Whether a replica is active: the Lease, or the Lease of every shard, is held and was renewed. */

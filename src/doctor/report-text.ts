@@ -18,11 +18,11 @@ export function reportText({ berth, server, counts, checks }: DoctorReport, pain
   return `${parts.join("\n")}\n${fail > 0 ? paint.bad(summary) : summary}\n`;
 }
 
-function resultText({ check, status, message, mend }: CheckResult, paint: Paint): string {
+function resultText({ check, status, message, fix }: CheckResult, paint: Paint): string {
   const word = colourOf(status, paint)(WORDS[status].padEnd(WORD_WIDTH));
   const text = oneLine(message);
   const line = `  ${word} ${check.padEnd(CHECK_WIDTH)} ${status === "skip" ? paint.faint(text) : text}\n`;
-  return mend === null ? line : `${line}${INDENT}${paint.faint(`-> ${oneLine(mend)}`)}\n`;
+  return fix === null ? line : `${line}${INDENT}${paint.faint(`-> ${oneLine(fix)}`)}\n`;
 }
 
 function colourOf(status: CheckStatus, paint: Paint): (text: string) => string {

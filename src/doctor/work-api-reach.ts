@@ -48,11 +48,11 @@ export async function checkWorkApiReach(
     if (answer.status === UNAUTHORIZED && answer.isOfApi) {
       return results.pass(`${baseUrl} answers this machine: ${refused}, as it should be`);
     }
-    return results.warn(`${baseUrl} answers this machine with ${refused}${sourceText(answer)}`, mendOf(answer));
+    return results.warn(`${baseUrl} answers this machine with ${refused}${sourceText(answer)}`, fixFor(answer));
   } catch (error) {
     if (!(error instanceof WorkApiError)) throw error;
     const reason = reasonOfKind(error.kind);
-    return results.warn(`from this machine: ${errorText(error)}`, `${REASONS[reason].mend} ${TRY_IN_POD}`);
+    return results.warn(`from this machine: ${errorText(error)}`, `${REASONS[reason].fix} ${TRY_IN_POD}`);
   }
 }
 
@@ -61,7 +61,7 @@ function sourceText({ isOfApi, isWebPage }: UnkeyedAnswer): string {
   return isWebPage ? ", a web page" : ", and not in the words of the Work API";
 }
 
-function mendOf({ isOfApi }: UnkeyedAnswer): string {
+function fixFor({ isOfApi }: UnkeyedAnswer): string {
   return isOfApi
     ? `The Work API can be reached, and is in trouble or busy: run it again. ${TRY_IN_POD}`
     : `Check spec.api.baseUrl, and whether a proxy or a login page answers in its place. ${TRY_IN_POD}`;

@@ -36,7 +36,7 @@ export interface Explanation {
   /** Why it ended, or why it waits; null if there is no reason. */
   readonly reason: EndReason | ConditionReason | null;
   readonly sentence: string;
-  readonly mend: string;
+  readonly fix: string;
 }
 
 const NOTHING = "Nothing to do.";
@@ -91,8 +91,8 @@ function newest<T>(all: readonly T[], at: (each: T) => string | undefined): T | 
 
 function ended(reason: EndReason, message: string, traces: Traces): Explanation {
   const words = [`It ended as ${reason}: ${wordsOf(reason, message)}`, sleepEnd(traces), nextMessage(traces)];
-  const { mend } = END_REASONS[reason];
-  return { standing: "ended", reason, sentence: words.filter((each) => each !== null).join(" "), mend };
+  const { fix } = END_REASONS[reason];
+  return { standing: "ended", reason, sentence: words.filter((each) => each !== null).join(" "), fix };
 }
 
 function wordsOf(reason: EndReason, message: string): string {
@@ -113,8 +113,8 @@ function asleep({ metadata, spec }: Pod, reason: EndReason | undefined, message:
     ...(reason === undefined ? [] : [`Its last work item ended as ${reason}: ${wordsOf(reason, message)}`]),
     "Its next message finds the same Pod and the same files.",
   ];
-  const mend = reason === undefined ? NOTHING : END_REASONS[reason].mend;
-  return { standing: "asleep", reason: reason ?? null, sentence: words.join(" "), mend };
+  const fix = reason === undefined ? NOTHING : END_REASONS[reason].fix;
+  return { standing: "asleep", reason: reason ?? null, sentence: words.join(" "), fix };
 }
 
 /** Why the session's last Pod was not kept any longer; null: a newer one ended, or the Event is gone. */
@@ -143,8 +143,8 @@ function nextMessage({ environments: [environment, ...others] }: Traces): string
 function ofClaim({ pod: name, turn, journal }: ClaimTrace, pod: Pod | undefined, traces: Traces): Explanation {
   const blocked = blockedReason(traces.environments);
   const settling = blocked
-    ? { reason: blocked.reason, mend: blocked.mend }
-    : { reason: null, mend: "Wait: the operator settles it. If it stays so, run berth doctor." };
+    ? { reason: blocked.reason, fix: blocked.fix }
+    : { reason: null, fix: "Wait: the operator settles it. If it stays so, run berth doctor." };
   if (!pod) {
     return {
       standing: "ending",
@@ -159,7 +159,7 @@ function ofClaim({ pod: name, turn, journal }: ClaimTrace, pod: Pod | undefined,
       const since = new Date(state.startedAtMs).toISOString();
       const as = ownTurn === undefined ? "" : `, as turn ${ownTurn}`;
       const sentenceText = `It runs in Pod ${name} on node ${pod.spec.nodeName}, since ${since}${as}.`;
-      return { standing: "running", reason: null, sentence: sentenceText, mend: NOTHING };
+      return { standing: "running", reason: null, sentence: sentenceText, fix: NOTHING };
     }
     case "ended":
       return {
@@ -188,13 +188,13 @@ function ofItem({ item, environment }: ItemTrace, traces: Traces): Explanation {
       const blocked = blockedReason([environment]);
       if (blocked) {
         const words = `It waits in the queue, because Environment ${name} does not serve: ${blocked.reason}: ${blocked.message}`;
-        return { standing: "waiting", reason: blocked.reason, sentence: words, mend: blocked.mend };
+        return { standing: "waiting", reason: blocked.reason, sentence: words, fix: blocked.fix };
       }
       return {
         standing: "waiting",
         reason: null,
         sentence: `It waits in the queue of Environment ${name}, which serves.${sleeper ? ` It sleeps in Pod ${sleeper.metadata.name}, which serves it next.` : ""}`,
-        mend: `Wait; if it stays, see the Environment's conditions and numbers: kubectl -n ${namespace} describe benv ${name}`,
+        fix: `Wait; if it stays, see the Environment's conditions and numbers: kubectl -n ${namespace} describe benv ${name}`,
       };
     }
     case "starting":
@@ -208,7 +208,7 @@ function ofItem({ item, environment }: ItemTrace, traces: Traces): Explanation {
         standing: item.state === "active" ? "running" : item.state === "starting" ? "starting" : "ending",
         reason: null,
         sentence: `The Work API says that work item ${item.id} is ${item.state}; it is served by ${who}.`,
-        mend: isWorkers ? NOTHING : "See that no other operator or worker serves the same environment.",
+        fix: isWorkers ? NOTHING : "See that no other operator or worker serves the same environment.",
       };
     }
     case "stopped": {
@@ -217,7 +217,7 @@ function ofItem({ item, environment }: ItemTrace, traces: Traces): Explanation {
         standing: "ended",
         reason: null,
         sentence: `Work item ${item.id} was stopped at ${item.stopped_at ?? "an unknown time"}; its Pod and Events are gone${kept ? ` (${kept})` : ""}.`,
-        mend: "To see more next time, raise retainFinishedSeconds and retainFailedSeconds, and keep the operator's log.",
+        fix: "To see more next time, raise retainFinishedSeconds and retainFailedSeconds, and keep the operator's log.",
       };
     }
   }
@@ -229,19 +229,19 @@ function ofPod(pod: Pod, traces: Traces): Explanation {
   const state = readPodState(pod);
   if (isAsleep(pod)) {
     const words = [`It slept in Pod ${name}, which is being deleted.`, nextMessage(traces) ?? ""];
-    return { standing: "ended", reason: null, sentence: words.join(" ").trimEnd(), mend: NOTHING };
+    return { standing: "ended", reason: null, sentence: words.join(" ").trimEnd(), fix: NOTHING };
   }
   if (labels?.[LABEL_PHASE] === "parked") {
     const ready = state.is === "parked" ? WAITS[parkingOf(pod)] : "gets ready to wait for a session";
-    return { standing: "parked", reason: null, sentence: `Pod ${name} serves no session: it ${ready}.`, mend: NOTHING };
+    return { standing: "parked", reason: null, sentence: `Pod ${name} serves no session: it ${ready}.`, fix: NOTHING };
   }
   if (state.is === "running") {
     const since = new Date(state.startedAtMs).toISOString();
-    return { standing: "running", reason: null, sentence: `Pod ${name} runs since ${since}.`, mend: NOTHING };
+    return { standing: "running", reason: null, sentence: `Pod ${name} runs since ${since}.`, fix: NOTHING };
   }
   const words = state.is === "ended" ? `its container is over (${state.end.cause})` : "its container does not run";
-  const mend = "Read its Events; whether the operator has settled it, --check-key tells.";
-  return { standing: "ending", reason: null, sentence: `Pod ${name} has no record of a claim, and ${words}.`, mend };
+  const fix = "Read its Events; whether the operator has settled it, --check-key tells.";
+  return { standing: "ending", reason: null, sentence: `Pod ${name} has no record of a claim, and ${words}.`, fix };
 }
 
 function unknown({ asked, looked }: Traces): Explanation {
@@ -258,19 +258,19 @@ function unknown({ asked, looked }: Traces): Explanation {
     standing: "unknown",
     reason: null,
     sentence: parts.join(" "),
-    mend: "Compare the id with the console, ask the Work API with --check-key, look in other namespaces, and search the operator's log for the id.",
+    fix: "Compare the id with the console, ask the Work API with --check-key, look in other namespaces, and search the operator's log for the id.",
   };
 }
 
 /** Why an Environment does not serve, according to its own conditions. */
 function blockedReason(
   environments: readonly Environment[],
-): { readonly reason: ConditionReason; readonly message: string; readonly mend: string } | null {
+): { readonly reason: ConditionReason; readonly message: string; readonly fix: string } | null {
   for (const { status } of environments) {
     const ready = findCondition(status?.conditions, "Ready");
     if (!ready || isGood(ready) || !Object.hasOwn(REASONS, ready.reason)) continue;
     const reason = ready.reason as ConditionReason;
-    return { reason, message: ready.message, mend: REASONS[reason].mend };
+    return { reason, message: ready.message, fix: REASONS[reason].fix };
   }
   return null;
 }

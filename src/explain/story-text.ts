@@ -38,8 +38,8 @@ function lineOf({ at, what, source, message }: Entry, paint: Paint): string {
   return `${paint.faint(time)}  ${what.padEnd(WHAT_WIDTH)}${paint.faint(source.padEnd(SOURCE_WIDTH + 1))}${oneLine(message)}\n`;
 }
 
-function explanationText({ standing, sentence, mend }: Explanation, paint: Paint): string {
-  return `${colourOf(standing, paint)(oneLine(sentence))}\n-> ${oneLine(mend)}\n`;
+function explanationText({ standing, sentence, fix }: Explanation, paint: Paint): string {
+  return `${colourOf(standing, paint)(oneLine(sentence))}\n-> ${oneLine(fix)}\n`;
 }
 
 function colourOf(standing: Explanation["standing"], paint: Paint): (text: string) => string {

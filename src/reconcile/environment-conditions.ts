@@ -168,5 +168,5 @@ export function invalidSpecMessage(problems: readonly string[]): string {
 
 /** The message of `OriginNotAllowed`. `berth template` uses it too. */
 export function originNotAllowedMessage(baseUrl: string): string {
-  return `the operator may not send keys to ${baseUrl}: mend spec.api.baseUrl, or start the operator with ${baseUrl} in --allowed-api-origins`;
+  return `the operator may not send keys to ${baseUrl}: fix spec.api.baseUrl, or start the operator with ${baseUrl} in --allowed-api-origins`;
 }

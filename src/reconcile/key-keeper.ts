@@ -144,7 +144,7 @@ export async function readEnvironmentKey(
     if (isNotFound(error)) {
       return lasting(
         "KeySecretMissing",
-        `Secret ${ref.name} is not in namespace ${namespace}: create it, or mend spec.api.keySecretRef.name`,
+        `Secret ${ref.name} is not in namespace ${namespace}: create it, or fix spec.api.keySecretRef.name`,
       );
     }
     const fix = isForbidden(error)

@@ -284,7 +284,7 @@ function fixFor(error: unknown, words: string, namespace: string): string {
     return `give the operator permission to get, create, patch and delete NetworkPolicies in namespace ${namespace}, or set network.policy: None`;
   }
   if (isForbidden(error)) return "have the policy of the cluster changed that refuses it, or set network.policy: None";
-  if (isInvalid(error)) return "mend spec.network.egress";
+  if (isInvalid(error)) return "fix spec.network.egress";
   return "it is tried again";
 }
 

@@ -92,11 +92,11 @@ function refused(
     };
   }
   if (isForbidden(error) || isPolicy(error)) {
-    const message = `Pods of ${field} are refused by a policy of the cluster: ${words}; mend the template, or have the policy changed`;
+    const message = `Pods of ${field} are refused by a policy of the cluster: ${words}; fix the template, or have the policy changed`;
     return { ...verdict, reason: "AdmissionRefused", message };
   }
   if (isBadRequest(error) || isInvalid(error)) {
-    return { ...verdict, reason: "Refused", message: `mend ${field}: ${words}` };
+    return { ...verdict, reason: "Refused", message: `fix ${field}: ${words}` };
   }
   const message = `the template could not be checked yet, it is tried again: ${words}`;
   return { ...verdict, reason: "TemplateUnchecked", message };

@@ -148,7 +148,7 @@ function failureMeaning(context: CallContext, failure: HttpFailure): string {
     case "too-large":
       return `the answer is larger than any of this API; check spec.api.baseUrl (${context.origin})`;
     case "inner-address":
-      return `the operator may not send keys to ${context.origin} (${causeText(context, failure)}): mend spec.api.baseUrl, or start the operator with ${context.origin} in --allowed-api-origins`;
+      return `the operator may not send keys to ${context.origin} (${causeText(context, failure)}): fix spec.api.baseUrl, or start the operator with ${context.origin} in --allowed-api-origins`;
     case "network":
       return `the connection to ${context.origin} failed${sent} (${causeText(context, failure)})${networkHint(failure)}`;
   }

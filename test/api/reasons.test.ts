@@ -11,16 +11,13 @@ describe("the lists of reasons", () => {
     (reason, info) => {
       expect(reason).toMatch(/^[A-Z][A-Za-z]+$/);
       expect(info.description).toMatch(/^[A-Z].*[^.]\.$/);
-      expect(info.mend).toMatch(/^.+[^.]\.$/);
+      expect(info.fix).toMatch(/^.+[^.]\.$/);
     },
   );
 
-  test.each(Object.entries(REASONS))(
-    "%s has a fix exactly when its status is not good",
-    (_, { type, status, mend }) => {
-      if (!isGood({ type, status }) && status !== "Unknown") expect(mend).not.toBe("Nothing to do.");
-    },
-  );
+  test.each(Object.entries(REASONS))("%s has a fix exactly when its status is not good", (_, { type, status, fix }) => {
+    if (!isGood({ type, status }) && status !== "Unknown") expect(fix).not.toBe("Nothing to do.");
+  });
 
   test("has a good reason for every condition", () => {
     const good = Object.values(REASONS)
@@ -47,7 +44,7 @@ describe("the lists of reasons", () => {
   });
 
   test("has a fix for every Warning", () => {
-    const idle = Object.entries(all).filter(([, { mend }]) => mend === "Nothing to do.");
+    const idle = Object.entries(all).filter(([, { fix }]) => fix === "Nothing to do.");
     expect(idle.filter(([reason]) => eventType(reason as EventReason) === "Warning")).toEqual([]);
   });
 

@@ -66,8 +66,8 @@ describe("berth check", () => {
   });
 
   test("exits with 1 and prints the problem in both formats", async () => {
-    const report = { ...FINE, ok: false, problem: "mend it" };
-    const err = "berth: mend it\n";
+    const report = { ...FINE, ok: false, problem: "fix it" };
+    const err = "berth: fix it\n";
     expect(await reported(report, "-o", "json")).toEqual({ code: 1, out: jsonText(report), err });
     expect(await reported(report)).toEqual({ code: 1, out: "", err });
   });

@@ -173,7 +173,7 @@ describe("berth template refuses with the messages of the operator's conditions"
         {
           reason: "TemplateForbidden",
           message: expect.stringContaining("runtimeClassName gvisor"),
-          mend: expect.stringMatching(/^Remove the field/),
+          fix: expect.stringMatching(/^Remove the field/),
         },
       ],
     });

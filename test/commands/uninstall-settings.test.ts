@@ -78,9 +78,9 @@ describe("berth uninstall", () => {
   });
 
   test("also writes the report after a failure, and exits with 1 and the problem in both formats", async () => {
-    const report = { ...REPORT, ok: false, released: [], problem: "mend it" };
+    const report = { ...REPORT, ok: false, released: [], problem: "fix it" };
     const commands = { uninstall: async () => report };
-    const err = "berth: mend it\n";
+    const err = "berth: fix it\n";
     expect(await cliRun(["uninstall", "-o", "json"], { commands })).toEqual({ code: 1, out: jsonText(report), err });
     expect(await cliRun(["uninstall"], { commands })).toEqual({ code: 1, out: "", err });
   });

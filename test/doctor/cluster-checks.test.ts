@@ -31,15 +31,15 @@ describe("the API server", () => {
     [0, "fail", /this machine reaches it/],
     [401, "fail", /Log in anew/],
     [403, "skip", null],
-  ])("that answers with %s: %s", async (status, expected, mend) => {
+  ])("that answers with %s: %s", async (status, expected, fix) => {
     const result = await checkApiServer(
       apiServerWith(() => {
         throw new KubeApiError("GET /version: it said no", { status });
       }),
     );
     expect(result.status).toBe(expected);
-    if (mend === null) expect(result.message).toMatch(/^not checked: needs get \/version/);
-    else expect(result.mend).toMatch(mend);
+    if (fix === null) expect(result.message).toMatch(/^not checked: needs get \/version/);
+    else expect(result.fix).toMatch(fix);
   });
 
   test.each([
@@ -60,7 +60,7 @@ describe("the API server", () => {
     const result = await checkApiServer(kube);
     await kube.close();
     await rm(folder, { recursive: true });
-    expect(result).toMatchObject({ status: "fail", mend: expect.stringMatching(/^Log in anew, .*plug-in/) });
+    expect(result).toMatchObject({ status: "fail", fix: expect.stringMatching(/^Log in anew, .*plug-in/) });
     expect(result.message).toMatch(message);
     expect(result.message).not.toMatch(/log in again.*log in again/);
   });

@@ -26,7 +26,7 @@ test("how warm Pods wait is well, unless waiting in a shell failed", () => {
   ).toMatchObject({
     status: "warn",
     message: "Key: the image has no /bin/sh; sessions start slower with a key",
-    mend: expect.stringContaining("parking: Key"),
+    fix: expect.stringContaining("parking: Key"),
   });
 });
 
@@ -38,10 +38,10 @@ test("how sessions sleep is well, unless they were to sleep and can't", () => {
   expect(checkSleep(environment(undefined, { enabled: false, message }))).toMatchObject({
     status: "warn",
     message,
-    mend: "Fix the cause. Or set spec.sessions.workspace.sleepSeconds: 0.",
+    fix: "Fix the cause. Or set spec.sessions.workspace.sleepSeconds: 0.",
   });
   const failed = environment(undefined, { enabled: false, message, failure: "a policy denies the request" });
-  expect(checkSleep(failed)?.mend).toMatch(/^Fix the cause, then change the spec: /);
+  expect(checkSleep(failed)?.fix).toMatch(/^Fix the cause, then change the spec: /);
 });
 
 test("the dry run creates a Pod that waits as the operator's Pods do", async () => {

@@ -96,7 +96,7 @@ describe("the Pods of the cluster's DNS", () => {
     expect(await check(() => [])).toMatchObject({
       status: "warn",
       message: "no Pod has the namespace and label of kube-system/k8s-app=kube-dns or dns/app=coredns",
-      mend: expect.stringContaining("clusterDns.pods"),
+      fix: expect.stringContaining("clusterDns.pods"),
     });
   });
 

@@ -51,7 +51,7 @@ test("a Pod that does not get ready in time is stuck, for the kubelet's reason",
     status: "fail",
     message:
       "Pod berth-research-x did not get ready within prepareTimeoutSeconds: ImagePullBackOff: Back-off pulling image",
-    mend: "kubectl -n agents describe pod berth-research-x",
+    fix: "kubectl -n agents describe pod berth-research-x",
   });
 });
 

@@ -40,7 +40,7 @@ describe("the rights of an operator", () => {
       status: "warn",
       message:
         "service account berth-system/berth-operator may not create pods/attach in namespace batch: Pods can't wait in a shell or in their program, so Environments that don't set parking use Key",
-      mend: "Set the chart's rbac.attach=true, unless this is intended.",
+      fix: "Set the chart's rbac.attach=true, unless this is intended.",
     });
   });
 
@@ -48,7 +48,7 @@ describe("the rights of an operator", () => {
     expect(await check("get pods/log in agents")).toMatchObject({
       status: "warn",
       message: expect.stringMatching(/may not get pods\/log in namespace agents: after a lost connection/),
-      mend: "Set the chart's rbac.attach=true, unless this is intended.",
+      fix: "Set the chart's rbac.attach=true, unless this is intended.",
     });
   });
 
@@ -57,7 +57,7 @@ describe("the rights of an operator", () => {
       status: "warn",
       message:
         "service account berth-system/berth-operator may not patch pods/ephemeralcontainers in namespace batch: sessions can't sleep there, so each work item gets a new Pod",
-      mend: "Set the chart's rbac.ephemeralContainers=true, unless this is intended.",
+      fix: "Set the chart's rbac.ephemeralContainers=true, unless this is intended.",
     });
   });
 
@@ -72,7 +72,7 @@ describe("the rights of an operator", () => {
       message: expect.stringMatching(
         /Environments that don't set parking use Key; it also may not list nodes: Pods on/,
       ),
-      mend: "Set the chart's rbac.attach=true and rbac.nodes=true, unless this is intended.",
+      fix: "Set the chart's rbac.attach=true and rbac.nodes=true, unless this is intended.",
     });
   });
 

@@ -64,7 +64,7 @@ describe("checkWorkApiReach", () => {
         about: "environment agents/research",
         status: "pass",
         message: `${simulator.url} answers this machine: 401 to a request without a key, as it should be`,
-        mend: null,
+        fix: null,
       });
       simulator.assertNoViolations();
     } finally {
@@ -97,12 +97,12 @@ describe("checkWorkApiReach", () => {
       /^Check spec\.api\.baseUrl/,
     ],
     ["a Work API in trouble", api(529, "overloaded_error"), /with 529 to a request without a key$/, /can be reached/],
-  ])("recognizes %s", async (_, answer, message, mend) => {
+  ])("recognizes %s", async (_, answer, message, fix) => {
     await using server = await serve(answer);
     expect(await reached(server.url)).toMatchObject({
       status: "warn",
       message: expect.stringMatching(message),
-      mend: expect.stringMatching(mend),
+      fix: expect.stringMatching(fix),
     });
   });
 
@@ -111,7 +111,7 @@ describe("checkWorkApiReach", () => {
     expect(await reached(url)).toMatchObject({
       status: "warn",
       message: expect.stringMatching(/^from this machine: .*ECONNREFUSED/),
-      mend: expect.stringContaining("Run berth doctor in the operator's Pod"),
+      fix: expect.stringContaining("Run berth doctor in the operator's Pod"),
     });
   });
 

@@ -31,7 +31,7 @@ describe("the explanation", () => {
       standing: "ended",
       reason,
       sentence: `It ended as ${reason}: ${END_REASONS[reason].description} It said so.`,
-      mend: END_REASONS[reason].mend,
+      fix: END_REASONS[reason].fix,
     });
   });
 
@@ -45,7 +45,7 @@ describe("the explanation", () => {
 
   test("for a running session names Pod and node", () => {
     const verdict = explanationOf(traces({ pods: [pod(running(4))], claims: [claim()] }));
-    expect(verdict).toMatchObject({ standing: "running", reason: null, mend: "Nothing to do." });
+    expect(verdict).toMatchObject({ standing: "running", reason: null, fix: "Nothing to do." });
     expect(verdict.sentence).toBe(`It runs in Pod berth-research-x on node node-1, since ${at(4)}.`);
   });
 
@@ -88,7 +88,7 @@ describe("the explanation", () => {
     expect(explanationOf(traces({ items: [item({}, environment([{}]))] }))).toMatchObject({
       standing: "waiting",
       reason: null,
-      mend: expect.stringContaining("kubectl -n agents describe benv research"),
+      fix: expect.stringContaining("kubectl -n agents describe benv research"),
     });
   });
 
@@ -105,9 +105,9 @@ describe("the explanation", () => {
     const active = { state: "active", acknowledged_at: at(2), started_at: at(3) } as const;
     const elsewhere = explanationOf(traces({ items: [item(active)] }));
     expect(elsewhere.sentence).toContain("somebody else who polls this queue");
-    expect(elsewhere.mend).toMatch(/no other operator/);
+    expect(elsewhere.fix).toMatch(/no other operator/);
     const workers = explanationOf(traces({ items: [item(active, environment([], "workers"))] }));
-    expect(workers).toMatchObject({ standing: "running", mend: "Nothing to do." });
+    expect(workers).toMatchObject({ standing: "running", fix: "Nothing to do." });
   });
 
   test("for a stopped item without other traces has its time", () => {
@@ -146,7 +146,7 @@ describe("the explanation", () => {
   test("for a sleeping session says until when, how its last work item ended, and what its next message finds", () => {
     const before = event("Completed", 9, "session session_1: it ended (work item work_1)");
     const asleep = explanationOf(traces({ pods: [asleepPod()], events: [before] }));
-    expect(asleep).toMatchObject({ standing: "asleep", reason: "Completed", mend: "Nothing to do." });
+    expect(asleep).toMatchObject({ standing: "asleep", reason: "Completed", fix: "Nothing to do." });
     expect(asleep.sentence).toMatch(
       `It sleeps in Pod berth-research-x on node node-1, since ${at(10)} and until ${at(610)}. Its last work item ended as Completed: `,
     );

@@ -44,7 +44,7 @@ describe.concurrent("a fault is reported, causes no writes while it lasts, and h
     await expectQuiet(world, fault, operator.metrics);
     await expectOneEvent(world, fault);
 
-    await fault.mend(world);
+    await fault.fix(world);
     await world.untilCondition(fault.shows.type, fault.heals);
     const ready = await world.until("Ready", () => {
       const found = world.condition("Ready");

@@ -201,7 +201,7 @@ describe.concurrent("berth doctor", () => {
     });
     expect(lacking).toMatchObject({
       message: expect.stringContaining(`may not patch pods/ephemeralcontainers in namespace ${namespace}: sessions`),
-      mend: "Set the chart's rbac.ephemeralContainers=true, unless this is intended.",
+      fix: "Set the chart's rbac.ephemeralContainers=true, unless this is intended.",
     });
   });
 
@@ -216,7 +216,7 @@ describe.concurrent("berth doctor", () => {
     });
     expect(found(answer, "key")[0]?.message).toMatch(/^Secret key is not in namespace/);
     expect(statusOf(answer, "work-api")).toEqual(["skip"]);
-    expect(found(answer, "template")[0]?.message).toMatch(/^Refused: mend spec\.sessions\.template: .*hostNetwrok/);
+    expect(found(answer, "template")[0]?.message).toMatch(/^Refused: fix spec\.sessions\.template: .*hostNetwrok/);
     expect(found(answer, "network-policy")[0]).toMatchObject({ status: "fail" });
     expect(statusOf(answer, "pod-security")).toEqual(["warn"]);
   });
@@ -229,7 +229,7 @@ describe.concurrent("berth doctor", () => {
     expect(found(await doctor(world), "conditions")[0]).toMatchObject({
       status: "fail",
       message: expect.stringMatching(/^Ready=False KeySecretMissing: Secret key is not in namespace/),
-      mend: "Create the Secret, or correct api.keySecretRef.name.",
+      fix: "Create the Secret, or correct api.keySecretRef.name.",
     });
     await world.createKey();
     await world.patchSpec({ paused: true });

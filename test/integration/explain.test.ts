@@ -89,7 +89,7 @@ describe.concurrent("berth explain", () => {
     expect(kept.story.verdict).toMatchObject({
       standing: "ended",
       reason: "OOMKilled",
-      mend: "Raise resources.limits.memory of the session container in the template.",
+      fix: "Raise resources.limits.memory of the session container in the template.",
     });
     expect(whats(kept)).toEqual(expect.arrayContaining(["container-ended", "end-event", "finished"]));
     // Without the key, the Work API is not called, and the output says so.
@@ -123,7 +123,7 @@ describe.concurrent("berth explain", () => {
     const waiting = await explain(world, item.id, ["--check-key"]);
     expect(waiting).toMatchObject({
       code: 0,
-      story: { verdict: { standing: "waiting", reason: "Paused", mend: "Set paused: false to serve work again." } },
+      story: { verdict: { standing: "waiting", reason: "Paused", fix: "Set paused: false to serve work again." } },
     });
 
     const text = await cliRun([

@@ -58,7 +58,7 @@ export interface Fault {
   readonly restless?: boolean;
   /** Whether Events may repeat, since each is about another item. */
   readonly eventPerItem?: boolean;
-  readonly mend: (world: World) => Promise<unknown> | unknown;
+  readonly fix: (world: World) => Promise<unknown> | unknown;
   /** Ends what the fix started. */
   readonly after?: () => Promise<unknown>;
   /** The condition's reason after the fix. */
@@ -113,7 +113,7 @@ const template = (world: World, container: Record<string, unknown>, podSpec: Rec
 });
 
 const WORKER = { name: "worker", image: "worker:1" };
-const mendTemplate = (world: World) => world.patchSpec({ sessions: { template: { spec: { containers: [WORKER] } } } });
+const fixTemplate = (world: World) => world.patchSpec({ sessions: { template: { spec: { containers: [WORKER] } } } });
 
 /** The operator's own Pod policy allows it. */
 const PRIVILEGED = ["--allowed-in-templates", "privileged"];
@@ -123,7 +123,7 @@ const faultyApi = (name: string, fault: Parameters<Simulator["inject"]>[0], show
   later: (world) => world.simulator.inject(fault),
   shows,
   tries: "stats",
-  mend: (world) => world.simulator.clearFaults(),
+  fix: (world) => world.simulator.clearFaults(),
   heals: "Reachable",
 });
 
@@ -144,7 +144,7 @@ function apiThatGoesAway(): Fault {
       words: [/^Work API (poll|stats): /, /ECONNREFUSED 127\.0\.0\.1/, "check spec.api.baseUrl, network policies"],
     },
     tries: "stats",
-    mend: async () => {
+    fix: async () => {
       revived = await startSimulator({ port: address.port });
       revived.createEnvironment({ id: address.id, key: address.key });
     },
@@ -169,7 +169,7 @@ function failingImage(): Fault {
       words: [/^\d+ sessions in a row did not start/, "exit code 1: no such model: clade-5", "fix the image"],
     },
     tries: "stats",
-    mend: (world) => {
+    fix: (world) => {
       fate = { kind: "worker", workMs: 100 };
       world.simulator.enqueue(world.environmentId);
     },
@@ -194,7 +194,7 @@ function initContainerThatFails(): Fault {
     },
     restless: true,
     tries: "create",
-    mend: () => {
+    fix: () => {
       fate = { kind: "exit", code: 0, afterMs: 0 };
     },
     heals: "Available",
@@ -219,7 +219,7 @@ function missingProgram(): Fault {
     },
     restless: true,
     tries: "create",
-    mend: () => {
+    fix: () => {
       fate = { kind: "worker", workMs: 100 };
     },
     heals: "Available",
@@ -245,7 +245,7 @@ function unreadableEvents(): Fault {
     },
     restless: true,
     tries: "create",
-    mend: async (world) => {
+    fix: async (world) => {
       fate = { kind: "worker", workMs: 100 };
       await unlimitOperator(world);
     },
@@ -267,7 +267,7 @@ function neverReady(): Fault {
     },
     restless: true,
     tries: "create",
-    mend: () => {
+    fix: () => {
       fate = { kind: "worker", workMs: 100 };
     },
     heals: "Available",
@@ -291,7 +291,7 @@ const lacking = (
   },
   ready,
   tries,
-  mend: unlimitOperator,
+  fix: unlimitOperator,
   heals: "Ready",
   ...more,
 });
@@ -327,7 +327,7 @@ const failingWebhook = (
     ],
   } as never);
 
-const mendWebhook = (world: World) => world.kube.delete(WEBHOOKS, { name: world.namespace });
+const fixWebhook = (world: World) => world.kube.delete(WEBHOOKS, { name: world.namespace });
 
 const FAILED_WEBHOOK = 'failed calling webhook "guard.example.com"';
 
@@ -361,7 +361,7 @@ export function faults(): Fault[] {
         words: ["the environment key was rejected", "Secret key (key environment-key)", /env_\w+/, "401"],
       },
       tries: "key",
-      mend: (world) => putKey(world, { "environment-key": rightKey(world) }),
+      fix: (world) => putKey(world, { "environment-key": rightKey(world) }),
       heals: "KeyAccepted",
     },
     {
@@ -374,7 +374,7 @@ export function faults(): Fault[] {
         words: ["the environment key was rejected", "Secret key (key environment-key)"],
       },
       tries: "key",
-      mend: (world) => putKey(world, { "environment-key": rightKey(world) }),
+      fix: (world) => putKey(world, { "environment-key": rightKey(world) }),
       heals: "KeyAccepted",
     },
     {
@@ -384,10 +384,10 @@ export function faults(): Fault[] {
         type: "Authenticated",
         status: "False",
         reason: "KeySecretMissing",
-        words: [/^Secret key is not in namespace \S+: create it, or mend spec\.api\.keySecretRef\.name$/],
+        words: [/^Secret key is not in namespace \S+: create it, or fix spec\.api\.keySecretRef\.name$/],
       },
       tries: "key",
-      mend: (world) => world.createKey(),
+      fix: (world) => world.createKey(),
       heals: "KeyAccepted",
     },
     {
@@ -400,7 +400,7 @@ export function faults(): Fault[] {
         words: ["Secret key has no key environment-key: add the key, or fix spec.api.keySecretRef.key"],
       },
       tries: "key",
-      mend: (world) => putKey(world, { "environment-key": rightKey(world) }),
+      fix: (world) => putKey(world, { "environment-key": rightKey(world) }),
       heals: "KeyAccepted",
     },
     {
@@ -413,7 +413,7 @@ export function faults(): Fault[] {
         words: ["key environment-key of Secret key is empty: put the environment key there"],
       },
       tries: "key",
-      mend: (world) => putKey(world, { "environment-key": rightKey(world) }),
+      fix: (world) => putKey(world, { "environment-key": rightKey(world) }),
       heals: "KeyAccepted",
     },
     {
@@ -425,10 +425,10 @@ export function faults(): Fault[] {
         type: "TemplateAccepted",
         status: "False",
         reason: "Refused",
-        words: ['mend spec.sessions.template: unknown field "spec.containers[0].imagee"'],
+        words: ['fix spec.sessions.template: unknown field "spec.containers[0].imagee"'],
       },
       tries: "template",
-      mend: mendTemplate,
+      fix: fixTemplate,
       heals: "Accepted",
     },
     {
@@ -444,10 +444,10 @@ export function faults(): Fault[] {
         type: "TemplateAccepted",
         status: "False",
         reason: "Refused",
-        words: ['mend spec.sessions.template: spec.containers[0].resources.requests: Invalid value: "2Gi"'],
+        words: ['fix spec.sessions.template: spec.containers[0].resources.requests: Invalid value: "2Gi"'],
       },
       tries: "template",
-      mend: mendTemplate,
+      fix: fixTemplate,
       heals: "Accepted",
     },
     {
@@ -463,7 +463,7 @@ export function faults(): Fault[] {
         ],
       },
       tries: "stats",
-      mend: mendTemplate,
+      fix: fixTemplate,
       heals: "Accepted",
     },
     {
@@ -478,11 +478,11 @@ export function faults(): Fault[] {
         words: [
           'violates PodSecurity "restricted:latest"',
           'container "worker" must not set securityContext.privileged=true',
-          "mend the template, or have the policy changed",
+          "fix the template, or have the policy changed",
         ],
       },
       tries: "template",
-      mend: (world) => labelNamespace(world, { "pod-security.kubernetes.io/enforce": null }),
+      fix: (world) => labelNamespace(world, { "pod-security.kubernetes.io/enforce": null }),
       heals: "Accepted",
     },
     {
@@ -500,7 +500,7 @@ export function faults(): Fault[] {
         words: ['violates PodSecurity "restricted:latest"', "change the template"],
       },
       tries: "create",
-      mend: (world) => labelNamespace(world, { "pod-security.kubernetes.io/enforce": null }),
+      fix: (world) => labelNamespace(world, { "pod-security.kubernetes.io/enforce": null }),
       heals: "Available",
     },
     {
@@ -520,7 +520,7 @@ export function faults(): Fault[] {
         words: ["exceeded quota: tight, requested: pods=1, used: pods=0, limited: pods=0", "raise the quota"],
       },
       tries: "create",
-      mend: (world) => world.kube.delete(QUOTAS, { namespace: world.namespace, name: "tight" }),
+      fix: (world) => world.kube.delete(QUOTAS, { namespace: world.namespace, name: "tight" }),
       heals: "Available",
     },
     {
@@ -533,7 +533,7 @@ export function faults(): Fault[] {
         words: [/0\/\d+ nodes are available/, "node affinity/selector", "add nodes, or change the template"],
       },
       tries: "stats",
-      mend: (world) =>
+      fix: (world) =>
         world.kube.patch(
           NODES,
           { name: world.node.name },
@@ -556,7 +556,7 @@ export function faults(): Fault[] {
         ],
       },
       tries: "stats",
-      mend: (world) =>
+      fix: (world) =>
         world.patchSpec({ sessions: { template: { spec: { containers: [{ name: "worker", image: "worker:1" }] } } } }),
       heals: "Available",
     },
@@ -572,7 +572,7 @@ export function faults(): Fault[] {
         words: ['Pods do not get ready: CreateContainerConfigError: configmap "models" not found'],
       },
       tries: "stats",
-      mend: (world) =>
+      fix: (world) =>
         world.kube.create(CONFIG_MAPS, {
           metadata: { name: "models", namespace: world.namespace },
           data: { default: "large" },
@@ -592,8 +592,7 @@ export function faults(): Fault[] {
         ],
       },
       tries: "stats",
-      mend: (world) =>
-        world.patchSpec({ sessions: { template: { spec: { securityContext: { runAsUser: 20_001 } } } } }),
+      fix: (world) => world.patchSpec({ sessions: { template: { spec: { securityContext: { runAsUser: 20_001 } } } } }),
       heals: "Available",
     },
     missingProgram(),
@@ -613,7 +612,7 @@ export function faults(): Fault[] {
       },
       ready: { status: "False", reason: "EnvironmentNotFound" },
       tries: "stats",
-      mend: (world) =>
+      fix: (world) =>
         world.simulator.createEnvironment({
           id: "env_of-tomorrow",
           key: world.simulator.environmentKey(world.environmentId),
@@ -662,10 +661,10 @@ export function faults(): Fault[] {
         type: "QueueReachable",
         status: "False",
         reason: "OriginNotAllowed",
-        words: ["may not send keys to https://api.example.com", "mend spec.api.baseUrl", "--allowed-api-origins"],
+        words: ["may not send keys to https://api.example.com", "fix spec.api.baseUrl", "--allowed-api-origins"],
       },
       tries: "key",
-      mend: (world) => world.patchSpec({ api: { baseUrl: world.simulator.url } }),
+      fix: (world) => world.patchSpec({ api: { baseUrl: world.simulator.url } }),
       heals: "Reachable",
     },
     {
@@ -686,7 +685,7 @@ export function faults(): Fault[] {
       },
       ready: { status: "True", reason: "Ready" },
       tries: "stats",
-      mend: (world) => world.kube.delete(ENVIRONMENTS, { namespace: world.namespace, name: "second" }),
+      fix: (world) => world.kube.delete(ENVIRONMENTS, { namespace: world.namespace, name: "second" }),
       heals: "EnvironmentIdUnique",
     },
     {
@@ -702,7 +701,7 @@ export function faults(): Fault[] {
       ready: { status: "False", reason: "CredentialMissing" },
       tries: "stats",
       eventPerItem: true,
-      mend: (world) => world.simulator.enqueue(world.environmentId),
+      fix: (world) => world.simulator.enqueue(world.environmentId),
       heals: "CredentialsPresent",
     },
     lacking(
@@ -801,8 +800,8 @@ export function faults(): Fault[] {
         words: ["claimed sessions do not start while the Secrets of claims cannot be changed", FAILED_WEBHOOK],
       },
       tries: "stats",
-      mend: async (world) => {
-        await mendWebhook(world);
+      fix: async (world) => {
+        await fixWebhook(world);
         world.simulator.enqueue(world.environmentId);
       },
       heals: "Starting",
@@ -823,7 +822,7 @@ export function faults(): Fault[] {
       },
       tries: "pod-deletion",
       restless: true,
-      mend: mendWebhook,
+      fix: fixWebhook,
       heals: "Ready",
     },
     {
@@ -841,7 +840,7 @@ export function faults(): Fault[] {
       },
       tries: "secret-deletion",
       restless: true,
-      mend: mendWebhook,
+      fix: fixWebhook,
       heals: "Ready",
     },
     {
@@ -888,7 +887,7 @@ export function faults(): Fault[] {
       later: (world) => world.patchSpec({ paused: true }),
       shows: { type: "Ready", status: "False", reason: "Paused", words: ["spec.paused is true", "set it to false"] },
       tries: "stats",
-      mend: (world) => world.patchSpec({ paused: false }),
+      fix: (world) => world.patchSpec({ paused: false }),
       heals: "Ready",
     },
     {
@@ -902,7 +901,7 @@ export function faults(): Fault[] {
       },
       ready: { status: "True", reason: "Ready" },
       tries: "stats",
-      mend: mendTemplate,
+      fix: fixTemplate,
       heals: "Accepted",
     },
   ];

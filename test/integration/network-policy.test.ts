@@ -79,12 +79,12 @@ describe.concurrent("the NetworkPolicy of an Environment", () => {
 
     const spec = { ingress: [{}], podSelector: { matchLabels: { nobody: "has-it" } } };
     await world.kube.patch(NETWORK_POLICIES, refOf(world), { spec }, { type: "merge" });
-    const mended = await untilPolicy(
+    const fixed = await untilPolicy(
       world,
       "the change is reverted",
       (policy) => (policy.spec?.ingress ?? []).length === 0,
     );
-    expect(mended.spec?.podSelector).toEqual({ matchLabels: { "berth.dev/environment": world.name } });
+    expect(fixed.spec?.podSelector).toEqual({ matchLabels: { "berth.dev/environment": world.name } });
 
     // Without its labels, the watch no longer shows it.
     await world.kube.patch(NETWORK_POLICIES, refOf(world), { metadata: { labels: null } }, { type: "merge" });
@@ -178,7 +178,7 @@ describe.concurrent("the NetworkPolicy of an Environment", () => {
     world.startOperator();
     const { message } = await world.untilCondition("NetworkPolicyReady", "PolicyFailing");
     expect(message).toContain("1:2:3::4:5::6/64");
-    expect(message).toContain("mend spec.network.egress");
+    expect(message).toContain("fix spec.network.egress");
     expect(world.pods).toEqual([]);
   });
 });

@@ -56,10 +56,10 @@ describe("docs/metrics.md", () => {
   test("has the type, labels, meaning and use of each", async () => {
     const rows = await rowsOf("docs/metrics.md", /^berth_/);
     for (const { name, type, labelNames } of metrics) {
-      const [, writtenType, labels = "", meaning = "", mend = "", ...more] = rows.get(name) ?? [];
+      const [, writtenType, labels = "", meaning = "", fix = "", ...more] = rows.get(name) ?? [];
       expect({ name, type: writtenType, labels }).toEqual({ name, type, labels: labelNames.join(", ") });
       expect(meaning, name).toMatch(/\w.*[.?]$/);
-      expect(mend, name).toMatch(/\w.*[.?]$/);
+      expect(fix, name).toMatch(/\w.*[.?]$/);
       expect(more, name).toEqual([]);
     }
   });

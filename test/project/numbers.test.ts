@@ -168,8 +168,8 @@ describe.each(Object.entries(SENTENCES))("%s", (page, sentences) => {
 });
 
 test("reasons contain the bound of a deletion and the pause of a rejected key, and the breaker opens after three", () => {
-  expect(REASONS.Deleting.mend).toContain(`${s(t.drainBoundMs)} after deletionGraceSeconds`);
-  expect(REASONS.KeyRejected.mend).toContain(`within ${minutes(t.rejectedKeyRetryMs)} minutes`);
+  expect(REASONS.Deleting.fix).toContain(`${s(t.drainBoundMs)} after deletionGraceSeconds`);
+  expect(REASONS.KeyRejected.fix).toContain(`within ${minutes(t.rejectedKeyRetryMs)} minutes`);
   expect(FAILURES_TO_OPEN, "docs/decisions/0003 and 0005, docs/metrics.md and the troubleshooting say three").toBe(3);
 });
 

@@ -125,7 +125,7 @@ describe("reading the Secret", () => {
       lasting: true,
       verdict: {
         reason: "KeySecretMissing",
-        message: "Secret research-key is not in namespace agents: create it, or mend spec.api.keySecretRef.name",
+        message: "Secret research-key is not in namespace agents: create it, or fix spec.api.keySecretRef.name",
       },
     });
   });

@@ -353,12 +353,12 @@ describe("failures", () => {
       refusal(403, "Forbidden", "ValidatingAdmissionPolicy 'no-policies' denied request: ask the network's people"),
       "have the policy of the cluster changed",
     ],
-    ["what egress says", refusal(422, "Invalid", "spec.egress[2].to[0]: Invalid value"), "mend spec.network.egress"],
+    ["what egress says", refusal(422, "Invalid", "spec.egress[2].to[0]: Invalid value"), "fix spec.network.egress"],
     ["an API server that is away", noAnswer("create networkpolicies"), "it is tried again"],
-  ])("reports %s with the matching fix", async (_, error, mend) => {
+  ])("reports %s with the matching fix", async (_, error, fix) => {
     refused = ({ verb }) => (verb === "create" ? error : undefined);
     await keeper.keep(MANAGED);
-    expect(keeper.verdict.message).toContain(mend);
+    expect(keeper.verdict.message).toContain(fix);
     expect(keeper.verdict.message).not.toContain("leave to");
   });
 

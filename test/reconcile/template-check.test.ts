@@ -113,7 +113,7 @@ describe("refusals", () => {
         `${ABOUT}Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field "spec.containers[0].imagee"`,
       ),
       "Refused",
-      'mend spec.sessions.template: unknown field "spec.containers[0].imagee"',
+      'fix spec.sessions.template: unknown field "spec.containers[0].imagee"',
     ],
     [
       "an invalid value",
@@ -123,7 +123,7 @@ describe("refusals", () => {
         `${ABOUT}Pod "${NAME}" is invalid: spec.containers[0].image: Invalid value: " x": must not have leading or trailing whitespace`,
       ),
       "Refused",
-      'mend spec.sessions.template: spec.containers[0].image: Invalid value: " x": must not have leading or trailing whitespace',
+      'fix spec.sessions.template: spec.containers[0].image: Invalid value: " x": must not have leading or trailing whitespace',
     ],
     [
       "Pod Security",
@@ -133,7 +133,7 @@ describe("refusals", () => {
         `${ABOUT}pods "${NAME}" is forbidden: violates PodSecurity "restricted:latest": privileged (container "worker" must not set securityContext.privileged=true)`,
       ),
       "AdmissionRefused",
-      'Pods of spec.sessions.template are refused by a policy of the cluster: violates PodSecurity "restricted:latest": privileged (container "worker" must not set securityContext.privileged=true); mend the template, or have the policy changed',
+      'Pods of spec.sessions.template are refused by a policy of the cluster: violates PodSecurity "restricted:latest": privileged (container "worker" must not set securityContext.privileged=true); fix the template, or have the policy changed',
     ],
     [
       "a LimitRange",
@@ -143,7 +143,7 @@ describe("refusals", () => {
         `${ABOUT}pods "${NAME}" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi`,
       ),
       "AdmissionRefused",
-      "Pods of spec.sessions.template are refused by a policy of the cluster: maximum memory usage per Container is 1Gi, but limit is 2Gi; mend the template, or have the policy changed",
+      "Pods of spec.sessions.template are refused by a policy of the cluster: maximum memory usage per Container is 1Gi, but limit is 2Gi; fix the template, or have the policy changed",
     ],
     [
       "a ValidatingAdmissionPolicy, which answers as an invalid value does",
@@ -153,13 +153,13 @@ describe("refusals", () => {
         `${ABOUT}pods "${NAME}" is forbidden: ValidatingAdmissionPolicy 'images' with binding 'images' denied request: use our registry`,
       ),
       "AdmissionRefused",
-      "Pods of spec.sessions.template are refused by a policy of the cluster: ValidatingAdmissionPolicy 'images' with binding 'images' denied request: use our registry; mend the template, or have the policy changed",
+      "Pods of spec.sessions.template are refused by a policy of the cluster: ValidatingAdmissionPolicy 'images' with binding 'images' denied request: use our registry; fix the template, or have the policy changed",
     ],
     [
       "a webhook with a status of its own",
       refusal(400, "", `${ABOUT}admission webhook "policy.example.com" denied the request: no owner label`),
       "AdmissionRefused",
-      'Pods of spec.sessions.template are refused by a policy of the cluster: admission webhook "policy.example.com" denied the request: no owner label; mend the template, or have the policy changed',
+      'Pods of spec.sessions.template are refused by a policy of the cluster: admission webhook "policy.example.com" denied the request: no owner label; fix the template, or have the policy changed',
     ],
     [
       "a quota that wants requests to be set is a matter of the template",
@@ -169,7 +169,7 @@ describe("refusals", () => {
         `${ABOUT}pods "${NAME}" is forbidden: failed quota: tight: must specify cpu for: worker`,
       ),
       "AdmissionRefused",
-      "Pods of spec.sessions.template are refused by a policy of the cluster: failed quota: tight: must specify cpu for: worker; mend the template, or have the policy changed",
+      "Pods of spec.sessions.template are refused by a policy of the cluster: failed quota: tight: must specify cpu for: worker; fix the template, or have the policy changed",
     ],
     [
       "no permission to create Pods, which is no matter of the template",

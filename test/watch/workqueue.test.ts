@@ -145,7 +145,7 @@ describe("time", () => {
     let runs = 0;
     const handle = async () => {
       runs += 1;
-      throw new TerminalError("BadSpec", "mend it");
+      throw new TerminalError("BadSpec", "fix it");
     };
     void queue.run({ workers: 1, handle, signal: stop.signal });
     queue.add("a");

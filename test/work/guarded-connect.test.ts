@@ -58,7 +58,7 @@ describe("an inner address that is not allowed", () => {
       const error = await refusal(setup, `http://${NAME}:${port}`, resolver(address));
       expect(error).toMatchObject({ kind: "inner-address", maybeApplied: false });
       expect(error.message).toContain(`${NAME}, which resolves to ${address}, is an inner address`);
-      expect(error.message).toMatch(/mend spec\.api\.baseUrl, or start the operator with \S+ in --allowed-api-origins/);
+      expect(error.message).toMatch(/fix spec\.api\.baseUrl, or start the operator with \S+ in --allowed-api-origins/);
       expect(setup.server.connections).toBe(0);
     },
   );

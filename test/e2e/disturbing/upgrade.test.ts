@@ -82,7 +82,7 @@ async function laterChart(): Promise<{ readonly path: string } & AsyncDisposable
   const crd = join(path, "templates/crds.yaml");
   const text = await readFile(crd, "utf8");
   const later = text.replace("description: What is wanted.", "description: What a later version wants.");
-  if (later === text) throw new Error("the CRD's text has changed: mend this test");
+  if (later === text) throw new Error("the CRD's text has changed: fix this test");
   await writeFile(crd, later);
   const chart = join(path, "Chart.yaml");
   await writeFile(chart, (await readFile(chart, "utf8")).replace(/^version: .*$/m, "version: 99.0.0"));

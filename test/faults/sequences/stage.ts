@@ -128,7 +128,7 @@ export abstract class Stage implements AsyncDisposable {
   }
 
   /** Ends all faults, and restores everything except the spec. */
-  async mend(): Promise<void> {
+  async fix(): Promise<void> {
     const { world } = this;
     this.fates.calm();
     world.simulator.clearFaults();

@@ -46,7 +46,7 @@ function isFate(kind: Kind): kind is FateKind {
 
 /** Restores the spec of the start, with another image. */
 export async function calm(stage: SessionsStage): Promise<void> {
-  await stage.mend();
+  await stage.fix();
   const sessions = {
     ...sessionsOf(stage.setting),
     ...template(stage, { image: "worker:calm" }),

@@ -48,7 +48,7 @@ export const CALM_IMAGE = "worker:calm";
 
 /** Restores the spec of the start, with another image and without scaling delays. */
 export async function calm(stage: WorkersStage): Promise<void> {
-  await stage.mend();
+  await stage.fix();
   const setting = { ...stage.setting, pace: "at-once" as const };
   const workers = workersSpecOf(stage.world, setting, CALM_IMAGE);
   // The patch is a merge, so what was added meanwhile must be removed explicitly.
