@@ -65,9 +65,8 @@ export const originVariables = (allowed: string) => [
   },
 ];
 
-/** @param shown the allowed origins, for the message */
-export const originRule = (shown: string) => ({
-  expression: `!variables.newAddress || (variables.allowedOrigins.size() > 0 ? variables.origins.exists(origin, origin in variables.allowedOrigins) : variables.baseUrl.startsWith('https://') && !(${isInner}))`,
-  message: `the operator may not send keys to spec.api.baseUrl (allowed: ${shown}): fix it, or have its origin named in the chart's value allowedApiOrigins`,
-  reason: "Forbidden",
-});
+/** The rule that the address is allowed, or has not changed. */
+export const ORIGIN_FITS = `!variables.newAddress || (variables.allowedOrigins.size() > 0 ? variables.origins.exists(origin, origin in variables.allowedOrigins) : variables.baseUrl.startsWith('https://') && !(${isInner}))`;
+
+/** The message about an address that is not allowed, in CEL. */
+export const ORIGIN_MESSAGE = `'spec.api.baseUrl: the operator may not send keys to ' + variables.baseUrl + ' (allowed: ' + (variables.allowedOrigins.size() > 0 ? variables.allowedOrigins.join(', ') : 'any https origin at a public address') + ${celString("); correct it, or add its origin to the chart's allowedApiOrigins.")}`;

@@ -3,17 +3,16 @@
  * CEL.
  */
 import { stringify } from "yaml";
+import { celString } from "../src/api/rule.ts";
 import { POLICY_FLAG, POLICY_VALUE } from "../src/policy/pod-policy.ts";
 import { CEL_ACCOUNT } from "../src/policy/policy-looks.ts";
 import { celOfRule, POLICY_KEYS, POLICY_RULES } from "../src/policy/policy-rules.ts";
 import { CEL_VARIABLES } from "../src/policy/template-path.ts";
-import { originRule, originVariables } from "./api-origins.ts";
+import { ORIGIN_FITS, ORIGIN_MESSAGE, originVariables } from "./api-origins.ts";
 
 /** Placeholders in the rendered YAML for what helm fills in. */
 const ALLOWED = "ALLOWED-IN-TEMPLATES";
 const ORIGINS = "NAMED-ORIGINS";
-const ORIGINS_SHOWN = "ORIGINS-IN-WORDS";
-const allowedIn = (key: string) => `ALLOWED-${key}-`;
 
 /** The policy ignores unchanged fields, so that Environments can still be paused and finalizers removed. */
 const isNew = (...paths: readonly string[]) => {
@@ -40,19 +39,37 @@ const spec = {
     ...Object.entries(BELOW_TEMPLATE).map(([name, expression]) => ({ name, expression })),
     { name: "account", expression: CEL_ACCOUNT },
     { name: "allowed", expression: ALLOWED },
+    // A rule of its own for each variable: the API server bounds the cost of each expression.
+    ...POLICY_KEYS.map((key) => ({ name: fits(key), expression: celOfRule(key) })),
+    { name: "originFits", expression: ORIGIN_FITS },
+    {
+      name: "notAllowed",
+      expression: `[${POLICY_KEYS.map((key) => `variables.${fits(key)} ? '' : ${wordsOf(key)}`).join(", ")}].filter(words, words != '')`,
+    },
+    { name: "field", expression: `has(dyn(object).spec.workers) ? 'spec.workers.template' : 'spec.sessions.template'` },
   ],
+  // One validation for all rules: of several, the API server reports only the first.
   validations: [
-    originRule(ORIGINS_SHOWN),
-    ...POLICY_KEYS.map((key) => ({ expression: celOfRule(key), message: messageOf(key), reason: "Forbidden" })),
+    {
+      expression: "variables.originFits && variables.notAllowed.size() == 0",
+      messageExpression: `((variables.originFits ? [] : [${ORIGIN_MESSAGE}]) + (variables.notAllowed.size() == 0 ? [] : [variables.field + ': not allowed: ' + variables.notAllowed.join('; ') + ${celString(`; remove it, or allow it with the chart's ${POLICY_VALUE}.`)}])).join(' ')`,
+      message: `the template or spec.api.baseUrl is not allowed; see the chart's ${POLICY_VALUE} and allowedApiOrigins`,
+      reason: "Forbidden",
+    },
   ],
 };
 
-function messageOf(key: (typeof POLICY_KEYS)[number]): string {
+/** The variable that says whether the template fits a rule. */
+function fits(key: (typeof POLICY_KEYS)[number]): string {
+  return `${key}Fits`;
+}
+
+/** What a rule does not allow, in CEL. */
+function wordsOf(key: (typeof POLICY_KEYS)[number]): string {
   const { kind, about } = POLICY_RULES[key];
-  const isSwitch = kind === "switch";
-  const allowed = isSwitch ? "" : ` (allowed: ${allowedIn(key)})`;
-  const value = `${POLICY_VALUE}.${key}${isSwitch ? "=true" : ""}`;
-  return `the operator's policy for Pods does not allow ${about}${allowed}: leave it out, or have it allowed by the chart's value ${value}`;
+  const value = `${about} (${POLICY_VALUE}.${key}=`;
+  if (kind === "switch") return celString(`${value}false)`);
+  return `${celString(`${value}[`)} + variables.allowed.${key}.join(', ') + '])'`;
 }
 
 const yamlOf = (value: unknown) => stringify(value, { lineWidth: 0, aliasDuplicateObjects: false });
@@ -70,9 +87,7 @@ export function podPolicyTemplate(notice: string): string {
   const rendered = yamlOf({ spec })
     .replaceAll("{{", '{{ "{{" }}')
     .replace(ORIGINS, '{{ include "berth.originsInSmallLetters" . | quote }}')
-    .replace(ORIGINS_SHOWN, '{{ default "any with https at a public address" (join ", " .Values.allowedApiOrigins) }}')
-    .replace(ALLOWED, '{{ include "berth.allowedInTemplates" . | quote }}')
-    .replaceAll(/ALLOWED-(\w+)-/g, '{{ default "none" (join ", " (index $allowed "$1")) }}');
+    .replace(ALLOWED, '{{ include "berth.allowedInTemplates" . | quote }}');
   return `{{- /* ${notice} */}}
 {{- include "berth.nulls" . }}
 {{/* What templates may have, by rule: lists of names. A switch that is on allows all: older values may lack any of them. */}}
@@ -104,9 +119,8 @@ export function podPolicyTemplate(notice: string): string {
 {{- end }}
 {{- end -}}
 {{- if ne (toString (get (default dict .Values.admissionPolicy) "enabled")) "false" }}
-{{- $allowed := include "berth.allowedInTemplates" . | fromJson }}
 {{- $name := include "berth.clusterWide" (list . (printf "%s-pod-policy" (include "berth.fullname" .))) }}
-# Says at admission already what the operator would say of an Environment's Pod template and of its Work API.
+# Refuses at admission what the operator would refuse of a Pod template and of the Work API's address.
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicy
 metadata:

@@ -35,12 +35,20 @@ function unit(origin: string): string {
   return "it";
 }
 
-/** Formats a path such as `spec.sessions.template.spec.containers[0].name`. */
-function pathText(path: readonly PropertyKey[]): string {
+/** Formats a path such as `spec.sessions.template.spec.containers[0].resources.limits["example.com/gpu"]`. */
+export function pathText(path: readonly PropertyKey[]): string {
   return path.reduce<string>((text, part) => {
     if (typeof part === "number") return `${text}[${part}]`;
-    return text === "" ? String(part) : `${text}.${String(part)}`;
+    const name = String(part);
+    if (text === "") return name;
+    return /^[\w-]+$/.test(name) ? `${text}.${name}` : `${text}[${JSON.stringify(name)}]`;
   }, "");
+}
+
+/** Several problems as one message; numbered, because each may contain any punctuation. */
+export function problemList(problems: readonly string[]): string {
+  if (problems.length === 1) return problems[0] ?? "";
+  return `${problems.length} problems: ${problems.map((problem, index) => `(${index + 1}) ${problem}`).join(" ")}`;
 }
 
 /** One line per problem: path, problem, fix. */

@@ -1,13 +1,14 @@
 import { type ConditionReason, REASONS } from "../api/condition-reasons.ts";
 import { type Environment, parseEnvironment } from "../api/environment.ts";
 import { API_VERSION, KIND } from "../api/names.ts";
+import { problemList } from "../api/problems.ts";
 import { isRecord } from "../core/json.ts";
 import type { KubeObject } from "../kube/resource.ts";
-import { type PodPolicy, whyForbidden } from "../policy/pod-policy.ts";
-import { invalidSpecMessage, originNotAllowedMessage } from "../reconcile/environment-conditions.ts";
+import type { PodPolicy } from "../policy/pod-policy.ts";
+import { originNotAllowedMessage } from "../reconcile/environment-conditions.ts";
 import { templateOf } from "../reconcile/modes.ts";
 import { type NetworkFacts, renderNetworkPolicy } from "../reconcile/network-policy.ts";
-import { ALWAYS_PULLS, dryRunName } from "../reconcile/template-check.ts";
+import { alwaysPulls, dryRunName, ownProblems } from "../reconcile/template-check.ts";
 import { workerTemplate } from "../workers/template.ts";
 
 /** The settings of an operator that determine which objects it creates for an Environment. */
@@ -40,21 +41,20 @@ const NO_UID = "00000000-0000-0000-0000-000000000000";
  */
 export function previewOf(raw: unknown, facts: OperatorFacts): Preview {
   const parsed = parseEnvironment(raw);
-  if (!parsed.ok) return { ok: false, problems: [finding("InvalidSpec", invalidSpecMessage(parsed.problems))] };
+  if (!parsed.ok) return { ok: false, problems: [finding("InvalidSpec", problemList(parsed.problems))] };
   const { environment } = parsed;
   const template = templateOf(environment);
   const problems: Finding[] = [];
   const { baseUrl } = environment.spec.api;
   if (!facts.originAllowed(baseUrl)) problems.push(finding("OriginNotAllowed", originNotAllowedMessage(baseUrl)));
-  const forbidden = whyForbidden(facts.podPolicy, template.written, template.field);
-  if (forbidden !== null) problems.push(finding("TemplateForbidden", forbidden));
-  if (template.mountProblem) problems.push(finding("Refused", template.mountProblem));
+  const own = ownProblems(template, facts.podPolicy);
+  if (own.problems.length > 0) problems.push(finding(own.reason, problemList(own.problems)));
   if (problems.length > 0) return { ok: false, problems };
   const policy = renderNetworkPolicy(environment, facts.network);
   return {
     ok: true,
     objects: [servingObject(environment), ...(policy ? [policy] : [])],
-    warnings: template.pullsAlways ? [finding("AcceptedWithWarning", ALWAYS_PULLS)] : [],
+    warnings: template.pullsAlways ? [finding("AcceptedWithWarning", alwaysPulls(template))] : [],
   };
 }
 

@@ -3,10 +3,10 @@ import { type ConditionReason, eventType, REASONS } from "../api/condition-reaso
 import { isGood } from "../api/condition-types.ts";
 import { type Condition, findCondition } from "../api/conditions.ts";
 import { type Environment, parseEnvironment } from "../api/environment.ts";
+import { problemList } from "../api/problems.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { NETWORK_POLICIES, type NetworkPolicy, type Pod } from "../kube/resource.ts";
 import type { PodPolicy } from "../policy/pod-policy.ts";
-import { invalidSpecMessage } from "../reconcile/environment-conditions.ts";
 import { readEnvironmentKey } from "../reconcile/key-keeper.ts";
 import { templateOf } from "../reconcile/modes.ts";
 import {
@@ -34,7 +34,7 @@ export function checkSpec(raw: { metadata: { namespace?: string; name?: string }
   const results = resultsOf("spec", aboutEnvironment(raw));
   const parsed = parseEnvironment(raw);
   if (!parsed.ok) {
-    return { environment: null, result: results.fail(invalidSpecMessage(parsed.problems), REASONS.InvalidSpec.fix) };
+    return { environment: null, result: results.fail(problemList(parsed.problems), REASONS.InvalidSpec.fix) };
   }
   return { environment: parsed.environment, result: results.pass("it fits the schema") };
 }

@@ -19,8 +19,8 @@ export interface Allowance {
   readonly item: string;
 }
 
-/** Number of forbidden fields that a message names. The others appear after these are fixed. */
-const SHOWN = 5;
+/** Number of forbidden fields that a message names, which keeps it below the limit of a condition. */
+const SHOWN = 20;
 /** Longer names are cut in messages. */
 const SHOWN_CHARACTERS = 100;
 
@@ -86,17 +86,19 @@ export function allowsAll(policy: PodPolicy, words: readonly string[]): boolean 
   });
 }
 
-/** Returns the needs of a template that the policy forbids, as text with the fix; null if there are none. */
-export function whyForbidden(policy: PodPolicy, template: unknown, field: string): string | null {
+/** The needs of a template that the policy forbids, each with its field, its value and the fix. */
+export function forbiddenIn(policy: PodPolicy, template: unknown, field: string): string[] {
   const forbidden = needsOf(template).filter(({ key, item }) => !isAllowed(policy, key, item));
   const { length } = JSON.stringify(needWords(template));
   if (forbidden.length === 0) {
-    if (length <= MAX_NEEDS_CHARACTERS) return null;
-    return `${field} asks for too much that the operator's policy for Pods has to allow, ${length} characters in words of --${POLICY_FLAG}, and Pods can remember ${MAX_NEEDS_CHARACTERS} of them: ask for fewer or shorter names and folders`;
+    if (length <= MAX_NEEDS_CHARACTERS) return [];
+    return [
+      `${field}: the names and folders that need the operator's permission take ${length} characters, more than ${MAX_NEEDS_CHARACTERS}; use fewer or shorter ones`,
+    ];
   }
   const shown = forbidden.slice(0, SHOWN).map((need) => describe(policy, need, field));
-  const more = forbidden.length > SHOWN ? [`and ${forbidden.length - SHOWN} more`] : [];
-  return `the operator's policy for Pods does not allow ${[...shown, ...more].join("; ")}`;
+  const more = forbidden.length > SHOWN ? [`${field}: ${forbidden.length - SHOWN} more fields are not allowed`] : [];
+  return [...shown, ...more];
 }
 
 function isAllowed(policy: PodPolicy, key: PolicyKey, item: string): boolean {
@@ -106,12 +108,13 @@ function isAllowed(policy: PodPolicy, key: PolicyKey, item: string): boolean {
 }
 
 function describe(policy: PodPolicy, { key, item, field: at }: Need, field: string): string {
-  const isSwitch = kindOf(key) === "switch";
-  const allowed = (policy[key] ?? []).map(short);
-  const what = isSwitch ? "" : ` ${short(item)}`;
-  const list = isSwitch ? "" : ` (allowed: ${allowed.length > 0 ? allowed.join(", ") : "none"})`;
-  const value = `${POLICY_VALUE}.${key}${isSwitch ? "=true" : ""}`;
-  return `${field}.${at}${what}${list}: leave it out, or have it allowed by the chart's value ${value} (--${POLICY_FLAG} ${short(wordOf(key, item))})`;
+  const value = `${POLICY_VALUE}.${key}`;
+  const flag = `--${POLICY_FLAG} ${short(wordOf(key, item))}`;
+  if (kindOf(key) === "switch") {
+    return `${field}.${at}: not allowed (${value}=false); remove it, or set the chart's ${value}=true (${flag})`;
+  }
+  const allowed = (policy[key] ?? []).map(short).join(", ");
+  return `${field}.${at}: ${short(item)} is not allowed (${value}=[${allowed}]); remove it, or add it to the chart's ${value} (${flag})`;
 }
 
 function wordOf(key: PolicyKey, item: string): string {

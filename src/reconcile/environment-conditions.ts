@@ -158,14 +158,6 @@ function readyBlockedBy(condition: ConditionUpdate, generation: number): Conditi
   return { type: "Ready", status, reason, message, observedGeneration: generation };
 }
 
-/**
- * The message of `InvalidSpec`. `berth template` uses it too.
- * @param problems each with the field's path and the fix
- */
-export function invalidSpecMessage(problems: readonly string[]): string {
-  return problems.join("; ");
-}
-
 /** The message of `OriginNotAllowed`. `berth template` uses it too. */
 export function originNotAllowedMessage(baseUrl: string): string {
   return `the operator may not send keys to ${baseUrl}: fix spec.api.baseUrl, or start the operator with ${baseUrl} in --allowed-api-origins`;

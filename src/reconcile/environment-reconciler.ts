@@ -1,5 +1,6 @@
 import type { ConditionUpdate } from "../api/conditions.ts";
 import { type Environment, parseEnvironment, parseForRunning } from "../api/environment.ts";
+import { problemList } from "../api/problems.ts";
 import type { RuntimeReport } from "../api/runtime.ts";
 import { MAX_API_ADDRESSES } from "../api/status.ts";
 import { ClaimLists } from "../claims/claim-lists.ts";
@@ -8,7 +9,7 @@ import type { KubeObject, NetworkPolicy } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics } from "../observe/environment-metrics.ts";
 import type { AbilityCheck } from "./ability-check.ts";
 import { deleteClaimsOf, deleteOrphanedClaims, drain } from "./drain.ts";
-import { environmentConditions, invalidSpecMessage } from "./environment-conditions.ts";
+import { environmentConditions } from "./environment-conditions.ts";
 import type { EnvironmentLook } from "./environment-runtime.ts";
 import { announcer, type EnvironmentState, newEnvironmentState, refusedOf } from "./environment-state.ts";
 import { modeOf, templateOf } from "./modes.ts";
@@ -258,7 +259,7 @@ export class EnvironmentReconciler {
   async #reportInvalid(key: string, raw: KubeObject, problems: readonly string[]): Promise<void> {
     const known = this.#states.get(key) ?? this.#stateForRunning(key, raw);
     if (known) await this.#keepRunning(key, known);
-    await this.#unserved.report(raw, "InvalidSpec", invalidSpecMessage(problems), known?.status);
+    await this.#unserved.report(raw, "InvalidSpec", problemList(problems), known?.status);
     const { deletionTimestamp } = raw.metadata;
     if (!known || !deletionTimestamp) return;
     // Drain by the last valid spec: an invalid spec must not block a deletion forever.

@@ -1,4 +1,6 @@
 import type { Verdict } from "../api/conditions.ts";
+import { sessionContainerPath } from "../api/parking-needs.ts";
+import { pathText, problemList } from "../api/problems.ts";
 import { backoffCeiling } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Points } from "../core/points.ts";
@@ -13,8 +15,16 @@ import {
   isQuotaExceeded,
   KubeApiError,
 } from "../kube/errors.ts";
-import { PODS, type Pod } from "../kube/resource.ts";
-import { type PodPolicy, whyForbidden } from "../policy/pod-policy.ts";
+import { PODS, type Pod, type PodSpec } from "../kube/resource.ts";
+import {
+  answeredProblems,
+  type FieldProblem,
+  pathInTemplate,
+  REQUIRED,
+  templateProblems,
+  withoutFields,
+} from "../pods/template-problems.ts";
+import { forbiddenIn, type PodPolicy } from "../policy/pod-policy.ts";
 import type { CheckedTemplate } from "./environment-runtime.ts";
 import type { ReconcilePoint } from "./reconciler-options.ts";
 
@@ -25,12 +35,13 @@ export interface TemplateVerdict extends Verdict {
 }
 
 /** The message of `AcceptedWithWarning`. */
-export const ALWAYS_PULLS =
-  "the session container pulls its image with Always: the registry is asked every few seconds while a Pod is parked; IfNotPresent and a fixed tag avoid that";
+export function alwaysPulls({ written }: CheckedTemplate): string {
+  return `${sessionContainerPath(written)}.imagePullPolicy: with Always, the kubelet contacts the registry every few seconds while a Pod waits; use IfNotPresent and a fixed tag`;
+}
 
 /**
- * Checks a template against the operator's own rules, which needs no request, and then by a dry-run creation.
- * Strict validation turns a typo in the template into a refusal that names the field. Never throws.
+ * Checks a template against the operator's own rules, and by dry runs of its Pod. Strict validation turns a typo in the
+ * template into a refusal that names the field. The verdict names every problem that both find. Never throws.
  */
 export async function checkTemplate(
   kube: KubeClient,
@@ -38,22 +49,89 @@ export async function checkTemplate(
   template: CheckedTemplate,
   policy: PodPolicy,
 ): Promise<TemplateVerdict> {
-  const forbidden = whyForbidden(policy, template.written, template.field);
-  if (forbidden !== null) return { accepted: false, final: true, reason: "TemplateForbidden", message: forbidden };
-  if (template.mountProblem) {
-    return { accepted: false, final: true, reason: "Refused", message: template.mountProblem };
-  }
-  const rendered = template.render(dryRunName(environment));
+  const own = ownProblems(template, policy);
+  const answer = await dryRuns(kube, template, template.render(dryRunName(environment)));
+  if (own.problems.length === 0) return answer.verdict;
+  const isNew = (problem: string) => !own.problems.some((known) => fieldOf(known) === fieldOf(problem));
+  const problems = [...own.problems, ...answer.problems.filter(isNew)];
+  return { accepted: false, final: true, reason: own.reason, message: problemList(problems) };
+}
+
+const fieldOf = (problem: string) => problem.split(": ", 1)[0];
+
+/** The problems of a template that need no API server, with the reason for them. */
+export function ownProblems(
+  template: CheckedTemplate,
+  policy: PodPolicy,
+): { readonly reason: "TemplateForbidden" | "Refused"; readonly problems: readonly string[] } {
+  const { written, field, mountProblem } = template;
+  const forbidden = forbiddenIn(policy, written, field);
+  const wrong = templateProblems(written).map(({ path, words }) => `${field}.${pathText(path)}: ${words}`);
+  return {
+    reason: forbidden.length > 0 ? "TemplateForbidden" : "Refused",
+    problems: [...forbidden, ...(mountProblem ? [mountProblem] : []), ...wrong],
+  };
+}
+
+/**
+ * The API server names problems of one kind at a time, so each further dry run leaves out the fields that the last one
+ * named. This is the most for one template.
+ */
+const MAX_DRY_RUNS = 10;
+
+/** The verdict of dry runs. `problems`: what only a change of the template fixes. */
+async function dryRuns(
+  kube: KubeClient,
+  template: CheckedTemplate,
+  rendered: Pod,
+): Promise<{ readonly verdict: TemplateVerdict; readonly problems: readonly string[] }> {
+  const first = await answerTo(kube, rendered);
+  if ("created" in first) return { verdict: accepted(template, first.created), problems: [] };
   const { name = "", namespace = "" } = rendered.metadata;
-  try {
-    const pod = await kube.create(PODS, rendered, { dryRun: true, fieldValidation: "Strict" });
-    return accepted(template, pod);
-  } catch (error) {
-    // Quota is checked after validation: the template is valid and the namespace is full. Creating Pods will report
-    // that.
-    if (isQuotaExceeded(error)) return accepted(template, null);
-    return refused(error, apiErrorText(error, name), { namespace, field: template.field });
+  const verdictOn = (error: unknown) => refused(error, apiErrorText(error, name), { namespace, field: template.field });
+  const found: FieldProblem[] = [];
+  let { error } = first;
+  let pod: Pod | null = rendered;
+  for (let run = 1; run < MAX_DRY_RUNS; run += 1) {
+    const named: FieldProblem[] = isPolicy(error) ? [] : answeredProblems(error, pod);
+    found.push(...named.filter((problem) => !isConsequence(problem, found)));
+    pod = isInvalid(error) ? null : withoutFields(pod, named);
+    if (pod === null) break;
+    const next = await answerTo(kube, pod);
+    if ("created" in next) break;
+    error = next.error;
   }
+  const verdict = verdictOn(first.error);
+  const problems = found.map((problem) => problemText(problem, rendered, template));
+  if (problems.length === 0) return { verdict, problems };
+  const last = verdictOn(error);
+  if (last.reason === "AdmissionRefused") problems.push(last.message);
+  return { verdict: { ...verdict, message: problemList(problems) }, problems };
+}
+
+/** The Pod that the API server would create; null: only the quota has no room for it. */
+async function answerTo(
+  kube: KubeClient,
+  pod: Pod,
+): Promise<{ readonly created: Pod | null } | { readonly error: unknown }> {
+  try {
+    return { created: await kube.create(PODS, pod, { dryRun: true, fieldValidation: "Strict" }) };
+  } catch (error) {
+    // Quota is checked after validation, so the template is valid. Creating Pods will report a full quota.
+    return isQuotaExceeded(error) ? { created: null } : { error };
+  }
+}
+
+/** Whether a field is only missing because it was left out of a dry run. */
+function isConsequence({ path, words }: FieldProblem, leftOut: readonly FieldProblem[]): boolean {
+  const field = pathText(path);
+  return words === REQUIRED && leftOut.some((problem) => field.startsWith(pathText(problem.path)));
+}
+
+/** With the path in the spec. A field that only the rendered Pod has is one of Berth's own. */
+function problemText({ path, words }: FieldProblem, rendered: Pod, { written, field }: CheckedTemplate): string {
+  const own = pathInTemplate(path, rendered, written);
+  return own ? `${field}.${pathText(own)}: ${words}` : `${field}: field ${pathText(path)} of its Pod: ${words}`;
 }
 
 /**
@@ -65,14 +143,16 @@ export function dryRunName(environment: string): string {
 }
 
 function accepted(template: CheckedTemplate, pod: Pod | null): TemplateVerdict {
-  const made = pod?.spec.containers.find(({ name }) => name === template.container);
+  // Whatever answers must not stop the reconciler, so nothing of the answer is taken for granted.
+  const { containers = [] }: Partial<PodSpec> = (pod as Partial<Pod> | null)?.spec ?? {};
+  const made = containers.find(({ name }) => name === template.container);
   // Admission may set it (AlwaysPullImages).
   const pullsAlways = template.pullsAlways || (template.pullsAgain && made?.imagePullPolicy === "Always");
   return {
     accepted: true,
     final: true,
     reason: pullsAlways ? "AcceptedWithWarning" : "Accepted",
-    message: pullsAlways ? ALWAYS_PULLS : "the API server takes Pods of the template",
+    message: pullsAlways ? alwaysPulls(template) : "the API server accepts Pods of the template",
   };
 }
 
@@ -82,24 +162,25 @@ function refused(
   { namespace, field }: { readonly namespace: string; readonly field: string },
 ): TemplateVerdict {
   const verdict = { accepted: false, final: false };
-  if (isNamespaceTerminating(error)) return { ...verdict, reason: "TemplateUnchecked", message: words };
+  if (isNamespaceTerminating(error)) {
+    return { ...verdict, reason: "TemplateUnchecked", message: `${field}: not checked: ${words}` };
+  }
   if (mayNotCreate(error)) {
     const fix = `give the operator permission to create Pods in namespace ${namespace}`;
-    return {
-      ...verdict,
-      reason: "TemplateUnchecked",
-      message: `the template could not be checked: ${fix} (${words})`,
-    };
+    return { ...verdict, reason: "TemplateUnchecked", message: `${field}: not checked: ${words}; ${fix}` };
   }
   if (isForbidden(error) || isPolicy(error)) {
-    const message = `Pods of ${field} are refused by a policy of the cluster: ${words}; fix the template, or have the policy changed`;
+    const message = `${field}: a policy of the cluster refuses its Pods: ${words}; change the template, or ask the cluster's administrator to change the policy`;
     return { ...verdict, reason: "AdmissionRefused", message };
   }
   if (isBadRequest(error) || isInvalid(error)) {
-    return { ...verdict, reason: "Refused", message: `fix ${field}: ${words}` };
+    return {
+      ...verdict,
+      reason: "Refused",
+      message: `${field}: the API server refuses its Pods: ${words}; correct it`,
+    };
   }
-  const message = `the template could not be checked yet, it is tried again: ${words}`;
-  return { ...verdict, reason: "TemplateUnchecked", message };
+  return { ...verdict, reason: "TemplateUnchecked", message: `${field}: not checked yet: ${words}; Berth tries again` };
 }
 
 /** Matches RBAC's text: admission uses the same status with another text. */

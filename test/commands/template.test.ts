@@ -120,13 +120,15 @@ describe("berth template", () => {
     const { code, out, err } = await cliRun(["template", "-f", "-"], { input });
     expect(code).toBe(0);
     expect(out).toContain("imagePullPolicy: Always");
-    expect(err).toMatch(/^warning: AcceptedWithWarning: the session container pulls its image with Always/);
+    expect(err).toMatch(
+      /^warning: AcceptedWithWarning: spec\.sessions\.template\.spec\.containers\[0\]\.imagePullPolicy: with Always, /,
+    );
   });
 });
 
 describe("berth template refuses with the messages of the operator's conditions", () => {
   const FORBIDDEN =
-    /^refused: TemplateForbidden: the operator's policy for Pods does not allow .*runtimeClassName gvisor/;
+    /^refused: TemplateForbidden: spec\.sessions\.template\.spec\.runtimeClassName: gvisor is not allowed \(podPolicy\.runtimeClasses=\[\]\); /;
 
   const withRuntimeClass = () => changed("minimal", [...TEMPLATE_SPEC, "runtimeClassName"], "gvisor");
 
@@ -158,10 +160,21 @@ describe("berth template refuses with the messages of the operator's conditions"
     expect((await cliRun(["template", "-f", "-", ...flags], { input })).code).toBe(0);
   });
 
+  test("every field of a template that is wrong, in one message", async () => {
+    const input = await changed("minimal", [...TEMPLATE_SPEC, "runtimeClassName"], "gvisor");
+    const spec = parse(input);
+    spec.spec.sessions.template.spec.containers[0].resources = { limits: { memory: "2gb" } };
+    const { code, err } = await cliRun(["template", "-f", "-"], { input: stringify(spec) });
+    expect(code).toBe(1);
+    expect(err).toMatch(
+      /^refused: TemplateForbidden: 2 problems: \(1\) .*runtimeClassName: gvisor is not allowed.* \(2\) .*limits\.memory: invalid quantity "2gb"; use for example 2Gi\n$/,
+    );
+  });
+
   test("with terminal control characters in the spec escaped", async () => {
     const input = await changed("minimal", [...TEMPLATE_SPEC, "runtimeClassName"], "a\u001b[2J\nwarning: all is well");
     const { err } = await cliRun(["template", "-f", "-"], { input });
-    expect(err).toContain("runtimeClassName a [2J warning: all is well");
+    expect(err).toContain("runtimeClassName: a [2J warning: all is well is not allowed");
     expect(err.trimEnd().split("\n")).toHaveLength(1);
   });
 
@@ -172,7 +185,7 @@ describe("berth template refuses with the messages of the operator's conditions"
       problems: [
         {
           reason: "TemplateForbidden",
-          message: expect.stringContaining("runtimeClassName gvisor"),
+          message: expect.stringContaining("runtimeClassName: gvisor"),
           fix: expect.stringMatching(/^Remove the field/),
         },
       ],

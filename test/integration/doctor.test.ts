@@ -216,7 +216,9 @@ describe.concurrent("berth doctor", () => {
     });
     expect(found(answer, "key")[0]?.message).toMatch(/^Secret key is not in namespace/);
     expect(statusOf(answer, "work-api")).toEqual(["skip"]);
-    expect(found(answer, "template")[0]?.message).toMatch(/^Refused: fix spec\.sessions\.template: .*hostNetwrok/);
+    expect(found(answer, "template")[0]?.message).toBe(
+      "Refused: spec.sessions.template.spec.hostNetwrok: unknown field; correct its name, or remove it",
+    );
     expect(found(answer, "network-policy")[0]).toMatchObject({ status: "fail" });
     expect(statusOf(answer, "pod-security")).toEqual(["warn"]);
   });

@@ -419,13 +419,16 @@ export function faults(): Fault[] {
     {
       name: "template-typo",
       spec: (world) => ({
-        sessions: { maxConcurrent: 4, warm: 1, template: template(world, { imagee: "worker:1" }) },
+        sessions: { maxConcurrent: 4, warm: 1, template: template(world, { imagee: "worker:1", tty: "yes" }) },
       }),
       shows: {
         type: "TemplateAccepted",
         status: "False",
         reason: "Refused",
-        words: ['fix spec.sessions.template: unknown field "spec.containers[0].imagee"'],
+        words: [
+          '2 problems: (1) spec.sessions.template.spec.containers[0].tty: "yes" has the wrong type; write true or false, without quotes',
+          "(2) spec.sessions.template.spec.containers[0].imagee: unknown field; correct its name, or remove it",
+        ],
       },
       tries: "template",
       fix: fixTemplate,
@@ -444,7 +447,7 @@ export function faults(): Fault[] {
         type: "TemplateAccepted",
         status: "False",
         reason: "Refused",
-        words: ['fix spec.sessions.template: spec.containers[0].resources.requests: Invalid value: "2Gi"'],
+        words: ['spec.sessions.template.spec.containers[0].resources.requests: Invalid value: "2Gi"'],
       },
       tries: "template",
       fix: fixTemplate,
@@ -458,8 +461,8 @@ export function faults(): Fault[] {
         status: "False",
         reason: "TemplateForbidden",
         words: [
-          "the operator's policy for Pods does not allow spec.sessions.template.spec.containers[0].securityContext.privileged",
-          "the chart's value podPolicy.privileged=true (--allowed-in-templates privileged)",
+          "spec.sessions.template.spec.containers[0].securityContext.privileged: not allowed (podPolicy.privileged=false)",
+          "set the chart's podPolicy.privileged=true (--allowed-in-templates privileged)",
         ],
       },
       tries: "stats",
@@ -478,7 +481,7 @@ export function faults(): Fault[] {
         words: [
           'violates PodSecurity "restricted:latest"',
           'container "worker" must not set securityContext.privileged=true',
-          "fix the template, or have the policy changed",
+          "change the template, or ask the cluster's administrator to change the policy",
         ],
       },
       tries: "template",
@@ -723,7 +726,9 @@ export function faults(): Fault[] {
         type: "TemplateAccepted",
         status: "Unknown",
         reason: "TemplateUnchecked",
-        words: [/^the template could not be checked: give the operator permission to create Pods in namespace /],
+        words: [
+          /^spec\.sessions\.template: not checked: .*; give the operator permission to create Pods in namespace /,
+        ],
       },
       { status: "Unknown", reason: "TemplateUnchecked" },
       { heals: "Accepted" },
@@ -897,7 +902,7 @@ export function faults(): Fault[] {
         type: "TemplateAccepted",
         status: "True",
         reason: "AcceptedWithWarning",
-        words: ["pulls its image with Always", "IfNotPresent"],
+        words: ["imagePullPolicy: with Always, the kubelet contacts the registry", "IfNotPresent"],
       },
       ready: { status: "True", reason: "Ready" },
       tries: "stats",

@@ -1,7 +1,7 @@
 /** A fake KubeClient and the errors that it can answer with. */
 import { type Clock, realClock } from "../../src/core/clock.ts";
 import type { CallOptions, KubeClient, ObjectRef, PatchQuery } from "../../src/kube/client.ts";
-import { KubeApiError } from "../../src/kube/errors.ts";
+import { KubeApiError, type StatusCause } from "../../src/kube/errors.ts";
 import type { KubeObject, Resource } from "../../src/kube/resource.ts";
 
 /** A call that the fake received. */
@@ -84,8 +84,13 @@ export function notFound(plural: string, name: string): KubeApiError {
 }
 
 /** A refusal with the API server's text. */
-export function refusal(status: number, reason: string, message: string): KubeApiError {
-  return new KubeApiError(message, { status, reason });
+export function refusal(
+  status: number,
+  reason: string,
+  message: string,
+  causes?: readonly StatusCause[],
+): KubeApiError {
+  return new KubeApiError(message, { status, reason, details: causes && { causes } });
 }
 
 /** An error without an answer. */

@@ -1,18 +1,20 @@
 import { describe, expect, test } from "vitest";
+import { pathText } from "../../src/api/problems.ts";
 import type { KubeApiError } from "../../src/kube/errors.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { newPodName } from "../../src/pods/pod-render.ts";
+import { templateProblems } from "../../src/pods/template-problems.ts";
 import type { CheckedTemplate } from "../../src/reconcile/environment-runtime.ts";
 import { templateOf as templateOfEnvironment } from "../../src/reconcile/modes.ts";
 import { checkTemplate } from "../../src/reconcile/template-check.ts";
 import { parsed, sessionsSpec, stored } from "../api/environments.ts";
-import { FakeKube, noAnswer, refusal } from "./fake-kube.ts";
+import { type Answer, FakeKube, noAnswer, refusal } from "./fake-kube.ts";
 
 const NAME = "berth-research-template";
 const ABOUT = `create pods agents/${NAME}: `;
 
-function templateOf(container: Record<string, unknown> = {}): CheckedTemplate {
-  const template = { spec: { containers: [{ name: "worker", image: "worker:1", ...container }] } };
+function templateOf(container: Record<string, unknown> = {}, pod: Record<string, unknown> = {}): CheckedTemplate {
+  const template = { spec: { containers: [{ name: "worker", image: "worker:1", ...container }], ...pod } };
   return templateOfEnvironment(parsed(stored(sessionsSpec({ template }))));
 }
 
@@ -32,7 +34,7 @@ test("requests a dry run with strict validation, under a name that no real Pod g
     accepted: true,
     final: true,
     reason: "Accepted",
-    message: "the API server takes Pods of the template",
+    message: "the API server accepts Pods of the template",
   });
   expect(kube.calls).toMatchObject([
     { verb: "create", plural: "pods", ref: { name: NAME }, query: { dryRun: true, fieldValidation: "Strict" } },
@@ -66,8 +68,8 @@ test.each<[string, () => Promise<{ reason: string; message: string }>]>([
   });
 });
 
-test("refuses mounts that don't fit the workspace permanently, without a request to the API server", async () => {
-  const kube = new FakeKube();
+test("refuses mounts that don't fit the workspace permanently", async () => {
+  const kube = taken();
   const mounts = { volumeMounts: [{ name: "berth-workspace", mountPath: "/seed" }] };
   expect(await check(kube, templateOf(mounts))).toEqual({
     accepted: false,
@@ -75,22 +77,38 @@ test("refuses mounts that don't fit the workspace permanently, without a request
     reason: "Refused",
     message: expect.stringContaining("volumeMounts[0].name: there is no volume berth-workspace"),
   });
-  expect(kube.calls).toEqual([]);
 });
 
 describe("the operator's own policy", () => {
   const privileged = templateOf({ securityContext: { privileged: true } });
 
-  test("forbids a template permanently, without a request to the API server", async () => {
-    const kube = new FakeKube();
+  const FORBIDDEN =
+    "spec.sessions.template.spec.containers[0].securityContext.privileged: not allowed (podPolicy.privileged=false); remove it, or set the chart's podPolicy.privileged=true (--allowed-in-templates privileged)";
+
+  test.each<[string, Answer]>([
+    ["accepts", ({ body }) => body],
+    ["does not check", () => noAnswer("create pods agents/x")],
+    ["refuses by a policy", () => refusal(403, "Forbidden", `${ABOUT}pods is forbidden: violates PodSecurity`)],
+  ])("forbids a template permanently, also one that the API server %s", async (_what, answer) => {
+    const kube = new FakeKube(answer);
     expect(await checkTemplate(kube.client, "research", privileged, {})).toEqual({
       accepted: false,
       final: true,
       reason: "TemplateForbidden",
-      message:
-        "the operator's policy for Pods does not allow spec.sessions.template.spec.containers[0].securityContext.privileged: leave it out, or have it allowed by the chart's value podPolicy.privileged=true (--allowed-in-templates privileged)",
+      message: FORBIDDEN,
     });
-    expect(kube.calls).toEqual([]);
+  });
+
+  test("names what it forbids together with what the API server refuses", async () => {
+    const words = `${ABOUT}Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field "spec.nodeSelectr"`;
+    const kube = new FakeKube(({ body }) =>
+      "nodeSelectr" in (body as Pod).spec ? refusal(400, "BadRequest", words) : body,
+    );
+    const template = templateOf({ securityContext: { privileged: true } }, { nodeSelectr: {} });
+    expect(await checkTemplate(kube.client, "research", template, {})).toMatchObject({
+      reason: "TemplateForbidden",
+      message: `2 problems: (1) ${FORBIDDEN} (2) spec.sessions.template.spec.nodeSelectr: unknown field; correct its name, or remove it`,
+    });
   });
 
   test("permits what it allows, and then checks with the API server", async () => {
@@ -113,7 +131,7 @@ describe("refusals", () => {
         `${ABOUT}Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field "spec.containers[0].imagee"`,
       ),
       "Refused",
-      'fix spec.sessions.template: unknown field "spec.containers[0].imagee"',
+      "spec.sessions.template.spec.containers[0].imagee: unknown field; correct its name, or remove it",
     ],
     [
       "an invalid value",
@@ -121,9 +139,15 @@ describe("refusals", () => {
         422,
         "Invalid",
         `${ABOUT}Pod "${NAME}" is invalid: spec.containers[0].image: Invalid value: " x": must not have leading or trailing whitespace`,
+        [
+          {
+            field: "spec.containers[0].image",
+            message: 'Invalid value: " x": must not have leading or trailing whitespace',
+          },
+        ],
       ),
       "Refused",
-      'fix spec.sessions.template: spec.containers[0].image: Invalid value: " x": must not have leading or trailing whitespace',
+      'spec.sessions.template.spec.containers[0].image: Invalid value: " x": must not have leading or trailing whitespace',
     ],
     [
       "Pod Security",
@@ -133,7 +157,7 @@ describe("refusals", () => {
         `${ABOUT}pods "${NAME}" is forbidden: violates PodSecurity "restricted:latest": privileged (container "worker" must not set securityContext.privileged=true)`,
       ),
       "AdmissionRefused",
-      'Pods of spec.sessions.template are refused by a policy of the cluster: violates PodSecurity "restricted:latest": privileged (container "worker" must not set securityContext.privileged=true); fix the template, or have the policy changed',
+      `spec.sessions.template: a policy of the cluster refuses its Pods: violates PodSecurity "restricted:latest": privileged (container "worker" must not set securityContext.privileged=true); change the template, or ask the cluster's administrator to change the policy`,
     ],
     [
       "a LimitRange",
@@ -143,7 +167,7 @@ describe("refusals", () => {
         `${ABOUT}pods "${NAME}" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi`,
       ),
       "AdmissionRefused",
-      "Pods of spec.sessions.template are refused by a policy of the cluster: maximum memory usage per Container is 1Gi, but limit is 2Gi; fix the template, or have the policy changed",
+      "spec.sessions.template: a policy of the cluster refuses its Pods: maximum memory usage per Container is 1Gi, but limit is 2Gi; change the template, or ask the cluster's administrator to change the policy",
     ],
     [
       "a ValidatingAdmissionPolicy, which answers as an invalid value does",
@@ -153,13 +177,13 @@ describe("refusals", () => {
         `${ABOUT}pods "${NAME}" is forbidden: ValidatingAdmissionPolicy 'images' with binding 'images' denied request: use our registry`,
       ),
       "AdmissionRefused",
-      "Pods of spec.sessions.template are refused by a policy of the cluster: ValidatingAdmissionPolicy 'images' with binding 'images' denied request: use our registry; fix the template, or have the policy changed",
+      "spec.sessions.template: a policy of the cluster refuses its Pods: ValidatingAdmissionPolicy 'images' with binding 'images' denied request: use our registry; change the template, or ask the cluster's administrator to change the policy",
     ],
     [
       "a webhook with a status of its own",
       refusal(400, "", `${ABOUT}admission webhook "policy.example.com" denied the request: no owner label`),
       "AdmissionRefused",
-      'Pods of spec.sessions.template are refused by a policy of the cluster: admission webhook "policy.example.com" denied the request: no owner label; fix the template, or have the policy changed',
+      `spec.sessions.template: a policy of the cluster refuses its Pods: admission webhook "policy.example.com" denied the request: no owner label; change the template, or ask the cluster's administrator to change the policy`,
     ],
     [
       "a quota that wants requests to be set is a matter of the template",
@@ -169,7 +193,7 @@ describe("refusals", () => {
         `${ABOUT}pods "${NAME}" is forbidden: failed quota: tight: must specify cpu for: worker`,
       ),
       "AdmissionRefused",
-      "Pods of spec.sessions.template are refused by a policy of the cluster: failed quota: tight: must specify cpu for: worker; fix the template, or have the policy changed",
+      "spec.sessions.template: a policy of the cluster refuses its Pods: failed quota: tight: must specify cpu for: worker; change the template, or ask the cluster's administrator to change the policy",
     ],
     [
       "no permission to create Pods, which is no matter of the template",
@@ -179,7 +203,7 @@ describe("refusals", () => {
         `${ABOUT}pods is forbidden: User "op" cannot create resource "pods" in API group "" in the namespace "agents"`,
       ),
       "TemplateUnchecked",
-      'the template could not be checked: give the operator permission to create Pods in namespace agents (User "op" cannot create resource "pods" in API group "" in the namespace "agents")',
+      'spec.sessions.template: not checked: User "op" cannot create resource "pods" in API group "" in the namespace "agents"; give the operator permission to create Pods in namespace agents',
     ],
     [
       "a namespace that is going",
@@ -189,13 +213,13 @@ describe("refusals", () => {
         `${ABOUT}pods "${NAME}" is forbidden: unable to create new content in namespace agents because it is being terminated`,
       ),
       "TemplateUnchecked",
-      "unable to create new content in namespace agents because it is being terminated",
+      "spec.sessions.template: not checked: unable to create new content in namespace agents because it is being terminated",
     ],
     [
       "a webhook that is down",
       refusal(500, "InternalError", `${ABOUT}Internal error occurred: failed calling webhook "policy.example.com"`),
       "TemplateUnchecked",
-      'the template could not be checked yet, it is tried again: Internal error occurred: failed calling webhook "policy.example.com"',
+      'spec.sessions.template: not checked yet: Internal error occurred: failed calling webhook "policy.example.com"; Berth tries again',
     ],
   ])("%s", async (_what, error, reason, message) => {
     const kube = new FakeKube(() => error);
@@ -218,5 +242,160 @@ describe("refusals", () => {
       accepted: true,
       reason: "Accepted",
     });
+  });
+});
+
+describe("a template with several problems", () => {
+  const QUANTITY = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+  const decoding = (words: string) =>
+    refusal(400, "BadRequest", `${ABOUT}Pod in version "v1" cannot be handled as a Pod: ${words}`);
+
+  /** The order in which API server 1.36 checks a Pod: it names problems of one kind at a time. */
+  const strict: Answer = ({ body }) => {
+    const { spec } = body as Pod & { spec: { nodeSelectr?: unknown; terminationGracePeriodSeconds?: unknown } };
+    const [worker = { name: "" }] = spec.containers;
+    if (JSON.stringify(spec).includes("2gb")) return decoding(QUANTITY);
+    if (typeof spec.terminationGracePeriodSeconds === "string") {
+      return decoding(
+        "json: cannot unmarshal string into Go struct field PodSpec.spec.terminationGracePeriodSeconds of type int64",
+      );
+    }
+    if (worker["tty"] === "yes") {
+      return decoding("json: cannot unmarshal string into Go struct field Container.spec.containers.tty of type bool");
+    }
+    const unknown = [
+      ...("imagee" in worker ? ['unknown field "spec.containers[0].imagee"'] : []),
+      ...("nodeSelectr" in spec ? ['unknown field "spec.nodeSelectr"'] : []),
+    ];
+    if (unknown.length > 0) return decoding(`strict decoding error: ${unknown.join(", ")}`);
+    return refusal(422, "Invalid", `${ABOUT}Pod "${NAME}" is invalid: ...`, [
+      { field: "spec.containers[0].image", message: "Required value" },
+      // The rendered Pod has two variables of Berth's own before the template's.
+      { field: "spec.containers[0].env[2].name", message: 'Invalid value: "a=b": must not contain =' },
+      { field: "spec.containers[0].tty", message: "Required value" },
+      { field: "spec.volumes[0].emptyDir", message: "Invalid value: of Berth" },
+    ]);
+  };
+  const template = templateOf(
+    {
+      image: undefined,
+      imagee: "worker:1",
+      tty: "yes",
+      args: "--verbose",
+      env: [{ name: "a=b", value: "1" }],
+      resources: { limits: { memory: "2gb", cpu: "500m", "example.com/gpu": 1 } },
+    },
+    { nodeSelectr: { pool: "a" } },
+  );
+
+  test("is refused with the path and the value of each", async () => {
+    const kube = new FakeKube(strict);
+    const verdict = await check(kube, template);
+    const path = "spec.sessions.template.spec";
+    expect(verdict).toMatchObject({ accepted: false, reason: "Refused" });
+    expect(verdict.message.split(/ (?=\(\d\) )/)).toEqual([
+      "8 problems:",
+      `(1) ${path}.containers[0].args: a string has the wrong type; write a list`,
+      `(2) ${path}.containers[0].resources.limits.memory: invalid quantity "2gb"; use for example 2Gi`,
+      `(3) ${path}.containers[0].tty: "yes" has the wrong type; write true or false, without quotes`,
+      `(4) ${path}.containers[0].imagee: unknown field; correct its name, or remove it`,
+      `(5) ${path}.nodeSelectr: unknown field; correct its name, or remove it`,
+      `(6) ${path}.containers[0].image: is required; set it`,
+      `(7) ${path}.containers[0].env[0].name: Invalid value: "a=b": must not contain =`,
+      "(8) spec.sessions.template: field spec.volumes[0].emptyDir of its Pod: Invalid value: of Berth",
+    ]);
+    expect(await check(new FakeKube(strict), template), "the same text on every try").toEqual(verdict);
+  });
+
+  test("also names the policy of the cluster that refuses the rest", async () => {
+    const kube = new FakeKube((call) => {
+      const error = strict(call) as KubeApiError;
+      return error.status === 422
+        ? refusal(403, "Forbidden", `${ABOUT}pods "${NAME}" is forbidden: use our registry`)
+        : error;
+    });
+    expect((await check(kube, templateOf({}, { nodeSelectr: {} }))).message).toBe(
+      "2 problems: (1) spec.sessions.template.spec.nodeSelectr: unknown field; correct its name, or remove it (2) spec.sessions.template: a policy of the cluster refuses its Pods: use our registry; change the template, or ask the cluster's administrator to change the policy",
+    );
+  });
+
+  test("does not make dry runs without end", async () => {
+    let at = 0;
+    const fields = Object.fromEntries(Array.from({ length: 100 }, (_, index) => [`field${index}`, 1]));
+    const kube = new FakeKube(() => decoding(`strict decoding error: unknown field "spec.field${at++}"`));
+    await check(kube, templateOf({}, fields));
+    expect(kube.calls).toHaveLength(10);
+  });
+
+  test("does not ask again about a field that it cannot find", async () => {
+    const kube = new FakeKube(() => decoding("json: cannot unmarshal array into Go value of type core.Pod"));
+    expect((await check(kube)).message).toBe(
+      "spec.sessions.template: the API server refuses its Pods: json: cannot unmarshal array into Go value of type core.Pod; correct it",
+    );
+    expect(kube.calls).toHaveLength(1);
+  });
+});
+
+describe("problems of a template that need no API server", () => {
+  const problems = (spec: Record<string, unknown>) =>
+    templateProblems({ spec }).map(({ path, words }) => `${pathText(path)}: ${words}`);
+
+  test.each([
+    ["1", true],
+    ["500m", true],
+    ["1.5Gi", true],
+    [".5", true],
+    ["1e3", true],
+    ["128974848000m", true],
+    ["+1Ki", true],
+    [2, true],
+    ["2gb", false],
+    ["2GB", false],
+    ["512 Mi", false],
+    ["", false],
+    ["lots", false],
+    [true, false],
+  ])("%j is a quantity: %s", (memory, isOne) => {
+    expect(problems({ containers: [{ resources: { requests: { memory } } }] })).toHaveLength(isOne ? 0 : 1);
+  });
+
+  test.each([
+    ["memory", "512mb", '"512mb"; use for example 512Mi'],
+    ["memory", "4 Gi", '"4 Gi"; use for example 4Gi'],
+    ["memory", "lots", '"lots"; use for example 2Gi'],
+    ["cpu", "2 cores", '"2 cores"; use for example 500m'],
+  ])("suggests what %s: %s may mean", (name, amount, words) => {
+    expect(problems({ containers: [{ resources: { limits: { [name]: amount } } }] })).toEqual([
+      `spec.containers[0].resources.limits.${name}: invalid quantity ${words}`,
+    ]);
+  });
+
+  test("finds quantities in every place of a Pod", () => {
+    const bad = { "example.com/gpu": "x" };
+    const found = problems({
+      initContainers: [{ resources: { limits: bad } }],
+      containers: [{ env: [{ valueFrom: { resourceFieldRef: { divisor: "x" } } }] }],
+      resources: { requests: bad },
+      overhead: { cpu: "x" },
+      volumes: [
+        { emptyDir: { sizeLimit: "1gb" } },
+        { ephemeral: { volumeClaimTemplate: { spec: { resources: { requests: { storage: "1gb" } } } } } },
+      ],
+    });
+    expect(found.map((problem) => problem.split(": ", 1)[0]).sort()).toEqual([
+      "spec.containers[0].env[0].valueFrom.resourceFieldRef.divisor",
+      'spec.initContainers[0].resources.limits["example.com/gpu"]',
+      "spec.overhead.cpu",
+      'spec.resources.requests["example.com/gpu"]',
+      "spec.volumes[0].emptyDir.sizeLimit",
+      "spec.volumes[1].ephemeral.volumeClaimTemplate.spec.resources.requests.storage",
+    ]);
+  });
+
+  test("does not show a command line, which may contain a credential", () => {
+    expect(problems({ containers: [{ command: "run --token=hunter2", args: [7] }] })).toEqual([
+      "spec.containers[0].command: a string has the wrong type; write a list",
+      "spec.containers[0].args[0]: 7 has the wrong type; write a string, in quotes",
+    ]);
   });
 });

@@ -119,7 +119,7 @@ describe("an admission policy that is installed after the Environment", () => {
     await merge({ spec: { sessions: { template: { spec: { containers: containers([]) } } } } });
     await expect(
       merge({ spec: { sessions: { template: { spec: { containers: containers(["NET_ADMIN"]) } } } } }),
-    ).rejects.toThrow("does not allow capabilities that containers add (allowed: none)");
+    ).rejects.toThrow("not allowed: capabilities that containers add (podPolicy.capabilities=[]); remove it");
     await world.kube.delete(ENVIRONMENTS, ref);
     await merge({ metadata: { finalizers: null } });
     await world.until("the Environment is gone", () => world.environment === undefined);

@@ -1,13 +1,13 @@
 import { afterAll, describe, expect, test } from "vitest";
 import type { Environment } from "../../../src/api/environment.ts";
-import { DEPLOYMENTS } from "../../../src/kube/resource.ts";
-import { needsOf } from "../../../src/policy/policy-rules.ts";
+import { DEPLOYMENTS, type KubeObject } from "../../../src/kube/resource.ts";
+import { needsOf, POLICY_RULES } from "../../../src/policy/policy-rules.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { TEMPLATE_CASES, templateOf } from "../../policy/template-cases.ts";
 import { useCluster } from "../../support/cluster.ts";
 import { startWorld } from "../../support/world.ts";
 import { installAdmissionPolicy } from "./admission-policy.ts";
-import { environmentWith, MODES, type Mode, refusalOf, untilEnforced } from "./environments.ts";
+import { environmentWith, type Json, MODES, type Mode, refusalOf, untilEnforced } from "./environments.ts";
 
 const cluster = useCluster();
 
@@ -33,13 +33,32 @@ describe("a template that exceeds the Pod policy", () => {
       const expected = needs.length > 0;
       const values = needs.map((word) => `podPolicy.${word.split("=")[0]}`);
       const good = expected
-        ? words?.includes("the operator's policy for Pods does not allow") &&
-          values.some((value) => words.includes(value))
+        ? words?.includes(`spec.${mode}.template: not allowed: `) && values.some((value) => words.includes(value))
         : words === null;
       if (!good) wrong.push(`${mode}, ${name}: ${words}`);
       else if (expected) refused += 1;
     }
     expect(wrong).toEqual([]);
+  });
+
+  test("is refused at admission with all that is wrong in one message", async () => {
+    await using world = await startWorld(cluster);
+    await using _policy = await installAdmissionPolicy(cluster.api, world.namespace, [world.simulator.url]);
+    await untilEnforced(world, environmentWith(world, "probe", "sessions", privileged));
+    const template = templateOf({
+      pod: { hostPID: true, priorityClassName: "high" },
+      container: { securityContext: { capabilities: { add: ["NET_ADMIN"] } } },
+    });
+    const { spec, ...rest } = environmentWith(world, "several", "sessions", template) as KubeObject & { spec: Json };
+    const api = { baseUrl: "http://elsewhere.example", keySecretRef: { name: "key" } };
+    const words = await refusalOf(world, { ...rest, spec: { ...spec, api } });
+    const [, message] = /denied request: (.*)$/.exec(words ?? "") ?? [];
+    expect(message).toBe(
+      `spec.api.baseUrl: the operator may not send keys to http://elsewhere.example (allowed: ${world.simulator.url}); correct it, or add its origin to the chart's allowedApiOrigins. ` +
+        "spec.sessions.template: not allowed: capabilities that containers add (podPolicy.capabilities=[]); " +
+        `${POLICY_RULES.hostNamespaces.about} (podPolicy.hostNamespaces=[]); priority classes (podPolicy.priorityClasses=[]); ` +
+        "remove it, or allow it with the chart's podPolicy.",
+    );
   });
 
   test("is refused by the operator if it was stored, and creates no objects", async () => {
