@@ -33,6 +33,9 @@ export const MAX_ENVIRONMENT_NAME = 46;
 /** The prefix of environment keys. A key pasted into environmentId would be readable by everyone. */
 const KEY_PREFIX = "sk-";
 
+/** What ids of the platform begin with. Other ids are accepted, because ids are opaque. */
+const ID_PREFIX = "env_";
+
 const environmentId = z.string().min(1).max(MAX_ID).meta({
   description: "Id of the environment whose work is served, such as env_011CZkZ9X2dpNyB7HsEFoRfW; cannot be changed.",
 });
@@ -202,6 +205,12 @@ export type Environment = z.output<typeof environment>;
 export type ParsedEnvironment =
   | { readonly ok: true; readonly environment: Environment }
   | { readonly ok: false; readonly problems: string[] };
+
+/** Why an environmentId is probably wrong, with the fix; null: it looks right. */
+export function environmentIdDoubt({ environmentId }: Pick<Environment["spec"], "environmentId">): string | null {
+  if (environmentId.startsWith(ID_PREFIX)) return null;
+  return `spec.environmentId: ${environmentId} does not begin with ${ID_PREFIX}; copy the id from the console`;
+}
 
 /**
  * Parses an object of the API server. Never throws. An object that does not fit (one stored under an older or newer

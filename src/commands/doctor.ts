@@ -1,18 +1,17 @@
 import type { Command } from "commander";
 import { keepAlive } from "../core/clock.ts";
-import type { OperatorSettings } from "../doctor/operators.ts";
-import { mayBeInner, originAllowed } from "../settings/allowed-origins.ts";
 import { parseSettings, type Settings, settingsFrom } from "../settings/config.ts";
 import { addFlags, FLAGS } from "../settings/flags.ts";
 import {
   addKubeconfig,
   addOutput,
+  DEFAULT_OPERATOR_NAMESPACE,
   type Invocation,
   jsonText,
+  operatorSettings,
   REPORT_FORMATS,
   type ReportFormat,
 } from "./invocation.ts";
-import { DEFAULT_OPERATOR_NAMESPACE } from "./template.ts";
 
 const EXIT_FAILED = 1;
 
@@ -69,22 +68,4 @@ async function doctor(options: Options, settings: Settings, { env, streams, exit
   const { paintFor } = await import("../observe/terminal.ts");
   const { reportText } = await import("../doctor/report-text.ts");
   streams.out(reportText(report, paintFor(streams, env["NO_COLOR"])));
-}
-
-/** The settings of an operator that the checks use. */
-function operatorSettings(settings: Settings): OperatorSettings {
-  const { allowedApiOrigins, leaderElection } = settings;
-  return {
-    namespaces: settings.namespaces,
-    podPolicy: settings.podPolicy,
-    apiCidrs: settings.apiCidrs,
-    clusterDns: settings.clusterDns,
-    originAllowed: (baseUrl) => originAllowed(allowedApiOrigins, baseUrl),
-    mayBeInner: (origin) => mayBeInner(allowedApiOrigins, origin),
-    leases: {
-      elected: leaderElection.enabled,
-      namespace: leaderElection.namespace,
-      shards: leaderElection.shards,
-    },
-  };
 }

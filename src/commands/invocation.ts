@@ -1,13 +1,18 @@
 import { type Command, Option } from "commander";
 import { type Clock, realClock } from "../core/clock.ts";
+import type { OperatorSettings } from "../doctor/operators.ts";
 import { KubeClient } from "../kube/client.ts";
 import { loadKubeConfig } from "../kube/config.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { CliStreams } from "../observe/terminal.ts";
+import { mayBeInner, originAllowed } from "../settings/allowed-origins.ts";
 import type { Settings } from "../settings/config.ts";
 import type { EnvironmentVariables, ProxySettings } from "../settings/environment-variables.ts";
 import { FLAGS } from "../settings/flags.ts";
 import { berthVersion } from "../settings/version.ts";
+
+/** The namespace of the operator in docs/install.md. */
+export const DEFAULT_OPERATOR_NAMESPACE = "berth-system";
 
 /** The inputs and outputs of a command. */
 export interface Invocation {
@@ -78,5 +83,23 @@ export function connect(
     server: access.server,
     namespace: access.currentNamespace,
     [Symbol.asyncDispose]: () => kube.close(),
+  };
+}
+
+/** The settings of an operator that commands use. */
+export function operatorSettings(settings: Settings): OperatorSettings {
+  const { allowedApiOrigins, leaderElection } = settings;
+  return {
+    namespaces: settings.namespaces,
+    podPolicy: settings.podPolicy,
+    apiCidrs: settings.apiCidrs,
+    clusterDns: settings.clusterDns,
+    originAllowed: (baseUrl) => originAllowed(allowedApiOrigins, baseUrl),
+    mayBeInner: (origin) => mayBeInner(allowedApiOrigins, origin),
+    leases: {
+      elected: leaderElection.enabled,
+      namespace: leaderElection.namespace,
+      shards: leaderElection.shards,
+    },
   };
 }

@@ -1,14 +1,15 @@
 import { type ConditionReason, REASONS } from "../api/condition-reasons.ts";
-import { type Environment, parseEnvironment } from "../api/environment.ts";
+import { type Environment, environmentIdDoubt, parseEnvironment } from "../api/environment.ts";
 import { API_VERSION, KIND } from "../api/names.ts";
 import { problemList } from "../api/problems.ts";
 import { isRecord } from "../core/json.ts";
+import type { KubeClient } from "../kube/client.ts";
 import type { KubeObject } from "../kube/resource.ts";
 import type { PodPolicy } from "../policy/pod-policy.ts";
 import { originNotAllowedMessage } from "../reconcile/environment-conditions.ts";
 import { templateOf } from "../reconcile/modes.ts";
 import { type NetworkFacts, renderNetworkPolicy } from "../reconcile/network-policy.ts";
-import { alwaysPulls, dryRunName, ownProblems } from "../reconcile/template-check.ts";
+import { accepted, checkTemplate, dryRunName, ownProblems, type TemplateVerdict } from "../reconcile/template-check.ts";
 import { workerTemplate } from "../workers/template.ts";
 
 /** The settings of an operator that determine which objects it creates for an Environment. */
@@ -38,24 +39,47 @@ const NO_UID = "00000000-0000-0000-0000-000000000000";
  * mode, and the NetworkPolicy. Uses the operator's own code for the objects, and the messages of its conditions for
  * refusals.
  * @param raw an object of the API server, or one completed by `asStored`
+ * @param kube for a dry run of the Pod; null: only Berth's own rules are checked
  */
-export function previewOf(raw: unknown, facts: OperatorFacts): Preview {
+export async function previewOf(
+  raw: unknown,
+  factsFor: (namespace: string) => OperatorFacts,
+  kube: KubeClient | null,
+): Promise<Preview> {
   const parsed = parseEnvironment(raw);
   if (!parsed.ok) return { ok: false, problems: [finding("InvalidSpec", problemList(parsed.problems))] };
   const { environment } = parsed;
-  const template = templateOf(environment);
-  const problems: Finding[] = [];
+  const facts = factsFor(environment.metadata.namespace);
   const { baseUrl } = environment.spec.api;
-  if (!facts.originAllowed(baseUrl)) problems.push(finding("OriginNotAllowed", originNotAllowedMessage(baseUrl)));
-  const own = ownProblems(template, facts.podPolicy);
-  if (own.problems.length > 0) problems.push(finding(own.reason, problemList(own.problems)));
+  const problems = facts.originAllowed(baseUrl) ? [] : [finding("OriginNotAllowed", originNotAllowedMessage(baseUrl))];
+  const verdict = await judge(environment, facts, kube);
+  const isRefused = !verdict.accepted && verdict.reason !== "TemplateUnchecked";
+  if (isRefused) problems.push(finding(verdict.reason, verdict.message));
   if (problems.length > 0) return { ok: false, problems };
+  const doubt = environmentIdDoubt(environment.spec);
   const policy = renderNetworkPolicy(environment, facts.network);
   return {
     ok: true,
     objects: [servingObject(environment), ...(policy ? [policy] : [])],
-    warnings: template.pullsAlways ? [finding("AcceptedWithWarning", alwaysPulls(template))] : [],
+    warnings: [
+      // What an operator would report after its first request.
+      ...(doubt === null ? [] : [finding("EnvironmentNotFound", doubt)]),
+      ...(verdict.reason === "Accepted" ? [] : [finding(verdict.reason, verdict.message)]),
+    ],
   };
+}
+
+async function judge(
+  environment: Environment,
+  { podPolicy }: OperatorFacts,
+  kube: KubeClient | null,
+): Promise<TemplateVerdict> {
+  const template = templateOf(environment);
+  if (kube !== null) return await checkTemplate(kube, environment.metadata.name, template, podPolicy);
+  const { reason, problems } = ownProblems(template, podPolicy);
+  return problems.length > 0
+    ? { accepted: false, final: true, reason, message: problemList(problems) }
+    : accepted(template, null);
 }
 
 /** A Pod gets the name of the operator's dry run; real names end in eight random letters. */

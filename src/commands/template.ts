@@ -4,24 +4,35 @@ import { stringify } from "yaml";
 import { keepAlive } from "../core/clock.ts";
 import { ConfigError, errorText } from "../core/errors.ts";
 import { YamlError, yamlDocuments } from "../core/yaml.ts";
+import type { OperatorSettings } from "../doctor/operators.ts";
+import type { KubeClient } from "../kube/client.ts";
 import type { KubeObject } from "../kube/resource.ts";
 import { oneLine } from "../observe/terminal.ts";
-import { originAllowed } from "../settings/allowed-origins.ts";
-import { type Settings, settingsFrom } from "../settings/config.ts";
+import { givesAny, parseSettings, type Settings, settingsFrom } from "../settings/config.ts";
 import { addFlags, FLAGS } from "../settings/flags.ts";
-import { addKubeconfig, addOutput, type Invocation, jsonText } from "./invocation.ts";
+import {
+  addKubeconfig,
+  addOutput,
+  type Cluster,
+  DEFAULT_OPERATOR_NAMESPACE,
+  type Invocation,
+  jsonText,
+} from "./invocation.ts";
 import type { Finding, OperatorFacts } from "./preview.ts";
-
-/** The namespace of the operator in docs/install.md. */
-export const DEFAULT_OPERATOR_NAMESPACE = "berth-system";
 
 const FORMATS = ["yaml", "json"] as const;
 const EXIT_REFUSED = 1;
 
+/** The operator's flags on which the objects depend. */
+const OPERATOR_FLAGS = [
+  ...[FLAGS.allowedInTemplates, FLAGS.allowedApiOrigins, FLAGS.apiCidrs],
+  ...[FLAGS.clusterDnsPods, FLAGS.clusterDnsCidrs],
+];
+
 interface Options {
   readonly filename?: string;
   readonly namespace?: string;
-  readonly operatorNamespace: string;
+  readonly operatorNamespace?: string;
   readonly output: (typeof FORMATS)[number];
 }
 
@@ -30,42 +41,44 @@ export function addTemplate(program: Command, invocation: Invocation): void {
   const command = program
     .command("template")
     .usage("-f <file> | [-n <namespace>] <name> [flags]")
-    .description("Print the Pod or Deployment, and the NetworkPolicy, that the operator makes of an Environment.")
-    .argument("[name]", "An Environment of the cluster; or give -f.")
-    .option("-f, --filename <file>", "File with Environments, YAML or JSON; - is the standard input.")
+    .description("Print the Pod or Deployment, and the NetworkPolicy, that the operator creates for an Environment.")
+    .argument("[name]", "An Environment in the cluster; or use -f.")
+    .option("-f, --filename <file>", "File with Environments, YAML or JSON; - is standard input.")
     .option("-n, --namespace <name>", "Namespace of the Environment (default: that of the kubeconfig's context).")
     .option(
       "--operator-namespace <name>",
-      "Where the operator runs: workers let it ask them whether they are busy.",
-      DEFAULT_OPERATOR_NAMESPACE,
+      `Namespace of the operator, whose flags are used unless you give any here (default: all, or ${DEFAULT_OPERATOR_NAMESPACE}).`,
     );
   addKubeconfig(command);
-  addFlags(command, [
-    ...[FLAGS.allowedInTemplates, FLAGS.allowedApiOrigins, FLAGS.apiCidrs],
-    ...[FLAGS.clusterDnsPods, FLAGS.clusterDnsCidrs],
-  ]);
-  addOutput(command, FORMATS).action((name: string | undefined) =>
-    template(name, command.opts<Options>(), settingsFrom(command, invocation.env), invocation),
-  );
+  addFlags(command, OPERATOR_FLAGS);
+  addOutput(command, FORMATS).action((name: string | undefined) => {
+    const settings = settingsFrom(command, invocation.env);
+    const given = givesAny(command, invocation.env, OPERATOR_FLAGS);
+    return template(name, { ...command.opts<Options>(), given }, settings, invocation);
+  });
 }
 
 async function template(
   name: string | undefined,
-  options: Options,
+  options: Options & { readonly given: boolean },
   settings: Settings,
   { streams, exit }: Invocation,
 ): Promise<void> {
   const { filename, namespace, output } = options;
   if ((name === undefined) === (filename === undefined)) {
-    throw new ConfigError("name an Environment of the cluster, or give a file with -f");
+    throw new ConfigError("name an Environment in the cluster, or give a file with -f");
   }
   const { previewOf } = await import("./preview.ts");
+  using _alive = keepAlive();
+  const opened = await openCluster(options, settings);
+  await using cluster = opened.cluster;
   const raws =
-    filename === undefined
-      ? [await fromCluster(name ?? "", namespace, settings)]
-      : await fromFile(filename, namespace ?? "default", streams.input);
-  const facts = await factsOf(settings, options.operatorNamespace);
-  const previews = raws.map((raw) => previewOf(raw, facts));
+    filename === undefined && cluster
+      ? [await fromCluster(name ?? "", namespace, cluster)]
+      : await fromFile(filename ?? "", namespace ?? "default", streams.input);
+  const { factsFor, kube, note } = await judgingBy(options, settings, opened);
+  const previews = await Promise.all(raws.map((raw) => previewOf(raw, factsFor, kube)));
+  if (note !== null) streams.err(`note: ${oneLine(note)}\n`);
   const problems = previews.flatMap((preview) => (preview.ok ? [] : preview.problems));
   if (problems.length > 0) {
     exit(EXIT_REFUSED);
@@ -78,22 +91,67 @@ async function template(
   streams.out(output === "json" ? jsonText({ apiVersion: "v1", kind: "List", items: objects }) : yamlText(objects));
 }
 
-async function factsOf(settings: Settings, operatorNamespace: string): Promise<OperatorFacts> {
+const ONLY_OWN_RULES = "only Berth's own rules were checked, with the flags given here or their defaults";
+
+/** The cluster to use, or why there is none. */
+type Opened = { readonly cluster: Cluster } | { readonly cluster: undefined; readonly why: string };
+
+/** A file needs no cluster, unless the command line names one. */
+async function openCluster({ filename }: Options, settings: Settings): Promise<Opened> {
+  const { connect } = await import("./invocation.ts");
+  try {
+    return { cluster: connect(settings, "template") };
+  } catch (error) {
+    if (filename === undefined || settings.kubeconfig !== undefined || !(error instanceof ConfigError)) throw error;
+    return { cluster: undefined, why: error.message };
+  }
+}
+
+/** How Environments are judged. */
+interface Judging {
+  readonly factsFor: (namespace: string) => OperatorFacts;
+  /** For dry runs; null: no cluster answers. */
+  readonly kube: KubeClient | null;
+  /** What was not checked. */
+  readonly note: string | null;
+}
+
+/** Judges by the flags of the cluster's operators, as `berth doctor` does, unless the command line gives some. */
+async function judgingBy(
+  { given, operatorNamespace }: Options & { readonly given: boolean },
+  settings: Settings,
+  opened: Opened,
+): Promise<Judging> {
   const { defaultDnsCidrs } = await import("../reconcile/network-policy.ts");
-  const { allowedApiOrigins, podPolicy, apiCidrs, clusterDns } = settings;
+  const { operatorSettings } = await import("./invocation.ts");
+  const factsOf = ({ podPolicy, originAllowed, apiCidrs, clusterDns }: OperatorSettings, namespace: string) => {
+    const dns = { ...clusterDns, cidrs: clusterDns.cidrs ?? defaultDnsCidrs([]) };
+    return { podPolicy, originAllowed, network: { apiCidrs, operatorNamespace: namespace, dns } };
+  };
+  const assumed = factsOf(operatorSettings(settings), operatorNamespace ?? DEFAULT_OPERATOR_NAMESPACE);
+  const withoutCluster = (why: string) => ({ factsFor: () => assumed, kube: null, note: `${why}; ${ONLY_OWN_RULES}` });
+  if (!opened.cluster) return withoutCluster(opened.why);
+  const { kube, server } = opened.cluster;
+  if (given) return { factsFor: () => assumed, kube, note: null };
+  const { findOperators, operatorOf } = await import("../doctor/operators.ts");
+  const where = { namespace: operatorNamespace, fallback: DEFAULT_OPERATOR_NAMESPACE };
+  const found = await findOperators(kube, where, (argv, variables) => operatorSettings(parseSettings(argv, variables)));
+  if (found.is === "failed") return withoutCluster(`${server}: ${found.message}`);
+  const operators = found.is === "seen" ? found.value : [];
+  const missing = found.is === "forbidden" ? "needs permission to list deployments" : "no operator is installed";
   return {
-    podPolicy,
-    originAllowed: (baseUrl) => originAllowed(allowedApiOrigins, baseUrl),
-    network: { apiCidrs, operatorNamespace, dns: { ...clusterDns, cidrs: clusterDns.cidrs ?? defaultDnsCidrs([]) } },
+    factsFor: (namespace) => {
+      const operator = operatorOf(operators, namespace);
+      return operator?.settings ? factsOf(operator.settings, operator.namespace) : assumed;
+    },
+    kube,
+    note: operators.length > 0 ? null : `the operator's flags are not known (${missing}); its defaults are used`,
   };
 }
 
-async function fromCluster(name: string, namespace: string | undefined, settings: Settings): Promise<unknown> {
-  const { connect } = await import("./invocation.ts");
+async function fromCluster(name: string, namespace: string | undefined, { kube, namespace: current }: Cluster) {
   const { ENVIRONMENTS } = await import("../reconcile/finalizer.ts");
-  using _alive = keepAlive();
-  await using cluster = connect(settings, "template");
-  return await cluster.kube.get(ENVIRONMENTS, { namespace: namespace ?? cluster.namespace, name });
+  return await kube.get(ENVIRONMENTS, { namespace: namespace ?? current, name });
 }
 
 async function fromFile(

@@ -2,7 +2,7 @@ import type { ClusterDns } from "../api/cluster-dns.ts";
 import { type ConditionReason, eventType, REASONS } from "../api/condition-reasons.ts";
 import { isGood } from "../api/condition-types.ts";
 import { type Condition, findCondition } from "../api/conditions.ts";
-import { type Environment, parseEnvironment } from "../api/environment.ts";
+import { type Environment, environmentIdDoubt, parseEnvironment } from "../api/environment.ts";
 import { problemList } from "../api/problems.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { NETWORK_POLICIES, type NetworkPolicy, type Pod } from "../kube/resource.ts";
@@ -36,7 +36,11 @@ export function checkSpec(raw: { metadata: { namespace?: string; name?: string }
   if (!parsed.ok) {
     return { environment: null, result: results.fail(problemList(parsed.problems), REASONS.InvalidSpec.fix) };
   }
-  return { environment: parsed.environment, result: results.pass("it fits the schema") };
+  const { environment } = parsed;
+  const doubt = environmentIdDoubt(environment.spec);
+  const result =
+    doubt === null ? results.pass("it fits the schema") : results.warn(doubt, REASONS.EnvironmentNotFound.fix);
+  return { environment, result };
 }
 
 /** Returns one result for each of the Environment's own conditions that reports a problem. */

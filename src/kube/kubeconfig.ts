@@ -86,7 +86,7 @@ export function readKubeconfigs(
     collect(entries.contexts, document.contexts, "context", dirname(file));
   }
   const where = files.join(", ");
-  if (found === 0) throw new ConfigError(`no kubeconfig of KUBECONFIG is there: ${where}`);
+  if (found === 0) throw new ConfigError(`no file listed in KUBECONFIG exists: ${where}`);
   if (current === undefined)
     throw new ConfigError(`kubeconfig ${where} has no current-context: kubectl config use-context NAME`);
   const context = find(entries.contexts, current, "context", where).fields;

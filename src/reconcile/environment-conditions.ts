@@ -1,7 +1,7 @@
 import { type ConditionReason, eventType } from "../api/condition-reasons.ts";
 import { CONDITIONS, isGood } from "../api/condition-types.ts";
 import { type ConditionUpdate, conditionFor, type Verdict } from "../api/conditions.ts";
-import type { Environment } from "../api/environment.ts";
+import { type Environment, environmentIdDoubt } from "../api/environment.ts";
 import type { RuntimeReport } from "../api/runtime.ts";
 
 /** Another Environment with the same environmentId. */
@@ -46,7 +46,7 @@ export function environmentConditions(parts: ConditionParts): ConditionUpdate[] 
       ? say("EnvironmentIdShared", sharedMessage(environment, parts.sharers))
       : say("EnvironmentIdUnique", "no other Environment that this operator serves has this environmentId"),
   );
-  const all = [...updates.values()];
+  const all = [...updates.values()].map((update) => withDoubt(update, environment));
   const ready = readyCondition({
     decided: ownDecision(environment),
     lag: parts.lag,
@@ -55,6 +55,13 @@ export function environmentConditions(parts: ConditionParts): ConditionUpdate[] 
     generation,
   });
   return [ready, ...all];
+}
+
+/** Adds that the id looks wrong, unless the Work API has accepted it. */
+function withDoubt(update: ConditionUpdate, { spec }: Environment): ConditionUpdate {
+  const isConcerned = update.reason === "KeyRejected" || (update.type === "QueueReachable" && !isGood(update));
+  const doubt = isConcerned ? environmentIdDoubt(spec) : null;
+  return doubt === null ? update : { ...update, message: `${update.message}; ${doubt}` };
 }
 
 function sharedMessage({ spec }: Environment, sharers: readonly SharingEnvironment[]): string {

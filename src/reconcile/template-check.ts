@@ -35,7 +35,7 @@ export interface TemplateVerdict extends Verdict {
 }
 
 /** The message of `AcceptedWithWarning`. */
-export function alwaysPulls({ written }: CheckedTemplate): string {
+function alwaysPulls({ written }: CheckedTemplate): string {
   return `${sessionContainerPath(written)}.imagePullPolicy: with Always, the kubelet contacts the registry every few seconds while a Pod waits; use IfNotPresent and a fixed tag`;
 }
 
@@ -142,7 +142,8 @@ export function dryRunName(environment: string): string {
   return `berth-${environment.replaceAll(".", "-")}-template`;
 }
 
-function accepted(template: CheckedTemplate, pod: Pod | null): TemplateVerdict {
+/** @param pod the Pod that the API server would create; null: not known */
+export function accepted(template: CheckedTemplate, pod: Pod | null): TemplateVerdict {
   // Whatever answers must not stop the reconciler, so nothing of the answer is taken for granted.
   const { containers = [] }: Partial<PodSpec> = (pod as Partial<Pod> | null)?.spec ?? {};
   const made = containers.find(({ name }) => name === template.container);

@@ -170,17 +170,22 @@ export function configErrorOf(error: unknown): unknown {
   return new ConfigError(error.message.replace(/^error: /, "").replaceAll("\n", " "), { cause: error });
 }
 
+/** Whether the command line or the environment sets one of these flags. */
+export function givesAny(command: Command, env: EnvironmentVariables, flags: readonly Flag<unknown>[]): boolean {
+  return flags.some((flag) => rawValue(command, env, flag).isGiven);
+}
+
 /** The raw value of a flag, and its source for error messages: the flag or the environment variable. */
 function rawValue(command: Command, env: EnvironmentVariables, spec: Flag<unknown>) {
   const given: unknown = command.opts()[new Option(`--${spec.name}`).attributeName()];
   const source = `--${spec.name}`;
   // `--no-leader-elect` makes commander's default `true`, so only a value from the command line counts as given.
   const isGiven = command.getOptionValueSource(new Option(`--${spec.name}`).attributeName()) === "cli";
-  if (isGiven) return { text: String(given), source };
+  if (isGiven) return { text: String(given), source, isGiven };
   const variable = environmentVariable(spec.name);
   // An empty variable counts as unset, because charts and shells often set empty ones.
   const text = env[variable];
-  return text ? { text, source: variable } : { text: spec.default, source };
+  return text ? { text, source: variable, isGiven: true } : { text: spec.default, source, isGiven };
 }
 
 function issueText(message: string, text: string): string {

@@ -5,7 +5,7 @@ import { parseSettings, type Settings } from "../../src/settings/config.ts";
 import { type EnvironmentVariables, environmentVariable } from "../../src/settings/environment-variables.ts";
 import { FLAGS, usageLine } from "../../src/settings/flags.ts";
 import { berthVersion } from "../../src/settings/version.ts";
-import { cliRun } from "../support/cli-run.ts";
+import { cliRun, NO_KUBECONFIG } from "../support/cli-run.ts";
 
 describe("the command line", () => {
   async function cli(argv: readonly string[], env: EnvironmentVariables = {}, run = async (_: Settings) => {}) {
@@ -22,7 +22,7 @@ describe("the command line", () => {
   test("run passes on its settings and exits with 0", async () => {
     const { code, seen, err } = await cli(["run", "--namespace=one"], { BERTH_LOG_LEVEL: "debug" });
     expect({ code, err }).toEqual({ code: 0, err: "" });
-    expect(seen).toEqual([parseSettings(["--namespace=one"], { BERTH_LOG_LEVEL: "debug" })]);
+    expect(seen).toEqual([parseSettings(["--namespace=one"], { BERTH_LOG_LEVEL: "debug", KUBECONFIG: NO_KUBECONFIG })]);
   });
 
   test.each([[["run", "--foo"]], [["run", "--log-level=loud"]], [["run", "word"]], [["walk"]], [["--foo"]], [[]]])(

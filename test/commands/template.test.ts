@@ -36,6 +36,10 @@ const NETWORK: NetworkFacts = {
   dns: { ...parseSettings([], {}).clusterDns, cidrs: ["169.254.20.10/32"] },
 };
 
+/** Without a cluster. */
+const NOTE =
+  "note: no file listed in KUBECONFIG exists: /nonexistent/kubeconfig; only Berth's own rules were checked, with the flags given here or their defaults\n";
+
 let folder: string;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "berth-template-"));
@@ -45,7 +49,7 @@ afterAll(() => rm(folder, { recursive: true }));
 describe("berth template", () => {
   test("prints exactly the Pod that the operator creates, and the NetworkPolicy", async () => {
     const { code, out, err } = await cliRun(["template", "-f", example("full"), "-o", "json"]);
-    expect({ code, err }).toEqual({ code: 0, err: "" });
+    expect({ code, err }).toEqual({ code: 0, err: NOTE });
     const made = await environment("full");
     expect(JSON.parse(out)).toEqual({
       apiVersion: "v1",
@@ -114,13 +118,23 @@ describe("berth template", () => {
     expect(await namespaceOf(["-n", "agents"])).toBe("agents");
   });
 
+  test("warns of an environmentId without the platform's prefix, and still prints the Pod", async () => {
+    const input = await changed("minimal", ["environmentId"], "research-prod");
+    const { code, out, err } = await cliRun(["template", "-f", "-"], { input });
+    expect({ code, err }).toEqual({
+      code: 0,
+      err: `${NOTE}warning: EnvironmentNotFound: spec.environmentId: research-prod does not begin with env_; copy the id from the console\n`,
+    });
+    expect(out).toContain("research-prod");
+  });
+
   test("warns of an image that is always pulled, and still prints the Pod", async () => {
     const container = { name: "worker", image: "worker:1", imagePullPolicy: "Always" };
     const input = await changed("minimal", [...TEMPLATE_SPEC, "containers", 0], container);
     const { code, out, err } = await cliRun(["template", "-f", "-"], { input });
     expect(code).toBe(0);
     expect(out).toContain("imagePullPolicy: Always");
-    expect(err).toMatch(
+    expect(err.replace(NOTE, "")).toMatch(
       /^warning: AcceptedWithWarning: spec\.sessions\.template\.spec\.containers\[0\]\.imagePullPolicy: with Always, /,
     );
   });
@@ -136,17 +150,17 @@ describe("berth template refuses with the messages of the operator's conditions"
     const input = await changed("minimal", ["sessions", "warm"], -1);
     const { code, out, err } = await cliRun(["template", "-f", "-"], { input });
     expect({ code, out }).toEqual({ code: 1, out: "" });
-    expect(err).toBe("refused: InvalidSpec: spec.sessions.warm: is too small: it must be at least 0\n");
+    expect(err).toBe(`${NOTE}refused: InvalidSpec: spec.sessions.warm: is too small: it must be at least 0\n`);
   });
 
   test("a Pod that the policy does not allow, until a flag allows it", async () => {
     const input = await withRuntimeClass();
     const refused = await cliRun(["template", "-f", "-"], { input });
     expect(refused.code).toBe(1);
-    expect(refused.err).toMatch(FORBIDDEN);
+    expect(refused.err.replace(NOTE, "")).toMatch(FORBIDDEN);
     const flags = ["--allowed-in-templates", "runtimeClasses=gvisor"];
     const taken = await cliRun(["template", "-f", "-", ...flags], { input });
-    expect(taken).toMatchObject({ code: 0, err: "" });
+    expect(taken).toMatchObject({ code: 0, err: NOTE });
     const variable = { BERTH_ALLOWED_IN_TEMPLATES: "runtimeClasses=gvisor" };
     expect((await cliRun(["template", "-f", "-"], { input, env: variable })).out).toBe(taken.out);
   });
@@ -155,7 +169,9 @@ describe("berth template refuses with the messages of the operator's conditions"
     const input = await changed("minimal", ["api", "baseUrl"], "http://127.0.0.1:8765");
     const { code, err } = await cliRun(["template", "-f", "-"], { input });
     expect(code).toBe(1);
-    expect(err).toMatch(/^refused: OriginNotAllowed: the operator may not send keys to http:\/\/127\.0\.0\.1:8765/);
+    expect(err.replace(NOTE, "")).toMatch(
+      /^refused: OriginNotAllowed: the operator may not send keys to http:\/\/127\.0\.0\.1:8765/,
+    );
     const flags = ["--allowed-api-origins", "http://127.0.0.1:8765"];
     expect((await cliRun(["template", "-f", "-", ...flags], { input })).code).toBe(0);
   });
@@ -166,7 +182,7 @@ describe("berth template refuses with the messages of the operator's conditions"
     spec.spec.sessions.template.spec.containers[0].resources = { limits: { memory: "2gb" } };
     const { code, err } = await cliRun(["template", "-f", "-"], { input: stringify(spec) });
     expect(code).toBe(1);
-    expect(err).toMatch(
+    expect(err.replace(NOTE, "")).toMatch(
       /^refused: TemplateForbidden: 2 problems: \(1\) .*runtimeClassName: gvisor is not allowed.* \(2\) .*limits\.memory: invalid quantity "2gb"; use for example 2Gi\n$/,
     );
   });
@@ -175,12 +191,12 @@ describe("berth template refuses with the messages of the operator's conditions"
     const input = await changed("minimal", [...TEMPLATE_SPEC, "runtimeClassName"], "a\u001b[2J\nwarning: all is well");
     const { err } = await cliRun(["template", "-f", "-"], { input });
     expect(err).toContain("runtimeClassName: a [2J warning: all is well is not allowed");
-    expect(err.trimEnd().split("\n")).toHaveLength(1);
+    expect(err.replace(NOTE, "").trimEnd().split("\n")).toHaveLength(1);
   });
 
   test("as JSON, with the reason, message and fix of each problem", async () => {
     const { code, out, err } = await cliRun(["template", "-f", "-", "-o", "json"], { input: await withRuntimeClass() });
-    expect({ code, err }).toEqual({ code: 1, err: "" });
+    expect({ code, err }).toEqual({ code: 1, err: NOTE });
     expect(JSON.parse(out)).toEqual({
       problems: [
         {
@@ -195,8 +211,8 @@ describe("berth template refuses with the messages of the operator's conditions"
 
 describe("berth template exits with 2 and its usage", () => {
   test.each([
-    [["template"], /name an Environment of the cluster, or give a file with -f/],
-    [["template", "research", "-f", "x.yaml"], /name an Environment of the cluster, or give a file with -f/],
+    [["template"], /name an Environment in the cluster, or give a file with -f/],
+    [["template", "research", "-f", "x.yaml"], /name an Environment in the cluster, or give a file with -f/],
     [["template", "-f", "/does/not/exist.yaml"], /cannot read \/does\/not\/exist\.yaml: ENOENT/],
     [["template", "-f", "-"], /the standard input holds no Environment/],
     [["template", "-f", "-", "-o", "xml"], /xml.*Allowed choices are yaml, json/],

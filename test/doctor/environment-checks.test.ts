@@ -1,9 +1,9 @@
 import { expect, test } from "vitest";
 import type { EnvironmentStatus } from "../../src/api/environment.ts";
-import { checkDryRun, checkParking, checkSleep } from "../../src/doctor/environment-checks.ts";
+import { checkDryRun, checkParking, checkSleep, checkSpec } from "../../src/doctor/environment-checks.ts";
 import type { KubeClient } from "../../src/kube/client.ts";
 import type { Pod } from "../../src/kube/resource.ts";
-import { parsed, sessionsSpec, stored } from "../api/environments.ts";
+import { type Json, parsed, sessionsSpec, stored } from "../api/environments.ts";
 
 const WORKER = { name: "worker", image: "worker:1", command: ["worker"], imagePullPolicy: "Always" };
 
@@ -11,6 +11,20 @@ function environment(parking: EnvironmentStatus["parking"], sleep?: EnvironmentS
   const template = { spec: { containers: [WORKER] } };
   return { ...parsed(stored(sessionsSpec({ template }))), status: { conditions: [], parking, sleep } };
 }
+
+const raw = (spec: Json) => stored(spec) as Json & { metadata: { name: string } };
+
+test("an environmentId without the platform's prefix is worth a warning", () => {
+  expect(checkSpec(raw(sessionsSpec())).result).toMatchObject({ status: "pass" });
+  expect(checkSpec(raw({ ...sessionsSpec(), environmentId: "research-prod" }))).toMatchObject({
+    environment: { spec: { environmentId: "research-prod" } },
+    result: {
+      check: "spec",
+      status: "warn",
+      message: "spec.environmentId: research-prod does not begin with env_; copy the id from the console",
+    },
+  });
+});
 
 test("how warm Pods wait is well, unless waiting in a shell failed", () => {
   expect(checkParking(environment(undefined))).toBeNull();

@@ -62,6 +62,38 @@ function shared(sharers: readonly SharingEnvironment[], spec: Record<string, unk
   return environmentConditions(parts).find(({ type }) => type === "EnvironmentIdShared");
 }
 
+describe("an environmentId without the platform's prefix", () => {
+  const message = (reason: ConditionReason, environmentId: string) => {
+    const parts: ConditionParts = {
+      environment: {
+        metadata: { generation: 1 },
+        spec: { environmentId, api: { keySecretRef: { name: "key", key: "environment-key" } }, sessions: {} },
+      } as unknown as Environment,
+      report: { verdicts: [{ reason, message: "words" }], blockedReason: null },
+      keyProblem: null,
+      originAllowed: true,
+      template: { reason: "Accepted", message: "" },
+      policy: { reason: "PolicyInPlace", message: "" },
+      sharers: [],
+      lag: null,
+    };
+    return environmentConditions(parts).find((condition) => condition.reason === reason)?.message;
+  };
+  const DOUBT = "spec.environmentId: research-prod does not begin with env_; copy the id from the console";
+
+  test.each<ConditionReason>(["EnvironmentNotFound", "QueueUnchecked", "Unreachable", "KeyRejected"])(
+    "is doubted while the Work API does not accept it: %s",
+    (reason) => {
+      expect(message(reason, "research-prod")).toBe(`words; ${DOUBT}`);
+      expect(message(reason, "env_research")).toBe("words");
+    },
+  );
+
+  test.each<ConditionReason>(["Reachable", "KeyAccepted"])("is right if the Work API accepts it: %s", (reason) => {
+    expect(message(reason, "research-prod")).toBe("words");
+  });
+});
+
 const other = (name: string, hasWorkers = false) => ({ name, hasWorkers });
 const FIX = "keep one of them and delete the others, or create each with an environmentId of its own";
 const TWICE = "workers claim without the operator, so a session can run in two of them at once";

@@ -10,6 +10,9 @@ export interface CliResult {
   readonly err: string;
 }
 
+/** Names no cluster. */
+export const NO_KUBECONFIG = "/nonexistent/kubeconfig";
+
 /** Runs one command line in this process. `run`, `uninstall` and `check` do nothing by default. */
 export async function cliRun(
   argv: readonly string[],
@@ -38,6 +41,8 @@ export async function cliRun(
     check: async () => ({ ok: true, deployment: "", environments: 0, replicas: null, problem: null }),
     ...given.commands,
   };
-  const code = await runCli(argv, commands, given.env ?? {}, streams);
+  // Otherwise a command would use the cluster of the person who runs the tests.
+  const env = { KUBECONFIG: NO_KUBECONFIG, ...given.env };
+  const code = await runCli(argv, commands, env, streams);
   return { code, out, err };
 }
