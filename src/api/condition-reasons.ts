@@ -223,6 +223,13 @@ export const REASONS = {
     description: "All Pods that maxConcurrent allows are in use, and more work waits.",
     fix: "Raise maxConcurrent to serve more at a time.",
   },
+  CapacityUnchecked: {
+    type: "CapacityAvailable",
+    status: "Unknown",
+    description: "No Pod of the current template has become ready yet.",
+    fix: NOTHING,
+    event: "Normal",
+  },
   QuotaExceeded: {
     type: "CapacityAvailable",
     status: "False",
@@ -313,6 +320,13 @@ export const REASONS = {
     description:
       "Work items came without a secret of their own and were stopped; after three in a row, claiming is paused.",
     fix: "Set credential: EnvironmentKey if this environment issues no secrets per item.",
+  },
+  CredentialUnchecked: {
+    type: "CredentialMissing",
+    status: "Unknown",
+    description: "No work item has come yet.",
+    fix: NOTHING,
+    event: "Normal",
   },
   CredentialsPresent: {
     type: "CredentialMissing",

@@ -4,13 +4,14 @@ import { findCondition } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
 import { ANNOTATION_SLEEPS_SINCE, ANNOTATION_SLEEPS_UNTIL, LABEL_PHASE } from "../api/names.ts";
 import { asEndReason, END_REASONS, type EndReason } from "../api/reasons.ts";
+import { IMAGE_PROBLEMS } from "../kube/objects.ts";
 import type { KubeEvent, Pod } from "../kube/resource.ts";
 import { redact } from "../observe/logger.ts";
 import { readFinished } from "../pods/finished.ts";
 import type { Parking } from "../pods/parking.ts";
 import { parkingOf } from "../pods/pod-gate.ts";
-import { readPodState } from "../pods/pod-state.ts";
-import { hasTurns, isAsleep, openTurn, startsAhead } from "../pods/turns.ts";
+import { type PodState, type Problem, readPodState } from "../pods/pod-state.ts";
+import { hasTurns, isAsleep, newestTurn } from "../pods/turns.ts";
 import { SLEEP_ENDED, timeOf } from "./timeline.ts";
 import type { ClaimTrace, ItemTrace, Looked, Traces } from "./traces.ts";
 
@@ -171,11 +172,14 @@ function ofClaim({ pod: name, turn, journal }: ClaimTrace, pod: Pod | undefined,
     case "preparing":
     case "unscheduled": {
       const step = journal.opened ? "opened" : "claimed, and not opened yet";
-      const why =
-        state.is === "preparing" && state.problem ? `: ${state.problem.reason}: ${state.problem.message}` : "";
-      const waits = WAITS[hasTurns(pod) && !startsAhead(pod, openTurn(pod)) ? "Shell" : parkingOf(pod)];
-      const still = state.is === "parked" ? `still ${waits}` : `does not run${why}`;
-      return { standing: "starting", ...settling, sentence: `Pod ${name} was ${step}; its container ${still}.` };
+      const problem = problemOf(state, traces);
+      // A shell starts the programs of all turns but the first.
+      const waits = WAITS[hasTurns(pod) && newestTurn(pod) > 1 ? "Shell" : parkingOf(pod)];
+      const still = state.is === "parked" ? `still ${waits}` : "does not run";
+      const words = `Pod ${name} was ${step}; its container ${still}`;
+      if (problem === null) return { standing: "starting", ...settling, sentence: `${words}.` };
+      const { reason, message, fix } = problem;
+      return { standing: "starting", reason, sentence: sentence(`${words}: ${message}`), fix };
     }
   }
 }
@@ -231,6 +235,12 @@ function ofPod(pod: Pod, traces: Traces): Explanation {
     const words = [`It slept in Pod ${name}, which is being deleted.`, nextMessage(traces) ?? ""];
     return { standing: "ended", reason: null, sentence: words.join(" ").trimEnd(), fix: NOTHING };
   }
+  const problem = problemOf(state, traces);
+  if (problem !== null) {
+    const { reason, message, fix } = problem;
+    const words = `Pod ${name} serves no session, and is not ready for one: ${message}`;
+    return { standing: "parked", reason, sentence: sentence(words), fix };
+  }
   if (labels?.[LABEL_PHASE] === "parked") {
     const ready = state.is === "parked" ? WAITS[parkingOf(pod)] : "gets ready to wait for a session";
     return { standing: "parked", reason: null, sentence: `Pod ${name} serves no session: it ${ready}.`, fix: NOTHING };
@@ -242,6 +252,27 @@ function ofPod(pod: Pod, traces: Traces): Explanation {
   const words = state.is === "ended" ? `its container is over (${state.end.cause})` : "its container does not run";
   const fix = "Read its Events; whether the operator has settled it, --check-key tells.";
   return { standing: "ending", reason: null, sentence: `Pod ${name} has no record of a claim, and ${words}.`, fix };
+}
+
+/** Why a Pod does not get ready, in the terms of the condition CapacityAvailable; null: nothing is known to be wrong. */
+function problemOf(
+  state: PodState,
+  { events }: Traces,
+): { readonly reason: ConditionReason; readonly message: string; readonly fix: string } | null {
+  const of = (condition: ConditionReason, { reason, message }: Problem) => ({
+    reason: condition,
+    message: `${reason}: ${message}`,
+    fix: REASONS[condition].fix,
+  });
+  if (state.is === "unscheduled") return state.reason === "" ? null : of("Unschedulable", state);
+  if (state.is !== "preparing") return null;
+  if (state.problem) {
+    return of(IMAGE_PROBLEMS.has(state.problem.reason) ? "ImagePullFailing" : "PreparationFailing", state.problem);
+  }
+  // Some problems of a node show only in its Events.
+  const warnings = events.filter(({ type, involvedObject }) => type === "Warning" && involvedObject.kind === "Pod");
+  const { reason, message } = newest(warnings, timeOf) ?? {};
+  return reason && message ? of("PreparationFailing", { reason, message }) : null;
 }
 
 function unknown({ asked, looked }: Traces): Explanation {

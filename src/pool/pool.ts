@@ -98,6 +98,8 @@ export class Pool {
   #wantedSinceMs: number | null = null;
   #surgeBlockedUntilMs = 0;
   #demand = 0;
+  /** The template of which a Pod was ready last. */
+  #readyHash: string | null = null;
   #draining = false;
   #mayCreate = false;
   readonly #nodeEvents: NodeEvents;
@@ -179,6 +181,13 @@ export class Pool {
     await Promise.all([this.#departing.ended(), this.#nodeEvents.ended()]);
   }
 
+  /** Whether a Pod of the current template has been ready for a session, as far as this process knows. */
+  get wasReady(): boolean {
+    const { hash } = this.#context.template();
+    if (this.#free.list().some(({ free }) => free.hash === hash && free.state === "parked")) this.#readyHash = hash;
+    return this.#readyHash === hash;
+  }
+
   /** Whether a claim would find a Pod now. */
   get hasClaimable(): boolean {
     return this.#free.hasClaimable;
@@ -214,6 +223,7 @@ export class Pool {
   take(sessionId: string, except: ReadonlySet<string>, fits: (pod: Pod) => boolean): Pod | null {
     const best = this.#free.next(except, fits);
     if (!best) return null;
+    this.#readyHash = best.free.hash;
     this.#options.breaker.claimed(best.free.hash, best.free.name);
     this.#bound.forget(sessionId);
     return best.pod;

@@ -1,4 +1,4 @@
-import { type ConditionReason, eventType } from "../api/condition-reasons.ts";
+import { type ConditionReason, eventType, REASONS } from "../api/condition-reasons.ts";
 import { CONDITIONS, isGood } from "../api/condition-types.ts";
 import { type ConditionUpdate, conditionFor, type Verdict } from "../api/conditions.ts";
 import { type Environment, environmentIdDoubt } from "../api/environment.ts";
@@ -39,6 +39,9 @@ export function environmentConditions(parts: ConditionParts): ConditionUpdate[] 
   for (const { reason, message } of report.verdicts) put(say(reason, namingSecret(message, keySecretRef)));
   if (keyProblem) put(say(keyProblem.reason, keyProblem.message));
   if (!originAllowed) put(say("OriginNotAllowed", originNotAllowedMessage(environment.spec.api.baseUrl)));
+  if (template && REASONS[template.reason].status === "False" && updates.get("CapacityAvailable")?.status === "True") {
+    put(say("CapacityUnchecked", "no Pod is created while the template is refused"));
+  }
   put(template ? say(template.reason, template.message) : say("TemplateUnchecked", "the dry run got no answer yet"));
   put(say(policy.reason, policy.message));
   put(

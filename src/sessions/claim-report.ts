@@ -23,15 +23,15 @@ export class ClaimReport implements Report {
   readonly #context: SessionContext;
   /** Since when (monotonic) work has waited without a known reason; null if it does not. */
   #stalledSinceMs: number | null = null;
-  #credentialMissing: string | null = null;
+  #credentialMissing: string | null | undefined;
 
   constructor(options: Options) {
     this.#options = options;
     this.#context = options.context;
   }
 
-  /** The first of consecutive items without a secret; null if the last item had one. */
-  get credentialMissing(): string | null {
+  /** The first of consecutive items without a secret; null if the last item had one; undefined if there was none. */
+  get credentialMissing(): string | null | undefined {
     return this.#credentialMissing;
   }
 
@@ -76,7 +76,7 @@ export class ClaimReport implements Report {
   watchCredential(): void {
     const { gate, offers } = this.#options;
     const changed = offers.watch(gate.credential, this.#context.clock.monotonic());
-    if (changed.length > 0) this.#credentialMissing = null;
+    if (changed.length > 0) this.#credentialMissing = undefined;
   }
 
   /** Acts on newly read statistics of the queue. */

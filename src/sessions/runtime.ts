@@ -421,6 +421,7 @@ export class SessionsRuntime {
           max: this.#context.environment().spec.sessions?.maxConcurrent ?? 0,
           depth: stats?.depth ?? 0,
           heldBy: this.#failing.messageOf(KEEPS_ROOM),
+          wasReady: this.#pool.wasReady,
         }),
         startVerdict(this.#breaker, this.#probeWallMs(this.#breaker)),
         credentialVerdict(

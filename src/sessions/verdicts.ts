@@ -5,11 +5,12 @@ import type { CapacityProblem } from "../pool/capacity-problem.ts";
 
 /**
  * The verdict on capacity: what blocks it, or that maxConcurrent is reached while work waits.
- * @param use `heldBy`: why ended sessions still use Pods; null if they do not
+ * @param use `heldBy`: why ended sessions still use Pods; null if they do not. `wasReady`: a Pod of the current template
+ * has been ready
  */
 export function capacityVerdict(
   problem: CapacityProblem,
-  use: { busy: number; max: number; depth: number; heldBy: string | null },
+  use: { busy: number; max: number; depth: number; heldBy: string | null; wasReady: boolean },
 ): Verdict {
   switch (problem?.is) {
     case undefined:
@@ -20,7 +21,9 @@ export function capacityVerdict(
           message: `all ${use.max} Pods of maxConcurrent are in use and more work waits: ${why}`,
         };
       }
-      return { reason: "Available", message: "Pods can be created and get ready" };
+      return use.wasReady
+        ? { reason: "Available", message: "Pods can be created and get ready" }
+        : { reason: "CapacityUnchecked", message: "no Pod of the current template has been ready yet" };
     case "quota":
       return {
         reason: "QuotaExceeded",
@@ -68,30 +71,28 @@ export function startVerdict(breaker: Breaker, probeWallMs: number): Verdict {
     : { reason: "NoSessionYet", message: "no session of the current template has started yet" };
 }
 
-/** Formats a time in whole seconds, like the times of a status. */
+/** In whole seconds, like the times of a status. */
 function timeOf(wallMs: number): string {
   return new Date(wallMs).toISOString().replace(/\.\d+Z$/, "Z");
 }
 
 /**
  * The verdict on the credentials of work items.
- * @param missing the first of consecutive work items without a secret; null if the last item had one
+ * @param missing the first of consecutive work items without a secret; null if the last item had one; undefined if there
+ * was none
  * @param credential `spec.sessions.credential`
  * @param offers counts consecutive items without a secret
  * @param probeWallMs as in `startVerdict`
  */
 export function credentialVerdict(
-  missing: string | null,
+  missing: string | null | undefined,
   credential: string,
   offers: Breaker,
   probeWallMs: number,
 ): Verdict {
-  if (credential === "EnvironmentKey") {
-    return {
-      reason: "CredentialsPresent",
-      message: "Pods are given the environment key: work items need no secret of their own",
-    };
-  }
+  if (credential === "EnvironmentKey")
+    return { reason: "CredentialsPresent", message: "Pods use the environment key, so work items need no secret" };
+  if (missing === undefined) return { reason: "CredentialUnchecked", message: "no work item has come yet" };
   if (missing === null) return { reason: "CredentialsPresent", message: "work items come with their secret" };
   if (offers.isOpen) {
     return {

@@ -73,6 +73,8 @@ export class WorkersRuntime {
   #permissions: Omit<Permissions, "mayClaim"> = { mayAsk: false, mayPrepare: false };
   #running: Promise<void> = Promise.resolve();
   #synced = false;
+  /** The template of which a worker was ready last. */
+  #readyHash: string | null = null;
   #drainDeadlineMs: number | null = null;
   #lookTimer: Timer | null = null;
 
@@ -205,6 +207,13 @@ export class WorkersRuntime {
     await this.#hold.release(() => this.#isUnused);
   }
 
+  /** Whether a worker of the current template has been ready, as far as this process knows. */
+  get #wasReady(): boolean {
+    const { hash } = this.#context.template();
+    if (this.#fleet.pods.some((pod) => pod.isReady && pod.hash === hash)) this.#readyHash = hash;
+    return this.#readyHash === hash;
+  }
+
   /** Always empty: workers claim on their own, so the operator does not know what they run. */
   sessions(): readonly never[] {
     return [];
@@ -238,6 +247,7 @@ export class WorkersRuntime {
             max: environment().spec.workers?.maxReplicas ?? 0,
             depth: queue.stats?.depth ?? 0,
             nowMs: this.#context.kube.now(),
+            wasReady: this.#wasReady,
           },
         ),
         scalingVerdict(view, this.#demand.readings, { blockedReason: this.#demand.blockedReason, clock }),

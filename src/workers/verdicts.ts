@@ -55,6 +55,8 @@ export function capacityVerdict(
     readonly depth: number;
     /** Wall-clock time. */
     readonly nowMs: number;
+    /** A worker of the current template has been ready. */
+    readonly wasReady: boolean;
   },
 ): Verdict {
   const refusal = deployments.map(failureOf).find((message) => message !== null);
@@ -79,7 +81,9 @@ export function capacityVerdict(
       message: `all ${use.max} workers of maxReplicas are there and more work waits: raise it to serve more at a time`,
     };
   }
-  return { reason: "Available", message: "workers can be made and get ready" };
+  return use.wasReady
+    ? { reason: "Available", message: "workers can be created and get ready" }
+    : { reason: "CapacityUnchecked", message: "no worker of the current template has been ready yet" };
 }
 
 /** The ReplicaSet's message when it can't create Pods, which the Deployment repeats. */

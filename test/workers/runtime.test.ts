@@ -42,6 +42,18 @@ test.each<[string, Record<string, unknown>]>([
   },
 );
 
+test("capacity is Unknown until a worker is ready", async () => {
+  const world = new FleetWorld(seededRandom(3), { maxReplicas: 2 });
+  world.start();
+  await world.run(MINUTE_MS);
+  expect(world.verdicts).toContain("CapacityUnchecked");
+  world.enqueue(1);
+  for (let waited = 0; total(world) === 0 && waited < 60; waited += 1) await world.run(SECOND_MS);
+  await world.run(MINUTE_MS);
+  expect(world.verdicts).toContain("Available");
+  await world.stop();
+});
+
 test("a long idle Environment creates workers as soon as work arrives, and never reports unread demand", async () => {
   const world = new FleetWorld(seededRandom(11), {
     maxReplicas: 4,

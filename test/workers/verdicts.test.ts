@@ -6,7 +6,7 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 import { podOf } from "./worker-pods.ts";
 
 const NOW_MS = Date.UTC(2030, 0, 2);
-const NO_USE = { replicas: 0, max: 3, depth: 0, nowMs: NOW_MS };
+const NO_USE = { replicas: 0, max: 3, depth: 0, nowMs: NOW_MS, wasReady: true };
 
 describe("the verdict on capacity", () => {
   const deployment = (message?: string): Deployment => ({
@@ -26,7 +26,15 @@ describe("the verdict on capacity", () => {
   };
 
   test.each<[string, Pod[], Deployment[], typeof NO_USE, string, string]>([
-    ["no problem", [podOf("a")], [deployment()], NO_USE, "Available", "workers can be made"],
+    ["no problem", [podOf("a")], [deployment()], NO_USE, "Available", "workers can be created"],
+    [
+      "no worker has been ready yet",
+      [],
+      [],
+      { ...NO_USE, wasReady: false },
+      "CapacityUnchecked",
+      "no worker of the current template has been ready yet",
+    ],
     [
       "the maximum is reached and more work waits",
       [],

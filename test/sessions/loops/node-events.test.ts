@@ -50,7 +50,7 @@ describe("a Pod that waits on its node without a reason in its status", () => {
     await untilBound();
     complain(bound()[0], MISSING);
     await world.pass(15 * SECOND);
-    expect([readings(), condition()?.status]).toEqual([0, "True"]);
+    expect([readings(), condition()?.status]).toEqual([0, "Unknown"]);
     await untilSaid(MISSING, 10 * SECOND);
     expect(condition()).toMatchObject({ status: "False", reason: "PreparationFailing" });
     expect(condition()?.message).toBe(
@@ -93,7 +93,7 @@ describe("a Pod that waits on its node without a reason in its status", () => {
     complain(bound()[0], "Pulling image", { type: "Normal", reason: "Pulling" });
     await world.pass(2 * MINUTE);
     expect(readings()).toBeGreaterThan(0);
-    expect(condition()).toMatchObject({ status: "True", reason: "Available" });
+    expect(condition()).toMatchObject({ status: "Unknown", reason: "CapacityUnchecked" });
   });
 
   test("keeps its message after its timeout, during the pause and for the next Pod", async () => {
@@ -165,7 +165,7 @@ describe("an operator that may not list Events, as with the Role of an older rel
     operator.kube.intercept.push(forbid);
     await untilBound();
     await world.pass(95 * SECOND);
-    expect(condition()?.status).toBe("True");
+    expect(condition()?.status).toBe("Unknown");
     expect(readings()).toBeGreaterThan(0);
     expect(readings()).toBeLessThanOrEqual(3);
     await untilSaid("`kubectl -n agents describe pods -l berth.dev/environment=research`");

@@ -12,9 +12,9 @@ test("creates no Pod from a forbidden template, even while the key is still read
   const [parked] = world.parked;
   const privileged: unknown[] = [];
   let isReading = false;
-  kube.intercept.push(({ verb, plural, body }) => {
-    if (verb === "create" && plural === "pods" && JSON.stringify(body).includes('"privileged":true'))
-      privileged.push(body);
+  kube.intercept.push(({ verb, plural, body, dryRun }) => {
+    const creates = verb === "create" && plural === "pods" && dryRun !== true;
+    if (creates && JSON.stringify(body).includes('"privileged":true')) privileged.push(body);
   });
   kube.delay = ({ verb, plural }) => {
     if (verb !== "get" || plural !== "secrets") return 0;
