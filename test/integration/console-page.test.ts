@@ -173,12 +173,13 @@ describe("the console", () => {
 
   test("says what to do while there is nothing to show", async () => {
     await using served = await startConsole();
-    await using opened = await browser.open(served.url);
+    await using opened = await browser.open(served.url, NARROW);
     const { page } = opened;
     await page.getByText("kubectl apply -f environment.yaml").waitFor();
     expect(await page.getByRole("link", { name: "Quick start" }).getAttribute("href")).toBe(
       "https://git.example.com/berth/blob/v0.1.0/docs/quick-start.md",
     );
+    expect(await page.locator("table, form, label, #listed").filter({ visible: true }).count()).toBe(0);
     expect(await faultsOf(page)).toEqual([]);
     const source = new StagedSource();
     served.observer.serves("agents/research", source);
