@@ -104,7 +104,7 @@ const SENTENCES: Record<string, readonly string[]> = {
   "docs/high-availability.md": [
     `renewed within the last ${s(RENEW_DEADLINE_MS)}`,
     `it stops after ${s(RENEW_DEADLINE_MS)}`,
-    `a Lease that stood still for ${s(LEASE_DURATION_MS)}`,
+    `a Lease that has not changed for ${s(LEASE_DURATION_MS)}`,
   ],
   "docs/request-budget.md": [
     `${DEFAULT_BUDGET_LIMITS.initialRate} requests a second at first`,
@@ -152,7 +152,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `\`warmScaleDownSeconds\` (${sessions.warmScaleDownSeconds?.default})`,
     "up as fast as doubling each 15 s",
   ],
-  "docs/multi-cluster.md": [`at most ${s(t.desiredTtlMs)} after the last beat`],
+  "docs/multi-cluster.md": [`at most ${s(t.desiredTtlMs)} after the last heartbeat`],
   "docs/quick-start.md": [
     `\`deletionGraceSeconds\` (${spec.deletionGraceSeconds?.default} unless set)`,
     `another message within ${DEFAULT_SLEEP_SECONDS === 1_800 ? "half an hour" : "?"}`,
