@@ -1,7 +1,6 @@
 /**
- * Records what kubectl shows of every fault (test/integration/faults.ts) into docs/troubleshooting.md, from a real API
- * server: `node tools/record-texts.ts`. Arguments select faults by name. `--check` writes nothing and exits with code 1
- * if a text has changed.
+ * Records what kubectl shows of the faults (test/integration/faults.ts) that docs/troubleshooting.md shows, from a real
+ * API server: `node tools/record-texts.ts`. `--check` writes nothing and exits with code 1 if a text has changed.
  */
 import { execFile } from "node:child_process";
 import { readFile, writeFile } from "node:fs/promises";
@@ -15,39 +14,33 @@ import { findClientTools } from "../testbed/cluster/client-tools.ts";
 import { startCluster } from "../testbed/cluster/cluster.ts";
 import { installBerth } from "../testbed/cluster/install.ts";
 import { showProgress } from "../testbed/cluster/progress.ts";
-import { replaceRecorded } from "./recorded-blocks.ts";
+import { recordedBlocks, replaceRecorded } from "./recorded-blocks.ts";
 import { shownDescription, shownTable } from "./shown-texts.ts";
 
 const PAGE = join(import.meta.dirname, "..", "docs", "troubleshooting.md");
-/** The number of faults recorded at the same time; two cores can handle this many. */
-const AT_A_TIME = 4;
 /** Counts are written at most every 5 s, so a status that has not changed for longer is complete. */
 const STILL_MS = 6_000;
 const STILL_WITHIN_MS = 45_000;
 
-const names = process.argv.slice(2).filter((argument) => !argument.startsWith("--"));
 const checks = process.argv.includes("--check");
 const progress = showProgress();
 const kubectl = join(await findClientTools({ progress }), "kubectl");
-const texts = await record(names);
 const before = await readFile(PAGE, "utf8");
-const after = replaceRecorded(before, texts);
+const after = replaceRecorded(before, await record([...recordedBlocks(before).keys()]));
 if (before === after) console.log("docs/troubleshooting.md is as kubectl shows it");
 else if (checks) console.error("docs/troubleshooting.md is not as kubectl shows it: run node tools/record-texts.ts");
 else await writeFile(PAGE, after);
 if (checks && before !== after) process.exitCode = 1;
 
-async function record(only: readonly string[]): Promise<Map<string, string>> {
+async function record(names: readonly string[]): Promise<Map<string, string>> {
   await using own = await startCluster({ progress });
   progress.clear();
   await installBerth(own.api);
   const cluster = await asTestCluster(own);
-  const left = faults().filter(({ name }) => only.length === 0 || only.includes(name));
   const texts = new Map<string, string>();
-  const worker = async () => {
-    for (let fault = left.shift(); fault; fault = left.shift()) texts.set(fault.name, await recordOne(cluster, fault));
-  };
-  await Promise.all(Array.from({ length: AT_A_TIME }, worker));
+  for (const fault of faults().filter(({ name }) => names.includes(name))) {
+    texts.set(fault.name, await recordOne(cluster, fault));
+  }
   return texts;
 }
 

@@ -85,6 +85,6 @@ function itemOf({ reason, type, message, keys }, docsUrl) {
     element("p", "quiet", names),
     element("p", "", message),
     command(`kubectl -n ${namespace} describe benv ${name}`),
-    element("p", "", docsLink(docsUrl, "docs/troubleshooting.md", `How to fix ${reason}`)),
+    element("p", "", docsLink(docsUrl, `docs/troubleshooting/${reason}.md`, `How to fix ${reason}`)),
   );
 }

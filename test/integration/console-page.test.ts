@@ -114,7 +114,7 @@ describe("the console", () => {
     expect(await problem.locator("h3").textContent()).toBe("✕ KeyRejected Authenticated");
     await problem.getByText("put a valid key into Secret review-key").waitFor();
     expect(await problem.getByRole("link").getAttribute("href")).toBe(
-      "https://git.example.com/berth/blob/v0.1.0/docs/troubleshooting.md",
+      "https://git.example.com/berth/blob/v0.1.0/docs/troubleshooting/KeyRejected.md",
     );
     await problem.getByRole("button").click();
     await problem.getByText("Copied").waitFor();
@@ -129,7 +129,7 @@ describe("the console", () => {
     breakWith(broken, "Unreachable", "no answer");
     served.observer.serves("agents/research", broken);
     await using opened = await browser.open(served.url);
-    await opened.page.getByText("How to fix Unreachable: docs/troubleshooting.md").waitFor();
+    await opened.page.getByText("How to fix Unreachable: docs/troubleshooting/Unreachable.md").waitFor();
     expect(await opened.page.getByRole("main").getByRole("link").count()).toBe(0);
   });
 

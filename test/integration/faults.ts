@@ -34,10 +34,10 @@ export type Tries =
 
 /**
  * One fault, how it is reported, and how a user fixes it. Everything is real except the Work API and the node. The
- * tests check each against the conditions, and the texts of docs/troubleshooting.md are recorded from them.
+ * tests check each against the conditions, and docs/troubleshooting quotes their messages.
  */
 export interface Fault {
-  /** Used in file names and markers. */
+  /** Used in test names and in the mark of a recorded text. */
   readonly name: string;
   readonly world?: WorldOptions;
   /** Fields that override those of a plain spec. */
