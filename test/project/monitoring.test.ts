@@ -57,8 +57,8 @@ describe("the alerts", () => {
   test.each(rules)("$alert's page has every section, and uses existing metrics", async ({ alert }) => {
     const page = await read(`${RUNBOOKS}/${alert}.md`);
     expect(page.startsWith(`# ${alert}\n`)).toBe(true);
-    for (const part of ["**What it means.** ", "**What is at stake.** "]) expect(page).toContain(`\n${part}`);
-    for (const part of ["How to look", "What to do", "When to silence"]) expect(page).toMatch(`\n## ${part}\n\n`);
+    for (const part of ["Meaning", "Impact", "Diagnosis", "Mitigation", "When to silence"])
+      expect(page).toMatch(`\n## ${part}\n\n`);
     const queries = [...page.matchAll(/```promql\n([\s\S]*?)```/g)].map(([, query = ""]) => query);
     expect(queries.flatMap(deadPartsOf)).toEqual([]);
     expect(page).toMatch(/```sh\nkubectl /);
