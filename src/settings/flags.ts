@@ -72,7 +72,8 @@ export const FLAGS = {
   shards: flag({
     name: "shards",
     value: "<count>",
-    about: "Number of parts into which the replicas divide the Environments, with one Lease each; the same for all replicas.",
+    about:
+      "Number of parts into which the replicas divide the Environments, with one Lease each; the same for all replicas.",
     default: "1",
     schema: shardsSchema,
   }),

@@ -116,7 +116,9 @@ describe("a kubeconfig", () => {
   test("a KUBECONFIG without any existing file is a ConfigError that names them", () => {
     const KUBECONFIG = `${join(folder, "a")}:${join(folder, "b")}`;
     expect(() => loadKubeConfig(undefined, { KUBECONFIG })).toThrow(ConfigError);
-    expect(() => loadKubeConfig(undefined, { KUBECONFIG })).toThrow(/no file listed in KUBECONFIG exists: .*\/a, .*\/b$/);
+    expect(() => loadKubeConfig(undefined, { KUBECONFIG })).toThrow(
+      /no file listed in KUBECONFIG exists: .*\/a, .*\/b$/,
+    );
   });
 
   test("given by name must be one existing file", () => {

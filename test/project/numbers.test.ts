@@ -146,7 +146,10 @@ const SENTENCES: Record<string, readonly string[]> = {
     `| an environment that the Work API did not know | ${s(t.notFoundPauseMs)} |`,
     `after ${minutes(t.probeFirstMs)}, 2, 4 ... ${minutes(t.probeMaxMs)} minutes`,
   ],
-  "docs/troubleshooting/KeyRejected.md": [`a good key again every ${s(t.keyRefreshMs)}`],
+  "docs/troubleshooting/KeyRejected.md": [
+    `a good key again every ${s(t.keyRefreshMs)}`,
+    `tries the key again within ${s(t.keyRetryMs)}`,
+  ],
   "docs/troubleshooting/BreakerOpen.md": [
     `after ${minutes(t.probeFirstMs)}, 2, 4 ... ${minutes(t.probeMaxMs)} minutes`,
     `given up after ${s(t.stepPatienceMs)}`,
