@@ -48,13 +48,13 @@ const scaleDown = workers.behavior?.properties?.scaleDown?.properties ?? {};
 /** Sentences with a number from the code. A changed number fails the test of its page. */
 const SENTENCES: Record<string, readonly string[]> = {
   "docs/leases.md": [
-    `${s(t.desiredTtlMs)} are asked for`,
-    `one walk through the list every ${s(t.observeMs)}`,
-    `must stand still for ${s(quietMs)} before the item may be stopped`,
-    `if it stood still for ${s(quietMs)}`,
+    `Berth requests ${s(t.desiredTtlMs)}`,
+    `a share of one list every ${s(t.observeMs)}`,
+    `hasn't changed for ${s(quietMs)}`,
+    `If it doesn't change for ${s(quietMs)}`,
     `min(TTL / 2, ${s(t.beatIntervalMs)})`,
-    `each beat is given up ${s(t.requestBoundMs)} after it was sent`,
-    `after a TTL at most, ${s(t.assumedTtlMs)} with stock workers`,
+    `times out after ${s(t.requestBoundMs)}`,
+    `after ${s(t.assumedTtlMs)} with stock workers`,
   ],
   "docs/security.md": [
     `takes nothing of an answer for ${s(UNREAD_MS)}`,
