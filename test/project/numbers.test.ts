@@ -91,10 +91,10 @@ const SENTENCES: Record<string, readonly string[]> = {
     `It has served ${MOST_TURNS} work items`,
   ],
   "docs/workspaces/volumes.md": [
-    `within the ${s(windowMs(t))} in which an offer is good`,
-    `the queue offers the item again, ${s(t.othersReclaimMs)} after it did last`,
-    `goes after ${s(t.unclaimedParkedMs)}, or ${minutes(t.unclaimedPreparingMs)} min where it is not parked yet`,
-    `the next operator deletes the volume within ${minutes(VOLUME_CREATION_LATENESS * t.lateRecordsMs) === 2 ? "two" : "?"} minutes`,
+    `within the ${s(windowMs(t))} in which an offer is valid`,
+    `offers it again after ${s(t.othersReclaimMs)}`,
+    `after ${s(t.unclaimedParkedMs)}, or after ${minutes(t.unclaimedPreparingMs)} min if it isn't parked yet`,
+    `After a crash of the operator, within ${minutes(VOLUME_CREATION_LATENESS * t.lateRecordsMs) === 2 ? "two" : "?"} minutes`,
   ],
   "docs/session-pods.md": [`\`${WORK_SECRET_FILE}\``],
   "docs/parking.md": [
