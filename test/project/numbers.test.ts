@@ -44,6 +44,10 @@ const spec = environmentSchema().properties?.spec?.properties ?? {};
 const workers = spec.workers?.properties ?? {};
 const sessions = spec.sessions?.properties ?? {};
 const scaleDown = workers.behavior?.properties?.scaleDown?.properties ?? {};
+const scaleUpPolicies = workers.behavior?.properties?.scaleUp?.properties?.policies?.default as
+  | readonly { readonly type: string; readonly value: number; readonly periodSeconds: number }[]
+  | undefined;
+const morePods = scaleUpPolicies?.find(({ type }) => type === "Pods");
 
 /** Sentences with a number from the code. A changed number fails the test of its page. */
 const SENTENCES: Record<string, readonly string[]> = {
@@ -63,15 +67,15 @@ const SENTENCES: Record<string, readonly string[]> = {
   ],
   "docs/workers.md": [
     `for all of the last ${String(scaleDown.stabilizationWindowSeconds?.default)} s`,
-    `A decision is made every ${s(t.scaleMs)}`,
-    `read every ${s(t.statsBusyMs)} while work waits, and every ${t.statsIdleMs / 1_000} to ${s(t.idleMaxMs)} when not`,
-    `counted every ${s(t.countMs)} while workers are there or work waits`,
-    `could not be read for ${s(t.demandStaleMs)}`,
-    `asks each worker every ${s(t.busyProbeMs)}`,
-    `for at most ${s(PROBE_TIMEOUT_MS)}`,
+    `(doubled, or ${morePods?.value} more, every ${morePods?.periodSeconds} s)`,
+    `The operator decides every ${s(t.scaleMs)}`,
+    `every ${s(t.statsBusyMs)} while work waits, else every ${t.statsIdleMs / 1_000} to ${s(t.idleMaxMs)}`,
+    `every ${s(t.countMs)} while there are workers or waiting work`,
+    `can't be read for ${s(t.demandStaleMs)}`,
+    `a request every ${s(t.busyProbeMs)}, with a timeout of ${s(PROBE_TIMEOUT_MS)}`,
     `pod-deletion-cost: "${BUSY_COST}"`,
-    `are marked with \`${VICTIM_COST}\``,
-    `at the latest ${s(t.drainBoundMs)} after the grace`,
+    `a cost of \`${VICTIM_COST}\``,
+    `at the latest ${s(t.drainBoundMs)} after the grace period`,
   ],
   "docs/console.md": [
     `without its delay of up to ${s(COUNTS_EVERY_MS)}`,
@@ -164,10 +168,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `within ${t.requestBoundMs} ms`,
   ],
   "docs/troubleshooting/lost-files.md": [`a Pod serves ${MOST_TURNS} work items at most`],
-  "docs/autoscaling.md": [
-    `\`warmScaleDownSeconds\` (${sessions.warmScaleDownSeconds?.default})`,
-    "up as fast as doubling each 15 s",
-  ],
+  "docs/autoscaling.md": [`\`warmScaleDownSeconds\` (${sessions.warmScaleDownSeconds?.default})`],
   "docs/multi-cluster.md": [`at most ${s(t.desiredTtlMs)} after the last heartbeat`],
   "docs/quick-start.md": [
     `\`deletionGraceSeconds\` (${spec.deletionGraceSeconds?.default} unless set)`,
