@@ -49,7 +49,7 @@ export const USERS: Groups = {
     "docs/webhooks.md",
   ],
   Security: [
-    ["docs/security.md", "Permissions and credentials"],
+    ["docs/security.md", "Guarantees and limits"],
     "docs/sandbox-safety.md",
     "docs/pod-policy.md",
     ["SECURITY.md", "Report a vulnerability"],

@@ -61,7 +61,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `after ${s(t.assumedTtlMs)} with stock workers`,
   ],
   "docs/security.md": [
-    `takes nothing of an answer for ${s(UNREAD_MS)}`,
+    `doesn't read its answer is disconnected after ${s(UNREAD_MS)}`,
     `at most ${TENANT_SHARE === 1 / 2 ? "half" : "?"} of the ${MAX_DOUBTFUL} lookups`,
     `It waits ${s(PATIENCE_MS)} at most`,
   ],

@@ -1,6 +1,6 @@
 /**
  * Every right of the operator, with its reason. This table is written by hand, independently of the chart: anyone who
- * adds a right to the chart must also justify it here and in docs/security.md.
+ * adds a right to the chart must also justify it here and in docs/security/permissions.md.
  */
 export interface Allowed {
   readonly verbs: string;
