@@ -33,15 +33,15 @@ export function specPage(examples: { minimal: string; full: string; workers: str
 
 ${root.schema.description}
 
-This page lists every field with its default, the rules that the API server checks, and every condition and reason with what to do about it. The same sentences are in the cluster: \`kubectl explain benv.spec.sessions\`.
+Every field with its default, the rules that the API server checks, and every condition and reason with its fix. In the cluster: \`kubectl explain benv.spec.sessions\`.
 
 ## Examples
 
-The least that serves sessions:
+The minimum for sessions:
 
 ${fenced("yaml", examples.minimal)}
 
-Every field of a sessions Environment:
+Every field for sessions:
 
 ${fenced("yaml", examples.full)}
 
@@ -51,7 +51,7 @@ ${fenced("yaml", examples.workers)}
 
 ## What \`kubectl get\` shows
 
-\`kubectl get benv\` has one line for each Environment; \`-o wide\` adds the columns marked so.
+\`kubectl get benv\` has one line for each Environment. \`-o wide\` adds the columns marked (wide).
 
 ${table(
   ["Column", "Meaning"],
@@ -60,13 +60,13 @@ ${table(
 
 ## Fields
 
-Required fields have no default. Fields of a Pod template that are not listed are passed through as they are written and are checked by a dry run.
+Fields of a Pod template that are not listed are passed through, and checked by a dry run.
 
 ${SECTIONS.map((section) => sectionText(section, fields)).join("\n\n")}
 
 ## Rules
 
-The API server refuses an object that breaks one of these, with the message.
+The API server refuses an object that breaks one of these rules, with this message.
 
 ${table(["Field", "Message"], fields.flatMap(ruleRows))}
 
@@ -79,7 +79,7 @@ ${table(
 
 ## Reasons
 
-A condition's reason is one word of this list; Events about a condition carry the same. \`Ready\` carries its own reasons and those of the condition that stands in its way.
+Conditions, and Events about them, have one of these reasons. \`Ready\` has its own reasons, or that of [the condition that blocks it](../status.md#ready).
 
 ${table(
   ["Reason", "Condition", "What happened", "What to do"],
@@ -93,7 +93,7 @@ ${table(
 
 ## How sessions end
 
-The reason of a session's last Event, of the metric \`berth_sessions_ended_total\` and of the annotation \`berth.dev/end-reason\` on its Pod. Pods of sessions that count as failed are kept for \`retainFailedSeconds\`, others for \`retainFinishedSeconds\`.
+A session's last Event, the metric \`berth_sessions_ended_total\` and the Pod's annotation \`berth.dev/end-reason\` have one of these reasons. Pods of failed sessions are kept for \`retainFailedSeconds\`, others for \`retainFinishedSeconds\`. If [sessions sleep](../workspaces.md), a Pod that still runs sleeps instead, and keeps the session's files.
 
 ${table(
   ["Reason", "Failed", "What happened", "What to do"],

@@ -8,16 +8,21 @@ import { type StructuralSchema, toStructuralSchema } from "./structural-schema.t
  */
 export const PRINTER_COLUMNS = [
   { name: "Mode", type: "string", jsonPath: ".status.mode", description: "Sessions or Workers." },
-  { name: "Queue", type: "integer", jsonPath: ".status.queue.depth", description: "Work items waiting." },
+  { name: "Queue", type: "integer", jsonPath: ".status.queue.depth", description: "Work items that wait." },
   { name: "Warm", type: "integer", jsonPath: ".status.sessions.warm", description: "Pods parked and free." },
-  { name: "Active", type: "integer", jsonPath: ".status.sessions.active", description: "Sessions that run." },
-  { name: "Sleeping", type: "integer", jsonPath: ".status.sessions.sleeping", description: "Sessions that sleep." },
-  { name: "Max", type: "integer", jsonPath: ".status.max", description: "Most at a time, as the spec says." },
+  { name: "Active", type: "integer", jsonPath: ".status.sessions.active", description: "Running sessions." },
+  { name: "Sleeping", type: "integer", jsonPath: ".status.sessions.sleeping", description: "Sleeping sessions." },
+  {
+    name: "Max",
+    type: "integer",
+    jsonPath: ".status.max",
+    description: "The spec's maximum number of Pods or workers.",
+  },
   {
     name: "Ready",
     type: "string",
     jsonPath: '.status.conditions[?(@.type=="Ready")].status',
-    description: "Whether work is served as the spec says.",
+    description: "Whether the Environment is served.",
   },
   {
     name: "Reason",
@@ -44,21 +49,21 @@ export const PRINTER_COLUMNS = [
     name: "Busy",
     type: "integer",
     jsonPath: ".status.workers.busy",
-    description: "Workers seen busy by the busyProbe.",
+    description: "Workers that the busyProbe reports as busy.",
     priority: 1,
   },
   {
     name: "Environment",
     type: "string",
     jsonPath: ".spec.environmentId",
-    description: "Id of the environment served.",
+    description: "Id of the environment.",
     priority: 1,
   },
   {
     name: "Message",
     type: "string",
     jsonPath: '.status.conditions[?(@.type=="Ready")].message',
-    description: "Why, in words, with the fix.",
+    description: "Cause in words, with the fix.",
     priority: 1,
   },
 ];

@@ -37,7 +37,7 @@ const KEY_PREFIX = "sk-";
 const ID_PREFIX = "env_";
 
 const environmentId = z.string().min(1).max(MAX_ID).meta({
-  description: "Id of the environment whose work is served, such as env_011CZkZ9X2dpNyB7HsEFoRfW; cannot be changed.",
+  description: "Id of the environment to serve, such as env_011CZkZ9X2dpNyB7HsEFoRfW. You cannot change it later.",
 });
 
 const keySecretRef = withRules(
@@ -47,10 +47,10 @@ const keySecretRef = withRules(
         description: "Name of the Secret, in the Environment's namespace.",
       }),
       key: z.string().min(1).max(MAX_NAME).default("environment-key").meta({
-        description: "Key of the Secret that holds the environment key.",
+        description: "Key in the Secret's data.",
       }),
     })
-    .meta({ description: "The Secret that holds the environment key; a change of it is noticed." }),
+    .meta({ description: "The Secret with the environment key. The operator notices a new key." }),
   [
     fieldMatches(
       "name",
@@ -69,24 +69,23 @@ const apiSpec = withRules(
   z
     .strictObject({
       baseUrl: z.string().max(MAX_URL).default(DEFAULT_BASE_URL).meta({
-        description: "Origin of the Work API; the operator decides to which origins keys may be sent.",
+        description: "Origin of the Work API. The operator must allow keys to be sent there.",
       }),
       keySecretRef,
       workspaceId: z.string().max(MAX_ID).optional().meta({
-        description: "Workspace that requests name, such as wrkspc_01..., where a key is good for several.",
+        description: "Workspace to name in requests, such as wrkspc_01..., if the key is valid for several.",
       }),
       requestTimeoutSeconds: seconds(
         10,
         1,
         60,
-        "Bound of one request to the Work API, in seconds; acknowledgements, heartbeats and stops have a shorter one of their own.",
+        "Timeout of a request to the Work API, in seconds. Acknowledgements, heartbeats and stops have a shorter one.",
       ),
       budgetGroup: z.string().min(1).max(MAX_GROUP).default("default").meta({
-        description:
-          "Environments of one group share one request budget: use one per organization, whose limits they share.",
+        description: "Environments of one group share one request budget. Use one group per organization.",
       }),
     })
-    .meta({ description: "The Work API: where it is and the key to it." }),
+    .meta({ description: "Address and key of the Work API." }),
   [
     fieldMatches(
       "baseUrl",
@@ -111,20 +110,21 @@ const environmentSpec = withRules(
     .strictObject({
       environmentId,
       paused: z.boolean().default(false).meta({
-        description: "True claims nothing new and leaves running sessions alone.",
+        description:
+          "Whether to stop claiming work items. Running sessions continue; sleeping ones keep their files until their time is over.",
       }),
       deletionGraceSeconds: seconds(
         600,
         0,
         7 * DAY,
-        "Seconds that running sessions are given to end when the Environment is deleted; then they are stopped.",
+        "Seconds for which running sessions can continue after the Environment is deleted. Then they are stopped. Sleeping Pods are deleted at once.",
       ),
       api: apiSpec,
       network: networkSpec,
       sessions: sessionsSpec.optional(),
       workers: workersSpec.optional(),
     })
-    .meta({ description: "What is wanted." }),
+    .meta({ description: "The desired state." }),
   [
     {
       cel: "self.environmentId == oldSelf.environmentId",
@@ -182,7 +182,7 @@ export const environmentResource = withRules(
     .object({ metadata: metadata.meta({ opaque: true }), spec: environmentSpec, status: environmentStatus.optional() })
     .meta({
       description:
-        "An environment of self-hosted sandboxes: Berth serves its work queue, with a Pod for each session or with always-on workers.",
+        "An environment of self-hosted sandboxes. Berth serves its work queue with a Pod per session, or with always-on workers.",
     }),
   [nameRule],
 );

@@ -23,16 +23,16 @@ const egress = withRules(
   z
     .strictObject({
       cidrs: z
-        .array(z.string().max(MAX_CIDR).meta({ description: "A network, such as 10.20.0.0/16." }))
+        .array(z.string().max(MAX_CIDR).meta({ description: "A network in CIDR notation, such as 10.20.0.0/16." }))
         .max(MAX_CIDRS)
         .optional()
         .meta({
           description:
-            "Networks that the Pods may reach on any port, beside DNS and, with the default api.baseUrl, the published ones of the API: such as 10.20.0.0/16. Required with another api.baseUrl; an empty list names none.",
+            "Networks that the Pods can reach on all ports, such as 10.20.0.0/16, in addition to DNS. The networks of the default api.baseUrl are included. Required with another api.baseUrl; the list can be empty.",
           "x-kubernetes-list-type": "atomic",
         }),
     })
-    .meta({ description: "What the Pods may reach." }),
+    .meta({ description: "What the Pods can reach." }),
   [
     {
       cel: `!has(self.cidrs) || self.cidrs.all(c, c.matches('${CIDR_PATTERN.replaceAll("\\", "\\\\")}'))`,
@@ -48,12 +48,12 @@ export const networkSpec = z
   .strictObject({
     policy: z.enum(["Managed", "None"]).default("Managed").meta({
       description:
-        "Managed keeps a NetworkPolicy over the Environment's Pods: nothing comes in, DNS and what egress names goes out. None keeps none.",
+        "Managed keeps a NetworkPolicy for the Environment's Pods, which allows no incoming connections, and outgoing ones only to DNS, the API and egress. None keeps no NetworkPolicy.",
     }),
     egress: egress.prefault({}),
   })
   .prefault({})
-  .meta({ description: "The network of the Pods, by a NetworkPolicy that the cluster's network has to enforce." });
+  .meta({ description: "Network access of the Pods, by a NetworkPolicy. The cluster's network must enforce it." });
 export type NetworkSpec = z.output<typeof networkSpec>;
 
 /** The parts of an Environment's spec that concern its network. */

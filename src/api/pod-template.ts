@@ -23,28 +23,28 @@ const envVar = z
   .looseObject({
     name: z.string().min(1).max(MAX_ENV_NAME).meta({ description: "Name of the variable." }),
   })
-  .meta({ description: "A variable, with the fields of a Pod's EnvVar." });
+  .meta({ description: "An environment variable: an EnvVar." });
 
 const container = z
   .looseObject({
     name: z.string().min(1).max(MAX_CONTAINER_NAME).meta({ description: "Name of the container, unique in the Pod." }),
-    image: z.string().min(1).max(MAX_IMAGE).optional().meta({ description: "Image to run." }),
+    image: z.string().min(1).max(MAX_IMAGE).optional().meta({ description: "Image of the container." }),
     imagePullPolicy: z.enum(["Always", "IfNotPresent", "Never"]).optional().meta({
       description:
-        "When to pull the image; left out, a session's or worker's container has IfNotPresent: with Always and parking Key, the kubelet contacts the registry again and again while a Pod waits.",
+        "When to pull the image. Left out, the session's or worker's container has IfNotPresent. With Always and parking Key, the kubelet contacts the registry every few seconds while a Pod waits.",
     }),
     restartPolicy: z.string().max(16).optional().meta({
-      description: "Restart policy of this container alone; the session container must not be restarted.",
+      description: "Restart policy of this container. Only Never is allowed for the session container.",
     }),
     restartPolicyRules: z
-      .array(z.looseObject({}).meta({ description: "A rule of a Pod's ContainerRestartRule." }))
+      .array(z.looseObject({}).meta({ description: "A ContainerRestartRule." }))
       .max(MAX_CONTAINERS)
       .optional()
-      .meta({ description: "Restart rules of this container alone; the session container must have none." }),
+      .meta({ description: "Restart rules of this container. The session container must have none." }),
     env: z.array(envVar).max(MAX_ENV).optional().meta({ description: "Environment variables of the container." }),
   })
   .meta({
-    description: "A container, with the fields of a Pod's Container: those not listed here are passed through.",
+    description: "A Container. Fields that are not listed here are passed through.",
   });
 
 const containers = z
@@ -53,7 +53,7 @@ const containers = z
   .max(MAX_CONTAINERS)
   .meta({
     description:
-      "Containers of the Pod: the session or worker runs in the one named by the default-container annotation, else in the first.",
+      "Containers of the Pod. The session or worker runs in the one that the annotation kubectl.kubernetes.io/default-container names, else in the first.",
     "x-kubernetes-list-type": "map",
     "x-kubernetes-list-map-keys": ["name"],
   });
@@ -70,17 +70,17 @@ const named = (what: string, max: number, description: string) =>
             .max(MAX_CONTAINER_NAME)
             .meta({ description: `Name of the ${what}.` }),
         })
-        .meta({ description: `One ${what}: fields not listed here are passed through.` }),
+        .meta({ description: `One ${what}. Fields that are not listed here are passed through.` }),
     )
     .max(max)
     .meta({ description, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"] });
 
 const metadata = z
   .looseObject({
-    name: z.string().max(MAX_NAME).optional().meta({ description: "Not to be set: Berth names each Pod." }),
-    generateName: z.string().max(MAX_NAME).optional().meta({ description: "Not to be set: Berth names each Pod." }),
+    name: z.string().max(MAX_NAME).optional().meta({ description: "Must not be set: Berth names each Pod." }),
+    generateName: z.string().max(MAX_NAME).optional().meta({ description: "Must not be set: Berth names each Pod." }),
     namespace: z.string().max(MAX_CONTAINER_NAME).optional().meta({
-      description: "Not to be set: Pods are in the Environment's namespace.",
+      description: "Must not be set: Pods are in the Environment's namespace.",
     }),
     labels: z
       .record(z.string(), z.string().max(MAX_CONTAINER_NAME))
@@ -99,23 +99,22 @@ const spec = z
     initContainers: named("init container", MAX_CONTAINERS, "Init containers and sidecars of the Pod.").optional(),
     volumes: named("volume", MAX_VOLUMES, "Volumes of the Pod.").optional(),
     restartPolicy: z.string().max(16).optional().meta({
-      description: "Restart policy of the Pods: a session's Pod has Never, a worker's Always; best left out.",
+      description: "Restart policy of the Pods. Leave it out: a session's Pod has Never, a worker's Always.",
     }),
     activeDeadlineSeconds: z.int().optional().meta({
       description:
-        "Not to be set: in a session's Pod Berth keeps it, to bound the session by maxDurationSeconds; Pods of a Deployment can have none.",
+        "Must not be set. For sessions, Berth sets it from maxDurationSeconds; Pods of a Deployment cannot have it.",
     }),
     terminationGracePeriodSeconds: z.int().min(0).max(MAX_GRACE_SECONDS).optional().meta({
-      description:
-        "Seconds from SIGTERM to SIGKILL; 120 where left out, because a stock worker can take 90 to tear down.",
+      description: "Seconds from SIGTERM to SIGKILL. Left out: 120, because a stock worker can take 90 to end.",
     }),
-    hostNetwork: z.boolean().optional().meta({ description: "Whether the Pods share the network of their node." }),
+    hostNetwork: z.boolean().optional().meta({ description: "Whether the Pods use the network of their node." }),
     hostPID: z.boolean().optional().meta({ description: "Whether the Pods see the processes of their node." }),
     hostIPC: z.boolean().optional().meta({ description: "Whether the Pods share the IPC namespace of their node." }),
   })
   .meta({
     description:
-      "A PodSpec: fields not listed here are passed through whole and checked by a dry run. The operator's policy decides what it may ask for; where it is silent, Pods fit Pod Security restricted.",
+      "A PodSpec. Fields that are not listed here are passed through and checked by a dry run. The operator's policy limits what it can contain. Defaults fit Pod Security restricted.",
   });
 
 /** Strict at this level, which Kubernetes has never extended: a misspelled `spec` is found at once. */
@@ -244,7 +243,7 @@ function isNotDeeper(value: unknown, most: number): boolean {
 /** Template of Pods that serve one session each. */
 export const sessionTemplate = withRules(
   uniqueNames(notTooDeep(template)).meta({
-    description: "Template of a session's Pod: a PodTemplateSpec, passed through whole.",
+    description: "Template of a session's Pod: a PodTemplateSpec.",
   }),
   [
     ...commonRules,
@@ -275,7 +274,7 @@ export const sessionTemplate = withRules(
 /** Template of always-on workers: Pods of a Deployment. */
 export const workerTemplate = withRules(
   uniqueNames(notTooDeep(template)).meta({
-    description: "Template of a worker's Pod: a PodTemplateSpec, passed through whole.",
+    description: "Template of a worker's Pod: a PodTemplateSpec.",
   }),
   [
     ...commonRules,

@@ -15,61 +15,66 @@ const MAX_RETAINED = 10_000;
 const fields = z.strictObject({
   maxConcurrent: z.int32().min(1).max(MAX_CONCURRENT).meta({
     description:
-      "Most Pods at a time, parked, opening and running together; to serve nothing for a while set paused instead.",
+      "Maximum number of Pods that are prepared, parked or run a session. Sleeping Pods do not count. To serve nothing for a while, set paused.",
   }),
   warm: z.int32().min(0).max(MAX_CONCURRENT).default(0).meta({
-    description: "Pods kept parked and ready to start a session in a tenth of a second; 0 scales to zero.",
+    description: "Number of Pods kept parked, which start a session in a tenth of a second. 0 scales to zero.",
   }),
-  warmScaleDownSeconds: seconds(300, 0, DAY, "Seconds after which parked Pods beyond warm are removed."),
+  warmScaleDownSeconds: seconds(300, 0, DAY, "Seconds after which parked Pods beyond warm are deleted."),
   maxSleeping: z.int32().min(0).max(MAX_CONCURRENT).optional().meta({
     description:
-      "Most Pods at a time in which a session sleeps, not counted by maxConcurrent. Left out: maxConcurrent.",
+      "Maximum number of Pods in which sessions sleep and keep their files. Beyond it, the Pod that has slept longest is deleted. Left out: maxConcurrent.",
   }),
   lease: z.enum(["Worker", "Operator"]).default("Worker").meta({
     description:
-      "Who beats for the work item: Worker for the stock workers, Operator for programs that know nothing of work items.",
+      "Who sends the heartbeats of a work item. Worker: the program, as the workers of the SDKs do. Operator: the operator, for programs that know nothing of work items.",
   }),
   credential: z.enum(["WorkSecret", "EnvironmentKey"]).default("WorkSecret").meta({
     description:
-      "What the Pod is given: WorkSecret is good for one session only, EnvironmentKey opens the whole environment.",
+      "Credential of the Pod. WorkSecret: valid for its session only. EnvironmentKey: gives access to the whole environment.",
   }),
   secretDelivery: z.enum(["Env", "File"]).default("Env").meta({
     description:
-      "How the Pod gets its secret: Env as an environment variable; File as a file in memory, which needs parking Shell.",
+      "How the Pod gets its secret. Env: as an environment variable. File: as a file in memory, which needs parking Shell.",
   }),
   parking: z.enum(["Shell", "Program", "Key"], { error: removedParking }).optional().meta({
     description:
-      "How a warm Pod waits for its session. Shell: in /bin/sh, then it runs the template's command. Program: the template's program waits itself; if its session sleeps, only for the first work item. Key: in CreateContainerConfigError, for a key of its Secret. Left out: Shell where the template and the cluster allow it, else Key.",
+      "How a parked Pod waits for its session. Shell: /bin/sh waits, then runs the template's command. Program: the template's program waits; if its session sleeps, only for the first work item. Key: the kubelet waits for a key of a Secret, in CreateContainerConfigError; sessions do not sleep. Left out: Shell if the template and the cluster allow it, else Key.",
   }),
   prepareTimeoutSeconds: seconds(
     600,
     1,
     DAY,
-    "Seconds from being bound to a node to being parked, after which a Pod is replaced, with backoff.",
+    "Seconds that a Pod on a node has to get ready for a session. Then it is replaced, with backoff.",
   ),
   firstBeatTimeoutSeconds: seconds(
     60,
     1,
     3600,
-    "Seconds that a container has to start once it was given its session, and then, with lease Worker, to send its first heartbeat; later the session is stopped as failed.",
+    "Seconds that a container has to start after it got its session, and then, with lease Worker, to send its first heartbeat. Then the session ends as failed.",
   ),
   parkedMaxAgeSeconds: z.int32().min(0).max(WEEK).optional().meta({
     description:
-      "Age in seconds at which a parked Pod is replaced by a fresh one; 0 means never. Left out: 600 with parking Key, whose Pods look broken to common alerts; else 0.",
+      "Age in seconds at which a parked Pod is replaced. 0: never. Left out: 600 with parking Key, whose Pods would trigger common alerts, else 0.",
   }),
-  maxDurationSeconds: seconds(86_400, 1, MAX_DURATION, "Seconds after which a session is stopped."),
-  retainFinishedSeconds: seconds(600, 0, WEEK, "Seconds for which a finished Pod is kept for its logs."),
+  maxDurationSeconds: seconds(86_400, 1, MAX_DURATION, "Seconds after which a work item is stopped."),
+  retainFinishedSeconds: seconds(
+    600,
+    0,
+    WEEK,
+    "Seconds for which a finished Pod is kept for its logs. No session uses its files again.",
+  ),
   retainFailedSeconds: seconds(3600, 0, WEEK, "Seconds for which a failed Pod is kept for its logs."),
   retainFinishedLimit: z.int32().min(0).max(MAX_RETAINED).default(100).meta({
-    description: "Most finished and failed Pods kept at a time; the oldest go first.",
+    description: "Maximum number of finished and failed Pods that are kept. The oldest are deleted first.",
   }),
   onPodFailure: z.enum(["Stop", "Release"]).default("Stop").meta({
     description:
-      "What becomes of the work item when its Pod died without a word: Stop ends it; Release lets it go back to the queue, at most three times, and then ends it.",
+      "What happens to a work item whose Pod died without stopping it. Stop: it is stopped. Release: it returns to the queue, at most three times; then it is stopped.",
   }),
   disruption: z.enum(["Allow", "Protect"]).default("Allow").meta({
     description:
-      "Whether running sessions hold off voluntary evictions: Protect blocks node drains up to maxDurationSeconds.",
+      "Whether voluntary evictions wait for running sessions. Protect blocks node drains for up to maxDurationSeconds. Sleeping Pods are not protected.",
   }),
   workspace: workspaceSpec,
   template: sessionTemplate,
@@ -95,7 +100,9 @@ function parkingProblem({ value, issues }: z.core.ParsePayload<z.output<typeof f
 
 /** `spec.sessions`: a Pod per session. */
 export const sessionsSpec = withRules(
-  fields.check(parkingProblem).meta({ description: "A Pod per session: exactly one of sessions and workers." }),
+  fields
+    .check(parkingProblem)
+    .meta({ description: "Serves each session in its own Pod. Set exactly one of sessions and workers." }),
   [
     {
       cel: "self.warm <= self.maxConcurrent",

@@ -13,66 +13,66 @@ const MAX_URL = 512;
 const count = (description: string) => z.int32().min(0).meta({ description });
 const time = (description: string) => z.string().meta({ description, format: "date-time" });
 
-const apiAddress = z.string().max(MAX_URL).meta({ description: "As spec.api.baseUrl is, or was." });
+const apiAddress = z.string().max(MAX_URL).meta({ description: "A current or earlier value of spec.api.baseUrl." });
 
 const condition = z
   .object({
-    type: z.string().max(MAX_TYPE).meta({ description: "What the condition is about." }),
-    status: z.enum(["True", "False", "Unknown"]).meta({ description: "Whether it is so." }),
-    reason: z.string().min(1).max(MAX_REASON).meta({ description: "Why, in one word of a closed list." }),
-    message: z.string().max(MAX_CONDITION_MESSAGE).meta({ description: "Why, in words for a person, with the fix." }),
-    lastTransitionTime: time("Since when the status is what it is."),
-    observedGeneration: z.int().min(0).meta({ description: "Generation of the spec that the condition speaks of." }),
+    type: z.string().max(MAX_TYPE).meta({ description: "Type of the condition." }),
+    status: z.enum(["True", "False", "Unknown"]).meta({ description: "Status of the condition." }),
+    reason: z.string().min(1).max(MAX_REASON).meta({ description: "Reason, from a closed list." }),
+    message: z.string().max(MAX_CONDITION_MESSAGE).meta({ description: "Cause in words, with the fix." }),
+    lastTransitionTime: time("When the status last changed."),
+    observedGeneration: z.int().min(0).meta({ description: "Generation of the spec that the condition describes." }),
   })
   .meta({ description: "A condition." });
 
 const queueStatus = z
   .object({
-    depth: count("Work items waiting to be picked up."),
+    depth: count("Work items that wait."),
     pending: count("Work items polled but not acknowledged yet."),
-    oldestQueuedAt: time("When the oldest waiting item was queued; absent when none waits.").optional(),
-    workersPolling: count("Pollers seen in the last 30 seconds, as far as the Work API says.").optional(),
+    oldestQueuedAt: time("When the oldest waiting item was queued. Absent if none waits.").optional(),
+    workersPolling: count("Pollers in the last 30 seconds, if the Work API reports them.").optional(),
   })
-  .meta({ description: "The queue, as the Work API's statistics say it." });
+  .meta({ description: "The queue, from the Work API's statistics." });
 
 export const sessionsStatus = z
   .object({
     warm: count("Pods parked and free."),
-    preparing: count("Pods on their way to being parked."),
-    opening: count("Pods claimed whose program does not run yet."),
+    preparing: count("Pods that are not parked yet."),
+    opening: count("Claimed Pods whose program does not run yet."),
     active: count("Pods whose session runs."),
-    stopping: count("Pods whose session is being ended."),
-    sleeping: count("Pods whose session sleeps until its next work item.").optional(),
+    stopping: count("Pods whose session is being stopped."),
+    sleeping: count("Pods that keep a sleeping session's files until its next work item.").optional(),
     finished: count("Pods of ended sessions, kept for their logs."),
   })
   .meta({ description: "Session Pods by phase." });
 
 const parkingStatus = z
   .object({
-    mode: z.enum(["Shell", "Program", "Key"]).meta({ description: "How new warm Pods wait." }),
-    message: z.string().max(MAX_CONDITION_MESSAGE).meta({ description: "Why they wait like this." }),
+    mode: z.enum(["Shell", "Program", "Key"]).meta({ description: "How new Pods wait." }),
+    message: z.string().max(MAX_CONDITION_MESSAGE).meta({ description: "Why they wait this way." }),
     failure: z.string().max(MAX_CONDITION_MESSAGE).optional().meta({
-      description: "What failed when a Pod waited in a shell; tried again when the spec changes.",
+      description: "What failed when a Pod waited in a shell. Berth tries again when the spec changes.",
     }),
   })
-  .meta({ description: "How warm Pods wait for their session." });
+  .meta({ description: "How parked Pods wait for their session." });
 
 const sleepStatus = z
   .object({
-    enabled: z.boolean().meta({ description: "Whether new Pods are made so that their session can sleep." }),
-    message: z.string().max(MAX_CONDITION_MESSAGE).meta({ description: "Why sessions sleep, or why they don't." }),
+    enabled: z.boolean().meta({ description: "Whether sessions of new Pods sleep." }),
+    message: z.string().max(MAX_CONDITION_MESSAGE).meta({ description: "Why they sleep, or why they do not." }),
     failure: z.string().max(MAX_CONDITION_MESSAGE).optional().meta({
-      description: "What failed when a session was made able to sleep; tried again when the spec changes.",
+      description: "What the cluster refused. Berth tries again when the spec changes.",
     }),
   })
-  .meta({ description: "Whether sessions sleep in their Pod between work items." });
+  .meta({ description: "Whether sessions sleep in their Pod and keep its files between work items." });
 
 const workersStatus = z
   .object({
-    desired: count("Workers wanted."),
+    desired: count("Desired number of workers."),
     replicas: count("Workers that exist."),
     ready: count("Workers that are ready."),
-    busy: count("Workers seen busy by the busyProbe."),
+    busy: count("Workers that the busyProbe reports as busy."),
   })
   .meta({ description: "Workers by state." });
 
@@ -86,24 +86,23 @@ const workspacesStatus = z
 export const environmentStatus = z
   .object({
     observedGeneration: z.int().min(0).optional().meta({
-      description: "Generation of the spec that this status speaks of.",
+      description: "Generation of the spec that this status describes.",
     }),
     mode: z.enum(["Sessions", "Workers"]).optional().meta({
       description: "Sessions (a Pod per session) or Workers (always-on workers).",
     }),
-    max: count("Most Pods or workers at a time, as the spec says.").optional(),
+    max: count("The spec's maximum number of Pods or workers.").optional(),
     conditions: z
       .array(condition)
       .max(MAX_CONDITIONS)
       .optional()
       .meta({
-        description: "What stands well and what does not.",
+        description: "Conditions of the Environment.",
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["type"],
       }),
     apiAddresses: z.array(apiAddress).max(MAX_API_ADDRESSES).optional().meta({
-      description:
-        "Addresses of the Work API that claims may name: that of the spec, and earlier ones while claims of them are left. A claim that names another is sent no key.",
+      description: "Addresses to which keys of claims are sent: the spec's, and earlier ones that still have claims.",
       "x-kubernetes-list-type": "atomic",
     }),
     queue: queueStatus.optional(),
@@ -113,7 +112,7 @@ export const environmentStatus = z
     workers: workersStatus.optional(),
     workspaces: workspacesStatus.optional(),
   })
-  .meta({ description: "What the operator sees; written by it alone." });
+  .meta({ description: "The observed state, written by the operator." });
 
 export type EnvironmentStatus = z.output<typeof environmentStatus>;
 export type QueueStatus = z.output<typeof queueStatus>;

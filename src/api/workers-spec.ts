@@ -14,27 +14,28 @@ const MAX_PORT = 65_535;
 
 const policy = z
   .strictObject({
-    type: z.enum(["Pods", "Percent"]).meta({ description: "Whether value counts Pods or percent of the replicas." }),
-    value: z.int32().min(1).meta({ description: "Most change allowed within the period." }),
+    type: z.enum(["Pods", "Percent"]).meta({ description: "Unit of value: Pods, or percent of the replicas." }),
+    value: z.int32().min(1).meta({ description: "Maximum change within the period." }),
     periodSeconds: z.int32().min(1).max(MAX_PERIOD_SECONDS).meta({
-      description: "Window in seconds over which the change is counted.",
+      description: "Period in seconds.",
     }),
   })
-  .meta({ description: "A bound on the rate of change." });
+  .meta({ description: "A limit of the rate of change." });
 type Policy = z.output<typeof policy>;
 
 const direction = (window: number, policies: Policy[], description: string) =>
   z
     .strictObject({
       stabilizationWindowSeconds: z.int32().min(0).max(MAX_STABILIZATION_SECONDS).default(window).meta({
-        description: "Seconds of past recommendations that are looked at, so that the count does not flap.",
+        description:
+          "Seconds of past recommendations that are considered, so that the number of replicas does not flap.",
       }),
       selectPolicy: z.enum(["Max", "Min", "Disabled"]).default("Max").meta({
         description:
-          "Which policy counts when several apply: Max the most change, Min the least, Disabled none at all.",
+          "Which policy applies. Max: the one that allows most change. Min: the one that allows least. Disabled: no scaling in this direction.",
       }),
       policies: z.array(policy).min(1).max(MAX_POLICIES).default(policies).meta({
-        description: "Bounds on the rate of change.",
+        description: "Limits of the rate of change.",
         "x-kubernetes-list-type": "atomic",
       }),
     })
@@ -55,26 +56,26 @@ const behavior = z
     scaleDown: direction(
       300,
       [{ type: "Percent", value: 100, periodSeconds: 15 }],
-      "How fast replicas are removed; busy ones never are.",
+      "How fast replicas are removed. Busy ones are never removed.",
     ),
   })
   .prefault({})
-  .meta({ description: "How fast replicas change: the shape and meaning of a HorizontalPodAutoscaler's behavior." });
+  .meta({ description: "How fast replicas are added and removed, as in the behavior of a HorizontalPodAutoscaler." });
 
 const busyProbe = z
   .strictObject({
     httpGet: withRules(
       z
         .strictObject({
-          path: z.string().min(1).max(MAX_PATH).default("/").meta({ description: "Path to get." }),
+          path: z.string().min(1).max(MAX_PATH).default("/").meta({ description: "Path of the request." }),
           port: z.int32().min(1).max(MAX_PORT).meta({ description: "Port of the worker's container." }),
         })
-        .meta({ description: "Request to the worker: 200 means busy, 204 idle, all else unknown." }),
+        .meta({ description: "HTTP request to the worker. 200 means busy, 204 idle, and anything else unknown." }),
       [fieldMatches("path", "^/", "path must begin with a slash, such as /busy")],
     ),
   })
   .meta({
-    description: "How to ask a worker whether it is busy; without it nothing is removed while any session runs.",
+    description: "How the operator detects busy workers. Without it, no worker is removed while any session runs.",
   });
 
 /** `spec.workers`: always-on workers, which poll themselves. */
@@ -86,8 +87,8 @@ export const workersSpec = withRules(
         .min(0)
         .max(MAX_REPLICAS)
         .default(0)
-        .meta({ description: "Fewest workers; 0 scales to zero." }),
-      maxReplicas: z.int32().min(1).max(MAX_REPLICAS).meta({ description: "Most workers." }),
+        .meta({ description: "Minimum number of workers. 0 scales to zero." }),
+      maxReplicas: z.int32().min(1).max(MAX_REPLICAS).meta({ description: "Maximum number of workers." }),
       sessionsPerReplica: z.int32().min(1).max(MAX_SESSIONS_PER_REPLICA).default(1).meta({
         description: "Sessions that one worker serves at a time.",
       }),
@@ -95,7 +96,9 @@ export const workersSpec = withRules(
       busyProbe: busyProbe.optional(),
       template: workerTemplate,
     })
-    .meta({ description: "Always-on workers that poll by themselves: exactly one of sessions and workers." }),
+    .meta({
+      description: "Always-on workers, which poll the queue themselves. Set exactly one of sessions and workers.",
+    }),
   [
     {
       cel: "self.minReplicas <= self.maxReplicas",

@@ -20,7 +20,7 @@ const requests = withRules(
     .strictObject({
       storage: z.string().min(1).max(MAX_QUANTITY).meta({ description: "Size of a session's volume, such as 10Gi." }),
     })
-    .meta({ description: "What each volume asks for." }),
+    .meta({ description: "Requests of each volume." }),
   [fieldMatches("storage", QUANTITY_PATTERN, "storage must be an amount above 0 with a unit, such as 10Gi or 500Mi")],
 );
 
@@ -38,15 +38,15 @@ const claimTemplate = withRules(
         .default(["ReadWriteOnce"])
         .meta({
           description:
-            "How nodes may mount a volume: ReadWriteOncePod where the driver knows it, so that the cluster too keeps a second Pod off.",
+            "How nodes can mount a volume. With ReadWriteOncePod, the cluster also keeps a second Pod from mounting it, if the driver supports that.",
           "x-kubernetes-list-type": "atomic",
         }),
-      resources: z.strictObject({ requests }).meta({ description: "How large each volume is." }),
+      resources: z.strictObject({ requests }).meta({ description: "Size of each volume." }),
       storageClassName: z.string().max(MAX_NAME).optional().meta({
-        description: "StorageClass of the volumes; left out, the cluster's default one.",
+        description: "StorageClass of the volumes. Left out: the cluster's default.",
       }),
     })
-    .meta({ description: "What each session's PersistentVolumeClaim is made from." }),
+    .meta({ description: "Template of each session's PersistentVolumeClaim. Required with type PerSession." }),
   [
     fieldMatches(
       "storageClassName",
@@ -62,29 +62,29 @@ export const workspaceSpec = withRules(
     .strictObject({
       type: z.enum(["Ephemeral", "Pod", "PerSession"]).default("Ephemeral").meta({
         description:
-          "What a session keeps from one work item to the next. Ephemeral: nothing. Pod: the files at mountPath, until its Pod is deleted. PerSession: the files at mountPath, on a volume per session that outlives its Pods.",
+          "What a session keeps between messages. Ephemeral: nothing. Pod: the files at mountPath, until its Pod is deleted. PerSession: the files at mountPath, on a volume per session that outlives its Pods.",
       }),
       claimTemplate: claimTemplate.optional(),
       mountPath: z.string().min(1).max(MAX_PATH).default("/workspace").meta({
-        description: "Where the session container finds its workspace.",
+        description: "Folder of the session container whose files are kept.",
       }),
       retainSeconds: seconds(
         7 * DAY,
         MIN_RETAIN,
         MAX_RETAIN,
-        "Seconds for which the volume of a session is kept after its last Pod; then it is deleted with all that is on it.",
+        "Seconds for which a session's volume is kept after its last Pod has ended. Then it is deleted with its files.",
       ),
       sizeLimit: z.string().min(1).max(MAX_QUANTITY).optional().meta({
         description:
-          "Most that a session's files may take on the node's disk, such as 10Gi; the kubelet evicts a Pod that exceeds it. Only with type Pod; left out: no limit.",
+          "Maximum size of a session's files on the node's disk, such as 10Gi. The kubelet evicts a Pod that exceeds it, and the files are lost. Only with type Pod. Left out: no limit.",
       }),
       sleepSeconds: z.int32().min(0).max(MAX_SLEEP).optional().meta({
         description:
-          "Seconds for which a session sleeps in its Pod, waiting for its next work item; then the Pod is deleted. 0: it does not sleep. Left out: 1800 with type Pod, 0 with PerSession.",
+          "Seconds for which a session sleeps in its Pod and keeps its files between messages. Then the Pod is deleted. 0: it does not sleep. Left out: 1800 with type Pod, 0 with PerSession.",
       }),
     })
     .prefault({})
-    .meta({ description: "The files that a session finds again at its next work item." }),
+    .meta({ description: "The files that a session keeps between messages." }),
   [
     {
       // The API server validates the default of the whole object before it fills in the nested defaults.

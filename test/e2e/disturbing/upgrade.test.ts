@@ -81,7 +81,7 @@ async function laterChart(): Promise<{ readonly path: string } & AsyncDisposable
   await cp(CHART, path, { recursive: true });
   const crd = join(path, "templates/crds.yaml");
   const text = await readFile(crd, "utf8");
-  const later = text.replace("description: What is wanted.", "description: What a later version wants.");
+  const later = text.replace("description: The desired state.", "description: What a later version wants.");
   if (later === text) throw new Error("the CRD's text has changed: fix this test");
   await writeFile(crd, later);
   const chart = join(path, "Chart.yaml");
