@@ -55,9 +55,9 @@ const SENTENCES: Record<string, readonly string[]> = {
     `Berth requests ${s(t.desiredTtlMs)}`,
     `a share of one list every ${s(t.observeMs)}`,
     `hasn't changed for ${s(quietMs)}`,
-    `If it doesn't change for ${s(quietMs)}`,
+    `heartbeat doesn't change for ${s(quietMs)}`,
     `min(TTL / 2, ${s(t.beatIntervalMs)})`,
-    `times out after ${s(t.requestBoundMs)}`,
+    `Without an answer** after ${s(t.requestBoundMs)}`,
     `after ${s(t.assumedTtlMs)} with stock workers`,
   ],
   "docs/security.md": [
