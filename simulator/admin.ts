@@ -122,7 +122,7 @@ const keySchema = z.strictObject({ key: z.string().min(1).optional() });
 
 const ok = (body: unknown) => json(200, body);
 
-/** Handlers by `METHOD path`, with `*` for an id. docs/simulator.md describes each of them. */
+/** Handlers by `METHOD path`, with `*` for an id. docs/simulator/api.md describes each of them. */
 export const ADMIN_ROUTES: Readonly<Record<string, Handler>> = {
   "GET state": (simulator) => ok(simulator.state()),
   "GET report": (simulator) => ok(simulator.report()),

@@ -1,6 +1,6 @@
 import type { Actor, RequestExcuse } from "./caller.ts";
 
-/** The mistakes that a client can make. docs/simulator.md describes each kind. */
+/** The mistakes that a client can make. docs/simulator/behavior.md describes each kind. */
 export const VIOLATION_KINDS = [
   "ack-without-offer",
   "ack-outside-window",

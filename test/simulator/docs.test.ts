@@ -5,7 +5,8 @@ import { CALLS, faultSchema } from "../../simulator/faults.ts";
 import { switchesSchema } from "../../simulator/switches.ts";
 import { VIOLATION_KINDS } from "../../simulator/violations.ts";
 
-const page = readFileSync(new URL("../../docs/simulator.md", import.meta.url), "utf8");
+const pages = ["simulator.md", "simulator/api.md", "simulator/behavior.md"];
+const page = pages.map((name) => readFileSync(new URL(`../../docs/${name}`, import.meta.url), "utf8")).join("\n");
 
 /** Returns the first cell of each row in the table under a heading. */
 function firstCells(heading: string): string[] {
@@ -19,7 +20,7 @@ function names(cells: readonly string[]): string[] {
   return cells.flatMap((cell) => [...cell.matchAll(/`([^`]+)`/g)].map((match) => match[1] ?? ""));
 }
 
-describe("docs/simulator.md", () => {
+describe("the pages of the simulator", () => {
   test("describes exactly the kinds of violations", () => {
     expect(names(firstCells("Violations"))).toEqual([...VIOLATION_KINDS]);
   });

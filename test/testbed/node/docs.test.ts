@@ -4,23 +4,23 @@ import { expect, test } from "vitest";
 import { FATE_ANNOTATION, FATE_KINDS, parseFate } from "../../../testbed/node/fate.ts";
 import { KUBELET_TIMES } from "../../../testbed/node/latency.ts";
 
-const page = readFileSync(join(import.meta.dirname, "../../../docs/simulated-node.md"), "utf8");
+const read = (name: string) => readFileSync(join(import.meta.dirname, "../../../docs/simulated-node", name), "utf8");
+const fates = read("fates.md");
 
 test("the page documents exactly the kinds of fates", () => {
-  const section = page.slice(page.indexOf("\n## Fates"), page.indexOf("\n## What it does as kubelet"));
-  const rows = [...section.matchAll(/^\| `([a-z-]+)` \|/gm)].map(([, kind]) => kind);
+  const rows = [...fates.matchAll(/^\| `([a-z-]+)` \|/gm)].map(([, kind]) => kind);
   expect(rows.sort()).toEqual([...FATE_KINDS].sort());
-  expect(section).toContain(`\`${FATE_ANNOTATION}\``);
+  expect(fates).toContain(`\`${FATE_ANNOTATION}\``);
 });
 
 test("every fate on the page is valid", () => {
-  const samples = [...page.matchAll(/```json\n(.*?)\n```/gs)].map(([, text = ""]) => text);
+  const samples = [...fates.matchAll(/```json\n(.*?)\n```/gs)].map(([, text = ""]) => text);
   expect(samples.length).toBeGreaterThan(2);
   for (const text of samples) expect(() => parseFate(JSON.parse(text))).not.toThrow();
 });
 
 test("the durations on the page match the code", () => {
-  const rows = [...page.matchAll(/^\| [^|]+ \| (\d+) \| (\d+) \| (\d+) \|$/gm)].map((match) =>
+  const rows = [...read("kubelet.md").matchAll(/^\| [^|]+ \| (\d+) \| (\d+) \| (\d+) \|$/gm)].map((match) =>
     match.slice(1, 4).map(Number),
   );
   const { deadlineSeen: _tick, ...shown } = KUBELET_TIMES;
