@@ -67,7 +67,15 @@ export const USERS: Groups = {
 /** What only people who change Berth need. */
 export const MAINTAINERS: Groups = {
   Contribute: ["CONTRIBUTING.md", "docs/architecture.md", ["docs/decisions", "Decisions"], "docs/releasing.md"],
-  Test: ["docs/model.md", "docs/faults.md", "docs/e2e.md", "docs/images.md", "docs/simulated-node.md", "docs/soak.md"],
+  Test: [
+    "docs/test-helpers.md",
+    "docs/model.md",
+    "docs/faults.md",
+    "docs/e2e.md",
+    "docs/images.md",
+    "docs/simulated-node.md",
+    "docs/soak.md",
+  ],
   Measure: [["docs/performance", "Benchmarks"]],
 };
 

@@ -102,8 +102,8 @@ describe("src", () => {
   });
 });
 
-test("CONTRIBUTING.md lists existing test helpers", async () => {
-  const page = await readFile(join(ROOT, "CONTRIBUTING.md"), "utf8");
+test("docs/test-helpers.md lists existing test helpers", async () => {
+  const page = await readFile(join(ROOT, "docs/test-helpers.md"), "utf8");
   // The first path of a row is complete, the others are in the same folder or complete, too.
   const rows = [...page.matchAll(/^\| (`test\/[^|]*) \|/gm)].map(([, cell = ""]) =>
     cell.replaceAll("`", "").split(", "),
