@@ -7,7 +7,7 @@ export interface Passage {
   readonly text: string;
 }
 
-/** Returns the texts for readers in a file. Cells of tables and messages are split at semicolons. */
+/** Returns the texts for readers in a file. Cells of tables and messages are split where their lists are. */
 export function passagesOf(path: string, text: string): Passage[] {
   if (path.endsWith(".md")) return ofPage(text);
   if (/\.[jt]s$/.test(path)) return ofCode(text).flatMap(partsOf);
@@ -19,7 +19,9 @@ export function passagesOf(path: string, text: string): Passage[] {
 
 const ofLines = (text: string): Passage[] => text.split("\n").map((line, index) => ({ line: index + 1, text: line }));
 
-const partsOf = ({ line, text }: Passage): Passage[] => text.split(/;\s/).map((part) => ({ line, text: part }));
+/** Splits at semicolons, and before items of a list that are code with an explanation. */
+const partsOf = ({ line, text }: Passage): Passage[] =>
+  text.split(/;\s|,\s(?=X \()/).map((part) => ({ line, text: part }));
 
 /** Removes a part without changing the number of lines. */
 const blank = (part: string) => part.replaceAll(/[^\n]/g, "");
