@@ -115,10 +115,11 @@ test("docs/test-helpers.md lists existing test helpers", async () => {
   expect(missing).toEqual([]);
 });
 
-describe("docs/architecture.md", () => {
+describe("the pages of the architecture", () => {
   let page: string;
   beforeAll(async () => {
-    page = await readFile(join(ROOT, "docs/architecture.md"), "utf8");
+    const pages = ["architecture.md", "architecture/paths.md"];
+    page = (await Promise.all(pages.map((name) => readFile(join(ROOT, "docs", name), "utf8")))).join("\n");
   });
 
   test("names existing files of src", () => {
