@@ -11,7 +11,7 @@ import { readFinished } from "../pods/finished.ts";
 import type { Parking } from "../pods/parking.ts";
 import { parkingOf } from "../pods/pod-gate.ts";
 import { type PodState, type Problem, readPodState } from "../pods/pod-state.ts";
-import { hasTurns, isAsleep, newestTurn } from "../pods/turns.ts";
+import { hasTurns, isAsleep, openTurn, startsAhead } from "../pods/turns.ts";
 import { SLEEP_ENDED, timeOf } from "./timeline.ts";
 import type { ClaimTrace, ItemTrace, Looked, Traces } from "./traces.ts";
 
@@ -173,8 +173,7 @@ function ofClaim({ pod: name, turn, journal }: ClaimTrace, pod: Pod | undefined,
     case "unscheduled": {
       const step = journal.opened ? "opened" : "claimed, and not opened yet";
       const problem = problemOf(state, traces);
-      // A shell starts the programs of all turns but the first.
-      const waits = WAITS[hasTurns(pod) && newestTurn(pod) > 1 ? "Shell" : parkingOf(pod)];
+      const waits = WAITS[hasTurns(pod) && !startsAhead(pod, openTurn(pod)) ? "Shell" : parkingOf(pod)];
       const still = state.is === "parked" ? `still ${waits}` : "does not run";
       const words = `Pod ${name} was ${step}; its container ${still}`;
       if (problem === null) return { standing: "starting", ...settling, sentence: `${words}.` };

@@ -29,7 +29,7 @@ describe("a frame", () => {
       "   5  pod5xyz   ●●●○○○    0.02s    0.11s                      0/2           Add up the numbers from 1 to 1000.",
       "   4  pod4xyz   ●●●●●○    0.02s    0.11s    0.23s    0.81s    1/2           $ false → exit 1",
       "   3  pod3xyz   ●●●●●○    0.02s    0.11s    0.23s    0.81s    0/2           $ seq 3",
-      "   2  pod2xyz   ●●●●●✗    0.02s    0.11s    0.23s    0.81s    2/2    4.10s  ended by somebody else than its worker",
+      "   2  pod2xyz   ●●●●●✗    0.02s    0.11s    0.23s    0.81s    2/2    4.10s  ended by a client other than its worker",
       "   1  pod1xyz   ●●●●●●    0.02s    0.11s    0.23s    0.81s    2/2    4.10s  $ echo two → two",
       "",
       LEGEND,
@@ -63,7 +63,7 @@ describe("a frame", () => {
       "   5  pod5xyz   ●●●○○○    0/2           Add up the numbers ~",
       "   4  pod4xyz   ●●●●●○    1/2           $ false → exit 1",
       "   3  pod3xyz   ●●●●●○    0/2           $ seq 3",
-      "   2  pod2xyz   ●●●●●✗    2/2    4.10s  ended by somebody e~",
+      "   2  pod2xyz   ●●●●●✗    2/2    4.10s  ended by a client o~",
       "   1  pod1xyz   ●●●●●●    2/2    4.10s  $ echo two → two",
       "Ctrl-C ends it in order; watch it at http://127.0.0.1:20001",
     ]);
