@@ -52,7 +52,7 @@ export class RefusedItems {
     }
     const reason = item.data.type === "healthcheck" ? "HealthCheck" : "UnknownItem";
     metrics.sessionsEnded.inc({ ...labels, reason });
-    logger.info({ workId: item.id, type: item.data.type }, "item stopped without a Pod");
+    logger.info({ workId: item.id, type: item.data.type }, "stopped a work item that needs no Pod");
   }
 
   /** Runs until the signal aborts; `mayAsk` resolves when requests make sense. Never throws. */
@@ -90,7 +90,8 @@ export class RefusedItems {
     } catch (error) {
       this.#mayHaveLeftovers = true;
       const { clock, logger, random } = this.#context;
-      logger.info({ error: errorText(error) }, "items that were left half refused could not be looked for");
+      // The condition QueueReachable reports an API that does not answer.
+      logger.debug({ error: errorText(error) }, "could not list partially rejected work items; Berth tries again");
       await sleep(clock, retryDelayMs(error, backoff, random), signal);
     }
   }
@@ -107,11 +108,11 @@ export class RefusedItems {
         const about = { workId: item.id, type: item.data.type };
         try {
           await points.run("refuse.stop-left", { workId: item.id }, () => work().stop(item.id, { force: true }));
-          logger.info(about, "item that was left half refused is stopped");
+          logger.info(about, "stopped a partially rejected work item");
         } catch (error) {
           // A permanent refusal for this item must not prevent the stops of other items.
           if (!isRefusal(error)) throw error;
-          logger.info({ ...about, error: errorText(error) }, "item that was left half refused cannot be stopped");
+          logger.info({ ...about, error: errorText(error) }, "could not stop a partially rejected work item");
         }
       }
       if (value.nextPage === null) return;

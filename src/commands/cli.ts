@@ -64,7 +64,7 @@ export async function runCli(
     if (thrown instanceof CommanderError && thrown.exitCode === 0) return EXIT.ok;
     const error = configErrorOf(isHelp(thrown) ? missingCommandError(program, argv) : thrown);
     if (error instanceof ConfigError) {
-      streams.err(redact(`berth: ${error.message}\n${usageOf(program, argv[0])}\n`));
+      streams.err(redact(`berth: ${error.message}\n${usageOf(program, argv)}\n`));
       return EXIT.usage;
     }
     streams.err(redact(`berth: ${errorText(error)}\n`));
@@ -83,11 +83,14 @@ function missingCommandError(program: Command, [first, second]: readonly string[
   return new ConfigError(`${unknown}name a command: ${names} or help`);
 }
 
-function usageOf(program: Command, name: string | undefined): string {
-  if (name === "uninstall") return UNINSTALL_USAGE;
+/** The usage of the command that the arguments name, wherever it is among them. */
+function usageOf(program: Command, argv: readonly string[]): string {
+  const names = program.commands.map((command) => command.name());
+  const name = argv.find((word) => names.includes(word));
   const command = program.commands.find((known) => known.name() === name);
-  if (command === undefined || name === "run") return usageLine();
-  return `usage: berth ${name} ${command.usage()}`;
+  if (command === undefined) return `usage: berth <${[...names, "help"].join("|")}> [flags]`;
+  if (name === "run") return usageLine();
+  return name === "uninstall" ? UNINSTALL_USAGE : `usage: berth ${name} ${command.usage()}`;
 }
 
 /** The output of `berth version -o json`: this build, its API version, and the version of Node. */

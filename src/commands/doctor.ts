@@ -17,6 +17,7 @@ const EXIT_FAILED = 1;
 
 interface Options {
   readonly operatorNamespace?: string;
+  readonly problems?: boolean;
   readonly checkKey?: boolean;
   readonly output: ReportFormat;
 }
@@ -25,23 +26,30 @@ interface Options {
 export function addDoctor(program: Command, invocation: Invocation): void {
   const command = program
     .command("doctor")
-    .usage("[-n <namespace>]... [--check-key] [flags]")
+    .usage("[<environment>...] [-n <namespace>]... [--problems] [--check-key] [flags]")
     .description("Check a cluster, its operator and its Environments, and say what to fix.")
+    .argument("[environment...]", "Names of the Environments to check (default: all).")
     .option(
       "-n, --namespace <name>",
-      "Namespace whose Environments are looked at; repeat it (default: all, or that of the context).",
+      "Namespace whose Environments are checked; repeat it (default: all, or that of the context).",
       (text: string, before?: string) => (before === undefined ? text : `${before},${text}`),
     )
-    .option("--operator-namespace <name>", "Where the operator is looked for (default: everywhere).")
-    .option("--check-key", "Ask the Work API with each environment key for its statistics.");
+    .option("--operator-namespace <name>", "Namespace of the operator (default: all are searched).")
+    .option("--problems", "Print only the problems, and not what is well.")
+    .option("--check-key", "Send each environment key to the Work API, to read the statistics of its queue.");
   addKubeconfig(command);
   addFlags(command, [FLAGS.allowedInTemplates, FLAGS.allowedApiOrigins]);
-  addOutput(command, REPORT_FORMATS).action(() =>
-    doctor(command.opts<Options>(), settingsFrom(command, invocation.env), invocation),
+  addOutput(command, REPORT_FORMATS).action((names: readonly string[]) =>
+    doctor(names, command.opts<Options>(), settingsFrom(command, invocation.env), invocation),
   );
 }
 
-async function doctor(options: Options, settings: Settings, { env, streams, exit }: Invocation): Promise<void> {
+async function doctor(
+  names: readonly string[],
+  options: Options,
+  settings: Settings,
+  { env, streams, exit }: Invocation,
+): Promise<void> {
   const { connect } = await import("./invocation.ts");
   const { examine } = await import("../doctor/doctor.ts");
   const { berthVersion } = await import("../settings/version.ts");
@@ -54,6 +62,7 @@ async function doctor(options: Options, settings: Settings, { env, streams, exit
     server: cluster.server,
     version: berthVersion(),
     namespaces: settings.namespaces,
+    names,
     currentNamespace: cluster.namespace,
     operatorNamespace: options.operatorNamespace,
     defaultOperatorNamespace: DEFAULT_OPERATOR_NAMESPACE,
@@ -64,8 +73,12 @@ async function doctor(options: Options, settings: Settings, { env, streams, exit
   });
   progress[Symbol.dispose]();
   if (!report.ok) exit(EXIT_FAILED);
-  if (options.output === "json") return streams.out(jsonText(report));
+  const onlyProblems = options.problems === true;
+  if (options.output === "json") {
+    const { checks: _checks, ...rest } = report;
+    return streams.out(jsonText(onlyProblems ? rest : report));
+  }
   const { paintFor } = await import("../observe/terminal.ts");
   const { reportText } = await import("../doctor/report-text.ts");
-  streams.out(reportText(report, paintFor(streams, env["NO_COLOR"])));
+  streams.out(reportText(report, paintFor(streams, env["NO_COLOR"]), { onlyProblems }));
 }

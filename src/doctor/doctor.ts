@@ -1,3 +1,4 @@
+import { findCondition } from "../api/conditions.ts";
 import { type Environment, parseEnvironment } from "../api/environment.ts";
 import { keptFromSleep, sleepSecondsOf } from "../api/sleep-needs.ts";
 import type { KubeClient } from "../kube/client.ts";
@@ -5,7 +6,7 @@ import type { KubeObject } from "../kube/resource.ts";
 import type { PodPolicy } from "../policy/pod-policy.ts";
 import type { WorkAccess } from "../queue/reading-client.ts";
 import { ENVIRONMENTS } from "../reconcile/finalizer.ts";
-import { type CheckResult, type DoctorReport, reportOf, resultsOf } from "./checks.ts";
+import { type CheckResult, resultsOf } from "./checks.ts";
 import { checkApiServer, checkCrd, checkCrdSchema } from "./cluster-checks.ts";
 import {
   aboutEnvironment,
@@ -16,6 +17,7 @@ import {
   checkParking,
   checkSleep,
   checkSpec,
+  RUNNING,
   type SeenNetworkFacts,
 } from "./environment-checks.ts";
 import { type Look, look, unseen } from "./look.ts";
@@ -23,6 +25,7 @@ import { checkClaims, checkPodSecurity } from "./namespace-checks.ts";
 import { checkClusterDns, checkInstalled, checkLeases, checkReplicas, checkVersion } from "./operator-checks.ts";
 import { findOperators, type InstalledOperator, operatorOf, type ReadSettings } from "./operators.ts";
 import { checkPods, podsOf } from "./pod-checks.ts";
+import { type DoctorReport, reportOf, withoutRepeats } from "./report.ts";
 import { checkRights } from "./rights-checks.ts";
 import { checkWorkApi } from "./work-api-check.ts";
 import { checkWorkApiReach, type Reach, reachOnce } from "./work-api-reach.ts";
@@ -36,6 +39,8 @@ export interface DoctorOptions {
   readonly version: string;
   /** Namespaces whose Environments are checked. Empty means all, or `currentNamespace` if listing all is forbidden. */
   readonly namespaces: readonly string[];
+  /** Names of the Environments to check; empty: all. */
+  readonly names: readonly string[];
   readonly currentNamespace: string;
   /** The namespace to search for operators; undefined: all. */
   readonly operatorNamespace: string | undefined;
@@ -56,33 +61,55 @@ export interface DoctorOptions {
  */
 export async function examine(options: DoctorOptions): Promise<DoctorReport> {
   const { kube, server, version, say } = options;
-  say("looks at the API server");
+  say("checks the API server");
   const reached = await checkApiServer(kube);
   if (reached.status === "fail") return reportOf(version, server, [reached]);
-  const cluster = [reached, await checkCrd(kube), await checkCrdSchema(kube, version)];
-  say("looks at the operator");
+  const crd = await checkCrd(kube);
+  const schema = await (crd.status === "fail" ? needsCrd : checkCrdSchema(kube, version));
+  say("checks the operator");
   const where = { namespace: options.operatorNamespace, fallback: options.defaultOperatorNamespace };
   const found = await findOperators(kube, where, options.readSettings);
   const operators = found.is === "seen" ? found.value : [];
   const listed = await listEnvironments(options);
   const sleeping = whereSessionsSleep(listed);
-  const ofOperators = await Promise.all(operators.map((operator) => examineOperator(options, operator, sleeping)));
-  const ofEnvironments = await examineNamespaces(options, operators, listed);
-  return reportOf(version, server, [...cluster, ...checkInstalled(found), ...ofOperators.flat(), ...ofEnvironments]);
+  const examined = await Promise.all(operators.map((operator) => examineOperator(options, operator, sleeping)));
+  const installed = checkInstalled(found);
+  const ofEnvironments = await examineNamespaces(options, examined, installed.length === 0, listed);
+  const ofOperators = examined.flatMap(({ results }) => results);
+  return reportOf(version, server, [reached, crd, ...installed, ...ofOperators, schema, ...ofEnvironments]);
+}
+
+const needsCrd = resultsOf("crd-schema", "cluster").skip("the CRD");
+
+/** An operator with the results of its checks. */
+interface ExaminedOperator {
+  readonly operator: InstalledOperator;
+  readonly isRunning: boolean;
+  readonly results: readonly CheckResult[];
 }
 
 async function examineOperator(
   { kube, version }: DoctorOptions,
   operator: InstalledOperator,
   sleeping: readonly string[],
-): Promise<CheckResult[]> {
-  const looks = [checkLeases(kube, operator), checkRights(kube, operator, sleeping), checkClusterDns(kube, operator)];
-  return [checkReplicas(operator), checkVersion(operator, version), ...(await Promise.all(looks))];
+): Promise<ExaminedOperator> {
+  const replicas = checkReplicas(operator);
+  const [lease, rights, dns] = await Promise.all([
+    checkLeases(kube, operator),
+    checkRights(kube, operator, sleeping),
+    checkClusterDns(kube, operator),
+  ]);
+  // A held Lease also shows an operator that runs outside of its Deployment.
+  const isRunning = lease.status === "pass" || (lease.status === "skip" && replicas.status !== "fail");
+  const isExplained = replicas.status === "fail" && lease.status === "fail";
+  const shown = isExplained ? resultsOf("lease", lease.about).skip(RUNNING) : lease;
+  return { operator, isRunning, results: [replicas, shown, rights, checkVersion(operator, version), dns] };
 }
 
 async function examineNamespaces(
   options: DoctorOptions,
-  operators: readonly InstalledOperator[],
+  examined: readonly ExaminedOperator[],
+  isInstalled: boolean,
   listed: readonly Listed[],
 ): Promise<CheckResult[]> {
   const { kube, say } = options;
@@ -94,17 +121,27 @@ async function examineNamespaces(
       if (found.is !== "absent") results.push(unseen(resultsOf("spec", about), found, "list environments.berth.dev"));
       continue;
     }
-    if (found.value.length === 0)
-      results.push(resultsOf("spec", about).warn("there is no Environment", NO_ENVIRONMENT));
     const byNamespace = Map.groupBy(found.value, ({ metadata }) => metadata.namespace);
+    const isWanted = (raw: Environment & KubeObject) =>
+      options.names.length === 0 || options.names.includes(raw.metadata.name);
+    results.push(...missing(options.names, found.value, about));
+    if (options.names.length > 0) {
+      for (const [name, environments] of byNamespace) if (!environments.some(isWanted)) byNamespace.delete(name);
+    }
     // Check the namespace even without an Environment, because claim records may have outlived theirs.
-    if (namespace !== undefined && byNamespace.size === 0) byNamespace.set(namespace, []);
+    if (namespace !== undefined && byNamespace.size === 0 && options.names.length === 0) byNamespace.set(namespace, []);
     // One at a time: a cluster may have many Environments, and speed matters little here.
     for (const [name, environments] of byNamespace) {
       results.push(await checkPodSecurity(kube, name), await checkClaims(kube, name, environments));
-      for (const raw of environments) {
-        say(`looks at ${aboutEnvironment(raw)}`);
-        results.push(...(await examineEnvironment(options, raw, operatorOf(operators, name), reach)));
+      const operator = operatorOf(
+        examined.map((each) => each.operator),
+        name,
+      );
+      const isRunning = examined.find((each) => each.operator === operator)?.isRunning;
+      for (const raw of environments.filter(isWanted)) {
+        say(`checks ${aboutEnvironment(raw)}`);
+        const isServed = isRunning ?? (isInstalled || hasConditions(raw));
+        results.push(...withoutRepeats(await examineEnvironment(options, raw, { operator, isServed }, reach)));
       }
     }
   }
@@ -142,10 +179,32 @@ function whereSessionsSleep(listed: readonly Listed[]): string[] {
 
 const NO_ENVIRONMENT = "Create one (examples/environments), or name the right namespace with -n.";
 
+/** One result for each wanted Environment that does not exist. */
+function missing(names: readonly string[], found: readonly (Environment & KubeObject)[], about: string): CheckResult[] {
+  const results = resultsOf("spec", about);
+  if (names.length === 0) return found.length === 0 ? [results.warn("there is no Environment", NO_ENVIRONMENT)] : [];
+  const known = new Set(found.map(({ metadata }) => metadata.name));
+  return names
+    .filter((name) => !known.has(name))
+    .map((name) => results.fail(`there is no Environment ${name}`, NO_ENVIRONMENT));
+}
+
+/** Whether an operator has reported on the current spec. */
+function hasConditions({ metadata, status }: Environment & KubeObject): boolean {
+  const ready = findCondition(status?.conditions, "Ready");
+  return ready !== undefined && ready.observedGeneration >= metadata.generation;
+}
+
+/** The operator of an Environment, if it is known, and whether an operator runs. */
+interface Serving {
+  readonly operator: InstalledOperator | undefined;
+  readonly isServed: boolean;
+}
+
 async function examineEnvironment(
   options: DoctorOptions,
   raw: Environment & KubeObject,
-  operator: InstalledOperator | undefined,
+  { operator, isServed }: Serving,
   reach: Reach,
 ): Promise<CheckResult[]> {
   const { kube, assumed } = options;
@@ -159,16 +218,17 @@ async function examineEnvironment(
       : null;
   const { key, result: keyResult } = await checkKey(kube, environment);
   const work = settings ? { ...assumed.work, ...settings } : assumed.work;
-  const waits = [checkParking(environment), checkSleep(environment)];
+  const waits = isServed ? [checkParking(environment), checkSleep(environment)] : [];
+  const noReport = resultsOf("conditions", aboutEnvironment(raw)).skip(RUNNING);
   return [
     result,
-    ...checkConditions(environment),
     keyResult,
-    await checkWorkApiReach(environment, work, reach),
     ...(options.checkKey ? [await checkWorkApi(environment, key, work)] : []),
     await checkDryRun(kube, environment, settings?.podPolicy ?? assumed.podPolicy),
-    ...waits.filter((each) => each !== null),
-    await checkNetworkPolicy(kube, environment, facts, pods.is === "seen" ? pods.value : null),
+    ...(isServed ? checkConditions(environment) : [noReport]),
+    await checkNetworkPolicy(kube, environment, facts, pods.is === "seen" ? pods.value : null, isServed),
     checkPods(environment, pods, kube.now()),
+    await checkWorkApiReach(environment, work, reach),
+    ...waits.filter((each) => each !== null),
   ];
 }

@@ -21,6 +21,9 @@ import { checkTemplate } from "../reconcile/template-check.ts";
 import { type CheckResult, resultsOf } from "./checks.ts";
 import { look, unseen } from "./look.ts";
 
+/** What a check needs whose failure is only an effect. */
+export const RUNNING = "a running operator";
+
 /** `environment NS/NAME`. */
 export function aboutEnvironment({ metadata }: { metadata: { namespace?: string; name?: string } }): string {
   return `environment ${metadata.namespace}/${metadata.name}`;
@@ -34,7 +37,10 @@ export function checkSpec(raw: { metadata: { namespace?: string; name?: string }
   const results = resultsOf("spec", aboutEnvironment(raw));
   const parsed = parseEnvironment(raw);
   if (!parsed.ok) {
-    return { environment: null, result: results.fail(problemList(parsed.problems), REASONS.InvalidSpec.fix) };
+    return {
+      environment: null,
+      result: results.fail(problemList(parsed.problems), REASONS.InvalidSpec.fix, "InvalidSpec"),
+    };
   }
   const { environment } = parsed;
   const doubt = environmentIdDoubt(environment.spec);
@@ -49,12 +55,12 @@ export function checkConditions(environment: Environment): CheckResult[] {
   const { status, metadata } = environment;
   const ready = findCondition(status?.conditions, "Ready");
   if (!ready) {
-    const fix = "Wait a moment; if it stays so, see that an operator runs that serves this namespace.";
-    return [results.fail("no operator has looked at it yet", fix)];
+    const fix = "Wait a moment. If this stays, check that an operator runs that serves this namespace.";
+    return [results.fail("no operator has reconciled the Environment yet", fix)];
   }
   if (ready.observedGeneration < metadata.generation) {
-    const fix = "Wait a moment; if it stays so, see whether the operator runs.";
-    return [results.warn("the conditions speak of an earlier spec", fix)];
+    const fix = "Wait a moment. If this stays, check that the operator runs.";
+    return [results.warn("the conditions are of an earlier spec", fix)];
   }
   const others = (status?.conditions ?? []).filter((condition) => isTrouble(condition) && condition !== ready);
   const own = isGood(ready) ? [] : [ready];
@@ -62,8 +68,9 @@ export function checkConditions(environment: Environment): CheckResult[] {
   if (shown.length === 0) return [results.pass(`Ready: ${ready.message}`)];
   return shown.map((condition) => {
     const message = `${condition.type}=${condition.status} ${condition.reason}: ${condition.message}`;
-    const fix = fixFor(condition.reason);
-    return condition === ready && isWarning(condition.reason) ? results.fail(message, fix) : results.warn(message, fix);
+    const { reason } = condition;
+    const isFailure = condition === ready && isWarning(reason);
+    return results[isFailure ? "fail" : "warn"](message, fixFor(reason), reason);
   });
 }
 
@@ -91,10 +98,10 @@ export async function checkKey(
   const { namespace } = environment.metadata;
   const ref = environment.spec.api.keySecretRef;
   const reading = await readEnvironmentKey(kube, namespace, ref);
-  if (reading.ok) return { key: reading.key, result: results.pass(`key ${ref.key} of Secret ${ref.name} is there`) };
+  if (reading.ok) return { key: reading.key, result: results.pass(`Secret ${ref.name} has the key ${ref.key}`) };
   const { reason, message } = reading.verdict;
   if (reason === "KeySecretUnreadable") return { key: null, result: results.skip(`get secrets in ${namespace}`) };
-  return { key: null, result: results.fail(message, REASONS[reason].fix) };
+  return { key: null, result: results.fail(message, REASONS[reason].fix, reason) };
 }
 
 /** How warm Pods wait, and why; null if the operator has not reported it. */
@@ -124,13 +131,13 @@ export async function checkDryRun(kube: KubeClient, environment: Environment, po
   const { name, namespace } = environment.metadata;
   const verdict = await checkTemplate(kube, name, templateOf(environment), policy);
   const { fix } = REASONS[verdict.reason];
-  if (verdict.reason === "AcceptedWithWarning") return results.warn(verdict.message, fix);
+  if (verdict.reason === "AcceptedWithWarning") return results.warn(verdict.message, fix, verdict.reason);
   if (verdict.accepted) return results.pass(verdict.message);
   // The permission is missing for the user of this command, not for the operator.
   if (verdict.reason === "TemplateUnchecked" && / cannot create resource "pods"/.test(verdict.message)) {
     return results.skip(`create pods in ${namespace} (for a dry run)`);
   }
-  return results.fail(`${verdict.reason}: ${verdict.message}`, fix);
+  return results.fail(`${verdict.reason}: ${verdict.message}`, fix, verdict.reason);
 }
 
 /** The operator's network settings, as far as its flags show them. */
@@ -147,23 +154,27 @@ function dnsOf({ dns }: SeenNetworkFacts, found: NetworkPolicy): NetworkFacts["d
  * Whether the NetworkPolicy exists and matches the spec.
  * @param facts the operator's network settings; null if unknown, and then the rules are not compared
  * @param pods the session Pods, which may use an earlier address of the Work API; null if unknown
+ * @param isServed whether an operator runs: only then is a missing policy a problem of its own
  */
 export async function checkNetworkPolicy(
   kube: KubeClient,
   environment: Environment,
   facts: SeenNetworkFacts | null,
   pods: readonly Pod[] | null,
+  isServed: boolean,
 ): Promise<CheckResult> {
   const results = resultsOf("network-policy", aboutEnvironment(environment));
   const { name, namespace } = environment.metadata;
-  if (environment.spec.network.policy === "None") return results.pass("none is wanted (network.policy: None)");
+  if (environment.spec.network.policy === "None") return results.pass("network.policy is None");
   const policy = policyName(name);
   const found = await look(() => kube.get(NETWORK_POLICIES, { namespace, name: policy }));
-  if (found.is === "absent") return results.fail(`NetworkPolicy ${policy} is not there`, REASONS.PolicyFailing.fix);
+  const { fix } = REASONS.PolicyFailing;
+  if (found.is === "absent" && !isServed) return results.skip(RUNNING);
+  if (found.is === "absent") return results.fail(`NetworkPolicy ${policy} is missing`, fix, "PolicyFailing");
   if (found.is !== "seen") return unseen(results, found, `get networkpolicies in ${namespace}`);
   const known = facts && { ...facts, dns: dnsOf(facts, found.value) };
   const wanted = known && pods ? renderNetworkPolicy(environment, known, addressesTold(pods)) : null;
-  if (wanted === null) return results.pass(`NetworkPolicy ${policy} is there; its rules were not compared`);
-  if (isAsWanted(found.value, wanted)) return results.pass(`NetworkPolicy ${policy} is as the spec wants it`);
-  return results.fail(`NetworkPolicy ${policy} is not as the spec wants it`, REASONS.PolicyFailing.fix);
+  if (wanted === null) return results.pass(`NetworkPolicy ${policy} exists; its rules were not compared`);
+  if (isAsWanted(found.value, wanted)) return results.pass(`NetworkPolicy ${policy} matches the spec`);
+  return results.fail(`NetworkPolicy ${policy} differs from the spec`, fix, "PolicyFailing");
 }

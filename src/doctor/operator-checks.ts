@@ -26,8 +26,8 @@ export function checkInstalled(found: Look<readonly InstalledOperator[]>): Check
   if (found.is === "seen" && found.value.length > 0) return [];
   return [
     results.fail(
-      "no operator is installed as a Deployment with the chart's labels",
-      "Install it (helm install berth charts/berth -n berth-system --create-namespace --set image.repository=..., docs/install.md), or name its namespace with --operator-namespace. One that runs elsewhere, such as by npm start, cannot be seen.",
+      "no operator is installed: there is no Deployment with the chart's labels",
+      "Install it (docs/install.md), or name its namespace with --operator-namespace. An operator outside the cluster, such as npm start, is not found.",
     ),
   ];
 }
@@ -41,8 +41,8 @@ export function checkReplicas(operator: InstalledOperator): CheckResult {
   const count = `${available} of ${wanted} replicas are available`;
   const where = `kubectl -n ${operator.namespace} describe deployment ${metadata.name}`;
   if (wanted === 0) {
-    const fix = `Scale it up again: kubectl -n ${operator.namespace} scale deployment ${metadata.name} --replicas 1`;
-    return results.fail("it is scaled to nothing, as berth uninstall leaves it", fix);
+    const fix = `Scale it up: kubectl -n ${operator.namespace} scale deployment ${metadata.name} --replicas 1`;
+    return results.fail("it is scaled to 0 replicas, as after berth uninstall", fix);
   }
   if (available === 0) return results.fail(count, `Look at its Pods and their logs: ${where}`);
   if (available < wanted) return results.warn(count, `Look at its Pods: ${where}`);
@@ -56,11 +56,11 @@ export function checkVersion(operator: InstalledOperator, version: string): Chec
   const [named = ""] = operator.image.split("@");
   const tag = /:([^/:]+)$/.exec(named)?.[1];
   const running = tag ?? operator.deployment.metadata.labels?.["app.kubernetes.io/version"] ?? "unknown";
-  const fix = `Use the berth of its image: kubectl -n ${operator.namespace} exec deploy/${operator.deployment.metadata.name} -- node /app/bin/berth.mjs doctor; or upgrade the operator.`;
+  const fix = `Run the berth command of its image: kubectl -n ${operator.namespace} exec deploy/${operator.deployment.metadata.name} -- node /app/bin/berth.mjs doctor; or upgrade the operator.`;
   if (operator.settings === null) {
-    return results.warn(`its flags are not those of Berth ${version} (image ${operator.image})`, fix);
+    return results.warn(`its flags are not flags of Berth ${version} (image ${operator.image})`, fix);
   }
-  if (running === version) return results.pass(`it is ${version}, as this build`);
+  if (running === version) return results.pass(`${version}, the same as this build`);
   return results.warn(`its image is ${operator.image}, and this build is ${version}`, fix);
 }
 
@@ -68,7 +68,7 @@ export function checkVersion(operator: InstalledOperator, version: string): Chec
 export async function checkLeases(kube: KubeClient, operator: InstalledOperator): Promise<CheckResult> {
   const results = resultsOf("lease", aboutOperator(operator));
   const { elected = true, namespace = operator.namespace, shards = 1 } = operator.settings?.leases ?? {};
-  if (!elected) return results.pass("leader election is off: there is no Lease");
+  if (!elected) return results.pass("leader election is off, so there is no Lease");
   const found = await look(() => kube.listAll(LEASES, { namespace }));
   if (found.is !== "seen") return unseen(results, notAbsent(found), `list leases in namespace ${namespace}`);
   const names = Array.from({ length: shards }, (_, shard) => shardLeaseName(LEASE_NAME, shard, shards));
@@ -77,15 +77,15 @@ export async function checkLeases(kube: KubeClient, operator: InstalledOperator)
   const idle = states.filter(({ state }) => !state.isHeld);
   if (idle.length === 0) return results.pass(states.map(({ name, state }) => `${name}: ${state.words}`).join("; "));
   return results.fail(
-    idle.map(({ name, state }) => `Lease ${namespace}/${name} ${state.words}`).join("; "),
-    "Read the operator's log; without leases get, list, create and update in this namespace no replica can act.",
+    idle.map(({ name, state }) => `Lease ${namespace}/${name}: ${state.words}`).join("; "),
+    "Read the operator's log. A replica needs permission to get, list, create and update leases in this namespace.",
   );
 }
 
 /** Whether a Pod of the cluster's DNS exists where the NetworkPolicies let sandboxes reach it. */
 export async function checkClusterDns(kube: KubeClient, operator: InstalledOperator): Promise<CheckResult> {
   const results = resultsOf("cluster-dns", aboutOperator(operator));
-  if (operator.settings === null) return results.skip("a berth that knows the operator's flags");
+  if (operator.settings === null) return results.skip("the berth command of the operator's version");
   const { pods, cidrs } = operator.settings.clusterDns;
   const looks = await Promise.all(
     pods.map(async ({ namespace, label, value }) => {
@@ -95,25 +95,25 @@ export async function checkClusterDns(kube: KubeClient, operator: InstalledOpera
     }),
   );
   const there = looks.filter(({ found }) => found.is === "seen" && found.value.items.length > 0);
-  if (there.length > 0) return results.pass(`Pods are there: ${there.map(({ name }) => name).join(", ")}`);
+  if (there.length > 0) return results.pass(`found Pods: ${there.map(({ name }) => name).join(", ")}`);
   for (const { namespace, found } of looks) {
     if (found.is !== "seen") return unseen(results, notAbsent(found), `list pods in namespace ${namespace}`);
   }
   if (cidrs !== undefined) return results.pass(`no Pods; addresses: ${cidrs.join(", ")}`);
   return results.warn(
-    `no Pod has the namespace and label of ${looks.map(({ name }) => name).join(" or ")}`,
-    "Set the chart's clusterDns.pods to the namespace and label of the DNS Pods, or clusterDns.cidrs where DNS answers outside Pods.",
+    `no Pod has the namespace and label ${looks.map(({ name }) => name).join(" or ")}`,
+    "Set the chart's clusterDns.pods to the namespace and label of the DNS Pods, or clusterDns.cidrs if DNS runs outside Pods.",
   );
 }
 
 function stateOf(lease: Lease | undefined, nowMs: number): { readonly isHeld: boolean; readonly words: string } {
-  if (!lease) return { isHeld: false, words: "is not there: no replica has acted yet" };
+  if (!lease) return { isHeld: false, words: "does not exist, so no replica has been active yet" };
   const { holderIdentity = "", renewTime } = lease.spec ?? {};
-  if (holderIdentity === "") return { isHeld: false, words: "is held by nobody" };
+  if (holderIdentity === "") return { isHeld: false, words: "no replica holds it" };
   const ageMs = nowMs - Date.parse(renewTime ?? "");
   if (ageMs <= STALE_LEASE_MS) return { isHeld: true, words: `held by ${holderIdentity}` };
-  const age = Number.isNaN(ageMs) ? "never" : `${Math.round(ageMs / SECOND_MS)} s ago`;
-  return { isHeld: false, words: `is ${holderIdentity}'s, who renewed it last ${age}` };
+  const age = Number.isNaN(ageMs) ? "at an unknown time" : `${Math.round(ageMs / SECOND_MS)} s ago`;
+  return { isHeld: false, words: `${holderIdentity} renewed it last ${age}` };
 }
 
 /** A list is never absent: a 404 means that the API server does not know the kind, which is a failure. */

@@ -1,7 +1,9 @@
+import type { ConditionReason } from "../api/condition-reasons.ts";
 import type { Environment } from "../api/environment.ts";
 import { LABEL_ENVIRONMENT, LABEL_PHASE, LABEL_ROLE, toLabelValue } from "../api/names.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import type { KubeClient } from "../kube/client.ts";
+import { IMAGE_PROBLEMS } from "../kube/objects.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import { type CheckResult, resultsOf } from "./checks.ts";
@@ -43,6 +45,7 @@ export function checkPods(environment: Environment, found: Look<readonly Pod[]>,
   return results.fail(
     `${namesOf(blocked.map(({ pod }) => pod))} did not get ready within prepareTimeoutSeconds: ${first.why}`,
     `kubectl -n ${namespace} describe pod ${first.pod.metadata.name}`,
+    first.reason,
   );
 }
 
@@ -52,17 +55,25 @@ function isOverdue({ metadata }: Pod, nowMs: number): boolean {
 }
 
 /** A free Pod that has not been parked in time. Workers are exempt: they have no such limit. */
-function blockedPod(pod: Pod, { spec }: Environment, nowMs: number): { pod: Pod; why: string }[] {
+function blockedPod(
+  pod: Pod,
+  { spec }: Environment,
+  nowMs: number,
+): { readonly pod: Pod; readonly why: string; readonly reason: ConditionReason }[] {
   if (!spec.sessions || pod.metadata.labels?.[LABEL_PHASE] !== "parked" || pod.metadata.deletionTimestamp) return [];
   const ageMs = nowMs - Date.parse(pod.metadata.creationTimestamp ?? "");
   if (!(ageMs > spec.sessions.prepareTimeoutSeconds * SECOND_MS)) return [];
   const state = readPodState(pod);
   switch (state.is) {
     case "unscheduled":
-      return [{ pod, why: `${state.reason || "not scheduled"}: ${state.message}` }];
+      return [{ pod, why: `${state.reason || "not scheduled"}: ${state.message}`, reason: "Unschedulable" }];
     case "preparing":
       return [
-        { pod, why: state.problem ? `${state.problem.reason}: ${state.problem.message}` : "its node does not say why" },
+        {
+          pod,
+          why: state.problem ? `${state.problem.reason}: ${state.problem.message}` : "its node reports no reason",
+          reason: IMAGE_PROBLEMS.has(state.problem?.reason ?? "") ? "ImagePullFailing" : "PreparationFailing",
+        },
       ];
     case "parked":
     case "running":

@@ -22,7 +22,7 @@ export async function checkWorkApi(
   const { baseUrl } = environment.spec.api;
   if (key === null) return results.skip("the environment key");
   if (!access.originAllowed(baseUrl)) {
-    return results.fail(originNotAllowedMessage(baseUrl), REASONS.OriginNotAllowed.fix);
+    return results.fail(originNotAllowedMessage(baseUrl), REASONS.OriginNotAllowed.fix, "OriginNotAllowed");
   }
   try {
     const { value } = await askWorkApi(environment, key, access, (client) => client.stats());
@@ -30,6 +30,6 @@ export async function checkWorkApi(
   } catch (error) {
     if (!(error instanceof WorkApiError)) throw error;
     const reason = reasonOfKind(error.kind);
-    return results.fail(`${reason}: ${errorText(error)}`, REASONS[reason].fix);
+    return results.fail(`${reason}: ${errorText(error)}`, REASONS[reason].fix, reason);
   }
 }

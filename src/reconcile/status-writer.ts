@@ -6,6 +6,7 @@ import type { Clock } from "../core/clock.ts";
 import type { Points } from "../core/points.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { isConflict, isNotFound } from "../kube/errors.ts";
+import type { Logger } from "../observe/logger.ts";
 import type { Announce } from "../protocol/context.ts";
 import { ENVIRONMENTS } from "./finalizer.ts";
 import type { ReconcilePoint } from "./reconciler-options.ts";
@@ -53,6 +54,8 @@ export interface StatusWriterOptions {
   readonly ref: StatusRef;
   readonly points: Points<ReconcilePoint>;
   readonly clock: Clock;
+  /** With the Environment's names. */
+  readonly logger: Logger;
   readonly announce: Announce;
   /** The status when the loops were created. */
   readonly found: EnvironmentStatus | undefined;
@@ -76,6 +79,8 @@ export class StatusWriter {
   #newSinceMs: number | null = null;
   /** The number of conflicts in a row. */
   #conflicts = 0;
+  /** The conditions that the log has, by type. */
+  readonly #logged = new Map<string, Condition>();
   /** Conditions with a Warning Event that no Event about recovery has followed yet. */
   readonly #warned = new Set<string>();
 
@@ -95,6 +100,7 @@ export class StatusWriter {
     const status = this.#compose(parts);
     const text = JSON.stringify(status);
     if (text === this.#writtenText || this.#isWritten(status)) {
+      if (this.#writtenText === null) this.#logTurned(status);
       this.#writtenText = text;
       this.#newSinceMs = null;
       return null;
@@ -119,6 +125,7 @@ export class StatusWriter {
       throw error;
     }
     this.#conflicts = 0;
+    this.#logTurned(status);
     this.#announceTurned(status, this.#written);
     this.#written = status;
     this.#writtenText = text;
@@ -153,6 +160,18 @@ export class StatusWriter {
     };
   }
 
+  /** Logs each condition that turned. A new process also logs the faults that an earlier one wrote. */
+  #logTurned({ conditions }: EnvironmentStatus): void {
+    for (const condition of conditions ?? []) {
+      const { type, status, reason, message } = condition;
+      const old = this.#logged.get(type);
+      this.#logged.set(type, condition);
+      if (old?.reason === reason && old.status === status) continue;
+      const fields = { condition: type, status, reason };
+      this.#options.logger[logLevel(condition, old)](fields, `${type}=${status} ${reason}: ${message}`);
+    }
+  }
+
   /** Announces each condition that turned, except those that are good from the start. */
   #announceTurned(status: EnvironmentStatus, before: EnvironmentStatus | null): void {
     const { announce } = this.#options;
@@ -179,6 +198,14 @@ export class StatusWriter {
 
 function workspacesOf(workspaces: EnvironmentStatus["workspaces"]): Pick<EnvironmentStatus, "workspaces"> {
   return workspaces ? { workspaces } : {};
+}
+
+/** The end of a fault is as important as the fault. Of conditions that were never bad, only `Ready` is. */
+function logLevel(condition: Condition, old: Condition | undefined): "warn" | "info" | "debug" {
+  if (isWarning(condition)) return "warn";
+  if (!isGood(condition)) return condition.status === "Unknown" ? "debug" : "info";
+  const wasBad = old !== undefined && (isWarning(old) || (!isGood(old) && old.status !== "Unknown"));
+  return wasBad || (isReady(condition) && old?.status !== condition.status) ? "info" : "debug";
 }
 
 function isReady({ type }: Pick<Condition, "type">): boolean {

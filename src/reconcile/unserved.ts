@@ -13,6 +13,7 @@ import { isInvalid } from "../kube/errors.ts";
 import type { EventSubject } from "../kube/events.ts";
 import type { KubeObject } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics } from "../observe/environment-metrics.ts";
+import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { Announce } from "../protocol/context.ts";
 import type { EnvironmentObserver } from "./environment-runtime.ts";
@@ -24,6 +25,7 @@ export interface UnservedOptions {
   readonly clock: Clock;
   readonly timing: Pick<Timing, "drainBoundMs">;
   readonly metrics: Metrics;
+  readonly logger: Logger;
   readonly points: (environment: string) => Points;
   readonly announcer: (about: Pick<EventSubject, "metadata">) => Announce;
   readonly observer?: EnvironmentObserver;
@@ -74,6 +76,8 @@ export class UnservedEnvironments {
     const key = `${uid}/${generation}`;
     if (this.#announced.has(key)) return;
     this.#announced.add(key);
+    const { namespace, name } = raw.metadata;
+    this.#options.logger.warn({ namespace, environment: name, reason }, `Ready=False ${reason}: ${message}`);
     this.#options.announcer(raw)(reason, message);
   }
 
@@ -82,13 +86,14 @@ export class UnservedEnvironments {
     const key = `${namespace}/${name}`;
     const known = this.#writers.get(key);
     if (known?.uid === uid) return known.writer;
-    const { kube, points, clock, announcer } = this.#options;
+    const { kube, points, clock, logger, announcer } = this.#options;
     const found = environmentStatus.safeParse(raw.status);
     const writer = new StatusWriter({
       kube,
       ref: { namespace, name, uid },
       points: points(key),
       clock,
+      logger: logger.child({ namespace, environment: name }),
       announce: announcer(raw),
       found: found.success ? found.data : undefined,
     });

@@ -25,15 +25,33 @@ describe("the command line", () => {
     expect(seen).toEqual([parseSettings(["--namespace=one"], { BERTH_LOG_LEVEL: "debug", KUBECONFIG: NO_KUBECONFIG })]);
   });
 
-  test.each([[["run", "--foo"]], [["run", "--log-level=loud"]], [["run", "word"]], [["walk"]], [["--foo"]], [[]]])(
-    "%j exits with 2 and a usage line, and runs nothing",
-    async (argv) => {
-      const { code, err, out, seen } = await cli(argv);
-      expect({ code, out, seen }).toEqual({ code: 2, out: "", seen: [] });
-      expect(err).toMatch(/^berth: .+/);
-      expect(err.trimEnd().split("\n").at(-1)).toBe(usageLine());
-    },
-  );
+  const ALL = "usage: berth <run|uninstall|check|doctor|explain|template|simulator|version|help> [flags]";
+
+  test.each([
+    [["run", "--foo"], usageLine()],
+    [["run", "--log-level=loud"], usageLine()],
+    [["run", "word"], usageLine()],
+    [["walk"], ALL],
+    [["--foo"], ALL],
+    [[], ALL],
+    [["help", "walk"], ALL],
+    [["doctr"], ALL],
+    [["doctor", "--problem"], /^usage: berth doctor \[<environment>\.\.\.\] /],
+    [["--problems", "doctor"], /^usage: berth doctor /],
+    [["uninstall", "--foo"], /^usage: berth uninstall \[--kubeconfig <path>\] /],
+  ])("%j exits with 2 and the usage of the command, and runs nothing", async (argv, usage) => {
+    const { code, err, out, seen } = await cli(argv);
+    expect({ code, out, seen }).toEqual({ code: 2, out: "", seen: [] });
+    expect(err).toMatch(/^berth: .+/);
+    expect(err.trimEnd().split("\n").at(-1)).toMatch(usage);
+  });
+
+  test("a misspelled command or flag is suggested", async () => {
+    expect((await cli(["doctr"])).err).toMatch(/^berth: unknown command 'doctr' \(Did you mean doctor\?\)\n/);
+    expect((await cli(["doctor", "--problem"])).err).toMatch(
+      /unknown option '--problem' \(Did you mean --problems\?\)\n/,
+    );
+  });
 
   test.each([[["walk"]], [["walk", "--far"]], [["help", "walk"]]])("%j reports the unknown command", async (argv) => {
     const { code, err } = await cli(argv);

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { checkClusterDns, checkReplicas, checkVersion } from "../../src/doctor/operator-checks.ts";
+import { checkClusterDns, checkLeases, checkReplicas, checkVersion } from "../../src/doctor/operator-checks.ts";
 import { type InstalledOperator, type OperatorSettings, operatorOf } from "../../src/doctor/operators.ts";
 import type { KubeClient } from "../../src/kube/client.ts";
 import type { Deployment } from "../../src/kube/resource.ts";
@@ -67,8 +67,47 @@ describe("the version of an operator", () => {
 
   test("is reported as different if a flag is unknown", () => {
     expect(checkVersion(operator({ settings: null }), "0.1.0").message).toMatch(
-      /^its flags are not those of Berth 0\.1\.0/,
+      /^its flags are not flags of Berth 0\.1\.0/,
     );
+  });
+});
+
+describe("the Lease of an operator", () => {
+  const NOW = Date.parse("2026-01-02T03:04:05Z");
+  const leases = (...items: readonly object[]) =>
+    ({ listAll: async () => ({ items }), now: () => NOW }) as unknown as KubeClient;
+  const lease = (name: string, holderIdentity: string, secondsAgo: number) => ({
+    metadata: { name },
+    spec: { holderIdentity, renewTime: new Date(NOW - secondsAgo * 1_000).toISOString() },
+  });
+
+  test.each<[string, readonly object[], string, string]>([
+    ["is held", [lease("berth", "pod-1", 5)], "pass", "berth: held by pod-1"],
+    [
+      "was not renewed",
+      [lease("berth", "pod-1", 90)],
+      "fail",
+      "Lease berth-system/berth: pod-1 renewed it last 90 s ago",
+    ],
+    ["is free", [lease("berth", "", 5)], "fail", "Lease berth-system/berth: no replica holds it"],
+    ["does not exist", [], "fail", "Lease berth-system/berth: does not exist, so no replica has been active yet"],
+  ])("that %s", async (_what, items, status, message) => {
+    expect(await checkLeases(leases(...items), operator())).toMatchObject({ check: "lease", status, message });
+  });
+
+  test("is needed for each shard", async () => {
+    const settings = { ...SETTINGS, leases: { ...SETTINGS.leases, shards: 2 } };
+    const first = lease("berth-0-of-2", "pod-1", 5);
+    const result = await checkLeases(leases(first), operator({ settings }));
+    expect(result).toMatchObject({
+      status: "fail",
+      message: expect.stringMatching(/^Lease berth-system\/\S+: does not exist/),
+    });
+  });
+
+  test("is not needed without leader election", async () => {
+    const settings = { ...SETTINGS, leases: { ...SETTINGS.leases, elected: false } };
+    expect(await checkLeases(leases(), operator({ settings }))).toMatchObject({ status: "pass" });
   });
 });
 
@@ -88,14 +127,14 @@ describe("the Pods of the cluster's DNS", () => {
     expect(await check((namespace) => (namespace === "dns" ? [{}] : forbidden))).toMatchObject({
       check: "cluster-dns",
       status: "pass",
-      message: "Pods are there: dns/app=coredns",
+      message: "found Pods: dns/app=coredns",
     });
   });
 
   test("cause a warning with the value to set if there are none", async () => {
     expect(await check(() => [])).toMatchObject({
       status: "warn",
-      message: "no Pod has the namespace and label of kube-system/k8s-app=kube-dns or dns/app=coredns",
+      message: "no Pod has the namespace and label kube-system/k8s-app=kube-dns or dns/app=coredns",
       fix: expect.stringContaining("clusterDns.pods"),
     });
   });

@@ -52,6 +52,7 @@ test("a Pod that does not get ready in time is stuck, for the kubelet's reason",
     message:
       "Pod berth-research-x did not get ready within prepareTimeoutSeconds: ImagePullBackOff: Back-off pulling image",
     fix: "kubectl -n agents describe pod berth-research-x",
+    reason: "ImagePullFailing",
   });
 });
 

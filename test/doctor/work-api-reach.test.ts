@@ -65,6 +65,7 @@ describe("checkWorkApiReach", () => {
         status: "pass",
         message: `${simulator.url} answers this machine: 401 to a request without a key, as it should be`,
         fix: null,
+        reason: null,
       });
       simulator.assertNoViolations();
     } finally {

@@ -3,6 +3,7 @@ import { type ConditionReason, eventType, REASONS } from "../../src/api/conditio
 import { conditionFor } from "../../src/api/conditions.ts";
 import type { EnvironmentStatus } from "../../src/api/environment.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
+import { createLogger } from "../../src/observe/logger.ts";
 import { COUNTS_EVERY_MS, ReportPace, type StatusParts, StatusWriter } from "../../src/reconcile/status-writer.ts";
 import { VIRTUAL_EPOCH_MS, VirtualClock } from "../support/virtual-clock.ts";
 import { FakeKube, noAnswer, notFound, refusal } from "./fake-kube.ts";
@@ -15,12 +16,14 @@ const SESSIONS = { warm: 1, preparing: 0, opening: 0, active: 0, stopping: 0, fi
 let clock: VirtualClock;
 let kube: FakeKube;
 let announced: { reason: string; message: string }[];
+let logged: Record<string, string>[];
 /** The status in the API server, following merge-patch rules. */
 let stored: Record<string, unknown>;
 
 beforeEach(() => {
   clock = new VirtualClock();
   announced = [];
+  logged = [];
   stored = {};
   kube = new FakeKube(({ body }) => {
     stored = merged(stored, (body as { status: Record<string, unknown> }).status);
@@ -41,7 +44,10 @@ function merged(into: unknown, patch: Record<string, unknown>): Record<string, u
 
 function writer(found?: EnvironmentStatus): StatusWriter {
   const announce = (reason: string, message: string) => void announced.push({ reason, message });
-  return new StatusWriter({ kube: kube.client, ref: REF, points: NO_POINTS, clock, announce, found });
+  const logger = createLogger("debug", { write: (line) => void logged.push(JSON.parse(line)) });
+  const { namespace, name } = REF;
+  const child = logger.child({ namespace, environment: name });
+  return new StatusWriter({ kube: kube.client, ref: REF, points: NO_POINTS, clock, logger: child, announce, found });
 }
 
 function parts(reasons: readonly ConditionReason[], over: Partial<StatusParts> = {}): StatusParts {
@@ -316,6 +322,62 @@ describe("Events", () => {
       await writer().write(parts([reason]));
       expect(announcedReasons()).toEqual([reason]);
     }
+  });
+});
+
+describe("the log", () => {
+  const info = () =>
+    logged
+      .filter(({ level }) => level !== "debug")
+      .map(({ level, environment, msg }) => `${level} ${environment} ${msg}`);
+
+  test("has a line for each condition that turns, with its Environment, reason and message", async () => {
+    const writing = writer();
+    const ready = { ...conditionFor("KeyRejected", "words of KeyRejected", 1), type: "Ready" as const };
+    await writing.write(parts(["Ready", "KeyAccepted"]));
+    await writing.write(parts([], { conditions: [ready, conditionFor("KeyRejected", "words of KeyRejected", 1)] }));
+    await writing.write(parts(["Ready", "KeyAccepted"]));
+    expect(info()).toEqual([
+      "info research Ready=True Ready: words of Ready",
+      "warn research Ready=False KeyRejected: words of KeyRejected",
+      "warn research Authenticated=False KeyRejected: words of KeyRejected",
+      "info research Ready=True Ready: words of Ready",
+      "info research Authenticated=True KeyAccepted: words of KeyAccepted",
+    ]);
+    expect(logged.at(-1)).toMatchObject({
+      namespace: "agents",
+      condition: "Authenticated",
+      status: "True",
+      reason: "KeyAccepted",
+    });
+  });
+
+  test("has no line for what was not checked yet, nor for another good reason", async () => {
+    const writing = writer();
+    await writing.write(parts(["Pending", "KeyUnchecked", "Available"]));
+    await clock.advance(COUNTS_EVERY_MS);
+    await writing.write(parts(["Pending", "KeyUnchecked", "AtMaximum"]));
+    await clock.advance(COUNTS_EVERY_MS);
+    await writing.write(parts(["Pending", "KeyUnchecked", "AtMaximum"]));
+    expect(info()).toEqual([]);
+  });
+
+  test("of a new process reports a fault that an earlier one wrote, once", async () => {
+    await writer().write(parts(["KeyRejected", "Refused", "Available"]));
+    logged = [];
+    const second = writer(stored as EnvironmentStatus);
+    for (let round = 0; round < 3; round += 1) await second.write(parts(["KeyRejected", "Refused", "Available"]));
+    expect(info()).toEqual([
+      "warn research Authenticated=False KeyRejected: words of KeyRejected",
+      "warn research TemplateAccepted=False Refused: words of Refused",
+    ]);
+  });
+
+  test("has a line only when the status is written", async () => {
+    const writing = writer();
+    kube.answer(() => noAnswer("patch environments/status"));
+    await expect(writing.write(parts(["KeyRejected"]))).rejects.toThrow("no answer");
+    expect(info()).toEqual([]);
   });
 });
 

@@ -3,6 +3,7 @@ import { conditionFor } from "../../src/api/conditions.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { KubeObject } from "../../src/kube/resource.ts";
+import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics, type Metrics } from "../../src/observe/metrics.ts";
 import { gaugeConditions, gaugeEnvironment, UnservedEnvironments } from "../../src/reconcile/unserved.ts";
 import { parsed, sessionsSpec, stored, workersSpec } from "../api/environments.ts";
@@ -22,6 +23,7 @@ beforeEach(() => {
   metrics = createMetrics();
   announced = [];
   unserved = new UnservedEnvironments({
+    logger: silentLogger,
     kube: kube.client,
     points: () => NO_POINTS,
     timing: DEFAULT_TIMING,
@@ -63,6 +65,7 @@ describe("an unserved Environment", () => {
     await unserved.report(raw(), "InvalidSpec", "x");
     const [status] = statuses();
     const next = new UnservedEnvironments({
+      logger: silentLogger,
       kube: kube.client,
       points: () => NO_POINTS,
       timing: DEFAULT_TIMING,
