@@ -123,7 +123,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
       await Promise.all([servers.close(), receiver?.close()]);
       throw error;
     });
-  if (shown !== undefined) logger.info({ address: shown }, "the console listens");
+  if (shown !== undefined) logger.info({ address: shown }, "the console is listening");
   seams.onListening?.({
     metrics: servers.metrics.address,
     health: servers.health.address,
@@ -156,7 +156,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     await servers.close();
     await http.close();
     await kube.close();
-    logger.info("berth ends");
+    logger.info("berth stops");
   }
 }
 

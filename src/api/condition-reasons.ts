@@ -24,18 +24,18 @@ const NOTHING = "Nothing to do.";
  */
 export const REASONS = {
   // Ready
-  Ready: { type: "Ready", status: "True", description: "Work is served as the spec says.", fix: NOTHING },
+  Ready: { type: "Ready", status: "True", description: "Berth serves work as the spec says.", fix: NOTHING },
   Paused: {
     type: "Ready",
     status: "False",
-    description: "The spec sets paused: nothing new is claimed, and running sessions continue.",
+    description: "The spec sets paused: Berth claims nothing new, and running sessions continue.",
     fix: "Set paused: false to serve work again.",
     event: "Normal",
   },
   Deleting: {
     type: "Ready",
     status: "False",
-    description: "The Environment is being deleted: nothing new is claimed, and running sessions drain.",
+    description: "The Environment is being deleted: Berth claims nothing new, and running sessions drain.",
     fix: "Wait: the deletion ends at most 60 s after deletionGraceSeconds.",
     event: "Normal",
   },
@@ -50,13 +50,13 @@ export const REASONS = {
     type: "Ready",
     status: "Unknown",
     description: "The operator has read the Environment and has not checked it yet.",
-    fix: "Wait a moment; if it stays, check that the operator runs.",
+    fix: "Wait a moment. If this stays, check that the operator runs.",
     event: "Normal",
   },
   InvalidSpec: {
     type: "Ready",
     status: "False",
-    description: "The stored object does not fit this version's schema: it was written under an older or newer one.",
+    description: "The stored object does not fit the schema of this version: another version wrote it.",
     fix: "Correct the field that the message names, or run the operator version that belongs to the installed CRD.",
   },
   // Authenticated
@@ -93,13 +93,13 @@ export const REASONS = {
   KeySecretUnreadable: {
     type: "Authenticated",
     status: "Unknown",
-    description: "The Secret could not be read: the operator lacks the permission, or the API server did not answer.",
+    description: "The operator cannot read the Secret: it lacks the permission, or the API server did not answer.",
     fix: "Give the operator permission to get Secrets in this namespace (the chart's namespaces value).",
   },
   KeyUnchecked: {
     type: "Authenticated",
     status: "Unknown",
-    description: "The environment key was read, and no request with it was answered yet.",
+    description: "The operator has read the environment key, and the Work API has not answered a request with it yet.",
     fix: "See the condition QueueReachable.",
     event: "Normal",
   },
@@ -108,19 +108,19 @@ export const REASONS = {
   Unreachable: {
     type: "QueueReachable",
     status: "False",
-    description: "The Work API did not answer: no connection, a time-out, or a server error.",
+    description: "The Work API does not answer: no connection, a timeout, or a server error.",
     fix: "Check that the operator's Pod can reach api.baseUrl (network policy, proxy, CA). Berth tries again with backoff.",
   },
   EnvironmentNotFound: {
     type: "QueueReachable",
     status: "False",
     description: "The Work API has no environment with this id for this key.",
-    fix: "Compare environmentId with the console; it cannot be changed, so create another Environment for another id.",
+    fix: "Compare spec.environmentId with the console. It cannot be changed: create another Environment for another id.",
   },
   RateLimited: {
     type: "QueueReachable",
     status: "False",
-    description: "The Work API answers 429: the organization sends too many requests.",
+    description: "The Work API answers 429: your organization sends too many requests.",
     fix: "Give the Environments of one organization the same api.budgetGroup. Berth slows down automatically.",
   },
   OriginNotAllowed: {
@@ -133,14 +133,13 @@ export const REASONS = {
   BadReply: {
     type: "QueueReachable",
     status: "False",
-    description:
-      "The Work API answered with something that does not follow its contract, or with an item that does not.",
+    description: "The Work API sent an answer or a work item that does not follow its contract.",
     fix: "Check that api.baseUrl is the API itself and not a proxy's page; otherwise update Berth. If the message names an item, stop it in the platform.",
   },
   QueueUnchecked: {
     type: "QueueReachable",
     status: "Unknown",
-    description: "No request was sent yet.",
+    description: "The operator has not sent a request yet.",
     fix: "See the conditions Authenticated and TemplateAccepted, which come first.",
     event: "Normal",
   },
@@ -180,8 +179,8 @@ export const REASONS = {
   TemplateUnchecked: {
     type: "TemplateAccepted",
     status: "Unknown",
-    description: "The dry run got no answer yet; Berth tries again.",
-    fix: "Check that the operator may create Pods in this namespace, and that the API server answers.",
+    description: "The dry run has not been answered yet; Berth tries again.",
+    fix: "Check that the operator has permission to create Pods in this namespace, and that the API server answers.",
   },
   // NetworkPolicyReady
   PolicyInPlace: {
@@ -200,14 +199,14 @@ export const REASONS = {
     type: "NetworkPolicyReady",
     status: "False",
     description:
-      "The NetworkPolicy could not be read or written, so no Pod is created and nothing is claimed; Berth tries again.",
+      "The operator cannot read or write the NetworkPolicy, so it creates no Pod and claims nothing; it tries again.",
     fix: "Give the operator permission to get, create, patch and delete NetworkPolicies in this namespace, or fix what the message names; or set network.policy: None.",
   },
   PolicyUnchecked: {
     type: "NetworkPolicyReady",
     status: "Unknown",
-    description: "The NetworkPolicy was not checked yet.",
-    fix: "Wait a moment; if it stays, see the operator's log.",
+    description: "The operator has not checked the NetworkPolicy yet.",
+    fix: "Wait a moment. If this stays, see the operator's log.",
     event: "Normal",
   },
   // CapacityAvailable
@@ -221,7 +220,7 @@ export const REASONS = {
     type: "CapacityAvailable",
     status: "True",
     description: "All Pods that maxConcurrent allows are in use, and more work waits.",
-    fix: "Raise maxConcurrent to serve more at a time.",
+    fix: "Raise maxConcurrent to run more sessions at a time.",
   },
   CapacityUnchecked: {
     type: "CapacityAvailable",
@@ -253,13 +252,13 @@ export const REASONS = {
     type: "CapacityAvailable",
     status: "False",
     description: "Pods do not get ready within prepareTimeoutSeconds; the message has the reason.",
-    fix: "Describe a Pod of the Environment with kubectl; raise prepareTimeoutSeconds if it only takes longer.",
+    fix: "Describe a Pod of the Environment with kubectl. Raise prepareTimeoutSeconds if Pods only need more time.",
   },
   AttachFailing: {
     type: "CapacityAvailable",
     status: "False",
     description: "The operator cannot attach to waiting Pods, so it cannot give them a session.",
-    fix: "If it is refused, allow the operator get and create on pods/attach (rbac.attach), or set spec.sessions.parking: Key; otherwise look at the Pod, and at its node's kubelet.",
+    fix: "If the API server refuses it, give the operator get and create on pods/attach (the chart's rbac.attach), or set spec.sessions.parking: Key. Otherwise check the Pod and its node's kubelet.",
   },
   // SessionsStarting
   Starting: {
@@ -279,7 +278,7 @@ export const REASONS = {
     type: "SessionsStarting",
     status: "False",
     description: "Several sessions in a row did not start, so Berth claims only one now and then, as a probe.",
-    fix: "Fix the image or the template: a change of the spec is tried at once.",
+    fix: "Fix the image or the template. Berth tries a changed spec at once.",
   },
   // ScalingActive
   ScalingFollowsDemand: {
@@ -291,26 +290,26 @@ export const REASONS = {
   ScaleDownHeld: {
     type: "ScalingActive",
     status: "True",
-    description: "Fewer workers are wanted, but Berth ends none, because one that is or may be busy could be chosen.",
-    fix: "Wait for the sessions to end; give workers a busyProbe, and look at workers that are not Ready or do not answer it.",
+    description: "Fewer workers are needed, but Berth ends none, because Kubernetes could choose a busy one.",
+    fix: "Wait for the sessions to end. Give workers a busyProbe, and check workers that are not Ready or do not answer it.",
   },
   DemandUnread: {
     type: "ScalingActive",
     status: "Unknown",
-    description: "The demand was not read yet.",
+    description: "The operator has not read the demand yet.",
     fix: "See the conditions Authenticated and QueueReachable, which come first.",
     event: "Normal",
   },
   ReadingStale: {
     type: "ScalingActive",
     status: "False",
-    description: "The last reading of the queue is too old to scale by, so the number of workers does not change.",
+    description: "The last reading of the queue is too old, so the number of workers does not change.",
     fix: "See the conditions Authenticated and QueueReachable; the message says which reading is missing.",
   },
   ScalingFailed: {
     type: "ScalingActive",
     status: "False",
-    description: "The workers' Deployments could not be read or written; Berth tries again.",
+    description: "The operator cannot read or write the workers' Deployments; it tries again.",
     fix: "Give the operator permission to create, patch and delete Deployments and to patch Pods in this namespace; the message has the API server's error.",
   },
   // CredentialMissing
@@ -318,7 +317,7 @@ export const REASONS = {
     type: "CredentialMissing",
     status: "True",
     description:
-      "Work items came without a secret of their own and were stopped; after three in a row, claiming is paused.",
+      "Work items came without their own secret, so Berth stopped them. After three in a row, it pauses claiming.",
     fix: "Set credential: EnvironmentKey if this environment issues no secrets per item.",
   },
   CredentialUnchecked: {
@@ -331,7 +330,7 @@ export const REASONS = {
   CredentialsPresent: {
     type: "CredentialMissing",
     status: "False",
-    description: "Work items come with their secret.",
+    description: "Work items come with their own secret, or need none.",
     fix: NOTHING,
   },
   // EnvironmentIdShared

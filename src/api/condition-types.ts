@@ -15,20 +15,20 @@ export const CONDITIONS = {
   Ready: {
     good: "True",
     description:
-      "Whether work is served as the spec says; when not, its reason is that of the condition that stands in the way.",
+      "Whether Berth serves work as the spec says. If not, the reason is that of the condition that blocks it.",
   },
-  Authenticated: { good: "True", description: "Whether the environment key is there and accepted." },
+  Authenticated: { good: "True", description: "Whether the environment key exists and the Work API accepts it." },
   QueueReachable: { good: "True", description: "Whether the Work API answers for this environment." },
-  TemplateAccepted: { good: "True", description: "Whether the API server takes Pods made from the template." },
+  TemplateAccepted: { good: "True", description: "Whether the API server accepts Pods of the template." },
   NetworkPolicyReady: {
     good: "True",
-    description: "Whether the NetworkPolicy over the Pods is as the spec says; without it none is made.",
+    description: "Whether the NetworkPolicy of the Pods matches the spec. Berth creates no Pod without it.",
   },
   CapacityAvailable: {
     good: "True",
-    description: "Whether Pods can be created and prepared: quota, scheduling, image pulls.",
+    description: "Whether Pods can be created and get ready: quota, scheduling, image pulls.",
   },
-  SessionsStarting: { good: "True", description: "Whether containers of the current template start when opened." },
+  SessionsStarting: { good: "True", description: "Whether containers of the current template start their sessions." },
   ScalingActive: { good: "True", description: "Whether the number of workers follows the demand (workers mode)." },
   CredentialMissing: { good: "False", description: "Whether work items came without the secret that their Pod needs." },
   EnvironmentIdShared: {

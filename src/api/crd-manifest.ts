@@ -28,14 +28,14 @@ export const PRINTER_COLUMNS = [
     name: "Reason",
     type: "string",
     jsonPath: '.status.conditions[?(@.type=="Ready")].reason',
-    description: "Why it is ready or not.",
+    description: "Reason of the condition Ready.",
   },
-  { name: "Age", type: "date", jsonPath: ".metadata.creationTimestamp", description: "Time since it was created." },
+  { name: "Age", type: "date", jsonPath: ".metadata.creationTimestamp", description: "Time since the creation." },
   {
     name: "Pending",
     type: "integer",
     jsonPath: ".status.queue.pending",
-    description: "Work items polled but not acknowledged yet.",
+    description: "Work items that were polled but not acknowledged yet.",
     priority: 1,
   },
   {

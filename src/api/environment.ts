@@ -44,7 +44,7 @@ const keySecretRef = withRules(
   z
     .strictObject({
       name: z.string().min(1).max(MAX_NAME).meta({
-        description: "Name of the Secret, in the Environment's namespace.",
+        description: "Name of the Secret in the Environment's namespace.",
       }),
       key: z.string().min(1).max(MAX_NAME).default("environment-key").meta({
         description: "Key in the Secret's data.",
@@ -55,12 +55,12 @@ const keySecretRef = withRules(
     fieldMatches(
       "name",
       NAME_PATTERN,
-      "keySecretRef.name must be the name of a Secret (lower-case letters, digits, - and .): the key itself belongs into that Secret",
+      "keySecretRef.name must be the name of a Secret (lowercase letters, digits, - and .); put the key itself into that Secret",
     ),
     fieldMatches(
       "key",
       SECRET_KEY_PATTERN,
-      "keySecretRef.key must be a key of the Secret's data (letters, digits, -, _ and .), such as environment-key",
+      "keySecretRef.key must be a key of the Secret's data (letters, digits, -, _ and .); use for example environment-key",
     ),
   ],
 );
@@ -90,17 +90,17 @@ const apiSpec = withRules(
     fieldMatches(
       "baseUrl",
       ORIGIN_PATTERN,
-      "baseUrl must be scheme, host and port only, such as https://api.anthropic.com: leave out user, path, query and a slash at the end",
+      "baseUrl must have only a scheme, a host and a port, such as https://api.anthropic.com; remove the user, path, query and final slash",
     ),
     fieldMatches(
       "workspaceId",
       WORKSPACE_PATTERN,
-      "workspaceId must begin with wrkspc_: copy it from the console, or leave it out",
+      "workspaceId must begin with wrkspc_; copy it from the console, or remove the field",
     ),
     fieldMatches(
       "budgetGroup",
       GROUP_PATTERN,
-      "budgetGroup must be a word of lower-case letters, digits and -, such as default",
+      "budgetGroup must be a word of lowercase letters, digits and -; use for example default",
     ),
   ],
 );
@@ -129,28 +129,29 @@ const environmentSpec = withRules(
     {
       cel: "self.environmentId == oldSelf.environmentId",
       field: "environmentId",
-      message: "environmentId cannot be changed: create another Environment for another id",
+      message: "environmentId cannot be changed; create another Environment for another id",
     },
     fieldMatches(
       "environmentId",
       ID_PATTERN,
-      "environmentId must be an id such as env_011CZkZ9X2dpNyB7HsEFoRfW: copy it from the console",
+      "environmentId must be an id such as env_011CZkZ9X2dpNyB7HsEFoRfW; copy it from the console",
     ),
     {
       cel: `!self.environmentId.startsWith('${KEY_PREFIX}')`,
       field: "environmentId",
       message:
-        "this looks like a key, not an id: revoke it, put the new one into a Secret, and name that in api.keySecretRef",
+        "environmentId looks like a key; revoke the key, put the new one into a Secret, and name that in api.keySecretRef",
       holds: ({ environmentId }) => !environmentId.startsWith(KEY_PREFIX),
     },
     {
       cel: "has(self.sessions) != has(self.workers)",
-      message: "set exactly one of sessions (a Pod per session) and workers (always-on workers)",
+      message:
+        "sessions and workers: exactly one is required; set sessions for a Pod per session, or workers for always-on workers",
       holds: ({ sessions, workers }) => (sessions === undefined) !== (workers === undefined),
     },
     {
       cel: "has(self.sessions) == has(oldSelf.sessions)",
-      message: "sessions and workers cannot be exchanged: create another Environment and delete this one",
+      message: "sessions and workers cannot be exchanged; create another Environment, and delete this one",
     },
     ...networkRules,
   ],
@@ -172,7 +173,7 @@ const metadata = z.looseObject({
 
 const nameRule: Rule<{ metadata: { name: string } }> = {
   cel: `self.metadata.name.size() <= ${MAX_ENVIRONMENT_NAME}`,
-  message: `metadata.name must have at most ${MAX_ENVIRONMENT_NAME} characters, because Pods and labels are named after it: choose a shorter one`,
+  message: `metadata.name must have at most ${MAX_ENVIRONMENT_NAME} characters, because names of Pods and labels contain it; choose a shorter one`,
   holds: ({ metadata }) => metadata.name.length <= MAX_ENVIRONMENT_NAME,
 };
 

@@ -37,7 +37,7 @@ const egress = withRules(
     {
       cel: `!has(self.cidrs) || self.cidrs.all(c, c.matches('${CIDR_PATTERN.replaceAll("\\", "\\\\")}'))`,
       field: "cidrs",
-      message: "each of cidrs must be a network, such as 10.20.0.0/16, 203.0.113.7/32 or 2001:db8::/32",
+      message: "cidrs must be networks; use for example 10.20.0.0/16, 203.0.113.7/32 or 2001:db8::/32",
       holds: ({ cidrs = [] }) => cidrs.every((cidr) => new RegExp(CIDR_PATTERN).test(cidr)),
     },
   ],
@@ -75,7 +75,7 @@ export const networkRules: readonly Rule<Networked>[] = [
   {
     cel: `self.network.policy == 'None' || has(self.network.egress.cidrs) || self.api.baseUrl == '${DEFAULT_BASE_URL}' || self.api.baseUrl.matches('${LOOPBACK_PATTERN.replaceAll("\\", "\\\\")}')`,
     field: "network.egress",
-    message: `Pods must reach api.baseUrl, and only the networks of ${DEFAULT_BASE_URL} are known: name those of yours in network.egress.cidrs (such as 10.20.0.0/16), or keep no NetworkPolicy with network.policy: None`,
+    message: `network.egress.cidrs is required with an api.baseUrl other than ${DEFAULT_BASE_URL}; name the networks of your Work API (such as 10.20.0.0/16), or set network.policy: None`,
     holds: ({ network, api }) =>
       network.policy === "None" ||
       network.egress.cidrs !== undefined ||
@@ -86,7 +86,7 @@ export const networkRules: readonly Rule<Networked>[] = [
     cel: `self.network.policy == 'None' || !((${onHost("sessions")}) || (${onHost("workers")}))`,
     field: "network.policy",
     message:
-      "no NetworkPolicy holds Pods with hostNetwork: leave hostNetwork out of the template, or keep no NetworkPolicy with network.policy: None",
+      "a NetworkPolicy has no effect on Pods with hostNetwork; remove hostNetwork from the template, or set network.policy: None",
     holds: ({ network, sessions, workers }) =>
       network.policy === "None" || !(sessions ?? workers)?.template.spec.hostNetwork,
   },

@@ -14,7 +14,7 @@ export function keptFromShell(template: PodTemplate): string | null {
   const session = sessionContainer(template) ?? { name: "" };
   const { command } = session;
   if (!Array.isArray(command) || command.length === 0) {
-    return `${path}.command is not set, and Berth can't know the image's entrypoint`;
+    return `${path}.command is not set, and Berth does not know the image's entrypoint`;
   }
   for (const probe of ["livenessProbe", "startupProbe"]) {
     if (session[probe] !== undefined) return `${path}.${probe} would run while the container waits for its session`;

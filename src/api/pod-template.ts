@@ -150,7 +150,7 @@ const overSessionContainer = (body: string) =>
 const noDeadline = (instead: string): Rule<PodTemplate> => ({
   cel: "!has(self.spec.activeDeadlineSeconds)",
   field: "spec.activeDeadlineSeconds",
-  message: `leave activeDeadlineSeconds out: ${instead}`,
+  message: `activeDeadlineSeconds must not be set; ${instead}`,
   holds: ({ spec }) => spec.activeDeadlineSeconds === undefined,
 });
 
@@ -158,7 +158,7 @@ const commonRules: Rule<PodTemplate>[] = [
   {
     cel: `!has(self.metadata) || !has(self.metadata.annotations) || !('${ANNOTATION_DEFAULT_CONTAINER}' in self.metadata.annotations) || self.spec.containers.exists(c, c.name == self.metadata.annotations['${ANNOTATION_DEFAULT_CONTAINER}'])`,
     field: "metadata.annotations",
-    message: `annotation ${ANNOTATION_DEFAULT_CONTAINER} names no container of the template: name one of spec.containers, or leave it out to take the first`,
+    message: `annotation ${ANNOTATION_DEFAULT_CONTAINER} must name a container of the template; name one of spec.containers, or remove it to use the first`,
     holds: (template) => {
       const named = template.metadata?.annotations?.[ANNOTATION_DEFAULT_CONTAINER];
       return named === undefined || template.spec.containers.some(({ name }) => name === named);
@@ -167,7 +167,7 @@ const commonRules: Rule<PodTemplate>[] = [
   {
     cel: overSessionContainer(`!has(c.env) || !c.env.exists(e, e.name in [${quoted(RESERVED_ENV)}])`),
     field: "spec.containers",
-    message: `the first container, or the one that ${ANNOTATION_DEFAULT_CONTAINER} names, must not set ${RESERVED_ENV.join(", ")}: Berth sets them, so remove them`,
+    message: `env of the session or worker container must not set ${RESERVED_ENV.join(", ")}, which Berth sets; remove them`,
     holds: (template) => {
       const reserved = new Set<string>(RESERVED_ENV);
       return !sessionContainer(template)?.env?.some(({ name }) => reserved.has(name));
@@ -176,13 +176,13 @@ const commonRules: Rule<PodTemplate>[] = [
   {
     cel: `!has(self.metadata) || !has(self.metadata.labels) || self.metadata.labels.all(k, !k.startsWith('${OWN_PREFIX}'))`,
     field: "metadata.labels",
-    message: `labels that begin with ${OWN_PREFIX} are set by Berth: remove them from the template`,
+    message: `labels that begin with ${OWN_PREFIX} must not be set, because Berth sets them; remove them`,
     holds: ({ metadata }) => !keysOf(metadata?.labels).some((key) => key.startsWith(OWN_PREFIX)),
   },
   {
     cel: `!has(self.metadata) || !has(self.metadata.annotations) || self.metadata.annotations.all(k, !k.startsWith('${OWN_PREFIX}'))`,
     field: "metadata.annotations",
-    message: `annotations that begin with ${OWN_PREFIX} are set by Berth: remove them from the template`,
+    message: `annotations that begin with ${OWN_PREFIX} must not be set, because Berth sets them; remove them`,
     holds: ({ metadata }) => !keysOf(metadata?.annotations).some((key) => key.startsWith(OWN_PREFIX)),
   },
   {
@@ -190,7 +190,7 @@ const commonRules: Rule<PodTemplate>[] = [
     cel: "!has(self.metadata) || (!has(self.metadata.name) && !has(self.metadata.generateName) && !has(self.metadata.__namespace__))",
     field: "metadata",
     message:
-      "leave name, generateName and namespace out of the template's metadata: Berth names each Pod, in the Environment's namespace",
+      "name, generateName and namespace must not be set, because Berth names each Pod in the Environment's namespace; remove them",
     holds: ({ metadata }) =>
       metadata?.name === undefined && metadata?.generateName === undefined && metadata?.namespace === undefined,
   },
@@ -201,13 +201,13 @@ const volumeRules: Rule<PodTemplate>[] = [
   {
     cel: `!has(self.spec.volumes) || self.spec.volumes.all(v, v.name != '${SECRET_VOLUME}')`,
     field: "spec.volumes",
-    message: `no volume may be named ${SECRET_VOLUME}: so is the one that Berth adds for a session's secret; give yours another name`,
+    message: `no volume may have the name ${SECRET_VOLUME}, which Berth uses for a session's secret; choose another name`,
     holds: ({ spec }) => !spec.volumes?.some(({ name }) => name === SECRET_VOLUME),
   },
   {
     cel: `!has(self.spec.volumes) || self.spec.volumes.all(v, v.name != '${WORKSPACE_VOLUME}')`,
     field: "spec.volumes",
-    message: `no volume may be named ${WORKSPACE_VOLUME}: so is the one that Berth adds for a session's workspace; give yours another name`,
+    message: `no volume may have the name ${WORKSPACE_VOLUME}, which Berth uses for a session's workspace; choose another name`,
     holds: ({ spec }) => !spec.volumes?.some(({ name }) => name === WORKSPACE_VOLUME),
   },
 ];
@@ -215,7 +215,7 @@ const volumeRules: Rule<PodTemplate>[] = [
 /** The list type makes the API server refuse duplicate names; here a check is needed. */
 const uniqueNames = <S extends z.ZodType<PodTemplate>>(schema: S): S =>
   schema.refine(({ spec }) => new Set(spec.containers.map(({ name }) => name)).size === spec.containers.length, {
-    message: "two containers have the same name: give each a name of its own",
+    message: "two containers have the same name; give each its own name",
     path: ["spec", "containers"],
   });
 
@@ -227,7 +227,7 @@ const MAX_DEPTH = 100;
 
 const notTooDeep = <S extends z.ZodType<PodTemplate>>(schema: S): S =>
   schema.refine((template) => isNotDeeper(template, MAX_DEPTH), {
-    message: `the template is nested deeper than ${MAX_DEPTH} levels, which no field of a Pod is: remove what it is that goes so deep`,
+    message: `the template has more than ${MAX_DEPTH} levels, more than any Pod; remove the field that is nested so deeply`,
   });
 
 /** Checks level by level, because a recursive walk would overflow the stack itself. */
@@ -248,11 +248,11 @@ export const sessionTemplate = withRules(
   [
     ...commonRules,
     ...volumeRules,
-    noDeadline("use maxDurationSeconds, and Berth sets the Pod's deadline"),
+    noDeadline("set maxDurationSeconds, from which Berth sets the Pod's deadline"),
     {
       cel: "!has(self.spec.restartPolicy) || self.spec.restartPolicy == 'Never'",
       field: "spec.restartPolicy",
-      message: "restartPolicy must be Never, or left out: a Pod serves one session and is not started again",
+      message: "restartPolicy must be Never, because a Pod serves one session; set Never, or remove the field",
       holds: ({ spec }) => spec.restartPolicy === undefined || spec.restartPolicy === "Never",
     },
     {
@@ -260,8 +260,7 @@ export const sessionTemplate = withRules(
         "(!has(c.restartPolicy) || c.restartPolicy == 'Never') && (!has(c.restartPolicyRules) || c.restartPolicyRules.size() == 0)",
       ),
       field: "spec.containers",
-      message:
-        "the session container must not be restarted: leave its restartPolicy (or say Never) and restartPolicyRules out",
+      message: "the session container must not restart; remove its restartPolicy and restartPolicyRules",
       holds: (template) => {
         const session = sessionContainer(template);
         const never = session?.restartPolicy === undefined || session.restartPolicy === "Never";
@@ -278,11 +277,12 @@ export const workerTemplate = withRules(
   }),
   [
     ...commonRules,
-    noDeadline("workers run until the Environment scales down"),
+    noDeadline("remove it, because workers run until the Environment scales down"),
     {
       cel: "!has(self.spec.restartPolicy) || self.spec.restartPolicy == 'Always'",
       field: "spec.restartPolicy",
-      message: "restartPolicy must be Always, or left out: workers belong to a Deployment, which restarts them",
+      message:
+        "restartPolicy must be Always, because a Deployment restarts its workers; set Always, or remove the field",
       holds: ({ spec }) => spec.restartPolicy === undefined || spec.restartPolicy === "Always",
     },
   ],

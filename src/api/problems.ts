@@ -11,11 +11,11 @@ const list = (values: readonly unknown[]) => values.map((value) => String(value)
 export function sayProblem(issue: RawIssue): string | undefined {
   switch (issue.code) {
     case "unrecognized_keys":
-      return "not known to this version of Berth: remove it or update Berth";
+      return "unknown field; correct its name, remove it, or update Berth";
     case "invalid_type":
       return issue.input === undefined
-        ? `is required: set it (${issue.expected})`
-        : `must be of type ${issue.expected}`;
+        ? `is required; set it to a value of type ${issue.expected}`
+        : `has the wrong type; write a value of type ${issue.expected}`;
     case "invalid_value":
       return `must be ${issue.values.length === 1 ? "" : "one of "}${list(issue.values)}`;
     case "too_small":

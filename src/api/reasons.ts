@@ -23,7 +23,7 @@ export const END_REASONS = {
   Failed: {
     failed: true,
     description: "The session's container ended with an exit code other than 0.",
-    fix: "Read the Pod's logs: the code and the last lines are in the Event.",
+    fix: "Read the Pod's log. The exit code and the last lines are in the Event.",
   },
   OOMKilled: {
     failed: true,
@@ -33,83 +33,83 @@ export const END_REASONS = {
   Killed: {
     failed: true,
     description: "The session's container was killed by a signal that Berth did not send.",
-    fix: "Look at the node's log for what killed it.",
+    fix: "Find in the node's log what killed it.",
   },
   Evicted: {
     failed: true,
     description:
-      "The Pod was evicted: by a node that is short of memory or disk, shuts down or was given a taint, or by somebody's request.",
-    fix: "Set requests that match the use, or disruption: Protect against voluntary evictions.",
+      "The Pod was evicted: its node is short of memory or disk, shuts down or got a taint, or a client requested it.",
+    fix: "Set requests that match the real use. Set disruption: Protect against voluntary evictions.",
   },
   Preempted: {
     failed: true,
-    description: "The Pod made room for one of a higher priority.",
-    fix: "Give the template a priorityClassName, or the cluster more room.",
+    description: "The scheduler removed the Pod for one of a higher priority.",
+    fix: "Set a priorityClassName in the template, or add nodes.",
   },
   NodeLost: {
     failed: true,
-    description: "The node of the Pod stopped answering, or restarted.",
-    fix: "Look at the node; the work item was settled according to onPodFailure.",
+    description: "The Pod's node stopped answering, or restarted.",
+    fix: "Check the node. Berth settled the work item according to onPodFailure.",
   },
   DeadlineExceeded: {
     failed: true,
-    description: "The Pod reached its deadline, which holds also while no operator runs.",
-    fix: "Raise maxDurationSeconds if sessions may take longer, and see that the operator runs.",
+    description: "The Pod reached its deadline, which the kubelet enforces even if no operator runs.",
+    fix: "Raise maxDurationSeconds if sessions may take longer, and check that the operator runs.",
   },
   MaxDuration: {
     failed: true,
-    description: "The session reached maxDurationSeconds and was stopped.",
+    description: "The session reached maxDurationSeconds, so Berth stopped it.",
     fix: "Raise maxDurationSeconds if sessions may take longer.",
   },
   StartFailed: {
     failed: true,
     description: "The session's program did not start, although its Pod was ready for it.",
-    fix: "The Event holds kubelet's words: fix the image, the command, the mounts or the security context.",
+    fix: "Fix the image, the command, the mounts or the security context. The Event has the kubelet's message.",
   },
   NoFirstBeat: {
     failed: true,
     description: "The session's container started but sent no heartbeat within firstBeatTimeoutSeconds.",
-    fix: "See that its Pods reach api.baseUrl, also past NetworkPolicies and proxies, and that the program is a worker that beats by itself, or set lease: Operator.",
+    fix: "Check that its Pods can reach api.baseUrl (NetworkPolicies, proxies), and that the program sends heartbeats, or set lease: Operator.",
   },
   LeaseLost: {
     failed: true,
-    description: "The lease of the work item went to somebody else, so the Pod was ended and the item left alone.",
-    fix: "See that no other operator or worker serves the same environment.",
+    description: "Another client holds the lease of the work item, so Berth ended the Pod and left the item alone.",
+    fix: "Check that no other operator or worker serves the same environment.",
   },
   StoppedByUser: {
     failed: false,
-    description: "The work item was stopped from outside, and the Pod with it.",
+    description: "A client stopped the work item, so Berth ended the Pod.",
     fix: NOTHING,
   },
   EnvironmentDeleted: {
     failed: false,
-    description: "The Environment was deleted and deletionGraceSeconds were over.",
-    fix: "Raise deletionGraceSeconds to let sessions end by themselves.",
+    description: "The Environment was deleted, and deletionGraceSeconds had passed.",
+    fix: "Raise deletionGraceSeconds to give sessions more time to end.",
   },
   PodDeleted: {
     failed: true,
-    description: "Somebody deleted the Pod while its session ran.",
-    fix: "Find who deletes Pods in this namespace; the work item was settled according to onPodFailure.",
+    description: "A client deleted the Pod while its session ran.",
+    fix: "Find the client that deletes Pods in this namespace. Berth settled the work item according to onPodFailure.",
   },
   CredentialMissing: {
     failed: true,
-    description: "The work item came without a secret of its own, so no Pod was given it.",
+    description: "The work item came without its own secret, so no Pod got it.",
     fix: "Set credential: EnvironmentKey if this environment issues no secrets per item.",
   },
   HealthCheck: {
     failed: false,
-    description: "The work item was a health check: answered without a Pod.",
+    description: "The work item was a health check. Berth answered it without a Pod.",
     fix: NOTHING,
   },
   UnknownItem: {
     failed: true,
-    description: "The work item was of a type that this version of Berth does not know: stopped without a Pod.",
+    description: "This version of Berth does not know the type of the work item, so Berth stopped it without a Pod.",
     fix: "Update Berth.",
   },
   Unknown: {
     failed: true,
-    description: "The Pod was gone before anybody saw how its session ended.",
-    fix: "Look at the Events of the namespace; the work item was settled.",
+    description: "The Pod was deleted before Berth saw how its session ended.",
+    fix: "Check the Events of the namespace. Berth settled the work item.",
   },
 } as const satisfies Record<string, EndReasonInfo>;
 
@@ -144,46 +144,46 @@ export const EVENT_REASONS = {
   },
   SleepEnded: {
     warning: false,
-    description: "A sleeping session's Pod is deleted, for the reason in the message.",
+    description: "Berth deletes the Pod of a sleeping session, for the reason in the message.",
     fix: "Raise workspace.sleepSeconds or maxSleeping to keep sleeping Pods longer. Set workspace.type: PerSession to keep files without a Pod.",
   },
   ScaledUp: {
     warning: false,
-    description: "Workers were added, for the reason in the message.",
+    description: "Berth added workers, for the reason in the message.",
     fix: NOTHING,
   },
   ScaledDown: {
     warning: false,
-    description: "Workers were removed, for the reason in the message.",
+    description: "Berth removed workers, for the reason in the message.",
     fix: NOTHING,
   },
   WorkerEndedWhileBusy: {
     warning: true,
-    description: "A worker that was last seen busy ended: its session was cut off.",
-    fix: "The message says how it ended: look for who deletes or evicts Pods, for memory limits, and for workers that end by themselves.",
+    description: "A worker ended that was last seen busy, so its session was cut off.",
+    fix: "The message says how it ended. Check for deleted or evicted Pods, memory limits, and workers that exit.",
   },
   ProtectionFailing: {
     warning: true,
     description:
-      "The disruption budget over running sessions could not be written: they run, and may be evicted although disruption is Protect.",
-    fix: "Give the operator permission to create, patch and delete PodDisruptionBudgets in this namespace; the message has the API server's words.",
+      "The operator cannot write the disruption budget of running sessions. They run, and can be evicted although disruption is Protect.",
+    fix: "Give the operator permission to create, patch and delete PodDisruptionBudgets in this namespace. The message has the API server's error.",
   },
   WorkspaceExpired: {
     warning: false,
-    description: "The volume of a session was deleted: no Pod had used it for workspace.retainSeconds.",
+    description: "Berth deleted the volume of a session, which no Pod had used for workspace.retainSeconds.",
     fix: "Raise workspace.retainSeconds to keep volumes longer.",
   },
   WorkspaceFailing: {
     warning: true,
     description:
-      "Volumes of sessions could not be listed, marked or deleted: sessions are served, and volumes may be kept longer than workspace.retainSeconds.",
-    fix: "Set the chart's rbac.workspaces=true, which gives the operator permission for PersistentVolumeClaims; the message has the API server's words.",
+      "The operator cannot list, mark or delete volumes of sessions. It serves sessions, and keeps volumes longer than workspace.retainSeconds.",
+    fix: "Set the chart's rbac.workspaces=true, which gives the operator permission for PersistentVolumeClaims. The message has the API server's error.",
   },
   DrainGivenUp: {
     warning: true,
     description:
-      "An Environment went 60 s after deletionGraceSeconds although items of it were not settled: their leases end by themselves.",
-    fix: "Look at the Events before it for what kept them: an unreachable Work API, a key that was deleted first, a node that does not answer.",
+      "An Environment was deleted with unsettled work items, 60 s after deletionGraceSeconds. Their leases expire.",
+    fix: "Find the cause in earlier Events: an unreachable Work API, a deleted key, or a node that does not answer.",
   },
 } as const satisfies Record<string, EventReasonInfo>;
 

@@ -82,7 +82,7 @@ const fields = z.strictObject({
 
 /** A stored object may still have the way to park that an earlier version had. */
 function removedParking({ input }: { readonly input?: unknown }): string | undefined {
-  return input === "Init" ? "Init was removed: set Shell, or leave parking out" : undefined;
+  return input === "Init" ? "Init no longer exists; set Shell, or remove parking" : undefined;
 }
 
 /** The template must permit the way to park that is set. CEL can't check it at a bearable cost. */
@@ -107,19 +107,19 @@ export const sessionsSpec = withRules(
     {
       cel: "self.warm <= self.maxConcurrent",
       field: "warm",
-      message: "warm must not be greater than maxConcurrent: lower warm or raise maxConcurrent",
+      message: "warm must not be greater than maxConcurrent; lower warm, or raise maxConcurrent",
       holds: ({ warm, maxConcurrent }) => warm <= maxConcurrent,
     },
     {
       cel: "self.secretDelivery != 'File' || !has(self.parking) || self.parking == 'Shell'",
       field: "parking",
-      message: "secretDelivery File needs parking Shell, which writes the file: set Shell or leave parking out",
+      message: "secretDelivery File needs parking Shell, which writes the file; set Shell, or remove parking",
       holds: ({ secretDelivery, parking }) => secretDelivery !== "File" || parking === undefined || parking === "Shell",
     },
     {
       cel: "self.secretDelivery != 'File' || self.credential == 'WorkSecret'",
       field: "secretDelivery",
-      message: "secretDelivery File delivers work secrets: with credential EnvironmentKey use secretDelivery Env",
+      message: "secretDelivery File works only with credential WorkSecret; set secretDelivery: Env",
       holds: ({ secretDelivery, credential }) => secretDelivery !== "File" || credential === "WorkSecret",
     },
   ],

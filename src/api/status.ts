@@ -77,7 +77,7 @@ const workersStatus = z
   .meta({ description: "Workers by state." });
 
 const workspacesStatus = z
-  .object({ volumes: count("Volumes of sessions, in use or kept for the next work item.") })
+  .object({ volumes: count("Volumes of sessions that are in use or kept for the next work item.") })
   .meta({ description: "Volumes of sessions, with workspace PerSession." });
 
 /**

@@ -51,7 +51,7 @@ const behavior = z
         { type: "Percent", value: 100, periodSeconds: 15 },
         { type: "Pods", value: 4, periodSeconds: 15 },
       ],
-      "How fast replicas are added.",
+      "How fast Berth adds replicas.",
     ),
     scaleDown: direction(
       300,
@@ -103,7 +103,7 @@ export const workersSpec = withRules(
     {
       cel: "self.minReplicas <= self.maxReplicas",
       field: "minReplicas",
-      message: "minReplicas must not be greater than maxReplicas: lower minReplicas or raise maxReplicas",
+      message: "minReplicas must not be greater than maxReplicas; lower minReplicas, or raise maxReplicas",
       holds: ({ minReplicas, maxReplicas }) => minReplicas <= maxReplicas,
     },
   ],

@@ -51,7 +51,7 @@ const claimTemplate = withRules(
     fieldMatches(
       "storageClassName",
       NAME_PATTERN,
-      "storageClassName must be the name of a StorageClass (lower-case letters, digits, - and .)",
+      "storageClassName must be the name of a StorageClass (lowercase letters, digits, - and .); correct the name",
     ),
   ],
 );
@@ -90,31 +90,31 @@ export const workspaceSpec = withRules(
       // The API server validates the default of the whole object before it fills in the nested defaults.
       cel: "!has(self.type) || self.type != 'PerSession' || has(self.claimTemplate)",
       field: "claimTemplate",
-      message: "workspace PerSession needs a claimTemplate: say at least resources.requests.storage",
+      message: "workspace type PerSession needs a claimTemplate; set at least resources.requests.storage",
       holds: ({ type, claimTemplate: template }) => type !== "PerSession" || template !== undefined,
     },
     fieldMatches(
       "mountPath",
       PATH_PATTERN,
-      "mountPath must be an absolute path without . and .. in it, such as /workspace",
+      "mountPath must be an absolute path without . and ..; use for example /workspace",
     ),
     {
       cel: "!has(self.sizeLimit) || (has(self.type) && self.type == 'Pod')",
       field: "sizeLimit",
       message:
-        "sizeLimit needs workspace type Pod: leave it out (claimTemplate.resources.requests.storage is the size of a PerSession volume)",
+        "sizeLimit needs workspace type Pod; remove it (claimTemplate.resources.requests.storage is the size of a PerSession volume)",
       holds: ({ type, sizeLimit }) => sizeLimit === undefined || type === "Pod",
     },
     fieldMatches(
       "sizeLimit",
       QUANTITY_PATTERN,
-      "sizeLimit must be an amount above 0 with a unit, such as 10Gi or 500Mi",
+      "sizeLimit must be an amount above 0 with a unit; use for example 10Gi or 500Mi",
     ),
     {
       cel: "!has(self.sleepSeconds) || self.sleepSeconds == 0 || (has(self.type) && self.type != 'Ephemeral')",
       field: "sleepSeconds",
       message:
-        "sleepSeconds must be 0 with workspace type Ephemeral, which keeps no files: set type to Pod or PerSession, or leave sleepSeconds out",
+        "sleepSeconds must be 0 with workspace type Ephemeral, which keeps no files; set type to Pod or PerSession, or remove sleepSeconds",
       holds: ({ type, sleepSeconds = 0 }) => sleepSeconds === 0 || type !== "Ephemeral",
     },
   ],

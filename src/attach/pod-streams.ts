@@ -40,7 +40,7 @@ const REFUSED_OFTEN = 2;
 const FAILED_OFTEN = 4;
 
 const ALLOW =
-  "allow the operator get and create on pods/attach (the chart's value rbac.attach), or set spec.sessions.parking: Key";
+  "give the operator get and create on pods/attach (the chart's rbac.attach), or set spec.sessions.parking: Key";
 
 /** No session is claimed for a Pod between a failed attach and the next one. */
 const RETRY = { baseMs: SECOND_MS, maxMs: 10 * SECOND_MS };
@@ -156,7 +156,7 @@ export class PodStreams {
     if (!pause || pause.message === null) return null;
     const { backoff, message, isRefused } = pause;
     if (backoff.failures < (isRefused ? REFUSED_OFTEN : FAILED_OFTEN)) return null;
-    return `${unended(message)}; ${isRefused ? ALLOW : "look at the Pod, and at its node's kubelet"}`;
+    return `${unended(message)}; ${isRefused ? ALLOW : "check the Pod and its node's kubelet"}`;
   }
 
   /**
@@ -211,7 +211,7 @@ export class PodStreams {
       const isRefused = error instanceof KubeApiError && REFUSALS.has(error.status);
       this.#pause(uid, message, isRefused);
       this.#noteRefusal(error, message, isRefused);
-      this.#context.logger.warn({ pod: pod.metadata.name, error: message }, "could not attach to a waiting Pod");
+      this.#context.logger.warn({ pod: pod.metadata.name, error: message }, "cannot attach to a waiting Pod");
     } finally {
       this.#trying.delete(uid);
       this.#given.delete(uid);

@@ -33,7 +33,7 @@ export function scaleDownFloor(
     return {
       replicas: current,
       reason: "SessionsRunning",
-      message: `${held} sessions run and there is no busyProbe to say on which workers`,
+      message: `${held} sessions run, and without a busyProbe Berth does not know on which workers`,
     };
   }
   const busy = view.busy + view.unknown;
@@ -41,13 +41,13 @@ export function scaleDownFloor(
     return {
       replicas: current,
       reason: "BusyWorkerNotReady",
-      message: `${view.notReady} workers that are or may be busy are not Ready, and would be ended first`,
+      message: `${view.notReady} workers are not Ready and may be busy, and Kubernetes would end them first`,
     };
   }
   if (busy === 0) return null;
   return {
     replicas: Math.min(current, busy),
     reason: "WorkersBusy",
-    message: `${view.busy} workers are busy${view.unknown > 0 ? `, and ${view.unknown} do not say` : ""}`,
+    message: `${view.busy} workers are busy${view.unknown > 0 ? `, and ${view.unknown} do not answer` : ""}`,
   };
 }

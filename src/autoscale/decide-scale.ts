@@ -70,7 +70,13 @@ export function decideScale(input: ScaleInput): ScaleDecision {
     // Record the held count as a recommendation. Otherwise an outage longer than the window would leave it empty, and
     // the first reading afterwards would remove all idle workers.
     const held = recordWanted(current);
-    return { replicas: current, wanted: null, reason, message: `${message}: the last size is held`, history: held };
+    return {
+      replicas: current,
+      wanted: null,
+      reason,
+      message: `${message}, so the number of workers does not change`,
+      history: held,
+    };
   }
   const wanted = replicasFor(demand.sessions, spec);
   if (current > spec.maxReplicas) {
@@ -97,7 +103,7 @@ function byBehavior({ spec, current, history }: ScaleInput, wanted: number, nowM
     }
   }
   if (agreed === wanted)
-    return { replicas: agreed, reason: "DesiredWithinRange", message: `the demand asks for ${wanted}` };
+    return { replicas: agreed, reason: "DesiredWithinRange", message: `the demand needs ${wanted} workers` };
   return wanted > current
     ? { replicas: agreed, reason: "ScaleUpStabilized", message: recently("fewer", "scaleUp", wanted) }
     : { replicas: agreed, reason: "ScaleDownStabilized", message: recently("more", "scaleDown", wanted) };
@@ -127,5 +133,5 @@ function tooFast(reason: "ScaleUpLimit" | "ScaleDownLimit", limit: number): Outc
 }
 
 function recently(how: "fewer" | "more", field: "scaleUp" | "scaleDown", wanted: number): string {
-  return `the demand asks for ${wanted}, and asked for ${how} within behavior.${field}.stabilizationWindowSeconds`;
+  return `the demand needs ${wanted} workers, and needed ${how} within behavior.${field}.stabilizationWindowSeconds`;
 }

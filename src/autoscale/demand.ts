@@ -40,13 +40,13 @@ const MS = 1_000;
 /** Running + waiting + polled. Unknown if any part has never been read, or was read longer than `staleAfterMs` ago. */
 export function demandOf(readings: DemandReadings, nowMs: number, staleAfterMs: number): Demand {
   const { queue, running } = readings;
-  if (!queue) return unknown("DemandUnknown", "the queue's statistics were not read yet");
+  if (!queue) return unknown("DemandUnknown", "the operator has not read the queue's statistics yet");
   const isIdle = running === NONE_OF_OURS && queue.depth === 0 && queue.pending === 0;
   if (!running || (running === NONE_OF_OURS && !isIdle)) {
-    return unknown("DemandUnknown", "running sessions were not counted yet");
+    return unknown("DemandUnknown", "the operator has not counted running sessions yet");
   }
   if (!isCount(queue.depth) || !isCount(queue.pending)) {
-    return unknown("DemandUnknown", "the queue's statistics are no counts");
+    return unknown("DemandUnknown", "the queue's statistics are not numbers");
   }
   if (running !== NONE_OF_OURS && !isCount(running.running)) {
     return unknown("DemandUnknown", "running sessions could not be counted");

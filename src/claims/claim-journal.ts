@@ -48,7 +48,7 @@ export class ClaimJournal {
           if (isStepFailure(error)) failing.failed("journal", { error, name: claim.name });
           this.#context.logger.warn(
             { workId: claim.record.journal.workId, error: errorText(error) },
-            "claim not journaled",
+            "cannot write the Secret of a claim",
           );
           return "failed";
         }

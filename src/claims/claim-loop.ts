@@ -157,7 +157,7 @@ export class ClaimLoop {
         const { timing, failing } = this.#context;
         const tookMs = Math.round(answer.answeredAtMs - answer.sentAtMs);
         if (result === "late" && tookMs > timing.pollBlockMs + timing.requestBoundMs) {
-          failing.failed("poll", { error: new Error(`it was offered ${tookMs} ms after it was asked for`) });
+          failing.failed("poll", { error: new Error(`the Work API offered it ${tookMs} ms after the poll began`) });
         }
       })
       .finally(() => this.#underWay.delete(claiming));

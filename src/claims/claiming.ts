@@ -125,7 +125,7 @@ export class Claiming {
     if (!(await this.#isSessionsTurn(item, answer))) {
       this.#context.logger.info(
         { workId: item.id, sessionId: item.data.id },
-        "the session's previous Pod still runs, maybe in another Environment: the queue offers the item again",
+        "the session's previous Pod still runs, so the queue offers the item again",
       );
       return "session-runs";
     }
@@ -159,7 +159,7 @@ export class Claiming {
         this.#rest(this.#unfit.next());
         this.#context.logger.info(
           { workId: item.id },
-          "no parked Pod is left for this item: the queue offers it again",
+          "no waiting Pod is left for this item, so the queue offers it again",
         );
         return "no-slot";
       }
@@ -284,17 +284,14 @@ export class Claiming {
       keep = true;
       const read = pod ? await this.#acknowledging.readPod(claim) : null;
       if (read && !read.isParked) {
-        keep = !(await this.#tryDrop(
-          claim,
-          read.isRefused ? "its Pod cannot be read" : "its Pod is not parked any more",
-        ));
+        keep = !(await this.#tryDrop(claim, read.isRefused ? "cannot read its Pod" : "its Pod no longer waits"));
         return keep || read.isRefused ? "failed" : "slot-taken";
       }
       // A session's volume is on record before its first item is acknowledged, and in use before each one. A Pod whose
       // claim is dropped after that serves only this session.
       const assigned = pod ? await this.#options.volumes.assign(pod, item.data.id) : "assigned";
       if (assigned !== "assigned") {
-        keep = !(await this.#tryDrop(claim, "its volume was not assigned"));
+        keep = !(await this.#tryDrop(claim, "its volume could not be assigned"));
         return keep || assigned === "failed" ? "failed" : "slot-taken";
       }
       const result = await this.#acknowledging.acknowledge(claim, window);
@@ -379,7 +376,7 @@ export class Claiming {
     } catch (error) {
       this.#context.logger.warn(
         { pod: claim.name, error: errorText(error) },
-        "a claim's Secret could not be dropped yet",
+        "cannot delete the Secret of a dropped claim yet",
       );
       return false;
     }

@@ -61,7 +61,7 @@ async function readLog(context: ClaimContext, streams: Deliverer, claim: Claim, 
     return await points.run("session.read-log", ofClaim(claim), read, (shown) => ({ started: shown === "started" }));
   } catch (error) {
     if (!isForbidden(error)) throw error;
-    logger.warn({ pod: claim.name, error: errorText(error) }, "not allowed to read the container's log");
+    logger.warn({ pod: claim.name, error: errorText(error) }, "no permission to read the container's log");
     return "unclear";
   }
 }

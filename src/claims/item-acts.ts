@@ -26,7 +26,7 @@ export function own(context: ClaimContext, claim: Claim, { acknowledgedAt, late 
   if (!late) return;
   logger.warn(
     { workId: claim.record.journal.workId, acknowledgedAt },
-    "a work item was acknowledged late: it is not opened",
+    "a work item was acknowledged too late, so Berth does not start it",
   );
 }
 
@@ -59,7 +59,7 @@ export async function takeLease(context: ClaimContext, claim: Claim, expected: s
     answer.value.kind === "refused" ? null : leaseOf(answer.value.beat, answer.sentAtMs, answer.sentAtWallMs);
   if (taken) noteLease(claim, taken);
   else if (claim.record.journal.opened)
-    noteLease(claim, lostToOthers(context, "its value moved while nobody of ours beat it"));
+    noteLease(claim, lostToOthers(context, "another client sent a heartbeat for it"));
   else refused(context, claim);
 }
 
@@ -80,10 +80,7 @@ export async function shortenLease(context: ClaimContext, claim: Claim, { echo, 
   } catch (error) {
     // The heartbeat may have landed and extended the lease by the previous TTL.
     remember(claim, { is: "fenced", beatSentMs: context.clock.monotonic(), ttlMs });
-    context.logger.info(
-      { workId: claim.record.journal.workId, error: errorText(error) },
-      "a lease could not be shortened",
-    );
+    context.logger.info({ workId: claim.record.journal.workId, error: errorText(error) }, "cannot shorten a lease");
   }
 }
 

@@ -74,7 +74,7 @@ function plain(base64: string): string {
 /** The Secret is not the one that this claim wrote: another client holds the slot, or held it. */
 export class StaleClaimError extends Error {
   constructor() {
-    super("the claim's Secret was changed or replaced by somebody else");
+    super("another client changed or replaced the claim's Secret");
     this.name = "StaleClaimError";
   }
 }

@@ -39,7 +39,11 @@ export function addCheckFlags(command: Command): Command {
     .usage("--deployment <namespace/name> [--kubeconfig <path>] [--timeout-seconds <seconds>] [-o <format>]")
     .option("--kubeconfig <path>", FLAGS.kubeconfig.about)
     .option("--deployment <namespace/name>", "The operator's Deployment.")
-    .option("--timeout-seconds <seconds>", "How long it may take to get ready.", String(DEFAULT_TIMEOUT_SECONDS));
+    .option(
+      "--timeout-seconds <seconds>",
+      "How long to wait until the operator is ready.",
+      String(DEFAULT_TIMEOUT_SECONDS),
+    );
   return addOutput(command, REPORT_FORMATS);
 }
 

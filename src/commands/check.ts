@@ -71,7 +71,7 @@ async function runChecks(
   const { namespace } = deployment;
   found.environments = await environmentsIn(kube, namespace);
   if (found.environments === null) {
-    return `the API server has no Environments of ${GROUP}: install the CRD (crds.enabled=true)`;
+    return `the API server does not serve Environments of ${GROUP}; install the CRD (crds.enabled=true)`;
   }
   logger.info({ namespace, environments: found.environments }, "the API server serves Environments");
   const deadlineMs = clock.monotonic() + timeoutSeconds * SECOND_MS;
@@ -112,7 +112,7 @@ async function replicasOf(kube: KubeClient, ref: CheckSettings["deployment"]): P
     deployment = await kube.get(DEPLOYMENTS, ref);
   } catch (error) {
     if (!isNotFound(error)) throw error;
-    const problem = `${name} is not there: install the operator, or name its Deployment`;
+    const problem = `${name} does not exist; install the operator, or name its Deployment`;
     return { replicas: null, problem, mayRecover: false };
   }
   const { metadata, spec, status = {} } = deployment;
@@ -122,12 +122,12 @@ async function replicasOf(kube: KubeClient, ref: CheckSettings["deployment"]): P
   if (wanted === 0) {
     return {
       replicas: counts,
-      problem: `${name} is scaled to nothing: set its replicas to 1 or more`,
+      problem: `${name} is scaled to 0 replicas; set its replicas to 1 or more`,
       mayRecover: false,
     };
   }
   const isSettled = observedGeneration >= (metadata.generation ?? 0) && replicas === updatedReplicas;
   const isReady = isSettled && readyReplicas >= wanted;
-  const problem = `${name} has ${readyReplicas} of ${wanted} replicas ready: look at its Pods with kubectl describe and logs`;
+  const problem = `${name} has ${readyReplicas} of ${wanted} replicas ready; check its Pods with kubectl describe and kubectl logs`;
   return { replicas: counts, problem: isReady ? null : problem, mayRecover: true };
 }

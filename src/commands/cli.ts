@@ -110,14 +110,14 @@ function buildProgram(commands: Commands, invocation: Invocation): Command {
   addFlags(run).action(() => commands.run(settingsFrom(run, env)));
   const uninstall = program
     .command("uninstall")
-    .description("Stop the operator in a cluster and let its Environments go, so that it can be uninstalled.");
+    .description("Stop the operator and remove the finalizers of its Environments, so that it can be uninstalled.");
   addUninstallFlags(uninstall).action(async () => {
     const settings = uninstallSettingsFrom(uninstall, env);
     const report = await commands.uninstall(settings);
     if (settings.output === "json") streams.out(jsonText(report));
     if (report.problem !== null) throw new UninstallFailedError(report.problem);
   });
-  const check = program.command("check").description("Look whether an installed operator works.");
+  const check = program.command("check").description("Check that an installed operator works.");
   addCheckFlags(check).action(async () => {
     const settings = checkSettingsFrom(check, env);
     const report = await commands.check(settings);

@@ -27,7 +27,7 @@ export function addDoctor(program: Command, invocation: Invocation): void {
   const command = program
     .command("doctor")
     .usage("[<environment>...] [-n <namespace>]... [--problems] [--check-key] [flags]")
-    .description("Check a cluster, its operator and its Environments, and say what to fix.")
+    .description("Check a cluster, its operator and its Environments, and report what to fix.")
     .argument("[environment...]", "Names of the Environments to check (default: all).")
     .option(
       "-n, --namespace <name>",

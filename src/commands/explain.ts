@@ -25,10 +25,10 @@ export function addExplain(program: Command, invocation: Invocation): void {
   const command = program
     .command("explain")
     .usage("<session|work item|pod> [-n <namespace>] [--check-key] [flags]")
-    .description("Tell what happened to a session: one time line out of its Pod, Events, claim and work item.")
+    .description("Show what happened to a session: a timeline from its Pod, Events, claim and work item.")
     .argument("<id>", "Id of a session or of a work item, or the name of a Pod.")
-    .option("-n, --namespace <name>", "Namespace to look in (default: all, or that of the context).")
-    .option("--check-key", "Ask the Work API, too, with the key of the session's Environment.");
+    .option("-n, --namespace <name>", "Namespace to search (default: all, or that of the context).")
+    .option("--check-key", "Also query the Work API, with the key of the session's Environment.");
   addKubeconfig(command);
   addFlags(command, [FLAGS.allowedApiOrigins]);
   addOutput(command, REPORT_FORMATS).action((id: string) =>

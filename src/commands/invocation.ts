@@ -34,7 +34,7 @@ export type ClusterSettings = Pick<Settings, "kubeconfig" | "kubeEnvironment"> &
 /** Adds `--kubeconfig`. */
 export function addKubeconfig(command: Command): Command {
   const { name, value, defaultText } = FLAGS.kubeconfig;
-  return command.option(`--${name} ${value}`, `Kubeconfig file of the cluster to look at (default: ${defaultText}).`);
+  return command.option(`--${name} ${value}`, `Kubeconfig file of the cluster (default: ${defaultText}).`);
 }
 
 /** The output formats of commands that report; the first is for people. */
@@ -47,7 +47,7 @@ export type ReportFormat = (typeof REPORT_FORMATS)[number];
  */
 export function addOutput(command: Command, formats: readonly [string, ...string[]]): Command {
   return command.addOption(
-    new Option("-o, --output <format>", `How it is written: ${formats.join(" or ")}.`)
+    new Option("-o, --output <format>", `Output format: ${formats.join(" or ")}.`)
       .choices([...formats])
       .default(formats[0]),
   );

@@ -17,7 +17,7 @@ export function addSimulator(program: Command): void {
   const command = program
     .command("simulator")
     .usage("[flags]")
-    .description("Run a simulator of the Work API, to try workers on (from a checkout).")
+    .description("Run a simulator of the Work API for tests of workers (only in a checkout).")
     // The simulator parses its flags itself, including --help: docs/simulator.md.
     .helpOption(false)
     .allowUnknownOption()
@@ -27,7 +27,7 @@ export function addSimulator(program: Command): void {
 
 async function simulator(argv: readonly string[]): Promise<void> {
   if (!existsSync(SIMULATOR)) {
-    throw new NotInImageError("the simulator is not part of the image: run it from a checkout, npm run simulator");
+    throw new NotInImageError("the simulator is not part of the image; run it in a checkout: npm run simulator");
   }
   // Import by URL, so that the bundler can't follow it: src must not contain the simulator.
   const { main } = await import(SIMULATOR.href);

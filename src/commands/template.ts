@@ -160,9 +160,10 @@ async function fromFile(
   input: (() => Promise<string>) | undefined,
 ): Promise<unknown[]> {
   const { asStored, isEnvironment } = await import("./preview.ts");
-  const shown = filename === "-" ? "the standard input" : filename;
+  const shown = filename === "-" ? "standard input" : filename;
   const manifests = parse(await read(filename, input), shown).filter(isEnvironment);
-  if (manifests.length === 0) throw new ConfigError(`${shown} holds no Environment (apiVersion berth.dev/v1alpha1)`);
+  if (manifests.length === 0)
+    throw new ConfigError(`${shown}: contains no Environment; add one with apiVersion berth.dev/v1alpha1`);
   return manifests.map((manifest) => asStored(manifest, namespace));
 }
 
@@ -171,7 +172,7 @@ async function read(filename: string, input: (() => Promise<string>) | undefined
   try {
     return await readFile(filename, "utf8");
   } catch (cause) {
-    throw new ConfigError(`cannot read ${filename}: ${errorText(cause)}`, { cause });
+    throw new ConfigError(`${filename}: cannot read the file: ${errorText(cause)}`, { cause });
   }
 }
 
@@ -187,7 +188,7 @@ function parse(text: string, shown: string): unknown[] {
     });
   } catch (error) {
     if (!(error instanceof YamlError)) throw error;
-    throw new ConfigError(`${shown} is no YAML: ${error.message}`);
+    throw new ConfigError(`${shown}: is not valid YAML: ${error.message}`);
   }
 }
 

@@ -70,13 +70,14 @@ export function addUninstallFlags(command: Command): Command {
   command
     .option("--kubeconfig <path>", FLAGS.kubeconfig.about)
     .addOption(
-      new Option("--namespace <name>", "Namespace whose Environments are let go; repeat it.").argParser<string>(
-        (text, before) => (before === undefined ? text : `${before},${text}`),
-      ),
+      new Option(
+        "--namespace <name>",
+        "Namespace whose Environments are released; repeat it (default: all).",
+      ).argParser<string>((text, before) => (before === undefined ? text : `${before},${text}`)),
     )
-    .option("--deployment <namespace/name>", "The operator's Deployment, to be scaled to nothing first.")
+    .option("--deployment <namespace/name>", "The operator's Deployment, which is scaled to 0 replicas first.")
     .option("--delete-environments", "Delete the Environments, and wait while the operator drains them.")
-    .option("--drain-seconds <seconds>", "How long they may drain.", String(DEFAULT_DRAIN_SECONDS));
+    .option("--drain-seconds <seconds>", "How long the Environments may drain.", String(DEFAULT_DRAIN_SECONDS));
   return addOutput(command, REPORT_FORMATS);
 }
 

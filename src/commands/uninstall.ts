@@ -85,7 +85,7 @@ class Removal {
   async deleteEnvironments(): Promise<void> {
     const { drainSeconds } = this.#settings;
     const found = await this.#environments();
-    this.#logger.info({ environments: found.length, drainSeconds }, "deletes the Environments");
+    this.#logger.info({ environments: found.length, drainSeconds }, "deleting the Environments");
     for (const environment of found) {
       await this.#delete(environment.metadata);
       this.done.deleted.push(nameOf(environment));
@@ -94,7 +94,8 @@ class Removal {
       this.done.undrained = (await this.#environments()).map(nameOf);
       return this.done.undrained.length === 0 ? null : this.done.undrained;
     });
-    if (left) this.#logger.warn({ environments: left }, "these did not drain in time: their sessions are left alone");
+    if (left)
+      this.#logger.warn({ environments: left }, "these Environments did not drain in time; their sessions continue");
   }
 
   /**
@@ -110,21 +111,21 @@ class Removal {
       await this.#kube.patch(DEPLOYMENTS, ref, { spec: { replicas: 0 } }, { type: "merge", subresource: "scale" });
     } catch (error) {
       if (!isNotFound(error)) throw error;
-      this.#logger.info(ref, "the Deployment is not there");
+      this.#logger.info(ref, "the Deployment does not exist");
       return;
     }
     const graceSeconds = spec.template.spec?.terminationGracePeriodSeconds ?? DEFAULT_GRACE_SECONDS;
     const labelSelector = Object.entries(spec.selector.matchLabels ?? {})
       .map(([label, value]) => `${label}=${value}`)
       .join(",");
-    this.#logger.info(ref, "stops the operator");
+    this.#logger.info(ref, "stopping the operator");
     const left = await this.#pollUntilGone(graceSeconds * SECOND_MS + STOP_MARGIN_MS, async () => {
       const { items } = await this.#kube.list(PODS, { namespace: ref.namespace, labelSelector });
       return items.length === 0 ? null : items.map(nameOf);
     });
     if (left) {
       throw new UninstallFailedError(
-        `the operator still runs in ${left.join(", ")}: delete these Pods, or their node if it is lost, and try again`,
+        `the operator still runs in ${left.join(", ")}; delete these Pods, or their node if it is lost, and try again`,
       );
     }
     this.done.stopped = true;
@@ -145,7 +146,7 @@ class Removal {
       const context = { kube: this.#kube, points: NO_POINTS, namespace, name, uid };
       if (await removeFinalizer(context)) released.push(nameOf(environment));
     }
-    this.#logger.info({ environments: released.length }, "took the finalizer off");
+    this.#logger.info({ environments: released.length }, "removed the finalizers");
   }
 
   async #environments(): Promise<Environment[]> {
@@ -157,7 +158,7 @@ class Removal {
         found.push(...items);
       } catch (error) {
         if (!hasStatus(error, HTTP_NOT_FOUND) || (await this.#isServed())) throw error;
-        this.#logger.info("the CRD is gone, and all Environments with it");
+        this.#logger.info("the CRD is deleted, and all Environments with it");
         return [];
       }
     }

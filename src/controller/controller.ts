@@ -226,7 +226,7 @@ export class Controller {
       const error = errorText(environments.lastError ?? pods.lastError);
       this.#options.logger.error(
         { namespace, error },
-        "a namespace cannot be listed: it is not served until it can be",
+        "cannot list a namespace, so its Environments are not served yet",
       );
     }
   }
@@ -281,7 +281,7 @@ export class Controller {
     const all = new AbortController();
     const late = aborted(signal).then(() => sleep(clock, END_PATIENCE_MS, all.signal));
     const inTime = Promise.all(ending).then(() => false);
-    if (await Promise.race([inTime, late])) logger.warn("requests under way get no answer: not waited for any longer");
+    if (await Promise.race([inTime, late])) logger.warn("some requests got no answer in time; stopping without them");
     all.abort();
   }
 

@@ -42,7 +42,7 @@ export class NodeWatch {
       if (!logged && !signal.aborted) {
         logged = true;
         logger.info(
-          "no permission to read Nodes: free Pods on nodes that are about to go are claimed like others; set rbac.nodes=true in the chart, or let the operator list and watch Nodes, to change that",
+          "no permission to list and watch Nodes, so Berth also claims Pods on nodes that are about to be removed; set the chart's rbac.nodes=true",
         );
       }
       await sleep(clock, FORBIDDEN_PAUSE_MS, signal);

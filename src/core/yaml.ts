@@ -19,6 +19,6 @@ export function yamlDocuments(text: string): unknown[] {
   try {
     return documents.map((document): unknown => document.toJS());
   } catch {
-    throw new YamlError("an alias leads nowhere, or there are too many");
+    throw new YamlError("an alias has no anchor, or there are too many aliases");
   }
 }

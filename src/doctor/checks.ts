@@ -48,7 +48,7 @@ export const CHECKS = {
     needs: "list environments",
   },
   sleep: {
-    well: "Sessions sleep in their Pods between work items, if the spec asks for it.",
+    well: "Sessions sleep in their Pods between work items, if the spec enables it.",
     needs: "list environments",
   },
   "pod-security": { well: "The namespace enforces a Pod Security level.", needs: "get namespaces" },

@@ -18,7 +18,7 @@ const HTTP_NOT_FOUND = 404;
 const SHOWN = 5;
 
 const INSTALL_CRD =
-  "Install the CRD of this version: helm upgrade takes it along, else kubectl apply --server-side -f deploy/crds/";
+  "Install the CRD of this version with helm upgrade, or with kubectl apply --server-side -f deploy/crds/";
 
 /** Whether the API server answers. If this fails, no other check runs. */
 export async function checkApiServer(kube: KubeClient): Promise<CheckResult> {
@@ -34,14 +34,14 @@ export async function checkApiServer(kube: KubeClient): Promise<CheckResult> {
 
 function fixFor(error: unknown): string {
   if (hasNoCredentials(error)) {
-    return "Log in anew, and see that what the kubeconfig's user has for credentials is there: its plug-in (exec) in PATH, its token's file.";
+    return "Log in again, and check that the credentials of the kubeconfig's user exist: the plug-in (exec) in PATH, or the token file.";
   }
   return isUnauthorized(error)
-    ? "Log in anew: the API server takes the credentials of the kubeconfig no longer."
-    : "See that the kubeconfig names the right cluster, and that this machine reaches it (VPN, proxy, firewall).";
+    ? "Log in again: the API server no longer accepts the credentials of the kubeconfig."
+    : "Check that the kubeconfig names the right cluster, and that this machine can reach it (VPN, proxy, firewall).";
 }
 
-const NO_API_SERVER = ["What answers is no API server.", "See that the kubeconfig names the right address."] as const;
+const NO_API_SERVER = ["the server is not an API server", "Check the server address in the kubeconfig."] as const;
 
 function versionResult(version: Record<string, unknown>, results: ReturnType<typeof resultsOf>): CheckResult {
   const { gitVersion, major, minor } = version;
@@ -87,15 +87,15 @@ export async function checkCrdSchema(kube: KubeClient, version: string): Promise
   const { missing, changed, unknown } = difference;
   const parts = [
     ...(missing.length > 0 ? [`the CRD lacks ${shown(missing)}`] : []),
-    ...(changed.length > 0 ? [`has another ${shown(changed)}`] : []),
-    ...(unknown.length > 0 ? [`has ${shown(unknown)}, which this build does not know`] : []),
+    ...(changed.length > 0 ? [`has a different ${shown(changed)}`] : []),
+    ...(unknown.length > 0 ? [`has ${shown(unknown)}, unknown to this build`] : []),
   ];
-  if (parts.length === 0) return results.pass(`every field is as Berth ${version} knows it`);
+  if (parts.length === 0) return results.pass(`it has the fields of Berth ${version}`);
   const message = parts.join("; ");
   if (missing.length + changed.length > 0) return results.fail(message, INSTALL_CRD);
   return results.warn(
     message,
-    `The CRD is newer than this build (${version}): use the berth of the operator's version.`,
+    `The CRD is newer than this build (${version}). Use the berth command of the operator's version.`,
   );
 }
 

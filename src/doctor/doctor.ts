@@ -177,7 +177,7 @@ function whereSessionsSleep(listed: readonly Listed[]): string[] {
   return [...new Set(sleeping.map(({ metadata }) => metadata.namespace))];
 }
 
-const NO_ENVIRONMENT = "Create one (examples/environments), or name the right namespace with -n.";
+const NO_ENVIRONMENT = "Create one (examples/environments), or name its namespace with -n.";
 
 /** One result for each wanted Environment that does not exist. */
 function missing(names: readonly string[], found: readonly (Environment & KubeObject)[], about: string): CheckResult[] {

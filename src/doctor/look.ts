@@ -21,7 +21,7 @@ export async function look<T>(read: () => Promise<T>): Promise<Look<T>> {
   }
 }
 
-const TRY_AGAIN = "Run it again; if it stays so, the API server's own log says why.";
+const TRY_AGAIN = "Run the command again. If this stays, see the API server's log.";
 
 /**
  * The result for a failed read.

@@ -16,13 +16,14 @@ const aboutNamespace = (namespace: string) => `namespace ${namespace}`;
 export async function checkPodSecurity(kube: KubeClient, namespace: string): Promise<CheckResult> {
   const results = resultsOf("pod-security", aboutNamespace(namespace));
   const found = await look(() => kube.get(NAMESPACES, { name: namespace }));
-  if (found.is === "absent") return results.fail("the namespace is not there", `kubectl create namespace ${namespace}`);
+  if (found.is === "absent")
+    return results.fail("the namespace does not exist", `kubectl create namespace ${namespace}`);
   if (found.is !== "seen") return unseen(results, found, `get namespaces ${namespace}`);
   const level = found.value.metadata.labels?.[ENFORCE] ?? "privileged";
   if (level !== "privileged") return results.pass(`it enforces ${level}`);
   return results.warn(
-    "it enforces no Pod Security level: the operator's policy for Pods alone holds them",
-    `kubectl label namespace ${namespace} ${ENFORCE}=restricted (Pods of templates that name an image and nothing else fit it)`,
+    "it enforces no Pod Security level, so only the operator's Pod policy applies",
+    `kubectl label namespace ${namespace} ${ENFORCE}=restricted (Berth's defaults fit it)`,
   );
 }
 
@@ -44,12 +45,12 @@ export async function checkClaims(
   const claims = found.value.items.filter(({ type }) => type === CLAIM_SECRET_TYPE);
   const orphans = claims.filter((claim) => !environments.some((environment) => isClaimOf(claim, environment)));
   if (claims.length === 0) return results.pass("there are none");
-  if (orphans.length === 0) return results.pass(`${claims.length}, each of an Environment that is there`);
+  if (orphans.length === 0) return results.pass(`${claims.length}, each of an existing Environment`);
   const names = orphans.map(({ metadata }) => metadata.name ?? "");
   const more = names.length > SHOWN ? ` and ${names.length - SHOWN} more` : "";
   return results.fail(
-    `Secrets of claims are left whose Environment is gone: ${names.slice(0, SHOWN).join(", ")}${more}`,
-    `When no session of theirs runs any more: kubectl -n ${namespace} delete secret ${names.slice(0, SHOWN).join(" ")}`,
+    `claim Secrets belong to a deleted Environment: ${names.slice(0, SHOWN).join(", ")}${more}`,
+    `When their sessions have ended: kubectl -n ${namespace} delete secret ${names.slice(0, SHOWN).join(" ")}`,
   );
 }
 

@@ -44,8 +44,8 @@ export function checkReplicas(operator: InstalledOperator): CheckResult {
     const fix = `Scale it up: kubectl -n ${operator.namespace} scale deployment ${metadata.name} --replicas 1`;
     return results.fail("it is scaled to 0 replicas, as after berth uninstall", fix);
   }
-  if (available === 0) return results.fail(count, `Look at its Pods and their logs: ${where}`);
-  if (available < wanted) return results.warn(count, `Look at its Pods: ${where}`);
+  if (available === 0) return results.fail(count, `Check its Pods and their logs: ${where}`);
+  if (available < wanted) return results.warn(count, `Check its Pods: ${where}`);
   return results.pass(`${count} (${operator.image})`);
 }
 

@@ -35,8 +35,8 @@ export function checkPods(environment: Environment, found: Look<readonly Pod[]>,
   const overdue = pods.filter((pod) => isOverdue(pod, nowMs));
   if (overdue.length > 0) {
     return results.fail(
-      `${namesOf(overdue)} should long be gone: deleted, and grace and ${GONE_MARGIN_MS / SECOND_MS} s are over`,
-      "Look at its node, and at the finalizers of the Pod.",
+      `${namesOf(overdue)} should be gone: the Pod was deleted, and its grace period and ${GONE_MARGIN_MS / SECOND_MS} s have passed`,
+      "Check its node, and the finalizers of the Pod.",
     );
   }
   const blocked = pods.flatMap((pod) => blockedPod(pod, environment, nowMs));

@@ -20,7 +20,7 @@ const AT_A_TIME = 16;
 /** The number of permissions that a message lists. */
 const SHOWN = 6;
 
-const WITHOUT_SLEEP = "sessions can't sleep there, so each work item gets a new Pod";
+const WITHOUT_SLEEP = "sessions cannot sleep there, so each work item gets a new Pod";
 
 /** One permission to check. */
 interface Permission {
@@ -62,7 +62,7 @@ export async function checkRights(
     return { lacking, lackingAttach, lackingSleep, lackingNodes };
   });
   if (found.is === "absent")
-    return results.fail("the API server reviews no access", "Ask the cluster's administrator.");
+    return results.fail("the API server does not serve access reviews", "Ask the cluster's administrator.");
   if (found.is !== "seen") return unseen(results, found, "create subjectaccessreviews.authorization.k8s.io");
   const { lacking, lackingAttach, lackingSleep, lackingNodes } = found.value;
   const account = `service account ${operator.namespace}/${operator.serviceAccount}`;
@@ -75,7 +75,11 @@ export async function checkRights(
   const optional = [
     { lacks: lackingAttach, effect: effectWithoutAttach(lackingAttach), value: "rbac.attach=true" },
     { lacks: lackingSleep, effect: WITHOUT_SLEEP, value: "rbac.ephemeralContainers=true" },
-    { lacks: lackingNodes, effect: "Pods on nodes that are about to go may be claimed", value: "rbac.nodes=true" },
+    {
+      lacks: lackingNodes,
+      effect: "Berth may claim Pods on nodes that are about to be removed",
+      value: "rbac.nodes=true",
+    },
   ].filter(({ lacks }) => lacks.length > 0);
   if (optional.length > 0) {
     return results.warn(
@@ -83,13 +87,15 @@ export async function checkRights(
       `Set the chart's ${optional.map(({ value }) => value).join(" and ")}, unless this is intended.`,
     );
   }
-  return results.pass(`${account} has the ${needed.length + attaching.length + adding.length} rights of the chart`);
+  return results.pass(
+    `${account} has the ${needed.length + attaching.length + adding.length} permissions of the chart`,
+  );
 }
 
 function effectWithoutAttach(lacking: readonly Permission[]): string {
   return lacking.some(({ resource }) => resource === "pods/attach")
-    ? "Pods can't wait in a shell or in their program, so Environments that don't set parking use Key"
-    : "after a lost connection, the operator can't read whether a session has started";
+    ? "Pods cannot wait in a shell or in their program, so Environments that do not set parking use Key"
+    : "after a lost connection, the operator cannot read whether a session has started";
 }
 
 function permissionsOf(rights: readonly Right[], namespace: string | undefined): Permission[] {

@@ -26,7 +26,7 @@ export async function checkWorkApi(
   }
   try {
     const { value } = await askWorkApi(environment, key, access, (client) => client.stats());
-    return results.pass(`${baseUrl} takes the key: ${value.depth} items wait, ${value.pending} are polled`);
+    return results.pass(`${baseUrl} accepts the key: ${value.depth} items wait, ${value.pending} are polled`);
   } catch (error) {
     if (!(error instanceof WorkApiError)) throw error;
     const reason = reasonOfKind(error.kind);

@@ -9,8 +9,7 @@ import { type CheckResult, resultsOf } from "./checks.ts";
 import { aboutEnvironment } from "./environment-checks.ts";
 
 const UNAUTHORIZED = 401;
-const TRY_IN_POD =
-  "Run berth doctor in the operator's Pod, too: what this machine cannot reach, that one may (docs/cli.md).";
+const TRY_IN_POD = "Also run berth doctor in the operator's Pod, which may have another route (docs/cli.md).";
 
 /** Requests a Work API without a key; one request serves all Environments with the same API. */
 export type Reach = (environment: Environment, access: WorkAccess) => Promise<UnkeyedAnswer>;
@@ -46,7 +45,7 @@ export async function checkWorkApiReach(
     const answer = await reach(environment, access);
     const refused = `${answer.status} to a request without a key`;
     if (answer.status === UNAUTHORIZED && answer.isOfApi) {
-      return results.pass(`${baseUrl} answers this machine: ${refused}, as it should be`);
+      return results.pass(`${baseUrl} answers this machine: ${refused}, as expected`);
     }
     return results.warn(`${baseUrl} answers this machine with ${refused}${sourceText(answer)}`, fixFor(answer));
   } catch (error) {
@@ -58,11 +57,11 @@ export async function checkWorkApiReach(
 
 function sourceText({ isOfApi, isWebPage }: UnkeyedAnswer): string {
   if (isOfApi) return "";
-  return isWebPage ? ", a web page" : ", and not in the words of the Work API";
+  return isWebPage ? ", a web page" : ", not an answer of the Work API";
 }
 
 function fixFor({ isOfApi }: UnkeyedAnswer): string {
   return isOfApi
-    ? `The Work API can be reached, and is in trouble or busy: run it again. ${TRY_IN_POD}`
-    : `Check spec.api.baseUrl, and whether a proxy or a login page answers in its place. ${TRY_IN_POD}`;
+    ? `The Work API is reachable, but failing or busy. Run the command again. ${TRY_IN_POD}`
+    : `Check spec.api.baseUrl, and whether a proxy or login page answers instead. ${TRY_IN_POD}`;
 }

@@ -101,7 +101,7 @@ export class LeaderElector {
     this.#retryPeriodMs = options.retryPeriodMs ?? RETRY_PERIOD_MS;
     this.#renewPeriodMs = options.renewPeriodMs ?? this.#retryPeriodMs;
     if (this.#leaseDurationMs <= this.#renewDeadlineMs || this.#renewDeadlineMs <= this.#retryPeriodMs) {
-      throw new RangeError("leader election wants lease duration > renew deadline > retry period");
+      throw new RangeError("leader election needs lease duration > renew deadline > retry period");
     }
     this.#lease = new LeaseRecord({ ...options, leaseDurationMs: this.#leaseDurationMs });
     options.metrics?.leader.set({ lease: options.name }, 0);
@@ -124,7 +124,7 @@ export class LeaderElector {
 
   /** Ends the term in order: first its work ends, then the Lease is released for another candidate. */
   stepDown(): void {
-    this.#term?.abort(new LeadershipLostError(`Lease ${this.#options.name} is given up`));
+    this.#term?.abort(new LeadershipLostError(`this process released Lease ${this.#options.name}`));
   }
 
   /**
@@ -137,7 +137,7 @@ export class LeaderElector {
     const sinceMs = this.#sinceRenewal(this.#renewedAt);
     if (sinceMs < this.#renewDeadlineMs) return;
     throw new LeadershipLostError(
-      `Lease ${name} was last renewed ${Math.round(sinceMs)} ms ago: this process must not act`,
+      `Lease ${name} was last renewed ${Math.round(sinceMs)} ms ago, so this process must not act`,
     );
   }
 
@@ -223,7 +223,7 @@ export class LeaderElector {
     this.#renewedAt = undefined;
     await this.#lease.release(RELEASE_TIMEOUT_MS).then(
       () => logger.info({ lease: name, identity }, "released the Lease"),
-      (error: unknown) => logger.info({ lease: name, error: errorText(error) }, "the Lease was not released"),
+      (error: unknown) => logger.info({ lease: name, error: errorText(error) }, "cannot release the Lease"),
     );
   }
 
@@ -269,7 +269,7 @@ export class LeaderElector {
     } catch (error) {
       // Two candidates wrote at the same instant, and the API server rejected this one.
       const level = isConflict(error) || isAlreadyExists(error) ? "info" : "warn";
-      if (!signal.aborted) logger[level]({ lease: name, error: errorText(error) }, "the Lease was not renewed");
+      if (!signal.aborted) logger[level]({ lease: name, error: errorText(error) }, "cannot renew the Lease");
     }
     return false;
   }

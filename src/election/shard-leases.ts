@@ -137,14 +137,14 @@ export class ReplicaLease {
       const pauseMs = (await this.#renew(signal)) ? RENEW_PERIOD_MS : RETRY_PERIOD_MS;
       await sleep(clock, jitter(pauseMs, RENEW_JITTER, random), signal);
     }
-    await this.#record.remove(LEAVE_TIMEOUT_MS).catch((error: unknown) => this.#say(error, "was not taken away"));
+    await this.#record.remove(LEAVE_TIMEOUT_MS).catch((error: unknown) => this.#say(error, "could not be deleted"));
   }
 
   async #renew(signal: AbortSignal): Promise<boolean> {
     try {
       return (await this.#record.acquireOrRenew({ signal, timeoutMs: REQUEST_TIMEOUT_MS })) !== "others";
     } catch (error) {
-      if (!signal.aborted) this.#say(error, "was not renewed");
+      if (!signal.aborted) this.#say(error, "could not be renewed");
       return false;
     }
   }

@@ -127,7 +127,7 @@ export class ShardRing {
   constructor(options: ShardRingOptions) {
     this.#options = options;
     const { shards, name, serve } = options;
-    if (!Number.isSafeInteger(shards) || shards < 1) throw new RangeError("there is at least one shard");
+    if (!Number.isSafeInteger(shards) || shards < 1) throw new RangeError("there must be at least one shard");
     this.#ages = new LeaseAges(options.clock);
     this.#names = Array.from({ length: shards }, (_, shard) => shardLeaseName(name, shard, shards));
     this.#electors = this.#names.map((lease, shard) => {
@@ -199,7 +199,7 @@ export class ShardRing {
         try {
           this.#decide(await this.#freshList());
         } catch (error) {
-          if (!signal.aborted) logger.warn({ error: errorText(error) }, "the Leases could not be listed");
+          if (!signal.aborted) logger.warn({ error: errorText(error) }, "cannot list the Leases");
         }
       }
       await sleep(clock, RETRY_PERIOD_MS * (1 + (CANDIDATE_SPREAD - 1) * random()), signal);
@@ -308,7 +308,7 @@ export class ShardRing {
     const sinceMs = this.#surplusSince.get(shard) ?? nowMs;
     this.#surplusSince.set(shard, sinceMs);
     if (nowMs - sinceMs < SETTLE_MS) return;
-    logger.info({ shard, to: seen.owner }, "a shard is given up for another replica's fair part");
+    logger.info({ shard, to: seen.owner }, "released a shard for another replica");
     this.#surplusSince.delete(shard);
     this.#electors[shard]?.stepDown();
   }
@@ -320,7 +320,7 @@ export class ShardRing {
     else if (to !== null && nowMs - before.sinceMs >= UNTAKEN_MS) {
       this.#options.logger.warn(
         { shard, replica: to },
-        "a replica does not take its part: it is passed over for a while",
+        "a replica does not take its shards, so it gets none for a while",
       );
       this.#passedOverUntil.set(to, nowMs + PASSED_OVER_MS);
     }
@@ -334,7 +334,7 @@ export class ShardRing {
       if (!this.#canDelete || uid === undefined || resourceVersion === undefined) return;
       try {
         await client.delete(LEASES, { namespace, name }, { uid, resourceVersion }, { timeoutMs: LIST_TIMEOUT_MS });
-        logger.info({ lease: name }, "a Lease that nobody needs any more was deleted");
+        logger.info({ lease: name }, "deleted an unused Lease");
       } catch (error) {
         // Other replicas delete them too. Without the permission, trying again is useless.
         if (isForbidden(error)) this.#canDelete = false;
@@ -353,7 +353,7 @@ export class ShardRing {
     if (view.foreign) {
       logger.warn(
         { shards, lease: view.foreign.lease, holder: view.foreign.holder, theirShards: view.foreign.shards },
-        "a replica with another --shards holds a Lease: nothing is taken until it has ended",
+        "a replica with another --shards value holds a Lease; this replica takes no shard until it has ended",
       );
     } else if (shards > 1) logger.info({ held, shards, replicas: members.size }, "shards held");
   }

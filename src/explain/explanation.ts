@@ -145,12 +145,12 @@ function ofClaim({ pod: name, turn, journal }: ClaimTrace, pod: Pod | undefined,
   const blocked = blockedReason(traces.environments);
   const settling = blocked
     ? { reason: blocked.reason, fix: blocked.fix }
-    : { reason: null, fix: "Wait: the operator settles it. If it stays so, run berth doctor." };
+    : { reason: null, fix: "Wait until the operator settles it. If this stays, run berth doctor." };
   if (!pod) {
     return {
       standing: "ending",
       ...settling,
-      sentence: `It was claimed for Pod ${name}, which is gone; its work item ${journal.workId} is not settled yet.`,
+      sentence: `It was claimed for Pod ${name}, which is deleted. Its work item ${journal.workId} is not settled yet.`,
     };
   }
   const ownTurn = hasTurns(pod) ? Math.max(1, turn) : undefined;
@@ -166,7 +166,7 @@ function ofClaim({ pod: name, turn, journal }: ClaimTrace, pod: Pod | undefined,
       return {
         standing: "ending",
         ...settling,
-        sentence: `Its container is over (${state.end.cause}${state.end.message ? `: ${state.end.message}` : ""}), and its work item is not settled yet.`,
+        sentence: `Its container has ended (${state.end.cause}${state.end.message ? `: ${state.end.message}` : ""}), and its work item is not settled yet.`,
       };
     case "parked":
     case "preparing":
@@ -190,14 +190,14 @@ function ofItem({ item, environment }: ItemTrace, traces: Traces): Explanation {
     case "queued": {
       const blocked = blockedReason([environment]);
       if (blocked) {
-        const words = `It waits in the queue, because Environment ${name} does not serve: ${blocked.reason}: ${blocked.message}`;
+        const words = `It waits in the queue, because Environment ${name} is not Ready: ${blocked.reason}: ${blocked.message}`;
         return { standing: "waiting", reason: blocked.reason, sentence: words, fix: blocked.fix };
       }
       return {
         standing: "waiting",
         reason: null,
-        sentence: `It waits in the queue of Environment ${name}, which serves.${sleeper ? ` It sleeps in Pod ${sleeper.metadata.name}, which serves it next.` : ""}`,
-        fix: `Wait; if it stays, see the Environment's conditions and numbers: kubectl -n ${namespace} describe benv ${name}`,
+        sentence: `It waits in the queue of Environment ${name}, which is Ready.${sleeper ? ` It sleeps in Pod ${sleeper.metadata.name}, which serves it next.` : ""}`,
+        fix: `Wait. If this stays, check the Environment: kubectl -n ${namespace} describe benv ${name}`,
       };
     }
     case "starting":
@@ -206,12 +206,12 @@ function ofItem({ item, environment }: ItemTrace, traces: Traces): Explanation {
       const isWorkers = environment.spec.workers !== undefined;
       const who = isWorkers
         ? "a worker of the Environment, or another poller of its queue"
-        : "somebody else who polls this queue: no Pod and no record of a claim is here";
+        : "another client of this queue, because there is no Pod and no claim for it";
       return {
         standing: item.state === "active" ? "running" : item.state === "starting" ? "starting" : "ending",
         reason: null,
-        sentence: `The Work API says that work item ${item.id} is ${item.state}; it is served by ${who}.`,
-        fix: isWorkers ? NOTHING : "See that no other operator or worker serves the same environment.",
+        sentence: `According to the Work API, work item ${item.id} is ${item.state}. It is served by ${who}.`,
+        fix: isWorkers ? NOTHING : "Check that no other operator or worker serves the same environment.",
       };
     }
     case "stopped": {
@@ -219,8 +219,8 @@ function ofItem({ item, environment }: ItemTrace, traces: Traces): Explanation {
       return {
         standing: "ended",
         reason: null,
-        sentence: `Work item ${item.id} was stopped at ${item.stopped_at ?? "an unknown time"}; its Pod and Events are gone${kept ? ` (${kept})` : ""}.`,
-        fix: "To see more next time, raise retainFinishedSeconds and retainFailedSeconds, and keep the operator's log.",
+        sentence: `Work item ${item.id} was stopped at ${item.stopped_at ?? "an unknown time"}; its Pod and Events are deleted${kept ? ` (${kept})` : ""}.`,
+        fix: "To keep more next time, raise retainFinishedSeconds and retainFailedSeconds, and keep the operator's log.",
       };
     }
   }
@@ -241,16 +241,16 @@ function ofPod(pod: Pod, traces: Traces): Explanation {
     return { standing: "parked", reason, sentence: sentence(words), fix };
   }
   if (labels?.[LABEL_PHASE] === "parked") {
-    const ready = state.is === "parked" ? WAITS[parkingOf(pod)] : "gets ready to wait for a session";
+    const ready = state.is === "parked" ? WAITS[parkingOf(pod)] : "is getting ready for a session";
     return { standing: "parked", reason: null, sentence: `Pod ${name} serves no session: it ${ready}.`, fix: NOTHING };
   }
   if (state.is === "running") {
     const since = new Date(state.startedAtMs).toISOString();
     return { standing: "running", reason: null, sentence: `Pod ${name} runs since ${since}.`, fix: NOTHING };
   }
-  const words = state.is === "ended" ? `its container is over (${state.end.cause})` : "its container does not run";
-  const fix = "Read its Events; whether the operator has settled it, --check-key tells.";
-  return { standing: "ending", reason: null, sentence: `Pod ${name} has no record of a claim, and ${words}.`, fix };
+  const words = state.is === "ended" ? `its container has ended (${state.end.cause})` : "its container does not run";
+  const fix = "Read its Events. --check-key shows whether the operator has settled it.";
+  return { standing: "ending", reason: null, sentence: `Pod ${name} has no claim, and ${words}.`, fix };
 }
 
 /** Why a Pod does not get ready, in the terms of the condition CapacityAvailable; null: nothing is known to be wrong. */
@@ -279,16 +279,16 @@ function unknown({ asked, looked }: Traces): Explanation {
   const seen = looked.filter(({ found }) => found !== null);
   const notSearched = looked.filter(({ found }) => found === null);
   const parts = [
-    `${asked} is not known here.`,
-    ...(seen.length > 0 ? [`Looked in: ${words(seen)}.`] : []),
-    ...(notSearched.length > 0 ? [`Not looked in: ${words(notSearched)}.`] : []),
-    "Pods of ended sessions are kept for retainFinishedSeconds or retainFailedSeconds, and Events for an hour; it may be of another namespace or cluster, or be the id of something else.",
+    `${asked} was not found.`,
+    ...(seen.length > 0 ? [`Searched: ${words(seen)}.`] : []),
+    ...(notSearched.length > 0 ? [`Not searched: ${words(notSearched)}.`] : []),
+    "Pods of ended sessions are kept for retainFinishedSeconds or retainFailedSeconds, and Events for an hour. It may also be in another namespace or cluster, or not be the id of a session.",
   ];
   return {
     standing: "unknown",
     reason: null,
     sentence: parts.join(" "),
-    fix: "Compare the id with the console, ask the Work API with --check-key, look in other namespaces, and search the operator's log for the id.",
+    fix: "Compare the id with the console, query the Work API with --check-key, and search other namespaces and the operator's log for the id.",
   };
 }
 

@@ -36,9 +36,9 @@ const BERTH_EVENTS = "reportingComponent=berth";
 /** Collects all traces of a session. Never throws if a read is forbidden, and changes nothing. */
 export async function gather(options: GatherOptions): Promise<Traces> {
   const search = new Search(options);
-  options.say("looks for its Pod");
+  options.say("searching for its Pod");
   const own = await search.pods();
-  options.say("looks for records of claims and Events");
+  options.say("searching for claims and Events");
   const claims = await search.claims(own);
   const told = await search.events();
   const known = idsOf({ pods: own, claims, events: told, items: [] });
@@ -100,7 +100,7 @@ class Search {
   async claims(pods: readonly Pod[]): Promise<ClaimTrace[]> {
     const { asked, kube } = this.#options;
     const names = new Set(pods.map(({ metadata }) => metadata.name));
-    return await this.#list("records of claims (Secrets)", "list secrets", async (namespace) => {
+    return await this.#list("claims (Secrets)", "list secrets", async (namespace) => {
       const query = { namespace, labelSelector: anyClaimSelector() };
       const { items } = await kube.listAll(SECRETS, query, { keep: withoutCredential });
       return items.flatMap((secret) => {
@@ -158,14 +158,14 @@ class Search {
     const { baseUrl, keySecretRef } = environment.spec.api;
     const where = `the Work API, for Environment ${namespace}/${name}`;
     if (!work) {
-      this.#noteFailure(where, "give --check-key to ask it with the environment key");
+      this.#noteFailure(where, "use --check-key to query it with the environment key");
       return [];
     }
     if (!work.originAllowed(baseUrl)) {
-      this.#noteFailure(where, `no key is sent to ${baseUrl} unless --allowed-api-origins names it`);
+      this.#noteFailure(where, `${baseUrl} is not in --allowed-api-origins, so no key is sent to it`);
       return [];
     }
-    say(`asks ${where}`);
+    say(`querying ${where}`);
     const key = await readEnvironmentKey(kube, namespace, keySecretRef);
     if (!key.ok) {
       this.#noteFailure(where, key.verdict.message);

@@ -26,7 +26,7 @@ export function storyText(story: Story, paint: Paint): string {
   const lines = timeline.map((entry) => lineOf(entry, paint)).join("");
   const notSearched = looked.filter(({ found }) => found === null);
   const notes = notSearched
-    .map(({ where, note }) => paint.faint(`not looked at: ${where}: ${oneLine(note ?? "")}\n`))
+    .map(({ where, note }) => paint.faint(`not searched: ${where}: ${oneLine(note ?? "")}\n`))
     .join("");
   const parts = [head, lines, notes, explanationText(verdict, paint)].filter((part) => part !== "");
   return parts.join("\n");

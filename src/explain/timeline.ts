@@ -93,11 +93,11 @@ function ofPod(pod: Pod, events: readonly KubeEvent[]): Entry[] {
   const scheduled = status?.conditions?.find(({ type, status: is }) => type === "PodScheduled" && is === "True");
   const finished = readFinished(pod);
   return [
-    ...entry(metadata.creationTimestamp, "pod-created", "pod", `${name} was made`),
-    ...entry(scheduled?.lastTransitionTime, "pod-scheduled", "pod", `${name} was given to node ${spec.nodeName}`),
+    ...entry(metadata.creationTimestamp, "pod-created", "pod", `${name} was created`),
+    ...entry(scheduled?.lastTransitionTime, "pod-scheduled", "pod", `${name} was scheduled to node ${spec.nodeName}`),
     ...(hasTurns(pod) ? ofTurns(pod, events) : ofContainer(pod)),
     // The timestamp is the end of the grace period; the deletion was requested that much earlier.
-    ...entry(orderedAt(pod), "pod-deleted", "pod", `somebody deleted ${name}, or it was evicted`),
+    ...entry(orderedAt(pod), "pod-deleted", "pod", `${name} was deleted or evicted`),
     ...(finished && finished.finishedAtMs > 0
       ? entry(
           new Date(finished.finishedAtMs).toISOString(),
@@ -175,10 +175,10 @@ function ofClaim({ journal }: ClaimTrace, items: readonly ItemTrace[]): Entry[] 
   const polledAt = Number.isNaN(polledFromMs) ? null : new Date(polledFromMs).toISOString();
   return [
     ...(isTold ? [] : entry(queuedAt, "queued", "claim", `work item ${workId} was queued`)),
-    ...entry(polledAt, "polled", "claim", `the operator took work item ${workId} from the queue and wrote it down`),
+    ...entry(polledAt, "polled", "claim", `the operator polled work item ${workId} and recorded the claim`),
     ...(isTold
       ? []
-      : entry(acknowledgedAt, "acknowledged", "claim", "the operator acknowledged it and opened the Pod")),
+      : entry(acknowledgedAt, "acknowledged", "claim", "the operator acknowledged it and started its session")),
   ];
 }
 
@@ -186,12 +186,12 @@ function ofItem({ item }: ItemTrace): Entry[] {
   return [
     ...entry(item.created_at, "queued", "work-api", `work item ${item.id} was queued for session ${item.data.id}`),
     ...entry(item.acknowledged_at, "acknowledged", "work-api", "it was acknowledged"),
-    ...entry(item.started_at, "first-beat", "work-api", "its first heartbeat came"),
+    ...entry(item.started_at, "first-beat", "work-api", "it got its first heartbeat"),
     // The API may write the same instant in two ways.
     ...(Date.parse(item.latest_heartbeat_at ?? "") === Date.parse(item.started_at ?? "")
       ? []
-      : entry(item.latest_heartbeat_at, "last-beat", "work-api", "its latest heartbeat came")),
-    ...entry(item.stop_requested_at, "stop-requested", "work-api", "somebody asked for its end"),
+      : entry(item.latest_heartbeat_at, "last-beat", "work-api", "it got its latest heartbeat")),
+    ...entry(item.stop_requested_at, "stop-requested", "work-api", "a client requested its stop"),
     ...entry(item.stopped_at, "stopped", "work-api", "it was stopped"),
   ];
 }

@@ -143,7 +143,7 @@ class Attached implements AttachStream {
       this.#write(OPCODES.ping);
       this.#timer = clock.setTimer(() => {
         if (this.#heard) this.#pingIn(PING_INTERVAL_MS - PONG_TIMEOUT_MS);
-        else this.#end(`no answer to a ping within ${PONG_TIMEOUT_MS / 1000} s: the connection is dead`);
+        else this.#end(`no answer to a ping within ${PONG_TIMEOUT_MS / 1000} s, so the connection is dead`);
       }, PONG_TIMEOUT_MS);
     }, delayMs);
   }

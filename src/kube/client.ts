@@ -152,7 +152,7 @@ export class KubeClient {
     const object = await this.#object<T>({ ...call, repeatable: true });
     // Live reads decide about deletions: an answer with another object must not look as if the object was recreated.
     if (object.metadata.name === ref.name && object.metadata.uid) return object;
-    throw malformed(call, 200, "it is not the object that was asked for");
+    throw malformed(call, 200, "it is not the requested object");
   }
 
   /** Lists one page, or everything without a limit. Adds apiVersion and kind, which the server omits from items. */
@@ -253,7 +253,7 @@ export class KubeClient {
     o: CallOptions = {},
   ): Promise<T> {
     const { namespace, name } = object.metadata;
-    if (name === undefined) throw new TypeError("an object without a name can not be replaced");
+    if (name === undefined) throw new TypeError("an object without a name cannot be replaced");
     const { subresource, ...query } = q;
     const call = this.#call("update", "PUT", resource, { namespace, name, subresource }, o, query);
     return this.#object<T>({ ...call, body: withType(resource, object), repeatable: true });
@@ -381,10 +381,10 @@ export class KubeClient {
 
 /** Returns why an answer is no list; null if it is one. */
 function listProblem({ items, metadata }: Record<string, unknown>): string | null {
-  if (!Array.isArray(items) && items !== null) return "it is no list";
+  if (!Array.isArray(items) && items !== null) return "it is not a list";
   const token = isRecord(metadata) ? metadata["continue"] : undefined;
   if ((metadata !== undefined && !isRecord(metadata)) || (token !== undefined && typeof token !== "string")) {
-    return "its metadata are not those of a list";
+    return "its metadata is not that of a list";
   }
   for (const item of items ?? []) {
     const found = objectProblem(item);
@@ -406,7 +406,7 @@ function parseAnswer(call: Call, answer: TransportResponse): Record<string, unkn
   } catch (error) {
     throw malformed(call, answer.status, errorText(error));
   }
-  throw malformed(call, answer.status, "it is no JSON object");
+  throw malformed(call, answer.status, "it is not a JSON object");
 }
 
 function malformed(call: Call, status: number, why: string): KubeApiError {

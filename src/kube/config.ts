@@ -56,7 +56,7 @@ export function loadKubeConfig(
   const home = join(homedir(), ".kube", "config");
   if (existsSync(home)) return accessOf([home], true);
   throw new ConfigError(
-    "no cluster is configured: give --kubeconfig, set KUBECONFIG, or run in a Pod with a service account token",
+    "no cluster is configured; set --kubeconfig or KUBECONFIG, or run in a Pod with a service account token",
   );
 }
 
@@ -91,7 +91,7 @@ function serverOf(cluster: ClusterEntry): string {
   try {
     url = new URL(cluster.server);
   } catch (cause) {
-    throw new ConfigError(`kubeconfig: the server of cluster "${cluster.name}" is no URL: ${cluster.server}`, {
+    throw new ConfigError(`kubeconfig: the server of cluster "${cluster.name}" is not a URL: ${cluster.server}`, {
       cause,
     });
   }

@@ -199,7 +199,7 @@ export class EventRecorder {
         const again = attempt < MAX_ATTEMPTS && (isServerFault(error) || isTooManyRequests(error));
         if (!again) {
           this.#count("failed");
-          logger.info({ reason: occurrence.reason, error: errorText(error) }, "an event was not written");
+          logger.info({ reason: occurrence.reason, error: errorText(error) }, "cannot write an Event");
           return;
         }
       }

@@ -88,7 +88,7 @@ export function readKubeconfigs(
   const where = files.join(", ");
   if (found === 0) throw new ConfigError(`no file listed in KUBECONFIG exists: ${where}`);
   if (current === undefined)
-    throw new ConfigError(`kubeconfig ${where} has no current-context: kubectl config use-context NAME`);
+    throw new ConfigError(`kubeconfig ${where} has no current-context; set it with kubectl config use-context NAME`);
   const context = find(entries.contexts, current, "context", where).fields;
   const clusterName = text(context.cluster) ?? "";
   const userName = text(context.user);
@@ -113,10 +113,10 @@ function readDocument(file: string, mustExist: boolean): Fields | undefined {
     [document = null] = yamlDocuments(content);
   } catch (error) {
     if (!(error instanceof YamlError)) throw error;
-    throw new ConfigError(`kubeconfig ${file} is no YAML: ${error.message}`);
+    throw new ConfigError(`kubeconfig ${file} is not valid YAML: ${error.message}`);
   }
   if (document === null) return {};
-  if (!isRecord(document)) throw new ConfigError(`kubeconfig ${file} is no YAML mapping`);
+  if (!isRecord(document)) throw new ConfigError(`kubeconfig ${file} is not a YAML mapping`);
   return document;
 }
 

@@ -45,7 +45,7 @@ async function loadRunner(user: UserEntry, cluster: ClusterEntry, ca: string | u
     } catch (error) {
       if (!(error instanceof SyntaxError)) throw error;
       // The parser's message quotes its input, which may be a token.
-      throw new Error("what the plug-in printed is no ExecCredential: it is no JSON");
+      throw new Error("the output of the plug-in is not an ExecCredential: it is not JSON");
     }
     const { Authorization: authorization } = options.headers;
     return {

@@ -132,16 +132,16 @@ const MAPS = ["labels", "annotations"];
  */
 export function objectProblem(value: unknown): string | null {
   const metadata = isRecord(value) ? value["metadata"] : undefined;
-  if (!isRecord(metadata)) return "it is no object";
+  if (!isRecord(metadata)) return "it is not an object";
   if (!metadata["name"]) return "it has no name";
   for (const field of TEXTS) {
     const text = metadata[field];
-    if (text !== undefined && typeof text !== "string") return `its metadata.${field} is no text`;
+    if (text !== undefined && typeof text !== "string") return `its metadata.${field} is not a string`;
   }
   for (const field of MAPS) {
     const map = metadata[field];
     const isMap = isRecord(map) && Object.values(map).every((entry) => typeof entry === "string");
-    if (map !== undefined && map !== null && !isMap) return `its metadata.${field} is no map of texts`;
+    if (map !== undefined && map !== null && !isMap) return `its metadata.${field} is not a map of strings`;
   }
   return null;
 }

@@ -274,7 +274,7 @@ class UnaryHandler implements Dispatcher.DispatchHandler {
     this.#body.push(chunk);
     if (this.#isError && this.#body.bytes >= MAX_ERROR_BODY_BYTES) {
       this.#succeed();
-      controller.abort(new Error("the rest of a long error body is not read"));
+      controller.abort(new Error("the rest of a long error body was not read"));
     } else if (this.#body.bytes > this.#maxBytes) {
       controller.abort(new TooLargeError(this.#maxBytes));
     }

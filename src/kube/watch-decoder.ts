@@ -59,5 +59,5 @@ function toEvent(value: unknown): RawWatchEvent {
       return { type, object: object as KubeObject };
     }
   }
-  throw new TypeError("a line of the watch is no watch event");
+  throw new TypeError("a line of the watch is not a watch event");
 }

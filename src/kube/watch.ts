@@ -67,7 +67,7 @@ export async function* readWatch<T extends KubeObject>(
   if (silence.signal.aborted) throw asKubeApiError(call, silence.signal.reason);
 }
 
-const silenceText = `not a byte for ${WATCH_INACTIVITY_MS / 1000} s: the connection is dead`;
+const silenceText = `no data for ${WATCH_INACTIVITY_MS / 1000} s, so the connection is dead`;
 
 function typed<T extends KubeObject>(call: Call, { type, object }: RawWatchEvent): WatchEvent<T> {
   switch (type) {
@@ -75,7 +75,7 @@ function typed<T extends KubeObject>(call: Call, { type, object }: RawWatchEvent
     case "MODIFIED":
     case "DELETED": {
       const found = objectProblem(object);
-      if (found) throw new TypeError(`a watch event is about no object: ${found}`);
+      if (found) throw new TypeError(`a watch event has no object: ${found}`);
       return { type, object: object as T };
     }
     case "BOOKMARK":
@@ -98,5 +98,5 @@ function asKubeApiError(call: Call, error: unknown): KubeApiError {
     const text = `${call.about}: the stream is not the API server's: ${errorText(error)}`;
     return new KubeApiError(text, { status: 0, reason: MALFORMED, cause: error });
   }
-  return new KubeApiError(`${call.about}: the watch broke off: ${errorText(error)}`, { status: 0, cause: error });
+  return new KubeApiError(`${call.about}: the watch was interrupted: ${errorText(error)}`, { status: 0, cause: error });
 }

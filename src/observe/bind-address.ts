@@ -12,7 +12,7 @@ const MAX_PORT = 65_535;
 const HOST_NAME = /^(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$/;
 
 /** The accepted forms of a bind address, for error texts. */
-const BIND_ADDRESS_FORMS = ":8080, 127.0.0.1:8080, [::1]:8080, localhost:8080, or 0 to switch it off";
+const BIND_ADDRESS_FORMS = ":8080, 127.0.0.1:8080, [::1]:8080, localhost:8080, or 0 to turn it off";
 
 /**
  * Parses `:8080`, `127.0.0.1:0`, `[::1]:9`, `localhost:8080`. Returns undefined for `0`, which disables the server.
@@ -25,7 +25,7 @@ export function parseBindAddress(text: string): BindAddress | undefined {
   const host = parts?.v6 ?? parts?.host ?? "";
   const hostIsValid = parts?.v6 !== undefined ? isIP(host) === 6 : host === "" || isHostOrIpv4(host);
   if (parts === undefined || port > MAX_PORT || !hostIsValid) {
-    throw new RangeError(`"${text}" is no address to listen on; write ${BIND_ADDRESS_FORMS}`);
+    throw new RangeError(`"${text}" is not an address to listen on; write ${BIND_ADDRESS_FORMS}`);
   }
   return host === "" ? { port } : { host, port };
 }

@@ -62,7 +62,7 @@ export async function startHealthServer(options: HealthServerOptions): Promise<H
     },
   );
   await listen(server, bind, bindAddress);
-  server.on("error", (error) => logger.warn({ err: error }, "the health server had an error"));
+  server.on("error", (error) => logger.warn({ err: error }, "the health server failed"));
   const close = closerOf(server);
   return { address: addressText(server), close, [Symbol.asyncDispose]: close };
 }
@@ -139,7 +139,7 @@ async function answer(answers: Answers, request: IncomingMessage, response: Serv
   const path = URL.parse(request.url ?? "/", "http://localhost")?.pathname ?? "";
   const { metrics, live, ready } = answers;
   const known = [metrics && "/metrics", live && "/healthz", ready && "/readyz"].filter((text) => text !== undefined);
-  if (!known.includes(path)) return send(request, response, 404, `not found; here are: ${known.join(", ")}\n`);
+  if (!known.includes(path)) return send(request, response, 404, `not found; try ${known.join(", ")}\n`);
   if (request.method !== "GET" && request.method !== "HEAD") {
     response.setHeader("allow", "GET, HEAD");
     return send(request, response, 405, "only GET and HEAD\n");

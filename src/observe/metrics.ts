@@ -28,29 +28,26 @@ export function createMetrics(registry: Registry = new Registry()) {
   return {
     registry,
     // The queue, from the Work API's statistics.
-    queueDepth: gauge("berth_queue_depth", "Work items waiting to be picked up.", ENVIRONMENT),
-    queuePending: gauge("berth_queue_pending", "Work items polled but not acknowledged yet.", ENVIRONMENT),
+    queueDepth: gauge("berth_queue_depth", "Work items that wait in the queue.", ENVIRONMENT),
+    queuePending: gauge("berth_queue_pending", "Work items that were polled but not acknowledged yet.", ENVIRONMENT),
     queueOldestTimestamp: gauge(
       "berth_queue_oldest_item_timestamp_seconds",
-      "Unix time at which the oldest waiting item was queued; 0 when the queue is empty.",
+      "Unix time at which the oldest waiting item was queued; 0 if the queue is empty.",
       ENVIRONMENT,
     ),
     queueWorkersPolling: gauge(
       "berth_queue_workers_polling",
-      "Pollers seen by the platform in the last 30 seconds.",
+      "Pollers in the last 30 seconds, according to the platform.",
       ENVIRONMENT,
     ),
     // Sessions.
     sessions: gauge("berth_sessions", "Session Pods by phase.", [...ENVIRONMENT, "phase"]),
     sessionsMax: gauge("berth_sessions_max", "spec.sessions.maxConcurrent.", ENVIRONMENT),
-    claims: counter("berth_claims_total", "Work items polled, by what became of the claim.", [
-      ...ENVIRONMENT,
-      "result",
-    ]),
+    claims: counter("berth_claims_total", "Polled work items, by the result of the claim.", [...ENVIRONMENT, "result"]),
     journals: counter("berth_journals_total", "Claim Secrets written, by result.", [...ENVIRONMENT, "result"]),
     acks: counter("berth_acks_total", "Acknowledgements, by result.", [...ENVIRONMENT, "result"]),
     opens: counter("berth_opens_total", "Claims opened, by result.", [...ENVIRONMENT, "result"]),
-    touches: counter("berth_touches_total", "Patches that assign a Pod to its session, by which it was.", [
+    touches: counter("berth_touches_total", "Patches that assign a Pod to its session, by attempt.", [
       ...ENVIRONMENT,
       "touch",
     ]),
@@ -60,24 +57,24 @@ export function createMetrics(registry: Registry = new Registry()) {
       "result",
     ]),
     attachStreams: gauge("berth_attach_streams", "Connections kept open to free Pods.", ENVIRONMENT),
-    sessionsStarted: counter("berth_sessions_started_total", "Sessions whose program was seen running.", ENVIRONMENT),
+    sessionsStarted: counter("berth_sessions_started_total", "Sessions whose program has started.", ENVIRONMENT),
     sessionsEnded: counter("berth_sessions_ended_total", "Sessions ended, by reason.", [...ENVIRONMENT, "reason"]),
     settles: counter("berth_settles_total", "Work items settled after their Pod, by how.", [...ENVIRONMENT, "result"]),
-    leasesLost: counter("berth_leases_lost_total", "Leases found to be somebody else's.", ENVIRONMENT),
-    leasesHeld: gauge("berth_leases_held", "Leases that the operator beats for.", ENVIRONMENT),
-    heartbeats: counter("berth_heartbeats_total", "Beats of leases that the operator holds, by result.", [
+    leasesLost: counter("berth_leases_lost_total", "Leases that another client holds.", ENVIRONMENT),
+    leasesHeld: gauge("berth_leases_held", "Leases that the operator keeps with heartbeats.", ENVIRONMENT),
+    heartbeats: counter("berth_heartbeats_total", "Heartbeats of leases that the operator holds, by result.", [
       ...ENVIRONMENT,
       "result",
     ]),
     heartbeatLateness: histogram(
       "berth_heartbeat_lateness_seconds",
-      "From the time at which a beat was due to its sending.",
+      "From the time at which a heartbeat was due to its sending.",
       [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
       ENVIRONMENT,
     ),
     queuedToOpened: histogram(
       "berth_queued_to_opened_seconds",
-      "From the item's creation to its Pod being touched.",
+      "From the item's creation to the assignment of its Pod.",
       START_BUCKETS,
       ENVIRONMENT,
     ),
@@ -122,7 +119,7 @@ export function createMetrics(registry: Registry = new Registry()) {
     workersDesired: gauge("berth_workers_desired", "Workers wanted.", ENVIRONMENT),
     workersReplicas: gauge("berth_workers_replicas", "Worker Pods that exist.", ENVIRONMENT),
     workersReady: gauge("berth_workers_ready", "Worker Pods that are Ready.", ENVIRONMENT),
-    workersBusy: gauge("berth_workers_busy", "Worker Pods seen busy by the busyProbe.", ENVIRONMENT),
+    workersBusy: gauge("berth_workers_busy", "Worker Pods that are busy, according to the busyProbe.", ENVIRONMENT),
     workersScaled: counter("berth_workers_scaled_total", "Changes of the number of workers, by direction.", [
       ...ENVIRONMENT,
       "direction",
@@ -130,7 +127,7 @@ export function createMetrics(registry: Registry = new Registry()) {
     workerProbes: counter("berth_worker_probes_total", "Busy probes, by answer.", [...ENVIRONMENT, "answer"]),
     workersEndedWhileBusy: counter(
       "berth_worker_ended_while_busy_total",
-      "Workers last seen busy that were deleted or ended.",
+      "Workers that ended or were deleted while they were busy.",
       ENVIRONMENT,
     ),
     // Capacity.
@@ -141,11 +138,11 @@ export function createMetrics(registry: Registry = new Registry()) {
     ]),
     prepareSeconds: histogram(
       "berth_prepare_seconds",
-      "From a Pod's creation to parked.",
+      "From a Pod's creation until it is ready for a session.",
       [0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600],
       ENVIRONMENT,
     ),
-    prepareFailures: counter("berth_prepare_failures_total", "Pods that never parked, by reason.", [
+    prepareFailures: counter("berth_prepare_failures_total", "Pods that never got ready for a session, by reason.", [
       ...ENVIRONMENT,
       "reason",
     ]),
@@ -183,15 +180,13 @@ export function createMetrics(registry: Registry = new Registry()) {
       "group",
     ]),
     // Webhooks.
-    webhookDeliveries: counter("berth_webhook_deliveries_total", "Webhook deliveries, by what became of each.", [
-      "result",
-    ]),
+    webhookDeliveries: counter("berth_webhook_deliveries_total", "Webhook deliveries, by result.", ["result"]),
     webhookPassedOn: counter(
       "berth_webhook_passed_on_total",
-      "Webhook deliveries that were passed on to replicas, by what became of each.",
+      "Webhook deliveries that were forwarded to replicas, by result.",
       ["result"],
     ),
-    hintedItems: counter("berth_hinted_items_total", "Items found, by whether a webhook told of them.", [
+    hintedItems: counter("berth_hinted_items_total", "Items found, by whether a webhook reported them.", [
       ...ENVIRONMENT,
       "result",
     ]),
@@ -205,11 +200,9 @@ export function createMetrics(registry: Registry = new Registry()) {
       "resource",
       "cause",
     ]),
-    reflectorMisses: counter(
-      "berth_reflector_misses_total",
-      "Objects that a comparing list found different from what the watch had shown.",
-      ["resource"],
-    ),
+    reflectorMisses: counter("berth_reflector_misses_total", "Objects that differed between a list and the watch.", [
+      "resource",
+    ]),
     workqueueDepth: gauge("berth_workqueue_depth", "Keys waiting in a work queue.", ["queue"]),
     workqueueAdds: counter("berth_workqueue_adds_total", "Keys added to a work queue.", ["queue"]),
     workqueueRetries: counter("berth_workqueue_retries_total", "Keys added again after an error.", ["queue"]),
@@ -220,7 +213,7 @@ export function createMetrics(registry: Registry = new Registry()) {
       "lease",
       "change",
     ]),
-    replicas: gauge("berth_replicas", "Replicas seen that share the Environments with this one, itself included."),
+    replicas: gauge("berth_replicas", "Replicas that share the Environments, including this one."),
     eventsWritten: counter("berth_events_written_total", "Events written, by outcome.", ["result"]),
     // The process.
     eventLoopLag: gauge("berth_event_loop_lag_seconds", "Delay of the event loop, by quantile over the last scrape.", [

@@ -25,7 +25,7 @@ export interface ParkingChoice {
 export function chooseParking({ spec }: Pick<Environment, "spec">, refused: string | null): ParkingChoice {
   const { sessions } = spec;
   if (!sessions) throw new TypeError("not an Environment with spec.sessions");
-  if (sessions.parking !== undefined) return { mode: sessions.parking, message: "as spec.sessions.parking says" };
+  if (sessions.parking !== undefined) return { mode: sessions.parking, message: "spec.sessions.parking sets it" };
   const why = whyKey(sessions, refused);
   return why === null
     ? { mode: "Shell", message: "warm Pods wait in a shell, which starts sessions faster than a key" }
@@ -55,8 +55,7 @@ export function chooseSleep(
   refused: string | null,
 ): SleepChoice | null {
   if (!sessions || sleepSecondsOf(sessions) === 0) return null;
-  const waitsForKey =
-    parking.mode === "Key" ? `sessions sleep only where Pods wait in a shell: ${parking.message}` : null;
+  const waitsForKey = parking.mode === "Key" ? `sessions sleep only if Pods wait in a shell: ${parking.message}` : null;
   const why = keptFromSleep(sessions) ?? waitsForKey ?? refused;
   return why === null
     ? { enabled: true, message: "sessions sleep in their Pods between work items" }

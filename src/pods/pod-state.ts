@@ -161,7 +161,7 @@ function readTurnState(pod: Pod, turn: number): PodState {
 /** A turn whose end is on record, and whose status the kubelet has lost. */
 const END_WITHOUT_STATUS: End = {
   cause: "Completed",
-  message: "how the container ended is no longer known",
+  message: "how the container ended is unknown",
   exitCode: null,
   startedAtMs: null,
   finishedAtMs: null,
@@ -171,7 +171,7 @@ const END_WITHOUT_STATUS: End = {
 const END_BEFORE_RERUN: End = {
   ...END_WITHOUT_STATUS,
   cause: "NodeLost",
-  message: "how the container ended is unknown: its node lost its record and started another one, which runs nothing",
+  message: "how the container ended is unknown, because its node lost its record and started an idle one",
 };
 
 /** The end of a turn that is on record: the Pod may wait for the next work item, or serve it. */
@@ -196,7 +196,7 @@ function endOfTurn(
   return endedFirst ? end : { ...end, cause: "DeadlineExceeded", message: DEADLINE_PASSED };
 }
 
-const DEADLINE_PASSED = "the Pod's deadline passed, and no operator had ended it";
+const DEADLINE_PASSED = "the Pod's deadline passed before an operator ended it";
 
 /** The keeper ended, so the kubelet ends the turn. */
 function endOfKeeper(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated): End {
@@ -341,7 +341,7 @@ function endOf(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated
     finishedAtMs: time(terminated.finishedAt),
   };
   if (START_ERRORS.has(terminated.reason ?? "")) {
-    const said = terminated.message ?? "the command could not be started";
+    const said = terminated.message ?? "the command failed to start";
     return { ...base, startedAtMs: null, cause: "StartFailed", message: `${said}${shellFix(pod, said)}` };
   }
   const disruption = disruptionOf(status, base.finishedAtMs);
@@ -386,7 +386,7 @@ function endedWaiting(pod: Pod, { exitCode, message }: ContainerStateTerminated)
 }
 
 /** Part of the message of a Pod whose waiting shell could not be started. */
-export const NEEDS_SHELL = "parking: Shell needs /bin/sh in the image: add it, or set parking: Key";
+export const NEEDS_SHELL = "parking: Shell needs /bin/sh in the image; add it, or set parking: Key";
 
 /** Part of the message of a Pod whose keeper can't run. */
 export const NEEDS_TOOLS =

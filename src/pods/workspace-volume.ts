@@ -21,7 +21,7 @@ export interface VolumeOwner {
 }
 
 const ABOUT =
-  "The workspace of a session: Berth deletes it when no work item of the session came for long enough, or when its first Pod is deleted without a session.";
+  "The workspace of a session. Berth deletes it when the session has had no work item for long enough, or when its first Pod is deleted without a session.";
 
 /** The label selector of an Environment's volumes. */
 export function volumeSelector(environmentName: string): string {

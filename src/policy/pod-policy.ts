@@ -36,17 +36,19 @@ const FOLDER = /^\/$|^(\/(?!\.\.?(\/|$))[^/\s,"'\\]+)+$/;
 export function parseAllowance(word: string): Allowance {
   const at = word.indexOf("=");
   const key = POLICY_KEYS.find((known) => known === (at < 0 ? word : word.slice(0, at)));
-  if (key === undefined) throw new RangeError(`is not known; known are ${POLICY_KEYS.map(exampleOf).join(", ")}`);
+  if (key === undefined) throw new RangeError(`is unknown; write one of ${POLICY_KEYS.map(exampleOf).join(", ")}`);
   const item = at < 0 ? "" : word.slice(at + 1);
   const kind = kindOf(key);
   if (kind === "switch") {
-    if (at >= 0) throw new RangeError(`${key} takes no value: write ${key}`);
+    if (at >= 0) throw new RangeError(`${key} takes no value; write ${key}`);
     return { key, item: ANY };
   }
   const isGood = kind === "paths" ? FOLDER.test(item) : NAME.test(item);
   if (!isGood) throw new RangeError(`write ${exampleOf(key)}`);
   if (key === "capabilities" && /^CAP_|[a-z]/.test(item)) {
-    throw new RangeError("capabilities are written in capitals and without CAP_, such as capabilities=NET_ADMIN");
+    throw new RangeError(
+      "capability names have capital letters and no CAP_ prefix; write for example capabilities=NET_ADMIN",
+    );
   }
   return { key, item };
 }

@@ -83,7 +83,7 @@ export const POLICY_RULES = {
   },
   unconfined: {
     kind: "switch",
-    about: "seccomp and AppArmor profiles Unconfined, SELinux options of one's own, and procMount: Unmasked",
+    about: "seccomp and AppArmor profiles Unconfined, custom SELinux options, and procMount: Unmasked",
     looks: [
       ...CONTEXTS.flatMap((context) => [
         saying(`${context}.seccompProfile.type`, "Unconfined"),
@@ -112,12 +112,12 @@ export const POLICY_RULES = {
   },
   hostPaths: {
     kind: "paths",
-    about: "folders of the node that hostPath volumes may show, with all below them",
+    about: "folders of the node that hostPath volumes may mount, with everything below them",
     looks: [folder("@pod.volumes[].hostPath.path")],
   },
   probeHosts: {
     kind: "switch",
-    about: "probes and lifecycle hooks that kubelet sends to another host than the Pod",
+    about: "probes and lifecycle hooks that the kubelet sends to another host than the Pod",
     looks: [
       otherThan(`@container.(livenessProbe|readinessProbe|startupProbe).${HANDLER}`),
       otherThan(`@container.lifecycle.(postStart|preStop).${HANDLER}`),
@@ -125,7 +125,7 @@ export const POLICY_RULES = {
   },
   sysctls: {
     kind: "names",
-    about: "sysctls besides those that Kubernetes counts as safe",
+    about: "sysctls other than those that Kubernetes considers safe",
     looks: [named("@pod.securityContext.sysctls[].name", SAFE_SYSCTLS)],
   },
   csiDrivers: {
@@ -135,13 +135,13 @@ export const POLICY_RULES = {
   },
   volumeKinds: {
     kind: "names",
-    about: `kinds of volumes besides ${VOLUME_KINDS.join(", ")}`,
+    about: `kinds of volumes other than ${VOLUME_KINDS.join(", ")}`,
     looks: [otherKind("@pod.volumes[]")],
   },
   serviceAccounts: {
     kind: "names",
     about:
-      "service accounts that Pods may run as besides default, and whose tokens they may have, that of default too (automountServiceAccountToken, projected tokens and certificates)",
+      "service accounts, other than default, that Pods may run as, and service accounts whose tokens they may have (automountServiceAccountToken, projected tokens and certificates)",
     looks: [
       named("@pod.(serviceAccountName|serviceAccount)", [DEFAULT_ACCOUNT]),
       tokenWhen(
@@ -168,17 +168,17 @@ export const POLICY_RULES = {
   },
   schedulers: {
     kind: "names",
-    about: "schedulers besides default-scheduler",
+    about: "schedulers other than default-scheduler",
     looks: [named("@pod.schedulerName", ["default-scheduler"])],
   },
   nodeName: {
     kind: "switch",
-    about: "nodeName, with which a Pod goes past the scheduler and its taints",
+    about: "nodeName, with which a Pod bypasses the scheduler and taints",
     looks: [otherThan("@pod.nodeName")],
   },
   tolerations: {
     kind: "names",
-    about: `tolerations of all taints at once ("${ANY}"), and of those of the control plane (keys ${CONTROL_PLANE_TAINTS}...)`,
+    about: `tolerations of all taints ("${ANY}") and of control plane taints (keys ${CONTROL_PLANE_TAINTS}...)`,
     looks: [toleration("@pod.tolerations[]")],
   },
 } as const satisfies Record<string, PolicyRule>;

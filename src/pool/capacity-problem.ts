@@ -16,8 +16,8 @@ export type CapacityProblem =
 /** Fixes for problems that nodes report only in Events. */
 const FIXES: Readonly<Record<string, string>> = {
   FailedCreatePodSandBox: "fix the template's securityContext, or the node's container runtime and network",
-  FailedMount: "create what the volume refers to, or correct the template's volumes",
-  FailedMapVolume: "create what the volume refers to, or correct the template's volumes",
+  FailedMount: "create the object that the volume refers to, or correct the template's volumes",
+  FailedMapVolume: "create the object that the volume refers to, or correct the template's volumes",
   FailedAttachVolume: "fix the volume, or its driver on the node",
   NetworkNotReady: "fix the node's network plug-in",
 };
@@ -28,10 +28,10 @@ const FIXES: Readonly<Record<string, string>> = {
  */
 export function unheard(events: "unread" | "read" | { readonly command: string }): CapacityProblem {
   const message = (why: string) => ({ is: "preparing", message: `not within prepareTimeoutSeconds${why}` }) as const;
-  if (events === "unread") return message("; raise it if it only takes longer");
-  if (events === "read") return message(", and the node does not say why; raise it if it only takes longer");
+  if (events === "unread") return message("; raise it if Pods only need more time");
+  if (events === "read") return message(", and the node reports no reason; raise it if Pods only need more time");
   return message(
-    `, and the operator may not list Events, where the node may say why: see \`${events.command}\`; raise prepareTimeoutSeconds if it only takes longer`,
+    `, and the operator has no permission to list Events, which may have the reason; run \`${events.command}\`, or raise prepareTimeoutSeconds if Pods only need more time`,
   );
 }
 

@@ -224,7 +224,7 @@ export class DisruptionBudget {
         this.#known = null;
         return;
       }
-      throw new Error(`PodDisruptionBudget ${this.#ref.name} is somebody else's: delete or rename it`);
+      throw new Error(`PodDisruptionBudget ${this.#ref.name} has another owner; delete or rename it`);
     }
     await this.#delete(found.metadata.uid);
     this.#known = null;
@@ -258,12 +258,12 @@ export class DisruptionBudget {
     this.#failedMs = clock.monotonic();
     this.#retryAtMs = this.#failedMs + timing.retryMaxMs;
     const words = errorText(error);
-    logger.warn({ error: words }, "the disruption budget could not be kept");
+    logger.warn({ error: words }, "cannot write the disruption budget");
     if (!this.#wanted || this.#reported === words) return;
     this.#reported = words;
     const fix = isForbidden(error)
       ? "give the operator permission to create, patch and delete PodDisruptionBudgets"
-      : "it is tried again";
+      : "Berth tries again";
     announce("ProtectionFailing", `running sessions may be evicted although disruption is Protect: ${words}; ${fix}`);
   }
 

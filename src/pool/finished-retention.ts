@@ -70,7 +70,7 @@ export class Retention {
     this.#passes = new Passes({
       clock,
       pass: () => this.#pass(),
-      failed: (error) => logger.warn({ error: errorText(error) }, "finished Pods could not be deleted"),
+      failed: (error) => logger.warn({ error: errorText(error) }, "cannot delete finished Pods"),
       retryMs: timing.retryMaxMs,
       minWakeMs: MIN_WAKE_MS,
       restMs: REST_MS,
@@ -205,7 +205,7 @@ export class Retention {
       this.#context.failing.succeeded("delete-pod");
     } catch (error) {
       if (isStepFailure(error)) this.#context.failing.failed("delete-pod", { error, name });
-      logger.warn({ pod: name, error: errorText(error) }, "a Pod that is over could not be deleted");
+      logger.warn({ pod: name, error: errorText(error) }, "cannot delete an ended Pod");
     } finally {
       this.#tried.set(name, clock.monotonic() + againMs);
       this.#passes.wakeAfter(againMs);

@@ -125,7 +125,7 @@ export class NodeEvents {
       if (this.#signal?.aborted) return;
       // The permission may be granted later, so reading continues at the usual pace.
       if (isForbidden(error)) this.#events = "forbidden";
-      logger.debug({ error: errorText(error) }, "the Events of a Pod that does not get ready could not be read");
+      logger.debug({ error: errorText(error) }, "cannot read the Events of a Pod that does not get ready");
     }
     this.#onChange();
   }

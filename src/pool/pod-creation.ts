@@ -78,7 +78,7 @@ export class PodCreation {
       this.#options.backoff.say(problem, quota ? undefined : sessionId);
       this.#options.backoff.pause();
     }
-    logger.warn({ sessionId, error: errorText(error) }, "a volume for a session Pod is not available");
+    logger.warn({ sessionId, error: errorText(error) }, "the volume of a session Pod is not available");
     this.#options.onChange();
   }
 
@@ -107,7 +107,7 @@ export class PodCreation {
       const told = !quota || this.#quota.refused(this.#context.clock.monotonic(), this.#options.backoff.fromMs);
       if (told) this.#options.backoff.say({ is: quota ? "quota" : "refused", message: apiErrorText(error, podName) });
       this.#options.backoff.pause(quota ? "quota" : "other");
-      logger.warn({ error: errorText(error) }, "a session Pod could not be created");
+      logger.warn({ error: errorText(error) }, "cannot create a session Pod");
     }
     this.#options.onChange();
   }
@@ -157,7 +157,7 @@ export class PodCreation {
     if (changed.length === 0) return;
     await deletePod(this.#context, { by: "removal", name: asked.metadata.name ?? "" }, () => false);
     throw new Error(
-      `an admission webhook or policy of the cluster changes the labels ${changed.join(", ")} of Pods as they are created: have it leave labels that begin with ${OWN_LABELS} alone`,
+      `an admission webhook or policy changes the labels ${changed.join(", ")} of new Pods; exclude labels that begin with ${OWN_LABELS} from it`,
     );
   }
 }

@@ -139,7 +139,7 @@ export class Pool {
     this.#passes = new Passes({
       clock,
       pass: () => this.#carryOut(),
-      failed: (error) => logger.warn({ error: errorText(error) }, "capacity plan failed"),
+      failed: (error) => logger.warn({ error: errorText(error) }, "cannot create or delete waiting Pods"),
       retryMs: timing.retryMaxMs,
       minWakeMs: MIN_WAKE_MS,
       restMs: () => restMs(options.context.pods.list().length),
@@ -502,7 +502,7 @@ export class Pool {
       const own = this.#turnProblem(pod) ?? this.#attachProblem(pod);
       this.#failedToPrepare(reason, said || (own ?? this.#nodeEvents.whyLate(pod)));
     }
-    this.#context.logger.info({ pod: name, reason }, "free Pod is removed");
+    this.#context.logger.info({ pod: name, reason }, "removing a waiting Pod");
     await this.#departing.remove(pod);
   }
 

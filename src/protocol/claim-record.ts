@@ -58,7 +58,7 @@ type Writable = { -readonly [Field in keyof ClaimRecord]: ClaimRecord[Field] };
 /** The part as this module may change it: everyone else gets it read-only. */
 type Recorded = { readonly record: Writable };
 
-const TOO_LONG_ENDING = { why: "StartFailed", message: `${TOO_LONG}: set spec.sessions.parking: Key` } as const;
+const TOO_LONG_ENDING = { why: "StartFailed", message: `${TOO_LONG}; set spec.sessions.parking: Key` } as const;
 
 /** The record of a claim whose Secret says `journal`. */
 export function newRecord(

@@ -81,7 +81,7 @@ export function remembered(
 export function overdueEnding(byDuration: boolean): [Ending, string] {
   return byDuration
     ? ["MaxDuration", "the session reached maxDurationSeconds"]
-    : ["EnvironmentDeleted", "the Environment was deleted and deletionGraceSeconds are over"];
+    : ["EnvironmentDeleted", "the Environment was deleted, and deletionGraceSeconds have passed"];
 }
 
 /** Whether no client holds the item, so that Berth has nothing left to do for it. */
@@ -92,7 +92,7 @@ export function isOver(item: ItemView): boolean {
 /** Why the item is no longer ours; null: it is ours. */
 export function outOfOurHands(claim: Readonly<Claim>, item: ItemView): string | null {
   if (isOver(item)) return item.state;
-  return isReacknowledged(claim, item) ? "acknowledged by somebody else" : null;
+  return isReacknowledged(claim, item) ? "acknowledged by another client" : null;
 }
 
 /**

@@ -120,7 +120,7 @@ function messageOf(step: StepName, { error, name = "" }: Failure): string {
   if (isForbidden(error) || isUnauthorized(error)) {
     return permission === null ? said : `${said}; give the operator permission to ${permission}`;
   }
-  return `${said}; fix what refuses it (an admission webhook, a quota, the API server): it is tried again with backoff`;
+  return `${said}; fix what refuses it (an admission webhook, a quota, the API server)`;
 }
 
 /** Whether an error counts as a failure of the step, and not as this process losing its lease or shutting down. */

@@ -28,7 +28,7 @@ export function firstBeatInMs({ claim, nowMs, timing, limits }: Facts, ranMs: nu
     : Math.max(leftMs, claim.observed.silenceEndMs + timing.beatIntervalMs - nowMs);
 }
 
-const FIX = "a program that does not beat by itself needs lease: Operator";
+const FIX = "set lease: Operator if the program does not send heartbeats";
 
 /**
  * The message of a session that was fenced because its container sent no heartbeat, in firstBeatTimeoutSeconds or before

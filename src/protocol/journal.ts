@@ -103,7 +103,7 @@ export function renderJournal(
         [LABEL_ROLE]: "session",
       },
       annotations: {
-        "berth.dev/about": `Record of a claim (${API_VERSION}). Berth deletes it when its work item is settled.`,
+        "berth.dev/about": `Record of a claim (${API_VERSION}). Berth deletes it when the work item is settled.`,
       },
     },
     type: CLAIM_SECRET_TYPE,

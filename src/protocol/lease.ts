@@ -140,7 +140,8 @@ export function afterBeat(lease: HeldLease, result: BeatResult, now: Instant, ti
 
 function afterAnswer(lease: HeldLease, { beat, sentMs, sentWallMs }: BeatResult & { is: "answered" }, timing: Timing) {
   const next = leaseOf(beat, sentMs, sentWallMs);
-  if (!next) return lostByRefusal(lease, `its beat was not taken: the work item is ${beat.state}`, timing);
+  if (!next)
+    return lostByRefusal(lease, `the Work API did not accept its heartbeat: the work item is ${beat.state}`, timing);
   // The server may have handled this heartbeat before the stop: the answer doesn't undo the stop.
   return next.is === "held" && lease.state === "stopping" ? { ...next, state: lease.state } : next;
 }
@@ -163,8 +164,10 @@ function afterRefusal(lease: HeldLease, current: LeaseState | null, now: Instant
 }
 
 function refusalText(current: LeaseState | null): string {
-  if (current === null) return "its beat was refused";
-  return current.state === "active" ? "somebody else beats the work item" : `the work item is ${current.state} again`;
+  if (current === null) return "the Work API refused its heartbeat";
+  return current.state === "active"
+    ? "another client sends heartbeats for the work item"
+    : `the work item is ${current.state} again`;
 }
 
 function lostByRefusal(lease: HeldLease, message: string, timing: Timing): LostLease {
@@ -172,7 +175,7 @@ function lostByRefusal(lease: HeldLease, message: string, timing: Timing): LostL
 }
 
 function lostBySilence(lease: HeldLease, timing: Timing): LostLease {
-  const message = `no beat was answered for a whole TTL (${Math.round(lease.ttlMs / SECOND_MS)} s)`;
+  const message = `no heartbeat was answered within its TTL (${Math.round(lease.ttlMs / SECOND_MS)} s)`;
   return { is: "lost", by: "silence", message, lapsedMs: lapsedMs(lease, timing) };
 }
 

@@ -137,7 +137,7 @@ function adopt(facts: Facts): Step {
   if (item.state === "stopping") return { do: "take", expected: value };
   if (memory.is !== "snapshot") return { do: "snapshot", value };
   // An older value is from a stale list.
-  if (isLater(value, memory.value)) return { do: "lose", message: "somebody else beats the work item" };
+  if (isLater(value, memory.value)) return { do: "lose", message: "another client sends heartbeats for the work item" };
   const quietUntil = memory.sinceMs + timing.beatIntervalMs + timing.quietMarginMs;
   return nowMs < quietUntil ? waitUntil(quietUntil) : { do: "take", expected: memory.value };
 }
@@ -189,5 +189,5 @@ function afterSilence(facts: Facts, lease: LostLease): Step {
   if (item.state === "stopping") return STOP;
   const shownMs = lease.lapsedMs + facts.timing.listLagMs;
   if (item.state === "active" && item.askedMs < shownMs) return untilLapsed(facts, item, shownMs);
-  return { do: "settled", because: "somebody else has its lease" };
+  return { do: "settled", because: "another client holds its lease" };
 }

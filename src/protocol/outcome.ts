@@ -19,18 +19,18 @@ export function unopenedOutcome(
   if (!isStopped && because !== "queued") return null;
   if (claim.observed.end !== null)
     return outcome(claim.observed.end.cause, `${claim.observed.end.message}; ${NOT_OPENED}`);
-  if (pod.is === "gone") return outcome("PodDeleted", `the Pod is gone; ${NOT_OPENED}`);
+  if (pod.is === "gone") return outcome("PodDeleted", `the Pod was deleted; ${NOT_OPENED}`);
   if (!isStopped) return null;
   if (claim.observed.stoppingSinceMs !== null || !heldLease(claim)) {
     return outcome("StoppedByUser", `the work item was stopped; ${NOT_OPENED}`);
   }
-  if (claim.record.gone) return outcome("StartFailed", `somebody deleted the claim's Secret; ${NOT_OPENED}`);
+  if (claim.record.gone) return outcome("StartFailed", `a client deleted the claim's Secret; ${NOT_OPENED}`);
   if (draining) return outcome("EnvironmentDeleted", `the Environment was deleted; ${NOT_OPENED}`);
   const said = pod.is === "preparing" && pod.problem ? `: ${pod.problem.reason}: ${pod.problem.message}` : "";
-  return outcome("StartFailed", `the Pod was not ready any more${said}; ${NOT_OPENED}`);
+  return outcome("StartFailed", `the Pod was no longer ready${said}; ${NOT_OPENED}`);
 }
 
-const NOT_OPENED = "the session had not been opened";
+const NOT_OPENED = "the session had not started";
 
 /** Whether this process held the lease, so that the stop was its own. */
 function heldLease({ lease: { memory, own: lease } }: Readonly<Claim>): boolean {

@@ -9,7 +9,7 @@ import type { Claim } from "./claim.ts";
 export const SESSION_POINTS = {
   // Start: recovery of claims of an earlier process
   "recover.list": "reads the claim Secrets at the start, and the count of releases if there is one",
-  "recover.list-late": "reads them once more when nothing of an earlier process is on its way any more",
+  "recover.list-late": "reads them again when no request of an earlier process can still arrive",
   "recover.take-up":
     "decision: a Secret that was found is a claim from here on. Details: use, lease, opened, acknowledgedAt",
 
@@ -31,13 +31,13 @@ export const SESSION_POINTS = {
   "claim.read-journal": "reads the Secret that has the slot. Details: ours",
   "claim.read-pod": "reads the Pod live, before the acknowledgement. Details: parked",
   "claim.ack":
-    "acknowledges. Details: acknowledgedAt. Refused also where the answer shows somebody else's acknowledgement",
+    "acknowledges. Details: acknowledgedAt. Refused also if the answer shows another client's acknowledgement",
   "claim.drop": "deletes the Secret of a claim that is not acknowledged",
 
   // Items that are not sessions
   "refuse.ack": "acknowledges an item that is no session",
   "refuse.stop": "stops it",
-  "refuse.list": "looks for such items that were left half refused",
+  "refuse.list": "reads the list for items that are only partially rejected",
   "refuse.stop-left": "stops one that was found",
 
   // Steps of a claim, from here to `session.mark`
@@ -46,28 +46,28 @@ export const SESSION_POINTS = {
   "session.doubt":
     "decision: the item was acknowledged after its window, by us or by another client. Details: acknowledgedAt",
   "session.take":
-    "beats to take the lease and keep it. Asks: expected. Details: accepted, state, value (current one where refused), ttlSeconds",
-  "session.lose": "decision: somebody else has the lease. Details: why",
-  "session.let-go": "decision: beats no more, the lease lapses",
-  "session.shorten": "beats a last time, so that the lease lapses sooner. As session.take",
-  "session.beat": "beats to keep the lease. As session.take",
+    "heartbeat that takes or keeps the lease. Asks: expected. Details: accepted, state, value (current one where refused), ttlSeconds",
+  "session.lose": "decision: another client holds the lease. Details: why",
+  "session.let-go": "decision: no more heartbeats, so the lease expires",
+  "session.shorten": "last heartbeat, so that the lease expires sooner. As session.take",
+  "session.beat": "heartbeat that keeps the lease. As session.take",
   "session.read-credential": "reads the Secret for its credential. Details: opened",
   "session.open": "gives the Secret the key that the container waits for. Asks: acknowledgedAt",
-  "session.touch": "marks the Pod as assigned, so that kubelet looks. Asks: touches",
+  "session.touch": "marks the Pod as assigned, so that the kubelet syncs it. Asks: touches",
   "session.deliver": "writes the session's line to its waiting container. Unanswered: the container did not confirm it",
   "session.read-log": "reads the container's log to see whether its program started. Details: started",
   "session.delivered": "decision: the container has read its line. Details: by (marker, log, item, silence)",
   "session.snapshot": "decision: the item's last heartbeat is remembered. Details: value",
-  "session.fence": "beats, so that a stop can only end what is ours. As session.take",
+  "session.fence": "heartbeat before a stop, which may only end our own lease. As session.take",
   "session.stop": "stops the item. Asks: force",
   "session.read-pod": "reads the Pod live, for a step or before its deletion",
   "session.delete-pod": "deletes the Pod. Asks: uid",
   "session.count-release": "writes that an item is released, before its claim's Secret is deleted",
   "session.drop": "deletes the Secret of a claim that is not ours. Asks: because",
-  "session.settled": "deletes the Secret of a claim whose item is out of our hands. Asks: because",
+  "session.settled": "deletes the Secret of a claim whose item another client holds. Asks: because",
   "session.mark": "marks the Pod as finished",
   "session.reread": "reads the Secret after a conflict. Details: ours",
-  "session.forget": "decision: the claim is no more. Details: why",
+  "session.forget": "decision: the claim has ended. Details: why",
 
   // Turns of Pods whose sessions sleep
   "session.sleep": "marks the Pod as sleeping, before the claim's Secret is deleted. Asks: turn (the last that ended)",

@@ -78,5 +78,5 @@ function waitForOtherClient({ claim, nowMs, timing, limits }: Facts, item: ItemV
   }
   const value = item.latestHeartbeatAt ?? NO_HEARTBEAT;
   if (memory.is !== "snapshot") return { do: "snapshot", value };
-  return isLater(value, memory.value) ? { do: "settled", because: "another client has its lease" } : null;
+  return isLater(value, memory.value) ? { do: "settled", because: "another client holds its lease" } : null;
 }

@@ -16,10 +16,7 @@ export function starting(facts: Facts): Step {
     return deletePod("StartFailed", `the container does not start: ${pod.problem.reason}: ${pod.problem.message}`);
   }
   if (nowMs >= patience) {
-    return deletePod(
-      "StartFailed",
-      "the container did not start within firstBeatTimeoutSeconds of being given its session",
-    );
+    return deletePod("StartFailed", "the container did not start its session within firstBeatTimeoutSeconds");
   }
   const needsTouch = pod.is === "parked" || !facts.podAssigned || claim.record.touchedMs === null;
   if (!needsTouch) return { do: "wait", untilMs: patience };

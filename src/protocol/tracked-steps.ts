@@ -12,74 +12,77 @@ export interface StepInfo {
  */
 export const STEPS = {
   recover: {
-    effect: "nothing is claimed before the Secrets of earlier claims can be listed",
+    effect: "Berth claims nothing until it can list the Secrets of earlier claims",
     permission: "list Secrets",
   },
   hold: {
-    effect: "nothing is claimed while the finalizer cannot be added to the Environment",
+    effect: "Berth claims nothing while it cannot add the finalizer to the Environment",
     permission: "patch Environments",
   },
   journal: {
-    effect: "nothing is claimed while the Secrets of claims cannot be created",
+    effect: "Berth claims nothing while it cannot create the Secrets of claims",
     permission: "create Secrets, or raise the quota",
   },
   "read-pod": {
-    effect: "nothing is claimed while Pods cannot be read",
+    effect: "Berth claims nothing while it cannot read Pods",
     permission: "get Pods in this namespace",
   },
   assign: {
-    effect: "no session gets its first volume while PersistentVolumeClaims cannot be listed and changed",
-    permission: "list and patch PersistentVolumeClaims (the chart's value rbac.workspaces)",
+    effect: "no session gets its first volume while Berth cannot list and change PersistentVolumeClaims",
+    permission: "list and patch PersistentVolumeClaims (the chart's rbac.workspaces)",
   },
   poll: {
-    effect: "work items come too late to be acknowledged: polls of the Work API take too long",
+    effect: "polls of the Work API take too long, so work items come too late to be acknowledged",
     permission: null,
   },
-  acknowledge: { effect: "no session starts while work items cannot be acknowledged", permission: null },
+  acknowledge: { effect: "no session starts while Berth cannot acknowledge work items", permission: null },
   open: {
-    effect: "claimed sessions do not start while the Secrets of claims cannot be changed",
+    effect: "claimed sessions do not start while Berth cannot change the Secrets of claims",
     permission: "patch Secrets",
   },
   deliver: {
-    effect: "claimed sessions do not start while their Pods cannot be attached to",
-    permission: "get and create pods/attach (the chart's value rbac.attach)",
+    effect: "claimed sessions do not start while Berth cannot attach to their Pods",
+    permission: "get and create pods/attach (the chart's rbac.attach)",
   },
   "read-log": {
-    effect: "claimed sessions do not start while their Pods' logs cannot be read",
-    permission: "get pods/log (the chart's value rbac.attach)",
+    effect: "claimed sessions do not start while Berth cannot read the logs of their Pods",
+    permission: "get pods/log (the chart's rbac.attach)",
   },
-  take: { effect: "claimed sessions do not start while the Work API takes no heartbeats", permission: null },
-  beat: { effect: "sessions lose their leases while the Work API takes no heartbeats", permission: null },
-  look: { effect: "sessions are neither started nor ended while work items cannot be listed", permission: null },
-  fence: { effect: "ended sessions stay active while the Work API takes no heartbeats", permission: null },
-  stop: { effect: "ended sessions stay active while work items cannot be stopped", permission: null },
+  take: { effect: "claimed sessions do not start while the Work API accepts no heartbeats", permission: null },
+  beat: { effect: "sessions lose their leases while the Work API accepts no heartbeats", permission: null },
+  look: { effect: "sessions neither start nor end while Berth cannot list work items", permission: null },
+  fence: { effect: "ended sessions stay active while the Work API accepts no heartbeats", permission: null },
+  stop: { effect: "ended sessions stay active while Berth cannot stop work items", permission: null },
   "add-turn": {
-    effect: "sessions neither start nor wake while turns cannot be added to their Pods",
-    permission: "patch pods/ephemeralcontainers (the chart's value rbac.ephemeralContainers)",
+    effect: "sessions neither start nor wake while Berth cannot add turns to their Pods",
+    permission: "patch pods/ephemeralcontainers (the chart's rbac.ephemeralContainers)",
   },
   sleep: {
-    effect: "sessions lose their Pods after each work item while Pods cannot be marked as sleeping",
+    effect: "sessions lose their Pods after each work item while Berth cannot mark Pods as sleeping",
     permission: "patch Pods",
   },
   settled: {
-    effect: "ended sessions keep their Secrets and Pods while these cannot be deleted or changed",
+    effect: "ended sessions keep their Secrets and Pods while Berth cannot delete or change these",
     permission: "delete Secrets and patch Pods",
   },
   drop: {
-    effect: "Pods stay reserved while the Secrets of claims that failed cannot be deleted",
+    effect: "Pods stay reserved while Berth cannot delete the Secrets of failed claims",
     permission: "delete Secrets",
   },
-  "delete-pod": { effect: "Pods keep their room while they cannot be deleted", permission: "delete Pods" },
+  "delete-pod": {
+    effect: "Pods count towards maxConcurrent while Berth cannot delete them",
+    permission: "delete Pods",
+  },
   touch: {
-    effect: "Pods do not show their session, and are not kept from evictions, while they cannot be changed",
+    effect: "Pods do not show their session, and can be evicted, while Berth cannot change them",
     permission: "patch Pods",
   },
   release: {
-    effect: "the Environment cannot be deleted while its finalizer cannot be removed",
+    effect: "the Environment cannot be deleted while Berth cannot remove its finalizer",
     permission: "patch Environments",
   },
   claim: {
-    effect: "work waits and Pods are free, but nothing is acknowledged: read the operator's log",
+    effect: "work waits and Pods are free, but Berth acknowledges nothing; read the operator's log",
     permission: null,
   },
 } as const satisfies Record<string, StepInfo>;

@@ -71,7 +71,7 @@ function running(facts: Facts, startedAtMs: number): Step {
     const stopped = item.state === "stopped";
     return deletePod(
       stopped ? "StoppedByUser" : "LeaseLost",
-      `the work item is ${isOver(item) ? item.state : "acknowledged by somebody else"} and the container did not leave by itself`,
+      `the work item is ${isOver(item) ? item.state : "acknowledged by another client"} and the container did not exit`,
     );
   }
   if (item.state === "stopping") {
@@ -80,7 +80,8 @@ function running(facts: Facts, startedAtMs: number): Step {
     const why = claim.record.ending?.why ?? "StoppedByUser";
     return deletePod(
       why,
-      claim.record.ending?.message ?? "the work item was told to stop and the container did not leave within its grace",
+      claim.record.ending?.message ??
+        "the work item was told to stop, and the container did not exit within its grace period",
     );
   }
   if (item.state === "starting") {

@@ -105,7 +105,7 @@ export interface ApiHealthOptions {
  */
 export class ApiHealth {
   readonly #options: ApiHealthOptions;
-  #key: Verdict = { reason: "KeyUnchecked", message: "the key was not used yet" };
+  #key: Verdict = { reason: "KeyUnchecked", message: "the operator has not used the key yet" };
   #rejected = false;
   /** When the key was last rejected (monotonic). */
   #rejectedMs = 0;
@@ -140,7 +140,7 @@ export class ApiHealth {
     }
     return this.#reached
       ? { reason: "Reachable", message: "the Work API answers" }
-      : { reason: "QueueUnchecked", message: "no request was sent yet" };
+      : { reason: "QueueUnchecked", message: "the operator has not sent a request yet" };
   }
 
   /** True from a 401 or 403 until `keyChanged` or `retryKey`. */
@@ -200,7 +200,7 @@ export class ApiHealth {
     this.#keys += 1;
     this.#refusals.clear();
     this.#rejected = false;
-    this.#key = { reason: "KeyUnchecked", message: "the key was not used yet" };
+    this.#key = { reason: "KeyUnchecked", message: "the operator has not used the key yet" };
     this.#notifyOnChange();
   }
 

@@ -107,7 +107,7 @@ export class AbilityCheck {
     } catch (error) {
       // An admission policy may choose its status; 422 is the default.
       if (isForbidden(error) || isInvalid(error))
-        this.#forbidden = `the operator may not ${this.#ability.act}: ${apiErrorText(error, name)}`;
+        this.#forbidden = `the operator has no permission to ${this.#ability.act}: ${apiErrorText(error, name)}`;
       else if (isNotFound(error)) this.#forbidden = null;
     }
   }

@@ -60,7 +60,7 @@ function lagMessage(what: string, { lastError }: LaggingCaches["pods"]): string 
   const fix =
     isForbidden(lastError) || isUnauthorized(lastError)
       ? `give the operator permission to list and watch ${what}`
-      : "it is tried again; see whether the API server is healthy";
+      : "check that the API server is healthy";
   const cause = lastError === undefined ? "no answer yet" : errorText(lastError);
-  return `changes of ${what} are not seen, because they cannot be listed or watched: ${cause}; ${fix}`;
+  return `Berth misses changes of ${what}, because it cannot list or watch them: ${cause}; ${fix}`;
 }

@@ -68,7 +68,10 @@ export async function deleteClaimsOf(
     await deleteClaimSecrets(kube, { namespace, name }, points, isIts);
     return true;
   } catch (error) {
-    logger.warn({ namespace, name, error: errorText(error) }, "claim Secrets of a deleted Environment are left");
+    logger.warn(
+      { namespace, name, error: errorText(error) },
+      "cannot delete the claim Secrets of a deleted Environment",
+    );
     return false;
   }
 }

@@ -42,7 +42,11 @@ export function environmentConditions(parts: ConditionParts): ConditionUpdate[] 
   if (template && REASONS[template.reason].status === "False" && updates.get("CapacityAvailable")?.status === "True") {
     put(say("CapacityUnchecked", "no Pod is created while the template is refused"));
   }
-  put(template ? say(template.reason, template.message) : say("TemplateUnchecked", "the dry run got no answer yet"));
+  put(
+    template
+      ? say(template.reason, template.message)
+      : say("TemplateUnchecked", "the dry run has not been answered yet"),
+  );
   put(say(policy.reason, policy.message));
   put(
     parts.sharers.length > 0
@@ -70,8 +74,8 @@ function withDoubt(update: ConditionUpdate, { spec }: Environment): ConditionUpd
 function sharedMessage({ spec }: Environment, sharers: readonly SharingEnvironment[]): string {
   const names = sharers.map(({ name }) => name).sort();
   const hasWorkers = spec.workers !== undefined || sharers.some((sharer) => sharer.hasWorkers);
-  const twice = hasWorkers ? "; workers claim without the operator, so a session can run in two of them at once" : "";
-  return `spec.environmentId: ${names.join(", ")} ${names.length > 1 ? "have" : "has"} the same environmentId ${spec.environmentId}, so these Environments take from one queue${twice}; keep one of them and delete the others, or create each with an environmentId of its own`;
+  const twice = hasWorkers ? ", and workers could run a session twice, because they claim without the operator" : "";
+  return `spec.environmentId: ${names.join(", ")} ${names.length > 1 ? "have" : "has"} the same environmentId ${spec.environmentId}, so these Environments claim from one queue${twice}; keep one of them and delete the others, or create each with its own environmentId`;
 }
 
 /** The Work API client only knows the field that names the Secret; its name helps a person on call more. */
@@ -103,17 +107,17 @@ export interface ReadyReason {
 /** What the spec alone decides about `Ready`: deletion, then pause. */
 function ownDecision(environment: Environment): ReadyReason | null {
   // The operator can't stop busy workers from claiming.
-  const begun = environment.spec.workers ? "idle workers go" : "nothing new is claimed";
+  const begun = environment.spec.workers ? "Berth ends idle workers" : "Berth claims nothing new";
   if (environment.metadata.deletionTimestamp) {
     return {
       reason: "Deleting",
-      message: `${begun}; running sessions may go on for ${environment.spec.deletionGraceSeconds} s (deletionGraceSeconds), then they are stopped`,
+      message: `the Environment is being deleted: ${begun}, and stops running sessions after ${environment.spec.deletionGraceSeconds} s (spec.deletionGraceSeconds)`,
     };
   }
   if (environment.spec.paused) {
     return {
       reason: "Paused",
-      message: `spec.paused is true: ${begun}, running sessions go on; set it to false to serve again`,
+      message: `spec.paused is true: ${begun}, and running sessions continue; set it to false to serve again`,
     };
   }
   return null;
@@ -154,7 +158,7 @@ export function readyCondition({ decided, lag, blockedReason, conditions, genera
       return conditionFor("Pending", condition?.message ?? `${CONDITIONS[type].description}`, generation);
     }
   }
-  return conditionFor("Ready", "work is served", generation);
+  return conditionFor("Ready", "Berth serves work", generation);
 }
 
 /** An unknown status counts only if a check failed, not if the check has not run yet. */
@@ -170,5 +174,5 @@ function readyBlockedBy(condition: ConditionUpdate, generation: number): Conditi
 
 /** The message of `OriginNotAllowed`. `berth template` uses it too. */
 export function originNotAllowedMessage(baseUrl: string): string {
-  return `the operator may not send keys to ${baseUrl}: fix spec.api.baseUrl, or start the operator with ${baseUrl} in --allowed-api-origins`;
+  return `spec.api.baseUrl: the operator may not send keys to ${baseUrl}; correct it, or add it to the chart's allowedApiOrigins (--allowed-api-origins)`;
 }

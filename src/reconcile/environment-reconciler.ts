@@ -182,7 +182,7 @@ export class EnvironmentReconciler {
   #stateOf(key: string, environment: Environment): EnvironmentState {
     const known = this.#states.get(key);
     if (known) return known;
-    if (this.#stopped) throw new Error("no loop begins any more: the process ends, or leads no longer");
+    if (this.#stopped) throw new Error("no loop starts, because the process is stopping or no longer leads");
     const { again, observer, servingSinceMs } = this.#options;
     // Loops of this same term may have served the Environment before.
     const options = { ...this.#options, servingSinceMs: Math.max(servingSinceMs, this.#lastEndMs) };
@@ -223,10 +223,10 @@ export class EnvironmentReconciler {
     observer?.gone(key, state.source);
     this.#givenUp.set(key, state.uid);
     await this.#cleanUp(key);
-    logger.warn({ key, leftovers }, "the drain's time is over: what is left is given up");
+    logger.warn({ key, leftovers }, "the drain timed out, so its unsettled work items are abandoned");
     announcer(state.environment, this.#options)(
       "DrainGivenUp",
-      `${leftovers} within deletionGraceSeconds and ${timing.drainBoundMs / SECOND_MS} s: they are given up, their leases end by themselves`,
+      `${leftovers} within deletionGraceSeconds and ${timing.drainBoundMs / SECOND_MS} s, so Berth abandons them and their leases expire`,
     );
     forgetEnvironmentMetrics(metrics, { namespace, environment: name });
   }

@@ -127,16 +127,16 @@ export async function readEnvironmentKey(
       // Secrets.
       return lasting(
         "KeyMissing",
-        `Secret ${ref.name} has no key ${ref.key}: add the key, or fix spec.api.keySecretRef.key`,
+        `spec.api.keySecretRef.key: Secret ${ref.name} has no key ${ref.key}; add it, or correct the field`,
       );
     }
     // Files that `kubectl create secret --from-file` reads often end with a line break.
     const key = Buffer.from(value, "base64").toString("utf8").trim();
-    if (key === "") return lasting("KeyEmpty", `${placeOf(ref)} is empty: put the environment key there`);
+    if (key === "") return lasting("KeyEmpty", `${placeOf(ref)} is empty; put the environment key there`);
     if (!HEADER_VALUE.test(key)) {
       return lasting(
         "KeyEmpty",
-        `${placeOf(ref)} holds spaces, line breaks or letters that no key has: put the environment key there and nothing else`,
+        `${placeOf(ref)} has spaces, line breaks or other characters that a key cannot have; put only the environment key there`,
       );
     }
     return { ok: true, key, version: `${metadata.uid}/${metadata.resourceVersion}` };
@@ -144,13 +144,13 @@ export async function readEnvironmentKey(
     if (isNotFound(error)) {
       return lasting(
         "KeySecretMissing",
-        `Secret ${ref.name} is not in namespace ${namespace}: create it, or fix spec.api.keySecretRef.name`,
+        `spec.api.keySecretRef.name: Secret ${ref.name} does not exist in namespace ${namespace}; create it, or correct the field`,
       );
     }
     const fix = isForbidden(error)
       ? `give the operator permission to get Secrets in namespace ${namespace}`
-      : "it is tried again";
-    const message = `Secret ${ref.name} could not be read: ${fix} (${errorText(error)})`;
+      : "Berth tries again";
+    const message = `spec.api.keySecretRef.name: cannot read Secret ${ref.name}: ${errorText(error)}; ${fix}`;
     return { ok: false, lasting: false, verdict: { reason: "KeySecretUnreadable", message } };
   }
 }

@@ -64,7 +64,7 @@ export class PolicyKeeper {
   #wantedHash = hashOf(null);
   /** The inputs that `#wanted` was rendered from. */
   #renderedFrom: { readonly environment: Environment; readonly told: string } | null = null;
-  #verdict: Verdict = { reason: "PolicyUnchecked", message: "the NetworkPolicy was not looked at yet" };
+  #verdict: Verdict = { reason: "PolicyUnchecked", message: "the operator has not checked the NetworkPolicy yet" };
 
   constructor(options: PolicyKeeperOptions) {
     this.#options = options;
@@ -177,7 +177,7 @@ export class PolicyKeeper {
     }
     this.#isObsolete = !this.#wanted && whose === "ours";
     if (!this.#wanted) return this.#isObsolete && found ? this.#delete(ref, found) : undefined;
-    if (whose === "other") throw new OtherOwner(`NetworkPolicy ${ref.name} is somebody else's: delete or rename it`);
+    if (whose === "other") throw new OtherOwner(`NetworkPolicy ${ref.name} has another owner; delete or rename it`);
     if (!found) return this.#create();
     if (isAsWanted(found, this.#wanted)) return;
     const { labels, ownerReferences } = this.#wanted.metadata;
@@ -195,7 +195,7 @@ export class PolicyKeeper {
   #checkWritten(policy: NetworkPolicy): void {
     this.#writtenMs = this.#options.clock.monotonic();
     if (this.#wanted && !isAsWanted(policy, this.#wanted)) {
-      throw new Altered("it was changed while it was written, by the admission of the cluster");
+      throw new Altered("the cluster's admission changed it");
     }
   }
 
@@ -239,7 +239,7 @@ export class PolicyKeeper {
       return;
     }
     this.#failures += 1;
-    logger.warn({ error: words }, "the NetworkPolicy could not be kept");
+    logger.warn({ error: words }, "cannot write the NetworkPolicy");
     if (this.isKept) return;
     const fix = fixFor(error, words, metadata.namespace);
     const what = spec.network.policy === "None" ? "taken away" : "made";
@@ -258,34 +258,35 @@ class Altered extends Error {}
 
 const NOT_WANTED: Verdict = {
   reason: "PolicyNotWanted",
-  message: "network.policy is None: what Pods may reach is left to the cluster's own policies",
+  message: "network.policy is None, so only the cluster's own policies apply",
 };
 
 const UNDONE: Verdict = {
   reason: "PolicyFailing",
   message:
-    "the NetworkPolicy is changed or deleted again and again, so no Pod is made and nothing is claimed: find out who does it (a second operator, a GitOps tool), or set network.policy: None; it is put right again in a moment",
+    "another client keeps changing or deleting the NetworkPolicy, so Berth creates no Pod and claims nothing; find the client (a second operator, a GitOps tool), or set network.policy: None",
 };
 
 function inPlace({ metadata }: NetworkPolicy): Verdict {
   return {
     reason: "PolicyInPlace",
-    message: `NetworkPolicy ${metadata.name} is in place; whether it is enforced is for the cluster's network`,
+    message: `NetworkPolicy ${metadata.name} exists; the cluster's network plug-in must enforce it`,
   };
 }
 
 function fixFor(error: unknown, words: string, namespace: string): string {
-  if (error instanceof OtherOwner) return "it is looked at again";
-  if (error instanceof Altered) return "have it left as it is, or set network.policy: None";
-  if (isNamespaceTerminating(error)) return "nothing is made any more in a namespace that goes";
+  if (error instanceof OtherOwner) return "Berth checks again";
+  if (error instanceof Altered) return "exclude it from the admission webhook or policy, or set network.policy: None";
+  if (isNamespaceTerminating(error)) return "nothing can be created in a namespace that is being deleted";
   if (isQuotaExceeded(error)) return "raise the quota, or set network.policy: None";
   // Admission uses the same status as RBAC, but another message.
   if (isForbidden(error) && words.includes(" cannot ")) {
     return `give the operator permission to get, create, patch and delete NetworkPolicies in namespace ${namespace}, or set network.policy: None`;
   }
-  if (isForbidden(error)) return "have the policy of the cluster changed that refuses it, or set network.policy: None";
-  if (isInvalid(error)) return "fix spec.network.egress";
-  return "it is tried again";
+  if (isForbidden(error))
+    return "ask the cluster's administrator to change the policy that refuses it, or set network.policy: None";
+  if (isInvalid(error)) return "correct spec.network.egress";
+  return "Berth tries again";
 }
 
 /**

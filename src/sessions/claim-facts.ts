@@ -129,7 +129,7 @@ export class ClaimFacts {
     this.#recorder.ended(claim, {
       ...NOT_SEEN,
       cause: "PodDeleted",
-      message: "the Pod is gone; how its container ended is unknown",
+      message: "the Pod was deleted; how its container ended is unknown",
     });
   }
 

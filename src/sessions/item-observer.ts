@@ -283,6 +283,6 @@ export function isGivenUp(claim: Claim, away: string | null, error: unknown, now
  */
 export function awayMessage(error: unknown, away: string | null): string | undefined {
   if (away === null || !(error instanceof WorkApiError) || error.kind !== "auth") return undefined;
-  const why = error.status === undefined ? "no key may be sent to it" : errorText(error);
-  return `sessions that were claimed at ${away}, which spec.api.baseUrl named before, cannot be settled there: ${why}; add it to --allowed-api-origins if it is missing there, or name that address and its key in spec.api until they have ended`;
+  const why = error.status === undefined ? "the operator may not send keys to it" : errorText(error);
+  return `sessions were claimed at ${away}, an earlier spec.api.baseUrl, and cannot be settled there: ${why}; add it to --allowed-api-origins, or set spec.api to that address and its key until the sessions have ended`;
 }

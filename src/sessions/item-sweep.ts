@@ -116,7 +116,7 @@ export class ItemSweep {
       await this.#read(observer, claims);
     } catch (error) {
       for (const claim of claims) noteLookFailed(claim);
-      this.#context.logger.info({ error: errorText(error) }, "items at an earlier address could not be looked at");
+      this.#context.logger.info({ error: errorText(error) }, "cannot list work items at an earlier spec.api.baseUrl");
     }
   }
 

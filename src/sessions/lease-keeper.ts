@@ -219,7 +219,7 @@ export class LeaseKeeper {
         ? { is: "refused", current: answer.value.current }
         : { is: "answered", beat: answer.value.beat, sentMs: answer.sentAtMs, sentWallMs: answer.sentAtWallMs };
     } catch (error) {
-      logger.debug({ workId, error: errorText(error) }, "a beat was not answered");
+      logger.debug({ workId, error: errorText(error) }, "a heartbeat was not answered");
       if (isStepFailure(error)) failing.failed("beat", { error }, claim);
       if (!(error instanceof WorkApiError)) return { is: "failed" };
       if (error.maybeApplied) return { is: "unanswered", sentMs };

@@ -57,11 +57,11 @@ export class Recovery {
     while (!signal.aborted) {
       try {
         const found = await recoverClaims(this.#context, this.#into);
-        if (found.length > 0) logger.info({ claims: found.length }, "claims of an earlier process found");
+        if (found.length > 0) logger.info({ claims: found.length }, "found claims of an earlier process");
         failing.succeeded("recover");
         return true;
       } catch (error) {
-        logger.warn({ error: errorText(error) }, "claims of an earlier process could not be listed");
+        logger.warn({ error: errorText(error) }, "cannot list claims of an earlier process");
         const { untilMs } = failing.failed("recover", { error });
         await sleep(clock, untilMs - clock.monotonic(), signal);
       }
@@ -104,7 +104,7 @@ function recoverSecret(context: SessionContext, into: Recovered, secret: Secret)
   if (secret.type !== CLAIM_SECRET_TYPE || claims.has(podOfSlot(secret.metadata.name ?? "").pod)) return null;
   const journal = readJournal(secret);
   if (!journal) {
-    context.logger.warn({ secret: secret.metadata.name }, "a Secret of our type that says nothing: left alone");
+    context.logger.warn({ secret: secret.metadata.name }, "ignoring a claim Secret without content");
     return null;
   }
   if (journal.use === "removal") {
@@ -178,13 +178,13 @@ export async function findLateRecords(
       const now = taken();
       const late = items.filter(({ metadata: { name: slot = "" } }) => !before.has(slot) && !now.has(slot));
       for (const secret of late) {
-        logger.warn({ secret: secret.metadata.name }, "a Secret of an earlier process was written late");
+        logger.warn({ secret: secret.metadata.name }, "found a late claim Secret of an earlier process");
         adopt(secret);
       }
       return;
     } catch (error) {
       if (signal.aborted) return;
-      logger.warn({ error: errorText(error) }, "late Secrets of an earlier process could not be listed");
+      logger.warn({ error: errorText(error) }, "cannot list late claim Secrets of an earlier process");
       waitMs = backoff.next();
     }
   }

@@ -233,7 +233,7 @@ export class SessionsRuntime {
       lingerMs: context.timing.finalizerLingerMs,
       hold: finalizer,
       isIdle: () => this.#recovered && this.#claims.size === 0,
-      onFailure: (error) => context.logger.warn({ error: errorText(error) }, "the finalizer could not be removed yet"),
+      onFailure: (error) => context.logger.warn({ error: errorText(error) }, "cannot remove the finalizer yet"),
     });
     this.#refused = new RefusedItems(context);
     this.#claimLoop = new ClaimLoop({
@@ -380,7 +380,7 @@ export class SessionsRuntime {
     const isClean = await deleteClaimSecrets(kube, { namespace, name }, points).then(
       () => true,
       (error: unknown) => {
-        logger.warn({ error: errorText(error) }, "claim Secrets could not be deleted yet");
+        logger.warn({ error: errorText(error) }, "cannot delete claim Secrets yet");
         return false;
       },
     );
@@ -479,7 +479,7 @@ export class SessionsRuntime {
 
   #broken(error: unknown): void {
     const stack = error instanceof Error ? error.stack : undefined;
-    this.#context.logger.error({ error: errorText(error), stack }, "a loop of an Environment broke off");
+    this.#context.logger.error({ error: errorText(error), stack }, "a loop of an Environment failed");
   }
 
   async #findLate(signal: AbortSignal): Promise<void> {
@@ -520,7 +520,7 @@ export class SessionsRuntime {
     try {
       await this.#finalizer.hold();
     } catch (error) {
-      this.#context.logger.warn({ error: errorText(error) }, "the finalizer could not be put back yet");
+      this.#context.logger.warn({ error: errorText(error) }, "cannot restore the finalizer yet");
     }
   }
 

@@ -60,7 +60,7 @@ const MAX_STEPS = 12;
 /** The watch normally reports a Pod's deletion well before this. If it does not, the step is decided again. */
 const DELETION_SHOWS_MS = 1_000;
 
-const CAPPED = `the work item was released ${MOST_RELEASES} times before, which is the most that onPodFailure: Release allows, so it was stopped`;
+const CAPPED = `the work item was released ${MOST_RELEASES} times, the maximum of onPodFailure: Release, so Berth stopped it`;
 
 export interface SessionLoopOptions {
   readonly context: SessionContext;
@@ -240,7 +240,7 @@ export class SessionLoop {
       const away = this.#options.observers.isElsewhere(claim) ? claim.record.journal.api : null;
       this.#noteFailure(claim, name, { error, message: awayMessage(error, away) });
       if (isGivenUp(claim, away, error, clock.monotonic())) {
-        return this.#settled(claim, `${away} does not take its requests any more`, pod);
+        return this.#settled(claim, `${away} no longer accepts its requests`, pod);
       }
       // Settle a claim that is given up at once: after another pause its item would be in the queue again.
       if (this.#givesUpOpening(claim, step, error)) return;
@@ -384,7 +384,7 @@ export class SessionLoop {
       noteTouched(claim, clock.monotonic());
       // A conflict means that another Pod has this name. The watch will report it.
       if (!isConflict(error)) failing.failed("touch", { error }, claim);
-      logger.warn({ pod: claim.name, error: errorText(error) }, "a Pod could not be touched");
+      logger.warn({ pod: claim.name, error: errorText(error) }, "cannot assign a Pod to its session");
     }
   }
 
@@ -407,7 +407,7 @@ export class SessionLoop {
     if (delivery === "started") return;
     const error = new Error("the container did not confirm its session's line");
     this.#noteFailure(claim, "deliver", { error });
-    this.#context.logger.info({ pod: claim.name }, `${error.message}: its log is read`);
+    this.#context.logger.info({ pod: claim.name }, `${error.message}, so Berth reads its log`);
   }
 
   async #deletePod(claim: Claim, step: Step & { do: "delete-pod" }, pod: Pod | undefined): Promise<void> {
@@ -420,7 +420,7 @@ export class SessionLoop {
     const how = { graceSeconds: grace, asRead: hasTurns };
     const against = await deletePod(this.#context, target, (live) => !sameState(live, step, claim.turn), how);
     // The cache was stale. The watch will bring the current state.
-    if (against) throw new Error(`the Pod is not as it was seen: ${readPodState(against).is}`);
+    if (against) throw new Error(`the Pod has changed: ${readPodState(against).is}`);
     decideEnding(claim, step.why, step.message);
     // A waiting container may still read a line that is on its way, so its end must be seen.
     if (step.why === "StartFailed" && !(pod && parkingOf(pod) !== "Key")) {
@@ -489,7 +489,7 @@ export class SessionLoop {
       const failed = failing.failed("sleep", { error }, claim);
       const isFinal = isForbidden(error) || isInvalid(error);
       if (!isFinal && !isOutOfPatience(failed, clock.monotonic(), timing)) throw error;
-      logger.warn({ pod: claim.name, error: errorText(error) }, "a Pod could not be marked as sleeping");
+      logger.warn({ pod: claim.name, error: errorText(error) }, "cannot mark a Pod as sleeping");
       return null;
     }
   }
@@ -502,10 +502,7 @@ export class SessionLoop {
     } catch (error) {
       const isLate = isOutOfPatience(claim.failing?.get("settled"), clock.monotonic(), timing);
       if (!isQuotaExceeded(error) && !isLate) throw error;
-      logger.warn(
-        { workId: claim.record.journal.workId, error: errorText(error) },
-        "a release could not be counted durably",
-      );
+      logger.warn({ workId: claim.record.journal.workId, error: errorText(error) }, "cannot record a release");
     }
   }
 
@@ -542,7 +539,7 @@ export class SessionLoop {
       const isFinal = isForbidden(error) || isInvalid(error);
       if (!isFinal && !isOutOfPatience(claim.failing?.get("settled"), clock.monotonic(), timing)) throw error;
       this.#unmarked.add(claim);
-      logger.warn({ pod: claim.name, error: errorText(error) }, "a finished Pod could not be marked");
+      logger.warn({ pod: claim.name, error: errorText(error) }, "cannot mark a finished Pod");
       return false;
     }
   }
@@ -563,7 +560,10 @@ export class SessionLoop {
       const secret = await points.run("session.reread", ofClaim(claim), read, (found) => ({ ours: isOurs(found) }));
       const journal = readJournal(secret);
       if (!journal || !isOurs(secret)) {
-        this.#context.logger.warn({ pod: claim.name }, "the claim's Secret is somebody else's now: left alone");
+        this.#context.logger.warn(
+          { pod: claim.name },
+          "another client owns the claim's Secret now, so Berth leaves it alone",
+        );
         this.#forget(claim, "taken");
         this.#options.breaker.released(claim.templateHash, claim.name);
         return;
@@ -572,7 +572,7 @@ export class SessionLoop {
     } catch (error) {
       if (!isNotFound(error)) throw error;
       // Another client deleted the record of a live claim. Settle it from what this process remembers.
-      this.#context.logger.warn({ pod: claim.name, error: errorText(error) }, "the claim's Secret is gone");
+      this.#context.logger.warn({ pod: claim.name, error: errorText(error) }, "the claim's Secret was deleted");
       noteRecordGone(claim);
     }
   }

@@ -178,7 +178,7 @@ export class SessionRecorder {
     context.metrics.settles.inc({ ...context.labels, result: "settled" });
     const { workId, sessionId, use, podUid: uid } = claim.record.journal;
     const ids = { workId, sessionId, pod: claim.name, because };
-    context.logger.info({ ...ids, ...outcome }, outcome ? "session ended" : "claim ended without its session");
+    context.logger.info({ ...ids, ...outcome }, outcome ? "session ended" : "a claim ended without a session");
     if (!outcome) return;
     context.onSessionEnded?.(endedView(claim, outcome, context.clock));
     context.metrics.sessionsEnded.inc({ ...context.labels, reason: outcome.reason });

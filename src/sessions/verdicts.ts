@@ -15,10 +15,10 @@ export function capacityVerdict(
   switch (problem?.is) {
     case undefined:
       if (use.depth > 0 && use.busy >= use.max) {
-        const why = use.heldBy ?? "raise it to serve more at a time";
+        const why = use.heldBy ?? "raise it to run more sessions at a time";
         return {
           reason: "AtMaximum",
-          message: `all ${use.max} Pods of maxConcurrent are in use and more work waits: ${why}`,
+          message: `spec.sessions.maxConcurrent: all ${use.max} Pods are in use and more work waits; ${why}`,
         };
       }
       return use.wasReady
@@ -27,7 +27,7 @@ export function capacityVerdict(
     case "quota":
       return {
         reason: "QuotaExceeded",
-        message: `no room for a Pod: ${problem.message}; raise the quota, or lower maxConcurrent, warm or the template's requests`,
+        message: `the namespace's quota has no room for a Pod: ${problem.message}; raise the quota, or lower maxConcurrent, warm or the template's requests`,
       };
     case "unschedulable":
       return {
@@ -42,14 +42,14 @@ export function capacityVerdict(
     case "refused":
       return {
         reason: "PreparationFailing",
-        message: `Pods are refused although the template was accepted: ${unended(problem.message)}; change the template, or the policy that refuses it`,
+        message: `the API server refuses Pods, although it accepted the template: ${unended(problem.message)}; change the template, or the policy that refuses it`,
       };
     case "attach":
       return { reason: "AttachFailing", message: `cannot attach to waiting Pods: ${problem.message}` };
     case "volume":
       return {
         reason: "PreparationFailing",
-        message: `the volumes of sessions are not available: ${unended(problem.message)}`,
+        message: `volumes of sessions are not available: ${unended(problem.message)}`,
       };
     case "preparing":
       return { reason: "PreparationFailing", message: `Pods do not get ready: ${unended(problem.message)}` };
@@ -63,7 +63,7 @@ export function startVerdict(breaker: Breaker, probeWallMs: number): Verdict {
   if (breaker.isOpen) {
     return {
       reason: "BreakerOpen",
-      message: `${breaker.failures} sessions in a row did not start: ${unended(breaker.message)}; fix the image or the template: a changed template is tried at once, anything else with one session after ${timeOf(probeWallMs)}`,
+      message: `${breaker.failures} sessions in a row did not start: ${unended(breaker.message)}; fix the image or the template; Berth tries a changed template at once, and otherwise one session after ${timeOf(probeWallMs)}`,
     };
   }
   return breaker.hasServed
@@ -93,15 +93,15 @@ export function credentialVerdict(
   if (credential === "EnvironmentKey")
     return { reason: "CredentialsPresent", message: "Pods use the environment key, so work items need no secret" };
   if (missing === undefined) return { reason: "CredentialUnchecked", message: "no work item has come yet" };
-  if (missing === null) return { reason: "CredentialsPresent", message: "work items come with their secret" };
+  if (missing === null) return { reason: "CredentialsPresent", message: "work items come with their own secret" };
   if (offers.isOpen) {
     return {
       reason: "CredentialMissing",
-      message: `the last ${offers.failures} work items came without a secret of their own and were stopped; claiming is paused and the others stay in the queue, the next one is tried after ${timeOf(probeWallMs)}; spec.sessions.credential: set EnvironmentKey (then every Pod gets a key to the whole environment), or use an environment that issues secrets`,
+      message: `spec.sessions.credential: the last ${offers.failures} work items came without their own secret and were stopped; claiming is paused, and Berth tries the next item after ${timeOf(probeWallMs)}; set EnvironmentKey (every Pod then gets a key to the whole environment), or use an environment that issues secrets`,
     };
   }
   return {
     reason: "CredentialMissing",
-    message: `work item ${missing} came without a secret of its own and was stopped; set credential: EnvironmentKey if this environment issues none (then every Pod gets a key to the whole environment)`,
+    message: `spec.sessions.credential: work item ${missing} came without its own secret and was stopped; set EnvironmentKey if this environment issues no secrets (every Pod then gets a key to the whole environment)`,
   };
 }

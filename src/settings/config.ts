@@ -106,14 +106,14 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
   const { leaderElect, shards, metricsBindAddress, healthProbeBindAddress, logLevel } = values;
   const { webhookBindAddress, consoleBindAddress, protocolTimeout } = values;
   if (leaderElect === false && shards !== undefined && shards > 1) {
-    problems.push("--shards: more than 1 needs leader election; leave --leader-elect=false away");
+    problems.push("--shards: more than 1 needs leader election; remove --leader-elect=false");
   }
   const receives = webhookBindAddress !== undefined && webhookBindAddress !== "0";
   if (receives && values.webhookSecrets === undefined) {
-    problems.push("--webhook-bind-address: deliveries cannot be verified without --webhook-secrets; name the folder");
+    problems.push("--webhook-bind-address: deliveries cannot be verified without --webhook-secrets; set its folder");
   }
   if (!receives && values.webhookPeers !== undefined) {
-    problems.push("--webhook-peers: nothing is received without --webhook-bind-address; name that, too");
+    problems.push("--webhook-peers: nothing is received without --webhook-bind-address; set that too");
   }
   if (
     problems.length > 0 ||

@@ -7,7 +7,7 @@ import { type Allowance, parseAllowance } from "../policy/pod-policy.ts";
 /** A DNS label (RFC 1123), the form of namespace names. */
 export const namespaceSchema = z
   .string()
-  .regex(/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/, "a namespace is lower-case letters, digits and dashes, at most 63");
+  .regex(/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/, "a namespace has at most 63 lowercase letters, digits and dashes");
 
 /** In the form that parseBindAddress reads; "0" is off. */
 export const bindAddressSchema = z.string().superRefine((text, context) => {
@@ -26,7 +26,10 @@ export const hostPortSchema = z.string().transform((text, context) => {
   if (url !== null && port !== undefined && url.href === new URL(`http://${url.host}`).href) {
     return { host: url.hostname.replaceAll(/[[\]]/g, ""), port: Number(port) };
   }
-  context.addIssue({ code: "custom", message: `"${text}" is no host:port, such as berth-peers.berth-system.svc:8082` });
+  context.addIssue({
+    code: "custom",
+    message: `"${text}" is not host:port; write for example berth-peers.berth-system.svc:8082`,
+  });
   return z.NEVER;
 });
 
@@ -37,7 +40,7 @@ export const originSchema = z.string().transform((text, context) => {
   if (isOrigin) return url.origin;
   context.addIssue({
     code: "custom",
-    message: `"${text}" is no origin; write scheme, host and port only, such as https://api.anthropic.com`,
+    message: `"${text}" is not an origin; write only scheme, host and port, such as https://api.anthropic.com`,
   });
   return z.NEVER;
 });
@@ -51,7 +54,7 @@ export const cidrSchema = z
 export const dnsPodsSchema = z.string().transform((text, context): DnsPods => {
   const pods = parseDnsPods(text);
   if (pods !== null) return pods;
-  const message = `"${text}" does not name Pods; write namespace/label=value, such as kube-system/k8s-app=kube-dns, and :port where they do not listen on 53`;
+  const message = `"${text}" does not name Pods; write namespace/label=value, such as kube-system/k8s-app=kube-dns, and add :port if they do not listen on 53`;
   context.addIssue({ code: "custom", message });
   return z.NEVER;
 });

@@ -44,7 +44,7 @@ export const FLAGS = {
     value: "<path>",
     about: "Kubeconfig file of the cluster to serve.",
     defaultText: "KUBECONFIG, then the Pod's service account, then ~/.kube/config",
-    schema: z.string().min(1, "name a file"),
+    schema: z.string().min(1, "write the path of a file"),
   }),
   namespaces: flag({
     name: "namespace",
@@ -104,7 +104,7 @@ export const FLAGS = {
     about:
       "Folder with the signing secrets of webhook endpoints (whsec_...), one per file; read again when it changes.",
     defaultText: "not set",
-    schema: z.string().min(1, "name a folder"),
+    schema: z.string().min(1, "write the path of a folder"),
   }),
   webhookPeers: flag({
     name: "webhook-peers",

@@ -107,7 +107,7 @@ export class Removals {
     } catch (error) {
       removal.dueMs = this.#context.clock.monotonic() + removal.backoff.next();
       if (isStepFailure(error)) this.#context.failing.failed("delete-pod", { error, name });
-      this.#context.logger.warn({ pod: name, error: errorText(error) }, "a free Pod could not be removed yet");
+      this.#context.logger.warn({ pod: name, error: errorText(error) }, "cannot remove a waiting Pod yet");
       return "failed";
     }
   }

@@ -232,7 +232,7 @@ export class SessionVolumes {
     const made = await points.run("workspace.create", { pod }, () => kube.create(PERSISTENT_VOLUME_CLAIMS, claim));
     if (!this.#note(made)) throw changed(pod);
     metrics.workspacesCreated.inc(labels);
-    logger.info({ volume: pod }, "a volume is made for a Pod");
+    logger.info({ volume: pod }, "creating a volume for a Pod");
     return own;
   }
 
@@ -262,7 +262,7 @@ export class SessionVolumes {
       const found = await this.read(name);
       if (!found || found.sessionId !== sessionId) continue;
       if (found.going) {
-        throw new WorkspaceError(`the volume ${name} is being deleted: the session waits until it is gone`);
+        throw new WorkspaceError(`the volume ${name} is being deleted, so the session waits until it is gone`);
       }
       if (found.lastUsedMs === null || (await this.mark(found, null))) return { sessionId, claim: name };
     }
@@ -393,11 +393,11 @@ function isBetter(one: Volume, other: Volume): boolean {
 }
 
 export function changing(name: string): WorkspaceError {
-  return new WorkspaceError(`the volume ${name} changes all the time: see who writes to it`);
+  return new WorkspaceError(`the volume ${name} keeps changing; find the client that writes to it`);
 }
 
 function changed(name: string): WorkspaceError {
   return new WorkspaceError(
-    `an admission webhook or policy of the cluster changes the annotations or the owner of the volume ${name} as it is created: have it leave them alone`,
+    `an admission webhook or policy changes the annotations or the owner of the new volume ${name}; exclude it from that`,
   );
 }

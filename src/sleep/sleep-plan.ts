@@ -20,7 +20,7 @@ export const SLEEP_ENDS = {
   TooManyTurns: "it has served as many work items as one Pod can",
   Forbidden: "the operator's Pod policy no longer allows its template",
   Expired: "no work item came within workspace.sleepSeconds",
-  OverMaximum: "more sessions slept than maxSleeping allows, and it had slept longest",
+  OverMaximum: "more sessions slept than maxSleeping allows, and this one had slept longest",
   Yielded: "another Pod of the Environment found no room, and this session had slept longest",
   NotReady: "its Pod did not get ready for the next work item within prepareTimeoutSeconds",
   Removed: "another client deleted it, or evicted it from its node",
@@ -29,7 +29,7 @@ export const SLEEP_ENDS = {
 
 /** The message of the Event that reports the end of a sleep. */
 export function sleepEndMessage(sessionId: string, why: SleepEnd): string {
-  return `session ${sessionId} sleeps no longer, and its Pod is deleted: ${SLEEP_ENDS[why]}`;
+  return `session ${sessionId} no longer sleeps, and its Pod is deleted: ${SLEEP_ENDS[why]}`;
 }
 
 export type SleepEnd = keyof typeof SLEEP_ENDS;

@@ -66,7 +66,7 @@ export class SleepingPods {
     this.#passes = new Passes({
       clock,
       pass: () => this.#pass(),
-      failed: (error) => logger.warn({ error: errorText(error) }, "sleeping Pods could not be looked after"),
+      failed: (error) => logger.warn({ error: errorText(error) }, "cannot update sleeping Pods"),
       retryMs: timing.retryMaxMs,
       minWakeMs: MIN_WAKE_MS,
       // Each pass looks at all of them.
@@ -230,7 +230,7 @@ export class SleepingPods {
     if (!this.#isFree(pod)) return;
     const { name = "", annotations } = pod.metadata;
     const sessionId = annotations?.[ANNOTATION_SESSION_ID] ?? "";
-    this.#context.logger.info({ pod: name, sessionId, why }, "a sleeping Pod is removed");
+    this.#context.logger.info({ pod: name, sessionId, why }, "removing a sleeping Pod");
     await this.#options.departing.remove(pod, () => this.#options.report.ended(sessionId, pod, why));
   }
 }

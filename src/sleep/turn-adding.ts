@@ -109,14 +109,17 @@ export class TurnAdding {
       if (isNotFound(error)) return;
       adding.dueMs = clock.monotonic() + adding.backoff.next();
       if (!isStepFailure(error)) return;
-      logger.info({ pod: name, error: errorText(error) }, "a turn could not be added to a Pod yet");
+      logger.info({ pod: name, error: errorText(error) }, "cannot add a turn to a Pod yet");
       const isRefused = isForbidden(error) || isInvalid(error);
       // Free Pods are then replaced by Pods without turns. A sleeping session waits.
       if (!isRefused || isAsleep(pod)) this.#context.failing.failed("add-turn", { error, name });
       if (isRefused) {
         // A missing right is checked again by itself. What refuses only some Pods shows only in Pods.
         const isRight = errorText(error).includes("cannot patch resource");
-        this.#context.sleepFailed(`ephemeral containers are refused: ${apiErrorText(error, environment)}`, isRight);
+        this.#context.sleepFailed(
+          `the cluster refuses ephemeral containers: ${apiErrorText(error, environment)}`,
+          isRight,
+        );
       }
     }
     this.#onChange();

@@ -215,7 +215,10 @@ export class Workspaces {
     if (!(await this.#delete(volume))) return;
     const { name, sessionId } = volume;
     metrics.workspacesExpired.inc(labels);
-    announce("WorkspaceExpired", `the volume ${name} of session ${sessionId} was kept long enough and is deleted`);
+    announce(
+      "WorkspaceExpired",
+      `the volume ${name} of session ${sessionId} was unused for workspace.retainSeconds, so Berth deletes it`,
+    );
   }
 
   /** Returns false if the volume is gone, or changed meanwhile. */
@@ -236,7 +239,7 @@ export class Workspaces {
     }
     this.#volumes.deleted(volume);
     this.#options.onChange();
-    logger.info({ volume: name, sessionId }, "a volume is deleted");
+    logger.info({ volume: name, sessionId }, "deleting a volume");
     return true;
   }
 
@@ -264,11 +267,11 @@ export class Workspaces {
       this.#context.failing.failed("assign", { error });
     }
     const words = errorText(error);
-    this.#context.logger.warn({ error: words }, "volumes of sessions could not be kept");
+    this.#context.logger.warn({ error: words }, "cannot update the volumes of sessions");
     if (this.#reported === words) return;
     this.#reported = words;
-    const fix = isForbidden(error) ? NO_PERMISSION : "it is tried again";
-    this.#context.announce("WorkspaceFailing", `volumes of sessions could not be kept: ${words}; ${fix}`);
+    const fix = isForbidden(error) ? NO_PERMISSION : "Berth tries again";
+    this.#context.announce("WorkspaceFailing", `Berth cannot update the volumes of sessions: ${words}; ${fix}`);
   }
 }
 

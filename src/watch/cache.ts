@@ -65,7 +65,7 @@ export function createCache<T extends KubeObject>(indexers: Indexers<T>): Cache<
     list: () => [...objects.values()],
     byIndex(name, value) {
       const values = indexes.get(name);
-      if (!values) throw new TypeError(`no index is called ${name}`);
+      if (!values) throw new TypeError(`there is no index ${name}`);
       const entry = values.get(value);
       if (!entry) return NONE;
       entry.objects ??= [...entry.keys].flatMap((key) => objects.get(key) ?? []);

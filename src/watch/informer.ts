@@ -162,7 +162,7 @@ export class Informer<T extends KubeObject> {
       const { logger, resource } = this.#options;
       logger.error(
         { resource: resource.plural, object: keyOf(change.object), change: change.type, error: errorText(error) },
-        "a handler of an informer threw",
+        "a handler of an informer failed",
       );
     }
   }

@@ -279,7 +279,11 @@ export class Reflector<T extends KubeObject> {
       try {
         await this.#compare(signal);
       } catch (error) {
-        if (!signal.aborted) logger.info({ resource: resource.plural, error: errorText(error) }, "no comparing list");
+        if (!signal.aborted)
+          logger.info(
+            { resource: resource.plural, error: errorText(error) },
+            "cannot list objects to compare them with the watch",
+          );
       } finally {
         this.#comparison = undefined;
       }

@@ -204,12 +204,12 @@ export class WorkQueue {
     }
     metrics?.reconcileErrors.inc({ queue: name });
     if (error instanceof TerminalError) {
-      logger.error({ ...fields, reason: error.reason }, "not retried until something changes");
+      logger.error({ ...fields, reason: error.reason }, "a reconcile failed; Berth tries again when something changes");
       this.forget(key);
       return;
     }
     this.addRateLimited(key);
-    logger.error({ ...fields, failures: this.failures(key) }, "failed, retried with backoff");
+    logger.error({ ...fields, failures: this.failures(key) }, "a reconcile failed; Berth tries again with backoff");
   }
 
   #done(key: string): void {

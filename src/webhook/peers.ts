@@ -152,7 +152,7 @@ export class Peers {
       const { logger, host } = this.#options;
       logger.warn(
         { host, error: errorText(error) },
-        "webhooks cannot be passed on to all replicas: what those serve is noticed by polling",
+        "cannot forward webhooks to all replicas, so they find work by polling",
       );
     }
     this.#isFailing = isFailing;

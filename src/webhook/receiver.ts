@@ -93,13 +93,13 @@ export async function startReceiver(options: ReceiverOptions): Promise<Receiver>
     { maxHeaderBytes: MAX_HEADER_BYTES, maxConnections: MAX_CONNECTIONS, keepAliveMs: KEEP_ALIVE_MS },
     (request, response) => {
       intake.take(request, response).catch((error: unknown) => {
-        logger.warn({ error: errorText(error) }, "a webhook delivery could not be taken");
+        logger.warn({ error: errorText(error) }, "cannot handle a webhook delivery");
         response.destroy();
       });
     },
   );
   await listen(server, bind, options.bindAddress);
-  server.on("error", (error) => logger.warn({ error: errorText(error) }, "the webhook receiver had an error"));
+  server.on("error", (error) => logger.warn({ error: errorText(error) }, "the webhook receiver failed"));
   const close = closerOf(server);
   return { address: addressText(server), close, [Symbol.asyncDispose]: close };
 }

@@ -40,7 +40,7 @@ export class SigningSecrets {
     }
     if (secrets.#keys.length > 0) return secrets;
     throw new ConfigError(
-      `--webhook-secrets: no file in ${options.folder} holds a signing secret (whsec_...): copy it from the console, where the endpoint was made`,
+      `--webhook-secrets: no file in ${options.folder} has a signing secret (whsec_...); copy it from the endpoint in the console`,
     );
   }
 
@@ -49,7 +49,10 @@ export class SigningSecrets {
     if (this.#clock.monotonic() - this.#readMs >= REREAD_MS) {
       this.#reading ??= this.#read()
         .catch((error: unknown) => {
-          this.#logger.warn({ error: errorText(error) }, "signing secrets cannot be read: those of before stay in use");
+          this.#logger.warn(
+            { error: errorText(error) },
+            "cannot read the signing secrets, so the earlier ones stay in use",
+          );
           this.#readMs = this.#clock.monotonic();
         })
         .finally(() => {
@@ -70,7 +73,8 @@ export class SigningSecrets {
     for (const name of names.sort().slice(0, MAX_SECRETS)) {
       const key = keyOfSecret((await readFile(join(this.#folder, name), "utf8")).trim());
       if (key) keys.push(key);
-      else this.#logger.warn({ file: name }, "no signing secret: write whsec_..., as the console shows it");
+      else
+        this.#logger.warn({ file: name }, "the file has no signing secret; write whsec_..., as the console shows it");
     }
     this.#keys = keys;
     this.#readMs = this.#clock.monotonic();

@@ -186,7 +186,7 @@ export class WorkCaller {
       if (await budget.acquire(workerId, call.signal, tenant)) return;
     } catch (error) {
       if (!(error instanceof BudgetExhausted)) throw error;
-      const why = `${error.message}; the API allows no more, or too many Environments share one spec.api.budgetGroup`;
+      const why = `${error.message}; raise the organization's limit, or use fewer Environments in one spec.api.budgetGroup`;
       throw notSent(call, "rate-limited", why, error.retryAfterMs);
     }
     throw failureError(context, new HttpFailure("aborted", NOT_SENT, undefined));
@@ -219,7 +219,7 @@ export class WorkCaller {
 
   #headers(call: Call, { key, apiKey }: CallContext): Record<string, string> {
     if (!HEADER_VALUE.test(key)) {
-      const what = key === "" ? "is empty" : "holds characters that no key has";
+      const what = key === "" ? "is empty" : "has characters that a key cannot have";
       const where = apiKey ? "the API key" : "the environment key";
       throw notSent(call, "auth", `${where} ${what}; check the Secret that spec.api.keySecretRef names`);
     }
@@ -229,7 +229,7 @@ export class WorkCaller {
     const own = { "anthropic-worker-id": workerId, ...(workspaceId ? { "anthropic-workspace-id": workspaceId } : {}) };
     for (const [name, value] of Object.entries(own)) {
       if (!HEADER_VALUE.test(value)) {
-        throw notSent(call, "bad-request", `the value for the header ${name} holds characters that no id has`);
+        throw notSent(call, "bad-request", `the value of the header ${name} has characters that an id cannot have`);
       }
     }
     return {

@@ -271,7 +271,7 @@ const PRECONDITION_FAILED = 412;
 /** @throws ShapeError */
 function json(reply: HttpReply): unknown {
   const encoding = reply.headers.get("content-encoding");
-  if (encoding && encoding !== "identity") throw new ShapeError("the reply", "sent uncompressed, as was asked for");
+  if (encoding && encoding !== "identity") throw new ShapeError("the reply", "sent uncompressed, as requested");
   try {
     return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(reply.body));
   } catch {
@@ -294,7 +294,7 @@ function refusalOf(reply: HttpReply): ReturnType<typeof parseRefusal> {
  */
 function itemOf(reply: HttpReply, workId: string): WorkItem {
   const value = json(reply);
-  if (isRecord(value) && value["id"] !== workId) throw new ShapeError("the work item", "the one that was asked about");
+  if (isRecord(value) && value["id"] !== workId) throw new ShapeError("the work item", "the requested one");
   return parseWorkItem(value);
 }
 

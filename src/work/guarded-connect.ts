@@ -9,7 +9,7 @@ import { type Turn, Turns } from "./turns.ts";
 export class InnerAddressError extends Error {
   constructor(host: string, addresses: readonly string[] = []) {
     const at = addresses.length === 0 ? "" : `, which resolves to ${addresses.join(", ")},`;
-    super(`${host}${at} is an inner address`);
+    super(`${host}${at} is an internal address`);
     this.name = "InnerAddressError";
   }
 }
@@ -156,7 +156,7 @@ export class Lookups {
     }
     for (const tenant of this.#requests.get(hostname)?.keys() ?? [""]) lane.add(lookup, tenant);
     if (lookup.tenants.size === 0) {
-      const error = new Error(`${hostname} was not looked up: too many names of its namespace wait`);
+      const error = new Error(`${hostname} was not resolved, because too many names of its namespace wait`);
       callback(Object.assign(error, { code: "EAI_AGAIN" }), []);
       return;
     }

@@ -13,7 +13,7 @@ export class PathError extends Error {
  * @throws PathError for an id that no encoding makes safe: servers and proxies resolve `.` and `..` even when encoded.
  */
 export function pathSegment(id: string): string {
-  if (id === "" || id === "." || id === "..") throw new PathError(`the id "${id}" cannot stand in a path`);
+  if (id === "" || id === "." || id === "..") throw new PathError(`the id "${id}" cannot be part of a path`);
   return encoded(id, "the id");
 }
 
@@ -21,7 +21,7 @@ function encoded(text: string | number, what: string): string {
   try {
     return encodeURIComponent(text);
   } catch {
-    throw new PathError(`${what} is no well-formed text`);
+    throw new PathError(`${what} is not well-formed text`);
   }
 }
 
@@ -55,7 +55,7 @@ export function splitBaseUrl(baseUrl: string): { origin: string; prefix: string 
   if (!url || (url.protocol !== "https:" && url.protocol !== "http:")) {
     throw new TypeError("the base URL of the Work API must be an absolute https or http URL");
   }
-  if (url.username || url.password) throw new TypeError("the base URL of the Work API must not hold credentials");
+  if (url.username || url.password) throw new TypeError("the base URL of the Work API must not contain credentials");
   if (url.search || url.hash) throw new TypeError("the base URL of the Work API must not have a query or fragment");
   return { origin: url.origin, prefix: withoutEnd(url.pathname, (character) => character === "/") };
 }

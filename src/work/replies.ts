@@ -59,7 +59,7 @@ export function unusableError(context: CallContext, reply: HttpReply, why: strin
     status: reply.status,
     maybeApplied: true,
     requestId: requestId(context, reply),
-    message: `${title(context)}: answered ${reply.status}, but ${why}${webPageHint(reply)}; check that spec.api.baseUrl (${context.origin}) is the Work API and nothing in between rewrites it`,
+    message: `${title(context)}: answered ${reply.status}, but ${why}${webPageHint(reply)}; check that spec.api.baseUrl (${context.origin}) is the Work API, and that no proxy rewrites its answers`,
   });
 }
 
@@ -70,7 +70,7 @@ export function badItemError(call: WorkCall, { id, why }: { id: string; why: str
     kind: "bad-item",
     call,
     maybeApplied: true,
-    message: `Work API ${call}: item ${shown} is left alone, since ${why}; all others are served. Stop it in the platform, or update Berth`,
+    message: `Work API ${call}: item ${shown} is malformed: ${why}; stop it in the platform, or update Berth`,
   });
 }
 
@@ -108,18 +108,18 @@ function refusalMeaning(kind: WorkErrorKind, status: number, context: CallContex
         : `the ${credential} may not do this; use the environment key of ${environment} (not an organization's API key), and check spec.api.workspaceId`;
     case "not-found":
       return context.workId === undefined
-        ? `environment ${environment} is not known; check spec.environmentId, spec.api.workspaceId and that the key belongs to it`
-        : "the work item is not known";
+        ? `environment ${environment} is unknown; check spec.environmentId and spec.api.workspaceId, and that the key belongs to it`
+        : "the work item is unknown";
     case "conflict":
-      return "refused, the work item is in another state";
+      return "refused, because the work item is in another state";
     case "precondition":
-      return "refused, the work item changed meanwhile";
+      return "refused, because the work item has changed";
     case "rate-limited":
-      return "too many requests; it is tried again later, more slowly";
+      return "too many requests; Berth tries again later, more slowly";
     case "server":
-      return "the server failed; it is tried again";
+      return "the server failed; Berth tries again";
     case "timeout":
-      return "the server did not get the request in time; it is tried again";
+      return "the server did not get the request in time; Berth tries again";
     case "protocol":
       return redirectMeaning(context, reply);
     default:
@@ -133,22 +133,22 @@ function redirectMeaning(context: CallContext, reply: HttpReply): string {
   const target = location === undefined ? null : URL.parse(location, context.origin);
   // A URL of another scheme has no origin, so it can't be an API.
   if (!target || target.origin === "null")
-    return `the answer is none of this API; check spec.api.baseUrl (${context.origin})`;
+    return `the answer is not from this API; check spec.api.baseUrl (${context.origin})`;
   const where = shownText(target.origin, [context.key]);
-  return `redirected to ${where}, which is not followed because it would hand over the key; set spec.api.baseUrl to the final address`;
+  return `redirected to ${where}, which Berth does not follow, because it would send the key there; set spec.api.baseUrl to the final address`;
 }
 
 function failureMeaning(context: CallContext, failure: HttpFailure): string {
   const sent = failure.sent ? "" : ", before the request was sent";
   switch (failure.kind) {
     case "timeout":
-      return `no whole answer within ${context.timeoutMs} ms${sent}; check that ${context.origin} can be reached${context.urgent ? ", or raise --protocol-timeout if it only takes longer" : ""}`;
+      return `no complete answer within ${context.timeoutMs} ms${sent}; check that ${context.origin} is reachable${context.urgent ? ", or raise --protocol-timeout if answers only need more time" : ""}`;
     case "aborted":
       return `cancelled${sent}`;
     case "too-large":
-      return `the answer is larger than any of this API; check spec.api.baseUrl (${context.origin})`;
+      return `the answer is too large for this API; check spec.api.baseUrl (${context.origin})`;
     case "inner-address":
-      return `the operator may not send keys to ${context.origin} (${causeText(context, failure)}): fix spec.api.baseUrl, or start the operator with ${context.origin} in --allowed-api-origins`;
+      return `the operator may not send keys to ${context.origin} (${causeText(context, failure)}); correct spec.api.baseUrl, or add it to the chart's allowedApiOrigins (--allowed-api-origins)`;
     case "network":
       return `the connection to ${context.origin} failed${sent} (${causeText(context, failure)})${networkHint(failure)}`;
   }
@@ -162,9 +162,9 @@ function causeText(context: CallContext, failure: HttpFailure): string {
 function networkHint(failure: HttpFailure): string {
   const text = `${errorCode(failure.cause)} ${errorText(failure.cause)}`;
   if (/ENOTFOUND|EAI_AGAIN/.test(text)) return "; check the host in spec.api.baseUrl and the cluster's DNS";
-  if (/ALTNAME/.test(text)) return "; the certificate is for another name, check spec.api.baseUrl";
+  if (/ALTNAME/.test(text)) return "; check spec.api.baseUrl, because the certificate is for another name";
   if (/CERT|certificate/i.test(text))
-    return "; if a proxy or private CA signs it, name its CA file in NODE_EXTRA_CA_CERTS";
+    return "; if a proxy or private CA signs it, set NODE_EXTRA_CA_CERTS to its CA file";
   if (/ECONNREFUSED|EHOSTUNREACH|ENETUNREACH/.test(text))
     return "; check spec.api.baseUrl, network policies and HTTPS_PROXY";
   if (/proxy/i.test(text)) return "; check HTTPS_PROXY";

@@ -146,7 +146,7 @@ export class BusyWatch {
   #countEnded(name: string, how: string): void {
     const { metrics, labels, announce, logger } = this.#context;
     metrics.workersEndedWhileBusy.inc(labels);
-    logger.warn({ pod: name, how }, "a worker that was busy ended");
+    logger.warn({ pod: name, how }, "a busy worker ended");
     announce("WorkerEndedWhileBusy", `worker ${name} was busy when it ended: ${how}`);
   }
 
@@ -160,7 +160,7 @@ export class BusyWatch {
         else if (state === "idle" && pod.cost === BUSY_COST) await this.mark(pod, null);
       } catch (error) {
         if (isNotFound(error) || isConflict(error)) return;
-        this.#context.logger.warn({ pod: pod.name, error: errorText(error) }, "a worker could not be marked");
+        this.#context.logger.warn({ pod: pod.name, error: errorText(error) }, "cannot mark a worker");
       }
     });
   }

@@ -23,7 +23,7 @@ function wordsOf({ replicas, wanted, reason, message }: ScaleDecision): Decision
 
 /** The decision when the demand could not be refreshed before a scale-down. */
 function heldAt(current: number, { wanted }: ScaleDecision): Decision {
-  const message = "no worker goes before the demand was read anew";
+  const message = "Berth ends no worker before it has read the demand again";
   return { replicas: current, wanted, reason: "ScaleDownStabilized", message };
 }
 
@@ -150,13 +150,13 @@ export class Decider {
         replicas: current,
         wanted: 0,
         reason: demand.reason,
-        message: `${demand.message}: the last size is held`,
+        message: `${demand.message}, so the number of workers does not change`,
       };
     }
     const work = demand.kind === "known" ? demand : { running: 0, pending: 0 };
     const floor = scaleDownFloor(busy, current, work);
     if (floor) return { ...floor, wanted: 0 };
-    return { replicas: 0, wanted: 0, reason: "DesiredWithinRange", message: "no worker is wanted" };
+    return { replicas: 0, wanted: 0, reason: "DesiredWithinRange", message: "no worker is needed" };
   }
 
   #demandNow(): Demand {

@@ -169,7 +169,7 @@ export class DemandWatch {
       this.#running = { running: result.count, readMs };
       this.#incomplete = null;
     } else {
-      this.#incomplete = `the list of work items did not end within ${result.pages} pages: running sessions cannot be counted`;
+      this.#incomplete = `the list of work items has more than ${result.pages} pages, so Berth cannot count running sessions`;
     }
     this.#options.onReading();
     return jitter(timing.countMs * Math.max(1, result.pages / PAGES_AT_FULL_PACE), JITTER, random);

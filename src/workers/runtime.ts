@@ -94,7 +94,7 @@ export class WorkersRuntime {
       lingerMs: LINGER_MS,
       hold: this.#hold,
       isIdle: () => this.#isUnused,
-      onFailure: (error) => context.logger.warn({ error: errorText(error) }, "the finalizer could not be removed yet"),
+      onFailure: (error) => context.logger.warn({ error: errorText(error) }, "cannot remove the finalizer yet"),
     });
     this.#onChange = options.onChange;
     const changed = () => this.#noteChange();
@@ -275,7 +275,7 @@ export class WorkersRuntime {
     const backoff = { baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs };
     const onError = (error: unknown) => {
       const stack = error instanceof Error ? error.stack : undefined;
-      logger.error({ error: errorText(error), stack }, "a loop of an Environment broke off");
+      logger.error({ error: errorText(error), stack }, "a loop of an Environment failed");
     };
     return keepRunning(loop, { clock, random, backoff, onError }, signal);
   }
@@ -312,12 +312,12 @@ export class WorkersRuntime {
 }
 
 function unread(problem: string | null): string | null {
-  return problem && `nothing is scaled before Deployments and Pods can be listed: ${problem}`;
+  return problem && `Berth scales nothing until it can list Deployments and Pods: ${problem}`;
 }
 
 /** How a worker ended, according to its Pod. */
 function howEnded(pod: Pod | undefined): string {
-  if (!pod) return "its Pod is gone";
+  if (!pod) return "its Pod was deleted";
   const { metadata, status } = pod;
   const disruption = status?.conditions?.find(({ type, status: is }) => type === "DisruptionTarget" && is === "True");
   if (disruption) return `${disruption.reason ?? "DisruptionTarget"}: ${disruption.message ?? "its Pod was disrupted"}`;
@@ -326,5 +326,5 @@ function howEnded(pod: Pod | undefined): string {
     const end = state?.terminated ?? lastState?.terminated;
     if (end) return `container ${name} ended with exit code ${end.exitCode}${end.reason ? ` (${end.reason})` : ""}`;
   }
-  return status?.reason ?? "its program does not run any more";
+  return status?.reason ?? "its program no longer runs";
 }

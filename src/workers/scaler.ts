@@ -42,7 +42,7 @@ export interface ScalerOrders {
   /** Whether new workers may be created: the template is accepted. */
   readonly mayGrow: boolean;
   /**
-   * Whether no worker is wanted, since the Environment is paused, being deleted, or not allowed any more. Idle workers
+   * Whether no worker is needed, since the Environment is paused, being deleted, or not allowed any more. Idle workers
    * go at once.
    */
   readonly isLeaving: boolean;
@@ -129,7 +129,7 @@ export class Scaler {
     } catch (error) {
       if (signal.aborted) return false;
       const failure = errorText(error);
-      this.#context.logger.warn({ error: failure }, "the workers could not be scaled");
+      this.#context.logger.warn({ error: failure }, "cannot scale the workers");
       // Another client may have changed or created the Deployment meanwhile: the next turn reads the new state.
       const mayBeRace = isConflict(error) || isInvalid(error) || isAlreadyExists(error);
       const isNews = backoff.failures + 1 >= (mayBeRace ? RACES_TO_SHOW : FAILURES_TO_SHOW);

@@ -30,7 +30,7 @@ export async function shrink(
   deployment: Deployment,
   order: {
     readonly target: number;
-    /** Whether no worker is wanted, whatever waits in the queue. */
+    /** Whether no worker is needed, whatever waits in the queue. */
     readonly isLeaving: boolean;
   },
   signal: AbortSignal,
@@ -48,16 +48,16 @@ export async function shrink(
     pods.filter((pod) => busy.stateOf(pod) !== "busy"),
     signal,
   );
-  if (signal.aborted) return hold("the operator ends");
+  if (signal.aborted) return hold("the operator is stopping");
   const { kept, free } = sorted(pods, busy);
   const unready = kept.find(({ isReady }) => !isReady);
   if (unready && free.length > 0) {
-    return hold(`worker ${unready.name} is or may be busy and is not Ready, so it would be ended first`);
+    return hold(`worker ${unready.name} is not Ready and may be busy, and Kubernetes would end it first`);
   }
   const missing = Math.max(0, replicas - pods.length);
   const least = Math.max(target, replicas - missing - free.length);
   const victims = free.slice(0, Math.max(0, replicas - least - missing));
-  if (busy.isProbed && !(await mark(busy, kept, victims))) return hold("the workers could not be marked");
+  if (busy.isProbed && !(await mark(busy, kept, victims))) return hold("cannot mark the workers");
   if (signal.aborted || least === replicas) return { replicas, held: least > target ? busyText(kept) : null };
   await fleet.scale(deployment, least);
   return { replicas: least, held: least > target ? busyText(kept) : null };
@@ -96,11 +96,13 @@ function withoutVictim(cost: string | null): string | null {
 
 /** Without a probe, only the Work API knows: no worker goes while a session runs or is about to. */
 async function sessionsThatRun(demand: DemandWatch, isLeaving: boolean, signal: AbortSignal): Promise<string | null> {
-  if (!(await demand.refreshAll(signal))) return "whether sessions run could not be read anew";
+  if (!(await demand.refreshAll(signal))) return "cannot read again whether sessions run";
   const { queue, running } = demand.readings;
   const runningCount = running === NONE_OF_OURS ? 0 : (running?.running ?? 0);
   const held = runningCount + (queue?.pending ?? 0) + (isLeaving ? 0 : (queue?.depth ?? 0));
-  return held === 0 ? null : `${held} sessions run or wait, and there is no busyProbe to say on which workers`;
+  return held === 0
+    ? null
+    : `${held} sessions run or wait, and without a busyProbe Berth does not know on which workers`;
 }
 
 function busyText(kept: readonly WorkerPod[]): string {

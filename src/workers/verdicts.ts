@@ -15,20 +15,20 @@ export function scalingVerdict(
   parts: { readonly blockedReason: string | null; readonly clock: Clock },
 ): Verdict {
   const { decision, held, failure } = view;
-  if (failure !== null) return { reason: "ScalingFailed", message: `the workers could not be scaled: ${failure}` };
-  if (!decision) return { reason: "DemandUnread", message: "the demand was not read yet" };
+  if (failure !== null) return { reason: "ScalingFailed", message: `Berth cannot scale the workers: ${failure}` };
+  if (!decision) return { reason: "DemandUnread", message: "the operator has not read the demand yet" };
   if (decision.reason === "DemandUnknown" && parts.blockedReason === null) {
     return { reason: "DemandUnread", message: decision.message };
   }
   if (decision.reason === "DemandUnknown" || decision.reason === "DemandStale") {
-    const message = `${parts.blockedReason ?? lastRead(readings, parts.clock)}; the number of workers stays what it is`;
+    const message = `${parts.blockedReason ?? lastRead(readings, parts.clock)}; the number of workers does not change`;
     return { reason: "ReadingStale", message };
   }
-  if (held !== null) return { reason: "ScaleDownHeld", message: `fewer workers are wanted: ${held}` };
+  if (held !== null) return { reason: "ScaleDownHeld", message: `fewer workers are needed, but ${held}` };
   const isSilent = decision.reason === "WorkersBusy" && view.silent > 0;
   const isHeld = decision.reason === "BusyWorkerNotReady" || decision.reason === "SessionsRunning" || isSilent;
   if (isHeld && decision.wanted !== null && decision.wanted < decision.replicas) {
-    return { reason: "ScaleDownHeld", message: `${decision.wanted} workers are wanted: ${decision.message}` };
+    return { reason: "ScaleDownHeld", message: `only ${decision.wanted} workers are needed, but ${decision.message}` };
   }
   return { reason: "ScalingFollowsDemand", message: decision.message };
 }
@@ -64,9 +64,12 @@ export function capacityVerdict(
     return refusal.includes("exceeded quota")
       ? {
           reason: "QuotaExceeded",
-          message: `no room for a worker: ${refusal}; raise the quota, or lower maxReplicas or the template's requests`,
+          message: `the namespace's quota has no room for a worker: ${refusal}; raise the quota, or lower maxReplicas or the template's requests`,
         }
-      : { reason: "PreparationFailing", message: `workers are refused although the template was accepted: ${refusal}` };
+      : {
+          reason: "PreparationFailing",
+          message: `the API server refuses workers, although it accepted the template: ${refusal}; change the template, or the policy that refuses it`,
+        };
   }
   const alive = pods.filter(({ metadata }) => metadata.deletionTimestamp === undefined);
   for (const find of [unschedulable, unpulled, unstarted, (pod: Pod) => crashing(pod, use.nowMs)]) {
@@ -78,7 +81,7 @@ export function capacityVerdict(
   if (use.depth > 0 && use.replicas >= use.max) {
     return {
       reason: "AtMaximum",
-      message: `all ${use.max} workers of maxReplicas are there and more work waits: raise it to serve more at a time`,
+      message: `spec.workers.maxReplicas: all ${use.max} workers exist and more work waits; raise it to run more sessions at a time`,
     };
   }
   return use.wasReady
@@ -89,7 +92,7 @@ export function capacityVerdict(
 /** The ReplicaSet's message when it can't create Pods, which the Deployment repeats. */
 function failureOf({ status }: Deployment): string | null {
   const condition = status?.conditions?.find(({ type, status: is }) => type === "ReplicaFailure" && is === "True");
-  return condition ? (condition.message ?? condition.reason ?? "for no reason given") : null;
+  return condition ? (condition.message ?? condition.reason ?? "without a reason") : null;
 }
 
 function unschedulable({ status }: Pod): Verdict | null {
@@ -116,7 +119,7 @@ function unstarted(pod: Pod): Verdict | null {
   if (!waiting) return null;
   return {
     reason: "PreparationFailing",
-    message: `workers do not run: ${unended(waiting)}; look at the logs of the worker's Pods`,
+    message: `workers do not run: ${unended(waiting)}; read the logs of the workers' Pods`,
   };
 }
 
@@ -124,7 +127,7 @@ function crashing(pod: Pod, nowMs: number): Verdict | null {
   const loop = crashLoop(pod, nowMs);
   return loop === null
     ? null
-    : { reason: "PreparationFailing", message: `workers do not run: ${loop}; look at the logs of the worker's Pods` };
+    : { reason: "PreparationFailing", message: `workers do not run: ${loop}; read the logs of the workers' Pods` };
 }
 
 /** The message of a container that waits for one of these reasons. */
@@ -170,7 +173,7 @@ export function crashLoop({ status }: Pod, nowMs: number): string | null {
     if (!isLooping(container, nowMs)) continue;
     const { exitCode } = lastEnd(container) ?? {};
     const how = exitCode === undefined ? "" : `, last with exit code ${exitCode}`;
-    return `container ${container.name} ends again and again (CrashLoopBackOff)${how}`;
+    return `container ${container.name} keeps crashing (CrashLoopBackOff)${how}`;
   }
   return null;
 }

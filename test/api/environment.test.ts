@@ -89,7 +89,7 @@ describe("rules", () => {
 
   test("refuses the way to park that an earlier version had, and names the field", () => {
     expect(problems(stored(sessionsSpec({ parking: "Init" })))).toEqual([
-      "spec.sessions.parking: Init was removed: set Shell, or leave parking out",
+      "spec.sessions.parking: Init no longer exists; set Shell, or remove parking",
     ]);
   });
 
@@ -124,8 +124,8 @@ describe("parking", () => {
     return problems(stored(sessionsSpec({ template: { spec: { ...podSpec, containers } }, ...sessions })));
   };
   const NOT_IN_SHELL: [string, Json][] = [
-    [`${CONTAINER}.command is not set, and Berth can't know the image's entrypoint`, { command: undefined }],
-    [`${CONTAINER}.command is not set, and Berth can't know the image's entrypoint`, { command: [] }],
+    [`${CONTAINER}.command is not set, and Berth does not know the image's entrypoint`, { command: undefined }],
+    [`${CONTAINER}.command is not set, and Berth does not know the image's entrypoint`, { command: [] }],
     [`${CONTAINER}.livenessProbe would run while the container waits for its session`, { livenessProbe: {} }],
     [`${CONTAINER}.startupProbe would run while the container waits for its session`, { startupProbe: {} }],
     [`${CONTAINER}.lifecycle.postStart would run before the session is known`, { lifecycle: { postStart: {} } }],
@@ -161,7 +161,7 @@ describe("parking", () => {
 
   test("secretDelivery File is refused without a shell that could write the file", () => {
     expect(withSession({ secretDelivery: "File" }, { command: [] })).toEqual([
-      `spec.sessions.secretDelivery: File needs parking Shell, which is not possible: ${CONTAINER}.command is not set, and Berth can't know the image's entrypoint; change that, or set secretDelivery: Env`,
+      `spec.sessions.secretDelivery: File needs parking Shell, which is not possible: ${CONTAINER}.command is not set, and Berth does not know the image's entrypoint; change that, or set secretDelivery: Env`,
     ]);
   });
 
@@ -192,8 +192,12 @@ describe("bounds", () => {
 
   test.each([
     ["maxConcurrent 0", sessionsSpec({ maxConcurrent: 0 }), "spec.sessions.maxConcurrent: is too small"],
-    ["maxConcurrent 1.5", sessionsSpec({ maxConcurrent: 1.5 }), "spec.sessions.maxConcurrent: must be of type int"],
-    ["maxConcurrent as text", sessionsSpec({ maxConcurrent: "5" }), "spec.sessions.maxConcurrent: must be of type"],
+    [
+      "maxConcurrent 1.5",
+      sessionsSpec({ maxConcurrent: 1.5 }),
+      "spec.sessions.maxConcurrent: has the wrong type; write a value of type int",
+    ],
+    ["maxConcurrent as text", sessionsSpec({ maxConcurrent: "5" }), "spec.sessions.maxConcurrent: has the wrong type"],
     ["a request bound of 0", sessionsSpec({}, api({ requestTimeoutSeconds: 0 })), "spec.api.requestTimeoutSeconds"],
     [
       "a lease of no known kind",
@@ -211,13 +215,21 @@ describe("bounds", () => {
       withContainers([container("a"), container("a")]),
       "spec.sessions.template.spec.containers: two containers have the same name",
     ],
-    ["a container without a name", withContainers([{}]), "containers[0].name: is required: set it (string)"],
+    [
+      "a container without a name",
+      withContainers([{}]),
+      "containers[0].name: is required; set it to a value of type string",
+    ],
     ["no template", sessionsSpec({ template: undefined }), "spec.sessions.template: is required"],
-    ["a misspelled field", sessionsSpec({ maxConcurent: 3 }), "spec.sessions.maxConcurent: not known to this version"],
+    [
+      "a misspelled field",
+      sessionsSpec({ maxConcurent: 3 }),
+      "spec.sessions.maxConcurent: unknown field; correct its name",
+    ],
     [
       "a misspelt spec of the template",
       sessionsSpec({ template: { ...podTemplate(), sepc: {} } }),
-      "template.sepc: not",
+      "template.sepc: unknown field",
     ],
     [
       "a drain longer than a day per Pod",
@@ -274,7 +286,7 @@ describe("parseEnvironment", () => {
 
   test("names a field of a newer version, with the fix", () => {
     expect(problems(stored(sessionsSpec({ snapshots: "Always" })))).toEqual([
-      "spec.sessions.snapshots: not known to this version of Berth: remove it or update Berth",
+      "spec.sessions.snapshots: unknown field; correct its name, remove it, or update Berth",
     ]);
   });
 

@@ -47,6 +47,6 @@ test.each(["sessions", "workers"])("reports unknown fields of a %s template that
   };
   expect(problems(withDepth(90))).toEqual([]);
   expect(problems(withDepth(9_000))).toEqual([
-    `spec.${mode}.template: the template is nested deeper than 100 levels, which no field of a Pod is: remove what it is that goes so deep`,
+    `spec.${mode}.template: the template has more than 100 levels, more than any Pod; remove the field that is nested so deeply`,
   ]);
 });

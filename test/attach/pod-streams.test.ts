@@ -264,8 +264,8 @@ describe("connections ahead of time", () => {
 
 describe("an attach that fails", () => {
   test.each([
-    ["refused", 403, 2, "no; allow the operator get and create on pods/attach (the chart's value rbac.attach), or set"],
-    ["answered with an error", 500, 4, "no; look at the Pod, and at its node's kubelet"],
+    ["refused", 403, 2, "no; give the operator get and create on pods/attach (the chart's rbac.attach), or set"],
+    ["answered with an error", 500, 4, "no; check the Pod and its node's kubelet"],
   ])("is reported with its fix if it is %s repeatedly", async (_what, status, times, said) => {
     const { streams, keep, on, clock } = streamsOf();
     const free = waiting("pod-0");

@@ -16,7 +16,7 @@ test("busy workers are the floor", () => {
 test("a worker that does not answer counts as busy", () => {
   const floor = scaleDownFloor(probed(1, 2), 5, NOTHING);
   expect(floor).toMatchObject({ replicas: 3, reason: "WorkersBusy" });
-  expect(floor?.message).toContain("2 do not say");
+  expect(floor?.message).toContain("2 do not answer");
 });
 
 test("nothing is removed while a worker that is or may be busy is not Ready", () => {

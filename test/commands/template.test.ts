@@ -170,7 +170,7 @@ describe("berth template refuses with the messages of the operator's conditions"
     const { code, err } = await cliRun(["template", "-f", "-"], { input });
     expect(code).toBe(1);
     expect(err.replace(NOTE, "")).toMatch(
-      /^refused: OriginNotAllowed: the operator may not send keys to http:\/\/127\.0\.0\.1:8765/,
+      /^refused: OriginNotAllowed: spec\.api\.baseUrl: the operator may not send keys to http:\/\/127\.0\.0\.1:8765/,
     );
     const flags = ["--allowed-api-origins", "http://127.0.0.1:8765"];
     expect((await cliRun(["template", "-f", "-", ...flags], { input })).code).toBe(0);
@@ -213,8 +213,8 @@ describe("berth template exits with 2 and its usage", () => {
   test.each([
     [["template"], /name an Environment in the cluster, or give a file with -f/],
     [["template", "research", "-f", "x.yaml"], /name an Environment in the cluster, or give a file with -f/],
-    [["template", "-f", "/does/not/exist.yaml"], /cannot read \/does\/not\/exist\.yaml: ENOENT/],
-    [["template", "-f", "-"], /the standard input holds no Environment/],
+    [["template", "-f", "/does/not/exist.yaml"], /\/does\/not\/exist\.yaml: cannot read the file: ENOENT/],
+    [["template", "-f", "-"], /standard input: contains no Environment/],
     [["template", "-f", "-", "-o", "xml"], /xml.*Allowed choices are yaml, json/],
     [["template", "-f", "-", "--allowed-in-templates", "nonsense"], /--allowed-in-templates: "nonsense"/],
   ])("%j", async (argv, says) => {
@@ -228,13 +228,13 @@ describe("berth template exits with 2 and its usage", () => {
     ["a: [1", "line 1, column 6: bad indent"],
     ["kind: Secret\nstringData:\n  key: hunter2: x\n", "line 3, column 8: block as implicit key"],
     ['kind: Secret\nstringData: {key: "hunter2}\n', "line 3, column 1: missing char"],
-    ["kind: Secret\nstringData: {key: *hunter2}\n", "an alias leads nowhere, or there are too many"],
+    ["kind: Secret\nstringData: {key: *hunter2}\n", "an alias has no anchor, or there are too many aliases"],
   ])("for invalid YAML, with the position but no content: %j", async (text, why) => {
     const file = join(folder, "broken.yaml");
     await writeFile(file, text);
     const { code, err } = await cliRun(["template", "-f", file]);
     expect(code).toBe(2);
-    expect(err).toContain(`berth: ${file} is no YAML: ${why}\n`);
+    expect(err).toContain(`berth: ${file}: is not valid YAML: ${why}\n`);
     expect(err).not.toContain("hunter2");
   });
 });

@@ -88,7 +88,7 @@ describe("berth uninstall", () => {
   test.each([
     [["--deployment=berth-operator"], "--deployment: write the Deployment as NAMESPACE/NAME"],
     [["--drain-seconds=soon"], "--drain-seconds: write whole seconds"],
-    [["--namespace=A_b"], "--namespace: a namespace is lower-case letters"],
+    [["--namespace=A_b"], "--namespace: a namespace has at most 63 lowercase letters"],
     [["--force"], "unknown option '--force'"],
   ])("%j exits with 2, the fix and its own usage line", async (argv, message) => {
     const { code, err, settings } = await cli(argv);

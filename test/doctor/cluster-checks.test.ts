@@ -28,8 +28,8 @@ describe("the API server", () => {
   });
 
   test.each([
-    [0, "fail", /this machine reaches it/],
-    [401, "fail", /Log in anew/],
+    [0, "fail", /this machine can reach it/],
+    [401, "fail", /Log in again/],
     [403, "skip", null],
   ])("that answers with %s: %s", async (status, expected, fix) => {
     const result = await checkApiServer(
@@ -60,7 +60,7 @@ describe("the API server", () => {
     const result = await checkApiServer(kube);
     await kube.close();
     await rm(folder, { recursive: true });
-    expect(result).toMatchObject({ status: "fail", fix: expect.stringMatching(/^Log in anew, .*plug-in/) });
+    expect(result).toMatchObject({ status: "fail", fix: expect.stringMatching(/^Log in again, .*plug-in/) });
     expect(result.message).toMatch(message);
     expect(result.message).not.toMatch(/log in again.*log in again/);
   });

@@ -84,7 +84,7 @@ describe("the Lease of an operator", () => {
   test.each<[string, readonly object[], string, string]>([
     ["is held", [lease("berth", "pod-1", 5)], "pass", "berth: held by pod-1"],
     [
-      "was not renewed",
+      "could not be renewed",
       [lease("berth", "pod-1", 90)],
       "fail",
       "Lease berth-system/berth: pod-1 renewed it last 90 s ago",

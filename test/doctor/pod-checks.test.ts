@@ -93,7 +93,7 @@ test("a Pod that should be gone long ago fails", () => {
   expect(check(going, 300).status).toBe("pass");
   const result = check(going, 301);
   expect(result.status).toBe("fail");
-  expect(result.message).toMatch(/^Pod berth-research-x should long be gone/);
+  expect(result.message).toMatch(/^Pod berth-research-x should be gone/);
 });
 
 test("Pods that must not be listed are skipped", () => {

@@ -39,7 +39,7 @@ describe("the rights of an operator", () => {
     expect(await check("create pods/attach in batch")).toMatchObject({
       status: "warn",
       message:
-        "service account berth-system/berth-operator may not create pods/attach in namespace batch: Pods can't wait in a shell or in their program, so Environments that don't set parking use Key",
+        "service account berth-system/berth-operator may not create pods/attach in namespace batch: Pods cannot wait in a shell or in their program, so Environments that do not set parking use Key",
       fix: "Set the chart's rbac.attach=true, unless this is intended.",
     });
   });
@@ -56,7 +56,7 @@ describe("the rights of an operator", () => {
     expect(await check("patch pods/ephemeralcontainers in batch")).toMatchObject({
       status: "warn",
       message:
-        "service account berth-system/berth-operator may not patch pods/ephemeralcontainers in namespace batch: sessions can't sleep there, so each work item gets a new Pod",
+        "service account berth-system/berth-operator may not patch pods/ephemeralcontainers in namespace batch: sessions cannot sleep there, so each work item gets a new Pod",
       fix: "Set the chart's rbac.ephemeralContainers=true, unless this is intended.",
     });
   });
@@ -70,7 +70,7 @@ describe("the rights of an operator", () => {
     expect(await check("get pods/attach in agents", "list nodes")).toMatchObject({
       status: "warn",
       message: expect.stringMatching(
-        /Environments that don't set parking use Key; it also may not list nodes: Pods on/,
+        /Environments that do not set parking use Key; it also may not list nodes: Berth may claim Pods on/,
       ),
       fix: "Set the chart's rbac.attach=true and rbac.nodes=true, unless this is intended.",
     });

@@ -63,7 +63,7 @@ describe("checkWorkApiReach", () => {
         check: "work-api-reach",
         about: "environment agents/research",
         status: "pass",
-        message: `${simulator.url} answers this machine: 401 to a request without a key, as it should be`,
+        message: `${simulator.url} answers this machine: 401 to a request without a key, as expected`,
         fix: null,
         reason: null,
       });
@@ -89,15 +89,15 @@ describe("checkWorkApiReach", () => {
       "a login page",
       (_, response) => response.writeHead(401, { "content-type": "text/html" }).end("<html>"),
       /with 401 to a request without a key, a web page$/,
-      /whether a proxy or a login page answers/,
+      /whether a proxy or login page answers/,
     ],
     [
       "a service that needs no key",
       (_, response) => response.end("{}"),
-      /with 200 .*, and not in the words of the Work API$/,
+      /with 200 .*, not an answer of the Work API$/,
       /^Check spec\.api\.baseUrl/,
     ],
-    ["a Work API in trouble", api(529, "overloaded_error"), /with 529 to a request without a key$/, /can be reached/],
+    ["a Work API in trouble", api(529, "overloaded_error"), /with 529 to a request without a key$/, /is reachable/],
   ])("recognizes %s", async (_, answer, message, fix) => {
     await using server = await serve(answer);
     expect(await reached(server.url)).toMatchObject({
@@ -112,7 +112,7 @@ describe("checkWorkApiReach", () => {
     expect(await reached(url)).toMatchObject({
       status: "warn",
       message: expect.stringMatching(/^from this machine: .*ECONNREFUSED/),
-      fix: expect.stringContaining("Run berth doctor in the operator's Pod"),
+      fix: expect.stringContaining("run berth doctor in the operator's Pod"),
     });
   });
 

@@ -70,12 +70,12 @@ describe("the explanation", () => {
     expect(explanationOf(traces({ claims: [claim()], environments: [concerned] }))).toMatchObject({
       standing: "ending",
       reason: "KeyRejected",
-      sentence: expect.stringContaining("Pod berth-research-x, which is gone"),
+      sentence: expect.stringContaining("Pod berth-research-x, which is deleted"),
     });
     const ended = explanationOf(traces({ pods: [pod(terminated(1, 2, 1, "Error"))], claims: [claim()] }));
     expect(ended).toMatchObject({ standing: "ending", reason: null });
     expect(ended.sentence).toMatch(
-      /^Its container is over \(Failed: .*exit code 1\), and its work item is not settled/,
+      /^Its container has ended \(Failed: .*exit code 1\), and its work item is not settled/,
     );
   });
 
@@ -84,7 +84,7 @@ describe("the explanation", () => {
     expect(explanationOf(traces({ items: [hindered] }))).toMatchObject({
       standing: "waiting",
       reason: "KeyRejected",
-      sentence: expect.stringContaining("does not serve: KeyRejected: the key was rejected"),
+      sentence: expect.stringContaining("is not Ready: KeyRejected: the key was rejected"),
     });
     expect(explanationOf(traces({ items: [item({}, environment([{}]))] }))).toMatchObject({
       standing: "waiting",
@@ -105,7 +105,7 @@ describe("the explanation", () => {
   test("for an item that another client serves says so, which is normal in workers mode", () => {
     const active = { state: "active", acknowledged_at: at(2), started_at: at(3) } as const;
     const elsewhere = explanationOf(traces({ items: [item(active)] }));
-    expect(elsewhere.sentence).toContain("somebody else who polls this queue");
+    expect(elsewhere.sentence).toContain("another client of this queue");
     expect(elsewhere.fix).toMatch(/no other operator/);
     const workers = explanationOf(traces({ items: [item(active, environment([], "workers"))] }));
     expect(workers).toMatchObject({ standing: "running", fix: "Nothing to do." });
@@ -207,7 +207,7 @@ describe("the explanation", () => {
     const queued = explanationOf(traces({ pods: [asleepPod()], items: [item({}, environment([{}]))] }));
     expect(queued).toMatchObject({
       standing: "waiting",
-      sentence: expect.stringMatching(/which serves\. It sleeps in Pod berth-research-x, which serves it next\.$/),
+      sentence: expect.stringMatching(/which is Ready\. It sleeps in Pod berth-research-x, which serves it next\.$/),
     });
   });
 
@@ -275,7 +275,7 @@ describe("the explanation", () => {
     ];
     const { standing, sentence } = explanationOf(traces({ looked }));
     expect(standing).toBe("unknown");
-    expect(sentence).toContain("Looked in: Pods of namespace agents. Not looked in: Events of namespace agents.");
+    expect(sentence).toContain("Searched: Pods of namespace agents. Not searched: Events of namespace agents.");
     expect(sentence).toMatch(/kept for retainFinishedSeconds.*another namespace or cluster/);
   });
 });

@@ -58,7 +58,7 @@ describe("the timeline", () => {
       }),
     );
     expect(told.map(({ what, message }) => [what, message])).toEqual([
-      ["pod-created", "Pod berth-research-x was made"],
+      ["pod-created", "Pod berth-research-x was created"],
       ["parked", "the container started and waits in a shell"],
       ["queued", expect.any(String)],
       ["polled", expect.any(String)],
@@ -84,7 +84,7 @@ describe("the timeline", () => {
       }),
     );
     expect(told.map(({ what, message }) => `${what}: ${message}`)).toEqual([
-      "pod-created: Pod berth-research-x was made",
+      "pod-created: Pod berth-research-x was created",
       "parked: turn 1 started and waits in a shell",
       "delivered: SessionStarted: session session_1 runs (work item work_1), as turn 1",
       "container-ended: turn 1 ended with exit code 0 (Completed)",

@@ -127,7 +127,7 @@ test(
     await world.createEnvironment();
     const { item } = await serve(world);
     await release.uninstall();
-    await world.until("the CRD is gone", async () => !(await exists(cluster, CRD)));
+    await world.until("the CRD is deleted", async () => !(await exists(cluster, CRD)));
     // The session's own worker stopped the item, and its claim was settled: the drain succeeded.
     expect(world.simulator.item(item.id).state).toBe("stopped");
     await world.caughtUp("secrets");
@@ -139,7 +139,7 @@ test(
     await hung.createEnvironment();
     await serve(hung);
     await again.uninstall();
-    await hung.until("the CRD is gone", async () => !(await exists(cluster, CRD)));
+    await hung.until("the CRD is deleted", async () => !(await exists(cluster, CRD)));
     expect(await again.objects()).toEqual([]);
     await hung.caughtUp("secrets");
     expect(hung.claims).toEqual([]);

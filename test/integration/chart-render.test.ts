@@ -463,7 +463,7 @@ const options: readonly Option[] = [
       }),
   },
   {
-    name: "the console listens only on loopback, without a Service",
+    name: "the console is listening only on loopback, without a Service",
     values: { console: { enabled: true } },
     check: (rendered) => {
       expect(rendered.container.args).toContain("--console-bind-address=127.0.0.1:8083");

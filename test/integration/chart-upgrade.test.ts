@@ -111,7 +111,7 @@ test(
     expect(await first.tryTest()).toMatchObject({ code: 0 });
     const { code } = await second.tryTest();
     expect(code).not.toBe(0);
-    expect(await operatorLogs(world)).toContain("release-two/berth-operator is scaled to nothing");
+    expect(await operatorLogs(world)).toContain("release-two/berth-operator is scaled to 0 replicas");
 
     await second.uninstall();
     expect((await clusterWide()).filter((name) => name.endsWith(`.${second.namespace}`))).toEqual([]);

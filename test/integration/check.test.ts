@@ -45,7 +45,7 @@ describe.concurrent("the check of an operator", () => {
       deployment: `${namespace}/berth-operator`,
       environments: 0,
       replicas: null,
-      problem: `Deployment ${namespace}/berth-operator is not there: install the operator, or name its Deployment`,
+      problem: `Deployment ${namespace}/berth-operator does not exist; install the operator, or name its Deployment`,
     });
   });
 
@@ -53,7 +53,7 @@ describe.concurrent("the check of an operator", () => {
     expect(await checkOf(await deployed(0))).toMatchObject({
       ok: false,
       replicas: { wanted: 0, ready: 0 },
-      problem: expect.stringMatching(/is scaled to nothing: set its replicas/),
+      problem: expect.stringMatching(/is scaled to 0 replicas; set its replicas/),
     });
   });
 
@@ -61,7 +61,7 @@ describe.concurrent("the check of an operator", () => {
     expect(await checkOf(await deployed(2))).toMatchObject({
       ok: false,
       replicas: { wanted: 2, ready: 0 },
-      problem: expect.stringMatching(/has 0 of 2 replicas ready: look at its Pods/),
+      problem: expect.stringMatching(/has 0 of 2 replicas ready; check its Pods/),
     });
   });
 });

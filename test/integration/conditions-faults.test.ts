@@ -50,7 +50,7 @@ describe.concurrent("a fault is reported, causes no writes while it lasts, and h
       const found = world.condition("Ready");
       return found?.status === "True" && found;
     });
-    expect(ready.message).toBe("work is served");
+    expect(ready.message).toBe("Berth serves work");
     await operator.stop();
     await fault.after?.();
   });

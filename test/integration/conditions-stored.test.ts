@@ -33,7 +33,7 @@ test("an object stored under another schema is reported, left alone, and served 
   const told = () => world.events("InvalidSpec").filter(({ involvedObject }) => involvedObject.name === world.name);
   const [event] = await world.until("an Event", () => told().length > 0 && told());
   expect(event?.message).toBe(
-    "spec.sessions.warm: warm must not be greater than maxConcurrent: lower warm or raise maxConcurrent",
+    "spec.sessions.warm: warm must not be greater than maxConcurrent; lower warm, or raise maxConcurrent",
   );
   expect(event?.type).toBe("Warning");
   expect(world.pods).toEqual([]);
@@ -77,7 +77,7 @@ test("a served Environment that becomes invalid keeps its sessions, claims nothi
   );
   const ready = await world.untilCondition("Ready", "InvalidSpec");
   expect(ready.status).toBe("False");
-  expect(ready.message).toBe("spec.pausd: not known to this version of Berth: remove it or update Berth");
+  expect(ready.message).toBe("spec.pausd: unknown field; correct its name, remove it, or update Berth");
   expect(await printedColumns(cluster, world.namespace, world.name)).toMatchObject({
     Mode: "Sessions",
     Max: 10,

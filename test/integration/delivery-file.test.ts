@@ -45,7 +45,7 @@ describe.concurrent("secretDelivery: File", () => {
 
   test("the API server refuses it with credential: EnvironmentKey, and names the fix", async () => {
     await using world = await stockWorld(cluster, NEVER, { sessions: { ...FILE, credential: "EnvironmentKey" } });
-    await expect(world.createEnvironment()).rejects.toThrow(/use secretDelivery Env/);
+    await expect(world.createEnvironment()).rejects.toThrow(/set secretDelivery: Env/);
   });
 
   test("an item without a secret is stopped, and leaves the Pod waiting", async () => {

@@ -110,10 +110,10 @@ describe.concurrent("berth doctor", () => {
     const wrong = answer.report.checks.filter(({ status, check }) => status !== "pass" && check !== "operator");
     expect(wrong).toEqual([]);
     expect(new Set(answer.report.checks.map(({ check }) => check))).toEqual(new Set(Object.keys(CHECKS)));
-    expect(found(answer, "work-api")[0]?.message).toContain("takes the key: 0 items wait");
+    expect(found(answer, "work-api")[0]?.message).toContain("accepts the key: 0 items wait");
     const shipped = [...(await shippedRules(ACCOUNT)), ...(await shippedRules(`${ACCOUNT}-leader`))];
     const rights = shipped.reduce((sum, { resources, verbs }) => sum + resources.length * verbs.length, 0);
-    expect(found(answer, "operator-rights")[0]?.message).toContain(`has the ${rights} rights of the chart`);
+    expect(found(answer, "operator-rights")[0]?.message).toContain(`has the ${rights} permissions of the chart`);
     expect(answer.text).not.toContain(world.simulator.environmentKey(world.environmentId));
     expect(statusOf(answer, "operator")).toEqual(["fail"]);
     expect(answer.code).toBe(1);
@@ -200,7 +200,9 @@ describe.concurrent("berth doctor", () => {
     // The operator is the cause, so it comes first; what would need one is not a problem of its own.
     expect(answer.report.problems[0]).toMatchObject({ check: "operator", status: "fail", about: ["cluster"] });
     expect(found(answer, "conditions")[0]?.message).toBe("not checked: needs a running operator");
-    expect(found(answer, "key")[0]?.message).toMatch(/^Secret key is not in namespace/);
+    expect(found(answer, "key")[0]?.message).toMatch(
+      /^spec\.api\.keySecretRef\.name: Secret key does not exist in namespace/,
+    );
     expect(statusOf(answer, "work-api")).toEqual(["skip"]);
     expect(found(answer, "template")[0]?.message).toBe(
       "Refused: spec.sessions.template.spec.hostNetwrok: unknown field; correct its name, or remove it",
@@ -219,7 +221,7 @@ describe.concurrent("berth doctor", () => {
     expect(statusOf(missing, "conditions")).toEqual([]);
     expect(found(missing, "key")[0]).toMatchObject({
       status: "fail",
-      message: expect.stringMatching(/^Secret key is not in namespace/),
+      message: expect.stringMatching(/^spec\.api\.keySecretRef\.name: Secret key does not exist in namespace/),
       fix: "Create the Secret, or correct api.keySecretRef.name.",
       reason: "KeySecretMissing",
     });
@@ -236,7 +238,7 @@ describe.concurrent("berth doctor", () => {
     await world.createEnvironment();
     expect(found(await doctor(world), "work-api")).toEqual([]);
     expect(found(await doctor(world, ["--check-key"]), "work-api")[0]?.message).toMatch(
-      /^the operator may not send keys to http:\/\/127\.0\.0\.1/,
+      /^spec\.api\.baseUrl: the operator may not send keys to http:\/\/127\.0\.0\.1/,
     );
     const asked = await doctor(world, ["--check-key", "--allowed-api-origins", world.simulator.url]);
     expect(found(asked, "work-api")[0]).toMatchObject({
@@ -272,7 +274,7 @@ describe.concurrent("berth doctor", () => {
     const answer = await doctor(world);
     expect(found(answer, "claims")[0]).toMatchObject({
       status: "fail",
-      message: "Secrets of claims are left whose Environment is gone: berth-other-x",
+      message: "claim Secrets belong to a deleted Environment: berth-other-x",
     });
     expect(found(answer, "network-policy")[0]?.message).toBe("NetworkPolicy berth-served differs from the spec");
     expect(answer.text).not.toContain("of-a-claim");

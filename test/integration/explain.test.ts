@@ -114,7 +114,7 @@ describe.concurrent("berth explain", () => {
     expect(blind.story.looked).toContainEqual({
       where: `the Work API, for Environment ${world.namespace}/${world.name}`,
       found: null,
-      note: expect.stringMatching(/^Secret key is not in namespace/),
+      note: expect.stringMatching(/^spec\.api\.keySecretRef\.name: Secret key does not exist in namespace/),
     });
 
     await world.patchSpec({ paused: true });
@@ -135,7 +135,7 @@ describe.concurrent("berth explain", () => {
       world.namespace,
     ]);
     expect(text.code).toBe(1);
-    expect(text.out).toMatch(/session_of_nobody is not known here\. Looked in: Pods of namespace/);
+    expect(text.out).toMatch(/session_of_nobody was not found\. Searched: Pods of namespace/);
   });
 
   test("uses the permissions it has, and names those it would need for the rest", async () => {
@@ -157,7 +157,7 @@ describe.concurrent("berth explain", () => {
     expect(answer.code).toBe(0);
     expect(answer.story.looked).toEqual([
       { where: `Pods of namespace ${namespace}`, found: 1, note: null },
-      { where: `records of claims (Secrets) of namespace ${namespace}`, found: null, note: "needs list secrets" },
+      { where: `claims (Secrets) of namespace ${namespace}`, found: null, note: "needs list secrets" },
       { where: `Events of namespace ${namespace}`, found: null, note: "needs list events" },
       { where: `Environments of namespace ${namespace}`, found: null, note: "needs list environments" },
     ]);

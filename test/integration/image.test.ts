@@ -92,5 +92,8 @@ test("the image runs with the chart's arguments, becomes ready, and exits with 0
   expect((await fetch(`http://127.0.0.1:${ports.metrics}/metrics`)).status).toBe(200);
   child.kill("SIGTERM");
   const { code, text } = await ended;
-  expect({ code, last: JSON.parse(text.trim().split("\n").at(-1) ?? "").msg }).toEqual({ code: 0, last: "berth ends" });
+  expect({ code, last: JSON.parse(text.trim().split("\n").at(-1) ?? "").msg }).toEqual({
+    code: 0,
+    last: "berth stops",
+  });
 });

@@ -153,7 +153,7 @@ describe.concurrent("the NetworkPolicy of an Environment", () => {
     await world.createEnvironment();
     world.startOperator();
     const { message } = await world.untilCondition("NetworkPolicyReady", "PolicyFailing");
-    expect(message).toContain("is somebody else's: delete or rename it");
+    expect(message).toContain("has another owner; delete or rename it");
     await world.untilCondition("Ready", "PolicyFailing");
     expect(world.pods).toEqual([]);
     expect((await policyOf(world))?.spec?.policyTypes).toEqual(["Ingress"]);
@@ -166,7 +166,7 @@ describe.concurrent("the NetworkPolicy of an Environment", () => {
     await using world = await startWorld(cluster);
     const api = { baseUrl: "https://proxy.example", keySecretRef: { name: "key" } };
     await expect(world.createEnvironment({ api })).rejects.toThrow(
-      /name those of yours in network\.egress\.cidrs .*or keep no NetworkPolicy with network\.policy: None/,
+      /network\.egress\.cidrs is required with an api\.baseUrl other than .*, or set network\.policy: None/,
     );
     await world.createEnvironment({ api, network: { policy: "None" } });
     await world.kube.delete(ENVIRONMENTS, { namespace: world.namespace, name: world.name });
@@ -178,7 +178,7 @@ describe.concurrent("the NetworkPolicy of an Environment", () => {
     world.startOperator();
     const { message } = await world.untilCondition("NetworkPolicyReady", "PolicyFailing");
     expect(message).toContain("1:2:3::4:5::6/64");
-    expect(message).toContain("fix spec.network.egress");
+    expect(message).toContain("correct spec.network.egress");
     expect(world.pods).toEqual([]);
   });
 });

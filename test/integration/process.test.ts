@@ -34,7 +34,7 @@ test("SIGTERM ends the leader with exit code 0 while sessions run, and the other
   first.process.signal("SIGTERM");
 
   expect(await first.process.ended).toBe(0);
-  expect(first.process.log.at(-1)?.msg).toBe("berth ends");
+  expect(first.process.log.at(-1)?.msg).toBe("berth stops");
   await world.until("the other replica leads", async () => {
     const now = await holder(world);
     return now !== "" && now !== undefined && now !== leader;

@@ -103,7 +103,7 @@ describe.concurrent("an uninstall", () => {
     await world.until("the operator runs", () => world.pods.some(({ status }) => status?.phase === "Running"));
     const [pod] = world.pods;
 
-    const stillRuns = `still runs in ${world.namespace}/${pod?.metadata.name}: delete these Pods`;
+    const stillRuns = `still runs in ${world.namespace}/${pod?.metadata.name}; delete these Pods`;
     expect(await uninstallOf(world, { deployment: ref }, hasty)).toMatchObject({
       ok: false,
       stopped: false,

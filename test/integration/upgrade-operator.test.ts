@@ -208,7 +208,7 @@ test(
     for (const each of both) await each.stop(each.items[0] as ItemRecord);
     const { status } = await init.read();
     expect((status as { conditions: unknown[] }).conditions).toContainEqual(
-      expect.objectContaining({ reason: "InvalidSpec", message: expect.stringContaining("Init was removed") }),
+      expect.objectContaining({ reason: "InvalidSpec", message: expect.stringContaining("Init no longer exists") }),
     );
     await upgraded.stop();
 

@@ -171,7 +171,7 @@ describe.concurrent("an operator that lacks a permission", () => {
       const ready = await readyOf();
       return ready?.reason === "StepFailing" && ready;
     });
-    expect(told.message).toContain("nothing is scaled before Deployments and Pods can be listed");
+    expect(told.message).toContain("Berth scales nothing until it can list Deployments and Pods");
     await changeRights(world);
     await world.until("Ready is True", async () => (await readyOf())?.reason === "Ready");
   });

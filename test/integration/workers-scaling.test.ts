@@ -73,7 +73,7 @@ describe.concurrent("workers follow the demand", () => {
       others.every(({ id }) => world.simulator.item(id).state === "stopped"),
     );
     const held = await world.untilCondition("ScalingActive", "ScaleDownHeld");
-    expect(held).toMatchObject({ status: "True", message: expect.stringContaining("no busyProbe") });
+    expect(held).toMatchObject({ status: "True", message: expect.stringContaining("without a busyProbe") });
     // One more worker may have been added meanwhile, but none was deleted.
     expect(uids(workersOf(world))).toEqual(expect.arrayContaining(pods));
     world.simulator.stopItem(first?.id ?? "");

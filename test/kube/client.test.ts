@@ -209,7 +209,7 @@ describe("errors", () => {
 
   test("an answer that is no list is an error, not an empty list", async () => {
     script(1, (_seen, response) => send(response, 200, { kind: "PodList", metadata: {} }));
-    expect((await caught(client.list(PODS))).message).toContain("it is no list");
+    expect((await caught(client.list(PODS))).message).toContain("it is not a list");
   });
 
   test("a long error page is read up to a bound and not quoted", async () => {

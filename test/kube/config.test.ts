@@ -239,7 +239,7 @@ describe("a kubeconfig", () => {
     };
     const credentials = new Credentials(loadKubeConfig(kubeconfig({}, { exec })).auth, new VirtualClock());
     const failed = credentials.current();
-    await expect(failed).rejects.toThrow(/no JSON$/);
+    await expect(failed).rejects.toThrow(/it is not JSON$/);
     await expect(failed).rejects.not.toThrow("hunter2");
   });
 
@@ -249,15 +249,15 @@ describe("a kubeconfig", () => {
     [
       "no YAML",
       () => write("config", "users: []\n{{{"),
-      /kubeconfig .*config is no YAML: line 2, column 4: bad indent$/,
+      /kubeconfig .*config is not valid YAML: line 2, column 4: bad indent$/,
     ],
     ["nothing", () => write("config", ""), /has no current-context/],
-    ["a YAML list", () => write("config", "- 1"), /no YAML mapping/],
+    ["a YAML list", () => write("config", "- 1"), /is not a YAML mapping/],
     ["no current context", () => write("config", "clusters: []"), /no current-context/],
     ["a missing context", () => write("config", "current-context: y"), /has no context "y"/],
     ["a missing cluster", () => kubeconfig({}, {}, { cluster: "z" }), /has no cluster "z"/],
     ["a missing user", () => kubeconfig({}, {}, { user: "z" }), /has no user "z"/],
-    ["a server that is no URL", () => kubeconfig({ server: "nonsense" }), /no URL/],
+    ["a server that is no URL", () => kubeconfig({ server: "nonsense" }), /is not a URL/],
     ["a server of another protocol", () => kubeconfig({ server: "ftp://x" }), /https or http/],
     [
       "an authority file that is not there",

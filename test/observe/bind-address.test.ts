@@ -35,7 +35,7 @@ describe("a bind address", () => {
     ":8080 ",
     "00",
   ])("refuses %j and lists the valid forms", (text) => {
-    expect(() => parseBindAddress(text)).toThrow(/is no address to listen on; write :8080, .* or 0 to switch it off/);
+    expect(() => parseBindAddress(text)).toThrow(/is not an address to listen on; write :8080, .* or 0 to turn it off/);
   });
 
   test("reads or refuses any text, and returns a valid port", () => {

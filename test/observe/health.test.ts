@@ -217,7 +217,7 @@ describe("requests", () => {
     for (const path of ["/metrics", "/readyz", "/", "/healthz/x", "//healthz", "/%68ealthz", "/..%2fhealthz"]) {
       expect(await ask(server.address, path), path).toMatchObject({
         status: 404,
-        text: "not found; here are: /healthz\n",
+        text: "not found; try /healthz\n",
       });
     }
   });

@@ -58,7 +58,7 @@ describe("whether the sessions of new Pods sleep", () => {
     const { sleep } = choose({}, { shell: "the operator may not attach to Pods" });
     expect(sleep).toMatchObject({
       enabled: false,
-      message: expect.stringMatching(/^sessions sleep only where Pods wait in a shell: the operator may not attach/),
+      message: expect.stringMatching(/^sessions sleep only if Pods wait in a shell: the operator may not attach/),
     });
   });
 

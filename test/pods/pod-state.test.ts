@@ -297,7 +297,7 @@ describe("a container that waits for its session's line", () => {
   });
 
   test.each([
-    [127, "the program of container worker is not in the image: correct its command"],
+    [127, "the program of container worker is not in the image; correct its command"],
     [75, "the container ended with exit code 75 while it waited for a session"],
     [143, "the container ended with exit code 143 while it waited for a session"],
     [0, "the container ended with exit code 0 while it waited for a session"],

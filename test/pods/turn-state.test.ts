@@ -106,7 +106,7 @@ describe("the end of a turn", () => {
   test("before it was claimed is a failed start", () => {
     expect(endOf(turnsPod({ turns: { 1: exited(127) } }))).toMatchObject({
       ...{ cause: "StartFailed", startedAtMs: null },
-      message: "the program of container worker is not in the image: correct its command",
+      message: "the program of container worker is not in the image; correct its command",
     });
   });
 
@@ -163,7 +163,7 @@ describe("the end of a keeper", () => {
   test("at the Pod's deadline ends its session", () => {
     expect(kept({}, exited(4))).toMatchObject({
       ...{ cause: "DeadlineExceeded", exitCode: 4 },
-      message: "the Pod's deadline passed, and no operator had ended it",
+      message: "the Pod's deadline passed before an operator ended it",
     });
     expect(endOf(asleep({ turns: { 1: exited(0), 2: RUNNING }, keeper: exited(4) }))).toMatchObject({
       cause: "DeadlineExceeded",

@@ -126,16 +126,16 @@ describe("words of the flag", () => {
   });
 
   test.each([
-    ["sudo", /is not known; known are privileged, .*capabilities=<name>.*hostPaths=<\/path>/],
+    ["sudo", /is unknown; write one of privileged, .*capabilities=<name>.*hostPaths=<\/path>/],
     ["privileged=true", /write privileged$/],
     ["capabilities", /write capabilities=<name>/],
     ["capabilities=", /write capabilities=<name>/],
-    ["capabilities=CAP_NET_ADMIN", /without CAP_/],
-    ["capabilities=net_admin", /in capitals/],
+    ["capabilities=CAP_NET_ADMIN", /no CAP_ prefix/],
+    ["capabilities=net_admin", /have capital letters/],
     ["hostPaths=data", /write hostPaths=<\/path>/],
     ["hostPaths=/data/", /write hostPaths=<\/path>/],
     ["hostPaths=/data/../etc", /write hostPaths=<\/path>/],
-    ["toString", /is not known/],
+    ["toString", /is unknown/],
   ])("%s is refused, with the fix", (word, message) => {
     expect(() => parseAllowance(word)).toThrow(message);
   });

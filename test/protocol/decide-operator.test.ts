@@ -126,7 +126,7 @@ describe("5. open, lease: Operator: no container starts without a lease", () => 
 
   test("drops an item that another client acknowledged, without opening it", () => {
     const claim = unopened({ item: view("starting", POLLED + 6_000, { acknowledgedAt: THEIRS }) });
-    expect(stepOf(claim, PARKED, 6_100)).toEqual({ do: "settled", because: "acknowledged by somebody else" });
+    expect(stepOf(claim, PARKED, 6_100)).toEqual({ do: "settled", because: "acknowledged by another client" });
   });
 
   test("waits for the next heartbeat when the lease may not outlast the opening", () => {
@@ -301,7 +301,7 @@ describe("recovery, lease: Operator: the Secret has the key and the container ru
 
   test.each([
     ["its container has ended", ended()],
-    ["its Pod is gone", GONE],
+    ["its Pod was deleted", GONE],
   ] as const)("settles with its own fence when %s", (_, pod) => {
     const claim = found(RESTART, { end: END, endedMs: POLLED + RESTART + 10 });
     expect(stepOf(claim, pod, RESTART + 20)).toEqual(LOOK);
@@ -405,7 +405,7 @@ describe("onPodFailure: Release", () => {
       ["killed", KILLED],
       ["out of memory", { ...KILLED, cause: "OOMKilled" as const }],
       ["its node is lost", { ...END, cause: "NodeLost" as const, exitCode: null }],
-      ["its Pod is gone", { ...END, cause: "PodDeleted" as const, exitCode: null }],
+      ["its Pod was deleted", { ...END, cause: "PodDeleted" as const, exitCode: null }],
       ["it never started", { ...END, cause: "StartFailed" as const, exitCode: 128, startedAtMs: null }],
     ])("lets the lease go: %s", (_, end) => {
       expect(released(over(30_000, { end }), ended(end), 30_010)).toEqual({ do: "let-go" });

@@ -167,7 +167,7 @@ describe("4. an acknowledgement after our window: a late request of ours, or ano
         latestHeartbeatAt: at(POLLED + 20_000),
       }),
     });
-    expect(stepOf(claim, PARKED, 25_100)).toEqual({ do: "settled", because: "another client has its lease" });
+    expect(stepOf(claim, PARKED, 25_100)).toEqual({ do: "settled", because: "another client holds its lease" });
   });
 
   test("stopping: stops the item, since there may be no other client to do so", () => {
@@ -250,7 +250,7 @@ describe("4. an item that is ours by its acknowledgement", () => {
 
   test("does not open an item that another client acknowledged again", () => {
     const claim = acknowledged({ item: view("starting", POLLED + 700, { acknowledgedAt: THEIRS }) });
-    expect(stepOf(claim, PARKED, 800)).toEqual({ do: "settled", because: "acknowledged by somebody else" });
+    expect(stepOf(claim, PARKED, 800)).toEqual({ do: "settled", because: "acknowledged by another client" });
   });
 
   test("lists an old view again before it opens", () => {
@@ -635,7 +635,7 @@ describe("settle: fence, then stop", () => {
 
   test("settles an item that was acknowledged again and sends nothing", () => {
     const claim = settling(null, 0, { item: view("active", POLLED + 31_000, { acknowledgedAt: THEIRS }) });
-    expect(stepOf(claim, ended(), 31_100)).toEqual({ do: "settled", because: "acknowledged by somebody else" });
+    expect(stepOf(claim, ended(), 31_100)).toEqual({ do: "settled", because: "acknowledged by another client" });
   });
 
   test("lists again after a pause when the list could not be read to its end", () => {
@@ -719,7 +719,7 @@ describe("settle: fence, then stop", () => {
   test("settles without a stop when the list shows the item as another client's", () => {
     const claim = settling(null, 0, fencedAt(40_000));
     withFields(claim, { item: view("active", POLLED + 40_100, { acknowledgedAt: THEIRS }) });
-    expect(stepOf(claim, ended(), 40_200)).toEqual({ do: "settled", because: "acknowledged by somebody else" });
+    expect(stepOf(claim, ended(), 40_200)).toEqual({ do: "settled", because: "acknowledged by another client" });
   });
 
   test("sends the stop before heartbeat sent + TTL - request timeout - 1 s, or fences again", () => {

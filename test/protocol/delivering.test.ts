@@ -151,7 +151,11 @@ describe("5. open: a line without an answer", () => {
   test.each([
     ["queued", view("queued", POLLED + 6_000), "queued"],
     ["absent", view("absent", POLLED + 6_000), "absent"],
-    ["another client's", view("starting", POLLED + 4_000, { acknowledgedAt: THEIRS }), "acknowledged by somebody else"],
+    [
+      "another client's",
+      view("starting", POLLED + 4_000, { acknowledgedAt: THEIRS }),
+      "acknowledged by another client",
+    ],
   ])("is not sent again for an item that is %s", (_, item, because) => {
     expect(stepOf(unstarted(item), 6_100)).toEqual({
       do: "delete-pod",

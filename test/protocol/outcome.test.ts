@@ -14,12 +14,12 @@ describe("a session that was acknowledged and never opened", () => {
     const end = { ...END, cause: "Evicted", message: "Eviction API: evicting", exitCode: null } as const;
     expect(unopenedOutcome(acknowledged({ end }), because, GONE, false)).toEqual({
       reason: "Evicted",
-      message: "Eviction API: evicting; the session had not been opened",
+      message: "Eviction API: evicting; the session had not started",
       failed: true,
     });
   });
 
-  test("reports PodDeleted when its Pod is gone for an unknown reason", () => {
+  test("reports PodDeleted when its Pod was deleted for an unknown reason", () => {
     expect(unopenedOutcome(acknowledged(), "stopped", GONE, false)).toMatchObject({
       reason: "PodDeleted",
       failed: true,
@@ -30,7 +30,7 @@ describe("a session that was acknowledged and never opened", () => {
     const problem = { reason: "ErrImagePull", message: "no such image" };
     expect(unopenedOutcome(acknowledged(), "stopped", { is: "preparing", problem }, false)).toEqual({
       reason: "StartFailed",
-      message: "the Pod was not ready any more: ErrImagePull: no such image; the session had not been opened",
+      message: "the Pod was no longer ready: ErrImagePull: no such image; the session had not started",
       failed: true,
     });
   });
@@ -57,7 +57,7 @@ describe("a session that was acknowledged and never opened", () => {
   test.each([
     ["queued", PARKED],
     ["absent", GONE],
-    ["acknowledged by somebody else", GONE],
+    ["acknowledged by another client", GONE],
   ] as const)("reports nothing when another client may run it: item %s, Pod %o", (because, pod) => {
     expect(unopenedOutcome(acknowledged(), because, pod, false)).toBe(null);
   });

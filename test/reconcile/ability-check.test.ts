@@ -49,12 +49,12 @@ describe("the right to attach", () => {
   test("is missing as the status says until the first check is answered", async () => {
     const parking = {
       mode: "Key",
-      message: "the operator may not attach to Pods: no; sessions start slower with a key",
+      message: "the operator has no permission to attach to Pods: no; sessions start slower with a key",
     };
     const { check, next } = checkOf([noAnswer("attach"), NONE], { parking } as EnvironmentStatus);
-    expect(check.refused).toBe("the operator may not attach to Pods: no");
+    expect(check.refused).toBe("the operator has no permission to attach to Pods: no");
     await check.check(environmentOf());
-    expect(check.refused).toBe("the operator may not attach to Pods: no");
+    expect(check.refused).toBe("the operator has no permission to attach to Pods: no");
     await next();
     await check.check(environmentOf());
     expect([check.refused, check.failure]).toEqual([null, null]);
@@ -74,7 +74,7 @@ describe("the right to attach", () => {
   test("is missing when the API server forbids it, and Pods then don't wait in a shell", async () => {
     const { check, next } = checkOf([FORBIDDEN, NONE]);
     await check.check(environmentOf());
-    expect(check.refused).toMatch(/^the operator may not attach to Pods: .*forbidden/);
+    expect(check.refused).toMatch(/^the operator has no permission to attach to Pods: .*forbidden/);
     // The next process finds this out again.
     expect(check.failure).toBeNull();
     await next();
@@ -93,7 +93,7 @@ describe("the right to attach", () => {
     await check.check(environmentOf());
     await next();
     await check.check(environmentOf());
-    expect(check.refused).toMatch(/^the operator may not attach/);
+    expect(check.refused).toMatch(/^the operator has no permission to attach/);
   });
 
   test("exists if the attach succeeds, and its connection is closed", async () => {
@@ -198,7 +198,7 @@ describe("the right to add turns to Pods", () => {
   ])("is missing when %s refuses it, until a later check", async (_, error) => {
     const { check, next } = turnCheckOf([error, NONE]);
     await check.check(wanting());
-    expect(check.refused).toMatch(/^the operator may not add ephemeral containers to Pods: ./);
+    expect(check.refused).toMatch(/^the operator has no permission to add ephemeral containers to Pods: ./);
     expect(check.failure).toBeNull();
     await next();
     await check.check(wanting());
@@ -213,11 +213,11 @@ describe("the right to add turns to Pods", () => {
     await check.check(wanting());
     await next();
     await check.check(wanting());
-    expect(check.refused).toMatch(/^the operator may not add/);
+    expect(check.refused).toMatch(/^the operator has no permission to add/);
   });
 
   test("is read from the status of an earlier process until the first check", async () => {
-    const message = "the operator may not add ephemeral containers to Pods: no";
+    const message = "the operator has no permission to add ephemeral containers to Pods: no";
     const sleep = { enabled: false, message: `${message}; each work item gets a new Pod` };
     const { check } = turnCheckOf([NONE], { sleep } as EnvironmentStatus);
     expect(check.refused).toBe(message);

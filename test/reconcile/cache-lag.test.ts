@@ -17,13 +17,11 @@ test("reports no short lag, such as during a restart of the API server", () => {
 
 test.each([
   [FORBIDDEN, "pods is forbidden: no permission; give the operator permission to list and watch Pods"],
-  [new KubeApiError("list pods: 500", { status: 500 }), "list pods: 500; it is tried again"],
-  [undefined, "no answer yet; it is tried again"],
+  [new KubeApiError("list pods: 500", { status: 500 }), "list pods: 500; check that the API server is healthy"],
+  [undefined, "no answer yet; check that the API server is healthy"],
 ])("reports the failure and how to fix it: %s", (lastError, words) => {
   const lag = lagOf({ namespace: undefined, environments: FINE, pods: { behindMs: 45_000, lastError } });
-  expect(lag.of("agents")).toContain(
-    `changes of Pods are not seen, because they cannot be listed or watched: ${words}`,
-  );
+  expect(lag.of("agents")).toContain(`Berth misses changes of Pods, because it cannot list or watch them: ${words}`);
 });
 
 test("reports each namespace separately", () => {

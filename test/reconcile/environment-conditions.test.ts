@@ -122,12 +122,12 @@ describe("an environmentId without the platform's prefix", () => {
 });
 
 const other = (name: string, hasWorkers = false) => ({ name, hasWorkers });
-const FIX = "keep one of them and delete the others, or create each with an environmentId of its own";
-const TWICE = "workers claim without the operator, so a session can run in two of them at once";
+const FIX = "keep one of them and delete the others, or create each with its own environmentId";
+const TWICE = ", and workers could run a session twice, because they claim without the operator";
 
 describe("Ready", () => {
   test("is True if all conditions are good", () => {
-    expect(ready(conditionsWith())).toEqual(conditionFor("Ready", "work is served", GENERATION));
+    expect(ready(conditionsWith())).toEqual(conditionFor("Ready", "Berth serves work", GENERATION));
   });
 
   test.each<ConditionReason>(["NoSessionYet", "AtMaximum", "AcceptedWithWarning", "EnvironmentIdShared"])(
@@ -217,7 +217,7 @@ describe("EnvironmentIdShared", () => {
   test("names the Environments with the same environmentId in order, and says what to do", () => {
     expect(shared([other("b/two"), other("a/one")])).toMatchObject({
       status: "True",
-      message: `spec.environmentId: a/one, b/two have the same environmentId env_1, so these Environments take from one queue; ${FIX}`,
+      message: `spec.environmentId: a/one, b/two have the same environmentId env_1, so these Environments claim from one queue; ${FIX}`,
     });
   });
 
@@ -226,7 +226,7 @@ describe("EnvironmentIdShared", () => {
     ["it has workers itself", [other("a/one")], { workers: {} }],
   ])("says that a session can run twice if %s", (_title, sharers, spec) => {
     expect(shared(sharers, spec)?.message).toBe(
-      `spec.environmentId: a/one has the same environmentId env_1, so these Environments take from one queue; ${TWICE}; ${FIX}`,
+      `spec.environmentId: a/one has the same environmentId env_1, so these Environments claim from one queue${TWICE}; ${FIX}`,
     );
   });
 

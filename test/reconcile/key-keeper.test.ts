@@ -87,25 +87,25 @@ describe("reading the Secret", () => {
       "lacks the key",
       { "api-key": "x", zone: "y" },
       "KeyMissing",
-      "Secret research-key has no key environment-key: add the key, or fix spec.api.keySecretRef.key",
+      "spec.api.keySecretRef.key: Secret research-key has no key environment-key; add it, or correct the field",
     ],
     [
       "has no data",
       undefined,
       "KeyMissing",
-      "Secret research-key has no key environment-key: add the key, or fix spec.api.keySecretRef.key",
+      "spec.api.keySecretRef.key: Secret research-key has no key environment-key; add it, or correct the field",
     ],
     [
       "holds an empty key",
       { "environment-key": " \n" },
       "KeyEmpty",
-      "key environment-key of Secret research-key is empty: put the environment key there",
+      "key environment-key of Secret research-key is empty; put the environment key there",
     ],
     [
       "holds more than a key",
       { "environment-key": `ENVIRONMENT_KEY=${KEY}\nOTHER=1` },
       "KeyEmpty",
-      "key environment-key of Secret research-key holds spaces, line breaks or letters that no key has: put the environment key there and nothing else",
+      "key environment-key of Secret research-key has spaces, line breaks or other characters that a key cannot have; put only the environment key there",
     ],
   ])("reports a Secret that %s: %s", async (_how, data, reason, message) => {
     const reading = await readEnvironmentKey(secretOf(data).client, "agents", REF);
@@ -125,7 +125,8 @@ describe("reading the Secret", () => {
       lasting: true,
       verdict: {
         reason: "KeySecretMissing",
-        message: "Secret research-key is not in namespace agents: create it, or fix spec.api.keySecretRef.name",
+        message:
+          "spec.api.keySecretRef.name: Secret research-key does not exist in namespace agents; create it, or correct the field",
       },
     });
   });
@@ -138,17 +139,17 @@ describe("reading the Secret", () => {
         "Forbidden",
         'get secrets agents/research-key: secrets "research-key" is forbidden: User "op" cannot',
       ),
-      /^Secret research-key could not be read: give the operator permission to get Secrets in namespace agents \(get secrets/,
+      /^spec\.api\.keySecretRef\.name: cannot read Secret research-key: get secrets .*; give the operator permission to get Secrets in namespace agents$/,
     ],
     [
       "no answer",
       noAnswer("get secrets agents/research-key"),
-      /^Secret research-key could not be read: it is tried again/,
+      /^spec\.api\.keySecretRef\.name: cannot read Secret research-key: .*; Berth tries again$/,
     ],
     [
       "a proxy's 404",
       refusal(404, "", "get secrets agents/research-key: HTTP 404, not an answer of the API server"),
-      /it is tried again \(get secrets/,
+      /cannot read Secret research-key: get secrets .*; Berth tries again$/,
     ],
     ["an error of our own", new TypeError("odd"), /odd/],
   ])("keeps the verdict open after %s", async (_how, error, words) => {

@@ -86,7 +86,7 @@ describe("the keeper of a NetworkPolicy", () => {
     expect(keeper.isKept).toBe(true);
     expect(keeper.verdict).toEqual({
       reason: "PolicyInPlace",
-      message: "NetworkPolicy berth-research is in place; whether it is enforced is for the cluster's network",
+      message: "NetworkPolicy berth-research exists; the cluster's network plug-in must enforce it",
     });
   });
 
@@ -245,7 +245,7 @@ describe("watch events", () => {
     await keeper.keep(MANAGED);
     expect(keeper.verdict).toMatchObject({
       reason: "PolicyFailing",
-      message: expect.stringContaining("again and again"),
+      message: expect.stringContaining("keeps changing or deleting"),
     });
     await clock.advance(10 * MINUTE_MS);
     await keeper.keep(MANAGED);
@@ -296,7 +296,7 @@ describe("ownership", () => {
     expect(keeper.isKept).toBe(false);
     expect(keeper.verdict).toMatchObject({
       reason: "PolicyFailing",
-      message: expect.stringContaining("is somebody else's: delete or rename it"),
+      message: expect.stringContaining("has another owner; delete or rename it"),
     });
   });
 });
@@ -311,7 +311,7 @@ describe("failures", () => {
     expect(keeper.verdict).toMatchObject({
       reason: "PolicyFailing",
       message: expect.stringContaining(
-        "it was changed while it was written, by the admission of the cluster; have it left as it is",
+        "the cluster's admission changed it; exclude it from the admission webhook or policy",
       ),
     });
   });
@@ -351,10 +351,10 @@ describe("failures", () => {
     [
       "an admission policy",
       refusal(403, "Forbidden", "ValidatingAdmissionPolicy 'no-policies' denied request: ask the network's people"),
-      "have the policy of the cluster changed",
+      "ask the cluster's administrator to change the policy",
     ],
-    ["what egress says", refusal(422, "Invalid", "spec.egress[2].to[0]: Invalid value"), "fix spec.network.egress"],
-    ["an API server that is away", noAnswer("create networkpolicies"), "it is tried again"],
+    ["what egress says", refusal(422, "Invalid", "spec.egress[2].to[0]: Invalid value"), "correct spec.network.egress"],
+    ["an API server that is away", noAnswer("create networkpolicies"), "Berth tries again"],
   ])("reports %s with the matching fix", async (_, error, fix) => {
     refused = ({ verb }) => (verb === "create" ? error : undefined);
     await keeper.keep(MANAGED);

@@ -203,7 +203,7 @@ const message = (firstBeatTimeoutSeconds: number, maxDurationSeconds: number, me
 describe("the message of a session without a heartbeat", () => {
   test("names the timeout and the fix", () => {
     expect(message(60, 86_400)).toBe(
-      "the container sent no heartbeat within 60 s of its start (firstBeatTimeoutSeconds); a program that does not beat by itself needs lease: Operator",
+      "the container sent no heartbeat within 60 s of its start (firstBeatTimeoutSeconds); set lease: Operator if the program does not send heartbeats",
     );
   });
 

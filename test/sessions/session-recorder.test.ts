@@ -150,7 +150,7 @@ describe("recording a session", () => {
 
   test("reports the end of a session to observers, but not the end of a claim without a session", () => {
     const told: SessionView[] = [];
-    recorder(told).settled(acknowledged(), "acknowledged by somebody else", null);
+    recorder(told).settled(acknowledged(), "acknowledged by another client", null);
     expect(told).toEqual([]);
     recorder(told).settled(opened({ firstBeatSeen: true }), "stopped", {
       reason: "Completed",

@@ -35,9 +35,9 @@ describe("settings", () => {
       ":8082",
       "a:99999",
     ]) {
-      expect(() => parseSettings([...receiver, "--webhook-peers", text], {}), text).toThrow(/is no host:port/);
+      expect(() => parseSettings([...receiver, "--webhook-peers", text], {}), text).toThrow(/is not host:port/);
     }
-    expect(() => parseSettings(["--webhook-peers", "a:1"], {})).toThrow(/name that, too/);
+    expect(() => parseSettings(["--webhook-peers", "a:1"], {})).toThrow(/set that too/);
   });
 
   test("a webhook receiver needs its secrets", () => {
@@ -104,7 +104,7 @@ describe("settings", () => {
     "*/b=c",
   ])("an invalid --cluster-dns-pods value %s is refused with an example", (text) => {
     expect(messageOf(["--cluster-dns-pods", text])).toBe(
-      `--cluster-dns-pods: "${text}" does not name Pods; write namespace/label=value, such as kube-system/k8s-app=kube-dns, and :port where they do not listen on 53`,
+      `--cluster-dns-pods: "${text}" does not name Pods; write namespace/label=value, such as kube-system/k8s-app=kube-dns, and add :port if they do not listen on 53`,
     );
   });
 
@@ -217,14 +217,14 @@ describe("invalid settings", () => {
     ["a misspelled flag", ["--log-levl", "info"], /Did you mean --log-level\?/],
     ["a stray word", ["now"], /too many arguments/],
     ["a flag without its value", ["--namespace"], /--namespace <name>.*missing/],
-    ["an empty kubeconfig", ["--kubeconfig="], /--kubeconfig: "": name a file/],
+    ["an empty kubeconfig", ["--kubeconfig="], /--kubeconfig: "": write the path of a file/],
     ["an unknown level", ["--log-level=loud"], /--log-level: "loud": write one of trace, debug, info/],
     ["a level in capitals", ["--log-level=INFO"], /write one of/],
-    ["a port without a colon", ["--metrics-bind-address=8080"], /"8080" is no address.*write :8080/],
-    ["a port too high", ["--metrics-bind-address=:65536"], /":65536" is no address/],
+    ["a port without a colon", ["--metrics-bind-address=8080"], /"8080" is not an address.*write :8080/],
+    ["a port too high", ["--metrics-bind-address=:65536"], /":65536" is not an address/],
     ["a wrong address", ["--health-probe-bind-address=10.0.0.300:80"], /--health-probe-bind-address: "10.0.0.300:80"/],
-    ["a namespace in capitals", ["--namespace=Agents"], /--namespace: "Agents": a namespace is lower-case/],
-    ["one bad namespace of two", ["--namespace=good,b_d"], /a namespace is lower-case/],
+    ["a namespace in capitals", ["--namespace=Agents"], /--namespace: "Agents": a namespace has at most 63/],
+    ["one bad namespace of two", ["--namespace=good,b_d"], /a namespace has at most 63/],
     ["an empty list of namespaces", ["--namespace=,"], /the list is empty/],
     ["an invalid Lease namespace", ["--leader-elect-namespace=a,b"], /--leader-elect-namespace/],
     ["zero shards", ["--shards=0"], /--shards: "0": write a whole number from 1 to 64/],
@@ -235,12 +235,24 @@ describe("invalid settings", () => {
     ["a protocol timeout below the default", ["--protocol-timeout=1400ms"], /from 1\.5s to 2\.5s/],
     ["shards without leader election", ["--shards=3", "--leader-elect=false"], /--shards: more than 1 needs leader/],
     ["neither true nor false", ["--leader-elect=yes"], /--leader-elect: "yes": write true or false/],
-    ["an unknown exception", ["--allowed-in-templates=sudo"], /--allowed-in-templates: "sudo": is not known; known/],
+    [
+      "an unknown exception",
+      ["--allowed-in-templates=sudo"],
+      /--allowed-in-templates: "sudo": is unknown; write one of/,
+    ],
     ["a capability without its name", ["--allowed-in-templates=capabilities"], /write capabilities=<name>/],
-    ["an origin with a path", ["--allowed-api-origins=https://a.example/v1"], /"https:\/\/a.example\/v1" is no origin/],
-    ["an origin without scheme", ["--allowed-api-origins=a.example"], /is no origin; write scheme, host and port/],
-    ["an origin with a user", ["--allowed-api-origins=https://u:p@a.example"], /is no origin/],
-    ["an origin of another scheme", ["--allowed-api-origins=ftp://a.example"], /is no origin/],
+    [
+      "an origin with a path",
+      ["--allowed-api-origins=https://a.example/v1"],
+      /"https:\/\/a.example\/v1" is not an origin/,
+    ],
+    [
+      "an origin without scheme",
+      ["--allowed-api-origins=a.example"],
+      /is not an origin; write only scheme, host and port/,
+    ],
+    ["an origin with a user", ["--allowed-api-origins=https://u:p@a.example"], /is not an origin/],
+    ["an origin of another scheme", ["--allowed-api-origins=ftp://a.example"], /is not an origin/],
   ])("%s", (_name, argv, expected) => {
     expect(messageOf(argv)).toMatch(expected);
   });
@@ -251,7 +263,7 @@ describe("invalid settings", () => {
 
   test("a misspelled variable is refused, because it would be ignored silently", () => {
     expect(messageOf([], { BERTH_LOGLEVEL: "debug" })).toMatch(
-      /unknown environment variable BERTH_LOGLEVEL; known are .*BERTH_LOG_LEVEL/,
+      /unknown environment variable BERTH_LOGLEVEL; use one of .*BERTH_LOG_LEVEL/,
     );
   });
 

@@ -70,7 +70,7 @@ describe("a sleeping Pod", () => {
     expect(endsOf(inputOf([sleeping], { nowMs: NOW_MS + 1_000 }))).toEqual([[sleeping, "Expired"]]);
   });
 
-  test("sleeps no longer than the spec says now, and no longer than it was told", () => {
+  test("no longer sleeps than the spec says now, and no longer than it was told", () => {
     const sleeping = sleeper({ sleptMs: 60_000 });
     expect(endsOf(inputOf([sleeping], { sleepMs: 60_000 }))).toEqual([[sleeping, "Expired"]]);
     const told = sleeper({ sleptMs: SLEEP_MS });
@@ -89,7 +89,7 @@ describe("a sleeping Pod", () => {
     const sleeping = sleeper(of);
     expect(planSleep(inputOf([sleeping], more))).toEqual({ ends: [{ sleeper: sleeping, why }], againAtMs: null });
     expect(endsOf(inputOf([sleeper()]))).toEqual([]);
-    expect(sleepEndMessage("sesn_1", why)).toMatch(/^session sesn_1 sleeps no longer, and its Pod is deleted: ./);
+    expect(sleepEndMessage("sesn_1", why)).toMatch(/^session sesn_1 no longer sleeps, and its Pod is deleted: ./);
   });
 
   test("that is not ready gets prepareTimeoutSeconds, which says when to plan again", () => {

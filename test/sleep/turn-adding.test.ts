@@ -214,7 +214,7 @@ describe("a failed try", () => {
   ])("shows that sessions can't sleep because of %s", async (_, error, isForMoment) => {
     const { keep, failures } = adding(podOf(), ({ verb }) => (verb === "patch" ? error : undefined));
     await keep(podOf());
-    expect(failures).toEqual([[expect.stringMatching(/^ephemeral containers are refused: ./), isForMoment]]);
+    expect(failures).toEqual([[expect.stringMatching(/^the cluster refuses ephemeral containers: ./), isForMoment]]);
   });
 });
 

@@ -142,7 +142,7 @@ describe("an unreachable replica", () => {
     await expect.poll(() => count("failed")).toBe(3);
     await peers.close();
     expect(lines.map((line) => JSON.parse(line).msg)).toEqual([
-      "webhooks cannot be passed on to all replicas: what those serve is noticed by polling",
+      "cannot forward webhooks to all replicas, so they find work by polling",
     ]);
   });
 

@@ -53,8 +53,8 @@ describe("messages say how to fix the error", () => {
   it.each([
     [401, "poll", /rejected; put a valid key of environment env_011.* spec\.api\.keySecretRef/],
     [403, "poll", /not an organization's API key/],
-    [404, "poll", /environment env_011.* is not known; check spec\.environmentId/],
-    [404, "ack", /the work item is not known/],
+    [404, "poll", /environment env_011.* is unknown; check spec\.environmentId/],
+    [404, "ack", /the work item is unknown/],
     [429, "poll", /too many requests/],
   ] as const)("%i on %s", async (status, call, message) => {
     await using setup = await Setup.start();
@@ -141,7 +141,7 @@ describe("does not follow a redirect", () => {
     setup.server.next(raw(status, "", { location }));
     const error = await failure(setup.client.stop("work_01", { force: true }));
     expect(error).toMatchObject({ kind: "protocol", status, maybeApplied: false });
-    expect(error.message).toContain(`redirected to ${other.server.origin}, which is not followed`);
+    expect(error.message).toContain(`redirected to ${other.server.origin}, which Berth does not follow`);
     expect(error.message).toContain("spec.api.baseUrl");
     expect(error.message).not.toContain(KEY);
     expect(other.server.seen).toHaveLength(0);
@@ -156,7 +156,7 @@ it.each(["file:///etc/passwd", "data:text/html,x"])(
     setup.server.next(raw(302, "", { location }));
     const error = await failure(setup.client.stop("work_01", { force: true }));
     expect(error).toMatchObject({ kind: "protocol", status: 302, maybeApplied: false });
-    expect(error.message).toContain("the answer is none of this API; check spec.api.baseUrl");
+    expect(error.message).toContain("the answer is not from this API; check spec.api.baseUrl");
   },
 );
 
@@ -333,7 +333,7 @@ describe("timeouts", () => {
     await clock.advance(1);
     const error = await call;
     expect(error).toMatchObject({ kind: "timeout", maybeApplied: true });
-    expect(error.message).toContain("no whole answer within 1500 ms");
+    expect(error.message).toContain("no complete answer within 1500 ms");
     expect(clock.pendingTimers).toBe(0);
   });
 

@@ -57,8 +57,10 @@ describe("an inner address that is not allowed", () => {
       const { port } = new URL(setup.server.origin);
       const error = await refusal(setup, `http://${NAME}:${port}`, resolver(address));
       expect(error).toMatchObject({ kind: "inner-address", maybeApplied: false });
-      expect(error.message).toContain(`${NAME}, which resolves to ${address}, is an inner address`);
-      expect(error.message).toMatch(/fix spec\.api\.baseUrl, or start the operator with \S+ in --allowed-api-origins/);
+      expect(error.message).toContain(`${NAME}, which resolves to ${address}, is an internal address`);
+      expect(error.message).toMatch(
+        /correct spec\.api\.baseUrl, or add it to the chart's allowedApiOrigins \(--allowed-api-origins\)/,
+      );
       expect(setup.server.connections).toBe(0);
     },
   );
@@ -104,7 +106,7 @@ describe("an inner address that is not allowed", () => {
     await using setup = await Setup.start();
     const many = Array.from({ length: 200 }, (_, i) => `10.0.0.${i}`);
     const { message } = await refusal(setup, `http://${NAME}`, resolver(...many));
-    expect(message).toContain("10.0.0.0, 10.0.0.1, 10.0.0.2, is an inner address");
+    expect(message).toContain("10.0.0.0, 10.0.0.1, 10.0.0.2, is an internal address");
   });
 });
 

@@ -45,7 +45,7 @@ interface Worker {
 /**
  * Always-on workers of one Environment, on a cluster and a Work API in memory. A ReplicaSet controller ranks Pods like
  * the real one, workers poll and are busy for random times, caches lag, and requests fail. The world checks that no
- * scale-down of the operator ends a worker that has been busy, whether Ready or not, for longer than the window.
+ * scale-down of the operator is stopping a worker that has been busy, whether Ready or not, for longer than the window.
  */
 export class FleetWorld {
   readonly clock = new VirtualClock();

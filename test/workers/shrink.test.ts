@@ -145,7 +145,7 @@ describe("shrinking with a probe", () => {
     expect(calls).toEqual(["list Pods"]);
     expect(result).toEqual({
       replicas: 2,
-      held: expect.stringContaining("worker a is or may be busy and is not Ready"),
+      held: expect.stringContaining("worker a is not Ready and may be busy"),
     });
   });
 

@@ -215,7 +215,7 @@ describe("the verdict on scaling", () => {
     const unknown = view({ decision: decision({ reason: "DemandUnknown", wanted: null }) });
     expect(scalingVerdict(unknown, readings, { blockedReason: "the list did not end", clock })).toEqual({
       reason: "ReadingStale",
-      message: "the list did not end; the number of workers stays what it is",
+      message: "the list did not end; the number of workers does not change",
     });
   });
 

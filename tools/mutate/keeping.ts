@@ -143,7 +143,7 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "treats an item that was acknowledged again as its own",
         guard: "stop",
-        find: 'return isReacknowledged(claim, item) ? "acknowledged by somebody else" : null;',
+        find: 'return isReacknowledged(claim, item) ? "acknowledged by another client" : null;',
         replace: "return null;",
       },
       {

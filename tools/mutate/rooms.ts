@@ -278,7 +278,7 @@ export const ROOMS: readonly FileMutations[] = [
       {
         name: "treats a list without items as empty",
         guard: "error",
-        find: 'if (!Array.isArray(items) && items !== null) return "it is no list";',
+        find: 'if (!Array.isArray(items) && items !== null) return "it is not a list";',
         replace: "if (!Array.isArray(items)) return null;",
       },
       {
@@ -966,7 +966,7 @@ export const ROOMS: readonly FileMutations[] = [
       {
         name: "treats statistics that were never read as an empty queue",
         guard: "error",
-        find: 'if (!queue) return unknown("DemandUnknown", "the queue\'s statistics were not read yet");',
+        find: 'if (!queue) return unknown("DemandUnknown", "the operator has not read the queue\'s statistics yet");',
         replace: 'if (!queue) return { kind: "known", sessions: 0, running: 0, pending: 0 };',
       },
       {
@@ -1113,7 +1113,7 @@ export const ROOMS: readonly FileMutations[] = [
       {
         name: "treats sessions that could not be counted as none",
         guard: "error",
-        find: 'if (!(await demand.refreshAll(signal))) return "whether sessions run could not be read anew";',
+        find: 'if (!(await demand.refreshAll(signal))) return "cannot read again whether sessions run";',
         replace: "await demand.refreshAll(signal);",
       },
       {

@@ -55,7 +55,7 @@ export class StagedSource implements EnvironmentSource {
       sessions: { warm: 2, preparing: 0, opening: 0, active: 0, stopping: 0, sleeping: 0, finished: 0 },
       blockedReason: null,
     },
-    conditions: [conditionFor("Ready", "work is served", 1)],
+    conditions: [conditionFor("Ready", "Berth serves work", 1)],
   };
   live: SessionView[] = [];
   /** How often its sessions were read. */

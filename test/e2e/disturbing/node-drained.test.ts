@@ -165,7 +165,7 @@ describe.skipIf(!hasNodeControl())("kubectl drain of the node", () => {
         const told = [...world.events("Evicted"), ...world.events("PodDeleted")];
         return told.find(({ message }) => message?.includes(item.id))?.message;
       });
-      expect(message).toContain("the session had not been opened");
+      expect(message).toContain("the session had not started");
       expect(message?.includes("in the queue again")).toBe(onPodFailure === "Release");
       await uncordon(world);
       if (onPodFailure === "Release") {

@@ -127,7 +127,7 @@ describe.concurrent("the spec of a busy Environment changes", () => {
     expect(world.condition("QueueReachable")).toMatchObject({ status: "True", reason: "Reachable" });
   });
 
-  test("paused: the running session continues, nothing new is claimed, and work resumes afterwards", async () => {
+  test("paused: the running session continues, Berth claims nothing new, and work resumes afterwards", async () => {
     await using world = await startE2eWorld();
     const first = await serveOne(world, { script: bashScript(UNTIL_TOLD) });
     await untilState(world, first.item, "active");

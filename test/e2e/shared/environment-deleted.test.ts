@@ -81,7 +81,7 @@ describe.concurrent("a busy Environment that is deleted", () => {
     expect(history.find(({ event }) => event === "stop requested")?.by.as).toBe("environment-key");
     expect(stoppedBy?.as).toBe("sessions-token");
     const message = await untilTold(world, item, "EnvironmentDeleted", "Pod", pod.metadata.name ?? "");
-    expect(message).toContain("deletionGraceSeconds are over");
+    expect(message).toContain("deletionGraceSeconds have passed");
     // The worker needed no signal.
     expect(endOf(podOf(world, item))).toMatchObject({ exitCode: 0 });
   });

@@ -131,7 +131,7 @@ describe.concurrent("what kubectl shows of an Environment", () => {
     await using world = await startE2eWorld({ key: false });
     await expect(
       world.createEnvironment({ sessions: { maxConcurrent: 1, warm: 2, template: world.template() } }),
-    ).rejects.toThrow("warm must not be greater than maxConcurrent: lower warm or raise maxConcurrent");
+    ).rejects.toThrow("warm must not be greater than maxConcurrent; lower warm, or raise maxConcurrent");
     await expect(world.createEnvironment({ network: {} })).rejects.toThrow("network.egress");
   });
 });

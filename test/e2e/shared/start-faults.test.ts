@@ -136,7 +136,7 @@ describe.concurrent("a missing object of the user", () => {
     await world.simulator.enqueue(world.environmentId, { script });
     const condition = await world.untilCondition("CapacityAvailable", "PreparationFailing");
     expect(condition.message).toContain("Pods do not get ready: FailedMount: MountVolume.SetUp failed for volume");
-    expect(condition.message).toContain('configmap "mine" not found; create what the volume refers to');
+    expect(condition.message).toContain('configmap "mine" not found; create the object that the volume refers to');
     expect(world.environment?.status?.sessions?.warm).toBe(0);
     await world.kube.create(CONFIG_MAPS, {
       ...CONFIG_MAP,

@@ -111,7 +111,9 @@ test("a template cannot set its Pods' owners, nor the labels and annotations tha
     await world.kube.create(ENVIRONMENTS, environmentWith(world, mode, mode, owned) as never);
     for (const kind of ["labels", "annotations"]) {
       const marked = templateOf({ metadata: { [kind]: { "berth.dev/needs": "[]" } } });
-      expect(await refusalOf(world, environmentWith(world, `${mode}-x`, mode, marked))).toContain("are set by Berth");
+      expect(await refusalOf(world, environmentWith(world, `${mode}-x`, mode, marked))).toContain(
+        "must not be set, because Berth sets them",
+      );
     }
   }
   world.startOperator();

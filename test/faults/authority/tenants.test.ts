@@ -195,7 +195,7 @@ test("no Secret name leads into another namespace", async () => {
     const { conditions = [] } = (status ?? {}) as { conditions?: { reason: string; message: string }[] };
     return conditions.find(({ reason }) => reason === "KeySecretMissing");
   });
-  expect(said.message).toContain(`is not in namespace ${own.namespace}`);
+  expect(said.message).toContain(`does not exist in namespace ${own.namespace}`);
   await stage.expectVictimUnharmed();
   allWithoutEffect();
 });
@@ -255,7 +255,7 @@ test("forged owners, labels and records change nothing in another namespace, eve
   await stage.restartOperator();
   await stage.expectVictimUnharmed();
   // The operator checked the forged claims that name the tenant's own address there, and deleted them.
-  await own.until("the tenant's own work is served beside it", async () => {
+  await own.until("the tenant's own Berth serves work beside it", async () => {
     const { id } = own.simulator.items(own.environmentId)[0] ?? own.simulator.enqueue(own.environmentId);
     return own.simulator.items(own.environmentId).find((item) => item.id === id)?.state === "stopped";
   });
@@ -303,7 +303,7 @@ test("a user who may create Secrets in a namespace gets no key of it, and change
     const ready = victim.condition("Ready");
     return ready?.message.includes(api) && ready;
   });
-  expect(said.message).toContain("no key may be sent to it");
+  expect(said.message).toContain("the operator may not send keys to it");
   await stage.expectVictimUnharmed();
   await stage.expectVictimUnharmed();
   expect(stage.listener.seen).toEqual([]);

@@ -36,7 +36,7 @@ export class WatchedOperator implements AsyncDisposable {
   async assertWell(): Promise<void> {
     this.assertAlive();
     expect(this.process.stray).toEqual([]);
-    const broken = this.process.log.filter(({ msg = "" }) => msg.includes("broke off") || msg.includes("threw"));
+    const broken = this.process.log.filter(({ msg = "" }) => /a (loop|handler) of .* failed|threw/.test(msg));
     expect(broken.map(({ msg, error }) => `${msg}: ${error}`)).toEqual([]);
     const rss = await this.#maxRssBytes();
     console.log(`operator: at most ${Math.round(rss / 1e6)} MB`);

@@ -87,7 +87,7 @@ function pauseNowAndThen(world: LoopWorld): void {
 }
 
 /** The operator reports a conflict in its own words, because the server's message adds nothing. */
-const CONFLICT = "the claim's Secret was changed or replaced";
+const CONFLICT = "another client changed or replaced the claim's Secret";
 
 const SHELL = {
   parking: "Shell",
@@ -161,7 +161,7 @@ export const KUBE_ROWS: Readonly<Record<string, Row>> = {
     sessions: PER_SESSION,
     comesBack: true,
     arrivalSeconds: 180,
-    says: "changes all the time",
+    says: "keeps changing",
   },
   "delete persistentvolumeclaims": { sessions: PER_SESSION },
   "list events": { prepareSeconds: 40, isOnlyCounted: true },

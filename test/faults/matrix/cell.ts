@@ -508,14 +508,14 @@ const HAVE_THEIR_EFFECT: ReadonlySet<string> = new Set(["slow", "lost"]);
 /** Total seconds for which `Ready` may turn back. */
 const FLICKER_S = 10;
 
-const NO_PROGRESS = "nothing is acknowledged";
+const NO_PROGRESS = "Berth acknowledges nothing";
 
 const WORDS = [
   SERVERS_WORDS,
   "come too late to be acknowledged",
   "another client sent a heartbeat",
   "no answer",
-  "no whole answer",
+  "no complete answer",
   "timeout",
   "time-out",
   "not get the request in time",

@@ -201,7 +201,7 @@ export class ReplicaWorld implements AsyncDisposable {
   }
 
   /**
-   * Waits until everything that arrived is served, once each. Then deletes the Environments, stops the replicas in
+   * Waits until everything that arrived is served, once each. Then deleting the Environments, stops the replicas in
    * order, and checks that nothing is left.
    */
   async finish(): Promise<void> {

@@ -184,7 +184,9 @@ const foreign = scenario({
     await kube.create(LEASES, { metadata, spec: { ...THIEF, leaseDurationSeconds: 30 } } as Lease);
     await replicas[0].process.kill();
     await world.until("the other replica logs what it waits for", () =>
-      replicas[1].said("a replica with another --shards holds a Lease: nothing is taken until it has ended"),
+      replicas[1].said(
+        "a replica with another --shards value holds a Lease; this replica takes no shard until it has ended",
+      ),
     );
     await kube.delete(LEASES, { namespace, name: metadata.name });
     await world.untilHeldBy(replicas[1]);

@@ -83,7 +83,7 @@ const restart = async (run: TraceRun): Promise<void> => {
   await run.untilSettled(5);
 };
 
-/** Programs have read their lines, and the operator ends before it notes that. */
+/** Programs have read their lines, and the operator is stopping before it notes that. */
 const restartAfterLines = async (run: TraceRun): Promise<void> => {
   const kept = run.keepAnswers("session.deliver");
   run.enqueue(3);
@@ -154,13 +154,13 @@ export const SCENARIOS: readonly Scenario[] = [
     act: (run) => run.serve(6),
   },
   {
-    name: "lease Worker, Shell: the operator ends between a line and its record",
+    name: "lease Worker, Shell: the operator is stopping between a line and its record",
     world: { ...SHELL_WORLD, sessions: { ...IN_SHELL, warm: 3 }, node: inTurn({ kind: "worker", workMs: 5_000 }) },
     rules: IN_SHELL,
     act: restartAfterLines,
   },
   {
-    name: "lease Operator, Shell: the operator ends between a line and its record",
+    name: "lease Operator, Shell: the operator is stopping between a line and its record",
     world: {
       ...{ ...TAKEN_UP, container: SHELL_WORLD.container },
       sessions: { ...BY_OPERATOR, ...IN_SHELL, warm: 3 },

@@ -12,9 +12,9 @@ test("deletes Pods that lose their labels at creation, and names the fix in a co
   });
   const told = () => JSON.stringify(world.environment?.status ?? {});
   await world.until("the condition reports the changed labels", () =>
-    told().includes(`changes the labels ${LABEL_ROLE} of Pods`),
+    told().includes(`changes the labels ${LABEL_ROLE} of new Pods`),
   );
-  expect(told()).toContain("have it leave labels that begin with berth.dev/ alone");
+  expect(told()).toContain("exclude labels that begin with berth.dev/ from it");
   await world.until("no Pod is left behind", () => world.pods.length === 0);
 
   kube.intercept.splice(0);

@@ -173,7 +173,7 @@ describe("disruption: Protect", () => {
     );
     expect(budgetOf(world)?.spec).toEqual({ maxUnavailable: 1 });
     expect(world.told.filter((told) => told.startsWith("ProtectionFailing"))).toEqual([
-      expect.stringContaining("somebody else's"),
+      expect.stringContaining("has another owner"),
     ]);
   });
 

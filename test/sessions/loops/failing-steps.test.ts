@@ -405,7 +405,7 @@ test("work that is not claimed for two minutes despite a free Pod is reported, w
     () => world.conditionOf("Ready")?.reason === "StepFailing",
     2 * MINUTE,
   );
-  expect(world.conditionOf("Ready")?.message).toContain("nothing is acknowledged");
+  expect(world.conditionOf("Ready")?.message).toContain("Berth acknowledges nothing");
   expect(await failing(world, "claim")).toBe(1);
   world.api.answer = () => undefined;
   await untilServedAgain(world);

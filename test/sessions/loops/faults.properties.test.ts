@@ -316,7 +316,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
   (operator as Operator | null)?.kill();
   (other as Operator | undefined)?.kill();
   const found = [...wrongs, ...world.violations, ...world.wrongs, ...(rival?.wrongs ?? [])];
-  // A late acknowledgement may land when its Pod is gone. All later effects are still judged.
+  // A late acknowledgement may land when its Pod was deleted. All later effects are still judged.
   const isOfLate = (words: string) => words.startsWith("ack-outside-window") || words.startsWith("S1 ");
   return { wrongs: isLate ? found.filter((words) => !isOfLate(words)) : found, log: world.log };
 }

@@ -236,7 +236,7 @@ export class FakeKube {
     const breaks = this.#breaks.get(resource.plural);
     while (!signal.aborted) {
       if (this.#breaks.get(resource.plural) !== breaks) {
-        throw new KubeApiError("the watch broke off", { status: 0 });
+        throw new KubeApiError("the watch was interrupted", { status: 0 });
       }
       const change = this.#server.history[index];
       if (!change) {
@@ -253,7 +253,7 @@ export class FakeKube {
       if (signal.aborted) return;
       if (share > 0 && this.#random() < share) {
         throw this.#random() < 0.5
-          ? new KubeApiError("the watch broke off", { status: 0 })
+          ? new KubeApiError("the watch was interrupted", { status: 0 })
           : refusal(410, "Expired", "too old resource version");
       }
       yield eventOf<T>(change);

@@ -22,7 +22,7 @@ test("reports Pods that can't be watched in Ready, an Event and the gauge until 
     status: "False",
     reason: "StepFailing",
     message:
-      "changes of Pods are not seen, because they cannot be listed or watched: etcd is down; it is tried again; see whether the API server is healthy",
+      "Berth misses changes of Pods, because it cannot list or watch them: etcd is down; check that the API server is healthy",
   });
   expect(world.told.filter((words) => words.startsWith("StepFailing"))).toHaveLength(1);
   expect(await gauge()).toBe(1);

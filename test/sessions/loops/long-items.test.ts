@@ -65,7 +65,7 @@ describe("an item whose ids and credential do not fit in a line", () => {
     expect(world.starts).toEqual([]);
     const report = () => world.told.find((words) => words.startsWith("StartFailed"));
     await world.until("it is reported", () => report() !== undefined);
-    expect(report()).toContain("do not fit in the line that starts a session: set spec.sessions.parking: Key");
+    expect(report()).toContain("do not fit in the line that starts a session; set spec.sessions.parking: Key");
     expect(await claims(world)).toEqual({ "too-long": 1 });
     expect(world.conditionOf("CredentialMissing")?.status).toBe("False");
     expect(modeOf(world)?.mode).not.toBe("Key");

@@ -43,7 +43,7 @@ test("three items without a secret pause claiming, and the others stay in the qu
   expect(taken(world)).toBe(3);
   expect(secrets).toBe(3);
   expect(world.conditionOf("CredentialMissing")).toMatchObject({ status: "True", reason: "CredentialMissing" });
-  expect(message(world)).toMatch(/^the last 3 work items came without a secret/);
+  expect(message(world)).toMatch(/^spec\.sessions\.credential: the last 3 work items came without their own secret/);
   expect(message(world)).toContain("claiming is paused");
   expect(message(world)).toContain("spec.sessions.credential");
   expect(world.conditionOf("Ready")).toMatchObject({ status: "False", reason: "CredentialMissing" });

@@ -54,7 +54,7 @@ describe("a Pod that waits on its node without a reason in its status", () => {
     await untilSaid(MISSING, 10 * SECOND);
     expect(condition()).toMatchObject({ status: "False", reason: "PreparationFailing" });
     expect(condition()?.message).toBe(
-      `Pods do not get ready: FailedMount: ${MISSING}; create what the volume refers to, or correct the template's volumes`,
+      `Pods do not get ready: FailedMount: ${MISSING}; create the object that the volume refers to, or correct the template's volumes`,
     );
     await world.until("a Pod is parked", () => world.parked.length === 1, 10 * MINUTE);
     await untilSaid("Pods can be created", 10 * SECOND);
@@ -115,7 +115,7 @@ describe("a Pod that waits on its node without a reason in its status", () => {
 
   test("is reported as late when its node has no warning", async () => {
     const { untilSaid, condition } = slowWorld({ sessions: { prepareTimeoutSeconds: 30 } });
-    await untilSaid("not within prepareTimeoutSeconds, and the node does not say why");
+    await untilSaid("not within prepareTimeoutSeconds, and the node reports no reason");
     expect(condition()?.message).not.toContain("kubectl");
   });
 
@@ -137,11 +137,11 @@ describe("a Pod that waits on its node without a reason in its status", () => {
     });
     await world.until("the condition is False", () => condition()?.status === "False", 20 * MINUTE);
     expect(condition()?.message).toBe(
-      "Pods do not get ready: not within prepareTimeoutSeconds; raise it if it only takes longer",
+      "Pods do not get ready: not within prepareTimeoutSeconds; raise it if Pods only need more time",
     );
     operator.kube.delay = () => 0;
     operator.kube.intercept.splice(0);
-    await untilSaid("not within prepareTimeoutSeconds, and the node does not say why");
+    await untilSaid("not within prepareTimeoutSeconds, and the node reports no reason");
   });
 
   test("has its Events read soon when prepareTimeoutSeconds is short", async () => {

@@ -41,7 +41,7 @@ describe("a malformed polled item", () => {
       5 * MINUTE,
     );
     expect(world.conditionOf(QUEUE)?.message).toMatch(
-      /^Work API poll: item \S+ is left alone, since the work item's \w+ is not/,
+      /^Work API poll: item \S+ is malformed: the work item's \w+ is not/,
     );
     const id = world.enqueue();
     await world.until(
@@ -133,7 +133,7 @@ describe("a malformed listed item", () => {
       () => world.conditionOf(QUEUE)?.reason === "BadReply",
       10 * MINUTE,
     );
-    expect(world.conditionOf(QUEUE)?.message).toContain(`Work API list: item ${id} is left alone, since `);
+    expect(world.conditionOf(QUEUE)?.message).toContain(`Work API list: item ${id} is malformed: `);
     expect([world.item(id).state, world.claims.length]).not.toEqual(["stopped", 0]);
     isOdd = false;
     await world.until("everything is settled", () => world.isSettled, 20 * MINUTE);

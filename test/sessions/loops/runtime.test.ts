@@ -79,7 +79,7 @@ describe("Pods that are deleted, or can't be", () => {
     const ids = [world.enqueue(), world.enqueue(), world.enqueue()];
     await world.pass(5 * MINUTE);
     expect(world.conditionOf("Ready")?.message).toMatch(
-      /nothing is claimed while Pods cannot be read.*give the operator permission to get Pods/,
+      /Berth claims nothing while it cannot read Pods.*give the operator permission to get Pods/,
     );
     expect(refused.count()).toBeGreaterThan(3);
     // One try per offer of an item.

@@ -57,7 +57,7 @@ describe("a session that sleeps", () => {
     expect(nameOf(sessionId)).toBe(name);
     await world.until("the Pod is deleted", () => !world.pods.some(({ metadata }) => metadata.name === name), 20_000);
     expect(world.told).toContainEqual(
-      `SleepEnded: session ${sessionId} sleeps no longer, and its Pod is deleted: no work item came within workspace.sleepSeconds`,
+      `SleepEnded: session ${sessionId} no longer sleeps, and its Pod is deleted: no work item came within workspace.sleepSeconds`,
     );
     expect(world.claims).toEqual([]);
     await serve(sessionId);
@@ -74,7 +74,7 @@ describe("a session that sleeps", () => {
     await serve(sessionId);
     expect(nameOf(sessionId)).not.toBe(name);
     expect(world.told.filter((words) => words.startsWith("SleepEnded"))).toEqual([
-      `SleepEnded: session ${sessionId} sleeps no longer, and its Pod is deleted: another client deleted it, or evicted it from its node`,
+      `SleepEnded: session ${sessionId} no longer sleeps, and its Pod is deleted: another client deleted it, or evicted it from its node`,
     ]);
     expect(world.claims).toEqual([]);
   });
@@ -156,7 +156,7 @@ describe("a session that sleeps", () => {
     await world.until("everything is gone", () => world.pods.length === 0 && world.environment === undefined);
     expect(world.claims).toEqual([]);
     expect(world.told.filter((words) => words.startsWith("SleepEnded"))).toEqual([
-      `SleepEnded: session ${sessionId} sleeps no longer, and its Pod is deleted: the Environment is being deleted`,
+      `SleepEnded: session ${sessionId} no longer sleeps, and its Pod is deleted: the Environment is being deleted`,
     ]);
   });
 });

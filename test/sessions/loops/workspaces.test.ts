@@ -109,7 +109,7 @@ test("the whole queue is served with at most maxConcurrent Pods", async () => {
   expect(world.wrongs).toEqual([]);
 });
 
-test("a volume is deleted after retainSeconds without a Pod, and not earlier", async () => {
+test("deleting a volume after retainSeconds without a Pod, and not earlier", async () => {
   const world = start();
   const first = world.enqueue();
   await world.until(
