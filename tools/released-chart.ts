@@ -30,13 +30,13 @@ export interface Release {
 /** Comments of values that are more specific in a release, before and after. */
 const COMMENTS: readonly (readonly [before: RegExp, after: string])[] = [
   [
-    /(?<=# )Registry of the image, put before the repository\. .*/,
-    "Registry of the image, put before the repository. With an image of your own, name its registry here and the rest below.",
+    /(?<=# )Registry of the image, a prefix of the repository\. .*/,
+    "Registry of the image, a prefix of the repository. For your own image, set its registry here and the rest below.",
   ],
-  [/(?<=# )Where the image is, without a tag\. .*/, "Where the image is in the registry, without a tag."],
+  [/(?<=# )Repository of the image, without a tag\. .*/, "Repository of the image, without a tag."],
   [
     /(?<=# )Tag of the image\. Empty: .*/,
-    "Tag of the image. Empty: what was released with this chart, by its digest; of another registry or repository, the chart's appVersion.",
+    "Tag of the image. Empty: the image of this release, by its digest. With another registry or repository: the chart's appVersion.",
   ],
 ];
 

@@ -213,7 +213,7 @@ test("an install without an image is refused, with the reason and the fix", asyn
     const { code, stderr } = await install(...values);
     expect(code).not.toBe(0);
     expect(stderr).toMatch(
-      /image\.repository is empty, and there is no public image of Berth yet: build one from the Dockerfile, push it, and name it with --set image\.repository=registry\.example\/berth/,
+      /image\.repository is empty, and there is no public image of Berth yet; build one from the Dockerfile, push it, and use --set image\.repository=registry\.example\/berth/,
     );
   }
 });

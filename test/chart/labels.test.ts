@@ -35,7 +35,7 @@ test("a label that the chart sets is refused in every block of labels", async ()
   const blocks = Object.values(OWN);
   const results = await Promise.all(blocks.map((block) => template(labelled(block, "app.kubernetes.io/name", "x"))));
   for (const [at, { stderr }] of results.entries()) {
-    const said = "holds app.kubernetes.io/name, which the chart sets itself: leave it out";
+    const said = "has app.kubernetes.io/name, which the chart sets; remove it";
     expect(stderr).toContain(`${blocks[at]}.labels ${said}`);
   }
 });

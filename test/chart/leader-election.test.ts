@@ -1,9 +1,9 @@
 import { expect, test } from "vitest";
 import { refusal, render, type Values } from "../support/chart.ts";
 
-const SWITCHED_OFF = /switches leader election off, and a rolling update runs two operators for a while: leave it out/;
+const SWITCHED_OFF = /turns leader election off, but two operators run during a rolling update; remove it/;
 const NAMESPACE =
-  /(--leader-elect-namespace|BERTH_LEADER_ELECT_NAMESPACE): leave it out, the chart gives rights on Leases in the release's namespace alone/;
+  /(--leader-elect-namespace|BERTH_LEADER_ELECT_NAMESPACE): the chart gives permissions for Leases only in the release's namespace; remove the flag/;
 
 test.each<[string, Values, RegExp]>([
   ["a switch", { extraArgs: ["--no-leader-elect"] }, SWITCHED_OFF],

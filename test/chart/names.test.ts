@@ -48,7 +48,7 @@ test("a Service name that would begin with a digit is refused, with the fix, but
   for (const { code, stderr } of refused) {
     expect(code).not.toBe(0);
     expect(stderr).toMatch(
-      /1(berth|x)-operator-metrics is no name for a Service: set fullnameOverride to one with a letter first/,
+      /1(berth|x)-operator-metrics is not a name of a Service; set fullnameOverride to a name that begins with a letter/,
     );
   }
   expect(ofKind(await rendered("1berth", ["--set", "metrics.enabled=false"]), "Deployment")).toEqual([

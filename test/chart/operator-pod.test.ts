@@ -34,6 +34,6 @@ test("the port of a disabled server may be used by another", async () => {
     { name: "webhook", containerPort: 8080 },
   ]);
   expect(await refusal({ webhook: { enabled: true, secret: "webhooks", port: 8080 } })).toMatch(
-    /webhook.port and metrics.port are both 8080: take two ports/,
+    /webhook.port and metrics.port are both 8080; use two ports/,
   );
 });

@@ -756,48 +756,48 @@ describe("invalid values", () => {
     [
       "the console on the port of the metrics",
       { console: { enabled: true, port: 8080 } },
-      /console.port and metrics.port are both 8080: take two ports/,
+      /console.port and metrics.port are both 8080; use two ports/,
     ],
-    ["one port twice", { metrics: { port: 8081 } }, /metrics.port and health.port are both 8081: take two ports/],
+    ["one port twice", { metrics: { port: 8081 } }, /metrics.port and health.port are both 8081; use two ports/],
     [
       "two CA bundles",
       { caBundle: { configMap: "a", secret: "b" } },
-      /caBundle.configMap and caBundle.secret are both set: name one/,
+      /caBundle.configMap and caBundle.secret are both set; remove one/,
     ],
     [
       "no service account",
       { serviceAccount: { create: false } },
-      /serviceAccount.create is false and serviceAccount.name is empty: name the service account/,
+      /serviceAccount.create is false and serviceAccount.name is empty; set serviceAccount.name/,
     ],
     [
       "a flag with its own chart value",
       { extraArgs: ["--namespace=a"] },
-      /extraArgs holds --namespace: set namespaces/,
+      /extraArgs has --namespace; set namespaces/,
     ],
     [
       "a ServiceMonitor without metrics",
       { metrics: { enabled: false, serviceMonitor: { enabled: true } } },
-      /metrics.serviceMonitor.enabled needs metrics.enabled: set it to true/,
+      /metrics.serviceMonitor.enabled needs metrics.enabled; set it to true/,
     ],
     [
       "a PodMonitor without metrics",
       { metrics: { enabled: false, podMonitor: { enabled: true } } },
-      /metrics.podMonitor.enabled needs metrics.enabled: set it to true/,
+      /metrics.podMonitor.enabled needs metrics.enabled; set it to true/,
     ],
     [
       "alerts about metrics that are off",
       { metrics: { enabled: false }, prometheusRule: { enabled: true } },
-      /prometheusRule.enabled needs metrics.enabled: set it to true/,
+      /prometheusRule.enabled needs metrics.enabled; set it to true/,
     ],
     [
       "an alert that does not exist",
       { prometheusRule: { enabled: true, alerts: { BerthSessionWaits: { enabled: false } } } },
-      /prometheusRule.alerts names BerthSessionWaits, which is none of BerthOperatorDown, /,
+      /prometheusRule.alerts.BerthSessionWaits: there is no such alert; use one of BerthOperatorDown, /,
     ],
     [
       "a threshold of an alert without one",
       { prometheusRule: { enabled: true, alerts: { BerthNoLeader: { threshold: 2 } } } },
-      /prometheusRule.alerts.BerthNoLeader has a threshold, and its expression ends with none: set expr instead/,
+      /prometheusRule.alerts.BerthNoLeader has a threshold, but its expression does not end with one; set expr/,
     ],
     [
       "an unknown key of an alert",
@@ -807,17 +807,17 @@ describe("invalid values", () => {
     [
       "a label that the chart sets",
       { podLabels: { "app.kubernetes.io/name": "x" } },
-      /podLabels holds app.kubernetes.io\/name, which the chart sets itself: leave it out/,
+      /podLabels has app.kubernetes.io\/name, which the chart sets; remove it/,
     ],
     [
       "the label by which NetworkPolicies select the operator",
       { podLabels: { "berth.dev/role": "session" } },
-      /podLabels holds berth.dev\/role, which the chart sets itself: leave it out/,
+      /podLabels has berth.dev\/role, which the chart sets; remove it/,
     ],
     [
       "a proxy twice",
       { proxy: { http: "http://a.example" }, extraEnv: [{ name: "NO_PROXY", value: "b" }] },
-      /extraEnv sets NO_PROXY, and so does proxy or caBundle: keep one of the two/,
+      /extraEnv sets NO_PROXY, which proxy or caBundle also sets; remove one of them/,
     ],
   ])("are refused by helm with an explanation: %s", async (_name, values, message) => {
     expect(await refusal(values)).toMatch(message);

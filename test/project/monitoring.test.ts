@@ -141,7 +141,7 @@ describe.each(boards)("dashboard $file", (board: Dashboard) => {
 
   test("links rows by columns that they have", () => {
     const linked = panels.filter(({ fieldConfig }) => JSON.stringify(fieldConfig ?? {}).includes("__data.fields."));
-    expect(linked.map(({ title }) => title)).toEqual(["What is not well"]);
+    expect(linked.map(({ title }) => title)).toEqual(["Problems"]);
     for (const { title, fieldConfig, transformations = [] } of linked) {
       const columns = transformations.flatMap(({ options }) => Object.values(options.renameByName));
       const named = [...JSON.stringify(fieldConfig).matchAll(/__data\.fields\.(\w+)/g)].map(([, column]) => column);

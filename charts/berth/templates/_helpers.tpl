@@ -6,7 +6,7 @@ that install something by default are refused: to go on would silently leave tha
 {{- define "berth.nulls" -}}
 {{- range $name := list "crds" "health" "image" "metrics" "podDisruptionBudget" "rbac" "serviceAccount" "uninstall" -}}
 {{- if not (kindIs "map" (get $.Values $name)) -}}
-{{- fail (printf "%s is null: leave the key out for the chart's own values, or set what is below it" $name) -}}
+{{- fail (printf "%s is null; remove the key to use the chart's values, or set the keys below it" $name) -}}
 {{- end -}}
 {{- end -}}
 {{- range $name := list "caBundle" "labels" "livenessProbe" "podAnnotations" "podLabels" "podSecurityContext" "proxy" "readinessProbe" "securityContext" -}}
@@ -37,7 +37,7 @@ that install something by default are refused: to go on would silently leave tha
 {{- define "berth.service" -}}
 {{- $name := printf "%s-%s" (include "berth.operator" (first .)) (last .) | replace "." "-" -}}
 {{- if regexMatch "^[0-9]" $name -}}
-{{- fail (printf "%s is no name for a Service: set fullnameOverride to one with a letter first" $name) -}}
+{{- fail (printf "%s is not a name of a Service; set fullnameOverride to a name that begins with a letter" $name) -}}
 {{- end -}}
 {{- $name -}}
 {{- end -}}
@@ -57,7 +57,7 @@ in two namespaces have two of it. A namespace's name holds no dot, so the last d
 {{- else if .Values.serviceAccount.create -}}
 {{- include "berth.operator" . -}}
 {{- else -}}
-{{- fail "serviceAccount.create is false and serviceAccount.name is empty: name the service account that the operator runs as" -}}
+{{- fail "serviceAccount.create is false and serviceAccount.name is empty; set serviceAccount.name to the operator's service account" -}}
 {{- end -}}
 {{- end -}}
 
@@ -274,13 +274,13 @@ the README is generated from values.yaml, and lists all values. The values of a 
 {{- include "berth.checkNames" . -}}
 {{- with .Values -}}
 {{- if not .image.repository -}}
-{{- fail "image.repository is empty, and there is no public image of Berth yet: build one from the Dockerfile, push it, and name it with --set image.repository=registry.example/berth" -}}
+{{- fail "image.repository is empty, and there is no public image of Berth yet; build one from the Dockerfile, push it, and use --set image.repository=registry.example/berth" -}}
 {{- end -}}
 {{- if and .caBundle.configMap .caBundle.secret -}}
-{{- fail "caBundle.configMap and caBundle.secret are both set: name one of them" -}}
+{{- fail "caBundle.configMap and caBundle.secret are both set; remove one of them" -}}
 {{- end -}}
 {{- if and (.webhook).enabled (not (.webhook).secret) -}}
-{{- fail "webhook.enabled needs webhook.secret: name the Secret with the signing secrets" -}}
+{{- fail "webhook.enabled needs webhook.secret; set it to the Secret with the signing secrets" -}}
 {{- end -}}
 {{- $taken := dict "health.port" .health.port -}}
 {{- range $block := list "metrics" "webhook" "console" -}}
@@ -289,27 +289,27 @@ the README is generated from values.yaml, and lists all values. The values of a 
 {{- $name := printf "%s.port" $block -}}
 {{- range $other, $port := $taken -}}
 {{- if eq (int $given.port) (int $port) -}}
-{{- fail (printf "%s and %s are both %d: take two ports" $name $other (int $port)) -}}
+{{- fail (printf "%s and %s are both %d; use two ports" $name $other (int $port)) -}}
 {{- end -}}
 {{- end -}}
 {{- $taken = set $taken $name $given.port -}}
 {{- end -}}
 {{- end -}}
 {{- if and .metrics.serviceMonitor.enabled (not .metrics.enabled) -}}
-{{- fail "metrics.serviceMonitor.enabled needs metrics.enabled: set it to true" -}}
+{{- fail "metrics.serviceMonitor.enabled needs metrics.enabled; set it to true" -}}
 {{- end -}}
 {{- if and (dig "podMonitor" "enabled" false .metrics) (not .metrics.enabled) -}}
-{{- fail "metrics.podMonitor.enabled needs metrics.enabled: set it to true" -}}
+{{- fail "metrics.podMonitor.enabled needs metrics.enabled; set it to true" -}}
 {{- end -}}
 {{- if and (.prometheusRule).enabled (not .metrics.enabled) -}}
-{{- fail "prometheusRule.enabled needs metrics.enabled: set it to true" -}}
+{{- fail "prometheusRule.enabled needs metrics.enabled; set it to true" -}}
 {{- end -}}
 {{- $labels := dict "labels" .labels "podLabels" .podLabels "metrics.serviceMonitor.labels" .metrics.serviceMonitor.labels -}}
 {{- $labels = merge $labels (dict "metrics.podMonitor.labels" (.metrics.podMonitor).labels "prometheusRule.labels" (.prometheusRule).labels "grafanaDashboards.labels" (.grafanaDashboards).labels) -}}
 {{- range $name, $given := $labels -}}
 {{- range $label := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" "berth.dev/role" -}}
 {{- if hasKey (default dict $given) $label -}}
-{{- fail (printf "%s holds %s, which the chart sets itself: leave it out" $name $label) -}}
+{{- fail (printf "%s has %s, which the chart sets; remove it" $name $label) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -322,7 +322,7 @@ the README is generated from values.yaml, and lists all values. The values of a 
 {{- end -}}
 {{- range .extraEnv -}}
 {{- if has .name $own -}}
-{{- fail (printf "extraEnv sets %s, and so does proxy or caBundle: keep one of the two" .name) -}}
+{{- fail (printf "extraEnv sets %s, which proxy or caBundle also sets; remove one of them" .name) -}}
 {{- end -}}
 {{- end -}}
 {{- $words := join " " .extraArgs -}}
@@ -341,17 +341,17 @@ the README is generated from values.yaml, and lists all values. The values of a 
 {{- end -}}
 {{- end -}}
 {{- range compact $off -}}
-{{- fail (printf "%s switches leader election off, and a rolling update runs two operators for a while: leave it out" .) -}}
+{{- fail (printf "%s turns leader election off, but two operators run during a rolling update; remove it" .) -}}
 {{- end -}}
 {{- if .rbac.create -}}{{/* else who gives the rights decides where */}}
 {{- range $elsewhere -}}
-{{- fail (printf "%s: leave it out, the chart gives rights on Leases in the release's namespace alone" .) -}}
+{{- fail (printf "%s: the chart gives permissions for Leases only in the release's namespace; remove the flag" .) -}}
 {{- end -}}
 {{- end -}}
 {{- range $argument := .extraArgs -}}
 {{- range $flag, $value := dict "namespace" "namespaces" "shards" "shards" "metrics-bind-address" "metrics.port" "health-probe-bind-address" "health.port" "console-bind-address" "console.enabled and console.port" "webhook-bind-address" "webhook.port" "webhook-secrets" "webhook.secret" "webhook-peers" "webhook.enabled and replicas" "log-level" "logLevel" "allowed-api-origins" "allowedApiOrigins" "api-cidrs" "apiCidrs" "cluster-dns-pods" "clusterDns.pods" "cluster-dns-cidrs" "clusterDns.cidrs" "allowed-in-templates" "podPolicy" -}}
 {{- if regexMatch (printf "^--%s(=.*)?$" $flag) $argument -}}
-{{- fail (printf "extraArgs holds --%s: set %s instead" $flag $value) -}}
+{{- fail (printf "extraArgs has --%s; set %s instead" $flag $value) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -15,10 +15,10 @@
 {{- if ne (toString .Values.rbac.attach) "false" }}{{/* older values lack it */}}
 - apiGroups: [""]
   resources: [pods/attach]
-  verbs: [get, create] # gives a session to a waiting shell; from Kubernetes 1.35 on, a WebSocket needs both
+  verbs: [get, create] # sends a session's line to a waiting shell; since Kubernetes 1.35, a WebSocket needs both verbs
 - apiGroups: [""]
   resources: [pods/log]
-  verbs: [get] # whether a session started whose connection broke
+  verbs: [get] # whether a session started although its connection broke
 {{- if ne (toString .Values.rbac.ephemeralContainers) "false" }}
 - apiGroups: [""]
   resources: [pods/ephemeralcontainers]
@@ -30,7 +30,7 @@
   verbs: [get, list, create, patch, delete] # never watched; list: the claims of an Environment, by label
 - apiGroups: [""]
   resources: [events]
-  verbs: [list, create, patch] # list: those of a Pod that does not get ready
+  verbs: [list, create, patch] # list: the Events of a Pod that doesn't get ready
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [list, watch, create, patch, delete] # always-on workers
@@ -39,7 +39,7 @@
   verbs: [get, create, patch, delete] # running sessions under disruption: Protect
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [get, list, watch, create, patch, delete] # one over the Pods of each Environment
+  verbs: [get, list, watch, create, patch, delete] # one for the Pods of each Environment
 {{- if .Values.rbac.workspaces }}
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
