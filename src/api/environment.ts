@@ -111,7 +111,7 @@ const environmentSpec = withRules(
       environmentId,
       paused: z.boolean().default(false).meta({
         description:
-          "Whether to stop claiming work items. Running sessions continue; sleeping ones keep their files until their time is over.",
+          "Whether to stop claiming work items. Running sessions continue; sleeping ones keep their files until their time has ended.",
       }),
       deletionGraceSeconds: seconds(
         600,

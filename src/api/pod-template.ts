@@ -31,7 +31,7 @@ const container = z
     image: z.string().min(1).max(MAX_IMAGE).optional().meta({ description: "Image of the container." }),
     imagePullPolicy: z.enum(["Always", "IfNotPresent", "Never"]).optional().meta({
       description:
-        "When to pull the image. Left out, the session's or worker's container has IfNotPresent. With Always and parking Key, the kubelet contacts the registry every few seconds while a Pod waits.",
+        "When to pull the image. Default of the session's or worker's container: IfNotPresent. With Always and parking Key, the kubelet contacts the registry every few seconds while a Pod waits.",
     }),
     restartPolicy: z.string().max(16).optional().meta({
       description: "Restart policy of this container. Only Never is allowed for the session container.",
@@ -99,14 +99,14 @@ const spec = z
     initContainers: named("init container", MAX_CONTAINERS, "Init containers and sidecars of the Pod.").optional(),
     volumes: named("volume", MAX_VOLUMES, "Volumes of the Pod.").optional(),
     restartPolicy: z.string().max(16).optional().meta({
-      description: "Restart policy of the Pods. Leave it out: a session's Pod has Never, a worker's Always.",
+      description: "Restart policy of the Pods. You need not set it: a session's Pod has Never, a worker's Always.",
     }),
     activeDeadlineSeconds: z.int().optional().meta({
       description:
         "Must not be set. For sessions, Berth sets it from maxDurationSeconds; Pods of a Deployment cannot have it.",
     }),
     terminationGracePeriodSeconds: z.int().min(0).max(MAX_GRACE_SECONDS).optional().meta({
-      description: "Seconds from SIGTERM to SIGKILL. Left out: 120, because a stock worker can take 90 to end.",
+      description: "Seconds from SIGTERM to SIGKILL. Default: 120, because a stock worker can take 90 to end.",
     }),
     hostNetwork: z.boolean().optional().meta({ description: "Whether the Pods use the network of their node." }),
     hostPID: z.boolean().optional().meta({ description: "Whether the Pods see the processes of their node." }),

@@ -23,7 +23,7 @@ const fields = z.strictObject({
   warmScaleDownSeconds: seconds(300, 0, DAY, "Seconds after which parked Pods beyond warm are deleted."),
   maxSleeping: z.int32().min(0).max(MAX_CONCURRENT).optional().meta({
     description:
-      "Maximum number of Pods in which sessions sleep and keep their files. Beyond it, the Pod that has slept longest is deleted. Left out: maxConcurrent.",
+      "Maximum number of Pods in which sessions sleep and keep their files. Beyond it, the Pod that has slept longest is deleted. Default: maxConcurrent.",
   }),
   lease: z.enum(["Worker", "Operator"]).default("Worker").meta({
     description:
@@ -39,7 +39,7 @@ const fields = z.strictObject({
   }),
   parking: z.enum(["Shell", "Program", "Key"], { error: removedParking }).optional().meta({
     description:
-      "How a parked Pod waits for its session. Shell: /bin/sh waits, then runs the template's command. Program: the template's program waits; if its session sleeps, only for the first work item. Key: the kubelet waits for a key of a Secret, in CreateContainerConfigError; sessions do not sleep. Left out: Shell if the template and the cluster allow it, else Key.",
+      "How a parked Pod waits for its session. Shell: /bin/sh waits, then runs the template's command. Program: the template's program waits; if its session sleeps, only for the first work item. Key: the kubelet waits for a key of a Secret, in CreateContainerConfigError; sessions do not sleep. Default: Shell if the template and the cluster allow it, else Key.",
   }),
   prepareTimeoutSeconds: seconds(
     600,
@@ -55,7 +55,7 @@ const fields = z.strictObject({
   ),
   parkedMaxAgeSeconds: z.int32().min(0).max(WEEK).optional().meta({
     description:
-      "Age in seconds at which a parked Pod is replaced. 0: never. Left out: 600 with parking Key, whose Pods would trigger common alerts, else 0.",
+      "Age in seconds at which a parked Pod is replaced. 0: never. Default: 600 with parking Key, whose Pods would trigger common alerts, else 0.",
   }),
   maxDurationSeconds: seconds(86_400, 1, MAX_DURATION, "Seconds after which a work item is stopped."),
   retainFinishedSeconds: seconds(

@@ -43,7 +43,7 @@ const REFUSED = "is set, which Kubernetes does not allow in a container that is 
  */
 export function keptFromSleep({ parking, template }: SessionsSpec): string | null {
   if (parking === "Key") {
-    return "spec.sessions.parking is Key, with which no session sleeps: set Shell or Program, or leave parking out";
+    return "spec.sessions.parking: no session sleeps with Key; use Shell or Program, or remove the field";
   }
   // With Program, a shell starts the programs of all work items but the first.
   return keptFromShell(template) ?? keptFromTurns(template);
@@ -53,7 +53,7 @@ export function keptFromSleep({ parking, template }: SessionsSpec): string | nul
 function keptFromTurns(template: PodTemplate): string | null {
   const shared = SHARED_PROCESSES.find((name) => template.spec[name] === true);
   if (shared !== undefined) {
-    return `spec.sessions.template.spec.${shared} is true, and a session could end the container that keeps its Pod: remove it`;
+    return `spec.sessions.template.spec.${shared} is true, and a session could end the container that keeps its Pod; remove it`;
   }
   const session = sessionContainer(template) ?? { name: "" };
   const path = sessionContainerPath(template);
@@ -61,7 +61,7 @@ function keptFromTurns(template: PodTemplate): string | null {
   if (field !== undefined) return `${path}.${field} ${REFUSED}`;
   const other = template.spec.containers.findIndex(({ name }) => name !== session.name);
   if (other < 0) return null;
-  return `spec.sessions.template.spec.containers[${other}] must be a native sidecar: move it to initContainers with restartPolicy: Always`;
+  return `spec.sessions.template.spec.containers[${other}] must be a native sidecar; move it to initContainers with restartPolicy: Always`;
 }
 
 function mountWithPart(container: PodTemplateContainer): string | undefined {

@@ -71,7 +71,7 @@ const busyProbe = z
           port: z.int32().min(1).max(MAX_PORT).meta({ description: "Port of the worker's container." }),
         })
         .meta({ description: "HTTP request to the worker. 200 means busy, 204 idle, and anything else unknown." }),
-      [fieldMatches("path", "^/", "path must begin with a slash, such as /busy")],
+      [fieldMatches("path", "^/", "path must begin with a slash; use for example /busy")],
     ),
   })
   .meta({

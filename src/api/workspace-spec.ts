@@ -21,7 +21,13 @@ const requests = withRules(
       storage: z.string().min(1).max(MAX_QUANTITY).meta({ description: "Size of a session's volume, such as 10Gi." }),
     })
     .meta({ description: "Requests of each volume." }),
-  [fieldMatches("storage", QUANTITY_PATTERN, "storage must be an amount above 0 with a unit, such as 10Gi or 500Mi")],
+  [
+    fieldMatches(
+      "storage",
+      QUANTITY_PATTERN,
+      "storage must be an amount above 0 with a unit; use for example 10Gi or 500Mi",
+    ),
+  ],
 );
 
 const claimTemplate = withRules(
@@ -43,7 +49,7 @@ const claimTemplate = withRules(
         }),
       resources: z.strictObject({ requests }).meta({ description: "Size of each volume." }),
       storageClassName: z.string().max(MAX_NAME).optional().meta({
-        description: "StorageClass of the volumes. Left out: the cluster's default.",
+        description: "StorageClass of the volumes. Default: the cluster's default.",
       }),
     })
     .meta({ description: "Template of each session's PersistentVolumeClaim. Required with type PerSession." }),
@@ -76,11 +82,11 @@ export const workspaceSpec = withRules(
       ),
       sizeLimit: z.string().min(1).max(MAX_QUANTITY).optional().meta({
         description:
-          "Maximum size of a session's files on the node's disk, such as 10Gi. The kubelet evicts a Pod that exceeds it, and the files are lost. Only with type Pod. Left out: no limit.",
+          "Maximum size of a session's files on the node's disk, such as 10Gi. The kubelet evicts a Pod that exceeds it, and the files are lost. Only with type Pod. Default: no limit.",
       }),
       sleepSeconds: z.int32().min(0).max(MAX_SLEEP).optional().meta({
         description:
-          "Seconds for which a session sleeps in its Pod and keeps its files between messages. Then the Pod is deleted. 0: it does not sleep. Left out: 1800 with type Pod, 0 with PerSession.",
+          "Seconds for which a session sleeps in its Pod and keeps its files between messages. Then the Pod is deleted. 0: it does not sleep. Default: 1800 with type Pod, 0 with PerSession.",
       }),
     })
     .prefault({})

@@ -379,7 +379,7 @@ const EXIT_NOT_FOUND = 127;
 
 function endedWaiting(pod: Pod, { exitCode, message }: ContainerStateTerminated): string {
   if ((parkingOf(pod) === "Shell" || hasTurns(pod)) && exitCode === EXIT_NOT_FOUND) {
-    return `the program of container ${sessionContainerName(pod)} is not in the image: correct its command`;
+    return `the program of container ${sessionContainerName(pod)} is not in the image; correct its command`;
   }
   const said = message?.trim();
   return `the container ended with exit code ${exitCode} while it waited for a session${said ? `: ${said}` : ""}`;
@@ -390,7 +390,7 @@ export const NEEDS_SHELL = "parking: Shell needs /bin/sh in the image; add it, o
 
 /** Part of the message of a Pod whose keeper can't run. */
 export const NEEDS_TOOLS =
-  "sleeping needs /bin/sh, date and sleep in the image: add them, or set workspace.sleepSeconds: 0";
+  "sleeping needs /bin/sh, date and sleep in the image; add them, or set workspace.sleepSeconds: 0";
 
 /** What to do if a shell could not be started; `said` is the runtime's message. */
 function shellFix(pod: Pod, said: string): string {

@@ -198,7 +198,7 @@ export class Retention {
       if (mayHaveRecord) {
         const secret = await this.#record(pod);
         if (secret) return this.#onForeignSlot(secret);
-        logger.info({ pod: name }, "a Pod whose claim was settled before is deleted");
+        logger.info({ pod: name }, "deleted a Pod whose claim was already settled");
       }
       // A Pod with turns may sleep and wake before this deletion arrives.
       await deletePod(this.#context, { by: "retention", name }, isOther, { asRead: hasTurns });

@@ -40,7 +40,7 @@ export function noFirstBeatMessage({ metadata, spec }: Environment): string {
     maxDurationSeconds < firstBeatTimeoutSeconds
       ? [maxDurationSeconds, "maxDurationSeconds"]
       : [firstBeatTimeoutSeconds, "firstBeatTimeoutSeconds"];
-  const draining = metadata.deletionTimestamp ? ", or before the Environment's deletionGraceSeconds were over" : "";
+  const draining = metadata.deletionTimestamp ? ", or before the Environment's deletionGraceSeconds had passed" : "";
   return `the container sent no heartbeat within ${seconds} s of its start (${field})${draining}; ${FIX}`;
 }
 

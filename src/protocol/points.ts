@@ -108,7 +108,7 @@ export const SESSION_POINTS = {
   "sweep.list": "reads the items of running sessions with one walk",
 
   // Cleanup of Secrets that no loop settles
-  "cleanup.read-environment": "reads whether an Environment that the cache does not show any more is gone",
+  "cleanup.read-environment": "reads whether an Environment that the cache no longer shows was deleted",
   "cleanup.list": "reads the claim Secrets of an Environment that is given up, or gone",
   "cleanup.drop": "deletes one of them",
 } as const satisfies Record<string, string>;

@@ -560,10 +560,7 @@ export class SessionLoop {
       const secret = await points.run("session.reread", ofClaim(claim), read, (found) => ({ ours: isOurs(found) }));
       const journal = readJournal(secret);
       if (!journal || !isOurs(secret)) {
-        this.#context.logger.warn(
-          { pod: claim.name },
-          "another client owns the claim's Secret now, so Berth leaves it alone",
-        );
+        this.#context.logger.warn({ pod: claim.name }, "another client owns the claim's Secret now");
         this.#forget(claim, "taken");
         this.#options.breaker.released(claim.templateHash, claim.name);
         return;

@@ -29,7 +29,7 @@ export function unknownVariables(env: EnvironmentVariables, flagNames: readonly 
   return Object.keys(env)
     .filter((name) => name.startsWith(ENV_PREFIX) && !name.startsWith(OF_TESTS))
     .filter((name) => !known.has(name) && !SERVICE_LINK.test(name))
-    .map((name) => `unknown environment variable ${name}; known are ${[...known].join(", ")}`);
+    .map((name) => `unknown environment variable ${name}; use one of ${[...known].join(", ")}`);
 }
 
 /** The environment variables that locate the cluster. */

@@ -144,7 +144,7 @@ export class SessionVolumes {
       return assigned;
     } catch (error) {
       if (isStepFailure(error)) failing.failed("assign", { error, name });
-      logger.warn({ pod: pod.metadata.name, error: errorText(error) }, "a volume was not assigned to its session");
+      logger.warn({ pod: pod.metadata.name, error: errorText(error) }, "cannot assign a volume to its session");
       return "failed";
     }
   }
@@ -161,7 +161,7 @@ export class SessionVolumes {
         if (await this.mark(volume, null, { timeoutMs: timing.requestBoundMs })) return "assigned";
       } else if (volume.sessionId !== null || volume.going) return "taken";
       else if (await this.#give(volume, sessionId)) {
-        logger.info({ sessionId, volume: name }, "a session has got its volume");
+        logger.info({ sessionId, volume: name }, "assigned a volume to its session");
         return "assigned";
       }
       volume = await this.read(name);

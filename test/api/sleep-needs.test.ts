@@ -36,7 +36,7 @@ test("maxSleepingOf is maxConcurrent if maxSleeping is left out", () => {
 describe("sessions can't sleep", () => {
   test.each(["shareProcessNamespace", "hostPID"])("with %s, which shows them the keeper", (field) => {
     expect(keptFromSleep(withSession({}, { [field]: true }))).toMatch(
-      new RegExp(`^spec\\.sessions\\.template\\.spec\\.${field} is true, .*: remove it$`),
+      new RegExp(`^spec\\.sessions\\.template\\.spec\\.${field} is true, .*; remove it$`),
     );
   });
 
@@ -69,7 +69,7 @@ describe("sessions can't sleep", () => {
 
   test("with parking Key", () => {
     expect(keptFromSleep(withSession({}, {}, { parking: "Key" }))).toBe(
-      "spec.sessions.parking is Key, with which no session sleeps: set Shell or Program, or leave parking out",
+      "spec.sessions.parking: no session sleeps with Key; use Shell or Program, or remove the field",
     );
   });
 
@@ -86,7 +86,7 @@ describe("sessions can't sleep", () => {
     const beside = (containers: Json[]) =>
       sessionsOf({ template: { metadata: { annotations }, spec: { containers } } });
     const refusal = (index: number) =>
-      `spec.sessions.template.spec.containers[${index}] must be a native sidecar: move it to initContainers with restartPolicy: Always`;
+      `spec.sessions.template.spec.containers[${index}] must be a native sidecar; move it to initContainers with restartPolicy: Always`;
     expect(keptFromSleep(beside([WORKER, SIDECAR]))).toBe(refusal(1));
     expect(keptFromSleep(beside([SIDECAR, WORKER]))).toBe(refusal(0));
   });

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseAst } from "rolldown/parseAst";
-import { describe, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { ROOT } from "./lint-gate.ts";
 
 const SRC = join(ROOT, "src");
@@ -74,36 +74,4 @@ test("every message of the product is in messages.snap, to be read in one place"
     .join("\n");
   expect(text).toContain("\n  Create the Secret, or correct api.keySecretRef.name.\n");
   await expect(text).toMatchFileSnapshot("messages.snap");
-});
-
-/** The beginning of one of the kubelet's messages, by which Berth recognizes it. */
-const KUBELETS = "couldn't find key ";
-
-describe("no message", () => {
-  /** Words that read like a translation, and what to write. */
-  test.each<[RegExp, string]>([
-    [/\bmend(s|ed|ing)?\b/i, "fix"],
-    [/\banew\b|\bonce more\b/i, "again"],
-    [/\b(some|no)body\b|\bwhoever\b/i, "the client, the operator, you"],
-    [/\bfor good\b/i, "permanently"],
-    [/\bas ever\b|\bas it is\b/i, "as usual"],
-    [/\bbeats?\b|\bbeating\b/i, "heartbeat"],
-    [/\b(looks(?! like)|looked|asks|asked)\b/i, "checks, reads, lists, requests"],
-    [/\bleft alone\b|\bleft out\b|\bleave .* out\b/i, "ignored, removed"],
-    [/\bany more\b|\bno longer is\b/i, "no longer"],
-    [/\bby (itself|themselves)\b/i, "automatically"],
-    [/\bbesides\b/i, "other than, in addition to"],
-    [/\bof (its|their|one's) own\b/i, "its own"],
-    [/\btakes? (up|over|off)\b|\bgoes\b|\bstands\b/i, "adopts, is deleted"],
-    [/\bis over\b|\bare over\b/i, "has ended"],
-    [/n't\b/i, "not (no contractions)"],
-    [/(?<!there )\bis no (?!longer|fault)/i, "is not a"],
-    [/;.*;.*;/, "two sentences"],
-  ])("contains %s: write %s", (pattern) => {
-    const withoutCode = (text: string) => text.replaceAll(/\{[^}]*\}/g, "{}").replace(KUBELETS, "");
-    const found = [...messages].flatMap(([path, texts]) =>
-      texts.filter((text) => pattern.test(withoutCode(text))).map((text) => `${path}: ${text}`),
-    );
-    expect(found).toEqual([]);
-  });
 });

@@ -49,5 +49,14 @@ export const WORDS: readonly { readonly avoid: RegExp; readonly write: string }[
   { avoid: /\b(has|have) to be let\b/, write: "must be allowed" },
 ];
 
+/** Words that pages can use, and messages don't. */
+export const WORDS_OF_MESSAGES: typeof WORDS = [
+  { avoid: /\b(looks(?! like)|looked|asks(?!:)|asked)\b/, write: "checks, reads, lists, requests" },
+  { avoid: /\bleft (alone|out)\b|\bleave .* out\b/, write: "ignored, removed" },
+  { avoid: /\bany more\b/, write: "no longer" },
+  { avoid: /\btakes? (up|over|off)\b|\bgoes\b/, write: "adopts, is deleted" },
+  { avoid: /n't\b(?! find key)/, write: "not (no contractions)" },
+];
+
 /** Words in one sentence. 25 is a good habit. */
 export const MOST_WORDS = 30;
