@@ -213,6 +213,6 @@ describe("the message of a session without a heartbeat", () => {
 
   test("names deletionGraceSeconds when the Environment is being deleted", () => {
     const metadata = { deletionTimestamp: "2026-01-01T00:00:00Z" };
-    expect(message(60, 86_400, metadata)).toContain("or before the Environment's deletionGraceSeconds were over");
+    expect(message(60, 86_400, metadata)).toContain("or before the Environment's deletionGraceSeconds had passed");
   });
 });
