@@ -62,7 +62,10 @@ export async function measureWakes(
   await keeping.evict(gone.pod.metadata.name ?? "");
   const lanes = [pod, volume];
   const each = lanes.flatMap((lane) => gaps.flatMap((gap) => Array.from({ length: count }, () => ({ lane, gap }))));
-  const left = shuffled(each, random).map((planned, at) => ({ ...planned, name: String(at) }));
+  // The sessions with the longest gaps begin first, so that the others are measured during these gaps.
+  const left = shuffled(each, random)
+    .toSorted((one, other) => one.gap - other.gap)
+    .map((planned, at) => ({ ...planned, name: String(at) }));
   const asleep = new Set<Sleeper>();
   const wakes: Wake[] = [];
   const ofReference: Start[] = [];

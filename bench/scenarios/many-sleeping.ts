@@ -29,12 +29,21 @@ interface Load {
   readonly sleepingInEach: number;
   readonly idleMs: number;
   readonly asleepMs: number;
+  /** The measurement begins once the operator has written nothing for this long. */
+  readonly quietMs: number;
   /** Sessions that are woken without the sleeping Pods, and as many with them. */
   readonly wakes: number;
 }
 
-const FULL: Load = { environments: 20, sleepingInEach: 500, idleMs: 30_000, asleepMs: 120_000, wakes: 40 };
-const QUICK: Load = { environments: 2, sleepingInEach: 50, idleMs: 2_000, asleepMs: 5_000, wakes: 3 };
+const FULL: Load = {
+  environments: 20,
+  sleepingInEach: 500,
+  idleMs: 30_000,
+  asleepMs: 120_000,
+  quietMs: 15_000,
+  wakes: 40,
+};
+const QUICK: Load = { environments: 2, sleepingInEach: 50, idleMs: 2_000, asleepMs: 5_000, quietMs: 6_000, wakes: 3 };
 
 export const manySleeping: Scenario = {
   name: "many-sleeping",
@@ -94,6 +103,7 @@ async function run(load: Load, log: Context["log"]): Promise<Findings> {
   log(`the operator counts them ${(startMs / SECOND_MS).toFixed(1)} s after its start`);
 
   const { audit } = stand.cluster;
+  await untilQuiet(audit, load.quietMs);
   const since = await audit.mark();
   const asleep = await measureLoad(operator.pid, pause(load.asleepMs));
   const entries = await audit.entries({ since, user: OPERATOR });
@@ -119,6 +129,20 @@ async function untilCounted(address: string | undefined, total: number): Promise
     await pause(LOOK_MS);
   }
 }
+
+/** Waits until the operator has written the statuses that follow its start. */
+async function untilQuiet(audit: Stand["cluster"]["audit"], quietMs: number): Promise<void> {
+  const endsAt = performance.now() + PATIENCE_MS;
+  for (;;) {
+    const since = await audit.mark();
+    await pause(quietMs);
+    const written = (await audit.entries({ since, user: OPERATOR })).filter(isWrite);
+    if (written.length === 0) return;
+    if (performance.now() > endsAt) throw new Error(`the operator wrote ${written.length} times in ${quietMs} ms`);
+  }
+}
+
+const isWrite = ({ verb }: { readonly verb: string }) => !["get", "list", "watch"].includes(verb);
 
 async function sizeOfPod(stand: Stand, namespace: string): Promise<number> {
   const list = await stand.kube.raw("GET", `/api/v1/namespaces/${namespace}/pods?limit=1`);
@@ -188,7 +212,7 @@ function findings({ environments, sleepingInEach, wakes }: Load, measured: Measu
   const { idle, asleep, requests, before, after } = measured;
   const total = environments * sleepingInEach;
   const perSession = (asleep.rssBytes.mean - idle.rssBytes.mean) / total;
-  const writes = [...requests].filter(([request]) => !/^(get|list|watch)\b/.test(request));
+  const writes = [...requests].filter(([request]) => isWrite({ verb: request.split(" ")[0] ?? "" }));
   const written = writes.reduce((sum, [, count]) => sum + count, 0);
   const [p50Before, p50After] = [quantile(before.ms, 0.5), quantile(after.ms, 0.5)];
   const wakeRow = (title: string, { ms }: Wakes): Cell[] => {
