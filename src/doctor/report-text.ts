@@ -16,7 +16,7 @@ export function reportText(
   { onlyProblems }: { readonly onlyProblems: boolean },
 ): string {
   const { pass, warn, fail, skip } = counts;
-  const summary = `Berth ${berth} at ${server}: ${fail} failed, ${warn} warnings, ${pass} ok, ${skip} not checked`;
+  const summary = `Berth ${berth} at ${server}: ${fail} failed, ${warn} warned, ${pass} ok, ${skip} not checked`;
   const parts = [
     problems.map((problem) => problemText(problem, paint)).join(""),
     ...(onlyProblems ? [] : groupsOf(checks, paint)),

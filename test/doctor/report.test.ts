@@ -65,7 +65,7 @@ describe("the text", () => {
       "environment agents/a",
       "  ok   spec             it fits the schema",
       "",
-      "Berth 1.2.3 at https://10.0.0.1: 3 failed, 0 warnings, 1 ok, 0 not checked",
+      "Berth 1.2.3 at https://10.0.0.1: 3 failed, 0 warned, 1 ok, 0 not checked",
       "",
     ]);
   });
@@ -83,7 +83,7 @@ describe("the text", () => {
     expect(text).not.toContain("it fits the schema");
     expect(text).toContain("FAIL key");
     const clean = reportText(reportOf("1", "https://10.0.0.1", [well]), paint, { onlyProblems: true });
-    expect(clean).toBe("Berth 1 at https://10.0.0.1: 0 failed, 0 warnings, 1 ok, 0 not checked\n");
+    expect(clean).toBe("Berth 1 at https://10.0.0.1: 0 failed, 0 warned, 1 ok, 0 not checked\n");
   });
 });
 

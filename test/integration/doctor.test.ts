@@ -359,7 +359,7 @@ describe.concurrent("berth doctor", () => {
     const { code, out } = await cliRun(["doctor", "--kubeconfig", `${file}.elsewhere`]);
     expect(code).toBe(1);
     expect(out).toMatch(/^FAIL api-server .*ECONNREFUSED/);
-    expect(out).toMatch(/: 1 failed, 0 warnings, 0 ok, 0 not checked\n$/);
+    expect(out).toMatch(/: 1 failed, 0 warned, 0 ok, 0 not checked\n$/);
   });
 });
 
