@@ -36,6 +36,8 @@ const HUNGRY_WORKER = [
 ].join("\n");
 /** The stock worker alone needs about 100 MiB. */
 const LIMITED = { requests: { memory: "64Mi" }, limits: { memory: "192Mi" } };
+/** The memory limit of the container's own control group, in version 2 or 1. */
+const SHOW_LIMIT = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null";
 
 /** The user of the worker images. */
 const WORKER_USER = 10_001;
@@ -115,7 +117,7 @@ describe.concurrent("a session that sleeps between work items", () => {
     await expectCounted(world, { Completed: 2 });
   });
 
-  test("sleeps again after an item that ran out of memory", async () => {
+  test("has its Pod's memory limit, and sleeps again after an item that exceeded it", async () => {
     const command = ["node", "--input-type=module", "-e", HUNGRY_WORKER];
     await using world = await startE2eWorld({
       maxIdleMs: 6_000,
@@ -131,9 +133,11 @@ describe.concurrent("a session that sleeps between work items", () => {
     expect(last.stoppedBy?.as).toBe("environment-key");
     const pod = await untilAsleep(world, hungry);
     expect(turnsOf(pod)[1]?.state?.terminated).toMatchObject({ exitCode: 137, reason: "OOMKilled" });
-    const next = await sayAndSleep(world, first, bashScript("cat note"));
+    const next = await sayAndSleep(world, first, bashScript("cat note", SHOW_LIMIT));
     expect(uidOf(next.pod)).toBe(uidOf(first.pod));
-    expect((await untilAnswered(world, first.item, 3)).at(-1)).toEqual(["kept", false]);
+    const answers = await untilAnswered(world, first.item, 4);
+    expect(answers.at(-2)).toEqual(["kept", false]);
+    expect(answers.at(-1)?.[0]).toBe(String(192 * 2 ** 20));
     expectCalm(world, next.pod, ["OOMKilled"]);
     await expectCounted(world, { Completed: 2, OOMKilled: 1 });
   });
