@@ -231,6 +231,10 @@ const HISTORIES: readonly (readonly [name: string, of: History])[] = [
   ],
   ["workspace: Pod", { sessions: SLEEPING, programs: ["stock", "stock", "killed", "crashes"], comesBack: true }],
   [
+    "workspace: Pod, parking: Program",
+    { sessions: { ...SLEEPING, parking: "Program" }, programs: ["stock", "stock", "killed"], comesBack: true },
+  ],
+  [
     "workspace: Pod, lease: Operator, Release",
     {
       sessions: { ...SLEEPING, lease: "Operator", onPodFailure: "Release" },
