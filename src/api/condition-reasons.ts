@@ -346,6 +346,32 @@ export const REASONS = {
     description: "No other Environment that this operator serves has this environmentId.",
     fix: NOTHING,
   },
+  // PollersExpected
+  PollersExpected: {
+    type: "PollersExpected",
+    status: "True",
+    description: "Only expected clients poll the queue.",
+    fix: NOTHING,
+  },
+  OtherPollers: {
+    type: "PollersExpected",
+    status: "False",
+    description: "Other clients also poll the queue, and receive some of its items.",
+    fix: "Stop the other pollers. If they are expected, such as those of another cluster, set spec.api.otherPollers.",
+  },
+  NoPollers: {
+    type: "PollersExpected",
+    status: "False",
+    description: "Workers are ready and not busy, but none polls the queue.",
+    fix: "Read the log of a worker. Check its environment key and its access to the Work API.",
+  },
+  PollersUnknown: {
+    type: "PollersExpected",
+    status: "Unknown",
+    description: "The Work API has not reported the queue's pollers, or does not report them.",
+    fix: NOTHING,
+    event: "Normal",
+  },
 } as const satisfies Record<string, ConditionReasonInfo>;
 
 export type ConditionReason = keyof typeof REASONS;

@@ -35,6 +35,10 @@ export const CONDITIONS = {
     good: "False",
     description: "Whether another Environment that this operator serves has the same environmentId.",
   },
+  PollersExpected: {
+    good: "True",
+    description: "Whether only expected clients poll the queue, and ready workers do.",
+  },
 } as const satisfies Record<string, ConditionInfo>;
 
 export type ConditionType = keyof typeof CONDITIONS;

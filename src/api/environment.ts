@@ -25,6 +25,7 @@ const MAX_URL = 512;
 const SECRET_KEY_PATTERN = "^[-._a-zA-Z0-9]+$";
 const GROUP_PATTERN = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 const MAX_GROUP = 63;
+const MAX_OTHER_POLLERS = 10_000;
 /**
  * Pods are named `berth-<environment>-<random>` and carry the name as a label. 46 characters leave 10 for the random
  * part within the 63 of a label and of a host name.
@@ -81,6 +82,10 @@ const apiSpec = withRules(
         60,
         "Timeout of a request to the Work API, in seconds. Acknowledgements, heartbeats and stops have a shorter one.",
       ),
+      otherPollers: z.int32().min(0).max(MAX_OTHER_POLLERS).default(0).meta({
+        description:
+          "Number of expected clients that poll the same queue outside this Environment, such as those of other clusters. PollersExpected reports more.",
+      }),
       budgetGroup: z.string().min(1).max(MAX_GROUP).default("default").meta({
         description: "Environments of one group share one request budget. Use one group per organization.",
       }),

@@ -66,6 +66,8 @@ export interface Timing {
   readonly idleMaxMs: number;
   /** The same where webhooks report work: the delay when one webhook is lost. */
   readonly hintedIdleMs: number;
+  /** How long unexpected pollers must be counted before they are reported. The API counts a poller for 30 s. */
+  readonly pollersLastMs: number;
   /** How often running sessions are counted with the list call while there are workers or waiting work. */
   readonly countMs: number;
   /** An older reading of the demand is ignored. Longer than the slowest pace plus a few failures. */
@@ -163,6 +165,7 @@ export const DEFAULT_TIMING: Timing = {
   statsPolledMs: 60_000,
   idleMaxMs: 60_000,
   hintedIdleMs: 300_000,
+  pollersLastMs: 90_000,
   countMs: 10_000,
   demandStaleMs: 120_000,
   busyProbeMs: 5_000,
@@ -230,6 +233,7 @@ const SCALED = [
   "statsBusyMs",
   "statsIdleMs",
   "statsPolledMs",
+  "pollersLastMs",
   "countMs",
   "demandStaleMs",
   "busyProbeMs",

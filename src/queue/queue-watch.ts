@@ -1,3 +1,4 @@
+import type { Verdict } from "../api/conditions.ts";
 import type { QueueStatus } from "../api/environment.ts";
 import { Backoff, jitter, type Random } from "../core/backoff.ts";
 import { type Clock, SECOND_MS, sleep } from "../core/clock.ts";
@@ -8,6 +9,7 @@ import type { Answer, WorkApiClient } from "../work/client.ts";
 import type { QueueStats } from "../work/types.ts";
 import type { ApiHealth, Attempt } from "./api-health.ts";
 import type { PollPace } from "./poll-pace.ts";
+import { type OwnPollers, Pollers } from "./pollers.ts";
 
 /** The part of an Environment's context that the queue watch needs. */
 export interface QueueContext {
@@ -17,7 +19,7 @@ export interface QueueContext {
   readonly points: Points<"queue.stats">;
   readonly metrics: Metrics;
   readonly labels: { readonly namespace: string; readonly environment: string };
-  readonly timing: Pick<Timing, "idleAfterMs" | "retryBaseMs" | "retryMaxMs" | "statsBusyMs">;
+  readonly timing: Pick<Timing, "idleAfterMs" | "pollersLastMs" | "retryBaseMs" | "retryMaxMs" | "statsBusyMs">;
 }
 
 export interface QueueWatchOptions {
@@ -27,11 +29,16 @@ export interface QueueWatchOptions {
   readonly onStats: (stats: QueueStats) => void;
   /** Our claims whose item was polled and not acknowledged yet; `pending` includes them. */
   readonly unacknowledged: () => number;
+  /** Default: one, as in `sessions` mode, where an Environment polls with one id. */
+  readonly ownPollers?: () => OwnPollers;
+  /** `spec.api.otherPollers`. */
+  readonly expectedPollers: () => number;
   /** Receives each answer, for its Date header. */
   readonly onAnswer?: (api: string, answer: Answer<unknown>) => void;
 }
 
 const JITTER = 0.1;
+const ONE_POLLER: OwnPollers = { most: 1, shouldPoll: false };
 /**
  * Follows the queue's statistics: often while there is work, rarely when idle, and at once on a hint that the queue may
  * have changed. A failed reading keeps the last one: an error never counts as an empty queue.
@@ -39,6 +46,7 @@ const JITTER = 0.1;
 export class QueueWatch {
   readonly #options: QueueWatchOptions;
   readonly #context: QueueContext;
+  readonly #pollers: Pollers;
   #stats: QueueStats | null = null;
   #readMs = Number.NEGATIVE_INFINITY;
   #polled = 0;
@@ -53,8 +61,10 @@ export class QueueWatch {
   #isLookWanted = false;
 
   constructor(options: QueueWatchOptions) {
+    const { context, ownPollers: own = () => ONE_POLLER, expectedPollers: expected } = options;
     this.#options = options;
-    this.#context = options.context;
+    this.#context = context;
+    this.#pollers = new Pollers({ ...context, own, expected });
   }
 
   /** The last good reading; null before the first. */
@@ -73,6 +83,11 @@ export class QueueWatch {
         ...(stats.workers_polling === null ? {} : { workersPolling: shown(stats.workers_polling) }),
       }
     );
+  }
+
+  /** The verdict on the queue's pollers. */
+  get pollers(): Verdict {
+    return this.#pollers.verdict;
   }
 
   /** When the last good reading was requested (monotonic). */
@@ -184,6 +199,7 @@ export class QueueWatch {
     const oldest = Date.parse(stats.oldest_queued_at ?? "");
     metrics.queueOldestTimestamp.set(labels, Number.isNaN(oldest) ? 0 : oldest / SECOND_MS);
     if (stats.workers_polling !== null) metrics.queueWorkersPolling.set(labels, stats.workers_polling);
+    this.#pollers.noteReading(stats.workers_polling);
     this.#options.onStats(stats);
   }
 

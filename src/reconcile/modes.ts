@@ -62,7 +62,7 @@ export function runtimeOf(environment: Environment, context: ModeContext, onChan
 function workersRuntime(context: ModeContext, onChange: () => void): EnvironmentRuntime {
   return new WorkersRuntime({
     context: { ...context, ...context.workers, template: () => workerTemplateOf(context.environment()) },
-    sources: (changed) => workSources(context, changed),
+    sources: (changed, own) => workSources(context, changed, own),
     hold: new EnvironmentFinalizer(context),
     prober: createBusyProber(context.clock),
     onChange,

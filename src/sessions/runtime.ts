@@ -176,9 +176,8 @@ export class SessionsRuntime {
     };
     this.#pace = new PollPace({ ...context, intervalMs: () => context.work().idleIntervalMs });
     this.#queue = new QueueWatch({
-      context,
-      health: this.#health,
-      pace: this.#pace,
+      ...{ context, health: this.#health, pace: this.#pace },
+      expectedPollers: () => context.environment().spec.api.otherPollers,
       onStats: () => {
         this.#report.noteStats();
         onChange();
@@ -430,6 +429,7 @@ export class SessionsRuntime {
           this.#offers,
           this.#probeWallMs(this.#offers),
         ),
+        this.#queue.pollers,
       ],
       blockedReason: this.#failing.message,
     };

@@ -7,6 +7,7 @@ import { type Held, IdleRelease } from "../core/idle-release.ts";
 import { keepRunning } from "../core/keep-running.ts";
 import { Notifier } from "../core/notifier.ts";
 import type { Pod } from "../kube/resource.ts";
+import type { OwnPollers } from "../queue/pollers.ts";
 import type { BusyProber } from "./busy-probe.ts";
 import { BusyWatch } from "./busy-watch.ts";
 import type { WorkersContext } from "./context.ts";
@@ -14,7 +15,7 @@ import { type CountRunning, DemandWatch, type QueueSource } from "./demand-watch
 import { Fleet, replicasOf } from "./fleet.ts";
 import { Scaler, type ScalerOrders } from "./scaler.ts";
 import { capacityVerdict, scalingVerdict } from "./verdicts.ts";
-import { isCounted } from "./worker-pod.ts";
+import { isCounted, type WorkerPod } from "./worker-pod.ts";
 
 /**
  * Delay between the end of the last worker and the removal of the finalizer, so that a short pause costs no two writes.
@@ -28,6 +29,7 @@ const LOOK_DELAY_MS = 100;
 export interface WorkSources {
   readonly queue: QueueSource & {
     readonly status: QueueStatus | null;
+    readonly pollers: Verdict;
     run(signal: AbortSignal, mayRead: (signal: AbortSignal) => Promise<void>): Promise<void>;
     nudge(): void;
     look(): void;
@@ -81,7 +83,7 @@ export class WorkersRuntime {
   constructor(options: {
     context: WorkersContext;
     /** Creates the sources, which call back at every new reading and every change of health. */
-    sources: (onChange: () => void) => WorkSources;
+    sources: (onChange: () => void, own: () => OwnPollers) => WorkSources;
     hold: Hold;
     prober: BusyProber;
     onChange: () => void;
@@ -98,7 +100,7 @@ export class WorkersRuntime {
     });
     this.#onChange = options.onChange;
     const changed = () => this.#noteChange();
-    this.#sources = options.sources(changed);
+    this.#sources = options.sources(changed, () => this.#ownPollers);
     this.#fleet = new Fleet(context);
     this.#busy = new BusyWatch({ context, prober: options.prober, pods: () => this.#fleet.pods, onChange: changed });
     this.#demand = new DemandWatch({
@@ -251,6 +253,7 @@ export class WorkersRuntime {
           },
         ),
         scalingVerdict(view, this.#demand.readings, { blockedReason: this.#demand.blockedReason, clock }),
+        queue.pollers,
       ],
       blockedReason: this.#synced ? null : unread(this.#context.problem()),
     };
@@ -294,6 +297,14 @@ export class WorkersRuntime {
       isDraining,
       overAtMs: this.#drainDeadlineMs,
     };
+  }
+
+  /** A worker polls once for each session that it can serve. Without a probe, any worker may be busy. */
+  get #ownPollers(): OwnPollers {
+    const { sessionsPerReplica = 1 } = this.#context.environment().spec.workers ?? {};
+    const { pods } = this.#fleet;
+    const isIdle = (pod: WorkerPod) => isCounted(pod) && pod.isReady && this.#busy.stateOf(pod) === "idle";
+    return { most: pods.length * sessionsPerReplica, shouldPoll: this.#busy.isProbed && pods.some(isIdle) };
   }
 
   get #isUnused(): boolean {

@@ -3,19 +3,21 @@ import type { Points } from "../core/points.ts";
 import { ApiHealth } from "../queue/api-health.ts";
 import { countLiveItems } from "../queue/live-items.ts";
 import { PollPace, type PollPaceContext } from "../queue/poll-pace.ts";
+import type { OwnPollers } from "../queue/pollers.ts";
 import { type QueueContext, QueueWatch } from "../queue/queue-watch.ts";
-import type { WorkersPoint } from "./context.ts";
+import type { WorkersContext, WorkersPoint } from "./context.ts";
 import type { WorkSources } from "./runtime.ts";
 
 type SourcesContext = QueueContext &
   Omit<PollPaceContext, "intervalMs"> &
+  Pick<WorkersContext, "environment"> &
   Omit<ConstructorParameters<typeof ApiHealth>[0], "onChange"> & { readonly points: Points };
 
 /** Page limit for one count of running sessions; a count that reaches it is discarded. */
 const MAX_PAGES = 50;
 
 /** Builds what a workers runtime reads from the Work API: statistics, count of running sessions, and health. */
-export function workSources(context: SourcesContext, onChange: () => void): WorkSources {
+export function workSources(context: SourcesContext, onChange: () => void, ownPollers: () => OwnPollers): WorkSources {
   const { timing, random, work, points } = context;
   const health = new ApiHealth({ ...context, onChange });
   const pace = new PollPace({ ...context, intervalMs: () => work().idleIntervalMs });
@@ -23,7 +25,11 @@ export function workSources(context: SourcesContext, onChange: () => void): Work
   return {
     health,
     // The operator claims nothing in this mode: workers hold all pending items.
-    queue: new QueueWatch({ context, health, pace, onStats: onChange, unacknowledged: () => 0 }),
+    queue: new QueueWatch({
+      ...{ context, health, pace, onStats: onChange, unacknowledged: () => 0 },
+      ownPollers,
+      expectedPollers: () => context.environment().spec.api.otherPollers,
+    }),
     count: async (signal) => {
       const attempt = health.attempt("list");
       try {

@@ -14,6 +14,7 @@ describe("defaults", () => {
         baseUrl: "https://api.anthropic.com",
         keySecretRef: { name: "key", key: "environment-key" },
         requestTimeoutSeconds: 10,
+        otherPollers: 0,
         budgetGroup: "default",
       },
       network: { policy: "Managed", egress: {} },

@@ -769,11 +769,7 @@ describe("invalid values", () => {
       { serviceAccount: { create: false } },
       /serviceAccount.create is false and serviceAccount.name is empty; set serviceAccount.name/,
     ],
-    [
-      "a flag with its own chart value",
-      { extraArgs: ["--namespace=a"] },
-      /extraArgs has --namespace; set namespaces/,
-    ],
+    ["a flag with its own chart value", { extraArgs: ["--namespace=a"] }, /extraArgs has --namespace; set namespaces/],
     [
       "a ServiceMonitor without metrics",
       { metrics: { enabled: false, serviceMonitor: { enabled: true } } },

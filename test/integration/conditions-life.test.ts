@@ -4,7 +4,7 @@ import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { workersSpec } from "../api/environments.ts";
 import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";
-import { SHORT_LEASE, untilAssigned, untilState } from "../support/session-life.ts";
+import { otherPoller, SHORT_LEASE, untilAssigned, untilState } from "../support/session-life.ts";
 import { startWorld, type World } from "../support/world.ts";
 import { changeRights, limitedUser, limitOperator } from "./limited-operator.ts";
 import { printedColumns } from "./printed-columns.ts";
@@ -75,6 +75,37 @@ describe.concurrent("workers", () => {
     });
     await world.deleteEnvironment();
     await world.until("the Environment is gone", () => !world.environment);
+  });
+});
+
+describe.concurrent("another client that polls the queue", () => {
+  /** Polls until it is disposed. */
+  function pollOn(world: World): Disposable {
+    const client = otherPoller(world);
+    const ending = new AbortController();
+    const poll = async () => {
+      while (!ending.signal.aborted) await client.poll({ block_ms: 500 });
+    };
+    poll().catch(() => {});
+    return { [Symbol.dispose]: () => ending.abort() };
+  }
+
+  test("is reported until it stops, or until it is expected", async () => {
+    await using world = await startWorld(cluster, SHORT_LEASE);
+    await world.createEnvironment();
+    world.startOperator();
+    await world.untilCondition("PollersExpected", "PollersExpected");
+    const polling = pollOn(world);
+    const { message } = await world.untilCondition("PollersExpected", "OtherPollers");
+    expect(message).toContain("spec.api.otherPollers");
+    expect(world.condition("Ready")?.status).toBe("True");
+    await world.patchSpec({ api: { otherPollers: 1 } });
+    await world.untilCondition("PollersExpected", "PollersExpected");
+    await world.patchSpec({ api: { otherPollers: 0 } });
+    await world.untilCondition("PollersExpected", "OtherPollers");
+    polling[Symbol.dispose]();
+    await world.untilCondition("PollersExpected", "PollersExpected");
+    expect(environmentEvents(world, "OtherPollers")).not.toEqual([]);
   });
 });
 

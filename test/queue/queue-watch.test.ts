@@ -24,6 +24,7 @@ test("shows a count too large for the status as the largest possible one", async
     },
     health: new ApiHealth({ ...common, onChange }),
     pace: new PollPace({ ...common, intervalMs: () => 0 }),
+    expectedPollers: () => 0,
     onStats: onChange,
     unacknowledged: () => 0,
   });

@@ -474,6 +474,7 @@ export class FleetWorld {
       stats: null as { depth: number; pending: number } | null,
       readMs: Number.NEGATIVE_INFINITY,
       status: null,
+      pollers: { reason: "PollersExpected", message: "" } as const,
       nudge: () => {},
       look: () => {},
       refresh: async (): Promise<boolean> => {
