@@ -24,7 +24,7 @@ export const WORKER_VARIABLES = [{ name: "BERTH_WORKER_MAX_IDLE_MS", value: Stri
 /** What each Pod requests of its node. */
 export type Requests = Readonly<Record<string, string>>;
 
-const REQUESTS: Requests = { cpu: "10m", memory: "64Mi" };
+const REQUESTS: Requests = { cpu: "5m", memory: "64Mi" };
 
 /** The container of a session, as a user's template has it. */
 export function workerContainer(command: readonly string[], requests = REQUESTS) {
