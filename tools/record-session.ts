@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { bashScript } from "../simulator/script.ts";
+import { isAsleep, turnStatus } from "../src/pods/turns.ts";
 import { asTestCluster } from "../test/integration/own-cluster.ts";
 import type { TestCluster } from "../test/support/cluster.ts";
 import { untilAssigned, untilEnded, untilState } from "../test/support/session-life.ts";
@@ -24,7 +25,6 @@ const PAGE = join(import.meta.dirname, "..", "docs", "session-life.md");
 const WORKER = fileURLToPath(new URL("../examples/worker/worker.mjs", import.meta.url));
 /** How long the worker keeps an idle session: long enough to inspect it while it runs. */
 const IDLE_MS = 8_000;
-const RETAIN_SECONDS = 600;
 /** Replaces the name of every Pod after the first. */
 const NEXT_POD = "berth-research-2h8xk5wc";
 
@@ -48,7 +48,7 @@ async function record(): Promise<Map<string, string>> {
     { ...cluster, createNamespace },
     {
       node: { runtime: "process", fates: () => undefined },
-      sessions: { maxConcurrent: 1, retainFinishedSeconds: RETAIN_SECONDS },
+      sessions: { maxConcurrent: 1, workspace: { type: "Pod" } },
       container: {
         command: [process.execPath, WORKER],
         env: [{ name: "BERTH_WORKER_MAX_IDLE_MS", value: String(IDLE_MS) }],
@@ -76,17 +76,31 @@ async function record(): Promise<Map<string, string>> {
   await untilState(world, item, "active");
   await untilCounts(world, { active: 1 });
   const events = ["events", "--for", `pod/${pod.metadata.name}`];
-  texts.set(
-    "running",
-    `${await show.tables(get)}\n\n${await show.events(events)}\n\n${await show.tables(["get", "secrets", "-l", `berth.dev/environment=${world.name}`])}`,
-  );
+  const secrets = ["get", "secrets", "-l", `berth.dev/environment=${world.name}`];
+  texts.set("running", [await show.tables(get), await show.events(events), await show.tables(secrets)].join("\n\n"));
 
   await untilEnded(world, { operator, item, pod }, "Completed");
-  await untilCounts(world, { finished: 1, active: 0, warm: 1 });
-  texts.set("stopped", `${await show.tables(get)}\n\n${await show.events(events)}`);
+  await untilCounts(world, { sleeping: 1, active: 0, warm: 1 });
+  await untilTurnWaits(world, 2);
+  texts.set("asleep", `${await show.tables(get)}\n\n${await show.events(events)}`);
+
+  const { sessionId } = item;
+  const next = world.simulator.enqueue(world.environmentId, { sessionId, script: bashScript("echo hello again") });
+  await untilState(world, next, "active");
+  await untilCounts(world, { sleeping: 0, active: 1 });
+  texts.set("awake", `${await show.tables(get)}\n\n${await show.tables(secrets)}`);
+  await untilState(world, next, "stopped");
+  await untilCounts(world, { sleeping: 1, active: 0 });
   texts.set("metrics", shownText(metricChanges(metricsBefore, await operator.metrics.registry.metrics()), run));
   await operator.stop();
   return texts;
+}
+
+/** Waits until a sleeping session's next turn waits for its work item. */
+async function untilTurnWaits(world: World, turn: number): Promise<void> {
+  await world.until(`turn ${turn} waits`, () => {
+    return world.pods.some((pod) => isAsleep(pod) && turnStatus(pod, turn)?.state?.running !== undefined);
+  });
 }
 
 async function untilCounts(world: World, counts: Readonly<Record<string, number>>): Promise<void> {

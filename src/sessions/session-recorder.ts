@@ -193,7 +193,7 @@ export class SessionRecorder {
 
   /** The session sleeps in its Pod until its next work item. */
   asleep({ record: { journal } }: Claim, pod: Pod): void {
-    const until = pod.metadata.annotations?.[ANNOTATION_SLEEPS_UNTIL] ?? "";
+    const until = (pod.metadata.annotations?.[ANNOTATION_SLEEPS_UNTIL] ?? "").replace(/\.\d+Z$/, "Z");
     const message = `session ${journal.sessionId} sleeps, and its files are kept for its next work item until ${until}`;
     this.#context.announce("SessionAsleep", message, pod);
   }
