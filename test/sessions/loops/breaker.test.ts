@@ -68,7 +68,7 @@ describe("a template that served before and can't start any more", () => {
     await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
     await world.until("all other claims are settled", () => world.claims.length === 1);
     const before = eaten(world, ids);
-    await operator.stop();
+    await world.stop(operator);
     world.startOperator();
     await world.pass(50_000);
     expect(starting(world)).toBe("BreakerOpen");
@@ -108,7 +108,7 @@ describe("a new process", () => {
       // Pods that served are already deleted; failed ones are retained.
       await world.pass(11 * MINUTE);
       expect(world.podsOf("finished")).toHaveLength(4);
-      await operator.stop();
+      await world.stop(operator);
       world.startOperator();
       await world.pass(10_000);
       expect([starting(world), world.conditionOf("Ready")?.status]).toEqual(["NoSessionYet", "True"]);
@@ -122,7 +122,7 @@ describe("a new process", () => {
     await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
     await world.until("the old session's claim is settled", () => world.claims.length === 0, 10 * MINUTE);
     const said = world.conditionOf("SessionsStarting")?.message.replace(/ after \S+$/, "");
-    await operator.stop();
+    await world.stop(operator);
     world.startOperator();
     await world.pass(5_000);
     expect(starting(world)).toBe("BreakerOpen");
@@ -136,7 +136,7 @@ describe("a new process", () => {
     await world.until("the first item is stopped", () => world.item(ids[0] ?? "").state === "stopped", 5 * MINUTE);
     await world.until("the other claims are settled", () => world.claims.length === 1);
     await world.until("parked Pods", () => world.parked.length >= 4);
-    await operator.stop();
+    await world.stop(operator);
     world.startOperator();
     ids.push(...enqueue(world, QUEUED));
     await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
@@ -273,7 +273,7 @@ describe("parked Pods of a replaced template", () => {
     await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
     await world.until("the first three claims are settled", () => world.claims.length === 0, MINUTE);
     await world.until("parked Pods", () => world.parked.length >= 4);
-    await operator.stop();
+    await world.stop(operator);
     await servesFixed(world, started);
   });
 
@@ -288,7 +288,7 @@ describe("parked Pods of a replaced template", () => {
     await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
     await world.until("no claim is left", () => world.claims.length === 0, MINUTE);
     await world.until("parked Pods", () => world.parked.length >= 4);
-    await operator.stop();
+    await world.stop(operator);
     await servesFixed(world, started);
   });
 
@@ -298,7 +298,7 @@ describe("parked Pods of a replaced template", () => {
     enqueue(world, 5);
     await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
     await world.until("the Pod for a probe is parked", () => world.parked.length === 1);
-    await operator.stop();
+    await world.stop(operator);
     const lost = started.length;
     world.patchEnvironment(withImage(IMAGES.fixed));
     world.startOperator();
@@ -319,7 +319,7 @@ describe("parked Pods of a replaced template", () => {
     await world.pass(5_000);
     world.enqueue();
     await world.until("a session in an old Pod is settled", () => world.isSettled && started.length === 3, MINUTE);
-    await operator.stop();
+    await world.stop(operator);
     world.startOperator();
     world.enqueue();
     await world.until(
@@ -334,7 +334,7 @@ describe("parked Pods of a replaced template", () => {
     const { world, started } = withTwoTemplates(serves(5_000), { warm: 2 }, IMAGES.fixed);
     const operator = world.startOperator();
     await world.until("parked Pods", () => world.parked.length === 2);
-    await operator.stop();
+    await world.stop(operator);
     world.patchEnvironment(withImage(IMAGES.fixed));
     world.startOperator();
     const id = world.enqueue();

@@ -416,6 +416,15 @@ export class LoopWorld {
     }
   }
 
+  /** Stops an operator, and advances the clock until its requests in flight have ended. */
+  async stop(operator: Operator): Promise<void> {
+    let hasStopped = false;
+    void operator.stop().then(() => {
+      hasStopped = true;
+    });
+    await this.until("the operator has stopped", () => hasStopped);
+  }
+
   async pass(ms: number): Promise<void> {
     await this.clock.advance(ms);
   }
