@@ -103,8 +103,9 @@ describe.concurrent("a node that is about to be removed", () => {
     await second.cordon(false);
     await untilTakesPods(world, second);
     await world.patchSpec({ sessions: { warm: 2 } });
-    await world.until("a parked Pod on each", () => {
-      return on(world.parked, second).length === 1 && on(world.parked, world.node).length === 1;
+    await world.until("a parked Pod on each, which the operator counts, too", () => {
+      const counted = world.environment?.status?.sessions?.warm === 2;
+      return counted && on(world.parked, second).length === 1 && on(world.parked, world.node).length === 1;
     });
     const item = world.simulator.enqueue(world.environmentId);
     expect((await untilAssigned(world, item)).spec.nodeName).toBe(second.name);

@@ -42,7 +42,7 @@ describe.concurrent("items without a Pod", () => {
     await world.untilServed(1);
     const condition = await world.untilCondition("CredentialMissing", "CredentialMissing");
     expect(condition.status).toBe("True");
-    expect(condition.message).toContain("credential: EnvironmentKey");
+    expect(condition.message).toContain("set EnvironmentKey");
     expect(world.simulator.item(item.id).stoppedBy?.as).toBe("environment-key");
     await world.until("an Event", () =>
       world.events("CredentialMissing").find(({ message }) => message?.includes(item.id)),
