@@ -107,7 +107,7 @@ describe.concurrent("what kubectl shows of an Environment", () => {
       return all["ACTIVE"] === "1" && all;
     });
     expect({ READY, REASON }).toEqual({ READY: "False", REASON: "Deleting" });
-    const text = await untilDescribed(world, /Normal\s+Deleting\s+.*100 s \(deletionGraceSeconds\)/);
+    const text = await untilDescribed(world, /Normal\s+Deleting\s+.*100 s \(spec\.deletionGraceSeconds\)/);
     expect(text).toMatch(/Deletion Timestamp:/);
     expect(text).toContain("berth.dev/drain");
     await execIn(world, served.pod, ["touch", "go"]);
