@@ -234,10 +234,13 @@ export class FakeKube {
     let index = this.#server.history.findIndex(({ version }) => version > seen);
     if (index < 0) index = this.#server.history.length;
     const breaks = this.#breaks.get(resource.plural);
-    while (!signal.aborted) {
+    const checkBreaks = () => {
       if (this.#breaks.get(resource.plural) !== breaks) {
         throw new KubeApiError("the watch was interrupted", { status: 0 });
       }
+    };
+    while (!signal.aborted) {
+      checkBreaks();
       const change = this.#server.history[index];
       if (!change) {
         await this.#changed.wait(signal);
@@ -249,6 +252,7 @@ export class FakeKube {
       const { lagMs, breaks: share } = this.#weather();
       const dueMs = change.atMs + lagMs * this.#random();
       if (dueMs > this.#clock.monotonic()) await sleep(this.#clock, dueMs - this.#clock.monotonic(), signal);
+      checkBreaks();
       await this.#watchFault(request, SILENCE_MS, signal);
       if (signal.aborted) return;
       if (share > 0 && this.#random() < share) {
