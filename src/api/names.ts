@@ -49,6 +49,8 @@ export const ANNOTATION_ENDED_TURN = "berth.dev/ended-turn";
  * record starts it again under another id.
  */
 export const ANNOTATION_TURN_CONTAINER = "berth.dev/turn-container";
+/** On the same Pods: the script of the shells that wait for work items. */
+export const ANNOTATION_TURN_SCRIPT = "berth.dev/turn-script";
 /** On the same Pods: when the keeper ends the Pod if no operator does, in seconds since the epoch. */
 export const ANNOTATION_DEADLINE = "berth.dev/deadline";
 /** On a sleeping Pod: RFC 3339 times, since when it sleeps and until when it is kept. */

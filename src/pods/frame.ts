@@ -66,14 +66,16 @@ const START_WITH_FRAME = [
 export type Passing = "variables" | "line";
 
 /**
- * The command of a container that waits in a shell, and then runs `argv`: the template's `command` and `args`. Exit
- * codes before the program starts: 127 the program is missing, 75 standard input was closed or the frame failed, 143
- * the Pod was deleted.
- * @param first lines of the shell's script that run before it waits
+ * The script of a shell that waits for its frame, and then runs its arguments. Exit codes before the program starts: 127
+ * the program is missing, 75 standard input was closed or the frame failed, 143 the Pod was deleted.
  */
-export function waitingCommand(argv: readonly string[], passing: Passing = "variables", first = ""): string[] {
-  const start = passing === "line" ? START_WITH_FRAME : START;
-  return ["/bin/sh", "-c", `${first}${WAIT}\n${start}`, SHELL_NAME, ...argv];
+export function waitingScript(passing: Passing = "variables"): string {
+  return `${WAIT}\n${passing === "line" ? START_WITH_FRAME : START}`;
+}
+
+/** The command of a container that waits in a shell, and then runs `argv`: the template's `command` and `args`. */
+export function waitingCommand(argv: readonly string[], script = waitingScript()): string[] {
+  return ["/bin/sh", "-c", script, SHELL_NAME, ...argv];
 }
 
 /** Whether a container waits in Berth's shell. */

@@ -4,7 +4,6 @@ import {
   ANNOTATION_ABOUT,
   ANNOTATION_API,
   ANNOTATION_DEFAULT_CONTAINER,
-  ANNOTATION_ENDED_TURN,
   ANNOTATION_LEASE,
   ANNOTATION_NEEDS,
   ANNOTATION_SAFE_TO_EVICT,
@@ -28,6 +27,7 @@ import type { Pod, PodSpec } from "../kube/resource.ts";
 import { needWords } from "../policy/pod-policy.ts";
 import { chooseParking, chooseSleep, type Parking, type ParkingChoice, type SleepChoice } from "./parking.ts";
 import { gateAnnotations, gatedSpec } from "./pod-gate.ts";
+import { turnAnnotations } from "./turns.ts";
 import { isPerSession, mountProblem, type OwnVolume, withWorkspace, workspaceInPod } from "./workspace-pods.ts";
 
 /**
@@ -40,7 +40,7 @@ export const NO_DEADLINE_SECONDS = 2_147_483_647;
 export const RENDERING = 4;
 
 /** The same for what is rendered for turns only. */
-const TURNS_RENDERING = 1;
+const TURNS_RENDERING = 2;
 
 /** A Pod name must be a valid host name: at most 63 characters, of which the random suffix takes 9. */
 const NAME_LENGTH = 63;
@@ -178,7 +178,7 @@ function renderPod(
         ...template.metadata?.annotations,
         [ANNOTATION_SESSION_CONTAINER]: made.container,
         ...gateAnnotations(made.parking, environment.spec.sessions?.credential ?? "WorkSecret"),
-        ...(made.sleeps ? { [ANNOTATION_ENDED_TURN]: "0" } : {}),
+        ...(made.sleeps ? turnAnnotations(made.parking) : {}),
         [ANNOTATION_LEASE]: environment.spec.sessions?.lease ?? "Worker",
         [ANNOTATION_API]: environment.spec.api.baseUrl,
         [ANNOTATION_NEEDS]: JSON.stringify(made.needs),

@@ -10,12 +10,14 @@ import {
   ANNOTATION_PARKING,
   ANNOTATION_SESSION_CONTAINER,
   ANNOTATION_TURN_CONTAINER,
+  ANNOTATION_TURN_SCRIPT,
   KEEPER_VOLUME,
   LABEL_PHASE,
 } from "../api/names.ts";
 import { defined } from "../core/json.ts";
 import type { Container, ContainerStatus, EnvVar, Pod, PodSpec } from "../kube/resource.ts";
-import { waitingCommand } from "./frame.ts";
+import { waitingCommand, waitingScript } from "./frame.ts";
+import type { Parking } from "./parking.ts";
 
 const TURN_PREFIX = "berth-turn-";
 
@@ -28,6 +30,7 @@ export const MOST_TURNS = 100;
 const KEEPER_PATH = "/var/run/berth.dev";
 const DEADLINE_FILE = "deadline";
 const ENDED_TURN_FILE = "ended-turn";
+const TURN_FILE = "turn";
 
 /** The exit code of a keeper that ended its Pod at the deadline. */
 export const EXIT_DEADLINE = 4;
@@ -59,11 +62,18 @@ const STARTER_NAME = "berth-program";
  * record. While such a turn runs, the API server refuses the Pod's status, in which an ended container may not run
  * again (since Kubernetes 1.34), so no other turn's start or end would ever show.
  */
-function endAgain(turn: number): string {
-  return [
-    `{ set +xv; IFS= read -r _e <${KEEPER_PATH}/${ENDED_TURN_FILE}; } 2>/dev/null`,
-    `[ "$_e" -ge ${turn} ] 2>/dev/null && exit 0; unset _e\n`,
-  ].join("\n");
+const END_AGAIN = [
+  `{ set +xv; IFS= read -r _e <${KEEPER_PATH}/${ENDED_TURN_FILE}; } 2>/dev/null`,
+  '[ "$_e" -ge "$_t" ] 2>/dev/null && exit 0; unset _e _t',
+].join("\n");
+
+/**
+ * The annotations of a Pod with turns. Its turns read their script from one of them, through the keeper's volume: in
+ * each turn's command, it was two fifths of the Pod's object, which the API server writes with each patch.
+ */
+export function turnAnnotations(parking: Parking): Record<string, string> {
+  const script = waitingScript(parking === "Program" ? "line" : "variables");
+  return { [ANNOTATION_ENDED_TURN]: "0", [ANNOTATION_TURN_SCRIPT]: `${END_AGAIN}\n${script}\n` };
 }
 
 /** Whether the Pod's work items run as turns, so that its session can sleep in it. */
@@ -199,13 +209,17 @@ export function keeperOf(container: Container): Container {
   };
 }
 
-/** The volume from which the keeper reads its deadline, and a turn whether it has ended before. */
+/** The volume from which the keeper reads its deadline, and a turn its script, and whether it has ended before. */
 export function keeperVolume(): Record<string, unknown> {
   const item = (path: string, annotation: string) => ({
     path,
     fieldRef: { fieldPath: `metadata.annotations['${annotation}']` },
   });
-  const items = [item(DEADLINE_FILE, ANNOTATION_DEADLINE), item(ENDED_TURN_FILE, ANNOTATION_ENDED_TURN)];
+  const items = [
+    item(DEADLINE_FILE, ANNOTATION_DEADLINE),
+    item(ENDED_TURN_FILE, ANNOTATION_ENDED_TURN),
+    item(TURN_FILE, ANNOTATION_TURN_SCRIPT),
+  ];
   return { name: KEEPER_VOLUME, downwardAPI: { items } };
 }
 
@@ -234,9 +248,9 @@ export function renderTurn(live: Pod, turn: number): Container {
 
 /** @param argv the template's `command` and `args` */
 function commandOf(live: Pod, turn: number, argv: readonly string[]): string[] {
-  if (startsAhead(live, turn)) return ["/bin/sh", "-c", `${endAgain(turn)}exec "$@"`, STARTER_NAME, ...argv];
-  const isProgram = live.metadata.annotations?.[ANNOTATION_PARKING] === "Program";
-  return waitingCommand(argv, isProgram ? "line" : "variables", endAgain(turn));
+  const number = `_t=${turn}; `;
+  if (startsAhead(live, turn)) return ["/bin/sh", "-c", `${number}${END_AGAIN}\nexec "$@"`, STARTER_NAME, ...argv];
+  return waitingCommand(argv, `${number}. ${KEEPER_PATH}/${TURN_FILE}`);
 }
 
 /** The patch that adds a turn to the Pod, with the strategic merge type and the subresource `ephemeralcontainers`. */

@@ -6,7 +6,13 @@ import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { bashScript } from "../../simulator/script.ts";
 import { type Simulator, startSimulator } from "../../simulator/simulator.ts";
-import { programFrame, type SessionVariables, STARTED_MARKER, waitingCommand } from "../../src/pods/frame.ts";
+import {
+  programFrame,
+  type SessionVariables,
+  STARTED_MARKER,
+  waitingCommand,
+  waitingScript,
+} from "../../src/pods/frame.ts";
 import { buildGoWorkers, bundleWorker, installPythonPackages } from "../../testbed/workers/programs.ts";
 
 // The examples for `parking: Program`, as processes on the work simulator. They need no cluster, but Go and Python, which
@@ -70,7 +76,7 @@ class Waiting {
 
   constructor(language: Language, fifo: string, isStartedByShell: boolean) {
     const { argv, env } = programs[language];
-    const command = isStartedByShell ? waitingCommand(argv, "line") : argv;
+    const command = isStartedByShell ? waitingCommand(argv, waitingScript("line")) : argv;
     this.child = spawn("/bin/sh", ["-c", 'fifo=$1; shift; exec "$@" <"$fifo"', "sh", fifo, ...command], {
       cwd: folder,
       env: {

@@ -97,6 +97,7 @@ describe("a cached Pod", () => {
         names.ANNOTATION_ABOUT,
         names.ANNOTATION_DEADLINE,
         names.ANNOTATION_DEFAULT_CONTAINER,
+        names.ANNOTATION_TURN_SCRIPT,
         // On volumes.
         names.ANNOTATION_ADOPTED_AT,
         names.ANNOTATION_LAST_USED,

@@ -24,6 +24,7 @@ import {
   STARTED_MARKER,
   shellFrame,
   waitingCommand,
+  waitingScript,
 } from "../../src/pods/frame.ts";
 import { AS_FIRST_PROCESS, childOf, hasNamespaces, isInstalled, SHELLS, type Shell, waits } from "./shells.ts";
 
@@ -66,7 +67,7 @@ function start(
   argv: readonly string[],
   { env, flags = [], launcher = [], passing }: Start = {},
 ) {
-  const [, ...command] = waitingCommand(argv, passing);
+  const [, ...command] = waitingCommand(argv, waitingScript(passing));
   const [file = "", ...rest] = [...launcher, program, ...args, ...flags, ...command];
   const stdin = pipe();
   const child: ChildProcess = spawn(file, rest, {
@@ -399,7 +400,7 @@ describe("the command of a waiting container", () => {
   test.each(["variables", "line"] as const)(
     "is a shell with a script that the kubelet does not expand, and the program's arguments: %s",
     (passing) => {
-      const [shell, flag, script = "", name, ...argv] = waitingCommand(["node", "a b"], passing);
+      const [shell, flag, script = "", name, ...argv] = waitingCommand(["node", "a b"], waitingScript(passing));
       expect([shell, flag, name, argv]).toEqual(["/bin/sh", "-c", "berth-shell", ["node", "a b"]]);
       expect(script).not.toMatch(/\$[($]/);
     },
@@ -407,7 +408,7 @@ describe("the command of a waiting container", () => {
 
   test("is recognized", () => {
     expect(isWaitingCommand(waitingCommand(["node"]))).toBe(true);
-    expect(isWaitingCommand(waitingCommand(["node"], "line"))).toBe(true);
+    expect(isWaitingCommand(waitingCommand(["node"], waitingScript("line")))).toBe(true);
     for (const other of [undefined, [], ["/bin/sh", "-c", "echo"], ["/bin/sh", "-c", "echo", "x"]]) {
       expect(isWaitingCommand(other)).toBe(false);
     }

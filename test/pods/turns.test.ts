@@ -7,7 +7,7 @@ import fc from "fast-check";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { KEEPER_VOLUME } from "../../src/api/names.ts";
 import type { Container, ContainerState, Pod } from "../../src/kube/resource.ts";
-import { isWaitingCommand, programFrame, waitingCommand } from "../../src/pods/frame.ts";
+import { isWaitingCommand, programFrame, waitingCommand, waitingScript } from "../../src/pods/frame.ts";
 import { newPodName } from "../../src/pods/pod-render.ts";
 import {
   endedTurn,
@@ -27,6 +27,7 @@ import {
   slotName,
   slotOf,
   startsAhead,
+  turnAnnotations,
   turnName,
   turnNumber,
   turnPatch,
@@ -173,7 +174,7 @@ describe("a turn's container", () => {
   test("is the session container as a waiting shell, without its resources", () => {
     expect(renderTurn(liveOf({ container: CONTAINER }), 3)).toEqual({
       ...{ name: "berth-turn-3", image: "worker:1", imagePullPolicy: "IfNotPresent", workingDir: "/workspace" },
-      command: [...waitingCommand([]).slice(0, 2), expect.any(String), "berth-shell", "node", "a b", "--x"],
+      command: waitingCommand(["node", "a b", "--x"], expect.stringMatching(/^_t=3; \. \/\S+$/)),
       env: [
         { name: "A", value: "1" },
         // Its own limits would be those of the whole node.
@@ -200,8 +201,8 @@ describe("a turn's container", () => {
     expect(first.command).toEqual(["/bin/sh", "-c", expect.any(String), "berth-program", "node", "a b", "--x"]);
     expect(isWaitingCommand(first.command)).toBe(false);
     expect(startsAhead(live, 2)).toBe(false);
-    const [, , waiting = ""] = waitingCommand([], "line");
-    expect(second.command?.[2]?.endsWith(waiting)).toBe(true);
+    expect(turnAnnotations("Program")["berth.dev/turn-script"]).toContain(waitingScript("line"));
+    expect(turnAnnotations("Shell")["berth.dev/turn-script"]).toContain(waitingScript());
     expect(second.command?.slice(3)).toEqual(["berth-shell", "node", "a b", "--x"]);
     // The kubelet would expand these.
     expect(first.command?.[2]).not.toMatch(/\$\([A-Za-z_]|\$\$/);
@@ -371,7 +372,10 @@ function startTurn({ program, args, argv0 }: Shell, turn: number, of: TurnStart)
   const pod = liveOf({ container: { command: [...argv] }, annotations: { "berth.dev/parking": parking } });
   const [{ mountPath }] = keeperOf({ name: "worker" })["volumeMounts"] as [{ mountPath: string }];
   const [, ...command] = renderTurn(pod, turn).command ?? [];
-  const script = command.map((each) => each.replaceAll(mountPath, folder));
+  const inFolder = (text: string) => text.replaceAll(mountPath, folder);
+  const script = command.map(inFolder);
+  const sourced = pod.metadata.annotations?.["berth.dev/turn-script"] ?? "";
+  writeFileSync(join(folder, fileOf("berth.dev/turn-script")), inFolder(sourced));
   writeFileSync(join(folder, "input"), input);
   // With a socket, which Node would use, bash reads its user's start-up file.
   const stdin = openSync(join(folder, "input"), "r");

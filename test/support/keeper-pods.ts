@@ -1,6 +1,6 @@
-import { ANNOTATION_ENDED_TURN, ANNOTATION_PARKING, ANNOTATION_SESSION_CONTAINER } from "../../src/api/names.ts";
+import { ANNOTATION_PARKING, ANNOTATION_SESSION_CONTAINER } from "../../src/api/names.ts";
 import type { Container, Pod } from "../../src/kube/resource.ts";
-import { keeperOf, keeperVolume } from "../../src/pods/turns.ts";
+import { keeperOf, keeperVolume, turnAnnotations } from "../../src/pods/turns.ts";
 
 export interface KeeperPod {
   readonly name: string;
@@ -22,7 +22,7 @@ export function keeperPod({ name, namespace, annotations, container, spec }: Kee
       annotations: {
         [ANNOTATION_SESSION_CONTAINER]: worker.name,
         [ANNOTATION_PARKING]: "Shell",
-        [ANNOTATION_ENDED_TURN]: "0",
+        ...turnAnnotations(annotations?.[ANNOTATION_PARKING] === "Program" ? "Program" : "Shell"),
         ...annotations,
       },
     },

@@ -2,7 +2,6 @@ import { mkdir, rm } from "node:fs/promises";
 import { delimiter, dirname, join, normalize } from "node:path";
 import { KEEPER_VOLUME } from "../../src/api/names.ts";
 import type { Container, Pod } from "../../src/kube/objects.ts";
-import { isKeeper } from "./keeper.ts";
 
 /** Folders that a session's container must be able to write to, regardless of its Pod's mounts. */
 const ALWAYS_MAPPED = ["/workspace", "/mnt/memory", "/dev/termination-log"] as const;
@@ -66,8 +65,8 @@ export class Sandbox {
     const mounts = [...ALWAYS_MAPPED, ...mountPaths(container)];
     const inside = mounts.some((mount) => word === mount || word.startsWith(`${mount}/`));
     if (inside) return this.path(word);
-    // The keeper's script names a file of its volume.
-    const [keeperMount] = isKeeper(container) ? mountPaths(container, KEEPER_VOLUME) : [];
+    // The scripts of a keeper and of turns name files of the keeper's volume.
+    const [keeperMount] = mountPaths(container, KEEPER_VOLUME);
     return keeperMount === undefined ? word : word.replaceAll(`${keeperMount}/`, `${this.path(keeperMount)}/`);
   }
 

@@ -586,7 +586,7 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
       {
         name: "starts an ended program again that waits for its item itself",
         guard: "endedRecord",
-        find: `\`\${endAgain(turn)}exec "$@"\``,
+        find: `\`\${number}\${END_AGAIN}\\nexec "$@"\``,
         replace: "'exec \"$@\"'",
       },
       {

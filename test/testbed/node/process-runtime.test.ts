@@ -284,8 +284,14 @@ describe("a process that waits in Berth's shell", () => {
 describe("the processes of a Pod whose session can sleep", () => {
   const POD = { name: "sleeper", namespace: "tb" };
 
+  const writeVolumes = async (pod: Pod) => {
+    const files = volumeFiles(pod, { secret: () => undefined, configMap: () => undefined });
+    await runtime.writeFiles(pod, files ?? new Map());
+  };
+
   test("are turns that share the Pod's volumes", async () => {
     const pod = keeperPod({ ...POD, container: { command: [NODE, "-e", "eval(process.env.CODE)"] } });
+    await writeVolumes(pod);
     const serve = async (turn: number, code: string) => {
       const { container, exited } = await start(renderTurn(pod, turn), { DIR: "/workspace" }, undefined, pod);
       container.streams?.write(Buffer.from(shellFrame({ CODE: code }) ?? ""));
@@ -308,8 +314,7 @@ describe("the processes of a Pod whose session can sleep", () => {
   test("are a keeper that ends with 4 after its deadline", async () => {
     const deadline = String(Math.floor(Date.now() / 1_000) - 1);
     const pod = keeperPod({ ...POD, annotations: { [ANNOTATION_DEADLINE]: deadline } });
-    const files = volumeFiles(pod, { secret: () => undefined, configMap: () => undefined });
-    await runtime.writeFiles(pod, files ?? new Map());
+    await writeVolumes(pod);
     const [keeper = {}] = pod.spec.containers;
     expect(await (await start(keeper, {}, undefined, pod)).exited).toMatchObject({ exitCode: 4 });
   });

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { programFrame, shellFrame, waitingCommand } from "../../../src/pods/frame.ts";
+import { programFrame, shellFrame, waitingCommand, waitingScript } from "../../../src/pods/frame.ts";
 import { FrameError, isStartedByShell, parkingOf, readFrame } from "../../../testbed/node/session-frame.ts";
 import { boundPod, type PodShape } from "./pod-bench.ts";
 
@@ -89,7 +89,7 @@ describe("a container waits for a session", () => {
     // A turn's program reads the line itself, also if a shell starts it.
     const turns = [
       { name: "berth-turn-1", stdin: true },
-      { name: "berth-turn-2", command: waitingCommand(["x"], "line"), stdin: true },
+      { name: "berth-turn-2", command: waitingCommand(["x"], waitingScript("line")), stdin: true },
     ];
     expect(parking({ containers: turns, ...program })).toEqual(["Program", "Program"]);
   });
