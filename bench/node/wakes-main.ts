@@ -10,6 +10,8 @@ import type { WakesOptions, WakesResult } from "./wakes.ts";
 
 /** Lines of the operator's log that are printed if something fails. */
 const LOG_LINES = 50;
+/** A failure can quote the statuses of all Pods. */
+const MAX_FAILURE = 500;
 
 /** Measures sessions that sleep on the node: see the scenario in scenarios/wakes.ts. */
 await measureInside<WakesOptions>(async (inside): Promise<WakesResult> => {
@@ -20,7 +22,7 @@ await measureInside<WakesOptions>(async (inside): Promise<WakesResult> => {
   const failures: string[] = [];
   const fail = (what: string, error: unknown) => {
     for (const line of log.slice(-LOG_LINES)) console.log(JSON.stringify(line));
-    failures.push(`${what}: ${errorText(error)}`);
+    failures.push(`${what}: ${errorText(error).slice(0, MAX_FAILURE)}`);
     console.log(failures.at(-1));
   };
   const part = async <T>(what: string, measure: () => Promise<T>): Promise<T | undefined> => {
