@@ -46,7 +46,10 @@ export class Pollers {
     this.#moreSinceMs = polling !== null && polling > most + expected() ? (this.#moreSinceMs ?? nowMs) : null;
     this.#noneSinceMs = polling === 0 && shouldPoll ? (this.#noneSinceMs ?? nowMs) : null;
     if (polling === null) {
-      this.#verdict = { reason: "PollersUnknown", message: "the Work API does not report the queue's pollers" };
+      this.#verdict = {
+        reason: "PollersUnknown",
+        message: "the Work API does not report the queue's pollers, or has seen none yet",
+      };
     } else if (lasts(this.#moreSinceMs)) {
       this.#verdict = {
         reason: "OtherPollers",
