@@ -69,7 +69,7 @@ const END_AGAIN = [
 
 /**
  * The annotations of a Pod with turns. Its turns read their script from one of them, through the keeper's volume: in
- * each turn's command, it was two fifths of the Pod's object, which the API server writes with each patch.
+ * each turn's command, it was a quarter of the Pod's object, which the API server writes with each patch.
  */
 export function turnAnnotations(parking: Parking): Record<string, string> {
   const script = waitingScript(parking === "Program" ? "line" : "variables");
