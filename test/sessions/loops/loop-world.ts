@@ -417,12 +417,12 @@ export class LoopWorld {
   }
 
   /** Stops an operator, and advances the clock until its requests in flight have ended. */
-  async stop(operator: Operator): Promise<void> {
+  async stop(operator: Operator, limitMs?: number): Promise<void> {
     let hasStopped = false;
     void operator.stop().then(() => {
       hasStopped = true;
     });
-    await this.until("the operator has stopped", () => hasStopped);
+    await this.until("the operator has stopped", () => hasStopped, limitMs);
   }
 
   async pass(ms: number): Promise<void> {

@@ -210,9 +210,5 @@ test("an operator can stop while it reads Events", async () => {
   operator.kube.delay = ({ verb, plural }) => (verb === "list" && plural === "events" ? 9 * SECOND : 0);
   await untilBound();
   await world.until("the operator lists Events", () => readings() === 1);
-  let ended = false;
-  void operator.stop().then(() => {
-    ended = true;
-  });
-  await world.until("the operator has stopped", () => ended, 5 * SECOND);
+  await world.stop(operator, 5 * SECOND);
 });
