@@ -114,6 +114,7 @@ async function examineNamespaces(
 ): Promise<CheckResult[]> {
   const { kube, say } = options;
   const reach = reachOnce();
+  const operators = examined.map(({ operator }) => operator);
   const results: CheckResult[] = [];
   for (const { about, namespace, found } of listed) {
     if (found.is !== "seen") {
@@ -133,10 +134,7 @@ async function examineNamespaces(
     // One at a time: a cluster may have many Environments, and speed matters little here.
     for (const [name, environments] of byNamespace) {
       results.push(await checkPodSecurity(kube, name), await checkClaims(kube, name, environments));
-      const operator = operatorOf(
-        examined.map((each) => each.operator),
-        name,
-      );
+      const operator = operatorOf(operators, name);
       const isRunning = examined.find((each) => each.operator === operator)?.isRunning;
       for (const raw of environments.filter(isWanted)) {
         say(`checks ${aboutEnvironment(raw)}`);

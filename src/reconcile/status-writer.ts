@@ -6,6 +6,7 @@ import type { Clock } from "../core/clock.ts";
 import type { Points } from "../core/points.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { isConflict, isNotFound } from "../kube/errors.ts";
+import { apiTime } from "../kube/objects.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Announce } from "../protocol/context.ts";
 import { ENVIRONMENTS } from "./finalizer.ts";
@@ -141,7 +142,7 @@ export class StatusWriter {
   }
 
   #compose(parts: StatusParts): EnvironmentStatus {
-    const nowIso = new Date(this.#options.clock.now()).toISOString().replace(/\.\d+Z$/, "Z");
+    const nowIso = apiTime(this.#options.clock.now());
     let conditions: Condition[] = [...(this.#written?.conditions ?? [])];
     for (const update of parts.conditions) conditions = setCondition(conditions, update, nowIso);
     const apiAddresses = parts.apiAddresses ?? this.#written?.apiAddresses;

@@ -1,5 +1,6 @@
 import type { Verdict } from "../api/conditions.ts";
 import { unended } from "../core/text.ts";
+import { apiTime } from "../kube/objects.ts";
 import type { Breaker } from "../pods/breaker.ts";
 import type { CapacityProblem } from "../pool/capacity-problem.ts";
 
@@ -63,17 +64,12 @@ export function startVerdict(breaker: Breaker, probeWallMs: number): Verdict {
   if (breaker.isOpen) {
     return {
       reason: "BreakerOpen",
-      message: `${breaker.failures} sessions in a row did not start: ${unended(breaker.message)}; fix the image or the template; Berth tries a changed template at once, and otherwise one session after ${timeOf(probeWallMs)}`,
+      message: `${breaker.failures} sessions in a row did not start: ${unended(breaker.message)}; fix the image or the template; Berth tries a changed template at once, and otherwise one session after ${apiTime(probeWallMs)}`,
     };
   }
   return breaker.hasServed
     ? { reason: "Starting", message: "sessions of the current template start" }
     : { reason: "NoSessionYet", message: "no session of the current template has started yet" };
-}
-
-/** In whole seconds, like the times of a status. */
-function timeOf(wallMs: number): string {
-  return new Date(wallMs).toISOString().replace(/\.\d+Z$/, "Z");
 }
 
 /**
@@ -97,7 +93,7 @@ export function credentialVerdict(
   if (offers.isOpen) {
     return {
       reason: "CredentialMissing",
-      message: `spec.sessions.credential: the last ${offers.failures} work items came without their own secret and were stopped; claiming is paused, and Berth tries the next item after ${timeOf(probeWallMs)}; set EnvironmentKey (every Pod then gets a key to the whole environment), or use an environment that issues secrets`,
+      message: `spec.sessions.credential: the last ${offers.failures} work items came without their own secret and were stopped; claiming is paused, and Berth tries the next item after ${apiTime(probeWallMs)}; set EnvironmentKey (every Pod then gets a key to the whole environment), or use an environment that issues secrets`,
     };
   }
   return {
