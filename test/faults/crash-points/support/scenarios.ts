@@ -144,11 +144,13 @@ const untilLeft = (world: World) =>
     PATIENCE_MS,
   );
 
+const sleeperThat = (sessions: Record<string, unknown> = {}): WorldOptions => ({
+  ...WITH_COMMAND,
+  sessions: { workspace: { type: "Pod", sleepSeconds: 600 }, ...sessions },
+});
+
 /** A session that sleeps in its Pod. */
-const SLEEPER = {
-  world: () => ({ ...WITH_COMMAND, sessions: { workspace: { type: "Pod", sleepSeconds: 600 } } }),
-  ends: "served",
-} as const;
+const SLEEPER = { world: () => sleeperThat(), ends: "served" } as const;
 
 /** One session sleeps, after this number of items in the same Pod, and can serve the next one. */
 const untilAsleep = (world: World, items: number) =>
@@ -161,6 +163,16 @@ const untilAsleep = (world: World, items: number) =>
     },
     PATIENCE_MS,
   );
+
+/** Its next item comes while it sleeps. */
+const COMES_BACK = {
+  meanwhile: async (world: World) => {
+    await untilAsleep(world, 1);
+    const [first] = world.simulator.items();
+    world.simulator.enqueue(world.environmentId, { sessionId: first?.sessionId ?? "" });
+  },
+  atEnd: (world: World) => untilAsleep(world, 2),
+} as const;
 
 const SESSION = {};
 const ofOperator = (over: Record<string, unknown> = {}) => ({ sessions: { lease: "Operator", ...over } });
@@ -231,15 +243,9 @@ export const SCENARIOS = {
     atEnd: (world) => untilAsleep(world, 1),
   },
   /** The sleeping session comes back, and sleeps again in the same Pod. */
-  woken: {
-    ...SLEEPER,
-    meanwhile: async (world) => {
-      await untilAsleep(world, 1);
-      const [first] = world.simulator.items();
-      world.simulator.enqueue(world.environmentId, { sessionId: first?.sessionId ?? "" });
-    },
-    atEnd: (world) => untilAsleep(world, 2),
-  },
+  woken: { ...SLEEPER, ...COMES_BACK },
+  /** The same with parking: Program: its first item runs in the template's program, the next one in a turn. */
+  "program-woken": { ...SLEEPER, ...COMES_BACK, world: () => sleeperThat({ parking: "Program" }) },
   /** The time of the sleep is over. */
   "slept-out": {
     ...SLEEPER,
