@@ -155,14 +155,17 @@ describe.concurrent("a failed reading is not zero", () => {
 });
 
 describe.concurrent("a template that changes", () => {
-  const labelled = (world: World, team: string) => {
-    const { template, ...part } = workersPart(world) as { template: Record<string, unknown> };
+  /** As many workers as busy ones, so that no idle worker of the old template takes the next item. */
+  const BUSY_ONLY = { workers: { maxReplicas: 2 } };
+
+  const labelled = (world: World, team: string, options?: Parameters<typeof workersPart>[1]) => {
+    const { template, ...part } = workersPart(world, options) as { template: Record<string, unknown> };
     return { workers: { ...part, template: { ...template, metadata: { labels: { team } } } } };
   };
 
   test("busy workers of the old one stay until they are idle, and new work goes to the new one", async () => {
     await using world = await pollersWorld(cluster);
-    await world.createEnvironment({ sessions: undefined, ...labelled(world, "old") });
+    await world.createEnvironment({ sessions: undefined, ...labelled(world, "old", BUSY_ONLY) });
     const operator = world.startOperator();
     const [first, second] = await busyWith(world, 2);
     const old = uids(await untilThereAre(world, 2));
@@ -183,7 +186,7 @@ describe.concurrent("a template that changes", () => {
   test("a renamed container does not make busy workers look idle", async () => {
     await using world = await pollersWorld(cluster);
     const part = workersPart(world) as { template: { spec: { containers: Record<string, unknown>[] } } };
-    await world.createEnvironment({ sessions: undefined, workers: part });
+    await world.createEnvironment({ sessions: undefined, workers: { ...part, ...BUSY_ONLY.workers } });
     const operator = world.startOperator();
     await busyWith(world, 2);
     const old = uids(await untilThereAre(world, 2));
@@ -214,7 +217,7 @@ describe.concurrent("a template that changes", () => {
 
   test("busy workers occupy all slots: the new template waits for them", async () => {
     await using world = await pollersWorld(cluster);
-    await world.createEnvironment({ sessions: undefined, ...labelled(world, "old") });
+    await world.createEnvironment({ sessions: undefined, ...labelled(world, "old", BUSY_ONLY) });
     const operator = world.startOperator();
     const items = await busyWith(world, 4);
     await world.patchSpec(labelled(world, "new"));
@@ -249,7 +252,7 @@ describe.concurrent("a template that changes", () => {
 
   test("a refused template leaves the workers unchanged", async () => {
     await using world = await pollersWorld(cluster);
-    await world.createEnvironment({ sessions: undefined, ...labelled(world, "old") });
+    await world.createEnvironment({ sessions: undefined, ...labelled(world, "old", BUSY_ONLY) });
     const operator = world.startOperator();
     await busyWith(world, 1);
     const pods = uids(await untilThereAre(world, 1));
