@@ -127,7 +127,7 @@ export class BusyWatch {
     const atMs = clock.monotonic();
     const heard = this.#answers.get(pod.uid);
     if (heard && heard.restarts === pod.restarts) {
-      // One missing answer does not change a known state: it becomes unknown only after a long silence.
+      // One missing answer does not make a busy worker unknown, only a long silence does.
       if (answer === "unknown" && heard.answer !== "idle") return;
       heard.answer = answer;
       heard.atMs = atMs;
