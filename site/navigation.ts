@@ -23,6 +23,7 @@ export const USERS: Groups = {
     "docs/hardening.md",
     "docs/high-availability.md",
     "docs/multi-cluster.md",
+    ["docs/gitops.md", "Argo CD and Flux"],
   ],
   "Run sessions": [
     "docs/worker-images.md",

@@ -15,16 +15,11 @@ const NOTICE = noticeFrom("api");
 
 /** Every generated file, by its path from the root of the repository. */
 export function generatedFiles(): Record<string, string> {
-  const example = (name: string) => readFileSync(new URL(`examples/environments/${name}.yaml`, ROOT), "utf8");
   return {
     "deploy/crds/berth.dev_environments.yaml": `# ${NOTICE}\n${yamlOf(environmentCrd())}`,
     "charts/berth/templates/crds.yaml": crdTemplate(),
     "charts/berth/templates/pod-policy.yaml": podPolicyTemplate(noticeFrom("policy")),
-    "docs/spec/environment.md": specPage({
-      minimal: example("minimal"),
-      full: example("full"),
-      workers: example("workers"),
-    }),
+    "docs/spec/environment.md": specPage(),
   };
 }
 

@@ -12,6 +12,8 @@ import {
 export interface ConditionReasonInfo extends ReasonInfo {
   readonly type: ConditionType;
   readonly status: ConditionStatus;
+  /** The Environment can't get ready before its spec, its key or the operator's settings change. */
+  readonly stalls?: true;
   /** Type of its Event. By default, a good status gives Normal and any other gives Warning. */
   readonly event?: EventType;
 }
@@ -56,6 +58,7 @@ export const REASONS = {
   InvalidSpec: {
     type: "Ready",
     status: "False",
+    stalls: true,
     description: "The stored object does not fit the schema of this version: another version wrote it.",
     fix: "Correct the field that the message names, or run the operator version that belongs to the installed CRD.",
   },
@@ -69,6 +72,7 @@ export const REASONS = {
   KeyRejected: {
     type: "Authenticated",
     status: "False",
+    stalls: true,
     description: "The Work API refuses the environment key (401 or 403).",
     fix: "Put a valid key into the Secret that api.keySecretRef names: polling starts again as soon as it changes. A key that was valid before is tried again automatically within 10 minutes.",
   },
@@ -81,12 +85,14 @@ export const REASONS = {
   KeyMissing: {
     type: "Authenticated",
     status: "False",
+    stalls: true,
     description: "The Secret exists but lacks the key that api.keySecretRef names.",
     fix: "Add the key to the Secret, or correct api.keySecretRef.key.",
   },
   KeyEmpty: {
     type: "Authenticated",
     status: "False",
+    stalls: true,
     description: "The key in the Secret is empty, or has characters that an HTTP header cannot contain.",
     fix: "Put the environment key there, without quotes or line breaks.",
   },
@@ -114,6 +120,7 @@ export const REASONS = {
   EnvironmentNotFound: {
     type: "QueueReachable",
     status: "False",
+    stalls: true,
     description: "The Work API has no environment with this id for this key.",
     fix: "Compare spec.environmentId with the console. It cannot be changed: create another Environment for another id.",
   },
@@ -126,6 +133,7 @@ export const REASONS = {
   OriginNotAllowed: {
     type: "QueueReachable",
     status: "False",
+    stalls: true,
     description:
       "The operator does not send keys to the origin of api.baseUrl, which is plain http, resolves to an internal address, or is not in its list.",
     fix: "Correct api.baseUrl, or add the origin to the chart's allowedApiOrigins (the flag --allowed-api-origins).",
@@ -160,18 +168,21 @@ export const REASONS = {
   Refused: {
     type: "TemplateAccepted",
     status: "False",
+    stalls: true,
     description: "The API server refuses Pods of the template; the message has its error.",
     fix: "Correct the field that the message names.",
   },
   AdmissionRefused: {
     type: "TemplateAccepted",
     status: "False",
+    stalls: true,
     description: "An admission policy of the cluster refuses Pods of the template; the message has its error.",
     fix: "Change the template to fit the policy, or ask the cluster's administrator.",
   },
   TemplateForbidden: {
     type: "TemplateAccepted",
     status: "False",
+    stalls: true,
     description:
       "The template has a field that the operator's policy for Pods does not allow; its free Pods are removed, and running sessions continue.",
     fix: "Remove the field that the message names, or ask the cluster's administrator to allow it with the chart's podPolicy.",
@@ -316,6 +327,7 @@ export const REASONS = {
   CredentialMissing: {
     type: "CredentialMissing",
     status: "True",
+    stalls: true,
     description:
       "Work items came without their own secret, so Berth stopped them. After three in a row, it pauses claiming.",
     fix: "Set credential: EnvironmentKey if this environment issues no secrets per item.",

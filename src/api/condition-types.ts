@@ -41,6 +41,18 @@ export const CONDITIONS = {
   },
 } as const satisfies Record<string, ConditionInfo>;
 
+/**
+ * Conditions that repeat `Ready` for the rules of kstatus, by which Flux and other tools wait. They are absent unless
+ * they are True: https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md
+ */
+export const KSTATUS_CONDITIONS = {
+  Reconciling: "The Environment is not ready, and can get ready without a change of its spec or its key.",
+  Stalled:
+    "The Environment is not ready, and does not get ready before its spec, its key or the operator's settings change.",
+} as const;
+
+export type KstatusCondition = keyof typeof KSTATUS_CONDITIONS;
+
 export type ConditionType = keyof typeof CONDITIONS;
 export const CONDITION_TYPES = Object.keys(CONDITIONS) as ConditionType[];
 

@@ -1,5 +1,10 @@
-import { type ConditionReason, REASONS } from "./condition-reasons.ts";
-import type { ConditionStatus, ConditionType } from "./condition-types.ts";
+import { type ConditionReason, type ConditionReasonInfo, REASONS } from "./condition-reasons.ts";
+import {
+  type ConditionStatus,
+  type ConditionType,
+  KSTATUS_CONDITIONS,
+  type KstatusCondition,
+} from "./condition-types.ts";
 
 /** A condition in the shape of metav1.Condition. `lastTransitionTime` is RFC 3339 with seconds. */
 export interface Condition {
@@ -42,6 +47,28 @@ export function setCondition(conditions: readonly Condition[], next: ConditionUp
   const lastTransitionTime = before?.status === next.status ? before.lastTransitionTime : nowIso;
   const after: Condition = { ...next, message: next.message.slice(0, MAX_CONDITION_MESSAGE), lastTransitionTime };
   return before ? conditions.map((condition) => (condition === before ? after : condition)) : [...conditions, after];
+}
+
+/** Returns the conditions without those that repeat `Ready`. */
+export function ownConditions(conditions: readonly Condition[] | undefined): Condition[] {
+  return conditions?.filter(({ type }) => !Object.hasOwn(KSTATUS_CONDITIONS, type)) ?? [];
+}
+
+/** Returns the conditions with those that repeat `Ready` as it is now. Does not change its input. */
+export function withKstatus(conditions: readonly Condition[], nowIso: string): Condition[] {
+  const own = ownConditions(conditions);
+  const ready = findCondition(own, "Ready");
+  const type = ready && repeatedAs(ready);
+  if (!type) return own;
+  const before = conditions.find((condition) => condition.type === type);
+  const lastTransitionTime = before?.lastTransitionTime ?? nowIso;
+  return [...own, { ...ready, type, status: "True", lastTransitionTime }];
+}
+
+function repeatedAs({ status, reason }: Condition): KstatusCondition | null {
+  if (status === "True" || reason === "Paused") return null;
+  const info: ConditionReasonInfo | undefined = REASONS[reason as ConditionReason];
+  return info?.stalls ? "Stalled" : "Reconciling";
 }
 
 /** Returns the condition of a type, or undefined. */

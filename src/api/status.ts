@@ -10,6 +10,9 @@ const MAX_REASON = 1024;
 export const MAX_API_ADDRESSES = 16;
 const MAX_URL = 512;
 
+/** A new object's generation. Without one, kstatus takes an object without conditions for a finished one. */
+const NOT_OBSERVED = -1;
+
 const count = (description: string) => z.int32().min(0).meta({ description });
 const time = (description: string) => z.string().meta({ description, format: "date-time" });
 
@@ -85,8 +88,8 @@ const workspacesStatus = z
  */
 export const environmentStatus = z
   .object({
-    observedGeneration: z.int().min(0).optional().meta({
-      description: "Generation of the spec that this status describes.",
+    observedGeneration: z.int().min(NOT_OBSERVED).optional().meta({
+      description: "Generation of the spec that this status describes. -1: no operator has read the Environment yet.",
     }),
     mode: z.enum(["Sessions", "Workers"]).optional().meta({
       description: "Sessions (a Pod per session) or Workers (always-on workers).",
@@ -112,7 +115,10 @@ export const environmentStatus = z
     workers: workersStatus.optional(),
     workspaces: workspacesStatus.optional(),
   })
-  .meta({ description: "The observed state, written by the operator." });
+  .meta({
+    description: "The observed state, written by the operator.",
+    default: { observedGeneration: NOT_OBSERVED },
+  });
 
 export type EnvironmentStatus = z.output<typeof environmentStatus>;
 export type QueueStatus = z.output<typeof queueStatus>;

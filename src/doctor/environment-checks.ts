@@ -1,7 +1,7 @@
 import type { ClusterDns } from "../api/cluster-dns.ts";
 import { type ConditionReason, eventType, REASONS } from "../api/condition-reasons.ts";
 import { isGood } from "../api/condition-types.ts";
-import { type Condition, findCondition } from "../api/conditions.ts";
+import { type Condition, findCondition, ownConditions } from "../api/conditions.ts";
 import { type Environment, environmentIdDoubt, parseEnvironment } from "../api/environment.ts";
 import { problemList } from "../api/problems.ts";
 import type { KubeClient } from "../kube/client.ts";
@@ -62,7 +62,7 @@ export function checkConditions(environment: Environment): CheckResult[] {
     const fix = "Wait a moment. If this stays, check that the operator runs.";
     return [results.warn("the conditions are of an earlier spec", fix)];
   }
-  const others = (status?.conditions ?? []).filter((condition) => isTrouble(condition) && condition !== ready);
+  const others = ownConditions(status?.conditions).filter((condition) => isTrouble(condition) && condition !== ready);
   const own = isGood(ready) ? [] : [ready];
   const shown = [...own, ...others.filter(({ reason }) => reason !== ready.reason)];
   if (shown.length === 0) return [results.pass(`Ready: ${ready.message}`)];

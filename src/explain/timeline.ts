@@ -1,5 +1,5 @@
 import { isGood } from "../api/condition-types.ts";
-import { findCondition } from "../api/conditions.ts";
+import { findCondition, ownConditions } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
 import { ANNOTATION_ASSIGNED_AT, ANNOTATION_SLEEPS_SINCE, ANNOTATION_SLEEPS_UNTIL } from "../api/names.ts";
 import { asEndReason, type EventOnlyReason } from "../api/reasons.ts";
@@ -247,7 +247,7 @@ export function timeOf({ lastTimestamp, firstTimestamp, metadata, ...rest }: Kub
 /** `Ready`, and the conditions that report a problem. */
 function ofEnvironment({ metadata, status }: Environment): Entry[] {
   const ready = findCondition(status?.conditions, "Ready");
-  return (status?.conditions ?? [])
+  return ownConditions(status?.conditions)
     .filter((condition) => condition === ready || (!isGood(condition) && condition.status !== "Unknown"))
     .flatMap(({ type, status: is, reason, message, lastTransitionTime }) =>
       entry(

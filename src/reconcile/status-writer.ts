@@ -1,6 +1,6 @@
 import { type ConditionReason, eventType, REASONS } from "../api/condition-reasons.ts";
 import { isGood } from "../api/condition-types.ts";
-import { type Condition, type ConditionUpdate, setCondition } from "../api/conditions.ts";
+import { type Condition, type ConditionUpdate, ownConditions, setCondition, withKstatus } from "../api/conditions.ts";
 import type { EnvironmentStatus } from "../api/environment.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Points } from "../core/points.ts";
@@ -88,7 +88,7 @@ export class StatusWriter {
   constructor({ found, ...options }: StatusWriterOptions) {
     this.#options = options;
     this.#written = found ?? null;
-    for (const condition of this.#written?.conditions ?? []) if (isWarning(condition)) this.#warned.add(condition.type);
+    for (const condition of ownConditions(found?.conditions)) if (isWarning(condition)) this.#warned.add(condition.type);
   }
 
   /** The addresses that claims may name, as last written, or as found when the loops were created. */
@@ -150,7 +150,7 @@ export class StatusWriter {
       observedGeneration: parts.generation,
       mode: parts.mode,
       max: parts.max,
-      conditions,
+      conditions: withKstatus(conditions, nowIso),
       ...(apiAddresses ? { apiAddresses: [...apiAddresses] } : {}),
       ...(parts.queue ? { queue: parts.queue } : this.#written?.queue ? { queue: this.#written.queue } : {}),
       ...(parts.sessions ? { sessions: parts.sessions } : {}),
@@ -163,7 +163,7 @@ export class StatusWriter {
 
   /** Logs each condition that turned. A new process also logs the faults that an earlier one wrote. */
   #logTurned({ conditions }: EnvironmentStatus): void {
-    for (const condition of conditions ?? []) {
+    for (const condition of ownConditions(conditions)) {
       const { type, status, reason, message } = condition;
       const old = this.#logged.get(type);
       this.#logged.set(type, condition);
@@ -176,7 +176,7 @@ export class StatusWriter {
   /** Announces each condition that turned, except those that are good from the start. */
   #announceTurned(status: EnvironmentStatus, before: EnvironmentStatus | null): void {
     const { announce } = this.#options;
-    for (const condition of status.conditions ?? []) {
+    for (const condition of ownConditions(status.conditions)) {
       const old = before?.conditions?.find(({ type }) => type === condition.type);
       if (old?.reason === condition.reason) continue;
       // `Ready` usually repeats another condition. Announce it only for its own reasons.

@@ -8,7 +8,9 @@ import {
   conditionFor,
   findCondition,
   MAX_CONDITION_MESSAGE,
+  ownConditions,
   setCondition,
+  withKstatus,
 } from "../../src/api/conditions.ts";
 import { environmentStatus } from "../../src/api/status.ts";
 
@@ -83,5 +85,43 @@ describe("setCondition", () => {
   test("cuts a message for which the API server would refuse the status", () => {
     const long = setCondition([], conditionFor("Refused", "x".repeat(MAX_CONDITION_MESSAGE + 1), 1), EARLIER);
     expect(environmentStatus.safeParse({ conditions: long }).success).toBe(true);
+  });
+});
+
+describe("withKstatus", () => {
+  const ready = (reason: ConditionReason, status: "True" | "False" | "Unknown" = "False") =>
+    setCondition([], { ...conditionFor("Ready", "why", 3), status, reason }, EARLIER);
+  const added = (conditions: readonly Condition[]) =>
+    withKstatus(conditions, LATER).filter(({ type }) => type !== "Ready");
+
+  test.each([
+    ["Pending", "Unknown", "Reconciling"],
+    ["KeySecretMissing", "False", "Reconciling"],
+    ["Unreachable", "False", "Reconciling"],
+    ["Deleting", "False", "Reconciling"],
+    ["InvalidSpec", "False", "Stalled"],
+    ["KeyRejected", "False", "Stalled"],
+    ["Refused", "False", "Stalled"],
+  ] as const)("repeats Ready of reason %s and status %s as %s", (reason, status, type) => {
+    const [condition] = ready(reason, status);
+    expect(added(ready(reason, status))).toEqual([{ ...condition, type, status: "True", lastTransitionTime: LATER }]);
+  });
+
+  test("adds nothing to an Environment that is ready or paused", () => {
+    expect(added(ready("Ready", "True"))).toEqual([]);
+    expect(added(ready("Paused"))).toEqual([]);
+  });
+
+  test("keeps the time while it stays, and leaves none behind when it ends or becomes the other", () => {
+    const stalled = withKstatus(ready("KeyRejected"), EARLIER);
+    expect(withKstatus(stalled, LATER)).toEqual(stalled);
+    const types = (next: ConditionUpdate) =>
+      withKstatus(setCondition(stalled, next, LATER), LATER).map(({ type }) => type);
+    expect(types(conditionFor("Ready", "", 4))).toEqual(["Ready"]);
+    expect(types({ ...conditionFor("Ready", "", 4), status: "False", reason: "Unreachable" })).toEqual([
+      "Ready",
+      "Reconciling",
+    ]);
+    expect(ownConditions(stalled)).toEqual(ready("KeyRejected"));
   });
 });

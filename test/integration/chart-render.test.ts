@@ -426,6 +426,32 @@ const options: readonly Option[] = [
     },
   },
   {
+    name: "monitors pass on labels and TLS",
+    values: {
+      metrics: {
+        serviceMonitor: { enabled: true, scheme: "https", tlsConfig: { serverName: "berth" } },
+        podMonitor: {
+          enabled: true,
+          relabelings: [{ targetLabel: "cluster", replacement: "west" }],
+          metricRelabelings: [{ action: "drop", sourceLabels: ["__name__"], regex: "nodejs_.*" }],
+        },
+      },
+    },
+    check: (rendered) => {
+      expect(rendered.one("ServiceMonitor").spec.endpoints).toEqual([
+        { port: "metrics", honorLabels: true, scheme: "https", tlsConfig: { serverName: "berth" } },
+      ]);
+      expect(rendered.one("PodMonitor").spec.podMetricsEndpoints).toEqual([
+        {
+          port: "metrics",
+          honorLabels: true,
+          relabelings: [{ targetLabel: "cluster", replacement: "west" }],
+          metricRelabelings: [{ action: "drop", sourceLabels: ["__name__"], regex: "nodejs_.*" }],
+        },
+      ]);
+    },
+  },
+  {
     name: "a PrometheusRule contains the alerts, and with parkedPods those of parked Pods",
     values: { prometheusRule: { enabled: true, parkedPods: true, labels: { release: "prometheus" } } },
     check: (rendered) => {

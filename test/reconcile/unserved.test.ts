@@ -53,7 +53,10 @@ describe("an unserved Environment", () => {
         observedGeneration: 2,
         mode: "Sessions",
         max: 4,
-        conditions: [{ type: "Ready", status: "False", reason: "InvalidSpec", message: "spec.pausd: not known" }],
+        conditions: [
+          { type: "Ready", status: "False", reason: "InvalidSpec", message: "spec.pausd: not known" },
+          { type: "Stalled", status: "True", reason: "InvalidSpec", message: "spec.pausd: not known" },
+        ],
       },
     ]);
     expect(announced).toEqual(["InvalidSpec"]);

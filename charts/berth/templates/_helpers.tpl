@@ -433,3 +433,15 @@ the README is generated from values.yaml, and lists all values. The values of a 
     secretName: {{ .Values.webhook.secret | quote }}
 {{- end }}
 {{- end -}}
+
+{{/* The endpoint of a ServiceMonitor or PodMonitor, from its values. */}}
+{{- define "berth.endpoint" -}}
+port: metrics
+# The label namespace is the Environment's namespace, not the operator's.
+honorLabels: true
+{{- range $key := list "interval" "scheme" "tlsConfig" "relabelings" "metricRelabelings" }}
+{{- with get $ $key }}
+{{ dict $key . | toYaml }}
+{{- end }}
+{{- end }}
+{{- end }}
