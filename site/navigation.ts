@@ -21,6 +21,7 @@ export const USERS: Groups = {
     ["charts/berth/README.md", "Chart values"],
     "docs/kubernetes.md",
     "docs/hardening.md",
+    "docs/other-work-apis.md",
     "docs/high-availability.md",
     "docs/multi-cluster.md",
     ["docs/gitops.md", "Argo CD and Flux"],

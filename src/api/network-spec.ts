@@ -19,6 +19,56 @@ export const CIDR_PATTERN = `^(${V4}|${V6})$`;
 /** Connections of a Pod to itself. NetworkPolicies do not affect them, so they need no network in the spec. */
 const LOOPBACK_PATTERN = "^https?://(localhost|127\\.[0-9.]+|\\[::1\\])(:[0-9]+)?$";
 
+/** Bounds of the API server for keys and values of labels. */
+const MAX_LABEL_KEY = 317;
+const MAX_LABEL_VALUE = 63;
+const MAX_SELECTED = 16;
+
+const labelSelector = z.strictObject({
+  matchLabels: z
+    .record(z.string(), z.string().max(MAX_LABEL_VALUE))
+    .optional()
+    .meta({ description: "Labels with exactly these values.", maxProperties: MAX_SELECTED }),
+  matchExpressions: z
+    .array(
+      z
+        .strictObject({
+          key: z.string().max(MAX_LABEL_KEY).meta({ description: "Key of the label." }),
+          operator: z
+            .enum(["In", "NotIn", "Exists", "DoesNotExist"])
+            .meta({ description: "How the label relates to the values." }),
+          values: z
+            .array(z.string().max(MAX_LABEL_VALUE))
+            .max(MAX_SELECTED)
+            .optional()
+            .meta({ description: "Values, for In and NotIn." }),
+        })
+        .meta({ description: "A requirement of one label." }),
+    )
+    .max(MAX_SELECTED)
+    .optional()
+    .meta({ description: "More requirements." }),
+});
+
+/** In the shape of a NetworkPolicyPeer. */
+const selectedPods = withRules(
+  z
+    .strictObject({
+      namespaceSelector: labelSelector
+        .optional()
+        .meta({ description: "Labels of the namespaces. Default: the Environment's own namespace." }),
+      podSelector: labelSelector.optional().meta({ description: "Labels of the Pods. Default: all Pods." }),
+    })
+    .meta({ description: "Pods by their labels, as in a NetworkPolicy." }),
+  [
+    {
+      cel: "has(self.namespaceSelector) || has(self.podSelector)",
+      message: "set namespaceSelector, podSelector or both; {} selects all",
+      holds: ({ namespaceSelector, podSelector }) => namespaceSelector !== undefined || podSelector !== undefined,
+    },
+  ],
+);
+
 const egress = withRules(
   z
     .strictObject({
@@ -28,9 +78,14 @@ const egress = withRules(
         .optional()
         .meta({
           description:
-            "Networks that the Pods can reach on all ports, such as 10.20.0.0/16, in addition to DNS. The networks of the default api.baseUrl are included. Required with another api.baseUrl; the list can be empty.",
+            "Networks that the Pods can reach on all ports, such as 10.20.0.0/16, in addition to DNS. The networks of the default api.baseUrl are included. Another api.baseUrl needs cidrs or pods; the list can be empty.",
           "x-kubernetes-list-type": "atomic",
         }),
+      pods: z.array(selectedPods).max(MAX_SELECTED).optional().meta({
+        description:
+          "Pods of the cluster that the Pods can reach on all ports, such as those behind a Service of a Work API in the cluster.",
+        "x-kubernetes-list-type": "atomic",
+      }),
     })
     .meta({ description: "What the Pods can reach." }),
   [
@@ -73,12 +128,13 @@ const onHost = (mode: string) =>
 /** Rules of the whole spec. */
 export const networkRules: readonly Rule<Networked>[] = [
   {
-    cel: `self.network.policy == 'None' || has(self.network.egress.cidrs) || self.api.baseUrl == '${DEFAULT_BASE_URL}' || self.api.baseUrl.matches('${LOOPBACK_PATTERN.replaceAll("\\", "\\\\")}')`,
+    cel: `self.network.policy == 'None' || has(self.network.egress.cidrs) || has(self.network.egress.pods) || self.api.baseUrl == '${DEFAULT_BASE_URL}' || self.api.baseUrl.matches('${LOOPBACK_PATTERN.replaceAll("\\", "\\\\")}')`,
     field: "network.egress",
-    message: `network.egress.cidrs is required with an api.baseUrl other than ${DEFAULT_BASE_URL}; name the networks of your Work API (such as 10.20.0.0/16), or set network.policy: None`,
+    message: `network.egress must name your Work API if api.baseUrl is not ${DEFAULT_BASE_URL}; add its networks to cidrs (such as 10.20.0.0/16) or its Pods to pods, or set network.policy: None`,
     holds: ({ network, api }) =>
       network.policy === "None" ||
       network.egress.cidrs !== undefined ||
+      network.egress.pods !== undefined ||
       api.baseUrl === DEFAULT_BASE_URL ||
       new RegExp(LOOPBACK_PATTERN).test(api.baseUrl),
   },

@@ -44,7 +44,10 @@ export function addTemplate(program: Command, invocation: Invocation): void {
     .description("Print the Pod or Deployment, and the NetworkPolicy, that the operator creates for an Environment.")
     .argument("[name]", "An Environment in the cluster; or use -f.")
     .option("-f, --filename <file>", "File with Environments, YAML or JSON; - is standard input.")
-    .option("-n, --namespace <name>", "Namespace of the Environment (default: for a file, default; else that of the kubeconfig's context).")
+    .option(
+      "-n, --namespace <name>",
+      "Namespace of the Environment (default: for a file, default; else that of the kubeconfig's context).",
+    )
     .option(
       "--operator-namespace <name>",
       `Namespace of the operator, whose flags are used unless you give any here (default: all, or ${DEFAULT_OPERATOR_NAMESPACE}).`,

@@ -163,8 +163,19 @@ function apiRules({ spec }: Environment, { apiCidrs }: NetworkFacts, told: Reado
 
 /** Omits an empty rule, as above: a rule without destinations allows all egress. */
 function ownRules({ spec }: Environment): Rule[] {
-  const { cidrs = [] } = spec.network.egress;
-  return cidrs.length === 0 ? [] : [{ to: cidrs.map(ipBlock) }];
+  const { cidrs = [], pods = [] } = spec.network.egress;
+  const to = [...cidrs.map(ipBlock), ...pods.map(withoutEmptyParts)];
+  return to.length === 0 ? [] : [{ to }];
+}
+
+/** The API server omits empty parts of a selector, and keeps an empty selector. */
+function withoutEmptyParts(peer: Rule): Rule {
+  return Object.fromEntries(
+    Object.entries(peer).map(([name, selector]) => {
+      const parts = Object.entries(selector as object).filter(([, part]) => Object.keys(part).length > 0);
+      return [name, Object.fromEntries(parts)];
+    }),
+  );
 }
 
 function ipBlock(cidr: string): Rule {

@@ -88,7 +88,8 @@ export class StatusWriter {
   constructor({ found, ...options }: StatusWriterOptions) {
     this.#options = options;
     this.#written = found ?? null;
-    for (const condition of ownConditions(found?.conditions)) if (isWarning(condition)) this.#warned.add(condition.type);
+    for (const condition of ownConditions(found?.conditions))
+      if (isWarning(condition)) this.#warned.add(condition.type);
   }
 
   /** The addresses that claims may name, as last written, or as found when the loops were created. */

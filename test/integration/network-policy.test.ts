@@ -166,10 +166,31 @@ describe.concurrent("the NetworkPolicy of an Environment", () => {
     await using world = await startWorld(cluster);
     const api = { baseUrl: "https://proxy.example", keySecretRef: { name: "key" } };
     await expect(world.createEnvironment({ api })).rejects.toThrow(
-      /network\.egress\.cidrs is required with an api\.baseUrl other than .*, or set network\.policy: None/,
+      /network\.egress must name your Work API if api\.baseUrl is not .*, or set network\.policy: None/,
     );
     await world.createEnvironment({ api, network: { policy: "None" } });
     await world.kube.delete(ENVIRONMENTS, { namespace: world.namespace, name: world.name });
+  });
+
+  test("selects Pods by their labels, and is not written again while nothing changes", async () => {
+    await using world = await startWorld(cluster);
+    const pods = [
+      { namespaceSelector: { matchLabels: { team: "platform" } }, podSelector: { matchLabels: { app: "work-api" } } },
+      { podSelector: { matchLabels: {}, matchExpressions: [{ key: "app", operator: "Exists", values: [] }] } },
+      { namespaceSelector: {} },
+    ];
+    await world.createEnvironment({ network: { egress: { pods } } });
+    world.startOperator();
+    await world.untilParked(1);
+    const policy = await policyOf(world);
+    expect(policy?.spec?.egress).toContainEqual({
+      to: [pods[0], { podSelector: { matchExpressions: [{ key: "app", operator: "Exists" }] } }, pods[2]],
+    });
+    await world.patchSpec({ network: { egress: { cidrs: ["203.0.113.0/24"] } } });
+    const changed = await untilPolicy(world, "the network", (found) => cidrsOf(found).length > 0);
+    await world.patchSpec({ sessions: { maxConcurrent: 7 } });
+    await world.until("the change is observed", () => world.environment?.status?.max === 7);
+    expect((await policyOf(world))?.metadata.resourceVersion).toBe(changed.metadata.resourceVersion);
   });
 
   test("reports a policy that the API server refuses", async () => {

@@ -117,7 +117,7 @@ describe.concurrent("the spec of a busy Environment changes", () => {
     await untilState(world, first.item, "active");
     const baseUrl = "https://elsewhere.example";
     await expect(world.patchSpec({ api: { baseUrl } })).rejects.toThrow(
-      `spec.api.baseUrl: the operator may not send keys to ${baseUrl} (allowed: ${world.simulator.url}); correct it`,
+      `spec.api.baseUrl: the operator may not send keys to ${baseUrl} (allowed: ${world.simulator.url}, ${world.cluster.simulator.tls.url}); correct it`,
     );
     // The refused change has no effect: the session is settled, and the next one is served at the old address.
     await execIn(world, first.pod, ["touch", "go"]);

@@ -1,22 +1,29 @@
 import { join } from "node:path";
 import type { KubeClient } from "../../../src/kube/client.ts";
+import { CONFIG_MAPS } from "../../../src/kube/resource.ts";
 import { CHART } from "../../../tools/helm.ts";
 import { helmWithValues, RELEASE, type Values } from "../../support/chart.ts";
-import { type E2eCluster, OPERATOR_NAMESPACE, OPERATOR_REPLICAS } from "./provided.ts";
+import { type E2eCluster, OPERATOR_NAMESPACE, OPERATOR_REPLICAS, type SimulatorPlace } from "./provided.ts";
 import { makeNamespace } from "./simulator-pod.ts";
 
 /** Longer than any step takes, so that helm reports what hangs. */
 const HELM_TIMEOUT = "180s";
 
-type Installed = Pick<E2eCluster, "kubeconfig" | "dir" | "images"> & { readonly simulator: { readonly url: string } };
+/** A ConfigMap in the operator's namespace, with the certificate authority of the simulator. */
+const SIMULATOR_CA = "simulator-ca";
 
-/** The chart's defaults, except for the image, a second replica, and the simulator's plain http address. */
+type Installed = Pick<E2eCluster, "kubeconfig" | "dir" | "images"> & {
+  readonly simulator: Pick<SimulatorPlace, "url" | "tls">;
+};
+
+/** The chart's defaults, except for the image, a second replica, and the addresses of the simulator. */
 export function chartValues({ images, simulator }: Installed): Values {
   const [, repository = "", tag = ""] = /^(.*):([^:/]+)$/.exec(images.operator) ?? [];
   return {
     replicas: OPERATOR_REPLICAS,
     image: { repository, tag },
-    allowedApiOrigins: [simulator.url],
+    allowedApiOrigins: [simulator.url, simulator.tls.url],
+    caBundle: { configMap: SIMULATOR_CA },
     // Debug lines would show any leak.
     logLevel: "debug",
   };
@@ -25,6 +32,10 @@ export function chartValues({ images, simulator }: Installed): Values {
 /** Installs Berth with helm, and waits until all replicas are available. @throws {Error} with helm's output */
 export async function installBerthChart(kube: KubeClient, cluster: Installed, over: Values = {}): Promise<void> {
   await makeNamespace(kube, OPERATOR_NAMESPACE, { "pod-security.kubernetes.io/enforce": "restricted" });
+  await kube.create(CONFIG_MAPS, {
+    metadata: { name: SIMULATOR_CA, namespace: OPERATOR_NAMESPACE },
+    data: { "ca.crt": cluster.simulator.tls.certificate },
+  });
   await helmOnCluster(cluster, "install", over);
 }
 

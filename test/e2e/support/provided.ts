@@ -28,6 +28,12 @@ export interface SimulatorPlace {
   readonly port: number;
   /** The URL for Pods, with a cluster IP. */
   readonly url: string;
+  /** The same server with TLS: its URL for Pods, the certificate to trust, and the labels of its Pod. */
+  readonly tls: {
+    readonly url: string;
+    readonly certificate: string;
+    readonly labels: Readonly<Record<string, string>>;
+  };
   /** Networks that Pods must reach for that, for a NetworkPolicy: the simulator's Service and its Pod. */
   readonly cidrs: readonly string[];
   readonly adminToken: string;

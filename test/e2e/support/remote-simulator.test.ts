@@ -55,7 +55,15 @@ beforeAll(async () => {
   };
   await writeFile(kubeconfig, JSON.stringify(config));
   proxy = new PodProxy(kubeconfig);
-  place = { namespace: "ns", pod: "simulator", port: 80, url: "http://10.0.0.1:80", cidrs: [], adminToken: TOKEN };
+  place = {
+    namespace: "ns",
+    pod: "simulator",
+    port: 80,
+    url: "http://10.0.0.1:80",
+    tls: { url: "", certificate: "", labels: {} },
+    cidrs: [],
+    adminToken: TOKEN,
+  };
 });
 
 afterAll(async () => {

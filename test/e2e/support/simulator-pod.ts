@@ -2,7 +2,15 @@ import { randomBytes } from "node:crypto";
 import { realClock, sleep } from "../../../src/core/clock.ts";
 import type { KubeClient } from "../../../src/kube/client.ts";
 import { isNotFound } from "../../../src/kube/errors.ts";
-import { type KubeObject, NAMESPACES, PODS, type Resource, SERVICE_ACCOUNTS } from "../../../src/kube/resource.ts";
+import {
+  type KubeObject,
+  NAMESPACES,
+  PODS,
+  type Resource,
+  SECRETS,
+  SERVICE_ACCOUNTS,
+} from "../../../src/kube/resource.ts";
+import { selfSigned } from "../../../testbed/cluster/certificate.ts";
 import type { SimulatorPlace } from "./provided.ts";
 
 const SERVICES: Resource<KubeObject & { spec: { clusterIP?: string } }> = {
@@ -19,10 +27,31 @@ const SERVICES: Resource<KubeObject & { spec: { clusterIP?: string } }> = {
 export const SIMULATOR_NAMESPACE = "berth-e2e-simulator";
 const NAME = "simulator";
 const PORT = 8080;
+const TLS_PORT = 8443;
+const TLS = "simulator-tls";
+const TLS_DIR = "/etc/simulator-tls";
+
+/** Passes decrypted connections on to the simulator. */
+const TLS_PROXY = `
+  const { readFileSync } = require("node:fs");
+  const { connect } = require("node:net");
+  const read = (name) => readFileSync("${TLS_DIR}/" + name);
+  require("node:tls")
+    .createServer({ cert: read("tls.crt"), key: read("tls.key") }, (client) => {
+      const server = connect(${PORT}, "127.0.0.1");
+      const end = () => { client.destroy(); server.destroy(); };
+      for (const socket of [client, server]) socket.on("error", end).on("close", end);
+      client.pipe(server).pipe(client);
+    })
+    .listen(${TLS_PORT});
+`;
 const READY_TIMEOUT_MS = 180_000;
 const POLL_MS = 250;
 
-/** Starts the work simulator as a Pod behind a Service, and waits until it is ready. */
+/**
+ * Starts the work simulator as a Pod behind a Service, and waits until it is ready. It is also served with TLS and a
+ * private certificate authority.
+ */
 export async function startSimulatorPod(kube: KubeClient, image: string): Promise<SimulatorPlace> {
   await makeNamespace(kube, SIMULATOR_NAMESPACE);
   const labels = { app: NAME };
@@ -31,7 +60,10 @@ export async function startSimulatorPod(kube: KubeClient, image: string): Promis
     metadata,
     spec: {
       selector: labels,
-      ports: [{ port: PORT }],
+      ports: [
+        { name: "http", port: PORT },
+        { name: "https", port: TLS_PORT },
+      ],
       // Kubernetes removes the Pods of a lost node from their Services although they still run; the tests need the
       // simulator then.
       publishNotReadyAddresses: true,
@@ -40,6 +72,12 @@ export async function startSimulatorPod(kube: KubeClient, image: string): Promis
   if (!spec.clusterIP) throw new Error("the simulator's Service got no cluster IP");
   const host = spec.clusterIP.includes(":") ? `[${spec.clusterIP}]` : spec.clusterIP;
   const url = `http://${host}:${PORT}`;
+  const { certificate, key } = selfSigned([spec.clusterIP]);
+  await kube.create(SECRETS, {
+    metadata: { name: TLS, namespace: SIMULATOR_NAMESPACE },
+    type: "kubernetes.io/tls",
+    stringData: { "tls.crt": certificate, "tls.key": key },
+  });
   const adminToken = randomBytes(16).toString("hex");
   await kube.create(PODS, {
     metadata,
@@ -60,12 +98,24 @@ export async function startSimulatorPod(kube: KubeClient, image: string): Promis
           resources: { requests: { cpu: "50m", memory: "128Mi" } },
           securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] } },
         },
+        {
+          name: "tls",
+          image,
+          imagePullPolicy: "IfNotPresent",
+          command: ["node", "-e", TLS_PROXY],
+          readinessProbe: { tcpSocket: { port: TLS_PORT }, periodSeconds: 1 },
+          resources: { requests: { cpu: "10m", memory: "64Mi" } },
+          securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] } },
+          volumeMounts: [{ name: TLS, mountPath: TLS_DIR }],
+        },
       ],
+      volumes: [{ name: TLS, secret: { secretName: TLS } }],
     },
   });
   // Some networks apply policies to the Service's address, most to the Pod's.
   const cidrs = [spec.clusterIP, await untilReady(kube)].map((ip) => `${ip}/${ip.includes(":") ? 128 : 32}`);
-  return { namespace: SIMULATOR_NAMESPACE, pod: NAME, port: PORT, url, cidrs, adminToken };
+  const tls = { url: `https://${host}:${TLS_PORT}`, certificate, labels };
+  return { namespace: SIMULATOR_NAMESPACE, pod: NAME, port: PORT, url, tls, cidrs, adminToken };
 }
 
 /** Resolves with its address. */
