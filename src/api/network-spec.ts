@@ -38,7 +38,7 @@ const labelSelector = z.strictObject({
             .enum(["In", "NotIn", "Exists", "DoesNotExist"])
             .meta({ description: "How the label relates to the values." }),
           values: z
-            .array(z.string().max(MAX_LABEL_VALUE))
+            .array(z.string().max(MAX_LABEL_VALUE).meta({ description: "A value of the label." }))
             .max(MAX_SELECTED)
             .optional()
             .meta({ description: "Values, for In and NotIn." }),
