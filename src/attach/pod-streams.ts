@@ -11,6 +11,7 @@ import type { Metrics } from "../observe/metrics.ts";
 import { STARTED_MARKER } from "../pods/frame.ts";
 import { parkingOf } from "../pods/pod-gate.ts";
 import { runningContainerName } from "../pods/pod-state.ts";
+import { type Connection, SleepingStreams } from "./sleeping-streams.ts";
 
 /** Attach requests in flight for one Environment. */
 const CONCURRENCY = 8;
@@ -23,9 +24,6 @@ const ATTACH_MS = 5_000;
  * this, the container's log shows whether it has.
  */
 const MARKER_MS = 2 * SECOND_MS;
-
-/** How long a connection stays open for a claim, in milliseconds: longer than an item can be acknowledged. */
-const PREPARED_MS = 10 * SECOND_MS;
 
 /** How much of a container's log is read. A program may log before it waits, so the marker is not always first. */
 const LOG_BYTES = 64 * 1_024;
@@ -55,13 +53,21 @@ const EARLY_END_MS = 30 * SECOND_MS;
 const MOST_OPEN = 100;
 const MOST_OPEN_OF_ENVIRONMENT = 20;
 
+/** The same for one replica's connections to sleeping Pods. */
+const MOST_OPEN_ASLEEP = 400;
+
 /** The connections that all Environments of a replica keep open ahead of time. */
 export class StreamBudget {
+  readonly #most: number;
   #open = 0;
+
+  constructor(most: number) {
+    this.#most = most;
+  }
 
   /** No further connection may be kept open. */
   get isFull(): boolean {
-    return this.#open >= MOST_OPEN;
+    return this.#open >= this.#most;
   }
 
   /** Returns false if no further connection may be kept open. */
@@ -74,6 +80,12 @@ export class StreamBudget {
   give(): void {
     this.#open -= 1;
   }
+}
+
+/** By what the Pods wait for: a session, or the next work item of their own. */
+export class StreamBudgets {
+  readonly waiting = new StreamBudget(MOST_OPEN);
+  readonly asleep = new StreamBudget(MOST_OPEN_ASLEEP);
 }
 
 /** `started`: the container has read its line. `unanswered`: it may have read the line, or may still read it. */
@@ -90,7 +102,7 @@ export interface PodStreamsContext {
   readonly logger: Logger;
   readonly metrics: Metrics;
   readonly labels: { readonly namespace: string; readonly environment: string };
-  readonly streamBudget: Pick<StreamBudget, "take" | "give" | "isFull">;
+  readonly streamBudgets: Readonly<Record<keyof StreamBudgets, Pick<StreamBudget, "take" | "give" | "isFull">>>;
   /** Pods can't be attached to in this cluster. */
   readonly shellFailed: (message: string, isForMoment?: boolean) => void;
 }
@@ -124,8 +136,7 @@ export class PodStreams {
   readonly #trying = new Set<string>();
   /** The uids of Pods that get their line, while an attach to them may still succeed: it is not kept. */
   readonly #given = new Set<string>();
-  /** Connections that are opened for a claim in progress, by uid and container: a Pod may skip a turn meanwhile. */
-  readonly #prepared = new Map<string, Promise<AttachStream | null>>();
+  readonly #sleeping: SleepingStreams;
   /** Refusals in a row. */
   #refusals = 0;
   #closed = false;
@@ -134,6 +145,11 @@ export class PodStreams {
   constructor(context: PodStreamsContext, onChange: () => void) {
     this.#context = context;
     this.#onChange = onChange;
+    this.#sleeping = new SleepingStreams({
+      ...{ ...context, budget: context.streamBudgets.asleep, onChange },
+      connect: (pod) => this.#connect(pod),
+      onCount: () => this.#count(),
+    });
   }
 
   /** Whether the operator can give this Pod a session: a line can reach it, or it waits for a key. */
@@ -178,7 +194,8 @@ export class PodStreams {
     for (const [place, pod] of pods.entries()) {
       const uid = uidOf(pod);
       this.#noteUnreachable(uid);
-      const isKept = place < MOST_OPEN_OF_ENVIRONMENT && !this.#open.has(uid) && !this.#context.streamBudget.isFull;
+      const isKept =
+        place < MOST_OPEN_OF_ENVIRONMENT && !this.#open.has(uid) && !this.#context.streamBudgets.waiting.isFull;
       if ((this.#attached.has(uid) && !isKept) || this.#trying.has(uid)) continue;
       const { dueMs = 0 } = this.#pauses.get(uid) ?? {};
       if (dueMs > nowMs) nextMs = Math.min(nextMs ?? dueMs, dueMs);
@@ -254,18 +271,18 @@ export class PodStreams {
 
   /** Keeps a connection open, if the budget permits, until it is used or breaks. */
   #hold(uid: string, stream: AttachStream): void {
-    const { clock, streamBudget, metrics, labels } = this.#context;
-    if (this.#given.has(uid) || this.#open.has(uid) || !streamBudget.take()) {
+    const { clock, streamBudgets } = this.#context;
+    if (this.#given.has(uid) || this.#open.has(uid) || !streamBudgets.waiting.take()) {
       stream.close();
       return;
     }
     this.#open.set(uid, stream);
     const openedMs = clock.monotonic();
-    metrics.attachStreams.set(labels, this.#open.size);
+    this.#count();
     void stream.closed.then(() => {
-      streamBudget.give();
+      streamBudgets.waiting.give();
       if (this.#open.get(uid) === stream) this.#open.delete(uid);
-      metrics.attachStreams.set(labels, this.#open.size);
+      this.#count();
       if (this.#closed) return;
       // A proxy may cut each connection right after it opens.
       if (clock.monotonic() - openedMs < EARLY_END_MS) this.#pause(uid, null);
@@ -274,28 +291,19 @@ export class PodStreams {
     });
   }
 
-  /**
-   * Opens the connection to a sleeping Pod while its claim is written. It is closed if no delivery uses it. Never
-   * throws.
-   */
-  prepare(pod: Pod): void {
-    const key = containerKey(pod);
-    if (this.#prepared.has(key)) return;
-    const opening = this.#connect(pod).catch(() => null);
-    this.#prepared.set(key, opening);
-    this.#context.clock.setTimer(() => {
-      if (this.#prepared.get(key) !== opening) return;
-      this.#prepared.delete(key);
-      void opening.then((stream) => stream?.close());
-    }, PREPARED_MS);
+  #count(): void {
+    const { metrics, labels } = this.#context;
+    metrics.attachStreams.set(labels, this.#open.size + this.#sleeping.count);
   }
 
-  async #takePrepared(pod: Pod): Promise<AttachStream | null> {
-    const key = containerKey(pod);
-    const opening = this.#prepared.get(key);
-    this.#prepared.delete(key);
-    const stream = (await opening) ?? null;
-    return stream?.isOpen ? stream : null;
+  /** Keeps connections to sleeping Pods open. See SleepingStreams. */
+  keepAsleep(pods: readonly Pod[]): number | null {
+    return this.#sleeping.keep(pods);
+  }
+
+  /** Has a connection ready when the claim of this sleeping Pod is written. Never throws. */
+  prepare(pod: Pod): void {
+    this.#sleeping.prepare(pod);
   }
 
   /**
@@ -308,14 +316,15 @@ export class PodStreams {
     const { clock, metrics, labels } = this.#context;
     if (this.#trying.has(uidOf(pod))) this.#given.add(uidOf(pod));
     const kept = this.#open.get(uidOf(pod));
-    const connection = kept?.isOpen ? "kept" : "new";
+    const found = kept?.isOpen ? { stream: kept, connection: "kept" as const } : await this.#sleeping.take(pod);
+    const connection: Connection = found?.connection ?? "new";
     const count = (result: Delivery | "failed") => metrics.deliveries.inc({ ...labels, connection, result });
     const connect = () =>
       this.#connect(pod).catch((error: unknown) => {
         count("failed");
         throw error;
       });
-    const stream = kept?.isOpen ? kept : ((await this.#takePrepared(pod)) ?? (await connect()));
+    const stream = found?.stream ?? (await connect());
     const deadline = deadlineSignal(clock, MARKER_MS);
     try {
       onSent();
@@ -347,15 +356,10 @@ export class PodStreams {
   close(): void {
     this.#closed = true;
     for (const stream of this.#open.values()) stream.close();
-    for (const opening of this.#prepared.values()) void opening.then((stream) => stream?.close());
-    this.#prepared.clear();
+    this.#sleeping.close();
   }
 }
 
 function uidOf({ metadata }: Pod): string {
   return metadata.uid ?? "";
-}
-
-function containerKey(pod: Pod): string {
-  return `${uidOf(pod)}/${runningContainerName(pod)}`;
 }

@@ -1,6 +1,6 @@
 import type { Environment } from "../api/environment.ts";
 import { ANNOTATION_SESSION_ID, LABEL_ENVIRONMENT, LABEL_MANAGED_BY, LABEL_PHASE, LABEL_ROLE } from "../api/names.ts";
-import { StreamBudget } from "../attach/pod-streams.ts";
+import { StreamBudgets } from "../attach/pod-streams.ts";
 import { aborted, sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { shardOf } from "../election/shard-plan.ts";
@@ -57,7 +57,7 @@ export interface ControllerOptions
     | "lag"
     | "sharers"
     | "sharedSessions"
-    | "streamBudget"
+    | "streamBudgets"
     | "again"
     | "guard"
     | "servingSinceMs"
@@ -113,7 +113,7 @@ export class Controller {
   readonly #nodes: NodeWatch;
   readonly #queue: WorkQueue;
   readonly #sharedSessions: SharedSessions;
-  readonly #streamBudget = new StreamBudget();
+  readonly #streamBudgets = new StreamBudgets();
   readonly #shards: number;
   /** By shard, those that this process holds. */
   readonly #terms = new Map<number, Served>();
@@ -250,7 +250,7 @@ export class Controller {
       lag: (namespace) => this.#lag.of(namespace),
       sharers: (environment) => this.#sharers(environment),
       sharedSessions: this.#sharedSessions,
-      streamBudget: this.#streamBudget,
+      streamBudgets: this.#streamBudgets,
       again: (key, afterMs) => this.#queue.addAfter(key, afterMs),
     };
   }

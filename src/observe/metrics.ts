@@ -56,7 +56,7 @@ export function createMetrics(registry: Registry = new Registry()) {
       "connection",
       "result",
     ]),
-    attachStreams: gauge("berth_attach_streams", "Connections kept open to free Pods.", ENVIRONMENT),
+    attachStreams: gauge("berth_attach_streams", "Connections kept open to free and sleeping Pods.", ENVIRONMENT),
     sessionsStarted: counter("berth_sessions_started_total", "Sessions whose program has started.", ENVIRONMENT),
     sessionsEnded: counter("berth_sessions_ended_total", "Sessions ended, by reason.", [...ENVIRONMENT, "reason"]),
     settles: counter("berth_settles_total", "Work items settled after their Pod, by how.", [...ENVIRONMENT, "result"]),

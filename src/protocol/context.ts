@@ -92,6 +92,13 @@ export interface ClaimContext extends LoopContext {
   readonly judged: Judged;
 }
 
+/** A number of connections. `take` returns false if there are as many already. */
+interface StreamBudget {
+  readonly isFull: boolean;
+  take(): boolean;
+  give(): void;
+}
+
 /** What an Environment's session loops use. */
 export interface SessionContext extends PoolContext, ClaimContext {
   readonly claimLists: ClaimSecrets;
@@ -99,8 +106,8 @@ export interface SessionContext extends PoolContext, ClaimContext {
   readonly isKeyRead: () => boolean;
   /** Since when (monotonic) this process may act: an earlier process sent nothing for the Environment after that. */
   readonly servingSinceMs: number;
-  /** Bounds the connections that all Environments of this replica keep open to waiting Pods. */
-  readonly streamBudget: { readonly isFull: boolean; take(): boolean; give(): void };
+  /** Bounds the connections that all Environments of this replica keep open to Pods that wait, and that sleep. */
+  readonly streamBudgets: { readonly waiting: StreamBudget; readonly asleep: StreamBudget };
   /** The sessions of other Environments with the same environmentId. */
   readonly sharedSessions: SharedSessions;
   /** Called with every session that has ended; undefined: the console is off. */

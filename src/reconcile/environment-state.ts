@@ -95,7 +95,7 @@ export function newEnvironmentState(
     servingSinceMs,
     announce,
     sharedSessions: options.sharedSessions,
-    streamBudget: options.streamBudget,
+    streamBudgets: options.streamBudgets,
     refused: () => refusedOf(state),
     shellFailed: (message, isForMoment = false) => {
       state.parkingCheck.failed(message, state.environment, isForMoment);

@@ -58,7 +58,7 @@ export interface ReconcilerOptions {
   /** Keeps Environments with the same environmentId from running one session at the same time. */
   readonly sharedSessions: SharedSessions;
   /** Bounds the connections that all Environments keep open to waiting Pods. */
-  readonly streamBudget: SessionContext["streamBudget"];
+  readonly streamBudgets: SessionContext["streamBudgets"];
   /** What webhooks report; undefined: none are received. */
   readonly hints?: Hints | undefined;
   /** Reconciles this key again after some milliseconds. */

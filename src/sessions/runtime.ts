@@ -131,6 +131,7 @@ export class SessionsRuntime {
     });
     this.#streams = new PodStreams(context, () => {
       this.#pool.poke();
+      this.#sleeping.poke();
       this.#changed.notify();
     });
     const turns = new TurnAdding(context, () => {
@@ -161,7 +162,7 @@ export class SessionsRuntime {
     });
     const sleeps = new SleepReport(context);
     this.#sleeping = new SleepingPods({
-      ...{ context, claims: this.#claims, turns, departing, onChange: changed },
+      ...{ context, claims: this.#claims, turns, streams: this.#streams, departing, onChange: changed },
       report: sleeps,
       waitingForRoom: () => this.#pool.waitingForRoom(),
     });

@@ -34,6 +34,7 @@ export interface SleepingPodsOptions {
   readonly context: PoolContext;
   readonly claims: ClaimTable;
   readonly turns: TurnAdding;
+  readonly streams: { keepAsleep(pods: readonly Pod[]): number | null };
   readonly departing: DepartingPods;
   readonly report: Pick<SleepReport, "ended">;
   /** Pods of this Environment that find no room: names of unschedulable ones, or one for a full quota. */
@@ -192,8 +193,13 @@ export class SleepingPods {
       const batch = plan.ends.slice(from, from + CONCURRENCY);
       await Promise.all(batch.map(({ sleeper, why }) => this.#end(sleeper.pod, why)));
     }
-    const turnAtMs = this.#options.turns.keep(free.filter((pod) => this.#isFree(pod)));
-    if (turnAtMs !== null) this.#passes.wakeAfter(turnAtMs - clock.monotonic());
+    const kept = free.filter((pod) => this.#isFree(pod));
+    const ready = kept.filter((pod) => stateOf(pod).is === "parked");
+    // A session that slept last is the most likely to return next.
+    const inOrder = ready.toSorted((one, other) => readSleeper(other).sinceMs - readSleeper(one).sinceMs);
+    for (const dueMs of [this.#options.turns.keep(kept), this.#options.streams.keepAsleep(inOrder)]) {
+      if (dueMs !== null) this.#passes.wakeAfter(dueMs - clock.monotonic());
+    }
     if (plan.againAtMs !== null) this.#passes.wakeAfter(plan.againAtMs - kube.now());
   }
 

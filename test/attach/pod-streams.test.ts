@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { ANNOTATION_PARKING } from "../../src/api/names.ts";
-import { PodStreams, StreamBudget } from "../../src/attach/pod-streams.ts";
+import { PodStreams, type StreamBudget, StreamBudgets } from "../../src/attach/pod-streams.ts";
 import type { CallOptions, ObjectRef } from "../../src/kube/client.ts";
 import { LeadershipLostError } from "../../src/kube/errors.ts";
 import type { Pod } from "../../src/kube/resource.ts";
@@ -28,7 +28,7 @@ const waiting = (name: string, parking: string | null = "Shell", uid = `${name}-
 const some = (count: number) => Array.from({ length: count }, (_, n) => waiting(`pod-${n}`));
 
 /** PodStreams whose attach requests the test answers; by default each succeeds. */
-function streamsOf(budget = new StreamBudget()) {
+function streamsOf(budget = new StreamBudgets().waiting, asleepBudget = new StreamBudgets().asleep) {
   const clock = new VirtualClock();
   const metrics = createMetrics();
   const labels = { namespace: "agents", environment: "research" };
@@ -57,7 +57,7 @@ function streamsOf(budget = new StreamBudget()) {
   const streams = new PodStreams(
     {
       ...{ namespace: "agents", kube, clock, random: () => 0.5, logger: silentLogger, metrics, labels },
-      streamBudget: budget,
+      streamBudgets: { waiting: budget, asleep: asleepBudget },
       shellFailed: (message, isForMoment) => failures.push([message, isForMoment]),
     },
     () => {
@@ -79,6 +79,14 @@ function streamsOf(budget = new StreamBudget()) {
       metricValue(metrics.deliveries, { ...labels, connection, result }),
   };
 }
+
+const RUNNING = { running: { startedAt: "2030-01-01T00:00:00Z" } };
+
+/** A sleeping Pod whose next turn waits. */
+const asleepPod = (name = "pod-0", turn = 2): Pod => {
+  const made = turnsPod({ name, phase: "sleeping", ended: turn - 1, turns: { [turn]: RUNNING } });
+  return { ...made, metadata: { ...made.metadata, uid: `${name}-uid` } };
+};
 
 /** Prints the marker after each line. */
 const starts = (stream: FakeStream) => stream.print(`${STARTED_MARKER}\n`);
@@ -164,7 +172,7 @@ describe("connections ahead of time", () => {
   });
 
   test("stop at the bound that all Environments of a replica share, without attaching again and again", async () => {
-    const budget = new StreamBudget();
+    const budget = new StreamBudgets().waiting;
     let taken = 0;
     while (taken < 1_000 && budget.take()) taken += 1;
     expect(taken).toBe(100);
@@ -179,7 +187,7 @@ describe("connections ahead of time", () => {
   });
 
   test("give back their share when they end, however they end", async () => {
-    const budget = new StreamBudget();
+    const budget = new StreamBudgets().waiting;
     let taken = 0;
     const counted = {
       isFull: false,
@@ -463,11 +471,7 @@ describe("a delivery", () => {
 
 describe("a connection that is opened while a sleeping Pod is claimed", () => {
   const PREPARED_SECONDS = 10;
-  const RUNNING = { running: { startedAt: "2030-01-01T00:00:00Z" } };
-  const asleep = (turn = 2): Pod => {
-    const made = turnsPod({ name: "pod-0", phase: "sleeping", ended: turn - 1, turns: { [turn]: RUNNING } });
-    return { ...made, metadata: { ...made.metadata, uid: "pod-0-uid" } };
-  };
+  const asleep = (turn = 2) => asleepPod("pod-0", turn);
   const prepared = async (streams: ReturnType<typeof streamsOf>, pod = asleep()) => {
     streams.streams.prepare(pod);
     await streams.clock.settle();
@@ -562,6 +566,110 @@ describe("a connection that is opened while a sleeping Pod is claimed", () => {
     answered.resolve();
     await world.clock.settle();
     expect(world.names()).toEqual(["pod-0", "pod-1"]);
+    expect(world.open()).toEqual([]);
+  });
+});
+
+describe("the connections to sleeping Pods", () => {
+  /** Of one Environment. */
+  const MOST_ASLEEP = 100;
+  const FIRST_PAUSE_SECONDS = 5;
+  const sleepers = (count: number) => Array.from({ length: count }, (_, n) => asleepPod(`pod-${n}`));
+  const keepAsleep = async ({ streams, clock }: ReturnType<typeof streamsOf>, pods: readonly Pod[]) => {
+    const nextMs = streams.keepAsleep(pods);
+    await clock.settle();
+    return nextMs;
+  };
+
+  test("lead to the waiting turn, count as kept, and are used by the wake's delivery", async () => {
+    const world = streamsOf();
+    await keepAsleep(world, [asleepPod()]);
+    await keepAsleep(world, [asleepPod()]);
+    expect(world.attached).toMatchObject([{ name: "pod-0", container: "berth-turn-2", stream: { isOpen: true } }]);
+    expect(await world.gauge()).toBe(1);
+    world.on.send = starts;
+    world.streams.prepare(asleepPod());
+    // The claimed Pod is not among the sleeping ones meanwhile.
+    await keepAsleep(world, []);
+    expect(await world.streams.deliver(asleepPod(), FRAME, () => {})).toBe("started");
+    expect(world.attached.map(({ stream }) => stream.sent)).toEqual([[FRAME]]);
+    expect([await world.deliveries("kept", "started"), await world.gauge()]).toEqual([1, 0]);
+  });
+
+  test("follow a Pod to its next turn", async () => {
+    const world = streamsOf();
+    await keepAsleep(world, [asleepPod("pod-0", 2)]);
+    await keepAsleep(world, [asleepPod("pod-0", 3)]);
+    expect(world.attached.map(({ container, stream }) => [container, stream.isOpen])).toEqual([
+      ["berth-turn-2", false],
+      ["berth-turn-3", true],
+    ]);
+  });
+
+  test("are kept to the first Pods only, and go to others when the order changes", async () => {
+    const world = streamsOf();
+    const pods = sleepers(MOST_ASLEEP + 1);
+    await keepAsleep(world, pods);
+    expect(world.open()).toEqual(pods.slice(0, MOST_ASLEEP).map(({ metadata }) => metadata.name));
+    await keepAsleep(world, pods.slice(1));
+    expect(world.open()).toEqual(pods.slice(1).map(({ metadata }) => metadata.name));
+  });
+
+  test("stop at the bound of the replica, and give back their share however they end", async () => {
+    const budget = new StreamBudgets().asleep;
+    let left = 0;
+    while (budget.take()) left += 1;
+    expect(left).toBe(400);
+    budget.give();
+    budget.give();
+    const world = streamsOf(undefined, budget);
+    await keepAsleep(world, sleepers(3));
+    expect(world.open()).toHaveLength(2);
+    world.attached[0]?.stream.close("the connection was lost");
+    await world.clock.settle();
+    world.on.attach = () => refusal(500, "InternalError", "error dialing backend");
+    await keepAsleep(world, sleepers(3));
+    expect(world.names()).toEqual(["pod-0", "pod-1", "pod-2"]);
+    world.streams.close();
+    await world.clock.settle();
+    expect(budget.take() && budget.take() && !budget.take()).toBe(true);
+  });
+
+  test("are opened again with pauses after they break or can't be opened, and block nothing", async () => {
+    const world = streamsOf();
+    world.on.attach = () => refusal(500, "InternalError", "error dialing backend");
+    await keepAsleep(world, [asleepPod()]);
+    expect([world.names().length, world.changes(), world.failures]).toEqual([1, 1, []]);
+    const dueMs = (await keepAsleep(world, [asleepPod()])) ?? 0;
+    expect(dueMs - world.clock.monotonic()).toBeLessThanOrEqual(FIRST_PAUSE_SECONDS * SECOND);
+    expect(world.names()).toHaveLength(1);
+    world.on.attach = () => undefined;
+    await world.clock.advance(dueMs - world.clock.monotonic());
+    await keepAsleep(world, [asleepPod()]);
+    expect([world.names().length, await world.gauge()]).toEqual([2, 1]);
+    world.attached.at(-1)?.stream.close("the connection was lost");
+    await world.clock.settle();
+    expect(world.changes()).toBe(2);
+    expect(await keepAsleep(world, [asleepPod()])).toBeGreaterThan(world.clock.monotonic());
+    expect([world.names().length, await world.gauge()]).toEqual([2, 0]);
+  });
+
+  test("are not needed for a wake: it opens its own", async () => {
+    const world = streamsOf();
+    const answered = Promise.withResolvers<void>();
+    world.on.attach = () => answered.promise;
+    await keepAsleep(world, [asleepPod()]);
+    world.on.attach = () => undefined;
+    world.on.send = starts;
+    world.streams.prepare(asleepPod());
+    expect(await world.streams.deliver(asleepPod(), FRAME, () => {})).toBe("started");
+    answered.resolve();
+    await world.clock.settle();
+    expect(world.attached.map(({ stream }) => [stream.sent, stream.isOpen])).toEqual([
+      [[], true],
+      [[FRAME], false],
+    ]);
+    await keepAsleep(world, []);
     expect(world.open()).toEqual([]);
   });
 });

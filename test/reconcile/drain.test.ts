@@ -1,5 +1,5 @@
 import { afterEach, expect, test } from "vitest";
-import { StreamBudget } from "../../src/attach/pod-streams.ts";
+import { StreamBudgets } from "../../src/attach/pod-streams.ts";
 import { ShardTerm } from "../../src/controller/shard-term.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
@@ -107,7 +107,7 @@ function startTerm(clock: VirtualClock, environment: KubeObject, told: string[])
     lag: () => null,
     sharers: () => [],
     sharedSessions: new SharedSessions({ clock, served: () => [] }),
-    streamBudget: new StreamBudget(),
+    streamBudgets: new StreamBudgets(),
     again: (_key, afterMs) => again.push(clock.monotonic() + afterMs),
   });
   terms.push(term);

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { StreamBudget } from "../../src/attach/pod-streams.ts";
+import { StreamBudgets } from "../../src/attach/pod-streams.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { KubeObject, Pod } from "../../src/kube/resource.ts";
@@ -72,7 +72,7 @@ function start(find: () => KubeObject | undefined, pods: readonly Pod[] = []) {
     lag: () => null,
     sharers: () => [],
     sharedSessions: new SharedSessions({ clock, served: () => [] }),
-    streamBudget: new StreamBudget(),
+    streamBudgets: new StreamBudgets(),
     again: (_key, afterMs) => again.push(afterMs),
   });
   const isClaimList = ({ verb, plural }: { verb: string; plural: string }) =>

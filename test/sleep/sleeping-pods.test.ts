@@ -56,6 +56,7 @@ function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
     },
   });
   const removing = new Set<string>();
+  let streamed: readonly (string | undefined)[] = [];
   const departing = {
     has: (name: string) => leaving.has(name) || removing.has(name),
     isRemoving: (name: string) => removing.has(name),
@@ -68,6 +69,12 @@ function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
   const sleeping = new SleepingPods({
     ...{ context, claims, departing: departing as unknown as DepartingPods, onChange: () => {} },
     turns: { keep: () => null, ended: async () => {} } as unknown as TurnAdding,
+    streams: {
+      keepAsleep: (pods) => {
+        streamed = pods.map(({ metadata }) => metadata.name);
+        return null;
+      },
+    },
     report: new SleepReport(context),
     waitingForRoom: () => waiting,
   });
@@ -78,6 +85,8 @@ function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
       outlook = more.outlook ?? outlook;
     },
     of: () => sleeping.of(SESSION),
+    /** The Pods to which connections are kept, in their order. */
+    streamed: () => streamed,
     patches: () => kube.calls.filter(({ verb }) => verb === "patch").map(({ body }) => body as Pod),
   };
 }
@@ -170,6 +179,22 @@ describe("the Pod of a session", () => {
     await clock.settle();
     expect(removed).toEqual([]);
   });
+});
+
+test("connections are kept to Pods whose next turn waits, the session that slept last first", async () => {
+  const at = (name: string, second: number, of: TurnsPod = {}) => {
+    const annotations = { "berth.dev/session-id": name, "berth.dev/sleeps-since": `2030-01-01T00:00:0${second}Z` };
+    return podOf({ name, annotations, ...of });
+  };
+  const pods = [at("first", 0), at("last", 2), at("unready", 3, { turns: { 1: ENDED } }), at("second", 1)];
+  const { sleeping, streamed, clock } = sleepingOf(pods);
+  const ending = new AbortController();
+  sleeping.start(ending.signal);
+  sleeping.poke();
+  await clock.advance(1_000);
+  expect(streamed()).toEqual(["last", "second", "first"]);
+  ending.abort();
+  await sleeping.ended();
 });
 
 test("a Pod that waits for room gets that of one sleeping Pod, however long it waits", async () => {

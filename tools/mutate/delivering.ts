@@ -248,7 +248,7 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "attaches again and again when no more connections may be kept",
         guard: "bound",
-        find: " && !this.#context.streamBudget.isFull;",
+        find: " && !this.#context.streamBudgets.waiting.isFull;",
         replace: ";",
       },
       {
@@ -278,7 +278,7 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "keeps the share of a connection that ended",
         guard: "bound",
-        find: "streamBudget.give();",
+        find: "streamBudgets.waiting.give();",
         replace: "",
       },
       {
@@ -308,8 +308,8 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "writes into a connection that has ended",
         guard: "error",
-        find: "const stream = kept?.isOpen ? kept : (",
-        replace: "const stream = kept ?? (",
+        find: "const found = kept?.isOpen ?",
+        replace: "const found = kept ?",
       },
       {
         name: "waits forever for the marker",

@@ -382,8 +382,8 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
       {
         name: "takes the older of two Pods of a session",
         guard: "guard",
-        find: "readSleeper(other).sinceMs - readSleeper(one).sinceMs",
-        replace: "readSleeper(one).sinceMs - readSleeper(other).sinceMs",
+        find: "own.toSorted((one, other) => readSleeper(other).sinceMs - readSleeper(one).sinceMs",
+        replace: "own.toSorted((one, other) => readSleeper(one).sinceMs - readSleeper(other).sinceMs",
       },
       {
         name: "deletes one sleeping Pod after the other for one that waits for room",
@@ -754,33 +754,69 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/attach/pod-streams.ts",
+    file: "src/attach/sleeping-streams.ts",
     tests: [STREAMS],
     mutations: [
       {
         name: "keeps a connection that was opened for a dropped claim",
         guard: "bound",
-        find: "this.#prepared.delete(key);\n      void opening.then((stream) => stream?.close());",
+        find: "this.#prepared.delete(key);\n      void prepared.stream.then((stream) => stream?.close());",
         replace: "this.#prepared.delete(key);",
       },
       {
         name: "closes a connection at the time of an earlier one",
         guard: "identity",
-        find: "if (this.#prepared.get(key) !== opening) return;\n      this.#prepared.delete(key);\n      void opening.then",
+        find: "if (this.#prepared.get(key) !== prepared) return;\n      this.#prepared.delete(key);\n      void prepared.stream",
         replace:
-          "const again = this.#prepared.get(key) ?? opening;\n      this.#prepared.delete(key);\n      void again.then",
+          "const again = this.#prepared.get(key) ?? prepared;\n      this.#prepared.delete(key);\n      void again.stream",
       },
       {
         name: "sends a line to an earlier turn of the Pod",
         guard: "identity",
-        find: "function containerKey(pod: Pod): string {",
-        replace: "function containerKey(pod: Pod): string {\n  if (pod) return uidOf(pod);",
+        find: "runningContainerName(pod)}`;",
+        replace: '""}`;',
       },
       {
         name: "sends a line into a prepared connection that was lost",
         guard: "error",
-        find: "return stream?.isOpen ? stream : null;",
-        replace: "return stream;",
+        find: "return prepared && stream?.isOpen ?",
+        replace: "return prepared && stream ?",
+      },
+      {
+        name: "keeps connections to all sleeping Pods of an Environment",
+        guard: "bound",
+        find: "pods.slice(0, MOST_OPEN_OF_ENVIRONMENT)",
+        replace: "pods",
+      },
+      {
+        name: "keeps more connections to sleeping Pods than a replica may",
+        guard: "bound",
+        find: " || !budget.take()) break;",
+        replace: ") break;",
+      },
+      {
+        name: "keeps the share of a connection to a sleeping Pod that ended",
+        guard: "bound",
+        find: "this.#options.budget.give();",
+        replace: "",
+      },
+      {
+        name: "keeps the share of a connection to a sleeping Pod that was never opened",
+        guard: "bound",
+        find: "      budget.give();\n      if (this.#closed) return;",
+        replace: "      if (this.#closed) return;",
+      },
+      {
+        name: "attaches to a sleeping Pod again and again without a pause",
+        guard: "bound",
+        find: "pause.dueMs = clock.monotonic() + pause.backoff.next();",
+        replace: "pause.dueMs = clock.monotonic();",
+      },
+      {
+        name: "keeps a connection to a Pod that no longer sleeps",
+        guard: "guard",
+        find: "for (const [key, stream] of this.#open) if (!this.#wanted.has(key)) stream.close();",
+        replace: "",
       },
     ],
   },
