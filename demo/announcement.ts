@@ -3,8 +3,8 @@ import type { Mode } from "./sample.ts";
 import type { Stage } from "./stage.ts";
 
 const HOW: Readonly<Record<Mode, string>> = {
-  sessions: "a Pod for each session, kept warm",
-  workers: "always-on workers, as many as the queue asks for",
+  sessions: "a Pod for each session, some of them warm",
+  workers: "always-on workers, scaled with the queue",
 };
 
 type Announced = Pick<Stage, "cluster" | "environments" | "metricsUrl" | "consoleUrl">;
@@ -13,7 +13,7 @@ type Announced = Pick<Stage, "cluster" | "environments" | "metricsUrl" | "consol
 export function announcement(stage: Announced, { scripted }: Pick<DemoOptions, "scripted">): string[] {
   const { cluster, environments, metricsUrl, consoleUrl } = stage;
   const { kubectl, namespace } = cluster;
-  const workers = scripted ? "workers that the simulated node plays" : "stock workers, each a process of this machine";
+  const workers = scripted ? "workers played by the simulated node" : "stock workers, each a process on this machine";
   const width = Math.max(...environments.map(({ name }) => name.length));
   const kinds = environments.some(({ mode }) => mode === "workers") ? "benv,deployments,pods" : "benv,pods";
   return [
@@ -22,7 +22,7 @@ export function announcement(stage: Announced, { scripted }: Pick<DemoOptions, "
     "",
     `Watch it in a browser: ${consoleUrl}`,
     "",
-    "Look in from another terminal:",
+    "Inspect it from another terminal:",
     "",
     `  ${kubectl} get ${kinds} -n ${namespace}`,
     ...environments.map(({ name }) => `  ${kubectl} describe benv -n ${namespace} ${name}`),

@@ -88,14 +88,14 @@ export class Board {
   item(record: ItemRecord, event: string): void {
     const track = this.#byWork.get(record.id) ?? this.#add(record);
     if (!track) return;
-    if (event === "queued again") this.#trouble(track, "went back to the queue");
-    if (event === "beat refused") this.#trouble(track, "a beat was refused");
+    if (event === "queued again") this.#trouble(track, "was queued again");
+    if (event === "heartbeat refused") this.#trouble(track, "a heartbeat was refused");
     // An always-on worker polls under its Pod's name.
     if (track.mode === "workers" && record.acknowledgedAt !== undefined) {
       track.pod ??= record.offers.at(-1)?.workerId?.replace(UUID_END, "");
     }
     this.#step(track, "claimed", record.acknowledgedAt);
-    this.#step(track, "beat", record.firstBeatAt);
+    this.#step(track, "heartbeat", record.firstBeatAt);
     if (record.stoppedAt === undefined) return;
     track.endedByWorker = record.stoppedBy?.as === "sessions-token";
     this.#step(track, "stopped", record.stoppedAt);
@@ -128,7 +128,7 @@ export class Board {
     const { earlier } = track;
     if (earlier?.pod === pod) earlier.asleep = false;
     else if (earlier?.asleep && track.at.opened === undefined) {
-      this.#trouble(track, `opened in Pod ${pod}, although the session slept in its own`);
+      this.#trouble(track, `opened in Pod ${pod}, but the session slept in Pod ${earlier.pod}`);
     }
     track.pod = pod;
     this.#step(track, "opened", this.#now());

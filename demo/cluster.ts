@@ -49,7 +49,7 @@ const OPERATOR_NAMESPACE = "berth-system";
 export async function startOwnCluster(progress: Progress, onFailure: (error: Error) => void): Promise<DemoCluster> {
   const cluster = await startCluster({ progress, onFailure });
   try {
-    progress.update("installing Berth's resource and rights");
+    progress.update("installing Berth's CRD and permissions");
     await installBerth(cluster.api);
     const kube = demoClient(cluster.kubeconfig);
     await createNamespace(kube, NAMESPACE);
@@ -123,7 +123,7 @@ export async function createNamespace(
     }
     await delay(POLL_MS);
   }
-  throw new DemoError(`namespace ${name} got no default service account: does its controller-manager run?`);
+  throw new DemoError(`namespace ${name} has no default service account: check that the controller-manager runs`);
 }
 
 /** Adds up the numbers with the same name. */

@@ -66,7 +66,7 @@ export async function runDemo(options: DemoOptions, io: Io): Promise<number> {
 
 const NEXT = `Next: npm run demo -- --scripted --rate 5 --warm 10 --max 50    many sessions, played by the node
       npm run demo -- --help                                    all flags
-      docs/demo.md                                              what was real, and what to look at`;
+      docs/demo.md                                              what was real, and what to watch`;
 
 class Play {
   readonly #options: DemoOptions;
@@ -98,7 +98,9 @@ class Play {
     });
     this.#ending.onAbrupt = () => {
       if (cluster.stays.length === 0) return;
-      this.#io.out.write(`\nTo remove what stays in the cluster:\n${cluster.stays.map((it) => `  ${it}\n`).join("")}`);
+      this.#io.out.write(
+        `\nTo remove the objects that remain in the cluster:\n${cluster.stays.map((it) => `  ${it}\n`).join("")}`,
+      );
     };
     progress.update("starting the simulator, the node and the operator");
     const stage = await Stage.start(cluster, this.#options, this.#ending, supervisor, things);
@@ -126,7 +128,7 @@ class Play {
     const { progress, env } = this.#io;
     if (this.#options.useCluster) {
       this.#ending.listen();
-      progress.update("entering the cluster");
+      progress.update("creating the demo's objects in the cluster");
       return await enterGivenCluster(env["KUBECONFIG"] ?? "", dir, progress, (text) => progress.line(text));
     }
     // Until it runs, Ctrl-C ends this process and everything that it started.
@@ -140,7 +142,7 @@ class Play {
     const areWarm = () => stage.environments.every(({ sessions }) => !sessions || sessions.counts.warm >= warm);
     const waited = await stage.until(() => stage.isReady && areWarm(), READY_PATIENCE_MS);
     if (waited === "late") {
-      const why = stage.obstacles.length > 0 ? stage.obstacles.join("; ") : "no condition says why";
+      const why = stage.obstacles.length > 0 ? stage.obstacles.join("; ") : "see its conditions";
       this.#failures.push(`not ready after ${READY_PATIENCE_MS / 1_000} s: ${why}`);
     }
     return waited === "done";
@@ -196,21 +198,21 @@ class Play {
       if ((await stage.until(() => workers.isEmpty, SCALE_DOWN_PATIENCE_MS)) !== "late") continue;
       const { replicas, desired } = workers.counts;
       this.#failures.push(
-        `${name} has ${replicas} workers and wants ${desired} ${SCALE_DOWN_PATIENCE_MS / 1_000} s after its last session`,
+        `${name} still has ${replicas} workers ${SCALE_DOWN_PATIENCE_MS / 1_000} s after its last session (desired: ${desired})`,
       );
     }
   }
 
   /** Deletes the Environments, which drain, stops the operator in order, and searches for leftovers. */
   async #clearUp(stage: Stage): Promise<void> {
-    this.#phase = "clearing up";
+    this.#phase = "cleaning up";
     this.#servedMs ||= stage.simulator.clock.now() - this.#startedAt;
     if (this.#failed) return;
-    stage.board.announce("clearing up: the Environments are deleted, then the operator ends");
+    stage.board.announce("cleaning up: deleting the Environments, then stopping the operator");
     const deadline = performance.now() + CLEAR_PATIENCE_MS;
     await Promise.all(stage.environments.map((environment) => environment.delete(stage.cluster)));
     if ((await stage.until(() => stage.areEnvironmentsGone, CLEAR_PATIENCE_MS, NEVER)) === "late") {
-      this.#failures.push(`an Environment is not gone ${CLEAR_PATIENCE_MS / 1_000} s after its deletion`);
+      this.#failures.push(`an Environment still exists ${CLEAR_PATIENCE_MS / 1_000} s after its deletion`);
     }
     // The garbage collector deletes what an Environment owns some time after it.
     await this.#leftBy(stage, deadline, true);

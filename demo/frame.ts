@@ -9,7 +9,7 @@ import type { WorkerCounts } from "./worker-pods.ts";
 export type { Screen } from "./cells.ts";
 
 /** What the demo is doing. */
-export type Phase = "serving" | "finishing" | "clearing up" | "ended";
+export type Phase = "serving" | "finishing" | "cleaning up" | "ended";
 
 /** Everything that the live display shows. */
 export interface Scene {
@@ -46,7 +46,7 @@ export interface EnvironmentScene {
 const PHASES: Readonly<Record<Phase, string>> = {
   serving: "serving sessions",
   finishing: "finishing the last sessions",
-  "clearing up": "clearing up",
+  "cleaning up": "cleaning up",
   ended: "ended",
 };
 
@@ -186,7 +186,7 @@ function legend(screen: Screen, paint: Paint): string[] {
   const marks: Cell[] = [
     { text: "●", style: "green" },
     { text: " done " },
-    { text: "○ to come ", style: "dim" },
+    { text: "○ due ", style: "dim" },
     { text: "◑", style: "cyan" },
     { text: " asleep " },
     { text: "✗", style: "red" },
@@ -199,9 +199,9 @@ function legend(screen: Screen, paint: Paint): string[] {
 
 /** How to end the demo and where to watch it: in as few lines as possible, without those that don't fit. */
 function hints({ phase, consoleUrl, hint }: Scene, columns: number): string[] {
-  const end = phase === "serving" ? "Ctrl-C ends it in order" : "Ctrl-C ends it at once";
+  const end = phase === "serving" ? "Ctrl-C ends it cleanly" : "Ctrl-C ends it at once";
   const lines = [end];
-  for (const text of [`watch it at ${consoleUrl}`, `look in with: ${hint}`]) {
+  for (const text of [`watch it at ${consoleUrl}`, `inspect it with: ${hint}`]) {
     const joined = `${lines.at(-1)}; ${text}`;
     if (lengthOf([{ text: joined }]) <= columns) lines[lines.length - 1] = joined;
     else if (lengthOf([{ text }]) <= columns) lines.push(text);

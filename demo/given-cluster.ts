@@ -105,7 +105,7 @@ async function installCrd(kube: KubeClient, progress: Progress): Promise<boolean
     if (isAlreadyExists(error)) return false;
     throw error;
   }
-  progress.line(`The CRD ${CRD_NAME} was missing in this cluster and is installed until the demo ends.`);
+  progress.line(`Installed the CRD ${CRD_NAME}, which this cluster did not have. The demo removes it at the end.`);
   for (let waited = 0; waited < ESTABLISHED_TIMEOUT_MS; waited += POLL_MS) {
     try {
       await kube.list(ENVIRONMENTS, { limit: 1 });
@@ -114,7 +114,7 @@ async function installCrd(kube: KubeClient, progress: Progress): Promise<boolean
       await delay(POLL_MS);
     }
   }
-  throw new DemoError(`the CRD ${CRD_NAME} was installed, and the API server does not serve it`);
+  throw new DemoError(`installed the CRD ${CRD_NAME}, but the API server does not serve it`);
 }
 
 /** Two operators would both write the status of the demo's Environment. */
@@ -127,7 +127,7 @@ async function warnOfOthers(kube: KubeClient, warn: (text: string) => void): Pro
     if (!fresh || !holderIdentity) continue;
     warn(
       `Another Berth may serve this cluster (Lease ${metadata.namespace}/${metadata.name} of ${holderIdentity}): ` +
-        "it will report on the demo's Environment too.",
+        "it would write the status of the demo's Environments too.",
     );
   }
 }
@@ -169,7 +169,8 @@ async function operatorToken(kube: KubeClient, namespace: string): Promise<strin
   };
   const answer = (await kube.raw("POST", path, body)) as { status?: { token?: string } };
   const token = answer.status?.token;
-  if (!token) throw new DemoError(`the API server gave no token for service account ${namespace}/${SERVICE_ACCOUNT}`);
+  if (!token)
+    throw new DemoError(`the API server returned no token for service account ${namespace}/${SERVICE_ACCOUNT}`);
   return token;
 }
 
@@ -211,13 +212,13 @@ class Departure {
     try {
       if (this.namespaceMade && !(await this.#removeNamespace())) {
         left.push(
-          `namespace ${this.#namespace} is still going: kubectl get namespace ${this.#namespace} -o yaml says why`,
+          `namespace ${this.#namespace} still exists: find out why with kubectl get namespace ${this.#namespace} -o yaml`,
         );
       }
       if (this.crdInstalled) await this.#removeCrd();
     } catch (error) {
       left.push(
-        `${error instanceof Error ? error.message : String(error)}: kubectl delete namespace ${this.#namespace} removes what is left`,
+        `${error instanceof Error ? error.message : String(error)}: remove the rest with kubectl delete namespace ${this.#namespace}`,
       );
     }
     await this.#kube.close();

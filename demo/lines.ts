@@ -25,7 +25,7 @@ function textOf(event: BoardEvent): string | undefined {
     case "asleep":
       return `sleeps in Pod ${event.track.pod}`;
     case "pod-gone":
-      return `Pod ${event.track.pod} is gone`;
+      return `Pod ${event.track.pod} was deleted`;
     case "trouble":
     case "notice":
       return event.text;
@@ -38,13 +38,13 @@ function stepText(track: Track, step: Step): string | undefined {
     case "queued":
       return `${track.earlier ? "comes back" : "queued"}: ${track.prompt}`;
     case "claimed":
-      return track.mode === "workers" ? `taken by worker ${track.pod} after ${after}` : `claimed after ${after}`;
+      return track.mode === "workers" ? `claimed by worker ${track.pod} after ${after}` : `claimed after ${after}`;
     case "opened":
       return `${isWoken(track) ? "woken" : "opened"} in Pod ${track.pod} after ${after}`;
     case "started":
       return `session started after ${after}`;
-    case "beat":
-      return `first beat after ${after}`;
+    case "heartbeat":
+      return `first heartbeat after ${after}`;
     case "stopped": {
       const fault = faultOf(track);
       return fault === undefined ? `served, stopped after ${after}` : `NOT served after ${after}: ${fault}`;

@@ -22,8 +22,7 @@ try {
 async function main(argv: readonly string[]): Promise<number> {
   return await obey(parseArguments(argv), USAGE, async (options) => {
     if (options.useCluster && !process.env["KUBECONFIG"]) {
-      const mend = "name the kubeconfig of the cluster, such as ~/.kube/config";
-      return refuse(`--use-cluster needs KUBECONFIG: ${mend}`, USAGE);
+      return refuse("--use-cluster needs KUBECONFIG: set it to a kubeconfig file, such as ~/.kube/config", USAGE);
     }
     return await runDemo(options, { out: process.stdout, env: process.env, progress });
   });

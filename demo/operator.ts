@@ -84,7 +84,7 @@ export class OperatorProcess {
     return this.#process.exited.then(async (exit) => {
       // `stop` awaits this end.
       if (this.#stopping) return await new Promise<never>(() => {});
-      return new DemoError(`the operator ended by itself (${exitText(exit)})${await this.#lastLines()}`);
+      return new DemoError(`the operator ended unexpectedly (${exitText(exit)})${await this.#lastLines()}`);
     });
   }
 
@@ -122,7 +122,10 @@ export class OperatorProcess {
         if (saysPortTaken(lines)) throw new PortTakenError(lines);
         throw new DemoError(`the operator did not start (${exitText(this.#process.exit)})${lines}`);
       }
-      if (performance.now() > deadline) throw new DemoError(`the operator does not answer${await this.#lastLines()}`);
+      if (performance.now() > deadline)
+        throw new DemoError(
+          `the operator did not answer within ${START_TIMEOUT_MS / 1_000} s${await this.#lastLines()}`,
+        );
       await delay(POLL_MS);
     }
   }
@@ -130,7 +133,7 @@ export class OperatorProcess {
   async #lastLines(): Promise<string> {
     const text = await readFile(this.log, "utf8").catch(() => "");
     const lines = text.trim().split("\n").slice(-SHOWN_LINES);
-    return text.trim() === "" ? "" : `; its last words:\n${lines.join("\n")}`;
+    return text.trim() === "" ? "" : `; the end of its log:\n${lines.join("\n")}`;
   }
 }
 

@@ -45,19 +45,19 @@ const SHORTEST_FOR_MS = 5 * SECOND_MS;
 const LONGEST_FOR_MS = 24 * 3_600 * SECOND_MS;
 
 const EXAMPLES = `
-The cluster is a real one (etcd, API server, controller-manager, scheduler) with a simulated node, whose containers
-are processes of this machine. The first run downloads it, or builds it with Go 1.26 in some minutes.
+The control plane is real: etcd, API server, controller-manager, scheduler. The node is simulated: its containers are
+processes on this machine. The first run downloads the control plane, or builds it with Go 1.26 in a few minutes.
 
   npm run demo                                     until Ctrl-C
-  npm run demo -- --for 60s                        ends by itself; the exit code is 0 only if every session was served
-                                                   and nothing was left
+  npm run demo -- --for 60s                        for a minute; the exit code is 0 only if every session was served
+                                                   and nothing was left over
   npm run demo -- --scripted --rate 5 --warm 10 --max 50
                                                    more sessions than this machine could run processes for
-  KUBECONFIG=... npm run demo -- --use-cluster     in a cluster of yours, in a namespace of its own
+  KUBECONFIG=... npm run demo -- --use-cluster     in your own cluster, in a new namespace
 
-Two Environments are served: research has a Pod for each session, in which it sleeps between messages, batch has
-always-on workers that take one session after the other, as many as the queue asks for. With --scripted the simulated
-node plays the workers of both: they hold leases and execute nothing. docs/demo.md says more.
+The demo has two Environments. research has a Pod for each session, in which the session sleeps between messages.
+batch has always-on workers that serve one session after another. Berth scales them with the queue. With --scripted,
+the simulated node plays the workers of both: they hold leases and execute nothing. See docs/demo.md.
 `;
 
 interface Flags {
@@ -77,7 +77,7 @@ export function parseArguments(argv: readonly string[]): Request<DemoOptions> {
   if (read.kind !== "run") return read;
   const options = optionsOf(read.flags);
   if (options.warm > options.max) {
-    const message = `--warm ${options.warm} is more than --max ${options.max}: lower one or raise the other`;
+    const message = `--warm ${options.warm} is more than --max ${options.max}: lower --warm or raise --max`;
     return { kind: "mistake", message };
   }
   return { kind: "run", options };
@@ -102,30 +102,30 @@ function optionsOf(flags: Flags): DemoOptions {
 function program(): Command {
   return new Command("npm run demo --")
     .usage("[flags]")
-    .description("Runs Berth end to end on this machine: sessions arrive, Pods serve them, and you watch.")
-    .option("--for <time>", "end by itself after this time, such as 30s or 2m", duration)
+    .description("Run Berth end to end on this machine: sessions arrive, Pods serve them, and you watch.")
+    .option("--for <time>", "end after this time, such as 30s or 2m (default: run until Ctrl-C)", duration)
     .option(
       "--rate <number>",
-      `sessions a second, on average (default: ${DEFAULT_RATE}, with --scripted ${DEFAULT_SCRIPTED_RATE})`,
+      `average number of sessions per second (default: ${DEFAULT_RATE}, with --scripted ${DEFAULT_SCRIPTED_RATE})`,
       positive(MAX_RATE),
     )
-    .option("--warm <number>", `research: Pods kept ready (default: ${DEFAULT_WARM})`, whole(0, MAX_PODS))
-    .option("--max <number>", `research: most Pods at a time (default: ${DEFAULT_MAX})`, whole(1, MAX_PODS))
+    .option("--warm <number>", `research: number of warm Pods (default: ${DEFAULT_WARM})`, whole(0, MAX_PODS))
+    .option("--max <number>", `research: maximum number of Pods (default: ${DEFAULT_MAX})`, whole(1, MAX_PODS))
     .option(
       "--workers <number>",
-      `batch: most workers; 0: without it (default: ${DEFAULT_WORKERS}, with --scripted ${DEFAULT_SCRIPTED_WORKERS})`,
+      `batch: maximum number of workers; 0 omits batch (default: ${DEFAULT_WORKERS}, with --scripted ${DEFAULT_SCRIPTED_WORKERS})`,
       whole(0, MAX_PODS),
     )
-    .option("--seed <number>", "of when sessions arrive and what they do", seed, 1)
-    .option("--scripted", "play the workers instead of running them as processes", false)
-    .option("--use-cluster", "use the cluster that KUBECONFIG names instead of one of its own", false)
-    .helpOption("--help", "show this")
+    .option("--seed <number>", "seed of the arrivals and scripts", seed, 1)
+    .option("--scripted", "let the simulated node play the workers instead of running processes", false)
+    .option("--use-cluster", "use the cluster of KUBECONFIG instead of starting one", false)
+    .helpOption("--help", "show this help")
     .addHelpText("after", EXAMPLES)
     .allowExcessArguments(false);
 }
 
 function duration(text: string): number {
   const ms = atLeast(text, SHORTEST_FOR_MS);
-  if (ms > LONGEST_FOR_MS) throw new InvalidArgumentError("At most 24h; without --for it runs until Ctrl-C.");
+  if (ms > LONGEST_FOR_MS) throw new InvalidArgumentError("Use at most 24h, or omit --for to run until Ctrl-C.");
   return ms;
 }

@@ -62,7 +62,7 @@ export function fillIn(yaml: string, values: SampleValues): KubeObject {
       const [, name] = /^\$\{(\w+)\}$/.exec(String(node.value)) ?? [];
       if (name === undefined) return;
       const value = known.get(name);
-      if (value === undefined) throw new Error(`the sample Environment names \${${name}}, which nobody fills in`);
+      if (value === undefined) throw new Error(`the sample Environment has an unknown placeholder: \${${name}}`);
       node.value = value;
     },
   });

@@ -60,7 +60,7 @@ export class StagedEnvironment {
       NODE: nodeName,
       ...values,
     });
-    if (object.apiVersion !== API_VERSION || object.kind !== KIND) throw new Error("the sample is no Environment");
+    if (object.apiVersion !== API_VERSION || object.kind !== KIND) throw new Error("the sample is not an Environment");
     await kube.create(ENVIRONMENTS, object as never, { fieldValidation: "Strict" });
   }
 

@@ -47,7 +47,7 @@ const STEP_NAMES: Readonly<Record<Step, string>> = {
   claimed: "acknowledged",
   opened: "Pod opened",
   started: "session started",
-  beat: "first beat",
+  heartbeat: "first heartbeat",
   stopped: "stopped",
 };
 
@@ -92,7 +92,7 @@ function allTracks({ environments }: Outcome): Track[] {
 
 function unfinished(track: Track, { interrupted }: Outcome): string | undefined {
   if (track.at.stopped !== undefined) return undefined;
-  if (track.at.claimed !== undefined) return "claimed, and its work item did not end";
+  if (track.at.claimed !== undefined) return "claimed, but its work item did not end";
   return interrupted ? undefined : "never claimed";
 }
 
@@ -122,7 +122,7 @@ export function summaryLines(outcome: Outcome): string[] {
   ];
   if (problems.length > 0) {
     const more = problems.length - SHOWN_PROBLEMS;
-    lines.push("", "Not as it should be:", ...problems.slice(0, SHOWN_PROBLEMS).map((text) => `  - ${text}`));
+    lines.push("", "Problems:", ...problems.slice(0, SHOWN_PROBLEMS).map((text) => `  - ${text}`));
     if (more > 0) lines.push(`  - and ${more} more`);
   }
   if (outcome.log !== undefined) lines.push("", `The operator's log is in ${outcome.log}`);
@@ -131,7 +131,7 @@ export function summaryLines(outcome: Outcome): string[] {
 
 function leftoverText({ leftovers, looked }: Outcome): string {
   if (leftovers.size > 0) return String(leftovers.size);
-  return looked ? "nothing" : "not looked for";
+  return looked ? "nothing" : "not checked";
 }
 
 function toolText(tracks: readonly Track[]): string {
@@ -146,7 +146,7 @@ function toolText(tracks: readonly Track[]): string {
 /** One Environment: how many work items it served and how, and how long they waited. */
 function environmentLines({ name, mode, tracks, mostWorkers = 0 }: EnvironmentOutcome): string[] {
   const figures = figuresOf(tracks, mode);
-  const how = mode === "sessions" ? "a Pod for each session" : `by ${count(mostWorkers, "worker")} at most`;
+  const how = mode === "sessions" ? "a Pod for each session" : `by at most ${count(mostWorkers, "worker")}`;
   return [
     `${name}: ${figures.served} of ${figures.arrived} served, ${how}`,
     ...wakeLines(tracks),
@@ -174,7 +174,7 @@ function latencyTable({ waits }: Figures): string[] {
       pad(`    ${name}`, NAME_WIDTH) + [p50, p90, p99, max].map((value) => right(seconds(value * SECOND_MS))).join(""),
     ];
   });
-  return rows.length === 0 ? ["  No session got anywhere."] : [head, ...rows];
+  return rows.length === 0 ? ["  No session was claimed."] : [head, ...rows];
 }
 
 function requestLines(outcome: Outcome, served: number): string[] {
@@ -184,11 +184,11 @@ function requestLines(outcome: Outcome, served: number): string[] {
     const total = [...requests.values()].reduce((sum, value) => sum + value, 0);
     const most = [...requests].sort((a, b) => b[1] - a[1]).slice(0, SHOWN_KINDS);
     const shares = most.map(([kind, value]) => `${kind} ${value}`).join(", ");
-    const each = served > 0 ? `, ${(total / served).toFixed(1)} a work item` : "";
+    const each = served > 0 ? `, ${(total / served).toFixed(1)} per work item` : "";
     return `${label}${total}${each}${shares === "" ? "" : ` (${shares})`}`;
   };
   return [
-    "Requests of the operator, idle ones included:",
+    "The operator's requests, including those while idle:",
     line("  to the API server", outcome.apiRequests),
     line("  to the Work API", outcome.workRequests),
   ];

@@ -12,9 +12,12 @@ interface Column {
   readonly cells: (track: Track) => Cell[];
 }
 
+/** Fits `3600.0s`. */
+const TIME_WIDTH = 7;
+
 const timeColumn = (name: string, step: Step, rank: number): Column => ({
   name,
-  width: 7,
+  width: Math.max(TIME_WIDTH, name.length),
   align: "right",
   rank,
   cells: (track) => {
@@ -55,7 +58,7 @@ const COLUMNS: Readonly<Record<Mode, readonly Column[]>> = {
     timeColumn("claimed", "claimed", 7),
     timeColumn("opened", "opened", 5),
     timeColumn("started", "started", 8),
-    timeColumn("beat", "beat", 6),
+    timeColumn("heartbeat", "heartbeat", 6),
     TOOLS,
     timeColumn("stopped", "stopped", 2),
   ],
@@ -64,7 +67,7 @@ const COLUMNS: Readonly<Record<Mode, readonly Column[]>> = {
     podColumn("worker"),
     MARKS,
     timeColumn("claimed", "claimed", 5),
-    timeColumn("beat", "beat", 6),
+    timeColumn("heartbeat", "heartbeat", 6),
     TOOLS,
     timeColumn("stopped", "stopped", 2),
   ],
@@ -89,7 +92,7 @@ export function table(tracks: readonly Track[], mode: Mode, room: number, screen
   const { shown, more } = choose(tracks, room - 1);
   const lines = [line(head, screen.columns, paint)];
   if (more > 0)
-    lines.push(line([{ text: `     ${more} newer ones are not shown`, style: "dim" }], screen.columns, paint));
+    lines.push(line([{ text: `     ${more} newer items are not shown`, style: "dim" }], screen.columns, paint));
   for (const track of shown) lines.push(line(row(track, columns, activityWidth), screen.columns, paint));
   return lines;
 }
@@ -164,7 +167,7 @@ function activity(track: Track, width: number): Cell {
   const fault = faultOf(track);
   if (fault !== undefined) return { text: cut(fault, width), style: "red" };
   const tool = track.tools.findLast(({ result }) => result !== undefined);
-  const running = track.at.beat !== undefined ? track.tools.find(({ result }) => result === undefined) : undefined;
+  const running = track.at.heartbeat !== undefined ? track.tools.find(({ result }) => result === undefined) : undefined;
   if (running) return { text: cut(running.what, width), style: "cyan" };
   if (!tool) return { text: cut(track.prompt, width), style: "dim" };
   return { text: resultLine(tool.what, tool.result ?? "", width), style: tool.failed ? "red" : undefined };

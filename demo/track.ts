@@ -2,7 +2,7 @@ import type { Mode } from "./sample.ts";
 import type { Message } from "./sessions.ts";
 
 /** The steps of a session with its own Pod, in order. */
-export const STEPS = ["queued", "claimed", "opened", "started", "beat", "stopped"] as const;
+export const STEPS = ["queued", "claimed", "opened", "started", "heartbeat", "stopped"] as const;
 export type Step = (typeof STEPS)[number];
 
 /** The steps of a session: an always-on worker's session opens no Pod. */
@@ -95,13 +95,13 @@ export function faultOf(track: Track): string | undefined {
   const { at, plannedTools, endedByWorker, trouble, finds, tools } = track;
   if (trouble !== undefined) return trouble;
   if (at.stopped === undefined) return undefined;
-  if (at.beat === undefined) return "ended without a first beat";
+  if (at.heartbeat === undefined) return "ended without a first heartbeat";
   const missing = plannedTools - answeredTools(track);
   if (missing > 0) return `ended with ${missing} of ${plannedTools} tool calls unanswered`;
   if (!endedByWorker) return "ended by a client other than its worker";
   if (finds === undefined || !isWoken(track)) return undefined;
   const found = tools.at(-1)?.result;
-  return found === finds ? undefined : `did not find its file in its Pod, but: ${found}`;
+  return found === finds ? undefined : `did not find its file in its Pod, but found: ${found}`;
 }
 
 /** Limits memory; views cut longer texts further. */

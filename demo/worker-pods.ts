@@ -76,7 +76,8 @@ export class WorkerPods {
     return this.#tracks
       .filter(({ at, pod }) => at.claimed !== undefined && !this.#seen.has(pod ?? ""))
       .map(
-        ({ number, pod }) => `${this.#environment} ${number} was taken by ${pod ?? "nobody"}, which is no worker of it`,
+        ({ number, pod }) =>
+          `${this.#environment} ${number} was claimed by ${pod ?? "an unknown client"}, not by one of its workers`,
       );
   }
 

@@ -166,12 +166,12 @@ describe("a session on the board", () => {
       "1 claimed",
       "1 opened",
       "1 started",
-      "1 beat",
+      "1 heartbeat",
       "tool",
       "1 stopped",
       "pod-gone",
     ]);
-    const steps = ["claimed", "opened", "started", "beat", "stopped"] as const;
+    const steps = ["claimed", "opened", "started", "heartbeat", "stopped"] as const;
     expect(steps.map((step) => sinceQueued(track, step))).toEqual([20, 120, 220, 220, 1_220]);
     expect(track).toMatchObject({ pod: "berth-demo-abc", podGone: true, endedByWorker: true });
     expect(track.tools).toMatchObject([{ what: "$ echo one", result: "one", failed: false }]);
@@ -208,7 +208,7 @@ describe("a session on the board", () => {
   test("is not served if it ends without a heartbeat, by another client, or with unanswered calls", async () => {
     const first = await claim();
     await stop(first.workId, first.token);
-    expect(faultOf(first.track)).toBe("ended without a first beat");
+    expect(faultOf(first.track)).toBe("ended without a first heartbeat");
 
     const second = await claim();
     await beat(second.workId, second.token);
@@ -226,7 +226,7 @@ describe("a session on the board", () => {
     const { workId, token, track } = await claim();
     await beat(workId, token);
     await clock.advance(10 * 60_000);
-    expect(track.trouble).toBe("went back to the queue");
+    expect(track.trouble).toBe("was queued again");
     expect(lines()).toContain("trouble");
     expect(isServed(track)).toBe(false);
   });
@@ -295,7 +295,7 @@ describe("a session that comes back", () => {
     pods.pod({ type: "updated", object: turnPod("p", "assigned", track.workId, 2) });
     await answer(track, token, "cat: note: No such file or directory\n");
     await stop(track.workId, token);
-    expect(faultOf(track)).toBe("did not find its file in its Pod, but: cat: note: No such file or directory");
+    expect(faultOf(track)).toBe("did not find its file in its Pod, but found: cat: note: No such file or directory");
   });
 
   test("is not served in another Pod while its own one is there", async () => {
@@ -303,7 +303,7 @@ describe("a session that comes back", () => {
     const { track } = await comeBack(first);
     for (const status of [{}, running])
       pods.pod({ type: "updated", object: pod("q", "assigned", track.workId, status) });
-    expect(faultOf(track)).toBe("opened in Pod q, although the session slept in its own");
+    expect(faultOf(track)).toBe("opened in Pod q, but the session slept in Pod p");
     expect(lines().filter((line) => line === "trouble")).toHaveLength(1);
   });
 
@@ -368,7 +368,7 @@ describe("always-on workers", () => {
     expect(workers.counts.busy).toBe(1);
     await beat(workId, token, batchId);
     await stop(workId, token, batchId);
-    expect(lines()).toEqual(["1 queued", "1 claimed", "1 beat", "1 stopped"]);
+    expect(lines()).toEqual(["1 queued", "1 claimed", "1 heartbeat", "1 stopped"]);
     expect(isServed(track)).toBe(true);
     expect(workers.counts.busy).toBe(0);
     expect(workers.strangers()).toEqual([]);
@@ -423,7 +423,7 @@ describe("always-on workers", () => {
 
   test("are distinguished from any other client that claims their session", async () => {
     await claimIn(batchId, "berth");
-    expect(workers.strangers()).toEqual(["batch 1 was taken by berth, which is no worker of it"]);
+    expect(workers.strangers()).toEqual(["batch 1 was claimed by berth, not by one of its workers"]);
   });
 });
 

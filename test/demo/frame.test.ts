@@ -7,13 +7,13 @@ import { backAt, batchOf, researchOf, sceneOf, trackAt } from "./tracks.ts";
 
 const screen = (columns: number, rows: number, colour = false): Screen => ({ columns, rows, colour });
 
-const LEGEND = "queued claimed opened started beat stopped: ● done ○ to come ◑ asleep ✗ failed";
+const LEGEND = "queued claimed opened started heartbeat stopped: ● done ○ due ◑ asleep ✗ failed";
 
 const ONE_OF_EACH = [
   trackAt(1, "stopped"),
   trackAt(2, "stopped", { endedByWorker: false }),
-  trackAt(3, "beat", { tools: [{ id: "a", what: "$ seq 3", result: undefined, failed: false }] }),
-  trackAt(4, "beat", { tools: [{ id: "a", what: "$ false", result: "exit 1", failed: true }] }),
+  trackAt(3, "heartbeat", { tools: [{ id: "a", what: "$ seq 3", result: undefined, failed: false }] }),
+  trackAt(4, "heartbeat", { tools: [{ id: "a", what: "$ false", result: "exit 1", failed: true }] }),
   trackAt(5, "opened"),
   trackAt(6, "queued"),
 ];
@@ -24,30 +24,30 @@ describe("a frame", () => {
       "Berth demo  0:42  serving sessions                                                           Kubernetes v1.36.3, 2 cores",
       "",
       "research   a Pod each   queue 1   warm 2   opening 0   active 3   sleeping 1   finished 4   preparing 1   served 1/6",
-      "   #  pod       steps   claimed   opened  started     beat  tools  stopped",
-      "   6            ●○○○○○                                        0/2           Add up the numbers from 1 to 1000.",
-      "   5  pod5xyz   ●●●○○○    0.02s    0.11s                      0/2           Add up the numbers from 1 to 1000.",
-      "   4  pod4xyz   ●●●●●○    0.02s    0.11s    0.23s    0.81s    1/2           $ false → exit 1",
-      "   3  pod3xyz   ●●●●●○    0.02s    0.11s    0.23s    0.81s    0/2           $ seq 3",
-      "   2  pod2xyz   ●●●●●✗    0.02s    0.11s    0.23s    0.81s    2/2    4.10s  ended by a client other than its worker",
-      "   1  pod1xyz   ●●●●●●    0.02s    0.11s    0.23s    0.81s    2/2    4.10s  $ echo two → two",
+      "   #  pod       steps   claimed   opened  started  heartbeat  tools  stopped",
+      "   6            ●○○○○○                                          0/2           Add up the numbers from 1 to 1000.",
+      "   5  pod5xyz   ●●●○○○    0.02s    0.11s                        0/2           Add up the numbers from 1 to 1000.",
+      "   4  pod4xyz   ●●●●●○    0.02s    0.11s    0.23s      0.81s    1/2           $ false → exit 1",
+      "   3  pod3xyz   ●●●●●○    0.02s    0.11s    0.23s      0.81s    0/2           $ seq 3",
+      "   2  pod2xyz   ●●●●●✗    0.02s    0.11s    0.23s      0.81s    2/2    4.10s  ended by a client other than its worker",
+      "   1  pod1xyz   ●●●●●●    0.02s    0.11s    0.23s      0.81s    2/2    4.10s  $ echo two → two",
       "",
       LEGEND,
-      "Ctrl-C ends it in order; watch it at http://127.0.0.1:20001",
-      "look in with: npm run cluster -- kubectl get benv,pods -n berth-demo",
+      "Ctrl-C ends it cleanly; watch it at http://127.0.0.1:20001",
+      "inspect it with: npm run cluster -- kubectl get benv,pods -n berth-demo",
     ]);
   });
 
   test("keeps the hints on every screen, in as few lines as possible", () => {
-    const look = "look in with: npm run cluster -- kubectl get benv,pods -n berth-demo";
+    const look = "inspect it with: npm run cluster -- kubectl get benv,pods -n berth-demo";
     const last = (columns: number, rows: number, lines: number) =>
       renderFrame(sceneOf(ONE_OF_EACH), screen(columns, rows)).slice(-lines);
     const watch = "watch it at http://127.0.0.1:20001";
-    expect(last(140, 30, 2)).toEqual([LEGEND, `Ctrl-C ends it in order; ${watch}; ${look}`]);
-    expect(last(80, 18, 3)).toEqual([LEGEND, `Ctrl-C ends it in order; ${watch}`, look]);
-    expect(last(50, 30, 3)).toEqual(["● done ○ to come ◑ asleep ✗ failed", "Ctrl-C ends it in order", watch]);
-    expect(last(80, 6, 1)).toEqual([`Ctrl-C ends it in order; ${watch}`]);
-    expect(last(80, 3, 1)).toEqual([`Ctrl-C ends it in order; ${watch}`]);
+    expect(last(140, 30, 2)).toEqual([LEGEND, `Ctrl-C ends it cleanly; ${watch}; ${look}`]);
+    expect(last(80, 18, 3)).toEqual([LEGEND, `Ctrl-C ends it cleanly; ${watch}`, look]);
+    expect(last(50, 30, 3)).toEqual(["● done ○ due ◑ asleep ✗ failed", "Ctrl-C ends it cleanly", watch]);
+    expect(last(80, 6, 1)).toEqual([`Ctrl-C ends it cleanly; ${watch}`]);
+    expect(last(80, 3, 1)).toEqual([`Ctrl-C ends it cleanly; ${watch}`]);
   });
 
   test("colors the marks in the legend as in the table", () => {
@@ -65,12 +65,12 @@ describe("a frame", () => {
       "   3  pod3xyz   ●●●●●○    0/2           $ seq 3",
       "   2  pod2xyz   ●●●●●✗    2/2    4.10s  ended by a client o~",
       "   1  pod1xyz   ●●●●●●    2/2    4.10s  $ echo two → two",
-      "Ctrl-C ends it in order; watch it at http://127.0.0.1:20001",
+      "Ctrl-C ends it cleanly; watch it at http://127.0.0.1:20001",
     ]);
   });
 
   test("keeps the session and its steps when little space is left", () => {
-    expect(renderFrame(sceneOf([trackAt(12, "beat")]), screen(16, 8))).toEqual([
+    expect(renderFrame(sceneOf([trackAt(12, "heartbeat")]), screen(16, 8))).toEqual([
       "Berth demo  0:4~",
       "research",
       "   #  steps",
@@ -86,14 +86,14 @@ describe("a frame", () => {
 
   test("shows a session that came back in two rows, one below the other, with a half moon while it sleeps", () => {
     const [first, asleep] = [trackAt(1, "stopped"), trackAt(2, "stopped", { asleep: true })];
-    const scene = sceneOf([first, asleep, backAt(first, "beat")]);
+    const scene = sceneOf([first, asleep, backAt(first, "heartbeat")]);
     const rows = renderFrame(scene, screen(100, 20)).filter((line) => /^ +\d/.test(line));
     expect(rows.map((line) => line.slice(0, 24).trim())).toEqual([
       "2  pod2xyz   ●●●●●◑",
       "1  pod1xyz   ●●●●●○",
       "1  pod1xyz   ●●●●●●",
     ]);
-    const later = backAt(first, "beat");
+    const later = backAt(first, "heartbeat");
     later.at.queued = (asleep.at.queued ?? 0) + 1;
     const moved = renderFrame(sceneOf([first, asleep, later]), screen(100, 20)).filter((line) => /^ +\d/.test(line));
     expect(moved.map((line) => Number(line.slice(0, 4)))).toEqual([1, 1, 2]);
@@ -102,10 +102,10 @@ describe("a frame", () => {
 
   test("shows live sessions rather than ended ones, the newest first", () => {
     const tracks = [
-      trackAt(1, "beat"),
+      trackAt(1, "heartbeat"),
       trackAt(2, "stopped"),
       trackAt(3, "stopped"),
-      trackAt(4, "beat"),
+      trackAt(4, "heartbeat"),
       trackAt(5, "stopped"),
     ];
     const shown = renderFrame(sceneOf(tracks), screen(80, 9)).filter((line) => /^ +\d/.test(line));
@@ -114,11 +114,11 @@ describe("a frame", () => {
   });
 
   test("shows the number of hidden sessions if even the live ones do not fit", () => {
-    const tracks = Array.from({ length: 50 }, (_, index) => trackAt(index + 1, index < 5 ? "beat" : "queued"));
+    const tracks = Array.from({ length: 50 }, (_, index) => trackAt(index + 1, index < 5 ? "heartbeat" : "queued"));
     const lines = renderFrame(sceneOf(tracks), screen(80, 10));
     expect(lines).toHaveLength(9);
     expect(lines.slice(3, 8).map((line) => line.trim().split(/ +/)[0])).toEqual(["46", "4", "3", "2", "1"]);
-    expect(lines[3]).toBe("     46 newer ones are not shown");
+    expect(lines[3]).toBe("     46 newer items are not shown");
   });
 
   test("shows the time left, the phase, and what Ctrl-C would do", () => {
@@ -149,7 +149,7 @@ describe("a frame", () => {
 
   test("puts command and result on one line, and cuts the command first", () => {
     const tools = [{ id: "a", what: `$ ${"long ".repeat(30)}`, result: "42", failed: false }];
-    const [, , , line] = renderFrame(sceneOf([trackAt(1, "beat", { tools })]), screen(80, 10));
+    const [, , , line] = renderFrame(sceneOf([trackAt(1, "heartbeat", { tools })]), screen(80, 10));
     expect(line).toHaveLength(80);
     expect(line).toMatch(/\$ long .*~ → 42$/);
   });
@@ -164,25 +164,25 @@ const both = (sessions: number, workers: number) => [
 describe("a frame of two Environments", () => {
   test("shows on 80 columns how each serves, its counts and its sessions, one below the other", () => {
     const environments = [
-      researchOf([trackAt(1, "stopped"), trackAt(2, "beat")]),
-      batchOf([trackAt(1, "beat", { mode: "workers" }), trackAt(2, "queued", { mode: "workers" })]),
+      researchOf([trackAt(1, "stopped"), trackAt(2, "heartbeat")]),
+      batchOf([trackAt(1, "heartbeat", { mode: "workers" }), trackAt(2, "queued", { mode: "workers" })]),
     ];
     expect(renderFrame(sceneOf([], { environments }), screen(80, 24))).toEqual([
       "Berth demo  0:42  serving sessions                   Kubernetes v1.36.3, 2 cores",
       "",
       "research   a Pod each   queue 1   warm 2   active 3   sleeping 1   served 1/2",
-      "   #  pod       steps    opened     beat  tools  stopped",
-      "   2  pod2xyz   ●●●●●○    0.11s    0.81s    0/2           Add up the numbers fr~",
-      "   1  pod1xyz   ●●●●●●    0.11s    0.81s    2/2    4.10s  $ echo two → two",
+      "   #  pod       steps    opened  heartbeat  tools  stopped",
+      "   2  pod2xyz   ●●●●●○    0.11s      0.81s    0/2           Add up the numbers ~",
+      "   1  pod1xyz   ●●●●●●    0.11s      0.81s    2/2    4.10s  $ echo two → two",
       "",
       "batch      always-on workers   queue 3   ready 2/3   busy 1   served 0/2",
-      "   #  worker    steps   claimed     beat  tools  stopped",
-      "   2            ●○○○                        0/2           Add up the numbers fr~",
-      "   1  pod1xyz   ●●●○      0.02s    0.81s    0/2           Add up the numbers fr~",
+      "   #  worker    steps   claimed  heartbeat  tools  stopped",
+      "   2            ●○○○                          0/2           Add up the numbers ~",
+      "   1  pod1xyz   ●●●○      0.02s      0.81s    0/2           Add up the numbers ~",
       "",
       LEGEND,
-      "Ctrl-C ends it in order; watch it at http://127.0.0.1:20001",
-      "look in with: npm run cluster -- kubectl get benv,pods -n berth-demo",
+      "Ctrl-C ends it cleanly; watch it at http://127.0.0.1:20001",
+      "inspect it with: npm run cluster -- kubectl get benv,pods -n berth-demo",
     ]);
   });
 
@@ -232,7 +232,7 @@ describe("for any screen and sessions", () => {
         const what = text.replaceAll(/[^ -~]/g, "?");
         return trackAt(index + 1, step, {
           mode: index % 3 === 0 ? "workers" : "sessions",
-          ...(trouble && { trouble: "went back to the queue" }),
+          ...(trouble && { trouble: "was queued again" }),
           tools: [{ id: "a", what, result: index % 2 === 0 ? what : undefined, failed: false }],
         });
       }),

@@ -13,7 +13,7 @@ describe("plain lines", () => {
       "    3.0s  research 3: claimed after 0.02s",
       "    3.1s  research 3: opened in Pod berth-demo-pod3xyz after 0.11s",
       "    3.2s  research 3: session started after 0.23s",
-      "    3.8s  research 3: first beat after 0.81s",
+      "    3.8s  research 3: first heartbeat after 0.81s",
       "    7.1s  research 3: served, stopped after 4.10s",
     ]);
   });
@@ -23,8 +23,8 @@ describe("plain lines", () => {
     const events = stepsOf("workers").map((step): BoardEvent => ({ type: "step", track, step, at: START }));
     expect(events.map((event) => eventLine(event, START)?.trim())).toEqual([
       "0.0s  batch 2: queued: Add up the numbers from 1 to 1000.",
-      "0.0s  batch 2: taken by worker berth-demo-pod2xyz after 0.02s",
-      "0.0s  batch 2: first beat after 0.81s",
+      "0.0s  batch 2: claimed by worker berth-demo-pod2xyz after 0.02s",
+      "0.0s  batch 2: first heartbeat after 0.81s",
       "0.0s  batch 2: served, stopped after 4.10s",
     ]);
   });
@@ -50,17 +50,17 @@ describe("plain lines", () => {
     expect(line({ type: "tool", track, tool: tool(true) })).toBe(
       "   65.4s  research 1: $ ls x -> failed: no such file",
     );
-    expect(line({ type: "pod-gone", track })).toBe("   65.4s  research 1: Pod berth-demo-pod1xyz is gone");
-    expect(line({ type: "trouble", track, text: "a beat was refused" })).toBe(
-      "   65.4s  research 1: a beat was refused",
+    expect(line({ type: "pod-gone", track })).toBe("   65.4s  research 1: Pod berth-demo-pod1xyz was deleted");
+    expect(line({ type: "trouble", track, text: "a heartbeat was refused" })).toBe(
+      "   65.4s  research 1: a heartbeat was refused",
     );
     expect(line({ type: "notice", text: "hear" })).toBe("   65.4s  hear");
     expect(line({ type: "notice", text: "hear", environment: "batch" })).toBe("   65.4s  batch: hear");
   });
 
   test("emphasize a session that was not served", () => {
-    const track = trackAt(1, "stopped", { trouble: "went back to the queue" });
+    const track = trackAt(1, "stopped", { trouble: "was queued again" });
     const event: BoardEvent = { type: "step", track, step: "stopped", at: track.at.stopped ?? 0 };
-    expect(eventLine(event, START)).toContain("NOT served after 4.10s: went back to the queue");
+    expect(eventLine(event, START)).toContain("NOT served after 4.10s: was queued again");
   });
 });

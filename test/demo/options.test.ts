@@ -53,7 +53,7 @@ const BAD: readonly (readonly [args: string, complaint: RegExp])[] = [
   ["--workers 1001", /to 1000/],
   ["--workers -1", /--workers/],
   ["--seed x", /whole number/],
-  ["--warm 3 --max 2", /--warm 3 is more than --max 2: lower one or raise the other/],
+  ["--warm 3 --max 2", /--warm 3 is more than --max 2: lower --warm or raise --max/],
   ["--nonesuch", /unknown option '--nonesuch'/],
   ["--sripted", /unknown option.*did you mean --scripted/is],
   ["60s", /too many arguments/],

@@ -77,8 +77,8 @@ describe("the announcement", () => {
 
   test("says how each Environment serves, where its manifest is, and how to inspect both", () => {
     const both = lines([RESEARCH, BATCH]);
-    expect(both).toContain("research  a Pod for each session, kept warm: demo/environments/research.yaml");
-    expect(both).toContain("batch     always-on workers, as many as the queue asks for: demo/environments/batch.yaml");
+    expect(both).toContain("research  a Pod for each session, some of them warm: demo/environments/research.yaml");
+    expect(both).toContain("batch     always-on workers, scaled with the queue: demo/environments/batch.yaml");
     expect(both).toContain("npm run cluster -- kubectl get benv,deployments,pods -n berth-demo");
     expect(both).toContain("npm run cluster -- kubectl describe benv -n berth-demo research");
     expect(both).toContain("npm run cluster -- kubectl describe benv -n berth-demo batch");
@@ -89,7 +89,7 @@ describe("the announcement", () => {
   test("mentions no Deployments or second Environment if there are none", () => {
     const one = lines([RESEARCH], {}, true).join("\n");
     expect(one).toContain("kubectl get benv,pods -n berth-demo");
-    expect(one).toContain("workers that the simulated node plays");
+    expect(one).toContain("workers played by the simulated node");
     expect(one).not.toMatch(/batch|deployments/);
   });
 

@@ -30,10 +30,10 @@ const outcome = (more: Partial<Outcome>): Outcome => ({
 describe("the figures", () => {
   test("are counts and quantiles of the waits since queued", () => {
     const tracks = Array.from({ length: 10 }, (_, index) => trackAt(index + 1, "stopped"));
-    for (const [index, track] of tracks.entries()) track.at.beat = (track.at.queued ?? 0) + (index + 1) * 100;
+    for (const [index, track] of tracks.entries()) track.at.heartbeat = (track.at.queued ?? 0) + (index + 1) * 100;
     const figures = figuresOf(tracks, "sessions");
     expect(figures).toMatchObject({ arrived: 10, served: 10 });
-    const beat = figures.waits.find(({ name }) => name === "first beat")?.distribution;
+    const beat = figures.waits.find(({ name }) => name === "first heartbeat")?.distribution;
     expect(beat).toEqual({ count: 10, mean: 0.55, p50: 0.5, p90: 0.9, p99: 1, max: 1 });
   });
 
@@ -66,8 +66,8 @@ describe("the problems", () => {
     ],
     [
       "a session in the middle",
-      { environments: [research(trackAt(1, "beat"))] },
-      "research 1 (work_1): claimed, and its work item did not end",
+      { environments: [research(trackAt(1, "heartbeat"))] },
+      "research 1 (work_1): claimed, but its work item did not end",
     ],
     [
       "a session in the queue",
@@ -77,17 +77,17 @@ describe("the problems", () => {
     [
       "a claimed session at an interruption",
       { environments: [research(trackAt(1, "claimed"))], interrupted: true },
-      "research 1 (work_1): claimed, and its work item did not end",
+      "research 1 (work_1): claimed, but its work item did not end",
     ],
     [
       "a session that did not find its file",
       { environments: [research(first, backAt(first, "stopped", { finds: "three" }))] },
-      "research 1 (work_1b): did not find its file in its Pod, but: two",
+      "research 1 (work_1b): did not find its file in its Pod, but found: two",
     ],
     ["an Environment without a session", { environments: [research()] }, "no session arrived in research"],
     ["a violation", { violations: ["two-holders (work_1): twice"] }, "protocol violation: two-holders (work_1): twice"],
     ["a leftover", { leftovers: new Set(["claim Secret berth-demo-x"]) }, "left over: claim Secret berth-demo-x"],
-    ["a failure", { failures: ["the operator ended by itself"] }, "the operator ended by itself"],
+    ["a failure", { failures: ["the operator ended unexpectedly"] }, "the operator ended unexpectedly"],
   ])("include %s", (_name, more, problem) => {
     expect(problemsOf(outcome(more))).toEqual([problem]);
   });
@@ -121,18 +121,18 @@ describe("the summary", () => {
       "    acknowledged         0.02s   0.02s   0.02s   0.02s",
       "    Pod opened           0.11s   0.11s   0.11s   0.11s",
       "    session started      0.23s   0.23s   0.23s   0.23s",
-      "    first beat           0.81s   0.81s   0.81s   0.81s",
+      "    first heartbeat      0.81s   0.81s   0.81s   0.81s",
       "    stopped              4.10s   4.10s   4.10s   4.10s",
       "",
-      "batch: 1 of 1 served, by 3 workers at most",
+      "batch: 1 of 1 served, by at most 3 workers",
       "  from queued to           p50     p90     p99     max",
       "    acknowledged         0.02s   0.02s   0.02s   0.02s",
-      "    first beat           0.81s   0.81s   0.81s   0.81s",
+      "    first heartbeat      0.81s   0.81s   0.81s   0.81s",
       "    stopped              4.10s   4.10s   4.10s   4.10s",
       "",
-      "Requests of the operator, idle ones included:",
-      "  to the API server   7, 2.3 a work item (patch pods 6, get pods 1)",
-      "  to the Work API     30, 10.0 a work item (poll 30)",
+      "The operator's requests, including those while idle:",
+      "  to the API server   7, 2.3 per work item (patch pods 6, get pods 1)",
+      "  to the Work API     30, 10.0 per work item (poll 30)",
       "Protocol violations   none",
       "Left over             nothing",
     ]);
@@ -152,14 +152,14 @@ describe("the summary", () => {
   test("lists problems up to a limit, and where the log is", () => {
     const leftovers = new Set(Array.from({ length: 100 }, (_, index) => `Pod p${index}`));
     const lines = summaryLines(outcome({ leftovers, log: "/somewhere/operator.log" }));
-    expect(lines).toContain("Not as it should be:");
+    expect(lines).toContain("Problems:");
     expect(lines).toContain("  - left over: Pod p0");
     expect(lines).toContain("  - and 80 more");
     expect(lines.at(-1)).toBe("The operator's log is in /somewhere/operator.log");
   });
 
   test("does not say that nothing is left if no search took place", () => {
-    expect(summaryLines(outcome({ looked: false })).join("\n")).toMatch(/Left over +not looked for/);
+    expect(summaryLines(outcome({ looked: false })).join("\n")).toMatch(/Left over +not checked/);
   });
 
   test("says that requests were not counted, and counts failed tool calls", () => {

@@ -11,7 +11,7 @@ const USUAL: Readonly<Record<Step, number>> = {
   claimed: 20,
   opened: 110,
   started: 230,
-  beat: 810,
+  heartbeat: 810,
   stopped: 4_100,
 };
 

@@ -143,11 +143,11 @@ describe("npm run demo -- --use-cluster", () => {
     async () => {
       const demo = new Demo(["--use-cluster", "--for", "20s", "--rate", "0.4"], inCluster());
       const [, namespace = ""] = await demo.until(/get benv,deployments,pods -n (berth-demo-\w+)/);
-      await demo.until(/research 1: first beat/);
+      await demo.until(/research 1: first heartbeat/);
       const early = descendants(demo.pid);
       expect(commands(early)).toMatch(/berth\.mjs run/);
       expect(commands(early)).toMatch(/worker\/worker\.mjs/);
-      await demo.until(/batch 1: first beat/);
+      await demo.until(/batch 1: first heartbeat/);
       const started = [...early, ...descendants(demo.pid)];
       expect(commands(started)).toMatch(/worker\/always-on\.mjs/);
       const { items: environments } = await cluster.api.get<{ items: { metadata: { name: string } }[] }>(
@@ -164,19 +164,25 @@ describe("npm run demo -- --use-cluster", () => {
       expect(await demo.ended, demo.output).toBe(0);
 
       const { output } = demo;
-      const steps = ["queued: ", "claimed after", "opened in Pod berth-research-", "session started", "first beat"];
+      const steps = [
+        "queued: ",
+        "claimed after",
+        "opened in Pod berth-research-",
+        "session started",
+        "first heartbeat",
+      ];
       for (const step of [...steps, "served, stopped after", "Pod berth-research-"]) {
         expect(output).toMatch(new RegExp(`^ +\\d+\\.\\ds {2}research 1: ${step}`, "m"));
       }
       expect(output).toMatch(/research \d+: (\$|write) .* -> /);
-      const taken = ["queued: ", "taken by worker berth-batch-", "first beat", "served, stopped after"];
+      const taken = ["queued: ", "claimed by worker berth-batch-", "first heartbeat", "served, stopped after"];
       for (const step of taken) expect(output).toMatch(new RegExp(`^ +\\d+\\.\\ds {2}batch 1: ${step}`, "m"));
       // The workers scale up from zero and back on their own, before the Environments are deleted.
-      const [life = ""] = output.split("clearing up");
+      const [life = ""] = output.split("cleaning up");
       expect(life).toMatch(/batch: scaled from 0 to \d workers?\n/);
       expect(life).toMatch(/batch: scaled from \d to 0 workers\n/);
       expect(output).toMatch(/^research: (\d+) of \1 served, a Pod for each session$/m);
-      expect(output).toMatch(/^batch: (\d+) of \1 served, by [1-3] workers? at most$/m);
+      expect(output).toMatch(/^batch: (\d+) of \1 served, by at most [1-3] workers?$/m);
       const [, served, arrived, calls] = /Served (\d+) of (\d+) work item.*, with (\d+) tool call/.exec(output) ?? [];
       expect(Number(served)).toBe(Number(arrived));
       expect(Number(calls)).toBeGreaterThanOrEqual(Number(served));
@@ -194,7 +200,7 @@ describe("npm run demo -- --use-cluster", () => {
     "shuts down in order on Ctrl-C, prints the summary, and leaves nothing",
     async () => {
       const demo = new Demo(["--use-cluster"], inCluster());
-      await demo.until(/research 1: first beat/);
+      await demo.until(/research 1: first heartbeat/);
       const started = descendants(demo.pid);
       demo.signal("SIGINT");
       expect(await demo.ended, demo.output).toBe(0);
@@ -245,8 +251,8 @@ describe("npm run demo", () => {
     "leaves no process and no folder when it is killed, including its control plane",
     async () => {
       const demo = new Demo([]);
-      await demo.until(/research 1: first beat/);
-      await demo.until(/batch 1: first beat/);
+      await demo.until(/research 1: first heartbeat/);
+      await demo.until(/batch 1: first heartbeat/);
       const started = descendants(demo.pid);
       for (const name of [/kube-apiserver/, /etcd/, /berth\.mjs run/, /always-on\.mjs/]) {
         expect(commands(started)).toMatch(name);
@@ -265,13 +271,13 @@ describe("npm run demo", () => {
     "fails and keeps the operator's log when the operator is killed",
     async () => {
       const demo = new Demo(["--scripted", "--rate", "1"]);
-      await demo.until(/research 1: first beat/);
-      await demo.until(/batch 1: first beat/);
+      await demo.until(/research 1: first heartbeat/);
+      await demo.until(/batch 1: first heartbeat/);
       const operator = descendants(demo.pid).find((it) => /berth\.mjs run/.test(commandOf(it)));
       if (!operator) throw new Error("no operator");
       process.kill(operator.pid, "SIGKILL");
       expect(await demo.ended, demo.output).toBe(1);
-      expect(demo.output).toMatch(/the operator ended by itself \(SIGKILL\)/);
+      expect(demo.output).toMatch(/the operator ended unexpectedly \(SIGKILL\)/);
       const [, log = ""] = /The operator's log is in (\S+)/.exec(demo.output) ?? [];
       expect(readFileSync(log, "utf8")).toContain("berth starts");
       // The named log is kept, and nothing else.
