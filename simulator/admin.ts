@@ -163,7 +163,7 @@ export const ADMIN_ROUTES: Readonly<Record<string, Handler>> = {
   "POST sessions/*/terminate": (simulator, [id = ""]) => done(() => simulator.terminateSession(id)),
   "POST sessions/*/confirm": (simulator, [id = ""], body) => {
     const { toolUseId, allow } = parse(confirmSchema, body);
-    if (!simulator.confirm(id, toolUseId, allow)) throw notFound(`a waiting call ${toolUseId}`);
+    if (!simulator.confirm(id, toolUseId, allow)) throw notFound(`waiting call ${toolUseId}`);
     return noContent;
   },
   "GET webhooks": (simulator) => ok(simulator.deliveries),
@@ -242,13 +242,14 @@ export function createAdmin(simulator: () => AdminTarget, token: string | undefi
 /** @throws {ApiError} 401, 403 */
 function guard(request: IncomingMessage, token: string | undefined): void {
   // A web page in a user's browser can also reach loopback, but its requests always carry this header.
-  if (request.headers.origin !== undefined) throw forbidden("the admin API takes no requests from web pages");
+  if (request.headers.origin !== undefined) throw forbidden("the admin API does not accept requests from web pages");
   if (token !== undefined) {
     const { authorization, [TOKEN_HEADER]: own } = request.headers;
     if (authorization !== `Bearer ${token}` && own !== token) throw unauthenticated();
     return;
   }
-  if (!isLoopback(request.socket.remoteAddress ?? "")) throw forbidden("without a token: from this machine only");
+  if (!isLoopback(request.socket.remoteAddress ?? ""))
+    throw forbidden("without an admin token, the admin API accepts requests from this machine only");
 }
 
 function isLoopback(address: string): boolean {

@@ -165,7 +165,7 @@ export class Environment {
     this.#judge(judgeHolder(item, caller, this.#now), caller, item);
     this.#extend(item, caller, request.desiredTtlSeconds);
     if (item.state !== "active") this.#activate(item, caller);
-    else this.#around.changed(item, "beat");
+    else this.#around.changed(item, "heartbeat");
     return { item, body: this.#heartbeatBody(item, true) };
   }
 
@@ -177,8 +177,8 @@ export class Environment {
     this.#queue.remove(item);
     item.startedAt ??= this.#now;
     item.firstBeatAt ??= this.#now;
-    item.note(this.#now, "first beat", actorOf(caller), "active");
-    this.#around.changed(item, "first beat");
+    item.note(this.#now, "first heartbeat", actorOf(caller), "active");
+    this.#around.changed(item, "first heartbeat");
   }
 
   #extend(item: WorkItem, caller: Caller, desiredTtlSeconds: number | undefined): void {
@@ -208,7 +208,7 @@ export class Environment {
 
   #refuse(item: WorkItem): ApiError {
     item.refusedBeats += 1;
-    this.#around.changed(item, "beat refused");
+    this.#around.changed(item, "heartbeat refused");
     return new ApiError(412, "invalid_request_error", "expected_last_heartbeat does not match the stored heartbeat", {
       error_code: "heartbeat_precondition_failed",
       current_state: {
@@ -278,7 +278,7 @@ export class Environment {
   #expire(item: WorkItem): void {
     const { switches } = this.#around;
     item.expiresAt = undefined;
-    if (item.state === "starting") this.#requeue(item, "no first beat");
+    if (item.state === "starting") this.#requeue(item, "no first heartbeat");
     else if (item.state === "active" && switches.lapse === "requeue") this.#requeue(item, "lease lapsed");
     else if (item.state === "active") this.#toStopped(item, "lease lapsed", SERVER);
     else if (item.state === "stopping" && switches.lapsedStopping === "ends") {
@@ -288,7 +288,7 @@ export class Environment {
 
   #requeue(item: WorkItem, why: string): void {
     if (this.#around.switches.requeueId === "new") {
-      this.#toStopped(item, `${why}, comes back under a new id`, SERVER);
+      this.#toStopped(item, `${why}, queued again with a new id`, SERVER);
       this.enqueue(item.data, { secret: item.issuesSecret, metadata: item.metadata });
       return;
     }

@@ -34,20 +34,20 @@ interface Flags {
 const numberAtLeast = (least: number, whole: boolean) => (text: string) => {
   const value = Number(text);
   if (text.trim() === "" || !Number.isFinite(value) || value < least || (whole && !Number.isInteger(value))) {
-    throw new InvalidArgumentError(`a ${whole ? "whole " : ""}number, ${least} or more, is needed.`);
+    throw new InvalidArgumentError(`Use a ${whole ? "whole " : ""}number, ${least} or more.`);
   }
   return value;
 };
 
 function urlOf(text: string): string {
-  if (!/^https?:/.test(text) || !URL.canParse(text)) throw new InvalidArgumentError("an http or https URL is needed.");
+  if (!/^https?:/.test(text) || !URL.canParse(text)) throw new InvalidArgumentError("Use an http or https URL.");
   return text.replace(/\/+$/, "");
 }
 
 /** Parses `name=value`. The value may be JSON. */
 function addSwitch(text: string, before: Record<string, unknown>): Record<string, unknown> {
   const at = text.indexOf("=");
-  if (at < 1) throw new InvalidArgumentError("name=value is needed.");
+  if (at < 1) throw new InvalidArgumentError("Use name=value.");
   const value = text.slice(at + 1);
   let parsed: unknown = value;
   try {
@@ -63,29 +63,39 @@ function addSwitch(text: string, before: Record<string, unknown>): Record<string
 
 function program(): Command {
   return new Command("simulator")
-    .description("A server of the Work API, and of as much of the sessions API as workers need, to try workers on.")
-    .option("--port <number>", "port; 0 is any free one", numberAtLeast(0, true), 0)
-    .option("--host <address>", "address to listen on; beyond loopback, give --admin-token", "127.0.0.1")
-    .option("--public-url <url>", "where workers reach it, if not at that address", urlOf)
-    .addOption(new Option("--admin-token <token>", "asked of requests under /admin/").env("SIMULATOR_ADMIN_TOKEN"))
-    .option("--environment-id <id>", "id of the environment that is made at the start; random unless given")
-    .option("--environment-key <key>", "its key; random unless given")
-    .option("--api-key <key>", "the organization's API key; random unless given")
-    .option("--scale <factor>", "how much faster than real time its clock runs", numberAtLeast(0.001, false), 1)
-    .option("--ttl <seconds>", "TTL of leases", numberAtLeast(1, false))
-    .option("--switch <name=value>", "behaviour that the contract leaves open; repeatable", addSwitch, {})
-    .option("--items <number>", "sessions to queue at the start", numberAtLeast(0, true), 0)
-    .option("--rate <number>", "sessions a second that arrive, at random times", numberAtLeast(0.000_001, false))
-    .option("--seed <number>", "of the arrivals and the faults", numberAtLeast(0, true), 1)
-    .option("--command <text...>", "what the agents run with bash, one turn each", ["echo hello"])
-    .option("--for <seconds>", "end by itself; the exit code is 1 when there were violations", numberAtLeast(0, false))
-    .option("--webhook-url <url>", "where signed webhooks about the sessions are sent", urlOf)
+    .description("Serve the Work API, and the part of the sessions API that workers need, to try out workers.")
+    .option("--port <number>", "port; 0 uses any free port", numberAtLeast(0, true), 0)
+    .option("--host <address>", "address to listen on; beyond loopback, set --admin-token too", "127.0.0.1")
+    .option("--public-url <url>", "URL for workers, if it differs from that address", urlOf)
     .addOption(
-      new Option("--webhook-secret <secret>", "what signs them (whsec_...); random unless given").env(
+      new Option("--admin-token <token>", "token that requests under /admin/ must have").env("SIMULATOR_ADMIN_TOKEN"),
+    )
+    .option("--environment-id <id>", "id of the first environment; random by default")
+    .option("--environment-key <key>", "key of the first environment; random by default")
+    .option("--api-key <key>", "the organization's API key; random by default")
+    .option("--scale <factor>", "speed of the clock: 10 is ten times real time", numberAtLeast(0.001, false), 1)
+    .option("--ttl <seconds>", "TTL of leases; 90 by default", numberAtLeast(1, false))
+    .option("--switch <name=value>", "behavior that the contract leaves open; repeatable", addSwitch, {})
+    .option("--items <number>", "number of sessions to queue at the start", numberAtLeast(0, true), 0)
+    .option(
+      "--rate <number>",
+      "average number of sessions that arrive per second, at random times",
+      numberAtLeast(0.000_001, false),
+    )
+    .option("--seed <number>", "seed of arrivals and faults", numberAtLeast(0, true), 1)
+    .option("--command <text...>", "bash commands that the agents run, one per turn", ["echo hello"])
+    .option(
+      "--for <seconds>",
+      "end after this time; the exit code is 1 if a client broke the protocol",
+      numberAtLeast(0, false),
+    )
+    .option("--webhook-url <url>", "URL for signed webhooks about the sessions", urlOf)
+    .addOption(
+      new Option("--webhook-secret <secret>", "secret that signs the webhooks (whsec_...); random by default").env(
         "SIMULATOR_WEBHOOK_SECRET",
       ),
     )
-    .option("--quiet", "no line per event", false)
+    .option("--quiet", "print only violations", false)
     .showHelpAfterError("(--help shows all flags)")
     .allowExcessArguments(false)
     .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : EXIT_USAGE));
@@ -121,7 +131,7 @@ function follow(simulator: Simulator, quiet: boolean): void {
   });
   if (quiet) return;
   simulator.on("item", (item, event) => {
-    if (event !== "beat") print(`${time()} ${item.id} ${event} (${item.state})`);
+    if (event !== "heartbeat") print(`${time()} ${item.id} ${event} (${item.state})`);
   });
   simulator.on("delivery", ({ type, about, status }) => print(`${time()} webhook ${type} ${about} (${status})`));
   simulator.on("session", (sessionId, event) => print(`${time()} ${sessionId} ${event.type}`));

@@ -46,21 +46,21 @@ export function judgeAck(item: WorkItem, caller: Caller, at: number, sides: Side
   );
   const own = offers.findLast((offer) => offer.workerId === caller.workerId) ?? offers.at(-1);
   if (!own && item.offers.some((offer) => !sides.distinct(offer.workerId, caller.workerId))) {
-    return held(caller, { kind: "ack-outside-window", details: "the item was queued again since it was offered" });
+    return held(caller, { kind: "ack-outside-window", details: "the item was queued again after it was offered" });
   }
-  if (!own) return { kind: "ack-without-offer", details: "no poll of this client was answered with the item" };
+  if (!own) return { kind: "ack-without-offer", details: "no poll of this client returned the item" };
   if (item.state !== "queued") return undefined;
   const since = item.offers.find(
     (offer) => offer.number > own.number && !offer.duplicate && sides.distinct(offer.workerId, caller.workerId),
   );
   if (since) {
-    const details = `reclaimed by ${since.workerId} ${Math.round(at - since.at)} ms before`;
+    const details = `reclaimed by ${since.workerId} ${Math.round(at - since.at)} ms earlier`;
     return held(caller, { kind: "ack-outside-window", details });
   }
   const windowMs = Math.min(own.reclaimMs, DEFAULT_RECLAIM_MS);
   const ageMs = at - own.at;
   if (ageMs <= windowMs) return undefined;
-  const details = `${Math.round(ageMs)} ms after the poll's reply; others may reclaim it after ${windowMs} ms`;
+  const details = `${Math.round(ageMs)} ms after the poll's reply; other clients may reclaim it after ${windowMs} ms`;
   return held(caller, { kind: "ack-outside-window", details });
 }
 
@@ -86,7 +86,7 @@ export function judgeBeat(
   }
   if (item.state === "stopped" || item.state === "stopping") return undefined;
   if (expected === undefined) {
-    return { kind: "unconditional-beat", details: "expected_last_heartbeat is missing: nothing fences this beat" };
+    return { kind: "unconditional-beat", details: "expected_last_heartbeat is missing: nothing fences this heartbeat" };
   }
   if (expected !== NO_HEARTBEAT) {
     if (isKnownHeartbeat(item, expected)) return undefined;
@@ -95,15 +95,15 @@ export function judgeBeat(
   const side = sideOf(item, caller);
   if (item.state === "queued") {
     if (everAcked(item, side, sides)) return undefined;
-    return { kind: "beat-on-queued", details: "first beat for an item that this client never acknowledged" };
+    return { kind: "beat-on-queued", details: "first heartbeat for an item that this client never acknowledged" };
   }
   if (caller.credential.kind !== "sessions-token") return undefined;
   if (!everAcked(item, side, sides)) {
-    return { kind: "start-without-ack", details: `a session started for an item that ${side} never acknowledged` };
+    return { kind: "start-without-ack", details: `the worker started, but ${side} never acknowledged the item` };
   }
   const first = item.firstTokenBeatAnswered;
   if (item.state === "active" && first !== undefined && isSameStarter(item, first, caller, sides)) {
-    return { kind: "second-start", details: `${party} opens a lease that ${first} opened already` };
+    return { kind: "second-start", details: `${party} opened a lease that ${first} had already opened` };
   }
   return undefined;
 }
@@ -130,7 +130,7 @@ export function judgeHolder(item: WorkItem, caller: Caller, at: number): Finding
   if (quietMs >= beatIntervalMs(item.ttlMs)) return undefined;
   return {
     kind: "two-holders",
-    details: `${party} beats ${Math.round(quietMs)} ms after ${beat.party}, sooner than that one's next beat is due`,
+    details: `${party} sent a heartbeat ${Math.round(quietMs)} ms after ${beat.party}, whose next heartbeat was not due yet`,
   };
 }
 
@@ -154,16 +154,16 @@ function judgeStopOfQueued(item: WorkItem, caller: Caller, sides: Sides): Findin
   const offer = item.lastOffer;
   const inHand = offer?.generation === item.generation && !sides.distinct(offer.workerId, caller.workerId);
   if (item.runsNothing && inHand) return undefined;
-  return held(caller, { kind: "stop-queued", details: "the item is queued, for whoever polls next" });
+  return held(caller, { kind: "stop-queued", details: "the item is queued: any client may get it next" });
 }
 
 function judgeStopOfStarting(item: WorkItem, caller: Caller, sides: Sides): Finding | undefined {
   if (item.runsNothing) return undefined;
   if (caller.credential.kind !== "sessions-token") {
-    const details = "nobody has the lease of the item: beat it with NO_HEARTBEAT first";
+    const details = "no client holds the item's lease: send a heartbeat with NO_HEARTBEAT first";
     return held(caller, { kind: "stop-unfenced", details });
   }
-  const details = "the worker's first beat was not answered yet";
+  const details = "the worker's first heartbeat was not answered yet";
   return everAcked(item, sideOf(item, caller), sides)
     ? { kind: "stop-without-lease", details, excuse: "stock-worker" }
     : held(caller, { kind: "stop-without-lease", details: "another client acknowledged the item" });
@@ -178,5 +178,5 @@ function judgeStopOfActive(item: WorkItem, caller: Caller, force: boolean, sides
   if (isToken && side !== undefined && beat.side !== undefined && !sides.distinct(side, beat.side)) return undefined;
   const byOwnWorker = beat.kind === "sessions-token" && !sides.distinct(side, beat.side);
   if (!isToken && !force && byOwnWorker) return undefined;
-  return held(caller, { kind: "stop-without-lease", details: `the last accepted beat was by ${beat.party}` });
+  return held(caller, { kind: "stop-without-lease", details: `the last accepted heartbeat was from ${beat.party}` });
 }

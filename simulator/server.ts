@@ -174,7 +174,7 @@ export class ApiServer {
   #checkRequest(request: IncomingMessage, caller: Caller, route: Route | undefined, url: URL): void {
     const betas = String(request.headers["anthropic-beta"] ?? "").split(",");
     if (!betas.some((beta) => beta.trim() === REQUIRED_BETA)) {
-      throw this.#violation("missing-header", `the header anthropic-beta must hold ${REQUIRED_BETA}`, caller, route);
+      throw this.#violation("missing-header", `the header anthropic-beta must contain ${REQUIRED_BETA}`, caller, route);
     }
     if (!request.headers["anthropic-version"]) {
       throw this.#violation("missing-header", "the header anthropic-version is missing", caller, route);
@@ -192,7 +192,7 @@ export class ApiServer {
   #authorize(caller: Caller, route: Route, request: IncomingMessage): void {
     const { credential } = caller;
     if (!CREDENTIALS[route.call].includes(credential.kind)) {
-      const details = `${route.call} does not take a credential of this kind (${credential.kind})`;
+      const details = `${route.call} does not accept a credential of this kind (${credential.kind})`;
       this.#world.record({ kind: "wrong-credential", details }, actorOf(caller), aboutOf(route));
       throw forbidden(details);
     }

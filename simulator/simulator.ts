@@ -386,9 +386,9 @@ export class Simulator implements AsyncDisposable {
     return this.#world.recent.filter((request) => (environmentId ?? request.environmentId) === request.environmentId);
   }
 
-  /** Returns every credential that was ever issued. @throws {RangeError} without an admin token, none are remembered */
+  /** Returns every credential that was ever issued. @throws {RangeError} without an admin token, none are recorded */
   credentials(): string[] {
-    if (this.#world.issued.size === 0) throw new RangeError("credentials are remembered with an admin token only");
+    if (this.#world.issued.size === 0) throw new RangeError("credentials are recorded only with an admin token");
     return [...this.#world.issued];
   }
 

@@ -80,9 +80,9 @@ const HTTP_TOO_MANY = 429;
 const HTTP_OVERLOADED = 529;
 
 function statusError(status: number): ApiError {
-  if (status === HTTP_TOO_MANY) return new ApiError(status, "rate_limit_error", "a fault on demand: too many requests");
-  if (status === HTTP_OVERLOADED) return new ApiError(status, "overloaded_error", "a fault on demand: overloaded");
-  return new ApiError(status, status >= 500 ? "api_error" : "invalid_request_error", "a fault on demand");
+  if (status === HTTP_TOO_MANY) return new ApiError(status, "rate_limit_error", "injected fault: too many requests");
+  if (status === HTTP_OVERLOADED) return new ApiError(status, "overloaded_error", "injected fault: overloaded");
+  return new ApiError(status, status >= 500 ? "api_error" : "invalid_request_error", "injected fault");
 }
 
 function endless(response: ServerResponse): void {

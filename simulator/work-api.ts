@@ -156,6 +156,6 @@ function reformats(context: WorkApiContext): boolean {
 }
 
 function workIdOf(request: ApiRequest): string {
-  if (request.workId === undefined) throw invalidRequest("the path names no work item");
+  if (request.workId === undefined) throw invalidRequest("the path has no work item id");
   return request.workId;
 }

@@ -104,7 +104,7 @@ describe.concurrent("an operator that restarts while it keeps leases", () => {
       );
       const { last } = await untilEnded(world, { ...served, operator }, "Completed");
       const events = last.history.map(({ event }) => event).filter((event) => event !== "offered");
-      expect(events).toEqual(["created", "acknowledged", "first beat", "stopped by force"]);
+      expect(events).toEqual(["created", "acknowledged", "first heartbeat", "stopped by force"]);
     },
     LONG,
   );

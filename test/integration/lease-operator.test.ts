@@ -49,8 +49,8 @@ describe.concurrent("the SDK's session tool runner, which knows nothing of work 
       script: bashScript("echo hello > file; cat file", "echo $((6 * 7)); false"),
     });
     const { last } = await untilEnded(world, served, "Completed");
-    expect(eventsOf(last)).toEqual(["created", "acknowledged", "first beat", "stopped by force"]);
-    expect(last.history.find(({ event }) => event === "first beat")?.by.as).toBe("environment-key");
+    expect(eventsOf(last)).toEqual(["created", "acknowledged", "first heartbeat", "stopped by force"]);
+    expect(last.history.find(({ event }) => event === "first heartbeat")?.by.as).toBe("environment-key");
     expect(last.stoppedBy?.as).toBe("environment-key");
     const { toolCalls } = world.simulator.session(served.item.sessionId ?? "");
     expect(toolCalls.map(({ output, isError }) => [output, isError])).toEqual([
@@ -58,7 +58,7 @@ describe.concurrent("the SDK's session tool runner, which knows nothing of work 
       ["42", true],
     ]);
     // The answer follows the first heartbeat: no container starts without a lease.
-    expect(toolCalls[0]?.answeredAt).toBeGreaterThan(atOf(last, "first beat"));
+    expect(toolCalls[0]?.answeredAt).toBeGreaterThan(atOf(last, "first heartbeat"));
     expect(last.refusedBeats).toBe(0);
     const labels = { namespace: world.namespace, environment: world.name };
     expect(await metricValue(served.operator.metrics.heartbeats, { ...labels, result: "taken" })).toBe(1);
@@ -130,7 +130,13 @@ describe.concurrent("the operator or the user ends a session whose lease the ope
     await using world = await plainWorld(slow, { sessions: { maxDurationSeconds: 2 }, podSpec: GRACE });
     const served = await serveOne(world);
     const { last, message } = await untilEnded(world, served, "MaxDuration");
-    expect(eventsOf(last)).toEqual(["created", "acknowledged", "first beat", "stop requested", "stopped by force"]);
+    expect(eventsOf(last)).toEqual([
+      "created",
+      "acknowledged",
+      "first heartbeat",
+      "stop requested",
+      "stopped by force",
+    ]);
     expect(message).toContain("maxDurationSeconds");
   });
 

@@ -61,10 +61,10 @@ describe.concurrent("onPodFailure: Release", () => {
     expect(events.filter((event) => event !== "offered")).toEqual([
       "created",
       "acknowledged",
-      "first beat",
+      "first heartbeat",
       AGAIN,
       "acknowledged",
-      "first beat",
+      "first heartbeat",
       "stopped by force",
     ]);
     expect(item.stoppedBy?.as).toBe("sessions-token");

@@ -119,7 +119,7 @@ describe.concurrent("the operator or the user ends the session", () => {
     expect(message).toContain("lease: Operator");
     // A busy machine may need more than one offer.
     const events = last.history.map(({ event }) => event).filter((event) => event !== "offered");
-    expect(events).toEqual(["created", "acknowledged", "first beat", "stopped by force"]);
+    expect(events).toEqual(["created", "acknowledged", "first heartbeat", "stopped by force"]);
     expect(last.stoppedBy?.as).toBe("environment-key");
     await untilGone(world, served.pod);
   });

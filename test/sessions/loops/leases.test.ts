@@ -165,7 +165,7 @@ describe("leases that the operator keeps", () => {
     await world.until("its replacement exists", () => world.pods.length === 2);
     const id = world.enqueue();
     await world.until("the item is stopped", () => world.item(id).state === "stopped", 30 * SECOND);
-    expect(world.item(id).history.find(({ event }) => event === "first beat")?.by.as).toBe("sessions-token");
+    expect(world.item(id).history.find(({ event }) => event === "first heartbeat")?.by.as).toBe("sessions-token");
     expect(world.item(id).refusedBeats).toBe(0);
     holdsTrue(world);
   });
