@@ -26,11 +26,11 @@ async function run(options: BenchOptions): Promise<number> {
     // Write the report after each scenario, so that its results survive if a later one fails.
     await writeReport(options.out, reportOf(options, answers));
   }
-  console.log(`\n${options.out}/report.md has it all.`);
+  console.log(`\nThe whole report is in ${options.out}/report.md.`);
   const broken = answers.filter(({ error }) => error !== undefined);
   const missed = answers.flatMap(({ findings }) => findings?.gates ?? []).filter((gate) => !isKept(gate));
   for (const gate of missed) console.log(gateLine(gate));
-  for (const { name, error } of broken) console.log(`${name} broke off: ${error}`);
+  for (const { name, error } of broken) console.log(`${name} failed: ${error}`);
   const isWrong = broken.length > 0 || (options.check && !options.quick && missed.length > 0);
   return isWrong ? EXIT.failed : EXIT.ok;
 }

@@ -44,7 +44,7 @@ export function parseArguments(argv: readonly string[], known: readonly string[]
   if (read.kind !== "run") return read;
   const wrong = read.names.find((name) => !known.includes(name));
   if (wrong !== undefined) {
-    return { kind: "mistake", message: `no scenario is called '${wrong}'; there are ${known.join(", ")}` };
+    return { kind: "mistake", message: `unknown scenario '${wrong}'; use one or more of ${known.join(", ")}` };
   }
   return { kind: "run", options: { ...read.flags, names: read.names } };
 }
@@ -58,21 +58,31 @@ function gapSeconds(text: string): number[] {
 function program(known: readonly string[]): Command {
   return new Command("npm run bench --")
     .usage("[flags] [scenario...]")
-    .description("Measures Berth against its limits, on a real API server, and writes a report.")
-    .argument("[scenario...]", `what to measure: ${known.join(", ")}; unless named, all that need no real node`)
-    .option("--check", "fail where a gate is not kept", false)
-    .option("--quick", "a small load for a short time: shows that it works, and judges nothing", false)
-    .option("--seed <number>", "of everything that is drawn at random", seed, 1)
-    .option("--starts <number>", "starts of each kind, in the scenario starts", whole(1, MAX_STARTS), DEFAULT_STARTS)
-    .option("--minutes <number>", "ends starts or wakes with what it has", whole(1, MAX_MINUTES), MAX_MINUTES)
-    .option("--kinds <names>", "kinds of starts, separated by commas; all unless given", kindNames, [])
+    .description("Measure Berth against what the machine can do at best, on a real API server, and write a report.")
+    .argument("[scenario...]", `scenarios to run: ${known.join(", ")}; by default all that need no real node`)
+    .option("--check", "fail if a gate is missed", false)
+    .option("--quick", "run a small load for a short time: shows that it works, and judges nothing", false)
+    .option("--seed <number>", "seed of everything that is random", seed, 1)
+    .option("--starts <number>", "starts: number of starts of each kind", whole(1, MAX_STARTS), DEFAULT_STARTS)
+    .option(
+      "--minutes <number>",
+      "starts and wakes: end after this time, and report what was measured",
+      whole(1, MAX_MINUTES),
+      MAX_MINUTES,
+    )
+    .option("--kinds <names>", "starts: kinds, separated by commas; all by default", kindNames, [])
     .option(
       "--wakes <number>",
-      "of each kind after each gap, in the scenario wakes",
+      "wakes: number of wakes of each kind after each gap",
       whole(1, MAX_STARTS),
       DEFAULT_WAKES,
     )
-    .option("--gaps <seconds>", "between two items of a session there, separated by commas", gapSeconds, DEFAULT_GAPS)
-    .option("--out <folder>", "for report.json, report.md and the plots", DEFAULT_OUT)
-    .helpOption("--help", "show this");
+    .option(
+      "--gaps <seconds>",
+      "wakes: gaps between two items of a session, separated by commas",
+      gapSeconds,
+      DEFAULT_GAPS,
+    )
+    .option("--out <folder>", "folder for report.json, report.md and the plots", DEFAULT_OUT)
+    .helpOption("--help", "show this help");
 }

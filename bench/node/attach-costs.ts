@@ -26,7 +26,7 @@ export interface Level {
 }
 
 /** How a session gets its line over attach. */
-export const DELIVERIES = ["open before", "opened for it"] as const;
+export const DELIVERIES = ["opened before", "opened when needed"] as const;
 
 /** One delivery, in milliseconds. */
 export interface Delivery {

@@ -98,9 +98,9 @@ async function measureDeliveries({ stand }: Inside<AttachOptions>, pods: readonl
   const deliveries: Delivery[] = [];
   const frame = shellFrame({ ANTHROPIC_SESSION_ID: "session", ANTHROPIC_WORK_ID: "work" }) ?? "";
   for (const [at, name] of pods.entries()) {
-    const how = DELIVERIES[at % DELIVERIES.length] ?? "opened for it";
+    const how = DELIVERIES[at % DELIVERIES.length] ?? "opened when needed";
     const open = () => stand.kube.attach({ namespace: NAMESPACE, name }, { container: CONTAINER });
-    const ahead = how === "open before" ? await open() : undefined;
+    const ahead = how === "opened before" ? await open() : undefined;
     await pause(BETWEEN_DELIVERIES_MS);
     const startedAt = performance.now();
     const stream = ahead ?? (await open());

@@ -35,10 +35,10 @@ export const KINDS: readonly Kind[] = [
   { name: "shell", title: "Berth, parking: Shell", by: berth("Shell") },
   { name: "program", title: "Berth, parking: Program", by: berth("Program"), hasProgramMarker: true },
   { name: "warm-0", title: "Berth, warm: 0", by: { server: "Berth", sessions: { warm: 0 } } },
-  { name: "floor-shell", title: "bare loop, shell, connection open before", by: bare("shell", true) },
+  { name: "floor-shell", title: "bare loop, shell, connection opened before", by: bare("shell", true) },
   {
     name: "floor-program",
-    title: "bare loop, program, connection open before",
+    title: "bare loop, program, connection opened before",
     by: bare("program", true),
     hasProgramMarker: true,
   },

@@ -50,7 +50,7 @@ export function sayTo(simulator: Simulator, sessionId: string, script = SCRIPT):
   const before = simulator.session(sessionId).workIds.length;
   simulator.sendMessage(sessionId, script);
   const id = simulator.session(sessionId).workIds[before];
-  if (id === undefined) throw new Error(`session ${sessionId} was not queued again`);
+  if (id === undefined) throw new Error(`session ${sessionId} got no new item`);
   return simulator.item(id);
 }
 
@@ -94,7 +94,7 @@ export abstract class Lane implements AsyncDisposable {
       if (!isNotFound(error)) throw error;
     });
     const isLeft = (pod: Pod) => pod.metadata.name === name && !isRemoved(pod);
-    await this.pods.until(`the end of ${name}`, (pods) => !pods.some(isLeft));
+    await this.pods.until(`${name} to end`, (pods) => !pods.some(isLeft));
   }
 
   protected enqueue(script = SCRIPT): ItemRecord {
@@ -119,12 +119,12 @@ export abstract class Lane implements AsyncDisposable {
     await this.stand.kube.raw("POST", `/api/v1/namespaces/${namespace}/pods/${name}/eviction`, {
       ...{ apiVersion: "policy/v1", kind: "Eviction", metadata },
     });
-    await this.pods.until(`the end of ${name}`, (pods) => !pods.some((pod) => pod.metadata.name === name));
+    await this.pods.until(`${name} to end`, (pods) => !pods.some((pod) => pod.metadata.name === name));
   }
 
   /** Resolves when the namespace has no Pod. */
   async untilEmpty(): Promise<void> {
-    await this.pods.until("all Pods to be gone", (pods) => pods.length === 0);
+    await this.pods.until("all Pods to be deleted", (pods) => pods.length === 0);
   }
 
   /** The Pod that runs this item of a Berth session, or ran it last. */
@@ -147,7 +147,7 @@ export abstract class Lane implements AsyncDisposable {
     const last = await this.until(item, "its end", isStopped);
     const { createdAt: queuedAt, offeredAt, acks, firstBeatAt } = last;
     if (offeredAt === undefined || acks.length !== 1 || acks[0] === undefined || firstBeatAt === undefined) {
-      throw new Error(`${this.kind.name}: item ${item.id} was not served once: ${JSON.stringify(last)}`);
+      throw new Error(`${this.kind.name}: item ${item.id} was not served exactly once: ${JSON.stringify(last)}`);
     }
     const times = { queuedAt, offeredAt, acknowledgedAt: acks[0].at, startedAt, beatAt: firstBeatAt };
     return { kind: this.kind.name, namespace, pod: pod.metadata.name ?? "", turn, ...times };
@@ -178,7 +178,7 @@ export abstract class Lane implements AsyncDisposable {
       const lines = text.split("\n").filter((entry) => entry.endsWith(` stdout F ${line}`));
       const found = lines.map((entry) => millisecondsOf(entry.split(" ", 1)[0] ?? "")).find((at) => at >= since);
       if (found !== undefined) return found;
-      if (performance.now() > deadline) throw new Error(`${file} lacks '${line}': ${text}`);
+      if (performance.now() > deadline) throw new Error(`${file} does not contain '${line}': ${text}`);
       await pause(LOG_LOOK_MS);
     }
   }

@@ -49,7 +49,7 @@ export async function measureSleeping(
   const after = await read();
   const costs = (of: number) => after[of]?.map((usage, at) => costsOf(before[of]?.[at], usage, seconds)) ?? [];
   await Promise.all([stand.empty(EMPTY), stand.empty(KEPT), lane.endAll()]);
-  await empty.until("all Pods to be gone", (left) => left.length === 0);
+  await empty.until("all Pods to be deleted", (left) => left.length === 0);
   return { empty: costs(0), sleeping: costs(1), kept: costs(2) };
 }
 

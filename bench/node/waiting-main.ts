@@ -58,7 +58,7 @@ await measureInside<WaitingOptions>(async (inside): Promise<WaitingResult> => {
     const found = await watch(inside, { namespace, uids, operatorPid: operator.pid });
     if ("parking" in kind) await stand.kube.delete(ENVIRONMENTS, { namespace, name: served.name });
     else await stand.empty(namespace);
-    await view.until("all Pods to be gone", (left) => left.length === 0);
+    await view.until("all Pods to be deleted", (left) => left.length === 0);
     return { title: kind.title, pods, ...found };
   }
 });

@@ -10,7 +10,7 @@ export function markdownOf(report: Report, plotFile: (scenario: string, plot: Pl
   const parts = [
     "# Berth: how fast",
     `Measured ${madeAt}, seed ${seed}. Gates kept: ${kept} of ${gates.length}.`,
-    ...(quick ? ["This was a quick run: its load is too small to judge by."] : []),
+    ...(quick ? ["This was a quick run: its load is too small for a judgment."] : []),
     gateTable(gates),
     ...answers.map((answer) => section(answer, plotFile)),
   ];
@@ -19,7 +19,7 @@ export function markdownOf(report: Report, plotFile: (scenario: string, plot: Pl
 
 function section({ name, title, about, seconds, findings, error }: Answer, plotFile: PlotFile): string {
   const parts = [`## ${title}`, about];
-  if (error !== undefined) parts.push(`**It broke off:** ${error}`);
+  if (error !== undefined) parts.push(`**It failed:** ${error}`);
   if (findings) {
     parts.push(...findings.tables.map(tableText));
     parts.push(...(findings.plots ?? []).map((plot) => `![${plot.title}](${plotFile(name, plot)})`));

@@ -38,9 +38,10 @@ export const budget: Scenario = {
   name: "budget",
   title: "Idle Environments and the Work API",
   about:
-    "What idle Environments of one budget group ask of the Work API, and how late work is seen: the whole controller with its real " +
-    "loops for each Environment, on a virtual clock, against the simulator with the limit that the platform documents. Pick-up is " +
-    "from an item's arrival to its acknowledgement; where no Pod is kept warm, the two seconds in which one is made ready are in it.",
+    "How many requests idle Environments of one budget group send to the Work API, and how late they see work. Each " +
+    "Environment has a whole controller with its real loops, on a virtual clock. The simulator has the platform's documented " +
+    "limit. Pick-up is the time from an item's arrival to its acknowledgement. Without warm Pods it includes two seconds " +
+    "until a Pod is ready.",
   run,
 };
 
@@ -53,9 +54,9 @@ interface Mode {
 }
 
 const MODES: readonly Mode[] = [
-  { name: "one Pod kept warm", options: { sessions: { warm: 1, maxConcurrent: 2 } }, isServed: true },
-  { name: "no Pod kept warm", options: { sessions: { warm: 0, maxConcurrent: 2 } }, isServed: true },
-  { name: "always-on workers, none there", options: { spec: workersOnly() }, isServed: false },
+  { name: "one warm Pod", options: { sessions: { warm: 1, maxConcurrent: 2 } }, isServed: true },
+  { name: "no warm Pods", options: { sessions: { warm: 0, maxConcurrent: 2 } }, isServed: true },
+  { name: "always-on workers, none running", options: { spec: workersOnly() }, isServed: false },
 ];
 
 function workersOnly(): Record<string, unknown> {
@@ -152,7 +153,7 @@ async function measure(environments: number, mode: Mode, load: Load, seed: numbe
     taken.push(await group.pickUp(world));
   }
   const violations = group.api.world.violations.length;
-  if (violations > 0) throw new Error(`${violations} violations of the protocol`);
+  if (violations > 0) throw new Error(`${violations} protocol violations`);
   const { p50, max } = quantiles(taken);
   return { environments, mode: mode.name, isServed: mode.isServed, ...asked, p50, max };
 }
@@ -167,7 +168,7 @@ async function run({ options, log }: Context): Promise<Findings> {
     }
   }
   const columns = ["Environments", "mode", "polls", "statistics", "lists", "all", "429"];
-  const title = `Requests a minute, counted for ${load.minutes} min after ${load.quietMinutes} min of quiet; ${load.samples} pick-ups`;
+  const title = `Requests per minute, counted for ${load.minutes} min after ${load.quietMinutes} min of quiet; ${load.samples} pick-ups`;
   return {
     tables: [{ title, columns: [...columns, "pick-up p50, s", "worst pick-up, s"], rows: rows.map(cellsOf) }],
     gates: gatesOf(rows),
@@ -184,12 +185,12 @@ function gatesOf(rows: readonly Row[]): Gate[] {
   const lateness = rows.filter(({ isServed }) => isServed).map(({ max }) => max / (SEEN_WITHIN_MS + PREPARE_MS));
   return [
     {
-      name: "requests a minute",
+      name: "requests per minute",
       value: most(({ poll, stats, list }) => poll + stats + list),
       atMost: READS_PER_MINUTE,
       unit: "requests",
     },
-    { name: "requests refused for their number", value: most(({ refused }) => refused), atMost: 0, unit: "a minute" },
-    { name: "worst pick-up, over what is promised", value: Math.max(...lateness), atMost: 1, unit: "x" },
+    { name: "requests refused with 429", value: most(({ refused }) => refused), atMost: 0, unit: "per minute" },
+    { name: "worst pick-up, divided by the documented maximum", value: Math.max(...lateness), atMost: 1, unit: "x" },
   ];
 }

@@ -62,10 +62,11 @@ export const manyEnvironments: Scenario = {
   name: "environments",
   title: "Many idle Environments",
   about:
-    "Environments without work (`warm: 0`), all in one namespace and one budget group, each with a key and a Secret of its own, on a " +
-    `real API server and a simulator that refuses more than ${READS_PER_MINUTE} reads a minute. What the operator's process costs when nothing happens, and how long it takes to ` +
-    "add one more, which keeps a Pod warm. Larger numbers are measured in memory: the whole controller on a played API server and a virtual " +
-    "clock, a process for each size, 1,000 Environments to an organization; its processor time and heap hold what the played servers take.",
+    "What the operator's process costs with many Environments without work, and how long it takes to add another one, which " +
+    "has a warm Pod. The Environments have `warm: 0`, one namespace, one budget group and separate keys. They run on a real " +
+    `API server, and on a simulator that refuses more than ${READS_PER_MINUTE} reads a minute. Larger numbers are measured in ` +
+    "memory: the whole controller on a fake API server and a virtual clock, in one process for each size, with 1,000 " +
+    "Environments per organization. Its CPU time and heap include those of the fakes.",
   run,
 };
 
@@ -137,7 +138,7 @@ function serverGates(costs: readonly Cost[]): Gate[] {
   });
   return [
     exponent(
-      "processor time",
+      "CPU time",
       above(({ cpuSeconds }) => cpuSeconds),
     ),
     exponent(
@@ -149,23 +150,23 @@ function serverGates(costs: readonly Cost[]): Gate[] {
       growthOf(some, ({ reads, writes }) => reads + writes, MANY_FROM),
     ),
     exponent(
-      "calls of the Work API",
+      "calls to the Work API",
       above(({ workCalls }) => workCalls),
     ),
     {
-      name: `calls of the Work API a minute, ${last.environments} Environments`,
+      name: `calls to the Work API per minute, ${last.environments} Environments`,
       value: last.workCalls,
       atMost: READS_PER_MINUTE,
       unit: "calls",
     },
     {
-      name: "calls of an idle operator that the Work API refused for their number",
+      name: "calls of an idle operator that the Work API refused with 429",
       value: Math.max(...some.map(({ refused }) => refused)),
       atMost: 0,
       unit: "calls",
     },
     {
-      name: "writes of an idle operator but Leases",
+      name: "writes of an idle operator, without Leases",
       value: Math.max(...some.map(({ writes }) => writes)),
       atMost: 0,
       unit: "writes",
@@ -184,7 +185,7 @@ function addingGates(added: OnServer["added"]): Gate[] {
   if (!few || !many || few === many) return [];
   const ratio = (of: (one: Added) => number) => quantiles(many.all.map(of)).p50 / quantiles(few.all.map(of)).p50;
   const gate = (what: string, of: (one: Added) => number): Gate => ({
-    name: `adding one beside ${many.beside}, over beside ${few.beside}: median to ${what}`,
+    name: `adding one to ${many.beside}, divided by adding one to ${few.beside}: median to ${what}`,
     value: ratio(of),
     atMost: ADDING_AT_MOST,
     unit: "x",
@@ -200,13 +201,13 @@ function memoryGates(memory: readonly MemoryCost[]): Gate[] {
     unit: "exponent",
   });
   return [
-    growth("processor time, idle", ({ idleCpuSeconds }) => idleCpuSeconds),
-    growth("processor time to the end", ({ stopCpuSeconds }) => stopCpuSeconds, MANY_FROM),
+    growth("CPU time, idle", ({ idleCpuSeconds }) => idleCpuSeconds),
+    growth("CPU time to end all loops", ({ stopCpuSeconds }) => stopCpuSeconds, MANY_FROM),
     growth("the heap", ({ heapGrownBytes }) => heapGrownBytes, MANY_FROM),
     growth("requests to the API server", ({ kubeRequests }) => kubeRequests),
-    growth("calls of the Work API", ({ workCalls }) => workCalls),
+    growth("calls to the Work API", ({ workCalls }) => workCalls),
     {
-      name: "in memory: calls of idle Environments that the Work API refused for their number",
+      name: "in memory: calls of idle Environments that the Work API refused with 429",
       value: Math.max(...memory.map(({ refused }) => refused)),
       atMost: 0,
       unit: "calls",
@@ -226,8 +227,8 @@ function costTable(costs: readonly Cost[]): Table {
     cost.scrapeBytes / MIB,
     cost.scrapeMs,
   ]);
-  const columns = ["Environments", "CPU seconds a minute", "RSS, MiB", "heap, MiB"];
-  const requests = ["reads a minute", "writes a minute", "Work API calls a minute", "429 before", "429"];
+  const columns = ["Environments", "CPU seconds per minute", "RSS, MiB", "heap, MiB"];
+  const requests = ["reads per minute", "writes per minute", "Work API calls per minute", "429 before", "429"];
   return {
     title: "An idle operator, on a real API server",
     columns: [...columns, ...requests, "scrape, MiB", "scrape, ms"],
@@ -240,7 +241,7 @@ function addingTable(added: OnServer["added"]): Table {
     (
       [
         ["ready", ({ readyMs }: Added) => readyMs],
-        ["first call of the Work API", ({ firstCallMs }: Added) => firstCallMs],
+        ["first call to the Work API", ({ firstCallMs }: Added) => firstCallMs],
         ["first poll", ({ firstPollMs }: Added) => firstPollMs],
       ] as const
     ).map(([what, of]): Cell[] => {
@@ -249,8 +250,8 @@ function addingTable(added: OnServer["added"]): Table {
     }),
   );
   return {
-    title: "Adding one, milliseconds from its creation",
-    columns: ["beside", "to", "samples", "p50", "max"],
+    title: "Adding another Environment, milliseconds from its creation",
+    columns: ["added to", "until", "samples", "p50", "max"],
     rows,
   };
 }
@@ -261,11 +262,11 @@ function memoryTable(memory: readonly MemoryCost[]): Table {
     cost.heapGrownBytes / cost.environments / KIB,
     ...[cost.kubeRequests, cost.workCalls, cost.refusedAtStart, cost.refused],
   ]);
-  const cpu = ["CPU seconds until then", "CPU seconds an idle minute", "CPU seconds to the end"];
-  const requests = ["API server requests a minute", "Work API calls a minute", "429 at the start", "429"];
+  const cpu = ["CPU seconds until ready", "CPU seconds per idle minute", "CPU seconds to end all loops"];
+  const requests = ["API server requests per minute", "Work API calls per minute", "429 at the start", "429"];
   return {
     title: "In memory, on a virtual clock",
-    columns: ["Environments", "all ready, s", ...cpu, "heap for each, KiB", ...requests],
+    columns: ["Environments", "all ready, s", ...cpu, "heap per Environment, KiB", ...requests],
     rows,
   };
 }
@@ -274,11 +275,11 @@ function costPlot(costs: readonly Cost[]): Promise<Plot> {
   const [empty, ...some] = costs;
   const points = (of: (cost: Cost) => number) =>
     some.map((cost) => ({ x: cost.environments, y: of(cost) })).filter(({ y }) => y > 0);
-  return plotOf("server", "On a real API server, above an operator without Environments", [
-    { name: "CPU ms a minute", points: points((cost) => (cost.cpuSeconds - (empty?.cpuSeconds ?? 0)) * 1_000) },
+  return plotOf("server", "On a real API server, compared with an operator without Environments", [
+    { name: "CPU ms per minute", points: points((cost) => (cost.cpuSeconds - (empty?.cpuSeconds ?? 0)) * 1_000) },
     { name: "RSS, KiB", points: points((cost) => (cost.rssBytes - (empty?.rssBytes ?? 0)) / KIB) },
-    { name: "API server requests a minute", points: points((cost) => cost.reads + cost.writes) },
-    { name: "Work API calls a minute", points: points(({ workCalls }) => workCalls) },
+    { name: "API server requests per minute", points: points((cost) => cost.reads + cost.writes) },
+    { name: "Work API calls per minute", points: points(({ workCalls }) => workCalls) },
   ]);
 }
 
@@ -286,10 +287,10 @@ function memoryPlot(memory: readonly MemoryCost[]): Promise<Plot> {
   const points = (of: (cost: MemoryCost) => number) =>
     memory.map((cost) => ({ x: cost.environments, y: of(cost) })).filter(({ y }) => y > 0);
   return plotOf("memory", "In memory, on a virtual clock", [
-    { name: "CPU ms a minute", points: points(({ idleCpuSeconds }) => idleCpuSeconds * 1_000) },
+    { name: "CPU ms per minute", points: points(({ idleCpuSeconds }) => idleCpuSeconds * 1_000) },
     { name: "heap, KiB", points: points(({ heapGrownBytes }) => heapGrownBytes / KIB) },
-    { name: "API server requests a minute", points: points(({ kubeRequests }) => kubeRequests) },
-    { name: "Work API calls a minute", points: points(({ workCalls }) => workCalls) },
+    { name: "API server requests per minute", points: points(({ kubeRequests }) => kubeRequests) },
+    { name: "Work API calls per minute", points: points(({ workCalls }) => workCalls) },
   ]);
 }
 

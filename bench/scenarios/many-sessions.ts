@@ -15,10 +15,10 @@ const SECOND_MS = 1_000;
 /** The heartbeat interval from docs/leases.md: max(1 s, min(TTL / 2, 30 s)). */
 const INTERVAL_MS = 30_000;
 
-const ABOUT = `Live sessions with \`lease: Operator\`: each lease wants a beat every 30 s, and none may come late. The records are
-written as an operator of before would have left them (a Pod that runs, its Secret, an item that is beaten), spread over some
-Environments; the operator then takes them up. It is the built one, in a process of its own; what it uses is read from
-/proc, when beats came from the Work API. Nothing stands behind the Pods: their status is written once.`;
+const ABOUT = `Live sessions with \`lease: Operator\`: each lease needs a heartbeat every 30 s, and none may be late. For each
+session, the bench writes what a previous operator leaves behind: a running Pod, its Secret, and an item with heartbeats. The
+sessions are spread over several Environments. The built operator then adopts them, in a separate process. Its CPU and memory
+come from /proc, the times of heartbeats from the Work API. No containers run: the status of the Pods is written once.`;
 
 interface Load {
   readonly environments: number;
@@ -30,7 +30,7 @@ interface Load {
   readonly firstTtlSeconds: number;
   /** How many times faster than real time the operator's times run. */
   readonly timeScale: number;
-  /** How long to measure the operator without sessions, and with all of them. */
+  /** How long to measure the operator without sessions, and with all sessions. */
   readonly idleMs: number;
   readonly measureMs: number;
 }
@@ -56,7 +56,7 @@ const QUICK: Load = {
 
 export const manySessions: Scenario = {
   name: "many-sessions",
-  title: "Many sessions: beats in time, memory and CPU of the operator",
+  title: "Many sessions: heartbeats on time, memory and CPU of the operator",
   about: ABOUT,
   run: (context) => run(context, context.options.quick ? QUICK : FULL),
 };
@@ -102,13 +102,13 @@ async function measure(
   await before.stop();
   const writingAt = performance.now();
   await stage.writeSessions();
-  log(`${sessions} sessions were written in ${((performance.now() - writingAt) / SECOND_MS).toFixed(0)} s`);
+  log(`${sessions} sessions written in ${((performance.now() - writingAt) / SECOND_MS).toFixed(0)} s`);
 
   await work.ask({ do: "hand-over", fresh: true });
   await work.ask({ do: "mark" });
   const operator = await start();
   await untilBeaten(work, sessions);
-  log("all leases are beaten by the operator");
+  log("the operator has sent a heartbeat for every lease");
   await work.ask({ do: "mark" });
   const from = await readMetrics(operator.addresses.metrics);
   const used = await measureLoad(operator.pid, pause(measureMs));
@@ -138,7 +138,7 @@ async function untilBeaten(work: LiveWork, sessions: number): Promise<void> {
   for (;;) {
     const { items } = await work.ask({ do: "beats", intervalMs: INTERVAL_MS });
     if (items === sessions) return;
-    if (performance.now() > endsAt) throw new Error(`of ${sessions} leases ${items} were beaten`);
+    if (performance.now() > endsAt) throw new Error(`${items} of ${sessions} leases got a heartbeat`);
     await pause(LOOK_MS);
   }
 }
@@ -159,46 +159,46 @@ function findings({ sessions, environments, timeScale }: Load, measured: Measure
     rows: [
       [`${environments} Environments without a session`, idle.rssBytes.mean / MIB],
       [`with ${sessions} live sessions, mean`, load.rssBytes.mean / MIB],
-      ["with them, most", load.rssBytes.max / MIB],
-      ["most since its start, recovery included", measured.peakBytes / MIB],
+      ["with them, maximum", load.rssBytes.max / MIB],
+      ["maximum since its start, including recovery", measured.peakBytes / MIB],
       ["per session, bytes", perSession],
       ["state needed per session, bytes", needed.bytes],
-      ["times what is needed", perSession / needed.bytes],
+      ["per session, divided by the state needed", perSession / needed.bytes],
     ],
   };
   const { p50, p90, p99, max } = beats.intervals;
   const times: Table = {
-    title: "Beats, as the Work API got them",
+    title: "Heartbeats, as the Work API received them",
     columns: ["", "count", "p50 ms", "p90 ms", "p99 ms", "max ms"],
-    rows: [["from one beat of a session to its next", beats.count - beats.items, p50, p90, p99, max]],
+    rows: [["from one heartbeat of a session to the next", beats.count - beats.items, p50, p90, p99, max]],
   };
   const cpu: Table = {
     title: "CPU of the operator's process",
-    columns: ["", "cores", "ms per beat"],
+    columns: ["", "cores", "ms per heartbeat"],
     rows: [
       ["without a session", idle.cores, ""],
-      ["with all of them", load.cores, (load.cores * load.seconds * SECOND_MS) / beats.count],
+      ["with all sessions", load.cores, (load.cores * load.seconds * SECOND_MS) / beats.count],
     ],
   };
   const gates: Gate[] = [
     {
-      name: `beats later than ${INTERVAL_MS / timeScale} ms after the one before`,
+      name: `heartbeats later than ${INTERVAL_MS / timeScale} ms after the previous one`,
       value: beats.tooLong,
       atMost: 0,
-      unit: "beats",
+      unit: "heartbeats",
     },
-    { name: "beats sent within a second of when they were due (p99 < 1 s)", value: punctual, atLeast: 0.99, unit: "" },
+    { name: "heartbeats sent within a second of their due time (p99 < 1 s)", value: punctual, atLeast: 0.99, unit: "" },
     {
-      name: "live sessions that were not beaten, or lost",
+      name: "live sessions without a heartbeat, or lost",
       value: sessions - Math.min(active, beats.items),
       atMost: 0,
       unit: "sessions",
     },
-    { name: "resident memory, most", value: load.rssBytes.max / MEGABYTE, atMost: 250, unit: "MB" },
+    { name: "resident memory, maximum", value: load.rssBytes.max / MEGABYTE, atMost: 250, unit: "MB" },
     { name: "CPU", value: load.cores, atMost: 0.5, unit: "cores" },
   ];
   const notes = [
-    `${sent} beats were sent in ${load.seconds.toFixed(0)} s, ${(sent / load.seconds).toFixed(0)} a second. The machine's cores are shared with the control plane and the Work API.`,
+    `The operator sent ${sent} heartbeats in ${load.seconds.toFixed(0)} s, ${(sent / load.seconds).toFixed(0)} per second. The control plane and the Work API run on the same cores.`,
   ];
   return { tables: [memory, times, cpu, needed], gates, notes };
 }

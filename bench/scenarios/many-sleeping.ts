@@ -20,9 +20,9 @@ const SECOND_MS = 1_000;
 const LOOK_MS = 100;
 const PATIENCE_MS = 300_000;
 
-const ABOUT = `Sessions that sleep in their Pods. The Pods are written as an operator leaves them after a first work item, with the
-status that a kubelet reports; no kubelet is behind them. The built operator then starts, and its process is measured while
-nothing happens. Sessions of another Environment, on a simulated node, are woken before and after that.`;
+const ABOUT = `Sessions that sleep in their Pods. The bench writes the Pods as an operator leaves them after a first work item, with
+the status that a kubelet reports. No kubelet runs them. Then the built operator starts, and its process is measured while it
+is idle. Sessions of another Environment, on a simulated node, are woken before and after that.`;
 
 interface Load {
   readonly environments: number;
@@ -96,13 +96,13 @@ async function run(load: Load, log: Context["log"]): Promise<Findings> {
   const total = load.environments * load.sleepingInEach;
   const writingAt = performance.now();
   await writeSleepingPods(stand, stage);
-  log(`${total} sleeping Pods were written in ${((performance.now() - writingAt) / SECOND_MS).toFixed(0)} s`);
+  log(`${total} sleeping Pods written in ${((performance.now() - writingAt) / SECOND_MS).toFixed(0)} s`);
   const startedAt = performance.now();
   const operator = await start();
   await untilCounted(operator.addresses.metrics, total);
   const startMs = performance.now() - startedAt;
   const startCpuMs = (await cpuSeconds(operator.pid)) * SECOND_MS;
-  log(`the operator counts them ${(startMs / SECOND_MS).toFixed(1)} s after its start`);
+  log(`the operator counted them ${(startMs / SECOND_MS).toFixed(1)} s after its start`);
 
   const { audit } = stand.cluster;
   await untilQuiet(audit, load.quietMs);
@@ -128,7 +128,7 @@ async function untilCounted(address: string | undefined, total: number): Promise
   for (;;) {
     const counted = sumOf(await readMetrics(address), "berth_sessions", 'phase="sleeping"');
     if (counted >= total) return;
-    if (performance.now() > endsAt) throw new Error(`the operator counts ${counted} of ${total} sleeping sessions`);
+    if (performance.now() > endsAt) throw new Error(`the operator counted ${counted} of ${total} sleeping sessions`);
     await pause(LOOK_MS);
   }
 }
@@ -226,9 +226,9 @@ function findings({ environments, sleepingInEach, wakes }: Load, measured: Measu
       rows: [
         [`${environments} Environments, ${wakes} sessions asleep`, idle.rssBytes.mean / MIB],
         [`with ${total} more asleep, mean`, asleep.rssBytes.mean / MIB],
-        ["with them, most", asleep.rssBytes.max / MIB],
-        ["most since its start", measured.peakBytes / MIB],
-        ["for each sleeping session, KiB", perSession / KIB],
+        ["with them, maximum", asleep.rssBytes.max / MIB],
+        ["maximum since its start", measured.peakBytes / MIB],
+        ["per sleeping session, KiB", perSession / KIB],
         ["the object of a sleeping Pod as JSON, KiB", measured.objectBytes / KIB],
       ],
     },
@@ -236,8 +236,8 @@ function findings({ environments, sleepingInEach, wakes }: Load, measured: Measu
       title: "The operator's process",
       columns: ["", ""],
       rows: [
-        ["from its start until it counts all sleeping sessions, s", measured.startMs / SECOND_MS],
-        ["CPU until then, s", measured.startCpuMs / SECOND_MS],
+        ["from its start until it has counted all sleeping sessions, s", measured.startMs / SECOND_MS],
+        ["CPU during that time, s", measured.startCpuMs / SECOND_MS],
         [`cores with ${wakes} sessions asleep`, idle.cores],
         [`cores with ${total} more`, asleep.cores],
       ],
@@ -253,16 +253,16 @@ function findings({ environments, sleepingInEach, wakes }: Load, measured: Measu
       rows: [wakeRow("without other sleeping sessions", before), wakeRow(`while ${total} others sleep`, after)],
     },
     {
-      title: "Watch events of Pods for each wake and the sleep after it",
+      title: "Watch events of Pods per wake and the sleep after it",
       columns: ["", "events to all watchers", "KiB"],
-      rows: [["each", after.events / after.ms.length, after.eventBytes / after.ms.length / KIB]],
+      rows: [["per wake", after.events / after.ms.length, after.eventBytes / after.ms.length / KIB]],
     },
   ];
   const gates: Gate[] = [
-    { name: "resident memory, most", value: asleep.rssBytes.max / MEGABYTE, atMost: 250, unit: "MB" },
+    { name: "resident memory, maximum", value: asleep.rssBytes.max / MEGABYTE, atMost: 250, unit: "MB" },
     { name: "CPU while all sleep", value: asleep.cores, atMost: 0.1, unit: "cores" },
     { name: "writes to the API server while all sleep", value: measured.written, atMost: 0, unit: "requests" },
-    { name: "a wake's p50 over that without the others", value: p50After / p50Before, atMost: 1.25, unit: "x" },
+    { name: "p50 of a wake, divided by p50 without the others", value: p50After / p50Before, atMost: 1.25, unit: "x" },
   ];
   return { tables, gates };
 }

@@ -30,10 +30,11 @@ export const pickup: Scenario = {
   name: "pickup",
   title: "Pick-up",
   about:
-    "From an item's arrival in the queue to its Pod touched, one Environment. The limit is a bare loop: the same calls in the " +
-    "same order over the same libraries, in a process of its own, with all Pods parked beforehand and nothing else to do. " +
-    "Both serve the same arrivals on one API server, in turns. Each has served some items before they count. A gate is for the " +
-    "median of the rounds' ratios: the speed of a shared machine may change between the two halves of a round.",
+    "The time from an item's arrival in the queue until its Pod is touched, in one Environment. The limit is a bare loop: the " +
+    "same calls in the same order over the same libraries, in a separate process. All its Pods are parked beforehand, and it " +
+    "does nothing else. Both serve the same arrivals on one API server, in turns. Each serves some items before the " +
+    "measurement. A gate applies to the median of the rounds' ratios, because the speed of a shared machine may change " +
+    "between the two halves of a round.",
   run,
 };
 
@@ -83,11 +84,11 @@ async function run({ options, log }: Context): Promise<Findings> {
     for (const [at, waits] of [bare, berth].entries()) {
       const name = `${load.name}: ${SERVERS[at]}`;
       rows.push([`${name}, queued to opened`, ...distributionCells(waits.opened)]);
-      rows.push([`${name}, queued to first beat`, ...distributionCells(waits.beat)]);
+      rows.push([`${name}, queued to first heartbeat`, ...distributionCells(waits.beat)]);
       steps.push(...waits.phases.rows(name));
       cpu.push([name, waits.cpuMs / waits.opened.length]);
     }
-    const name = (share: string) => `${load.name}: ${share} of queued to opened, over the bare loop's`;
+    const name = (share: string) => `${load.name}: ${share} of queued to opened, divided by the bare loop's`;
     gates.push({
       name: name("p50"),
       value: quantiles(ratios.map(({ p50 }) => p50)).p50,
@@ -110,9 +111,9 @@ async function run({ options, log }: Context): Promise<Findings> {
   const columns = ["milliseconds", ...DISTRIBUTION_COLUMNS];
   const tables = [
     { title: "Pick-up", columns, rows },
-    { title: "Berth over the bare loop, queued to opened", columns: ["", "p50", "p99"], rows: ratioRows },
-    { title: "Each step, from the one before", columns, rows: steps },
-    { title: "CPU of the process", columns: ["", "milliseconds an item"], rows: cpu },
+    { title: "Berth divided by the bare loop, queued to opened", columns: ["", "p50", "p99"], rows: ratioRows },
+    { title: "Each step since the previous one", columns, rows: steps },
+    { title: "CPU of the process", columns: ["", "milliseconds per item"], rows: cpu },
   ];
   return { tables, gates, plots };
 }

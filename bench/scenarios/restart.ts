@@ -21,11 +21,11 @@ const REPLICAS = 3;
  */
 const LOOK_MS = 1_000;
 
-const ABOUT = `An operator starts and finds live sessions with \`lease: Operator\` that another one beat until it was killed.
-The protocol has it wait: what was under way lands within 2.5 s, and then each value has to stand still for 50 s, since nothing
-else tells that nobody else came ([leases](../docs/leases.md)). What the operator adds to that is its own: start, lists,
-one walk through the items, and as many beats as there are sessions, all due at one instant. Then three replicas share
-the Environments by three shards, and one of them is killed.`;
+const ABOUT = `An operator starts and finds live sessions with \`lease: Operator\`. A previous operator sent their heartbeats until
+it was killed. The protocol makes the new operator wait: requests of the previous one can take effect for 2.5 s, and then each
+heartbeat value must not change for 50 s. Only that shows that no other client took the item ([leases](../docs/leases.md)).
+The operator adds its own time: start, lists, one walk through the items, and one heartbeat per session, all due at the same
+time. Then three replicas share the Environments as three shards, and one of them is killed.`;
 
 interface Load {
   readonly environments: number;
@@ -47,7 +47,7 @@ const QUICK: Load = { environments: 3, sessions: 300, timeScale: 5, awayMs: 6_00
 
 export const restart: Scenario = {
   name: "restart",
-  title: "Restart: until the last lease is beaten again",
+  title: "Restart: until the last lease gets a heartbeat again",
   about: ABOUT,
   run: (context) => run(context, context.options.quick ? QUICK : FULL),
 };
@@ -75,7 +75,7 @@ async function run({ log }: Context, load: Load): Promise<Findings> {
   );
   const stage = await prepareLiveStage(stand, work, things);
   await stage.writeSessions();
-  log(`${sessions} sessions were written`);
+  log(`${sessions} sessions written`);
   const start = (flags: readonly string[]) =>
     stand.operator(work.url, [...flags, ...stage.flags], HEAP_OF_CHART, timeScale);
 
@@ -84,7 +84,7 @@ async function run({ log }: Context, load: Load): Promise<Findings> {
   const startedAt = await mark(work);
   const first = await start(["--leader-elect=false"]);
   const alone = await takeOver(work, startedAt, sessions);
-  log(`taken up within ${seconds(alone.lastMs)} s`);
+  log(`adopted within ${seconds(alone.lastMs)} s`);
   await first.kill();
   const replica = load.settledMs === null ? null : await replicaDies(work, start, load.settledMs, log);
   await work.account();
@@ -101,9 +101,9 @@ async function replicaDies(
   const flags = ["--shards", String(REPLICAS), "--leader-elect-namespace", OPERATOR_NAMESPACE];
   const replicas = await Promise.all(Array.from({ length: REPLICAS }, () => start(flags)));
   const { items } = await untilBeaten(work, work.count);
-  if (items < work.count) throw new Error(`${REPLICAS} replicas beat ${items} of ${work.count} leases`);
+  if (items < work.count) throw new Error(`${REPLICAS} replicas sent heartbeats for ${items} of ${work.count} leases`);
   await pause(settledMs);
-  log(`${REPLICAS} replicas beat all leases`);
+  log(`${REPLICAS} replicas have sent a heartbeat for every lease`);
   const killedAt = await mark(work);
   await replicas[0]?.kill();
   // The leases of the other replicas get a heartbeat within an interval. Those that moved to another holder belonged to
@@ -161,8 +161,8 @@ async function findings({ timeScale }: Load, alone: TakeOver, replica: TakeOver 
   ];
   const plot = await linePlot(
     {
-      name: "beaten",
-      title: "Leases beaten again",
+      name: "heartbeats",
+      title: "Leases that got a heartbeat again",
       x: { title: "seconds" },
       y: { title: "share of the sessions" },
       isStepped: true,
@@ -175,18 +175,18 @@ async function findings({ timeScale }: Load, alone: TakeOver, replica: TakeOver 
   return {
     tables: [
       {
-        title: "Until leases are beaten again",
+        title: "Until leases get a heartbeat again",
         columns: ["", "sessions", "first s", "last s", "lost"],
         rows: [
           row("from the start of the process", alone),
           ...(replica ? [row("from the death of one of three replicas", replica)] : []),
-          ["of that, what the protocol waits", "", waitMs / SECOND_MS, waitMs / SECOND_MS, ""],
+          ["of that, the protocol's wait", "", waitMs / SECOND_MS, waitMs / SECOND_MS, ""],
         ],
       },
     ],
     gates: [
       {
-        name: `from the start of the process to the last beat, beyond the ${waitMs / SECOND_MS} s of the protocol`,
+        name: `from the start of the process to the last heartbeat, beyond the protocol's ${waitMs / SECOND_MS} s`,
         value: (alone.beatenMs.length < alone.sessions ? Number.NaN : alone.lastMs - waitMs) / SECOND_MS,
         atMost: 10,
         unit: "s",
@@ -196,7 +196,7 @@ async function findings({ timeScale }: Load, alone: TakeOver, replica: TakeOver 
     ],
     plots: [plot],
     notes: [
-      "A restart within 10 s as such cannot be had with this API: nothing binds a lease to its holder, so only a value that stands still says that nobody else took it. The server grants the 180 s that the operator asks for.",
+      "This API does not allow a restart within 10 s. It binds no lease to its holder, so only an unchanged value shows that no other client took the lease. The server grants the 180 s that the operator requests.",
     ],
   };
 }
@@ -204,7 +204,7 @@ async function findings({ timeScale }: Load, alone: TakeOver, replica: TakeOver 
 function replicaGates({ lastMs, lost }: TakeOver): Gate[] {
   return [
     {
-      name: "a replica dies: until the last of its sessions is beaten (one TTL)",
+      name: "a replica dies: until the last of its sessions gets a heartbeat (one TTL)",
       value: lastMs / SECOND_MS,
       atMost: TTL_MS / SECOND_MS,
       unit: "s",

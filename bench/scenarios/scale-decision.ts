@@ -51,10 +51,10 @@ export const scaleDecision: Scenario = {
   name: "scale-decision",
   title: "Scale decision",
   about:
-    `Always-on workers: from ${ITEMS} items at once in an empty queue to the Deployment that asks for all workers they need, ` +
-    "one step for each of many idle Environments. The limit is a bare loop: statistics at the same pace, and the same calls in " +
-    "the same order as soon as they show work, in a process of its own over the same libraries. Most of the time is the wait for the next " +
-    "reading, which the budget of requests sets; what is left is the decision.",
+    `Always-on workers: ${ITEMS} items arrive at once in an empty queue. The time ends when the Deployment requests all ` +
+    "workers that they need. Each of many idle Environments has one such step. The limit is a bare loop, in a separate process " +
+    "over the same libraries. It reads statistics at the same pace, and sends the same calls in the same order once they show " +
+    "work. Most of the time is the wait for the next reading, which the request budget sets. The rest is the decision.",
   run,
 };
 
@@ -91,11 +91,11 @@ async function run({ options, log }: Context): Promise<Findings> {
           ["KEDA, reads every 30 s (its default)", "", 12_000, "", ""],
         ],
       },
-      berth.requests.table("Requests of the operator to the API server", queues),
+      berth.requests.table("The operator's requests to the API server", queues),
     ],
     gates: [
       {
-        name: "p50 of reading to Deployment, over the bare loop's",
+        name: "p50 of reading to Deployment, divided by the bare loop's",
         value: middle(berth, decided) / middle(bare, decided),
         atMost: DECIDED_AT_MOST,
         unit: "x",
@@ -106,10 +106,10 @@ async function run({ options, log }: Context): Promise<Findings> {
         atMost: READINGS_AT_MOST,
         unit: "",
       },
-      { name: "requests to the API server for a step", value: perStep, atMost: REQUESTS_AT_MOST, unit: "" },
+      { name: "requests to the API server per step", value: perStep, atMost: REQUESTS_AT_MOST, unit: "" },
     ],
     plots: [await linePlot({ name: "steps", title: "Step to Deployment", ...axes }, series)],
-    notes: ["KEDA's figures were measured in another run, on a machine like this one."],
+    notes: ["KEDA's figures are from another run, on a similar machine."],
   };
 }
 

@@ -31,9 +31,9 @@ export const startUp: Scenario = {
   name: "start-up",
   title: "Start-up",
   about:
-    "From the start of a process to its readiness and to its first poll, and what it holds when it has been idle for some " +
-    "seconds; built and with the variables that the image sets. The limit is the least that Node can be: a process that " +
-    "answers over HTTP and does nothing else. They start in turns, one at a time.",
+    "The time from the start of the operator's process until it is ready, and until its first poll. Also its memory after " +
+    "some idle seconds. The operator is built, and has the image's environment variables. The limit is a minimal Node process " +
+    "that only answers over HTTP. They start in turns, one at a time.",
   run,
 };
 
@@ -66,16 +66,16 @@ async function run({ options, log }: Context): Promise<Findings> {
     tables: [startTable(found), memoryTable(found), await partsTable(options.quick ? 1 : 5)],
     gates: [
       {
-        name: "CPU time to ready, over bare Node's",
+        name: "CPU time to ready, divided by bare Node's",
         value: ratio((s) => s.readyCpuMs),
         atMost: CPU_AT_MOST,
         unit: "x",
       },
-      { name: "RSS when idle, over bare Node's", value: ratio(({ rss }) => rss), atMost: RSS_AT_MOST, unit: "x" },
+      { name: "RSS when idle, divided by bare Node's", value: ratio(({ rss }) => rss), atMost: RSS_AT_MOST, unit: "x" },
     ],
     notes: [
-      "RSS holds pages of Node's own binary, too, which all processes of Node on a machine share: `anonymous` is what a " +
-        "process has for itself. A comparable operator in Go idles at 58 to 66 MiB of RSS.",
+      "RSS includes pages of Node's binary, which all Node processes on a machine share. `anonymous` is a process' own " +
+        "memory. A comparable operator in Go has 58 to 66 MiB of RSS when idle.",
     ],
   };
 }
@@ -149,7 +149,7 @@ function memoryTable(found: Found): Table {
     const middle = (value: (sample: Sample) => number) => quantiles(found[kind].map(value)).p50;
     return [NAMES[kind], middle(({ rss }) => rss), middle((s) => s.anonymous), middle(({ heapUsed }) => heapUsed)];
   });
-  return { title: "Memory when idle", columns: ["MiB, medians", "RSS", "of it anonymous", "heap used"], rows };
+  return { title: "Memory when idle", columns: ["MiB, medians", "RSS", "anonymous part", "heap used"], rows };
 }
 
 /** Measures what loading each library costs in its own process. */
@@ -162,7 +162,7 @@ async function partsTable(samples: number): Promise<Table> {
     const name = part === undefined ? "nothing" : part === BUILT ? "Berth, built" : part;
     rows.push([name, middle((one) => one.cpuMs), middle(({ rss }) => rss), middle((one) => one.heapUsed)]);
   }
-  return { title: "What is loaded", columns: ["alone in a process", "CPU ms", "RSS, MiB", "heap used, MiB"], rows };
+  return { title: "Cost of each library", columns: ["loaded alone", "CPU ms", "RSS, MiB", "heap used, MiB"], rows };
 }
 
 async function loaded(part: string | undefined) {

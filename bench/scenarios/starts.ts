@@ -38,12 +38,12 @@ export const starts: Scenario = {
   title: "Starts on a real node",
   needsNode: true,
   about:
-    "From an item's arrival in the queue to the start of its program and to its first heartbeat, with kubelet, containerd " +
-    "and the stock TypeScript worker, one session at a time. The kinds take turns in random order, so that whatever else the " +
-    "machine does affects all of them. The program starts when containerd reads the first line of its output. The bare loop " +
-    "sends the same requests in the same order over the same libraries, and nothing else: poll, Secret, live read of the Pod, " +
-    "acknowledgement, both patches in parallel, delivery. A running sandbox is delivered by a POST to its server, as " +
-    "agent-sandbox's clients do. The operator, the bare loop and the simulator run on the node, each in a process of its own.",
+    "The time from an item's arrival in the queue to the start of its program, and to its first heartbeat. It uses the " +
+    "kubelet, containerd and the stock TypeScript worker, with one session at a time. The kinds take turns in random order, " +
+    "so other load on the machine affects all of them. The program counts as started when containerd reads the first line of " +
+    "its output. The bare loop only sends the same requests in the same order over the same libraries: poll, Secret, live read " +
+    "of the Pod, acknowledgement, both patches in parallel, delivery. A running sandbox gets its session with a POST to its " +
+    "server, as from agent-sandbox's clients. The operator, the bare loop and the simulator are separate processes on the node.",
   run,
 };
 
@@ -77,10 +77,13 @@ async function run({ options, log }: Context): Promise<Findings> {
     plots: [await linePlot({ name: "started", title: "Queued to program started", ...axes }, series)],
     notes: [
       `The machine has ${cpus().length} processors. Its load over a minute was ${loadText(result.loads)}.`,
-      "`own` is the time from the offer to the answers of both patches in which the API server worked on no request of the " +
-        "start: what the operator, or the bare loop, takes itself. A step of less than zero was done in parallel.",
+      "`own` is the time that the operator, or the bare loop, takes itself. It is the time from the offer to the answers of " +
+        "both patches, without the time in which the API server handled a request of the start. A negative step was done in " +
+        "parallel.",
       ...(result.failures.length === 0 ? [] : [`Starts that failed: ${result.failures.join("; ")}.`]),
-      ...(result.refused.length === 0 ? [] : [`The operator doesn't have these: ${result.refused.join(", ")}.`]),
+      ...(result.refused.length === 0
+        ? []
+        : [`The operator does not support these kinds: ${result.refused.join(", ")}.`]),
     ],
   };
 }
@@ -136,7 +139,7 @@ function boundTable(bounds: readonly Bound[], of: (kind: string) => readonly Mea
 function ratioGates(bound: Bound, of: (kind: string) => readonly Measured[]): Gate[] {
   const [values, floor] = [of(bound.kind).map(bound.of), of(bound.floor).map(bound.of)];
   return ([0.5, 0.95] as const).map((q) => ({
-    name: `${bound.kind}: ${bound.what}, p${q * 100} over the bare loop's`,
+    name: `${bound.kind}: ${bound.what}, p${q * 100} divided by the bare loop's`,
     value: quantile(values, q) / quantile(floor, q),
     atMost: FLOOR_AT_MOST,
     unit: "x",

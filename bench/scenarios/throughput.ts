@@ -25,13 +25,12 @@ export const throughput: Scenario = {
   name: "throughput",
   title: "Throughput",
   about:
-    "Items a second, with a queue that never runs out and parked Pods kept at their number, one Environment: each item claimed " +
-    "and served, its Pod replaced, and what is left of it deleted. The limit is the same writes for as many sessions, by a " +
-    "process that does nothing else, with as many under way as Berth had on average, on the same API server and node, whose " +
-    "workers hold and stop their items in either half; those of the raw writes were acknowledged before. " +
-    "The process of either serves some items before any counts. Berth's budget of requests to the Work API is " +
-    "set aside: with the one that it is shipped with, the platform's documented limit is what holds it back. The best rounds are " +
-    "compared: the speed of a shared machine may change between the halves of a round, and at best it is the same for both.",
+    "Items per second in one Environment, with a queue that is never empty. Each item is claimed and served, its Pod is " +
+    "replaced, and the finished Pod is deleted. The limit is the rate of the raw writes. A process only sends the same " +
+    "writes for the same number of sessions, with Berth's average number of requests in flight. Both use the same API server " +
+    "and node, whose workers hold and stop their items. Items of the raw writes are acknowledged before. Each process serves " +
+    "some items before the measurement. Berth's request budget is raised, because the platform's documented limit would be the " +
+    "limit otherwise. The best round of each is compared, because the speed of a shared machine may change within a round.",
   run,
 };
 
@@ -77,19 +76,19 @@ async function run({ options, log }: Context): Promise<Findings> {
     rates.berth.push(berth.perSecond);
     rates.raw.push(raw);
     rows.push([`Berth, round ${round}`, berth.perSecond], [`raw writes, round ${round}`, raw]);
-    log(`Berth ${berth.perSecond.toFixed(1)}, raw ${raw.toFixed(1)} a second; ${JSON.stringify(writes)}`);
-    rows.push([`requests under way in round ${round}, on average`, writes.lanes]);
-    rows.push([`share of round ${round} in which the process of simulator and node was busy`, berth.ownBusy]);
+    log(`Berth ${berth.perSecond.toFixed(1)}, raw ${raw.toFixed(1)} per second; ${JSON.stringify(writes)}`);
+    rows.push([`requests in flight in round ${round}, on average`, writes.lanes]);
+    rows.push([`share of round ${round} in which the process of the simulator and the node was busy`, berth.ownBusy]);
   }
   const { p50, p99 } = quantiles(claims);
   rows.push(["milliseconds from polled to touched, p50", p50], ["milliseconds from polled to touched, p99", p99]);
-  rows.push(["agent-sandbox's own gate, on a machine of its own: claims a second, p99 at most 500 ms", 75]);
+  rows.push(["agent-sandbox's own gate, on its own machine: claims per second, p99 at most 500 ms", 75]);
   const value = Math.max(...rates.berth) / Math.max(...rates.raw);
   return {
-    tables: [{ title: "Sessions a second", columns: ["", "a second"], rows }],
+    tables: [{ title: "Sessions per second", columns: ["", "per second"], rows }],
     gates: [
       {
-        name: "sessions a second, over the raw rate of the same writes, the best round of each",
+        name: "sessions per second, divided by the rate of the raw writes, the best round of each",
         value,
         atLeast: SHARE_AT_LEAST,
         unit: "x",

@@ -17,8 +17,8 @@ export const waiting: Scenario = {
   title: "Waiting Pods",
   needsNode: true,
   about:
-    "What Pods that wait for their sessions cost, on a real node: their own memory and CPU, those of the programs around them, " +
-    "and Events and requests. One kind after the other, each in a namespace of its own, and first without any Pods.",
+    "What Pods that wait for their sessions cost on a real node: their memory and CPU, those of the node's programs, Events " +
+    "and requests. The first measurement has no Pods. Then the kinds follow one after another, each in its own namespace.",
   run,
 };
 
@@ -31,7 +31,7 @@ async function run({ options, log }: Context): Promise<Findings> {
     notes: [
       `${input.pods} Pods of each kind, watched for ${seconds} s. Load over a minute: ` +
         `${kinds.map(({ title, load }) => `${title} ${load.toFixed(1)}`).join(", ")}.`,
-      ...(refused.length === 0 ? [] : [`The operator doesn't have these: ${refused.join(", ")}.`]),
+      ...(refused.length === 0 ? [] : [`The operator does not support these kinds: ${refused.join(", ")}.`]),
     ],
   };
 }
@@ -56,10 +56,10 @@ function podTable(kinds: readonly Waiting[]): Table {
     columns: [
       "",
       "working set, MiB",
-      "of it anonymous",
+      "anonymous part",
       "thousandths of a core",
       "its shim's RSS, MiB",
-      "of it anonymous",
+      "anonymous part",
     ],
     rows,
   };
@@ -77,7 +77,7 @@ function programTable(kinds: readonly Waiting[]): Table {
     }),
   ]);
   return {
-    title: "Thousandths of a core of the programs around them, for each Pod beyond what they take without any",
+    title: "CPU of the node's programs for each Pod, in thousandths of a core, compared with none",
     columns: ["", ...programs],
     rows,
   };
@@ -93,8 +93,8 @@ function requestTable(kinds: readonly Waiting[], seconds: number): Table {
       return [title, hourly(events), hourly(all), ...users.map((user) => hourly(requests[user] ?? 0))];
     });
   return {
-    title: "For each waiting Pod and hour",
-    columns: ["", "writes of Events", "requests", ...users.map((user) => `of ${user}`)],
+    title: "Per waiting Pod and hour",
+    columns: ["", "writes of Events", "requests", ...users.map((user) => `from ${user}`)],
     rows,
   };
 }

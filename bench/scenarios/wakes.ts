@@ -49,12 +49,13 @@ export const wakes: Scenario = {
   title: "Wakes on a real node",
   needsNode: true,
   about:
-    "Sessions that sleep in their Pod: from an item's arrival to the start of its program and to its first heartbeat, for a " +
-    "session's first item and for its next one after a gap, with kubelet, containerd and the stock TypeScript worker. Starts " +
-    "are measured one at a time, while other sessions sleep; each wake is followed by a first start in a Pod that waited. The " +
-    "first item writes a thousand files, and the next one compares them. Also: what a sleeping Pod costs beside an empty one " +
-    "(only its sandbox), and late turns of a Pod beside second ones. The reference is a Pod that is kept running between the " +
-    "items of its session, with a server that starts the same worker on a POST, and the bare loop.",
+    "Sessions that sleep in their Pods. The time runs from an item's arrival to the start of its program, and to its first " +
+    "heartbeat. A session's first item is measured, and its next one after a gap. The node runs the kubelet, containerd and the stock " +
+    "TypeScript worker. Starts are measured one at a time, while other sessions sleep. Each wake is followed by a first start " +
+    "in a Pod that waited. The first item writes a thousand files, and the next one compares them. The scenario also compares " +
+    "a sleeping Pod with an empty one, which has only its sandbox, and late turns of a Pod with second turns. The reference is " +
+    "a Pod that is kept running between the items of its session. Its server starts the same worker on a POST, and the bare " +
+    "loop serves it.",
   run,
 };
 
@@ -113,7 +114,7 @@ export interface Group {
 }
 
 const FIRST_TITLES = { pod: "workspace: Pod, first start", volume: "PerSession, first start" };
-const BESIDE_TITLE = "turn 2 of other sessions, in turns with these";
+const BESIDE_TITLE = "turn 2 of other sessions, measured alternately";
 const KEPT_TITLE = "bare loop, next item in a Pod that was kept running";
 const RETURNED_TITLES = {
   berth: "PerSession, next item after the Pod was deleted",
@@ -189,14 +190,14 @@ export function wakeGates(
     .filter(({ gap }) => gap !== null)
     .map(({ title, starts }): Gate => {
       const value = quantile(starts.map(toStarted), 0.5) / p50;
-      return { name: `${title}: p50 over that of first starts`, value, atMost: RATIO_AT_MOST, unit: "x" };
+      return { name: `${title}: p50 divided by that of first starts`, value, atMost: RATIO_AT_MOST, unit: "x" };
     });
   const none = (name: string, value: number): Gate => ({ name, value, atMost: 0, unit: "sessions" });
   return [
     ...ratios,
-    none("files with another hash", files.changed + returnedFiles.changed),
-    none("a file of another session seen", files.foreign + returnedFiles.foreign),
-    none("woken in another Pod", files.elsewhere),
+    none("sessions whose files changed", files.changed + returnedFiles.changed),
+    none("sessions that saw a file of another session", files.foreign + returnedFiles.foreign),
+    none("sessions woken in another Pod", files.elsewhere),
   ];
 }
 
@@ -204,7 +205,7 @@ const OF_POD: readonly (readonly [string, (costs: PodCosts) => number])[] = [
   ["anonymous memory, MiB", ({ anonymousBytes }) => anonymousBytes / MIB],
   ["kernel memory, MiB", ({ kernelBytes }) => kernelBytes / MIB],
   ["working set, MiB", ({ workingSetBytes }) => workingSetBytes / MIB],
-  ["CPU in a minute, ms", ({ cpuMsPerMinute }) => cpuMsPerMinute],
+  ["CPU per minute, ms", ({ cpuMsPerMinute }) => cpuMsPerMinute],
 ];
 
 function sleepingTable({ empty, sleeping, kept }: SleepingFound): Table {
@@ -221,7 +222,7 @@ function sleepingTable({ empty, sleeping, kept }: SleepingFound): Table {
     ];
   });
   return {
-    title: "A sleeping Pod beside an empty one, and beside one that is kept running",
+    title: "A sleeping Pod compared with an empty one, and with one that is kept running",
     columns: ["", "empty, p50", "asleep, p50", "asleep, max", "more on average", "kept running, p50"],
     rows,
   };
@@ -240,7 +241,7 @@ function survivalTable({ survived }: BesideFound): Table {
   };
   const kept = ["workspace", "files elsewhere", "processes"];
   return {
-    title: "What the session's next item finds of the last one, at once and after a drain",
+    title: "What the session's next item finds of the previous one, without and after a drain",
     columns: ["", ...kept, ...kept.map((what) => `${what}, drained`)],
     rows: Object.entries(survived).map(row),
   };
@@ -254,7 +255,7 @@ function roomTable({ room }: BesideFound): Table {
     rows: [
       ["kept running, until the node is full", kept],
       ["served by Berth one after another, while earlier ones sleep", served],
-      ["of these asleep at the end", asleep],
+      ["of these, asleep at the end", asleep],
     ],
   };
 }
@@ -265,11 +266,11 @@ function sleepingGates({ empty, sleeping }: SleepingFound): Gate[] {
   const cpu = more(({ cpuMsPerMinute }) => cpuMsPerMinute);
   return [
     {
-      ...{ name: "anonymous and kernel memory of a sleeping Pod, more than an empty one's" },
+      ...{ name: "anonymous and kernel memory of a sleeping Pod, minus that of an empty one" },
       ...{ value: memory, atMost: MEMORY_AT_MOST_MIB, unit: "MiB" },
     },
     {
-      ...{ name: "CPU of a sleeping Pod in a minute, more than an empty one's" },
+      ...{ name: "CPU of a sleeping Pod per minute, minus that of an empty one" },
       ...{ value: cpu, atMost: CPU_AT_MOST_MS, unit: "ms" },
     },
   ];
@@ -293,11 +294,11 @@ function turnTables({ second, secondBeside, last, objectBytes, relists, diskPerT
   ]);
   return [
     {
-      title: `Turn ${n} of a Pod beside turn 2`,
+      title: `Turn ${n} of a Pod compared with turn 2`,
       columns: [
         "milliseconds",
         ...COLUMNS.map((name, at) => (at === 0 ? name : `started ${name}`)),
-        "beat p50",
+        "heartbeat p50",
         "p95",
         "max",
       ],
@@ -316,8 +317,8 @@ function turnTables({ second, secondBeside, last, objectBytes, relists, diskPerT
         ["its object as JSON, p50", quantile(objectBytes, 0.5) / KIB],
         ["its object as JSON, max", quantile(objectBytes, 1) / KIB],
         ["writable layer of each ended turn", layers / KIB],
-        ["log of each", logs / KIB],
-        ["records of kubelet and containerd for each", records / KIB],
+        ["log of each ended turn", logs / KIB],
+        ["records of the kubelet and containerd for each ended turn", records / KIB],
       ],
     },
   ];
@@ -325,5 +326,5 @@ function turnTables({ second, secondBeside, last, objectBytes, relists, diskPerT
 
 function turnGate({ last, secondBeside }: TurnsFound, n: number): Gate {
   const value = quantile(last.map(toStarted), 0.5) / quantile(secondBeside.map(toStarted), 0.5);
-  return { name: `turn ${n}: p50 over that of turn 2`, value, atMost: LATE_TURN_AT_MOST, unit: "x" };
+  return { name: `turn ${n}: p50 divided by that of turn 2`, value, atMost: LATE_TURN_AT_MOST, unit: "x" };
 }

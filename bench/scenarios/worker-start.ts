@@ -31,8 +31,8 @@ export const workerStart: Scenario = {
   name: "worker-start",
   title: "The example workers' start",
   about:
-    "From the start of an example worker's process to its first heartbeat, and from the line with its item to its first " +
-    "heartbeat if it waits for one. They run as processes of this machine, in turns, one at a time.",
+    "The time from the start of an example worker's process to its first heartbeat. For a waiting worker, the time starts " +
+    "when it gets the line with its item. The workers run as processes on this machine, in turns, one at a time.",
   run,
 };
 
@@ -53,7 +53,12 @@ async function run({ options, log }: Context): Promise<Findings> {
       return [name, starts.length, p50, p90, max, cpuOf(name)];
     });
     const ratio = (name: string, over: string, atMost: number) => {
-      return { name: `CPU time: ${name}, over: ${over}`, value: cpuOf(name) / cpuOf(over), atMost, unit: "x" };
+      return {
+        name: `CPU time of ${name}, divided by that of ${over}`,
+        value: cpuOf(name) / cpuOf(over),
+        atMost,
+        unit: "x",
+      };
     };
     const columns = ["milliseconds", "starts", "p50", "p90", "max", "CPU time, p50"];
     return {

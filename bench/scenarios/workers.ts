@@ -45,10 +45,10 @@ export const workers: Scenario = {
   name: "workers",
   title: "Always-on workers",
   about:
-    "From none to as many workers as are wanted and back to none: sessions at random times, each busy for a random time, played " +
-    "workers with a `busyProbe`. Scale-up is the default of `behavior`, which is where the waiting comes from; scale-down has a " +
-    "shorter memory, so that the plot shows more than a pause. The limit is no time but two counts: no worker is ended while it " +
-    "is busy, and no session is served twice.",
+    "Always-on workers scale up from zero and back to zero. Sessions arrive at random times, and each keeps its worker busy " +
+    "for a random time. The workers are simulated and have a `busyProbe`. Scale-up uses the default `behavior`, which causes " +
+    "most of the wait. Scale-down has a shorter window, so that the plot shows it. The gates are two counts, not a time: no " +
+    "busy worker is ended, and no session is served twice.",
   run,
 };
 
@@ -92,20 +92,20 @@ async function run({ options, log }: Context): Promise<Findings> {
     },
     [
       line("sessions waiting or running", ({ unsettled }) => unsettled),
-      line("workers asked for", ({ replicas }) => replicas),
+      line("workers requested", ({ replicas }) => replicas),
       line("workers busy", ({ busy }) => busy),
     ],
   );
   return {
     tables: [
       {
-        title: "From none and back to none",
+        title: "From zero and back to zero",
         columns: ["", ""],
         rows: [
           ["sessions served", items.length],
-          ["until the last worker was gone, seconds", samples.at(-1)?.seconds ?? 0],
-          ["workers at most", most(({ replicas }) => replicas)],
-          ["busy at most", most(({ busy }) => busy)],
+          ["until the last worker was deleted, seconds", samples.at(-1)?.seconds ?? 0],
+          ["most workers", most(({ replicas }) => replicas)],
+          ["most busy workers", most(({ busy }) => busy)],
           ["queued to acknowledged, p50, seconds", p50 / SECOND_MS],
           ["p90", p90 / SECOND_MS],
           ["max", max / SECOND_MS],
@@ -113,8 +113,8 @@ async function run({ options, log }: Context): Promise<Findings> {
       },
     ],
     gates: [
-      { name: "busy workers that were told to end", value: fleet.endedBusy, atMost: 0, unit: "" },
-      { name: "the same, as berth_worker_ended_while_busy_total counts it", value: counted, atMost: 0, unit: "" },
+      { name: "busy workers that were ended", value: fleet.endedBusy, atMost: 0, unit: "" },
+      { name: "the same, by berth_worker_ended_while_busy_total", value: counted, atMost: 0, unit: "" },
       { name: "sessions not served exactly once", value: twice, atMost: 0, unit: "" },
     ],
     plots: [plot],

@@ -26,7 +26,7 @@ function wrongsOf({ id, state, generation, acks }: ItemRecord): string[] {
   if (state !== "stopped") wrongs.push(`${id} is ${state}`);
   const claimed = new Set(acks.map((ack) => ack.generation));
   if (claimed.size !== acks.length)
-    wrongs.push(`${id} was acknowledged ${acks.length} times, in ${claimed.size} turns`);
+    wrongs.push(`${id} was acknowledged ${acks.length} times in ${claimed.size} generations`);
   if (state === "stopped" && claimed.size !== generation) {
     wrongs.push(`${id} was queued ${generation} times and acknowledged ${claimed.size} times`);
   }

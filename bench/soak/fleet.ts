@@ -144,10 +144,10 @@ export class Fleet {
       return restless.length === 0;
     };
     try {
-      await this.#world.until("nothing under way", isAtRest, PATIENCE_MS);
+      await this.#world.until("all work to end", isAtRest, PATIENCE_MS);
     } catch {
       // The error of `until` lists all objects of all Environments, which takes pages.
-      throw new Error(`not at rest within ${PATIENCE_MS / 1_000} s: ${restless.join("; ")}`);
+      throw new Error(`work did not end within ${PATIENCE_MS / 1_000} s: ${restless.join("; ")}`);
     }
   }
 
@@ -158,13 +158,13 @@ export class Fleet {
     const items = [...this.#live].map((id) => `${id} is ${simulator.item(id).state}`);
     const found = [...items, ...claims.map(({ metadata }) => `claim ${metadata.name}`)];
     if (pods.length !== warm || parked.length !== warm) {
-      found.push(`${pods.length} Pods, ${parked.length} of them parked, in the place of ${warm}`);
+      found.push(`${pods.length} Pods, ${parked.length} of them parked, instead of ${warm}`);
     }
     if (found.length > 0) return found;
     const list = await kube.list(ENVIRONMENTS, { namespace });
     return list.items
       .filter(({ metadata }) => (metadata.finalizers ?? []).length > 0)
-      .map(({ metadata }) => `Environment ${metadata.name} has its finalizer`);
+      .map(({ metadata }) => `Environment ${metadata.name} still has its finalizer`);
   }
 
   async #isGone(name: string): Promise<boolean> {

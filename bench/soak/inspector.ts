@@ -33,7 +33,9 @@ export class Inspector implements Disposable {
   private constructor(socket: WebSocket) {
     this.#socket = socket;
     socket.addEventListener("message", ({ data }) => this.#answered(JSON.parse(String(data)) as Reply));
-    socket.addEventListener("close", () => this.#failAll(new Error("the process closed its inspector")));
+    socket.addEventListener("close", () =>
+      this.#failAll(new Error("the process closed the connection to its inspector")),
+    );
   }
 
   /** @throws {Error} if the process was started without INSPECTED */

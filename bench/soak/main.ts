@@ -10,14 +10,14 @@ process.exitCode = await obey(parseArguments(process.argv.slice(2)), USAGE, run)
 async function run(options: SoakOptions): Promise<number> {
   const { rate, seed, forMs } = options;
   console.log(
-    `${rate} sessions a second for ${forMs / 1_000} s, seed ${seed}; memory in MiB after a garbage collection`,
+    `${rate} sessions per second for ${forMs / 1_000} s, seed ${seed}; memory in MiB after a garbage collection`,
   );
   console.log(HEADER);
   let outcome: Outcome;
   try {
     outcome = await soak(options, (round) => console.log(roundLine(round)));
   } catch (error) {
-    console.error(`the soak broke off: ${error instanceof Error ? error.stack : error}`);
+    console.error(`the soak failed: ${error instanceof Error ? error.stack : error}`);
     return EXIT.failed;
   }
   console.log(summaryLines(outcome).join("\n"));

@@ -47,14 +47,14 @@ export function parseArguments(argv: readonly string[]): Request<SoakOptions> {
 function program(): Command {
   return new Command("npm run soak --")
     .usage("[flags]")
-    .description("Serves sessions in rounds, with trouble of every kind, and looks whether the operator grows.")
+    .description("Serve sessions in rounds, with faults of every kind, and check whether the operator grows.")
     .option("--for <time>", "how long sessions arrive, such as 90s, 15m or 8h", duration, duration(DEFAULT_FOR))
-    .option("--rate <number>", "sessions a second, on average", positive(MAX_RATE), DEFAULT_RATE)
-    .option("--seed <number>", "of everything that is drawn at random", seed, 1)
-    .option("--kinds <names>", "kinds of Environments, separated by commas; all unless given", namesOf(KINDS), [])
-    .option("--kills", "kill operators in every round, and judge sessions alone", false)
+    .option("--rate <number>", "average number of sessions per second", positive(MAX_RATE), DEFAULT_RATE)
+    .option("--seed <number>", "seed of everything that is random", seed, 1)
+    .option("--kinds <names>", "kinds of Environments, separated by commas; all by default", namesOf(KINDS), [])
+    .option("--kills", "kill the operator in every round, and judge only sessions", false)
     .option("--json <file>", "write every sample and the verdict to this file")
-    .helpOption("--help", "show this")
+    .helpOption("--help", "show this help")
     .allowExcessArguments(false);
 }
 

@@ -59,13 +59,15 @@ export function heldWhenEmpty(before: Vitals, after: Vitals): string[] {
     const allowed = measure === "environmentSeries" ? 0 : Math.max(absolute, share * from);
     if (to - from <= allowed) return [];
     const [was, is, most] = [from, to, allowed].map((value) => shown(measure, value));
-    return [`${measure} without any Environment: ${was} after the warm-up, ${is} at the end, ${most} more are allowed`];
+    return [
+      `${measure} without any Environment: ${was} after the warm-up, ${is} at the end, at most ${most} more are allowed`,
+    ];
   });
 }
 
 function growthText({ measure, first, last, grown, allowed }: Growth): string {
   const [from, to, by, most] = [first, last, grown, allowed].map((value) => shown(measure, value));
-  return `${from} at first, ${to} at last, ${by} by the slope, ${most} allowed`;
+  return `${from} at the first rest, ${to} at the last, growth by the slope ${by}, allowed ${most}`;
 }
 
 /** Returns the final output: a line per measure, the trouble that the soak caused, and a summary line. */
@@ -79,7 +81,7 @@ export function summaryLines(outcome: Outcome): string[] {
   const heap = growth.find(({ measure }) => measure === "heapBytes");
   return [
     "",
-    "From the first rest to the last, by the slope over all:",
+    "Growth from the first rest to the last:",
     ...growth.map((each) => `  ${each.measure.padEnd(18)} ${each.isFlat ? "flat " : "GREW "} ${growthText(each)}`),
     `Without any Environment, after the warm-up and at the end: heap ${shown("heapBytes", empty.before.heapBytes)} and ${shown("heapBytes", empty.after.heapBytes)}, sockets ${empty.before.sockets} and ${empty.after.sockets}, timers ${empty.before.timers} and ${empty.after.timers}, series of Environments ${empty.before.environmentSeries} and ${empty.after.environmentSeries}`,
     `Sessions came back ${returns.times} times, ${returns.wakes} of them to the Pod in which they slept; one had ${returns.mostItems} items`,
@@ -87,6 +89,6 @@ export function summaryLines(outcome: Outcome): string[] {
     `Watches ended: ${counted(watchesEnded) || "none"}`,
     "",
     ...problems,
-    `${problems.length === 0 ? "flat" : "NOT FLAT"}: ${account.sessions} sessions in ${seconds.toFixed(0)} s, ${account.beaten} beaten, ${account.requeued} queued again, ${account.wrongs.length} not served once, heap ${shown("heapBytes", heap?.first ?? 0)} to ${shown("heapBytes", heap?.last ?? 0)}, ${leftovers.length} left over, ${violations.length} violations`,
+    `${problems.length === 0 ? "flat" : "NOT FLAT"}: ${account.sessions} sessions in ${seconds.toFixed(0)} s, ${account.beaten} with a heartbeat, ${account.requeued} queued again, ${account.wrongs.length} not served exactly once, heap ${shown("heapBytes", heap?.first ?? 0)} to ${shown("heapBytes", heap?.last ?? 0)}, ${leftovers.length} left over, ${violations.length} violations`,
   ];
 }

@@ -75,7 +75,7 @@ async function endedByItself(run: Soak, stage: SoakStage): Promise<never> {
     while (stage.operator === operator) await pause(LOOK_EVERY_MS);
     return await endedByItself(run, stage);
   }
-  throw new Error(`the operator ended by itself (${code})\n${run.lastWords()}`);
+  throw new Error(`the operator ended unexpectedly (${code})\n${run.lastWords()}`);
 }
 
 /** How a read of /proc fails once the process is gone. */

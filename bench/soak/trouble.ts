@@ -166,7 +166,7 @@ export class Trouble {
   #anyMember(): Member {
     const { fleet, random } = this.#stage;
     const member = pick([...fleet.members.values()], random);
-    if (!member) throw new Error("no Environment is there");
+    if (!member) throw new Error("no Environment exists");
     return member;
   }
 }

@@ -32,24 +32,32 @@ const MIB = 1_024 ** 2;
 
 /** The limits for a whole run of any length, so that a longer run finds smaller leaks. */
 export const BOUNDS: Readonly<Record<Measure, Bound>> = {
-  heapBytes: { absolute: 3 * MIB, share: 0.1, because: "code that is compiled late, memories with a stated bound" },
-  rssBytes: { absolute: 32 * MIB, share: 0.2, because: "the heap's pages go back to the kernel when V8 likes" },
+  heapBytes: {
+    absolute: 3 * MIB,
+    share: 0.1,
+    because: "code that is compiled late, and memories with a documented limit",
+  },
+  rssBytes: { absolute: 32 * MIB, share: 0.2, because: "V8 decides when it returns the heap's pages to the kernel" },
   sockets: {
     absolute: 32,
     share: 0,
     because: "connections to the API server are kept for 30 s after their last request",
   },
-  files: { absolute: 1, share: 0, because: "a file may be open at that moment" },
-  timers: { absolute: 64, share: 0.1, because: "each connection that is kept has two" },
-  handles: { absolute: 32, share: 0.1, because: "as sockets" },
+  files: { absolute: 1, share: 0, because: "a file may be open at the time" },
+  timers: { absolute: 64, share: 0.1, because: "each open connection has two" },
+  handles: { absolute: 32, share: 0.1, because: "the same as sockets" },
   entries: {
     absolute: 9_000,
     share: 0.1,
-    because: "what Events were written, and of which objects, is remembered for 4,096 each; five are added a session",
+    because: "the operator remembers 4,096 Events and 4,096 of their objects; a session adds five",
   },
-  signals: { absolute: 50, share: 0.1, because: "requests of that moment" },
-  environmentSeries: { absolute: 40, share: 0.05, because: "a resident's label that is seen for the first time" },
-  otherSeries: { absolute: 150, share: 0.15, because: "a status code that is seen for the first time has buckets" },
+  signals: { absolute: 50, share: 0.1, because: "requests in flight at the time" },
+  environmentSeries: {
+    absolute: 40,
+    share: 0.05,
+    because: "a label of a lasting Environment that appears for the first time",
+  },
+  otherSeries: { absolute: 150, share: 0.15, because: "a status code that appears for the first time has buckets" },
 };
 
 /** With fewer points, a single one could change the slope. */
@@ -59,7 +67,7 @@ export const LEAST_RESTS = 3;
 export function judge(rests: readonly Rest[], bounds: Readonly<Record<Measure, Bound>> = BOUNDS): Growth[] {
   const [first, last] = [rests[0], rests.at(-1)];
   if (!first || !last || rests.length < LEAST_RESTS) {
-    throw new RangeError(`${rests.length} rests say nothing about growth; ${LEAST_RESTS} are the least`);
+    throw new RangeError(`${rests.length} rests are too few to judge growth; at least ${LEAST_RESTS} are needed`);
   }
   return (Object.keys(bounds) as Measure[]).map((measure) => {
     const points = rests.map(({ sessions, vitals }) => ({ x: sessions, y: vitals[measure] }));

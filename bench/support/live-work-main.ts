@@ -97,7 +97,7 @@ async function makeLive(): Promise<LiveEnvironment[]> {
 async function makeItem(environmentId: string): Promise<LiveItem> {
   world.enqueue(environmentId);
   const claimed = await world.claim(environmentId, BEFORE);
-  if (!claimed?.secret) throw new Error("an item that was queued just now is not offered");
+  if (!claimed?.secret) throw new Error("a new item was not offered");
   const { item, secret } = claimed;
   world.environment(environmentId).heartbeat(item.id, callerOf(environmentId), wish(NO_HEARTBEAT));
   const time = (ms: number | undefined) => new Date(ms ?? Number.NaN).toISOString();

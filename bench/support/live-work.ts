@@ -113,7 +113,7 @@ export class LiveWork implements AsyncDisposable {
     const account = await this.ask({ do: "account" });
     const { violations } = account;
     if (violations.length > 0) {
-      throw new Error(`${violations.length} protocol violations, of them:\n${violations.slice(0, 10).join("\n")}`);
+      throw new Error(`${violations.length} protocol violations, for example:\n${violations.slice(0, 10).join("\n")}`);
     }
     return account;
   }

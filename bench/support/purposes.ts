@@ -13,23 +13,23 @@ export interface Purpose {
 const PURPOSES: Readonly<Record<string, string>> = {
   "create secrets": "the claim's record, which takes the Pod's slot",
   "patch secrets": "the key that the container waits for",
-  "delete secrets": "the record goes: the item is settled",
-  "create pods": "a new Pod in the place of the one that was taken",
+  "delete secrets": "the record, once the item is settled",
+  "create pods": "a new Pod, to replace the assigned one",
   "patch environments/status": "counts, at most every 5 s",
   "patch environments": "the finalizer",
   "get environments": "the Environment, before its finalizer changes",
   "get secrets": "the environment key, every minute",
   "get networkpolicies": "the policy for Pods, every ten minutes",
-  "create events": "told to people",
-  "patch events": "told again",
+  "create events": "a new Event",
+  "patch events": "a repeated Event",
 };
 const BEFORE_SETTLED: Readonly<Record<string, string>> = {
-  "get pods": "the Pod live, before the acknowledgement",
-  "patch pods": "touched: whose it is now, and kubelet looks",
+  "get pods": "a live read before the acknowledgement",
+  "patch pods": "its assignment, which makes the kubelet sync it",
 };
 const AFTER_SETTLED: Readonly<Record<string, string>> = {
-  "get pods": "the Pod live, before its deletion",
-  "patch pods": "marked as finished, to be kept",
+  "get pods": "a live read before the deletion",
+  "patch pods": "its mark as finished, because it is kept",
 };
 
 /**
@@ -57,6 +57,10 @@ function purposeOf({ verb, resource, subresource, code }: AuditEntry, isSettled:
   const refused = code >= 400 ? `, refused with ${code}` : "";
   const byTime = (isSettled ? AFTER_SETTLED : BEFORE_SETTLED)[request];
   const deletion =
-    request === "delete pods" ? (isSettled ? "the Pod goes" : "a Pod goes whose item is not settled yet") : undefined;
+    request === "delete pods"
+      ? isSettled
+        ? "the Pod, after its item is settled"
+        : "the Pod, before its item is settled"
+      : undefined;
   return { request, what: `${byTime ?? deletion ?? PURPOSES[request] ?? "other"}${refused}` };
 }

@@ -18,23 +18,27 @@ export function stateNeeded(
   const echo = acknowledgedAt.length + 3;
   const parts: [what: string, why: string, bytes: number][] = [
     ["name of Pod and Secret", "to read, patch and delete them", podName.length],
-    ["uid of the Pod", "another Pod of the same name is not ours", UID_BYTES],
+    ["uid of the Pod", "to tell the Pod from another one with the same name", UID_BYTES],
     ["uid of the Secret", "the same", UID_BYTES],
-    ["resourceVersion of the Secret", "each write of it carries it", VERSION_BYTES],
-    ["resourceVersion of the Pod", "a watch event that is no news", VERSION_BYTES],
-    ["work id", "to beat and to stop the item", workId.length],
-    ["session id", "Events, and two items of one session", sessionId.length],
-    ["acknowledged_at", "acknowledged again: it is somebody else's", acknowledgedAt.length],
-    ["last heartbeat", "what the next beat has to echo", echo],
-    ["TTL, sending of the last beat by two clocks, of the last without an answer", "the lease's end", 4 * NUMBER_BYTES],
-    ["due time of the next beat", "", NUMBER_BYTES],
+    ["resourceVersion of the Secret", "the precondition of each write", VERSION_BYTES],
+    ["resourceVersion of the Pod", "to skip watch events without news", VERSION_BYTES],
+    ["work id", "to send heartbeats and stop the item", workId.length],
+    ["session id", "Events, and to detect two items of one session", sessionId.length],
+    ["acknowledged_at", "to detect that another client acknowledged the item", acknowledgedAt.length],
+    ["last heartbeat", "the value that the next heartbeat echoes", echo],
+    [
+      "TTL, sending of the last heartbeat by two clocks, of the last one without an answer",
+      "the lease's end",
+      4 * NUMBER_BYTES,
+    ],
+    ["due time of the next heartbeat", "", NUMBER_BYTES],
     ["start and deadline of the container", "maxDurationSeconds", 2 * NUMBER_BYTES],
-    ["state, steps that were taken", "some flags", NUMBER_BYTES],
+    ["state, completed steps", "some flags", NUMBER_BYTES],
   ];
   const bytes = parts.reduce((sum, part) => sum + part[2], 0);
   return {
     bytes,
-    title: "State that is needed of a live session",
+    title: "State needed for a live session",
     columns: ["what", "what for", "bytes"],
     rows: [...parts, ["all", "", bytes]],
   };

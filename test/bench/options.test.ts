@@ -24,7 +24,7 @@ test.each([
 });
 
 test.each([
-  ["pikup", /no scenario is called 'pikup'; there are pickup, throughput/],
+  ["pikup", /unknown scenario 'pikup'; use one or more of pickup, throughput/],
   ["--seed x", /whole number/],
   ["--kinds shell,shel", /The names are key, .*shell/],
   ["--gaps 5,x", /whole number/],

@@ -23,17 +23,17 @@ test("the purpose of a request for a Pod depends on whether its claim is settled
   ];
   expect(said(requests.map((request) => entry(request, "pod-1")))).toEqual([
     ["create secrets", "the claim's record, which takes the Pod's slot", 1],
-    ["get pods", "the Pod live, before the acknowledgement", 1],
-    ["patch pods", "touched: whose it is now, and kubelet looks", 1],
-    ["delete secrets", "the record goes: the item is settled", 1],
-    ["patch pods", "marked as finished, to be kept", 1],
-    ["get pods", "the Pod live, before its deletion", 1],
-    ["delete pods", "the Pod goes", 1],
+    ["get pods", "a live read before the acknowledgement", 1],
+    ["patch pods", "its assignment, which makes the kubelet sync it", 1],
+    ["delete secrets", "the record, once the item is settled", 1],
+    ["patch pods", "its mark as finished, because it is kept", 1],
+    ["get pods", "a live read before the deletion", 1],
+    ["delete pods", "the Pod, after its item is settled", 1],
   ]);
 });
 
 test("a Pod whose claim was settled before the log begins counts as ended", () => {
-  expect(said([entry("delete pods", "earlier")])).toEqual([["delete pods", "the Pod goes", 1]]);
+  expect(said([entry("delete pods", "earlier")])).toEqual([["delete pods", "the Pod, after its item is settled", 1]]);
 });
 
 test("the most frequent requests come first, and rejected requests are counted separately", () => {

@@ -35,7 +35,7 @@ export async function countIdle(
     const isReady = ({ status }: (typeof items)[number]) =>
       findCondition(status?.conditions, "Ready")?.status === "True" && status?.queue !== undefined;
     const waiting = items.filter((item) => !isReady(item)).length;
-    return waiting === 0 ? null : `${waiting} are not`;
+    return waiting === 0 ? null : `${waiting} are not ready`;
   });
   await delay(settleSeconds * 1_000);
   const since = await stand.cluster.audit.mark();
@@ -54,14 +54,14 @@ export async function countIdle(
             ["lists", requests.lists],
             ["reads by name", requests.reads - requests.lists],
             ["writes of Events", requests.events],
-            ["Leases, reads included", requests.leases],
+            ["Leases, including reads", requests.leases],
             ["watches that ended", requests.watches],
           ] as const
         ).map(([what, count]) => [what, count, count / environments / (seconds / 60)]),
       },
     ],
     gates: [
-      { name: `${title}: writes, Leases apart`, value: requests.writes + requests.events, atMost: 0, unit: "" },
+      { name: `${title}: writes, without Leases`, value: requests.writes + requests.events, atMost: 0, unit: "" },
       { name: `${title}: lists`, value: requests.lists, atMost: 0, unit: "" },
     ],
   };

@@ -12,9 +12,9 @@ export const requests: Scenario = {
   name: "requests",
   title: "Requests to the API server",
   about:
-    "What the operator's own user asks of the API server, by the audit log: for a session that is served from a warm Pod at " +
-    "a steady rate, its replacement and its clean-up included, and for Environments that have nothing to do. " +
-    "The gates leave Events and Leases apart, and watches, which end by the clock.",
+    "The requests of the operator's own user to the API server, from the audit log. Sessions arrive at a steady rate and " +
+    "start in warm Pods. The count for a session includes the replacement of its Pod and the cleanup. Idle Environments are " +
+    "counted separately. The gates exclude Events, Leases, and watches, which end after a fixed time.",
   run,
 };
 
@@ -30,7 +30,7 @@ async function run({ options, log }: Context): Promise<Findings> {
   };
   const load = options.quick ? { perSecond: 4, sessions: 12 } : { perSecond: 5, sessions: 150 };
   for (const kind of KINDS) {
-    log(`${kind.name}: ${load.sessions} sessions, ${load.perSecond} a second`);
+    log(`${kind.name}: ${load.sessions} sessions, ${load.perSecond} per second`);
     add(await countSessions(stand, kind, load));
   }
   const environments = options.quick ? 3 : 20;
@@ -47,9 +47,9 @@ function fates({ metadata }: Pod): FateInput {
 }
 
 const NOTES = [
-  "The status of an Environment is written at most every 5 s however many sessions come: at a lower rate each has more of it. " +
-    "Where finished Pods are kept, counting begins when as many are kept as `retainFinishedLimit` allows, so that each " +
-    "session has a deletion, too.",
-  "Idle replicas compare what each watch has shown with a list every ten minutes, and begin each watch anew after five to " +
-    "ten: that is a few requests a replica, however many Environments there are.",
+  "The status of an Environment is written at most every 5 s. At a lower rate of sessions, each session has a larger share " +
+    "of these writes. If finished Pods are kept, counting begins once `retainFinishedLimit` of them exist, so each session " +
+    "also has a deletion.",
+  "Idle replicas compare each watch with a list every ten minutes, and restart each watch after five to ten minutes. These " +
+    "are a few requests per replica, whatever the number of Environments.",
 ];

@@ -54,7 +54,7 @@ export async function countSessions(
   const serve = async (count: number) => {
     const atSeconds = Array.from({ length: count }, (_, at) => at / perSecond);
     await simulator.arrivals(environmentId, { kind: "replay", atSeconds }).done;
-    await until("everything to be served and clean again", () => unquiet(stand, served, kind, touches));
+    await until("all sessions to be served and cleaned up", () => unquiet(stand, served, kind, touches));
   };
   // The first sessions add the finalizer and fill the kept Pods.
   await serve(WARM + kind.kept);
@@ -78,7 +78,7 @@ async function findings(
     return more === 0 ? [] : [[reason, more, more / sessions]];
   });
   const gate = (what: string, count: number, atMost: number): Gate => ({
-    name: `${title}: ${what} a session`,
+    name: `${title}: ${what} per session`,
     value: count / sessions,
     atMost,
     unit: "",
@@ -86,13 +86,13 @@ async function findings(
   return {
     tables: [
       requests.purposes(`${title}: ${sessions} sessions`, sessions),
-      { title: `${title}: Events`, columns: ["reason", "told", "per session"], rows },
+      { title: `${title}: Events`, columns: ["reason", "count", "per session"], rows },
     ],
     gates: [
       // The number of status requests per session depends on the number of sessions.
       kind.kept === 0
         ? gate("requests", requests.total, REQUESTS_AT_MOST)
-        : gate("requests, the status apart,", requests.total - requests.statuses, KEPT_AT_MOST),
+        : gate("requests without the status,", requests.total - requests.statuses, KEPT_AT_MOST),
       gate("reads", requests.reads, READS_AT_MOST),
       gate("writes of Events", requests.events, EVENTS_AT_MOST),
     ],

@@ -72,7 +72,7 @@ test("a report consists of a file for people, a file for programs, and a file fo
     }
     expect(text).toContain("![Waits](fast-waits.svg)");
     expect(text).toContain("| a\\|b | 1.50 |");
-    expect(text).toContain("**It broke off:** no room");
+    expect(text).toContain("**It failed:** no room");
   } finally {
     await rm(folder, { recursive: true });
   }

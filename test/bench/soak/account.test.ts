@@ -21,9 +21,9 @@ test.each([
   ["is not stopped", { state: "active" }, "work_01 is active"],
   ["was never claimed", { acks: [], firstBeatAt: undefined }, "work_01 was queued 1 times and acknowledged 0 times"],
   [
-    "was claimed twice in one turn",
+    "was claimed twice in one generation",
     { acks: [1, 1].map((generation) => ({ at: 0, generation, workerId: undefined })) },
-    "work_01 was acknowledged 2 times, in 1 turns",
+    "work_01 was acknowledged 2 times in 1 generations",
   ],
 ] as const)("an item that %s is reported", (_what, over, wrong) => {
   expect(accountOf([item(over as Partial<ItemRecord>)]).wrongs).toEqual([wrong]);

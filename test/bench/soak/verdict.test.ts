@@ -61,7 +61,7 @@ describe("a soak's verdict", () => {
   });
 
   test("throws for fewer rests than a slope needs", () => {
-    expect(() => judge(rests(2, () => ({})))).toThrow(/2 rests say nothing about growth; 3 are the least/);
+    expect(() => judge(rests(2, () => ({})))).toThrow(/2 rests are too few to judge growth; at least 3 are needed/);
   });
 });
 
