@@ -23,10 +23,10 @@ export const attach: Scenario = {
   title: "Attach connections",
   needsNode: true,
   about:
-    "What open attach connections to waiting containers cost the client, the API server, the kubelet, and containerd. Also " +
-    "how long it takes to deliver a session's line, with a connection that was opened before and with one that is opened when " +
-    "needed. The client is a separate process on the node with the operator's client, which pings each connection every 20 s " +
-    "and closes one that doesn't answer.",
+    "What open attach connections to waiting containers cost the client, the API server, the kubelet, and " +
+    "containerd. Also how long it takes to deliver a session's line, with a connection that was opened before and " +
+    "with one that is opened when needed. The client is a separate process on the node with the operator's client, " +
+    "which pings each connection every 20 s and closes one that doesn't answer.",
   run,
 };
 

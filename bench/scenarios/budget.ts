@@ -39,9 +39,9 @@ export const budget: Scenario = {
   title: "Idle Environments and the Work API",
   about:
     "How many requests idle Environments of one budget group send to the Work API, and how late they see work. Each " +
-    "Environment has a whole controller with its real loops, on a virtual clock. The simulator has the platform's documented " +
-    "limit. Pick-up is the time from an item's arrival to its acknowledgement. Without warm Pods it includes two seconds " +
-    "until a Pod is ready.",
+    "Environment has a whole controller with its real loops, on a virtual clock. The simulator has the platform's " +
+    "documented limit. Pick-up is the time from an item's arrival to its acknowledgement. Without warm Pods it " +
+    "includes two seconds until a Pod is ready.",
   run,
 };
 

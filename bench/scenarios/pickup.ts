@@ -30,11 +30,11 @@ export const pickup: Scenario = {
   name: "pickup",
   title: "Pick-up",
   about:
-    "The time from an item's arrival in the queue until its Pod is touched, in one Environment. The limit is a bare loop: the " +
-    "same calls in the same order over the same libraries, in a separate process. All its Pods are parked beforehand, and it " +
-    "does nothing else. Both serve the same arrivals on one API server, in turns. Each serves some items before the " +
-    "measurement. A gate applies to the median of the rounds' ratios, because the speed of a shared machine may change " +
-    "between the two halves of a round.",
+    "The time from an item's arrival in the queue until its Pod is touched, in one Environment. The limit is a bare " +
+    "loop: the same calls in the same order over the same libraries, in a separate process. All its Pods are parked " +
+    "beforehand, and it does nothing else. Both serve the same arrivals on one API server, in turns. Each serves " +
+    "some items before the measurement. A gate applies to the median of the rounds' ratios, because the speed of a " +
+    "shared machine may change between the two halves of a round.",
   run,
 };
 

@@ -52,9 +52,10 @@ export const scaleDecision: Scenario = {
   title: "Scale decision",
   about:
     `Always-on workers: ${ITEMS} items arrive at once in an empty queue. The time ends when the Deployment requests all ` +
-    "workers that they need. Each of many idle Environments has one such step. The limit is a bare loop, in a separate process " +
-    "over the same libraries. It reads statistics at the same pace, and sends the same calls in the same order once they show " +
-    "work. Most of the time is the wait for the next reading, which the request budget sets. The rest is the decision.",
+    "workers that they need. Each of many idle Environments has one such step. The limit is a bare loop, in a " +
+    "separate process over the same libraries. It reads statistics at the same pace, and sends the same calls in the " +
+    "same order once they show work. Most of the time is the wait for the next reading, which the request budget " +
+    "sets. The rest is the decision.",
   run,
 };
 

@@ -31,9 +31,9 @@ export const startUp: Scenario = {
   name: "start-up",
   title: "Start-up",
   about:
-    "The time from the start of the operator's process until it is ready, and until its first poll. Also its memory after " +
-    "some idle seconds. The operator is built, and has the image's environment variables. The limit is a minimal Node process " +
-    "that only answers over HTTP. They start in turns, one at a time.",
+    "The time from the start of the operator's process until it is ready, and until its first poll. Also its memory " +
+    "after some idle seconds. The operator is built, and has the image's environment variables. The limit is a " +
+    "minimal Node process that only answers over HTTP. They start in turns, one at a time.",
   run,
 };
 
@@ -74,8 +74,8 @@ async function run({ options, log }: Context): Promise<Findings> {
       { name: "RSS when idle, divided by bare Node's", value: ratio(({ rss }) => rss), atMost: RSS_AT_MOST, unit: "x" },
     ],
     notes: [
-      "RSS includes pages of Node's binary, which all Node processes on a machine share. `anonymous` is a process' own " +
-        "memory. A comparable operator in Go has 58 to 66 MiB of RSS when idle.",
+      "RSS includes pages of Node's binary, which all Node processes on a machine share. `anonymous` is a process' " +
+        "own memory. A comparable operator in Go has 58 to 66 MiB of RSS when idle.",
     ],
   };
 }

@@ -38,12 +38,13 @@ export const starts: Scenario = {
   title: "Starts on a real node",
   needsNode: true,
   about:
-    "The time from an item's arrival in the queue to the start of its program, and to its first heartbeat. It uses the " +
-    "kubelet, containerd and the stock TypeScript worker, with one session at a time. The kinds take turns in random order, " +
-    "so other load on the machine affects all of them. The program counts as started when containerd reads the first line of " +
-    "its output. The bare loop only sends the same requests in the same order over the same libraries: poll, Secret, live read " +
-    "of the Pod, acknowledgement, both patches in parallel, delivery. A running sandbox gets its session with a POST to its " +
-    "server, as from agent-sandbox's clients. The operator, the bare loop and the simulator are separate processes on the node.",
+    "The time from an item's arrival in the queue to the start of its program, and to its first heartbeat. It uses " +
+    "the kubelet, containerd and the stock TypeScript worker, with one session at a time. The kinds take turns in " +
+    "random order, so other load on the machine affects all of them. The program counts as started when containerd " +
+    "reads the first line of its output. The bare loop only sends the same requests in the same order over the same " +
+    "libraries: poll, Secret, live read of the Pod, acknowledgement, both patches in parallel, delivery. A running " +
+    "sandbox gets its session with a POST to its server, as from agent-sandbox's clients. The operator, the bare " +
+    "loop and the simulator are separate processes on the node.",
   run,
 };
 
@@ -77,9 +78,9 @@ async function run({ options, log }: Context): Promise<Findings> {
     plots: [await linePlot({ name: "started", title: "Queued to program started", ...axes }, series)],
     notes: [
       `The machine has ${cpus().length} processors. Its load over a minute was ${loadText(result.loads)}.`,
-      "`own` is the time that the operator, or the bare loop, takes itself. It is the time from the offer to the answers of " +
-        "both patches, without the time in which the API server handled a request of the start. A negative step was done in " +
-        "parallel.",
+      "`own` is the time that the operator, or the bare loop, takes itself. It is the time from the offer to the " +
+        "answers of both patches, without the time in which the API server handled a request of the start. A " +
+        "negative step was done in parallel.",
       ...(result.failures.length === 0 ? [] : [`Starts that failed: ${result.failures.join("; ")}.`]),
       ...(result.refused.length === 0
         ? []

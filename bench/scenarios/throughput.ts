@@ -25,12 +25,13 @@ export const throughput: Scenario = {
   name: "throughput",
   title: "Throughput",
   about:
-    "Items per second in one Environment, with a queue that is never empty. Each item is claimed and served, its Pod is " +
-    "replaced, and the finished Pod is deleted. The limit is the rate of the raw writes. A process only sends the same " +
-    "writes for the same number of sessions, with Berth's average number of requests in flight. Both use the same API server " +
-    "and node, whose workers hold and stop their items. Items of the raw writes are acknowledged before. Each process serves " +
-    "some items before the measurement. Berth's request budget is raised, because the platform's documented limit would be the " +
-    "limit otherwise. The best round of each is compared, because the speed of a shared machine may change within a round.",
+    "Items per second in one Environment, with a queue that is never empty. Each item is claimed and served, its Pod " +
+    "is replaced, and the finished Pod is deleted. The limit is the rate of the raw writes. A process only sends the " +
+    "same writes for the same number of sessions, with Berth's average number of requests in flight. Both use the " +
+    "same API server and node, whose workers hold and stop their items. Items of the raw writes are acknowledged " +
+    "before. Each process serves some items before the measurement. Berth's request budget is raised, because the " +
+    "platform's documented limit would be the limit otherwise. The best round of each is compared, because the speed " +
+    "of a shared machine may change within a round.",
   run,
 };
 

@@ -17,8 +17,9 @@ export const waiting: Scenario = {
   title: "Waiting Pods",
   needsNode: true,
   about:
-    "What Pods that wait for their sessions cost on a real node: their memory and CPU, those of the node's programs, Events " +
-    "and requests. The first measurement has no Pods. Then the kinds follow one after another, each in its own namespace.",
+    "What Pods that wait for their sessions cost on a real node: their memory and CPU, those of the node's programs, " +
+    "Events and requests. The first measurement has no Pods. Then the kinds follow one after another, each in its " +
+    "own namespace.",
   run,
 };
 

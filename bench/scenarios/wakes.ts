@@ -49,13 +49,13 @@ export const wakes: Scenario = {
   title: "Wakes on a real node",
   needsNode: true,
   about:
-    "Sessions that sleep in their Pods. The time runs from an item's arrival to the start of its program, and to its first " +
-    "heartbeat. A session's first item is measured, and its next one after a gap. The node runs the kubelet, containerd and the stock " +
-    "TypeScript worker. Starts are measured one at a time, while other sessions sleep. Each wake is followed by a first start " +
-    "in a Pod that waited. The first item writes a thousand files, and the next one compares them. The scenario also compares " +
-    "a sleeping Pod with an empty one, which has only its sandbox, and late turns of a Pod with second turns. The reference is " +
-    "a Pod that is kept running between the items of its session. Its server starts the same worker on a POST, and the bare " +
-    "loop serves it.",
+    "Sessions that sleep in their Pods. The time runs from an item's arrival to the start of its program, and to its " +
+    "first heartbeat. A session's first item is measured, and its next one after a gap. The node runs the kubelet, " +
+    "containerd and the stock TypeScript worker. Starts are measured one at a time, while other sessions sleep. Each " +
+    "wake is followed by a first start in a Pod that waited. The first item writes a thousand files, and the next " +
+    "one compares them. The scenario also compares a sleeping Pod with an empty one, which has only its sandbox, and " +
+    "late turns of a Pod with second turns. The reference is a Pod that is kept running between the items of its " +
+    "session. Its server starts the same worker on a POST, and the bare loop serves it.",
   run,
 };
 

@@ -31,8 +31,9 @@ export const workerStart: Scenario = {
   name: "worker-start",
   title: "The example workers' start",
   about:
-    "The time from the start of an example worker's process to its first heartbeat. For a waiting worker, the time starts " +
-    "when it gets the line with its item. The workers run as processes on this machine, in turns, one at a time.",
+    "The time from the start of an example worker's process to its first heartbeat. For a waiting worker, the time " +
+    "starts when it gets the line with its item. The workers run as processes on this machine, in turns, one at a " +
+    "time.",
   run,
 };
 

@@ -12,9 +12,10 @@ export const requests: Scenario = {
   name: "requests",
   title: "Requests to the API server",
   about:
-    "The requests of the operator's own user to the API server, from the audit log. Sessions arrive at a steady rate and " +
-    "start in warm Pods. The count for a session includes the replacement of its Pod and the cleanup. Idle Environments are " +
-    "counted separately. The gates exclude Events, Leases, and watches, which end after a fixed time.",
+    "The requests of the operator's own user to the API server, from the audit log. Sessions arrive at a steady rate " +
+    "and start in warm Pods. The count for a session includes the replacement of its Pod and the cleanup. Idle " +
+    "Environments are counted separately. The gates exclude Events, Leases, and watches, which end after a fixed " +
+    "time.",
   run,
 };
 
@@ -47,9 +48,9 @@ function fates({ metadata }: Pod): FateInput {
 }
 
 const NOTES = [
-  "The status of an Environment is written at most every 5 s. At a lower rate of sessions, each session has a larger share " +
-    "of these writes. If finished Pods are kept, counting begins once `retainFinishedLimit` of them exist, so each session " +
-    "also has a deletion.",
-  "Idle replicas compare each watch with a list every ten minutes, and restart each watch after five to ten minutes. These " +
-    "are a few requests per replica, whatever the number of Environments.",
+  "The status of an Environment is written at most every 5 s. At a lower rate of sessions, each session has a larger " +
+    "share of these writes. If finished Pods are kept, counting begins once `retainFinishedLimit` of them exist, so " +
+    "each session also has a deletion.",
+  "Idle replicas compare each watch with a list every ten minutes, and restart each watch after five to ten minutes. " +
+    "These are a few requests per replica, whatever the number of Environments.",
 ];
