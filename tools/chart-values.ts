@@ -30,7 +30,7 @@ const WHOLE = new Set(["resources", "grafanaDashboards.labels"]);
 /** Every value of values.yaml, in order. */
 export function chartValues(text: string = readFileSync(new URL(VALUES, ROOT), "utf8")): ChartValue[] {
   const { contents } = parseDocument(text);
-  if (!isMap(contents)) throw new Error(`${VALUES} is no map`);
+  if (!isMap(contents)) throw new Error(`${VALUES} is not a map`);
   return valuesIn(contents, "");
 }
 
@@ -39,7 +39,7 @@ function valuesIn(map: YAMLMap, prefix: string): ChartValue[] {
   let first = map.commentBefore;
   return map.items.flatMap((pair): ChartValue[] => {
     const { key, value } = pair as Pair;
-    if (!isScalar(key)) throw new Error(`a key below "${prefix}" is no word`);
+    if (!isScalar(key)) throw new Error(`a key below "${prefix}" is not a scalar`);
     const name = prefix + String(key.value);
     const comment = key.commentBefore ?? first;
     first = null;

@@ -33,8 +33,8 @@ const kubectl = join(await findClientTools({ progress }), "kubectl");
 const before = await readFile(PAGE, "utf8");
 const after = replaceRecorded(before, await record());
 const checks = process.argv.includes("--check");
-if (before === after) console.log("docs/session-life.md is as it is shown");
-else if (checks) console.error("docs/session-life.md is not as it is shown: run node tools/record-session.ts");
+if (before === after) console.log("docs/session-life.md is up to date");
+else if (checks) console.error("docs/session-life.md is out of date: run node tools/record-session.ts");
 else await writeFile(PAGE, after);
 if (checks && before !== after) process.exitCode = 1;
 

@@ -27,8 +27,8 @@ const progress = showProgress();
 const kubectl = join(await findClientTools({ progress }), "kubectl");
 const before = await readFile(PAGE, "utf8");
 const after = replaceRecorded(before, await record([...recordedBlocks(before).keys()]));
-if (before === after) console.log("docs/troubleshooting.md is as kubectl shows it");
-else if (checks) console.error("docs/troubleshooting.md is not as kubectl shows it: run node tools/record-texts.ts");
+if (before === after) console.log("docs/troubleshooting.md is up to date");
+else if (checks) console.error("docs/troubleshooting.md is out of date: run node tools/record-texts.ts");
 else await writeFile(PAGE, after);
 if (checks && before !== after) process.exitCode = 1;
 
@@ -62,7 +62,7 @@ async function untilStill(world: World): Promise<void> {
   const startedMs = performance.now();
   let version = world.environment?.metadata.resourceVersion;
   let sinceMs = startedMs;
-  await world.until("nothing changes any more", () => {
+  await world.until("the Environment to stop changing", () => {
     const now = performance.now();
     if (world.environment?.metadata.resourceVersion !== version) {
       version = world.environment?.metadata.resourceVersion;

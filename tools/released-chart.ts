@@ -82,7 +82,7 @@ export async function writeReleasedChart(release: Release): Promise<string> {
 }
 
 function replaced(text: string, found: RegExp, by: string): string {
-  if (!found.test(text)) throw new Error(`the chart has nothing like ${found} any more: fix tools/released-chart.ts`);
+  if (!found.test(text)) throw new Error(`found no ${found} in the chart: update tools/released-chart.ts`);
   return text.replace(found, by);
 }
 
@@ -96,16 +96,16 @@ export function releaseOf(args: readonly string[]): Release {
   const options = { image: text, digest: text, runbooks: text, charts: text, output: text };
   const { values } = parseArgs({ args: [...args], options });
   const { image, digest, runbooks, charts, output } = values;
-  if (!image) throw new Error("--image is missing: name what was pushed");
-  if (/[:@][^/]*$/.test(image)) throw new Error("--image: name it without a tag or digest");
+  if (!image) throw new Error("--image is missing: use the pushed image, with its registry");
+  if (/[:@][^/]*$/.test(image)) throw new Error("--image: remove the tag or digest");
   const [, registry, repository] = /^([^/]*[.:][^/]*|localhost)\/(.+)$/.exec(image) ?? [];
-  if (!registry || !repository) throw new Error("--image: name it with its registry, such as ghcr.io/owner/berth");
-  if (!charts) throw new Error("--charts is missing: name the registry of the chart");
-  if (!output) throw new Error("--output is missing: name a folder");
+  if (!registry || !repository) throw new Error("--image: add the registry, for example ghcr.io/owner/berth");
+  if (!charts) throw new Error("--charts is missing: use the registry of the chart");
+  if (!output) throw new Error("--output is missing: use a folder");
   if (digest !== undefined && !/^sha256:[a-f0-9]{64}$/.test(digest))
-    throw new Error(`--digest: "${digest}" is no digest`);
+    throw new Error(`--digest: "${digest}" is not a digest; use sha256:...`);
   if (runbooks !== undefined && !/^https:\/\/\S+[^/]$/.test(runbooks))
-    throw new Error(`--runbooks: "${runbooks}" is no https address without a slash at its end`);
+    throw new Error(`--runbooks: "${runbooks}" is not an https URL without a slash at its end`);
   return { registry, repository, ...(digest && { digest }), ...(runbooks && { runbooks }), charts, output };
 }
 

@@ -178,6 +178,6 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   } catch (error) {
     // Helm is downloaded for Linux on x86-64 only, where CI runs.
     if (!(error instanceof MissingToolError)) throw error;
-    console.error(`deploy/ was not looked at: ${error.message}`);
+    console.error(`deploy/ was not checked: ${error.message}`);
   }
 }

@@ -165,7 +165,7 @@ describe("a control plane that cannot start", () => {
   it("names the port that was taken, after trying others", async () => {
     const port = new URL(inject("cluster").server).port;
     const start = startCluster({ extraArgs: { apiServer: [`--secure-port=${port}`] } });
-    await expect(start).rejects.toThrow("the port of kube-apiserver is taken");
+    await expect(start).rejects.toThrow("the port of kube-apiserver is in use");
   });
 });
 

@@ -10,23 +10,24 @@ export const USAGE = "Usage: npm run cluster [-- [--node] [COMMAND [ARGS...]] | 
 export const HELP = `${USAGE}
 
 Without a command: starts a Kubernetes control plane (etcd, API server, controller-manager, scheduler) on this
-machine, prints the path of its kubeconfig and keeps it until Ctrl-C. It has no nodes, and Berth is not installed.
+machine, prints the path of its kubeconfig and keeps it running until Ctrl-C. It has no nodes, and Berth is not
+installed.
 
-With a command: runs it against the running cluster of this checkout, started like that or by the demo. KUBECONFIG is
-set, and kubectl and helm are on PATH:
+With a command: runs the command against the running cluster of this checkout, which this program or the demo started.
+KUBECONFIG is set, and kubectl and helm are on PATH:
 
   npm run cluster -- kubectl get benv -A
   npm run cluster -- bash
 
-With --node the cluster has a real node: kubelet, containerd and runc, in namespaces of their own, with the images of
-the operator, of the stock workers and of the work simulator on it. It needs Linux, root, and some Debian packages,
-which \`npm run setup:node\` installs. Ending the process ends it all.
+With --node, the cluster has a real node: kubelet, containerd and runc, in separate namespaces. The node has the images
+of the operator, the stock workers and the work simulator. It needs Linux, root, and some Debian packages, which
+\`npm run setup:node\` installs. Everything ends with this process.
 
-BERTH_TEST_KUBERNETES names the minor version of Kubernetes, such as 1.30; the newest that is known unless set.
+BERTH_TEST_KUBERNETES selects the minor version of Kubernetes, such as 1.30. The default is the newest known version.
 
-The first run downloads the official binaries of the control plane, or builds them with Go 1.26 in some minutes if
+The first run downloads the official binaries of the control plane, or builds them with Go 1.26 in a few minutes if
 they can't be downloaded. BERTH_TEST_DOWNLOADS is the URL of a mirror, or "off" to always build. The binaries are kept
-in \${XDG_CACHE_HOME:-~/.cache}/berth. Binaries in the folder that KUBEBUILDER_ASSETS names are used instead.
+in \${XDG_CACHE_HOME:-~/.cache}/berth. To use other binaries, set KUBEBUILDER_ASSETS to their folder.
 `;
 
 /** Parses the arguments after `npm run cluster --`. Everything after the command belongs to the command. */

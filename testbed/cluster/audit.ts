@@ -122,7 +122,7 @@ export class AuditLog {
         offset = line.end;
         if (line.text.includes(fence)) return offset;
       }
-      if (performance.now() > deadline) throw new Error(`${this.file} does not show a request that was answered`);
+      if (performance.now() > deadline) throw new Error(`${this.file} does not contain a request that was answered`);
       await delay(FENCE_POLL_MS);
     }
   }

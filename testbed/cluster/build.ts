@@ -68,7 +68,7 @@ export async function findBinaries(options: BuildOptions = {}): Promise<Binaries
   if (assets) {
     const missing = missingBinaries(assets);
     if (missing.length === 0) return { dir: assets, from: "KUBEBUILDER_ASSETS" };
-    progress.line(`KUBEBUILDER_ASSETS is not used: ${assets} has no ${missing.join(", ")}`);
+    progress.line(`ignoring KUBEBUILDER_ASSETS: ${assets} does not contain ${missing.join(", ")}`);
   }
   return await ensureBinaries(
     {
@@ -115,7 +115,7 @@ export async function ensureBinaries(plan: BuildPlan, options: BuildOptions = {}
       await build(plan, { env, work, progress, dir: built });
       return { dir: built, from: "build" };
     },
-    { onWait: (pid) => progress.line(`Waiting for process ${pid}, which downloads or builds ${plan.title} now`) },
+    { onWait: (pid) => progress.line(`Waiting for process ${pid}, which is downloading or building ${plan.title}`) },
   );
 }
 
@@ -149,7 +149,7 @@ async function download(plan: BuildPlan, attempt: Attempt & { readonly base: str
   const addresses = modules.flatMap((module) => module.release(arch)).map(({ address }) => `${base}${address}`);
   const hosts = new Set(addresses.map((url) => new URL(url).host));
   const started = performance.now();
-  progress.line(`Downloading ${modules.map(describe).join(" and ")}, once, from ${[...hosts].join(" and ")}`);
+  progress.line(`Downloading ${modules.map(describe).join(" and ")} (only once) from ${[...hosts].join(" and ")}`);
   const parts = join(work.dir, "download");
   try {
     await mkdir(parts);
@@ -158,7 +158,7 @@ async function download(plan: BuildPlan, attempt: Attempt & { readonly base: str
     progress.clear();
     // What tar prints has several lines.
     const why = (error instanceof Error ? error.message : String(error)).trim().replaceAll("\n", " ");
-    progress.line(`Could not download ${title}: ${why}. ${DOWNLOADS_VARIABLE} can name a mirror.`);
+    progress.line(`Could not download ${title}: ${why}. To use a mirror, set ${DOWNLOADS_VARIABLE} to its URL.`);
     // A build needs the space.
     await rm(parts, { recursive: true, force: true });
     return false;
@@ -174,7 +174,7 @@ async function build(plan: BuildPlan, attempt: Attempt & { readonly env: NodeJS.
   await checkSpace(root, title);
   const started = performance.now();
   progress.line(
-    `Building ${modules.map(describe).join(" and ")}, once: about ${minutes} minutes on 2 cores. Later starts take seconds.`,
+    `Building ${modules.map(describe).join(" and ")} (only once), in about ${minutes} minutes on 2 cores. Later starts take seconds.`,
   );
   const bin = join(work.dir, "bin");
   await mkdir(bin);
@@ -290,8 +290,8 @@ async function checkSpace(dir: string, title: string): Promise<void> {
   if (free >= NEEDED_BYTES) return;
   const gigabytes = (bytes: number) => (bytes / 1024 ** 3).toFixed(1);
   throw new MissingToolError(
-    `Building ${title} takes ${gigabytes(NEEDED_BYTES)} GB for a few minutes, and ${dir} has ` +
-      `${gigabytes(free)} GB free. Make room, or set XDG_CACHE_HOME to a folder on a larger disk.`,
+    `Building ${title} needs ${gigabytes(NEEDED_BYTES)} GB for a few minutes, but ${dir} has ` +
+      `${gigabytes(free)} GB free. Free some space, or set XDG_CACHE_HOME to a folder on a larger disk.`,
   );
 }
 

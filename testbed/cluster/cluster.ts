@@ -255,7 +255,7 @@ interface ControlPlaneParts {
 export async function waitForServiceAccount(api: ApiClient, namespace: string): Promise<void> {
   const deadline = performance.now() + SERVICE_ACCOUNT_TIMEOUT_MS;
   while (!(await hasServiceAccount(api, namespace))) {
-    if (performance.now() > deadline) throw new Error(`namespace ${namespace} got no default service account`);
+    if (performance.now() > deadline) throw new Error(`namespace ${namespace} has no default service account`);
     await delay(POLL_MS);
   }
 }
@@ -328,6 +328,6 @@ async function writeSecret(path: string, text: string): Promise<void> {
 
 function tokenOf(users: ReadonlyMap<string, User>, name: string): string {
   const user = users.get(name);
-  if (!user) throw new Error(`user ${name} is not known; name it in the options of startCluster`);
+  if (!user) throw new Error(`unknown user ${name}: add it to the options of startCluster`);
   return user.token;
 }

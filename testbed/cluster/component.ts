@@ -92,7 +92,7 @@ export class Component {
     }
     this.#process = undefined;
     if (saysPortTaken((await this.#log()).slice(logStart)))
-      throw new PortTakenError(`the port of ${this.name} is taken`);
+      throw new PortTakenError(`the port of ${this.name} is in use`);
     throw new Error(await this.#failure(describe(running.exit)));
   }
 

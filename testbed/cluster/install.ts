@@ -40,7 +40,7 @@ export async function installCrds(api: ApiClient, dir: string = join(DEPLOY_DIR,
   const names: string[] = [];
   for (const crd of await readManifests(dir)) {
     const name = crd.metadata?.name;
-    if (crd.kind !== "CustomResourceDefinition" || !name) throw new Error(`${dir} holds something other than CRDs`);
+    if (crd.kind !== "CustomResourceDefinition" || !name) throw new Error(`${dir} contains objects other than CRDs`);
     await api.apply(`${CRD_PATH}/${name}`, crd);
     await waitUntilServed(api, name);
     names.push(name);

@@ -60,7 +60,7 @@ async function keep(withNode: boolean): Promise<number> {
   );
   if (!withNode) {
     console.log(
-      "Berth is not installed. Its Pod would need a node, so run the operator from this folder:\n\n" +
+      "Berth is not installed. The cluster has no node for its Pod, so run the operator from this folder:\n\n" +
         "  npm run cluster -- kubectl apply --server-side -f deploy/crds\n" +
         "  npm run cluster -- npm start\n",
     );
@@ -70,7 +70,7 @@ async function keep(withNode: boolean): Promise<number> {
       `Berth's images are on the node, as localhost/berth*:${IMAGE_TAG}. To install the operator:\n\n` +
         "  npm run cluster -- helm install berth charts/berth --namespace berth-system --create-namespace \\\n" +
         `    --set image.repository=localhost/berth --set image.tag=${IMAGE_TAG} --wait\n\n` +
-        "No DNS runs in it: Pods know one another by address, so name a Service's clusterIP where a name would do elsewhere.\n",
+        "The cluster has no DNS: use a Service's clusterIP instead of its name.\n",
     );
   }
   await interrupted;

@@ -24,7 +24,7 @@ export function parseManifests(text: string, name: string): ApiObject[] {
     const object: unknown = document.toJS();
     // The document contains only comments.
     if (object === null) continue;
-    if (!isApiObject(object)) throw new Error(`${name} holds something without kind and name`);
+    if (!isApiObject(object)) throw new Error(`${name} contains an object without kind or name`);
     objects.push(object);
   }
   return objects;

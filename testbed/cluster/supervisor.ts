@@ -73,7 +73,8 @@ export class Supervisor {
   spawn(spec: ProcessSpec): Promise<SupervisedProcess> {
     const { name } = spec;
     if (!this.#child.connected) return Promise.reject(new Error(`cannot start ${name}: its supervisor has ended`));
-    if (this.#running.has(name) || this.#waiting.has(name)) return Promise.reject(new Error(`${name} is running`));
+    if (this.#running.has(name) || this.#waiting.has(name))
+      return Promise.reject(new Error(`${name} is already running`));
     const waiting = Promise.withResolvers<SupervisedProcess>();
     this.#waiting.set(name, waiting);
     this.#say({ type: "start", ...spec });

@@ -84,7 +84,7 @@ export async function toolModules(toolsDir: string = TOOLS_DIR, minor?: string):
   const kubernetesDir = minor ? dirs.get(minor) : join(toolsDir, NEWEST_DIR);
   if (kubernetesDir === undefined) {
     const known = [...dirs.keys()].join(", ");
-    throw new MissingToolError(`There is no Kubernetes ${minor} to build: set ${MINOR_VARIABLE} to one of ${known}.`);
+    throw new MissingToolError(`Unknown Kubernetes version ${minor}: set ${MINOR_VARIABLE} to one of ${known}.`);
   }
   const etcdVersion = requiredVersion(await readFile(join(etcdDir, "go.mod"), "utf8"), ETCD);
   const kubernetesVersion = requiredVersion(await readFile(join(kubernetesDir, "go.mod"), "utf8"), KUBERNETES);
@@ -122,7 +122,7 @@ export function requiredVersion(goMod: string, module: string): string {
       .split(/\s+/);
     if (name === module && version?.startsWith("v")) return version;
   }
-  throw new Error(`no version of ${module} in go.mod`);
+  throw new Error(`go.mod has no version of ${module}`);
 }
 
 /**

@@ -34,13 +34,13 @@ export function findProgram(name: Program, env: NodeJS.ProcessEnv = process.env)
       // The program isn't in this folder.
     }
   }
-  throw new MissingToolError(`Images are made with ${name}, which is not here: apt-get install ${PACKAGES[name]}`);
+  throw new MissingToolError(`${name}, which makes images, is not installed: run apt-get install ${PACKAGES[name]}`);
 }
 
 /** Throws MissingToolError unless this process is root on Linux. Images contain files of other users. */
 export function requireRoot(what: string): void {
-  if (process.platform !== "linux") throw new MissingToolError(`${what} takes Linux; this is ${process.platform}.`);
-  if (process.getuid?.() !== 0) throw new MissingToolError(`${what} takes root: run it by sudo, or in a container.`);
+  if (process.platform !== "linux") throw new MissingToolError(`${what} needs Linux; this is ${process.platform}.`);
+  if (process.getuid?.() !== 0) throw new MissingToolError(`${what} needs root: use sudo, or a container.`);
 }
 
 export interface RunOptions {

@@ -58,7 +58,7 @@ export async function bootstrap(root: string, work: string, packages: readonly s
   const machine = await distribution();
   if (!machine) {
     throw new MissingToolError(
-      "Images are made from this machine's Debian or Ubuntu packages, and apt has no sources.",
+      "Images are made from Debian or Ubuntu packages, but apt on this machine has no sources for them.",
     );
   }
   const settings = join(work, "apt.conf");

@@ -144,7 +144,7 @@ class Stage {
       case "EXPOSE":
         return;
       default:
-        throw new Error(`what ${instruction} does is not known here: add it`);
+        throw new Error(`unknown instruction ${instruction}: implement it in dockerfile.ts`);
     }
   }
 
@@ -160,9 +160,9 @@ class Stage {
     const target = paths.pop() ?? "";
     for (const path of paths) {
       const stage = from === undefined ? undefined : stages.get(from);
-      if (from !== undefined && !stage) throw new Error(`there is no stage ${from}`);
+      if (from !== undefined && !stage) throw new Error(`unknown stage ${from}`);
       const source = stage ? stage.#path(path) : join(context, path);
-      if (from === undefined && !allowed.includes(`!${path}`)) throw new Error(`.dockerignore keeps ${path} out`);
+      if (from === undefined && !allowed.includes(`!${path}`)) throw new Error(`.dockerignore excludes ${path}`);
       const isFolder = (await stat(source)).isDirectory();
       const into = target.endsWith("/") && !isFolder ? join(target, basename(path)) : target;
       await mkdir(dirname(this.#path(into)), { recursive: true });

@@ -87,7 +87,7 @@ async function withStore<T>(
 ): Promise<T> {
   const { progress = silentProgress, env = process.env, root = ROOT } = options;
   const store = new LayerStore(join(cacheRoot(env), "images"));
-  const onWait = (pid: number) => progress.line(`Waiting for process ${pid}, which makes the images now`);
+  const onWait = (pid: number) => progress.line(`Waiting for process ${pid}, which is making the images`);
   return await withLock(
     join(store.root, "build.lock"),
     async () => {

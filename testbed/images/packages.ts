@@ -18,7 +18,8 @@ export function lockedClosure(locked: LockedPackages, names: readonly string[]):
   const visit = (from: string, name: string, isOptional: boolean): void => {
     const path = lookUp(locked, from, name);
     if (path === undefined && isOptional) return;
-    if (path === undefined) throw new Error(`the lock file has no ${name}, which ${from || "this project"} needs`);
+    if (path === undefined)
+      throw new Error(`the lock file does not contain ${name}, which ${from || "this project"} needs`);
     if (found.has(path)) return;
     found.add(path);
     for (const needed of Object.keys(locked[path]?.dependencies ?? {})) visit(path, needed, false);
@@ -49,7 +50,7 @@ export async function packageEntries(root: string, names: readonly string[], at:
   const folders = new Set<string>();
   for (const path of lockedClosure(locked, names)) {
     if ((installed as LockedPackages)[path]?.integrity !== locked[path]?.integrity) {
-      throw new MissingToolError(`${path} is not installed as the lock file has it: run npm ci`);
+      throw new MissingToolError(`${path} differs from the lock file: run npm ci`);
     }
     const scope = dirname(path);
     if (scope !== "node_modules" && !folders.has(scope)) entries.push(directory(join(at, scope)));

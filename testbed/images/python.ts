@@ -78,7 +78,7 @@ export async function pythonWorkerRecipe(
 async function pythonName(root: string): Promise<string> {
   const [name, another] = (await readdir(join(root, "usr", "lib"))).filter((file) => /^python3\.\d+$/.test(file));
   if (name === undefined || another !== undefined)
-    throw new Error(`${root} has not one Python, but ${name}, ${another}`);
+    throw new Error(`${root} must have exactly one Python, not ${name}, ${another}`);
   return name;
 }
 

@@ -137,7 +137,7 @@ async function pauseRecipe(): Promise<LayerRecipe> {
   const content = await readFile(findProgram("busybox"));
   if (isDynamic(content)) {
     throw new MissingToolError(
-      "busybox wants shared libraries, which an image of its own has not: apt-get install busybox-static",
+      "busybox is dynamically linked, and its image has no shared libraries: run apt-get install busybox-static",
     );
   }
   return inMemory("busybox", [directory("bin"), file("bin/busybox", content, PROGRAM_MODE)]);

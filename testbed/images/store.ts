@@ -87,8 +87,8 @@ export class LayerStore {
     if (free >= needed) return;
     const gigabytes = (bytes: number) => (bytes / 1024 ** 3).toFixed(1);
     throw new MissingToolError(
-      `Making the images takes ${gigabytes(needed)} GB, and ${this.root} has ${gigabytes(free)} GB free. ` +
-        "Make room, or set XDG_CACHE_HOME to a folder on a larger disk.",
+      `Making the images needs ${gigabytes(needed)} GB, but ${this.root} has ${gigabytes(free)} GB free. ` +
+        "Free some space, or set XDG_CACHE_HOME to a folder on a larger disk.",
     );
   }
 

@@ -92,7 +92,7 @@ async function fetchPackage(
     // apt checks the archive's signature on downloads.
     await run("apt-get", ["download", name], work, env);
     const file = (await readdir(work)).find((entry) => entry.endsWith(".deb"));
-    if (!file) throw new MissingToolError(`apt-get download ${name} left no package`);
+    if (!file) throw new MissingToolError(`apt-get download ${name} downloaded no package`);
     await run("dpkg-deb", ["--extract", file, tree], work, env);
     if (!hasPrograms(tree, programs)) {
       throw new MissingToolError(`Debian's package ${name} has no ${programs.join(" or ")} in usr/bin.`);
@@ -110,8 +110,8 @@ async function run(command: string, args: readonly string[], cwd: string, env: N
   } catch (error) {
     const said = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : "";
     throw new MissingToolError(
-      `${command} ${args.join(" ")} failed: ${said || error}. Run \`npm run setup:node\` as root, or put Prometheus and ` +
-        "Alertmanager with promtool and amtool on your PATH.",
+      `${command} ${args.join(" ")} failed: ${said || error}. Run \`npm run setup:node\` as root, or put ` +
+        "prometheus, alertmanager, promtool and amtool on your PATH.",
     );
   }
 }

@@ -56,7 +56,7 @@ export class EventWriter {
     event.count += 1;
     const write = event.count === 1 ? this.#create(pod, event.name, complaint) : this.#count(pod, event);
     event.last = event.last.then(write).catch((error: unknown) => {
-      this.#logger.debug({ pod: name, error: errorText(error) }, "an Event was left out");
+      this.#logger.debug({ pod: name, error: errorText(error) }, "could not write an Event");
     });
   }
 

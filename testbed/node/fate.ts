@@ -132,7 +132,7 @@ export type FateChooser = (pod: Pod, container: Container) => FateInput | undefi
 /** Applies the defaults. Throws a TypeError that names the invalid field. */
 export function parseFate(input: unknown): Fate {
   const result = fateSchema.safeParse(input);
-  if (!result.success) throw new TypeError(`not a fate: ${z.prettifyError(result.error)}`);
+  if (!result.success) throw new TypeError(`invalid fate: ${z.prettifyError(result.error)}`);
   return result.data;
 }
 
@@ -168,7 +168,7 @@ export function chosenFate(pod: Pod, container: Container, chooser?: FateChooser
   try {
     return parseFate(JSON.parse(text));
   } catch (cause) {
-    throw new TypeError(`annotation ${FATE_ANNOTATION} of container ${container.name} is no fate`, { cause });
+    throw new TypeError(`annotation ${FATE_ANNOTATION} of container ${container.name} is not a valid fate`, { cause });
   }
 }
 

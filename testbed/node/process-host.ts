@@ -80,7 +80,7 @@ export class ProcessHost {
     };
     this.#hosted.set(spec.id, hosted);
     if (this.#child.connected) this.#say({ type: "start", ...spec });
-    else hosted.started.reject(new SpawnError("EPIPE", "the host of the node's processes is gone"));
+    else hosted.started.reject(new SpawnError("EPIPE", "the host of the node's processes has ended"));
     return hosted.started.promise;
   }
 
@@ -132,7 +132,7 @@ export class ProcessHost {
   /** Does nothing after a normal end. It kills the processes if the host itself was killed. */
   #cleanUp(): void {
     for (const { pid, started, exited } of this.#hosted.values()) {
-      if (pid === undefined) started.reject(new SpawnError("EPIPE", "the host of the node's processes is gone"));
+      if (pid === undefined) started.reject(new SpawnError("EPIPE", "the host of the node's processes has ended"));
       else {
         killGroup(pid);
         exited.resolve(EXIT_SIGKILL);

@@ -66,7 +66,7 @@ export class Registration {
       return (await this.#whenThere(() => client.get(CONFIG_MAPS, CLIENT_AUTHORITY))).data?.["client-ca-file"];
     } catch (error) {
       if (!isNotFound(error) && !isForbidden(error)) throw error;
-      logger.warn({ node: name, error: errorText(error) }, "attach and logs are off: no authority for clients");
+      logger.warn({ node: name, error: errorText(error) }, "attach and logs are off: found no CA for clients");
       return undefined;
     }
   }

@@ -62,11 +62,11 @@ export class ScriptedRuntime implements ContainerRuntime {
     const fate = request.fate ?? defaultFate(request.runsToCompletion);
     if (fate.kind === "start-error") throw new StartError(request.container.command?.[0] ?? "/no/such/binary");
     if (fate.kind === "worker") {
-      if (!this.#workers) throw new Error("this runtime was made without scripted workers");
+      if (!this.#workers) throw new Error("this runtime was created without scripted workers");
       return this.#workers.start(request, fate);
     }
     if (fate.kind === "poller") {
-      if (!this.#pollers) throw new Error("this runtime was made without scripted pollers");
+      if (!this.#pollers) throw new Error("this runtime was created without scripted pollers");
       return this.#pollers.start(request, fate);
     }
     return new ScriptedContainer(this.#clock, request, fate);
@@ -79,7 +79,7 @@ export class ScriptedRuntime implements ContainerRuntime {
     const found = this.#sessions.get(uid) ?? sessionId;
     this.#sessions.set(uid, sessionId);
     if (found !== sessionId)
-      onFault?.(new SharedPodError(`session ${sessionId} finds files of ${found} in Pod ${name}`));
+      onFault?.(new SharedPodError(`session ${sessionId} found files of ${found} in Pod ${name}`));
   }
 }
 

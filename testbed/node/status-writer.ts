@@ -175,7 +175,7 @@ export class StatusWriter {
       return 0;
     }
     const { name } = entry.pod.metadata;
-    this.#options.logger.warn({ pod: name, error: errorText(error) }, "a Pod's status could not be written");
+    this.#options.logger.warn({ pod: name, error: errorText(error) }, "could not write a Pod's status");
     return entry.backoff.next();
   }
 }

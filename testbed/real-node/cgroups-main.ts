@@ -2,5 +2,5 @@
 import { removeCgroups } from "./cgroups.ts";
 
 const [name] = process.argv.slice(2);
-if (!name) throw new Error("cgroups-main.ts is started with the name of a control group");
+if (!name) throw new Error("cgroups-main.ts needs the name of a control group as its argument");
 await removeCgroups(name);

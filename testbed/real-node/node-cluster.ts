@@ -70,7 +70,7 @@ export interface NodeCluster extends AsyncDisposable {
 async function checkMinor(asked: string | undefined): Promise<void> {
   const newest = (await kubernetesMinors()).at(-1);
   if (!asked || asked === newest) return;
-  throw new MissingToolError(`The real node is of Kubernetes ${newest}, not ${asked}: unset ${MINOR_VARIABLE}.`);
+  throw new MissingToolError(`The real node needs Kubernetes ${newest}, not ${asked}: unset ${MINOR_VARIABLE}.`);
 }
 
 /**

@@ -68,7 +68,7 @@ export async function checkRequirements(): Promise<void> {
     await promisify(execFile)("unshare", [...NAMESPACES, "true"], { env: { PATH: systemPath(process.env["PATH"]) } });
   } catch (error) {
     const said = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : String(error);
-    throw new MissingToolError(`A node needs namespaces of its own, and this machine gives none: ${said}`);
+    throw new MissingToolError(`A node needs its own namespaces, but this machine does not allow them: ${said}`);
   }
 }
 

@@ -205,7 +205,7 @@ export class Stage implements AsyncDisposable {
   }
 
   async evict(recording: Recording): Promise<void> {
-    recording.did("the Eviction API was asked");
+    recording.did("evicted with the Eviction API");
     const metadata = { name: recording.name, namespace: NAMESPACE };
     const path = `/api/v1/namespaces/${NAMESPACE}/pods/${recording.name}/eviction`;
     await this.client.raw("POST", path, { apiVersion: "policy/v1", kind: "Eviction", metadata });

@@ -35,7 +35,7 @@ export const DELIVERING: readonly FileMutations[] = [
         replace: 'return { do: "deliver" };',
       },
       {
-        name: "sends a line again by a view of the item from before",
+        name: "sends a line again by an outdated view of the item",
         guard: "redelivery",
         find: "if (!item || item.askedMs < unstartedMs) return LOOK;",
         replace: "if (!item) return LOOK;",
@@ -96,7 +96,7 @@ export const DELIVERING: readonly FileMutations[] = [
         replace: ' && item?.state === "starting";',
       },
       {
-        name: "takes the operator's own heartbeats for those of the program",
+        name: "treats the operator's own heartbeats as the program's",
         guard: "identity",
         find: 'return record.journal.lease === "Worker" && observed.item?.state === "active";',
         replace: 'return observed.item?.state === "active";',
@@ -120,37 +120,37 @@ export const DELIVERING: readonly FileMutations[] = [
     tests: [DELIVERY_ACTS],
     mutations: [
       {
-        name: "takes an unanswered line for a start",
+        name: "treats an unanswered line as a start",
         guard: "start",
         find: 'if (delivery === "started") delivered(context, claim, "marker");',
         replace: 'delivered(context, claim, "marker");',
       },
       {
-        name: "takes any output for a start",
+        name: "treats any output as a start",
         guard: "error",
         find: 'if (shown === "started") delivered(context, claim, "log");',
         replace: 'if (shown !== "waiting") delivered(context, claim, "log");',
       },
       {
-        name: "takes a log that can't be read for one without a start",
+        name: "treats a log that can't be read as one without a start",
         guard: "error",
         find: "if (!isForbidden(error)) throw error;",
         replace: "",
       },
       {
-        name: "takes a log without a beginning for a start before it has sent a line",
+        name: "treats a log without a beginning as a start before it has sent a line",
         guard: "guard",
         find: " && openedAtMs === null && deliverySentMs !== null &&",
         replace: " && openedAtMs === null &&",
       },
       {
-        name: "takes a log without a beginning for a start in a claim of its own",
+        name: "treats a log without a beginning as a start in its own claim",
         guard: "guard",
         find: " && openedAtMs === null && deliverySentMs !== null &&",
         replace: " && deliverySentMs !== null &&",
       },
       {
-        name: "takes a log without a beginning for the start of a worker without heartbeats",
+        name: "treats a log without a beginning as the start of a worker without heartbeats",
         guard: "guard",
         find: ' && journal.lease === "Operator";',
         replace: ";",
@@ -180,7 +180,7 @@ export const DELIVERING: readonly FileMutations[] = [
         replace: 'step.why === "StartFailed"',
       },
       {
-        name: "takes a Pod for assigned whose patch was refused",
+        name: "treats a Pod whose patch was refused as assigned",
         guard: "line",
         find: "noteAssigning(claim, assignedAtMs(pod) ?? context.kube.now());",
         replace: "noteAssigning(claim, assignedAtMs(pod) ?? context.kube.now());\n  noteAssigned(claim);",
@@ -216,13 +216,13 @@ export const DELIVERING: readonly FileMutations[] = [
     tests: [STREAMS],
     mutations: [
       {
-        name: "counts a Pod as free that was never attached to",
+        name: "counts a Pod without an attach as free",
         guard: "guard",
         find: 'return parkingOf(pod) === "Key" || this.#attached.has(uidOf(pod));',
         replace: "return true;",
       },
       {
-        name: "claims a Pod whose connection broke and that can't be attached to again",
+        name: "claims a Pod whose connection broke and can't be opened again",
         guard: "guard",
         find: "this.#attached.delete(uid);",
         replace: "",
@@ -234,7 +234,7 @@ export const DELIVERING: readonly FileMutations[] = [
         replace: 'return metadata.name ?? "";',
       },
       {
-        name: "keeps the proof of a Pod that is not free any more",
+        name: "keeps the proof of a Pod that is no longer free",
         guard: "guard",
         find: "if (!uids.has(uid) && !this.#open.has(uid)) known.delete(uid);",
         replace: "if (false) known.delete(uid);",
@@ -270,7 +270,7 @@ export const DELIVERING: readonly FileMutations[] = [
         replace: "pause.dueMs = clock.monotonic();",
       },
       {
-        name: "opens a connection again at once that ended early",
+        name: "reopens a connection that ended early at once",
         guard: "bound",
         find: "if (clock.monotonic() - openedMs < EARLY_END_MS) this.#pause(uid, null);",
         replace: "if (false) this.#pause(uid, null);",
@@ -282,19 +282,19 @@ export const DELIVERING: readonly FileMutations[] = [
         replace: "",
       },
       {
-        name: "takes a failure on one node for a refusal by the cluster",
+        name: "treats a failure on one node as a refusal by the cluster",
         guard: "error",
         find: "error instanceof KubeApiError && REFUSALS.has(error.status)",
         replace: "error instanceof KubeApiError",
       },
       {
-        name: "takes a single refusal for the cluster's",
+        name: "treats a single refusal as the cluster's",
         guard: "bound",
         find: "if (this.#refusals < MOST_REFUSALS) return;",
         replace: "",
       },
       {
-        name: "counts refusals from the first attempt on",
+        name: "counts refusals from the first attempt",
         guard: "bound",
         find: "// Pods of a later attempt are counted again.\n    this.#refusals = 0;",
         replace: "",
@@ -324,7 +324,7 @@ export const DELIVERING: readonly FileMutations[] = [
         replace: "if (this.#open",
       },
       {
-        name: "lets Pods that can't be attached to go first",
+        name: "prefers Pods that can't be attached to",
         guard: "guard",
         find: ".toSorted((one, other) => Number(this.#fails(one)) - Number(this.#fails(other)));",
         replace: ";",
@@ -342,13 +342,13 @@ export const DELIVERING: readonly FileMutations[] = [
     tests: [CLAIM_FACTS],
     mutations: [
       {
-        name: "takes a container that waits for its line for the session",
+        name: "treats a container that waits for its line as the session",
         guard: "guard",
         find: "if (waitsForLine) state = ",
         replace: "if (false) state = ",
       },
       {
-        name: "reports a session as started whose line was never sent",
+        name: "reports a session without a sent line as started",
         guard: "guard",
         find: 'if (state.is !== "ended" || parkingOf(pod) === "Key" || !isUnsent) return state;',
         replace: "return state;",
@@ -366,7 +366,7 @@ export const DELIVERING: readonly FileMutations[] = [
     tests: [POD_STATE],
     mutations: [
       {
-        name: "takes an assigned Pod that waits for its line for a parked one",
+        name: "treats an assigned Pod that waits for its line as parked",
         guard: "reuse",
         find: ' !== "Key" && assignedAtMs(pod) === null;',
         replace: ' !== "Key";',
@@ -378,13 +378,13 @@ export const DELIVERING: readonly FileMutations[] = [
         replace: "return (",
       },
       {
-        name: "takes a Pod that waits in an earlier version's init container for one that is being prepared",
+        name: "treats a Pod that waits in an earlier version's init container as being prepared",
         guard: "guard",
         find: 'if (waitsInGate(status)) return { is: "parked" };',
         replace: "",
       },
       {
-        name: "takes a node's restart for a failed preparation",
+        name: "treats a node's restart as a failed preparation",
         guard: "error",
         find: "if (terminated.reason === END_UNSEEN.reason && exitCode === END_UNSEEN.exitCode) {",
         replace: "if (!waitsForLine(pod) && terminated.reason === END_UNSEEN.reason) {",
@@ -420,7 +420,7 @@ export const DELIVERING: readonly FileMutations[] = [
     tests: ["test/api/environment.test.ts"],
     mutations: [
       {
-        name: "abandons the sessions of an Environment whose way to park is refused",
+        name: "abandons the sessions of an Environment whose parking mode is refused",
         guard: "guard",
         find: 'parking: "Key", secretDelivery: "Env" };',
         replace: "};",
@@ -432,7 +432,7 @@ export const DELIVERING: readonly FileMutations[] = [
     tests: ["test/pool/free-pods.test.ts"],
     mutations: [
       {
-        name: "claims a Pod that no attach succeeded to",
+        name: "claims a Pod without a successful attach",
         guard: "guard",
         find: 'if (free?.state !== "parked" || streams.isReachable(pod)) return free;',
         replace: "return free;",
@@ -450,25 +450,25 @@ export const DELIVERING: readonly FileMutations[] = [
     tests: [PARKING_CHECK],
     mutations: [
       {
-        name: "replaces Pods that wait for a key before the right to attach is checked",
+        name: "replaces Pods that wait for a key before the permission to attach is checked",
         guard: "guard",
         find: "this.#forbidden = failure === undefined ? was : null;",
         replace: "this.#forbidden = null;",
       },
       {
-        name: "takes a failed check for a missing right",
+        name: "treats a failed check as a missing permission",
         guard: "error",
         find: "if (isForbidden(error) || isInvalid(error))",
         replace: "if (!isNotFound(error))",
       },
       {
-        name: "takes a failed check for a given right",
+        name: "treats a failed check as a granted permission",
         guard: "error",
         find: "else if (isNotFound(error)) this.#forbidden = null;",
         replace: "else this.#forbidden = null;",
       },
       {
-        name: "checks the right at each reconcile",
+        name: "checks the permission at each reconcile",
         guard: "bound",
         find: "if (this.#checkedMs !== null && this.nextLookMs(nowMs) > 0) return;",
         replace: "",

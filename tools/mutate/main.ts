@@ -38,8 +38,8 @@ export function problems(outcomes: readonly Outcome[]): string[] {
   const most = Math.floor(outcomes.length * MOST_SURVIVORS);
   return [
     ...invalid,
-    ...rules.map(({ mutation }) => `${mutation.name}: it breaks a rule of the protocol, and no test notices`),
-    ...(survived.length > most ? [`${survived.length} mutations survived, at most ${most} may`] : []),
+    ...rules.map(({ mutation }) => `${mutation.name}: breaks a rule of the protocol, but no test fails`),
+    ...(survived.length > most ? [`${survived.length} mutations survived; at most ${most} may survive`] : []),
   ];
 }
 
@@ -68,8 +68,8 @@ class Runner {
       this.close();
       if (!stop.signal.aborted) return { is: "invalid", why: String(error) };
       return task.mutation
-        ? { is: "killed", by: `a test without an end: ${task.tests.join(", ")}` }
-        : { is: "invalid", why: "no end" };
+        ? { is: "killed", by: `a test did not end: ${task.tests.join(", ")}` }
+        : { is: "invalid", why: "did not end" };
     } finally {
       clearTimeout(timer);
       stop.abort();
@@ -159,7 +159,7 @@ async function main(): Promise<number> {
     (task, result) => {
       if (result.is === "survived") return;
       for (const test of task.tests) broken.add(test);
-      console.error(`without any mutation: ${result.is === "killed" ? result.by : result.why}`);
+      console.error(`fails without any mutation: ${result.is === "killed" ? result.by : result.why}`);
     },
   );
   console.log(`${tests.length - broken.size} of ${tests.length} test files pass, after ${secondsSince(startedMs)} s`);
@@ -171,7 +171,7 @@ async function main(): Promise<number> {
   const [decidable, undecidable] = [true, false].map((is) =>
     mutations.filter((each) => each.tests.every((test) => !broken.has(test)) === is),
   ) as [Mutation[], Mutation[]];
-  for (const mutation of undecidable) note(mutation, { is: "invalid", why: "its tests fail without it" });
+  for (const mutation of undecidable) note(mutation, { is: "invalid", why: "its tests also fail without it" });
   await runAll(
     decidable.map((mutation) => ({ mutation, tests: mutation.tests })),
     jobs,

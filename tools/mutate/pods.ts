@@ -30,7 +30,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         replace: "",
       },
       {
-        name: "lets a session sleep beside a container that does not end with its Pod's keeper",
+        name: "lets a session sleep next to a container that does not end with its Pod's keeper",
         guard: "guard",
         find: "if (other < 0) return null;",
         replace: "if (other < 2) return null;",
@@ -487,13 +487,13 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     tests: [RETENTION],
     mutations: [
       {
-        name: "deletes a Pod that a claim holds by now",
+        name: "deletes a Pod that a claim holds meanwhile",
         guard: "identity",
         find: "if (this.#claims.has(name)) return;",
         replace: "",
       },
       {
-        name: "leaves an assigned Pod without a record alone",
+        name: "keeps an assigned Pod without a record",
         guard: "assignedAlone",
         find: 'return labels?.[LABEL_PHASE] === "assigned" && !this.#claims',
         replace: 'return labels?.[LABEL_PHASE] === "lost" && !this.#claims',

@@ -366,13 +366,13 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "else void (`no answer",
       },
       {
-        name: "takes the output of another channel for standard output",
+        name: "treats the output of another channel as standard output",
         guard: "identity",
         find: "if (this.#channel === STDOUT && this",
         replace: "if (this",
       },
       {
-        name: "waits for a text of a stream that has closed",
+        name: "waits for text on a closed stream",
         guard: "error",
         find: "!signal.aborted && this.isOpen",
         replace: "!signal.aborted",
@@ -390,7 +390,7 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "if (false)",
       },
       {
-        name: "reads bytes that are no frame as one",
+        name: "reads other bytes as a frame",
         guard: "error",
         find: "if ((first & RESERVED) !== 0 || (second & MASKED) !== 0)",
         replace: "if ((first & RESERVED) !== 0)",
@@ -444,13 +444,13 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "trap '' TERM",
       },
       {
-        name: "writes a frame longer than a pipe takes at once",
+        name: "writes a frame that is too long for one write to a pipe",
         guard: "bound",
         find: " && frame.length < MAX_FRAME_BYTES",
         replace: "",
       },
       {
-        name: "sends characters whose length shells count differently",
+        name: "sends characters whose length differs between shells",
         guard: "guard",
         find: "return PRINTABLE.test(body) && ",
         replace: "return ",
@@ -518,13 +518,13 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "const answered = this.#relistWaiters.splice(0, asked + 1_000);",
       },
       {
-        name: "treats what the watch reported in the meantime as missed",
+        name: "treats changes that the watch reported meanwhile as missed",
         guard: "error",
         find: "if (!this.#touched.has(key) && listed.get(key) !== version) missed.push(key);",
         replace: "if (listed.get(key) !== version) missed.push(key);",
       },
       {
-        name: "never compares what the watch has shown with a list",
+        name: "never compares the watch with a list",
         guard: "guard",
         find: "const misses = comparison.misses(list.items, store.versions());",
         replace: "const misses: string[] = comparison.misses(list.items, store.versions()).slice(0, 0);",
@@ -596,7 +596,7 @@ export const ROOMS: readonly FileMutations[] = [
     tests: ["test/work/errors.test.ts"],
     mutations: [
       {
-        name: "waits for as long as a header asks",
+        name: "waits for as long as a header requests",
         guard: "bound",
         find: "Math.min(MAX_RETRY_AFTER_MS, Math.max(0, ms))",
         replace: "Math.max(0, ms)",
@@ -662,7 +662,7 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "if (holdMs > Number.POSITIVE_INFINITY) {",
       },
       {
-        name: "lets urgent calls starve those that wait",
+        name: "lets urgent calls starve the waiting ones",
         guard: "bound",
         find: "Math.max(0, Math.min(byTokens, byReserve))",
         replace: "Math.max(0, byTokens)",
@@ -680,7 +680,7 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "1e12,\n    );",
       },
       {
-        name: "lets a call overtake those that wait",
+        name: "lets a call overtake the waiting ones",
         guard: "guard",
         find: "} else if (this.#turns.isEmpty && this.#takeTurn()) {",
         replace: "} else if (this.#takeTurn()) {",

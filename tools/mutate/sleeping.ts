@@ -28,7 +28,7 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
     tests: [SLEEPING_FAULTS],
     mutations: [
       {
-        name: "leaves a sleeping Pod alone that has changed since its removal began",
+        name: "keeps a sleeping Pod that has changed since its removal began",
         guard: "guard",
         find: ' || (why === "kept" && pod !== undefined && isAsleep(pod))',
         replace: "",
@@ -169,7 +169,7 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         replace: "!opened",
       },
       {
-        name: "marks the end of a turn again that is on record",
+        name: "marks a recorded end of a turn again",
         guard: "endedRecord",
         find: "if (endedTurn(seen) >= claim.turn) return seen;",
         replace: "",
@@ -295,7 +295,7 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
     tests: [SLEEPING, SLEEPING_FAULTS],
     mutations: [
       {
-        name: "gives an item to another Pod while its session's is busy",
+        name: "gives an item to another Pod while its session's Pod is busy",
         guard: "freshPod",
         find: "if (own) {",
         replace: 'if (own?.is === "ready") {',
@@ -386,7 +386,7 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         replace: "own.toSorted((one, other) => readSleeper(one).sinceMs - readSleeper(other).sinceMs",
       },
       {
-        name: "deletes one sleeping Pod after the other for one that waits for room",
+        name: "deletes one sleeping Pod after another for a Pod that waits for room",
         guard: "bound",
         find: "waiting.filter((name) => !this.#yieldedTo.has(name));",
         replace: "waiting;",
@@ -404,13 +404,13 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
     tests: [SESSION_PODS],
     mutations: [
       {
-        name: "takes a sleeping session for one that runs",
+        name: "treats a sleeping session as running",
         guard: "guard",
         find: "!isAsleep(pod) && !isOverdue",
         replace: "!isOverdue",
       },
       {
-        name: "takes a Pod for ended whose session may sleep in it",
+        name: "treats a Pod in which its session may sleep as ended",
         guard: "freshPod",
         find: " && !livesOn(pod, newestTurn(pod))",
         replace: "",
@@ -428,7 +428,7 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         replace: "const surplus = 0;",
       },
       {
-        name: "deletes every sleeping Pod for one that waits for room",
+        name: "deletes every sleeping Pod for a Pod that waits for room",
         guard: "bound",
         find: "Math.min(stay.length - surplus, input.waiting - ends.length - surplus)",
         replace: "input.waiting > 0 ? stay.length - surplus : 0",
@@ -506,7 +506,7 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         replace: ") return true;",
       },
       {
-        name: "adds a turn beside a container that outlives the keeper",
+        name: "adds a turn next to a container that outlives the keeper",
         guard: "guard",
         find: "if (other) {",
         replace: "if (false) {",
@@ -530,7 +530,7 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         replace: "new Slots(1_000)",
       },
       {
-        name: "takes an error for a refusal by the cluster",
+        name: "treats an error as a refusal by the cluster",
         guard: "error",
         find: "const isRefused = isForbidden(error) || isInvalid(error);",
         replace: "const isRefused = true;",
@@ -560,7 +560,7 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         replace: "return turn > Infinity ? ",
       },
       {
-        name: "takes a turn for open whose end is on record",
+        name: "treats a turn with a recorded end as open",
         guard: "endedRecord",
         find: "return newestTurn(pod) > endedTurn(pod);",
         replace: "return newestTurn(pod) > 0;",
@@ -572,7 +572,7 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         replace: ": newestTurn(pod) + 1;",
       },
       {
-        name: "takes a container that runs again for the one that was given the session",
+        name: "treats a restarted container as the one that got the session",
         guard: "rerun",
         find: "&& id !== undefined && id !== claimed;",
         replace: '&& id === "";',
@@ -584,7 +584,7 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         replace: "return turn >= 1 && annotations",
       },
       {
-        name: "starts an ended program again that waits for its item itself",
+        name: "restarts an ended program that waits for its item itself",
         guard: "endedRecord",
         find: `\`\${number}\${END_AGAIN}\\nexec "$@"\``,
         replace: "'exec \"$@\"'",
@@ -626,25 +626,25 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
     tests: [TURN_STATE],
     mutations: [
       {
-        name: "takes a turn that runs again for its session",
+        name: "treats a restarted turn as its session",
         guard: "rerun",
         find: 'if (isRerun(pod, turn)) return { is: "ended", end: END_BEFORE_RERUN };',
         replace: "",
       },
       {
-        name: "reads a turn whose end is on record like one that just ended",
+        name: "reads a turn with a recorded end like one that just ended",
         guard: "endedRecord",
         find: "const isOver = turn > 0 && turn <= endedTurn(pod);",
         replace: "const isOver = false;",
       },
       {
-        name: "takes a turn for running whose end is on record",
+        name: "treats a turn with a recorded end as running",
         guard: "endedRecord",
         find: 'if (isOver) return { is: "ended", end: END_WITHOUT_STATUS };',
         replace: "",
       },
       {
-        name: "takes a turn for running whose keeper has ended",
+        name: "treats a turn whose keeper has ended as running",
         guard: "error",
         find: 'if (keeperEnd) return { is: "ended", end: endOfKeeper(pod, status, keeperEnd) };',
         replace: "",

@@ -132,13 +132,13 @@ export const VOLUME_MUTATIONS: readonly FileMutations[] = [
         replace: "",
       },
       {
-        name: "keeps a volume without a session after its Pod until its creation is long ago",
+        name: "keeps a volume without a session after its Pod until it is old",
         guard: "guard",
         find: 'return this.#seen.has(name) ? "gone" : "never-seen";',
         replace: 'return "never-seen";',
       },
       {
-        name: "assigns a volume by what it knew before the volume was bound",
+        name: "assigns a volume by its state before the volume was bound",
         guard: "bound",
         find: "      await this.#volumes.read(name);\n      this.#seen",
         replace: "      this.#seen",
@@ -162,7 +162,7 @@ export const VOLUME_MUTATIONS: readonly FileMutations[] = [
     tests: [BOUND],
     mutations: [
       {
-        name: "keeps warm Pods beside the Pods of sessions beyond the maximum",
+        name: "keeps warm Pods next to the Pods of sessions beyond the maximum",
         guard: "bound",
         find: "busy: unassigned.busy + own.wanted",
         replace: "busy: unassigned.busy",

@@ -87,7 +87,7 @@ async function runFile(test: string): Promise<Result> {
   if (failed !== null) return { is: "killed", by: `${test}: ${failed}` };
   if (module.ok() && unhandledErrors.length === 0) return { is: "survived" };
   const [error] = [...module.errors(), ...(unhandledErrors as Error[])];
-  return { is: "invalid", why: `${test}: ${error?.message ?? "it failed, but none of its tests did"}` };
+  return { is: "invalid", why: `${test}: ${error?.message ?? "the file failed, but none of its tests did"}` };
 }
 
 function failedTest(module: TestModule): string | null {

@@ -141,7 +141,7 @@ export async function makeNamespace(
   const bound = AbortSignal.timeout(READY_TIMEOUT_MS);
   // Until then, the ServiceAccount admission plug-in refuses Pods.
   while (!(await exists(() => kube.get(SERVICE_ACCOUNTS, { namespace: name, name: "default" })))) {
-    if (bound.aborted) throw new Error(`namespace ${name} got no default service account`);
+    if (bound.aborted) throw new Error(`namespace ${name} has no default service account`);
     await sleep(realClock, POLL_MS, bound);
   }
 }

@@ -65,7 +65,9 @@ describe("the binaries of the control plane", () => {
     const progress = recorder();
     const found = await findBinaries({ env: { ...env, KUBEBUILDER_ASSETS: assets }, progress });
     expect(found.from).toBe("build");
-    expect(progress.lines[0]).toBe(`KUBEBUILDER_ASSETS is not used: ${assets} has no etcd, kube-controller-manager`);
+    expect(progress.lines[0]).toBe(
+      `ignoring KUBEBUILDER_ASSETS: ${assets} does not contain etcd, kube-controller-manager`,
+    );
   });
 
   it("leave nothing behind if the build fails, and the error says why", async () => {

@@ -165,7 +165,7 @@ describe("the binaries of the control plane", () => {
     expect(await readFile(join(dir, "kube-scheduler"))).toEqual(program("kube-scheduler"));
     expect(progress.lines).toEqual([
       expect.stringMatching(
-        /^Downloading etcd v.* and kubernetes v.* \(kube-apiserver, .*\), once, from 127\.0\.0\.1:\d+$/,
+        /^Downloading etcd v.* and kubernetes v.* \(kube-apiserver, .*\) \(only once\) from 127\.0\.0\.1:\d+$/,
       ),
       expect.stringMatching(/^Downloaded the control plane in \d+s: /),
     ]);
@@ -192,7 +192,7 @@ describe("the binaries of the control plane", () => {
     expect(await readdir(cache)).toEqual([basename(dir)]);
     for (const name of CONTROL_PLANE) expect(await readFile(join(dir, name), "utf8")).toMatch(/gocache$/m);
     expect(progress.lines[1]).toMatch(
-      /^Could not download the control plane: http:\S+\/kube-scheduler: the transfer was cut\. BERTH_TEST_DOWNLOADS can name a mirror\.$/,
+      /^Could not download the control plane: http:\S+\/kube-scheduler: the transfer was cut\. To use a mirror, set BERTH_TEST_DOWNLOADS to its URL\.$/,
     );
     expect(progress.lines[2]).toMatch(/^Building etcd/);
   });

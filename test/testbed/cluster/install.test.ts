@@ -22,8 +22,8 @@ describe("manifests", () => {
 
   it.each([
     ["isn't YAML", "a: [", /^f: /],
-    ["isn't an object", "- 1", "f holds something without kind and name"],
-    ["has no name", "kind: A\nmetadata: {}", "f holds something without kind and name"],
+    ["isn't an object", "- 1", "f contains an object without kind or name"],
+    ["has no name", "kind: A\nmetadata: {}", "f contains an object without kind or name"],
   ])("are rejected if one %s", (_name, text, message) => {
     expect(() => parseManifests(text, "f")).toThrow(message);
   });

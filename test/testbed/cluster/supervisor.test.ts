@@ -77,7 +77,7 @@ describe("a supervised process", () => {
   it("gets signals, and its name is free again after it ended", async () => {
     const supervisor = await startSupervisor();
     const running = await supervisor.spawn(shell(supervisor.dir, "exec sleep 1000"));
-    await expect(supervisor.spawn(shell(supervisor.dir, "true"))).rejects.toThrow("shell is running");
+    await expect(supervisor.spawn(shell(supervisor.dir, "true"))).rejects.toThrow("shell is already running");
     running.kill("SIGTERM");
     expect(await running.exited).toEqual({ code: null, signal: "SIGTERM" });
     const next = await supervisor.spawn(shell(supervisor.dir, "exit 3"));

@@ -79,8 +79,8 @@ describe("the modules of tools", () => {
 
   it("must name a version", () => {
     const text = "tool k8s.io/kubernetes/cmd/kube-apiserver\nreplace k8s.io/api => k8s.io/api v0.1.0\n";
-    expect(() => requiredVersion(text, "k8s.io/kubernetes")).toThrow("no version of k8s.io/kubernetes");
-    expect(() => requiredVersion(text, "k8s.io/api")).toThrow("no version of k8s.io/api");
+    expect(() => requiredVersion(text, "k8s.io/kubernetes")).toThrow("go.mod has no version of k8s.io/kubernetes");
+    expect(() => requiredVersion(text, "k8s.io/api")).toThrow("go.mod has no version of k8s.io/api");
   });
 
   it("give the binaries their version", () => {

@@ -121,7 +121,7 @@ describe("the packages of an image", () => {
   });
 
   test("must be in the lock file", () => {
-    expect(() => lockedClosure(locked, ["e"])).toThrow("the lock file has no e, which this project needs");
+    expect(() => lockedClosure(locked, ["e"])).toThrow("the lock file does not contain e, which this project needs");
   });
 
   test("must be installed as in the lock file", async () => {

@@ -82,7 +82,7 @@ describe("a layer", () => {
   test("isn't started on a full disk: the message says how much is missing, and where", async () => {
     const store = new LayerStore(await temporaryDir());
     await expect(store.checkSpace(2 ** 60)).rejects.toThrow(MissingToolError);
-    await expect(store.checkSpace(2 ** 60)).rejects.toThrow(/takes 1073741824\.0 GB, .* set XDG_CACHE_HOME/);
+    await expect(store.checkSpace(2 ** 60)).rejects.toThrow(/needs 1073741824\.0 GB, .* set XDG_CACHE_HOME/);
     await expect(store.checkSpace(0)).resolves.toBeUndefined();
   });
 

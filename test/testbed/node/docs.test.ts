@@ -45,5 +45,5 @@ test.each([
   ["a negative time", { kind: "exit", afterMs: -1 }],
   ["an invalid exit code", { kind: "exit", code: 256 }],
 ])("%s is rejected with its name", (_what, input) => {
-  expect(() => parseFate(input)).toThrow(/not a fate/);
+  expect(() => parseFate(input)).toThrow(/invalid fate/);
 });

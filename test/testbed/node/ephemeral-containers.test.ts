@@ -63,7 +63,7 @@ describe("an ephemeral container", () => {
 
   test.each([
     ["session-1", []],
-    ["session-2", ["Error: session session-2 finds files of session-1 in Pod work-1"]],
+    ["session-2", ["Error: session session-2 found files of session-1 in Pod work-1"]],
   ])("runs a program of %s after one of session-1: %j", async (sessionId, faults) => {
     const ends = { kind: "exit", code: 0 } as const;
     const bench = await asleep({ [turnName(1)]: ends, [turnName(2)]: ends });
