@@ -1,16 +1,16 @@
 # syntax=docker/dockerfile:1
 
-# The vendor's command-line worker, which is released on https://github.com/anthropics/anthropic-cli/releases:
+# The vendor's command-line worker, released on https://github.com/anthropics/anthropic-cli/releases:
 # docker build -f examples/images/command-line.Dockerfile -t registry.example.com/agents/worker:1.4.2 \
 #   --build-arg ANT_VERSION=... --build-arg ANT_SHA256=... examples
 
-# A tag moves; pin it with --build-arg BASE_IMAGE=debian:bookworm-slim@sha256:...
+# Tags change; pin it with --build-arg BASE_IMAGE=debian:bookworm-slim@sha256:...
 ARG BASE_IMAGE=debian:bookworm-slim
 
 FROM ${BASE_IMAGE} AS download
 RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates curl
 ARG ANT_VERSION
-# Of the archive for your architecture.
+# The checksum of the archive for your architecture.
 ARG ANT_SHA256
 ARG TARGETARCH=amd64
 RUN : "${ANT_VERSION:?give --build-arg ANT_VERSION}" "${ANT_SHA256:?give --build-arg ANT_SHA256}" \

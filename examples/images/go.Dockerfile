@@ -3,7 +3,7 @@
 # docker build -f examples/images/go.Dockerfile -t registry.example.com/agents/worker:1.4.2 examples
 # With --build-arg PROGRAM=./waiting for `parking: Program`.
 
-# Tags move; pin them with --build-arg BUILD_IMAGE=golang:1.26-bookworm@sha256:... and BASE_IMAGE=debian:bookworm-slim@sha256:...
+# Tags change; pin them with --build-arg BUILD_IMAGE=golang:1.26-bookworm@sha256:... and BASE_IMAGE=debian:bookworm-slim@sha256:...
 ARG BUILD_IMAGE=golang:1.26-bookworm
 ARG BASE_IMAGE=debian:bookworm-slim
 
@@ -16,7 +16,7 @@ ARG PROGRAM=.
 RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o /worker "$PROGRAM"
 
 FROM ${BASE_IMAGE}
-# What TLS is verified with; bash is there.
+# The certificates that TLS needs. bash is already in the image.
 RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/* \
  && mkdir -p /workspace /mnt/memory && chown 10001:10001 /workspace /mnt/memory
 COPY --from=build /worker /usr/local/bin/worker

@@ -4,7 +4,7 @@
 # With --build-arg PROGRAM=waiting.mjs for `parking: Program`, tool-runner.mjs for `lease: Operator`, or always-on.mjs for
 # always-on workers.
 
-# A tag moves; pin it with --build-arg BASE_IMAGE=node:24-slim@sha256:...
+# Tags change; pin it with --build-arg BASE_IMAGE=node:24-slim@sha256:...
 ARG BASE_IMAGE=node:24-slim
 
 FROM ${BASE_IMAGE} AS build
@@ -12,8 +12,8 @@ WORKDIR /build
 RUN npm install --ignore-scripts --no-audit --no-fund @anthropic-ai/sdk@1.14.0 rolldown@1.2.19
 ARG PROGRAM=worker.mjs
 COPY worker/${PROGRAM} main.mjs
-# Node loads one file in half the time that it takes to find and link the SDK's hundreds. A package with native parts
-# can't be bundled: name it in --external, and copy it from node_modules.
+# Node loads one file in half the time that it needs for the SDK's hundreds of files. A package with native parts can't be
+# bundled: add it to --external, and copy it from node_modules.
 RUN node_modules/.bin/rolldown main.mjs --platform node --no-codeSplitting --file dist/main.mjs
 
 FROM ${BASE_IMAGE}

@@ -1,8 +1,9 @@
-// The stock Go worker for one session: serves the work item that the environment names, then exits.
+// The stock Go worker for one session: serves the work item in the environment variables, then exits.
 // It reads ANTHROPIC_WORK_ID, ANTHROPIC_ENVIRONMENT_ID, ANTHROPIC_SESSION_ID, ANTHROPIC_WORK_SECRET (or
 // ANTHROPIC_ENVIRONMENT_KEY) and ANTHROPIC_BASE_URL, as the SDK does, and ANTHROPIC_WORK_SECRET_FILE, as the command-line
-// worker does. Besides: WORKSPACE, the directory to work in (the current one unless set), and BERTH_WORKER_MAX_IDLE_MS,
-// how long it stays with an idle session (60000).
+// worker does. Optional:
+// - WORKSPACE: the working directory; default: the current one
+// - BERTH_WORKER_MAX_IDLE_MS: how long it keeps an idle session; default: 60000
 package main
 
 import (
@@ -23,7 +24,7 @@ import (
 
 func main() {
 	log.SetFlags(0)
-	// Without this a SIGTERM would end the process at once; with it, the worker drains, posts its stop and returns.
+	// Without this, SIGTERM would end the process at once. With it, the worker drains, sends its stop and returns.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := serve(ctx); err != nil && ctx.Err() == nil {
@@ -49,7 +50,7 @@ func serve(ctx context.Context) error {
 		}
 		item.WorkSecret = strings.TrimSpace(string(secret))
 	}
-	// The client wants some credential; the worker replaces it by that of the item for every call.
+	// The client requires a credential; the worker replaces it with the item's in every call.
 	client := anthropic.NewClient(option.WithAuthToken("unused"))
 	return environments.NewEnvironmentWorker(client, options).HandleItem(ctx, item)
 }

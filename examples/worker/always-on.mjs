@@ -1,8 +1,10 @@
-// The stock worker as an always-on poller: serves one session after the other until SIGTERM.
+// The stock worker as an always-on poller: serves one session after another until SIGTERM.
 // It reads ANTHROPIC_ENVIRONMENT_ID, ANTHROPIC_ENVIRONMENT_KEY, ANTHROPIC_WORKER_ID and ANTHROPIC_BASE_URL, which Berth
-// sets. Besides: WORKSPACE, the directory to work in (the current one unless set), BERTH_WORKER_MAX_IDLE_MS, how long it
-// stays with an idle session (60000), BERTH_WORKER_BUSY_PORT, where it says whether it is busy (nowhere unless set), and
-// BERTH_WORKER_BUSY_HOST, the address for that (all of them).
+// sets. Optional:
+// - WORKSPACE: the working directory; default: the current one
+// - BERTH_WORKER_MAX_IDLE_MS: how long it keeps an idle session; default: 60000
+// - BERTH_WORKER_BUSY_PORT: the port of the busy probe; default: no probe
+// - BERTH_WORKER_BUSY_HOST: the address of the busy probe; default: all addresses
 import { createServer } from "node:http";
 import Anthropic from "@anthropic-ai/sdk";
 import { EnvironmentWorker } from "@anthropic-ai/sdk/lib/environments/worker";
@@ -16,15 +18,15 @@ function integerFrom(name) {
   return value;
 }
 
-/** A word from the environment, which must be there. */
+/** A required variable from the environment. */
 function required(name) {
   const value = process.env[name];
   if (!value) throw new Error(`${name} is not set`);
   return value;
 }
 
-// A worker takes one item at a time: it is busy from the acknowledgement of one until it polls for the next. Its
-// requests say so, whatever becomes of the session.
+// A worker serves one item at a time. It is busy from the acknowledgement of an item until it polls for the next one, so
+// its requests show whether it is busy.
 let isBusy = false;
 async function watchedFetch(url, init) {
   const path = new URL(url instanceof Request ? url.url : url).pathname;
@@ -49,7 +51,7 @@ process.once("SIGINT", () => shutdown.abort());
 
 const maxIdleMs = integerFrom("BERTH_WORKER_MAX_IDLE_MS");
 
-// The client wants some credential; the worker replaces it by its own for every call.
+// The client requires a credential; the worker replaces it with its own in every call.
 const worker = new EnvironmentWorker({
   client: new Anthropic({ apiKey: null, authToken: "unused", fetch: watchedFetch }),
   environmentId: required("ANTHROPIC_ENVIRONMENT_ID"),
@@ -61,5 +63,5 @@ const worker = new EnvironmentWorker({
 await worker.run(shutdown.signal).catch((error) => {
   if (!shutdown.signal.aborted) throw error;
 });
-// The server for the busy probe would keep the process.
+// The server for the busy probe would keep the process running.
 process.exit(0);

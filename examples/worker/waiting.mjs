@@ -1,6 +1,6 @@
 // The stock worker for one session, loaded before there is a session (`parking: Program`, docs/program-parking.md). It
 // waits for its work item on standard input, serves it, then exits. ANTHROPIC_WORK_ID, ANTHROPIC_SESSION_ID and
-// ANTHROPIC_WORK_SECRET (or ANTHROPIC_ENVIRONMENT_KEY) come with the item; ANTHROPIC_ENVIRONMENT_ID, ANTHROPIC_BASE_URL,
+// ANTHROPIC_WORK_SECRET (or ANTHROPIC_ENVIRONMENT_KEY) come with the item. ANTHROPIC_ENVIRONMENT_ID, ANTHROPIC_BASE_URL,
 // WORKSPACE and BERTH_WORKER_MAX_IDLE_MS are environment variables, as in worker.mjs.
 import { closeSync, openSync, writeSync } from "node:fs";
 import { createInterface } from "node:readline";
@@ -11,8 +11,8 @@ import { betaAgentToolset20260401 } from "@anthropic-ai/sdk/tools/agent-toolset/
 const EXIT_NO_ITEM = 75;
 const EXIT_SIGTERM = 143;
 
-// The first process of a container gets no signal without a handler. While it waits, there is nothing to finish; later,
-// the worker drains, posts its stop and returns.
+// The first process of a container only gets signals that it has a handler for. While it waits, there is nothing to
+// finish. Later, the worker drains, sends its stop and returns.
 let item;
 const shutdown = new AbortController();
 process.on("SIGTERM", () => (item ? shutdown.abort() : process.exit(EXIT_SIGTERM)));
@@ -56,7 +56,7 @@ async function readItem() {
   process.exit(EXIT_NO_ITEM);
 }
 
-/** The variables in a line `berth1 <length> <JSON> #end`. Undefined: the line is something else, or a part of one. */
+/** The variables in a line `berth1 <length> <JSON> #end`, or undefined for any other or incomplete line. */
 function itemIn(line) {
   const [, length, json] = /^berth1 (\d+) (\{.*\}) #end$/.exec(line) ?? [];
   if (json === undefined || json.length !== Number(length)) return undefined;

@@ -1,7 +1,7 @@
 """The stock Python worker for one session, loaded before there is a session (`parking: Program`, docs/program-parking.md).
 
 It waits for its work item on standard input, serves it, then exits. ANTHROPIC_WORK_ID, ANTHROPIC_SESSION_ID and
-ANTHROPIC_WORK_SECRET (or ANTHROPIC_ENVIRONMENT_KEY) come with the item; ANTHROPIC_ENVIRONMENT_ID, ANTHROPIC_BASE_URL,
+ANTHROPIC_WORK_SECRET (or ANTHROPIC_ENVIRONMENT_KEY) come with the item. ANTHROPIC_ENVIRONMENT_ID, ANTHROPIC_BASE_URL,
 WORKSPACE and BERTH_WORKER_MAX_IDLE_MS are environment variables, as in worker.py.
 """
 
@@ -11,8 +11,8 @@ import signal
 EXIT_NO_ITEM = 75
 EXIT_SIGTERM = 143
 
-# The first process of a container gets no signal without a handler. While this one waits, there is nothing to finish;
-# later, SIGTERM is kept until the worker can drain.
+# The first process of a container only gets signals that it has a handler for. While this one waits, there is nothing to
+# finish. Later, SIGTERM is recorded until the worker can drain.
 waiting = True
 told_to_end = False
 
@@ -28,7 +28,7 @@ signal.signal(signal.SIGTERM, on_sigterm)
 
 import gc  # noqa: E402
 
-# Importing the SDK creates objects that stay. Looking for garbage among them takes a fifth of the time.
+# Importing the SDK creates objects that are never freed. Garbage collection would take a fifth of the time.
 gc.disable()
 
 import json  # noqa: E402
@@ -44,7 +44,7 @@ from anyio.abc import TaskStatus  # noqa: E402
 
 
 def item_in(line: bytes) -> dict[str, str] | None:
-    """The variables in a line `berth1 <length> <JSON> #end`. None: the line is something else, or a part of one."""
+    """The variables in a line `berth1 <length> <JSON> #end`, or None for any other or incomplete line."""
     match = re.fullmatch(rb"berth1 (\d{1,4}) (\{.*\}) #end\n", line)
     if match is None or len(match[2]) != int(match[1]):
         return None
@@ -72,7 +72,7 @@ def read_item() -> dict[str, str]:
 
 
 async def cancel_on_sigterm(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
-    """Cancelled, the worker lets a tool call under way finish, posts its stop and returns."""
+    """When it is cancelled, the worker finishes a running tool call, sends its stop and returns."""
     with anyio.open_signal_receiver(signal.SIGTERM) as signals:
         task_status.started()
         if told_to_end:

@@ -1,8 +1,9 @@
-// The stock worker for one session: serves the work item that the environment names, then exits.
+// The stock worker for one session: serves the work item in the environment variables, then exits.
 // It reads ANTHROPIC_WORK_ID, ANTHROPIC_ENVIRONMENT_ID, ANTHROPIC_SESSION_ID, ANTHROPIC_WORK_SECRET (or
 // ANTHROPIC_ENVIRONMENT_KEY) and ANTHROPIC_BASE_URL, as the SDK does, and ANTHROPIC_WORK_SECRET_FILE, as the command-line
-// worker does. Besides: WORKSPACE, the directory to work in (the current one unless set), and BERTH_WORKER_MAX_IDLE_MS,
-// how long it stays with an idle session (60000).
+// worker does. Optional:
+// - WORKSPACE: the working directory; default: the current one
+// - BERTH_WORKER_MAX_IDLE_MS: how long it keeps an idle session; default: 60000
 import { readFileSync } from "node:fs";
 import Anthropic from "@anthropic-ai/sdk";
 import { EnvironmentWorker } from "@anthropic-ai/sdk/lib/environments/worker";
@@ -16,14 +17,14 @@ function integerFrom(name) {
   return value;
 }
 
-// Without a handler SIGTERM would kill the process at once; with it, the worker drains, posts its stop and returns.
+// Without a handler, SIGTERM would kill the process at once. With one, the worker drains, sends its stop and returns.
 const shutdown = new AbortController();
 process.once("SIGTERM", () => shutdown.abort());
 process.once("SIGINT", () => shutdown.abort());
 
 const maxIdleMs = integerFrom("BERTH_WORKER_MAX_IDLE_MS");
 
-// The client wants some credential; the worker replaces it by that of the item for every call.
+// The client requires a credential; the worker replaces it with the item's in every call.
 const client = new Anthropic({ apiKey: null, authToken: "unused" });
 const worker = new EnvironmentWorker({
   client,

@@ -1,22 +1,23 @@
-"""The stock Python worker for one session: serves the work item that the environment names, then exits.
+"""The stock Python worker for one session: serves the work item in the environment variables, then exits.
 
 It reads ANTHROPIC_WORK_ID, ANTHROPIC_ENVIRONMENT_ID, ANTHROPIC_SESSION_ID, ANTHROPIC_WORK_SECRET (or
 ANTHROPIC_ENVIRONMENT_KEY) and ANTHROPIC_BASE_URL, as the SDK does, and ANTHROPIC_WORK_SECRET_FILE, as the command-line
-worker does. Besides: WORKSPACE, the directory to work in (the current one unless set), and BERTH_WORKER_MAX_IDLE_MS,
-how long it stays with an idle session (60000).
+worker does. Optional:
+- WORKSPACE: the working directory; default: the current one
+- BERTH_WORKER_MAX_IDLE_MS: how long it keeps an idle session; default: 60000
 """
 
 import signal
 
-# Importing the SDK takes a second or two. The first process of a container gets no signal that it has no handler for,
-# so a SIGTERM in that time would be lost: it is kept for later.
+# Importing the SDK takes a second or two. The first process of a container only gets signals that it has a handler for,
+# so a SIGTERM in that time would be lost. These handlers record it.
 early_signals: list[int] = []
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda received, _frame: early_signals.append(received))
 
 import gc  # noqa: E402
 
-# Importing the SDK creates objects that stay. Looking for garbage among them takes a fifth of the time.
+# Importing the SDK creates objects that are never freed. Garbage collection would take a fifth of the time.
 gc.disable()
 
 import logging  # noqa: E402
@@ -47,7 +48,7 @@ def work_secret() -> str | None:
 
 
 async def cancel_on_signal(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
-    """Cancelled, the worker lets a tool call under way finish, posts its stop and returns."""
+    """When it is cancelled, the worker finishes a running tool call, sends its stop and returns."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         if early_signals:
@@ -57,13 +58,13 @@ async def cancel_on_signal(scope: anyio.CancelScope, *, task_status: TaskStatus[
 
 
 async def main() -> None:
-    # The client wants some credential; the worker replaces it by that of the item for every call.
+    # The client requires a credential; the worker replaces it with the item's in every call.
     async with AsyncAnthropic(api_key=None, auth_token="unused") as client:
         worker = client.beta.environments.work.worker(
             workdir=os.environ.get("WORKSPACE") or None,
             max_idle=max_idle_seconds(),
         )
-        # A scope of its own for the item: ending it by a signal is no error.
+        # The item has a separate scope, because its end by a signal is not an error.
         async with anyio.create_task_group() as signals:
             with anyio.CancelScope() as item:
                 await signals.start(cancel_on_signal, item)
@@ -72,6 +73,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    # What the SDK says about the lease and its end goes to stderr.
+    # The SDK logs the lease and its end to stderr.
     logging.basicConfig(level=os.environ.get("ANTHROPIC_LOG", "warning").upper())
     anyio.run(main)

@@ -1,6 +1,6 @@
 // The stock Go worker for one session, started before there is a session (`parking: Program`, docs/program-parking.md).
 // It waits for its work item on standard input, serves it, then exits. ANTHROPIC_WORK_ID, ANTHROPIC_SESSION_ID and
-// ANTHROPIC_WORK_SECRET (or ANTHROPIC_ENVIRONMENT_KEY) come with the item; ANTHROPIC_ENVIRONMENT_ID, ANTHROPIC_BASE_URL,
+// ANTHROPIC_WORK_SECRET (or ANTHROPIC_ENVIRONMENT_KEY) come with the item. ANTHROPIC_ENVIRONMENT_ID, ANTHROPIC_BASE_URL,
 // WORKSPACE and BERTH_WORKER_MAX_IDLE_MS are environment variables, as in the other worker.
 package main
 
@@ -80,7 +80,7 @@ func serve(worker *environments.EnvironmentWorker, found item, signals <-chan os
 	defer cancel()
 	go func() {
 		<-signals
-		// The worker drains, posts its stop and returns.
+		// The worker drains, sends its stop and returns.
 		cancel()
 	}()
 	err = worker.HandleItem(ctx, environments.HandleItemOptions{
@@ -112,7 +112,7 @@ func readItem(items chan<- item) {
 
 var frame = regexp.MustCompile(`^berth1 (\d{1,4}) (\{.*\}) #end\n$`)
 
-// itemIn returns the item in a line `berth1 <length> <JSON> #end`. False: the line is something else, or a part of one.
+// itemIn returns the item in a line `berth1 <length> <JSON> #end`, or false for any other or incomplete line.
 func itemIn(line string) (found item, ok bool) {
 	match := frame.FindStringSubmatch(line)
 	if match == nil || match[1] != strconv.Itoa(len(match[2])) {
