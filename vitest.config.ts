@@ -25,10 +25,12 @@ const e2e = {
   expect: PATIENT,
 };
 
-// `unit` needs nothing but Node; `integration`, and `faults`, which tries to break the promises, need the control plane of
-// testbed/cluster; `oldest` is a part of `integration` on the oldest version of Kubernetes; the others need a cluster with a real node: files of `e2e` run beside each other, then those that disturb
-// the whole node, one by one, and then what looks at everything that the others left behind. Projects differ in how many
-// files they run at a time, so each is a group of its own: vitest takes no others.
+// - `unit` needs only Node.
+// - `integration`, and `faults`, which attacks the promises, need the control plane of testbed/cluster.
+// - `oldest` is a part of `integration` on the oldest version of Kubernetes.
+// - The others need a cluster with a real node. Files of `e2e` run in parallel. Then those that disturb the whole node run
+//   one by one, and then the checks of everything that the others left behind.
+// Projects differ in how many files they run at a time. vitest requires a separate group for each number.
 export default defineConfig({
   test: {
     sequence: { sequencer: LongestFirst },
@@ -85,10 +87,10 @@ export default defineConfig({
           include: ["test/faults/*/**/*.test.ts"],
           exclude: ["test/faults/support/**"],
           globalSetup: ["test/support/cluster-setup.ts"],
-          // Many worlds share the machine, and the long runs take what they take: each wait has a bound of its own.
+          // Many worlds share the machine, and long runs have no fixed duration. Each wait has its own limit.
           testTimeout: 3_600_000,
           hookTimeout: 120_000,
-          // A file by itself leaves two cores half idle.
+          // A single file leaves two cores half idle.
           maxWorkers: 2,
           sequence: { groupOrder: 2 },
           expect: PATIENT,

@@ -79,7 +79,7 @@ function* tellHolder(margin: number): Iterable<string> {
   for (const { effect: seen } of REQUESTS) {
     for (const beaten of ticks(TTL, seen - LAG)) {
       for (const sent of ticks(TTL - margin, Math.max(0, beaten))) {
-        if (sent + REQUEST >= beaten + TTL) yield `beaten at ${beaten}, the stop is sent at ${sent}`;
+        if (sent + REQUEST >= beaten + TTL) yield `the heartbeat lands at ${beaten}, the stop is sent at ${sent}`;
       }
     }
   }
@@ -142,7 +142,7 @@ function* stoodStill(margin: number): Iterable<string> {
     for (const effect of ticks(REQUEST)) {
       const gap = answered + BEAT + effect;
       if (gap >= BEAT + margin)
-        yield `answered after ${answered}, the next beat lands ${effect} after its sending: ${gap} in all`;
+        yield `answered after ${answered}, the next heartbeat lands ${effect} after its sending: ${gap} in total`;
     }
   }
 }
@@ -154,7 +154,8 @@ function* stoodStill(margin: number): Iterable<string> {
 function* firstLook(margin: number): Iterable<string> {
   for (const landed of ticks(REQUEST)) {
     for (const { effect } of REQUESTS) {
-      if (landed >= margin + effect) yield `the look is handled at ${margin + effect}, the beat lands at ${landed}`;
+      if (landed >= margin + effect)
+        yield `the list is handled at ${margin + effect}, the heartbeat lands at ${landed}`;
     }
   }
 }
@@ -164,7 +165,8 @@ function* lookAfterBeat(margin: number, base: (beat: Request) => number): Iterab
   for (const beat of REQUESTS) {
     for (const look of REQUESTS) {
       const shown = base(beat) + margin + look.effect - LAG;
-      if (shown < beat.effect) yield `the list is as of ${shown}, the beat took effect at ${beat.effect}`;
+      if (shown < beat.effect)
+        yield `the list shows the state at ${shown}, the heartbeat took effect at ${beat.effect}`;
     }
   }
 }
@@ -174,7 +176,7 @@ function* lapsedBySilence(margin: number): Iterable<string> {
   for (const { effect } of REQUESTS) {
     for (const look of REQUESTS) {
       const handled = TTL + margin + look.effect;
-      if (handled < effect + TTL) yield `looked at ${handled}, the lease lapses at ${effect + TTL}`;
+      if (handled < effect + TTL) yield `the list is handled at ${handled}, the lease lapses at ${effect + TTL}`;
     }
   }
 }
@@ -183,33 +185,35 @@ const sending = () => 0;
 const answer = ({ answered }: Request) => answered;
 
 export const CLOCK_RULES: readonly ClockRule[] = [
-  rule("stop after a beat of our own", "the beat's sending", "F + 1", REQUEST + 1, (m) => stopAfterBeat(m, sending)),
-  rule("stop after a beat of our own", "its answer", "2F + 1", 2 * REQUEST + 1, (m) => stopAfterBeat(m, answer)),
+  rule("stop after our own heartbeat", "the heartbeat's sending", "F + 1", REQUEST + 1, (m) =>
+    stopAfterBeat(m, sending),
+  ),
+  rule("stop after our own heartbeat", "its answer", "2F + 1", 2 * REQUEST + 1, (m) => stopAfterBeat(m, answer)),
   rule("stop by the listed last heartbeat", "the server's clock", "F + skew + 1", REQUEST + SKEW + 1, stopByList),
   rule(
-    "tell a holder to stop whose beat was seen to move",
-    "the first look's asking",
+    "tell a holder to stop after its heartbeat changed",
+    "the first list's sending",
     "F + lag + 1",
     REQUEST + LAG + 1,
     tellHolder,
   ),
-  rule("adopt the value after a lost beat", "the last answered beat; the refusal heard", "1", 1, (m) =>
+  rule("adopt the value after a lost heartbeat", "the last answered heartbeat; the refusal received", "1", 1, (m) =>
     adoptAfterLostBeat(m, answer),
   ),
-  rule("adopt the value after a lost beat", "the same; the repeat sent", "F + 1", REQUEST + 1, (m) =>
+  rule("adopt the value after a lost heartbeat", "the same; the repeat sent", "F + 1", REQUEST + 1, (m) =>
     adoptAfterLostBeat(m, sending),
   ),
   rule("acknowledge in the window", "the poll's sending", "F + 1", REQUEST + 1, (m) => acknowledgeInWindow(m, sending)),
   rule("acknowledge in the window", "its answer", "2F + 1", 2 * REQUEST + 1, (m) => acknowledgeInWindow(m, answer)),
   rule("an acknowledged_at is ours", "the poll's earliest sending", "0", 0, (m) => evidence(m, [-2 * SKEW, -SKEW, 0])),
   rule("an acknowledged_at is ours", "its latest sending", "2 skew", 2 * SKEW, (m) => evidence(m, [0, SKEW, 2 * SKEW])),
-  rule("a value stood still", "the value read; the beat interval and", "2F + 1", 2 * REQUEST + 1, stoodStill),
-  rule("the first look after a restart", "the start", "F + 1", REQUEST + 1, firstLook),
-  rule("a look shows what our beat did", "the beat's sending", "F + lag", REQUEST + LAG, (m) =>
+  rule("a value did not change", "the value read; the heartbeat interval and", "2F + 1", 2 * REQUEST + 1, stoodStill),
+  rule("the first list after a restart", "the start", "F + 1", REQUEST + 1, firstLook),
+  rule("a list shows the effect of our heartbeat", "the heartbeat's sending", "F + lag", REQUEST + LAG, (m) =>
     lookAfterBeat(m, sending),
   ),
-  rule("a look shows what our acknowledgement did", "its answer", "lag", LAG, (m) => lookAfterBeat(m, answer)),
-  rule("a lease lost by silence has lapsed", "the last beat's sending; TTL and", "F", REQUEST, lapsedBySilence),
+  rule("a list shows the effect of our acknowledgement", "its answer", "lag", LAG, (m) => lookAfterBeat(m, answer)),
+  rule("a lease lost by silence has lapsed", "the last heartbeat's sending; TTL and", "F", REQUEST, lapsedBySilence),
 ];
 
 function rule(

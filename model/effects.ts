@@ -165,8 +165,8 @@ function stopBreaks(moment: Moment, at: number, operator: number): string | null
   const others = moment.byte(at + ITEM.acked) & ~(1 << operator);
   const isOthers = holder ? moment.layout.sideOf(holder) !== operator : others !== 0;
   if (!isOthers) return null;
-  if (state !== STATE.stopping) return "S3 a stop hits an item of somebody else";
-  return moment.rules.strict ? "S3p a stop hits a stopping item of somebody else" : null;
+  if (state !== STATE.stopping) return "S3 a stop hits an item of another client";
+  return moment.rules.strict ? "S3p a stop hits a stopping item of another client" : null;
 }
 
 /** The server handles an acknowledgement. Returns whether the answer is 2xx. */

@@ -58,7 +58,7 @@ function settleFirstBeat(slot: Slot): void {
   );
 }
 
-const ADOPTS = "S2 adopts a lease of somebody else's";
+const ADOPTS = "S2 adopts another client's lease";
 
 /** lease: Operator, opened: the operator keeps the lease, or adopts it again after a restart. */
 export function keepSteps(slot: Slot): void {
@@ -166,8 +166,8 @@ export function watchSteps(slot: Slot): void {
 }
 
 /**
- * The session's time is over: the operator tells it to stop while its lease is certainly ours. A session that does not
- * start in time is abandoned.
+ * The session's time has ended: the operator tells it to stop while its lease is certainly ours. A session that does
+ * not start in time is abandoned.
  */
 export function overdueSteps(slot: Slot): void {
   const { rules, memory, body, state } = slot;

@@ -201,7 +201,7 @@ export const WITHOUT_A_RULE: readonly Broken[] = [
   broken("the Secret lives until the item is settled", ["L"], { record: "with-its-pod", unbeaten: "stays" }),
   broken("patches and deletes carry the resourceVersion", ["S4", "L"], { versions: false, items: 2 }),
   broken("the Pod is read live before the acknowledgement", ["S1"], { readLive: false }),
-  broken("a stop comes after a fence (here: unless beaten since the container's end)", ["S3", "L"], {
+  broken("a stop comes after a fence (here: unless a heartbeat came since the container's end)", ["S3", "L"], {
     ...TWO,
     stop: "unbeaten-since-the-end",
     unbeaten: "stays",
@@ -210,10 +210,10 @@ export const WITHOUT_A_RULE: readonly Broken[] = [
     ...TWO,
     stop: "same-acknowledgement",
   }),
-  broken("a fence is for a value that stood still", ["S3"], { ...TWO, fenceStill: false }),
-  broken("an adopted value stood still", ["S2", "S3", "L"], { ...TWO, ...BY_OPERATOR, adoptStill: false }),
+  broken("a fence is for a value that did not change", ["S3"], { ...TWO, fenceStill: false }),
+  broken("an adopted value did not change", ["S2", "S3", "L"], { ...TWO, ...BY_OPERATOR, adoptStill: false }),
   broken("only the side that surely holds is told to stop", ["S3"], { ...TWO, graceful: "any" }),
-  broken("nobody acknowledges after its window, or a 200 with an older acknowledged_at is a refusal", ["L"], {
+  broken("no client acknowledges after its window, or a 200 with an older acknowledged_at is a refusal", ["L"], {
     ...TWO,
     ...BY_OPERATOR,
     acknowledgements: 1,
@@ -227,8 +227,8 @@ export const WITHOUT_A_RULE: readonly Broken[] = [
     olderAck: "refused",
     unbeaten: "stays",
   }),
-  broken("a lease lost by silence is looked at until it has lapsed", ["L"], { ...BY_OPERATOR, silence: "forgotten" }),
-  broken("a container that stays when its item is not its own any more has its Pod deleted", ["L"], {
+  broken("a lease lost by silence is checked until it has lapsed", ["L"], { ...BY_OPERATOR, silence: "forgotten" }),
+  broken("a container that stays after it lost its item has its Pod deleted", ["L"], {
     worker: "stays",
     overstay: "stays",
   }),
@@ -239,14 +239,14 @@ export const WITHOUT_A_RULE: readonly Broken[] = [
     sessionTurn: false,
     acknowledgements: 1,
   }),
-  broken("a claim asks the Work API that it came from", ["L"], { moved: "asks-where-named", unbeaten: "stays" }),
+  broken("a claim uses the Work API that it came from", ["L"], { moved: "asks-where-named", unbeaten: "stays" }),
 ];
 
 /** What no rule of the operator can guarantee. */
 export const LIMITS: readonly Broken[] = [
   broken("a stock worker that is late to notice the lapse", ["S3"], { ...TWO, worker: "late" }, LIMIT),
   broken(
-    "a stock worker that gets SIGTERM before its first beat is answered",
+    "a stock worker that gets SIGTERM before its first heartbeat is answered",
     ["S3"],
     { ...TWO, sigterm: true },
     LIMIT,
@@ -265,12 +265,12 @@ export const LIMITS: readonly Broken[] = [
     LIMIT,
   ),
   broken(
-    "an item acknowledged late, and beaten by a container of before, on a server that never ends a stopping item",
+    "an item acknowledged late, with heartbeats of a previous container, on a server that never ends a stopping item",
     ["L"],
     { pods: 2, lateAck: "late", unbeaten: "stays" },
     LIMIT,
   ),
-  broken("a server that takes beats on queued items", ["L"], { ...TWO, beatOnQueued: "accepted" }, LIMIT),
+  broken("a server that accepts heartbeats on queued items", ["L"], { ...TWO, beatOnQueued: "accepted" }, LIMIT),
 ];
 
 /** The weaker rule that holds only on some servers. */

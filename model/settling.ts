@@ -45,7 +45,7 @@ function isToSettle(slot: Slot): boolean {
   return state !== STATE.starting || slot.isDeleted || memory === MEMORY.fenced;
 }
 
-/** The item is not ours, whoever holds it: the Secret is deleted. */
+/** The item is not ours: the Secret is deleted. */
 function outOfHandsSteps(slot: Slot): void {
   if (slot.isOver || !slot.hasKey) settled(slot);
   // Decided on an older list; the read before the stop finds out.
@@ -75,7 +75,7 @@ function fence(slot: Slot): void {
   const isBusy = isBeaten(moment, item, operator);
   if (rules.fenceStill && isBusy) return;
   const isOthers = isBusy && moment.layout.sideOf(holder) !== operator;
-  const breaks = isOthers ? "S3 takes over a lease that somebody else beats" : null;
+  const breaks = isOthers ? "S3 adopts a lease while another client sends heartbeats" : null;
   // The operator that keeps the lease may still open the item after a heartbeat before the opening.
   const isKept = slot.byOperator && !slot.isOver && !slot.hasKey && !slot.isDeleted;
   const next = slot.held();

@@ -1,7 +1,7 @@
 import { CODE, type Rules } from "./rules.ts";
 import { type Broken, brokenOf, LEASES, type Scope, scopesOf } from "./scopes.ts";
 
-// What to explore of sessions that sleep in their Pod. An item that is offered again stands for the session's next one.
+// What to explore of sessions that sleep in their Pod. An item that is offered again represents the session's next one.
 
 /** What the code does: a Pod has two turns. */
 const SLEEPING: Rules = { ...CODE, parking: "Shell", turns: 2, oneSession: true };

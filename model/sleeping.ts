@@ -84,7 +84,7 @@ function mark(slot: Slot): void {
   slot.tell(late, "session.sleep", { outcome: "lost", fault: true });
 }
 
-/** Without the rule: whether the Pod is to be marked after its Secret is deleted. */
+/** Without the rule: whether the Pod must be marked after its Secret is deleted. */
 export function marksLater(slot: Slot): boolean {
   return slot.hasTurns && slot.rules.sleep === "after-secret" && slot.hasKey && mayStay(slot) && slot.ended < slot.turn;
 }
@@ -189,7 +189,7 @@ function isTakenBack(slot: Slot): boolean {
   return true;
 }
 
-/** Expiry, yielding, or the end of the Environment: the Pod of a sleeping session is to be deleted. */
+/** Expiry, yielding, or the end of the Environment: the Pod of a sleeping session must be deleted. */
 function removalStep(slot: Slot): void {
   const { rules, moment, sleepAt, isDeleted } = slot;
   const next = slot.fork();

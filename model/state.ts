@@ -215,7 +215,7 @@ export const MEMORY = {
   silent: 12,
   /** The item may be ours, or another client's. */
   doubted: 13,
-  /** Its Secret is deleted, and its Pod is to be marked as sleeping. No rule of ours allows it. */
+  /** Its Secret is deleted, and its Pod must be marked as sleeping. None of our rules allows it. */
   resting: 14,
 } as const;
 

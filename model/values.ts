@@ -52,7 +52,7 @@ export const VALUES: {
   sessionTurn: { true: "ours", false: "removed" },
   moved: {
     "asks-where-claimed": "ours",
-    never: { holds: "nobody changes the spec" },
+    never: { holds: "no user changes the spec" },
     "asks-where-named": "removed",
   },
   line: { "after-both": "ours", "before-opened": "removed", "before-assigned": "removed" },

@@ -15,7 +15,7 @@ export interface Reply {
   readonly headers?: Readonly<Record<string, string>>;
   /** Called after the whole reply was sent, so the client can know its content. */
   readonly onAnswered?: () => void;
-  /** Takes over the response instead of a body, for event streams. */
+  /** Writes the response itself, for event streams. */
   readonly stream?: (response: ServerResponse) => void;
 }
 

@@ -233,7 +233,7 @@ async function lead(
   signal: AbortSignal,
 ): Promise<void> {
   const { settings, kube, events, guard, ...rest } = parts;
-  // A replica that can't fill its caches could serve nothing, so it does not stand for election.
+  // A replica that can't fill its caches could serve nothing, so it does not take part in elections.
   await Promise.race([controller.synced, aborted(signal)]);
   const ring = new ShardRing({
     ...rest,

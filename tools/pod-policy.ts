@@ -39,7 +39,7 @@ const spec = {
     ...Object.entries(BELOW_TEMPLATE).map(([name, expression]) => ({ name, expression })),
     { name: "account", expression: CEL_ACCOUNT },
     { name: "allowed", expression: ALLOWED },
-    // A rule of its own for each variable: the API server bounds the cost of each expression.
+    // Each variable has its own rule, because the API server limits the cost of each expression.
     ...POLICY_KEYS.map((key) => ({ name: fits(key), expression: celOfRule(key) })),
     { name: "originFits", expression: ORIGIN_FITS },
     {

@@ -71,7 +71,7 @@ export interface WakesFound {
   readonly mostAsleep: number;
 }
 
-/** What a Pod took over the time of the measurement. */
+/** What a Pod used during the measurement. */
 export interface PodCosts extends Pick<PodUsage, "anonymousBytes" | "kernelBytes" | "workingSetBytes"> {
   readonly cpuMsPerMinute: number;
 }
@@ -149,7 +149,7 @@ export interface WakesResult {
 }
 
 export const FILES = 1_000;
-/** Files that each session must only see of its own. */
+/** Files that a session must only see if they are its own: not those of other sessions. */
 const CANARY = "canary-";
 const SAW = "saw ";
 

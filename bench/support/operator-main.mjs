@@ -7,7 +7,8 @@ import { existsSync } from "node:fs";
  * stripping, as in the image.
  */
 const dist = new URL("../../dist/", import.meta.url);
-if (!existsSync(dist)) throw new Error("the operator is not built: `npm run build` does it, `npm run bench` by itself");
+if (!existsSync(dist))
+  throw new Error("the operator is not built: run `npm run build`, or `npm run bench`, which builds it");
 const { parseSettings, processEnvironment } = await import(new URL("settings/config.js", dist));
 const { runOperator } = await import(new URL("operator.js", dist));
 const { DEFAULT_TIMING, scaleTiming } = await import(new URL("core/timing.js", dist));

@@ -81,7 +81,7 @@ class Removal {
     this.#logger = logger;
   }
 
-  /** Deletes every Environment and waits until they are gone or the drain time is over. */
+  /** Deletes every Environment and waits until they are gone or the drain time has passed. */
   async deleteEnvironments(): Promise<void> {
     const { drainSeconds } = this.#settings;
     const found = await this.#environments();

@@ -154,7 +154,7 @@ function dnsOf({ dns }: SeenNetworkFacts, found: NetworkPolicy): NetworkFacts["d
  * Whether the NetworkPolicy exists and matches the spec.
  * @param facts the operator's network settings; null if unknown, and then the rules are not compared
  * @param pods the session Pods, which may use an earlier address of the Work API; null if unknown
- * @param isServed whether an operator runs: only then is a missing policy a problem of its own
+ * @param isServed whether an operator runs: only then is a missing policy a separate problem
  */
 export async function checkNetworkPolicy(
   kube: KubeClient,

@@ -27,8 +27,8 @@ export function reportOf(berth: string, server: string, checks: readonly CheckRe
 }
 
 /**
- * The results of one Environment with each problem once: what a check finds for the same reason as a condition stands
- * for both, because it is newer.
+ * The results of one Environment with each problem once. If a check and a condition have the same reason, the check
+ * is kept, because it is newer.
  */
 export function withoutRepeats(results: readonly CheckResult[]): CheckResult[] {
   const found = new Set(results.filter((result) => result.check !== "conditions" && isProblem(result)).map(reasonOf));

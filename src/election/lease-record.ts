@@ -158,7 +158,7 @@ export class LeaseRecord {
   }
 }
 
-/** Wraps to 0 after the largest int32: the API server would reject a larger number and thus the whole renewal. */
+/** Wraps to 0 after the largest int32: the API server would reject a larger number, and with it the whole renewal. */
 function transitionsAfter({ leaseTransitions = 0 }: LeaseSpec, ours: boolean): number {
   if (ours) return leaseTransitions;
   return leaseTransitions < MAX_TRANSITIONS ? leaseTransitions + 1 : 0;

@@ -62,7 +62,7 @@ export function inOrder(environments) {
   return [...environments].sort((a, b) => rank(a) - rank(b) || (a.key < b.key ? -1 : 1));
 }
 
-/** The choices of sessions besides all. @type {Record<string, (session: Session) => boolean>} */
+/** The filters of sessions, except "all". @type {Record<string, (session: Session) => boolean>} */
 const KINDS = {
   live: ({ phase }) => phase !== "ended" && phase !== "sleeping",
   asleep: ({ phase }) => phase === "sleeping",

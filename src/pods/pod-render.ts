@@ -210,7 +210,7 @@ function withVolume(pod: Pod, { sessionId, claim }: OwnVolume): Pod {
   return { ...pod, metadata };
 }
 
-/** Besides labels and annotations, controllers copy finalizers from a template's metadata. */
+/** Controllers copy finalizers from a template's metadata, as they copy labels and annotations. */
 function finalizersOf({ metadata }: PodTemplate): string[] | undefined {
   const finalizers = metadata?.["finalizers"];
   return Array.isArray(finalizers) ? finalizers.map(String) : undefined;

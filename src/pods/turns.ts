@@ -259,7 +259,7 @@ export function turnPatch(live: Pod, turn: number): { metadata: object; spec: Pi
   return { metadata: { uid, resourceVersion }, spec: { ephemeralContainers: [renderTurn(live, turn)] } };
 }
 
-/** A turn has no resources of its own: a variable that shows them means those of the keeper. */
+/** A turn has no resources, so a variable that shows resources means those of the keeper. */
 function ofKeeper(variable: EnvVar, keeper: string): EnvVar {
   const { valueFrom } = variable;
   const resource = valueFrom?.["resourceFieldRef"] as Record<string, unknown> | undefined;

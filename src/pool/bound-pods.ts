@@ -72,7 +72,7 @@ export class BoundPods {
     return this.#awaited.has(sessionId, sinceMs) || this.#options.expected.sessions.has(sessionId);
   }
 
-  /** Whether there is no room for a Pod of this session. A Pod that any session may take gives way to one of its own. */
+  /** Whether there is no room for a Pod of this session. A free Pod for any session can be replaced by its Pod. */
   isFullFor(sessionId: string): boolean {
     const { expected, volumes, free, busy } = this.#options;
     const { sessions } = expected;

@@ -77,7 +77,7 @@ export function remembered(
   return beatenSinceMs === undefined ? snapshot : { ...snapshot, beatenSinceMs };
 }
 
-/** The reason and message for ending a session whose time is over. */
+/** The reason and message for ending a session whose time has ended. */
 export function overdueEnding(byDuration: boolean): [Ending, string] {
   return byDuration
     ? ["MaxDuration", "the session reached maxDurationSeconds"]

@@ -74,7 +74,8 @@ function watchHeld(facts: Facts): Step {
 }
 
 /**
- * The step for a session whose time is over: a stop, but only while the lease is surely ours. Null: it has time left.
+ * The step for a session whose time has ended: a stop, but only while the lease is surely ours. Null: it has time
+ * left.
  */
 function overdue(facts: Facts, lease: HeldLease | null): Step | null {
   const { nowMs, timing, limits } = facts;

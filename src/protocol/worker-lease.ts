@@ -98,9 +98,10 @@ function running(facts: Facts, startedAtMs: number): Step {
 }
 
 /**
- * The session's time is over, or soon will be. The item may be told to stop only while our container surely holds the
- * lease: it runs, and its heartbeat changed between two reads, the first of them recent. So reads begin one heartbeat
- * interval before the end and are repeated: the newest heartbeat counts. A program that sends none loses its lease.
+ * The session's time has ended, or will end soon. The item may be told to stop only while our container surely holds
+ * the lease: it runs, and its heartbeat changed between two reads, the first of them recent. So reads begin one
+ * heartbeat interval before the end and are repeated: the newest heartbeat counts. A program that sends none loses its
+ * lease.
  */
 function nearItsEnd(facts: Facts, item: ItemView, leftMs: number, ending: [Ending, string]): Step {
   const { claim, nowMs, timing, limits } = facts;

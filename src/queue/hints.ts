@@ -52,8 +52,8 @@ export const PROVEN_AFTER = 3;
  */
 export const ALIVE_MS = 24 * 60 * 60_000;
 /**
- * A hint may arrive before its item. An Environment that looked within this time of the hint and found nothing looks
- * once more. Later, an item would be unlikely to start at once.
+ * A hint may arrive before its item. An Environment that polled within this time of the hint and found nothing polls
+ * again. Later, an item would be unlikely to start at once.
  */
 export const EARLY_MS = 5_000;
 /**

@@ -23,8 +23,8 @@ import { WorkApiError } from "../work/errors.ts";
 export type BeatOutcome = "beaten" | "adopted" | "stopping" | "stopped" | "refused" | "unanswered" | "failed";
 
 /**
- * Heartbeats of one Environment that are in flight or wait for room (Budget.beats). The limit suits 5,000 leases whose
- * heartbeats all reach their time bound (5,000 / 30 s x 1.5 s).
+ * Heartbeats of one Environment that are in flight or wait for room (`Budget.beats`). The limit suits 5,000 leases
+ * whose heartbeats all reach their time bound (5,000 / 30 s x 1.5 s).
  */
 const MAX_IN_FLIGHT = 256;
 

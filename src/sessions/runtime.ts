@@ -147,7 +147,7 @@ export class SessionsRuntime {
       ...{ context, removals: this.#removals, onChange: changed },
       onStays: (name, why) => {
         const pod = context.pods.get(name);
-        // A sleeping Pod that has changed is looked at again: its session waits for it.
+        // A sleeping Pod that has changed is checked again, because its session waits for it.
         const isLookedAt = this.#claims.has(name) || (why === "kept" && pod !== undefined && isAsleep(pod));
         if (!isLookedAt) leave(name);
       },
@@ -371,7 +371,7 @@ export class SessionsRuntime {
   }
 
   /**
-   * The time for the drain is over: deletes unsettled Secrets, leaves Pods to the garbage collector and lets leases
+   * The time for the drain has ended: deletes unsettled Secrets, leaves Pods to the garbage collector and lets leases
    * lapse. Releases the finalizer even if that fails. Returns whether all Secrets are deleted.
    */
   async abandon(): Promise<boolean> {

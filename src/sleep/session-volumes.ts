@@ -59,7 +59,7 @@ export class SessionVolumes {
   readonly #onChange: () => void;
   /** With the time (monotonic) when what is known was requested, or answered for a write. */
   readonly #known = new Map<string, { readonly volume: Volume; readonly atMs: number }>();
-  /** The volume of each session; null: it is to be computed. */
+  /** The volume of each session; null: not computed yet. */
   #ofSessions: Map<string, Volume> | null = null;
   /** Volumes without a session that a request may still assign, to this session; null: to any. */
   readonly #doubts = new Map<string, string | null>();

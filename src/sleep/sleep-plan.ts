@@ -131,7 +131,7 @@ function endOf(sleeper: Sleeper, input: SleepInput): SleepEnd | null {
   return notReadyMs !== null && notReadyMs + input.prepareTimeoutMs <= input.nowMs ? "NotReady" : null;
 }
 
-/** When the sleep is over. A later, longer sleepSeconds does not lengthen it. */
+/** When the sleep ends. A later, longer sleepSeconds does not lengthen it. */
 function dueMs({ sinceMs, untilMs }: Sleeper, { sleepMs }: SleepInput): number {
   return Math.min(untilMs, sinceMs > 0 ? sinceMs + sleepMs : Number.POSITIVE_INFINITY);
 }

@@ -44,7 +44,7 @@ export interface SleepingPodsOptions {
 
 /**
  * The Pods of an Environment whose sessions sleep. Gives each its next turn, hands it to the session's next work item,
- * and deletes it when its time is over, or when its room is needed (sleep-plan.ts decides).
+ * and deletes it when its time has ended, or when its room is needed (sleep-plan.ts decides).
  */
 export class SleepingPods {
   readonly #options: SleepingPodsOptions;

@@ -114,7 +114,7 @@ export class TurnAdding {
       // Free Pods are then replaced by Pods without turns. A sleeping session waits.
       if (!isRefused || isAsleep(pod)) this.#context.failing.failed("add-turn", { error, name });
       if (isRefused) {
-        // A missing right is checked again by itself. What refuses only some Pods shows only in Pods.
+        // A missing permission is checked again automatically. A policy for only some Pods shows only in those Pods.
         const isRight = errorText(error).includes("cannot patch resource");
         this.#context.sleepFailed(
           `the cluster refuses ephemeral containers: ${apiErrorText(error, environment)}`,

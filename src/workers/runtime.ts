@@ -49,7 +49,7 @@ export interface Hold extends Held {
   hold(): Promise<boolean>;
 }
 
-/** The report of a runtime without sessions of its own. */
+/** The report of a runtime that has no sessions itself. */
 export interface WorkersReport extends RuntimeReport {
   readonly sessions: null;
   readonly workers: WorkersStatus;

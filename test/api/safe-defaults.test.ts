@@ -91,7 +91,7 @@ describe("each field of the template wins", () => {
     ],
     ["runAsNonRoot", { securityContext: { runAsNonRoot: false } }, { securityContext: { runAsNonRoot: false } }],
     [
-      "what stands beside the defaults",
+      "other fields",
       { securityContext: { runAsUser: 10_001, fsGroup: 7 } },
       { securityContext: { runAsUser: 10_001, fsGroup: 7, runAsNonRoot: true } },
     ],

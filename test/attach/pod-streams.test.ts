@@ -359,7 +359,7 @@ describe("an attach that fails", () => {
       await keep(some(2));
       expect(failures).toEqual([]);
       await keep(some(5));
-      // The right to attach may be granted; a policy or a node stays as it is.
+      // The permission to attach may be granted later. A policy or a node does not change.
       expect(failures).toEqual([["attaching to Pods is refused: not here", status === 403]]);
     },
   );

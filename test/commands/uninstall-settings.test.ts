@@ -29,7 +29,7 @@ async function cli(argv: readonly string[], env: Record<string, string> = {}) {
       return REPORT;
     },
     check: async () => {
-      throw new Error("the operator was looked at");
+      throw new Error("the operator was checked");
     },
   };
   const streams = {

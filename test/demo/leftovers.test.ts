@@ -15,7 +15,7 @@ beforeEach(async () => {
   return () => simulator.close();
 });
 
-/** An API server with these objects, which records what it is asked for. */
+/** An API server with these objects, which records its requests. */
 function kubeWith(objects: Readonly<Record<string, readonly object[]>>, asked: string[] = []): KubeClient {
   const list = async ({ plural }: { plural: string }, { labelSelector }: { labelSelector?: string }) => {
     asked.push(`${plural} ${labelSelector}`);

@@ -316,7 +316,7 @@ describe("confirm", () => {
     expect([asked, a.log]).toEqual([3, ["started"]]);
   });
 
-  test("an unknown result is asked for again, and the fence stays closed until then", async () => {
+  test("an unknown result is requested again, and the fence stays closed until then", async () => {
     let asked = 0;
     const a = candidate("a", {
       confirm: async () => {

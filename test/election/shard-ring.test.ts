@@ -218,7 +218,9 @@ describe("replicas with different numbers of shards", () => {
       const one = world(seed + i);
       const replicas = [one.start(1), one.start(3)];
       for (const { weather } of replicas) weather.latencyMs = 400;
-      await one.until("somebody holds everything", () => replicas.some(({ open, shards }) => open.length === shards));
+      await one.until("one replica holds everything", () =>
+        replicas.some(({ open, shards }) => open.length === shards),
+      );
       await one.pass(10_000);
     }
   });

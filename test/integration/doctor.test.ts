@@ -197,7 +197,7 @@ describe.concurrent("berth doctor", () => {
     await world.createEnvironment();
     const answer = await doctor(world, ["--check-key"]);
     expect(answer.code).toBe(1);
-    // The operator is the cause, so it comes first; what would need one is not a problem of its own.
+    // The operator is the cause, so it comes first. Checks that need an operator are not separate problems.
     expect(answer.report.problems[0]).toMatchObject({ check: "operator", status: "fail", about: ["cluster"] });
     expect(found(answer, "conditions")[0]?.message).toBe("not checked: needs a running operator");
     expect(found(answer, "key")[0]?.message).toMatch(
@@ -216,7 +216,7 @@ describe.concurrent("berth doctor", () => {
     await world.createEnvironment();
     world.startOperator();
     await world.untilCondition("Ready", "KeySecretMissing");
-    // The key's own check stands for the condition.
+    // The key's own check replaces the condition.
     const missing = await doctor(world);
     expect(statusOf(missing, "conditions")).toEqual([]);
     expect(found(missing, "key")[0]).toMatchObject({

@@ -103,7 +103,7 @@ function every(wanted: (name: string) => boolean | undefined): Promise<void> {
 
 describe("a node that is lost and comes back", () => {
   test("takes each Pod through the same states as a real one", { timeout: 2 * PATIENCE_MS }, async () => {
-    // Without a healthy node, the controller assumes a fault of its own and evicts no Pods.
+    // Without a healthy node, the controller assumes that the fault is its own, and evicts no Pods.
     const taints = [{ key: "example.com/nobody", effect: "NoSchedule" }];
     await using _other = await startNode({ client: cluster.nodeKubeconfig, name: "well-recorded-test", taints });
     await using node = await startNode({ client: cluster.nodeKubeconfig, name: NODE_NAME, seed: 3 });

@@ -50,7 +50,7 @@ test("kill -9 of the operator, five times under load: nothing is lost, runs twic
   ).toEqual([]);
   expect(
     items.reduce((sum, { refusedBeats }) => sum + refusedBeats, 0),
-    "beats of a second container",
+    "heartbeats of a second container",
   ).toBe(0);
   await world.until("only free Pods are left", () =>
     world.pods.every(({ metadata }) => metadata.labels?.["berth.dev/phase"] === "parked"),

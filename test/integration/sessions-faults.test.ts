@@ -109,7 +109,7 @@ describe("two operators on one queue by mistake", () => {
       // If the list reformats times, a fence is first refused. Otherwise only a second container is refused.
       if (switches.listedHeartbeat !== "reformatted") {
         const refused = served.reduce((sum, { refusedBeats }) => sum + refusedBeats, 0);
-        expect(refused, "beats of second containers").toBe(0);
+        expect(refused, "heartbeats of second containers").toBe(0);
       }
       const pollers = new Set(served.flatMap(({ acks }) => acks.map(({ workerId }) => workerId)));
       expect(pollers.size, "both had their share").toBe(2);

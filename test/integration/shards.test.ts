@@ -52,12 +52,12 @@ function expectServedOnce(world: World, many: ManyEnvironments): void {
   expect(items.filter(({ acks }) => acks.length !== 1).map(({ id, acks }) => [id, acks])).toEqual([]);
   expect(
     items.reduce((sum, { refusedBeats }) => sum + refusedBeats, 0),
-    "beats of a second container",
+    "heartbeats of a second container",
   ).toBe(0);
 }
 
 test(
-  "kill -9 of one of three replicas under load: the others take over its Environments, and every item is served once",
+  "kill -9 of one of three replicas under load: the others adopt its Environments, and every item is served once",
   async () => {
     await using world = await startWorld(cluster, WORLD);
     const many = await ManyEnvironments.create(world, ENVIRONMENTS);

@@ -322,7 +322,7 @@ test("an event that is still pending when its fence closes is dropped, and other
   lost = true;
   fenced.event(subject("a"), "Normal", "After", "it may not");
   fenced.event(subject("a"), "Normal", "Before", "it may speak");
-  recorder.event(subject("b"), "Normal", "Other", "somebody else may");
+  recorder.event(subject("b"), "Normal", "Other", "another recorder may");
   await flush();
   expect((await stored()).map(({ reason, count }) => [reason, count])).toEqual([
     ["Before", 1],

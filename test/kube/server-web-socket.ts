@@ -55,7 +55,7 @@ export class ServerWebSocket {
     return frame(BINARY, Buffer.concat([Buffer.of(channel), Buffer.from(content as string)]));
   }
 
-  /** Writes bytes that are no frame of their own. */
+  /** Writes raw bytes, without a frame. */
   write(bytes: Uint8Array): void {
     this.#socket.write(bytes);
   }

@@ -19,14 +19,14 @@ describe("a Pod with turns gets its only container's limits as its own", () => {
     expect(limitsBy(resources)).toEqual({ limits });
   });
 
-  test("and else stays as it is", () => {
+  test("and is otherwise unchanged", () => {
     const pod = keeperPod({ ...REF, container: { resources: MEMORY } as Partial<Container> });
     const { resources: _, ...spec } = withPodLimits(pod)?.spec ?? { containers: [] };
     expect({ ...pod, spec }).toEqual(pod);
   });
 });
 
-describe("a Pod gets no limits of its own", () => {
+describe("a Pod gets no limits", () => {
   test.each<[string, unknown, Partial<Pod["spec"]>?]>([
     ["if its container has none", undefined],
     ["if its container has none of memory and CPU", { limits: { "ephemeral-storage": "1Gi" } }],

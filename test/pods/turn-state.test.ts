@@ -236,7 +236,7 @@ describe("the end of a keeper", () => {
     expect(kept({ turns: { 1: exited(0) } }, exited(1))).toMatchObject({ cause: "Completed" });
   });
 
-  test("at the deadline is how its turn ended, although that handles SIGTERM and exits by itself", () => {
+  test("at the deadline is how its turn ended, although that handles SIGTERM and exits on its own", () => {
     expect(kept({ turns: { 1: exited(0) } }, exited(4))).toMatchObject({ cause: "DeadlineExceeded", exitCode: 0 });
     expect(kept({ turns: { 1: exited(143) }, status: { reason: "Evicted" } }, exited(4))).toMatchObject({
       cause: "Evicted",

@@ -222,7 +222,7 @@ describe("a turn's container", () => {
     expect(renderTurn(changed, 1)).toMatchObject(added);
   });
 
-  test("is the same whoever adds it, and the API server accepts it", () => {
+  test("is the same for every process that adds it, and the API server accepts it", () => {
     const live = liveOf({ container: CONTAINER });
     const again = JSON.parse(JSON.stringify(live)) as Pod;
     expect(JSON.stringify(renderTurn(again, 2))).toBe(JSON.stringify(renderTurn(live, 2)));

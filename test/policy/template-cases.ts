@@ -357,7 +357,7 @@ const ALLOWED: readonly TemplateCase[] = [
     needs: [],
   },
   {
-    name: "ports, probes and hooks of its own",
+    name: "its own ports, probes and hooks",
     container: {
       ports: [{ containerPort: 80 }, { containerPort: 81, hostPort: 0 }],
       livenessProbe: { tcpSocket: { port: 80 } },

@@ -6,7 +6,7 @@ import { ROOT } from "./lint-gate.ts";
 
 const SRC = join(ROOT, "src");
 
-/** Files whose texts nobody is shown: names of points for traces, scripts for containers, verbs of roles. */
+/** Files whose texts are not shown to users: names of points for traces, scripts for containers, verbs of roles. */
 const NOT_SHOWN = new Set([
   "doctor/operator-rights.ts",
   "pods/frame.ts",

@@ -150,7 +150,7 @@ describe.each(boards)("dashboard $file", (board: Dashboard) => {
   });
 
   test("uses existing metrics and labels", () => {
-    // Variables stand for unknown values, so they are not checked.
+    // Variables have unknown values, so they are not checked.
     const dead = queriesOf(board).flatMap(({ panel, target }) =>
       deadPartsOf(target.expr).map((part) => `${panel}: ${part}`),
     );

@@ -1,4 +1,5 @@
 import { parseAst } from "rolldown/parseAst";
+import { parseSync } from "rolldown/utils";
 
 /** A piece of text for readers: a line of a page, a message, a comment. Code in it is replaced by `X`. */
 export interface Passage {
@@ -10,12 +11,33 @@ export interface Passage {
 /** Returns the texts for readers in a file. Cells of tables and messages are split where their lists are. */
 export function passagesOf(path: string, text: string): Passage[] {
   if (path.endsWith(".md")) return ofPage(text);
-  if (/\.[jt]s$/.test(path)) return ofCode(text).flatMap(partsOf);
+  if (isScript(path)) return ofCode(text).flatMap(partsOf);
   if (path.endsWith(".json")) return ofDashboard(text);
   const plain = withoutCode(text);
   if (path.endsWith(".txt")) return ofLines(plain);
+  if (path.endsWith(".py")) return [...ofComments(plain), ...ofDocstrings(plain)].flatMap(partsOf);
+  if (path.endsWith(".go")) return ofComments(plain.replaceAll(/^(\s*)\/\//gm, "$1#")).flatMap(partsOf);
   return [...ofComments(plain), ...ofFields(plain), ...ofHelmStrings(text)].flatMap(partsOf);
 }
+
+/** Returns the comments of TypeScript or JavaScript. Those on consecutive lines are one passage. */
+export function commentsOf(path: string, text: string): Passage[] {
+  if (!isScript(path)) return [];
+  const found: { line: number; text: string }[] = [];
+  let endedAt = 0;
+  for (const { type, value, start, end } of parseSync(path, text, { lang: "ts" }).comments) {
+    const words = withoutCode(value.replaceAll(/^\s*\*+/gm, "").replaceAll(/\s+/g, " "));
+    const last = found.at(-1);
+    if (type === "Line" && last && /^\n[ \t]*$/.test(text.slice(endedAt, start))) last.text += ` ${words.trim()}`;
+    else found.push({ line: lineAt(text, start), text: words.trim() });
+    endedAt = end;
+  }
+  return found;
+}
+
+const isScript = (path: string) => /\.m?[jt]s$/.test(path);
+
+const lineAt = (text: string, index: number) => text.slice(0, index).split("\n").length;
 
 const ofLines = (text: string): Passage[] => text.split("\n").map((line, index) => ({ line: index + 1, text: line }));
 
@@ -62,7 +84,7 @@ function ofCode(text: string): Passage[] {
     else if (isNode(node)) {
       const own = isPart ? undefined : literalOf(node);
       if (own !== undefined && isProse(own)) {
-        const line = text.slice(0, node.start).split("\n").length;
+        const line = lineAt(text, node.start);
         for (const each of own.split("\n")) found.push({ line, text: each.trim() });
       }
       const isSum = node.type === "BinaryExpression" && (isPart || own !== undefined);
@@ -89,7 +111,7 @@ function literalOf(node: Node): string | undefined {
 /** Whether a text has three words in a row. Code rarely has. */
 const isProse = (text: string) => /[A-Za-z][a-z'’]*,? [a-z'’]+,? [a-z'’]+/.test(text);
 
-/** Comments of YAML. Lines of one comment are joined. */
+/** Comments of YAML, Python or a Dockerfile. Lines of one comment are joined. */
 function ofComments(text: string): Passage[] {
   const found: { line: number; text: string }[] = [];
   let isOpen = false;
@@ -101,6 +123,15 @@ function ofComments(text: string): Passage[] {
     isOpen = Boolean(comment);
   }
   return found.filter((passage) => isProse(passage.text));
+}
+
+/** Docstrings of Python. Each paragraph is a passage. */
+function ofDocstrings(text: string): Passage[] {
+  return [...text.matchAll(/^\s*"""([\s\S]*?)"""$/gm)].flatMap(({ 1: docstring = "", index }) =>
+    docstring
+      .split("\n\n")
+      .map((paragraph) => ({ line: lineAt(text, index), text: paragraph.replaceAll(/\s+/g, " ").trim() })),
+  );
 }
 
 /** Descriptions, summaries and messages of YAML, also folded ones. */

@@ -31,10 +31,10 @@ const OF_BOTH_MODES = /^(?:environment|reconcile|policy)\./;
 const NEVER: Readonly<Record<Kind, Readonly<Record<string, string>>>> = {
   Worker: {
     "session.take": "the worker takes the lease",
-    "session.beat": "and beats",
+    "session.beat": "and heartbeats",
     "session.shorten": "and a lease that the operator never had is not let go, but lapses",
   },
-  Operator: { "sweep.list": "the answers to the operator's own beats tell what becomes of the item" },
+  Operator: { "sweep.list": "the answers to the operator's own heartbeats show what happens to the item" },
   workers: {
     "reconcile.check-attach": "workers wait for no session",
     "reconcile.check-turns": "and do not sleep",
@@ -99,7 +99,7 @@ const CALL_REACH = 420;
 /** Requests without their own point, each with the reason. */
 const EXEMPT: Readonly<Record<string, string>> = {
   "src/sessions/item-observer.ts": "session.look and sweep.list are around whole walks",
-  "src/claims/claim-lists.ts": "recover.list and recover.list-late are around what is asked of it",
+  "src/claims/claim-lists.ts": "recover.list and recover.list-late surround its requests",
   "src/reconcile/key-keeper.ts": "reconcile.read-key is around the whole reading",
   "src/reconcile/template-check.ts": "reconcile.check-template is around the whole check",
 };

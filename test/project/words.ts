@@ -1,6 +1,7 @@
 /**
- * Words that pages and messages don't use, and what to write instead: many of them are correct, but read like a
- * translation. The Kubernetes and Google style guides for documentation have the rest of the style.
+ * Words that pages, messages, comments and names of tests don't use, and what to write instead: many of them are
+ * correct, but read like a translation. The Kubernetes and Google style guides for documentation have the rest of the
+ * style.
  */
 export const WORDS: readonly { readonly avoid: RegExp; readonly write: string }[] = [
   { avoid: /\bmend(s|ed|ing)?\b/, write: "fix" },
@@ -40,7 +41,7 @@ export const WORDS: readonly { readonly avoid: RegExp; readonly write: string }[
   { avoid: /\bby (itself|themselves)\b/, write: "automatically, on its own" },
   { avoid: /\b(is|are|was|were|be|been) asked\b/, write: "request, or name who requests what" },
   { avoid: /\b(is|are|was|were|be|been) looked (at|for)\b/, write: "read, check, list" },
-  { avoid: /\b(take|takes|taking|taken|took) (up\b|over (the|a|an|its|their|\w+s)\b)/, write: "adopt" },
+  { avoid: /\b(take|takes|taking|taken|took) (up\b(?! to\b)|over (the|a|an|its|their|\w+s)\b)/, write: "adopt" },
   { avoid: /\bbeat(s|en|ing)?\b/, write: "heartbeat, send a heartbeat" },
   { avoid: /\bthereby\b/, write: "nothing, or a new sentence" },
   { avoid: /\b(whereof|thereof|wherein|therein|hence|thus)\b/, write: "so, of it, in it" },
@@ -49,7 +50,7 @@ export const WORDS: readonly { readonly avoid: RegExp; readonly write: string }[
   { avoid: /\b(has|have) to be let\b/, write: "must be allowed" },
 ];
 
-/** Words that pages can use, and messages don't. */
+/** Words that pages and comments can use, and messages don't. */
 export const WORDS_OF_MESSAGES: typeof WORDS = [
   { avoid: /\b(looks(?! like)|looked|asks(?!:)|asked)\b/, write: "checks, reads, lists, requests" },
   { avoid: /\bleft (alone|out)\b|\bleave .* out\b/, write: "ignored, removed" },

@@ -543,7 +543,7 @@ describe("6. watch, lease: Worker", () => {
   test("fences a session that has no heartbeat at the end of the Environment's grace period", () => {
     const claim = opened({ item: view("starting", POLLED + 20_000) });
     expect(stepOf(claim, RUNNING, 20_000, draining(30_000))).toEqual(waitUntil(30_000));
-    // With a heartbeat, it would be stopped gracefully instead, so the operator lists the item once more.
+    // With a heartbeat, it would be stopped gracefully instead, so the operator lists the item again.
     expect(stepOf(claim, RUNNING, 30_000, draining(30_000))).toEqual(LOOK);
     withFields(claim, { item: view("starting", POLLED + 30_001) });
     expect(stepOf(claim, RUNNING, 30_002, draining(30_000))).toEqual(FIRST_BEAT);

@@ -114,7 +114,7 @@ describe("5. open: the container waits for its line", () => {
 });
 
 describe("5. open: a line without an answer", () => {
-  test("is looked for in the log before another one is sent", () => {
+  test("makes the operator read the log before it sends another one", () => {
     expect(stepOf(unanswered(), 4_000)).toEqual(READ_LOG);
   });
 

@@ -151,7 +151,7 @@ describe("a refused heartbeat", () => {
 describe("silence", () => {
   const unanswered: BeatResult = { is: "unanswered", sentMs: SENT + 60_000 };
 
-  test("an unanswered heartbeat keeps the lease as it is, with a doubt", () => {
+  test("an unanswered heartbeat keeps the lease unchanged, with a doubt", () => {
     expect(learn(unanswered, later(61_500))).toEqual(held({ unansweredMs: SENT + 60_000 }));
   });
 

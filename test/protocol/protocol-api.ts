@@ -107,14 +107,14 @@ export class ItemApi {
     if (this.state === "queued" && this.variant.queuedBeat === "412") {
       return { kind: "refused", state: this.state, last: this.last };
     }
-    if (this.state === "queued") throw new RefusedError("beat of a queued item");
+    if (this.state === "queued") throw new RefusedError("heartbeat of a queued item");
     if (this.state === "stopped" || this.state === "stopping")
       return { kind: "beat", state: this.state, last: this.last };
     if (expected !== (this.last ?? NO_HEARTBEAT)) return { kind: "refused", state: this.state, last: this.last };
     this.#beats += 1;
     const quietMs = this.#timeline.nowMs - this.#beatMs;
     if (side === "operator" && this.holder === "rival" && quietMs < Math.min(this.variant.ttlMs / 2, LONGEST_BEAT_MS)) {
-      this.violations.push(`S2 the operator takes a lease that another one beat ${quietMs} ms ago`);
+      this.violations.push(`S2 the operator takes a lease ${quietMs} ms after another client's heartbeat`);
     }
     if (this.holder === side && side === "operator") {
       this.longestGapMs = Math.max(this.longestGapMs, quietMs);
@@ -123,7 +123,7 @@ export class ItemApi {
     // Heartbeats within one millisecond still differ.
     this.last = new Date(Math.floor(this.epochMs + this.#timeline.nowMs) + this.#beats).toISOString();
     this.holder = side;
-    if (this.state === "starting") this.#become("active", `first beat by ${side}`);
+    if (this.state === "starting") this.#become("active", `first heartbeat by ${side}`);
     this.#lapseAfter(this.variant.ttlMs);
     return { kind: "beat", state: this.state, last: this.last };
   }
@@ -137,7 +137,7 @@ export class ItemApi {
       const isOthers = this.ours !== this.generation && !isKept;
       const others = isOthers || (this.holder === "rival" && (force || !isKept));
       if (state === "queued") this.violations.push("S3 a stop hits an item that is queued");
-      else if (others) this.violations.push(`S3 a stop hits an item that is ${state} for somebody else`);
+      else if (others) this.violations.push(`S3 a stop hits an item that is ${state} for another client`);
     }
     if (state === "stopped") return;
     if (force || state === "queued") this.#become("stopped", `stopped by ${side}`);
@@ -162,7 +162,7 @@ export class ItemApi {
     if (!Number.isFinite(ms)) return;
     this.#timeline.after(ms, () => {
       if (lease !== this.#lease) return;
-      if (this.state === "starting") this.#become("queued", "no first beat");
+      if (this.state === "starting") this.#become("queued", "no first heartbeat");
       else if (this.state === "active") this.#become(this.variant.lapse, "lease lapsed");
       else if (this.state === "stopping" && this.variant.stopLapse === "stopped")
         this.#become("stopped", "lease lapsed");

@@ -164,7 +164,7 @@ function run(world: World, faults: Faults): string[] {
   if (!faults.lossy && faults.crashes === 0 && !faults.rival) {
     if (operator.losses > 0 && !faults.accidents) wrong.push(`${operator.losses} leases lost although all went well`);
     const intervalMs = Math.min(api.variant.ttlMs / 2, 30 * SECOND);
-    if (api.longestGapMs > intervalMs + 2 * SECOND) wrong.push(`a beat came after ${api.longestGapMs} ms`);
+    if (api.longestGapMs > intervalMs + 2 * SECOND) wrong.push(`a heartbeat came after ${api.longestGapMs} ms`);
   }
   if (api.calls > MOST_CALLS) wrong.push(`${api.calls} requests`);
   return wrong;

@@ -7,7 +7,7 @@ import type { Step } from "../../src/protocol/step.ts";
 import { facts, LIMITS, opened, POLLED, RUNNING, view, withFields } from "./claims.ts";
 
 const SECOND = 1_000;
-/** When maxDurationSeconds is over, relative to the poll. */
+/** When maxDurationSeconds have passed, relative to the poll. */
 const OVER = 3_601 * SECOND;
 const FROM = OVER - DEFAULT_TIMING.beatIntervalMs - DEFAULT_TIMING.observeFirstBeatMs;
 /** The duration of a list request. */

@@ -71,7 +71,7 @@ function readFor(...read: [key: string, baseUrl: string, secret: string][]): Key
 
 describe("reading the Secret", () => {
   test.each([
-    ["as it is", KEY],
+    ["without a line break", KEY],
     ["with the line break that --from-file leaves", `${KEY}\n`],
     ["with spaces around it", `  ${KEY}\r\n`],
   ])("reads a key %s, by one GET of the named Secret", async (_how, value) => {
@@ -151,7 +151,7 @@ describe("reading the Secret", () => {
       refusal(404, "", "get secrets agents/research-key: HTTP 404, not an answer of the API server"),
       /cannot read Secret research-key: get secrets .*; Berth tries again$/,
     ],
-    ["an error of our own", new TypeError("odd"), /odd/],
+    ["an error in our code", new TypeError("odd"), /odd/],
   ])("keeps the verdict open after %s", async (_how, error, words) => {
     const reading = await readEnvironmentKey(new FakeKube(() => error).client, "agents", REF);
     expect(reading).toMatchObject({ ok: false, lasting: false, verdict: { reason: "KeySecretUnreadable" } });

@@ -178,7 +178,7 @@ describe("refusals", () => {
       "spec.sessions.template: a policy of the cluster refuses its Pods: ValidatingAdmissionPolicy 'images' with binding 'images' denied request: use our registry; change the template, or ask the cluster's administrator to change the policy",
     ],
     [
-      "a webhook with a status of its own",
+      "a webhook with its own status",
       refusal(400, "", `${ABOUT}admission webhook "policy.example.com" denied the request: no owner label`),
       "AdmissionRefused",
       `spec.sessions.template: a policy of the cluster refuses its Pods: admission webhook "policy.example.com" denied the request: no owner label; change the template, or ask the cluster's administrator to change the policy`,

@@ -63,7 +63,7 @@ describe("a step that was refused with Retry-After", () => {
     expect(heldBackUntilMs(facts(claim, RUNNING, 0), { do: "touch" })).toBe(Number.NEGATIVE_INFINITY);
   });
 
-  test("is sent once more before the lease that was taken for it ends, then after the requested pause", () => {
+  test("is sent again before the lease that was taken for it ends, then after the requested pause", () => {
     const fenced = { is: "fenced", beatSentMs: POLLED + 9_000, ttlMs: 90_000 } as const;
     const claim = failed(over(POLLED + 8_000, { memory: fenced }), STOP, 10_000);
     expect(heldMs(claim, STOP)).toBe(89_000 - LANDS_MS);
@@ -78,7 +78,7 @@ describe("a step that was refused with Retry-After", () => {
     expect(isFenced(facts(claim, GONE, answeredMs - POLLED))).toBe(true);
   });
 
-  test("waits while heartbeats keep the lease, and is sent once more before the lease ends", () => {
+  test("waits while heartbeats keep the lease, and is sent again before the lease ends", () => {
     const claim = failed(over(POLLED + 8_000, { lease: HELD }), STOP, 10_000);
     expect(heldMs(claim, STOP)).toBe(ASKED_MS);
     withFields(claim, { lease: { ...HELD, ttlMs: 60_000 } });
@@ -87,7 +87,7 @@ describe("a step that was refused with Retry-After", () => {
     expect(heldMs(claim, STOP)).toBe(ASKED_MS);
   });
 
-  test("is sent once more before an item without heartbeats is requeued", () => {
+  test("is sent again before an item without heartbeats is requeued", () => {
     const claim = failed(over(POLLED + 8_000), LOOK, 10_000);
     const fence: Step = { do: "fence", expected: "x" };
     expect(heldMs(claim, fence)).toBe(assumedTtlMs - 2_000 - LANDS_MS);

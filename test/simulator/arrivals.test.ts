@@ -70,7 +70,7 @@ describe("arrivals", () => {
     expect(commands).toEqual(["echo 0", "echo 1"]);
   });
 
-  test("are sessions of which some come back, each with another item of its own", async () => {
+  test("are sessions of which some come back, each with another item", async () => {
     await using rig = await startRig();
     const plan = {
       kind: "burst",

@@ -118,7 +118,7 @@ describe("a starting item", () => {
     await rig.worker.mustBeat(rig.work.id, "NO_HEARTBEAT");
   });
 
-  test("that was asked to stop reports so at its first heartbeat", async () => {
+  test("that must stop reports so at its first heartbeat", async () => {
     await using rig = await acked();
     rig.simulator.stopItem(rig.work.id);
     const body = beatSchema.parse((await rig.worker.beat(rig.work.id, "NO_HEARTBEAT")).json());

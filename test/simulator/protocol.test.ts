@@ -128,7 +128,7 @@ const WRONG: Record<ViolationKind, ((rig: Rig) => Promise<unknown>)[]> = {
     },
   ],
   "two-holders": [
-    // The operator takes over the lease at once although the holder is alive.
+    // The operator adopts the lease at once although the holder is alive.
     async (rig) => {
       const { work, value } = await active(rig);
       await rig.clock.advance(10 * SECOND);
@@ -346,7 +346,7 @@ describe("a correct client is allowed", () => {
       await expect(rig.client.ack(work.id)).rejects.toThrow();
       expect((await rig.client.ack(work.id)).status).toBe(409);
     },
-    "repeats a first beat whose answer was lost, and gives up at 412": async (rig) => {
+    "repeats a first heartbeat whose answer was lost, and gives up at 412": async (rig) => {
       const { work, worker } = await acked(rig);
       rig.simulator.inject({ call: "heartbeat", kind: "lost-reply", times: 1 });
       await expect(worker.beat(work.id, "NO_HEARTBEAT")).rejects.toThrow();

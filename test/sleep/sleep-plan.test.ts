@@ -64,7 +64,7 @@ const inputOf = (sleepers: readonly Sleeper[], more: Partial<SleepInput> = {}): 
 const endsOf = (input: SleepInput) => planSleep(input).ends.map(({ sleeper, why }) => [sleeper, why]);
 
 describe("a sleeping Pod", () => {
-  test("stays until its time is over, which says when to plan again", () => {
+  test("stays until its time has ended, which says when to plan again", () => {
     const sleeping = sleeper({ sleptMs: SLEEP_MS - 1_000 });
     expect(planSleep(inputOf([sleeping]))).toEqual({ ends: [], againAtMs: NOW_MS + 1_000 });
     expect(endsOf(inputOf([sleeping], { nowMs: NOW_MS + 1_000 }))).toEqual([[sleeping, "Expired"]]);

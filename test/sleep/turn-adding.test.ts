@@ -91,7 +91,7 @@ describe("a Pod that needs its next turn", () => {
     expect([verbs(), changes()]).toEqual([["patch", "get", "patch"], 1]);
   });
 
-  test("gets one request, however often it is asked for, until the cache shows the turn", async () => {
+  test("is requested only once until the cache shows the turn", async () => {
     const { turns, keep, clock, added, cache } = adding();
     cache.set("berth-research-x", podOf());
     for (let n = 0; n < 3; n += 1) turns.add(podOf());

@@ -2,7 +2,7 @@
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { documentedValues } from "./label-values.ts";
 
-/** Labels that Prometheus adds to every series of a target or of its own, or to buckets. */
+/** Labels that Prometheus adds to every series of a target, to its own series, or to buckets. */
 const OF_TARGETS = new Set(["cluster", "job", "instance", "pod", "namespace", "le"]);
 
 interface KnownMetric {

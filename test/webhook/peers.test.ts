@@ -79,7 +79,7 @@ async function startThree() {
     addresses.map((address, index) => startReplica(address, port, `replica-${index}`, addresses)),
   );
   const [one, two, three] = replicas;
-  if (!(one && two && three)) throw new Error("three were asked for");
+  if (!(one && two && three)) throw new Error("three replicas are needed");
   return {
     one,
     two,

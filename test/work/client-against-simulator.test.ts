@@ -46,7 +46,7 @@ describe("the client against the work simulator", () => {
     expect(Math.abs(ackedAt - (acked.serverDateMs ?? 0))).toBeLessThanOrEqual(1_000);
 
     const first = (await client.heartbeat(id, { expected: NO_HEARTBEAT })).value;
-    if (first.kind !== "beat") throw new Error("the first beat was refused");
+    if (first.kind !== "beat") throw new Error("the first heartbeat was refused");
     expect(first.beat).toMatchObject({ lease_extended: true, state: "active" });
     await clock.advance(1_000);
     const { found, complete } = await client.find([id, "work_gone"], { urgent: true });

@@ -110,7 +110,7 @@ describe("Retry-After", () => {
       23_000,
     ],
     [
-      "a date that is over",
+      "a date in the past",
       { "retry-after": "Wed, 01 Apr 2026 10:00:00 GMT", date: "Wed, 01 Apr 2026 10:00:07 GMT" },
       0,
     ],

@@ -147,7 +147,7 @@ describe("an origin that may be inner", () => {
   });
 });
 
-// A test has no public address. One loopback address stands for a public one.
+// A test has no public address. One loopback address represents a public one.
 const STANDS_FOR_PUBLIC = "127.0.0.2";
 const STANDS_FOR_INNER = "127.0.0.3";
 

@@ -133,7 +133,7 @@ async function* shown(chunks: AsyncIterable<Buffer>, total: number, show: Transf
   }
 }
 
-/** Finds the SHA-256 of a file in a list as `sha256sum` writes it, or returns a digest that stands alone. */
+/** Finds the SHA-256 of a file in a list as `sha256sum` writes it, or returns a digest without a name. */
 export function findChecksum(text: string, name: string): string | undefined {
   for (const line of text.split("\n")) {
     // sha256sum puts an asterisk before the name of a file that it read as binary.

@@ -12,7 +12,7 @@ const ESTABLISHED_TIMEOUT_MS = 30_000;
 const POLL_MS = 20;
 const CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
-/** What to install besides CRDs: the operator's permissions, but not the operator, which runs outside the cluster. */
+/** What to install in addition to CRDs: the operator's permissions, but not the operator, which runs outside the cluster. */
 const KIND_PATHS: Readonly<Record<string, (namespace: string) => string>> = {
   Namespace: () => "/api/v1/namespaces",
   ServiceAccount: (namespace) => `/api/v1/namespaces/${namespace}/serviceaccounts`,

@@ -29,8 +29,8 @@ export interface LockOptions {
 }
 
 /**
- * Runs `fn` while this process holds the lock file at `path`. Waits for other holders, and takes over a lock whose
- * holder is gone. The lock only avoids duplicate work. It doesn't fence, so `fn` must publish its results atomically.
+ * Runs `fn` while this process holds the lock file at `path`. Waits for other holders, and removes a lock whose
+ * holder has ended. The lock only avoids duplicate work. It doesn't fence, so `fn` must publish its results atomically.
  */
 export async function withLock<T>(path: string, fn: () => Promise<T>, options: LockOptions = {}): Promise<T> {
   await mkdir(dirname(path), { recursive: true });

@@ -3,7 +3,7 @@ import { lstat, readdir, readFile, readlink } from "node:fs/promises";
 import { join } from "node:path";
 import { sortEntries, type TarEntry } from "./tar.ts";
 
-/** Enough of a SHA-256 for a name, because nobody tries to create a collision. */
+/** Enough of a SHA-256 for a name, because no attacker tries to create a collision. */
 const KEY_CHARACTERS = 32;
 
 /** Returns a name that depends on everything that determines a cache entry. */

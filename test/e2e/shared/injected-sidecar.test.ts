@@ -68,7 +68,7 @@ describe.concurrent("a sidecar that admission adds before the session container,
     const { last } = await untilEnded(world, served, "Completed");
     expect(last.stoppedBy?.as).toBe("sessions-token");
     // The kubelet ends the endless sidecar by the Pod's deadline, which frees the Pod's requests.
-    await world.until("the Pod is over", () => latest(world, served.pod).status?.phase === "Failed");
+    await world.until("the Pod to end", () => latest(world, served.pod).status?.phase === "Failed");
     expect(latest(world, served.pod).metadata.annotations?.["berth.dev/end-reason"]).toBe("Completed");
     expect(latest(world, served.pod).metadata.labels?.["berth.dev/phase"]).toBe("finished");
     // The next session is served as usual.

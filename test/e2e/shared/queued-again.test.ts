@@ -43,7 +43,7 @@ async function expectServedInTurn(world: E2eWorld, first: ItemRecord, second: It
     ["first", first.id],
     ["second", second.id],
   ]);
-  await world.until("both Pods are said to be over", () =>
+  await world.until("an end of both Pods", () =>
     [first, second].every((item) => endOf(podOf(world, item)) !== undefined),
   );
   const [one, two] = [podOf(world, first), podOf(world, second)];

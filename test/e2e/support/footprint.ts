@@ -50,6 +50,6 @@ function mebibytes(quantity: string | undefined): number {
 }
 
 function required(sample: number | undefined): number {
-  if (sample === undefined) throw new Error("the operator's metrics do not tell of its process");
+  if (sample === undefined) throw new Error("the operator's metrics have no process sample");
   return sample;
 }

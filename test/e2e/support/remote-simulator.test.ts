@@ -13,7 +13,7 @@ import { RemoteSimulator } from "./remote-simulator.ts";
 const TOKEN = "admin-token";
 const PREFIX = "/api/v1/namespaces/ns/pods/http:simulator:80/proxy";
 
-/** Stands for an API server that only proxies to one Pod. It strips Authorization, and can be made unavailable. */
+/** A fake API server that only proxies to one Pod. It strips Authorization, and can be made unavailable. */
 let away = 0;
 let simulator: Simulator;
 let proxy: PodProxy;

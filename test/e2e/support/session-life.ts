@@ -130,7 +130,7 @@ async function untilSeen(world: E2eWorld, { metadata: { name, uid } }: Pod): Pro
   });
   const version = (pod: Pod | undefined) => Number(pod?.metadata.resourceVersion);
   const now = items.find(({ metadata }) => metadata.uid === uid);
-  await world.until(`Pod ${name} as it is`, () => {
+  await world.until(`the current state of Pod ${name}`, () => {
     const seen = world.pods.find(({ metadata }) => metadata.uid === uid);
     // A Pod that was seen before and no longer exists was deleted since.
     return seen === undefined || (now !== undefined && version(seen) >= version(now));

@@ -30,7 +30,7 @@ export function rightOf({ verbs = [], apiGroups = [], resources = [], resourceNa
 
 /**
  * Resolves when the API server enforces a binding that grants this right. The API server learns of roles and bindings
- * through watches, a moment after they are written. An empty `namespace` stands for all namespaces.
+ * through watches, a moment after they are written. An empty `namespace` means all namespaces.
  */
 export async function untilInForce(api: ApiClient, user: string, namespace: string, right: Right): Promise<void> {
   const { verb, group, name } = right;

@@ -62,7 +62,7 @@ export function probeText({ verb, group, resource, subresource }: Probe): string
 /** Access reviews in flight at a time. */
 const CONCURRENCY = 24;
 
-/** The probes that the API server allows this client. An empty `namespace` stands for cluster-scoped access. */
+/** The probes that the API server allows this client. An empty `namespace` means cluster-scoped access. */
 export async function allowedOf(client: ApiClient, namespace: string, probes: readonly Probe[]): Promise<Set<string>> {
   const allowed = new Set<string>();
   const rest = probes.values();

@@ -80,7 +80,7 @@ describe("a template that exceeds the Pod policy", () => {
     const wrong: string[] = [];
     for (const { name, condition } of judged) {
       const attempt = named.get(name);
-      if (!attempt || !condition) throw new Error(`${name} is nobody's`);
+      if (!attempt || !condition) throw new Error(`${name} has no attempt or condition`);
       const expected = attempt.needs.length > 0;
       const says = condition.reason === "TemplateForbidden" && condition.message.includes(`${attempt.field}`);
       if (says !== expected) wrong.push(`${attempt.mode}, ${attempt.name}: ${condition.reason} ${condition.message}`);

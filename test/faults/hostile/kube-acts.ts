@@ -72,7 +72,7 @@ export const LIST_ACTS: Readonly<Record<string, Act>> = {
   "items without metadata": list({ items: [{}], metadata: { resourceVersion: "1" } }),
   "a Status with status 200": list(status(404, "NotFound").object),
   "a continue token that is a number": list({ items: [], metadata: { resourceVersion: "1", continue: 5 } }),
-  "a continue token of nobody": list({ items: [], metadata: { resourceVersion: "1", continue: "nobody's" } }),
+  "an unknown continue token": list({ items: [], metadata: { resourceVersion: "1", continue: "nobody's" } }),
 };
 
 /** Refusals that any request may get. */

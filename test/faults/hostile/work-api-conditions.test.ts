@@ -165,7 +165,7 @@ test.each([
     const asked = victims.filter(({ answer }) => !reasonsFor(answer).includes("KeyRejected"));
     const before = new Map(asked.map(({ answer, struck }) => [answer, struck]));
     const isAskedAgain = ({ answer, struck }: Victim) => struck > (before.get(answer) ?? 0) + 1;
-    await world.until("all are asked again", () => asked.every(isAskedAgain), PATIENCE_MS);
+    await world.until("all get another request", () => asked.every(isAskedAgain), PATIENCE_MS);
     const all = await environments(world);
     const isFalse = ({ answer, environmentId }: Victim) =>
       reasonsFor(answer).every(

@@ -353,7 +353,7 @@ class CellRun {
     }
     const blocked = [...secondsByEffect].map(([what, seconds]) => `${what} ${seconds} s`).join(", ");
     const story = () => `${blocked}; Ready: ${shortened(ready)}; Events: ${shortened(world.told.filter(isAbout))}`;
-    if (this.#cell.answer === null && blockedSeconds > 0) this.#fail(`hindered without a fault: ${story()}`);
+    if (this.#cell.answer === null && blockedSeconds > 0) this.#fail(`blocked without a fault: ${story()}`);
     const turns = ready.filter((each, at) => at > 0 && isTrue(each) !== isTrue(ready[at - 1])).length;
     if (turns > MOST_TURNS) this.#fail(`Ready turned ${turns} times: ${story()}`);
     // A condition may change for a moment, while a probe is in flight or the first Pod that avoids the fault is prepared.

@@ -47,7 +47,7 @@ const MOMENTS: readonly Moment[] = [
   { at: "the acknowledgement", isIt: call("ack"), effects: AT_ONCE },
   { at: "the opening", isIt: call("patch secrets"), effects: ANY },
   { at: "the touch of the Pod", isIt: call("patch pods"), effects: ANY },
-  { at: "the fencing beat", isIt: call("heartbeat"), effects: AT_ONCE, world: SILENT_DEATHS },
+  { at: "the fencing heartbeat", isIt: call("heartbeat"), effects: AT_ONCE, world: SILENT_DEATHS },
   { at: "the stop", isIt: call("stop"), effects: AT_ONCE, world: SILENT_DEATHS },
   { at: "the deletion of the claim's Secret", isIt: call("delete secrets"), effects: ANY },
   { at: "the deletion of the Pod", isIt: call("delete pods"), effects: ANY },
@@ -58,7 +58,7 @@ const MOMENTS: readonly Moment[] = [
 const OPERATOR_MOMENTS: readonly Moment[] = [
   { at: "the journal", isIt: call("create secrets"), effects: ANY },
   { at: "the acknowledgement", isIt: call("ack"), effects: AT_ONCE },
-  { at: "a beat", isIt: call("heartbeat"), effects: AT_ONCE },
+  { at: "a heartbeat", isIt: call("heartbeat"), effects: AT_ONCE },
   { at: "the opening", isIt: call("patch secrets"), effects: ANY },
   { at: "the stop", isIt: call("stop"), effects: AT_ONCE },
 ];
@@ -204,7 +204,7 @@ export const PAUSES: readonly Scenario[] = [
   ),
   ...OPERATOR_MOMENTS.flatMap((moment) =>
     moment.effects.map((effect) =>
-      pauseOf(moment, effect, { lease: "Operator" }, moment.at === "a beat" && effect === "lands"),
+      pauseOf(moment, effect, { lease: "Operator" }, moment.at === "a heartbeat" && effect === "lands"),
     ),
   ),
 ];

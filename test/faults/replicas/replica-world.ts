@@ -178,7 +178,7 @@ export class ReplicaWorld implements AsyncDisposable {
     const until = replica.looks + looks;
     const leads = () => replica.said("started leading", lines);
     let seen = replica.writes;
-    await this.until(`${replica.identity} stands by`, () => {
+    await this.until(`${replica.identity} is on standby`, () => {
       const now = replica.writes;
       if (leads()) return true;
       seen = now;

@@ -68,7 +68,7 @@ const THEFTS: readonly Theft[] = [
     act: remove,
   },
   {
-    what: "is deleted and made anew by a thief",
+    what: "is deleted and created again by a thief",
     long: true,
     act: async (world, lease) => {
       await remove(world, lease);
@@ -127,7 +127,7 @@ function theftOf({ what, long, act }: Theft): Scenario {
 }
 
 const heldByThief = scenario({
-  name: "a thief keeps the Lease for long: nobody acts, until it has run out",
+  name: "a thief keeps the Lease for long: no replica acts until it has expired",
   async act(world, random) {
     const leader = await world.replica();
     await world.untilHeldBy(leader);

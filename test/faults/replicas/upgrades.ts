@@ -19,13 +19,13 @@ const REPLICAS = 3;
 const UPGRADES: readonly Upgrade[] = [
   { what: "one shard, replicas that end in time", long: true, from: 1, to: 1, end: "in time" },
   {
-    what: "one shard, replicas that are killed when their grace is over",
+    what: "one shard, replicas that are killed after their grace",
     long: true,
     from: 1,
     to: 1,
     end: "after the grace",
   },
-  { what: "from two shards to three, killed when their grace is over", from: 2, to: 3, end: "after the grace" },
+  { what: "from two shards to three, killed after their grace", from: 2, to: 3, end: "after the grace" },
   { what: "from two shards to three and back half-way", long: true, from: 2, to: 3, end: "in time", rollback: true },
   { what: "from three shards to one", long: true, from: 3, to: 1, end: "in time" },
   {

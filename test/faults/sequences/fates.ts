@@ -26,7 +26,7 @@ export class Fates<Kind extends string> {
   readonly #onGiven: (kind: Kind) => void;
   #isCalm = false;
 
-  /** @param fateOf null stands for a Pod that serves */
+  /** @param fateOf null: a Pod that serves */
   constructor(fateOf: (kind: Kind | null, pod: Pod) => FateInput, onGiven: (kind: Kind) => void) {
     this.#fateOf = fateOf;
     this.#onGiven = onGiven;

@@ -49,7 +49,7 @@ export abstract class Stage implements AsyncDisposable {
   readonly world: World;
   readonly log = new Log();
   abstract readonly setting: CommonSetting;
-  // biome-ignore lint/suspicious/noExplicitAny: each mode has kinds of its own.
+  // biome-ignore lint/suspicious/noExplicitAny: each mode has its own kinds.
   abstract readonly fates: Fates<any>;
   abstract readonly witness: Witness;
   /** The running replicas, oldest first. */

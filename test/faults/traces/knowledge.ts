@@ -19,7 +19,7 @@ interface Known {
    * listed.
    */
   isOver: boolean | null;
-  /** parking: Shell: the item was looked at since the last delivery without a marker. */
+  /** parking: Shell: the item was read since the last delivery without a marker. */
   isLooked: boolean;
   /** parking: Shell: the operator knows that the opening is recorded in the Secret. */
   isOpened: boolean;
@@ -175,7 +175,7 @@ export class Knowledge {
    */
   #mayDrop(event: PointEvent, { lookedMs }: Known): string | null {
     const { atMs, monotonicMs } = event;
-    if (lookedMs === null) return "dropped what nobody had looked at";
+    if (lookedMs === null) return "dropped an item that the operator had not read";
     const lookedAtMs = atMs - (monotonicMs - lookedMs);
     const earlyMs = this.#polledMs(event) + this.#timing.othersReclaimMs - lookedAtMs;
     return earlyMs > ROUNDING_MS
@@ -188,10 +188,12 @@ export class Knowledge {
     if (expected === NO_HEARTBEAT || typeof expected !== "string" || known.isStopping) return null;
     const { snapshot } = known;
     if (!snapshot || !isSameInstant(snapshot.value, expected))
-      return `beat with ${expected}, which it had not remembered`;
+      return `sent a heartbeat with ${expected}, which it had not remembered`;
     const stoodMs = monotonicMs - snapshot.seenMs;
     const neededMs = this.#timing.beatIntervalMs + this.#timing.quietMarginMs;
-    return stoodMs < neededMs ? `beat with a value that stood still for ${stoodMs} of ${neededMs} ms` : null;
+    return stoodMs < neededMs
+      ? `sent a heartbeat with a value that was unchanged for ${stoodMs} of ${neededMs} ms`
+      : null;
   }
 
   #mayStop({ monotonicMs }: PointEvent, known: Known): string | null {

@@ -36,7 +36,7 @@ export interface Said {
 
 /** How a point of the code maps to steps of the model. */
 export interface Reading {
-  /** The steps that it may stand for. */
+  /** The steps that it may represent. */
   readonly steps: readonly (OperatorStep | SleepStep)[];
   /** Selects among these steps by what the point requested. */
   fits?(step: Step, asks: PointDetails): boolean;
@@ -48,7 +48,7 @@ export interface Reading {
   reads?(state: State, actor: Actor): string;
   /** The same word, taken from the answer; null if the answer does not tell. */
   saw?(details: PointDetails): string | null;
-  /** Whether the answer agrees with the state after the step that it stands for. */
+  /** Whether the answer agrees with the state after the step that it represents. */
   shows?(state: State, actor: Actor, details: PointDetails): boolean;
   /** Whether the answer may be one that shows nothing. */
   isUnclear?(details: PointDetails): boolean;

@@ -460,7 +460,7 @@ export class LoopWorld {
     const slot = slotName(pod, turnNumber(container));
     if (this.#settled.has(slot) && this.#pod(pod)) this.wrongs.push(`D2 ${pod} starts after its claim was settled`);
     const item = [this.api, ...this.api.elsewhere.values()].map((api) => api.world.items.get(workId)).find(Boolean);
-    if (!item || item.acks.length === 0) this.wrongs.push(`S4 ${pod} starts for an item that nobody acknowledged`);
+    if (!item || item.acks.length === 0) this.wrongs.push(`S4 ${pod} starts for an item that was never acknowledged`);
     this.#servesOneSession(pod, item?.data.id);
     this.#startsWithVolume(pod, item?.data.id);
     const isHeld = item?.beat?.side?.startsWith(this.#side) && item.beat.kind === "environment-key";

@@ -113,7 +113,7 @@ describe("a forged claim", () => {
   });
 });
 
-describe("a parked Pod that is to be removed while another Secret has its slot", () => {
+describe("a parked Pod that must be removed while another Secret has its slot", () => {
   async function parked(): Promise<{ of: LoopWorld; name: string; locks: () => number }> {
     const of = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 1, warmScaleDownSeconds: 1 } });
     of.createEnvironment();

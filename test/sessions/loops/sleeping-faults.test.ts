@@ -126,7 +126,7 @@ describe("a claim that is not opened", () => {
     const item = world.enqueue({ sessionId });
     await world.until("the Pod is touched", () => world.podsOf("assigned").length === 1);
     operator.kill();
-    // Nobody serves the item before it is stopped by a person.
+    // No operator serves the item before a user stops it.
     await world.pass(60 * SECOND);
     world.api.world.item(item).state = "stopped";
     world.startOperator();
@@ -303,7 +303,7 @@ describe("a restart while the cache lags", () => {
     world.server.patch(PODS, NAMESPACE, pod?.metadata.name ?? "", {
       metadata: { labels: { "berth.dev/role": "session" } },
     });
-    await world.until("the item is over", () => world.item(item).state === "stopped", 600 * SECOND);
+    await world.until("the item has ended", () => world.item(item).state === "stopped", 600 * SECOND);
     await world.pass(10 * SECOND);
     expect([world.starts.length, world.sessionReasons]).toEqual([1, ["SessionStarted", "Completed"]]);
     expect(nameOf(sessionId)).toBe(pod?.metadata.name);
@@ -379,7 +379,7 @@ describe("turns that an admission policy refuses", () => {
   test("do not replace all free Pods again and again", async () => {
     const { world, operator } = await sleepyWorld({ sessions: { warm: 0 } });
     operator.kube.intercept.push(({ verb, subresource, name }) => {
-      // As the API server: a Pod that does not exist is not found before any policy is asked.
+      // Like the API server, which reports a missing Pod before it checks policies.
       if (verb !== "patch" || subresource !== "ephemeralcontainers") return;
       if (!world.server.find(PODS, NAMESPACE, name)) return;
       throw refusal(422, "Invalid", "ephemeral containers need limits here");

@@ -112,8 +112,8 @@ describe("the lock of a build", () => {
 
   it("isn't removed if another process has taken it in the meantime", async () => {
     const path = join(await temporaryDir(), "lock");
-    await withLock(path, () => writeFile(path, "somebody else"));
-    expect(await readFile(path, "utf8")).toBe("somebody else");
+    await withLock(path, () => writeFile(path, "another process"));
+    expect(await readFile(path, "utf8")).toBe("another process");
   });
 
   it("doesn't hide the error for a folder that isn't writable", async () => {

@@ -43,7 +43,7 @@ export async function expectEnd(
 ): Promise<void> {
   const isOver = ({ state }: ItemRecord) => state === "stopped" || (state === "queued" && scenario.ends === "returned");
   await world.until(
-    "every item is over, and no claim is left",
+    "every item has ended, and no claim is left",
     () => items(world).every(isOver) && noClaim(world),
     PATIENCE_MS,
   );
@@ -70,7 +70,7 @@ async function expectItem(world: World, { ends }: Scenario, item: ItemRecord, co
   const wrong = (what: string) => {
     throw new Error(`item ${item.id} ${what}: ${JSON.stringify(item)}\n${world.describe()}`);
   };
-  // An item whose lease lapsed or was released is queued again, and may be acknowledged once more per generation.
+  // An item whose lease lapsed or was released is queued again, and may be acknowledged once per generation.
   const generations = item.acks.map(({ generation }) => generation);
   if (new Set(generations).size < generations.length) wrong("was acknowledged twice");
   if (containers > item.acks.length) wrong(`ran in ${containers} containers`);

@@ -246,7 +246,7 @@ export const SCENARIOS = {
   woken: { ...SLEEPER, ...COMES_BACK },
   /** The same with parking: Program: its first item runs in the template's program, the next one in a turn. */
   "program-woken": { ...SLEEPER, ...COMES_BACK, world: () => sleeperThat({ parking: "Program" }) },
-  /** The time of the sleep is over. */
+  /** The sleep reaches its time limit. */
   "slept-out": {
     ...SLEEPER,
     meanwhile: async (world) => {

@@ -65,7 +65,7 @@ export class WorkersWitness extends Witness {
     world.simulator.on("request", ({ workerId, call, path }) => {
       if (!OPERATOR.test(workerId ?? "")) return;
       const wrong = !READS.has(call) && `the operator asked for ${path}`;
-      this.check("only workers claim, beat and stop", wrong);
+      this.check("only workers claim, send heartbeats and stop", wrong);
     });
   }
 
