@@ -207,7 +207,7 @@ export class Knowledge {
 
   #mayDeliver({ monotonicMs }: PointEvent, { isOpened, isLooked, leasedUntilMs }: Known): string | null {
     if (!isOpened) return "sent a line before it knew that the opening is recorded";
-    if (!isLooked) return "sent a line without having looked at the item";
+    if (!isLooked) return "sent a line without having read the item";
     if (this.#lease === "Worker") return null;
     return monotonicMs > leasedUntilMs ? `sent a line ${monotonicMs - leasedUntilMs} ms after its lease` : null;
   }
