@@ -154,7 +154,7 @@ function judgeStopOfQueued(item: WorkItem, caller: Caller, sides: Sides): Findin
   const offer = item.lastOffer;
   const inHand = offer?.generation === item.generation && !sides.distinct(offer.workerId, caller.workerId);
   if (item.runsNothing && inHand) return undefined;
-  return held(caller, { kind: "stop-queued", details: "the item is queued: any client may get it next" });
+  return held(caller, { kind: "stop-queued", details: "the item is queued: any client can get it next" });
 }
 
 function judgeStopOfStarting(item: WorkItem, caller: Caller, sides: Sides): Finding | undefined {
