@@ -139,7 +139,7 @@ test("a missing or invalid image, charts address, folder or digest is refused by
   for (const at of [0, 2, 4]) expect(() => releaseOf(flags.toSpliced(at, 2))).toThrow(flags[at]);
   for (const digest of ["", "sha256:12", "latest"])
     expect(() => releaseOf([...flags, "--digest", digest])).toThrow(/--digest/);
-  expect(() => releaseOf([...flags.slice(2), "--image", `${IMAGE}:0.1.0`])).toThrow(/--image.*without a tag/);
+  expect(() => releaseOf([...flags.slice(2), "--image", `${IMAGE}:0.1.0`])).toThrow(/--image.*remove the tag/);
   for (const image of ["berth", "owner/berth"])
-    expect(() => releaseOf([...flags.slice(2), "--image", image])).toThrow(/--image.*with its registry/);
+    expect(() => releaseOf([...flags.slice(2), "--image", image])).toThrow(/--image.*add the registry/);
 });

@@ -45,7 +45,7 @@ describe("the pages of the simulator", () => {
 
   test("describes exactly the flags of the program", () => {
     const source = readFileSync(new URL("../../simulator/main.ts", import.meta.url), "utf8");
-    const flags = [...source.matchAll(/(?:\.option|new Option)\("(--[a-z-]+)/g)].map((match) => match[1] ?? "");
+    const flags = [...source.matchAll(/(?:\.option|new Option)\(\s*"(--[a-z-]+)/g)].map((match) => match[1] ?? "");
     expect(names(firstCells("Start it"))).toEqual(flags);
   });
 });
