@@ -82,7 +82,7 @@ export class StreamBudget {
   }
 }
 
-/** By what the Pods wait for: a session, or the next work item of their own. */
+/** By what the Pods wait for: a session, or the next work item of the session that sleeps in them. */
 export class StreamBudgets {
   readonly waiting = new StreamBudget(MOST_OPEN);
   readonly asleep = new StreamBudget(MOST_OPEN_ASLEEP);
