@@ -168,14 +168,16 @@ function ownRules({ spec }: Environment): Rule[] {
   return to.length === 0 ? [] : [{ to }];
 }
 
-/** The API server omits empty parts of a selector, and keeps an empty selector. */
+/** The API server keeps an empty selector, and omits the empty parts of any other. */
 function withoutEmptyParts(peer: Rule): Rule {
-  return Object.fromEntries(
-    Object.entries(peer).map(([name, selector]) => {
-      const parts = Object.entries(selector as object).filter(([, part]) => Object.keys(part).length > 0);
-      return [name, Object.fromEntries(parts)];
-    }),
-  );
+  return Object.fromEntries(Object.entries(peer).map(([name, selector]) => [name, withoutEmptyDeep(selector)]));
+}
+
+function withoutEmptyDeep(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(withoutEmptyDeep);
+  if (typeof value !== "object" || value === null) return value;
+  const parts = Object.entries(value).map(([name, part]) => [name, withoutEmptyDeep(part)] as const);
+  return Object.fromEntries(parts.filter(([, part]) => typeof part !== "object" || Object.keys(part ?? {}).length > 0));
 }
 
 function ipBlock(cidr: string): Rule {
