@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { parse } from "yaml";
+import { API_VERSION, KIND } from "../../src/api/names.ts";
 import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { judge } from "../../testbed/gitops/evaluate.ts";
 import { useCluster } from "../support/cluster.ts";
@@ -21,7 +22,7 @@ beforeAll(async () => {
   healthCheck = join(folder, "health.lua");
   await writeFile(healthCheck, data["resource.customizations.health.berth.dev_Environment"] ?? "");
   // Builds the program, if that was not done before.
-  await judge([{ metadata: {} }], healthCheck);
+  await judge([{ apiVersion: API_VERSION, kind: KIND, metadata: {} }], healthCheck);
 }, BUILD_TIMEOUT_MS);
 
 afterAll(async () => {
@@ -72,12 +73,12 @@ describe.concurrent("Flux and Argo CD", () => {
     expect(await judged(world)).toMatchObject({ flux: "Current", argocd: "Healthy" });
   });
 
-  test("do not wait for a paused Environment", async () => {
+  test("tell a paused Environment from one that is ready", async () => {
     await using world = await startWorld(cluster);
     await world.createEnvironment({ paused: true });
     world.startOperator();
     await world.untilCondition("Ready", "Paused");
-    expect(await judged(world)).toMatchObject({ flux: "Current", argocd: "Suspended" });
+    expect(await judged(world)).toMatchObject({ flux: "InProgress", argocd: "Suspended" });
   });
 
   test("wait until a change of the spec is read", async () => {
