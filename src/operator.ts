@@ -94,6 +94,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     shards: settings.leaderElection.shards,
     originAllowed: (baseUrl) => originAllowed(allowedApiOrigins, baseUrl),
     podPolicy: settings.podPolicy,
+    runtimeClasses: settings.runtimeClasses,
     hints,
     network: {
       apiCidrs: settings.apiCidrs,

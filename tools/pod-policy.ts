@@ -3,6 +3,7 @@
  * CEL.
  */
 import { stringify } from "yaml";
+import { DEFAULT_RUNTIME_CLASSES } from "../src/api/isolation.ts";
 import { celString } from "../src/api/rule.ts";
 import { POLICY_FLAG, POLICY_VALUE } from "../src/policy/pod-policy.ts";
 import { CEL_ACCOUNT } from "../src/policy/policy-looks.ts";
@@ -79,6 +80,11 @@ const words = (kind: "switch" | "list") =>
     .map((key) => `"${key}"`)
     .join(" ");
 
+/** The runtime class of each isolation: values of an older chart have none. */
+const isolating = Object.entries(DEFAULT_RUNTIME_CLASSES)
+  .map(([isolation, name]) => `(default "${name}" (get $classes "${isolation}"))`)
+  .join(" ");
+
 /**
  * The file in the chart's templates.
  * @param notice says how the file is generated
@@ -87,7 +93,7 @@ export function podPolicyTemplate(notice: string): string {
   const rendered = yamlOf({ spec })
     .replaceAll("{{", '{{ "{{" }}')
     .replace(ORIGINS, '{{ include "berth.originsInSmallLetters" . | quote }}')
-    .replace(ALLOWED, '{{ include "berth.allowedInTemplates" . | quote }}');
+    .replace(ALLOWED, '{{ include "berth.allowed" . | quote }}');
   return `{{- /* ${notice} */}}
 {{- include "berth.nulls" . }}
 {{/* What templates may have, by rule: lists of names. A switch that is on allows all: older values may lack any of them. */}}
@@ -100,6 +106,14 @@ export function podPolicyTemplate(notice: string): string {
 {{- range $key := list ${words("list")} -}}
 {{- $_ := set $allowed $key (default (list) (get $given $key)) -}}
 {{- end -}}
+{{- toJson $allowed -}}
+{{- end -}}
+{{/* The same, with what the operator always allows: the runtime classes of isolation. */}}
+{{- define "berth.allowed" -}}
+{{- $allowed := include "berth.allowedInTemplates" . | fromJson -}}
+{{- $classes := default dict .Values.runtimeClasses -}}
+{{- $isolating := list ${isolating} -}}
+{{- $_ := set $allowed "runtimeClasses" (concat $isolating $allowed.runtimeClasses | uniq) -}}
 {{- toJson $allowed -}}
 {{- end -}}
 {{- define "berth.originsInSmallLetters" -}}

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { DEFAULT_RUNTIME_CLASSES, type RuntimeClasses, withRuntimeClass } from "./isolation.ts";
 import { API_VERSION, KIND } from "./names.ts";
 import { DEFAULT_BASE_URL, networkRules, networkSpec } from "./network-spec.ts";
 import { problemsOf, sayProblem } from "./problems.ts";
@@ -221,10 +222,26 @@ export function environmentIdDoubt({ environmentId }: Pick<Environment["spec"], 
 /**
  * Parses an object of the API server. Never throws. An object that does not fit (one stored under an older or newer
  * CRD) returns problems, each with the field's path and the fix.
+ * @param classes the operator's RuntimeClasses: the parsed template has the one that `isolation` stands for
  */
-export function parseEnvironment(raw: unknown): ParsedEnvironment {
+export function parseEnvironment(raw: unknown, classes = DEFAULT_RUNTIME_CLASSES): ParsedEnvironment {
   const result = environment.safeParse(raw, { error: sayProblem });
-  return result.success ? { ok: true, environment: result.data } : { ok: false, problems: problemsOf(result.error) };
+  return result.success
+    ? { ok: true, environment: isolated(result.data, classes) }
+    : { ok: false, problems: problemsOf(result.error) };
+}
+
+/** The parsed Environment with the RuntimeClasses of another operator. */
+export function isolated(environment: Environment, classes: RuntimeClasses): Environment {
+  const { sessions, workers } = environment.spec;
+  return {
+    ...environment,
+    spec: {
+      ...environment.spec,
+      ...(sessions && { sessions: withRuntimeClass(sessions, classes) }),
+      ...(workers && { workers: withRuntimeClass(workers, classes) }),
+    },
+  };
 }
 
 /**
@@ -232,12 +249,12 @@ export function parseEnvironment(raw: unknown): ParsedEnvironment {
  * with how Pods wait for a session; otherwise null. Sessions that are already claimed depend on neither, and objects may
  * be older than the rules for them.
  */
-export function parseForRunning(raw: unknown): Environment | null {
+export function parseForRunning(raw: unknown, classes = DEFAULT_RUNTIME_CLASSES): Environment | null {
   const { data } = stored.safeParse(raw);
   if (!data) return null;
   const sessions = { ...data.spec.sessions, parking: "Key", secretDelivery: "Env" };
   const found = environment.safeParse({ ...data, spec: { ...data.spec, sessions, network: { policy: "None" } } });
-  return found.success ? found.data : null;
+  return found.success ? isolated(found.data, classes) : null;
 }
 
 const stored = z.looseObject({ spec: z.looseObject({ sessions: z.looseObject({}) }) });

@@ -108,6 +108,9 @@ const spec = z
     terminationGracePeriodSeconds: z.int().min(0).max(MAX_GRACE_SECONDS).optional().meta({
       description: "Seconds from SIGTERM to SIGKILL. Default: 120, because a stock worker can take 90 to end.",
     }),
+    runtimeClassName: z.string().max(MAX_NAME).optional().meta({
+      description: "RuntimeClass of the Pods, as the operator's policy allows. Must not be set beside isolation.",
+    }),
     hostNetwork: z.boolean().optional().meta({ description: "Whether the Pods use the network of their node." }),
     hostPID: z.boolean().optional().meta({ description: "Whether the Pods see the processes of their node." }),
     hostIPC: z.boolean().optional().meta({ description: "Whether the Pods share the IPC namespace of their node." }),

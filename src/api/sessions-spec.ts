@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { isolation, isolationRule } from "./isolation.ts";
 import { keptFromInput, keptFromShell } from "./parking-needs.ts";
 import { sessionTemplate } from "./pod-template.ts";
 import { seconds, withRules } from "./rule.ts";
@@ -76,6 +77,7 @@ const fields = z.strictObject({
     description:
       "Whether voluntary evictions wait for running sessions. Protect blocks node drains for up to maxDurationSeconds. Sleeping Pods are not protected.",
   }),
+  isolation,
   workspace: workspaceSpec,
   template: sessionTemplate,
 });
@@ -122,6 +124,7 @@ export const sessionsSpec = withRules(
       message: "secretDelivery File works only with credential WorkSecret; set secretDelivery: Env",
       holds: ({ secretDelivery, credential }) => secretDelivery !== "File" || credential === "WorkSecret",
     },
+    isolationRule,
   ],
 );
 export type SessionsSpec = z.output<typeof sessionsSpec>;

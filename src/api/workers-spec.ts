@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { isolation, isolationRule } from "./isolation.ts";
 import { workerTemplate } from "./pod-template.ts";
 import { fieldMatches, withRules } from "./rule.ts";
 
@@ -94,6 +95,7 @@ export const workersSpec = withRules(
       }),
       behavior,
       busyProbe: busyProbe.optional(),
+      isolation,
       template: workerTemplate,
     })
     .meta({
@@ -106,6 +108,7 @@ export const workersSpec = withRules(
       message: "minReplicas must not be greater than maxReplicas; lower minReplicas, or raise maxReplicas",
       holds: ({ minReplicas, maxReplicas }) => minReplicas <= maxReplicas,
     },
+    isolationRule,
   ],
 );
 export type WorkersSpec = z.output<typeof workersSpec>;

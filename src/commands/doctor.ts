@@ -38,7 +38,7 @@ export function addDoctor(program: Command, invocation: Invocation): void {
     .option("--problems", "Print only the problems, and not what is well.")
     .option("--check-key", "Send each environment key to the Work API, to read the statistics of its queue.");
   addKubeconfig(command);
-  addFlags(command, [FLAGS.allowedInTemplates, FLAGS.allowedApiOrigins]);
+  addFlags(command, [FLAGS.allowedInTemplates, FLAGS.runtimeClasses, FLAGS.allowedApiOrigins]);
   addOutput(command, REPORT_FORMATS).action((names: readonly string[]) =>
     doctor(names, command.opts<Options>(), settingsFrom(command, invocation.env), invocation),
   );
@@ -67,7 +67,11 @@ async function doctor(
     operatorNamespace: options.operatorNamespace,
     defaultOperatorNamespace: DEFAULT_OPERATOR_NAMESPACE,
     readSettings: (argv, variables) => operatorSettings(parseSettings(argv, variables)),
-    assumed: { podPolicy: settings.podPolicy, work: { ...operatorSettings(settings), proxy: settings.proxy } },
+    assumed: {
+      podPolicy: settings.podPolicy,
+      runtimeClasses: settings.runtimeClasses,
+      work: { ...operatorSettings(settings), proxy: settings.proxy },
+    },
     checkKey: options.checkKey === true,
     say: (what) => progress.say(what),
   });

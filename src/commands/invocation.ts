@@ -92,6 +92,7 @@ export function operatorSettings(settings: Settings): OperatorSettings {
   return {
     namespaces: settings.namespaces,
     podPolicy: settings.podPolicy,
+    runtimeClasses: settings.runtimeClasses,
     apiCidrs: settings.apiCidrs,
     clusterDns: settings.clusterDns,
     originAllowed: (baseUrl) => originAllowed(allowedApiOrigins, baseUrl),

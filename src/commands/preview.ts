@@ -1,5 +1,6 @@
 import { type ConditionReason, REASONS } from "../api/condition-reasons.ts";
-import { type Environment, environmentIdDoubt, parseEnvironment } from "../api/environment.ts";
+import { type Environment, environmentIdDoubt, isolated, parseEnvironment } from "../api/environment.ts";
+import type { RuntimeClasses } from "../api/isolation.ts";
 import { API_VERSION, KIND } from "../api/names.ts";
 import { problemList } from "../api/problems.ts";
 import { isRecord } from "../core/json.ts";
@@ -15,6 +16,7 @@ import { workerTemplate } from "../workers/template.ts";
 /** The settings of an operator that determine which objects it creates for an Environment. */
 export interface OperatorFacts {
   readonly podPolicy: PodPolicy;
+  readonly runtimeClasses: RuntimeClasses;
   readonly originAllowed: (baseUrl: string) => boolean;
   readonly network: NetworkFacts;
 }
@@ -48,8 +50,8 @@ export async function previewOf(
 ): Promise<Preview> {
   const parsed = parseEnvironment(raw);
   if (!parsed.ok) return { ok: false, problems: [finding("InvalidSpec", problemList(parsed.problems))] };
-  const { environment } = parsed;
-  const facts = factsFor(environment.metadata.namespace);
+  const facts = factsFor(parsed.environment.metadata.namespace);
+  const environment = isolated(parsed.environment, facts.runtimeClasses);
   const { baseUrl } = environment.spec.api;
   const problems = facts.originAllowed(baseUrl) ? [] : [finding("OriginNotAllowed", originNotAllowedMessage(baseUrl))];
   const verdict = await judge(environment, facts, kube);

@@ -25,7 +25,7 @@ const EXIT_REFUSED = 1;
 
 /** The operator's flags on which the objects depend. */
 const OPERATOR_FLAGS = [
-  ...[FLAGS.allowedInTemplates, FLAGS.allowedApiOrigins, FLAGS.apiCidrs],
+  ...[FLAGS.allowedInTemplates, FLAGS.runtimeClasses, FLAGS.allowedApiOrigins, FLAGS.apiCidrs],
   ...[FLAGS.clusterDnsPods, FLAGS.clusterDnsCidrs],
 ];
 
@@ -127,9 +127,10 @@ async function judgingBy(
 ): Promise<Judging> {
   const { defaultDnsCidrs } = await import("../reconcile/network-policy.ts");
   const { operatorSettings } = await import("./invocation.ts");
-  const factsOf = ({ podPolicy, originAllowed, apiCidrs, clusterDns }: OperatorSettings, namespace: string) => {
+  const factsOf = (settings: OperatorSettings, namespace: string) => {
+    const { podPolicy, runtimeClasses, originAllowed, apiCidrs, clusterDns } = settings;
     const dns = { ...clusterDns, cidrs: clusterDns.cidrs ?? defaultDnsCidrs([]) };
-    return { podPolicy, originAllowed, network: { apiCidrs, operatorNamespace: namespace, dns } };
+    return { podPolicy, runtimeClasses, originAllowed, network: { apiCidrs, operatorNamespace: namespace, dns } };
   };
   const assumed = factsOf(operatorSettings(settings), operatorNamespace ?? DEFAULT_OPERATOR_NAMESPACE);
   const withoutCluster = (why: string) => ({ factsFor: () => assumed, kube: null, note: `${why}; ${ONLY_OWN_RULES}` });

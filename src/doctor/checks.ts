@@ -29,6 +29,10 @@ export const CHECKS = {
   spec: { well: "The Environment fits the schema of this build.", needs: "list environments" },
   key: { well: "The Secret with the environment key exists and has the key.", needs: "get secrets" },
   "work-api": { well: "The Work API accepts the key (with --check-key).", needs: "get secrets" },
+  "runtime-class": {
+    well: "The RuntimeClass that isolation or the template sets exists, and nodes have its runtime.",
+    needs: "get runtimeclasses, list nodes",
+  },
   template: {
     well: "The API server and its admission accept Pods of the template in a dry run.",
     needs: "create pods",

@@ -1,5 +1,6 @@
 import { findCondition } from "../api/conditions.ts";
 import { type Environment, parseEnvironment } from "../api/environment.ts";
+import type { RuntimeClasses } from "../api/isolation.ts";
 import { keptFromSleep, sleepSecondsOf } from "../api/sleep-needs.ts";
 import type { KubeClient } from "../kube/client.ts";
 import type { KubeObject } from "../kube/resource.ts";
@@ -27,6 +28,7 @@ import { findOperators, type InstalledOperator, operatorOf, type ReadSettings } 
 import { checkPods, podsOf } from "./pod-checks.ts";
 import { type DoctorReport, reportOf, withoutRepeats } from "./report.ts";
 import { checkRights } from "./rights-checks.ts";
+import { checkRuntimeClass } from "./runtime-class-check.ts";
 import { checkWorkApi } from "./work-api-check.ts";
 import { checkWorkApiReach, type Reach, reachOnce } from "./work-api-reach.ts";
 
@@ -47,7 +49,11 @@ export interface DoctorOptions {
   readonly defaultOperatorNamespace: string;
   readonly readSettings: ReadSettings;
   /** Used instead of an operator's settings if no operator is found. */
-  readonly assumed: { readonly podPolicy: PodPolicy; readonly work: WorkAccess };
+  readonly assumed: {
+    readonly podPolicy: PodPolicy;
+    readonly runtimeClasses: RuntimeClasses;
+    readonly work: WorkAccess;
+  };
   /** Whether to send the key to the Work API. */
   readonly checkKey: boolean;
   /** Reports which object is checked next. */
@@ -206,9 +212,9 @@ async function examineEnvironment(
   reach: Reach,
 ): Promise<CheckResult[]> {
   const { kube, assumed } = options;
-  const { environment, result } = checkSpec(raw);
-  if (!environment) return [result];
   const settings = operator?.settings;
+  const { environment, result } = checkSpec(raw, settings?.runtimeClasses ?? assumed.runtimeClasses);
+  if (!environment) return [result];
   const pods = await podsOf(kube, environment);
   const facts: SeenNetworkFacts | null =
     operator && settings
@@ -217,12 +223,16 @@ async function examineEnvironment(
   const { key, result: keyResult } = await checkKey(kube, environment);
   const work = settings ? { ...assumed.work, ...settings } : assumed.work;
   const waits = isServed ? [checkParking(environment), checkSleep(environment)] : [];
+  const runtime = await checkRuntimeClass(kube, environment);
   const noReport = resultsOf("conditions", aboutEnvironment(raw)).skip(RUNNING);
   return [
     result,
     keyResult,
     ...(options.checkKey ? [await checkWorkApi(environment, key, work)] : []),
-    await checkDryRun(kube, environment, settings?.podPolicy ?? assumed.podPolicy),
+    runtime,
+    runtime.reason === "AdmissionRefused"
+      ? resultsOf("template", runtime.about).skip("the RuntimeClass")
+      : await checkDryRun(kube, environment, settings?.podPolicy ?? assumed.podPolicy),
     ...(isServed ? checkConditions(environment) : [noReport]),
     await checkNetworkPolicy(kube, environment, facts, pods.is === "seen" ? pods.value : null, isServed),
     checkPods(environment, pods, kube.now()),

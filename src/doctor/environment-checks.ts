@@ -3,6 +3,7 @@ import { type ConditionReason, eventType, REASONS } from "../api/condition-reaso
 import { isGood } from "../api/condition-types.ts";
 import { type Condition, findCondition, ownConditions } from "../api/conditions.ts";
 import { type Environment, environmentIdDoubt, parseEnvironment } from "../api/environment.ts";
+import type { RuntimeClasses } from "../api/isolation.ts";
 import { problemList } from "../api/problems.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { NETWORK_POLICIES, type NetworkPolicy, type Pod } from "../kube/resource.ts";
@@ -30,12 +31,12 @@ export function aboutEnvironment({ metadata }: { metadata: { namespace?: string;
 }
 
 /** Parses the Environment. It is null if the spec is invalid; then the result says why. */
-export function checkSpec(raw: { metadata: { namespace?: string; name?: string } }): {
-  readonly environment: Environment | null;
-  readonly result: CheckResult;
-} {
+export function checkSpec(
+  raw: { metadata: { namespace?: string; name?: string } },
+  classes?: RuntimeClasses,
+): { readonly environment: Environment | null; readonly result: CheckResult } {
   const results = resultsOf("spec", aboutEnvironment(raw));
-  const parsed = parseEnvironment(raw);
+  const parsed = parseEnvironment(raw, classes);
   if (!parsed.ok) {
     return {
       environment: null,

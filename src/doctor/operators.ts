@@ -1,4 +1,5 @@
 import type { ClusterDns } from "../api/cluster-dns.ts";
+import type { RuntimeClasses } from "../api/isolation.ts";
 import { LABEL_ROLE } from "../api/names.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { DEPLOYMENTS, type Deployment } from "../kube/resource.ts";
@@ -10,6 +11,7 @@ export interface OperatorSettings {
   /** Empty means all. */
   readonly namespaces: readonly string[];
   readonly podPolicy: PodPolicy;
+  readonly runtimeClasses: RuntimeClasses;
   readonly apiCidrs: readonly string[];
   readonly clusterDns: ClusterDns;
   readonly originAllowed: (baseUrl: string) => boolean;

@@ -82,6 +82,7 @@ export interface PodSpec {
   activeDeadlineSeconds?: number;
   terminationGracePeriodSeconds?: number;
   serviceAccountName?: string;
+  runtimeClassName?: string;
   automountServiceAccountToken?: boolean;
   volumes?: Record<string, unknown>[];
   [field: string]: unknown;

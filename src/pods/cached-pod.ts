@@ -110,7 +110,7 @@ export function cachedPod({ apiVersion, kind, metadata, spec, status }: Pod): Po
   const { name, namespace, uid, resourceVersion, creationTimestamp, deletionTimestamp, deletionGracePeriodSeconds } =
     rest;
   const { nodeName, activeDeadlineSeconds, terminationGracePeriodSeconds, initContainers, containers } = spec;
-  const tolerations = spec["tolerations"];
+  const { runtimeClassName, ["tolerations"]: tolerations } = spec;
   const newest = newestTurn({ spec });
   return defined({
     apiVersion: shared.text(apiVersion),
@@ -134,6 +134,7 @@ export function cachedPod({ apiVersion, kind, metadata, spec, status }: Pod): Po
       initContainers: shared.value(initContainers?.slice(0, MAX_CONTAINERS).map(containerOf)),
       containers: shared.value(containers?.slice(0, MAX_CONTAINERS).map(containerOf)),
       ephemeralContainers: shared.value(newest > 0 ? [{ name: turnName(newest) }] : undefined),
+      runtimeClassName: shared.text(runtimeClassName),
       tolerations: shared.value(Array.isArray(tolerations) ? tolerations.slice(0, MAX_TOLERATIONS) : undefined),
     }),
     status: status && statusOf(status, Math.min(newest, endedTurn({ metadata }))),

@@ -50,7 +50,7 @@ export function nodeOutlook(node: NodeSpec | undefined, pod: Pick<Pod, "spec">):
   const taints: Taint[] = [...(node?.taints ?? [])];
   // The controller sets the taint a moment after the field.
   if (node?.unschedulable) taints.push({ key: UNSCHEDULABLE, effect: "NoSchedule" });
-  const against = taints.filter((taint) => LEAVING.has(taint.key) && !tolerates(pod, taint));
+  const against = taints.filter((taint) => LEAVING.has(taint.key) && !tolerates(tolerationsOf(pod), taint));
   if (against.length === 0) return "stays";
   return against.every((taint) => taint.effect === SOFT || toleratesForAWhile(pod, taint)) ? "doubtful" : "leaves";
 }
@@ -61,10 +61,11 @@ export function nodeOutlook(node: NodeSpec | undefined, pod: Pick<Pod, "spec">):
  * taint for a moment; a deleted Pod's successor would land there at once and be deleted in turn.
  */
 function toleratesForAWhile(pod: Pick<Pod, "spec">, taint: Taint): boolean {
-  return taint.effect === NO_EXECUTE && tolerates(pod, taint, "for a while");
+  return taint.effect === NO_EXECUTE && tolerates(tolerationsOf(pod), taint, "for a while");
 }
 
-interface Toleration {
+/** A toleration of a Pod. */
+export interface Toleration {
   key?: string;
   operator?: string;
   value?: string;
@@ -76,12 +77,15 @@ interface Toleration {
  * Matches tolerations as the scheduler does (k8s.io/component-helpers, scheduling/corev1): permanent ones, or also
  * those for a limited time.
  */
-function tolerates({ spec }: Pick<Pod, "spec">, taint: Taint, howLong?: "for a while"): boolean {
-  const tolerations = (spec["tolerations"] ?? []) as readonly Toleration[];
+export function tolerates(tolerations: readonly Toleration[], taint: Taint, howLong?: "for a while"): boolean {
   return tolerations.some(({ key, operator, value, effect, tolerationSeconds }) => {
     if (tolerationSeconds != null && howLong === undefined) return false;
     if (effect && effect !== taint.effect) return false;
     if (key && key !== taint.key) return false;
     return operator === "Exists" || (key !== undefined && (value ?? "") === (taint.value ?? ""));
   });
+}
+
+function tolerationsOf({ spec }: Pick<Pod, "spec">): readonly Toleration[] {
+  return (spec["tolerations"] ?? []) as readonly Toleration[];
 }

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import type { Environment, PodTemplate } from "../api/environment.ts";
+import type { Isolation } from "../api/isolation.ts";
 import {
   ANNOTATION_ABOUT,
   ANNOTATION_API,
@@ -71,6 +72,7 @@ export interface SessionTemplate {
   readonly needs: readonly string[];
   /** The template as written in the spec. */
   readonly written: PodTemplate;
+  readonly isolation: Isolation | undefined;
   /** Why the template's mounts don't fit the workspace, with the fix; null: they fit. */
   readonly mountProblem: string | null;
   /**
@@ -138,6 +140,7 @@ export function sessionTemplate(
     sleep,
     needs,
     written: sessions.template,
+    isolation: sessions.isolation,
     mountProblem: mountProblem(sessions),
     pullsAgain,
     pullsAlways,

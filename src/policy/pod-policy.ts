@@ -60,8 +60,13 @@ function exampleOf(key: PolicyKey): string {
 /** Returns the policy that allows exactly these. */
 export function policyOf(allowances: readonly Allowance[]): PodPolicy {
   const policy: { [K in PolicyKey]?: string[] } = {};
-  for (const { key, item } of allowances) policy[key] = [...(policy[key] ?? []), item];
+  for (const { key, item } of allowances) policy[key] = [...new Set([...(policy[key] ?? []), item])];
   return policy;
+}
+
+/** What the policy always allows: the RuntimeClasses that isolate more than the default runtime. */
+export function allowancesFor(classes: Readonly<Record<string, string>>): Allowance[] {
+  return Object.values(classes).map((item) => ({ key: "runtimeClasses", item }));
 }
 
 /** A template's needs, as stored on its Pods. The operator checks them when the policy becomes stricter. */

@@ -158,7 +158,7 @@ export const POLICY_RULES = {
   },
   runtimeClasses: {
     kind: "names",
-    about: "runtime classes",
+    about: "runtime classes other than those of isolation",
     looks: [named("@pod.runtimeClassName")],
   },
   priorityClasses: {

@@ -1,3 +1,4 @@
+import { ofRuntimeClass } from "../api/isolation.ts";
 import { unended } from "../core/text.ts";
 import { IMAGE_PROBLEMS } from "../kube/objects.ts";
 import type { Problem } from "../pods/pod-state.ts";
@@ -6,7 +7,7 @@ import type { Problem } from "../pods/pod-state.ts";
 export type CapacityProblem =
   | { readonly is: "quota"; readonly message: string }
   | { readonly is: "refused"; readonly message: string }
-  | { readonly is: "unschedulable"; readonly message: string }
+  | { readonly is: "unschedulable"; readonly message: string; readonly runtimeClass?: string | undefined }
   | { readonly is: "image"; readonly message: string }
   | { readonly is: "preparing"; readonly message: string }
   | { readonly is: "attach"; readonly message: string }
@@ -35,9 +36,17 @@ export function unheard(events: "unread" | "read" | { readonly command: string }
   );
 }
 
-/** The capacity problem for a node's complaint in an Event. */
-export function wordsOfNode({ reason, message }: Problem): CapacityProblem {
-  const fix = FIXES[reason] ?? "check the Pod's node and its kubelet";
+/** The texts of containerd and CRI-O for a runtime that they are not configured for. */
+const NO_RUNTIME = /no runtime for "[^"]*" is configured|failed to find runtime handler/;
+
+/**
+ * The capacity problem for a node's complaint in an Event.
+ * @param runtimeClass the RuntimeClass of the Pods, if they have one
+ */
+export function wordsOfNode({ reason, message }: Problem, runtimeClass?: string): CapacityProblem {
+  const fix = NO_RUNTIME.test(message)
+    ? `install the runtime${ofRuntimeClass(runtimeClass)} on the node, or set the class's scheduling.nodeSelector to nodes that have it`
+    : (FIXES[reason] ?? "check the Pod's node and its kubelet");
   return { is: "preparing", message: `${reason}: ${unended(message)}; ${fix}` };
 }
 

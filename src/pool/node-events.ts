@@ -36,6 +36,8 @@ export class NodeEvents {
   #uid = "";
   #hash = "";
   #complaint: Problem | null = null;
+  /** The RuntimeClass of that Pod. */
+  #runtimeClass: string | undefined;
   /**
    * The outcome of the last reading. Failures other than "forbidden" say nothing about the node and do not change it.
    */
@@ -55,7 +57,7 @@ export class NodeEvents {
 
   /** The node's complaint, while it applies; null: none, or Events were not read. */
   get problem(): CapacityProblem {
-    return this.#complaint && wordsOfNode(this.#complaint);
+    return this.#complaint && wordsOfNode(this.#complaint, this.#runtimeClass);
   }
 
   /** The same for a Pod that missed its deadline. */
@@ -113,6 +115,7 @@ export class NodeEvents {
     const hash = this.#hash;
     this.#nextAtMs = clock.monotonic() + this.#backoff.next();
     this.#uid = uid;
+    this.#runtimeClass = pod.spec.runtimeClassName;
     const options = { timeoutMs: READ_TIMEOUT_MS, ...(this.#signal && { signal: this.#signal }) };
     try {
       const fieldSelector = `involvedObject.uid=${uid}`;

@@ -277,7 +277,9 @@ export class Pool {
     for (const { free, pod } of this.#free.list()) {
       if (free.hash !== hash) continue;
       const state = stateOf(pod);
-      if (state.is === "unscheduled" && state.reason) return { is: "unschedulable", message: state.message };
+      if (state.is === "unscheduled" && state.reason) {
+        return { is: "unschedulable", message: state.message, runtimeClass: pod.spec.runtimeClassName };
+      }
       if (state.is === "preparing" && state.problem) return capacityProblemOf(state.problem);
       const refused = this.#attachProblem(pod);
       if (refused) return refused;

@@ -98,7 +98,7 @@ export class EnvironmentReconciler {
   #parse(raw: KubeObject): ReturnType<typeof parseEnvironment> {
     const known = this.#parsed.get(raw);
     if (known) return known;
-    const parsed = parseEnvironment(raw);
+    const parsed = parseEnvironment(raw, this.#options.runtimeClasses);
     this.#parsed.set(raw, parsed);
     return parsed;
   }
@@ -269,7 +269,7 @@ export class EnvironmentReconciler {
 
   /** Sessions of an earlier process, whose validation accepted this spec, may still run. */
   #stateForRunning(key: string, raw: KubeObject): EnvironmentState | undefined {
-    const environment = parseForRunning(raw);
+    const environment = parseForRunning(raw, this.#options.runtimeClasses);
     return environment ? this.#stateOf(key, environment) : undefined;
   }
 

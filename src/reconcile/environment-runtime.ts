@@ -1,5 +1,6 @@
 import type { ConditionUpdate } from "../api/conditions.ts";
 import type { PodTemplate } from "../api/environment.ts";
+import type { Isolation } from "../api/isolation.ts";
 import type { Permissions, RuntimeReport } from "../api/runtime.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { ParkingChoice, SleepChoice } from "../pods/parking.ts";
@@ -57,6 +58,8 @@ export interface CheckedTemplate {
   readonly needs: readonly string[];
   /** The template as the spec has it. */
   readonly written: PodTemplate;
+  /** Where the template's RuntimeClass comes from; undefined: from the template. */
+  readonly isolation?: Isolation | undefined;
   /** Why the template's mounts don't fit the workspace, with the fix; only of sessions. */
   readonly mountProblem?: string | null;
   render(name: string): Pod;

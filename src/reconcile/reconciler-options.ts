@@ -1,4 +1,5 @@
 import type { Environment } from "../api/environment.ts";
+import type { RuntimeClasses } from "../api/isolation.ts";
 import type { Random } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Points } from "../core/points.ts";
@@ -37,6 +38,8 @@ export interface ReconcilerOptions {
   readonly originAllowed: (baseUrl: string) => boolean;
   /** What Pod templates may contain. */
   readonly podPolicy: PodPolicy;
+  /** The RuntimeClass for each value of `isolation`. */
+  readonly runtimeClasses: RuntimeClasses;
   readonly network: NetworkFacts;
   /** The points of one Environment, by `namespace/name`. */
   readonly points: (environment: string) => Points;

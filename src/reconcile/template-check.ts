@@ -88,7 +88,7 @@ async function dryRuns(
   const first = await answerTo(kube, rendered);
   if ("created" in first) return { verdict: accepted(template, first.created), problems: [] };
   const { name = "", namespace = "" } = rendered.metadata;
-  const verdictOn = (error: unknown) => refused(error, apiErrorText(error, name), { namespace, field: template.field });
+  const verdictOn = (error: unknown) => refused(error, apiErrorText(error, name), namespace, template);
   const found: FieldProblem[] = [];
   let { error } = first;
   let pod: Pod | null = rendered;
@@ -157,11 +157,8 @@ export function accepted(template: CheckedTemplate, pod: Pod | null): TemplateVe
   };
 }
 
-function refused(
-  error: unknown,
-  words: string,
-  { namespace, field }: { readonly namespace: string; readonly field: string },
-): TemplateVerdict {
+function refused(error: unknown, words: string, namespace: string, template: CheckedTemplate): TemplateVerdict {
+  const { field } = template;
   const verdict = { accepted: false, final: false };
   if (isNamespaceTerminating(error)) {
     return { ...verdict, reason: "TemplateUnchecked", message: `${field}: not checked: ${words}` };
@@ -169,6 +166,10 @@ function refused(
   if (mayNotCreate(error)) {
     const fix = `give the operator permission to create Pods in namespace ${namespace}`;
     return { ...verdict, reason: "TemplateUnchecked", message: `${field}: not checked: ${words}; ${fix}` };
+  }
+  const [, missing] = isForbidden(error) ? (NO_RUNTIME_CLASS.exec(words) ?? []) : [];
+  if (missing !== undefined) {
+    return { ...verdict, reason: "AdmissionRefused", message: noRuntimeClass(missing, template) };
   }
   if (isForbidden(error) || isPolicy(error)) {
     const message = `${field}: a policy of the cluster refuses its Pods: ${words}; change the template, or ask the cluster's administrator to change the policy`;
@@ -182,6 +183,17 @@ function refused(
     };
   }
   return { ...verdict, reason: "TemplateUnchecked", message: `${field}: not checked yet: ${words}; Berth tries again` };
+}
+
+/** The API server's text for a Pod whose RuntimeClass does not exist. */
+const NO_RUNTIME_CLASS = /pod rejected: RuntimeClass "([^"]+)" not found/;
+
+/** The message about a RuntimeClass that does not exist. `berth doctor` uses it too. */
+export function noRuntimeClass(name: string, { field, isolation }: CheckedTemplate): string {
+  const missing = `the cluster has no RuntimeClass ${name}; create it`;
+  return isolation === undefined
+    ? `${field}.spec.runtimeClassName: ${missing}, or correct the name`
+    : `${field.replace(/template$/, "isolation")}: ${missing}, or set the chart's runtimeClasses.${isolation} to one that exists (--runtime-classes)`;
 }
 
 /** Matches RBAC's text: admission uses the same status with another text. */

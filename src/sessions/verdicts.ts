@@ -1,4 +1,5 @@
 import type { Verdict } from "../api/conditions.ts";
+import { ofRuntimeClass } from "../api/isolation.ts";
 import { unended } from "../core/text.ts";
 import { apiTime } from "../kube/objects.ts";
 import type { Breaker } from "../pods/breaker.ts";
@@ -33,7 +34,7 @@ export function capacityVerdict(
     case "unschedulable":
       return {
         reason: "Unschedulable",
-        message: `no node takes a Pod: ${unended(problem.message)}; add nodes, or change the template's requests, selectors and tolerations`,
+        message: `no node takes a Pod${ofRuntimeClass(problem.runtimeClass)}: ${unended(problem.message)}; add nodes, or change the template's requests, selectors and tolerations`,
       };
     case "image":
       return {

@@ -1,9 +1,10 @@
 import { Command, CommanderError, Option } from "commander";
 import type { ClusterDns } from "../api/cluster-dns.ts";
+import { DEFAULT_RUNTIME_CLASSES, type RuntimeClasses } from "../api/isolation.ts";
 import { ConfigError } from "../core/errors.ts";
 import type { KubeEnvironment } from "../kube/config.ts";
 import type { LogLevel } from "../observe/logger.ts";
-import { type PodPolicy, policyOf } from "../policy/pod-policy.ts";
+import { allowancesFor, type PodPolicy, policyOf } from "../policy/pod-policy.ts";
 import type { AllowedOrigins } from "./allowed-origins.ts";
 import {
   type EnvironmentVariables,
@@ -51,6 +52,8 @@ export interface Settings {
   readonly allowedApiOrigins: AllowedOrigins;
   /** What Pod templates may use beyond the default policy. */
   readonly podPolicy: PodPolicy;
+  /** The RuntimeClass for each value of `isolation`; the policy allows them. */
+  readonly runtimeClasses: RuntimeClasses;
   /** Timeout of one request of the claim protocol, in milliseconds. */
   readonly protocolTimeoutMs: number;
   /** Networks of the default Work API, for the NetworkPolicies of Environments. */
@@ -98,6 +101,7 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     logLevel: read(FLAGS.logLevel),
     allowedApiOrigins: read(FLAGS.allowedApiOrigins),
     allowedInTemplates: read(FLAGS.allowedInTemplates),
+    runtimeClasses: read(FLAGS.runtimeClasses),
     protocolTimeout: read(FLAGS.protocolTimeout),
     apiCidrs: read(FLAGS.apiCidrs),
     clusterDnsPods: read(FLAGS.clusterDnsPods),
@@ -128,6 +132,7 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
   ) {
     throw new ConfigError(problems.join("\n"));
   }
+  const runtimeClasses = Object.assign({ ...DEFAULT_RUNTIME_CLASSES }, ...(values.runtimeClasses ?? []));
   return {
     kubeconfig: values.kubeconfig,
     kubeEnvironment: kubeEnvironment(env),
@@ -139,7 +144,8 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     consoleBindAddress,
     logLevel,
     allowedApiOrigins: values.allowedApiOrigins ?? "any-https",
-    podPolicy: policyOf(values.allowedInTemplates ?? []),
+    podPolicy: policyOf([...allowancesFor(runtimeClasses), ...(values.allowedInTemplates ?? [])]),
+    runtimeClasses,
     protocolTimeoutMs: protocolTimeout,
     apiCidrs: values.apiCidrs ?? [],
     clusterDns: { pods: values.clusterDnsPods ?? [], cidrs: values.clusterDnsCidrs },

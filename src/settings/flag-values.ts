@@ -1,6 +1,8 @@
 import * as z from "zod";
 import { type DnsPods, parseDnsPods } from "../api/cluster-dns.ts";
+import { DEFAULT_RUNTIME_CLASSES, type RuntimeClasses } from "../api/isolation.ts";
 import { CIDR_PATTERN } from "../api/network-spec.ts";
+import { NAME_PATTERN } from "../api/rule.ts";
 import { parseBindAddress } from "../observe/bind-address.ts";
 import { type Allowance, parseAllowance } from "../policy/pod-policy.ts";
 
@@ -68,6 +70,19 @@ export const allowanceSchema = z.string().transform((text, context): Allowance =
     context.addIssue({ code: "custom", message });
     return z.NEVER;
   }
+});
+
+/** The RuntimeClass of one isolation. */
+export const runtimeClassSchema = z.string().transform((text, context): Partial<RuntimeClasses> => {
+  const [isolation = "", name = "", ...more] = text.split("=");
+  const isKnown = Object.hasOwn(DEFAULT_RUNTIME_CLASSES, isolation);
+  if (isKnown && more.length === 0 && new RegExp(NAME_PATTERN).test(name)) return { [isolation]: name };
+  const known = Object.keys(DEFAULT_RUNTIME_CLASSES).join(" or ");
+  context.addIssue({
+    code: "custom",
+    message: `"${text}" is no RuntimeClass of ${known}; write for example Kata=kata-qemu`,
+  });
+  return z.NEVER;
 });
 
 /** Each shard is a Lease that is renewed 15 times a minute. More shards than replicas are useless. */

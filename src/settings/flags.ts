@@ -1,5 +1,6 @@
 import { type Command, Option } from "commander";
 import * as z from "zod";
+import { DEFAULT_RUNTIME_CLASSES } from "../api/isolation.ts";
 import { LOG_LEVELS } from "../observe/logger.ts";
 import { POLICY_FLAG } from "../policy/pod-policy.ts";
 import { environmentVariable } from "./environment-variables.ts";
@@ -14,6 +15,7 @@ import {
   namespaceSchema,
   originSchema,
   protocolTimeoutSchema,
+  runtimeClassSchema,
   shardsSchema,
 } from "./flag-values.ts";
 
@@ -144,6 +146,17 @@ export const FLAGS = {
     defaultText: "nothing",
     repeatable: true,
     schema: listOf(allowanceSchema),
+  }),
+  runtimeClasses: flag({
+    name: "runtime-classes",
+    value: "<isolation=name>",
+    about:
+      "RuntimeClass of Pods with this value of isolation, which templates may also name; repeatable, or a list with commas.",
+    default: Object.entries(DEFAULT_RUNTIME_CLASSES)
+      .map((entry) => entry.join("="))
+      .join(","),
+    repeatable: true,
+    schema: listOf(runtimeClassSchema),
   }),
   protocolTimeout: flag({
     name: "protocol-timeout",

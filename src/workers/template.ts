@@ -1,4 +1,5 @@
 import type { Environment, PodTemplate } from "../api/environment.ts";
+import type { Isolation } from "../api/isolation.ts";
 import {
   ANNOTATION_BUSY_PROBE,
   ANNOTATION_DEFAULT_CONTAINER,
@@ -34,6 +35,7 @@ export interface WorkerTemplate {
   readonly needs: readonly string[];
   /** The template as written in the spec. */
   readonly written: PodTemplate;
+  readonly isolation: Isolation | undefined;
   /** Workers do not park, so each pulls its image once. */
   readonly pullsAlways: false;
   readonly pullsAgain: false;
@@ -50,7 +52,7 @@ export interface WorkerTemplate {
 export function workerTemplate(environment: Environment): WorkerTemplate {
   const { workers, api, environmentId } = environment.spec;
   if (!workers) throw new TypeError("not an Environment with spec.workers");
-  const { template, busyProbe } = workers;
+  const { template, busyProbe, isolation } = workers;
   const { name, namespace, uid } = environment.metadata;
   const { baseUrl, keySecretRef } = api;
   const hash = hashOf({ RENDERING, template, busyProbe, environmentId, baseUrl, keySecretRef, uid });
@@ -69,6 +71,7 @@ export function workerTemplate(environment: Environment): WorkerTemplate {
     container,
     needs,
     written: template,
+    isolation,
     pullsAlways: false,
     pullsAgain: false,
     field: "spec.workers.template",

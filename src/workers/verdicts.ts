@@ -1,4 +1,5 @@
 import type { Verdict } from "../api/conditions.ts";
+import { ofRuntimeClass } from "../api/isolation.ts";
 import { type DemandReadings, NONE_OF_OURS } from "../autoscale/demand.ts";
 import type { Clock } from "../core/clock.ts";
 import { unended } from "../core/text.ts";
@@ -95,13 +96,13 @@ function failureOf({ status }: Deployment): string | null {
   return condition ? (condition.message ?? condition.reason ?? "without a reason") : null;
 }
 
-function unschedulable({ status }: Pod): Verdict | null {
+function unschedulable({ spec, status }: Pod): Verdict | null {
   const scheduled = status?.conditions?.find(({ type }) => type === "PodScheduled");
   if (scheduled?.status !== "False" || scheduled.reason !== "Unschedulable") return null;
   const words = unended(scheduled.message ?? "");
   return {
     reason: "Unschedulable",
-    message: `no node takes a worker: ${words}; add nodes, or change the template's requests, selectors and tolerations`,
+    message: `no node takes a worker${ofRuntimeClass(spec.runtimeClassName)}: ${words}; add nodes, or change the template's requests, selectors and tolerations`,
   };
 }
 

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { parseEnvironment, parseForRunning } from "../../src/api/environment.ts";
+import { type Environment, isolated, parseEnvironment, parseForRunning } from "../../src/api/environment.ts";
 import { type Json, parsed, podTemplate, problems, sessionsSpec, stored, workersSpec } from "./environments.ts";
 import { RULE_CASES } from "./rule-cases.ts";
 
@@ -86,6 +86,32 @@ describe("rules", () => {
     expect(problems(stored(accepted))).toEqual([]);
     expect(problems(stored(refused))).toEqual([expect.stringContaining(`${field}: `)]);
     expect(problems(stored(refused))).toEqual([expect.stringContaining(message)]);
+  });
+
+  test.each([
+    ["gVisor", "gvisor", "sandboxed"],
+    ["Kata", "kata", "kata-qemu"],
+  ])("puts the RuntimeClass of isolation %s into the template of either mode", (isolation, usual, named) => {
+    const classes = { gVisor: "sandboxed", Kata: "kata-qemu" };
+    for (const [spec, mode] of [
+      [sessionsSpec({ isolation }), "sessions"],
+      [workersSpec({ isolation }), "workers"],
+    ] as const) {
+      const raw = stored(spec);
+      const classOf = (environment: Environment | null) => environment?.spec[mode]?.template.spec.runtimeClassName;
+      expect(classOf(parsed(raw))).toBe(usual);
+      const result = parseEnvironment(raw, classes);
+      expect(classOf(result.ok ? result.environment : null)).toBe(named);
+      expect(classOf(isolated(parsed(raw), classes))).toBe(named);
+    }
+    const running = parseForRunning(stored(sessionsSpec({ isolation, parking: "Init" })), classes);
+    expect(running?.spec.sessions?.template.spec.runtimeClassName).toBe(named);
+  });
+
+  test("sets no RuntimeClass without isolation, and keeps the template's", () => {
+    expect(parsed(stored(sessionsSpec())).spec.sessions?.template.spec).not.toHaveProperty("runtimeClassName");
+    const own = sessionsSpec({ template: podTemplate({ runtimeClassName: "own" }) });
+    expect(parsed(stored(own)).spec.sessions?.template.spec.runtimeClassName).toBe("own");
   });
 
   test("refuses the way to park that an earlier version had, and names the field", () => {

@@ -132,6 +132,20 @@ export const RULE_CASES: readonly RuleCase[] = [
     field: "spec.workers.busyProbe.httpGet.path",
   },
   {
+    name: "refuses isolation beside a runtime class of the template of sessions",
+    refused: sessionsSpec({ isolation: "gVisor", template: podTemplate({ runtimeClassName: "gvisor" }) }),
+    accepted: sessionsSpec({ isolation: "gVisor" }),
+    message: "isolation and template.spec.runtimeClassName both set the Pods' runtime; remove one of them",
+    field: "spec.sessions.isolation",
+  },
+  {
+    name: "refuses isolation beside a runtime class of the template of workers",
+    refused: workersSpec({ isolation: "Kata", template: podTemplate({ runtimeClassName: "other" }) }),
+    accepted: workersSpec({ template: podTemplate({ runtimeClassName: "other" }) }),
+    message: "isolation and template.spec.runtimeClassName both set the Pods' runtime; remove one of them",
+    field: "spec.workers.isolation",
+  },
+  {
     name: "refuses warm above maxConcurrent",
     refused: sessionsSpec({ maxConcurrent: 2, warm: 3 }),
     accepted: sessionsSpec({ maxConcurrent: 2, warm: 2 }),

@@ -142,9 +142,9 @@ describe("berth template", () => {
 
 describe("berth template refuses with the messages of the operator's conditions", () => {
   const FORBIDDEN =
-    /^refused: TemplateForbidden: spec\.sessions\.template\.spec\.runtimeClassName: gvisor is not allowed \(podPolicy\.runtimeClasses=\[\]\); /;
+    /^refused: TemplateForbidden: spec\.sessions\.template\.spec\.runtimeClassName: weaker is not allowed \(podPolicy\.runtimeClasses=\[gvisor, kata\]\); /;
 
-  const withRuntimeClass = () => changed("minimal", [...TEMPLATE_SPEC, "runtimeClassName"], "gvisor");
+  const withRuntimeClass = () => changed("minimal", [...TEMPLATE_SPEC, "runtimeClassName"], "weaker");
 
   test("a spec that does not fit the schema", async () => {
     const input = await changed("minimal", ["sessions", "warm"], -1);
@@ -158,10 +158,10 @@ describe("berth template refuses with the messages of the operator's conditions"
     const refused = await cliRun(["template", "-f", "-"], { input });
     expect(refused.code).toBe(1);
     expect(refused.err.replace(NOTE, "")).toMatch(FORBIDDEN);
-    const flags = ["--allowed-in-templates", "runtimeClasses=gvisor"];
+    const flags = ["--allowed-in-templates", "runtimeClasses=weaker"];
     const taken = await cliRun(["template", "-f", "-", ...flags], { input });
     expect(taken).toMatchObject({ code: 0, err: NOTE });
-    const variable = { BERTH_ALLOWED_IN_TEMPLATES: "runtimeClasses=gvisor" };
+    const variable = { BERTH_ALLOWED_IN_TEMPLATES: "runtimeClasses=weaker" };
     expect((await cliRun(["template", "-f", "-"], { input, env: variable })).out).toBe(taken.out);
   });
 
@@ -177,13 +177,13 @@ describe("berth template refuses with the messages of the operator's conditions"
   });
 
   test("every field of a template that is wrong, in one message", async () => {
-    const input = await changed("minimal", [...TEMPLATE_SPEC, "runtimeClassName"], "gvisor");
+    const input = await changed("minimal", [...TEMPLATE_SPEC, "runtimeClassName"], "weaker");
     const spec = parse(input);
     spec.spec.sessions.template.spec.containers[0].resources = { limits: { memory: "2gb" } };
     const { code, err } = await cliRun(["template", "-f", "-"], { input: stringify(spec) });
     expect(code).toBe(1);
     expect(err.replace(NOTE, "")).toMatch(
-      /^refused: TemplateForbidden: 2 problems: \(1\) .*runtimeClassName: gvisor is not allowed.* \(2\) .*limits\.memory: invalid quantity "2gb"; use for example 2Gi\n$/,
+      /^refused: TemplateForbidden: 2 problems: \(1\) .*runtimeClassName: weaker is not allowed.* \(2\) .*limits\.memory: invalid quantity "2gb"; use for example 2Gi\n$/,
     );
   });
 
@@ -201,7 +201,7 @@ describe("berth template refuses with the messages of the operator's conditions"
       problems: [
         {
           reason: "TemplateForbidden",
-          message: expect.stringContaining("runtimeClassName: gvisor"),
+          message: expect.stringContaining("runtimeClassName: weaker"),
           fix: expect.stringMatching(/^Remove the field/),
         },
       ],

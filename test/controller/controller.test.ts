@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { DEFAULT_RUNTIME_CLASSES } from "../../src/api/isolation.ts";
 import { Controller, type ControllerOptions, ownPodLists } from "../../src/controller/controller.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
@@ -70,6 +71,7 @@ function controllerOf(options: Pick<ControllerOptions, "namespaces" | "shards">)
     logger: silentLogger,
     metrics,
     podPolicy: {},
+    runtimeClasses: DEFAULT_RUNTIME_CLASSES,
     originAllowed: () => true,
     network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system", dns: { pods: [], cidrs: [] } },
     actors: (guard) => ({

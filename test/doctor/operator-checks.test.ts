@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { DEFAULT_RUNTIME_CLASSES } from "../../src/api/isolation.ts";
 import { checkClusterDns, checkLeases, checkReplicas, checkVersion } from "../../src/doctor/operator-checks.ts";
 import { type InstalledOperator, type OperatorSettings, operatorOf } from "../../src/doctor/operators.ts";
 import type { KubeClient } from "../../src/kube/client.ts";
@@ -8,6 +9,7 @@ import { refusal } from "../reconcile/fake-kube.ts";
 const SETTINGS: OperatorSettings = {
   namespaces: [],
   podPolicy: {},
+  runtimeClasses: DEFAULT_RUNTIME_CLASSES,
   apiCidrs: [],
   clusterDns: {
     pods: [

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
+import { parseSettings } from "../../src/settings/config.ts";
 import { installCrds } from "../../testbed/cluster/install.ts";
 import { CHART, helm } from "../../tools/helm.ts";
 import { dryRun, type Manifest, type Rendered, refusal, render, type Values } from "../support/chart.ts";
@@ -324,26 +325,28 @@ const options: readonly Option[] = [
         "--allowed-in-templates=privileged",
         "--allowed-in-templates=runtimeClasses=*",
       ]);
-      const { variables } = rendered.one("ValidatingAdmissionPolicy", "-pod-policy").spec;
-      const { expression = "" } = variables?.find(({ name }) => name === "allowed") ?? {};
-      expect(JSON.parse(expression)).toMatchObject({
+      expect(allowedAtAdmission(rendered)).toEqual({
         privileged: ["*"],
         capabilities: ["NET_ADMIN", "SYS_PTRACE"],
         hostPaths: ["/data"],
-        runtimeClasses: ["*"],
-        hostPorts: [],
-        serviceAccounts: [],
+        runtimeClasses: ["gvisor", "kata", "*"],
       });
     },
   },
   {
-    name: "values of a chart without a Pod policy allow nothing",
-    values: { podPolicy: null, admissionPolicy: null },
+    name: "values of a chart without a Pod policy allow only the runtime classes of isolation",
+    values: { podPolicy: null, admissionPolicy: null, runtimeClasses: null },
     check: (rendered) => {
-      expect(rendered.container.args.join(" ")).not.toContain("--allowed-in-templates");
-      const { variables } = rendered.one("ValidatingAdmissionPolicy", "-pod-policy").spec;
-      const { expression = "" } = variables?.find(({ name }) => name === "allowed") ?? {};
-      expect(new Set(Object.values(JSON.parse(expression)).map(String))).toEqual(new Set([""]));
+      expect(rendered.container.args.join(" ")).not.toMatch(/--(allowed-in-templates|runtime-classes)/);
+      expect(allowedAtAdmission(rendered)).toEqual({ runtimeClasses: ["gvisor", "kata"] });
+    },
+  },
+  {
+    name: "a runtime class of isolation becomes a flag, and the admission policy allows it",
+    values: { runtimeClasses: { Kata: "kata-qemu" }, podPolicy: { runtimeClasses: ["gvisor", "other"] } },
+    check: (rendered) => {
+      expect(rendered.container.args).toContain("--runtime-classes=Kata=kata-qemu");
+      expect(allowedAtAdmission(rendered)).toEqual({ runtimeClasses: ["gvisor", "kata-qemu", "other"] });
     },
   },
   {
@@ -672,9 +675,21 @@ metadata:
   },
 ];
 
+/** What the admission policy allows templates, by rule; rules that allow nothing are left out. */
+function allowedAtAdmission(rendered: Rendered): Record<string, readonly string[]> {
+  const { variables } = rendered.one("ValidatingAdmissionPolicy", "-pod-policy").spec;
+  const { expression = "" } = variables?.find(({ name }) => name === "allowed") ?? {};
+  const allowed = Object.entries<readonly string[]>(JSON.parse(expression));
+  return Object.fromEntries(allowed.filter(([, items]) => items.length > 0));
+}
+
 describe("an option", () => {
   test.each(options)("$name", async ({ values, check }) => {
-    check(await accepted(values));
+    const rendered = await accepted(values);
+    check(rendered);
+    if (!rendered.names.some((name) => name.startsWith("ValidatingAdmissionPolicy "))) return;
+    const { podPolicy } = parseSettings(rendered.container.args.slice(1), {});
+    expect(allowedAtAdmission(rendered), "the operator's own policy").toEqual(podPolicy);
   });
 
   test("that is a name may consist of digits, and stays a string", async () => {

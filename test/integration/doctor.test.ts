@@ -192,6 +192,20 @@ describe.concurrent("berth doctor", () => {
     });
   });
 
+  test("reports a RuntimeClass that does not exist, under the name that the operator's flags give it", async () => {
+    await using world = await startWorld(cluster, { sessions: { isolation: "Kata" } });
+    await installOperator(world, [`--runtime-classes=Kata=${world.namespace}`]);
+    await world.createEnvironment();
+    const answer = await doctor(world);
+    expect(found(answer, "runtime-class")).toMatchObject([
+      {
+        status: "fail",
+        message: expect.stringMatching(`^spec.sessions.isolation: .* RuntimeClass ${world.namespace};`),
+      },
+    ]);
+    expect(found(answer, "template")[0]?.message).toBe("not checked: needs the RuntimeClass");
+  });
+
   test("reports an Environment without an operator, and its key and template errors", async () => {
     await using world = await startWorld(cluster, { key: false, podSpec: { hostNetwrok: true } });
     await world.createEnvironment();

@@ -103,6 +103,25 @@ describe.concurrent("a namespace that enforces Pod Security restricted", () => {
   });
 });
 
+test("isolation waits for its RuntimeClass, and then all Pods have it", async () => {
+  await using world = await startWorld(cluster, { sessions: { isolation: "gVisor" } });
+  const name = world.namespace;
+  await world.createEnvironment();
+  world.startOperator({ flags: ["--runtime-classes", `gVisor=${name}`] });
+  const { message } = await world.untilCondition("TemplateAccepted", "AdmissionRefused");
+  expect(message).toBe(
+    `spec.sessions.isolation: the cluster has no RuntimeClass ${name}; create it, or set the chart's runtimeClasses.gVisor to one that exists (--runtime-classes)`,
+  );
+  expect(world.pods).toEqual([]);
+  await world.kube.create(RUNTIME_CLASSES, { metadata: { name }, handler: "runc" } as never);
+  try {
+    await world.untilParked(1);
+    expect(world.pods.map(({ spec }) => spec.runtimeClassName)).toEqual([name]);
+  } finally {
+    await world.kube.delete(RUNTIME_CLASSES, { name });
+  }
+});
+
 describe.concurrent("other Pod fields are passed through", () => {
   /** All fields that decide where and how a Pod runs, and the objects that they name. */
   async function placed(world: World) {

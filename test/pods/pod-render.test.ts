@@ -63,6 +63,12 @@ describe("the user's template", () => {
     expect(pod.metadata.finalizers).toEqual(["example.com/keep"]);
   });
 
+  test("has the RuntimeClass of isolation, and keeps a user namespace", () => {
+    const isolated = environmentOf({ isolation: "gVisor", template: podTemplate({ hostUsers: false }) });
+    expect(sessionTemplate(isolated).render(NAME).spec).toMatchObject({ runtimeClassName: "gvisor", hostUsers: false });
+    expect(render(podTemplate()).spec).not.toHaveProperty("runtimeClassName");
+  });
+
   test("does not change the template object", () => {
     const environment = environmentOf({ template });
     const before = JSON.stringify(environment);
@@ -290,6 +296,7 @@ describe("hash", () => {
     ["the environment", {}, { environmentId: "env_2" }],
     ["the API's URL", {}, api({ baseUrl: "http://127.0.0.1:8080" })],
     ["the credential", { credential: "EnvironmentKey" }, {}],
+    ["the isolation", { isolation: "Kata" }, {}],
   ])("changes with what a Pod is made from: %s", (_, sessions, spec) => expect(hash(sessions, spec)).not.toBe(hash()));
 
   test("is valid as a label", () => expect(hash()).toMatch(/^[a-f0-9]{12}$/));

@@ -189,6 +189,22 @@ test("reports an init container that failed before and after its Pod has ended, 
   expect(pool.problem()).toEqual(problem);
 });
 
+test("names the RuntimeClass of a Pod that no node takes", () => {
+  const message = "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.";
+  const conditions = [{ type: "PodScheduled", status: "False", reason: "Unschedulable", message }];
+  const waiting = free("a", { phase: "Pending", conditions, containerStatuses: [] });
+  const { pool } = poolOf(
+    [{ ...waiting, spec: { ...waiting.spec, nodeName: "", runtimeClassName: "gvisor" } }],
+    () => NEW,
+  );
+  const use = { busy: 0, max: 1, depth: 0, heldBy: null, wasReady: true };
+  expect(capacityVerdict(pool.problem(), use)).toEqual({
+    reason: "Unschedulable",
+    message:
+      "no node takes a Pod of RuntimeClass gvisor: 0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector; add nodes, or change the template's requests, selectors and tolerations",
+  });
+});
+
 test("reports a Pod that can't be attached to, and claims nothing for it", async () => {
   const { pool, run } = poolOf([free("parked")], () => NEW, "parked");
   expect([pool.hasClaimable, pool.take("sesn_1", new Set(), () => true)]).toEqual([false, null]);

@@ -1,4 +1,5 @@
 import { afterEach, expect, test } from "vitest";
+import { DEFAULT_RUNTIME_CLASSES } from "../../src/api/isolation.ts";
 import { StreamBudgets } from "../../src/attach/pod-streams.ts";
 import { ShardTerm } from "../../src/controller/shard-term.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
@@ -89,6 +90,7 @@ function startTerm(clock: VirtualClock, environment: KubeObject, told: string[])
     guard: () => {},
     servingSinceMs: 0,
     podPolicy: {},
+    runtimeClasses: DEFAULT_RUNTIME_CLASSES,
     originAllowed: () => true,
     network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system", dns: { pods: [], cidrs: [] } },
     workClient: () => ({ stats: unanswered, list: unanswered, idleIntervalMs: 1_000 }) as unknown as WorkApiClient,

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { DEFAULT_RUNTIME_CLASSES } from "../../src/api/isolation.ts";
 import { StreamBudgets } from "../../src/attach/pod-streams.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
@@ -55,6 +56,7 @@ function start(find: () => KubeObject | undefined, pods: readonly Pod[] = []) {
     guard: () => {},
     servingSinceMs: 0,
     podPolicy: {},
+    runtimeClasses: DEFAULT_RUNTIME_CLASSES,
     originAllowed: () => true,
     network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system", dns: { pods: [], cidrs: [] } },
     workClient: () =>

@@ -226,6 +226,33 @@ describe("refusals", () => {
     expect(await check(kube), "the same text on every try").toEqual(verdict);
   });
 
+  test.each<[string, Record<string, unknown>, Record<string, unknown>, string]>([
+    [
+      "of isolation",
+      { isolation: "gVisor" },
+      {},
+      "spec.sessions.isolation: the cluster has no RuntimeClass gvisor; create it, or set the chart's runtimeClasses.gVisor to one that exists (--runtime-classes)",
+    ],
+    [
+      "of the template",
+      {},
+      { runtimeClassName: "gvisor" },
+      "spec.sessions.template.spec.runtimeClassName: the cluster has no RuntimeClass gvisor; create it, or correct the name",
+    ],
+  ])("names the field of a RuntimeClass %s that does not exist", async (_what, sessions, pod, message) => {
+    const template = { spec: { containers: [{ name: "worker", image: "worker:1" }], ...pod } };
+    const checked = templateOfEnvironment(parsed(stored(sessionsSpec({ ...sessions, template }))));
+    const words = `${ABOUT}pods "${NAME}" is forbidden: pod rejected: RuntimeClass "gvisor" not found`;
+    const allowing = { runtimeClasses: ["gvisor"] };
+    const kube = new FakeKube(() => refusal(403, "Forbidden", words));
+    expect(await checkTemplate(kube.client, "research", checked, allowing)).toEqual({
+      accepted: false,
+      final: false,
+      reason: "AdmissionRefused",
+      message,
+    });
+  });
+
   test("reports a missing answer as unchecked, and retries", async () => {
     expect(await check(new FakeKube(() => noAnswer("create pods agents/x")))).toMatchObject({
       accepted: false,

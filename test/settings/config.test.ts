@@ -62,7 +62,8 @@ describe("settings", () => {
       consoleBindAddress: "0",
       logLevel: "info",
       allowedApiOrigins: "any-https",
-      podPolicy: {},
+      podPolicy: { runtimeClasses: ["gvisor", "kata"] },
+      runtimeClasses: { gVisor: "gvisor", Kata: "kata" },
       protocolTimeoutMs: 1_500,
       apiCidrs: ["160.79.104.0/23", "2607:6bc0::/48"],
       clusterDns: {
@@ -159,6 +160,14 @@ describe("settings", () => {
     });
   });
 
+  test("allow the RuntimeClasses of isolation, under the names that a flag gives them", () => {
+    const flags = ["--runtime-classes=Kata=kata-qemu", "--allowed-in-templates=runtimeClasses=gvisor"];
+    expect(parseSettings([...flags, "--allowed-in-templates=runtimeClasses=other"], {})).toMatchObject({
+      runtimeClasses: { gVisor: "gvisor", Kata: "kata-qemu" },
+      podPolicy: { runtimeClasses: ["gvisor", "kata-qemu", "other"] },
+    });
+  });
+
   test("a flag takes precedence over its variable, and lists are not merged", () => {
     const env = { BERTH_LOG_LEVEL: "warn", BERTH_NAMESPACE: "three", BERTH_LEADER_ELECT: "false" };
     const settings = parseSettings(["--log-level=error", "--namespace=one,two", "--leader-elect"], env);
@@ -240,6 +249,13 @@ describe("invalid settings", () => {
       ["--allowed-in-templates=sudo"],
       /--allowed-in-templates: "sudo": is unknown; write one of/,
     ],
+    [
+      "a RuntimeClass of an unknown isolation",
+      ["--runtime-classes=Firecracker=fc"],
+      /"Firecracker=fc" is no RuntimeClass of gVisor or Kata; write for example Kata=kata-qemu/,
+    ],
+    ["a RuntimeClass without a name", ["--runtime-classes=gVisor"], /"gVisor" is no RuntimeClass/],
+    ["a RuntimeClass that is no name", ["--runtime-classes=gVisor=g_visor"], /"gVisor=g_visor" is no RuntimeClass/],
     ["a capability without its name", ["--allowed-in-templates=capabilities"], /write capabilities=<name>/],
     [
       "an origin with a path",

@@ -89,6 +89,13 @@ describe("a worker's template", () => {
     expect(template.metadata).toMatchObject(metadata);
   });
 
+  test("has the RuntimeClass of isolation, which is in the hash", () => {
+    const isolatedBy = (isolation?: string) => workerTemplate(parsed(stored(workersSpec({ isolation }))));
+    expect(isolatedBy("Kata").deployment(1).spec.template.spec).toMatchObject({ runtimeClassName: "kata" });
+    expect(isolatedBy().deployment(1).spec.template.spec).not.toHaveProperty("runtimeClassName");
+    expect(new Set([isolatedBy("Kata").hash, isolatedBy("gVisor").hash, isolatedBy().hash]).size).toBe(3);
+  });
+
   test("renders the same Pod for a dry run as for the Deployment", () => {
     const template = templateOf();
     const pod = template.render("berth-research-template");

@@ -18,11 +18,11 @@ describe("the verdict on capacity", () => {
   });
   const waiting = (reason: string, message: string) =>
     podOf("a", { ready: false, state: { waiting: { reason, message } } });
-  const unscheduled = (): Pod => {
+  const unscheduled = (spec: Partial<Pod["spec"]> = {}): Pod => {
     const pod = podOf("a", { ready: false, state: {} });
     const message = "0/3 nodes are available: 3 Insufficient cpu.";
     const condition = { type: "PodScheduled", status: "False", reason: "Unschedulable", message };
-    return { ...pod, status: { ...pod.status, conditions: [condition] } };
+    return { ...pod, spec: { ...pod.spec, ...spec }, status: { ...pod.status, conditions: [condition] } };
   };
 
   test.each<[string, Pod[], Deployment[], typeof NO_USE, string, string]>([
@@ -54,6 +54,14 @@ describe("the verdict on capacity", () => {
     ],
     ["a policy", [], [deployment("denied by policy p")], NO_USE, "PreparationFailing", "denied by policy p"],
     ["no suitable node", [unscheduled()], [], NO_USE, "Unschedulable", "Insufficient cpu; add nodes"],
+    [
+      "no node for a RuntimeClass",
+      [unscheduled({ runtimeClassName: "gvisor" })],
+      [],
+      NO_USE,
+      "Unschedulable",
+      "no node takes a worker of RuntimeClass gvisor: 0/3 nodes are available",
+    ],
     [
       "no image",
       [waiting("ImagePullBackOff", "no such image")],

@@ -38,6 +38,24 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
+    file: "src/api/isolation.ts",
+    tests: ["test/api/environment.test.ts"],
+    mutations: [
+      {
+        name: "renders Pods without the RuntimeClass of isolation",
+        guard: "guard",
+        find: "if (isolation === undefined) return mode;",
+        replace: "if (mode !== null) return mode;",
+      },
+      {
+        name: "accepts isolation beside another RuntimeClass",
+        guard: "guard",
+        find: "isolation === undefined || template.spec.runtimeClassName === undefined",
+        replace: "isolation === undefined || true",
+      },
+    ],
+  },
+  {
     file: "src/pods/workspace-pods.ts",
     tests: ["test/pods/workspace-pods.test.ts"],
     mutations: [
@@ -591,7 +609,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "evicts a Pod from a node whose taint it tolerates",
         guard: "guard",
-        find: "LEAVING.has(taint.key) && !tolerates(pod, taint)",
+        find: "LEAVING.has(taint.key) && !tolerates(tolerationsOf(pod), taint)",
         replace: "LEAVING.has(taint.key)",
       },
       {

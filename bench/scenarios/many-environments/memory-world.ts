@@ -3,6 +3,7 @@ import { ApiError } from "../../../simulator/errors.ts";
 import { json } from "../../../simulator/http.ts";
 import { seededRandom } from "../../../simulator/ids.ts";
 import { RateLimit } from "../../../simulator/rate-limit.ts";
+import { DEFAULT_RUNTIME_CLASSES } from "../../../src/api/isolation.ts";
 import { API_VERSION, KIND } from "../../../src/api/names.ts";
 import { Controller } from "../../../src/controller/controller.ts";
 import type { Clock } from "../../../src/core/clock.ts";
@@ -144,7 +145,13 @@ export class MemoryWorld {
     const events: EventSink = { event: () => {} };
     return new Controller({
       ...{ namespaces: [], kube: this.kube.client, clock, points: () => NO_POINTS, random: this.#random },
-      ...{ timing: DEFAULT_TIMING, logger: silentLogger, metrics: this.metrics, podPolicy: {} },
+      ...{
+        timing: DEFAULT_TIMING,
+        logger: silentLogger,
+        metrics: this.metrics,
+        podPolicy: {},
+        runtimeClasses: DEFAULT_RUNTIME_CLASSES,
+      },
       originAllowed: () => true,
       network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system", dns: { pods: [], cidrs: [] } },
       actors: () => ({

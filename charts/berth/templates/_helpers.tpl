@@ -349,7 +349,7 @@ the README is generated from values.yaml, and lists all values. The values of a 
 {{- end -}}
 {{- end -}}
 {{- range $argument := .extraArgs -}}
-{{- range $flag, $value := dict "namespace" "namespaces" "shards" "shards" "metrics-bind-address" "metrics.port" "health-probe-bind-address" "health.port" "console-bind-address" "console.enabled and console.port" "webhook-bind-address" "webhook.port" "webhook-secrets" "webhook.secret" "webhook-peers" "webhook.enabled and replicas" "log-level" "logLevel" "allowed-api-origins" "allowedApiOrigins" "api-cidrs" "apiCidrs" "cluster-dns-pods" "clusterDns.pods" "cluster-dns-cidrs" "clusterDns.cidrs" "allowed-in-templates" "podPolicy" -}}
+{{- range $flag, $value := dict "namespace" "namespaces" "shards" "shards" "metrics-bind-address" "metrics.port" "health-probe-bind-address" "health.port" "console-bind-address" "console.enabled and console.port" "webhook-bind-address" "webhook.port" "webhook-secrets" "webhook.secret" "webhook-peers" "webhook.enabled and replicas" "log-level" "logLevel" "allowed-api-origins" "allowedApiOrigins" "api-cidrs" "apiCidrs" "cluster-dns-pods" "clusterDns.pods" "cluster-dns-cidrs" "clusterDns.cidrs" "allowed-in-templates" "podPolicy" "runtime-classes" "runtimeClasses" -}}
 {{- if regexMatch (printf "^--%s(=.*)?$" $flag) $argument -}}
 {{- fail (printf "extraArgs has --%s; set %s instead" $flag $value) -}}
 {{- end -}}

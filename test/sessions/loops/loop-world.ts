@@ -2,6 +2,7 @@ import { setImmediate as macrotask } from "node:timers/promises";
 import { seededRandom } from "../../../simulator/ids.ts";
 import { type ItemRecord, recordOf } from "../../../simulator/item.ts";
 import { violationText } from "../../../simulator/violations.ts";
+import { DEFAULT_RUNTIME_CLASSES } from "../../../src/api/isolation.ts";
 import {
   ANNOTATION_ASSIGNED_AT,
   ANNOTATION_LEASE,
@@ -31,6 +32,7 @@ import { createLogger, type Logger, silentLogger } from "../../../src/observe/lo
 import { createMetrics } from "../../../src/observe/metrics.ts";
 import { readPodState } from "../../../src/pods/pod-state.ts";
 import { podOfSlot, slotName, turnNumber } from "../../../src/pods/turns.ts";
+import { allowancesFor, policyOf } from "../../../src/policy/pod-policy.ts";
 import { CLAIM_SECRET_TYPE, readJournal } from "../../../src/protocol/journal.ts";
 import type { Hints } from "../../../src/queue/hints.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
@@ -355,7 +357,8 @@ export class LoopWorld {
       timing: this.#timing,
       logger,
       metrics: this.metrics,
-      podPolicy: {},
+      podPolicy: policyOf(allowancesFor(DEFAULT_RUNTIME_CLASSES)),
+      runtimeClasses: DEFAULT_RUNTIME_CLASSES,
       hints: this.#options.hints,
       shards: this.#options.shards ?? 1,
       originAllowed: (url) => this.allowedOrigin(url),

@@ -63,6 +63,18 @@ describe("a Pod that waits on its node without a reason in its status", () => {
     expect(readings()).toBe(before);
   });
 
+  test("is reported with its RuntimeClass if the node does not have that runtime", async () => {
+    const { bound, untilBound, untilSaid, complain } = slowWorld({
+      sessions: { prepareTimeoutSeconds: 3_600, isolation: "gVisor" },
+    });
+    await untilBound();
+    const words = 'Failed to create pod sandbox: rpc error: no runtime for "runsc" is configured';
+    complain(bound()[0], words, { reason: "FailedCreatePodSandBox" });
+    await untilSaid(
+      `FailedCreatePodSandBox: ${words}; install the runtime of RuntimeClass gvisor on the node, or set the class's scheduling.nodeSelector to nodes that have it`,
+    );
+  });
+
   test("shares infrequent reads with other Pods, and the same fault is reported once", async () => {
     const { world, readings, untilSaid, bound, untilBound, complain } = slowWorld({
       sessions: { prepareTimeoutSeconds: 3_600, warm: 3, maxConcurrent: 3 },
