@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { accessSync, constants } from "node:fs";
-import { mkdir, readdir, readFile, rename, rm, stat, statfs } from "node:fs/promises";
+import { copyFile, mkdir, readdir, readFile, rename, rm, stat, statfs, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { controlPlaneRoot } from "./cache.ts";
 import { DOWNLOADS_VARIABLE, downloadBase, downloadReleases, releaseArch } from "./download.ts";
@@ -13,6 +13,7 @@ import {
   CONTROL_PLANE,
   cacheKey,
   MINOR_VARIABLE,
+  type SourcePatch,
   shortName,
   TOOLS_DIR,
   type ToolModule,
@@ -145,7 +146,7 @@ async function download(plan: BuildPlan, attempt: Attempt & { readonly base: str
   const { base, work, progress, dir } = attempt;
   const { modules, title } = plan;
   const arch = releaseArch();
-  if (arch === undefined) return false;
+  if (arch === undefined || modules.some((module) => module.release(arch).length === 0)) return false;
   const addresses = modules.flatMap((module) => module.release(arch)).map(({ address }) => `${base}${address}`);
   const hosts = new Set(addresses.map((url) => new URL(url).host));
   const started = performance.now();
@@ -218,9 +219,10 @@ async function buildModule(module: ToolModule, workshop: Workshop): Promise<void
     progress.update(`[${duration(performance.now() - started)}] ${title}: ${text}`);
   };
 
+  const dir = module.patch === undefined ? module.dir : await patchedSources(module.patch);
   const listLog = join(work.dir, `${shortName(module)}-list.log`);
   const tags = module.tags === undefined ? [] : ["-tags", module.tags];
-  await runGo(["list", "-deps", ...tags, ...packages], listLog, (log) => show(downloading(log)));
+  await runGo(["list", "-deps", ...tags, ...packages], listLog, (log) => show(downloading(log)), dir);
   const total = countPackages(await readFile(listLog, "utf8"));
 
   const flags = ["-v", "-trimpath", "-buildvcs=false", ...tags, "-ldflags", module.ldflags];
@@ -232,11 +234,30 @@ async function buildModule(module: ToolModule, workshop: Workshop): Promise<void
       const written = (await readdir(bin)).filter((name) => names.includes(name));
       show(compiling(log, total, written));
     },
+    dir,
   );
+  // With several packages, Go names each program after its folder.
+  for (const [name, path] of Object.entries(module.commands)) {
+    if (names.length > 1 && basename(path) !== name) await rename(join(bin, basename(path)), join(bin, name));
+  }
   progress.line(`[${duration(performance.now() - started)}] built ${names.join(", ")}`);
 
-  async function runGo(args: string[], logFile: string, onLog: (log: string) => unknown): Promise<void> {
-    const running = await work.spawn({ name: "go", command: go, args, env: goEnv, cwd: module.dir, logFile });
+  /** Copies the sources of all packages, because Go refuses changes below its own cache. Returns the folder. */
+  async function patchedSources({ file, find, replace }: SourcePatch): Promise<string> {
+    const copy = join(work.dir, `${shortName(module)}-sources`);
+    await mkdir(copy);
+    for (const each of ["go.mod", "go.sum"]) await copyFile(join(module.dir, each), join(copy, each));
+    const log = join(work.dir, `${shortName(module)}-vendor.log`);
+    await runGo(["mod", "vendor"], log, (text) => show(downloading(text)), copy);
+    const path = join(copy, "vendor", module.module, file);
+    const parts = (await readFile(path, "utf8")).split(find);
+    if (parts.length !== 2) throw new Error(`${title}: ${file} has \`${find}\` ${parts.length - 1} times, not once`);
+    await writeFile(path, parts.join(replace));
+    return copy;
+  }
+
+  async function runGo(args: string[], logFile: string, onLog: (log: string) => unknown, cwd: string): Promise<void> {
+    const running = await work.spawn({ name: "go", command: go, args, env: goEnv, cwd, logFile });
     while (!running.exit) {
       await Promise.race([running.exited, new Promise((resolve) => setTimeout(resolve, POLL_MS))]);
       await onLog(await readFile(logFile, "utf8"));

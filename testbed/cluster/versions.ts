@@ -22,8 +22,18 @@ export interface ToolModule {
   readonly tags?: string;
   /** Whether the build needs a C compiler. */
   readonly cgo?: boolean;
-  /** Returns the published files that hold the commands, for an architecture as Go names it. */
+  /** A change of the sources. */
+  readonly patch?: SourcePatch;
+  /** Returns the published files that hold the commands, for an architecture as Go names it; none: they are built. */
   readonly release: (arch: string) => readonly ReleaseFile[];
+}
+
+/** Replaces a text that occurs once in a file of a module. */
+export interface SourcePatch {
+  /** The path below the import path of the module. */
+  readonly file: string;
+  readonly find: string;
+  readonly replace: string;
 }
 
 /** One file of an official release. Addresses have no `https://`, so that a mirror can put its own base before them. */
@@ -152,9 +162,10 @@ export async function cacheKey(
 ): Promise<string> {
   const hash = createHash("sha256");
   for (const module of modules) {
-    const { tags, cgo } = module;
+    const { tags, cgo, patch } = module;
     hash.update(JSON.stringify([module.module, module.version, module.commands, module.ldflags]));
     if (tags !== undefined || cgo !== undefined) hash.update(JSON.stringify({ tags, cgo }));
+    if (patch !== undefined) hash.update(JSON.stringify(patch));
     for (const file of ["go.mod", "go.sum"]) hash.update(await readFile(join(module.dir, file)));
   }
   const versions = modules.map((module) => `${shortName(module)}-${module.version}`).reverse();

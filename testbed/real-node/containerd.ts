@@ -1,11 +1,15 @@
+import { GVISOR_HANDLER } from "./gvisor.ts";
 import type { NodeLayout } from "./layout.ts";
 import { CNI_PLUGINS } from "./requirements.ts";
 
 /** The sandbox image of every Pod. No registry has it. */
 export const PAUSE_IMAGE = "localhost/berth-pause:e2e";
 
-/** Returns containerd's configuration, in TOML version 3. */
-export function containerdConfig(layout: NodeLayout): string {
+/**
+ * Returns containerd's configuration, in TOML version 3.
+ * @param gvisor whether its programs are on containerd's PATH
+ */
+export function containerdConfig(layout: NodeLayout, gvisor: boolean): string {
   return `version = 3
 root = "${layout.containerd}"
 state = "/run/containerd"
@@ -29,5 +33,9 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.tracing.processor
     default_runtime_name = "runc"
     [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
-`;
+${gvisor ? GVISOR : ""}`;
 }
+
+const GVISOR = `    [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.${GVISOR_HANDLER}]
+      runtime_type = "io.containerd.runsc.v1"
+`;

@@ -5,6 +5,8 @@ export interface NodeSettings {
   readonly controlPlane: string;
   /** The folder of the node's binaries. */
   readonly binaries: string;
+  /** The folder of gVisor's programs; undefined: the node has only runc. */
+  readonly gvisor?: string;
   readonly nodeName: string;
   readonly cgroup: string;
   /** Settings that override the kubelet's usual ones. */

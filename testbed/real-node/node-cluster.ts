@@ -18,6 +18,7 @@ import { cgroupName, makeCgroups, removeOrphans } from "./cgroups.ts";
 import { connectNodeControl } from "./control-client.ts";
 import type { NodeControl, NodeSettings, NodeState } from "./control-protocol.ts";
 import { Forwarder } from "./forward.ts";
+import { findGvisor, GVISOR_CLASS, GVISOR_HANDLER } from "./gvisor.ts";
 import { type NodeLayout, nodeLayout } from "./layout.ts";
 import { checkRequirements, NAMESPACES, systemPath } from "./requirements.ts";
 
@@ -25,11 +26,14 @@ import { checkRequirements, NAMESPACES, systemPath } from "./requirements.ts";
 const READY_TIMEOUT_MS = 180_000;
 const POLL_MS = 50;
 const TAIL_LINES = 30;
+const RUNTIME_CLASSES = "/apis/node.k8s.io/v1/runtimeclasses";
 
 export interface NodeClusterOptions extends Pick<NodeSettings, "kubelet" | "extraArgs"> {
   readonly progress?: Progress;
   /** Defaults to `node0`. */
   readonly nodeName?: string;
+  /** Whether the node also runs Pods of the RuntimeClass `gvisor`. */
+  readonly gvisor?: boolean;
   /** OCI archives to import before the cluster is ready. */
   readonly images?: readonly string[];
   /** The folder in which the cluster creates its temporary folder. Defaults to the system's. */
@@ -84,6 +88,7 @@ export async function startNodeCluster(options: NodeClusterOptions = {}): Promis
   const build = progress ? { progress } : {};
   const controlPlane = (await findBinaries(build)).dir;
   const binaries = await findNodeBinaries(build);
+  const gvisor = options.gvisor ? await findGvisor(build) : undefined;
   await removeOrphans();
   const cgroup = cgroupName();
   const dir = join(parentDir, `berth-node-${randomBytes(6).toString("hex")}`);
@@ -92,6 +97,7 @@ export async function startNodeCluster(options: NodeClusterOptions = {}): Promis
   const files = nodeLayout(supervisor.dir);
   const settings: NodeSettings = {
     ...{ dir: files.dir, controlPlane, binaries, nodeName, cgroup },
+    ...(gvisor && { gvisor }),
     ...(kubelet && { kubelet }),
     ...(extraArgs && { extraArgs }),
   };
@@ -102,7 +108,9 @@ export async function startNodeCluster(options: NodeClusterOptions = {}): Promis
     const control = connectNodeControl(files.controlSocket);
     const state = await untilReady(control, init, files);
     for (const archive of options.images ?? []) await control.loadImages(archive);
-    return await NamespacedNode.connect({ supervisor, files, control, state });
+    const node = await NamespacedNode.connect({ supervisor, files, control, state });
+    if (gvisor) await node.api.create(RUNTIME_CLASSES, { metadata: { name: GVISOR_CLASS }, handler: GVISOR_HANDLER });
+    return node;
   } catch (error) {
     await supervisor.end();
     throw error;
@@ -126,7 +134,9 @@ async function startInit(
     args: [...NAMESPACES, ...reaper, process.execPath, main, settingsFile],
     cwd: files.dir,
     env: {
-      PATH: [settings.binaries, systemPath(process.env["PATH"])].join(delimiter),
+      PATH: [settings.binaries, ...(settings.gvisor ? [settings.gvisor] : []), systemPath(process.env["PATH"])].join(
+        delimiter,
+      ),
       HOME: files.dir,
       TMPDIR: files.dir,
       NODE_NO_WARNINGS: "1",

@@ -67,7 +67,7 @@ export class NodePrograms implements NodeControl {
 
   /** Starts the programs in order. Resolves when the Node is Ready. */
   async start(): Promise<void> {
-    await writeFile(this.#files.containerdConfig, containerdConfig(this.#files));
+    await writeFile(this.#files.containerdConfig, containerdConfig(this.#files, this.#settings.gvisor !== undefined));
     await writeFile(this.#files.kubeProxyConfig, kubeProxyConfig(this.#kubeconfigs.kubeProxy, this.#settings.nodeName));
     await this.startContainerd();
     await Promise.all([this.startKubelet(this.#settings.kubelet), this.#kubeProxy.start(() => proxies())]);

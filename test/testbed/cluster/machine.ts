@@ -3,11 +3,15 @@ import { join } from "node:path";
 import type { Progress } from "../../../testbed/cluster/progress.ts";
 import { temporaryDir } from "./temporary.ts";
 
-/** A fake Go that builds instantly: it logs its arguments and writes empty programs instead of binaries. */
+/**
+ * A fake Go that builds instantly: it logs its arguments, and writes short texts instead of binaries. If FAKE_SOURCE
+ * names a file, that file is what it vendors, with the content FAKE_TEXT, and what it builds from.
+ */
 const FAKE_GO = `#!/bin/sh
 echo "$*" >> "$GO_LOG"
 case "$1" in
 env) echo "\${FAKE_VERSION:-go1.26.8}" ;;
+mod) mkdir -p "$(dirname "$FAKE_SOURCE")"; echo "$FAKE_TEXT" > "$FAKE_SOURCE" ;;
 list) echo "go: downloading example.com/x v1.0.0"; echo unsafe; echo fmt; echo main ;;
 build)
   echo fmt
@@ -17,6 +21,7 @@ build)
   for package; do
     case "$out" in */) file=$out$(basename "$package") ;; *) file=$out ;; esac
     echo "$GOCACHE" > "$file"; chmod 755 "$file"
+    if [ -n "$FAKE_SOURCE" ]; then cat "$FAKE_SOURCE" >> "$file"; fi
   done ;;
 esac
 `;
