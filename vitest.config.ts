@@ -25,6 +25,20 @@ const e2e = {
   expect: PATIENT,
 };
 
+/** Sessions whose Pods gVisor isolates. */
+const gvisor = {
+  test: {
+    ...e2e,
+    name: "e2e-gvisor",
+    include: ["served", "stock-workers", "operator-lease", "evicted", "workspace", "queued-again"].map(
+      (name) => `test/e2e/shared/${name}.test.ts`,
+    ),
+    env: { BERTH_E2E_ISOLATION: "gVisor" },
+    maxWorkers: 3,
+    sequence: { groupOrder: 3 },
+  },
+};
+
 // - `unit` needs only Node.
 // - `integration`, and `faults`, which attacks the promises, need the control plane of testbed/cluster.
 // - `oldest` is a part of `integration` on the oldest version of Kubernetes.
@@ -105,6 +119,8 @@ export default defineConfig({
           sequence: { groupOrder: 3 },
         },
       },
+      // Tests of sessions whose Pods gVisor isolates.
+      ...(process.env["BERTH_E2E_LONG"] ? [gvisor] : []),
       {
         test: {
           ...e2e,

@@ -15,7 +15,7 @@ export interface BenchOptions {
   readonly starts: number;
   /** These two scenarios end after this time, with the starts that they have. */
   readonly minutes: number;
-  /** The kinds of starts that it measures. Empty means all. */
+  /** The kinds of starts that it measures. Empty means all that need no other runtime. */
   readonly kinds: readonly string[];
   /** The wakes of each kind after each gap that the scenario `wakes` measures. */
   readonly wakes: number;
@@ -70,7 +70,7 @@ function program(known: readonly string[]): Command {
       whole(1, MAX_MINUTES),
       MAX_MINUTES,
     )
-    .option("--kinds <names>", "starts: kinds, separated by commas; all by default", kindNames, [])
+    .option("--kinds <names>", "starts: kinds, separated by commas; by default all without gVisor", kindNames, [])
     .option(
       "--wakes <number>",
       "wakes: number of wakes of each kind after each gap",

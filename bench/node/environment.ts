@@ -8,6 +8,7 @@ export interface SessionsInput {
   readonly warm: number;
   readonly maxConcurrent: number;
   readonly parking?: "Key" | "Shell" | "Program";
+  readonly isolation?: "gVisor";
   readonly maxSleeping?: number;
   readonly workspace?: Readonly<Record<string, unknown>>;
 }

@@ -9,6 +9,8 @@ export interface Kind {
   readonly by: BerthKind | BareKind;
   /** The line of the container's log that shows the start of the session's program. */
   readonly hasProgramMarker?: boolean;
+  /** Measured only if it is named. */
+  readonly isExtra?: boolean;
 }
 
 export interface BerthKind {
@@ -25,15 +27,25 @@ export interface BareKind {
 /** Pods that wait for sessions, in every kind but cold ones. */
 export const WARM = 4;
 
-const berth = (parking: NonNullable<SessionsInput["parking"]>): BerthKind => {
-  return { server: "Berth", sessions: { warm: WARM, parking } };
+const berth = (parking: NonNullable<SessionsInput["parking"]>, more: Partial<SessionsInput> = {}): BerthKind => {
+  return { server: "Berth", sessions: { warm: WARM, parking, ...more } };
 };
+const GVISOR = { isolation: "gVisor" } as const;
 const bare = (way: Way, isAhead = false): BareKind => ({ server: "bare loop", way, isAhead });
 
 export const KINDS: readonly Kind[] = [
   { name: "key", title: "Berth, parking: Key", by: berth("Key") },
   { name: "shell", title: "Berth, parking: Shell", by: berth("Shell") },
   { name: "program", title: "Berth, parking: Program", by: berth("Program"), hasProgramMarker: true },
+  { name: "gvisor-key", title: "Berth, parking: Key, gVisor", by: berth("Key", GVISOR), isExtra: true },
+  { name: "gvisor-shell", title: "Berth, parking: Shell, gVisor", by: berth("Shell", GVISOR), isExtra: true },
+  {
+    name: "gvisor-program",
+    title: "Berth, parking: Program, gVisor",
+    by: berth("Program", GVISOR),
+    hasProgramMarker: true,
+    isExtra: true,
+  },
   { name: "warm-0", title: "Berth, warm: 0", by: { server: "Berth", sessions: { warm: 0 } } },
   { name: "floor-shell", title: "bare loop, shell, connection opened before", by: bare("shell", true) },
   {

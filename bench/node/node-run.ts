@@ -16,6 +16,15 @@ export interface NodeInput<T> {
   readonly options: T;
 }
 
+/** What a run needs. */
+export interface NodeRun {
+  readonly seed: number;
+  /** For the program. */
+  readonly options: unknown;
+  /** Whether the node also runs Pods with gVisor. */
+  readonly gvisor?: boolean;
+}
+
 const NAME = "bench";
 /** A busy machine delays a node's heartbeats, and a lost node would end its Pods. */
 const LOST_NODE = "--node-monitor-grace-period=40s";
@@ -29,13 +38,13 @@ const LOST_NODE = "--node-monitor-grace-period=40s";
  */
 export async function runOnNode<Result>(
   main: URL,
-  { seed, options }: { readonly seed: number; readonly options: unknown },
+  { seed, options, gvisor = false }: NodeRun,
   log: (line: string) => void,
 ): Promise<Result> {
   const progress = showProgress();
   const { archive } = await buildImages({ progress });
   const extraArgs = { controllerManager: [LOST_NODE] };
-  await using cluster = await startNodeCluster({ progress, images: [archive], extraArgs });
+  await using cluster = await startNodeCluster({ progress, gvisor, images: [archive], extraArgs });
   progress.clear();
   const { control, state } = cluster;
   const files = { resultFile: join(cluster.dir, "result.json"), endFile: join(cluster.dir, "end") };

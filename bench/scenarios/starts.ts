@@ -52,10 +52,13 @@ async function run({ options, log }: Context): Promise<Findings> {
   const input: StartsOptions = {
     count: options.quick ? QUICK_STARTS : options.starts,
     warmUp: options.quick ? 1 : WARM_UP,
-    kinds: options.kinds.length === 0 ? KINDS.map(({ name }) => name) : options.kinds,
+    kinds: options.kinds.length === 0 ? KINDS.filter(({ isExtra }) => !isExtra).map(({ name }) => name) : options.kinds,
     minutes: options.minutes,
   };
-  const result = await runOnNode<StartsResult>(MAIN, { seed: options.seed, options: input }, log);
+  const gvisor = KINDS.some(
+    ({ name, by }) => input.kinds.includes(name) && by.server === "Berth" && by.sessions.isolation !== undefined,
+  );
+  const result = await runOnNode<StartsResult>(MAIN, { seed: options.seed, options: input, gvisor }, log);
   const kinds = KINDS.filter(({ name }) => result.starts.some(({ kind }) => kind === name));
   const of = (kind: string) => result.starts.filter((start) => start.kind === kind);
   const times = (title: string, value: (start: Measured) => number): Table => ({

@@ -2,7 +2,7 @@
 import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { runNode, splitFlags, vitestFile } from "../support/run-vitest.ts";
-import { ATTACH_TO, IMAGE_PREFIX, IMAGE_TAG, USE_CLUSTER } from "./support/settings.ts";
+import { ATTACH_TO, IMAGE_PREFIX, IMAGE_TAG, LONG, USE_CLUSTER } from "./support/settings.ts";
 
 const EXIT_USAGE = 2;
 
@@ -11,6 +11,7 @@ const OPTIONS = {
   "use-cluster": { type: "boolean" },
   keep: { type: "boolean" },
   attach: { type: "string" },
+  long: { type: "boolean" },
   "image-prefix": { type: "string" },
   "image-tag": { type: "string" },
 } as const;
@@ -27,6 +28,7 @@ async function main(argv: readonly string[]): Promise<number> {
     }
     env[USE_CLUSTER] = "true";
   }
+  if (values["long"]) env[LONG] = "true";
   const text = (flag: keyof typeof OPTIONS) => (values[flag] === undefined ? undefined : String(values[flag]));
   const attach = text("attach");
   env[ATTACH_TO] = attach === undefined ? env[ATTACH_TO] : resolve(attach);

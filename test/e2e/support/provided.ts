@@ -10,6 +10,8 @@ export interface E2eCluster {
   readonly dir: string;
   readonly images: E2eImages;
   readonly simulator: SimulatorPlace;
+  /** Whether it has the RuntimeClass of `isolation: gVisor`. */
+  readonly hasGvisor: boolean;
 }
 
 /** References of the images in Pod specs. */

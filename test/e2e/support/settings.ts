@@ -12,6 +12,8 @@ export interface E2eSettings {
   readonly images: E2eImages;
   /** Treat a missing tool as a failure, not as a reason to skip. */
   readonly strict: boolean;
+  /** Also run tests with gVisor. */
+  readonly long: boolean;
 }
 
 /** Variables that run.ts sets. */
@@ -19,6 +21,16 @@ export const USE_CLUSTER = "BERTH_E2E_USE_CLUSTER";
 export const ATTACH_TO = "BERTH_E2E_ATTACH_TO";
 export const IMAGE_PREFIX = "BERTH_E2E_IMAGE_PREFIX";
 export const IMAGE_TAG = "BERTH_E2E_IMAGE_TAG";
+/** Read by vitest.config.ts. */
+export const LONG = "BERTH_E2E_LONG";
+
+/** Set by vitest.config.ts for a project whose Pods all have this isolation. */
+export const ISOLATION = "BERTH_E2E_ISOLATION";
+
+/** `isolation` of the Environments of this project's tests; undefined: they have none. */
+export function isolationOf(env: NodeJS.ProcessEnv = process.env): string | undefined {
+  return env[ISOLATION];
+}
 
 /** The names that testbed/images gives to what it builds. */
 const DEFAULT_PREFIX = "localhost/";
@@ -41,5 +53,6 @@ export function readSettings(env: NodeJS.ProcessEnv = process.env): E2eSettings 
       simulator: image("berth-simulator"),
     },
     strict: env["CI"] === "true",
+    long: env[LONG] === "true",
   };
 }

@@ -5,11 +5,13 @@ import { GROUP, PLURAL } from "../../../src/api/names.ts";
 import { keepAlive, realClock } from "../../../src/core/clock.ts";
 import { KubeClient } from "../../../src/kube/client.ts";
 import { loadKubeConfig } from "../../../src/kube/config.ts";
+import { isNotFound } from "../../../src/kube/errors.ts";
 import { CRDS } from "../../../src/kube/resource.ts";
 import { findClientTools } from "../../../testbed/cluster/client-tools.ts";
 import { MissingToolError } from "../../../testbed/cluster/missing.ts";
 import { type Progress, showProgress } from "../../../testbed/cluster/progress.ts";
 import { buildImages } from "../../../testbed/images/images.ts";
+import { GVISOR_CLASS } from "../../../testbed/real-node/gvisor.ts";
 import { startNodeCluster } from "../../../testbed/real-node/node-cluster.ts";
 import { checkRequirements } from "../../../testbed/real-node/requirements.ts";
 import { installBerthChart, uninstallBerthChart } from "./install.ts";
@@ -68,7 +70,7 @@ async function startAll(settings: E2eSettings, progress: Progress, stack: AsyncD
   // Checked first, so that nothing slow starts if a requirement is missing.
   if (!settings.useCluster) await checkRequirements();
   const tools = await findClientTools({ progress });
-  const node = settings.useCluster ? undefined : await startNode(progress, stack);
+  const node = settings.useCluster ? undefined : await startNode(settings, progress, stack);
   // In the node's folder, which is removed with it even if this process is killed.
   const dir = await mkdtemp(join(node?.dir ?? tmpdir(), "berth-e2e-"));
   stack.defer(() => rm(dir, { recursive: true, force: true }));
@@ -89,7 +91,7 @@ async function startAll(settings: E2eSettings, progress: Progress, stack: AsyncD
   }
   progress.update("Installing Berth");
   const cluster = {
-    ...{ kubeconfig, dir, images, simulator },
+    ...{ kubeconfig, dir, images, simulator, hasGvisor: await hasGvisor(kube) },
     ...(node && { nodeControl: node.controlSocket }),
   };
   if (!node) {
@@ -106,8 +108,18 @@ async function startAll(settings: E2eSettings, progress: Progress, stack: AsyncD
 }
 
 /** Starts this run's own node, with the images on it. */
-async function startNode(progress: Progress, stack: AsyncDisposableStack) {
+async function startNode({ long }: E2eSettings, progress: Progress, stack: AsyncDisposableStack) {
   const { archive } = await buildImages({ progress });
   const extraArgs = { controllerManager: [LOST_NODE] };
-  return stack.use(await startNodeCluster({ progress, images: [archive], extraArgs }));
+  return stack.use(await startNodeCluster({ progress, gvisor: long, images: [archive], extraArgs }));
+}
+
+async function hasGvisor(kube: KubeClient): Promise<boolean> {
+  try {
+    await kube.raw("GET", `/apis/node.k8s.io/v1/runtimeclasses/${GVISOR_CLASS}`);
+    return true;
+  } catch (error) {
+    if (isNotFound(error)) return false;
+    throw error;
+  }
 }

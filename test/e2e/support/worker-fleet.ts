@@ -1,4 +1,5 @@
 import { AT_ONCE } from "../../support/workers-world.ts";
+import { isolationOf } from "./settings.ts";
 import { SOON, workerTemplate } from "./worker-template.ts";
 import type { E2eWorld } from "./world.ts";
 
@@ -37,6 +38,7 @@ export function workersSpec(world: E2eWorld, options: FleetOptions = {}): Record
       behavior: AT_ONCE,
       ...(probed ? { busyProbe: { httpGet: { path: "/busy", port: BUSY_PORT } } } : {}),
       template,
+      isolation: isolationOf(),
       ...workers,
     },
   };

@@ -19,6 +19,7 @@ import { Operators } from "./operators.ts";
 import { PodProxy } from "./pod-proxy.ts";
 import { type E2eCluster, e2eCluster } from "./provided.ts";
 import { RemoteSimulator } from "./remote-simulator.ts";
+import { isolationOf } from "./settings.ts";
 import { makeNamespace } from "./simulator-pod.ts";
 import { Views } from "./views.ts";
 import { SOON, type StockWorker, WORKER_COMMANDS, workerTemplate } from "./worker-template.ts";
@@ -223,7 +224,11 @@ export class E2eWorld implements AsyncDisposable {
       network: { egress: { cidrs: this.cluster.simulator.cidrs } },
       api: { baseUrl: this.simulator.url, keySecretRef: { name: "key" }, ...api },
       // On a machine that many tests share, a worker may take minutes to its first heartbeat.
-      sessions: { maxConcurrent: 4, warm: 1, firstBeatTimeoutSeconds: 300, template: this.template(), ...sessions },
+      sessions: {
+        ...{ maxConcurrent: 4, warm: 1, firstBeatTimeoutSeconds: 300, template: this.template() },
+        isolation: isolationOf(),
+        ...sessions,
+      },
       ...spec,
       ...over,
     };

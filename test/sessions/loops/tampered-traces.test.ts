@@ -243,7 +243,12 @@ const TAMPERED: readonly (readonly [what: string, of: keyof typeof RECORDED, how
   ["stopped after the fence's lease", "killed", lastAfter("session.stop", "session.fence", 89_500), /inside the lease/],
   ["settled without a stop", "killed", without("session.stop"), /last seen live/],
   ["dropped with an acknowledgement under way", "unanswered", then("claim.ack", ...request("claim.drop", 5)), MODEL],
-  ["dropped without a list", "unanswered", then("claim.ack", ...request("session.drop", 5)), /the operator had not read/],
+  [
+    "dropped without a list",
+    "unanswered",
+    then("claim.ack", ...request("session.drop", 5)),
+    /the operator had not read/,
+  ],
   [
     "dropped after a list that was too early",
     "unanswered",
