@@ -222,7 +222,7 @@ export function environmentIdDoubt({ environmentId }: Pick<Environment["spec"], 
 /**
  * Parses an object of the API server. Never throws. An object that does not fit (one stored under an older or newer
  * CRD) returns problems, each with the field's path and the fix.
- * @param classes the operator's RuntimeClasses: the parsed template has the one that `isolation` stands for
+ * @param classes the operator's RuntimeClasses: the parsed template has the one that `isolation` names
  */
 export function parseEnvironment(raw: unknown, classes = DEFAULT_RUNTIME_CLASSES): ParsedEnvironment {
   const result = environment.safeParse(raw, { error: sayProblem });

@@ -32,7 +32,7 @@ export const isolationRule: Rule<Isolated> = {
   holds: ({ isolation, template }) => isolation === undefined || template.spec.runtimeClassName === undefined,
 };
 
-/** The spec of a mode whose template has the RuntimeClass that `isolation` stands for. */
+/** The spec of a mode whose template has the RuntimeClass that `isolation` names. */
 export function withRuntimeClass<T extends Isolated>(mode: T, classes: RuntimeClasses): T {
   const { isolation, template } = mode;
   if (isolation === undefined) return mode;
