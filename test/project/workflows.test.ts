@@ -65,10 +65,11 @@ describe.each(workflows)("$name", ({ text, workflow }) => {
     expect(text).not.toMatch(/permissions: (write|read)-all/);
   });
 
-  test("names every action with a version, and keeps no token in the checkout", () => {
+  test("pins every action to a commit with its version beside it, and keeps no token in the checkout", () => {
     for (const { uses, with: inputs } of stepsOf(workflow)) {
       if (uses === undefined) continue;
-      expect(uses).toMatch(/^[\w.-]+\/[\w.-]+(\/[\w.-]+)*@(v\d+(\.\d+)*|[0-9a-f]{40})$/);
+      expect(uses).toMatch(/^[\w.-]+\/[\w.-]+(\/[\w.-]+)*@[0-9a-f]{40}$/);
+      expect(text).toMatch(new RegExp(`uses: ${uses} # v\\d+\\.\\d+\\.\\d+$`, "m"));
       if (uses.startsWith("actions/checkout@")) expect(inputs).toMatchObject({ "persist-credentials": false });
     }
     for (const { uses } of Object.values(workflow.jobs))
@@ -108,11 +109,19 @@ describe.each(workflows)("$name", ({ text, workflow }) => {
   });
 });
 
+test("the workflows use one version of each action", () => {
+  const lines = workflows.flatMap(({ text }) => [...text.matchAll(/uses: ([\w./-]+)@(.+)$/gm)]);
+  const versions = new Map<string, Set<string>>();
+  for (const [, name = "", version = ""] of lines) versions.set(name, (versions.get(name) ?? new Set()).add(version));
+  expect(versions.size).toBeGreaterThan(10);
+  expect([...versions].filter(([, { size }]) => size !== 1)).toEqual([]);
+});
+
 test("a release publishes the chart with the digest of the image that it pushed", () => {
   const steps = stepsOf(workflows.find(({ name }) => name === "release.yml")?.workflow as Workflow);
-  const step = steps.find(({ run }) => run?.includes("helm package"));
+  const step = steps.find(({ run }) => run?.includes("released-chart.ts"));
   expect(step?.run).toMatch(
-    /released-chart\.ts --image "\$IMAGE" --digest "\$DIGEST" --runbooks "\$RUNBOOKS" --charts "\$CHARTS" --output "(.*)"\n.*helm package "\1\/berth"/,
+    /released-chart\.ts --image "\$IMAGE" --digest "\$DIGEST" --source "\$GITHUB_SERVER_URL\/\$GITHUB_REPOSITORY" --charts "\$CHARTS" --output "(.*)"\n.*helm\.ts package "\1\/berth"/,
   );
   const output = (name: string) => `\${{ steps.${name} }}`;
   const image = output("names.outputs.image");
