@@ -1,5 +1,5 @@
 /**
- * `node tools/released-chart.ts --image NAME [--digest sha256:...] [--runbooks URL] --charts REGISTRY --output FOLDER`:
+ * `node tools/released-chart.ts --image NAME [--digest sha256:...] [--source URL] --charts REGISTRY --output FOLDER`:
  * copies the chart as a release publishes it, for `helm package`. The chart in the repository names no image, because
  * users build it themselves.
  */
@@ -19,8 +19,8 @@ export interface Release {
   readonly repository: string;
   /** The image's digest; without one, the tag applies. */
   readonly digest?: string;
-  /** The address of docs/runbooks at this version; without one, alerts link to no page. */
-  readonly runbooks?: string;
+  /** The repository's address, such as https://github.com/owner/berth; without one, nothing links to its pages. */
+  readonly source?: string;
   /** The registry of charts, without `oci://`. */
   readonly charts: string;
   /** The folder that the chart's folder is created in. */
@@ -41,6 +41,9 @@ const COMMENTS: readonly (readonly [before: RegExp, after: string])[] = [
 ];
 
 const IMAGES = "artifacthub.io/images";
+const LINKS = "artifacthub.io/links";
+/** The platforms in release.yml, which a test compares. */
+const PLATFORMS = ["linux/amd64", "linux/arm64"];
 /**
  * The annotation that berth.image reads. --reuse-values would keep a value, and with it the previous release's image.
  */
@@ -53,15 +56,23 @@ const OWN_RUNBOOKS = "berth.dev/runbooks";
  * @throws {Error} a text to change is missing
  */
 export async function writeReleasedChart(release: Release): Promise<string> {
-  const { registry, repository, digest, runbooks, charts, output } = release;
+  const { registry, repository, digest, source, charts, output } = release;
   const image = `${registry}/${repository}`;
   const folder = join(output, "berth");
   await cp(CHART, folder, { recursive: true });
 
   const about = parseDocument(await readFile(join(folder, "Chart.yaml"), "utf8"));
-  about.setIn(["annotations", IMAGES], stringify([{ name: "berth", image: `${image}:${about.get("appVersion")}` }]));
+  const tagged = `${image}:${about.get("appVersion")}`;
+  about.setIn(["annotations", IMAGES], stringify([{ name: "berth", image: tagged, platforms: PLATFORMS }]));
   if (digest !== undefined) about.setIn(["annotations", OWN_IMAGE], `${image}@${digest}`);
-  if (runbooks !== undefined) about.setIn(["annotations", OWN_RUNBOOKS], runbooks);
+  if (source !== undefined) {
+    const pages = `${source}/blob/v${about.get("version")}`;
+    about.set("home", source);
+    // Helm copies the first one to the OCI annotation by which a forge links the chart to its repository.
+    about.set("sources", [source]);
+    about.setIn(["annotations", LINKS], stringify(linksOf(source, pages)));
+    about.setIn(["annotations", OWN_RUNBOOKS], `${pages}/docs/runbooks`);
+  }
   await writeFile(join(folder, "Chart.yaml"), textOf(about));
 
   let commented = await readFile(join(folder, "values.yaml"), "utf8");
@@ -81,6 +92,16 @@ export async function writeReleasedChart(release: Release): Promise<string> {
   return folder;
 }
 
+/** Artifact Hub shows "support" as the place to report an issue. */
+function linksOf(source: string, pages: string): { readonly name: string; readonly url: string }[] {
+  return [
+    { name: "support", url: `${source}/issues` },
+    { name: "installation", url: `${pages}/docs/install.md` },
+    { name: "verification of a release", url: `${pages}/docs/releasing.md#verify-a-release` },
+    { name: "changelog", url: `${pages}/CHANGELOG.md` },
+  ];
+}
+
 function replaced(text: string, found: RegExp, by: string): string {
   if (!found.test(text)) throw new Error(`found no ${found} in the chart: update tools/released-chart.ts`);
   return text.replace(found, by);
@@ -93,9 +114,9 @@ function textOf(document: Document): string {
 /** @throws {Error} what is missing or wrong */
 export function releaseOf(args: readonly string[]): Release {
   const text = { type: "string" } as const;
-  const options = { image: text, digest: text, runbooks: text, charts: text, output: text };
+  const options = { image: text, digest: text, source: text, charts: text, output: text };
   const { values } = parseArgs({ args: [...args], options });
-  const { image, digest, runbooks, charts, output } = values;
+  const { image, digest, source, charts, output } = values;
   if (!image) throw new Error("--image is missing: use the pushed image, with its registry");
   if (/[:@][^/]*$/.test(image)) throw new Error("--image: remove the tag or digest");
   const [, registry, repository] = /^([^/]*[.:][^/]*|localhost)\/(.+)$/.exec(image) ?? [];
@@ -104,9 +125,9 @@ export function releaseOf(args: readonly string[]): Release {
   if (!output) throw new Error("--output is missing: use a folder");
   if (digest !== undefined && !/^sha256:[a-f0-9]{64}$/.test(digest))
     throw new Error(`--digest: "${digest}" is not a digest; use sha256:...`);
-  if (runbooks !== undefined && !/^https:\/\/\S+[^/]$/.test(runbooks))
-    throw new Error(`--runbooks: "${runbooks}" is not an https URL without a slash at its end`);
-  return { registry, repository, ...(digest && { digest }), ...(runbooks && { runbooks }), charts, output };
+  if (source !== undefined && !/^https:\/\/\S+[^/]$/.test(source))
+    throw new Error(`--source: "${source}" is not an https URL without a slash at its end`);
+  return { registry, repository, ...(digest && { digest }), ...(source && { source }), charts, output };
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

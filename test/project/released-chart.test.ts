@@ -7,12 +7,13 @@ import { parseManifests } from "../../testbed/cluster/manifests.ts";
 import { CHART } from "../../tools/helm.ts";
 import { releaseOf, writeReleasedChart } from "../../tools/released-chart.ts";
 import { helmWithValues, Rendered, type Values } from "../support/chart.ts";
+import { ROOT } from "./lint-gate.ts";
 
 const IMAGE = "ghcr.io/owner/berth";
 const CHARTS = "ghcr.io/owner/charts";
 const DIGEST = `sha256:${"0123456789abcdef".repeat(4)}`;
 
-const RUNBOOKS = "https://forge.example/owner/berth/blob/v0.1.0/docs/runbooks";
+const SOURCE = "https://forge.example/owner/berth";
 const LATER = `sha256:${"fedcba9876543210".repeat(4)}`;
 
 let dir: string;
@@ -88,11 +89,28 @@ test("it differs from the repository's chart only in the image", async () => {
   expect(about).toEqual(same);
   const images = "artifacthub.io/images";
   expect(annotations).toEqual({ ...before, [images]: expect.any(String), "berth.dev/image": `${IMAGE}@${DIGEST}` });
-  expect(parse(annotations[images])).toEqual([{ name: "berth", image: `${IMAGE}:${version}` }]);
+  const release = parse(await readFile(join(ROOT, ".github/workflows/release.yml"), "utf8"));
+  const { with: build } = release.jobs.publish.steps.find(({ id }: { id?: string }) => id === "build");
+  const platforms = build.platforms.split(",");
+  expect(parse(annotations[images])).toEqual([{ name: "berth", image: `${IMAGE}:${version}`, platforms }]);
+});
+
+test("it names its repository, and Artifact Hub's links lead to existing pages of this version", async () => {
+  const { home, sources, annotations } = await yamlOf(await released("--source", SOURCE), "Chart.yaml");
+  expect([home, sources]).toEqual([SOURCE, [SOURCE]]);
+  const links: { name: string; url: string }[] = parse(annotations["artifacthub.io/links"]);
+  expect(links).toContainEqual({ name: "support", url: `${SOURCE}/issues` });
+  const pages = links.filter(({ name }) => name !== "support").map(({ url }) => url);
+  for (const url of pages) {
+    const [page = "", anchor] = url.replace(`${SOURCE}/blob/v${version}/`, "").split("#");
+    const text = await readFile(join(ROOT, page), "utf8");
+    if (anchor !== undefined) expect(text).toMatch(new RegExp(`^## ${anchor.replaceAll("-", " ")}$`, "im"));
+  }
 });
 
 test("its alerts and its dashboard link to the runbooks of its release, or to a copy of yours", async () => {
-  const linked = await released("--runbooks", RUNBOOKS);
+  const runbooks = `${SOURCE}/blob/v${version}/docs/runbooks`;
+  const linked = await released("--source", SOURCE);
   const linksOf = async (folder: string, runbookUrl?: string) => {
     const { stdout, stderr } = await helmWithValues(["template", "berth", folder], {
       prometheusRule: { enabled: true, ...(runbookUrl === undefined ? {} : { runbookUrl }) },
@@ -105,7 +123,7 @@ test("its alerts and its dashboard link to the runbooks of its release, or to a 
     const [group] = objects.one("PrometheusRule").spec.groups ?? [];
     return [group?.rules[0]?.annotations["runbook_url"], ...links.flatMap(({ url = [] }) => url)];
   };
-  expect(await linksOf(linked)).toEqual([`${RUNBOOKS}/BerthOperatorDown.md`, RUNBOOKS]);
+  expect(await linksOf(linked)).toEqual([`${runbooks}/BerthOperatorDown.md`, runbooks]);
   const own = "https://pages.example/runbooks";
   expect(await linksOf(linked, `${own}/`)).toEqual([`${own}/BerthOperatorDown.md`, own]);
   expect(await linksOf(chart)).toEqual([undefined]);
@@ -134,8 +152,9 @@ test("a missing or invalid image, charts address, folder or digest is refused by
     repository: "berth",
   });
   expect(releaseOf([...flags, "--digest", DIGEST])).toMatchObject({ digest: DIGEST });
-  expect(releaseOf([...flags, "--runbooks", RUNBOOKS])).toMatchObject({ runbooks: RUNBOOKS });
-  expect(() => releaseOf([...flags, "--runbooks", "docs/runbooks"])).toThrow(/--runbooks/);
+  expect(releaseOf([...flags, "--source", SOURCE])).toMatchObject({ source: SOURCE });
+  for (const source of ["owner/berth", `${SOURCE}/`])
+    expect(() => releaseOf([...flags, "--source", source])).toThrow(/--source/);
   for (const at of [0, 2, 4]) expect(() => releaseOf(flags.toSpliced(at, 2))).toThrow(flags[at]);
   for (const digest of ["", "sha256:12", "latest"])
     expect(() => releaseOf([...flags, "--digest", digest])).toThrow(/--digest/);

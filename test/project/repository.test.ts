@@ -207,8 +207,12 @@ describe("the image", () => {
     const [, base = ""] = /^ARG NODE_IMAGE=(\S+)$/m.exec(dockerfile) ?? [];
     // No digest: without daily checks it would pin a base with known faults, and an invented one would be useless.
     expect(base).toBe(`node:${process.versions.node.split(".")[0]}-slim`);
-    const stages = [...dockerfile.matchAll(/^FROM (\S+)/gm)].map(([, image]) => image);
+    const stages = [...dockerfile.matchAll(/^FROM (?:--platform=\S+ )?(\S+)/gm)].map(([, image]) => image);
     expect(new Set(stages), "one argument gives every stage another base").toEqual(new Set([`$\{NODE_IMAGE}`]));
+    // A release has two platforms and no emulator, so only a stage on the builder's platform may run anything.
+    const [build = "", last = ""] = dockerfile.split(/^FROM /m).slice(1);
+    expect(build).toMatch(/^--platform=\$BUILDPLATFORM /);
+    expect(last).not.toMatch(/^RUN /m);
     const [user] = [...dockerfile.matchAll(/^USER (\d+):\d+$/gm)].map(([, id]) => Number(id));
     expect(user).toBeGreaterThan(0);
     expect(dockerfile).toMatch(
