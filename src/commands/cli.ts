@@ -38,15 +38,41 @@ export interface Commands {
   check(settings: CheckSettings): Promise<CheckReport>;
 }
 
+/** A program with commands. */
+interface Build {
+  /** How people call it, for usage texts. */
+  readonly name: string;
+  /** Commands that do more than read; null: there are none, and no simulator. */
+  readonly commands: Commands | null;
+}
+
 /**
  * Runs one command line, without the node and script names.
  * @returns the exit code: 0, 1 after a failure, 2 for an invalid flag, variable or command. Never throws.
  */
-export async function runCli(
+export function runCli(
   argv: readonly string[],
   commands: Commands,
   env: EnvironmentVariables = processEnvironment(),
   streams: CliStreams = standardStreams(),
+): Promise<number> {
+  return runBuild({ name: "berth", commands }, argv, env, streams);
+}
+
+/** Runs one command line of the kubectl plugin, which has the commands that only read. Never throws. */
+export function runPlugin(
+  argv: readonly string[],
+  env: EnvironmentVariables = processEnvironment(),
+  streams: CliStreams = standardStreams(),
+): Promise<number> {
+  return runBuild({ name: "kubectl berth", commands: null }, argv, env, streams);
+}
+
+async function runBuild(
+  build: Build,
+  argv: readonly string[],
+  env: EnvironmentVariables,
+  streams: CliStreams,
 ): Promise<number> {
   let code: number = EXIT.ok;
   const invocation: Invocation = {
@@ -56,7 +82,7 @@ export async function runCli(
       code = wanted;
     },
   };
-  const program = buildProgram(commands, invocation);
+  const program = buildProgram(build, invocation);
   try {
     await program.parseAsync([...argv], { from: "user" });
     return code;
@@ -64,10 +90,10 @@ export async function runCli(
     if (thrown instanceof CommanderError && thrown.exitCode === 0) return EXIT.ok;
     const error = configErrorOf(isHelp(thrown) ? missingCommandError(program, argv) : thrown);
     if (error instanceof ConfigError) {
-      streams.err(redact(`berth: ${error.message}\n${usageOf(program, argv)}\n`));
+      streams.err(redact(`${build.name}: ${error.message}\n${usageOf(program, argv)}\n`));
       return EXIT.usage;
     }
-    streams.err(redact(`berth: ${errorText(error)}\n`));
+    streams.err(redact(`${build.name}: ${errorText(error)}\n`));
     return EXIT.failed;
   }
 }
@@ -88,9 +114,9 @@ function usageOf(program: Command, argv: readonly string[]): string {
   const names = program.commands.map((command) => command.name());
   const name = argv.find((word) => names.includes(word));
   const command = program.commands.find((known) => known.name() === name);
-  if (command === undefined) return `usage: berth <${[...names, "help"].join("|")}> [flags]`;
+  if (command === undefined) return `usage: ${program.name()} <${[...names, "help"].join("|")}> [flags]`;
   if (name === "run") return usageLine();
-  return name === "uninstall" ? UNINSTALL_USAGE : `usage: berth ${name} ${command.usage()}`;
+  return name === "uninstall" ? UNINSTALL_USAGE : `usage: ${program.name()} ${name} ${command.usage()}`;
 }
 
 /** The output of `berth version -o json`: this build, its API version, and the version of Node. */
@@ -98,14 +124,27 @@ function versionReport() {
   return { berth: berthVersion(), apiVersion: API_VERSION, node: process.versions.node };
 }
 
-function buildProgram(commands: Commands, invocation: Invocation): Command {
-  const { env, streams } = invocation;
-  const program = new Command("berth")
+function buildProgram({ name, commands }: Build, invocation: Invocation): Command {
+  const program = new Command(name)
     .description("Kubernetes operator for self-hosted agent sandboxes.")
     .version(berthVersion())
     .exitOverride()
-    // runCli writes Commander's errors, once, with the usage line.
-    .configureOutput({ writeOut: streams.out, writeErr: () => {} });
+    // runBuild writes Commander's errors, once, with the usage line.
+    .configureOutput({ writeOut: invocation.streams.out, writeErr: () => {} });
+  if (commands !== null) addOperating(program, commands, invocation);
+  addDoctor(program, invocation);
+  addExplain(program, invocation);
+  addTemplate(program, invocation);
+  if (commands !== null) addSimulator(program);
+  const version = program.command("version").usage("[-o <format>]").description("Print the version.");
+  addOutput(version, REPORT_FORMATS).action(({ output }: { readonly output: ReportFormat }) =>
+    invocation.streams.out(output === "json" ? jsonText(versionReport()) : `${berthVersion()}\n`),
+  );
+  return program;
+}
+
+/** Adds the commands that the chart's objects run. */
+function addOperating(program: Command, commands: Commands, { env, streams }: Invocation): void {
   const run = program.command("run").description("Run the operator until SIGTERM or SIGINT.");
   addFlags(run).action(() => commands.run(settingsFrom(run, env)));
   const uninstall = program
@@ -124,13 +163,4 @@ function buildProgram(commands: Commands, invocation: Invocation): Command {
     if (settings.output === "json") streams.out(jsonText(report));
     if (report.problem !== null) throw new CheckFailedError(report.problem);
   });
-  addDoctor(program, invocation);
-  addExplain(program, invocation);
-  addTemplate(program, invocation);
-  addSimulator(program);
-  const version = program.command("version").usage("[-o <format>]").description("Print the version.");
-  addOutput(version, REPORT_FORMATS).action(({ output }: { readonly output: ReportFormat }) =>
-    streams.out(output === "json" ? jsonText(versionReport()) : `${berthVersion()}\n`),
-  );
-  return program;
 }

@@ -4,7 +4,8 @@ import type { Plugin, RolldownOptions } from "rolldown";
 import { licences } from "./licences.ts";
 
 const ROOT = join(import.meta.dirname, "..", "..");
-const SOURCES = join(ROOT, "src");
+/** The folder of all rooms. */
+export const SOURCES = join(ROOT, "src");
 
 /**
  * The entry point of the image, and the modules that the bench imports to run the same operator with its own timing and
@@ -33,7 +34,8 @@ const options: RolldownOptions = {
 
 export default options;
 
-function undiciInParts(): Plugin {
+/** Replaces undici in src by the parts that src imports. */
+export function undiciInParts(): Plugin {
   return {
     name: "undici-in-parts",
     resolveId(source, importer) {
@@ -59,7 +61,7 @@ function page(): Plugin {
 }
 
 /** V8 keeps a script's text, at two bytes per character if any character needs two. */
-function oneByteText(): Plugin {
+export function oneByteText(): Plugin {
   const escaped = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
   return {
     name: "one-byte-text",
