@@ -53,7 +53,12 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["test/**/*.test.ts"],
-          exclude: ["test/integration/**", "test/e2e/{shared,disturbing,last}/**", "test/faults/!(support)/**"],
+          exclude: [
+            "test/integration/**",
+            "test/e2e/{shared,disturbing,last}/**",
+            "test/faults/!(support)/**",
+            "test/rehearsal/**",
+          ],
           testTimeout: 20_000,
           // Vitest's own number leaves one core for itself.
           maxWorkers: availableParallelism(),
@@ -107,6 +112,14 @@ export default defineConfig({
           // A single file leaves two cores half idle.
           maxWorkers: 2,
           sequence: { groupOrder: 2 },
+          expect: PATIENT,
+        },
+      },
+      {
+        test: {
+          name: "rehearsal",
+          include: ["test/rehearsal/**/*.test.ts"],
+          sequence: { groupOrder: 7 },
           expect: PATIENT,
         },
       },

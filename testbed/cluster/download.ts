@@ -88,7 +88,7 @@ export async function downloadReleases(
     for (const file of modules.flatMap((module) => module.release(arch))) {
       const name = basename(file.address);
       const show = (text: string) => progress.update(`Downloading ${name}: ${text}`);
-      await downloadFile(file, { base, get, show, path: join(file.members ? dir : bin, name) });
+      await downloadFile(file, { base, get, show, path: join(file.members ? dir : bin, file.command ?? name) });
       if (file.members) await extract(join(dir, name), file.members, bin);
     }
   } finally {
@@ -145,7 +145,8 @@ export function findChecksum(text: string, name: string): string | undefined {
 
 async function extract(archive: string, members: readonly string[], bin: string): Promise<void> {
   // As root, tar would give the files to the users who packed them.
-  const how = ["--no-same-owner", "--strip-components=1"];
+  const folders = members.some((member) => member.includes("/")) ? 1 : 0;
+  const how = ["--no-same-owner", `--strip-components=${folders}`];
   await promisify(execFile)("tar", ["-xzf", archive, "-C", bin, ...how, ...members]);
 }
 

@@ -41,8 +41,10 @@ export interface ReleaseFile {
   readonly address: string;
   /** The address of its published SHA-256: the digest alone, or a list as `sha256sum` writes it. */
   readonly checksums: string;
-  /** The commands' paths in the archive, one folder deep. Without them, the file itself is the command. */
+  /** The commands' paths in the archive, at most one folder deep. Without them, the file itself is the command. */
   readonly members?: readonly string[];
+  /** The command's name, if the file itself is the command and has another name. */
+  readonly command?: string;
 }
 
 /** The names of the control plane's binaries. */

@@ -1,4 +1,4 @@
-import { mkdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { OciConfig } from "./archive.ts";
 import { findProgram, type RunOptions, runProgram } from "./commands.ts";
@@ -17,6 +17,14 @@ export interface BuiltImage {
   /** The digest of the manifest. */
   readonly digest: string;
   readonly config: OciConfig;
+}
+
+/** What a build can change. */
+export interface BuildOptions {
+  /** Defaults to the context's own. */
+  readonly dockerfile?: string;
+  readonly args?: Readonly<Record<string, string>>;
+  readonly labels?: Readonly<Record<string, string>>;
 }
 
 /**
@@ -44,7 +52,8 @@ export class Buildah implements AsyncDisposable {
    * Builds the Dockerfile of a folder, or another Dockerfile, without a cache. The build can use the npm settings that
    * the machine needs for its registry.
    */
-  async build(context: string, tag: string, dockerfile = join(context, "Dockerfile")): Promise<BuiltImage> {
+  async build(context: string, tag: string, options: BuildOptions = {}): Promise<BuiltImage> {
+    const { dockerfile = join(context, "Dockerfile"), args = {}, labels = {} } = options;
     await mkdir(this.#dir, { recursive: true });
     const npmrc = join(this.#dir, "npmrc");
     const { npmrc: settings, cafile } = await npmNetwork();
@@ -53,8 +62,23 @@ export class Buildah implements AsyncDisposable {
     const mounts = lent.flatMap((mount) => ["--volume", mount]);
     // A fixed time for every file, so that the same files give the same image.
     const flags = ["--isolation", "chroot", "--pull-never", "--no-cache", "--timestamp", "0", "--tag", tag];
-    await this.#run(["bud", ...flags, ...mounts, "--file", dockerfile, context], { timeoutMs: BUILD_TIMEOUT_MS });
+    const pairs = (flag: string, values: Readonly<Record<string, string>>) =>
+      Object.entries(values).flatMap(([name, value]) => [flag, `${name}=${value}`]);
+    const own = [...pairs("--build-arg", args), ...pairs("--label", labels)];
+    await this.#run(["bud", ...flags, ...own, ...mounts, "--file", dockerfile, context], {
+      timeoutMs: BUILD_TIMEOUT_MS,
+    });
     return await this.#inspect(tag);
+  }
+
+  /**
+   * Pushes an image. Resolves with its digest in the registry.
+   * @param env names the credentials and the certificates: REGISTRY_AUTH_FILE, SSL_CERT_FILE
+   */
+  async push(tag: string, reference: string, env: NodeJS.ProcessEnv): Promise<string> {
+    const digest = join(this.#dir, "digest");
+    await this.#run(["push", "--digestfile", digest, tag, `docker://${reference}`], { env });
+    return (await readFile(digest, "utf8")).trim();
   }
 
   /** Calls `fn` with a folder that contains the root file system of an image. */

@@ -86,7 +86,8 @@ describe.skipIf(!hasNodeControl() || inject("e2eSkipped"))("the image that the D
     async () => {
       const examples = join(ROOT, "examples");
       const tag = "localhost/worker:1";
-      const { config } = await buildah.build(examples, tag, join(examples, "images", "typescript.Dockerfile"));
+      const dockerfile = join(examples, "images", "typescript.Dockerfile");
+      const { config } = await buildah.build(examples, tag, { dockerfile });
       expect(config).toMatchObject({ User: "10001:10001", WorkingDir: "/app", Cmd: ["node", "main.mjs"] });
       await buildah.inRoot(tag, async (root) => {
         const [program, wanted] = await Promise.all([

@@ -12,6 +12,7 @@ import { downloadBase, downloadReleases, findChecksum } from "../../../testbed/c
 import { CONTROL_PLANE, cacheKey, type ToolModule, toolModules } from "../../../testbed/cluster/versions.ts";
 import { tarBytes } from "../../../testbed/images/tar.ts";
 import { NODE_BINARIES, nodeModules } from "../../../testbed/real-node/versions.ts";
+import { RELEASE_BINARIES, releaseModules } from "../../../testbed/rehearsal/versions.ts";
 import { freePort } from "../../support/free-port.ts";
 import { machine, recorder } from "./machine.ts";
 import { temporaryDir } from "./temporary.ts";
@@ -31,13 +32,13 @@ const API_SERVER = "/kube-apiserver";
 async function releaseFiles(modules: readonly ToolModule[]): Promise<ReadonlyMap<string, Buffer>> {
   const contents = new Map<string, Buffer>();
   const files = modules.flatMap((module) => ["amd64", "arm64"].flatMap((arch) => module.release(arch)));
-  for (const { address, checksums, members } of files) {
+  for (const { address, checksums, members, command } of files) {
     const name = basename(address);
-    const content = members ? await archive(members) : program(name);
+    const content = members ? await archive(members) : program(command ?? name);
     const sum = createHash("sha256").update(content).digest("hex");
     contents.set(address, content);
     const list = contents.get(checksums)?.toString() ?? "";
-    contents.set(checksums, Buffer.from(members ? `${list}${sum}  ${name}\n` : sum));
+    contents.set(checksums, Buffer.from(members || command ? `${list}${sum}  ${name}\n` : sum));
   }
   return contents;
 }
@@ -78,6 +79,7 @@ async function startMirror(files: ReadonlyMap<string, Buffer>, faults: Record<st
 
 const controlPlane = await toolModules();
 const node = await nodeModules();
+const release = await releaseModules();
 const files = await releaseFiles(controlPlane);
 
 /** Downloads amd64 binaries of the control plane from a mirror. */
@@ -91,6 +93,7 @@ describe("a download", () => {
   it.each([
     ["the control plane", controlPlane, CONTROL_PLANE],
     ["the node's programs", node, NODE_BINARIES],
+    ["the programs of a release", release, RELEASE_BINARIES],
   ])("has all binaries of %s, as executable files of this user", async (_name, modules, names) => {
     const { url } = await startMirror(await releaseFiles(modules));
     const options = { base: `${url}/`, arch: "arm64", progress: recorder() };
