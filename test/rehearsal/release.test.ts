@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -14,9 +14,11 @@ import { ARTIFACT_HUB_ID, type Rehearsed, rehearse } from "../../testbed/rehears
 // The steps of release.yml run once. These tests look at what they left, as users do (docs/releasing.md). Not rehearsed:
 // the second platform, BuildKit's own attestations, and Sigstore's services, in whose place a key signs.
 
-/** The first run builds the programs. */
-const REHEARSAL_TIMEOUT_MS = 1_200_000;
+/** The first run builds the programs, on a machine that may be busy. */
+const REHEARSAL_TIMEOUT_MS = 2_400_000;
 const RUN_TIMEOUT_MS = 60_000;
+/** The type of statement that `cosign sign` makes. */
+const SIGNATURE = "https://sigstore.dev/cosign/sign/v1";
 const MAX_OUTPUT_BYTES = 64 * 1024 ** 2;
 
 let supervisor: Supervisor;
@@ -37,7 +39,8 @@ beforeAll(async () => {
   chart = `${output("names.outputs.charts")}/berth`;
   chartDigest = output("chart.outputs.digest");
 }, REHEARSAL_TIMEOUT_MS);
-afterAll(() => supervisor?.end());
+// buildah's store has thousands of files.
+afterAll(() => supervisor?.end(), REHEARSAL_TIMEOUT_MS);
 
 async function run(file: string, ...args: readonly string[]): Promise<string> {
   return (await promisify(execFile)(file, args, { env: done.env, maxBuffer: MAX_OUTPUT_BYTES })).stdout;
@@ -70,7 +73,7 @@ const packages = async (): Promise<Set<string>> => {
 };
 
 describe("a release, rehearsed", { timeout: RUN_TIMEOUT_MS }, () => {
-  test("runs every step of the workflow", async () => {
+  test("runs every step of the workflow", () => {
     expect(done.steps.filter(({ skipped }) => skipped)).toEqual([]);
     expect(done.steps.length).toBeGreaterThan(15);
   });
@@ -93,6 +96,7 @@ describe("a release, rehearsed", { timeout: RUN_TIMEOUT_MS }, () => {
     expect((await manifestOf(chart, done.version)).digest).toBe(chartDigest);
     const helm = join(await findClientTools(), "helm");
     const dir = join(supervisor.dir, "pulled");
+    await mkdir(dir);
     await run(helm, "pull", `oci://${chart}`, "--version", done.version, "--destination", dir);
     const archive = join(dir, `berth-${done.version}.tgz`);
     expect(await readFile(archive)).toEqual(await readFile(join(done.files, `berth-${done.version}.tgz`)));
@@ -109,9 +113,11 @@ describe("a release, rehearsed", { timeout: RUN_TIMEOUT_MS }, () => {
     ["image", () => [image, digest]],
     ["chart", () => [chart, chartDigest]],
   ])("signs the %s by its digest", async (_what, of) => {
-    const [reference, wanted = ""] = of();
-    const signatures = JSON.parse(await verified("verify", `${reference}:${done.version}`));
-    expect(JSON.stringify(signatures)).toContain(wanted);
+    const [reference, wanted] = of();
+    // cosign verify would also accept an attestation as a signature.
+    await verified("verify", `${reference}:${done.version}`);
+    const all = await statements(SIGNATURE, `${reference}:${done.version}`);
+    expect(all.map(({ subject }) => subject[0].digest.sha256)).toEqual([wanted?.replace("sha256:", "")]);
   });
 
   test("leaves no signature that another key verifies, or of what it didn't sign", async () => {
@@ -119,8 +125,8 @@ describe("a release, rehearsed", { timeout: RUN_TIMEOUT_MS }, () => {
     const env = { ...done.env, COSIGN_PASSWORD: "" };
     await promisify(execFile)(done.programs.cosign, ["generate-key-pair", "--output-key-prefix", keys], { env });
     const other = ["verify", "--key", `${keys}.pub`, "--insecure-ignore-tlog", `${image}:${done.version}`];
-    await expect(run(done.programs.cosign, ...other)).rejects.toThrow(/no matching signatures|invalid signature/);
-    await expect(verified("verify", `${chart}:artifacthub.io`)).rejects.toThrow(/no signatures|no matching/);
+    await expect(run(done.programs.cosign, ...other)).rejects.toThrow(/failed to verify signature/);
+    await expect(verified("verify", `${chart}:artifacthub.io`)).rejects.toThrow(/no signatures found/);
   });
 
   test.each([

@@ -1,4 +1,4 @@
-import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { OciConfig } from "./archive.ts";
 import { findProgram, type RunOptions, runProgram } from "./commands.ts";
@@ -19,6 +19,30 @@ export interface BuiltImage {
   readonly config: OciConfig;
 }
 
+/**
+ * How buildah stores layers. `vfs` copies the whole file system for each, and works everywhere. `overlay` copies nothing,
+ * but its mounts end with each command, so `inRoot` finds an empty folder.
+ */
+export type Driver = "vfs" | "overlay";
+
+/** The driver that copies least on the file system of a folder, for builds whose files nothing reads here. */
+export async function leanDriver(dir: string): Promise<Driver> {
+  const probe = await mkdtemp(join(dir, "overlay-"));
+  const layers = ["lower", "upper", "work", "merged"].map((name) => join(probe, name));
+  for (const layer of layers) await mkdir(layer);
+  const [lower, upper, work, merged = ""] = layers;
+  const options = `lowerdir=${lower},upperdir=${upper},workdir=${work}`;
+  const mount = ["--mount", "mount", "-t", "overlay", "overlay", "-o", options, merged];
+  try {
+    await runProgram(findProgram("unshare"), mount, { timeoutMs: TIMEOUT_MS });
+    return "overlay";
+  } catch {
+    return "vfs";
+  } finally {
+    await rm(probe, { recursive: true });
+  }
+}
+
 /** What a build can change. */
 export interface BuildOptions {
   /** Defaults to the context's own. */
@@ -35,10 +59,12 @@ export class Buildah implements AsyncDisposable {
   readonly #dir: string;
   readonly #buildah: string;
   readonly #unshare: string;
+  readonly #driver: Driver;
 
   /** @throws MissingToolError if there is no buildah */
-  constructor(dir: string) {
+  constructor(dir: string, driver: Driver = "vfs") {
     this.#dir = dir;
+    this.#driver = driver;
     this.#buildah = findProgram("buildah");
     this.#unshare = findProgram("unshare");
   }
@@ -106,12 +132,11 @@ export class Buildah implements AsyncDisposable {
   }
 
   /**
-   * Runs buildah in its own namespaces, so that a killed build leaves no mounts and no processes. The driver `vfs`
-   * works on every file system.
+   * Runs buildah in its own namespaces, so that a killed build leaves no mounts and no processes.
    */
   async #run(args: readonly string[], options: RunOptions = {}): Promise<string> {
     const [root, runroot] = [join(this.#dir, "storage"), join(this.#dir, "run")];
-    const store = ["--root", root, "--runroot", runroot, "--storage-driver", "vfs"];
+    const store = ["--root", root, "--runroot", runroot, "--storage-driver", this.#driver];
     return await runProgram(this.#unshare, [...NAMESPACES, this.#buildah, ...store, ...args], {
       // The parent of a namespace ignores SIGTERM while it waits. SIGKILL ends it and everything in the namespace.
       killSignal: "SIGKILL",

@@ -1,10 +1,11 @@
 /**
  * `npm run setup:node` installs the Debian packages that a node on this machine needs, and the browser for the
- * console's tests. It also unpacks Prometheus's packages for the tests of alerts.
+ * console's tests. It also unpacks Prometheus's packages for the tests of alerts, and a registry for `npm run rehearse`.
  */
 import { spawnSync } from "node:child_process";
 import { CHROMIUM_PACKAGE, findChromium } from "../browser/chromium.ts";
 import { findMonitoringTools } from "../monitoring/tools.ts";
+import { findRegistry } from "../rehearsal/programs.ts";
 import { missingPackages } from "./requirements.ts";
 
 const missing = [...missingPackages(), ...(findChromium() === undefined ? [CHROMIUM_PACKAGE] : [])];
@@ -16,19 +17,23 @@ if (missing.length === 0) {
   apt("install", "--yes", "--no-install-recommends", ...missing);
 }
 
-try {
+const unpack = async () => {
   await findMonitoringTools();
+  await findRegistry();
+};
+try {
+  await unpack();
 } catch {
   // apt's package lists may be old, or missing as in most images.
   apt("update");
   try {
-    await findMonitoringTools();
+    await unpack();
   } catch (error) {
     console.error(error instanceof Error ? error.message : error);
     process.exit(1);
   }
 }
-console.log("Prometheus and Alertmanager are there for the tests.");
+console.log("Prometheus, Alertmanager and a registry are there for the tests.");
 
 function apt(...args: readonly string[]): void {
   const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };

@@ -7,7 +7,7 @@ import { RELEASE_BINARIES, releaseModules } from "./versions.ts";
 const REGISTRY = {
   name: "docker-registry",
   programs: ["docker-registry"],
-  otherwise: "Run `apt-get update` as root, or put docker-registry on your PATH.",
+  otherwise: "Run `npm run setup:node` as root, or put docker-registry on your PATH.",
 } as const;
 
 /** The path of each program. */
@@ -29,10 +29,18 @@ export async function findReleasePrograms(options: BuildOptions = {}): Promise<R
       binaries: RELEASE_BINARIES,
       modules: await releaseModules(),
       root: join(cacheRoot(env), "release"),
-      minutes: 6,
+      minutes: 8,
     },
     options,
   );
-  const { [REGISTRY.name]: registry = "" } = await findDebianPrograms(REGISTRY, env);
-  return { cosign: join(dir, "cosign"), oras: join(dir, "oras"), registry };
+  return { cosign: join(dir, "cosign"), oras: join(dir, "oras"), registry: await findRegistry(env) };
+}
+
+/**
+ * Returns the path of the registry: the user's own, or that of Debian's package (5 MB).
+ * @throws MissingToolError
+ */
+export async function findRegistry(env: NodeJS.ProcessEnv = process.env): Promise<string> {
+  const { [REGISTRY.name]: program = "" } = await findDebianPrograms(REGISTRY, env);
+  return program;
 }

@@ -7,7 +7,7 @@ import { promisify } from "node:util";
 import { cacheRoot } from "../cluster/cache.ts";
 import { type Progress, silentProgress } from "../cluster/progress.ts";
 import type { Supervisor } from "../cluster/supervisor.ts";
-import { Buildah } from "../images/buildah.ts";
+import { Buildah, leanDriver } from "../images/buildah.ts";
 import { requireRoot } from "../images/commands.ts";
 import { writeNodeImage } from "../images/images.ts";
 import { actionsOf, install, type Stage } from "./actions.ts";
@@ -75,7 +75,7 @@ export async function rehearse(supervisor: Supervisor, progress: Progress = sile
   const [temp, keys] = [await folder("temp"), await folder("keys")];
   const version = await copyCheckout(workspace);
   const registry = await startRegistry(programs.registry, supervisor);
-  const buildah = new Buildah(join(dir, "buildah"));
+  const buildah = new Buildah(join(dir, "buildah"), await leanDriver(dir));
   const base = join(dir, "base.tar");
   await writeNodeImage(base, BASE, { progress });
   await buildah.load(base);
@@ -122,6 +122,7 @@ export async function rehearse(supervisor: Supervisor, progress: Progress = sile
   const { done, values } = await runJob(job, {
     ...{ workspace, temp, env },
     actions: actionsOf(stage),
+    onStep: (title) => progress.update(title),
     values: new Map([
       ["env.REGISTRY", registry.address],
       ["github.actor", ACCOUNT.user],

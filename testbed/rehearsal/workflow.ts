@@ -66,6 +66,8 @@ export interface Workshop {
   readonly actions: Readonly<Record<string, Action>>;
   /** Those of all contexts but `steps`. */
   readonly values: ReadonlyMap<string, string>;
+  /** Called when a step starts. */
+  readonly onStep?: (title: string) => void;
 }
 
 /** How a step went. */
@@ -112,6 +114,7 @@ export async function runJob({ steps }: Job, workshop: Workshop): Promise<{ done
   for (const step of steps) {
     const title = step.name ?? step.uses?.split("@")[0] ?? step.run?.split("\n")[0] ?? "";
     const started = performance.now();
+    workshop.onStep?.(title);
     const skipped = step.if !== undefined && !holds(step.if, values);
     try {
       const outputs = skipped ? {} : await runStep(step, workshop, values);
