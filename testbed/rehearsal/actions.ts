@@ -1,4 +1,4 @@
-/** What stands in for the actions of release.yml. */
+/** Replacements for the actions of release.yml. */
 import { execFile } from "node:child_process";
 import { chmod, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";

@@ -1,5 +1,5 @@
 /**
- * Stands in for `docker` in a rehearsal. It knows one command, which prints the digest of the base image that this machine
+ * Replaces `docker` in a rehearsal. It knows one command, which prints the digest of the base image that this machine
  * made: `docker buildx imagetools inspect NAME --format '{{.Manifest.Digest}}'`.
  */
 import { env } from "node:process";

@@ -1,5 +1,5 @@
 /**
- * Stands in for `gh release create` in a rehearsal: it writes the release into the folder REHEARSAL_RELEASE, and refuses
+ * Replaces `gh release create` in a rehearsal: it writes the release into the folder REHEARSAL_RELEASE, and refuses
  * what gh refuses.
  */
 import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";

@@ -26,7 +26,7 @@ const REPOSITORY = { owner: "Some-Owner", name: "Some-Owner/Berth", server: "htt
 const COMMIT = createHash("sha1").update("rehearsal").digest("hex");
 export const ARTIFACT_HUB_ID = "3f0a1c9e-0000-4000-8000-000000000000";
 
-/** What the stand-in for gh was asked to publish. */
+/** What the replacement of gh received to publish. */
 export interface Published {
   readonly tag: string;
   readonly title: string;

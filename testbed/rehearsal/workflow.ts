@@ -53,7 +53,7 @@ export class Inputs {
   }
 }
 
-/** What stands in for an action. Resolves with its outputs. */
+/** Replaces an action. Resolves with its outputs. */
 export type Action = (inputs: Inputs) => Promise<Readonly<Record<string, string>>>;
 
 export interface Workshop {
@@ -132,7 +132,7 @@ async function runStep(step: Step, workshop: Workshop, values: Values): Promise<
   if (step.uses !== undefined) {
     const name = step.uses.split("@")[0] ?? "";
     const action = workshop.actions[name];
-    if (action === undefined) throw new Error(`nothing stands in for ${name} here: add it`);
+    if (action === undefined) throw new Error(`there is no replacement for ${name} here: add it`);
     const given = Object.entries(step.with ?? {}).map(([key, value]) => [key, filled(String(value), values)] as const);
     const inputs = new Inputs(given);
     const outputs = await action(inputs);
