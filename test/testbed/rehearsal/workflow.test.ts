@@ -70,7 +70,7 @@ describe("a job", () => {
       { run: "true", env: { A: value("steps.x.outputs.y") } },
       /steps\.x\.outputs\.y.* no value/,
     ],
-    ["an unknown action", { uses: "other/action@v1" }, /nothing stands in for other\/action/],
+    ["an unknown action", { uses: "other/action@v1" }, /there is no replacement for other\/action/],
     ["an input that an action doesn't have", { uses: "some/action@v1", with: { text: "a", txt: "b" } }, /no input txt/],
     ["a missing input", { uses: "some/action@v1" }, /the input text is missing/],
     ["an output of several lines", { run: 'printf "a<<E\\n1\\nE\\n" >> "$GITHUB_OUTPUT"' }, /is not KEY=VALUE/],
