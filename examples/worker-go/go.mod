@@ -1,8 +1,8 @@
 module example.com/worker
 
-go 1.24
+go 1.25
 
-require github.com/anthropics/anthropic-sdk-go v1.84.0
+require github.com/anthropics/anthropic-sdk-go/v2 v2.15.0
 
 require (
 	github.com/bahlo/generic-list-go v0.2.0 // indirect
@@ -23,4 +23,5 @@ require (
 	go.opentelemetry.io/otel/trace v1.33.0 // indirect
 	go.yaml.in/yaml/v4 v4.0.0-rc.2 // indirect
 	golang.org/x/sync v0.16.0 // indirect
+	golang.org/x/text v0.27.0 // indirect
 )

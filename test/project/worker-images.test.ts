@@ -51,5 +51,7 @@ test("images have the tested versions of the SDKs and of the bundler", async () 
   };
   const versions = ["@anthropic-ai/sdk", "rolldown"].map((name) => `${name}@${manifest.devDependencies[name]}`);
   expect(await read("images/typescript.Dockerfile")).toContain(` ${versions.join(" ")}\n`);
-  expect(await read("worker-go/go.mod")).toMatch(/^require github\.com\/anthropics\/anthropic-sdk-go v\d+\.\d+\.\d+$/m);
+  expect(await read("worker-go/go.mod")).toMatch(
+    /^require github\.com\/anthropics\/anthropic-sdk-go\/v2 v2\.\d+\.\d+$/m,
+  );
 });
