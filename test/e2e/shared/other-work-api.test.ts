@@ -42,7 +42,7 @@ test.each(["typescript", "python", "go"] as const)(
     const served = await serveOne(world, { script: bashScript("echo hello") });
     // The Go worker adds empty lines.
     const answers = await untilAnswered(world, served.item, 1);
-    expect(answers.map(([text, isError]) => [text.trim(), isError])).toEqual([["hello", false]]);
+    expect(answers.map(([text, isError]) => [text?.trim(), isError])).toEqual([["hello", false]]);
     await untilEnded(world, served, "Completed");
   },
 );
