@@ -144,13 +144,11 @@ const untilLeft = (world: World) =>
     PATIENCE_MS,
   );
 
-const sleeperThat = (sessions: Record<string, unknown> = {}): WorldOptions => ({
-  ...WITH_COMMAND,
-  sessions: { workspace: { type: "Pod", sleepSeconds: 600 }, ...sessions },
-});
-
 /** A session that sleeps in its Pod. */
-const SLEEPER = { world: () => sleeperThat(), ends: "served" } as const;
+const SLEEPER = {
+  world: () => ({ ...WITH_COMMAND, sessions: { workspace: { type: "Pod", sleepSeconds: 600 } } }),
+  ends: "served",
+} as const;
 
 /** One session sleeps, after this number of items in the same Pod, and can serve the next one. */
 const untilAsleep = (world: World, items: number) =>
@@ -244,8 +242,6 @@ export const SCENARIOS = {
   },
   /** The sleeping session comes back, and sleeps again in the same Pod. */
   woken: { ...SLEEPER, ...COMES_BACK },
-  /** The same with parking: Program: its first item runs in the template's program, the next one in a turn. */
-  "program-woken": { ...SLEEPER, ...COMES_BACK, world: () => sleeperThat({ parking: "Program" }) },
   /** The sleep reaches its time limit. */
   "slept-out": {
     ...SLEEPER,
