@@ -168,7 +168,7 @@ describe("the API server", () => {
   test("writes the status only through its subresource, without a new generation", async () => {
     const { name, generation } = (await create(sessionsSpec(), { dryRun: false })).metadata;
     const path = `${collection}/${name}`;
-    expect((await patch(path, { status: { observedGeneration: 7 } })).status).toBeUndefined();
+    expect((await patch(path, { status: { observedGeneration: 7 } })).status).toEqual({ observedGeneration: -1 });
     const written = await patch(`${path}/status`, { status: STATUS, spec: { paused: true } });
     expect(written.status).toEqual(STATUS);
     expect(written.spec.paused).toBe(false);

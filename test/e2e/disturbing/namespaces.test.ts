@@ -19,7 +19,7 @@ test("a release for some namespaces serves only these, with Roles alone", async 
   expect(await release.log()).toContain(own.namespace);
 
   // No operator serves the other namespace: its Environment does not even have a status.
-  expect(foreign.environment?.status).toBeUndefined();
+  expect(foreign.environment?.status).toEqual({ observedGeneration: -1 });
   expect(foreign.pods).toEqual([]);
   expect(await foreign.simulator.item(waiting.id)).toMatchObject({ state: "queued", offers: [] });
   const may = async (verb: string, resource: string, namespace?: string) => {
