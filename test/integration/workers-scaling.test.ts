@@ -217,7 +217,7 @@ describe.concurrent("a template that changes", () => {
 
   test("busy workers occupy all slots: the new template waits for them", async () => {
     await using world = await pollersWorld(cluster);
-    await world.createEnvironment({ sessions: undefined, ...labelled(world, "old", BUSY_ONLY) });
+    await world.createEnvironment({ sessions: undefined, ...labelled(world, "old") });
     const operator = world.startOperator();
     const items = await busyWith(world, 4);
     await world.patchSpec(labelled(world, "new"));
