@@ -3,7 +3,7 @@ import { bashScript } from "../../../simulator/script.ts";
 import { FINALIZER, GROUP, LABEL_ENVIRONMENT, PLURAL } from "../../../src/api/names.ts";
 import type { KubeClient } from "../../../src/kube/client.ts";
 import { CRDS, type KubeObject, NAMESPACES } from "../../../src/kube/resource.ts";
-import { reinstallBerthChart, uninstallBerthChart, upgradeBerthChart } from "../support/install.ts";
+import { reinstallBerthChart, SIMULATOR_CA, uninstallBerthChart, upgradeBerthChart } from "../support/install.ts";
 import { execIn } from "../support/kubectl.ts";
 import { everyObject } from "../support/leaks.ts";
 import { e2eCluster, OPERATOR_NAMESPACE } from "../support/provided.ts";
@@ -28,8 +28,8 @@ const COLLECTED = { timeout: 60_000, interval: 500 };
 async function ofTheRelease(kube: KubeClient): Promise<string[]> {
   const own = ({ metadata: { labels = {}, namespace, name = "" } }: KubeObject) =>
     labels["app.kubernetes.io/name"] === "berth" ||
-    // Kubernetes creates these in every namespace.
-    (namespace === OPERATOR_NAMESPACE && name !== "default" && name !== "kube-root-ca.crt");
+    // Kubernetes creates two objects in every namespace, and the tests one in this.
+    (namespace === OPERATOR_NAMESPACE && !["default", "kube-root-ca.crt", SIMULATOR_CA].includes(name));
   return (await everyObject(kube))
     .filter(({ kind, object }) => kind !== "Event" && own(object))
     .map(({ kind, object: { metadata } }) => `${kind} ${metadata.namespace ?? ""}/${metadata.name}`)

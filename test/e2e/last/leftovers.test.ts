@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import { FIELD_MANAGER, LABEL_ENVIRONMENT } from "../../../src/api/names.ts";
 import { type KubeObject, NAMESPACES, PODS } from "../../../src/kube/resource.ts";
 import { LeakSearch, leakText } from "../../support/leak-search.ts";
+import { SIMULATOR_CA } from "../support/install.ts";
 import { everyCredential, everyObject } from "../support/leaks.ts";
 import { OPERATOR_NAMESPACE, OPERATOR_REPLICAS } from "../support/provided.ts";
 import { SIMULATOR_NAMESPACE } from "../support/simulator-pod.ts";
@@ -32,12 +33,12 @@ function isBerths({ metadata }: KubeObject): boolean {
 
 /**
  * Whether an object may stay: Events are kept for an hour, and the operators' Leases and helm's objects belong to the
- * release. Namespaces and the simulator belong to the tests, which use the same client.
+ * release. Namespaces, the simulator and its certificate authority belong to the tests, which use the same client.
  */
-function mayStay(kind: string, { metadata: { namespace, labels = {} } }: KubeObject): boolean {
+function mayStay(kind: string, { metadata: { namespace, name = "", labels = {} } }: KubeObject): boolean {
   if (kind === "Event" || kind === "Namespace" || namespace === SIMULATOR_NAMESPACE) return true;
   const isHelms = labels["app.kubernetes.io/managed-by"] === "Helm";
-  return namespace === OPERATOR_NAMESPACE && (kind === "Lease" || isHelms);
+  return namespace === OPERATOR_NAMESPACE && (kind === "Lease" || isHelms || name === SIMULATOR_CA);
 }
 
 test("no Pod, Secret, budget, policy, Deployment or Lease of a served session is left in any namespace", async () => {

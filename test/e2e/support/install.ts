@@ -10,7 +10,7 @@ import { makeNamespace } from "./simulator-pod.ts";
 const HELM_TIMEOUT = "180s";
 
 /** A ConfigMap in the operator's namespace, with the certificate authority of the simulator. */
-const SIMULATOR_CA = "simulator-ca";
+export const SIMULATOR_CA = "simulator-ca";
 
 type Installed = Pick<E2eCluster, "kubeconfig" | "dir" | "images"> & {
   readonly simulator: Pick<SimulatorPlace, "url" | "tls">;
