@@ -118,5 +118,6 @@ export function oneLine(text: string): string {
     .replaceAll(UNPRINTABLE, " ")
     .replaceAll(UNEVEN, "?")
     .trim()
-    .slice(0, MAX_LINE);
+    .slice(0, MAX_LINE)
+    .trimEnd();
 }

@@ -44,6 +44,7 @@ test("a tool's output becomes one line that does not move the cursor", () => {
   expect(oneLine("grüße → ✓")).toBe("grüße → ✓");
   expect(oneLine("日本 🎉 e\u0301")).toBe("?? ? e?");
   expect(oneLine("x".repeat(5_000))).toHaveLength(200);
+  expect(oneLine(`${"x".repeat(199)} y`)).toHaveLength(199);
 });
 
 test("no text keeps control, wide or combining characters", () => {
