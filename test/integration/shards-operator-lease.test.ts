@@ -19,7 +19,7 @@ const ENVIRONMENTS = 4;
 /** A session pauses longer than the next replica needs to take its lease, so that it ends under that replica. */
 const THINKS_MS = 75_000;
 
-const PATIENCE_MS = 240_000;
+const PATIENCE_MS = 480_000;
 const LONG = 420_000;
 
 function runnerWorld(): Promise<World> {

@@ -17,7 +17,7 @@ const cluster = useCluster();
 const ENVIRONMENTS = 6;
 
 /** An expiring Lease takes 15 to 20 s, and a moved shard 10 to 20 s. On a busy machine, everything takes longer. */
-const PATIENCE_MS = 420_000;
+const PATIENCE_MS = 600_000;
 
 /**
  * Until its deadline, a replica without answers continues to send a few requests per Environment at a time. More late
