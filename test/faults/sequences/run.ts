@@ -32,15 +32,16 @@ const SEED_STRIDE = 1_000_003;
  * Plays a run's random sequences, prints what they did, and checks that none failed and that every kind of step
  * occurred.
  * @param file the test's own file, as an argument of `npm run test:faults`
- * @param counts the number of sequences of a plain run, and of one with `--long`
+ * @param counts the number of sequences of a plain run, of one with `--sample`, and of one with `--long`
  */
 export async function runSequences<Kind extends string, Setting extends object, Played extends Stage>(
   mode: Mode<Kind, Setting, Played>,
   cluster: TestCluster,
-  { file, counts }: { readonly file: string; readonly counts: { readonly plain: number; readonly long: number } },
+  { file, counts }: { readonly file: string; readonly counts: Readonly<Record<"plain" | "sample" | "long", number>> },
 ): Promise<void> {
-  const { seed, long } = readFaultSettings();
-  const count = Number(process.env["BERTH_FAULTS_SEQUENCES"] ?? (long ? counts.long : counts.plain));
+  const { seed, long, sample } = readFaultSettings();
+  const extent = long ? "long" : sample ? "sample" : "plain";
+  const count = Number(process.env["BERTH_FAULTS_SEQUENCES"] ?? counts[extent]);
   const indices = ONE === undefined ? Array.from({ length: count }, (_, index) => index) : [Number(ONE)];
   const tally = new Tally(mode.kinds);
   const failures: string[] = [];
