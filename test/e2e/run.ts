@@ -2,7 +2,7 @@
 import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { runNode, splitFlags, vitestFile } from "../support/run-vitest.ts";
-import { ATTACH_TO, IMAGE_PREFIX, IMAGE_TAG, LONG, USE_CLUSTER } from "./support/settings.ts";
+import { ATTACH_TO, IMAGE_PREFIX, IMAGE_TAG, LONG, USE_CLUSTER, USER_NAMESPACES } from "./support/settings.ts";
 
 const EXIT_USAGE = 2;
 
@@ -12,6 +12,7 @@ const OPTIONS = {
   keep: { type: "boolean" },
   attach: { type: "string" },
   long: { type: "boolean" },
+  "user-namespaces": { type: "boolean" },
   "image-prefix": { type: "string" },
   "image-tag": { type: "string" },
 } as const;
@@ -29,6 +30,7 @@ async function main(argv: readonly string[]): Promise<number> {
     env[USE_CLUSTER] = "true";
   }
   if (values["long"]) env[LONG] = "true";
+  if (values["user-namespaces"]) env[USER_NAMESPACES] = "true";
   const text = (flag: keyof typeof OPTIONS) => (values[flag] === undefined ? undefined : String(values[flag]));
   const attach = text("attach");
   env[ATTACH_TO] = attach === undefined ? env[ATTACH_TO] : resolve(attach);

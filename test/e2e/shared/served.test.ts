@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { bashScript } from "../../../simulator/script.ts";
 import { NAMESPACES, type Pod } from "../../../src/kube/resource.ts";
+import { IS_GVISOR } from "../support/isolation.ts";
 import { OPERATOR_DEPLOYMENT, OPERATOR_NAMESPACE, OPERATOR_REPLICAS } from "../support/provided.ts";
 import { podOf, serveOne, untilEnded } from "../support/session-life.ts";
 import { startE2eWorld } from "../support/world.ts";
@@ -12,7 +13,7 @@ const phases = (history: readonly Pod[]) => [
 test("the stock TypeScript worker serves a session to idle, in a Pod that was parked", async () => {
   await using world = await startE2eWorld();
   const served = await serveOne(world, {
-    script: bashScript("echo hello > file; cat file", "echo $((6 * 7)); false", "id -u"),
+    script: bashScript("echo hello > file; cat file", "echo $((6 * 7)); false", "id -u", "uname -r"),
   });
   const { last } = await untilEnded(world, served, "Completed");
   expect(last.stoppedBy?.as).toBe("sessions-token");
@@ -22,7 +23,9 @@ test("the stock TypeScript worker serves a session to idle, in a Pod that was pa
     ["hello", false],
     ["42", true],
     [expect.stringMatching(/^[1-9]\d*$/), false],
+    [IS_GVISOR ? expect.stringMatching(/gvisor/) : expect.not.stringMatching(/gvisor/), false],
   ]);
+  expect(served.pod.spec.runtimeClassName).toBe(IS_GVISOR ? "gvisor" : undefined);
   expect(toolCalls.map(({ answeredBy }) => answeredBy)).toEqual(toolCalls.map(() => served.item.id));
   // The kubelet kept the container waiting, and then started it once.
   expect(phases(world.history(served.pod))).toEqual(["parked", "assigned", "finished"]);

@@ -4,6 +4,7 @@ import { realClock, SECOND_MS, sleep } from "../../../src/core/clock.ts";
 import type { Pod } from "../../../src/kube/resource.ts";
 import { WORK_SECRET_FILE } from "../../../src/pods/pod-gate.ts";
 import { turnName } from "../../../src/pods/turns.ts";
+import { IS_GVISOR, OOM_EXIT_CODE, READ_ONLY } from "../support/isolation.ts";
 import { deletePod, evictPod, latest } from "../support/pods.ts";
 import {
   enqueueOne,
@@ -131,8 +132,15 @@ describe.concurrent("a session that sleeps between work items", () => {
     const { message, last } = await untilSettled(world, { ...first, item: hungry }, "OOMKilled");
     expect(message).toContain("more memory than its limit");
     expect(last.stoppedBy?.as).toBe("environment-key");
+    if (IS_GVISOR) {
+      // The Pod ended, and the files with it.
+      const { pod } = await sayAndSleep(world, first, bashScript("ls -A | wc -l"));
+      expect(uidOf(pod)).not.toBe(uidOf(first.pod));
+      expect((await untilAnswered(world, first.item, 3)).at(-1)).toEqual(["0", false]);
+      return await expectCounted(world, { Completed: 2, OOMKilled: 1 });
+    }
     const pod = await untilAsleep(world, hungry);
-    expect(turnsOf(pod)[1]?.state?.terminated).toMatchObject({ exitCode: 137, reason: "OOMKilled" });
+    expect(turnsOf(pod)[1]?.state?.terminated).toMatchObject({ exitCode: OOM_EXIT_CODE, reason: "OOMKilled" });
     const next = await sayAndSleep(world, first, bashScript("cat note", SHOW_LIMIT));
     expect(uidOf(next.pod)).toBe(uidOf(first.pod));
     const answers = await untilAnswered(world, first.item, 4);
@@ -155,7 +163,7 @@ describe.concurrent("a session that sleeps between work items", () => {
       expect(uidOf(pod)).toBe(uidOf(first.pod));
     }
     const [, ...looks] = await untilAnswered(world, first.item, 4);
-    const shown = new RegExp(`^400 ${WORKER_USER}\n[0-9a-f]{64}  -\n.*Read-only file system\nnote$`);
+    const shown = new RegExp(`^400 ${WORKER_USER}\n[0-9a-f]{64}  -\n.*${READ_ONLY}\nnote$`);
     expect(looks).toEqual(Array(3).fill([expect.stringMatching(shown), false]));
     expect(new Set(looks.map(([output]) => output)).size).toBe(3);
     for (const { stoppedBy } of await world.simulator.items()) expect(stoppedBy?.as).toBe("sessions-token");

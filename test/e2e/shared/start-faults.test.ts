@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { bashScript } from "../../../simulator/script.ts";
 import { CONFIG_MAPS, SECRETS } from "../../../src/kube/resource.ts";
+import { IS_GVISOR } from "../support/isolation.ts";
 import { terminatedOf } from "../support/pods.ts";
 import { podOf, serveOne, untilEnded } from "../support/session-life.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
@@ -25,14 +26,15 @@ describe.concurrent("a fault that shows when the container is started", () => {
     const item = await world.simulator.enqueue(world.environmentId, { script: bashScript("echo hello") });
     const condition = await world.untilCondition("CapacityAvailable", "PreparationFailing");
     expect(condition.message).toContain("container worker is not in the image");
-    expect((await world.simulator.item(item.id)).acks).toEqual([]);
+    // With gVisor the shell starts slowly, so the kubelet reports that it runs before it has ended.
+    if (!IS_GVISOR) expect((await world.simulator.item(item.id)).acks).toEqual([]);
   });
 
   test("a working directory that can't be created: the item is stopped, with the runtime's message", async () => {
     await using world = await startE2eWorld({ container: { workingDir: "/app/worker.mjs/inside" } });
     const served = await serveOne(world);
     const { last, message } = await untilEnded(world, served, "StartFailed");
-    expect(message).toContain("mkdir /app/worker.mjs: not a directory");
+    expect(message).toMatch(/\/app\/worker\.mjs.*: not a directory/);
     expect(last.stoppedBy?.as).toBe("environment-key");
   });
 

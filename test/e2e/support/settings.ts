@@ -32,6 +32,9 @@ export function isolationOf(env: NodeJS.ProcessEnv = process.env): string | unde
   return env[ISOLATION];
 }
 
+/** Set by run.ts: the Pods of all tests without gVisor have `hostUsers: false`. */
+export const USER_NAMESPACES = "BERTH_E2E_USER_NAMESPACES";
+
 /** The names that testbed/images gives to what it builds. */
 const DEFAULT_PREFIX = "localhost/";
 const DEFAULT_TAG = "e2e";

@@ -1,4 +1,6 @@
+import { IS_GVISOR } from "./isolation.ts";
 import type { E2eImages } from "./provided.ts";
+import { USER_NAMESPACES } from "./settings.ts";
 
 /** The stock worker that a session runs. */
 export type StockWorker = "typescript" | "python" | "go";
@@ -37,6 +39,7 @@ export function workerTemplate(images: E2eImages, options: TemplateOptions): Rec
     spec: {
       // Long enough for a worker to drain, short enough for tests that wait for one that ignores the signal.
       terminationGracePeriodSeconds: 30,
+      ...(process.env[USER_NAMESPACES] && !IS_GVISOR ? { hostUsers: false } : {}),
       ...options.podSpec,
       containers: [
         {
