@@ -5,6 +5,7 @@ import type { Pod } from "../../../src/kube/resource.ts";
 import { WORK_SECRET_FILE } from "../../../src/pods/pod-gate.ts";
 import { turnName } from "../../../src/pods/turns.ts";
 import { IS_GVISOR, OOM_EXIT_CODE, READ_ONLY } from "../support/isolation.ts";
+import { execIn } from "../support/kubectl.ts";
 import { deletePod, evictPod, latest } from "../support/pods.ts";
 import {
   enqueueOne,
@@ -66,6 +67,11 @@ function expectCalm(world: E2eWorld, pod: Pod, warnings: readonly string[] = [])
   const about = world.views.events.list().filter(({ involvedObject }) => involvedObject.name === pod.metadata.name);
   expect(about.filter(({ type }) => type === "Warning").map(({ reason }) => reason)).toEqual(warnings);
 }
+
+/** The kubelet reports that the shell runs before it traps SIGTERM. gVisor doesn't show what a process traps. */
+const UNTIL_TRAPPED = IS_GVISOR
+  ? ["true"]
+  : ["/bin/sh", "-c", "until grep -q '^SigCgt:.*[4-7c-f]...$' /proc/1/status; do sleep 0.1; done"];
 
 describe.concurrent("a session that sleeps between work items", () => {
   test.each(WORKERS)(
@@ -176,6 +182,7 @@ describe.concurrent("a session that sleeps between work items", () => {
     await using world = await startE2eWorld({ sessions: SLEEPS });
     const first = await serveOne(world, { script: bashScript("echo lost > note") });
     const pod = await untilAsleep(world, first.item);
+    await execIn(world, pod, UNTIL_TRAPPED, turnName(2));
     await take(world, pod);
     await untilGone(world, pod);
     // SIGTERM ended them.

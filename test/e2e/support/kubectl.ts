@@ -42,7 +42,8 @@ export async function kubectl(cluster: E2eCluster, args: readonly string[]): Pro
 }
 
 /** Runs a command in a Pod's session container, in its working directory, and returns its output. */
-export function execIn(world: E2eWorld, pod: Pod, command: readonly string[]): Promise<string> {
+export function execIn(world: E2eWorld, pod: Pod, command: readonly string[], container?: string): Promise<string> {
   const { namespace, cluster } = world;
-  return kubectl(cluster, ["exec", "--namespace", namespace, pod.metadata.name ?? "", "--", ...command]);
+  const where = [pod.metadata.name ?? "", ...(container === undefined ? [] : ["--container", container])];
+  return kubectl(cluster, ["exec", "--namespace", namespace, ...where, "--", ...command]);
 }
