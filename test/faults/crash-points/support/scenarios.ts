@@ -144,11 +144,14 @@ const untilLeft = (world: World) =>
     PATIENCE_MS,
   );
 
+const sleeperThat = (sessions: Record<string, unknown> = {}): WorldOptions => ({
+  ...WITH_COMMAND,
+  sessions: { workspace: { type: "Pod", sleepSeconds: 600 }, ...sessions },
+});
+
 /** A session that sleeps in its Pod. */
-const SLEEPER = {
-  world: () => ({ ...WITH_COMMAND, sessions: { workspace: { type: "Pod", sleepSeconds: 600 } } }),
-  ends: "served",
-} as const;
+const SLEEPER = { world: () => sleeperThat(), ends: "served" } as const;
+const PROGRAM_SLEEPER = { world: () => sleeperThat({ parking: "Program" }), ends: "served" } as const;
 
 /** One session sleeps, after this number of items in the same Pod, and can serve the next one. */
 const untilAsleep = (world: World, items: number) =>
@@ -162,7 +165,7 @@ const untilAsleep = (world: World, items: number) =>
     PATIENCE_MS,
   );
 
-/** Its next item comes while it sleeps. */
+/** Its next item comes while it sleeps. The operator must not die before, since the next one starts later. */
 const COMES_BACK = {
   meanwhile: async (world: World) => {
     await untilAsleep(world, 1);
@@ -234,6 +237,8 @@ export const SCENARIOS = {
   },
   /** The session sleeps in its Pod, until the Environment is deleted. */
   slept: { ...SLEEPER, atEnd: (world) => untilAsleep(world, 1) },
+  /** The same with parking: Program. */
+  "program-slept": { ...PROGRAM_SLEEPER, atEnd: (world) => untilAsleep(world, 1) },
   /** The request that adds the first turn is lost without an error. */
   "turn-unanswered": {
     ...SLEEPER,
@@ -242,6 +247,8 @@ export const SCENARIOS = {
   },
   /** The sleeping session comes back, and sleeps again in the same Pod. */
   woken: { ...SLEEPER, ...COMES_BACK },
+  /** The same with parking: Program: a shell starts the program of the next item. */
+  "program-woken": { ...PROGRAM_SLEEPER, ...COMES_BACK },
   /** The sleep reaches its time limit. */
   "slept-out": {
     ...SLEEPER,
