@@ -1,9 +1,9 @@
-import { acknowledge, crash, dropRecord, podsOf, removePod } from "./effects.ts";
+import { acknowledge, crash, dropRecord, isClaimRunning, podsOf, removePod } from "./effects.ts";
 import { endBreaks } from "./lines.ts";
 import { isReadyTurn, isSessionBusy, marksFirst, mayTake, unclaimedTurnSteps } from "./sleeping.ts";
 import type { Slot } from "./slot.ts";
 import { BODY, ITEM, isAlive, MEMORY, OBJECT, OPERATOR, POD, SHELL, STATE, type State } from "./state.ts";
-import { hasItsVolume, mayServe } from "./volumes.ts";
+import { hasItsVolume, isUnfit, mayServe } from "./volumes.ts";
 
 // Steps 2 (claim), 3 (journal) and 4 (acknowledge).
 
@@ -12,7 +12,9 @@ export function freeSteps(slot: Slot): void {
   const { body, object, isDeleted, byOperator } = slot;
   if (slot.hasTurns) unclaimedTurnSteps(slot);
   const isAlone = slot.isAssigned && slot.rules.assignedAlone === "deleted" && body !== BODY.ended;
-  const servesNothing = (isDeleted && (body === BODY.parked || body === BODY.ended)) || (byOperator && isAlive(body));
+  const isLeft = (slot.isParked || body === BODY.ended) && isUnfit(slot);
+  const servesNothing =
+    (isDeleted && (body === BODY.parked || body === BODY.ended)) || (byOperator && isAlive(body)) || isLeft;
   if (!slot.hasTurns && object && (servesNothing || isAlone)) {
     const next = slot.remembering(MEMORY.none);
     removePod(slot.moment, next, slot.pod);
@@ -33,7 +35,7 @@ function pollSteps(slot: Slot, item: number): void {
   const again = isRecorded(slot, item);
   const mustWait = slot.hasTurns
     ? !mayTake(slot, item) || isSessionBusy(slot, item)
-    : rules.oneSession && rules.sessionTurn && isSessionRunning(slot);
+    : (rules.oneSession || slot.hasVolumes) && rules.sessionTurn && isSessionRunning(slot, item);
   if ((again && rules.journalOnce) || mustWait || !mayServe(slot, item)) return;
   next[slot.at + POD.record] = item + 1;
   next[slot.at + POD.key] = rules.key === "before-ack" ? 1 : 0;
@@ -52,17 +54,18 @@ function isRecorded(slot: Slot, item: number): boolean {
   return [...podsOf(moment, operator)].some((pod) => moment.byte(moment.layout.pod(pod) + POD.record) === item + 1);
 }
 
-/** Whether the session has a claim whose container has not ended, or a Pod that runs it without a claim. */
-function isSessionRunning(slot: Slot): boolean {
-  const { moment, operator } = slot;
+/** Whether the item's session has a claim whose container has not ended, or a Pod that runs it without a claim. */
+function isSessionRunning({ moment, operator }: Slot, item: number): boolean {
+  const { layout } = moment;
+  const session = layout.sessionOf(item);
   return [...podsOf(moment, operator)].some((pod) => {
-    const at = moment.layout.pod(pod);
+    const at = layout.pod(pod);
     const body = moment.byte(at + POD.body);
     const object = moment.byte(at + POD.object) !== OBJECT.none;
-    const isOver = body === BODY.ended || body === BODY.gone || !object;
-    const isClaimed = moment.byte(at + POD.record) > 0 && !(moment.byte(at + POD.key) && isOver);
-    const isAssigned = moment.byte(moment.layout.shell(pod) + SHELL.assigned) === 1 && body === BODY.parked;
-    return isClaimed || (object && (isAlive(body) || isAssigned));
+    const isAssigned = moment.byte(layout.shell(pod) + SHELL.assigned) === 1 && body === BODY.parked;
+    if (isClaimRunning(moment, pod)) return layout.sessionOf(moment.byte(at + POD.record) - 1) === session;
+    if (object && isAlive(body)) return layout.sessionOf(moment.byte(at + POD.serves) - 1) === session;
+    return object && isAssigned && layout.rules.oneSession;
   });
 }
 

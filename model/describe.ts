@@ -20,16 +20,18 @@ import {
   type State,
   TURN,
   VOLUME,
+  WITH,
 } from "./state.ts";
 import type { Step } from "./steps.ts";
 
 // Describes a state and a step for the trace of a failure.
 
-export function describeStep({ name, outcome, operator, pod, item, fault }: Step): string {
+export function describeStep({ name, outcome, operator, pod, item, volume = -1, fault }: Step): string {
   const about = [
     operator >= 0 ? `operator ${operator}` : "",
     pod >= 0 ? `pod ${pod}` : "",
     item >= 0 ? `item ${item}` : "",
+    volume >= 0 ? `volume ${volume}` : "",
   ];
   const how = outcome === "" || outcome === "ok" ? "" : `: ${outcome}`;
   return `${name} ${about.filter(Boolean).join(", ")}${how}${fault && !name.startsWith("fault") ? " (fault)" : ""}`;
@@ -39,6 +41,7 @@ export function describeState(layout: Layout, state: State): string {
   return [
     ...each(layout.items, (item) => describeItem(layout, state, item)),
     ...each(layout.pods, (pod) => describePod(layout, state, pod)),
+    ...each(layout.volumes, (volume) => describeVolume(layout, state, volume)),
     ...each(layout.operators, (operator) => describeOperator(layout, state, operator)),
   ]
     .filter(Boolean)
@@ -76,7 +79,7 @@ function describePod(layout: Layout, state: State, pod: number): string {
     state[at + POD.object] === OBJECT.terminating ? "(terminating)" : "",
     layout.isShell ? describeShell(layout, state, pod) : "",
     layout.hasTurns ? describeTurn(layout, state, pod) : "",
-    layout.hasVolumes && layout.turnOf(pod) === 1 ? describeVolume(layout, state, pod) : "",
+    layout.hasVolumes && layout.turnOf(pod) === 1 ? describeMount(layout, state, pod) : "",
     record ? `Secret of item ${record - 1}${state[at + POD.key] ? " with key" : ""}` : "",
     memory ? `known: ${nameOf(MEMORY, memory)}` : "",
   ]
@@ -115,14 +118,20 @@ function describeTurn(layout: Layout, state: State, pod: number): string {
     .join(" ");
 }
 
-function describeVolume(layout: Layout, state: State, pod: number): string {
-  const at = layout.volume(pod);
+function describeMount(layout: Layout, state: State, pod: number): string {
+  const [volume = 0, session = 0] = [WITH.volume, WITH.session].map((byte) => state[layout.mount(pod) + byte]);
+  if (!volume) return "";
+  return `with volume ${volume - 1}${session ? `, made for session ${session}` : ""}`;
+}
+
+function describeVolume(layout: Layout, state: State, volume: number): string {
+  const at = layout.volume(volume);
   const [session, files, known] = [VOLUME.session, VOLUME.files, VOLUME.known].map((byte) => state[at + byte] ?? 0);
   const late = (["lateAssign", "lateMark", "lateDelete", "latePod"] as const).filter(
     (name) => state[at + VOLUME[name]],
   );
   const words = [
-    state[at + VOLUME.object] ? "" : "gone",
+    ["gone", "", "being deleted"][state[at + VOLUME.object] ?? 0] ?? "",
     session ? `of session ${session}` : "",
     files ? `with files of session ${files}` : "",
     state[at + VOLUME.mark] ? nameOf(MARK, state[at + VOLUME.mark]) : "",
@@ -130,7 +139,7 @@ function describeVolume(layout: Layout, state: State, pod: number): string {
     `known: ${(known ?? 0) < KNOWN.doubted ? nameOf(KNOWN, known) : "in doubt"}`,
     ...late,
   ];
-  return `[volume ${words.filter(Boolean).join(", ")}]`;
+  return `volume ${volume} [${words.filter(Boolean).join(", ")}]`;
 }
 
 function describeOperator(layout: Layout, state: State, operator: number): string {

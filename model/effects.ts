@@ -193,6 +193,19 @@ export function acknowledge(moment: Moment, next: State, item: number, operator:
   return true;
 }
 
+/** Whether the container has ended, or its Pod is gone. */
+export function isOver(moment: Moment, pod: number): boolean {
+  const at = moment.layout.pod(pod);
+  const body = moment.byte(at + POD.body);
+  return body === BODY.ended || body === BODY.gone || moment.byte(at + POD.object) === OBJECT.none;
+}
+
+/** Whether a Secret records a claim that is not opened, or whose container has not ended. */
+export function isClaimRunning(moment: Moment, pod: number): boolean {
+  const at = moment.layout.pod(pod);
+  return moment.byte(at + POD.record) > 0 && !(moment.byte(at + POD.key) && isOver(moment, pod));
+}
+
 export function* podsOf(moment: Moment, operator: number): Generator<number> {
   const pods = moment.rules.pods * moment.rules.turns;
   for (let pod = operator * pods; pod < (operator + 1) * pods; pod += 1) yield pod;
@@ -202,10 +215,10 @@ export function* podsOf(moment: Moment, operator: number): Generator<number> {
 export function crash(moment: Moment, next: State, operator: number): State {
   const { layout } = moment;
   next[layout.operator(operator) + OPERATOR.up] = 0;
+  for (const volume of layout.volumesOf(operator)) next[layout.volume(volume) + VOLUME.known] = KNOWN.nothing;
   for (const pod of podsOf(moment, operator)) {
     const at = layout.pod(pod);
     next[at + POD.memory] = MEMORY.none;
-    if (layout.hasVolumes) next[layout.volume(pod) + VOLUME.known] = KNOWN.nothing;
     if (!next[at + POD.key]) next[at + POD.known] = 0;
     const delivery = layout.shell(pod) + SHELL.delivery;
     if (moment.rules.leadership === "unchecked" && next[delivery] === DELIVERY.waiting) {

@@ -8,6 +8,7 @@ import type { Rules } from "./rules.ts";
 import { lateAckSteps, serverSteps } from "./server.ts";
 import { Layout, type State } from "./state.ts";
 import type { Step } from "./steps.ts";
+import { volumeNodeSteps } from "./volumes.ts";
 
 export interface Exploration {
   readonly states: number;
@@ -25,6 +26,7 @@ export function tellSteps(moment: Moment): void {
   const { layout } = moment;
   for (let item = 0; item < layout.items; item += 1) serverSteps(moment, item);
   for (let pod = 0; pod < layout.pods; pod += 1) nodeSteps(moment, pod);
+  volumeNodeSteps(moment);
   for (let operator = 0; operator < layout.operators; operator += 1) {
     lateAckSteps(moment, operator);
     operatorSteps(moment, operator);

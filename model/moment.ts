@@ -1,5 +1,5 @@
 import type { Rules } from "./rules.ts";
-import { type Layout, normalize, type State } from "./state.ts";
+import { type Layout, normalize, OPERATOR, type State } from "./state.ts";
 import type { Outcome, Step } from "./steps.ts";
 
 /** Receives every possible step with the state that it leads to. The state is reused: copy it. */
@@ -28,6 +28,11 @@ export class Moment {
   /** A byte of the state. */
   byte(at: number): number {
     return this.state[at] ?? 0;
+  }
+
+  /** Whether the Environment of an operator is being deleted. */
+  isDeleted(operator: number): boolean {
+    return this.byte(this.layout.operator(operator) + OPERATOR.deleted) === 1;
   }
 
   /** A copy of the state, to be changed into the next one. */

@@ -4,7 +4,6 @@ import type { Moment } from "./moment.ts";
 import { shellSteps } from "./shell.ts";
 import { BODY, holderOfPod, ITEM, isAlive, OBJECT, POD, SHELL, STATE } from "./state.ts";
 import { turnNodeSteps } from "./turns.ts";
-import { volumeNodeSteps } from "./volumes.ts";
 
 /** What the kubelet and faults do to a Pod. */
 export function nodeSteps(moment: Moment, pod: number): void {
@@ -22,7 +21,6 @@ export function nodeSteps(moment: Moment, pod: number): void {
   if (layout.isShell) shellSteps(moment, pod);
   lateKeySteps(moment, pod);
   if (layout.hasTurns) turnNodeSteps(moment, pod);
-  volumeNodeSteps(moment, pod);
   const alive = isAlive(body);
   if (!layout.hasTurns && object && (alive || body === BODY.parked || body === BODY.ended)) {
     const next = moment.fork();

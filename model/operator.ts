@@ -7,6 +7,7 @@ import { doubtSteps, reuseSteps, settleSteps } from "./settling.ts";
 import { claimedTurnSteps } from "./sleeping.ts";
 import { Slot } from "./slot.ts";
 import { OPERATOR } from "./state.ts";
+import { volumesOf } from "./volume.ts";
 import { assignSteps, volumeSteps } from "./volumes.ts";
 
 /** Reports everything that one operator may do next, and the faults that may hit it. */
@@ -29,11 +30,8 @@ export function operatorSteps(moment: Moment, operator: number): void {
     next[at + OPERATOR.moved] = 1 - moment.byte(at + OPERATOR.moved);
     moment.of(operator, next, "user.move-api", { fault: true });
   }
-  for (const pod of podsOf(moment, operator)) {
-    const slot = new Slot(moment, pod);
-    podSteps(slot);
-    volumeSteps(slot);
-  }
+  for (const pod of podsOf(moment, operator)) podSteps(new Slot(moment, pod));
+  for (const volume of volumesOf(moment, operator)) volumeSteps(volume);
 }
 
 function podSteps(slot: Slot): void {

@@ -1,4 +1,6 @@
 import { hasLineOfOthers } from "./lines.ts";
+import { Moment } from "./moment.ts";
+import { Slot } from "./slot.ts";
 import {
   BODY,
   holdingPod,
@@ -18,6 +20,7 @@ import {
   TURN,
   VOLUME,
 } from "./state.ts";
+import { isServed } from "./volumes.ts";
 
 /**
  * What the protocol promises, with the text of a failure: S properties for every state or step, L for all states
@@ -38,9 +41,9 @@ export const PROPERTIES = {
   S11: "a sleeping Pod runs no program, and holds no item",
   S12: "no operator deletes a Pod with a session's files as left behind, after its turn ended, or while it is woken",
   S13: "no volume ever serves two sessions",
-  S14: "no session with a volume gets another one",
-  S15: "no volume with a session's files is deleted before it was unused for as long as volumes are kept",
-  L: "from every state, without a further fault, every item gets queued or stopped, with no Secret and no container left, and every sleeping Pod can wake, and it is known which sessions have a volume",
+  S14: "no session with a volume gets another one, or runs without it",
+  S15: "no operator deletes a volume with a session's files before it was unused for as long as volumes are kept, or gives a session one that is being deleted",
+  L: "from every state, without a further fault, every item gets queued or stopped, with no Secret and no container left, and every sleeping Pod can wake, and it is known which sessions have a volume, and a Pod waits for the next item of the only session, if Pods are replaced",
   S3p: "strict: S3 for an item that is stopping already",
   S2w: "strict: no two containers run at the same time for an item",
   S2o: "strict, lease: Operator: no container starts unless its operator holds the lease",
@@ -56,11 +59,12 @@ export function isSettled(layout: Layout, state: State): boolean {
     const isForgotten = rules.secretDeletion && !isRecorded(layout, state, item);
     if (is !== STATE.queued && is !== STATE.stopped && !isForgotten) return false;
   }
+  for (let volume = 0; volume < layout.volumes; volume += 1) if (!isVolumeKnown(layout, state, volume)) return false;
+  if (layout.hasVolumes && !isServable(layout, state)) return false;
   for (let pod = 0; pod < layout.pods; pod += 1) {
     const at = layout.pod(pod);
     if (state[at + POD.record] || state[at + POD.memory] !== MEMORY.none || isAlive(state[at + POD.body] ?? 0))
       return false;
-    if (layout.hasVolumes && !isVolumeKnown(layout, state, pod)) return false;
     const isDeleted = state[layout.operator(layout.operatorOf(pod)) + OPERATOR.deleted];
     if (state[at + POD.object] && isDeleted) return false;
     if (layout.hasTurns && !isTurnSettled(layout, state, pod)) return false;
@@ -82,10 +86,33 @@ function isTurnSettled(layout: Layout, state: State, pod: number): boolean {
 }
 
 /** Whether no session waits because it is unknown which sessions have a volume. */
-function isVolumeKnown(layout: Layout, state: State, pod: number): boolean {
-  const known = state[layout.volume(pod) + VOLUME.known] ?? 0;
+function isVolumeKnown(layout: Layout, state: State, volume: number): boolean {
+  const known = state[layout.volume(volume) + VOLUME.known] ?? 0;
   if (known === KNOWN.nothing) return layout.rules.volumeList === "never";
   return known < KNOWN.doubted;
+}
+
+/**
+ * Whether a Pod waits for the next item of a session. Several sessions may need each other's places, and a Pod with turns
+ * stays at its last one.
+ */
+function isServable(layout: Layout, state: State): boolean {
+  const { rules } = layout;
+  if (!rules.newVolumes || layout.hasTurns || layout.operators > 1 || (layout.items > 1 && !rules.oneSession))
+    return true;
+  if (state[layout.operator(0) + OPERATOR.deleted]) return true;
+  const moment = new Moment(layout, () => {});
+  moment.state = state;
+  for (let item = 0; item < layout.items; item += 1) {
+    const at = layout.item(item);
+    const isWaiting = state[at + ITEM.state] === STATE.queued && (state[at + ITEM.stamp] ?? 0) < rules.acknowledgements;
+    const mayBeServed = layout.podsOf(0).some((pod) => {
+      const slot = new Slot(moment, pod);
+      return slot.isFree && isServed(slot, item);
+    });
+    if (isWaiting && !mayBeServed) return false;
+  }
+  return true;
 }
 
 function isRecorded(layout: Layout, state: State, item: number): boolean {
@@ -112,9 +139,9 @@ export function brokenBy(layout: Layout, state: State): string | null {
   for (let operator = 0; layout.hasVolumes && operator < layout.operators; operator += 1) {
     if (hasTwoVolumes(layout, state, operator)) return "S14 a session has two volumes";
   }
-  if (!rules.oneSession) return null;
+  if (!rules.oneSession && !layout.hasVolumes) return null;
   for (let operator = 0; operator < layout.operators; operator += 1) {
-    if (livePods(layout, state, operator) > 1)
+    if (hasTwoPods(layout, state, operator))
       return `S5 two Pods of one operator run${layout.hasTurns ? " or keep" : ""} one session`;
   }
   return null;
@@ -158,10 +185,9 @@ function sleepBrokenBy(layout: Layout, state: State, pod: number): string | null
 
 /** Whether two volumes of an operator are one session's, by their assignment or by their files. */
 function hasTwoVolumes(layout: Layout, state: State, operator: number): boolean {
-  const { pods, turns } = layout.rules;
   const owners = new Set<number>();
-  for (let index = operator * pods; index < (operator + 1) * pods; index += 1) {
-    const at = layout.volume(index * turns);
+  for (const volume of layout.volumesOf(operator)) {
+    const at = layout.volume(volume);
     const owner = state[at + VOLUME.session] || (state[at + VOLUME.files] ?? 0);
     if (!state[at + VOLUME.object] || !owner) continue;
     if (owners.has(owner)) return true;
@@ -183,16 +209,17 @@ function containersOf(layout: Layout, state: State, item: number): [holding: num
   return [holding, running];
 }
 
-/** Running Pods, and those with the session's files, that the cluster knows. Pods of a lost node are unknown. */
-function livePods(layout: Layout, state: State, operator: number): number {
-  const { pods, turns } = layout.rules;
-  let count = 0;
-  for (let index = operator * pods; index < (operator + 1) * pods; index += 1) {
-    const pod = index * turns;
+/** Whether two Pods run one session, or keep its files. The Pods of a lost node are unknown. */
+function hasTwoPods(layout: Layout, state: State, operator: number): boolean {
+  const sessions = new Set<number>();
+  for (const pod of layout.podsOf(operator)) {
     const object = state[layout.pod(pod) + POD.object];
-    const isRunning = layout.turnsOf(pod).some((turn) => isAlive(state[layout.pod(turn) + POD.body] ?? 0));
-    const isKept = object === OBJECT.exists && layout.hasTurns && state[layout.sleep(pod) + SLEEP.files];
-    if (object && (isRunning || isKept)) count += 1;
+    if (!object) continue;
+    const running = layout.turnsOf(pod).find((turn) => isAlive(state[layout.pod(turn) + POD.body] ?? 0));
+    const kept = object === OBJECT.exists && layout.hasTurns ? (state[layout.sleep(pod) + SLEEP.files] ?? 0) : 0;
+    const session = running === undefined ? kept : layout.sessionOf((state[layout.pod(running) + POD.serves] ?? 0) - 1);
+    if (session && sessions.has(session)) return true;
+    sessions.add(session);
   }
-  return count;
+  return false;
 }

@@ -31,10 +31,21 @@ export interface Setting {
   readonly reruns: boolean;
   /** Whether a request without an answer about such a Pod may take effect later. */
   readonly lateRequests: boolean;
-  /** Whether each session has a volume. Pods are then made with one each. */
-  readonly volumes: boolean;
+  /** The most volumes of an operator at a time, if each session has one; 0: sessions have none. */
+  readonly volumes: number;
   /** Whether volumes may be deleted: those without a session, and those that were unused for long enough. */
   readonly volumeDeletion: boolean;
+  /** Whether Pods and volumes without a session are replaced. */
+  readonly newVolumes: boolean;
+  /** Whether the creation of a session's Pod may take effect after its operator ended. */
+  readonly latePods: boolean;
+  /** Whether a user may delete volumes. */
+  readonly volumeLoss: boolean;
+  /**
+   * Whether this is about a trace. New Pods are then at any of the free places, and also for sessions without an item in
+   * the queue: one may just have left it.
+   */
+  readonly isTrace: boolean;
   /** Whether to check also what no rule of the operator can guarantee: S3p, S2w, S2o. */
   readonly strict: boolean;
 
@@ -215,8 +226,15 @@ export interface Protocol {
   readonly volumeList: "adopts" | "lists" | "never";
   /** Whether, after an assignment without an answer, its volume and its session wait until one such write succeeded. */
   readonly volumeDoubt: boolean;
-  /** Which sessions a Pod may serve whose volume has none: those without a volume, or any. */
-  readonly warmPod: "without-volume" | "any-session";
+  /**
+   * Which sessions a Pod may serve whose volume has none: those without a volume; also those whose volume is being
+   * deleted; or any.
+   */
+  readonly warmPod: "without-volume" | "without-kept-volume" | "any-session";
+  /** Whether a volume is given to a session while it is being deleted. */
+  readonly goingVolume: "left" | "used";
+  /** What becomes of a free Pod whose volume is gone, or being deleted. */
+  readonly lostPod: "removed" | "used";
   /** Whether a Pod whose volume has a session serves only that. */
   readonly boundPod: boolean;
   /** Whether a volume is marked as in use before its session's next Pod is made. */
@@ -246,8 +264,12 @@ export const CODE: Rules = {
   turns: 1,
   reruns: false,
   lateRequests: true,
-  volumes: false,
+  volumes: 0,
   volumeDeletion: true,
+  newVolumes: false,
+  latePods: false,
+  volumeLoss: false,
+  isTrace: false,
   strict: false,
   secondAck: "refused",
   lapsed: "queued",
@@ -308,6 +330,8 @@ export const CODE: Rules = {
   volumeList: "adopts",
   volumeDoubt: true,
   warmPod: "without-volume",
+  goingVolume: "left",
+  lostPod: "removed",
   boundPod: true,
   podTakes: true,
   claimTakes: true,

@@ -1,7 +1,8 @@
-import { dropRecord, podsOf, removePod } from "./effects.ts";
+import { dropRecord, isClaimRunning, podsOf, removePod } from "./effects.ts";
 import { endBreaks } from "./lines.ts";
 import type { Slot } from "./slot.ts";
 import { BODY, isAlive, MEMORY, OBJECT, PHASE, POD, SLEEP, type State, sleepMark, TURN } from "./state.ts";
+import { isUnfit } from "./volumes.ts";
 
 // Sessions that sleep in their Pod: what operators do. Each turn of a Pod is a slot with its own Secret.
 
@@ -161,7 +162,8 @@ function strayStep(slot: Slot): void {
   if (!isThere(slot) || isClaimed) return;
   const isAlone = phase === PHASE.assigned && rules.assignedAlone === "deleted";
   if (isAlone && isTakenBack(slot)) return;
-  const isUnused = isDeleted && (phase === PHASE.parked || slot.ended === rules.turns);
+  const isUnused =
+    (isDeleted && (phase === PHASE.parked || slot.ended === rules.turns)) || (phase === PHASE.parked && isUnfit(slot));
   if (!isAlone && !isUnused) return;
   const hasFiles = moment.byte(slot.sleepAt + SLEEP.files) !== 0;
   const isLoss = hasFiles && !isDeleted && !rules.secretDeletion;
@@ -251,9 +253,8 @@ export function isSessionBusy(slot: Slot, item: number): boolean {
     const phase = moment.byte(sleepAt + SLEEP.phase);
     if (isMarked && phase === PHASE.sleeping && sleepAt !== slot.sleepAt && rules.freshPod !== "any-time") return true;
     if (!rules.sessionTurn) return false;
-    const isOver = body === BODY.ended || body === BODY.gone || !object;
     const record = moment.byte(at + POD.record);
-    const isClaimed = record > 0 && !(moment.byte(at + POD.key) && isOver) && layout.sessionOf(record - 1) === session;
+    const isClaimed = isClaimRunning(moment, pod) && layout.sessionOf(record - 1) === session;
     return isClaimed || (isMarked && (isAlive(body) || phase === PHASE.assigned));
   });
 }

@@ -17,7 +17,7 @@ import {
   type State,
   TURN,
 } from "./state.ts";
-import type { OperatorStep, Outcome, SleepStep, VolumeStep } from "./steps.ts";
+import type { OperatorStep, Outcome, SleepStep } from "./steps.ts";
 
 /** What a step of a claim adds to its name. */
 interface Told {
@@ -42,8 +42,6 @@ export class Slot {
   readonly turnAt: number;
   readonly sleepAt: number;
   readonly turn: number;
-  /** The offset of the bytes of its volume. */
-  readonly volumeAt: number;
   readonly body: number;
   readonly object: boolean;
   readonly isTerminating: boolean;
@@ -66,7 +64,6 @@ export class Slot {
     this.turnAt = layout.turn(pod);
     this.sleepAt = layout.sleep(pod);
     this.turn = layout.turnOf(pod);
-    this.volumeAt = layout.volume(pod);
     this.body = moment.byte(this.at + POD.body);
     this.object = moment.byte(this.at + POD.object) !== OBJECT.none;
     this.isTerminating = moment.byte(this.at + POD.object) === OBJECT.terminating;
@@ -99,7 +96,7 @@ export class Slot {
   }
 
   get isDeleted(): boolean {
-    return this.moment.byte(this.operatorAt + OPERATOR.deleted) === 1;
+    return this.moment.isDeleted(this.operator);
   }
 
   get isMoved(): boolean {
@@ -219,7 +216,7 @@ export class Slot {
 
   tell(
     next: State,
-    name: OperatorStep | SleepStep | VolumeStep | "fault.crash" | "fault.silence" | "operator.forget",
+    name: OperatorStep | SleepStep | "fault.crash" | "fault.silence" | "operator.forget",
     told: Told = {},
   ): void {
     const { outcome = "ok", fault = false, breaks = null, graceful = false } = told;

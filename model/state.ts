@@ -1,9 +1,10 @@
 import type { Rules } from "./rules.ts";
 
 // A state is a row of bytes: first those of each item, then of each Pod (grouped by operator), then of each operator. With
-// volumes, those of each volume follow, and for `parking: Shell`, more of each Pod. If sessions sleep, each turn of a Pod
-// has the rows of a Pod and one more, and each Pod has one at the end: `pod` is the index of a turn then, and the turns of
-// a Pod follow each other. References to items, sessions and operators count from 1; 0 means none.
+// volumes, those of each volume follow and two bytes of each Pod, and for `parking: Shell`, more of each Pod. If sessions
+// sleep, each turn of a Pod has the rows of a Pod and one more, and each Pod has one at the end: `pod` is the index of a
+// turn then, and the turns of a Pod follow each other. References to items, sessions, volumes and operators count from 1;
+// 0 means none.
 
 /** Bytes of an item. */
 export const ITEM = {
@@ -117,7 +118,7 @@ export const OPERATOR = {
 } as const;
 const OPERATOR_BYTES = 4;
 
-/** Volumes: bytes of the volume that a Pod is made with, and its operator's memory of that. */
+/** Bytes of a volume, and of what its operator remembers of it. */
 export const VOLUME = {
   object: 0,
   /** The session that it is assigned to. */
@@ -136,10 +137,19 @@ export const VOLUME = {
   lateMark: 7,
   /** Whether a deletion may still take effect. */
   lateDelete: 8,
-  /** Whether the creation of a Pod with this volume may still take effect. */
+  /** Whether the creation of a Pod for its session may still take effect. */
   latePod: 9,
 } as const;
 const VOLUME_BYTES = 10;
+
+/** Volumes: more bytes of a Pod, which its turns share. */
+export const WITH = {
+  /** The volume that it mounts; 0: no Pod is here, only the place for one. */
+  volume: 0,
+  /** The session that it was made for; 0: any. */
+  session: 1,
+} as const;
+const WITH_BYTES = 2;
 
 /** What an operator's process knows of a volume. */
 export const KNOWN = {
@@ -157,8 +167,13 @@ export const MARK = { inUse: 0, unused: 1, /** Unused for the time that volumes 
 /** States of a work item. */
 export const STATE = { queued: 0, starting: 1, active: 2, stopping: 3, stopped: 4 } as const;
 
-/** A Pod's object. */
-export const OBJECT = { none: 0, exists: 1, /** Deleted, but its shell may not have ended. */ terminating: 2 } as const;
+/** The object of a Pod or a volume. */
+export const OBJECT = {
+  none: 0,
+  exists: 1,
+  /** Deleted, but the shell of the Pod may not have ended, or a Pod mounts the volume. */
+  terminating: 2,
+} as const;
 
 /** What an operator's process knows of a delivery. A crash resets it to `unknown`. */
 export const DELIVERY = {
@@ -254,10 +269,14 @@ export class Layout {
   readonly hasTurns: boolean;
   readonly hasVolumes: boolean;
   readonly size: number;
+  readonly volumes: number;
   readonly #volumeAt: number;
+  readonly #mountAt: number;
   readonly #shellAt: number;
   readonly #turnAt: number;
   readonly #sleepAt: number;
+  readonly #podsOf: number[][] = [];
+  readonly #volumesOf: number[][] = [];
 
   constructor(rules: Rules) {
     this.rules = rules;
@@ -266,15 +285,22 @@ export class Layout {
     this.pods = rules.operators * rules.pods * rules.turns;
     this.podsAt = ITEM_BYTES * this.items;
     this.operatorsAt = this.podsAt + POD_BYTES * this.pods;
-    this.hasVolumes = rules.volumes;
+    this.hasVolumes = rules.volumes > 0;
+    this.volumes = rules.operators * rules.volumes;
     this.#volumeAt = this.operatorsAt + OPERATOR_BYTES * this.operators;
+    this.#mountAt = this.#volumeAt + VOLUME_BYTES * this.volumes;
     this.isShell = rules.parking === "Shell";
-    this.#shellAt = this.#volumeAt + (rules.volumes ? VOLUME_BYTES * rules.operators * rules.pods : 0);
+    this.#shellAt = this.#mountAt + (this.hasVolumes ? WITH_BYTES * rules.operators * rules.pods : 0);
     this.hasTurns = rules.turns > 1;
     this.#turnAt = this.#shellAt + SHELL_BYTES * this.pods;
     this.#sleepAt = this.#turnAt + TURN_BYTES * this.pods;
     const sleepEnd = this.#sleepAt + SLEEP_BYTES * rules.operators * rules.pods;
     this.size = this.hasTurns ? sleepEnd : this.isShell ? this.#turnAt : this.#shellAt;
+    const each = (count: number, operator: number) => Array.from({ length: count }, (_, at) => operator * count + at);
+    for (let operator = 0; operator < rules.operators; operator += 1) {
+      this.#podsOf.push(each(rules.pods, operator).map((pod) => pod * rules.turns));
+      this.#volumesOf.push(each(rules.volumes, operator));
+    }
   }
 
   item(index: number): number {
@@ -299,9 +325,13 @@ export class Layout {
     return this.#turnAt + pod * TURN_BYTES;
   }
 
+  volume(index: number): number {
+    return this.#volumeAt + index * VOLUME_BYTES;
+  }
+
   /** The bytes of the volume that a Pod mounts. Without volumes, they are other bytes. */
-  volume(pod: number): number {
-    return this.#volumeAt + Math.floor(pod / this.rules.turns) * VOLUME_BYTES;
+  mount(pod: number): number {
+    return this.#mountAt + Math.floor(pod / this.rules.turns) * WITH_BYTES;
   }
 
   /** The bytes that the turns of a Pod share. */
@@ -328,13 +358,27 @@ export class Layout {
     return Math.floor(pod / (this.rules.pods * this.rules.turns));
   }
 
+  operatorOfVolume(volume: number): number {
+    return Math.floor(volume / this.rules.volumes);
+  }
+
+  /** The Pods of an operator, each by its first turn. */
+  podsOf(operator: number): readonly number[] {
+    return this.#podsOf[operator] ?? [];
+  }
+
+  /** The volumes of an operator. */
+  volumesOf(operator: number): readonly number[] {
+    return this.#volumesOf[operator] ?? [];
+  }
+
   /** The operator on whose side a holder is. */
   sideOf(holder: number): number {
     const pod = holdingPod(holder);
     return pod === null ? holder - OPERATOR_HOLDER : this.operatorOf(pod);
   }
 
-  /** Makes a Pod, or a turn of one, a new one without a claim. */
+  /** Makes a Pod, or a turn of one, a new one without a claim. With volumes, WITH tells more. */
   park(state: State, pod: number): void {
     const [at, shellAt] = [this.pod(pod), this.shell(pod)];
     state.fill(0, at, at + POD_BYTES);
@@ -346,16 +390,45 @@ export class Layout {
     else state.fill(0, this.sleep(pod), this.sleep(pod) + SLEEP_BYTES);
   }
 
-  /** All items queued, all Pods parked, all operators up, no volume with a session. */
+  /** Makes this place for a Pod, with all of its turns, an empty one. */
+  clear(state: State, pod: number): void {
+    for (const turn of this.turnsOf(pod)) {
+      this.park(state, turn);
+      state[this.pod(turn) + POD.object] = OBJECT.none;
+      state[this.pod(turn) + POD.body] = BODY.gone;
+    }
+    if (this.hasVolumes) state.fill(0, this.mount(pod), this.mount(pod) + WITH_BYTES);
+  }
+
+  /**
+   * All items queued, all Pods parked, all operators up. With volumes, each Pod mounts one without a session, and places
+   * for more Pods are empty.
+   */
   initial(): State {
     const state = new Uint8Array(this.size);
-    for (let pod = 0; pod < this.pods; pod += 1) {
-      this.park(state, pod);
-      if (!this.hasVolumes) continue;
-      state[this.volume(pod) + VOLUME.object] = 1;
-      state[this.volume(pod) + VOLUME.known] = KNOWN.unassigned;
+    for (let pod = 0; pod < this.pods; pod += 1) this.park(state, pod);
+    for (let operator = 0; operator < this.operators; operator += 1) {
+      state[this.operator(operator) + OPERATOR.up] = 1;
+      const volumes = this.volumesOf(operator);
+      for (const volume of volumes) {
+        state[this.volume(volume) + VOLUME.object] = OBJECT.exists;
+        state[this.volume(volume) + VOLUME.known] = KNOWN.unassigned;
+      }
+      for (const [index, pod] of this.hasVolumes ? this.podsOf(operator).entries() : []) {
+        if (index >= volumes.length) this.clear(state, pod);
+        else state[this.mount(pod) + WITH.volume] = (volumes[index] ?? 0) + 1;
+      }
     }
-    for (let operator = 0; operator < this.operators; operator += 1) state[this.operator(operator) + OPERATOR.up] = 1;
+    return state;
+  }
+
+  /** The same, before the first volume is listed or created. */
+  empty(): State {
+    const state = this.initial();
+    for (let volume = 0; volume < this.volumes; volume += 1) {
+      state.fill(0, this.volume(volume), this.volume(volume) + VOLUME_BYTES);
+    }
+    for (let pod = 0; pod < this.pods; pod += this.rules.turns) this.clear(state, pod);
     return state;
   }
 }
@@ -364,7 +437,7 @@ export class Layout {
 export function normalize(layout: Layout, state: State): void {
   if (layout.isShell) for (let pod = 0; pod < layout.pods; pod += 1) normalizeShell(layout, state, pod);
   if (layout.hasTurns) for (let pod = 0; pod < layout.pods; pod += 1) normalizeTurn(layout, state, pod);
-  if (layout.hasVolumes) for (let pod = 0; pod < layout.pods; pod += 1) normalizeVolume(state, layout.volume(pod));
+  if (layout.hasVolumes) normalizeVolumes(layout, state);
   for (let at = 0; at < layout.podsAt; at += ITEM_BYTES) {
     const is = state[at + ITEM.state];
     if (is !== STATE.queued && is !== STATE.stopped) continue;
@@ -409,17 +482,36 @@ function normalizeTurn(layout: Layout, state: State, pod: number): void {
   if (mayRunAny(layout, state, pod)) state[sleepAt + SLEEP.files] = files;
 }
 
-function normalizeVolume(state: State, at: number): void {
+function normalizeVolumes(layout: Layout, state: State): void {
+  let mounted = 0;
+  for (let pod = 0; pod < layout.pods; pod += layout.rules.turns) {
+    const at = layout.mount(pod);
+    const isThere = state[layout.pod(pod) + POD.object] !== OBJECT.none;
+    if (isThere) mounted |= 1 << (state[at + WITH.volume] ?? 0);
+    else if (!mayRunAny(layout, state, pod)) state.fill(0, at, at + WITH_BYTES);
+  }
+  for (let volume = 0; volume < layout.volumes; volume += 1) {
+    const at = layout.volume(volume);
+    // Its Pods keep it until they are gone.
+    const isNamed = (mounted & (1 << (volume + 1))) !== 0;
+    if (state[at + VOLUME.object] === OBJECT.terminating && !isNamed) state[at + VOLUME.object] = OBJECT.none;
+    normalizeVolume(state, at, isNamed);
+  }
+}
+
+/** @param isNamed whether a Pod names it: then its operator may not know yet that it is gone */
+function normalizeVolume(state: State, at: number, isNamed: boolean): void {
   if (state[at + VOLUME.mark] === MARK.inUse) state[at + VOLUME.used] = 0;
   if (state[at + VOLUME.object]) return;
-  const known = state[at + VOLUME.known] ?? 0;
+  const [known = 0, session = 0] = [state[at + VOLUME.known], state[at + VOLUME.session]];
   state.fill(0, at, at + VOLUME_BYTES);
   state[at + VOLUME.known] = known;
+  if (isNamed) state[at + VOLUME.session] = session;
 }
 
 function mayRunAny(layout: Layout, state: State, pod: number): boolean {
   return layout.turnsOf(pod).some((turn) => {
     const body = state[layout.pod(turn) + POD.body] ?? 0;
-    return isAlive(body) || (body === BODY.parked && state[layout.shell(turn) + SHELL.lines] !== 0);
+    return isAlive(body) || (body === BODY.parked && (state[layout.shell(turn) + SHELL.lines] ?? 0) !== 0);
   });
 }

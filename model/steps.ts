@@ -18,14 +18,18 @@ export type SleepStep =
 /** Steps about the volumes of sessions. */
 export type VolumeStep =
   | "workspace.assign"
-  /** Marks it as in use for a claim of the session that it is assigned to. */
+  /** Marks it as in use: for a claim of the session that it is assigned to, or before a Pod is created. */
   | "workspace.take"
   /** Finds out whether the volume has a session, and writes to it if it has none. */
   | "workspace.adopt"
+  /** Finds out that it has one, or is gone. */
+  | "workspace.read"
+  /** Creates one, for a new Pod. */
+  | "workspace.create"
   /** Marks it as unused. */
   | "workspace.leave"
   | "workspace.delete"
-  /** Makes a Pod for a session, with its volume. */
+  /** Creates a Pod with it. */
   | "prepare.create-pod";
 
 /** Steps of an operator, named like the points of the code that takes them. */
@@ -96,6 +100,7 @@ export type Fault =
   | "fault.rerun"
   | "user.stop"
   | "user.delete-secret"
+  | "user.delete-volume"
   | "user.delete-environment"
   | "user.move-api";
 
@@ -120,6 +125,8 @@ export interface Step {
   readonly operator: number;
   readonly pod: number;
   readonly item: number;
+  /** The volume that it is about, if any. */
+  readonly volume?: number;
   /** Whether the step is not part of the path to a settled end. */
   readonly fault: boolean;
   /** For session.stop: without force. */

@@ -93,7 +93,7 @@ export class PodCreation {
     this.#options.expected.add(podName, sessionId);
     let made: Pod | null = null;
     try {
-      made = await this.#send(pod, template.hash);
+      made = await this.#send(pod, template.hash, own);
       await this.#refuseChanged(made, pod);
       this.#options.turns.add(made, true);
       metrics.podsCreated.inc(labels);
@@ -118,10 +118,11 @@ export class PodCreation {
    * are not less than those of the containers together.
    * @throws KubeApiError
    */
-  async #send(pod: Pod, hash: string): Promise<Pod> {
+  async #send(pod: Pod, hash: string, own?: OwnVolume): Promise<Pod> {
     const { kube, points, logger } = this.#context;
     const { name: podName = "" } = pod.metadata;
-    const create = (sent: Pod) => points.run("prepare.create-pod", { pod: podName }, () => kube.create(PODS, sent));
+    const about = { pod: podName, ...(own && { asks: { volume: own.claim, sessionId: own.sessionId } }) };
+    const create = (sent: Pod) => points.run("prepare.create-pod", about, () => kube.create(PODS, sent));
     const limited = this.#unlimited === hash ? null : withPodLimits(pod);
     if (limited === null) return create(pod);
     try {

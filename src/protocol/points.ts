@@ -14,7 +14,8 @@ export const SESSION_POINTS = {
     "decision: a Secret that was found is a claim from here on. Details: use, lease, opened, acknowledgedAt",
 
   // 1. Prepare
-  "prepare.create-pod": "creates a Pod that gets parked",
+  "prepare.create-pod":
+    "creates a Pod that gets parked. Asks: volume, sessionId (null: any), if it mounts a session volume",
   "prepare.read-pod": "reads a Pod whose creation got no answer and that the cache does not show",
   "prepare.read-events": "reads the Events of a Pod that does not get ready",
 
@@ -92,16 +93,18 @@ export const SESSION_POINTS = {
   "budget.patch": "changes how many Pods it protects",
   "budget.delete": "deletes it",
 
-  // Session volumes
+  // Session volumes. `pod` is the name of the volume, which is that of its first Pod
   "workspace.list": "reads an Environment's volumes",
   "workspace.adopt": "writes to a volume without a session, so that an earlier request can no longer give it one",
   "workspace.read":
     "reads a volume: before a Pod is made for its session, when its Pod is parked, or after another client wrote to it",
   "workspace.create": "creates one for a Pod, before the Pod",
-  "workspace.assign": "gives it its session, before the acknowledgement of the session's first item",
-  "workspace.take": "marks a session's volume as in use: before a Pod is made for it, and before an acknowledgement",
-  "workspace.leave": "marks it as used no more",
-  "workspace.delete": "deletes one that was kept long enough, or lost its Pod before it had a session. Asks: uid",
+  "workspace.assign": "gives it its session, before the acknowledgement of the session's first item. Asks: sessionId",
+  "workspace.take":
+    "marks a session's volume as in use: before a Pod is made for it, and before an acknowledgement. Asks: sessionId",
+  "workspace.leave": "marks it as used no more. Asks: sessionId, lastUsed",
+  "workspace.delete":
+    "deletes one that was kept long enough, or lost its Pod before it had a session. Asks: uid, sessionId (null: none)",
 
   // Observation
   "queue.stats": "reads the queue's statistics",

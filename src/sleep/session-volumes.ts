@@ -1,5 +1,6 @@
 import { ANNOTATION_ADOPTED_AT, ANNOTATION_LAST_USED } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
+import type { PointDetails } from "../core/points.ts";
 import type { CallOptions } from "../kube/client.ts";
 import { isConflict, isMaybeApplied, isNotFound, orNull } from "../kube/errors.ts";
 import { PERSISTENT_VOLUME_CLAIMS, type PersistentVolumeClaim, type Pod } from "../kube/resource.ts";
@@ -113,11 +114,11 @@ export class SessionVolumes {
     const name = workspaceOf(pod);
     if (name === null) return { is: "none" };
     const volume = this.#known.get(name)?.volume;
+    // The session gets another volume, so this Pod must not run it (M).
+    if (volume ? volume.going : this.#missing.has(name) || this.#isListed(pod)) return { is: "lost" };
     const sessionId = sessionBoundTo(pod) ?? volume?.sessionId ?? null;
     if (sessionId !== null) return { is: "session", sessionId };
-    if (volume?.going || this.#missing.has(name)) return { is: "lost" };
-    if (!volume) return { is: this.#isListed(pod) ? "lost" : "unknown" };
-    return { is: this.#isKnown && !this.#doubts.has(name) ? "unassigned" : "unknown" };
+    return { is: volume && this.#isKnown && !this.#doubts.has(name) ? "unassigned" : "unknown" };
   }
 
   /** Whether the Pod's volume may serve the session: it is the session's, or the session has none. */
@@ -155,7 +156,7 @@ export class SessionVolumes {
     let volume = this.#known.get(name)?.volume ?? (isBound ? await this.read(name) : null);
     for (let tries = 0; tries < TRIES; tries += 1) {
       // Someone has deleted it.
-      if (!volume) return isBound ? "assigned" : "taken";
+      if (!volume) return "taken";
       // A mark as unused may still arrive from the end of the session's last Pod. After this write, it is refused (M).
       if (volume.sessionId === sessionId) {
         if (await this.mark(volume, null, { timeoutMs: timing.requestBoundMs })) return "assigned";
@@ -174,7 +175,7 @@ export class SessionVolumes {
     const { name } = volume;
     try {
       const bound = { timeoutMs: this.#context.timing.requestBoundMs };
-      return await this.#patch("workspace.assign", name, assignPatch(volume, sessionId), bound);
+      return await this.#patch("workspace.assign", name, assignPatch(volume, sessionId), { sessionId }, bound);
     } catch (error) {
       if (isMaybeApplied(error)) {
         this.#doubts.set(name, sessionId);
@@ -274,7 +275,7 @@ export class SessionVolumes {
     const { kube, points, namespace } = this.#context;
     const before = this.#known.get(name);
     const get = () => kube.get(PERSISTENT_VOLUME_CLAIMS, { namespace, name });
-    const claim = await orNull(points.run("workspace.read", {}, get));
+    const claim = await orNull(points.run("workspace.read", { pod: name }, get));
     // If a write was answered in the meantime, the read may be from before it: it must not undo an assignment.
     const known = this.#known.get(name);
     if (claim && known && known !== before && known.volume.uid === claim.metadata.uid) return known.volume;
@@ -287,14 +288,15 @@ export class SessionVolumes {
 
   /** Writes since when the volume is unused; null: in use. Returns null if the volume changed meanwhile. */
   async mark(volume: Volume, lastUsed: string | null, options: CallOptions = {}): Promise<Volume | null> {
-    const { name, uid, resourceVersion } = volume;
+    const { name, uid, resourceVersion, sessionId } = volume;
     const annotations = {
       [ANNOTATION_LAST_USED]: lastUsed,
       // Without a mark, the write would change nothing, and earlier requests would not be refused.
       ...(lastUsed === null ? { [ANNOTATION_ADOPTED_AT]: new Date(this.#context.kube.now()).toISOString() } : {}),
     };
     const point = lastUsed === null ? "workspace.take" : "workspace.leave";
-    return this.#patch(point, name, { metadata: { uid, resourceVersion, annotations } }, options);
+    const asks = lastUsed === null ? { sessionId } : { sessionId, lastUsed };
+    return this.#patch(point, name, { metadata: { uid, resourceVersion, annotations } }, asks, options);
   }
 
   /** Writes to a volume as it was read. Returns null if it changed meanwhile, or is gone. */
@@ -302,11 +304,12 @@ export class SessionVolumes {
     point: "workspace.assign" | "workspace.take" | "workspace.leave",
     name: string,
     patch: object,
+    asks: PointDetails,
     options: CallOptions,
   ): Promise<Volume | null> {
     const { kube, points, namespace } = this.#context;
     try {
-      const patched = await points.run(point, { pod: name }, () =>
+      const patched = await points.run(point, { pod: name, asks }, () =>
         kube.patch(PERSISTENT_VOLUME_CLAIMS, { namespace, name }, patch, { type: "merge" }, options),
       );
       return this.#note(patched);
@@ -357,8 +360,10 @@ export class SessionVolumes {
   }
 
   /** Whether the last list would show the volume of this Pod, which is older than the Pod. */
-  #isListed({ metadata }: Pod): boolean {
-    return Date.parse(metadata.creationTimestamp ?? "") + LISTED_MS < this.#listedAtMs;
+  #isListed(pod: Pod): boolean {
+    // A session's volume exists before a Pod is made for the session, so each list shows it.
+    if (sessionBoundTo(pod) !== null) return this.#listedMs !== Number.NEGATIVE_INFINITY;
+    return Date.parse(pod.metadata.creationTimestamp ?? "") + LISTED_MS < this.#listedAtMs;
   }
 
   #note(claim: PersistentVolumeClaim): Volume | null {

@@ -227,7 +227,7 @@ export class Workspaces {
     const { name, uid, resourceVersion, sessionId } = volume;
     this.#listSoon();
     try {
-      await points.run("workspace.delete", { asks: { uid } }, () =>
+      await points.run("workspace.delete", { pod: name, asks: { uid, sessionId } }, () =>
         kube.delete(PERSISTENT_VOLUME_CLAIMS, { namespace, name }, { uid, resourceVersion }),
       );
     } catch (error) {

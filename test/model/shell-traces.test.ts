@@ -118,7 +118,7 @@ const TAKE_UP = note("recover.take-up", { use: "session", lease: "Worker", opene
 function check(acts: readonly Act[], rules: Partial<Rules> = {}): void {
   const trace = new Trace();
   for (const act of acts) act(trace);
-  checkSession(project(trace.entries, WORK_ID), {
+  checkSession(project(trace.entries, [WORK_ID]), {
     rules: { parking: "Shell", ...rules },
     timing: DEFAULT_TIMING,
     showsEnds: true,

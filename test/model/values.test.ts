@@ -75,7 +75,7 @@ const SLEEPING: Partial<Rules> = { parking: "Shell", turns: 3, oneSession: true 
 /** The setting in which a rule matters. */
 const SETTINGS: Partial<Record<keyof Protocol, Partial<Rules>>> = {
   ...{ window: TWO, olderAck: TWO },
-  ...{ nextTurn: SLEEPING, podTakes: { volumes: true } },
+  ...{ nextTurn: SLEEPING, podTakes: { volumes: 1 } },
 };
 
 const holding = ALL.flatMap(({ rule, value, standing }) => (typeof standing === "object" ? [{ rule, value }] : []));

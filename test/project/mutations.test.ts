@@ -13,7 +13,7 @@ const SETTING = new Set([
   ...["operators", "items", "pods", "acknowledgements", "lease", "oneSession", "deletion", "userStops", "strict"],
   ...["secondAck", "lapsed", "lapsedStopping", "unbeaten", "stamp", "beatOnQueued", "lateAck", "worker", "sigterm"],
   ...["onPodFailure", "parking", "lateLine", "secretDeletion", "turns", "reruns", "lateRequests"],
-  ...["volumes", "volumeDeletion"],
+  ...["volumes", "volumeDeletion", "newVolumes", "latePods", "volumeLoss", "isTrace"],
 ]);
 
 describe("the list of mutations", () => {

@@ -95,8 +95,8 @@ describe("which sessions a Pod may serve", () => {
     expect(["one", "two"].map((session) => volumes.mayServe(podWith("a"), session))).toEqual([true, false]);
   });
 
-  test("only the session that it was made for", async () => {
-    const volumes = await volumesOf({}).ready();
+  test("only the session that it was made for, before the volumes are listed", () => {
+    const { volumes } = volumesOf({ a: "one" });
     expect(["one", "two"].map((session) => volumes.mayServe(podWith("a", "one"), session))).toEqual([true, false]);
   });
 
@@ -108,6 +108,16 @@ describe("which sessions a Pod may serve", () => {
     expect(volumes.mayServe(podWith("a"), "one")).toBe(false);
     await volumes.settle();
     expect(volumes.mayServe(podWith("a"), "one")).toBe(true);
+  });
+
+  test("none if it was made for a session, and its volume is being deleted, or gone", async () => {
+    const { ready, stored } = volumesOf({ a: "one" });
+    const claim = stored.get("a");
+    if (claim) claim.metadata.deletionTimestamp = "2026-01-01T00:00:00Z";
+    const volumes = await ready();
+    const pods = [podWith("a", "one"), podWith("b", "two")];
+    expect(pods.map((each) => volumes.bindingOf(each).is)).toEqual(["lost", "lost"]);
+    expect(pods.map((each, index) => volumes.mayServe(each, ["one", "two"][index] ?? ""))).toEqual([false, false]);
   });
 
   test("none if its volume is being deleted, or gone", async () => {
@@ -186,10 +196,12 @@ describe("the assignment of a volume", () => {
     expect(kube.calls.map(({ verb }) => verb)).toEqual(["get", "patch"]);
   });
 
-  test("lets a Pod serve its session whose volume was deleted", async () => {
-    const { ready } = volumesOf({});
+  test("fails in a Pod of the session whose volume was deleted, since the session gets another", async () => {
+    const { ready, stored } = volumesOf({ a: "one" });
     const volumes = await ready();
-    expect(await volumes.assign(podWith("a", "one"), "one")).toBe("assigned");
+    stored.delete("a");
+    expect(await volumes.assign(podWith("a", "one"), "one")).toBe("taken");
+    expect([volumes.has("one"), volumes.bindingOf(podWith("a", "one")).is]).toEqual([false, "lost"]);
   });
 
   test("is tried again if another client wrote to the volume, such as the volume binder", async () => {

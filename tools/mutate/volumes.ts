@@ -68,14 +68,26 @@ export const VOLUME_MUTATIONS: readonly FileMutations[] = [
       {
         name: "marks a volume that was written since it was read",
         guard: "markVersion",
-        find: "this.#patch(point, name, { metadata: { uid, resourceVersion, annotations } }, options)",
-        replace: "this.#patch(point, name, { metadata: { uid, annotations } }, options)",
+        find: "this.#patch(point, name, { metadata: { uid, resourceVersion, annotations } }, asks, options)",
+        replace: "this.#patch(point, name, { metadata: { uid, annotations } }, asks, options)",
       },
       {
         name: "assigns a volume that is being deleted",
-        guard: "guard",
-        find: 'if (volume?.going || this.#missing.has(name)) return { is: "lost" };',
-        replace: "",
+        guard: "goingVolume",
+        find: "if (volume ? volume.going : this",
+        replace: "if (volume ? false : this",
+      },
+      {
+        name: "runs a session in a Pod that was made for it, although its volume is gone",
+        guard: "lostPod",
+        find: "if (sessionBoundTo(pod) !== null) return this.#listedMs !== Number.NEGATIVE_INFINITY;",
+        replace: "if (sessionBoundTo(pod) !== null) return false;",
+      },
+      {
+        name: "acknowledges an item whose session's volume is gone",
+        guard: "lostPod",
+        find: 'if (!volume) return "taken";',
+        replace: 'if (!volume) return isBound ? "assigned" : "taken";',
       },
       {
         name: "forgets a volume that was written during a list",

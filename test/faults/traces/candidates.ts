@@ -1,7 +1,7 @@
 import { describeState } from "../../../model/describe.ts";
 import { tellSteps } from "../../../model/explore.ts";
 import { Moment } from "../../../model/moment.ts";
-import type { Layout, State } from "../../../model/state.ts";
+import { type Layout, type State, VOLUME } from "../../../model/state.ts";
 import type { Step } from "../../../model/steps.ts";
 
 /** A possible step and the state after it. */
@@ -20,6 +20,8 @@ export interface Candidate {
 /** A request in flight, between its two entries in the trace. */
 export interface UnderWay {
   readonly call: string;
+  /** Late requests with the same effects share this. The order in which they take effect makes no difference. */
+  readonly alike?: string;
   /** How the request may take effect in a state: the next state, and a word for the outcome. A read changes nothing. */
   effects(state: State, successors: readonly Successor[]): readonly (readonly [next: State, how: string])[];
 }
@@ -35,7 +37,7 @@ export class Candidates {
   constructor(layout: Layout, isHidden: (step: Step) => boolean) {
     this.#layout = layout;
     this.#isHidden = isHidden;
-    this.#put({ state: layout.initial(), taken: new Map() });
+    this.#put({ state: layout.hasVolumes ? layout.empty() : layout.initial(), taken: new Map() });
   }
 
   get size(): number {
@@ -51,10 +53,12 @@ export class Candidates {
     for (const { state, taken } of this.#all.values()) {
       const successors = this.successors(state);
       for (const { next, step } of successors) if (this.#isHidden(step)) this.#put({ state: next, taken });
-      for (const { call, effects } of underWay) {
-        if (taken.has(call)) continue;
+      const alikes = new Set<string>();
+      for (const { call, alike, effects } of underWay) {
+        if (taken.has(call) || (alike !== undefined && alikes.has(alike))) continue;
+        if (alike !== undefined) alikes.add(alike);
         for (const [next, how] of effects(state, successors)) {
-          this.#put({ state: next, taken: new Map(taken).set(call, how) });
+          this.#put({ state: next, taken: new Map(taken).set(call, alike === undefined ? how : LATE) });
         }
       }
     }
@@ -67,6 +71,17 @@ export class Candidates {
     for (const { state, taken } of kept) {
       if (forget === undefined) this.#put({ state, taken });
       else this.#put({ state, taken: new Map([...taken].filter(([call]) => call !== forget)) });
+    }
+  }
+
+  /** From now on, it makes no difference which of these late requests took effect, and how. */
+  confuse(calls: readonly string[]): void {
+    const before = [...this.#all.values()];
+    this.#all = new Map();
+    for (const { state, taken } of before) {
+      const others = [...taken].filter(([call]) => !calls.includes(call));
+      const late = calls.slice(0, taken.size - others.length).map((call) => [call, LATE] as const);
+      this.#put({ state, taken: new Map([...others, ...late]) });
     }
   }
 
@@ -105,11 +120,25 @@ export class Candidates {
     return [...new Set(words)].slice(0, most);
   }
 
-  #put(candidate: Candidate): void {
+  #put({ state, taken: all }: Candidate): void {
+    const candidate = { state: this.#layout.hasVolumes ? withoutFiles(this.#layout, state) : state, taken: all };
     const taken = [...candidate.taken].map(([call, how]) => `${call}=${how}`).sort();
     const key = `${keyOf(candidate.state)} ${taken.join()}`;
     if (!this.#all.has(key)) this.#all.set(key, candidate);
   }
+}
+
+/** How a request took effect that got no answer. */
+const LATE = "late";
+
+/** No step depends on the files of a volume: they only show that a promise was broken. */
+function withoutFiles(layout: Layout, state: State): State {
+  const next = state.slice();
+  for (let volume = 0; volume < layout.volumes; volume += 1) {
+    next[layout.volume(volume) + VOLUME.files] = 0;
+    next[layout.volume(volume) + VOLUME.used] = 0;
+  }
+  return next;
 }
 
 function keyOf(state: State): string {

@@ -1,13 +1,24 @@
 import { describeStep } from "../../../model/describe.ts";
 import { CODE, type Rules } from "../../../model/rules.ts";
-import { BODY, ITEM, Layout, OBJECT, POD, STATE, type State } from "../../../model/state.ts";
+import { BODY, ITEM, isAlive, KNOWN, Layout, OBJECT, POD, STATE, type State, VOLUME } from "../../../model/state.ts";
 import type { Step } from "../../../model/steps.ts";
 import type { PointEvent } from "../../../src/core/points.ts";
 import type { Timing } from "../../../src/core/timing.ts";
 import { Candidates, type UnderWay } from "./candidates.ts";
 import { Knowledge } from "./knowledge.ts";
-import { type Actor, agrees, effectsOf, lateEffectsOf, READINGS, type Reading } from "./mapping.ts";
+import {
+  type Actor,
+  agrees,
+  effectsOf,
+  lateEffectsOf,
+  mayBeLate,
+  OTHER_SESSION,
+  OUR_SESSION,
+  READINGS,
+  type Reading,
+} from "./mapping.ts";
 import { callOf, type Projection, type SessionEntry } from "./projection.ts";
+import { VolumeKnowledge } from "./volume-knowledge.ts";
 
 /** The circumstances in which a trace was recorded. */
 export interface Circumstances {
@@ -18,6 +29,8 @@ export interface Circumstances {
   readonly listsBehind?: boolean;
   /** Whether the trace shows when a container has ended. */
   readonly showsEnds?: boolean;
+  /** How long a session's volume is kept after its last use. */
+  readonly retainMs?: number;
 }
 
 /** The result of checking one session's trace. */
@@ -47,15 +60,25 @@ export function checkSession(projection: Projection, circumstances: Circumstance
 /** A request between its two entries, or later, if it got no answer. */
 interface Request extends UnderWay {
   readonly sent: PointEvent;
-  readonly item: number;
+  readonly actor: Actor;
   readonly isLate: boolean;
 }
 
 /** Other steps that have an entry: that of an operator's start or end, or of a turn that is added. */
 const SHOWN: ReadonlySet<string> = new Set(["fault.crash", "operator.restart", "turn.skip"]);
 
-/** Heartbeats name the value of the one before. */
-const kindOf = (point: string): string => (/^session\.(take|beat|fence)$/.test(point) ? "heartbeat" : point);
+/** Points that are about no Pod and no volume. */
+const OF_ALL: ReadonlySet<string> = new Set(["claim.poll", "workspace.list"]);
+
+/** Heartbeats name the value of the one before, and writes to a volume its resourceVersion. */
+const kindOf = (point: string): string =>
+  /^session\.(take|beat|fence)$/.test(point)
+    ? "heartbeat"
+    : /^workspace\.(?!create|list|read)/.test(point)
+      ? "volume"
+      : point;
+
+const isOfVolume = ({ point }: PointEvent): boolean => point.startsWith("workspace.");
 
 class SessionCheck {
   readonly #projection: Projection;
@@ -63,7 +86,9 @@ class SessionCheck {
   readonly #candidates: Candidates;
   /** By item. */
   readonly #knowledge: readonly Knowledge[];
+  /** Names of steps, or names with the Pod that they may hit. */
   readonly #allowed = new Set<string>();
+  readonly #volumeKnowledge: VolumeKnowledge;
   readonly #underWay = new Map<string, Request>();
   /** Pods that were journaled for an item. */
   readonly #claimed = new Set<number>();
@@ -73,11 +98,15 @@ class SessionCheck {
   #steps = 0;
   #widest = 0;
 
-  constructor(projection: Projection, { rules, timing, listsBehind = false, showsEnds = false }: Circumstances) {
+  constructor(projection: Projection, circumstances: Circumstances) {
+    const { rules, timing, listsBehind = false, showsEnds = false, retainMs = 0 } = circumstances;
     this.#listsBehind = listsBehind;
+    this.#volumeKnowledge = new VolumeKnowledge(projection, retainMs);
     const { lease, parking } = { ...CODE, ...rules };
     const { workIds, turns, environments } = projection;
-    const pods = Math.max(...projection.pods.map(({ length }) => length));
+    const [pods, volumes] = [projection.pods, projection.volumes].map((names) =>
+      Math.max(...names.map(({ length }) => length)),
+    ) as [number, number];
     if (pods * turns > MOST_TURNS || workIds.length > MOST_ITEMS)
       throw new RangeError(`${workIds.join()}: ${pods} Pods of one operator, with ${turns} turns each`);
     this.#projection = projection;
@@ -89,7 +118,7 @@ class SessionCheck {
       ...rules,
       operators: environments.length,
       items: workIds.length,
-      ...{ pods, turns, oneSession: true },
+      ...{ pods, turns, volumes, newVolumes: true, volumeLoss: true, isTrace: true, oneSession: true },
       acknowledgements: MOST_ACKNOWLEDGEMENTS,
       deletion: true,
       // A request without an answer may take effect later all the same: the check follows it.
@@ -97,9 +126,12 @@ class SessionCheck {
     });
     this.#candidates = new Candidates(this.#layout, (step) => this.#isHidden(step));
     for (const [index, entry] of projection.entries.entries()) {
+      if (entry.is === "lost") this.#lasts.set(`volume ${this.#volumeOf(entry.environment, entry.volume)}`, index);
       if (entry.is !== "point") continue;
+      const { pod, volume } = this.#placeOf(entry);
       this.#lasts.set(`item ${entry.item}`, index);
-      this.#lasts.set(`pod ${Math.floor(this.#placeOf(entry).pod / turns)}`, index);
+      this.#lasts.set(`pod ${Math.floor(pod / turns)}`, index);
+      this.#lasts.set(`volume ${volume}`, index);
     }
   }
 
@@ -114,7 +146,7 @@ class SessionCheck {
   #take(entry: SessionEntry, index: number): void {
     switch (entry.is) {
       case "allowed":
-        for (const step of entry.steps) this.#allowed.add(step);
+        this.#allow(entry);
         return;
       case "ended":
         this.#operatorStep("fault.crash", entry.environment, index);
@@ -124,6 +156,10 @@ class SessionCheck {
         return;
       case "over":
         for (const each of this.#knowledge) each.over({ ...entry, pod: nameOf(entry.pod, entry.turn) });
+        this.#over(entry, index);
+        return;
+      case "lost":
+        this.#lost(entry, index);
         return;
       case "point":
         this.#point(entry, index);
@@ -133,22 +169,62 @@ class SessionCheck {
     }
   }
 
+  #allow({ steps, of }: SessionEntry & { is: "allowed" }): void {
+    if (of === undefined) {
+      for (const step of steps) this.#allowed.add(step);
+      return;
+    }
+    const turn = this.#turnOf(of.environment, of.pod, 1);
+    for (const step of steps) this.#allowed.add(`${step} ${Math.floor(turn / this.#layout.rules.turns)}`);
+  }
+
+  /** A container was seen ended: its end is a step of the model, too. */
+  #over({ environment, pod, turn }: SessionEntry & { is: "over" }, index: number): void {
+    const place = this.#turnOf(environment, pod, turn);
+    if (place < 0 || turn > this.#layout.rules.turns) return;
+    this.#spread();
+    const before = this.#candidates.describe(MOST_STATES);
+    this.#candidates.keep(({ state }) => !isAlive(state[this.#layout.pod(place) + POD.body] ?? 0));
+    this.#judge(index, before, null);
+  }
+
+  #lost({ environment, volume }: SessionEntry & { is: "lost" }, index: number): void {
+    const row = this.#volumeOf(environment, volume);
+    const isGone = (state: State) => state[this.#layout.volume(row) + VOLUME.object] === OBJECT.none;
+    this.#spread();
+    const before = this.#candidates.describe(MOST_STATES);
+    this.#candidates.go((_, successors) =>
+      successors
+        .filter(({ step, next }) => step.name === "user.delete-volume" && step.volume === row && isGone(next))
+        .map(({ next }) => next),
+    );
+    this.#judge(index, before, null);
+  }
+
   /** Steps that may happen without an entry: those that no operator takes, within what the test allowed. */
   #isHidden({ name, fault, pod }: Step): boolean {
+    const { turns } = this.#layout.rules;
     if (name in READINGS || SHOWN.has(name)) return false;
     // What happens to a Pod before its first claim can as well happen at the claim.
-    if (pod >= 0 && !this.#claimed.has(Math.floor(pod / this.#layout.rules.turns))) return false;
-    return !fault || this.#allowed.has(name);
+    if (pod >= 0 && !this.#claimed.has(Math.floor(pod / turns))) return false;
+    return !fault || this.#allowed.has(name) || this.#allowed.has(`${name} ${Math.floor(pod / turns)}`);
   }
 
   /** After its last entry, the ways in which an item or a lost Pod could stand make no difference. */
   #forgetOver(index: number): void {
-    const { items, pods, rules } = this.#layout;
+    const { rules } = this.#layout;
     if (![...this.#lasts.values()].includes(index)) return;
-    for (const [call, { item }] of this.#underWay) if (this.#isOver(`item ${item}`, index)) this.#forget(call);
-    const overItems = range(items).filter((item) => this.#isOver(`item ${item}`, index));
-    const overPods = range(pods / rules.turns).filter((pod) => this.#isOver(`pod ${pod}`, index));
-    this.#candidates.merge((state) => withoutPast(this.#layout, state, { items: overItems, pods: overPods }));
+    const overOf = (kind: string, count: number) => range(count).filter((at) => this.#isOver(`${kind} ${at}`, index));
+    const over = {
+      items: overOf("item", this.#layout.items),
+      pods: overOf("pod", this.#layout.pods / rules.turns),
+      volumes: overOf("volume", this.#layout.volumes),
+    };
+    for (const [call, { actor }] of this.#underWay) {
+      const isOver = actor.item < 0 ? over.volumes.includes(actor.volume) : over.items.includes(actor.item);
+      if (isOver) this.#forget(call);
+    }
+    this.#candidates.merge((state) => withoutPast(this.#layout, state, over));
   }
 
   #isOver(subject: string, index: number): boolean {
@@ -176,8 +252,12 @@ class SessionCheck {
     if (!reading) return;
     this.#steps += 1;
     const actor = { layout: this.#layout, item, ...this.#placeOf(entry) };
-    if (actor.pod < 0 && event.point !== "claim.poll") return;
-    if (event.point === "claim.journal") this.#claimed.add(Math.floor(actor.pod / this.#layout.rules.turns));
+    const isAboutOurs = isOfVolume(event) ? actor.volume >= 0 : actor.pod >= 0;
+    if (!isAboutOurs && !OF_ALL.has(event.point)) return;
+    const isMadeFor = event.point === "prepare.create-pod" && actor.session === OUR_SESSION;
+    if (event.point === "claim.journal" || isMadeFor) {
+      this.#claimed.add(Math.floor(actor.pod / this.#layout.rules.turns));
+    }
     if (event.phase === "before") this.#send(event, reading, actor);
     else if (event.phase === "after") this.#answer(event, reading, actor, index);
     else this.#decide(event, reading, actor, index);
@@ -190,17 +270,43 @@ class SessionCheck {
       const broken = knowledge.take(named);
       if (broken !== null) this.#fail(index, broken, this.#candidates.describe(MOST_STATES), null);
     }
+    const broken = this.#volumeKnowledge.take(event, turn);
+    if (broken !== null) this.#fail(index, broken, this.#candidates.describe(MOST_STATES), null);
   }
 
-  /** The operator, and the turn by the model's numbers. Each Pod of the model waits in its first turn already. */
-  #placeOf({ event, turn }: SessionEntry & { is: "point" }): Pick<Actor, "operator" | "pod"> {
+  /**
+   * The operator, the turn and the volume by the model's numbers. Each Pod of the model waits in its first turn already.
+   */
+  #placeOf({ event, turn }: SessionEntry & { is: "point" }): Omit<Actor, "layout" | "item"> {
+    const { environments, volumeOf, sessionId } = this.#projection;
+    const { environment, point, pod = "", asks } = event;
+    const operator = environments.indexOf(environment);
+    const own = isOfVolume(event) ? -1 : this.#turnOf(environment, pod, turn);
+    const isFirst = point === "turn.add" && turn === 1;
+    const mounted = isOfVolume(event) ? pod : volumeOf(environment, pod);
+    const asked = asks["sessionId"];
+    return {
+      operator,
+      pod: isFirst ? -1 : own,
+      volume: this.#volumeOf(environment, mounted ?? ""),
+      session: typeof asked !== "string" ? 0 : asked === sessionId ? OUR_SESSION : OTHER_SESSION,
+    };
+  }
+
+  /** The volume by the model's number; -1: it is none of the session's Pods'. */
+  #volumeOf(environment: string, name: string): number {
+    const operator = this.#projection.environments.indexOf(environment);
+    const index = this.#projection.volumes[operator]?.indexOf(name) ?? -1;
+    return index < 0 ? -1 : operator * this.#layout.rules.volumes + index;
+  }
+
+  /** The turn of a Pod by the model's number; -1: it is none of the session's Pods. */
+  #turnOf(environment: string, pod: string, turn: number): number {
     const { environments, pods } = this.#projection;
     const { rules } = this.#layout;
-    const operator = environments.indexOf(event.environment);
-    const own = pods[operator]?.indexOf(event.pod ?? "") ?? -1;
-    const isFirst = event.point === "turn.add" && turn === 1;
-    if (own < 0 || isFirst) return { operator, pod: -1 };
-    return { operator, pod: (operator * rules.pods + own) * rules.turns + turn - 1 };
+    const operator = environments.indexOf(environment);
+    const own = pods[operator]?.indexOf(pod) ?? -1;
+    return own < 0 ? -1 : (operator * rules.pods + own) * rules.turns + turn - 1;
   }
 
   #send(sent: PointEvent, reading: Reading, actor: Actor): void {
@@ -208,7 +314,7 @@ class SessionCheck {
     this.#spread();
     this.#underWay.set(callOf(sent), {
       call: callOf(sent),
-      ...{ item: actor.item, isLate: false },
+      ...{ actor, isLate: false },
       sent,
       effects: (state, successors) => effectsOf(reading, actor, sent.asks, state, successors),
     });
@@ -222,7 +328,7 @@ class SessionCheck {
     const could = this.#couldHave(actor);
     const isOld = this.#listsBehind && event.point === "session.look";
     const { outcome = "ok", details } = isOld ? { ...event, outcome: "unanswered" as const } : event;
-    const isLate = outcome === "unanswered" && !reading.reads && !reading.counts?.includes(outcome);
+    const isLate = outcome === "unanswered" && mayBeLate(reading) && !reading.counts?.includes(outcome);
     this.#candidates.keep(
       ({ state, taken }) => agrees(reading, actor, { outcome, details, asks }, state, taken.get(call) ?? null),
       isLate ? undefined : call,
@@ -234,7 +340,9 @@ class SessionCheck {
       // The request may still take effect.
       const effects: UnderWay["effects"] = (state, successors) =>
         lateEffectsOf(reading, actor, asks, state, successors);
-      this.#underWay.set(call, { ...under, effects, isLate });
+      const alike = [event.point, event.environment, event.pod, actor.item, JSON.stringify(asks)].join();
+      this.#underWay.set(call, { ...under, effects, isLate, alike });
+      this.#candidates.confuse([...this.#underWay.values()].flatMap((each) => (each.alike === alike ? each.call : [])));
     }
     // If the request for the lease of a running container is refused, the lease is lost.
     if (event.point === "session.take" && outcome === "refused") this.#mayLose(actor);
@@ -260,8 +368,8 @@ class SessionCheck {
 
   /** Earlier requests of this kind that got no answer are refused, or change nothing any more. */
   #forgetEarlier({ point, environment, pod }: PointEvent, { item }: Actor): void {
-    for (const [call, { sent, item: of, isLate }] of this.#underWay) {
-      const isSameClaim = sent.environment === environment && sent.pod === pod && of === item;
+    for (const [call, { sent, actor, isLate }] of this.#underWay) {
+      const isSameClaim = sent.environment === environment && sent.pod === pod && actor.item === item;
       if (isLate && isSameClaim && kindOf(sent.point) === kindOf(point)) this.#forget(call);
     }
   }
@@ -314,9 +422,13 @@ class SessionCheck {
 function withoutPast(
   layout: Layout,
   state: State,
-  over: { readonly items: readonly number[]; readonly pods: readonly number[] },
+  over: Readonly<Record<"items" | "pods" | "volumes", readonly number[]>>,
 ): State {
   const next = state.slice();
+  for (const volume of over.volumes) {
+    next.fill(0, layout.volume(volume), layout.volume(volume + 1));
+    next[layout.volume(volume) + VOLUME.known] = KNOWN.settled;
+  }
   for (const item of over.items) {
     next.fill(0, layout.item(item), layout.item(item + 1));
     next[layout.item(item) + ITEM.state] = STATE.stopped;
@@ -329,11 +441,7 @@ function withoutPast(
     });
     const hasEnded = !layout.hasTurns && next[layout.pod(first) + POD.body] === BODY.ended;
     if (isUsed || (next[layout.pod(first) + POD.object] && !hasEnded)) continue;
-    for (const turn of turns) {
-      layout.park(next, turn);
-      next[layout.pod(turn) + POD.object] = OBJECT.none;
-      next[layout.pod(turn) + POD.body] = BODY.gone;
-    }
+    layout.clear(next, first);
   }
   return next;
 }
@@ -344,8 +452,9 @@ const range = (count: number): number[] => Array.from({ length: count }, (_, ind
 const nameOf = (pod: string, turn: number): string => (turn > 1 ? `${pod} turn ${turn}` : pod);
 
 function describeEntry(entry: SessionEntry): string {
-  if (entry.is === "allowed") return `allowed from here on: ${entry.steps.join(", ")}`;
+  if (entry.is === "allowed") return `allowed from here on: ${entry.steps.join(", ")} ${entry.of?.pod ?? ""}`;
   if (entry.is === "over") return `${entry.environment} ${nameOf(entry.pod, entry.turn)} has ended`;
+  if (entry.is === "lost") return `${entry.environment} ${entry.volume} is gone`;
   if (entry.is !== "point") return `operator of ${entry.environment} ${entry.is}`;
   const { point, phase, outcome, asks, details, pod = "", environment, atMs } = entry.event;
   const said = { ...asks, ...details };

@@ -23,9 +23,9 @@ export function checkTrace(
   sessionOf = (workId: string) => workId,
 ): Tally {
   const sessions = Map.groupBy(recorder.items, sessionOf);
-  const tallies = [...sessions.values()].map((workIds) => ({
+  const tallies = [...sessions].map(([sessionId, workIds]) => ({
     traces: 1,
-    ...checkSession(project(recorder.entries, ...workIds), circumstances),
+    ...checkSession(project(recorder.entries, workIds, sessionId), circumstances),
   }));
   return addUp(tallies);
 }

@@ -1,10 +1,14 @@
+import { Moment } from "../../../model/moment.ts";
 import {
   BODY,
   DELIVERY,
   ITEM,
   isAlive,
+  KNOWN,
   type Layout,
+  MARK,
   MEMORY,
+  normalize,
   OBJECT,
   PHASE,
   POD,
@@ -13,20 +17,29 @@ import {
   STATE,
   type State,
   TURN,
+  VOLUME,
 } from "../../../model/state.ts";
-import type { OperatorStep, ShellPoint, SleepStep, Step } from "../../../model/steps.ts";
+import type { OperatorStep, ShellPoint, SleepStep, Step, VolumeStep } from "../../../model/steps.ts";
+import { Volume } from "../../../model/volume.ts";
+import { assign } from "../../../model/volumes.ts";
 import type { PointDetails, PointOutcome } from "../../../src/core/points.ts";
 import type { SessionPoint } from "../../../src/protocol/points.ts";
 import type { Successor } from "./candidates.ts";
 
-/** The operator, turn and item of a point, by the model's numbers. -1: it is about none of the session's. */
+/** The operator, turn, item and volume of a point, by the model's numbers. -1: it is about none of the session's. */
 export interface Actor {
   readonly layout: Layout;
   readonly operator: number;
   /** The turn of a Pod; without turns, the Pod. */
   readonly pod: number;
   readonly item: number;
+  readonly volume: number;
+  /** The session that a volume is written for; 0: none. */
+  readonly session: number;
 }
+
+/** The session of the trace, and any other. */
+export const [OUR_SESSION, OTHER_SESSION] = [1, 2];
 
 /** What a point requested, and how it was answered. */
 export interface Said {
@@ -37,7 +50,7 @@ export interface Said {
 /** How a point of the code maps to steps of the model. */
 export interface Reading {
   /** The steps that it may represent. */
-  readonly steps: readonly (OperatorStep | SleepStep)[];
+  readonly steps: readonly (OperatorStep | SleepStep | VolumeStep)[];
   /** Selects among these steps by what the point requested. */
   fits?(step: Step, asks: PointDetails): boolean;
   /** Whether the request may succeed and change nothing in the model. */
@@ -52,6 +65,12 @@ export interface Reading {
   shows?(state: State, actor: Actor, details: PointDetails): boolean;
   /** Whether the answer may be one that shows nothing. */
   isUnclear?(details: PointDetails): boolean;
+  /** Whether it changes only what its operator knows: without an answer, nothing. */
+  learns?: boolean;
+  /** Whether a refusal may be a step: the object has changed since its operator read it. */
+  isVersioned?: boolean;
+  /** Whether it does no more if it takes effect after its operator stopped waiting. */
+  isLateHarmless?: boolean;
   /** Outcomes that the model has steps for, whether or not the request took effect. */
   counts?: readonly PointOutcome[];
 }
@@ -118,17 +137,21 @@ function nameOfState(value: number): string {
 const isNoLease = (_state: State, _actor: Actor, { details }: Said) =>
   details["accepted"] !== true || details["state"] !== "active";
 
+/** Whether the Pod's object names a volume, which stays until then. */
+const isNamed = (state: State, actor: Actor) => actor.layout.hasVolumes && exists(state, actor);
+
 /** The deletion of a finished or free Pod. */
 const DELETES_IDLE: Reading = {
   steps: ["retention.delete-pod"],
-  isNothing: isIdle,
+  isNothing: (state, actor) => isIdle(state, actor) && !isNamed(state, actor),
   also: (state, actor) => {
-    if (!isFree(state, actor)) return null;
+    if (!isFree(state, actor) && !(isIdle(state, actor) && isNamed(state, actor))) return null;
     const next = state.slice();
     for (const turn of actor.layout.turnsOf(actor.pod)) {
       next[actor.layout.pod(turn) + POD.body] = BODY.gone;
       next[actor.layout.pod(turn) + POD.object] = 0;
     }
+    normalize(actor.layout, next);
     return next;
   },
 };
@@ -169,11 +192,39 @@ function afterSkippedTurn(_: State, { layout, pod }: Actor, successors: readonly
   return changed(skipped.next, layout.turnOf(pod) > 1, layout.pod(pod) + POD.body, BODY.parked);
 }
 
+const volumeOf = (state: State, { layout, volume }: Actor, byte: number) => state[layout.volume(volume) + byte] ?? 0;
+
+/** Whether the volume is gone, or being deleted, or has a session. */
+function isUnfree(state: State, actor: Actor): boolean {
+  return volumeOf(state, actor, VOLUME.object) !== OBJECT.exists || volumeOf(state, actor, VOLUME.session) !== 0;
+}
+
+/** A list shows which volumes have a session, or are gone. The model reads one at a time. */
+function listed(state: State, actor: Actor): State {
+  const next = state.slice();
+  for (const volume of actor.layout.volumesOf(actor.operator)) {
+    if (isUnfree(state, { ...actor, volume })) next[actor.layout.volume(volume) + VOLUME.known] = KNOWN.settled;
+  }
+  return next;
+}
+
+/** What the claim of another session does to a volume. */
+function assignedToOther(state: State, { layout, operator, volume }: Actor): Successor[] {
+  const found: Successor[] = [];
+  const moment = new Moment(layout, (next, step) => found.push({ next: next.slice(), step }));
+  moment.state = state;
+  const one = new Volume(moment, volume);
+  // The operator has read that it has no session.
+  if (one.operator === operator && one.isThoughtUnassigned) assign(one, OTHER_SESSION);
+  return found;
+}
+
 /**
  * Points that change nothing in the model: their effect is not part of it, or they are reads that decide nothing alone.
  */
 type Unread =
-  | `${"prepare" | "environment" | "refuse" | "budget" | "queue" | "sweep" | "cleanup" | "workspace"}.${string}`
+  | `${"environment" | "refuse" | "budget" | "queue" | "sweep" | "cleanup"}.${string}`
+  | `prepare.read-${string}`
   | `recover.${string}`
   | `removal.${"read-lock" | "read-pod"}`
   | `retention.${"read-secret" | "read-pod"}`
@@ -228,9 +279,10 @@ const READ = {
   },
   "session.snapshot": {
     steps: ["session.snapshot"],
-    // Recorded again after a heartbeat without an answer, or by a read older than the end of its lease; both are
-    // harmless.
-    isNothing: (state, actor) => memoryIs(state, actor, MEMORY.snapshot) || stateOf(state, actor) !== STATE.active,
+    // Recorded again after a heartbeat without an answer, or by a read older than the end of its lease, or of an item that
+    // may be another client's; all are harmless.
+    isNothing: (state, actor) =>
+      memoryIs(state, actor, MEMORY.snapshot, MEMORY.doubted) || stateOf(state, actor) !== STATE.active,
   },
   "session.stop": {
     steps: ["session.stop"],
@@ -266,6 +318,30 @@ const READ = {
     isNothing: (state, { layout, pod }) => !layout.hasTurns || !state[layout.turn(pod) + TURN.lock],
   },
   "retention.delete-pod": DELETES_IDLE,
+  "prepare.create-pod": { steps: ["prepare.create-pod"], isNothing: (_, { layout }) => !layout.hasVolumes },
+  "workspace.create": { steps: ["workspace.create"] },
+  "workspace.list": { steps: [], also: listed, learns: true },
+  "workspace.read": {
+    steps: ["workspace.read"],
+    learns: true,
+    isNothing: (state, actor) => !isUnfree(state, actor) || volumeOf(state, actor, VOLUME.known) === KNOWN.settled,
+  },
+  "workspace.adopt": {
+    steps: ["workspace.adopt"],
+    // It only keeps earlier requests from taking effect, which can get lost, too.
+    isLateHarmless: true,
+    isNothing: (state, actor) => {
+      const known = volumeOf(state, actor, VOLUME.known);
+      return known === KNOWN.settled || known === KNOWN.unassigned;
+    },
+  },
+  "workspace.assign": { steps: ["workspace.assign"], counts: ["unanswered"], isVersioned: true },
+  "workspace.take": {
+    steps: ["workspace.take"],
+    isNothing: (state, actor) => volumeOf(state, actor, VOLUME.mark) === MARK.inUse,
+  },
+  "workspace.leave": { steps: ["workspace.leave"], counts: ["unanswered"] },
+  "workspace.delete": { steps: ["workspace.delete"], counts: ["unanswered"], isVersioned: true },
 } as const satisfies Readonly<Record<Exclude<SessionPoint | ShellPoint, Unread>, Reading>>;
 
 /** The same, by any name. */
@@ -280,14 +356,18 @@ export function effectsOf(
   successors: readonly Successor[],
 ): (readonly [next: State, how: string])[] {
   if (reading.reads) return [[state, reading.reads(state, actor)]];
-  const own = successors.filter(({ step }) => isOwn(reading, actor, asks, step));
+  const isOthers = reading.steps.includes("workspace.assign") && actor.session === OTHER_SESSION;
+  const all = isOthers ? assignedToOther(state, actor) : successors;
+  const own = all.filter(({ step }) => isOwn(reading, actor, asks, step));
   const also = reading.also?.(state, actor, successors) ?? null;
   return [...own.map(({ next, step }) => [next, step.outcome] as const), ...(also ? [[also, "ok"] as const] : [])];
 }
 
 /** A crash has its own entry in a trace. */
-function isOwn({ steps, fits }: Reading, { operator, pod, item }: Actor, asks: PointDetails, step: Step): boolean {
+function isOwn({ steps, fits }: Reading, actor: Actor, asks: PointDetails, step: Step): boolean {
+  const { operator, pod, item, volume } = actor;
   if (step.operator !== operator || step.pod !== pod || step.outcome.startsWith("crash")) return false;
+  if (step.volume !== undefined && step.volume !== volume) return false;
   if (item >= 0 && step.item >= 0 && step.item !== item) return false;
   return (steps as readonly string[]).includes(step.name) && (fits?.(step, asks) ?? true);
 }
@@ -305,6 +385,9 @@ export function agrees(
     const saw = outcome === "ok" ? (reading.saw?.(said.details) ?? null) : null;
     return saw === null || saw === how;
   }
+  // A read finds out that the object is gone.
+  const isAnswered = outcome === "ok" || (outcome === "refused" && said.details["status"] === NOT_FOUND);
+  if (reading.learns && !isAnswered) return how === null;
   if (reading.counts?.includes(outcome)) return how === "unanswered" || how === "lost";
   switch (outcome) {
     case "ok":
@@ -313,7 +396,8 @@ export function agrees(
       return how === "ok" || how === "refused" || (how === null && (reading.isNothing?.(state, actor, said) ?? false));
     case "refused":
       // A heartbeat refused after one without an answer shows our own value, which the operator adopts.
-      return how === null || (reading.steps.includes("session.beat") && how === "ok");
+      if (how === "ok") return reading.learns === true || reading.steps.includes("session.beat");
+      return how === null || (how === "refused" && reading.isVersioned === true);
     case "failed":
       return how === null;
     case "unanswered":
@@ -324,8 +408,16 @@ export function agrees(
   }
 }
 
+const NOT_FOUND = 404;
+
+/** Whether a request without an answer must be followed: it may change something later. */
+export function mayBeLate({ reads, learns = false, isLateHarmless = false }: Reading): boolean {
+  return !reads && !learns && !isLateHarmless;
+}
+
 /** Steps for which the model distinguishes whether they were answered. */
-const ANSWERED: ReadonlySet<OperatorStep | SleepStep> = new Set([
+const ANSWERED: ReadonlySet<OperatorStep | SleepStep | VolumeStep> = new Set([
+  "workspace.adopt",
   "claim.journal",
   "session.take",
   "session.fence",
@@ -342,6 +434,6 @@ function hasUnanswered({ steps }: Reading): boolean {
  */
 export function lateEffectsOf(...args: Parameters<typeof effectsOf>): (readonly [next: State, how: string])[] {
   const [reading] = args;
-  if (reading.reads || reading.counts) return [];
+  if (!mayBeLate(reading) || reading.counts) return [];
   return effectsOf(...args).filter(([, how]) => how !== "ok" || !hasUnanswered(reading));
 }

@@ -20,8 +20,13 @@ export interface Projection {
   readonly entries: readonly SessionEntry[];
   /** `namespace/name`, in the model's order of operators. One operator at a time serves each. */
   readonly environments: readonly string[];
-  /** By Environment, the Pods that the items were journaled for, in the model's order. */
+  /** By Environment, the Pods that the items were journaled for, or that were made for the session, in the model's order. */
   readonly pods: readonly (readonly string[])[];
+  /** By Environment, the volumes of these Pods, in the model's order. */
+  readonly volumes: readonly (readonly string[])[];
+  readonly sessionId: string;
+  /** The volume that a Pod mounts. */
+  readonly volumeOf: (environment: string, pod: string) => string | undefined;
   /** The last turn of its Pods; 1: they have none. */
   readonly turns: number;
 }
@@ -30,13 +35,17 @@ export interface Projection {
 const OF_PODS = /^(removal|retention|turn)\./;
 
 /** @param workIds the work items of the session */
-export function project(trace: readonly Entry[], ...workIds: readonly string[]): Projection {
+export function project(trace: readonly Entry[], workIds: readonly string[], sessionId = ""): Projection {
   const all = points(trace);
   const pods = new Map<string, Set<string>>();
+  const volumes = new Volumes(all, sessionId);
   for (const event of all) {
-    if (!workIds.includes(event.workId ?? "") || event.point !== "claim.journal" || event.pod === undefined) continue;
-    pods.set(event.environment, (pods.get(event.environment) ?? new Set()).add(event.pod));
+    const { point, environment, pod } = event;
+    const isJournaled = point === "claim.journal" && workIds.includes(event.workId ?? "");
+    if (pod === undefined || !(isJournaled || volumes.isMadeFor(environment, pod))) continue;
+    pods.set(environment, (pods.get(environment) ?? new Set()).add(pod));
   }
+  volumes.keep(pods);
   const polled = new Map(
     all.flatMap((event) => {
       const item = workIds.indexOf(String(event.details["workId"]));
@@ -45,10 +54,12 @@ export function project(trace: readonly Entry[], ...workIds: readonly string[]):
   );
   /** Work items that Pods were last journaled for. A Pod whose claim was dropped may serve another session. */
   const claimants = new Map<string, string>();
-  const isOurs = (environment: string, pod = "") => workIds.includes(claimants.get(`${environment} ${pod}`) ?? "");
+  const isOurs = (environment: string, pod = "") =>
+    workIds.includes(claimants.get(`${environment} ${pod}`) ?? "") || volumes.isMadeFor(environment, pod);
   const turns = new Turns();
   const entries = trace.flatMap((entry): SessionEntry[] => {
     if (entry.is === "allowed") return [entry];
+    if (entry.is === "lost") return volumes.of(entry.environment).includes(entry.volume) ? [entry] : [];
     if (entry.is === "over") return isOurs(entry.environment, entry.pod) ? [{ turn: 1, ...entry }] : [];
     if (entry.is !== "point") return pods.has(entry.environment) ? [entry] : [];
     const { event } = entry;
@@ -57,14 +68,65 @@ export function project(trace: readonly Entry[], ...workIds: readonly string[]):
     const item = polled.get(callOf(event)) ?? workIds.indexOf(workId);
     const isOfAll = point === "sweep.list" && pods.has(environment);
     const isOfPod = OF_PODS.test(point) && isOurs(environment, pod);
-    return item >= 0 || isOfAll || isOfPod ? [{ is: "point", event, item, turn: turns.of(event) }] : [];
+    const isAbout = item >= 0 || isOfAll || isOfPod || volumes.isAbout(event);
+    return isAbout ? [{ is: "point", event, item, turn: turns.of(event) }] : [];
   });
   return {
-    ...{ workIds, entries },
+    ...{ workIds, sessionId, entries },
+    volumeOf: (environment, pod) => volumes.ofPod(environment, pod),
     environments: [...pods.keys()],
+    volumes: [...pods.keys()].map((environment) => volumes.of(environment)),
     pods: [...pods.values()].map((names) => [...names]),
     turns: turns.last,
   };
+}
+
+/** Tells which entries are about the volumes that a session's Pods mount. */
+class Volumes {
+  readonly #sessionId: string;
+  /** By Pod, its volume, and the session that it was made for. */
+  readonly #mounts = new Map<string, { readonly volume: string; readonly sessionId: unknown }>();
+  /** By Environment, the Pods and the volumes. */
+  readonly #kept = new Map<string, { readonly pods: ReadonlySet<string>; readonly volumes: ReadonlySet<string> }>();
+
+  constructor(all: readonly PointEvent[], sessionId: string) {
+    this.#sessionId = sessionId;
+    for (const { point, environment, pod, asks } of all) {
+      if (point !== "prepare.create-pod" || typeof asks["volume"] !== "string") continue;
+      this.#mounts.set(`${environment} ${pod}`, { volume: asks["volume"], sessionId: asks["sessionId"] });
+    }
+  }
+
+  ofPod(environment: string, pod: string): string | undefined {
+    return this.#mounts.get(`${environment} ${pod}`)?.volume;
+  }
+
+  isMadeFor(environment: string, pod: string): boolean {
+    return this.#mounts.get(`${environment} ${pod}`)?.sessionId === this.#sessionId;
+  }
+
+  /** Keeps those of these Pods, by Environment. */
+  keep(all: ReadonlyMap<string, ReadonlySet<string>>): void {
+    for (const [environment, pods] of all) {
+      const volumes = [...pods].flatMap((pod) => this.ofPod(environment, pod) ?? []);
+      this.#kept.set(environment, { pods, volumes: new Set(volumes) });
+    }
+  }
+
+  of(environment: string): string[] {
+    return [...(this.#kept.get(environment)?.volumes ?? [])];
+  }
+
+  isAbout({ point, environment, pod = "", asks }: PointEvent): boolean {
+    const kept = this.#kept.get(environment);
+    if (!kept || kept.volumes.size === 0) return false;
+    if (point === "workspace.list") return true;
+    if (point === "prepare.create-pod") return kept.pods.has(pod);
+    if (!point.startsWith("workspace.") || !kept.volumes.has(pod)) return false;
+    // What another session does with a volume that it got says nothing about this one.
+    const { sessionId } = asks;
+    return typeof sessionId !== "string" || sessionId === this.#sessionId || point === "workspace.assign";
+  }
 }
 
 /** Tells which turn of its Pod an event is about. */

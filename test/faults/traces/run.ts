@@ -4,6 +4,7 @@ import type { PointObserver } from "../../../src/core/points.ts";
 import { DEFAULT_TIMING, scaleTiming } from "../../../src/core/timing.ts";
 import { LeadershipLostError } from "../../../src/kube/errors.ts";
 import type { TestCluster } from "../../support/cluster.ts";
+import { allowVolumes, perSession, provideVolumes } from "../../support/session-volumes.ts";
 import {
   type InProcessOperator,
   startWorld,
@@ -21,6 +22,8 @@ const PATIENCE_MS = 300_000;
 export interface Scenario {
   readonly name: string;
   readonly world: WorldOptions;
+  /** The number of volumes that exist for sessions; none: sessions have none. */
+  readonly volumes?: number;
   /** Two clusters serve one queue. */
   readonly isDoubled?: boolean;
   readonly rules?: Partial<Rules>;
@@ -34,6 +37,8 @@ export class TraceRun implements AsyncDisposable {
   readonly recorder = new TraceRecorder();
   readonly worlds: readonly [World, ...World[]];
   readonly #operators: InProcessOperator[] = [];
+  /** By work item. */
+  readonly #sessions = new Map<string, string>();
   #kept: { readonly point: string; readonly answer: () => Promise<void>; readonly end: () => void } | undefined;
 
   constructor(worlds: readonly [World, ...World[]]) {
@@ -83,8 +88,23 @@ export class TraceRun implements AsyncDisposable {
 
   /** Enqueues items, and returns their ids. */
   enqueue(count: number): string[] {
+    return Array.from({ length: count }, () => this.#enqueue());
+  }
+
+  /** Enqueues the next item of each of these items' sessions. */
+  enqueueNext(workIds: readonly string[]): string[] {
+    return workIds.map((workId) => this.#enqueue({ sessionId: this.sessionOf(workId) }));
+  }
+
+  #enqueue(input: { readonly sessionId?: string } = {}): string {
     const { simulator, environmentId } = this.worlds[0];
-    return Array.from({ length: count }, () => simulator.enqueue(environmentId).id);
+    const { id, sessionId } = simulator.enqueue(environmentId, input);
+    this.#sessions.set(id, sessionId ?? id);
+    return id;
+  }
+
+  sessionOf(workId: string): string {
+    return this.#sessions.get(workId) ?? workId;
   }
 
   until(what: string, predicate: () => boolean): Promise<true> {
@@ -115,23 +135,37 @@ function environmentOf({ namespace, name }: World): string {
   return `${namespace}/${name}`;
 }
 
+/** How long a session's volume is kept: the shortest time that a spec may ask for. */
+const RETAIN_SECONDS = 60;
+
 /** Runs a scenario to its end. */
-export async function play(cluster: TestCluster, scenario: Scenario): Promise<TraceRecorder> {
+export async function play(cluster: TestCluster, scenario: Scenario): Promise<TraceRun> {
   const first = await startWorld(cluster, scenario.world);
   const others = scenario.isDoubled ? [await startWorld(cluster, { ...scenario.world, beside: first })] : [];
   await using run = new TraceRun([first, ...others]);
   if (scenario.allows) run.recorder.allow(...scenario.allows);
   for (const [index, world] of run.worlds.entries()) {
-    await world.createEnvironment();
+    if (scenario.volumes === undefined) await world.createEnvironment();
+    else await createWithVolumes(world, scenario.volumes);
     run.startOperator(index);
   }
   await Promise.all(run.worlds.map((world) => world.untilParked(1)));
   await scenario.act(run);
   first.simulator.assertNoViolations();
-  return run.recorder;
+  return run;
 }
 
-/** Checks the trace of every item. @throws {TraceError} if the model does not allow one of them */
-export function checkScenario(recorder: TraceRecorder, { rules = {}, world }: Scenario): Tally {
-  return checkTrace(recorder, { rules, timing: scaleTiming(DEFAULT_TIMING, world.timeScale ?? TEST_TIME_SCALE) });
+async function createWithVolumes(world: World, volumes: number): Promise<void> {
+  await allowVolumes(world);
+  await provideVolumes(world, volumes);
+  const sessions = world.spec()["sessions"] as Record<string, unknown>;
+  const { workspace } = perSession(world, { retainSeconds: RETAIN_SECONDS });
+  await world.createEnvironment({ sessions: { ...sessions, workspace } });
+}
+
+/** Checks the trace of every session. @throws {TraceError} if the model does not allow one of them */
+export function checkScenario(run: TraceRun, { rules = {}, world }: Scenario): Tally {
+  const timing = scaleTiming(DEFAULT_TIMING, world.timeScale ?? TEST_TIME_SCALE);
+  const circumstances = { rules, timing, retainMs: RETAIN_SECONDS * 1_000 };
+  return checkTrace(run.recorder, circumstances, (workId) => run.sessionOf(workId));
 }

@@ -121,6 +121,27 @@ const environmentDeleted = async (run: TraceRun): Promise<void> => {
   await world.until("the Environment is gone", () => world.environment === undefined);
 };
 
+/** Sessions of several items, each with its volume. */
+const serveSessions = async (run: TraceRun): Promise<void> => {
+  let items = run.enqueue(3);
+  for (let served = items.length; served <= 9; served += items.length) {
+    await run.untilSettled(served);
+    if (served < 9) items = run.enqueueNext(items);
+  }
+};
+
+/** Volumes are assigned to their sessions, and the operator is stopping before it acknowledges an item. */
+const restartAfterAssignments = async (run: TraceRun): Promise<void> => {
+  const kept = run.keepAnswers("workspace.assign");
+  const items = run.enqueue(2);
+  await run.until("two volumes are assigned", () => kept() === 2);
+  await run.stopOperator(0);
+  run.startOperator(0);
+  await run.untilSettled(2);
+  run.enqueueNext(items);
+  await run.untilSettled(4);
+};
+
 export const SCENARIOS: readonly Scenario[] = [
   {
     name: "lease Worker: sessions are served",
@@ -214,6 +235,25 @@ export const SCENARIOS: readonly Scenario[] = [
     world: { ...TAKEN_UP, sessions: { ...BY_OPERATOR, warm: 3 }, node: inTurn({ kind: "exit", afterMs: 30_000 }) },
     rules: BY_OPERATOR,
     act: restart,
+  },
+  {
+    name: "lease Worker, volumes: sessions of several items are served",
+    world: { ...SHORT, sessions: { warm: 2 }, node: inTurn(WORKS) },
+    volumes: 12,
+    act: serveSessions,
+  },
+  {
+    name: "lease Operator, volumes: sessions of several items are served",
+    world: { ...SHORT, sessions: { ...BY_OPERATOR, warm: 2 }, node: inTurn(PROGRAM) },
+    volumes: 12,
+    rules: BY_OPERATOR,
+    act: serveSessions,
+  },
+  {
+    name: "lease Worker, volumes: the operator is stopping between an assignment and the acknowledgement",
+    world: { ...SHORT, sessions: { warm: 2 }, node: inTurn(WORKS) },
+    volumes: 12,
+    act: restartAfterAssignments,
   },
   {
     name: "lease Worker: requests and answers are lost",

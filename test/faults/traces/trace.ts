@@ -2,16 +2,24 @@ import type { Fault, HiddenStep } from "../../../model/steps.ts";
 import type { PointEvent, PointObserver } from "../../../src/core/points.ts";
 import { READINGS } from "./mapping.ts";
 
+/** A Pod of an Environment, which is `namespace/name`. */
+export interface PodName {
+  readonly environment: string;
+  readonly pod: string;
+}
+
 /** The entries of a trace, in the order in which they happened. */
 export type Entry =
   /** An operator reached one of its named points. */
   | { readonly is: "point"; readonly event: PointEvent }
-  /** The test allowed these steps: from here on they may happen at any time and any number of times. */
-  | { readonly is: "allowed"; readonly steps: readonly (Fault | HiddenStep)[] }
+  /** The test allowed these steps: from here on they may happen at any time and any number of times, to any Pod or to this one. */
+  | { readonly is: "allowed"; readonly steps: readonly (Fault | HiddenStep)[]; readonly of?: PodName }
   /** An Environment's operator started, or ended with none of its own requests in flight. */
   | { readonly is: "ended" | "began"; readonly environment: string }
   /** The API server shows that the container of an Environment's Pod, or of a turn, has ended, or that the Pod is gone. */
-  | { readonly is: "over"; readonly environment: string; readonly pod: string; readonly turn?: number };
+  | { readonly is: "over"; readonly environment: string; readonly pod: string; readonly turn?: number }
+  /** A user deleted an Environment's volume, which is gone. */
+  | { readonly is: "lost"; readonly environment: string; readonly volume: string };
 
 /** Records what the operators of one run do, on one clock. */
 export class TraceRecorder {
@@ -38,6 +46,11 @@ export class TraceRecorder {
     this.entries.push({ is: "allowed", steps });
   }
 
+  /** Allows steps that hit this Pod only. */
+  allowFor(of: PodName, ...steps: readonly (Fault | HiddenStep)[]): void {
+    this.entries.push({ is: "allowed", steps, of });
+  }
+
   /** @param environment `namespace/name` */
   ended(environment: string): void {
     this.entries.push({ is: "ended", environment });
@@ -49,6 +62,10 @@ export class TraceRecorder {
 
   over(environment: string, pod: string, turn = 1): void {
     this.entries.push({ is: "over", environment, pod, turn });
+  }
+
+  lost(environment: string, volume: string): void {
+    this.entries.push({ is: "lost", environment, volume });
   }
 
   /** Ids of the items that any operator journaled. */

@@ -1,7 +1,8 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import type { Rules } from "../../../model/rules.ts";
-import type { PointEvent } from "../../../src/core/points.ts";
+import type { PointEvent, PointOutcome } from "../../../src/core/points.ts";
 import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
+import { PERSISTENT_VOLUME_CLAIMS } from "../../../src/kube/resource.ts";
 import { readPodState } from "../../../src/pods/pod-state.ts";
 import { newestTurn } from "../../../src/pods/turns.ts";
 import { checkSession } from "../../faults/traces/check-session.ts";
@@ -15,11 +16,14 @@ import { TEMPLATE } from "./sleepy-world.ts";
 // Proves that the checker rejects something: each trace is real except for one change, and must be refused.
 
 const MINUTE = 60_000;
+/** Long enough for a busy machine. */
+const PATIENCE_MS = 120_000;
 const ENVIRONMENT = `${NAMESPACE}/${NAME}`;
 
 /** A world that serves a session, and the recorded acts of its operators. */
 interface Recorded {
   readonly workIds: readonly string[];
+  readonly sessionId: string;
   readonly entries: readonly Entry[];
   readonly rules: Partial<Rules>;
 }
@@ -36,7 +40,9 @@ async function record(
   await act(world, recorder, rules.lease ? undefined : world.startOperator());
   if (world.items.length === 0) world.enqueue();
   await world.until("everything is settled", () => world.isSettled, 20 * MINUTE);
-  return { workIds: [...world.api.world.items.keys()], entries: recorder.entries, rules };
+  const workIds = [...world.api.world.items.keys()];
+  const sessionId = world.api.world.item(workIds[0] ?? "").data.id;
+  return { workIds, sessionId, entries: recorder.entries, rules };
 }
 
 /** lease: Worker: the container is killed, so that the operator must fence and stop. */
@@ -99,6 +105,51 @@ const unopened = () =>
     await world.until("it is given up", () => world.item(next).state === "stopped", 5 * MINUTE);
   });
 
+const RETAIN_SECONDS = 120;
+const VOLUMES = {
+  ...{ warm: 1, maxConcurrent: 2 },
+  workspace: {
+    type: "PerSession",
+    claimTemplate: { resources: { requests: { storage: "1Gi" } } },
+    retainSeconds: RETAIN_SECONDS,
+  },
+};
+
+const volumesOf = (world: LoopWorld) =>
+  world.server
+    .list(PERSISTENT_VOLUME_CLAIMS)
+    .filter(({ metadata }) => metadata.annotations?.["berth.dev/session-id"] !== undefined);
+
+/** A session with a volume: its second item gets another Pod, another process begins, and the volume is deleted. */
+const withVolume = () =>
+  record({ sessions: VOLUMES }, {}, async (world, recorder, operator) => {
+    await world.until("a Pod is parked", () => world.parked.length === 1);
+    const isUnused = () =>
+      volumesOf(world).some(({ metadata }) => metadata.annotations?.["berth.dev/last-used"] !== undefined);
+    const first = world.enqueue();
+    await world.until("its volume is unused", () => world.item(first).state === "stopped" && isUnused());
+    if (operator) await world.stop(operator);
+    recorder.ended(ENVIRONMENT);
+    recorder.began(ENVIRONMENT);
+    world.startOperator();
+    const second = world.enqueue({ sessionId: world.api.world.item(first).data.id });
+    await world.until("it is unused again", () => world.item(second).state === "stopped" && isUnused());
+    await world.until("the volume is deleted", () => volumesOf(world).length === 0, 5 * MINUTE);
+  });
+
+/** The assignment of a session's volume takes effect, and gets no answer. */
+const inDoubt = () =>
+  record({ sessions: VOLUMES }, {}, async (world, _recorder, operator) => {
+    await world.until("a Pod is parked", () => world.parked.length === 1);
+    let left = 1;
+    if (operator) {
+      operator.kube.answerDelay = ({ verb, plural }) =>
+        verb === "patch" && plural === PERSISTENT_VOLUME_CLAIMS.plural && left-- > 0 ? 8_000 : 0;
+    }
+    world.enqueue();
+    await world.until("the volume is assigned", () => volumesOf(world).length === 1);
+  });
+
 async function untilAsleep(world: LoopWorld, turn: number): Promise<void> {
   const isAsleep = () =>
     world.podsOf("sleeping").some((pod) => newestTurn(pod) > turn && readPodState(pod).is === "parked");
@@ -140,18 +191,30 @@ const as =
     );
   };
 
-/** Repeats a request of one point behind one of another. */
+/** Repeats a request of one point behind one of another, with a change. */
 const again =
-  (point: string, index: number, other: string, otherIndex: number): Tamper =>
+  (point: string, index: number, other: string, otherIndex: number, change: Partial<PointEvent> = {}): Tamper =>
   (entries) => {
     const call = requestOf(entries, point, index);
     const copies = entries.flatMap((entry): Entry[] =>
       isOf(entry, point, call) && entry.is === "point"
-        ? [{ ...entry, event: { ...entry.event, call: call.call + 10_000 } }]
+        ? [{ ...entry, event: { ...entry.event, call: call.call + 10_000, ...change } }]
         : [],
     );
     const last = requestOf(entries, other, otherIndex);
     return entries.toSpliced(entries.findLastIndex((entry) => isOf(entry, other, last)) + 1, 0, ...copies);
+  };
+
+/** Changes the answer to a request of a point. */
+const answered =
+  (point: string, index: number, outcome: PointOutcome): Tamper =>
+  (entries) => {
+    const changed = requestOf(entries, point, index);
+    return entries.map((entry) =>
+      isOf(entry, point, changed) && entry.is === "point" && entry.event.phase === "after"
+        ? { ...entry, event: { ...entry.event, outcome } }
+        : entry,
+    );
   };
 
 /** The events of a point, in order. */
@@ -280,7 +343,7 @@ function withoutCall(entries: readonly Entry[], point: string, index: number): E
   );
 }
 
-const RECORDED = { killed, unanswered, takenUp, slept, unopened } as const;
+const RECORDED = { killed, unanswered, takenUp, slept, unopened, withVolume, inDoubt } as const;
 
 const SLEPT: readonly (readonly [what: string, of: keyof typeof RECORDED, how: Tamper, says: RegExp])[] = [
   ["marked as sleeping after its Secret was deleted", "slept", after("session.sleep", 0, "session.settled", 0), MODEL],
@@ -306,23 +369,77 @@ const SLEPT: readonly (readonly [what: string, of: keyof typeof RECORDED, how: T
   ],
 ];
 
+const OF_VOLUMES: readonly (readonly [what: string, of: keyof typeof RECORDED, how: Tamper, says: RegExp])[] = [
+  ["acknowledged before its volume was assigned", "withVolume", before("claim.ack", "workspace.assign"), MODEL],
+  ["acknowledged without a volume", "withVolume", without("workspace.assign"), MODEL],
+  ["acknowledged after a refused assignment", "withVolume", answered("workspace.assign", 0, "refused"), MODEL],
+  [
+    "acknowledged without a write to its own volume",
+    "withVolume",
+    (entries) => withoutCall(entries, "workspace.take", -1),
+    /without having written/,
+  ],
+  ["given a volume before its journal", "withVolume", before("workspace.assign", "claim.journal"), MODEL],
+  ["given a volume before a list of all volumes", "withVolume", without("workspace.list"), /before it listed them/],
+  [
+    "given the volume of another session",
+    "withVolume",
+    again("workspace.assign", 0, "claim.journal", 0, { asks: { sessionId: "another" } }),
+    MODEL,
+  ],
+  [
+    "its volume is given to another session",
+    "withVolume",
+    again("workspace.assign", 0, "session.settled", 0, { asks: { sessionId: "another" } }),
+    MODEL,
+  ],
+  [
+    "given a Pod with its volume while that is marked as unused",
+    "withVolume",
+    (entries) => withoutCall(entries, "workspace.take", 0),
+    MODEL,
+  ],
+  [
+    "given a second Pod with its volume",
+    "withVolume",
+    again("prepare.create-pod", -1, "prepare.create-pod", -1, { pod: "other" }),
+    MODEL,
+  ],
+  ["its volume is marked as unused by then", "withVolume", after("workspace.leave", 0, "claim.ack", 0), MODEL],
+  [
+    "its volume is deleted without a mark as unused",
+    "withVolume",
+    (entries) => withoutCall(entries, "workspace.leave", -1),
+    MODEL,
+  ],
+  ["its volume is deleted while it runs", "withVolume", after("workspace.delete", 0, "session.open", -1), MODEL],
+  [
+    "its volume is deleted too early",
+    "withVolume",
+    lastAfter("workspace.delete", "workspace.leave", (RETAIN_SECONDS - 10) * 1_000),
+    /before the end of the time that it is kept/,
+  ],
+  ["served although its assignment is in doubt", "inDoubt", without("workspace.adopt"), MODEL],
+];
+
 describe("the checker refuses a trace with one error", () => {
   const recorded = new Map<string, Recorded>();
 
   beforeAll(async () => {
     for (const [name, of] of Object.entries(RECORDED)) recorded.set(name, await of());
-  });
+  }, PATIENCE_MS);
 
   const check = (of: string, tamper: Tamper = (entries) => [...entries]) => {
-    const { workIds, entries, rules } = recorded.get(of) ?? expect.fail(`${of} was not recorded`);
-    return checkSession(project(tamper(entries), ...workIds), { rules, timing: DEFAULT_TIMING });
+    const { workIds, sessionId, entries, rules } = recorded.get(of) ?? expect.fail(`${of} was not recorded`);
+    const circumstances = { rules, timing: DEFAULT_TIMING, retainMs: RETAIN_SECONDS * 1_000 };
+    return checkSession(project(tamper(entries), workIds, sessionId), circumstances);
   };
 
   test.each(Object.keys(RECORDED))("%s: accepts the unchanged trace", (of) => {
     expect(check(of).steps).toBeGreaterThan(10);
   });
 
-  test.each([...TAMPERED, ...SLEPT])("%s (%s)", (_what, of, how, says) => {
+  test.each([...TAMPERED, ...SLEPT, ...OF_VOLUMES])("%s (%s)", (_what, of, how, says) => {
     expect(() => check(of, how)).toThrow(says);
   });
 });

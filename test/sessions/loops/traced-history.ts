@@ -1,9 +1,10 @@
 import type { Rules } from "../../../model/rules.ts";
 import { seededRandom } from "../../../simulator/ids.ts";
 import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
-import { PODS, type Pod } from "../../../src/kube/resource.ts";
+import { PERSISTENT_VOLUME_CLAIMS, PODS, type Pod } from "../../../src/kube/resource.ts";
 import { readPodState } from "../../../src/pods/pod-state.ts";
-import { newestTurn } from "../../../src/pods/turns.ts";
+import { hasTurns, newestTurn } from "../../../src/pods/turns.ts";
+import { usesVolume } from "../../../src/pods/workspace-pods.ts";
 import { checkTrace, type Tally } from "../../faults/traces/check-trace.ts";
 import { TraceRecorder } from "../../faults/traces/trace.ts";
 import { FAIR_ATTACH } from "./attach-stream.ts";
@@ -33,6 +34,10 @@ const TEMPLATE = {
   spec: { containers: [{ name: "worker", image: "worker:1", command: ["worker"] }], terminationGracePeriodSeconds: 30 },
 } as const;
 
+const VOLUME = { resources: { requests: { storage: "1Gi" } } } as const;
+/** So short that volumes expire while sessions may come back. */
+const RETAIN_SECONDS = 60;
+
 const BAD_WEATHER = { lost: 0.1, slow: 0.2, refused: 0.05 } as const;
 
 /** One random history of the whole controller on fakes, determined by its seed, with a trace of the operators' acts. */
@@ -45,8 +50,10 @@ class TracedHistory {
   readonly #random: () => number;
   /** A second generator, so that the other draws of a seed do not change. */
   readonly #streams: () => number;
-  /** Decides which sessions come back; null: no session sleeps. */
-  readonly #sleeps: (() => number) | null;
+  /** Decides which volumes a user deletes; null: sessions have none. */
+  readonly #volumes: (() => number) | null;
+  /** Decides which sessions come back; null: none keeps its files. */
+  readonly #returns: (() => number) | null;
   #isCalm = false;
 
   constructor(seed: number) {
@@ -67,11 +74,16 @@ class TracedHistory {
     };
     const parking = PARKINGS[Math.floor(this.#streams() * PARKINGS.length)];
     if (parking !== "Key") Object.assign(this.rules, { parking: "Shell" });
-    const sleeps = seededRandom(seed + 3);
-    this.#sleeps = parking !== "Key" && sleeps() < 1 / 2 ? sleeps : null;
-    const workspace = this.#sleeps
-      ? { type: "Pod", sleepSeconds: Math.floor(10 + sleeps() * 200) }
-      : { type: "Ephemeral" };
+    const [sleeps, volumes] = [seededRandom(seed + 3), seededRandom(seed + 4)];
+    const isAsleep = parking !== "Key" && sleeps() < 1 / 2;
+    const hasVolumes = volumes() < 1 / 3;
+    const workspace = {
+      type: hasVolumes ? "PerSession" : isAsleep ? "Pod" : "Ephemeral",
+      ...(isAsleep && { sleepSeconds: Math.floor(10 + sleeps() * 200) }),
+      ...(hasVolumes && { claimTemplate: VOLUME, retainSeconds: RETAIN_SECONDS }),
+    };
+    this.#volumes = hasVolumes ? volumes : null;
+    this.#returns = isAsleep ? sleeps : this.#volumes;
     const sessions = { warm: 2, maxConcurrent: 4, lease, onPodFailure, parking, workspace, template: TEMPLATE };
     this.world = new LoopWorld({
       seed,
@@ -107,9 +119,12 @@ class TracedHistory {
     server.subscribe(({ plural, object, type }) => {
       if (plural !== PODS.plural) return;
       const pod = object as Pod;
+      const of = { environment, pod: pod.metadata.name ?? "" };
+      // In the model, a Pod with turns lives on after they have ended.
+      if (hasTurns(pod) && !usesVolume(pod)) this.recorder.allowFor(of, "fault.delete-pod");
       for (let turn = 1; turn <= Math.max(1, newestTurn(pod)); turn += 1) {
         const isOver = type === "DELETED" || readPodState(pod, turn).is === "ended";
-        if (isOver) this.recorder.over(environment, pod.metadata.name ?? "", turn);
+        if (isOver) this.recorder.over(environment, of.pod, turn);
       }
     });
   }
@@ -151,15 +166,16 @@ class TracedHistory {
     if (this.chance(0.5)) this.#badWeather();
     if (this.chance(0.5)) this.#userStops();
     if (this.chance(0.4)) this.#podsDeleted();
+    if (this.#volumes && this.#volumes() < 0.3) this.#volumesDeleted(this.#volumes);
     await world.pass(FAULTS_MS);
     this.#isCalm = true;
     await world.until("everything is settled", () => world.isSettled && (rival?.isSettled ?? true), SETTLES_MS);
   }
 
-  /** Queues an item of a new session, or of one that sleeps or still runs. */
+  /** Queues an item of a new session, or of one that sleeps, has a volume or still runs. */
   #enqueue(): void {
     const { world } = this;
-    const earlier = world.items.find(() => this.#sleeps && this.#sleeps() < 1 / 3);
+    const earlier = world.items.find(() => this.#returns && this.#returns() < 1 / 3);
     world.enqueue(earlier ? { sessionId: world.api.world.item(earlier.id).data.id } : {});
   }
 
@@ -216,8 +232,22 @@ class TracedHistory {
       this.at(this.between(5 * SECOND, FAULTS_MS), () => {
         const [first, ...others] = this.world.pods;
         if (!first) return;
-        this.recorder.allow("fault.delete-pod", "fault.lose-node", "fault.terminate-container");
-        this.world.server.delete(PODS, NAMESPACE, this.pick([first, ...others]).metadata.name ?? "");
+        const pod = this.pick([first, ...others]).metadata.name ?? "";
+        const of = { environment: ENVIRONMENT, pod };
+        this.recorder.allowFor(of, "fault.delete-pod", "fault.lose-node", "fault.terminate-container");
+        this.world.server.delete(PODS, NAMESPACE, pod);
+      });
+    }
+  }
+
+  #volumesDeleted(random: () => number): void {
+    for (let deletion = 0; deletion < 3; deletion += 1) {
+      this.at(random() * FAULTS_MS, () => {
+        const all = this.world.server.list(PERSISTENT_VOLUME_CLAIMS, NAMESPACE);
+        const volume = all[Math.floor(random() * all.length)]?.metadata.name;
+        if (volume === undefined) return;
+        this.recorder.lost(ENVIRONMENT, volume);
+        this.world.server.delete(PERSISTENT_VOLUME_CLAIMS, NAMESPACE, volume);
       });
     }
   }
@@ -228,6 +258,9 @@ export async function checkHistory(seed: number): Promise<Tally> {
   const history = new TracedHistory(seed);
   await history.play();
   const { rules, listsBehind, world } = history;
-  const circumstances = { rules, timing: DEFAULT_TIMING, listsBehind, showsEnds: true };
+  const circumstances = {
+    ...{ rules, timing: DEFAULT_TIMING, listsBehind, showsEnds: true },
+    retainMs: RETAIN_SECONDS * SECOND,
+  };
   return checkTrace(history.recorder, circumstances, (workId) => world.api.world.item(workId).data.id);
 }

@@ -370,6 +370,33 @@ test("while volumes can't be assigned, nothing is acknowledged, and Ready says w
   holdsTrue(world);
 });
 
+test("a Pod that was made for a session is not used after its volume was deleted", async () => {
+  const world = start({ sessions: { warm: 1 } });
+  await world.warm();
+  const first = world.enqueue();
+  await world.until("the first item is stopped", () => isStopped(world, first));
+  const [sessionId, lost] = [sessionIdOf(world, first), volumeOf(world, first) ?? ""];
+  const madeFor = () => world.parked.find((pod) => workspaceOf(pod) === lost);
+  const second = world.enqueue({ sessionId });
+  await world.until("its next Pod", () => world.pods.filter((pod) => workspaceOf(pod) === lost).length === 2);
+  world.api.world.stopItem(second, true);
+  await world.until("its next Pod is parked", () => madeFor() !== undefined);
+  world.operator.kill();
+  // Without its finalizer, it is gone at once.
+  world.server.delete(PERSISTENT_VOLUME_CLAIMS, NAMESPACE, lost);
+  world.startOperator();
+  const served: (string | null)[] = [];
+  for (const item of ["third", "fourth", "fifth"]) {
+    const id = world.enqueue({ sessionId });
+    await world.until(`the ${item} item is stopped`, () => isStopped(world, id));
+    served.push(volumeOf(world, id));
+  }
+  expect(new Set(served).size).toBe(1);
+  expect(served).not.toContain(lost);
+  await world.until("the Pod is deleted", () => madeFor() === undefined);
+  holdsTrue(world);
+});
+
 describe("a volume that no session got", () => {
   test("is deleted with its Pod when fewer Pods are wanted", async () => {
     const world = start({ sessions: { warmScaleDownSeconds: 10 } });
