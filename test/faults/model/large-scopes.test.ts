@@ -13,7 +13,7 @@ import { readFaultSettings } from "../support/settings.ts";
 // sessions that sleep, one with volumes, and each kind of lease.
 
 const QUICK =
-  /^\w+: .* 2 Pods each|Shell: .* Environment deleted|sleeping: .* Environment deleted|volumes: 1 item, 2 Pods$/;
+  /^\w+: .* 2 Pods each|Shell: .* Environment deleted|sleeping: .* Environment deleted|volumes: 1 item, 2 Pods with one volume$/;
 
 const large = [...holdingScopes(CODE), ...SHELL_SCOPES, ...SLEEP_SCOPES, ...VOLUME_SCOPES].filter(
   ({ isLarge }) => isLarge,
