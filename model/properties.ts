@@ -20,7 +20,7 @@ import {
   TURN,
   VOLUME,
 } from "./state.ts";
-import { isServed } from "./volumes.ts";
+import { isServed, isWaiting } from "./volumes.ts";
 
 /**
  * What the protocol promises, with the text of a failure: S properties for every state or step, L for all states
@@ -104,13 +104,11 @@ function isServable(layout: Layout, state: State): boolean {
   const moment = new Moment(layout, () => {});
   moment.state = state;
   for (let item = 0; item < layout.items; item += 1) {
-    const at = layout.item(item);
-    const isWaiting = state[at + ITEM.state] === STATE.queued && (state[at + ITEM.stamp] ?? 0) < rules.acknowledgements;
     const mayBeServed = layout.podsOf(0).some((pod) => {
       const slot = new Slot(moment, pod);
       return slot.isFree && isServed(slot, item);
     });
-    if (isWaiting && !mayBeServed) return false;
+    if (isWaiting(moment, item) && !mayBeServed) return false;
   }
   return true;
 }

@@ -272,15 +272,19 @@ function placePod({ moment, index }: Volume, next: State, pod: number, session: 
   next[layout.mount(pod) + WITH.session] = session;
 }
 
-function isAwaited({ moment, session, rules }: Volume): boolean {
+function isAwaited({ moment, session }: Volume): boolean {
   const { layout } = moment;
   for (let item = 0; item < layout.items; item += 1) {
-    const at = layout.item(item);
-    const isOffered =
-      moment.byte(at + ITEM.state) === STATE.queued && moment.byte(at + ITEM.stamp) < rules.acknowledgements;
-    if (isOffered && layout.sessionOf(item) === session) return true;
+    if (isWaiting(moment, item) && layout.sessionOf(item) === session) return true;
   }
   return false;
+}
+
+/** Whether the item is in the queue, and may still be acknowledged. */
+export function isWaiting(moment: Moment, item: number): boolean {
+  const { layout, rules } = moment;
+  const at = layout.item(item);
+  return moment.byte(at + ITEM.state) === STATE.queued && moment.byte(at + ITEM.stamp) < rules.acknowledgements;
 }
 
 /** What happens to volumes without an operator: users, late requests, and time. */

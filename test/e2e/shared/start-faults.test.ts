@@ -34,7 +34,9 @@ describe.concurrent("a fault that shows when the container is started", () => {
     await using world = await startE2eWorld({ container: { workingDir: "/app/worker.mjs/inside" } });
     const served = await serveOne(world);
     const { last, message } = await untilEnded(world, served, "StartFailed");
-    expect(message).toMatch(/\/app\/worker\.mjs.*: not a directory/);
+    expect(message).toMatch(
+      IS_GVISOR ? /\/app\/worker\.mjs.*: not a directory/ : "mkdir /app/worker.mjs: not a directory",
+    );
     expect(last.stoppedBy?.as).toBe("environment-key");
   });
 

@@ -104,9 +104,8 @@ class SessionCheck {
     this.#volumeKnowledge = new VolumeKnowledge(projection, retainMs);
     const { lease, parking } = { ...CODE, ...rules };
     const { workIds, turns, environments } = projection;
-    const [pods, volumes] = [projection.pods, projection.volumes].map((names) =>
-      Math.max(...names.map(({ length }) => length)),
-    ) as [number, number];
+    const most = (names: readonly (readonly string[])[]) => Math.max(...names.map(({ length }) => length));
+    const [pods, volumes] = [most(projection.pods), most(projection.volumes)];
     if (pods * turns > MOST_TURNS || workIds.length > MOST_ITEMS)
       throw new RangeError(`${workIds.join()}: ${pods} Pods of one operator, with ${turns} turns each`);
     this.#projection = projection;

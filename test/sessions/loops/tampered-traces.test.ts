@@ -1,5 +1,6 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import type { Rules } from "../../../model/rules.ts";
+import { ANNOTATION_LAST_USED, ANNOTATION_SESSION_ID } from "../../../src/api/names.ts";
 import type { PointEvent, PointOutcome } from "../../../src/core/points.ts";
 import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
 import { PERSISTENT_VOLUME_CLAIMS } from "../../../src/kube/resource.ts";
@@ -118,14 +119,14 @@ const VOLUMES = {
 const volumesOf = (world: LoopWorld) =>
   world.server
     .list(PERSISTENT_VOLUME_CLAIMS)
-    .filter(({ metadata }) => metadata.annotations?.["berth.dev/session-id"] !== undefined);
+    .filter(({ metadata }) => metadata.annotations?.[ANNOTATION_SESSION_ID] !== undefined);
 
 /** A session with a volume: its second item gets another Pod, another process begins, and the volume is deleted. */
 const withVolume = () =>
   record({ sessions: VOLUMES }, {}, async (world, recorder, operator) => {
     await world.until("a Pod is parked", () => world.parked.length === 1);
     const isUnused = () =>
-      volumesOf(world).some(({ metadata }) => metadata.annotations?.["berth.dev/last-used"] !== undefined);
+      volumesOf(world).some(({ metadata }) => metadata.annotations?.[ANNOTATION_LAST_USED] !== undefined);
     const first = world.enqueue();
     await world.until("its volume is unused", () => world.item(first).state === "stopped" && isUnused());
     if (operator) await world.stop(operator);
