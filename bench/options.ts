@@ -1,6 +1,7 @@
 import { Command } from "commander";
 import { namesOf, type Request, readArguments, seed, whole } from "../tools/command-line.ts";
 import { KINDS } from "./node/kinds.ts";
+import { WAKES_PARTS } from "./node/wakes.ts";
 
 export interface BenchOptions {
   /** The scenarios to run, in the order in which they are listed. Empty means all. */
@@ -21,12 +22,14 @@ export interface BenchOptions {
   readonly wakes: number;
   /** The gaps between a session's items there, in seconds. */
   readonly gaps: readonly number[];
+  /** The parts of that scenario to run. Empty means all. */
+  readonly parts: readonly string[];
   /** The folder for the report. The bench creates it if it doesn't exist. */
   readonly out: string;
 }
 
 export const USAGE =
-  "usage: npm run bench -- [--check] [--quick] [--seed N] [--starts N] [--minutes N] [--kinds NAMES] [--wakes N] [--gaps SECONDS] [--out DIR] [SCENARIO...]";
+  "usage: npm run bench -- [--check] [--quick] [--seed N] [--starts N] [--minutes N] [--kinds NAMES] [--wakes N] [--gaps SECONDS] [--parts NAMES] [--out DIR] [SCENARIO...]";
 
 const DEFAULT_OUT = "bench-report";
 const DEFAULT_STARTS = 200;
@@ -50,6 +53,7 @@ export function parseArguments(argv: readonly string[], known: readonly string[]
 }
 
 const kindNames = namesOf(KINDS);
+const partNames = namesOf(WAKES_PARTS.map((name) => ({ name })));
 
 function gapSeconds(text: string): number[] {
   return text.split(",").map(whole(0, MAX_GAP));
@@ -83,6 +87,7 @@ function program(known: readonly string[]): Command {
       gapSeconds,
       DEFAULT_GAPS,
     )
+    .option("--parts <names>", "wakes: parts, separated by commas; by default all", partNames, [])
     .option("--out <folder>", "folder for report.json, report.md and the plots", DEFAULT_OUT)
     .helpOption("--help", "show this help");
 }

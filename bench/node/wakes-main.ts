@@ -6,7 +6,7 @@ import { measureInside, startNodeSimulator } from "./inside.ts";
 import { measureSleeping } from "./sleep-costs.ts";
 import { measureTurns } from "./turn-costs.ts";
 import { measureWakes } from "./wake-times.ts";
-import type { WakesOptions, WakesResult } from "./wakes.ts";
+import type { WakesOptions, WakesPart, WakesResult } from "./wakes.ts";
 
 /** Lines of the operator's log that are printed if something fails. */
 const LOG_LINES = 50;
@@ -25,8 +25,8 @@ await measureInside<WakesOptions>(async (inside): Promise<WakesResult> => {
     failures.push(`${what}: ${errorText(error).slice(0, MAX_FAILURE)}`);
     console.log(failures.at(-1));
   };
-  const part = async <T>(what: string, measure: () => Promise<T>): Promise<T | undefined> => {
-    if (inside.isEnding()) return undefined;
+  const part = async <T>(name: WakesPart, what: string, measure: () => Promise<T>): Promise<T | undefined> => {
+    if (inside.isEnding() || !inside.options.parts.includes(name)) return undefined;
     console.log(what);
     try {
       return await measure();
@@ -36,10 +36,12 @@ await measureInside<WakesOptions>(async (inside): Promise<WakesResult> => {
     }
   };
   return {
-    sleeping: await part("sleeping Pods", () => measureSleeping(inside, simulator, random)),
-    beside: await part("sessions beside those of the reference", () => measureBeside(inside, simulator, random)),
-    turns: await part("turns of a Pod", () => measureTurns(inside, simulator, random)),
-    wakes: await part("wakes", () => measureWakes(inside, simulator, random, fail)),
+    sleeping: await part("sleeping", "sleeping Pods", () => measureSleeping(inside, simulator, random)),
+    beside: await part("beside", "sessions beside those of the reference", () =>
+      measureBeside(inside, simulator, random),
+    ),
+    turns: await part("turns", "turns of a Pod", () => measureTurns(inside, simulator, random)),
+    wakes: await part("wakes", "wakes", () => measureWakes(inside, simulator, random, fail)),
     failures,
   };
 });

@@ -3,8 +3,13 @@ import type { PodUsage } from "./pod-cgroups.ts";
 import type { SleepKind, Turn } from "./sleep-lane.ts";
 import type { Measured, Start } from "./starts.ts";
 
+/** The parts of the scenario, in the order in which they run. */
+export const WAKES_PARTS = ["sleeping", "beside", "turns", "wakes"] as const;
+export type WakesPart = (typeof WAKES_PARTS)[number];
+
 /** What wakes-main.ts measures. */
 export interface WakesOptions {
+  readonly parts: readonly string[];
   readonly wakes: {
     /** Wakes of each kind after each gap. */
     readonly count: number;

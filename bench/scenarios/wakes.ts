@@ -1,17 +1,18 @@
 import { cpus } from "node:os";
 import { runOnNode } from "../node/node-run.ts";
 import { type Start, toBeat, toStarted } from "../node/starts.ts";
-import type {
-  BesideFound,
-  BesideKind,
-  FilesFound,
-  PodCosts,
-  SleepingFound,
-  TurnsFound,
-  Wake,
-  WakesFound,
-  WakesOptions,
-  WakesResult,
+import {
+  type BesideFound,
+  type BesideKind,
+  type FilesFound,
+  type PodCosts,
+  type SleepingFound,
+  type TurnsFound,
+  WAKES_PARTS,
+  type Wake,
+  type WakesFound,
+  type WakesOptions,
+  type WakesResult,
 } from "../node/wakes.ts";
 import { quantile } from "../report/distribution.ts";
 import { linePlot, shares } from "../report/plot.ts";
@@ -60,9 +61,10 @@ export const wakes: Scenario = {
 };
 
 async function run({ options, log }: Context): Promise<Findings> {
-  const { quick, wakes: count, gaps, minutes, seed } = options;
+  const { quick, wakes: count, gaps, parts, minutes, seed } = options;
   const input: WakesOptions = {
     ...(quick ? QUICK : FULL),
+    parts: parts.length === 0 ? WAKES_PARTS : parts,
     wakes: { ...(quick ? QUICK_WAKES : { count, gaps, returns: Math.min(count, MOST_RETURNS) }), minutes, kept: KEPT },
   };
   const { wakes, sleeping, turns, beside, failures } = await runOnNode<WakesResult>(
