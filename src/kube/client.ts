@@ -36,6 +36,8 @@ const PATCH_TYPES = {
   apply: "application/apply-patch+yaml",
 } as const;
 
+const METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+
 export interface KubeClientOptions {
   readonly access: ClusterAccess;
   readonly clock?: Clock;
@@ -86,6 +88,8 @@ export interface CreateQuery {
 
 export interface PatchQuery {
   readonly type: keyof typeof PATCH_TYPES;
+  /** The answer has only the object's metadata. Of a large object, that saves the API server and us time. */
+  readonly metadataOnly?: boolean;
   readonly subresource?: string;
   /** Required by `apply`. */
   readonly fieldManager?: string;
@@ -267,10 +271,11 @@ export class KubeClient {
     q: PatchQuery,
     o: CallOptions = {},
   ): Promise<T> {
-    const { type, subresource, ...rest } = q;
+    const { type, subresource, metadataOnly = false, ...rest } = q;
     const query = { ...rest, dryRun: q.dryRun ? "All" : undefined };
     const call = this.#call("patch", "PATCH", resource, { ...ref, subresource }, o, query);
-    return this.#object<T>({ ...call, body: patch, contentType: PATCH_TYPES[type] });
+    const accept = metadataOnly ? METADATA_ONLY : undefined;
+    return this.#object<T>({ ...call, body: patch, contentType: PATCH_TYPES[type], accept });
   }
 
   /** Returns when the server has accepted the deletion. The object may exist longer (grace period, finalizers). */

@@ -40,6 +40,7 @@ export interface Call {
   readonly path: string;
   readonly body?: unknown;
   readonly contentType?: string;
+  readonly accept?: string | undefined;
   /** GET, PUT and DELETE may be repeated after a refusal. */
   readonly repeatable: boolean;
   /** Must not wait for a connection behind other requests: renewals of the Lease. */
@@ -198,7 +199,7 @@ export class Exchange {
     const credentials = await this.#credentialsFor(call, signal, fresh);
     call.fence?.();
     const headers: RequestHeaders = {
-      accept: "application/json",
+      accept: call.accept ?? "application/json",
       "user-agent": this.#options.userAgent,
       ...credentials.headers,
       ...call.handshake,

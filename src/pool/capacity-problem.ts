@@ -1,5 +1,3 @@
-import { ofRuntimeClass } from "../api/isolation.ts";
-import { unended } from "../core/text.ts";
 import { IMAGE_PROBLEMS } from "../kube/objects.ts";
 import type { Problem } from "../pods/pod-state.ts";
 
@@ -14,15 +12,6 @@ export type CapacityProblem =
   | { readonly is: "volume"; readonly message: string }
   | null;
 
-/** Fixes for problems that nodes report only in Events. */
-const FIXES: Readonly<Record<string, string>> = {
-  FailedCreatePodSandBox: "fix the template's securityContext, or the node's container runtime and network",
-  FailedMount: "create the object that the volume refers to, or correct the template's volumes",
-  FailedMapVolume: "create the object that the volume refers to, or correct the template's volumes",
-  FailedAttachVolume: "fix the volume, or its driver on the node",
-  NetworkNotReady: "fix the node's network plug-in",
-};
-
 /**
  * The problem of a Pod that was not parked in time although its node reported no complaint.
  * @param events what the operator knows of the Pod's Events; `command` shows them if the operator may not list them
@@ -34,20 +23,6 @@ export function unheard(events: "unread" | "read" | { readonly command: string }
   return message(
     `, and the operator has no permission to list Events, which may have the reason; run \`${events.command}\`, or raise prepareTimeoutSeconds if Pods only need more time`,
   );
-}
-
-/** The texts of containerd and CRI-O for a runtime that they are not configured for. */
-const NO_RUNTIME = /no runtime for "[^"]*" is configured|failed to find runtime handler/;
-
-/**
- * The capacity problem for a node's complaint in an Event.
- * @param runtimeClass the RuntimeClass of the Pods, if they have one
- */
-export function wordsOfNode({ reason, message }: Problem, runtimeClass?: string): CapacityProblem {
-  const fix = NO_RUNTIME.test(message)
-    ? `install the runtime${ofRuntimeClass(runtimeClass)} on the node, or set the class's scheduling.nodeSelector to nodes that have it`
-    : (FIXES[reason] ?? "check the Pod's node and its kubelet");
-  return { is: "preparing", message: `${reason}: ${unended(message)}; ${fix}` };
 }
 
 /** The capacity problem for the kubelet's complaint about a Pod in preparation. */

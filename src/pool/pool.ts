@@ -1,10 +1,11 @@
-import { LABEL_PHASE } from "../api/names.ts";
+import { LABEL_ENVIRONMENT, LABEL_PHASE } from "../api/names.ts";
 import type { PodStreams } from "../attach/pod-streams.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
+import { listEvents, NodeEvents, waitsSilently } from "../pods/node-events.ts";
 import { POD_LIMITS_REFUSED } from "../pods/pod-limits.ts";
 import { type End, NEEDS_SHELL, NEEDS_TOOLS, stateOf } from "../pods/pod-state.ts";
 import { hasOpenTurn, hasTurns } from "../pods/turns.ts";
@@ -26,12 +27,11 @@ import {
   type RemovalReason,
   SURGE_PATIENCE_MS,
 } from "./capacity.ts";
-import { type CapacityProblem, capacityProblemOf } from "./capacity-problem.ts";
+import { type CapacityProblem, capacityProblemOf, unheard } from "./capacity-problem.ts";
 import { CreationBackoff } from "./creation-backoff.ts";
 import { Expectations } from "./expectations.ts";
 import { type Free, FreePods } from "./free-pods.ts";
-import { NodeEvents } from "./node-events.ts";
-import { parkedMaxAgeMs } from "./parked-age.ts";
+import { boundAtMs, parkedMaxAgeMs } from "./parked-age.ts";
 import { longestHoldMs, PodCreation } from "./pod-creation.ts";
 
 /** Creations and removals of one Environment in flight at the same time. */
@@ -57,6 +57,9 @@ export interface PoolCounts {
 
 /** End causes that say nothing about the template: these Pods are replaced and never count as failures. */
 const LOST = new Set(["Evicted", "Preempted", "NodeLost", "PodDeleted"]);
+
+/** The share of a Pod's prepare timeout after which its Events are read. */
+const EVENTS_AT = 0.5;
 
 /** Pods in these phases take no room in a quota of Pods or of their requests. */
 const ENDED_PHASES: ReadonlySet<string> = new Set(["Succeeded", "Failed"]);
@@ -124,9 +127,17 @@ export class Pool {
       busy: () => this.busy,
       parkedMs: (name) => this.#seenParked.get(name) ?? null,
     });
-    this.#nodeEvents = new NodeEvents(options.context, () => {
-      this.#options.onChange();
-      this.poke();
+    const { clock, random, timing, kube, points, logger } = options.context;
+    this.#nodeEvents = new NodeEvents({
+      ...{ clock, random, timing },
+      list: (pod, signal) =>
+        points.run("prepare.read-events", { pod: pod.metadata.name ?? "" }, () => listEvents(kube, pod, signal)),
+      onChange: () => {
+        this.#options.onChange();
+        this.poke();
+      },
+      onFailure: (error) =>
+        logger.debug({ error: errorText(error) }, "cannot read the Events of a Pod that does not get ready"),
     });
     this.#backoff = new CreationBackoff(options.context);
     this.#creation = new PodCreation({
@@ -135,7 +146,6 @@ export class Pool {
       backoff: this.#backoff,
       onNoVolume: (sessionId) => this.#bound.forget(sessionId),
     });
-    const { clock, timing, logger } = options.context;
     this.#passes = new Passes({
       clock,
       pass: () => this.#carryOut(),
@@ -269,7 +279,8 @@ export class Pool {
   }
 
   problem(): CapacityProblem {
-    const said = this.#nodeEvents.problem;
+    const message = this.#nodeEvents.problem;
+    const said = message === null ? null : ({ is: "preparing", message } as const);
     // A complaint about a waiting Pod is newer than one about a removed Pod.
     const problem = this.#backoff.problem ?? this.#failure();
     if (problem) return problem.is === "preparing" && said ? said : problem;
@@ -325,7 +336,7 @@ export class Pool {
     const free = this.#free.list();
     const plan = this.#plan(free);
     this.#surplusSinceMs = plan.surplusSinceMs;
-    const askMs = this.#nodeEvents.look(free);
+    const askMs = this.#readEvents(free);
     if (askMs !== null) this.#passes.wakeAfter(askMs);
     if (plan.againAtMs !== null) this.#passes.wakeAfter(plan.againAtMs - this.#context.kube.now());
     await this.#clearEnded();
@@ -489,6 +500,30 @@ export class Pool {
     this.#backoff.pause();
   }
 
+  /** @returns when to call again, in milliseconds; null: when something changes */
+  #readEvents(free: readonly Free[]): number | null {
+    const { template, kube, environment, timing } = this.#context;
+    const { hash } = template();
+    const nowMs = kube.now();
+    const timeoutMs = (environment().spec.sessions?.prepareTimeoutSeconds ?? 0) * SECOND_MS;
+    const afterMs = Math.min(timing.askNodeAfterMs, timeoutMs * EVENTS_AT);
+    const waiting = free
+      .filter((each) => each.free.hash === hash && waitsSilently(each.pod))
+      .map((each) => ({ pod: each.pod, inMs: boundAtMs(each.free, nowMs, timeoutMs) + afterMs - nowMs }));
+    const ready = free.filter((each) => each.free.state === "parked").map(({ pod }) => pod);
+    return this.#nodeEvents.look({ hash, waiting, ready });
+  }
+
+  /** Why a Pod missed its deadline. */
+  #whyLate({ metadata }: Pod): CapacityProblem {
+    const { problem, events } = this.#nodeEvents;
+    if (problem !== null) return { is: "preparing", message: problem };
+    const { namespace, name } = this.#context;
+    const label = metadata.labels?.[LABEL_ENVIRONMENT] ?? name;
+    const command = `kubectl -n ${namespace} describe pods -l ${LABEL_ENVIRONMENT}=${label}`;
+    return unheard(events === "forbidden" ? { command } : events);
+  }
+
   async #remove(name: string, reason: RemovalReason | "Lost" | "Failed" | "Stray"): Promise<void> {
     const pod = this.#context.pods.get(name);
     if (!pod || this.#departing.has(name) || this.#options.claims.has(name)) return;
@@ -502,7 +537,7 @@ export class Pool {
       // Use the message that was shown during the preparation.
       const said = problem.is === "preparing" && problem.problem && capacityProblemOf(problem.problem);
       const own = this.#turnProblem(pod) ?? this.#attachProblem(pod);
-      this.#failedToPrepare(reason, said || (own ?? this.#nodeEvents.whyLate(pod)));
+      this.#failedToPrepare(reason, said || (own ?? this.#whyLate(pod)));
     }
     this.#context.logger.info({ pod: name, reason }, "removing a waiting Pod");
     await this.#departing.remove(pod);

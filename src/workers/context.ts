@@ -50,7 +50,11 @@ export interface WorkersContext extends WorkersCaches {
   readonly points: Points<WorkersPoint>;
   readonly clock: Clock;
   readonly random: Random;
-  readonly timing: Pick<Timing, "countMs" | "demandStaleMs" | "busyProbeMs" | "scaleMs" | "retryBaseMs" | "retryMaxMs">;
+  readonly timing: Pick<
+    Timing,
+    | ("countMs" | "demandStaleMs" | "busyProbeMs" | "scaleMs" | "retryBaseMs" | "retryMaxMs")
+    | ("askNodeAfterMs" | "askNodeAgainMs" | "askNodeMaxMs")
+  >;
   readonly logger: Logger;
   readonly metrics: Metrics;
   /** The labels of this Environment's metrics. */
@@ -60,6 +64,7 @@ export interface WorkersContext extends WorkersCaches {
 /** The named points of an Environment in `workers` mode (src/core/points.ts), with their descriptions. */
 export const WORKERS_POINTS = {
   "workers.count": "counts running sessions with the list call",
+  "workers.read-events": "reads the Events of a worker that does not get ready",
   "workers.list-pods": "reads the Pods of a Deployment live, before it shrinks",
   "workers.mark": "gives a worker its deletion cost, or takes it away. Asks: cost",
   "workers.create": "creates the Deployment of a template. Asks: replicas",

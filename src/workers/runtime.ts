@@ -15,6 +15,7 @@ import { type CountRunning, DemandWatch, type QueueSource } from "./demand-watch
 import { Fleet, replicasOf } from "./fleet.ts";
 import { Scaler, type ScalerOrders } from "./scaler.ts";
 import { capacityVerdict, scalingVerdict } from "./verdicts.ts";
+import { WorkerEvents } from "./worker-events.ts";
 import { isCounted, type WorkerPod } from "./worker-pod.ts";
 
 /**
@@ -71,6 +72,7 @@ export class WorkersRuntime {
   readonly #busy: BusyWatch;
   readonly #demand: DemandWatch;
   readonly #scaler: Scaler;
+  readonly #events: WorkerEvents;
   readonly #stop = new AbortController();
   #permissions: Omit<Permissions, "mayClaim"> = { mayAsk: false, mayPrepare: false };
   #running: Promise<void> = Promise.resolve();
@@ -112,6 +114,7 @@ export class WorkersRuntime {
       mayAsk: () => this.#mayAsk,
       onReading: changed,
     });
+    this.#events = new WorkerEvents(context, () => this.#counted, changed);
     this.#scaler = new Scaler({
       context,
       fleet: this.#fleet,
@@ -135,6 +138,7 @@ export class WorkersRuntime {
     this.#lookTimer?.cancel();
     this.#changed.notify();
     await this.#running;
+    await this.#events.ended();
   }
 
   /** The spec or the permissions changed. */
@@ -216,6 +220,12 @@ export class WorkersRuntime {
     return this.#readyHash === hash;
   }
 
+  /** The workers that count as replicas. */
+  get #counted(): Pod[] {
+    const names = new Set(this.#fleet.pods.filter(isCounted).map(({ name }) => name));
+    return this.#context.pods.list().filter(({ metadata }) => names.has(metadata.name ?? ""));
+  }
+
   /** Always empty: workers claim on their own, so the operator does not know what they run. */
   sessions(): readonly never[] {
     return [];
@@ -232,7 +242,6 @@ export class WorkersRuntime {
       ready: counted.filter(({ isReady }) => isReady).length,
       busy: isProbed ? counted.filter((pod) => this.#busy.stateOf(pod) === "busy").length : 0,
     };
-    const names = new Set(counted.map(({ name }) => name));
     const { health, queue } = this.#sources;
     return {
       queue: queue.status,
@@ -241,17 +250,14 @@ export class WorkersRuntime {
       verdicts: [
         health.key,
         health.queue,
-        capacityVerdict(
-          this.#context.pods.list().filter(({ metadata }) => names.has(metadata.name ?? "")),
-          this.#fleet.deployments,
-          {
-            replicas: counted.length,
-            max: environment().spec.workers?.maxReplicas ?? 0,
-            depth: queue.stats?.depth ?? 0,
-            nowMs: this.#context.kube.now(),
-            wasReady: this.#wasReady,
-          },
-        ),
+        capacityVerdict(this.#counted, this.#fleet.deployments, {
+          replicas: counted.length,
+          max: environment().spec.workers?.maxReplicas ?? 0,
+          depth: queue.stats?.depth ?? 0,
+          nowMs: this.#context.kube.now(),
+          wasReady: this.#wasReady,
+          waitsFor: this.#events.problem,
+        }),
         scalingVerdict(view, this.#demand.readings, { blockedReason: this.#demand.blockedReason, clock }),
         queue.pollers,
       ],
@@ -263,6 +269,7 @@ export class WorkersRuntime {
     await Promise.race([this.#context.synced, aborted(signal)]);
     if (signal.aborted) return;
     this.#synced = true;
+    this.#events.start(signal);
     this.#noteChange();
     const mayAsk = (until: AbortSignal) => this.#changed.until(() => this.#mayAsk, until);
     await Promise.all([
@@ -316,6 +323,7 @@ export class WorkersRuntime {
   #noteChange(): void {
     this.#changed.notify();
     this.#demand.look();
+    this.#events.look();
     this.#scaler.poke();
     this.#idleRelease.noteChange();
     this.#onChange();

@@ -58,6 +58,8 @@ export function capacityVerdict(
     readonly nowMs: number;
     /** A worker of the current template has been ready. */
     readonly wasReady: boolean;
+    /** What a worker waits for according to its node, with the fix; null: nothing is known. */
+    readonly waitsFor: string | null;
   },
 ): Verdict {
   const refusal = deployments.map(failureOf).find((message) => message !== null);
@@ -79,6 +81,7 @@ export function capacityVerdict(
       if (verdict) return verdict;
     }
   }
+  if (use.waitsFor !== null) return { reason: "PreparationFailing", message: `workers do not run: ${use.waitsFor}` };
   if (use.depth > 0 && use.replicas >= use.max) {
     return {
       reason: "AtMaximum",

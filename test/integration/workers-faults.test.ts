@@ -56,6 +56,24 @@ describe.concurrent("obstacles to creating or running workers", () => {
     await world.untilCondition("Ready", "Ready");
   });
 
+  test("a sandbox that the node can't create is reported with its fix, and the workers recover", async () => {
+    await using world = await pollersWorld(cluster);
+    const workers = { minReplicas: 1 };
+    await world.createEnvironment(
+      workersSpec(world, { workers, podSpec: { securityContext: { runAsGroup: 20_002 } } }),
+    );
+    world.startOperator();
+    const { message } = await world.untilCondition("CapacityAvailable", "PreparationFailing");
+    expect(message).toMatch(
+      /^workers do not run: FailedCreatePodSandBox: .*user group "20002" is specified without user; fix the template's/,
+    );
+    await world.patchSpec({
+      workers: workersPart(world, { workers, podSpec: { securityContext: { runAsUser: 20_001 } } }),
+    });
+    await untilWorkers(world, "one worker is ready", ({ ready }) => ready === 1);
+    await world.untilCondition("CapacityAvailable", "Available");
+  });
+
   test("a program that crashes repeatedly is reported once with a stable message, and recovers once", async () => {
     await using world = await pollersWorld(cluster, {
       node: {

@@ -99,6 +99,7 @@ const CALL_REACH = 420;
 /** Requests without their own point, each with the reason. */
 const EXEMPT: Readonly<Record<string, string>> = {
   "src/sessions/item-observer.ts": "session.look and sweep.list are around whole walks",
+  "src/pods/node-events.ts": "prepare.read-events and workers.read-events surround its request",
   "src/claims/claim-lists.ts": "recover.list and recover.list-late surround its requests",
   "src/reconcile/key-keeper.ts": "reconcile.read-key is around the whole reading",
   "src/reconcile/template-check.ts": "reconcile.check-template is around the whole check",

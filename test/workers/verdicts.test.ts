@@ -6,7 +6,14 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 import { podOf } from "./worker-pods.ts";
 
 const NOW_MS = Date.UTC(2030, 0, 2);
-const NO_USE = { replicas: 0, max: 3, depth: 0, nowMs: NOW_MS, wasReady: true };
+const NO_USE: Parameters<typeof capacityVerdict>[2] = {
+  replicas: 0,
+  max: 3,
+  depth: 0,
+  nowMs: NOW_MS,
+  wasReady: true,
+  waitsFor: null,
+};
 
 describe("the verdict on capacity", () => {
   const deployment = (message?: string): Deployment => ({
@@ -53,6 +60,14 @@ describe("the verdict on capacity", () => {
       "raise the quota",
     ],
     ["a policy", [], [deployment("denied by policy p")], NO_USE, "PreparationFailing", "denied by policy p"],
+    [
+      "a node without the runtime",
+      [podOf("a", { ready: false, state: {} })],
+      [],
+      { ...NO_USE, waitsFor: "FailedCreatePodSandBox: no runtime; install it" },
+      "PreparationFailing",
+      "workers do not run: FailedCreatePodSandBox: no runtime; install it",
+    ],
     ["no suitable node", [unscheduled()], [], NO_USE, "Unschedulable", "Insufficient cpu; add nodes"],
     [
       "no node for a RuntimeClass",

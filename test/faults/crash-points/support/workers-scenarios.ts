@@ -88,6 +88,17 @@ export const WORKERS_SCENARIOS = {
     ends: "served",
     atEnd: settledAt(1),
   },
+  /** A worker that is not ready for a while and reports no reason. */
+  slow: {
+    world: () => ({
+      ...SHORT_LEASE,
+      node: { fates: () => ({ kind: "sandbox", times: 2, message: "no network yet" }) },
+    }),
+    spec: spec({ minReplicas: 1 }),
+    items: [],
+    ends: "served",
+    atEnd: settledAt(1),
+  },
   /** The egress rules allow the Pods more destinations. */
   reached: {
     world: pollers(),
@@ -120,6 +131,7 @@ export type WorkersScenarioName = keyof typeof WORKERS_SCENARIOS;
 export const WORKERS_CASES: readonly CrashCase<WorkersScenarioName>[] = [
   ...writes("scaled", ["environment.hold", "workers.create", "workers.mark", "workers.scale"]),
   ...reads("scaled", ["workers.count", "workers.list-pods"]),
+  ...reads("slow", ["workers.read-events"]),
   ...reads("scaled", ["environment.read", "policy.read", "reconcile.read-key", "reconcile.check-template"]),
   ...writes("scaled", ["policy.create", "reconcile.write-status"]),
   ...writes("reached", ["policy.patch"]),

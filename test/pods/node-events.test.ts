@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { KubeEvent, Pod } from "../../src/kube/resource.ts";
-import { complaintOf, steadyWords } from "../../src/pool/node-events.ts";
+import { complaintOf, steadyWords } from "../../src/pods/node-events.ts";
 
 const UID = "0c8c4a2e-7a52-4c5b-9a5d-6f3a4f8f1c11";
 const POD: Pod = {

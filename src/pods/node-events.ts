@@ -1,23 +1,39 @@
-import { LABEL_ENVIRONMENT } from "../api/names.ts";
-import { Backoff } from "../core/backoff.ts";
-import { SECOND_MS } from "../core/clock.ts";
-import { errorText } from "../core/errors.ts";
+import { ofRuntimeClass } from "../api/isolation.ts";
+import { Backoff, type Random } from "../core/backoff.ts";
+import type { Clock } from "../core/clock.ts";
+import { unended } from "../core/text.ts";
+import type { Timing } from "../core/timing.ts";
+import type { KubeClient } from "../kube/client.ts";
 import { isForbidden } from "../kube/errors.ts";
 import { EVENTS, type KubeEvent, type Pod } from "../kube/resource.ts";
-import { type Problem, stateOf } from "../pods/pod-state.ts";
-import type { PoolContext } from "../protocol/context.ts";
-import type { FreePod } from "./capacity.ts";
-import { type CapacityProblem, unheard, wordsOfNode } from "./capacity-problem.ts";
-import { boundAtMs } from "./parked-age.ts";
+import { type Problem, stateOf } from "./pod-state.ts";
 
 /** A waiting Pod has few Events: the kubelet merges repeated ones. */
 const EVENTS_LIMIT = 100;
-/** No work waits for the answer: the next reading is as good. */
 const READ_TIMEOUT_MS = 10_000;
-/** The share of a Pod's prepare timeout after which its Events are read. */
-const SHARE_OF_TIMEOUT = 0.5;
 
-type FreePods = readonly { readonly free: FreePod; readonly pod: Pod }[];
+/** Lists a Pod's Events. @throws KubeApiError */
+export async function listEvents(kube: KubeClient, { metadata: { namespace, uid } }: Pod, signal?: AbortSignal) {
+  const query = { namespace, fieldSelector: `involvedObject.uid=${uid}`, limit: EVENTS_LIMIT };
+  return (await kube.list(EVENTS, query, { timeoutMs: READ_TIMEOUT_MS, ...(signal && { signal }) })).items;
+}
+
+export interface NodeEventsOptions {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly timing: Pick<Timing, "askNodeAgainMs" | "askNodeMaxMs">;
+  readonly list: (pod: Pod, signal?: AbortSignal) => Promise<readonly KubeEvent[]>;
+  readonly onChange: () => void;
+  readonly onFailure: (error: unknown) => void;
+}
+
+/** The Pods of the current template. */
+export interface WaitingPods {
+  readonly hash: string;
+  /** Its Pods that wait without a reason in their status, and the time until their Events are read. */
+  readonly waiting: readonly { readonly pod: Pod; readonly inMs: number }[];
+  readonly ready: readonly Pod[];
+}
 
 /**
  * Why Pods stay unprepared when their status does not say: the kubelet reports sandboxes that can't be created and
@@ -25,8 +41,7 @@ type FreePods = readonly { readonly free: FreePod; readonly pod: Pod }[];
  * read occasionally while it waits. Nothing is read while Pods become ready in time.
  */
 export class NodeEvents {
-  readonly #context: PoolContext;
-  readonly #onChange: () => void;
+  readonly #options: NodeEventsOptions;
   readonly #backoff: Backoff;
   #signal: AbortSignal | undefined;
   #reading: Promise<void> | null = null;
@@ -36,18 +51,13 @@ export class NodeEvents {
   #uid = "";
   #hash = "";
   #complaint: Problem | null = null;
-  /** The RuntimeClass of that Pod. */
   #runtimeClass: string | undefined;
-  /**
-   * The outcome of the last reading. Failures other than "forbidden" say nothing about the node and do not change it.
-   */
   #events: "unread" | "read" | "forbidden" = "unread";
 
-  constructor(context: PoolContext, onChange: () => void) {
-    this.#context = context;
-    this.#onChange = onChange;
-    const { askNodeAgainMs: baseMs, askNodeMaxMs: maxMs } = context.timing;
-    this.#backoff = new Backoff({ baseMs, maxMs }, context.random);
+  constructor(options: NodeEventsOptions) {
+    this.#options = options;
+    const { askNodeAgainMs: baseMs, askNodeMaxMs: maxMs } = options.timing;
+    this.#backoff = new Backoff({ baseMs, maxMs }, options.random);
   }
 
   /** Readings in flight end when the signal aborts. */
@@ -55,41 +65,28 @@ export class NodeEvents {
     this.#signal = signal;
   }
 
-  /** The node's complaint, while it applies; null: none, or Events were not read. */
-  get problem(): CapacityProblem {
-    return this.#complaint && wordsOfNode(this.#complaint, this.#runtimeClass);
+  /** The node's complaint and its fix, while it applies; null: none, or Events were not read. */
+  get problem(): string | null {
+    return this.#complaint && complaintText(this.#complaint, this.#runtimeClass);
   }
 
-  /** The same for a Pod that missed its deadline. */
-  whyLate({ metadata }: Pod): CapacityProblem {
-    if (this.problem) return this.problem;
-    const label = metadata.labels?.[LABEL_ENVIRONMENT] ?? this.#context.name;
-    const command = `kubectl -n ${this.#context.namespace} describe pods -l ${LABEL_ENVIRONMENT}=${label}`;
-    return unheard(this.#events === "forbidden" ? { command } : this.#events);
+  /** The outcome of the last reading. Failures other than "forbidden" say nothing about the node. */
+  get events(): "unread" | "read" | "forbidden" {
+    return this.#events;
   }
 
   /**
-   * Checks the free Pods, and reads Events in the background if that is due. Never throws.
+   * Checks the Pods, and reads Events in the background if that is due. Never throws.
    * @returns when to check again, in milliseconds; null: when something changes
    */
-  look(pods: FreePods): number | null {
-    const { template, clock } = this.#context;
-    const { hash } = template();
+  look({ hash, waiting, ready }: WaitingPods): number | null {
     if (hash !== this.#hash) this.#forget();
     this.#hash = hash;
-    const waiting = pods.filter(({ free, pod }) => free.hash === hash && waitsSilently(pod));
-    if (
-      waiting.length === 0 ||
-      pods.some(({ free, pod }) => free.state === "parked" && pod.metadata.uid === this.#uid)
-    ) {
-      this.#forget();
-    }
-    if (waiting.length === 0) return null;
-    const nowMs = this.#context.kube.now();
-    const sorted = [...waiting].sort((a, b) => this.#dueAtMs(a.free, nowMs) - this.#dueAtMs(b.free, nowMs));
-    const read = sorted.find(({ pod }) => pod.metadata.uid === this.#uid) ?? sorted[0];
+    if (waiting.length === 0 || ready.some(({ metadata }) => metadata.uid === this.#uid)) this.#forget();
+    const [earliest] = [...waiting].sort((a, b) => a.inMs - b.inMs);
+    const read = waiting.find(({ pod }) => pod.metadata.uid === this.#uid) ?? earliest;
     if (!read) return null;
-    const waitMs = Math.max(this.#dueAtMs(read.free, nowMs) - nowMs, this.#nextAtMs - clock.monotonic());
+    const waitMs = Math.max(read.inMs, this.#nextAtMs - this.#options.clock.monotonic());
     if (waitMs > 0) return waitMs;
     this.#reading ??= this.#read(read.pod).finally(() => {
       this.#reading = null;
@@ -102,35 +99,25 @@ export class NodeEvents {
     await this.#reading;
   }
 
-  /** When a Pod has waited long enough for its Events to be read, by the API server's clock. */
-  #dueAtMs(free: FreePod, nowMs: number): number {
-    const { environment, timing } = this.#context;
-    const timeoutMs = (environment().spec.sessions?.prepareTimeoutSeconds ?? 0) * SECOND_MS;
-    return boundAtMs(free, nowMs, timeoutMs) + Math.min(timing.askNodeAfterMs, timeoutMs * SHARE_OF_TIMEOUT);
-  }
-
   async #read(pod: Pod): Promise<void> {
-    const { kube, points, namespace, clock, logger } = this.#context;
+    const { clock, list, onChange, onFailure } = this.#options;
     const { uid = "" } = pod.metadata;
     const hash = this.#hash;
     this.#nextAtMs = clock.monotonic() + this.#backoff.next();
     this.#uid = uid;
     this.#runtimeClass = pod.spec.runtimeClassName;
-    const options = { timeoutMs: READ_TIMEOUT_MS, ...(this.#signal && { signal: this.#signal }) };
     try {
-      const fieldSelector = `involvedObject.uid=${uid}`;
-      const read = () => kube.list(EVENTS, { namespace, fieldSelector, limit: EVENTS_LIMIT }, options);
-      const { items } = await points.run("prepare.read-events", { pod: pod.metadata.name ?? "" }, read);
+      const items = await list(pod, this.#signal);
       this.#events = "read";
-      // The Pod may have been parked or become outdated meanwhile.
+      // The Pod may be ready or outdated by now.
       if (this.#uid === uid && this.#hash === hash) this.#complaint = complaintOf(items, pod, this.#complaint);
     } catch (error) {
       if (this.#signal?.aborted) return;
       // The permission may be granted later, so reading continues at the usual pace.
       if (isForbidden(error)) this.#events = "forbidden";
-      logger.debug({ error: errorText(error) }, "cannot read the Events of a Pod that does not get ready");
+      onFailure(error);
     }
-    this.#onChange();
+    onChange();
   }
 
   /** Forgets the Pod that was read. The next waiting Pod is read soon, but no sooner than the pace allows. */
@@ -139,11 +126,12 @@ export class NodeEvents {
     this.#uid = "";
     this.#complaint = null;
     this.#backoff.reset();
-    this.#onChange();
+    this.#options.onChange();
   }
 }
 
-function waitsSilently(pod: Pod): boolean {
+/** Whether the Pod is on a node and not ready, and its status does not say why. */
+export function waitsSilently(pod: Pod): boolean {
   const state = stateOf(pod);
   return state.is === "preparing" && state.problem === null;
 }
@@ -249,4 +237,27 @@ function seenAt({ lastTimestamp, series, eventTime, firstTimestamp, metadata }: 
     String(lastTimestamp ?? lastObservedTime ?? eventTime ?? firstTimestamp ?? metadata.creationTimestamp),
   );
   return Number.isNaN(at) ? 0 : at;
+}
+
+/** Fixes for problems that nodes report only in Events. */
+const FIXES: Readonly<Record<string, string>> = {
+  FailedCreatePodSandBox: "fix the template's securityContext, or the node's container runtime and network",
+  FailedMount: "create the object that the volume refers to, or correct the template's volumes",
+  FailedMapVolume: "create the object that the volume refers to, or correct the template's volumes",
+  FailedAttachVolume: "fix the volume, or its driver on the node",
+  NetworkNotReady: "fix the node's network plug-in",
+};
+
+/** The texts of containerd and CRI-O for a runtime that they are not configured for. */
+const NO_RUNTIME = /no runtime for "[^"]*" is configured|failed to find runtime handler/;
+
+/**
+ * A node's complaint with its fix.
+ * @param runtimeClass the RuntimeClass of the Pods, if they have one
+ */
+export function complaintText({ reason, message }: Problem, runtimeClass?: string): string {
+  const fix = NO_RUNTIME.test(message)
+    ? `install the runtime${ofRuntimeClass(runtimeClass)} on the node, or set the class's scheduling.nodeSelector to nodes that have it`
+    : (FIXES[reason] ?? "check the Pod's node and its kubelet");
+  return `${reason}: ${unended(message)}; ${fix}`;
 }
