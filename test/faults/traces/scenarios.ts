@@ -33,6 +33,9 @@ function inTurn(...fates: readonly FateInput[]): { fates: () => FateInput } {
 const IN_SHELL = { parking: "Shell" } as const;
 const SHELL_WORLD = { ...SHORT, container: { command: ["worker"] } } as const;
 
+/** Sessions that sleep in their Pods, longer than any scenario lasts. */
+const ASLEEP = { ...IN_SHELL, workspace: { type: "Pod" } } as const;
+
 /** Faults of the Pods' first connections, in turn: they are open when the line is sent. */
 function firstAttach(...faults: readonly (AttachFault | undefined)[]): { attachFaults: AttachFaultChooser } {
   let attached = 0;
@@ -121,7 +124,7 @@ const environmentDeleted = async (run: TraceRun): Promise<void> => {
   await world.until("the Environment is gone", () => world.environment === undefined);
 };
 
-/** Sessions of several items, each with its volume. */
+/** Sessions of several items, each with its volume or in its Pod. */
 const serveSessions = async (run: TraceRun): Promise<void> => {
   let items = run.enqueue(3);
   for (let served = items.length; served <= 9; served += items.length) {
@@ -139,6 +142,18 @@ const restartAfterAssignments = async (run: TraceRun): Promise<void> => {
   run.startOperator(0);
   await run.untilSettled(2);
   run.enqueueNext(items);
+  await run.untilSettled(4);
+};
+
+/** The programs of woken sessions have read their lines, and the operator is stopping before it notes that. */
+const restartAfterWakes = async (run: TraceRun): Promise<void> => {
+  const first = run.enqueue(2);
+  await run.untilSettled(2);
+  const kept = run.keepAnswers("session.deliver");
+  run.enqueueNext(first);
+  await run.until("two lines are answered", () => kept() === 2);
+  await run.stopOperator(0);
+  run.startOperator(0);
   await run.untilSettled(4);
 };
 
@@ -235,6 +250,24 @@ export const SCENARIOS: readonly Scenario[] = [
     world: { ...TAKEN_UP, sessions: { ...BY_OPERATOR, warm: 3 }, node: inTurn({ kind: "exit", afterMs: 30_000 }) },
     rules: BY_OPERATOR,
     act: restart,
+  },
+  {
+    name: "lease Worker, sleep: sessions of several items are served",
+    world: { ...SHELL_WORLD, sessions: { ...ASLEEP, warm: 2 }, node: inTurn(WORKS) },
+    rules: IN_SHELL,
+    act: serveSessions,
+  },
+  {
+    name: "lease Operator, sleep: sessions of several items are served",
+    world: { ...SHELL_WORLD, sessions: { ...BY_OPERATOR, ...ASLEEP, warm: 2 }, node: inTurn(PROGRAM) },
+    rules: { ...BY_OPERATOR, ...IN_SHELL },
+    act: serveSessions,
+  },
+  {
+    name: "lease Worker, sleep: the operator is stopping between a wake's line and its record",
+    world: { ...SHELL_WORLD, sessions: { ...ASLEEP, warm: 2 }, node: inTurn({ kind: "worker", workMs: 5_000 }) },
+    rules: IN_SHELL,
+    act: restartAfterWakes,
   },
   {
     name: "lease Worker, volumes: sessions of several items are served",
