@@ -38,8 +38,8 @@ const TABLES: readonly Table[] = [
   {
     page: "docs/cli.md",
     name: "checks",
-    head: ["Check", "What is well", "What it needs"],
-    rows: Object.entries(CHECKS).map(([check, { well, needs }]) => [code(check), well, needs]),
+    head: ["Check", "Passes if"],
+    rows: Object.entries(CHECKS).map(([check, passes]) => [code(check), passes]),
   },
   {
     page: "docs/pod-policy.md",

@@ -30,28 +30,27 @@ export const REASONS = {
   Paused: {
     type: "Ready",
     status: "False",
-    description: "The spec sets paused: Berth claims nothing new, and running sessions continue.",
+    description: "The spec sets paused. Running sessions continue.",
     fix: "Set paused: false to serve work again.",
     event: "Normal",
   },
   Deleting: {
     type: "Ready",
     status: "False",
-    description: "The Environment is being deleted: Berth claims nothing new, and running sessions drain.",
+    description: "The Environment is being deleted, and running sessions drain.",
     fix: "Wait: the deletion ends at most 60 s after deletionGraceSeconds.",
     event: "Normal",
   },
   StepFailing: {
     type: "Ready",
     status: "False",
-    description:
-      "A step that sessions need has failed for 45 seconds, or fails in a way that only a person can fix; the message has the server's error.",
+    description: "A step that sessions need has failed for 45 seconds, or cannot succeed before you fix it.",
     fix: "Fix what the message names. The metric berth_failing_steps shows which steps fail, and the operator's log shows each attempt.",
   },
   Pending: {
     type: "Ready",
     status: "Unknown",
-    description: "The operator has read the Environment and has not checked it yet.",
+    description: "The operator has not checked the Environment yet.",
     fix: "Wait a moment. If this stays, check that the operator runs.",
     event: "Normal",
   },
@@ -59,53 +58,53 @@ export const REASONS = {
     type: "Ready",
     status: "False",
     stalls: true,
-    description: "The stored object does not fit the schema of this version: another version wrote it.",
+    description: "Another version wrote the object, or it breaks a rule that only the operator checks.",
     fix: "Correct the field that the message names, or run the operator version that belongs to the installed CRD.",
   },
   // Authenticated
   KeyAccepted: {
     type: "Authenticated",
     status: "True",
-    description: "The Work API accepts the environment key.",
+    description: "The Work API accepts the key.",
     fix: NOTHING,
   },
   KeyRejected: {
     type: "Authenticated",
     status: "False",
     stalls: true,
-    description: "The Work API refuses the environment key (401 or 403).",
+    description: "The Work API refuses the key (401 or 403).",
     fix: "Put a valid key into the Secret that api.keySecretRef names: polling starts again as soon as it changes. A key that was valid before is tried again automatically within 10 minutes.",
   },
   KeySecretMissing: {
     type: "Authenticated",
     status: "False",
-    description: "The Secret that api.keySecretRef names is not in the Environment's namespace.",
+    description: "The Secret that api.keySecretRef names does not exist in the namespace.",
     fix: "Create the Secret, or correct api.keySecretRef.name.",
   },
   KeyMissing: {
     type: "Authenticated",
     status: "False",
     stalls: true,
-    description: "The Secret exists but lacks the key that api.keySecretRef names.",
+    description: "The Secret lacks the key that api.keySecretRef names.",
     fix: "Add the key to the Secret, or correct api.keySecretRef.key.",
   },
   KeyEmpty: {
     type: "Authenticated",
     status: "False",
     stalls: true,
-    description: "The key in the Secret is empty, or has characters that an HTTP header cannot contain.",
+    description: "The key is empty, or has characters that an HTTP header cannot contain.",
     fix: "Put the environment key there, without quotes or line breaks.",
   },
   KeySecretUnreadable: {
     type: "Authenticated",
     status: "Unknown",
-    description: "The operator cannot read the Secret: it lacks the permission, or the API server did not answer.",
+    description: "The operator lacks permission to read the Secret, or the API server did not answer.",
     fix: "Give the operator permission to get Secrets in this namespace (the chart's namespaces value).",
   },
   KeyUnchecked: {
     type: "Authenticated",
     status: "Unknown",
-    description: "The operator has read the environment key, and the Work API has not answered a request with it yet.",
+    description: "The Work API has not answered a request with the key yet.",
     fix: "See the condition QueueReachable.",
     event: "Normal",
   },
@@ -135,13 +134,13 @@ export const REASONS = {
     status: "False",
     stalls: true,
     description:
-      "The operator does not send keys to the origin of api.baseUrl, which is plain http, resolves to an internal address, or is not in its list.",
+      "The operator sends no keys to api.baseUrl: it is plain http, at an internal address, or not in the operator's list.",
     fix: "Correct api.baseUrl, or add the origin to the chart's allowedApiOrigins (the flag --allowed-api-origins).",
   },
   BadReply: {
     type: "QueueReachable",
     status: "False",
-    description: "The Work API sent an answer or a work item that does not follow its contract.",
+    description: "The Work API sent a malformed answer or work item.",
     fix: "Check that api.baseUrl is the API itself and not a proxy's page; otherwise update Berth. If the message names an item, stop it in the platform.",
   },
   QueueUnchecked: {
@@ -155,13 +154,13 @@ export const REASONS = {
   Accepted: {
     type: "TemplateAccepted",
     status: "True",
-    description: "The API server accepted a Pod of the template in a dry run.",
+    description: "The API server accepted a Pod in a dry run.",
     fix: NOTHING,
   },
   AcceptedWithWarning: {
     type: "TemplateAccepted",
     status: "True",
-    description: "The API server accepted a Pod of the template, with a warning.",
+    description: "The API server accepted a Pod, with a warning.",
     fix: "The message says what; with parking: Key, imagePullPolicy: Always contacts the registry every few seconds while a Pod waits.",
     event: "Warning",
   },
@@ -176,7 +175,7 @@ export const REASONS = {
     type: "TemplateAccepted",
     status: "False",
     stalls: true,
-    description: "An admission policy of the cluster refuses Pods of the template; the message has its error.",
+    description: "An admission policy refuses Pods of the template; the message has its error.",
     fix: "Change the template to fit the policy, or ask the cluster's administrator.",
   },
   TemplateForbidden: {
@@ -184,33 +183,32 @@ export const REASONS = {
     status: "False",
     stalls: true,
     description:
-      "The template has a field that the operator's policy for Pods does not allow; its free Pods are removed, and running sessions continue.",
+      "The operator's Pod policy forbids a field of the template. Free Pods are removed; running sessions continue.",
     fix: "Remove the field that the message names, or ask the cluster's administrator to allow it with the chart's podPolicy.",
   },
   TemplateUnchecked: {
     type: "TemplateAccepted",
     status: "Unknown",
-    description: "The dry run has not been answered yet; Berth tries again.",
+    description: "The dry run has not been answered yet.",
     fix: "Check that the operator has permission to create Pods in this namespace, and that the API server answers.",
   },
   // NetworkPolicyReady
   PolicyInPlace: {
     type: "NetworkPolicyReady",
     status: "True",
-    description: "The NetworkPolicy is in place. Whether it is enforced depends on the cluster's network plug-in.",
+    description: "The NetworkPolicy is in place. The cluster's network must enforce it.",
     fix: NOTHING,
   },
   PolicyNotWanted: {
     type: "NetworkPolicyReady",
     status: "True",
-    description: "Berth keeps no NetworkPolicy, because network.policy is None.",
+    description: "The spec sets network.policy: None.",
     fix: NOTHING,
   },
   PolicyFailing: {
     type: "NetworkPolicyReady",
     status: "False",
-    description:
-      "The operator cannot read or write the NetworkPolicy, so it creates no Pod and claims nothing; it tries again.",
+    description: "The operator cannot read or write the NetworkPolicy, so it creates no Pod and claims nothing.",
     fix: "Give the operator permission to get, create, patch and delete NetworkPolicies in this namespace, or fix what the message names; or set network.policy: None.",
   },
   PolicyUnchecked: {
@@ -249,8 +247,7 @@ export const REASONS = {
   Unschedulable: {
     type: "CapacityAvailable",
     status: "False",
-    description:
-      "The scheduler finds no node for a Pod; the message has its reason. The autoscaler may already be adding a node.",
+    description: "The scheduler finds no node for a Pod; the message has its reason. An autoscaler may be adding one.",
     fix: "Add nodes, or change the template's requests, selectors and tolerations.",
   },
   ImagePullFailing: {
@@ -268,7 +265,7 @@ export const REASONS = {
   AttachFailing: {
     type: "CapacityAvailable",
     status: "False",
-    description: "The operator cannot attach to waiting Pods, so it cannot give them a session.",
+    description: "The operator cannot attach to waiting Pods to give them a session.",
     fix: "If the API server refuses it, give the operator get and create on pods/attach (the chart's rbac.attach), or set spec.sessions.parking: Key. Otherwise check the Pod and its node's kubelet.",
   },
   // SessionsStarting
@@ -288,14 +285,14 @@ export const REASONS = {
   BreakerOpen: {
     type: "SessionsStarting",
     status: "False",
-    description: "Several sessions in a row did not start, so Berth claims only one now and then, as a probe.",
+    description: "Several sessions in a row did not start, so Berth claims only an occasional probe.",
     fix: "Fix the image or the template. Berth tries a changed spec at once.",
   },
   // ScalingActive
   ScalingFollowsDemand: {
     type: "ScalingActive",
     status: "True",
-    description: "The demand is known, and the number of workers follows it.",
+    description: "The number of workers follows the demand.",
     fix: NOTHING,
   },
   ScaleDownHeld: {
@@ -320,7 +317,7 @@ export const REASONS = {
   ScalingFailed: {
     type: "ScalingActive",
     status: "False",
-    description: "The operator cannot read or write the workers' Deployments; it tries again.",
+    description: "The operator cannot read or write the workers' Deployments.",
     fix: "Give the operator permission to create, patch and delete Deployments and to patch Pods in this namespace; the message has the API server's error.",
   },
   // CredentialMissing
@@ -349,13 +346,13 @@ export const REASONS = {
   EnvironmentIdShared: {
     type: "EnvironmentIdShared",
     status: "True",
-    description: "Another Environment that this operator serves has the same environmentId: both claim from one queue.",
+    description: "Another Environment of this operator has the same environmentId: both claim from one queue.",
     fix: "Keep one of them and delete the others, or create each with its own environmentId.",
   },
   EnvironmentIdUnique: {
     type: "EnvironmentIdShared",
     status: "False",
-    description: "No other Environment that this operator serves has this environmentId.",
+    description: "No other Environment of this operator has this environmentId.",
     fix: NOTHING,
   },
   // PollersExpected
@@ -380,7 +377,7 @@ export const REASONS = {
   PollersUnknown: {
     type: "PollersExpected",
     status: "Unknown",
-    description: "The Work API has not reported the queue's pollers, or does not report them.",
+    description: "The Work API has not reported the queue's pollers.",
     fix: NOTHING,
     event: "Normal",
   },

@@ -14,8 +14,7 @@ interface ConditionInfo {
 export const CONDITIONS = {
   Ready: {
     good: "True",
-    description:
-      "Whether Berth serves work as the spec says. If not, the reason is that of the condition that blocks it.",
+    description: "Whether Berth serves work as the spec says.",
   },
   Authenticated: { good: "True", description: "Whether the environment key exists and the Work API accepts it." },
   QueueReachable: { good: "True", description: "Whether the Work API answers for this environment." },
@@ -33,7 +32,7 @@ export const CONDITIONS = {
   CredentialMissing: { good: "False", description: "Whether work items came without the secret that their Pod needs." },
   EnvironmentIdShared: {
     good: "False",
-    description: "Whether another Environment that this operator serves has the same environmentId.",
+    description: "Whether another Environment of this operator has the same environmentId.",
   },
   PollersExpected: {
     good: "True",
@@ -46,9 +45,8 @@ export const CONDITIONS = {
  * they are True: https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md
  */
 export const KSTATUS_CONDITIONS = {
-  Reconciling: "The Environment is not ready, and can get ready without a change of its spec or its key.",
-  Stalled:
-    "The Environment is not ready, and does not get ready before its spec, its key or the operator's settings change.",
+  Reconciling: "Not ready, but can get ready without a change of the spec or the key.",
+  Stalled: "Not ready, and does not get ready before the spec, the key or the operator's settings change.",
 } as const;
 
 export type KstatusCondition = keyof typeof KSTATUS_CONDITIONS;

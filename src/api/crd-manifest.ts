@@ -8,41 +8,41 @@ import { type StructuralSchema, toStructuralSchema } from "./structural-schema.t
  */
 export const PRINTER_COLUMNS = [
   { name: "Mode", type: "string", jsonPath: ".status.mode", description: "Sessions or Workers." },
-  { name: "Queue", type: "integer", jsonPath: ".status.queue.depth", description: "Work items that wait." },
-  { name: "Warm", type: "integer", jsonPath: ".status.sessions.warm", description: "Pods parked and free." },
+  { name: "Queue", type: "integer", jsonPath: ".status.queue.depth", description: "Waiting work items." },
+  { name: "Warm", type: "integer", jsonPath: ".status.sessions.warm", description: "Parked, free Pods." },
   { name: "Active", type: "integer", jsonPath: ".status.sessions.active", description: "Running sessions." },
   { name: "Sleeping", type: "integer", jsonPath: ".status.sessions.sleeping", description: "Sleeping sessions." },
   {
     name: "Max",
     type: "integer",
     jsonPath: ".status.max",
-    description: "The spec's maximum number of Pods or workers.",
+    description: "The spec's maxConcurrent or maxReplicas.",
   },
   {
     name: "Ready",
     type: "string",
     jsonPath: '.status.conditions[?(@.type=="Ready")].status',
-    description: "Whether the Environment is served.",
+    description: "Whether Berth serves the Environment.",
   },
   {
     name: "Reason",
     type: "string",
     jsonPath: '.status.conditions[?(@.type=="Ready")].reason',
-    description: "Reason of the condition Ready.",
+    description: "Reason of Ready.",
   },
-  { name: "Age", type: "date", jsonPath: ".metadata.creationTimestamp", description: "Time since the creation." },
+  { name: "Age", type: "date", jsonPath: ".metadata.creationTimestamp", description: "Time since creation." },
   {
     name: "Pending",
     type: "integer",
     jsonPath: ".status.queue.pending",
-    description: "Work items that were polled but not acknowledged yet.",
+    description: "Work items polled but not acknowledged.",
     priority: 1,
   },
   {
     name: "Workers",
     type: "integer",
     jsonPath: ".status.workers.replicas",
-    description: "Workers that exist.",
+    description: "Existing workers.",
     priority: 1,
   },
   {
@@ -63,7 +63,7 @@ export const PRINTER_COLUMNS = [
     name: "Message",
     type: "string",
     jsonPath: '.status.conditions[?(@.type=="Ready")].message',
-    description: "Cause in words, with the fix.",
+    description: "Message of Ready: the cause and the fix.",
     priority: 1,
   },
 ];

@@ -39,20 +39,20 @@ const KEY_PREFIX = "sk-";
 const ID_PREFIX = "env_";
 
 const environmentId = z.string().min(1).max(MAX_ID).meta({
-  description: "Id of the environment to serve, such as env_011CZkZ9X2dpNyB7HsEFoRfW. You cannot change it later.",
+  description: "Id of the environment to serve, such as env_011CZkZ9X2dpNyB7HsEFoRfW. Immutable.",
 });
 
 const keySecretRef = withRules(
   z
     .strictObject({
       name: z.string().min(1).max(MAX_NAME).meta({
-        description: "Name of the Secret in the Environment's namespace.",
+        description: "Name of the Secret, in the Environment's namespace.",
       }),
       key: z.string().min(1).max(MAX_NAME).default("environment-key").meta({
         description: "Key in the Secret's data.",
       }),
     })
-    .meta({ description: "The Secret with the environment key. The operator notices a new key." }),
+    .meta({ description: "Secret with the environment key. The operator notices a new key." }),
   [
     fieldMatches(
       "name",
@@ -71,24 +71,25 @@ const apiSpec = withRules(
   z
     .strictObject({
       baseUrl: z.string().max(MAX_URL).default(DEFAULT_BASE_URL).meta({
-        description: "Origin of the Work API. The operator must allow keys to be sent there.",
+        description:
+          "Origin of the Work API: scheme, host and port only. The operator must allow keys to be sent there.",
       }),
       keySecretRef,
       workspaceId: z.string().max(MAX_ID).optional().meta({
-        description: "Workspace to name in requests, such as wrkspc_01..., if the key is valid for several.",
+        description: "Workspace of the requests (wrkspc_...), if the key is valid for several.",
       }),
       requestTimeoutSeconds: seconds(
         10,
         1,
         60,
-        "Timeout of a request to the Work API, in seconds. Acknowledgements, heartbeats and stops have a shorter one.",
+        "Timeout of a Work API request. Acknowledgements, heartbeats and stops have a shorter one.",
       ),
       otherPollers: z.int32().min(0).max(MAX_OTHER_POLLERS).default(0).meta({
         description:
-          "Number of expected clients that poll the same queue outside this Environment, such as those of other clusters. PollersExpected reports more.",
+          "Number of other pollers to expect, such as those of other clusters. PollersExpected reports more.",
       }),
       budgetGroup: z.string().min(1).max(MAX_GROUP).default("default").meta({
-        description: "Environments of one group share one request budget. Use one group per organization.",
+        description: "Name (lowercase letters, digits, -) of the request budget to share. Use one per organization.",
       }),
     })
     .meta({ description: "Address and key of the Work API." }),
@@ -117,13 +118,13 @@ const environmentSpec = withRules(
       environmentId,
       paused: z.boolean().default(false).meta({
         description:
-          "Whether to stop claiming work items. Running sessions continue; sleeping ones keep their files until their time has ended.",
+          "Stops claiming work items. Running sessions continue; sleeping ones keep their files until their sleep ends.",
       }),
       deletionGraceSeconds: seconds(
         600,
         0,
         7 * DAY,
-        "Seconds for which running sessions can continue after the Environment is deleted. Then they are stopped. Sleeping Pods are deleted at once.",
+        "Seconds that running sessions can continue after the Environment is deleted. Sleeping Pods are deleted at once.",
       ),
       api: apiSpec,
       network: networkSpec,

@@ -15,7 +15,7 @@ export const DEFAULT_RUNTIME_CLASSES: RuntimeClasses = { gVisor: "gvisor", Kata:
 /** `isolation` of both modes. */
 export const isolation = z.enum(ISOLATIONS).optional().meta({
   description:
-    "What isolates the Pods from the kernel of their node. gVisor: a kernel in user space. Kata: a virtual machine of Kata Containers. It sets the Pods' runtimeClassName, and the cluster needs that RuntimeClass. Default: the template's runtimeClassName, else the node's default runtime.",
+    "Isolates the Pods from their node's kernel, with gVisor (a kernel in user space) or Kata Containers (a virtual machine). Berth sets runtimeClassName; the cluster needs that RuntimeClass. Default: the template's runtimeClassName, or none.",
 });
 
 /** The part of either mode's spec that chooses the runtime of its Pods. */

@@ -56,7 +56,7 @@ const selectedPods = withRules(
     .strictObject({
       namespaceSelector: labelSelector
         .optional()
-        .meta({ description: "Labels of the namespaces. Default: the Environment's own namespace." }),
+        .meta({ description: "Labels of the namespaces. Default: the Environment's namespace." }),
       podSelector: labelSelector.optional().meta({ description: "Labels of the Pods. Default: all Pods." }),
     })
     .meta({ description: "Pods by their labels, as in a NetworkPolicy." }),
@@ -77,17 +77,19 @@ const egress = withRules(
         .max(MAX_CIDRS)
         .optional()
         .meta({
-          description:
-            "Networks that the Pods can reach on all ports, such as 10.20.0.0/16, in addition to DNS. The networks of the default api.baseUrl are included. Another api.baseUrl needs cidrs or pods; the list can be empty.",
+          description: "Networks, such as 10.20.0.0/16.",
           "x-kubernetes-list-type": "atomic",
         }),
       pods: z.array(selectedPods).max(MAX_SELECTED).optional().meta({
         description:
-          "Pods of the cluster that the Pods can reach on all ports, such as those behind a Service of a Work API in the cluster.",
+          "Pods of the cluster, such as those behind a Service. Each entry has namespaceSelector, podSelector or both; {} selects all.",
         "x-kubernetes-list-type": "atomic",
       }),
     })
-    .meta({ description: "What the Pods can reach." }),
+    .meta({
+      description:
+        "What else the Pods can reach, on all ports. Only the networks of the default api.baseUrl are known: with another one, set cidrs or pods, even if empty.",
+    }),
   [
     {
       cel: `!has(self.cidrs) || self.cidrs.all(c, c.matches('${CIDR_PATTERN.replaceAll("\\", "\\\\")}'))`,
@@ -103,12 +105,12 @@ export const networkSpec = z
   .strictObject({
     policy: z.enum(["Managed", "None"]).default("Managed").meta({
       description:
-        "Managed keeps a NetworkPolicy for the Environment's Pods, which allows no incoming connections, and outgoing ones only to DNS, the API and egress. None keeps no NetworkPolicy.",
+        "Managed: the NetworkPolicy allows no incoming connections except busy probes, and outgoing ones only to DNS, the API and egress. None: no NetworkPolicy; required with hostNetwork.",
     }),
     egress: egress.prefault({}),
   })
   .prefault({})
-  .meta({ description: "Network access of the Pods, by a NetworkPolicy. The cluster's network must enforce it." });
+  .meta({ description: "NetworkPolicy of the Pods. The cluster's network must enforce it." });
 export type NetworkSpec = z.output<typeof networkSpec>;
 
 /** The parts of an Environment's spec that concern its network. */

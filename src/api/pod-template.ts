@@ -31,17 +31,21 @@ const container = z
     image: z.string().min(1).max(MAX_IMAGE).optional().meta({ description: "Image of the container." }),
     imagePullPolicy: z.enum(["Always", "IfNotPresent", "Never"]).optional().meta({
       description:
-        "When to pull the image. Default of the session's or worker's container: IfNotPresent. With Always and parking Key, the kubelet contacts the registry every few seconds while a Pod waits.",
+        "When to pull the image. Default of the session or worker container: IfNotPresent. With parking Key, Always contacts the registry every few seconds while a Pod waits.",
     }),
     restartPolicy: z.string().max(16).optional().meta({
-      description: "Restart policy of this container. Only Never is allowed for the session container.",
+      description: "The session container must have Never, or none.",
     }),
     restartPolicyRules: z
       .array(z.looseObject({}).meta({ description: "A ContainerRestartRule." }))
       .max(MAX_CONTAINERS)
       .optional()
-      .meta({ description: "Restart rules of this container. The session container must have none." }),
-    env: z.array(envVar).max(MAX_ENV).optional().meta({ description: "Environment variables of the container." }),
+      .meta({ description: "The session container must have none." }),
+    env: z
+      .array(envVar)
+      .max(MAX_ENV)
+      .optional()
+      .meta({ description: `Environment variables. Berth sets ${RESERVED_ENV.join(", ")} itself.` }),
   })
   .meta({
     description: "A Container. Fields that are not listed here are passed through.",
@@ -53,7 +57,7 @@ const containers = z
   .max(MAX_CONTAINERS)
   .meta({
     description:
-      "Containers of the Pod. The session or worker runs in the one that the annotation kubectl.kubernetes.io/default-container names, else in the first.",
+      "The session or worker runs in the container that the annotation kubectl.kubernetes.io/default-container names, else in the first.",
     "x-kubernetes-list-type": "map",
     "x-kubernetes-list-map-keys": ["name"],
   });
@@ -85,31 +89,34 @@ const metadata = z
     labels: z
       .record(z.string(), z.string().max(MAX_CONTAINER_NAME))
       .optional()
-      .meta({ description: "Labels of the Pods.", maxProperties: MAX_LABELS }),
+      .meta({ description: "Labels of the Pods. The prefix berth.dev/ is reserved.", maxProperties: MAX_LABELS }),
     annotations: z
       .record(z.string(), z.string().max(MAX_ANNOTATION_VALUE))
       .optional()
-      .meta({ description: "Annotations of the Pods.", maxProperties: MAX_LABELS }),
+      .meta({ description: "Annotations of the Pods. The prefix berth.dev/ is reserved.", maxProperties: MAX_LABELS }),
   })
-  .meta({ description: "Labels and annotations of the Pods." });
+  .meta({ description: "Labels and annotations. Must not have name, generateName or namespace." });
 
 const spec = z
   .looseObject({
     containers,
     initContainers: named("init container", MAX_CONTAINERS, "Init containers and sidecars of the Pod.").optional(),
-    volumes: named("volume", MAX_VOLUMES, "Volumes of the Pod.").optional(),
+    volumes: named(
+      "volume",
+      MAX_VOLUMES,
+      "In a session's Pod, the names berth-secret and berth-workspace are reserved.",
+    ).optional(),
     restartPolicy: z.string().max(16).optional().meta({
-      description: "Restart policy of the Pods. You need not set it: a session's Pod has Never, a worker's Always.",
+      description: "Must be Never for sessions and Always for workers, the defaults.",
     }),
     activeDeadlineSeconds: z.int().optional().meta({
-      description:
-        "Must not be set. For sessions, Berth sets it from maxDurationSeconds; Pods of a Deployment cannot have it.",
+      description: "Must not be set. For sessions, Berth sets it from maxDurationSeconds.",
     }),
     terminationGracePeriodSeconds: z.int().min(0).max(MAX_GRACE_SECONDS).optional().meta({
-      description: "Seconds from SIGTERM to SIGKILL. Default: 120, because a stock worker can take 90 to end.",
+      description: "Seconds from SIGTERM to SIGKILL. A stock worker can take 90. Default: 120.",
     }),
     runtimeClassName: z.string().max(MAX_NAME).optional().meta({
-      description: "RuntimeClass of the Pods, as the operator's policy allows. Must not be set beside isolation.",
+      description: "RuntimeClass of the Pods. Must not be set with isolation.",
     }),
     hostNetwork: z.boolean().optional().meta({ description: "Whether the Pods use the network of their node." }),
     hostPID: z.boolean().optional().meta({ description: "Whether the Pods see the processes of their node." }),
@@ -117,7 +124,7 @@ const spec = z
   })
   .meta({
     description:
-      "A PodSpec. Fields that are not listed here are passed through and checked by a dry run. The operator's policy limits what it can contain. Defaults fit Pod Security restricted.",
+      "A PodSpec. Fields that are not listed here are passed through, and checked by a dry run. The operator's policy limits what it can contain. Defaults fit Pod Security restricted.",
   });
 
 /** Strict at this level, which Kubernetes has never extended: a misspelled `spec` is found at once. */

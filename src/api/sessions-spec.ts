@@ -15,63 +15,55 @@ const MAX_RETAINED = 10_000;
 
 const fields = z.strictObject({
   maxConcurrent: z.int32().min(1).max(MAX_CONCURRENT).meta({
-    description:
-      "Maximum number of Pods that are prepared, parked or run a session. Sleeping Pods do not count. To serve nothing for a while, set paused.",
+    description: "Maximum number of Pods that are prepared, parked or run a session. Sleeping Pods do not count.",
   }),
   warm: z.int32().min(0).max(MAX_CONCURRENT).default(0).meta({
-    description: "Number of Pods kept parked, which start a session in a tenth of a second. 0 scales to zero.",
+    description: "Number of Pods kept parked, at most maxConcurrent. 0 scales to zero.",
   }),
   warmScaleDownSeconds: seconds(300, 0, DAY, "Seconds after which parked Pods beyond warm are deleted."),
   maxSleeping: z.int32().min(0).max(MAX_CONCURRENT).optional().meta({
     description:
-      "Maximum number of Pods in which sessions sleep and keep their files. Beyond it, the Pod that has slept longest is deleted. Default: maxConcurrent.",
+      "Maximum number of sleeping Pods. Beyond it, the one that has slept longest is deleted. Default: maxConcurrent.",
   }),
   lease: z.enum(["Worker", "Operator"]).default("Worker").meta({
     description:
-      "Who sends the heartbeats of a work item. Worker: the program, as the workers of the SDKs do. Operator: the operator, for programs that know nothing of work items.",
+      "Who sends heartbeats. Worker: the program, as the SDKs' workers do. Operator: the operator, for programs without work items.",
   }),
   credential: z.enum(["WorkSecret", "EnvironmentKey"]).default("WorkSecret").meta({
-    description:
-      "Credential of the Pod. WorkSecret: valid for its session only. EnvironmentKey: gives access to the whole environment.",
+    description: "Credential of the Pod. WorkSecret: for its session only. EnvironmentKey: for the whole environment.",
   }),
   secretDelivery: z.enum(["Env", "File"]).default("Env").meta({
     description:
-      "How the Pod gets its secret. Env: as an environment variable. File: as a file in memory, which needs parking Shell.",
+      "How the Pod gets its secret. Env: in an environment variable. File: in a file in memory; needs credential WorkSecret, and parking Shell or unset.",
   }),
   parking: z.enum(["Shell", "Program", "Key"], { error: removedParking }).optional().meta({
     description:
-      "How a parked Pod waits for its session. Shell: /bin/sh waits, then runs the template's command. Program: the template's program waits; if its session sleeps, only for the first work item. Key: the kubelet waits for a key of a Secret, in CreateContainerConfigError; sessions do not sleep. Default: Shell if the template and the cluster allow it, else Key.",
+      "How a parked Pod waits. Shell: /bin/sh waits, then runs the template's command. Program: the program waits; if its session sleeps, only for the first work item. Key: the kubelet waits for a Secret's key, in CreateContainerConfigError; sessions do not sleep. Default: Shell if the template and the cluster allow it, else Key.",
   }),
   prepareTimeoutSeconds: seconds(
     600,
     1,
     DAY,
-    "Seconds that a Pod on a node has to get ready for a session. Then it is replaced, with backoff.",
+    "Seconds that a scheduled Pod has to get ready. Then it is replaced, with backoff.",
   ),
   firstBeatTimeoutSeconds: seconds(
     60,
     1,
     3600,
-    "Seconds that a container has to start after it got its session, and then, with lease Worker, to send its first heartbeat. Then the session ends as failed.",
+    "Seconds that a container with a session has to start, and then, with lease Worker, to send its first heartbeat. Then the session fails.",
   ),
   parkedMaxAgeSeconds: z.int32().min(0).max(WEEK).optional().meta({
-    description:
-      "Age in seconds at which a parked Pod is replaced. 0: never. Default: 600 with parking Key, whose Pods would trigger common alerts, else 0.",
+    description: "Age at which a parked Pod is replaced. 0: never. Default: 600 with parking Key, else 0.",
   }),
   maxDurationSeconds: seconds(86_400, 1, MAX_DURATION, "Seconds after which a work item is stopped."),
-  retainFinishedSeconds: seconds(
-    600,
-    0,
-    WEEK,
-    "Seconds for which a finished Pod is kept for its logs. No session uses its files again.",
-  ),
-  retainFailedSeconds: seconds(3600, 0, WEEK, "Seconds for which a failed Pod is kept for its logs."),
+  retainFinishedSeconds: seconds(600, 0, WEEK, "Seconds to keep a finished Pod for its logs."),
+  retainFailedSeconds: seconds(3600, 0, WEEK, "Seconds to keep a failed Pod for its logs."),
   retainFinishedLimit: z.int32().min(0).max(MAX_RETAINED).default(100).meta({
-    description: "Maximum number of finished and failed Pods that are kept. The oldest are deleted first.",
+    description: "Maximum number of finished and failed Pods. The oldest are deleted first.",
   }),
   onPodFailure: z.enum(["Stop", "Release"]).default("Stop").meta({
     description:
-      "What happens to a work item whose Pod died without stopping it. Stop: it is stopped. Release: it returns to the queue, at most three times; then it is stopped.",
+      "What happens to a work item whose Pod died without stopping it. Stop: it is stopped. Release: it returns to the queue up to three times, then is stopped.",
   }),
   disruption: z.enum(["Allow", "Protect"]).default("Allow").meta({
     description:
@@ -102,9 +94,9 @@ function parkingProblem({ value, issues }: z.core.ParsePayload<z.output<typeof f
 
 /** `spec.sessions`: a Pod per session. */
 export const sessionsSpec = withRules(
-  fields
-    .check(parkingProblem)
-    .meta({ description: "Serves each session in its own Pod. Set exactly one of sessions and workers." }),
+  fields.check(parkingProblem).meta({
+    description: "Serves each session in its own Pod. Set either sessions or workers. You cannot exchange them later.",
+  }),
   [
     {
       cel: "self.warm <= self.maxConcurrent",

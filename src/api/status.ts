@@ -31,21 +31,21 @@ const condition = z
 
 const queueStatus = z
   .object({
-    depth: count("Work items that wait."),
-    pending: count("Work items polled but not acknowledged yet."),
-    oldestQueuedAt: time("When the oldest waiting item was queued. Absent if none waits.").optional(),
+    depth: count("Waiting work items."),
+    pending: count("Work items polled but not acknowledged."),
+    oldestQueuedAt: time("When the oldest waiting item was queued.").optional(),
     workersPolling: count("Pollers in the last 30 seconds, if the Work API reports them.").optional(),
   })
-  .meta({ description: "The queue, from the Work API's statistics." });
+  .meta({ description: "From the Work API's statistics." });
 
 export const sessionsStatus = z
   .object({
-    warm: count("Pods parked and free."),
+    warm: count("Parked, free Pods."),
     preparing: count("Pods that are not parked yet."),
     opening: count("Claimed Pods whose program does not run yet."),
     active: count("Pods whose session runs."),
     stopping: count("Pods whose session is being stopped."),
-    sleeping: count("Pods that keep a sleeping session's files until its next work item.").optional(),
+    sleeping: count("Pods whose session sleeps.").optional(),
     finished: count("Pods of ended sessions, kept for their logs."),
   })
   .meta({ description: "Session Pods by phase." });
@@ -58,7 +58,7 @@ const parkingStatus = z
       description: "What failed when a Pod waited in a shell. Berth tries again when the spec changes.",
     }),
   })
-  .meta({ description: "How parked Pods wait for their session." });
+  .meta({ description: "How parked Pods wait." });
 
 const sleepStatus = z
   .object({
@@ -68,20 +68,20 @@ const sleepStatus = z
       description: "What the cluster refused. Berth tries again when the spec changes.",
     }),
   })
-  .meta({ description: "Whether sessions sleep in their Pod and keep its files between work items." });
+  .meta({ description: "Whether sessions sleep in their Pod." });
 
 const workersStatus = z
   .object({
     desired: count("Desired number of workers."),
-    replicas: count("Workers that exist."),
-    ready: count("Workers that are ready."),
+    replicas: count("Existing workers."),
+    ready: count("Ready workers."),
     busy: count("Workers that the busyProbe reports as busy."),
   })
   .meta({ description: "Workers by state." });
 
 const workspacesStatus = z
-  .object({ volumes: count("Volumes of sessions that are in use or kept for the next work item.") })
-  .meta({ description: "Volumes of sessions, with workspace PerSession." });
+  .object({ volumes: count("Volumes of sessions, in use or kept.") })
+  .meta({ description: "With workspace type PerSession." });
 
 /**
  * `status`. Unknown fields are dropped: the operator writes the status, and a newer version's fields must not stop it.
@@ -89,12 +89,12 @@ const workspacesStatus = z
 export const environmentStatus = z
   .object({
     observedGeneration: z.int().min(NOT_OBSERVED).optional().meta({
-      description: "Generation of the spec that this status describes. -1: no operator has read the Environment yet.",
+      description: "Generation of the spec that the status describes. -1: no operator has read it yet.",
     }),
     mode: z.enum(["Sessions", "Workers"]).optional().meta({
-      description: "Sessions (a Pod per session) or Workers (always-on workers).",
+      description: "Whether the spec has sessions or workers.",
     }),
-    max: count("The spec's maximum number of Pods or workers.").optional(),
+    max: count("The spec's maxConcurrent or maxReplicas.").optional(),
     conditions: z
       .array(condition)
       .max(MAX_CONDITIONS)
@@ -105,7 +105,7 @@ export const environmentStatus = z
         "x-kubernetes-list-map-keys": ["type"],
       }),
     apiAddresses: z.array(apiAddress).max(MAX_API_ADDRESSES).optional().meta({
-      description: "Addresses to which keys of claims are sent: the spec's, and earlier ones that still have claims.",
+      description: "Addresses of the Work API in use: the spec's, and earlier ones that still have claims.",
       "x-kubernetes-list-type": "atomic",
     }),
     queue: queueStatus.optional(),

@@ -28,12 +28,11 @@ const direction = (window: number, policies: Policy[], description: string) =>
   z
     .strictObject({
       stabilizationWindowSeconds: z.int32().min(0).max(MAX_STABILIZATION_SECONDS).default(window).meta({
-        description:
-          "Seconds of past recommendations that are considered, so that the number of replicas does not flap.",
+        description: "Seconds of past recommendations to consider, against flapping.",
       }),
       selectPolicy: z.enum(["Max", "Min", "Disabled"]).default("Max").meta({
         description:
-          "Which policy applies. Max: the one that allows most change. Min: the one that allows least. Disabled: no scaling in this direction.",
+          "Which policy applies. Max: the one that allows most change. Min: least. Disabled: no scaling in this direction.",
       }),
       policies: z.array(policy).min(1).max(MAX_POLICIES).default(policies).meta({
         description: "Limits of the rate of change.",
@@ -57,11 +56,11 @@ const behavior = z
     scaleDown: direction(
       300,
       [{ type: "Percent", value: 100, periodSeconds: 15 }],
-      "How fast replicas are removed. Busy ones are never removed.",
+      "How fast Berth removes replicas. It never removes busy ones.",
     ),
   })
   .prefault({})
-  .meta({ description: "How fast replicas are added and removed, as in the behavior of a HorizontalPodAutoscaler." });
+  .meta({ description: "How fast Berth adds and removes replicas, as in a HorizontalPodAutoscaler." });
 
 const busyProbe = z
   .strictObject({
@@ -99,7 +98,7 @@ export const workersSpec = withRules(
       template: workerTemplate,
     })
     .meta({
-      description: "Always-on workers, which poll the queue themselves. Set exactly one of sessions and workers.",
+      description: "Runs always-on workers, which poll the queue themselves. Set either sessions or workers.",
     }),
   [
     {

@@ -44,12 +44,12 @@ const claimTemplate = withRules(
         .default(["ReadWriteOnce"])
         .meta({
           description:
-            "How nodes can mount a volume. With ReadWriteOncePod, the cluster also keeps a second Pod from mounting it, if the driver supports that.",
+            "How nodes can mount a volume: ReadWriteOnce, ReadWriteOncePod (if the driver supports it) or ReadWriteMany.",
           "x-kubernetes-list-type": "atomic",
         }),
       resources: z.strictObject({ requests }).meta({ description: "Size of each volume." }),
       storageClassName: z.string().max(MAX_NAME).optional().meta({
-        description: "StorageClass of the volumes. Default: the cluster's default.",
+        description: "StorageClass of the volumes. Default: the cluster's.",
       }),
     })
     .meta({ description: "Template of each session's PersistentVolumeClaim. Required with type PerSession." }),
@@ -68,29 +68,29 @@ export const workspaceSpec = withRules(
     .strictObject({
       type: z.enum(["Ephemeral", "Pod", "PerSession"]).default("Ephemeral").meta({
         description:
-          "What a session keeps between messages. Ephemeral: nothing. Pod: the files at mountPath, until its Pod is deleted. PerSession: the files at mountPath, on a volume per session that outlives its Pods.",
+          "Ephemeral: no files. Pod: the files at mountPath, until the Pod is deleted. PerSession: the files at mountPath, on a volume per session that outlives its Pods.",
       }),
       claimTemplate: claimTemplate.optional(),
       mountPath: z.string().min(1).max(MAX_PATH).default("/workspace").meta({
-        description: "Folder of the session container whose files are kept.",
+        description: "Absolute path of the kept folder in the session container.",
       }),
       retainSeconds: seconds(
         7 * DAY,
         MIN_RETAIN,
         MAX_RETAIN,
-        "Seconds for which a session's volume is kept after its last Pod has ended. Then it is deleted with its files.",
+        "Seconds to keep a session's volume after its last Pod has ended. Then Berth deletes it with its files.",
       ),
       sizeLimit: z.string().min(1).max(MAX_QUANTITY).optional().meta({
         description:
-          "Maximum size of a session's files on the node's disk, such as 10Gi. The kubelet evicts a Pod that exceeds it, and the files are lost. Only with type Pod. Default: no limit.",
+          "Only with type Pod: maximum size of a session's files, such as 10Gi. The kubelet evicts a Pod that exceeds it, and the files are lost. Default: no limit.",
       }),
       sleepSeconds: z.int32().min(0).max(MAX_SLEEP).optional().meta({
         description:
-          "Seconds for which a session sleeps in its Pod and keeps its files between messages. Then the Pod is deleted. 0: it does not sleep. Default: 1800 with type Pod, 0 with PerSession.",
+          "Seconds that a session sleeps in its Pod, keeping its files, before the Pod is deleted. 0: it does not sleep. Default: 1800 with type Pod, else 0. Ephemeral allows only 0.",
       }),
     })
     .prefault({})
-    .meta({ description: "The files that a session keeps between messages." }),
+    .meta({ description: "Files that a session keeps between messages." }),
   [
     {
       // The API server validates the default of the whole object before it fills in the nested defaults.

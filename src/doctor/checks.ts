@@ -1,62 +1,29 @@
 /**
- * The checks of `berth doctor`, a closed list: what passes, and the permission that the check needs. In the order of
- * causes: a check that fails may explain those after it.
+ * The checks of `berth doctor`, a closed list, with what passes, for docs/cli.md. In the order of causes: a check that
+ * fails may explain those after it.
  */
 export const CHECKS = {
-  "api-server": { well: "The API server answers, and Berth supports its version.", needs: "nothing" },
-  crd: { well: "The CRD is installed and serves the version of this build.", needs: "nothing" },
-  operator: {
-    well: "The operator is installed, and all of its replicas are available.",
-    needs: "list deployments",
-  },
-  lease: {
-    well: "A replica holds and renews the Lease, or the Lease of each shard.",
-    needs: "list leases in the operator's namespace",
-  },
-  "operator-rights": {
-    well: "The operator's service account has every permission that the chart gives it.",
-    needs: "create subjectaccessreviews",
-  },
-  "crd-schema": {
-    well: "The CRD has the same fields as this build.",
-    needs: "get customresourcedefinitions",
-  },
-  "operator-version": { well: "The operator has the same version as this build.", needs: "list deployments" },
-  "cluster-dns": {
-    well: "A Pod of the cluster's DNS has the namespace and label that the operator's flags name.",
-    needs: "list pods in the namespace of the DNS",
-  },
-  spec: { well: "The Environment fits the schema of this build.", needs: "list environments" },
-  key: { well: "The Secret with the environment key exists and has the key.", needs: "get secrets" },
-  "work-api": { well: "The Work API accepts the key (with --check-key).", needs: "get secrets" },
-  "runtime-class": {
-    well: "The RuntimeClass that isolation or the template sets exists, and nodes have its runtime.",
-    needs: "get runtimeclasses, list nodes",
-  },
-  template: {
-    well: "The API server and its admission accept Pods of the template in a dry run.",
-    needs: "create pods",
-  },
-  conditions: { well: "The conditions of the Environment report no problem.", needs: "list environments" },
-  "network-policy": {
-    well: "The NetworkPolicy of the Pods exists and matches the spec.",
-    needs: "get networkpolicies",
-  },
-  pods: { well: "No Pod takes too long to get ready or to be deleted.", needs: "list pods" },
-  "work-api-reach": {
-    well: "The Work API answers this machine: it refuses a request without a key.",
-    needs: "nothing",
-  },
-  parking: {
-    well: "Warm Pods wait in the way that the spec sets, or in the fastest way that the template allows.",
-    needs: "list environments",
-  },
-  sleep: {
-    well: "Sessions sleep in their Pods between work items, if the spec enables it.",
-    needs: "list environments",
-  },
-  "pod-security": { well: "The namespace enforces a Pod Security level.", needs: "get namespaces" },
-  claims: { well: "Every claim Secret belongs to an Environment that exists.", needs: "list secrets" },
+  "api-server": "it answers, with a supported version",
+  crd: "it is installed and serves this build's version",
+  operator: "it is installed, with all replicas available",
+  lease: "a replica holds and renews each Lease",
+  "operator-rights": "the operator has all permissions of the chart",
+  "crd-schema": "the CRD has this build's fields",
+  "operator-version": "the operator has this build's version",
+  "cluster-dns": "a Pod matches --cluster-dns-pods, or --cluster-dns-cidrs is set",
+  spec: "it fits this build's schema",
+  key: "the Secret has the environment key",
+  "work-api": "it accepts the key (with --check-key)",
+  "runtime-class": "it exists, and nodes have its runtime",
+  template: "a dry run accepts a Pod of the template",
+  conditions: "they report no problem",
+  "network-policy": "it exists and matches the spec",
+  pods: "none takes too long to get ready or to be deleted",
+  "work-api-reach": "it answers a request without a key",
+  parking: "Pods wait in the fastest way that spec and template allow",
+  sleep: "sessions sleep, if the spec enables it",
+  "pod-security": "the namespace enforces a level",
+  claims: "each belongs to an existing Environment",
 } as const;
 
 export type CheckId = keyof typeof CHECKS;

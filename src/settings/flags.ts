@@ -51,7 +51,7 @@ export const FLAGS = {
   namespaces: flag({
     name: "namespace",
     value: "<name>",
-    about: "Namespace whose Environments are served; repeatable, or a list with commas.",
+    about: "Namespace to serve; repeatable or comma-separated.",
     defaultText: "all namespaces",
     repeatable: true,
     schema: listOf(namespaceSchema),
@@ -59,7 +59,7 @@ export const FLAGS = {
   leaderElect: flag({
     name: "leader-elect",
     value: "[true|false]",
-    about: "Act only while holding a Lease, so that no two replicas serve one Environment.",
+    about: "Act only while holding a Lease.",
     default: "true",
     boolean: true,
     schema: booleanSchema,
@@ -96,22 +96,21 @@ export const FLAGS = {
   webhookBindAddress: flag({
     name: "webhook-bind-address",
     value: "<address>",
-    about: "Address of POST /webhook, for the platform's signed deliveries; 0 disables it.",
+    about: "Address of POST /webhook; 0 disables it.",
     default: "0",
     schema: bindAddressSchema,
   }),
   webhookSecrets: flag({
     name: "webhook-secrets",
     value: "<folder>",
-    about:
-      "Folder with the signing secrets of webhook endpoints (whsec_...), one per file; read again when it changes.",
+    about: "Folder with signing secrets of webhooks (whsec_...), one per file; read again when it changes.",
     defaultText: "not set",
     schema: z.string().min(1, "write the path of a folder"),
   }),
   webhookPeers: flag({
     name: "webhook-peers",
     value: "<host:port>",
-    about: "Name that resolves to all replicas, with their webhook port: deliveries are passed on to them.",
+    about: "Name that resolves to all replicas, with their webhook port, to pass deliveries on.",
     defaultText: "not set",
     schema: hostPortSchema,
   }),
@@ -125,7 +124,7 @@ export const FLAGS = {
   logLevel: flag({
     name: "log-level",
     value: `<${LOG_LEVELS.join("|")}>`,
-    about: "Least severe level that is logged (JSON, on standard error).",
+    about: "Lowest level that is logged (JSON, on standard error).",
     default: "info",
     schema: z.enum(LOG_LEVELS, `write one of ${LOG_LEVELS.join(", ")}`),
   }),
@@ -133,7 +132,7 @@ export const FLAGS = {
     name: "allowed-api-origins",
     value: "<origin>",
     about:
-      "Origins that spec.api.baseUrl may name; repeatable, or a list with commas. Plain http and internal addresses are allowed only if listed.",
+      "Origins that spec.api.baseUrl may name; repeatable or comma-separated. Plain http and internal addresses must be listed.",
     defaultText: "any https origin at a public address",
     repeatable: true,
     schema: listOf(originSchema),
@@ -141,8 +140,7 @@ export const FLAGS = {
   allowedInTemplates: flag({
     name: POLICY_FLAG,
     value: "<what>",
-    about:
-      "Fields that Pod templates may set in addition to the default, such as capabilities=NET_ADMIN; repeatable, or a list with commas.",
+    about: "More fields that Pod templates may set, such as capabilities=NET_ADMIN; repeatable or comma-separated.",
     defaultText: "nothing",
     repeatable: true,
     schema: listOf(allowanceSchema),
@@ -150,8 +148,7 @@ export const FLAGS = {
   runtimeClasses: flag({
     name: "runtime-classes",
     value: "<isolation=name>",
-    about:
-      "RuntimeClass of Pods with this value of isolation, which templates may also name; repeatable, or a list with commas.",
+    about: "RuntimeClass for a value of isolation, which templates may also name; repeatable or comma-separated.",
     default: Object.entries(DEFAULT_RUNTIME_CLASSES)
       .map((entry) => entry.join("="))
       .join(","),
@@ -162,15 +159,14 @@ export const FLAGS = {
     name: "protocol-timeout",
     value: "<duration>",
     about:
-      "Time limit of one acknowledgement, heartbeat, stop, or list before a decision; from 1.5s to 2.5s. Raise it if the Work API is slow; less time is then left to claim an item.",
+      "Timeout of an acknowledgement, heartbeat, stop, or list before a decision, 1.5s to 2.5s. Raise it if the Work API is slow; less time is then left to claim an item.",
     default: "1.5s",
     schema: protocolTimeoutSchema,
   }),
   apiCidrs: flag({
     name: "api-cidrs",
     value: "<network>",
-    about:
-      "Networks of https://api.anthropic.com, which NetworkPolicies allow Pods to reach; repeatable, or a list with commas.",
+    about: "Networks of https://api.anthropic.com that NetworkPolicies allow; repeatable or comma-separated.",
     // https://platform.claude.com/docs/en/api/ip-addresses, "Inbound IP addresses".
     default: "160.79.104.0/23,2607:6bc0::/48",
     repeatable: true,
@@ -179,8 +175,7 @@ export const FLAGS = {
   clusterDnsPods: flag({
     name: "cluster-dns-pods",
     value: "<namespace/label=value[:port]>",
-    about:
-      "Pods of the cluster's DNS, which NetworkPolicies allow sandboxes to reach on this port (default 53); repeatable, or a list with commas.",
+    about: "DNS Pods that NetworkPolicies allow, with their port (default 53); repeatable or comma-separated.",
     default:
       "kube-system/k8s-app=kube-dns,kube-system/k8s-app=node-local-dns,openshift-dns/dns.operator.openshift.io/daemonset-dns=default:5353",
     repeatable: true,
@@ -190,7 +185,7 @@ export const FLAGS = {
     name: "cluster-dns-cidrs",
     value: "<network>",
     about:
-      "Addresses of the cluster's DNS outside Pods (its Service, or a cache on each node), which NetworkPolicies allow sandboxes to reach on port 53; repeatable, or a list with commas.",
+      "DNS outside Pods (its Service, or a cache on each node) that NetworkPolicies allow on port 53; repeatable or comma-separated.",
     defaultText: "169.254.20.10/32 and, in a Pod, the operator's own name servers",
     repeatable: true,
     schema: listOf(cidrSchema),
