@@ -49,6 +49,18 @@ function tooWide(page: Page): Promise<string[]> {
     .map((element) => element.outerHTML.slice(0, 200))`);
 }
 
+/** Checks that the page fits a phone, a laptop and a wide screen, and keeps pictures of it in light and dark. */
+async function fits(page: Page, sessions: string): Promise<void> {
+  for (const width of [NARROW.viewport.width, 1_280, 1_920]) {
+    await page.setViewportSize({ ...NARROW.viewport, width });
+    for (const colorScheme of ["light", "dark"] as const) {
+      await page.emulateMedia({ colorScheme });
+      expect(await tooWide(page), `${width} px`).toEqual([]);
+      await keepPicture(page, `console-${sessions}-${width}-${colorScheme}`);
+    }
+  }
+}
+
 /** A console with a few Environments: one that works, one with a problem, and workers. */
 async function startSmall(brokenKey = "agents/review") {
   const served = await startConsole();
@@ -101,6 +113,7 @@ describe("the console", () => {
     ]);
     // This picture is in docs/console.md.
     await keepPicture(page, "console");
+    await fits(page, "few-sessions");
   });
 
   test("lists an Environment with a problem first, with a link to the docs and a command to copy", async () => {
@@ -181,6 +194,7 @@ describe("the console", () => {
     );
     expect(await page.locator("table, form, label, #listed").filter({ visible: true }).count()).toBe(0);
     expect(await faultsOf(page)).toEqual([]);
+    await fits(page, "no-sessions");
     const source = new StagedSource();
     served.observer.serves("agents/research", source);
     await page.getByText("No sessions yet. Send a message").waitFor();
@@ -264,6 +278,7 @@ describe(`${MANY} sessions`, () => {
     expect(await page.locator("#grid .row[data-id]").count()).toBeLessThan(80);
     source.live = [...source.live, session("newest", { queuedAtMs: Date.now() })];
     await rowsOf(page).first().getByText("research-newest").waitFor();
+    await fits(page, "many-sessions");
     // The elements of the first rows exist already: scrolling creates no new element.
     await page.locator("#grid").evaluate((grid) => grid.scrollTo(0, grid.scrollHeight));
     await page.locator(`#grid .row[aria-rowindex="${MANY + 2}"]`).waitFor();
