@@ -41,9 +41,8 @@ export class Acknowledging {
   /**
    * Reads the Pod live: a cached Pod is never reason enough to acknowledge an item (M). After a failed read, don't try
    * other Pods: their reads would fail too.
-   * @param cached the Pod from the cache. If the live version of a sleeping Pod is the same, nothing else is read
    */
-  async readPod(claim: Claim, cached?: Pod): Promise<PodRead> {
+  async readPod(claim: Claim): Promise<PodRead> {
     const { kube, points, namespace, timing, failing } = this.#context;
     const isParked = (live: Pod) => {
       const same = live.metadata.uid === claim.record.journal.podUid && !live.metadata.deletionTimestamp;
@@ -52,17 +51,8 @@ export class Acknowledging {
       return same && isTurn && readPodState(live).is === "parked";
     };
     try {
-      const ref = { namespace, name: claim.name };
-      const bound = { timeoutMs: timing.requestBoundMs };
-      const read = async () => {
-        // A sleeping Pod seldom changes, and its object grows with each turn.
-        if (cached && claim.turn > 1) {
-          const { metadata } = await kube.get(PODS, ref, { ...bound, metadataOnly: true });
-          if (metadata.resourceVersion === cached.metadata.resourceVersion) return cached;
-        }
-        return await kube.get(PODS, ref, bound);
-      };
-      const told = (pod: Pod) => ({ parked: isParked(pod) });
+      const read = () => kube.get(PODS, { namespace, name: claim.name }, { timeoutMs: timing.requestBoundMs });
+      const told = (live: Pod) => ({ parked: isParked(live) });
       const live = await points.run("claim.read-pod", ofClaim(claim), read, told);
       failing.succeeded("read-pod");
       if (claim.turn > 0) notePodVersion(claim, live.metadata.resourceVersion);

@@ -282,7 +282,7 @@ export class Claiming {
         return "failed";
       }
       keep = true;
-      const read = pod ? await this.#acknowledging.readPod(claim, pod) : null;
+      const read = pod ? await this.#acknowledging.readPod(claim) : null;
       if (read && !read.isParked) {
         keep = !(await this.#tryDrop(claim, read.isRefused ? "cannot read its Pod" : "its Pod no longer waits"));
         return keep || read.isRefused ? "failed" : "slot-taken";

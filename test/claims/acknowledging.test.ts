@@ -2,7 +2,6 @@ import { describe, expect, test } from "vitest";
 import { AckWindow, ackWindowMs, windowMs } from "../../src/claims/ack-window.ts";
 import { Acknowledging } from "../../src/claims/acknowledging.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
-import type { CallOptions } from "../../src/kube/client.ts";
 import { KubeApiError, LeadershipLostError } from "../../src/kube/errors.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { ServerTimes } from "../../src/queue/server-times.ts";
@@ -27,22 +26,14 @@ const failure = (kind: WorkErrorKind, maybeApplied: boolean) =>
  * Work API's answer to the nth request.
  */
 function setUp(
-  of: {
-    read?: (metadataOnly?: boolean) => Pod;
-    ack?: (times: number) => string | null;
-    isClosing?: boolean;
-    guard?: () => void;
-  } = {},
+  of: { read?: () => Pod; ack?: (times: number) => string | null; isClosing?: boolean; guard?: () => void } = {},
 ) {
   const clock = new VirtualClock();
   const sentAtMs: number[] = [];
   const context = fakeContext({
     clock,
     guard: of.guard ?? (() => {}),
-    kube: {
-      get: async (_resource: unknown, _ref: unknown, options?: CallOptions) =>
-        of.read ? of.read(options?.metadataOnly) : parked(),
-    },
+    kube: { get: async () => (of.read ?? parked)() },
     work: () => ({
       ack: async () => {
         sentAtMs.push(clock.monotonic());
@@ -134,30 +125,6 @@ describe("the live read of the Pod before an acknowledgement", () => {
     ],
   ])("rejects a Pod that %s", async (_, live) => {
     expect(await readBy(() => live)).toMatchObject({ isParked: false, isRefused: false });
-  });
-
-  test.each([
-    ["only its metadata, if the cached Pod has the live version", "7", [true]],
-    ["all of it, if the cached Pod is older", "6", [true, undefined]],
-  ])("reads of a sleeping Pod %s", async (_, cachedVersion, reads) => {
-    const RUNNING = { running: { startedAt: "2030-01-01T00:00:00Z" } };
-    const sleeping = (resourceVersion: string) =>
-      turnsPod({
-        phase: "sleeping",
-        ended: 1,
-        turns: { 2: RUNNING },
-        metadata: { uid: JOURNAL.podUid, resourceVersion },
-      });
-    const seen: (boolean | undefined)[] = [];
-    const { acknowledging, claim } = setUp({
-      read: (metadataOnly) => {
-        seen.push(metadataOnly);
-        const live = sleeping("7");
-        return metadataOnly ? { ...live, spec: { containers: [] }, status: {} } : live;
-      },
-    });
-    const { isParked } = await acknowledging.readPod({ ...claim, turn: 2 }, sleeping(cachedVersion));
-    expect({ isParked, version: claim.record.podVersion, seen }).toEqual({ isParked: true, version: "7", seen: reads });
   });
 
   test("accepts a sleeping Pod only before the claimed turn, and notes the version that it read", async () => {

@@ -594,7 +594,7 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "acknowledges without reading the Pod",
         guard: "readLive",
-        find: "const read = pod ? await this.#acknowledging.readPod(claim, pod) : null;",
+        find: "const read = pod ? await this.#acknowledging.readPod(claim) : null;",
         replace: 'const read = null as Awaited<ReturnType<Acknowledging["readPod"]>> | null;',
         tests: [RUNTIME, HISTORIES],
       },
