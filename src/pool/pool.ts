@@ -279,8 +279,7 @@ export class Pool {
   }
 
   problem(): CapacityProblem {
-    const message = this.#nodeEvents.problem;
-    const said = message === null ? null : ({ is: "preparing", message } as const);
+    const said = this.#nodeProblem;
     // A complaint about a waiting Pod is newer than one about a removed Pod.
     const problem = this.#backoff.problem ?? this.#failure();
     if (problem) return problem.is === "preparing" && said ? said : problem;
@@ -514,14 +513,18 @@ export class Pool {
     return this.#nodeEvents.look({ hash, waiting, ready });
   }
 
+  get #nodeProblem(): CapacityProblem {
+    const message = this.#nodeEvents.problem;
+    return message === null ? null : { is: "preparing", message };
+  }
+
   /** Why a Pod missed its deadline. */
   #whyLate({ metadata }: Pod): CapacityProblem {
-    const { problem, events } = this.#nodeEvents;
-    if (problem !== null) return { is: "preparing", message: problem };
     const { namespace, name } = this.#context;
+    const { events } = this.#nodeEvents;
     const label = metadata.labels?.[LABEL_ENVIRONMENT] ?? name;
     const command = `kubectl -n ${namespace} describe pods -l ${LABEL_ENVIRONMENT}=${label}`;
-    return unheard(events === "forbidden" ? { command } : events);
+    return this.#nodeProblem ?? unheard(events === "forbidden" ? { command } : events);
   }
 
   async #remove(name: string, reason: RemovalReason | "Lost" | "Failed" | "Stray"): Promise<void> {

@@ -114,7 +114,7 @@ export class WorkersRuntime {
       mayAsk: () => this.#mayAsk,
       onReading: changed,
     });
-    this.#events = new WorkerEvents(context, () => this.#counted, changed);
+    this.#events = new WorkerEvents(context, () => this.#fleet.pods, changed);
     this.#scaler = new Scaler({
       context,
       fleet: this.#fleet,
@@ -145,6 +145,7 @@ export class WorkersRuntime {
   update(permissions: Omit<Permissions, "mayClaim">): void {
     this.#permissions = permissions;
     this.#changed.notify();
+    this.#events.look();
     this.#scaler.poke();
   }
 
@@ -181,6 +182,7 @@ export class WorkersRuntime {
     this.#lookTimer ??= this.#context.clock.setTimer(() => {
       this.#lookTimer = null;
       this.#busy.observe(this.#fleet.pods, (name) => howEnded(this.#context.pods.get(name)));
+      this.#events.look();
       this.#noteChange();
     }, LOOK_DELAY_MS);
   }
@@ -220,19 +222,13 @@ export class WorkersRuntime {
     return this.#readyHash === hash;
   }
 
-  /** The workers that count as replicas. */
-  get #counted(): Pod[] {
-    const names = new Set(this.#fleet.pods.filter(isCounted).map(({ name }) => name));
-    return this.#context.pods.list().filter(({ metadata }) => names.has(metadata.name ?? ""));
-  }
-
   /** Always empty: workers claim on their own, so the operator does not know what they run. */
   sessions(): readonly never[] {
     return [];
   }
 
   report(): WorkersReport {
-    const { environment, clock } = this.#context;
+    const { environment, clock, pods } = this.#context;
     const counted = this.#fleet.pods.filter(isCounted);
     const { view } = this.#scaler;
     const isProbed = this.#busy.isProbed;
@@ -250,14 +246,18 @@ export class WorkersRuntime {
       verdicts: [
         health.key,
         health.queue,
-        capacityVerdict(this.#counted, this.#fleet.deployments, {
-          replicas: counted.length,
-          max: environment().spec.workers?.maxReplicas ?? 0,
-          depth: queue.stats?.depth ?? 0,
-          nowMs: this.#context.kube.now(),
-          wasReady: this.#wasReady,
-          waitsFor: this.#events.problem,
-        }),
+        capacityVerdict(
+          counted.flatMap(({ name }) => pods.get(name) ?? []),
+          this.#fleet.deployments,
+          {
+            replicas: counted.length,
+            max: environment().spec.workers?.maxReplicas ?? 0,
+            depth: queue.stats?.depth ?? 0,
+            nowMs: this.#context.kube.now(),
+            wasReady: this.#wasReady,
+            waitsFor: this.#events.problem,
+          },
+        ),
         scalingVerdict(view, this.#demand.readings, { blockedReason: this.#demand.blockedReason, clock }),
         queue.pollers,
       ],
@@ -323,7 +323,6 @@ export class WorkersRuntime {
   #noteChange(): void {
     this.#changed.notify();
     this.#demand.look();
-    this.#events.look();
     this.#scaler.poke();
     this.#idleRelease.noteChange();
     this.#onChange();

@@ -1,37 +1,40 @@
-import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import type { Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import type { Pod } from "../kube/resource.ts";
 import { listEvents, NodeEvents, waitsSilently } from "../pods/node-events.ts";
 import type { WorkersContext } from "./context.ts";
-import { readWorkerPod } from "./worker-pod.ts";
+import { isCounted, type WorkerPod } from "./worker-pod.ts";
 
 /** Why workers of the current template stay unprepared on their node when their status does not say. */
 export class WorkerEvents {
   readonly #context: WorkersContext;
-  readonly #pods: () => readonly Pod[];
+  readonly #workers: () => readonly WorkerPod[];
   readonly #events: NodeEvents;
   #timer: Timer | null = null;
   #signal: AbortSignal | undefined;
 
-  /** @param pods the workers in the cache that count as replicas */
-  constructor(context: WorkersContext, pods: () => readonly Pod[], onChange: () => void) {
+  /** @param workers the workers in the cache */
+  constructor(context: WorkersContext, workers: () => readonly WorkerPod[], onChange: () => void) {
     this.#context = context;
-    this.#pods = pods;
+    this.#workers = workers;
     const { clock, random, timing, kube, points, logger } = context;
     this.#events = new NodeEvents({
-      ...{ clock, random, timing, onChange },
+      ...{ clock, random, timing },
       list: (pod, signal) =>
         points.run("workers.read-events", { pod: pod.metadata.name ?? "" }, () => listEvents(kube, pod, signal)),
+      onChange: () => {
+        this.look();
+        onChange();
+      },
       onFailure: (error) => logger.debug({ error: errorText(error) }, "cannot read the Events of a worker"),
     });
   }
 
-  /** Readings end when the signal aborts. */
+  /** Checks the workers for the first time. Readings end when the signal aborts. */
   start(signal: AbortSignal): void {
     this.#signal = signal;
     this.#events.start(signal);
     signal.addEventListener("abort", () => this.#timer?.cancel(), { once: true });
+    this.look();
   }
 
   /** The node's complaint and its fix; null: none is known. */
@@ -39,17 +42,20 @@ export class WorkerEvents {
     return this.#events.problem;
   }
 
-  /** Checks the workers, and reads Events in the background if that is due. Never throws. */
+  /** Checks the workers after a change, and reads Events in the background if that is due. Never throws. */
   look(): void {
     if (!this.#signal || this.#signal.aborted) return;
-    const { clock, kube, timing } = this.#context;
-    const { hash } = this.#context.template();
-    const pods = this.#pods().filter(({ metadata }) => metadata.labels?.[LABEL_TEMPLATE_HASH] === hash);
-    const waiting = pods.filter(waitsSilently).map((pod) => ({
-      pod,
-      inMs: Date.parse(pod.metadata.creationTimestamp ?? "") + timing.askNodeAfterMs - kube.now(),
-    }));
-    const ready = pods.filter((pod) => readWorkerPod(pod).isReady);
+    const { clock, kube, pods, timing, template } = this.#context;
+    const { hash } = template();
+    const current = this.#workers().filter((worker) => worker.hash === hash && isCounted(worker));
+    const podsOf = (workers: readonly WorkerPod[]) => workers.flatMap(({ name }) => pods.get(name) ?? []);
+    const waiting = podsOf(current)
+      .filter(waitsSilently)
+      .map((pod) => ({
+        pod,
+        inMs: Date.parse(pod.metadata.creationTimestamp ?? "") + timing.askNodeAfterMs - kube.now(),
+      }));
+    const ready = podsOf(current.filter(({ isReady }) => isReady));
     const waitMs = this.#events.look({ hash, waiting, ready });
     this.#timer?.cancel();
     this.#timer = waitMs === null ? null : clock.setTimer(() => this.look(), waitMs);
