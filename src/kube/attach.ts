@@ -46,8 +46,7 @@ export interface AttachStream {
 export async function openAttach(exchange: Exchange, call: Call): Promise<AttachStream> {
   const handshake = webSocketHandshake(PROTOCOL);
   // The request reaches the kubelet unchanged, which answers 406 to a client that only accepts JSON.
-  const upgrade = { ...handshake.headers, accept: "*/*" };
-  const { status, headers, socket } = await exchange.send({ ...call, handshake: upgrade });
+  const { status, headers, socket } = await exchange.send({ ...call, accept: "*/*", handshake: handshake.headers });
   const isAccepted = headers["sec-websocket-accept"] === handshake.accept;
   if (socket && isAccepted && headers["sec-websocket-protocol"] === PROTOCOL) {
     return new Attached(exchange, call, socket);

@@ -54,8 +54,6 @@ export interface CallOptions {
   readonly signal?: AbortSignal;
   /** Bound of the whole call, retries included. */
   readonly timeoutMs?: number;
-  /** The answer has only the object's metadata: a large object takes the API server and us time. */
-  readonly metadataOnly?: boolean;
 }
 
 export interface ObjectRef {
@@ -90,6 +88,8 @@ export interface CreateQuery {
 
 export interface PatchQuery {
   readonly type: keyof typeof PATCH_TYPES;
+  /** The answer has only the object's metadata: a large object takes the API server and us time. */
+  readonly metadataOnly?: boolean;
   readonly subresource?: string;
   /** Required by `apply`. */
   readonly fieldManager?: string;
@@ -271,10 +271,11 @@ export class KubeClient {
     q: PatchQuery,
     o: CallOptions = {},
   ): Promise<T> {
-    const { type, subresource, ...rest } = q;
+    const { type, subresource, metadataOnly, ...rest } = q;
     const query = { ...rest, dryRun: q.dryRun ? "All" : undefined };
     const call = this.#call("patch", "PATCH", resource, { ...ref, subresource }, o, query);
-    return this.#object<T>({ ...call, body: patch, contentType: PATCH_TYPES[type] });
+    const accept = metadataOnly ? METADATA_ONLY : undefined;
+    return this.#object<T>({ ...call, body: patch, contentType: PATCH_TYPES[type], accept });
   }
 
   /** Returns when the server has accepted the deletion. The object may exist longer (grace period, finalizers). */
@@ -362,7 +363,6 @@ export class KubeClient {
       label,
       about: `${verb} ${label}${where === "" ? "" : ` ${where}`}`,
       method,
-      accept: o.metadataOnly ? METADATA_ONLY : undefined,
       path: path + queryString(query),
       repeatable: false,
       urgent: resource.group === LEASES.group,
