@@ -86,13 +86,22 @@ const restart = async (run: TraceRun): Promise<void> => {
   await run.untilSettled(5);
 };
 
-/** Programs have read their lines, and the operator is stopping before it notes that. */
-const restartAfterLines = async (run: TraceRun): Promise<void> => {
-  const kept = run.keepAnswers("session.deliver");
-  run.enqueue(3);
-  await run.until("three lines are answered", () => kept() === 3);
+/**
+ * The operator restarts once it got these requests' answers, one for each item, and before it notes them. Returns the
+ * items.
+ */
+async function restartBeforeNote(run: TraceRun, point: string, enqueue: () => string[]): Promise<string[]> {
+  const kept = run.keepAnswers(point);
+  const items = enqueue();
+  await run.until(`${items.length} answers of ${point}`, () => kept() === items.length);
   await run.stopOperator(0);
   run.startOperator(0);
+  return items;
+}
+
+/** Programs have read their lines. */
+const restartAfterLines = async (run: TraceRun): Promise<void> => {
+  await restartBeforeNote(run, "session.deliver", () => run.enqueue(3));
   await run.untilSettled(3);
 };
 
@@ -133,27 +142,19 @@ const serveSessions = async (run: TraceRun): Promise<void> => {
   }
 };
 
-/** Volumes are assigned to their sessions, and the operator is stopping before it acknowledges an item. */
+/** Volumes are assigned to their sessions, and no item is acknowledged. */
 const restartAfterAssignments = async (run: TraceRun): Promise<void> => {
-  const kept = run.keepAnswers("workspace.assign");
-  const items = run.enqueue(2);
-  await run.until("two volumes are assigned", () => kept() === 2);
-  await run.stopOperator(0);
-  run.startOperator(0);
+  const items = await restartBeforeNote(run, "workspace.assign", () => run.enqueue(2));
   await run.untilSettled(2);
   run.enqueueNext(items);
   await run.untilSettled(4);
 };
 
-/** The programs of woken sessions have read their lines, and the operator is stopping before it notes that. */
+/** The programs of woken sessions have read their lines. */
 const restartAfterWakes = async (run: TraceRun): Promise<void> => {
-  const first = run.enqueue(2);
+  const items = run.enqueue(2);
   await run.untilSettled(2);
-  const kept = run.keepAnswers("session.deliver");
-  run.enqueueNext(first);
-  await run.until("two lines are answered", () => kept() === 2);
-  await run.stopOperator(0);
-  run.startOperator(0);
+  await restartBeforeNote(run, "session.deliver", () => run.enqueueNext(items));
   await run.untilSettled(4);
 };
 
