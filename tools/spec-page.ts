@@ -2,7 +2,7 @@ import { REASONS } from "../src/api/condition-reasons.ts";
 import { CONDITIONS, KSTATUS_CONDITIONS } from "../src/api/condition-types.ts";
 import { environmentSchema, PRINTER_COLUMNS } from "../src/api/crd-manifest.ts";
 import { API_VERSION, KIND } from "../src/api/names.ts";
-import { END_REASONS, EVENT_REASONS } from "../src/api/reasons.ts";
+import { END_REASONS, EVENT_REASONS, NOTHING } from "../src/api/reasons.ts";
 import type { StructuralSchema } from "../src/api/structural-schema.ts";
 
 /** The sections of the field reference. Each is a path of the schema, shown down to where another section begins. */
@@ -37,8 +37,6 @@ const UNLISTED = new Set([
 
 /** The columns that need `-o wide`. */
 const WIDE = PRINTER_COLUMNS.filter(({ priority }) => priority).map(({ name }) => name);
-
-const NO_FIX = "Nothing to do.";
 
 interface Field {
   readonly path: string;
@@ -145,8 +143,9 @@ function sectionsText(fields: readonly Field[]): string {
     const same = sections.get(JSON.stringify(rows));
     sections.set(JSON.stringify(rows), section);
     const shown = rows.map((row) => {
-      const before = rowsBefore.get(row.join("|"));
-      rowsBefore.set(row.join("|"), before ?? section);
+      const key = JSON.stringify(row);
+      const before = rowsBefore.get(key);
+      rowsBefore.set(key, before ?? section);
       return before === undefined ? row : [...row.slice(0, -1), `As in ${code(before)}.`];
     });
     const body = same === undefined ? table(headerOf(section), shown) : `It has the fields of ${code(same)}.`;
@@ -221,7 +220,7 @@ function defaultText(schema: StructuralSchema, required: boolean): string {
   return typeof fallback === "object" && !Array.isArray(fallback) ? "" : code(JSON.stringify(fallback));
 }
 
-const fixText = (fix: string) => (fix === NO_FIX ? "" : fix);
+const fixText = (fix: string) => (fix === NOTHING ? "" : fix);
 
 const code = (text: string) => `\`${text}\``;
 

@@ -5,6 +5,7 @@ import {
   EVENT_REASONS,
   type EventOnlyReason,
   type EventType,
+  NOTHING,
   type ReasonInfo,
 } from "./reasons.ts";
 
@@ -17,8 +18,6 @@ export interface ConditionReasonInfo extends ReasonInfo {
   /** Type of its Event. By default, a good status gives Normal and any other gives Warning. */
   readonly event?: EventType;
 }
-
-const NOTHING = "Nothing to do.";
 
 /**
  * Every reason of a condition. Events about a condition use the same reasons. `Ready` has its own reasons, and takes

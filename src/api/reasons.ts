@@ -1,11 +1,11 @@
 /** Texts of a reason for a person: one sentence about what happened, one about the fix. */
 export interface ReasonInfo {
   readonly description: string;
-  /** The fix; "Nothing to do." if nothing is wrong. */
+  /** The fix; `NOTHING` if nothing is wrong. */
   readonly fix: string;
 }
 
-const NOTHING = "Nothing to do.";
+export const NOTHING = "Nothing to do.";
 
 /** The end of a session: the reason of its Event, and the value of the metric's label and the Pod's annotation. */
 export interface EndReasonInfo extends ReasonInfo {

@@ -3,7 +3,7 @@ import { isGood } from "../api/condition-types.ts";
 import { findCondition } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
 import { ANNOTATION_SLEEPS_SINCE, ANNOTATION_SLEEPS_UNTIL, LABEL_PHASE } from "../api/names.ts";
-import { asEndReason, END_REASONS, type EndReason } from "../api/reasons.ts";
+import { asEndReason, END_REASONS, type EndReason, NOTHING } from "../api/reasons.ts";
 import { IMAGE_PROBLEMS } from "../kube/objects.ts";
 import type { KubeEvent, Pod } from "../kube/resource.ts";
 import { redact } from "../observe/logger.ts";
@@ -40,7 +40,6 @@ export interface Explanation {
   readonly fix: string;
 }
 
-const NOTHING = "Nothing to do.";
 const NEVER = Number.NEGATIVE_INFINITY;
 
 /** How a parked Pod waits, after "it" or "its container". */
