@@ -2,6 +2,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import type { ItemRecord } from "../../simulator/item.ts";
 import type { Simulator } from "../../simulator/simulator.ts";
 import { OPERATOR } from "../../testbed/cluster/users.ts";
+import type { ServedPod } from "../../testbed/node/kubelet-server.ts";
 import { sayTo } from "../node/lane.ts";
 import { PodView } from "../node/pod-view.ts";
 import { quantile } from "../report/distribution.ts";
@@ -21,8 +22,9 @@ const LOOK_MS = 100;
 const PATIENCE_MS = 300_000;
 
 const ABOUT = `Sessions that sleep in their Pods. The bench writes the Pods as an operator leaves them after a first work item, with
-the status that a kubelet reports. No kubelet runs them. Then the built operator starts, and its process is measured while it
-is idle. Sessions of another Environment, on a simulated node, are woken before and after that.`;
+the status that a kubelet reports. Nothing runs in them, but their node accepts connections to them. Then the built operator
+starts, and its process is measured while it is idle. Sessions of another Environment, on a simulated node, are woken before
+and after that.`;
 
 interface Load {
   readonly environments: number;
@@ -64,6 +66,8 @@ interface Wakes {
 interface Measured {
   readonly idle: ProcessLoad;
   readonly asleep: ProcessLoad;
+  /** Kept open to sleeping and free Pods. */
+  readonly connections: number;
   readonly peakBytes: number;
   /** From the start of the process until it counts all sleeping sessions. */
   readonly startMs: number;
@@ -81,7 +85,8 @@ async function run(load: Load, log: Context["log"]): Promise<Findings> {
   await using things = new AsyncDisposableStack();
   const stand = things.use(await Stand.start());
   const simulator = await stand.simulator();
-  await registerNode(stand, things);
+  let served: ServedPod | undefined;
+  await registerNode(stand, things, () => served);
   const environments = Array.from({ length: load.environments }, (_, at) => `asleep-${at}`);
   const stage = { namespace: await stand.namespace("asleep"), environments, sleepingInEach: load.sleepingInEach };
   await createSleepyEnvironments(stand, simulator, stage);
@@ -95,7 +100,8 @@ async function run(load: Load, log: Context["log"]): Promise<Findings> {
 
   const total = load.environments * load.sleepingInEach;
   const writingAt = performance.now();
-  await writeSleepingPods(stand, stage);
+  const pod = await writeSleepingPods(stand, stage);
+  served = { pod, container: () => ({ isRunning: true, ended: new Promise(() => {}), streams: undefined }) };
   log(`${total} sleeping Pods written in ${((performance.now() - writingAt) / SECOND_MS).toFixed(0)} s`);
   const startedAt = performance.now();
   const operator = await start();
@@ -106,6 +112,7 @@ async function run(load: Load, log: Context["log"]): Promise<Findings> {
 
   const { audit } = stand.cluster;
   await untilQuiet(audit, load.quietMs);
+  const connections = sumOf(await readMetrics(operator.addresses.metrics), "berth_attach_streams");
   const since = await audit.mark();
   const asleep = await measureLoad(operator.pid, pause(load.asleepMs));
   const entries = await audit.entries({ since, user: OPERATOR });
@@ -117,7 +124,7 @@ async function run(load: Load, log: Context["log"]): Promise<Findings> {
   const objectBytes = await sizeOfPod(stand, stage.namespace);
   await operator.stop();
   return findings(load, {
-    ...{ idle, asleep, peakBytes: peak, startMs, startCpuMs, objectBytes, before, after },
+    ...{ idle, asleep, connections, peakBytes: peak, startMs, startCpuMs, objectBytes, before, after },
     requests: new Map([...requests].map(([request, all]) => [request, all.length])),
     written: entries.filter(isWrite).length,
   });
@@ -240,6 +247,7 @@ function findings({ environments, sleepingInEach, wakes }: Load, measured: Measu
         ["CPU during that time, s", measured.startCpuMs / SECOND_MS],
         [`cores with ${wakes} sessions asleep`, idle.cores],
         [`cores with ${total} more`, asleep.cores],
+        ["connections kept open then", measured.connections],
       ],
     },
     {

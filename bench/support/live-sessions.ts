@@ -23,6 +23,7 @@ import { renderJournal } from "../../src/protocol/journal.ts";
 import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { NODE } from "../../testbed/cluster/users.ts";
 import { newRecords } from "../../testbed/node/container-record.ts";
+import { KubeletServer, type KubeletServerOptions } from "../../testbed/node/kubelet-server.ts";
 import { renderStatus } from "../../testbed/node/pod-status.ts";
 import { Registration } from "../../testbed/node/registration.ts";
 import type { LiveEnvironment, LiveItem, LiveWork } from "./live-work.ts";
@@ -34,7 +35,7 @@ import type { Stand } from "./stand.ts";
  */
 export const HEAP_OF_CHART = ["--max-heap-size=259"] as const;
 
-/** A Node without a kubelet. */
+/** A Node whose Pods nothing runs. */
 export const NODE_NAME = "bench-node";
 /** The number of sessions to write at the same time. Each takes some requests, one after the other. */
 const CONCURRENCY = 32;
@@ -78,14 +79,26 @@ export async function writeEach<T>(items: readonly T[], write: (item: T) => Prom
   await Promise.all(Array.from({ length: CONCURRENCY }, lane));
 }
 
-/** Registers a Node that reports itself as ready. No kubelet runs behind it, so its Pods don't change. */
-export async function registerNode(stand: Stand, things: AsyncDisposableStack): Promise<void> {
+/**
+ * Registers a Node that reports itself as ready. No kubelet runs behind it, so its Pods don't change.
+ * @param find returns the Pods whose containers can be attached to; without it, every attach fails
+ */
+export async function registerNode(
+  stand: Stand,
+  things: AsyncDisposableStack,
+  find?: KubeletServerOptions["find"],
+): Promise<void> {
   const access = loadKubeConfig(await stand.cluster.kubeconfigFor(NODE));
   const client = new KubeClient({ access, clock: realClock });
   things.defer(() => client.close());
   const capacity = { pods: 100_000 };
   const options = { client, clock: realClock, logger: silentLogger, name: NODE_NAME, capacity, labels: {}, taints: [] };
   const registration = new Registration(options);
+  if (find) {
+    const server = things.adopt(new KubeletServer({ find }), (each) => each.close());
+    await server.listen((await registration.clientAuthority()) ?? "");
+    registration.kubeletPort = server.port;
+  }
   await registration.register();
   const ending = new AbortController();
   const beating = registration.heartbeat(ending.signal);

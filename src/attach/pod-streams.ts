@@ -11,7 +11,7 @@ import type { Metrics } from "../observe/metrics.ts";
 import { STARTED_MARKER } from "../pods/frame.ts";
 import { parkingOf } from "../pods/pod-gate.ts";
 import { runningContainerName } from "../pods/pod-state.ts";
-import { type Connection, SleepingStreams } from "./sleeping-streams.ts";
+import { type Connection, EARLY_END_MS, SleepingStreams } from "./sleeping-streams.ts";
 
 /** Attach requests in flight for one Environment. */
 const CONCURRENCY = 8;
@@ -42,9 +42,6 @@ const ALLOW =
 
 /** No session is claimed for a Pod between a failed attach and the next one. */
 const RETRY = { baseMs: SECOND_MS, maxMs: 10 * SECOND_MS };
-
-/** A connection that ends sooner than this, in milliseconds, is opened again with backoff. */
-const EARLY_END_MS = 30 * SECOND_MS;
 
 /**
  * The connections that one replica keeps open ahead of time, and one Environment's share of them. Each takes more
@@ -146,7 +143,7 @@ export class PodStreams {
     this.#context = context;
     this.#onChange = onChange;
     this.#sleeping = new SleepingStreams({
-      ...{ ...context, budget: context.streamBudgets.asleep, onChange },
+      ...{ ...context, budget: context.streamBudgets.asleep },
       connect: (pod) => this.#connect(pod),
       onCount: () => this.#count(),
     });
@@ -297,8 +294,8 @@ export class PodStreams {
   }
 
   /** Keeps connections to sleeping Pods open. See SleepingStreams. */
-  keepAsleep(pods: readonly Pod[]): number | null {
-    return this.#sleeping.keep(pods);
+  keepAsleep(pods: readonly Pod[]): void {
+    this.#sleeping.keep(pods);
   }
 
   /** Has a connection ready when the claim of this sleeping Pod is written. Never throws. */

@@ -1,5 +1,5 @@
 import { Backoff, type Random } from "../core/backoff.ts";
-import { type Clock, SECOND_MS } from "../core/clock.ts";
+import { type Clock, SECOND_MS, type Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { AttachStream } from "../kube/attach.ts";
 import type { Pod } from "../kube/resource.ts";
@@ -18,8 +18,11 @@ const MOST_OPEN_OF_ENVIRONMENT = 100;
 /** How long a connection stays open for a claim, in milliseconds: longer than an item can be acknowledged. */
 const PREPARED_MS = 10 * SECOND_MS;
 
-/** Between two attaches to a Pod. Without a connection, a wake opens its own. */
+/** Until a failed attach of an Environment is tried again. Without a connection, a wake opens its own. */
 const RETRY = { baseMs: 5 * SECOND_MS, maxMs: 300 * SECOND_MS };
+
+/** A connection that ends sooner than this, in milliseconds, counts as failed. */
+export const EARLY_END_MS = 30 * SECOND_MS;
 
 /** How the connection of a delivery was opened, as the label of a metric. */
 export type Connection = "kept" | "new";
@@ -41,8 +44,6 @@ export interface SleepingStreamsOptions {
   readonly connect: (pod: Pod) => Promise<AttachStream>;
   /** Called when the number of open connections has changed. */
   readonly onCount: () => void;
-  /** Called when a connection broke or could not be opened. */
-  readonly onChange: () => void;
 }
 
 /**
@@ -53,7 +54,14 @@ export class SleepingStreams {
   readonly #options: SleepingStreamsOptions;
   readonly #open = new Map<string, AttachStream>();
   readonly #opening = new Set<string>();
-  readonly #pauses = new Map<string, { readonly backoff: Backoff; dueMs: number }>();
+  /**
+   * Those whose last attach failed, or whose connection broke, in the order in which they are tried again. They are tried
+   * one at a time: what fails one, such as a policy or a node, may fail all, and each try takes CPU.
+   */
+  readonly #failed = new Set<string>();
+  readonly #backoff: Backoff;
+  /** Until the first of them is tried again. */
+  #pause: Timer | null = null;
   readonly #prepared = new Map<string, Prepared>();
   /** The Pods to which connections are kept. */
   #wanted: ReadonlyMap<string, Pod> = new Map();
@@ -61,6 +69,7 @@ export class SleepingStreams {
 
   constructor(options: SleepingStreamsOptions) {
     this.#options = options;
+    this.#backoff = new Backoff(RETRY, options.random);
   }
 
   get count(): number {
@@ -70,43 +79,39 @@ export class SleepingStreams {
   /**
    * Keeps connections to the first of these Pods open.
    * @param pods sleeping Pods that can serve a work item, in the order in which they are expected to
-   * @returns when to call again at the latest (monotonic); null: when the Pods change
    */
-  keep(pods: readonly Pod[]): number | null {
+  keep(pods: readonly Pod[]): void {
     this.#wanted = new Map(pods.slice(0, MOST_OPEN_OF_ENVIRONMENT).map((pod) => [containerKey(pod), pod]));
-    for (const key of this.#pauses.keys()) if (!this.#wanted.has(key)) this.#pauses.delete(key);
+    for (const key of this.#failed) if (!this.#wanted.has(key)) this.#failed.delete(key);
     for (const [key, stream] of this.#open) if (!this.#wanted.has(key)) stream.close();
-    return this.#fill();
+    this.#fill();
   }
 
-  #fill(): number | null {
-    const { clock, budget } = this.#options;
-    let nextMs: number | null = null;
+  #fill(): void {
     for (const [key, pod] of this.#wanted) {
-      if (this.#open.has(key) || this.#opening.has(key) || this.#prepared.has(key)) continue;
-      const { dueMs = 0 } = this.#pauses.get(key) ?? {};
-      if (dueMs > clock.monotonic()) nextMs = Math.min(nextMs ?? dueMs, dueMs);
-      else if (this.#opening.size >= CONCURRENCY || !budget.take()) break;
-      else void this.#attach(key, pod);
+      if (this.#open.has(key) || this.#opening.has(key) || this.#prepared.has(key) || this.#failed.has(key)) continue;
+      if (this.#opening.size >= CONCURRENCY || !this.#options.budget.take()) return;
+      void this.#attach(key, pod);
     }
-    return nextMs;
   }
 
   /** Opens a connection, for which the budget has room. Never throws. */
   async #attach(key: string, pod: Pod): Promise<void> {
-    const { connect, budget, logger } = this.#options;
+    const { connect, budget, clock, logger } = this.#options;
     this.#opening.add(key);
     try {
       const stream = await connect(pod);
-      void stream.closed.then(() => this.#closedOf(key, stream));
+      const openedMs = clock.monotonic();
+      void stream.closed.then(() => this.#closedOf(key, stream, openedMs));
       if (this.#wanted.has(key) && !this.#prepared.has(key)) this.#open.set(key, stream);
       else stream.close();
+      // What made the others fail may have ended.
+      if (this.#failed.delete(key)) this.#failed.clear();
     } catch (error) {
       budget.give();
       if (this.#closed) return;
-      this.#pause(key);
+      this.#noteFailure(key);
       logger.debug({ pod: pod.metadata.name, error: errorText(error) }, "cannot attach to a sleeping Pod");
-      this.#options.onChange();
     } finally {
       this.#opening.delete(key);
       if (!this.#closed) {
@@ -116,21 +121,35 @@ export class SleepingStreams {
     }
   }
 
-  #closedOf(key: string, stream: AttachStream): void {
-    this.#options.budget.give();
-    const isBroken = this.#open.get(key) === stream && this.#wanted.has(key);
-    if (this.#open.get(key) === stream) this.#open.delete(key);
-    this.#options.onCount();
-    if (this.#closed || !isBroken) return;
-    this.#pause(key);
-    this.#options.onChange();
+  #closedOf(key: string, stream: AttachStream, openedMs: number): void {
+    const { budget, clock, onCount } = this.#options;
+    budget.give();
+    const isKept = this.#open.get(key) === stream;
+    if (isKept) this.#open.delete(key);
+    onCount();
+    if (this.#closed || !isKept) return;
+    if (clock.monotonic() - openedMs >= EARLY_END_MS) this.#backoff.reset();
+    this.#noteFailure(key);
   }
 
-  #pause(key: string): void {
-    const { clock, random } = this.#options;
-    const pause = this.#pauses.get(key) ?? { backoff: new Backoff(RETRY, random), dueMs: 0 };
-    pause.dueMs = clock.monotonic() + pause.backoff.next();
-    this.#pauses.set(key, pause);
+  #noteFailure(key: string): void {
+    this.#failed.delete(key);
+    if (!this.#wanted.has(key)) return;
+    this.#failed.add(key);
+    this.#pause ??= this.#options.clock.setTimer(() => {
+      this.#pause = null;
+      this.#retry();
+    }, this.#backoff.next());
+  }
+
+  /** Tries the first of those that failed again. Its success lets the others be tried. */
+  #retry(): void {
+    const [key] = this.#failed;
+    const pod = key === undefined ? undefined : this.#wanted.get(key);
+    if (key === undefined || !pod) return;
+    const isBusy = this.#opening.has(key) || this.#prepared.has(key);
+    if (!isBusy && this.#options.budget.take()) void this.#attach(key, pod);
+    else this.#noteFailure(key);
   }
 
   /** Has a connection ready when the claim of this Pod is written. It is closed if no delivery uses it. Never throws. */
@@ -162,6 +181,7 @@ export class SleepingStreams {
   /** Closes all connections, because this process no longer serves the Environment. */
   close(): void {
     this.#closed = true;
+    this.#pause?.cancel();
     this.#wanted = new Map();
     for (const stream of this.#open.values()) stream.close();
     for (const { stream } of this.#prepared.values()) void stream.then((each) => each?.close());

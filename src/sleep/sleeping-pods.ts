@@ -34,7 +34,7 @@ export interface SleepingPodsOptions {
   readonly context: PoolContext;
   readonly claims: ClaimTable;
   readonly turns: TurnAdding;
-  readonly streams: { keepAsleep(pods: readonly Pod[]): number | null };
+  readonly streams: { keepAsleep(pods: readonly Pod[]): void };
   readonly departing: DepartingPods;
   readonly report: Pick<SleepReport, "ended">;
   /** Pods of this Environment that find no room: names of unschedulable ones, or one for a full quota. */
@@ -197,9 +197,9 @@ export class SleepingPods {
     const ready = kept.filter((pod) => stateOf(pod).is === "parked");
     // A session that slept last is the most likely to return next.
     const inOrder = ready.toSorted((one, other) => readSleeper(other).sinceMs - readSleeper(one).sinceMs);
-    for (const dueMs of [this.#options.turns.keep(kept), this.#options.streams.keepAsleep(inOrder)]) {
-      if (dueMs !== null) this.#passes.wakeAfter(dueMs - clock.monotonic());
-    }
+    this.#options.streams.keepAsleep(inOrder);
+    const dueMs = this.#options.turns.keep(kept);
+    if (dueMs !== null) this.#passes.wakeAfter(dueMs - clock.monotonic());
     if (plan.againAtMs !== null) this.#passes.wakeAfter(plan.againAtMs - kube.now());
   }
 

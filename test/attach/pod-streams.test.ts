@@ -45,8 +45,9 @@ function streamsOf(budget = new StreamBudgets().waiting, asleepBudget = new Stre
       const stream = new FakeStream((each) => on.send(each));
       attached.push({ name, container, stream, timeoutMs });
       const answer = await on.attach(name);
-      if (answer instanceof Error) throw answer;
-      return stream;
+      if (!(answer instanceof Error)) return stream;
+      stream.close();
+      throw answer;
     },
     log: async () => {
       const answer = on.log();
@@ -576,9 +577,8 @@ describe("the connections to sleeping Pods", () => {
   const FIRST_PAUSE_SECONDS = 5;
   const sleepers = (count: number) => Array.from({ length: count }, (_, n) => asleepPod(`pod-${n}`));
   const keepAsleep = async ({ streams, clock }: ReturnType<typeof streamsOf>, pods: readonly Pod[]) => {
-    const nextMs = streams.keepAsleep(pods);
+    streams.keepAsleep(pods);
     await clock.settle();
-    return nextMs;
   };
 
   test("lead to the waiting turn, count as kept, and are used by the wake's delivery", async () => {
@@ -635,23 +635,53 @@ describe("the connections to sleeping Pods", () => {
     expect(budget.take() && budget.take() && !budget.take()).toBe(true);
   });
 
-  test("are opened again with pauses after they break or can't be opened, and block nothing", async () => {
+  test("are opened again after a pause, one at a time until one succeeds, and block nothing", async () => {
     const world = streamsOf();
     world.on.attach = () => refusal(500, "InternalError", "error dialing backend");
-    await keepAsleep(world, [asleepPod()]);
-    expect([world.names().length, world.changes(), world.failures]).toEqual([1, 1, []]);
-    const dueMs = (await keepAsleep(world, [asleepPod()])) ?? 0;
-    expect(dueMs - world.clock.monotonic()).toBeLessThanOrEqual(FIRST_PAUSE_SECONDS * SECOND);
-    expect(world.names()).toHaveLength(1);
+    await keepAsleep(world, sleepers(10));
+    await keepAsleep(world, sleepers(10));
+    expect(world.names()).toHaveLength(10);
+    await world.clock.advance(FIRST_PAUSE_SECONDS * SECOND);
+    expect(world.names().slice(10)).toEqual(["pod-0"]);
+    await world.clock.advance(2 * FIRST_PAUSE_SECONDS * SECOND);
+    expect(world.names().slice(11)).toEqual(["pod-1"]);
     world.on.attach = () => undefined;
-    await world.clock.advance(dueMs - world.clock.monotonic());
-    await keepAsleep(world, [asleepPod()]);
-    expect([world.names().length, await world.gauge()]).toEqual([2, 1]);
-    world.attached.at(-1)?.stream.close("the connection was lost");
-    await world.clock.settle();
-    expect(world.changes()).toBe(2);
-    expect(await keepAsleep(world, [asleepPod()])).toBeGreaterThan(world.clock.monotonic());
-    expect([world.names().length, await world.gauge()]).toEqual([2, 0]);
+    await world.clock.advance(4 * FIRST_PAUSE_SECONDS * SECOND);
+    expect(world.open()).toHaveLength(10);
+    expect([await world.gauge(), world.changes(), world.failures]).toEqual([10, 0, []]);
+  });
+
+  test("are tried at once for a Pod that has just fallen asleep, while others fail", async () => {
+    const world = streamsOf();
+    world.on.attach = (name) => (name === "pod-0" ? refusal(500, "InternalError", "error dialing backend") : undefined);
+    await keepAsleep(world, sleepers(1));
+    await keepAsleep(world, sleepers(2));
+    expect(world.open()).toEqual(["pod-1"]);
+    await keepAsleep(world, sleepers(2).slice(1));
+    await world.clock.advance(FIRST_PAUSE_SECONDS * SECOND);
+    expect(world.names()).toEqual(["pod-0", "pod-1"]);
+  });
+
+  test("are opened less and less often where each is cut soon after", async () => {
+    const world = streamsOf();
+    const cutAll = async () => {
+      for (const { stream } of world.attached) stream.close("the connection was cut");
+      await world.clock.settle();
+    };
+    await keepAsleep(world, sleepers(3));
+    for (let pauseMs = FIRST_PAUSE_SECONDS * SECOND; pauseMs <= 40 * SECOND; pauseMs *= 2) {
+      const before = world.names().length;
+      await cutAll();
+      await world.clock.advance(pauseMs / 2 - 1);
+      expect(world.names()).toHaveLength(before);
+      await world.clock.advance(pauseMs / 2 + 1);
+      expect(world.names()).toHaveLength(before + 3);
+    }
+    // Connections that stayed open for a while end the long pauses.
+    await world.clock.advance(30 * SECOND);
+    await cutAll();
+    await world.clock.advance(FIRST_PAUSE_SECONDS * SECOND);
+    expect(world.open()).toHaveLength(3);
   });
 
   test("are not needed for a wake: it opens its own", async () => {

@@ -72,7 +72,6 @@ function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
     streams: {
       keepAsleep: (pods) => {
         streamed = pods.map(({ metadata }) => metadata.name);
-        return null;
       },
     },
     report: new SleepReport(context),

@@ -791,14 +791,14 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
       {
         name: "keeps more connections to sleeping Pods than a replica may",
         guard: "bound",
-        find: " || !budget.take()) break;",
-        replace: ") break;",
+        find: " || !this.#options.budget.take()) return;",
+        replace: ") return;",
       },
       {
         name: "keeps the share of a connection to a sleeping Pod that ended",
         guard: "bound",
-        find: "this.#options.budget.give();",
-        replace: "",
+        find: "    budget.give();\n    const isKept",
+        replace: "    const isKept",
       },
       {
         name: "keeps the share of a connection to a sleeping Pod that was never opened",
@@ -807,10 +807,34 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         replace: "      if (this.#closed) return;",
       },
       {
-        name: "attaches to a sleeping Pod again and again without a pause",
+        name: "attaches to sleeping Pods again and again without a pause",
         guard: "bound",
-        find: "pause.dueMs = clock.monotonic() + pause.backoff.next();",
-        replace: "pause.dueMs = clock.monotonic();",
+        find: "    }, this.#backoff.next());",
+        replace: "    }, 0);",
+      },
+      {
+        name: "attaches to all sleeping Pods again while none can be attached to",
+        guard: "bound",
+        find: " || this.#failed.has(key)) continue;",
+        replace: ") continue;",
+      },
+      {
+        name: "tries the same sleeping Pod each time, although others may be reachable",
+        guard: "guard",
+        find: "    this.#failed.delete(key);\n    if (!this.#wanted",
+        replace: "    if (!this.#wanted",
+      },
+      {
+        name: "tries other sleeping Pods after a pause although attaching succeeds again",
+        guard: "guard",
+        find: "if (this.#failed.delete(key)) this.#failed.clear();",
+        replace: "this.#failed.delete(key);",
+      },
+      {
+        name: "counts a connection that was cut at once as one that lasted",
+        guard: "bound",
+        find: "if (clock.monotonic() - openedMs >= EARLY_END_MS) this",
+        replace: "this",
       },
       {
         name: "keeps a connection to a Pod that no longer sleeps",
