@@ -6,5 +6,5 @@ import { WORKERS } from "./workers/mode.ts";
 const cluster = useCluster();
 
 test("no sequence of events ends a busy worker, leaves too many or too few, or leaves anything behind", async () => {
-  await runSequences(WORKERS, cluster, { file: "sequences/workers", counts: { plain: 20, sample: 10, long: 250 } });
+  await runSequences(WORKERS, cluster, { file: "sequences/workers", counts: { plain: 20, sample: 6, long: 250 } });
 });
