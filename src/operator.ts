@@ -62,7 +62,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
   const clock = seams.clock ?? realClock;
   const logger = seams.logger ?? createLogger(settings.logLevel);
   const metrics = seams.metrics ?? createMetrics();
-  const access = loadKubeConfig(settings.kubeconfig, settings.kubeEnvironment);
+  const access = loadKubeConfig(settings.kubeconfig, settings.kubeEnvironment, settings);
   const identity = `${hostname()}_${randomBytes(4).toString("hex")}`;
   // The identity tells replicas apart in the API server's audit log, as the worker id does at the Work API.
   const userAgent = `berth/${berthVersion()} (${identity})`;

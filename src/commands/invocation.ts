@@ -8,7 +8,7 @@ import type { CliStreams } from "../observe/terminal.ts";
 import { mayBeInner, originAllowed } from "../settings/allowed-origins.ts";
 import type { Settings } from "../settings/config.ts";
 import type { EnvironmentVariables, ProxySettings } from "../settings/environment-variables.ts";
-import { FLAGS } from "../settings/flags.ts";
+import { addFlags, FLAGS } from "../settings/flags.ts";
 import { berthVersion } from "../settings/version.ts";
 
 /** The namespace of the operator in docs/install.md. */
@@ -29,12 +29,14 @@ export interface CommandSeams {
 }
 
 /** The settings that locate the cluster. */
-export type ClusterSettings = Pick<Settings, "kubeconfig" | "kubeEnvironment"> & { readonly proxy: ProxySettings };
+export type ClusterSettings = Pick<Settings, "kubeconfig" | "kubeEnvironment"> &
+  Partial<Pick<Settings, "context">> & { readonly proxy: ProxySettings };
 
-/** Adds `--kubeconfig`. */
+/** Adds `--kubeconfig` and `--context`. */
 export function addKubeconfig(command: Command): Command {
   const { name, value, defaultText } = FLAGS.kubeconfig;
-  return command.option(`--${name} ${value}`, `Kubeconfig file of the cluster (default: ${defaultText}).`);
+  command.option(`--${name} ${value}`, `Kubeconfig file of the cluster (default: ${defaultText}).`);
+  return addFlags(command, [FLAGS.context]);
 }
 
 /** The output formats of commands that report; the first is for people. */
@@ -72,11 +74,11 @@ export interface Cluster extends AsyncDisposable {
  * @throws ConfigError
  */
 export function connect(
-  { kubeconfig, kubeEnvironment, proxy }: ClusterSettings,
+  { kubeconfig, context, kubeEnvironment, proxy }: ClusterSettings,
   command: string,
   clock: Clock = realClock,
 ): Cluster {
-  const access = loadKubeConfig(kubeconfig, kubeEnvironment);
+  const access = loadKubeConfig(kubeconfig, kubeEnvironment, { context });
   const kube = new KubeClient({ access, clock, proxy, userAgent: `berth-${command}/${berthVersion()}` });
   return {
     kube,

@@ -105,7 +105,8 @@ async function openCluster({ filename }: Options, settings: Settings): Promise<O
   try {
     return { cluster: connect(settings, "template") };
   } catch (error) {
-    if (filename === undefined || settings.kubeconfig !== undefined || !(error instanceof ConfigError)) throw error;
+    const isNamed = settings.kubeconfig !== undefined || settings.context !== undefined;
+    if (filename === undefined || isNamed || !(error instanceof ConfigError)) throw error;
     return { cluster: undefined, why: error.message };
   }
 }

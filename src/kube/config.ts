@@ -41,20 +41,21 @@ const IN_CLUSTER_NAME = "kubernetes.default.svc";
  * Finds the cluster, in the order of controller-runtime: the given kubeconfig, KUBECONFIG, the Pod's service account,
  * ~/.kube/config.
  * @param path one file, which must exist. Files listed in KUBECONFIG may be missing, as with kubectl.
+ * @param context of the kubeconfig, instead of its current one; the service account has none
  * @param serviceAccount folder with a service account's token, certificate and namespace.
  * @throws ConfigError with the fix.
  */
 export function loadKubeConfig(
   path?: string,
   env: KubeEnvironment = {},
-  serviceAccount: string = SERVICE_ACCOUNT,
+  { context, serviceAccount = SERVICE_ACCOUNT }: { context?: string | undefined; serviceAccount?: string } = {},
 ): ClusterAccess {
-  if (path) return accessOf([path], true);
+  if (path) return accessOf([path], true, context);
   const named = env.KUBECONFIG?.split(delimiter).filter((file) => file !== "") ?? [];
-  if (named.length > 0) return accessOf(named, false);
-  if (existsSync(join(serviceAccount, "token"))) return inClusterAccess(env, serviceAccount);
+  if (named.length > 0) return accessOf(named, false, context);
+  if (context === undefined && existsSync(join(serviceAccount, "token"))) return inClusterAccess(env, serviceAccount);
   const home = join(homedir(), ".kube", "config");
-  if (existsSync(home)) return accessOf([home], true);
+  if (existsSync(home)) return accessOf([home], true, context);
   throw new ConfigError(
     "no cluster is configured; set --kubeconfig or KUBECONFIG, or run in a Pod with a service account token",
   );
@@ -72,8 +73,8 @@ function inClusterAccess(env: KubeEnvironment, folder: string): ClusterAccess {
   };
 }
 
-function accessOf(files: readonly string[], asked: boolean): ClusterAccess {
-  const { cluster, user, namespace } = readKubeconfigs(files, asked);
+function accessOf(files: readonly string[], asked: boolean, context: string | undefined): ClusterAccess {
+  const { cluster, user, namespace } = readKubeconfigs(files, asked, context);
   const ca = pem(cluster.caData, cluster.caFile);
   return {
     server: serverOf(cluster),

@@ -57,24 +57,22 @@ interface Named {
 }
 
 /**
- * Merges kubeconfig files like kubectl (the first value wins) and resolves the current context.
+ * Merges kubeconfig files like kubectl (the first value wins) and resolves a context.
  * @param files missing files are skipped, unless they were `asked` for by name
+ * @param wanted the context; undefined: the current one
  * @throws ConfigError
  */
 export function readKubeconfigs(
   files: readonly string[],
   asked: boolean,
-): {
-  cluster: ClusterEntry;
-  user: UserEntry;
-  namespace: string | undefined;
-} {
+  wanted?: string,
+): { cluster: ClusterEntry; user: UserEntry; namespace: string | undefined } {
   const entries = {
     clusters: new Map<string, Named>(),
     users: new Map<string, Named>(),
     contexts: new Map<string, Named>(),
   };
-  let current: string | undefined;
+  let current = wanted;
   let found = 0;
   for (const file of files) {
     const document = readDocument(file, asked);
@@ -89,6 +87,8 @@ export function readKubeconfigs(
   if (found === 0) throw new ConfigError(`no file listed in KUBECONFIG exists: ${where}`);
   if (current === undefined)
     throw new ConfigError(`kubeconfig ${where} has no current-context; set it with kubectl config use-context NAME`);
+  if (wanted !== undefined && !entries.contexts.has(wanted))
+    throw new ConfigError(`kubeconfig ${where} has no context "${wanted}"; kubectl config get-contexts lists them`);
   const context = find(entries.contexts, current, "context", where).fields;
   const clusterName = text(context.cluster) ?? "";
   const userName = text(context.user);

@@ -20,6 +20,8 @@ import { addFlags, FLAGS, type Flag } from "./flags.ts";
 export interface Settings {
   /** Path of a kubeconfig file; undefined: KUBECONFIG, then the Pod's service account, then ~/.kube/config. */
   readonly kubeconfig: string | undefined;
+  /** Context of the kubeconfig; undefined: its current one. */
+  readonly context: string | undefined;
   /** The environment variables that locate the cluster, unchanged. */
   readonly kubeEnvironment: KubeEnvironment;
   /** The namespaces to serve; empty means all. */
@@ -88,6 +90,7 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
   };
   const values = {
     kubeconfig: read(FLAGS.kubeconfig),
+    context: read(FLAGS.context),
     namespaces: read(FLAGS.namespaces),
     leaderElect: read(FLAGS.leaderElect),
     leaderElectNamespace: read(FLAGS.leaderElectNamespace),
@@ -135,6 +138,7 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
   const runtimeClasses = Object.assign({ ...DEFAULT_RUNTIME_CLASSES }, ...(values.runtimeClasses ?? []));
   return {
     kubeconfig: values.kubeconfig,
+    context: values.context,
     kubeEnvironment: kubeEnvironment(env),
     namespaces: values.namespaces ?? [],
     leaderElection: { enabled: leaderElect, namespace: values.leaderElectNamespace, shards },

@@ -48,6 +48,13 @@ export const FLAGS = {
     defaultText: "KUBECONFIG, then the Pod's service account, then ~/.kube/config",
     schema: z.string().min(1, "write the path of a file"),
   }),
+  context: flag({
+    name: "context",
+    value: "<name>",
+    about: "Context of the kubeconfig.",
+    defaultText: "the current context",
+    schema: z.string().min(1, "write the name of a context"),
+  }),
   namespaces: flag({
     name: "namespace",
     value: "<name>",

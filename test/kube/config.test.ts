@@ -104,6 +104,28 @@ describe("a kubeconfig", () => {
     expect(loadKubeConfig(second, { KUBECONFIG: first }).auth).toEqual({ token: "second" });
   });
 
+  test("may have other contexts than the current one, which the caller can name", () => {
+    const current = kubeconfig({}, { token: "t" });
+    const context = { cluster: "d", user: "v", namespace: "agents" };
+    const other = write(
+      "other",
+      stringify({
+        clusters: [{ name: "d", cluster: { server: "https://other.invalid" } }],
+        users: [{ name: "v", user: { token: "other" } }],
+        contexts: [{ name: "y", context }],
+      }),
+    );
+    const env = { KUBECONFIG: `${current}:${other}` };
+    const named = { server: "https://other.invalid", auth: { token: "other" }, currentNamespace: "agents" };
+    expect(loadKubeConfig(undefined, env, { context: "y" })).toEqual(named);
+    // A named context needs no current one.
+    expect(loadKubeConfig(other, {}, { context: "y" })).toEqual(named);
+    expect(loadKubeConfig(undefined, env).auth).toEqual({ token: "t" });
+    expect(() => loadKubeConfig(other, {}, { context: "x" })).toThrow(
+      new ConfigError(`kubeconfig ${other} has no context "x"; kubectl config get-contexts lists them`),
+    );
+  });
+
   test("of KUBECONFIG may be missing or empty, as with kubectl", () => {
     const missing = join(folder, "nothing");
     const empty = write("empty", "");
@@ -280,7 +302,7 @@ describe("in a Pod", () => {
   test("uses the service account and the address from the Pod's environment", () => {
     const env = { KUBERNETES_SERVICE_HOST: "10.96.0.1", KUBERNETES_SERVICE_PORT: "6443" };
     const mount = serviceAccount();
-    expect(loadKubeConfig(undefined, env, mount)).toEqual({
+    expect(loadKubeConfig(undefined, env, { serviceAccount: mount })).toEqual({
       server: "https://10.96.0.1:6443",
       ca: "CA",
       auth: { tokenFile: join(mount, "token") },
@@ -290,15 +312,15 @@ describe("in a Pod", () => {
 
   test("puts an IPv6 address in brackets, and defaults to the API server's name in the cluster", () => {
     const mount = serviceAccount();
-    expect(loadKubeConfig(undefined, { KUBERNETES_SERVICE_HOST: "fd00::1" }, mount).server).toBe(
+    expect(loadKubeConfig(undefined, { KUBERNETES_SERVICE_HOST: "fd00::1" }, { serviceAccount: mount }).server).toBe(
       "https://[fd00::1]:443",
     );
-    expect(loadKubeConfig(undefined, {}, mount).server).toBe("https://kubernetes.default.svc:443");
+    expect(loadKubeConfig(undefined, {}, { serviceAccount: mount }).server).toBe("https://kubernetes.default.svc:443");
   });
 
   test("prefers a kubeconfig that is given", () => {
     const file = kubeconfig();
-    expect(loadKubeConfig(undefined, { KUBECONFIG: file }, serviceAccount()).server).toBe(
+    expect(loadKubeConfig(undefined, { KUBECONFIG: file }, { serviceAccount: serviceAccount() }).server).toBe(
       "https://cluster.invalid:6443",
     );
   });
