@@ -52,8 +52,7 @@ export const PROVEN_AFTER = 3;
  */
 export const ALIVE_MS = 24 * 60 * 60_000;
 /**
- * A hint may arrive before its item. An Environment that polled within this time of the hint and found nothing polls
- * again. Later, an item would be unlikely to start at once.
+ * A hint may arrive before its item. If no Environment has found the item, all poll again this long after the hint.
  */
 export const EARLY_MS = 5_000;
 /**

@@ -256,7 +256,7 @@ test(
   TIMEOUT_MS,
 );
 
-/** As in docs/install.md. */
+/** A patch for a finalizer that no operator removes. */
 const NO_FINALIZERS = '{"metadata":{"finalizers":null}}';
 
 test(

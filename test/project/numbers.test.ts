@@ -126,7 +126,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `at most ${s(FRESH_MS)} before Berth noticed the item, or ${s(FRESH_MS)} after`,
     `no webhook of any kind came for ${minutes(ALIVE_MS) / 60} hours`,
     `${LOOKS_PER_SECOND === 10 ? "ten" : "?"} at once, then ten a second`,
-    `less than ${s(EARLY_MS)} before the webhook`,
+    `again ${s(EARLY_MS)} after the webhook`,
     `${RATE.perSecond} requests a second, with bursts of ${RATE.burst.toLocaleString("en")}`,
     // With a jitter of a tenth.
     `no later than ${minutes(t.hintedIdleMs * 1.1)} minutes after it came`,
