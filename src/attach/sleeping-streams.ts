@@ -55,8 +55,8 @@ export class SleepingStreams {
   readonly #open = new Map<string, AttachStream>();
   readonly #opening = new Set<string>();
   /**
-   * Those whose last attach failed, or whose connection broke, in the order in which they are tried again. They are tried
-   * one at a time: what fails one, such as a policy or a node, may fail all, and each try takes CPU.
+   * Those whose last attach failed, or whose connection ended early, in the order in which they are tried again. They are
+   * tried one at a time: what fails one, such as a policy or a node, may fail all, and each try takes CPU.
    */
   readonly #failed = new Set<string>();
   readonly #backoff: Backoff;
@@ -96,7 +96,7 @@ export class SleepingStreams {
   }
 
   /** Opens a connection, for which the budget has room. Never throws. */
-  async #attach(key: string, pod: Pod): Promise<void> {
+  async #attach(key: string, pod: Pod, isRetry = false): Promise<void> {
     const { connect, budget, clock, logger } = this.#options;
     this.#opening.add(key);
     try {
@@ -106,7 +106,7 @@ export class SleepingStreams {
       if (this.#wanted.has(key) && !this.#prepared.has(key)) this.#open.set(key, stream);
       else stream.close();
       // What made the others fail may have ended.
-      if (this.#failed.delete(key)) this.#failed.clear();
+      if (isRetry) this.#failed.clear();
     } catch (error) {
       budget.give();
       if (this.#closed) return;
@@ -128,15 +128,19 @@ export class SleepingStreams {
     if (isKept) this.#open.delete(key);
     onCount();
     if (this.#closed || !isKept) return;
-    if (clock.monotonic() - openedMs >= EARLY_END_MS) this.#backoff.reset();
-    this.#noteFailure(key);
+    if (clock.monotonic() - openedMs < EARLY_END_MS) {
+      this.#noteFailure(key);
+      return;
+    }
+    this.#backoff.reset();
+    this.#fill();
   }
 
   #noteFailure(key: string): void {
     this.#failed.delete(key);
-    if (!this.#wanted.has(key)) return;
-    this.#failed.add(key);
-    this.#pause ??= this.#options.clock.setTimer(() => {
+    if (this.#wanted.has(key)) this.#failed.add(key);
+    if (this.#failed.size === 0 || this.#pause) return;
+    this.#pause = this.#options.clock.setTimer(() => {
       this.#pause = null;
       this.#retry();
     }, this.#backoff.next());
@@ -148,7 +152,7 @@ export class SleepingStreams {
     const pod = key === undefined ? undefined : this.#wanted.get(key);
     if (key === undefined || !pod) return;
     const isBusy = this.#opening.has(key) || this.#prepared.has(key);
-    if (!isBusy && this.#options.budget.take()) void this.#attach(key, pod);
+    if (!isBusy && this.#options.budget.take()) void this.#attach(key, pod, true);
     else this.#noteFailure(key);
   }
 
@@ -166,6 +170,7 @@ export class SleepingStreams {
       if (this.#prepared.get(key) !== prepared) return;
       this.#prepared.delete(key);
       void prepared.stream.then((stream) => stream?.close());
+      this.#fill();
     }, PREPARED_MS);
   }
 

@@ -36,7 +36,7 @@ function streamsOf(budget = new StreamBudgets().waiting, asleepBudget = new Stre
   const failures: [message: string, isForMoment: boolean | undefined][] = [];
   let changes = 0;
   const on = {
-    attach: (_name: string): Error | Promise<void> | undefined => undefined,
+    attach: (_name: string): Error | Promise<Error | undefined> | undefined => undefined,
     send: (_stream: FakeStream): void => {},
     log: (): string | Error => "",
   };
@@ -96,12 +96,12 @@ describe("a free Pod", () => {
   test("is reachable only once an attach to its session container succeeded", async () => {
     const { streams, keep, on, attached, changes } = streamsOf();
     const free = waiting("pod-0");
-    const answered = Promise.withResolvers<void>();
+    const answered = Promise.withResolvers<undefined>();
     on.attach = () => answered.promise;
     expect(streams.isReachable(free)).toBe(false);
     await keep([free]);
     expect([streams.isReachable(free), changes()]).toEqual([false, 0]);
-    answered.resolve();
+    answered.resolve(undefined);
     await keep([free]);
     expect([streams.isReachable(free), changes()]).toEqual([true, 1]);
     expect(attached).toMatchObject([{ name: "pod-0", container: "worker", timeoutMs: 5 * SECOND }]);
@@ -149,13 +149,13 @@ describe("connections ahead of time", () => {
 
   test("are made in the order of the claims, a few at a time", async () => {
     const { keep, names, on } = streamsOf();
-    const answered = Promise.withResolvers<void>();
+    const answered = Promise.withResolvers<undefined>();
     on.attach = () => answered.promise;
     const pods = some(MOST_AT_A_TIME + 2);
     await keep(pods);
     await keep(pods);
     expect(names()).toEqual(pods.slice(0, MOST_AT_A_TIME).map(({ metadata }) => metadata.name));
-    answered.resolve();
+    answered.resolve(undefined);
     await keep(pods);
     await keep(pods);
     expect(names()).toHaveLength(MOST_AT_A_TIME + 2);
@@ -243,13 +243,13 @@ describe("connections ahead of time", () => {
   test("are not kept to a Pod that got its line meanwhile", async () => {
     const { streams, keep, on, open, gauge } = streamsOf();
     const free = waiting("pod-0");
-    const answered = Promise.withResolvers<void>();
+    const answered = Promise.withResolvers<undefined>();
     on.attach = () => answered.promise;
     await keep([free]);
     on.attach = () => undefined;
     on.send = starts;
     expect(await streams.deliver(free, FRAME, () => {})).toBe("started");
-    answered.resolve();
+    answered.resolve(undefined);
     await keep([]);
     expect(open()).toEqual([]);
     expect(await gauge()).toBe(0);
@@ -258,12 +258,12 @@ describe("connections ahead of time", () => {
   test("are closed when this process no longer serves the Environment, and no more are made", async () => {
     const { streams, keep, open, on, changes } = streamsOf();
     await keep(some(2));
-    const answered = Promise.withResolvers<void>();
+    const answered = Promise.withResolvers<undefined>();
     on.attach = () => answered.promise;
     await keep(some(3));
     const before = changes();
     streams.close();
-    answered.resolve();
+    answered.resolve(undefined);
     await keep([]);
     expect([open(), changes()]).toEqual([[], before]);
     expect(streams.problemOf(waiting("pod-2"))).toBeNull();
@@ -490,14 +490,14 @@ describe("a connection that is opened while a sleeping Pod is claimed", () => {
 
   test("is waited for by a delivery", async () => {
     const { streams, on, attached, clock } = streamsOf();
-    const answered = Promise.withResolvers<void>();
+    const answered = Promise.withResolvers<undefined>();
     on.attach = () => answered.promise;
     on.send = starts;
     streams.prepare(asleep());
     const delivery = streams.deliver(asleep(), FRAME, () => {});
     await clock.settle();
     expect(attached).toHaveLength(1);
-    answered.resolve();
+    answered.resolve(undefined);
     expect(await delivery).toBe("started");
     expect(attached).toHaveLength(1);
   });
@@ -560,11 +560,11 @@ describe("a connection that is opened while a sleeping Pod is claimed", () => {
   test("is closed with all others, also if it opens later", async () => {
     const world = streamsOf();
     await prepared(world, asleep(2));
-    const answered = Promise.withResolvers<void>();
+    const answered = Promise.withResolvers<undefined>();
     world.on.attach = () => answered.promise;
     await prepared(world, { ...asleep(), metadata: { ...asleep().metadata, name: "pod-1", uid: "pod-1-uid" } });
     world.streams.close();
-    answered.resolve();
+    answered.resolve(undefined);
     await world.clock.settle();
     expect(world.names()).toEqual(["pod-0", "pod-1"]);
     expect(world.open()).toEqual([]);
@@ -651,6 +651,42 @@ describe("the connections to sleeping Pods", () => {
     expect([await world.gauge(), world.changes(), world.failures]).toEqual([10, 0, []]);
   });
 
+  test.each([
+    ["fails", () => refusal(500, "InternalError", "error dialing backend")],
+    ["succeeds", () => undefined],
+  ])("are opened again although the Pod that was tried woke meanwhile, and its attach %s", async (_, answer) => {
+    const world = streamsOf();
+    world.on.attach = () => refusal(500, "InternalError", "error dialing backend");
+    await keepAsleep(world, sleepers(3));
+    const answered = Promise.withResolvers<Error | undefined>();
+    world.on.attach = () => answered.promise;
+    await world.clock.advance(FIRST_PAUSE_SECONDS * SECOND);
+    await keepAsleep(world, sleepers(3).slice(1));
+    world.on.attach = () => undefined;
+    answered.resolve(answer());
+    await world.clock.advance(2 * FIRST_PAUSE_SECONDS * SECOND);
+    expect(world.open()).toEqual(["pod-1", "pod-2"]);
+  });
+
+  test("are opened again at once after they end, unless they ended early", async () => {
+    const world = streamsOf();
+    world.on.attach = (name) => (name === "pod-0" ? refusal(500, "InternalError", "error dialing backend") : undefined);
+    await keepAsleep(world, sleepers(2));
+    await world.clock.advance(30 * SECOND);
+    world.attached.find(({ name }) => name === "pod-1")?.stream.close("the connection was idle");
+    await world.clock.settle();
+    expect(world.open()).toEqual(["pod-1"]);
+  });
+
+  test("are kept again to a Pod whose claim did not use the prepared one", async () => {
+    const world = streamsOf();
+    await keepAsleep(world, [asleepPod()]);
+    world.streams.prepare(asleepPod());
+    await keepAsleep(world, [asleepPod()]);
+    await world.clock.advance(10 * SECOND);
+    expect([world.names().length, await world.gauge()]).toEqual([2, 1]);
+  });
+
   test("are tried at once for a Pod that has just fallen asleep, while others fail", async () => {
     const world = streamsOf();
     world.on.attach = (name) => (name === "pod-0" ? refusal(500, "InternalError", "error dialing backend") : undefined);
@@ -686,14 +722,14 @@ describe("the connections to sleeping Pods", () => {
 
   test("are not needed for a wake: it opens its own", async () => {
     const world = streamsOf();
-    const answered = Promise.withResolvers<void>();
+    const answered = Promise.withResolvers<undefined>();
     world.on.attach = () => answered.promise;
     await keepAsleep(world, [asleepPod()]);
     world.on.attach = () => undefined;
     world.on.send = starts;
     world.streams.prepare(asleepPod());
     expect(await world.streams.deliver(asleepPod(), FRAME, () => {})).toBe("started");
-    answered.resolve();
+    answered.resolve(undefined);
     await world.clock.settle();
     expect(world.attached.map(({ stream }) => [stream.sent, stream.isOpen])).toEqual([
       [[], true],

@@ -821,20 +821,20 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
       {
         name: "tries the same sleeping Pod each time, although others may be reachable",
         guard: "guard",
-        find: "    this.#failed.delete(key);\n    if (!this.#wanted",
-        replace: "    if (!this.#wanted",
+        find: "    this.#failed.delete(key);\n    if (this.#wanted",
+        replace: "    if (this.#wanted",
       },
       {
         name: "tries other sleeping Pods after a pause although attaching succeeds again",
         guard: "guard",
-        find: "if (this.#failed.delete(key)) this.#failed.clear();",
-        replace: "this.#failed.delete(key);",
+        find: "if (isRetry) this.#failed.clear();",
+        replace: "if (isRetry) this.#failed.delete(key);",
       },
       {
         name: "counts a connection that was cut at once as one that lasted",
         guard: "bound",
-        find: "if (clock.monotonic() - openedMs >= EARLY_END_MS) this",
-        replace: "this",
+        find: "if (clock.monotonic() - openedMs < EARLY_END_MS) {\n      this.#noteFailure(key);\n      return;\n    }",
+        replace: "",
       },
       {
         name: "keeps a connection to a Pod that no longer sleeps",
