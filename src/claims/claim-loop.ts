@@ -1,3 +1,4 @@
+import { sleepSecondsOf } from "../api/sleep-needs.ts";
 import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
@@ -136,9 +137,11 @@ export class ClaimLoop {
    */
   #reclaimOlderThanMs(): number {
     const { random, timing, environment } = this.#context;
-    // With a Pod per session, the Pod is only created for an offer: the item should return as early as to other
-    // clients.
-    const leastMs = isPerSession(environment()) ? timing.othersReclaimMs : timing.ownReclaimMs;
+    const { sessions } = environment().spec;
+    // Polls for sessions that have their own Pod or volume also return items before their Pods are ready. These items should
+    // return as early as to other clients.
+    const isOwn = isPerSession(environment()) || (sessions !== undefined && sleepSecondsOf(sessions) > 0);
+    const leastMs = isOwn ? timing.othersReclaimMs : timing.ownReclaimMs;
     return leastMs + Math.floor(random() * timing.pollBlockMs);
   }
 

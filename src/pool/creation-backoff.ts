@@ -25,6 +25,8 @@ export class CreationBackoff {
   #fromMs = 0;
   /** Whether a quota refused the last creation. */
   #isQuotaFull = false;
+  /** Pods created so far. */
+  #created = 0;
   /** When a Pod of this Environment last ended or was gone. */
   #freedMs = Number.NEGATIVE_INFINITY;
   /** When to try again because a Pod ended, within the pause that a quota caused. */
@@ -69,6 +71,14 @@ export class CreationBackoff {
    */
   get isQuotaFull(): boolean {
     return this.#isQuotaFull;
+  }
+
+  /**
+   * The creation that a full quota refuses, as a name; null: it refuses none. The next one has another name, even if
+   * nobody looked between the two.
+   */
+  get refusedByQuota(): string | null {
+    return this.#isQuotaFull ? `quota-${this.#created}` : null;
   }
 
   /** Notes the template that Pods are made from. What is known about another one is dropped. */
@@ -126,6 +136,7 @@ export class CreationBackoff {
    * Pod is parked. A full quota is reported until all wanted Pods have been created.
    */
   created(sessionId?: string): void {
+    this.#created += 1;
     if (sessionId === this.#sessionId) this.#sessionId = undefined;
     if (this.#isAboutCreation && this.#problem?.is !== "quota") this.#clear();
     if (this.#isQuotaFull) this.#endPause();

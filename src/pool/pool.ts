@@ -261,8 +261,7 @@ export class Pool {
   }
 
   /**
-   * Pods that waiting work needs and that find no room: names of those without a node, and `quota` while a quota refuses
-   * Pods.
+   * Pods that waiting work needs and that find no room: names of those without a node, and of one that a quota refuses.
    */
   waitingForRoom(): string[] {
     if (this.#demand <= this.counts().parked && this.#bound.waiting === 0) return [];
@@ -270,7 +269,8 @@ export class Pool {
       const state = stateOf(pod);
       return free.state === "unscheduled" && state.is === "unscheduled" && state.reason !== "";
     });
-    return [...unscheduled.map(({ free }) => free.name), ...(this.#backoff.isQuotaFull ? ["quota"] : [])];
+    const { refusedByQuota } = this.#backoff;
+    return [...unscheduled.map(({ free }) => free.name), ...(refusedByQuota === null ? [] : [refusedByQuota])];
   }
 
   /** Whether no unclaimed Pods are left, including ended ones. */

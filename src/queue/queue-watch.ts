@@ -102,7 +102,7 @@ export class QueueWatch {
    * too.
    */
   get depth(): number {
-    return Math.max(0, (this.#stats?.depth ?? 0) - this.#polled) + this.#stranded;
+    return Math.max(0, (this.#stats?.depth ?? 0) + this.#stranded - this.#polled);
   }
 
   /** Notes that a poll returned an item. */

@@ -53,6 +53,16 @@ describe("a quota that refused a creation", () => {
     backoff.created();
     expect([backoff.isQuotaFull, backoff.waitMs <= 0]).toEqual([false, true]);
   });
+
+  test("names the refused creation, and the next one otherwise", async () => {
+    expect(backoff.refusedByQuota).toBeNull();
+    await refusals(2);
+    expect(backoff.refusedByQuota).toBe("quota-0");
+    backoff.created();
+    expect(backoff.refusedByQuota).toBeNull();
+    await refusals(1);
+    expect(backoff.refusedByQuota).toBe("quota-1");
+  });
 });
 
 test("keeps a pause for another reason when a Pod ends", async () => {

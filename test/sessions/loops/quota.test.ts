@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import type { Pod } from "../../../src/kube/resource.ts";
 import { refusal } from "./api-server.ts";
 import { LoopWorld } from "./loop-world.ts";
+import { TEMPLATE } from "./sleepy-world.ts";
 
 const MINUTE = 60_000;
 const SERVES_MS = 5_000;
@@ -91,4 +92,22 @@ describe("room in a quota after a Pod has ended", () => {
     await world.until("all items are served and settled", () => world.isSettled, 20 * MINUTE);
     holdsTrue(world);
   });
+});
+
+describe("room in a quota that sleeping Pods use up", () => {
+  test.each([0, 5, 50, 300, 900])(
+    "is made for each waiting session when the quota counts a deleted Pod for %i ms",
+    async (lagMs) => {
+      const workspace = { type: "Pod", sleepSeconds: 3_600 };
+      const { world } = withQuota({ pods: 6, lagMs, sessions: { workspace, template: TEMPLATE } });
+      for (let n = 0; n < 6; n += 1) world.enqueue();
+      await world.until("all sessions sleep", () => world.podsOf("sleeping").length === 6, 5 * MINUTE);
+      await world.pass(MINUTE);
+      for (let n = 0; n < 4; n += 1) world.enqueue();
+      await world.until("the other sessions are served", () => world.isSettled, 3 * MINUTE);
+      // No sleeping Pod is deleted in vain.
+      await world.until("as many sessions sleep as before", () => world.podsOf("sleeping").length === 6, MINUTE);
+      holdsTrue(world);
+    },
+  );
 });

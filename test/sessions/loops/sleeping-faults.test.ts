@@ -41,7 +41,8 @@ describe("an item whose session's Pod is being removed", () => {
     const item = world.enqueue({ sessionId });
     let beside = 0;
     await world.until("the item is served", () => {
-      if (world.pods.some(({ metadata }) => metadata.name === name)) beside = Math.max(beside, world.starts.length - 1);
+      const isThere = world.pods.some(({ metadata }) => metadata.name === name && !metadata.deletionTimestamp);
+      if (isThere) beside = Math.max(beside, world.starts.length - 1);
       return world.item(item).state === "stopped";
     });
     expect(beside).toBe(0);

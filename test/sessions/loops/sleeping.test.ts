@@ -28,6 +28,15 @@ describe("a session that sleeps", () => {
     expect(await metricValue(world.metrics.sessionsWoken, { ...LABELS, result: "same-pod" })).toBe(3);
   });
 
+  test("doesn't delay a new session, whose item is offered before its Pod is ready", async () => {
+    const { world, serve } = await sleepyWorld({ sessions: { warm: 0, maxConcurrent: 2 } });
+    await serve();
+    const item = world.enqueue();
+    await world.until("a Pod of the new session is ready", () => world.parked.length === 2);
+    expect(world.item(item).offers).not.toEqual([]);
+    await world.until("the item is active", () => world.item(item).state === "active", 7 * SECOND);
+  });
+
   test("leaves its Pod to no other session", async () => {
     const { world, serve, nameOf } = await sleepyWorld({ sessions: { warm: 0, maxConcurrent: 2 } });
     const [one, other] = [await serve(), await serve()];
