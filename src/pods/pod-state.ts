@@ -315,8 +315,6 @@ function problemOf(status: PodStatus, waiting: Problem): Problem | null {
       return { reason: "InitContainerFailed", message: initFailure(init.name, init.state.terminated) };
     }
   }
-  const sandbox = status.conditions?.find(({ type }) => type === "PodReadyToStartContainers");
-  if (sandbox?.status === "False" && sandbox.message) return { reason: sandbox.reason ?? "", message: sandbox.message };
   return null;
 }
 

@@ -180,6 +180,14 @@ describe("parked", () => {
     );
   });
 
+  test("is not held up by what kubelets say of each Pod without a sandbox, since 1.37", () => {
+    const missing = { type: "PodReadyToStartContainers", status: "False", reason: "PodSandboxNotReady" };
+    const none = { ...missing, message: "no pod sandbox exists" };
+    const conditions = [...PREPARED.filter(({ type }) => type !== missing.type), none];
+    const containerStatuses = [containerStatus(SESSION, waitingFor("", "ContainerCreating"))];
+    expect(summaryOf(readPodState(pod({ conditions, containerStatuses })))).toBe("preparing");
+  });
+
   test("does not mistake an injected first sidecar for the session container", () => {
     const containerStatuses = [
       containerStatus("istio-proxy", { running: { startedAt: "2026-01-01T00:00:00Z" } }),
