@@ -304,6 +304,14 @@ export class PodStreams {
   }
 
   /**
+   * Resolves once the connection that was prepared is open.
+   * @throws KubeApiError if the Pod could not be attached to
+   */
+  prepared(pod: Pod): Promise<void> {
+    return this.#sleeping.opened(pod);
+  }
+
+  /**
    * Writes a session's line to its Pod, and waits until the container has read it. Closes the connection: a client that
    * reads slowly would stall the container's output.
    * @param onSent called right before the line is written

@@ -29,8 +29,7 @@ export type Connection = "kept" | "new";
 
 /** A connection for a claim in progress. */
 interface Prepared {
-  /** Null: it could not be opened. */
-  readonly stream: Promise<AttachStream | null>;
+  readonly stream: Promise<AttachStream>;
   readonly connection: Connection;
 }
 
@@ -164,14 +163,31 @@ export class SleepingStreams {
     this.#open.delete(key);
     const prepared: Prepared = kept?.isOpen
       ? { stream: Promise.resolve(kept), connection: "kept" }
-      : { stream: this.#options.connect(pod).catch(() => null), connection: "new" };
+      : { stream: this.#options.connect(pod), connection: "new" };
     this.#prepared.set(key, prepared);
+    // Its failure is no error here: the claim asks for it, or the delivery opens another connection.
+    prepared.stream.catch(() => {});
     this.#options.clock.setTimer(() => {
       if (this.#prepared.get(key) !== prepared) return;
       this.#prepared.delete(key);
-      void prepared.stream.then((stream) => stream?.close());
+      closeLater(prepared);
       this.#fill();
     }, PREPARED_MS);
+  }
+
+  /**
+   * Resolves once the connection that was prepared for this Pod is open.
+   * @throws KubeApiError if the Pod could not be attached to
+   */
+  async opened(pod: Pod): Promise<void> {
+    const key = containerKey(pod);
+    try {
+      await this.#prepared.get(key)?.stream;
+    } catch (error) {
+      // The next claim tries again.
+      this.#prepared.delete(key);
+      throw error;
+    }
   }
 
   /** The connection that was prepared for this Pod; null: there is none, or it broke. */
@@ -179,7 +195,7 @@ export class SleepingStreams {
     const key = containerKey(pod);
     const prepared = this.#prepared.get(key);
     this.#prepared.delete(key);
-    const stream = await prepared?.stream;
+    const stream = await prepared?.stream.catch(() => null);
     return prepared && stream?.isOpen ? { stream, connection: prepared.connection } : null;
   }
 
@@ -189,9 +205,16 @@ export class SleepingStreams {
     this.#pause?.cancel();
     this.#wanted = new Map();
     for (const stream of this.#open.values()) stream.close();
-    for (const { stream } of this.#prepared.values()) void stream.then((each) => each?.close());
+    for (const prepared of this.#prepared.values()) closeLater(prepared);
     this.#prepared.clear();
   }
+}
+
+function closeLater({ stream }: Prepared): void {
+  void stream.then(
+    (each) => each.close(),
+    () => {},
+  );
 }
 
 function containerKey(pod: Pod): string {

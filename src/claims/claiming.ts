@@ -1,4 +1,5 @@
 import { ANNOTATION_API, ANNOTATION_LEASE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import type { PodStreams } from "../attach/pod-streams.ts";
 import { Backoff } from "../core/backoff.ts";
 import { errorText } from "../core/errors.ts";
 import type { Notifier } from "../core/notifier.ts";
@@ -69,7 +70,7 @@ export interface ClaimingOptions {
   readonly sessionPods: SessionPods;
   readonly volumes: Volumes;
   /** Opens a connection to a sleeping Pod while its claim is written. */
-  readonly streams: { prepare(pod: Pod): void };
+  readonly streams: Pick<PodStreams, "prepare" | "prepared">;
   readonly gate: Gate;
   readonly handOver: HandOver;
   readonly report: Report;
@@ -287,6 +288,11 @@ export class Claiming {
         keep = !(await this.#tryDrop(claim, read.isRefused ? "cannot read its Pod" : "its Pod no longer waits"));
         return keep || read.isRefused ? "failed" : "slot-taken";
       }
+      if (pod && claim.turn > 0 && !(await this.#isReached(pod))) {
+        keep = !(await this.#tryDrop(claim, "cannot attach to its Pod"));
+        if (!keep) this.#options.sessionPods.unreached(pod);
+        return keep ? "failed" : "slot-taken";
+      }
       // A session's volume is on record before its first item is acknowledged, and in use before each one. A Pod whose
       // claim is dropped after that serves only this session.
       const assigned = pod ? await this.#options.volumes.assign(pod, item.data.id) : "assigned";
@@ -301,6 +307,24 @@ export class Claiming {
       return USE_RESULTS[use];
     } finally {
       this.#release(claim, keep);
+    }
+  }
+
+  /**
+   * Whether the session's sleeping Pod can be given its line. An acknowledged item whose Pod can't be attached to would
+   * cost the session its Pod, with its files.
+   */
+  async #isReached(pod: Pod): Promise<boolean> {
+    const { failing, logger } = this.#context;
+    const { name = "" } = pod.metadata;
+    try {
+      await this.#options.streams.prepared(pod);
+      failing.succeeded("wake");
+      return true;
+    } catch (error) {
+      if (isStepFailure(error)) failing.failed("wake", { error, name });
+      logger.warn({ pod: name, error: errorText(error) }, "cannot attach to a sleeping Pod, so its item stays queued");
+      return false;
     }
   }
 

@@ -50,6 +50,8 @@ export interface SessionPods {
   of(sessionId: string): { readonly is: "ready"; readonly pod: Pod } | { readonly is: "busy" } | null;
   /** The session's next item can't run in this Pod: a new one will serve it. */
   giveUp(pod: Pod): void;
+  /** The session's next item was offered, and its Pod could not be attached to. */
+  unreached(pod: Pod): void;
 }
 
 /** The session loops, which continue claims after the claim loop. */

@@ -74,8 +74,8 @@ export class CreationBackoff {
   }
 
   /**
-   * The creation that a full quota refuses, as a name; null: it refuses none. The next one has another name, even if
-   * nobody looked between the two.
+   * The creation that a full quota refuses, as a name; null: it refuses none. The next one has another name, although
+   * callers may have missed the success of this one.
    */
   get refusedByQuota(): string | null {
     return this.#isQuotaFull ? `quota-${this.#created}` : null;

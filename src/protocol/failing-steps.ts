@@ -216,7 +216,8 @@ export class FailingSteps {
 
   /** No work is waiting: without claims, no success would ever clear these records. */
   nothingWaits(): void {
-    for (const step of [...BEFORE_CLAIMS, ...STARTS, "poll", "claim"] as const) this.#delete(this.#shared, step);
+    for (const step of [...BEFORE_CLAIMS, ...STARTS, "poll", "wake", "claim"] as const)
+      this.#delete(this.#shared, step);
   }
 
   /** A claim was settled or dropped. */

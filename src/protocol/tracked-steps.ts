@@ -6,6 +6,8 @@ export interface StepInfo {
   readonly permission: string | null;
 }
 
+const ATTACH = "get and create pods/attach (the chart's rbac.attach)";
+
 /**
  * The steps whose failures are tracked, in the order in which they are reported: those that block all sessions come
  * first. The names are the values of the label `step` of `berth_failing_steps`.
@@ -40,10 +42,7 @@ export const STEPS = {
     effect: "claimed sessions do not start while Berth cannot change the Secrets of claims",
     permission: "patch Secrets",
   },
-  deliver: {
-    effect: "claimed sessions do not start while Berth cannot attach to their Pods",
-    permission: "get and create pods/attach (the chart's rbac.attach)",
-  },
+  deliver: { effect: "claimed sessions do not start while Berth cannot attach to their Pods", permission: ATTACH },
   "read-log": {
     effect: "claimed sessions do not start while Berth cannot read the logs of their Pods",
     permission: "get pods/log (the chart's rbac.attach)",
@@ -57,6 +56,7 @@ export const STEPS = {
     effect: "sessions neither start nor wake while Berth cannot add turns to their Pods",
     permission: "patch pods/ephemeralcontainers (the chart's rbac.ephemeralContainers)",
   },
+  wake: { effect: "sessions do not wake while Berth cannot attach to their Pods", permission: ATTACH },
   sleep: {
     effect: "sessions lose their Pods after each work item while Berth cannot mark Pods as sleeping",
     permission: "patch Pods",

@@ -475,7 +475,8 @@ export class SessionLoop {
     const isUseless = claim.turn === 1 && isStartFailure(claim);
     const isUnused = claim.turn <= 1 && !claim.record.journal.opened;
     if (!isWanted || isUseless || isUnused || !livesOn(pod, claim.turn)) return null;
-    if (claim.turn >= MOST_TURNS) {
+    // A claim that was not opened leaves its turn waiting for the session's next item.
+    if (claim.turn >= MOST_TURNS && claim.record.journal.opened) {
       this.#options.sleeps.ended(claim.record.journal.sessionId, pod, "TooManyTurns");
       return null;
     }

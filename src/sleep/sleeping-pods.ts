@@ -27,6 +27,9 @@ const MIN_WAKE_MS = 500;
 const REST_MS = 200;
 const REST_OF_A_POD_MS = 0.2;
 
+/** An item whose claim was given up is offered again well within this time. */
+const OFFERED_AGAIN_MS = 60_000;
+
 /** When to check again whether another client has released a Pod's slot. */
 export const FOREIGN_SLOT_MS = 60_000;
 
@@ -52,6 +55,8 @@ export class SleepingPods {
   readonly #passes: Passes;
   /** By uid of the Pod: since when it has not been ready for its next work item (the API server's clock). */
   readonly #notReady = new Map<string, number>();
+  /** By uid: Pods that could not be attached to for an item, since when, and when last (the API server's clock). */
+  readonly #unreached = new Map<string, { readonly sinceMs: number; readonly lastMs: number }>();
   /** Pods that waited for room, and for which a sleeping Pod went. */
   #yieldedTo: ReadonlySet<string> = new Set();
   /** By name: Pods whose slot another client holds, and until when (monotonic) they are left alone. */
@@ -142,6 +147,24 @@ export class SleepingPods {
     void this.#end(pod, "Unfit").then(() => this.#options.onChange());
   }
 
+  /**
+   * The session's next item was offered, and its Pod could not be attached to. After prepareTimeoutSeconds of that, the
+   * Pod is deleted, so that a new one can serve the session.
+   */
+  unreached(pod: Pod): void {
+    const { uid = "" } = pod.metadata;
+    const nowMs = this.#context.kube.now();
+    this.#forgetReached();
+    this.#unreached.set(uid, { sinceMs: this.#unreached.get(uid)?.sinceMs ?? nowMs, lastMs: nowMs });
+    this.poke();
+  }
+
+  /** Of a Pod that was reached, and of one whose session got no further item, nothing more is noted. */
+  #forgetReached(): void {
+    const oldestMs = this.#context.kube.now() - OFFERED_AGAIN_MS;
+    for (const [uid, { lastMs }] of this.#unreached) if (lastMs <= oldestMs) this.#unreached.delete(uid);
+  }
+
   /** Another client holds this Pod's slot: leaves it alone for a while. */
   leave(name: string): void {
     this.#left.set(name, this.#context.clock.monotonic() + FOREIGN_SLOT_MS);
@@ -184,7 +207,7 @@ export class SleepingPods {
       sleepMs: sleepMsOf(environment()),
       waiting: waitingNow.length,
       isForbidden: ({ needs }) => !allowsAll(this.#context.podPolicy, needs),
-      notReadyMs: ({ metadata }) => this.#notReady.get(metadata.uid ?? "") ?? null,
+      notReadyMs: ({ metadata: { uid = "" } }) => this.#notReady.get(uid) ?? this.#unreached.get(uid)?.sinceMs ?? null,
       prepareTimeoutMs: sessions.prepareTimeoutSeconds * SECOND_MS,
     });
     // Each waiting Pod has one sleeping Pod deleted at most: its room may be elsewhere.
@@ -206,6 +229,7 @@ export class SleepingPods {
   #noteReadiness(free: readonly Pod[]): void {
     const uids = new Set(free.map(({ metadata }) => metadata.uid ?? ""));
     for (const uid of this.#notReady.keys()) if (!uids.has(uid)) this.#notReady.delete(uid);
+    this.#forgetReached();
     for (const pod of free) {
       const { uid = "" } = pod.metadata;
       if (stateOf(pod).is === "parked") this.#notReady.delete(uid);

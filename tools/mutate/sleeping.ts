@@ -79,7 +79,7 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
       {
         name: "uses a Pod for any number of work items",
         guard: "bound",
-        find: "if (claim.turn >= MOST_TURNS) {",
+        find: "if (claim.turn >= MOST_TURNS && claim.record.journal.opened) {",
         replace: "if (false) {",
       },
       {
@@ -760,15 +760,15 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
       {
         name: "keeps a connection that was opened for a dropped claim",
         guard: "bound",
-        find: "this.#prepared.delete(key);\n      void prepared.stream.then((stream) => stream?.close());",
+        find: "this.#prepared.delete(key);\n      closeLater(prepared);",
         replace: "this.#prepared.delete(key);",
       },
       {
         name: "closes a connection at the time of an earlier one",
         guard: "identity",
-        find: "if (this.#prepared.get(key) !== prepared) return;\n      this.#prepared.delete(key);\n      void prepared.stream",
+        find: "if (this.#prepared.get(key) !== prepared) return;\n      this.#prepared.delete(key);\n      closeLater(prepared)",
         replace:
-          "const again = this.#prepared.get(key) ?? prepared;\n      this.#prepared.delete(key);\n      void again.stream",
+          "const again = this.#prepared.get(key) ?? prepared;\n      this.#prepared.delete(key);\n      closeLater(again)",
       },
       {
         name: "sends a line to an earlier turn of the Pod",

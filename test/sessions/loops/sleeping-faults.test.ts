@@ -1,5 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { PODS, SECRETS } from "../../../src/kube/resource.ts";
+import { PODS, type Pod, SECRETS } from "../../../src/kube/resource.ts";
+import { MOST_TURNS } from "../../../src/pods/turns.ts";
+import { sleepEndMessage } from "../../../src/sleep/sleep-plan.ts";
 import { metricValue } from "../../support/metric-value.ts";
 import { refusal } from "./api-server.ts";
 import { NAME, NAMESPACE } from "./loop-world.ts";
@@ -97,14 +99,63 @@ describe("an item that waits for its session's next turn", () => {
   });
 });
 
+describe("a sleeping Pod that can't be attached to", () => {
+  /** A world whose operator can't attach to sleeping Pods, and a session that sleeps. */
+  const unreachable = async (sessions: Record<string, unknown> = {}) => {
+    const made = await sleepyWorld({ sessions });
+    const fault = { lasts: true };
+    made.operator.kube.intercept.push(({ verb, name }) => {
+      const isAsleep = made.world.podsOf("sleeping").some(({ metadata }) => metadata.name === name);
+      if (fault.lasts && verb === "attach" && isAsleep) throw refusal(500, "InternalError", "error dialing backend");
+    });
+    const sessionId = await made.serve();
+    return { ...made, sessionId, name: made.nameOf(sessionId), fault };
+  };
+
+  test("keeps its session and files, and the item stays in the queue until it can be reached", async () => {
+    const { world, sessionId, name, fault, isServed } = await unreachable();
+    const item = world.enqueue({ sessionId });
+    const other = world.enqueue();
+    await world.until("the other session is served", () => world.item(other).state === "stopped");
+    await world.pass(120 * SECOND);
+    expect([world.item(item).state, world.item(item).acks.length]).toEqual(["queued", 0]);
+    expect(world.claims).toEqual([]);
+    expect(
+      await metricValue(world.metrics.failingSteps, { namespace: NAMESPACE, environment: NAME, step: "wake" }),
+    ).toBe(1);
+    fault.lasts = false;
+    await world.until("the item is served", () => isServed(item));
+    expect(world.starts.at(-1)?.pod).toBe(name);
+  });
+
+  test("is deleted after prepareTimeoutSeconds, so that a new Pod serves its session", async () => {
+    const { world, sessionId, name, isServed } = await unreachable({ prepareTimeoutSeconds: 60 });
+    const item = world.enqueue({ sessionId });
+    await world.until("the item is served", () => isServed(item), 200 * SECOND);
+    expect(world.starts.at(-1)?.pod).not.toBe(name);
+    expect(world.told.filter((words) => words.startsWith("SleepEnded"))).toEqual([
+      `SleepEnded: ${sleepEndMessage(sessionId ?? "", "NotReady")}`,
+    ]);
+  });
+});
+
 describe("a claim that is not opened", () => {
-  test("leaves the session asleep in its Pod", async () => {
+  test.each([
+    ["leaves the session asleep in its Pod", 2],
+    ["leaves the session asleep in its Pod before the last item that this can serve", MOST_TURNS],
+  ])("%s", async (_, turn) => {
     const { world, operator, serve, nameOf } = await sleepyWorld();
+    operator.kube.intercept.push(({ verb, plural, body }) => {
+      const annotations = (body as Partial<Pod> | undefined)?.metadata?.annotations ?? {};
+      // As if it had served the items before.
+      if (verb !== "patch" || plural !== "pods" || annotations["berth.dev/ended-turn"] !== "1") return;
+      Object.assign(annotations, { "berth.dev/ended-turn": String(turn - 1) });
+    });
     const sessionId = await serve();
     const name = nameOf(sessionId);
     let refuse = true;
     operator.kube.intercept.push(({ verb, plural, name: of }) => {
-      if (refuse && verb === "patch" && plural === "secrets" && of === `${name}-t2`)
+      if (refuse && verb === "patch" && plural === "secrets" && of === `${name}-t${turn}`)
         throw refusal(403, "Forbidden", "secrets may not be patched");
     });
     const item = world.enqueue({ sessionId });
