@@ -1,6 +1,7 @@
 import type { Verdict } from "../api/conditions.ts";
 import type { QueueStatus, WorkersStatus } from "../api/environment.ts";
 import type { Permissions, RuntimeReport } from "../api/runtime.ts";
+import { demandOf } from "../autoscale/demand.ts";
 import { aborted, type Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { type Held, IdleRelease } from "../core/idle-release.ts";
@@ -306,12 +307,19 @@ export class WorkersRuntime {
     };
   }
 
-  /** A worker polls once for each session that it can serve. Without a probe, any worker may be busy. */
+  /**
+   * A worker polls once for each session that it can serve. Without a probe, any worker may be busy, unless no session
+   * runs.
+   */
   get #ownPollers(): OwnPollers {
-    const { sessionsPerReplica = 1 } = this.#context.environment().spec.workers ?? {};
+    const { clock, environment, timing } = this.#context;
+    const { sessionsPerReplica = 1 } = environment().spec.workers ?? {};
     const { pods } = this.#fleet;
-    const isIdle = (pod: WorkerPod) => isCounted(pod) && pod.isReady && this.#busy.stateOf(pod) === "idle";
-    return { most: pods.length * sessionsPerReplica, shouldPoll: this.#busy.isProbed && pods.some(isIdle) };
+    const demand = demandOf(this.#demand.readings, clock.monotonic(), timing.demandStaleMs);
+    const isUnused = demand.kind === "known" && demand.running + demand.pending === 0;
+    const isIdle = (pod: WorkerPod) => (this.#busy.isProbed ? this.#busy.stateOf(pod) === "idle" : isUnused);
+    const shouldPoll = pods.some((pod) => isCounted(pod) && pod.isReady && isIdle(pod));
+    return { most: pods.length * sessionsPerReplica, shouldPoll };
   }
 
   get #isUnused(): boolean {

@@ -3,11 +3,12 @@ import { ofRuntimeClass } from "../api/isolation.ts";
 import { type DemandReadings, NONE_OF_OURS } from "../autoscale/demand.ts";
 import type { Clock } from "../core/clock.ts";
 import { unended } from "../core/text.ts";
-import { IMAGE_PULL_FAILED } from "../kube/objects.ts";
+import { IMAGE_PROBLEMS } from "../kube/objects.ts";
 import type { ContainerStatus, Deployment, Pod } from "../kube/resource.ts";
 import type { ScalerView } from "./scaler.ts";
 
-const START_FAULTS = new Set(["CreateContainerConfigError", "CreateContainerError", "RunContainerError"]);
+/** The reasons of containers that are being prepared, and of crash loops, which have their own rule. */
+const REPORTED_OTHERWISE = new Set(["ContainerCreating", "PodInitializing", "CrashLoopBackOff"]);
 
 /** The verdict on scaling. No message contains an age: it would change with the clock alone. */
 export function scalingVerdict(
@@ -101,7 +102,8 @@ function failureOf({ status }: Deployment): string | null {
 
 function unschedulable({ spec, status }: Pod): Verdict | null {
   const scheduled = status?.conditions?.find(({ type }) => type === "PodScheduled");
-  if (scheduled?.status !== "False" || scheduled.reason !== "Unschedulable") return null;
+  // Scheduling gates count, too: whoever set them may have forgotten the Pod.
+  if (scheduled?.status !== "False") return null;
   const words = unended(scheduled.message ?? "");
   return {
     reason: "Unschedulable",
@@ -110,7 +112,7 @@ function unschedulable({ spec, status }: Pod): Verdict | null {
 }
 
 function unpulled(pod: Pod): Verdict | null {
-  const waiting = waitingOf(pod, IMAGE_PULL_FAILED);
+  const waiting = waitingOf(pod, (reason) => IMAGE_PROBLEMS.has(reason));
   if (!waiting) return null;
   return {
     reason: "ImagePullFailing",
@@ -119,7 +121,7 @@ function unpulled(pod: Pod): Verdict | null {
 }
 
 function unstarted(pod: Pod): Verdict | null {
-  const waiting = waitingOf(pod, START_FAULTS);
+  const waiting = waitingOf(pod, (reason) => !REPORTED_OTHERWISE.has(reason));
   if (!waiting) return null;
   return {
     reason: "PreparationFailing",
@@ -134,12 +136,12 @@ function crashing(pod: Pod, nowMs: number): Verdict | null {
     : { reason: "PreparationFailing", message: `workers do not run: ${loop}; read the logs of the workers' Pods` };
 }
 
-/** The message of a container that waits for one of these reasons. */
-function waitingOf({ status }: Pod, reasons: ReadonlySet<string>): string | null {
+/** The message of a container that waits for such a reason. */
+function waitingOf({ status }: Pod, isOne: (reason: string) => boolean): string | null {
   const all = [...(status?.initContainerStatuses ?? []), ...(status?.containerStatuses ?? [])];
   for (const { name, state } of all) {
     const { reason, message } = state?.waiting ?? {};
-    if (reason && reasons.has(reason)) return `container ${name} waits in ${reason}${words(message)}`;
+    if (reason && isOne(reason)) return `container ${name} waits in ${reason}${words(message)}`;
   }
   return null;
 }

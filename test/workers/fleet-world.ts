@@ -8,6 +8,7 @@ import { KubeApiError } from "../../src/kube/errors.ts";
 import type { Deployment, KubeObject, Pod } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
+import type { OwnPollers } from "../../src/queue/pollers.ts";
 import { WorkersRuntime } from "../../src/workers/runtime.ts";
 import { workerTemplate } from "../../src/workers/template.ts";
 import { type Json, parsed, stored, workersSpec } from "../api/environments.ts";
@@ -71,11 +72,17 @@ export class FleetWorld {
   /** Until this time, others than the operator are responsible for workers that end. */
   #excusedUntilMs = Number.NEGATIVE_INFINITY;
   readonly #workers_: Json;
+  #own: () => OwnPollers = () => ({ most: 0, shouldPoll: false });
 
   constructor(random: () => number, workers: Json) {
     this.#random = random;
     this.#workers_ = workers;
     this.environment = parsed(stored(workersSpec(workers)));
+  }
+
+  /** Whether the operator expects a worker to poll. */
+  get shouldPoll(): boolean {
+    return this.#own().shouldPoll;
   }
 
   // --- events -------------------------------------------------------------------------------------------------------
@@ -173,7 +180,10 @@ export class FleetWorld {
         metrics: this.metrics,
         labels: { namespace: "agents", environment: "research" },
       },
-      sources: (changed) => this.#sources(changed),
+      sources: (changed, own) => {
+        this.#own = own;
+        return this.#sources(changed);
+      },
       hold: { mayBeHeld: false, hold: async () => true, release: async () => {} },
       prober: async ({ ip }) => {
         await sleep(this.clock, 5 + this.#random() * 45);

@@ -42,6 +42,25 @@ test.each<[string, Record<string, unknown>]>([
   },
 );
 
+test.each<[string, Json]>([
+  ["with a probe", { busyProbe: { httpGet: { path: "/busy", port: 9000 } } }],
+  ["without a probe", {}],
+])("a ready worker should poll while none is busy: %s", async (_how, workers) => {
+  const world = new FleetWorld(seededRandom(3), { minReplicas: 1, maxReplicas: 1, ...workers });
+  world.start();
+  expect(world.shouldPoll).toBe(false);
+  await world.run(MINUTE_MS);
+  expect(world.shouldPoll).toBe(true);
+  world.enqueue(1);
+  for (let waited = 0; world.busy === 0 && waited < 60; waited += 1) await world.run(SECOND_MS);
+  await world.run(15 * SECOND_MS);
+  expect([world.busy, world.shouldPoll]).toEqual([1, false]);
+  for (let waited = 0; world.busy > 0 && waited < 240; waited += 1) await world.run(SECOND_MS);
+  await world.run(15 * SECOND_MS);
+  expect(world.shouldPoll).toBe(true);
+  await world.stop();
+});
+
 test("capacity is Unknown until a worker is ready", async () => {
   const world = new FleetWorld(seededRandom(3), { maxReplicas: 2 });
   world.start();

@@ -25,10 +25,10 @@ describe("the verdict on capacity", () => {
   });
   const waiting = (reason: string, message: string) =>
     podOf("a", { ready: false, state: { waiting: { reason, message } } });
-  const unscheduled = (spec: Partial<Pod["spec"]> = {}): Pod => {
+  const NO_CPU = "0/3 nodes are available: 3 Insufficient cpu.";
+  const unscheduled = (spec: Partial<Pod["spec"]> = {}, reason = "Unschedulable", message = NO_CPU): Pod => {
     const pod = podOf("a", { ready: false, state: {} });
-    const message = "0/3 nodes are available: 3 Insufficient cpu.";
-    const condition = { type: "PodScheduled", status: "False", reason: "Unschedulable", message };
+    const condition = { type: "PodScheduled", status: "False", reason, message };
     return { ...pod, spec: { ...pod.spec, ...spec }, status: { ...pod.status, conditions: [condition] } };
   };
 
@@ -68,6 +68,31 @@ describe("the verdict on capacity", () => {
       "PreparationFailing",
       "workers do not run: FailedCreatePodSandBox: no runtime; install it",
     ],
+    [
+      "a scheduling gate",
+      [unscheduled({}, "SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates")],
+      [],
+      NO_USE,
+      "Unschedulable",
+      "Scheduling is blocked due to non-empty scheduling gates",
+    ],
+    [
+      "an image that can't be read",
+      [waiting("ImageInspectError", 'Failed to inspect image "x"')],
+      [],
+      NO_USE,
+      "ImagePullFailing",
+      "waits in ImageInspectError",
+    ],
+    [
+      "another reason of the kubelet",
+      [waiting("PreStartHookError", "the hook failed")],
+      [],
+      NO_USE,
+      "PreparationFailing",
+      "container worker waits in PreStartHookError: the hook failed",
+    ],
+    ["a container that is being prepared", [waiting("ContainerCreating", "")], [], NO_USE, "Available", ""],
     ["no suitable node", [unscheduled()], [], NO_USE, "Unschedulable", "Insufficient cpu; add nodes"],
     [
       "no node for a RuntimeClass",
