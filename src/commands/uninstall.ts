@@ -86,10 +86,10 @@ class Removal {
     const { drainSeconds } = this.#settings;
     const found = await this.#environments();
     this.#logger.info({ environments: found.length, drainSeconds }, "deleting the Environments");
-    for (const environment of found) {
+    await this.#each(found, async (environment) => {
       await this.#delete(environment.metadata);
       this.done.deleted.push(nameOf(environment));
-    }
+    });
     const left = await this.#pollUntilGone(drainSeconds * SECOND_MS, async () => {
       this.done.undrained = (await this.#environments()).map(nameOf);
       return this.done.undrained.length === 0 ? null : this.done.undrained;
@@ -138,15 +138,27 @@ class Removal {
    */
   async removeFinalizers(): Promise<void> {
     const { released } = this.done;
-    for (const environment of await this.#environments()) {
+    await this.#each(await this.#environments(), async (environment) => {
       const { namespace = "", name = "", uid = "", deletionTimestamp } = environment.metadata;
       if (deletionTimestamp && this.#settings.deleteEnvironments) {
         await deleteClaimSecrets(this.#kube, { namespace, name }, NO_POINTS);
       }
       const context = { kube: this.#kube, points: NO_POINTS, namespace, name, uid };
       if (await removeFinalizer(context)) released.push(nameOf(environment));
-    }
+    });
     this.#logger.info({ environments: released.length }, "removed the finalizers");
+  }
+
+  /**
+   * Goes on after a failure: one namespace's policy must not keep the Environments of others.
+   * @throws UninstallFailedError with all failures
+   */
+  async #each(all: readonly Environment[], act: (environment: Environment) => Promise<void>): Promise<void> {
+    const failures: string[] = [];
+    for (const environment of all) {
+      await act(environment).catch((error: unknown) => failures.push(`${nameOf(environment)}: ${errorText(error)}`));
+    }
+    if (failures.length > 0) throw new UninstallFailedError(failures.join("\n"));
   }
 
   async #environments(): Promise<Environment[]> {

@@ -78,6 +78,24 @@ test.each(["GET", "DELETE"])(
   },
 );
 
+test("an Environment that can't be changed doesn't keep the others, and is named", async () => {
+  const other = ENVIRONMENT.replace("research", "batch");
+  for (const [path, name] of [
+    [ENVIRONMENT, "research"],
+    [other, "batch"],
+  ] as const)
+    server.put(path, { metadata: { name, namespace: "agents", uid: name, finalizers: [FINALIZER] } });
+  server.scripts.push(({ method, path }, response) => {
+    if (path === ENVIRONMENT && method === "PATCH") sendStatus(response, 403, "Forbidden", "denied by policy guard");
+    else if (method === "DELETE") send(response, 200, { metadata: {} });
+    else return false;
+    return true;
+  });
+  const { ok, problem, released } = await uninstallAll();
+  expect([ok, released]).toEqual([false, ["agents/batch"]]);
+  expect(problem).toMatch(/^agents\/research: .*denied by policy guard/);
+});
+
 test("a finalizer that another client adds meanwhile is kept", async () => {
   server.put(ENVIRONMENT, { metadata: { name: "research", namespace: "agents", uid: "u", finalizers: [FINALIZER] } });
   let patches = 0;
