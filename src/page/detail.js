@@ -1,6 +1,6 @@
 /** The details of one session: its times, why it ended, and commands to learn more. */
 import { command, element } from "./elements.js";
-import { between, clockTime, hasStopped, stateText } from "./text.js";
+import { between, clockTime, hasStopped, shellWord, stateText } from "./text.js";
 
 /** @typedef {import("./state.js").Session} Session */
 
@@ -71,13 +71,14 @@ function fieldsOf(session) {
   };
 }
 
-/** @param {Session} session */
-function commandsOf({ environment, pod, sessionId, phase, failed }) {
+/** @param {Pick<Session, "environment" | "pod" | "sessionId" | "phase" | "failed">} session */
+export function commandsOf({ environment, pod, sessionId, phase, failed }) {
   const [namespace] = environment.split("/");
   // The Pod of a session that ended well is deleted after some seconds.
   const hasPod = phase !== "ended" || failed;
+  const asked = shellWord(sessionId);
   return [
     ...(hasPod ? [`kubectl -n ${namespace} logs ${pod}`, `kubectl -n ${namespace} describe pod ${pod}`] : []),
-    `berth explain ${sessionId} -n ${namespace}`,
+    ...(asked === null ? [] : [`berth explain ${asked} -n ${namespace}`]),
   ];
 }

@@ -82,3 +82,13 @@ export function laneText(session) {
   const known = steps.filter(([, at]) => at !== null).map(([word, at]) => `${word} after ${between(queued, at)}`);
   return [`queued ${clockTime(queued)}`, ...known, ...asleep].join(", ");
 }
+
+/**
+ * An id as one word of a shell command; null: it can't be one. The server at an Environment's address chooses ids.
+ *
+ * @param {string} id
+ */
+export function shellWord(id) {
+  if (/^[A-Za-z0-9][\w.:-]*$/.test(id)) return id;
+  return /^-|\p{Cc}/u.test(id) ? null : `'${id.replaceAll("'", "'\\''")}'`;
+}

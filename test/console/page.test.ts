@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -29,6 +30,18 @@ describe("the page's files", () => {
       for (const name of named) expect(paths, `${file}: ${name}`).toContain(name.replace(/^\.\//, ""));
     }
   });
+});
+
+test("a command contains an odd id as one word of the shell, or is left out", async () => {
+  const { commandsOf } = await pageModule("detail.js");
+  const explains = (sessionId: string): string | undefined =>
+    commandsOf({ environment: "agents/research", pod: "p", phase: "ended", failed: false, sessionId }).at(-1);
+  expect(explains("sesn_01")).toBe("berth explain sesn_01 -n agents");
+  for (const id of ["x;curl$IFS-o;#", "$(id)", "it's", "a b", "`id`", "!!", "~root"]) {
+    const [, word = ""] = /^berth explain (.*) -n agents$/.exec(explains(id) ?? "") ?? [];
+    expect(execFileSync("sh", ["-c", `printf %s ${word}`], { encoding: "utf8" })).toBe(id);
+  }
+  for (const id of ["a\nid", "-n", "\u001b[2J"]) expect(explains(id)).toBeUndefined();
 });
 
 describe("a lane", async () => {
