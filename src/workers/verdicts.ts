@@ -102,7 +102,7 @@ function failureOf({ status }: Deployment): string | null {
 
 function unschedulable({ spec, status }: Pod): Verdict | null {
   const scheduled = status?.conditions?.find(({ type }) => type === "PodScheduled");
-  // Scheduling gates count, too: whoever set them may have forgotten the Pod.
+  // Scheduling gates count, too: their controller may have forgotten the Pod.
   if (scheduled?.status !== "False") return null;
   const words = unended(scheduled.message ?? "");
   return {
