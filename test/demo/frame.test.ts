@@ -21,7 +21,7 @@ const ONE_OF_EACH = [
 describe("a frame", () => {
   test("shows counts, one line per session, and how to inspect it", () => {
     expect(renderFrame(sceneOf(ONE_OF_EACH), screen(120, 30))).toEqual([
-      "Berth demo  0:42  serving sessions                                                           Kubernetes v1.36.3, 2 cores",
+      "Berth demo  0:42  serving sessions                                                           Kubernetes v1.37.2, 2 cores",
       "",
       "research   a Pod each   queue 1   warm 2   opening 0   active 3   sleeping 1   finished 4   preparing 1   served 1/6",
       "   #  pod       steps   claimed   opened  started  heartbeat  tools  stopped",
@@ -168,7 +168,7 @@ describe("a frame of two Environments", () => {
       batchOf([trackAt(1, "heartbeat", { mode: "workers" }), trackAt(2, "queued", { mode: "workers" })]),
     ];
     expect(renderFrame(sceneOf([], { environments }), screen(80, 24))).toEqual([
-      "Berth demo  0:42  serving sessions                   Kubernetes v1.36.3, 2 cores",
+      "Berth demo  0:42  serving sessions                   Kubernetes v1.37.2, 2 cores",
       "",
       "research   a Pod each   queue 1   warm 2   active 3   sleeping 1   served 1/2",
       "   #  pod       steps    opened  heartbeat  tools  stopped",

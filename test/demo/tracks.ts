@@ -83,7 +83,7 @@ export function sceneOf(tracks: readonly Track[], more: Partial<Scene> = {}): Sc
     phase: "serving",
     elapsedMs: 42_000,
     leftMs: undefined,
-    about: "Kubernetes v1.36.3, 2 cores",
+    about: "Kubernetes v1.37.2, 2 cores",
     environments: [researchOf(tracks)],
     violations: 0,
     notices: [],

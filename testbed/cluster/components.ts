@@ -102,7 +102,6 @@ const IDLE_CONTROLLERS = [
   "certificatesigningrequest-approving-controller",
   "certificatesigningrequest-cleaner-controller",
   "node-ipam-controller",
-  "node-route-controller",
 ];
 
 export function controllerManagerArgs(files: Layout): string[] {

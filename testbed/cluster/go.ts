@@ -6,7 +6,7 @@ import { MissingToolError } from "./missing.ts";
 import { CONTROL_PLANE } from "./versions.ts";
 
 /** The oldest Go that builds everything here: the newest version that a go.mod file in tools/ requires. */
-export const MINIMUM_GO = "1.26.0";
+export const MINIMUM_GO = "1.26.6";
 
 /** Where Go's own archive and Debian's packages (golang-1.26-go) install it without changing PATH. */
 const LOCAL_GO = "/usr/local/go/bin/go";

@@ -36,7 +36,7 @@ describe("the binaries of the control plane", () => {
     const { env, calls } = await machine();
     await findBinaries({ env });
     const kubernetes = (await calls()).find((call) => call.startsWith("build") && call.includes("kube-apiserver"));
-    expect(kubernetes).toContain("-ldflags -s -w -X k8s.io/component-base/version.gitVersion=v1.36.3");
+    expect(kubernetes).toContain("-ldflags -s -w -X k8s.io/component-base/version.gitVersion=v1.37.2");
   });
 
   it("are built once for several callers that need them at once", async () => {
@@ -72,7 +72,7 @@ describe("the binaries of the control plane", () => {
 
   it("leave nothing behind if the build fails, and the error says why", async () => {
     const { env, cache } = await machine({ FAKE_FAILURE: "undefined: x" });
-    await expect(findBinaries({ env })).rejects.toThrow(/go build of etcd v3\.6\.15 ended with 1:\n.*undefined: x/s);
+    await expect(findBinaries({ env })).rejects.toThrow(/go build of etcd v3\.7\.3 ended with 1:\n.*undefined: x/s);
     expect(await readdir(cache)).toEqual([]);
   });
 

@@ -269,13 +269,13 @@ describe("the addresses of a release", () => {
     expect(
       [...controlPlane, ...node].flatMap((module) => module.release("amd64")).map(({ address }) => address),
     ).toEqual([
-      "github.com/etcd-io/etcd/releases/download/v3.6.15/etcd-v3.6.15-linux-amd64.tar.gz",
-      "dl.k8s.io/release/v1.36.3/bin/linux/amd64/kube-apiserver",
-      "dl.k8s.io/release/v1.36.3/bin/linux/amd64/kube-controller-manager",
-      "dl.k8s.io/release/v1.36.3/bin/linux/amd64/kube-scheduler",
-      "github.com/containerd/containerd/releases/download/v2.2.9/containerd-static-2.2.9-linux-amd64.tar.gz",
-      "dl.k8s.io/release/v1.36.3/bin/linux/amd64/kubelet",
-      "dl.k8s.io/release/v1.36.3/bin/linux/amd64/kube-proxy",
+      "github.com/etcd-io/etcd/releases/download/v3.7.3/etcd-v3.7.3-linux-amd64.tar.gz",
+      "dl.k8s.io/release/v1.37.2/bin/linux/amd64/kube-apiserver",
+      "dl.k8s.io/release/v1.37.2/bin/linux/amd64/kube-controller-manager",
+      "dl.k8s.io/release/v1.37.2/bin/linux/amd64/kube-scheduler",
+      "github.com/containerd/containerd/releases/download/v2.4.2/containerd-static-2.4.2-linux-amd64.tar.gz",
+      "dl.k8s.io/release/v1.37.2/bin/linux/amd64/kubelet",
+      "dl.k8s.io/release/v1.37.2/bin/linux/amd64/kube-proxy",
     ]);
   });
 });

@@ -71,8 +71,9 @@ describe("a version of Go", () => {
   });
 
   it.each([
-    ["go1.26.0", true],
-    ["go1.26.8", true],
+    ["go1.26.5", false],
+    ["go1.26.6", true],
+    ["go1.26.10", true],
     ["go1.27rc1", true],
     ["go1.27.0", true],
     ["go2.0.0", true],

@@ -25,7 +25,7 @@ async function keyWith(change: (toolsDir: string) => Promise<void>): Promise<str
 describe("the cache key of a control plane", () => {
   it("tells people what the folder contains", async () => {
     expect(await cacheKey(await toolModules(), linux)).toMatch(
-      /^kubernetes-v1\.36\.3-etcd-v3\.6\.15-linux-x64-[0-9a-f]{12}$/,
+      /^kubernetes-v1\.37\.2-etcd-v3\.7\.3-linux-x64-[0-9a-f]{12}$/,
     );
   });
 
@@ -42,8 +42,8 @@ describe("the cache key of a control plane", () => {
   });
 
   it.each([
-    ["a version", "kubernetes/go.mod", "k8s.io/kubernetes v1.36.3", "k8s.io/kubernetes v1.36.4"],
-    ["a replaced module", "kubernetes/go.mod", "k8s.io/api v0.36.3", "k8s.io/api v0.36.4"],
+    ["a version", "kubernetes/go.mod", "k8s.io/kubernetes v1.37.2", "k8s.io/kubernetes v1.37.3"],
+    ["a replaced module", "kubernetes/go.mod", "k8s.io/api v0.37.2", "k8s.io/api v0.37.3"],
   ])("changes with %s", async (_name, file, from, to) => {
     const changed = await keyWith(async (dir) => {
       const text = await readFile(join(dir, file), "utf8");
