@@ -223,7 +223,7 @@ export function runningStatus(pod: Pod, nowMs: number, ended?: string) {
     record.containerID = containerID;
   }
   return renderStatus({
-    ...{ pod, records, nowMs, startTimeMs: nowMs, podIP: "10.0.0.1", sandboxReady: true, verdict: undefined },
+    ...{ pod, records, nowMs, startTimeMs: nowMs, podIP: "10.0.0.1", sandbox: "ready", verdict: undefined },
     ...{ mayRun: true, settled: false, gone: false, previous: undefined },
   });
 }

@@ -28,13 +28,23 @@ type Judgement = Pick<Condition, "status" | "reason" | "message">;
 
 const TRUE: Judgement = { status: "True" };
 
+/** Whether a Pod has a sandbox: none yet, one that runs, or one that has ended. */
+export type SandboxState = "none" | "ready" | "ended";
+
+/** Kubelets before 1.37 report no reason and no message (pkg/kubelet/types/constants.go). */
+const SANDBOX: Readonly<Record<SandboxState, Judgement>> = {
+  none: { status: "False", reason: "PodSandboxNotReady", message: "no pod sandbox exists" },
+  ready: TRUE,
+  ended: { status: "False", reason: "PodSandboxNotReady", message: "pod sandbox is not ready" },
+};
+
 export interface ConditionsInput {
   readonly pod: Pod;
   /** The phase that the containers imply, even while the reported phase is held back. */
   readonly phase: Phase;
   readonly init: readonly ContainerStatus[];
   readonly main: readonly ContainerStatus[];
-  readonly sandboxReady: boolean;
+  readonly sandbox: SandboxState;
   /** RFC 3339. */
   readonly now: string;
   readonly previous: readonly Condition[];
@@ -46,7 +56,7 @@ export interface ConditionsInput {
 export function conditionsOf(input: ConditionsInput): Condition[] {
   const containersReady = judgeContainersReady(input);
   const judged: Record<(typeof OWN_CONDITIONS)[number], Judgement> = {
-    PodReadyToStartContainers: { status: input.sandboxReady ? "True" : "False" },
+    PodReadyToStartContainers: SANDBOX[input.sandbox],
     Initialized: judgeInitialized(input),
     Ready: judgeReady(input.pod, containersReady),
     ContainersReady: containersReady,

@@ -7,7 +7,7 @@ import type { Complaint } from "./event-writer.ts";
 import { type Fate, mainContainerName } from "./fate.ts";
 import type { ServedContainer } from "./kubelet-server.ts";
 import type { Latency } from "./latency.ts";
-import type { PodVerdict } from "./pod-conditions.ts";
+import type { PodVerdict, SandboxState } from "./pod-conditions.ts";
 import { type ContainersOwner, PodContainers } from "./pod-containers.ts";
 import { isTerminalPhase } from "./pod-phase.ts";
 import * as rules from "./pod-rules.ts";
@@ -80,7 +80,7 @@ export class PodMachine implements ContainersOwner {
   readonly #abort = new AbortController();
   readonly #startTimeMs: number;
   #podIP: string | undefined;
-  #sandboxReady = false;
+  #sandbox: SandboxState = "none";
   #sandboxFailures = 0;
   #status: PodStatus | undefined;
   #syncing: Promise<void> | undefined;
@@ -178,7 +178,7 @@ export class PodMachine implements ContainersOwner {
   reboot(): void {
     if (this.#ending || this.#ended || this.#stopped) return;
     this.#containers.lose();
-    this.#sandboxReady = false;
+    if (this.#sandbox === "ready") this.#sandbox = "ended";
     this.#report();
     if (rules.isDone(this.#pod, this.#containers.records)) this.#end(0, undefined, true);
     else this.#requestSync();
@@ -267,12 +267,12 @@ export class PodMachine implements ContainersOwner {
   async #sync(): Promise<NextLook> {
     const { signal } = this.#abort;
     this.#report();
-    if (!this.#sandboxReady) {
+    if (this.#sandbox !== "ready") {
       if (!(await this.#mountVolumes())) return "look";
       await sleep(this.clock, this.#latency.draw("sandbox"), signal);
       if (signal.aborted) return undefined;
       if (this.#sandboxFails()) return "look";
-      this.#sandboxReady = true;
+      this.#sandbox = "ready";
       this.#podIP ??= this.#host.allocateIP(this.#pod);
       this.#report();
     } else if (hasFiles(this.#pod)) {
@@ -492,7 +492,7 @@ export class PodMachine implements ContainersOwner {
     const half = this.#latency.draw("finalize") / 2;
     await this.#pause(ending.byItself ? this.#latency.draw("terminalPhase") : half);
     if (this.#stopped) return;
-    this.#sandboxReady = false;
+    if (this.#sandbox === "ready") this.#sandbox = "ended";
     this.#ended = true;
     this.#report();
     this.#settled = true;
@@ -533,7 +533,7 @@ export class PodMachine implements ContainersOwner {
       nowMs: this.clock.now(),
       startTimeMs: this.#startTimeMs,
       podIP: this.#podIP,
-      sandboxReady: this.#sandboxReady,
+      sandbox: this.#sandbox,
       verdict: this.#ending?.verdict ?? verdictOf(this.#pod),
       mayRun: !this.#ended,
       settled: this.#settled,

@@ -1,6 +1,6 @@
 import type { ContainerStatus, Pod, PodStatus } from "../../src/kube/objects.ts";
 import { type ContainerRecord, renderContainer } from "./container-record.ts";
-import { conditionsOf, type PodVerdict } from "./pod-conditions.ts";
+import { conditionsOf, type PodVerdict, type SandboxState } from "./pod-conditions.ts";
 import { isTerminalPhase, type Phase, phaseOf } from "./pod-phase.ts";
 import { podResources, qosClass } from "./pod-resources.ts";
 
@@ -12,7 +12,7 @@ export interface PodView {
   readonly startTimeMs: number;
   /** The address of the Pod's sandbox. It's kept after the sandbox is gone. */
   readonly podIP: string | undefined;
-  readonly sandboxReady: boolean;
+  readonly sandbox: SandboxState;
   readonly verdict: PodVerdict | undefined;
   /**
    * Whether containers may still run. The kubelet holds a terminal phase back until none can, because controllers that
@@ -40,10 +40,10 @@ export function renderStatus(view: PodView): PodStatus {
   const verdict = view.verdict?.always || byItself !== "Succeeded" ? view.verdict : undefined;
   // The conditions reflect what was seen. The kubelet doesn't recompute them when it counts the rest as lost.
   const seen: Phase = verdict ? "Failed" : byItself;
-  const { sandboxReady } = view;
+  const { sandbox } = view;
   const now = timestamp(view.nowMs);
   const conditions = conditionsOf({
-    ...{ pod, phase: seen, init, main, sandboxReady, now, previous: previous?.conditions ?? [] },
+    ...{ pod, phase: seen, init, main, sandbox, now, previous: previous?.conditions ?? [] },
     verdict: view.mayRun ? undefined : view.verdict,
   });
   if (view.settled) markUnlocated(pod, init, main);
