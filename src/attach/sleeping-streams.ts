@@ -2,6 +2,7 @@ import { Backoff, type Random } from "../core/backoff.ts";
 import { type Clock, SECOND_MS, type Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { AttachStream } from "../kube/attach.ts";
+import { KubeApiError } from "../kube/errors.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
 import { runningContainerName } from "../pods/pod-state.ts";
@@ -62,6 +63,8 @@ export class SleepingStreams {
   /** Until the first of them is tried again. */
   #pause: Timer | null = null;
   readonly #prepared = new Map<string, Prepared>();
+  /** Prepared ones that could not be opened, or broke. */
+  readonly #lost = new WeakSet<Prepared["stream"]>();
   /** The Pods to which connections are kept. */
   #wanted: ReadonlyMap<string, Pod> = new Map();
   #closed = false;
@@ -158,15 +161,9 @@ export class SleepingStreams {
   /** Has a connection ready when the claim of this Pod is written. It is closed if no delivery uses it. Never throws. */
   prepare(pod: Pod): void {
     const key = containerKey(pod);
-    if (this.#prepared.has(key)) return;
-    const kept = this.#open.get(key);
-    this.#open.delete(key);
-    const prepared: Prepared = kept?.isOpen
-      ? { stream: Promise.resolve(kept), connection: "kept" }
-      : { stream: this.#options.connect(pod), connection: "new" };
+    const before = this.#prepared.get(key);
+    const prepared = before && !this.#lost.has(before.stream) ? { ...before } : this.#connection(key, pod);
     this.#prepared.set(key, prepared);
-    // Its failure is no error here: the claim asks for it, or the delivery opens another connection.
-    prepared.stream.catch(() => {});
     this.#options.clock.setTimer(() => {
       if (this.#prepared.get(key) !== prepared) return;
       this.#prepared.delete(key);
@@ -175,19 +172,23 @@ export class SleepingStreams {
     }, PREPARED_MS);
   }
 
+  #connection(key: string, pod: Pod): Prepared {
+    const kept = this.#open.get(key);
+    this.#open.delete(key);
+    const stream = kept?.isOpen ? Promise.resolve(kept) : this.#options.connect(pod);
+    // Its failure is no error here: the claim asks for it, or the delivery opens another connection.
+    const ended = stream.then(({ closed }) => closed).catch(() => {});
+    void ended.then(() => this.#lost.add(stream));
+    return { stream, connection: kept?.isOpen ? "kept" : "new" };
+  }
+
   /**
    * Resolves once the connection that was prepared for this Pod is open.
-   * @throws KubeApiError if the Pod could not be attached to
+   * @throws KubeApiError if the Pod could not be attached to, or the connection broke
    */
   async opened(pod: Pod): Promise<void> {
-    const key = containerKey(pod);
-    try {
-      await this.#prepared.get(key)?.stream;
-    } catch (error) {
-      // The next claim tries again.
-      this.#prepared.delete(key);
-      throw error;
-    }
+    const stream = await this.#prepared.get(containerKey(pod))?.stream;
+    if (!stream?.isOpen) throw new KubeApiError("attach: the connection broke", { status: 0 });
   }
 
   /** The connection that was prepared for this Pod; null: there is none, or it broke. */

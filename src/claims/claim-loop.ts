@@ -138,10 +138,12 @@ export class ClaimLoop {
   #reclaimOlderThanMs(): number {
     const { random, timing, environment } = this.#context;
     const { sessions } = environment().spec;
-    // Polls for sessions that have their own Pod or volume also return items before their Pods are ready. These items should
-    // return as early as to other clients.
-    const isOwn = isPerSession(environment()) || (sessions !== undefined && sleepSecondsOf(sessions) > 0);
-    const leastMs = isOwn ? timing.othersReclaimMs : timing.ownReclaimMs;
+    // Polls for sleeping sessions also return items of others before a Pod is free for them. As soon as one is, these items
+    // should return.
+    const isAwaited = sessions !== undefined && sleepSecondsOf(sessions) > 0 && this.#options.pool.hasClaimable;
+    // With a Pod per session, the Pod is only created for an offer: the item should return as early as to other
+    // clients.
+    const leastMs = isPerSession(environment()) || isAwaited ? timing.othersReclaimMs : timing.ownReclaimMs;
     return leastMs + Math.floor(random() * timing.pollBlockMs);
   }
 
@@ -156,6 +158,7 @@ export class ClaimLoop {
         this.#context.points.note("claim.offer", { workId: item.id }, { result });
         this.#count(result);
         if (PROGRESS.has(result)) this.#options.report.progress();
+        if (result === "no-slot") this.#options.report.returned();
         if (result === "claimed") this.#context.failing.succeeded("poll");
         const { timing, failing } = this.#context;
         const tookMs = Math.round(answer.answeredAtMs - answer.sentAtMs);

@@ -8,7 +8,7 @@ import type { Breaker } from "../pods/breaker.ts";
 import { credentialOf, fitsInLine, frameFor, parkingOf, TOO_LONG } from "../pods/pod-gate.ts";
 import { newPodName } from "../pods/pod-render.ts";
 import { sessionContainerName } from "../pods/pod-state.ts";
-import { hasTurns, openTurn } from "../pods/turns.ts";
+import { hasTurns, isAsleep, openTurn } from "../pods/turns.ts";
 import { isPerSession } from "../pods/workspace-pods.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { remember } from "../protocol/claim-lease.ts";
@@ -283,15 +283,14 @@ export class Claiming {
         return "failed";
       }
       keep = true;
+      if (pod && isAsleep(pod) && !(await this.#isReached(pod))) {
+        keep = !(await this.#tryDrop(claim, "cannot attach to its Pod"));
+        return keep ? "failed" : "slot-taken";
+      }
       const read = pod ? await this.#acknowledging.readPod(claim) : null;
       if (read && !read.isParked) {
         keep = !(await this.#tryDrop(claim, read.isRefused ? "cannot read its Pod" : "its Pod no longer waits"));
         return keep || read.isRefused ? "failed" : "slot-taken";
-      }
-      if (pod && claim.turn > 0 && !(await this.#isReached(pod))) {
-        keep = !(await this.#tryDrop(claim, "cannot attach to its Pod"));
-        if (!keep) this.#options.sessionPods.unreached(pod);
-        return keep ? "failed" : "slot-taken";
       }
       // A session's volume is on record before its first item is acknowledged, and in use before each one. A Pod whose
       // claim is dropped after that serves only this session.
@@ -320,8 +319,10 @@ export class Claiming {
     try {
       await this.#options.streams.prepared(pod);
       failing.succeeded("wake");
+      this.#options.sessionPods.noteReach(pod, true);
       return true;
     } catch (error) {
+      this.#options.sessionPods.noteReach(pod, false);
       if (isStepFailure(error)) failing.failed("wake", { error, name });
       logger.warn({ pod: name, error: errorText(error) }, "cannot attach to a sleeping Pod, so its item stays queued");
       return false;

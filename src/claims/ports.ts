@@ -29,6 +29,8 @@ export interface ParkedPods {
   take(sessionId: string, except: ReadonlySet<string>, fits: (pod: Pod) => boolean): Pod | null;
   /** Whether no further session may run now. */
   readonly isFull: boolean;
+  /** Whether a claim would find a Pod now. */
+  readonly hasClaimable: boolean;
   /** A claim began or ended: plan again. */
   poke(): void;
 }
@@ -50,8 +52,8 @@ export interface SessionPods {
   of(sessionId: string): { readonly is: "ready"; readonly pod: Pod } | { readonly is: "busy" } | null;
   /** The session's next item can't run in this Pod: a new one will serve it. */
   giveUp(pod: Pod): void;
-  /** The session's next item was offered, and its Pod could not be attached to. */
-  unreached(pod: Pod): void;
+  /** The session's next item was offered, and its Pod could be attached to, or could not. */
+  noteReach(pod: Pod, isReached: boolean): void;
 }
 
 /** The session loops, which continue claims after the claim loop. */
@@ -68,6 +70,8 @@ export interface HandOver {
 export interface Report {
   /** A poll returned an item: the queue is not idle. */
   work(): void;
+  /** The item found no Pod: it is in the queue again, and still waits. */
+  returned(): void;
   /** The limit of claims under way is reached: polls pause, and items may wait in the queue unseen. */
   full(): void;
   /** An item was acknowledged, or was left in the queue for a known reason. */

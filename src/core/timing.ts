@@ -45,7 +45,7 @@ export interface Timing {
   /**
    * How long after its window an acknowledgement without an answer may still take effect. 5.8 s after sending were
    * observed, and an acknowledgement is sent up to 2.5 s after its poll. Together with the list's lag, this ends before
-   * our own polls offer the item again.
+   * our own polls offer the item again, unless sessions sleep or have volumes.
    */
   readonly lateAckMs: number;
   /**

@@ -269,8 +269,10 @@ export class Pool {
       const state = stateOf(pod);
       return free.state === "unscheduled" && state.is === "unscheduled" && state.reason !== "";
     });
-    const { refusedByQuota } = this.#backoff;
-    return [...unscheduled.map(({ free }) => free.name), ...(refusedByQuota === null ? [] : [refusedByQuota])];
+    const { parked, preparing } = this.counts();
+    const isMissing = this.#demand > parked + preparing || this.#bound.waiting > 0;
+    const refused = isMissing ? this.#backoff.refusedByQuota : null;
+    return [...unscheduled.map(({ free }) => free.name), ...(refused === null ? [] : [refused])];
   }
 
   /** Whether no unclaimed Pods are left, including ended ones. */

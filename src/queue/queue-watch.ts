@@ -110,6 +110,11 @@ export class QueueWatch {
     this.#polled += 1;
   }
 
+  /** The item of a poll found no Pod, and still waits. */
+  returned(): void {
+    this.#polled = Math.max(0, this.#polled - 1);
+  }
+
   /** Work arrived, or the last free Pod was claimed: read soon, and often for a while. */
   nudge(): void {
     this.#busyUntilMs = this.#context.clock.monotonic() + this.#context.timing.idleAfterMs;

@@ -42,11 +42,15 @@ export class ClaimReport implements Report {
     if (!pool.hasClaimable) queue.nudge();
   }
 
+  returned(): void {
+    this.#options.queue.returned();
+    this.setDemand();
+  }
+
   /** While polls pause, only the statistics show waiting items. Read them often, so that Pods are created in time. */
   full(): void {
-    const { clock, timing } = this.#context;
     const { queue } = this.#options;
-    if (clock.monotonic() - queue.readMs >= timing.statsBusyMs) queue.nudge();
+    if (this.#context.clock.monotonic() - queue.readMs >= this.#context.timing.statsBusyMs) queue.nudge();
   }
 
   progress(): void {

@@ -12,7 +12,7 @@ import { deletePod } from "../pods/delete.ts";
 import { parkingOf } from "../pods/pod-gate.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import { sleepMsOf } from "../pods/sleep-mark.ts";
-import { hasTurns, livesOn, MOST_TURNS } from "../pods/turns.ts";
+import { hasTurns, livesOn, MOST_TURNS, turnStatus } from "../pods/turns.ts";
 import type { DisruptionBudget } from "../pool/disruption-budget.ts";
 import type { Retention } from "../pool/finished-retention.ts";
 import type { Claim } from "../protocol/claim.ts";
@@ -475,8 +475,8 @@ export class SessionLoop {
     const isUseless = claim.turn === 1 && isStartFailure(claim);
     const isUnused = claim.turn <= 1 && !claim.record.journal.opened;
     if (!isWanted || isUseless || isUnused || !livesOn(pod, claim.turn)) return null;
-    // A claim that was not opened leaves its turn waiting for the session's next item.
-    if (claim.turn >= MOST_TURNS && claim.record.journal.opened) {
+    const hasServed = claim.record.journal.opened || turnStatus(pod, claim.turn)?.state?.terminated !== undefined;
+    if (claim.turn >= MOST_TURNS && hasServed) {
       this.#options.sleeps.ended(claim.record.journal.sessionId, pod, "TooManyTurns");
       return null;
     }

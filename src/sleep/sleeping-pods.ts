@@ -148,21 +148,27 @@ export class SleepingPods {
   }
 
   /**
-   * The session's next item was offered, and its Pod could not be attached to. After prepareTimeoutSeconds of that, the
-   * Pod is deleted, so that a new one can serve the session.
+   * The session's next item was offered, and its Pod could be attached to, or could not. After prepareTimeoutSeconds in
+   * which no offer's attach succeeded, the Pod is deleted, so that a new one can serve the session.
    */
-  unreached(pod: Pod): void {
+  noteReach(pod: Pod, isReached: boolean): void {
     const { uid = "" } = pod.metadata;
     const nowMs = this.#context.kube.now();
-    this.#forgetReached();
-    this.#unreached.set(uid, { sinceMs: this.#unreached.get(uid)?.sinceMs ?? nowMs, lastMs: nowMs });
-    this.poke();
+    this.#forgetOld();
+    if (isReached) this.#unreached.delete(uid);
+    else this.#unreached.set(uid, { sinceMs: this.#unreached.get(uid)?.sinceMs ?? nowMs, lastMs: nowMs });
   }
 
-  /** Of a Pod that was reached, and of one whose session got no further item, nothing more is noted. */
-  #forgetReached(): void {
+  /** What is known of a Pod is outdated if its session got no further item. */
+  #forgetOld(): void {
     const oldestMs = this.#context.kube.now() - OFFERED_AGAIN_MS;
     for (const [uid, { lastMs }] of this.#unreached) if (lastMs <= oldestMs) this.#unreached.delete(uid);
+  }
+
+  /** Since when the Pod could not be attached to; null: not for so long that it must go. */
+  #unreachedSince(uid: string, patienceMs: number): number | null {
+    const { sinceMs = 0, lastMs = 0 } = this.#unreached.get(uid) ?? {};
+    return lastMs - sinceMs >= patienceMs ? sinceMs : null;
   }
 
   /** Another client holds this Pod's slot: leaves it alone for a while. */
@@ -197,6 +203,7 @@ export class SleepingPods {
     this.#reportLost();
     const free = pods.sleeping().filter((pod) => this.#isFree(pod));
     this.#noteReadiness(free);
+    const prepareTimeoutMs = sessions.prepareTimeoutSeconds * SECOND_MS;
     const waiting = this.#options.waitingForRoom();
     const waitingNow = waiting.filter((name) => !this.#yieldedTo.has(name));
     const plan = planSleep({
@@ -207,8 +214,9 @@ export class SleepingPods {
       sleepMs: sleepMsOf(environment()),
       waiting: waitingNow.length,
       isForbidden: ({ needs }) => !allowsAll(this.#context.podPolicy, needs),
-      notReadyMs: ({ metadata: { uid = "" } }) => this.#notReady.get(uid) ?? this.#unreached.get(uid)?.sinceMs ?? null,
-      prepareTimeoutMs: sessions.prepareTimeoutSeconds * SECOND_MS,
+      notReadyMs: ({ metadata: { uid = "" } }) =>
+        this.#notReady.get(uid) ?? this.#unreachedSince(uid, prepareTimeoutMs),
+      prepareTimeoutMs,
     });
     // Each waiting Pod has one sleeping Pod deleted at most: its room may be elsewhere.
     this.#yieldedTo = new Set(plan.ends.length > 0 ? waiting : waiting.filter((name) => this.#yieldedTo.has(name)));
@@ -229,7 +237,7 @@ export class SleepingPods {
   #noteReadiness(free: readonly Pod[]): void {
     const uids = new Set(free.map(({ metadata }) => metadata.uid ?? ""));
     for (const uid of this.#notReady.keys()) if (!uids.has(uid)) this.#notReady.delete(uid);
-    this.#forgetReached();
+    this.#forgetOld();
     for (const pod of free) {
       const { uid = "" } = pod.metadata;
       if (stateOf(pod).is === "parked") this.#notReady.delete(uid);

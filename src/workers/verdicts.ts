@@ -102,9 +102,12 @@ function failureOf({ status }: Deployment): string | null {
 
 function unschedulable({ spec, status }: Pod): Verdict | null {
   const scheduled = status?.conditions?.find(({ type }) => type === "PodScheduled");
-  // Scheduling gates count, too: their controller may have forgotten the Pod.
   if (scheduled?.status !== "False") return null;
   const words = unended(scheduled.message ?? "");
+  if (scheduled.reason === "SchedulingGated") {
+    const message = `a worker's Pod has scheduling gates: ${words}; check the controller that must remove them`;
+    return { reason: "Unschedulable", message };
+  }
   return {
     reason: "Unschedulable",
     message: `no node takes a worker${ofRuntimeClass(spec.runtimeClassName)}: ${words}; add nodes, or change the template's requests, selectors and tolerations`,

@@ -74,7 +74,7 @@ describe("the verdict on capacity", () => {
       [],
       NO_USE,
       "Unschedulable",
-      "Scheduling is blocked due to non-empty scheduling gates",
+      "scheduling gates; check the controller that must remove them",
     ],
     [
       "an image that can't be read",

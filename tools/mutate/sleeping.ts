@@ -79,7 +79,7 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
       {
         name: "uses a Pod for any number of work items",
         guard: "bound",
-        find: "if (claim.turn >= MOST_TURNS && claim.record.journal.opened) {",
+        find: "if (claim.turn >= MOST_TURNS && hasServed) {",
         replace: "if (false) {",
       },
       {

@@ -110,4 +110,19 @@ describe("room in a quota that sleeping Pods use up", () => {
       holdsTrue(world);
     },
   );
+
+  test("is not made for warm Pods", async () => {
+    const workspace = { type: "Pod", sleepSeconds: 3_600 };
+    const { world } = withQuota({ pods: 4, lagMs: 300, sessions: { workspace, template: TEMPLATE, warm: 2 } });
+    for (let n = 0; n < 4; n += 1) world.enqueue();
+    await world.until("all sessions sleep", () => world.podsOf("sleeping").length === 4, 5 * MINUTE);
+    const slept = new Set(world.podsOf("sleeping").map(({ metadata }) => metadata.name));
+    await world.pass(MINUTE);
+    expect(world.podsOf("sleeping")).toHaveLength(4);
+    world.enqueue();
+    await world.until("the other session is served", () => world.isSettled, 3 * MINUTE);
+    await world.pass(MINUTE);
+    expect(world.podsOf("sleeping").filter(({ metadata }) => slept.has(metadata.name))).toHaveLength(3);
+    holdsTrue(world);
+  });
 });

@@ -128,6 +128,30 @@ describe("a sleeping Pod that can't be attached to", () => {
     expect(world.starts.at(-1)?.pod).toBe(name);
   });
 
+  test("stays although it could not be attached to once, however soon its session sleeps again", async () => {
+    const { world, sessionId, name, fault, isServed } = await unreachable({ prepareTimeoutSeconds: 20 });
+    const item = world.enqueue({ sessionId });
+    await world.until("it could not be reached", () => world.item(item).offers.length > 0);
+    await world.pass(SECOND);
+    fault.lasts = false;
+    await world.until("the item is served", () => isServed(item), 40 * SECOND);
+    await world.pass(60 * SECOND);
+    expect(world.starts.at(-1)?.pod).toBe(name);
+    expect(world.told.filter((words) => words.startsWith("SleepEnded"))).toEqual([]);
+  });
+
+  test("is reported, also while new sessions start", async () => {
+    const { world, sessionId } = await unreachable({ maxConcurrent: 20 });
+    world.enqueue({ sessionId });
+    for (let n = 0; n < 8; n += 1) {
+      world.enqueue();
+      await world.pass(15 * SECOND);
+    }
+    expect(
+      await metricValue(world.metrics.failingSteps, { namespace: NAMESPACE, environment: NAME, step: "wake" }),
+    ).toBe(1);
+  });
+
   test("is deleted after prepareTimeoutSeconds, so that a new Pod serves its session", async () => {
     const { world, sessionId, name, isServed } = await unreachable({ prepareTimeoutSeconds: 60 });
     const item = world.enqueue({ sessionId });
