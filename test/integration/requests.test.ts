@@ -159,7 +159,7 @@ function isByTheClock({ verb, resource, subresource, name }: AuditEntry): boolea
 
 /**
  * Removes requests that only a busy machine causes. A late claim is dropped and begun again. A late container is
- * touched again. A Pod whose node wrote its status just before its deletion is read again.
+ * touched again. A Pod whose node wrote its status just before its deletion is deleted again.
  */
 function withoutExcuses(entries: readonly AuditEntry[]): string {
   const requests = entries.map((entry) => `${requestOf(entry)}${entry.code < 300 ? "" : ` ${entry.code}`}`);
@@ -167,7 +167,7 @@ function withoutExcuses(entries: readonly AuditEntry[]): string {
     .join(", ")
     .replace(/^(create secrets, (get pods, )?delete secrets, )+(?=create secrets)/, "")
     .replace(/(patch pods, )+(?=delete secrets)/, "patch pods, ")
-    .replace("delete pods 409, get pods, ", "");
+    .replace(/delete pods 409, (get pods, )?/, "");
 }
 
 function requestOf({ verb, resource, subresource }: AuditEntry): string {
