@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import type { Simulator } from "../../simulator/simulator.ts";
 import { parseEnvironment } from "../../src/api/environment.ts";
 import { ANNOTATION_WORK_ID, LABEL_WORK_ID, toLabelValue } from "../../src/api/names.ts";
-import { PODS, type Pod } from "../../src/kube/resource.ts";
+import { PODS } from "../../src/kube/resource.ts";
 import { newPodName, sessionTemplate } from "../../src/pods/pod-render.ts";
 import { sleepPatch } from "../../src/pods/sleep-mark.ts";
 import { renderTurn, turnName } from "../../src/pods/turns.ts";
@@ -38,23 +38,14 @@ export async function createSleepyEnvironments(
   }
 }
 
-/**
- * Writes Pods as an operator leaves them after a session's first work item, with the status that a kubelet reports.
- * Returns one of them: the containers of all have the same names.
- */
-export async function writeSleepingPods(stand: Stand, stage: SleepingStage): Promise<Pod> {
+/** Writes Pods as an operator leaves them after a session's first work item, with the status that a kubelet reports. */
+export async function writeSleepingPods(stand: Stand, stage: SleepingStage): Promise<void> {
   const writers = await Promise.all(stage.environments.map((name) => podWriter(stand, stage.namespace, name)));
   const waiting = writers.flatMap((write) => Array.from({ length: stage.sleepingInEach }, () => write));
-  const pods: Pod[] = [];
-  await writeEach(waiting, async (write) => {
-    pods[0] = await write();
-  });
-  const [pod] = pods;
-  if (!pod) throw new Error("no sleeping Pod was written");
-  return pod;
+  await writeEach(waiting, (write) => write());
 }
 
-async function podWriter(stand: Stand, namespace: string, name: string): Promise<() => Promise<Pod>> {
+async function podWriter(stand: Stand, namespace: string, name: string): Promise<() => Promise<void>> {
   const parsed = parseEnvironment(await stand.kube.get(ENVIRONMENTS, { namespace, name }));
   if (!parsed.ok) throw new Error(parsed.problems.join("; "));
   const { environment } = parsed;
@@ -78,6 +69,6 @@ async function podWriter(stand: Stand, namespace: string, name: string): Promise
     const { metadata } = sleepPatch(shown, slept, environment, Date.now());
     const labels = { ...metadata.labels, [LABEL_WORK_ID]: toLabelValue(workId) };
     const annotations = { ...metadata.annotations, [ANNOTATION_WORK_ID]: workId };
-    return kube.patch(PODS, ref, { metadata: { ...metadata, labels, annotations } }, { type: "merge" });
+    await kube.patch(PODS, ref, { metadata: { ...metadata, labels, annotations } }, { type: "merge" });
   };
 }

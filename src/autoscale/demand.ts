@@ -63,6 +63,11 @@ export function demandOf(readings: DemandReadings, nowMs: number, staleAfterMs: 
   };
 }
 
+/** Whether no session runs or waits for its acknowledgement, so that no worker can be busy. */
+export function areAllIdle(demand: Demand): boolean {
+  return demand.kind === "known" && demand.running + demand.pending === 0;
+}
+
 function unknown(reason: "DemandUnknown" | "DemandStale", message: string): Demand {
   return { kind: "unknown", reason, message };
 }

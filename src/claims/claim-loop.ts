@@ -1,7 +1,7 @@
-import { sleepSecondsOf } from "../api/sleep-needs.ts";
 import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
+import { sleepMsOf } from "../pods/sleep-mark.ts";
 import { isPerSession } from "../pods/workspace-pods.ts";
 import type { ClaimContext } from "../protocol/context.ts";
 import type { ApiHealth, Attempt } from "../queue/api-health.ts";
@@ -137,10 +137,9 @@ export class ClaimLoop {
    */
   #reclaimOlderThanMs(): number {
     const { random, timing, environment } = this.#context;
-    const { sessions } = environment().spec;
     // Polls for sleeping sessions also return items of others before a Pod is free for them. As soon as one is, these items
     // should return.
-    const isAwaited = sessions !== undefined && sleepSecondsOf(sessions) > 0 && this.#options.pool.hasClaimable;
+    const isAwaited = sleepMsOf(environment()) > 0 && this.#options.pool.hasClaimable;
     // With a Pod per session, the Pod is only created for an offer: the item should return as early as to other
     // clients.
     const leastMs = isPerSession(environment()) || isAwaited ? timing.othersReclaimMs : timing.ownReclaimMs;

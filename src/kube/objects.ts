@@ -139,19 +139,18 @@ export interface ContainerStatus {
 /** The kubelet's reasons for a container whose image it pulls again: the registry may be away for a moment only. */
 export const IMAGE_PULL_RETRIED: ReadonlySet<string> = new Set(["ErrImagePull", "ImagePullBackOff"]);
 
-/** And those for an image that it can't pull: the name is invalid, or `imagePullPolicy: Never` and it is missing. */
-export const IMAGE_PULL_FAILED: ReadonlySet<string> = new Set([
+/**
+ * And those for an image that it can't pull (the name is invalid, or `imagePullPolicy: Never` and it is missing), and for
+ * a node that can't read an image or reach its registry.
+ */
+export const IMAGE_PROBLEMS: ReadonlySet<string> = new Set([
   ...IMAGE_PULL_RETRIED,
-  "InvalidImageName",
-  "ErrImageNeverPull",
+  ...["InvalidImageName", "ErrImageNeverPull"],
+  ...["ImageInspectError", "RegistryUnavailable"],
 ]);
 
-/** And those for a node that can't read an image, or reach its registry. */
-export const IMAGE_PROBLEMS: ReadonlySet<string> = new Set([
-  ...IMAGE_PULL_FAILED,
-  "ImageInspectError",
-  "RegistryUnavailable",
-]);
+/** And those for a container that starts normally; any other is a problem to show. */
+export const ORDINARY_WAITS: ReadonlySet<string> = new Set(["", "ContainerCreating", "PodInitializing"]);
 
 /** Exactly one of the three is set; none means waiting. */
 export interface ContainerState {

@@ -1,6 +1,6 @@
 import { ANNOTATION_ASSIGNED_AT, ANNOTATION_SESSION_CONTAINER } from "../api/names.ts";
 import { SECOND_MS } from "../core/clock.ts";
-import { IMAGE_PULL_RETRIED } from "../kube/objects.ts";
+import { IMAGE_PULL_RETRIED, ORDINARY_WAITS } from "../kube/objects.ts";
 import type { Condition, ContainerStateTerminated, ContainerStatus, Pod, PodStatus } from "../kube/resource.ts";
 import { assignedAtMs, parkingOf } from "./pod-gate.ts";
 import {
@@ -62,9 +62,6 @@ export interface Problem {
   readonly reason: string;
   readonly message: string;
 }
-
-/** Waiting reasons of a container that starts normally; any other is a problem to show. */
-const ORDINARY_WAITS = new Set(["", "ContainerCreating", "PodInitializing"]);
 
 /** The kubelet's watch of a Secret lags because its API server was away. It retries, so this is not a problem. */
 const SECRET_NOT_SYNCED = /^failed to sync \w+ cache: /;

@@ -264,12 +264,12 @@ export class Pool {
    * Pods that waiting work needs and that find no room: names of those without a node, and of one that a quota refuses.
    */
   waitingForRoom(): string[] {
-    if (this.#demand <= this.counts().parked && this.#bound.waiting === 0) return [];
+    const { parked, preparing } = this.counts();
+    if (this.#demand <= parked && this.#bound.waiting === 0) return [];
     const unscheduled = this.#free.list().filter(({ free, pod }) => {
       const state = stateOf(pod);
       return free.state === "unscheduled" && state.is === "unscheduled" && state.reason !== "";
     });
-    const { parked, preparing } = this.counts();
     const isMissing = this.#demand > parked + preparing || this.#bound.waiting > 0;
     const refused = isMissing ? this.#backoff.refusedByQuota : null;
     return [...unscheduled.map(({ free }) => free.name), ...(refused === null ? [] : [refused])];

@@ -1,6 +1,6 @@
 import { type BusyView, scaleDownFloor } from "../autoscale/busy-guard.ts";
 import { decideScale, type ScaleDecision } from "../autoscale/decide-scale.ts";
-import { type Demand, demandOf } from "../autoscale/demand.ts";
+import { areAllIdle, type Demand, demandOf } from "../autoscale/demand.ts";
 import { recordScale, type ScaleHistory, startHistory } from "../autoscale/scale-history.ts";
 import { allowsAll } from "../policy/pod-policy.ts";
 import type { BusyWatch } from "./busy-watch.ts";
@@ -94,7 +94,7 @@ export class Decider {
   /** The Deployments, each with the number of workers that must stay. */
   groups(): HashGroup[] {
     const pods = this.#fleet.pods.filter(isCounted);
-    const areSessionsRunning = !this.#areAllIdle();
+    const areSessionsRunning = !areAllIdle(this.#demandNow());
     return this.#fleet.deployments.map((each) => {
       const hash = hashOfDeployment(each);
       const own = pods.filter((pod) => pod.hash === hash);
@@ -181,11 +181,5 @@ export class Decider {
       unknown: kept.length - busy,
       notReady: kept.filter(({ isReady }) => !isReady).length,
     };
-  }
-
-  /** Without a probe: whether no session runs or waits for its acknowledgement, so that no worker can be busy. */
-  #areAllIdle(): boolean {
-    const demand = this.#demandNow();
-    return demand.kind === "known" && demand.running + demand.pending === 0;
   }
 }

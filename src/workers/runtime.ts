@@ -1,7 +1,7 @@
 import type { Verdict } from "../api/conditions.ts";
 import type { QueueStatus, WorkersStatus } from "../api/environment.ts";
 import type { Permissions, RuntimeReport } from "../api/runtime.ts";
-import { demandOf } from "../autoscale/demand.ts";
+import { areAllIdle, demandOf } from "../autoscale/demand.ts";
 import { aborted, type Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { type Held, IdleRelease } from "../core/idle-release.ts";
@@ -315,10 +315,9 @@ export class WorkersRuntime {
     const { clock, environment, timing } = this.#context;
     const { sessionsPerReplica = 1 } = environment().spec.workers ?? {};
     const { pods } = this.#fleet;
-    const demand = demandOf(this.#demand.readings, clock.monotonic(), timing.demandStaleMs);
-    const isUnused = demand.kind === "known" && demand.running + demand.pending === 0;
-    const isIdle = (pod: WorkerPod) => (this.#busy.isProbed ? this.#busy.stateOf(pod) === "idle" : isUnused);
-    const shouldPoll = pods.some((pod) => isCounted(pod) && pod.isReady && isIdle(pod));
+    const isUnused = areAllIdle(demandOf(this.#demand.readings, clock.monotonic(), timing.demandStaleMs));
+    const isFree = (pod: WorkerPod) => (this.#busy.isProbed ? this.#busy.stateOf(pod) === "idle" : isUnused);
+    const shouldPoll = pods.some((pod) => isCounted(pod) && pod.isReady && isFree(pod));
     return { most: pods.length * sessionsPerReplica, shouldPoll };
   }
 

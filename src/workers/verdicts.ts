@@ -3,12 +3,9 @@ import { ofRuntimeClass } from "../api/isolation.ts";
 import { type DemandReadings, NONE_OF_OURS } from "../autoscale/demand.ts";
 import type { Clock } from "../core/clock.ts";
 import { unended } from "../core/text.ts";
-import { IMAGE_PROBLEMS } from "../kube/objects.ts";
+import { IMAGE_PROBLEMS, ORDINARY_WAITS } from "../kube/objects.ts";
 import type { ContainerStatus, Deployment, Pod } from "../kube/resource.ts";
 import type { ScalerView } from "./scaler.ts";
-
-/** The reasons of containers that are being prepared, and of crash loops, which have their own rule. */
-const REPORTED_OTHERWISE = new Set(["ContainerCreating", "PodInitializing", "CrashLoopBackOff"]);
 
 /** The verdict on scaling. No message contains an age: it would change with the clock alone. */
 export function scalingVerdict(
@@ -124,7 +121,8 @@ function unpulled(pod: Pod): Verdict | null {
 }
 
 function unstarted(pod: Pod): Verdict | null {
-  const waiting = waitingOf(pod, (reason) => !REPORTED_OTHERWISE.has(reason));
+  // Crash loops have their own rule.
+  const waiting = waitingOf(pod, (reason) => !ORDINARY_WAITS.has(reason) && reason !== "CrashLoopBackOff");
   if (!waiting) return null;
   return {
     reason: "PreparationFailing",
