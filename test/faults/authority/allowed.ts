@@ -9,11 +9,19 @@ export interface Allowed {
   readonly why: string;
 }
 
-/** Every authenticated user may ask the API server about their own rights (`system:basic-user`). */
+/**
+ * Kubernetes gives every authenticated user the rights to ask about their own rights (`system:basic-user`). Since 1.37,
+ * it also gives every service account the right to read public certificates (`system:cluster-trust-bundle-discovery`).
+ */
 export const EVERYBODY: readonly Allowed[] = [
   { verbs: "create", resource: "selfsubjectaccessreviews.authorization.k8s.io", why: "checks its own rights" },
   { verbs: "create", resource: "selfsubjectrulesreviews.authorization.k8s.io", why: "lists its own rights" },
   { verbs: "create", resource: "selfsubjectreviews.authentication.k8s.io", why: "reads its own user name" },
+  {
+    verbs: "get list watch",
+    resource: "clustertrustbundles.certificates.k8s.io",
+    why: "not used: Kubernetes gives it to all service accounts",
+  },
 ];
 
 /** In the namespaces whose Environments are served. */
