@@ -27,6 +27,7 @@ import {
   view,
   withFields,
 } from "./claims.ts";
+import { type Decided, isFiniteWait, testRules } from "./every-state.ts";
 
 const SECOND = 1_000;
 const TTL = 180 * SECOND;
@@ -540,7 +541,7 @@ describe("in every state of a claim whose lease the operator keeps", () => {
     { podAssigned: false },
   ];
 
-  function* all(afterMs: number): Generator<{ facts: Facts; step: Step }> {
+  function* all(afterMs: number): Generator<Decided> {
     for (const make of claims)
       for (const item of EVERY_ITEM)
         for (const memory of memories)
@@ -553,69 +554,46 @@ describe("in every state of a claim whose lease the operator keeps", () => {
               }
   }
 
-  const TIMES = [0, 5_000, 30_000, 61_000, 188_000, 500_000, 4_000_000];
+  testRules([0, 5_000, 30_000, 61_000, 188_000, 500_000, 4_000_000], all, {
+    "every wait ends at a finite time after now": isFiniteWait,
 
-  test.each(TIMES)("every wait ends at a finite time after now (%d ms)", (afterMs) => {
-    for (const { facts: asked, step } of all(afterMs)) {
-      if (step.do !== "wait") continue;
-      expect(Number.isFinite(step.untilMs)).toBe(true);
-      expect(step.untilMs).toBeGreaterThan(asked.nowMs);
-    }
-  });
-
-  test.each(TIMES)("no stop is sent without the lease, unless the item is already stopping (%d ms)", (afterMs) => {
-    for (const { facts: asked, step } of all(afterMs)) {
-      if (step.do !== "stop") continue;
-      const { own: lease, memory } = asked.claim.lease;
-      const { item } = asked.claim.observed;
-      const { acknowledgedAt } = asked.claim.record;
+    "no stop is sent without the lease, unless the item is already stopping": ({ claim, nowMs }, step) => {
+      if (step.do !== "stop") return true;
+      const { own: lease, memory } = claim.lease;
+      const { item } = claim.observed;
       const { requestBoundMs, marginMs } = DEFAULT_TIMING;
       if (lease?.is === "held") {
-        const lastMs = lease.sentMs + lease.ttlMs - requestBoundMs - marginMs;
-        expect(lease.state === "stopping" || asked.nowMs <= lastMs).toBe(true);
-        continue;
+        return lease.state === "stopping" || nowMs <= lease.sentMs + lease.ttlMs - requestBoundMs - marginMs;
       }
-      expect(step.force).toBe(true);
-      expect(lease?.is === "lost" && lease.by === "refusal").toBe(false);
-      expect(item?.acknowledgedAt).toBe(acknowledgedAt);
-      if (item?.state === "stopping") continue;
-      if (memory.is !== "fenced") throw new Error(`stop with memory ${memory.is}`);
-      expect(lease).toBeNull();
-      expect(asked.nowMs).toBeLessThanOrEqual(memory.beatSentMs + memory.ttlMs - requestBoundMs - marginMs);
-    }
-  });
+      const isRefused = lease?.is === "lost" && lease.by === "refusal";
+      if (!step.force || isRefused || item?.acknowledgedAt !== claim.record.acknowledgedAt) return false;
+      if (item?.state === "stopping") return true;
+      const isFenced = lease === null && memory.is === "fenced";
+      return isFenced && nowMs <= memory.beatSentMs + memory.ttlMs - requestBoundMs - marginMs;
+    },
 
-  test.each(TIMES)("no item is stopped under a running container, or opened without the lease (%d ms)", (afterMs) => {
-    for (const { facts: asked, step } of all(afterMs)) {
-      const { claim, pod } = asked;
-      if (step.do === "open" && pod.is === "parked")
-        expect(claim.lease.own).toMatchObject({ is: "held", state: "active" });
+    "no item is stopped under a running container, or opened without the lease": ({ claim, pod }, step) => {
+      const { own: lease } = claim.lease;
+      if (step.do === "open" && pod.is === "parked") return lease?.is === "held" && lease.state === "active";
       const runs = pod.is === "running" && claim.observed.end === null && claim.record.journal.opened;
-      if (runs && step.do === "stop") expect(step.force).toBe(false);
-    }
-  });
+      return !(runs && step.do === "stop" && step.force);
+    },
 
-  test.each(TIMES)("a lost lease is neither taken nor fenced again (%d ms)", (afterMs) => {
-    for (const { facts: asked, step } of all(afterMs)) {
-      if (asked.claim.lease.own?.is !== "lost") continue;
-      expect(
-        ["take", "fence", "open"].includes(step.do) && asked.pod.is !== "running" && asked.pod.is !== "ended",
-      ).toBe(false);
-    }
-  });
+    "a lost lease is neither taken nor fenced again": ({ claim, pod }, step) => {
+      if (claim.lease.own?.is !== "lost" || pod.is === "running" || pod.is === "ended") return true;
+      return !["take", "fence", "open"].includes(step.do);
+    },
 
-  test.each(TIMES)("a claim ends only when it no longer holds its item (%d ms)", (afterMs) => {
-    for (const { facts: asked, step } of all(afterMs)) {
-      if (step.do !== "drop" && step.do !== "settled") continue;
-      const { item } = asked.claim.observed;
-      const { acknowledgedAt } = asked.claim.record;
-      const { own: lease } = asked.claim.lease;
-      if (lease?.is === "over" || (lease?.is === "lost" && lease.by === "refusal")) continue;
-      expect(lease?.is).not.toBe("held");
+    "a claim ends only when it no longer holds its item": ({ claim }, step) => {
+      if (step.do !== "drop" && step.do !== "settled") return true;
+      const { item } = claim.observed;
+      const { own: lease } = claim.lease;
+      if (lease?.is === "over" || (lease?.is === "lost" && lease.by === "refusal")) return true;
+      if (lease?.is === "held") return false;
       const lapsed = lease?.is === "lost" && (item?.askedMs ?? 0) >= lease.lapsedMs;
-      const others = item?.acknowledgedAt !== acknowledgedAt;
+      const others = item?.acknowledgedAt !== claim.record.acknowledgedAt;
       const isOver = ["queued", "stopped", "absent"].includes(item?.state ?? "");
-      expect(isOver || others || lapsed || (lease?.is === "lost" && item?.state === "starting")).toBe(true);
-    }
+      return isOver || others || lapsed || (lease?.is === "lost" && item?.state === "starting");
+    },
   });
 });

@@ -28,6 +28,7 @@ import {
   view,
   withFields,
 } from "./claims.ts";
+import { type Decided, isFiniteWait, testRules } from "./every-state.ts";
 
 const SECOND = 1_000;
 const PREPARING: Facts["pod"] = { is: "preparing", problem: null };
@@ -812,7 +813,7 @@ describe("in every state", () => {
   const situations: Partial<Facts>[] = [{}, draining(600_000), draining(0), { podAssigned: false }];
 
   /** Every combination of facts and its step, `afterMs` after the poll. */
-  function* all(afterMs: number): Generator<{ facts: Facts; step: Step }> {
+  function* all(afterMs: number): Generator<Decided> {
     for (const make of claims)
       for (const item of EVERY_ITEM)
         for (const memory of memories)
@@ -824,57 +825,35 @@ describe("in every state", () => {
             }
   }
 
-  const TIMES = [0, 4_999, 5_000, 30_000, 61_000, 140_000, 500_000, 4_000_000];
+  testRules([0, 4_999, 5_000, 30_000, 61_000, 140_000, 500_000, 4_000_000], all, {
+    "every wait ends at a finite time after now": isFiniteWait,
 
-  test.each(TIMES)("every wait ends at a finite time after now (%d ms)", (afterMs) => {
-    for (const { facts: asked, step } of all(afterMs)) {
-      if (step.do !== "wait") continue;
-      expect(step.untilMs).not.toBeNull();
-      expect(Number.isFinite(step.untilMs)).toBe(true);
-      expect(step.untilMs).toBeGreaterThan(asked.nowMs);
-    }
-  });
-
-  test.each(TIMES)(
-    "no forced stop is sent without the lease, unless the item is already stopping (%d ms)",
-    (afterMs) => {
-      for (const { facts: asked, step } of all(afterMs)) {
-        if (step.do !== "stop" || !step.force) continue;
-        const { item } = asked.claim.observed;
-        const { memory } = asked.claim.lease;
-        const { acknowledgedAt } = asked.claim.record;
-        expect(item?.acknowledgedAt).toBe(acknowledgedAt);
-        if (item?.state === "stopping") continue;
-        expect(item?.state).toBe("active");
-        if (memory.is !== "fenced") throw new Error(`stop with memory ${memory.is}`);
-        expect(item?.askedMs).toBeGreaterThanOrEqual(memory.beatSentMs);
-        const isShown = item?.latestHeartbeatAt === memory.value;
-        const shownMs = memory.beatSentMs + DEFAULT_TIMING.requestBoundMs + DEFAULT_TIMING.listLagMs;
-        if (!isShown) expect(item?.askedMs).toBeGreaterThanOrEqual(shownMs);
-        const lastMs = memory.beatSentMs + memory.ttlMs - DEFAULT_TIMING.requestBoundMs - DEFAULT_TIMING.marginMs;
-        expect(asked.nowMs).toBeLessThanOrEqual(lastMs);
-      }
+    "no forced stop is sent without the lease, unless the item is already stopping": ({ claim, nowMs }, step) => {
+      if (step.do !== "stop" || !step.force) return true;
+      const { item } = claim.observed;
+      const { memory } = claim.lease;
+      if (item?.acknowledgedAt !== claim.record.acknowledgedAt) return false;
+      if (item?.state === "stopping") return true;
+      if (item?.state !== "active" || memory.is !== "fenced") return false;
+      const { requestBoundMs, listLagMs, marginMs } = DEFAULT_TIMING;
+      const isShown = item.latestHeartbeatAt === memory.value;
+      const shownMs = memory.beatSentMs + (isShown ? 0 : requestBoundMs + listLagMs);
+      return item.askedMs >= shownMs && nowMs <= memory.beatSentMs + memory.ttlMs - requestBoundMs - marginMs;
     },
-  );
 
-  test.each(TIMES)("nothing is opened unless it is ours and starting, nor during a drain (%d ms)", (afterMs) => {
-    for (const { facts: asked, step } of all(afterMs)) {
-      if (step.do !== "open") continue;
-      expect(asked.claim.record.acknowledgedAt).toBe(step.acknowledgedAt);
-      if (asked.pod.is !== "parked") continue;
-      expect(asked.limits.draining).toBe(false);
-      expect(asked.claim.observed.item).toMatchObject({ state: "starting", acknowledgedAt: OURS });
-    }
-  });
+    "nothing is opened unless it is ours and starting, nor during a drain": ({ claim, pod, limits }, step) => {
+      if (step.do !== "open") return true;
+      if (claim.record.acknowledgedAt !== step.acknowledgedAt) return false;
+      const { item } = claim.observed;
+      const isOurs = item?.state === "starting" && item.acknowledgedAt === OURS;
+      return pod.is !== "parked" || (!limits.draining && isOurs);
+    },
 
-  test.each(TIMES)("a claim ends only when it no longer holds its item (%d ms)", (afterMs) => {
-    for (const { facts: asked, step } of all(afterMs)) {
-      if (step.do !== "drop" && step.do !== "settled") continue;
-      const { item } = asked.claim.observed;
-      const { acknowledgedAt } = asked.claim.record;
-      const others = item?.acknowledgedAt !== acknowledgedAt;
-      expect(["queued", "stopped", "absent"].includes(item?.state ?? "") || others).toBe(true);
-      expect(item?.state).not.toBe("unknown");
-    }
+    "a claim ends only when it no longer holds its item": ({ claim }, step) => {
+      if (step.do !== "drop" && step.do !== "settled") return true;
+      const { item } = claim.observed;
+      const others = item?.acknowledgedAt !== claim.record.acknowledgedAt;
+      return ["queued", "stopped", "absent"].includes(item?.state ?? "") || (others && item?.state !== "unknown");
+    },
   });
 });
