@@ -7,6 +7,8 @@ import { BaseSequencer, type TestSpecification } from "vitest/node";
  * remembers durations, but after a fresh install it sorts by file size.
  */
 const LONGEST = [
+  "model/scopes",
+  "sessions/loops/failing-steps",
   "faults/sequences/workers",
   "faults/soak/soak",
   "faults/sequences/sessions",
