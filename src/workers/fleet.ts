@@ -91,7 +91,9 @@ export class Fleet {
     // Checked here, too: the spec may have changed since the reconciler allowed creation.
     if (!allowsAll(this.#context.podPolicy, template.needs)) return;
     const create = () => kube.create(DEPLOYMENTS, template.deployment(replicas));
-    this.#note(await points.run("workers.create", { asks: { replicas } }, create));
+    const created = await points.run("workers.create", { asks: { replicas } }, create);
+    this.#note(created);
+    this.#own(created);
   }
 
   /**
@@ -101,10 +103,13 @@ export class Fleet {
   async scale(deployment: Deployment, replicas: number): Promise<void> {
     const before = replicasOf(deployment);
     const asks = { from: before, to: replicas };
-    await this.#patch("workers.scale", asks, deployment, [
+    const wasOwn = !this.isForeign(deployment);
+    const scaled = await this.#patch("workers.scale", asks, deployment, [
       { op: "test", path: "/spec/replicas", value: before },
       { op: "replace", path: "/spec/replicas", value: replicas },
     ]);
+    // Otherwise another client changed the template, which is then restored.
+    if (wasOwn && generationOf(scaled) <= generationOf(deployment) + 1) this.#own(scaled);
   }
 
   /**
@@ -126,7 +131,8 @@ export class Fleet {
     if (!this.isAllowed) return;
     const { template } = this.#context;
     const { template: value } = template().deployment(0).spec;
-    await this.#patch("workers.put-right", {}, deployment, [{ op: "replace", path: "/spec/template", value }]);
+    const restore = [{ op: "replace", path: "/spec/template", value }];
+    this.#own(await this.#patch("workers.put-right", {}, deployment, restore));
   }
 
   /**
@@ -150,13 +156,15 @@ export class Fleet {
     asks: PointDetails,
     deployment: Deployment,
     operations: readonly object[],
-  ): Promise<void> {
+  ): Promise<Deployment> {
     const { kube, points, namespace } = this.#context;
     const { name = "", uid } = deployment.metadata;
     const patch = [{ op: "test", path: "/metadata/uid", value: uid }, ...operations];
     try {
       const write = () => kube.patch(DEPLOYMENTS, { namespace, name }, patch, { type: "json" });
-      this.#note(await points.run(point, { asks }, write));
+      const written = await points.run(point, { asks }, write);
+      this.#note(written);
+      return written;
     } catch (error) {
       if (isNotFound(error)) this.#written.delete(name);
       throw error;
@@ -166,6 +174,10 @@ export class Fleet {
   #note(written: Deployment): void {
     const atMs = this.#context.clock.monotonic();
     this.#written.set(written.metadata.name ?? "", { deployment: written, atMs });
+  }
+
+  /** The spec is now as this process wrote it. */
+  #own(written: Deployment): void {
     this.#generations.set(written.metadata.uid ?? "", generationOf(written));
   }
 }

@@ -54,9 +54,9 @@ export async function shrink(
   if (unready && free.length > 0) {
     return hold(`worker ${unready.name} is not Ready and may be busy, and Kubernetes would end it first`);
   }
-  const missing = Math.max(0, replicas - pods.length);
-  const least = Math.max(target, replicas - missing - free.length);
-  const victims = free.slice(0, Math.max(0, replicas - least - missing));
+  // There are more Pods than replicas while the ReplicaSet has not acted on the last shrink: it then ends those, too.
+  const least = Math.max(target, Math.min(replicas, kept.length));
+  const victims = free.slice(0, Math.max(0, pods.length - least));
   if (busy.isProbed && !(await mark(busy, kept, victims))) return hold("cannot mark the workers");
   if (signal.aborted || least === replicas) return { replicas, held: least > target ? busyText(kept) : null };
   await fleet.scale(deployment, least);

@@ -28,12 +28,20 @@ function shown(change: (template: Template) => Template = (same) => same): Deplo
   };
 }
 
-/** The fleet of a new process. */
-function fresh(patched: object[] = []): Fleet {
+const IMAGE_CHANGED = shown((each) => ({
+  ...each,
+  spec: { ...each.spec, containers: (each.spec?.containers ?? []).map((one) => ({ ...one, image: "other:2" })) },
+}));
+
+/** The fleet of a new process. @param answer the Deployment that the API server answers patches with */
+function fresh(
+  patched: object[] = [],
+  answer = { ...shown(), metadata: { ...shown().metadata, generation: 5 } },
+): Fleet {
   const kube = {
     patch: async (_resource: unknown, _ref: unknown, patch: object) => {
       patched.push(patch);
-      return { ...shown(), metadata: { ...shown().metadata, generation: 5 } };
+      return answer;
     },
   };
   const context = { clock: new VirtualClock(), namespace: "agents", kube, points: NO_POINTS, template: () => template };
@@ -55,11 +63,7 @@ test("keeps a Deployment of an earlier process with additions made by admission 
 });
 
 test("detects in a new process that another client changed what a Deployment was created with", () => {
-  const changed = shown((each) => ({
-    ...each,
-    spec: { ...each.spec, containers: (each.spec?.containers ?? []).map((one) => ({ ...one, image: "other:2" })) },
-  }));
-  expect(fresh().isForeign(changed)).toBe(true);
+  expect(fresh().isForeign(IMAGE_CHANGED)).toBe(true);
   const emptied = shown((each) => ({ ...each, spec: { ...each.spec, containers: [] } }));
   expect(fresh().isForeign(emptied)).toBe(true);
 });
@@ -70,6 +74,21 @@ test("treats every change after its own write as another client's", async () => 
   await fleet.scale(shown(), 2);
   expect(fleet.isForeign({ ...shown(), metadata: { ...shown().metadata, generation: 5 } })).toBe(false);
   expect(fleet.isForeign({ ...shown(), metadata: { ...shown().metadata, generation: 6 } })).toBe(true);
+});
+
+test("a scale shortly after another client's change does not make that change its own", async () => {
+  const answer = { ...IMAGE_CHANGED, metadata: { ...IMAGE_CHANGED.metadata, generation: 6 } };
+  const fleet = fresh([], answer);
+  // The cache shows the Deployment as it was before the change.
+  await fleet.scale(shown(), 2);
+  expect(fleet.isForeign(answer)).toBe(true);
+});
+
+test("a scale of a Deployment that another client changed does not make that change its own", async () => {
+  const answer = { ...IMAGE_CHANGED, metadata: { ...IMAGE_CHANGED.metadata, generation: 5 } };
+  const fleet = fresh([], answer);
+  await fleet.scale(IMAGE_CHANGED, 2);
+  expect(fleet.isForeign(answer)).toBe(true);
 });
 
 test("neither creates nor restores a Deployment whose template the policy forbids, until it is allowed", async () => {
@@ -124,7 +143,8 @@ const DEPLOYMENT = {
 /** A fleet, and the requests that it sends. */
 function recordingFleet() {
   const kube = new FakeKube(() => DEPLOYMENT);
-  const context = { namespace: "agents", points: NO_POINTS, clock: new VirtualClock(), kube: kube.client };
+  const common = { namespace: "agents", points: NO_POINTS, clock: new VirtualClock() };
+  const context = { ...common, kube: kube.client, template: () => template };
   return { kube, fleet: new Fleet(context as unknown as WorkersContext) };
 }
 

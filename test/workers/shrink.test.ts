@@ -134,6 +134,14 @@ describe("shrinking with a probe", () => {
     expect(result).toEqual({ replicas: 2, held: expect.stringContaining("2 workers are or may be busy") });
   });
 
+  test("keeps all busy workers while the ReplicaSet has not acted on an earlier shrink yet", async () => {
+    const pods = { a: { says: "busy" }, b: { says: "busy" }, c: { says: "busy" }, d: {}, e: {}, f: {} } as const;
+    const { result, calls } = await run({ replicas: 5, pods }, 2);
+    expect(calls.filter((call) => call.endsWith(" -1000"))).toEqual(["mark d -1000", "mark e -1000", "mark f -1000"]);
+    expect(calls.at(-1)).toBe(SCALE(5, 3));
+    expect(result).toEqual({ replicas: 3, held: expect.stringContaining("3 workers are or may be busy") });
+  });
+
   test("treats a worker without an answer as busy", async () => {
     const { result, calls } = await run({ replicas: 2, pods: { a: { says: "unknown" }, b: { says: "unknown" } } }, 0);
     expect(calls).toEqual(["list Pods"]);
