@@ -121,7 +121,9 @@ class Removal {
     this.#logger.info(ref, "stopping the operator");
     const left = await this.#pollUntilGone(graceSeconds * SECOND_MS + STOP_MARGIN_MS, async () => {
       const { items } = await this.#kube.list(PODS, { namespace: ref.namespace, labelSelector });
-      return items.length === 0 ? null : items.map(nameOf);
+      // Kubernetes keeps Pods that ended, such as evicted ones, and no Deployment counts them.
+      const alive = items.filter(({ status }) => status?.phase !== "Failed" && status?.phase !== "Succeeded");
+      return alive.length === 0 ? null : alive.map(nameOf);
     });
     if (left) {
       throw new UninstallFailedError(

@@ -29,13 +29,13 @@ afterEach(async () => {
   await rm(folder, { recursive: true });
 });
 
-function uninstallAll(): Promise<UninstallReport> {
+function uninstallAll(deployment?: { namespace: string; name: string }): Promise<UninstallReport> {
   const settings = {
     kubeconfig: join(folder, "config"),
     kubeEnvironment: {},
     proxy: {},
     namespaces: ["agents"],
-    deployment: undefined,
+    deployment,
     deleteEnvironments: true,
     drainSeconds: 0,
     output: "text" as const,
@@ -122,4 +122,18 @@ test("a 404 from a proxy before the API server does not count as a missing CRD",
     return true;
   });
   expect((await uninstallAll()).problem).toContain("page not found");
+});
+
+test("an operator's Pod that was evicted, and stays as Failed, does not count as running", async () => {
+  const [namespace, name] = ["berth-system", "berth-operator"];
+  const spec = { replicas: 1, selector: { matchLabels: { app: name } }, template: { spec: { containers: [] } } };
+  server.put(`/apis/apps/v1/namespaces/${namespace}/deployments/${name}`, { metadata: { name, namespace }, spec });
+  const pod = { metadata: { name: `${name}-1`, namespace, labels: { app: name } }, status: { phase: "Failed" } };
+  server.put(`/api/v1/namespaces/${namespace}/pods/${name}-1`, pod);
+  server.scripts.push(({ method, path }, response) => {
+    if (method !== "PATCH" || !path.endsWith("/scale")) return false;
+    send(response, 200, { metadata: { name, namespace }, spec: { replicas: 0 } });
+    return true;
+  });
+  expect(await uninstallAll({ namespace, name })).toMatchObject({ problem: null, stopped: true });
 });
