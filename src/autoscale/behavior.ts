@@ -36,8 +36,9 @@ export function scaleUpLimit(current: number, history: ScaleHistory, rules: Scal
   if (rules.selectPolicy === "Disabled") return current;
   const limits = rules.policies.map(({ type, value, periodSeconds }) => {
     const start = replicasBefore(current, history, periodSeconds, nowMs);
-    // Round up, because a small count could otherwise never grow by a small percentage.
-    return type === "Pods" ? start + value : Math.ceil(percentOf(start, PERCENT + value));
+    // Round up, because a small count could otherwise never grow by a small percentage, and zero by none. The HPA does
+    // not scale from zero.
+    return type === "Pods" ? start + value : Math.max(1, Math.ceil(percentOf(start, PERCENT + value)));
   });
   const limit = rules.selectPolicy === "Min" ? Math.min(...limits) : Math.max(...limits);
   return Math.max(current, limit);

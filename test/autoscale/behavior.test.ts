@@ -33,7 +33,8 @@ interface RateCase {
   readonly limit: number;
 }
 
-// Expected values of the HPA controller (TestScalingWithRules of Kubernetes 1.36, and its documentation).
+// Expected values of the HPA controller (TestScalingWithRules of Kubernetes 1.36, and its documentation), except from
+// zero, where the HPA does nothing.
 describe("scaleUpLimit", () => {
   const cases: RateCase[] = [
     { name: "one Pod a minute", current: 3, policies: [pods(1, 60)], limit: 4 },
@@ -42,7 +43,14 @@ describe("scaleUpLimit", () => {
     { name: "200 percent", current: 10, policies: [percent(200, 60)], limit: 30 },
     { name: "ten thousand percent", current: 10, policies: [percent(10_000, 60)], limit: 1_010 },
     { name: "a small percentage is rounded up", current: 3, policies: [percent(5, 60)], limit: 4 },
-    { name: "a percentage of zero is zero", current: 0, policies: [percent(100, 60)], limit: 0 },
+    { name: "from zero, a percentage allows one", current: 0, policies: [percent(100, 60)], limit: 1 },
+    {
+      name: "from zero, Min selects the one of a percentage",
+      current: 0,
+      policies: [pods(4, 60), percent(100, 60)],
+      selectPolicy: "Min",
+      limit: 1,
+    },
     {
       name: "Min selects the smallest change",
       current: 10,
