@@ -9,21 +9,18 @@ import { readJournal, renderJournal, storedCredential } from "../protocol/journa
 import { ofClaim } from "../protocol/points.ts";
 import { type AckWindow, repeatsWithin } from "./ack-window.ts";
 
-/** The result of creating a claim's Secret. `unknown`: no answer, so the Secret may exist or be created later. */
-export type Journaled = "done" | "taken" | "failed" | "unknown";
+/**
+ * The result of creating a claim's Secret. `unknown`: no answer, so the Secret may exist or be created later. `takenBy`:
+ * the Secret of another claim, of a removal, or of another client holds the Pod's slot; null: it is gone again.
+ */
+export type Journaled = "done" | "failed" | "unknown" | { readonly takenBy: Secret | null };
 
 /** Step 3 of the protocol: create the claim's Secret, which takes the Pod's slot and makes the claim durable. */
 export class ClaimJournal {
   readonly #context: ClaimContext;
-  readonly #onForeignSlot: (secret: Secret) => void;
 
-  constructor(options: {
-    context: ClaimContext;
-    /** Called with a Secret that holds the Pod's slot and belongs to no claim of this process. */
-    onForeignSlot: (secret: Secret) => void;
-  }) {
-    this.#context = options.context;
-    this.#onForeignSlot = options.onForeignSlot;
+  constructor(context: ClaimContext) {
+    this.#context = context;
   }
 
   /** Creates the Secret, and repeats the request inside the window if no answer comes. Never throws. */
@@ -72,15 +69,12 @@ export class ClaimJournal {
       const read = () => kube.get(SECRETS, ref, { timeoutMs: timing.requestBoundMs });
       const about = ofClaim(claim);
       const secret = await points.run("claim.read-journal", about, read, (found) => ({ ours: isOurs(found) }));
-      if (!isOurs(secret)) {
-        this.#onForeignSlot(secret);
-        return "taken";
-      }
+      if (!isOurs(secret)) return { takenBy: secret };
       this.#adopt(claim, secret);
       failing.succeeded("journal");
       return "done";
     } catch (error) {
-      if (isNotFound(error)) return "taken";
+      if (isNotFound(error)) return { takenBy: null };
       if (isStepFailure(error)) failing.failed("journal", { error, name: claim.name });
       return "unknown";
     }

@@ -3,7 +3,7 @@ import type { PodStreams } from "../attach/pod-streams.ts";
 import { Backoff } from "../core/backoff.ts";
 import { errorText } from "../core/errors.ts";
 import type { Notifier } from "../core/notifier.ts";
-import type { Pod } from "../kube/resource.ts";
+import type { Pod, Secret } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
 import { credentialOf, fitsInLine, frameFor, parkingOf, TOO_LONG } from "../pods/pod-gate.ts";
 import { newPodName } from "../pods/pod-render.ts";
@@ -97,12 +97,12 @@ export class Claiming {
   readonly #unfit: Backoff;
 
   constructor(options: ClaimingOptions) {
-    const { context, handOver, serverTimes, gate } = options;
+    const { context, serverTimes, gate } = options;
     this.#options = options;
     this.#context = context;
     this.#claims = options.claims;
     this.#unfit = new Backoff({ baseMs: context.timing.noRoomPauseMs, maxMs: UNFIT_MAX_MS }, context.random);
-    this.#journal = new ClaimJournal({ context, onForeignSlot: (secret) => handOver.foreignSlot(secret) });
+    this.#journal = new ClaimJournal(context);
     this.#acknowledging = new Acknowledging({ context, serverTimes, gate });
   }
 
@@ -180,6 +180,8 @@ export class Claiming {
   #awaken(pod: Pod, item: WorkItem, answer: Offer, tried: ReadonlySet<string>): Pod | null {
     if (tried.has(pod.metadata.name ?? "")) return null;
     const credential = credentialFor(this.#context, pod, item);
+    // A key that is being replaced is back soon, and the item waits.
+    if (credential === null && credentialOf(pod, sessionContainerName(pod)) === "EnvironmentKey") return null;
     if (!serves(pod, answer.api) || credential === null || !hasRoom(pod, item, credential)) {
       this.#options.sessionPods.giveUp(pod);
       return null;
@@ -272,11 +274,16 @@ export class Claiming {
     this.#unfit.reset();
     const window = new AckWindow(this.#context.clock, answer, ackWindowMs(this.#context.timing, claim.record.journal));
     let keep = false;
+    let takenBy: Secret | null = null;
     try {
       if (!(await this.#hold())) return "failed";
       if (!window.isOpen) return "late";
       const journaled = await this.#journal.write(claim, pod && credentialFor(this.#context, pod, item), window);
-      if (journaled === "taken" || journaled === "failed") return journaled === "taken" ? "slot-taken" : "failed";
+      if (journaled === "failed") return "failed";
+      if (typeof journaled === "object") {
+        takenBy = journaled.takenBy;
+        return "slot-taken";
+      }
       if (journaled === "unknown") {
         // The Secret may exist or be created later: the session loop finds out, as it would after a restart.
         keep = true;
@@ -306,6 +313,8 @@ export class Claiming {
       return USE_RESULTS[use];
     } finally {
       this.#release(claim, keep);
+      // Only now, because a record of this claim's slot is ignored.
+      if (takenBy) this.#options.handOver.foreignSlot(takenBy);
     }
   }
 

@@ -151,7 +151,7 @@ const LISTED = [
  * name. Anyone can put Berth's labels on Secrets of a megabyte each, and all Environments share the operator's memory.
  */
 export function listedRecord(secret: Secret): Secret {
-  const { name, namespace, uid, resourceVersion, labels } = secret.metadata;
+  const { name, namespace, uid, resourceVersion, creationTimestamp, labels } = secret.metadata;
   const { [LABEL_ENVIRONMENT]: environment } = labels ?? {};
   const data = withoutCredential(secret).data ?? {};
   const known = LISTED.flatMap((key) => (data[key] === undefined ? [] : [[key, data[key]] as const]));
@@ -162,6 +162,7 @@ export function listedRecord(secret: Secret): Secret {
       namespace,
       uid,
       resourceVersion,
+      ...(creationTimestamp && { creationTimestamp }),
       labels: environment ? { [LABEL_ENVIRONMENT]: environment } : {},
     },
     type: secret.type,

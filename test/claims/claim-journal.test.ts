@@ -3,7 +3,6 @@ import { AckWindow, windowMs } from "../../src/claims/ack-window.ts";
 import { ClaimJournal } from "../../src/claims/claim-journal.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { LeadershipLostError } from "../../src/kube/errors.ts";
-import type { Secret } from "../../src/kube/resource.ts";
 import type { Journal } from "../../src/protocol/journal.ts";
 import { claimOf } from "../protocol/claims.ts";
 import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
@@ -17,10 +16,9 @@ const EXISTS = () => refusal(409, "AlreadyExists", "there is one");
 async function write(answer: Answer) {
   const clock = new VirtualClock();
   const kube = new FakeKube(answer);
-  const foreign: Secret[] = [];
   const claim = claimOf(CLAIM);
   const context = fakeContext({ clock, kube: kube.client });
-  const journal = new ClaimJournal({ context, onForeignSlot: (secret) => foreign.push(secret) });
+  const journal = new ClaimJournal(context);
   const window = new AckWindow(
     clock,
     { sentAtMs: clock.monotonic(), sentAtWallMs: clock.now() },
@@ -31,7 +29,7 @@ async function write(answer: Answer) {
   await clock.settle();
   const isPaused = context.failing.pausedUntilMs > startMs;
   await clock.advance(60_000);
-  return { result: await writing, calls: kube.calls, claim, foreign, isPaused };
+  return { result: await writing, calls: kube.calls, claim, isPaused };
 }
 
 describe("the Secret of a claim", () => {
@@ -80,26 +78,24 @@ describe("a Secret that already has the name", () => {
     write(({ verb }) => (verb === "create" ? EXISTS() : claimSecret(found, { resourceVersion: "9" })));
 
   test("is our own when it names the same item and the same Pod", async () => {
-    const { result, claim, foreign } = await over({});
+    const { result, claim } = await over({});
     expect(result).toBe("done");
     expect(claim.record).toMatchObject({ secretUid: "secret-uid", secretVersion: "9" });
-    expect(foreign).toEqual([]);
   });
 
   test.each<[string, Partial<Journal>]>([
     ["item", { workId: "work_2" }],
     ["Pod", { podUid: "another" }],
   ])("blocks the claim when it names another %s", async (_, found) => {
-    const { result, claim, foreign } = await over(found);
-    expect(result).toBe("taken");
+    const { result, claim } = await over(found);
+    expect(result).toMatchObject({ takenBy: { metadata: { resourceVersion: "9" } } });
     expect(claim.record).toMatchObject(CLAIM);
-    expect(foreign).toHaveLength(1);
   });
 
   test.each([
-    ["blocks this attempt when it is gone by then", () => notFound("secrets", "berth-research-x"), "taken"],
+    ["blocks this attempt when it is gone by then", () => notFound("secrets", "berth-research-x"), { takenBy: null }],
     ["may be our own when it can't be read", () => refusal(500, "InternalError", "failed"), "unknown"],
   ])("%s", async (_, answer, expected) => {
-    expect((await write(({ verb }) => (verb === "create" ? EXISTS() : answer()))).result).toBe(expected);
+    expect((await write(({ verb }) => (verb === "create" ? EXISTS() : answer()))).result).toEqual(expected);
   });
 });

@@ -113,6 +113,13 @@ describe("round trip", () => {
   });
 });
 
+test("a listed record keeps its age, which tells which starts are newer", () => {
+  const creationTimestamp = "2030-01-01T00:00:00Z";
+  const secret = stored(renderJournal(WHERE, JOURNAL, "secret"));
+  const listed = listedRecord({ ...secret, metadata: { ...secret.metadata, creationTimestamp } });
+  expect(listed.metadata.creationTimestamp).toBe(creationTimestamp);
+});
+
 describe("opening", () => {
   test("names the uid and resourceVersion, so that a late request changes nothing", () => {
     const patch = openingPatch({ uid: "u1", resourceVersion: "7" }, base64("secret"), "2030-01-01T00:00:00Z");

@@ -1,11 +1,13 @@
 import { describe, expect, test } from "vitest";
 import { PODS, type Pod, SECRETS } from "../../../src/kube/resource.ts";
 import { MOST_TURNS } from "../../../src/pods/turns.ts";
+import { type Journal, renderJournal } from "../../../src/protocol/journal.ts";
 import { sleepEndMessage } from "../../../src/sleep/sleep-plan.ts";
 import { metricValue } from "../../support/metric-value.ts";
 import { refusal } from "./api-server.ts";
 import { NAME, NAMESPACE } from "./loop-world.ts";
 import { sleepyWorld } from "./sleepy-world.ts";
+import { BASE_URL } from "./work-api.ts";
 
 const SECOND = 1_000;
 describe("wakes and fresh sessions", () => {
@@ -306,6 +308,42 @@ describe("an item of a session whose sleeping Pod can't be claimed", () => {
     );
     const item = world.enqueue({ sessionId });
     await world.until("the item is served", () => world.item(item).state === "stopped", 200 * SECOND);
+  });
+});
+
+describe("a Secret that holds the slot of a sleeping Pod's next turn", () => {
+  test("of another client delays the session's next item by seconds, not until its sleep ends", async () => {
+    const { world, serve, nameOf } = await sleepyWorld();
+    const sessionId = await serve();
+    const name = nameOf(sessionId);
+    world.server.create(SECRETS, { metadata: { name: `${name}-t2`, namespace: NAMESPACE } });
+    const item = world.enqueue({ sessionId });
+    await world.until("the item is served", () => world.item(item).state === "stopped", 90 * SECOND);
+    expect(world.starts.at(-1)?.pod).not.toBe(name);
+  });
+
+  test("is adopted if it records a claim that this process does not know", async () => {
+    const { world, serve, nameOf, sleeperOf } = await sleepyWorld();
+    const sessionId = await serve();
+    const name = nameOf(sessionId) ?? "";
+    // The process has looked for late records of an earlier one.
+    await world.pass(120 * SECOND);
+    const journal: Omit<Journal, "opened" | "acknowledgedAt"> = {
+      ...{ use: "session", lease: "Worker", environmentUid: world.environment?.metadata.uid ?? "" },
+      ...{
+        podUid: sleeperOf(sessionId)?.metadata.uid ?? "",
+        api: BASE_URL,
+        workId: "work_of_another_process",
+        sessionId,
+        queuedAt: "",
+      },
+      ...{ polledFromMs: world.clock.now() - 600 * SECOND, polledUntilMs: world.clock.now() - 599 * SECOND },
+    };
+    const record = renderJournal({ name: `${name}-t2`, namespace: NAMESPACE, environment: NAME }, journal, "late");
+    world.server.create(SECRETS, record);
+    const item = world.enqueue({ sessionId });
+    await world.until("the item is served", () => world.item(item).state === "stopped", 180 * SECOND);
+    expect(world.starts.at(-1)?.pod).toBe(name);
   });
 });
 
