@@ -180,8 +180,6 @@ export class Claiming {
   #awaken(pod: Pod, item: WorkItem, answer: Offer, tried: ReadonlySet<string>): Pod | null {
     if (tried.has(pod.metadata.name ?? "")) return null;
     const credential = credentialFor(this.#context, pod, item);
-    // A key that is being replaced is back soon, and the item waits.
-    if (credential === null && credentialOf(pod, sessionContainerName(pod)) === "EnvironmentKey") return null;
     if (!serves(pod, answer.api) || credential === null || !hasRoom(pod, item, credential)) {
       this.#options.sessionPods.giveUp(pod);
       return null;

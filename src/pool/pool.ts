@@ -16,7 +16,7 @@ import type { PoolContext } from "../protocol/context.ts";
 import { isHeldUp } from "../protocol/failing-steps.ts";
 import type { DepartingPods } from "../sleep/departing-pods.ts";
 import type { SessionVolumes } from "../sleep/session-volumes.ts";
-import { FOREIGN_SLOT_MS } from "../sleep/sleeping-pods.ts";
+import { FOREIGN_SLOT_MS, type WaitingForRoom } from "../sleep/sleeping-pods.ts";
 import type { TurnAdding } from "../sleep/turn-adding.ts";
 import type { BoundCapacityPlan } from "./bound-capacity.ts";
 import { BoundPods } from "./bound-pods.ts";
@@ -260,19 +260,22 @@ export class Pool {
     return { parked, preparing: all.length - parked + this.#expected.size };
   }
 
-  /**
-   * Pods that waiting work needs and that find no room: names of those without a node, and of one that a quota refuses.
-   */
-  waitingForRoom(): string[] {
-    const { parked, preparing } = this.counts();
-    if (this.#demand <= parked && this.#bound.waiting === 0) return [];
+  /** The Pods that find no room: those without a node, and one that a quota refuses. */
+  waitingForRoom(): WaitingForRoom {
     const unscheduled = this.#free.list().filter(({ free, pod }) => {
       const state = stateOf(pod);
       return free.state === "unscheduled" && state.is === "unscheduled" && state.reason !== "";
     });
-    const isMissing = this.#demand > parked + preparing || this.#bound.waiting > 0;
-    const refused = isMissing ? this.#backoff.refusedByQuota : null;
-    return [...unscheduled.map(({ free }) => free.name), ...(refused === null ? [] : [refused])];
+    const { parked, preparing } = this.counts();
+    const mayFindRoom = preparing - unscheduled.length;
+    const lacking = Math.max(this.#demand - parked, this.#bound.waiting) - mayFindRoom;
+    const refused = this.#backoff.refusedByQuota;
+    // The Pods of waiting sessions first: one that is there for no session may be of no use to them.
+    const inOrder = unscheduled.toSorted(
+      (one, other) => Number(sessionBoundTo(one.pod) === null) - Number(sessionBoundTo(other.pod) === null),
+    );
+    const names = [...inOrder.map(({ free }) => free.name), ...(refused === null ? [] : [refused])];
+    return { names, lacking: Math.max(0, Math.min(lacking, names.length)) };
   }
 
   /** Whether no unclaimed Pods are left, including ended ones. */

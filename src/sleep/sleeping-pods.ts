@@ -33,6 +33,14 @@ const OFFERED_AGAIN_MS = 60_000;
 /** When to check again whether another client has released a Pod's slot. */
 export const FOREIGN_SLOT_MS = 60_000;
 
+/** Pods of an Environment that find no room. */
+export interface WaitingForRoom {
+  /** Those that waiting work can use best come first. */
+  readonly names: readonly string[];
+  /** How many of them waiting work needs. The others are warm Pods. */
+  readonly lacking: number;
+}
+
 export interface SleepingPodsOptions {
   readonly context: PoolContext;
   readonly claims: ClaimTable;
@@ -40,8 +48,7 @@ export interface SleepingPodsOptions {
   readonly streams: { keepAsleep(pods: readonly Pod[]): void };
   readonly departing: DepartingPods;
   readonly report: Pick<SleepReport, "ended">;
-  /** Pods of this Environment that find no room: names of unschedulable ones, or one for a full quota. */
-  readonly waitingForRoom: () => readonly string[];
+  readonly waitingForRoom: () => WaitingForRoom;
   readonly onChange: () => void;
 }
 
@@ -57,8 +64,10 @@ export class SleepingPods {
   readonly #notReady = new Map<string, number>();
   /** By uid: Pods that could not be attached to for an item, since when, and when last (the API server's clock). */
   readonly #unreached = new Map<string, { readonly sinceMs: number; readonly lastMs: number }>();
-  /** Pods that waited for room, and for which a sleeping Pod went. */
-  #yieldedTo: ReadonlySet<string> = new Set();
+  /** Pods that found no room at the last pass. */
+  #waiting: readonly string[] = [];
+  /** Those of them for which a sleeping Pod went. */
+  #yieldedTo: readonly string[] = [];
   /** By name: Pods whose slot another client holds, and until when (monotonic) they are left alone. */
   readonly #left = new Map<string, number>();
   /** By name: the Pods that slept at the last pass, with uid and session. */
@@ -204,22 +213,25 @@ export class SleepingPods {
     const free = pods.sleeping().filter((pod) => this.#isFree(pod));
     this.#noteReadiness(free);
     const prepareTimeoutMs = sessions.prepareTimeoutSeconds * SECOND_MS;
-    const waiting = this.#options.waitingForRoom();
-    const waitingNow = waiting.filter((name) => !this.#yieldedTo.has(name));
+    const { names, lacking } = this.#options.waitingForRoom();
+    this.#yieldedTo = this.#stillYieldedTo(names);
+    this.#waiting = names;
+    const others = names.filter((name) => !this.#yieldedTo.includes(name));
+    const waiting = Math.max(0, Math.min(lacking - this.#yieldedTo.length, others.length));
     const plan = planSleep({
       sleepers: free.map(readSleeper),
       nowMs: kube.now(),
       draining: this.#draining,
       maxSleeping: maxSleepingOf(sessions),
       sleepMs: sleepMsOf(environment()),
-      waiting: waitingNow.length,
+      waiting,
       isForbidden: ({ needs }) => !allowsAll(this.#context.podPolicy, needs),
       notReadyMs: ({ metadata: { uid = "" } }) =>
         this.#notReady.get(uid) ?? this.#unreachedSince(uid, prepareTimeoutMs),
       prepareTimeoutMs,
     });
     // Each waiting Pod has one sleeping Pod deleted at most: its room may be elsewhere.
-    this.#yieldedTo = new Set(plan.ends.length > 0 ? waiting : waiting.filter((name) => this.#yieldedTo.has(name)));
+    if (plan.ends.length > 0) this.#yieldedTo = [...this.#yieldedTo, ...others.slice(0, waiting)];
     for (let from = 0; from < plan.ends.length && this.#passes.active; from += CONCURRENCY) {
       const batch = plan.ends.slice(from, from + CONCURRENCY);
       await Promise.all(batch.map(({ sleeper, why }) => this.#end(sleeper.pod, why)));
@@ -232,6 +244,14 @@ export class SleepingPods {
     const dueMs = this.#options.turns.keep(kept);
     if (dueMs !== null) this.#passes.wakeAfter(dueMs - clock.monotonic());
     if (plan.againAtMs !== null) this.#passes.wakeAfter(plan.againAtMs - kube.now());
+  }
+
+  /** @param names the Pods that find no room now */
+  #stillYieldedTo(names: readonly string[]): string[] {
+    const still = this.#yieldedTo.filter((name) => names.includes(name));
+    const found = this.#waiting.filter((name) => !names.includes(name) && this.#context.pods.get(name) !== undefined);
+    // The scheduler may have given the room to another waiting Pod.
+    return still.slice(found.filter((name) => !this.#yieldedTo.includes(name)).length);
   }
 
   #noteReadiness(free: readonly Pod[]): void {

@@ -205,6 +205,22 @@ test("names the RuntimeClass of a Pod that no node takes", () => {
   });
 });
 
+test("counts the Pods without room that waiting work lacks, and no warm ones", () => {
+  const conditions = [{ type: "PodScheduled", status: "False", reason: "Unschedulable", message: "0/1 nodes" }];
+  const waiting = (name: string) => free(name, { phase: "Pending", conditions, containerStatuses: [] });
+  const names = ["a", "b", "c"];
+  const unscheduled = names.map((name) => ({ ...waiting(name), spec: { ...waiting(name).spec, nodeName: "" } }));
+  const starting = free("starting", { containerStatuses: [] });
+  const { pool } = poolOf([...unscheduled, free("parked"), starting], () => NEW);
+  const lacking = (demand: number) => {
+    pool.setDemand(demand);
+    return pool.waitingForRoom().lacking;
+  };
+  expect(pool.waitingForRoom().names).toEqual(names);
+  // One Pod is parked, and one starts.
+  expect([0, 2, 3, 9].map(lacking)).toEqual([0, 0, 1, 3]);
+});
+
 test("reports a Pod that can't be attached to, and claims nothing for it", async () => {
   const { pool, run } = poolOf([free("parked")], () => NEW, "parked");
   expect([pool.hasClaimable, pool.take("sesn_1", new Set(), () => true)]).toEqual([false, null]);

@@ -1,4 +1,4 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
 import type { Pod } from "../../src/kube/resource.ts";
 import type { NodeOutlook } from "../../src/pods/node-health.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
@@ -44,6 +44,7 @@ function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
   const told: string[] = [];
   let outlook: NodeOutlook = "stays";
   let waiting: readonly string[] = [];
+  let lacking = 0;
   const workspace = { type: "Pod", mountPath: "/workspace", sleepSeconds };
   const environment = parsed(stored(sessionsSpec({ workspace })));
   const context = fakeContext({
@@ -75,12 +76,13 @@ function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
       },
     },
     report: new SleepReport(context),
-    waitingForRoom: () => waiting,
+    waitingForRoom: () => ({ names: waiting, lacking }),
   });
   return {
     ...{ sleeping, clock, kube, claims, removed, leaving, removing, told, context },
-    set: (more: { outlook?: NodeOutlook; waiting?: readonly string[] }) => {
+    set: (more: { outlook?: NodeOutlook; waiting?: readonly string[]; lacking?: number }) => {
       waiting = more.waiting ?? waiting;
+      lacking = more.lacking ?? lacking;
       outlook = more.outlook ?? outlook;
     },
     of: () => sleeping.of(SESSION),
@@ -196,25 +198,59 @@ test("connections are kept to Pods whose next turn waits, the session that slept
   await sleeping.ended();
 });
 
-test("a Pod that waits for room gets that of one sleeping Pod, however long it waits", async () => {
+describe("Pods that wait for room", () => {
   const names = ["first", "second", "third"];
-  const pods = names.map((name, n) =>
-    podOf({ name, annotations: { "berth.dev/session-id": name, "berth.dev/sleeps-since": `2030-01-01T00:00:0${n}Z` } }),
-  );
-  const { sleeping, set, removed, clock } = sleepingOf(pods);
-  const ending = new AbortController();
-  sleeping.start(ending.signal);
-  const pass = async (waiting: readonly string[]) => {
-    set({ waiting });
-    sleeping.poke();
-    await clock.advance(1_000);
-    return [...removed];
-  };
-  expect(await pass(["waiting-1"])).toEqual(["first"]);
-  expect(await pass(["waiting-1"])).toEqual(["first"]);
-  expect(await pass(["waiting-1", "waiting-2"])).toEqual(["first", "second"]);
-  expect(await pass([])).toEqual(["first", "second"]);
-  expect(await pass(["waiting-1"])).toEqual(names);
-  ending.abort();
-  await sleeping.ended();
+  /** Three sleeping Pods. */
+  function threeAsleep(others: readonly Pod[] = []) {
+    const pods = names.map((name, n) => {
+      const annotations = { "berth.dev/session-id": name, "berth.dev/sleeps-since": `2030-01-01T00:00:0${n}Z` };
+      return podOf({ name, annotations });
+    });
+    const made = sleepingOf([...pods, ...others]);
+    const ending = new AbortController();
+    onTestFinished(async () => {
+      ending.abort();
+      await made.sleeping.ended();
+    });
+    made.sleeping.start(ending.signal);
+    /** What was removed until the end of the next pass. */
+    const pass = async (waiting: readonly string[], lacking = waiting.length) => {
+      made.set({ waiting, lacking });
+      made.sleeping.poke();
+      await made.clock.advance(1_000);
+      return [...made.removed];
+    };
+    return { pass };
+  }
+
+  test("each get that of one sleeping Pod, however long they wait", async () => {
+    const { pass } = threeAsleep();
+    expect(await pass(["waiting-1"])).toEqual(["first"]);
+    expect(await pass(["waiting-1"])).toEqual(["first"]);
+    expect(await pass(["waiting-1", "waiting-2"])).toEqual(["first", "second"]);
+    expect(await pass([])).toEqual(["first", "second"]);
+    expect(await pass(["waiting-3"])).toEqual(names);
+  });
+
+  test("get no more than waiting work needs, although warm Pods wait too", async () => {
+    const { pass } = threeAsleep();
+    const waiting = ["warm-1", "warm-2", "warm-3"];
+    expect(await pass(waiting, 0)).toEqual([]);
+    expect(await pass(waiting, 1)).toEqual(["first"]);
+    expect(await pass(waiting, 1)).toEqual(["first"]);
+  });
+
+  test("get no second one because they were not needed for a moment", async () => {
+    const { pass } = threeAsleep();
+    expect(await pass(["waiting-1"], 1)).toEqual(["first"]);
+    expect(await pass(["waiting-1"], 0)).toEqual(["first"]);
+    expect(await pass(["waiting-1"], 1)).toEqual(["first"]);
+  });
+
+  test("get another one when the room went to another of them", async () => {
+    const { pass } = threeAsleep([podOf({ name: "warm-2", phase: "parked" })]);
+    expect(await pass(["warm-1", "warm-2"], 1)).toEqual(["first"]);
+    expect(await pass(["warm-1"], 0)).toEqual(["first"]);
+    expect(await pass(["warm-1"], 1)).toEqual(["first", "second"]);
+  });
 });
