@@ -35,6 +35,12 @@ interface Ability {
 }
 
 /**
+ * How long a right that was there must be refused before it counts as missing, which replaces all waiting Pods. An API
+ * server that starts also refuses what is allowed, until it knows the roles.
+ */
+const CONFIRM_MS = 10_000;
+
+/**
  * Finds out whether the cluster and the image permit what a template permits. A missing right, or a policy, counts
  * until the next check. A fault that only a Pod shows, such as an image without a shell, counts until the spec changes;
  * the status keeps it for the next process.
@@ -46,6 +52,10 @@ export class AbilityCheck {
   #forbidden: string | null;
   #failed: { readonly message: string; readonly generation: number } | null;
   #checkedMs: number | null = null;
+  /** Whether it was allowed when it was last known. */
+  #wasAllowed: boolean;
+  /** Since when it has been refused, although it was allowed; null: it has not. */
+  #doubtedMs: number | null = null;
 
   constructor(options: Options, ability: Ability) {
     const { observedGeneration: generation } = options.found ?? {};
@@ -54,6 +64,7 @@ export class AbilityCheck {
     this.#ability = ability;
     // Until the first check, the earlier process's one counts: another choice would replace all waiting Pods.
     this.#forbidden = failure === undefined ? was : null;
+    this.#wasAllowed = options.found !== undefined && was === null;
     this.#failed =
       was !== null && failure !== undefined && generation !== undefined ? { message: failure, generation } : null;
   }
@@ -70,9 +81,9 @@ export class AbilityCheck {
 
   /** Milliseconds until the next check; infinite: none is needed. */
   nextLookMs(nowMs: number): number {
-    return this.#checkedMs === null
-      ? Number.POSITIVE_INFINITY
-      : this.#checkedMs + this.#options.timing.policyCheckMs - nowMs;
+    if (this.#checkedMs === null) return Number.POSITIVE_INFINITY;
+    const isOpen = this.#doubtedMs !== null && this.#checkedMs < this.#doubtedMs + CONFIRM_MS;
+    return this.#checkedMs + (isOpen ? CONFIRM_MS : this.#options.timing.policyCheckMs) - nowMs;
   }
 
   /**
@@ -84,8 +95,18 @@ export class AbilityCheck {
       this.#failed = { message, generation: metadata.generation };
       return;
     }
+    this.#refuse(message);
+    if (this.#forbidden !== null) this.#checkedMs = this.#options.clock.monotonic();
+  }
+
+  #refuse(message: string): void {
+    const nowMs = this.#options.clock.monotonic();
+    const isOld = this.#doubtedMs !== null && nowMs - this.#doubtedMs > this.#options.timing.policyCheckMs;
+    if (this.#doubtedMs === null || isOld) this.#doubtedMs = nowMs;
+    if (this.#wasAllowed && nowMs - this.#doubtedMs < CONFIRM_MS) return;
     this.#forbidden = message;
-    this.#checkedMs = this.#options.clock.monotonic();
+    this.#wasAllowed = false;
+    this.#doubtedMs = null;
   }
 
   /** Checks the right if it is time. Never throws. */
@@ -103,13 +124,19 @@ export class AbilityCheck {
     const { namespace, name } = metadata;
     try {
       await this.#ability.request({ namespace, name: dryRunName(name) });
-      this.#forbidden = null;
+      this.#allow();
     } catch (error) {
       // An admission policy may choose its status; 422 is the default.
       if (isForbidden(error) || isInvalid(error))
-        this.#forbidden = `the operator has no permission to ${this.#ability.act}: ${apiErrorText(error, name)}`;
-      else if (isNotFound(error)) this.#forbidden = null;
+        this.#refuse(`the operator has no permission to ${this.#ability.act}: ${apiErrorText(error, name)}`);
+      else if (isNotFound(error)) this.#allow();
     }
+  }
+
+  /** A policy may still refuse it for real Pods, so what they showed stays in doubt. */
+  #allow(): void {
+    this.#forbidden = null;
+    this.#wasAllowed = true;
   }
 }
 

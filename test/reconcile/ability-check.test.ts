@@ -16,6 +16,8 @@ const environmentOf = (sessions: Json = {}, generation = 1) => {
 };
 const FORBIDDEN = refusal(403, "Forbidden", 'get pods "x" is forbidden: no');
 const NONE = notFound("pods", "x");
+/** How long a right that was there must be refused before it counts as missing. */
+const CONFIRM_MS = 10_000;
 
 /** A check of the right to attach, on an API server that gives these answers in turn. */
 function checkOf(answers: (Error | FakeStream)[], found?: Partial<EnvironmentStatus>) {
@@ -60,13 +62,50 @@ describe("the right to attach", () => {
     expect([check.refused, check.failure]).toEqual([null, null]);
   });
 
-  test("is missing after Pods refused it, until the next check finds that it is there again", async () => {
-    const { check, next } = checkOf([NONE, NONE]);
+  test("is missing after Pods refused it for some time, until the next check finds that it is there again", async () => {
+    const { check, next, clock } = checkOf([NONE, NONE, NONE, NONE]);
     await check.check(environmentOf());
+    check.failed("attaching to Pods is refused", environmentOf(), true);
+    await check.check(environmentOf());
+    expect(check.refused).toBeNull();
+    await clock.advance(CONFIRM_MS);
     check.failed("attaching to Pods is refused", environmentOf(), true);
     await check.check(environmentOf());
     expect([check.refused, check.failure]).toEqual(["attaching to Pods is refused", null]);
     await next();
+    await check.check(environmentOf());
+    expect(check.refused).toBeNull();
+  });
+
+  test("is not missing because an API server that starts refuses it for a moment", async () => {
+    const { check, clock, asked } = checkOf([NONE, FORBIDDEN, NONE, NONE]);
+    await check.check(environmentOf());
+    await clock.advance(60_000);
+    check.failed("attaching to Pods is refused", environmentOf(), true);
+    await check.check(environmentOf());
+    expect([check.refused, check.nextLookMs(clock.monotonic())]).toEqual([null, CONFIRM_MS]);
+    await clock.advance(CONFIRM_MS);
+    await check.check(environmentOf());
+    expect([check.refused, asked.length]).toEqual([null, 3]);
+    expect(check.nextLookMs(clock.monotonic())).toBe(DEFAULT_TIMING.policyCheckMs);
+  });
+
+  test("is missing if it was taken away", async () => {
+    const { check, clock } = checkOf([NONE, FORBIDDEN, FORBIDDEN]);
+    await check.check(environmentOf());
+    await clock.advance(60_000);
+    check.failed("attaching to Pods is refused", environmentOf(), true);
+    await check.check(environmentOf());
+    await clock.advance(CONFIRM_MS);
+    await check.check(environmentOf());
+    expect(check.refused).toMatch(/^the operator has no permission to attach/);
+  });
+
+  test("that an earlier process had is not missing because of one refusal at the start", async () => {
+    const { check, clock } = checkOf([FORBIDDEN, NONE], {});
+    await check.check(environmentOf());
+    expect(check.refused).toBeNull();
+    await clock.advance(CONFIRM_MS);
     await check.check(environmentOf());
     expect(check.refused).toBeNull();
   });

@@ -516,6 +516,25 @@ describe("turns that an admission policy refuses", () => {
   });
 });
 
+test("an API server that refuses turns for a moment changes no Pod", async () => {
+  const { world, operator } = await sleepyWorld();
+  const names = () => world.parked.map(({ metadata: { name, labels } }) => [name, labels?.["berth.dev/template-hash"]]);
+  await world.until("the first status is written", () => world.environment?.status?.sleep?.enabled === true);
+  const before = names();
+  let refused = 0;
+  operator.kube.intercept.push(({ verb, subresource }) => {
+    if (verb !== "patch" || subresource !== "ephemeralcontainers" || refused > 0) return;
+    refused += 1;
+    throw refusal(403, "Forbidden", 'User "berth" cannot patch resource "pods/ephemeralcontainers" in API group ""');
+  });
+  world.enqueue();
+  await world.until("a turn was refused", () => refused > 0);
+  await world.pass(60 * SECOND);
+  expect(world.environment?.status?.sleep?.enabled).toBe(true);
+  const hashes = new Set([...before, ...names()].map(([, hash]) => hash));
+  expect(hashes.size).toBe(1);
+});
+
 describe("turns that cannot be added", () => {
   const overloaded = () => refusal(500, "InternalError", "etcdserver: request timed out");
   const changed = () => refusal(409, "Conflict", "the object has been modified");
