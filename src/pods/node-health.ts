@@ -5,10 +5,15 @@ export type NodeOutlook =
   | "stays"
   /** The node may be removed: prefer Pods on other nodes. */
   | "doubtful"
-  /** The node is being drained or does not answer: start nothing there. */
+  /** The node does not answer, and may come back: start nothing there. Kubernetes evicts its Pods after a while. */
+  | "silent"
+  /** The node is being drained or removed: start nothing there. */
   | "leaves";
 
 const UNSCHEDULABLE = "node.kubernetes.io/unschedulable";
+
+/** Taints of nodes that do not answer. */
+const SILENT = new Set(["node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"]);
 
 /**
  * Taints of nodes that are being removed or are gone: those of Kubernetes, Karpenter, the cluster autoscaler and
@@ -16,8 +21,7 @@ const UNSCHEDULABLE = "node.kubernetes.io/unschedulable";
  */
 const LEAVING = new Set([
   UNSCHEDULABLE,
-  "node.kubernetes.io/unreachable",
-  "node.kubernetes.io/not-ready",
+  ...SILENT,
   "node.kubernetes.io/out-of-service",
   "node.cloudprovider.kubernetes.io/shutdown",
   "karpenter.sh/disrupted",
@@ -52,7 +56,8 @@ export function nodeOutlook(node: NodeSpec | undefined, pod: Pick<Pod, "spec">):
   if (node?.unschedulable) taints.push({ key: UNSCHEDULABLE, effect: "NoSchedule" });
   const against = taints.filter((taint) => LEAVING.has(taint.key) && !tolerates(tolerationsOf(pod), taint));
   if (against.length === 0) return "stays";
-  return against.every((taint) => taint.effect === SOFT || toleratesForAWhile(pod, taint)) ? "doubtful" : "leaves";
+  if (against.every((taint) => taint.effect === SOFT || toleratesForAWhile(pod, taint))) return "doubtful";
+  return against.every(({ key }) => SILENT.has(key)) ? "silent" : "leaves";
 }
 
 /**

@@ -62,7 +62,7 @@ export class SleepingPods {
   readonly #passes: Passes;
   /** By uid of the Pod: since when it has not been ready for its next work item (the API server's clock). */
   readonly #notReady = new Map<string, number>();
-  /** By uid: Pods that could not be attached to for an item, since when, and when last (the API server's clock). */
+  /** By uid: Pods that could not be reached for an item, since when, and when last (the API server's clock). */
   readonly #unreached = new Map<string, { readonly sinceMs: number; readonly lastMs: number }>();
   /** Pods that found no room at the last pass. */
   #waiting: readonly string[] = [];
@@ -144,10 +144,11 @@ export class SleepingPods {
     // Until its deletion was answered, a removal may still find that the Pod must stay (M).
     if (!latest) return all.some((pod) => isAsleep(pod) && this.#isBeingRemoved(pod)) ? { is: "busy" } : null;
     if (!this.#isFree(latest)) return { is: "busy" };
-    if (this.#context.nodeOutlook(latest) === "leaves") {
-      this.giveUp(latest);
-      return { is: "busy" };
-    }
+    const outlook = this.#context.nodeOutlook(latest);
+    // Its files are still there if the node comes back.
+    if (outlook === "silent") this.noteReach(latest, false);
+    else if (outlook === "leaves") this.giveUp(latest);
+    if (outlook === "silent" || outlook === "leaves") return { is: "busy" };
     return stateOf(latest).is === "parked" ? { is: "ready", pod: latest } : { is: "busy" };
   }
 
@@ -157,8 +158,8 @@ export class SleepingPods {
   }
 
   /**
-   * The session's next item was offered, and its Pod could be attached to, or could not. After prepareTimeoutSeconds in
-   * which no offer's attach succeeded, the Pod is deleted, so that a new one can serve the session.
+   * The session's next item was offered, and its Pod could be reached, or could not. After prepareTimeoutSeconds in which
+   * no offer reached it, the Pod is deleted, so that a new one can serve the session.
    */
   noteReach(pod: Pod, isReached: boolean): void {
     const { uid = "" } = pod.metadata;
@@ -174,7 +175,7 @@ export class SleepingPods {
     for (const [uid, { lastMs }] of this.#unreached) if (lastMs <= oldestMs) this.#unreached.delete(uid);
   }
 
-  /** Since when the Pod could not be attached to; null: not for so long that it must go. */
+  /** Since when the Pod could not be reached; null: not for so long that it must go. */
   #unreachedSince(uid: string, patienceMs: number): number | null {
     const { sinceMs = 0, lastMs = 0 } = this.#unreached.get(uid) ?? {};
     return lastMs - sinceMs >= patienceMs ? sinceMs : null;

@@ -30,8 +30,8 @@ describe("the outlook of a node", () => {
       tainted(taint("DeletionCandidateOfClusterAutoscaler", "PreferNoSchedule")),
       "doubtful",
     ],
-    ["unreachable", tainted(taint("node.kubernetes.io/unreachable", "NoExecute")), "leaves"],
-    ["not ready", tainted(taint("node.kubernetes.io/not-ready", "NoExecute")), "leaves"],
+    ["unreachable", tainted(taint("node.kubernetes.io/unreachable", "NoExecute")), "silent"],
+    ["not ready", tainted(taint("node.kubernetes.io/not-ready", "NoExecute")), "silent"],
     ["a spot instance that is ending", tainted(taint("aws-node-termination-handler/spot-itn")), "leaves"],
     [
       "a soft and a hard taint",
@@ -64,7 +64,7 @@ describe("keeps a Pod whose template tolerates the taint, since its successor wo
     (key) => {
       const patient = pod({ key, operator: "Exists", effect: "NoExecute", tolerationSeconds: 300 });
       expect(nodeOutlook(tainted(taint(key, "NoExecute")), patient)).toBe("doubtful");
-      expect(nodeOutlook(tainted(taint(key, "NoExecute"), taint(key)), patient)).toBe("leaves");
+      expect(nodeOutlook(tainted(taint(key, "NoExecute"), taint(key)), patient)).toBe("silent");
       expect(nodeOutlook({ unschedulable: true, taints: [taint(key, "NoExecute")] }, patient)).toBe("leaves");
     },
   );

@@ -173,6 +173,34 @@ describe("the Pod of a session", () => {
     expect(await metricValue(context.metrics.sleepsEnded, { ...context.labels, reason: "Unfit" })).toBe(1);
   });
 
+  test("is busy on a node that does not answer, and given up only after prepareTimeoutSeconds", async () => {
+    const { of, set, sleeping, removed, told, clock } = sleepingOf([podOf()], { sleepSeconds: 3_000 });
+    const ending = new AbortController();
+    sleeping.start(ending.signal);
+    set({ outlook: "silent" });
+    const offer = async (seconds: number) => {
+      for (let passed = 0; passed < seconds; passed += 10) {
+        expect(of()).toEqual({ is: "busy" });
+        await clock.advance(10_000);
+      }
+    };
+    await offer(580);
+    set({ outlook: "stays" });
+    expect(of()).toMatchObject({ is: "ready" });
+    expect(removed).toEqual([]);
+    sleeping.noteReach(podOf(), true);
+    set({ outlook: "silent" });
+    await offer(600);
+    expect(removed).toEqual([]);
+    await offer(10);
+    sleeping.poke();
+    await clock.advance(1_000);
+    expect(removed).toEqual(["berth-research-x"]);
+    expect(told).toEqual([expect.stringMatching(/^SleepEnded: .*did not get ready.*prepareTimeoutSeconds/)]);
+    ending.abort();
+    await sleeping.ended();
+  });
+
   test("is not given up while a claim has it", async () => {
     const { sleeping, claims, removed, clock } = sleepingOf([podOf()]);
     claims.add(claimOf({ turn: 2 }));
