@@ -404,8 +404,8 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "forgets a Secret that it could not read",
         guard: "error",
-        find: 'if (isNotFound(error)) return "taken";',
-        replace: 'return "taken";',
+        find: "if (isNotFound(error)) return { takenBy: null };",
+        replace: "return { takenBy: null };",
       },
       {
         name: "forgets a Secret whose creation was not answered",
@@ -547,6 +547,13 @@ export const CLAIMING: readonly FileMutations[] = [
     file: "src/claims/claiming.ts",
     tests: [OFFERS, RUNTIME],
     mutations: [
+      {
+        name: "forgets whose Secret holds a slot",
+        guard: "record",
+        find: "if (takenBy) this.#options.handOver.foreignSlot(takenBy);",
+        replace: "",
+        tests: ["test/sessions/loops/sleeping-faults.test.ts"],
+      },
       {
         name: "journals an item that a Secret already names",
         guard: "journalOnce",

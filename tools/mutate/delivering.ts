@@ -464,8 +464,14 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "treats a failed check as a granted permission",
         guard: "error",
-        find: "else if (isNotFound(error)) this.#forbidden = null;",
-        replace: "else this.#forbidden = null;",
+        find: "else if (isNotFound(error)) this.#allow();",
+        replace: "else this.#allow();",
+      },
+      {
+        name: "believes one refusal of a permission that was there",
+        guard: "bound",
+        find: "if (this.#wasAllowed && nowMs - this.#doubtedMs < CONFIRM_MS) return;",
+        replace: "",
       },
       {
         name: "checks the permission at each reconcile",

@@ -1123,10 +1123,16 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "0",
       },
       {
-        name: "counts workers without a Pod as idle",
+        name: "removes workers that are or may be busy",
         guard: "bound",
-        find: "const least = Math.max(target, replicas - missing - free.length);",
+        find: "const least = Math.max(target, Math.min(replicas, kept.length));",
         replace: "const least = target;",
+      },
+      {
+        name: "marks fewer victims than a ReplicaSet with surplus Pods ends",
+        guard: "bound",
+        find: "free.slice(0, Math.max(0, pods.length - least));",
+        replace: "free.slice(0, Math.max(0, replicas - least));",
       },
     ],
   },
@@ -1195,6 +1201,12 @@ export const ROOMS: readonly FileMutations[] = [
     file: "src/workers/fleet.ts",
     tests: [FLEET],
     mutations: [
+      {
+        name: "takes another client's change for its own when it scales",
+        guard: "identity",
+        find: "if (wasOwn && generationOf(scaled) <= generationOf(deployment) + 1) this.#own(scaled);",
+        replace: "this.#own(scaled);",
+      },
       {
         name: "scales a Deployment that has been scaled since",
         guard: "precondition",

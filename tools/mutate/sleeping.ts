@@ -358,8 +358,14 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
       {
         name: "wakes a Pod on a node that is about to be removed",
         guard: "guard",
-        find: 'if (this.#context.nodeOutlook(latest) === "leaves") {',
-        replace: "if (false) {",
+        find: 'if (outlook === "silent" || outlook === "leaves") return { is: "busy" };',
+        replace: 'if (outlook === "silent") return { is: "busy" };',
+      },
+      {
+        name: "gives up a Pod at once whose node does not answer",
+        guard: "guard",
+        find: 'if (outlook === "silent") this.noteReach(latest, false);',
+        replace: 'if (outlook === "silent") this.giveUp(latest);',
       },
       {
         name: "wakes a Pod that is being deleted",
@@ -388,8 +394,14 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
       {
         name: "deletes one sleeping Pod after another for a Pod that waits for room",
         guard: "bound",
-        find: "waiting.filter((name) => !this.#yieldedTo.has(name));",
-        replace: "waiting;",
+        find: "Math.min(lacking - this.#yieldedTo.length, others.length)",
+        replace: "Math.min(lacking, names.length)",
+      },
+      {
+        name: "forgets that another Pod took the room",
+        guard: "bound",
+        find: "return still.slice(found.filter((name) => !this.#yieldedTo.includes(name)).length);",
+        replace: "return still;",
       },
       {
         name: "removes a Pod that was claimed since the plan",
