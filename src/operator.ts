@@ -161,9 +161,14 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
   }
 }
 
-/** The checks of /readyz. A standby replica is ready, because it can take the lead at any moment. */
-export function readiness(controller: Pick<Controller, "hasSynced">): Checks {
-  return { caches: () => ({ ok: controller.hasSynced, message: "the caches are not filled yet" }) };
+/** The checks of /readyz. A standby replica is ready, because it can take the lead at any moment. One that holds a Lease but can't serve isn't. */
+export function readiness(controller: Pick<Controller, "hasSynced" | "stalled">): Checks {
+  return {
+    caches: () => {
+      const { hasSynced, stalled } = controller;
+      return { ok: hasSynced && stalled === null, message: stalled ?? "the caches are not filled yet" };
+    },
+  };
 }
 
 /** In a Pod, the name servers that sandboxes use too. Elsewhere, the machine's name servers say nothing about Pods. */

@@ -12,7 +12,7 @@ import { isOthers } from "../pods/own-pods.ts";
 import type { PodCache } from "../pods/pod-state.ts";
 import { isAsleep } from "../pods/turns.ts";
 import { SharedSessions } from "../queue/shared-sessions.ts";
-import { CacheLag } from "../reconcile/cache-lag.ts";
+import { CACHE_PATIENCE_MS, CacheLag } from "../reconcile/cache-lag.ts";
 import type { SharingEnvironment } from "../reconcile/environment-conditions.ts";
 import { ENVIRONMENTS } from "../reconcile/finalizer.ts";
 import { policyName } from "../reconcile/network-policy.ts";
@@ -88,6 +88,8 @@ interface Served {
    * Caches that are newer than the previous holder's last write. A namespace is served only once its caches are here.
    */
   readonly fresh: Set<Caches>;
+  /** When this process began to hold the shard (monotonic). */
+  readonly sinceMs: number;
 }
 
 /** The time during which this process holds one shard. */
@@ -198,7 +200,8 @@ export class Controller {
   async serve(shard: number, term: Term): Promise<void> {
     this.#workers.renew();
     this.#sharedSessions.termBegins();
-    const served = { term: new ShardTerm(this.#reconcilerOptions(term.guard)), fresh: new Set<Caches>() };
+    const sinceMs = this.#options.clock.monotonic();
+    const served = { term: new ShardTerm(this.#reconcilerOptions(term.guard)), fresh: new Set<Caches>(), sinceMs };
     this.#terms.set(shard, served);
     for (const caches of this.#caches) void this.#serveFrom(caches, shard, served);
     await aborted(term.signal);
@@ -234,6 +237,15 @@ export class Controller {
   /** The shards that this process holds, in order. */
   get served(): readonly number[] {
     return [...this.#terms.keys()].sort((a, b) => a - b);
+  }
+
+  /** Why this process serves no Environment of a shard that it holds; null: it serves them, or only begins to. */
+  get stalled(): string | null {
+    const nowMs = this.#options.clock.monotonic();
+    const isStuck = ({ fresh, sinceMs }: Served) => fresh.size === 0 && nowMs - sinceMs >= CACHE_PATIENCE_MS;
+    if (![...this.#terms.values()].some(isStuck)) return null;
+    const error = this.#informers.find(({ lastError }) => lastError !== undefined)?.lastError ?? "no answer yet";
+    return `cannot list Environments and Pods, so no Environment is served: ${errorText(error)}`;
   }
 
   /** The options of a term that starts now. */

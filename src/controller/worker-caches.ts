@@ -2,6 +2,7 @@ import { LABEL_ENVIRONMENT, LABEL_ROLE } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
 import { DEPLOYMENTS, type Deployment, type KubeObject, PODS, type Pod } from "../kube/resource.ts";
 import { cachedPod } from "../pods/cached-pod.ts";
+import { CACHE_PATIENCE_MS } from "../reconcile/cache-lag.ts";
 import { Informer, type InformerOptions } from "../watch/informer.ts";
 import type { ObjectCache, WorkersCaches } from "../workers/context.ts";
 
@@ -71,7 +72,9 @@ export class WorkerCaches {
       deployments: cacheOf(deployments, namespace, key),
       synced: fresh.then(() => {}),
       problem: () => {
-        const failing = [pods, deployments].find(({ hasSynced, lastError }) => !hasSynced && lastError !== undefined);
+        const isLate = ({ hasSynced, behindMs }: Pick<Informer<Pod>, "hasSynced" | "behindMs">) =>
+          !hasSynced || behindMs >= CACHE_PATIENCE_MS;
+        const failing = [pods, deployments].find((each) => isLate(each) && each.lastError !== undefined);
         return failing ? errorText(failing.lastError) : null;
       },
     };

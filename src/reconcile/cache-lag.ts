@@ -8,7 +8,7 @@ import type { Informer } from "../watch/informer.ts";
  * How long caches may lag before a condition reports it: a restart of the API server takes seconds. Longer than a
  * reflector trusts a watch without events (ANSWERED_MS of reflector.ts).
  */
-const PATIENCE_MS = 45_000;
+export const CACHE_PATIENCE_MS = 45_000;
 
 /** How often the caches are checked. */
 const CHECK_MS = 5_000;
@@ -51,8 +51,8 @@ export class CacheLag<C extends LaggingCaches> {
   }
 
   #message({ pods, environments }: LaggingCaches): string | null {
-    if (pods.behindMs >= PATIENCE_MS) return lagMessage("Pods", pods);
-    return environments.behindMs >= PATIENCE_MS ? lagMessage("Environments", environments) : null;
+    if (pods.behindMs >= CACHE_PATIENCE_MS) return lagMessage("Pods", pods);
+    return environments.behindMs >= CACHE_PATIENCE_MS ? lagMessage("Environments", environments) : null;
   }
 }
 

@@ -27,7 +27,7 @@ export interface WorkersCaches {
   readonly deployments: ObjectCache<Deployment>;
   /** Resolves when both caches show the objects that existed at the start; no decision is made before. */
   readonly synced: Promise<void>;
-  /** Why the caches can't be filled; null: no problem. */
+  /** Why the caches can't be filled, or have not followed the API server for some time; null: no problem. */
   readonly problem: () => string | null;
 }
 

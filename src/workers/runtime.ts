@@ -262,7 +262,7 @@ export class WorkersRuntime {
         scalingVerdict(view, this.#demand.readings, { blockedReason: this.#demand.blockedReason, clock }),
         queue.pollers,
       ],
-      blockedReason: this.#synced ? null : unread(this.#context.problem()),
+      blockedReason: unread(this.#context.problem(), this.#synced),
     };
   }
 
@@ -336,8 +336,11 @@ export class WorkersRuntime {
   }
 }
 
-function unread(problem: string | null): string | null {
-  return problem && `Berth scales nothing until it can list Deployments and Pods: ${problem}`;
+function unread(problem: string | null, hasSynced: boolean): string | null {
+  if (problem === null || !hasSynced) {
+    return problem && `Berth scales nothing until it can list Deployments and Pods: ${problem}`;
+  }
+  return `Berth misses changes of Deployments and Pods, because it cannot list or watch them: ${problem}`;
 }
 
 /** How a worker ended, according to its Pod. */

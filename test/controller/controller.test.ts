@@ -9,6 +9,7 @@ import { LeadershipLostError } from "../../src/kube/errors.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics, type Metrics } from "../../src/observe/metrics.ts";
+import { readiness } from "../../src/operator.ts";
 import { type Cache, createCache } from "../../src/watch/cache.ts";
 import { FakeApiServer, send } from "../kube/api-server.ts";
 import { until } from "../kube/until.ts";
@@ -156,6 +157,19 @@ describe("shards", () => {
       .sort();
 
   const change = (key = "") => put(key, { generation: 2, spec: { paused: "no" } });
+
+  test("tells that a shard it took can't be served, until its Pods can be listed", async () => {
+    forbidden = ["/pods"];
+    const serving = controller.serve(0, { signal: ending.signal, guard: () => {} });
+    await until(clock, () => controller.stalled !== null);
+    expect(controller.stalled).toMatch(/^cannot list Environments and Pods, so no Environment is served: .*forbidden/);
+    expect([readiness(controller)["caches"]?.().ok, written]).toEqual([false, []]);
+    forbidden = [];
+    await until(clock, () => controller.stalled === null);
+    expect(readiness(controller)["caches"]?.().ok).toBe(true);
+    await until(clock, () => of(0).every((key) => written.includes(key)));
+    running = Promise.all([running, serving]);
+  });
 
   test("has Environments in both shards", () => {
     expect(of(0).length * of(1).length).toBeGreaterThan(0);

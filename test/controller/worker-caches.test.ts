@@ -9,7 +9,7 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 
 const MESSAGE = "deployments.apps is forbidden";
 
-test("does not make a namespace's workers wait for another namespace's lists, or show its errors", async () => {
+test("does not make a namespace's workers wait for another namespace's lists, or show its errors, which it reports", async () => {
   await using server = await FakeApiServer.start();
   let isForbidden = true;
   server.scripts.push((seen, response) => {
@@ -46,6 +46,12 @@ test("does not make a namespace's workers wait for another namespace's lists, or
   await settled(clock, gone.synced);
   expect(gone.deployments.list()).toHaveLength(1);
   expect(gone.problem()).toBeNull();
+
+  // Later, too.
+  isForbidden = true;
+  caches.renew();
+  await until(clock, () => gone.problem() !== null);
+  expect(gone.problem()).toContain(MESSAGE);
 
   ending.abort();
   await running;
