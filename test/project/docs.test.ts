@@ -118,7 +118,7 @@ describe("docs/flags.md", () => {
   test("shows the output of /readyz for a replica that is not ready", async () => {
     await using server = await startHealthServer({
       bindAddress: "127.0.0.1:0",
-      ready: readiness({ hasSynced: false }),
+      ready: readiness({ hasSynced: false, stalled: null }),
     });
     const said = await (await fetch(`http://${server.address}/readyz`)).text();
     expect(await read("docs/flags.md")).toContain(`\n\`\`\`\n${said}\`\`\`\n`);
