@@ -16,8 +16,8 @@ RUN node_modules/.bin/rolldown -c tools/bundle/rolldown.config.ts
 # What runs: one bundle, with the packages that it needs in it and their licences beside it.
 FROM ${NODE_IMAGE}
 ENV NODE_ENV=production
-# Looking up a name holds one of half of these threads for as long as its name server takes: with the four that Node has by
-# itself, two names in spec.api.baseUrl whose server never answers would keep everybody else from connecting.
+# A lookup of a name holds a thread until its name server answers. With Node's default of four threads, two names that never
+# resolve would block all other connections.
 ENV UV_THREADPOOL_SIZE=64
 WORKDIR /app
 COPY --from=build /build/dist dist
@@ -26,7 +26,7 @@ COPY package.json LICENSE ./
 # A number, so that kubelet can check runAsNonRoot without reading the image's users.
 USER 65532:65532
 EXPOSE 8080 8081
-# What was made just now is garbage soon after. Within the chart's memory limit V8 gives it so little room by itself that a
-# third of the time went into collecting it (docs/performance/many-sessions.md).
+# Most new objects are short-lived. Within the chart's memory limit, V8's default for them is so small that garbage collection
+# took a third of the time (docs/performance/many-sessions.md).
 ENTRYPOINT ["node", "--max-semi-space-size=8", "/app/bin/berth.mjs"]
 CMD ["run"]

@@ -1,5 +1,12 @@
 import { z } from "zod";
-import { ANNOTATION_DEFAULT_CONTAINER, GROUP, RESERVED_ENV, SECRET_VOLUME, WORKSPACE_VOLUME } from "./names.ts";
+import {
+  ANNOTATION_DEFAULT_CONTAINER,
+  GROUP,
+  KEEPER_VOLUME,
+  RESERVED_ENV,
+  SECRET_VOLUME,
+  WORKSPACE_VOLUME,
+} from "./names.ts";
 import { MAX_NAME, type Rule, withRules } from "./rule.ts";
 
 /** Bounds the cost of the rules over containers. Real Pods have far fewer. */
@@ -104,7 +111,7 @@ const spec = z
     volumes: named(
       "volume",
       MAX_VOLUMES,
-      "In a session's Pod, the names berth-secret and berth-workspace are reserved.",
+      "In a session's Pod, the names berth-secret, berth-workspace and berth-keeper are reserved.",
     ).optional(),
     restartPolicy: z.string().max(16).optional().meta({
       description: "Must be Never for sessions and Always for workers, the defaults.",
@@ -206,21 +213,17 @@ const commonRules: Rule<PodTemplate>[] = [
   },
 ];
 
-/** Names of volumes that Berth adds to a Pod. */
+/** Names of volumes that Berth adds to a Pod, with what it uses them for. */
 const volumeRules: Rule<PodTemplate>[] = [
-  {
-    cel: `!has(self.spec.volumes) || self.spec.volumes.all(v, v.name != '${SECRET_VOLUME}')`,
-    field: "spec.volumes",
-    message: `no volume may have the name ${SECRET_VOLUME}, which Berth uses for a session's secret; choose another name`,
-    holds: ({ spec }) => !spec.volumes?.some(({ name }) => name === SECRET_VOLUME),
-  },
-  {
-    cel: `!has(self.spec.volumes) || self.spec.volumes.all(v, v.name != '${WORKSPACE_VOLUME}')`,
-    field: "spec.volumes",
-    message: `no volume may have the name ${WORKSPACE_VOLUME}, which Berth uses for a session's workspace; choose another name`,
-    holds: ({ spec }) => !spec.volumes?.some(({ name }) => name === WORKSPACE_VOLUME),
-  },
-];
+  [SECRET_VOLUME, "a session's secret"],
+  [WORKSPACE_VOLUME, "a session's workspace"],
+  [KEEPER_VOLUME, "sessions that sleep"],
+].map(([reserved, use]) => ({
+  cel: `!has(self.spec.volumes) || self.spec.volumes.all(v, v.name != '${reserved}')`,
+  field: "spec.volumes",
+  message: `no volume may have the name ${reserved}, which Berth uses for ${use}; choose another name`,
+  holds: ({ spec }) => !spec.volumes?.some(({ name }) => name === reserved),
+}));
 
 /** The list type makes the API server refuse duplicate names; here a check is needed. */
 const uniqueNames = <S extends z.ZodType<PodTemplate>>(schema: S): S =>

@@ -15,7 +15,9 @@ const MAX_PORT = 65_535;
 
 const policy = z
   .strictObject({
-    type: z.enum(["Pods", "Percent"]).meta({ description: "Unit of value: Pods, or percent of the replicas. From 0, each percentage allows 1." }),
+    type: z
+      .enum(["Pods", "Percent"])
+      .meta({ description: "Unit of value: Pods, or percent of the replicas. From 0, each percentage allows 1." }),
     value: z.int32().min(1).meta({ description: "Maximum change within the period." }),
     periodSeconds: z.int32().min(1).max(MAX_PERIOD_SECONDS).meta({
       description: "Period in seconds.",

@@ -308,6 +308,13 @@ export const RULE_CASES: readonly RuleCase[] = [
     field: "spec.sessions.template.spec.volumes",
   },
   {
+    name: "refuses a volume with the name of the one for sessions that sleep",
+    refused: inTemplate(podTemplate({ volumes: [{ name: "berth-keeper", emptyDir: {} }] })),
+    accepted: inTemplate(podTemplate({ volumes: [{ name: "keeper", emptyDir: {} }] })),
+    message: "no volume may have the name berth-keeper",
+    field: "spec.sessions.template.spec.volumes",
+  },
+  {
     name: "refuses a volume with the name of the one for the session's secret",
     refused: inTemplate(podTemplate({ volumes: [{ name: "berth-secret", emptyDir: {} }] })),
     accepted: inTemplate(podTemplate({ volumes: [{ name: "secret", emptyDir: {} }] })),

@@ -51,10 +51,15 @@ test("the public workflow also runs all tests on the oldest version", async () =
   expect(jobs["control-plane"].strategy.matrix.include).toContainEqual({ suite: "test", kubernetes: oldest });
 });
 
-test("Go in the workflow and in the worker's image is the one that builds the programs", async () => {
-  const { jobs } = parse(await read(".github/workflows/ci.yml"));
-  const setup = jobs["control-plane"].steps.find(({ uses = "" }) => uses.startsWith("actions/setup-go@"));
-  expect(setup.with["go-version"]).toBe(minorOf(MINIMUM_GO));
+test("Go in the workflows and in the worker's image is the one that builds the programs", async () => {
+  for (const [file, job] of [
+    ["ci.yml", "control-plane"],
+    ["e2e.yml", "kind"],
+  ] as const) {
+    const { jobs } = parse(await read(`.github/workflows/${file}`));
+    const setup = jobs[job].steps.find(({ uses = "" }) => uses.startsWith("actions/setup-go@"));
+    expect(setup.with["go-version"]).toBe(MINIMUM_GO);
+  }
   expect(await read("examples/images/go.Dockerfile")).toContain(`ARG BUILD_IMAGE=golang:${minorOf(MINIMUM_GO)}-`);
 });
 

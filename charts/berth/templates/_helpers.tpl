@@ -108,8 +108,8 @@ for the next release, and which would win over a tag. It counts for the image of
 {{- end -}}
 
 {{/*
-Annotations of the operator's Pods. A Pod that is ready stays so when a NetworkPolicy cuts it off; a new one has to fill its
-caches behind it, so that whoever waits for a rollout hears of a wrong one.
+Annotations of the operator's Pods. A ready Pod stays ready when a NetworkPolicy cuts it off. A new one must fill its caches
+behind the policy, so a wrong policy fails the rollout.
 */}}
 {{- define "berth.podAnnotations" -}}
 {{- $base := dict "kubectl.kubernetes.io/default-container" "berth" -}}
@@ -139,8 +139,8 @@ imagePullSecrets:
 {{- end -}}
 
 {{/*
-Labels of a hook's Pod: a list of the context and of what stands in the place of the operator's component, by which all else selects.
-A mesh's sidecar never exits, and helm would wait for the Pod until its deadline; a hook needs the API server alone, which is in no mesh.
+Labels of a hook's Pod: a list of the context and of the component that replaces the operator's, which all selectors use.
+A mesh's sidecar never exits, so helm would wait for the Pod until its deadline. A hook needs only the API server, which is in no mesh.
 */}}
 {{- define "berth.hookPodLabels" -}}
 {{- $context := first . -}}
