@@ -18,10 +18,12 @@ import { parsed, STRIKING_PATIENCE_MS, striking, untilUsed } from "./striking.ts
 import { WatchedOperator } from "./watched-operator.ts";
 
 const cluster = useCluster();
-const { seed, long } = readFaultSettings();
+const { seed, long, sample: isSample } = readFaultSettings();
 /** The long run multiplies the number of inputs. */
 const TIMES = long ? 10 : 1;
-const LIES = 10 * TIMES;
+/** A sample has half of them. */
+const extentOf = (count: number) => Math.ceil(count * (isSample ? 0.5 : 1));
+const LIES = extentOf(10) * TIMES;
 const ITEMS = 4;
 const MOST_IN_A_SECOND = 400;
 
@@ -85,7 +87,7 @@ test("broken answers of the API server, before or after a request's effect, caus
     const all = Object.entries(acts);
     draws += 1;
     const shuffled = fc.sample(fc.shuffledSubarray(all, { minLength: all.length }), { seed: draws, numRuns: TIMES });
-    return shuffled.flatMap((some) => some.slice(0, count).map(([name, act]) => [call, name, act] as const));
+    return shuffled.flatMap((some) => some.slice(0, extentOf(count)).map(([name, act]) => [call, name, act] as const));
   };
   const inputs = new Inputs([
     ...Object.entries(BROKEN).flatMap(([call, count]) => inputsOf(call, everywhere, count)),
