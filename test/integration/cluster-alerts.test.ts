@@ -167,4 +167,4 @@ test("a cluster's usual alerts fire in two hours for a Pod that waits for a key,
   ]);
   // Not even about to fire.
   for (const { metadata } of [shell(), ...returning()]) expect(await seen(`pod="${metadata.name}"`)).toEqual([]);
-});
+}, 300_000);

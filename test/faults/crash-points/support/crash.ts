@@ -18,7 +18,7 @@ export async function crash(cluster: TestCluster, scenario: Scenario, { death }:
     { ...death, ...(scenario.unanswered && { unanswered: scenario.unanswered }) },
     options.timeScale,
   );
-  const meanwhile = scenario.meanwhile?.(world);
+  const meanwhile = scenario.meanwhile?.(world, doomed.died);
   await Promise.all([doomed.died, meanwhile]);
   await scenario.between?.(world);
   world.startOperator();

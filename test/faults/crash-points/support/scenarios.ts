@@ -31,7 +31,7 @@ export interface Scenario {
   /** Runs before the first operator starts. */
   readonly before?: (world: World) => Promise<void>;
   /** Runs concurrently with the operators. */
-  readonly meanwhile?: (world: World) => Promise<void>;
+  readonly meanwhile?: (world: World, died: Promise<unknown>) => Promise<void>;
   /** Runs after the first operator has died and before the next one starts. */
   readonly between?: (world: World) => Promise<void>;
   /** Answers that the dying operator does not receive. */
@@ -213,8 +213,9 @@ export const SCENARIOS = {
   /** The same session comes back and finds its volume. */
   "own-volume-again": {
     ...OWN_VOLUME,
-    meanwhile: async (world) => {
-      await untilLeft(world);
+    meanwhile: async (world, died) => {
+      // An operator whose first acknowledgement is late claims the first item again, and finds its volume then.
+      await Promise.race([untilLeft(world), died]);
       const [first] = world.simulator.items();
       world.simulator.enqueue(world.environmentId, { sessionId: first?.sessionId ?? "" });
     },
