@@ -30,6 +30,12 @@ const REST_OF_A_POD_MS = 0.2;
 /** An item whose claim was given up is offered again well within this time. */
 const OFFERED_AGAIN_MS = 60_000;
 
+/**
+ * How long waiting work lacks room before a sleeping Pod is deleted for it. Most items of sleeping sessions are claimed
+ * within this time, and until then they look like work that needs a Pod.
+ */
+const YIELD_AFTER_MS = 5_000;
+
 /** When to check again whether another client has released a Pod's slot. */
 export const FOREIGN_SLOT_MS = 60_000;
 
@@ -68,6 +74,8 @@ export class SleepingPods {
   #waiting: readonly string[] = [];
   /** Those of them for which a sleeping Pod went. */
   #yieldedTo: readonly string[] = [];
+  /** Since when (monotonic) waiting work has lacked room; null: it does not. */
+  #lackingSinceMs: number | null = null;
   /** By name: Pods whose slot another client holds, and until when (monotonic) they are left alone. */
   readonly #left = new Map<string, number>();
   /** By name: the Pods that slept at the last pass, with uid and session. */
@@ -218,7 +226,12 @@ export class SleepingPods {
     this.#yieldedTo = this.#stillYieldedTo(names);
     this.#waiting = names;
     const others = names.filter((name) => !this.#yieldedTo.includes(name));
-    const waiting = Math.max(0, Math.min(lacking - this.#yieldedTo.length, others.length));
+    // Items of Pods that can't be reached wait for these Pods.
+    const more = lacking - this.#yieldedTo.length - this.#unreached.size;
+    this.#lackingSinceMs = more > 0 ? (this.#lackingSinceMs ?? nowMs) : null;
+    const yieldMs = (this.#lackingSinceMs ?? nowMs) + YIELD_AFTER_MS;
+    if (more > 0 && yieldMs > nowMs) this.#passes.wakeAfter(yieldMs - nowMs);
+    const waiting = yieldMs > nowMs ? 0 : Math.max(0, Math.min(more, others.length));
     const plan = planSleep({
       sleepers: free.map(readSleeper),
       nowMs: kube.now(),

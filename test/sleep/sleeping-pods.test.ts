@@ -241,14 +241,14 @@ describe("Pods that wait for room", () => {
       await made.sleeping.ended();
     });
     made.sleeping.start(ending.signal);
-    /** What was removed until the end of the next pass. */
-    const pass = async (waiting: readonly string[], lacking = waiting.length) => {
+    /** What was removed until then. A sleeping Pod is deleted after five seconds in which work has lacked room. */
+    const pass = async (waiting: readonly string[], lacking = waiting.length, ms = 6_000) => {
       made.set({ waiting, lacking });
       made.sleeping.poke();
-      await made.clock.advance(1_000);
+      await made.clock.advance(ms);
       return [...made.removed];
     };
-    return { pass };
+    return { pass, sleeping: made.sleeping, first: pods[0] ?? podOf() };
   }
 
   test("each get that of one sleeping Pod, however long they wait", async () => {
@@ -273,6 +273,17 @@ describe("Pods that wait for room", () => {
     expect(await pass(["waiting-1"], 1)).toEqual(["first"]);
     expect(await pass(["waiting-1"], 0)).toEqual(["first"]);
     expect(await pass(["waiting-1"], 1)).toEqual(["first"]);
+  });
+
+  test("get none for items that are claimed soon, or that wait for a Pod that can't be reached", async () => {
+    const { pass, sleeping, first } = threeAsleep();
+    for (let n = 0; n < 3; n += 1) {
+      expect(await pass(["warm-1"], 1, 4_000)).toEqual([]);
+      expect(await pass(["warm-1"], 0, 1_000)).toEqual([]);
+    }
+    sleeping.noteReach(first, false);
+    expect(await pass(["warm-1"], 1)).toEqual([]);
+    expect(await pass(["warm-1", "waiting-2"], 2)).toEqual(["first"]);
   });
 
   test("get another one when the room went to another of them", async () => {

@@ -394,8 +394,20 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
       {
         name: "deletes one sleeping Pod after another for a Pod that waits for room",
         guard: "bound",
-        find: "Math.min(lacking - this.#yieldedTo.length, others.length)",
-        replace: "Math.min(lacking, names.length)",
+        find: "const more = lacking - this.#yieldedTo.length - this.#unreached.size;",
+        replace: "const more = lacking - this.#unreached.size;",
+      },
+      {
+        name: "deletes a sleeping Pod for an item that is claimed soon",
+        guard: "bound",
+        find: "const waiting = yieldMs > nowMs ? 0 : Math",
+        replace: "const waiting = Math",
+      },
+      {
+        name: "deletes a sleeping Pod for an item that waits for one that can't be reached",
+        guard: "bound",
+        find: "const more = lacking - this.#yieldedTo.length - this.#unreached.size;",
+        replace: "const more = lacking - this.#yieldedTo.length;",
       },
       {
         name: "forgets that another Pod took the room",
