@@ -59,7 +59,8 @@ export default defineConfig({
             "test/faults/!(support)/**",
             "test/rehearsal/**",
           ],
-          testTimeout: 20_000,
+          // Long enough for two cores that also run the end-to-end tests.
+          testTimeout: 60_000,
           // Vitest's own number leaves one core for itself.
           maxWorkers: availableParallelism(),
           sequence: { groupOrder: 0 },

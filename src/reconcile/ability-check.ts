@@ -26,6 +26,8 @@ interface Ability {
   readonly act: string;
   /** Why an earlier process went without it; null: it did not. */
   readonly was: string | null;
+  /** Whether an earlier process had it. */
+  readonly wasAllowed: boolean;
   /** What had failed in a Pod, if that was the reason. */
   readonly failure: string | undefined;
   /** Whether this Environment needs it. */
@@ -64,7 +66,7 @@ export class AbilityCheck {
     this.#ability = ability;
     // Until the first check, the earlier process's one counts: another choice would replace all waiting Pods.
     this.#forbidden = failure === undefined ? was : null;
-    this.#wasAllowed = options.found !== undefined && was === null;
+    this.#wasAllowed = ability.wasAllowed;
     this.#failed =
       was !== null && failure !== undefined && generation !== undefined ? { message: failure, generation } : null;
   }
@@ -149,6 +151,7 @@ export function parkingCheck(options: Options): AbilityCheck {
   return new AbilityCheck(options, {
     act: "attach to Pods",
     was: found?.parking?.mode === "Key" ? whyKeyOf(found.parking) : null,
+    wasAllowed: found?.parking?.mode === "Shell",
     failure: found?.parking?.failure,
     isWanted: ({ spec: { sessions } }) =>
       sessions !== undefined && sessions.parking === undefined && keptFromShell(sessions.template) === null,
@@ -165,6 +168,7 @@ export function sleepCheck(options: Options): AbilityCheck {
   return new AbilityCheck(options, {
     act: "add ephemeral containers to Pods",
     was: found?.sleep?.enabled === false ? whyAwakeOf(found.sleep) : null,
+    wasAllowed: found?.sleep?.enabled === true,
     failure: found?.sleep?.failure,
     isWanted: ({ spec: { sessions } }) =>
       sessions !== undefined && sleepSecondsOf(sessions) > 0 && keptFromSleep(sessions) === null,

@@ -11,15 +11,15 @@ function summaryOf(state: PodState): string {
   return state.is;
 }
 
-/** The conclusions from a sequence of statuses, without repetitions; `@leaving` adds the Node's outlook. */
+/** The conclusions from a sequence of statuses, without repetitions; `@leaving` and `@silent` add the Node's outlook. */
 function conclusions(name: string): string[] {
   const recorded = sequence(name);
   let node: NodeView | undefined;
   const all = recorded.steps.map((step) => {
     node = step.node ?? node;
     const pod = podAt(recorded, step);
-    const leaves = nodeOutlook({ taints: [...(node?.taints ?? [])] }, pod) === "leaves";
-    return `${summaryOf(readPodState(pod))}${leaves ? " @leaving" : ""}`;
+    const said = { leaves: " @leaving", silent: " @silent", doubtful: "", stays: "" };
+    return `${summaryOf(readPodState(pod))}${said[nodeOutlook({ taints: [...(node?.taints ?? [])] }, pod)]}`;
   });
   return all.filter((word, i) => word !== all[i - 1]);
 }
@@ -35,15 +35,15 @@ const EXPECTED: Record<string, readonly string[]> = {
   "kubelet-restarted-parked": [...PARKED, "preparing", "parked", "running", "PodDeleted 143", "Failed 143"],
   "kubelet-restarted-running": [...RUNNING, "PodDeleted 143", "Failed 143"],
   "lost-alone-parked": [...PARKED],
-  "lost-alone-running": [...RUNNING, "running @leaving"],
-  "lost-finished": [...RUNNING, "Completed 0", "Completed 0 @leaving"],
-  "lost-parked": [...PARKED, "parked @leaving", "preparing", "NodeLost 137"],
-  "lost-running": [...RUNNING, "running @leaving", "running", "Evicted 143"],
+  "lost-alone-running": [...RUNNING, "running @silent"],
+  "lost-finished": [...RUNNING, "Completed 0", "Completed 0 @silent"],
+  "lost-parked": [...PARKED, "parked @silent", "preparing", "NodeLost 137"],
+  "lost-running": [...RUNNING, "running @silent", "running", "Evicted 143"],
   "lost-tolerated": [...RUNNING],
-  "node-deleted-parked": [...PARKED, "parked @leaving", "NodeLost unseen @leaving"],
-  "node-deleted-running": [...RUNNING, "running @leaving", "NodeLost unseen @leaving"],
-  "out-of-service-parked": [...PARKED, "parked @leaving", "NodeLost unseen @leaving"],
-  "out-of-service-running": [...RUNNING, "running @leaving", "NodeLost unseen @leaving"],
+  "node-deleted-parked": [...PARKED, "parked @silent", "NodeLost unseen @silent"],
+  "node-deleted-running": [...RUNNING, "running @silent", "NodeLost unseen @silent"],
+  "out-of-service-parked": [...PARKED, "parked @silent", "NodeLost unseen @leaving"],
+  "out-of-service-running": [...RUNNING, "running @silent", "NodeLost unseen @leaving"],
   "parked-deleted": [...PARKED, "preparing", "PodDeleted 137"],
   "parked-evicted-by-api": [...PARKED, "preparing", "Evicted 137"],
   "parked-evicted-by-taint": [...PARKED, "preparing", "NodeLost 137"],
@@ -72,11 +72,11 @@ const EXPECTED: Record<string, readonly string[]> = {
   "running-evicted-by-api": [...RUNNING, "Evicted 143"],
   "running-evicted-by-taint": [...RUNNING, "Evicted 143"],
   "running-evicted-by-taint-exit-0": [...RUNNING, "Evicted 0"],
-  "shutdown-parked": [...PARKED, "Evicted unseen @leaving", "Evicted 137 @leaving"],
-  "shutdown-refused": ["preparing @leaving", "Evicted unseen @leaving"],
-  "shutdown-running": [...RUNNING, "running @leaving", "Evicted 143 @leaving"],
-  "shutdown-running-exit-0": [...RUNNING, "running @leaving", "Evicted 0 @leaving"],
-  "shutdown-running-exit-137": [...RUNNING, "running @leaving", "Evicted 137 @leaving"],
+  "shutdown-parked": [...PARKED, "Evicted unseen @silent", "Evicted 137 @silent"],
+  "shutdown-refused": ["preparing @silent", "Evicted unseen @silent"],
+  "shutdown-running": [...RUNNING, "running @silent", "Evicted 143 @silent"],
+  "shutdown-running-exit-0": [...RUNNING, "running @silent", "Evicted 0 @silent"],
+  "shutdown-running-exit-137": [...RUNNING, "running @silent", "Evicted 137 @silent"],
 };
 
 describe("reads Pods recorded on a real node", () => {

@@ -102,7 +102,9 @@ describe("the right to attach", () => {
   });
 
   test("that an earlier process had is not missing because of one refusal at the start", async () => {
-    const { check, clock } = checkOf([FORBIDDEN, NONE], {});
+    const { check, clock } = checkOf([FORBIDDEN, NONE], {
+      parking: { mode: "Shell", message: "" },
+    } as EnvironmentStatus);
     await check.check(environmentOf());
     expect(check.refused).toBeNull();
     await clock.advance(CONFIRM_MS);

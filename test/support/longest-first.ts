@@ -8,7 +8,6 @@ import { BaseSequencer, type TestSpecification } from "vitest/node";
  */
 const LONGEST = [
   "model/scopes",
-  "sessions/loops/failing-steps",
   "faults/sequences/workers",
   "faults/soak/soak",
   "faults/sequences/sessions",
