@@ -108,8 +108,8 @@ describe("two operators on one queue by mistake", () => {
       const served = one.simulator.items(one.environmentId);
       // If the list reformats times, a fence is first refused. Otherwise only a second container is refused.
       if (switches.listedHeartbeat !== "reformatted") {
-        const refused = served.reduce((sum, { refusedBeats }) => sum + refusedBeats, 0);
-        expect(refused, "heartbeats of second containers").toBe(0);
+        const refused = served.filter(({ refusedBeats }) => refusedBeats > 0);
+        expect(refused, "items with heartbeats of second containers").toEqual([]);
       }
       const pollers = new Set(served.flatMap(({ acks }) => acks.map(({ workerId }) => workerId)));
       expect(pollers.size, "both had their share").toBe(2);
