@@ -161,7 +161,10 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
   }
 }
 
-/** The checks of /readyz. A standby replica is ready, because it can take the lead at any moment. One that holds a Lease but can't serve isn't. */
+/**
+ * The checks of /readyz. A standby replica is ready, because it can take the lead at any moment. One that holds a Lease
+ * but can't serve isn't.
+ */
 export function readiness(controller: Pick<Controller, "hasSynced" | "stalled">): Checks {
   return {
     caches: () => {

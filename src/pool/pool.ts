@@ -275,7 +275,7 @@ export class Pool {
       (one, other) => Number(sessionBoundTo(one.pod) === null) - Number(sessionBoundTo(other.pod) === null),
     );
     const names = [...inOrder.map(({ free }) => free.name), ...(refused === null ? [] : [refused])];
-    return { names, lacking: Math.max(0, Math.min(lacking, names.length)) };
+    return { names, lacking: Math.max(0, lacking) };
   }
 
   /** Whether no unclaimed Pods are left, including ended ones. */

@@ -43,7 +43,7 @@ export const FOREIGN_SLOT_MS = 60_000;
 export interface WaitingForRoom {
   /** Those that waiting work can use best come first. */
   readonly names: readonly string[];
-  /** How many of them waiting work needs. The others are warm Pods. */
+  /** How many Pods waiting work needs beside those that may still find room. If more wait, the others are warm Pods. */
   readonly lacking: number;
 }
 

@@ -218,7 +218,7 @@ test("counts the Pods without room that waiting work lacks, and no warm ones", (
   };
   expect(pool.waitingForRoom().names).toEqual(names);
   // One Pod is parked, and one starts.
-  expect([0, 2, 3, 9].map(lacking)).toEqual([0, 0, 1, 3]);
+  expect([0, 2, 3, 9].map(lacking)).toEqual([0, 0, 1, 7]);
 });
 
 test("reports a Pod that can't be attached to, and claims nothing for it", async () => {

@@ -275,6 +275,13 @@ describe("Pods that wait for room", () => {
     expect(await pass(["waiting-1"], 1)).toEqual(["first"]);
   });
 
+  test("of a full quota each get theirs without another pause", async () => {
+    const { pass } = threeAsleep();
+    expect(await pass(["quota-0"], 3)).toEqual(["first"]);
+    expect(await pass([], 2, 1_000)).toEqual(["first"]);
+    expect(await pass(["quota-1"], 2, 1_000)).toEqual(["first", "second"]);
+  });
+
   test("get none for items that are claimed soon, or that wait for a Pod that can't be reached", async () => {
     const { pass, sleeping, first } = threeAsleep();
     for (let n = 0; n < 3; n += 1) {
