@@ -96,15 +96,19 @@ describe.concurrent("a session that sleeps between work items", () => {
         ["other", false],
       ]);
 
+      // A slow worker may stop its item before the session's answer shows, and the session then gets another item.
+      const items = await world.simulator.items();
+      const served = items.filter(({ sessionId }) => sessionId === first.item.sessionId).length;
+      expect(served).toBeGreaterThanOrEqual(ITEMS);
       // The last one waits.
       const exits = turnsOf(pod).map(({ name, state }) => [name, state?.terminated?.exitCode ?? "none"]);
-      expect(exits).toEqual(Array.from({ length: ITEMS + 1 }, (_, n) => [turnName(n + 1), n < ITEMS ? 0 : "none"]));
+      expect(exits).toEqual(Array.from({ length: served + 1 }, (_, n) => [turnName(n + 1), n < served ? 0 : "none"]));
       for (const one of [pod, otherPod]) expectCalm(world, one);
-      for (const { acks, stoppedBy } of await world.simulator.items()) {
+      for (const { acks, stoppedBy } of items) {
         expect(acks).toHaveLength(1);
         expect(stoppedBy?.as).toBe("sessions-token");
       }
-      await expectCounted(world, { Completed: ITEMS + 2 });
+      await expectCounted(world, { Completed: items.length });
       expect(world.claims).toEqual([]);
       expect(item.sessionId).toBe(first.item.sessionId);
     },
