@@ -6,6 +6,7 @@ import { errorText, OperatorError } from "../core/errors.ts";
 import { NO_POINTS } from "../core/points.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { hasStatus, isNotFound } from "../kube/errors.ts";
+import { ENDED_PHASES } from "../kube/objects.ts";
 import { DEPLOYMENTS, type Deployment, PODS } from "../kube/resource.ts";
 import { createLogger, type Logger, redact } from "../observe/logger.ts";
 import { ENVIRONMENTS, removeFinalizer } from "../reconcile/finalizer.ts";
@@ -121,8 +122,8 @@ class Removal {
     this.#logger.info(ref, "stopping the operator");
     const left = await this.#pollUntilGone(graceSeconds * SECOND_MS + STOP_MARGIN_MS, async () => {
       const { items } = await this.#kube.list(PODS, { namespace: ref.namespace, labelSelector });
-      // Kubernetes keeps Pods that ended, such as evicted ones, and no Deployment counts them.
-      const alive = items.filter(({ status }) => status?.phase !== "Failed" && status?.phase !== "Succeeded");
+      // No Deployment counts Pods that ended, such as evicted ones.
+      const alive = items.filter(({ status }) => !ENDED_PHASES.has(status?.phase ?? ""));
       return alive.length === 0 ? null : alive.map(nameOf);
     });
     if (left) {

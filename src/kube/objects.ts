@@ -108,6 +108,9 @@ export interface EnvVar {
   };
 }
 
+/** Phases of Pods that ended, which Kubernetes keeps. */
+export const ENDED_PHASES: ReadonlySet<string> = new Set(["Succeeded", "Failed"]);
+
 export interface PodStatus {
   phase?: "Pending" | "Running" | "Succeeded" | "Failed" | "Unknown" | (string & {});
   reason?: string;
@@ -145,8 +148,7 @@ export const IMAGE_PULL_RETRIED: ReadonlySet<string> = new Set(["ErrImagePull", 
  */
 export const IMAGE_PROBLEMS: ReadonlySet<string> = new Set([
   ...IMAGE_PULL_RETRIED,
-  ...["InvalidImageName", "ErrImageNeverPull"],
-  ...["ImageInspectError", "RegistryUnavailable"],
+  ...["InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"],
 ]);
 
 /** And those for a container that starts normally; any other is a problem to show. */

@@ -15,10 +15,7 @@ const UNSCHEDULABLE = "node.kubernetes.io/unschedulable";
 /** Taints of nodes that do not answer. */
 const SILENT = new Set(["node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"]);
 
-/**
- * Taints of nodes that are being removed or are gone: those of Kubernetes, Karpenter, the cluster autoscaler and
- * clouds.
- */
+/** Taints of nodes that don't answer, are being removed, or are gone: of Kubernetes, Karpenter, autoscalers and clouds. */
 const LEAVING = new Set([
   UNSCHEDULABLE,
   ...SILENT,

@@ -1,6 +1,6 @@
 import { ANNOTATION_ASSIGNED_AT, ANNOTATION_SESSION_CONTAINER } from "../api/names.ts";
 import { SECOND_MS } from "../core/clock.ts";
-import { IMAGE_PULL_RETRIED, ORDINARY_WAITS } from "../kube/objects.ts";
+import { ENDED_PHASES, IMAGE_PULL_RETRIED, ORDINARY_WAITS } from "../kube/objects.ts";
 import type { Condition, ContainerStateTerminated, ContainerStatus, Pod, PodStatus } from "../kube/resource.ts";
 import { assignedAtMs, parkingOf } from "./pod-gate.ts";
 import {
@@ -102,7 +102,7 @@ export function readPodState(pod: Pod, turn?: number): PodState {
   const state = container?.state ?? {};
   const terminated = state.terminated ?? endBeforeWaiting(container);
   if (terminated) return { is: "ended", end: endOf(pod, status, terminated) };
-  if (status.phase === "Failed" || status.phase === "Succeeded") {
+  if (ENDED_PHASES.has(status.phase ?? "")) {
     const startedAtMs = state.running ? sessionStart(pod, state.running.startedAt) : null;
     return { is: "ended", end: { ...endWithoutContainer(pod, status, state.running !== undefined), startedAtMs } };
   }
@@ -137,7 +137,7 @@ function readTurnState(pod: Pod, turn: number): PodState {
   if (isOver) return { is: "ended", end: END_WITHOUT_STATUS };
   if (isRerun(pod, turn)) return { is: "ended", end: END_BEFORE_RERUN };
   if (keeperEnd) return { is: "ended", end: endOfKeeper(pod, status, keeperEnd) };
-  if (status.phase === "Failed" || status.phase === "Succeeded") {
+  if (ENDED_PHASES.has(status.phase ?? "")) {
     return { is: "ended", end: endWithoutContainer(pod, status, state.running !== undefined) };
   }
   if (nodeLost(status)) {

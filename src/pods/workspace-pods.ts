@@ -1,6 +1,7 @@
 import type { Environment, PodTemplate, SessionsSpec, WorkspaceSpec } from "../api/environment.ts";
 import { ANNOTATION_SESSION_ID, ANNOTATION_WORKSPACE, WORKSPACE_VOLUME } from "../api/names.ts";
 import { sessionContainerName } from "../api/pod-template.ts";
+import { ENDED_PHASES } from "../kube/objects.ts";
 import type { Container, Pod } from "../kube/resource.ts";
 import { placesOf } from "../policy/template-path.ts";
 import { mountsOf } from "./turns.ts";
@@ -43,7 +44,7 @@ export function sessionBoundTo(pod: Pod): string | null {
  * StatefulSet.
  */
 export function usesVolume({ status }: Pod): boolean {
-  return status?.phase !== "Succeeded" && status?.phase !== "Failed";
+  return !ENDED_PHASES.has(status?.phase ?? "");
 }
 
 /** What the rendering of a Pod takes from the workspace; null: nothing. It is part of the template's hash. */

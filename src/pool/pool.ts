@@ -3,6 +3,7 @@ import type { PodStreams } from "../attach/pod-streams.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
+import { ENDED_PHASES } from "../kube/objects.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
 import { listEvents, NodeEvents, waitsSilently } from "../pods/node-events.ts";
@@ -16,8 +17,9 @@ import type { PoolContext } from "../protocol/context.ts";
 import { isHeldUp } from "../protocol/failing-steps.ts";
 import type { DepartingPods } from "../sleep/departing-pods.ts";
 import type { SessionVolumes } from "../sleep/session-volumes.ts";
-import { FOREIGN_SLOT_MS, type WaitingForRoom } from "../sleep/sleeping-pods.ts";
+import { FOREIGN_SLOT_MS } from "../sleep/sleeping-pods.ts";
 import type { TurnAdding } from "../sleep/turn-adding.ts";
+import type { WaitingForRoom } from "../sleep/yielding.ts";
 import type { BoundCapacityPlan } from "./bound-capacity.ts";
 import { BoundPods } from "./bound-pods.ts";
 import {
@@ -60,9 +62,6 @@ const LOST = new Set(["Evicted", "Preempted", "NodeLost", "PodDeleted"]);
 
 /** The share of a Pod's prepare timeout after which its Events are read. */
 const EVENTS_AT = 0.5;
-
-/** Pods in these phases take no room in a quota of Pods or of their requests. */
-const ENDED_PHASES: ReadonlySet<string> = new Set(["Succeeded", "Failed"]);
 
 export interface PoolOptions {
   readonly context: PoolContext;
@@ -255,26 +254,26 @@ export class Pool {
   }
 
   counts(): PoolCounts {
-    const all = this.#free.list();
+    return this.#countsOf(this.#free.list());
+  }
+
+  #countsOf(all: readonly Free[]): PoolCounts {
     const parked = all.filter(({ free: { state } }) => state === "parked").length;
     return { parked, preparing: all.length - parked + this.#expected.size };
   }
 
   /** The Pods that find no room: those without a node, and one that a quota refuses. */
   waitingForRoom(): WaitingForRoom {
-    const unscheduled = this.#free.list().filter(({ free, pod }) => {
+    const all = this.#free.list();
+    const unscheduled = all.filter(({ free, pod }) => {
       const state = stateOf(pod);
       return free.state === "unscheduled" && state.is === "unscheduled" && state.reason !== "";
     });
-    const { parked, preparing } = this.counts();
+    const { parked, preparing } = this.#countsOf(all);
     const mayFindRoom = preparing - unscheduled.length;
     const lacking = Math.max(this.#demand - parked, this.#bound.waiting) - mayFindRoom;
     const refused = this.#backoff.refusedByQuota;
-    // The Pods of waiting sessions first: one that is there for no session may be of no use to them.
-    const inOrder = unscheduled.toSorted(
-      (one, other) => Number(sessionBoundTo(one.pod) === null) - Number(sessionBoundTo(other.pod) === null),
-    );
-    const names = [...inOrder.map(({ free }) => free.name), ...(refused === null ? [] : [refused])];
+    const names = [...unscheduled.map(({ free }) => free.name), ...(refused === null ? [] : [refused])];
     return { names, lacking: Math.max(0, lacking) };
   }
 
@@ -466,6 +465,7 @@ export class Pool {
   }
 
   #noteFreed(): void {
+    // Pods that ended take no room in a quota of Pods or of their requests.
     const live = this.#context.pods.list().filter(({ status }) => !ENDED_PHASES.has(status?.phase ?? ""));
     const before = this.#live;
     this.#live = new Set(live.map(({ metadata }) => metadata.name ?? ""));

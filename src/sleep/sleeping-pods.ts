@@ -16,6 +16,7 @@ import { hasEnded, type SessionPod } from "./session-pods.ts";
 import { planSleep, type SleepEnd, type Sleeper, sleeperOf, sleepingView } from "./sleep-plan.ts";
 import type { SleepReport } from "./sleep-report.ts";
 import type { TurnAdding } from "./turn-adding.ts";
+import { type WaitingForRoom, Yielding } from "./yielding.ts";
 
 /** Removals of one Environment in flight at the same time. */
 const CONCURRENCY = 8;
@@ -30,22 +31,8 @@ const REST_OF_A_POD_MS = 0.2;
 /** An item whose claim was given up is offered again well within this time. */
 const OFFERED_AGAIN_MS = 60_000;
 
-/**
- * How long waiting work lacks room before a sleeping Pod is deleted for it. Most items of sleeping sessions are claimed
- * within this time, and until then they look like work that needs a Pod.
- */
-const YIELD_AFTER_MS = 5_000;
-
 /** When to check again whether another client has released a Pod's slot. */
 export const FOREIGN_SLOT_MS = 60_000;
-
-/** Pods of an Environment that find no room. */
-export interface WaitingForRoom {
-  /** Those that waiting work can use best come first. */
-  readonly names: readonly string[];
-  /** How many Pods waiting work needs beside those that may still find room. If more wait, the others are warm Pods. */
-  readonly lacking: number;
-}
 
 export interface SleepingPodsOptions {
   readonly context: PoolContext;
@@ -70,12 +57,7 @@ export class SleepingPods {
   readonly #notReady = new Map<string, number>();
   /** By uid: Pods that could not be reached for an item, since when, and when last (the API server's clock). */
   readonly #unreached = new Map<string, { readonly sinceMs: number; readonly lastMs: number }>();
-  /** Pods that found no room at the last pass. */
-  #waiting: readonly string[] = [];
-  /** Those of them for which a sleeping Pod went. */
-  #yieldedTo: readonly string[] = [];
-  /** Since when (monotonic) waiting work has lacked room; null: it does not. */
-  #lackingSinceMs: number | null = null;
+  readonly #yielding: Yielding;
   /** By name: Pods whose slot another client holds, and until when (monotonic) they are left alone. */
   readonly #left = new Map<string, number>();
   /** By name: the Pods that slept at the last pass, with uid and session. */
@@ -86,6 +68,7 @@ export class SleepingPods {
     const { clock, timing, logger } = options.context;
     this.#options = options;
     this.#context = options.context;
+    this.#yielding = new Yielding((name) => options.context.pods.get(name) !== undefined);
     this.#passes = new Passes({
       clock,
       pass: () => this.#pass(),
@@ -153,10 +136,12 @@ export class SleepingPods {
     if (!latest) return all.some((pod) => isAsleep(pod) && this.#isBeingRemoved(pod)) ? { is: "busy" } : null;
     if (!this.#isFree(latest)) return { is: "busy" };
     const outlook = this.#context.nodeOutlook(latest);
-    // Its files are still there if the node comes back.
-    if (outlook === "silent") this.noteReach(latest, false);
-    else if (outlook === "leaves") this.giveUp(latest);
-    if (outlook === "silent" || outlook === "leaves") return { is: "busy" };
+    if (outlook === "silent" || outlook === "leaves") {
+      // Its files are still there if a silent node comes back.
+      if (outlook === "silent") this.noteReach(latest, false);
+      else this.giveUp(latest);
+      return { is: "busy" };
+    }
     return stateOf(latest).is === "parked" ? { is: "ready", pod: latest } : { is: "busy" };
   }
 
@@ -223,29 +208,21 @@ export class SleepingPods {
     this.#noteReadiness(free);
     const prepareTimeoutMs = sessions.prepareTimeoutSeconds * SECOND_MS;
     const { names, lacking } = this.#options.waitingForRoom();
-    this.#yieldedTo = this.#stillYieldedTo(names);
-    this.#waiting = names;
-    const others = names.filter((name) => !this.#yieldedTo.includes(name));
     // Items of Pods that can't be reached wait for these Pods.
-    const more = lacking - this.#yieldedTo.length - this.#unreached.size;
-    this.#lackingSinceMs = more > 0 ? (this.#lackingSinceMs ?? nowMs) : null;
-    const yieldMs = (this.#lackingSinceMs ?? nowMs) + YIELD_AFTER_MS;
-    if (more > 0 && yieldMs > nowMs) this.#passes.wakeAfter(yieldMs - nowMs);
-    const waiting = yieldMs > nowMs ? 0 : Math.max(0, Math.min(more, others.length));
+    const yielding = this.#yielding.wanted({ names, lacking: lacking - this.#unreached.size }, nowMs);
     const plan = planSleep({
       sleepers: free.map(readSleeper),
       nowMs: kube.now(),
       draining: this.#draining,
       maxSleeping: maxSleepingOf(sessions),
       sleepMs: sleepMsOf(environment()),
-      waiting,
+      waiting: yielding.count,
       isForbidden: ({ needs }) => !allowsAll(this.#context.podPolicy, needs),
       notReadyMs: ({ metadata: { uid = "" } }) =>
         this.#notReady.get(uid) ?? this.#unreachedSince(uid, prepareTimeoutMs),
       prepareTimeoutMs,
     });
-    // Each waiting Pod has one sleeping Pod deleted at most: its room may be elsewhere.
-    if (plan.ends.length > 0) this.#yieldedTo = [...this.#yieldedTo, ...others.slice(0, waiting)];
+    if (plan.ends.length > 0) this.#yielding.yielded(yielding.count);
     for (let from = 0; from < plan.ends.length && this.#passes.active; from += CONCURRENCY) {
       const batch = plan.ends.slice(from, from + CONCURRENCY);
       await Promise.all(batch.map(({ sleeper, why }) => this.#end(sleeper.pod, why)));
@@ -257,15 +234,8 @@ export class SleepingPods {
     this.#options.streams.keepAsleep(inOrder);
     const dueMs = this.#options.turns.keep(kept);
     if (dueMs !== null) this.#passes.wakeAfter(dueMs - clock.monotonic());
+    if (yielding.againAtMs !== null) this.#passes.wakeAfter(yielding.againAtMs - clock.monotonic());
     if (plan.againAtMs !== null) this.#passes.wakeAfter(plan.againAtMs - kube.now());
-  }
-
-  /** @param names the Pods that find no room now */
-  #stillYieldedTo(names: readonly string[]): string[] {
-    const still = this.#yieldedTo.filter((name) => names.includes(name));
-    const found = this.#waiting.filter((name) => !names.includes(name) && this.#context.pods.get(name) !== undefined);
-    // The scheduler may have given the room to another waiting Pod.
-    return still.slice(found.filter((name) => !this.#yieldedTo.includes(name)).length);
   }
 
   #noteReadiness(free: readonly Pod[]): void {

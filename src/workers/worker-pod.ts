@@ -4,6 +4,7 @@ import {
   ANNOTATION_SESSION_CONTAINER,
   LABEL_TEMPLATE_HASH,
 } from "../api/names.ts";
+import { ENDED_PHASES } from "../kube/objects.ts";
 import type { ContainerStatus, Deployment, Pod } from "../kube/resource.ts";
 
 /** A worker Pod, as input for scaling. */
@@ -40,7 +41,7 @@ export function readWorkerPod(pod: Pod): WorkerPod {
     uid: metadata.uid ?? "",
     hash: metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
     isEnding: metadata.deletionTimestamp !== undefined,
-    hasEnded: status?.phase === "Failed" || status?.phase === "Succeeded",
+    hasEnded: ENDED_PHASES.has(status?.phase ?? ""),
     isRunning,
     hasStarted: isRunning || restarts > 0 || worker?.state?.terminated !== undefined,
     isReady: status?.conditions?.some(({ type, status: is }) => type === "Ready" && is === "True") === true,

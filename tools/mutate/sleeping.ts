@@ -315,6 +315,30 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
+    file: "src/sleep/yielding.ts",
+    tests: [SLEEPING_PODS],
+    mutations: [
+      {
+        name: "deletes one sleeping Pod after another for a Pod that waits for room",
+        guard: "bound",
+        find: "const more = lacking - this.#yieldedTo.length;",
+        replace: "const more = lacking;",
+      },
+      {
+        name: "deletes a sleeping Pod for an item that is claimed soon",
+        guard: "bound",
+        find: "if (nowMs < yieldMs) return { count: 0, againAtMs: yieldMs };",
+        replace: "",
+      },
+      {
+        name: "forgets that another Pod took the room",
+        guard: "bound",
+        find: "return still.slice(found.filter((name) => !this.#yieldedTo.includes(name)).length);",
+        replace: "return still;",
+      },
+    ],
+  },
+  {
     file: "src/sleep/sleeping-pods.ts",
     tests: [SLEEPING_PODS],
     mutations: [
@@ -358,8 +382,8 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
       {
         name: "wakes a Pod on a node that is about to be removed",
         guard: "guard",
-        find: 'if (outlook === "silent" || outlook === "leaves") return { is: "busy" };',
-        replace: 'if (outlook === "silent") return { is: "busy" };',
+        find: 'if (outlook === "silent" || outlook === "leaves") {',
+        replace: 'if (outlook === "silent") {',
       },
       {
         name: "gives up a Pod at once whose node does not answer",
@@ -392,28 +416,10 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         replace: "own.toSorted((one, other) => readSleeper(one).sinceMs - readSleeper(other).sinceMs",
       },
       {
-        name: "deletes one sleeping Pod after another for a Pod that waits for room",
-        guard: "bound",
-        find: "const more = lacking - this.#yieldedTo.length - this.#unreached.size;",
-        replace: "const more = lacking - this.#unreached.size;",
-      },
-      {
-        name: "deletes a sleeping Pod for an item that is claimed soon",
-        guard: "bound",
-        find: "const waiting = yieldMs > nowMs ? 0 : Math",
-        replace: "const waiting = Math",
-      },
-      {
         name: "deletes a sleeping Pod for an item that waits for one that can't be reached",
         guard: "bound",
-        find: "const more = lacking - this.#yieldedTo.length - this.#unreached.size;",
-        replace: "const more = lacking - this.#yieldedTo.length;",
-      },
-      {
-        name: "forgets that another Pod took the room",
-        guard: "bound",
-        find: "return still.slice(found.filter((name) => !this.#yieldedTo.includes(name)).length);",
-        replace: "return still;",
+        find: "lacking: lacking - this.#unreached.size",
+        replace: "lacking",
       },
       {
         name: "removes a Pod that was claimed since the plan",
