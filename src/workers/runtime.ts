@@ -337,10 +337,10 @@ export class WorkersRuntime {
 }
 
 function unread(problem: string | null, hasSynced: boolean): string | null {
-  if (problem === null || !hasSynced) {
-    return problem && `Berth scales nothing until it can list Deployments and Pods: ${problem}`;
-  }
-  return `Berth misses changes of Deployments and Pods, because it cannot list or watch them: ${problem}`;
+  if (problem === null) return null;
+  return hasSynced
+    ? `Berth misses changes of Deployments and Pods, because it cannot list or watch them: ${problem}`
+    : `Berth scales nothing until it can list Deployments and Pods: ${problem}`;
 }
 
 /** How a worker ended, according to its Pod. */
