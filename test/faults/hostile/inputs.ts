@@ -1,3 +1,15 @@
+import { readFaultSettings } from "../support/settings.ts";
+
+const { long, sample: isSample } = readFaultSettings();
+
+/** The long run multiplies the number of inputs. */
+export const TIMES = long ? 10 : 1;
+
+/** How many of this number of inputs a run has: a sample has half of them. */
+export function extentOf(count: number): number {
+  return Math.ceil(count * (isSample ? 0.5 : 1));
+}
+
 /**
  * The inputs of one run by kind. Each is used once, in a recorded order, so that a failed run can report what it tried.
  */

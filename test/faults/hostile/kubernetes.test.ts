@@ -11,18 +11,14 @@ import { startWorld, TEST_TIME_SCALE, type World } from "../../support/world.ts"
 import { hostileActs } from "../../work/hostile-acts.ts";
 import { type Act, json, StrictServer } from "../../work/strict-server.ts";
 import { readFaultSettings } from "../support/settings.ts";
-import { Inputs } from "./inputs.ts";
+import { extentOf, Inputs, TIMES } from "./inputs.ts";
 import { LIST_ACTS, REFUSALS, WATCH_ACTS } from "./kube-acts.ts";
 import { MutatingProxy, type Passing } from "./mutating-proxy.ts";
 import { parsed, STRIKING_PATIENCE_MS, striking, untilUsed } from "./striking.ts";
 import { WatchedOperator } from "./watched-operator.ts";
 
 const cluster = useCluster();
-const { seed, long, sample: isSample } = readFaultSettings();
-/** The long run multiplies the number of inputs. */
-const TIMES = long ? 10 : 1;
-/** A sample has half of them. */
-const extentOf = (count: number) => Math.ceil(count * (isSample ? 0.5 : 1));
+const { seed } = readFaultSettings();
 const LIES = extentOf(10) * TIMES;
 const ITEMS = 4;
 const MOST_IN_A_SECOND = 400;

@@ -7,22 +7,18 @@ import { startWorld, type World } from "../../support/world.ts";
 import { hostileActs } from "../../work/hostile-acts.ts";
 import { json, StrictServer } from "../../work/strict-server.ts";
 import { readFaultSettings } from "../support/settings.ts";
-import { Inputs } from "./inputs.ts";
+import { extentOf, Inputs, TIMES } from "./inputs.ts";
 import { MutatingProxy, type Passing } from "./mutating-proxy.ts";
 import { parsed, STRIKING_PATIENCE_MS, striking, untilUsed } from "./striking.ts";
 import { WatchedOperator } from "./watched-operator.ts";
 import { callOf, GOOD } from "./wire-samples.ts";
 
 const cluster = useCluster();
-const { seed, long, sample: isSample } = readFaultSettings();
+const { seed } = readFaultSettings();
 
 /** The number of inputs for each call. Frequent calls get more. */
 const BROKEN: Readonly<Record<string, number>> = { poll: 33, stats: 33, heartbeat: 16, ack: 8, stop: 8, list: 6 };
 const LIES: Readonly<Record<string, number>> = { poll: 24, stats: 24, heartbeat: 20, ack: 12, stop: 10, list: 6 };
-/** The long run multiplies the number of inputs. */
-const TIMES = long ? 10 : 1;
-/** A sample has half of them. */
-const extentOf = (count: number) => Math.ceil(count * (isSample ? 0.5 : 1));
 
 /** Items that wait or run while answers are hostile. */
 const ITEMS = 4;
