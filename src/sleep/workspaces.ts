@@ -125,10 +125,7 @@ export class Workspaces {
     if (this.#context.pods.list().some((pod) => this.#volumes.bindingOf(pod).is === "unknown")) this.#listSoon();
     await this.#followUnassigned();
     const all = this.#volumes.all();
-    const used = this.#inUse();
-    const inUse = ({ name, sessionId }: Volume) =>
-      used.has(name) ||
-      (sessionId !== null && (this.#options.claims.runs(sessionId) || this.#options.awaited(sessionId)));
+    const inUse = this.#inUse();
     const plan = planVolumes(all, kube.now(), {
       inUse,
       podOf: ({ name }) => this.#podOf(name),
@@ -152,9 +149,14 @@ export class Workspaces {
     if (plan.leave.length > 0) this.#passes.poke();
   }
 
-  /** Names of volumes that a Pod uses, according to the cache: it shows a Pod's end late, never early. */
-  #inUse(): Set<string> {
-    return new Set(this.#context.pods.list().flatMap((pod) => (usesVolume(pod) ? (workspaceOf(pod) ?? []) : [])));
+  /** Whether a Pod uses a volume, or will. The cache shows a Pod's end late, never early. */
+  #inUse(): (volume: Volume) => boolean {
+    const { claims, awaited } = this.#options;
+    const names = new Set(
+      this.#context.pods.list().flatMap((pod) => (usesVolume(pod) ? (workspaceOf(pod) ?? []) : [])),
+    );
+    return ({ name, sessionId }) =>
+      names.has(name) || (sessionId !== null && (claims.runs(sessionId) || awaited(sessionId)));
   }
 
   /**
@@ -204,6 +206,8 @@ export class Workspaces {
       if (!now) break;
       // If the volume changed otherwise, the next pass decides what to do.
       if (now.uid !== at.uid || now.going || now.lastUsedMs !== at.lastUsedMs) return this.#passes.poke();
+      // Meanwhile the session may have got its next Pod.
+      if (lastUsed !== null && this.#inUse()(now)) return;
       at = now;
       if (tries === TRIES - 1) throw changing(volume.name);
     }

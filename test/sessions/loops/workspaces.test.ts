@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { PERSISTENT_VOLUME_CLAIMS, type Pod } from "../../../src/kube/resource.ts";
+import { type KubeObject, PERSISTENT_VOLUME_CLAIMS, type Pod } from "../../../src/kube/resource.ts";
 import { metricValue } from "../../support/metric-value.ts";
 import { refusal } from "./api-server.ts";
 import { LoopWorld, type LoopWorldOptions, NAMESPACE } from "./loop-world.ts";
@@ -37,6 +37,9 @@ const claimOf = (pod: Pod | undefined) =>
   )[0];
 const podOf = (world: LoopWorld, workId: string) =>
   world.pods.find(({ metadata }) => metadata.annotations?.["berth.dev/work-id"] === workId);
+/** Whether a patch marks a volume as unused. */
+const isMark = (patch: unknown) =>
+  typeof (patch as KubeObject).metadata.annotations?.["berth.dev/last-used"] === "string";
 const isStopped = (world: LoopWorld, id: string) => world.item(id).state === "stopped";
 
 test.each(["Worker", "Operator"])(
@@ -256,6 +259,26 @@ test("a volume that changed since its creation is marked without another list", 
   await world.pass(10 * SECOND);
   expect(lists()).toBe(before);
   expect(volumes(world)[0]?.spec?.["volumeName"]).toBe("bound-to");
+});
+
+test("a volume that changed before its mark as unused is not marked if the session has a new Pod by then", async () => {
+  const world = start();
+  const first = world.enqueue();
+  const { id: sessionId } = world.api.world.item(first).data;
+  const live = () => world.pods.filter(({ status }) => status?.phase !== "Succeeded" && status?.phase !== "Failed");
+  const marks: number[] = [];
+  const ids = [first];
+  world.operator.kube.delay = ({ verb, plural, name, body }) => {
+    if (verb !== "patch" || plural !== "persistentvolumeclaims" || !isMark(body)) return 0;
+    marks.push(live().length);
+    if (marks.length > 1) return 0;
+    ids.push(world.enqueue({ sessionId }));
+    world.server.patch(PERSISTENT_VOLUME_CLAIMS, NAMESPACE, name, { spec: { volumeName: "bound-to" } });
+    return 3 * SECOND;
+  };
+  await world.until("both items are stopped", () => ids.length === 2 && ids.every((id) => isStopped(world, id)));
+  await world.until("the volume is marked as unused", () => lastUsed(world)[0] !== undefined);
+  expect(marks).toEqual([0, 0]);
 });
 
 test("while volumes can't be listed, lists back off, no session gets a volume, and Ready says why", async () => {
