@@ -1,7 +1,6 @@
 import { readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { parse, stringify } from "yaml";
@@ -41,7 +40,7 @@ const LISTS = 3;
 async function kubeconfigBehind(proxy: MutatingProxy, world: World): Promise<string> {
   const config = parse(readFileSync(cluster.operatorKubeconfig, "utf8"));
   config.clusters[0].cluster = { server: proxy.url };
-  const file = join(tmpdir(), `berth-hostile-${world.namespace}.kubeconfig`);
+  const file = join(dirname(cluster.operatorKubeconfig), `${world.namespace}.kubeconfig`);
   await writeFile(file, stringify(config), { mode: 0o600 });
   return file;
 }
