@@ -138,6 +138,13 @@ export const VOLUME_MUTATIONS: readonly FileMutations[] = [
         replace: "{ namespace, name }, { uid }),",
       },
       {
+        name: "marks a volume as unused whose session got a Pod meanwhile",
+        guard: "marks",
+        find: "if (lastUsed !== null && this.#inUse()(now)) return;",
+        replace: "",
+        tests: ["test/sessions/loops/workspaces.test.ts"],
+      },
+      {
         name: "deletes the volume of a Pod that the cache does not show yet",
         guard: "guard",
         find: " || this.#options.expected(name)",
