@@ -19,7 +19,7 @@ export function delivering(facts: Facts): Step {
   }
   if (!facts.podAssigned && !record.assigned) {
     const touchAt = nextTouchMs(claim, timing);
-    return nowMs >= touchAt ? { do: "touch" } : waitUntil(touchAt, patience);
+    return nowMs >= touchAt ? { do: "touch" } : waitUntil(touchAt, nowMs < patience ? patience : touchAt);
   }
   // An unconfirmed line may have started the program.
   if (record.delivery === "unknown") return isBeaten(facts) ? { do: "delivered", by: "item" } : { do: "read-log" };

@@ -180,6 +180,13 @@ describe("5. open: a claim that an earlier process opened", () => {
     });
   });
 
+  test("is assigned again only after a pause, also if its time to start has ended", () => {
+    const failed = inherited({ touches: 1, touchedMs: POLLED + 199_900 });
+    const againAt = 199_900 + (DEFAULT_TIMING.touchAgainMs[0] ?? 0);
+    expect(stepOf(failed, 200_000, { podAssigned: false })).toEqual(waitUntil(againAt));
+    expect(stepOf(failed, againAt, { podAssigned: false })).toEqual({ do: "touch" });
+  });
+
   test("is assigned first, if the earlier process did not come to that", () => {
     expect(stepOf(inherited(), 60_100, { podAssigned: false })).toEqual({ do: "touch" });
   });
