@@ -19,6 +19,7 @@ export function delivering(facts: Facts): Step {
   }
   if (!facts.podAssigned && !record.assigned) {
     const touchAt = nextTouchMs(claim, timing);
+    // Past its patience, the operator still assigns the Pod of a program that may run.
     return nowMs >= touchAt ? { do: "touch" } : waitUntil(touchAt, nowMs < patience ? patience : touchAt);
   }
   // An unconfirmed line may have started the program.

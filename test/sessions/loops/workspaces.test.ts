@@ -37,6 +37,9 @@ const claimOf = (pod: Pod | undefined) =>
   )[0];
 const podOf = (world: LoopWorld, workId: string) =>
   world.pods.find(({ metadata }) => metadata.annotations?.["berth.dev/work-id"] === workId);
+/** The Pods that use their volumes. */
+const using = (world: LoopWorld) =>
+  world.pods.filter(({ status }) => status?.phase !== "Succeeded" && status?.phase !== "Failed");
 /** Whether a patch marks a volume as unused. */
 const isMark = (patch: unknown) =>
   typeof (patch as KubeObject).metadata.annotations?.["berth.dev/last-used"] === "string";
@@ -97,8 +100,7 @@ test("a session that is queued again waits until its previous Pod has ended", as
   const second = world.enqueue({ sessionId: world.api.world.item(first).data.id });
   let most = 0;
   world.server.subscribe(() => {
-    const using = world.pods.filter(({ status }) => status?.phase !== "Succeeded" && status?.phase !== "Failed");
-    most = Math.max(most, using.length);
+    most = Math.max(most, using(world).length);
   });
   await world.until("both items are stopped", () => isStopped(world, first) && isStopped(world, second), 300 * SECOND);
   expect(most).toBe(1);
@@ -265,12 +267,11 @@ test("a volume that changed before its mark as unused is not marked if the sessi
   const world = start();
   const first = world.enqueue();
   const { id: sessionId } = world.api.world.item(first).data;
-  const live = () => world.pods.filter(({ status }) => status?.phase !== "Succeeded" && status?.phase !== "Failed");
   const marks: number[] = [];
   const ids = [first];
   world.operator.kube.delay = ({ verb, plural, name, body }) => {
     if (verb !== "patch" || plural !== "persistentvolumeclaims" || !isMark(body)) return 0;
-    marks.push(live().length);
+    marks.push(using(world).length);
     if (marks.length > 1) return 0;
     ids.push(world.enqueue({ sessionId }));
     world.server.patch(PERSISTENT_VOLUME_CLAIMS, NAMESPACE, name, { spec: { volumeName: "bound-to" } });
