@@ -96,19 +96,20 @@ describe.concurrent("a session that sleeps between work items", () => {
         ["other", false],
       ]);
 
-      // A slow worker may stop its item before the session's answer shows, and the session then gets another item.
       const items = await world.simulator.items();
-      const served = items.filter(({ sessionId }) => sessionId === first.item.sessionId).length;
+      // On a busy machine, a worker's first heartbeat may come too late. Its item is then served again, in the next turn.
+      const turnsFor = (of: typeof items) => of.reduce((sum, { generation }) => sum + generation, 0);
+      const served = turnsFor(items.filter(({ sessionId }) => sessionId === first.item.sessionId));
       expect(served).toBeGreaterThanOrEqual(ITEMS);
       // The last one waits.
       const exits = turnsOf(pod).map(({ name, state }) => [name, state?.terminated?.exitCode ?? "none"]);
       expect(exits).toEqual(Array.from({ length: served + 1 }, (_, n) => [turnName(n + 1), n < served ? 0 : "none"]));
       for (const one of [pod, otherPod]) expectCalm(world, one);
-      for (const { acks, stoppedBy } of items) {
-        expect(acks).toHaveLength(1);
+      for (const { acks, generation, stoppedBy } of items) {
+        expect(acks).toHaveLength(generation);
         expect(stoppedBy?.as).toBe("sessions-token");
       }
-      await expectCounted(world, { Completed: items.length });
+      await expectCounted(world, { Completed: turnsFor(items) });
       expect(world.claims).toEqual([]);
       expect(item.sessionId).toBe(first.item.sessionId);
     },
