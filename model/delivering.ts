@@ -11,7 +11,7 @@ import { BODY, DELIVERY, isAlive, MEMORY, SHELL, SLEEP, STATE } from "./state.ts
 export function deliverSteps(slot: Slot): void {
   const { body, object, isTerminating } = slot;
   if (!object || isTerminating || slot.isRerun || (body !== BODY.parked && !isAlive(body))) return;
-  if (!isMarked(slot) && (slot.hasKey || isToOpen(slot))) touch(slot);
+  if (!isMarked(slot) && (slot.hasKey || (isToOpen(slot) && !slot.isWoken))) touch(slot);
   if (mayDeliver(slot)) deliver(slot);
   if (slot.hasKey && slot.delivery !== DELIVERY.started) learn(slot);
 }
@@ -21,7 +21,7 @@ function isMarked({ isAssigned, hasTurns, moment, sleepAt, item }: Slot): boolea
   return isAssigned && (!hasTurns || moment.byte(sleepAt + SLEEP.session) === moment.layout.sessionOf(item));
 }
 
-/** Sent together with the opening. Either may land first. */
+/** Sent together with the opening, and either may land first; for a woken Pod, at any time after the opening. */
 function touch(slot: Slot): void {
   if (slot.hasTurns) {
     assign(slot);
@@ -39,7 +39,7 @@ function mayDeliver(slot: Slot): boolean {
   const { rules, hasKey, delivery, memory, byOperator } = slot;
   const isEarly = !hasKey && rules.line === "before-opened" && isToOpen(slot);
   if (!isEarly && !hasKey) return false;
-  if (!isMarked(slot) && rules.line !== "before-assigned") return false;
+  if (!isMarked(slot) && !slot.isWoken && rules.line !== "before-assigned") return false;
   const isBlind = rules.redelivery === "blind" && hasKey && delivery === DELIVERY.unknown;
   if (!isEarly && !isBlind && delivery !== DELIVERY.waiting) return false;
   if (byOperator && rules.lineLease && !holdsLease(memory)) return false;

@@ -2,6 +2,7 @@ import { dropRecord, endContainer, moveHeartbeat, stopItem } from "./effects.ts"
 import { startProgram } from "./lines.ts";
 import type { Moment } from "./moment.ts";
 import { shellSteps } from "./shell.ts";
+import { Slot } from "./slot.ts";
 import { BODY, holderOfPod, ITEM, isAlive, OBJECT, POD, SHELL, STATE } from "./state.ts";
 import { turnNodeSteps } from "./turns.ts";
 
@@ -35,7 +36,7 @@ export function nodeSteps(moment: Moment, pod: number): void {
       moment.hidden(next, "fault.delete-pod", { pod, fault: true });
     }
   }
-  if (record && moment.rules.secretDeletion) {
+  if (record && mayDeleteSecret(moment, pod)) {
     const next = moment.fork();
     dropRecord(moment, next, pod);
     moment.hidden(next, "user.delete-secret", { pod, item: record - 1, fault: true });
@@ -52,6 +53,14 @@ export function nodeSteps(moment: Moment, pod: number): void {
   const finished = moment.fork();
   endContainer(moment, finished, pod);
   moment.hidden(finished, "node.end", { pod });
+}
+
+/** Whether a user may delete the claim's Secret now. */
+function mayDeleteSecret(moment: Moment, pod: number): boolean {
+  const { secretDeletion } = moment.rules;
+  if (secretDeletion !== "while-marked") return secretDeletion === "any-time";
+  const slot = new Slot(moment, pod);
+  return !slot.isWoken || !slot.hasKey || slot.isAssigned || slot.ended >= slot.turn;
 }
 
 /**

@@ -38,7 +38,7 @@ export const PROPERTIES = {
   S8: "no Pod whose line was sent looks free",
   S9: "the program of a turn starts at most once, and at most one turn of a Pod runs",
   S10: "no Pod with the files of a session runs another session",
-  S11: "a sleeping Pod runs no program, and holds no item",
+  S11: "a sleeping Pod runs no program, and holds no item, except for the opened claim of its next turn",
   S12: "no operator deletes a Pod with a session's files as left behind, after its turn ended, or while it is woken",
   S13: "no volume ever serves two sessions",
   S14: "no session with a volume gets another one, or runs without it",
@@ -56,7 +56,7 @@ export function isSettled(layout: Layout, state: State): boolean {
   const { rules } = layout;
   for (let item = 0; item < layout.items; item += 1) {
     const is = state[layout.item(item) + ITEM.state];
-    const isForgotten = rules.secretDeletion && !isRecorded(layout, state, item);
+    const isForgotten = rules.secretDeletion !== "never" && !isRecorded(layout, state, item);
     if (is !== STATE.queued && is !== STATE.stopped && !isForgotten) return false;
   }
   for (let volume = 0; volume < layout.volumes; volume += 1) if (!isVolumeKnown(layout, state, volume)) return false;
@@ -168,9 +168,12 @@ function sleepBrokenBy(layout: Layout, state: State, pod: number): string | null
   const isAsleep = state[layout.sleep(pod) + SLEEP.phase] === PHASE.sleeping;
   if (!isAsleep || state[layout.pod(pod) + POD.object] !== OBJECT.exists) return null;
   const turns = layout.turnsOf(pod);
-  if (turns.some((turn) => isAlive(state[layout.pod(turn) + POD.body] ?? 0)))
+  const next = turns[state[layout.sleep(pod) + SLEEP.ended] ?? 0];
+  const isAwake = next !== undefined && next !== pod && state[layout.pod(next) + POD.key] === 1;
+  if (turns.some((turn) => isAlive(state[layout.pod(turn) + POD.body] ?? 0) && !(isAwake && turn === next)))
     return "S11 a sleeping Pod runs a program";
-  if (layout.rules.secretDeletion || turns.some((turn) => state[layout.pod(turn) + POD.record])) return null;
+  if (layout.rules.secretDeletion !== "never" || turns.some((turn) => state[layout.pod(turn) + POD.record]))
+    return null;
   for (let item = 0; item < layout.items; item += 1) {
     const at = layout.item(item);
     const holder = holdingPod(state[at + ITEM.holder] ?? 0);

@@ -23,8 +23,11 @@ export interface Setting {
   readonly deletion: boolean;
   /** How a user stops an item. */
   readonly userStops: "gracefully" | "also-by-force";
-  /** Whether a user may delete claim Secrets. The operator then knows no more of the claim than after a restart. */
-  readonly secretDeletion: boolean;
+  /**
+   * When a user may delete claim Secrets. The operator then knows no more of the claim than after a restart.
+   * `while-marked`: not between the opening of a woken Pod's claim and the patch that marks the Pod as assigned.
+   */
+  readonly secretDeletion: "never" | "while-marked" | "any-time";
   /** The most turns of a Pod, with `parking: Shell`. 1: sessions don't sleep, and a Pod serves one item. */
   readonly turns: number;
   /** Whether the kubelet may lose the record of a container that ended, and run it again. */
@@ -152,7 +155,10 @@ export interface Protocol {
   readonly moved: "never" | "asks-where-claimed" | "asks-where-named";
 
   // --- parking: Shell
-  /** When a line is sent: after the Secret's `opened` and the Pod's `assigned` took effect, or before one of them. */
+  /**
+   * When a line is sent: after the Secret's `opened` and the Pod's `assigned` took effect, or before one of them. That of
+   * a woken Pod never waits for `assigned`.
+   */
   readonly line: "after-both" | "before-opened" | "before-assigned";
   /** Whether a process that knows of no start looks at the item before it delivers again. */
   readonly redelivery: "looks-first" | "blind";
@@ -177,11 +183,6 @@ export interface Protocol {
   readonly sleep: "before-secret" | "after-secret";
   /** When it may be marked: after its turn's container was seen ended, or as soon as the item is settled. */
   readonly sleepEnd: "container-ended" | "item-settled";
-  /**
-   * What becomes of a woken Pod whose claim is given up unopened: it is marked as sleeping again, in any case, since the
-   * patch that marks it as assigned may still land; or only if it is marked as assigned; or never.
-   */
-  readonly unopened: "sleeps-again" | "if-assigned" | "stays";
   /**
    * Which Pods that are assigned and have no Secret sleep again instead of being deleted: those in which no program runs
    * and no line may be under way; of them, only those whose next turn waits; or none.
@@ -260,7 +261,7 @@ export const CODE: Rules = {
   oneSession: false,
   deletion: false,
   userStops: "also-by-force",
-  secretDeletion: false,
+  secretDeletion: "never",
   turns: 1,
   reruns: false,
   lateRequests: true,
@@ -310,7 +311,6 @@ export const CODE: Rules = {
   leadership: "checked",
   sleep: "before-secret",
   sleepEnd: "container-ended",
-  unopened: "sleeps-again",
   takeBack: "none",
   endedRecord: true,
   nextTurn: "after-end",

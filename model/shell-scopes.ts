@@ -22,8 +22,8 @@ export const SHELL_SCOPES: readonly Scope[] = [
     scope(lease, "1 operator, 1 item, 2 Pods", [{ ...TWO_PODS, deletion: true }]),
     scope(lease, "1 operator, 2 items, 1 Pod", [{ items: 2, deletion: true }]),
     scope(lease, "1 operator, a user deletes Secrets", [
-      { ...TWO_PODS, secretDeletion: true },
-      { items: 2, secretDeletion: true },
+      { ...TWO_PODS, secretDeletion: "any-time" },
+      { items: 2, secretDeletion: "any-time" },
     ]),
     scope(lease, "2 operators, acknowledged once", [TWO_OPERATORS, { ...TWO_OPERATORS, onPodFailure: "Release" }]),
     scope(
@@ -57,12 +57,12 @@ export const WITHOUT_A_SHELL_RULE: readonly Broken[] = [
   broken("a line is sent after the opening is recorded in the Secret", ["S7"], { line: "before-opened" }),
   broken("a line is sent after the Pod is marked as assigned (here: a user deletes the Secret)", ["S4", "S7", "S8"], {
     line: "before-assigned",
-    secretDeletion: true,
+    secretDeletion: "any-time",
   }),
   broken(
     "a Pod that is assigned and has no Secret is deleted (here: a user deletes it)",
     ["S4", "S6", "S7"],
-    { assignedAlone: "free", secretDeletion: true, items: 2 },
+    { assignedAlone: "free", secretDeletion: "any-time", items: 2 },
     ["Worker"],
   ),
   broken(

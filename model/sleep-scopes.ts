@@ -28,9 +28,9 @@ const OF_EACH_LEASE: readonly Scope[] = LEASES.flatMap((lease) => [
   scope(lease, "1 item, 3 turns", [{ turns: 3 }]),
   scope(lease, "2 items of two sessions, 2 turns", [{ ...TWO_ITEMS, oneSession: false }]),
   scope(lease, "no mark before the Secret is deleted, but Pods left assigned sleep again unless a program may run", [
-    { sleep: "after-secret", unopened: "stays", takeBack: "unless-running" },
+    { sleep: "after-secret", takeBack: "unless-running" },
   ]),
-  scope(lease, "a user deletes Secrets", [{ secretDeletion: true }]),
+  scope(lease, "a user deletes Secrets", [{ secretDeletion: "while-marked" }]),
   scope(lease, "1 item, 2 Pods with 2 turns each", [{ ...SEVERAL_PODS, pods: 2 }]),
   scope(lease, "2 items of one session, 2 turns, Environment deleted", [{ ...TWO_ITEMS, deletion: true }], true),
   scope(lease, "1 item, 3 turns, containers that run again", [{ turns: 3, reruns: true }], true),
@@ -55,37 +55,30 @@ export const WITHOUT_A_SLEEP_RULE: readonly Broken[] = [
   broken("a Pod is marked as sleeping only after its turn's container was seen ended", ["S7", "S9", "S11", "S12"], {
     sleepEnd: "item-settled",
   }),
-  broken("a woken Pod whose claim is given up unopened is marked as sleeping again", ["S12"], { unopened: "stays" }),
-  broken(
-    "a woken Pod whose claim is given up unopened is marked as sleeping again, also if it isn't marked as assigned",
-    ["S12"],
-    { unopened: "if-assigned" },
-  ),
   broken(
     "a Pod that is assigned and has no Secret is deleted, even if its turn waits (here: a user deletes the Secret)",
     ["S8", "S11", "S12"],
-    { takeBack: "if-waiting", secretDeletion: true },
+    { takeBack: "if-waiting", secretDeletion: "while-marked" },
     ["Worker"],
   ),
   broken(
     "a Pod that is assigned and has no Secret is deleted, even if nothing runs in it (here: a user deletes the Secret)",
     ["S8", "S11", "S12"],
-    { takeBack: "unless-running", secretDeletion: true },
+    { takeBack: "unless-running", secretDeletion: "while-marked" },
     ["Worker"],
   ),
-  broken("a woken Pod is marked when its claim is given up, not later and only if its turn waits", ["S12"], {
-    takeBack: "if-waiting",
-    unopened: "stays",
-  }),
   broken(
     "a late patch of another session's claim can't rename a sleeping Pod, which then would run that session",
     ["S10", "S12"],
     { takeBack: "if-waiting", touchVersion: false, ...TWO_SESSIONS },
     ["Worker"],
   ),
-  broken("the end of each turn is recorded on its Pod", ["S1", "S9", "S12"], { endedRecord: false, reruns: true }, [
-    "Worker",
-  ]),
+  broken(
+    "the end of each turn is recorded on its Pod",
+    ["S1", "S9", "S11", "S12"],
+    { endedRecord: false, reruns: true },
+    ["Worker"],
+  ),
   broken(
     "a session's item is given to another Pod only when none of its Pods sleeps",
     ["S5"],
@@ -116,7 +109,12 @@ export const WITHOUT_A_SLEEP_RULE: readonly Broken[] = [
   broken("the patch that marks a Pod as assigned carries its resourceVersion", ["S12"], { touchVersion: false }, [
     "Worker",
   ]),
-  broken("the patch that marks a Pod as sleeping carries its resourceVersion", ["S11"], { sleepVersion: false }),
+  broken(
+    "the patch that marks a Pod as sleeping carries its resourceVersion (here: a turn was skipped since)",
+    ["S11", "S12"],
+    { sleepVersion: false, turns: 3 },
+    ["Worker"],
+  ),
   broken("the delete of a Pod whose session is given up carries its resourceVersion", ["S12"], {
     deleteVersion: false,
   }),
@@ -126,4 +124,17 @@ export const WITHOUT_A_SLEEP_RULE: readonly Broken[] = [
     { rerun: "by-name", reruns: true },
     ["Worker"],
   ),
+];
+
+/** What no rule of the operator can guarantee. */
+export const SLEEP_LIMITS: readonly Broken[] = [
+  {
+    ...broken(
+      "a user who deletes a claim's Secret between its line and the mark of its woken Pod",
+      ["S8", "S11", "S12"],
+      { secretDeletion: "any-time" },
+      ["Worker"],
+    ),
+    isLimit: true,
+  },
 ];

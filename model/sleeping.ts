@@ -49,39 +49,28 @@ export function tellDeletion(slot: Slot, next: State): void {
 const mayStay = ({ object, isTerminating, isDeleted }: Slot): boolean => object && !isTerminating && !isDeleted;
 
 /**
- * The end of a claim: whether the Pod must be marked as sleeping before its Secret is deleted. Reports that step.
- * An unopened claim may have marked a woken Pod as assigned, or such a patch may still land.
+ * The end of a claim: whether the Pod must be marked as sleeping before its Secret is deleted. Reports that step. The
+ * Pod of a claim that was never opened still sleeps, or was never used.
  */
 export function marksFirst(slot: Slot): boolean {
   const { rules, hasKey, turn, hasTurns } = slot;
-  if (!hasTurns || !mayStay(slot) || (hasKey && rules.sleep === "after-secret")) return false;
-  const isRecorded = rules.endedRecord ? slot.ended >= turn : !slot.isAssigned;
-  if (isRecorded || (!hasKey && !isTouched(slot))) return false;
+  if (!hasTurns || !hasKey || !mayStay(slot) || rules.sleep === "after-secret") return false;
+  if (rules.endedRecord ? slot.ended >= turn : !slot.isAssigned) return false;
   mark(slot);
   return true;
 }
 
-function isTouched(slot: Slot): boolean {
-  const { rules, turn, moment, sleepAt } = slot;
-  if (turn === 1 || rules.unopened === "stays") return false;
-  // The operator does not see what may still land, and always marks. If nothing may, that changes nothing.
-  const mayLand = rules.touchVersion && moment.byte(sleepAt + SLEEP.lateTouch) !== 0;
-  return slot.isAssigned || (mayLand && rules.unopened === "sleeps-again");
-}
-
-/** The turn that an unopened claim was for goes on waiting. */
 function mark(slot: Slot): void {
   const { sleepAt, turn } = slot;
-  const ended = !slot.hasKey && slot.isParked ? turn - 1 : turn;
   const next = slot.fork();
   next[sleepAt + SLEEP.phase] = PHASE.sleeping;
-  next[sleepAt + SLEEP.ended] = ended;
+  next[sleepAt + SLEEP.ended] = turn;
   next[sleepAt + SLEEP.session] = slot.moment.layout.sessionOf(slot.item);
   changePod(slot, next);
   slot.tell(next, "session.sleep");
   if (!slot.rules.lateRequests) return;
   const late = slot.fork();
-  late[sleepAt + SLEEP.lateSleep] = sleepMark(slot.moment.layout.sessionOf(slot.item), ended);
+  late[sleepAt + SLEEP.lateSleep] = sleepMark(slot.moment.layout.sessionOf(slot.item), turn);
   slot.tell(late, "session.sleep", { outcome: "lost", fault: true });
 }
 
@@ -166,7 +155,7 @@ function strayStep(slot: Slot): void {
     (isDeleted && (phase === PHASE.parked || slot.ended === rules.turns)) || (phase === PHASE.parked && isUnfit(slot));
   if (!isAlone && !isUnused) return;
   const hasFiles = moment.byte(slot.sleepAt + SLEEP.files) !== 0;
-  const isLoss = hasFiles && !isDeleted && !rules.secretDeletion;
+  const isLoss = hasFiles && !isDeleted && rules.secretDeletion === "never";
   const next = slot.fork();
   removePod(moment, next, pod);
   const breaks = isLoss ? "S12 a Pod with a session's files is deleted because nothing claims it" : null;

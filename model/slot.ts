@@ -162,6 +162,11 @@ export class Slot {
     return this.rules.rerun === "by-id" && (this.moment.byte(this.turnAt + TURN.past) & PAST.reranInClaim) !== 0;
   }
 
+  /** Whether the turn is for a session that sleeps in the Pod. */
+  get isWoken(): boolean {
+    return this.hasTurns && this.turn > 1;
+  }
+
   /** Shell: what this process knows of the delivery. */
   get delivery(): number {
     return this.moment.byte(this.shellAt + SHELL.delivery);

@@ -65,7 +65,6 @@ export const VALUES: {
   leadership: { checked: "ours", unchecked: "removed" },
   sleep: { "before-secret": "ours", "after-secret": "removed" },
   sleepEnd: { "container-ended": "ours", "item-settled": "removed" },
-  unopened: { "sleeps-again": "ours", "if-assigned": "removed", stays: "removed" },
   takeBack: { none: "ours", "if-waiting": "removed", "unless-running": "removed" },
   endedRecord: { true: "ours", false: "removed" },
   nextTurn: {

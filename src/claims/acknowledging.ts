@@ -3,7 +3,7 @@ import { instantOf, isSameInstant } from "../core/text.ts";
 import { isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { readPodState } from "../pods/pod-state.ts";
-import { newestTurn } from "../pods/turns.ts";
+import { newestTurn, turnContainerId } from "../pods/turns.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { remember } from "../protocol/claim-lease.ts";
 import { replaceItem, viewOf } from "../protocol/claim-observed.ts";
@@ -45,9 +45,11 @@ export class Acknowledging {
   async readPod(claim: Claim): Promise<PodRead> {
     const { kube, points, namespace, timing, failing } = this.#context;
     const isParked = (live: Pod) => {
-      const same = live.metadata.uid === claim.record.journal.podUid && !live.metadata.deletionTimestamp;
-      // The state of a later turn says nothing about the claimed one.
-      const isTurn = claim.turn === 0 || newestTurn(live) === claim.turn;
+      const { podUid, container } = claim.record.journal;
+      const same = live.metadata.uid === podUid && !live.metadata.deletionTimestamp;
+      // The state of a later turn, or of another container, says nothing about the claimed one.
+      const isTurn =
+        claim.turn === 0 || (newestTurn(live) === claim.turn && turnContainerId(live, claim.turn) === container);
       return same && isTurn && readPodState(live).is === "parked";
     };
     try {

@@ -8,7 +8,7 @@ import type { Breaker } from "../pods/breaker.ts";
 import { credentialOf, fitsInLine, frameFor, parkingOf, TOO_LONG } from "../pods/pod-gate.ts";
 import { newPodName } from "../pods/pod-render.ts";
 import { sessionContainerName } from "../pods/pod-state.ts";
-import { hasTurns, isAsleep, openTurn } from "../pods/turns.ts";
+import { hasTurns, isAsleep, openTurn, turnContainerId } from "../pods/turns.ts";
 import { isPerSession } from "../pods/workspace-pods.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { remember } from "../protocol/claim-lease.ts";
@@ -352,11 +352,13 @@ export class Claiming {
   #register(item: WorkItem, answer: Offer, pod: Pod | null, use: "session" | Refusal): Claim {
     const { uid, name, timing } = this.#context;
     const server = this.#options.serverTimes.of(answer.api).at(answer.sentAtMs);
+    const turn = pod && hasTurns(pod) ? openTurn(pod) : 0;
     const journal: Journal = {
       use,
       lease: pod?.metadata.annotations?.[ANNOTATION_LEASE] === "Operator" ? "Operator" : "Worker",
       environmentUid: uid,
       podUid: pod?.metadata.uid ?? "",
+      container: pod ? turnContainerId(pod, turn) : undefined,
       api: answer.api,
       workId: item.id,
       sessionId: item.data.id,
@@ -368,7 +370,7 @@ export class Claiming {
     };
     const claim = newClaim({
       name: pod?.metadata.name ?? newPodName(name),
-      turn: pod && hasTurns(pod) ? openTurn(pod) : 0,
+      turn,
       journal,
       secretVersion: "",
       secretUid: "",

@@ -26,9 +26,9 @@ import { assignedAtMs, parkingOf } from "../pods/pod-gate.ts";
 import { NO_DEADLINE_SECONDS } from "../pods/pod-render.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import { sleepPatch } from "../pods/sleep-mark.ts";
-import { endedTurn, hasOpenTurn, newestTurn, turnContainerId, turnName, turnStatus } from "../pods/turns.ts";
+import { endedTurn, hasOpenTurn, isAsleep, newestTurn, turnContainerId, turnName } from "../pods/turns.ts";
 import type { Claim } from "../protocol/claim.ts";
-import { noteAssigned, noteAssigning, noteDeadline, notePodVersion, noteTouched } from "../protocol/claim-record.ts";
+import { noteAssigning, noteDeadline, notePodVersion, noteTouched } from "../protocol/claim-record.ts";
 import { type ClaimContext, STEP_BOUND } from "../protocol/context.ts";
 import { stopPatienceMs } from "../protocol/facts.ts";
 import type { Outcome } from "../protocol/outcome.ts";
@@ -58,7 +58,6 @@ const PATCH_TRIES = 5;
  * session of a waiting shell or program counts from the time in this patch.
  */
 export async function touchPod(context: ClaimContext, claim: Claim, pod: Pod): Promise<void> {
-  const { workId, sessionId } = claim.record.journal;
   const isTurn = claim.turn > 0;
   // The field can only be lowered, so a lower value that another client set must stay. It counts from the Pod's start,
   // and a Pod with turns serves more work items later: its keeper reads the annotation instead.
@@ -67,18 +66,13 @@ export async function touchPod(context: ClaimContext, claim: Claim, pod: Pod): P
   noteDeadline(claim, isTurn ? lastsSeconds : Math.min(current, lastsSeconds));
   const own = context.environment().spec.sessions?.template.metadata?.annotations ?? {};
   noteAssigning(claim, assignedAtMs(pod) ?? context.kube.now());
+  const given = assignment(claim, pod);
   const annotations: Record<string, string | null> = {
-    [ANNOTATION_WORK_ID]: workId,
-    [ANNOTATION_SESSION_ID]: sessionId,
+    ...given.annotations,
     [ANNOTATION_TOUCHES]: String(claim.record.touches + 1),
-    ...(parkingOf(pod) === "Key"
-      ? {}
-      : { [ANNOTATION_ASSIGNED_AT]: new Date(claim.record.assignedAtMs ?? 0).toISOString() }),
   };
   if (isTurn) {
     annotations[ANNOTATION_DEADLINE] = String(Math.ceil((claim.record.assignedAtMs ?? 0) / SECOND_MS) + lastsSeconds);
-    annotations[ANNOTATION_DEFAULT_CONTAINER] = turnName(claim.turn);
-    annotations[ANNOTATION_TURN_CONTAINER] = turnContainerId(pod, claim.turn) ?? null;
     annotations[ANNOTATION_SLEEPS_SINCE] = null;
     annotations[ANNOTATION_SLEEPS_UNTIL] = null;
   }
@@ -89,11 +83,7 @@ export async function touchPod(context: ClaimContext, claim: Claim, pod: Pod): P
     metadata: {
       ...UNTRACKED,
       uid: claim.record.journal.podUid,
-      labels: {
-        [LABEL_PHASE]: "assigned",
-        [LABEL_WORK_ID]: toLabelValue(workId),
-        [LABEL_SESSION_ID]: toLabelValue(sessionId),
-      },
+      labels: { [LABEL_PHASE]: "assigned", ...given.labels },
       annotations,
     },
     ...(isTurn ? {} : { spec: { activeDeadlineSeconds: claim.record.deadlineSeconds } }),
@@ -107,8 +97,49 @@ export async function touchPod(context: ClaimContext, claim: Claim, pod: Pod): P
   if (isTurn) await touchTurn(context, claim, pod, send);
   else await send();
   context.metrics.touches.inc({ ...context.labels, touch: claim.record.touches === 0 ? "first" : "again" });
-  noteTouched(claim, context.clock.monotonic());
-  noteAssigned(claim, true);
+  noteTouched(claim, context.clock.monotonic(), true);
+}
+
+/** What a Pod says of the work item that it was given. */
+function assignment({ turn, record: { journal, assignedAtMs } }: Claim, pod: Pod) {
+  const { workId, sessionId, container } = journal;
+  return {
+    labels: { [LABEL_WORK_ID]: toLabelValue(workId), [LABEL_SESSION_ID]: toLabelValue(sessionId) },
+    annotations: {
+      ...{ [ANNOTATION_WORK_ID]: workId, [ANNOTATION_SESSION_ID]: sessionId },
+      ...(parkingOf(pod) !== "Key" && { [ANNOTATION_ASSIGNED_AT]: new Date(assignedAtMs ?? 0).toISOString() }),
+      ...(turn > 0 && {
+        [ANNOTATION_DEFAULT_CONTAINER]: turnName(turn),
+        [ANNOTATION_TURN_CONTAINER]: container ?? turnContainerId(pod, turn) ?? null,
+      }),
+    },
+  };
+}
+
+/** The same for a woken Pod whose program has ended, if it was never assigned; otherwise nothing. */
+function lateAssignment(claim: Claim, pod: Pod) {
+  const isLate = isAsleep(pod) && claim.record.assignedAtMs !== null;
+  return isLate ? assignment(claim, pod) : { labels: {}, annotations: {} };
+}
+
+/**
+ * A woken Pod as it will be once it is assigned. Its line is sent before that (delivering.ts), so it may look asleep while
+ * its program runs. Any other Pod stays unchanged.
+ */
+export function asAssigned({ kube, clock }: Pick<ClaimContext, "kube" | "clock">, claim: Claim, pod: Pod): Pod {
+  const { turn, record } = claim;
+  const isUnsent = record.delivery === "unsent" && record.unstartedMs === null;
+  if (turn <= 1 || isUnsent || !isAsleep(pod) || endedTurn(pod) >= turn) return pod;
+  // An earlier process sent the line at some time since it wrote the claim's Secret.
+  const agoMs = clock.monotonic() - (claim.recordedMs ?? clock.monotonic());
+  noteAssigning(claim, kube.now() - (Number.isFinite(agoMs) ? agoMs : 0));
+  const { labels, annotations } = assignment(claim, pod);
+  const metadata = {
+    ...pod.metadata,
+    labels: { ...pod.metadata.labels, ...labels, [LABEL_PHASE]: "assigned" },
+    annotations: { ...pod.metadata.annotations, ...annotations } as Record<string, string>,
+  };
+  return { ...pod, metadata };
 }
 
 /**
@@ -149,9 +180,8 @@ function deadlineSeconds(context: ClaimContext, pod: Pod | null): number {
 
 /**
  * Marks the Pod as sleeping, and its turn as ended (M: before the claim's Secret is deleted; the Pod would otherwise
- * look left behind after a crash, and be deleted with the session's files). The turn of a claim that was not opened goes
- * on waiting; the patch that assigned the Pod may still arrive, and is then refused (M). Returns the live Pod; null: it
- * can't sleep any more.
+ * look left behind after a crash, and be deleted with the session's files). A patch that assigns the Pod may still
+ * arrive, and is then refused (M). Returns the live Pod; null: it can't sleep any more.
  * @param pod as the cache shows it
  */
 export async function putToSleep(context: ClaimContext, claim: Claim, pod: Pod): Promise<Pod | null> {
@@ -164,15 +194,14 @@ export async function putToSleep(context: ClaimContext, claim: Claim, pod: Pod):
     // An earlier process marked it, and ended before it deleted the claim's Secret.
     if (endedTurn(seen) >= claim.turn) return seen;
     try {
-      const { opened, sessionId } = claim.record.journal;
-      const isWaiting = !opened && turnStatus(seen, claim.turn)?.state?.terminated === undefined;
-      const slept = { sessionId, endedTurn: isWaiting ? endedTurn(seen) : claim.turn };
-      const patch = sleepPatch(seen, slept, context.environment(), kube.now());
+      const slept = { sessionId: claim.record.journal.sessionId, endedTurn: claim.turn };
+      const { metadata } = sleepPatch(seen, slept, context.environment(), kube.now());
+      const given = lateAssignment(claim, seen);
+      const labels = { ...given.labels, ...metadata.labels };
+      const annotations = { ...given.annotations, ...metadata.annotations };
+      const patch = { metadata: { ...metadata, labels, annotations } };
       const mark = () => kube.patch(PODS, ref, patch, { type: "merge" }, STEP_BOUND);
-      const asleep = await points.run("session.sleep", ofClaim(claim, { turn: slept.endedTurn }), mark);
-      // If the claim proves to be opened after all, the Pod is assigned again before its line.
-      noteAssigned(claim, false);
-      return asleep;
+      return await points.run("session.sleep", ofClaim(claim, { turn: claim.turn }), mark);
     } catch (error) {
       if (isNotFound(error)) return null;
       if (!isConflict(error) || tries === PATCH_TRIES) throw error;
@@ -212,11 +241,13 @@ export async function markFinished(
 ): Promise<void> {
   if (pod.metadata.deletionTimestamp) return;
   const finishedAt = new Date(context.kube.now()).toISOString();
+  const given = lateAssignment(claim, pod);
   const patch = {
     metadata: {
       uid: pod.metadata.uid,
-      labels: { [LABEL_PHASE]: "finished" },
+      labels: { ...given.labels, [LABEL_PHASE]: "finished" },
       annotations: {
+        ...given.annotations,
         [ANNOTATION_END_REASON]: outcome.reason,
         [ANNOTATION_END_MESSAGE]: outcome.message.slice(0, MESSAGE_LENGTH),
         [ANNOTATION_FINISHED_AT]: finishedAt,

@@ -229,7 +229,7 @@ function endBeforeWaiting(container: ContainerStatus | undefined): ContainerStat
   return container?.state?.waiting ? container.lastState?.terminated : undefined;
 }
 
-/** Whether the container runs only to wait for its session. The Pod is assigned before the line is sent. */
+/** Whether the container runs only to wait for its session. When its line is sent, its Pod is assigned (asAssigned). */
 function waitsForLine(pod: Pod): boolean {
   return parkingOf(pod) !== "Key" && assignedAtMs(pod) === null;
 }

@@ -29,8 +29,8 @@ const TRIES = 3;
  * others.
  *
  * `minAvailable` is the number of running sessions: percentages would need a controller with a scale. It is raised
- * before a Pod is marked as assigned, so that no session is ever unprotected. It is lowered only some time after, since
- * too high a number protects as well. The selector matches the label that marks the Pods.
+ * before a Pod is marked as assigned, so that no session is unprotected, except a woken one until that mark. It is
+ * lowered only some time after, since too high a number protects as well. The selector matches the mark's label.
  */
 export class DisruptionBudget {
   readonly #context: PoolContext;

@@ -35,7 +35,7 @@ export interface ClaimRecord {
   readonly podVersion: string | null;
   /** The Pod's patch was answered: it is assigned, even if the cache doesn't show that yet. */
   readonly assigned: boolean;
-  /** The time in the Pod's annotation, by the API server's clock: the first touch sets it, and later ones repeat it. */
+  /** The time in the Pod's annotation, by the API server's clock. Set once, and each touch repeats it. */
   readonly assignedAtMs: number | null;
   /**
    * parking: Shell and Program: whether the container has read its line. `unknown`: a line may have been sent without an
@@ -184,10 +184,6 @@ export function noteAssigning({ record }: Recorded, assignedAtMs: number): void 
   record.assignedAtMs ??= assignedAtMs;
 }
 
-export function noteAssigned({ record }: Recorded, assigned: boolean): void {
-  record.assigned = assigned;
-}
-
 /** The line is about to be sent: from now on its container may start. */
 export function noteDeliverySent({ record }: Recorded, nowMs: number): void {
   record.delivery = "unknown";
@@ -211,10 +207,11 @@ export function noteDeadline({ record }: Recorded, deadlineSeconds: number): voi
   record.deadlineSeconds = deadlineSeconds;
 }
 
-/** A touch of the Pod was sent; it may have been refused. */
-export function noteTouched({ record }: Recorded, touchedMs: number): void {
+/** A touch of the Pod was sent. `isAssigned`: and was answered, so the Pod is assigned. */
+export function noteTouched({ record }: Recorded, touchedMs: number, isAssigned: boolean): void {
   record.touches += 1;
   record.touchedMs = touchedMs;
+  record.assigned ||= isAssigned;
 }
 
 /** Berth ends the session. An earlier decision is kept. */

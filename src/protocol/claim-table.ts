@@ -42,13 +42,10 @@ export class ClaimTable {
 
   /** Whether a claim's Pod runs this session, or may still start it. */
   runs(sessionId: string): boolean {
-    for (const {
-      record: { journal },
-      observed: { endedMs },
-    } of this.#byName.values()) {
-      if (journal.use === "session" && journal.sessionId === sessionId && endedMs === null) return true;
-    }
-    return false;
+    return this.some(
+      ({ record: { journal }, observed: { endedMs } }) =>
+        journal.use === "session" && journal.sessionId === sessionId && endedMs === null,
+    );
   }
 
   some(isSo: (claim: Claim) => boolean): boolean {
@@ -90,16 +87,8 @@ export function newClaim(
     Partial<Pick<Claim, "turn" | "othersUntilMs" | "recordedMs">> &
     Parameters<typeof newRecord>[0] & { memory?: Memory },
 ): Claim {
-  const {
-    name,
-    turn = 0,
-    lateAckUntilMs,
-    templateHash,
-    othersUntilMs = null,
-    recordedMs = null,
-    memory,
-    ...record
-  } = from;
+  const { name, turn = 0, lateAckUntilMs, templateHash, memory, ...more } = from;
+  const { othersUntilMs = null, recordedMs = null, ...record } = more;
   return {
     ...{ name, turn, slot: slotName(name, turn), templateHash, lateAckUntilMs, othersUntilMs, recordedMs },
     record: newRecord(record),

@@ -1,15 +1,16 @@
-import { type Facts, lookAgain, nextTouchMs, outOfOurHands } from "./facts.ts";
+import { assignAtMs, type Facts, lookAgain, outOfOurHands } from "./facts.ts";
 import { deletePod, LOOK, type Step, waitUntil } from "./step.ts";
 
 // --- 5. Open: the claim is opened, and its container still waits for its line (parking: Shell and Program) ----------
 
 /**
  * The next step until the container has read its line. The line is sent only when the Secret says `opened` and the Pod
- * says `assigned` (M): otherwise a Pod whose line was sent could look free. Once a line may be on its way, the item is
- * not settled before the container has ended.
+ * says `assigned` (M): otherwise a Pod whose line was sent could look free. A woken Pod is free for no other session, so
+ * it is assigned after its first line (M), and before the next one. Once a line may be on its way, the item is not
+ * settled before the container has ended.
  */
 export function delivering(facts: Facts): Step {
-  const { claim, nowMs, limits, timing } = facts;
+  const { claim, nowMs, limits } = facts;
   const { record } = claim;
   const patience = (record.openedMs ?? nowMs) + limits.firstBeatTimeoutMs;
   if (nowMs >= patience && !mayRun(facts, patience)) {
@@ -17,14 +18,17 @@ export function delivering(facts: Facts): Step {
     const what = "the container did not read its session's line within firstBeatTimeoutSeconds";
     return deletePod("StartFailed", said ? `${what}: ${said}` : what);
   }
-  if (!facts.podAssigned && !record.assigned) {
-    const touchAt = nextTouchMs(claim, timing);
-    // Past its patience, the operator still assigns the Pod of a program that may run.
-    return nowMs >= touchAt ? { do: "touch" } : waitUntil(touchAt, nowMs < patience ? patience : touchAt);
-  }
+  const isWoken = claim.turn > 1;
+  if (isWoken && record.delivery === "unsent" && record.unstartedMs === null) return { do: "deliver" };
+  const touchAt = record.assigned ? Number.POSITIVE_INFINITY : assignAtMs(facts);
+  // Past its patience, the operator still assigns the Pod of a program that may run.
+  if (nowMs >= touchAt) return { do: "touch" };
+  const untilAssigned = touchAt < Number.POSITIVE_INFINITY && waitUntil(touchAt, nowMs < patience ? patience : touchAt);
+  if (!isWoken && untilAssigned) return untilAssigned;
   // An unconfirmed line may have started the program.
   if (record.delivery === "unknown") return isBeaten(facts) ? { do: "delivered", by: "item" } : { do: "read-log" };
-  return record.unstartedMs === null ? { do: "deliver" } : redeliver(facts, record.unstartedMs);
+  const step: Step = record.unstartedMs === null ? { do: "deliver" } : redeliver(facts, record.unstartedMs);
+  return step.do === "deliver" && untilAssigned ? untilAssigned : step;
 }
 
 /** Whether an earlier process may have started the program: neither the log nor a late view of the item denies it. */

@@ -146,6 +146,11 @@ export function nextTouchMs(
   return Math.max(touchedMs + pauseMs, failing?.get("touch")?.untilMs ?? 0);
 }
 
+/** When the Pod of a program that runs, or may run, must be assigned; Infinity: it is. */
+export function assignAtMs({ claim, podAssigned, timing }: Facts): number {
+  return podAssigned ? Number.POSITIVE_INFINITY : nextTouchMs(claim, timing);
+}
+
 /** Doublings of the pause between reads, from 5 s to about 5 min. */
 const MAX_DOUBLINGS = 6;
 

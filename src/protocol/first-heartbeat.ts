@@ -56,13 +56,10 @@ export function programsBeatMs(claim: Claim, { startedAt }: ItemView): number | 
 }
 
 /** Whether the Pod ended before its program served: the breaker counts these. */
-export function isStartFailure({
-  observed: { end, neverServed },
-  record: { ending },
-  lease: { neverBeaten },
-}: Claim): boolean {
+export function isStartFailure({ observed, record: { ending }, lease }: Claim): boolean {
+  const { end, neverServed } = observed;
   // Berth ended the Pod because its program did not serve.
   if (ending?.why === "NoFirstBeat" || ending?.why === "StartFailed") return true;
   if (end !== null && FROM_OUTSIDE.has(end.cause)) return false;
-  return end?.cause === "StartFailed" || neverBeaten || neverServed;
+  return end?.cause === "StartFailed" || lease.neverBeaten || neverServed;
 }

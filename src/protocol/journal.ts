@@ -46,6 +46,7 @@ const KEY_API = "api";
 const KEY_QUEUED_AT = "queued-at";
 const KEY_ENVIRONMENT_UID = "environment-uid";
 const KEY_POD_UID = "pod-uid";
+const KEY_CONTAINER = "container";
 
 /** The contents of a claim's Secret. Times are RFC 3339, by the Work API's clock. */
 export interface Journal {
@@ -53,6 +54,8 @@ export interface Journal {
   readonly lease: LeaseKind;
   readonly environmentUid: string;
   readonly podUid: string;
+  /** The id of the turn's container. If the kubelet starts the turn again, that one is no session's. */
+  readonly container?: string | undefined;
   /**
    * `spec.api.baseUrl` when the item was claimed: only that API knows the item, if the spec changes. Empty: not
    * recorded.
@@ -112,6 +115,7 @@ export function renderJournal(
       [KEY_LEASE]: journal.lease,
       [KEY_ENVIRONMENT_UID]: journal.environmentUid,
       [KEY_POD_UID]: journal.podUid,
+      ...(journal.container && { [KEY_CONTAINER]: journal.container }),
       [KEY_API]: journal.api,
       [KEY_WORK_ID]: journal.workId,
       [KEY_SESSION_ID]: journal.sessionId,
@@ -143,7 +147,7 @@ export function withoutCredential(secret: Secret): Secret {
 const MAX_LISTED = 8_192;
 const LISTED = [
   ...[KEY_USE, KEY_LEASE, KEY_WORK_ID, KEY_SESSION_ID, KEY_WORK_SECRET, KEY_ACKNOWLEDGED_AT, KEY_API, KEY_QUEUED_AT],
-  ...[KEY_POLLED_FROM, KEY_POLLED_UNTIL, KEY_ENVIRONMENT_UID, KEY_POD_UID, KEY_WHY],
+  ...[KEY_POLLED_FROM, KEY_POLLED_UNTIL, KEY_ENVIRONMENT_UID, KEY_POD_UID, KEY_CONTAINER, KEY_WHY],
 ];
 
 /**
@@ -213,6 +217,7 @@ export function readJournal(secret: Secret): Journal | null {
     environmentUid: shared.text(text(KEY_ENVIRONMENT_UID) ?? ""),
     api: shared.text(api),
     podUid: text(KEY_POD_UID) ?? "",
+    container: text(KEY_CONTAINER) ?? undefined,
     sessionId: text(KEY_SESSION_ID) ?? "",
     queuedAt: text(KEY_QUEUED_AT) ?? "",
     polledFromMs: Number.parseInt(text(KEY_POLLED_FROM) ?? "", 10),

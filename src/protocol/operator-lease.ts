@@ -2,11 +2,11 @@ import { isLater } from "../core/text.ts";
 import { NO_HEARTBEAT } from "../work/types.ts";
 import { isReacknowledged } from "./claim.ts";
 import {
+  assignAtMs,
   type Facts,
   isReleased,
   type LeaseKind,
   lookAgain,
-  nextTouchMs,
   outOfOurHands,
   overdueEnding,
   ranFor,
@@ -54,7 +54,8 @@ const TOLD_TO_STOP = "the work item was told to stop";
 function watchHeld(facts: Facts): Step {
   const { claim } = facts;
   const { own: lease } = claim.lease;
-  if (lease === null) return adopt(facts);
+  // The program of a woken Pod may run. It must not look asleep for as long as an adoption takes.
+  if (lease === null) return claim.turn > 1 && facts.nowMs >= assignAtMs(facts) ? { do: "touch" } : adopt(facts);
   const ending = (message: string): Step =>
     claim.record.ending
       ? deletePod(claim.record.ending.why, claim.record.ending.message)
@@ -106,7 +107,7 @@ function withTimeLeft(facts: Facts, lease: HeldLease): Step {
     if (step.do === "deliver" && !maySendStop(lease, facts, timing)) return untilBeaten(facts, lease, nowMs + leftMs);
     return step.do === "wait" ? waitUntil(step.untilMs ?? nowMs + leftMs, nowMs + leftMs) : step;
   }
-  const touchAt = facts.podAssigned ? Number.POSITIVE_INFINITY : nextTouchMs(claim, timing);
+  const touchAt = assignAtMs(facts);
   if (nowMs >= touchAt) return { do: "touch" };
   const provesInMs = claim.observed.firstBeatSeen
     ? Number.POSITIVE_INFINITY

@@ -47,10 +47,10 @@ export function phaseOf(claim: Claim, pod: Pod | undefined): "opening" | "active
     pod?.metadata.deletionTimestamp
   )
     return "stopping";
-  if (!pod || stateOf(pod).is !== "running") return "opening";
+  if (pod && claim.record.delivery === "done") return "active";
   // The container of a waiting Pod runs before its program does.
-  const isStarted = parkingOf(pod) === "Key" || claim.record.delivery === "done" || claim.observed.startedAtMs !== null;
-  return isStarted ? "active" : "opening";
+  const isStarted = pod && (parkingOf(pod) === "Key" || claim.observed.startedAtMs !== null);
+  return isStarted && stateOf(pod).is === "running" ? "active" : "opening";
 }
 
 /** The view of a claimed session. */

@@ -3,11 +3,11 @@ import { NO_HEARTBEAT } from "../work/types.ts";
 import { isReacknowledged } from "./claim.ts";
 import type { ItemView } from "./claim-observed.ts";
 import {
+  assignAtMs,
   type Facts,
   isOver,
   type LeaseKind,
   lookAgain,
-  nextTouchMs,
   overdueEnding,
   ranFor,
   stopPatienceMs,
@@ -43,9 +43,9 @@ function open(facts: Facts, acknowledgedAt: string, patienceMs: number): Step {
 function running(facts: Facts, startedAtMs: number): Step {
   const { claim, nowMs, timing, limits } = facts;
   const item = claim.observed.item;
-  const touchAt = facts.podAssigned ? Number.POSITIVE_INFINITY : nextTouchMs(claim, timing);
+  const touchAt = assignAtMs(facts);
   const until = (...times: number[]): Step => waitUntil(touchAt, ...times);
-  // The kubelet read the Secret without a touch: the Pod still needs its session's labels and its deadline.
+  // The kubelet read the Secret without a touch, or the Pod was woken: it still needs its session's labels and deadline.
   if (nowMs >= touchAt) return { do: "touch" };
   if (claim.record.ending?.why === "NoFirstBeat") {
     const step = settleItem(facts);

@@ -1,4 +1,5 @@
 import { LABEL_PHASE } from "../api/names.ts";
+import { asAssigned } from "../claims/pod-acts.ts";
 import type { Releases } from "../claims/releases.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import type { Timing } from "../core/timing.ts";
@@ -67,7 +68,7 @@ export class ClaimFacts {
     const nowMs = clock.monotonic();
     const clusterMs = this.#context.kube.now();
     const podGoneByMs = pod ? goneByMs(pod, nowMs - clusterMs, this.#context.timing) : null;
-    let state: Facts["pod"] = pod ? readSessionState(claim, pod) : { is: "gone" };
+    let state: Facts["pod"] = pod ? readSessionState(claim, asAssigned(this.#context, claim, pod)) : { is: "gone" };
     const waitsForLine = pod !== undefined && isWaiting(claim, pod, state);
     if (waitsForLine) state = { is: "parked" };
     // The cache does not show yet that the Pod is assigned.

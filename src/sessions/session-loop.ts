@@ -1,6 +1,6 @@
 import { type Deliverer, delivered, deliverSession, findStart } from "../claims/delivery-acts.ts";
 import { own } from "../claims/item-acts.ts";
-import { markFinished, putToSleep, sameState, touchPod } from "../claims/pod-acts.ts";
+import { asAssigned, markFinished, putToSleep, sameState, touchPod } from "../claims/pod-acts.ts";
 import { MOST_RELEASES, type Releases } from "../claims/releases.ts";
 import { dropSecret, openSecret, StaleClaimError } from "../claims/secret-acts.ts";
 import { SECOND_MS } from "../core/clock.ts";
@@ -12,7 +12,7 @@ import { deletePod } from "../pods/delete.ts";
 import { parkingOf } from "../pods/pod-gate.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import { sleepMsOf } from "../pods/sleep-mark.ts";
-import { hasTurns, livesOn, MOST_TURNS, turnStatus } from "../pods/turns.ts";
+import { hasTurns, livesOn, MOST_TURNS } from "../pods/turns.ts";
 import type { DisruptionBudget } from "../pool/disruption-budget.ts";
 import type { Retention } from "../pool/finished-retention.ts";
 import type { Claim } from "../protocol/claim.ts";
@@ -338,7 +338,7 @@ export class SessionLoop {
       case "delete-pod":
         return this.#deletePod(claim, step, pod);
       case "drop":
-        return this.#drop(claim, step.because, pod);
+        return this.#drop(claim, step.because);
       case "settled":
         return this.#settled(claim, step.because, pod);
       default:
@@ -381,7 +381,7 @@ export class SessionLoop {
       failing.succeeded("touch", claim);
     } catch (error) {
       if (!(error instanceof KubeApiError)) throw error;
-      noteTouched(claim, clock.monotonic());
+      noteTouched(claim, clock.monotonic(), false);
       // A conflict means that another Pod has this name. The watch will report it.
       if (!isConflict(error)) failing.failed("touch", { error }, claim);
       logger.warn({ pod: claim.name, error: errorText(error) }, "cannot assign a Pod to its session");
@@ -394,8 +394,9 @@ export class SessionLoop {
     const opening = openSecret(this.#context, claim, acknowledgedAt, waitsForLine).then(() =>
       noteOpened(claim, acknowledgedAt, { nowMs: clock.monotonic(), wallMs: clock.now() }),
     );
-    // Neither patch starts the container, so they need no order: the line is sent after both.
-    const touching = waitsForLine ? this.#touch(claim, pod) : undefined;
+    // Neither patch starts the container, so they need no order: the line is sent after both. A woken Pod is assigned
+    // after its line: the patch of a Pod with many turns keeps the API server busy.
+    const touching = waitsForLine && claim.turn <= 1 ? this.#touch(claim, pod) : undefined;
     const [opened] = await Promise.allSettled([opening, touching]);
     if (opened.status === "rejected") throw opened.reason;
     if (pod && !waitsForLine) await this.#touch(claim, pod);
@@ -418,7 +419,8 @@ export class SessionLoop {
       this.#facts.isDraining && claim.record.journal.lease === "Operator" ? Math.floor(graceMs / SECOND_MS) : undefined;
     // The Pod of a session that sleeps meanwhile must stay, so the deletion of a Pod with turns names what was read (M).
     const how = { graceSeconds: grace, asRead: hasTurns };
-    const against = await deletePod(this.#context, target, (live) => !sameState(live, step, claim.turn), how);
+    const isOver = (live: Pod) => !sameState(asAssigned(this.#context, claim, live), step, claim.turn);
+    const against = await deletePod(this.#context, target, isOver, how);
     // The cache was stale. The watch will bring the current state.
     if (against) throw new Error(`the Pod has changed: ${readPodState(against).is}`);
     decideEnding(claim, step.why, step.message);
@@ -428,15 +430,13 @@ export class SessionLoop {
     }
   }
 
-  async #drop(claim: Claim, because: string, pod: Pod | undefined): Promise<void> {
+  async #drop(claim: Claim, because: string): Promise<void> {
     const context = this.#context;
-    const asleep = pod ? await this.#putToSleep(claim, pod) : null;
     await dropSecret(context, claim, "session.drop", because);
     this.#forget(claim, "dropped");
     context.metrics.claims.inc({ ...context.labels, result: "dropped" });
     this.#options.breaker.released(claim.templateHash, claim.name);
     context.logger.info({ workId: claim.record.journal.workId, pod: claim.name, because }, "claim dropped");
-    if (asleep) this.#options.turns.add(asleep, asleep !== pod);
   }
 
   async #settled(claim: Claim, because: string, pod: Pod | undefined): Promise<void> {
@@ -466,17 +466,15 @@ export class SessionLoop {
   }
 
   /**
-   * The session sleeps in its Pod, if that lives on; null: it doesn't, and the Pod is finished. A mark that keeps
-   * failing must not keep the claim.
+   * The session sleeps in its Pod, if that lives on; null: it doesn't, and the Pod is finished, or it was never woken. A
+   * mark that keeps failing must not keep the claim.
    */
   async #putToSleep(claim: Claim, pod: Pod): Promise<Pod | null> {
     const isWanted = !this.#facts.isDraining && sleepMsOf(this.#context.environment()) > 0;
     // The first program of the Pod never served, so there is nothing to keep.
     const isUseless = claim.turn === 1 && isStartFailure(claim);
-    const isUnused = claim.turn <= 1 && !claim.record.journal.opened;
-    if (!isWanted || isUseless || isUnused || !livesOn(pod, claim.turn)) return null;
-    const hasServed = claim.record.journal.opened || turnStatus(pod, claim.turn)?.state?.terminated !== undefined;
-    if (claim.turn >= MOST_TURNS && hasServed) {
+    if (!isWanted || isUseless || !claim.record.journal.opened || !livesOn(pod, claim.turn)) return null;
+    if (claim.turn >= MOST_TURNS) {
       this.#options.sleeps.ended(claim.record.journal.sessionId, pod, "TooManyTurns");
       return null;
     }

@@ -103,7 +103,9 @@ export class SleepingPods {
   }
 
   get count(): number {
-    return this.#context.pods.sleeping().filter((pod) => !pod.metadata.deletionTimestamp).length;
+    const { claims } = this.#options;
+    const isAsleep = ({ metadata: { name = "", deletionTimestamp } }: Pod) => !deletionTimestamp && !claims.has(name);
+    return this.#context.pods.sleeping().filter(isAsleep).length;
   }
 
   get isEmpty(): boolean {

@@ -148,6 +148,22 @@ describe("the live read of the Pod before an acknowledgement", () => {
     });
   });
 
+  test("accepts the claimed turn only in the container that the claim was made for", async () => {
+    const turns = { 2: { running: { startedAt: "2030-01-01T00:00:00Z" } } };
+    const live = turnsPod({
+      ...{ phase: "sleeping", ended: 1, turns, ids: { 2: "containerd://2" } },
+      metadata: { uid: JOURNAL.podUid },
+    });
+    const read = async (container: string | undefined) => {
+      const { acknowledging, claim } = setUp({ read: () => live });
+      const journal = { ...claim.record.journal, container };
+      return (await acknowledging.readPod({ ...claim, turn: 2, record: { ...claim.record, journal } })).isParked;
+    };
+    expect(await read("containerd://2")).toBe(true);
+    // The kubelet lost its record, and started the turn again.
+    expect(await read("containerd://1")).toBe(false);
+  });
+
   test.each([0, 500])("rejects a Pod that it can't read: status %i", async (status) => {
     const read = () => {
       throw new KubeApiError("failed", { status });

@@ -90,6 +90,11 @@ describe("touching a Pod with turns", () => {
     });
   });
 
+  test("names the container that the claim was made for, even if the kubelet has started the turn again", async () => {
+    const { patch } = await touch([podOf()], claimOf({ journal: { ...JOURNAL, container: "containerd://1" } }));
+    expect(patch()?.metadata.annotations?.["berth.dev/turn-container"]).toBe("containerd://1");
+  });
+
   test("gives the keeper a deadline from now on, and leaves that of the Pod, which counts from its start", async () => {
     const cached = podOf({ status: { startTime: new Date(new VirtualClock().now() - 86_400_000).toISOString() } });
     const { patch, clock, claim } = await touch([podOf()], claimOf(), cached);
@@ -168,17 +173,23 @@ describe("putting a session to sleep", () => {
     expect(result).toMatchObject({ metadata: { resourceVersion: "100" } });
   });
 
-  test.each([
-    ["goes on waiting", { 1: ENDED, 2: RUNNING }, "1"],
-    ["is skipped if it has ended", { 1: ENDED, 2: ENDED }, "2"],
-  ])("the turn of a claim that was not opened %s", async (_, turns, ended) => {
-    const { patch, claim } = await sleep(
-      [assigned()],
-      assigned({ turns }),
-      claimOf({ assigned: true, journal: JOURNAL }),
-    );
-    expect(patch()?.metadata.annotations?.["berth.dev/ended-turn"]).toBe(ended);
-    expect(claim.record.assigned).toBe(false);
+  test("records which work item a Pod has served that was never assigned to it", async () => {
+    const seen = podOf({ turns: { 1: ENDED, 2: ENDED } });
+    const { patch } = await sleep([seen], seen, claimOf({ assignedAtMs: 1_000 }));
+    expect(patch()?.metadata).toMatchObject({
+      labels: { "berth.dev/phase": "sleeping", "berth.dev/work-id": JOURNAL.workId },
+      annotations: {
+        ...{ "berth.dev/ended-turn": "2", "berth.dev/work-id": JOURNAL.workId },
+        "berth.dev/assigned-at": "1970-01-01T00:00:01.000Z",
+        "kubectl.kubernetes.io/default-container": "berth-turn-2",
+      },
+    });
+  });
+
+  test("leaves a Pod's last work item on record if the line was never sent", async () => {
+    const seen = podOf({ turns: { 1: ENDED, 2: ENDED } });
+    const { patch } = await sleep([seen], seen);
+    expect(Object.keys(patch()?.metadata.annotations ?? {})).not.toContain("berth.dev/work-id");
   });
 
   test("reads the Pod after a conflict, and marks the version that it read", async () => {

@@ -3,7 +3,7 @@ import { PROPERTIES } from "../../model/properties.ts";
 import { CODE, FIRST } from "../../model/rules.ts";
 import { CODE_SCOPES, holdingScopes, LIMITS, WEAKER, WITHOUT_A_RULE } from "../../model/scopes.ts";
 import { SHELL_LIMITS, SHELL_SCOPES, WITHOUT_A_SHELL_RULE } from "../../model/shell-scopes.ts";
-import { SLEEP_SCOPES, WITHOUT_A_SLEEP_RULE } from "../../model/sleep-scopes.ts";
+import { SLEEP_LIMITS, SLEEP_SCOPES, WITHOUT_A_SLEEP_RULE } from "../../model/sleep-scopes.ts";
 import { VOLUME_SCOPES, WITHOUT_A_VOLUME_RULE } from "../../model/volume-scopes.ts";
 import { judge, PATIENCE_MS, wordsOf } from "./judge.ts";
 
@@ -12,7 +12,7 @@ import { judge, PATIENCE_MS, wordsOf } from "./judge.ts";
 const all = [...holdingScopes(CODE), ...CODE_SCOPES, WEAKER, ...SHELL_SCOPES, ...SLEEP_SCOPES, ...VOLUME_SCOPES];
 const small = all.filter(({ isLarge }) => !isLarge);
 const removals = [...WITHOUT_A_RULE, ...WITHOUT_A_SHELL_RULE, ...WITHOUT_A_SLEEP_RULE, ...WITHOUT_A_VOLUME_RULE];
-const limits = [...LIMITS, ...SHELL_LIMITS];
+const limits = [...LIMITS, ...SHELL_LIMITS, ...SLEEP_LIMITS];
 
 describe("the protocol keeps its promises", () => {
   test.each(small)(

@@ -70,6 +70,34 @@ describe("5. open: the container waits for its line", () => {
     expect(stepOf(failed, againAt, { podAssigned: false })).toEqual({ do: "touch" });
   });
 
+  describe("for a session that slept in its Pod", () => {
+    const untouched = { turn: 2, assigned: false, touches: 0, touchedMs: null } as const;
+    const refused = { ...untouched, touches: 1, touchedMs: POLLED + 4_900 };
+    const againAt = 4_900 + (DEFAULT_TIMING.touchAgainMs[0] ?? 0);
+
+    test("sends the first line at once, and assigns the Pod if no marker came", () => {
+      expect(stepOf(waiting(untouched), 1_000, { podAssigned: false })).toEqual(DELIVER);
+      expect(stepOf(unanswered(untouched), 5_000, { podAssigned: false })).toEqual({ do: "touch" });
+      expect(stepOf(inherited({ turn: 2 }), 61_000, { podAssigned: false })).toEqual({ do: "touch" });
+    });
+
+    test("looks for the program's start although the Pod can't be assigned", () => {
+      expect(stepOf(unanswered(refused), 5_000, { podAssigned: false })).toEqual(READ_LOG);
+      const active = view("active", POLLED + 4_800);
+      expect(stepOf(unanswered({ ...refused, item: active }), 5_000, { podAssigned: false })).toEqual({
+        ...{ do: "delivered", by: "item" },
+      });
+      expect(stepOf(unstarted(null, refused), 5_000, { podAssigned: false })).toEqual(LOOK);
+    });
+
+    test("sends no second line before the Pod is assigned", () => {
+      const seen = view("starting", POLLED + 4_800);
+      expect(stepOf(unstarted(seen, refused), 5_000, { podAssigned: false })).toEqual(waitUntil(againAt));
+      expect(stepOf(unstarted(seen, refused), againAt, { podAssigned: false })).toEqual({ do: "touch" });
+      expect(stepOf(unstarted(seen, { ...refused, assigned: true }), 5_000, { podAssigned: false })).toEqual(DELIVER);
+    });
+  });
+
   test("opens the Secret first", () => {
     const journal = { ...JOURNAL, acknowledgedAt: waiting().record.acknowledgedAt };
     const unopened = waiting({ journal, openedMs: null, openedAtMs: null });

@@ -419,7 +419,7 @@ export class Operator {
 
   *#touch(claim: Claim): Script {
     yield* this.#kube(() => this.#cluster.touch());
-    noteTouched(claim, this.#timeline.nowMs);
+    noteTouched(claim, this.#timeline.nowMs, true);
   }
 
   *#fence(claim: Claim, expected: string): Script {

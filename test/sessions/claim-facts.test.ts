@@ -5,7 +5,8 @@ import type { Claim } from "../../src/protocol/claim.ts";
 import { ClaimFacts } from "../../src/sessions/claim-facts.ts";
 import type { SessionRecorder } from "../../src/sessions/session-recorder.ts";
 import { pod } from "../pods/pods.ts";
-import { JOURNAL, opened } from "../protocol/claims.ts";
+import { type TurnsPod, turnsPod } from "../pods/turn-pods.ts";
+import { type ClaimFields, JOURNAL, OURS, opened } from "../protocol/claims.ts";
 import { FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { fakeContext } from "./fake-context.ts";
@@ -162,4 +163,60 @@ test("a drain limits the grace period of sessions to its own", () => {
   expect(facts.limits(opened()).graceMs).toBe(GRACE_SECONDS * 1_000);
   facts.drain(0);
   expect(facts.limits(opened()).graceMs).toBeLessThan(drainBoundMs);
+});
+
+describe("a woken Pod that still looks asleep", () => {
+  const NOW = new VirtualClock().now();
+  const BEFORE = NOW - 600_000;
+  const [RUNS, ENDED] = [{ running: {} }, { terminated: { exitCode: 1, finishedAt: new Date(NOW).toISOString() } }];
+  const asleep = (of: TurnsPod): Pod => {
+    const annotations = { "berth.dev/parking": "Shell", "berth.dev/assigned-at": new Date(BEFORE).toISOString() };
+    return turnsPod({ phase: "sleeping", ended: 1, annotations, metadata: { uid: JOURNAL.podUid }, ...of });
+  };
+  const claim = (of: ClaimFields) => opened({ turn: 2, ...of });
+
+  test("runs its session since this process first saw so, once its line was read", async () => {
+    const { read, started, clock } = factsOf({
+      cached: asleep({ turns: { 2: RUNS } }),
+      claim: claim({ delivery: "done" }),
+    });
+    await read();
+    await clock.advance(1_000);
+    expect(await read()).toMatchObject({ pod: { is: "running", startedAtMs: NOW }, podAssigned: false });
+    expect(started).toEqual([NOW, NOW]);
+  });
+
+  test.each([
+    ["ended its program after its line was sent", { delivery: "unknown", deliverySentMs: 1 }, "Failed"],
+    ["ended its program after its log showed no start", { delivery: "unsent", unstartedMs: 1 }, "Failed"],
+    ["ended while it waited, before its line was sent", { delivery: "unsent" }, "StartFailed"],
+  ] as const)("%s", async (_, record, cause) => {
+    const { read } = factsOf({ cached: asleep({ turns: { 2: ENDED } }), claim: claim(record) });
+    expect(await read()).toMatchObject({ pod: { is: "ended", end: { cause } } });
+  });
+
+  test("runs its session since an earlier process claimed the item", async () => {
+    const recordedMs = new VirtualClock().monotonic() - 50_000;
+    const { read, clock } = factsOf({
+      cached: asleep({ turns: { 2: RUNS } }),
+      claim: { ...claim({ delivery: "done" }), recordedMs },
+    });
+    await clock.advance(60_000);
+    expect((await read()).pod).toEqual({ is: "running", startedAtMs: NOW - 50_000 });
+  });
+
+  test("ended its program if it was given another container than the one that runs", async () => {
+    const journal = { ...JOURNAL, acknowledgedAt: OURS, opened: true, container: "containerd://1" };
+    const cached = asleep({ turns: { 2: RUNS }, ids: { 2: "containerd://2" } });
+    const { read } = factsOf({ cached, claim: claim({ delivery: "unknown", journal }) });
+    expect(await read()).toMatchObject({ pod: { is: "ended", end: { cause: "NodeLost" } } });
+  });
+
+  test("sleeps again once the end of its turn is on record", async () => {
+    const { read } = factsOf({
+      cached: asleep({ ended: 2, turns: { 2: ENDED } }),
+      claim: claim({ delivery: "done", deliverySentMs: 1 }),
+    });
+    expect(await read()).toMatchObject({ pod: { is: "ended", end: { startedAtMs: BEFORE } } });
+  });
 });

@@ -72,7 +72,7 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "accepts another Pod of the same name",
         guard: "readLive",
-        find: "live.metadata.uid === claim.record.journal.podUid && ",
+        find: "live.metadata.uid === podUid && ",
         replace: "",
       },
       {
@@ -669,14 +669,14 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "doesn't detect that a claim runs the session",
         guard: "sessionTurn",
-        find: 'journal.use === "session" && journal.sessionId === sessionId && endedMs === null) return true;',
-        replace: "false) return true;",
+        find: 'journal.use === "session" && journal.sessionId === sessionId && endedMs === null,',
+        replace: "false,",
       },
       {
         name: "treats a session as running until its record is deleted",
         guard: "guard",
-        find: "journal.sessionId === sessionId && endedMs === null)",
-        replace: "journal.sessionId === sessionId)",
+        find: "journal.sessionId === sessionId && endedMs === null",
+        replace: "journal.sessionId === sessionId",
       },
       {
         name: "forgets the slot of another claim of the same name",

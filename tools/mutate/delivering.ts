@@ -19,8 +19,8 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "sends a line to a Pod that is not assigned",
         guard: "line",
-        find: "if (!facts.podAssigned && !record.assigned) {",
-        replace: "if (false) {",
+        find: "if (!isWoken && untilAssigned) return untilAssigned;",
+        replace: "",
       },
       {
         name: "sends a line again without looking for the program's start",
@@ -31,8 +31,8 @@ export const DELIVERING: readonly FileMutations[] = [
       {
         name: "sends a line again without reading the item",
         guard: "redelivery",
-        find: 'return record.unstartedMs === null ? { do: "deliver" } : redeliver(facts, record.unstartedMs);',
-        replace: 'return { do: "deliver" };',
+        find: "redeliver(facts, record.unstartedMs);",
+        replace: '{ do: "deliver" };',
       },
       {
         name: "sends a line again by an outdated view of the item",

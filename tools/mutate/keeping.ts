@@ -415,8 +415,8 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "watches a session of an earlier process without adopting its lease",
         guard: "adoptStill",
-        find: "if (lease === null) return adopt(facts);",
-        replace: "if (lease === null) return withTimeLeft(facts);",
+        find: '{ do: "touch" } : adopt(facts);',
+        replace: '{ do: "touch" } : withTimeLeft(facts);',
         tests: [DECIDE, DECIDE_OPERATOR],
       },
     ],

@@ -1,6 +1,8 @@
 import type { FileMutations } from "./mutation.ts";
 
 const ACKNOWLEDGING = "test/claims/acknowledging.test.ts";
+const CLAIM_FACTS = "test/sessions/claim-facts.test.ts";
+const DECIDE_DELIVERING = "test/protocol/delivering.test.ts";
 const DECIDE = "test/protocol/decide.test.ts";
 const CACHED_POD = "test/pods/cached-pod.test.ts";
 const PARKING = "test/pods/parking.test.ts";
@@ -53,22 +55,10 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         replace: "if (!isWanted || ",
       },
       {
-        name: "keeps a Pod whose first claim was not opened",
+        name: "keeps a Pod whose claim was not opened",
         guard: "guard",
-        find: "isUseless || isUnused ||",
+        find: "isUseless || !claim.record.journal.opened ||",
         replace: "isUseless ||",
-      },
-      {
-        name: "settles a woken session's claim that was not opened, and leaves its Pod assigned",
-        guard: "unopened",
-        find: "const isUnused = claim.turn <= 1 && !",
-        replace: "const isUnused = !",
-      },
-      {
-        name: "drops a woken session's claim, and leaves its Pod assigned",
-        guard: "unopened",
-        find: 'const asleep = pod ? await this.#putToSleep(claim, pod) : null;\n    await dropSecret(context, claim, "session.drop", because);',
-        replace: 'const asleep = null;\n    await dropSecret(context, claim, "session.drop", because);',
       },
       {
         name: "lets a session sleep in a Pod that ends",
@@ -79,7 +69,7 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
       {
         name: "uses a Pod for any number of work items",
         guard: "bound",
-        find: "if (claim.turn >= MOST_TURNS && hasServed) {",
+        find: "if (claim.turn >= MOST_TURNS) {",
         replace: "if (false) {",
       },
       {
@@ -88,6 +78,56 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         find: "const how = { graceSeconds: grace, asRead: hasTurns };",
         replace: "const how = { graceSeconds: grace };",
         tests: [SESSION_LOOP],
+      },
+    ],
+  },
+  {
+    file: "src/sessions/claim-facts.ts",
+    tests: [CLAIM_FACTS, SLEEPING_FAULTS],
+    mutations: [
+      {
+        name: "takes a woken Pod for one that sleeps until it is assigned",
+        guard: "guard",
+        find: "asAssigned(this.#context, claim, pod)",
+        replace: "pod",
+      },
+    ],
+  },
+  {
+    file: "src/protocol/operator-lease.ts",
+    tests: [SLEEPING_FAULTS],
+    mutations: [
+      {
+        name: "lets a woken Pod look asleep until the lease of its session is adopted",
+        guard: "bound",
+        find: 'claim.turn > 1 && facts.nowMs >= assignAtMs(facts) ? { do: "touch" } : adopt(facts);',
+        replace: "adopt(facts);",
+      },
+    ],
+  },
+  {
+    file: "src/protocol/delivering.ts",
+    tests: [SLEEPING_FAULTS],
+    mutations: [
+      {
+        name: "assigns a woken Pod before its line",
+        guard: "bound",
+        find: 'if (isWoken && record.delivery === "unsent" &&',
+        replace: 'if (false && record.delivery === "unsent" &&',
+      },
+      {
+        name: "sends a line again to a woken Pod that looks asleep",
+        guard: "guard",
+        find: 'return step.do === "deliver" && untilAssigned ? untilAssigned : step;',
+        replace: "return step;",
+        tests: [DECIDE_DELIVERING],
+      },
+      {
+        name: "doesn't look for the start of a woken Pod's program until the Pod is assigned",
+        guard: "guard",
+        find: "if (!isWoken && untilAssigned)",
+        replace: "if (untilAssigned)",
+        tests: [DECIDE_DELIVERING],
       },
     ],
   },
@@ -147,26 +187,40 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
       {
         name: "doesn't record the container of a claimed turn",
         guard: "rerun",
-        find: "annotations[ANNOTATION_TURN_CONTAINER] = turnContainerId(pod, claim.turn) ?? null;",
+        find: "[ANNOTATION_TURN_CONTAINER]: container ?? turnContainerId(pod, turn) ?? null,",
         replace: "",
+      },
+      {
+        name: "takes a turn that runs again for the one that was claimed",
+        guard: "rerun",
+        find: "container ?? turnContainerId(pod, turn)",
+        replace: "turnContainerId(pod, turn)",
+      },
+      {
+        name: "takes a container that ended before its line for a program",
+        guard: "guard",
+        find: " || isUnsent || !isAsleep",
+        replace: " || !isAsleep",
+        tests: [CLAIM_FACTS],
+      },
+      {
+        name: "takes a session that sleeps again for a running one",
+        guard: "endedRecord",
+        find: " || endedTurn(pod) >= turn) return pod;",
+        replace: ") return pod;",
+        tests: [CLAIM_FACTS],
+      },
+      {
+        name: "doesn't record which work item a Pod served that was never assigned",
+        guard: "guard",
+        find: "return isLate ? assignment(claim, pod)",
+        replace: "return false ? assignment(claim, pod)",
       },
       {
         name: "ends a Pod with turns after the time of one work item",
         guard: "bound",
         find: "...(isTurn ? {} : { spec: { activeDeadlineSeconds",
         replace: "...(false ? {} : { spec: { activeDeadlineSeconds",
-      },
-      {
-        name: "records the end of a turn whose shell waits",
-        guard: "endedRecord",
-        find: "isWaiting ? endedTurn(seen) : claim.turn",
-        replace: "claim.turn",
-      },
-      {
-        name: "lets a turn wait that ended in a claim that was not opened",
-        guard: "endedRecord",
-        find: "!opened && turnStatus(seen, claim.turn)?.state?.terminated === undefined",
-        replace: "!opened",
       },
       {
         name: "marks a recorded end of a turn again",
@@ -279,8 +333,14 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
       {
         name: "wakes a Pod that waits in another turn than the claimed one",
         guard: "wakeRead",
-        find: "const isTurn = claim.turn === 0 || newestTurn(live) === claim.turn;",
-        replace: "const isTurn = true;",
+        find: "newestTurn(live) === claim.turn && ",
+        replace: "",
+      },
+      {
+        name: "wakes a Pod whose turn the kubelet has started again",
+        guard: "rerun",
+        find: " && turnContainerId(live, claim.turn) === container",
+        replace: "",
       },
       {
         name: "doesn't note the version of the Pod that it read",

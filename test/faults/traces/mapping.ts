@@ -293,15 +293,7 @@ const READ = {
   "session.delete-pod": { steps: ["session.delete-pod"], isNothing: isPodGone },
   "session.drop": { steps: ["session.drop"] },
   "session.settled": { steps: ["session.settled"], also: withoutMark },
-  "session.sleep": {
-    steps: ["session.sleep"],
-    // The operator always marks the Pod of a wake that it gives up unopened. Without a touch, that changes nothing.
-    isNothing: (state, actor, { asks }) => {
-      const { layout, pod } = actor;
-      const isAsleep = sleepOf(state, actor, SLEEP.phase) === PHASE.sleeping;
-      return isAsleep && podOf(state, actor, POD.key) === 0 && Number(asks["turn"]) < layout.turnOf(pod);
-    },
-  },
+  "session.sleep": { steps: ["session.sleep"] },
   "turn.add": {
     steps: ["turn.add"],
     also: afterSkippedTurn,

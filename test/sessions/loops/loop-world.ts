@@ -31,7 +31,7 @@ import {
 import { createLogger, type Logger, silentLogger } from "../../../src/observe/logger.ts";
 import { createMetrics } from "../../../src/observe/metrics.ts";
 import { readPodState } from "../../../src/pods/pod-state.ts";
-import { podOfSlot, slotName, turnNumber } from "../../../src/pods/turns.ts";
+import { podOfSlot, slotName, slotOf, turnNumber } from "../../../src/pods/turns.ts";
 import { allowancesFor, policyOf } from "../../../src/policy/pod-policy.ts";
 import { CLAIM_SECRET_TYPE, readJournal } from "../../../src/protocol/journal.ts";
 import type { Hints } from "../../../src/queue/hints.ts";
@@ -489,7 +489,7 @@ export class LoopWorld {
 
   /**
    * D1: a line is sent only when the claim is opened and the Pod is assigned. Otherwise a Pod whose line was sent could
-   * look free.
+   * look free. A woken one may look asleep: it is free for no other session.
    */
   #lineSent({ name, container }: ContainerRef): void {
     this.say(`line for ${container} of ${name}`);
@@ -501,13 +501,16 @@ export class LoopWorld {
     if (secret && !readJournal(secret)?.opened) this.wrongs.push(`D1 ${name} gets its line before its claim is opened`);
     const { labels, annotations } = pod.metadata;
     const isAssigned = labels?.[LABEL_PHASE] === "assigned" && annotations?.[ANNOTATION_ASSIGNED_AT] !== undefined;
-    if (!isAssigned) this.wrongs.push(`D1 ${name} gets its line before it is assigned`);
+    const isWoken = turnNumber(container) > 1 && labels?.[LABEL_PHASE] === "sleeping";
+    if (!isAssigned && !isWoken) this.wrongs.push(`D1 ${name} gets its line before it is assigned`);
   }
 
-  /** T3: no operator deletes the Pod of a sleeping session without an Event. */
+  /** T3: no operator deletes the Pod of a sleeping session without an Event. A woken one may look asleep. */
   #deletedByOperator(pod: Pod | undefined): void {
     const sessionId = pod?.metadata.annotations?.[ANNOTATION_SESSION_ID];
     if (pod?.metadata.labels?.[LABEL_PHASE] !== "sleeping") return;
+    const secret = this.server.find(SECRETS, pod.metadata.namespace ?? "", slotOf(pod));
+    if (secret && readJournal(secret)?.opened) return;
     if (this.told.some((words) => words.startsWith(`SleepEnded: session ${sessionId} `))) return;
     this.wrongs.push(`T3 ${pod.metadata.name} is deleted although session ${sessionId} sleeps in it`);
   }

@@ -1,11 +1,12 @@
 import { describe, expect, test } from "vitest";
+import { END_REASONS } from "../../../src/api/reasons.ts";
 import { PODS, type Pod, SECRETS } from "../../../src/kube/resource.ts";
 import { MOST_TURNS } from "../../../src/pods/turns.ts";
 import { type Journal, renderJournal } from "../../../src/protocol/journal.ts";
 import { sleepEndMessage } from "../../../src/sleep/sleep-plan.ts";
 import { metricValue } from "../../support/metric-value.ts";
 import { refusal } from "./api-server.ts";
-import { NAME, NAMESPACE } from "./loop-world.ts";
+import { type LoopWorld, NAME, NAMESPACE } from "./loop-world.ts";
 import { sleepyWorld } from "./sleepy-world.ts";
 import { BASE_URL } from "./work-api.ts";
 
@@ -193,7 +194,7 @@ describe("a claim that is not opened", () => {
     expect(nameOf(sessionId)).toBe(name);
   });
 
-  test("leaves the session asleep in its Pod if the operator dies between the touch and the opening", async () => {
+  test("leaves the session asleep in its Pod if the operator dies before the opening", async () => {
     const { world, operator, serve, nameOf } = await sleepyWorld();
     const sessionId = await serve();
     const name = nameOf(sessionId);
@@ -202,7 +203,7 @@ describe("a claim that is not opened", () => {
         throw refusal(503, "ServiceUnavailable", "not now");
     });
     const item = world.enqueue({ sessionId });
-    await world.until("the Pod is touched", () => world.podsOf("assigned").length === 1);
+    await world.until("the item is acknowledged", () => world.item(item).acks.length === 1);
     operator.kill();
     // No operator serves the item before a user stops it.
     await world.pass(60 * SECOND);
@@ -249,25 +250,113 @@ describe("a claim that is not opened", () => {
 });
 
 describe("a Secret that someone deletes while its line is on its way", () => {
-  test("puts no session to sleep whose program may start", async () => {
-    const { world, operator, serve, nameOf } = await sleepyWorld();
-    const sessionId = await serve();
-    const name = nameOf(sessionId) ?? "";
+  /** A session whose next item's line is held back, as if by a proxy. */
+  const heldBack = async () => {
+    const made = await sleepyWorld();
+    const sessionId = await made.serve();
+    const name = made.nameOf(sessionId) ?? "";
     const held: string[] = [];
-    operator.kube.loses = (what) => what === "line";
-    operator.kube.wrote = (_, text) => held.push(text);
-    world.enqueue({ sessionId });
-    await world.until("the line is sent", () => held.length > 0);
+    made.operator.kube.loses = (what) => what === "line";
+    made.operator.kube.wrote = (_, text) => held.push(text);
+    made.world.enqueue({ sessionId });
+    await made.world.until("the line is sent", () => held.length > 0);
+    const arrives = () => made.world.server.attach(NAMESPACE, name, "berth-turn-2").write(held[0] ?? "");
+    return { ...made, sessionId, name, arrives };
+  };
+
+  test("puts no session to sleep whose program may start, once its Pod is assigned", async () => {
+    const { world, operator, nameOf, sessionId, name, arrives } = await heldBack();
+    await world.until("the Pod is assigned", () => world.podsOf("assigned").length === 1);
     operator.kill();
     world.server.delete(SECRETS, NAMESPACE, `${name}-t2`);
     world.startOperator();
     const isThere = () => world.pods.some(({ metadata }) => metadata.name === name);
     await world.until("the Pod is deleted, or asleep", () => !isThere() || nameOf(sessionId) === name, 120 * SECOND);
-    // A proxy held the line until now.
-    if (isThere()) world.server.attach(NAMESPACE, name, "berth-turn-2").write(held[0] ?? "");
+    if (isThere()) arrives();
     await world.pass(SECOND);
     expect(world.podsOf("sleeping").filter(({ metadata }) => metadata.name === name)).toEqual([]);
     expect(world.starts).toHaveLength(1);
+  });
+
+  test("before its Pod is assigned, leaves the session its Pod and files, although its program may start", async () => {
+    const { world, operator, serve, isReady, sessionId, name, arrives } = await heldBack();
+    expect(world.podsOf("assigned")).toEqual([]);
+    operator.kill();
+    world.server.delete(SECRETS, NAMESPACE, `${name}-t2`);
+    world.startOperator();
+    await world.pass(SECOND);
+    arrives();
+    await world.until("its program runs", () => world.starts.length === 2);
+    await world.until("the next turn waits", () => world.node.running.size === 0 && isReady(sessionId));
+    await serve(sessionId);
+    expect(world.starts.map(({ pod }) => pod)).toEqual([name, name, name]);
+  });
+});
+
+describe("a woken Pod that is not assigned yet", () => {
+  /** Whether a request assigns a Pod to its session. */
+  const assigns = ({ verb, plural, body }: { verb: string; plural: string; body?: unknown }) => {
+    const { metadata } = (body ?? {}) as Partial<Pod>;
+    return verb === "patch" && plural === "pods" && metadata?.labels?.["berth.dev/phase"] === "assigned";
+  };
+  const program = (lease: string) => (lease === "Operator" ? "plain" : "stock");
+  /** Why the work items ended. */
+  const ended = (world: LoopWorld) =>
+    world.told.map((words) => words.split(":")[0] ?? "").filter((reason) => reason in END_REASONS);
+
+  test.each(["Worker", "Operator"])("runs its program to the end if no patch can assign it (%s)", async (lease) => {
+    const { world, operator, serve, nameOf, sleeperOf } = await sleepyWorld({ sessions: { lease } });
+    const sessionId = await serve();
+    const name = nameOf(sessionId);
+    operator.kube.intercept.push((call) => {
+      if (assigns(call)) throw refusal(403, "Forbidden", "pods may not be patched like this");
+    });
+    world.fate = () => ({ startError: false, program: program(lease), servesMs: 60 * SECOND });
+    const item = world.enqueue({ sessionId });
+    await world.until("its program runs", () => world.starts.length === 2);
+    await world.pass(30 * SECOND);
+    expect(world.environment?.status?.sessions).toMatchObject({ opening: 0, active: 1, sleeping: 0 });
+    expect(world.conditionOf("Ready")?.message).toContain("pods may not be patched like this");
+    await world.until("the item is served", () => world.item(item).state === "stopped" && world.isSettled);
+    expect([ended(world), world.starts.length]).toEqual([["Completed", "Completed"], 2]);
+    expect(sleeperOf(sessionId)?.metadata).toMatchObject({
+      ...{ name, labels: { "berth.dev/work-id": item } },
+      annotations: { "berth.dev/ended-turn": "2", "berth.dev/work-id": item },
+    });
+    operator.kube.intercept.pop();
+    await serve(sessionId);
+  });
+
+  test("is assigned by the next process before that adopts its lease, and its session goes on", async () => {
+    const { world, operator, serve, nameOf } = await sleepyWorld({ sessions: { lease: "Operator" } });
+    const sessionId = await serve();
+    const name = nameOf(sessionId);
+    operator.kube.delay = (call) => (assigns(call) ? 60 * SECOND : 0);
+    world.fate = () => ({ startError: false, program: "plain", servesMs: 120 * SECOND });
+    const item = world.enqueue({ sessionId });
+    await world.until("its program runs", () => world.starts.length === 2);
+    operator.kill();
+    await world.pass(SECOND);
+    const heartbeats = world.api.requests.get("heartbeat");
+    world.startOperator();
+    await world.until("it is assigned", () => world.podsOf("assigned").length === 1);
+    expect(world.api.requests.get("heartbeat")).toBe(heartbeats);
+    await world.until("the item is served", () => world.item(item).state === "stopped" && world.isSettled);
+    expect([ended(world), world.starts.length, nameOf(sessionId)]).toEqual([["Completed", "Completed"], 2, name]);
+  });
+
+  test("sleeps again after a program that ended before", async () => {
+    const { world, operator, serve, nameOf } = await sleepyWorld();
+    const sessionId = await serve();
+    const name = nameOf(sessionId);
+    operator.kube.delay = (call) => (assigns(call) ? 5 * SECOND : 0);
+    world.fate = () => ({ startError: false, program: "stock", servesMs: SECOND });
+    await serve(sessionId);
+    operator.kube.delay = () => 0;
+    expect(ended(world)).toEqual(["Completed", "Completed"]);
+    expect(await metricValue(world.metrics.startFailures, { namespace: NAMESPACE, environment: NAME })).toBe(0);
+    await serve(sessionId);
+    expect(world.starts.map(({ pod }) => pod)).toEqual([name, name, name]);
   });
 });
 

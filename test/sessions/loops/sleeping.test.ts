@@ -125,7 +125,6 @@ describe("a session that sleeps", () => {
       if (verb === "patch" && plural === "secrets") throw refusal(403, "Forbidden", "no permission");
     });
     const second = world.enqueue({ sessionId });
-    await world.until("the Pod is assigned", () => world.podsOf("assigned").length === 1);
     await world.until("the item is stopped", () => world.item(second).state === "stopped", 300_000);
     await world.until("the session sleeps again", () => isReady(sessionId));
     operator.kube.intercept.splice(0);

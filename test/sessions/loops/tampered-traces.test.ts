@@ -10,7 +10,6 @@ import { checkSession } from "../../faults/traces/check-session.ts";
 import { Knowledge } from "../../faults/traces/knowledge.ts";
 import { project } from "../../faults/traces/projection.ts";
 import { type Entry, TraceRecorder } from "../../faults/traces/trace.ts";
-import { refusal } from "./api-server.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE, type Operator } from "./loop-world.ts";
 import { TEMPLATE } from "./sleepy-world.ts";
 
@@ -92,18 +91,6 @@ const slept = () =>
     world.enqueue({ sessionId: world.api.world.item(first).data.id });
     await untilAsleep(world, 2);
     await world.until("the Pod is deleted", () => world.podsOf("sleeping").length === 0);
-  });
-
-/** A session sleeps, and its next item can't be opened. */
-const unopened = () =>
-  record({ sessions: SLEEPS }, SHELL, async (world, _recorder, operator) => {
-    const first = world.enqueue();
-    await untilAsleep(world, 1);
-    operator?.kube.intercept.push(({ verb, plural }) => {
-      if (verb === "patch" && plural === "secrets") throw refusal(403, "Forbidden", "secrets may not be patched");
-    });
-    const next = world.enqueue({ sessionId: world.api.world.item(first).data.id });
-    await world.until("it is given up", () => world.item(next).state === "stopped", 5 * MINUTE);
   });
 
 const RETAIN_SECONDS = 120;
@@ -344,30 +331,24 @@ function withoutCall(entries: readonly Entry[], point: string, index: number): E
   );
 }
 
-const RECORDED = { killed, unanswered, takenUp, slept, unopened, withVolume, inDoubt } as const;
+const RECORDED = { killed, unanswered, takenUp, slept, withVolume, inDoubt } as const;
 
 const SLEPT: readonly (readonly [what: string, of: keyof typeof RECORDED, how: Tamper, says: RegExp])[] = [
   ["marked as sleeping after its Secret was deleted", "slept", after("session.sleep", 0, "session.settled", 0), MODEL],
   ["never marked as sleeping", "slept", (entries) => withoutCall(entries, "session.sleep", 1), MODEL],
-  ["marked as sleeping while it runs", "slept", after("session.sleep", 1, "session.touch", 1), MODEL],
+  ["marked as sleeping while it runs", "slept", after("session.sleep", 1, "session.open", 1), MODEL],
   ["given its next turn before it sleeps", "slept", after("turn.add", -1, "session.touch", 1), MODEL],
   ["woken before its next turn was added", "slept", (entries) => withoutCall(entries, "turn.add", -2), MODEL],
   ["woken in a turn that has ended", "slept", as("claim.journal", 1, { asks: { use: "session", turn: 1 } }), MODEL],
   ["woken without a live read", "slept", (entries) => withoutCall(entries, "claim.read-pod", 1), /read the Pod parked/],
   ["woken in another Pod", "slept", as("claim.journal", 1, { pod: "other", asks: { turn: 1 } }), MODEL],
-  ["given a line before it was assigned", "slept", (entries) => withoutCall(entries, "session.touch", 1), MODEL],
+  ["given a line before it was assigned", "slept", (entries) => withoutCall(entries, "session.touch", 0), MODEL],
   ["given a line without a claim", "slept", again("session.deliver", 0, "session.settled", 0), MODEL],
   ["deleted without a lock", "slept", (entries) => withoutCall(entries, "removal.lock", -1), MODEL],
   ["deleted under the lock of another turn", "slept", as("removal.lock", -1, { asks: { turn: 2 } }), MODEL],
   ["kept although it was locked", "slept", (entries) => withoutCall(entries, "removal.delete-pod", -1), MODEL],
   ["given a turn after it was deleted", "slept", again("turn.add", -1, "removal.delete-pod", -1), MODEL],
   ["deleted because nothing claims it", "slept", again("removal.delete-pod", -1, "session.settled", 1), MODEL],
-  [
-    "left assigned by a claim that was not opened",
-    "unopened",
-    (entries) => withoutCall(entries, "session.sleep", 1),
-    MODEL,
-  ],
 ];
 
 const OF_VOLUMES: readonly (readonly [what: string, of: keyof typeof RECORDED, how: Tamper, says: RegExp])[] = [
