@@ -20,13 +20,16 @@ export interface Start {
 export const toStarted = ({ queuedAt, startedAt }: Start) => startedAt - queuedAt;
 export const toBeat = ({ queuedAt, beatAt }: Start) => beatAt - queuedAt;
 
-/** The steps of a start in order. Each ends with the answer to its last request, as the server recorded it. */
+/**
+ * The steps of a start in order. Each ends with the answer to its last request, as the server recorded it. `patched`: what
+ * the program waits for, the Secret and the Pod, or for a woken Pod only the Secret.
+ */
 export const STEPS = [
   "offered",
   "journaled",
   "Pod read",
   "acknowledged",
-  "both patched",
+  "patched",
   "program started",
   "first heartbeat",
 ] as const;
@@ -38,7 +41,7 @@ export type Steps = Readonly<Record<(typeof STEPS)[number], number>>;
 export interface Measured {
   readonly steps: Steps;
   /**
-   * From the offer to the answers of both patches, without the time during which the API server worked on a request of
+   * From the offer to the answers of these patches, without the time during which the API server worked on a request of
    * this start: what the serving process takes itself, its connections included.
    */
   readonly ownMs: number;
@@ -58,13 +61,10 @@ export function measuredOf(start: Start, entries: readonly AuditEntry[]): Measur
       const isAbout = entry.resource === resource && entry.name === names[resource] && entry.subresource === "";
       return isAbout && entry.verb === verb && entry.receivedAt >= since;
     });
-  const requests = {
-    journal: first("create", "secrets"),
-    read: first("get", "pods"),
-    secret: first("patch", "secrets"),
-    pod: first("patch", "pods"),
-  };
-  const { journal, read, secret, pod } = requests;
+  const [journal, read] = [first("create", "secrets"), first("get", "pods")];
+  const secret = first("patch", "secrets");
+  // A woken Pod is patched after its line.
+  const pod = start.turn > 1 ? secret : first("patch", "pods");
   if (!journal || !read || !secret || !pod) return undefined;
   const patchedAt = Math.max(secret.completedAt, pod.completedAt);
   const times = [

@@ -21,7 +21,7 @@ export async function measureTurns(
   simulator: Simulator,
   random: () => number,
 ): Promise<TurnsFound> {
-  const { sessions, last, relistSeconds } = inside.options.turns;
+  const { sessions, last, rounds, relistSeconds } = inside.options.turns;
   const lane = await SleepLane.create({ kind: "pod", name: "turns", simulator, maxConcurrent: 2 * sessions }, inside);
   await using _lane = lane;
   const firstTurns = () => Promise.all(Array.from({ length: sessions }, () => lane.startAndSleep()));
@@ -47,9 +47,15 @@ export async function measureTurns(
   const late = { relists: await watchRelists(inside, relistSeconds), disk: await diskOf(inside.node) };
   const objectBytes = await Promise.all(turns.map(({ namespace, pod }) => bytesOf(inside, namespace, pod)));
 
-  const fresh = await firstTurns();
-  const both = await oneByOne([...turns, ...fresh]);
-  const isFresh = new Set(fresh.map(({ sessionId }) => sessionId));
+  const lateTurns: Turn[] = [];
+  const secondBeside: Turn[] = [];
+  for (let round = 0; round < rounds; round += 1) {
+    const isOld = new Set(turns.map(({ sessionId }) => sessionId));
+    const both = await oneByOne([...turns, ...(await firstTurns())]);
+    turns = both.filter(({ sessionId }) => isOld.has(sessionId));
+    lateTurns.push(...turns);
+    secondBeside.push(...both.filter(({ sessionId }) => !isOld.has(sessionId)));
+  }
   const entries = await audit.entries({ since, namespace: lane.served.namespace });
   const measured = (all: readonly Turn[]) => withMeasured(all, entries, () => OPERATOR);
   await lane.endAll();
@@ -57,8 +63,8 @@ export async function measureTurns(
   const perTurn = (of: keyof Disk) => (late.disk[of] - early.disk[of]) / ended;
   return {
     second: measured(second),
-    last: measured(both.filter(({ sessionId }) => !isFresh.has(sessionId))),
-    secondBeside: measured(both.filter(({ sessionId }) => isFresh.has(sessionId))),
+    last: measured(lateTurns),
+    secondBeside: measured(secondBeside),
     objectBytes,
     relists: { early: early.relists, late: late.relists },
     diskPerTurn: { layers: perTurn("layers"), logs: perTurn("logs"), records: perTurn("records") },

@@ -36,8 +36,10 @@ export interface SleepingOptions {
 
 export interface TurnsOptions {
   readonly sessions: number;
-  /** The number of the last turn. */
+  /** The number of the first late turn. */
   readonly last: number;
+  /** The number of late turns of each session, and of other sessions whose second turn is measured beside each. */
+  readonly rounds: number;
   /** How long the kubelet's relists are watched. */
   readonly relistSeconds: number;
 }
@@ -108,10 +110,11 @@ export type MeasuredTurn = Turn & { readonly measured?: Measured };
 export interface TurnsFound {
   /** The second turn of each session. */
   readonly second: readonly MeasuredTurn[];
+  /** The late turns. */
   readonly last: readonly MeasuredTurn[];
   /** The second turn of other sessions, measured in turns with `last`. */
   readonly secondBeside: readonly MeasuredTurn[];
-  /** Of a Pod before its last turn, as JSON. */
+  /** Of a Pod before its first late turn, as JSON. */
   readonly objectBytes: readonly number[];
   readonly relists: { readonly early: Relists; readonly late: Relists };
   /** What each ended turn of a Pod adds. */

@@ -28,7 +28,7 @@ describe("measuredOf", () => {
       journaled: 4,
       "Pod read": 3,
       acknowledged: 2,
-      "both patched": 8,
+      patched: 8,
       "program started": 12,
       "first heartbeat": 70,
     });
@@ -36,8 +36,15 @@ describe("measuredOf", () => {
 
   test("finds the Secret of a later turn", () => {
     const requests = REQUESTS.map((each) => (each.resource === "secrets" ? { ...each, name: "pod-1-t3" } : each));
-    expect(measuredOf({ ...START, turn: 3 }, requests)).toEqual(measuredOf(START, REQUESTS));
+    const woken = measuredOf({ ...START, turn: 3 }, requests);
+    expect(woken?.steps).toMatchObject({ "Pod read": 3, acknowledged: 2, "first heartbeat": 70 });
     expect(measuredOf({ ...START, turn: 3 }, REQUESTS)).toBeUndefined();
+  });
+
+  test("leaves out the patch of a woken Pod, which comes after its line", () => {
+    const requests = REQUESTS.map((each) => (each.resource === "secrets" ? { ...each, name: "pod-1-t3" } : each));
+    const late = requests.with(3, entry("patch", "pods", 1_031, 1_040));
+    expect(measuredOf({ ...START, turn: 3 }, late)?.steps).toMatchObject({ patched: 6, "program started": 14 });
   });
 
   test("leaves requests out of the own time, parallel ones once", () => {
