@@ -17,21 +17,21 @@ const TWO_SESSIONS: Partial<Rules> = {
   lapsedStopping: "stopped",
 };
 
-/** Scopes of several Pods: without the late requests, which those of one Pod have. */
-const SEVERAL_PODS = { lateRequests: false } as const;
+/** For scopes with many states, such as those of several Pods: without the late requests, which others have. */
+const NO_LATE = { lateRequests: false } as const;
 
 const scope = scopesOf("sleeping", SLEEPING);
 
 const OF_EACH_LEASE: readonly Scope[] = LEASES.flatMap((lease) => [
   scope(lease, "1 item, 2 turns, Stop and Release", [{ deletion: true }, { onPodFailure: "Release" }]),
-  scope(lease, "1 item, 2 turns, containers that run again", [{ reruns: true }]),
+  scope(lease, "1 item, 2 turns, containers that run again", [{ ...NO_LATE, reruns: true }]),
   scope(lease, "1 item, 3 turns", [{ turns: 3 }]),
   scope(lease, "2 items of two sessions, 2 turns", [{ ...TWO_ITEMS, oneSession: false }]),
   scope(lease, "no mark before the Secret is deleted, but Pods left assigned sleep again unless a program may run", [
     { sleep: "after-secret", takeBack: "unless-running" },
   ]),
   scope(lease, "a user deletes Secrets", [{ secretDeletion: "while-marked" }]),
-  scope(lease, "1 item, 2 Pods with 2 turns each", [{ ...SEVERAL_PODS, pods: 2 }]),
+  scope(lease, "1 item, 2 Pods with 2 turns each", [{ ...NO_LATE, pods: 2 }]),
   scope(lease, "2 items of one session, 2 turns, Environment deleted", [{ ...TWO_ITEMS, deletion: true }], true),
   scope(lease, "1 item, 3 turns, containers that run again", [{ turns: 3, reruns: true }], true),
 ]);
@@ -41,10 +41,10 @@ export const SLEEP_SCOPES: readonly Scope[] = [
   scope(
     "Worker",
     "2 items of one session, 2 Pods with 2 turns each",
-    [{ ...TWO_ITEMS, ...SEVERAL_PODS, pods: 2, userStops: "gracefully" }],
+    [{ ...TWO_ITEMS, ...NO_LATE, pods: 2, userStops: "gracefully" }],
     true,
   ),
-  scope("Worker", "2 operators, 1 item, 2 turns", [{ ...SEVERAL_PODS, operators: 2, userStops: "gracefully" }], true),
+  scope("Worker", "2 operators, 1 item, 2 turns", [{ ...NO_LATE, operators: 2, userStops: "gracefully" }], true),
 ];
 
 const broken = brokenOf(SLEEPING);
@@ -53,6 +53,7 @@ const broken = brokenOf(SLEEPING);
 export const WITHOUT_A_SLEEP_RULE: readonly Broken[] = [
   broken("a Pod is marked as sleeping before its Secret is deleted", ["S12"], { sleep: "after-secret" }),
   broken("a Pod is marked as sleeping only after its turn's container was seen ended", ["S7", "S9", "S11", "S12"], {
+    ...NO_LATE,
     sleepEnd: "item-settled",
   }),
   broken(
@@ -76,19 +77,19 @@ export const WITHOUT_A_SLEEP_RULE: readonly Broken[] = [
   broken(
     "the end of each turn is recorded on its Pod",
     ["S1", "S9", "S11", "S12"],
-    { endedRecord: false, reruns: true },
+    { ...NO_LATE, endedRecord: false, reruns: true },
     ["Worker"],
   ),
   broken(
     "a session's item is given to another Pod only when none of its Pods sleeps",
     ["S5"],
-    { ...SEVERAL_PODS, freshPod: "any-time", pods: 2 },
+    { ...NO_LATE, freshPod: "any-time", pods: 2 },
     ["Worker"],
   ),
   broken(
     "a sleeping Pod takes only items of its session",
     ["S1", "S10"],
-    { ...TWO_ITEMS, oneSession: false, wakeSession: false },
+    { ...TWO_ITEMS, ...NO_LATE, oneSession: false, wakeSession: false },
     ["Worker"],
   ),
   broken("a sleeping Pod is read live before the acknowledgement that wakes it", ["S1"], { wakeRead: false }),
@@ -121,7 +122,7 @@ export const WITHOUT_A_SLEEP_RULE: readonly Broken[] = [
   broken(
     "a line is delivered only to the container that the claim was made for, by its id",
     ["S9"],
-    { rerun: "by-name", reruns: true },
+    { ...NO_LATE, rerun: "by-name", reruns: true },
     ["Worker"],
   ),
 ];
