@@ -11,6 +11,13 @@ import { sleepyWorld } from "./sleepy-world.ts";
 import { BASE_URL } from "./work-api.ts";
 
 const SECOND = 1_000;
+
+/** Whether a request marks a Pod as being in this phase. */
+const marks = (phase: string, { verb, plural, body }: { verb: string; plural: string; body?: unknown }) => {
+  const { metadata } = (body ?? {}) as Partial<Pod>;
+  return verb === "patch" && plural === "pods" && metadata?.labels?.["berth.dev/phase"] === phase;
+};
+
 describe("wakes and fresh sessions", () => {
   test("together do not exceed maxConcurrent while a removal is slow", async () => {
     const { world, operator, serve } = await sleepyWorld({ sessions: { warm: 3, maxConcurrent: 3 } });
@@ -294,11 +301,6 @@ describe("a Secret that someone deletes while its line is on its way", () => {
 });
 
 describe("a woken Pod that is not assigned yet", () => {
-  /** Whether a request assigns a Pod to its session. */
-  const assigns = ({ verb, plural, body }: { verb: string; plural: string; body?: unknown }) => {
-    const { metadata } = (body ?? {}) as Partial<Pod>;
-    return verb === "patch" && plural === "pods" && metadata?.labels?.["berth.dev/phase"] === "assigned";
-  };
   const program = (lease: string) => (lease === "Operator" ? "plain" : "stock");
   /** Why the work items ended. */
   const ended = (world: LoopWorld) =>
@@ -309,7 +311,7 @@ describe("a woken Pod that is not assigned yet", () => {
     const sessionId = await serve();
     const name = nameOf(sessionId);
     operator.kube.intercept.push((call) => {
-      if (assigns(call)) throw refusal(403, "Forbidden", "pods may not be patched like this");
+      if (marks("assigned", call)) throw refusal(403, "Forbidden", "pods may not be patched like this");
     });
     world.fate = () => ({ startError: false, program: program(lease), servesMs: 60 * SECOND });
     const item = world.enqueue({ sessionId });
@@ -331,7 +333,7 @@ describe("a woken Pod that is not assigned yet", () => {
     const { world, operator, serve, nameOf } = await sleepyWorld({ sessions: { lease: "Operator" } });
     const sessionId = await serve();
     const name = nameOf(sessionId);
-    operator.kube.delay = (call) => (assigns(call) ? 60 * SECOND : 0);
+    operator.kube.delay = (call) => (marks("assigned", call) ? 60 * SECOND : 0);
     world.fate = () => ({ startError: false, program: "plain", servesMs: 120 * SECOND });
     const item = world.enqueue({ sessionId });
     await world.until("its program runs", () => world.starts.length === 2);
@@ -349,7 +351,7 @@ describe("a woken Pod that is not assigned yet", () => {
     const { world, operator, serve, nameOf } = await sleepyWorld();
     const sessionId = await serve();
     const name = nameOf(sessionId);
-    operator.kube.delay = (call) => (assigns(call) ? 5 * SECOND : 0);
+    operator.kube.delay = (call) => (marks("assigned", call) ? 5 * SECOND : 0);
     world.fate = () => ({ startError: false, program: "stock", servesMs: SECOND });
     await serve(sessionId);
     operator.kube.delay = () => 0;
@@ -518,11 +520,8 @@ describe("a touch that lands long after its timeout", () => {
     const { world, operator, serve, sessionOf } = await sleepyWorld();
     let late = true;
     // The first try hangs in a proxy.
-    operator.kube.delay = ({ verb, plural, body }) => {
-      const phase = (body as { metadata?: { labels?: Record<string, string> } } | undefined)?.metadata?.labels?.[
-        "berth.dev/phase"
-      ];
-      if (verb !== "patch" || plural !== "pods" || phase !== "assigned" || !late) return 0;
+    operator.kube.delay = (call) => {
+      if (!marks("assigned", call) || !late) return 0;
       late = false;
       return 30 * SECOND;
     };
@@ -541,9 +540,8 @@ describe("a touch that lands between two turns", () => {
   test("does not take a sleeping Pod from its session", async () => {
     const { world, operator, serve, sessionOf, nameOf } = await sleepyWorld();
     let touch: unknown;
-    operator.kube.sent = ({ verb, plural, body }) => {
-      const { metadata } = (body ?? {}) as { metadata?: { labels?: Record<string, string> } };
-      if (verb === "patch" && plural === "pods" && metadata?.labels?.["berth.dev/phase"] === "assigned") touch = body;
+    operator.kube.sent = (call) => {
+      if (marks("assigned", call)) touch = call.body;
     };
     operator.kube.delay = ({ subresource }) => (subresource === "ephemeralcontainers" ? 3 * SECOND : 0);
     const item = world.enqueue();
@@ -678,10 +676,9 @@ describe("a Pod that cannot be marked as sleeping", () => {
   test.each([403, 500])("is reported in Ready until one can (%i)", async (status) => {
     const { world, operator, serve } = await sleepyWorld();
     let refuses = true;
-    operator.kube.intercept.push(({ verb, plural, body }) => {
-      const { metadata } = (body ?? {}) as { metadata?: { labels?: Record<string, string> } };
-      const isMark = verb === "patch" && plural === "pods" && metadata?.labels?.["berth.dev/phase"] === "sleeping";
-      if (refuses && isMark) throw refusal(status, status === 403 ? "Forbidden" : "InternalError", "no marks today");
+    operator.kube.intercept.push((call) => {
+      if (refuses && marks("sleeping", call))
+        throw refusal(status, status === 403 ? "Forbidden" : "InternalError", "no marks today");
     });
     const item = world.enqueue();
     await world.until("it is served", () => world.item(item).state === "stopped" && world.claims.length === 0);
