@@ -21,7 +21,7 @@ export async function measureTurns(
   simulator: Simulator,
   random: () => number,
 ): Promise<TurnsFound> {
-  const { sessions, last, rounds, relistSeconds } = inside.options.turns;
+  const { sessions, late, rounds, relistSeconds } = inside.options.turns;
   const lane = await SleepLane.create({ kind: "pod", name: "turns", simulator, maxConcurrent: 2 * sessions }, inside);
   await using _lane = lane;
   const firstTurns = () => Promise.all(Array.from({ length: sessions }, () => lane.startAndSleep()));
@@ -40,11 +40,11 @@ export async function measureTurns(
   const second = await oneByOne(await firstTurns());
   const early = { relists: await watchRelists(inside, relistSeconds), disk: await diskOf(inside.node) };
   let turns: readonly Turn[] = second;
-  for (let turn = 3; turn < last; turn += 1) {
+  for (let turn = 3; turn < late; turn += 1) {
     turns = await Promise.all(turns.map(({ sessionId }) => lane.startAndSleep(undefined, sessionId)));
-    console.log(`turn ${turn} of ${last}`);
+    console.log(`turn ${turn} of ${late}`);
   }
-  const late = { relists: await watchRelists(inside, relistSeconds), disk: await diskOf(inside.node) };
+  const grown = { relists: await watchRelists(inside, relistSeconds), disk: await diskOf(inside.node) };
   const objectBytes = await Promise.all(turns.map(({ namespace, pod }) => bytesOf(inside, namespace, pod)));
 
   const lateTurns: Turn[] = [];
@@ -59,14 +59,14 @@ export async function measureTurns(
   const entries = await audit.entries({ since, namespace: lane.served.namespace });
   const measured = (all: readonly Turn[]) => withMeasured(all, entries, () => OPERATOR);
   await lane.endAll();
-  const ended = sessions * Math.max(1, last - 3);
-  const perTurn = (of: keyof Disk) => (late.disk[of] - early.disk[of]) / ended;
+  const ended = sessions * Math.max(1, late - 3);
+  const perTurn = (of: keyof Disk) => (grown.disk[of] - early.disk[of]) / ended;
   return {
     second: measured(second),
-    last: measured(lateTurns),
+    late: measured(lateTurns),
     secondBeside: measured(secondBeside),
     objectBytes,
-    relists: { early: early.relists, late: late.relists },
+    relists: { early: early.relists, late: grown.relists },
     diskPerTurn: { layers: perTurn("layers"), logs: perTurn("logs"), records: perTurn("records") },
   };
 }

@@ -37,7 +37,7 @@ export interface SleepingOptions {
 export interface TurnsOptions {
   readonly sessions: number;
   /** The number of the first late turn. */
-  readonly last: number;
+  readonly late: number;
   /** The number of late turns of each session, and of other sessions whose second turn is measured beside each. */
   readonly rounds: number;
   /** How long the kubelet's relists are watched. */
@@ -110,9 +110,8 @@ export type MeasuredTurn = Turn & { readonly measured?: Measured };
 export interface TurnsFound {
   /** The second turn of each session. */
   readonly second: readonly MeasuredTurn[];
-  /** The late turns. */
-  readonly last: readonly MeasuredTurn[];
-  /** The second turn of other sessions, measured in turns with `last`. */
+  readonly late: readonly MeasuredTurn[];
+  /** The second turn of other sessions, measured in turns with `late`. */
   readonly secondBeside: readonly MeasuredTurn[];
   /** Of a Pod before its first late turn, as JSON. */
   readonly objectBytes: readonly number[];

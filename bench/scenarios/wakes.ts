@@ -33,11 +33,11 @@ const CPU_AT_MOST_MS = 1;
 /** Longer than the pause of the keeper between two reads of its deadline. */
 const FULL = {
   sleeping: { pods: 20, settleSeconds: 60, seconds: 300 },
-  turns: { sessions: 20, last: 50, rounds: 3, relistSeconds: 60 },
+  turns: { sessions: 20, late: 50, rounds: 3, relistSeconds: 60 },
 };
 const QUICK = {
   sleeping: { pods: 4, settleSeconds: 15, seconds: 60 },
-  turns: { sessions: 3, last: 6, rounds: 1, relistSeconds: 15 },
+  turns: { sessions: 3, late: 6, rounds: 1, relistSeconds: 15 },
 };
 const QUICK_WAKES = { count: 3, gaps: [10, 30], returns: 3 };
 const KEPT = 4;
@@ -284,9 +284,9 @@ function mean(values: readonly number[]): number {
 }
 
 function turnTables(found: TurnsFound, options: TurnsOptions): Table[] {
-  const { second, secondBeside, last, objectBytes, relists, diskPerTurn } = found;
-  const { last: n } = options;
-  const late = lateTurns(options);
+  const { second, secondBeside, late, objectBytes, relists, diskPerTurn } = found;
+  const { late: n } = options;
+  const title = lateTurns(options);
   const row = (title: string, turns: readonly Start[]): Cell[] => {
     return [title, ...cells(turns.map(toStarted)), ...cells(turns.map(toBeat)).slice(1)];
   };
@@ -295,12 +295,12 @@ function turnTables(found: TurnsFound, options: TurnsOptions): Table[] {
   };
   const { layers, logs, records } = diskPerTurn;
   const steps = stepTable([
-    { title: late, starts: last },
+    { title, starts: late },
     { title: BESIDE_TITLE, starts: secondBeside },
   ]);
   return [
     {
-      title: `A Pod's ${late} compared with turn 2`,
+      title: `A Pod's ${title} compared with turn 2`,
       columns: [
         "milliseconds",
         ...COLUMNS.map((name, at) => (at === 0 ? name : `started ${name}`)),
@@ -308,9 +308,9 @@ function turnTables(found: TurnsFound, options: TurnsOptions): Table[] {
         "p95",
         "max",
       ],
-      rows: [row(late, last), row(BESIDE_TITLE, secondBeside), row("turn 2 of the same sessions", second)],
+      rows: [row(title, late), row(BESIDE_TITLE, secondBeside), row("turn 2 of the same sessions", second)],
     },
-    { ...steps, title: `Each step since the previous one, of ${late} and of turn 2` },
+    { ...steps, title: `Each step since the previous one, of ${title} and of turn 2` },
     {
       title: "Relists of the kubelet (PLEG)",
       columns: ["milliseconds", "relists", "mean", "p95 at most"],
@@ -330,11 +330,11 @@ function turnTables(found: TurnsFound, options: TurnsOptions): Table[] {
   ];
 }
 
-function lateTurns({ last, rounds }: TurnsOptions): string {
-  return rounds === 1 ? `turn ${last}` : `turns ${last} to ${last + rounds - 1}`;
+function lateTurns({ late, rounds }: TurnsOptions): string {
+  return rounds === 1 ? `turn ${late}` : `turns ${late} to ${late + rounds - 1}`;
 }
 
-function turnGate({ last, secondBeside }: TurnsFound, options: TurnsOptions): Gate {
-  const value = quantile(last.map(toStarted), 0.5) / quantile(secondBeside.map(toStarted), 0.5);
+function turnGate({ late, secondBeside }: TurnsFound, options: TurnsOptions): Gate {
+  const value = quantile(late.map(toStarted), 0.5) / quantile(secondBeside.map(toStarted), 0.5);
   return { name: `${lateTurns(options)}: p50 divided by that of turn 2`, value, atMost: LATE_TURN_AT_MOST, unit: "x" };
 }
