@@ -275,6 +275,7 @@ export class Layout {
   readonly #shellAt: number;
   readonly #turnAt: number;
   readonly #sleepAt: number;
+  readonly #turnsOf: number[][] = [];
   readonly #podsOf: number[][] = [];
   readonly #volumesOf: number[][] = [];
 
@@ -296,6 +297,10 @@ export class Layout {
     this.#sleepAt = this.#turnAt + TURN_BYTES * this.pods;
     const sleepEnd = this.#sleepAt + SLEEP_BYTES * rules.operators * rules.pods;
     this.size = this.hasTurns ? sleepEnd : this.isShell ? this.#turnAt : this.#shellAt;
+    for (let pod = 0; pod < this.pods; pod += 1) {
+      const first = pod - (pod % rules.turns);
+      this.#turnsOf.push(Array.from({ length: rules.turns }, (_, index) => first + index));
+    }
     const each = (count: number, operator: number) => Array.from({ length: count }, (_, at) => operator * count + at);
     for (let operator = 0; operator < rules.operators; operator += 1) {
       this.#podsOf.push(each(rules.pods, operator).map((pod) => pod * rules.turns));
@@ -345,9 +350,8 @@ export class Layout {
   }
 
   /** The turns of a Pod; without turns, the Pod. */
-  turnsOf(pod: number): number[] {
-    const first = pod - (pod % this.rules.turns);
-    return Array.from({ length: this.rules.turns }, (_, index) => first + index);
+  turnsOf(pod: number): readonly number[] {
+    return this.#turnsOf[pod] ?? [];
   }
 
   sessionOf(item: number): number {
