@@ -32,6 +32,8 @@ export interface PeersOptions {
   readonly metrics: Metrics;
   readonly logger: Logger;
   readonly resolve?: (host: string) => Promise<readonly string[]>;
+  /** How long the DNS lookup, and then each delivery, may take. */
+  readonly timeoutMs?: number | undefined;
 }
 
 /**
@@ -43,6 +45,7 @@ export interface PeersOptions {
 export class Peers {
   readonly #options: PeersOptions;
   readonly #resolve: (host: string) => Promise<readonly string[]>;
+  readonly #timeoutMs: number;
   readonly #ending = new AbortController();
   readonly #inFlight = new Set<Promise<void>>();
   /** The DNS lookup in flight. */
@@ -53,6 +56,7 @@ export class Peers {
   constructor(options: PeersOptions) {
     this.#options = options;
     this.#resolve = options.resolve ?? addressesOf;
+    this.#timeoutMs = options.timeoutMs ?? PASS_TIMEOUT_MS;
   }
 
   /** Sends a delivery to all current replicas. Never throws. */
@@ -88,7 +92,7 @@ export class Peers {
   /** A DNS lookup can't be aborted, and a name server may take many seconds, so the wait has a deadline. */
   async #addresses(): Promise<readonly string[]> {
     const { clock, host } = this.#options;
-    const deadline = deadlineSignal(clock, PASS_TIMEOUT_MS, this.#ending.signal);
+    const deadline = deadlineSignal(clock, this.#timeoutMs, this.#ending.signal);
     try {
       const addresses = await Promise.race([this.#resolved(host), aborted(deadline.signal)]);
       if (!addresses) throw new Error(`no answer: where ${host} is`);
@@ -111,7 +115,7 @@ export class Peers {
 
   async #send(address: string, { headers, body }: Delivery): Promise<void> {
     const { clock, port, identity } = this.#options;
-    const deadline = deadlineSignal(clock, PASS_TIMEOUT_MS, this.#ending.signal);
+    const deadline = deadlineSignal(clock, this.#timeoutMs, this.#ending.signal);
     try {
       const status = await new Promise<number | undefined>((resolve, reject) => {
         const sending = request({

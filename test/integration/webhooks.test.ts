@@ -35,6 +35,8 @@ async function startHinted(
         statsIdleMs: NEVER_MS,
         statsPolledMs: NEVER_MS,
       },
+      // A busy machine is not a replica that doesn't answer.
+      passTimeoutMs: NEVER_MS,
       onListening: ({ webhook }) => listening.resolve(webhook ?? ""),
     },
   });
