@@ -109,7 +109,7 @@ const MAX_LINE = 200;
 /** Blank or control characters: a tool's output must neither break lines nor move the cursor. */
 const UNPRINTABLE = /[\s\p{Cc}\p{Cf}\p{Co}\p{Cn}]+/gu;
 /** Characters of two columns or none: their width differs between terminals. */
-const UNEVEN = /[^\u0020-\u02ff\u0370-\u058f\u2010-\u2027\u2190-\u21ff\u25a0-\u25ff\u2713-\u2718]/gu;
+const UNEVEN = /[^\u0020-\u02ff\u0370-\u0482\u048a-\u058f\u2010-\u2027\u2190-\u21ff\u25a0-\u25ff\u2713-\u2718]/gu;
 
 /** Any text as one line of characters that are one column wide each. */
 export function oneLine(text: string): string {

@@ -43,6 +43,7 @@ test("a tool's output becomes one line that does not move the cursor", () => {
   expect(oneLine("  a\tb\r\nc\u001b[31m d\u0007  ")).toBe("a b c [31m d");
   expect(oneLine("grüße → ✓")).toBe("grüße → ✓");
   expect(oneLine("日本 🎉 e\u0301")).toBe("?? ? e?");
+  expect(oneLine("е\u0483")).toBe("е?");
   expect(oneLine("x".repeat(5_000))).toHaveLength(200);
   expect(oneLine(`${"x".repeat(199)} y`)).toHaveLength(199);
 });
