@@ -33,27 +33,31 @@ function expectNothingTwice(world: World): void {
   }
 }
 
-describe.concurrent("every call with each fault", () => {
-  test.each(Object.entries(FAULTS))("%s", async (_what, faults) => {
-    await using world = await startWorld(cluster, { ...SHORT_LEASE, sessions: { warm: 2 } });
-    await world.createEnvironment();
-    world.startOperator();
-    await world.untilParked(2);
-    for (const call of CALLS) for (const fault of faults) world.simulator.inject({ ...fault, call, times: 1 });
-    for (let item = 0; item < 4; item += 1) world.simulator.enqueue(world.environmentId);
-    // If a worker did not stop its item, the operator lists, fences and stops it.
-    await world.untilServed(4);
-    await world.until("all faults were applied, or their call is no longer made", () => {
-      return world.simulator.faults().every(({ fault }) => fault.call !== "poll" && fault.call !== "stats");
-    });
-    await world.untilCondition("Ready", "Ready");
-    expectNothingTwice(world);
-  });
-});
-
 /** Far more than the sequence of lapsing leases, fences and reclaimed offers takes. */
 const PATIENCE_MS = 180_000;
 const LONG = 300_000;
+
+describe.concurrent("every call with each fault", () => {
+  test.each(Object.entries(FAULTS))(
+    "%s",
+    async (_what, faults) => {
+      await using world = await startWorld(cluster, { ...SHORT_LEASE, sessions: { warm: 2 } });
+      await world.createEnvironment();
+      world.startOperator();
+      await world.untilParked(2);
+      for (const call of CALLS) for (const fault of faults) world.simulator.inject({ ...fault, call, times: 1 });
+      for (let item = 0; item < 4; item += 1) world.simulator.enqueue(world.environmentId);
+      // If a worker did not stop its item, the operator lists, fences and stops it.
+      await world.untilServed(4, PATIENCE_MS);
+      await world.until("all faults were applied, or their call is no longer made", () => {
+        return world.simulator.faults().every(({ fault }) => fault.call !== "poll" && fault.call !== "stats");
+      });
+      await world.untilCondition("Ready", "Ready");
+      expectNothingTwice(world);
+    },
+    LONG,
+  );
+});
 
 describe("two operators on one queue by mistake", () => {
   const variants: Record<string, SimulatorSwitches> = {
