@@ -10,7 +10,7 @@ import { type Verdict, wordsOf } from "../../model/judge.ts";
 import { readFaultSettings } from "../support/settings.ts";
 
 // Scopes that take minutes and up to a gigabyte each. A short run explores a quick one for each way of parking, one with
-// sessions that sleep, one with volumes, and each kind of lease.
+// sessions that sleep, one with volumes, and each kind of lease. A sample is one in four of these.
 
 const QUICK =
   /^\w+: .* 2 Pods each|Shell: .* Environment deleted|sleeping: .* Environment deleted|volumes: 1 item, 2 Pods with one volume$/;
@@ -18,7 +18,11 @@ const QUICK =
 const large = [...holdingScopes(CODE), ...SHELL_SCOPES, ...SLEEP_SCOPES, ...VOLUME_SCOPES].filter(
   ({ isLarge }) => isLarge,
 );
-const scopes = readFaultSettings().long ? large : large.filter(({ name }) => QUICK.test(name));
+const { long, sample, seed } = readFaultSettings();
+const every = sample ? 4 : 1;
+const scopes = long
+  ? large
+  : large.filter(({ name }) => QUICK.test(name)).filter((_, at) => at % every === seed % every);
 
 describe("the protocol keeps its promises in large scopes", () => {
   const runs = startAll(scopes);

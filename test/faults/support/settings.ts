@@ -11,7 +11,7 @@ export interface FaultSettings {
   readonly long: boolean;
   /**
    * Whether to try only one of each request's deaths (before, during or after it, with either lease), chosen by the
-   * seed. Deaths in memory are sampled too, and there are fewer random sequences and hostile answers.
+   * seed. Deaths in memory are sampled too, and there are fewer random sequences, hostile answers and scopes of the model.
    */
   readonly sample: boolean;
 }
