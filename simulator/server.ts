@@ -6,7 +6,7 @@ import { actorOf, type Caller, type Credential, type RequestExcuse } from "./cal
 import { ApiError, forbidden, notFound, unauthenticated } from "./errors.ts";
 import type { Fault } from "./faults.ts";
 import { json, type Reply, readJson, write } from "./http.ts";
-import { knowsStopped } from "./protocol.ts";
+import { judgeAck, knowsStopped } from "./protocol.ts";
 import { RateLimit } from "./rate-limit.ts";
 import { SESSIONS_API, type SessionsApiContext } from "./sessions-api.ts";
 import { Strikes } from "./strikes.ts";
@@ -114,7 +114,7 @@ export class ApiServer {
     if ("error" in unread && !(unread.error instanceof ApiError)) return;
     if ("error" in unread) throw this.#violation("invalid-request", unread.error, sender, route);
     const { body } = unread;
-    const caller = this.#isLateBeat(route, sender) ? await excusedIfGone(request, sender) : sender;
+    const caller = this.#isLate(route, sender) ? await excusedIfGone(request, sender) : sender;
     const duplicateOffer = early?.kind === "duplicate-offer";
     const { searchParams: query } = url;
     const call = { ...route, query, headers: request.headers, body, caller, duplicateOffer, signal };
@@ -126,13 +126,19 @@ export class ApiServer {
   }
 
   /**
-   * Whether a worker sends a heartbeat for an item that it knows is stopped. Such a heartbeat has no effect, so the
-   * server can take the time to check whether its sender is still connected.
+   * Whether a request may have been in time when its client sent it: an acknowledgement outside its window, or a worker's
+   * heartbeat for an item that it knows is stopped. Only for these, the server takes the time to check whether the sender
+   * is still connected.
    */
-  #isLateBeat({ call, environmentId = "", workId = "" }: Route, caller: Caller): boolean {
-    if (call !== "heartbeat" || caller.credential.kind !== "sessions-token") return false;
-    const item = this.#world.environments.get(environmentId)?.items.get(workId);
-    return item !== undefined && knowsStopped(item, caller);
+  #isLate({ call, environmentId = "", workId = "" }: Route, caller: Caller): boolean {
+    const environment = this.#world.environments.get(environmentId);
+    const item = environment?.items.get(workId);
+    if (!environment || !item) return false;
+    if (call === "ack") {
+      const finding = judgeAck(item, caller, this.#world.clock.now(), environment.sides);
+      return finding?.kind === "ack-outside-window";
+    }
+    return call === "heartbeat" && caller.credential.kind === "sessions-token" && knowsStopped(item, caller);
   }
 
   #fitsBefore(fault: Fault, route: Route): boolean {
@@ -297,7 +303,7 @@ function urlOf(request: IncomingMessage): URL {
 
 /**
  * Excuses a sender that closed its connection before the server handled its request: it may have sent the request
- * before it learned what it knows now.
+ * before it learned what it knows now, and an acknowledgement in time.
  */
 async function excusedIfGone({ socket }: IncomingMessage, sender: Caller): Promise<Caller> {
   // Node reads a request in one turn of the event loop and sees the end of its connection in the next.

@@ -1,5 +1,5 @@
 import { once } from "node:events";
-import { connect } from "node:net";
+import { connect, type Socket } from "node:net";
 import { describe, expect, test } from "vitest";
 import { VIOLATION_KINDS, type ViolationKind } from "../../simulator/violations.ts";
 import { type Client, type Work, workerOf } from "./client.ts";
@@ -36,16 +36,28 @@ async function active(rig: Rig): Promise<{ work: Work; worker: Client; value: st
 async function writeBeatAfterStop(rig: Rig) {
   const { work, worker, value } = await active(rig);
   await worker.stop(work.id, true);
+  return send(rig, worker, worker.work(`/${work.id}/heartbeat`, { expected_last_heartbeat: value }));
+}
+
+/** Acknowledges an item after its window, and returns the connection. */
+async function writeLateAck(rig: Rig) {
+  const work = await offer(rig);
+  await rig.clock.advance(6 * SECOND);
+  return send(rig, rig.client, rig.client.work(`/${work.id}/ack`));
+}
+
+/** Sends a request over a separate connection, and returns that. */
+async function send(rig: Rig, { options: { bearer, workerId } }: Client, path: string): Promise<Socket> {
   const { hostname, port, host } = new URL(rig.simulator.url);
   const socket = connect(Number(port), hostname);
   await once(socket, "connect");
-  const path = worker.work(`/${work.id}/heartbeat`, { expected_last_heartbeat: value });
   const headers = {
     host,
-    authorization: `Bearer ${worker.options.bearer}`,
+    authorization: `Bearer ${bearer}`,
     "anthropic-beta": "managed-agents-2026-04-01",
     "anthropic-version": "2023-06-01",
     "content-length": "0",
+    ...(workerId !== undefined && { "anthropic-worker-id": workerId }),
   };
   const lines = Object.entries(headers).map(([name, text]) => `${name}: ${text}`);
   socket.write([`POST ${path} HTTP/1.1`, ...lines, "", ""].join("\r\n"));
@@ -465,6 +477,25 @@ describe("a violation that a correct client can't avoid is excused", () => {
     expect(String(await once(socket, "data"))).toMatch(/^HTTP\/1\.1 200 /);
     socket.destroy();
     expect(rig.simulator.violations).toMatchObject([{ kind: "beat-after-stop" }]);
+    expect(rig.simulator.excused).toEqual([]);
+  });
+
+  test("when the sender gave up an acknowledgement that arrives after its window", async () => {
+    await using rig = await startRig();
+    const socket = await writeLateAck(rig);
+    socket.destroy();
+    const { violations, excused } = rig.simulator;
+    await rig.simulator.waitFor(() => violations.length + excused.length > 0);
+    rig.simulator.assertNoViolations();
+    expect(excused).toMatchObject([{ kind: "ack-outside-window", excuse: "given-up" }]);
+  });
+
+  test("but not a late acknowledgement whose sender still waits for the answer", async () => {
+    await using rig = await startRig();
+    const socket = await writeLateAck(rig);
+    expect(String(await once(socket, "data"))).toMatch(/^HTTP\/1\.1 200 /);
+    socket.destroy();
+    expect(rig.simulator.violations).toMatchObject([{ kind: "ack-outside-window" }]);
     expect(rig.simulator.excused).toEqual([]);
   });
 
