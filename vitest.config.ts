@@ -10,8 +10,8 @@ const PATIENT = { poll: { timeout: 10_000 } };
 const integration = {
   testTimeout: 120_000,
   hookTimeout: 120_000,
-  // Files wait for half of their time: three of them keep two cores three quarters busy.
-  maxWorkers: 3,
+  // Files wait for half of their time: three of them keep two cores three quarters busy. In CI, other tests run beside them.
+  maxWorkers: process.env["CI"] === "true" ? 2 : 3,
   expect: PATIENT,
 };
 
