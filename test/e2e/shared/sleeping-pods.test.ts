@@ -17,6 +17,7 @@ import {
   untilSettled,
   untilState,
 } from "../support/session-life.ts";
+import { readSettings } from "../support/settings.ts";
 import { SLEEPS, sayAndSleep, turnsOf, untilAsleep } from "../support/sleep.ts";
 import type { StockWorker } from "../support/worker-template.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
@@ -24,7 +25,7 @@ import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 const WORKERS: readonly StockWorker[] = ["typescript", "python", "go"];
 const uidOf = ({ metadata }: Pod) => metadata.uid;
 
-const ITEMS = 10;
+const ITEMS = readSettings().long ? 10 : 5;
 const FILES = 1_000;
 const WRITE = `for n in $(seq ${FILES}); do echo $n $RANDOM > file-$n; done`;
 /** A worker that uses up its memory once a tool creates this file. */

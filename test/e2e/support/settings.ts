@@ -12,7 +12,7 @@ export interface E2eSettings {
   readonly images: E2eImages;
   /** Treat a missing tool as a failure, not as a reason to skip. */
   readonly strict: boolean;
-  /** Also run tests with gVisor. */
+  /** Also run tests with gVisor, build the operator's image twice, and give sessions more work items. */
   readonly long: boolean;
 }
 
