@@ -5,9 +5,9 @@ const { long, sample: isSample } = readFaultSettings();
 /** The long run multiplies the number of inputs. */
 export const TIMES = long ? 10 : 1;
 
-/** How many of this number of inputs a run has: a sample has half of them. */
+/** How many of this number of inputs a run has: a sample has a quarter of them. */
 export function extentOf(count: number): number {
-  return Math.ceil(count * (isSample ? 0.5 : 1));
+  return Math.ceil(count * (isSample ? 0.25 : 1));
 }
 
 /**

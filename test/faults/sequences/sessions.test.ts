@@ -8,6 +8,6 @@ const cluster = useCluster();
 test("no sequence of events loses a session of an Environment, runs one twice, or leaves anything behind", async () => {
   await runSequences(SESSIONS, cluster, {
     file: "sequences/sessions",
-    counts: { plain: 100, sample: 50, long: 1_000 },
+    counts: { plain: 100, sample: 25, long: 1_000 },
   });
 });

@@ -9,7 +9,7 @@ import { LEAST_RESTS } from "../../../bench/soak/verdict.ts";
 import { readFaultSettings } from "../support/settings.ts";
 
 const MAIN = new URL("../../../bench/soak/main.ts", import.meta.url).pathname;
-const { seed, long } = readFaultSettings();
+const { seed, long, sample } = readFaultSettings();
 
 /**
  * Runs the command as users do. The long run finds small leaks. The shortest run has too few idle phases to tell a leak
@@ -24,7 +24,8 @@ interface Report {
   readonly wrongs: readonly string[];
 }
 
-test(
+// Even the shortest run takes minutes, and the sequences have the same faults.
+test.skipIf(sample)(
   "rounds of sessions with faults of every kind do not make the operator grow",
   async () => {
     const dir = await mkdtemp(join(tmpdir(), "berth-soak-"));

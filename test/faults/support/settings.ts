@@ -10,8 +10,9 @@ export interface FaultSettings {
   /** Whether to run the large scopes and the many sequences, which take hours instead of minutes. */
   readonly long: boolean;
   /**
-   * Whether to try only one of each request's deaths (before, during or after it, with either lease), chosen by the
-   * seed. Deaths in memory are sampled too, and there are fewer random sequences, hostile answers and scopes of the model.
+   * Whether to try only one death of every other request (before, during or after it, with either lease), chosen by the
+   * seed. Deaths in memory are sampled too. There are fewer random sequences, hostile answers and scopes of the model, and
+   * there is no soak.
    */
   readonly sample: boolean;
 }
