@@ -10,7 +10,7 @@ export interface FaultSettings {
   /** Whether to run the large scopes and the many sequences, which take hours instead of minutes. */
   readonly long: boolean;
   /**
-   * Whether to try only one death of every other request (before, during or after it, with either lease), chosen by the
+   * Whether to try only one death of each request (before, during or after it, with either lease), chosen by the
    * seed. Deaths in memory are sampled too. There are fewer random sequences, hostile answers and scopes of the model, and
    * there is no soak.
    */
