@@ -297,11 +297,8 @@ export class Layout {
     this.#sleepAt = this.#turnAt + TURN_BYTES * this.pods;
     const sleepEnd = this.#sleepAt + SLEEP_BYTES * rules.operators * rules.pods;
     this.size = this.hasTurns ? sleepEnd : this.isShell ? this.#turnAt : this.#shellAt;
-    for (let pod = 0; pod < this.pods; pod += 1) {
-      const first = pod - (pod % rules.turns);
-      this.#turnsOf.push(Array.from({ length: rules.turns }, (_, index) => first + index));
-    }
-    const each = (count: number, operator: number) => Array.from({ length: count }, (_, at) => operator * count + at);
+    const each = (count: number, owner: number) => Array.from({ length: count }, (_, at) => owner * count + at);
+    for (let pod = 0; pod < this.pods; pod += 1) this.#turnsOf.push(each(rules.turns, Math.floor(pod / rules.turns)));
     for (let operator = 0; operator < rules.operators; operator += 1) {
       this.#podsOf.push(each(rules.pods, operator).map((pod) => pod * rules.turns));
       this.#volumesOf.push(each(rules.volumes, operator));
