@@ -40,8 +40,6 @@ export interface Seams {
   readonly budget?: Partial<BudgetLimits>;
   readonly logger?: Logger;
   readonly metrics?: Metrics;
-  /** How long a replica tries to forward a webhook. */
-  readonly passTimeoutMs?: number;
   /** Observes every request and decision of the loops, each at its named point (src/core/points.ts). */
   readonly points?: PointObserver;
   /** Called before every outgoing write, in addition to the Lease's fence. If it throws, the write does not happen. */
@@ -119,7 +117,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     ready: readiness(controller),
     logger,
   });
-  const receiver = hints && (await receive(hints, settings, seams, { clock, metrics, logger, servers, identity }));
+  const receiver = hints && (await receive(hints, settings, { clock, metrics, logger, timing, servers, identity }));
   const shown = await watched
     ?.start(() => controller.served)
     .catch(async (error: unknown) => {
@@ -185,11 +183,17 @@ export function ownNameServers({ kubeEnvironment }: Pick<Settings, "kubeEnvironm
 async function receive(
   hints: Hints,
   { webhook }: Settings,
-  { passTimeoutMs: timeoutMs }: Seams,
-  parts: { clock: Clock; metrics: Metrics; logger: Logger; servers: { close(): Promise<void> }; identity: string },
+  parts: {
+    clock: Clock;
+    metrics: Metrics;
+    logger: Logger;
+    timing: Timing;
+    servers: { close(): Promise<void> };
+    identity: string;
+  },
 ): Promise<Pick<Receiver, "address" | "close">> {
   const { servers, identity, ...rest } = parts;
-  const peers = webhook.peers && new Peers({ ...rest, ...webhook.peers, identity, timeoutMs });
+  const peers = webhook.peers && new Peers({ ...rest, ...webhook.peers, identity });
   const passOn = (delivery: Delivery, event: WebhookEvent) => {
     if (event.type === "run-started" && !hints.owns(event.sessionId)) peers?.pass(delivery);
   };

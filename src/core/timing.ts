@@ -133,6 +133,8 @@ export interface Timing {
   readonly unclaimedPreparingMs: number;
   /** Pause before the next poll after an item for which there is no room. */
   readonly noRoomPauseMs: number;
+  /** How long forwarding a webhook may take: a later hint is nearly useless, and the peer is a Pod of the same cluster. */
+  readonly passTimeoutMs: number;
   /** Deleting an Environment ends at most this long after deletionGraceSeconds. */
   readonly drainBoundMs: number;
 }
@@ -201,6 +203,7 @@ export const DEFAULT_TIMING: Timing = {
   unclaimedParkedMs: 60_000,
   unclaimedPreparingMs: 300_000,
   noRoomPauseMs: 250,
+  passTimeoutMs: 2_000,
   drainBoundMs: 60_000,
 };
 

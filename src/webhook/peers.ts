@@ -2,6 +2,7 @@ import { lookup } from "node:dns/promises";
 import { request } from "node:http";
 import { aborted, type Clock, deadlineSignal } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
+import type { Timing } from "../core/timing.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { SignedHeaders } from "./signature.ts";
@@ -9,8 +10,6 @@ import type { SignedHeaders } from "./signature.ts";
 /** Header of a delivery that a replica forwards, with that replica's identity. Receivers don't forward it again. */
 export const PASSED_ON_BY = "berth-passed-on-by";
 
-/** A later hint is nearly useless, and the peer is a Pod of the same cluster. */
-export const PASS_TIMEOUT_MS = 2_000;
 /** Deliveries in flight to peers. Any more are dropped, because nothing depends on them. */
 const MAX_IN_FLIGHT = 256;
 const NO_CONTENT = 204;
@@ -32,8 +31,8 @@ export interface PeersOptions {
   readonly metrics: Metrics;
   readonly logger: Logger;
   readonly resolve?: (host: string) => Promise<readonly string[]>;
-  /** How long the DNS lookup, and then each delivery, may take. */
-  readonly timeoutMs?: number | undefined;
+  /** Bounds the DNS lookup, and then each delivery. */
+  readonly timing: Pick<Timing, "passTimeoutMs">;
 }
 
 /**
@@ -45,7 +44,6 @@ export interface PeersOptions {
 export class Peers {
   readonly #options: PeersOptions;
   readonly #resolve: (host: string) => Promise<readonly string[]>;
-  readonly #timeoutMs: number;
   readonly #ending = new AbortController();
   readonly #inFlight = new Set<Promise<void>>();
   /** The DNS lookup in flight. */
@@ -56,7 +54,6 @@ export class Peers {
   constructor(options: PeersOptions) {
     this.#options = options;
     this.#resolve = options.resolve ?? addressesOf;
-    this.#timeoutMs = options.timeoutMs ?? PASS_TIMEOUT_MS;
   }
 
   /** Sends a delivery to all current replicas. Never throws. */
@@ -91,8 +88,8 @@ export class Peers {
 
   /** A DNS lookup can't be aborted, and a name server may take many seconds, so the wait has a deadline. */
   async #addresses(): Promise<readonly string[]> {
-    const { clock, host } = this.#options;
-    const deadline = deadlineSignal(clock, this.#timeoutMs, this.#ending.signal);
+    const { clock, host, timing } = this.#options;
+    const deadline = deadlineSignal(clock, timing.passTimeoutMs, this.#ending.signal);
     try {
       const addresses = await Promise.race([this.#resolved(host), aborted(deadline.signal)]);
       if (!addresses) throw new Error(`no answer: where ${host} is`);
@@ -114,8 +111,8 @@ export class Peers {
   }
 
   async #send(address: string, { headers, body }: Delivery): Promise<void> {
-    const { clock, port, identity } = this.#options;
-    const deadline = deadlineSignal(clock, this.#timeoutMs, this.#ending.signal);
+    const { clock, port, identity, timing } = this.#options;
+    const deadline = deadlineSignal(clock, timing.passTimeoutMs, this.#ending.signal);
     try {
       const status = await new Promise<number | undefined>((resolve, reject) => {
         const sending = request({

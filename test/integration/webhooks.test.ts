@@ -34,9 +34,9 @@ async function startHinted(
         pollIdleGapMs: NEVER_MS,
         statsIdleMs: NEVER_MS,
         statsPolledMs: NEVER_MS,
+        // A busy machine is not a replica that doesn't answer.
+        passTimeoutMs: NEVER_MS,
       },
-      // A busy machine is not a replica that doesn't answer.
-      passTimeoutMs: NEVER_MS,
       onListening: ({ webhook }) => listening.resolve(webhook ?? ""),
     },
   });

@@ -23,7 +23,6 @@ import { ALIVE_MS, EARLY_MS, FRESH_MS, LOOKS_PER_SECOND } from "../../src/queue/
 import { PATIENCE_MS } from "../../src/queue/shared-sessions.ts";
 import { COUNTS_EVERY_MS } from "../../src/reconcile/status-writer.ts";
 import { VOLUME_CREATION_LATENESS } from "../../src/sleep/workspaces.ts";
-import { PASS_TIMEOUT_MS } from "../../src/webhook/peers.ts";
 import { MAX_BODY_BYTES, RATE } from "../../src/webhook/receiver.ts";
 import { TOLERANCE_SECONDS } from "../../src/webhook/signature.ts";
 import { DEFAULT_BUDGET_LIMITS } from "../../src/work/budget.ts";
@@ -132,7 +131,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `no later than ${minutes(t.hintedIdleMs * 1.1)} minutes after it came`,
     `more than ${TOLERANCE_SECONDS / 60} minutes old`,
     `${MAX_BODY_BYTES / 1_024} KiB`,
-    `one try of ${s(PASS_TIMEOUT_MS)}`,
+    `one try of ${s(t.passTimeoutMs)}`,
     `each with up to ${LOOKS_PER_SECOND === 10 ? "ten" : "?"} checks a second`,
   ],
   "docs/status.md": [

@@ -4,6 +4,7 @@ import type { AddressInfo } from "node:net";
 import { describe, expect, test } from "vitest";
 import { newWebhookSecret, signedHeaders } from "../../simulator/webhooks.ts";
 import { realClock } from "../../src/core/clock.ts";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { createLogger, silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import type { WebhookEvent } from "../../src/webhook/event.ts";
@@ -33,6 +34,7 @@ async function startReplica(address: string, port: number, identity: string, add
     clock: realClock,
     metrics,
     logger: silentLogger,
+    timing: DEFAULT_TIMING,
     resolve: async () => addresses,
   });
   const receiver = await startReceiver({
@@ -130,7 +132,16 @@ function sender(resolve: () => Promise<readonly string[]>, port: number, clock =
   const lines: string[] = [];
   const metrics = createMetrics();
   const logger = createLogger("warn", { write: (line) => void lines.push(line) });
-  const peers = new Peers({ host: "replicas", port, identity: "one", clock, metrics, logger, resolve });
+  const peers = new Peers({
+    host: "replicas",
+    port,
+    identity: "one",
+    clock,
+    metrics,
+    logger,
+    timing: DEFAULT_TIMING,
+    resolve,
+  });
   const count = (result: string) => metricValue(metrics.webhookPassedOn, { result });
   return { peers, lines, count, clock };
 }
