@@ -461,41 +461,27 @@ describe("a violation that a correct client can't avoid is excused", () => {
     expect(rig.simulator.excused).toMatchObject([{ kind: "beat-after-stop", excuse: "fault" }]);
   });
 
-  test("when the sender gave up a heartbeat that arrives after the worker's own stop", async () => {
+  const late = [
+    { what: "a heartbeat after the worker's own stop", kind: "beat-after-stop", write: writeBeatAfterStop },
+    { what: "an acknowledgement outside its window", kind: "ack-outside-window", write: writeLateAck },
+  ] as const;
+
+  test.each(late)("when the sender gave up $what", async ({ kind, write }) => {
     await using rig = await startRig();
-    const socket = await writeBeatAfterStop(rig);
+    const socket = await write(rig);
     socket.destroy();
     const { violations, excused } = rig.simulator;
     await rig.simulator.waitFor(() => violations.length + excused.length > 0);
     rig.simulator.assertNoViolations();
-    expect(excused).toMatchObject([{ kind: "beat-after-stop", excuse: "given-up" }]);
+    expect(excused).toMatchObject([{ kind, excuse: "given-up" }]);
   });
 
-  test("but not a late heartbeat whose sender still waits for the answer", async () => {
+  test.each(late)("but not $what whose sender still waits for the answer", async ({ kind, write }) => {
     await using rig = await startRig();
-    const socket = await writeBeatAfterStop(rig);
+    const socket = await write(rig);
     expect(String(await once(socket, "data"))).toMatch(/^HTTP\/1\.1 200 /);
     socket.destroy();
-    expect(rig.simulator.violations).toMatchObject([{ kind: "beat-after-stop" }]);
-    expect(rig.simulator.excused).toEqual([]);
-  });
-
-  test("when the sender gave up an acknowledgement that arrives after its window", async () => {
-    await using rig = await startRig();
-    const socket = await writeLateAck(rig);
-    socket.destroy();
-    const { violations, excused } = rig.simulator;
-    await rig.simulator.waitFor(() => violations.length + excused.length > 0);
-    rig.simulator.assertNoViolations();
-    expect(excused).toMatchObject([{ kind: "ack-outside-window", excuse: "given-up" }]);
-  });
-
-  test("but not a late acknowledgement whose sender still waits for the answer", async () => {
-    await using rig = await startRig();
-    const socket = await writeLateAck(rig);
-    expect(String(await once(socket, "data"))).toMatch(/^HTTP\/1\.1 200 /);
-    socket.destroy();
-    expect(rig.simulator.violations).toMatchObject([{ kind: "ack-outside-window" }]);
+    expect(rig.simulator.violations).toMatchObject([{ kind }]);
     expect(rig.simulator.excused).toEqual([]);
   });
 
