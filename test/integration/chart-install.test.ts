@@ -3,7 +3,7 @@ import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { FINALIZER } from "../../src/api/names.ts";
 import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { findClientTools } from "../../testbed/cluster/client-tools.ts";
@@ -27,15 +27,18 @@ const PATIENCE_MS = 120_000;
 const hanging: FateInput = { kind: "worker", end: "hang" };
 const working = (workMs: number): FateInput => ({ kind: "worker", workMs });
 
-/** Each test starts its own cluster, since the CRD is cluster-wide. */
+/** Other files need the CRD, which these tests install and delete. */
 let cluster: Cluster;
 let shared: TestCluster;
 
-beforeEach(async () => {
+beforeAll(async () => {
   cluster = await startCluster();
   shared = await asNamingCluster(cluster);
 });
-afterEach(() => cluster?.stop());
+afterAll(() => cluster?.stop());
+
+/** Each test installs the CRD itself. */
+afterEach(() => kubectl("delete", "crd", "environments.berth.dev", "--ignore-not-found"));
 
 /** A world whose node runs the operator, and whose sessions get these fates in order. */
 async function worldOf(...fates: FateInput[]): Promise<World> {

@@ -1,5 +1,5 @@
 import { randomInt } from "node:crypto";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtempDisposable, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
@@ -24,6 +24,9 @@ const PATIENCE_MS = 600_000;
  * writes than this would mean that some were decided after it lost the Lease.
  */
 const ON_THEIR_WAY = 64;
+
+/** Items per second and Environment: some sessions run at any time. */
+const RATE = 0.35;
 
 const isWrite = (verb: string) => ["create", "update", "patch", "delete"].includes(verb);
 
@@ -63,7 +66,7 @@ test(
     const many = await ManyEnvironments.create(world, ENVIRONMENTS);
     const replicas = [await replica(world, 4), await replica(world, 4), await replica(world, 4)];
     const before = await many.untilShared(4, 3);
-    const arrived = many.arrivals({ ratePerSecond: 0.7, durationSeconds: 35, seed });
+    const arrived = many.arrivals({ ratePerSecond: RATE, durationSeconds: 35, seed });
     // Picks a replica whose Environments have work, so that the kill has an effect.
     const busy = await world.until("a session of a replica that holds Environments runs", () => {
       const item = many.items.find(({ state }) => state === "active");
@@ -99,7 +102,7 @@ test(
         await new Promise((resolve) => setTimeout(resolve, 100));
       }
     })();
-    const arrived = many.arrivals({ ratePerSecond: 0.7, durationSeconds: 25, seed });
+    const arrived = many.arrivals({ ratePerSecond: RATE, durationSeconds: 25, seed });
     for (const one of old) {
       // Like a Deployment: the new one is ready before the old one ends.
       await replica(world, 3);
@@ -125,7 +128,7 @@ test(
     const flags = ["--allowed-api-origins", api.url];
     const replicas = [await replica(world, 2, flags), await replica(world, 2, flags)];
     const before = await many.untilShared(2, 2);
-    const arrived = many.arrivals({ ratePerSecond: 0.7, durationSeconds: 40, seed });
+    const arrived = many.arrivals({ ratePerSecond: RATE, durationSeconds: 40, seed });
     await world.until("sessions run", () => many.items.some(({ state }) => state === "active"));
     const { process: stopped } = replicas[0] as (typeof replicas)[0];
     const identity = identityOf(stopped);
@@ -172,15 +175,15 @@ test(
     await using world = await startWorld(cluster, WORLD);
     await using network = await TcpProxy.start(cluster.server);
     const many = await ManyEnvironments.create(world, ENVIRONMENTS);
-    const dir = await mkdtemp(join(tmpdir(), "berth-shards-"));
-    const kubeconfig = join(dir, "kubeconfig");
+    await using dir = await mkdtempDisposable(join(tmpdir(), "berth-shards-"));
+    const kubeconfig = join(dir.path, "kubeconfig");
     const text = await readFile(cluster.operatorKubeconfig, "utf8");
     await writeFile(kubeconfig, text.replaceAll(cluster.server, network.url(cluster.server)), { mode: 0o600 });
     const replicas = [await replica(world, 2, ["--kubeconfig", kubeconfig]), await replica(world, 2)];
     await many.untilShared(2, 2);
     const { process: cutOff } = replicas[0] as (typeof replicas)[0];
     const identity = identityOf(cutOff);
-    const arrived = many.arrivals({ ratePerSecond: 1.5, durationSeconds: 40, seed });
+    const arrived = many.arrivals({ ratePerSecond: 2 * RATE, durationSeconds: 40, seed });
     await world.until("sessions run", () => many.items.some(({ state }) => state === "active"));
 
     network.stall();
@@ -206,7 +209,6 @@ test(
     );
     expect(late.length).toBeLessThanOrEqual(ON_THEIR_WAY);
     expectServedOnce(world, many);
-    await rm(dir, { recursive: true });
   },
   PATIENCE_MS,
 );
