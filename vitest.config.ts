@@ -64,6 +64,7 @@ export default defineConfig({
           ],
           // Long enough for two cores that also run the end-to-end tests.
           testTimeout: 60_000,
+          hookTimeout: 60_000,
           // Vitest's own number leaves one core for itself.
           maxWorkers: availableParallelism(),
           // Each of hundreds of files would load the sources again, which takes a third of the time.
