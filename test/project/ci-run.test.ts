@@ -20,6 +20,7 @@ const { appendFileSync, writeFileSync } = require("node:fs");
 const { resolve } = require("node:path");
 const args = process.argv.slice(2);
 appendFileSync(process.env.FAKE_LOG, args.join(" ").replace(/ --reporter\\S+| --outputFile\\S+/g, "") + "\\n");
+console.log("npm says " + args.join(" "));
 const outcome = JSON.parse(process.env.FAKE_OUTCOMES)[args[1]];
 const report = args.find((arg) => arg.startsWith("--outputFile.json="))?.split("=")[1];
 if (report) {
@@ -84,7 +85,9 @@ describe(".ci/run", () => {
   test("continues after a failure, and fails at the end", () => {
     const { status, stdout, last } = run({ lint: { code: 3 } });
     expect(last).toMatch(/^\d+ passed, 1 failed$/);
-    expect(stdout).toMatch(/=== lint failed with 3\n[\s\S]*=== what failed\nlint: npm run lint\n/);
+    expect(stdout).toMatch(
+      /=== lint failed with 3\n[\s\S]*=== what failed\nlint: npm run lint\n {4}npm says run lint\n/,
+    );
     expect(status).toBe(1);
   });
 
