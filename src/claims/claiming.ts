@@ -179,6 +179,11 @@ export class Claiming {
   /** The session's sleeping Pod, if its next item may run there now. */
   #awaken(pod: Pod, item: WorkItem, answer: Offer, tried: ReadonlySet<string>): Pod | null {
     if (tried.has(pod.metadata.name ?? "")) return null;
+    // Its Secret may be being replaced. Until then, nothing can be acknowledged, and the session keeps its files.
+    if (this.#context.environmentKey() === "") {
+      this.#rest();
+      return null;
+    }
     const credential = credentialFor(this.#context, pod, item);
     if (!serves(pod, answer.api) || credential === null || !hasRoom(pod, item, credential)) {
       this.#options.sessionPods.giveUp(pod);

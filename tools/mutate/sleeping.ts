@@ -372,6 +372,12 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         find: "if (this.#options.pool.isFull) {",
         replace: "if (false) {",
       },
+      {
+        name: "gives up a sleeping Pod while the environment key is missing",
+        guard: "guard",
+        find: 'if (this.#context.environmentKey() === "") {',
+        replace: "if (false) {",
+      },
     ],
   },
   {

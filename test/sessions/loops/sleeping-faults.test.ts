@@ -36,6 +36,22 @@ describe("wakes and fresh sessions", () => {
   });
 });
 
+test("a sleeping session keeps its Pod while the environment key is missing, and its item is served later", async () => {
+  const { world, serve, isServed, nameOf } = await sleepyWorld({ sessions: { credential: "EnvironmentKey" } });
+  const sessionId = await serve();
+  const name = nameOf(sessionId);
+  // A poll that was sent with the key offers the item when the key is gone.
+  world.api.delay = (call) => (call === "poll" ? 2 * SECOND : 0);
+  world.server.delete(SECRETS, NAMESPACE, "key");
+  await world.until("the key is missed", () => world.conditionOf("Ready")?.reason === "KeySecretMissing");
+  const item = world.enqueue({ sessionId });
+  await world.pass(30 * SECOND);
+  expect(nameOf(sessionId)).toBe(name);
+  world.createKey();
+  await world.until("the item is served", () => isServed(item));
+  expect(nameOf(sessionId)).toBe(name);
+});
+
 describe("an item whose session's Pod is being removed", () => {
   test("starts in another Pod only after that one is deleted", async () => {
     const { world, operator, serve } = await sleepyWorld({

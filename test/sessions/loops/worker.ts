@@ -17,7 +17,7 @@ export interface WorkerEnvironment {
   readonly baseUrl: string;
   readonly environmentId: string;
   readonly workId: string;
-  /** Base64url JSON with the sessions token. */
+  /** Base64url JSON with the sessions token, or the environment key. */
   readonly secret: string;
 }
 
@@ -144,6 +144,7 @@ function never(killed: AbortSignal): Promise<number> {
 }
 
 function tokenOf(secret: string): string | null {
+  if (secret.startsWith("sk-ant-")) return secret;
   try {
     return JSON.parse(Buffer.from(secret, "base64url").toString("utf8")).sessions_token;
   } catch {
