@@ -9,7 +9,7 @@ ARG BASE_IMAGE=node:24-slim
 
 FROM ${BASE_IMAGE} AS build
 WORKDIR /build
-RUN npm install --ignore-scripts --no-audit --no-fund @anthropic-ai/sdk@1.14.0 rolldown@1.2.19
+RUN npm install --ignore-scripts --no-audit --no-fund @anthropic-ai/sdk@1.15.0 rolldown@1.3.3
 ARG PROGRAM=worker.mjs
 COPY worker/${PROGRAM} main.mjs
 # Node loads one file in half the time that it needs for the SDK's hundreds of files. A package with native parts can't be

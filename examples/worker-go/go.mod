@@ -2,7 +2,7 @@ module example.com/worker
 
 go 1.25
 
-require github.com/anthropics/anthropic-sdk-go/v2 v2.15.0
+require github.com/anthropics/anthropic-sdk-go/v2 v2.16.0
 
 require (
 	github.com/bahlo/generic-list-go v0.2.0 // indirect
