@@ -224,7 +224,7 @@ export class SleepingPods {
         this.#notReady.get(uid) ?? this.#unreachedSince(uid, prepareTimeoutMs),
       prepareTimeoutMs,
     });
-    if (plan.ends.length > 0) this.#yielding.yielded(yielding.count);
+    this.#yielding.yielded(Math.min(yielding.count, plan.ends.length));
     for (let from = 0; from < plan.ends.length && this.#passes.active; from += CONCURRENCY) {
       const batch = plan.ends.slice(from, from + CONCURRENCY);
       await Promise.all(batch.map(({ sleeper, why }) => this.#end(sleeper.pod, why)));

@@ -248,7 +248,7 @@ describe("Pods that wait for room", () => {
       await made.clock.advance(ms);
       return [...made.removed];
     };
-    return { pass, sleeping: made.sleeping, first: pods[0] ?? podOf() };
+    return { pass, claims: made.claims, sleeping: made.sleeping, first: pods[0] ?? podOf() };
   }
 
   test("each get that of one sleeping Pod, however long they wait", async () => {
@@ -258,6 +258,17 @@ describe("Pods that wait for room", () => {
     expect(await pass(["waiting-1", "waiting-2"])).toEqual(["first", "second"]);
     expect(await pass([])).toEqual(["first", "second"]);
     expect(await pass(["waiting-3"])).toEqual(names);
+  });
+
+  test("get that of sessions that fall asleep later, if too few sleep at first", async () => {
+    const { pass, claims } = threeAsleep();
+    const [second, third] = ["second", "third"].map((name) => claimOf({ name }));
+    for (const running of [second, third]) if (running) claims.add(running);
+    expect(await pass(["waiting-1", "waiting-2"])).toEqual(["first"]);
+    if (second) claims.remove(second);
+    expect(await pass(["waiting-1", "waiting-2"], 2, 1_000)).toEqual(["first", "second"]);
+    if (third) claims.remove(third);
+    expect(await pass(["waiting-1", "waiting-2"])).toEqual(["first", "second"]);
   });
 
   test("get no more than waiting work needs, although warm Pods wait too", async () => {

@@ -488,6 +488,12 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         replace: "lacking",
       },
       {
+        name: "notes room for all waiting Pods, although too few sessions slept",
+        guard: "bound",
+        find: "this.#yielding.yielded(Math.min(yielding.count, plan.ends.length));",
+        replace: "if (plan.ends.length > 0) this.#yielding.yielded(yielding.count);",
+      },
+      {
         name: "removes a Pod that was claimed since the plan",
         guard: "identity",
         find: "if (!this.#isFree(pod)) return;",

@@ -21,6 +21,8 @@ export interface KubeletPodParts extends ContainerParts {
   readonly server: ApiServer;
   /** How long scheduling and pulling take. */
   readonly prepareMs?: (pod: Pod) => number;
+  /** Why the scheduler binds the Pod to no node now, with the reason of its condition; undefined: it binds it. */
+  readonly unscheduled?: (pod: Pod) => "Unschedulable" | "SchedulingGated" | undefined;
   /** The state of an ephemeral container that can't start, such as waiting with `ErrImagePull`. */
   readonly turnFault?: (pod: Pod, container: string) => ContainerState | undefined;
 }
@@ -35,6 +37,7 @@ interface Turn {
 
 const SECOND_MS = 1_000;
 const NODE = "node-1";
+const SCHEDULED_AGAIN_MS = 500;
 
 /** One Pod as its kubelet runs it: the session container, which is the first of the spec, and ephemeral containers. */
 export class KubeletPod {
@@ -66,8 +69,7 @@ export class KubeletPod {
     this.#namespace = pod.metadata.namespace ?? "";
     this.#name = pod.metadata.name ?? "";
     const prepareMs = parts.prepareMs?.(pod) ?? 200 + parts.random() * 2_000;
-    this.#after(prepareMs / 2, () => this.#bind());
-    this.#after(prepareMs, () => this.#park());
+    this.#after(prepareMs / 2, () => this.#bind(prepareMs / 2));
   }
 
   changed(pod: Pod): void {
@@ -133,10 +135,20 @@ export class KubeletPod {
     this.#deadline?.cancel();
   }
 
-  #bind(): void {
+  #bind(parkAfterMs: number): void {
     if (this.#isForgotten || this.#isDeleting) return;
     const pod = this.#parts.server.find(PODS, this.#namespace, this.#name);
     if (!pod) return;
+    const reason = this.#parts.unscheduled?.(pod);
+    if (reason !== undefined) {
+      if (pod.status?.conditions?.[0]?.reason !== reason) {
+        const failed = { type: "PodScheduled", status: "False", reason, message: `not scheduled: ${reason}` };
+        this.#patchStatus({ phase: "Pending", conditions: [failed] });
+      }
+      this.#after(SCHEDULED_AGAIN_MS, () => this.#bind(parkAfterMs));
+      return;
+    }
+    this.#after(parkAfterMs, () => this.#park());
     // The binding is the only change of a Pod's spec that is not a patch.
     pod.spec.nodeName = NODE;
     this.#patchStatus({
