@@ -42,8 +42,8 @@ const workflows = await Promise.all(
 
 const stepsOf = ({ jobs }: Workflow) => Object.values(jobs).flatMap(({ steps = [] }) => steps);
 
-test("there are workflows for changes, a real cluster, releases, and the site", () => {
-  expect(files.sort()).toEqual(["ci.yml", "e2e.yml", "release.yml", "site.yml"]);
+test("there are workflows for changes, insecure code, a real cluster, releases, and the site", () => {
+  expect(files.sort()).toEqual(["ci.yml", "code-scanning.yml", "e2e.yml", "release.yml", "site.yml"]);
 });
 
 describe.each(workflows)("$name", ({ text, workflow }) => {
@@ -59,8 +59,9 @@ describe.each(workflows)("$name", ({ text, workflow }) => {
 
   test("has only read access to the code, except for the publish job", () => {
     expect(workflow.permissions).toEqual({ contents: "read" });
-    for (const [name, { permissions }] of Object.entries(workflow.jobs)) {
-      if (permissions !== undefined) expect(name).toBe("publish");
+    const findings = { contents: "read", "security-events": "write" };
+    for (const [name, { permissions = findings }] of Object.entries(workflow.jobs)) {
+      if (name !== "publish") expect(permissions, name).toEqual(findings);
     }
     expect(text).not.toMatch(/permissions: (write|read)-all/);
   });
@@ -74,14 +75,6 @@ describe.each(workflows)("$name", ({ text, workflow }) => {
     }
     for (const { uses } of Object.values(workflow.jobs))
       if (uses !== undefined) expect(files).toContain(uses.replace(`./${DIR}/`, ""));
-  });
-
-  test("runs the Node version of package.json", () => {
-    const versions = stepsOf(workflow)
-      .filter(({ uses = "" }) => uses.startsWith("actions/setup-node@"))
-      .map(({ with: inputs }) => `>=${inputs?.["node-version"]}`);
-    expect(versions.length).toBeGreaterThan(0);
-    expect(new Set(versions)).toEqual(new Set([manifest.engines.node]));
   });
 
   test("names existing scripts and files", async () => {
@@ -107,6 +100,23 @@ describe.each(workflows)("$name", ({ text, workflow }) => {
       if (job.uses === undefined) expect(job["timeout-minutes"], name).toBeGreaterThan(0);
     }
   });
+});
+
+test("the workflows run the Node version of package.json", () => {
+  const versions = workflows
+    .flatMap(({ workflow }) => stepsOf(workflow))
+    .filter(({ uses = "" }) => uses.startsWith("actions/setup-node@"))
+    .map(({ with: inputs }) => `>=${inputs?.["node-version"]}`);
+  expect(new Set(versions)).toEqual(new Set([manifest.engines.node]));
+});
+
+test("Dependabot updates every kind of dependency, but no version of the last days", async () => {
+  const { updates } = parse(await read(".github/dependabot.yml")) as {
+    readonly updates: readonly { readonly "package-ecosystem": string; readonly cooldown?: object }[];
+  };
+  const kinds = updates.map((update) => update["package-ecosystem"]);
+  expect(kinds.sort()).toEqual(["docker", "github-actions", "gomod", "npm", "pip"]);
+  for (const { cooldown } of updates) expect(cooldown).toEqual({ "default-days": 7 });
 });
 
 test("the workflows use one version of each action", () => {
