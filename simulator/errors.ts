@@ -22,6 +22,6 @@ export class ApiError extends Error {
 
 export const invalidRequest = (message: string) => new ApiError(400, "invalid_request_error", message);
 export const notFound = (what: string) => new ApiError(404, "not_found_error", `${what} not found`);
-export const conflict = (message: string) => new ApiError(409, "conflict_error", message);
+export const conflict = (message: string) => new ApiError(409, "invalid_request_error", message);
 export const unauthenticated = () => new ApiError(401, "authentication_error", "invalid bearer token or API key");
 export const forbidden = (message: string) => new ApiError(403, "permission_error", message);

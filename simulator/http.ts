@@ -5,6 +5,8 @@ import { newId } from "./ids.ts";
 /** The platform's limit for a request body. The simulator rejects longer bodies. */
 const MAX_BODY_BYTES = 32 * 1024 * 1024;
 
+const REQUEST_ID = "request-id";
+
 /** The answer of a handler. */
 export interface Reply {
   readonly status: number;
@@ -52,14 +54,20 @@ export function write(response: ServerResponse, reply: Reply, now: number): void
   if (reply.stream) reply.stream(response);
   else if (reply.text !== undefined) writeText(response, reply.status, "text/plain; charset=utf-8", reply.text);
   else if (reply.body === undefined) response.writeHead(reply.status).end();
-  else writeText(response, reply.status, "application/json", JSON.stringify(reply.body));
+  else writeText(response, reply.status, "application/json", JSON.stringify(withRequestId(reply.body, response)));
+}
+
+/** The body of an error also has the id of its request. */
+function withRequestId(body: unknown, response: ServerResponse): unknown {
+  const isError = typeof body === "object" && body !== null && "type" in body && body.type === "error";
+  return isError ? { ...body, request_id: response.getHeader(REQUEST_ID) } : body;
 }
 
 /** Sets the headers that every reply has. */
 export function stamp(response: ServerResponse, now: number): void {
   response.sendDate = false;
   response.setHeader("date", new Date(now).toUTCString());
-  response.setHeader("request-id", newId("req"));
+  response.setHeader(REQUEST_ID, newId("req"));
 }
 
 /** Sends text of any content type, with the headers that are already set. */

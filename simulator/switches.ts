@@ -55,7 +55,7 @@ export const limitsSchema = z.strictObject({
   /** The page size of the list call without `limit`. */
   listPageSize: z.int().positive().default(20),
   /** The largest `limit` of the list call. */
-  listMaxPageSize: z.int().positive().default(100),
+  listMaxPageSize: z.int().positive().default(1000),
   /** GET requests per minute before the server answers 429. null: no limit. */
   readsPerMinute: z.number().positive().nullable().default(null),
   /** The number of stopped items to remember for records and reports. The simulator forgets the oldest. */
@@ -70,6 +70,8 @@ export type Limits = z.output<typeof limitsSchema>;
 export const DEFAULT_RECLAIM_MS = 5000;
 /** block_ms must be in this range. */
 export const BLOCK_MS = { min: 1, max: 999 } as const;
+/** The most pairs of metadata, and the longest keys and values, in characters. */
+export const METADATA = { pairs: 16, keyLength: 64, valueLength: 512 } as const;
 /** workers_polling counts the workers that polled within this time. */
 export const WORKERS_POLLING_MS = 30_000;
 /** The expected_last_heartbeat of the first heartbeat. */

@@ -6,7 +6,7 @@ import { json, noContent, type Reply } from "./http.ts";
 import { shuffleRank } from "./ids.ts";
 import { type WorkItem, workBody } from "./item.ts";
 import type { Found } from "./queue.ts";
-import { BLOCK_MS, type Limits, type Switches } from "./switches.ts";
+import { BLOCK_MS, type Limits, METADATA, type Switches } from "./switches.ts";
 
 /** What the calls of the Work API need in addition to the environment. */
 export interface WorkApiContext {
@@ -38,7 +38,7 @@ async function poll(environment: Environment, request: ApiRequest, context: Work
     throw context.badPoll(`block_ms must be between ${BLOCK_MS.min} and ${BLOCK_MS.max}`);
   }
   const reclaimMs = reclaimMsOf(integerOf(request.query, "reclaim_older_than_ms"));
-  if (!(reclaimMs >= 0)) throw context.badPoll("reclaim_older_than_ms must be a whole number, 0 or more");
+  if (!(reclaimMs >= 1)) throw context.badPoll("reclaim_older_than_ms must be a whole number, 1 or more");
   const found = await environment.poll({
     workerId: request.caller.workerId,
     reclaimMs,
@@ -98,8 +98,22 @@ function update(environment: Environment, request: ApiRequest, context: WorkApiC
     else if (typeof value === "string") metadata.set(key, value);
     else throw invalidRequest(`metadata.${key} must be a string or null`);
   }
+  checkMetadata(metadata);
   item.metadata = Object.fromEntries(metadata);
   return json(200, show(item, context));
+}
+
+/** The platform's limits for metadata of any object. @throws {ApiError} 400 */
+function checkMetadata(metadata: ReadonlyMap<string, string>): void {
+  const { pairs, keyLength, valueLength } = METADATA;
+  if (metadata.size > pairs) throw invalidRequest(`metadata must have at most ${pairs} pairs`);
+  for (const [key, value] of metadata) {
+    if (key.length === 0 || key.length > keyLength) {
+      throw invalidRequest(`each key of metadata must have 1 to ${keyLength} characters`);
+    }
+    if (value.length > valueLength)
+      throw invalidRequest(`each value of metadata must have at most ${valueLength} characters`);
+  }
 }
 
 function list(environment: Environment, request: ApiRequest, context: WorkApiContext): Reply {

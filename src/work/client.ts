@@ -88,7 +88,7 @@ export class WorkApiClient {
     if (o.blockMs !== undefined && !(Number.isInteger(o.blockMs) && o.blockMs >= 1 && o.blockMs <= MAX_BLOCK_MS)) {
       throw new TypeError(`blockMs must be a whole number from 1 to ${MAX_BLOCK_MS}, or absent for no waiting`);
     }
-    requireWhole("reclaimOlderThanMs", o.reclaimOlderThanMs, 0);
+    requireWhole("reclaimOlderThanMs", o.reclaimOlderThanMs, 1);
     return this.#caller.answer(
       {
         signal: o.signal,

@@ -1,6 +1,7 @@
 /** An HTTP proxy that records the order of requests to a Work API. */
-import { createServer, request as forward, type Server } from "node:http";
+import { createServer, request as forward, type IncomingHttpHeaders, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { text } from "node:stream/consumers";
 
 /** A request as it arrived. */
 export interface Arrival {
@@ -11,9 +12,21 @@ export interface Arrival {
   readonly workerId: string;
 }
 
+/** A request and its answer, both complete. */
+export interface Exchange {
+  readonly method: string;
+  /** The path with its query. */
+  readonly path: string;
+  readonly headers: IncomingHttpHeaders;
+  readonly sent: string;
+  readonly status: number;
+  readonly answer: string;
+}
+
 /** An HTTP proxy in front of a Work API that records which client sent which request, in order of arrival. */
 export class RecordingProxy implements AsyncDisposable {
   readonly arrivals: Arrival[] = [];
+  readonly exchanges: Exchange[] = [];
   readonly #server: Server;
 
   private constructor(target: string) {
@@ -22,9 +35,16 @@ export class RecordingProxy implements AsyncDisposable {
       const { method = "", headers, url = "" } = request;
       const call = url.split("?")[0]?.split("/").at(-1) ?? "";
       this.arrivals.push({ method, call, workerId: String(headers["anthropic-worker-id"] ?? "") });
+      const sent = text(request);
       const onward = forward({ hostname, port, method, headers, path: url }, (answer) => {
-        response.writeHead(answer.statusCode ?? 502, answer.headers);
+        const status = answer.statusCode ?? 502;
+        response.writeHead(status, answer.headers);
         answer.pipe(response);
+        Promise.all([sent, text(answer)]).then(
+          ([body, answered]) =>
+            this.exchanges.push({ method, path: url, headers, sent: body, status, answer: answered }),
+          () => {},
+        );
       });
       // If one side closes, close the other.
       onward.on("error", () => response.destroy());

@@ -48,6 +48,17 @@ export async function buildGoWorkers(target: string, source: string = join(EXAMP
   await runProgram(go, args, { cwd: source, env: goEnvironment(env, go, work), timeoutMs: TIMEOUT_MS });
 }
 
+/** Returns the folder with the sources of a Go module, in the version that examples/worker-go requires. Needs Go. */
+export async function goModuleFolder(module: string): Promise<string> {
+  const { env } = process;
+  const go = await findGo(env);
+  const work = join(workersRoot(env), "go");
+  await mkdir(work, { recursive: true });
+  const options = { cwd: join(EXAMPLES, "worker-go"), env: goEnvironment(env, go, work), timeoutMs: TIMEOUT_MS };
+  const { Dir } = JSON.parse(await runProgram(go, ["mod", "download", "-json", module], options)) as { Dir: string };
+  return Dir;
+}
+
 export interface PythonPackages {
   /** The interpreter. */
   readonly python: string;
