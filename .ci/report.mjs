@@ -2,6 +2,7 @@
  * Reads reports that vitest wrote as JSON, for .ci/run:
  *
  *   node .ci/report.mjs files FIRST                          files of which something failed, one per line
+ *   node .ci/report.mjs flaky FIRST AGAIN                    those of them that passed at the second try, one per line
  *   node .ci/report.mjs sum FIRST CODE [AGAIN CODE]          `passed failed skipped`, as one line
  *   node .ci/report.mjs names REPORT                         what failed, with the start of what it says
  *
@@ -11,12 +12,18 @@ import { readFileSync } from "node:fs";
 import { relative } from "node:path";
 
 const [command, ...rest] = process.argv.slice(2);
-const commands = { files, sum, names };
+const commands = { files, flaky, sum, names };
 if (!Object.hasOwn(commands, command)) throw new Error(`no command is called ${command}`);
 commands[command](...rest);
 
 function files(first) {
   for (const { name } of failedFiles(read(first))) console.log(relative(".", name));
+}
+
+function flaky(first, again) {
+  const { testResults } = read(again);
+  const passed = new Set(testResults.filter(({ status }) => status === "passed").map(({ name }) => name));
+  for (const { name } of failedFiles(read(first))) if (passed.has(name)) console.log(relative(".", name));
 }
 
 function sum(first, firstCode, again, againCode) {

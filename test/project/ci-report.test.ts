@@ -58,3 +58,8 @@ test("uses a second run only for the files in it", () => {
   expect(run("sum", first, "1", report({ b: { four: "passed", five: "passed" } }), "1")).toBe("4 1 1");
   expect(run("sum", first, "1", report({}), "1")).toBe("3 1 1");
 });
+
+test("names the files that passed at the second try", () => {
+  const first = report({ a: good, "test/b": bad, c: {} });
+  expect(run("flaky", first, report({ "test/b": { four: "passed", five: "passed" }, c: bad }))).toBe("test/b");
+});
