@@ -3,14 +3,12 @@ import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Notifier } from "../core/notifier.ts";
 import type { ClaimContext } from "../protocol/context.ts";
+import { LIST_MAX_PAGES } from "../work/client.ts";
 import { isRefusal, retryDelayMs } from "../work/errors.ts";
 import { DATA_TYPE_SESSION, type WorkItem, type WorkState } from "../work/types.ts";
 
-/** Pages of the list that are searched for items that were acknowledged and not stopped. */
-const SEARCHED_PAGES = 5;
-const PAGE_LIMIT = 100;
 /**
- * The states of such items. `stopping`: another client told the item to stop, and no worker would ever answer: some
+ * The states of items that were acknowledged and not stopped. `stopping`: another client told the item to stop, and no worker would ever answer: some
  * platforms keep stopping items forever.
  */
 const LEFTOVER_STATES: ReadonlySet<WorkState> = new Set(["starting", "stopping"]);
@@ -99,8 +97,8 @@ export class RefusedItems {
   async #stopLeftovers(signal: AbortSignal): Promise<void> {
     const { guard, work, points, logger } = this.#context;
     let page: string | undefined;
-    for (let pages = 0; pages < SEARCHED_PAGES; pages += 1) {
-      const query = { limit: PAGE_LIMIT, signal, ...(page === undefined ? {} : { page }) };
+    for (let pages = 0; pages < LIST_MAX_PAGES; pages += 1) {
+      const query = { signal, ...(page === undefined ? {} : { page }) };
       const { value } = await points.run("refuse.list", {}, () => work().list(query));
       for (const item of value.items) {
         if (!LEFTOVER_STATES.has(item.state) || item.data.type === DATA_TYPE_SESSION) continue;

@@ -9,7 +9,7 @@ import { anyClaimSelector, readJournal, withoutCredential } from "../protocol/jo
 import { askWorkApi, type WorkAccess } from "../queue/reading-client.ts";
 import { ENVIRONMENTS } from "../reconcile/finalizer.ts";
 import { readEnvironmentKey } from "../reconcile/key-keeper.ts";
-import { FIND_MAX_PAGES, FIND_PAGE_LIMIT, type WorkApiClient } from "../work/client.ts";
+import { LIST_MAX_PAGES, type WorkApiClient } from "../work/client.ts";
 import type { WorkItem } from "../work/types.ts";
 import { eventNames, type Ids, idsOf } from "./ids.ts";
 import type { ClaimTrace, ItemTrace, Looked, Traces } from "./traces.ts";
@@ -212,8 +212,8 @@ class Search {
 async function searchList(client: WorkApiClient, isIt: (item: WorkItem) => boolean): Promise<WorkItem[]> {
   const found: WorkItem[] = [];
   let page: string | undefined;
-  for (let read = 0; read < FIND_MAX_PAGES; read += 1) {
-    const { value } = await client.list({ limit: FIND_PAGE_LIMIT, ...(page === undefined ? {} : { page }) });
+  for (let read = 0; read < LIST_MAX_PAGES; read += 1) {
+    const { value } = await client.list(page === undefined ? {} : { page });
     found.push(...value.items.filter(isIt));
     if (value.nextPage === null) break;
     page = value.nextPage;

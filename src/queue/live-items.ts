@@ -1,13 +1,10 @@
-import type { WorkApiClient } from "../work/client.ts";
+import { LIST_MAX_PAGES, type WorkApiClient } from "../work/client.ts";
 import type { WorkApiError } from "../work/errors.ts";
 import { badItemError } from "../work/replies.ts";
 import type { WorkState } from "../work/types.ts";
 
 /** States of items that a worker serves: acknowledged and not ended. */
 const LIVE: ReadonlySet<WorkState> = new Set(["starting", "active", "stopping"]);
-
-/** Items to request for each page; the server may return fewer. */
-const PAGE_LIMIT = 100;
 
 /** The result of reading the list. */
 export interface LiveItems {
@@ -25,10 +22,7 @@ export interface LiveItems {
  * running. Each page waits for the request budget.
  * @throws WorkApiError when a page can't be read, which leaves the count unknown.
  */
-export async function countLiveItems(
-  work: WorkApiClient,
-  o: { readonly maxPages: number; readonly signal?: AbortSignal },
-): Promise<LiveItems> {
+export async function countLiveItems(work: WorkApiClient, signal?: AbortSignal): Promise<LiveItems> {
   const states = new Map<string, WorkState | null>();
   let nameless = 0;
   let unreadable: WorkApiError | null = null;
@@ -36,8 +30,8 @@ export async function countLiveItems(
   let page: string | undefined;
   let isComplete = false;
   let pages = 0;
-  while (pages < o.maxPages) {
-    const { value } = await work.list({ limit: PAGE_LIMIT, signal: o.signal, ...(page === undefined ? {} : { page }) });
+  while (pages < LIST_MAX_PAGES) {
+    const { value } = await work.list({ signal, ...(page === undefined ? {} : { page }) });
     pages += 1;
     for (const { id, state } of value.items) states.set(id, state);
     for (const { id, state, why } of value.unreadable) {

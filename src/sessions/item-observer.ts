@@ -9,11 +9,6 @@ import type { WorkApiClient } from "../work/client.ts";
 import { WorkApiError } from "../work/errors.ts";
 import type { WorkItem } from "../work/types.ts";
 
-/** Most pages of one walk. A walk that ends there reports "unknown", never "absent". */
-const MAX_PAGES = 20;
-/** A walk may read one more page for each this many items: after a restart it searches for all items at once. */
-const ITEMS_PER_MORE_PAGE = 50;
-
 interface Waiter {
   readonly resolve: (view: ItemView) => void;
   readonly reject: (error: unknown) => void;
@@ -38,6 +33,8 @@ export interface ItemObserverOptions {
  * Reads items with the list call, which uses the read budget of the whole organization. So concurrent callers share
  * one walk through the pages. After a walk, the observer pauses in proportion to its pages. Otherwise walks would
  * follow one another without a pause when many sessions end in the same second.
+ *
+ * A walk that ends before the list does shows that its items are unknown, never that they are absent.
  *
  * An item counts as absent only if two complete walks, some seconds apart, did not show it, and no walk in between did:
  * pages can shift while they are read, and a list may lag. If a walk ends before it finds an item, the next walk
@@ -134,8 +131,7 @@ export class ItemObserver {
     urgent: boolean,
   ): Promise<Map<string, ItemView>> {
     const askedMs = this.#options.clock.monotonic();
-    const maxPages = MAX_PAGES + Math.ceil(workIds.length / ITEMS_PER_MORE_PAGE);
-    const result = await this.#options.work().find(workIds, { maxPages, urgent, signal: this.#options.signal, from });
+    const result = await this.#options.work().find(workIds, { urgent, signal: this.#options.signal, from });
     if (urgent) this.#pages += result.pages;
     this.#onAnswer(result);
     for (const error of result.unreadable.values()) this.#onUnreadable(error);

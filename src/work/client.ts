@@ -3,7 +3,7 @@ import type { Slots } from "../core/slots.ts";
 import { type Answer, type Call, type CallerOptions, WorkCaller } from "./caller.ts";
 import type { WorkApiError } from "./errors.ts";
 import type { HttpReply } from "./http.ts";
-import { badItemError } from "./replies.ts";
+import { badItemError, isTooLarge } from "./replies.ts";
 import type { HeartbeatOutcome, QueueStats, WorkCall, WorkItem, WorkPage } from "./types.ts";
 import { parseHeartbeat, parsePage, parsePolled, parseRefusal, parseStats, parseWorkItem, ShapeError } from "./wire.ts";
 
@@ -13,12 +13,12 @@ export type { Answer } from "./caller.ts";
 const MAX_BLOCK_MS = 999;
 /** Timeout of ack, heartbeat, stop and the list for a decision. The time margins of the claim protocol depend on it. */
 const DEFAULT_PROTOCOL_TIMEOUT_MS = 1_500;
-/** Limit for one page of the list; the server chooses the page's size. */
+/** The most bytes of one page of the list. A page that exceeds them is requested again with half as many items. */
 export const MAX_PAGE_BYTES = 8 * 1024 * 1024;
-/** The page size that a search requests; the server may return fewer items. */
-export const FIND_PAGE_LIMIT = 100;
-/** The most pages that a search reads: 1,000 items, any number of which may have stopped long ago. */
-export const FIND_MAX_PAGES = 10;
+/** The largest `limit` of a page that the API accepts; the server may return fewer items. */
+export const PAGE_LIMIT = 1_000;
+/** The most pages that a search reads: 10,000 items, any number of which may have stopped long ago. */
+export const LIST_MAX_PAGES = 10;
 
 export interface WorkApiClientOptions extends CallerOptions {
   readonly requestTimeoutMs: number;
@@ -61,6 +61,8 @@ export class WorkApiClient {
   readonly #caller: WorkCaller;
   readonly #requestTimeoutMs: number;
   readonly #protocolTimeoutMs: number;
+  /** The items of one page; fewer than PAGE_LIMIT once a page was too large. */
+  #pageLimit = PAGE_LIMIT;
 
   constructor(options: WorkApiClientOptions) {
     this.environmentId = options.environmentId;
@@ -154,23 +156,31 @@ export class WorkApiClient {
 
   /**
    * Lists one page. `urgent` is for a decision about a claim or lease: it has the protocol's timeout and never waits
-   * for the budget. With `wanted`, the answer has only these items, and those without an id.
+   * for the budget. With `wanted`, the answer has only these items, and those without an id. A page that is too large
+   * is requested again with half as many items, and so are all later pages.
    */
   async list(
-    o: Options & { limit?: number; page?: string; urgent?: boolean; wanted?: ReadonlySet<string> } = {},
+    o: Options & { page?: string; urgent?: boolean; wanted?: ReadonlySet<string> } = {},
   ): Promise<Answer<WorkPage>> {
-    requireWhole("limit", o.limit, 1);
     const urgent = o.urgent ?? false;
     const timeoutMs = urgent ? this.#protocolTimeoutMs : this.#requestTimeoutMs;
-    const query = { limit: o.limit, page: o.page };
-    return this.#caller.answer(
-      { signal: o.signal, call: "list", method: "GET", query, urgent, timeoutMs, maxBytes: MAX_PAGE_BYTES },
-      (reply) => parsePage(json(reply), o.wanted),
-    );
+    for (let limit = this.#pageLimit; ; limit = Math.floor(limit / 2)) {
+      const query = { limit, page: o.page };
+      try {
+        const answer = await this.#caller.answer(
+          { signal: o.signal, call: "list", method: "GET", query, urgent, timeoutMs, maxBytes: MAX_PAGE_BYTES },
+          (reply) => parsePage(json(reply), o.wanted),
+        );
+        this.#pageLimit = Math.min(this.#pageLimit, limit);
+        return answer;
+      } catch (error) {
+        if (limit === 1 || !isTooLarge(error)) throw error;
+      }
+    }
   }
 
   /**
-   * Searches the list for some items, page by page, until all are found, the list ends, or `maxPages` were read.
+   * Searches the list for some items, page by page, until all are found, the list ends, or LIST_MAX_PAGES were read.
    * Assumes nothing about order, page size, or how long stopped items stay listed. If an item is listed twice, the last
    * state counts. An item that moves between pages during the search may be missed, so search twice before relying on
    * an absence. With `from`, the cursor of an earlier search, it continues there; then no item counts as absent.
@@ -178,25 +188,23 @@ export class WorkApiClient {
    */
   async find(
     workIds: readonly string[],
-    o: Options & { maxPages?: number; urgent?: boolean; from?: string | undefined } = {},
+    { urgent = false, signal, from }: Options & { urgent?: boolean; from?: string | undefined } = {},
   ): Promise<Found> {
-    const { maxPages = FIND_MAX_PAGES, urgent = false, signal, from } = o;
     const wanted = new Set(workIds);
     const found = new Map<string, WorkItem>();
     const unreadable = new Map<string, WorkApiError>();
     const seenPages = new Set<string>();
     let nameless: WorkApiError | null = null;
-    let first: Answer<WorkPage> | undefined;
+    let first: Answer<WorkPage> | null = null;
     let page = from;
     let next: string | null = null;
     let complete = false;
     let pages = 0;
-    while (pages < maxPages) {
-      const answer = await this.list({
-        limit: FIND_PAGE_LIMIT,
+    do {
+      const answer: Answer<WorkPage> = await this.list({
         urgent,
         signal,
-        // Each session's end reads a page of a hundred items, nearly all of them other sessions'.
+        // Each session's end reads a page of up to a thousand items, nearly all of them other sessions'.
         wanted,
         ...(page === undefined ? {} : { page }),
       });
@@ -217,8 +225,7 @@ export class WorkApiClient {
       if (next === null || found.size + unreadable.size === wanted.size) break;
       seenPages.add(next);
       page = next;
-    }
-    if (!first) throw new TypeError("maxPages must be at least 1");
+    } while (pages < LIST_MAX_PAGES);
     return {
       found,
       unreadable,

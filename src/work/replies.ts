@@ -2,7 +2,7 @@ import { errorText } from "../core/errors.ts";
 import { isRecord } from "../core/json.ts";
 import { redact } from "../observe/logger.ts";
 import { kindOfStatus, parseRetryAfter, statusMaybeApplied, WorkApiError, type WorkErrorKind } from "./errors.ts";
-import type { HttpFailure, HttpReply } from "./http.ts";
+import { HttpFailure, type HttpReply } from "./http.ts";
 import type { WorkCall } from "./types.ts";
 
 /**
@@ -90,8 +90,18 @@ export function failureError(context: CallContext, failure: HttpFailure): WorkAp
     maybeApplied: failure.sent,
     message: `${title(context)}: ${failureMeaning(context, failure)}`,
     // Keep the text of undici's error for logs, but not the object, which could reference the request.
-    cause: failure.kind === "network" ? new Error(causeText(context, failure)) : undefined,
+    cause:
+      failure.kind === "network"
+        ? new Error(causeText(context, failure))
+        : failure.kind === "too-large"
+          ? failure
+          : undefined,
   });
+}
+
+/** Whether a call failed because its answer exceeded the call's limit. */
+export function isTooLarge(error: unknown): boolean {
+  return error instanceof WorkApiError && error.cause instanceof HttpFailure && error.cause.kind === "too-large";
 }
 
 function title({ call, workId, key }: CallContext): string {

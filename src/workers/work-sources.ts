@@ -13,9 +13,6 @@ type SourcesContext = QueueContext &
   Pick<WorkersContext, "environment"> &
   Omit<ConstructorParameters<typeof ApiHealth>[0], "onChange"> & { readonly points: Points };
 
-/** Page limit for one count of running sessions; a count that reaches it is discarded. */
-const MAX_PAGES = 50;
-
 /** Builds what a workers runtime reads from the Work API: statistics, count of running sessions, and health. */
 export function workSources(context: SourcesContext, onChange: () => void, ownPollers: () => OwnPollers): WorkSources {
   const { timing, random, work, points } = context;
@@ -33,7 +30,7 @@ export function workSources(context: SourcesContext, onChange: () => void, ownPo
     count: async (signal) => {
       const attempt = health.attempt("list");
       try {
-        const count = () => countLiveItems(work(), { maxPages: MAX_PAGES, signal });
+        const count = () => countLiveItems(work(), signal);
         const live = await points.run<Awaited<ReturnType<typeof count>>>(
           "workers.count" satisfies WorkersPoint,
           {},

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { countLiveItems } from "../../src/queue/live-items.ts";
-import type { WorkApiClient } from "../../src/work/client.ts";
+import { LIST_MAX_PAGES, type WorkApiClient } from "../../src/work/client.ts";
 import type { WorkState } from "../../src/work/types.ts";
 
 type Page = readonly (readonly [id: string | null, state: WorkState | "odd"])[];
@@ -36,7 +36,7 @@ describe("counting live items", () => {
         ["e", "stopped"],
       ],
     ]);
-    expect(await countLiveItems(work, { maxPages: 5 })).toEqual({
+    expect(await countLiveItems(work)).toEqual({
       count: 3,
       isComplete: true,
       pages: 2,
@@ -54,7 +54,7 @@ describe("counting live items", () => {
         ["over", "odd"],
       ],
     ]);
-    expect(await countLiveItems(work, { maxPages: 5 })).toMatchObject({
+    expect(await countLiveItems(work)).toMatchObject({
       ...{ count: 3, isComplete: true },
       unreadable: { kind: "bad-item", message: expect.stringContaining("item b") },
     });
@@ -69,22 +69,22 @@ describe("counting live items", () => {
       ],
       [["b", "active"]],
     ]);
-    expect((await countLiveItems(work, { maxPages: 5 })).count).toBe(1);
+    expect((await countLiveItems(work)).count).toBe(1);
   });
 
   test("reports a list that continues after the last allowed page", async () => {
     const { work } = listing([[["a", "active"]]], (index) => String(index + 1));
-    expect(await countLiveItems(work, { maxPages: 3 })).toEqual({
+    expect(await countLiveItems(work)).toEqual({
       count: 1,
       isComplete: false,
-      pages: 3,
+      pages: LIST_MAX_PAGES,
       unreadable: null,
     });
   });
 
   test("stops at a repeated cursor, and reports the list as incomplete", async () => {
     const { work } = listing([[["a", "active"]]], () => "0");
-    expect(await countLiveItems(work, { maxPages: 30 })).toEqual({
+    expect(await countLiveItems(work)).toEqual({
       count: 1,
       isComplete: false,
       pages: 2,
@@ -94,6 +94,6 @@ describe("counting live items", () => {
 
   test("fails when a page fails", async () => {
     const work = { list: () => Promise.reject(new Error("500")) } as unknown as WorkApiClient;
-    await expect(countLiveItems(work, { maxPages: 3 })).rejects.toThrow("500");
+    await expect(countLiveItems(work)).rejects.toThrow("500");
   });
 });

@@ -456,7 +456,7 @@ describe("protocol calls", () => {
     await setup.client.ack("work_01");
     await setup.client.list({ urgent: true });
     expect(budget.waiting).toBe(1);
-    expect(setup.server.seen.map(({ url }) => url.split("/").at(-1))).toEqual(["poll", "ack", "work"]);
+    expect(setup.server.seen.map(({ url }) => url.split("/").at(-1))).toEqual(["poll", "ack", "work?limit=1000"]);
     stop.abort();
     expect(await poll).toMatchObject({ kind: "aborted", maybeApplied: false });
   });

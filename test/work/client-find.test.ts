@@ -1,9 +1,9 @@
 import { describe, expect, it } from "vitest";
-import { FIND_MAX_PAGES, FIND_PAGE_LIMIT } from "../../src/work/client.ts";
+import { LIST_MAX_PAGES, MAX_PAGE_BYTES, PAGE_LIMIT } from "../../src/work/client.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { apiError, QUEUED } from "./samples.ts";
 import { failure, Setup } from "./setup.ts";
-import { type Act, json, silence } from "./strict-server.ts";
+import { type Act, json, raw, silence } from "./strict-server.ts";
 
 function page(next: string | null, ...ids: string[]): Act {
   return json(200, { data: ids.map((id) => ({ ...QUEUED, id })), next_page: next });
@@ -27,7 +27,7 @@ describe("find", () => {
     expect([...found.keys()].sort()).toEqual(["a", "d"]);
     expect(complete).toBe(false);
     expect(cursors(setup)).toEqual([null, "p2", "p3"]);
-    expect(setup.server.last.url).toContain(`limit=${FIND_PAGE_LIMIT}`);
+    expect(setup.server.last.url).toContain(`limit=${PAGE_LIMIT}`);
   });
 
   it("is complete when every page was read, so that a missing item is absent", async () => {
@@ -58,20 +58,23 @@ describe("find", () => {
     const { found, complete } = await setup.client.find(["a", "stopped_3"]);
     expect([...found.keys()]).toEqual(["stopped_3"]);
     expect(complete).toBe(false);
-    expect(setup.server.seen).toHaveLength(FIND_MAX_PAGES);
+    expect(setup.server.seen).toHaveLength(LIST_MAX_PAGES);
   });
 
-  it("reads at most `maxPages` pages", async () => {
+  it("requests a page that is too large again with half as many items, and later pages too", async () => {
     await using setup = await Setup.start();
-    setup.server.fallback = endless;
-    await setup.client.find(["a"], { maxPages: 3 });
-    expect(setup.server.seen).toHaveLength(3);
+    const large = raw(200, `"${"x".repeat(MAX_PAGE_BYTES)}"`);
+    setup.server.next(page("p2", "a"), large, large, page("p3", "b"), page(null, "c"));
+    expect(await setup.client.find(["gone"])).toMatchObject({ complete: true, pages: 3 });
+    expect(cursors(setup)).toEqual([null, "p2", "p2", "p2", "p3"]);
+    const limits = setup.server.seen.map(({ url }) => new URL(url, "http://h").searchParams.get("limit"));
+    expect(limits).toEqual(["1000", "1000", "500", "250", "250"]);
   });
 
   it("stops at a repeated cursor, and is then not complete", async () => {
     await using setup = await Setup.start();
     setup.server.next(page("p2", "a"), page("p1", "b"), page("p2", "c"));
-    const { complete } = await setup.client.find(["gone"], { maxPages: 50 });
+    const { complete } = await setup.client.find(["gone"]);
     expect(complete).toBe(false);
     expect(setup.server.seen).toHaveLength(3);
   });

@@ -105,13 +105,13 @@ const cases: Case[] = [
     name: "list",
     act: json(200, { data: [QUEUED], next_page: null }),
     run: (c) => c.list(),
-    sends: { method: "GET", url: BASE, headers: WITH_KEY, body: "" },
+    sends: { method: "GET", url: `${BASE}?limit=1000`, headers: WITH_KEY, body: "" },
   },
   {
     name: "list of a page",
     act: json(200, { data: [], next_page: "p3" }),
-    run: (c) => c.list({ limit: 5, page: "p2&x=/?" }),
-    sends: { method: "GET", url: `${BASE}?limit=5&page=p2%26x%3D%2F%3F`, headers: WITH_KEY, body: "" },
+    run: (c) => c.list({ page: "p2&x=/?" }),
+    sends: { method: "GET", url: `${BASE}?limit=1000&page=p2%26x%3D%2F%3F`, headers: WITH_KEY, body: "" },
   },
   {
     name: "retrieve",
@@ -289,7 +289,6 @@ describe("invalid input is not sent", () => {
     await expect(client.poll({ reclaimOlderThanMs: 0 })).rejects.toThrow(TypeError);
     await expect(client.heartbeat("w", { expected: "" })).rejects.toThrow(TypeError);
     await expect(client.heartbeat("w", { expected: "x", desiredTtlSeconds: 0 })).rejects.toThrow(TypeError);
-    await expect(client.list({ limit: 0 })).rejects.toThrow(TypeError);
     expect(setup.server.seen).toHaveLength(0);
   });
 

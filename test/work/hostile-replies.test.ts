@@ -42,7 +42,8 @@ describe.each(Object.entries(CALLS))("%s", (_name, { call, good }) => {
     const error = await failed;
     expect(error.message).not.toContain(SECRET);
     expect(error.message.length).toBeLessThan(1_000);
-    expect(setup.server.seen).toHaveLength(1);
+    // Only a page of the list is requested again, with fewer items, if it is too large.
+    expect(new Set(setup.server.seen.map(({ url }) => url)).size).toBe(setup.server.seen.length);
     expect(elsewhere.connections).toBe(0);
   });
 

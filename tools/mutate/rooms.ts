@@ -729,6 +729,12 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "if (false) throw",
       },
       {
+        name: "never requests a page that is too large with fewer items",
+        guard: "bound",
+        find: "if (limit === 1 || !isTooLarge(error)) throw error;",
+        replace: "throw error;",
+      },
+      {
         name: "treats a list that began in the middle as complete",
         guard: "error",
         find: "complete = next === null && from === undefined && nameless === null;",
