@@ -40,7 +40,7 @@ const OVERDUE_MS = 60_000;
 /**
  * Whether the failure is reported: immediately if only a person can fix it, otherwise once it has lasted long enough.
  */
-function isReported(
+export function isReported(
   failing: FailingStep,
   nowMs: number,
   { stepPatienceMs }: Pick<Timing, "stepPatienceMs">,

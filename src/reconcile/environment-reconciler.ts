@@ -259,7 +259,8 @@ export class EnvironmentReconciler {
   async #reportInvalid(key: string, raw: KubeObject, problems: readonly string[]): Promise<void> {
     const known = this.#states.get(key) ?? this.#stateForRunning(key, raw);
     if (known) await this.#keepRunning(key, known);
-    await this.#unserved.report(raw, "InvalidSpec", problemList(problems), known?.status);
+    const restMs = await this.#unserved.report(raw, "InvalidSpec", problemList(problems), known?.status);
+    if (restMs !== null) this.#options.again(key, restMs);
     const { deletionTimestamp } = raw.metadata;
     if (!known || !deletionTimestamp) return;
     // Drain by the last valid spec: an invalid spec must not block a deletion forever.

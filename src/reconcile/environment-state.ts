@@ -132,7 +132,10 @@ export function newEnvironmentState(
       recorded: () => state.status.apiAddresses,
     }),
     runtime: runtimeOf(environment, context, () => onChange(pace)),
-    status: new StatusWriter({ kube, ref, points, clock, logger: context.logger, announce, found: environment.status }),
+    status: new StatusWriter({
+      ...options,
+      ...{ ref, points, logger: context.logger, announce, found: environment.status },
+    }),
     policy: new PolicyKeeper({ ...options, points, logger: context.logger, facts: options.network }),
     key: new KeyKeeper({
       ...options,

@@ -2,13 +2,19 @@ import { type ConditionReason, eventType, REASONS } from "../api/condition-reaso
 import { isGood } from "../api/condition-types.ts";
 import { type Condition, type ConditionUpdate, ownConditions, setCondition, withKstatus } from "../api/conditions.ts";
 import type { EnvironmentStatus } from "../api/environment.ts";
+import type { Random } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
 import type { Points } from "../core/points.ts";
+import type { Timing } from "../core/timing.ts";
 import type { KubeClient } from "../kube/client.ts";
-import { isConflict, isNotFound } from "../kube/errors.ts";
+import { isNotFound, KubeApiError } from "../kube/errors.ts";
 import { apiTime } from "../kube/objects.ts";
 import type { Logger } from "../observe/logger.ts";
+import type { Metrics } from "../observe/metrics.ts";
 import type { Announce } from "../protocol/context.ts";
+import { afterFailure, isReported } from "../protocol/failing-steps.ts";
+import type { FailingStep } from "../protocol/tracked-steps.ts";
 import { ENVIRONMENTS } from "./finalizer.ts";
 import type { ReconcilePoint } from "./reconciler-options.ts";
 
@@ -18,9 +24,6 @@ import type { ReconcilePoint } from "./reconciler-options.ts";
  * written at once.
  */
 export const COUNTS_EVERY_MS = 5_000;
-
-/** Conflicts in a row to ignore: they may come from a new object of the same name that the watch does not show yet. */
-const CONFLICTS_IGNORED = 3;
 
 /** The inputs of a status. */
 export interface StatusParts {
@@ -55,6 +58,9 @@ export interface StatusWriterOptions {
   readonly ref: StatusRef;
   readonly points: Points<ReconcilePoint>;
   readonly clock: Clock;
+  readonly random: Random;
+  readonly timing: Timing;
+  readonly metrics: Pick<Metrics, "failingSteps">;
   /** With the Environment's names. */
   readonly logger: Logger;
   readonly announce: Announce;
@@ -64,7 +70,8 @@ export interface StatusWriterOptions {
 
 /**
  * Writes the status of one Environment as one merge patch: at once when something changes that a person would act on,
- * and counts at a limited rate. It never writes on a schedule. A turned condition also becomes one Event.
+ * and counts at a limited rate. It never writes on a schedule. A turned condition also becomes one Event. Refused writes
+ * are retried with backoff, and a lasting refusal is reported by one Event, the log and a metric: `Ready` can't tell.
  */
 export class StatusWriter {
   readonly #options: Omit<StatusWriterOptions, "found">;
@@ -78,8 +85,11 @@ export class StatusWriter {
   #writtenCanonical: string | null = null;
   /** Since when (monotonic) there is an unwritten change; null: there is none. */
   #newSinceMs: number | null = null;
-  /** The number of conflicts in a row. */
-  #conflicts = 0;
+  /** The status of the last Events about conditions: the written one, unless writes are refused. */
+  #announced: EnvironmentStatus | null;
+  /** The failure of the last writes; null: the last one succeeded. */
+  #failing: FailingStep | null = null;
+  #isFailureReported = false;
   /** The conditions that the log has, by type. */
   readonly #logged = new Map<string, Condition>();
   /** Conditions with a Warning Event that no Event about recovery has followed yet. */
@@ -88,6 +98,7 @@ export class StatusWriter {
   constructor({ found, ...options }: StatusWriterOptions) {
     this.#options = options;
     this.#written = found ?? null;
+    this.#announced = this.#written;
     for (const condition of ownConditions(found?.conditions))
       if (isWarning(condition)) this.#warned.add(condition.type);
   }
@@ -101,7 +112,8 @@ export class StatusWriter {
   async write(parts: StatusParts): Promise<number | null> {
     const status = this.#compose(parts);
     const text = JSON.stringify(status);
-    if (text === this.#writtenText || this.#isWritten(status)) {
+    // After a refusal, only a write shows that writes are possible again.
+    if (this.#failing === null && (text === this.#writtenText || this.#isWritten(status))) {
       if (this.#writtenText === null) this.#logTurned(status);
       this.#writtenText = text;
       this.#newSinceMs = null;
@@ -109,8 +121,8 @@ export class StatusWriter {
     }
     const nowMs = this.#options.clock.monotonic();
     this.#newSinceMs ??= nowMs;
-    const waitMs = this.#newSinceMs + COUNTS_EVERY_MS - nowMs;
-    if (waitMs > 0 && !turned(status, this.#written)) return waitMs;
+    const waitMs = (this.#failing?.untilMs ?? this.#newSinceMs + COUNTS_EVERY_MS) - nowMs;
+    if (waitMs > 0 && (this.#failing !== null || !turned(status, this.#written))) return waitMs;
     const { kube, points, ref } = this.#options;
     const { namespace, name, uid } = ref;
     // With the uid, the patch can't change another object of the same name.
@@ -121,19 +133,47 @@ export class StatusWriter {
       );
     } catch (error) {
       if (isNotFound(error)) return null;
-      // The watch soon shows a new object of the same name; a conflict that persists is a failure.
-      if (isConflict(error)) this.#conflicts += 1;
-      if (isConflict(error) && this.#conflicts <= CONFLICTS_IGNORED) return null;
-      throw error;
+      if (!(error instanceof KubeApiError)) throw error;
+      return this.#refused(error, status);
     }
-    this.#conflicts = 0;
+    this.#succeeded();
     this.#logTurned(status);
-    this.#announceTurned(status, this.#written);
+    this.#announceTurned(status);
     this.#written = status;
     this.#writtenText = text;
     this.#writtenCanonical = null;
     this.#newSinceMs = null;
     return null;
+  }
+
+  /**
+   * Returns the milliseconds until the next try. A conflict may come from a new object of the same name that the watch
+   * does not show yet, so it is reported only if it lasts.
+   */
+  #refused(error: unknown, status: EnvironmentStatus): number {
+    const { clock, logger, announce, timing } = this.#options;
+    const nowMs = clock.monotonic();
+    this.#failing = afterFailure(this.#failing ?? undefined, "status", { error }, nowMs, this.#options);
+    logger.warn({ error: errorText(error) }, "cannot write the status");
+    if (isReported(this.#failing, nowMs, timing)) {
+      if (!this.#isFailureReported) announce("StepFailing", this.#failing.message);
+      this.#setFailureReported(true);
+      this.#logTurned(status);
+      this.#announceTurned(status);
+    }
+    return this.#failing.untilMs - nowMs;
+  }
+
+  #succeeded(): void {
+    this.#failing = null;
+    if (this.#isFailureReported) this.#setFailureReported(false);
+  }
+
+  #setFailureReported(isFailureReported: boolean): void {
+    this.#isFailureReported = isFailureReported;
+    const { metrics, ref } = this.#options;
+    const labels = { namespace: ref.namespace, environment: ref.name, step: "status" };
+    metrics.failingSteps.set(labels, isFailureReported ? 1 : 0);
   }
 
   #isWritten(status: EnvironmentStatus): boolean {
@@ -175,8 +215,10 @@ export class StatusWriter {
   }
 
   /** Announces each condition that turned, except those that are good from the start. */
-  #announceTurned(status: EnvironmentStatus, before: EnvironmentStatus | null): void {
+  #announceTurned(status: EnvironmentStatus): void {
     const { announce } = this.#options;
+    const before = this.#announced;
+    this.#announced = status;
     for (const condition of ownConditions(status.conditions)) {
       const old = before?.conditions?.find(({ type }) => type === condition.type);
       if (old?.reason === condition.reason) continue;

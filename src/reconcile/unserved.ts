@@ -5,11 +5,11 @@ import { FINALIZER } from "../api/names.ts";
 import type { RuntimeReport } from "../api/runtime.ts";
 import { environmentStatus } from "../api/status.ts";
 import { deleteClaimSecrets } from "../claims/claim-lists.ts";
+import type { Random } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Points } from "../core/points.ts";
 import type { Timing } from "../core/timing.ts";
 import type { KubeClient } from "../kube/client.ts";
-import { isInvalid } from "../kube/errors.ts";
 import type { EventSubject } from "../kube/events.ts";
 import type { KubeObject } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics } from "../observe/environment-metrics.ts";
@@ -23,7 +23,8 @@ import { StatusWriter } from "./status-writer.ts";
 export interface UnservedOptions {
   readonly kube: KubeClient;
   readonly clock: Clock;
-  readonly timing: Pick<Timing, "drainBoundMs">;
+  readonly random: Random;
+  readonly timing: Timing;
   readonly metrics: Metrics;
   readonly logger: Logger;
   readonly points: (environment: string) => Points;
@@ -38,28 +39,29 @@ export interface UnservedOptions {
 export class UnservedEnvironments {
   readonly #options: UnservedOptions;
   readonly #writers = new Map<string, { readonly uid: string; readonly writer: StatusWriter }>();
-  /** Objects, by uid and generation, whose status the API server refuses and that an Event has reported. */
-  readonly #announced = new Set<string>();
 
   constructor(options: UnservedOptions) {
     this.#options = options;
   }
 
-  /** @param served the status writer, if the Environment's loops still run */
-  async report(raw: KubeObject, reason: ConditionReason, message: string, served?: StatusWriter): Promise<void> {
+  /**
+   * Returns the milliseconds until the rest may be written; null: nothing is left.
+   * @param served the status writer, if the Environment's loops still run
+   */
+  async report(
+    raw: KubeObject,
+    reason: ConditionReason,
+    message: string,
+    served?: StatusWriter,
+  ): Promise<number | null> {
     const { namespace = "", name = "", generation = 0 } = raw.metadata;
     const conditions = [conditionFor(reason, message, generation)];
     gaugeConditions(this.#options.metrics, { namespace, environment: name }, conditions);
     this.#options.observer?.cannotServe(`${namespace}/${name}`, { ...modeAndMax(raw), conditions });
     const writer = served ?? this.#writerOf(raw);
-    try {
-      await writer.write({ generation, ...modeAndMax(raw), conditions, queue: null, sessions: null });
-    } catch (error) {
-      // The API server refuses a status if the spec breaks a rule of the CRD, so an Event reports the problem instead.
-      if (!isInvalid(error)) throw error;
-      this.#announceOnce(raw, reason, message);
-    }
+    const restMs = await writer.write({ generation, ...modeAndMax(raw), conditions, queue: null, sessions: null });
     if (!served) await this.#release(raw);
+    return restMs;
   }
 
   /** Forgets an Environment that was deleted (`gone`) or is served now. */
@@ -71,28 +73,17 @@ export class UnservedEnvironments {
     forgetEnvironmentMetrics(this.#options.metrics, { namespace, environment });
   }
 
-  #announceOnce(raw: KubeObject, reason: ConditionReason, message: string): void {
-    const { uid = "", generation = 0 } = raw.metadata;
-    const key = `${uid}/${generation}`;
-    if (this.#announced.has(key)) return;
-    this.#announced.add(key);
-    const { namespace, name } = raw.metadata;
-    this.#options.logger.warn({ namespace, environment: name, reason }, `Ready=False ${reason}: ${message}`);
-    this.#options.announcer(raw)(reason, message);
-  }
-
   #writerOf(raw: KubeObject): StatusWriter {
     const { namespace = "", name = "", uid = "" } = raw.metadata;
     const key = `${namespace}/${name}`;
     const known = this.#writers.get(key);
     if (known?.uid === uid) return known.writer;
-    const { kube, points, clock, logger, announcer } = this.#options;
+    const { points, logger, announcer } = this.#options;
     const found = environmentStatus.safeParse(raw.status);
     const writer = new StatusWriter({
-      kube,
+      ...this.#options,
       ref: { namespace, name, uid },
       points: points(key),
-      clock,
       logger: logger.child({ namespace, environment: name }),
       announce: announcer(raw),
       found: found.success ? found.data : undefined,

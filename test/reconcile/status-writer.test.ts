@@ -3,12 +3,17 @@ import { type ConditionReason, eventType, REASONS } from "../../src/api/conditio
 import { conditionFor } from "../../src/api/conditions.ts";
 import type { EnvironmentStatus } from "../../src/api/environment.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
+import { LeadershipLostError } from "../../src/kube/errors.ts";
 import { createLogger } from "../../src/observe/logger.ts";
+import { createMetrics, type Metrics } from "../../src/observe/metrics.ts";
 import { COUNTS_EVERY_MS, ReportPace, type StatusParts, StatusWriter } from "../../src/reconcile/status-writer.ts";
+import { metricValue } from "../support/metric-value.ts";
 import { VIRTUAL_EPOCH_MS, VirtualClock } from "../support/virtual-clock.ts";
 import { FakeKube, noAnswer, notFound, refusal } from "./fake-kube.ts";
 
 const REF = { namespace: "agents", name: "research", uid: "uid-1" };
+const LABELS = { namespace: REF.namespace, environment: REF.name };
 const NOW = new Date(VIRTUAL_EPOCH_MS).toISOString().replace(".000Z", "Z");
 
 const SESSIONS = { warm: 1, preparing: 0, opening: 0, active: 0, stopping: 0, finished: 0 };
@@ -19,12 +24,14 @@ let announced: { reason: string; message: string }[];
 let logged: Record<string, string>[];
 /** The status in the API server, following merge-patch rules. */
 let stored: Record<string, unknown>;
+let metrics: Metrics;
 
 beforeEach(() => {
   clock = new VirtualClock();
   announced = [];
   logged = [];
   stored = {};
+  metrics = createMetrics();
   kube = new FakeKube(({ body }) => {
     stored = merged(stored, (body as { status: Record<string, unknown> }).status);
     return { metadata: {} };
@@ -47,7 +54,10 @@ function writer(found?: EnvironmentStatus): StatusWriter {
   const logger = createLogger("debug", { write: (line) => void logged.push(JSON.parse(line)) });
   const { namespace, name } = REF;
   const child = logger.child({ namespace, environment: name });
-  return new StatusWriter({ kube: kube.client, ref: REF, points: NO_POINTS, clock, logger: child, announce, found });
+  return new StatusWriter({
+    ...{ kube: kube.client, ref: REF, points: NO_POINTS, clock, logger: child, announce, found },
+    ...{ random: () => 0.5, timing: DEFAULT_TIMING, metrics },
+  });
 }
 
 function parts(reasons: readonly ConditionReason[], over: Partial<StatusParts> = {}): StatusParts {
@@ -224,30 +234,85 @@ describe("failed writes", () => {
     ["was replaced by another of the same name", refusal(409, "Conflict", "Precondition failed: UID in precondition")],
   ])("ignores an Environment that %s, and announces nothing", async (_how, error) => {
     kube.answer(() => error);
-    expect(await writer().write(parts(["KeyRejected"]))).toBeNull();
+    await writer().write(parts(["KeyRejected"]));
     expect(announced).toEqual([]);
   });
 
-  test("fails on a persistent conflict: the watch shows a new object sooner", async () => {
-    const writing = writer();
-    kube.answer(() => refusal(409, "Conflict", "the object has been modified"));
-    for (let times = 0; times < 3; times += 1) expect(await writing.write(parts(["KeyRejected"]))).toBeNull();
-    await expect(writing.write(parts(["KeyRejected"]))).rejects.toThrow("has been modified");
-    kube.answer(() => ({ metadata: {} }));
-    await writing.write(parts(["KeyRejected"]));
-    expect(announcedReasons()).toEqual(["KeyRejected"]);
+  test("throws when the process may not write any more", async () => {
+    kube.answer(() => new LeadershipLostError("not the leader"));
+    await expect(writer().write(parts(["KeyRejected"]))).rejects.toThrow("not the leader");
+    expect(announced).toEqual([]);
   });
 
-  test("throws a failed write, retries it, and announces its Events once, after success", async () => {
+  test("retries a failed write after a pause, and announces its Events once, after success", async () => {
     const writing = writer();
     kube.answer(() => noAnswer("patch environments/status"));
-    await expect(writing.write(parts(["KeyRejected"]))).rejects.toThrow("no answer");
-    await expect(writing.write(parts(["KeyRejected"]))).rejects.toThrow("no answer");
+    const waitMs = await writing.write(parts(["KeyRejected"]));
+    expect(waitMs).toBeGreaterThanOrEqual(DEFAULT_TIMING.retryBaseMs / 2);
+    // Even a condition that turns meanwhile waits for the pause.
+    expect(await writing.write(parts(["KeyRejected", "Unreachable"]))).toBe(waitMs);
+    expect(kube.calls).toHaveLength(1);
     expect(announced).toEqual([]);
     kube.answer(() => ({ metadata: {} }));
-    await writing.write(parts(["KeyRejected"]));
+    await clock.advance(waitMs ?? 0);
+    expect(await writing.write(parts(["KeyRejected"]))).toBeNull();
     await writing.write(parts(["KeyRejected"]));
     expect(announcedReasons()).toEqual(["KeyRejected"]);
+  });
+
+  const failing = () => metricValue(metrics.failingSteps, { ...LABELS, step: "status" });
+
+  /** Writes whenever a condition turns, twice a second, and returns the number of requests. */
+  async function requestsIn(writing: StatusWriter, minutes: number): Promise<number> {
+    const before = kube.calls.length;
+    for (let n = 0; n < minutes * 120; n += 1) {
+      await writing.write(parts([n % 2 === 0 ? "Reachable" : "Unreachable"]));
+      await clock.advance(500);
+    }
+    return kube.calls.length - before;
+  }
+
+  test.each([403, 409, 422, 429, 500])(
+    "reports writes that are always answered with %d by one Event and a metric, and backs off",
+    async (status) => {
+      const writing = writer();
+      await writing.write(parts(["Reachable"]));
+      kube.answer(() => refusal(status, "", "a webhook says no"));
+      expect(await requestsIn(writing, 15)).toBeLessThanOrEqual(60);
+      const told = announced.filter(({ reason }) => reason === "StepFailing");
+      expect(told).toEqual([{ reason: "StepFailing", message: expect.stringContaining("a webhook says no") }]);
+      expect(told[0]?.message).toContain("the status stays old");
+      expect(await failing()).toBe(1);
+      kube.answer(() => ({ metadata: {} }));
+      expect(await requestsIn(writing, 1)).toBeGreaterThan(1);
+      expect(await failing()).toBe(0);
+    },
+  );
+
+  test("reports a missing permission at once, and conditions that turn although it can't write them", async () => {
+    const writing = writer();
+    await writing.write(parts(["KeyAccepted"]));
+    kube.answer(() => refusal(403, "Forbidden", "may not"));
+    const waitMs = await writing.write(parts(["KeyRejected"]));
+    expect(announced).toEqual([
+      { reason: "StepFailing", message: expect.stringContaining("permission to patch environments/status") },
+      { reason: "KeyRejected", message: "words of KeyRejected" },
+    ]);
+    kube.answer(() => ({ metadata: {} }));
+    await clock.advance(waitMs ?? 0);
+    await writing.write(parts(["KeyRejected"]));
+    expect(announced).toHaveLength(2);
+  });
+
+  test("notices that writes work again although nothing has changed since the last one", async () => {
+    const writing = writer();
+    await writing.write(parts(["KeyAccepted"]));
+    kube.answer(() => refusal(403, "Forbidden", "may not"));
+    const waitMs = await writing.write(parts(["KeyRejected"]));
+    kube.answer(() => ({ metadata: {} }));
+    await clock.advance(waitMs ?? 0);
+    expect(await writing.write(parts(["KeyAccepted"]))).toBeNull();
+    expect(await failing()).toBe(0);
   });
 });
 
@@ -373,11 +438,11 @@ describe("the log", () => {
     ]);
   });
 
-  test("has a line only when the status is written", async () => {
+  test("has no line about a condition whose status is not written yet", async () => {
     const writing = writer();
     kube.answer(() => noAnswer("patch environments/status"));
-    await expect(writing.write(parts(["KeyRejected"]))).rejects.toThrow("no answer");
-    expect(info()).toEqual([]);
+    await writing.write(parts(["KeyRejected"]));
+    expect(info()).toEqual([expect.stringContaining("cannot write the status")]);
   });
 });
 

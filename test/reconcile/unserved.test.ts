@@ -26,7 +26,7 @@ beforeEach(() => {
     logger: silentLogger,
     kube: kube.client,
     points: () => NO_POINTS,
-    timing: DEFAULT_TIMING,
+    ...{ timing: DEFAULT_TIMING, random: () => 0.5 },
     clock: new VirtualClock(),
     metrics,
     announcer: () => (reason) => void announced.push(reason),
@@ -71,7 +71,7 @@ describe("an unserved Environment", () => {
       logger: silentLogger,
       kube: kube.client,
       points: () => NO_POINTS,
-      timing: DEFAULT_TIMING,
+      ...{ timing: DEFAULT_TIMING, random: () => 0.5 },
       clock: new VirtualClock(),
       metrics,
       announcer: () => (reason) => void announced.push(reason),
@@ -105,12 +105,10 @@ describe("an unserved Environment", () => {
     expect(statuses()).toMatchObject([expected]);
   });
 
-  test("announces one Event if the API server refuses the status because the spec breaks a CRD rule", async () => {
+  test("announces the problem, and that the status is refused, if the spec breaks a CRD rule", async () => {
     kube.answer(() => refusal(422, "Invalid", 'Environment.berth.dev "research" is invalid: spec.environmentId: ...'));
     for (let round = 0; round < 3; round += 1) await unserved.report(raw(), "InvalidSpec", "x");
-    expect(announced).toEqual(["InvalidSpec"]);
-    await unserved.report(raw({ metadata: { generation: 3 } }), "InvalidSpec", "y");
-    expect(announced).toEqual(["InvalidSpec", "InvalidSpec"]);
+    expect(announced).toEqual(["StepFailing", "InvalidSpec"]);
   });
 
   test("removes the metrics of a deleted Environment", async () => {

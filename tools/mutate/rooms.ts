@@ -930,6 +930,24 @@ export const ROOMS: readonly FileMutations[] = [
     ],
   },
   {
+    file: "src/reconcile/status-writer.ts",
+    tests: ["test/reconcile/status-writer.test.ts"],
+    mutations: [
+      {
+        name: "writes the status again at once although the API server refused it",
+        guard: "bound",
+        find: "if (waitMs > 0 && (this.#failing !== null || !turned(status, this.#written))) return waitMs;",
+        replace: "if (waitMs > 0 && !turned(status, this.#written)) return waitMs;",
+      },
+      {
+        name: "reports nothing while the API server refuses the status",
+        guard: "error",
+        find: 'if (!this.#isFailureReported) announce("StepFailing", this.#failing.message);',
+        replace: "",
+      },
+    ],
+  },
+  {
     file: "src/reconcile/drain.ts",
     tests: ["test/reconcile/environment-reconciler.test.ts", "test/reconcile/drain.test.ts"],
     mutations: [
