@@ -81,11 +81,7 @@ export const STEPS = {
     effect: "the Environment cannot be deleted while Berth cannot remove its finalizer",
     permission: "patch Environments",
   },
-  status: {
-    effect:
-      "the status stays old, and no session starts from a new spec.api.baseUrl, while Berth cannot write the status",
-    permission: "patch environments/status",
-  },
+  status: { effect: "the status stays old while Berth cannot write it", permission: "patch environments/status" },
   claim: {
     effect: "work waits and Pods are free, but Berth acknowledges nothing; read the operator's log",
     permission: null,

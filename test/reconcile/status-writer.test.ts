@@ -7,7 +7,7 @@ import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { LeadershipLostError } from "../../src/kube/errors.ts";
 import { createLogger } from "../../src/observe/logger.ts";
 import { createMetrics, type Metrics } from "../../src/observe/metrics.ts";
-import { COUNTS_EVERY_MS, ReportPace, type StatusParts, StatusWriter } from "../../src/reconcile/status-writer.ts";
+import { COUNTS_EVERY_MS, type StatusParts, StatusWriter } from "../../src/reconcile/status-writer.ts";
 import { metricValue } from "../support/metric-value.ts";
 import { VIRTUAL_EPOCH_MS, VirtualClock } from "../support/virtual-clock.ts";
 import { FakeKube, noAnswer, notFound, refusal } from "./fake-kube.ts";
@@ -281,7 +281,7 @@ describe("failed writes", () => {
       expect(await requestsIn(writing, 15)).toBeLessThanOrEqual(60);
       const told = announced.filter(({ reason }) => reason === "StepFailing");
       expect(told).toEqual([{ reason: "StepFailing", message: expect.stringContaining("a webhook says no") }]);
-      expect(told[0]?.message).toContain("the status stays old");
+      expect(told[0]?.message).toContain("the status stays old while Berth cannot write it");
       expect(await failing()).toBe(1);
       kube.answer(() => ({ metadata: {} }));
       expect(await requestsIn(writing, 1)).toBeGreaterThan(1);
@@ -443,23 +443,5 @@ describe("the log", () => {
     kube.answer(() => noAnswer("patch environments/status"));
     await writing.write(parts(["KeyRejected"]));
     expect(info()).toEqual([expect.stringContaining("cannot write the status")]);
-  });
-});
-
-describe("the report pace", () => {
-  test("reacts at once first, slows to four reconciles a second while changes go on, and is quick again after a quiet second", async () => {
-    const pace = new ReportPace(clock);
-    expect(pace.delayMs).toBe(0);
-    const rests: number[] = [];
-    for (let look = 0; look < 6; look += 1) {
-      pace.looked();
-      rests.push(pace.delayMs);
-      await clock.advance(pace.delayMs);
-      expect(pace.delayMs).toBe(0);
-    }
-    expect(rests).toEqual([25, 50, 100, 200, 250, 250]);
-    await clock.advance(1_000);
-    pace.looked();
-    expect(pace.delayMs).toBe(25);
   });
 });
