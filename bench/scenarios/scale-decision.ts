@@ -42,7 +42,6 @@ const SPEC = {
   workers: {
     maxReplicas: REPLICAS,
     sessionsPerReplica: SESSIONS_PER_REPLICA,
-    behavior: { scaleUp: { policies: [{ type: "Pods", value: REPLICAS, periodSeconds: 15 }] } },
     template: { spec: { containers: [{ name: "worker", image: "worker:1" }] } },
   },
 };

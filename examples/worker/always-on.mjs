@@ -1,4 +1,5 @@
-// The stock worker as an always-on poller: serves one session after another until SIGTERM.
+// The stock worker as an always-on poller: serves one session after another. On SIGTERM it finishes its session, and
+// takes no more.
 // It reads ANTHROPIC_ENVIRONMENT_ID, ANTHROPIC_ENVIRONMENT_KEY, ANTHROPIC_WORKER_ID and ANTHROPIC_BASE_URL, which Berth
 // sets. Optional:
 // - WORKSPACE: the working directory; default: the current one
@@ -6,8 +7,33 @@
 // - BERTH_WORKER_BUSY_PORT: the port of the busy probe; default: no probe
 // - BERTH_WORKER_BUSY_HOST: the address of the busy probe; default: all addresses
 import { createServer } from "node:http";
-import Anthropic from "@anthropic-ai/sdk";
-import { EnvironmentWorker } from "@anthropic-ai/sdk/lib/environments/worker";
+
+// A worker serves one item at a time. It is busy from the acknowledgement of an item until it polls for the next one, so
+// its requests show whether it is busy.
+let isBusy = false;
+let isEnding = false;
+const stopPolling = new AbortController();
+
+function end() {
+  isEnding = true;
+  // While it is busy, this would stop its session by force. The next poll stops instead.
+  if (!isBusy) stopPolling.abort();
+}
+// The first process of a container only gets signals that it has a handler for, so the SDK is loaded after this.
+process.once("SIGTERM", end);
+process.once("SIGINT", end);
+const { default: Anthropic } = await import("@anthropic-ai/sdk");
+const { EnvironmentWorker } = await import("@anthropic-ai/sdk/lib/environments/worker");
+
+async function watchedFetch(url, init) {
+  const path = new URL(url instanceof Request ? url.url : url).pathname;
+  if (/\/work\/[^/]+\/ack$/.test(path)) isBusy = true;
+  else if (path.endsWith("/work/poll")) {
+    isBusy = false;
+    if (isEnding) stopPolling.abort();
+  }
+  return fetch(url, init);
+}
 
 /** A whole number from the environment, or undefined. */
 function integerFrom(name) {
@@ -25,16 +51,6 @@ function required(name) {
   return value;
 }
 
-// A worker serves one item at a time. It is busy from the acknowledgement of an item until it polls for the next one, so
-// its requests show whether it is busy.
-let isBusy = false;
-async function watchedFetch(url, init) {
-  const path = new URL(url instanceof Request ? url.url : url).pathname;
-  if (/\/work\/[^/]+\/ack$/.test(path)) isBusy = true;
-  else if (path.endsWith("/work/poll")) isBusy = false;
-  return fetch(url, init);
-}
-
 const busyPort = integerFrom("BERTH_WORKER_BUSY_PORT");
 if (busyPort !== undefined) {
   const server = createServer((request, response) => {
@@ -43,11 +59,6 @@ if (busyPort !== undefined) {
   });
   server.listen(busyPort, process.env.BERTH_WORKER_BUSY_HOST);
 }
-
-// On SIGTERM the worker ends its session, posts its stop and returns.
-const shutdown = new AbortController();
-process.once("SIGTERM", () => shutdown.abort());
-process.once("SIGINT", () => shutdown.abort());
 
 const maxIdleMs = integerFrom("BERTH_WORKER_MAX_IDLE_MS");
 
@@ -60,8 +71,8 @@ const worker = new EnvironmentWorker({
   workdir: process.env.WORKSPACE || process.cwd(),
   ...(maxIdleMs !== undefined && { maxIdleMs }),
 });
-await worker.run(shutdown.signal).catch((error) => {
-  if (!shutdown.signal.aborted) throw error;
+await worker.run(stopPolling.signal).catch((error) => {
+  if (!stopPolling.signal.aborted) throw error;
 });
 // The server for the busy probe would keep the process running.
 process.exit(0);

@@ -23,6 +23,10 @@ const MAX_ENV_NAME = 512;
 const MAX_IMAGE = 1024;
 /** Draining waits for the longest grace period: beyond a day, a deletion would look stuck. */
 const MAX_GRACE_SECONDS = 86_400;
+/** A stock worker's teardown can take 90 s (tool drain, memory sync, flush: 30 s each). */
+export const SESSION_GRACE_SECONDS = 120;
+/** An always-on worker that is deleted finishes its sessions first. Only the deletion of the Environment hurries it. */
+export const WORKER_GRACE_SECONDS = 3600;
 /** Kubernetes' own bound for all annotations together. */
 const MAX_ANNOTATION_VALUE = 262_144;
 
@@ -119,9 +123,14 @@ const spec = z
     activeDeadlineSeconds: z.int().optional().meta({
       description: "Must not be set. For sessions, Berth sets it from maxDurationSeconds.",
     }),
-    terminationGracePeriodSeconds: z.int().min(0).max(MAX_GRACE_SECONDS).optional().meta({
-      description: "Seconds from SIGTERM to SIGKILL. A stock worker can take 90. Default: 120.",
-    }),
+    terminationGracePeriodSeconds: z
+      .int()
+      .min(0)
+      .max(MAX_GRACE_SECONDS)
+      .optional()
+      .meta({
+        description: `Seconds from SIGTERM to SIGKILL. A stock worker can take 90. Default: ${SESSION_GRACE_SECONDS} in sessions; ${WORKER_GRACE_SECONDS} in workers, which finish their sessions first.`,
+      }),
     runtimeClassName: z.string().max(MAX_NAME).optional().meta({
       description: "RuntimeClass of the Pods. Must not be set with isolation.",
     }),

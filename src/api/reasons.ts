@@ -159,8 +159,8 @@ export const EVENT_REASONS = {
   },
   WorkerEndedWhileBusy: {
     warning: true,
-    description: "A worker ended that was last seen busy, so its session was cut off.",
-    fix: "The message says how it ended. Check for deleted or evicted Pods, memory limits, and workers that exit.",
+    description: "A worker ended that was last seen busy, and it did not finish its session.",
+    fix: "The message says how it ended. Let the program finish its session on SIGTERM, raise terminationGracePeriodSeconds, or check memory limits and workers that exit.",
   },
   ProtectionFailing: {
     warning: true,

@@ -1,5 +1,5 @@
 import { isRecord } from "../core/json.ts";
-import type { PodTemplate } from "./pod-template.ts";
+import { type PodTemplate, SESSION_GRACE_SECONDS } from "./pod-template.ts";
 
 /**
  * Defaults for Pods of both modes. With them, a namespace that enforces Pod Security `restricted` accepts a template
@@ -14,9 +14,6 @@ const POD_DEFAULTS = {
   automountServiceAccountToken: false,
   enableServiceLinks: false,
 } as const;
-
-/** A stock worker's teardown can take 90 s (tool drain, memory sync, flush: 30 s each). */
-const DEFAULT_GRACE_SECONDS = 120;
 
 /**
  * Resources of the container in which a session or a worker runs, for each resource in neither its requests nor its
@@ -43,7 +40,11 @@ type NamedContainer = { readonly name: string; readonly [field: string]: unknown
  * Returns the template with all missing defaults. `main` names the container in which the session or the worker runs.
  * Does not change its input.
  */
-export function withSafeDefaults<T extends Pick<PodTemplate, "spec">>(template: T, main: string): T {
+export function withSafeDefaults<T extends Pick<PodTemplate, "spec">>(
+  template: T,
+  main: string,
+  graceSeconds = SESSION_GRACE_SECONDS,
+): T {
   const { spec } = template;
   const measured = <C extends NamedContainer>(container: C) =>
     container.name === main ? withResources(container, spec) : container;
@@ -51,7 +52,7 @@ export function withSafeDefaults<T extends Pick<PodTemplate, "spec">>(template: 
     ...template,
     spec: {
       ...POD_DEFAULTS,
-      terminationGracePeriodSeconds: DEFAULT_GRACE_SECONDS,
+      terminationGracePeriodSeconds: graceSeconds,
       ...withoutNull(spec),
       securityContext: podContext(spec),
       containers: spec.containers.map((container) => restricted(measured(container), spec)),

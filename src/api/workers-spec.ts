@@ -24,9 +24,8 @@ const policy = z
     }),
   })
   .meta({ description: "A limit of the rate of change." });
-type Policy = z.output<typeof policy>;
 
-const direction = (window: number, policies: Policy[], description: string) =>
+const direction = (window: number, description: string) =>
   z
     .strictObject({
       stabilizationWindowSeconds: z.int32().min(0).max(MAX_STABILIZATION_SECONDS).default(window).meta({
@@ -36,30 +35,22 @@ const direction = (window: number, policies: Policy[], description: string) =>
         description:
           "Which policy applies. Max: the one that allows most change. Min: least. Disabled: no scaling in this direction.",
       }),
-      policies: z.array(policy).min(1).max(MAX_POLICIES).default(policies).meta({
-        description: "Limits of the rate of change.",
+      policies: z.array(policy).max(MAX_POLICIES).default([]).meta({
+        description: "Limits of the rate of change. Empty, the default: no limit.",
         "x-kubernetes-list-type": "atomic",
       }),
     })
     .prefault({})
     .meta({ description });
 
-/** The documented defaults of autoscaling/v2 for HorizontalPodAutoscalerBehavior. */
+/**
+ * The windows are the defaults of autoscaling/v2 for HorizontalPodAutoscalerBehavior. There are no default policies: an
+ * HPA paces its growth because its metric is a noisy average, but the queue's depth is exact.
+ */
 const behavior = z
   .strictObject({
-    scaleUp: direction(
-      0,
-      [
-        { type: "Percent", value: 100, periodSeconds: 15 },
-        { type: "Pods", value: 4, periodSeconds: 15 },
-      ],
-      "How fast Berth adds replicas.",
-    ),
-    scaleDown: direction(
-      300,
-      [{ type: "Percent", value: 100, periodSeconds: 15 }],
-      "How fast Berth removes replicas. It never removes busy ones.",
-    ),
+    scaleUp: direction(0, "How fast Berth adds replicas. By default, only maxReplicas limits it."),
+    scaleDown: direction(300, "How fast Berth removes replicas. It never removes busy ones."),
   })
   .prefault({})
   .meta({ description: "How fast Berth adds and removes replicas, as in a HorizontalPodAutoscaler." });

@@ -31,9 +31,10 @@ export function stabilized(
   return Math.min(highest, Math.max(lowest, current));
 }
 
-/** The most replicas that the scale-up policies allow now; never less than `current`. */
+/** The most replicas that the scale-up policies allow now; never less than `current`. Without policies: any number. */
 export function scaleUpLimit(current: number, history: ScaleHistory, rules: ScalingRules, nowMs: number): number {
   if (rules.selectPolicy === "Disabled") return current;
+  if (rules.policies.length === 0) return Number.POSITIVE_INFINITY;
   const limits = rules.policies.map(({ type, value, periodSeconds }) => {
     const start = replicasBefore(current, history, periodSeconds, nowMs);
     // Round up, because a small count could otherwise never grow by a small percentage, and zero by none. The HPA does
@@ -47,6 +48,7 @@ export function scaleUpLimit(current: number, history: ScaleHistory, rules: Scal
 /** The fewest replicas that the scale-down policies allow now; never more than `current`, never below zero. */
 export function scaleDownLimit(current: number, history: ScaleHistory, rules: ScalingRules, nowMs: number): number {
   if (rules.selectPolicy === "Disabled") return current;
+  if (rules.policies.length === 0) return 0;
   const limits = rules.policies.map(({ type, value, periodSeconds }) => {
     const start = replicasBefore(current, history, periodSeconds, nowMs);
     // Round down, for the same reason.

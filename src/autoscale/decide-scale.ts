@@ -30,6 +30,8 @@ export interface ScaleInput {
   readonly spec: Pick<WorkersSpec, "minReplicas" | "maxReplicas" | "sessionsPerReplica" | "behavior">;
   /** The requested replicas over all Deployments of the Environment. */
   readonly current: number;
+  /** Deleted workers whose program still runs, which are none of the replicas. */
+  readonly ending: number;
   readonly demand: Demand;
   readonly busy: BusyView;
   readonly history: ScaleHistory;
@@ -50,6 +52,24 @@ export interface ScaleDecision {
 
 type Outcome = Pick<ScaleDecision, "replicas" | "reason" | "message">;
 
+/** The bounds of the count. */
+interface Bounds {
+  readonly least: number;
+  readonly most: number;
+  /** Why `most` is less than `maxReplicas`; empty: it is not. */
+  readonly why: string;
+}
+
+/**
+ * The bounds of the spec, less the workers that end: a deleted worker finishes its sessions first, and holds its room
+ * until then. The maximum wins over the minimum.
+ */
+export function boundsOf(spec: Pick<WorkersSpec, "minReplicas" | "maxReplicas">, ending: number): Bounds {
+  const most = Math.max(0, spec.maxReplicas - ending);
+  const why = ending === 0 ? "" : `, and ${ending} deleted workers still run`;
+  return { least: Math.min(spec.minReplicas, most), most, why };
+}
+
 /**
  * Decides one evaluation, in the order of the HPA controller (reconcileAutoscaler and
  * normalizeDesiredReplicasWithBehaviors in Kubernetes 1.36). A count out of bounds is corrected at once. Otherwise the
@@ -59,9 +79,10 @@ type Outcome = Pick<ScaleDecision, "replicas" | "reason" | "message">;
  */
 export function decideScale(input: ScaleInput): ScaleDecision {
   const { spec, current, demand, history } = input;
-  if (current < spec.minReplicas) {
+  const bounds = boundsOf(spec, input.ending);
+  if (current < bounds.least) {
     const wanted = demand.kind === "known" ? replicasFor(demand.sessions, spec) : null;
-    return { ...tooFew(spec.minReplicas), wanted, history };
+    return { ...tooFew(spec, bounds), wanted, history };
   }
   const nowMs = neverBack(history, input.nowMs);
   const recordWanted = (replicas: number) => recordRecommendation(history, { replicas, atMs: nowMs }, spec.behavior);
@@ -79,27 +100,28 @@ export function decideScale(input: ScaleInput): ScaleDecision {
     };
   }
   const wanted = replicasFor(demand.sessions, spec);
-  if (current > spec.maxReplicas) {
-    return { ...keepBusyWorkers(input, demand, tooMany(spec.maxReplicas)), wanted, history };
+  if (current > bounds.most) {
+    return { ...keepBusyWorkers(input, demand, tooMany(spec, bounds)), wanted, history };
   }
   return {
-    ...keepBusyWorkers(input, demand, byBehavior(input, wanted, nowMs)),
+    ...keepBusyWorkers(input, demand, byBehavior(input, bounds, wanted, nowMs)),
     wanted,
     history: recordWanted(wanted),
   };
 }
 
-function byBehavior({ spec, current, history }: ScaleInput, wanted: number, nowMs: number): Outcome {
+function byBehavior({ spec, current, history }: ScaleInput, bounds: Bounds, wanted: number, nowMs: number): Outcome {
+  const { least, most } = bounds;
   const agreed = stabilized(current, wanted, history, spec.behavior, nowMs);
   if (agreed > current) {
     const limit = scaleUpLimit(current, history, spec.behavior.scaleUp, nowMs);
-    if (agreed > Math.min(limit, spec.maxReplicas)) {
-      return limit < spec.maxReplicas ? tooFast("ScaleUpLimit", limit) : tooMany(spec.maxReplicas);
+    if (agreed > Math.min(limit, most)) {
+      return limit < most ? tooFast("ScaleUpLimit", limit) : tooMany(spec, bounds);
     }
   } else if (agreed < current) {
     const limit = scaleDownLimit(current, history, spec.behavior.scaleDown, nowMs);
-    if (agreed < Math.max(limit, spec.minReplicas)) {
-      return limit > spec.minReplicas ? tooFast("ScaleDownLimit", limit) : tooFew(spec.minReplicas);
+    if (agreed < Math.max(limit, least)) {
+      return limit > least ? tooFast("ScaleDownLimit", limit) : tooFew(spec, bounds);
     }
   }
   if (agreed === wanted)
@@ -119,12 +141,13 @@ function keepBusyWorkers(
   return floor && floor.replicas > outcome.replicas ? floor : outcome;
 }
 
-function tooFew(minReplicas: number): Outcome {
-  return { replicas: minReplicas, reason: "TooFewReplicas", message: `minReplicas is ${minReplicas}` };
+function tooFew({ minReplicas }: ScaleInput["spec"], { least, why }: Bounds): Outcome {
+  const message = `minReplicas is ${minReplicas}${least < minReplicas ? why : ""}`;
+  return { replicas: least, reason: "TooFewReplicas", message };
 }
 
-function tooMany(maxReplicas: number): Outcome {
-  return { replicas: maxReplicas, reason: "TooManyReplicas", message: `maxReplicas is ${maxReplicas}` };
+function tooMany({ maxReplicas }: ScaleInput["spec"], { most, why }: Bounds): Outcome {
+  return { replicas: most, reason: "TooManyReplicas", message: `maxReplicas is ${maxReplicas}${why}` };
 }
 
 function tooFast(reason: "ScaleUpLimit" | "ScaleDownLimit", limit: number): Outcome {

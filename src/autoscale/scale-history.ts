@@ -80,7 +80,7 @@ export function neverBack(history: ScaleHistory, nowMs: number): number {
 function trim(history: ScaleHistory, behavior: ScalingBehavior, nowMs: number): ScaleHistory {
   const { scaleUp, scaleDown } = behavior;
   const window = Math.max(scaleUp.stabilizationWindowSeconds, scaleDown.stabilizationWindowSeconds);
-  const period = Math.max(...[...scaleUp.policies, ...scaleDown.policies].map((policy) => policy.periodSeconds));
+  const period = Math.max(0, ...[...scaleUp.policies, ...scaleDown.policies].map((policy) => policy.periodSeconds));
   return {
     recommendations: onlyExtremes(history.recommendations.filter((entry) => isWithin(entry, window, nowMs))),
     ups: history.ups.filter((entry) => isWithin(entry, period, nowMs)),

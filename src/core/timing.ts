@@ -139,6 +139,9 @@ export interface Timing {
   readonly drainBoundMs: number;
 }
 
+/** Share of `drainBoundMs` that programs get to exit. Ending Pods and settling gets the rest. */
+export const DRAIN_GRACE = 0.5;
+
 export const DEFAULT_TIMING: Timing = {
   othersReclaimMs: 5_000,
   ownReclaimMs: 15_000,

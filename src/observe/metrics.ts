@@ -127,7 +127,7 @@ export function createMetrics(registry: Registry = new Registry()) {
     workerProbes: counter("berth_worker_probes_total", "Busy probes, by answer.", [...ENVIRONMENT, "answer"]),
     workersEndedWhileBusy: counter(
       "berth_worker_ended_while_busy_total",
-      "Workers that ended or were deleted while they were busy.",
+      "Workers that were busy when they ended, and did not finish their session.",
       ENVIRONMENT,
     ),
     // Capacity.

@@ -2,7 +2,7 @@ import { LABEL_PHASE } from "../api/names.ts";
 import { asAssigned } from "../claims/pod-acts.ts";
 import type { Releases } from "../claims/releases.ts";
 import { SECOND_MS } from "../core/clock.ts";
-import type { Timing } from "../core/timing.ts";
+import { DRAIN_GRACE, type Timing } from "../core/timing.ts";
 import { isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { isSessionPodOf } from "../pods/own-pods.ts";
@@ -15,9 +15,6 @@ import type { SessionContext } from "../protocol/context.ts";
 import { type Facts, type Limits, ranFor } from "../protocol/facts.ts";
 import { ofClaim } from "../protocol/points.ts";
 import { NOT_SEEN, type SessionRecorder } from "./session-recorder.ts";
-
-/** Share of the bound after deletionGraceSeconds that programs get to exit. Ending Pods and settling gets the rest. */
-const DRAIN_GRACE = 0.5;
 
 /**
  * Gathers the input of `nextStep` for one claim: its Pod from the cache, or from the API server if the cache has none,

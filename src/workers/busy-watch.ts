@@ -6,7 +6,7 @@ import { isConflict, isNotFound } from "../kube/errors.ts";
 import { PODS } from "../kube/resource.ts";
 import type { BusyAnswer, BusyProber } from "./busy-probe.ts";
 import type { WorkersContext } from "./context.ts";
-import { isCounted, type WorkerPod } from "./worker-pod.ts";
+import type { WorkerPod } from "./worker-pod.ts";
 
 const JITTER = 0.2;
 
@@ -26,6 +26,8 @@ interface LastAnswer {
   atMs: number;
   /** The container's restarts when it answered. */
   restarts: number;
+  /** Whether it was busy after it had been told to end, so that it finishes its sessions. */
+  isFinishing: boolean;
   /** Whether its end while busy was counted, which happens once. */
   isCounted: boolean;
   /**
@@ -44,8 +46,9 @@ export interface BusyWatchOptions {
 }
 
 /**
- * Probes whether workers are busy, and marks the busy ones so that a ReplicaSet ends them last. A worker without a
- * recent answer counts as busy. Also counts every worker that ends although its last answer was busy.
+ * Probes whether workers are busy, and marks the busy ones so that a ReplicaSet ends them last, and that they keep their
+ * node, also while they end. A worker without a recent answer counts as busy. Also counts every worker that ends with
+ * its session.
  */
 export class BusyWatch {
   readonly #options: BusyWatchOptions;
@@ -76,7 +79,7 @@ export class BusyWatch {
     const { clock, timing, random } = this.#context;
     while (!signal.aborted) {
       if (this.isProbed) {
-        await this.ask(this.#options.pods().filter(isCounted), signal);
+        await this.ask(this.#alive, signal);
         await this.#markAll(signal);
       }
       await sleep(clock, jitter(timing.busyProbeMs, JITTER, random), signal);
@@ -97,20 +100,35 @@ export class BusyWatch {
     if (this.#known(pods) !== before) this.#options.onChange();
   }
 
-  /** Detects busy workers that ended. Call it at every change of a worker Pod. */
+  /**
+   * Notes that a worker which was told to end has finished its sessions: it was busy after that, and its program then
+   * ended without an error. A Pod shows that only for a moment, so call this at every change of one.
+   */
+  noteFinished({ uid, isEnding, exitCode }: WorkerPod): void {
+    const heard = this.#answers.get(uid);
+    if (heard?.isFinishing && isEnding && exitCode === 0) heard.answer = "idle";
+  }
+
+  /** Detects workers that ended with their session. Call it at every change of a worker Pod. */
   observe(pods: readonly WorkerPod[], howEnded: (name: string) => string): void {
     const byUid = new Map(pods.map((pod) => [pod.uid, pod]));
     for (const [uid, heard] of this.#answers) {
       const pod = byUid.get(uid);
+      if (pod) this.noteFinished(pod);
       if (pod) heard.isShown = true;
       else if (!heard.isShown) continue;
-      const isOver = !pod || !isCounted(pod) || !pod.isRunning || pod.restarts !== heard.restarts;
+      const isOver = !pod || pod.hasEnded || !pod.isRunning || pod.restarts !== heard.restarts;
       if (isOver && heard.answer === "busy" && !heard.isCounted) {
         heard.isCounted = true;
         this.#countEnded(heard.name, howEnded(heard.name));
       }
       if (!pod) this.#answers.delete(uid);
     }
+  }
+
+  /** Includes workers that are being deleted, which finish their sessions. */
+  get #alive(): WorkerPod[] {
+    return this.#options.pods().filter(({ hasEnded }) => !hasEnded);
   }
 
   get #probe() {
@@ -131,6 +149,7 @@ export class BusyWatch {
       if (answer === "unknown" && heard.answer !== "idle") return;
       heard.answer = answer;
       heard.atMs = atMs;
+      heard.isFinishing = pod.isEnding && answer === "busy";
       return;
     }
     this.#answers.set(pod.uid, {
@@ -138,6 +157,7 @@ export class BusyWatch {
       answer,
       atMs,
       restarts: pod.restarts,
+      isFinishing: pod.isEnding && answer === "busy",
       isCounted: false,
       isShown: false,
     });
@@ -152,7 +172,7 @@ export class BusyWatch {
 
   /** Updates outdated marks of all workers. Failures are retried in the next round. */
   async #markAll(signal: AbortSignal): Promise<void> {
-    await forEachAtMost(CONCURRENCY, this.#options.pods().filter(isCounted), async (pod) => {
+    await forEachAtMost(CONCURRENCY, this.#alive, async (pod) => {
       if (signal.aborted) return;
       const state = this.stateOf(pod);
       try {

@@ -52,7 +52,7 @@ export interface WorkersContext extends WorkersCaches {
   readonly random: Random;
   readonly timing: Pick<
     Timing,
-    | ("countMs" | "demandStaleMs" | "busyProbeMs" | "scaleMs" | "retryBaseMs" | "retryMaxMs")
+    | ("countMs" | "demandStaleMs" | "busyProbeMs" | "scaleMs" | "retryBaseMs" | "retryMaxMs" | "drainBoundMs")
     | ("askNodeAfterMs" | "askNodeAgainMs" | "askNodeMaxMs")
   >;
   readonly logger: Logger;
@@ -70,7 +70,7 @@ export const WORKERS_POINTS = {
   "workers.create": "creates the Deployment of a template. Asks: replicas",
   "workers.scale": "changes how many workers a Deployment has. Asks: from, to",
   "workers.put-right": "puts a Deployment's template back to what it was made as",
-  "workers.remove": "deletes a Deployment with all its Pods",
+  "workers.remove": "deletes a Deployment with all its Pods, or such a Pod again with a shorter grace period",
 } as const satisfies Record<string, string>;
 
 export type WorkersPoint = keyof typeof WORKERS_POINTS;

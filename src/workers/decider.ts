@@ -1,5 +1,6 @@
+import type { WorkersSpec } from "../api/workers-spec.ts";
 import { type BusyView, scaleDownFloor } from "../autoscale/busy-guard.ts";
-import { decideScale, type ScaleDecision } from "../autoscale/decide-scale.ts";
+import { boundsOf, decideScale, type ScaleDecision } from "../autoscale/decide-scale.ts";
 import { areAllIdle, type Demand, demandOf } from "../autoscale/demand.ts";
 import { recordScale, type ScaleHistory, startHistory } from "../autoscale/scale-history.ts";
 import { allowsAll } from "../policy/pod-policy.ts";
@@ -8,7 +9,7 @@ import type { WorkersContext } from "./context.ts";
 import type { DemandWatch } from "./demand-watch.ts";
 import { type Fleet, hashOfDeployment, needsOfDeployment, replicasOf } from "./fleet.ts";
 import type { HashGroup } from "./split.ts";
-import { isCounted } from "./worker-pod.ts";
+import { isCounted, isStillRunning, type WorkerPod } from "./worker-pod.ts";
 
 /** An older count is refreshed before workers are added for it: an ended session needs no worker. */
 const COUNT_FRESH_MS = 2_000;
@@ -85,6 +86,20 @@ export class Decider {
     return this.#isHandingOver && this.#total !== null ? Math.min(replicas, this.#total) : replicas;
   }
 
+  /** `maxReplicas`, less the workers that still run although they are deleted. */
+  get most(): number {
+    return boundsOf(this.#spec, this.ending).most;
+  }
+
+  /**
+   * Deleted workers that hold their room. An idle one ends at once, so one that still runs finishes its sessions, or
+   * ignores SIGTERM and takes more. On a lost node, it is neither Ready nor does it answer.
+   */
+  get ending(): number {
+    const holdsRoom = (pod: WorkerPod) => pod.isReady || this.#busy.stateOf(pod) === "busy";
+    return this.#fleet.pods.filter((pod) => isStillRunning(pod) && holdsRoom(pod)).length;
+  }
+
   /** Running workers that do not say whether they are busy. */
   get silent(): number {
     const view = this.#busyView();
@@ -124,20 +139,24 @@ export class Decider {
   }
 
   #decideNow(): ScaleDecision {
-    const { clock, environment } = this.#context;
-    const spec = environment().spec.workers;
-    if (!spec) throw new TypeError("not an Environment with spec.workers");
-    const nowMs = clock.monotonic();
+    const nowMs = this.#context.clock.monotonic();
     const current = this.current;
     this.#history ??= startHistory(current, nowMs);
     return decideScale({
-      spec,
+      spec: this.#spec,
       current,
+      ending: this.ending,
       demand: this.#demandNow(),
       busy: this.#busyView(),
       history: this.#history,
       nowMs,
     });
+  }
+
+  get #spec(): WorkersSpec {
+    const spec = this.#context.environment().spec.workers;
+    if (!spec) throw new TypeError("not an Environment with spec.workers");
+    return spec;
   }
 
   /** No worker is wanted, so no window or policy keeps an idle one. */

@@ -1,6 +1,6 @@
 import { ANNOTATION_NEEDS, LABEL_ENVIRONMENT, LABEL_ROLE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import type { PointDetails } from "../core/points.ts";
-import { isNotFound } from "../kube/errors.ts";
+import { isConflict, isNotFound } from "../kube/errors.ts";
 import { DEPLOYMENTS, type Deployment, PODS } from "../kube/resource.ts";
 import { allowsAll, needWords, readNeeds } from "../policy/pod-policy.ts";
 import type { WorkersContext, WorkersPoint } from "./context.ts";
@@ -149,6 +149,18 @@ export class Fleet {
       if (!isNotFound(error)) throw error;
     }
     this.#written.delete(name);
+  }
+
+  /** Shortens the grace period of a worker that is being deleted. Throws KubeApiError. */
+  async hurry({ name, uid }: WorkerPod, gracePeriodSeconds: number): Promise<void> {
+    const { kube, points, namespace } = this.#context;
+    const shorten = () => kube.delete(PODS, { namespace, name }, { uid, gracePeriodSeconds });
+    try {
+      await points.run("workers.remove", { pod: name }, shorten);
+    } catch (error) {
+      // A conflict means another Pod of that name.
+      if (!isNotFound(error) && !isConflict(error)) throw error;
+    }
   }
 
   async #patch(

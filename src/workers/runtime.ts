@@ -17,7 +17,7 @@ import { Fleet, replicasOf } from "./fleet.ts";
 import { Scaler, type ScalerOrders } from "./scaler.ts";
 import { capacityVerdict, scalingVerdict } from "./verdicts.ts";
 import { WorkerEvents } from "./worker-events.ts";
-import { isCounted, type WorkerPod } from "./worker-pod.ts";
+import { isCounted, readWorkerPod, type WorkerPod } from "./worker-pod.ts";
 
 /**
  * Delay between the end of the last worker and the removal of the finalizer, so that a short pause costs no two writes.
@@ -178,7 +178,9 @@ export class WorkersRuntime {
   }
 
   /** A Pod or a Deployment of this Environment changed in the cache. */
-  podChanged(): void {
+  podChanged(name: string): void {
+    const pod = this.#context.pods.get(name);
+    if (pod) this.#busy.noteFinished(readWorkerPod(pod));
     // Workers change in groups: one check covers them all.
     this.#lookTimer ??= this.#context.clock.setTimer(() => {
       this.#lookTimer = null;
@@ -251,7 +253,7 @@ export class WorkersRuntime {
           counted.flatMap(({ name }) => pods.get(name) ?? []),
           this.#fleet.deployments,
           {
-            replicas: counted.length,
+            replicas: counted.length + this.#scaler.ending,
             max: environment().spec.workers?.maxReplicas ?? 0,
             depth: queue.stats?.depth ?? 0,
             nowMs: this.#context.kube.now(),
@@ -347,12 +349,17 @@ function unread(problem: string | null, hasSynced: boolean): string | null {
 function howEnded(pod: Pod | undefined): string {
   if (!pod) return "its Pod was deleted";
   const { metadata, status } = pod;
+  const { deletionTimestamp, deletionGracePeriodSeconds } = metadata;
   const disruption = status?.conditions?.find(({ type, status: is }) => type === "DisruptionTarget" && is === "True");
-  if (disruption) return `${disruption.reason ?? "DisruptionTarget"}: ${disruption.message ?? "its Pod was disrupted"}`;
-  if (metadata.deletionTimestamp !== undefined) return "its Pod is being deleted";
+  const cause = disruption
+    ? `${disruption.reason ?? "DisruptionTarget"}: ${disruption.message ?? "its Pod was disrupted"}; `
+    : deletionTimestamp === undefined
+      ? ""
+      : `its Pod was deleted, with a grace period of ${deletionGracePeriodSeconds} s; `;
   for (const { name, state, lastState } of status?.containerStatuses ?? []) {
     const end = state?.terminated ?? lastState?.terminated;
-    if (end) return `container ${name} ended with exit code ${end.exitCode}${end.reason ? ` (${end.reason})` : ""}`;
+    if (!end) continue;
+    return `${cause}container ${name} ended with exit code ${end.exitCode}${end.reason ? ` (${end.reason})` : ""}`;
   }
-  return status?.reason ?? "its program no longer runs";
+  return `${cause}${status?.reason ?? "its program no longer runs"}`;
 }

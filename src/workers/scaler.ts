@@ -1,7 +1,8 @@
 import { Backoff, jitter } from "../core/backoff.ts";
-import { sleep } from "../core/clock.ts";
+import { SECOND_MS, sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Notifier } from "../core/notifier.ts";
+import { DRAIN_GRACE } from "../core/timing.ts";
 import { isAlreadyExists, isConflict, isInvalid } from "../kube/errors.ts";
 import type { BusyWatch } from "./busy-watch.ts";
 import type { WorkersContext } from "./context.ts";
@@ -92,6 +93,11 @@ export class Scaler {
     return this.#view;
   }
 
+  /** Deleted workers that finish their sessions, and count towards `maxReplicas`. */
+  get ending(): number {
+    return this.#decider.ending;
+  }
+
   /** An input of the decision changed. */
   poke(): void {
     this.#isPoked = true;
@@ -161,7 +167,7 @@ export class Scaler {
     const before = this.#fleet.replicas;
     const targets = splitReplicas({
       total: decision.replicas,
-      maxReplicas: workers.maxReplicas,
+      maxReplicas: this.#decider.most,
       hash: template().hash,
       mayGrow: orders.mayGrow && !orders.isLeaving,
       groups: this.#decider.groups(),
@@ -171,7 +177,7 @@ export class Scaler {
       if (signal.aborted) return held;
       const isHeld = held !== null || decision.reason === "ScaleDownStabilized";
       if (isHeld && !isResting) this.#restUntilMs = clock.monotonic() + timing.busyProbeMs;
-      await this.#grow(targets.get(template().hash) ?? 0, workers.maxReplicas);
+      await this.#grow(targets.get(template().hash) ?? 0, this.#decider.most);
       await this.#tidy();
       const isStillHeld = isResting && decision.wanted !== null && decision.wanted < decision.replicas;
       return held ?? (isStillHeld ? this.#view.held : null);
@@ -228,9 +234,16 @@ export class Scaler {
     }
   }
 
-  /** The time limit for busy workers has passed. */
+  /**
+   * The time limit for busy workers has passed. Their Pods have a long grace period to finish their sessions in, which
+   * is shortened when the garbage collector has deleted them: a Pod deleted earlier would be replaced.
+   */
   async #removeAll(): Promise<string | null> {
     for (const deployment of this.#fleet.deployments) await this.#fleet.remove(deployment);
+    const lastSeconds = Math.ceil((this.#context.timing.drainBoundMs * DRAIN_GRACE) / SECOND_MS);
+    for (const pod of this.#fleet.remaining) {
+      if (pod.isEnding && (pod.graceSeconds ?? 0) > lastSeconds) await this.#fleet.hurry(pod, lastSeconds);
+    }
     return null;
   }
 

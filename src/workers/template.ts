@@ -13,14 +13,14 @@ import {
   LABEL_TEMPLATE_HASH,
   toLabelValue,
 } from "../api/names.ts";
-import { sessionContainerName as workerContainerName } from "../api/pod-template.ts";
+import { WORKER_GRACE_SECONDS, sessionContainerName as workerContainerName } from "../api/pod-template.ts";
 import { withSafeDefaults } from "../api/safe-defaults.ts";
 import { hashOf } from "../core/json.ts";
 import type { Container, Deployment, EnvVar, Pod, PodTemplate as RenderedTemplate } from "../kube/resource.ts";
 import { needWords } from "../policy/pod-policy.ts";
 
 /** Increase this when what is rendered around a template changes in a way that workers must follow. */
-export const RENDERING = 3;
+export const RENDERING = 4;
 
 /** Deployment names are part of Pod names, which end at 63 characters. */
 const NAME_LENGTH = 63;
@@ -63,7 +63,12 @@ export function workerTemplate(environment: Environment): WorkerTemplate {
     [LABEL_ROLE]: "worker",
     [LABEL_TEMPLATE_HASH]: hash,
   };
-  const rendered = renderTemplate(environment, withSafeDefaults(template, container), container, labels);
+  const rendered = renderTemplate(
+    environment,
+    withSafeDefaults(template, container, WORKER_GRACE_SECONDS),
+    container,
+    labels,
+  );
   const deploymentName = nameOf(name, hash);
   const needs = needWords(template);
   return {

@@ -12,12 +12,16 @@ export interface WorkerPod {
   readonly name: string;
   readonly uid: string;
   readonly hash: string;
-  /** Being deleted: it polls no more, and does not count. */
+  /** Being deleted: it finishes its sessions, takes no more, and is none of the replicas. */
   readonly isEnding: boolean;
   /** Failed or Succeeded: the ReplicaSet replaces it. */
   readonly hasEnded: boolean;
+  /** Seconds from its SIGTERM to its SIGKILL, while it is being deleted. */
+  readonly graceSeconds: number | undefined;
   /** Whether the worker's program runs now. */
   readonly isRunning: boolean;
+  /** How the program ended, while it does not run. */
+  readonly exitCode: number | undefined;
   /** Whether the program was started at least once, so that the Pod may be doing work that is not visible yet. */
   readonly hasStarted: boolean;
   readonly isReady: boolean;
@@ -42,7 +46,9 @@ export function readWorkerPod(pod: Pod): WorkerPod {
     hash: metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
     isEnding: metadata.deletionTimestamp !== undefined,
     hasEnded: ENDED_PHASES.has(status?.phase ?? ""),
+    graceSeconds: metadata.deletionGracePeriodSeconds,
     isRunning,
+    exitCode: worker?.state?.terminated?.exitCode,
     hasStarted: isRunning || restarts > 0 || worker?.state?.terminated !== undefined,
     isReady: status?.conditions?.some(({ type, status: is }) => type === "Ready" && is === "True") === true,
     ip: status?.podIP,
@@ -70,6 +76,11 @@ function workerOf({ metadata, status }: Pod): ContainerStatus | undefined {
 /** Whether it counts as one of the replicas. */
 export function isCounted({ isEnding, hasEnded }: WorkerPod): boolean {
   return !isEnding && !hasEnded;
+}
+
+/** Whether it is being deleted, and its program still runs. */
+export function isStillRunning({ isEnding, hasEnded, isRunning }: WorkerPod): boolean {
+  return isEnding && !hasEnded && isRunning;
 }
 
 /** Whether the Environment with this uid controls the Deployment. */

@@ -39,7 +39,7 @@ describe("defaults", () => {
     });
   });
 
-  test("of a workers Environment match a HorizontalPodAutoscaler", () => {
+  test("of a workers Environment have the windows of a HorizontalPodAutoscaler, and no pace", () => {
     expect(parsed(stored(workersSpec())).spec.workers).toEqual({
       minReplicas: 0,
       maxReplicas: 5,
@@ -48,15 +48,12 @@ describe("defaults", () => {
         scaleUp: {
           stabilizationWindowSeconds: 0,
           selectPolicy: "Max",
-          policies: [
-            { type: "Percent", value: 100, periodSeconds: 15 },
-            { type: "Pods", value: 4, periodSeconds: 15 },
-          ],
+          policies: [],
         },
         scaleDown: {
           stabilizationWindowSeconds: 300,
           selectPolicy: "Max",
-          policies: [{ type: "Percent", value: 100, periodSeconds: 15 }],
+          policies: [],
         },
       },
       template: podTemplate(),
@@ -66,18 +63,14 @@ describe("defaults", () => {
   test("fill the missing fields of a behavior and keep the others", () => {
     const behavior = { scaleDown: { stabilizationWindowSeconds: 5 } };
     const { scaleUp, scaleDown } = parsed(stored(workersSpec({ behavior }))).spec.workers?.behavior ?? {};
-    expect(scaleDown).toEqual({
-      stabilizationWindowSeconds: 5,
-      selectPolicy: "Max",
-      policies: [{ type: "Percent", value: 100, periodSeconds: 15 }],
-    });
-    expect(scaleUp?.policies).toHaveLength(2);
+    expect(scaleDown).toEqual({ stabilizationWindowSeconds: 5, selectPolicy: "Max", policies: [] });
+    expect(scaleUp).toEqual({ stabilizationWindowSeconds: 0, selectPolicy: "Max", policies: [] });
   });
 
   test("are new objects for each Environment, so that changing one does not affect another", () => {
     const first = parsed(stored(workersSpec())).spec.workers?.behavior.scaleUp.policies;
-    first?.splice(0);
-    expect(parsed(stored(workersSpec())).spec.workers?.behavior.scaleUp.policies).toHaveLength(2);
+    first?.push({ type: "Pods", value: 1, periodSeconds: 1 });
+    expect(parsed(stored(workersSpec())).spec.workers?.behavior.scaleUp.policies).toEqual([]);
   });
 });
 
@@ -264,11 +257,6 @@ describe("bounds", () => {
       "is too big",
     ],
     ["a busy probe without a port", workersSpec({ busyProbe: { httpGet: {} } }), "busyProbe.httpGet.port: is required"],
-    [
-      "no policies",
-      workersSpec({ behavior: { scaleUp: { policies: [] } } }),
-      "behavior.scaleUp.policies: is too small",
-    ],
   ])("refuses %s", (_, spec, problem) => {
     expect(problems(stored(spec))).toEqual([expect.stringContaining(problem)]);
   });

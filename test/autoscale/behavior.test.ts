@@ -101,9 +101,13 @@ describe("scaleUpLimit", () => {
     expect(scaleUpLimit(current, { recommendations: [], ups, downs }, scaleUp, NOW_MS)).toBe(limit);
   });
 
-  test("doubles or adds four by default, whichever is more", () => {
-    const { scaleUp } = behaviorOf({});
-    expect([0, 1, 4, 10].map((current) => scaleUpLimit(current, EMPTY, scaleUp, NOW_MS))).toEqual([4, 5, 8, 20]);
+  test("without policies, as by default, there is no limit", () => {
+    const { scaleUp, scaleDown } = behaviorOf({});
+    expect(scaleUpLimit(0, EMPTY, scaleUp, NOW_MS)).toBe(Number.POSITIVE_INFINITY);
+    expect(scaleDownLimit(10, EMPTY, scaleDown, NOW_MS)).toBe(0);
+    const disabled = behaviorOf({ scaleUp: { selectPolicy: "Disabled" }, scaleDown: { selectPolicy: "Disabled" } });
+    expect(scaleUpLimit(10, EMPTY, disabled.scaleUp, NOW_MS)).toBe(10);
+    expect(scaleDownLimit(10, EMPTY, disabled.scaleDown, NOW_MS)).toBe(10);
   });
 
   test("does not round up an exact percentage because of binary fractions", () => {

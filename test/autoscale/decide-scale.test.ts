@@ -7,6 +7,20 @@ import { behaviorOf, EMPTY, inputOf, percent, pods } from "./scale-inputs.ts";
 const AT_ONCE = { stabilizationWindowSeconds: 0 };
 const STALE = { kind: "unknown", reason: "DemandStale", message: "statistics were last read 90 s ago" } as const;
 
+const HPA_PACE = behaviorOf({ scaleUp: { policies: [percent(100, 15), pods(4, 15)] } });
+
+describe("by default", () => {
+  test("a burst of ten items gets all eight workers that maxReplicas allows at the first reading", () => {
+    const play = new Play({ current: 0, max: 8, behavior: behaviorOf({}) });
+    expect(play.step(0, 10)).toMatchObject({ replicas: 8, wanted: 10, reason: "TooManyReplicas" });
+  });
+
+  test("all workers go after five minutes without demand, in one step", () => {
+    const play = new Play({ current: 200, behavior: behaviorOf({}) });
+    expect(play.steps(20, 15, 0)).toEqual([...Array(19).fill(200), 0]);
+  });
+});
+
 // The examples and values of the HorizontalPodAutoscaler's documentation and of KEP-853.
 describe("the documented examples", () => {
   test("80 replicas to 10, by 4 Pods or 10 percent a minute: first by tenths, then by four", () => {
@@ -73,15 +87,13 @@ describe("the documented examples", () => {
     expect(play.step(59, 7).replicas).toBe(3);
   });
 
-  test("by default, scales up at once by doubling or by four in 15 s, and down after five minutes in one step", () => {
-    const play = new Play({ current: 0, behavior: behaviorOf({}) });
+  test("doubling or adding four in 15 s, the pace of an HPA", () => {
+    const play = new Play({ current: 0, behavior: HPA_PACE });
     expect(play.steps(8, 15, 200)).toEqual([4, 8, 16, 32, 64, 128, 200, 200]);
-    expect(play.steps(19, 15, 0)).toEqual(Array(19).fill(200));
-    expect(play.step(15, 0).replicas).toBe(0);
   });
 
   test("readings more frequent than the period add no more than the policy allows", () => {
-    const play = new Play({ current: 0, behavior: behaviorOf({}) });
+    const play = new Play({ current: 0, behavior: HPA_PACE });
     expect(play.steps(7, 5, 200)).toEqual([4, 4, 4, 8, 8, 8, 16]);
   });
 });
@@ -96,7 +108,7 @@ describe("bounds", () => {
     ["min raised above the count, with no demand", { current: 0, sessions: 0, min: 3, max: 10 }, 3, "TooFewReplicas"],
     ["faster than allowed", { current: 10, sessions: 50, min: 1, max: 1_000 }, 20, "ScaleUpLimit"],
   ] as const)("%s", (_name, input, replicas, reason) => {
-    const behavior = behaviorOf({ scaleDown: AT_ONCE });
+    const behavior = { ...HPA_PACE, scaleDown: behaviorOf({ scaleDown: AT_ONCE }).scaleDown };
     expect(decideScale(inputOf({ ...input, behavior }))).toMatchObject({ replicas, reason });
   });
 
@@ -141,6 +153,23 @@ describe("an unknown demand", () => {
     expect(after).toMatchObject({ replicas: 7, wanted: 0, reason: "ScaleDownStabilized" });
     const later = decideScale({ ...input, history: after.history, nowMs: longMs + stabilizationWindowSeconds * 1_000 });
     expect(later).toMatchObject({ replicas: 0 });
+  });
+});
+
+describe("deleted workers that finish their sessions", () => {
+  test.each([
+    ["leave less room to grow", { current: 3, sessions: 20, max: 8, ending: 2 }, 6],
+    ["take the room of idle workers", { current: 8, sessions: 20, max: 8, ending: 2 }, 6],
+    ["come before the minimum", { current: 0, sessions: 0, min: 3, max: 3, ending: 2 }, 1],
+    ["leave none if they are more than the maximum", { current: 0, sessions: 9, min: 1, max: 2, ending: 5 }, 0],
+  ])("%s", (_name, input, replicas) => {
+    expect(decideScale(inputOf(input))).toMatchObject({ replicas });
+  });
+
+  test("are named as the reason for fewer workers", () => {
+    expect(decideScale(inputOf({ current: 3, sessions: 20, max: 8, ending: 2 })).message).toBe(
+      "maxReplicas is 8, and 2 deleted workers still run",
+    );
   });
 });
 

@@ -16,7 +16,7 @@ const policy = fc.record({
 const rules: fc.Arbitrary<ScalingRules> = fc.record({
   stabilizationWindowSeconds: fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 200 })),
   selectPolicy: fc.constantFrom("Max" as const, "Min" as const, "Disabled" as const),
-  policies: fc.array(policy, { minLength: 1, maxLength: 3 }),
+  policies: fc.array(policy, { maxLength: 3 }),
 });
 const behaviors = fc.record({ scaleUp: rules, scaleDown: rules });
 
@@ -138,6 +138,8 @@ test("no period changes more than its policies allow, measured by the actual cou
       /** The count at a moment, after everything written until then. */
       const countAt = (atMs: number) => steps.findLast((step) => step.atMs <= atMs)?.to ?? options.current;
       const allowed = (rules: ScalingRules, atMs: number, before: number, sign: 1 | -1) => {
+        if (rules.selectPolicy === "Disabled") return before;
+        if (rules.policies.length === 0) return sign > 0 ? Number.POSITIVE_INFINITY : 0;
         const limits = rules.policies.map(({ type, value, periodSeconds }) => {
           const fromMs = atMs - periodSeconds * SECOND_MS;
           // A step at this moment does not begin a period that ends in it.
@@ -146,8 +148,7 @@ test("no period changes more than its policies allow, measured by the actual cou
           const least = type === "Percent" ? 1 : 0;
           return sign > 0 ? Math.max(least, Math.ceil(start + change)) : Math.floor(start - change);
         });
-        const most = (rules.selectPolicy === "Max") === sign > 0 ? Math.max(...limits) : Math.min(...limits);
-        return rules.selectPolicy === "Disabled" ? before : most;
+        return (rules.selectPolicy === "Max") === sign > 0 ? Math.max(...limits) : Math.min(...limits);
       };
       for (const { atMs, from, to } of steps) {
         if (from < options.min || from > options.max) continue;

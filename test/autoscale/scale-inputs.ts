@@ -26,6 +26,7 @@ export function inputOf(input: {
   sessions: number;
   min?: number;
   max?: number;
+  ending?: number;
   behavior?: ScalingBehavior;
   history?: ScaleHistory;
   nowMs?: number;
@@ -38,6 +39,7 @@ export function inputOf(input: {
       behavior: input.behavior ?? behaviorOf({}),
     },
     current: input.current,
+    ending: input.ending ?? 0,
     demand: { kind: "known", sessions: input.sessions, running: 0, pending: 0 },
     busy: { kind: "probed", busy: 0, unknown: 0, notReady: 0 },
     history: input.history ?? EMPTY,

@@ -31,17 +31,18 @@ test("stock workers in a scaled Deployment serve all sessions, scaling up from z
   world.simulator.assertNoViolations();
 });
 
-test("a stock worker past its grace period stops its item itself, and an idle one just exits", async () => {
+test("a worker that doesn't finish its session in time is killed when its Environment is deleted", async () => {
   await using world = await workersWorld(cluster);
-  const part = workersSpec(world, { maxIdleMs: 600_000, workers: { minReplicas: 2, maxReplicas: 2 } });
+  const podSpec = { terminationGracePeriodSeconds: undefined };
+  const part = workersSpec(world, { maxIdleMs: 600_000, workers: { minReplicas: 2, maxReplicas: 2 }, podSpec });
   await world.createEnvironment({ ...part, deletionGraceSeconds: 2 });
-  world.startOperator();
+  const { metrics } = world.startOperator();
   const item = world.simulator.enqueue(world.environmentId, { script: bashScript("echo working") });
   await untilWorkers(world, "one worker is busy", ({ busy, ready }) => busy === 1 && ready === 2);
   await world.deleteEnvironment();
   await world.until("the Environment and its Pods are gone", () => !world.environment && world.pods.length === 0);
-  const { state, stoppedBy } = world.simulator.item(item.id);
-  expect({ state, as: stoppedBy?.as }).toEqual({ state: "stopped", as: "sessions-token" });
+  expect(world.simulator.item(item.id).stoppedBy).toBeUndefined();
+  expect(await metricValue(metrics.workersEndedWhileBusy, {})).toBe(1);
   world.simulator.assertNoViolations();
 });
 

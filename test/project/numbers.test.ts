@@ -4,13 +4,14 @@ import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
 import { REASONS } from "../../src/api/condition-reasons.ts";
 import { environmentSchema } from "../../src/api/crd-manifest.ts";
+import { WORKER_GRACE_SECONDS } from "../../src/api/pod-template.ts";
 import { DEFAULT_SLEEP_SECONDS } from "../../src/api/sleep-needs.ts";
 import type { StructuralSchema } from "../../src/api/structural-schema.ts";
 import { windowMs } from "../../src/claims/ack-window.ts";
 import { ENDED_BOUNDS } from "../../src/console/ended-sessions.ts";
 import { WARNINGS_KEPT } from "../../src/console/seen.ts";
 import { MAX_VIEWERS, STUCK_MS } from "../../src/console/viewers.ts";
-import { DEFAULT_TIMING } from "../../src/core/timing.ts";
+import { DEFAULT_TIMING, DRAIN_GRACE } from "../../src/core/timing.ts";
 import { LEASE_DURATION_MS, RENEW_DEADLINE_MS } from "../../src/election/leader-election.ts";
 import { MAX_PENDING, MAX_WRITES } from "../../src/kube/events.ts";
 import { UNREAD_MS } from "../../src/observe/http-server.ts";
@@ -43,10 +44,6 @@ const spec = environmentSchema().properties?.spec?.properties ?? {};
 const workers = spec.workers?.properties ?? {};
 const sessions = spec.sessions?.properties ?? {};
 const scaleDown = workers.behavior?.properties?.scaleDown?.properties ?? {};
-const scaleUpPolicies = workers.behavior?.properties?.scaleUp?.properties?.policies?.default as
-  | readonly { readonly type: string; readonly value: number; readonly periodSeconds: number }[]
-  | undefined;
-const morePods = scaleUpPolicies?.find(({ type }) => type === "Pods");
 
 /** Sentences with a number from the code. A changed number fails the test of its page. */
 const SENTENCES: Record<string, readonly string[]> = {
@@ -66,15 +63,16 @@ const SENTENCES: Record<string, readonly string[]> = {
   ],
   "docs/workers.md": [
     `for all of the last ${String(scaleDown.stabilizationWindowSeconds?.default)} s`,
-    `(doubled, or ${morePods?.value} more, every ${morePods?.periodSeconds} s)`,
     `The operator decides every ${s(t.scaleMs)}`,
     `every ${s(t.statsBusyMs)} while work waits, else every ${t.statsIdleMs / 1_000} to ${s(t.idleMaxMs)}`,
     `every ${s(t.countMs)} while there are workers or waiting work`,
     `can't be read for ${s(t.demandStaleMs)}`,
     `a request every ${s(t.busyProbeMs)}, with a timeout of ${s(PROBE_TIMEOUT_MS)}`,
     `pod-deletion-cost: "${BUSY_COST}"`,
+    `\`terminationGracePeriodSeconds\` for this, ${WORKER_GRACE_SECONDS} by default`,
+    `with at most ${s(t.drainBoundMs * DRAIN_GRACE)} for their sessions`,
     `a cost of \`${VICTIM_COST}\``,
-    `at the latest ${s(t.drainBoundMs)} after the grace period`,
+    `at the latest ${s(t.drainBoundMs)} after \`deletionGraceSeconds\``,
   ],
   "docs/console.md": [
     `without its delay of up to ${s(COUNTS_EVERY_MS)}`,
@@ -211,20 +209,13 @@ test.each(["README.md", "CHANGELOG.md", "docs/leases.md", "docs/session-pods.md"
   },
 );
 
-test("examples/environments/workers.yaml has the defaults of behavior, except for the window", async () => {
+test("examples/environments/workers.yaml has the defaults that it names", async () => {
   const { spec: example } = parse(await read("examples/environments/workers.yaml")) as {
-    spec: { workers: { behavior: unknown; minReplicas: number; sessionsPerReplica: number } };
-  };
-  const defaults = (direction: "scaleUp" | "scaleDown") => {
-    const fields = workers.behavior?.properties?.[direction]?.properties ?? {};
-    return Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, field.default]));
+    spec: { workers: Record<string, unknown> };
   };
   expect(example.workers).toMatchObject({
     minReplicas: workers.minReplicas?.default,
     sessionsPerReplica: workers.sessionsPerReplica?.default,
-    behavior: {
-      scaleUp: defaults("scaleUp"),
-      scaleDown: { ...defaults("scaleDown"), stabilizationWindowSeconds: expect.any(Number) },
-    },
+    behavior: { scaleDown: { stabilizationWindowSeconds: scaleDown.stabilizationWindowSeconds?.default } },
   });
 });

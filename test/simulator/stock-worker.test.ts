@@ -11,6 +11,7 @@ import { bundleWorker } from "../../testbed/workers/programs.ts";
 import { type Client, newClient, type Work } from "./client.ts";
 
 const WORKER = fileURLToPath(new URL("../../examples/worker/worker.mjs", import.meta.url));
+const ALWAYS_ON = fileURLToPath(new URL("../../examples/worker/always-on.mjs", import.meta.url));
 
 let simulator: Simulator;
 let client: Client;
@@ -43,7 +44,7 @@ interface Exit {
 
 /** Starts the example worker with the environment that its container would have. */
 function startWorker(
-  work: Work,
+  work: Pick<Work, "environment_id"> & Partial<Work>,
   env: Record<string, string> = {},
   program: string = WORKER,
 ): { child: ChildProcess; exit: Promise<Exit> } {
@@ -55,8 +56,8 @@ function startWorker(
       BERTH_WORKER_MAX_IDLE_MS: "100",
       ANTHROPIC_BASE_URL: simulator.url,
       ANTHROPIC_ENVIRONMENT_ID: work.environment_id,
-      ANTHROPIC_WORK_ID: work.id,
-      ANTHROPIC_SESSION_ID: work.data.id,
+      ANTHROPIC_WORK_ID: work.id ?? "",
+      ANTHROPIC_SESSION_ID: work.data?.id ?? "",
       ANTHROPIC_WORK_SECRET: work.secret ?? "",
       ...env,
     },
@@ -237,6 +238,41 @@ describe("the stock worker in its own process", () => {
     expect((await startWorker(work, { ANTHROPIC_ENVIRONMENT_KEY: key }).exit).code).toBe(0);
     expect(simulator.item(work.id)).toMatchObject({ state: "stopped", stoppedBy: { as: "environment-key" } });
     expect(simulator.session(work.data.id).toolCalls[0]?.output).toBe("hello");
+    simulator.assertNoViolations();
+  });
+});
+
+describe("the always-on example", () => {
+  /** Starts it as an image does, bundled. */
+  async function startAlwaysOn() {
+    const { environmentId } = client.options;
+    const bundle = join(folder, "bundle.mjs");
+    await writeFile(bundle, await bundleWorker(ALWAYS_ON));
+    const key = simulator.environmentKey(environmentId);
+    const env = { ANTHROPIC_ENVIRONMENT_KEY: key, ANTHROPIC_WORKER_ID: "always-on" };
+    return startWorker({ environment_id: environmentId }, env, bundle);
+  }
+
+  test("on SIGTERM finishes the session that it serves, takes no other, and exits with 0", async () => {
+    const script = bashScript("until [ -e go ]; do sleep 0.1; done; echo done");
+    const [first, second] = [1, 2].map(() => simulator.enqueue(client.options.environmentId, { script }));
+    const { child, exit } = await startAlwaysOn();
+    await simulator.waitFor(() => simulator.item(first?.id ?? "").state === "active");
+    child.kill("SIGTERM");
+    await simulator.waitFor(() => simulator.session(first?.sessionId ?? "").streams > 0);
+    await writeFile(join(folder, "go"), "");
+    expect(await exit).toEqual({ code: 0, output: "" });
+    expect(simulator.session(first?.sessionId ?? "").toolCalls).toMatchObject([{ output: "done", isError: false }]);
+    expect(simulator.items().map(({ state }) => state)).toEqual(["stopped", "queued"]);
+    expect(second).toMatchObject({ state: "queued" });
+    simulator.assertNoViolations();
+  });
+
+  test("exits with 0 on SIGTERM while it waits for work", async () => {
+    const { child, exit } = await startAlwaysOn();
+    await simulator.waitFor(() => simulator.stats(client.options.environmentId).workers_polling === 1);
+    child.kill("SIGTERM");
+    expect(await exit).toEqual({ code: 0, output: "" });
     simulator.assertNoViolations();
   });
 });

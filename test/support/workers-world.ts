@@ -15,14 +15,8 @@ export const BUSY_PORT = 9000;
 
 /** No windows and no rates: the number of workers follows the demand at once. */
 export const AT_ONCE = {
-  scaleUp: {
-    stabilizationWindowSeconds: 0,
-    policies: [
-      { type: "Percent", value: 100_000, periodSeconds: 1 },
-      { type: "Pods", value: 1_000, periodSeconds: 1 },
-    ],
-  },
-  scaleDown: { stabilizationWindowSeconds: 0, policies: [{ type: "Percent", value: 100, periodSeconds: 1 }] },
+  scaleUp: { stabilizationWindowSeconds: 0, policies: [] },
+  scaleDown: { stabilizationWindowSeconds: 0, policies: [] },
 } as const;
 
 export interface WorkersOptions {

@@ -198,6 +198,17 @@ describe("marks", () => {
     expect([bench.state("a"), bench.cost("a")]).toEqual(["unknown", BUSY_COST]);
   });
 
+  test("a worker that turns out to be busy while its Pod is deleted keeps its node until it has finished", async () => {
+    using bench = new Bench();
+    bench.put("a", { cost: "-1000", ending: true }, "busy");
+    bench.start();
+    await bench.clock.advance(2 * ROUND_MS);
+    expect(bench.pods.get("a")?.metadata.annotations).toMatchObject({
+      "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+      "karpenter.sh/do-not-disrupt": "true",
+    });
+  });
+
   test("keeps the template's eviction annotations", async () => {
     const annotations = { "cluster-autoscaler.kubernetes.io/safe-to-evict": "true" };
     using bench = new Bench({ busyProbe: PROBE, template: podTemplate(), ...templateWith(annotations) });
@@ -223,8 +234,10 @@ describe("marks", () => {
 const templateWith = (annotations: Json): Json => ({ template: { ...podTemplate(), metadata: { annotations } } });
 
 describe("workers that end", () => {
+  const KILLED = { terminated: { exitCode: 137 } };
   const BUSY_END: [string, (bench: Bench) => void][] = [
-    ["is deleted", (bench) => bench.put("a", { ending: true })],
+    ["exits at SIGTERM", (bench) => bench.put("a", { ending: true, state: { terminated: { exitCode: 0 } } })],
+    ["is killed at the end of its grace period", (bench) => bench.put("a", { ending: true, state: KILLED })],
     ["is gone", (bench) => void bench.pods.delete("a")],
     ["has failed", (bench) => bench.put("a", { phase: "Failed", state: { terminated: { exitCode: 137 } } })],
     ["has ended on its own", (bench) => bench.put("a", { state: { terminated: { exitCode: 0 } }, ready: false })],
@@ -262,19 +275,39 @@ describe("workers that end", () => {
     await bench.ask();
     bench.answers.set("a", "idle");
     await bench.ask();
-    bench.put("a", { ending: true });
+    bench.pods.delete("a");
     bench.observe();
     expect(await bench.ended()).toBe(0);
+  });
+
+  test.each([
+    ["finishes its session after SIGTERM", 0, 0],
+    ["does so with an error", 1, 1],
+    ["is killed before", 137, 1],
+  ])("counts one that goes on after its Pod was deleted by how it ends: it %s", async (_how, exitCode, count) => {
+    using bench = new Bench();
+    bench.put("a", {}, "busy");
+    await bench.ask();
+    bench.put("a", { ending: true });
+    bench.observe();
+    await bench.ask();
+    expect(await bench.ended()).toBe(0);
+    bench.put("a", { ending: true, state: { terminated: { exitCode } } });
+    for (const pod of bench.read()) bench.watch.noteFinished(pod);
+    bench.pods.delete("a");
+    bench.observe();
+    expect(await bench.ended()).toBe(count);
   });
 
   test("counts one whose last answer was busy long ago", async () => {
     using bench = new Bench();
     bench.put("a", {}, "busy");
     await bench.ask();
+    bench.observe();
     bench.answers.set("a", "unknown");
     await bench.clock.advance(10 * ROUND_MS);
     await bench.ask();
-    bench.put("a", { ending: true });
+    bench.pods.delete("a");
     bench.observe();
     expect(await bench.ended()).toBe(1);
   });

@@ -1,8 +1,10 @@
 import { expect, test } from "vitest";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { Decider } from "../../src/workers/decider.ts";
+import { readWorkerPod } from "../../src/workers/worker-pod.ts";
 import { parsed, stored, workersSpec } from "../api/environments.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
+import { podOf } from "./worker-pods.ts";
 
 /** Longer than the stabilization window for scaling down. */
 const WINDOW_MS = 600_000;
@@ -55,4 +57,17 @@ test("removes workers only by readings made for that decision", async () => {
 
 test("removes workers without a session", async () => {
   expect(await decider({ answers: true }).decide(true)).toMatchObject({ replicas: 0 });
+});
+
+test("deleted workers hold their room while they are Ready or say that they are busy, not on a lost node", () => {
+  const pods = [
+    podOf("finishes", { ending: true }),
+    podOf("finishes-unready", { ending: true, ready: false }),
+    podOf("lost", { ending: true, ready: false }),
+    podOf("exited", { ending: true, state: { terminated: { exitCode: 0 } } }),
+    podOf("stays"),
+  ].map(readWorkerPod);
+  const stateOf = ({ name }: { name: string }) => (name === "finishes-unready" ? "busy" : "unknown");
+  const made = new Decider({ fleet: { pods }, busy: { stateOf } } as never);
+  expect(made.ending).toBe(2);
 });

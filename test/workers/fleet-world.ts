@@ -20,6 +20,9 @@ const TICK_MS = 250;
 const WINDOW_MS = 2_500;
 const NEVER = Number.POSITIVE_INFINITY;
 const NEVER_YET = Number.NEGATIVE_INFINITY;
+const EXIT_SIGKILL = 137;
+/** Longer than the caches lag. */
+const EXIT_SHOWS_MS = 2_000;
 const COST = "controller.kubernetes.io/pod-deletion-cost";
 
 /** What fails while it is set; shares of requests, 0 to 1. */
@@ -36,7 +39,9 @@ interface Worker {
   pollsAtMs: number;
   busySinceMs: number | null;
   busyUntilMs: number;
-  /** When SIGTERM arrives. */
+  /** When it was told to end. */
+  toldAtMs: number;
+  /** When its program ends after that. */
   endsAtMs: number;
   /** The time in which it is not Ready. */
   isUnreadyFromMs: number;
@@ -45,8 +50,9 @@ interface Worker {
 
 /**
  * Always-on workers of one Environment, on a cluster and a Work API in memory. A ReplicaSet controller ranks Pods like
- * the real one, workers poll and are busy for random times, caches lag, and requests fail. The world checks that no
- * scale-down of the operator is stopping a worker that has been busy, whether Ready or not, for longer than the window.
+ * the real one, workers poll and are busy for random times, caches lag, and requests fail. A worker that is told to end
+ * finishes its session first. The world checks that no scale-down of the operator ends a worker that has been busy,
+ * whether Ready or not, for longer than the window, and that the operator adds none beyond the maximum.
  */
 export class FleetWorld {
   readonly clock = new VirtualClock();
@@ -56,6 +62,10 @@ export class FleetWorld {
   /** The API server's error for every write of a Deployment; null: writes succeed. */
   refusal: KubeApiError | null = null;
   served = 0;
+  /** Sessions whose worker was killed at the end of its grace period. */
+  lost = 0;
+  /** How long a session keeps its worker busy. */
+  sessionMs = { min: 2_000, max: 42_000 };
   /** The number of list reads. */
   walks = 0;
   environment: Environment;
@@ -71,6 +81,8 @@ export class FleetWorld {
   #listMs = Number.NEGATIVE_INFINITY;
   /** Until this time, others than the operator are responsible for workers that end. */
   #excusedUntilMs = Number.NEGATIVE_INFINITY;
+  /** From this time on, the operator must end busy workers, too. */
+  #drainsAtMs = NEVER;
   readonly #workers_: Json;
   #own: () => OwnPollers = () => ({ most: 0, shouldPoll: false });
 
@@ -134,6 +146,12 @@ export class FleetWorld {
     const { pod } = worker;
     const containerStatuses = [{ name: "worker", state: { terminated: { exitCode: 143 } }, restartCount: 0 }];
     worker.pod = { ...pod, status: { ...pod.status, phase: "Failed", conditions: [], containerStatuses } };
+  }
+
+  /** Another client deletes the Pod of a busy worker. */
+  deleteBusy(): void {
+    const worker = this.#any(({ busySinceMs }) => busySinceMs !== null);
+    if (worker) this.#tell(worker, this.clock.monotonic());
   }
 
   /** A worker fails its readiness probe for a while. */
@@ -200,7 +218,8 @@ export class FleetWorld {
 
   /** The Environment is being deleted. */
   drain(graceMs: number): void {
-    this.#runtime?.drain(this.clock.monotonic() + graceMs);
+    this.#drainsAtMs = this.clock.monotonic() + graceMs;
+    this.#runtime?.drain(this.#drainsAtMs);
   }
 
   async run(ms: number): Promise<void> {
@@ -281,7 +300,7 @@ export class FleetWorld {
       };
       const isChanged = hashOf(next) !== hashOf(this.#shown);
       this.#shown = next;
-      if (isChanged) this.#runtime?.podChanged();
+      if (isChanged) this.#runtime?.podChanged("");
     }
   }
 
@@ -289,10 +308,10 @@ export class FleetWorld {
     const { pod } = worker;
     const name = pod.metadata.name ?? "";
     if (pod.metadata.deletionTimestamp !== undefined) {
-      if (nowMs >= worker.endsAtMs) {
-        // A stock worker stops its item on SIGTERM: it is not served.
-        this.#workers.delete(name);
-      }
+      // The kubelet writes how the program ended, which every watch shows, and then removes the Pod.
+      if (hasExited(pod)) {
+        if (nowMs >= worker.endsAtMs + EXIT_SHOWS_MS) this.#workers.delete(name);
+      } else if (nowMs >= worker.endsAtMs) worker.pod = exited(pod, this.#endSession(worker, nowMs));
       return;
     }
     if (nowMs < worker.startsAtMs || hasFailed(pod)) return;
@@ -309,7 +328,21 @@ export class FleetWorld {
     if (this.#queued === 0) return;
     this.#queued -= 1;
     worker.busySinceMs = nowMs;
-    worker.busyUntilMs = nowMs + 2_000 + this.#random() * 40_000;
+    const { min, max } = this.sessionMs;
+    worker.busyUntilMs = nowMs + min + this.#random() * (max - min);
+  }
+
+  /** A worker that was told to end exits now. Returns its exit code. */
+  #endSession(worker: Worker, nowMs: number): number {
+    if (worker.busySinceMs === null) return 0;
+    worker.busySinceMs = null;
+    if (nowMs >= worker.busyUntilMs) {
+      this.served += 1;
+      return 0;
+    }
+    this.lost += 1;
+    this.#queued += 1;
+    return EXIT_SIGKILL;
   }
 
   /**
@@ -334,11 +367,34 @@ export class FleetWorld {
     // A Pod that is not Ready ends first, whatever its mark says: one that became unready after the last check is no
     // fault of the operator.
     const seemedSafe = busySinceMs === null ? nowMs : Math.max(busySinceMs, isReady(pod) ? NEVER_YET : isUnreadyFromMs);
-    if (nowMs - seemedSafe > WINDOW_MS && nowMs > this.#excusedUntilMs) {
+    if (nowMs - seemedSafe > WINDOW_MS && nowMs > this.#excusedUntilMs && nowMs < this.#drainsAtMs) {
       this.faults.push(`${pod.metadata.name} was ended at ${nowMs}, busy since ${busySinceMs}`);
     }
-    worker.pod = { ...pod, metadata: { ...pod.metadata, deletionTimestamp: "2030-01-01T00:00:00Z" } };
-    worker.endsAtMs = nowMs + 500 + this.#random() * 1_000;
+    this.#tell(worker, nowMs);
+  }
+
+  /** The Pod is deleted: its worker finishes its session within the grace period, or ends at once. */
+  #tell(worker: Worker, nowMs: number): void {
+    const { pod } = worker;
+    const grace = Number(pod.spec.terminationGracePeriodSeconds);
+    const deletion = { deletionTimestamp: "2030-01-01T00:00:00Z", deletionGracePeriodSeconds: grace };
+    worker.pod = { ...pod, metadata: { ...pod.metadata, ...deletion } };
+    worker.toldAtMs = nowMs;
+    worker.endsAtMs =
+      worker.busySinceMs === null
+        ? nowMs + 500 + this.#random() * 1_000
+        : Math.min(worker.busyUntilMs, nowMs + grace * 1_000);
+  }
+
+  /** The operator deletes a Pod that is being deleted again, with a shorter grace period. */
+  #hurry(name: string, graceSeconds: number): void {
+    const worker = this.#workers.get(name);
+    if (!worker) throw new KubeApiError("gone", { status: 404, reason: "NotFound" });
+    const { metadata } = worker.pod;
+    if (metadata.deletionTimestamp === undefined) this.faults.push(`the operator deleted ${name} itself`);
+    if (graceSeconds >= (metadata.deletionGracePeriodSeconds ?? 0)) return;
+    worker.pod = { ...worker.pod, metadata: { ...metadata, deletionGracePeriodSeconds: graceSeconds } };
+    worker.endsAtMs = Math.min(worker.endsAtMs, this.clock.monotonic() + graceSeconds * 1_000);
   }
 
   #make(deployment: Deployment, nowMs: number): void {
@@ -363,6 +419,7 @@ export class FleetWorld {
       pollsAtMs: 0,
       busySinceMs: null,
       busyUntilMs: NEVER,
+      toldAtMs: NEVER,
       endsAtMs: NEVER,
       isUnreadyFromMs: NEVER_YET,
       isUnreadyUntilMs: 0,
@@ -411,8 +468,13 @@ export class FleetWorld {
         request(() =>
           resource.plural === "pods" ? this.#mark(name, patch) : this.#checked(() => this.#apply(name, patch)),
         ),
-      delete: (_resource: unknown, { name }: { name: string }) =>
+      delete: (
+        { plural }: { plural: string },
+        { name }: { name: string },
+        { gracePeriodSeconds = NEVER }: { gracePeriodSeconds?: number },
+      ) =>
         request(() => {
+          if (plural === "pods") return this.#hurry(name, gracePeriodSeconds);
           const found = this.#deployments.get(name);
           if (!found) throw new KubeApiError("gone", { status: 404, reason: "NotFound" });
           const metadata = { ...found.metadata, deletionTimestamp: "2030-01-01T00:00:00Z" };
@@ -431,6 +493,12 @@ export class FleetWorld {
     const isExcused = this.clock.monotonic() <= this.#excusedUntilMs;
     if (!isExcused && total() > Math.max(max, before))
       this.faults.push(`${total()} workers planned, at most ${max} are allowed`);
+    const nowMs = this.clock.monotonic();
+    const isKnownToEnd = ({ pod, toldAtMs }: Worker) =>
+      nowMs - toldAtMs > WINDOW_MS && isReady(pod) && !hasFailed(pod) && !hasExited(pod);
+    const ending = [...this.#workers.values()].filter(isKnownToEnd).length;
+    if (total() > before && total() + ending > max)
+      this.faults.push(`${total()} workers planned beside ${ending} that end, at most ${max} are allowed`);
     return result;
   }
 
@@ -522,6 +590,15 @@ function ownerOf({ metadata }: Pod): string {
 
 function hasFailed({ status }: Pod): boolean {
   return status?.phase === "Failed";
+}
+
+function hasExited({ status }: Pod): boolean {
+  return status?.containerStatuses?.[0]?.state?.terminated !== undefined;
+}
+
+function exited(pod: Pod, exitCode: number): Pod {
+  const containerStatuses = [{ name: "worker", state: { terminated: { exitCode } }, restartCount: 0 }];
+  return { ...pod, status: { ...pod.status, conditions: [], containerStatuses } };
 }
 
 function isReady({ status }: Pod): boolean {

@@ -10,15 +10,11 @@ const MINUTE_MS = 60 * SECOND_MS;
 
 const FAIR: Weather = { stats: 0, list: 0, kube: 0, probe: 0 };
 
-const policies = (value: number) => [{ type: "Percent", value, periodSeconds: 5 }];
-const behavior = (windowSeconds: number): Json => ({
-  scaleUp: { policies: [{ type: "Pods", value: 20, periodSeconds: 5 }] },
-  scaleDown: { stabilizationWindowSeconds: windowSeconds, policies: policies(100) },
-});
+const behavior = (windowSeconds: number): Json => ({ scaleDown: { stabilizationWindowSeconds: windowSeconds } });
 
 type Happening = { readonly afterMs: number } & (
   | { readonly kind: "enqueue"; readonly count: number }
-  | { readonly kind: "template" | "crash" | "evict" | "unready" | "restart" }
+  | { readonly kind: "template" | "crash" | "evict" | "delete" | "unready" | "restart" }
   | { readonly kind: "pause"; readonly paused: boolean }
   | { readonly kind: "hand"; readonly replicas: number }
   | { readonly kind: "weather"; readonly weather: Partial<Weather> }
@@ -35,7 +31,7 @@ const happening: fc.Arbitrary<Happening> = fc
       },
       {
         weight: 2,
-        arbitrary: fc.record({ kind: fc.constantFrom("template", "crash", "evict", "unready", "restart") }),
+        arbitrary: fc.record({ kind: fc.constantFrom("template", "crash", "evict", "delete", "unready", "restart") }),
       },
       { weight: 1, arbitrary: fc.record({ kind: fc.constant("pause" as const), paused: fc.boolean() }) },
       { weight: 1, arbitrary: fc.record({ kind: fc.constant("hand" as const), replicas: fc.nat(12) }) },
@@ -65,6 +61,8 @@ async function happen(world: FleetWorld, what: Happening): Promise<void> {
       return world.crash();
     case "evict":
       return world.evict();
+    case "delete":
+      return world.deleteBusy();
     case "unready":
       return world.makeUnready();
     case "restart":

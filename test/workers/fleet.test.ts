@@ -5,9 +5,11 @@ import type { PodPolicy } from "../../src/policy/pod-policy.ts";
 import type { WorkersContext } from "../../src/workers/context.ts";
 import { Fleet, needsOfDeployment } from "../../src/workers/fleet.ts";
 import { workerTemplate } from "../../src/workers/template.ts";
+import { readWorkerPod } from "../../src/workers/worker-pod.ts";
 import { parsed, stored, workersSpec } from "../api/environments.ts";
 import { FakeKube } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
+import { podOf } from "./worker-pods.ts";
 
 const environment = parsed(stored(workersSpec()));
 const template = workerTemplate(environment);
@@ -161,6 +163,14 @@ test("scales a Deployment only if it is the same one and still has the replicas 
         { op: "replace", path: "/spec/replicas", value: 1 },
       ],
     },
+  ]);
+});
+
+test("shortens the grace period of a deleted worker by its uid", async () => {
+  const { kube, fleet: writes } = recordingFleet();
+  await writes.hurry(readWorkerPod(podOf("a", { ending: true })), 30);
+  expect(kube.calls).toMatchObject([
+    { verb: "delete", ref: { name: "a" }, query: { uid: "uid-a", gracePeriodSeconds: 30 } },
   ]);
 });
 

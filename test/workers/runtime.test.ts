@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import { seededRandom } from "../../simulator/ids.ts";
 import { KubeApiError } from "../../src/kube/errors.ts";
 import type { Json } from "../api/environments.ts";
+import { metricValue } from "../support/metric-value.ts";
 import { FleetWorld } from "./fleet-world.ts";
 
 const SECOND_MS = 1_000;
@@ -14,7 +15,7 @@ const AT_ONCE: Json = { scaleDown: { stabilizationWindowSeconds: 0 } };
 
 const total = (world: FleetWorld) => Object.values(world.replicas).reduce((sum, each) => sum + each, 0);
 
-const sized = { maxReplicas: 8, behavior: { scaleUp: { policies: [{ type: "Pods", value: 8, periodSeconds: 5 }] } } };
+const sized = { maxReplicas: 8 };
 
 test.each<[string, Record<string, unknown>]>([
   ["with a probe", { ...sized, busyProbe: { httpGet: { path: "/busy", port: 9000 } } }],
@@ -140,6 +141,48 @@ test("an evicted worker's Pod does not cause sessions to be counted", async () =
   const { walks } = world;
   await world.run(30 * SECOND_MS);
   expect({ replicas: Object.values(world.replicas), walks: world.walks }).toEqual({ replicas: [0], walks });
+  await world.stop();
+});
+
+/** A fleet at its maximum of two, whose workers are busy with sessions of this length. */
+async function busyPair(seconds: number): Promise<FleetWorld> {
+  const busyProbe = { httpGet: { path: "/busy", port: 9000 } };
+  const world = new FleetWorld(seededRandom(3), { maxReplicas: 2, behavior: AT_ONCE, busyProbe });
+  world.sessionMs = { min: seconds * SECOND_MS, max: seconds * SECOND_MS };
+  world.start();
+  world.enqueue(4);
+  for (let waited = 0; world.busy < 2 && waited < 60; waited += 1) await world.run(SECOND_MS);
+  expect(world.busy).toBe(2);
+  return world;
+}
+
+test("a deleted busy worker finishes its session, and counts towards maxReplicas until then", async () => {
+  const world = await busyPair(100);
+  world.deleteBusy();
+  await world.run(5 * SECOND_MS);
+  // The ReplicaSet replaced it at once. The operator takes the replacement back.
+  expect({ total: total(world), pods: world.pods, busy: world.busy }).toEqual({ total: 1, pods: 2, busy: 2 });
+  expect(world.saidOf("AtMaximum")).toContain("all 2 workers exist and more work waits");
+  await world.run(250 * SECOND_MS);
+  expect(world).toMatchObject({ served: 4, lost: 0, faults: [] });
+  expect(await metricValue(world.metrics.workersEndedWhileBusy, {})).toBe(0);
+  await world.stop();
+});
+
+test("the deletion of the Environment shortens the wait for workers that finish their sessions", async () => {
+  const world = await busyPair(10_000);
+  world.deleteBusy();
+  await world.run(5 * SECOND_MS);
+  world.drain(20 * SECOND_MS);
+  await world.run(15 * SECOND_MS);
+  expect({ busy: world.busy, lost: world.lost }).toEqual({ busy: 2, lost: 0 });
+  await world.run(40 * SECOND_MS);
+  expect({ isDrained: world.isDrained, lost: world.lost, faults: world.faults }).toEqual({
+    isDrained: true,
+    lost: 2,
+    faults: [],
+  });
+  expect(await metricValue(world.metrics.workersEndedWhileBusy, {})).toBe(2);
   await world.stop();
 });
 

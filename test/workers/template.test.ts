@@ -73,7 +73,7 @@ describe("a worker's template", () => {
     expect(deploymentOf().spec.template.spec).toMatchObject({
       automountServiceAccountToken: false,
       enableServiceLinks: false,
-      terminationGracePeriodSeconds: 120,
+      terminationGracePeriodSeconds: 3600,
       containers: [{ imagePullPolicy: "IfNotPresent" }],
     });
     const own = { automountServiceAccountToken: true, enableServiceLinks: true, terminationGracePeriodSeconds: 5 };

@@ -2,7 +2,7 @@ import { createServer, type Server } from "node:http";
 import { type Clock, sleep } from "../../src/core/clock.ts";
 import { type PollerFate, parseFate, type WorkerFate } from "./fate.ts";
 import { PollCalls, type PolledItem, type PollerIdentity } from "./poll-calls.ts";
-import { type ContainerExit, EXIT_SIGKILL, type LiveContainer, type StartRequest } from "./runtime.ts";
+import { type ContainerExit, EXIT_SIGKILL, EXIT_SIGTERM, type LiveContainer, type StartRequest } from "./runtime.ts";
 import type { ScriptedWorkers } from "./scripted-worker.ts";
 
 /** The stock poller's pause after an empty poll (SDK, lib/environments/poller.ts). */
@@ -16,7 +16,8 @@ const NOT_FOUND = 404;
 
 /**
  * Simulates always-on workers without processes: each polls, acknowledges, serves one item like a scripted worker, and
- * polls again, as the SDK's EnvironmentWorker.run() does. On SIGTERM, it force-stops its item and exits.
+ * polls again, as the SDK's EnvironmentWorker.run() does. On SIGTERM, it force-stops its item and exits, unlike
+ * examples/worker/always-on.mjs.
  */
 export class ScriptedPollers {
   readonly #clock: Clock;
@@ -56,6 +57,8 @@ class ScriptedPoller implements LiveContainer {
   readonly #leave = new AbortController();
   #server: Server | undefined;
   #serving: LiveContainer | undefined;
+  /** Whether a signal cut its session off. */
+  #isCutOff = false;
   #isBusy = false;
   #hasEnded = false;
 
@@ -76,6 +79,7 @@ class ScriptedPoller implements LiveContainer {
   signal(signal: "SIGTERM" | "SIGKILL"): void {
     if (signal === "SIGTERM" && this.#fate.onTerm === "ignore") return;
     this.#leave.abort();
+    this.#isCutOff = this.#serving !== undefined;
     this.#serving?.signal(signal);
     if (signal === "SIGKILL") this.#end({ exitCode: EXIT_SIGKILL });
   }
@@ -92,7 +96,7 @@ class ScriptedPoller implements LiveContainer {
       if (answer.kind === "item") await this.#serve(who, answer.item);
       else await sleep(clock, latency.of(answer.kind === "failed" ? FAILURE_PAUSE_MS : EMPTY_PAUSE), signal);
     }
-    return { exitCode: 0 };
+    return { exitCode: this.#isCutOff ? EXIT_SIGTERM : 0 };
   }
 
   async #serve(who: PollerIdentity, item: PolledItem): Promise<void> {

@@ -1045,14 +1045,20 @@ export const ROOMS: readonly FileMutations[] = [
       {
         name: "scales beyond the maximum",
         guard: "bound",
-        find: "if (agreed > Math.min(limit, spec.maxReplicas)) {",
+        find: "if (agreed > Math.min(limit, most)) {",
         replace: "if (agreed > limit) {",
       },
       {
         name: "scales below the minimum",
         guard: "bound",
-        find: "if (agreed < Math.max(limit, spec.minReplicas)) {",
+        find: "if (agreed < Math.max(limit, least)) {",
         replace: "if (agreed < limit) {",
+      },
+      {
+        name: "doesn't count deleted workers that still run",
+        guard: "bound",
+        find: "const most = Math.max(0, spec.maxReplicas - ending);",
+        replace: "const most = spec.maxReplicas;",
       },
     ],
   },
@@ -1091,6 +1097,13 @@ export const ROOMS: readonly FileMutations[] = [
     tests: [FLEET, "test/workers/runtime.test.ts", FLEET_PROPERTIES],
     mutations: [
       {
+        name: "keeps room for deleted workers of lost nodes",
+        guard: "guard",
+        find: 'pod.isReady || this.#busy.stateOf(pod) === "busy"',
+        replace: "pod.isRunning",
+        tests: ["test/workers/decider.test.ts"],
+      },
+      {
         name: "scales down without fresh readings",
         guard: "error",
         find: "if (!(await this.#demand.refreshAll(signal))) return heldAt(current, decision);",
@@ -1103,6 +1116,18 @@ export const ROOMS: readonly FileMutations[] = [
         find: 'if (busy.kind === "unprobed" && demand.kind === "unknown") {',
         replace: "if (false) {",
         tests: ["test/workers/fleet.test.ts", "test/workers/decider.test.ts"],
+      },
+    ],
+  },
+  {
+    file: "src/workers/scaler.ts",
+    tests: ["test/workers/runtime.test.ts"],
+    mutations: [
+      {
+        name: "deletes workers that their ReplicaSet would replace",
+        guard: "guard",
+        find: "if (pod.isEnding && (pod.graceSeconds ?? 0) > lastSeconds)",
+        replace: "if (pod.graceSeconds !== lastSeconds)",
       },
     ],
   },
@@ -1183,6 +1208,12 @@ export const ROOMS: readonly FileMutations[] = [
         replace: 'if (answer === "unknown") return;',
       },
       {
+        name: "takes every exit without an error for a finished session",
+        guard: "guard",
+        find: "if (heard?.isFinishing && isEnding && exitCode === 0)",
+        replace: "if (heard && isEnding && exitCode === 0)",
+      },
+      {
         name: "marks another worker of the same name",
         guard: "precondition",
         find: "const patch = { metadata: { uid: pod.uid, annotations } };",
@@ -1242,6 +1273,12 @@ export const ROOMS: readonly FileMutations[] = [
         guard: "precondition",
         find: 'const patch = [{ op: "test", path: "/metadata/uid", value: uid }, ...operations];',
         replace: "const patch = [...operations];",
+      },
+      {
+        name: "hurries another worker of the same name",
+        guard: "precondition",
+        find: "{ uid, gracePeriodSeconds }",
+        replace: "{ gracePeriodSeconds }",
       },
       {
         name: "deletes another Deployment of the same name",

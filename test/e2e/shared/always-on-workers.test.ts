@@ -137,7 +137,7 @@ describe.concurrent("always-on stock workers", () => {
     await expectServedOnce(world, [item], ["done"]);
   });
 
-  test("whose Environment is deleted end their session themselves, with exit code 0", async () => {
+  test("finish their sessions after SIGTERM, also when their Environment is deleted", async () => {
     await using world = await startE2eWorld({ expectViolations: OWN_LATENESS });
     const spec = workersSpec(world, { workers: { minReplicas: 2, maxReplicas: 2 } });
     await world.createEnvironment({ ...spec, deletionGraceSeconds: 1 });
@@ -146,11 +146,12 @@ describe.concurrent("always-on stock workers", () => {
     await untilWorkers(world, "one is busy", ({ busy }) => busy === 1);
     // A worker that is ended while its program loads ignores the signal.
     await world.until("the other one polls", async () => (await world.simulator.pollsWaiting()) > 0);
-    await world.removeEnvironment();
-    expect(await world.simulator.item(item.id)).toMatchObject({
-      state: "stopped",
-      stoppedBy: { as: "sessions-token" },
-    });
+    const worker = await workerOf(world, item);
+    const removed = world.removeEnvironment();
+    await world.until("the busy one is deleted, too", () => workersOf(world).length === 0);
+    await execIn(world, worker, ["touch", "go"]);
+    await removed;
+    expect(await world.simulator.item(item.id)).toMatchObject({ state: "stopped", acks: [{}] });
     expect(new Set(exitCodes(world))).toEqual(new Set([0]));
     expect(await deploymentsOf(world)).toEqual([]);
   });
