@@ -161,10 +161,10 @@ function* firstLook(margin: number): Iterable<string> {
 }
 
 /** A heartbeat of ours was accepted. Broken: a list that counts as current shows the state before it. */
-function* lookAfterBeat(margin: number, base: (beat: Request) => number): Iterable<string> {
+function* lookAfterBeat(margin: number, base: (beat: Request) => number, lag = LAG): Iterable<string> {
   for (const beat of REQUESTS) {
     for (const look of REQUESTS) {
-      const shown = base(beat) + margin + look.effect - LAG;
+      const shown = base(beat) + margin + look.effect - lag;
       if (shown < beat.effect)
         yield `the list shows the state at ${shown}, the heartbeat took effect at ${beat.effect}`;
     }
@@ -213,6 +213,7 @@ export const CLOCK_RULES: readonly ClockRule[] = [
     lookAfterBeat(m, sending),
   ),
   rule("a list shows the effect of our acknowledgement", "its answer", "lag", LAG, (m) => lookAfterBeat(m, answer)),
+  rule("an offer shows the effect of our acknowledgement", "its answer", "0", 0, (m) => lookAfterBeat(m, answer, 0)),
   rule("a lease lost by silence has lapsed", "the last heartbeat's sending; TTL and", "F", REQUEST, lapsedBySilence),
 ];
 

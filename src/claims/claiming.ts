@@ -240,14 +240,17 @@ export class Claiming {
 
   /**
    * Whether none of our Secrets names this item. If one does, the offer shows that the item was queued again. If its
-   * Pod has ended, its record is then deleted immediately, so that this offer can claim the released item again.
+   * Pod has ended, or its acknowledgement can't take effect any more, its record is then deleted immediately, so that
+   * this offer can claim the item again.
    */
   async #isFree(item: WorkItem, answer: Offer): Promise<boolean> {
     const known = this.#claims.ofWork(item.id);
     if (!known) return true;
-    if (item.state === "queued") this.#options.handOver.reoffered(known, viewOf(item, answer.sentAtMs));
+    if (item.state === "queued") {
+      this.#options.handOver.reoffered(known, { ...viewOf(item, answer.sentAtMs), isOffered: true });
+    }
     const window = new AckWindow(this.#context.clock, answer, windowMs(this.#context.timing));
-    while (this.#claims.ofWork(item.id)?.observed.end) {
+    while (isBeingSettled(this.#claims.ofWork(item.id))) {
       if (!(await window.waitsFor((signal) => this.#claims.removed.wait(signal)))) break;
     }
     return !this.#claims.ofWork(item.id);
@@ -420,6 +423,12 @@ export class Claiming {
       return false;
     }
   }
+}
+
+/** Whether a claim whose item is in the queue again may be settled soon: no container runs for it. */
+function isBeingSettled(claim: Claim | undefined): boolean {
+  if (!claim || claim.record.claiming) return false;
+  return claim.observed.end !== null || !claim.record.journal.opened;
 }
 
 /**

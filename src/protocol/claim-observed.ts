@@ -16,6 +16,8 @@ export interface ItemView {
   readonly askedMs: number;
   /** With `unknown`: the list was read to its end, so a later list will show the state. */
   readonly isWhole?: true;
+  /** A poll returned the item. Unlike a list, it can't lag. */
+  readonly isOffered?: true;
 }
 
 /** What this process observed of a claim's item and Pod. */

@@ -20,8 +20,8 @@ export interface Claim {
   readonly slot: string;
   /** The hash of the Pod's template. */
   readonly templateHash: string;
-  /** Until when our acknowledgement can still take effect. */
-  readonly lateAckUntilMs: number;
+  /** Until when our acknowledgement can still take effect. Written by Recovery once the Work API's time is known. */
+  lateAckUntilMs: number;
   /** An earlier process left this claim and sent nothing for it after this time; null: this process made the claim. */
   readonly othersUntilMs: number | null;
   /** When an earlier process created its Secret, by the API server's clock; null: this process made the claim. */

@@ -37,7 +37,7 @@ function findHolder(facts: Facts): Step {
   const acknowledgedAt = item.acknowledgedAt ?? "";
   if (!isOver(item) && acknowledgedByUs(claim, item, timing)) return { do: "own", acknowledgedAt };
   // A stale list may show the item before our acknowledgement, and a late acknowledgement may still take effect.
-  const shownMs = claim.lateAckUntilMs + timing.lateAckMs + timing.listLagMs;
+  const shownMs = claim.lateAckUntilMs + timing.lateAckMs + (item.isOffered ? 0 : timing.listLagMs);
   const isFinal = item.state === "stopped" || item.askedMs >= shownMs;
   if (!isFinal) return nowMs < shownMs ? waitUntil(shownMs) : LOOK;
   if (isOver(item)) return { do: "drop", because: item.state };

@@ -3,7 +3,6 @@ import type { Releases } from "../claims/releases.ts";
 import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import type { ServerTime } from "../core/server-time.ts";
 import type { Secret } from "../kube/resource.ts";
 import { parkingOf } from "../pods/pod-gate.ts";
 import { readPodState } from "../pods/pod-state.ts";
@@ -79,6 +78,13 @@ export class Recovery {
     else if (!claims.has(name)) this.#pool.leave(name);
   }
 
+  /** A poll offers the item of a claim again. It has also reported the Work API's time, unknown at the adoption. */
+  reoffered(claim: Claim): void {
+    if (claim.othersUntilMs === null) return;
+    const leftMs = lateAckLeftMs(this.#context, this.#into.serverTimes, claim.record.journal);
+    claim.lateAckUntilMs = Math.min(claim.lateAckUntilMs, this.#context.clock.monotonic() + leftMs);
+  }
+
   /** Resolves when all claims are known, including those written late, or when the signal aborts. */
   async findLate(signal: AbortSignal): Promise<void> {
     const taken = () => this.#taken();
@@ -118,7 +124,7 @@ function recoverSecret(context: SessionContext, into: Recovered, secret: Secret)
     journal,
     secretVersion: secret.metadata.resourceVersion ?? "",
     secretUid: secret.metadata.uid ?? "",
-    lateAckUntilMs: lateAckUntil(context, serverTimes.of(journal.api || context.work().baseUrl), journal),
+    lateAckUntilMs: context.clock.monotonic() + Math.max(0, lateAckLeftMs(context, serverTimes, journal)),
     othersUntilMs: context.servingSinceMs,
     recordedMs: recordedMs(context, secret),
     templateHash: known?.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
@@ -143,16 +149,17 @@ function recordedMs({ clock, kube }: SessionContext, { metadata }: Secret): numb
 }
 
 /**
- * Until when (monotonic) an acknowledgement for the journal can still land. The journal's poll is in the past, so the
- * whole window from now is always enough. It also applies until the Work API has reported its time, because our own
- * clock may be minutes ahead.
+ * How long an acknowledgement for the journal can still land; negative if that time is over. The journal's poll is in
+ * the past, so the whole window from now is always enough. It also applies until the Work API has reported its time,
+ * because our own clock may be minutes ahead.
  */
-function lateAckUntil(context: SessionContext, serverTime: ServerTime, journal: Journal): number {
+function lateAckLeftMs(context: SessionContext, serverTimes: ServerTimes, journal: Journal): number {
   const { clock, timing } = context;
   const windowMs = timing.othersReclaimMs + timing.marginMs;
+  const serverTime = serverTimes.of(journal.api || context.work().baseUrl);
   const { earliestMs } = serverTime.at(clock.monotonic(), Number.POSITIVE_INFINITY);
-  const overMs = journal.polledUntilMs + timing.othersReclaimMs - earliestMs;
-  return clock.monotonic() + (Number.isNaN(overMs) ? windowMs : Math.min(windowMs, Math.max(0, overMs)));
+  const leftMs = journal.polledUntilMs + timing.othersReclaimMs - earliestMs;
+  return Number.isNaN(leftMs) ? windowMs : Math.min(windowMs, leftMs);
 }
 
 /**

@@ -249,7 +249,10 @@ export class SessionsRuntime {
           this.#sessions.poke(claim.name);
           this.#changed.notify();
         },
-        reoffered: (claim, view) => this.#sessions.reoffered(claim, view),
+        reoffered: (claim, view) => {
+          this.#recovery.reoffered(claim);
+          this.#sessions.reoffered(claim, view);
+        },
         foreignSlot: adopt,
       },
       refused: this.#refused,

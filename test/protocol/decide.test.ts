@@ -80,6 +80,13 @@ describe("4. an unanswered acknowledgement, or a Secret without a key found at t
     },
   );
 
+  test("drops the Secret of an item that a poll offers again once no late request can land: an offer can't lag", () => {
+    const offered = (afterMs: number) =>
+      claimOf({ item: { ...view("queued", POLLED + afterMs), isOffered: true }, memory: { is: "unanswered" } });
+    expect(stepOf(offered(9_900), PARKED, 9_900)).toEqual(waitUntil(10_000));
+    expect(stepOf(offered(10_000), PARKED, 10_000)).toEqual({ do: "drop", because: "queued" });
+  });
+
   test("lists again after a pause when the list could not be read", () => {
     expect(stepOf(item("unknown"), PARKED, 6_000)).toEqual(waitUntil(10_000));
     expect(stepOf(item("unknown"), PARKED, 10_000)).toEqual(LOOK);

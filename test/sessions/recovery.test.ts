@@ -127,6 +127,24 @@ describe("a claim of an earlier process", () => {
   });
 });
 
+test("a claim whose item is offered again has waited since its poll, which the Work API's time shows", async () => {
+  const { clock, claims, serverTimes, run, recovery } = start();
+  const polledUntilMs = clock.now();
+  const adoptedMs = clock.monotonic();
+  await run();
+  recovery.takeUp(claimSecret({ polledUntilMs }));
+  const [claim = claimOf()] = claims;
+  expect(claim.lateAckUntilMs).toBe(adoptedMs + othersReclaimMs + marginMs);
+  recovery.reoffered(claim);
+  expect(claim.lateAckUntilMs).toBe(adoptedMs + othersReclaimMs + marginMs);
+  await clock.advance(15_000);
+  const atMs = clock.monotonic();
+  for (const dateMs of [clock.now() - 999, clock.now()]) serverTimes.of(JOURNAL.api).observe(atMs, atMs, dateMs);
+  recovery.reoffered(claim);
+  expect(claim.lateAckUntilMs).toBeGreaterThanOrEqual(adoptedMs + othersReclaimMs);
+  expect(claim.lateAckUntilMs).toBeLessThanOrEqual(adoptedMs + othersReclaimMs + marginMs / 2);
+});
+
 /** Searches for late Secrets. The known names change from `before` to `after` while the list is read. */
 async function findLate(list: readonly string[], before: readonly string[], after = before, failures = 0) {
   const clock = new VirtualClock();

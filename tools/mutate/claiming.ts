@@ -227,6 +227,12 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "",
       },
       {
+        name: "drops a claim because of an offer while its acknowledgement can still land",
+        guard: "drop",
+        find: "claim.lateAckUntilMs + timing.lateAckMs + (item.isOffered ? 0 : timing.listLagMs)",
+        replace: "item.isOffered ? 0 : claim.lateAckUntilMs + timing.lateAckMs + timing.listLagMs",
+      },
+      {
         name: "opens an item that was acknowledged after its window",
         guard: "unanswered",
         find: "!claim.record.lateAck &&\n",
@@ -856,14 +862,14 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "judges a found journal while its acknowledgement can still land",
         guard: "drop",
-        find: "Math.min(windowMs, Math.max(0, overMs))",
-        replace: "0",
+        find: "Math.min(windowMs, leftMs);",
+        replace: "0;",
       },
       {
         name: "judges a journal without a poll time at once",
         guard: "error",
-        find: "Number.isNaN(overMs) ? windowMs :",
-        replace: "Number.isNaN(overMs) ? 0 :",
+        find: "Number.isNaN(leftMs) ? windowMs :",
+        replace: "Number.isNaN(leftMs) ? 0 :",
       },
       {
         name: "trusts its own clock before the Work API has reported its time",

@@ -147,6 +147,27 @@ describe("a claim", () => {
     expect(world.clock.monotonic() - fromMs).toBeGreaterThan(othersReclaimMs + lateAckMs + listLagMs - 2 * SECOND);
   });
 
+  test.each([0, 5])("is settled by its item's next offer if its process is killed for %i s", async (seconds) => {
+    using rig = await parkedOnce({ prepareMs: () => SECOND });
+    const { world, operator } = rig;
+    const killedMs: number[] = [];
+    world.server.subscribe(({ plural, type }) => {
+      if (plural !== "secrets" || type !== "ADDED" || killedMs.length > 0) return;
+      killedMs.push(world.clock.monotonic());
+      operator.kill();
+    });
+    const id = world.enqueue();
+    await world.until("the operator is killed", () => killedMs.length > 0, MINUTE);
+    await world.pass(seconds * SECOND);
+    expect(world.item(id).acks).toEqual([]);
+    world.startOperator();
+    await world.until("the item is acknowledged", () => world.item(id).acks.length > 0, MINUTE);
+    expect(world.item(id).offers).toHaveLength(2);
+    // The longest reclaim_older_than_ms of a poll.
+    const { ownReclaimMs, pollBlockMs } = DEFAULT_TIMING;
+    expect(world.clock.monotonic() - (killedMs[0] ?? 0)).toBeLessThan(ownReclaimMs + 2 * pollBlockMs);
+  });
+
   test("whose acknowledgement takes effect late is opened, not dropped", async () => {
     using rig = await parkedOnce();
     const { world } = rig;
