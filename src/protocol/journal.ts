@@ -28,7 +28,7 @@ export type SlotUse =
   | "refusal"
   /** To stop an item whose line to a waiting shell or program would be too long; there is no Pod. */
   | "too-long"
-  /** To delete the parked Pod of the same name. */
+  /** To delete the parked or sleeping Pod of the same name. */
   | "removal";
 
 /**
@@ -37,7 +37,7 @@ export type SlotUse =
  */
 export type LeaseKind = "Worker" | "Operator";
 export const KEY_USE = "use";
-const KEY_WHY = "why"; // A version that does not know it settles the claim as a refusal.
+const KEY_WHY = "why"; // A version that does not know it settles a claim that is too long as a refusal.
 const KEY_LEASE = "lease";
 const KEY_CREDENTIAL = "credential";
 const KEY_POLLED_FROM = "polled-from";
@@ -51,6 +51,8 @@ const KEY_CONTAINER = "container";
 /** The contents of a claim's Secret. Times are RFC 3339, by the Work API's clock. */
 export interface Journal {
   readonly use: SlotUse;
+  /** Why the sleep of a session ends whose Pod is removed. */
+  readonly why?: string | undefined;
   readonly lease: LeaseKind;
   readonly environmentUid: string;
   readonly podUid: string;
@@ -112,6 +114,7 @@ export function renderJournal(
     type: CLAIM_SECRET_TYPE,
     stringData: {
       ...(journal.use === "too-long" ? { [KEY_USE]: "refusal", [KEY_WHY]: journal.use } : { [KEY_USE]: journal.use }),
+      ...(journal.why && { [KEY_WHY]: journal.why }),
       [KEY_LEASE]: journal.lease,
       [KEY_ENVIRONMENT_UID]: journal.environmentUid,
       [KEY_POD_UID]: journal.podUid,
@@ -203,7 +206,8 @@ export function readJournal(secret: Secret): Journal | null {
     const value = secret.data?.[key];
     return value === undefined ? null : Buffer.from(value, "base64").toString("utf8");
   };
-  const use = text(KEY_USE) === "refusal" && text(KEY_WHY) === "too-long" ? "too-long" : text(KEY_USE);
+  const why = text(KEY_WHY) ?? undefined;
+  const use = text(KEY_USE) === "refusal" && why === "too-long" ? "too-long" : text(KEY_USE);
   const workId = text(KEY_WORK_ID);
   const api = text(KEY_API) ?? "";
   // Anyone who can write Secrets can forge an address that no spec can name, up to a megabyte long.
@@ -217,6 +221,7 @@ export function readJournal(secret: Secret): Journal | null {
     environmentUid: shared.text(text(KEY_ENVIRONMENT_UID) ?? ""),
     api: shared.text(api),
     podUid: text(KEY_POD_UID) ?? "",
+    ...(use === "removal" && { why }),
     container: text(KEY_CONTAINER) ?? undefined,
     sessionId: text(KEY_SESSION_ID) ?? "",
     queuedAt: text(KEY_QUEUED_AT) ?? "",

@@ -114,7 +114,7 @@ function recoverSecret(context: SessionContext, into: Recovered, secret: Secret)
     return null;
   }
   if (journal.use === "removal") {
-    removals.adopt(secret, journal.podUid);
+    removals.adopt(secret, journal);
     return null;
   }
   const { pod: name, turn } = podOfSlot(secret.metadata.name ?? "");

@@ -122,7 +122,8 @@ export class SessionsRuntime {
     });
     const shared = { context, claims: this.#claims, breaker: this.#breaker };
     const adopt = (secret: Secret) => this.#recovery.takeUp(secret);
-    this.#removals = new Removals({ context, onForeignSlot: adopt });
+    const sleeps = new SleepReport(context);
+    this.#removals = new Removals({ context, onForeignSlot: adopt, report: sleeps });
     const volumes = new SessionVolumes(context, changed);
     this.#workspaces = new Workspaces({
       ...{ context, volumes, claims: this.#claims, onChange: changed },
@@ -160,7 +161,6 @@ export class SessionsRuntime {
       volumes,
       onChange: changed,
     });
-    const sleeps = new SleepReport(context);
     this.#sleeping = new SleepingPods({
       ...{ context, claims: this.#claims, turns, streams: this.#streams, departing, onChange: changed },
       report: sleeps,

@@ -1,7 +1,7 @@
 import { sleep } from "../core/clock.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { PoolContext } from "../protocol/context.ts";
-import type { RemovalResult, Removals } from "./removal.ts";
+import type { EndingSleep, RemovalResult, Removals } from "./removal.ts";
 
 /** How long a plan waits for a removal. An unfinished removal still takes room. */
 const REMOVAL_PATIENCE_MS = 2_000;
@@ -51,10 +51,10 @@ export class DepartingPods {
 
   /**
    * Removes a Pod. Resolves when it is removed, or when that takes long.
-   * @param onLocked called once no client can claim the Pod any more
+   * @param sleep the sleep that ends with the Pod, if a session sleeps in it
    */
-  remove(pod: Pod, onLocked?: () => void): Promise<void> {
-    return this.#waitBriefly(pod.metadata.name ?? "", this.#options.removals.remove(pod, onLocked));
+  remove(pod: Pod, sleep?: EndingSleep): Promise<void> {
+    return this.#waitBriefly(pod.metadata.name ?? "", this.#options.removals.remove(pod, sleep));
   }
 
   /** Retries the failed removals that are due. */

@@ -7,7 +7,15 @@ import { deletePod } from "../pods/delete.ts";
 import { hasTurns, podOfSlot, slotOf } from "../pods/turns.ts";
 import type { PoolContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
-import { readJournal, renderJournal } from "../protocol/journal.ts";
+import { type Journal, readJournal, renderJournal } from "../protocol/journal.ts";
+import { SLEEP_ENDS, type SleepEnd } from "./sleep-plan.ts";
+import type { SleepReport } from "./sleep-report.ts";
+
+/** The sleep that ends with a Pod. */
+export interface EndingSleep {
+  readonly sessionId: string;
+  readonly why: SleepEnd;
+}
 
 /** A Pod being removed, until it is deleted and our lock on its slot is released. */
 interface Removal {
@@ -19,8 +27,8 @@ interface Removal {
   readonly backoff: Backoff;
   /** No try before this (monotonic). Infinity while one is in flight. */
   dueMs: number;
-  /** Called once the slot is taken, before the Pod is deleted. */
-  onLocked: () => void;
+  /** The sleep to report once the Pod is deleted; null: none, or it was reported. */
+  sleep: EndingSleep | null;
 }
 
 export type RemovalResult =
@@ -40,11 +48,17 @@ export type RemovalResult =
 export class Removals {
   readonly #context: PoolContext;
   readonly #onForeignSlot: (secret: Secret) => void;
+  readonly #report: Pick<SleepReport, "ended">;
   readonly #begun = new Map<string, Removal>();
 
-  constructor(options: { context: PoolContext; onForeignSlot: (secret: Secret) => void }) {
+  constructor(options: {
+    context: PoolContext;
+    onForeignSlot: (secret: Secret) => void;
+    report: Pick<SleepReport, "ended">;
+  }) {
     this.#context = options.context;
     this.#onForeignSlot = options.onForeignSlot;
+    this.#report = options.report;
   }
 
   /** Whether the removal of this Pod began and is not done. */
@@ -67,15 +81,15 @@ export class Removals {
     return Number.isFinite(next) ? next : null;
   }
 
-  /** @param onLocked called once the slot is taken, before the Pod is deleted */
-  remove(pod: Pod, onLocked = () => {}): Promise<RemovalResult> {
+  /** @param sleep the sleep that ends with the Pod, if a session sleeps in it */
+  remove(pod: Pod, sleep: EndingSleep | null = null): Promise<RemovalResult> {
     const name = pod.metadata.name ?? "";
-    return this.#attempt(name, this.#begin(slotOf(pod), pod.metadata.uid ?? "", null, onLocked));
+    return this.#attempt(name, this.#begin(slotOf(pod), pod.metadata.uid ?? "", null, sleep));
   }
 
   /** Adopts a removal that an earlier process began. */
-  adopt(lock: Secret, podUid: string): void {
-    this.#begin(lock.metadata.name ?? "", podUid, lock);
+  adopt(lock: Secret, { podUid, sessionId, why }: Pick<Journal, "podUid" | "sessionId" | "why">): void {
+    this.#begin(lock.metadata.name ?? "", podUid, lock, isSleepEnd(why) ? { sessionId, why } : null);
   }
 
   /** Retries the failed removals that are due; by name. */
@@ -85,10 +99,10 @@ export class Removals {
     return due.map(([name, removal]) => [name, this.#attempt(name, removal)]);
   }
 
-  #begin(slot: string, podUid: string, lock: Secret | null, onLocked = () => {}): Removal {
+  #begin(slot: string, podUid: string, lock: Secret | null, sleep: EndingSleep | null): Removal {
     const { timing, random, clock } = this.#context;
     const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
-    const removal = { podUid, slot, lock, backoff, dueMs: clock.monotonic(), onLocked };
+    const removal = { podUid, slot, lock, backoff, dueMs: clock.monotonic(), sleep };
     this.#begun.set(podOfSlot(slot).pod, removal);
     return removal;
   }
@@ -97,8 +111,6 @@ export class Removals {
     removal.dueMs = Number.POSITIVE_INFINITY;
     try {
       removal.lock ??= await this.#takeSlot(name, removal);
-      if (removal.lock !== null) removal.onLocked();
-      removal.onLocked = () => {};
       const result = removal.lock === null ? "taken" : await this.#finish(name, removal.lock, removal);
       // The slot may be held by another removal, which was adopted meanwhile.
       if (this.#begun.get(name) === removal) this.#begun.delete(name);
@@ -113,9 +125,9 @@ export class Removals {
   }
 
   /** Null: another client holds it. */
-  async #takeSlot(name: string, { slot, podUid }: Removal): Promise<Secret | null> {
+  async #takeSlot(name: string, { slot, podUid, sleep }: Removal): Promise<Secret | null> {
     const { kube, points, namespace, name: environment, uid: environmentUid } = this.#context;
-    const journal = { use: "removal", environmentUid, podUid, ...NO_ITEM } as const;
+    const journal = { use: "removal", environmentUid, podUid, ...NO_ITEM, ...sleep } as const;
     try {
       const lock = renderJournal({ name: slot, namespace, environment }, journal, null);
       const about = { pod: name, asks: { turn: podOfSlot(slot).turn } };
@@ -133,11 +145,13 @@ export class Removals {
   }
 
   /**
-   * Deletes the Pod, then its lock. A Pod that was marked meanwhile (assigned, finished) is not free and stays. So does a
+   * Deletes the Pod, reports the end of its sleep, then deletes its lock: if this process ends in between, the next one
+   * finds the reason in the lock. A Pod that was marked meanwhile (assigned, finished) is not free and stays. So does a
    * Pod with another turn than the locked one. A turn could be added until the deletion, so the deletion of a Pod with
    * turns names its resourceVersion (M).
    */
-  async #finish(name: string, lock: Secret, { slot, podUid }: Removal): Promise<"removed" | "kept"> {
+  async #finish(name: string, lock: Secret, removal: Removal): Promise<"removed" | "kept"> {
+    const { slot, podUid } = removal;
     const { kube, points, namespace, pods } = this.#context;
     const pod = pods.get(name);
     const kept = (live: Pod) =>
@@ -145,6 +159,11 @@ export class Removals {
     const graceSeconds = pod ? graceOf(pod) : undefined;
     const against = await deletePod(this.#context, { by: "removal", name }, kept, { graceSeconds, asRead: hasTurns });
     const result = against === null ? "removed" : "kept";
+    const { sleep } = removal;
+    removal.sleep = null;
+    if (sleep && result === "removed") {
+      this.#report.ended(sleep.sessionId, { metadata: { name, namespace, uid: podUid } }, sleep.why);
+    }
     const { uid } = lock.metadata;
     const ref = { namespace, name: slot };
     try {
@@ -161,6 +180,10 @@ export class Removals {
     }
     return result;
   }
+}
+
+function isSleepEnd(why: string | undefined): why is SleepEnd {
+  return why !== undefined && Object.hasOwn(SLEEP_ENDS, why);
 }
 
 /** Phases of Pods that serve no work item. */

@@ -61,7 +61,7 @@ export class SleepingPods {
   /** By name: Pods whose slot another client holds, and until when (monotonic) they are left alone. */
   readonly #left = new Map<string, number>();
   /** By name: the Pods that slept at the last pass, with uid and session. */
-  #slept: ReadonlyMap<string, { readonly uid: string | undefined; readonly sessionId: string }> = new Map();
+  #slept = new Map<string, { readonly uid: string | undefined; readonly sessionId: string }>();
   #draining = false;
 
   constructor(options: SleepingPodsOptions) {
@@ -275,7 +275,9 @@ export class SleepingPods {
     const { name = "", annotations } = pod.metadata;
     const sessionId = annotations?.[ANNOTATION_SESSION_ID] ?? "";
     this.#context.logger.info({ pod: name, sessionId, why }, "removing a sleeping Pod");
-    await this.#options.departing.remove(pod, () => this.#options.report.ended(sessionId, pod, why));
+    // The removal reports it.
+    this.#slept.delete(name);
+    await this.#options.departing.remove(pod, { sessionId, why });
   }
 }
 

@@ -71,7 +71,7 @@ function poolOf(pods: readonly Pod[], answer: Answer, unattached = "", warm = 1,
     breaker: new Breaker(DEFAULT_TIMING),
     departing: new DepartingPods({
       context,
-      removals: new Removals({ context, onForeignSlot: () => {} }),
+      removals: new Removals({ context, onForeignSlot: () => {}, report: { ended: () => {} } }),
       onStays: (name) => pool.leave(name),
       onChange: () => pool.poke(),
     }),

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { Pod, Secret } from "../../src/kube/resource.ts";
 import type { Journal } from "../../src/protocol/journal.ts";
-import { Removals } from "../../src/sleep/removal.ts";
+import { type EndingSleep, Removals } from "../../src/sleep/removal.ts";
 import { pod } from "../pods/pods.ts";
 import { type TurnsPod, turnsPod } from "../pods/turn-pods.ts";
 import { JOURNAL } from "../protocol/claims.ts";
@@ -17,7 +17,7 @@ const exists = () => refusal(409, "AlreadyExists", "there is one");
 const conflict = () => refusal(409, "Conflict", "not that uid");
 
 /** Removes a free Pod on a server with these answers by request; all other requests succeed. */
-async function remove(answers: Record<string, (call: KubeCall) => unknown> = {}, seen = free()) {
+async function remove(answers: Record<string, (call: KubeCall) => unknown> = {}, seen = free(), sleep?: EndingSleep) {
   const all: Record<string, (call: KubeCall) => unknown> = {
     "create secrets": () => claimSecret({ use: "removal" }, { uid: "lock-uid" }),
     "get pods": () => free(),
@@ -25,11 +25,15 @@ async function remove(answers: Record<string, (call: KubeCall) => unknown> = {},
   };
   const kube = new FakeKube((call) => (all[`${call.verb} ${call.plural}`] ?? (() => ({})))(call));
   const foreign: Secret[] = [];
-  const context = fakeContext({ clock: new VirtualClock(), kube: kube.client, pods: { get: () => seen } });
-  const removals = new Removals({ context, onForeignSlot: (secret) => foreign.push(secret) });
-  const result = await removals.remove(seen);
+  const clock = new VirtualClock();
+  const context = fakeContext({ clock, kube: kube.client, pods: { get: () => seen } });
+  const told: string[] = [];
+  const report = { ended: (sessionId: string, _: unknown, why: string) => told.push(`${sessionId} ${why}`) };
+  const removals = new Removals({ context, onForeignSlot: (secret) => foreign.push(secret), report });
+  const result = await removals.remove(seen, sleep);
   const deletes = kube.calls.flatMap(({ verb, plural, query }) => (verb === "delete" ? [[plural, query]] : []));
-  return { result, calls: kube.calls, deletes, foreign, isUnderWay: removals.has("berth-research-x") };
+  const isUnderWay = removals.has("berth-research-x");
+  return { result, calls: kube.calls, deletes, foreign, isUnderWay, told, clock, removals };
 }
 
 describe("the removal of a free Pod", () => {
@@ -92,6 +96,22 @@ describe("the removal of a sleeping Pod", () => {
     const { result, deletes } = await remove({ "get pods": () => asleep(of) }, asleep());
     expect(result).toBe("kept");
     expect(deletes).toEqual([["secrets", { uid: "lock-uid" }]]);
+  });
+
+  const EXPIRED = { sessionId: "sesn_1", why: "Expired" } as const;
+
+  test("reports the end of the sleep once, when the Pod is deleted", async () => {
+    const found = () => claimSecret({ use: "removal" }, { uid: "lock-uid" });
+    const answers = { "get pods": () => asleep(), "delete secrets": conflict, "get secrets": found };
+    const { result, told, clock, removals } = await remove(answers, asleep(), EXPIRED);
+    await clock.advance(60_000);
+    await Promise.all(removals.retryDue().map(([, retried]) => retried));
+    expect([result, told]).toEqual(["failed", ["sesn_1 Expired"]]);
+  });
+
+  test("reports nothing if the Pod stays", async () => {
+    const { told } = await remove({ "get pods": () => asleep({ phase: "assigned" }) }, asleep(), EXPIRED);
+    expect(told).toEqual([]);
   });
 
   test("is retried under its lock if the Pod changed since it was read", async () => {

@@ -3,6 +3,7 @@ import type { Pod } from "../../src/kube/resource.ts";
 import type { NodeOutlook } from "../../src/pods/node-health.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import type { DepartingPods } from "../../src/sleep/departing-pods.ts";
+import type { EndingSleep } from "../../src/sleep/removal.ts";
 import { SleepReport } from "../../src/sleep/sleep-report.ts";
 import { SleepingPods } from "../../src/sleep/sleeping-pods.ts";
 import type { TurnAdding } from "../../src/sleep/turn-adding.ts";
@@ -56,15 +57,17 @@ function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
       sleeping: () => pods.filter(({ metadata }) => metadata.labels?.["berth.dev/phase"] === "sleeping"),
     },
   });
+  const report = new SleepReport(context);
   const removing = new Set<string>();
   let streamed: readonly (string | undefined)[] = [];
   const departing = {
     has: (name: string) => leaving.has(name) || removing.has(name),
     isRemoving: (name: string) => removing.has(name),
-    remove: async ({ metadata: { name = "" } }: Pod, onLocked = () => {}) => {
+    remove: async (pod: Pod, { sessionId, why }: EndingSleep) => {
+      const { name = "" } = pod.metadata;
       leaving.add(name);
       removed.push(name);
-      onLocked();
+      report.ended(sessionId, pod, why);
     },
   };
   const sleeping = new SleepingPods({
@@ -75,7 +78,7 @@ function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
         streamed = pods.map(({ metadata }) => metadata.name);
       },
     },
-    report: new SleepReport(context),
+    report,
     waitingForRoom: () => ({ names: waiting, lacking }),
   });
   return {

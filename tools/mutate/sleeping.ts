@@ -312,6 +312,19 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         find: "{ graceSeconds, asRead: hasTurns }",
         replace: "{ graceSeconds }",
       },
+      {
+        name: "reports the end of a sleep again when its lock is deleted later",
+        guard: "record",
+        find: "    removal.sleep = null;\n",
+        replace: "",
+      },
+      {
+        name: "forgets the reason of a removal that it adopts",
+        guard: "record",
+        find: "isSleepEnd(why) ? { sessionId, why } : null",
+        replace: "null",
+        tests: [SLEEPING_FAULTS],
+      },
     ],
   },
   {

@@ -156,6 +156,8 @@ export class LoopWorld {
   readonly #opened = new Set<string>();
   /** The session of each volume, by uid. */
   readonly #volumeSessions = new Map<string, string>();
+  /** The sessions that slept in Pods that operators have deleted, by the lock that is left. */
+  readonly #ending = new Map<string, string>();
   /** The session of each Pod whose program started. */
   readonly #served = new Map<string, string>();
   /** The prefix of the names of this cluster's operators. */
@@ -332,6 +334,7 @@ export class LoopWorld {
     });
     kube.got = (object) => this.#noteRead(object);
     kube.deleted = ({ plural }, { name }) => {
+      if (plural === SECRETS.plural) this.#unlockedByOperator(name);
       if (plural === SECRETS.plural && this.#opened.has(name)) this.#settled.add(name);
       if (plural === PODS.plural) this.#deletedByOperator(this.#pod(name));
     };
@@ -507,14 +510,24 @@ export class LoopWorld {
     if (!isAssigned && !isWoken) this.wrongs.push(`D1 ${name} gets its line before it is assigned`);
   }
 
-  /** T3: no operator deletes the Pod of a sleeping session without an Event. A woken one may look asleep. */
+  /** T3: no operator deletes the Pod of a sleeping session without its lock. A woken one may look asleep. */
   #deletedByOperator(pod: Pod | undefined): void {
-    const sessionId = pod?.metadata.annotations?.[ANNOTATION_SESSION_ID];
-    if (pod?.metadata.labels?.[LABEL_PHASE] !== "sleeping") return;
-    const secret = this.server.find(SECRETS, pod.metadata.namespace ?? "", slotOf(pod));
+    const { name, namespace = "", annotations, labels } = pod?.metadata ?? {};
+    const sessionId = annotations?.[ANNOTATION_SESSION_ID] ?? "";
+    if (!pod || labels?.[LABEL_PHASE] !== "sleeping") return;
+    const secret = this.server.find(SECRETS, namespace, slotOf(pod));
     if (secret && readJournal(secret)?.opened) return;
-    if (this.told.some((words) => words.startsWith(`SleepEnded: session ${sessionId} `))) return;
-    this.wrongs.push(`T3 ${pod.metadata.name} is deleted although session ${sessionId} sleeps in it`);
+    if (secret && readJournal(secret)?.use === "removal") this.#ending.set(slotOf(pod), sessionId);
+    else this.wrongs.push(`T3 ${name} is deleted although session ${sessionId} sleeps in it`);
+  }
+
+  /** T4: nor releases the lock without an Event. */
+  #unlockedByOperator(slot: string): void {
+    const sessionId = this.#ending.get(slot);
+    this.#ending.delete(slot);
+    if (sessionId === undefined || this.told.some((words) => words.startsWith(`SleepEnded: session ${sessionId} `)))
+      return;
+    this.wrongs.push(`T4 the sleep of session ${sessionId} ends without an Event`);
   }
 
   /**

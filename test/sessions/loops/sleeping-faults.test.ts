@@ -398,6 +398,40 @@ describe("a sleeping Pod whose lock is someone else's", () => {
   });
 });
 
+describe("the end of a sleep is reported once, with its reason,", () => {
+  const ends = (world: LoopWorld) => world.told.filter((words) => words.startsWith("SleepEnded")).toSorted();
+  const counted = (world: LoopWorld, reason: string) =>
+    metricValue(world.metrics.sleepsEnded, { namespace: NAMESPACE, environment: NAME, reason });
+  const expired = (sessionId: string) => `SleepEnded: ${sleepEndMessage(sessionId, "Expired")}`;
+
+  test("although the Pod is gone before the removal of another one is answered", async () => {
+    const { world, operator, serve, nameOf } = await sleepyWorld({ sessions: { warm: 2 } });
+    const sessions = [await serve(), await serve()];
+    const slow = nameOf(sessions[1] ?? "");
+    operator.kube.delay = ({ verb, name }) => (verb === "delete" && name === slow ? 1_900 : 0);
+    world.patchEnvironment({ spec: { sessions: { workspace: { type: "Pod", sleepSeconds: 1 } } } });
+    await world.until("both Pods are gone", () => world.podsOf("sleeping").length === 0);
+    await world.pass(10 * SECOND);
+    expect(ends(world)).toEqual(sessions.map(expired).toSorted());
+    expect([await counted(world, "Expired"), await counted(world, "Removed")]).toEqual([2, 0]);
+  });
+
+  test("although its operator is killed once it has locked the Pod", async () => {
+    const { world, operator, serve } = await sleepyWorld({ sessions: { warm: 0 } });
+    const sessionId = await serve();
+    world.server.subscribe(({ plural, type }) => {
+      if (plural === "secrets" && type === "ADDED") operator.kill();
+    });
+    world.patchEnvironment({ spec: { sessions: { workspace: { type: "Pod", sleepSeconds: 1 } } } });
+    await world.until("the Pod is locked", () => world.claims.length === 1);
+    world.startOperator();
+    await world.until("the Pod is gone", () => world.pods.length === 0);
+    await world.pass(10 * SECOND);
+    expect(ends(world)).toEqual([expired(sessionId)]);
+    expect([await counted(world, "Expired"), await counted(world, "Removed")]).toEqual([1, 0]);
+  });
+});
+
 describe("an item of a session whose sleeping Pod can't be claimed", () => {
   test("and the items of other sessions do not wait forever", async () => {
     const { world, serve, nameOf } = await sleepyWorld({
