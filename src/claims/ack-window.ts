@@ -1,5 +1,6 @@
 import { Backoff, type Random } from "../core/backoff.ts";
 import { type Clock, sleep } from "../core/clock.ts";
+import type { ServerTime } from "../core/server-time.ts";
 import { instantOf, isSameInstant } from "../core/text.ts";
 import type { Timing } from "../core/timing.ts";
 import type { Journal } from "../protocol/journal.ts";
@@ -30,6 +31,22 @@ export function windowMs({ othersReclaimMs, requestBoundMs, marginMs }: Timing):
  */
 export function ackWindowMs(timing: Timing, { polledFromMs, polledUntilMs }: Journal): number {
   return windowMs(timing) - Math.min(polledUntilMs - polledFromMs, MAX_UNKNOWN_MS);
+}
+
+/**
+ * How long an acknowledgement for the journal of an earlier process can still take effect; negative if that time has
+ * passed. Its poll is in the past, so the whole window from now is always enough. It also applies until the Work API has
+ * reported its time, because our own clock may be minutes ahead.
+ */
+export function lateAckLeftMs(
+  { clock, timing }: { readonly clock: Clock; readonly timing: Timing },
+  { polledUntilMs }: Journal,
+  serverTime: ServerTime,
+): number {
+  const wholeMs = timing.othersReclaimMs + timing.marginMs;
+  const { earliestMs } = serverTime.at(clock.monotonic(), Number.POSITIVE_INFINITY);
+  const leftMs = polledUntilMs + timing.othersReclaimMs - earliestMs;
+  return Number.isNaN(leftMs) ? wholeMs : Math.min(wholeMs, leftMs);
 }
 
 /** Backoff between repeats inside one window: a server that refuses immediately must not be retried in a hot loop. */

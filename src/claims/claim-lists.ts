@@ -3,15 +3,13 @@ import type { Points } from "../core/points.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { isConflict, isNotFound } from "../kube/errors.ts";
 import { SECRETS, type Secret } from "../kube/resource.ts";
-import {
-  anyClaimSelector,
-  CLAIM_SECRET_TYPE,
-  claimSelector,
-  type Journal,
-  listedRecord,
-  readJournal,
-} from "../protocol/journal.ts";
+import { anyClaimSelector, CLAIM_SECRET_TYPE, type Journal, listedRecord, readJournal } from "../protocol/journal.ts";
 import type { SessionPoint } from "../protocol/points.ts";
+
+/** The label selector that lists an Environment's claim Secrets when its loops start. */
+export function claimSelector(environmentName: string): string {
+  return `${anyClaimSelector()},${LABEL_ENVIRONMENT}=${toLabelValue(environmentName)}`;
+}
 
 interface Asked {
   readonly environment: string;

@@ -78,12 +78,7 @@ export interface Journal {
   readonly opened: boolean;
 }
 
-/** The label selector that lists an Environment's claim Secrets when its loops start. */
-export function claimSelector(environmentName: string): string {
-  return `${LABEL_MANAGED_BY}=berth,${LABEL_ENVIRONMENT}=${toLabelValue(environmentName)},${LABEL_ROLE}=session`;
-}
-
-/** The same for all Environments. */
+/** The label selector that lists the claim Secrets of all Environments. */
 export function anyClaimSelector(): string {
   return `${LABEL_MANAGED_BY}=berth,${LABEL_ROLE}=session`;
 }
@@ -206,8 +201,7 @@ export function readJournal(secret: Secret): Journal | null {
     const value = secret.data?.[key];
     return value === undefined ? null : Buffer.from(value, "base64").toString("utf8");
   };
-  const why = text(KEY_WHY) ?? undefined;
-  const use = text(KEY_USE) === "refusal" && why === "too-long" ? "too-long" : text(KEY_USE);
+  const use = text(KEY_USE) === "refusal" && text(KEY_WHY) === "too-long" ? "too-long" : text(KEY_USE);
   const workId = text(KEY_WORK_ID);
   const api = text(KEY_API) ?? "";
   // Anyone who can write Secrets can forge an address that no spec can name, up to a megabyte long.
@@ -221,7 +215,7 @@ export function readJournal(secret: Secret): Journal | null {
     environmentUid: shared.text(text(KEY_ENVIRONMENT_UID) ?? ""),
     api: shared.text(api),
     podUid: text(KEY_POD_UID) ?? "",
-    ...(use === "removal" && { why }),
+    ...(use === "removal" && { why: text(KEY_WHY) ?? undefined }),
     container: text(KEY_CONTAINER) ?? undefined,
     sessionId: text(KEY_SESSION_ID) ?? "",
     queuedAt: text(KEY_QUEUED_AT) ?? "",

@@ -1,4 +1,5 @@
 import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import { lateAckLeftMs } from "../claims/ack-window.ts";
 import type { Releases } from "../claims/releases.ts";
 import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
@@ -13,7 +14,7 @@ import { noteStarted } from "../protocol/claim-observed.ts";
 import { noteJournal } from "../protocol/claim-record.ts";
 import { type ClaimTable, newClaim } from "../protocol/claim-table.ts";
 import type { SessionContext } from "../protocol/context.ts";
-import { CLAIM_SECRET_TYPE, type Journal, readJournal } from "../protocol/journal.ts";
+import { CLAIM_SECRET_TYPE, readJournal } from "../protocol/journal.ts";
 import { ofClaim } from "../protocol/points.ts";
 import type { ServerTimes } from "../queue/server-times.ts";
 import type { Removals } from "../sleep/removal.ts";
@@ -81,7 +82,9 @@ export class Recovery {
   /** A poll offers the item of a claim again. It has also reported the Work API's time, unknown at the adoption. */
   reoffered(claim: Claim): void {
     if (claim.othersUntilMs === null) return;
-    const leftMs = lateAckLeftMs(this.#context, this.#into.serverTimes, claim.record.journal);
+    const { journal } = claim.record;
+    const serverTime = this.#into.serverTimes.of(journal.api || this.#context.work().baseUrl);
+    const leftMs = lateAckLeftMs(this.#context, journal, serverTime);
     claim.lateAckUntilMs = Math.min(claim.lateAckUntilMs, this.#context.clock.monotonic() + leftMs);
   }
 
@@ -119,12 +122,13 @@ function recoverSecret(context: SessionContext, into: Recovered, secret: Secret)
   }
   const { pod: name, turn } = podOfSlot(secret.metadata.name ?? "");
   const known = context.pods.get(name);
+  const serverTime = serverTimes.of(journal.api || context.work().baseUrl);
   const claim = newClaim({
     ...{ name, turn: turn === 0 && known && hasTurns(known) ? 1 : turn },
     journal,
     secretVersion: secret.metadata.resourceVersion ?? "",
     secretUid: secret.metadata.uid ?? "",
-    lateAckUntilMs: context.clock.monotonic() + Math.max(0, lateAckLeftMs(context, serverTimes, journal)),
+    lateAckUntilMs: context.clock.monotonic() + Math.max(0, lateAckLeftMs(context, journal, serverTime)),
     othersUntilMs: context.servingSinceMs,
     recordedMs: recordedMs(context, secret),
     templateHash: known?.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
@@ -146,20 +150,6 @@ function recoverSecret(context: SessionContext, into: Recovered, secret: Secret)
 function recordedMs({ clock, kube }: SessionContext, { metadata }: Secret): number {
   const ageMs = kube.now() - Date.parse(metadata.creationTimestamp ?? "");
   return Number.isNaN(ageMs) ? Number.NEGATIVE_INFINITY : clock.monotonic() - ageMs;
-}
-
-/**
- * How long an acknowledgement for the journal can still land; negative if that time is over. The journal's poll is in
- * the past, so the whole window from now is always enough. It also applies until the Work API has reported its time,
- * because our own clock may be minutes ahead.
- */
-function lateAckLeftMs(context: SessionContext, serverTimes: ServerTimes, journal: Journal): number {
-  const { clock, timing } = context;
-  const windowMs = timing.othersReclaimMs + timing.marginMs;
-  const serverTime = serverTimes.of(journal.api || context.work().baseUrl);
-  const { earliestMs } = serverTime.at(clock.monotonic(), Number.POSITIVE_INFINITY);
-  const leftMs = journal.polledUntilMs + timing.othersReclaimMs - earliestMs;
-  return Number.isNaN(leftMs) ? windowMs : Math.min(windowMs, leftMs);
 }
 
 /**

@@ -1,9 +1,9 @@
 import { expect, test } from "vitest";
-import { ClaimLists, deleteClaimSecrets } from "../../src/claims/claim-lists.ts";
+import { ClaimLists, claimSelector, deleteClaimSecrets } from "../../src/claims/claim-lists.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import type { KubeClient } from "../../src/kube/client.ts";
 import type { KubeList, Secret } from "../../src/kube/resource.ts";
-import { anyClaimSelector, claimSelector, type Journal } from "../../src/protocol/journal.ts";
+import { anyClaimSelector, type Journal } from "../../src/protocol/journal.ts";
 import { FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { claimSecret } from "../sessions/fake-context.ts";
 

@@ -1,11 +1,11 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { KEY_SESSION_ID, KEY_WORK_ID, KEY_WORK_SECRET } from "../../src/api/names.ts";
+import { claimSelector } from "../../src/claims/claim-lists.ts";
 import { defined } from "../../src/core/json.ts";
 import type { Secret } from "../../src/kube/resource.ts";
 import {
   CLAIM_SECRET_TYPE,
-  claimSelector,
   type Journal,
   listedRecord,
   openingPatch,

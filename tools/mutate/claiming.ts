@@ -838,6 +838,30 @@ export const CLAIMING: readonly FileMutations[] = [
     ],
   },
   {
+    file: "src/claims/ack-window.ts",
+    tests: ["test/sessions/recovery.test.ts"],
+    mutations: [
+      {
+        name: "judges a found journal while its acknowledgement can still land",
+        guard: "drop",
+        find: "Math.min(wholeMs, leftMs);",
+        replace: "0;",
+      },
+      {
+        name: "judges a journal without a poll time at once",
+        guard: "error",
+        find: "Number.isNaN(leftMs) ? wholeMs :",
+        replace: "Number.isNaN(leftMs) ? 0 :",
+      },
+      {
+        name: "trusts its own clock before the Work API has reported its time",
+        guard: "drop",
+        find: "serverTime.at(clock.monotonic(), Number.POSITIVE_INFINITY)",
+        replace: "serverTime.at(clock.monotonic())",
+      },
+    ],
+  },
+  {
     file: "src/sessions/recovery.ts",
     tests: ["test/sessions/recovery.test.ts"],
     mutations: [
@@ -858,24 +882,6 @@ export const CLAIMING: readonly FileMutations[] = [
         guard: "adoptStill",
         find: "othersUntilMs: context.servingSinceMs,",
         replace: "",
-      },
-      {
-        name: "judges a found journal while its acknowledgement can still land",
-        guard: "drop",
-        find: "Math.min(windowMs, leftMs);",
-        replace: "0;",
-      },
-      {
-        name: "judges a journal without a poll time at once",
-        guard: "error",
-        find: "Number.isNaN(leftMs) ? windowMs :",
-        replace: "Number.isNaN(leftMs) ? 0 :",
-      },
-      {
-        name: "trusts its own clock before the Work API has reported its time",
-        guard: "drop",
-        find: "serverTime.at(clock.monotonic(), Number.POSITIVE_INFINITY)",
-        replace: "serverTime.at(clock.monotonic())",
       },
       {
         name: "reads the start of another Pod of the same name",
