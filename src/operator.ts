@@ -108,7 +108,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
         workClient(environment, key, { http, budgets, clock, metrics, identity, timing, guard }),
     }),
   });
-  using _process = observeProcess(metrics, { version: berthVersion() });
+  observeProcess(metrics, { version: berthVersion() });
   const servers = await startObserveServers({
     metricsBindAddress: settings.metricsBindAddress,
     healthProbeBindAddress: settings.healthProbeBindAddress,

@@ -216,9 +216,6 @@ export function createMetrics(registry: Registry = new Registry()) {
     replicas: gauge("berth_replicas", "Replicas that share the Environments, including this one."),
     eventsWritten: counter("berth_events_written_total", "Events written, by outcome.", ["result"]),
     // The process.
-    eventLoopLag: gauge("berth_event_loop_lag_seconds", "Delay of the event loop, by quantile over the last scrape.", [
-      "quantile",
-    ]),
     buildInfo: gauge("berth_build_info", "Always 1; the labels say what is running.", ["version", "node"]),
   };
 }

@@ -1,8 +1,11 @@
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Counter, Gauge, Histogram } from "prom-client";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { parse, stringify } from "yaml";
+import { createMetrics } from "../../src/observe/metrics.ts";
+import { observeProcess } from "../../src/observe/process.ts";
 import { render, type Values } from "../support/chart.ts";
 import { type AlertRule, alertRules, ruleFiles, runTool, useMonitoringTools } from "../support/monitoring.ts";
 
@@ -27,6 +30,19 @@ async function renderedRules(values: Values): Promise<{ file: string; rules: Map
   const found = spec.groups.flatMap(({ rules: own }) => own);
   return { file, rules: new Map(found.map((rule) => [rule.alert, rule])) };
 }
+
+test("the operator's metrics have names, types and labels that Prometheus recommends", async () => {
+  const metrics = createMetrics();
+  observeProcess(metrics, { version: "1.2.3" });
+  for (const metric of metrics.registry.getMetricsAsArray()) {
+    const { labelNames } = metric as unknown as { readonly labelNames: readonly string[] };
+    const labels = Object.fromEntries(labelNames.map((name) => [name, "x"]));
+    if (metric instanceof Histogram) metric.observe(labels, 1);
+    else if (metric instanceof Counter || metric instanceof Gauge) metric.inc(labels);
+  }
+  // Fails at the first recommendation that is not followed.
+  await runTool(tools.promtool, ["check", "metrics"], await metrics.registry.metrics());
+});
 
 describe("the alerts", () => {
   test("are rules that Prometheus accepts", async () => {

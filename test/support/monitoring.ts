@@ -87,9 +87,11 @@ function useFound<T>(find: () => Promise<T>): () => T {
  * @returns its output
  * @throws with its message on failure
  */
-export async function runTool(tool: string, args: readonly string[]): Promise<string> {
+export async function runTool(tool: string, args: readonly string[], input = ""): Promise<string> {
   try {
-    const { stdout, stderr } = await promisify(execFile)(tool, args);
+    const running = promisify(execFile)(tool, args);
+    running.child.stdin?.end(input);
+    const { stdout, stderr } = await running;
     return stdout + stderr;
   } catch (error) {
     const { stdout = "", stderr = "" } = error as { stdout?: string; stderr?: string };
