@@ -7,6 +7,7 @@ import { Lanes } from "./lanes.js";
 import { Problems } from "./problems.js";
 import { inOrder, State } from "./state.js";
 import { Summary } from "./summary.js";
+import { countText } from "./text.js";
 
 /** How often the timeline moves without new events. */
 const MOVE_EVERY_MS = 1_000;
@@ -67,7 +68,7 @@ function showSessions() {
   const choice = { environment: select("of").value, which: select("which").value, find: input("find").value };
   const chosen = state.chosen(choice);
   const toMs = state.nowMs;
-  byId("count").textContent = `${chosen.length} of ${state.sessions.size} sessions`;
+  byId("count").textContent = countText(chosen, state.sessions.size);
   const [hasEnvironments, hasSessions] = [state.environments.size > 0, state.sessions.size > 0];
   byId("choice").hidden = !hasSessions;
   byId("listed").hidden = chosen.length === 0;

@@ -62,6 +62,12 @@ export function hasStopped({ phase }) {
   return phase === "ended" || phase === "sleeping";
 }
 
+/** Each lane is a work item, and a session has several. @param {readonly import("./state.js").Session[]} chosen @param {number} all */
+export function countText(chosen, all) {
+  const sessions = new Set(chosen.map(({ environment, sessionId }) => `${environment}/${sessionId}`)).size;
+  return `${chosen.length} of ${all} work items, ${sessions} session${sessions === 1 ? "" : "s"}`;
+}
+
 /** @param {import("./state.js").Session} session */
 export function endMark(session) {
   return session.failed ? "✕" : "✓";

@@ -44,6 +44,13 @@ test("a command contains an odd id as one word of the shell, or is left out", as
   for (const id of ["a\nid", "-n", "\u001b[2J"]) expect(explains(id)).toBeUndefined();
 });
 
+test("the count tells work items from sessions", async () => {
+  const { countText } = await pageModule("text.js");
+  const of = (sessionId: string) => ({ environment: "agents/research", sessionId });
+  expect(countText([of("a"), of("a"), of("b")], 5)).toBe("3 of 5 work items, 2 sessions");
+  expect(countText([of("a")], 1)).toBe("1 of 1 work items, 1 session");
+});
+
 describe("a lane", async () => {
   const { partsOf, placeOf } = await pageModule("lane.js");
   const fromMs = Date.UTC(2030, 0, 1);
@@ -123,6 +130,23 @@ describe("Environments", async () => {
       ["b", "stopped"],
       ["a", "ready"],
     ]);
+  });
+
+  test("whose work items fail are no good news, although they are ready", async () => {
+    const { headlineOf } = await pageModule("summary.js");
+    const all = [environment("agents/a", "True", "Ready"), environment("agents/b", "True", "Ready")];
+    const headline = (failed: number, completed: number) => {
+      const of = (count: number, isFailed: boolean) =>
+        Array.from({ length: count }, () => ({ environment: "agents/b", failed: isFailed }));
+      return headlineOf([0], all, [...of(failed, true), ...of(completed, false)]);
+    };
+    expect(headline(15, 4)).toEqual({ text: "Work items fail in 1 of 2 Environments", state: "bad" });
+    for (const [failed, completed] of [
+      [2, 0],
+      [3, 12],
+    ] as const) {
+      expect(headline(failed, completed)).toEqual({ text: "All Environments are ready", state: "good" });
+    }
   });
 
   test("with the same problem are listed together, and wanted states are no problems", () => {

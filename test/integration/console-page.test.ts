@@ -108,7 +108,7 @@ describe("the console", () => {
       "Active 2 of 100",
       "Warm 4",
       "Asleep 1",
-      "Failed 1 of 2, last hour",
+      "Failed 1 of 3 work items, last hour",
       "Workers 2 of 3 ready",
     ]);
     // This picture is in docs/console.md.
@@ -217,7 +217,7 @@ describe("the console", () => {
     await using opened = await browser.open(served.url);
     const { page } = opened;
     await page.getByLabel("Find").fill("work_gone");
-    await page.getByText("1 of 7 sessions").waitFor();
+    await page.getByText("1 of 7 work items").waitFor();
     await rowsOf(page)
       .getByText(/^ended 2 h \d\d min ago$/)
       .waitFor();
@@ -272,7 +272,7 @@ describe(`${MANY} sessions`, () => {
     await using _served = served;
     await using opened = await browser.open(served.url);
     const { page, errors } = opened;
-    await page.getByText(`${MANY} of ${MANY} sessions`).waitFor();
+    await page.getByText(`${MANY} of ${MANY} work items`).waitFor();
     await rowsOf(page).first().waitFor();
     expect(await page.locator("#grid").getAttribute("aria-rowcount")).toBe(String(MANY + 1));
     expect(await page.locator("#grid .row[data-id]").count()).toBeLessThan(80);
@@ -292,7 +292,7 @@ describe(`${MANY} sessions`, () => {
       await using _served = served;
       await using opened = await browser.open(served.url);
       const { page, errors } = opened;
-      await page.getByText(`${count} of ${count} sessions`).waitFor();
+      await page.getByText(`${count} of ${count} work items`).waitFor();
       await rowsOf(page).first().waitFor();
       const scrolling = await scrollThrough(page);
       await page.locator(`#grid .row[aria-rowindex="${count + 1}"]`).waitFor();
@@ -346,16 +346,16 @@ describe(`${MANY} sessions`, () => {
     expect(await (await activeRow()).getAttribute("aria-rowindex")).toBe("2");
     await page.getByLabel("State").selectOption("asleep");
     const sleeping = all.filter(({ phase }) => phase === "sleeping").length;
-    await page.getByText(`${sleeping} of ${MANY} sessions`).waitFor();
+    await page.getByText(`${sleeping} of ${MANY} work items`).waitFor();
     expect(await rowsOf(page).first().locator(".state").textContent()).toMatch(/^asleep until [\d:]+$/);
     await rowsOf(page).first().locator(".part.sleeps").waitFor();
     // Switches to the table of failed sessions.
     await page.locator("#as").selectOption("table");
     await page.getByLabel("State").selectOption("failed");
     const failed = all.filter((one) => one.failed).length;
-    await page.getByText(`${failed} of ${MANY} sessions`).waitFor();
+    await page.getByText(`${failed} of ${MANY} work items`).waitFor();
     await page.getByLabel("Find").fill("work_00004");
-    await page.getByText(`1 of ${MANY} sessions`).waitFor();
+    await page.getByText(`1 of ${MANY} work items`).waitFor();
     await expect.poll(() => rowsOf(page).locator(".state").allTextContents()).toEqual(["✕ Failed"]);
     expect(await rowsOf(page).locator(".as-text").nth(1).textContent()).toBe("+0.09 s");
   });
