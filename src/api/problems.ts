@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import { z } from "zod";
 
 type RawIssue = Parameters<z.core.$ZodErrorMap>[0];
 
@@ -11,7 +11,8 @@ const list = (values: readonly unknown[]) => values.map((value) => String(value)
 export function sayProblem(issue: RawIssue): string | undefined {
   switch (issue.code) {
     case "unrecognized_keys":
-      return "unknown field; correct its name, remove it, or update Berth";
+      // One line for each field.
+      return issue.keys.map((key) => unknownField(key, fieldsOf(issue.inst))).join("\n");
     case "invalid_type":
       return issue.input === undefined
         ? `is required; set it to a value of type ${issue.expected}`
@@ -27,6 +28,38 @@ export function sayProblem(issue: RawIssue): string | undefined {
     default:
       return undefined;
   }
+}
+
+function unknownField(name: string, fields: readonly string[]): string {
+  const meant = nearest(name, fields);
+  const fix = meant === null ? "correct its name, remove it, or update Berth" : `did you mean ${meant}?`;
+  return `unknown field; ${fix}`;
+}
+
+function fieldsOf(schema: unknown): string[] {
+  return schema instanceof z.ZodObject ? Object.keys(schema.shape) : [];
+}
+
+/** The field that differs from a name by the fewest letters, in at most a third of them; null: none is so similar. */
+function nearest(name: string, fields: readonly string[]): string | null {
+  const [best] = fields
+    .map((field) => ({ field, edits: editsBetween(name.toLowerCase(), field.toLowerCase()) }))
+    .toSorted((one, other) => one.edits - other.edits);
+  return best !== undefined && best.edits <= Math.max(name.length, best.field.length) / 3 ? best.field : null;
+}
+
+/** The number of letters to insert, delete or replace (Levenshtein distance). */
+function editsBetween(one: string, other: string): number {
+  let row = Array.from({ length: other.length + 1 }, (_, index) => index);
+  for (const [i, letter] of [...one].entries()) {
+    const next = [i + 1];
+    for (const [j, otherLetter] of [...other].entries()) {
+      const replaced = (row[j] ?? 0) + (letter === otherLetter ? 0 : 1);
+      next.push(Math.min(replaced, (row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1));
+    }
+    row = next;
+  }
+  return row.at(-1) ?? 0;
 }
 
 function unit(origin: string): string {
@@ -55,6 +88,7 @@ export function problemList(problems: readonly string[]): string {
 export function problemsOf(error: z.ZodError): string[] {
   return error.issues.flatMap((issue) => {
     const paths = issue.code === "unrecognized_keys" ? issue.keys.map((key) => [...issue.path, key]) : [issue.path];
-    return paths.map((path) => (path.length === 0 ? issue.message : `${pathText(path)}: ${issue.message}`));
+    const words = issue.code === "unrecognized_keys" ? issue.message.split("\n") : [issue.message];
+    return paths.map((path, index) => (path.length === 0 ? words[index] : `${pathText(path)}: ${words[index]}`) ?? "");
   });
 }

@@ -244,8 +244,9 @@ describe("bounds", () => {
     [
       "a misspelled field",
       sessionsSpec({ maxConcurent: 3 }),
-      "spec.sessions.maxConcurent: unknown field; correct its name",
+      "spec.sessions.maxConcurent: unknown field; did you mean maxConcurrent?",
     ],
+    ["a field that resembles none", { ...sessionsSpec(), zone: "eu" }, "spec.zone: unknown field; correct its name"],
     [
       "a misspelt spec of the template",
       sessionsSpec({ template: { ...podTemplate(), sepc: {} } }),
@@ -267,6 +268,14 @@ describe("bounds", () => {
 });
 
 describe("parseEnvironment", () => {
+  test("describes each of several unknown fields of one object", () => {
+    const result = parseEnvironment(stored({ ...sessionsSpec(), pausd: true, zone: "eu" }));
+    expect(result.ok ? [] : result.problems).toEqual([
+      "spec.pausd: unknown field; did you mean paused?",
+      "spec.zone: unknown field; correct its name, remove it, or update Berth",
+    ]);
+  });
+
   test("keeps unknown fields of a template, at every level", () => {
     const template = {
       metadata: { labels: { a: "b" }, finalizers: ["example.com/x"] },

@@ -77,7 +77,7 @@ test("a served Environment that becomes invalid keeps its sessions, claims nothi
   );
   const ready = await world.untilCondition("Ready", "InvalidSpec");
   expect(ready.status).toBe("False");
-  expect(ready.message).toBe("spec.pausd: unknown field; correct its name, remove it, or update Berth");
+  expect(ready.message).toBe("spec.pausd: unknown field; did you mean paused?");
   expect(await printedColumns(cluster, world.namespace, world.name)).toMatchObject({
     Mode: "Sessions",
     Max: 10,
