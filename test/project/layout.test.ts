@@ -4,9 +4,6 @@ import { dirname, join, normalize, sep } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { ROOT } from "./lint-gate.ts";
 
-/** The most lines that one room of src may have. A larger room is two rooms. */
-const MOST_ROOM_LINES = 3_000;
-
 /** `main.ts` and `operator.ts`: every other file of src is in a room. */
 const MOST_LOOSE_FILES = 2;
 
@@ -78,16 +75,6 @@ describe("src", () => {
     files = (await sourceFiles("src")).filter(({ path }) => !path.startsWith("src/page/"));
     const lines = files.reduce((sum, file) => sum + file.lines, 0);
     total = `src has ${files.length} files with ${lines} lines`;
-  });
-
-  test(`has no room with more than ${MOST_ROOM_LINES} lines`, () => {
-    const sizes = new Map<string, number>();
-    for (const { path, lines } of files) {
-      const [, room = "", ...rest] = path.split("/");
-      if (rest.length > 0) sizes.set(room, (sizes.get(room) ?? 0) + lines);
-    }
-    const tooLarge = [...sizes].filter(([, lines]) => lines > MOST_ROOM_LINES);
-    expect(tooLarge, `${total}. Split the room, or move what another room may own.`).toEqual([]);
   });
 
   test(`has at most ${MOST_LOOSE_FILES} files outside the rooms`, () => {
