@@ -249,6 +249,12 @@ export const REASONS = {
     description: "The scheduler finds no node for a Pod; the message has its reason. An autoscaler may be adding one.",
     fix: "Add nodes, or change the template's requests, selectors and tolerations.",
   },
+  SchedulingGated: {
+    type: "CapacityAvailable",
+    status: "False",
+    description: "A Pod has waited for its scheduling gates, which another controller such as Kueue removes.",
+    fix: "Check the controllers that the gates are named after, and their quotas. Warm and sleeping Pods count towards them.",
+  },
   ImagePullFailing: {
     type: "CapacityAvailable",
     status: "False",

@@ -67,6 +67,8 @@ function blockedPod(
   switch (state.is) {
     case "unscheduled":
       return [{ pod, why: `${state.reason || "not scheduled"}: ${state.message}`, reason: "Unschedulable" }];
+    case "gated":
+      return [{ pod, why: state.message, reason: "SchedulingGated" }];
     case "preparing":
       return [
         {

@@ -169,6 +169,7 @@ function ofClaim({ pod: name, turn, journal }: ClaimTrace, pod: Pod | undefined,
       };
     case "parked":
     case "preparing":
+    case "gated":
     case "unscheduled": {
       const step = journal.opened ? "opened" : "claimed, and not opened yet";
       const problem = problemOf(state, traces);
@@ -263,6 +264,9 @@ function problemOf(
     fix: REASONS[condition].fix,
   });
   if (state.is === "unscheduled") return state.reason === "" ? null : of("Unschedulable", state);
+  if (state.is === "gated") {
+    return { reason: "SchedulingGated", message: `it ${state.message}`, fix: REASONS.SchedulingGated.fix };
+  }
   if (state.is !== "preparing") return null;
   if (state.problem) {
     return of(IMAGE_PROBLEMS.has(state.problem.reason) ? "ImagePullFailing" : "PreparationFailing", state.problem);

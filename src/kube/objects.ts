@@ -78,6 +78,7 @@ export interface PodSpec {
   initContainers?: Container[];
   ephemeralContainers?: Container[];
   nodeName?: string;
+  schedulingGates?: { name: string }[];
   restartPolicy?: string;
   activeDeadlineSeconds?: number;
   terminationGracePeriodSeconds?: number;

@@ -98,6 +98,7 @@ const shared = new Shared();
 const MAX_VALUE = 4_096;
 /** More than a template may have (32), plus what admission adds. */
 const MAX_CONTAINERS = 64;
+const MAX_GATES = 16;
 const MAX_TOLERATIONS = 256;
 
 /**
@@ -110,7 +111,7 @@ export function cachedPod({ apiVersion, kind, metadata, spec, status }: Pod): Po
   const { name, namespace, uid, resourceVersion, creationTimestamp, deletionTimestamp, deletionGracePeriodSeconds } =
     rest;
   const { nodeName, activeDeadlineSeconds, terminationGracePeriodSeconds, initContainers, containers } = spec;
-  const { runtimeClassName, ["tolerations"]: tolerations } = spec;
+  const { runtimeClassName, schedulingGates, ["tolerations"]: tolerations } = spec;
   const newest = newestTurn({ spec });
   return defined({
     apiVersion: shared.text(apiVersion),
@@ -135,6 +136,7 @@ export function cachedPod({ apiVersion, kind, metadata, spec, status }: Pod): Po
       containers: shared.value(containers?.slice(0, MAX_CONTAINERS).map(containerOf)),
       ephemeralContainers: shared.value(newest > 0 ? [{ name: turnName(newest) }] : undefined),
       runtimeClassName: shared.text(runtimeClassName),
+      schedulingGates: shared.value(schedulingGates?.slice(0, MAX_GATES)),
       tolerations: shared.value(Array.isArray(tolerations) ? tolerations.slice(0, MAX_TOLERATIONS) : undefined),
     }),
     status: status && statusOf(status, Math.min(newest, endedTurn({ metadata }))),

@@ -51,6 +51,8 @@ export interface End {
 /** The state of a session Pod, judged by its session container: the Pod's phase follows later or never. */
 export type PodState =
   | { readonly is: "unscheduled"; readonly reason: string; readonly message: string }
+  /** Another controller must remove its scheduling gates before the scheduler looks for a node. */
+  | { readonly is: "gated"; readonly message: string }
   /** On a node, not parked yet. `problem` is the kubelet's complaint, if any. */
   | { readonly is: "preparing"; readonly problem: Problem | null }
   /** Prepared and waiting for the claim's Secret, or for its line: it can run a session at once. */
@@ -87,6 +89,9 @@ const NODE_SHUTDOWN = new Set(["Terminated", "NodeShutdown", "Shutdown"]);
 /** The largest clock difference between a node and the control plane, if their clocks are synchronized at all. */
 const CLOCK_SKEW_MS = 10_000;
 
+/** The API server's reason for a Pod with scheduling gates. */
+const GATED = "SchedulingGated";
+
 /** Reasons of containerd and CRI-O for a command that could not be started. */
 const START_ERRORS = new Set(["StartError", "ContainerCannotRun"]);
 
@@ -113,7 +118,7 @@ export function readPodState(pod: Pod, turn?: number): PodState {
     if (waitsForLine(pod)) return { is: "parked" };
     return { is: "running", startedAtMs: sessionStart(pod, state.running.startedAt) ?? 0 };
   }
-  if (!pod.spec.nodeName) return unscheduled(status);
+  if (!pod.spec.nodeName) return withoutNode(pod);
   if (waitsInGate(status)) return { is: "parked" };
   const waiting = { reason: state.waiting?.reason ?? "", message: state.waiting?.message ?? "" };
   if (!waitsForSecret(pod, waiting)) return { is: "preparing", problem: problemOf(status, waiting) };
@@ -146,7 +151,7 @@ function readTurnState(pod: Pod, turn: number): PodState {
   if (state.running && !waitsForLine(pod)) {
     return { is: "running", startedAtMs: sessionStart(pod, state.running.startedAt) ?? 0 };
   }
-  if (!pod.spec.nodeName) return unscheduled(status);
+  if (!pod.spec.nodeName) return withoutNode(pod);
   if (state.running && keeper?.state?.running && sandboxReady(status)) return { is: "parked" };
   const waitOf = (of: ContainerStatus | undefined) => ({
     reason: of?.state?.waiting?.reason ?? "",
@@ -287,13 +292,20 @@ function sessionContainerStatus(pod: Pod): ContainerStatus | undefined {
   return pod.status?.containerStatuses?.find((status) => status.name === name);
 }
 
-function unscheduled(status: PodStatus): PodState {
-  const condition = status.conditions?.find(({ type }) => type === "PodScheduled");
-  return {
-    is: "unscheduled",
-    reason: condition?.status === "False" ? (condition.reason ?? "Unschedulable") : "",
-    message: condition?.message ?? "",
-  };
+function withoutNode(pod: Pod): PodState {
+  const gated = gateProblem(pod);
+  if (gated !== null) return { is: "gated", message: gated };
+  const condition = pod.status?.conditions?.find(({ type }) => type === "PodScheduled");
+  // The API server's reason stays until the scheduler has tried a Pod without gates.
+  if (condition?.status !== "False" || condition.reason === GATED)
+    return { is: "unscheduled", reason: "", message: "" };
+  return { is: "unscheduled", reason: condition.reason ?? "Unschedulable", message: condition.message ?? "" };
+}
+
+/** The scheduling gates that a Pod waits for, as the rest of a sentence; null: it has none. */
+export function gateProblem({ spec }: Pod): string | null {
+  const names = (spec.schedulingGates ?? []).map(({ name }) => name);
+  return names.length === 0 ? null : `waits for its scheduling gates (${names.join(", ")})`;
 }
 
 /** What keeps a Pod from being parked or started: a complaint about its own container or an init container. */

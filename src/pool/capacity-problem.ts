@@ -6,6 +6,7 @@ export type CapacityProblem =
   | { readonly is: "quota"; readonly message: string }
   | { readonly is: "refused"; readonly message: string }
   | { readonly is: "unschedulable"; readonly message: string; readonly runtimeClass?: string | undefined }
+  | { readonly is: "gated"; readonly message: string }
   | { readonly is: "image"; readonly message: string }
   | { readonly is: "preparing"; readonly message: string }
   | { readonly is: "attach"; readonly message: string }

@@ -171,7 +171,8 @@ function readFree(pod: Pod): Read {
   const free = {
     name: pod.metadata.name ?? "",
     hash: pod.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
-    state: state.is,
+    // A plan only needs to know that neither has a node.
+    state: state.is === "gated" ? ("unscheduled" as const) : state.is,
     createdAtMs: Date.parse(pod.metadata.creationTimestamp ?? "") || 0,
     scheduledAtMs: scheduledAt(pod),
     leaving: false,
@@ -182,6 +183,7 @@ function readFree(pod: Pod): Read {
 
 function scheduledAt(pod: Pod): number | null {
   const condition = pod.status?.conditions?.find(({ type, status }) => type === "PodScheduled" && status === "True");
-  const at = Date.parse(condition?.lastTransitionTime ?? "");
+  // Once the Pod runs, the cache has no times of conditions. The kubelet starts the Pod when it is bound.
+  const at = Date.parse(condition?.lastTransitionTime ?? pod.status?.startTime ?? "");
   return Number.isNaN(at) ? null : at;
 }

@@ -60,6 +60,9 @@ export interface PoolCounts {
 /** End causes that say nothing about the template: these Pods are replaced and never count as failures. */
 const LOST = new Set(["Evicted", "Preempted", "NodeLost", "PodDeleted"]);
 
+/** How long a Pod waits for its scheduling gates before it is reported. A controller admits most within a second. */
+const GATED_PATIENCE_MS = 10_000;
+
 /** The share of a Pod's prepare timeout after which its Events are read. */
 const EVENTS_AT = 0.5;
 
@@ -104,6 +107,8 @@ export class Pool {
   #readyHash: string | null = null;
   #draining = false;
   #mayCreate = false;
+  /** Why a Pod has waited for its scheduling gates for long; null: none has. */
+  #gated: string | null = null;
   readonly #nodeEvents: NodeEvents;
   readonly #passes: Passes;
   /** When each Pod was first seen parked (the API server's clock), which counts it once. */
@@ -262,7 +267,7 @@ export class Pool {
     return { parked, preparing: all.length - parked + this.#expected.size };
   }
 
-  /** The Pods that find no room: those without a node, and one that a quota refuses. */
+  /** The Pods that find no room: those for which no node has room, and one that a quota refuses. Gated Pods may find it. */
   waitingForRoom(): WaitingForRoom {
     const all = this.#free.list();
     const unscheduled = all.filter(({ free, pod }) => {
@@ -298,7 +303,25 @@ export class Pool {
       const refused = this.#attachProblem(pod);
       if (refused) return refused;
     }
-    return said;
+    return said ?? (this.#gated === null ? null : { is: "gated", message: this.#gated });
+  }
+
+  /** Notes what the Pods that have waited for their scheduling gates wait for, and looks again when another has. */
+  #noteGated(free: readonly Free[]): void {
+    let message: string | null = null;
+    for (const {
+      free: { createdAtMs },
+      pod,
+    } of free) {
+      const state = stateOf(pod);
+      if (state.is !== "gated") continue;
+      const leftMs = createdAtMs + GATED_PATIENCE_MS - this.#context.kube.now();
+      if (leftMs > 0) this.#passes.wakeAfter(leftMs);
+      else message ??= state.message;
+    }
+    if (message === this.#gated) return;
+    this.#gated = message;
+    this.#options.onChange();
   }
 
   /**
@@ -337,6 +360,7 @@ export class Pool {
     for (const atMs of dueMs) if (atMs !== null) this.#passes.wakeAfter(atMs - this.#context.clock.monotonic());
     await this.#departing.retryDue();
     const free = this.#free.list();
+    this.#noteGated(free);
     const plan = this.#plan(free);
     this.#surplusSinceMs = plan.surplusSinceMs;
     const askMs = this.#readEvents(free);

@@ -36,6 +36,8 @@ export function capacityVerdict(
         reason: "Unschedulable",
         message: `no node takes a Pod${ofRuntimeClass(problem.runtimeClass)}: ${unended(problem.message)}; add nodes, or change the template's requests, selectors and tolerations`,
       };
+    case "gated":
+      return { reason: "SchedulingGated", message: `a Pod ${problem.message}; check the controllers that remove them` };
     case "image":
       return {
         reason: "ImagePullFailing",

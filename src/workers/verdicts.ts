@@ -5,6 +5,7 @@ import type { Clock } from "../core/clock.ts";
 import { unended } from "../core/text.ts";
 import { IMAGE_PROBLEMS, ORDINARY_WAITS } from "../kube/objects.ts";
 import type { ContainerStatus, Deployment, Pod } from "../kube/resource.ts";
+import { gateProblem } from "../pods/pod-state.ts";
 import type { ScalerView } from "./scaler.ts";
 
 /** The verdict on scaling. No message contains an age: it would change with the clock alone. */
@@ -97,14 +98,14 @@ function failureOf({ status }: Deployment): string | null {
   return condition ? (condition.message ?? condition.reason ?? "without a reason") : null;
 }
 
-function unschedulable({ spec, status }: Pod): Verdict | null {
+function unschedulable(pod: Pod): Verdict | null {
+  const gated = gateProblem(pod);
+  if (gated !== null)
+    return { reason: "SchedulingGated", message: `a worker ${gated}; check the controllers that remove them` };
+  const { spec, status } = pod;
   const scheduled = status?.conditions?.find(({ type }) => type === "PodScheduled");
-  if (scheduled?.status !== "False") return null;
+  if (scheduled?.status !== "False" || scheduled.reason === "SchedulingGated") return null;
   const words = unended(scheduled.message ?? "");
-  if (scheduled.reason === "SchedulingGated") {
-    const message = `a worker's Pod has scheduling gates: ${words}; check the controller that must remove them`;
-    return { reason: "Unschedulable", message };
-  }
   return {
     reason: "Unschedulable",
     message: `no node takes a worker${ofRuntimeClass(spec.runtimeClassName)}: ${words}; add nodes, or change the template's requests, selectors and tolerations`,

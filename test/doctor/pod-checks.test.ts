@@ -88,6 +88,12 @@ test("a Pod without a node is stuck, for the scheduler's reason", () => {
   expect(check(unscheduled, PREPARE_SECONDS + 1).message).toContain("Unschedulable: 0/3 nodes are available");
 });
 
+test("a Pod that was not admitted in time is stuck, for its scheduling gates", () => {
+  const gated = pod({ phase: "Pending" });
+  gated.spec = { ...gated.spec, nodeName: "", schedulingGates: [{ name: "kueue.x-k8s.io/admission" }] };
+  expect(check(gated, PREPARE_SECONDS + 1).message).toContain("scheduling gates (kueue.x-k8s.io/admission)");
+});
+
 test("a Pod that should be gone long ago fails", () => {
   const going = pod({ phase: "Running" }, { deletionTimestamp: MADE });
   expect(check(going, 300).status).toBe("pass");

@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import { LABEL_PHASE, LABEL_TEMPLATE_HASH } from "../../src/api/names.ts";
 import { PODS, type Pod } from "../../src/kube/resource.ts";
 import { readPodState } from "../../src/pods/pod-state.ts";
+import { isAsleep } from "../../src/pods/turns.ts";
 import { type FateInput, startNode } from "../../testbed/node/node.ts";
 import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";
@@ -196,6 +197,37 @@ describe.concurrent("a capacity problem is reported and resolves on its own", ()
     expect(uidsOf(world.parked)).toEqual(waiting);
     await world.untilCondition("CapacityAvailable", "Available");
     expect(await metricValue(operator.metrics.podsCreated, labelsOf(world))).toBe(1);
+  });
+
+  test("scheduling gates: the Pod waits for them, and no sleeping session loses its Pod for it", async () => {
+    const gate = "example.com/held";
+    await using world = await startWorld(cluster, {
+      container: { command: ["worker"] },
+      podSpec: { schedulingGates: [{ name: gate }] },
+      sessions: { warm: 0, workspace: { type: "Pod", sleepSeconds: 600 } },
+    });
+    const untilGated = () =>
+      world.until("a Pod is gated", () => world.pods.find(({ spec }) => (spec.schedulingGates ?? []).length > 0));
+    const admit = async () => {
+      const { metadata } = await untilGated();
+      const ref = { namespace: world.namespace, name: metadata.name ?? "" };
+      await world.kube.patch(PODS, ref, { spec: { schedulingGates: null } }, { type: "merge" });
+    };
+    await world.createEnvironment();
+    world.startOperator();
+    world.simulator.enqueue(world.environmentId);
+    await admit();
+    const asleep = () => world.pods.find((pod) => isAsleep(pod) && readPodState(pod).is === "parked");
+    const { metadata } = await world.until("the session sleeps", asleep);
+    world.simulator.enqueue(world.environmentId);
+    await untilGated();
+    const condition = await world.untilCondition("CapacityAvailable", "SchedulingGated");
+    expect(condition.message).toContain(gate);
+    expect(asleep()?.metadata.uid).toBe(metadata.uid);
+    await admit();
+    await world.untilServed(2);
+    await world.untilCondition("CapacityAvailable", "Available");
+    world.simulator.assertNoViolations();
   });
 
   test("an image that can't be pulled", async () => {

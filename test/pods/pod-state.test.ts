@@ -71,7 +71,8 @@ describe("recorded by a real kubelet", () => {
     preempted: "running",
     "run-container-error": "ended: StartFailed",
     running: "running",
-    "scheduling-gated": "unscheduled: SchedulingGated",
+    // Without the gates of its spec, which are not recorded.
+    "scheduling-gated": "unscheduled: ",
     "second-container-keeps-pod-running": "ended: Completed",
     "sidecar-crash-loop": "running",
     "sidecar-ignores-sigterm": "ended: Completed",
@@ -117,6 +118,19 @@ describe("recorded by a real kubelet", () => {
     expect(readPodState(recordedPod("unschedulable-cpu"))).toMatchObject({
       message: expect.stringContaining("Insufficient cpu"),
     });
+  });
+
+  test("names the scheduling gates of a Pod, until they are removed, whatever its conditions still say", () => {
+    const conditions = [{ type: "PodScheduled", status: "False", reason: "SchedulingGated", message: "blocked" }];
+    const waiting = pod({ phase: "Pending", conditions });
+    delete waiting.spec.nodeName;
+    const gates = [{ name: "kueue.x-k8s.io/admission" }, { name: "kueue.x-k8s.io/topology" }];
+    expect(readPodState({ ...waiting, spec: { ...waiting.spec, schedulingGates: gates } })).toEqual({
+      is: "gated",
+      message: "waits for its scheduling gates (kueue.x-k8s.io/admission, kueue.x-k8s.io/topology)",
+    });
+    const admitted = { ...waiting, spec: { ...waiting.spec, schedulingGates: [] } };
+    expect(readPodState(admitted)).toEqual({ is: "unscheduled", reason: "", message: "" });
   });
 
   test("reports name, exit code and last message of a failed init container", () => {

@@ -221,6 +221,25 @@ test("counts the Pods without room that waiting work lacks, and no warm ones", (
   expect([0, 2, 3, 9].map(lacking)).toEqual([0, 0, 1, 7]);
 });
 
+const GATED = "waits for its scheduling gates (kueue.x-k8s.io/admission)";
+
+test.each<[number, string, string]>([
+  [9, "Available", "Pods can be created and get ready"],
+  [11, "SchedulingGated", `a Pod ${GATED}; check the controllers that remove them`],
+])(
+  "after %i s of a Pod with scheduling gates, capacity is %s, and the Pod may still find room",
+  async (seconds, reason, message) => {
+    const held = free("held", { phase: "Pending", containerStatuses: [] });
+    const schedulingGates = [{ name: "kueue.x-k8s.io/admission" }];
+    const { pool, run } = poolOf([{ ...held, spec: { ...held.spec, nodeName: "", schedulingGates } }], () => NEW);
+    pool.setDemand(1);
+    await run(seconds * 1_000);
+    expect(pool.waitingForRoom()).toEqual({ names: [], lacking: 0 });
+    const use = { busy: 0, max: 1, depth: 1, heldBy: null, wasReady: true };
+    expect(capacityVerdict(pool.problem(), use)).toEqual({ reason, message });
+  },
+);
+
 test("reports a Pod that can't be attached to, and claims nothing for it", async () => {
   const { pool, run } = poolOf([free("parked")], () => NEW, "parked");
   expect([pool.hasClaimable, pool.take("sesn_1", new Set(), () => true)]).toEqual([false, null]);

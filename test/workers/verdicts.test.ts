@@ -70,11 +70,11 @@ describe("the verdict on capacity", () => {
     ],
     [
       "a scheduling gate",
-      [unscheduled({}, "SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates")],
+      [unscheduled({ schedulingGates: [{ name: "kueue.x-k8s.io/admission" }] }, "SchedulingGated", "blocked")],
       [],
       NO_USE,
-      "Unschedulable",
-      "scheduling gates; check the controller that must remove them",
+      "SchedulingGated",
+      "a worker waits for its scheduling gates (kueue.x-k8s.io/admission); check the controllers that remove them",
     ],
     [
       "an image that can't be read",

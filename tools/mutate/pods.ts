@@ -258,6 +258,13 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         replace: "!leaving",
       },
       {
+        name: "deletes a Pod that got its node late, while its first turn starts",
+        guard: "bound",
+        find: 'pod.status?.startTime ?? ""',
+        replace: '""',
+        tests: ["test/sessions/loops/sleeping.test.ts"],
+      },
+      {
         name: "claims a Pod on a node that is about to be removed",
         guard: "guard",
         find: "&& !leaving && ",
@@ -449,6 +456,12 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     file: "src/pods/pod-state.ts",
     tests: [POD_STATE],
     mutations: [
+      {
+        name: "treats a Pod with scheduling gates as one that finds no room",
+        guard: "guard",
+        find: 'condition?.status !== "False" || condition.reason === GATED',
+        replace: 'condition?.status !== "False"',
+      },
       {
         name: "treats a Pod that waits for another key as parked",
         guard: "identity",

@@ -314,8 +314,9 @@ function checkFinalizers(before: KubeObject, after: KubeObject): void {
 }
 
 function checkPod(before: Pod, after: Pod): void {
-  const { activeDeadlineSeconds: old, ...rest } = before.spec;
-  const { activeDeadlineSeconds: wanted, ...others } = after.spec;
+  // Scheduling gates may be removed.
+  const { activeDeadlineSeconds: old, schedulingGates: _before, ...rest } = before.spec;
+  const { activeDeadlineSeconds: wanted, schedulingGates: _after, ...others } = after.spec;
   if (!same(rest, others)) throw refusal(422, "Invalid", "pod updates may not change fields of the spec");
   if (leavesTerminated(before, after)) {
     throw refusal(422, "Invalid", "status.ephemeralContainerStatuses: may not be transitioned to non-terminated state");

@@ -21,8 +21,8 @@ export interface KubeletPodParts extends ContainerParts {
   readonly server: ApiServer;
   /** How long scheduling and pulling take. */
   readonly prepareMs?: (pod: Pod) => number;
-  /** Why the scheduler binds the Pod to no node now, with the reason of its condition; undefined: it binds it. */
-  readonly unscheduled?: (pod: Pod) => "Unschedulable" | "SchedulingGated" | undefined;
+  /** Whether the scheduler finds no node for the Pod now. */
+  readonly isFull?: (pod: Pod) => boolean;
   /** The state of an ephemeral container that can't start, such as waiting with `ErrImagePull`. */
   readonly turnFault?: (pod: Pod, container: string) => ContainerState | undefined;
 }
@@ -139,8 +139,9 @@ export class KubeletPod {
     if (this.#isForgotten || this.#isDeleting) return;
     const pod = this.#parts.server.find(PODS, this.#namespace, this.#name);
     if (!pod) return;
-    const reason = this.#parts.unscheduled?.(pod);
-    if (reason !== undefined) {
+    const isGated = (pod.spec.schedulingGates ?? []).length > 0;
+    if (isGated || this.#parts.isFull?.(pod)) {
+      const reason = isGated ? "SchedulingGated" : "Unschedulable";
       if (pod.status?.conditions?.[0]?.reason !== reason) {
         const failed = { type: "PodScheduled", status: "False", reason, message: `not scheduled: ${reason}` };
         this.#patchStatus({ phase: "Pending", conditions: [failed] });

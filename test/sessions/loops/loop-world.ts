@@ -78,7 +78,7 @@ export interface LoopWorldOptions {
   readonly points?: PointObserver;
   readonly fate?: KubeletPodParts["fate"];
   readonly prepareMs?: (pod: Pod) => number;
-  readonly unscheduled?: KubeletPodParts["unscheduled"];
+  readonly isFull?: KubeletPodParts["isFull"];
   readonly turnFault?: KubeletPodParts["turnFault"];
   /** Puts this world's operators on the queue of that world, as another cluster. */
   readonly beside?: LoopWorld;
@@ -191,7 +191,7 @@ export class LoopWorld {
       environmentId: this.environmentId,
       fate: (pod, container) => this.fate(pod, container),
       ...(options.prepareMs ? { prepareMs: options.prepareMs } : {}),
-      ...(options.unscheduled ? { unscheduled: options.unscheduled } : {}),
+      ...(options.isFull ? { isFull: options.isFull } : {}),
       ...(options.turnFault ? { turnFault: options.turnFault } : {}),
       onStart: (running) => this.#started(running),
       onWrongLine: (pod, { message }) => this.wrongs.push(`I11 ${pod}: ${message}`),

@@ -147,6 +147,28 @@ describe("a session that sleeps", () => {
     expect(world.starts[2]?.pod).toBe(name);
   });
 
+  test("keeps its Pod while Pods of other sessions wait for their scheduling gates, which the status names", async () => {
+    const { world, operator, serve, isServed, nameOf } = await sleepyWorld({
+      sessions: { warm: 0, workspace: { type: "Pod", sleepSeconds: 3_600 } },
+    });
+    const sessionId = await serve();
+    const name = nameOf(sessionId);
+    operator.kube.intercept.push(({ verb, plural, body }) => {
+      const schedulingGates = [{ name: "kueue.x-k8s.io/admission" }];
+      if (verb === "create" && plural === "pods") Object.assign((body as Pod).spec, { schedulingGates });
+    });
+    const item = world.enqueue();
+    await world.until("the Pod is reported", () => world.conditionOf("Ready")?.reason === "SchedulingGated");
+    // Longer than prepareTimeoutSeconds.
+    await world.pass(700 * SECOND);
+    expect([nameOf(sessionId), world.told.filter((words) => words.startsWith("SleepEnded"))]).toEqual([name, []]);
+    const [held] = world.podsOf("parked");
+    world.server.patch(PODS, NAMESPACE, held?.metadata.name ?? "", { spec: { schedulingGates: null } });
+    await world.until("the item is served in the admitted Pod", () => isServed(item), 20 * SECOND);
+    expect(world.starts.at(-1)?.pod).toBe(held?.metadata.name);
+    await world.until("the status says so", () => world.conditionOf("Ready")?.reason === "Ready");
+  });
+
   test("goes first among more than maxSleeping if it has slept longest", async () => {
     const { world, serve, sleeperOf } = await sleepyWorld({ sessions: { maxSleeping: 2 } });
     const slept: string[] = [];
