@@ -160,7 +160,7 @@ export const REASONS = {
     type: "TemplateAccepted",
     status: "True",
     description: "The API server accepted a Pod, with a warning.",
-    fix: "The message says what; with parking: Key, imagePullPolicy: Always contacts the registry every few seconds while a Pod waits.",
+    fix: "Set the field that the message names: requests if there are only limits, or another imagePullPolicy than Always with parking: Key.",
     event: "Warning",
   },
   Refused: {

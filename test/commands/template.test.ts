@@ -128,6 +128,14 @@ describe("berth template", () => {
     expect(out).toContain("research-prod");
   });
 
+  test("warns of limits alone with what each Pod reserves while it waits, and still prints the Pod", async () => {
+    const container = { name: "worker", image: "worker:1", resources: { limits: { memory: "2Gi" } } };
+    const input = await changed("minimal", [...TEMPLATE_SPEC, "containers", 0], container);
+    const { code, out, err } = await cliRun(["template", "-f", "-"], { input });
+    expect([code, out]).toEqual([0, expect.stringContaining("memory: 2Gi")]);
+    expect(err.replace(NOTE, "")).toMatch(/^warning: AcceptedWithWarning: .* reserves 2Gi of memory, /);
+  });
+
   test("warns of an image that is always pulled, and still prints the Pod", async () => {
     const container = { name: "worker", image: "worker:1", imagePullPolicy: "Always" };
     const input = await changed("minimal", [...TEMPLATE_SPEC, "containers", 0], container);

@@ -66,6 +66,35 @@ test.each<[string, () => Promise<{ reason: string; message: string }>]>([
   });
 });
 
+describe("limits alone, which each waiting or sleeping Pod reserves,", () => {
+  const messageFor = async (resources: Record<string, unknown>, pod: Record<string, unknown> = {}) => {
+    const { accepted, reason, message } = await check(taken(), templateOf({ resources }, pod));
+    expect([accepted, reason]).toEqual([true, message.startsWith("spec.") ? "AcceptedWithWarning" : "Accepted"]);
+    return message;
+  };
+
+  test("are named with their amounts", async () => {
+    expect(await messageFor({ limits: { memory: "2Gi", cpu: 4, "example.com/gpu": 1 } })).toBe(
+      "spec.sessions.template.spec.containers[0].resources.requests: each waiting or sleeping Pod reserves 4 of cpu and 2Gi of memory, because Kubernetes takes a limit without a request as the request; set requests for what an idle Pod needs",
+    );
+    expect(await messageFor({ limits: { memory: "2Gi" }, requests: { cpu: "100m" } })).toContain(
+      "reserves 2Gi of memory",
+    );
+  });
+
+  test.each([
+    ["beside requests", { limits: { memory: "2Gi" }, requests: { memory: "2Gi" } }, {}],
+    ["of a device", { limits: { "example.com/gpu": 1 } }, {}],
+    [
+      "in a Pod with resources of its own",
+      { limits: { memory: "2Gi" } },
+      { resources: { requests: { memory: "1Gi" } } },
+    ],
+  ])("are fine %s", async (_, resources, pod) => {
+    expect(await messageFor(resources, pod)).toBe("the API server accepts Pods of the template");
+  });
+});
+
 test("refuses mounts that don't fit the workspace permanently", async () => {
   const kube = taken();
   const mounts = { volumeMounts: [{ name: "berth-workspace", mountPath: "/seed" }] };
