@@ -28,6 +28,7 @@ metadata:
   name: ${NAMESPACE}
   labels:
     app.kubernetes.io/name: berth
+    app.kubernetes.io/part-of: berth
     pod-security.kubernetes.io/enforce: restricted
 `;
 

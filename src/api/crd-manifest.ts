@@ -1,5 +1,5 @@
 import { environmentResource } from "./environment.ts";
-import { GROUP, KIND, PLURAL, VERSION } from "./names.ts";
+import { GROUP, KIND, LABEL_NAME, LABEL_PART_OF, PLURAL, VERSION } from "./names.ts";
 import { type StructuralSchema, toStructuralSchema } from "./structural-schema.ts";
 
 /**
@@ -90,7 +90,7 @@ export function environmentCrd() {
   return {
     apiVersion: "apiextensions.k8s.io/v1",
     kind: "CustomResourceDefinition",
-    metadata: { name: `${PLURAL}.${GROUP}`, labels: { "app.kubernetes.io/name": "berth" } },
+    metadata: { name: `${PLURAL}.${GROUP}`, labels: { [LABEL_NAME]: "berth", [LABEL_PART_OF]: "berth" } },
     spec: {
       group: GROUP,
       scope: "Namespaced",

@@ -22,6 +22,15 @@ export const LABEL_SESSION_ID = "berth.dev/session-id";
 /** Hash of the Pod template that a Pod was made from. */
 export const LABEL_TEMPLATE_HASH = "berth.dev/template-hash";
 export const LABEL_MANAGED_BY = "app.kubernetes.io/managed-by";
+export const LABEL_NAME = "app.kubernetes.io/name";
+export const LABEL_PART_OF = "app.kubernetes.io/part-of";
+/** The general labels of a Pod, which those of its template override. */
+export const generalLabels = (role: "session" | "worker") => ({
+  [LABEL_NAME]: `berth-${role}`,
+  [LABEL_PART_OF]: "berth",
+});
+/** On every object that the operator creates. */
+export const OWN_LABELS = { [LABEL_MANAGED_BY]: "berth", [LABEL_PART_OF]: "berth" } as const;
 
 /**
  * The container in which a session or a worker runs. Resolved before admission, since injected sidecars may come first.

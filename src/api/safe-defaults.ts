@@ -118,6 +118,22 @@ function withResources<C extends NamedContainer>(container: C, spec: TemplateSpe
   return { ...container, resources };
 }
 
+/** Resources of which a request may be lower than the limit, and usually is. */
+const OVERCOMMITTED = ["cpu", "memory", "ephemeral-storage"];
+
+/** What a Pod reserves while it waits or sleeps because the API server takes a limit without a request as the request. */
+export function reservedLimits({ spec }: Pick<PodTemplate, "spec">, field: string): string[] {
+  if ((spec["resources"] ?? undefined) !== undefined) return [];
+  return spec.containers.flatMap(({ resources }, index) => {
+    const { limits, requests } = fieldsOf(resources);
+    const [most, asked] = [fieldsOf(limits), fieldsOf(requests)];
+    const names = OVERCOMMITTED.filter((name) => Object.hasOwn(most, name) && !Object.hasOwn(asked, name));
+    if (names.length === 0) return [];
+    const reserved = names.map((name) => `${most[name]} of ${name}`).join(" and ");
+    return `${field}.spec.containers[${index}].resources.requests: each waiting or sleeping Pod reserves ${reserved}, because Kubernetes takes a limit without a request as the request; set requests for what an idle Pod needs`;
+  });
+}
+
 function isWindows(spec: TemplateSpec): boolean {
   return fieldsOf(spec["os"])["name"] === "windows";
 }

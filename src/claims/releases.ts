@@ -3,8 +3,8 @@ import {
   API_VERSION,
   KIND,
   LABEL_ENVIRONMENT,
-  LABEL_MANAGED_BY,
   LABEL_ROLE,
+  OWN_LABELS,
   toLabelValue,
 } from "../api/names.ts";
 import { MAX_CONCURRENT } from "../api/sessions-spec.ts";
@@ -173,7 +173,7 @@ export class Releases {
       metadata: {
         ...this.#ref,
         labels: {
-          [LABEL_MANAGED_BY]: "berth",
+          ...OWN_LABELS,
           [LABEL_ENVIRONMENT]: toLabelValue(name),
           [LABEL_ROLE]: "session",
         },

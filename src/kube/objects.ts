@@ -84,7 +84,6 @@ export interface PodSpec {
   terminationGracePeriodSeconds?: number;
   serviceAccountName?: string;
   runtimeClassName?: string;
-  automountServiceAccountToken?: boolean;
   volumes?: Record<string, unknown>[];
   [field: string]: unknown;
 }

@@ -12,6 +12,7 @@ import {
   ANNOTATION_SESSION_ID,
   ANNOTATION_WORKSPACE,
   API_VERSION,
+  generalLabels,
   KIND,
   LABEL_ENVIRONMENT,
   LABEL_MANAGED_BY,
@@ -167,6 +168,7 @@ function renderPod(
       name: made.name,
       namespace,
       labels: {
+        ...generalLabels("session"),
         ...template.metadata?.labels,
         [LABEL_MANAGED_BY]: "berth",
         [LABEL_ENVIRONMENT]: toLabelValue(name),

@@ -9,6 +9,7 @@ import {
   LABEL_ENVIRONMENT,
   LABEL_MANAGED_BY,
   LABEL_SESSION_ID,
+  OWN_LABELS,
   toLabelValue,
 } from "../api/names.ts";
 import type { PersistentVolumeClaim } from "../kube/resource.ts";
@@ -43,7 +44,7 @@ export function renderVolume(
     metadata: {
       name: pod,
       namespace,
-      labels: { [LABEL_MANAGED_BY]: "berth", [LABEL_ENVIRONMENT]: toLabelValue(name) },
+      labels: { ...OWN_LABELS, [LABEL_ENVIRONMENT]: toLabelValue(name) },
       annotations: { [ANNOTATION_UNASSIGNED]: "true", [ANNOTATION_ABOUT]: ABOUT },
       ownerReferences: [{ apiVersion: API_VERSION, kind: KIND, name, uid, controller: true, blockOwnerDeletion: true }],
     },

@@ -2,9 +2,9 @@ import {
   API_VERSION,
   KIND,
   LABEL_ENVIRONMENT,
-  LABEL_MANAGED_BY,
   LABEL_PHASE,
   LABEL_ROLE,
+  OWN_LABELS,
   toLabelValue,
 } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
@@ -278,7 +278,7 @@ export class DisruptionBudget {
     return {
       metadata: {
         ...this.#ref,
-        labels: { [LABEL_MANAGED_BY]: "berth", ...labels },
+        labels: { ...OWN_LABELS, ...labels },
         ownerReferences: [{ apiVersion: API_VERSION, kind: KIND, name, uid, controller: true }],
       },
       spec: { minAvailable, selector: { matchLabels: { ...labels, [LABEL_PHASE]: "assigned" } } },

@@ -3,7 +3,6 @@ import { errorText } from "../core/errors.ts";
 import { apiErrorText, isBadRequest, isForbidden, isInvalid, isMaybeApplied, isQuotaExceeded } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { deletePod } from "../pods/delete.ts";
-import { withPodLimits } from "../pods/pod-limits.ts";
 import { newPodName } from "../pods/pod-render.ts";
 import { isPerSession, type OwnVolume } from "../pods/workspace-pods.ts";
 import { allowsAll } from "../policy/pod-policy.ts";
@@ -14,6 +13,7 @@ import type { TurnAdding } from "../sleep/turn-adding.ts";
 import { NO_PERMISSION } from "../sleep/workspaces.ts";
 import type { CreationBackoff } from "./creation-backoff.ts";
 import type { Expectations } from "./expectations.ts";
+import { withPodLimits } from "./pod-limits.ts";
 
 export interface PodCreationOptions {
   readonly context: PoolContext;

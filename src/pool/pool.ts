@@ -7,7 +7,6 @@ import { ENDED_PHASES } from "../kube/objects.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
 import { listEvents, NodeEvents, waitsSilently } from "../pods/node-events.ts";
-import { POD_LIMITS_REFUSED } from "../pods/pod-limits.ts";
 import { type End, NEEDS_SHELL, NEEDS_TOOLS, stateOf } from "../pods/pod-state.ts";
 import { hasOpenTurn, hasTurns } from "../pods/turns.ts";
 import { isPerSession, sessionBoundTo } from "../pods/workspace-pods.ts";
@@ -35,6 +34,7 @@ import { Expectations } from "./expectations.ts";
 import { type Free, FreePods } from "./free-pods.ts";
 import { boundAtMs, parkedMaxAgeMs } from "./parked-age.ts";
 import { longestHoldMs, PodCreation } from "./pod-creation.ts";
+import { POD_LIMITS_REFUSED } from "./pod-limits.ts";
 
 /** Creations and removals of one Environment in flight at the same time. */
 const CONCURRENCY = 16;

@@ -131,11 +131,9 @@ export function awaitAnswer({ observed }: Observed, nowMs: number): void {
   observed.heardMs ??= nowMs;
 }
 
-const WAITS: ReadonlySet<string> = new Set<PodState["is"]>(["unscheduled", "gated", "preparing", "parked"]);
-
 /** Records that the container has not started yet, if the Pod says so. */
 export function noteWaiting({ observed }: Observed, pod: PodState | { readonly is: "gone" }, nowMs: number): void {
-  if (WAITS.has(pod.is)) observed.waitedMs = nowMs;
+  if (pod.is !== "gone" && pod.is !== "running" && pod.is !== "ended") observed.waitedMs = nowMs;
 }
 
 /** When the container started; null: its status does not say. */

@@ -7,6 +7,7 @@ import {
   LABEL_ENVIRONMENT,
   LABEL_MANAGED_BY,
   LABEL_ROLE,
+  OWN_LABELS,
   toLabelValue,
 } from "../api/names.ts";
 import { Shared } from "../core/shared.ts";
@@ -98,7 +99,7 @@ export function renderJournal(
       name: where.name,
       namespace: where.namespace,
       labels: {
-        [LABEL_MANAGED_BY]: "berth",
+        ...OWN_LABELS,
         [LABEL_ENVIRONMENT]: toLabelValue(where.environment),
         [LABEL_ROLE]: "session",
       },

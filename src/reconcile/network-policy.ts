@@ -6,9 +6,9 @@ import {
   API_VERSION,
   KIND,
   LABEL_ENVIRONMENT,
-  LABEL_MANAGED_BY,
   LABEL_PHASE,
   LABEL_ROLE,
+  OWN_LABELS,
   toLabelValue,
 } from "../api/names.ts";
 import { DEFAULT_BASE_URL } from "../api/network-spec.ts";
@@ -84,7 +84,7 @@ export function renderNetworkPolicy(
     metadata: {
       name: policyName(name),
       namespace,
-      labels: { [LABEL_MANAGED_BY]: "berth", ...label },
+      labels: { ...OWN_LABELS, ...label },
       ownerReferences: [{ apiVersion: API_VERSION, kind: KIND, name, uid, controller: true }],
     },
     spec: {

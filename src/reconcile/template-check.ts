@@ -1,9 +1,9 @@
 import type { Verdict } from "../api/conditions.ts";
 import { sessionContainerPath } from "../api/parking-needs.ts";
 import { pathText, problemList } from "../api/problems.ts";
+import { reservedLimits } from "../api/safe-defaults.ts";
 import { backoffCeiling } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
-import { isRecord } from "../core/json.ts";
 import type { Points } from "../core/points.ts";
 import type { Timing } from "../core/timing.ts";
 import type { KubeClient } from "../kube/client.ts";
@@ -37,25 +37,6 @@ export interface TemplateVerdict extends Verdict {
 
 function alwaysPulls({ written }: CheckedTemplate): string {
   return `${sessionContainerPath(written)}.imagePullPolicy: with Always, the kubelet contacts the registry every few seconds while a Pod waits; use IfNotPresent and a fixed tag`;
-}
-
-/** Resources of which a request may be lower than the limit, and usually is. */
-const OVERCOMMITTED = ["cpu", "memory", "ephemeral-storage"];
-
-/** What a Pod reserves while it waits or sleeps because the API server takes a limit alone as the request, too. */
-function reservedLimits({ written: { spec }, field }: CheckedTemplate): string[] {
-  if (field !== "spec.sessions.template" || isRecord(spec["resources"])) return [];
-  return spec.containers.flatMap(({ resources }, index) => {
-    const { limits, requests } = isRecord(resources) ? resources : {};
-    const amounts = isRecord(limits) ? limits : {};
-    const requested = isRecord(requests) ? requests : {};
-    const names = OVERCOMMITTED.filter(
-      (name) => (amounts[name] ?? null) !== null && (requested[name] ?? null) === null,
-    );
-    if (names.length === 0) return [];
-    const reserved = names.map((name) => `${amounts[name]} of ${name}`).join(" and ");
-    return `${field}.spec.containers[${index}].resources.requests: each waiting or sleeping Pod reserves ${reserved}, because Kubernetes takes a limit without a request as the request; set requests for what an idle Pod needs`;
-  });
 }
 
 /**
@@ -168,7 +149,8 @@ export function accepted(template: CheckedTemplate, pod: Pod | null): TemplateVe
   const made = containers.find(({ name }) => name === template.container);
   // Admission may set it (AlwaysPullImages).
   const pullsAlways = template.pullsAlways || (template.pullsAgain && made?.imagePullPolicy === "Always");
-  const warnings = [...(pullsAlways ? [alwaysPulls(template)] : []), ...reservedLimits(template)];
+  const reserved = template.field === "spec.sessions.template" ? reservedLimits(template.written, template.field) : [];
+  const warnings = [...(pullsAlways ? [alwaysPulls(template)] : []), ...reserved];
   const verdict = { accepted: true, final: true };
   if (warnings.length > 0) return { ...verdict, reason: "AcceptedWithWarning", message: problemList(warnings) };
   return { ...verdict, reason: "Accepted", message: "the API server accepts Pods of the template" };

@@ -6,6 +6,7 @@ import {
   ANNOTATION_NEEDS,
   ANNOTATION_SESSION_CONTAINER,
   API_VERSION,
+  generalLabels,
   KIND,
   LABEL_ENVIRONMENT,
   LABEL_MANAGED_BY,
@@ -93,7 +94,7 @@ export function workerTemplate(environment: Environment): WorkerTemplate {
       metadata: {
         name: deploymentName,
         namespace,
-        labels,
+        labels: { ...generalLabels("worker"), ...labels },
         annotations: { [ANNOTATION_NEEDS]: JSON.stringify(needs) },
         ownerReferences: [
           { apiVersion: API_VERSION, kind: KIND, name, uid, controller: true, blockOwnerDeletion: true },
@@ -131,7 +132,7 @@ function renderTemplate(
     ...template,
     metadata: {
       ...template.metadata,
-      labels: { ...template.metadata?.labels, ...labels },
+      labels: { ...generalLabels("worker"), ...template.metadata?.labels, ...labels },
       annotations: {
         [ANNOTATION_DEFAULT_CONTAINER]: worker,
         ...template.metadata?.annotations,

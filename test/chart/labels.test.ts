@@ -31,6 +31,16 @@ test("a label of one kind of object overrides the common label, and appears once
   expect(labels.get("Deployment")).toMatchObject({ release: "all" });
 });
 
+test.each([
+  ["berth", []],
+  ["agents", ["--set", "labels.app\\.kubernetes\\.io/part-of=agents"]],
+])("every object is part of %s, and no selector says so", async (partOf, args) => {
+  const { stdout } = await template(args);
+  const all = parseAllDocuments(stdout).map((document) => document.toJS());
+  expect(all.map(({ metadata }) => metadata.labels["app.kubernetes.io/part-of"])).toEqual(all.map(() => partOf));
+  expect(JSON.stringify(all.map(({ spec }) => spec?.selector ?? {}))).not.toContain("part-of");
+});
+
 test("a label that the chart sets is refused in every block of labels", async () => {
   const blocks = Object.values(OWN);
   const results = await Promise.all(blocks.map((block) => template(labelled(block, "app.kubernetes.io/name", "x"))));

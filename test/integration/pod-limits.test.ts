@@ -3,7 +3,7 @@ import { KubeClient } from "../../src/kube/client.ts";
 import { loadKubeConfig } from "../../src/kube/config.ts";
 import type { Container, Pod } from "../../src/kube/objects.ts";
 import { PODS } from "../../src/kube/resource.ts";
-import { withPodLimits } from "../../src/pods/pod-limits.ts";
+import { withPodLimits } from "../../src/pool/pod-limits.ts";
 import { turnPatch } from "../../src/pods/turns.ts";
 import { useCluster } from "../support/cluster.ts";
 import { keeperPod } from "../support/keeper-pods.ts";

@@ -91,7 +91,7 @@ describe("a cached Pod", () => {
     const pod = { metadata: { labels: of("LABEL"), annotations: of("ANNOTATION") }, spec: { containers: [] } } as Pod;
     const { labels = {}, annotations = {} } = cachedPod(pod).metadata;
     const gone = (kept: object, whole: object) => Object.keys(whole).filter((name) => !Object.hasOwn(kept, name));
-    expect(gone(labels, of("LABEL"))).toEqual([names.LABEL_MANAGED_BY]);
+    expect(gone(labels, of("LABEL"))).toEqual([names.LABEL_MANAGED_BY, names.LABEL_NAME, names.LABEL_PART_OF]);
     expect(gone(annotations, of("ANNOTATION")).sort()).toEqual(
       [
         names.ANNOTATION_ABOUT,

@@ -89,6 +89,11 @@ describe("the user's template", () => {
 describe("defaults", () => {
   const pod = render(podTemplate());
 
+  test("name the program and what it is part of", () => {
+    const labels = { "app.kubernetes.io/name": "berth-session", "app.kubernetes.io/part-of": "berth" };
+    expect(pod.metadata.labels).toMatchObject(labels);
+  });
+
   test("sets no restarts, a grace period, no API token, and the longest deadline", () => {
     expect(pod.spec).toMatchObject({
       restartPolicy: "Never",

@@ -13,12 +13,14 @@ const SESSION_POD: Readonly<Record<number, readonly string[]>> = {
   1: ["b17201c77687", "142fafa54e78", "dc43a99b1bfe", "17d3c68f7920", "37182038d9a2"],
   2: ["c683bd8a8653", "4d71ab7cc01a", "d22689cc24a7", "9ac37335fc85", "e600394ec343"],
   3: ["9e3c72c1228d", "2003d2a615ed", "208b6d29f2bb", "dca9d979bcc9", "36a16ec12a0b"],
-  4: ["9e3c72c1228d", "2003d2a615ed", "1a755d3546f9", "57b930a2b108", "11ec77328302", "e4aaf67b05f0"],
+  // Labels that only people read were added under the same number, which replaced no Pods.
+  4: ["af14a06b33c7", "34a2dacb9dbb", "72a98247ae19", "f5ae217cf02d", "d3b1d93bc3a1", "ed763e3636e6"],
 };
 const WORKER_DEPLOYMENT: Readonly<Record<number, readonly string[]>> = {
   1: ["0fdcc854b753", "1c3fbcc517cc"],
   2: ["a391dd1b2fa4", "69b9b8a89107"],
   3: ["d1df23112aef", "be649706ce1a"],
+  4: ["628bc258ccbf", "0ab778bc0c23"],
 };
 
 const TEMPLATE: Json = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };

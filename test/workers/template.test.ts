@@ -23,7 +23,9 @@ describe("a worker's template", () => {
       "berth.dev/template-hash": templateOf().hash,
     };
     expect(spec.selector).toEqual({ matchLabels: selecting });
-    expect(spec.template.metadata?.labels).toMatchObject(selecting);
+    const general = { "app.kubernetes.io/name": "berth-worker", "app.kubernetes.io/part-of": "berth" };
+    expect(spec.template.metadata?.labels).toMatchObject({ ...selecting, ...general });
+    expect(spec.selector.matchLabels).not.toMatchObject(general);
     expect(metadata.labels).toMatchObject(selecting);
     expect(spec.replicas).toBe(3);
   });

@@ -7,7 +7,7 @@ const DECIDE = "test/protocol/decide.test.ts";
 const CACHED_POD = "test/pods/cached-pod.test.ts";
 const PARKING = "test/pods/parking.test.ts";
 const PLAN = "test/sleep/sleep-plan.test.ts";
-const POD_LIMITS = "test/pods/pod-limits.test.ts";
+const POD_LIMITS = "test/pool/pod-limits.test.ts";
 const POD_LIMITS_LOOP = "test/sessions/loops/pod-limits.test.ts";
 const REMOVAL = "test/sleep/removal.test.ts";
 const RETENTION = "test/pool/finished-retention.test.ts";
@@ -827,7 +827,7 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/pods/pod-limits.ts",
+    file: "src/pool/pod-limits.ts",
     tests: [POD_LIMITS],
     mutations: [
       {

@@ -72,6 +72,9 @@ app.kubernetes.io/component: operator
 {{ include "berth.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- if not (hasKey (default dict .Values.labels) "app.kubernetes.io/part-of") }}
+app.kubernetes.io/part-of: berth
+{{- end }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- with .Values.labels }}
 {{ toYaml . }}

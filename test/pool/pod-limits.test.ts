@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { Container, Pod } from "../../src/kube/resource.ts";
-import { withPodLimits } from "../../src/pods/pod-limits.ts";
+import { withPodLimits } from "../../src/pool/pod-limits.ts";
 import { keeperPod } from "../support/keeper-pods.ts";
 
 const REF = { name: "berth-research-x", namespace: "agents" };

@@ -5,7 +5,7 @@
  */
 import { isRecord } from "../core/json.ts";
 import type { Pod } from "../kube/resource.ts";
-import { hasTurns } from "./turns.ts";
+import { hasTurns } from "../pods/turns.ts";
 
 /** Resources whose limit the kubelet passes on. */
 const PASSED_ON = ["cpu", "memory"];
