@@ -20,7 +20,7 @@ const WORKER_DEPLOYMENT: Readonly<Record<number, readonly string[]>> = {
   1: ["0fdcc854b753", "1c3fbcc517cc"],
   2: ["a391dd1b2fa4", "69b9b8a89107"],
   3: ["d1df23112aef", "be649706ce1a"],
-  4: ["628bc258ccbf", "0ab778bc0c23"],
+  4: ["bc9a73a51e32", "a265abb580d3"],
 };
 
 const TEMPLATE: Json = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };

@@ -86,7 +86,7 @@ describe("limits alone, which each waiting or sleeping Pod reserves,", () => {
     ["beside requests", { limits: { memory: "2Gi" }, requests: { memory: "2Gi" } }, {}],
     ["of a device", { limits: { "example.com/gpu": 1 } }, {}],
     [
-      "in a Pod with resources of its own",
+      "if the Pod states its own resources",
       { limits: { memory: "2Gi" } },
       { resources: { requests: { memory: "1Gi" } } },
     ],

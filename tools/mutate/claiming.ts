@@ -501,9 +501,9 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "lets the Secret be deleted with its Pod",
         guard: "record",
-        find: 'labels: {\n        [LABEL_MANAGED_BY]: "berth",',
+        find: 'labels: {\n        ...OWN_LABELS,',
         replace:
-          'ownerReferences: [{ apiVersion: "v1", kind: "Pod", name: where.name, uid: journal.podUid }],\n      labels: {\n        [LABEL_MANAGED_BY]: "berth",',
+          'ownerReferences: [{ apiVersion: "v1", kind: "Pod", name: where.name, uid: journal.podUid }],\n      labels: {\n        ...OWN_LABELS,',
       },
       {
         name: "reads any Secret as a claim",
