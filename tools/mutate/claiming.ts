@@ -501,7 +501,7 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "lets the Secret be deleted with its Pod",
         guard: "record",
-        find: 'labels: {\n        ...OWN_LABELS,',
+        find: "labels: {\n        ...OWN_LABELS,",
         replace:
           'ownerReferences: [{ apiVersion: "v1", kind: "Pod", name: where.name, uid: journal.podUid }],\n      labels: {\n        ...OWN_LABELS,',
       },
