@@ -53,6 +53,14 @@ export const REASONS = {
     fix: "Wait a moment. If this stays, check that the operator runs.",
     event: "Normal",
   },
+  PreparingFirstPod: {
+    type: "Ready",
+    status: "False",
+    description:
+      "No Pod of the template has become ready yet, although warm is above 0. While sessions of an earlier template run, Ready stays True, and only Reconciling has this reason.",
+    fix: "Wait: after prepareTimeoutSeconds at most, CapacityAvailable says why no Pod becomes ready.",
+    event: "Normal",
+  },
   InvalidSpec: {
     type: "Ready",
     status: "False",

@@ -45,7 +45,8 @@ export const CONDITIONS = {
  * they are True: https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md
  */
 export const KSTATUS_CONDITIONS = {
-  Reconciling: "Not ready, but can get ready without a change of the spec or the key.",
+  Reconciling:
+    "Not ready, but can get ready without a change of the spec or the key. Or ready, and the first Pod of a changed template is being prepared.",
   Stalled: "Not ready, and does not get ready before the spec, the key or the operator's settings change.",
 } as const;
 

@@ -54,15 +54,25 @@ export function ownConditions(conditions: readonly Condition[] | undefined): Con
   return conditions?.filter(({ type }) => !Object.hasOwn(KSTATUS_CONDITIONS, type)) ?? [];
 }
 
-/** Returns the conditions with those that repeat `Ready` as it is now. Does not change its input. */
-export function withKstatus(conditions: readonly Condition[], nowIso: string): Condition[] {
+/**
+ * Returns the conditions with those that repeat `Ready` as it is now. Does not change its input.
+ * @param unfinished what an Environment that is ready still does; null: nothing
+ */
+export function withKstatus(
+  conditions: readonly Condition[],
+  nowIso: string,
+  unfinished: Verdict | null = null,
+): Condition[] {
   const own = ownConditions(conditions);
   const ready = findCondition(own, "Ready");
-  const type = ready && repeatedAs(ready);
+  if (!ready) return own;
+  const isUnfinished = unfinished !== null && ready.status === "True";
+  const type = isUnfinished ? "Reconciling" : repeatedAs(ready);
   if (!type) return own;
   const before = conditions.find((condition) => condition.type === type);
   const lastTransitionTime = before?.lastTransitionTime ?? nowIso;
-  return [...own, { ...ready, type, status: "True", lastTransitionTime }];
+  const said = isUnfinished ? unfinished : {};
+  return [...own, { ...ready, ...said, type, status: "True", lastTransitionTime }];
 }
 
 function repeatedAs({ status, reason }: Condition): KstatusCondition | null {

@@ -1,4 +1,7 @@
-import { LABEL_ENVIRONMENT, LABEL_PHASE } from "../api/names.ts";
+import { findCondition } from "../api/conditions.ts";
+import type { Environment } from "../api/environment.ts";
+import { LABEL_ENVIRONMENT, LABEL_PHASE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import type { RuntimeReport } from "../api/runtime.ts";
 import type { PodStreams } from "../attach/pod-streams.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
@@ -195,11 +198,28 @@ export class Pool {
     await Promise.all([this.#departing.ended(), this.#nodeEvents.ended()]);
   }
 
-  /** Whether a Pod of the current template has been ready for a session, as far as this process knows. */
+  /**
+   * Whether a Pod of the current template has been ready for a session, as its Pods or the status of an earlier process
+   * show.
+   */
   get wasReady(): boolean {
-    const { hash } = this.#context.template();
-    if (this.#free.list().some(({ free }) => free.hash === hash && free.state === "parked")) this.#readyHash = hash;
+    const { template, environment, pods } = this.#context;
+    const { hash } = template();
+    if (this.#readyHash === null && wasAvailable(environment())) this.#readyHash = hash;
+    if (this.#readyHash === hash) return true;
+    const isReady = this.#free.list().some(({ free }) => free.hash === hash && free.state === "parked");
+    if (isReady || pods.list().some((pod) => wasClaimed(pod, hash))) this.#readyHash = hash;
     return this.#readyHash === hash;
+  }
+
+  /** See `RuntimeReport`. */
+  get firstPod(): RuntimeReport["firstPod"] {
+    const { environment, pods } = this.#context;
+    if ((environment().spec.sessions?.warm ?? 0) === 0 || this.wasReady) return null;
+    // Claims of an earlier process may not be known yet, but their Pods are.
+    const serves = ({ metadata, status }: Pod) =>
+      metadata.labels?.[LABEL_PHASE] === "assigned" && !ENDED_PHASES.has(status?.phase ?? "");
+    return { serves: pods.list().some(serves) };
   }
 
   /** Whether a claim would find a Pod now. */
@@ -237,7 +257,7 @@ export class Pool {
   take(sessionId: string, except: ReadonlySet<string>, fits: (pod: Pod) => boolean): Pod | null {
     const best = this.#free.next(except, fits);
     if (!best) return null;
-    this.#readyHash = best.free.hash;
+    if (best.free.hash === this.#context.template().hash) this.#readyHash = best.free.hash;
     this.#options.breaker.claimed(best.free.hash, best.free.name);
     this.#bound.forget(sessionId);
     return best.pod;
@@ -584,6 +604,18 @@ export class Pool {
       from += size;
     }
   }
+}
+
+/** Whether the status says that a Pod of this same spec has been ready. */
+function wasAvailable({ metadata, status }: Environment): boolean {
+  const capacity = findCondition(status?.conditions, "CapacityAvailable");
+  return capacity?.reason === "Available" && capacity.observedGeneration === metadata.generation;
+}
+
+/** Only Pods that are ready are claimed. */
+function wasClaimed({ metadata: { labels } }: Pod, hash: string): boolean {
+  const phase = labels?.[LABEL_PHASE];
+  return labels?.[LABEL_TEMPLATE_HASH] === hash && phase !== undefined && phase !== "parked";
 }
 
 function failureOf({ message }: End): CapacityProblem {

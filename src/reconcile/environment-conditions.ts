@@ -15,7 +15,7 @@ export interface SharingEnvironment {
 /** The inputs of an Environment's conditions. */
 export interface ConditionParts {
   readonly environment: Environment;
-  readonly report: Pick<RuntimeReport, "verdicts" | "blockedReason">;
+  readonly report: Pick<RuntimeReport, "verdicts" | "blockedReason" | "firstPod">;
   /** Why the caches of the namespace lag; null if they don't. */
   readonly lag: string | null;
   /** What is wrong with the environment key in its Secret; null if nothing is. */
@@ -58,10 +58,21 @@ export function environmentConditions(parts: ConditionParts): ConditionUpdate[] 
     decided: ownDecision(environment),
     lag: parts.lag,
     blockedReason: report.blockedReason,
+    preparing: report.firstPod?.serves === false ? firstPodVerdict(environment, report) : null,
     conditions: all,
     generation,
   });
   return [ready, ...all];
+}
+
+/** What is reported while the first Pod of the current template is prepared; null if none is. */
+export function firstPodVerdict({ spec }: Environment, { firstPod }: Pick<RuntimeReport, "firstPod">): Verdict | null {
+  if (!firstPod) return null;
+  const seconds = spec.sessions?.prepareTimeoutSeconds;
+  return {
+    reason: "PreparingFirstPod",
+    message: `no Pod of the template has been ready yet; Berth reports the cause if none is ready within ${seconds} s (spec.sessions.prepareTimeoutSeconds)`,
+  };
 }
 
 /** Adds that the id looks wrong, unless the Work API has accepted it. */
@@ -131,6 +142,8 @@ export interface ReadyParts {
   readonly lag: string | null;
   /** Why the loops can't serve, if no condition covers it. */
   readonly blockedReason: string | null;
+  /** That the first Pod is being prepared, and nothing is served meanwhile. */
+  readonly preparing: Verdict | null;
   readonly conditions: readonly ConditionUpdate[];
   readonly generation: number;
 }
@@ -139,7 +152,8 @@ export interface ReadyParts {
  * Computes `Ready` from all other conditions. It copies the reason and message of the first blocking condition, so that
  * one condition says what is wrong.
  */
-export function readyCondition({ decided, lag, blockedReason, conditions, generation }: ReadyParts): ConditionUpdate {
+export function readyCondition(parts: ReadyParts): ConditionUpdate {
+  const { decided, lag, blockedReason, preparing, conditions, generation } = parts;
   const blocked = lag ?? blockedReason;
   if (decided) {
     const message = blocked === null ? decided.message : `${decided.message}; ${blocked}`;
@@ -158,6 +172,7 @@ export function readyCondition({ decided, lag, blockedReason, conditions, genera
       return conditionFor("Pending", condition?.message ?? `${CONDITIONS[type].description}`, generation);
     }
   }
+  if (preparing) return conditionFor(preparing.reason, preparing.message, generation);
   return conditionFor("Ready", "Berth serves work", generation);
 }
 

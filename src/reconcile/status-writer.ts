@@ -1,6 +1,13 @@
 import { type ConditionReason, eventType, REASONS } from "../api/condition-reasons.ts";
 import { isGood } from "../api/condition-types.ts";
-import { type Condition, type ConditionUpdate, ownConditions, setCondition, withKstatus } from "../api/conditions.ts";
+import {
+  type Condition,
+  type ConditionUpdate,
+  ownConditions,
+  setCondition,
+  type Verdict,
+  withKstatus,
+} from "../api/conditions.ts";
 import type { EnvironmentStatus } from "../api/environment.ts";
 import type { Random } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
@@ -31,6 +38,8 @@ export interface StatusParts {
   readonly mode: "Sessions" | "Workers";
   readonly max: number;
   readonly conditions: readonly ConditionUpdate[];
+  /** What a ready Environment still does, for `Reconciling`; null or absent: nothing. */
+  readonly unfinished?: Verdict | null;
   /** Null: not read; the status keeps the last value. */
   readonly queue: EnvironmentStatus["queue"] | null;
   readonly sessions: EnvironmentStatus["sessions"] | null;
@@ -191,7 +200,7 @@ export class StatusWriter {
       observedGeneration: parts.generation,
       mode: parts.mode,
       max: parts.max,
-      conditions: withKstatus(conditions, nowIso),
+      conditions: withKstatus(conditions, nowIso, parts.unfinished),
       ...(apiAddresses ? { apiAddresses: [...apiAddresses] } : {}),
       ...(parts.queue ? { queue: parts.queue } : this.#written?.queue ? { queue: this.#written.queue } : {}),
       ...(parts.sessions ? { sessions: parts.sessions } : {}),

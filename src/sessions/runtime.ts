@@ -435,6 +435,7 @@ export class SessionsRuntime {
         ),
         this.#queue.pollers,
       ],
+      firstPod: this.#pool.firstPod,
       blockedReason: this.#failing.message,
     };
   }

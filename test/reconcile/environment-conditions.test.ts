@@ -38,6 +38,7 @@ function ready(conditions: readonly ConditionUpdate[], parts: Partial<ReadyParts
     decided: null,
     lag: null,
     blockedReason: null,
+    preparing: null,
     conditions,
     generation: GENERATION,
     ...parts,

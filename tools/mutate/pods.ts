@@ -7,6 +7,7 @@ const FREE_PODS = "test/pool/free-pods.test.ts";
 const POD_RENDER = "test/pods/pod-render.test.ts";
 const POD_STATE = "test/pods/pod-state.test.ts";
 const REMOVAL = "test/sleep/removal.test.ts";
+const FIRST_POD = "test/sessions/loops/first-pod.test.ts";
 const RETENTION = "test/pool/finished-retention.test.ts";
 const RUNTIME = "test/sessions/loops/runtime.test.ts";
 const SESSION_PODS = "test/sessions/loops/session-pods.test.ts";
@@ -303,9 +304,56 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
+    file: "src/pods/pod-state.ts",
+    tests: ["test/pods/pod-state.test.ts"],
+    mutations: [
+      {
+        name: "cuts a program's output at its end",
+        guard: "bound",
+        find: "said.slice(-MAX_LAST_LINES)",
+        replace: "said.slice(0, MAX_LAST_LINES)",
+      },
+    ],
+  },
+  {
     file: "src/pool/pool.ts",
     tests: [RUNTIME, SESSION_PODS],
     mutations: [
+      {
+        name: "takes the status of an earlier spec for that of the current one",
+        guard: "error",
+        find: " && capacity.observedGeneration === metadata.generation;",
+        replace: ";",
+        tests: [FIRST_POD],
+      },
+      {
+        name: "ignores the status of an earlier process",
+        guard: "error",
+        find: "if (this.#readyHash === null && wasAvailable(environment()))",
+        replace: "if (this.#readyHash !== this.#readyHash)",
+        tests: [FIRST_POD],
+      },
+      {
+        name: "takes a finished Pod of any template for one of the current template",
+        guard: "error",
+        find: "labels?.[LABEL_TEMPLATE_HASH] === hash && phase !== undefined",
+        replace: "phase !== undefined",
+        tests: [FIRST_POD],
+      },
+      {
+        name: "awaits a first Pod although none is kept warm",
+        guard: "bound",
+        find: "if ((environment().spec.sessions?.warm ?? 0) === 0 || this.wasReady) return null;",
+        replace: "if (this.wasReady) return null;",
+        tests: [FIRST_POD],
+      },
+      {
+        name: "is not ready while sessions of an earlier template run",
+        guard: "error",
+        find: "return { serves: pods.list().some(serves) };",
+        replace: "return { serves: false };",
+        tests: [FIRST_POD],
+      },
       {
         name: "plans without the Pods that it is creating",
         guard: "bound",
