@@ -29,6 +29,9 @@ export const DEFAULT_RESOURCES = {
 const RESTRICTED_CAPABILITIES = { drop: ["ALL"] };
 const RESTRICTED_SECCOMP = { type: "RuntimeDefault" };
 
+/** Without it, a program that fails and writes no termination log leaves only its exit code. */
+const LAST_LINES = { terminationMessagePolicy: "FallbackToLogsOnError" } as const;
+
 /** The one capability, in this spelling, that the API server refuses beside `allowPrivilegeEscalation: false`. */
 const ESCALATING_CAPABILITY = "CAP_SYS_ADMIN";
 
@@ -47,7 +50,7 @@ export function withSafeDefaults<T extends Pick<PodTemplate, "spec">>(
 ): T {
   const { spec } = template;
   const measured = <C extends NamedContainer>(container: C) =>
-    container.name === main ? withResources(container, spec) : container;
+    container.name === main ? { ...LAST_LINES, ...withoutNull(withResources(container, spec)) } : container;
   return {
     ...template,
     spec: {

@@ -39,7 +39,7 @@ import { isPerSession, mountProblem, type OwnVolume, withWorkspace, workspaceInP
 export const NO_DEADLINE_SECONDS = 2_147_483_647;
 
 /** Increase this when what is rendered around a template changes in a way that parked Pods must follow. */
-export const RENDERING = 4;
+export const RENDERING = 5;
 
 /** The same for what is rendered for turns only. */
 const TURNS_RENDERING = 2;

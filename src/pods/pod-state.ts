@@ -331,9 +331,8 @@ function isTransient({ reason, message }: Problem): boolean {
   return SECRET_NOT_SYNCED.test(message) || (RUNTIME_AWAY.test(message) && !IMAGE_PULL_RETRIED.has(reason));
 }
 
-function initFailure(name: string, { exitCode, message }: ContainerStateTerminated): string {
-  const said = message?.trim();
-  return `init container ${name} ended with ${exitCode}${said ? `: ${said}` : ""}`;
+function initFailure(name: string, terminated: ContainerStateTerminated): string {
+  return `init container ${name} ended with ${terminated.exitCode}${lastLines(terminated)}`;
 }
 
 const NO_TIMES = { startedAtMs: null, finishedAtMs: null };
@@ -349,7 +348,8 @@ function endOf(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated
   };
   if (START_ERRORS.has(terminated.reason ?? "")) {
     const said = terminated.message ?? "the command failed to start";
-    return { ...base, startedAtMs: null, cause: "StartFailed", message: `${said}${shellFix(pod, said)}` };
+    const fix = shellFix(pod, said) || commandFix(pod, said);
+    return { ...base, startedAtMs: null, cause: "StartFailed", message: `${said}${fix}` };
   }
   const disruption = disruptionOf(status, base.finishedAtMs);
   if (disruption) return { ...base, ...disruption };
@@ -374,22 +374,44 @@ function endOf(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated
 
 const OUT_OF_MEMORY = "the container used more memory than its limit";
 
-function endByCode({ exitCode, message }: ContainerStateTerminated): Pick<End, "cause" | "message"> {
+function endByCode(terminated: ContainerStateTerminated): Pick<End, "cause" | "message"> {
+  const { exitCode } = terminated;
   if (exitCode === 0) return { cause: "Completed", message: "" };
-  const said = message?.trim();
-  const text = `the container ended with exit code ${exitCode}${said ? `: ${said}` : ""}`;
+  const text = `the container ended with exit code ${exitCode}${lastLines(terminated)}`;
   return { cause: exitCode === EXIT_SIGKILL ? "Killed" : "Failed", message: text };
+}
+
+/** The Pod's annotation about its end has 512 characters, and the end of the last lines matters most. */
+const MAX_LAST_LINES = 400;
+
+/** What a program said last, after a colon: its termination log, or up to 2 KiB of its output. */
+export function lastLines({ message }: ContainerStateTerminated): string {
+  const said = message?.trim() ?? "";
+  if (said === "") return "";
+  if (said.length <= MAX_LAST_LINES) return `: ${said}`;
+  const end = said.slice(-MAX_LAST_LINES);
+  return `: ...${end.slice(end.indexOf("\n") + 1)}`;
 }
 
 /** Exit code of a shell when the command to run is not in the image. */
 const EXIT_NOT_FOUND = 127;
 
-function endedWaiting(pod: Pod, { exitCode, message }: ContainerStateTerminated): string {
+function endedWaiting(pod: Pod, terminated: ContainerStateTerminated): string {
+  const { exitCode } = terminated;
   if ((parkingOf(pod) === "Shell" || hasTurns(pod)) && exitCode === EXIT_NOT_FOUND) {
-    return `the program of container ${sessionContainerName(pod)} is not in the image; correct its command`;
+    // The shell names the program.
+    return `${terminated.message?.trim() || "the program is not in the image"}${correctCommand(pod)}`;
   }
-  const said = message?.trim();
-  return `the container ended with exit code ${exitCode} while it waited for a session${said ? `: ${said}` : ""}`;
+  return `the container ended with exit code ${exitCode} while it waited for a session${lastLines(terminated)}`;
+}
+
+function correctCommand(pod: Pod): string {
+  return `; correct the command of container ${sessionContainerName(pod)} in spec.sessions.template, or the image`;
+}
+
+/** The runtime's message about a program that it can't execute names the program. */
+function commandFix(pod: Pod, said: string): string {
+  return said.includes('exec: "') ? correctCommand(pod) : "";
 }
 
 /** Part of the message of a Pod whose waiting shell could not be started. */

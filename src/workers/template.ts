@@ -21,7 +21,7 @@ import type { Container, Deployment, EnvVar, Pod, PodTemplate as RenderedTemplat
 import { needWords } from "../policy/pod-policy.ts";
 
 /** Increase this when what is rendered around a template changes in a way that workers must follow. */
-export const RENDERING = 4;
+export const RENDERING = 5;
 
 /** Deployment names are part of Pod names, which end at 63 characters. */
 const NAME_LENGTH = 63;

@@ -5,7 +5,7 @@ import type { Clock } from "../core/clock.ts";
 import { unended } from "../core/text.ts";
 import { IMAGE_PROBLEMS, ORDINARY_WAITS } from "../kube/objects.ts";
 import type { ContainerStatus, Deployment, Pod } from "../kube/resource.ts";
-import { gateProblem } from "../pods/pod-state.ts";
+import { gateProblem, lastLines } from "../pods/pod-state.ts";
 import type { ScalerView } from "./scaler.ts";
 
 /** The verdict on scaling. No message contains an age: it would change with the clock alone. */
@@ -135,7 +135,10 @@ function crashing(pod: Pod, nowMs: number): Verdict | null {
   const loop = crashLoop(pod, nowMs);
   return loop === null
     ? null
-    : { reason: "PreparationFailing", message: `workers do not run: ${loop}; read the logs of the workers' Pods` };
+    : {
+        reason: "PreparationFailing",
+        message: `workers do not run: ${unended(loop)}; read the logs of the workers' Pods`,
+      };
 }
 
 /** The message of a container that waits for such a reason. */
@@ -179,8 +182,8 @@ export function crashLoop({ status }: Pod, nowMs: number): string | null {
   const inits = (status?.initContainerStatuses ?? []).filter(({ state }) => state?.terminated?.exitCode !== 0);
   for (const container of [...inits, ...(status?.containerStatuses ?? [])]) {
     if (!isLooping(container, nowMs)) continue;
-    const { exitCode } = lastEnd(container) ?? {};
-    const how = exitCode === undefined ? "" : `, last with exit code ${exitCode}`;
+    const end = lastEnd(container);
+    const how = end ? `, last with exit code ${end.exitCode}${lastLines(end)}` : "";
     return `container ${container.name} keeps crashing (CrashLoopBackOff)${how}`;
   }
   return null;

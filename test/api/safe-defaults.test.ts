@@ -31,8 +31,12 @@ describe("a template that names only an image", () => {
           image: "worker:1",
           resources: { requests: { cpu: "100m", memory: "256Mi" }, limits: { memory: "2Gi" } },
           securityContext: RESTRICTED,
+          terminationMessagePolicy: "FallbackToLogsOnError",
         },
       ],
+    });
+    expect(podOf({}, { terminationMessagePolicy: "File" })).toMatchObject({
+      containers: [{ terminationMessagePolicy: "File" }],
     });
   });
 
@@ -46,6 +50,7 @@ describe("a template that names only an image", () => {
     const container = {
       resources: null,
       securityContext: { allowPrivilegeEscalation: null, capabilities: { drop: null } },
+      terminationMessagePolicy: null,
     };
     expect(podOf(nothing, container)).toEqual(podOf({}));
     expect(podOf({ securityContext: null }, { securityContext: null })).toEqual(podOf({}));

@@ -215,7 +215,10 @@ function missingProgram(): Fault {
       type: "CapacityAvailable",
       status: "False",
       reason: "PreparationFailing",
-      words: ["Pods do not get ready: the program of container worker is not in the image; correct its command"],
+      words: [
+        "Pods do not get ready: agent-worker: not found in the image, or not executable",
+        "correct the command of container worker in spec.sessions.template",
+      ],
     },
     restless: true,
     tries: "create",

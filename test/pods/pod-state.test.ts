@@ -319,7 +319,10 @@ describe("a container that waits for its session's line", () => {
   });
 
   test.each([
-    [127, "the program of container worker is not in the image; correct its command"],
+    [
+      127,
+      "the program is not in the image; correct the command of container worker in spec.sessions.template, or the image",
+    ],
     [75, "the container ended with exit code 75 while it waited for a session"],
     [143, "the container ended with exit code 143 while it waited for a session"],
     [0, "the container ended with exit code 0 while it waited for a session"],
@@ -328,6 +331,22 @@ describe("a container that waits for its session's line", () => {
       ...{ cause: "StartFailed", exitCode, message },
       ...{ startedAtMs: null, finishedAtMs: Date.parse(FINISHED) },
     });
+  });
+
+  test("names the program that is not in the image, if the shell's output is known", () => {
+    const message = "agent: not found in the image, or not executable\n";
+    expect(endOf(waiting(terminated(127, { message })))).toMatchObject({
+      message:
+        "agent: not found in the image, or not executable; correct the command of container worker in spec.sessions.template, or the image",
+    });
+  });
+
+  test("reports the last whole lines of a program's output, at most 400 characters", () => {
+    const lines = Array.from({ length: 100 }, (_, n) => `line ${n} of the trace`);
+    const end = endOf(assigned(terminated(1, { message: `${lines.join("\n")}\nno such model\n` })));
+    const said = "message" in end ? end.message : "";
+    expect(said).toMatch(/^the container ended with exit code 1: \.\.\.line \d+ of the trace\n(.*\n)*no such model$/);
+    expect(said.length).toBeLessThan(450);
   });
 
   test("reports the last message of a program that ends before it has a session", () => {

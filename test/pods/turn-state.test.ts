@@ -106,7 +106,8 @@ describe("the end of a turn", () => {
   test("before it was claimed is a failed start", () => {
     expect(endOf(turnsPod({ turns: { 1: exited(127) } }))).toMatchObject({
       ...{ cause: "StartFailed", startedAtMs: null },
-      message: "the program of container worker is not in the image; correct its command",
+      message:
+        "the program is not in the image; correct the command of container worker in spec.sessions.template, or the image",
     });
   });
 

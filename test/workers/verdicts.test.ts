@@ -171,7 +171,12 @@ describe("the verdict on capacity", () => {
   });
 
   test("uses the same message while the container waits, runs briefly, or has just ended", () => {
-    const terminated = { exitCode: 1, startedAt: "2030-01-01T23:59:00Z", finishedAt: "2030-01-01T23:59:01Z" };
+    const terminated = {
+      exitCode: 1,
+      startedAt: "2030-01-01T23:59:00Z",
+      finishedAt: "2030-01-01T23:59:01Z",
+      message: "no such model\n",
+    };
     const states: ContainerState[] = [
       { waiting: { reason: "CrashLoopBackOff", message: "back-off 10s restarting failed container=worker" } },
       { running: { startedAt: "2030-01-01T23:59:59Z" } },
@@ -184,6 +189,7 @@ describe("the verdict on capacity", () => {
       return capacityVerdict([{ ...pod, status: { ...pod.status, containerStatuses: [worker] } }], [], NO_USE);
     });
     expect(new Set(words.map(({ reason, message }) => `${reason} ${message}`)).size).toBe(1);
+    expect(words[0]?.message).toContain("last with exit code 1: no such model; read the logs");
   });
 
   test("reports a crash loop of an init container until it completes", () => {

@@ -14,7 +14,7 @@ describe.concurrent("a fault that shows when the container is started", () => {
     const served = await serveOne(world);
     const { last, message } = await untilEnded(world, served, "StartFailed");
     expect(message).toContain("/no/such/program");
-    expect(message).toContain("no such file or directory");
+    expect(message).toContain("no such file or directory; correct the command of container worker in spec.sessions");
     expect(last.stoppedBy?.as).toBe("environment-key");
     expect(terminatedOf(world, served)).toMatchObject({ reason: "StartError", exitCode: 128 });
     expect(await world.metric("berth_start_failures_total")).toBe(1);
@@ -25,7 +25,9 @@ describe.concurrent("a fault that shows when the container is started", () => {
     await world.createEnvironment();
     const item = await world.simulator.enqueue(world.environmentId, { script: bashScript("echo hello") });
     const condition = await world.untilCondition("CapacityAvailable", "PreparationFailing");
-    expect(condition.message).toContain("container worker is not in the image");
+    expect(condition.message).toContain(
+      "Pods do not get ready: /no/such/program: not found in the image, or not executable; correct the command of container worker in spec.sessions.template, or the image",
+    );
     // With gVisor the shell starts slowly, so the kubelet reports that it runs before it has ended.
     if (!IS_GVISOR) expect((await world.simulator.item(item.id)).acks).toEqual([]);
   });
