@@ -56,23 +56,23 @@ export function ownConditions(conditions: readonly Condition[] | undefined): Con
 
 /**
  * Returns the conditions with those that repeat `Ready` as it is now. Does not change its input.
- * @param unfinished what an Environment that is ready still does; null: nothing
+ * @param unfinished what an Environment that is ready still does; null or undefined: nothing
  */
 export function withKstatus(
   conditions: readonly Condition[],
   nowIso: string,
-  unfinished: Verdict | null = null,
+  unfinished?: Verdict | null,
 ): Condition[] {
   const own = ownConditions(conditions);
   const ready = findCondition(own, "Ready");
   if (!ready) return own;
-  const isUnfinished = unfinished !== null && ready.status === "True";
-  const type = isUnfinished ? "Reconciling" : repeatedAs(ready);
+  const also = ready.status === "True" ? unfinished : null;
+  const type = also ? "Reconciling" : repeatedAs(ready);
   if (!type) return own;
   const before = conditions.find((condition) => condition.type === type);
   const lastTransitionTime = before?.lastTransitionTime ?? nowIso;
-  const said = isUnfinished ? unfinished : {};
-  return [...own, { ...ready, ...said, type, status: "True", lastTransitionTime }];
+  const { reason, message } = also ?? ready;
+  return [...own, { ...ready, reason, message, type, status: "True", lastTransitionTime }];
 }
 
 function repeatedAs({ status, reason }: Condition): KstatusCondition | null {

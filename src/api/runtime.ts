@@ -26,10 +26,10 @@ export interface RuntimeReport {
   readonly claimedFrom?: ReadonlySet<string> | null;
   readonly verdicts: readonly Verdict[];
   /**
-   * `warm` wants Pods, and none of the current template has been ready yet. `serves`: sessions of an earlier template
-   * run. Null or undefined: no such Pod is awaited.
+   * That no Pod of the current template has been ready yet, although `warm` wants one. `serves`: sessions of an earlier
+   * template run. Null or undefined: no such Pod is awaited.
    */
-  readonly firstPod?: { readonly serves: boolean } | null | undefined;
+  readonly firstPod?: (Verdict & { readonly serves: boolean }) | null | undefined;
   /** Why the loops can't serve, with the fix, if no condition covers it; null if nothing blocks them. */
   readonly blockedReason: string | null;
 }

@@ -15,6 +15,18 @@ export function unended(words: string): string {
   return withoutEnd(words, (character) => character === "." || character.trim() === "");
 }
 
+/** The Pod's annotation about its end has 512 characters, and the end of the last lines matters most. */
+const MAX_LAST_LINES = 400;
+
+/** What a program said last, after a colon. The kubelet passes on its termination log, or up to 2 KiB of its output. */
+export function lastLines(message: string | undefined): string {
+  const said = message?.trim() ?? "";
+  if (said === "") return "";
+  if (said.length <= MAX_LAST_LINES) return `: ${said}`;
+  const end = said.slice(-MAX_LAST_LINES);
+  return `: ...${end.slice(end.indexOf("\n") + 1)}`;
+}
+
 /** Whether `one` is a later instant than `other`. If either text is unreadable: whether the texts differ. */
 export function isLater(one: string, other: string): boolean {
   const [a, b] = [instantOf(one), instantOf(other)];

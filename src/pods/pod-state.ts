@@ -1,5 +1,6 @@
 import { ANNOTATION_ASSIGNED_AT, ANNOTATION_SESSION_CONTAINER } from "../api/names.ts";
 import { SECOND_MS } from "../core/clock.ts";
+import { lastLines } from "../core/text.ts";
 import { ENDED_PHASES, IMAGE_PULL_RETRIED, ORDINARY_WAITS } from "../kube/objects.ts";
 import type { Condition, ContainerStateTerminated, ContainerStatus, Pod, PodStatus } from "../kube/resource.ts";
 import { assignedAtMs, parkingOf } from "./pod-gate.ts";
@@ -331,8 +332,8 @@ function isTransient({ reason, message }: Problem): boolean {
   return SECRET_NOT_SYNCED.test(message) || (RUNTIME_AWAY.test(message) && !IMAGE_PULL_RETRIED.has(reason));
 }
 
-function initFailure(name: string, terminated: ContainerStateTerminated): string {
-  return `init container ${name} ended with ${terminated.exitCode}${lastLines(terminated)}`;
+function initFailure(name: string, { exitCode, message }: ContainerStateTerminated): string {
+  return `init container ${name} ended with ${exitCode}${lastLines(message)}`;
 }
 
 const NO_TIMES = { startedAtMs: null, finishedAtMs: null };
@@ -348,8 +349,7 @@ function endOf(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated
   };
   if (START_ERRORS.has(terminated.reason ?? "")) {
     const said = terminated.message ?? "the command failed to start";
-    const fix = shellFix(pod, said) || commandFix(pod, said);
-    return { ...base, startedAtMs: null, cause: "StartFailed", message: `${said}${fix}` };
+    return { ...base, startedAtMs: null, cause: "StartFailed", message: `${said}${startFix(pod, said)}` };
   }
   const disruption = disruptionOf(status, base.finishedAtMs);
   if (disruption) return { ...base, ...disruption };
@@ -374,44 +374,24 @@ function endOf(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated
 
 const OUT_OF_MEMORY = "the container used more memory than its limit";
 
-function endByCode(terminated: ContainerStateTerminated): Pick<End, "cause" | "message"> {
-  const { exitCode } = terminated;
+function endByCode({ exitCode, message }: ContainerStateTerminated): Pick<End, "cause" | "message"> {
   if (exitCode === 0) return { cause: "Completed", message: "" };
-  const text = `the container ended with exit code ${exitCode}${lastLines(terminated)}`;
+  const text = `the container ended with exit code ${exitCode}${lastLines(message)}`;
   return { cause: exitCode === EXIT_SIGKILL ? "Killed" : "Failed", message: text };
-}
-
-/** The Pod's annotation about its end has 512 characters, and the end of the last lines matters most. */
-const MAX_LAST_LINES = 400;
-
-/** What a program said last, after a colon: its termination log, or up to 2 KiB of its output. */
-export function lastLines({ message }: ContainerStateTerminated): string {
-  const said = message?.trim() ?? "";
-  if (said === "") return "";
-  if (said.length <= MAX_LAST_LINES) return `: ${said}`;
-  const end = said.slice(-MAX_LAST_LINES);
-  return `: ...${end.slice(end.indexOf("\n") + 1)}`;
 }
 
 /** Exit code of a shell when the command to run is not in the image. */
 const EXIT_NOT_FOUND = 127;
 
-function endedWaiting(pod: Pod, terminated: ContainerStateTerminated): string {
-  const { exitCode } = terminated;
+function endedWaiting(pod: Pod, { exitCode, message }: ContainerStateTerminated): string {
   if ((parkingOf(pod) === "Shell" || hasTurns(pod)) && exitCode === EXIT_NOT_FOUND) {
-    // The shell names the program.
-    return `${terminated.message?.trim() || "the program is not in the image"}${correctCommand(pod)}`;
+    return `${message?.trim() || "the program is not in the image"}${correctCommand(pod)}`;
   }
-  return `the container ended with exit code ${exitCode} while it waited for a session${lastLines(terminated)}`;
+  return `the container ended with exit code ${exitCode} while it waited for a session${lastLines(message)}`;
 }
 
 function correctCommand(pod: Pod): string {
   return `; correct the command of container ${sessionContainerName(pod)} in spec.sessions.template, or the image`;
-}
-
-/** The runtime's message about a program that it can't execute names the program. */
-function commandFix(pod: Pod, said: string): string {
-  return said.includes('exec: "') ? correctCommand(pod) : "";
 }
 
 /** Part of the message of a Pod whose waiting shell could not be started. */
@@ -421,9 +401,9 @@ export const NEEDS_SHELL = "parking: Shell needs /bin/sh in the image; add it, o
 export const NEEDS_TOOLS =
   "sleeping needs /bin/sh, date and sleep in the image; add them, or set workspace.sleepSeconds: 0";
 
-/** What to do if a shell could not be started; `said` is the runtime's message. */
-function shellFix(pod: Pod, said: string): string {
-  if (!said.includes("/bin/sh")) return "";
+/** What to do if a shell or a program could not be started; `said` is the runtime's message, which names it. */
+function startFix(pod: Pod, said: string): string {
+  if (!said.includes("/bin/sh")) return said.includes('exec: "') ? correctCommand(pod) : "";
   if (parkingOf(pod) === "Shell") return `; ${NEEDS_SHELL}`;
   return hasTurns(pod) ? `; ${NEEDS_TOOLS}` : "";
 }

@@ -215,11 +215,13 @@ export class Pool {
   /** See `RuntimeReport`. */
   get firstPod(): RuntimeReport["firstPod"] {
     const { environment, pods } = this.#context;
-    if ((environment().spec.sessions?.warm ?? 0) === 0 || this.wasReady) return null;
+    const { warm = 0, prepareTimeoutSeconds } = environment().spec.sessions ?? {};
+    if (warm === 0 || this.wasReady) return null;
     // Claims of an earlier process may not be known yet, but their Pods are.
     const serves = ({ metadata, status }: Pod) =>
       metadata.labels?.[LABEL_PHASE] === "assigned" && !ENDED_PHASES.has(status?.phase ?? "");
-    return { serves: pods.list().some(serves) };
+    const message = `no Pod of the template has been ready yet; Berth reports the cause if none is ready within ${prepareTimeoutSeconds} s (spec.sessions.prepareTimeoutSeconds)`;
+    return { reason: "PreparingFirstPod", message, serves: pods.list().some(serves) };
   }
 
   /** Whether a claim would find a Pod now. */

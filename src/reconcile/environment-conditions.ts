@@ -58,21 +58,11 @@ export function environmentConditions(parts: ConditionParts): ConditionUpdate[] 
     decided: ownDecision(environment),
     lag: parts.lag,
     blockedReason: report.blockedReason,
-    preparing: report.firstPod?.serves === false ? firstPodVerdict(environment, report) : null,
+    preparing: report.firstPod?.serves === false ? report.firstPod : null,
     conditions: all,
     generation,
   });
   return [ready, ...all];
-}
-
-/** What is reported while the first Pod of the current template is prepared; null if none is. */
-export function firstPodVerdict({ spec }: Environment, { firstPod }: Pick<RuntimeReport, "firstPod">): Verdict | null {
-  if (!firstPod) return null;
-  const seconds = spec.sessions?.prepareTimeoutSeconds;
-  return {
-    reason: "PreparingFirstPod",
-    message: `no Pod of the template has been ready yet; Berth reports the cause if none is ready within ${seconds} s (spec.sessions.prepareTimeoutSeconds)`,
-  };
 }
 
 /** Adds that the id looks wrong, unless the Work API has accepted it. */
@@ -109,14 +99,8 @@ export const IN_THE_WAY = [
 /** `Ready` is not true while one of these is unknown. */
 const MUST_BE_KNOWN = new Set(["Authenticated", "QueueReachable", "TemplateAccepted", "NetworkPolicyReady"]);
 
-/** A reason and message that belong to `Ready` itself. */
-export interface ReadyReason {
-  readonly reason: ConditionReason;
-  readonly message: string;
-}
-
 /** What the spec alone decides about `Ready`: deletion, then pause. */
-function ownDecision(environment: Environment): ReadyReason | null {
+function ownDecision(environment: Environment): Verdict | null {
   // The operator can't stop busy workers from claiming.
   const begun = environment.spec.workers ? "Berth ends idle workers" : "Berth claims nothing new";
   if (environment.metadata.deletionTimestamp) {
@@ -137,7 +121,7 @@ function ownDecision(environment: Environment): ReadyReason | null {
 /** The inputs of `Ready`. */
 export interface ReadyParts {
   /** The result of `ownDecision`. It overrides everything else. */
-  readonly decided: ReadyReason | null;
+  readonly decided: Verdict | null;
   /** Why the caches of the namespace lag; all other conditions are then out of date. */
   readonly lag: string | null;
   /** Why the loops can't serve, if no condition covers it. */

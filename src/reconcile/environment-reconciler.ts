@@ -9,7 +9,7 @@ import type { KubeObject, NetworkPolicy } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics } from "../observe/environment-metrics.ts";
 import type { AbilityCheck } from "./ability-check.ts";
 import { deleteClaimsOf, deleteOrphanedClaims, drain } from "./drain.ts";
-import { environmentConditions, firstPodVerdict } from "./environment-conditions.ts";
+import { environmentConditions } from "./environment-conditions.ts";
 import type { EnvironmentLook } from "./environment-runtime.ts";
 import { announcer, type EnvironmentState, newEnvironmentState, refusedOf } from "./environment-state.ts";
 import { modeOf, templateOf } from "./modes.ts";
@@ -164,7 +164,7 @@ export class EnvironmentReconciler {
       generation: environment.metadata.generation,
       ...modeOf(environment),
       conditions,
-      unfinished: firstPodVerdict(environment, report),
+      unfinished: report.firstPod,
       queue: report.queue,
       sessions: report.sessions,
       ...choicesOf(state),

@@ -1,14 +1,8 @@
 import { type ConditionReason, eventType, REASONS } from "../api/condition-reasons.ts";
 import { isGood } from "../api/condition-types.ts";
-import {
-  type Condition,
-  type ConditionUpdate,
-  ownConditions,
-  setCondition,
-  type Verdict,
-  withKstatus,
-} from "../api/conditions.ts";
+import { type Condition, type ConditionUpdate, ownConditions, setCondition, withKstatus } from "../api/conditions.ts";
 import type { EnvironmentStatus } from "../api/environment.ts";
+import type { RuntimeReport } from "../api/runtime.ts";
 import type { Random } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
@@ -39,7 +33,7 @@ export interface StatusParts {
   readonly max: number;
   readonly conditions: readonly ConditionUpdate[];
   /** What a ready Environment still does, for `Reconciling`; null or absent: nothing. */
-  readonly unfinished?: Verdict | null;
+  readonly unfinished?: RuntimeReport["firstPod"];
   /** Null: not read; the status keeps the last value. */
   readonly queue: EnvironmentStatus["queue"] | null;
   readonly sessions: EnvironmentStatus["sessions"] | null;

@@ -2,10 +2,10 @@ import type { Verdict } from "../api/conditions.ts";
 import { ofRuntimeClass } from "../api/isolation.ts";
 import { type DemandReadings, NONE_OF_OURS } from "../autoscale/demand.ts";
 import type { Clock } from "../core/clock.ts";
-import { unended } from "../core/text.ts";
+import { lastLines, unended } from "../core/text.ts";
 import { IMAGE_PROBLEMS, ORDINARY_WAITS } from "../kube/objects.ts";
 import type { ContainerStatus, Deployment, Pod } from "../kube/resource.ts";
-import { gateProblem, lastLines } from "../pods/pod-state.ts";
+import { gateProblem } from "../pods/pod-state.ts";
 import type { ScalerView } from "./scaler.ts";
 
 /** The verdict on scaling. No message contains an age: it would change with the clock alone. */
@@ -183,7 +183,7 @@ export function crashLoop({ status }: Pod, nowMs: number): string | null {
   for (const container of [...inits, ...(status?.containerStatuses ?? [])]) {
     if (!isLooping(container, nowMs)) continue;
     const end = lastEnd(container);
-    const how = end ? `, last with exit code ${end.exitCode}${lastLines(end)}` : "";
+    const how = end ? `, last with exit code ${end.exitCode}${lastLines(end.message)}` : "";
     return `container ${container.name} keeps crashing (CrashLoopBackOff)${how}`;
   }
   return null;

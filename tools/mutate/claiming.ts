@@ -377,6 +377,13 @@ export const CLAIMING: readonly FileMutations[] = [
     tests: [DECIDE, DECIDE_OPERATOR],
     mutations: [
       {
+        name: "cuts a program's output at its end",
+        guard: "bound",
+        find: "said.slice(-MAX_LAST_LINES)",
+        replace: "said.slice(0, MAX_LAST_LINES)",
+        tests: ["test/pods/pod-state.test.ts"],
+      },
+      {
         name: "treats an earlier acknowledgement as another client's",
         guard: "identity",
         find: "return a && b ? a.fromMs >= b.beforeMs : one !== other;",

@@ -304,18 +304,6 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/pods/pod-state.ts",
-    tests: ["test/pods/pod-state.test.ts"],
-    mutations: [
-      {
-        name: "cuts a program's output at its end",
-        guard: "bound",
-        find: "said.slice(-MAX_LAST_LINES)",
-        replace: "said.slice(0, MAX_LAST_LINES)",
-      },
-    ],
-  },
-  {
     file: "src/pool/pool.ts",
     tests: [RUNTIME, SESSION_PODS],
     mutations: [
@@ -343,15 +331,15 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "awaits a first Pod although none is kept warm",
         guard: "bound",
-        find: "if ((environment().spec.sessions?.warm ?? 0) === 0 || this.wasReady) return null;",
+        find: "if (warm === 0 || this.wasReady) return null;",
         replace: "if (this.wasReady) return null;",
         tests: [FIRST_POD],
       },
       {
         name: "is not ready while sessions of an earlier template run",
         guard: "error",
-        find: "return { serves: pods.list().some(serves) };",
-        replace: "return { serves: false };",
+        find: "serves: pods.list().some(serves) };",
+        replace: "serves: false };",
         tests: [FIRST_POD],
       },
       {
