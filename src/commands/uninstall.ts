@@ -15,8 +15,11 @@ import type { UninstallSettings } from "./uninstall-settings.ts";
 
 /** One list a second for a minute or two hardly loads the API server, and is fast enough for a person who waits. */
 const POLL_MS = SECOND_MS;
-/** The operator's Pods end shortly after their grace period. A Pod that takes longer has lost its node. */
-const STOP_MARGIN_MS = 45_000;
+/**
+ * The operator's Pods end shortly after their grace period. A Pod that takes longer has probably lost its node. The
+ * deadline of the chart's Job leaves as much again for its start.
+ */
+const STOP_MARGIN_MS = 5_000;
 /** For Pods without an explicit grace period, in seconds. */
 const DEFAULT_GRACE_SECONDS = 30;
 const HTTP_NOT_FOUND = 404;

@@ -55,6 +55,15 @@ test("hook Pods have the operator's labels, annotations and placement, but may r
   }
 });
 
+test("an uninstall whose image can't be pulled ends within a minute, and its Job names the way out", async () => {
+  const { hooks } = await render("berth-system", {});
+  const job = hooks.find(({ kind }) => kind === "Job");
+  expect(job?.metadata.name).toBe("berth-uninstall-or--no-hooks");
+  expect(job?.spec.activeDeadlineSeconds).toBeLessThan(60);
+  const longest = await render("berth-system", { fullnameOverride: "b".repeat(53) });
+  expect(longest.hooks.find(({ kind }) => kind === "Job")?.metadata.name).toMatch(/^[a-z-]{63}$/);
+});
+
 test.each<[string, Values, Values]>([
   [
     "opted in",

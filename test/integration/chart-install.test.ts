@@ -226,8 +226,8 @@ test(
 
     const refused = await release.tryUninstall(["--timeout", "10s"]);
     expect(refused.code).not.toBe(0);
-    expect(refused.stderr).toContain("berth-uninstall");
-    expect(await release.objects()).not.toContain("jobs/berth-uninstall");
+    expect(refused.stderr).toContain("berth-uninstall-or--no-hooks");
+    expect(await release.objects()).not.toContain("jobs/berth-uninstall-or--no-hooks");
     expect(await release.objects()).toContain("deployments/berth-operator");
     expect((await world.kube.get(ENVIRONMENTS, ref)).metadata.finalizers).toEqual([FINALIZER]);
 

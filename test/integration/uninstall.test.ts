@@ -12,7 +12,7 @@ import { startWorld, type World } from "../support/world.ts";
 
 const cluster = useCluster();
 
-/** How much faster time passes: a timeout of a minute and a half takes ten seconds. */
+/** How much faster time passes: a timeout of 50 seconds takes six. */
 const HASTE = 9;
 /** The grace period of a Pod that ignores SIGTERM, longer than the accelerated uninstall waits for it. */
 const GRACE_SECONDS = 45;

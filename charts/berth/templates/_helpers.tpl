@@ -151,10 +151,13 @@ A mesh's sidecar never exits, so helm would wait for the Pod until its deadline.
 {{- mergeOverwrite (include "berth.labels" $context | fromYaml) (deepCopy $context.Values.podLabels) $own | toYaml -}}
 {{- end -}}
 
-{{/* The longest that the uninstall's Job runs: the time for draining, for stopping the operator, and for its own start. */}}
+{{/*
+The longest that the uninstall's Job runs: the time for draining, for stopping the operator, and for its own start. Without draining
+less than a minute: after an install that failed, the image of the Job can't be pulled either. An attempt that was too short can be repeated.
+*/}}
 {{- define "berth.uninstallSeconds" -}}
 {{- $drain := and .Values.crds.enabled (not .Values.crds.keep) | ternary .Values.uninstall.drainSeconds 0 -}}
-{{- add $drain .Values.terminationGracePeriodSeconds 120 -}}
+{{- add $drain .Values.terminationGracePeriodSeconds 10 -}}
 {{- end -}}
 
 {{/* Annotations of a hook's Pod: no sidecar, as above, and nothing to scrape. */}}
