@@ -5,7 +5,7 @@
 export const CHECKS = {
   "api-server": "it answers, with a supported version",
   crd: "it is installed and serves this build's version",
-  operator: "it is installed, with all replicas available",
+  operator: "it is installed, with all replicas available, and no rollout is stuck",
   lease: "a replica holds and renews each Lease",
   "operator-rights": "the operator has all permissions of the chart",
   "crd-schema": "the CRD has this build's fields",

@@ -99,8 +99,8 @@ async function examineOperator(
   operator: InstalledOperator,
   sleeping: readonly string[],
 ): Promise<ExaminedOperator> {
-  const replicas = checkReplicas(operator);
-  const [lease, rights, dns] = await Promise.all([
+  const [replicas, lease, rights, dns] = await Promise.all([
+    checkReplicas(kube, operator),
     checkLeases(kube, operator),
     checkRights(kube, operator, sleeping),
     checkClusterDns(kube, operator),

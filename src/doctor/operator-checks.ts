@@ -1,8 +1,10 @@
 import { LEASE_NAME } from "../api/names.ts";
 import { SECOND_MS } from "../core/clock.ts";
+import { lastLines } from "../core/text.ts";
 import { shardLeaseName } from "../election/shard-leases.ts";
 import type { KubeClient } from "../kube/client.ts";
-import { LEASES, type Lease, PODS } from "../kube/resource.ts";
+import { ORDINARY_WAITS } from "../kube/objects.ts";
+import { LEASES, type Lease, PODS, type Pod } from "../kube/resource.ts";
 import { type CheckResult, resultsOf } from "./checks.ts";
 import { type Look, look, unseen } from "./look.ts";
 import type { InstalledOperator } from "./operators.ts";
@@ -32,36 +34,74 @@ export function checkInstalled(found: Look<readonly InstalledOperator[]>): Check
   ];
 }
 
-/** Whether its replicas are available. */
-export function checkReplicas(operator: InstalledOperator): CheckResult {
+/** Whether its replicas are available, and why a Pod of it is not, such as one of a rollout that is stuck. */
+export async function checkReplicas(kube: KubeClient, operator: InstalledOperator): Promise<CheckResult> {
   const results = resultsOf("operator", aboutOperator(operator));
+  const { namespace } = operator;
   const { spec, status, metadata } = operator.deployment;
   const wanted = spec.replicas ?? 1;
   const available = status?.availableReplicas ?? 0;
   const count = `${available} of ${wanted} replicas are available`;
-  const where = `kubectl -n ${operator.namespace} describe deployment ${metadata.name}`;
+  const where = `kubectl -n ${namespace} describe deployment ${metadata.name}`;
   if (wanted === 0) {
     const fix = `Scale it up: kubectl -n ${operator.namespace} scale deployment ${metadata.name} --replicas 1`;
     return results.fail("it is scaled to 0 replicas, as after berth uninstall", fix);
   }
-  if (available === 0) return results.fail(count, `Check its Pods and their logs: ${where}`);
+  const labelSelector = Object.entries(spec.selector.matchLabels ?? {})
+    .map(([label, value]) => `${label}=${value}`)
+    .join(",");
+  const pods = await look(async () => (await kube.listAll(PODS, { namespace, labelSelector })).items);
+  const stuck = pods.is === "seen" ? newestOf(pods.value).flatMap((pod) => whyStuck(pod)) : [];
+  const words = stuck.length === 0 ? count : `${count}, and ${stuck[0]}`;
+  if (available === 0) {
+    const release = metadata.labels?.["app.kubernetes.io/instance"] ?? "RELEASE";
+    const fix = `Check its Pods and their logs: ${where}. If it has never run, you can uninstall it: helm uninstall ${release} -n ${namespace} --no-hooks`;
+    return results.fail(words, fix);
+  }
+  if (stuck.length > 0)
+    return results.fail(words, `Correct the image or the values, and upgrade the release: ${where}`);
   if (available < wanted) return results.warn(count, `Check its Pods: ${where}`);
   return results.pass(`${count} (${operator.image})`);
+}
+
+/** The Pods of the newest ReplicaSet: a rollout that is stuck keeps the available Pods of the one before. */
+function newestOf(pods: readonly Pod[]): readonly Pod[] {
+  const alive = pods.filter(({ metadata }) => metadata.deletionTimestamp === undefined);
+  const created = ({ metadata }: Pod) => metadata.creationTimestamp ?? "";
+  const [newest] = alive.toSorted((one, other) => created(other).localeCompare(created(one)));
+  return alive.filter((pod) => templateOf(pod) === templateOf(newest));
+}
+
+function templateOf(pod: Pod | undefined): string | undefined {
+  return pod?.metadata.labels?.["pod-template-hash"];
+}
+
+/** Why a Pod of an operator does not get ready; empty: it is ready, or starts normally. */
+function whyStuck({ metadata, status }: Pod): string[] {
+  const scheduled = status?.conditions?.find(({ type, status: is }) => type === "PodScheduled" && is === "False");
+  if (scheduled) return [`Pod ${metadata.name} has no node: ${scheduled.reason}: ${scheduled.message}`];
+  return (status?.containerStatuses ?? []).flatMap(({ state, lastState }) => {
+    const { reason = "", message = "" } = state?.waiting ?? {};
+    if (ORDINARY_WAITS.has(reason)) return [];
+    const end = lastState?.terminated;
+    const last = end ? `; it ended last with exit code ${end.exitCode}${lastLines(end.message)}` : "";
+    return [`Pod ${metadata.name} waits in ${reason}: ${message}${last}`];
+  });
 }
 
 /** Whether it has this build's version, because other checks compare its objects with those of this build. */
 export function checkVersion(operator: InstalledOperator, version: string): CheckResult {
   const results = resultsOf("operator-version", aboutOperator(operator));
-  // The image tells what runs. Without a tag, the chart's label tells what was meant to run.
+  // Many tags, such as latest, name no version. The chart's label then tells what was meant to run.
   const [named = ""] = operator.image.split("@");
-  const tag = /:([^/:]+)$/.exec(named)?.[1];
+  const tag = /:v?(\d+\.\d+\.\d+[^/:]*)$/.exec(named)?.[1];
   const running = tag ?? operator.deployment.metadata.labels?.["app.kubernetes.io/version"] ?? "unknown";
   const fix = `Run the berth command of its image: kubectl -n ${operator.namespace} exec deploy/${operator.deployment.metadata.name} -- node /app/bin/berth.mjs doctor; or upgrade the operator.`;
   if (operator.settings === null) {
     return results.warn(`its flags are not flags of Berth ${version} (image ${operator.image})`, fix);
   }
   if (running === version) return results.pass(`${version}, the same as this build`);
-  return results.warn(`its image is ${operator.image}, and this build is ${version}`, fix);
+  return results.warn(`it is ${running} (image ${operator.image}), and this build is ${version}`, fix);
 }
 
 /** Whether a replica is active: the Lease, or the Lease of every shard, is held and was renewed. */

@@ -59,7 +59,7 @@ test("an uninstall whose image can't be pulled ends within a minute, and its Job
   const { hooks } = await render("berth-system", {});
   const job = hooks.find(({ kind }) => kind === "Job");
   expect(job?.metadata.name).toBe("berth-uninstall-or--no-hooks");
-  expect(job?.spec.activeDeadlineSeconds).toBeLessThan(60);
+  expect(job?.spec).toHaveProperty("activeDeadlineSeconds", 55);
   const longest = await render("berth-system", { fullnameOverride: "b".repeat(53) });
   expect(longest.hooks.find(({ kind }) => kind === "Job")?.metadata.name).toMatch(/^[a-z-]{63}$/);
 });

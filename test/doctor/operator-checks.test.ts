@@ -23,9 +23,11 @@ const SETTINGS: OperatorSettings = {
   leases: { elected: true, namespace: undefined, shards: 1 },
 };
 
+const LABELS = { "app.kubernetes.io/version": "0.1.0", "app.kubernetes.io/instance": "berth" };
+
 function operator(over: Partial<InstalledOperator> = {}, replicas = 2, available = 2): InstalledOperator {
   const deployment: Deployment = {
-    metadata: { name: "berth-operator", namespace: "berth-system", labels: { "app.kubernetes.io/version": "0.1.0" } },
+    metadata: { name: "berth-operator", namespace: "berth-system", labels: LABELS },
     spec: { replicas, selector: {}, template: { spec: { containers: [] } } },
     status: { availableReplicas: available },
   };
@@ -41,17 +43,53 @@ function operator(over: Partial<InstalledOperator> = {}, replicas = 2, available
 }
 
 describe("the replicas of an operator", () => {
+  const podsOf = (...items: readonly object[]) => ({ listAll: async () => ({ items }) }) as unknown as KubeClient;
+  const pod = (name: string, hash: string, state: object, more: object = {}) => ({
+    metadata: { name, labels: { "pod-template-hash": hash }, creationTimestamp: `2026-01-0${hash}T00:00:00Z` },
+    status: { containerStatuses: [{ name: "berth", state, ...more }] },
+  });
+  const PULL = { waiting: { reason: "ImagePullBackOff", message: 'Back-off pulling image "berth:nope"' } };
+  const RUNNING = { running: {} };
+
   test.each([
     [2, 2, "pass"],
     [2, 1, "warn"],
     [2, 0, "fail"],
     [0, 0, "fail"],
-  ])("%s wanted and %s available: %s", (wanted, available, status) => {
-    expect(checkReplicas(operator({}, wanted, available))).toMatchObject({
+  ])("%s wanted and %s available: %s", async (wanted, available, status) => {
+    expect(await checkReplicas(podsOf(), operator({}, wanted, available))).toMatchObject({
       check: "operator",
       about: "deployment berth-system/berth-operator",
       status,
     });
+  });
+
+  test("fail with the reason while a rollout is stuck, although the earlier Pods are available", async () => {
+    const pods = podsOf(pod("old", "1", RUNNING), pod("new", "2", PULL));
+    expect(await checkReplicas(pods, operator())).toMatchObject({
+      status: "fail",
+      message:
+        '2 of 2 replicas are available, and Pod new waits in ImagePullBackOff: Back-off pulling image "berth:nope"',
+    });
+    const rolledBack = podsOf(pod("old", "1", PULL), pod("new", "2", RUNNING));
+    expect((await checkReplicas(rolledBack, operator())).status).toBe("pass");
+  });
+
+  test("say how a crashing program ended, and how to uninstall one that never ran", async () => {
+    const lastState = { terminated: { exitCode: 1, message: "no such flag" } };
+    const crashing = pod("new", "2", { waiting: { reason: "CrashLoopBackOff", message: "back-off" } }, { lastState });
+    expect(await checkReplicas(podsOf(crashing), operator({}, 1, 0))).toMatchObject({
+      status: "fail",
+      message: expect.stringContaining("it ended last with exit code 1: no such flag"),
+      fix: expect.stringContaining("helm uninstall berth -n berth-system --no-hooks"),
+    });
+  });
+
+  test("pass while new Pods start normally, and without permission to list Pods", async () => {
+    const starting = podsOf(pod("new", "2", { waiting: { reason: "ContainerCreating" } }));
+    expect((await checkReplicas(starting, operator())).status).toBe("pass");
+    const forbidden = { listAll: async () => Promise.reject(refusal(403, "Forbidden", "list pods")) };
+    expect((await checkReplicas(forbidden as unknown as KubeClient, operator())).status).toBe("pass");
   });
 });
 
@@ -59,7 +97,12 @@ describe("the version of an operator", () => {
   test.each([
     ["registry.example:5000/berth:0.1.0", "pass"],
     ["registry.example:5000/berth:0.1.0@sha256:abc", "pass"],
+    ["registry.example:5000/berth:v0.1.0", "pass"],
     ["registry.example:5000/berth:0.0.9", "warn"],
+    // No version.
+    ["berth:dev", "pass"],
+    ["registry.example:5000/berth:latest", "pass"],
+    ["registry.example:5000/berth:sha-0a1b2c3", "pass"],
     // Without a tag, the chart's label decides.
     ["registry.example:5000/berth", "pass"],
     ["registry.example:5000/berth@sha256:abc", "pass"],

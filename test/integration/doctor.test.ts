@@ -144,7 +144,7 @@ describe.concurrent("berth doctor", () => {
     );
     expect(found(lacking, "operator-version")[0]).toMatchObject({
       status: "warn",
-      message: `its image is registry.example/berth:0.0.1, and this build is ${berthVersion()}`,
+      message: `it is 0.0.1 (image registry.example/berth:0.0.1), and this build is ${berthVersion()}`,
     });
     // The Deployment is scaled to zero, which explains that no replica holds the Lease.
     expect(found(lacking, "lease")[0]?.message).toBe("not checked: needs a running operator");
