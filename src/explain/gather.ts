@@ -12,6 +12,7 @@ import { readEnvironmentKey } from "../reconcile/key-keeper.ts";
 import { LIST_MAX_PAGES, type WorkApiClient } from "../work/client.ts";
 import type { WorkItem } from "../work/types.ts";
 import { eventNames, type Ids, idsOf } from "./ids.ts";
+import { BERTH } from "./timeline.ts";
 import type { ClaimTrace, ItemTrace, Looked, Traces } from "./traces.ts";
 
 const OBJECT_NAME = /^[a-z0-9][a-z0-9.-]*$/;
@@ -31,7 +32,7 @@ export interface GatherOptions {
 }
 
 /** Selects the operator's own Events. */
-const BERTH_EVENTS = "reportingComponent=berth";
+const BERTH_EVENTS = `reportingComponent=${BERTH}`;
 
 /** Collects all traces of a session. Never throws if a read is forbidden, and changes nothing. */
 export async function gather(options: GatherOptions): Promise<Traces> {

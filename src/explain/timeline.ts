@@ -13,7 +13,7 @@ import { sessionContainerName } from "../pods/pod-state.ts";
 import { endedTurn, hasTurns, isAsleep, keeperStatus, newestTurn, startsAhead, turnNumber } from "../pods/turns.ts";
 import type { ClaimTrace, ItemTrace, Traces } from "./traces.ts";
 
-/** The moments of a session, in the order of its life. Entries of the same second are sorted in this order. */
+/** The moments of a session, in the order of its life, which sorts entries of the same second. */
 export const MOMENTS = [
   "pod-created",
   "pod-scheduled",
@@ -57,22 +57,34 @@ export function timelineOf({ pods, claims, events, items, environments }: Traces
     ...pods.flatMap((pod) => ofPod(pod, events)),
     ...claims.flatMap((claim) => ofClaim(claim, items)),
     ...items.flatMap(ofItem),
-    ...withoutDuplicates(events).flatMap((event) => ofEvent(event, pods)),
+    ...withoutDuplicates(events.filter(isNotable)).flatMap((event) => ofEvent(event, pods)),
     ...environments.flatMap(ofEnvironment),
   ];
-  return entries
+  const known = entries
     .filter(({ at }) => !Number.isNaN(Date.parse(at)))
     .map((entry) => ({ ...entry, at: new Date(entry.at).toISOString(), message: redact(entry.message) }))
-    .sort(byTime);
+    .sort((one, other) => msOf(one) - msOf(other));
+  return [...Map.groupBy(known, (entry) => Math.floor(msOf(entry) / SECOND_MS)).values()].flatMap(ofSecond);
 }
 
 /**
- * Some times are truncated to the second, so within a second the order of a session's life decides before the clock.
+ * Sorts the entries of one second. Exact times stay in their order; a time that is truncated to the second comes before
+ * the first of them that is later in a session's life.
  */
-function byTime(a: Entry, b: Entry): number {
-  const second = ({ at }: Entry) => Math.floor(Date.parse(at) / SECOND_MS);
+function ofSecond(entries: readonly Entry[]): Entry[] {
+  const isExact = (entry: Entry) => msOf(entry) % SECOND_MS !== 0;
   const rank = ({ what }: Entry) => MOMENTS.indexOf(what);
-  return second(a) - second(b) || rank(a) - rank(b) || Date.parse(a.at) - Date.parse(b.at);
+  const truncated = entries.filter((entry) => !isExact(entry)).sort((one, other) => rank(one) - rank(other));
+  const sorted: Entry[] = [];
+  for (const exact of entries.filter(isExact)) {
+    while (truncated[0] && rank(truncated[0]) < rank(exact)) sorted.push(...truncated.splice(0, 1));
+    sorted.push(exact);
+  }
+  return [...sorted, ...truncated];
+}
+
+function msOf({ at }: Entry): number {
+  return Date.parse(at);
 }
 
 /** Returns an entry if the time is known. */
@@ -196,6 +208,11 @@ function ofItem({ item }: ItemTrace): Entry[] {
   ];
 }
 
+/** The Normal Events of the scheduler and the kubelet only repeat what the Pod says. */
+function isNotable({ type, reportingComponent }: KubeEvent): boolean {
+  return type !== "Normal" || reportingComponent === BERTH;
+}
+
 /** Drops the Environment's copy of a Warning that is also an Event of the Pod. */
 function withoutDuplicates(events: readonly KubeEvent[]): KubeEvent[] {
   const key = ({ reason, message }: KubeEvent) => `${reason} ${message}`;
@@ -227,6 +244,9 @@ function turnAt({ status }: Pod, ms: number): number {
   });
   return Math.max(0, ...started.map(({ name }) => turnNumber(name)));
 }
+
+/** The component of the operator's own Events. */
+export const BERTH = "berth";
 
 /** The operator writes this Event when the container has read its session's line, or runs. */
 const SESSION_STARTED: EventOnlyReason = "SessionStarted";

@@ -15,14 +15,14 @@ const SESSION_POD: Readonly<Record<number, readonly string[]>> = {
   3: ["9e3c72c1228d", "2003d2a615ed", "208b6d29f2bb", "dca9d979bcc9", "36a16ec12a0b"],
   // Labels that only people read were added under the same number, which replaced no Pods.
   4: ["af14a06b33c7", "34a2dacb9dbb", "72a98247ae19", "f5ae217cf02d", "d3b1d93bc3a1", "ed763e3636e6"],
-  5: ["192c39ee9b8d", "2b17a20d201e", "0e12f80be834", "cedd628ab3c7", "7420d88fa5b4", "ddf3355f93b8"],
+  5: ["ea8785f6c284", "3aa9033c8934", "cf7794b8bff8", "916b895ead36", "3158a083d25d", "78c35c1d5533"],
 };
 const WORKER_DEPLOYMENT: Readonly<Record<number, readonly string[]>> = {
   1: ["0fdcc854b753", "1c3fbcc517cc"],
   2: ["a391dd1b2fa4", "69b9b8a89107"],
   3: ["d1df23112aef", "be649706ce1a"],
   4: ["bc9a73a51e32", "a265abb580d3"],
-  5: ["aff3f52d9e51", "8b3be0a0bda8"],
+  5: ["464a5dcd485c", "2d4aef355065"],
 };
 
 const TEMPLATE: Json = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
