@@ -170,7 +170,8 @@ export const EVENT_REASONS = {
   },
   WorkspaceExpired: {
     warning: false,
-    description: "Berth deleted the volume of a session, which no Pod had used for workspace.retainSeconds.",
+    description:
+      "Berth deleted the volume of a session, which no Pod had used for workspace.retainSeconds. If the session's next work item waits, Berth keeps the volume for another 24 hours.",
     fix: "Raise workspace.retainSeconds to keep volumes longer.",
   },
   WorkspaceFailing: {

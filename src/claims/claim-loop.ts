@@ -59,7 +59,7 @@ export class ClaimLoop {
   /** Polls until the signal aborts; then waits for the claims under way. Never throws. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      await this.#pause(this.#pauseLeft(), signal);
+      await this.#rest(signal);
       // The limiter comes first, so that the gate is checked right before the poll.
       await this.#limiter.wait(signal);
       await this.#options.gate.mayClaim(signal);
@@ -67,6 +67,14 @@ export class ClaimLoop {
       await this.#pause(await this.#pollOnce(signal), signal);
     }
     await Promise.allSettled(this.#underWay.keys());
+  }
+
+  /** Waits before the next poll. A change may end the wait early. */
+  async #rest(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#context;
+    for (let ms = this.#pauseLeft(); ms > 0 && !signal.aborted; ms = this.#pauseLeft()) {
+      await this.#options.changed.waitAtMost(clock, ms, signal);
+    }
   }
 
   /** Even a timer of 0 ms takes a turn of the event loop, which lasts several milliseconds in a burst. */
@@ -102,6 +110,7 @@ export class ClaimLoop {
     this.#options.serverTimes.of(work.baseUrl).observe(answer.sentAtMs, answer.answeredAtMs, answer.serverDateMs);
     this.#backoff.reset();
     if (answer.value === null) {
+      this.#claiming.noteEmpty();
       await this.#options.pace.restAfterPoll(signal, answer.answeredAtMs - answer.sentAtMs);
       return 0;
     }
@@ -143,7 +152,7 @@ export class ClaimLoop {
     // With a Pod per session, the Pod is only created for an offer: the item should return as early as to other
     // clients.
     const leastMs = isPerSession(environment()) || isAwaited ? timing.othersReclaimMs : timing.ownReclaimMs;
-    return leastMs + Math.floor(random() * timing.pollBlockMs);
+    return leastMs + Math.ceil(this.#claiming.searchedMs) + Math.floor(random() * timing.pollBlockMs);
   }
 
   #begin(item: WorkItem, answer: Offer): Promise<void> {

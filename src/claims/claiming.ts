@@ -27,6 +27,7 @@ import type { ClaimLimiter } from "./claim-limiter.ts";
 import type { Gate, HandOver, ParkedPods, Report, SessionPods, Volumes } from "./ports.ts";
 import type { RefusedItems } from "./refused-items.ts";
 import { dropSecret } from "./secret-acts.ts";
+import { SleeperSearch } from "./sleeper-search.ts";
 
 /** The result of a claim; the values of the metric's label. */
 export type ClaimResult =
@@ -47,7 +48,7 @@ export type ClaimResult =
 /** Between two checks whether a session's earlier Pod has ended: the watch shows the end about as late. */
 const SESSION_LOOK_MS = 200;
 
-/** The longest pause after items that found no Pod: a sleeping session's item may come next. */
+/** The longest pause after items that found no Pod. Polls go on sooner if a sleeping session's item is among the next. */
 const UNFIT_MAX_MS = 4_000;
 
 /** Why an item gets no Pod. */
@@ -93,8 +94,12 @@ export class Claiming {
   readonly #journal: ClaimJournal;
   readonly #acknowledging: Acknowledging;
   #restUntilMs = 0;
+  /** When (monotonic) the last item came that found no Pod, and when to poll again after it. */
+  #unfitMs = 0;
+  #unfitUntilMs = 0;
   /** Between offers in a row that found no Pod. */
   readonly #unfit: Backoff;
+  readonly #search: SleeperSearch;
 
   constructor(options: ClaimingOptions) {
     const { context, serverTimes, gate } = options;
@@ -102,13 +107,27 @@ export class Claiming {
     this.#context = context;
     this.#claims = options.claims;
     this.#unfit = new Backoff({ baseMs: context.timing.noRoomPauseMs, maxMs: UNFIT_MAX_MS }, context.random);
+    this.#search = new SleeperSearch(context.clock, () => options.sessionPods.isAwaited);
     this.#journal = new ClaimJournal(context);
     this.#acknowledging = new Acknowledging({ context, serverTimes, gate });
   }
 
   /** No item should be polled before this time (monotonic): there was no capacity for the last one. */
   get restUntilMs(): number {
-    return this.#restUntilMs;
+    // The next item may fit, and to search, the list must be read.
+    const mayBeBehind = this.#unfit.failures > 1 && this.#context.clock.monotonic() < this.#unfitUntilMs;
+    const pauseMs = mayBeBehind ? this.#search.pauseMs : null;
+    return Math.max(this.#restUntilMs, pauseMs === null ? this.#unfitUntilMs : this.#unfitMs + pauseMs);
+  }
+
+  /** For how long polls have searched for the item of a sleeping session, in milliseconds. */
+  get searchedMs(): number {
+    return this.#search.lastsMs;
+  }
+
+  /** The queue offers no item now. */
+  noteEmpty(): void {
+    this.#search.ended();
   }
 
   /** Claims the item, or returns why it was not claimed. */
@@ -130,10 +149,11 @@ export class Claiming {
       );
       return "session-runs";
     }
+    const { timing } = this.#context;
     const tried = new Set<string>();
     const isOwn = isPerSession(this.#context.environment());
     const mayMake = isOwn && !this.#options.gate.isClosing && this.#options.sessionPods.of(item.data.id) === null;
-    if (mayMake && !this.#options.pool.offered(item.data.id)) this.#rest();
+    if (mayMake && !this.#options.pool.offered(item.data.id)) this.#foundNoPod(item, timing.noRoomPauseMs);
     for (;;) {
       // Checked again in the same turn in which the claim is registered: another item of the session may have been
       // faster.
@@ -156,8 +176,7 @@ export class Claiming {
         continue;
       }
       if (!pod) {
-        // Only sleeping Pods keep the polls going now, and each offer keeps its item from other clients for a while.
-        this.#rest(this.#unfit.next());
+        this.#foundNoPod(item, UNFIT_MAX_MS);
         this.#context.logger.info(
           { workId: item.id },
           "no waiting Pod is left for this item, so the queue offers it again",
@@ -211,6 +230,13 @@ export class Claiming {
   /** No capacity for the offered item: other clients may take it, and immediate polls would only keep it from them. */
   #rest(ms = this.#context.timing.noRoomPauseMs): void {
     this.#restUntilMs = Math.max(this.#restUntilMs, this.#context.clock.monotonic() + ms);
+  }
+
+  /** Only sleeping Pods keep the polls going now, and each offer keeps its item from other clients for a while. */
+  #foundNoPod({ id }: WorkItem, maxMs: number): void {
+    this.#search.passed(id);
+    this.#unfitMs = this.#context.clock.monotonic();
+    this.#unfitUntilMs = this.#unfitMs + Math.min(maxMs, this.#unfit.next());
   }
 
   /** Whether a waiting shell or program can't be given the item: its line would be too long. */

@@ -50,6 +50,8 @@ export interface Volumes {
 export interface SessionPods {
   /** The Pod of this session; null: it has none. The caller must add its claim to the table in the same turn. */
   of(sessionId: string): { readonly is: "ready"; readonly pod: Pod } | { readonly is: "busy" } | null;
+  /** Whether the queue holds an item of a session whose Pod is ready for it. */
+  readonly isAwaited: boolean;
   /** The session's next item can't run in this Pod: a new one will serve it. */
   giveUp(pod: Pod): void;
   /** The session's next item was offered, and its Pod could be attached to, or could not. */

@@ -42,7 +42,8 @@ export function sleepPatch(
     [ANNOTATION_ENDED_TURN]: String(endedTurn),
     [ANNOTATION_SLEEPS_SINCE]: new Date(nowMs).toISOString(),
     [ANNOTATION_SLEEPS_UNTIL]: new Date(untilMs).toISOString(),
-    [ANNOTATION_DEADLINE]: String(Math.ceil((untilMs + KEEPER_SLACK_MS) / SECOND_MS)),
+    // The sleep lasts up to twice as long if the session's next item waits.
+    [ANNOTATION_DEADLINE]: String(Math.ceil((untilMs + sleepMsOf(environment) + KEEPER_SLACK_MS) / SECOND_MS)),
   };
   // Annotations about disruptions in the user's template win.
   if (own[ANNOTATION_SAFE_TO_EVICT] === undefined) annotations[ANNOTATION_SAFE_TO_EVICT] = "true";

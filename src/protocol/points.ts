@@ -108,6 +108,7 @@ export const SESSION_POINTS = {
 
   // Observation
   "queue.stats": "reads the queue's statistics",
+  "queue.list": "reads whose items wait, before a sleeping Pod or a volume is deleted, or to find the item of one",
   "sweep.list": "reads the items of running sessions with one walk",
 
   // Cleanup of Secrets that no loop settles

@@ -28,6 +28,7 @@ import { PollPace } from "../queue/poll-pace.ts";
 import { QueueWatch } from "../queue/queue-watch.ts";
 import { ServerTimes } from "../queue/server-times.ts";
 import type { Sharer } from "../queue/shared-sessions.ts";
+import { WaitingSessions } from "../queue/waiting-sessions.ts";
 import { DepartingPods } from "../sleep/departing-pods.ts";
 import { Removals } from "../sleep/removal.ts";
 import { hasPodFor } from "../sleep/session-pods.ts";
@@ -70,6 +71,7 @@ export class SessionsRuntime {
   readonly #claimLoop: ClaimLoop;
   readonly #refused: RefusedItems;
   readonly #queue: QueueWatch;
+  readonly #waiting: WaitingSessions;
   readonly #pace: PollPace;
   readonly #sweep: ItemSweep;
   readonly #retention: Retention;
@@ -95,6 +97,7 @@ export class SessionsRuntime {
     this.#onChange = onChange;
     this.#claims = new ClaimTable((claim) => {
       from.hinted?.over(claim.record.journal.sessionId);
+      this.#waiting.served(claim.record.journal.sessionId);
       this.#failing.forget(claim);
       if (claim.record.journal.opened) this.#pool.settled(claim.name);
     });
@@ -113,6 +116,7 @@ export class SessionsRuntime {
     this.#breaker = new Breaker(context.timing);
     this.#offers = new Breaker(context.timing);
     this.#health = new ApiHealth({ ...context, onChange: changed });
+    this.#waiting = new WaitingSessions({ context, health: this.#health, onChange: changed });
     const observers = new ItemObservers(context, {
       isTracked: (workId) => this.#claims.ofWork(workId) !== undefined,
       signal: this.#stop.signal,
@@ -126,7 +130,7 @@ export class SessionsRuntime {
     this.#removals = new Removals({ context, onForeignSlot: adopt, report: sleeps });
     const volumes = new SessionVolumes(context, changed);
     this.#workspaces = new Workspaces({
-      ...{ context, volumes, claims: this.#claims, onChange: changed },
+      ...{ context, volumes, claims: this.#claims, items: this.#waiting, onChange: changed },
       awaited: (sessionId) => this.#pool.awaits(sessionId),
       expected: (pod) => this.#pool.expects(pod),
     });
@@ -163,8 +167,7 @@ export class SessionsRuntime {
     });
     this.#sleeping = new SleepingPods({
       ...{ context, claims: this.#claims, turns, streams: this.#streams, departing, onChange: changed },
-      report: sleeps,
-      waitingForRoom: () => this.#pool.waitingForRoom(),
+      ...{ report: sleeps, items: this.#waiting, waitingForRoom: () => this.#pool.waitingForRoom() },
     });
     this.#budget = new DisruptionBudget(shared);
     this.#retention = new Retention({ context, claims: this.#claims, onForeignSlot: adopt });
@@ -179,7 +182,8 @@ export class SessionsRuntime {
     this.#queue = new QueueWatch({
       ...{ context, health: this.#health, pace: this.#pace },
       expectedPollers: () => context.environment().spec.api.otherPollers,
-      onStats: () => {
+      onStats: (stats) => {
+        this.#waiting.noteStats(stats, this.#queue.readMs);
         this.#report.noteStats();
         onChange();
       },
@@ -472,6 +476,7 @@ export class SessionsRuntime {
       // waits for its turn in the budget.
       this.#kept(signal, () => this.#refused.run(signal, mayAsk)),
       this.#kept(signal, () => this.#sweep.run(signal, () => this.#gate.mayAsk, this.#changed)),
+      this.#kept(signal, () => this.#waiting.run(signal, mayAsk)),
     ]);
     await this.#sessions.finishStarts();
   }

@@ -20,6 +20,7 @@ export const SLEEP_ENDS = {
   TooManyTurns: "it has served as many work items as one Pod can",
   Forbidden: "the operator's Pod policy no longer allows its template",
   Expired: "no work item came within workspace.sleepSeconds",
+  Unclaimed: "workspace.sleepSeconds have passed twice, and its next work item still waits in the queue",
   OverMaximum: "more sessions slept than maxSleeping allows, and this one had slept longest",
   Yielded: "another Pod of the Environment found no room, and this session had slept longest",
   NotReady: "its Pod did not get ready for the next work item within prepareTimeoutSeconds",
@@ -74,6 +75,14 @@ export function sleepingView(pod: Pod, lease: SessionView["lease"]): SessionView
   };
 }
 
+/** Which sessions' items wait in the queue. */
+export interface WaitingItems {
+  /** Whether an item of this session waits; null: not known yet. */
+  waits(sessionId: string): boolean | null;
+  /** Whether it could not be found out for long. */
+  readonly isBlind: boolean;
+}
+
 export interface SleepInput {
   readonly sleepers: readonly Sleeper[];
   readonly nowMs: number;
@@ -84,6 +93,8 @@ export interface SleepInput {
   readonly sleepMs: number;
   /** The number of Pods of the Environment that wait for room, for which no sleeping Pod went yet. */
   readonly waiting: number;
+  /** Asked only for Pods that would be deleted otherwise. */
+  readonly items: WaitingItems;
   readonly isForbidden: (sleeper: Sleeper) => boolean;
   /** Since when (ms, same clock) the Pod has not been ready for its next work item; null: it is. */
   readonly notReadyMs: (pod: Pod) => number | null;
@@ -96,7 +107,13 @@ export interface SleepPlan {
   readonly againAtMs: number | null;
 }
 
-/** Decides which sleeping Pods are deleted, and why. Pure. Of several, the one that has slept longest goes first. */
+/** When to ask again whether an item waits that keeps a Pod. */
+const ASK_AGAIN_MS = 60_000;
+
+/**
+ * Decides which sleeping Pods are deleted, and why. Pure. Of several, the one that has slept longest goes first. A Pod
+ * whose session's item waits is not deleted for others, and sleeps for up to sleepSeconds more.
+ */
 export function planSleep(input: SleepInput): SleepPlan {
   const ends: { sleeper: Sleeper; why: SleepEnd }[] = [];
   const stay: Sleeper[] = [];
@@ -109,15 +126,26 @@ export function planSleep(input: SleepInput): SleepPlan {
   }
   const surplus = Math.max(0, stay.length - input.maxSleeping);
   const yields = Math.max(0, Math.min(stay.length - surplus, input.waiting - ends.length - surplus));
-  const going = stay.splice(0, surplus + yields);
+  const going = spared(stay, surplus + yields, input.items);
   for (const [rank, sleeper] of going.entries())
     ends.push({ sleeper, why: rank < surplus ? "OverMaximum" : "Yielded" });
-  const times = stay.flatMap((sleeper) => {
+  const kept = stay.filter((sleeper) => !going.includes(sleeper));
+  const isKeptForItem = going.length < surplus + yields || kept.some((sleeper) => dueMs(sleeper, input) <= input.nowMs);
+  const times = kept.flatMap((sleeper) => {
     const notReadyMs = input.notReadyMs(sleeper.pod);
-    return [dueMs(sleeper, input), ...(notReadyMs === null ? [] : [notReadyMs + input.prepareTimeoutMs])];
+    const sleptMs = [dueMs(sleeper, input), lastMs(sleeper, input)];
+    return [...sleptMs, ...(notReadyMs === null ? [] : [notReadyMs + input.prepareTimeoutMs])];
   });
+  if (isKeptForItem) times.push(input.nowMs + ASK_AGAIN_MS);
   const next = Math.min(...times.filter((at) => at > input.nowMs));
   return { ends, againAtMs: Number.isFinite(next) ? next : null };
+}
+
+/** The Pods that can be spared: those whose session's item may wait come last, and not before it is known. */
+function spared(sleepers: readonly Sleeper[], count: number, items: WaitingItems): Sleeper[] {
+  if (count === 0) return [];
+  const known = Map.groupBy(sleepers, ({ sessionId }) => items.waits(sessionId));
+  return [...(known.get(false) ?? []), ...(items.isBlind ? (known.get(null) ?? []) : [])].slice(0, count);
 }
 
 function endOf(sleeper: Sleeper, input: SleepInput): SleepEnd | null {
@@ -126,7 +154,11 @@ function endOf(sleeper: Sleeper, input: SleepInput): SleepEnd | null {
   if (state.is === "ended") return "Ended";
   if (sleeper.hasRerunTurn) return "Rerun";
   if (input.isForbidden(sleeper)) return "Forbidden";
-  if (dueMs(sleeper, input) <= input.nowMs) return "Expired";
+  if (dueMs(sleeper, input) <= input.nowMs) {
+    const waits = input.items.waits(sleeper.sessionId);
+    if (waits === false) return "Expired";
+    if (lastMs(sleeper, input) <= input.nowMs) return waits ? "Unclaimed" : "Expired";
+  }
   const notReadyMs = input.notReadyMs(pod);
   return notReadyMs !== null && notReadyMs + input.prepareTimeoutMs <= input.nowMs ? "NotReady" : null;
 }
@@ -134,4 +166,9 @@ function endOf(sleeper: Sleeper, input: SleepInput): SleepEnd | null {
 /** When the sleep ends. A later, longer sleepSeconds does not lengthen it. */
 function dueMs({ sinceMs, untilMs }: Sleeper, { sleepMs }: SleepInput): number {
   return Math.min(untilMs, sinceMs > 0 ? sinceMs + sleepMs : Number.POSITIVE_INFINITY);
+}
+
+/** When the sleep ends although an item of the session waits. */
+function lastMs(sleeper: Sleeper, input: SleepInput): number {
+  return dueMs(sleeper, input) + input.sleepMs;
 }

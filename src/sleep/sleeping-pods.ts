@@ -13,7 +13,7 @@ import type { PoolContext } from "../protocol/context.ts";
 import type { SessionView } from "../protocol/session-view.ts";
 import type { DepartingPods } from "./departing-pods.ts";
 import { hasEnded, type SessionPod } from "./session-pods.ts";
-import { planSleep, type SleepEnd, type Sleeper, sleeperOf, sleepingView } from "./sleep-plan.ts";
+import { planSleep, type SleepEnd, type Sleeper, sleeperOf, sleepingView, type WaitingItems } from "./sleep-plan.ts";
 import type { SleepReport } from "./sleep-report.ts";
 import type { TurnAdding } from "./turn-adding.ts";
 import { type WaitingForRoom, Yielding } from "./yielding.ts";
@@ -42,6 +42,7 @@ export interface SleepingPodsOptions {
   readonly departing: DepartingPods;
   readonly report: Pick<SleepReport, "ended">;
   readonly waitingForRoom: () => WaitingForRoom;
+  readonly items: WaitingItems;
   readonly onChange: () => void;
 }
 
@@ -123,7 +124,13 @@ export class SleepingPods {
 
   /** Whether a sleeping Pod could serve an item. */
   get hasReady(): boolean {
-    return this.#context.pods.sleeping().some((pod) => this.#isFree(pod) && stateOf(pod).is === "parked");
+    return this.#context.pods.sleeping().some((pod) => this.#isReady(pod));
+  }
+
+  /** Whether the queue holds an item of a session whose Pod is ready for it, as far as known. */
+  get isAwaited(): boolean {
+    const { items } = this.#options;
+    return this.#context.pods.sleeping().some((pod) => this.#isReady(pod) && items.waits(readSleeper(pod).sessionId));
   }
 
   /** The Pod that keeps this session's files; null: it has none, or that is being deleted. */
@@ -182,6 +189,10 @@ export class SleepingPods {
     this.#passes.wakeAfter(FOREIGN_SLOT_MS);
   }
 
+  #isReady(pod: Pod): boolean {
+    return this.#isFree(pod) && stateOf(pod).is === "parked";
+  }
+
   #isFree(pod: Pod): boolean {
     return !this.#isLeaving(pod) && !this.#isLeft(pod) && !this.#options.claims.has(pod.metadata.name ?? "");
   }
@@ -219,6 +230,7 @@ export class SleepingPods {
       maxSleeping: maxSleepingOf(sessions),
       sleepMs: sleepMsOf(environment()),
       waiting: yielding.count,
+      items: this.#options.items,
       isForbidden: ({ needs }) => !allowsAll(this.#context.podPolicy, needs),
       notReadyMs: ({ metadata: { uid = "" } }) =>
         this.#notReady.get(uid) ?? this.#unreachedSince(uid, prepareTimeoutMs),

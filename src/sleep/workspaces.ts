@@ -6,10 +6,12 @@ import { isConflict, isForbidden, isNotFound, KubeApiError, LeadershipLostError 
 import { PERSISTENT_VOLUME_CLAIMS } from "../kube/resource.ts";
 import { stateOf } from "../pods/pod-state.ts";
 import { isPerSession, usesVolume, workspaceOf } from "../pods/workspace-pods.ts";
-import { planVolumes, type Volume } from "../pods/workspace-volume.ts";
+import type { Volume } from "../pods/workspace-volume.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { PoolContext } from "../protocol/context.ts";
 import { changing, type SessionVolumes, TRIES } from "./session-volumes.ts";
+import type { WaitingItems } from "./sleep-plan.ts";
+import { planVolumes } from "./volume-plan.ts";
 
 /** The least time between two timed passes. */
 const MIN_WAKE_MS = 1_000;
@@ -29,6 +31,7 @@ export interface WorkspacesOptions {
   readonly volumes: SessionVolumes;
   /** Whether a Pod of this session is being created or will be. */
   readonly awaited: (sessionId: string) => boolean;
+  readonly items: Pick<WaitingItems, "waits">;
   /** Whether the creation of this Pod may be in flight. */
   readonly expected: (pod: string) => boolean;
   readonly onChange: () => void;
@@ -128,6 +131,7 @@ export class Workspaces {
     const inUse = this.#inUse();
     const plan = planVolumes(all, kube.now(), {
       inUse,
+      mayWait: ({ sessionId }) => isPerSession(environment()) && this.#options.items.waits(sessionId ?? "") !== false,
       podOf: ({ name }) => this.#podOf(name),
       creationMs: VOLUME_CREATION_LATENESS * timing.lateRecordsMs,
       retainMs: workspace.retainSeconds * SECOND_MS,
@@ -219,9 +223,10 @@ export class Workspaces {
     if (!(await this.#delete(volume))) return;
     const { name, sessionId } = volume;
     metrics.workspacesExpired.inc(labels);
+    const waited = this.#options.items.waits(sessionId ?? "") ? WAITED : "";
     announce(
       "WorkspaceExpired",
-      `the volume ${name} of session ${sessionId} was unused for workspace.retainSeconds, so Berth deletes it`,
+      `the volume ${name} of session ${sessionId} was unused for workspace.retainSeconds${waited}, so Berth deletes it`,
     );
   }
 
@@ -278,6 +283,8 @@ export class Workspaces {
     this.#context.announce("WorkspaceFailing", `Berth cannot update the volumes of sessions: ${words}; ${fix}`);
   }
 }
+
+const WAITED = " and 24 hours more, in which the session's next work item waited in the queue";
 
 /** The fix for a missing permission. */
 export const NO_PERMISSION =

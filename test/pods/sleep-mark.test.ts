@@ -28,8 +28,8 @@ describe("the mark of a sleeping session", () => {
     expect(patchOf()).toMatchObject({ uid: "pod-uid", resourceVersion: "7" });
   });
 
-  test("gives the keeper ten minutes more than the operator, in whole seconds", () => {
-    const untilSeconds = Date.parse("2030-01-01T00:20:01Z") / 1_000;
+  test("gives the keeper ten minutes more than the operator, which may wait as long again, in whole seconds", () => {
+    const untilSeconds = Date.parse("2030-01-01T00:30:01Z") / 1_000;
     expect(patchOf().annotations["berth.dev/deadline"]).toBe(String(untilSeconds));
   });
 

@@ -22,7 +22,9 @@ import { MOST_TURNS } from "../../src/pods/turns.ts";
 import { parkedMaxAgeMs } from "../../src/pool/parked-age.ts";
 import { ALIVE_MS, EARLY_MS, FRESH_MS, LOOKS_PER_SECOND } from "../../src/queue/hints.ts";
 import { PATIENCE_MS } from "../../src/queue/shared-sessions.ts";
+import { PAGE_REST_MS } from "../../src/queue/waiting-sessions.ts";
 import { COUNTS_EVERY_MS } from "../../src/reconcile/status-writer.ts";
+import { WAITING_KEPT_MS } from "../../src/sleep/volume-plan.ts";
 import { VOLUME_CREATION_LATENESS } from "../../src/sleep/workspaces.ts";
 import { MAX_BODY_BYTES, RATE } from "../../src/webhook/receiver.ts";
 import { TOLERANCE_SECONDS } from "../../src/webhook/signature.ts";
@@ -92,6 +94,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `It has served ${MOST_TURNS} work items`,
   ],
   "docs/workspaces/volumes.md": [
+    `at most ${WAITING_KEPT_MS / 3_600_000} hours for a work item of the session`,
     `within the ${s(windowMs(t))} in which an offer is valid`,
     `offers it again after ${s(t.othersReclaimMs)}`,
     `after ${s(t.unclaimedParkedMs)}, or after ${minutes(t.unclaimedPreparingMs)} min if it isn't parked yet`,
@@ -114,6 +117,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `never lower the rate below ${DEFAULT_BUDGET_LIMITS.initialRate} requests a second`,
     `For ${s(t.idleAfterMs)} after the last item`,
     `and at most ${s(t.idleMaxMs)}.`,
+    `at most ${60_000 / PAGE_REST_MS} pages a minute`,
     `${s(t.pollIdleGapMs)} for polls and ${s(t.statsIdleMs)} for statistics`,
     // With a jitter of a tenth.
     `**no later than ${s(t.idleMaxMs * 1.1)}**`,

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { countLiveItems } from "../../src/queue/live-items.ts";
+import { countLiveItems, listQueuedSessions } from "../../src/queue/live-items.ts";
 import { LIST_MAX_PAGES, type WorkApiClient } from "../../src/work/client.ts";
 import type { WorkState } from "../../src/work/types.ts";
 
@@ -14,7 +14,11 @@ function listing(
   const list = async ({ page }: { page?: string }) => {
     asked.push(page);
     const index = Number(page ?? 0);
-    const all = (pages[index % pages.length] ?? []).map(([id, state]) => ({ id, state }));
+    const all = (pages[index % pages.length] ?? []).map(([id, state]) => ({
+      id,
+      state,
+      data: { id: `${id}-session` },
+    }));
     const items = all.filter(({ state }) => state !== "odd");
     const odd = all.filter(({ state }) => state === "odd");
     const unreadable = odd.map(({ id }) => ({ id, state: id === "over" ? "stopped" : null, why: "it is odd" }));
@@ -95,5 +99,32 @@ describe("counting live items", () => {
   test("fails when a page fails", async () => {
     const work = { list: () => Promise.reject(new Error("500")) } as unknown as WorkApiClient;
     await expect(countLiveItems(work)).rejects.toThrow("500");
+  });
+});
+
+describe("listing the sessions whose items wait", () => {
+  const queued = (pages: readonly Page[]) => listQueuedSessions(listing(pages).work);
+  const sessions = (...ids: string[]) => new Set(ids.map((id) => `${id}-session`));
+
+  test("names those of queued items on all pages, in their latest state", async () => {
+    const pages: Page[] = [
+      [
+        ["a", "queued"],
+        ["b", "queued"],
+        ["c", "active"],
+      ],
+      [
+        ["b", "starting"],
+        ["d", "queued"],
+      ],
+    ];
+    expect(await queued(pages)).toEqual({ sessions: sessions("a", "d"), isComplete: true, pages: 2 });
+  });
+
+  test("is not complete with too many pages, or an unreadable item that may wait", async () => {
+    const full: Page[] = Array.from({ length: LIST_MAX_PAGES + 1 }, () => [["a", "queued"]]);
+    expect(await queued(full)).toEqual({ sessions: sessions("a"), isComplete: false, pages: LIST_MAX_PAGES });
+    expect(await queued([[["over", "odd"]]])).toMatchObject({ isComplete: true });
+    expect(await queued([[["a", "odd"]]])).toMatchObject({ sessions: new Set(), isComplete: false });
   });
 });

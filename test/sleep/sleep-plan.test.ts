@@ -8,6 +8,7 @@ import {
   sleepEndMessage,
   sleeperOf,
   sleepingView,
+  type WaitingItems,
 } from "../../src/sleep/sleep-plan.ts";
 import { turnsPod } from "../pods/turn-pods.ts";
 import { keeperPod } from "../support/keeper-pods.ts";
@@ -57,9 +58,10 @@ function sleeper(of: Partial<Sleeper> & { sleptMs?: number } = {}): Sleeper {
   };
 }
 
+const NOTHING_WAITS: WaitingItems = { waits: () => false, isBlind: false };
 const inputOf = (sleepers: readonly Sleeper[], more: Partial<SleepInput> = {}): SleepInput => ({
   ...{ sleepers, nowMs: NOW_MS, draining: false, maxSleeping: 100, sleepMs: SLEEP_MS, waiting: 0 },
-  ...{ isForbidden: () => false, notReadyMs: () => null, prepareTimeoutMs: PREPARE_MS, ...more },
+  ...{ items: NOTHING_WAITS, isForbidden: () => false, notReadyMs: () => null, prepareTimeoutMs: PREPARE_MS, ...more },
 });
 const endsOf = (input: SleepInput) => planSleep(input).ends.map(({ sleeper, why }) => [sleeper, why]);
 
@@ -132,6 +134,58 @@ test("a Pod that waits for room gets that of one sleeping Pod, which may go for 
   expect(endsOf(inputOf(all, { waiting: 1, maxSleeping: 2 }))).toEqual([[first, "OverMaximum"]]);
   const expired = sleeper({ sleptMs: SLEEP_MS });
   expect(endsOf(inputOf([...all, expired], { waiting: 1 }))).toEqual([[expired, "Expired"]]);
+});
+
+describe("a sleeping Pod whose session's item waits", () => {
+  const waiting: WaitingItems = { waits: () => true, isBlind: true };
+  const unknown = (isBlind: boolean): WaitingItems => ({ waits: () => null, isBlind });
+
+  test("sleeps for sleepSeconds more, and asks again every minute", () => {
+    const sleeping = sleeper({ sleptMs: SLEEP_MS });
+    for (const items of [waiting, unknown(false), unknown(true)]) {
+      expect(planSleep(inputOf([sleeping], { items }))).toEqual({ ends: [], againAtMs: NOW_MS + 60_000 });
+      const nowMs = NOW_MS + SLEEP_MS - 1_000;
+      expect(planSleep(inputOf([sleeping], { items, nowMs }))).toEqual({ ends: [], againAtMs: nowMs + 1_000 });
+    }
+    const nowMs = NOW_MS + SLEEP_MS;
+    expect(endsOf(inputOf([sleeping], { items: waiting, nowMs }))).toEqual([[sleeping, "Unclaimed"]]);
+    expect(endsOf(inputOf([sleeping], { items: unknown(false), nowMs }))).toEqual([[sleeping, "Expired"]]);
+  });
+
+  test("ends at once if sessions may no longer sleep", () => {
+    const sleeping = sleeper();
+    expect(endsOf(inputOf([sleeping], { items: waiting, sleepMs: 0 }))).toEqual([[sleeping, "Unclaimed"]]);
+  });
+
+  test.each<[SleepEnd, Partial<SleepInput>]>([
+    ["Draining", { draining: true }],
+    ["NotReady", { notReadyMs: () => NOW_MS - PREPARE_MS }],
+  ])("ends its sleep as %s", (why, more) => {
+    const sleeping = sleeper({ sleptMs: SLEEP_MS });
+    expect(endsOf(inputOf([sleeping], { items: waiting, ...more }))).toEqual([[sleeping, why]]);
+  });
+
+  test.each<[SleepEnd, Partial<SleepInput>]>([
+    ["OverMaximum", { maxSleeping: 0 }],
+    ["Yielded", { waiting: 3 }],
+  ])("doesn't end its sleep as %s, unlike others, and unlike those of which nothing can be known", (why, more) => {
+    const [waits, hidden, other] = [3, 2, 1].map((minutes) => sleeper({ sleptMs: minutes * 60_000 })) as [
+      Sleeper,
+      Sleeper,
+      Sleeper,
+    ];
+    const known = new Map<string, boolean>([
+      [waits.sessionId, true],
+      [other.sessionId, false],
+    ]);
+    const itemsOf = (isBlind: boolean) => ({ waits: (id: string) => known.get(id) ?? null, isBlind });
+    const plan = planSleep(inputOf([waits, hidden, other], { items: itemsOf(false), ...more }));
+    expect(plan).toEqual({ ends: [{ sleeper: other, why }], againAtMs: NOW_MS + 60_000 });
+    expect(endsOf(inputOf([waits, hidden, other], { items: itemsOf(true), ...more }))).toEqual([
+      [other, why],
+      [hidden, why],
+    ]);
+  });
 });
 
 describe("any plan", () => {

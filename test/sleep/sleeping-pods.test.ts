@@ -80,6 +80,7 @@ function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
     },
     report,
     waitingForRoom: () => ({ names: waiting, lacking }),
+    items: { waits: () => false, isBlind: false },
   });
   return {
     ...{ sleeping, clock, kube, claims, removed, leaving, removing, told, context },

@@ -852,8 +852,14 @@ export const ROOMS: readonly FileMutations[] = [
       {
         name: "treats a list that ran out of pages as complete",
         guard: "error",
-        find: "isComplete = next === null;",
-        replace: "isComplete = true;",
+        find: "return { isComplete: false, pages };",
+        replace: "return { isComplete: true, pages };",
+      },
+      {
+        name: "treats a list with an item that can't be read as complete",
+        guard: "error",
+        find: "isComplete: isComplete && isReadable,",
+        replace: "isComplete,",
       },
     ],
   },

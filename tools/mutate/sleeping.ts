@@ -21,6 +21,9 @@ const STREAMS = "test/attach/pod-streams.test.ts";
 const TURNS = "test/pods/turns.test.ts";
 const TURN_ACTS = "test/claims/turn-acts.test.ts";
 const TURN_ADDING = "test/sleep/turn-adding.test.ts";
+const SLEEPER_SEARCH = "test/claims/sleeper-search.test.ts";
+const WAITING_ITEMS = "test/sessions/loops/waiting-items.test.ts";
+const WAITING_SESSIONS = "test/queue/waiting-sessions.test.ts";
 const TURN_STATE = "test/pods/turn-state.test.ts";
 
 /** Sessions that sleep in their Pods, and the turns in which their work items run. */
@@ -273,8 +276,14 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
       {
         name: "lets the keeper end a sleeping Pod at the time of the operator",
         guard: "bound",
-        find: "untilMs + KEEPER_SLACK_MS",
-        replace: "untilMs",
+        find: "untilMs + sleepMsOf(environment) + KEEPER_SLACK_MS",
+        replace: "untilMs + sleepMsOf(environment)",
+      },
+      {
+        name: "lets the keeper end a sleeping Pod whose session's item waits",
+        guard: "bound",
+        find: "untilMs + sleepMsOf(environment) + KEEPER_SLACK_MS",
+        replace: "untilMs + KEEPER_SLACK_MS",
       },
     ],
   },
@@ -390,6 +399,78 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         guard: "guard",
         find: 'if (this.#context.environmentKey() === "") {',
         replace: "if (false) {",
+      },
+    ],
+  },
+  {
+    file: "src/queue/waiting-sessions.ts",
+    tests: [WAITING_SESSIONS],
+    mutations: [
+      {
+        name: "believes an old list that no item of a session waits",
+        guard: "bound",
+        find: "ageMs <= ABSENT_MS && isComplete",
+        replace: "isComplete",
+      },
+      {
+        name: "believes an old list that an item of a session waits",
+        guard: "bound",
+        find: "ageMs <= SHOWN_MS && ",
+        replace: "",
+      },
+      {
+        name: "treats an item that a list did not reach as absent",
+        guard: "error",
+        find: "ageMs <= ABSENT_MS && isComplete",
+        replace: "ageMs <= ABSENT_MS",
+      },
+      {
+        name: "believes a list from before the session was served",
+        guard: "bound",
+        find: "this.#served.add(sessionId);",
+        replace: "",
+      },
+      {
+        name: "reads long lists without a pause",
+        guard: "bound",
+        find: "this.#nextMs = this.#nowMs + read.pages * PAGE_REST_MS;",
+        replace: "",
+      },
+    ],
+  },
+  {
+    file: "src/claims/sleeper-search.ts",
+    tests: [SLEEPER_SEARCH],
+    mutations: [
+      {
+        name: "searches without a pause between two searches",
+        guard: "bound",
+        find: "nowMs < this.#lastMs + EVERY_MS",
+        replace: "false",
+      },
+      {
+        name: "searches on after an item came twice",
+        guard: "bound",
+        find: "if (this.#current?.seen.has(workId)) this.ended();",
+        replace: "if (false) this.ended();",
+      },
+      {
+        name: "searches on when no sleeping session's item is awaited",
+        guard: "bound",
+        find: "if (!this.#isAwaited()) this.ended();",
+        replace: "if (false) this.ended();",
+      },
+    ],
+  },
+  {
+    file: "src/claims/claim-loop.ts",
+    tests: [WAITING_ITEMS],
+    mutations: [
+      {
+        name: "gets the same items again before a long search has reached a sleeping session's item",
+        guard: "guard",
+        find: " + Math.ceil(this.#claiming.searchedMs)",
+        replace: "",
       },
     ],
   },
@@ -553,6 +634,36 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
         guard: "bound",
         find: "input.waiting - ends.length - surplus",
         replace: "input.waiting",
+      },
+      {
+        name: "deletes a Pod for others although its session's item waits",
+        guard: "guard",
+        find: "items.waits(sessionId));",
+        replace: "false as boolean | null);",
+      },
+      {
+        name: "deletes a Pod for others before it is known whether its session's item waits",
+        guard: "guard",
+        find: "(items.isBlind ? (known.get(null) ?? []) : [])",
+        replace: "(known.get(null) ?? [])",
+      },
+      {
+        name: "lets no Pod go for others while the list can't be read",
+        guard: "bound",
+        find: "(items.isBlind ? (known.get(null) ?? []) : [])",
+        replace: "[]",
+      },
+      {
+        name: "ends a sleep at its time although it is not known whether an item waits",
+        guard: "error",
+        find: 'if (waits === false) return "Expired";',
+        replace: 'if (waits !== true) return "Expired";',
+      },
+      {
+        name: "lets a session sleep forever while its item waits",
+        guard: "bound",
+        find: "if (lastMs(sleeper, input) <= input.nowMs) return waits",
+        replace: "if (lastMs(sleeper, input) < 0) return waits",
       },
       {
         name: "deletes the Pods that have slept the shortest",

@@ -3,6 +3,7 @@ import type { FileMutations } from "./mutation.ts";
 const VOLUMES = "test/sleep/session-volumes.test.ts";
 const VOLUME = "test/pods/workspace-volume.test.ts";
 const BOUND = "test/pool/bound-capacity.test.ts";
+const VOLUME_PLAN = "test/sleep/volume-plan.test.ts";
 const WARM = "test/sessions/loops/warm-volumes.test.ts";
 
 /** Volumes of sessions, and the warm Pods that have one. */
@@ -108,6 +109,18 @@ export const VOLUME_MUTATIONS: readonly FileMutations[] = [
         replace: "return { metadata: { uid, labels, annotations } };",
       },
       {
+        name: "treats a volume whose session's name was removed as one without a session",
+        guard: "identity",
+        find: " || (sessionId === null && annotations?.[ANNOTATION_UNASSIGNED] === undefined)",
+        replace: "",
+      },
+    ],
+  },
+  {
+    file: "src/sleep/volume-plan.ts",
+    tests: [VOLUME_PLAN, VOLUMES, WARM],
+    mutations: [
+      {
         name: "marks a volume as unused that a Pod uses",
         guard: "marks",
         find: "} else if (use.inUse(volume)) {",
@@ -120,10 +133,16 @@ export const VOLUME_MUTATIONS: readonly FileMutations[] = [
         replace: 'pod === "never-seen"',
       },
       {
-        name: "treats a volume whose session's name was removed as one without a session",
-        guard: "identity",
-        find: " || (sessionId === null && annotations?.[ANNOTATION_UNASSIGNED] === undefined)",
-        replace: "",
+        name: "deletes a volume whose session's item waits",
+        guard: "guard",
+        find: " && use.mayWait(volume))",
+        replace: " && false)",
+      },
+      {
+        name: "keeps a volume forever while an item of its session waits",
+        guard: "bound",
+        find: "else if (nowMs < lastUsedMs + use.retainMs + WAITING_KEPT_MS && ",
+        replace: "else if (",
       },
     ],
   },

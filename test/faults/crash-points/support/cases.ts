@@ -101,6 +101,7 @@ export const SESSION_CASES: readonly CrashCase[] = [
     ...writes("program-slept", ["turn.add"], { turn: 2 }),
     ...again(writes("program-woken", ["session.deliver"])),
     ...writes("slept-out", ["removal.lock", "removal.delete-pod", "removal.unlock"]),
+    ...reads("slept-on", ["queue.list"]),
     ...reads("idle", ["recover.list-late"]),
     ...reads("uncreated", ["prepare.read-pod"]),
     ...reads("slow", ["prepare.read-events"]),

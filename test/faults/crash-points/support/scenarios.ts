@@ -260,6 +260,21 @@ export const SCENARIOS = {
     },
     atEnd: (world) => world.until("no sleeping Pod", () => !world.pods.some(isAsleep), PATIENCE_MS),
   },
+  /** The same while its next item waits, because the Environment is paused. */
+  "slept-on": {
+    ...SLEEPER,
+    meanwhile: async (world, died) => {
+      const { metadata } = await untilAsleep(world, 1);
+      await world.patchSpec({ paused: true });
+      const [first] = world.simulator.items();
+      world.simulator.enqueue(world.environmentId, { sessionId: first?.sessionId ?? "" });
+      const patch = { metadata: { annotations: { [ANNOTATION_SLEEPS_UNTIL]: new Date().toISOString() } } };
+      await world.kube.patch(PODS, { namespace: world.namespace, name: metadata.name ?? "" }, patch, { type: "merge" });
+      await died;
+      await world.patchSpec({ paused: false });
+    },
+    atEnd: (world) => untilAsleep(world, 2),
+  },
   /** lease: Operator; the program does not know about it. */
   kept: {
     world: () => ({ ...KEPT, ...fate({ kind: "exit", code: 0, afterMs: 5_000 }), ...ofOperator() }),
