@@ -46,9 +46,9 @@ export const workers: Scenario = {
   title: "Always-on workers",
   about:
     "Always-on workers scale up from zero and back to zero. Sessions arrive at random times, and each keeps its " +
-    "worker busy for a random time. The workers are simulated and have a `busyProbe`. Scale-up uses the default " +
-    "`behavior`, which causes most of the wait. Scale-down has a shorter window, so that the plot shows it. The " +
-    "gates are two counts, not a time: no busy worker is ended, and no session is served twice.",
+    "worker busy for a random time. The workers are simulated and have a `busyProbe`. Scale-up has no pace, the " +
+    "default. Scale-down has a shorter window, so that the plot shows it. The gates are two counts, not a time: no " +
+    "busy worker is ended, and no session is served twice.",
   run,
 };
 
