@@ -130,6 +130,10 @@ export class PodStreams {
   /** When each of the other Pods became unreachable (monotonic). */
   readonly #unreachable = new Map<string, number>();
   readonly #pauses = new Map<string, Pause>();
+  /** The uids of Pods whose connection broke, until the next answer. */
+  readonly #broken = new Set<string>();
+  /** Nodes of which the last Pod that was tried did not answer. */
+  readonly #silentNodes = new Set<string>();
   readonly #trying = new Set<string>();
   /** The uids of Pods that get their line, while an attach to them may still succeed: it is not kept. */
   readonly #given = new Set<string>();
@@ -182,10 +186,11 @@ export class PodStreams {
     // Those that can't be attached to come last: they are not claimed next, and a hanging attach must not delay others.
     const pods = byLine.toSorted((one, other) => Number(this.#fails(one)) - Number(this.#fails(other)));
     const uids = new Set(pods.map(uidOf));
-    for (const known of [this.#attached, this.#unreachable, this.#pauses]) {
+    for (const known of [this.#attached, this.#unreachable, this.#pauses, this.#broken]) {
       // A claim may return its Pod.
       for (const uid of known.keys()) if (!uids.has(uid) && !this.#open.has(uid)) known.delete(uid);
     }
+    for (const node of this.#silentNodes) if (!pods.some((pod) => nodeOf(pod) === node)) this.#silentNodes.delete(node);
     const nowMs = this.#context.clock.monotonic();
     let nextMs: number | null = null;
     for (const [place, pod] of pods.entries()) {
@@ -212,6 +217,7 @@ export class PodStreams {
       const stream = await this.#connect(pod);
       this.#attached.add(uid);
       this.#unreachable.delete(uid);
+      this.#noteReached(pod);
       this.#refusals = 0;
       const pause = this.#pauses.get(uid);
       if (pause) pause.message = null;
@@ -221,7 +227,7 @@ export class PodStreams {
       if (this.#closed) return;
       const message = errorText(error);
       this.#attached.delete(uid);
-      this.#noteUnreachable(uid);
+      this.#noteUnreached(pod);
       const isRefused = error instanceof KubeApiError && REFUSALS.has(error.status);
       this.#pause(uid, message, isRefused);
       this.#noteRefusal(error, message, isRefused);
@@ -281,6 +287,7 @@ export class PodStreams {
       if (this.#open.get(uid) === stream) this.#open.delete(uid);
       this.#count();
       if (this.#closed) return;
+      this.#broken.add(uid);
       // A proxy may cut each connection right after it opens.
       if (clock.monotonic() - openedMs < EARLY_END_MS) this.#pause(uid, null);
       else this.#pauses.delete(uid);
@@ -298,17 +305,45 @@ export class PodStreams {
     this.#sleeping.keep(pods);
   }
 
-  /** Has a connection ready when the claim of this sleeping Pod is written. Never throws. */
-  prepare(pod: Pod): void {
-    this.#sleeping.prepare(pod);
+  /**
+   * Resolves once the Pod's node has answered a request that is sent now: a ping over the kept connection, or an attach,
+   * whose connection is then ready for the delivery. That a connection is open proves nothing, since its node may be
+   * gone. A Pod that waits for a key has no connection.
+   * @throws KubeApiError if no answer came within `boundMs`
+   */
+  async reach(pod: Pod, boundMs: number): Promise<void> {
+    if (parkingOf(pod) === "Key") return;
+    const kept = this.#open.get(uidOf(pod));
+    const deadline = deadlineSignal(this.#context.clock, boundMs);
+    const late = Promise.withResolvers<false>();
+    deadline.signal.addEventListener("abort", () => late.resolve(false));
+    try {
+      const answer = kept?.isOpen ? kept.answers(deadline.signal) : this.#sleeping.prepare(pod, deadline.signal);
+      if (await Promise.race([answer, late.promise])) return this.#noteReached(pod);
+      throw new KubeApiError(`attach: the Pod's node did not answer within ${boundMs} ms`, { status: 0 });
+    } catch (error) {
+      kept?.close();
+      this.#attached.delete(uidOf(pod));
+      this.#noteUnreached(pod);
+      throw error;
+    } finally {
+      deadline.cancel();
+    }
   }
 
-  /**
-   * Resolves once the connection that was prepared is open.
-   * @throws KubeApiError if the Pod could not be attached to
-   */
-  prepared(pod: Pod): Promise<void> {
-    return this.#sleeping.opened(pod);
+  /** Whether other Pods should be claimed first: this one's connection broke, or its node did not answer. */
+  isDoubtful(pod: Pod): boolean {
+    return this.#broken.has(uidOf(pod)) || this.#silentNodes.has(nodeOf(pod));
+  }
+
+  #noteReached(pod: Pod): void {
+    this.#broken.delete(uidOf(pod));
+    this.#silentNodes.delete(nodeOf(pod));
+  }
+
+  #noteUnreached(pod: Pod): void {
+    this.#noteUnreachable(uidOf(pod));
+    this.#silentNodes.add(nodeOf(pod));
   }
 
   /**
@@ -363,6 +398,10 @@ export class PodStreams {
     for (const stream of this.#open.values()) stream.close();
     this.#sleeping.close();
   }
+}
+
+function nodeOf({ spec }: Pod): string {
+  return spec.nodeName ?? "";
 }
 
 function uidOf({ metadata }: Pod): string {

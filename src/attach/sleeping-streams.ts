@@ -2,7 +2,6 @@ import { Backoff, type Random } from "../core/backoff.ts";
 import { type Clock, SECOND_MS, type Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { AttachStream } from "../kube/attach.ts";
-import { KubeApiError } from "../kube/errors.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
 import { runningContainerName } from "../pods/pod-state.ts";
@@ -158,11 +157,16 @@ export class SleepingStreams {
     else this.#noteFailure(key);
   }
 
-  /** Has a connection ready when the claim of this Pod is written. It is closed if no delivery uses it. Never throws. */
-  prepare(pod: Pod): void {
+  /**
+   * Has a connection ready when the claim of this Pod is written. It is closed if no delivery uses it. Resolves with
+   * whether the Pod's node has answered since: an attach, or a ping over an earlier connection.
+   * @throws KubeApiError if the Pod could not be attached to
+   */
+  async prepare(pod: Pod, signal: AbortSignal): Promise<boolean> {
     const key = containerKey(pod);
     const before = this.#prepared.get(key);
-    const prepared = before && !this.#lost.has(before.stream) ? { ...before } : this.#connection(key, pod);
+    const isReused = before !== undefined && !this.#lost.has(before.stream);
+    const prepared = isReused ? { ...before } : this.#connection(key, pod);
     this.#prepared.set(key, prepared);
     this.#options.clock.setTimer(() => {
       if (this.#prepared.get(key) !== prepared) return;
@@ -170,25 +174,21 @@ export class SleepingStreams {
       closeLater(prepared);
       this.#fill();
     }, PREPARED_MS);
+    const stream = await prepared.stream;
+    if (!isReused && prepared.connection === "new") return stream.isOpen;
+    if (await stream.answers(signal)) return true;
+    stream.close();
+    return false;
   }
 
   #connection(key: string, pod: Pod): Prepared {
     const kept = this.#open.get(key);
     this.#open.delete(key);
     const stream = kept?.isOpen ? Promise.resolve(kept) : this.#options.connect(pod);
-    // Its failure is no error here: the claim asks for it, or the delivery opens another connection.
+    // Its failure is no error here: the caller of `prepare` gets it, and the delivery opens another connection.
     const ended = stream.then(({ closed }) => closed).catch(() => {});
     void ended.then(() => this.#lost.add(stream));
     return { stream, connection: kept?.isOpen ? "kept" : "new" };
-  }
-
-  /**
-   * Resolves once the connection that was prepared for this Pod is open.
-   * @throws KubeApiError if the Pod could not be attached to, or the connection broke
-   */
-  async opened(pod: Pod): Promise<void> {
-    const stream = await this.#prepared.get(containerKey(pod))?.stream;
-    if (!stream?.isOpen) throw new KubeApiError("attach: the connection broke", { status: 0 });
   }
 
   /** The connection that was prepared for this Pod; null: there is none, or it broke. */

@@ -70,8 +70,8 @@ export interface ClaimingOptions {
   readonly pool: ParkedPods;
   readonly sessionPods: SessionPods;
   readonly volumes: Volumes;
-  /** Opens a connection to a sleeping Pod while its claim is written. */
-  readonly streams: Pick<PodStreams, "prepare" | "prepared">;
+  /** Gets an answer from a Pod's node while its claim is written. */
+  readonly streams: Pick<PodStreams, "reach">;
   readonly gate: Gate;
   readonly handOver: HandOver;
   readonly report: Report;
@@ -212,7 +212,6 @@ export class Claiming {
       this.#rest();
       return null;
     }
-    this.#options.streams.prepare(pod);
     return pod;
   }
 
@@ -303,6 +302,7 @@ export class Claiming {
     const pod = typeof slot === "string" ? null : slot;
     const use = typeof slot === "string" ? slot : "session";
     const claim = this.#register(item, answer, pod, use);
+    const reached = pod ? this.#isReached(pod) : true;
     this.#unfit.reset();
     const window = new AckWindow(this.#context.clock, answer, ackWindowMs(this.#context.timing, claim.record.journal));
     let keep = false;
@@ -322,7 +322,7 @@ export class Claiming {
         return "failed";
       }
       keep = true;
-      if (pod && isAsleep(pod) && !(await this.#isReached(pod))) {
+      if (!(await reached)) {
         keep = !(await this.#tryDrop(claim, "cannot attach to its Pod"));
         return keep ? "failed" : "slot-taken";
       }
@@ -351,21 +351,23 @@ export class Claiming {
   }
 
   /**
-   * Whether the session's sleeping Pod can be given its line. An acknowledged item whose Pod can't be attached to would
-   * cost the session its Pod, with its files.
+   * Whether the Pod can be given its line: its node answers now. An acknowledged item whose Pod can't be attached to
+   * would end its session, and cost a sleeping one its files. Never throws.
    */
   async #isReached(pod: Pod): Promise<boolean> {
-    const { failing, logger } = this.#context;
+    const { failing, logger, timing } = this.#context;
     const { name = "" } = pod.metadata;
     try {
-      await this.#options.streams.prepared(pod);
+      await this.#options.streams.reach(pod, timing.requestBoundMs);
+      if (!isAsleep(pod)) return true;
       failing.succeeded("wake");
       this.#options.sessionPods.noteReach(pod, true);
       return true;
     } catch (error) {
+      logger.warn({ pod: name, error: errorText(error) }, "cannot attach to a Pod, so it is not given an item");
+      if (!isAsleep(pod)) return false;
       this.#options.sessionPods.noteReach(pod, false);
       if (isStepFailure(error)) failing.failed("wake", { error, name });
-      logger.warn({ pod: name, error: errorText(error) }, "cannot attach to a sleeping Pod, so its item stays queued");
       return false;
     }
   }

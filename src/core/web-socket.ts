@@ -43,6 +43,12 @@ export function clientFrame(opcode: number, body: Uint8Array): Buffer {
   return Buffer.concat([head, mask, body.map((byte, at) => byte ^ (mask[at % MASK_BYTES] ?? 0))]);
 }
 
+/** What a close frame says. */
+export function closeText(body: Buffer): string {
+  const code = body.length < 2 ? "" : ` with code ${body.readUInt16BE(0)} ${body.subarray(2).toString("utf8")}`;
+  return `the server closed the stream${code}`.trimEnd();
+}
+
 export interface Frame {
   readonly opcode: number;
   readonly body: Buffer;

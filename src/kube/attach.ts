@@ -1,7 +1,8 @@
 import type { Duplex } from "node:stream";
 import type { Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import { clientFrame, type Frame, FrameDecoder, OPCODES, webSocketHandshake } from "../core/web-socket.ts";
+import { Notifier } from "../core/notifier.ts";
+import { clientFrame, closeText, type Frame, FrameDecoder, OPCODES, webSocketHandshake } from "../core/web-socket.ts";
 import { KubeApiError, MALFORMED } from "./errors.ts";
 import type { Call, Exchange } from "./exchange.ts";
 import { errorOfEvent } from "./status.ts";
@@ -37,6 +38,8 @@ export interface AttachStream {
   readonly output: string;
   /** Resolves true when the output contains `text`; false when the stream closes or the signal aborts. */
   waitFor(text: string, signal: AbortSignal): Promise<boolean>;
+  /** The same for the answer to a ping that is sent now. The API server passes pings on, so the node answers. */
+  answers(signal: AbortSignal): Promise<boolean>;
   /** Resolves with the reason. */
   readonly closed: Promise<string>;
   close(): void;
@@ -66,12 +69,15 @@ class Attached implements AttachStream {
   readonly #socket: Duplex;
   readonly #frames = new FrameDecoder();
   readonly #text = new TextDecoder();
-  readonly #waiters = new Set<() => void>();
+  readonly #changed = new Notifier();
   /** Of the current message. */
   #channel: number | undefined;
   /** Why the container's streams ended, from the kubelet. */
   #failure: string | undefined;
   #heard = false;
+  /** The numbers of the last ping that asked for an answer, and of the last one that got it. */
+  #asked = 0;
+  #answered = 0;
   #timer: Timer | undefined;
 
   constructor(exchange: Exchange, call: Call, socket: Duplex) {
@@ -93,18 +99,19 @@ class Attached implements AttachStream {
   }
 
   waitFor(text: string, signal: AbortSignal): Promise<boolean> {
-    return new Promise((resolve) => {
-      const check = () => {
-        const found = this.output.includes(text);
-        if (!found && !signal.aborted && this.isOpen) return;
-        this.#waiters.delete(check);
-        signal.removeEventListener("abort", check);
-        resolve(found);
-      };
-      this.#waiters.add(check);
-      signal.addEventListener("abort", check);
-      check();
-    });
+    return this.#until(() => this.output.includes(text), signal);
+  }
+
+  answers(signal: AbortSignal): Promise<boolean> {
+    this.#asked += 1;
+    const number = this.#asked;
+    this.#write(OPCODES.ping, Buffer.from(`${number}`));
+    return this.#until(() => this.#answered >= number, signal);
+  }
+
+  async #until(isSo: () => boolean, signal: AbortSignal): Promise<boolean> {
+    await this.#changed.until(() => isSo() || !this.isOpen, signal);
+    return isSo();
   }
 
   close(): void {
@@ -116,6 +123,7 @@ class Attached implements AttachStream {
     this.#heard = true;
     try {
       for (const frame of this.#frames.push(chunk)) if (this.isOpen) this.#receive(frame);
+      this.#changed.notify();
     } catch (error) {
       this.#end(errorText(error));
     }
@@ -123,13 +131,13 @@ class Attached implements AttachStream {
 
   #receive({ opcode, body }: Frame): void {
     if (opcode === OPCODES.ping) this.#write(OPCODES.pong, body);
+    if (opcode === OPCODES.pong) this.#answered = Math.max(this.#answered, Number(body.toString("utf8")) || 0);
     if (opcode === OPCODES.close) this.#end(this.#failure ?? closeText(body));
     if (opcode === OPCODES.binary) this.#channel = body[0];
     if (opcode !== OPCODES.binary && opcode !== OPCODES.continuation) return;
     const content = opcode === OPCODES.binary ? body.subarray(1) : body;
     if (this.#channel === STDOUT && this.output.length < MAX_OUTPUT) {
       this.output = (this.output + this.#text.decode(content, { stream: true })).slice(0, MAX_OUTPUT);
-      this.#wake();
     } else if (this.#channel === ERROR) {
       this.#failure = failureOf(this.#call, content);
     }
@@ -154,21 +162,12 @@ class Attached implements AttachStream {
     this.#write(OPCODES.close);
     this.#socket.end(() => this.#socket.destroy());
     this.#closed.resolve(reason);
-    this.#wake();
+    this.#changed.notify();
   }
 
   #write(opcode: number, body: Uint8Array = Buffer.alloc(0)): void {
     this.#socket.write(clientFrame(opcode, body));
   }
-
-  #wake(): void {
-    for (const check of this.#waiters) check();
-  }
-}
-
-function closeText(body: Buffer): string {
-  const code = body.length < 2 ? "" : ` with code ${body.readUInt16BE(0)} ${body.subarray(2).toString("utf8")}`;
-  return `the server closed the stream${code}`.trimEnd();
 }
 
 /** Returns the message of the Status at the end of a stream; undefined for a success. The kubelet omits its kind. */

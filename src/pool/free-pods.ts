@@ -21,7 +21,7 @@ export interface FreePodsOptions {
   readonly breaker: Breaker;
   /** Whether an unclaimed Pod is not free: it is being removed, or another client holds its slot. */
   readonly isTaken: (name: string) => boolean;
-  readonly streams: Pick<PodStreams, "isReachable" | "unreachableMs">;
+  readonly streams: Pick<PodStreams, "isReachable" | "unreachableMs" | "isDoubtful">;
 }
 
 /** Which Pods of an Environment are free, as the cache shows it now, and which one a claim gets. */
@@ -65,7 +65,7 @@ export class FreePods {
     });
   }
 
-  /** The oldest Pod of the newest template, preferably on a node that stays; null if there is none. */
+  /** The oldest Pod of the newest template, preferably on a node that stays and answers; null if there is none. */
   next(except: ReadonlySet<string>, fits: (pod: Pod) => boolean): Free | null {
     const mayServe = this.#mayServe();
     let best: Free | null = null;
@@ -95,7 +95,7 @@ export class FreePods {
   }
 
   #isDoubtful({ pod }: Free): boolean {
-    return this.#context.nodeOutlook(pod) === "doubtful";
+    return this.#options.streams.isDoubtful(pod) || this.#context.nodeOutlook(pod) === "doubtful";
   }
 
   #mayServe(): (free: FreePod) => boolean {

@@ -76,7 +76,7 @@ export interface PoolOptions {
   readonly departing: DepartingPods;
   /** Gives Pods with turns their first one. */
   readonly turns: Pick<TurnAdding, "add" | "keep">;
-  readonly streams: Pick<PodStreams, "keep" | "isReachable" | "unreachableMs" | "problemOf">;
+  readonly streams: Pick<PodStreams, "keep" | "isReachable" | "unreachableMs" | "isDoubtful" | "problemOf">;
   readonly volumes: SessionVolumes;
   readonly onChange: () => void;
 }

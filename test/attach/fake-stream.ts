@@ -32,6 +32,17 @@ export class FakeStream implements AttachStream {
     });
   }
 
+  /** Pings are answered unless the test sets this. */
+  isSilent = false;
+
+  answers(signal: AbortSignal): Promise<boolean> {
+    if (!this.isSilent) return Promise.resolve(this.isOpen);
+    return new Promise((resolve) => {
+      signal.addEventListener("abort", () => resolve(false));
+      void this.closed.then(() => resolve(false));
+    });
+  }
+
   print(text: string): void {
     this.output += text;
     this.#wake();

@@ -89,6 +89,15 @@ const asleepPod = (name = "pod-0", turn = 2): Pod => {
   return { ...made, metadata: { ...made.metadata, uid: `${name}-uid` } };
 };
 
+const BOUND_MS = 1_500;
+
+/** Asks the node of a Pod for an answer. Resolves with whether one came. */
+const reach = ({ streams }: ReturnType<typeof streamsOf>, of = asleepPod()): Promise<boolean> =>
+  streams.reach(of, BOUND_MS).then(
+    () => true,
+    () => false,
+  );
+
 /** Prints the marker after each line. */
 const starts = (stream: FakeStream) => stream.print(`${STARTED_MARKER}\n`);
 
@@ -474,7 +483,7 @@ describe("a connection that is opened while a sleeping Pod is claimed", () => {
   const PREPARED_SECONDS = 10;
   const asleep = (turn = 2) => asleepPod("pod-0", turn);
   const prepared = async (streams: ReturnType<typeof streamsOf>, pod = asleep()) => {
-    streams.streams.prepare(pod);
+    void reach(streams, pod);
     await streams.clock.settle();
   };
 
@@ -493,7 +502,7 @@ describe("a connection that is opened while a sleeping Pod is claimed", () => {
     const answered = Promise.withResolvers<undefined>();
     on.attach = () => answered.promise;
     on.send = starts;
-    streams.prepare(asleep());
+    void streams.reach(asleep(), BOUND_MS);
     const delivery = streams.deliver(asleep(), FRAME, () => {});
     await clock.settle();
     expect(attached).toHaveLength(1);
@@ -588,7 +597,7 @@ describe("the connections to sleeping Pods", () => {
     expect(world.attached).toMatchObject([{ name: "pod-0", container: "berth-turn-2", stream: { isOpen: true } }]);
     expect(await world.gauge()).toBe(1);
     world.on.send = starts;
-    world.streams.prepare(asleepPod());
+    void reach(world);
     // The claimed Pod is not among the sleeping ones meanwhile.
     await keepAsleep(world, []);
     expect(await world.streams.deliver(asleepPod(), FRAME, () => {})).toBe("started");
@@ -681,7 +690,7 @@ describe("the connections to sleeping Pods", () => {
   test("are kept again to a Pod whose claim did not use the prepared one", async () => {
     const world = streamsOf();
     await keepAsleep(world, [asleepPod()]);
-    world.streams.prepare(asleepPod());
+    void reach(world);
     await keepAsleep(world, [asleepPod()]);
     await world.clock.advance(10 * SECOND);
     expect([world.names().length, await world.gauge()]).toEqual([2, 1]);
@@ -727,7 +736,7 @@ describe("the connections to sleeping Pods", () => {
     await keepAsleep(world, [asleepPod()]);
     world.on.attach = () => undefined;
     world.on.send = starts;
-    world.streams.prepare(asleepPod());
+    void reach(world);
     expect(await world.streams.deliver(asleepPod(), FRAME, () => {})).toBe("started");
     answered.resolve(undefined);
     await world.clock.settle();
@@ -738,6 +747,101 @@ describe("the connections to sleeping Pods", () => {
     await keepAsleep(world, []);
     expect(world.open()).toEqual([]);
   });
+});
+
+describe("the node of a Pod that is claimed", () => {
+  const onNode = (name: string, nodeName: string): Pod => {
+    const made = waiting(name);
+    return { ...made, spec: { ...made.spec, nodeName } };
+  };
+
+  test("answers a ping over the kept connection, which stays for the delivery", async () => {
+    const world = streamsOf();
+    const free = waiting("pod-0");
+    await world.keep([free]);
+    expect(await reach(world, free)).toBe(true);
+    world.on.send = starts;
+    expect(await world.streams.deliver(free, FRAME, () => {})).toBe("started");
+    expect(world.attached.map(({ stream }) => stream.sent)).toEqual([[FRAME]]);
+  });
+
+  test("answers an attach if no connection is kept, and that one is used by the delivery", async () => {
+    const world = streamsOf();
+    expect(await reach(world, waiting("pod-0"))).toBe(true);
+    world.on.send = starts;
+    expect(await world.streams.deliver(waiting("pod-0"), FRAME, () => {})).toBe("started");
+    expect(world.attached.map(({ stream }) => stream.sent)).toEqual([[FRAME]]);
+  });
+
+  test("need not answer if the Pod waits for a key", async () => {
+    const world = streamsOf();
+    expect([await reach(world, waiting("pod-0", null)), world.names()]).toEqual([true, []]);
+  });
+
+  test("must answer again over a connection that an earlier claim has opened", async () => {
+    const world = streamsOf();
+    await reach(world);
+    for (const { stream } of world.attached) stream.isSilent = true;
+    const reached = reach(world);
+    await world.clock.advance(BOUND_MS);
+    expect([await reached, world.open()]).toEqual([false, []]);
+  });
+
+  test.each<[string, (world: ReturnType<typeof streamsOf>) => void]>([
+    [
+      "a ping over a connection that still seems open",
+      ({ attached }) => {
+        for (const { stream } of attached) stream.isSilent = true;
+      },
+    ],
+    [
+      "an attach",
+      ({ attached, on }) => {
+        for (const { stream } of attached) stream.close("the connection was lost");
+        on.attach = () => new Promise(() => {});
+      },
+    ],
+  ])("makes its Pod unreachable, and its other Pods come last, if it does not answer %s", async (_, fault) => {
+    const world = streamsOf();
+    const [asked, beside, other] = [onNode("asked", "mute"), onNode("beside", "mute"), onNode("other", "well")];
+    const doubtful = () => [asked, beside, other].map((each) => world.streams.isDoubtful(each));
+    await world.keep([asked, beside, other]);
+    expect(doubtful()).toEqual([false, false, false]);
+    fault(world);
+    await world.clock.settle();
+    const reached = reach(world, asked);
+    await world.clock.advance(BOUND_MS);
+    expect([await reached, world.streams.isReachable(asked)]).toEqual([false, false]);
+    world.on.attach = () => undefined;
+    for (const { stream } of world.attached) stream.isSilent = false;
+    expect(doubtful().slice(0, 2)).toEqual([true, true]);
+    expect(await reach(world, other)).toBe(true);
+    expect(doubtful()).toEqual([true, true, false]);
+    expect(await reach(world, beside)).toBe(true);
+    expect(world.streams.isDoubtful(beside)).toBe(false);
+  });
+
+  test("is forgotten with its last Pod", async () => {
+    const world = streamsOf();
+    world.on.attach = () => refusal(500, "InternalError", "error dialing backend");
+    await reach(world, onNode("asked", "mute"));
+    expect(world.streams.isDoubtful(onNode("next", "mute"))).toBe(true);
+    world.on.attach = () => new Promise(() => {});
+    await world.keep([onNode("other", "well")]);
+    expect(world.streams.isDoubtful(onNode("next", "mute"))).toBe(false);
+  });
+});
+
+test("a Pod whose connection broke comes last until an attach succeeds again", async () => {
+  const { streams, keep, attached, clock } = streamsOf();
+  const free = waiting("pod-0");
+  await keep([free]);
+  await clock.advance(60 * SECOND);
+  attached[0]?.stream.close("the connection was lost");
+  await clock.settle();
+  expect([streams.isDoubtful(free), streams.isDoubtful(waiting("pod-1"))]).toEqual([true, false]);
+  await keep([free]);
+  expect(streams.isDoubtful(free)).toBe(false);
 });
 
 describe("a container's log", () => {

@@ -134,6 +134,23 @@ describe.concurrent("a waiting Pod", () => {
     expect(await hasSent(world, operator, "started")).toBe(true);
   });
 
+  test("gets no item once its node has stopped answering, although its connection seems open", async () => {
+    await using world = await shellWorld();
+    await world.createEnvironment();
+    const operator = world.startOperator();
+    const [parked] = await world.untilParked(1);
+    await untilAttached(world, operator, 1);
+    world.node.fail();
+    const item = world.simulator.enqueue(world.environmentId);
+    await world.until("it is offered", () => world.simulator.item(item.id).offers.length > 0);
+    await untilAttached(world, operator, 0);
+    expect(world.simulator.item(item.id).acks).toEqual([]);
+    await world.node.recover();
+    const pod = await untilAssigned(world, item);
+    expect(pod.metadata.uid).toBe(parked?.metadata.uid);
+    await expectStartedOnce(world, { operator, item, pod });
+  });
+
   test.each<[string, (network: TcpProxy) => void]>([
     ["is read, and the answer comes late", (network) => network.holdAnswers()],
     ["comes late itself", (network) => network.freezeOpen()],

@@ -291,6 +291,30 @@ describe("waiting for a text", () => {
   });
 });
 
+describe("an answer to a ping", () => {
+  test("comes from the other end, also while the container prints", async () => {
+    const { stream, remote } = await attached();
+    expect(await stream.answers(NEVER)).toBe(true);
+    remote.answersPings = false;
+    const giveUp = new AbortController();
+    const asked = stream.answers(giveUp.signal);
+    remote.send(STDOUT, "output\n");
+    expect(await stream.waitFor("output", NEVER)).toBe(true);
+    giveUp.abort();
+    expect(await asked).toBe(false);
+    remote.answersPings = true;
+    expect(await stream.answers(NEVER)).toBe(true);
+  });
+
+  test("does not come over a stream that closes", async () => {
+    const { stream, remote } = await attached();
+    remote.answersPings = false;
+    const asked = stream.answers(NEVER);
+    remote.cut();
+    expect(await asked).toBe(false);
+  });
+});
+
 describe("the end of a stream", () => {
   test.each([
     ["a close frame", (remote: ServerWebSocket) => remote.close(1001, "going away"), "code 1001 going away"],

@@ -82,6 +82,7 @@ function freePods(
   const streams = {
     isReachable: ({ metadata }: Pod) => metadata.name !== unattached,
     unreachableMs: () => UNREACHABLE_MS,
+    isDoubtful: ({ spec }: Pod) => spec.nodeName === "mute",
   };
   const breaker = new Breaker(DEFAULT_TIMING);
   breaker.watch(OLD, 0);
@@ -106,6 +107,11 @@ describe("the Pod that the next claim gets", () => {
     [
       "one on a steady node rather than an older one",
       [{ name: "a", node: "shaky", ageSeconds: 90 }, { name: "b" }],
+      "b",
+    ],
+    [
+      "one on a node that answers rather than an older one",
+      [{ name: "a", node: "mute", ageSeconds: 90 }, { name: "b" }],
       "b",
     ],
     [

@@ -195,6 +195,18 @@ export const DELIVERING: readonly FileMutations[] = [
   },
   {
     file: "src/claims/claiming.ts",
+    tests: [WAITING_PODS],
+    mutations: [
+      {
+        name: "acknowledges an item although the node of its Pod does not answer",
+        guard: "guard",
+        find: "if (!(await reached)) {",
+        replace: "if (false) {",
+      },
+    ],
+  },
+  {
+    file: "src/claims/claiming.ts",
     tests: [LONG_ITEMS],
     mutations: [
       {
@@ -220,6 +232,18 @@ export const DELIVERING: readonly FileMutations[] = [
         guard: "guard",
         find: 'return parkingOf(pod) === "Key" || this.#attached.has(uidOf(pod));',
         replace: "return true;",
+      },
+      {
+        name: "takes an open connection for an answer",
+        guard: "guard",
+        find: "kept?.isOpen ? kept.answers(deadline.signal) :",
+        replace: "kept?.isOpen ? Promise.resolve(true) :",
+      },
+      {
+        name: "waits for an answer without a bound",
+        guard: "bound",
+        find: "Promise.race([answer, late.promise])",
+        replace: "answer",
       },
       {
         name: "claims a Pod whose connection broke and can't be opened again",

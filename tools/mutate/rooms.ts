@@ -374,8 +374,8 @@ export const ROOMS: readonly FileMutations[] = [
       {
         name: "waits for text on a closed stream",
         guard: "error",
-        find: "!signal.aborted && this.isOpen",
-        replace: "!signal.aborted",
+        find: "isSo() || !this.isOpen",
+        replace: "isSo()",
       },
     ],
   },

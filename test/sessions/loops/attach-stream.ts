@@ -27,6 +27,8 @@ const PASSAGE_MS = 10_000;
 /** A dead connection is noticed by its pings. */
 const DEAD_MS = 30_000;
 const BREAKS_WITHIN_MS = 60_000;
+/** How long the answer to a ping takes. */
+const PONG_MS = 2;
 
 export interface StreamParts {
   readonly link: Link;
@@ -37,6 +39,8 @@ export interface StreamParts {
   readonly loses: (what: Passage) => boolean;
   /** Throws when the process may no longer write. */
   readonly fence: () => void;
+  /** Whether the container's node answers. */
+  readonly answers: () => boolean;
   /** Called with each text before it is on its way. */
   readonly wrote: (text: string) => void;
   readonly container: RunningContainer;
@@ -85,8 +89,22 @@ export class FakeAttachStream implements AttachStream {
     });
   }
 
+  answers(signal: AbortSignal): Promise<boolean> {
+    const { answers, clock } = this.#parts;
+    return new Promise((resolve) => {
+      signal.addEventListener("abort", () => resolve(false));
+      void this.closed.then(() => resolve(false));
+      if (!this.#isDead && answers()) clock.setTimer(() => resolve(this.isOpen), PONG_MS);
+    });
+  }
+
   close(): void {
     this.#end("closed by this client");
+  }
+
+  /** The connection breaks, and this end knows it. */
+  cut(): void {
+    this.#end(BROKEN);
   }
 
   #printed(text: string): void {
@@ -103,7 +121,7 @@ export class FakeAttachStream implements AttachStream {
 
   #passes(what: Passage): boolean {
     const { weather, loses, clock, random } = this.#parts;
-    if (this.#isDead) return false;
+    if (this.#isDead || !this.#parts.answers()) return false;
     const share = what === "line" ? weather().lineLost : weather().markerLost;
     if (!this.#chance(share) && !loses(what)) return true;
     this.#isDead = true;

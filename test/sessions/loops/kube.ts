@@ -77,6 +77,9 @@ export class FakeKube {
   delay: (request: KubeRequest) => number = () => 0;
   /** Delays the answer after the request took effect, in milliseconds. */
   answerDelay: (request: KubeRequest) => number = () => 0;
+  /** Whether the node of the Pod with this name answers the API server. */
+  nodeAnswers: (pod: string) => boolean = () => true;
+  readonly #streams = new Set<FakeAttachStream>();
   /** Called with every object that is read. */
   got: (object: KubeObject) => void = () => {};
   /** Called with every request when it is sent. */
@@ -195,20 +198,30 @@ export class FakeKube {
   ): Promise<AttachStream> {
     this.#fence();
     const { namespace = "", name } = ref;
-    return this.#send("attach", PODS, ref, { timeoutMs, ...o }, () => {
+    return this.#send("attach", PODS, ref, { timeoutMs, ...o }, async () => {
+      if (!this.nodeAnswers(name)) await new Promise(() => {});
       const running = this.#server.attach(namespace, name, container);
       const { refused } = this.#attachWeather();
       if (refused > 0 && this.#random() < refused) {
         throw refusal(500, "InternalError", "error dialing backend: connection refused");
       }
-      return new FakeAttachStream({
+      const stream = new FakeAttachStream({
         ...{ link: this.#link, clock: this.#clock, random: this.#random, weather: this.#attachWeather },
         loses: (what) => this.loses(what, name, container),
         fence: this.#fence,
+        answers: () => this.nodeAnswers(name),
         wrote: (text) => this.wrote({ ...ref, container }, text),
         container: running,
       });
+      this.#streams.add(stream);
+      void stream.closed.then(() => this.#streams.delete(stream));
+      return stream;
     });
+  }
+
+  /** Breaks all attach connections. */
+  cutStreams(): void {
+    for (const stream of this.#streams) stream.cut();
   }
 
   log(

@@ -89,6 +89,44 @@ test("a Pod that can't be attached to gets no session", async () => {
   await world.until("the item is served", () => world.starts.length === 1 && world.isSettled);
 });
 
+describe.each(["Shell", "Program"])("with parking: %s, a node that stops answering", (parking) => {
+  /** Four Pods with a connection each. Those with these places in the order of their names are on a node that fails. */
+  async function silencedWorld(places: readonly number[], isNoticed: boolean) {
+    const world = new LoopWorld({ sessions: { template: TEMPLATE, parking, warm: 4, maxConcurrent: 4 } });
+    world.createEnvironment();
+    const operator = world.startOperator();
+    await world.until("four Pods wait", () => world.parked.length === 4);
+    await world.pass(40_000);
+    const names = world.parked.map(({ metadata }) => metadata.name ?? "").toSorted();
+    const silent = new Set(places.map((place) => names[place]));
+    operator.kube.nodeAnswers = (name) => !silent.has(name);
+    if (isNoticed) operator.kube.cutStreams();
+    return { world, operator, silent };
+  }
+
+  test.each([
+    ["and breaks its connections", true],
+    ["and whose connections seem open", false],
+  ])("%s gets no item, and all are served once it is back", async (_, isNoticed) => {
+    const { world, operator } = await silencedWorld([0, 1, 2, 3], isNoticed);
+    const items = [1, 2, 3, 4].map(() => world.enqueue());
+    await world.pass(180_000);
+    expect(items.map((id) => world.item(id).acks.length)).toEqual([0, 0, 0, 0]);
+    expect([world.starts, world.claims, world.sessionReasons]).toEqual([[], [], []]);
+    operator.kube.nodeAnswers = () => true;
+    await world.until("all items are served", () => world.starts.length === 4 && world.isSettled);
+    expect([...world.wrongs, ...world.violations]).toEqual([]);
+  });
+
+  test("leaves its items to the Pods of other nodes", async () => {
+    const { world, silent } = await silencedWorld([0, 1, 2], false);
+    const id = world.enqueue();
+    await world.until("the item is served", () => world.item(id).state === "stopped", 40_000);
+    expect(world.starts.map(({ pod }) => silent.has(pod))).toEqual([false]);
+    expect(world.item(id).acks).toHaveLength(1);
+  });
+});
+
 test("a Pod that has waited for long survives a restart of the operator", async () => {
   const { world, operator } = await parkedWorld({ parking: "Shell" });
   const names = () => world.parked.map(({ metadata }) => metadata.name);
