@@ -119,7 +119,9 @@ export class Removals {
     } catch (error) {
       removal.dueMs = this.#context.clock.monotonic() + removal.backoff.next();
       if (isStepFailure(error)) this.#context.failing.failed("delete-pod", { error, name });
-      this.#context.logger.warn({ pod: name, error: errorText(error) }, "cannot remove a waiting Pod yet");
+      // Another operator may end the same removal.
+      const level = isNotFound(error) || isConflict(error) ? "info" : "warn";
+      this.#context.logger[level]({ pod: name, error: errorText(error) }, "cannot remove a waiting Pod yet");
       return "failed";
     }
   }

@@ -2,6 +2,7 @@ import { type BackoffPolicy, backoffCeiling, type Random } from "../core/backoff
 import type { Clock, Timer } from "../core/clock.ts";
 import { DueHeap } from "../core/due-heap.ts";
 import { errorText, TerminalError, WaitError } from "../core/errors.ts";
+import { isConflict } from "../kube/errors.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 
@@ -10,6 +11,9 @@ import type { Metrics } from "../observe/metrics.ts";
  * minute.
  */
 const RETRY_BACKOFF: BackoffPolicy = { baseMs: 200, maxMs: 60_000 };
+
+/** Conflicts in a row of one key that are logged as information; more of them are a fault. */
+const CONFLICTS_EXPECTED = 3;
 
 export interface WorkQueueOptions {
   /** Label in metrics and logs. */
@@ -209,7 +213,11 @@ export class WorkQueue {
       return;
     }
     this.addRateLimited(key);
-    logger.error({ ...fields, failures: this.failures(key) }, "a reconcile failed; Berth tries again with backoff");
+    const failures = this.failures(key);
+    // Another client was faster, and the watch has not shown its change yet.
+    const isRace = isConflict(error) && failures <= CONFLICTS_EXPECTED;
+    const level = isRace ? "info" : "error";
+    logger[level]({ ...fields, failures }, "a reconcile failed; Berth tries again with backoff");
   }
 
   #done(key: string): void {

@@ -4,6 +4,7 @@ import { TerminalError, WaitError } from "../../src/core/errors.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { WorkQueue } from "../../src/watch/workqueue.ts";
+import { refusal } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 let clock: VirtualClock;
@@ -236,6 +237,18 @@ test("metrics follow depth, adds, retries and errors", async () => {
   await clock.advance(1_000);
   expect(await value(metrics.workqueueDepth)).toBe(0);
   expect([await value(metrics.workqueueRetries), await value(metrics.reconcileErrors)]).toEqual([1, 1]);
+});
+
+test("logs a conflict as information, unless it stays: the next reconcile reads the newer object", async () => {
+  const levels: string[] = [];
+  const log = (level: string) => () => void levels.push(level);
+  const logger = Object.assign(Object.create(silentLogger), { info: log("info"), error: log("error") });
+  const racing = new WorkQueue({ name: "test", clock, logger, random: () => 1 });
+  racing.add("a");
+  const handle = () => Promise.reject(refusal(409, "Conflict", "the object has been modified"));
+  void racing.run({ workers: 1, handle, signal: stop.signal });
+  await clock.advance(2_000);
+  expect(levels.slice(0, 4)).toEqual(["info", "info", "info", "error"]);
 });
 
 test("queues with the same name share the depth gauge, and a queue that ends removes its keys", async () => {
