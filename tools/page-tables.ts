@@ -1,6 +1,6 @@
 /**
  * Writes the generated tables of pages, each between two marks: the flags of `berth run`, the checks of `berth doctor`,
- * the rules of the Pod policy, and the tested versions. `--check` writes nothing and exits with code 1 if a page is out of date.
+ * the rules of the Pod policy, the tested versions, and the promises that are tested in pairs. `--check` writes nothing and exits with code 1 if a page is out of date.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -8,6 +8,7 @@ import { CHECKS } from "../src/doctor/checks.ts";
 import { POLICY_KEYS, POLICY_RULES } from "../src/policy/policy-rules.ts";
 import { environmentVariable } from "../src/settings/environment-variables.ts";
 import { FLAGS } from "../src/settings/flags.ts";
+import { EXCEPTIONS, PROMISES } from "../test/faults/pairs/promises.ts";
 import { versionRows } from "./version-table.ts";
 
 const ROOT = new URL("../", import.meta.url);
@@ -55,6 +56,15 @@ const TABLES: readonly Table[] = [
     name: "versions",
     head: ["Program", "Version", "Part of"],
     rows: await versionRows(),
+  },
+  {
+    page: "docs/faults/pairs.md",
+    name: "promises",
+    head: ["Feature", "Promise"],
+    rows: [
+      ...Object.entries(PROMISES).map(([feature, { says }]) => [feature, says]),
+      ...EXCEPTIONS.map(({ pair, says = "" }) => [pair.join(" and "), says]),
+    ],
   },
 ];
 

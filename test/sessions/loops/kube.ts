@@ -79,7 +79,6 @@ export class FakeKube {
   answerDelay: (request: KubeRequest) => number = () => 0;
   /** Whether the node of the Pod with this name answers the API server. */
   nodeAnswers: (pod: string) => boolean = () => true;
-  readonly #streams = new Set<FakeAttachStream>();
   /** Called with every object that is read. */
   got: (object: KubeObject) => void = () => {};
   /** Called with every request when it is sent. */
@@ -88,6 +87,8 @@ export class FakeKube {
   wrote: (ref: ContainerRef, text: string) => void = () => {};
   /** Called with every object that this process deleted. */
   deleted: (resource: Resource, ref: ObjectRef) => void = () => {};
+  /** The open streams of this process, by Pod. */
+  readonly #streams = new Map<FakeAttachStream, string>();
   /** Whether bytes to or from a Pod's container are lost, in addition to the weather. */
   loses: (what: Passage, pod: string, container: string) => boolean = () => false;
 
@@ -213,15 +214,15 @@ export class FakeKube {
         wrote: (text) => this.wrote({ ...ref, container }, text),
         container: running,
       });
-      this.#streams.add(stream);
+      this.#streams.set(stream, name);
       void stream.closed.then(() => this.#streams.delete(stream));
       return stream;
     });
   }
 
-  /** Breaks all attach connections. */
-  cutStreams(): void {
-    for (const stream of this.#streams) stream.cut();
+  /** Breaks the attach connections to these Pods, by default all. */
+  cutStreams(isOf: (pod: string) => boolean = () => true): void {
+    for (const [stream, pod] of this.#streams) if (isOf(pod)) stream.cut();
   }
 
   log(

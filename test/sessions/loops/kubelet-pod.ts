@@ -23,6 +23,8 @@ export interface KubeletPodParts extends ContainerParts {
   readonly prepareMs?: (pod: Pod) => number;
   /** Whether the scheduler finds no node for the Pod now. */
   readonly isFull?: (pod: Pod) => boolean;
+  /** The node that the scheduler binds the Pod to; one node by default. */
+  readonly nodeOf?: (pod: Pod) => string;
   /** The state of an ephemeral container that can't start, such as waiting with `ErrImagePull`. */
   readonly turnFault?: (pod: Pod, container: string) => ContainerState | undefined;
 }
@@ -151,7 +153,7 @@ export class KubeletPod {
     }
     this.#after(parkAfterMs, () => this.#park());
     // The binding is the only change of a Pod's spec that is not a patch.
-    pod.spec.nodeName = NODE;
+    pod.spec.nodeName = this.#parts.nodeOf?.(pod) ?? NODE;
     this.#patchStatus({
       phase: "Pending",
       startTime: this.#now(),

@@ -79,6 +79,7 @@ export interface LoopWorldOptions {
   readonly fate?: KubeletPodParts["fate"];
   readonly prepareMs?: (pod: Pod) => number;
   readonly isFull?: KubeletPodParts["isFull"];
+  readonly nodeOf?: KubeletPodParts["nodeOf"];
   readonly turnFault?: KubeletPodParts["turnFault"];
   /** Puts this world's operators on the queue of that world, as another cluster. */
   readonly beside?: LoopWorld;
@@ -107,6 +108,10 @@ export interface Operator {
   kill(): void;
   /** Sends SIGTERM. Resolves when everything has ended. */
   stop(): Promise<void>;
+  /** Begins to hold all shards, for an operator that started as a standby or that gave them up. */
+  take(): void;
+  /** Gives up all shards, and runs on. Resolves when everything that acts for them has ended. */
+  leave(): Promise<unknown>;
   /** Makes every guarded call throw. */
   loseLeadership(): void;
 }
@@ -192,6 +197,7 @@ export class LoopWorld {
       fate: (pod, container) => this.fate(pod, container),
       ...(options.prepareMs ? { prepareMs: options.prepareMs } : {}),
       ...(options.isFull ? { isFull: options.isFull } : {}),
+      ...(options.nodeOf ? { nodeOf: options.nodeOf } : {}),
       ...(options.turnFault ? { turnFault: options.turnFault } : {}),
       onStart: (running) => this.#started(running),
       onWrongLine: (pod, { message }) => this.wrongs.push(`I11 ${pod}: ${message}`),
@@ -312,7 +318,7 @@ export class LoopWorld {
     return createLogger("debug", { write: (line) => this.say(line.trim()) });
   }
 
-  startOperator(options: { logger?: Logger; clockAheadMs?: number } = {}): Operator {
+  startOperator(options: { logger?: Logger; clockAheadMs?: number; standby?: boolean } = {}): Operator {
     this.#operators += 1;
     const workerId = `${this.#side}-${this.#operators}-${this.environmentId}`;
     const clock = new ProcessClock(this.clock, options.clockAheadMs);
@@ -388,14 +394,20 @@ export class LoopWorld {
     });
     this.say(`${workerId} starts`);
     const watching = new AbortController();
-    const terms = Array.from({ length: this.#options.shards ?? 1 }, (_, shard) =>
-      controller.serve(shard, { signal: ending.signal, guard }),
-    );
+    let term = new AbortController();
+    let serving: Promise<unknown> = Promise.resolve();
+    const take = () => {
+      term = new AbortController();
+      const signal = AbortSignal.any([ending.signal, term.signal]);
+      const shards = Array.from({ length: this.#options.shards ?? 1 }, (_, shard) => shard);
+      serving = Promise.all(shards.map((shard) => controller.serve(shard, { signal, guard })));
+    };
+    const leave = () => {
+      term.abort();
+      return serving;
+    };
+    if (!options.standby) take();
     const watches = controller.run(watching.signal);
-    const running = Promise.all(terms).then(() => {
-      watching.abort();
-      return watches;
-    });
     return {
       kube,
       clock,
@@ -405,10 +417,14 @@ export class LoopWorld {
         workLink.cut();
         clock.stop();
       },
-      stop: () => {
+      stop: async () => {
         ending.abort();
-        return running;
+        await serving;
+        watching.abort();
+        return watches;
       },
+      take,
+      leave,
       loseLeadership: () => {
         lost = true;
       },

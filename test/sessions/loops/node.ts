@@ -1,6 +1,6 @@
 import type { Random } from "../../../src/core/backoff.ts";
 import type { Clock } from "../../../src/core/clock.ts";
-import { PODS, type Pod } from "../../../src/kube/resource.ts";
+import { type KubeObject, PERSISTENT_VOLUME_CLAIMS, PODS, type Pod } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { type ApiServer, type Kubelet, type RunningContainer, refusal } from "./api-server.ts";
 import type { Running } from "./container.ts";
@@ -73,22 +73,24 @@ export class Node implements Kubelet {
     else if (type === "ADDED") this.#pods.set(name, new KubeletPod(pod, this.#parts, this.running));
   }
 
-  /** The garbage collector deletes Pods whose owner is gone, including Pods created later. */
+  /** The garbage collector deletes Pods and volumes whose owner is gone, including Pods created later. */
   #collect(): void {
     this.#clock.setTimer(
       () => {
-        for (const pod of this.#server.list(PODS)) {
-          const { namespace = "", name = "" } = pod.metadata;
-          if (this.#isOrphan(pod)) this.#server.delete(PODS, namespace, name, {});
+        for (const kind of [PODS, PERSISTENT_VOLUME_CLAIMS]) {
+          for (const object of this.#server.list<KubeObject>(kind)) {
+            const { namespace = "", name = "" } = object.metadata;
+            if (this.#isOrphan(object)) this.#server.delete(kind, namespace, name, {});
+          }
         }
       },
       100 + this.#random() * 5_000,
     );
   }
 
-  #isOrphan(pod: Pod): boolean {
-    const owner = pod.metadata.ownerReferences?.[0];
-    const live = this.#server.find(ENVIRONMENTS, pod.metadata.namespace ?? "", owner?.name ?? "");
+  #isOrphan({ metadata }: KubeObject): boolean {
+    const owner = metadata.ownerReferences?.[0];
+    const live = this.#server.find(ENVIRONMENTS, metadata.namespace ?? "", owner?.name ?? "");
     return owner !== undefined && live?.metadata.uid !== owner.uid;
   }
 }

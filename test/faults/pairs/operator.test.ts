@@ -1,0 +1,3 @@
+import { describePairs } from "./pairs.ts";
+
+describePairs("Operator");
