@@ -6,9 +6,9 @@ import { isConflict, isMaybeApplied, isNotFound, orNull } from "../kube/errors.t
 import { PERSISTENT_VOLUME_CLAIMS, type PersistentVolumeClaim, type Pod } from "../kube/resource.ts";
 import { isAsleep } from "../pods/turns.ts";
 import { isPerSession, type OwnVolume, sessionBoundTo, workspaceOf } from "../pods/workspace-pods.ts";
-import { assignPatch, readVolume, renderVolume, type Volume, volumeSelector } from "../pods/workspace-volume.ts";
 import type { PoolContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
+import { assignPatch, readVolume, renderVolume, type Volume, volumeSelector } from "./workspace-volume.ts";
 
 /** Consecutive tries to write to a volume that another client writes to at the same time. */
 export const TRIES = 3;

@@ -1,4 +1,4 @@
-import type { Volume } from "../pods/workspace-volume.ts";
+import type { Volume } from "./workspace-volume.ts";
 
 /** What to do with the volumes of an Environment. */
 export interface VolumePlan {

@@ -6,12 +6,12 @@ import { isConflict, isForbidden, isNotFound, KubeApiError, LeadershipLostError 
 import { PERSISTENT_VOLUME_CLAIMS } from "../kube/resource.ts";
 import { stateOf } from "../pods/pod-state.ts";
 import { isPerSession, usesVolume, workspaceOf } from "../pods/workspace-pods.ts";
-import type { Volume } from "../pods/workspace-volume.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { PoolContext } from "../protocol/context.ts";
 import { changing, type SessionVolumes, TRIES } from "./session-volumes.ts";
 import type { WaitingItems } from "./sleep-plan.ts";
 import { planVolumes } from "./volume-plan.ts";
+import type { Volume } from "./workspace-volume.ts";
 
 /** The least time between two timed passes. */
 const MIN_WAKE_MS = 1_000;

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { KubeApiError } from "../../src/kube/errors.ts";
 import type { PersistentVolumeClaim, Pod } from "../../src/kube/resource.ts";
-import { renderVolume } from "../../src/pods/workspace-volume.ts";
 import { SessionVolumes } from "../../src/sleep/session-volumes.ts";
+import { renderVolume } from "../../src/sleep/workspace-volume.ts";
 import { pod } from "../pods/pods.ts";
 import { FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { fakeContext } from "../sessions/fake-context.ts";

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import type { Volume } from "../../src/pods/workspace-volume.ts";
+import type { Volume } from "../../src/sleep/workspace-volume.ts";
 import { planVolumes, type VolumeUse, WAITING_KEPT_MS } from "../../src/sleep/volume-plan.ts";
 
 describe("volumes", () => {

@@ -1,7 +1,7 @@
 import type { FileMutations } from "./mutation.ts";
 
 const VOLUMES = "test/sleep/session-volumes.test.ts";
-const VOLUME = "test/pods/workspace-volume.test.ts";
+const VOLUME = "test/sleep/workspace-volume.test.ts";
 const BOUND = "test/pool/bound-capacity.test.ts";
 const VOLUME_PLAN = "test/sleep/volume-plan.test.ts";
 const WARM = "test/sessions/loops/warm-volumes.test.ts";
@@ -99,7 +99,7 @@ export const VOLUME_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/pods/workspace-volume.ts",
+    file: "src/sleep/workspace-volume.ts",
     tests: [VOLUME, VOLUMES, WARM],
     mutations: [
       {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { PersistentVolumeClaim } from "../../src/kube/resource.ts";
-import { assignPatch, readVolume, renderVolume } from "../../src/pods/workspace-volume.ts";
+import { assignPatch, readVolume, renderVolume } from "../../src/sleep/workspace-volume.ts";
 
 const OWNER = { namespace: "agents", name: "research", uid: "uid-1" };
 const TEMPLATE = {
