@@ -298,8 +298,9 @@ export const REASONS = {
   BreakerOpen: {
     type: "SessionsStarting",
     status: "False",
-    description: "Several sessions in a row did not start, so Berth claims only an occasional probe.",
-    fix: "Fix the image or the template. Berth tries a changed spec at once.",
+    description:
+      "Several sessions in a row did not start, so Berth claims only an occasional probe, also of sessions that sleep.",
+    fix: "Fix what the message names: the image, the template, or what refuses the operator's requests. Berth tries a changed spec at once.",
   },
   // ScalingActive
   ScalingFollowsDemand: {

@@ -9,7 +9,7 @@ import { credentialOf, fitsInLine, frameFor, parkingOf, TOO_LONG } from "../pods
 import { newPodName } from "../pods/pod-render.ts";
 import { sessionContainerName } from "../pods/pod-state.ts";
 import { hasTurns, isAsleep, openTurn, turnContainerId } from "../pods/turns.ts";
-import { isPerSession } from "../pods/workspace-pods.ts";
+import { isPerSession, workspaceOf } from "../pods/workspace-pods.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { remember } from "../protocol/claim-lease.ts";
 import { viewOf } from "../protocol/claim-observed.ts";
@@ -191,6 +191,7 @@ export class Claiming {
 
   #fits(free: Pod, item: WorkItem, { api }: Offer): boolean {
     if (!this.#options.volumes.mayServe(free, item.data.id) || !serves(free, api)) return false;
+    if (!this.#options.breaker.admits(hashOf(free), this.#context.clock.monotonic(), item.data.id)) return false;
     const credential = credentialFor(this.#context, free, item);
     return credential !== null && hasRoom(free, item, credential);
   }
@@ -212,7 +213,22 @@ export class Claiming {
       this.#rest();
       return null;
     }
+    if (!this.#mayWake(pod, item.data.id)) return null;
     return pod;
+  }
+
+  /** Asks the breaker. Gives up a Pod of a template that was replaced because it did not start sessions. */
+  #mayWake(pod: Pod, sessionId: string): boolean {
+    const { breaker, pool, sessionPods } = this.#options;
+    const nowMs = this.#context.clock.monotonic();
+    const waking = breaker.wakes(hashOf(pod), sessionId, nowMs);
+    if (waking === "wakes") breaker.claimed(hashOf(pod), pod.metadata.name, { session: sessionId, wakes: true });
+    // Files outside a volume are lost with the Pod, so a Pod of the new template must wait.
+    if (waking === "moves" && (workspaceOf(pod) !== null || pool.hasClaimable)) {
+      breaker.moved(nowMs);
+      sessionPods.giveUp(pod, "Replaced");
+    }
+    return waking === "wakes";
   }
 
   /**
@@ -414,7 +430,7 @@ export class Claiming {
       acknowledgedBefore: item.state === "queued" ? item.acknowledged_at : null,
       memory: { is: "journaled" },
       lateAckUntilMs: answer.sentAtMs + timing.othersReclaimMs,
-      templateHash: pod ? (pod.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "") : this.#context.template().hash,
+      templateHash: pod ? hashOf(pod) : this.#context.template().hash,
     });
     this.#claims.add(claim);
     this.#options.limiter.begun(claim);
@@ -480,6 +496,10 @@ export function credentialFor(
 export function serves(pod: Pod, api: string): boolean {
   const told = pod.metadata.annotations?.[ANNOTATION_API];
   return told === undefined || told === api;
+}
+
+function hashOf({ metadata: { labels } }: Pod): string {
+  return labels?.[LABEL_TEMPLATE_HASH] ?? "";
 }
 
 /** Whether this Pod can be given the item: a waiting shell or program gets it in one line. */

@@ -184,7 +184,12 @@ function deadlineSeconds(context: ClaimContext, pod: Pod | null): number {
  * arrive, and is then refused (M). Returns the live Pod; null: it can't sleep any more.
  * @param pod as the cache shows it
  */
-export async function putToSleep(context: ClaimContext, claim: Claim, pod: Pod): Promise<Pod | null> {
+export async function putToSleep(
+  context: ClaimContext,
+  claim: Claim,
+  pod: Pod,
+  start: StartMark & Pick<Outcome, "message">,
+): Promise<Pod | null> {
   const { kube, points, namespace } = context;
   const ref = { namespace, name: claim.name };
   let seen = pod;
@@ -198,7 +203,12 @@ export async function putToSleep(context: ClaimContext, claim: Claim, pod: Pod):
       const { metadata } = sleepPatch(seen, slept, context.environment(), kube.now());
       const given = lateAssignment(claim, seen);
       const labels = { ...given.labels, ...metadata.labels };
-      const annotations = { ...given.annotations, ...metadata.annotations };
+      const marks = {
+        [ANNOTATION_START_FAILURE]: start.failed ? "true" : null,
+        [ANNOTATION_START_FAILURES]: start.inARow === null ? null : String(start.inARow),
+        [ANNOTATION_END_MESSAGE]: start.failed ? start.message.slice(0, MESSAGE_LENGTH) : null,
+      };
+      const annotations = { ...given.annotations, ...metadata.annotations, ...marks };
       const patch = { metadata: { ...metadata, labels, annotations } };
       const mark = () => kube.patch(PODS, ref, patch, { type: "merge" }, STEP_BOUND);
       return await points.run("session.sleep", ofClaim(claim, { turn: claim.turn }), mark);

@@ -52,8 +52,10 @@ export interface SessionPods {
   of(sessionId: string): { readonly is: "ready"; readonly pod: Pod } | { readonly is: "busy" } | null;
   /** Whether the queue holds an item of a session whose Pod is ready for it. */
   readonly isAwaited: boolean;
-  /** The session's next item can't run in this Pod: a new one will serve it. */
-  giveUp(pod: Pod): void;
+  /**
+   * The session's next item can't run in this Pod, or, with `Replaced`, should not: a new one will serve it.
+   */
+  giveUp(pod: Pod, why?: "Replaced"): void;
   /** The session's next item was offered, and its Pod could be attached to, or could not. */
   noteReach(pod: Pod, isReached: boolean): void;
 }

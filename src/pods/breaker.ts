@@ -1,14 +1,40 @@
 import type { Timing } from "../core/timing.ts";
 
-/** After this many failed starts in a row of one template's opened Pods, no Pod of that template is claimed. */
+/** After this many failed starts in a row of one template, no Pod of that template is claimed. */
 export const FAILURES_TO_OPEN = 3;
 
+/** Of one session, this many of them count while the template is known to serve: its own files may be the cause. */
+const MOST_OF_ONE_SESSION = FAILURES_TO_OPEN - 1;
+
+/** Whose start it is. */
+export interface Starter {
+  readonly session: string;
+  /** The session wakes in its own Pod. */
+  readonly wakes: boolean;
+}
+
 /** One start of a container: its template's hash, its claim, and when (monotonic) it was given its session. */
-export interface Start {
+export interface Start extends Starter {
   readonly hash: string;
   readonly claim: string;
   readonly openedMs: number;
 }
+
+/** A start that failed. */
+interface Failure extends Starter {
+  readonly openedMs: number;
+}
+
+const NO_FAILURE = { message: "", isRefused: false };
+
+/** Any new session. */
+const ANY_NEW: Starter = { session: "", wakes: false };
+
+/**
+ * What a sleeping session's next work item does. `moves`: it starts in a Pod of the current template, because the own
+ * Pod's template did not start sessions when it was replaced.
+ */
+export type Waking = "wakes" | "waits" | "moves";
 
 /** What finished Pods tell about a template that this process has not watched yet. */
 export interface EarlierStarts {
@@ -27,7 +53,17 @@ export interface EarlierStarts {
  * Failures are in a row by when their containers were started, not by when the outcome became known. The content behind
  * a tag or a ConfigMap may change, so a container that serves proves nothing about containers that started later.
  *
- * The parked Pods of an earlier template are claimed only if that template was known to serve when it was replaced.
+ * **By session.** Failures of two sessions or more are the template's, and hold every session. Those of one session are
+ * its own: they hold none, and end one of its work items each. Only while no session of the template has served, they
+ * hold that one session, because nothing else shows whether the template is broken. Another session is then the test,
+ * and is claimed at once.
+ *
+ * **Sessions that wake** in their own Pod ask like new ones. One that serves shows that others can wake, but nothing about
+ * new Pods: its image was pulled earlier.
+ *
+ * **Pods of an earlier template.** Its parked Pods are claimed only if it was known to serve when it was replaced. Its
+ * sleeping sessions wake in their Pods, unless their template is held. Then they move to Pods of the current template:
+ * until that one has served, one a minute, because a move may cost a session its files.
  */
 export class Breaker {
   /** By hash: the current template, and every template that still has Pods. */
@@ -88,9 +124,19 @@ export class Breaker {
     return this.#current.failures;
   }
 
-  /** The kubelet's message about the last failure. */
+  /** The message of the last failure. */
   get message(): string {
     return this.#current.message;
+  }
+
+  /** Whether requests of the operator were refused at the last failure, so that its program had no part in it. */
+  get isRefused(): boolean {
+    return this.#current.isRefused;
+  }
+
+  /** The only session that is held; null: all are, or none is. */
+  get heldSession(): string | null {
+    return this.#current.heldSession;
   }
 
   get nextProbeAtMs(): number {
@@ -102,14 +148,36 @@ export class Breaker {
     return hash === this.#hash || (this.#templates.get(hash)?.isTrusted ?? false);
   }
 
-  /** Whether a Pod of `hash` may be claimed at `nowMs`. While the breaker is open, true admits the one probe. */
-  admits(hash: string, nowMs: number): boolean {
-    return this.trusts(hash) && (this.#templates.get(hash)?.admits(nowMs) ?? false);
+  /**
+   * Whether a new session may claim a Pod of `hash` at `nowMs`. While it is held, true admits the one probe.
+   * @param session by default any that is not held alone
+   */
+  admits(hash: string, nowMs: number, session?: string): boolean {
+    const starter = session === undefined ? null : { session, wakes: false };
+    return this.trusts(hash) && (this.#templates.get(hash)?.admits(starter, nowMs) ?? false);
   }
 
-  /** A claim of `hash` begins; while the breaker is open, it is the one probe. */
-  claimed(hash: string, claim = ""): void {
-    this.#templates.get(hash)?.claimed(claim);
+  /** What a session that sleeps in a Pod of `hash` does with its next work item at `nowMs`. */
+  wakes(hash: string, session: string, nowMs: number): Waking {
+    const starts = this.#templates.get(hash);
+    const isHeld = starts?.isHeld({ session, wakes: true }) ?? false;
+    if (hash !== this.#hash && isHeld) return this.#current.admitsMove(session, nowMs) ? "moves" : "waits";
+    return (starts?.admits({ session, wakes: true }, nowMs) ?? true) ? "wakes" : "waits";
+  }
+
+  /** A session gives up its Pod of a held earlier template, for one of the current template. */
+  moved(nowMs: number): void {
+    this.#current.moved(nowMs);
+  }
+
+  /** Whether the last starts of this template failed, whether or not that holds any session. */
+  isFailing(hash: string): boolean {
+    return (this.#templates.get(hash)?.failures ?? 0) > 0;
+  }
+
+  /** A claim of `hash` begins. If its session is held, it is the one probe. */
+  claimed(hash: string, claim = "", starter = ANY_NEW): void {
+    this.#templates.get(hash)?.claimed(claim, starter);
   }
 
   /** The claim ended before its container was to start: it says nothing about the template. */
@@ -117,9 +185,9 @@ export class Breaker {
     this.#templates.get(hash)?.released(claim);
   }
 
-  /** Starts that failed in a row; null for an unknown template. */
+  /** Starts that failed in a row and count as the template's, for `resume`; null for an unknown template. */
   failuresOf(hash: string): number | null {
-    return this.#templates.get(hash)?.failures ?? null;
+    return this.#templates.get(hash)?.counted ?? null;
   }
 
   /**
@@ -139,28 +207,33 @@ export class Breaker {
   }
 
   /** An opened Pod ended before it served. */
-  failed(start: Start, message: string, nowMs: number): void {
-    this.#templates.get(start.hash)?.failed(start, message, nowMs);
+  failed(start: Start, message: string, nowMs: number, isRefused = false): void {
+    this.#templates.get(start.hash)?.failed(start, { message, isRefused }, nowMs);
   }
 }
 
 /** The starts of one template's containers. */
 class TemplateStarts {
+  /** All failed starts in a row. */
   #failures = 0;
-  /** When the latest failed starts were opened, oldest first; at most as many as open the breaker. */
-  #openings: readonly number[] = [];
-  /** When the latest start that served was opened. */
+  /** Those that count, oldest first: a few of each session, and as many as open the breaker in all. */
+  #row: readonly Failure[] = [];
+  /** When the latest start that served was opened: of a new session, and of one that woke. */
   #servedMs = Number.NEGATIVE_INFINITY;
-  #message = "";
+  #wokeMs = Number.NEGATIVE_INFINITY;
+  /** The last of them. */
+  #last = NO_FAILURE;
   #probes = 0;
   #nextProbeAtMs = 0;
   /** The name of the claim that is the probe: only its own outcome decides on the next probe. */
   #probe: string | null = null;
   #served = false;
-  /** A container that was started after the template was first watched has served. */
+  /** A new session that was started after the template was first watched has served. */
   #proven = false;
   /** The template was known to serve when another one replaced it. */
   #wasGood = false;
+  /** When a session last moved to a Pod of this template. */
+  #movedMs = Number.NEGATIVE_INFINITY;
   readonly #watchedMs: number;
   /** The claims under way while the template is not proven. */
   readonly #unproven = new Set<string>();
@@ -180,13 +253,15 @@ class TemplateStarts {
     this.#wasGood = hasServed;
     if (row === null) return;
     this.#failures = row.failures;
-    this.#openings = Array.from({ length: Math.min(row.failures, FAILURES_TO_OPEN) }, () => row.openedMs);
-    this.#message = row.message;
+    const failure = { ...ANY_NEW, openedMs: row.openedMs };
+    this.#row = Array.from({ length: Math.min(row.failures, FAILURES_TO_OPEN) }, () => failure);
+    this.#last = { message: row.message, isRefused: false };
     if (this.isOpen) this.#putProbeOff(nowMs);
   }
 
+  /** Whether new sessions are held, or one of them. */
   get isOpen(): boolean {
-    return this.#failures >= FAILURES_TO_OPEN;
+    return this.#isOpenFor(false);
   }
 
   /** Whether the Pods of a replaced template may be claimed. A replaced template gets no probes. */
@@ -210,22 +285,51 @@ class TemplateStarts {
     return this.#failures;
   }
 
+  get counted(): number {
+    return this.isOpen ? this.#failures : this.#row.length;
+  }
+
+  get heldSession(): string | null {
+    return this.isOpen && this.#row.length < FAILURES_TO_OPEN ? (this.#row[0]?.session ?? null) : null;
+  }
+
   get message(): string {
-    return this.#message;
+    return this.#last.message;
+  }
+
+  get isRefused(): boolean {
+    return this.#last.isRefused;
   }
 
   get nextProbeAtMs(): number {
     return this.#nextProbeAtMs;
   }
 
-  admits(nowMs: number): boolean {
-    if (this.isOpen) return this.#probe === null && nowMs >= this.#nextProbeAtMs;
-    return this.#proven || this.#failures + this.#unproven.size < FAILURES_TO_OPEN;
+  /** Whether this start may only be a probe. */
+  isHeld({ session, wakes }: Starter): boolean {
+    return this.#isOpenFor(wakes) && (this.#row.length >= FAILURES_TO_OPEN || this.heldSession === session);
   }
 
-  claimed(claim: string): void {
-    if (this.isOpen) this.#probe = claim;
-    else if (!this.#proven) this.#unproven.add(claim);
+  /** @param starter null: any new session */
+  admits(starter: Starter | null, nowMs: number): boolean {
+    const { session, wakes } = starter ?? { session: null, wakes: false };
+    if (this.isHeld({ session: session ?? "", wakes })) return this.#probe === null && nowMs >= this.#nextProbeAtMs;
+    return this.#isProvenFor(wakes) || this.#rowFor(wakes).length + this.#unproven.size < FAILURES_TO_OPEN;
+  }
+
+  /** Whether a session may give up its Pod for one of this template. */
+  admitsMove(session: string, nowMs: number): boolean {
+    if (!this.admits({ session, wakes: false }, nowMs)) return false;
+    return this.#proven || nowMs >= this.#movedMs + this.#timing.probeFirstMs;
+  }
+
+  moved(nowMs: number): void {
+    this.#movedMs = nowMs;
+  }
+
+  claimed(claim: string, starter: Starter): void {
+    if (this.isHeld(starter)) this.#probe = claim;
+    else if (!this.#isProvenFor(starter.wakes)) this.#unproven.add(claim);
   }
 
   released(claim: string): void {
@@ -233,15 +337,17 @@ class TemplateStarts {
     if (this.#probe === claim) this.#probe = null;
   }
 
-  succeeded({ claim, openedMs }: Start): void {
-    this.#unproven.delete(claim);
-    const since = this.#probe === claim ? [] : this.#openings.filter((failedMs) => failedMs > openedMs);
-    if (since.length > 0 && since.length === this.#openings.length) return;
-    const message = this.#message;
-    this.#clear();
-    this.#failures = since.length;
-    this.#openings = since;
-    if (since.length > 0) this.#message = message;
+  succeeded(start: Start): void {
+    this.#unproven.delete(start.claim);
+    const isProbe = this.#probe === start.claim;
+    if (start.wakes) this.#woke(start, isProbe);
+    else this.#startedNew(start, isProbe);
+  }
+
+  #startedNew({ openedMs }: Start, isProbe: boolean): void {
+    const since = isProbe ? [] : this.#row.filter((failure) => failure.openedMs > openedMs);
+    if (since.length > 0 && since.length === this.#row.length) return;
+    this.#keep(since);
     this.#served = true;
     this.#servedMs = Math.max(this.#servedMs, openedMs);
     // An earlier process opened this session, and failures since then are unknown.
@@ -250,16 +356,29 @@ class TemplateStarts {
     this.#unproven.clear();
   }
 
-  failed({ claim, openedMs }: Start, message: string, nowMs: number): void {
+  /** A session that woke serves. New sessions still don't start, if some have failed. */
+  #woke({ openedMs }: Start, isProbe: boolean): void {
+    if (isProbe) this.#probe = null;
+    this.#served = true;
+    this.#wokeMs = Math.max(this.#wokeMs, openedMs, ...(isProbe ? this.#row.map((failure) => failure.openedMs) : []));
+    this.#keep(this.#row.filter((failure) => !failure.wakes || failure.openedMs > this.#wokeMs));
+  }
+
+  failed(start: Start, last: typeof NO_FAILURE, nowMs: number): void {
+    const { claim, openedMs, session, wakes } = start;
     // Other sessions may be starting when one opens the breaker. They are no probes, so they don't postpone the next
     // one.
     this.#unproven.delete(claim);
     const isProbe = this.#probe === claim;
-    if (!isProbe && openedMs < this.#servedMs) return;
-    const counts = isProbe || !this.isOpen;
+    if (!isProbe && openedMs < (wakes ? Math.max(this.#servedMs, this.#wokeMs) : this.#servedMs)) return;
+    const counts = isProbe || !this.isHeld(start);
     this.#failures += 1;
-    this.#openings = [...this.#openings, openedMs].sort((one, other) => one - other).slice(-FAILURES_TO_OPEN);
-    this.#message = message;
+    const others = this.#row.filter((failure) => failure.session !== session);
+    const own = [...this.#row.filter((failure) => failure.session === session), { session, wakes, openedMs }];
+    this.#row = [...others, ...own.sort(byOpening).slice(-MOST_OF_ONE_SESSION)]
+      .sort(byOpening)
+      .slice(-FAILURES_TO_OPEN);
+    this.#last = last;
     if (isProbe) this.#probe = null;
     if (this.isOpen && counts) this.#putProbeOff(nowMs);
   }
@@ -269,17 +388,38 @@ class TemplateStarts {
     this.#probes = 0;
   }
 
+  /** The failures that count for new sessions, or for those that wake. */
+  #rowFor(wakes: boolean): readonly Failure[] {
+    return wakes ? this.#row.filter(({ openedMs }) => openedMs > this.#wokeMs) : this.#row;
+  }
+
+  #isOpenFor(wakes: boolean): boolean {
+    const { length } = this.#rowFor(wakes);
+    if (length >= FAILURES_TO_OPEN) return true;
+    return length > 0 && this.#failures >= FAILURES_TO_OPEN && !this.#isProvenFor(wakes);
+  }
+
+  #isProvenFor(wakes: boolean): boolean {
+    return this.#proven || (wakes && this.#wokeMs >= this.#watchedMs);
+  }
+
   #putProbeOff(nowMs: number): void {
     this.#nextProbeAtMs = nowMs + Math.min(this.#timing.probeMaxMs, this.#timing.probeFirstMs * 2 ** this.#probes);
     this.#probes += 1;
   }
 
-  #clear(): void {
-    this.#failures = 0;
-    this.#openings = [];
-    this.#message = "";
+  /** Ends the row of failures, except for these. */
+  #keep(row: readonly Failure[]): void {
+    if (row.length > 0 && row.length === this.#row.length) return;
+    if (row.length === 0) this.#last = NO_FAILURE;
+    this.#failures = row.length;
+    this.#row = row;
     this.#probes = 0;
     this.#nextProbeAtMs = 0;
     this.#probe = null;
   }
+}
+
+function byOpening(one: Failure, other: Failure): number {
+  return one.openedMs - other.openedMs;
 }

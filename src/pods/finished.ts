@@ -2,6 +2,7 @@ import {
   ANNOTATION_END_MESSAGE,
   ANNOTATION_END_REASON,
   ANNOTATION_FINISHED_AT,
+  ANNOTATION_SLEEPS_SINCE,
   ANNOTATION_START_FAILURE,
   ANNOTATION_START_FAILURES,
   LABEL_PHASE,
@@ -26,17 +27,24 @@ export interface FinishedPod {
 
 /** Reads a finished Pod; null for any other. */
 export function readFinished(pod: Pod): FinishedPod | null {
-  if (pod.metadata.labels?.[LABEL_PHASE] !== "finished") return null;
-  const annotations = pod.metadata.annotations ?? {};
+  return pod.metadata.labels?.[LABEL_PHASE] === "finished" ? readEnded(pod) : null;
+}
+
+/** The same, also for a Pod whose session sleeps: it records whether its last work item's program started. */
+export function readEnded(pod: Pod): FinishedPod | null {
+  const { labels, annotations = {}, creationTimestamp } = pod.metadata;
+  const phase = labels?.[LABEL_PHASE];
+  if (phase !== "finished" && phase !== "sleeping") return null;
   const reason = asEndReason(annotations[ANNOTATION_END_REASON]) ?? "Unknown";
-  const at = Date.parse(annotations[ANNOTATION_FINISHED_AT] ?? pod.metadata.creationTimestamp ?? "");
+  const endedAt = annotations[phase === "finished" ? ANNOTATION_FINISHED_AT : ANNOTATION_SLEEPS_SINCE];
+  const at = Date.parse(endedAt ?? creationTimestamp ?? "");
   return {
     pod,
     reason,
     message: annotations[ANNOTATION_END_MESSAGE] ?? "",
     failed: END_REASONS[reason].failed,
     finishedAtMs: Number.isNaN(at) ? 0 : at,
-    templateHash: pod.metadata.labels[LABEL_TEMPLATE_HASH] ?? "",
+    templateHash: labels?.[LABEL_TEMPLATE_HASH] ?? "",
     startFailure: annotations[ANNOTATION_START_FAILURE] === "true",
     startFailures: countOf(annotations[ANNOTATION_START_FAILURES]),
   };

@@ -260,7 +260,7 @@ export class Pool {
     const best = this.#free.next(except, fits);
     if (!best) return null;
     if (best.free.hash === this.#context.template().hash) this.#readyHash = best.free.hash;
-    this.#options.breaker.claimed(best.free.hash, best.free.name);
+    this.#options.breaker.claimed(best.free.hash, best.free.name, { session: sessionId, wakes: false });
     this.#bound.forget(sessionId);
     return best.pod;
   }

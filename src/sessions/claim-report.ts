@@ -65,7 +65,7 @@ export class ClaimReport implements Report {
   credential(isMissing: boolean, workId: string): void {
     const { gate, offers, onChange } = this.#options;
     const nowMs = this.#context.clock.monotonic();
-    const offer = { hash: gate.credential, claim: workId, openedMs: nowMs };
+    const offer = { hash: gate.credential, claim: workId, session: workId, wakes: false, openedMs: nowMs };
     if (isMissing) {
       offers.claimed(offer.hash, workId);
       offers.failed(offer, "", nowMs);
@@ -101,9 +101,9 @@ export class ClaimReport implements Report {
   /** Detects a stall of any cause: work waits, a Pod is free, claims are permitted, and none is made. */
   #watchStall(): void {
     const { clock, timing, environment, failing } = this.#context;
-    const { gate, pool, queue, offers } = this.#options;
+    const { gate, pool, queue, breaker, offers } = this.#options;
     const isOpen = gate.mayAsk && gate.isAllowed && !environment().spec.paused;
-    const isHeld = failing.holdsClaims || !offers.admits(gate.credential, clock.monotonic());
+    const isHeld = failing.holdsClaims || breaker.isOpen || !offers.admits(gate.credential, clock.monotonic());
     if (!isOpen || isHeld || queue.depth === 0 || !pool.hasClaimable) this.progress();
     else this.#stalledSinceMs ??= clock.monotonic();
     if (this.#stalledSinceMs === null || clock.monotonic() < this.#stalledSinceMs + timing.stallMs) return;

@@ -83,10 +83,12 @@ export class ItemSweep {
   #running(mayRead: (claim: Claim) => boolean): Claim[] {
     const running: Claim[] = [];
     for (const claim of this.#options.claims) {
-      const { journal, claiming } = claim.record;
+      const { journal, claiming, ending } = claim.record;
       const { startedAtMs, end } = claim.observed;
       // With lease: Operator, the answers to our own heartbeats already say what a list would show.
       if (journal.lease !== "Worker" || startedAtMs === null || end !== null || claiming) continue;
+      // Its item is being settled, or is settled.
+      if (ending?.why === "NoFirstBeat") continue;
       if (mayRead(claim)) running.push(claim);
     }
     return running;

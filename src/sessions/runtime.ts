@@ -13,8 +13,9 @@ import { keepRunning } from "../core/keep-running.ts";
 import { Notifier } from "../core/notifier.ts";
 import type { Secret } from "../kube/resource.ts";
 import { Breaker } from "../pods/breaker.ts";
-import { failedRow, readFinished, servedLately } from "../pods/finished.ts";
+import { failedRow, readEnded, servedLately } from "../pods/finished.ts";
 import { isAsleep } from "../pods/turns.ts";
+import { capacityVerdict } from "../pool/capacity-problem.ts";
 import { DisruptionBudget } from "../pool/disruption-budget.ts";
 import { Retention } from "../pool/finished-retention.ts";
 import { Pool } from "../pool/pool.ts";
@@ -43,7 +44,7 @@ import { ItemObservers } from "./item-observer.ts";
 import { ItemSweep } from "./item-sweep.ts";
 import { Recovery } from "./recovery.ts";
 import { SessionLoop } from "./session-loop.ts";
-import { capacityVerdict, credentialVerdict, startVerdict } from "./verdicts.ts";
+import { credentialVerdict, startVerdict } from "./verdicts.ts";
 
 /** While one of these steps fails, ended sessions keep using their Pods. */
 const KEEPS_ROOM = ["look", "fence", "stop", "settled", "delete-pod"] as const satisfies readonly StepName[];
@@ -166,7 +167,7 @@ export class SessionsRuntime {
       onChange: changed,
     });
     this.#sleeping = new SleepingPods({
-      ...{ context, claims: this.#claims, turns, streams: this.#streams, departing, onChange: changed },
+      ...{ ...shared, turns, streams: this.#streams, departing, onChange: changed },
       ...{ report: sleeps, items: this.#waiting, waitingForRoom: () => this.#pool.waitingForRoom() },
     });
     this.#budget = new DisruptionBudget(shared);
@@ -542,7 +543,7 @@ export class SessionsRuntime {
       pods.list().map(({ metadata }) => metadata.labels?.[LABEL_TEMPLATE_HASH] ?? ""),
     );
     if (found.length === 0) return;
-    const finished = pods.list().flatMap((pod) => readFinished(pod) ?? []);
+    const finished = pods.list().flatMap((pod) => readEnded(pod) ?? []);
     const clusterMs = kube.now();
     const retainMs = (environment().spec.sessions?.retainFinishedSeconds ?? 0) * SECOND_MS;
     // For this long after the failure that opened the breaker, no probe was due, so nothing can have served.

@@ -1,7 +1,7 @@
 import { asks, forgetPauses, heldBackUntilMs, stepNameOf } from "../claims/ask-pause.ts";
 import { type Deliverer, delivered, deliverSession, findStart } from "../claims/delivery-acts.ts";
 import { own } from "../claims/item-acts.ts";
-import { asAssigned, markFinished, putToSleep, sameState, touchPod } from "../claims/pod-acts.ts";
+import { asAssigned, markFinished, putToSleep, type StartMark, sameState, touchPod } from "../claims/pod-acts.ts";
 import { MOST_RELEASES, type Releases } from "../claims/releases.ts";
 import { dropSecret, openSecret, StaleClaimError } from "../claims/secret-acts.ts";
 import { SECOND_MS } from "../core/clock.ts";
@@ -99,6 +99,8 @@ export class SessionLoop {
   readonly #leases: LeaseSteps;
   /** Settled claims whose Pod could not be marked. Their `settled` step still counts as failing. */
   readonly #unmarked = new WeakSet<Claim>();
+  /** Until when (monotonic) the Pods of woken sessions are left to programs that did not serve. */
+  readonly #spared = new WeakMap<Claim, number>();
 
   constructor(options: SessionLoopOptions) {
     const { context } = options;
@@ -203,6 +205,8 @@ export class SessionLoop {
 
   /** How long to hold back a step that is not urgent, in milliseconds; 0: perform it now. */
   #heldMs(claim: Claim, step: Step): number {
+    if (step.do === "delete-pod" && step.why === "NoFirstBeat" && !this.#facts.isDraining)
+      return Math.max(0, (this.#spared.get(claim) ?? 0) - this.#context.clock.monotonic());
     const leavesWayMs = leavesWayUntil(step, claim);
     if (leavesWayMs === null) return 0;
     const lateMs = step.do === "touch" ? (claim.record.touchedMs ?? 0) + this.#recorder.starts.patienceMs : 0;
@@ -332,7 +336,9 @@ export class SessionLoop {
         remember(claim, remembered(step, claim, context.clock.monotonic()));
         return;
       case "fence":
-        return this.#orForgetItem(claim, () => this.#leases.fence(claim, step.expected));
+        await this.#orForgetItem(claim, () => this.#leases.fence(claim, step.expected));
+        if (claim.record.ending?.why === "NoFirstBeat") this.#noteUnserved(claim);
+        return;
       case "stop":
         return this.#orForgetItem(claim, () => this.#leases.stop(claim, step.force, this.#facts.isDraining));
       case "delete-pod":
@@ -355,6 +361,19 @@ export class SessionLoop {
       ({ state, acknowledgedAt, latestHeartbeatAt }) => ({ state, acknowledgedAt, latestHeartbeatAt }),
     );
     this.saw(claim, view);
+  }
+
+  /**
+   * The program did not serve in time. If other sessions of its template don't start either, a woken session keeps its
+   * Pod: the program ends once its own first heartbeat is refused.
+   */
+  #noteUnserved(claim: Claim): void {
+    if (claim.observed.judged) return;
+    this.#recorder.judge(claim, outcomeOf(claim));
+    if (claim.turn <= 1 || !this.#options.breaker.isFailing(claim.templateHash)) return;
+    const { clock, environment } = this.#context;
+    const { prepareTimeoutSeconds = 0 } = environment().spec.sessions ?? {};
+    this.#spared.set(claim, clock.monotonic() + prepareTimeoutSeconds * SECOND_MS);
   }
 
   #lose(claim: Claim, message: string): void {
@@ -445,11 +464,11 @@ export class SessionLoop {
     // Count before the Secret is deleted: after that, the item can be claimed again.
     const counts = !hasEnded && !claim.record.lateAck && isReleased({ claim, limits: this.#facts.limits(claim) });
     if (counts) await this.#countRelease(claim);
-    const asleep = pod ? await this.#putToSleep(claim, pod) : null;
-    await dropSecret(context, claim, "session.settled", because);
     const outcome = this.#outcomeOf(claim, because, pod);
     // Judge before the Pod is marked: the mark holds the breaker's count for the next process.
     this.#recorder.judge(claim, outcome);
+    const asleep = pod ? await this.#putToSleep(claim, pod, outcome) : null;
+    await dropSecret(context, claim, "session.settled", because);
     if (asleep) {
       // An earlier process that had marked it has told so.
       if (asleep !== pod) this.#recorder.asleep(claim, asleep);
@@ -469,7 +488,7 @@ export class SessionLoop {
    * The session sleeps in its Pod, if that lives on; null: it doesn't, and the Pod is finished, or it was never woken. A
    * mark that keeps failing must not keep the claim.
    */
-  async #putToSleep(claim: Claim, pod: Pod): Promise<Pod | null> {
+  async #putToSleep(claim: Claim, pod: Pod, outcome: Outcome | null): Promise<Pod | null> {
     const isWanted = !this.#facts.isDraining && sleepMsOf(this.#context.environment()) > 0;
     // The first program of the Pod never served, so there is nothing to keep.
     const isUseless = claim.turn === 1 && isStartFailure(claim);
@@ -480,7 +499,10 @@ export class SessionLoop {
     }
     const { clock, timing, logger, failing } = this.#context;
     try {
-      const asleep = await putToSleep(this.#context, claim, pod);
+      const asleep = await putToSleep(this.#context, claim, pod, {
+        ...this.#startOf(claim),
+        message: outcome?.message ?? "",
+      });
       if (asleep) failing.succeeded("sleep", claim);
       return asleep;
     } catch (error) {
@@ -530,8 +552,7 @@ export class SessionLoop {
   /** A mark that keeps failing must not keep a settled claim. Its Pod is then deleted instead of kept. */
   async #mark(claim: Claim, pod: Pod, outcome: Outcome): Promise<boolean> {
     try {
-      const start = { failed: isStartFailure(claim), inARow: this.#options.breaker.failuresOf(claim.templateHash) };
-      await markFinished(this.#context, claim, pod, outcome, start);
+      await markFinished(this.#context, claim, pod, outcome, this.#startOf(claim));
       return true;
     } catch (error) {
       const { clock, timing, logger } = this.#context;
@@ -541,6 +562,11 @@ export class SessionLoop {
       logger.warn({ pod: claim.name, error: errorText(error) }, "cannot mark a finished Pod");
       return false;
     }
+  }
+
+  /** What the Pod records of its last start, for the breaker of the next process. */
+  #startOf(claim: Claim): StartMark {
+    return { failed: isStartFailure(claim), inARow: this.#options.breaker.failuresOf(claim.templateHash) };
   }
 
   #forget(claim: Claim, why: string): void {

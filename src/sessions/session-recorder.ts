@@ -127,10 +127,14 @@ export class SessionRecorder {
   }
 
   /** If an earlier process opened the claim, the Secret's age counts: a start must not look newer than it is. */
-  #startOf({ name, templateHash, record: { openedMs, openedAtMs }, recordedMs, failing }: Claim): Start {
+  #startOf({ name, templateHash, turn, record, recordedMs, failing }: Claim): Start {
+    const { openedMs, openedAtMs, journal } = record;
     const sinceMs = openedAtMs === null ? (recordedMs ?? openedMs) : openedMs;
     const triedMs = failing?.get("open")?.sinceMs;
-    return { hash: templateHash, claim: name, openedMs: sinceMs ?? triedMs ?? this.#context.clock.monotonic() };
+    return {
+      ...{ hash: templateHash, claim: name, session: journal.sessionId, wakes: turn > 1 },
+      openedMs: sinceMs ?? triedMs ?? this.#context.clock.monotonic(),
+    };
   }
 
   /** The Secret now holds the key. */
@@ -205,7 +209,8 @@ export class SessionRecorder {
     const beaten = claim.record.journal.lease === "Worker" && claim.observed.item?.latestHeartbeatAt && !isOurBeat;
     if ((claim.record.journal.opened || claim.record.ending?.why === "StartFailed") && isStartFailure(claim)) {
       metrics.startFailures.inc(labels);
-      this.#breaker.failed(this.#startOf(claim), outcome?.message ?? "", clock.monotonic());
+      const isRefused = !claim.record.journal.opened || claim.failing?.get("deliver")?.isFinal === true;
+      this.#breaker.failed(this.#startOf(claim), outcome?.message ?? "", clock.monotonic(), isRefused);
     } else if (claim.observed.firstBeatSeen) {
       // The breaker was told when the session served.
     } else if (beaten) {

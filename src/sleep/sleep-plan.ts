@@ -25,6 +25,8 @@ export const SLEEP_ENDS = {
   Yielded: "another Pod of the Environment found no room, and this session had slept longest",
   NotReady: "its Pod did not get ready for the next work item within prepareTimeoutSeconds",
   Removed: "another client deleted it, or evicted it from its node",
+  Replaced:
+    "its template did not start sessions and has been replaced, so the next work item gets a Pod of the new one",
   Unfit: "its Pod cannot serve the session's next work item: its node is leaving, or the spec has changed since",
 } as const;
 

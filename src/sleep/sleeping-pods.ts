@@ -1,9 +1,10 @@
-import { ANNOTATION_SESSION_ID } from "../api/names.ts";
+import { ANNOTATION_SESSION_ID, LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import { maxSleepingOf } from "../api/sleep-needs.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
 import type { Pod } from "../kube/resource.ts";
+import type { Breaker } from "../pods/breaker.ts";
 import { stateOf } from "../pods/pod-state.ts";
 import { sleepMsOf } from "../pods/sleep-mark.ts";
 import { hasTurns, isAsleep, isWaitingTurnDead } from "../pods/turns.ts";
@@ -37,6 +38,7 @@ export const FOREIGN_SLOT_MS = 60_000;
 export interface SleepingPodsOptions {
   readonly context: PoolContext;
   readonly claims: ClaimTable;
+  readonly breaker: Pick<Breaker, "wakes">;
   readonly turns: TurnAdding;
   readonly streams: { keepAsleep(pods: readonly Pod[]): void };
   readonly departing: DepartingPods;
@@ -122,7 +124,7 @@ export class SleepingPods {
       .map((pod) => sleepingView(pod, lease));
   }
 
-  /** Whether a sleeping Pod could serve an item. */
+  /** Whether a sleeping session's next item could start now. */
   get hasReady(): boolean {
     return this.#context.pods.sleeping().some((pod) => this.#isReady(pod));
   }
@@ -154,9 +156,9 @@ export class SleepingPods {
     return stateOf(latest).is === "parked" ? { is: "ready", pod: latest } : { is: "busy" };
   }
 
-  /** The session's next item can't run in this Pod: deletes it, so that a new one can serve the session. */
-  giveUp(pod: Pod): void {
-    void this.#end(pod, "Unfit").then(() => this.#options.onChange());
+  /** The session's next item won't run in this Pod: deletes it, so that a new one can serve the session. */
+  giveUp(pod: Pod, why: "Unfit" | "Replaced" = "Unfit"): void {
+    void this.#end(pod, why).then(() => this.#options.onChange());
   }
 
   /**
@@ -189,8 +191,11 @@ export class SleepingPods {
     this.#passes.wakeAfter(FOREIGN_SLOT_MS);
   }
 
+  /** Whether its session's next item could start now. */
   #isReady(pod: Pod): boolean {
-    return this.#isFree(pod) && stateOf(pod).is === "parked";
+    if (!this.#isFree(pod) || stateOf(pod).is !== "parked") return false;
+    const hash = pod.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "";
+    return this.#options.breaker.wakes(hash, readSleeper(pod).sessionId, this.#context.clock.monotonic()) !== "waits";
   }
 
   #isFree(pod: Pod): boolean {

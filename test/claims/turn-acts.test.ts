@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { putToSleep, sameState, touchPod } from "../../src/claims/pod-acts.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod } from "../../src/kube/resource.ts";
+import { readEnded } from "../../src/pods/finished.ts";
 import { stopPatienceMs } from "../../src/protocol/facts.ts";
 import { type TurnsPod, turnsPod } from "../pods/turn-pods.ts";
 import { type ClaimFields, JOURNAL, opened } from "../protocol/claims.ts";
@@ -153,9 +154,10 @@ describe("touching a Pod with turns", () => {
 
 describe("putting a session to sleep", () => {
   const assigned = (of: TurnsPod = {}) => podOf({ phase: "assigned", turns: { 1: ENDED, 2: ENDED }, ...of });
-  const sleep = async (reads: readonly (Pod | Error)[], seen: Pod = assigned(), claim = claimOf()) => {
+  const SERVED = { failed: false, inARow: 0, message: "" };
+  const sleep = async (reads: readonly (Pod | Error)[], seen: Pod = assigned(), claim = claimOf(), start = SERVED) => {
     const world = server(reads);
-    const result = await putToSleep(world.context, claim, seen).catch((error: unknown) => error);
+    const result = await putToSleep(world.context, claim, seen, start).catch((error: unknown) => error);
     return { ...world, result, claim };
   };
 
@@ -171,6 +173,24 @@ describe("putting a session to sleep", () => {
       },
     });
     expect(result).toMatchObject({ metadata: { resourceVersion: "100" } });
+  });
+
+  test("records a failed start for the next process, and forgets an earlier one", async () => {
+    const marksOf = async (start: typeof SERVED) => {
+      const { patch } = await sleep([assigned()], assigned(), claimOf(), start);
+      const { annotations = {} } = patch()?.metadata ?? {};
+      const { uid, labels } = assigned().metadata;
+      const marked = {
+        ...assigned(),
+        metadata: { uid, labels: { ...labels, ...patch()?.metadata.labels }, annotations },
+      };
+      return readEnded(marked as Pod);
+    };
+    expect(await marksOf({ failed: true, inARow: 2, message: "exit code 1" })).toMatchObject({
+      ...{ startFailure: true, startFailures: 2, message: "exit code 1" },
+      finishedAtMs: expect.any(Number),
+    });
+    expect(await marksOf(SERVED)).toMatchObject({ startFailure: false, startFailures: 0, message: "" });
   });
 
   test("records which work item a Pod has served that was never assigned to it", async () => {
@@ -213,7 +233,7 @@ describe("putting a session to sleep", () => {
     expect([verbs(), result]).toEqual([[], seen]);
     const late = await sleep([version("8", of)], assigned());
     late.kube.answer(({ verb }) => (verb === "get" ? version("8", of) : conflict()));
-    expect(await putToSleep(late.context, claimOf(), assigned())).toEqual(version("8", of));
+    expect(await putToSleep(late.context, claimOf(), assigned(), SERVED)).toEqual(version("8", of));
   });
 
   test.each<[string, TurnsPod["metadata"]]>([
@@ -231,13 +251,13 @@ describe("putting a session to sleep", () => {
     expect([gone.verbs(), gone.result]).toEqual([["patch"], null]);
     const world = server([podOf()]);
     world.kube.answer(({ verb }) => (verb === "get" ? notFound("pods", "berth-research-x") : conflict()));
-    expect(await putToSleep(world.context, claimOf(), assigned())).toBeNull();
+    expect(await putToSleep(world.context, claimOf(), assigned(), SERVED)).toBeNull();
   });
 
   test("fails after some conflicts in a row, and at once on another error", async () => {
     const world = server([podOf()]);
     world.kube.answer(({ verb }) => (verb === "get" ? assigned() : conflict()));
-    await expect(putToSleep(world.context, claimOf(), assigned())).rejects.toMatchObject({ status: 409 });
+    await expect(putToSleep(world.context, claimOf(), assigned(), SERVED)).rejects.toMatchObject({ status: 409 });
     expect(world.versions()).toHaveLength(MOST_TRIES);
     const refused = await sleep([refusal(403, "Forbidden", "no")]);
     expect([refused.result, refused.verbs()]).toEqual([expect.objectContaining({ status: 403 }), ["patch"]]);

@@ -166,7 +166,7 @@ function failingImage(): Fault {
       type: "SessionsStarting",
       status: "False",
       reason: "BreakerOpen",
-      words: [/^\d+ sessions in a row did not start/, "exit code 1: no such model: clade-5", "fix the image"],
+      words: [/^\d+ starts in a row failed/, "exit code 1: no such model: clade-5", "fix the image"],
     },
     tries: "stats",
     fix: (world) => {

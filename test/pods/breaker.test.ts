@@ -11,7 +11,13 @@ beforeEach(() => {
   breaker.watch(HASH, 0);
 });
 
-const startOf = (openedMs: number, claim = "", hash = HASH) => ({ hash, claim, openedMs });
+let sessions = 0;
+
+/** A start of a new session, by default each of another one. */
+const startOf = (openedMs: number, claim = "", hash = HASH, session = `session ${++sessions}`) => ({
+  ...{ hash, claim, openedMs, session },
+  wakes: false,
+});
 
 const fail = (nowMs: number, times = 1) => {
   for (let n = 0; n < times; n += 1) breaker.failed(startOf(nowMs), `failure ${n + 1}`, nowMs);
@@ -334,4 +340,105 @@ describe("probing", () => {
     breaker.watch("b2", 0);
     expect(breaker.hasServed).toBe(false);
   });
+});
+
+describe("counting by session", () => {
+  const failOf = (session: string, openedMs: number) =>
+    breaker.failed(startOf(openedMs, "", HASH, session), "no", openedMs);
+
+  test("failures of one session hold none, once another one has served", () => {
+    serve(0);
+    for (let nowMs = 1; nowMs < 6; nowMs += 1) failOf("a", nowMs);
+    expect([breaker.isOpen, breaker.isFailing(HASH), breaker.admits(HASH, 6, "a")]).toEqual([false, true, true]);
+    // The next process must not count more.
+    expect(breaker.failuresOf(HASH)).toBe(2);
+    failOf("b", 6);
+    expect([breaker.isOpen, breaker.admits(HASH, 6, "c"), breaker.heldSession]).toEqual([true, false, null]);
+    failOf("a", 7);
+    failOf("a", 8);
+    expect(breaker.isOpen, "however often one of them fails again").toBe(true);
+  });
+
+  test("failures of one session hold only that session, while none has served", () => {
+    for (let nowMs = 0; nowMs < 3; nowMs += 1) failOf("a", nowMs);
+    expect([breaker.isOpen, breaker.heldSession, breaker.nextProbeAtMs]).toEqual([true, "a", 2 + MINUTE]);
+    expect([breaker.admits(HASH, 3, "a"), breaker.admits(HASH, 3, "b"), breaker.admits(HASH, 3)]).toEqual([
+      ...[false, true, true],
+    ]);
+    breaker.claimed(HASH, "of b", { session: "b", wakes: false });
+    expect(breaker.admits(HASH, 3, "c"), "one at a time").toBe(false);
+    expect(breaker.admits(HASH, 2 + MINUTE, "a"), "it is no probe").toBe(true);
+    breaker.failed(startOf(4, "of b", HASH, "b"), "no", 5);
+    expect([breaker.heldSession, breaker.admits(HASH, 6, "c"), breaker.nextProbeAtMs]).toEqual([
+      ...[null, false, 5 + 2 * MINUTE],
+    ]);
+  });
+});
+
+describe("a session that wakes", () => {
+  const NEXT = "b2";
+  const wake = (openedMs: number, claim = "") => ({ ...startOf(openedMs, claim), wakes: true });
+  const waking = (nowMs: number, hash = HASH) => breaker.wakes(hash, "sleeper", nowMs);
+  const claim = (name: string) => breaker.claimed(HASH, name, { session: "sleeper", wakes: true });
+
+  test("waits while the breaker is open, except for one probe", () => {
+    fail(0, FAILURES_TO_OPEN);
+    expect([waking(MINUTE - 1), waking(MINUTE)]).toEqual(["waits", "wakes"]);
+    claim("probe");
+    expect([waking(MINUTE), breaker.admits(HASH, MINUTE)]).toEqual(["waits", false]);
+    breaker.failed(wake(MINUTE, "probe"), "no", MINUTE + 1);
+    expect(breaker.nextProbeAtMs).toBe(3 * MINUTE + 1);
+  });
+
+  test("shows that others can wake, but nothing about new Pods", () => {
+    fail(0, FAILURES_TO_OPEN);
+    claim("probe");
+    breaker.succeeded(wake(MINUTE, "probe"));
+    expect([waking(MINUTE), breaker.isOpen]).toEqual(["wakes", true]);
+    // The next probe is a new session's.
+    expect(breaker.admits(HASH, MINUTE)).toBe(true);
+    serve(MINUTE, "new");
+    expect(breaker.isOpen).toBe(false);
+  });
+
+  test("counts like a new one, and closes a breaker that only such sessions opened", () => {
+    serve(0);
+    for (const openedMs of [1, 2, 3]) breaker.failed(wake(openedMs), "no", 4);
+    expect([breaker.isOpen, waking(5), breaker.admits(HASH, 5)]).toEqual([true, "waits", false]);
+    breaker.succeeded(wake(4));
+    expect([breaker.isOpen, waking(5), breaker.admits(HASH, 5)]).toEqual([false, "wakes", true]);
+    breaker.failed(wake(3), "late", 6);
+    expect(breaker.failures, "reported late").toBe(0);
+  });
+
+  test("is one of three at a time until one has served, or a new session", () => {
+    for (const name of ["a", "b", "c"]) claim(name);
+    expect(waking(0)).toBe("waits");
+    breaker.succeeded(wake(1, "a"));
+    expect([waking(1), breaker.holdsBack]).toEqual(["wakes", true]);
+  });
+
+  test("wakes in a Pod of an earlier template, or of one that is not known", () => {
+    breaker.watch(NEXT, 10, () => [HASH]);
+    expect([waking(10), waking(10, "unknown")]).toEqual(["wakes", "wakes"]);
+  });
+
+  test("moves from a held earlier template, one a minute until the current one has served", () => {
+    fail(5, FAILURES_TO_OPEN);
+    breaker.watch(NEXT, 10, () => [HASH]);
+    expect(waking(10)).toBe("moves");
+    breaker.moved(10);
+    expect([waking(11), waking(10 + MINUTE)]).toEqual(["waits", "moves"]);
+    breaker.succeeded(startOf(12, "", NEXT));
+    expect(waking(13)).toBe("moves");
+    for (const openedMs of [14, 15, 16]) breaker.failed(startOf(openedMs, "", NEXT), "no", 16);
+    expect(waking(17), "the current one is held, too").toBe("waits");
+  });
+});
+
+test("says whether the operator's requests were refused at the last failure", () => {
+  breaker.failed(startOf(0), "no", 0, true);
+  expect(breaker.isRefused).toBe(true);
+  fail(1);
+  expect(breaker.isRefused).toBe(false);
 });

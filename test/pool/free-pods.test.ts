@@ -86,9 +86,10 @@ function freePods(
   };
   const breaker = new Breaker(DEFAULT_TIMING);
   breaker.watch(OLD, 0);
-  breaker.succeeded({ hash: OLD, claim: "", openedMs: 0 });
+  breaker.succeeded({ hash: OLD, claim: "", session: "", wakes: false, openedMs: 0 });
   breaker.watch(NEW, 0, () => [OLD, UNKNOWN]);
-  for (let n = 0; n < failures; n += 1) breaker.failed({ hash: NEW, claim: `${n}`, openedMs: n }, "no", n);
+  for (let n = 0; n < failures; n += 1)
+    breaker.failed({ hash: NEW, claim: `${n}`, session: `${n}`, wakes: false, openedMs: n }, "no", n);
   return new FreePods({ context, claims, breaker, isTaken: (name) => name === taken, streams });
 }
 

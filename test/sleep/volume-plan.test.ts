@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import type { Volume } from "../../src/sleep/workspace-volume.ts";
 import { planVolumes, type VolumeUse, WAITING_KEPT_MS } from "../../src/sleep/volume-plan.ts";
+import type { Volume } from "../../src/sleep/workspace-volume.ts";
 
 describe("volumes", () => {
   const NOW = 1_000_000;

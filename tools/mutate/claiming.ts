@@ -561,6 +561,20 @@ export const CLAIMING: readonly FileMutations[] = [
     tests: [OFFERS, RUNTIME],
     mutations: [
       {
+        name: "wakes sessions although the breaker is open",
+        guard: "bound",
+        find: "if (!this.#mayWake(pod, item.data.id)) return null;",
+        replace: "",
+        tests: ["test/sessions/loops/sleeping-breaker.test.ts"],
+      },
+      {
+        name: "gives up a Pod before one of the new template waits",
+        guard: "guard",
+        find: 'if (waking === "moves" && (workspaceOf(pod) !== null || pool.hasClaimable)) {',
+        replace: 'if (waking === "moves") {',
+        tests: ["test/sessions/loops/sleeping-breaker.test.ts"],
+      },
+      {
         name: "forgets whose Secret holds a slot",
         guard: "record",
         find: "if (takenBy) this.#options.handOver.foreignSlot(takenBy);",

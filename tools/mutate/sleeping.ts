@@ -47,9 +47,23 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
       {
         name: "marks a Pod as sleeping after its claim's Secret is deleted",
         guard: "sleep",
-        find: 'const asleep = pod ? await this.#putToSleep(claim, pod) : null;\n    await dropSecret(context, claim, "session.settled", because);',
+        find: 'const asleep = pod ? await this.#putToSleep(claim, pod, outcome) : null;\n    await dropSecret(context, claim, "session.settled", because);',
         replace:
-          'await dropSecret(context, claim, "session.settled", because);\n    const asleep = pod ? await this.#putToSleep(claim, pod) : null;',
+          'await dropSecret(context, claim, "session.settled", because);\n    const asleep = pod ? await this.#putToSleep(claim, pod, outcome) : null;',
+      },
+      {
+        name: "deletes the Pod of a woken session whose template fails",
+        guard: "guard",
+        find: "return Math.max(0, (this.#spared.get(claim) ?? 0) - this.#context.clock.monotonic());",
+        replace: "return 0;",
+        tests: ["test/sessions/loops/sleeping-breaker.test.ts"],
+      },
+      {
+        name: "leaves a Pod to a program although its template serves",
+        guard: "guard",
+        find: " || !this.#options.breaker.isFailing(claim.templateHash)) return;",
+        replace: ") return;",
+        tests: ["test/sessions/loops/sleeping-breaker.test.ts"],
       },
       {
         name: "keeps a Pod whose first program never served",

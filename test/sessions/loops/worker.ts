@@ -6,12 +6,13 @@ import type { HttpSender } from "../../../src/work/http.ts";
  * - `stock` sends a first heartbeat, serves, stops its item and exits; it exits without a stop when it loses its lease.
  * - `dies` serves like `stock` and exits with 1, without a stop.
  * - `silent` never sends a heartbeat and never exits.
+ * - `late` sends its first heartbeat only after `servesMs`, then is like `stock`.
  * - `crashes` and `killed` end without a heartbeat or a stop.
  * - `deaf` sends heartbeats and never exits.
  * - `patient` is like `stock`, but retries an unanswered heartbeat every 25 s indefinitely.
  * - `plain` does not know the item: it serves and exits with 0.
  */
-export type Program = "plain" | "stock" | "silent" | "crashes" | "killed" | "dies" | "deaf" | "patient";
+export type Program = "plain" | "stock" | "silent" | "crashes" | "killed" | "dies" | "deaf" | "patient" | "late";
 
 export interface WorkerEnvironment {
   readonly baseUrl: string;
@@ -67,6 +68,7 @@ export class Worker {
       await sleep(this.#clock, servesMs, AbortSignal.any([killed, this.#told.signal]));
       return killed.aborted ? 137 : this.#told.signal.aborted ? 143 : 0;
     }
+    if (program === "late") await sleep(this.#clock, servesMs, AbortSignal.any([killed, this.#told.signal]));
     const doneMs = this.#clock.monotonic() + servesMs;
     let expected = NO_HEARTBEAT;
     let boughtMs = this.#clock.monotonic();
@@ -91,7 +93,7 @@ export class Worker {
       if (!isPatient && this.#clock.monotonic() - boughtMs > ttlMs * 0.8) return this.#leave();
       const isDone = this.#told.signal.aborted || this.#clock.monotonic() >= doneMs;
       if (program === "dies" && isDone) return 1;
-      if ((program === "stock" || isPatient) && isDone) return this.#stopAndLeave();
+      if ((program === "stock" || program === "late" || isPatient) && isDone) return this.#stopAndLeave();
       const retryMs = isPatient ? PATIENT_RETRY_MS : 1_000;
       const beatMs = beat === null ? retryMs : Math.max(1_000, Math.min(ttlMs / 2, 30_000));
       const leaves = program !== "deaf";
