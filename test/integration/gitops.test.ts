@@ -4,9 +4,11 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { parse } from "yaml";
 import { API_VERSION, KIND } from "../../src/api/names.ts";
+import type { Pod } from "../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { judge } from "../../testbed/gitops/evaluate.ts";
 import { useCluster } from "../support/cluster.ts";
+import { SHORT_LEASE, serveOne, untilState } from "../support/session-life.ts";
 import { startWorld, type World } from "../support/world.ts";
 
 const EXAMPLE = new URL("../../examples/gitops/argocd-cm.yaml", import.meta.url);
@@ -55,6 +57,20 @@ describe.concurrent("Flux and Argo CD", () => {
     await world.createKey();
     await world.untilCondition("Ready", "Ready");
     expect(await judged(world)).toMatchObject({ flux: "Current", argocd: "Healthy" });
+  });
+
+  test("wait for the first Pod of a changed template, also while the earlier one's session runs", async () => {
+    const slow = (pod: Pod) => (pod.spec.containers[0]?.image === "worker:2" ? { pullMs: 600_000 } : {});
+    await using world = await startWorld(cluster, {
+      ...SHORT_LEASE,
+      node: { fates: (pod) => ({ kind: "worker", end: "hang", ...slow(pod) }) },
+    });
+    await untilState(world, (await serveOne(world)).item, "active");
+    const template = { spec: { containers: [{ name: "worker", image: "worker:2" }] } };
+    await world.patchSpec({ sessions: { template } });
+    await world.until("the change is read", () => world.environment?.status?.observedGeneration === 2);
+    await world.untilCondition("Ready", "Ready");
+    expect(await judged(world)).toMatchObject({ flux: "InProgress", argocd: "Progressing" });
   });
 
   test("report a template that the API server refuses, until it is fixed", async () => {
