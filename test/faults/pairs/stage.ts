@@ -453,6 +453,8 @@ export class Stage {
     const waiting = this.#keeping(name);
     if (waiting && !this.#may("losesVolumes"))
       this.fail(`volume ${name} of session ${waiting.sessionId} is deleted while its message waits`);
+    // A message that came a moment before finds no volume.
+    for (const message of this.messages.values()) if (message.files === name) message.files = null;
   }
 
   /** Each Pod with a session's files that is gone needs a reason: the history's own, or an Event with one of the allowed. */
