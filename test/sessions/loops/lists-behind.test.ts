@@ -20,8 +20,6 @@ function holdsTrue(world: LoopWorld): void {
   expect([...world.wrongs, ...world.violations]).toEqual([]);
 }
 
-const reasons = (world: LoopWorld) => [...new Set(world.told.map((words) => words.split(":")[0]))];
-
 describe.each([500, 2_000, 4_900])("a list that lags by %i ms", (ms) => {
   test.each(["crashes", "killed", "dies"] as const)(
     "a session that %s at once settles and does not run again",
@@ -41,7 +39,7 @@ describe.each([500, 2_000, 4_900])("a list that lags by %i ms", (ms) => {
     const { world, id } = await behind(ms, {}, { servesMs: 1_000 });
     await world.until("the item is stopped", () => world.item(id).state === "stopped", MINUTE);
     await world.until("everything is settled", () => world.isSettled, 15_000);
-    expect(reasons(world)).toEqual(["SessionStarted", "Completed"]);
+    expect(world.sessionReasons).toEqual(["SessionStarted", "Completed"]);
     holdsTrue(world);
   });
 
@@ -74,7 +72,7 @@ describe.each([500, 2_000, 4_900])("a list that lags by %i ms", (ms) => {
     world.startOperator();
     await world.until("the item is stopped", () => world.item(id).state === "stopped", 5 * MINUTE);
     await world.until("everything is settled", () => world.isSettled, 15_000);
-    expect(reasons(world)).toEqual(["SessionStarted", "Completed"]);
+    expect(world.sessionReasons).toEqual(["SessionStarted", "Completed"]);
     expect(world.item(id).acks).toHaveLength(1);
     holdsTrue(world);
   });
@@ -100,7 +98,7 @@ describe.each([500, 2_000, 4_900])("a list that lags by %i ms", (ms) => {
       () => world.item(id).state === "stopped" && world.isSettled,
       5 * MINUTE,
     );
-    expect(reasons(world)).toEqual(["SessionStarted", "MaxDuration"]);
+    expect(world.sessionReasons).toEqual(["SessionStarted", "MaxDuration"]);
     holdsTrue(world);
   });
 });
