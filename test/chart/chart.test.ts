@@ -251,7 +251,7 @@ test.each([
   [
     "an uninstall that takes longer than helm waits by default",
     ["crds.keep=false", "uninstall.drainSeconds=600"],
-    "uninstall.drainSeconds=600: an uninstall can take 765s, and helm waits for 5m. Uninstall with --timeout 765s.",
+    "uninstall.drainSeconds=600: an uninstall can take 655s, and helm waits for 5m. Uninstall with --timeout 655s.",
   ],
 ])("the notes warn of %s", async (_name, values, warning) => {
   expect(await notes(...values)).toContain(`\n\n${warning}\n`);
