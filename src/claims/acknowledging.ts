@@ -1,3 +1,4 @@
+import { backoffCeiling } from "../core/backoff.ts";
 import { errorText } from "../core/errors.ts";
 import { instantOf, isSameInstant } from "../core/text.ts";
 import { isNotFound } from "../kube/errors.ts";
@@ -9,7 +10,7 @@ import { remember } from "../protocol/claim-lease.ts";
 import { replaceItem, viewOf } from "../protocol/claim-observed.ts";
 import { noteAcknowledged, notePodVersion } from "../protocol/claim-record.ts";
 import type { ClaimContext } from "../protocol/context.ts";
-import { isStepFailure } from "../protocol/failing-steps.ts";
+import { ACK_BACKOFF, isStepFailure } from "../protocol/failing-steps.ts";
 import { ofClaim } from "../protocol/points.ts";
 import type { ServerTimes } from "../queue/server-times.ts";
 import { isRefusal, WorkApiError } from "../work/errors.ts";
@@ -17,6 +18,12 @@ import { type AckWindow, isSomebodyElses, repeatsWithin } from "./ack-window.ts"
 
 /** The result of an acknowledgement. `unanswered`: it may have taken effect. `late`: it was too late to send it. */
 export type Acknowledged = "acked" | "unanswered" | "refused" | "late";
+
+/** Between two checks whether the acknowledgement of another claim, which tries again, was answered. */
+const PROBE_LOOK_MS = 100;
+
+/** Most items whose failures are remembered. */
+const MOST_FAILED = 1_000;
 
 interface PodRead {
   readonly isParked: boolean;
@@ -31,6 +38,10 @@ export class Acknowledging {
   readonly #context: ClaimContext;
   readonly #serverTimes: ServerTimes;
   readonly #gate: { readonly isClosing: boolean };
+  /** Acknowledgements in flight. */
+  #sending = 0;
+  /** By work id, in the order of their last failure: items whose claims could not be acknowledged. */
+  readonly #failed = new Map<string, { readonly times: number; readonly untilMs: number }>();
 
   constructor(options: { context: ClaimContext; serverTimes: ServerTimes; gate: { readonly isClosing: boolean } }) {
     this.#context = options.context;
@@ -73,30 +84,76 @@ export class Acknowledging {
     }
   }
 
-  /** Sends the acknowledgement, and repeats it inside the window if no answer comes. */
+  /**
+   * Whether the item stays in the queue for now, because its acknowledgement failed. It is offered before newer items,
+   * so without this, one item that can't be acknowledged would take every try and block all others.
+   */
+  isPaused(workId: string): boolean {
+    return this.#context.clock.monotonic() < (this.#failed.get(workId)?.untilMs ?? 0);
+  }
+
+  /**
+   * Sends the acknowledgement, and repeats it inside the window if no answer comes. After a failure, one claim at a time
+   * tries again.
+   */
   async acknowledge(claim: Claim, window: AckWindow): Promise<Acknowledged> {
     const { metrics, labels, clock, failing } = this.#context;
+    const { workId } = claim.record.journal;
+    // An earlier claim of the item failed: one request shows whether it still does.
+    const isAgain = this.#failed.has(workId);
     const backoff = repeatsWithin(this.#context);
     /** When the first request that may have taken effect was sent; null: none was. */
     let sentMs: number | null = null;
     while (this.#mayAck(window)) {
+      const pauseMs = this.#pauseMs();
+      if (pauseMs > 0) {
+        await window.waits(pauseMs);
+        continue;
+      }
       // The Pod may be lost by now. Without another request, an item that was not acknowledged stays in the queue.
       if (sentMs !== null && claim.record.journal.use === "session" && !(await this.readPod(claim)).isParked) break;
       // The window may have closed during that read.
       if (!this.#mayAck(window)) break;
       const nowMs = clock.monotonic();
-      const result = await this.#ackOnce(claim, window, sentMs ?? nowMs);
+      this.#sending += 1;
+      const result = await this.#ackOnce(claim, window, sentMs ?? nowMs).finally(() => {
+        this.#sending -= 1;
+      });
       metrics.acks.inc({ ...labels, result: result.is });
-      if (result.is === "acked") failing.succeeded("acknowledge");
-      else if (isStepFailure(result.error)) failing.failed("acknowledge", { error: result.error });
-      if (result.is === "acked") return "acked";
-      if (result.is === "refused") return sentMs === null ? "refused" : this.#unanswered(claim);
+      if (result.is === "acked") {
+        failing.succeeded("acknowledge");
+        this.#failed.delete(workId);
+        return "acked";
+      }
+      if (isStepFailure(result.error)) failing.failed("acknowledge", { error: result.error });
+      this.#noteFailed(workId);
       if (result.is === "unanswered") sentMs ??= nowMs;
+      if (result.is === "refused" || isAgain) return sentMs === null ? "refused" : this.#unanswered(claim);
       await window.waits(Math.max(backoff.next(), result.is === "not-sent" ? result.waitMs : 0));
     }
     if (sentMs !== null) return this.#unanswered(claim);
     metrics.acks.inc({ ...labels, result: "late" });
     return "late";
+  }
+
+  #noteFailed(workId: string): void {
+    const { clock, timing, failing } = this.#context;
+    const { retryBaseMs: baseMs, retryMaxMs: maxMs, othersReclaimMs } = timing;
+    const times = (this.#failed.get(workId)?.times ?? 0) + 1;
+    const pauseMs = backoffCeiling({ baseMs, maxMs, factor: ACK_BACKOFF.factor }, times - 1);
+    const untilMs = Math.max(clock.monotonic() + pauseMs, failing.acksFromMs ?? 0) + othersReclaimMs;
+    this.#failed.delete(workId);
+    this.#failed.set(workId, { times, untilMs });
+    const oldest = this.#failed.keys().next();
+    if (this.#failed.size > MOST_FAILED && !oldest.done) this.#failed.delete(oldest.value);
+  }
+
+  /** How long to wait before the next acknowledgement, in milliseconds. */
+  #pauseMs(): number {
+    const fromMs = this.#context.failing.acksFromMs;
+    if (fromMs === null) return 0;
+    const waitMs = fromMs - this.#context.clock.monotonic();
+    return this.#sending > 0 ? Math.max(waitMs, PROBE_LOOK_MS) : waitMs;
   }
 
   #unanswered(claim: Claim): "unanswered" {

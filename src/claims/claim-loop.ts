@@ -118,8 +118,8 @@ export class ClaimLoop {
     this.#options.report.work();
     this.#context.hinted?.found({ workId: answer.value.id, sessionId: answer.value.data.id });
     const claiming = this.#begin(answer.value, { ...answer, api: work.baseUrl });
-    // Wait for the stop of an item without a secret: its result decides whether another item is claimed.
-    if (this.#claiming.lacksSecret(answer.value)) await claiming;
+    // The result decides whether another item is claimed: the stop of an item without a secret, or a probe.
+    if (this.#claiming.lacksSecret(answer.value) || this.#context.failing.acksFromMs !== null) await claiming;
     return 0;
   }
 

@@ -134,6 +134,7 @@ export class Claiming {
   async claim(item: WorkItem, answer: Offer): Promise<ClaimResult> {
     // An item that one of our Secrets already names is not journaled again (M).
     if (!(await this.#isFree(item, answer))) return "duplicate";
+    if (this.#acknowledging.isPaused(item.id)) return "failed";
     if (item.data.type !== DATA_TYPE_SESSION) {
       const window = new AckWindow(this.#context.clock, answer, windowMs(this.#context.timing));
       if (!window.isOpen || this.#options.gate.isClosing) return "late";

@@ -15,14 +15,7 @@ import type { Metrics } from "../observe/metrics.ts";
 import { withoutItem } from "../queue/api-health.ts";
 import { askedPauseMs, WorkApiError } from "../work/errors.ts";
 import type { Claim } from "./claim.ts";
-import {
-  type FailingByStep,
-  type FailingStep,
-  STEP_NAMES,
-  STEPS,
-  type StepInfo,
-  type StepName,
-} from "./tracked-steps.ts";
+import { type FailingByStep, type FailingStep, STEPS, type StepInfo, type StepName } from "./tracked-steps.ts";
 
 /** Whether a recent claim may still start. A claim that can't be settled must not block others forever. */
 function mayStillStart(
@@ -74,6 +67,11 @@ export interface Failure {
   readonly atOnce?: boolean;
 }
 
+/** `spread`: the share of a pause that is random. */
+const USUAL_BACKOFF = { factor: 2, spread: 0.5 };
+/** Each try takes an item from the queue for seconds. The pauses of Environments differ by their polls. */
+export const ACK_BACKOFF = { factor: 4, spread: 0 };
+
 /** The record after another failure. Failures within one pause count as one: many claims may fail at the same time. */
 export function afterFailure(
   before: FailingStep | undefined,
@@ -86,10 +84,11 @@ export function afterFailure(
   const times = (before?.times ?? 0) + (before && nowMs < before.untilMs ? 0 : 1);
   const sinceMs = before?.sinceMs ?? nowMs;
   const askedMs = askedPauseMs(error, random) ?? (error instanceof KubeApiError ? (error.retryAfterMs ?? null) : null);
-  const ceilingMs = backoffCeiling({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, times - 1);
-  const pauseMs = failure.atOnce ? 0 : ceilingMs / 2 + (ceilingMs / 2) * random();
+  const { factor, spread } = step === "acknowledge" ? ACK_BACKOFF : USUAL_BACKOFF;
+  const ceilingMs = backoffCeiling({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs, factor }, times - 1);
+  const pauseMs = failure.atOnce ? 0 : ceilingMs * (1 - spread + spread * random());
   // The last try is made when patience ends, just before the claim is given up.
-  const lastMs = sinceMs + timing.stepPatienceMs;
+  const lastMs = step === "acknowledge" ? nowMs : sinceMs + timing.stepPatienceMs;
   const dueMs = nowMs < lastMs ? Math.min(nowMs + pauseMs, lastMs) : nowMs + pauseMs;
   const untilMs = Math.max(dueMs, before?.untilMs ?? dueMs, nowMs + (askedMs ?? 0));
   const code = codeOf(error);
@@ -230,20 +229,18 @@ export class FailingSteps {
    * time, with a pause after each failure.
    */
   get holdsClaims(): boolean {
-    const fromMs = this.startsFromMs;
-    if (fromMs === 0) return false;
     const { clock, timing } = this.#context;
     const nowMs = clock.monotonic();
-    if (nowMs < fromMs) return true;
+    const failed = STARTS.flatMap((step) => this.#fresh(step) ?? []).filter(({ times }) => times > 1);
+    if (failed.length === 0) return false;
+    if (failed.some(({ failedMs }) => nowMs < failedMs + timing.restartMs)) return true;
     for (const claim of this.#claims) if (mayStillStart(claim, nowMs, timing)) return true;
     return false;
   }
 
-  /** Until when (monotonic) claims are held back for that reason, at least; 0: they are not. */
-  get startsFromMs(): number {
-    const { timing } = this.#context;
-    const failed = STARTS.flatMap((step) => this.#fresh(step) ?? []).filter(({ times }) => times > 1);
-    return Math.max(0, ...failed.map(({ failedMs }) => failedMs + timing.restartMs));
+  /** When the next acknowledgement may be sent (monotonic); null: none has failed since the last success. */
+  get acksFromMs(): number | null {
+    return this.#fresh("acknowledge")?.untilMs ?? null;
   }
 
   /** Until when (monotonic) nothing may be claimed, because a step that the next claim would take failed recently. */
@@ -256,12 +253,7 @@ export class FailingSteps {
     return pausedMs;
   }
 
-  /** The message of the first reported step, in the order of STEPS; null: no failure is reported. */
-  get message(): string | null {
-    return this.messageOf(STEP_NAMES);
-  }
-
-  /** The same for some steps only. */
+  /** The message of the first of these steps that is reported; null: none is. */
   messageOf(steps: readonly StepName[]): string | null {
     const shown = this.#reported();
     for (const step of steps) {

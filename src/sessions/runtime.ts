@@ -23,7 +23,7 @@ import { ClaimTable } from "../protocol/claim-table.ts";
 import type { RuntimeContext, SessionContext } from "../protocol/context.ts";
 import { FailingSteps, isStepFailure } from "../protocol/failing-steps.ts";
 import { liveView, phaseOf, type SessionView } from "../protocol/session-view.ts";
-import type { StepName } from "../protocol/tracked-steps.ts";
+import { STEP_NAMES, type StepName } from "../protocol/tracked-steps.ts";
 import { ApiHealth, type Judged } from "../queue/api-health.ts";
 import { PollPace } from "../queue/poll-pace.ts";
 import { QueueWatch } from "../queue/queue-watch.ts";
@@ -441,7 +441,7 @@ export class SessionsRuntime {
         this.#queue.pollers,
       ],
       firstPod: this.#pool.firstPod,
-      blockedReason: this.#failing.message,
+      blockedReason: this.#failing.messageOf(STEP_NAMES),
     };
   }
 

@@ -3,6 +3,7 @@ import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod, Secret } from "../../src/kube/resource.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import type { Journal } from "../../src/protocol/journal.ts";
+import { STEP_NAMES } from "../../src/protocol/tracked-steps.ts";
 import { ServerTimes } from "../../src/queue/server-times.ts";
 import { findLateRecords, Recovery } from "../../src/sessions/recovery.ts";
 import { pod } from "../pods/pods.ts";
@@ -86,7 +87,7 @@ describe("a claim of an earlier process", () => {
     await clock.advance(60_000);
     expect(await running).toBe(true);
     expect(claims.size).toBe(1);
-    expect(context.failing.message).toBeNull();
+    expect(context.failing.messageOf(STEP_NAMES)).toBeNull();
   });
 
   test("that is already known stays unchanged", () => {

@@ -7,6 +7,7 @@ const JOURNAL = "test/protocol/journal.test.ts";
 const LEASES = "test/sessions/loops/leases.test.ts";
 const OFFERS = "test/sessions/loops/offers.test.ts";
 const RUNTIME = "test/sessions/loops/runtime.test.ts";
+const FAILING_STEPS = "test/sessions/loops/failing-steps.test.ts";
 const HISTORIES = "test/sessions/loops/faults.properties.test.ts";
 
 /** Steps 2 to 5 of the protocol: from the poll to the opening, including what an earlier process left behind. */
@@ -98,6 +99,20 @@ export const CLAIMING: readonly FileMutations[] = [
         guard: "bound",
         find: 'if (isStepFailure(error)) failing.failed("read-pod", { error, name: claim.name });',
         replace: "",
+      },
+      {
+        name: "sends acknowledgements without a pause while they fail",
+        guard: "bound",
+        find: "if (fromMs === null) return 0;",
+        replace: "if (fromMs !== 0) return 0;",
+        tests: [FAILING_STEPS],
+      },
+      {
+        name: "lets one item that can't be acknowledged take every try",
+        guard: "bound",
+        find: "return this.#context.clock.monotonic() < (this.#failed.get(workId)?.untilMs ?? 0);",
+        replace: "return false;",
+        tests: [FAILING_STEPS],
       },
       {
         name: "doesn't read the Pod again before it repeats an acknowledgement",

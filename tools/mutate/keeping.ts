@@ -964,7 +964,7 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "claims while claimed sessions can't be started",
         guard: "guard",
-        find: "if (nowMs < fromMs) return true;",
+        find: "if (failed.some(({ failedMs }) => nowMs < failedMs + timing.restartMs)) return true;",
         replace: "",
         tests: ["test/sessions/loops/refused-opening.test.ts"],
       },

@@ -145,16 +145,40 @@ describe.each(LEASES)("lease: %s", (lease) => {
     },
   );
 
-  test("reports refused acknowledgements, and backs off", async () => {
-    const { world } = await started({ lease });
-    const fix = refuseCall(world, "ack", 400);
-    const id = world.enqueue();
-    await untilTold(world, "acknowledge", "ack is refused");
+  test.each([400, 429, 500])("backs off while acknowledgements are answered with %d", async (status) => {
+    const { world } = await started({ lease, maxConcurrent: 12, warm: 8 });
+    await world.until("all warm Pods", () => world.parked.length === 8);
+    const fix = refuseCall(world, "ack", status);
+    const ids = Array.from({ length: 20 }, () => world.enqueue());
+    if (status === 400) await untilTold(world, "acknowledge", "ack is refused");
     await world.pass(15 * MINUTE);
-    expect(world.api.requests.get("ack")).toBeLessThan(60);
-    expect(world.item(id).state).toBe("queued");
+    expect(world.api.requests.get("ack")).toBeLessThanOrEqual(40);
+    expect(world.conditionOf("Ready")?.message).toContain("Work API ack");
+    expect(ids.map((id) => world.item(id).state)).toEqual(ids.map(() => "queued"));
     fix();
+    await world.until("a session starts", () => world.starts.length > 0, 35_000);
     await untilServedAgain(world);
+  });
+
+  test("serves other items while the acknowledgement of one always fails, and backs off for that one", async () => {
+    const { world } = await started({ lease });
+    const bad = world.enqueue();
+    let acks = 0;
+    world.api.answer = (call, { path }) => {
+      if (call !== "ack" || !path.includes(bad)) return undefined;
+      acks += 1;
+      return { status: 500, body: { error: { type: "api_error", message: "not this one" } } };
+    };
+    for (let n = 0; n < 15; n += 1) {
+      // The first of them waits for the try after the longest pause.
+      await world.pass(MINUTE);
+      const id = world.enqueue();
+      await world.until("the other item runs", () => world.starts.some(({ workId }) => workId === id), 35_000);
+    }
+    expect(acks).toBeLessThanOrEqual(40);
+    world.api.answer = () => undefined;
+    await world.until("its session runs", () => world.starts.some(({ workId }) => workId === bad), 2 * MINUTE);
+    holdsTrue(world);
   });
 
   test.each([401, 403])("reports a refused key when acknowledgements are answered with %d", async (status) => {
