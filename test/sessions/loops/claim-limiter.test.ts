@@ -1,10 +1,7 @@
 import { expect, test } from "vitest";
-import { windowMs } from "../../../src/claims/ack-window.ts";
 import { FIRST_UNDER_WAY } from "../../../src/claims/claim-limiter.ts";
 import type { PointEvent } from "../../../src/core/points.ts";
-import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
 import { LoopWorld } from "./loop-world.ts";
-import { FAIR } from "./network.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60_000;
@@ -45,25 +42,6 @@ test("a burst stays within the limit of claims in flight, and each item is claim
   expect(begun).toBe(ITEMS);
   expect(most).toBe(FIRST_UNDER_WAY);
 });
-
-test(
-  "claims with an unanswered acknowledgement do not block others until the end of their window",
-  TIMEOUT,
-  async () => {
-    const { world, events, observers } = await warmWorld();
-    observers.push(({ point, phase }) => {
-      if (point === "claim.ack" && phase === "before") world.weather.work = { ...FAIR, lost: 1 };
-      else if (world.weather.work.lost > 0) world.weather.work = FAIR;
-    });
-    const begunMs = world.clock.monotonic();
-    for (let items = 0; items < ITEMS; items += 1) world.enqueue();
-    const begun = () => new Set(events.filter(isOf("claim.journal", "before")).map(({ pod }) => pod)).size;
-    await world.until("more claims begin", () => begun() > FIRST_UNDER_WAY, MINUTE);
-    expect(events.some(isOf("session.touch", "before"))).toBe(false);
-    // Claims are released when their window ends, long before it is known who holds the items.
-    expect(world.clock.monotonic() - begunMs).toBeLessThan(windowMs(DEFAULT_TIMING) + 2 * SECOND);
-  },
-);
 
 test("polls again in the turn in which an item was polled", TIMEOUT, async () => {
   const { world, observers } = await warmWorld();
