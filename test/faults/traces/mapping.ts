@@ -200,10 +200,12 @@ function isUnfree(state: State, actor: Actor): boolean {
 }
 
 /** A list shows which volumes have a session, or are gone. The model reads one at a time. */
-function listed(state: State, actor: Actor): State {
+function listed(state: State, { layout, operator }: Actor, successors: readonly Successor[]): State {
   const next = state.slice();
-  for (const volume of actor.layout.volumesOf(actor.operator)) {
-    if (isUnfree(state, { ...actor, volume })) next[actor.layout.volume(volume) + VOLUME.known] = KNOWN.settled;
+  for (const { step, next: read } of successors) {
+    if (step.name !== "workspace.read" || step.operator !== operator || step.volume === undefined) continue;
+    const at = layout.volume(step.volume);
+    next.set(read.subarray(at, layout.volume(step.volume + 1)), at);
   }
   return next;
 }

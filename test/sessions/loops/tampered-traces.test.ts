@@ -1,13 +1,16 @@
 import { beforeAll, describe, expect, test } from "vitest";
-import type { Rules } from "../../../model/rules.ts";
+import { CODE, type Rules } from "../../../model/rules.ts";
+import { BODY, KNOWN, Layout, OBJECT, POD, type State, VOLUME } from "../../../model/state.ts";
 import { ANNOTATION_LAST_USED, ANNOTATION_SESSION_ID } from "../../../src/api/names.ts";
 import type { PointEvent, PointOutcome } from "../../../src/core/points.ts";
 import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
 import { PERSISTENT_VOLUME_CLAIMS } from "../../../src/kube/resource.ts";
 import { readPodState } from "../../../src/pods/pod-state.ts";
 import { newestTurn } from "../../../src/pods/turns.ts";
+import { Candidates } from "../../faults/traces/candidates.ts";
 import { checkSession } from "../../faults/traces/check-session.ts";
 import { Knowledge } from "../../faults/traces/knowledge.ts";
+import { effectsOf, OUR_SESSION, READINGS } from "../../faults/traces/mapping.ts";
 import { project } from "../../faults/traces/projection.ts";
 import { type Entry, TraceRecorder } from "../../faults/traces/trace.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE, type Operator } from "./loop-world.ts";
@@ -449,4 +452,24 @@ test("the checker distinguishes requests of different operators with the same nu
   take("one", "claim.read-pod", 970);
   take("one", "claim.read-pod", 980, { phase: "after", outcome: "ok", details: { parked: true } });
   expect(take("one", "claim.ack", 4_000)).toMatch(/500 ms after it could land inside the window/);
+});
+
+test("a list shows that a session's volume is gone, although a Pod still names it", () => {
+  const layout = new Layout({ ...CODE, pods: 2, volumes: 2, newVolumes: true, isTrace: true });
+  const state = layout.initial();
+  const [lost, other] = [0, 1].map((volume) => layout.volume(volume)) as [number, number];
+  state[lost + VOLUME.object] = OBJECT.none;
+  state[lost + VOLUME.session] = OUR_SESSION;
+  state[lost + VOLUME.known] = KNOWN.settled;
+  state[layout.pod(0) + POD.body] = BODY.ended;
+  const candidates = new Candidates(layout, () => false);
+  const journals = (at: State) =>
+    candidates.successors(at).filter(({ step }) => step.name === "claim.journal" && step.pod === 1).length;
+  const actor = { layout, operator: 0, pod: -1, item: -1, volume: -1, session: 0 };
+  const list = READINGS["workspace.list"] ?? expect.fail("no list");
+  const effects = effectsOf(list, actor, {}, state, candidates.successors(state));
+  expect(journals(state)).toBe(0);
+  expect(
+    effects.map(([next]) => [next[lost + VOLUME.session], next[other + VOLUME.known], journals(next) > 0]),
+  ).toEqual([[0, KNOWN.unassigned, true]]);
 });
