@@ -17,6 +17,8 @@ const DEFAULT_PROTOCOL_TIMEOUT_MS = 1_500;
 export const MAX_PAGE_BYTES = 8 * 1024 * 1024;
 /** The largest `limit` of a page that the API accepts; the server may return fewer items. */
 export const PAGE_LIMIT = 1_000;
+/** No page with fewer items is requested, because 8 MiB have room for as many of the largest items: 64 KiB each. */
+const LEAST_PAGE_LIMIT = 125;
 /** The most pages that a search reads: 10,000 items, any number of which may have stopped long ago. */
 export const LIST_MAX_PAGES = 10;
 
@@ -174,7 +176,7 @@ export class WorkApiClient {
         this.#pageLimit = Math.min(this.#pageLimit, limit);
         return answer;
       } catch (error) {
-        if (limit === 1 || !isTooLarge(error)) throw error;
+        if (limit <= LEAST_PAGE_LIMIT || !isTooLarge(error)) throw error;
       }
     }
   }

@@ -71,6 +71,13 @@ describe("find", () => {
     expect(limits).toEqual(["1000", "1000", "500", "250", "250"]);
   });
 
+  it("fails if a page with few items is still too large", async () => {
+    await using setup = await Setup.start();
+    setup.server.fallback = raw(200, `"${"x".repeat(MAX_PAGE_BYTES)}"`);
+    expect(await failure(setup.client.find(["gone"]))).toMatchObject({ kind: "protocol", call: "list" });
+    expect(setup.server.seen).toHaveLength(4);
+  });
+
   it("stops at a repeated cursor, and is then not complete", async () => {
     await using setup = await Setup.start();
     setup.server.next(page("p2", "a"), page("p1", "b"), page("p2", "c"));

@@ -731,7 +731,7 @@ export const ROOMS: readonly FileMutations[] = [
       {
         name: "never requests a page that is too large with fewer items",
         guard: "bound",
-        find: "if (limit === 1 || !isTooLarge(error)) throw error;",
+        find: "if (limit <= LEAST_PAGE_LIMIT || !isTooLarge(error)) throw error;",
         replace: "throw error;",
       },
       {
