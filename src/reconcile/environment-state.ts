@@ -11,7 +11,6 @@ import type { Announce } from "../protocol/context.ts";
 import type { SessionPoint } from "../protocol/points.ts";
 import type { SessionView } from "../protocol/session-view.ts";
 import type { HintedQueue } from "../queue/hints.ts";
-import { ReportPace } from "../watch/report-pace.ts";
 import { type AbilityCheck, parkingCheck, sleepCheck } from "./ability-check.ts";
 import type {
   CheckedTemplate,
@@ -24,6 +23,7 @@ import { KeyKeeper } from "./key-keeper.ts";
 import { type ModeContext, type Refused, runtimeOf, templateOf } from "./modes.ts";
 import { PolicyKeeper } from "./policy-keeper.ts";
 import type { ReconcilePoint, ReconcilerOptions } from "./reconciler-options.ts";
+import { ReportPace } from "./report-pace.ts";
 import { StatusWriter } from "./status-writer.ts";
 import { TemplateChecker } from "./template-check.ts";
 import { WorkClients } from "./work-clients.ts";

@@ -1,4 +1,3 @@
-import { asks, forgetPauses, heldBackUntilMs, stepNameOf } from "../claims/ask-pause.ts";
 import { type Deliverer, delivered, deliverSession, findStart } from "../claims/delivery-acts.ts";
 import { own } from "../claims/item-acts.ts";
 import { asAssigned, markFinished, putToSleep, type StartMark, sameState, touchPod } from "../claims/pod-acts.ts";
@@ -36,6 +35,7 @@ import type { SleepReport } from "../sleep/sleep-report.ts";
 import type { TurnAdding } from "../sleep/turn-adding.ts";
 import { WorkQueue } from "../watch/workqueue.ts";
 import { isRefusal, WorkApiError } from "../work/errors.ts";
+import { asks, forgetPauses, heldBackUntilMs, stepNameOf } from "./ask-pause.ts";
 import { ClaimFacts, isAssigned } from "./claim-facts.ts";
 import { awayMessage, type ItemObservers, isGivenUp } from "./item-observer.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";

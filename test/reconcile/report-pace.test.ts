@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { ReportPace } from "../../src/watch/report-pace.ts";
+import { ReportPace } from "../../src/reconcile/report-pace.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 test("reacts at once first, slows to four reconciles a second while changes go on, and is quick again after a quiet second", async () => {

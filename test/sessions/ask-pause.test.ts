@@ -1,11 +1,11 @@
 import { describe, expect, test } from "vitest";
-import { forgetPauses, heldBackUntilMs, stepNameOf } from "../../src/claims/ask-pause.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Claim } from "../../src/protocol/claim.ts";
 import { isFenced } from "../../src/protocol/facts.ts";
 import { afterFailure } from "../../src/protocol/failing-steps.ts";
 import type { HeldLease } from "../../src/protocol/lease.ts";
 import { LOOK, STOP, type Step } from "../../src/protocol/step.ts";
+import { forgetPauses, heldBackUntilMs, stepNameOf } from "../../src/sessions/ask-pause.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
 import {
   acknowledged,
