@@ -1,10 +1,11 @@
-import { ANNOTATION_API, ANNOTATION_LEASE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import { ANNOTATION_API, ANNOTATION_LEASE } from "../api/names.ts";
 import type { PodStreams } from "../attach/pod-streams.ts";
 import { Backoff } from "../core/backoff.ts";
 import { errorText } from "../core/errors.ts";
 import type { Notifier } from "../core/notifier.ts";
 import type { Pod, Secret } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
+import { templateHashOf } from "../pods/own-pods.ts";
 import { credentialOf, fitsInLine, frameFor, parkingOf, TOO_LONG } from "../pods/pod-gate.ts";
 import { newPodName } from "../pods/pod-render.ts";
 import { sessionContainerName } from "../pods/pod-state.ts";
@@ -192,7 +193,8 @@ export class Claiming {
 
   #fits(free: Pod, item: WorkItem, { api }: Offer): boolean {
     if (!this.#options.volumes.mayServe(free, item.data.id) || !serves(free, api)) return false;
-    if (!this.#options.breaker.admits(hashOf(free), this.#context.clock.monotonic(), item.data.id)) return false;
+    if (!this.#options.breaker.admits(templateHashOf(free), this.#context.clock.monotonic(), item.data.id))
+      return false;
     const credential = credentialFor(this.#context, free, item);
     return credential !== null && hasRoom(free, item, credential);
   }
@@ -222,8 +224,9 @@ export class Claiming {
   #mayWake(pod: Pod, sessionId: string): boolean {
     const { breaker, pool, sessionPods } = this.#options;
     const nowMs = this.#context.clock.monotonic();
-    const waking = breaker.wakes(hashOf(pod), sessionId, nowMs);
-    if (waking === "wakes") breaker.claimed(hashOf(pod), pod.metadata.name, { session: sessionId, wakes: true });
+    const waking = breaker.wakes(templateHashOf(pod), sessionId, nowMs);
+    if (waking === "wakes")
+      breaker.claimed(templateHashOf(pod), pod.metadata.name, { session: sessionId, wakes: true });
     // Files outside a volume are lost with the Pod, so a Pod of the new template must wait.
     if (waking === "moves" && (workspaceOf(pod) !== null || pool.hasClaimable)) {
       breaker.moved(nowMs);
@@ -431,7 +434,7 @@ export class Claiming {
       acknowledgedBefore: item.state === "queued" ? item.acknowledged_at : null,
       memory: { is: "journaled" },
       lateAckUntilMs: answer.sentAtMs + timing.othersReclaimMs,
-      templateHash: pod ? hashOf(pod) : this.#context.template().hash,
+      templateHash: pod ? templateHashOf(pod) : this.#context.template().hash,
     });
     this.#claims.add(claim);
     this.#options.limiter.begun(claim);
@@ -497,10 +500,6 @@ export function credentialFor(
 export function serves(pod: Pod, api: string): boolean {
   const told = pod.metadata.annotations?.[ANNOTATION_API];
   return told === undefined || told === api;
-}
-
-function hashOf({ metadata: { labels } }: Pod): string {
-  return labels?.[LABEL_TEMPLATE_HASH] ?? "";
 }
 
 /** Whether this Pod can be given the item: a waiting shell or program gets it in one line. */

@@ -6,10 +6,10 @@ import {
   ANNOTATION_START_FAILURE,
   ANNOTATION_START_FAILURES,
   LABEL_PHASE,
-  LABEL_TEMPLATE_HASH,
 } from "../api/names.ts";
 import { asEndReason, END_REASONS, type EndReason } from "../api/reasons.ts";
 import type { Pod } from "../kube/resource.ts";
+import { templateHashOf } from "./own-pods.ts";
 
 /** A finished Pod, as its annotations describe it. */
 export interface FinishedPod {
@@ -44,7 +44,7 @@ export function readEnded(pod: Pod): FinishedPod | null {
     message: annotations[ANNOTATION_END_MESSAGE] ?? "",
     failed: END_REASONS[reason].failed,
     finishedAtMs: Number.isNaN(at) ? 0 : at,
-    templateHash: labels?.[LABEL_TEMPLATE_HASH] ?? "",
+    templateHash: templateHashOf(pod),
     startFailure: annotations[ANNOTATION_START_FAILURE] === "true",
     startFailures: countOf(annotations[ANNOTATION_START_FAILURES]),
   };

@@ -1,4 +1,4 @@
-import { LABEL_ENVIRONMENT, LABEL_ROLE } from "../api/names.ts";
+import { LABEL_ENVIRONMENT, LABEL_ROLE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import type { Pod } from "../kube/resource.ts";
 
 /**
@@ -17,6 +17,11 @@ export function isSessionPodOf(pod: Pod, environment: { readonly name: string; r
 export function isOthers(pod: Pod, uid: string): boolean {
   const owner = controllerOf(pod);
   return owner !== undefined && owner !== uid;
+}
+
+/** The hash of the template that the Pod was made from; empty: its label is missing. */
+export function templateHashOf({ metadata }: Pod): string {
+  return metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "";
 }
 
 /** The uid of the Pod's controller. */

@@ -1,8 +1,9 @@
-import { ANNOTATION_NEEDS, LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import { ANNOTATION_NEEDS } from "../api/names.ts";
 import type { PodStreams } from "../attach/pod-streams.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
 import type { NodeOutlook } from "../pods/node-health.ts";
+import { templateHashOf } from "../pods/own-pods.ts";
 import { stateOf } from "../pods/pod-state.ts";
 import { allowsAll, type PodPolicy, readNeeds } from "../policy/pod-policy.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
@@ -170,7 +171,7 @@ function readFree(pod: Pod): Read {
   if (state.is === "ended" || state.is === "running") return { needs: null, free: null };
   const free = {
     name: pod.metadata.name ?? "",
-    hash: pod.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
+    hash: templateHashOf(pod),
     // A plan only needs to know that neither has a node.
     state: state.is === "gated" ? ("unscheduled" as const) : state.is,
     createdAtMs: Date.parse(pod.metadata.creationTimestamp ?? "") || 0,

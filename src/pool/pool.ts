@@ -1,6 +1,6 @@
 import { findCondition } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
-import { LABEL_ENVIRONMENT, LABEL_PHASE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import { LABEL_ENVIRONMENT, LABEL_PHASE } from "../api/names.ts";
 import type { RuntimeReport } from "../api/runtime.ts";
 import type { PodStreams } from "../attach/pod-streams.ts";
 import { SECOND_MS } from "../core/clock.ts";
@@ -10,6 +10,7 @@ import { ENDED_PHASES } from "../kube/objects.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
 import { listEvents, NodeEvents, waitsSilently } from "../pods/node-events.ts";
+import { templateHashOf } from "../pods/own-pods.ts";
 import { type End, NEEDS_SHELL, NEEDS_TOOLS, stateOf } from "../pods/pod-state.ts";
 import { hasOpenTurn, hasTurns } from "../pods/turns.ts";
 import { isPerSession, sessionBoundTo } from "../pods/workspace-pods.ts";
@@ -615,9 +616,9 @@ function wasAvailable({ metadata, status }: Environment): boolean {
 }
 
 /** Only Pods that are ready are claimed. */
-function wasClaimed({ metadata: { labels } }: Pod, hash: string): boolean {
-  const phase = labels?.[LABEL_PHASE];
-  return labels?.[LABEL_TEMPLATE_HASH] === hash && phase !== undefined && phase !== "parked";
+function wasClaimed(pod: Pod, hash: string): boolean {
+  const phase = pod.metadata.labels?.[LABEL_PHASE];
+  return templateHashOf(pod) === hash && phase !== undefined && phase !== "parked";
 }
 
 function failureOf({ message }: End): CapacityProblem {

@@ -1,10 +1,10 @@
-import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import { lateAckLeftMs } from "../claims/ack-window.ts";
 import type { Releases } from "../claims/releases.ts";
 import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { Secret } from "../kube/resource.ts";
+import { templateHashOf } from "../pods/own-pods.ts";
 import { parkingOf } from "../pods/pod-gate.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import { hasTurns, podOfSlot } from "../pods/turns.ts";
@@ -131,7 +131,7 @@ function recoverSecret(context: SessionContext, into: Recovered, secret: Secret)
     lateAckUntilMs: context.clock.monotonic() + Math.max(0, lateAckLeftMs(context, journal, serverTime)),
     othersUntilMs: context.servingSinceMs,
     recordedMs: recordedMs(context, secret),
-    templateHash: known?.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
+    templateHash: known ? templateHashOf(known) : "",
   });
   noteJournal(claim, journal, context.clock.monotonic());
   // The earlier process has already reported the start, so only record it. A waiting shell or program may not have

@@ -1,5 +1,4 @@
 import type { SessionsStatus } from "../api/environment.ts";
-import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import type { Permissions, RuntimeReport } from "../api/runtime.ts";
 import { PodStreams } from "../attach/pod-streams.ts";
 import { deleteClaimSecrets } from "../claims/claim-lists.ts";
@@ -14,6 +13,7 @@ import { Notifier } from "../core/notifier.ts";
 import type { Secret } from "../kube/resource.ts";
 import { Breaker } from "../pods/breaker.ts";
 import { failedRow, readEnded, servedLately } from "../pods/finished.ts";
+import { templateHashOf } from "../pods/own-pods.ts";
 import { isAsleep } from "../pods/turns.ts";
 import { capacityVerdict } from "../pool/capacity-problem.ts";
 import { DisruptionBudget } from "../pool/disruption-budget.ts";
@@ -539,9 +539,7 @@ export class SessionsRuntime {
   #watchTemplate(): void {
     const { clock, kube, pods, timing, environment, template } = this.#context;
     const nowMs = clock.monotonic();
-    const found = this.#breaker.watch(template().hash, nowMs, () =>
-      pods.list().map(({ metadata }) => metadata.labels?.[LABEL_TEMPLATE_HASH] ?? ""),
-    );
+    const found = this.#breaker.watch(template().hash, nowMs, () => pods.list().map(templateHashOf));
     if (found.length === 0) return;
     const finished = pods.list().flatMap((pod) => readEnded(pod) ?? []);
     const clusterMs = kube.now();

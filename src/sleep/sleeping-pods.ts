@@ -1,10 +1,11 @@
-import { ANNOTATION_SESSION_ID, LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import { ANNOTATION_SESSION_ID } from "../api/names.ts";
 import { maxSleepingOf } from "../api/sleep-needs.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
+import { templateHashOf } from "../pods/own-pods.ts";
 import { stateOf } from "../pods/pod-state.ts";
 import { sleepMsOf } from "../pods/sleep-mark.ts";
 import { hasTurns, isAsleep, isWaitingTurnDead } from "../pods/turns.ts";
@@ -194,8 +195,8 @@ export class SleepingPods {
   /** Whether its session's next item could start now. */
   #isReady(pod: Pod): boolean {
     if (!this.#isFree(pod) || stateOf(pod).is !== "parked") return false;
-    const hash = pod.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "";
-    return this.#options.breaker.wakes(hash, readSleeper(pod).sessionId, this.#context.clock.monotonic()) !== "waits";
+    const { sessionId } = readSleeper(pod);
+    return this.#options.breaker.wakes(templateHashOf(pod), sessionId, this.#context.clock.monotonic()) !== "waits";
   }
 
   #isFree(pod: Pod): boolean {

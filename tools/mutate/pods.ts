@@ -324,7 +324,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "takes a finished Pod of any template for one of the current template",
         guard: "error",
-        find: "labels?.[LABEL_TEMPLATE_HASH] === hash && phase !== undefined",
+        find: "templateHashOf(pod) === hash && phase !== undefined",
         replace: "phase !== undefined",
         tests: [FIRST_POD],
       },
