@@ -137,7 +137,7 @@ export class ClaimLoop {
   /** How long to wait before the next poll, in milliseconds. */
   #pauseLeft(): number {
     const { clock, failing } = this.#context;
-    return Math.max(0, Math.max(this.#claiming.restUntilMs, failing.pausedUntilMs) - clock.monotonic());
+    return Math.max(0, Math.max(this.#claiming.restUntilMs(), failing.pausedUntilMs) - clock.monotonic());
   }
 
   /**

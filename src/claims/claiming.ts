@@ -113,11 +113,11 @@ export class Claiming {
     this.#acknowledging = new Acknowledging({ context, serverTimes, gate });
   }
 
-  /** No item should be polled before this time (monotonic): there was no capacity for the last one. */
-  get restUntilMs(): number {
+  /** When to poll next (monotonic), since there was no capacity for the last item. It may begin or end a search. */
+  restUntilMs(): number {
     // The next item may fit, and to search, the list must be read.
     const mayBeBehind = this.#unfit.failures > 1 && this.#context.clock.monotonic() < this.#unfitUntilMs;
-    const pauseMs = mayBeBehind ? this.#search.pauseMs : null;
+    const pauseMs = mayBeBehind ? this.#search.nextPauseMs() : null;
     return Math.max(this.#restUntilMs, pauseMs === null ? this.#unfitUntilMs : this.#unfitMs + pauseMs);
   }
 

@@ -25,8 +25,11 @@ export class SleeperSearch {
     this.#isAwaited = isAwaited;
   }
 
-  /** How long to wait after an item that found no Pod, in milliseconds; null: there is no search. */
-  get pauseMs(): number | null {
+  /**
+   * Begins a search if one is due, and ends one that has nothing to find. Returns how long to wait after an item that
+   * found no Pod, in milliseconds; null: there is no search.
+   */
+  nextPauseMs(): number | null {
     const nowMs = this.#clock.monotonic();
     if (this.#current === null && nowMs < this.#lastMs + EVERY_MS) return null;
     if (!this.#isAwaited()) this.ended();

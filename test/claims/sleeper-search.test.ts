@@ -13,33 +13,33 @@ function searching() {
 test("polls go on every 200 ms until no sleeping session's item is awaited", async () => {
   const { clock, queue, search } = searching();
   queue.isAwaited = false;
-  expect(search.pauseMs).toBeNull();
+  expect(search.nextPauseMs()).toBeNull();
   queue.isAwaited = true;
-  expect(search.pauseMs).toBe(200);
+  expect(search.nextPauseMs()).toBe(200);
   search.passed("one");
   await clock.advance(SECOND);
   search.passed("two");
-  expect([search.pauseMs, search.lastsMs]).toEqual([200, SECOND]);
+  expect([search.nextPauseMs(), search.lastsMs]).toEqual([200, SECOND]);
   queue.isAwaited = false;
-  expect([search.pauseMs, search.lastsMs]).toEqual([null, 0]);
+  expect([search.nextPauseMs(), search.lastsMs]).toEqual([null, 0]);
 });
 
 test.each(["an item comes twice", "the queue is empty"])(
   "it ends when %s, and begins again 15 s after it began",
   async (end) => {
     const { clock, search } = searching();
-    expect(search.pauseMs).toBe(200);
+    expect(search.nextPauseMs()).toBe(200);
     search.passed("one");
     await clock.advance(SECOND);
     if (end === "the queue is empty") search.ended();
     else search.passed("one");
-    expect(search.pauseMs).toBeNull();
+    expect(search.nextPauseMs()).toBeNull();
     await clock.advance(14 * SECOND - 1);
-    expect(search.pauseMs).toBeNull();
+    expect(search.nextPauseMs()).toBeNull();
     await clock.advance(1);
-    expect(search.pauseMs).toBe(200);
+    expect(search.nextPauseMs()).toBe(200);
     // What it saw last time is no reason to end.
     search.passed("one");
-    expect(search.pauseMs).toBe(200);
+    expect(search.nextPauseMs()).toBe(200);
   },
 );
