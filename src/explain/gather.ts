@@ -6,10 +6,11 @@ import { isForbidden } from "../kube/errors.ts";
 import { EVENTS, type KubeEvent, type KubeObject, PODS, type Pod, SECRETS } from "../kube/resource.ts";
 import { podOfSlot } from "../pods/turns.ts";
 import { anyClaimSelector, readJournal, withoutCredential } from "../protocol/journal.ts";
+import { readPages } from "../queue/live-items.ts";
 import { askWorkApi, type WorkAccess } from "../queue/reading-client.ts";
 import { ENVIRONMENTS } from "../reconcile/finalizer.ts";
 import { readEnvironmentKey } from "../reconcile/key-keeper.ts";
-import { LIST_MAX_PAGES, type WorkApiClient } from "../work/client.ts";
+import type { WorkApiClient } from "../work/client.ts";
 import type { WorkItem } from "../work/types.ts";
 import { eventNames, type Ids, idsOf } from "./ids.ts";
 import { BERTH } from "./timeline.ts";
@@ -212,13 +213,7 @@ class Search {
 /** Searches the pages of the queue's list for matching items. */
 async function searchList(client: WorkApiClient, isIt: (item: WorkItem) => boolean): Promise<WorkItem[]> {
   const found: WorkItem[] = [];
-  let page: string | undefined;
-  for (let read = 0; read < LIST_MAX_PAGES; read += 1) {
-    const { value } = await client.list(page === undefined ? {} : { page });
-    found.push(...value.items.filter(isIt));
-    if (value.nextPage === null) break;
-    page = value.nextPage;
-  }
+  await readPages(client, undefined, ({ items }) => found.push(...items.filter(isIt)));
   return found;
 }
 

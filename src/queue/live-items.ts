@@ -22,7 +22,7 @@ export interface LiveItems {
  * @returns whether every page was read, and their number
  * @throws WorkApiError when a page can't be read
  */
-async function readPages(
+export async function readPages(
   work: WorkApiClient,
   signal: AbortSignal | undefined,
   use: (page: WorkPage) => void,
