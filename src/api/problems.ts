@@ -87,8 +87,12 @@ export function problemList(problems: readonly string[]): string {
 /** One line per problem: path, problem, fix. */
 export function problemsOf(error: z.ZodError): string[] {
   return error.issues.flatMap((issue) => {
-    const paths = issue.code === "unrecognized_keys" ? issue.keys.map((key) => [...issue.path, key]) : [issue.path];
-    const words = issue.code === "unrecognized_keys" ? issue.message.split("\n") : [issue.message];
-    return paths.map((path, index) => (path.length === 0 ? words[index] : `${pathText(path)}: ${words[index]}`) ?? "");
+    if (issue.code !== "unrecognized_keys") return problemAt(issue.path, issue.message);
+    const words = issue.message.split("\n");
+    return issue.keys.map((key, index) => problemAt([...issue.path, key], words[index] ?? ""));
   });
+}
+
+function problemAt(path: readonly PropertyKey[], words: string): string {
+  return path.length === 0 ? words : `${pathText(path)}: ${words}`;
 }

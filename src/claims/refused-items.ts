@@ -8,8 +8,8 @@ import { isRefusal, retryDelayMs } from "../work/errors.ts";
 import { DATA_TYPE_SESSION, type WorkItem, type WorkState } from "../work/types.ts";
 
 /**
- * The states of items that were acknowledged and not stopped. `stopping`: another client told the item to stop, and no worker would ever answer: some
- * platforms keep stopping items forever.
+ * The states of items that were acknowledged and not stopped. `stopping`: another client told the item to stop, and no
+ * worker would ever answer: some platforms keep stopping items forever.
  */
 const LEFTOVER_STATES: ReadonlySet<WorkState> = new Set(["starting", "stopping"]);
 
