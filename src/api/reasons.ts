@@ -165,8 +165,8 @@ export const EVENT_REASONS = {
   ProtectionFailing: {
     warning: true,
     description:
-      "The operator cannot write the disruption budget of running sessions. They run, and can be evicted although disruption is Protect.",
-    fix: "Give the operator permission to create, patch and delete PodDisruptionBudgets in this namespace. The message has the API server's error.",
+      "The operator could not write the disruption budget of running sessions for 10 seconds. They run, and can be evicted although disruption is Protect.",
+    fix: "Give the operator permission to get, create, patch and delete PodDisruptionBudgets in this namespace. The message has the API server's error.",
   },
   WorkspaceExpired: {
     warning: false,

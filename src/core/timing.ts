@@ -120,8 +120,6 @@ export interface Timing {
   readonly expectationMs: number;
   /** The finalizer is removed this long after an Environment's last claim, so that a short pause costs no writes. */
   readonly finalizerLingerMs: number;
-  /** Delay before a disruption budget is lowered: a number that is too high protects as well. */
-  readonly budgetLingerMs: number;
   /** How often the budget is read again, since another client may have changed or deleted it. */
   readonly budgetCheckMs: number;
   /** How often a NetworkPolicy is read again, in addition to the watch. */
@@ -198,7 +196,6 @@ export const DEFAULT_TIMING: Timing = {
   lateRecordsMs: 60_000,
   expectationMs: 30_000,
   finalizerLingerMs: 30_000,
-  budgetLingerMs: 30_000,
   budgetCheckMs: 60_000,
   policyCheckMs: 600_000,
   workspaceCheckMs: 300_000,
@@ -264,7 +261,6 @@ const SCALED = [
   "podOverdueMs",
   "lateRecordsMs",
   "finalizerLingerMs",
-  "budgetLingerMs",
   "budgetCheckMs",
   "policyCheckMs",
   "workspaceCheckMs",

@@ -6,6 +6,7 @@ import { type Environment, environmentIdDoubt, parseEnvironment } from "../api/e
 import type { RuntimeClasses } from "../api/isolation.ts";
 import { problemList } from "../api/problems.ts";
 import type { KubeClient } from "../kube/client.ts";
+import { isAsWanted } from "../kube/owned-object.ts";
 import { NETWORK_POLICIES, type NetworkPolicy, type Pod } from "../kube/resource.ts";
 import type { PodPolicy } from "../policy/pod-policy.ts";
 import { readEnvironmentKey } from "../reconcile/key-keeper.ts";
@@ -13,7 +14,6 @@ import { templateOf } from "../reconcile/modes.ts";
 import {
   addressesTold,
   dnsAddressesOf,
-  isAsWanted,
   type NetworkFacts,
   policyName,
   renderNetworkPolicy,

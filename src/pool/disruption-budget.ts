@@ -7,59 +7,59 @@ import {
   OWN_LABELS,
   toLabelValue,
 } from "../api/names.ts";
+import { Backoff } from "../core/backoff.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
-import { isAlreadyExists, isConflict, isForbidden, isNotFound, LeadershipLostError } from "../kube/errors.ts";
+import { isForbidden, LeadershipLostError } from "../kube/errors.ts";
+import { keepOwned, type OwnedMetadata } from "../kube/owned-object.ts";
 import { POD_DISRUPTION_BUDGETS, type PodDisruptionBudget } from "../kube/resource.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { PoolContext } from "../protocol/context.ts";
 
+/** The least time between two passes: sessions that start or end meanwhile share a write. */
+const PACE_MS = 500;
+
 /** The least time between two timed passes. */
 const MIN_WAKE_MS = 1_000;
 
-/** After a failure, Pods are marked for this long without another try: each try could fail as slowly. */
-const COVER_PAUSE_MS = 5_000;
-
-/** Consecutive tries to write the budget: another client may create, delete or replace it in between. */
-const TRIES = 3;
+/** Writes that fail for so long leave sessions unprotected for longer than a drain waits between its tries. */
+const FAILING_AFTER_MS = 10_000;
 
 /**
  * The PodDisruptionBudget over the running sessions of an Environment with `disruption: Protect`. It makes the Eviction
  * API refuse voluntary evictions (drains, the cluster autoscaler, the descheduler) of Pods with a session, and of no
  * others.
  *
- * `minAvailable` is the number of running sessions: percentages would need a controller with a scale. It is raised
- * before a Pod is marked as assigned, so that no session is unprotected, except a woken one until that mark. It is
- * lowered only some time after, since too high a number protects as well. The selector matches the mark's label.
+ * `minAvailable` is the number of running sessions: percentages would need a controller with a scale. It follows that
+ * number, and no session waits for it. The selector matches the label of assigned Pods.
  */
 export class DisruptionBudget {
   readonly #context: PoolContext;
   readonly #claims: ClaimTable;
   readonly #passes: Passes;
+  readonly #backoff: Backoff;
   /** As last read or written; undefined: not known; null: it does not exist. */
-  #known: { readonly uid: string; readonly minAvailable: number } | null | undefined;
-  /** The read or write in flight: they run one after the other, so that no older answer overwrites a newer one. */
-  #tail: Promise<void> = Promise.resolve();
-  /** When (monotonic) it was last read. */
+  #known: PodDisruptionBudget | null | undefined;
+  /** When (monotonic) it was last read: another client may have changed or deleted it. */
   #readMs = Number.NEGATIVE_INFINITY;
-  /** Since when (monotonic) it has been higher than needed. */
-  #tooHighSinceMs: number | null = null;
-  /** No try before this (monotonic): the last one failed, and Pods change many times a second. */
+  /** Since when (monotonic) all tries failed; null: the last one did not. */
+  #failingSinceMs: number | null = null;
+  /** No try before this (monotonic). */
   #retryAtMs = Number.NEGATIVE_INFINITY;
-  /** When (monotonic) the last try failed. */
-  #failedMs = Number.NEGATIVE_INFINITY;
   #reported = "";
 
   constructor(options: { context: PoolContext; claims: ClaimTable }) {
     this.#context = options.context;
     this.#claims = options.claims;
-    const { clock, timing } = options.context;
+    const { clock, timing, random } = options.context;
+    this.#backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
     this.#passes = new Passes({
       clock,
-      pass: () => this.#alone(() => this.#pass()),
+      pass: () => this.#pass(),
       failed: (error) => this.#failed(error),
       retryMs: timing.retryMaxMs,
       minWakeMs: MIN_WAKE_MS,
+      restMs: PACE_MS,
     });
   }
 
@@ -80,29 +80,6 @@ export class DisruptionBudget {
   /** Resolves when nothing is in flight, after the signal aborted. */
   async ended(): Promise<void> {
     await this.#passes.ended();
-    await this.#tail;
-  }
-
-  /**
-   * Raises the budget for a session. Await it before marking a Pod as assigned. A session that can't be protected is
-   * still served: the failure is reported and retried. Throws only LeadershipLostError.
-   */
-  async cover(): Promise<void> {
-    if (!this.#wanted) return;
-    try {
-      await this.#alone(() => this.#cover());
-    } catch (error) {
-      if (error instanceof LeadershipLostError) throw error;
-      this.#failed(error);
-      this.#passes.poke();
-    }
-  }
-
-  /**
-   * Callers that waited behind a failure do not repeat it one by one: each would delay the marking of its Pod further.
-   */
-  async #cover(): Promise<void> {
-    if (this.#context.clock.monotonic() >= this.#failedMs + COVER_PAUSE_MS) await this.#write();
   }
 
   get #wanted(): boolean {
@@ -121,173 +98,70 @@ export class DisruptionBudget {
     return running;
   }
 
-  get #covers(): boolean {
-    return this.#known != null && this.#known.minAvailable >= this.#needed;
-  }
-
   async #pass(): Promise<void> {
-    const { clock, timing } = this.#context;
+    const { kube, points, clock, timing } = this.#context;
     const nowMs = clock.monotonic();
     if (nowMs < this.#retryAtMs) return this.#passes.wakeAfter(this.#retryAtMs - nowMs);
-    // Another client may have changed or deleted it.
-    if (this.#wanted && nowMs >= this.#readMs + timing.budgetCheckMs) this.#known = undefined;
-    if (this.#known === undefined) await this.#readForPass();
-    if (!this.#wanted) return this.#remove();
-    this.#passes.wakeAfter(this.#readMs + timing.budgetCheckMs - nowMs);
-    if (!this.#covers) return this.#write();
-    if (this.#known?.minAvailable === this.#needed) {
-      this.#tooHighSinceMs = null;
-      return;
-    }
-    this.#tooHighSinceMs ??= nowMs;
-    const waitMs = this.#tooHighSinceMs + timing.budgetLingerMs - nowMs;
-    if (waitMs > 0) return this.#passes.wakeAfter(waitMs);
-    this.#tooHighSinceMs = null;
-    await this.#set(this.#needed);
-  }
-
-  /** Without protection, an operator that may not read budgets needs none. */
-  async #readForPass(): Promise<void> {
-    try {
-      await this.#read();
-    } catch (error) {
-      if (this.#wanted || !isForbidden(error)) throw error;
-      this.#known = null;
-    }
-  }
-
-  #alone(act: () => Promise<void>): Promise<void> {
-    const done = this.#tail.then(act);
-    this.#tail = done.catch(() => {});
-    return done;
-  }
-
-  /** Raises the budget if it is too low. A caller that waited for another's write may find itself already counted. */
-  async #write(): Promise<void> {
-    let conflict: unknown = null;
-    for (let tries = 0; tries < TRIES && !this.#covers; tries += 1) {
-      if (this.#known === undefined) await this.#read();
-      if (!this.#covers) conflict = await this.#set(this.#needed);
-    }
-    // Without a conflict, more sessions were opened meanwhile: their callers write next.
-    if (!this.#covers && conflict !== null) throw conflict;
-  }
-
-  /** Returns the error if another client changed the budget first: the next write begins with a read. */
-  async #set(minAvailable: number): Promise<unknown> {
-    const { kube, points, timing } = this.#context;
-    const bound = { timeoutMs: timing.requestBoundMs };
-    const asks = { minAvailable };
-    const known = this.#known;
+    const isWanted = this.#wanted;
+    const known = nowMs < this.#readMs + timing.budgetCheckMs ? this.#known : undefined;
+    if (!isWanted && known === null) return;
+    if (!known) this.#readMs = nowMs;
     // Until the answer arrives, the current value is unknown.
     this.#known = undefined;
-    try {
-      const written = known
-        ? await points.run("budget.patch", { asks }, () => {
-            const patch = { metadata: { uid: known.uid }, spec: { minAvailable } };
-            return kube.patch(POD_DISRUPTION_BUDGETS, this.#ref, patch, { type: "merge" }, bound);
-          })
-        : await points.run("budget.create", { asks }, () =>
-            kube.create(POD_DISRUPTION_BUDGETS, this.#render(minAvailable), {}, bound),
-          );
-      this.#known = read(written);
-      this.#reported = "";
-    } catch (error) {
-      if (!isAlreadyExists(error) && !isConflict(error) && !isNotFound(error)) throw error;
-      return error;
-    }
-    return null;
-  }
-
-  /**
-   * Reads the budget live. Deletes one of an earlier Environment of this name, and never touches one of another owner.
-   */
-  async #read(): Promise<void> {
-    const { kube, points, clock, timing, uid } = this.#context;
-    const nowMs = clock.monotonic();
-    let found: PodDisruptionBudget | null = null;
-    try {
-      const bound = { timeoutMs: timing.requestBoundMs };
-      found = await points.run("budget.read", {}, () => kube.get(POD_DISRUPTION_BUDGETS, this.#ref, bound));
-    } catch (error) {
-      if (!isNotFound(error)) throw error;
-    }
-    this.#readMs = nowMs;
-    const owner = found?.metadata.ownerReferences?.find(({ controller }) => controller);
-    if (!found || owner?.uid === uid) {
-      this.#known = found && read(found);
-      return;
-    }
-    const isOurKind = owner?.kind === KIND && owner.name === this.#context.name;
-    if (!isOurKind) {
-      if (!this.#wanted) {
-        this.#known = null;
-        return;
-      }
-      throw new Error(`PodDisruptionBudget ${this.#ref.name} has another owner; delete or rename it`);
-    }
-    await this.#delete(found.metadata.uid);
-    this.#known = null;
-  }
-
-  async #remove(): Promise<void> {
-    const known = this.#known;
-    if (!known) return;
-    this.#known = undefined;
-    await this.#delete(known.uid);
-    this.#known = null;
-    this.#tooHighSinceMs = null;
-  }
-
-  async #delete(uid: string | undefined): Promise<void> {
-    const { kube, points, timing } = this.#context;
-    const bound = { timeoutMs: timing.requestBoundMs };
-    try {
-      await points.run("budget.delete", {}, () =>
-        kube.delete(POD_DISRUPTION_BUDGETS, this.#ref, uid === undefined ? {} : { uid }, bound),
-      );
-    } catch (error) {
-      if (!isNotFound(error)) throw error;
-    }
+    const calls = {
+      ...{ kube, resource: POD_DISRUPTION_BUDGETS, bound: { timeoutMs: timing.requestBoundMs } },
+      run: <R>(act: "read" | "create" | "patch" | "delete", call: () => Promise<R>) =>
+        points.run(`budget.${act}`, {}, call),
+    };
+    this.#known = await keepOwned(calls, this.#metadata, isWanted ? this.#render() : null, known);
+    this.#failingSinceMs = null;
+    this.#backoff.reset();
+    this.#reported = "";
+    if (isWanted) this.#passes.wakeAfter(this.#readMs + timing.budgetCheckMs - nowMs);
   }
 
   #failed(error: unknown): void {
-    const { logger, announce, clock, timing } = this.#context;
+    const { logger, announce, clock } = this.#context;
     // An operator that lost leadership reports nothing.
     if (error instanceof LeadershipLostError) return;
-    this.#failedMs = clock.monotonic();
-    this.#retryAtMs = this.#failedMs + timing.retryMaxMs;
+    const nowMs = clock.monotonic();
+    this.#failingSinceMs ??= nowMs;
+    const leftMs = this.#failingSinceMs + FAILING_AFTER_MS - nowMs;
+    const waitMs = this.#backoff.next();
+    this.#retryAtMs = nowMs + (leftMs > 0 ? Math.min(waitMs, leftMs) : waitMs);
+    this.#passes.wakeAfter(this.#retryAtMs - nowMs);
     const words = errorText(error);
     logger.warn({ error: words }, "cannot write the disruption budget");
-    if (!this.#wanted || this.#reported === words) return;
+    if (!this.#wanted || leftMs > 0 || this.#reported === words) return;
     this.#reported = words;
     const fix = isForbidden(error)
-      ? "give the operator permission to create, patch and delete PodDisruptionBudgets"
+      ? "give the operator permission to get, create, patch and delete PodDisruptionBudgets"
       : "Berth tries again";
     announce("ProtectionFailing", `running sessions may be evicted although disruption is Protect: ${words}; ${fix}`);
   }
 
-  get #ref(): { namespace: string; name: string } {
-    const { namespace, name } = this.#context;
-    return { namespace, name: `berth-${name}` };
+  get #labels(): Record<string, string> {
+    return { [LABEL_ENVIRONMENT]: toLabelValue(this.#context.name), [LABEL_ROLE]: "session" };
   }
 
-  #render(minAvailable: number): PodDisruptionBudget {
-    const { name, uid } = this.#context;
-    const labels = { [LABEL_ENVIRONMENT]: toLabelValue(name), [LABEL_ROLE]: "session" };
+  get #metadata(): OwnedMetadata {
+    const { namespace, name, uid } = this.#context;
     return {
-      metadata: {
-        ...this.#ref,
-        labels: { ...OWN_LABELS, ...labels },
-        ownerReferences: [{ apiVersion: API_VERSION, kind: KIND, name, uid, controller: true }],
-      },
-      spec: { minAvailable, selector: { matchLabels: { ...labels, [LABEL_PHASE]: "assigned" } } },
+      namespace,
+      name: `berth-${name}`,
+      labels: { ...OWN_LABELS, ...this.#labels },
+      ownerReferences: [{ apiVersion: API_VERSION, kind: KIND, name, uid, controller: true }],
     };
   }
-}
 
-function read({ metadata, spec }: PodDisruptionBudget): { uid: string; minAvailable: number } {
-  const { minAvailable } = spec ?? {};
-  // Another client replaced our number with a percentage.
-  return { uid: metadata.uid ?? "", minAvailable: typeof minAvailable === "number" ? minAvailable : -1 };
+  #render() {
+    return {
+      minAvailable: this.#needed,
+      // Null removes it: a budget with both is invalid.
+      maxUnavailable: null,
+      // The default. AlwaysAllow would let drains evict sessions whose Pods are not Ready.
+      unhealthyPodEvictionPolicy: "IfHealthyBudget",
+      selector: { matchLabels: { ...this.#labels, [LABEL_PHASE]: "assigned" } },
+    };
+  }
 }

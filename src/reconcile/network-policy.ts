@@ -13,6 +13,7 @@ import {
 } from "../api/names.ts";
 import { DEFAULT_BASE_URL } from "../api/network-spec.ts";
 import { hashOf } from "../core/json.ts";
+import type { OwnedMetadata } from "../kube/owned-object.ts";
 import type { NetworkPolicy, Pod } from "../kube/resource.ts";
 
 /** What the operator's settings say about networks. */
@@ -76,23 +77,26 @@ export function renderNetworkPolicy(
 ): NetworkPolicy | null {
   const { metadata, spec } = environment;
   if (spec.network.policy === "None") return null;
-  const { name, namespace, uid } = metadata;
-  const label = { [LABEL_ENVIRONMENT]: toLabelValue(name) };
   return {
     apiVersion: "networking.k8s.io/v1",
     kind: "NetworkPolicy",
-    metadata: {
-      name: policyName(name),
-      namespace,
-      labels: { ...OWN_LABELS, ...label },
-      ownerReferences: [{ apiVersion: API_VERSION, kind: KIND, name, uid, controller: true }],
-    },
+    metadata: policyMetadata(environment),
     spec: {
-      podSelector: { matchLabels: label },
+      podSelector: { matchLabels: { [LABEL_ENVIRONMENT]: toLabelValue(metadata.name) } },
       policyTypes: ["Ingress", "Egress"],
       ingress: spec.workers ? [fromOperator(facts)] : [],
       egress: [...dnsRules(environment, facts), ...apiRules(environment, facts, told), ...ownRules(environment)],
     },
+  };
+}
+
+/** Where the NetworkPolicy of an Environment is, and whose. */
+export function policyMetadata({ metadata: { name, namespace, uid } }: Environment): OwnedMetadata {
+  return {
+    name: policyName(name),
+    namespace,
+    labels: { ...OWN_LABELS, [LABEL_ENVIRONMENT]: toLabelValue(name) },
+    ownerReferences: [{ apiVersion: API_VERSION, kind: KIND, name, uid, controller: true }],
   };
 }
 
@@ -105,20 +109,6 @@ export function addressesTold(pods: readonly Pod[]): ReadonlySet<string> {
 /** The name of the NetworkPolicy of an Environment. */
 export function policyName(environmentName: string): string {
   return `berth-${environmentName}`;
-}
-
-/**
- * Whether the stored policy matches the wanted one. Empty lists, which the API server omits, and additions to the
- * metadata don't count.
- */
-export function isAsWanted(found: NetworkPolicy, wanted: NetworkPolicy): boolean {
-  const labels = found.metadata.labels ?? {};
-  const owner = found.metadata.ownerReferences?.find(({ controller }) => controller);
-  return (
-    Object.entries(wanted.metadata.labels ?? {}).every(([key, value]) => labels[key] === value) &&
-    owner?.uid === wanted.metadata.ownerReferences?.[0]?.uid &&
-    hashOf(withoutEmpty(found.spec ?? {})) === hashOf(withoutEmpty(wanted.spec))
-  );
 }
 
 /**
@@ -200,10 +190,4 @@ function singleAddress(address: string): string[] {
 function isSingleAddress(cidr: string): boolean {
   const [address = ""] = cidr.split("/");
   return singleAddress(address).includes(cidr);
-}
-
-function withoutEmpty(value: unknown): unknown {
-  if (typeof value !== "object" || value === null) return value;
-  const entries = Object.entries(value).filter(([, part]) => !(Array.isArray(part) && part.length === 0));
-  return Object.fromEntries(entries);
 }

@@ -1,30 +1,24 @@
 import type { Verdict } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
-import { GROUP, KIND, LABEL_ENVIRONMENT, LABEL_MANAGED_BY } from "../api/names.ts";
 import { backoffCeiling } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
-import { hashOf, isRecord } from "../core/json.ts";
+import { hashOf } from "../core/json.ts";
 import type { Points } from "../core/points.ts";
 import type { Timing } from "../core/timing.ts";
 import type { KubeClient } from "../kube/client.ts";
 import {
   apiErrorText,
-  isAlreadyExists,
-  isConflict,
   isForbidden,
   isInvalid,
   isNamespaceTerminating,
-  isNotFound,
   isQuotaExceeded,
   LeadershipLostError,
 } from "../kube/errors.ts";
-import { NETWORK_POLICIES, type NetworkPolicy, type OwnerReference } from "../kube/resource.ts";
+import { Altered, isAsWanted, keepOwned, OtherOwner } from "../kube/owned-object.ts";
+import { NETWORK_POLICIES, type NetworkPolicy } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
-import { isAsWanted, type NetworkFacts, policyName, renderNetworkPolicy } from "./network-policy.ts";
+import { type NetworkFacts, policyMetadata, policyName, renderNetworkPolicy } from "./network-policy.ts";
 import type { ReconcilePoint } from "./reconciler-options.ts";
-
-/** Attempts to write the policy: another client may create, delete or replace it in between. */
-const TRIES = 3;
 
 /** How many undone writes in a row are repaired at once. After these, another program is probably undoing them. */
 const UNDONE_AT_ONCE = 3;
@@ -58,8 +52,6 @@ export class PolicyKeeper {
   /** The number of writes in a row that were undone soon after. */
   #undone = 0;
   #wanted: NetworkPolicy | null = null;
-  /** The spec wants no policy, but the last check found one of ours. */
-  #isObsolete = false;
   /** The hash of `#wanted`, cached because a reconcile reads it several times and it rarely changes. */
   #wantedHash = hashOf(null);
   /** The inputs that `#wanted` was rendered from. */
@@ -103,7 +95,7 @@ export class PolicyKeeper {
    * @throws LeadershipLostError only
    */
   async keep(environment: Environment, told?: ReadonlySet<string>): Promise<void> {
-    const { clock } = this.#options;
+    const { kube, clock } = this.#options;
     const nowMs = clock.monotonic();
     if (this.#renders(environment, told)) this.#failures = 0;
     else if (nowMs < this.#checkedMs + this.#pauseMs) return;
@@ -111,7 +103,8 @@ export class PolicyKeeper {
     if (environment.metadata.finalizers?.includes(FOREGROUND)) return;
     this.#inDoubt = false;
     try {
-      await this.#reconcile(environment);
+      const calls = { kube, resource: NETWORK_POLICIES, run: this.#run };
+      await keepOwned(calls, policyMetadata(environment), this.#wanted?.spec ?? null);
       this.#failures = 0;
       if (this.#inDoubt) return this.#checkAgain();
       this.#keptHash = this.#wantedHash;
@@ -154,77 +147,12 @@ export class PolicyKeeper {
     return this.#wanted ? policyCheckMs : Number.POSITIVE_INFINITY;
   }
 
-  async #reconcile(environment: Environment): Promise<void> {
-    for (let tries = 1; ; tries += 1) {
-      try {
-        return await this.#step(environment);
-      } catch (error) {
-        const isRace = isAlreadyExists(error) || isConflict(error) || isNotFound(error);
-        if (!isRace || tries === TRIES) throw error;
-      }
-    }
-  }
-
-  async #step({ metadata }: Environment): Promise<void> {
-    const { kube, points } = this.#options;
-    const ref = { namespace: metadata.namespace, name: policyName(metadata.name) };
-    const found = await this.#read(ref);
-    const whose = found ? ownerOf(found, metadata) : "nobody";
-    if (found && whose === "predecessor") {
-      // The garbage collector would delete it too, but at an unknown time.
-      await this.#delete(ref, found);
-      return this.#create();
-    }
-    this.#isObsolete = !this.#wanted && whose === "ours";
-    if (!this.#wanted) return this.#isObsolete && found ? this.#delete(ref, found) : undefined;
-    if (whose === "other") throw new OtherOwner(`NetworkPolicy ${ref.name} has another owner; delete or rename it`);
-    if (!found) return this.#create();
-    if (isAsWanted(found, this.#wanted)) return;
-    const { labels, ownerReferences } = this.#wanted.metadata;
-    const spec = replacing(found.spec, this.#wanted.spec);
-    // With the uid, patching another object of the same name is a conflict.
-    const patch = { metadata: { uid: found.metadata.uid, labels, ownerReferences }, spec };
-    const write = () => kube.patch(NETWORK_POLICIES, ref, patch, { type: "merge" });
-    this.#checkWritten(await points.run("policy.patch", {}, write));
-  }
-
-  /**
-   * Checks the answer to the write: admission may have changed the policy, and if it does so every time, the watch
-   * shows no change.
-   */
-  #checkWritten(policy: NetworkPolicy): void {
-    this.#writtenMs = this.#options.clock.monotonic();
-    if (this.#wanted && !isAsWanted(policy, this.#wanted)) {
-      throw new Altered("the cluster's admission changed it");
-    }
-  }
-
-  async #read(ref: { namespace: string; name: string }): Promise<NetworkPolicy | undefined> {
-    try {
-      const { kube, points } = this.#options;
-      return await points.run("policy.read", {}, () => kube.get(NETWORK_POLICIES, ref));
-    } catch (error) {
-      if (isNotFound(error)) return undefined;
-      throw error;
-    }
-  }
-
-  async #create(): Promise<void> {
-    const { kube, points } = this.#options;
-    const wanted = this.#wanted;
-    if (!wanted) return;
-    this.#checkWritten(await points.run("policy.create", {}, () => kube.create(NETWORK_POLICIES, wanted)));
-  }
-
-  async #delete(ref: { namespace: string; name: string }, { metadata }: NetworkPolicy): Promise<void> {
-    const { kube, points } = this.#options;
-    const { uid } = metadata;
-    try {
-      await points.run("policy.delete", {}, () => kube.delete(NETWORK_POLICIES, ref, uid === undefined ? {} : { uid }));
-    } catch (error) {
-      if (!isNotFound(error)) throw error;
-    }
-  }
+  readonly #run = async <R>(act: "read" | "create" | "patch" | "delete", call: () => Promise<R>): Promise<R> => {
+    const { points, clock } = this.#options;
+    const answer = await points.run(`policy.${act}`, {}, call);
+    if (act === "create" || act === "patch") this.#writtenMs = clock.monotonic();
+    return answer;
+  };
 
   /** A failed check says nothing about a policy that was in place. */
   #failed(error: unknown, { metadata, spec }: Environment): void {
@@ -232,12 +160,6 @@ export class PolicyKeeper {
     const words = apiErrorText(error, policyName(metadata.name));
     // The stored policy is now known to differ, even if it was right before.
     if (error instanceof Altered) this.#keptHash = null;
-    if (this.#wanted === null && isForbidden(error) && !this.#isObsolete) {
-      // If the spec wants no policy and none of ours is known, a missing permission to read policies does no harm.
-      this.#keptHash = this.#wantedHash;
-      this.#verdict = NOT_WANTED;
-      return;
-    }
     this.#failures += 1;
     logger.warn({ error: words }, "cannot write the NetworkPolicy");
     if (this.isKept) return;
@@ -249,12 +171,6 @@ export class PolicyKeeper {
     };
   }
 }
-
-/** A policy with the wanted name has another owner. */
-class OtherOwner extends Error {}
-
-/** The policy was not stored as it was sent. */
-class Altered extends Error {}
 
 const NOT_WANTED: Verdict = {
   reason: "PolicyNotWanted",
@@ -287,35 +203,4 @@ function fixFor(error: unknown, words: string, namespace: string): string {
     return "ask the cluster's administrator to change the policy that refuses it, or set network.policy: None";
   if (isInvalid(error)) return "correct spec.network.egress";
   return "Berth tries again";
-}
-
-/**
- * The owner: this Environment, an earlier one of the same name, or another object. A policy without an owner, as
- * `kubectl delete --cascade=orphan` leaves it, is adopted if it has our labels.
- */
-function ownerOf(
-  { metadata }: NetworkPolicy,
-  of: { readonly name: string; readonly uid: string },
-): "ours" | "predecessor" | "other" {
-  const owner = metadata.ownerReferences?.find(({ controller }) => controller);
-  if (owner?.uid === of.uid) return "ours";
-  if (owner) return isEnvironment(owner) && owner.name === of.name ? "predecessor" : "other";
-  const { [LABEL_MANAGED_BY]: manager, [LABEL_ENVIRONMENT]: name } = metadata.labels ?? {};
-  return manager === "berth" && name === of.name ? "ours" : "other";
-}
-
-/** Other API groups may have a kind with this name. */
-function isEnvironment({ apiVersion, kind }: OwnerReference): boolean {
-  return kind === KIND && apiVersion.startsWith(`${GROUP}/`);
-}
-
-/**
- * A merge patch that turns `found` into `wanted`. It sets surplus fields to null, because a plain merge would keep
- * them.
- */
-function replacing(found: unknown, wanted: unknown): unknown {
-  if (!isRecord(found) || !isRecord(wanted)) return wanted;
-  const gone = Object.keys(found).filter((name) => !Object.hasOwn(wanted, name));
-  const kept = Object.entries(wanted).map(([name, value]) => [name, replacing(found[name], value)]);
-  return { ...Object.fromEntries(gone.map((name) => [name, null])), ...Object.fromEntries(kept) };
 }

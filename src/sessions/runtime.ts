@@ -214,7 +214,6 @@ export class SessionsRuntime {
       streams: this.#streams,
       observers,
       gate: this.#gate,
-      budget: this.#budget,
       retention: this.#retention,
       onChange: changed,
     });

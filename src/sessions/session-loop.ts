@@ -13,7 +13,6 @@ import { parkingOf } from "../pods/pod-gate.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import { sleepMsOf } from "../pods/sleep-mark.ts";
 import { hasTurns, livesOn, MOST_TURNS } from "../pods/turns.ts";
-import type { DisruptionBudget } from "../pool/disruption-budget.ts";
 import type { Retention } from "../pool/finished-retention.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { noteAway, remember } from "../protocol/claim-lease.ts";
@@ -70,7 +69,6 @@ export interface SessionLoopOptions {
   /** `mayAsk`: the reconciler allows requests to the Work API, and the key was not rejected. */
   readonly gate: { readonly mayAsk: boolean };
   /** Counts a session before its Pod gets the phase `assigned`. */
-  readonly budget: Pick<DisruptionBudget, "cover">;
   /** Keeps or deletes the Pods of ended sessions. */
   readonly retention: Pick<Retention, "isKept" | "release" | "marked">;
   readonly releases: Releases;
@@ -395,7 +393,6 @@ export class SessionLoop {
   async #touch(claim: Claim, pod: Pod): Promise<void> {
     const { clock, failing, logger } = this.#context;
     try {
-      await this.#options.budget.cover();
       await touchPod(this.#context, claim, pod);
       failing.succeeded("touch", claim);
     } catch (error) {

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from "node:util";
 import { describe, expect, test } from "vitest";
 import { hasStatus } from "../../src/kube/errors.ts";
 import { POD_DISRUPTION_BUDGETS, type Pod, type PodDisruptionBudget } from "../../src/kube/resource.ts";
@@ -42,18 +43,15 @@ const untilCounted = (world: World, healthy: number, wanted: number) =>
   });
 
 describe.concurrent("disruption: Protect", () => {
-  test("the Eviction API refuses a busy Pod from the start, and allows the eviction of parked ones", async () => {
+  test("the Eviction API refuses a busy Pod as soon as the budget counts it, and evicts parked ones", async () => {
     await using world = await protectedWorld();
     const served = await serveOne(world);
     // At this moment the disruption controller may not have counted yet. An unprocessed budget refuses, too.
-    const running = await world.until("the session's Pod runs", () => {
-      const pod = world.pods.find(({ metadata }) => metadata.uid === served.pod.metadata.uid);
-      return pod?.status?.phase === "Running" && pod;
-    });
-    expect(await evict(world, running)).toContain("disruption budget");
+    await world.until("the budget counts it", async () => (await budgetOf(world))?.spec?.minAvailable === 1);
+    expect(await evict(world, served.pod)).toContain("disruption budget");
     await untilState(world, served.item, "active");
     await untilCounted(world, 1, 1);
-    expect(await evict(world, running)).toContain("disruption budget");
+    expect(await evict(world, served.pod)).toContain("disruption budget");
     const [parked] = await world.untilParked(1);
     expect(parked && (await evict(world, parked))).toBe(true);
 
@@ -104,11 +102,18 @@ describe.concurrent("disruption: Protect", () => {
     await untilEnded(world, served, "Evicted");
   });
 
-  test("deleting the Environment deletes the budget", async () => {
+  test("reverts changes to the budget, and deletes it with its Environment", async () => {
     await using world = await protectedWorld();
     await world.createEnvironment();
     world.startOperator();
-    await world.until("a budget", () => budgetOf(world));
+    const { metadata, spec } = await world.until("a budget", () => budgetOf(world));
+    const change = {
+      ...{ minAvailable: null, maxUnavailable: 1, unhealthyPodEvictionPolicy: "AlwaysAllow" },
+      selector: { matchLabels: { nobody: "has-it" }, matchExpressions: [{ key: "x", operator: "Exists" }] },
+    };
+    const ref = { namespace: world.namespace, name: metadata.name ?? "" };
+    await world.kube.patch(POD_DISRUPTION_BUDGETS, ref, { spec: change }, { type: "merge" });
+    await world.until("the changes are reverted", async () => isDeepStrictEqual((await budgetOf(world))?.spec, spec));
     await world.deleteEnvironment();
     // The garbage collector learns of new resource types every half a minute.
     const gone = async () => !world.environment && (await budgetOf(world)) === undefined;

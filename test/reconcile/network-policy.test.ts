@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
+import { isAsWanted } from "../../src/kube/owned-object.ts";
 import type { NetworkPolicy } from "../../src/kube/resource.ts";
 import {
   addressesTold,
   defaultDnsCidrs,
   dnsAddressesOf,
-  isAsWanted,
   type NetworkFacts,
   renderNetworkPolicy,
 } from "../../src/reconcile/network-policy.ts";

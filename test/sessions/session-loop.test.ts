@@ -61,7 +61,6 @@ async function run(
     observers: { isElsewhere: () => false, of: () => ({ look }) } as never,
     breaker: new Breaker(DEFAULT_TIMING),
     gate: { mayAsk: true },
-    budget: { cover: async () => {} },
     retention: { isKept: () => true, release: () => {}, marked: () => {} },
     releases: new Releases({ context, claims }),
     turns: { add: () => {} },

@@ -746,16 +746,40 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     tests: ["test/sessions/loops/disruption-budget.test.ts"],
     mutations: [
       {
-        name: "changes a budget of another owner",
-        guard: "identity",
-        find: "if (!found || owner?.uid === uid) {",
-        replace: "if (found !== undefined) {",
+        name: "reports the first failed write of the budget",
+        guard: "error",
+        find: "if (!this.#wanted || leftMs > 0 || this.#reported === words) return;",
+        replace: "if (!this.#wanted || this.#reported === words) return;",
       },
       {
-        name: "marks a Pod before the budget counts it",
+        name: "does not read the budget again",
         guard: "guard",
-        find: "await this.#alone(() => this.#cover());",
-        replace: "this.#passes.poke();",
+        find: "const known = nowMs < this.#readMs + timing.budgetCheckMs ? this.#known : undefined;",
+        replace: "const known = this.#known;",
+      },
+    ],
+  },
+  {
+    file: "src/kube/owned-object.ts",
+    tests: ["test/reconcile/policy-keeper.test.ts"],
+    mutations: [
+      {
+        name: "changes an object of another owner",
+        guard: "identity",
+        find: "if (other ? other.uid === owner.uid : hasLabels(found, labels)) return found;",
+        replace: "if (found !== null) return found;",
+      },
+      {
+        name: "applies to an object that it did not read",
+        guard: "identity",
+        find: "metadata: { ...metadata, uid: found?.metadata.uid }, spec }",
+        replace: "metadata, spec }",
+      },
+      {
+        name: "does not compare the stored object with the wanted one",
+        guard: "guard",
+        find: "if (!isAsWanted(stored, wanted)) throw",
+        replace: "if (stored === null) throw",
       },
     ],
   },
