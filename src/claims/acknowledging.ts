@@ -112,8 +112,8 @@ export class Acknowledging {
       }
       // The Pod may be lost by now. Without another request, an item that was not acknowledged stays in the queue.
       if (sentMs !== null && claim.record.journal.use === "session" && !(await this.readPod(claim)).isParked) break;
-      // The window may have closed during that read.
-      if (!this.#mayAck(window)) break;
+      // During that read, the window may have closed, or the acknowledgement of another claim may have failed.
+      if (!this.#mayAck(window) || this.#pauseMs() > 0) continue;
       const nowMs = clock.monotonic();
       this.#sending += 1;
       const result = await this.#ackOnce(claim, window, sentMs ?? nowMs).finally(() => {
@@ -125,7 +125,9 @@ export class Acknowledging {
         this.#failed.delete(workId);
         return "acked";
       }
-      if (isStepFailure(result.error)) failing.failed("acknowledge", { error: result.error });
+      // Another client was faster, which says nothing about other items. A second refusal has another cause.
+      const isLost = result.is === "refused" && !isAgain && !isBadRequest(result.error);
+      if (!isLost && isStepFailure(result.error)) failing.failed("acknowledge", { error: result.error });
       this.#noteFailed(workId);
       if (result.is === "unanswered") sentMs ??= nowMs;
       if (result.is === "refused" || isAgain) return sentMs === null ? "refused" : this.#unanswered(claim);
@@ -221,6 +223,8 @@ export class Acknowledging {
     }
   }
 }
+
+const isBadRequest = (error: unknown) => error instanceof WorkApiError && error.kind === "bad-request";
 
 /** When the item was acknowledged since its poll; null: the answer doesn't show it. */
 function renewedAt(at: string | null, before: string | null): ReturnType<typeof instantOf> {

@@ -246,10 +246,7 @@ export class FailingSteps {
   /** Until when (monotonic) nothing may be claimed, because a step that the next claim would take failed recently. */
   get pausedUntilMs(): number {
     let pausedMs = Number.NEGATIVE_INFINITY;
-    for (const [step, { untilMs, times }] of this.#shared) {
-      // One lost race for an item says nothing about the next item.
-      if (BEFORE_CLAIMS.has(step) && (step !== "acknowledge" || times > 1)) pausedMs = Math.max(pausedMs, untilMs);
-    }
+    for (const [step, { untilMs }] of this.#shared) if (BEFORE_CLAIMS.has(step)) pausedMs = Math.max(pausedMs, untilMs);
     return pausedMs;
   }
 

@@ -200,6 +200,29 @@ describe("an acknowledgement", () => {
     expect(world.sentAtMs).toHaveLength(1);
   });
 
+  test("is not repeated before a pause ends that began while its Pod was read", async () => {
+    const world = setUp({
+      read: () => {
+        world.context.failing.failed("acknowledge", { error: failure("server", false) });
+        return parked();
+      },
+    });
+    expect(await result(world)).toBe("unanswered");
+    expect(world.sentAtMs).toHaveLength(1);
+  });
+
+  test("that is refused because another client was faster doesn't pause others, unless the item is refused again", async () => {
+    const world = setUp({
+      ack: () => {
+        throw failure("conflict", false);
+      },
+    });
+    expect(await world.acknowledging.acknowledge(world.claim, world.window)).toBe("refused");
+    expect(world.context.failing.acksFromMs).toBeNull();
+    expect(await world.acknowledging.acknowledge(world.claim, world.window)).toBe("refused");
+    expect(world.context.failing.acksFromMs).toBeGreaterThan(world.clock.monotonic());
+  });
+
   test("is not sent for an Environment that is closing", async () => {
     const world = setUp({ isClosing: true });
     expect(await result(world)).toBe("late");

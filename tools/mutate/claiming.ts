@@ -123,8 +123,20 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "doesn't check the window after it read the Pod again",
         guard: "window",
-        find: "if (!this.#mayAck(window)) break;",
-        replace: "",
+        find: "!this.#mayAck(window) || this.#pauseMs() > 0",
+        replace: "this.#pauseMs() > 0",
+      },
+      {
+        name: "doesn't check for a pause after it read the Pod again",
+        guard: "bound",
+        find: " || this.#pauseMs() > 0) continue;",
+        replace: ") continue;",
+      },
+      {
+        name: "pauses acknowledgements after a lost race for an item",
+        guard: "bound",
+        find: "if (!isLost && isStepFailure",
+        replace: "if (isStepFailure",
       },
       {
         name: "acknowledges for an Environment that is closing",
