@@ -5,9 +5,9 @@ import type { Environment } from "./api/environment.ts";
 import { LEASE_NAME } from "./api/names.ts";
 import type { Console } from "./console/console.ts";
 import { Controller } from "./controller/controller.ts";
-import { aborted, type Clock, realClock, SECOND_MS } from "./core/clock.ts";
+import { aborted, type Clock, realClock } from "./core/clock.ts";
 import { type PointObserver, pointsOf } from "./core/points.ts";
-import { DEFAULT_TIMING, type Timing, withRequestBound } from "./core/timing.ts";
+import { DEFAULT_TIMING, type Timing } from "./core/timing.ts";
 import { ShardRing } from "./election/shard-ring.ts";
 import { KubeClient } from "./kube/client.ts";
 import { type ClusterAccess, loadKubeConfig } from "./kube/config.ts";
@@ -75,7 +75,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     isListed: (hostname) => isListedHost(allowedApiOrigins, hostname),
   });
   const events = new EventRecorder({ client: kube, clock, logger, metrics, instance: identity });
-  const timing = withRequestBound(seams.timing ?? DEFAULT_TIMING, settings.protocolTimeoutMs);
+  const timing = seams.timing ?? DEFAULT_TIMING;
   const hints = settings.webhook.bindAddress === "0" ? undefined : new Hints({ clock, metrics });
   const memberMs = hints ? { memberMs: MEMBER_PAUSES * timing.hintedIdleMs } : {};
   const budgets = new Budgets({ clock, metrics, limits: { ...memberMs, ...seams.budget } });
@@ -297,7 +297,7 @@ function workClient(
     clock: parts.clock,
     metrics: parts.metrics,
     guard: parts.guard,
-    requestTimeoutMs: api.requestTimeoutSeconds * SECOND_MS,
+    requestTimeoutMs: parts.timing.requestTimeoutMs,
     protocolTimeoutMs: parts.timing.requestBoundMs,
   });
 }

@@ -73,7 +73,6 @@ function clientOf({ baseUrl, environmentId, key }: BareStart): WorkApiClient {
   if (known) return known;
   const client = new WorkApiClient({
     ...{ baseUrl, environmentId, key: () => key, workerId: "bare-starts", http, clock: realClock },
-    requestTimeoutMs: 10_000,
   });
   clients.set(environmentId, client);
   return client;

@@ -93,7 +93,7 @@ export class Fleet {
     this.#ids.push(id);
     this.#fates.set(name, kind);
     await this.#world.createKey(simulator.environmentKey(id), keyOf(name));
-    const api = { baseUrl: simulator.url, keySecretRef: { name: keyOf(name) }, requestTimeoutSeconds: 3 };
+    const api = { baseUrl: simulator.url, keySecretRef: { name: keyOf(name) } };
     const spec = this.#world.spec({ environmentId: id, api, ...kind.spec(this.#world) });
     const metadata = { name, namespace };
     await kube.create(ENVIRONMENTS, { apiVersion: API_VERSION, kind: KIND, metadata, spec } as never);

@@ -23,7 +23,6 @@ const work = new WorkApiClient({
   workerId: "bare-loop",
   http,
   clock: realClock,
-  requestTimeoutMs: 10_000,
 });
 const free = [...podNames];
 const underWay: Promise<void>[] = [];

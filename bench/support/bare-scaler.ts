@@ -35,7 +35,7 @@ process.exit(0);
 
 async function follow({ name, environmentId, key }: BareScalerInput["queues"][number]): Promise<void> {
   const { baseUrl, namespace, pauseMs, sessionsPerReplica } = input;
-  const common = { baseUrl, environmentId, http, clock: realClock, requestTimeoutMs: 10_000 };
+  const common = { baseUrl, environmentId, http, clock: realClock };
   const work = new WorkApiClient({ ...common, key: () => key, workerId: "bare-scaler" });
   for (;;) {
     const { depth, pending } = (await work.stats()).value;

@@ -78,12 +78,6 @@ const apiSpec = withRules(
       workspaceId: z.string().max(MAX_ID).optional().meta({
         description: "Workspace of the requests (wrkspc_...), if the key is valid for several.",
       }),
-      requestTimeoutSeconds: seconds(
-        10,
-        1,
-        60,
-        "Timeout of a Work API request. Acknowledgements, heartbeats and stops have a shorter one.",
-      ),
       otherPollers: z.int32().min(0).max(MAX_OTHER_POLLERS).default(0).meta({
         description:
           "Number of other pollers to expect, such as those of other clusters. PollersExpected reports more.",

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { REMOVED_NAMES } from "./removed-names.ts";
 
 type RawIssue = Parameters<z.core.$ZodErrorMap>[0];
 
@@ -89,7 +90,10 @@ export function problemsOf(error: z.ZodError): string[] {
   return error.issues.flatMap((issue) => {
     if (issue.code !== "unrecognized_keys") return problemAt(issue.path, issue.message);
     const words = issue.message.split("\n");
-    return issue.keys.map((key, index) => problemAt([...issue.path, key], words[index] ?? ""));
+    return issue.keys.map((key, index) => {
+      const path = [...issue.path, key];
+      return problemAt(path, REMOVED_NAMES[pathText(path)] ?? words[index] ?? "");
+    });
   });
 }
 

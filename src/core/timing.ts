@@ -9,6 +9,8 @@ export interface Timing {
   readonly othersReclaimMs: number;
   /** The value that our polls send. It is longer than the default, so that a slow neighbor keeps its offer. */
   readonly ownReclaimMs: number;
+  /** Timeout of a Work API request that is not one of the protocol, such as a poll. Tests do not scale it. */
+  readonly requestTimeoutMs: number;
   /** Bound of one protocol request, from sending to reply (F in model/clock.py). */
   readonly requestBoundMs: number;
   /** One tick of clock.py, and the rounding of a Date header. */
@@ -143,6 +145,7 @@ export const DRAIN_GRACE = 0.5;
 export const DEFAULT_TIMING: Timing = {
   othersReclaimMs: 5_000,
   ownReclaimMs: 15_000,
+  requestTimeoutMs: 10_000,
   requestBoundMs: 1_500,
   marginMs: 1_000,
   pollBlockMs: 999,
@@ -206,18 +209,6 @@ export const DEFAULT_TIMING: Timing = {
   passTimeoutMs: 2_000,
   drainBoundMs: 60_000,
 };
-
-/** Shortest duration of a long poll. */
-const SHORTEST_BLOCK_MS = 200;
-
-/**
- * Returns the same times with another bound of protocol requests. A longer bound shortens the time for acknowledging an
- * item. Long polls become shorter by the same amount, since an item may arrive at their end.
- */
-export function withRequestBound(timing: Timing, requestBoundMs: number): Timing {
-  const moreMs = requestBoundMs - timing.requestBoundMs;
-  return { ...timing, requestBoundMs, pollBlockMs: Math.max(SHORTEST_BLOCK_MS, timing.pollBlockMs - moreMs) };
-}
 
 /** The times that may run faster in a test, where the server's clock runs faster too. */
 const SCALED = [

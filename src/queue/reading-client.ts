@@ -1,5 +1,6 @@
 import type { Environment } from "../api/environment.ts";
-import { type Clock, realClock, SECOND_MS } from "../core/clock.ts";
+import { type Clock, realClock } from "../core/clock.ts";
+import { DEFAULT_TIMING } from "../core/timing.ts";
 import { WorkApiClient } from "../work/client.ts";
 import { WorkHttp } from "../work/http.ts";
 import { askWithoutKey, type UnkeyedAnswer } from "../work/without-key.ts";
@@ -35,7 +36,6 @@ export async function askWorkApi<T>(
         workerId: "berth-look",
         http,
         clock,
-        requestTimeoutMs: api.requestTimeoutSeconds * SECOND_MS,
       }),
     ),
   );
@@ -44,9 +44,8 @@ export async function askWorkApi<T>(
 /** Sends a request without a key to the Work API of an Environment, to see what answers. @throws WorkApiError */
 export async function reachWorkApi(environment: Environment, access: WorkAccess): Promise<UnkeyedAnswer> {
   const { api, environmentId } = environment.spec;
-  const { baseUrl, requestTimeoutSeconds } = api;
   return await withHttp(access, (http) =>
-    askWithoutKey(http, { baseUrl, environmentId, timeoutMs: requestTimeoutSeconds * SECOND_MS }),
+    askWithoutKey(http, { baseUrl: api.baseUrl, environmentId, timeoutMs: DEFAULT_TIMING.requestTimeoutMs }),
   );
 }
 

@@ -1,6 +1,7 @@
 import { Command, CommanderError, Option } from "commander";
 import type { ClusterDns } from "../api/cluster-dns.ts";
 import { DEFAULT_RUNTIME_CLASSES, type RuntimeClasses } from "../api/isolation.ts";
+import { REMOVED_NAMES } from "../api/removed-names.ts";
 import { ConfigError } from "../core/errors.ts";
 import type { KubeEnvironment } from "../kube/config.ts";
 import type { LogLevel } from "../observe/logger.ts";
@@ -56,8 +57,6 @@ export interface Settings {
   readonly podPolicy: PodPolicy;
   /** The RuntimeClass for each value of `isolation`; the policy allows them. */
   readonly runtimeClasses: RuntimeClasses;
-  /** Timeout of one request of the claim protocol, in milliseconds. */
-  readonly protocolTimeoutMs: number;
   /** Networks of the default Work API, for the NetworkPolicies of Environments. */
   readonly apiCidrs: readonly string[];
   /** Addresses of the cluster's DNS, for the NetworkPolicies of Environments. */
@@ -105,13 +104,12 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     allowedApiOrigins: read(FLAGS.allowedApiOrigins),
     allowedInTemplates: read(FLAGS.allowedInTemplates),
     runtimeClasses: read(FLAGS.runtimeClasses),
-    protocolTimeout: read(FLAGS.protocolTimeout),
     apiCidrs: read(FLAGS.apiCidrs),
     clusterDnsPods: read(FLAGS.clusterDnsPods),
     clusterDnsCidrs: read(FLAGS.clusterDnsCidrs),
   };
   const { leaderElect, shards, metricsBindAddress, healthProbeBindAddress, logLevel } = values;
-  const { webhookBindAddress, consoleBindAddress, protocolTimeout } = values;
+  const { webhookBindAddress, consoleBindAddress } = values;
   if (leaderElect === false && shards !== undefined && shards > 1) {
     problems.push("--shards: more than 1 needs leader election; remove --leader-elect=false");
   }
@@ -130,7 +128,6 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     healthProbeBindAddress === undefined ||
     webhookBindAddress === undefined ||
     consoleBindAddress === undefined ||
-    protocolTimeout === undefined ||
     logLevel === undefined
   ) {
     throw new ConfigError(problems.join("\n"));
@@ -150,7 +147,6 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     allowedApiOrigins: values.allowedApiOrigins ?? "any-https",
     podPolicy: policyOf([...allowancesFor(runtimeClasses), ...(values.allowedInTemplates ?? [])]),
     runtimeClasses,
-    protocolTimeoutMs: protocolTimeout,
     apiCidrs: values.apiCidrs ?? [],
     clusterDns: { pods: values.clusterDnsPods ?? [], cidrs: values.clusterDnsCidrs },
     proxy: proxySettings(env),
@@ -177,7 +173,10 @@ export function parseSettings(argv: readonly string[], env: EnvironmentVariables
 /** Turns Commander's error about a command line into a ConfigError; returns any other error unchanged. */
 export function configErrorOf(error: unknown): unknown {
   if (!(error instanceof CommanderError)) return error;
-  return new ConfigError(error.message.replace(/^error: /, "").replaceAll("\n", " "), { cause: error });
+  const [, flag = ""] = /unknown option '(--[\w-]+)/.exec(error.message) ?? [];
+  const removed = REMOVED_NAMES[flag];
+  const message = error.message.replace(/^error: /, "").replaceAll("\n", " ");
+  return new ConfigError(removed === undefined ? message : `${flag}: ${removed}`, { cause: error });
 }
 
 /** Whether the command line or the environment sets one of these flags. */

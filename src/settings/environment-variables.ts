@@ -1,3 +1,4 @@
+import { REMOVED_NAMES } from "../api/removed-names.ts";
 import type { KubeEnvironment } from "../kube/config.ts";
 
 /** Environment variables by name. */
@@ -29,7 +30,12 @@ export function unknownVariables(env: EnvironmentVariables, flagNames: readonly 
   return Object.keys(env)
     .filter((name) => name.startsWith(ENV_PREFIX) && !name.startsWith(OF_TESTS))
     .filter((name) => !known.has(name) && !SERVICE_LINK.test(name))
-    .map((name) => `unknown environment variable ${name}; use one of ${[...known].join(", ")}`);
+    .map((name) => {
+      const [, removed] =
+        Object.entries(REMOVED_NAMES).find(([flag]) => environmentVariable(flag.replace("--", "")) === name) ?? [];
+      if (removed !== undefined) return `${name}: ${removed}`;
+      return `unknown environment variable ${name}; use one of ${[...known].join(", ")}`;
+    });
 }
 
 /** The environment variables that locate the cluster. */

@@ -95,18 +95,6 @@ export const shardsSchema = z
   .transform(Number)
   .refine((count) => count >= 1 && count <= MAX_SHARDS, `write a whole number from 1 to ${MAX_SHARDS}`);
 
-const SHORTEST_PROTOCOL_MS = 1_500;
-/** An item may be acknowledged for 5 s after its poll. Even requests of this length must leave enough of that time. */
-const LONGEST_PROTOCOL_MS = 2_500;
-const PROTOCOL_HINT = "write a duration from 1.5s to 2.5s, such as 2s or 1800ms";
-
-/** A duration with its unit, in milliseconds. */
-export const protocolTimeoutSchema = z
-  .string()
-  .regex(/^(\d{1,5}ms|\d(\.\d{1,3})?s)$/, PROTOCOL_HINT)
-  .transform((text) => Number.parseFloat(text) * (text.endsWith("ms") ? 1 : 1_000))
-  .refine((ms) => ms >= SHORTEST_PROTOCOL_MS && ms <= LONGEST_PROTOCOL_MS, PROTOCOL_HINT);
-
 /** YAML's words: true or false. */
 export const booleanSchema = z.enum(["true", "false"], "write true or false").transform((text) => text === "true");
 

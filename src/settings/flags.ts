@@ -14,7 +14,6 @@ import {
   listOf,
   namespaceSchema,
   originSchema,
-  protocolTimeoutSchema,
   runtimeClassSchema,
   shardsSchema,
 } from "./flag-values.ts";
@@ -161,14 +160,6 @@ export const FLAGS = {
       .join(","),
     repeatable: true,
     schema: listOf(runtimeClassSchema),
-  }),
-  protocolTimeout: flag({
-    name: "protocol-timeout",
-    value: "<duration>",
-    about:
-      "Timeout of an acknowledgement, heartbeat, stop, or list before a decision, 1.5s to 2.5s. Raise it if the Work API is slow; less time is then left to claim an item.",
-    default: "1.5s",
-    schema: protocolTimeoutSchema,
   }),
   apiCidrs: flag({
     name: "api-cidrs",

@@ -202,7 +202,6 @@ export class WorkCaller {
       key: (call.apiKey ?? this.#options.key()).trim(),
       apiKey: call.apiKey !== undefined,
       timeoutMs: call.timeoutMs,
-      urgent: call.urgent,
     };
   }
 

@@ -1,5 +1,6 @@
 import { isRecord } from "../core/json.ts";
 import type { Slots } from "../core/slots.ts";
+import { DEFAULT_TIMING } from "../core/timing.ts";
 import { type Answer, type Call, type CallerOptions, WorkCaller } from "./caller.ts";
 import type { WorkApiError } from "./errors.ts";
 import type { HttpReply } from "./http.ts";
@@ -11,8 +12,6 @@ export type { Answer } from "./caller.ts";
 
 /** The largest `block_ms` that the API accepts. */
 const MAX_BLOCK_MS = 999;
-/** Timeout of ack, heartbeat, stop and the list for a decision. The time margins of the claim protocol depend on it. */
-const DEFAULT_PROTOCOL_TIMEOUT_MS = 1_500;
 /** The most bytes of one page of the list. A page that exceeds them is requested again with half as many items. */
 export const MAX_PAGE_BYTES = 8 * 1024 * 1024;
 /** The largest `limit` of a page that the API accepts; the server may return fewer items. */
@@ -23,7 +22,9 @@ const LEAST_PAGE_LIMIT = 125;
 export const LIST_MAX_PAGES = 10;
 
 export interface WorkApiClientOptions extends CallerOptions {
-  readonly requestTimeoutMs: number;
+  /** Timeout of polls, statistics and lists. */
+  readonly requestTimeoutMs?: number | undefined;
+  /** Timeout of ack, heartbeat, stop and the list for a decision. The claim protocol's time margins depend on it. */
   readonly protocolTimeoutMs?: number | undefined;
 }
 
@@ -70,8 +71,8 @@ export class WorkApiClient {
     this.environmentId = options.environmentId;
     this.baseUrl = options.baseUrl;
     this.#caller = new WorkCaller(options);
-    this.#requestTimeoutMs = options.requestTimeoutMs;
-    this.#protocolTimeoutMs = options.protocolTimeoutMs ?? DEFAULT_PROTOCOL_TIMEOUT_MS;
+    this.#requestTimeoutMs = options.requestTimeoutMs ?? DEFAULT_TIMING.requestTimeoutMs;
+    this.#protocolTimeoutMs = options.protocolTimeoutMs ?? DEFAULT_TIMING.requestBoundMs;
   }
 
   /** Slots for heartbeats. Acquire one before sending a heartbeat, because its timeout starts when it is sent. */

@@ -16,8 +16,6 @@ export interface CallContext {
   readonly key: string;
   readonly apiKey: boolean;
   readonly timeoutMs: number;
-  /** The call has the timeout of the claim protocol. */
-  readonly urgent: boolean;
 }
 
 const MAX_SHOWN_ID = 80;
@@ -152,7 +150,7 @@ function failureMeaning(context: CallContext, failure: HttpFailure): string {
   const sent = failure.sent ? "" : ", before the request was sent";
   switch (failure.kind) {
     case "timeout":
-      return `no complete answer within ${context.timeoutMs} ms${sent}; check that ${context.origin} is reachable${context.urgent ? ", or raise --protocol-timeout if answers only need more time" : ""}`;
+      return `no complete answer within ${context.timeoutMs} ms${sent}; check that ${context.origin} is reachable`;
     case "aborted":
       return `cancelled${sent}`;
     case "too-large":

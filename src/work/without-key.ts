@@ -37,7 +37,7 @@ export async function askWithoutKey(
   } catch (error) {
     if (!(error instanceof HttpFailure)) throw error;
     const context = { call: "stats", origin, environmentId, workId: undefined, key: "", apiKey: false } as const;
-    throw failureError({ ...context, timeoutMs, urgent: false }, error);
+    throw failureError({ ...context, timeoutMs }, error);
   }
 }
 

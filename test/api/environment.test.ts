@@ -13,7 +13,6 @@ describe("defaults", () => {
       api: {
         baseUrl: "https://api.anthropic.com",
         keySecretRef: { name: "key", key: "environment-key" },
-        requestTimeoutSeconds: 10,
         otherPollers: 0,
         budgetGroup: "default",
       },
@@ -218,7 +217,11 @@ describe("bounds", () => {
       "spec.sessions.maxConcurrent: has the wrong type; write a value of type int",
     ],
     ["maxConcurrent as text", sessionsSpec({ maxConcurrent: "5" }), "spec.sessions.maxConcurrent: has the wrong type"],
-    ["a request bound of 0", sessionsSpec({}, api({ requestTimeoutSeconds: 0 })), "spec.api.requestTimeoutSeconds"],
+    [
+      "a removed field",
+      sessionsSpec({}, api({ requestTimeoutSeconds: 10 })),
+      "spec.api.requestTimeoutSeconds: removed; the timeout is always 10 s",
+    ],
     [
       "a lease of no known kind",
       sessionsSpec({ lease: "worker" }),

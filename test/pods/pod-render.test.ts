@@ -288,7 +288,7 @@ describe("hash", () => {
     ["retention", { retainFinishedSeconds: 1 }, {}],
     ["pause", {}, { paused: true }],
     ["the key's Secret", {}, api({ keySecretRef: { name: "other" } })],
-    ["request bounds", {}, api({ requestTimeoutSeconds: 3 })],
+    ["the workspace of requests", {}, api({ workspaceId: "wrkspc_1" })],
   ])("does not change with what does not affect a Pod: %s", (_, sessions, spec) =>
     expect(hash(sessions, spec)).toBe(hash()),
   );

@@ -64,7 +64,6 @@ describe("settings", () => {
       allowedApiOrigins: "any-https",
       podPolicy: { runtimeClasses: ["gvisor", "kata"] },
       runtimeClasses: { gVisor: "gvisor", Kata: "kata" },
-      protocolTimeoutMs: 1_500,
       apiCidrs: ["160.79.104.0/23", "2607:6bc0::/48"],
       clusterDns: {
         pods: [
@@ -239,9 +238,7 @@ describe("invalid settings", () => {
     ["zero shards", ["--shards=0"], /--shards: "0": write a whole number from 1 to 64/],
     ["too many shards", ["--shards=65"], /--shards: "65"/],
     ["shards that are not a number", ["--shards=three"], /--shards: "three"/],
-    ["a protocol timeout without its unit", ["--protocol-timeout=2"], /--protocol-timeout: "2": write a duration from/],
-    ["a protocol timeout that leaves no time to claim", ["--protocol-timeout=2.6s"], /from 1\.5s to 2\.5s/],
-    ["a protocol timeout below the default", ["--protocol-timeout=1400ms"], /from 1\.5s to 2\.5s/],
+    ["a removed flag", ["--protocol-timeout=2s"], /^--protocol-timeout: removed; the timeout is always 1\.5 s$/],
     ["shards without leader election", ["--shards=3", "--leader-elect=false"], /--shards: more than 1 needs leader/],
     ["neither true nor false", ["--leader-elect=yes"], /--leader-elect: "yes": write true or false/],
     [
@@ -280,6 +277,12 @@ describe("invalid settings", () => {
   test("a misspelled variable is refused, because it would be ignored silently", () => {
     expect(messageOf([], { BERTH_LOGLEVEL: "debug" })).toMatch(
       /unknown environment variable BERTH_LOGLEVEL; use one of .*BERTH_LOG_LEVEL/,
+    );
+  });
+
+  test("a removed variable is refused with what replaced it", () => {
+    expect(messageOf([], { BERTH_PROTOCOL_TIMEOUT: "2s" })).toBe(
+      "BERTH_PROTOCOL_TIMEOUT: removed; the timeout is always 1.5 s",
     );
   });
 

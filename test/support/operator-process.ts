@@ -7,6 +7,8 @@ import type { Death } from "./sudden-death.ts";
 
 /** The variable that tells operator-main.ts by how many milliseconds its wall clock is off. */
 export const WALL_OFFSET = "OPERATOR_WALL_OFFSET_MS";
+/** The variable that gives it another timeout of requests to the Work API. */
+export const REQUEST_TIMEOUT = "OPERATOR_REQUEST_TIMEOUT_MS";
 
 const ROOT = join(import.meta.dirname, "..", "..");
 
@@ -35,6 +37,7 @@ export interface OperatorProcess extends AsyncDisposable {
 export interface ProcessOptions {
   /** How far its wall clock is ahead of the machine's; negative: behind. */
   readonly wallOffsetMs?: number;
+  readonly requestTimeoutMs?: number | undefined;
   /** Flags for Node. */
   readonly nodeFlags?: readonly string[];
   /** Where it dies, or which answers it loses. */
@@ -47,12 +50,13 @@ export interface ProcessOptions {
 export async function startOperatorProcess(
   flags: readonly string[],
   timeScale = 1,
-  { wallOffsetMs = 0, nodeFlags = [], death, root = ROOT }: ProcessOptions = {},
+  { wallOffsetMs = 0, requestTimeoutMs, nodeFlags = [], death, root = ROOT }: ProcessOptions = {},
 ): Promise<OperatorProcess> {
   const main = join(root, "test", "support", "operator-main.ts");
   const dying = death ? ["--death", JSON.stringify(death)] : [];
   return await startOperatorMain([...nodeFlags, main, String(timeScale), ...dying, ...flags], {
     [WALL_OFFSET]: String(wallOffsetMs),
+    ...(requestTimeoutMs === undefined ? {} : { [REQUEST_TIMEOUT]: String(requestTimeoutMs) }),
   });
 }
 

@@ -162,8 +162,6 @@ export class MemoryWorld {
             ...{ baseUrl: api.baseUrl, environmentId, key, tenant: metadata.namespace, http, clock },
             workerId: `bench-${metadata.uid}`,
             budget: budgets.get(api.baseUrl, api.budgetGroup),
-            requestTimeoutMs: 10_000,
-            protocolTimeoutMs: DEFAULT_TIMING.requestBoundMs,
           }),
       }),
     });

@@ -214,70 +214,9 @@ affinity:
 {{- toYaml (mergeOverwrite $base (deepCopy .Values.securityContext)) -}}
 {{- end -}}
 
-{{/*
-Refuses values that the chart does not have, and names those that were probably meant, which a schema cannot. The table in
-the README is generated from values.yaml, and lists all values. The values of a parent chart (global) are not for this one alone.
-*/}}
-{{- define "berth.checkNames" -}}
-{{- $known := list -}}
-{{- range regexFindAll "(?m)^\\| `[\\w.]+` \\|" (.Files.Get "README.md") -1 -}}
-{{- $known = append $known (trimAll "|` " .) -}}
-{{- end -}}
-{{- $blocks := list -}}
-{{- range $known -}}
-{{- $block := regexReplaceAll "[.]?[^.]+$" . "" -}}
-{{- $blocks = concat $blocks (list $block (regexReplaceAll "[.]?[^.]+$" $block "")) -}}
-{{- end -}}
-{{- $blocks = compact (uniq $blocks) -}}
-{{- with include "berth.unknownValues" (dict "values" (omit .Values "global") "prefix" "" "known" (concat $known $blocks) "blocks" $blocks) | trim -}}
-{{- fail (printf "\n%s" .) -}}
-{{- end -}}
-{{- end -}}
-
-{{/* The unknown values of one block and of those in it, one a line. */}}
-{{- define "berth.unknownValues" -}}
-{{- $prefix := .prefix -}}
-{{- $known := .known -}}
-{{- $blocks := .blocks -}}
-{{- range $key, $value := .values -}}
-{{- $path := printf "%s%s" $prefix $key -}}
-{{- if not (has $path $known) }}
-{{ $path }}: unknown value{{ include "berth.similarValue" (dict "key" $key "prefix" $prefix "known" $known) }}
-{{- else if and (kindIs "map" $value) (has $path $blocks) }}
-{{- include "berth.unknownValues" (dict "values" $value "prefix" (printf "%s." $path) "known" $known "blocks" $blocks) }}
-{{- end -}}
-{{- end -}}
-{{- end -}}
-
-{{/* The end of a message about an unknown key: the value that shares most pairs of letters with it, and at least half of them. */}}
-{{- define "berth.similarValue" -}}
-{{- $key := .key -}}
-{{- $prefix := .prefix -}}
-{{- $best := dict "name" "" "percent" 49 -}}
-{{- range $name := .known -}}
-{{- if not (hasPrefix (printf "%s." $name) $prefix) -}}{{/* the block itself */}}
-{{- $given := hasPrefix $prefix $name | ternary $key (printf "%s%s" $prefix $key) | lower -}}
-{{- $short := trimPrefix $prefix $name | lower -}}
-{{- $common := 0 -}}
-{{- range $at := until (int (max 0 (sub (len $given) 1))) -}}
-{{- if contains (substr $at (int (add $at 2)) $given) $short -}}
-{{- $common = add $common 1 -}}
-{{- end -}}
-{{- end -}}
-{{- $percent := div (mul 200 $common) (max 1 (sub (add (len $given) (len $short)) 2)) -}}
-{{- if gt $percent (int64 $best.percent) -}}
-{{- $_ := set $best "name" $name -}}
-{{- $_ := set $best "percent" $percent -}}
-{{- end -}}
-{{- end -}}
-{{- end -}}
-{{- with $best.name }}, did you mean {{ . }}?{{ else }}; helm show values lists all{{ end -}}
-{{- end -}}
-
 {{/* The values that no schema can check: most of them are about one another. */}}
 {{- define "berth.check" -}}
 {{- include "berth.nulls" . -}}
-{{- include "berth.checkNames" . -}}
 {{- with .Values -}}
 {{- if not .image.repository -}}
 {{- fail "image.repository is empty, and there is no public image of Berth yet; build one from the Dockerfile, push it, and use --set image.repository=registry.example/berth" -}}

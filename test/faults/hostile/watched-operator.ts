@@ -20,8 +20,9 @@ export class WatchedOperator implements AsyncDisposable {
     });
   }
 
-  static async start(flags: readonly string[], timeScale: number): Promise<WatchedOperator> {
-    const options = { nodeFlags: NODE_FLAGS };
+  /** @param requestTimeoutMs default: the operator's; shorter, so that answers without end cost a test less */
+  static async start(flags: readonly string[], timeScale: number, requestTimeoutMs?: number): Promise<WatchedOperator> {
+    const options = { nodeFlags: NODE_FLAGS, requestTimeoutMs };
     return new WatchedOperator(await startOperatorProcess([...flags, "--leader-elect=false"], timeScale, options));
   }
 

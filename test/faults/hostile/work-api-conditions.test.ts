@@ -142,7 +142,7 @@ test.each([
     await using elsewhere = await StrictServer.start();
     await using world = await startWorld(cluster, { ...SHORT_LEASE, sessions: { warm: 0 } });
     await using proxy = await MutatingProxy.start(world.simulator.url);
-    const many = await ManyEnvironments.create(world, answers.length, { baseUrl: proxy.url, requestTimeoutSeconds: 2 });
+    const many = await ManyEnvironments.create(world, answers.length, { baseUrl: proxy.url });
     const victims = [...many.ids.values()].map(
       (environmentId, i): Victim => ({ answer: answers[i] ?? "", environmentId, keySecret: `key-${i}`, struck: 0 }),
     );
@@ -156,7 +156,7 @@ test.each([
       return { forward: false, answer: () => acts.get(callOf(url))?.[victim.answer] ?? json(500, {}) };
     };
     const flags = [...world.flags(), "--allowed-api-origins", proxy.url];
-    await using operator = await WatchedOperator.start(flags, SHORT_LEASE.timeScale);
+    await using operator = await WatchedOperator.start(flags, SHORT_LEASE.timeScale, 2_000);
 
     await untilEach(world, "each is told", victims, missingReport);
 

@@ -48,7 +48,7 @@ async function hostileWorld(): Promise<{ world: World; proxy: MutatingProxy; sec
     if (secret) secrets.add(secret).add(JSON.parse(Buffer.from(secret, "base64url").toString()).sessions_token);
   };
   await world.createEnvironment({
-    api: { baseUrl: proxy.url, keySecretRef: { name: "key" }, requestTimeoutSeconds: 1 },
+    api: { baseUrl: proxy.url, keySecretRef: { name: "key" } },
   });
   return { world, proxy, secrets };
 }
@@ -56,7 +56,7 @@ async function hostileWorld(): Promise<{ world: World; proxy: MutatingProxy; sec
 const isReachable = (world: World) => world.condition("QueueReachable")?.reason === "Reachable";
 
 const operatorOf = (world: World, proxy: MutatingProxy) =>
-  WatchedOperator.start([...world.flags(), "--allowed-api-origins", proxy.url], SHORT_LEASE.timeScale);
+  WatchedOperator.start([...world.flags(), "--allowed-api-origins", proxy.url], SHORT_LEASE.timeScale, 1_000);
 
 test("broken answers to any call, before or after its effect, cause only delays", async () => {
   await using elsewhere = await StrictServer.start();

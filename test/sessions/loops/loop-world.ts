@@ -387,8 +387,6 @@ export class LoopWorld {
             ...(this.#options.budget ? { budget: this.#options.budget } : {}),
             tenant: this.#options.tenant,
             clock,
-            requestTimeoutMs: 10_000,
-            protocolTimeoutMs: this.#timing.requestBoundMs,
           }),
       }),
     });

@@ -22,9 +22,9 @@ test("creates no Pod from a forbidden template, even while the key is still read
     return SLOW_MS;
   };
   const containers = [{ name: "worker", image: "worker:1", securityContext: { privileged: true } }];
-  // A changed request timeout makes the operator create a new client and read the key again.
+  // A changed workspace makes the operator create a new client and read the key again.
   world.patchEnvironment({
-    spec: { api: { requestTimeoutSeconds: 11 }, sessions: { warm: 3, template: { spec: { containers } } } },
+    spec: { api: { workspaceId: "wrkspc_other" }, sessions: { warm: 3, template: { spec: { containers } } } },
   });
   await world.until("the key is being read", () => isReading);
   // Any change of a Pod makes the loops plan again, with the earlier permission.

@@ -544,7 +544,7 @@ describe("the shutdown of a process", () => {
     await world.until("a parked Pod", () => world.parked.length > 0);
     world.weather.kube = { lost: 1, slow: 0, refused: 0 };
     world.patchEnvironment({ spec: { sessions: { maxDurationSeconds: 77 } } });
-    world.patchEnvironment({ spec: { api: { requestTimeoutSeconds: 7 } } });
+    world.patchEnvironment({ spec: { api: { workspaceId: "wrkspc_other" } } });
     await world.pass(SECOND);
     void operator.stop();
     await world.pass(2 * SECOND);
