@@ -204,8 +204,7 @@ export async function putToSleep(
       const given = lateAssignment(claim, seen);
       const labels = { ...given.labels, ...metadata.labels };
       const marks = {
-        [ANNOTATION_START_FAILURE]: start.failed ? "true" : null,
-        [ANNOTATION_START_FAILURES]: start.inARow === null ? null : String(start.inARow),
+        ...startMarks(start),
         [ANNOTATION_END_MESSAGE]: start.failed ? start.message.slice(0, MESSAGE_LENGTH) : null,
       };
       const annotations = { ...given.annotations, ...metadata.annotations, ...marks };
@@ -241,6 +240,14 @@ export interface StartMark {
   readonly inARow: number | null;
 }
 
+/** The annotations of a start. Null removes those of an earlier start of the Pod. */
+function startMarks({ failed, inARow }: StartMark) {
+  return {
+    [ANNOTATION_START_FAILURE]: failed ? "true" : null,
+    [ANNOTATION_START_FAILURES]: inARow === null ? null : String(inARow),
+  };
+}
+
 /** Marks the Pod of a settled session as finished: it no longer counts as capacity, and is kept for its logs. */
 export async function markFinished(
   context: ClaimContext,
@@ -261,8 +268,7 @@ export async function markFinished(
         [ANNOTATION_END_REASON]: outcome.reason,
         [ANNOTATION_END_MESSAGE]: outcome.message.slice(0, MESSAGE_LENGTH),
         [ANNOTATION_FINISHED_AT]: finishedAt,
-        ...(start.failed ? { [ANNOTATION_START_FAILURE]: "true" } : {}),
-        ...(start.inARow === null ? {} : { [ANNOTATION_START_FAILURES]: String(start.inARow) }),
+        ...startMarks(start),
         [ANNOTATION_SAFE_TO_EVICT]: "true",
       },
     },

@@ -290,7 +290,7 @@ describe("marking a Pod as finished", () => {
   const answerOf = (status: number) =>
     new KubeApiError("refused", { status, reason: status === 404 ? "NotFound" : status === 409 ? "Conflict" : "" });
 
-  test("records reason and time, names the Pod by its uid, and cuts a long message", async () => {
+  test("records reason and time, removes marks of an earlier failed start, and cuts a long message", async () => {
     expect(await marked(ran())).toEqual([
       {
         ref: { namespace: "agents", name: "p" },
@@ -302,6 +302,9 @@ describe("marking a Pod as finished", () => {
               "berth.dev/end-reason": "OOMKilled",
               "berth.dev/end-message": "x".repeat(512),
               "berth.dev/finished-at": "2030-01-01T00:10:00.000Z",
+              // A Pod that fell asleep after a failed start has these.
+              "berth.dev/start-failure": null,
+              "berth.dev/start-failures": null,
               "cluster-autoscaler.kubernetes.io/safe-to-evict": "true",
             },
           },
