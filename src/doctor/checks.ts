@@ -22,7 +22,7 @@ export const CHECKS = {
   "work-api-reach": "it answers a request without a key",
   parking: "Pods wait in the fastest way that spec and template allow",
   sleep: "sessions sleep, if the spec enables it",
-  "pod-security": "the namespace enforces a level",
+  "pod-security": "the namespace exists; says which level it enforces",
   claims: "each belongs to an existing Environment",
 } as const;
 

@@ -12,7 +12,7 @@ const SHOWN = 3;
 
 const aboutNamespace = (namespace: string) => `namespace ${namespace}`;
 
-/** Whether the API server enforces a Pod Security level there, in addition to the operator's own policy. */
+/** Whether the namespace exists, and which Pod Security level it enforces in addition to the operator's own policy. */
 export async function checkPodSecurity(kube: KubeClient, namespace: string): Promise<CheckResult> {
   const results = resultsOf("pod-security", aboutNamespace(namespace));
   const found = await look(() => kube.get(NAMESPACES, { name: namespace }));
@@ -21,10 +21,7 @@ export async function checkPodSecurity(kube: KubeClient, namespace: string): Pro
   if (found.is !== "seen") return unseen(results, found, `get namespaces ${namespace}`);
   const level = found.value.metadata.labels?.[ENFORCE] ?? "privileged";
   if (level !== "privileged") return results.pass(`it enforces ${level}`);
-  return results.warn(
-    "it enforces no Pod Security level, so only the operator's Pod policy applies",
-    `kubectl label namespace ${namespace} ${ENFORCE}=restricted (Berth's defaults fit it)`,
-  );
+  return results.pass("it enforces no Pod Security level, so only the operator's Pod policy applies");
 }
 
 /**

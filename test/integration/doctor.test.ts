@@ -2,7 +2,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { describe, expect, test } from "vitest";
 import { CHECKS, type CheckResult } from "../../src/doctor/checks.ts";
 import type { DoctorReport } from "../../src/doctor/report.ts";
-import { DEPLOYMENTS, NAMESPACES, NETWORK_POLICIES, PODS, type Resource, SECRETS } from "../../src/kube/resource.ts";
+import { DEPLOYMENTS, NETWORK_POLICIES, PODS, type Resource, SECRETS } from "../../src/kube/resource.ts";
 import { renderJournal } from "../../src/protocol/journal.ts";
 import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { berthVersion } from "../../src/settings/version.ts";
@@ -91,12 +91,6 @@ describe.concurrent("berth doctor", () => {
     await using world = await startWorld(cluster, { container: { command: ["worker"] }, sessions });
     await installOperator(world);
     await world.createEnvironment();
-    await world.kube.patch(
-      NAMESPACES,
-      { name: world.namespace },
-      { metadata: { labels: { "pod-security.kubernetes.io/enforce": "restricted" } } },
-      { type: "merge" },
-    );
     // The test control plane has no DNS.
     await world.kube.create(PODS, {
       metadata: { name: `dns-${world.namespace}`, namespace: "kube-system", labels: { "k8s-app": "kube-dns" } },
@@ -222,7 +216,6 @@ describe.concurrent("berth doctor", () => {
       "Refused: spec.sessions.template.spec.hostNetwrok: unknown field; correct its name, or remove it",
     );
     expect(statusOf(answer, "network-policy")).toEqual(["skip"]);
-    expect(statusOf(answer, "pod-security")).toEqual(["warn"]);
   });
 
   test("reports conditions with their fix, and only warns about deliberate states", async () => {
