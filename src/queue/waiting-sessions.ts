@@ -69,6 +69,19 @@ export class WaitingSessions {
     return null;
   }
 
+  /**
+   * Whether an item waits of any session that matches, as far as known. Takes as long as the list has sessions, however
+   * many others sleep. False if that is not known, too: the list is read, and then `onChange` called.
+   */
+  waitsAny(matches: (sessionId: string) => boolean): boolean {
+    const ageMs = this.#nowMs - this.#readMs;
+    const { sessions, isComplete } = this.#read;
+    const shown = ageMs > SHOWN_MS ? [] : [...sessions];
+    if (shown.some((id) => !this.#served.has(id) && matches(id))) return true;
+    if (ageMs > ABSENT_MS || !isComplete || this.#served.size > 0) this.#ask();
+    return false;
+  }
+
   /** Whether the list could not answer for a minute: it can't be read, or it is too long. */
   get isBlind(): boolean {
     return this.#openSinceMs !== null && this.#nowMs - this.#openSinceMs >= BLIND_AFTER_MS;

@@ -45,7 +45,8 @@ export interface SleepingPodsOptions {
   readonly departing: DepartingPods;
   readonly report: Pick<SleepReport, "ended">;
   readonly waitingForRoom: () => WaitingForRoom;
-  readonly items: WaitingItems;
+  /** `waitsAny`: whether an item waits of any session that matches, as far as known. */
+  readonly items: WaitingItems & { waitsAny(matches: (sessionId: string) => boolean): boolean };
   readonly onChange: () => void;
 }
 
@@ -132,8 +133,9 @@ export class SleepingPods {
 
   /** Whether the queue holds an item of a session whose Pod is ready for it, as far as known. */
   get isAwaited(): boolean {
-    const { items } = this.#options;
-    return this.#context.pods.sleeping().some((pod) => this.#isReady(pod) && items.waits(readSleeper(pod).sessionId));
+    const { pods } = this.#context;
+    const hasReady = (id: string) => pods.ofSession(id).some((pod) => isAsleep(pod) && this.#isReady(pod));
+    return this.hasReady && this.#options.items.waitsAny(hasReady);
   }
 
   /** The Pod that keeps this session's files; null: it has none, or that is being deleted. */

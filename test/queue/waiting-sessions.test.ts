@@ -62,6 +62,20 @@ test("an item that waits is known for a minute, and that there is none for ten s
   expect(waiting.waits("a")).toBeNull();
 });
 
+test("finds an item of any of some sessions without a look at sessions that the list does not show", async () => {
+  const { waiting, answers, clock } = queueOf("a", "b");
+  const asked: string[] = [];
+  const waitsAny = (one: string) => waiting.waitsAny((id) => asked.push(id) > 0 && id === one);
+  // The first question is open, and nothing else asks.
+  expect(waitsAny("b")).toBe(false);
+  await clock.advance(3 * SECOND);
+  expect([waitsAny("b"), waitsAny("asleep"), asked]).toEqual([true, false, ["a", "b", "a", "b"]]);
+  waiting.served("b");
+  expect(waitsAny("b")).toBe(false);
+  await answers();
+  expect(waitsAny("b")).toBe(true);
+});
+
 test("statistics without an item answer every question, and more items than before raise one", async () => {
   const made = queueOf("a");
   expect(made.waiting.waits("b")).toBeNull();

@@ -45,6 +45,7 @@ function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
   const told: string[] = [];
   let outlook: NodeOutlook = "stays";
   let waiting: readonly string[] = [];
+  let shown: readonly string[] = [];
   let lacking = 0;
   const workspace = { type: "Pod", mountPath: "/workspace", sleepSeconds };
   const environment = parsed(stored(sessionsSpec({ workspace })));
@@ -53,7 +54,7 @@ function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
     announce: (reason: string, message: string) => told.push(`${reason}: ${message}`),
     pods: {
       get: (name: string) => pods.find(({ metadata }) => metadata.name === name),
-      ofSession: () => pods,
+      ofSession: (id: string) => pods.filter(({ metadata }) => metadata.annotations?.["berth.dev/session-id"] === id),
       sleeping: () => pods.filter(({ metadata }) => metadata.labels?.["berth.dev/phase"] === "sleeping"),
     },
   });
@@ -81,12 +82,15 @@ function sleepingOf(pods: readonly Pod[], { sleepSeconds = 600 } = {}) {
     },
     report,
     waitingForRoom: () => ({ names: waiting, lacking }),
-    items: { waits: () => false, isBlind: false },
+    items: { waits: () => false, waitsAny: (matches) => shown.some(matches), isBlind: false },
   });
   return {
     ...{ sleeping, clock, kube, claims, removed, leaving, removing, told, context },
-    set: (more: { outlook?: NodeOutlook; waiting?: readonly string[]; lacking?: number }) => {
+    set: (
+      more: Partial<{ outlook: NodeOutlook; waiting: readonly string[]; shown: readonly string[]; lacking: number }>,
+    ) => {
       waiting = more.waiting ?? waiting;
+      shown = more.shown ?? shown;
       lacking = more.lacking ?? lacking;
       outlook = more.outlook ?? outlook;
     },
@@ -102,6 +106,17 @@ describe("the Pod of a session", () => {
     const pod = podOf();
     const { of, sleeping } = sleepingOf([pod]);
     expect([of(), sleeping.hasReady]).toEqual([{ is: "ready", pod }, true]);
+  });
+
+  test("is awaited while the list shows an item of it, unless the Pod is not ready for it", () => {
+    const { sleeping, set, leaving } = sleepingOf([podOf()]);
+    const awaited = (...shown: string[]) => {
+      set({ shown });
+      return sleeping.isAwaited;
+    };
+    expect([awaited(), awaited("sesn_new"), awaited("sesn_new", SESSION)]).toEqual([false, false, true]);
+    leaving.add("berth-research-x");
+    expect(awaited(SESSION)).toBe(false);
   });
 
   test.each<[string, Pod]>([
