@@ -143,7 +143,7 @@ export class Acknowledging {
     const { retryBaseMs: baseMs, retryMaxMs: maxMs, othersReclaimMs } = timing;
     const times = (this.#failed.get(workId)?.times ?? 0) + 1;
     const pauseMs = backoffCeiling({ baseMs, maxMs, factor: ACK_BACKOFF.factor }, times - 1);
-    const untilMs = Math.max(clock.monotonic() + pauseMs, failing.acksFromMs ?? 0) + othersReclaimMs;
+    const untilMs = Math.max(clock.monotonic() + pauseMs, failing.fromMs("acknowledge") ?? 0) + othersReclaimMs;
     this.#failed.delete(workId);
     this.#failed.set(workId, { times, untilMs });
     const oldest = this.#failed.keys().next();
@@ -152,7 +152,7 @@ export class Acknowledging {
 
   /** How long to wait before the next acknowledgement, in milliseconds. */
   #pauseMs(): number {
-    const fromMs = this.#context.failing.acksFromMs;
+    const fromMs = this.#context.failing.fromMs("acknowledge");
     if (fromMs === null) return 0;
     const waitMs = fromMs - this.#context.clock.monotonic();
     return this.#sending > 0 ? Math.max(waitMs, PROBE_LOOK_MS) : waitMs;

@@ -23,11 +23,15 @@ export class ClaimJournal {
     this.#context = context;
   }
 
-  /** Creates the Secret, and repeats the request inside the window if no answer comes. Never throws. */
+  /**
+   * Creates the Secret. If no answer comes, it repeats the request inside the window, unless earlier claims failed here,
+   * too. Never throws.
+   */
   async write(claim: Claim, credential: string | null, window: AckWindow): Promise<Journaled> {
     const { kube, points, namespace, name, timing, metrics, labels, failing } = this.#context;
     const secret = renderJournal({ name: claim.slot, namespace, environment: name }, claim.record.journal, credential);
     const backoff = repeatsWithin(this.#context);
+    const mayRepeat = failing.fromMs("journal") === null;
     let maybe = false;
     for (;;) {
       try {
@@ -50,7 +54,7 @@ export class ClaimJournal {
           return "failed";
         }
         if (error instanceof LeadershipLostError) return "unknown";
-        if (await window.waits(backoff.next())) continue;
+        if (mayRepeat && (await window.waits(backoff.next()))) continue;
         failing.failed("journal", { error, name: claim.name });
         return "unknown";
       }

@@ -24,6 +24,7 @@ const PROGRESS: ReadonlySet<ClaimResult> = new Set([
   "awaits-turn",
   "awaits-pod",
   "not-a-session",
+  "stopped-before",
   "no-credential",
   "too-long",
 ]);
@@ -119,7 +120,7 @@ export class ClaimLoop {
     this.#context.hinted?.found({ workId: answer.value.id, sessionId: answer.value.data.id });
     const claiming = this.#begin(answer.value, { ...answer, api: work.baseUrl });
     // The result decides whether another item is claimed: the stop of an item without a secret, or a probe.
-    if (this.#claiming.lacksSecret(answer.value) || this.#context.failing.acksFromMs !== null) await claiming;
+    if (this.#claiming.lacksSecret(answer.value) || this.#context.failing.fromMs("acknowledge") !== null) await claiming;
     return 0;
   }
 

@@ -42,21 +42,20 @@ const BACK_OFF = /^Back-off pulling image "[^"]*": (\w+: )?/;
 
 /**
  * The verdict on capacity: what blocks it, or that maxConcurrent is reached while work waits.
- * @param use `heldBy`: why ended sessions still use Pods; null if they do not. `wasReady`: a Pod of the current template
- * has been ready
+ * @param use `failing`: the failing step that is reported, which a larger maximum would not fix; null: none. `wasReady`: a
+ * Pod of the current template has been ready
  */
 export function capacityVerdict(
   problem: CapacityProblem,
-  use: { busy: number; max: number; depth: number; heldBy: string | null; wasReady: boolean },
+  use: { busy: number; max: number; depth: number; failing: string | null; wasReady: boolean },
 ): Verdict {
   switch (problem?.is) {
     case undefined:
       if (use.depth > 0 && use.busy >= use.max) {
-        const why = use.heldBy ?? "raise it to run more sessions at a time";
-        return {
-          reason: "AtMaximum",
-          message: `spec.sessions.maxConcurrent: all ${use.max} Pods are in use and more work waits; ${why}`,
-        };
+        const message = use.failing
+          ? `all ${use.max} Pods are in use and more work waits: ${use.failing}`
+          : `spec.sessions.maxConcurrent: all ${use.max} Pods are in use and more work waits; raise it to run more sessions at a time`;
+        return { reason: "AtMaximum", message };
       }
       return use.wasReady
         ? { reason: "Available", message: "Pods can be created and get ready" }

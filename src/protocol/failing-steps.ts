@@ -238,9 +238,9 @@ export class FailingSteps {
     return false;
   }
 
-  /** When the next acknowledgement may be sent (monotonic); null: none has failed since the last success. */
-  get acksFromMs(): number | null {
-    return this.#fresh("acknowledge")?.untilMs ?? null;
+  /** When a step may be tried again (monotonic), for any claim; null: it has not failed since the last success. */
+  fromMs(step: StepName): number | null {
+    return this.#fresh(step)?.untilMs ?? null;
   }
 
   /** Until when (monotonic) nothing may be claimed, because a step that the next claim would take failed recently. */

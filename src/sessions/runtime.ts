@@ -23,7 +23,7 @@ import { ClaimTable } from "../protocol/claim-table.ts";
 import type { RuntimeContext, SessionContext } from "../protocol/context.ts";
 import { FailingSteps, isStepFailure } from "../protocol/failing-steps.ts";
 import { liveView, phaseOf, type SessionView } from "../protocol/session-view.ts";
-import { STEP_NAMES, type StepName } from "../protocol/tracked-steps.ts";
+import { STEP_NAMES } from "../protocol/tracked-steps.ts";
 import { ApiHealth, type Judged } from "../queue/api-health.ts";
 import { PollPace } from "../queue/poll-pace.ts";
 import { QueueWatch } from "../queue/queue-watch.ts";
@@ -45,9 +45,6 @@ import { ItemSweep } from "./item-sweep.ts";
 import { Recovery } from "./recovery.ts";
 import { SessionLoop } from "./session-loop.ts";
 import { credentialVerdict, startVerdict } from "./verdicts.ts";
-
-/** While one of these steps fails, ended sessions keep using their Pods. */
-const KEEPS_ROOM = ["look", "fence", "stop", "settled", "delete-pod"] as const satisfies readonly StepName[];
 
 /**
  * Runs the loops of one Environment in `sessions` mode, from recovery to drain: claim loop, session loop, pool, queue
@@ -260,6 +257,7 @@ export class SessionsRuntime {
         foreignSlot: adopt,
       },
       refused: this.#refused,
+      releases,
       health: this.#health,
       serverTimes: this.#serverTimes,
       pace: this.#pace,
@@ -413,6 +411,7 @@ export class SessionsRuntime {
   report(): RuntimeReport {
     const stats = this.#queue.stats;
     const sessions = this.#counts();
+    const failing = this.#failing.messageOf(STEP_NAMES);
     return {
       queue: this.#queue.status,
       sessions,
@@ -427,7 +426,7 @@ export class SessionsRuntime {
           busy: this.#pool.busy,
           max: this.#context.environment().spec.sessions?.maxConcurrent ?? 0,
           depth: stats?.depth ?? 0,
-          heldBy: this.#failing.messageOf(KEEPS_ROOM),
+          failing,
           wasReady: this.#pool.wasReady,
         }),
         startVerdict(this.#breaker, this.#probeWallMs(this.#breaker)),
@@ -440,7 +439,7 @@ export class SessionsRuntime {
         this.#queue.pollers,
       ],
       firstPod: this.#pool.firstPod,
-      blockedReason: this.#failing.messageOf(STEP_NAMES),
+      blockedReason: failing,
     };
   }
 

@@ -460,7 +460,8 @@ export class SessionLoop {
     const hasEnded = because === "stopped" || because === "absent";
     // Count before the Secret is deleted: after that, the item can be claimed again.
     const counts = !hasEnded && !claim.record.lateAck && isReleased({ claim, limits: this.#facts.limits(claim) });
-    if (counts) await this.#countRelease(claim);
+    const wasStopped = claim.observed.item?.wasStopped === true;
+    if (counts || wasStopped) await this.#countRelease(claim, wasStopped);
     const outcome = this.#outcomeOf(claim, because, pod);
     // Judge before the Pod is marked: the mark holds the breaker's count for the next process.
     this.#recorder.judge(claim, outcome);
@@ -475,7 +476,7 @@ export class SessionLoop {
       if (!this.#options.retention.isKept(outcome) && isAssigned(pod)) this.#options.retention.release(pod);
       else if (await this.#mark(claim, pod, outcome)) this.#options.retention.marked(pod);
     }
-    if (hasEnded) this.#options.releases.ended(claim);
+    if (hasEnded && !wasStopped) this.#options.releases.ended(claim);
     this.#forget(claim, "settled");
     this.#recorder.settled(claim, because, outcome);
     if (asleep) this.#options.turns.add(asleep, asleep !== pod);
@@ -513,10 +514,11 @@ export class SessionLoop {
   }
 
   /** A failing count must not keep the claim's Secret: a quota may need the Secret's room for the count. */
-  async #countRelease(claim: Claim): Promise<void> {
+  async #countRelease(claim: Claim, wasStopped: boolean): Promise<void> {
     const { clock, timing, logger } = this.#context;
+    const { releases } = this.#options;
     try {
-      await this.#options.releases.note(claim);
+      await (wasStopped ? releases.noteStopped(claim) : releases.note(claim));
     } catch (error) {
       const isLate = isOutOfPatience(claim.failing?.get("settled"), clock.monotonic(), timing);
       if (!isQuotaExceeded(error) && !isLate) throw error;

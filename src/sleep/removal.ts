@@ -92,11 +92,25 @@ export class Removals {
     this.#begin(lock.metadata.name ?? "", podUid, lock, isSleepEnd(why) ? { sessionId, why } : null);
   }
 
-  /** Retries the failed removals that are due; by name. */
+  /**
+   * Retries the failed removals that are due; by name. While no Secret can be created, one of them tries for all: with
+   * many Pods, their tries would burden an API server that is overloaded.
+   */
   retryDue(): [name: string, result: Promise<RemovalResult>][] {
-    const nowMs = this.#context.clock.monotonic();
-    const due = [...this.#begun].filter(([, { dueMs }]) => dueMs <= nowMs);
-    return due.map(([name, removal]) => [name, this.#attempt(name, removal)]);
+    const { clock, timing, failing } = this.#context;
+    const nowMs = clock.monotonic();
+    const results: [string, Promise<RemovalResult>][] = [];
+    let fromMs = failing.fromMs("journal");
+    for (const [name, removal] of this.#begun) {
+      if (removal.dueMs > nowMs) continue;
+      if (removal.lock === null && fromMs !== null) {
+        removal.dueMs = Math.max(fromMs, nowMs);
+        if (fromMs > nowMs) continue;
+        fromMs = nowMs + timing.retryBaseMs;
+      }
+      results.push([name, this.#attempt(name, removal)]);
+    }
+    return results;
   }
 
   #begin(slot: string, podUid: string, lock: Secret | null, sleep: EndingSleep | null): Removal {
@@ -108,17 +122,24 @@ export class Removals {
   }
 
   async #attempt(name: string, removal: Removal): Promise<RemovalResult> {
+    const { failing } = this.#context;
     removal.dueMs = Number.POSITIVE_INFINITY;
+    // The lock is the Secret that a claim would create, so what refuses it refuses claims.
+    let step: "journal" | "delete-pod" = "journal";
     try {
-      removal.lock ??= await this.#takeSlot(name, removal);
+      if (removal.lock === null) {
+        removal.lock = await this.#takeSlot(name, removal);
+        failing.succeeded(step);
+      }
+      step = "delete-pod";
       const result = removal.lock === null ? "taken" : await this.#finish(name, removal.lock, removal);
       // The slot may be held by another removal, which was adopted meanwhile.
       if (this.#begun.get(name) === removal) this.#begun.delete(name);
-      this.#context.failing.succeeded("delete-pod");
+      failing.succeeded(step);
       return result;
     } catch (error) {
       removal.dueMs = this.#context.clock.monotonic() + removal.backoff.next();
-      if (isStepFailure(error)) this.#context.failing.failed("delete-pod", { error, name });
+      if (isStepFailure(error)) failing.failed(step, { error, name });
       // Another operator may end the same removal.
       const level = isNotFound(error) || isConflict(error) ? "info" : "warn";
       this.#context.logger[level]({ pod: name, error: errorText(error) }, "cannot remove a waiting Pod yet");

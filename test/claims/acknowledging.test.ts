@@ -218,9 +218,9 @@ describe("an acknowledgement", () => {
       },
     });
     expect(await world.acknowledging.acknowledge(world.claim, world.window)).toBe("refused");
-    expect(world.context.failing.acksFromMs).toBeNull();
+    expect(world.context.failing.fromMs("acknowledge")).toBeNull();
     expect(await world.acknowledging.acknowledge(world.claim, world.window)).toBe("refused");
-    expect(world.context.failing.acksFromMs).toBeGreaterThan(world.clock.monotonic());
+    expect(world.context.failing.fromMs("acknowledge")).toBeGreaterThan(world.clock.monotonic());
   });
 
   test("is not sent for an Environment that is closing", async () => {

@@ -198,7 +198,7 @@ test("names the RuntimeClass of a Pod that no node takes", () => {
     [{ ...waiting, spec: { ...waiting.spec, nodeName: "", runtimeClassName: "gvisor" } }],
     () => NEW,
   );
-  const use = { busy: 0, max: 1, depth: 0, heldBy: null, wasReady: true };
+  const use = { busy: 0, max: 1, depth: 0, failing: null, wasReady: true };
   expect(capacityVerdict(pool.problem(), use)).toEqual({
     reason: "Unschedulable",
     message:
@@ -236,7 +236,7 @@ test.each<[number, string, string]>([
     pool.setDemand(1);
     await run(seconds * 1_000);
     expect(pool.waitingForRoom()).toEqual({ names: [], lacking: 0 });
-    const use = { busy: 0, max: 1, depth: 1, heldBy: null, wasReady: true };
+    const use = { busy: 0, max: 1, depth: 1, failing: null, wasReady: true };
     expect(capacityVerdict(pool.problem(), use)).toEqual({ reason, message });
   },
 );
@@ -247,7 +247,7 @@ test("reports a Pod that can't be attached to, and claims nothing for it", async
   expect(pool.counts()).toEqual({ parked: 0, preparing: 1 });
   expect(pool.problem()).toEqual({ is: "attach", message: "error dialing backend" });
   await run(1_000);
-  expect(capacityVerdict(pool.problem(), { busy: 0, max: 1, depth: 0, heldBy: null, wasReady: true })).toEqual({
+  expect(capacityVerdict(pool.problem(), { busy: 0, max: 1, depth: 0, failing: null, wasReady: true })).toEqual({
     reason: "AttachFailing",
     message: "cannot attach to waiting Pods: error dialing backend",
   });

@@ -247,6 +247,30 @@ describe.each(LEASES)("lease: %s", (lease) => {
     await untilServedAgain(world);
   });
 
+  test("reports Secrets that can't be created, does not blame maxConcurrent, and backs off", async () => {
+    const { world, operator } = await started({ lease, warm: 2, warmScaleDownSeconds: 5 });
+    let requests = 0;
+    operator.kube.intercept.push(({ verb, plural }) => {
+      if (verb === "create" && plural === "secrets") requests += 1;
+    });
+    const fix = refuse(operator, { verb: "create", plural: "secrets", status: 500 });
+    for (let n = 0; n < 6; n += 1) world.enqueue();
+    // Pods of the earlier template are removed, which needs Secrets, too.
+    world.patchEnvironment({
+      spec: { sessions: { template: { spec: { containers: [{ name: "worker", image: "worker:2" }] } } } },
+    });
+    await untilTold(world, "journal", "refused with 500");
+    await world.pass(14 * MINUTE);
+    for (const type of ["Ready", "CapacityAvailable"] as const) {
+      expect(world.conditionOf(type)?.message).toContain("Secrets");
+      expect(world.conditionOf(type)?.message).not.toContain("maxConcurrent");
+    }
+    expect(requests).toBeLessThanOrEqual(100);
+    fix();
+    await world.until("all items are served and settled", () => world.isSettled, 10 * MINUTE);
+    await untilServedAgain(world);
+  });
+
   test("reports claim Secrets that can't be deleted, and their number stays bounded", async () => {
     const { world, operator } = await started({ lease });
     const fix = refuse(operator, { verb: "delete", plural: "secrets", status: 500 });
