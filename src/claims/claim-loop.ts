@@ -120,7 +120,8 @@ export class ClaimLoop {
     this.#context.hinted?.found({ workId: answer.value.id, sessionId: answer.value.data.id });
     const claiming = this.#begin(answer.value, { ...answer, api: work.baseUrl });
     // The result decides whether another item is claimed: the stop of an item without a secret, or a probe.
-    if (this.#claiming.lacksSecret(answer.value) || this.#context.failing.fromMs("acknowledge") !== null) await claiming;
+    if (this.#claiming.lacksSecret(answer.value) || this.#context.failing.fromMs("acknowledge") !== null)
+      await claiming;
     return 0;
   }
 

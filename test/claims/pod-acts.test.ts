@@ -241,7 +241,7 @@ describe("requests to the Work API", () => {
           },
           stop: async () => {
             sent.push("stop");
-            return times;
+            return { ...times, value: { alreadyStopped: false } };
           },
         };
       },

@@ -87,6 +87,15 @@ describe("the record of releases", () => {
     expect(releases.mayRelease(claimOf(`work_1-claim-${MOST_RELEASES}`))).toBe(true);
   });
 
+  test("survives with an item whose stop was answered with 409, and with no item that was only released", async () => {
+    const { start } = setUp();
+    const before = await start();
+    await release(before, MOST_RELEASES, "work_2");
+    await before.noteStopped(claimOf("a"));
+    const releases = await start();
+    expect(["work_1", "work_2"].map((id) => releases.isStopped(id))).toEqual([true, false]);
+  });
+
   test("is one Secret with its own type, owned by the Environment", async () => {
     const { start, record } = setUp();
     const releases = await start();
