@@ -47,7 +47,7 @@ function steps(
       stop: async () => {
         sent.push("stop");
         if (stops === "refused") throw new WorkApiError({ kind: "conflict", call: "stop", message: "409" });
-        return times();
+        return { ...times(), value: { alreadyStopped: false } };
       },
     }),
   } as Parameters<typeof contextOf>[0]);
