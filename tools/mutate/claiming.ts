@@ -451,7 +451,8 @@ export const CLAIMING: readonly FileMutations[] = [
         name: "forgets a Secret whose creation was not answered",
         guard: "record",
         find: "if (mayRepeat && (await window.waits(backoff.next()))) continue;",
-        replace: 'if (mayRepeat && (await window.waits(backoff.next()))) continue;\n        if (maybe) return "failed";',
+        replace:
+          'if (mayRepeat && (await window.waits(backoff.next()))) continue;\n        if (maybe) return "failed";',
       },
       {
         name: "believes a refusal of a repeated creation",
