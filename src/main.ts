@@ -1,5 +1,3 @@
-import { type CheckReport, check } from "./commands/check.ts";
-import type { CheckSettings } from "./commands/check-settings.ts";
 import { runCli } from "./commands/cli.ts";
 import { type UninstallReport, uninstall } from "./commands/uninstall.ts";
 import type { UninstallSettings } from "./commands/uninstall-settings.ts";
@@ -12,7 +10,7 @@ const END_SIGNALS = ["SIGTERM", "SIGINT"] as const;
 
 /** Runs one command line (without node and script name) and resolves with the exit code. */
 export function main(argv: readonly string[]): Promise<number> {
-  return runCli(argv, { run, uninstall: runUninstall, check: runCheck });
+  return runCli(argv, { run, uninstall: runUninstall });
 }
 
 async function run(settings: Settings): Promise<void> {
@@ -27,12 +25,6 @@ async function run(settings: Settings): Promise<void> {
 }
 
 /** Keeps the process alive: unlike the operator, this command has no server that would. */
-async function runCheck(settings: CheckSettings): Promise<CheckReport> {
-  using _alive = keepAlive();
-  return await check(settings);
-}
-
-/** Keeps the process alive, as above. */
 async function runUninstall(settings: UninstallSettings): Promise<UninstallReport> {
   using _alive = keepAlive();
   return await uninstall(settings);

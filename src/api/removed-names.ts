@@ -1,8 +1,10 @@
 /**
- * What to use instead of a removed field or flag, or why it is gone. CHANGELOG.md has the same lines, and those of chart
+ * What to use instead of a removed field, flag or command, or why it is gone. CHANGELOG.md has the same lines, and those of chart
  * values, which the chart's schema has.
  */
 export const REMOVED_NAMES: Readonly<Record<string, string>> = {
   "spec.api.requestTimeoutSeconds": "removed; the timeout is always 10 s",
   "--protocol-timeout": "removed; the timeout is always 1.5 s",
+  "--check-key": "removed from berth doctor; read the conditions Authenticated and QueueReachable",
+  "berth check": "use berth doctor --deployment NAMESPACE/NAME",
 };

@@ -7,8 +7,6 @@ import { configErrorOf, processEnvironment, type Settings, settingsFrom } from "
 import type { EnvironmentVariables } from "../settings/environment-variables.ts";
 import { addFlags, usageLine } from "../settings/flags.ts";
 import { berthVersion } from "../settings/version.ts";
-import { CheckFailedError, type CheckReport } from "./check.ts";
-import { addCheckFlags, type CheckSettings, checkSettingsFrom } from "./check-settings.ts";
 import { addDoctor } from "./doctor.ts";
 import { addExplain } from "./explain.ts";
 import { addOutput, type Invocation, jsonText, REPORT_FORMATS, type ReportFormat } from "./invocation.ts";
@@ -34,8 +32,6 @@ export interface Commands {
   run(settings: Settings): Promise<void>;
   /** Prepares a cluster for the removal of its operator. */
   uninstall(settings: UninstallSettings): Promise<UninstallReport>;
-  /** Checks that an installed operator works. */
-  check(settings: CheckSettings): Promise<CheckReport>;
 }
 
 /** A program with commands. */
@@ -155,12 +151,5 @@ function addOperating(program: Command, commands: Commands, { env, streams }: In
     const report = await commands.uninstall(settings);
     if (settings.output === "json") streams.out(jsonText(report));
     if (report.problem !== null) throw new UninstallFailedError(report.problem);
-  });
-  const check = program.command("check").description("Check that an installed operator works.");
-  addCheckFlags(check).action(async () => {
-    const settings = checkSettingsFrom(check, env);
-    const report = await commands.check(settings);
-    if (settings.output === "json") streams.out(jsonText(report));
-    if (report.problem !== null) throw new CheckFailedError(report.problem);
   });
 }

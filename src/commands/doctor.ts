@@ -1,6 +1,9 @@
 import type { Command } from "commander";
+import * as z from "zod";
 import { keepAlive } from "../core/clock.ts";
+import type { DoctorOptions } from "../doctor/doctor.ts";
 import { parseSettings, type Settings, settingsFrom } from "../settings/config.ts";
+import type { EnvironmentVariables } from "../settings/environment-variables.ts";
 import { addFlags, FLAGS } from "../settings/flags.ts";
 import {
   addKubeconfig,
@@ -12,13 +15,15 @@ import {
   REPORT_FORMATS,
   type ReportFormat,
 } from "./invocation.ts";
+import { deploymentSchema, parseFlags, wholeSecondsSchema } from "./uninstall-settings.ts";
 
 const EXIT_FAILED = 1;
 
-interface Options {
+const flagsSchema = z.object({ deployment: deploymentSchema.optional(), timeoutSeconds: wholeSecondsSchema });
+
+interface Options extends z.infer<typeof flagsSchema> {
   readonly operatorNamespace?: string;
   readonly problems?: boolean;
-  readonly checkKey?: boolean;
   readonly output: ReportFormat;
 }
 
@@ -26,7 +31,7 @@ interface Options {
 export function addDoctor(program: Command, invocation: Invocation): void {
   const command = program
     .command("doctor")
-    .usage("[<environment>...] [-n <namespace>]... [--problems] [--check-key] [flags]")
+    .usage("[<environment>...] [-n <namespace>]... [--problems] [flags]")
     .description("Check a cluster, its operator and its Environments, and report what to fix.")
     .argument("[environment...]", "Names of the Environments to check (default: all).")
     .option(
@@ -35,46 +40,55 @@ export function addDoctor(program: Command, invocation: Invocation): void {
       (text: string, before?: string) => (before === undefined ? text : `${before},${text}`),
     )
     .option("--operator-namespace <name>", "Namespace of the operator (default: all are searched).")
-    .option("--problems", "Print only the problems, and not what is well.")
-    .option("--check-key", "Send each environment key to the Work API, to read the statistics of its queue.");
+    .option("--deployment <namespace/name>", "Check only the CRD and this operator, and wait until they are well.")
+    .option("--timeout-seconds <seconds>", "How long --deployment waits.", "60")
+    .option("--problems", "Print only the problems, and not what is well.");
   addKubeconfig(command);
-  addFlags(command, [FLAGS.allowedInTemplates, FLAGS.runtimeClasses, FLAGS.allowedApiOrigins]);
+  addFlags(command, [FLAGS.runtimeClasses, FLAGS.allowedApiOrigins]);
   addOutput(command, REPORT_FORMATS).action((names: readonly string[]) =>
-    doctor(names, command.opts<Options>(), settingsFrom(command, invocation.env), invocation),
+    doctor(
+      names,
+      { ...command.opts<Options>(), ...parseFlags(flagsSchema, command) },
+      settingsFrom(command, invocation.env),
+      invocation,
+    ),
   );
 }
 
 async function doctor(
   names: readonly string[],
-  options: Options,
+  { deployment, timeoutSeconds, ...options }: Options,
   settings: Settings,
   { env, streams, exit }: Invocation,
 ): Promise<void> {
   const { connect } = await import("./invocation.ts");
-  const { examine } = await import("../doctor/doctor.ts");
+  const { examine, examineDeployment } = await import("../doctor/doctor.ts");
   const { berthVersion } = await import("../settings/version.ts");
   const { Progress } = await import("../observe/terminal.ts");
   using _alive = keepAlive();
   await using cluster = connect(settings, "doctor");
   using progress = new Progress(streams);
-  const report = await examine({
+  const examined = {
     kube: cluster.kube,
     server: cluster.server,
     version: berthVersion(),
+    readSettings: (argv: readonly string[], variables: EnvironmentVariables) =>
+      operatorSettings(parseSettings(argv, variables)),
+  };
+  const all: DoctorOptions = {
+    ...examined,
     namespaces: settings.namespaces,
     names,
     currentNamespace: cluster.namespace,
     operatorNamespace: options.operatorNamespace,
     defaultOperatorNamespace: DEFAULT_OPERATOR_NAMESPACE,
-    readSettings: (argv, variables) => operatorSettings(parseSettings(argv, variables)),
     assumed: {
-      podPolicy: settings.podPolicy,
       runtimeClasses: settings.runtimeClasses,
       work: { ...operatorSettings(settings), proxy: settings.proxy },
     },
-    checkKey: options.checkKey === true,
     say: (what) => progress.say(what),
-  });
+  };
+  const report = await (deployment ? examineDeployment(examined, deployment, timeoutSeconds) : examine(all));
   progress[Symbol.dispose]();
   if (!report.ok) exit(EXIT_FAILED);
   const onlyProblems = options.problems === true;

@@ -5,25 +5,15 @@
 export const CHECKS = {
   "api-server": "it answers, with a supported version",
   crd: "it is installed and serves this build's version",
-  operator: "it is installed, with all replicas available, and no rollout is stuck",
+  operator: "it is installed, with all replicas available, and no rollout is stuck or under way",
   lease: "a replica holds and renews each Lease",
   "operator-rights": "the operator has all permissions of the chart",
   "crd-schema": "the CRD has this build's fields",
   "operator-version": "the operator has this build's version",
   "cluster-dns": "a Pod matches --cluster-dns-pods, or --cluster-dns-cidrs is set",
-  spec: "it fits this build's schema",
-  key: "the Secret has the environment key",
-  "work-api": "it accepts the key (with --check-key)",
-  "runtime-class": "it exists, and nodes have its runtime",
-  template: "a dry run accepts a Pod of the template",
   conditions: "they report no problem",
-  "network-policy": "it exists and matches the spec",
-  pods: "none takes too long to get ready or to be deleted",
+  "runtime-class": "nodes have its runtime",
   "work-api-reach": "it answers a request without a key",
-  parking: "Pods wait in the fastest way that spec and template allow",
-  sleep: "sessions sleep, if the spec enables it",
-  "pod-security": "the namespace exists; says which level it enforces",
-  claims: "each belongs to an existing Environment",
 } as const;
 
 export type CheckId = keyof typeof CHECKS;
@@ -40,7 +30,7 @@ export interface CheckResult {
   readonly message: string;
   /** How to fix it; null if nothing is wrong. */
   readonly fix: string | null;
-  /** The reason of the condition that reports the same problem; null if there is none. */
+  /** The reason of the condition; null for other checks. */
   readonly reason: string | null;
 }
 

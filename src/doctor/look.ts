@@ -28,7 +28,7 @@ const TRY_AGAIN = "Run the command again. If this stays, see the API server's lo
  * @param needs the permission that the read needs, such as `get secrets in agents`
  */
 export function unseen(
-  results: Results,
+  results: Pick<Results, "skip" | "fail">,
   found: Exclude<Look<unknown>, { readonly is: "seen" } | { readonly is: "absent" }>,
   needs: string,
 ): CheckResult {

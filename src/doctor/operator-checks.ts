@@ -60,6 +60,9 @@ export async function checkReplicas(kube: KubeClient, operator: InstalledOperato
   }
   if (stuck.length > 0)
     return results.fail(words, `Correct the image or the values, and upgrade the release: ${where}`);
+  const { observedGeneration = 0, replicas = 0, updatedReplicas = 0 } = status ?? {};
+  const isSettled = observedGeneration >= (metadata.generation ?? 0) && replicas === updatedReplicas;
+  if (!isSettled) return results.warn(`${count}, and a rollout is under way`, `Wait for it: ${where}`);
   if (available < wanted) return results.warn(count, `Check its Pods: ${where}`);
   return results.pass(`${count} (${operator.image})`);
 }

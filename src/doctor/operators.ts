@@ -74,7 +74,8 @@ function isBerth({ spec }: Deployment): boolean {
   return spec.template.metadata?.labels?.[LABEL_ROLE] === "operator";
 }
 
-function installed(deployment: Deployment, readSettings: ReadSettings): InstalledOperator {
+/** An operator with the settings in its Deployment. */
+export function installed(deployment: Deployment, readSettings: ReadSettings): InstalledOperator {
   const pod = deployment.spec.template.spec;
   const container = pod.containers.find(({ name }) => name === CONTAINER) ?? pod.containers[0];
   const { args = [], env = [] } = container ?? {};

@@ -26,17 +26,6 @@ export function reportOf(berth: string, server: string, checks: readonly CheckRe
   return { berth, server, ok: counts.fail === 0, counts, problems: problemsOf(checks), checks };
 }
 
-/**
- * The results of one Environment with each problem once. If a check and a condition have the same reason, the check
- * is kept, because it is newer.
- */
-export function withoutRepeats(results: readonly CheckResult[]): CheckResult[] {
-  const found = new Set(results.filter((result) => result.check !== "conditions" && isProblem(result)).map(reasonOf));
-  return results.filter(
-    (result) => result.check !== "conditions" || result.reason === null || !found.has(reasonOf(result)),
-  );
-}
-
 /** Every problem once: failures first, and causes before their effects. */
 export function problemsOf(results: readonly CheckResult[]): Problem[] {
   const groups = Map.groupBy(results.filter(isProblem), ({ check, status, message }) =>
@@ -53,5 +42,3 @@ export function problemsOf(results: readonly CheckResult[]): Problem[] {
 function isProblem({ status }: CheckResult): boolean {
   return status === "fail" || status === "warn";
 }
-
-const reasonOf = ({ reason }: CheckResult) => reason;

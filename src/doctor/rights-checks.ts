@@ -31,15 +31,8 @@ interface Permission {
   readonly namespace: string | undefined;
 }
 
-/**
- * Whether the operator's service account has all the permissions it needs, according to the API server.
- * @param sleeping the namespaces where sessions sleep in their Pods
- */
-export async function checkRights(
-  kube: KubeClient,
-  operator: InstalledOperator,
-  sleeping: readonly string[],
-): Promise<CheckResult> {
+/** Whether the operator's service account has all the permissions it needs, according to the API server. */
+export async function checkRights(kube: KubeClient, operator: InstalledOperator): Promise<CheckResult> {
   const results = resultsOf("operator-rights", aboutOperator(operator));
   const { namespaces = [], leases } = operator.settings ?? {};
   const served = namespaces.length > 0 ? namespaces : [undefined];
@@ -49,9 +42,7 @@ export async function checkRights(
     ...(elected ? permissionsOf(LEASE_RIGHTS, leases?.namespace ?? operator.namespace) : []),
   ];
   const attaching = served.flatMap((namespace) => permissionsOf(ATTACH_RIGHTS, namespace));
-  const adding = sleeping
-    .filter((namespace) => namespaces.length === 0 || namespaces.includes(namespace))
-    .flatMap((namespace) => permissionsOf(SLEEP_RIGHTS, namespace));
+  const adding = served.flatMap((namespace) => permissionsOf(SLEEP_RIGHTS, namespace));
   const found = await look(async () => {
     const [lacking, lackingAttach, lackingSleep, lackingNodes] = await Promise.all([
       refusedOf(kube, operator, needed),

@@ -1,11 +1,9 @@
-import { REASONS } from "../api/condition-reasons.ts";
 import type { Environment } from "../api/environment.ts";
 import { isRecord } from "../core/json.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { type KubeObject, NODES, type Node, type Resource, type Taint } from "../kube/resource.ts";
 import { type Toleration, tolerates } from "../pods/node-health.ts";
 import { templateOf } from "../reconcile/modes.ts";
-import { noRuntimeClass } from "../reconcile/template-check.ts";
 import { type CheckResult, resultsOf } from "./checks.ts";
 import { aboutEnvironment } from "./environment-checks.ts";
 import { look, unseen } from "./look.ts";
@@ -35,19 +33,17 @@ const SOFT = "PreferNoSchedule";
 const ELSEWHERE =
   "Install the runtime there, or set scheduling.nodeSelector of the RuntimeClass to the labels of nodes that have it (docs/hardening.md).";
 
-/** Whether the RuntimeClass of the Pods exists, and nodes have its runtime. */
+/** Whether nodes have the runtime of the Pods' RuntimeClass. */
 export async function checkRuntimeClass(kube: KubeClient, environment: Environment): Promise<CheckResult> {
   const results = resultsOf("runtime-class", aboutEnvironment(environment));
-  const template = templateOf(environment);
-  const { runtimeClassName: name, ...spec } = template.written.spec;
+  const { runtimeClassName: name, ...spec } = templateOf(environment).written.spec;
   if (!name) return results.pass("Pods use the default runtime of their node");
   const [found, nodes] = await Promise.all([
     look(() => kube.get(RUNTIME_CLASSES, { name })),
     look(async () => (await kube.listAll(NODES)).items),
   ]);
-  if (found.is === "absent") {
-    return results.fail(noRuntimeClass(name, template), REASONS.AdmissionRefused.fix, "AdmissionRefused");
-  }
+  // A condition reports that it does not exist.
+  if (found.is === "absent") return results.skip(`RuntimeClass ${name}`);
   if (found.is !== "seen") return unseen(results, found, `get runtimeclasses ${name}`);
   if (nodes.is === "absent") return results.fail("the API server does not know nodes", "Check the server address.");
   if (nodes.is !== "seen") return unseen(results, nodes, "list nodes");
@@ -64,7 +60,7 @@ export async function checkRuntimeClass(kube: KubeClient, environment: Environme
     );
   }
   const words = `${lacking.length} of ${fitting.length} nodes for RuntimeClass ${name} lack its handler ${handler}: ${namesOf(lacking)}`;
-  if (lacking.length === fitting.length) return results.fail(words, ELSEWHERE, "PreparationFailing");
+  if (lacking.length === fitting.length) return results.fail(words, ELSEWHERE);
   if (lacking.length > 0) return results.warn(words, ELSEWHERE);
   const unknown = silent.length === 0 ? "" : `, of which ${silent.length} do not report their handlers`;
   const count = fitting.length === 1 ? "1 node" : `${fitting.length} nodes`;

@@ -12,7 +12,6 @@ import {
   toLabelValue,
 } from "../api/names.ts";
 import { DEFAULT_BASE_URL } from "../api/network-spec.ts";
-import { hashOf } from "../core/json.ts";
 import type { OwnedMetadata } from "../kube/owned-object.ts";
 import type { NetworkPolicy, Pod } from "../kube/resource.ts";
 
@@ -52,18 +51,6 @@ const dnsPorts = (port: number): Rule[] => [
 export function defaultDnsCidrs(nameServers: readonly string[]): string[] {
   const own = nameServers.filter((address) => !LOOPBACK.test(address)).flatMap(singleAddress);
   return [...new Set([NODE_LOCAL_DNS, ...own])];
-}
-
-/** The single addresses that a NetworkPolicy allows DNS queries to. */
-export function dnsAddressesOf({ spec }: NetworkPolicy): string[] {
-  const ports = hashOf(dnsPorts(DNS_PORT));
-  const rules = ((spec?.egress ?? []) as EgressRule[]).filter((rule) => hashOf(rule.ports ?? []) === ports);
-  return rules.flatMap(({ to = [] }) => to.flatMap(({ ipBlock }) => ipBlock?.cidr ?? [])).filter(isSingleAddress);
-}
-
-interface EgressRule {
-  readonly ports?: unknown;
-  readonly to?: readonly { readonly ipBlock?: { readonly cidr: string } }[];
 }
 
 /**
@@ -185,9 +172,4 @@ function nameServersOf({ sessions, workers }: Environment["spec"]): string[] {
 function singleAddress(address: string): string[] {
   if (isIP(address) === 0 || address.includes("%")) return [];
   return [`${address}/${isIP(address) === 4 ? 32 : 128}`];
-}
-
-function isSingleAddress(cidr: string): boolean {
-  const [address = ""] = cidr.split("/");
-  return singleAddress(address).includes(cidr);
 }

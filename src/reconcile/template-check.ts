@@ -187,8 +187,8 @@ function refused(error: unknown, words: string, namespace: string, template: Che
 /** The API server's text for a Pod whose RuntimeClass does not exist. */
 const NO_RUNTIME_CLASS = /pod rejected: RuntimeClass "([^"]+)" not found/;
 
-/** The message about a RuntimeClass that does not exist. `berth doctor` uses it too. */
-export function noRuntimeClass(name: string, { field, isolation }: CheckedTemplate): string {
+/** The message about a RuntimeClass that does not exist. */
+function noRuntimeClass(name: string, { field, isolation }: CheckedTemplate): string {
   const missing = `the cluster has no RuntimeClass ${name}; create it`;
   return isolation === undefined
     ? `${field}.spec.runtimeClassName: ${missing}, or correct the name`

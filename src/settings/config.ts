@@ -173,10 +173,11 @@ export function parseSettings(argv: readonly string[], env: EnvironmentVariables
 /** Turns Commander's error about a command line into a ConfigError; returns any other error unchanged. */
 export function configErrorOf(error: unknown): unknown {
   if (!(error instanceof CommanderError)) return error;
-  const [, flag = ""] = /unknown option '(--[\w-]+)/.exec(error.message) ?? [];
-  const removed = REMOVED_NAMES[flag];
+  const [, flag, command] = /unknown option '(--[\w-]+)|unknown command '([\w-]+)/.exec(error.message) ?? [];
+  const name = flag ?? `berth ${command}`;
+  const removed = REMOVED_NAMES[name];
   const message = error.message.replace(/^error: /, "").replaceAll("\n", " ");
-  return new ConfigError(removed === undefined ? message : `${flag}: ${removed}`, { cause: error });
+  return new ConfigError(removed === undefined ? message : `${name}: ${removed}`, { cause: error });
 }
 
 /** Whether the command line or the environment sets one of these flags. */

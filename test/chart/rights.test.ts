@@ -34,7 +34,7 @@ const WITHOUT_A_CALL = new Set([
 const BY_VALUE = ["get", "list", "create", "patch", "delete"].map((verb) => `${verb} persistentvolumeclaims`);
 
 /** These run as their own service accounts, or as a person, with other rights. */
-const NOT_THE_OPERATOR = /^commands\/(uninstall|check)\.ts$|^doctor\//;
+const NOT_THE_OPERATOR = /^commands\/uninstall\.ts$|^doctor\//;
 
 const KNOWN: Readonly<Record<string, resources.Resource>> = { ...(resources as object), ENVIRONMENTS };
 
@@ -49,6 +49,13 @@ async function rightsUsed(): Promise<Set<string>> {
       const resource = KNOWN[name];
       const verb = VERBS[method];
       if (resource && verb) used.add(rightOf(verb, resource, /subresource: "(\w+)"/.exec(rest)?.[1]));
+    }
+    // keepOwned sends all requests for what its caller keeps.
+    if (text.includes("await keepOwned(")) {
+      for (const [, name = ""] of text.matchAll(/kube, resource: ([A-Z][A-Z_]+)/g)) {
+        const resource = KNOWN[name];
+        if (resource) for (const verb of ["get", "create", "patch", "delete"]) used.add(rightOf(verb, resource));
+      }
     }
     for (const [, name = ""] of text.matchAll(/new Informer\b[^;]*?resource: ([A-Z][A-Z_]+)/g)) {
       const resource = KNOWN[name];

@@ -25,7 +25,7 @@ describe("the command line", () => {
     expect(seen).toEqual([parseSettings(["--namespace=one"], { BERTH_LOG_LEVEL: "debug", KUBECONFIG: NO_KUBECONFIG })]);
   });
 
-  const ALL = "usage: berth <run|uninstall|check|doctor|explain|template|simulator|version|help> [flags]";
+  const ALL = "usage: berth <run|uninstall|doctor|explain|template|simulator|version|help> [flags]";
 
   test.each([
     [["run", "--foo"], usageLine()],

@@ -4,14 +4,12 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { stringify } from "yaml";
 import { FINALIZER } from "../../src/api/names.ts";
-import { check } from "../../src/commands/check.ts";
 import { uninstall } from "../../src/commands/uninstall.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { FakeApiServer, type Script, sendStatus } from "../kube/api-server.ts";
 import { type CliResult, cliRun } from "../support/cli-run.ts";
 
 const ENVIRONMENTS = "/apis/berth.dev/v1alpha1/namespaces/agents/environments";
-const DEPLOYMENT = "/apis/apps/v1/namespaces/berth-system/deployments/berth-operator";
 
 /** Runs one command line with `-o json` against an API server; undefined: against a port without a listener. */
 async function berth(server: FakeApiServer | undefined, ...argv: string[]): Promise<CliResult> {
@@ -20,7 +18,7 @@ async function berth(server: FakeApiServer | undefined, ...argv: string[]): Prom
   await writeFile(kubeconfig, stringify(configOf(server?.access.server ?? "http://127.0.0.1:1")));
   const seams = { logger: silentLogger };
   return await cliRun([...argv, "-o", "json", `--kubeconfig=${kubeconfig}`], {
-    commands: { check: (settings) => check(settings, seams), uninstall: (settings) => uninstall(settings, seams) },
+    commands: { uninstall: (settings) => uninstall(settings, seams) },
   });
 }
 
@@ -52,33 +50,33 @@ function putEnvironments(server: FakeApiServer): void {
   }
 }
 
-const CHECK = ["check", "--deployment=berth-system/berth-operator"];
+const CHECK = ["doctor", "--deployment=berth-system/berth-operator", "--timeout-seconds=0"];
 
-test("check reports a cluster that does not answer, and exits with 1", async () => {
+test("doctor of a Deployment reports a cluster that does not answer, and exits with 1", async () => {
   const { code, out, err } = await berth(undefined, ...CHECK);
-  expect(code).toBe(1);
-  const report = JSON.parse(out);
-  expect(report).toEqual({
-    ok: false,
-    deployment: "berth-system/berth-operator",
-    environments: null,
-    replicas: null,
-    problem: expect.stringContaining("ECONNREFUSED"),
-  });
-  expect(err).toBe(`berth: ${report.problem}\n`);
+  expect({ code, err }).toEqual({ code: 1, err: "" });
+  expect(JSON.parse(out).counts).toEqual({ pass: 0, warn: 0, fail: 3, skip: 0 });
+  expect(out).toContain("ECONNREFUSED");
 });
 
-test("check without permission to read the Deployment reports the Environments that it counted", async () => {
+test("doctor of a Deployment fails without permission to read it", async () => {
   await using server = await FakeApiServer.start();
   forbid(server, "GET", "/deployments/berth-operator");
   const { code, out } = await berth(server, ...CHECK);
   expect(code).toBe(1);
-  expect(JSON.parse(out)).toMatchObject({
-    ok: false,
-    environments: 0,
-    replicas: null,
-    problem: expect.stringContaining(`GET ${DEPLOYMENT} is forbidden`),
-  });
+  expect(JSON.parse(out).problems).toContainEqual(
+    expect.objectContaining({ about: ["deployment berth-system/berth-operator"], message: "it is forbidden" }),
+  );
+});
+
+test.each([
+  ["--deployment=berth-operator", "--deployment: write the Deployment as NAMESPACE/NAME"],
+  ["--timeout-seconds=soon", "--timeout-seconds: write whole seconds"],
+])("doctor %s exits with 2, the fix and its usage line", async (flag, message) => {
+  const { code, err } = await berth(undefined, "doctor", flag);
+  expect(code).toBe(2);
+  expect(err).toContain(message);
+  expect(err).toContain("usage: berth doctor ");
 });
 
 test("uninstall from a cluster that does not answer reports that nothing was done, and exits with 1", async () => {
@@ -130,7 +128,7 @@ test("reports contain no credential from an answer of the API server", async () 
     sendStatus(response, 403, "Forbidden", "no such user: sk-ant-secretsecret");
     return true;
   });
-  const { out, err } = await berth(server, ...CHECK);
+  const { out, err } = await berth(server, "uninstall", "--namespace=agents");
   expect(JSON.parse(out).problem).toContain("sk-ant-[redacted]");
   expect(out + err).not.toContain("secretsecret");
 });

@@ -25,11 +25,19 @@ const SETTINGS: OperatorSettings = {
 
 const LABELS = { "app.kubernetes.io/version": "0.1.0", "app.kubernetes.io/instance": "berth" };
 
-function operator(over: Partial<InstalledOperator> = {}, replicas = 2, available = 2): InstalledOperator {
+function operator(
+  over: Partial<InstalledOperator> = {},
+  replicas = 2,
+  available = 2,
+  status: Deployment["status"] = {},
+): InstalledOperator {
   const deployment: Deployment = {
-    metadata: { name: "berth-operator", namespace: "berth-system", labels: LABELS },
+    metadata: { name: "berth-operator", namespace: "berth-system", labels: LABELS, generation: 2 },
     spec: { replicas, selector: {}, template: { spec: { containers: [] } } },
-    status: { availableReplicas: available },
+    status: {
+      ...{ availableReplicas: available, replicas, updatedReplicas: replicas, observedGeneration: 2 },
+      ...status,
+    },
   };
   const image = "registry.example:5000/berth:0.1.0";
   return {
@@ -63,6 +71,16 @@ describe("the replicas of an operator", () => {
       status,
     });
   });
+
+  test.each([{ observedGeneration: 1 }, { updatedReplicas: 1 }])(
+    "warn while a rollout is under way: %j",
+    async (status) => {
+      expect(await checkReplicas(podsOf(), operator({}, 2, 2, status))).toMatchObject({
+        status: "warn",
+        message: "2 of 2 replicas are available, and a rollout is under way",
+      });
+    },
+  );
 
   test("fail with the reason while a rollout is stuck, although the earlier Pods are available", async () => {
     const pods = podsOf(pod("old", "1", RUNNING), pod("new", "2", PULL));

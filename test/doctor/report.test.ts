@@ -1,35 +1,19 @@
 import { describe, expect, test } from "vitest";
 import { CHECKS, type CheckResult, resultsOf } from "../../src/doctor/checks.ts";
-import { problemsOf, reportOf, withoutRepeats } from "../../src/doctor/report.ts";
+import { problemsOf, reportOf } from "../../src/doctor/report.ts";
 import { reportText } from "../../src/doctor/report-text.ts";
 import { paintFor } from "../../src/observe/terminal.ts";
 
 const environment = (name: string) => `environment agents/${name}`;
 const key = (name: string) =>
-  resultsOf("key", environment(name)).fail("Secret key is missing", "Create it.", "KeyMissing");
+  resultsOf("runtime-class", environment(name)).fail("Secret key is missing", "Create it.", "KeyMissing");
 const down = resultsOf("operator", "deployment berth-system/berth-operator").fail(
   "0 of 2 replicas are available",
   "See its log.",
 );
 
-describe("the results of one Environment", () => {
-  const conditions = resultsOf("conditions", environment("a"));
-  const ready = conditions.fail("Ready=False KeyMissing: no key", "Create it.", "KeyMissing");
-
-  test("report a problem once: the condition is left out if a check found the same reason", () => {
-    expect(withoutRepeats([ready, key("a")])).toEqual([key("a")]);
-    expect(withoutRepeats([key("a"), ready])).toEqual([key("a")]);
-  });
-
-  test("keep the condition if the check finds nothing, or something else", () => {
-    const well = resultsOf("key", environment("a")).pass("the key is there");
-    const other = resultsOf("template", environment("a")).fail("refused", "Correct it.", "Refused");
-    expect(withoutRepeats([ready, well, other])).toEqual([ready, well, other]);
-  });
-});
-
 describe("the problems of a fleet", () => {
-  const warning = (name: string) => resultsOf("pod-security", `namespace ${name}`).warn("no level", `Label ${name}.`);
+  const warning = (name: string) => resultsOf("cluster-dns", `namespace ${name}`).warn("no level", `Label ${name}.`);
 
   test("are listed once each, with everything that has them, and causes come first", () => {
     const results = [key("a"), warning("x"), key("b"), warning("y"), down, resultsOf("crd", "cluster").pass("fine")];
@@ -49,7 +33,7 @@ describe("the problems of a fleet", () => {
 });
 
 describe("the text", () => {
-  const well = resultsOf("spec", environment("a")).pass("it fits the schema");
+  const well = resultsOf("conditions", environment("a")).pass("it fits the schema");
   const report = reportOf("1.2.3", "https://10.0.0.1", [well, key("a"), key("b"), down]);
   const paint = paintFor({}, undefined);
 
@@ -58,12 +42,12 @@ describe("the text", () => {
       "FAIL operator         0 of 2 replicas are available",
       "                      deployment berth-system/berth-operator",
       "                      -> See its log.",
-      "FAIL key              Secret key is missing",
+      "FAIL runtime-class    Secret key is missing",
       "                      2 objects: environment agents/a, environment agents/b",
       "                      -> Create it.",
       "",
       "environment agents/a",
-      "  ok   spec             it fits the schema",
+      "  ok   conditions       it fits the schema",
       "",
       "Berth 1.2.3 at https://10.0.0.1: 3 failed, 0 warned, 1 ok, 0 not checked",
       "",
@@ -81,7 +65,7 @@ describe("the text", () => {
   test("with --problems has nothing else", () => {
     const text = reportText(report, paint, { onlyProblems: true });
     expect(text).not.toContain("it fits the schema");
-    expect(text).toContain("FAIL key");
+    expect(text).toContain("FAIL runtime-class");
     const clean = reportText(reportOf("1", "https://10.0.0.1", [well]), paint, { onlyProblems: true });
     expect(clean).toBe("Berth 1 at https://10.0.0.1: 0 failed, 0 warned, 1 ok, 0 not checked\n");
   });

@@ -2,8 +2,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { describe, expect, test } from "vitest";
 import { CHECKS, type CheckResult } from "../../src/doctor/checks.ts";
 import type { DoctorReport } from "../../src/doctor/report.ts";
-import { DEPLOYMENTS, NETWORK_POLICIES, PODS, type Resource, SECRETS } from "../../src/kube/resource.ts";
-import { renderJournal } from "../../src/protocol/journal.ts";
+import { DEPLOYMENTS, PODS, type Resource } from "../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { berthVersion } from "../../src/settings/version.ts";
 import { startCluster } from "../../testbed/cluster/cluster.ts";
@@ -11,7 +10,6 @@ import { installBerth } from "../../testbed/cluster/install.ts";
 import { cliRun } from "../support/cli-run.ts";
 import { useCluster } from "../support/cluster.ts";
 import { freePort } from "../support/free-port.ts";
-import { SHORT_LEASE, serveOne, untilState } from "../support/session-life.ts";
 import { shippedRules } from "../support/shipped-rights.ts";
 import { startWorld, type World } from "../support/world.ts";
 import { asTestCluster, takeAnything } from "./own-cluster.ts";
@@ -87,8 +85,7 @@ async function installOperator(world: World, args: readonly string[] = []): Prom
 
 describe.concurrent("berth doctor", () => {
   test("finds nothing wrong with a correct setup, and prints no key", async () => {
-    const sessions = { workspace: { type: "Pod" } };
-    await using world = await startWorld(cluster, { container: { command: ["worker"] }, sessions });
+    await using world = await startWorld(cluster);
     await installOperator(world);
     await world.createEnvironment();
     // The test control plane has no DNS.
@@ -99,12 +96,14 @@ describe.concurrent("berth doctor", () => {
     world.startOperator({ leaderElect: true });
     await world.untilParked(1);
     await world.untilCondition("Ready", "Ready");
-    const answer = await doctor(world, ["--check-key"]);
+    const answer = await doctor(world);
     // The Deployment has no Pods: the operator is part of this process.
     const wrong = answer.report.checks.filter(({ status, check }) => status !== "pass" && check !== "operator");
     expect(wrong).toEqual([]);
     expect(new Set(answer.report.checks.map(({ check }) => check))).toEqual(new Set(Object.keys(CHECKS)));
-    expect(found(answer, "work-api")[0]?.message).toContain("accepts the key: 0 items wait");
+    expect(found(answer, "conditions").map(({ message }) => message)).toContainEqual(
+      expect.stringMatching(/^TemplateAccepted=True Accepted: /),
+    );
     const shipped = [...(await shippedRules(ACCOUNT)), ...(await shippedRules(`${ACCOUNT}-leader`))];
     const rights = shipped.reduce((sum, { resources, verbs }) => sum + resources.length * verbs.length, 0);
     expect(found(answer, "operator-rights")[0]?.message).toContain(`has the ${rights} permissions of the chart`);
@@ -140,8 +139,7 @@ describe.concurrent("berth doctor", () => {
       status: "warn",
       message: `it is 0.0.1 (image registry.example/berth:0.0.1), and this build is ${berthVersion()}`,
     });
-    // The Deployment is scaled to zero, which explains that no replica holds the Lease.
-    expect(found(lacking, "lease")[0]?.message).toBe("not checked: needs a running operator");
+    expect(statusOf(lacking, "lease")).toEqual(["fail"]);
 
     const foreign = { name: "berth", args: ["run", "--flag-of-tomorrow"] };
     const next = { template: { spec: { containers: [foreign] } } };
@@ -165,154 +163,70 @@ describe.concurrent("berth doctor", () => {
     });
   });
 
-  test("reports that the operator may not add turns, where sessions sleep", async () => {
-    await using world = await startWorld(cluster, { container: { command: ["worker"] } });
-    const { namespace } = world;
-    await installOperator(world);
-    const rules = (await shippedRules(ACCOUNT)).filter(
-      ({ resources }) => !resources.includes("pods/ephemeralcontainers"),
-    );
-    await world.kube.patch(ROLES, { namespace, name: "rights" }, { rules }, { type: "merge" });
-    await world.createEnvironment();
-    expect(statusOf(await doctor(world), "operator-rights")).toEqual(["pass"]);
-    await world.patchSpec({ sessions: { workspace: { type: "Pod" } } });
-    const lacking = await world.until("the permission is gone", async () => {
-      const [result] = found(await doctor(world), "operator-rights");
-      return result?.status === "warn" && result;
-    });
-    expect(lacking).toMatchObject({
-      message: expect.stringContaining(`may not patch pods/ephemeralcontainers in namespace ${namespace}: sessions`),
-      fix: "Set the chart's rbac.ephemeralContainers=true, unless this is intended.",
-    });
-  });
-
-  test("reports a RuntimeClass that does not exist, under the name that the operator's flags give it", async () => {
-    await using world = await startWorld(cluster, { sessions: { isolation: "Kata" } });
-    await installOperator(world, [`--runtime-classes=Kata=${world.namespace}`]);
-    await world.createEnvironment();
-    const answer = await doctor(world);
-    expect(found(answer, "runtime-class")).toMatchObject([
-      {
-        status: "fail",
-        message: expect.stringMatching(`^spec.sessions.isolation: .* RuntimeClass ${world.namespace};`),
-      },
-    ]);
-    expect(found(answer, "template")[0]?.message).toBe("not checked: needs the RuntimeClass");
-  });
-
-  test("reports an Environment without an operator, and its key and template errors", async () => {
-    await using world = await startWorld(cluster, { key: false, podSpec: { hostNetwrok: true } });
-    await world.createEnvironment();
-    const answer = await doctor(world, ["--check-key"]);
-    expect(answer.code).toBe(1);
-    // The operator is the cause, so it comes first. Checks that need an operator are not separate problems.
-    expect(answer.report.problems[0]).toMatchObject({ check: "operator", status: "fail", about: ["cluster"] });
-    expect(found(answer, "conditions")[0]?.message).toBe("not checked: needs a running operator");
-    expect(found(answer, "key")[0]?.message).toMatch(
-      /^spec\.api\.keySecretRef\.name: Secret key does not exist in namespace/,
-    );
-    expect(statusOf(answer, "work-api")).toEqual(["skip"]);
-    expect(found(answer, "template")[0]?.message).toBe(
-      "Refused: spec.sessions.template.spec.hostNetwrok: unknown field; correct its name, or remove it",
-    );
-    expect(statusOf(answer, "network-policy")).toEqual(["skip"]);
-  });
-
-  test("reports conditions with their fix, and only warns about deliberate states", async () => {
-    await using world = await startWorld(cluster, { key: false });
-    await world.createEnvironment();
-    world.startOperator();
-    await world.untilCondition("Ready", "KeySecretMissing");
-    // The key's own check replaces the condition.
-    const missing = await doctor(world);
-    expect(statusOf(missing, "conditions")).toEqual([]);
-    expect(found(missing, "key")[0]).toMatchObject({
-      status: "fail",
-      message: expect.stringMatching(/^spec\.api\.keySecretRef\.name: Secret key does not exist in namespace/),
-      fix: "Create the Secret, or correct api.keySecretRef.name.",
-      reason: "KeySecretMissing",
-    });
-    await world.createKey();
-    await world.patchSpec({ paused: true });
-    await world.untilCondition("Ready", "Paused");
-    await world.untilCondition("Authenticated", "KeyAccepted");
-    expect(statusOf(await doctor(world), "conditions")).toEqual(["warn"]);
-  });
-
-  test("sends the key to the Work API only with --check-key, and only to allowed origins", async () => {
-    await using world = await startWorld(cluster, { key: false });
-    await world.createKey("sk-ant-oat01-of-nobody");
-    await world.createEnvironment();
-    expect(found(await doctor(world), "work-api")).toEqual([]);
-    expect(found(await doctor(world, ["--check-key"]), "work-api")[0]?.message).toMatch(
-      /^spec\.api\.baseUrl: the operator may not send keys to http:\/\/127\.0\.0\.1/,
-    );
-    const asked = await doctor(world, ["--check-key", "--allowed-api-origins", world.simulator.url]);
-    expect(found(asked, "work-api")[0]).toMatchObject({
-      status: "fail",
-      message: expect.stringMatching(/^KeyRejected: /),
-    });
-    expect(asked.text).not.toContain("of-nobody");
-  });
-
-  test("finds claim records of a deleted Environment, and a modified NetworkPolicy", async () => {
-    await using world = await startWorld(cluster, SHORT_LEASE);
-    await installOperator(world);
-    const { item, operator } = await serveOne(world);
-    await untilState(world, item, "active");
-    await operator.stop();
-    expect(statusOf(await doctor(world), "claims")).toEqual(["pass"]);
-    const where = { name: "berth-other-x", namespace: world.namespace, environment: "other" };
-    const journal: Parameters<typeof renderJournal>[1] = {
-      use: "session",
-      lease: "Worker",
-      environmentUid: "gone",
-      podUid: "gone",
-      api: "",
-      workId: "work_1",
-      sessionId: "session_1",
-      queuedAt: "",
-      polledFromMs: 0,
-      polledUntilMs: 0,
-    };
-    await world.kube.create(SECRETS, renderJournal(where, journal, "sk-ant-of-a-claim"));
-    const policy = { namespace: world.namespace, name: "berth-served" };
-    await world.kube.patch(NETWORK_POLICIES, policy, { spec: { egress: [{}] } }, { type: "merge" });
-    const answer = await doctor(world);
-    expect(found(answer, "claims")[0]).toMatchObject({
-      status: "fail",
-      message: "claim Secrets belong to a deleted Environment: berth-other-x",
-    });
-    expect(found(answer, "network-policy")[0]?.message).toBe("NetworkPolicy berth-served differs from the spec");
-    expect(answer.text).not.toContain("of-a-claim");
-  });
-
-  test("of a fleet lists each problem once, and can check one Environment only", async () => {
+  test("reports conditions with their fix, each problem of a fleet once, and can check one Environment only", async () => {
     await using world = await startWorld(cluster, { key: false });
     const { namespace } = world;
-    await installOperator(world);
     const names = ["first", "second", "third"];
     for (const name of names)
       await world.kube.create(ENVIRONMENTS, { metadata: { name, namespace }, spec: world.spec() } as never);
     const { report } = await doctor(world, ["--problems"]);
     expect(report.checks).toBeUndefined();
-    expect(report.problems[0]).toMatchObject({
-      check: "operator",
-      message: "it is scaled to 0 replicas, as after berth uninstall",
-    });
-    const key = report.problems.filter(({ check }) => check === "key");
-    expect(key.map(({ about }) => about)).toEqual([names.map((name) => `environment ${namespace}/${name}`)]);
-    expect(report.problems.map(({ check }) => check)).not.toContain("conditions");
-    expect(report.problems.map(({ check }) => check)).not.toContain("lease");
+    // The operator is the cause, so it comes first.
+    expect(report.problems.map(({ check, about }) => [check, about])).toEqual([
+      ["operator", ["cluster"]],
+      ["conditions", names.map((name) => `environment ${namespace}/${name}`)],
+    ]);
 
-    const one = await doctor(world, ["second"]);
-    expect(found(one, "spec").map(({ about }) => about)).toEqual([`environment ${namespace}/second`]);
-    expect(statusOf(one, "claims")).toEqual(["pass"]);
+    await world.createEnvironment();
+    world.startOperator();
+    await world.untilCondition("Ready", "KeySecretMissing");
+    const one = await doctor(world, [world.name]);
+    expect(found(one, "conditions")[0]).toMatchObject({
+      about: `environment ${namespace}/${world.name}`,
+      status: "fail",
+      message: expect.stringMatching(/^Ready=False KeySecretMissing: /),
+      fix: "Create the Secret, or correct api.keySecretRef.name.",
+      reason: "KeySecretMissing",
+    });
+    expect(new Set(one.report.checks.map(({ about }) => about))).not.toContain(`environment ${namespace}/first`);
     const none = await doctor(world, ["second", "forth"]);
-    expect(none.report.problems.find(({ check }) => check === "spec")).toMatchObject({
+    expect(none.report.problems.find(({ check }) => check === "conditions")).toMatchObject({
       message: "there is no Environment forth",
       about: [`namespace ${namespace}`],
     });
+  });
+
+  test("of one Deployment needs only permission to read it, and waits until its replicas are available", async () => {
+    await using world = await startWorld(cluster, { node: { fates: () => ({ kind: "run" }) } });
+    const { kube, namespace } = world;
+    const user = `tester-${namespace}`;
+    const kubeconfig = await cluster.kubeconfigFor(user);
+    const rules = [
+      { apiGroups: ["apps"], resources: ["deployments"], resourceNames: ["berth-operator"], verbs: ["get"] },
+    ];
+    const subjects = [{ kind: "User", name: user, apiGroup: RBAC }];
+    await kube.create(ROLES, { metadata: { name: "test", namespace }, rules } as never);
+    const roleRef = { apiGroup: RBAC, kind: "Role", name: "test" };
+    await kube.create(BINDINGS, { metadata: { name: "test", namespace }, roleRef, subjects } as never);
+    const check = async (seconds: number) => {
+      const where = ["--kubeconfig", kubeconfig, `--deployment=${namespace}/berth-operator`];
+      return await cliRun(["doctor", ...where, `--timeout-seconds=${seconds}`]);
+    };
+    await world.until("the permission", async () => (await check(0)).out.includes("it is absent"));
+
+    const labels = { app: "berth-operator" };
+    const containers = [{ name: "berth", image: "berth" }];
+    const template = { metadata: { labels }, spec: { nodeSelector: { node: "none" }, containers } };
+    const spec = { replicas: 2, selector: { matchLabels: labels }, template };
+    await kube.create(DEPLOYMENTS, { metadata: { name: "berth-operator", namespace }, spec });
+    const missing = await check(0);
+    expect(missing.code).toBe(1);
+    expect(missing.out).toMatch(/^FAIL operator +0 of 2 replicas are available/);
+
+    const waiting = check(60);
+    const there = { spec: { template: { spec: { nodeSelector: { node: null, ...world.nodeSelector } } } } };
+    await kube.patch(DEPLOYMENTS, { namespace, name: "berth-operator" }, there, { type: "merge" });
+    expect(await waiting).toMatchObject({ code: 0, out: expect.stringContaining("2 of 2 replicas are available") });
   });
 
   test("skips checks without permission, names the permission, and does not fail", async () => {
@@ -331,28 +245,19 @@ describe.concurrent("berth doctor", () => {
     await world.kube.create(BINDINGS, { metadata: { name: "viewer", namespace }, roleRef, subjects } as never);
     const kubeconfig = await cluster.kubeconfigFor(user);
     const answer = await world.until("the viewer has permission", async () => {
-      const looked = await doctor(world, ["--check-key"], kubeconfig);
-      return found(looked, "key").length > 0 && statusOf(looked, "operator")[0] !== "skip" && looked;
+      const looked = await doctor(world, [], kubeconfig);
+      return found(looked, "work-api-reach").length > 0 && statusOf(looked, "operator")[0] !== "skip" && looked;
     });
-    // Without permission to read the key, doctor still reports whether the Work API answers.
     expect(found(answer, "work-api-reach")[0]).toMatchObject({
       status: "pass",
       message: expect.stringContaining("answers this machine: 401 to a request without a key"),
     });
     const skipped = answer.report.checks.filter(({ status }) => status === "skip");
     expect(Object.fromEntries(skipped.map(({ check, message }) => [check, message]))).toEqual({
-      conditions: "not checked: needs a running operator",
       "crd-schema": "not checked: needs get customresourcedefinitions environments.berth.dev",
       lease: `not checked: needs list leases in namespace ${namespace}`,
       "operator-rights": "not checked: needs create subjectaccessreviews.authorization.k8s.io",
       "cluster-dns": "not checked: needs list pods in namespace kube-system",
-      "pod-security": `not checked: needs get namespaces ${namespace}`,
-      claims: `not checked: needs list secrets in ${namespace}`,
-      key: `not checked: needs get secrets in ${namespace}`,
-      "work-api": "not checked: needs the environment key",
-      template: `not checked: needs create pods in ${namespace} (for a dry run)`,
-      "network-policy": `not checked: needs get networkpolicies in ${namespace}`,
-      pods: `not checked: needs list pods in ${namespace}`,
     });
   });
 
@@ -385,18 +290,4 @@ test("berth doctor reports a missing or different CRD", async () => {
   expect(found(other, "crd-schema")[0]?.message).toMatch(
     /^the CRD lacks metadata, spec, status|^the CRD lacks apiVersion/,
   );
-  await world.until("a schema that accepts anything is served", async () => {
-    const metadata = { namespace: world.namespace, name: world.name };
-    return world.kube
-      .create(ENVIRONMENTS, { metadata, spec: { ...world.spec(), sessions: { warm: -1 } } } as never)
-      .then(
-        () => true,
-        () => false,
-      );
-  });
-  const stored = await doctor(world, [], own.kubeconfig);
-  expect(found(stored, "spec")[0]).toMatchObject({
-    status: "fail",
-    message: expect.stringContaining("spec.sessions.warm: is too small"),
-  });
 });

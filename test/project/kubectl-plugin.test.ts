@@ -62,7 +62,7 @@ describe("kubectl berth", { timeout: RUN_TIMEOUT_MS }, () => {
       "kubectl berth: name a command: doctor, explain, template, version or help\n" +
         "usage: kubectl berth <doctor|explain|template|version|help> [flags]\n",
     );
-    for (const name of ["run", "uninstall", "check", "simulator"])
+    for (const name of ["run", "uninstall", "simulator"])
       expect((await plugin(name)).err).toContain(`kubectl berth: unknown command '${name}'`);
     expect((await plugin("explain", "--help")).out).toMatch(/^Usage: kubectl berth explain <session/);
   });

@@ -185,7 +185,7 @@ test.each([
   ["kubectl -n agents rollout status deployment/berth-operator", 1],
   ["kubectl -n berth-system rollout restart deployment berth", 1],
   ["berth uninstall --deployment berth/berth-operator", 1],
-  ["berth check --deployment=berth-system/berth-operator", 0],
+  ["berth doctor --deployment=berth-system/berth-operator", 0],
   ["kubectl rollout status deployment/berth-operator", 0],
   ["kubectl -n berth-system port-forward deployment/berth-operator 8083", 0],
   ["kubectl apply --server-side -f deploy/crds/", 0],

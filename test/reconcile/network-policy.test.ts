@@ -4,7 +4,6 @@ import type { NetworkPolicy } from "../../src/kube/resource.ts";
 import {
   addressesTold,
   defaultDnsCidrs,
-  dnsAddressesOf,
   type NetworkFacts,
   renderNetworkPolicy,
 } from "../../src/reconcile/network-policy.ts";
@@ -188,29 +187,6 @@ describe("addresses of the cluster's DNS", () => {
     ],
   ])("include a node-local cache and the operator's name servers if %s", (_what, nameServers, cidrs) => {
     expect(defaultDnsCidrs(nameServers)).toEqual(cidrs);
-  });
-
-  test("can be read back from a policy, which then renders the same", () => {
-    const nameservers = ["1.1.1.1"];
-    const spec = sessionsSpec({ template: podTemplate({ dnsConfig: { nameservers } }) });
-    const policy = policyOf(spec);
-    const cidrs = dnsAddressesOf(policy);
-    expect(cidrs).toEqual([...FACTS.dns.cidrs, "1.1.1.1/32"]);
-    expect(policyOf(spec, { ...FACTS, dns: { ...FACTS.dns, cidrs } })).toEqual(policy);
-  });
-
-  test("are empty for a policy that permits all egress", () => {
-    const policy = policyOf(sessionsSpec());
-    expect(dnsAddressesOf({ ...policy, spec: { ...policy.spec, egress: [{}] } } as NetworkPolicy)).toEqual([]);
-    expect(dnsAddressesOf({ metadata: policy.metadata } as NetworkPolicy)).toEqual([]);
-  });
-
-  test("are single addresses on port 53: a policy with a network there does not match", () => {
-    const policy = policyOf(sessionsSpec());
-    policy.spec?.egress?.push({ to: blocks("10.0.0.0/8"), ports: dns(53) });
-    const cidrs = dnsAddressesOf(policy);
-    expect(cidrs).toEqual(FACTS.dns.cidrs);
-    expect(isAsWanted(policy, policyOf(sessionsSpec(), { ...FACTS, dns: { ...FACTS.dns, cidrs } }))).toBe(false);
   });
 });
 

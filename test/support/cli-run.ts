@@ -38,7 +38,6 @@ export async function cliRun(
   const commands: Commands = {
     run: async () => {},
     uninstall: async () => ({ ok: true, stopped: false, deleted: [], undrained: [], released: [], problem: null }),
-    check: async () => ({ ok: true, deployment: "", environments: 0, replicas: null, problem: null }),
     ...given.commands,
   };
   // Otherwise a command would use the cluster of the person who runs the tests.
