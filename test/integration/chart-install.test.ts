@@ -250,8 +250,18 @@ test(
 
     const { code, stdout } = await helmWithValues(install, withImage({ image: { tag: "not-there" } }), env);
     expect(code).toBe(0);
-    // The notes say how.
+    // The notes say how, and so does the error of an uninstall with the Job, which ends at its deadline.
     expect(stdout).toContain(`helm ${uninstall.slice(0, 2).join(" ")} -n never-ran --no-hooks`);
+    const withJob = helmWithValues(
+      uninstall.filter((arg) => arg !== "--no-hooks"),
+      undefined,
+      env,
+    );
+    const job = "/apis/batch/v1/namespaces/never-ran/jobs/berth-uninstall-or--no-hooks";
+    await expect.poll(() => exists(cluster, job)).toBe(true);
+    const soon = JSON.stringify({ spec: { activeDeadlineSeconds: 1 } });
+    await kubectl("patch", "-n", "never-ran", "job/berth-uninstall-or--no-hooks", "-p", soon);
+    expect(await withJob).toMatchObject({ code: 1, stderr: expect.stringContaining("or--no-hooks") });
     expect(await helmWithValues(uninstall, undefined, env)).toMatchObject({ code: 0 });
     const kinds = "all,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,validatingadmissionpolicies";
     expect(await kubectl("get", kinds, "-A", "-l", `app.kubernetes.io/instance=${RELEASE}`, "-o", "name")).toBe("");
