@@ -1,3 +1,4 @@
+import { setTimeout } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import type { ItemRecord } from "../../../simulator/item.ts";
 import { bashScript } from "../../../simulator/script.ts";
@@ -5,6 +6,7 @@ import { ANNOTATION_DELETION_COST, LABEL_TEMPLATE_HASH } from "../../../src/api/
 import type { Pod } from "../../../src/kube/resource.ts";
 import { execIn } from "../support/kubectl.ts";
 import { untilState } from "../support/session-life.ts";
+import { readSettings } from "../support/settings.ts";
 import { deploymentsOf, untilWorkers, workersOf, workersSpec } from "../support/worker-fleet.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
@@ -41,6 +43,9 @@ async function expectServedOnce(world: E2eWorld, items: readonly ItemRecord[], o
   expect(world.events("WorkerEndedWhileBusy")).toEqual([]);
   expect(await world.metric("berth_worker_ended_while_busy_total")).toBeFalsy();
 }
+
+/** Of ten sessions, six come at once, and the others one by one while the workers of the six are removed. */
+const WAVES = { sessions: 100, length: 10, atOnce: 6, untilRemovalMs: 7_500, eachMs: 1_200 } as const;
 
 /** The exit codes of all workers' containers that ever existed. */
 function exitCodes(world: E2eWorld): (number | undefined)[] {
@@ -154,5 +159,38 @@ describe.concurrent("always-on stock workers", () => {
     expect(await world.simulator.item(item.id)).toMatchObject({ state: "stopped", acks: [{}] });
     expect(new Set(exitCodes(world))).toEqual(new Set([0]));
     expect(await deploymentsOf(world)).toEqual([]);
+  });
+
+  test.runIf(readSettings().long)("lose no message of 100 while their number follows waves of sessions", async () => {
+    await using world = await startE2eWorld({ expectViolations: OWN_LATENESS });
+    const behavior = { scaleDown: { stabilizationWindowSeconds: 3, policies: [] } };
+    await world.createEnvironment(workersSpec(world, { workers: { maxReplicas: 8, behavior } }));
+    await world.untilCondition("Ready", "Ready");
+    const items: ItemRecord[] = [];
+    for (let n = 0; n < WAVES.sessions; n += 1) {
+      const script = bashScript(`sleep ${1 + (n % 4)}; echo ${n}`);
+      items.push(await world.simulator.enqueue(world.environmentId, { script }));
+      const inWave = (n % WAVES.length) + 1;
+      if (inWave >= WAVES.atOnce) await setTimeout(inWave === WAVES.atOnce ? WAVES.untilRemovalMs : WAVES.eachMs);
+    }
+    await world.until("all items are stopped", async () => {
+      return (await world.simulator.items()).every(({ state }) => state === "stopped");
+    });
+    await untilWorkers(world, "no worker is left", ({ desired, replicas }) => desired === 0 && replicas === 0);
+    const lost: string[] = [];
+    for (const [n, { id, sessionId = "" }] of items.entries()) {
+      const { toolCalls } = await world.simulator.session(sessionId);
+      if (toolCalls.length !== 1 || toolCalls[0]?.output !== String(n)) lost.push(id);
+    }
+    const removed = world.views.everyPod.length;
+    console.info(`${removed} workers removed, ${lost.length} of ${items.length} messages without an answer`);
+    expect(lost).toEqual([]);
+    // Otherwise nothing was removed beside running sessions, and the test proves nothing.
+    expect(removed).toBeGreaterThan(WAVES.length);
+    await expectServedOnce(
+      world,
+      items,
+      items.map((_, n) => String(n)),
+    );
   });
 });
