@@ -36,12 +36,8 @@ function plainProgram(random: Random): FateInput {
   return { kind: "exit", code: random() < SHARE_OF_DEATHS ? 1 : 0, afterMs: WORK_MS };
 }
 
-/** Extra Pods that a burst left parked are removed soon, so that none are left at rest. */
-const WARM_SCALE_DOWN_SECONDS = 3;
-
 function sessionKind(name: string, sessions: Record<string, unknown>, fate: Kind["fate"] = stockWorker): Kind {
-  const plain = { warmScaleDownSeconds: WARM_SCALE_DOWN_SECONDS, ...sessions };
-  const spec = (world: World) => ({ sessions: { ...(world.spec()["sessions"] as object), ...plain } });
+  const spec = (world: World) => ({ sessions: { ...(world.spec()["sessions"] as object), ...sessions } });
   return { name, mode: "sessions", warm: 1, spec, fate };
 }
 

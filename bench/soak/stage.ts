@@ -57,6 +57,8 @@ export async function startStage(seed: number): Promise<SoakStage> {
   const world = things.use(
     await startWorld(await asTestCluster(cluster), {
       timeScale: TIME_SCALE,
+      // No surplus Pods are left at rest.
+      timing: { warmScaleDownMs: 3_000, requestTimeoutMs: 3_000 },
       simulator: {
         seed,
         limits: { ...LIMITS, startingTimeoutSeconds: STARTING_SECONDS },

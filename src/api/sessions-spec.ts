@@ -11,16 +11,15 @@ const WEEK = 7 * DAY;
 const MAX_DURATION = 30 * DAY;
 /** One loop serves one Environment. A larger load needs a second Environment (and a second cluster). */
 export const MAX_CONCURRENT = 10_000;
-const MAX_RETAINED = 10_000;
 
 const fields = z.strictObject({
   maxConcurrent: z.int32().min(1).max(MAX_CONCURRENT).meta({
     description: "Maximum number of Pods that are prepared, parked or run a session. Sleeping Pods do not count.",
   }),
   warm: z.int32().min(0).max(MAX_CONCURRENT).default(0).meta({
-    description: "Number of Pods kept parked, at most maxConcurrent. 0 scales to zero.",
+    description:
+      "Number of Pods kept parked, at most maxConcurrent. 0 scales to zero. Surplus Pods are deleted after 5 minutes.",
   }),
-  warmScaleDownSeconds: seconds(300, 0, DAY, "Seconds after which parked Pods beyond warm are deleted."),
   maxSleeping: z.int32().min(0).max(MAX_CONCURRENT).optional().meta({
     description:
       "Maximum number of sleeping Pods. Beyond it, the one that has slept longest is deleted. Default: maxConcurrent.",
@@ -56,11 +55,13 @@ const fields = z.strictObject({
     description: "Age at which a parked Pod is replaced. 0: never. Default: 600 with parking Key, else 0.",
   }),
   maxDurationSeconds: seconds(86_400, 1, MAX_DURATION, "Seconds after which a work item is stopped."),
-  retainFinishedSeconds: seconds(600, 0, WEEK, "Seconds to keep a finished Pod for its logs."),
+  retainFinishedSeconds: seconds(
+    600,
+    0,
+    WEEK,
+    "Seconds to keep a finished Pod for its logs. Of finished and failed Pods, the newest 100 are kept.",
+  ),
   retainFailedSeconds: seconds(3600, 0, WEEK, "Seconds to keep a failed Pod for its logs."),
-  retainFinishedLimit: z.int32().min(0).max(MAX_RETAINED).default(100).meta({
-    description: "Maximum number of finished and failed Pods. The oldest are deleted first.",
-  }),
   onPodFailure: z.enum(["Stop", "Release"]).default("Stop").meta({
     description:
       "What happens to a work item whose Pod died without stopping it. Stop: it is stopped. Release: it returns to the queue up to three times, then is stopped.",

@@ -128,6 +128,8 @@ export interface Timing {
   readonly policyCheckMs: number;
   /** How often the volumes of sessions are listed again, since another client may have deleted one. */
   readonly workspaceCheckMs: number;
+  /** Parked Pods beyond `warm` are deleted after this long, since the queue may fill again. Tests do not scale it. */
+  readonly warmScaleDownMs: number;
   /** A Pod made for a session is deleted if its item is not offered for this long: once parked, and before. */
   readonly unclaimedParkedMs: number;
   readonly unclaimedPreparingMs: number;
@@ -202,6 +204,7 @@ export const DEFAULT_TIMING: Timing = {
   budgetCheckMs: 60_000,
   policyCheckMs: 600_000,
   workspaceCheckMs: 300_000,
+  warmScaleDownMs: 300_000,
   // An item is offered again after 5 s, so several offers were missed.
   unclaimedParkedMs: 60_000,
   unclaimedPreparingMs: 300_000,

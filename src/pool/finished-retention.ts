@@ -14,6 +14,9 @@ import { isStepFailure } from "../protocol/failing-steps.ts";
 import { CLAIM_SECRET_TYPE } from "../protocol/journal.ts";
 import type { Outcome } from "../protocol/outcome.ts";
 
+/** Most finished and failed Pods of an Environment. Beyond it, the oldest are deleted. */
+const MOST_FINISHED = 100;
+
 /** Deletions in flight at the same time. */
 const CONCURRENCY = 16;
 
@@ -136,7 +139,7 @@ export class Retention {
     return {
       finishedMs: sessions.retainFinishedSeconds * SECOND_MS,
       failedMs: sessions.retainFailedSeconds * SECOND_MS,
-      limit: sessions.retainFinishedLimit,
+      limit: MOST_FINISHED,
     };
   }
 

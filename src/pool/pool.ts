@@ -439,7 +439,7 @@ export class Pool {
   }
 
   #plan(free: readonly Free[]): CapacityPlan | BoundCapacityPlan {
-    const { environment, template, kube } = this.#context;
+    const { environment, template, kube, timing } = this.#context;
     const sessions = environment().spec.sessions;
     if (!sessions) throw new TypeError("not an Environment with spec.sessions");
     const { hash } = template();
@@ -453,7 +453,7 @@ export class Pool {
       trusts: (each: string) => this.#options.breaker.trusts(each),
       parkedMaxAgeMs: parkedMaxAgeMs(sessions.parkedMaxAgeSeconds, template().parking.mode),
       prepareTimeoutMs: sessions.prepareTimeoutSeconds * SECOND_MS,
-      warmScaleDownMs: sessions.warmScaleDownSeconds * SECOND_MS,
+      warmScaleDownMs: timing.warmScaleDownMs,
       surplusSinceMs: this.#surplusSinceMs,
       surgeBlockedUntilMs: this.#surgeBlockedUntilMs,
       draining: this.#draining,

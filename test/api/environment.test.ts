@@ -20,7 +20,6 @@ describe("defaults", () => {
       sessions: {
         maxConcurrent: 5,
         warm: 0,
-        warmScaleDownSeconds: 300,
         workspace: { type: "Ephemeral", mountPath: "/workspace", retainSeconds: 604_800 },
         lease: "Worker",
         credential: "WorkSecret",
@@ -30,7 +29,6 @@ describe("defaults", () => {
         maxDurationSeconds: 86_400,
         retainFinishedSeconds: 600,
         retainFailedSeconds: 3600,
-        retainFinishedLimit: 100,
         onPodFailure: "Stop",
         disruption: "Allow",
         template: podTemplate(),

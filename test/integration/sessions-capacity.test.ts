@@ -12,6 +12,9 @@ import { startWorld, type World } from "../support/world.ts";
 
 const cluster = useCluster();
 
+/** Deletes surplus Pods after a second. */
+const SOON = { timing: { warmScaleDownMs: 1_000 } };
+
 const hanging: FateInput = { kind: "worker", end: "hang" };
 
 const uidsOf = (pods: readonly Pod[]) => pods.map(({ metadata }) => metadata.uid).sort();
@@ -38,7 +41,7 @@ describe.concurrent("the number of Pods", () => {
   });
 
   test("from zero, the queue's depth creates one Pod per item, and none is left", async () => {
-    await using world = await startWorld(cluster, { sessions: { warm: 0, warmScaleDownSeconds: 1 } });
+    await using world = await startWorld(cluster, { sessions: { warm: 0 }, ...SOON });
     let most = 0;
     world.onPodChange(() => {
       most = Math.max(most, taking(world).length);
@@ -56,7 +59,8 @@ describe.concurrent("the number of Pods", () => {
 
   test("a burst never exceeds maxConcurrent, and everything is served", async () => {
     await using world = await startWorld(cluster, {
-      sessions: { warm: 2, maxConcurrent: 8, warmScaleDownSeconds: 1 },
+      ...SOON,
+      sessions: { warm: 2, maxConcurrent: 8 },
       node: { fates: () => ({ kind: "worker", workMs: { min: 50, max: 500 } }) },
     });
     let most = 0;
@@ -74,8 +78,8 @@ describe.concurrent("the number of Pods", () => {
     await world.until("only the two warm Pods are left", () => world.pods.length === 2 && world.parked.length === 2);
   });
 
-  test("surplus Pods are deleted after warmScaleDownSeconds", async () => {
-    await using world = await startWorld(cluster, { sessions: { warm: 4, warmScaleDownSeconds: 1 } });
+  test("surplus Pods are deleted", async () => {
+    await using world = await startWorld(cluster, { sessions: { warm: 4 }, ...SOON });
     await world.createEnvironment();
     world.startOperator();
     await world.untilParked(4);

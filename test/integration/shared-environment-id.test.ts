@@ -40,7 +40,8 @@ const stopped = (world: World) =>
 
 describe.concurrent("two Environments with one environmentId", () => {
   const load: WorldOptions = {
-    sessions: { warm: 2, maxConcurrent: 4, warmScaleDownSeconds: 1 },
+    sessions: { warm: 2, maxConcurrent: 4 },
+    timing: { warmScaleDownMs: 1_000 },
     node: { fates: () => ({ kind: "worker", workMs: { min: 50, max: 400 } }) },
   };
 

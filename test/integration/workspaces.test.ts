@@ -99,7 +99,7 @@ describe.concurrent("workspace: PerSession", () => {
   });
 
   test("a warm Pod waits with its volume, which its first session gets and keeps", async () => {
-    await using world = await volumeWorld({}, 4);
+    await using world = await volumeWorld({ timing: { warmScaleDownMs: 1_000 } }, 4);
     const sessions = { ...(world.spec()["sessions"] as object), ...perSession(world), ...KEPT, warm: 1 };
     await world.createEnvironment({ sessions });
     world.startOperator();
@@ -120,7 +120,7 @@ describe.concurrent("workspace: PerSession", () => {
     expect(own?.labels).toMatchObject({ "berth.dev/session-id": first.sessionId });
     expect(own?.annotations).toMatchObject({ "berth.dev/session-id": first.sessionId });
     expect(own?.annotations).not.toHaveProperty(["berth.dev/unassigned"]);
-    await world.patchSpec({ sessions: { warm: 0, warmScaleDownSeconds: 1 } });
+    await world.patchSpec({ sessions: { warm: 0 } });
     const left = async () => (await sessionVolumes(world)).map(({ metadata }) => metadata.name).join();
     await world.until("only the session's volume is left", async () => (await left()) === warm?.metadata.name);
     world.simulator.assertNoViolations();

@@ -91,7 +91,7 @@ describe("the number of Pods", () => {
 describe("surplus", () => {
   const pods = [parked(3 * MINUTE), parked(2 * MINUTE), preparing()];
 
-  test("is kept for warmScaleDownSeconds, since the queue may fill again", () => {
+  test("is kept for a while, since the queue may fill again", () => {
     expect(plan({ warm: 1, pods })).toMatchObject({ ...NOTHING, surplusSinceMs: NOW, againAtMs: NOW + 5 * MINUTE });
     const since = NOW - 4 * MINUTE;
     expect(plan({ warm: 1, pods, surplusSinceMs: since })).toMatchObject({
@@ -121,7 +121,7 @@ describe("surplus", () => {
     });
   });
 
-  test("is removed at once with warmScaleDownSeconds: 0", () => {
+  test("is removed at once with no time to wait", () => {
     expect(plan({ pods: [parked()], warmScaleDownMs: 0 }).remove).toHaveLength(1);
   });
 

@@ -39,7 +39,7 @@ async function deleted(
     if (call.plural === "secrets") return answers.secret ?? notFound("secrets", call.ref.name);
     return answers.live?.(call) ?? byName.get(call.ref.name);
   }, clock);
-  const sessions = { retainFinishedSeconds: 600, retainFailedSeconds: 600, retainFinishedLimit: 100 };
+  const sessions = { retainFinishedSeconds: 600, retainFailedSeconds: 600 };
   const context = fakeContext({
     clock,
     kube: kube.client,
@@ -125,4 +125,15 @@ describe("an assigned Pod with turns, without a claim,", () => {
     const live = () => inTurn({ ended: 2, turns: { 2: { terminated: { exitCode: 0 } }, 3: RUNNING } });
     expect((await deleted([inTurn()], { live })).deletes).toEqual([]);
   });
+});
+
+test("keeps the newest 100 finished Pods", async () => {
+  const pods = Array.from({ length: 102 }, (_, n) =>
+    assigned(`p${n}`, {
+      labels: { "berth.dev/phase": "finished" },
+      annotations: { "berth.dev/finished-at": new Date(new VirtualClock().now() + n).toISOString() },
+    }),
+  );
+  const { deletes } = await deleted(pods);
+  expect(deletes.map(([name]) => name).sort()).toEqual(["p0", "p1"]);
 });

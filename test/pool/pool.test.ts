@@ -47,7 +47,7 @@ function poolOf(pods: readonly Pod[], answer: Answer, unattached = "", warm = 1,
   const kube = new FakeKube(answer, clock);
   const claims = new ClaimTable();
   const sessions = {
-    ...{ maxConcurrent: warm, warm, parkedMaxAgeSeconds: 0, prepareTimeoutSeconds: 600, warmScaleDownSeconds: 300 },
+    ...{ maxConcurrent: warm, warm, parkedMaxAgeSeconds: 0, prepareTimeoutSeconds: 600 },
     workspace: "Ephemeral",
   };
   const context = fakeContext({

@@ -169,7 +169,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `within ${t.requestBoundMs} ms`,
   ],
   "docs/troubleshooting/lost-files.md": [`a Pod serves ${MOST_TURNS} work items at most`],
-  "docs/autoscaling.md": [`\`warmScaleDownSeconds\` (${sessions.warmScaleDownSeconds?.default})`],
+  "docs/autoscaling.md": [`stay for ${minutes(t.warmScaleDownMs)} minutes`],
   "docs/multi-cluster.md": [`at most ${s(t.desiredTtlMs)} after the last heartbeat`],
   "docs/quick-start.md": [
     `\`deletionGraceSeconds\` (${spec.deletionGraceSeconds?.default} unless set)`,

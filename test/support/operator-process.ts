@@ -3,12 +3,13 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import type { Timing } from "../../src/core/timing.ts";
 import type { Death } from "./sudden-death.ts";
 
 /** The variable that tells operator-main.ts by how many milliseconds its wall clock is off. */
 export const WALL_OFFSET = "OPERATOR_WALL_OFFSET_MS";
-/** The variable that gives it another timeout of requests to the Work API. */
-export const REQUEST_TIMEOUT = "OPERATOR_REQUEST_TIMEOUT_MS";
+/** The variable that gives it other times, as JSON. */
+export const OTHER_TIMES = "OPERATOR_TIMES";
 
 const ROOT = join(import.meta.dirname, "..", "..");
 
@@ -37,7 +38,8 @@ export interface OperatorProcess extends AsyncDisposable {
 export interface ProcessOptions {
   /** How far its wall clock is ahead of the machine's; negative: behind. */
   readonly wallOffsetMs?: number;
-  readonly requestTimeoutMs?: number | undefined;
+  /** Other times, which the time scale does not change. */
+  readonly timing?: Partial<Timing> | undefined;
   /** Flags for Node. */
   readonly nodeFlags?: readonly string[];
   /** Where it dies, or which answers it loses. */
@@ -50,13 +52,13 @@ export interface ProcessOptions {
 export async function startOperatorProcess(
   flags: readonly string[],
   timeScale = 1,
-  { wallOffsetMs = 0, requestTimeoutMs, nodeFlags = [], death, root = ROOT }: ProcessOptions = {},
+  { wallOffsetMs = 0, timing = {}, nodeFlags = [], death, root = ROOT }: ProcessOptions = {},
 ): Promise<OperatorProcess> {
   const main = join(root, "test", "support", "operator-main.ts");
   const dying = death ? ["--death", JSON.stringify(death)] : [];
   return await startOperatorMain([...nodeFlags, main, String(timeScale), ...dying, ...flags], {
     [WALL_OFFSET]: String(wallOffsetMs),
-    ...(requestTimeoutMs === undefined ? {} : { [REQUEST_TIMEOUT]: String(requestTimeoutMs) }),
+    [OTHER_TIMES]: JSON.stringify(timing),
   });
 }
 

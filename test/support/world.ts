@@ -8,7 +8,7 @@ import { API_VERSION, KIND, LABEL_ENVIRONMENT } from "../../src/api/names.ts";
 import { RELEASES_TYPE } from "../../src/claims/releases.ts";
 import { realClock } from "../../src/core/clock.ts";
 import { Notifier } from "../../src/core/notifier.ts";
-import { DEFAULT_TIMING, scaleTiming } from "../../src/core/timing.ts";
+import { DEFAULT_TIMING, scaleTiming, type Timing } from "../../src/core/timing.ts";
 import { KubeClient } from "../../src/kube/client.ts";
 import { loadKubeConfig } from "../../src/kube/config.ts";
 import {
@@ -60,6 +60,8 @@ export interface WorldOptions {
   /** Fields of the Pod's spec. */
   readonly podSpec?: Record<string, unknown>;
   readonly timeScale?: number;
+  /** Other times of operators, which the time scale does not change. */
+  readonly timing?: Partial<Timing>;
   /** False: no Secret with the key is created. */
   readonly key?: boolean;
 }
@@ -305,7 +307,8 @@ export class World implements AsyncDisposable {
     const metrics = createMetrics();
     const elect = options.leaderElect === true ? [] : ["--leader-elect=false"];
     const settings = parseSettings([...this.flags(), ...elect, ...(options.flags ?? [])], {});
-    const timing = scaleTiming(DEFAULT_TIMING, this.#options.timeScale ?? TEST_TIME_SCALE);
+    const { timeScale = TEST_TIME_SCALE } = this.#options;
+    const timing = { ...scaleTiming(DEFAULT_TIMING, timeScale), ...this.#options.timing };
     const level = process.env.BERTH_TEST_LOG as "debug" | undefined;
     const logger = level ? createLogger(level) : silentLogger;
     const running = runOperator(settings, ending.signal, { metrics, timing, logger, ...options.seams });
@@ -330,7 +333,7 @@ export class World implements AsyncDisposable {
     const child = await startOperatorProcess(
       [...this.flags(), ...elect, ...(options.flags ?? [])],
       options.timeScale ?? this.#options.timeScale ?? TEST_TIME_SCALE,
-      options,
+      { timing: this.#options.timing, ...options },
     );
     const operator = {
       process: child,

@@ -49,7 +49,7 @@ function fates({ metadata }: Pod): FateInput {
 
 const NOTES = [
   "The status of an Environment is written at most every 5 s. At a lower rate of sessions, each session has a larger " +
-    "share of these writes. If finished Pods are kept, counting begins once `retainFinishedLimit` of them exist, so " +
+    "share of these writes. If finished Pods are kept, counting begins once 100 of them exist, so " +
     "each session also has a deletion.",
   "Idle replicas compare each watch with a list every ten minutes, and restart each watch after five to ten minutes. " +
     "These are a few requests per replica, whatever the number of Environments.",

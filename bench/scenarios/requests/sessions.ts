@@ -18,9 +18,9 @@ export interface Kind {
 
 export const KINDS: readonly Kind[] = [
   { name: "worker", lease: "Worker", kept: 0 },
-  { name: "worker-kept", lease: "Worker", kept: 10 },
+  { name: "worker-kept", lease: "Worker", kept: 100 },
   { name: "operator", lease: "Operator", kept: 0 },
-  { name: "operator-kept", lease: "Operator", kept: 10 },
+  { name: "operator-kept", lease: "Operator", kept: 100 },
 ];
 
 export interface Load {
@@ -101,7 +101,7 @@ async function findings(
 
 function specFor({ lease, kept }: Kind) {
   const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
-  const keeping = kept === 0 ? { retainFinishedSeconds: 0 } : { retainFinishedLimit: kept };
+  const keeping = kept === 0 ? { retainFinishedSeconds: 0 } : {};
   return { sessions: { maxConcurrent: 100, warm: WARM, lease, ...keeping, template } };
 }
 
@@ -120,7 +120,7 @@ async function unquiet(stand: Stand, served: Served, { kept }: Kind, touches: To
   const inPhase = (phase: string) =>
     pods.items.filter(({ metadata }) => metadata.labels?.[LABEL_PHASE] === phase).length;
   const [free, finished, assigned] = [inPhase("parked"), inPhase("finished"), inPhase("assigned")];
-  // The operator may have created another Pod for a waiting item. The Pod stays for warmScaleDownSeconds.
+  // The operator may have created another Pod for a waiting item. The Pod stays for 5 minutes.
   const isParked = free >= WARM && touches.parked.length === free;
   if (live === 0 && claims === 0 && isParked && finished === kept && assigned === 0) return null;
   return JSON.stringify({ live, claims, free, parked: touches.parked.length, finished, assigned });

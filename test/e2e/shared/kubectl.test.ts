@@ -38,7 +38,7 @@ describe.concurrent("what kubectl shows of an Environment", () => {
     await world.until("counted", () => world.environment?.status?.sessions?.active === 1 && world.parked.length > 0);
     const { AGE, ...shown } = await world.until("the columns say so", async () => {
       const all = await columns(world);
-      // The waiting item may have caused one Pod more than `warm`, which stays for warmScaleDownSeconds. The operator
+      // The waiting item may have caused one Pod more than `warm`, which stays for 5 minutes. The operator
       // counts the queue periodically.
       return all["ACTIVE"] === "1" && Number(all["WARM"]) >= 1 && all["QUEUE"] === "0" && all;
     });

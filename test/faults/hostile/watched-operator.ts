@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { expect } from "vitest";
+import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
 import { type OperatorProcess, startOperatorProcess } from "../../support/operator-process.ts";
 
 /** No regular load of these tests comes near this heap size, so anything kept without a limit ends the process. */
@@ -21,8 +22,12 @@ export class WatchedOperator implements AsyncDisposable {
   }
 
   /** @param requestTimeoutMs default: the operator's; shorter, so that answers without end cost a test less */
-  static async start(flags: readonly string[], timeScale: number, requestTimeoutMs?: number): Promise<WatchedOperator> {
-    const options = { nodeFlags: NODE_FLAGS, requestTimeoutMs };
+  static async start(
+    flags: readonly string[],
+    timeScale: number,
+    requestTimeoutMs = DEFAULT_TIMING.requestTimeoutMs,
+  ): Promise<WatchedOperator> {
+    const options = { nodeFlags: NODE_FLAGS, timing: { requestTimeoutMs } };
     return new WatchedOperator(await startOperatorProcess([...flags, "--leader-elect=false"], timeScale, options));
   }
 

@@ -108,7 +108,6 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
       ]),
       template: { spec: { containers: [CONTAINER], terminationGracePeriodSeconds: 30 } },
       parkedMaxAgeSeconds: pick([0, 60, 600]),
-      warmScaleDownSeconds: pick([10, 300]),
       ...workspace,
     },
     switches: {

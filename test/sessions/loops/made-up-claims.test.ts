@@ -37,7 +37,7 @@ function makeUp(world: LoopWorld, name: string, over: Partial<Journal>, opened =
 }
 
 function world(): LoopWorld {
-  const made = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 1 } });
+  const made = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 1 }, timing: { warmScaleDownMs: 1_000 } });
   made.createEnvironment();
   return made;
 }
@@ -115,7 +115,7 @@ describe("a forged claim", () => {
 
 describe("a parked Pod that must be removed while another Secret has its slot", () => {
   async function parked(): Promise<{ of: LoopWorld; name: string; locks: () => number }> {
-    const of = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 1, warmScaleDownSeconds: 1 } });
+    const of = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 1 }, timing: { warmScaleDownMs: 1_000 } });
     of.createEnvironment();
     const { kube } = of.startOperator();
     await of.until("a parked Pod", () => of.parked.length === 1);

@@ -6,7 +6,10 @@ const MINUTE = 60_000;
 
 /** A world whose API server answers the first deletions of one resource with a conflict, as it may for a mere race. */
 async function conflicting(plural: "pods" | "secrets", sessions: Record<string, unknown>) {
-  const world = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 2, warmScaleDownSeconds: 1, ...sessions } });
+  const world = new LoopWorld({
+    sessions: { maxConcurrent: 4, warm: 2, ...sessions },
+    timing: { warmScaleDownMs: 1_000 },
+  });
   world.createEnvironment();
   const { kube } = world.startOperator();
   await world.until("two Pods are parked", () => world.parked.length === 2);

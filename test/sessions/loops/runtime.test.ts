@@ -131,7 +131,7 @@ describe("Pods that are deleted, or can't be", () => {
   });
 
   test("a lock that could not be deleted after its Pod is deleted later", async () => {
-    const { world, operator } = served({ sessions: { maxConcurrent: 2, warm: 2, warmScaleDownSeconds: 1 } });
+    const { world, operator } = served({ sessions: { maxConcurrent: 2, warm: 2 }, timing: { warmScaleDownMs: 1_000 } });
     await world.until("two parked Pods", () => world.parked.length === 2);
     const refused = refuse(operator, "delete", "secrets");
     world.patchEnvironment({ spec: { sessions: { warm: 0 } } });
@@ -142,7 +142,7 @@ describe("Pods that are deleted, or can't be", () => {
   });
 
   test("a lock whose creation got no answer is recognized at the next try", async () => {
-    const { world } = served({ sessions: { maxConcurrent: 3, warm: 3, warmScaleDownSeconds: 1 } });
+    const { world } = served({ sessions: { maxConcurrent: 3, warm: 3 }, timing: { warmScaleDownMs: 1_000 } });
     await world.until("three parked Pods", () => world.parked.length === 3);
     world.weather.kube = { lost: 0.5, slow: 0, refused: 0 };
     world.patchEnvironment({ spec: { sessions: { warm: 0 } } });
@@ -150,7 +150,7 @@ describe("Pods that are deleted, or can't be", () => {
   });
 
   test("a removal of an earlier process whose deletion is refused does not block sessions", async () => {
-    const { world, operator } = served({ sessions: { maxConcurrent: 2, warm: 2, warmScaleDownSeconds: 1 } });
+    const { world, operator } = served({ sessions: { maxConcurrent: 2, warm: 2 }, timing: { warmScaleDownMs: 1_000 } });
     await world.until("two parked Pods", () => world.parked.length === 2);
     refuse(operator, "delete", "pods");
     world.patchEnvironment({ spec: { sessions: { warm: 1 } } });

@@ -711,13 +711,13 @@ describe("turns that cannot be added", () => {
   });
 
   test("are no concern of an Environment whose Pods need none any more", async () => {
-    const { world, operator } = await sleepyWorld({ sessions: { warm: 0 } });
+    const { world, operator } = await sleepyWorld({ sessions: { warm: 0 }, timing: { warmScaleDownMs: 1_000 } });
     operator.kube.intercept.push(({ subresource, name }) => {
       if (subresource === "ephemeralcontainers" && world.server.find(PODS, NAMESPACE, name)) throw overloaded();
     });
     world.patchEnvironment({ spec: { sessions: { warm: 1 } } });
     await world.until("it is reported", () => world.conditionOf("Ready")?.reason === "StepFailing");
-    world.patchEnvironment({ spec: { sessions: { warm: 0, warmScaleDownSeconds: 1 } } });
+    world.patchEnvironment({ spec: { sessions: { warm: 0 } } });
     await world.until("Ready", () => world.conditionOf("Ready")?.status === "True");
   });
 });

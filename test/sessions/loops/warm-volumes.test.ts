@@ -399,7 +399,7 @@ test("a Pod that was made for a session is not used after its volume was deleted
 
 describe("a volume that no session got", () => {
   test("is deleted with its Pod when fewer Pods are wanted", async () => {
-    const world = start({ sessions: { warmScaleDownSeconds: 10 } });
+    const world = start({ timing: { warmScaleDownMs: 1_000 } });
     await world.warm();
     world.patchEnvironment({ spec: { sessions: { warm: 1 } } });
     await world.until("one volume is left", () => volumes(world).length === 1);

@@ -39,6 +39,7 @@ export class SessionsStage extends Stage {
     const fates = new Fates(sessionFate, onStruck);
     const world = await startWorld(cluster, {
       timeScale: SHORT_LEASE.timeScale,
+      timing: { warmScaleDownMs: 2_000 },
       simulator: { limits: LIMITS, switches: setting.switches, seed, adminToken: "remembers credentials" },
       node: {
         seed,
@@ -89,7 +90,6 @@ export function sessionsOf(setting: Setting): Record<string, unknown> {
     // Longer than a healthy start takes on a busy machine.
     firstBeatTimeoutSeconds: 20,
     prepareTimeoutSeconds: 30,
-    warmScaleDownSeconds: 2,
     parkedMaxAgeSeconds: 60,
   };
 }
