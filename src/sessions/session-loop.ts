@@ -68,7 +68,6 @@ export interface SessionLoopOptions {
   readonly breaker: Breaker;
   /** `mayAsk`: the reconciler allows requests to the Work API, and the key was not rejected. */
   readonly gate: { readonly mayAsk: boolean };
-  /** Counts a session before its Pod gets the phase `assigned`. */
   /** Keeps or deletes the Pods of ended sessions. */
   readonly retention: Pick<Retention, "isKept" | "release" | "marked">;
   readonly releases: Releases;
