@@ -88,8 +88,8 @@ export default defineConfig({
           ...integration,
           name: "oldest",
           // What versions of Kubernetes may differ in: rules of the CRD and of the chart's admission policy, defaults and
-          // pruning, lists and watches, attaching, what the controllers make of Pods, a session's life with all of that, and
-          // objects that another CRD stored.
+          // pruning, lists and watches, attaching, what the controllers make of Pods, and a session's life with all of
+          // that.
           include: [
             "chart-install",
             "cluster",
@@ -101,7 +101,6 @@ export default defineConfig({
             "sessions-life",
             "simulated-node-attach",
             "turn-policy",
-            "upgrade-operator",
           ].map((name) => `test/integration/${name}.test.ts`),
           globalSetup: ["test/support/oldest-setup.ts"],
           env: await oldestKubernetes(),

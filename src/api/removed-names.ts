@@ -8,5 +8,6 @@ export const REMOVED_NAMES: Readonly<Record<string, string>> = {
   "spec.sessions.warmScaleDownSeconds": "removed; parked Pods beyond warm are always deleted after 5 minutes",
   "--protocol-timeout": "removed; the timeout is always 1.5 s",
   "--check-key": "removed from berth doctor; read the conditions Authenticated and QueueReachable",
+  "--allowed-in-templates": "removed from berth doctor; read the condition TemplateAccepted",
   "berth check": "use berth doctor --deployment NAMESPACE/NAME",
 };

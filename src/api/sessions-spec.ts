@@ -35,7 +35,7 @@ const fields = z.strictObject({
     description:
       "How the Pod gets its secret. Env: in an environment variable. File: in a file in memory; needs credential WorkSecret, and parking Shell or unset.",
   }),
-  parking: z.enum(["Shell", "Program", "Key"], { error: removedParking }).optional().meta({
+  parking: z.enum(["Shell", "Program", "Key"]).optional().meta({
     description:
       "How a parked Pod waits. Shell: /bin/sh waits, then runs the template's command. Program: the program waits; if its session sleeps, only for the first work item. Key: the kubelet waits for a Secret's key, in CreateContainerConfigError; sessions do not sleep. Default: Shell if the template and the cluster allow it, else Key.",
   }),
@@ -74,11 +74,6 @@ const fields = z.strictObject({
   workspace: workspaceSpec,
   template: sessionTemplate,
 });
-
-/** A stored object may still have the way to park that an earlier version had. */
-function removedParking({ input }: { readonly input?: unknown }): string | undefined {
-  return input === "Init" ? "Init no longer exists; set Shell, or remove parking" : undefined;
-}
 
 /** The template must permit the way to park that is set. CEL can't check it at a bearable cost. */
 function parkingProblem({ value, issues }: z.core.ParsePayload<z.output<typeof fields>>): void {

@@ -124,7 +124,6 @@ export function sessionTemplate(
     secretDelivery,
     lease,
     ...(sleeps ? { turns: TURNS_RENDERING } : {}),
-    // Left out if there is none, so that Pods of an earlier version need no replacement.
     ...workspaceInPod(sessions.workspace),
   });
   // Only with a key does the kubelet keep retrying the waiting container, and so contact the registry.

@@ -120,7 +120,6 @@ export function readPodState(pod: Pod, turn?: number): PodState {
     return { is: "running", startedAtMs: sessionStart(pod, state.running.startedAt) ?? 0 };
   }
   if (!pod.spec.nodeName) return withoutNode(pod);
-  if (waitsInGate(status)) return { is: "parked" };
   const waiting = { reason: state.waiting?.reason ?? "", message: state.waiting?.message ?? "" };
   if (!waitsForSecret(pod, waiting)) return { is: "preparing", problem: problemOf(status, waiting) };
   return sandboxReady(status) ? { is: "parked" } : { is: "preparing", problem: null };
@@ -243,16 +242,6 @@ function waitsForLine(pod: Pod): boolean {
 /** When the session began, in ms since the epoch; null: the container only waited for one, or its node doesn't say. */
 function sessionStart(pod: Pod, startedAt: string | null | undefined): number | null {
   return waitsForLine(pod) ? null : (assignedAtMs(pod) ?? time(startedAt));
-}
-
-/**
- * Pods of an earlier version wait in this init container with `parking: Init`, until the claim's Secret has its key.
- * After an upgrade, such a Pod may be claimed already.
- */
-const EARLIER_GATE = "berth-gate";
-
-function waitsInGate({ initContainerStatuses }: PodStatus): boolean {
-  return initContainerStatuses?.some(({ name, state }) => name === EARLIER_GATE && state?.running) ?? false;
 }
 
 /** The container that runs the session: the newest turn, if the Pod has turns. */

@@ -151,7 +151,6 @@ export function freePodOf(pod: Pod, outlook: NodeOutlook, policy: PodPolicy): Fr
   const { free, needs } = read;
   if (free === null) return null;
   const leaving = outlook === "leaves" || outlook === "silent";
-  // A Pod without the annotation is from an earlier version.
   const forbidden = needs === null || !allowsAll(policy, needs);
   if (free.leaving !== leaving || free.forbidden !== forbidden) read.free = { ...free, leaving, forbidden };
   return read.free;

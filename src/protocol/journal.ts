@@ -38,7 +38,7 @@ export type SlotUse =
  */
 export type LeaseKind = "Worker" | "Operator";
 export const KEY_USE = "use";
-const KEY_WHY = "why"; // A version that does not know it settles a claim that is too long as a refusal.
+const KEY_WHY = "why";
 const KEY_LEASE = "lease";
 const KEY_CREDENTIAL = "credential";
 const KEY_POLLED_FROM = "polled-from";
@@ -109,7 +109,7 @@ export function renderJournal(
     },
     type: CLAIM_SECRET_TYPE,
     stringData: {
-      ...(journal.use === "too-long" ? { [KEY_USE]: "refusal", [KEY_WHY]: journal.use } : { [KEY_USE]: journal.use }),
+      [KEY_USE]: journal.use,
       ...(journal.why && { [KEY_WHY]: journal.why }),
       [KEY_LEASE]: journal.lease,
       [KEY_ENVIRONMENT_UID]: journal.environmentUid,
@@ -195,14 +195,14 @@ const MAX_API = 512;
 /** Stores texts once that are equal in all claims of an Environment. */
 const shared = new Shared();
 
-/** Reads a claim's Secret; null: no version of Berth can have written it. */
+/** Reads a claim's Secret; null: Berth did not write it. */
 export function readJournal(secret: Secret): Journal | null {
   if (secret.type !== CLAIM_SECRET_TYPE) return null;
   const text = (key: string) => {
     const value = secret.data?.[key];
     return value === undefined ? null : Buffer.from(value, "base64").toString("utf8");
   };
-  const use = text(KEY_USE) === "refusal" && text(KEY_WHY) === "too-long" ? "too-long" : text(KEY_USE);
+  const use = text(KEY_USE);
   const workId = text(KEY_WORK_ID);
   const api = text(KEY_API) ?? "";
   // Anyone who can write Secrets can forge an address that no spec can name, up to a megabyte long.

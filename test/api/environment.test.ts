@@ -94,7 +94,7 @@ describe("rules", () => {
       expect(classOf(result.ok ? result.environment : null)).toBe(named);
       expect(classOf(isolated(parsed(raw), classes))).toBe(named);
     }
-    const running = parseForRunning(stored(sessionsSpec({ isolation, parking: "Init" })), classes);
+    const running = parseForRunning(stored(sessionsSpec({ isolation, parking: "Shell" })), classes);
     expect(running?.spec.sessions?.template.spec.runtimeClassName).toBe(named);
   });
 
@@ -104,14 +104,7 @@ describe("rules", () => {
     expect(parsed(stored(own)).spec.sessions?.template.spec.runtimeClassName).toBe("own");
   });
 
-  test("refuses the way to park that an earlier version had, and names the field", () => {
-    expect(problems(stored(sessionsSpec({ parking: "Init" })))).toEqual([
-      "spec.sessions.parking: Init no longer exists; set Shell, or remove parking",
-    ]);
-  });
-
   test.each<[string, Json]>([
-    ["the way to park of an earlier version", sessionsSpec({ parking: "Init", secretDelivery: "File" })],
     ["a template that can't wait in a shell", sessionsSpec({ parking: "Shell" })],
     ["rules for the network", { ...sessionsSpec(), network: { egress: { cidrs: ["10.0.0.0/8", "none"] } } }],
   ])("has a spec for running sessions despite %s", (_what, spec) => {

@@ -1,20 +1,15 @@
-import { join } from "node:path";
 import { expect, test } from "vitest";
 import { parseManifests } from "../../testbed/cluster/manifests.ts";
 import { CHART, helm } from "../../tools/helm.ts";
-import { ROOT } from "../project/lint-gate.ts";
 import { Rendered } from "../support/chart.ts";
-
-/** The chart of the previous release. */
-const PREVIOUS = join(ROOT, "test/fixtures/charts/berth-0.1.0.tgz");
 
 const WEBHOOK = ["--set", "webhook.enabled=true,webhook.secret=webhooks,replicas=2"];
 
-const template = (release: string, chart: string, args: readonly string[]) =>
-  helm(["template", release, chart, "--namespace", "berth-system", "--set", "image.repository=berth", ...args]);
+const template = (release: string, args: readonly string[]) =>
+  helm(["template", release, CHART, "--namespace", "berth-system", "--set", "image.repository=berth", ...args]);
 
-async function rendered(release: string, args: readonly string[] = [], chart = CHART): Promise<Rendered> {
-  const { code, stdout, stderr } = await template(release, chart, args);
+async function rendered(release: string, args: readonly string[] = []): Promise<Rendered> {
+  const { code, stdout, stderr } = await template(release, args);
   if (code !== 0) throw new Error(stderr);
   return new Rendered(parseManifests(stdout, "the rendered chart"));
 }
@@ -41,10 +36,7 @@ test.each([
 });
 
 test("a Service name that would begin with a digit is refused, with the fix, but other names are not", async () => {
-  const refused = [
-    await template("1berth", CHART, []),
-    await template("berth", CHART, ["--set-string", "fullnameOverride=1x"]),
-  ];
+  const refused = [await template("1berth", []), await template("berth", ["--set-string", "fullnameOverride=1x"])];
   for (const { code, stderr } of refused) {
     expect(code).not.toBe(0);
     expect(stderr).toMatch(
@@ -54,12 +46,4 @@ test("a Service name that would begin with a digit is refused, with the fix, but
   expect(ofKind(await rendered("1berth", ["--set", "metrics.enabled=false"]), "Deployment")).toEqual([
     "1berth-operator",
   ]);
-});
-
-test("ordinary releases keep the names of the previous release", async () => {
-  for (const release of ["berth", "sandbox", "agents-berth", "a--b", `${"b".repeat(39)}-berth-long`]) {
-    const [before, now] = await Promise.all([rendered(release, [], PREVIOUS), rendered(release)]);
-    for (const kind of ["Deployment", "Service", "ServiceAccount", "Role", "RoleBinding"])
-      expect(ofKind(now, kind), release).toEqual(ofKind(before, kind));
-  }
 });

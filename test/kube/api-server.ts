@@ -137,6 +137,12 @@ export class FakeApiServer {
     this.#snapshots.clear();
   }
 
+  /** As etcd after a restore from a backup: its versions continue from an earlier one, and watches stay open. */
+  rewind(version: string): void {
+    this.#rv = Number(version);
+    this.compact();
+  }
+
   /** Writes raw bytes into every open watch. */
   writeToWatches(bytes: string | Uint8Array): void {
     for (const { response } of this.#watches) response.write(bytes);

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { ContainerState, Pod, PodStatus } from "../../src/kube/resource.ts";
+import type { Pod, PodStatus } from "../../src/kube/resource.ts";
 import { type EndCause, NEEDS_SHELL, type PodState, readPodState } from "../../src/pods/pod-state.ts";
 import { RECORDED_NAMES } from "../testbed/node/recorded.ts";
 import {
@@ -27,20 +27,6 @@ test("counts a container as ended even if a restarted kubelet says that it waits
   const terminated = { exitCode: 1, startedAt: "2030-01-01T00:00:00Z" };
   const back = { ...containerStatus(SESSION, waitingFor("", "ContainerCreating")), lastState: { terminated } };
   expect(summaryOf(readPodState(pod({ containerStatuses: [back] })))).toBe("ended: Failed");
-});
-
-test("is parked in the init container of an earlier version until that has ended", () => {
-  const inGate = (state: ContainerState) =>
-    pod({
-      conditions: [isTrue("PodScheduled"), isTrue("PodReadyToStartContainers")],
-      initContainerStatuses: [
-        containerStatus("prep", { terminated: { exitCode: 0 } }),
-        containerStatus("berth-gate", state),
-      ],
-      containerStatuses: [containerStatus(SESSION, waitingFor("", "PodInitializing"))],
-    });
-  const states = [waitingFor("", "PodInitializing"), { running: {} }, { terminated: { exitCode: 0 } }].map(inGate);
-  expect(states.map((each) => summaryOf(readPodState(each)))).toEqual(["preparing", "parked", "preparing"]);
 });
 
 describe("recorded by a real kubelet", () => {

@@ -143,7 +143,6 @@ describe("a turn that its node ended or started again", () => {
     expect(isRerun(claimed("containerd://now"), 2)).toBe(false);
     // The id is that of an earlier turn until the next one is claimed.
     expect(isRerun(claimed("containerd://before", "sleeping"), 2)).toBe(false);
-    // An operator of an earlier version assigned it.
     expect(isRerun(claimed(undefined), 2)).toBe(false);
     expect(isRerun(turnsPod({ turns: { 2: RUNNING }, phase: "assigned", claimedIn: "containerd://before" }), 2)).toBe(
       false,

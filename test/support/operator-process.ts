@@ -44,17 +44,15 @@ export interface ProcessOptions {
   readonly nodeFlags?: readonly string[];
   /** Where it dies, or which answers it loses. */
   readonly death?: Death;
-  /** The folder with its sources; default: this checkout. */
-  readonly root?: string;
 }
 
 /** Starts the operator as a process from its sources. Resolves when its servers listen. */
 export async function startOperatorProcess(
   flags: readonly string[],
   timeScale = 1,
-  { wallOffsetMs = 0, timing = {}, nodeFlags = [], death, root = ROOT }: ProcessOptions = {},
+  { wallOffsetMs = 0, timing = {}, nodeFlags = [], death }: ProcessOptions = {},
 ): Promise<OperatorProcess> {
-  const main = join(root, "test", "support", "operator-main.ts");
+  const main = join(ROOT, "test", "support", "operator-main.ts");
   const dying = death ? ["--death", JSON.stringify(death)] : [];
   return await startOperatorMain([...nodeFlags, main, String(timeScale), ...dying, ...flags], {
     [WALL_OFFSET]: String(wallOffsetMs),

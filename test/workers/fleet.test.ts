@@ -128,7 +128,6 @@ test("does not count additions by the API server and admission as needs of the t
     containers: [{ ...container, ports: [{ containerPort: 80, hostPort: 80 }] }],
   });
   expect(needsOfDeployment(given)).toEqual(["hostNamespaces=hostNetwork"]);
-  // From an earlier version, without the annotation.
   const { annotations: _gone, ...metadata } = given.metadata;
   expect(needsOfDeployment({ ...given, metadata })).toEqual([
     "hostNamespaces=hostNetwork",

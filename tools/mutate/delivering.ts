@@ -402,12 +402,6 @@ export const DELIVERING: readonly FileMutations[] = [
         replace: "return (",
       },
       {
-        name: "treats a Pod that waits in an earlier version's init container as being prepared",
-        guard: "guard",
-        find: 'if (waitsInGate(status)) return { is: "parked" };',
-        replace: "",
-      },
-      {
         name: "treats a node's restart as a failed preparation",
         guard: "error",
         find: "if (terminated.reason === END_UNSEEN.reason && exitCode === END_UNSEEN.exitCode) {",
