@@ -20,7 +20,7 @@ export function freeSteps(slot: Slot): void {
     removePod(slot.moment, next, slot.pod);
     slot.tell(next, "retention.delete-pod");
   }
-  if (!slot.isFree || slot.memory !== MEMORY.none || isDeleted || slot.isMoved) return;
+  if (!slot.isFree || slot.memory !== MEMORY.none || isDeleted) return;
   for (let item = 0; item < slot.moment.layout.items; item += 1) pollSteps(slot, item);
 }
 
@@ -142,7 +142,7 @@ function isBelieved({ rules, state, stamp }: Slot): boolean {
 /** After an unanswered acknowledgement, or for a Secret without key found at the start: the operator reads the list. */
 function whoseIsIt(slot: Slot): void {
   const { rules } = slot;
-  const isOver = slot.isOutOfHands || slot.isAbsent;
+  const isOver = slot.isOutOfHands;
   const isOurs = !isOver && isThoughtOurs(slot);
   const isDoubtful = !isOver && isUnproven(slot);
   const isDoubted = isDoubtful && rules.doubted !== "forgotten";

@@ -148,7 +148,6 @@ function describeOperator(layout: Layout, state: State, operator: number): strin
     state[at + OPERATOR.up] ? "" : "down",
     state[at + OPERATOR.lateAck] ? "ack under way" : "",
     state[at + OPERATOR.deleted] ? "deleted" : "",
-    state[at + OPERATOR.moved] ? "moved" : "",
   ].filter(Boolean);
   return is.length === 0 ? "" : `operator ${operator} ${is.join(", ")}`;
 }

@@ -25,11 +25,6 @@ export function operatorSteps(moment: Moment, operator: number): void {
     next[at + OPERATOR.deleted] = 1;
     moment.of(operator, next, "user.delete-environment", { fault: true });
   }
-  if (moment.rules.moved !== "never") {
-    const next = moment.fork();
-    next[at + OPERATOR.moved] = 1 - moment.byte(at + OPERATOR.moved);
-    moment.of(operator, next, "user.move-api", { fault: true });
-  }
   for (const pod of podsOf(moment, operator)) podSteps(new Slot(moment, pod));
   for (const volume of volumesOf(moment, operator)) volumeSteps(volume);
 }

@@ -148,11 +148,6 @@ export interface Protocol {
   readonly silence: "never" | "looked-at" | "forgotten";
   /** Whether a session's item is not journaled while a Pod of that session runs. */
   readonly sessionTurn: boolean;
-  /**
-   * Whether the spec may switch to another Work API; claims then ask the one they came from, or the one that the spec
-   * names now.
-   */
-  readonly moved: "never" | "asks-where-claimed" | "asks-where-named";
 
   // --- parking: Shell
   /**
@@ -300,7 +295,6 @@ export const CODE: Rules = {
   inHand: "stop",
   silence: "looked-at",
   sessionTurn: true,
-  moved: "never",
   line: "after-both",
   redelivery: "looks-first",
   start: "shown",

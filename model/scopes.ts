@@ -91,12 +91,6 @@ const OF_EACH_LEASE: readonly Scope[] = LEASES.flatMap((lease) => [
     SMALL,
   ),
   scope(
-    `${lease}: 1 operator, the Work API moves`,
-    { ...CODE, lease },
-    [{ pods: 2, moved: "asks-where-claimed" }],
-    SMALL,
-  ),
-  scope(
     `${lease}: 1 operator, told to stop when its heartbeat moved`,
     { ...CODE, lease, graceful: "moved" },
     [
@@ -239,7 +233,6 @@ export const WITHOUT_A_RULE: readonly Broken[] = [
     sessionTurn: false,
     acknowledgements: 1,
   }),
-  broken("a claim uses the Work API that it came from", ["L"], { moved: "asks-where-named", unbeaten: "stays" }),
 ];
 
 /** What no rule of the operator can guarantee. */

@@ -30,7 +30,7 @@ function isInHand(memory: number): boolean {
 /** The state of the item in the list decides. */
 function settleByLook(slot: Slot): void {
   const { rules } = slot;
-  if (slot.isOutOfHands || slot.isAbsent || (rules.stop !== "unbeaten-since-the-end" && !slot.isSameStamp)) {
+  if (slot.isOutOfHands || (rules.stop !== "unbeaten-since-the-end" && !slot.isSameStamp)) {
     outOfHandsSteps(slot);
   } else if (rules.stop === "fence") fenceSteps(slot);
   else stopUnfenced(slot);

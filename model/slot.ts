@@ -99,15 +99,6 @@ export class Slot {
     return this.moment.isDeleted(this.operator);
   }
 
-  get isMoved(): boolean {
-    return this.moment.byte(this.operatorAt + OPERATOR.moved) === 1;
-  }
-
-  /** A Work API that the item does not come from does not list it. */
-  get isAbsent(): boolean {
-    return this.rules.moved === "asks-where-named" && this.isMoved;
-  }
-
   get isShell(): boolean {
     return this.moment.layout.isShell;
   }

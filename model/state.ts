@@ -113,10 +113,8 @@ export const OPERATOR = {
   lateAck: 1,
   /** Whether its Environment is being deleted. */
   deleted: 2,
-  /** Whether its spec now names another Work API. */
-  moved: 3,
 } as const;
-const OPERATOR_BYTES = 4;
+const OPERATOR_BYTES = 3;
 
 /** Bytes of a volume, and of what its operator remembers of it. */
 export const VOLUME = {

@@ -101,8 +101,7 @@ export type Fault =
   | "user.stop"
   | "user.delete-secret"
   | "user.delete-volume"
-  | "user.delete-environment"
-  | "user.move-api";
+  | "user.delete-environment";
 
 /** The outcome of a request if the step's name does not imply it. It uses a trace's terms where they mean the same. */
 export type Outcome =

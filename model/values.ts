@@ -50,11 +50,6 @@ export const VALUES: {
     forgotten: "removed",
   },
   sessionTurn: { true: "ours", false: "removed" },
-  moved: {
-    "asks-where-claimed": "ours",
-    never: { holds: "no user changes the spec" },
-    "asks-where-named": "removed",
-  },
   line: { "after-both": "ours", "before-opened": "removed", "before-assigned": "removed" },
   redelivery: { "looks-first": "ours", blind: "removed" },
   start: { shown: "ours", assumed: "removed" },

@@ -18,7 +18,6 @@ import { createMetrics, type Metrics } from "./observe/metrics.ts";
 import { observeProcess } from "./observe/process.ts";
 import { Hints } from "./queue/hints.ts";
 import { defaultDnsCidrs } from "./reconcile/network-policy.ts";
-import { isListedHost, mayBeInner, originAllowed } from "./settings/allowed-origins.ts";
 import type { Settings } from "./settings/config.ts";
 import { berthVersion, docsUrl } from "./settings/version.ts";
 import type { WebhookEvent } from "./webhook/event.ts";
@@ -67,13 +66,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
   // The identity tells replicas apart in the API server's audit log, as the worker id does at the Work API.
   const userAgent = `berth/${berthVersion()} (${identity})`;
   const kube = new KubeClient({ access, clock, metrics, proxy: settings.proxy, userAgent });
-  const { allowedApiOrigins } = settings;
-  const http = new WorkHttp({
-    clock,
-    proxy: settings.proxy,
-    mayBeInner: (origin) => mayBeInner(allowedApiOrigins, origin),
-    isListed: (hostname) => isListedHost(allowedApiOrigins, hostname),
-  });
+  const http = new WorkHttp({ clock, proxy: settings.proxy });
   const events = new EventRecorder({ client: kube, clock, logger, metrics, instance: identity });
   const timing = seams.timing ?? DEFAULT_TIMING;
   const hints = settings.webhook.bindAddress === "0" ? undefined : new Hints({ clock, metrics });
@@ -92,7 +85,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     logger,
     metrics,
     shards: settings.leaderElection.shards,
-    originAllowed: (baseUrl) => originAllowed(allowedApiOrigins, baseUrl),
+    originAllowed: (baseUrl) => settings.allowedApiOrigins.includes(baseUrl),
     podPolicy: settings.podPolicy,
     runtimeClasses: settings.runtimeClasses,
     hints,

@@ -1,6 +1,6 @@
 /**
- * The chart's ValidatingAdmissionPolicy for Environments: the rules of src/policy/policy-rules.ts and api-origins.ts, in
- * CEL.
+ * The chart's ValidatingAdmissionPolicy for Environments, in CEL: the rules of src/policy/policy-rules.ts, and the
+ * origins of the Work API that the operator allows.
  */
 import { stringify } from "yaml";
 import { DEFAULT_RUNTIME_CLASSES } from "../src/api/isolation.ts";
@@ -9,7 +9,6 @@ import { POLICY_FLAG, POLICY_VALUE } from "../src/policy/pod-policy.ts";
 import { CEL_ACCOUNT } from "../src/policy/policy-looks.ts";
 import { celOfRule, POLICY_KEYS, POLICY_RULES } from "../src/policy/policy-rules.ts";
 import { CEL_VARIABLES } from "../src/policy/template-path.ts";
-import { ORIGIN_FITS, ORIGIN_MESSAGE, originVariables } from "./api-origins.ts";
 
 /** Placeholders in the rendered YAML for what helm fills in. */
 const ALLOWED = "ALLOWED-IN-TEMPLATES";
@@ -21,8 +20,10 @@ const isNew = (...paths: readonly string[]) => {
   return `request.operation == 'CREATE' || ${changed.join(" || ")}`;
 };
 const TEMPLATES = ["?sessions.?template", "?workers.?template"];
-const ADDRESS = "?api.?baseUrl";
 const { template, ...BELOW_TEMPLATE } = CEL_VARIABLES;
+
+/** The message about an address that is not allowed, in CEL. */
+const ORIGIN_MESSAGE = `'spec.api.baseUrl: the operator may not send keys to ' + variables.baseUrl + ' (allowed: ' + variables.allowedOrigins.join(', ') + ${celString("); correct it, or add it to the chart's allowedApiOrigins.")}`;
 
 const spec = {
   failurePolicy: "Fail",
@@ -31,10 +32,10 @@ const spec = {
       { apiGroups: ["berth.dev"], apiVersions: ["*"], operations: ["CREATE", "UPDATE"], resources: ["environments"] },
     ],
   },
-  matchConditions: [{ name: "new-template-or-address", expression: isNew(...TEMPLATES, ADDRESS) }],
+  matchConditions: [{ name: "new-template", expression: isNew(...TEMPLATES) }],
   variables: [
-    { name: "newAddress", expression: isNew(ADDRESS) },
-    ...originVariables(ORIGINS),
+    { name: "baseUrl", expression: "dyn(object).spec.?api.?baseUrl.orValue('')" },
+    { name: "allowedOrigins", expression: ORIGINS },
     { name: "newTemplate", expression: isNew(...TEMPLATES) },
     { name: "template", expression: `variables.newTemplate ? ${template} : dyn({'spec': {}})` },
     ...Object.entries(BELOW_TEMPLATE).map(([name, expression]) => ({ name, expression })),
@@ -42,7 +43,11 @@ const spec = {
     { name: "allowed", expression: ALLOWED },
     // Each variable has its own rule, because the API server limits the cost of each expression.
     ...POLICY_KEYS.map((key) => ({ name: fits(key), expression: celOfRule(key) })),
-    { name: "originFits", expression: ORIGIN_FITS },
+    // The address is immutable.
+    {
+      name: "originFits",
+      expression: "request.operation != 'CREATE' || variables.baseUrl in variables.allowedOrigins",
+    },
     {
       name: "notAllowed",
       expression: `[${POLICY_KEYS.map((key) => `variables.${fits(key)} ? '' : ${wordsOf(key)}`).join(", ")}].filter(words, words != '')`,
@@ -92,7 +97,7 @@ const isolating = Object.entries(DEFAULT_RUNTIME_CLASSES)
 export function podPolicyTemplate(notice: string): string {
   const rendered = yamlOf({ spec })
     .replaceAll("{{", '{{ "{{" }}')
-    .replace(ORIGINS, '{{ include "berth.originsInSmallLetters" . | quote }}')
+    .replace(ORIGINS, "{{ toJson .Values.allowedApiOrigins | quote }}")
     .replace(ALLOWED, '{{ include "berth.allowed" . | quote }}');
   return `{{- /* ${notice} */}}
 {{- include "berth.nulls" . }}
@@ -115,13 +120,6 @@ export function podPolicyTemplate(notice: string): string {
 {{- $isolating := list ${isolating} -}}
 {{- $_ := set $allowed "runtimeClasses" (concat $isolating $allowed.runtimeClasses | uniq) -}}
 {{- toJson $allowed -}}
-{{- end -}}
-{{- define "berth.originsInSmallLetters" -}}
-{{- $origins := list -}}
-{{- range .Values.allowedApiOrigins -}}
-{{- $origins = append $origins (lower .) -}}
-{{- end -}}
-{{- toJson $origins -}}
 {{- end -}}
 {{/* The same as flags of the operator, a list. */}}
 {{- define "berth.podPolicyFlags" -}}

@@ -19,7 +19,7 @@ import { CONTAINER, WORKER_COMMAND } from "./worker.ts";
  */
 const { kubeconfig } = JSON.parse(process.argv[2] ?? "{}") as BareInput;
 const kube = new KubeClient({ access: loadKubeConfig(kubeconfig), clock: realClock });
-const http = new WorkHttp({ clock: realClock, mayBeInner: () => true });
+const http = new WorkHttp({ clock: realClock });
 const STARTED_WITHIN_MS = 60_000;
 const clients = new Map<string, WorkApiClient>();
 process.on("message", (start: BareStart) => void serve(start));

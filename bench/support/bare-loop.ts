@@ -15,7 +15,7 @@ import type { BareInput } from "./bare.ts";
 const input = JSON.parse(process.argv[2] ?? "{}") as BareInput;
 const { kubeconfig, baseUrl, environmentId, key, namespace, podNames, count } = input;
 const kube = new KubeClient({ access: loadKubeConfig(kubeconfig), clock: realClock });
-const http = new WorkHttp({ clock: realClock, mayBeInner: () => true });
+const http = new WorkHttp({ clock: realClock });
 const work = new WorkApiClient({
   baseUrl,
   environmentId,

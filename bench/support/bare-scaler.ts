@@ -28,7 +28,7 @@ const SPREAD = 0.1;
  */
 const input = JSON.parse(process.argv[2] ?? "{}") as BareScalerInput;
 const kube = new KubeClient({ access: loadKubeConfig(input.kubeconfig), clock: realClock });
-const http = new WorkHttp({ clock: realClock, mayBeInner: () => true });
+const http = new WorkHttp({ clock: realClock });
 process.stdout.write("ready\n");
 await Promise.all(input.queues.map(follow));
 process.exit(0);

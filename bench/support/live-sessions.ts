@@ -163,7 +163,7 @@ async function writeSession(kube: KubeClient, session: Session): Promise<void> {
 }
 
 /** @param pod the Pod as it was created */
-export function journalOf({ namespace, name, item, url }: Session, pod: Pod): Secret {
+export function journalOf({ namespace, name, item }: Session, pod: Pod): Secret {
   const secret = renderJournal(
     { name: pod.metadata.name ?? "", namespace, environment: name },
     {
@@ -171,7 +171,6 @@ export function journalOf({ namespace, name, item, url }: Session, pod: Pod): Se
       lease: "Operator",
       environmentUid: pod.metadata.ownerReferences?.[0]?.uid ?? "",
       podUid: pod.metadata.uid ?? "",
-      api: url,
       workId: item.workId,
       sessionId: item.sessionId,
       queuedAt: item.queuedAt,

@@ -54,7 +54,7 @@ async function serve(name: string, { workId, sessionId, workSecret }: Acknowledg
   const nowMs = Date.now();
   const { uid: podUid = "" } = pod.metadata;
   const journal = {
-    ...({ use: "session", lease: "Worker", environmentUid: podUid, podUid, api: "", workId, sessionId } as const),
+    ...({ use: "session", lease: "Worker", environmentUid: podUid, podUid, workId, sessionId } as const),
     ...{ queuedAt: new Date(nowMs).toISOString(), polledFromMs: nowMs, polledUntilMs: nowMs },
   };
   const secret = await kube.create(SECRETS, renderJournal({ name, namespace, environment: "raw" }, journal, ""));

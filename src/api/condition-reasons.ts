@@ -140,9 +140,8 @@ export const REASONS = {
     type: "QueueReachable",
     status: "False",
     stalls: true,
-    description:
-      "The operator sends no keys to api.baseUrl: it is plain http, at an internal address, or not in the operator's list.",
-    fix: "Correct api.baseUrl, or add the origin to the chart's allowedApiOrigins (the flag --allowed-api-origins).",
+    description: "The operator sends no keys to api.baseUrl, because its list of origins does not contain it.",
+    fix: "Add the origin to the chart's allowedApiOrigins (the flag --allowed-api-origins), or create the Environment with another api.baseUrl.",
   },
   BadReply: {
     type: "QueueReachable",

@@ -72,7 +72,7 @@ const apiSpec = withRules(
     .strictObject({
       baseUrl: z.string().max(MAX_URL).default(DEFAULT_BASE_URL).meta({
         description:
-          "Origin of the Work API: scheme, host and port only. The operator must allow keys to be sent there.",
+          "Origin of the Work API: scheme, host and port only. The operator's allowedApiOrigins must list it. Immutable.",
       }),
       keySecretRef,
       workspaceId: z.string().max(MAX_ID).optional().meta({
@@ -88,6 +88,11 @@ const apiSpec = withRules(
     })
     .meta({ description: "Address and key of the Work API." }),
   [
+    {
+      cel: "self.baseUrl == oldSelf.baseUrl",
+      field: "baseUrl",
+      message: "baseUrl cannot be changed; create another Environment for another address",
+    },
     fieldMatches(
       "baseUrl",
       ORIGIN_PATTERN,
@@ -207,6 +212,12 @@ export type Environment = z.output<typeof environment>;
 export type ParsedEnvironment =
   | { readonly ok: true; readonly environment: Environment }
   | { readonly ok: false; readonly problems: string[] };
+
+/** The queue that an Environment serves: the address of the Work API, and the id there. Undefined: the spec names none. */
+export function queueOf(spec: unknown): string | undefined {
+  const { environmentId, api } = (spec ?? {}) as { environmentId?: unknown; api?: { baseUrl?: unknown } };
+  return typeof environmentId === "string" ? `${api?.baseUrl ?? DEFAULT_BASE_URL} ${environmentId}` : undefined;
+}
 
 /** Why an environmentId is probably wrong, with the fix; null: it looks right. */
 export function environmentIdDoubt({ environmentId }: Pick<Environment["spec"], "environmentId">): string | null {

@@ -65,8 +65,6 @@ export const ANNOTATION_DEADLINE = "berth.dev/deadline";
 /** On a sleeping Pod: RFC 3339 times, since when it sleeps and until when it is kept. */
 export const ANNOTATION_SLEEPS_SINCE = "berth.dev/sleeps-since";
 export const ANNOTATION_SLEEPS_UNTIL = "berth.dev/sleeps-until";
-/** The `api.baseUrl` that this Pod's program uses. The Pod serves only items of that Work API. */
-export const ANNOTATION_API = "berth.dev/api";
 /**
  * What this Pod's template requests beyond the permissions of every template, as a JSON list. An operator with a
  * stricter policy gives the Pod no session.

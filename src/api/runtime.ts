@@ -19,11 +19,6 @@ export interface RuntimeReport {
   readonly workers?: WorkersStatus;
   /** Volumes of sessions, if the Environment has any. */
   readonly workspaces?: WorkspacesStatus;
-  /**
-   * The addresses that all items were claimed from, including claims in flight; null while not all claims are known.
-   * Undefined: this mode claims nothing.
-   */
-  readonly claimedFrom?: ReadonlySet<string> | null;
   readonly verdicts: readonly Verdict[];
   /**
    * That no Pod of the current template has been ready yet, although `warm` wants one. `serves`: sessions of an earlier

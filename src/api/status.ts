@@ -6,17 +6,11 @@ const MAX_CONDITIONS = 32;
 const MAX_TYPE = 316;
 const MAX_REASON = 1024;
 
-/** Each is a former spec.api.baseUrl with sessions left when it changed. Bounded, because a status is no log. */
-export const MAX_API_ADDRESSES = 16;
-const MAX_URL = 512;
-
 /** A new object's generation. Without one, kstatus takes an object without conditions for a finished one. */
 const NOT_OBSERVED = -1;
 
 const count = (description: string) => z.int32().min(0).meta({ description });
 const time = (description: string) => z.string().meta({ description, format: "date-time" });
-
-const apiAddress = z.string().max(MAX_URL).meta({ description: "A current or earlier value of spec.api.baseUrl." });
 
 const condition = z
   .object({
@@ -104,10 +98,6 @@ export const environmentStatus = z
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["type"],
       }),
-    apiAddresses: z.array(apiAddress).max(MAX_API_ADDRESSES).optional().meta({
-      description: "Addresses of the Work API in use: the spec's, and earlier ones that still have claims.",
-      "x-kubernetes-list-type": "atomic",
-    }),
     queue: queueStatus.optional(),
     sessions: sessionsStatus.optional(),
     parking: parkingStatus.optional(),

@@ -13,9 +13,6 @@ import type { Answer } from "../work/client.ts";
  */
 const MAX_UNKNOWN_MS = 1_500;
 
-/** The answer to a poll, and the `api.baseUrl` that it came from. The spec may name another address by now. */
-export type Offer = Answer<unknown> & { readonly api: string };
-
 /**
  * How long after its poll an item may be acknowledged, in milliseconds: until then, the server can't have offered it to
  * another client. Leaves no margin for a later check of `acknowledged_at`; see `ackWindowMs`.

@@ -1,5 +1,6 @@
 import { backoffCeiling } from "../core/backoff.ts";
 import { errorText } from "../core/errors.ts";
+import type { ServerTime } from "../core/server-time.ts";
 import { instantOf, isSameInstant } from "../core/text.ts";
 import { isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
@@ -12,7 +13,6 @@ import { noteAcknowledged, notePodVersion } from "../protocol/claim-record.ts";
 import type { ClaimContext } from "../protocol/context.ts";
 import { ACK_BACKOFF, isStepFailure } from "../protocol/failing-steps.ts";
 import { ofClaim } from "../protocol/points.ts";
-import type { ServerTimes } from "../queue/server-times.ts";
 import { isRefusal, WorkApiError } from "../work/errors.ts";
 import { type AckWindow, isSomebodyElses, repeatsWithin } from "./ack-window.ts";
 
@@ -36,16 +36,16 @@ interface PodRead {
  */
 export class Acknowledging {
   readonly #context: ClaimContext;
-  readonly #serverTimes: ServerTimes;
+  readonly #serverTime: ServerTime;
   readonly #gate: { readonly isClosing: boolean };
   /** Acknowledgements in flight. */
   #sending = 0;
   /** By work id, in the order of their last failure: items whose claims could not be acknowledged. */
   readonly #failed = new Map<string, { readonly times: number; readonly untilMs: number }>();
 
-  constructor(options: { context: ClaimContext; serverTimes: ServerTimes; gate: { readonly isClosing: boolean } }) {
+  constructor(options: { context: ClaimContext; serverTime: ServerTime; gate: { readonly isClosing: boolean } }) {
     this.#context = options.context;
-    this.#serverTimes = options.serverTimes;
+    this.#serverTime = options.serverTime;
     this.#gate = options.gate;
   }
 
@@ -179,8 +179,8 @@ export class Acknowledging {
     | { is: "not-sent"; error: unknown; waitMs: number }
   > {
     this.#context.guard();
-    const { api } = claim.record.journal;
-    const serverTime = this.#serverTimes.of(api);
+    const serverTime = this.#serverTime;
+    const { workId } = claim.record.journal;
     // Set if no acknowledgement since the poll can have this time: then the server's clock was misjudged.
     let isDoubted = false;
     const isOthers = (at: string | null) =>
@@ -196,7 +196,7 @@ export class Acknowledging {
         ofClaim(claim),
         async () => {
           const { work, judged } = this.#context;
-          const answer = await judged("ack", claim.record.journal, () => work(api).ack(claim.record.journal.workId));
+          const answer = await judged("ack", workId, () => work().ack(workId));
           // The item was queued when it was polled, so a new time is from between then and now.
           const stamped = renewedAt(answer.value.acknowledged_at, claim.record.acknowledgedBefore);
           const within = { fromMs: window.polledMs, untilMs: answer.answeredAtMs };

@@ -9,7 +9,6 @@ import type { PollPace } from "../queue/poll-pace.ts";
 import type { Answer } from "../work/client.ts";
 import { WorkApiError } from "../work/errors.ts";
 import type { WorkItem } from "../work/types.ts";
-import type { Offer } from "./ack-window.ts";
 import { ClaimLimiter } from "./claim-limiter.ts";
 import { Claiming, type ClaimingOptions, type ClaimResult } from "./claiming.ts";
 
@@ -41,10 +40,8 @@ export class ClaimLoop {
   readonly #limiter: ClaimLimiter;
   readonly #claiming: Claiming;
   readonly #backoff: Backoff;
-  /** The claims under way, each with the address that its item came from. */
-  readonly #underWay = new Map<Promise<void>, string>();
-  /** The address of the poll under way; null: there is none. */
-  #pollsAt: string | null = null;
+  /** The claims under way. */
+  readonly #underWay = new Set<Promise<void>>();
 
   constructor(options: ClaimLoopOptions) {
     const { context, claims, changed, report } = options;
@@ -67,7 +64,7 @@ export class ClaimLoop {
       if (signal.aborted) break;
       await this.#pause(await this.#pollOnce(signal), signal);
     }
-    await Promise.allSettled(this.#underWay.keys());
+    await Promise.allSettled(this.#underWay);
   }
 
   /** Waits before the next poll. A change may end the wait early. */
@@ -83,18 +80,12 @@ export class ClaimLoop {
     if (ms > 0) await sleep(this.#context.clock, ms, signal);
   }
 
-  /** The addresses that claims may name because of polls and claims under way, whatever the spec names now. */
-  get addresses(): readonly string[] {
-    return [...(this.#pollsAt === null ? [] : [this.#pollsAt]), ...this.#underWay.values()];
-  }
-
   /** One poll. Returns how long to wait before the next, in milliseconds. */
   async #pollOnce(signal: AbortSignal): Promise<number> {
     const { points, timing } = this.#context;
     const work = this.#context.work();
     let answer: Answer<WorkItem | null>;
     const attempt = this.#options.health.attempt("poll");
-    this.#pollsAt = work.baseUrl;
     this.#options.pace.noteLook();
     try {
       const asked = { blockMs: timing.pollBlockMs, reclaimOlderThanMs: this.#reclaimOlderThanMs(), signal };
@@ -103,12 +94,9 @@ export class ClaimLoop {
       if (signal.aborted) return 0;
       if (error instanceof WorkApiError && error.kind === "bad-item") return this.#oddItem(attempt, error);
       return attempt.failed(error, this.#backoff);
-    } finally {
-      // The item's claim begins in the same turn, before `addresses` can be read.
-      this.#pollsAt = null;
     }
     attempt.answered();
-    this.#options.serverTimes.of(work.baseUrl).observe(answer.sentAtMs, answer.answeredAtMs, answer.serverDateMs);
+    this.#options.serverTime.observe(answer.sentAtMs, answer.answeredAtMs, answer.serverDateMs);
     this.#backoff.reset();
     if (answer.value === null) {
       this.#claiming.noteEmpty();
@@ -118,7 +106,7 @@ export class ClaimLoop {
     this.#options.pace.noteWork();
     this.#options.report.work();
     this.#context.hinted?.found({ workId: answer.value.id, sessionId: answer.value.data.id });
-    const claiming = this.#begin(answer.value, { ...answer, api: work.baseUrl });
+    const claiming = this.#begin(answer.value, answer);
     // The result decides whether another item is claimed: the stop of an item without a secret, or a probe.
     if (this.#claiming.lacksSecret(answer.value) || this.#context.failing.fromMs("acknowledge") !== null)
       await claiming;
@@ -157,7 +145,7 @@ export class ClaimLoop {
     return leastMs + Math.ceil(this.#claiming.searchedMs) + Math.floor(random() * timing.pollBlockMs);
   }
 
-  #begin(item: WorkItem, answer: Offer): Promise<void> {
+  #begin(item: WorkItem, answer: Answer<unknown>): Promise<void> {
     const claiming = this.#claiming
       .claim(item, answer)
       .catch((error: unknown): ClaimResult => {
@@ -177,7 +165,7 @@ export class ClaimLoop {
         }
       })
       .finally(() => this.#underWay.delete(claiming));
-    this.#underWay.set(claiming, answer.api);
+    this.#underWay.add(claiming);
     return claiming;
   }
 

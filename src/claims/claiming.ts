@@ -1,8 +1,9 @@
-import { ANNOTATION_API, ANNOTATION_LEASE } from "../api/names.ts";
+import { ANNOTATION_LEASE } from "../api/names.ts";
 import type { PodStreams } from "../attach/pod-streams.ts";
 import { Backoff } from "../core/backoff.ts";
 import { errorText } from "../core/errors.ts";
 import type { Notifier } from "../core/notifier.ts";
+import type { ServerTime } from "../core/server-time.ts";
 import type { Pod, Secret } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
 import { templateHashOf } from "../pods/own-pods.ts";
@@ -19,9 +20,9 @@ import { type ClaimTable, newClaim } from "../protocol/claim-table.ts";
 import type { ClaimContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
 import type { Journal, SlotUse } from "../protocol/journal.ts";
-import type { ServerTimes } from "../queue/server-times.ts";
+import type { Answer } from "../work/client.ts";
 import { DATA_TYPE_SESSION, type WorkItem } from "../work/types.ts";
-import { AckWindow, ackWindowMs, type Offer, windowMs } from "./ack-window.ts";
+import { AckWindow, ackWindowMs, windowMs } from "./ack-window.ts";
 import { Acknowledging } from "./acknowledging.ts";
 import { ClaimJournal } from "./claim-journal.ts";
 import type { ClaimLimiter } from "./claim-limiter.ts";
@@ -81,7 +82,7 @@ export interface ClaimingOptions {
   readonly refused: RefusedItems;
   readonly releases: Pick<Releases, "isStopped">;
   readonly breaker: Breaker;
-  readonly serverTimes: ServerTimes;
+  readonly serverTime: ServerTime;
   readonly limiter: ClaimLimiter;
   /** Notified when a claim made progress, was dropped, or was handed over. */
   readonly changed: Notifier;
@@ -106,14 +107,14 @@ export class Claiming {
   readonly #search: SleeperSearch;
 
   constructor(options: ClaimingOptions) {
-    const { context, serverTimes, gate } = options;
+    const { context, serverTime, gate } = options;
     this.#options = options;
     this.#context = context;
     this.#claims = options.claims;
     this.#unfit = new Backoff({ baseMs: context.timing.noRoomPauseMs, maxMs: UNFIT_MAX_MS }, context.random);
     this.#search = new SleeperSearch(context.clock, () => options.sessionPods.isAwaited);
     this.#journal = new ClaimJournal(context);
-    this.#acknowledging = new Acknowledging({ context, serverTimes, gate });
+    this.#acknowledging = new Acknowledging({ context, serverTime, gate });
   }
 
   /** When to poll next (monotonic), since there was no capacity for the last item. It may begin or end a search. */
@@ -135,14 +136,14 @@ export class Claiming {
   }
 
   /** Claims the item, or returns why it was not claimed. */
-  async claim(item: WorkItem, answer: Offer): Promise<ClaimResult> {
+  async claim(item: WorkItem, answer: Answer<unknown>): Promise<ClaimResult> {
     // An item that one of our Secrets already names is not journaled again (M).
     if (!(await this.#isFree(item, answer))) return "duplicate";
     if (this.#acknowledging.isPaused(item.id)) return "failed";
     if (item.data.type !== DATA_TYPE_SESSION) {
       const window = new AckWindow(this.#context.clock, answer, windowMs(this.#context.timing));
       if (!window.isOpen || this.#options.gate.isClosing) return "late";
-      await this.#options.refused.refuse(item, answer.api);
+      await this.#options.refused.refuse(item);
       return "not-a-session";
     }
     if (this.#options.releases.isStopped(item.id)) {
@@ -170,10 +171,10 @@ export class Claiming {
     for (;;) {
       // Checked again in the same turn in which the claim is registered: another item of the session may have been
       // faster.
-      if (this.#options.gate.runs(item.data.id, answer.api)) return "session-runs";
+      if (this.#options.gate.runs(item.data.id)) return "session-runs";
       const own = this.#options.sessionPods.of(item.data.id);
       if (own) {
-        const pod = own.is === "ready" ? this.#awaken(own.pod, item, answer, tried) : null;
+        const pod = own.is === "ready" ? this.#awaken(own.pod, item, tried) : null;
         if (pod) {
           tried.add(pod.metadata.name ?? "");
           const result = await this.#claimSlot(item, answer, pod);
@@ -182,7 +183,7 @@ export class Claiming {
         continue;
       }
       const isFull = this.#options.pool.isFull;
-      const fits = (free: Pod) => this.#fits(free, item, answer);
+      const fits = (free: Pod) => this.#fits(free, item);
       const pod = isFull ? null : this.#options.pool.take(item.data.id, tried, fits);
       if (!pod && isOwn) {
         if (!(await this.#mayWait(answer))) return "awaits-pod";
@@ -202,8 +203,8 @@ export class Claiming {
     }
   }
 
-  #fits(free: Pod, item: WorkItem, { api }: Offer): boolean {
-    if (!this.#options.volumes.mayServe(free, item.data.id) || !serves(free, api)) return false;
+  #fits(free: Pod, item: WorkItem): boolean {
+    if (!this.#options.volumes.mayServe(free, item.data.id)) return false;
     if (!this.#options.breaker.admits(templateHashOf(free), this.#context.clock.monotonic(), item.data.id))
       return false;
     const credential = credentialFor(this.#context, free, item);
@@ -211,7 +212,7 @@ export class Claiming {
   }
 
   /** The session's sleeping Pod, if its next item may run there now. */
-  #awaken(pod: Pod, item: WorkItem, answer: Offer, tried: ReadonlySet<string>): Pod | null {
+  #awaken(pod: Pod, item: WorkItem, tried: ReadonlySet<string>): Pod | null {
     if (tried.has(pod.metadata.name ?? "")) return null;
     // Its Secret may be being replaced. Until then, nothing can be acknowledged, and the session keeps its files.
     if (this.#context.environmentKey() === "") {
@@ -219,7 +220,7 @@ export class Claiming {
       return null;
     }
     const credential = credentialFor(this.#context, pod, item);
-    if (!serves(pod, answer.api) || credential === null || !hasRoom(pod, item, credential)) {
+    if (credential === null || !hasRoom(pod, item, credential)) {
       this.#options.sessionPods.giveUp(pod);
       return null;
     }
@@ -251,7 +252,7 @@ export class Claiming {
    * Pod takes longer, the item is not acknowledged, and the Pod is ready when the queue offers the item again. Resolves
    * with whether to try again.
    */
-  async #mayWait(answer: Offer): Promise<boolean> {
+  async #mayWait(answer: Answer<unknown>): Promise<boolean> {
     if (this.#options.gate.isClosing) return false;
     const window = new AckWindow(this.#context.clock, answer, windowMs(this.#context.timing));
     return window.waitsFor((signal) => this.#options.changed.wait(signal));
@@ -279,7 +280,7 @@ export class Claiming {
   }
 
   /** The item must not return forever: the next one finds a Pod with a key, or, if the spec forbids that, it is stopped. */
-  async #refuseTooLong(item: WorkItem, answer: Offer): Promise<ClaimResult> {
+  async #refuseTooLong(item: WorkItem, answer: Answer<unknown>): Promise<ClaimResult> {
     const { parking, secretDelivery } = this.#context.environment().spec.sessions ?? {};
     if (parking === undefined && secretDelivery === "Env") {
       this.#context.shellFailed(TOO_LONG);
@@ -299,7 +300,7 @@ export class Claiming {
    * Pod has ended, or its acknowledgement can't take effect any more, its record is then deleted immediately, so that
    * this offer can claim the item again.
    */
-  async #isFree(item: WorkItem, answer: Offer): Promise<boolean> {
+  async #isFree(item: WorkItem, answer: Answer<unknown>): Promise<boolean> {
     const known = this.#claims.ofWork(item.id);
     if (!known) return true;
     if (item.state === "queued") {
@@ -317,9 +318,9 @@ export class Claiming {
    * worker is still exiting: two workers would both answer its tool calls. Waits for the worker's end while the window
    * is open.
    */
-  async #isSessionsTurn(item: WorkItem, answer: Offer): Promise<boolean> {
+  async #isSessionsTurn(item: WorkItem, answer: Answer<unknown>): Promise<boolean> {
     const window = new AckWindow(this.#context.clock, answer, windowMs(this.#context.timing));
-    while (this.#options.gate.runs(item.data.id, answer.api)) {
+    while (this.#options.gate.runs(item.data.id)) {
       if (this.#options.gate.isClosing || !(await window.waits(SESSION_LOOK_MS))) return false;
     }
     return true;
@@ -329,7 +330,7 @@ export class Claiming {
    * Journals the item in a slot and acknowledges it. Without a Pod, the claim only serves to stop an item that can't
    * run.
    */
-  async #claimSlot(item: WorkItem, answer: Offer, slot: Pod | Refusal): Promise<SlotResult> {
+  async #claimSlot(item: WorkItem, answer: Answer<unknown>, slot: Pod | Refusal): Promise<SlotResult> {
     const pod = typeof slot === "string" ? null : slot;
     const use = typeof slot === "string" ? slot : "session";
     const claim = this.#register(item, answer, pod, use);
@@ -416,9 +417,9 @@ export class Claiming {
     }
   }
 
-  #register(item: WorkItem, answer: Offer, pod: Pod | null, use: "session" | Refusal): Claim {
+  #register(item: WorkItem, answer: Answer<unknown>, pod: Pod | null, use: "session" | Refusal): Claim {
     const { uid, name, timing } = this.#context;
-    const server = this.#options.serverTimes.of(answer.api).at(answer.sentAtMs);
+    const server = this.#options.serverTime.at(answer.sentAtMs);
     const turn = pod && hasTurns(pod) ? openTurn(pod) : 0;
     const journal: Journal = {
       use,
@@ -426,7 +427,6 @@ export class Claiming {
       environmentUid: uid,
       podUid: pod?.metadata.uid ?? "",
       container: pod ? turnContainerId(pod, turn) : undefined,
-      api: answer.api,
       workId: item.id,
       sessionId: item.data.id,
       queuedAt: item.created_at,
@@ -501,16 +501,6 @@ export function credentialFor(
 ): string | null {
   const taken = credentialOf(pod, sessionContainerName(pod));
   return (taken === "EnvironmentKey" ? context.environmentKey() : item.secret) || null;
-}
-
-/**
- * Whether this Pod's program uses the Work API that offered an item. A Pod that was parked for another address must not
- * get a key or an item of this one. Pods of older versions, which don't name an address, are trusted: they are being
- * replaced.
- */
-export function serves(pod: Pod, api: string): boolean {
-  const told = pod.metadata.annotations?.[ANNOTATION_API];
-  return told === undefined || told === api;
 }
 
 /** Whether this Pod can be given the item: a waiting shell or program gets it in one line. */

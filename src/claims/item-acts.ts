@@ -96,14 +96,12 @@ async function beat(
   expected: string,
   ttlSeconds?: number,
 ): Promise<Answer<HeartbeatOutcome>> {
-  const { api, workId } = claim.record.journal;
+  const { workId } = claim.record.journal;
   const desired = ttlSeconds === undefined ? {} : { desiredTtlSeconds: ttlSeconds };
   const send = (value: string) => {
     context.guard();
     const request = () =>
-      context.judged("heartbeat", claim.record.journal, () =>
-        context.work(api).heartbeat(workId, { expected: value, ...desired }),
-      );
+      context.judged("heartbeat", workId, () => context.work().heartbeat(workId, { expected: value, ...desired }));
     return context.points.run(point, ofClaim(claim, { expected: value }), request, beatTold);
   };
   const first = await send(expected);
@@ -124,9 +122,9 @@ function refused(context: ClaimContext, claim: Claim): false {
 export async function stopItem(context: ClaimContext, claim: Claim, force: boolean): Promise<void> {
   context.guard();
   const sentMs = context.clock.monotonic();
-  const { api, workId } = claim.record.journal;
+  const { workId } = claim.record.journal;
   const { value } = await context.points.run("session.stop", ofClaim(claim, { force }), () =>
-    context.judged("stop", claim.record.journal, () => context.work(api).stop(workId, { force })),
+    context.judged("stop", workId, () => context.work().stop(workId, { force })),
   );
   const seen: ItemView = claim.observed.item ?? {
     state: "stopped",

@@ -16,7 +16,7 @@ export interface Gate {
    */
   readonly isClosing: boolean;
   /** Whether a Pod of this Environment, or of another with its environmentId, runs this session or is about to. */
-  runs(sessionId: string, api: string): boolean;
+  runs(sessionId: string): boolean;
 }
 
 /** The parked Pods that claims take from; `src/pool` manages them. */

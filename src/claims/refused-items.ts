@@ -30,17 +30,17 @@ export class RefusedItems {
   }
 
   /**
-   * Acknowledges and stops an item that `api` offered. If it fails, `run` stops the item later.
+   * Acknowledges and stops an item. If it fails, `run` stops the item later.
    * @throws WorkApiError
    */
-  async refuse(item: WorkItem, api: string): Promise<void> {
+  async refuse(item: WorkItem): Promise<void> {
     const { guard, work, points, metrics, labels, logger, clock, timing } = this.#context;
     const about = { workId: item.id };
     try {
       guard();
-      await points.run("refuse.ack", about, () => work(api).ack(item.id));
+      await points.run("refuse.ack", about, () => work().ack(item.id));
       guard();
-      await points.run("refuse.stop", about, () => work(api).stop(item.id, { force: true }));
+      await points.run("refuse.stop", about, () => work().stop(item.id, { force: true }));
     } catch (error) {
       // Until then, an unanswered acknowledgement may still take effect, or be missing from the list.
       this.#searchFromMs = clock.monotonic() + timing.othersReclaimMs + timing.lateAckMs + timing.listLagMs;

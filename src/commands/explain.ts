@@ -1,6 +1,5 @@
 import type { Command } from "commander";
 import { keepAlive } from "../core/clock.ts";
-import { mayBeInner, originAllowed } from "../settings/allowed-origins.ts";
 import { type Settings, settingsFrom } from "../settings/config.ts";
 import { addFlags, FLAGS } from "../settings/flags.ts";
 import {
@@ -54,13 +53,7 @@ async function explainSession(
     asked,
     namespace,
     currentNamespace: cluster.namespace,
-    work: checkKey
-      ? {
-          originAllowed: (baseUrl) => originAllowed(allowedApiOrigins, baseUrl),
-          mayBeInner: (origin) => mayBeInner(allowedApiOrigins, origin),
-          proxy,
-        }
-      : null,
+    work: checkKey ? { originAllowed: (baseUrl) => allowedApiOrigins.includes(baseUrl), proxy } : null,
     say: (what) => progress.say(what),
   });
   progress[Symbol.dispose]();

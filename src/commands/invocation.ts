@@ -5,7 +5,6 @@ import { KubeClient } from "../kube/client.ts";
 import { loadKubeConfig } from "../kube/config.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { CliStreams } from "../observe/terminal.ts";
-import { mayBeInner, originAllowed } from "../settings/allowed-origins.ts";
 import type { Settings } from "../settings/config.ts";
 import type { EnvironmentVariables, ProxySettings } from "../settings/environment-variables.ts";
 import { addFlags, FLAGS } from "../settings/flags.ts";
@@ -97,8 +96,7 @@ export function operatorSettings(settings: Settings): OperatorSettings {
     runtimeClasses: settings.runtimeClasses,
     apiCidrs: settings.apiCidrs,
     clusterDns: settings.clusterDns,
-    originAllowed: (baseUrl) => originAllowed(allowedApiOrigins, baseUrl),
-    mayBeInner: (origin) => mayBeInner(allowedApiOrigins, origin),
+    originAllowed: (baseUrl) => allowedApiOrigins.includes(baseUrl),
     leases: {
       elected: leaderElection.enabled,
       namespace: leaderElection.namespace,

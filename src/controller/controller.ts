@@ -1,4 +1,4 @@
-import type { Environment } from "../api/environment.ts";
+import { type Environment, queueOf } from "../api/environment.ts";
 import { ANNOTATION_SESSION_ID, LABEL_ENVIRONMENT, LABEL_MANAGED_BY, LABEL_PHASE, LABEL_ROLE } from "../api/names.ts";
 import { StreamBudgets } from "../attach/pod-streams.ts";
 import { aborted, sleep } from "../core/clock.ts";
@@ -41,7 +41,8 @@ const INDEX_PARKED = "parked";
 const INDEX_SLEEPING = "sleeping";
 /** Pods with a session, by its id. */
 const INDEX_SESSION = "session";
-const INDEX_ID = "environmentId";
+/** Environments, by the queue that they serve. */
+const INDEX_QUEUE = "queue";
 const INDEX_NODE = "node";
 
 /** The clients that act on the outside. Each calls the guard before every write. */
@@ -126,7 +127,7 @@ export class Controller {
     this.#shards = options.shards ?? 1;
     const { clock, random, logger, metrics } = options;
     this.#queue = new WorkQueue({ name: "environments", clock, random, logger, metrics });
-    this.#sharedSessions = new SharedSessions({ clock, served: (id) => this.#servedWith(id) });
+    this.#sharedSessions = new SharedSessions({ clock, served: (queue) => this.#served(queue) });
     this.#caches = this.#perNamespace((namespace) => ({
       namespace,
       environments: environmentInformer(options, namespace),
@@ -321,10 +322,11 @@ export class Controller {
   #environmentChanged(object: KubeObject, previous: KubeObject | undefined): void {
     this.#add(keyOf(object));
     // The EnvironmentIdShared condition of others with the same id may change.
-    for (const id of new Set([idOf(object), previous ? idOf(previous) : undefined])) {
-      if (id === undefined) continue;
+    for (const queue of new Set([queueOf(object.spec), previous ? queueOf(previous.spec) : undefined])) {
+      if (queue === undefined) continue;
       for (const informer of this.#environments) {
-        for (const other of informer.byIndex(INDEX_ID, id)) if (keyOf(other) !== keyOf(object)) this.#add(keyOf(other));
+        for (const other of informer.byIndex(INDEX_QUEUE, queue))
+          if (keyOf(other) !== keyOf(object)) this.#add(keyOf(other));
       }
     }
   }
@@ -346,21 +348,21 @@ export class Controller {
 
   #sharers(environment: Environment): SharingEnvironment[] {
     const own = `${environment.metadata.namespace}/${environment.metadata.name}`;
-    return this.#withId(environment.spec.environmentId)
+    return this.#serving(queueOf(environment.spec))
       .map((object) => ({ name: keyOf(object), hasWorkers: hasWorkers(object) }))
       .filter(({ name }) => name !== own);
   }
 
   /** Environments in `sessions` mode, of the shards that this process holds. */
-  #servedWith(environmentId: string): string[] {
-    return this.#withId(environmentId)
+  #served(queue: string): string[] {
+    return this.#serving(queue)
       .filter((object) => !hasWorkers(object))
       .map(keyOf)
       .filter((key) => this.#terms.has(shardOf(key, this.#shards)));
   }
 
-  #withId(environmentId: string): KubeObject[] {
-    return this.#environments.flatMap((informer) => informer.byIndex(INDEX_ID, environmentId));
+  #serving(queue = ""): KubeObject[] {
+    return this.#environments.flatMap((informer) => informer.byIndex(INDEX_QUEUE, queue));
   }
 
   #perNamespace<T>(make: (namespace: string | undefined) => T): T[] {
@@ -383,9 +385,9 @@ function environmentInformer(options: ControllerOptions, namespace: string | und
     resource: ENVIRONMENTS,
     namespace,
     indexes: {
-      [INDEX_ID]: (object) => {
-        const id = idOf(object);
-        return id === undefined ? [] : [id];
+      [INDEX_QUEUE]: (object) => {
+        const queue = queueOf(object.spec);
+        return queue === undefined ? [] : [queue];
       },
     },
   });
@@ -433,11 +435,6 @@ function common(
 
 function hasWorkers(object: KubeObject): boolean {
   return (object.spec as { workers?: unknown } | undefined)?.workers !== undefined;
-}
-
-function idOf(object: KubeObject): string | undefined {
-  const spec = object.spec as { environmentId?: unknown } | undefined;
-  return typeof spec?.environmentId === "string" ? spec.environmentId : undefined;
 }
 
 /**

@@ -15,8 +15,6 @@ export interface OperatorSettings {
   readonly apiCidrs: readonly string[];
   readonly clusterDns: ClusterDns;
   readonly originAllowed: (baseUrl: string) => boolean;
-  /** Whether the origin may have an inner address. */
-  readonly mayBeInner: (origin: string) => boolean;
   readonly leases: { readonly elected: boolean; readonly namespace: string | undefined; readonly shards: number };
 }
 

@@ -19,10 +19,8 @@ export function reachOnce(): Reach {
   const asked = new Map<string, Promise<UnkeyedAnswer>>();
   return (environment, access) => {
     const { baseUrl } = environment.spec.api;
-    // Operators may differ in whether they allow an inner address.
-    const asking = `${access.mayBeInner(new URL(baseUrl).origin)} ${baseUrl}`;
-    const answer = asked.get(asking) ?? reachWorkApi(environment, access);
-    asked.set(asking, answer);
+    const answer = asked.get(baseUrl) ?? reachWorkApi(environment, access);
+    asked.set(baseUrl, answer);
     return answer;
   };
 }

@@ -3,7 +3,6 @@ import type { Environment, PodTemplate } from "../api/environment.ts";
 import type { Isolation } from "../api/isolation.ts";
 import {
   ANNOTATION_ABOUT,
-  ANNOTATION_API,
   ANNOTATION_DEFAULT_CONTAINER,
   ANNOTATION_LEASE,
   ANNOTATION_NEEDS,
@@ -184,7 +183,6 @@ function renderPod(
         ...gateAnnotations(made.parking, environment.spec.sessions?.credential ?? "WorkSecret"),
         ...(made.sleeps ? turnAnnotations(made.parking) : {}),
         [ANNOTATION_LEASE]: environment.spec.sessions?.lease ?? "Worker",
-        [ANNOTATION_API]: environment.spec.api.baseUrl,
         [ANNOTATION_NEEDS]: JSON.stringify(made.needs),
       },
       // The Environment controls every Pod: kubectl drain refuses Pods without a controller.

@@ -48,10 +48,6 @@ export interface ClaimLease {
   readonly neverBeaten: boolean;
   /** When this process told the item to stop while its program ran. */
   readonly gracefulStopMs: number | null;
-  /**
-   * Since when an address that the spec no longer names has refused the claim's requests; null: it doesn't refuse them.
-   */
-  readonly awayMs: number | null;
 }
 
 type Writable = { -readonly [Field in keyof ClaimLease]: ClaimLease[Field] };
@@ -59,7 +55,7 @@ type Writable = { -readonly [Field in keyof ClaimLease]: ClaimLease[Field] };
 type Leased = { readonly lease: Writable };
 
 export function newLease(memory: Memory = { is: "none" }): ClaimLease {
-  return { memory, own: null, blindFence: null, neverBeaten: false, gracefulStopMs: null, awayMs: null };
+  return { memory, own: null, blindFence: null, neverBeaten: false, gracefulStopMs: null };
 }
 
 export function remember({ lease }: Leased, memory: Memory): void {
@@ -111,10 +107,4 @@ export function noteBeatAfterFence({ lease }: Leased, latestHeartbeatAt: string 
 export function noteAskedToStop({ lease }: Leased, nowMs: number): void {
   lease.gracefulStopMs = nowMs;
   if (lease.own?.is === "held") lease.own = { ...lease.own, state: "stopping" };
-}
-
-/** An address that the spec no longer names refused the claim's requests at `nowMs`; null: it answered. */
-export function noteAway({ lease }: Leased, nowMs: number | null): void {
-  if (nowMs === null) lease.awayMs = null;
-  else lease.awayMs ??= nowMs;
 }

@@ -77,11 +77,7 @@ export interface PoolContext extends LoopContext {
 
 /** What polling, acknowledging and the acts on items use in addition. */
 export interface ClaimContext extends LoopContext {
-  /**
-   * The Work API that the spec names, or the one that an item was claimed from: the spec may have named that one
-   * earlier.
-   */
-  readonly work: (claimedFrom?: string) => WorkApiClient;
+  readonly work: () => WorkApiClient;
   /** The environment key in use; empty: there is none. */
   readonly environmentKey: () => string;
   /** Throws if this process may no longer act; called before every write to the Work API. */

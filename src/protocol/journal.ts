@@ -12,7 +12,6 @@ import {
 } from "../api/names.ts";
 import { Shared } from "../core/shared.ts";
 import type { Secret } from "../kube/resource.ts";
-import { isBaseUrl } from "../work/paths.ts";
 
 /**
  * The Secret of a slot is the record of a claim, and the lock of the Pod of the same name. It must live until the item
@@ -43,7 +42,6 @@ const KEY_LEASE = "lease";
 const KEY_CREDENTIAL = "credential";
 const KEY_POLLED_FROM = "polled-from";
 const KEY_POLLED_UNTIL = "polled-until";
-const KEY_API = "api";
 const KEY_QUEUED_AT = "queued-at";
 const KEY_ENVIRONMENT_UID = "environment-uid";
 const KEY_POD_UID = "pod-uid";
@@ -59,11 +57,6 @@ export interface Journal {
   readonly podUid: string;
   /** The id of the turn's container. If the kubelet starts the turn again, that one is no session's. */
   readonly container?: string | undefined;
-  /**
-   * `spec.api.baseUrl` when the item was claimed: only that API knows the item, if the spec changes. Empty: not
-   * recorded.
-   */
-  readonly api: string;
   readonly workId: string;
   readonly sessionId: string;
   /** When the item was created, by the Work API's clock; used only for latencies. */
@@ -115,7 +108,6 @@ export function renderJournal(
       [KEY_ENVIRONMENT_UID]: journal.environmentUid,
       [KEY_POD_UID]: journal.podUid,
       ...(journal.container && { [KEY_CONTAINER]: journal.container }),
-      [KEY_API]: journal.api,
       [KEY_WORK_ID]: journal.workId,
       [KEY_SESSION_ID]: journal.sessionId,
       [KEY_QUEUED_AT]: journal.queuedAt,
@@ -145,7 +137,7 @@ export function withoutCredential(secret: Secret): Secret {
 /** Longer than any value of these keys: ids have at most 1,024 characters. */
 const MAX_LISTED = 8_192;
 const LISTED = [
-  ...[KEY_USE, KEY_LEASE, KEY_WORK_ID, KEY_SESSION_ID, KEY_WORK_SECRET, KEY_ACKNOWLEDGED_AT, KEY_API, KEY_QUEUED_AT],
+  ...[KEY_USE, KEY_LEASE, KEY_WORK_ID, KEY_SESSION_ID, KEY_WORK_SECRET, KEY_ACKNOWLEDGED_AT, KEY_QUEUED_AT],
   ...[KEY_POLLED_FROM, KEY_POLLED_UNTIL, KEY_ENVIRONMENT_UID, KEY_POD_UID, KEY_CONTAINER, KEY_WHY],
 ];
 
@@ -189,9 +181,6 @@ export function openingPatch(
   };
 }
 
-/** The longest allowed `spec.api.baseUrl`. */
-const MAX_API = 512;
-
 /** Stores texts once that are equal in all claims of an Environment. */
 const shared = new Shared();
 
@@ -204,9 +193,6 @@ export function readJournal(secret: Secret): Journal | null {
   };
   const use = text(KEY_USE);
   const workId = text(KEY_WORK_ID);
-  const api = text(KEY_API) ?? "";
-  // Anyone who can write Secrets can forge an address that no spec can name, up to a megabyte long.
-  if (api.length > MAX_API || (api !== "" && !isBaseUrl(api))) return null;
   if (workId === null || (use !== "session" && use !== "refusal" && use !== "too-long" && use !== "removal"))
     return null;
   return {
@@ -214,7 +200,6 @@ export function readJournal(secret: Secret): Journal | null {
     lease: text(KEY_LEASE) === "Operator" ? "Operator" : "Worker",
     workId,
     environmentUid: shared.text(text(KEY_ENVIRONMENT_UID) ?? ""),
-    api: shared.text(api),
     podUid: text(KEY_POD_UID) ?? "",
     ...(use === "removal" && { why: text(KEY_WHY) ?? undefined }),
     container: text(KEY_CONTAINER) ?? undefined,

@@ -11,15 +11,10 @@ const JUDGED = ["poll", "stats", "list", "ack", "heartbeat", "stop"] as const;
 export type JudgedCall = (typeof JUDGED)[number];
 
 /**
- * Sends a request to the Work API at `api` and judges its outcome. Returns what the request returns and throws what it
- * throws.
+ * Sends a request to the Work API and judges its outcome. Returns what the request returns and throws what it throws.
  * @param workId the item that the request is about
  */
-export type Judged = <T>(
-  call: JudgedCall,
-  at: { readonly api: string; readonly workId?: string },
-  request: () => Promise<T>,
-) => Promise<T>;
+export type Judged = <T>(call: JudgedCall, workId: string | undefined, request: () => Promise<T>) => Promise<T>;
 
 /**
  * Calls about one item. A 403 may concern that item alone, so the key is blamed only after a second item gets one too.
@@ -49,7 +44,6 @@ const REASON_OF: Partial<Record<WorkErrorKind, ConditionReason>> = {
   "bad-request": "BadReply",
   protocol: "BadReply",
   "bad-item": "BadReply",
-  "inner-address": "OriginNotAllowed",
 };
 
 /** The condition reason for an error kind of the Work API. */
@@ -57,8 +51,8 @@ export function reasonOfKind(kind: WorkErrorKind): ConditionReason {
   return kind === "auth" ? "KeyRejected" : (REASON_OF[kind] ?? "Unreachable");
 }
 
-/** Reasons that one answer proves: a network failure can't cause them. */
-const FINAL: ReadonlySet<ConditionReason> = new Set<ConditionReason>(["EnvironmentNotFound", "OriginNotAllowed"]);
+/** The reason that one answer proves: a network failure can't cause it. */
+const FINAL: ConditionReason = "EnvironmentNotFound";
 
 /** Fixes that the condition adds to the client's message. */
 const FIX_OF: Partial<Record<WorkErrorKind, string>> = {
@@ -298,5 +292,5 @@ export function withoutItem(message: string): string {
 }
 
 function isShown({ failures, verdict }: Failing): boolean {
-  return failures >= FAILURES_TO_SHOW || FINAL.has(verdict.reason);
+  return failures >= FAILURES_TO_SHOW || verdict.reason === FINAL;
 }

@@ -34,7 +34,7 @@ export interface QueueWatchOptions {
   /** `spec.api.otherPollers`. */
   readonly expectedPollers: () => number;
   /** Receives each answer, for its Date header. */
-  readonly onAnswer?: (api: string, answer: Answer<unknown>) => void;
+  readonly onAnswer?: (answer: Answer<unknown>) => void;
 }
 
 const JITTER = 0.1;
@@ -172,7 +172,7 @@ export class QueueWatch {
     const work = this.#context.work();
     const answer = await this.#context.points.run("queue.stats", {}, () => work.stats({ signal }));
     attempt.answered();
-    this.#options.onAnswer?.(work.baseUrl, answer);
+    this.#options.onAnswer?.(answer);
     // Two readings may be in flight: keep the later one.
     if (readMs < this.#readMs) return;
     this.#readMs = readMs;

@@ -9,8 +9,6 @@ import { askWithoutKey, type UnkeyedAnswer } from "../work/without-key.ts";
 export interface WorkAccess {
   /** Whether a key may be sent to this address. */
   readonly originAllowed: (baseUrl: string) => boolean;
-  /** Whether the origin may resolve to an internal address. */
-  readonly mayBeInner: (origin: string) => boolean;
   readonly proxy: { readonly httpsProxy?: string; readonly httpProxy?: string; readonly noProxy?: string };
   readonly clock?: Clock;
 }
@@ -50,10 +48,10 @@ export async function reachWorkApi(environment: Environment, access: WorkAccess)
 }
 
 async function withHttp<T>(
-  { mayBeInner, proxy, clock = realClock }: WorkAccess,
+  { proxy, clock = realClock }: WorkAccess,
   ask: (http: WorkHttp, clock: Clock) => Promise<T>,
 ): Promise<T> {
-  const http = new WorkHttp({ clock, proxy, mayBeInner });
+  const http = new WorkHttp({ clock, proxy });
   try {
     return await ask(http, clock);
   } finally {

@@ -1,4 +1,4 @@
-import type { Environment } from "../api/environment.ts";
+import { type Environment, queueOf } from "../api/environment.ts";
 import type { Clock } from "../core/clock.ts";
 
 /**
@@ -18,8 +18,8 @@ export interface Sharer {
   };
   /** Whether the claims of earlier processes have been read. */
   readonly isRecovered: () => boolean;
-  /** Whether the Work API at this address has ever accepted its key; null: no answer yet. */
-  readonly isAcceptedAt: (api: string) => boolean | null;
+  /** Whether the Work API has ever accepted its key; null: no answer yet. */
+  readonly isAccepted: () => boolean | null;
   /** Whether a Pod of this Environment runs the session, or is about to. */
   readonly runs: (sessionId: string) => boolean;
 }
@@ -66,33 +66,30 @@ export class SharedSessions {
     if (left?.size === 0) this.#sharers.delete(id);
   }
 
-  /**
-   * Whether another Environment runs this session, or might: after a restart, some have not read their claims yet.
-   * @param api the address that the session's item came from
-   */
-  mayRunElsewhere(own: Sharer, sessionId: string, api: string): boolean {
+  /** Whether another Environment runs this session, or might: after a restart, some have not read their claims yet. */
+  mayRunElsewhere(own: Sharer, sessionId: string): boolean {
     const id = idOf(own);
     const others = [...(this.#sharers.get(id) ?? [])].filter((other) => other !== own);
-    if (others.some((other) => isTrusted(other, own, api) && other.runs(sessionId))) return true;
+    if (others.some((other) => isTrusted(other, own) && other.runs(sessionId))) return true;
     if (this.#clock.monotonic() >= this.#termBeganMs + PATIENCE_MS) return false;
-    const known = new Set([own, ...others.filter((other) => isKnown(other, own, api))].map(nameOf));
+    const known = new Set([own, ...others.filter((other) => isKnown(other, own))].map(nameOf));
     return this.#served(id).some((name) => !known.has(name));
   }
 }
 
-function isTrusted(other: Sharer, own: Sharer, api: string): boolean {
+function isTrusted(other: Sharer, own: Sharer): boolean {
   const key = other.context.environmentKey();
-  return (key !== "" && key === own.context.environmentKey()) || other.isAcceptedAt(api) === true;
+  return (key !== "" && key === own.context.environmentKey()) || other.isAccepted() === true;
 }
 
-function isKnown(other: Sharer, own: Sharer, api: string): boolean {
+function isKnown(other: Sharer, own: Sharer): boolean {
   const { isKeyRead, environmentKey } = other.context;
   const hasNoKey = isKeyRead() && environmentKey() === "";
-  return other.isRecovered() && (hasNoKey || isTrusted(other, own, api) || other.isAcceptedAt(api) === false);
+  return other.isRecovered() && (hasNoKey || isTrusted(other, own) || other.isAccepted() === false);
 }
 
 function idOf({ context }: Sharer): string {
-  return context.environment().spec.environmentId;
+  return queueOf(context.environment().spec) ?? "";
 }
 
 function nameOf({ context: { namespace, name } }: Sharer): string {

@@ -173,5 +173,5 @@ function readyBlockedBy(condition: ConditionUpdate, generation: number): Conditi
 
 /** The message of `OriginNotAllowed`. `berth template` uses it too. */
 export function originNotAllowedMessage(baseUrl: string): string {
-  return `spec.api.baseUrl: the operator may not send keys to ${baseUrl}; correct it, or add it to the chart's allowedApiOrigins (--allowed-api-origins)`;
+  return `spec.api.baseUrl: the operator may not send keys to ${baseUrl}; add it to the chart's allowedApiOrigins (--allowed-api-origins), or create the Environment with another address`;
 }

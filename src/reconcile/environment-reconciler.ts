@@ -2,7 +2,6 @@ import type { ConditionUpdate } from "../api/conditions.ts";
 import { type Environment, parseEnvironment, parseForRunning } from "../api/environment.ts";
 import { problemList } from "../api/problems.ts";
 import type { RuntimeReport } from "../api/runtime.ts";
-import { MAX_API_ADDRESSES } from "../api/status.ts";
 import { ClaimLists } from "../claims/claim-lists.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import type { KubeObject, NetworkPolicy } from "../kube/resource.ts";
@@ -13,7 +12,6 @@ import { environmentConditions } from "./environment-conditions.ts";
 import type { EnvironmentLook } from "./environment-runtime.ts";
 import { announcer, type EnvironmentState, newEnvironmentState, refusedOf } from "./environment-state.ts";
 import { modeOf, templateOf } from "./modes.ts";
-import { addressesTold } from "./network-policy.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
 import type { StatusParts } from "./status-writer.ts";
 import { gaugeEnvironment, UnservedEnvironments } from "./unserved.ts";
@@ -125,12 +123,6 @@ export class EnvironmentReconciler {
     const state = this.#stateOf(key, environment);
     state.pace.looked();
     state.environment = environment;
-    // Revoke permissions before any request can be sent. A disallowed origin gets no key, whatever is in flight; nor
-    // does an address whose own key has not been read yet. The operator claims nothing from an address that is not in
-    // the status: if the spec then named another address, no key would be sent to the first.
-    const mayAsk = state.work.key !== "";
-    if ((!mayAsk && state.key.inUse.key !== "") || !state.work.isAllowed || !isRecorded(state))
-      state.runtime.update({ mayAsk, mayPrepare: false, mayClaim: false });
     if (state.work.renew()) {
       state.key.lookAgain();
       state.runtime.keyChanged();
@@ -140,7 +132,7 @@ export class EnvironmentReconciler {
     await state.sleepCheck.check(environment);
     state.template = templateOf(environment, refusedOf(state));
     await state.templateChecker.check(state.template);
-    await state.policy.keep(environment, addressesTold(state.pods.list()));
+    await state.policy.keep(environment);
 
     const { isAllowed } = state.work;
     // No Pod may be created or get a session before the NetworkPolicy is in place.
@@ -149,7 +141,7 @@ export class EnvironmentReconciler {
     state.runtime.update({
       mayAsk: state.work.key !== "",
       mayPrepare: accepted && isAllowed,
-      mayClaim: accepted && !environment.spec.paused && !deleting && isRecorded(state),
+      mayClaim: accepted && !environment.spec.paused && !deleting,
     });
     if (deleting && (await this.#drain(key, state))) return;
 
@@ -159,7 +151,6 @@ export class EnvironmentReconciler {
     const { namespace, name } = environment.metadata;
     const step = { namespace, environment: name, step: "watch" };
     this.#options.metrics.failingSteps.set(step, this.#lagOf(state) === null ? 0 : 1);
-    const recorded = isRecorded(state);
     const restMs = await state.status.write({
       generation: environment.metadata.generation,
       ...modeOf(environment),
@@ -168,13 +159,10 @@ export class EnvironmentReconciler {
       queue: report.queue,
       sessions: report.sessions,
       ...choicesOf(state),
-      ...(report.claimedFrom === undefined ? {} : { apiAddresses: addressesToRecord(state, report.claimedFrom) }),
       ...(report.workers ? { workers: report.workers } : {}),
       ...(report.workspaces ? { workspaces: report.workspaces } : {}),
     });
     if (restMs !== null) again(key, restMs);
-    // Claims wait until the status has the address.
-    if (!recorded && isRecorded(state)) again(key, 0);
     again(key, this.#nextLookMs(state, clock.monotonic()));
   }
 
@@ -305,24 +293,4 @@ function choicesOf({ template, parkingCheck, sleepCheck }: EnvironmentState): Pi
     ...(parking ? { parking: { ...parking, ...failureOf(parkingCheck) } } : {}),
     ...(sleep ? { sleep: { ...sleep, ...failureOf(sleepCheck) } } : {}),
   };
-}
-
-/** What the spec names and the status records. */
-type Addresses = Pick<EnvironmentState, "environment" | "status">;
-
-/** Whether the status records the spec's address, so that a claim still finds it after the spec changes. */
-export function isRecorded({ environment, status }: Addresses): boolean {
-  return environment.spec.workers !== undefined || status.apiAddresses.includes(environment.spec.api.baseUrl);
-}
-
-/**
- * The spec's address, then earlier ones that claims still name, the latest first. A null `claimedFrom` means that any
- * address may still be named.
- */
-function addressesToRecord({ environment, status }: Addresses, claimedFrom: ReadonlySet<string> | null): string[] {
-  const { baseUrl } = environment.spec.api;
-  const earlier = status.apiAddresses.filter(
-    (address) => address !== baseUrl && (claimedFrom === null || claimedFrom.has(address)),
-  );
-  return [baseUrl, ...earlier].slice(0, MAX_API_ADDRESSES);
 }

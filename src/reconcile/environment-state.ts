@@ -20,13 +20,13 @@ import type {
   EnvironmentSource,
 } from "./environment-runtime.ts";
 import { KeyKeeper } from "./key-keeper.ts";
+import { KeyedClient } from "./keyed-client.ts";
 import { type ModeContext, type Refused, runtimeOf, templateOf } from "./modes.ts";
 import { PolicyKeeper } from "./policy-keeper.ts";
 import type { ReconcilePoint, ReconcilerOptions } from "./reconciler-options.ts";
 import { ReportPace } from "./report-pace.ts";
 import { StatusWriter } from "./status-writer.ts";
 import { TemplateChecker } from "./template-check.ts";
-import { WorkClients } from "./work-clients.ts";
 
 /** What the reconciler keeps of one Environment between reconciles: caches that it can fill again, and the loops. */
 export interface EnvironmentState {
@@ -36,7 +36,7 @@ export interface EnvironmentState {
   readonly hinted: HintedQueue | undefined;
   environment: Environment;
   template: CheckedTemplate;
-  readonly work: WorkClients;
+  readonly work: KeyedClient;
   readonly runtime: EnvironmentRuntime;
   readonly status: StatusWriter;
   readonly policy: PolicyKeeper;
@@ -89,7 +89,7 @@ export function newEnvironmentState(
     nodeOutlook,
     podPolicy,
     workers: options.workers({ namespace, name }),
-    work: (claimedFrom) => state.work.at(claimedFrom),
+    work: () => state.work.client,
     environmentKey: () => state.work.key,
     isKeyRead: () => state.key.isRead,
     guard,
@@ -125,12 +125,11 @@ export function newEnvironmentState(
     hinted,
     environment,
     template: templateOf(environment, { shell: null, sleep: null }),
-    work: new WorkClients({
+    work: new KeyedClient({
       ...options,
       found: environment,
       environment: () => state.environment,
-      keys: () => state.key.inUse,
-      recorded: () => state.status.apiAddresses,
+      keyInUse: () => state.key.inUse,
     }),
     runtime: runtimeOf(environment, context, () => onChange(pace)),
     status: new StatusWriter({
@@ -138,12 +137,7 @@ export function newEnvironmentState(
       ...{ ref, points, logger: context.logger, announce, found: environment.status },
     }),
     policy: new PolicyKeeper({ ...options, points, logger: context.logger, facts: options.network }),
-    key: new KeyKeeper({
-      ...options,
-      points,
-      loops: () => state.runtime,
-      recorded: () => state.status.apiAddresses,
-    }),
+    key: new KeyKeeper({ ...options, points, loops: () => state.runtime }),
     parkingCheck: parkingCheck({ ...options, points, found: environment.status }),
     sleepCheck: sleepCheck({ ...options, points, found: environment.status }),
     templateChecker: new TemplateChecker({ ...options, points, name }),

@@ -17,8 +17,6 @@ export interface KeyKeeperOptions {
   readonly timing: Pick<Timing, "keyRefreshMs" | "keyRetryMs">;
   /** The loops that send the key and learn whether the Work API accepts it. */
   readonly loops: () => Pick<EnvironmentRuntime, "keyChanged" | "keyRejected" | "retryKey">;
-  /** The addresses that the status records. */
-  readonly recorded: () => readonly string[];
 }
 
 /**
@@ -32,11 +30,15 @@ export class KeyKeeper {
   #inDoubt = false;
   /** When the Secret was last read (monotonic). */
   #readMs = Number.NEGATIVE_INFINITY;
-  /** The key in use, and where it may be sent. */
-  readonly inUse = new KeyInUse();
+  #inUse = "";
 
   constructor(options: KeyKeeperOptions) {
     this.#options = options;
+  }
+
+  /** The key that requests are sent with; empty if there is none. */
+  get inUse(): string {
+    return this.#inUse;
   }
 
   /** What is wrong with the Secret or with reading it; null if nothing is, or if it was not read yet. */
@@ -76,15 +78,13 @@ export class KeyKeeper {
     this.#inDoubt = false;
     const before = this.#key;
     this.#key = reading;
-    const keyBefore = this.inUse.key;
-    const next = keyToUse(environment, reading);
-    if (next !== null) this.inUse.take(next, environment.spec.api, this.#options.recorded());
+    const keyBefore = this.#inUse;
+    this.#inUse = keyToUse(environment, reading) ?? keyBefore;
     const loops = this.#options.loops();
     // A person who touches the Secret of a rejected key wants a retry, even if the key is the same.
     const touched = reading.ok && before?.ok && reading.version !== before.version && loops.keyRejected;
-    const { key } = this.inUse;
-    if (key === keyBefore && !touched) return loops.retryKey();
-    if (key !== "") loops.keyChanged();
+    if (this.#inUse === keyBefore && !touched) return loops.retryKey();
+    if (this.#inUse !== "") loops.keyChanged();
   }
 
   get #paceMs(): number {
@@ -162,63 +162,4 @@ function placeOf(ref: { readonly name: string; readonly key: string }): string {
 
 function lasting(reason: "KeyMissing" | "KeyEmpty" | "KeySecretMissing", message: string): KeyReading {
   return { ok: false, lasting: true, verdict: { reason, message } };
-}
-
-/** The part of a spec that says which key is sent where. */
-type Api = Pick<Environment["spec"]["api"], "baseUrl" | "keySecretRef">;
-
-/**
- * The environment key that requests are sent with, and where it may be sent. If a spec changes the address and the
- * Secret at the same time, neither key may be sent to the other's address. The old key must not reach the new address
- * before the new Secret was read. The new key must not be sent for sessions that were claimed at the old address. Only
- * a key whose Secret the spec named for both addresses is sent to both, and so are later values of that Secret.
- */
-export class KeyInUse {
-  #key = "";
-  /** What the spec said when the key was read. */
-  #from: { readonly secret: string; readonly baseUrl: string } | null = null;
-  /**
-   * For each earlier address, the Secret that the spec named then, and its key. A restart loses this: from then on
-   * there is one key.
-   */
-  readonly #earlier = new Map<string, { readonly secret: string; readonly key: string }>();
-
-  /** The key that was read last; empty if there is none. */
-  get key(): string {
-    return this.#key;
-  }
-
-  /** The key for this spec's address; empty if there is none or it has not been read yet. */
-  for({ baseUrl, keySecretRef }: Api): string {
-    const isIts = this.#from?.baseUrl === baseUrl || this.#from?.secret === nameOf(keySecretRef);
-    return isIts ? this.#key : "";
-  }
-
-  /** The key for an address that an earlier spec named. */
-  forEarlier(address: string, { keySecretRef }: Api): string {
-    const earlier = this.#earlier.get(address);
-    return earlier && earlier.secret !== nameOf(keySecretRef) ? earlier.key : this.#key;
-  }
-
-  /**
-   * Uses a key that was just read; empty: there is no key any more.
-   * @param addresses all addresses that claims may name
-   */
-  take(key: string, { baseUrl, keySecretRef }: Api, addresses: readonly string[]): void {
-    const secret = nameOf(keySecretRef);
-    const before = this.#from;
-    for (const address of this.#earlier.keys()) if (!addresses.includes(address)) this.#earlier.delete(address);
-    if (before && before.secret !== secret && this.#key !== "") {
-      for (const address of new Set([...addresses, before.baseUrl])) {
-        if (!this.#earlier.has(address)) this.#earlier.set(address, { secret: before.secret, key: this.#key });
-      }
-    }
-    this.#earlier.delete(baseUrl);
-    this.#key = key;
-    this.#from = { secret, baseUrl };
-  }
-}
-
-function nameOf({ name, key }: Api["keySecretRef"]): string {
-  return `${name}/${key}`;
 }

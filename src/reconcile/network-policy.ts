@@ -1,19 +1,10 @@
 import { isIP } from "node:net";
 import { DNS_PORT, type DnsPods } from "../api/cluster-dns.ts";
 import type { Environment } from "../api/environment.ts";
-import {
-  ANNOTATION_API,
-  API_VERSION,
-  KIND,
-  LABEL_ENVIRONMENT,
-  LABEL_PHASE,
-  LABEL_ROLE,
-  OWN_LABELS,
-  toLabelValue,
-} from "../api/names.ts";
+import { API_VERSION, KIND, LABEL_ENVIRONMENT, LABEL_ROLE, OWN_LABELS, toLabelValue } from "../api/names.ts";
 import { DEFAULT_BASE_URL } from "../api/network-spec.ts";
 import type { OwnedMetadata } from "../kube/owned-object.ts";
-import type { NetworkPolicy, Pod } from "../kube/resource.ts";
+import type { NetworkPolicy } from "../kube/resource.ts";
 
 /** What the operator's settings say about networks. */
 export interface NetworkFacts {
@@ -53,15 +44,8 @@ export function defaultDnsCidrs(nameServers: readonly string[]): string[] {
   return [...new Set([NODE_LOCAL_DNS, ...own])];
 }
 
-/**
- * The NetworkPolicy that the Environment's spec wants now; null: none.
- * @param told Work API addresses that unfinished Pods use, whatever address the spec names now
- */
-export function renderNetworkPolicy(
-  environment: Environment,
-  facts: NetworkFacts,
-  told: ReadonlySet<string> = new Set(),
-): NetworkPolicy | null {
+/** The NetworkPolicy that the Environment's spec wants now; null: none. */
+export function renderNetworkPolicy(environment: Environment, facts: NetworkFacts): NetworkPolicy | null {
   const { metadata, spec } = environment;
   if (spec.network.policy === "None") return null;
   return {
@@ -72,7 +56,7 @@ export function renderNetworkPolicy(
       podSelector: { matchLabels: { [LABEL_ENVIRONMENT]: toLabelValue(metadata.name) } },
       policyTypes: ["Ingress", "Egress"],
       ingress: spec.workers ? [fromOperator(facts)] : [],
-      egress: [...dnsRules(environment, facts), ...apiRules(environment, facts, told), ...ownRules(environment)],
+      egress: [...dnsRules(environment, facts), ...apiRules(environment, facts), ...ownRules(environment)],
     },
   };
 }
@@ -85,12 +69,6 @@ export function policyMetadata({ metadata: { name, namespace, uid } }: Environme
     labels: { ...OWN_LABELS, [LABEL_ENVIRONMENT]: toLabelValue(name) },
     ownerReferences: [{ apiVersion: API_VERSION, kind: KIND, name, uid, controller: true }],
   };
-}
-
-/** The Work API addresses that session Pods use. Finished Pods don't count. */
-export function addressesTold(pods: readonly Pod[]): ReadonlySet<string> {
-  const live = pods.filter(({ metadata }) => metadata.labels?.[LABEL_PHASE] !== "finished");
-  return new Set(live.flatMap(({ metadata }) => metadata.annotations?.[ANNOTATION_API] ?? []));
 }
 
 /** The name of the NetworkPolicy of an Environment. */
@@ -131,10 +109,8 @@ function podsOf({ namespace, label, value }: DnsPods): Rule {
   };
 }
 
-/** Sessions keep the address that they were claimed from, so a spec that names another one must not cut them off. */
-function apiRules({ spec }: Environment, { apiCidrs }: NetworkFacts, told: ReadonlySet<string>): Rule[] {
-  const isReached = spec.api.baseUrl === DEFAULT_BASE_URL || told.has(DEFAULT_BASE_URL);
-  if (!isReached || apiCidrs.length === 0) return [];
+function apiRules({ spec }: Environment, { apiCidrs }: NetworkFacts): Rule[] {
+  if (spec.api.baseUrl !== DEFAULT_BASE_URL || apiCidrs.length === 0) return [];
   return [{ to: apiCidrs.map(ipBlock), ports: HTTPS }];
 }
 

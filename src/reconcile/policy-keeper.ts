@@ -54,8 +54,8 @@ export class PolicyKeeper {
   #wanted: NetworkPolicy | null = null;
   /** The hash of `#wanted`, cached because a reconcile reads it several times and it rarely changes. */
   #wantedHash = hashOf(null);
-  /** The inputs that `#wanted` was rendered from. */
-  #renderedFrom: { readonly environment: Environment; readonly told: string } | null = null;
+  /** What `#wanted` was rendered from. */
+  #renderedFrom: Environment | null = null;
   #verdict: Verdict = { reason: "PolicyUnchecked", message: "the operator has not checked the NetworkPolicy yet" };
 
   constructor(options: PolicyKeeperOptions) {
@@ -91,13 +91,12 @@ export class PolicyKeeper {
 
   /**
    * Checks the policy if it is time, and fixes it.
-   * @param told Work API addresses that unfinished Pods use
    * @throws LeadershipLostError only
    */
-  async keep(environment: Environment, told?: ReadonlySet<string>): Promise<void> {
+  async keep(environment: Environment): Promise<void> {
     const { kube, clock } = this.#options;
     const nowMs = clock.monotonic();
-    if (this.#renders(environment, told)) this.#failures = 0;
+    if (this.#renders(environment)) this.#failures = 0;
     else if (nowMs < this.#checkedMs + this.#pauseMs) return;
     this.#checkedMs = nowMs;
     if (environment.metadata.finalizers?.includes(FOREGROUND)) return;
@@ -116,12 +115,10 @@ export class PolicyKeeper {
   }
 
   /** Renders the policy that is wanted now. Returns whether it changed. */
-  #renders(environment: Environment, told: ReadonlySet<string> = new Set()): boolean {
-    const from = { environment, told: JSON.stringify([...told].sort()) };
-    const before = this.#renderedFrom;
-    if (before?.environment === environment && before.told === from.told) return false;
-    this.#renderedFrom = from;
-    this.#wanted = renderNetworkPolicy(environment, this.#options.facts, told);
+  #renders(environment: Environment): boolean {
+    if (this.#renderedFrom === environment) return false;
+    this.#renderedFrom = environment;
+    this.#wanted = renderNetworkPolicy(environment, this.#options.facts);
     const hash = hashOf(this.#wanted);
     const isOther = hash !== this.#wantedHash;
     this.#wantedHash = hash;

@@ -42,11 +42,6 @@ export interface StatusParts {
   readonly workers?: EnvironmentStatus["workers"];
   /** Omitted: not counted; the status keeps the last count. */
   readonly workspaces?: EnvironmentStatus["workspaces"];
-  /**
-   * If the Environment claims: the addresses that its claims may name. Omitted: not known now; the status keeps the
-   * last ones.
-   */
-  readonly apiAddresses?: readonly string[];
 }
 
 /** The object that the status belongs to. */
@@ -104,11 +99,6 @@ export class StatusWriter {
     this.#announced = this.#written;
     for (const condition of ownConditions(found?.conditions))
       if (isWarning(condition)) this.#warned.add(condition.type);
-  }
-
-  /** The addresses that claims may name, as last written, or as found when the loops were created. */
-  get apiAddresses(): readonly string[] {
-    return this.#written?.apiAddresses ?? [];
   }
 
   /** Writes what changed. Returns the milliseconds until the rest may be written; null: nothing is left. */
@@ -189,13 +179,11 @@ export class StatusWriter {
     const nowIso = apiTime(this.#options.clock.now());
     let conditions: Condition[] = [...(this.#written?.conditions ?? [])];
     for (const update of parts.conditions) conditions = setCondition(conditions, update, nowIso);
-    const apiAddresses = parts.apiAddresses ?? this.#written?.apiAddresses;
     return {
       observedGeneration: parts.generation,
       mode: parts.mode,
       max: parts.max,
       conditions: withKstatus(conditions, nowIso, parts.unfinished),
-      ...(apiAddresses ? { apiAddresses: [...apiAddresses] } : {}),
       ...(parts.queue ? { queue: parts.queue } : this.#written?.queue ? { queue: this.#written.queue } : {}),
       ...(parts.sessions ? { sessions: parts.sessions } : {}),
       ...(parts.parking ? { parking: parts.parking } : {}),
@@ -270,15 +258,13 @@ function isWarning({ reason }: Condition): boolean {
 }
 
 /**
- * Whether something changed that a person would act on (the status or reason of a condition, the generation), or that
- * claims wait for. A change from one good reason to another (AtMaximum, Available) does not count: an Environment near
+ * Whether something changed that a person would act on: the status or reason of a condition, the generation. A change from one good reason to another (AtMaximum, Available) does not count: an Environment near
  * its maximum changes all day.
  */
 function turned(status: EnvironmentStatus, before: EnvironmentStatus | null): boolean {
   const essence = (of: EnvironmentStatus | null) =>
     JSON.stringify([
       of?.observedGeneration,
-      of?.apiAddresses,
       of?.parking?.failure,
       of?.sleep?.failure,
       (of?.conditions ?? []).map((condition) => [

@@ -98,8 +98,8 @@ export class ClaimGate implements Gate {
     return this.#options.finalizer.hold();
   }
 
-  runs(sessionId: string, api: string): boolean {
+  runs(sessionId: string): boolean {
     const { sharer } = this.#options;
-    return sharer.runs(sessionId) || this.#context.sharedSessions.mayRunElsewhere(sharer, sessionId, api);
+    return sharer.runs(sessionId) || this.#context.sharedSessions.mayRunElsewhere(sharer, sessionId);
   }
 }

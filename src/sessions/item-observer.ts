@@ -1,10 +1,6 @@
 import { type Clock, sleep } from "../core/clock.ts";
-import { errorText } from "../core/errors.ts";
 import type { Timing } from "../core/timing.ts";
-import type { Claim } from "../protocol/claim.ts";
-import { noteAway } from "../protocol/claim-lease.ts";
 import { type ItemView, viewOf } from "../protocol/claim-observed.ts";
-import type { SessionContext } from "../protocol/context.ts";
 import type { WorkApiClient } from "../work/client.ts";
 import { WorkApiError } from "../work/errors.ts";
 import type { WorkItem } from "../work/types.ts";
@@ -191,94 +187,3 @@ function unknown(askedMs: number): ItemView {
 }
 
 const NOTHING_SEEN = { acknowledgedAt: null, latestHeartbeatAt: null, startedAt: null };
-
-interface Options {
-  readonly isTracked: (workId: string) => boolean;
-  readonly signal: AbortSignal;
-  readonly onAnswer: (api: string, answer: { sentAtMs: number; serverDateMs: number | null }) => void;
-  readonly onUnreadable: (error: WorkApiError) => void;
-}
-
-/**
- * One observer for each Work API that has claims. An item is read where it was claimed: any other API would show it as
- * absent, and its running session would be ended.
- */
-export class ItemObservers {
-  readonly #context: SessionContext;
-  readonly #options: Options;
-  readonly #byApi = new Map<string, ItemObserver>();
-
-  constructor(context: SessionContext, options: Options) {
-    this.#context = context;
-    this.#options = options;
-  }
-
-  /** Whether the claim's item is at another Work API than the one that the spec names now. */
-  isElsewhere(claim: Claim): boolean {
-    return this.#apiOf(claim) !== this.#current;
-  }
-
-  of(claim: Claim): ItemObserver {
-    return this.#at(this.#apiOf(claim));
-  }
-
-  /** The claims, grouped by the observer of their Work API. */
-  split(claims: readonly Claim[]): Map<ItemObserver, Claim[]> {
-    const split = new Map<ItemObserver, Claim[]>();
-    for (const claim of claims) split.set(this.of(claim), [...(split.get(this.of(claim)) ?? []), claim]);
-    return split;
-  }
-
-  get #current(): string {
-    return this.#context.work().baseUrl;
-  }
-
-  /** An earlier version did not record the API. Its claims can only be at the one that the spec names. */
-  #apiOf({ record: { journal } }: Claim): string {
-    return journal.api || this.#current;
-  }
-
-  #at(api: string): ItemObserver {
-    const known = this.#byApi.get(api);
-    if (known) return known;
-    const { clock, timing, work, judged } = this.#context;
-    const { isTracked, signal, onAnswer, onUnreadable } = this.#options;
-    const made = new ItemObserver({
-      work: () => work(api),
-      clock,
-      timing,
-      isTracked,
-      signal,
-      // The list of an earlier address says nothing about the current queue.
-      onUnreadable: (error) => api === this.#current && onUnreadable(error),
-      onAnswer: (answer) => onAnswer(api, answer),
-      judged: (walk) => judged("list", { api }, walk),
-    });
-    this.#byApi.set(api, made);
-    return made;
-  }
-}
-
-/**
- * How long the operator keeps trying an earlier address after a session's end. The lease has long lapsed by then, and
- * an address that is permanently gone must not keep a Secret and an error in the status forever.
- */
-const AWAY_PATIENCE_MS = 3_600_000;
-
-/** Whether to give up a claim at the earlier address `away`: nothing runs, and requests have failed for too long. */
-export function isGivenUp(claim: Claim, away: string | null, error: unknown, nowMs: number): boolean {
-  if (away === null || !(error instanceof WorkApiError)) return false;
-  noteAway(claim, nowMs);
-  const isOver = claim.observed.end !== null || !claim.record.journal.opened;
-  return isOver && nowMs >= Math.max(claim.lease.awayMs ?? nowMs, claim.observed.endedMs ?? 0) + AWAY_PATIENCE_MS;
-}
-
-/**
- * What to fix if a missing or rejected key prevents settling an item at an earlier address; undefined for other errors.
- * @param away the address of the item; null if it is the current `spec.api.baseUrl`
- */
-export function awayMessage(error: unknown, away: string | null): string | undefined {
-  if (away === null || !(error instanceof WorkApiError) || error.kind !== "auth") return undefined;
-  const why = error.status === undefined ? "the operator may not send keys to it" : errorText(error);
-  return `sessions were claimed at ${away}, an earlier spec.api.baseUrl, and cannot be settled there: ${why}; add it to --allowed-api-origins, or set spec.api to that address and its key until the sessions have ended`;
-}

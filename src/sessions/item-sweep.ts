@@ -1,6 +1,5 @@
 import { Backoff, jitter } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
-import { errorText } from "../core/errors.ts";
 import type { Notifier } from "../core/notifier.ts";
 import type { Breaker } from "../pods/breaker.ts";
 import type { Claim } from "../protocol/claim.ts";
@@ -8,7 +7,7 @@ import { noteLookFailed } from "../protocol/claim-observed.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import type { ApiHealth } from "../queue/api-health.ts";
-import type { ItemObserver, ItemObservers } from "./item-observer.ts";
+import type { ItemObserver } from "./item-observer.ts";
 import type { SessionLoop } from "./session-loop.ts";
 
 const JITTER = 0.1;
@@ -16,7 +15,7 @@ const JITTER = 0.1;
 export interface ItemSweepOptions {
   readonly context: SessionContext;
   readonly claims: ClaimTable;
-  readonly observers: ItemObservers;
+  readonly observer: ItemObserver;
   readonly health: ApiHealth;
   readonly sessions: SessionLoop;
   readonly breaker: Breaker;
@@ -35,13 +34,13 @@ export class ItemSweep {
     this.#context = options.context;
   }
 
-  /** Runs until the signal aborts. Never throws. @param mayAsk whether requests to the spec's Work API are permitted */
+  /** Runs until the signal aborts. Never throws. @param mayAsk whether requests to the Work API are permitted */
   async run(signal: AbortSignal, mayAsk: () => boolean, changed: Notifier): Promise<void> {
     const { clock, timing, random } = this.#context;
     const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
     let lastMs = Number.NEGATIVE_INFINITY;
     while (!signal.aborted) {
-      const running = this.#running((claim) => mayAsk() || this.#options.observers.isElsewhere(claim));
+      const running = mayAsk() ? this.#running() : [];
       if (running.length === 0) {
         await changed.wait(signal);
         continue;
@@ -58,12 +57,7 @@ export class ItemSweep {
         continue;
       }
       lastMs = clock.monotonic();
-      // An API that does not answer must not block the sweeps of the others.
-      for (const [observer, claims] of this.#options.observers.split(running)) {
-        const isAway = claims.some((claim) => this.#options.observers.isElsewhere(claim));
-        if (isAway) await this.#sweepAway(observer, claims);
-        else await this.#sweep(observer, claims, backoff, signal);
-      }
+      await this.#sweep(running, backoff, signal);
     }
   }
 
@@ -80,7 +74,7 @@ export class ItemSweep {
   }
 
   /** Runs on every change of any claim, so it allocates nothing if the operator holds all leases. */
-  #running(mayRead: (claim: Claim) => boolean): Claim[] {
+  #running(): Claim[] {
     const running: Claim[] = [];
     for (const claim of this.#options.claims) {
       const { journal, claiming, ending } = claim.record;
@@ -89,20 +83,15 @@ export class ItemSweep {
       if (journal.lease !== "Worker" || startedAtMs === null || end !== null || claiming) continue;
       // Its item is being settled, or is settled.
       if (ending?.why === "NoFirstBeat") continue;
-      if (mayRead(claim)) running.push(claim);
+      running.push(claim);
     }
     return running;
   }
 
-  async #sweep(
-    observer: ItemObserver,
-    running: readonly Claim[],
-    backoff: Backoff,
-    signal: AbortSignal,
-  ): Promise<void> {
+  async #sweep(running: readonly Claim[], backoff: Backoff, signal: AbortSignal): Promise<void> {
     const attempt = this.#options.health.attempt("list");
     try {
-      await this.#read(observer, running);
+      await this.#read(running);
       attempt.answered();
       backoff.reset();
     } catch (error) {
@@ -112,19 +101,9 @@ export class ItemSweep {
     }
   }
 
-  /** Sweeps at an earlier address. Its failures say nothing about the Environment's current key and queue. */
-  async #sweepAway(observer: ItemObserver, claims: readonly Claim[]): Promise<void> {
-    try {
-      await this.#read(observer, claims);
-    } catch (error) {
-      for (const claim of claims) noteLookFailed(claim);
-      this.#context.logger.info({ error: errorText(error) }, "cannot list work items at an earlier spec.api.baseUrl");
-    }
-  }
-
-  async #read(observer: ItemObserver, claims: readonly Claim[]): Promise<void> {
+  async #read(claims: readonly Claim[]): Promise<void> {
     const workIds = claims.map(({ record: { journal } }) => journal.workId);
-    const views = await this.#context.points.run("sweep.list", {}, () => observer.sweep(workIds));
+    const views = await this.#context.points.run("sweep.list", {}, () => this.#options.observer.sweep(workIds));
     for (const claim of claims) {
       const view = views.get(claim.record.journal.workId);
       if (!view || this.#options.claims.get(claim.name) !== claim) continue;

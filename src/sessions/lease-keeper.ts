@@ -181,7 +181,7 @@ export class LeaseKeeper {
 
   /** Waits for room first: only then its time bound begins, and the checks whether to send it run. */
   #beat(kept: Kept, dueMs: number): Promise<void> {
-    const { beats } = this.#context.work(kept.claim.record.journal.api);
+    const { beats } = this.#context.work();
     return beats.run(() => this.#beatNow(kept, dueMs));
   }
 
@@ -207,12 +207,12 @@ export class LeaseKeeper {
 
   async #send(claim: Claim, { echo }: HeldLease): Promise<BeatResult> {
     const { guard, work, points, clock, timing, logger, judged, failing } = this.#context;
-    const { api, workId } = claim.record.journal;
+    const { workId } = claim.record.journal;
     const sentMs = clock.monotonic();
     try {
       guard();
       const parameters = { expected: echo, desiredTtlSeconds: desiredTtlSeconds(timing) };
-      const request = () => judged("heartbeat", claim.record.journal, () => work(api).heartbeat(workId, parameters));
+      const request = () => judged("heartbeat", workId, () => work().heartbeat(workId, parameters));
       const answer = await points.run("session.beat", ofClaim(claim, { expected: echo }), request, beatTold);
       failing.succeeded("beat", claim);
       return answer.value.kind === "refused"

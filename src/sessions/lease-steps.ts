@@ -24,7 +24,7 @@ export class LeaseSteps {
   /** lease: Operator: takes the lease. From now on the keeper sends heartbeats, whatever happens to the Pod. */
   async take(claim: Claim, expected: string): Promise<void> {
     // After a restart all leases are due at once, so this waits for its turn.
-    const { beats } = this.#context.work(claim.record.journal.api);
+    const { beats } = this.#context.work();
     await beats.run(() => takeLease(this.#context, claim, expected));
     this.#keeper.keep(claim);
     const { own: lease } = claim.lease;

@@ -3,6 +3,7 @@ import type { Releases } from "../claims/releases.ts";
 import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
+import type { ServerTime } from "../core/server-time.ts";
 import type { Secret } from "../kube/resource.ts";
 import { templateHashOf } from "../pods/own-pods.ts";
 import { parkingOf } from "../pods/pod-gate.ts";
@@ -16,7 +17,6 @@ import { type ClaimTable, newClaim } from "../protocol/claim-table.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import { CLAIM_SECRET_TYPE, readJournal } from "../protocol/journal.ts";
 import { ofClaim } from "../protocol/points.ts";
-import type { ServerTimes } from "../queue/server-times.ts";
 import type { Removals } from "../sleep/removal.ts";
 import type { SessionLoop } from "./session-loop.ts";
 
@@ -25,7 +25,7 @@ export interface Recovered {
   readonly claims: ClaimTable;
   readonly removals: Removals;
   readonly releases: Releases;
-  readonly serverTimes: ServerTimes;
+  readonly serverTime: ServerTime;
 }
 
 /**
@@ -82,9 +82,7 @@ export class Recovery {
   /** A poll offers the item of a claim again. It has also reported the Work API's time, unknown at the adoption. */
   reoffered(claim: Claim): void {
     if (claim.othersUntilMs === null) return;
-    const { journal } = claim.record;
-    const serverTime = this.#into.serverTimes.of(journal.api || this.#context.work().baseUrl);
-    const leftMs = lateAckLeftMs(this.#context, journal, serverTime);
+    const leftMs = lateAckLeftMs(this.#context, claim.record.journal, this.#into.serverTime);
     claim.lateAckUntilMs = Math.min(claim.lateAckUntilMs, this.#context.clock.monotonic() + leftMs);
   }
 
@@ -109,7 +107,7 @@ async function recoverClaims(context: SessionContext, into: Recovered): Promise<
 
 /** Adopts one Secret, as a claim or as a removal to finish. Returns the claim, or null if it is not a new one. */
 function recoverSecret(context: SessionContext, into: Recovered, secret: Secret): Claim | null {
-  const { claims, removals, serverTimes } = into;
+  const { claims, removals, serverTime } = into;
   if (secret.type !== CLAIM_SECRET_TYPE || claims.has(podOfSlot(secret.metadata.name ?? "").pod)) return null;
   const journal = readJournal(secret);
   if (!journal) {
@@ -122,7 +120,6 @@ function recoverSecret(context: SessionContext, into: Recovered, secret: Secret)
   }
   const { pod: name, turn } = podOfSlot(secret.metadata.name ?? "");
   const known = context.pods.get(name);
-  const serverTime = serverTimes.of(journal.api || context.work().baseUrl);
   const claim = newClaim({
     ...{ name, turn: turn === 0 && known && hasTurns(known) ? 1 : turn },
     journal,

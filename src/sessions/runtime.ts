@@ -10,6 +10,7 @@ import { errorText } from "../core/errors.ts";
 import { IdleRelease } from "../core/idle-release.ts";
 import { keepRunning } from "../core/keep-running.ts";
 import { Notifier } from "../core/notifier.ts";
+import { ServerTime } from "../core/server-time.ts";
 import type { Secret } from "../kube/resource.ts";
 import { Breaker } from "../pods/breaker.ts";
 import { failedRow, readEnded, servedLately } from "../pods/finished.ts";
@@ -27,7 +28,6 @@ import { STEP_NAMES } from "../protocol/tracked-steps.ts";
 import { ApiHealth, type Judged } from "../queue/api-health.ts";
 import { PollPace } from "../queue/poll-pace.ts";
 import { QueueWatch } from "../queue/queue-watch.ts";
-import { ServerTimes } from "../queue/server-times.ts";
 import type { Sharer } from "../queue/shared-sessions.ts";
 import { WaitingSessions } from "../queue/waiting-sessions.ts";
 import { DepartingPods } from "../sleep/departing-pods.ts";
@@ -40,7 +40,7 @@ import { TurnAdding } from "../sleep/turn-adding.ts";
 import { Workspaces } from "../sleep/workspaces.ts";
 import { ClaimGate, type Finalizer } from "./claim-gate.ts";
 import { ClaimReport } from "./claim-report.ts";
-import { ItemObservers } from "./item-observer.ts";
+import { ItemObserver } from "./item-observer.ts";
 import { ItemSweep } from "./item-sweep.ts";
 import { Recovery } from "./recovery.ts";
 import { SessionLoop } from "./session-loop.ts";
@@ -54,7 +54,7 @@ import { credentialVerdict, startVerdict } from "./verdicts.ts";
 export class SessionsRuntime {
   readonly #context: SessionContext;
   readonly #claims: ClaimTable;
-  readonly #serverTimes: ServerTimes;
+  readonly #serverTime: ServerTime;
   readonly #changed = new Notifier();
   readonly #breaker: Breaker;
   /** Counts consecutive items without the secret that their Pod needs, and paces claims while there are any. */
@@ -80,14 +80,12 @@ export class SessionsRuntime {
   readonly #report: ClaimReport;
   readonly #idleRelease: IdleRelease;
   readonly #sharer: Sharer;
-  /** Addresses of the Work API that accepted the key. */
-  readonly #acceptedAt = new Set<string>();
+  /** Whether the Work API has ever accepted the key. */
+  #wasAccepted = false;
   readonly #onChange: () => void;
   readonly #stop = new AbortController();
   #running: Promise<void> = Promise.resolve();
   #recovered = false;
-  /** Recovery also found the claims that an earlier process wrote late. */
-  #allKnown = false;
   readonly #failing: FailingSteps;
   readonly #probes = new Map<Breaker, { readonly atMs: number; readonly wallMs: number }>();
 
@@ -103,24 +101,23 @@ export class SessionsRuntime {
       this.#changed.notify();
       onChange();
     });
-    // Answers from an earlier address say nothing about the current queue.
-    const judged: Judged = (call, { api, workId }, request) =>
-      api === "" || api === from.work().baseUrl ? this.#health.judge(call, workId, request) : request();
+    const judged: Judged = (call, workId, request) => this.#health.judge(call, workId, request);
     const context: SessionContext = { ...from, failing: this.#failing, judged };
     this.#context = context;
     const { clock } = context;
-    this.#serverTimes = new ServerTimes((ms) => clock.now() + ms - clock.monotonic());
+    this.#serverTime = new ServerTime((ms) => clock.now() + ms - clock.monotonic());
     const changed = () => this.#noteChange();
     this.#breaker = new Breaker(context.timing);
     this.#offers = new Breaker(context.timing);
     this.#health = new ApiHealth({ ...context, onChange: changed });
     this.#waiting = new WaitingSessions({ context, health: this.#health, onChange: changed });
-    const observers = new ItemObservers(context, {
+    const observer = new ItemObserver({
+      ...context,
       isTracked: (workId) => this.#claims.ofWork(workId) !== undefined,
       signal: this.#stop.signal,
-      onAnswer: (api, { sentAtMs, serverDateMs }) =>
-        this.#serverTimes.of(api).observe(sentAtMs, clock.monotonic(), serverDateMs),
+      onAnswer: ({ sentAtMs, serverDateMs }) => this.#serverTime.observe(sentAtMs, clock.monotonic(), serverDateMs),
       onUnreadable: (error) => this.#health.unreadable(error),
+      judged: (walk) => judged("list", undefined, walk),
     });
     const shared = { context, claims: this.#claims, breaker: this.#breaker };
     const adopt = (secret: Secret) => this.#recovery.takeUp(secret);
@@ -173,7 +170,7 @@ export class SessionsRuntime {
       context,
       isRecovered: () => this.#recovered,
       // Sessions keep running after their key is revoked, so an acceptance in the past counts.
-      isAcceptedAt: (api) => this.#acceptedAt.has(api) || (this.#awaitsAnswerOf(api) ? null : false),
+      isAccepted: () => this.#wasAccepted || (this.#health.keyRejected ? false : null),
       runs: (sessionId) => this.runs(sessionId),
     };
     this.#pace = new PollPace({ ...context, intervalMs: () => context.work().idleIntervalMs });
@@ -188,8 +185,8 @@ export class SessionsRuntime {
       unacknowledged: () =>
         [...this.#claims].filter(({ record: { acknowledgedAt } }) => acknowledgedAt === null).length,
       // The Date header of a long poll is written at the end of its wait. Statistics answer at once, so they tell more.
-      onAnswer: (api, { sentAtMs, answeredAtMs, serverDateMs }) =>
-        this.#serverTimes.of(api).observe(sentAtMs, answeredAtMs, serverDateMs),
+      onAnswer: ({ sentAtMs, answeredAtMs, serverDateMs }) =>
+        this.#serverTime.observe(sentAtMs, answeredAtMs, serverDateMs),
     });
     const planning = { context, pool: this.#pool, queue: this.#queue, breaker: this.#breaker, offers: this.#offers };
     this.#gate = new ClaimGate({
@@ -209,21 +206,21 @@ export class SessionsRuntime {
       turns,
       sleeps,
       streams: this.#streams,
-      observers,
+      observer,
       gate: this.#gate,
       retention: this.#retention,
       onChange: changed,
     });
     this.#recovery = new Recovery({
       context,
-      into: { claims: this.#claims, removals: this.#removals, releases, serverTimes: this.#serverTimes },
+      into: { claims: this.#claims, removals: this.#removals, releases, serverTime: this.#serverTime },
       sessions: this.#sessions,
       pool: { poke: () => this.#pool.poke(), leave },
     });
     this.#sweep = new ItemSweep({
       context,
       claims: this.#claims,
-      observers,
+      observer,
       health: this.#health,
       sessions: this.#sessions,
       breaker: this.#breaker,
@@ -259,7 +256,7 @@ export class SessionsRuntime {
       refused: this.#refused,
       releases,
       health: this.#health,
-      serverTimes: this.#serverTimes,
+      serverTime: this.#serverTime,
       pace: this.#pace,
       changed: this.#changed,
     });
@@ -416,9 +413,6 @@ export class SessionsRuntime {
       queue: this.#queue.status,
       sessions,
       ...(this.#workspaces.volumes === null ? {} : { workspaces: { volumes: this.#workspaces.volumes } }),
-      claimedFrom: this.#allKnown
-        ? new Set([...[...this.#claims].map(({ record: { journal } }) => journal.api), ...this.#claimLoop.addresses])
-        : null,
       verdicts: [
         this.#health.key,
         this.#health.queue,
@@ -468,7 +462,7 @@ export class SessionsRuntime {
     const mayAsk = (until: AbortSignal) => this.#changed.until(() => this.#gate.mayAsk, until);
     await Promise.all([
       sessions,
-      this.#findLate(signal),
+      this.#recovery.findLate(signal),
       this.#kept(signal, () => this.#claimLoop.run(signal)),
       this.#kept(signal, () => this.#queue.run(signal, mayAsk)),
       // Start this after the statistics, which are needed first: if a thousand Environments start at once, each call
@@ -491,19 +485,8 @@ export class SessionsRuntime {
     this.#context.logger.error({ error: errorText(error), stack }, "a loop of an Environment failed");
   }
 
-  async #findLate(signal: AbortSignal): Promise<void> {
-    await this.#recovery.findLate(signal);
-    if (signal.aborted) return;
-    this.#allKnown = true;
-    this.#onChange();
-  }
-
-  #awaitsAnswerOf(api: string): boolean {
-    return this.#context.work().baseUrl === api && !this.#health.keyRejected;
-  }
-
   #noteChange(): void {
-    if (this.#health.key.reason === "KeyAccepted") this.#acceptedAt.add(this.#context.work().baseUrl);
+    if (this.#health.key.reason === "KeyAccepted") this.#wasAccepted = true;
     this.#changed.notify();
     this.#pool.poke();
     this.#sleeping.poke();

@@ -15,7 +15,7 @@ import { sleepMsOf } from "../pods/sleep-mark.ts";
 import { hasTurns, livesOn, MOST_TURNS } from "../pods/turns.ts";
 import type { Retention } from "../pool/finished-retention.ts";
 import type { Claim } from "../protocol/claim.ts";
-import { noteAway, remember } from "../protocol/claim-lease.ts";
+import { remember } from "../protocol/claim-lease.ts";
 import { type ItemView, replaceItem } from "../protocol/claim-observed.ts";
 import { ClaimPriority, leavesWayUntil } from "../protocol/claim-priority.ts";
 import { decideEnding, noteOpened, noteRecordGone, noteReread, noteTouched } from "../protocol/claim-record.ts";
@@ -36,7 +36,7 @@ import { WorkQueue } from "../watch/workqueue.ts";
 import { isRefusal, WorkApiError } from "../work/errors.ts";
 import { asks, forgetPauses, heldBackUntilMs, stepNameOf } from "./ask-pause.ts";
 import { ClaimFacts, isAssigned } from "./claim-facts.ts";
-import { awayMessage, type ItemObservers, isGivenUp } from "./item-observer.ts";
+import type { ItemObserver } from "./item-observer.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
 import { LeaseSteps } from "./lease-steps.ts";
 import { NOT_SEEN, SessionRecorder } from "./session-recorder.ts";
@@ -64,7 +64,7 @@ const CAPPED = `the work item was released ${MOST_RELEASES} times, the maximum o
 export interface SessionLoopOptions {
   readonly context: SessionContext;
   readonly claims: ClaimTable;
-  readonly observers: ItemObservers;
+  readonly observer: ItemObserver;
   readonly breaker: Breaker;
   /** `mayAsk`: the reconciler allows requests to the Work API, and the key was not rejected. */
   readonly gate: { readonly mayAsk: boolean };
@@ -186,8 +186,7 @@ export class SessionLoop {
       const heldMs = this.#heldMs(claim, step);
       if (heldMs > 0) return this.#queue.addAfter(name, heldMs);
       // A new key calls `pokeAll`. But nothing reports that the current key is accepted after all, so check again.
-      if (asks(step) && !this.#options.observers.isElsewhere(claim) && !this.#options.gate.mayAsk)
-        return this.#queue.addAfter(name, this.#context.timing.retryMaxMs);
+      if (asks(step) && !this.#options.gate.mayAsk) return this.#queue.addAfter(name, this.#context.timing.retryMaxMs);
       const pauseMs = heldBackUntilMs(facts, step) - this.#context.clock.monotonic();
       // Another step may be due before the pause ends, for example to delete a Pod.
       if (pauseMs > 0) return this.#queue.addAfter(name, Math.min(pauseMs, this.#context.timing.retryMaxMs));
@@ -234,15 +233,9 @@ export class SessionLoop {
       else if (step.do === "deliver" && claim.record.delivery !== "done") return;
       else if (name !== null && name !== "touch" && !isRefused && !this.#unmarked.has(claim))
         this.#context.failing.succeeded(name, claim);
-      if (asks(step)) noteAway(claim, null);
     } catch (error) {
-      const { clock } = this.#context;
       if (error instanceof StaleClaimError) return this.#afterConflict(claim, name, error);
-      const away = this.#options.observers.isElsewhere(claim) ? claim.record.journal.api : null;
-      this.#noteFailure(claim, name, { error, message: awayMessage(error, away) });
-      if (isGivenUp(claim, away, error, clock.monotonic())) {
-        return this.#settled(claim, `${away} no longer accepts its requests`, pod);
-      }
+      this.#noteFailure(claim, name, { error });
       // Settle a claim that is given up at once: after another pause its item would be in the queue again.
       if (this.#givesUpOpening(claim, step, error)) return;
       throw error;
@@ -354,7 +347,7 @@ export class SessionLoop {
     const view = await this.#context.points.run(
       "session.look",
       ofClaim(claim),
-      () => this.#options.observers.of(claim).look(workId),
+      () => this.#options.observer.look(workId),
       ({ state, acknowledgedAt, latestHeartbeatAt }) => ({ state, acknowledgedAt, latestHeartbeatAt }),
     );
     this.saw(claim, view);

@@ -6,7 +6,6 @@ import { ConfigError } from "../core/errors.ts";
 import type { KubeEnvironment } from "../kube/config.ts";
 import type { LogLevel } from "../observe/logger.ts";
 import { allowancesFor, type PodPolicy, policyOf } from "../policy/pod-policy.ts";
-import type { AllowedOrigins } from "./allowed-origins.ts";
 import {
   type EnvironmentVariables,
   environmentVariable,
@@ -52,7 +51,7 @@ export interface Settings {
   /** In the form that parseBindAddress reads; "0" is off. */
   readonly consoleBindAddress: string;
   readonly logLevel: LogLevel;
-  readonly allowedApiOrigins: AllowedOrigins;
+  readonly allowedApiOrigins: readonly string[];
   /** What Pod templates may use beyond the default policy. */
   readonly podPolicy: PodPolicy;
   /** The RuntimeClass for each value of `isolation`; the policy allows them. */
@@ -144,7 +143,7 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     webhook: { bindAddress: webhookBindAddress, secrets: values.webhookSecrets, peers: values.webhookPeers },
     consoleBindAddress,
     logLevel,
-    allowedApiOrigins: values.allowedApiOrigins ?? "any-https",
+    allowedApiOrigins: values.allowedApiOrigins ?? [],
     podPolicy: policyOf([...allowancesFor(runtimeClasses), ...(values.allowedInTemplates ?? [])]),
     runtimeClasses,
     apiCidrs: values.apiCidrs ?? [],

@@ -35,16 +35,10 @@ export const hostPortSchema = z.string().transform((text, context) => {
   return z.NEVER;
 });
 
-/** Scheme, host and port of a URL. */
-export const originSchema = z.string().transform((text, context) => {
-  const url = URL.parse(text);
-  const isOrigin = url !== null && /^https?:$/.test(url.protocol) && url.href === `${url.origin}/`;
-  if (isOrigin) return url.origin;
-  context.addIssue({
-    code: "custom",
-    message: `"${text}" is not an origin; write only scheme, host and port, such as https://api.anthropic.com`,
-  });
-  return z.NEVER;
+/** Scheme, host and port of a URL, in the one spelling that `spec.api.baseUrl` must have too. */
+export const originSchema = z.string().refine((text) => /^https?:/.test(text) && URL.parse(text)?.origin === text, {
+  error: ({ input }) =>
+    `"${input}" is not an origin; write only scheme, host and port, in lowercase and without the default port, such as https://api.anthropic.com`,
 });
 
 /** An IPv4 or IPv6 network. */

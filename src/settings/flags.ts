@@ -1,6 +1,7 @@
 import { type Command, Option } from "commander";
 import * as z from "zod";
 import { DEFAULT_RUNTIME_CLASSES } from "../api/isolation.ts";
+import { DEFAULT_BASE_URL } from "../api/network-spec.ts";
 import { LOG_LEVELS } from "../observe/logger.ts";
 import { POLICY_FLAG } from "../policy/pod-policy.ts";
 import { environmentVariable } from "./environment-variables.ts";
@@ -137,9 +138,8 @@ export const FLAGS = {
   allowedApiOrigins: flag({
     name: "allowed-api-origins",
     value: "<origin>",
-    about:
-      "Origins that spec.api.baseUrl may name; repeatable or comma-separated. Plain http and internal addresses must be listed.",
-    defaultText: "any https origin at a public address",
+    about: "Origins that spec.api.baseUrl may name, in the same spelling; repeatable or comma-separated.",
+    default: DEFAULT_BASE_URL,
     repeatable: true,
     schema: listOf(originSchema),
   }),

@@ -215,7 +215,6 @@ const HELD_BY_NONE: ReadonlySet<string | undefined> = new Set(["parked", "sleepi
 /** A removal concerns no work item. */
 const NO_ITEM = {
   lease: "Worker",
-  api: "",
   workId: "",
   sessionId: "",
   queuedAt: "",

@@ -392,12 +392,8 @@ export class Budgets {
     this.#options = options;
   }
 
-  /**
-   * Returns the same budget for every spelling of an origin.
-   * @throws TypeError if `origin` is not a URL.
-   */
   get(origin: string, group: string): Budget {
-    const key = `${new URL(origin).origin} ${group}`;
+    const key = `${origin} ${group}`;
     const known = this.#budgets.get(key)?.deref();
     if (known) return known;
     const budget = new Budget({ ...this.#options, group });

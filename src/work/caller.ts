@@ -156,7 +156,6 @@ export class WorkCaller {
         origin: this.#origin,
         body: call.body === undefined ? undefined : JSON.stringify(call.body),
         lane: call.urgent ? "protocol" : "bulk",
-        tenant,
         timeoutMs: call.timeoutMs,
         maxBytes: call.maxBytes ?? MAX_REPLY_BYTES,
         signal: call.signal,

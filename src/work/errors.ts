@@ -7,7 +7,6 @@ import type { WorkCall } from "./types.ts";
  * - `auth` (401, 403): nothing helps until the key changes;
  * - `not-found` (404), `conflict` (409), `precondition` (412), `bad-request` (other 4xx): a retry gets the same answer;
  * - `rate-limited` (429, or Berth's own budget is exhausted): wait, see `retryAfterMs`;
- * - `inner-address`: spec.api.baseUrl leads to an address inside a private network that the operator does not allow;
  * - `server` (5xx), `network`, `timeout` (no complete answer in time, also 408): retry with backoff;
  * - `protocol`: not an answer of this API (wrong shape, too large, a redirect, a web page), or an id that can't be
  *   sent;
@@ -23,7 +22,6 @@ const WORK_ERROR_KINDS = [
   "bad-request",
   "server",
   "network",
-  "inner-address",
   "timeout",
   "protocol",
   "bad-item",

@@ -1,8 +1,6 @@
-import { lookup } from "node:dns";
 import { Agent, type Dispatcher, EnvHttpProxyAgent } from "undici";
 import { Chunks } from "../core/chunks.ts";
 import { type Clock, deadlineSignal } from "../core/clock.ts";
-import { guardedConnector, InnerAddressError, Lookups, type Resolve } from "./guarded-connect.ts";
 
 /**
  * The calls that keep leases and claims correct have separate connections. They must not wait for a connection behind
@@ -33,8 +31,6 @@ export interface HttpRequest {
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: string | undefined;
   readonly lane: Lane;
-  /** The tenant whose turn is used if the origin's name must be resolved. */
-  readonly tenant?: string | undefined;
   /** Limits the whole call: waiting for a connection, connecting, sending, and reading the complete body. */
   readonly timeoutMs: number;
   /** Limit for the body of a successful reply, in bytes. Of a refusal's body, MAX_REFUSAL_BYTES are kept. */
@@ -63,8 +59,7 @@ export interface HttpReply extends HttpTimes {
 /** A refusal's body is only quoted, in part, so no more than this is read. */
 export const MAX_REFUSAL_BYTES = 64 * 1024;
 
-/** `inner-address`: the origin leads to an address that is neither public nor allowed; nothing was connected. */
-export type HttpFailureKind = "timeout" | "aborted" | "network" | "inner-address" | "too-large";
+export type HttpFailureKind = "timeout" | "aborted" | "network" | "too-large";
 
 /** A request without a complete reply. */
 export class HttpFailure extends Error {
@@ -99,15 +94,6 @@ export interface HttpSender {
 
 export interface WorkHttpOptions {
   readonly clock: Clock;
-  /**
-   * Whether an origin may have an address that is not public. Called for every connection, except those through a
-   * proxy, which resolves names itself.
-   */
-  readonly mayBeInner: (origin: string) => boolean;
-  /** Whether the administrator listed the name, or it is the default one. Its lookups never wait. */
-  readonly isListed?: ((hostname: string) => boolean) | undefined;
-  /** Resolves names instead of the system's resolver. */
-  readonly resolve?: Resolve;
   /** Per origin and lane. */
   readonly maxConnectionsPerOrigin?: number;
   /**
@@ -121,28 +107,21 @@ export interface WorkHttpOptions {
 
 /**
  * Kept-alive connections to Work APIs, shared by all clients of the process, with one pool per origin and lane. TLS is
- * verified against Node's roots and NODE_EXTRA_CA_CERTS. Redirects are not followed, and nothing is retried. Inner
- * addresses are connected to only for origins that may have them, whatever a name resolves to, and whenever.
+ * verified against Node's roots and NODE_EXTRA_CA_CERTS. Redirects are not followed, and nothing is retried.
  */
 export class WorkHttp implements HttpSender {
   readonly #clock: Clock;
-  readonly #lookups: Lookups;
   readonly #proxied = new Map<Lane, Dispatcher>();
   readonly #direct = new Map<Lane, Dispatcher>();
 
   constructor(options: WorkHttpOptions) {
     this.#clock = options.clock;
-    const connectTimeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
-    const { mayBeInner, isListed } = options;
-    this.#lookups = new Lookups(options.clock, options.resolve ?? lookup, isListed);
     const agent = {
       pipelining: 1,
       // HTTP/2 would send all calls over one connection. If it broke, the outcome of all of them would be unknown at
       // once.
       allowH2: false,
-      // For connections through proxies; `connect` makes all others.
-      connectTimeout: connectTimeoutMs,
-      connect: guardedConnector({ timeoutMs: connectTimeoutMs, mayBeInner, resolve: this.#lookups.resolve }),
+      connectTimeout: options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
       keepAliveTimeout: options.keepAliveMs ?? KEEP_ALIVE_MS,
       keepAliveMaxTimeout: options.keepAliveMs ?? KEEP_ALIVE_MS,
       // Each request has its own deadline as a whole.
@@ -157,12 +136,7 @@ export class WorkHttp implements HttpSender {
   }
 
   async send(request: HttpRequest): Promise<HttpReply> {
-    const ended = this.#lookups.request(new URL(request.origin).hostname, request.tenant);
-    try {
-      return await new Exchange(this.#clock, request).run(this.#dispatcher(request));
-    } finally {
-      ended();
-    }
+    return await new Exchange(this.#clock, request).run(this.#dispatcher(request));
   }
 
   /** Waits for the requests in flight (each has a timeout) and closes all connections. New requests fail. */
@@ -272,7 +246,7 @@ class Exchange implements Dispatcher.DispatchHandler {
   }
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
-    this.#fail(error instanceof InnerAddressError ? "inner-address" : "network", error);
+    this.#fail("network", error);
   }
 
   #onDeadline(): void {

@@ -36,16 +36,6 @@ export function queryText(query: Readonly<Record<string, string | number | undef
   return pairs.length === 0 ? "" : `?${pairs.join("&")}`;
 }
 
-/** Whether `splitBaseUrl` accepts the text. */
-export function isBaseUrl(text: string): boolean {
-  try {
-    splitBaseUrl(text);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
 /**
  * Splits a base URL into its origin and the prefix of all paths (without a trailing slash).
  * @throws TypeError whose message does not quote the URL, because it may contain a password.

@@ -78,7 +78,6 @@ export function failureError(context: CallContext, failure: HttpFailure): WorkAp
     timeout: "timeout",
     aborted: "aborted",
     network: "network",
-    "inner-address": "inner-address",
     "too-large": "protocol",
   };
   return new WorkApiError({
@@ -155,8 +154,6 @@ function failureMeaning(context: CallContext, failure: HttpFailure): string {
       return `cancelled${sent}`;
     case "too-large":
       return `the answer is too large for this API; check spec.api.baseUrl (${context.origin})`;
-    case "inner-address":
-      return `the operator may not send keys to ${context.origin} (${causeText(context, failure)}); correct spec.api.baseUrl, or add it to the chart's allowedApiOrigins (--allowed-api-origins)`;
     case "network":
       return `the connection to ${context.origin} failed${sent} (${causeText(context, failure)})${networkHint(failure)}`;
   }

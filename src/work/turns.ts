@@ -53,19 +53,10 @@ export class Turns<T extends Turn> {
     return waiting;
   }
 
-  /** The number of this tenant's members with waiters. */
-  membersOf(tenant: string): number {
-    return this.#tenants.get(tenant)?.size ?? 0;
-  }
-
-  /**
-   * Removes and returns the next waiter of an allowed tenant. Its tenant and its member move to the end of their
-   * rounds.
-   */
-  next(mayGo: (tenant: string) => boolean = () => true): T | undefined {
+  /** Removes and returns the next waiter. Its tenant and its member move to the end of their rounds. */
+  next(): T | undefined {
     // A Map iterates in insertion order, so a reinserted key comes last.
     for (const [tenant, members] of this.#tenants) {
-      if (!mayGo(tenant)) continue;
       this.#tenants.delete(tenant);
       for (const [member, waiting] of members) {
         const waiter = waiting.shift();

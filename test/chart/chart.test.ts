@@ -138,7 +138,8 @@ describe("the chart's values", () => {
     expect(clusterDns?.["cidrs"]?.items?.pattern).toBe(CIDR_PATTERN);
     expect(clusterDns?.["pods"]?.items?.pattern).toBe(DNS_PODS_PATTERN);
     const origins = [
-      ...["https://api.anthropic.com", "http://b.example:8080", "https://[2001:db8::1]:8443", "https://A.example:443"],
+      ...["https://api.anthropic.com", "http://b.example:8080", "https://[2001:db8::1]:8443"],
+      ...["https://A.example", "https://a.example:443", "http://a.example:80", "http://a.example:443"],
       ...[
         "https://a.example/v1",
         "https://a.example?x",

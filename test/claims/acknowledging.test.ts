@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
 import { AckWindow, ackWindowMs, windowMs } from "../../src/claims/ack-window.ts";
 import { Acknowledging } from "../../src/claims/acknowledging.ts";
+import { ServerTime } from "../../src/core/server-time.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { KubeApiError, LeadershipLostError } from "../../src/kube/errors.ts";
 import type { Pod } from "../../src/kube/resource.ts";
-import { ServerTimes } from "../../src/queue/server-times.ts";
 import { WorkApiError, type WorkErrorKind } from "../../src/work/errors.ts";
 import { pod } from "../pods/pods.ts";
 import { type TurnsPod, turnsPod } from "../pods/turn-pods.ts";
@@ -46,17 +46,15 @@ function setUp(
       },
     }),
   });
-  const serverTimes = new ServerTimes((ms) => ms);
-  const acknowledging = new Acknowledging({ context, serverTimes, gate: { isClosing: of.isClosing ?? false } });
+  const serverTime = new ServerTime((ms) => ms);
+  const acknowledging = new Acknowledging({ context, serverTime, gate: { isClosing: of.isClosing ?? false } });
   const polledMs = clock.monotonic();
   const window = new AckWindow(clock, { sentAtMs: polledMs, sentAtWallMs: clock.now() }, WINDOW_MS);
   const claim = claimOf();
   /** Tells the operator that the server's clock equals its own wall clock. */
   const knowStamps = () => {
     const at = clock.monotonic();
-    serverTimes
-      .of(JOURNAL.api)
-      .noteStamp({ fromMs: at, untilMs: at }, { fromMs: clock.now(), beforeMs: clock.now() + 1 });
+    serverTime.noteStamp({ fromMs: at, untilMs: at }, { fromMs: clock.now(), beforeMs: clock.now() + 1 });
   };
   return { context, clock, sentAtMs, polledMs, window, claim, acknowledging, knowStamps };
 }

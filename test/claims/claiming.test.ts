@@ -1,6 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { ANNOTATION_API } from "../../src/api/names.ts";
-import { credentialFor, serves } from "../../src/claims/claiming.ts";
+import { credentialFor } from "../../src/claims/claiming.ts";
 import { sessionTemplate } from "../../src/pods/pod-render.ts";
 import { type Json, parsed, podTemplate, sessionsSpec, stored } from "../api/environments.ts";
 
@@ -26,15 +25,4 @@ describe("the credential of a Pod", () => {
   ])("is %s", (_, pod, secret, key, expected) => {
     expect(credentialFor({ environmentKey: () => key }, pod, { secret })).toBe(expected);
   });
-});
-
-test("a Pod serves only the API address that it was rendered for", () => {
-  const told = (api?: string) => ({
-    metadata: { annotations: api === undefined ? {} : { [ANNOTATION_API]: api } },
-    spec: { containers: [] },
-  });
-  expect(serves(told("https://work.test"), "https://work.test")).toBe(true);
-  expect(serves(told("https://another.test"), "https://work.test")).toBe(false);
-  // Pods of older versions have no such annotation.
-  expect(serves(told(), "https://work.test")).toBe(true);
 });

@@ -11,7 +11,7 @@ import type { Claim } from "../../src/protocol/claim.ts";
 import { stopPatienceMs } from "../../src/protocol/facts.ts";
 import { isRefusal, WorkApiError } from "../../src/work/errors.ts";
 import { pod } from "../pods/pods.ts";
-import { acknowledged, JOURNAL, OURS, opened, PARKED, view } from "../protocol/claims.ts";
+import { acknowledged, JOURNAL, OURS, opened, PARKED } from "../protocol/claims.ts";
 import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { claimSecret, fakeContext, noAnswer } from "../sessions/fake-context.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
@@ -252,13 +252,6 @@ describe("requests to the Work API", () => {
   const NOT_LEADING = () => {
     throw new LeadershipLostError("not the leader");
   };
-
-  test("go to the address that the item was claimed from", async () => {
-    const { context, asked } = workApi(() => beaten());
-    await fence(context, opened(), "seen");
-    await stopItem(context, opened({ item: view("active", 0) }), true);
-    expect(asked).toEqual([JOURNAL.api, JOURNAL.api]);
-  });
 
   test("are not sent by a process that is no longer the leader", async () => {
     const { context, sent } = workApi(() => beaten(), NOT_LEADING);

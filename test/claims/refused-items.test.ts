@@ -145,7 +145,7 @@ test("reads the list again once an unanswered acknowledgement can no longer take
   const { clock, refused, lists, startMs, end } = look([]);
   await clock.advance(1_000);
   const refusedMs = clock.monotonic() - startMs;
-  await expect(refused.refuse(item("new", "queued", "party") as never, "")).rejects.toThrow("no answer");
+  await expect(refused.refuse(item("new", "queued", "party") as never)).rejects.toThrow("no answer");
   await clock.advance(60_000);
   await end();
   const { othersReclaimMs, lateAckMs, listLagMs } = DEFAULT_TIMING;
@@ -156,7 +156,7 @@ test("acknowledges nothing once the process is no longer the leader", async () =
   const { refused, acks, end } = look([], 0, () => {
     throw new LeadershipLostError("not the leader");
   });
-  await expect(refused.refuse(item("new", "queued", "party") as never, "")).rejects.toThrow(LeadershipLostError);
+  await expect(refused.refuse(item("new", "queued", "party") as never)).rejects.toThrow(LeadershipLostError);
   await end();
   expect(acks).toEqual([]);
 });

@@ -56,7 +56,7 @@ function putUndrained(): void {
     return true;
   });
   const where = { name: "berth-research-x", namespace: "agents", environment: "research" };
-  const journal = { use: "session", lease: "Worker", environmentUid: "u", podUid: "p", api: "", queuedAt: "" } as const;
+  const journal = { use: "session", lease: "Worker", environmentUid: "u", podUid: "p", queuedAt: "" } as const;
   const item = { workId: "work_1", sessionId: "sesn_1", polledFromMs: 0, polledUntilMs: 0 };
   server.put(CLAIM, renderJournal(where, { ...journal, ...item }, "credential"));
 }

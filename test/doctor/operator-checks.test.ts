@@ -19,7 +19,6 @@ const SETTINGS: OperatorSettings = {
     cidrs: undefined,
   },
   originAllowed: () => true,
-  mayBeInner: () => false,
   leases: { elected: true, namespace: undefined, shards: 1 },
 };
 

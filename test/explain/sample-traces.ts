@@ -136,7 +136,6 @@ export function claim(over: Partial<ClaimTrace["journal"]> = {}): ClaimTrace {
       lease: "Worker",
       environmentUid: environment().metadata.uid,
       podUid: "pod-uid",
-      api: "",
       workId: WORK_ID,
       sessionId: SESSION_ID,
       queuedAt: at(1),

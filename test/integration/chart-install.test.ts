@@ -333,8 +333,9 @@ async function moveToWorld(file: string, world: World): Promise<void> {
   const moved = text
     .replace("--metrics-bind-address=:8080", `--metrics-bind-address=:${await freePort()}`)
     .replace("--health-probe-bind-address=:8081", `--health-probe-bind-address=:${await freePort()}`)
-    .replace(/^( *)- --log-level=info$/m, `$1- --log-level=debug\n$1- --allowed-api-origins=${world.simulator.url}`)
-    .replace(/(name: allowedOrigins\n +expression: )"\[\]"$/m, `$1'["${world.simulator.url}"]'`);
+    .replace("--log-level=info", "--log-level=debug")
+    .replace("--allowed-api-origins=https://api.anthropic.com", `--allowed-api-origins=${world.simulator.url}`)
+    .replace(/(name: allowedOrigins\n +expression: ).*$/m, `$1'["${world.simulator.url}"]'`);
   expect(moved.split(world.simulator.url)).toHaveLength(3);
   await writeFile(file, moved);
 }

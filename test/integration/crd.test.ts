@@ -143,6 +143,11 @@ describe("the API server", () => {
   test.each([
     ["the environment's id", { environmentId: "env_2" }, "create another Environment for another id"],
     [
+      "the API's address",
+      { api: { baseUrl: "https://a.test" }, network: { policy: "None" } },
+      "baseUrl cannot be changed",
+    ],
+    [
       "sessions for workers",
       { sessions: null, workers: { maxReplicas: 1, template: podTemplate() } },
       "sessions and workers cannot be exchanged",
@@ -157,7 +162,7 @@ describe("the API server", () => {
     const change = {
       paused: true,
       sessions: { warm: 3 },
-      api: { baseUrl: "https://api.example.com" },
+      api: { otherPollers: 1 },
       network: { egress: { cidrs: [] } },
     };
     const changed = await patch(`${collection}/${name}`, { spec: change });

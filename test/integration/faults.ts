@@ -672,7 +672,10 @@ export function faults(): Fault[] {
         words: ["may not send keys to https://api.example.com", "spec.api.baseUrl: ", "--allowed-api-origins"],
       },
       tries: "key",
-      fix: (world) => world.patchSpec({ api: { baseUrl: world.simulator.url } }),
+      fix: async (world) => {
+        await world.deleteEnvironment();
+        await world.createEnvironment({ api: { baseUrl: world.simulator.url, keySecretRef: { name: "key" } } });
+      },
       heals: "Reachable",
     },
     {

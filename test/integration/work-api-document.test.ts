@@ -118,7 +118,7 @@ async function meet() {
   const simulator = await startSimulator({ clock });
   const { id: environmentId, key } = simulator.createEnvironment();
   const proxy = await RecordingProxy.start(simulator.url);
-  const http = new WorkHttp({ clock, mayBeInner: () => true });
+  const http = new WorkHttp({ clock });
   const berth = new WorkApiClient({
     ...{ environmentId, workerId: "berth-0", http, clock, requestTimeoutMs: LONG_MS },
     ...{ baseUrl: proxy.url, key: () => key },

@@ -117,7 +117,7 @@ describe("a cached Pod", () => {
         name: "large",
         namespace: "agents",
         labels: { ...words, [names.LABEL_ROLE]: "session" },
-        annotations: { ...words, [names.ANNOTATION_API]: much, [names.ANNOTATION_ABOUT]: much, other: much },
+        annotations: { ...words, [names.ANNOTATION_ABOUT]: much, other: much },
         finalizers: many((i) => ({ i })),
         ownerReferences: many((i) => ({ apiVersion: "v1", kind: "Secret", name: `s${i}`, uid: `${i}` })),
         managedFields: many((i) => ({ i })),

@@ -158,7 +158,6 @@ describe("defaults", () => {
       },
       annotations: {
         "berth.dev/session-container": "worker",
-        "berth.dev/api": environmentOf().spec.api.baseUrl,
         "kubectl.kubernetes.io/default-container": "worker",
         "cluster-autoscaler.kubernetes.io/safe-to-evict": "true",
         "berth.dev/about": expect.stringContaining("no fault"),

@@ -30,7 +30,6 @@ import { MAX_BODY_BYTES, RATE } from "../../src/webhook/receiver.ts";
 import { TOLERANCE_SECONDS } from "../../src/webhook/signature.ts";
 import { DEFAULT_BUDGET_LIMITS } from "../../src/work/budget.ts";
 import { MAX_RETRY_AFTER_MS } from "../../src/work/errors.ts";
-import { MAX_DOUBTFUL, TENANT_SHARE } from "../../src/work/guarded-connect.ts";
 import { PROBE_TIMEOUT_MS } from "../../src/workers/busy-probe.ts";
 import { BUSY_COST } from "../../src/workers/busy-watch.ts";
 import { VICTIM_COST } from "../../src/workers/shrink.ts";
@@ -60,7 +59,6 @@ const SENTENCES: Record<string, readonly string[]> = {
   ],
   "docs/security.md": [
     `doesn't read its answer is disconnected after ${s(UNREAD_MS)}`,
-    `at most ${TENANT_SHARE === 1 / 2 ? "half" : "?"} of the ${MAX_DOUBTFUL} lookups`,
     `It waits ${s(PATIENCE_MS)} at most`,
   ],
   "docs/workers.md": [

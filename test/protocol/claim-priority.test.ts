@@ -16,7 +16,7 @@ function setUp() {
 
 function claimOf(name: string, use: "session" | "removal" = "session"): Claim {
   const journal: Claim["record"]["journal"] = {
-    ...{ use, lease: "Worker", environmentUid: "e", podUid: name, api: "", workId: `work-${name}`, sessionId: name },
+    ...{ use, lease: "Worker", environmentUid: "e", podUid: name, workId: `work-${name}`, sessionId: name },
     ...{ queuedAt: "", polledFromMs: 0, polledUntilMs: 0, acknowledgedAt: null, opened: false },
   };
   return newClaim({ name, journal, secretVersion: "1", secretUid: "u", lateAckUntilMs: 0, templateHash: "" });

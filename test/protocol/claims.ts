@@ -28,7 +28,6 @@ export const JOURNAL: Journal = {
   lease: "Worker",
   environmentUid: "env-uid",
   podUid: "pod-uid",
-  api: "https://work.test",
   workId: "work_1",
   sessionId: "sesn_1",
   queuedAt: at(0),

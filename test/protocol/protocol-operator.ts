@@ -147,7 +147,6 @@ export class Operator {
       lease: this.#lease,
       environmentUid: "",
       podUid: "pod",
-      api: "",
       workId: "work",
       sessionId: "sesn",
       queuedAt: "",

@@ -91,7 +91,6 @@ describe("the queue", () => {
 
   test.each<[WorkErrorKind, string]>([
     ["network", "Unreachable"],
-    ["inner-address", "OriginNotAllowed"],
     ["timeout", "Unreachable"],
     ["server", "Unreachable"],
     ["rate-limited", "RateLimited"],

@@ -1,12 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { isAsWanted } from "../../src/kube/owned-object.ts";
 import type { NetworkPolicy } from "../../src/kube/resource.ts";
-import {
-  addressesTold,
-  defaultDnsCidrs,
-  type NetworkFacts,
-  renderNetworkPolicy,
-} from "../../src/reconcile/network-policy.ts";
+import { defaultDnsCidrs, type NetworkFacts, renderNetworkPolicy } from "../../src/reconcile/network-policy.ts";
 import { type Json, parsed, podTemplate, sessionsSpec, stored, workersSpec } from "../api/environments.ts";
 
 const FACTS: NetworkFacts = {
@@ -128,26 +123,6 @@ describe("the NetworkPolicy of an Environment", () => {
       { to: blocks("203.0.113.7/32") },
     ]);
     expect(egressOf(at("http://127.0.0.1:7420", {})).slice(2)).toEqual([]);
-  });
-
-  test("keeps the API's networks while sessions that were claimed there run, whatever the spec names now", () => {
-    const moved = environmentOf(at("https://proxy.example", { egress: { cidrs: ["203.0.113.7/32"] } }));
-    const pod = (phase: string, address?: string) => ({
-      metadata: {
-        labels: { "berth.dev/phase": phase },
-        ...(address ? { annotations: { "berth.dev/api": address } } : {}),
-      },
-      spec: { containers: [] },
-    });
-    const rulesWith = (...pods: ReturnType<typeof pod>[]) =>
-      renderNetworkPolicy(moved, FACTS, addressesTold(pods))?.spec?.egress?.slice(2);
-    const own = { to: blocks("203.0.113.7/32") };
-    const api = { to: blocks(...FACTS.apiCidrs), ports: [{ protocol: "TCP", port: 443 }] };
-    expect(rulesWith(pod("assigned", "https://api.anthropic.com"))).toEqual([api, own]);
-    expect(rulesWith(pod("finished", "https://api.anthropic.com"), pod("assigned", "https://proxy.example"))).toEqual([
-      own,
-    ]);
-    expect(rulesWith(pod("assigned"))).toEqual([own]);
   });
 
   test.each([

@@ -81,12 +81,6 @@ describe("an unserved Environment", () => {
     expect(announced).toEqual(["InvalidSpec"]);
   });
 
-  test("keeps the addresses that claims may name, because their sessions go on", async () => {
-    const apiAddresses = ["https://now.example", "https://before.example"];
-    await unserved.report(raw({ status: { conditions: [], apiAddresses } }), "InvalidSpec", "x");
-    expect(statuses()).toMatchObject([{ apiAddresses }]);
-  });
-
   test("writes a new status for another object of the same name", async () => {
     await unserved.report(raw(), "InvalidSpec", "x");
     await unserved.report(raw({ uid: "u2" }), "InvalidSpec", "x");

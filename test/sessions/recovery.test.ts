@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
+import { ServerTime } from "../../src/core/server-time.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod, Secret } from "../../src/kube/resource.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import type { Journal } from "../../src/protocol/journal.ts";
 import { STEP_NAMES } from "../../src/protocol/tracked-steps.ts";
-import { ServerTimes } from "../../src/queue/server-times.ts";
 import { findLateRecords, Recovery } from "../../src/sessions/recovery.ts";
 import { pod } from "../pods/pods.ts";
 import { claimOf, JOURNAL, OURS } from "../protocol/claims.ts";
@@ -28,7 +28,7 @@ function start({
   let lists = 0;
   const claims = new ClaimTable();
   const removed: string[] = [];
-  const serverTimes = new ServerTimes((ms) => ms - clock.monotonic() + clock.now());
+  const serverTime = new ServerTime((ms) => ms - clock.monotonic() + clock.now());
   const context = fakeContext({
     clock,
     kube: { now: () => clock.now() },
@@ -41,28 +41,27 @@ function start({
     },
     pods: { get: () => cached },
     servingSinceMs: 500,
-    work: () => ({ baseUrl: JOURNAL.api }),
   });
   const removals = { adopt: ({ metadata }: Secret) => removed.push(metadata.name ?? ""), has: () => false };
   const recovery = new Recovery({
     context,
-    into: { claims, removals, serverTimes, releases: { recover: async () => {} } } as never,
+    into: { claims, removals, serverTime, releases: { recover: async () => {} } } as never,
     sessions: { poke: () => {} },
     pool: { poke: () => {}, leave: () => {} },
   });
   const run = () => recovery.run(new AbortController().signal);
-  return { context, clock, claims, removed, serverTimes, run, recovery };
+  return { context, clock, claims, removed, serverTime, run, recovery };
 }
 
 /**
  * How long from now a claim waits for an acknowledgement when its poll was sent this long ago by the server's clock.
  */
 async function waitsMs(polledAgoMs: number, tellsTime = true): Promise<number> {
-  const { clock, claims, serverTimes, run, recovery } = start();
+  const { clock, claims, serverTime, run, recovery } = start();
   const polledUntilMs = clock.now() - polledAgoMs;
   if (tellsTime) {
     const atMs = clock.monotonic();
-    for (const dateMs of [clock.now() - 999, clock.now()]) serverTimes.of(JOURNAL.api).observe(atMs, atMs, dateMs);
+    for (const dateMs of [clock.now() - 999, clock.now()]) serverTime.observe(atMs, atMs, dateMs);
   }
   await run();
   recovery.takeUp(claimSecret({ polledUntilMs }));
@@ -129,7 +128,7 @@ describe("a claim of an earlier process", () => {
 });
 
 test("a claim whose item is offered again has waited since its poll, which the Work API's time shows", async () => {
-  const { clock, claims, serverTimes, run, recovery } = start();
+  const { clock, claims, serverTime, run, recovery } = start();
   const polledUntilMs = clock.now();
   const adoptedMs = clock.monotonic();
   await run();
@@ -140,7 +139,7 @@ test("a claim whose item is offered again has waited since its poll, which the W
   expect(claim.lateAckUntilMs).toBe(adoptedMs + othersReclaimMs + marginMs);
   await clock.advance(15_000);
   const atMs = clock.monotonic();
-  for (const dateMs of [clock.now() - 999, clock.now()]) serverTimes.of(JOURNAL.api).observe(atMs, atMs, dateMs);
+  for (const dateMs of [clock.now() - 999, clock.now()]) serverTime.observe(atMs, atMs, dateMs);
   recovery.reoffered(claim);
   expect(claim.lateAckUntilMs).toBeGreaterThanOrEqual(adoptedMs + othersReclaimMs);
   expect(claim.lateAckUntilMs).toBeLessThanOrEqual(adoptedMs + othersReclaimMs + marginMs / 2);

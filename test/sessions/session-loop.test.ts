@@ -58,7 +58,7 @@ async function run(
   const loop = new SessionLoop({
     context,
     claims,
-    observers: { isElsewhere: () => false, of: () => ({ look }) } as never,
+    observer: { look } as never,
     breaker: new Breaker(DEFAULT_TIMING),
     gate: { mayAsk: true },
     retention: { isKept: () => true, release: () => {}, marked: () => {} },

@@ -61,7 +61,7 @@ describe("settings", () => {
       webhook: { bindAddress: "0", secrets: undefined, peers: undefined },
       consoleBindAddress: "0",
       logLevel: "info",
-      allowedApiOrigins: "any-https",
+      allowedApiOrigins: ["https://api.anthropic.com"],
       podPolicy: { runtimeClasses: ["gvisor", "kata"] },
       runtimeClasses: { gVisor: "gvisor", Kata: "kata" },
       apiCidrs: ["160.79.104.0/23", "2607:6bc0::/48"],
@@ -120,7 +120,7 @@ describe("settings", () => {
         ...["--kubeconfig", "/some/config", "--namespace", "one", "--namespace=two"],
         ...["--leader-elect=false", "--leader-elect-namespace", "system"],
         ...["--metrics-bind-address", "127.0.0.1:0", "--health-probe-bind-address=0", "--log-level", "debug"],
-        ...["--allowed-api-origins", "http://127.0.0.1:8765", "--allowed-api-origins=https://api.example.com/"],
+        ...["--allowed-api-origins", "http://127.0.0.1:8765", "--allowed-api-origins=https://api.example.com"],
       ],
       {},
     );

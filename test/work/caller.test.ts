@@ -44,7 +44,7 @@ test("reads pass a closed guard, because they change nothing", async () => {
 test("the guard is checked when a connection is ready, and does not stop a request in flight", async () => {
   const fence = guard();
   await using server = await StrictServer.start();
-  const http = new WorkHttp({ clock: realClock, mayBeInner: () => true, maxConnectionsPerOrigin: 1 });
+  const http = new WorkHttp({ clock: realClock, maxConnectionsPerOrigin: 1 });
   let answer: (() => void) | undefined;
   server.next((response) => {
     answer = () => response.end("{}");

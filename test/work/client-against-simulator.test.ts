@@ -11,7 +11,7 @@ async function meet() {
   const clock = new VirtualClock();
   const simulator: Simulator = await startSimulator({ clock });
   const { id: environmentId, key } = simulator.createEnvironment();
-  const http = new WorkHttp({ clock, mayBeInner: () => true });
+  const http = new WorkHttp({ clock });
   const options = { environmentId, workerId: "berth-0", http, clock, requestTimeoutMs: LONG_MS };
   const client = new WorkApiClient({ ...options, baseUrl: simulator.url, key: () => key });
   return {

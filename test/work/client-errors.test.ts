@@ -311,7 +311,7 @@ describe("broken replies", () => {
 
   it("mentions DNS for a host that does not exist", async () => {
     await using setup = await Setup.start();
-    const http = new WorkHttp({ clock: setup.clock, mayBeInner: () => true, proxy: { noProxy: "*" } });
+    const http = new WorkHttp({ clock: setup.clock, proxy: { noProxy: "*" } });
     const client = setup.clientOf({ baseUrl: "http://work-api.invalid", http });
     const error = await failure(client.poll());
     expect(error).toMatchObject({ kind: "network", maybeApplied: false });

@@ -57,7 +57,7 @@ describe("connections", () => {
   it("are limited; a request that timed out without one was never sent", async () => {
     const clock = new VirtualClock();
     await using server = await StrictServer.start();
-    const http = new WorkHttp({ clock, mayBeInner: () => true, maxConnectionsPerOrigin: 1 });
+    const http = new WorkHttp({ clock, maxConnectionsPerOrigin: 1 });
     server.fallback = silence;
     const request = { ...GET, origin: server.origin };
     const first = httpFailure(http.send({ ...request, timeoutMs: 2_000 }));
@@ -77,7 +77,7 @@ describe("connections", () => {
   it("of protocol calls are separate: long polls that use all others do not delay a heartbeat", async () => {
     await using server = await StrictServer.start();
     await using setup = await Setup.start();
-    const http = new WorkHttp({ clock: realClock, mayBeInner: () => true, maxConnectionsPerOrigin: 2 });
+    const http = new WorkHttp({ clock: realClock, maxConnectionsPerOrigin: 2 });
     const client = setup.clientOf({ baseUrl: server.origin, http });
     server.fallback = silence;
     const stop = new AbortController();
@@ -101,7 +101,7 @@ describe("connections", () => {
 
   it("close after the requests in flight have ended", async () => {
     await using server = await StrictServer.start();
-    const http = new WorkHttp({ clock: realClock, mayBeInner: () => true });
+    const http = new WorkHttp({ clock: realClock });
     let finish = () => {};
     server.next((response) => {
       finish = () => response.end("ok");
@@ -117,7 +117,7 @@ describe("connections", () => {
 
   it("can all be aborted at once", async () => {
     await using server = await StrictServer.start();
-    const http = new WorkHttp({ clock: realClock, mayBeInner: () => true });
+    const http = new WorkHttp({ clock: realClock });
     server.next(silence);
     const reply = httpFailure(http.send({ ...GET, origin: server.origin }));
     await server.sawRequests(1);
@@ -129,7 +129,7 @@ describe("connections", () => {
 describe("a refusal's body", () => {
   it("is read beyond the limit of a success, up to its own limit", async () => {
     await using server = await StrictServer.start();
-    const http = new WorkHttp({ clock: realClock, mayBeInner: () => true });
+    const http = new WorkHttp({ clock: realClock });
     server.next(raw(400, "x".repeat(10_000)), raw(400, "x".repeat(2_000_000)), raw(200, "x".repeat(10_000)));
     const request = { ...GET, origin: server.origin };
     const whole = await http.send(request);
@@ -145,7 +145,7 @@ describe("a refusal's body", () => {
 
   it("that hangs until the caller aborts is an abort, not a refusal", async () => {
     await using server = await StrictServer.start();
-    const http = new WorkHttp({ clock: realClock, mayBeInner: () => true });
+    const http = new WorkHttp({ clock: realClock });
     const stop = new AbortController();
     server.next((response) => {
       response.writeHead(401);
@@ -296,7 +296,6 @@ describe("proxies", () => {
     await using proxy = await startProxy({});
     const http = new WorkHttp({
       clock: setup.clock,
-      mayBeInner: () => true,
       proxy: { httpProxy: proxy.url, noProxy: "" },
     });
     const client = setup.clientOf({ baseUrl: `http://${NAME}`, environmentId: "env_01", http });
@@ -310,7 +309,6 @@ describe("proxies", () => {
     await using proxy = await startProxy({});
     const http = new WorkHttp({
       clock: setup.clock,
-      mayBeInner: () => true,
       proxy: { httpProxy: proxy.url, noProxy: "" },
     });
     setup.server.fallback = json(200, STATS);

@@ -7,7 +7,7 @@ import { WorkApiClient } from "../../src/work/client.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
 import { WorkHttp } from "../../src/work/http.ts";
 
-const http = new WorkHttp({ clock: realClock, mayBeInner: () => true });
+const http = new WorkHttp({ clock: realClock });
 const client = new WorkApiClient({
   baseUrl: process.argv[2] ?? "",
   environmentId: "env_01",

@@ -11,7 +11,7 @@ import { WorkHttp } from "../../src/work/http.ts";
 import { ENVIRONMENT, KEY } from "./samples.ts";
 
 const [baseUrl = "", atATime = "1"] = process.argv.slice(2);
-const http = new WorkHttp({ clock: realClock, mayBeInner: () => true });
+const http = new WorkHttp({ clock: realClock });
 const client = new WorkApiClient({
   baseUrl,
   environmentId: ENVIRONMENT,

@@ -22,7 +22,7 @@ export class Setup implements AsyncDisposable {
   private constructor(server: StrictServer, options: ClientOptions) {
     this.server = server;
     this.clock = options.clock ?? realClock;
-    this.http = new WorkHttp({ clock: this.clock, mayBeInner: () => true });
+    this.http = new WorkHttp({ clock: this.clock });
     this.client = this.clientOf(options);
   }
 

@@ -559,12 +559,6 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: "secret.data ?? {}",
       },
       {
-        name: "reads an address of any length",
-        guard: "bound",
-        find: "api.length > MAX_API || ",
-        replace: "",
-      },
-      {
         name: "keeps values of any length from listed Secrets",
         guard: "bound",
         find: "value.length <= MAX_LISTED",
@@ -628,12 +622,6 @@ export const CLAIMING: readonly FileMutations[] = [
         guard: "identity",
         find: "if (item.data.type !== DATA_TYPE_SESSION) {",
         replace: 'if (item.data.type === "healthcheck") {',
-      },
-      {
-        name: "gives an item to a Pod that was parked for another address",
-        guard: "identity",
-        find: " || !serves(free, api)) return false;",
-        replace: ") return false;",
       },
       {
         name: "gives an item to a Pod that expects a credential that does not exist",
@@ -773,13 +761,13 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "claims a session that another Environment runs",
         guard: "sessionTurn",
-        find: "if (others.some((other) => isTrusted(other, own, api) && other.runs(sessionId))) return true;",
+        find: "if (others.some((other) => isTrusted(other, own) && other.runs(sessionId))) return true;",
         replace: "",
       },
       {
         name: "lets an Environment without a valid key block a session",
         guard: "identity",
-        find: "isTrusted(other, own, api) && other.runs(sessionId)",
+        find: "isTrusted(other, own) && other.runs(sessionId)",
         replace: "other.runs(sessionId)",
       },
       {
@@ -800,12 +788,6 @@ export const CLAIMING: readonly FileMutations[] = [
     file: "src/claims/claiming.ts",
     tests: ["test/claims/claiming.test.ts"],
     mutations: [
-      {
-        name: "gives an item to a Pod of another address",
-        guard: "identity",
-        find: "return told === undefined || told === api;",
-        replace: "return true;",
-      },
       {
         name: "falls back to the environment key",
         guard: "guard",

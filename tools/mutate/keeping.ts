@@ -703,18 +703,6 @@ export const KEEPING: readonly FileMutations[] = [
         replace: "if (!current || current === expected) return first;",
       },
       {
-        name: "sends heartbeats to the address that the spec names now",
-        guard: "moved",
-        find: "context.work(api).heartbeat(",
-        replace: "context.work().heartbeat(",
-      },
-      {
-        name: "stops an item at the address that the spec names now",
-        guard: "moved",
-        find: "context.work(api).stop(",
-        replace: "context.work().stop(",
-      },
-      {
         name: "sends a heartbeat for a step although another process may act",
         guard: "guard",
         find: "context.guard();\n    const request",

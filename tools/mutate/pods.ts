@@ -498,12 +498,6 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         replace: 'restartPolicy: "Always",',
       },
       {
-        name: "doesn't record which address a Pod is created for",
-        guard: "identity",
-        find: "[ANNOTATION_API]: environment.spec.api.baseUrl,",
-        replace: "",
-      },
-      {
         name: "lets a template's labels replace Berth's",
         guard: "identity",
         find: '[LABEL_ROLE]: "session",\n        [LABEL_PHASE]: "parked",\n        [LABEL_TEMPLATE_HASH]: made.hash,',
@@ -809,7 +803,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "doesn't check whether another Environment runs the session",
         guard: "sessionTurn",
-        find: "return sharer.runs(sessionId) || this.#context.sharedSessions.mayRunElsewhere(sharer, sessionId, api);",
+        find: "return sharer.runs(sessionId) || this.#context.sharedSessions.mayRunElsewhere(sharer, sessionId);",
         replace: "return sharer.runs(sessionId);",
         tests: ["test/sessions/loops/shared-environment-id.test.ts"],
       },

@@ -904,24 +904,6 @@ export const ROOMS: readonly FileMutations[] = [
     tests: [KEY_KEEPER],
     mutations: [
       {
-        name: "sends a key to an address that it was not read for",
-        guard: "moved",
-        find: 'return isIts ? this.#key : "";',
-        replace: "return this.#key;",
-      },
-      {
-        name: "sends a new key to an earlier address",
-        guard: "moved",
-        find: "return earlier && earlier.secret !== nameOf(keySecretRef) ? earlier.key : this.#key;",
-        replace: "return this.#key;",
-      },
-    ],
-  },
-  {
-    file: "src/reconcile/key-keeper.ts",
-    tests: [KEY_KEEPER],
-    mutations: [
-      {
         name: "treats a Secret that can't be read as missing",
         guard: "error",
         find: "if (isNotFound(error)) {",

@@ -111,22 +111,6 @@ describe.concurrent("the spec of a busy Environment changes", () => {
     await expectCounted(world, { Completed: 2 });
   });
 
-  test("an address that may receive no keys: refused with the fix, and service continues", async () => {
-    await using world = await startE2eWorld();
-    const first = await serveOne(world, { script: bashScript(UNTIL_TOLD) });
-    await untilState(world, first.item, "active");
-    const baseUrl = "https://elsewhere.example";
-    await expect(world.patchSpec({ api: { baseUrl } })).rejects.toThrow(
-      `spec.api.baseUrl: the operator may not send keys to ${baseUrl} (allowed: ${world.simulator.url}, ${world.cluster.simulator.tls.url}); correct it`,
-    );
-    // The refused change has no effect: the session is settled, and the next one is served at the old address.
-    await execIn(world, first.pod, ["touch", "go"]);
-    await untilSettled(world, first, "Completed");
-    await untilSettled(world, await enqueueOne(world), "Completed");
-    await expectCounted(world, { Completed: 2 });
-    expect(world.condition("QueueReachable")).toMatchObject({ status: "True", reason: "Reachable" });
-  });
-
   test("paused: the running session continues, Berth claims nothing new, and work resumes afterwards", async () => {
     await using world = await startE2eWorld();
     const first = await serveOne(world, { script: bashScript(UNTIL_TOLD) });

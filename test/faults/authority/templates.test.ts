@@ -54,7 +54,7 @@ describe("a template that exceeds the Pod policy", () => {
     const words = await refusalOf(world, { ...rest, spec: { ...spec, api } });
     const [, message] = /denied request: (.*)$/.exec(words ?? "") ?? [];
     expect(message).toBe(
-      `spec.api.baseUrl: the operator may not send keys to http://elsewhere.example (allowed: ${world.simulator.url}); correct it, or add its origin to the chart's allowedApiOrigins. ` +
+      `spec.api.baseUrl: the operator may not send keys to http://elsewhere.example (allowed: ${world.simulator.url}); correct it, or add it to the chart's allowedApiOrigins. ` +
         "spec.sessions.template: not allowed: capabilities that containers add (podPolicy.capabilities=[]); " +
         `${POLICY_RULES.hostNamespaces.about} (podPolicy.hostNamespaces=[]); priority classes (podPolicy.priorityClasses=[]); ` +
         "remove it, or allow it with the chart's podPolicy.",

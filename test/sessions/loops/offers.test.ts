@@ -6,11 +6,9 @@ import { readJournal } from "../../../src/protocol/journal.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { refusal } from "./api-server.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE } from "./loop-world.ts";
-import { WorkApi } from "./work-api.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
-const MOVED = "https://moved.test";
 
 /**
  * An operator with one parked Pod; every later Pod takes an hour to get ready. With `served`, the template has already
@@ -73,21 +71,6 @@ describe("an item that the queue offers", () => {
     await rig.world.pass(30 * SECOND);
     expect(rig.world.item(id)).toMatchObject({ state: "queued", acks: [] });
     expect(rig.world.parked).toHaveLength(1);
-  });
-
-  test("isn't given to a Pod that was parked for another address", async () => {
-    using rig = await parkedOnce({ served: true });
-    const { world } = rig;
-    const moved = new WorkApi(world.clock, { seed: 2 });
-    moved.world.createEnvironment({ id: world.environmentId, key: world.api.world.keyOf(world.environmentId) });
-    world.api.elsewhere.set(MOVED, moved);
-    world.patchEnvironment({ spec: { api: { baseUrl: MOVED } } });
-    await world.pass(2 * SECOND);
-    const { id } = moved.world.enqueue(world.environmentId, {});
-    await world.pass(30 * SECOND);
-    expect(moved.world.item(id).state).toBe("queued");
-    expect(moved.requests.get("poll")).toBeGreaterThan(0);
-    expect(world.parked).toHaveLength(1);
   });
 
   test("isn't claimed for a deleted Environment that is still in the cache", async () => {

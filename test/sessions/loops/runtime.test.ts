@@ -7,7 +7,6 @@ import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { refusal } from "./api-server.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE, type Operator } from "./loop-world.ts";
 import { FAIR } from "./network.ts";
-import { BASE_URL } from "./work-api.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
@@ -204,7 +203,7 @@ describe("Pods that are deleted, or can't be", () => {
       { name, namespace: NAMESPACE, environment: NAME },
       {
         ...{ use: "session", lease: "Worker", environmentUid: world.environment?.metadata.uid ?? "", podUid: uid },
-        ...{ api: BASE_URL, workId: "work_late", sessionId: "session_late", queuedAt: "" },
+        ...{ workId: "work_late", sessionId: "session_late", queuedAt: "" },
         ...{ polledFromMs: nowMs, polledUntilMs: nowMs },
       },
       "c2VjcmV0",
@@ -342,20 +341,14 @@ describe("claims whose requests fail", () => {
     holdsTrue(world);
   });
 
-  test("a spec that allows no claims leaves the item of a pending poll in the queue until it is fixed", async () => {
-    const { world } = await offered();
-    const address = (baseUrl: string) => world.patchEnvironment({ spec: { api: { baseUrl } } });
-    await world.until("a long poll waits", () => world.api.world.environment(world.environmentId).waiting > 0);
-    world.allowedOrigin = (url) => url === BASE_URL;
-    address("https://elsewhere.example");
-    await world.pass(300);
-    const id = world.enqueue();
-    await world.pass(MINUTE);
-    expect(world.item(id)).toMatchObject({ state: "queued", acks: [], offers: [{ number: 1 }] });
-    expect(world.claims).toEqual([]);
-    address(BASE_URL);
-    await world.until("the item is stopped", () => world.item(id).state === "stopped");
-    holdsTrue(world);
+  test("an Environment at a forbidden origin gets no request, and says so", async () => {
+    const world = new LoopWorld();
+    world.allowedOrigin = () => false;
+    world.createEnvironment();
+    world.startOperator();
+    await world.pass(10 * MINUTE);
+    expect([...world.api.origins]).toEqual([]);
+    expect(world.conditionOf("QueueReachable")?.reason).toBe("OriginNotAllowed");
   });
 
   test("a health check that a poll returns while claiming is paused stays in the queue until it resumes", async () => {
@@ -657,19 +650,6 @@ describe("Environments that change while sessions run", () => {
     await world.until("a running session", () => world.item(id).state === "active");
     return { world, operator, id };
   }
-
-  test("no request with the key is sent to a forbidden origin, whatever is under way", async () => {
-    const { world } = await running({ sessions: { maxConcurrent: 3, warm: 1 } });
-    await world.until("another parked Pod", () => world.parked.length > 0);
-    world.allowedOrigin = (url) => url === BASE_URL;
-    world.enqueue();
-    world.patchEnvironment({ spec: { api: { baseUrl: "https://elsewhere.test" } } });
-    await world.pass(10 * MINUTE);
-    expect([...world.api.origins]).toEqual([BASE_URL]);
-    world.patchEnvironment({ spec: { api: { baseUrl: BASE_URL } } });
-    await world.until("everything is settled", () => world.isSettled, 20 * MINUTE);
-    holdsTrue(world);
-  });
 
   test("claims of an Environment whose finalizer was removed by hand are cleaned up", async () => {
     const { world } = await running();

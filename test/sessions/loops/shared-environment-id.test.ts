@@ -217,7 +217,6 @@ function forge(world: LoopWorld, sessionId: string): void {
     lease: "Worker" as const,
     environmentUid: uid,
     podUid: metadata.uid ?? "",
-    api: BASE_URL,
     workId: "work_forged",
     sessionId,
     queuedAt: "",

@@ -8,7 +8,6 @@ import { metricValue } from "../../support/metric-value.ts";
 import { refusal } from "./api-server.ts";
 import { type LoopWorld, NAME, NAMESPACE } from "./loop-world.ts";
 import { sleepyWorld } from "./sleepy-world.ts";
-import { BASE_URL } from "./work-api.ts";
 
 const SECOND = 1_000;
 
@@ -473,7 +472,6 @@ describe("a Secret that holds the slot of a sleeping Pod's next turn", () => {
       ...{ use: "session", lease: "Worker", environmentUid: world.environment?.metadata.uid ?? "" },
       ...{
         podUid: sleeperOf(sessionId)?.metadata.uid ?? "",
-        api: BASE_URL,
         workId: "work_of_another_process",
         sessionId,
         queuedAt: "",
