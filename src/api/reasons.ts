@@ -178,7 +178,7 @@ export const EVENT_REASONS = {
     warning: true,
     description:
       "The operator cannot list, mark or delete volumes of sessions. It serves sessions, and keeps volumes longer than workspace.retainSeconds.",
-    fix: "Set the chart's rbac.workspaces=true, which gives the operator permission for PersistentVolumeClaims. The message has the API server's error.",
+    fix: "Set the chart's features.volumes=true, which gives the operator permission for PersistentVolumeClaims. The message has the API server's error.",
   },
   DrainGivenUp: {
     warning: true,

@@ -16,7 +16,7 @@ export type NodeWatchOptions = Pick<InformerOptions<Node>, "client" | "clock" | 
 };
 
 /**
- * Watches the taints and cordons of Nodes, if the operator may read them (rbac.nodes in the chart). Without the
+ * Watches the taints and cordons of Nodes, if the operator may read them (features.nodes in the chart). Without the
  * permission, all nodes are unknown and nothing fails: the operator logs it once and tries again from time to time. It
  * keeps only names and taints, because clusters can have thousands of large Node objects.
  */
@@ -42,7 +42,7 @@ export class NodeWatch {
       if (!logged && !signal.aborted) {
         logged = true;
         logger.info(
-          "no permission to list and watch Nodes, so Berth also claims Pods on nodes that are about to be removed; set the chart's rbac.nodes=true",
+          "no permission to list and watch Nodes, so Berth also claims Pods on nodes that are about to be removed; set the chart's features.nodes=true",
         );
       }
       await sleep(clock, FORBIDDEN_PAUSE_MS, signal);

@@ -69,7 +69,7 @@ export async function checkRights(kube: KubeClient, operator: InstalledOperator)
     {
       lacks: lackingNodes,
       effect: "Berth may claim Pods on nodes that are about to be removed",
-      value: "rbac.nodes=true",
+      value: "features.nodes=true",
     },
   ].filter(({ lacks }) => lacks.length > 0);
   if (optional.length > 0) {

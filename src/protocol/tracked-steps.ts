@@ -31,7 +31,7 @@ export const STEPS = {
   },
   assign: {
     effect: "no session gets its first volume while Berth cannot list and change PersistentVolumeClaims",
-    permission: "list and patch PersistentVolumeClaims (the chart's rbac.workspaces)",
+    permission: "list and patch PersistentVolumeClaims (the chart's features.volumes)",
   },
   poll: {
     effect: "polls of the Work API take too long, so work items come too late to be acknowledged",

@@ -288,7 +288,7 @@ const WAITED = " and 24 hours more, in which the session's next work item waited
 
 /** The fix for a missing permission. */
 export const NO_PERMISSION =
-  "give the operator permission for PersistentVolumeClaims with the chart's rbac.workspaces=true";
+  "give the operator permission for PersistentVolumeClaims with the chart's features.volumes=true";
 
 /**
  * A Pod's creation is sent when that of its volume was answered, and either may take a while. In multiples of the time

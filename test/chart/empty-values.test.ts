@@ -78,7 +78,17 @@ test("a null block counts as disabled, or is refused by name if the chart needs 
     expect(refused).not.toContain(name);
     refused.push(name ?? "");
   }
-  const kept = ["crds", "health", "image", "metrics", "podDisruptionBudget", "rbac", "serviceAccount", "uninstall"];
+  const kept = [
+    "crds",
+    "features",
+    "health",
+    "image",
+    "metrics",
+    "podDisruptionBudget",
+    "rbac",
+    "serviceAccount",
+    "uninstall",
+  ];
   expect(refused.sort()).toEqual(kept);
   const inner = blocks.filter((path) => path.length > 1).map((path): [Path, unknown] => [path, null]);
   await objectsOf(having([...everythingOn(), ...inner]));

@@ -30,7 +30,7 @@ const WITHOUT_A_CALL = new Set([
   "patch pods/ephemeralcontainers",
 ]);
 
-/** Granted only with the value rbac.workspaces, which deploy/ does not set; test/faults/authority tests them. */
+/** Granted only with the value features.volumes, which deploy/ does not set; test/faults/authority tests them. */
 const BY_VALUE = ["get", "list", "create", "patch", "delete"].map((verb) => `${verb} persistentvolumeclaims`);
 
 /** These run as their own service accounts, or as a person, with other rights. */

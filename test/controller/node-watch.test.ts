@@ -90,7 +90,9 @@ describe("without permission to read Nodes", () => {
     node("a", { unschedulable: true });
     await clock.advance(60 * MINUTE);
     expect(nodes.get("a")).toBeUndefined();
-    expect(lines.map(({ level, msg }) => [level, msg])).toEqual([["info", expect.stringContaining("rbac.nodes=true")]]);
+    expect(lines.map(({ level, msg }) => [level, msg])).toEqual([
+      ["info", expect.stringContaining("features.nodes=true")],
+    ]);
     expect(asked()).toBeLessThan(150);
     await end();
   });

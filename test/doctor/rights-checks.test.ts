@@ -66,7 +66,7 @@ describe("the rights of an operator", () => {
       message: expect.stringMatching(
         /Environments that do not set parking use Key; it also may not list nodes: Berth may claim Pods on/,
       ),
-      fix: "Set the chart's rbac.attach=true and rbac.nodes=true, unless this is intended.",
+      fix: "Set the chart's rbac.attach=true and features.nodes=true, unless this is intended.",
     });
   });
 

@@ -160,7 +160,7 @@ test(
     const release = new Release(cluster, world, "release-some");
     await release.install({
       namespaces: [world.namespace],
-      rbac: { nodes: false, aggregate: false },
+      features: { nodes: false, aggregate: false },
       crds: { keep: false },
       replicas: 2,
       uninstall: { drainSeconds: 10 },

@@ -167,7 +167,7 @@ describe("permissions", () => {
   });
 
   test("are not cluster-wide when the roles for nodes and users are turned off too", async () => {
-    const rendered = await accepted({ namespaces: served, rbac: { nodes: false, aggregate: false } });
+    const rendered = await accepted({ namespaces: served, features: { nodes: false, aggregate: false } });
     expect([...rendered.all("ClusterRole"), ...rendered.all("ClusterRoleBinding")]).toEqual([]);
     expect(rendered.hooks.filter(({ kind }) => kind.startsWith("Cluster"))).toEqual([]);
   });
@@ -211,7 +211,8 @@ describe("permissions", () => {
 
   test("are left to you with rbac.create=false, and the service account with serviceAccount.create=false", async () => {
     const rendered = await accepted({
-      rbac: { create: false, aggregate: false },
+      rbac: { create: false },
+      features: { aggregate: false },
       serviceAccount: { create: false, name: "mine" },
     });
     expect(rendered.names).toEqual([
@@ -732,7 +733,7 @@ describe("an option", () => {
       (on) => ({ namespaces: on ? served : [] }),
       (on) => ({ replicas: on ? 3 : 1 }),
       (on) => ({ crds: { enabled: on, keep: !on } }),
-      (on) => ({ rbac: { nodes: on, aggregate: !on }, networkPolicy: { enabled: on } }),
+      (on) => ({ features: { nodes: on, aggregate: !on }, networkPolicy: { enabled: on } }),
       (on) => ({ admissionPolicy: { enabled: on }, podPolicy: { privileged: on, capabilities: on ? ["*"] : [] } }),
       (on) => ({
         metrics: { enabled: on, serviceMonitor: { enabled: on }, podMonitor: { enabled: on } },

@@ -76,7 +76,7 @@ describe.concurrent("workspace: PerSession", () => {
     world.startOperator();
     const item = world.simulator.enqueue(world.environmentId);
     const told = await world.untilCondition("CapacityAvailable", "PreparationFailing");
-    expect(told.message).toContain("rbac.workspaces=true");
+    expect(told.message).toContain("features.volumes=true");
     expect(world.simulator.item(item.id)).toMatchObject({ state: "queued", acks: [] });
     await allowVolumes(world);
     await world.untilServed(1);

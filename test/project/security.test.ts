@@ -18,9 +18,9 @@ describe("docs/security/permissions.md", () => {
     ["Where Environments are served:", SERVED],
     ["There too, unless `rbac.attach` is false:", ATTACH],
     ["There too, unless `rbac.attach` or `rbac.ephemeralContainers` is false:", TURNS],
-    ["There too, with `rbac.workspaces`:", WORKSPACES],
+    ["There too, with `features.volumes`:", WORKSPACES],
     ["In the release's own namespace:", OWN],
-    ["Cluster-wide, unless `rbac.nodes` is false:", NODES],
+    ["Cluster-wide, unless `features.nodes` is false:", NODES],
   ])("has the rights that are probed for, and no other: %s", async (line, rights) => {
     expect(await documented(line)).toEqual(textsOf(rights));
   });

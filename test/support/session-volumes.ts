@@ -27,7 +27,7 @@ export function perSession(world: Pick<World, "namespace">, over: Record<string,
 }
 
 /**
- * Grants this operator the permissions of the chart's `rbac.workspaces` (test/faults/authority checks that they match).
+ * Grants this operator the permissions of the chart's `features.volumes` (test/faults/authority checks that they match).
  */
 export async function allowVolumes({ kube, namespace }: Pick<World, "kube" | "namespace">, operator = OPERATOR) {
   const metadata = { name: "workspaces", namespace };

@@ -4,7 +4,7 @@ made empty again. Blocks that the chart has always had (those of an older chart 
 that install something by default are refused: to go on would silently leave that out. Every template includes this first.
 */}}
 {{- define "berth.nulls" -}}
-{{- range $name := list "crds" "health" "image" "metrics" "podDisruptionBudget" "rbac" "serviceAccount" "uninstall" -}}
+{{- range $name := list "crds" "features" "health" "image" "metrics" "podDisruptionBudget" "rbac" "serviceAccount" "uninstall" -}}
 {{- if not (kindIs "map" (get $.Values $name)) -}}
 {{- fail (printf "%s is null; remove the key to use the chart's values, or set the keys below it" $name) -}}
 {{- end -}}

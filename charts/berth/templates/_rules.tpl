@@ -40,7 +40,7 @@
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
   verbs: [get, list, watch, create, patch, delete] # one for the Pods of each Environment
-{{- if .Values.rbac.workspaces }}
+{{- if .Values.features.volumes }}
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get, list, create, patch, delete] # volumes of sessions under workspace: PerSession

@@ -38,7 +38,13 @@ export async function installScoped(
   stack.defer(() => helmFor(cluster, ["uninstall", name, "--ignore-not-found", ...where]));
   const values = {
     ...chartValues(cluster),
-    ...{ namespaces, caBundle: {}, replicas: 1, crds: { enabled: false }, rbac: { nodes: false, aggregate: false } },
+    ...{
+      namespaces,
+      caBundle: {},
+      replicas: 1,
+      crds: { enabled: false },
+      features: { nodes: false, aggregate: false },
+    },
   };
   await helmFor(cluster, ["install", name, CHART, ...where], values);
   const rest = stack.move();

@@ -57,7 +57,7 @@ export const TURNS: readonly Allowed[] = [
   { verbs: "patch", resource: "pods/ephemeralcontainers", why: "adds the turns of sessions that sleep" },
 ];
 
-/** In the same namespaces, with rbac.workspaces. */
+/** In the same namespaces, with features.volumes. */
 export const WORKSPACES: readonly Allowed[] = [
   {
     verbs: "get list create patch delete",

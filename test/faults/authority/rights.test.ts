@@ -82,7 +82,7 @@ describe("every verb on every resource: an operator of named namespaces", () => 
   let rights: ReleaseRights;
   let operator: ApiClient;
   beforeAll(async () => {
-    rights = await applyRights(cluster, { namespaces: [served], rbac: { nodes: false, aggregate: false } });
+    rights = await applyRights(cluster, { namespaces: [served], features: { nodes: false, aggregate: false } });
     operator = await rights.as(rights.operator);
   });
   afterAll(() => rights[Symbol.asyncDispose]());
@@ -118,13 +118,13 @@ const VARIANTS: readonly {
 }[] = [
   { name: "the defaults", values: () => ({}) },
   { name: "shards and replicas", values: () => ({ shards: 8, replicas: 3 }) },
-  { name: "no right to read Nodes", values: () => ({ rbac: { nodes: false } }) },
+  { name: "no right to read Nodes", values: () => ({ features: { nodes: false } }) },
   { name: "no right to attach", values: () => ({ rbac: { attach: false } }), attaches: false },
   { name: "no right to add turns", values: () => ({ rbac: { ephemeralContainers: false } }), turns: false },
-  { name: "volumes of sessions", values: () => ({ rbac: { workspaces: true } }), volumes: true },
+  { name: "volumes of sessions", values: () => ({ features: { volumes: true } }), volumes: true },
   {
     name: "volumes of sessions in named namespaces",
-    values: () => ({ namespaces: [served], rbac: { workspaces: true } }),
+    values: () => ({ namespaces: [served], features: { volumes: true } }),
     volumes: true,
   },
   { name: "metrics with a ServiceMonitor", values: () => ({ metrics: { serviceMonitor: { enabled: true } } }) },
@@ -146,7 +146,7 @@ describe.each(VARIANTS)(
       await using rights = await applyRights(cluster, given);
       const all = !("namespaces" in given);
       const nodes =
-        (given["rbac"] as { nodes?: boolean } | undefined)?.nodes === false ? new Set<string>() : textsOf(NODES);
+        (given["features"] as { nodes?: boolean } | undefined)?.nodes === false ? new Set<string>() : textsOf(NODES);
       const inServed = textsOf(SERVED, attaches ? ATTACH : [], turns ? TURNS : [], volumes ? WORKSPACES : []);
       const operator = await rights.as(rights.operator);
       expect(await rulesOf(operator, served)).toEqual(union(everybody, nodes, inServed));

@@ -362,7 +362,7 @@ test("while volumes can't be assigned, nothing is acknowledged, and Ready says w
     if (refused && isAssignment(request)) throw refusal(403, "Forbidden", "cannot patch persistentvolumeclaims");
   });
   const id = world.enqueue();
-  await world.until("Ready says why", () => world.conditionOf("Ready")?.message?.includes("rbac.workspaces") ?? false);
+  await world.until("Ready says why", () => world.conditionOf("Ready")?.message?.includes("features.volumes") ?? false);
   await world.pass(MINUTE);
   expect(world.item(id).acks).toEqual([]);
   refused = false;

@@ -193,7 +193,7 @@ test("a refused volume is reported with its fix, and the item is served once the
   };
   await world.until("CapacityAvailable is False", () => capacity()?.status === "False");
   expect(capacity()?.reason).toBe("PreparationFailing");
-  expect(capacity()?.message).toContain("rbac.workspaces=true");
+  expect(capacity()?.message).toContain("features.volumes=true");
   expect(world.item(id).acks).toEqual([]);
   refused = false;
   await world.until("the item is stopped", () => isStopped(world, id), 10 * MINUTE);
