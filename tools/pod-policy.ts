@@ -36,8 +36,7 @@ const spec = {
   variables: [
     { name: "baseUrl", expression: "dyn(object).spec.?api.?baseUrl.orValue('')" },
     { name: "allowedOrigins", expression: ORIGINS },
-    { name: "newTemplate", expression: isNew(...TEMPLATES) },
-    { name: "template", expression: `variables.newTemplate ? ${template} : dyn({'spec': {}})` },
+    { name: "template", expression: template },
     ...Object.entries(BELOW_TEMPLATE).map(([name, expression]) => ({ name, expression })),
     { name: "account", expression: CEL_ACCOUNT },
     { name: "allowed", expression: ALLOWED },

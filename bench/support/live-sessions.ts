@@ -65,7 +65,7 @@ export async function prepareLiveStage(stand: Stand, work: LiveWork, things: Asy
     async writeSessions() {
       const waiting = templates.flatMap(({ of, ...rest }) => of.items.map((item) => ({ ...rest, item })));
       const nowMs = Date.now();
-      await writeEach(waiting, (next) => writeSession(stand.kube, { ...next, namespace, url: work.url, nowMs }));
+      await writeEach(waiting, (next) => writeSession(stand.kube, { ...next, namespace, nowMs }));
     },
   };
 }
@@ -143,7 +143,6 @@ export interface Session {
   readonly name: string;
   readonly template: SessionTemplate;
   readonly item: LiveItem;
-  readonly url: string;
   readonly nowMs: number;
 }
 

@@ -228,25 +228,21 @@ describe("requests to the Work API", () => {
 
   function workApi(answer: (expected: string) => unknown, guard = () => {}) {
     const sent: string[] = [];
-    const asked: unknown[] = [];
     const times = { sentAtMs: 1_000, sentAtWallMs: 1_000 };
     const context = fakeContext({
       guard,
-      work: (api: unknown) => {
-        asked.push(api);
-        return {
-          heartbeat: async (_: string, { expected }: { expected: string }) => {
-            sent.push(expected);
-            return { ...times, value: answer(expected) };
-          },
-          stop: async () => {
-            sent.push("stop");
-            return { ...times, value: { alreadyStopped: false } };
-          },
-        };
-      },
+      work: () => ({
+        heartbeat: async (_: string, { expected }: { expected: string }) => {
+          sent.push(expected);
+          return { ...times, value: answer(expected) };
+        },
+        stop: async () => {
+          sent.push("stop");
+          return { ...times, value: { alreadyStopped: false } };
+        },
+      }),
     });
-    return { context, sent, asked };
+    return { context, sent };
   }
 
   const NOT_LEADING = () => {

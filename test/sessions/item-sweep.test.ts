@@ -28,7 +28,7 @@ test("does not report an item to a claim that took the slot during the sweep", a
   const sweep = new ItemSweep({
     context: fakeContext({ clock }),
     claims,
-    observers: { isElsewhere: () => false, split: (some: readonly Claim[]) => new Map([[observer, some]]) },
+    observer,
     health: { attempt: () => ({ answered: () => {}, failed: () => 0 }) },
     sessions: { saw: (claim: Claim) => seen.push(claim), poke: () => {} },
     breaker: { holdsBack: false, isAwaited: () => false },

@@ -7,6 +7,7 @@ import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { refusal } from "./api-server.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE, type Operator } from "./loop-world.ts";
 import { FAIR } from "./network.ts";
+import { WorkApi } from "./work-api.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
@@ -675,6 +676,25 @@ describe("Environments that change while sessions run", () => {
       10 * MINUTE,
     );
     await world.until("everything is settled", () => world.isSettled);
+    holdsTrue(world);
+  });
+
+  test("an Environment that is recreated with another Work API drops the claims of the old one", async () => {
+    const { world, operator, id } = await running();
+    const other = new WorkApi(world.clock, { seed: 2 });
+    other.world.createEnvironment({ id: world.environmentId, key: world.api.world.keyOf(world.environmentId) });
+    world.api.elsewhere.set("https://other.test", other);
+    operator.kill();
+    world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
+    world.patchEnvironment({ metadata: { finalizers: [] } });
+    world.createEnvironment();
+    world.patchEnvironment({ spec: { api: { baseUrl: "https://other.test" } } });
+    world.startOperator();
+    const next = other.world.enqueue(world.environmentId, {}).id;
+    await world.until("the new item runs", () => other.world.item(next).state === "active", 2 * MINUTE);
+    await world.until("only the claim of the new item is left", () => world.claims.length <= 1, 10 * MINUTE);
+    // The program stops its item itself, or its lease lapses.
+    expect(world.item(id).stoppedBy?.as).not.toBe("environment-key");
     holdsTrue(world);
   });
 
