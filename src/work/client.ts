@@ -59,8 +59,6 @@ export interface Found {
  */
 export class WorkApiClient {
   readonly environmentId: string;
-  /** The address that requests are sent to. */
-  readonly baseUrl: string;
   readonly #caller: WorkCaller;
   readonly #requestTimeoutMs: number;
   readonly #protocolTimeoutMs: number;
@@ -69,7 +67,6 @@ export class WorkApiClient {
 
   constructor(options: WorkApiClientOptions) {
     this.environmentId = options.environmentId;
-    this.baseUrl = options.baseUrl;
     this.#caller = new WorkCaller(options);
     this.#requestTimeoutMs = options.requestTimeoutMs ?? DEFAULT_TIMING.requestTimeoutMs;
     this.#protocolTimeoutMs = options.protocolTimeoutMs ?? DEFAULT_TIMING.requestBoundMs;

