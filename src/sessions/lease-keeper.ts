@@ -111,12 +111,17 @@ export class LeaseKeeper {
     await kept.beating;
   }
 
-  /** Ends a pause and sends a heartbeat at once. */
-  resume(claim: Claim): void {
+  /**
+   * Ends a pause and sends a heartbeat: at once, or when the next one is due, so that the retry of a stop that may have
+   * taken effect comes first.
+   */
+  resume(claim: Claim, atOnce = true): void {
     const kept = this.#kept.get(claim.name);
     if (!kept) return;
     kept.paused = false;
-    this.#hurry(kept);
+    const { own } = claim.lease;
+    if (atOnce || own?.is !== "held") this.#hurry(kept);
+    else this.#beatAt(kept, this.#nextBeatMs(own, EARLY));
   }
 
   /** Resends failed heartbeats at once: their cause may be fixed, for example by a new key. */

@@ -101,7 +101,7 @@ export class LeaseSteps {
     try {
       await stopItem(this.#context, claim, force);
     } catch (error) {
-      this.#keeper.resume(claim);
+      this.#keeper.resume(claim, !(error instanceof WorkApiError && error.maybeApplied));
       throw error;
     }
     this.#context.metrics.settles.inc({ ...this.#context.labels, result: force ? "stopped" : "asked-to-stop" });

@@ -18,7 +18,7 @@ const TTL_MS = TTL_SECONDS * 1_000;
 /** The lease steps of one claim with an active item on a virtual clock, and the requests that were sent. */
 function steps(
   beats: "answered" | "unanswered" | "refused" | "late" = "answered",
-  stops: "answered" | "refused" = "answered",
+  stops: "answered" | "refused" | "unanswered" = "answered",
 ) {
   const clock = new VirtualClock();
   const sent: string[] = [];
@@ -46,6 +46,8 @@ function steps(
       },
       stop: async () => {
         sent.push("stop");
+        if (stops === "unanswered")
+          throw new WorkApiError({ kind: "timeout", call: "stop", message: "", maybeApplied: true });
         if (stops === "refused") throw new WorkApiError({ kind: "conflict", call: "stop", message: "409" });
         return { ...times(), value: { alreadyStopped: false } };
       },
@@ -192,6 +194,16 @@ test("resumes heartbeats after a failed stop", async () => {
   await expect(leases.stop(claim, true, false)).rejects.toThrow("409");
   await clock.advance(1);
   expect(sent).toEqual(["stop", "beat"]);
+});
+
+test("sends no heartbeat right after a stop that may have taken effect, so that its retry comes first", async () => {
+  const { clock, sent, claim, leases, keep } = steps("answered", "unanswered");
+  keep();
+  await expect(leases.stop(claim, true, false)).rejects.toThrow(WorkApiError);
+  await clock.advance(DEFAULT_TIMING.retryBaseMs);
+  expect(sent).toEqual(["stop"]);
+  await clock.advance(TTL_MS);
+  expect(sent).toContain("beat");
 });
 
 const message = (firstBeatTimeoutSeconds: number, maxDurationSeconds: number, metadata = {}) =>

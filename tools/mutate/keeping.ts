@@ -567,8 +567,14 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "sends no heartbeats after a stop that failed",
         guard: "guard",
-        find: "this.#keeper.resume(claim);\n      throw error;",
-        replace: "throw error;",
+        find: "this.#keeper.resume(claim, !(error instanceof WorkApiError && error.maybeApplied));",
+        replace: "",
+      },
+      {
+        name: "sends a heartbeat right after a stop that may have taken effect",
+        guard: "unanswered",
+        find: "this.#keeper.resume(claim, !(error instanceof WorkApiError && error.maybeApplied));",
+        replace: "this.#keeper.resume(claim);",
       },
     ],
   },
