@@ -108,7 +108,7 @@ export class ClaimLoop {
     this.#context.hinted?.found({ workId: answer.value.id, sessionId: answer.value.data.id });
     const claiming = this.#begin(answer.value, answer);
     // The result decides whether another item is claimed: the stop of an item without a secret, or a probe.
-    if (this.#claiming.lacksSecret(answer.value) || this.#context.failing.fromMs("acknowledge") !== null)
+    if (this.#claiming.lacksSecret(answer.value) || this.#context.failing.pausedUntilMs > Number.NEGATIVE_INFINITY)
       await claiming;
     return 0;
   }

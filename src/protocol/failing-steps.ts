@@ -243,7 +243,10 @@ export class FailingSteps {
     return this.#fresh(step)?.untilMs ?? null;
   }
 
-  /** Until when (monotonic) nothing may be claimed, because a step that the next claim would take failed recently. */
+  /**
+   * Until when (monotonic) nothing may be claimed, because a step that the next claim would take failed; negative
+   * infinity: none has failed since it last succeeded.
+   */
   get pausedUntilMs(): number {
     let pausedMs = Number.NEGATIVE_INFINITY;
     for (const [step, { untilMs }] of this.#shared) if (BEFORE_CLAIMS.has(step)) pausedMs = Math.max(pausedMs, untilMs);

@@ -30,6 +30,8 @@ export interface Row {
   readonly prepareSeconds?: number;
   /** Failures of this call that block nothing are only counted by status code, with all other requests. */
   readonly isOnlyCounted?: boolean;
+  /** At most this many requests of it in half an hour while each is refused with a status code; 1,800 by default. */
+  readonly most?: number;
   /** What `Ready` or an Event says if the answer to this call is not what a user can fix. */
   readonly says?: string;
   /** `Ready` cannot be written, so an Event or the log has to report the fault. */
@@ -112,12 +114,12 @@ export const KUBE_ROWS: Readonly<Record<string, Row>> = {
   "get environments": { begin: "idle" },
   "patch environments (add finalizer)": { begin: "idle" },
   "patch environments (remove finalizer)": { arrivalSeconds: 300 },
-  "patch environments/status": { silencesStatus: true },
+  "patch environments/status": { silencesStatus: true, most: 120 },
   "get secrets (key)": {},
   "get secrets (claim)": { always: editClaims, says: CONFLICT },
   "list secrets": { begin: "start" },
-  "create secrets (claim)": {},
-  "create secrets (removal)": { sessions: { warm: 2, parkedMaxAgeSeconds: 60 }, arrivalSeconds: 300 },
+  "create secrets (claim)": { most: 500 },
+  "create secrets (removal)": { most: 150, sessions: { warm: 2, parkedMaxAgeSeconds: 60 }, arrivalSeconds: 300 },
   "patch secrets": { says: CONFLICT },
   "delete secrets": { says: CONFLICT },
   "list pods": {},
@@ -176,7 +178,7 @@ export const KUBE_ROWS: Readonly<Record<string, Row>> = {
 /** Every call to the Work API that the operator sends. */
 export const WORK_ROWS: Readonly<Record<string, Row>> = {
   poll: {},
-  ack: {},
+  ack: { most: 110 },
   heartbeat: { isOnlyCounted: true },
   stop: { isOnlyCounted: true },
   list: { losesAcks: true },

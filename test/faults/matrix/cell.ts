@@ -450,7 +450,8 @@ class CellRun {
     const total = [...this.#matching.values()].reduce((sum, count) => sum + count, 0);
     const mostOf = (api: string) =>
       Math.max(0, ...[...this.#all].filter(([key]) => key.startsWith(api)).map(([, count]) => count));
-    if (most > MAX_PER_MINUTE || total > MAX_IN_ALL) {
+    const isRefused = Number(this.#cell.answer) >= 400;
+    if (most > MAX_PER_MINUTE || total > ((isRefused ? this.#row.most : undefined) ?? MAX_IN_ALL)) {
       const last = this.#matching.get(FAULT_MS / MINUTE - 2) ?? 0;
       this.#fail(`${most} requests of it within a minute (${total} in all, ${last} in the last one)`);
     }

@@ -248,7 +248,7 @@ describe.each(LEASES)("lease: %s", (lease) => {
   });
 
   test("reports Secrets that can't be created, does not blame maxConcurrent, and backs off", async () => {
-    const { world, operator } = await started({ lease, warm: 2, warmScaleDownSeconds: 5 });
+    const { world, operator } = await started({ lease, warm: 2 });
     let requests = 0;
     operator.kube.intercept.push(({ verb, plural }) => {
       if (verb === "create" && plural === "secrets") requests += 1;
