@@ -92,6 +92,8 @@ export const ANNOTATION_START_FAILURE = "berth.dev/start-failure";
  * breaker from the newest Pod.
  */
 export const ANNOTATION_START_FAILURES = "berth.dev/start-failures";
+/** On an Environment: how often each item of the last 24 hours returned to the queue. */
+export const ANNOTATION_RELEASES = "berth.dev/releases";
 /** RFC 3339 time. A finished Pod is not deleted before it. */
 export const ANNOTATION_FINISHED_AT = "berth.dev/finished-at";
 

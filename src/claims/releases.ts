@@ -1,22 +1,8 @@
-import {
-  ANNOTATION_ABOUT,
-  API_VERSION,
-  KIND,
-  LABEL_ENVIRONMENT,
-  LABEL_ROLE,
-  OWN_LABELS,
-  toLabelValue,
-} from "../api/names.ts";
-import { MAX_CONCURRENT } from "../api/sessions-spec.ts";
+import { ANNOTATION_RELEASES } from "../api/names.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import { hashOf } from "../core/json.ts";
-import { isAlreadyExists, isNotFound, orNull } from "../kube/errors.ts";
-import { SECRETS, type Secret } from "../kube/resource.ts";
 import type { Claim } from "../protocol/claim.ts";
 import type { SessionContext } from "../protocol/context.ts";
-
-/** The Secret that holds the counts of one Environment; the Environment owns it. */
-export const RELEASES_TYPE = "berth.dev/releases";
 
 /**
  * Releases of one item that onPodFailure: Release allows; then the item is stopped. Without a limit, a session that
@@ -27,11 +13,14 @@ export const MOST_RELEASES = 3;
 /** The count of an item that was stopped although the Work API may offer it again. */
 const STOPPED = MOST_RELEASES + 1;
 
-/** How long a count is kept after the last release. It is kept longer while its item is claimed. */
+/** How long a count is kept after the last release. */
 export const KEPT_MS = 24 * 3_600_000;
 
-/** Most counts kept. A node failure can release all sessions of an Environment at once. The oldest are dropped. */
-const MOST_KEPT = MAX_CONCURRENT;
+/**
+ * Most counts kept; the oldest are dropped. An item that kills its Pod again and again stays among the newest. They take
+ * 80 KB of the 256 KiB that all annotations of an object may take.
+ */
+export const MOST_KEPT = 2_000;
 
 interface Count {
   readonly releases: number;
@@ -41,43 +30,24 @@ interface Count {
   readonly atMs: number;
 }
 
+/** By hash of the work id. */
+type Counts = ReadonlyMap<string, Count>;
+
 /**
- * Counts the releases of each item. The counts survive the Pods and the operator. A count is written before the claim's
- * Secret is deleted, and so before this Environment can claim the item again. If the operator dies in between, the next
- * process settles the claim again and counts it once.
+ * Counts the releases of each item in an annotation of the Environment, which outlives the Pods and the operator. A
+ * count is written before the claim's Secret is deleted, and so before this Environment can claim the item again. If the
+ * operator dies in between, the next process settles the claim again and counts it once.
  */
 export class Releases {
   readonly #context: SessionContext;
-  readonly #claims: Iterable<Claim>;
-  /** By hash of the work id, the oldest release first. */
-  readonly #counts = new Map<string, Count>();
-  /** Keys whose count in `#counts` is not yet in the Secret. */
-  readonly #unsaved = new Set<string>();
-  #exists = false;
+  /** Counts of this process, which the cache of Environments may not show yet. */
+  readonly #own = new Map<string, Count>();
+  #stored: { readonly text: string; readonly counts: Counts } = { text: "", counts: new Map() };
   #writing: Promise<void> = Promise.resolve();
   #next: Promise<void> | null = null;
 
-  constructor({ context, claims }: { context: SessionContext; claims: Iterable<Claim> }) {
+  constructor(context: SessionContext) {
     this.#context = context;
-    this.#claims = claims;
-  }
-
-  get name(): string {
-    return `berth-releases-${this.#context.uid}`;
-  }
-
-  /** Reads the counts of an earlier process, if their Secret is among the listed ones. @throws KubeApiError */
-  async recover(listed: readonly Secret[]): Promise<void> {
-    if (!listed.some(({ type, metadata }) => type === RELEASES_TYPE && metadata.name === this.name)) return;
-    const { kube, points } = this.#context;
-    const secret = await orNull(points.run("recover.list", {}, () => kube.get(SECRETS, this.#ref)));
-    if (secret?.type !== RELEASES_TYPE) return;
-    this.#exists = true;
-    const found = Object.entries(secret.data ?? {}).flatMap(([key, value]) => {
-      const count = parse(value);
-      return count ? [[key, count] as const] : [];
-    });
-    for (const [key, count] of found.sort(([, a], [, b]) => a.atMs - b.atMs)) this.#counts.set(key, count);
   }
 
   /** Whether the item may return to the queue if its container dies without reporting to the Work API. */
@@ -95,7 +65,7 @@ export class Releases {
    * again contradicts itself, and each run would end with the same answer.
    */
   isStopped(workId: string): boolean {
-    return this.#counts.size > 0 && this.#counts.get(hashOf(workId))?.releases === STOPPED;
+    return this.#countOf(workId)?.releases === STOPPED;
   }
 
   /** Counts the release of a claim's item; resolves when the count is durable. @throws KubeApiError */
@@ -109,42 +79,33 @@ export class Releases {
   }
 
   async #note(claim: Readonly<Claim>, releases: number): Promise<void> {
-    const key = keyOf(claim);
-    const count = {
+    const { record } = claim;
+    this.#own.set(hashOf(record.journal.workId), {
       releases,
-      claim: hashOf(claim.record.secretUid),
+      claim: hashOf(record.secretUid),
       atMs: this.#context.kube.now(),
-    };
-    this.#counts.delete(key);
-    this.#counts.set(key, count);
-    this.#unsaved.add(key);
-    this.#prune();
+    });
     await this.#save();
   }
 
-  /** The item has ended: the next write deletes its count. */
-  ended(claim: Readonly<Claim>): void {
-    const key = keyOf(claim);
-    if (this.#counts.delete(key)) this.#unsaved.add(key);
-  }
-
-  #before(claim: Readonly<Claim>): number {
-    if (this.#counts.size === 0) return 0;
-    const count = this.#counts.get(keyOf(claim));
+  #before({ record }: Readonly<Claim>): number {
+    const count = this.#countOf(record.journal.workId);
     if (!count) return 0;
-    return count.claim === hashOf(claim.record.secretUid) ? count.releases - 1 : count.releases;
+    return count.claim === hashOf(record.secretUid) ? count.releases - 1 : count.releases;
   }
 
-  #prune(): void {
-    const fromMs = this.#context.kube.now() - KEPT_MS;
-    let claimed: ReadonlySet<string> | undefined;
-    for (const [key, { atMs }] of this.#counts) {
-      if (atMs >= fromMs && this.#counts.size <= MOST_KEPT) return;
-      claimed ??= new Set([...this.#claims].map(keyOf));
-      if (claimed.has(key)) continue;
-      this.#counts.delete(key);
-      this.#unsaved.add(key);
-    }
+  #countOf(workId: string): Count | undefined {
+    const stored = this.#read();
+    if (this.#own.size === 0 && stored.size === 0) return undefined;
+    const key = hashOf(workId);
+    return newer(this.#own.get(key), stored.get(key));
+  }
+
+  /** The counts of the Environment, as far as the cache shows them: another process may have written some. */
+  #read(): Counts {
+    const text = this.#context.environment().metadata.annotations?.[ANNOTATION_RELEASES] ?? "";
+    if (text !== this.#stored.text) this.#stored = { text, counts: parse(text) };
+    return this.#stored.counts;
   }
 
   /** Sends one write at a time. All counts that arrive during a write share the next one. */
@@ -154,88 +115,49 @@ export class Releases {
       .catch(() => {})
       .then(() => {
         this.#next = null;
-        return this.#flush();
+        return this.#write();
       });
     this.#next = next;
     this.#writing = next;
     return next;
   }
 
-  async #flush(): Promise<void> {
-    const keys = [...this.#unsaved];
-    if (keys.length === 0) return;
-    this.#unsaved.clear();
-    try {
-      await this.#write(keys);
-    } catch (error) {
-      for (const key of keys) this.#unsaved.add(key);
-      throw error;
-    }
-  }
-
-  async #write(keys: readonly string[]): Promise<void> {
-    const { kube, points } = this.#context;
-    if (!this.#exists && (await this.#create())) return;
-    const patch = { data: Object.fromEntries(keys.map((key) => [key, format(this.#counts.get(key))])) };
-    try {
-      await points.run("session.count-release", {}, () => kube.patch(SECRETS, this.#ref, patch, { type: "merge" }));
-    } catch (error) {
-      if (isNotFound(error)) this.#exists = false;
-      throw error;
-    }
-  }
-
-  /** Creates the Secret. Returns false if it already exists. */
-  async #create(): Promise<boolean> {
-    const { kube, points, name, uid } = this.#context;
-    const counts = [...this.#counts].map(([key, count]) => [key, format(count) ?? ""]);
-    const secret: Secret = {
-      metadata: {
-        ...this.#ref,
-        labels: {
-          ...OWN_LABELS,
-          [LABEL_ENVIRONMENT]: toLabelValue(name),
-          [LABEL_ROLE]: "session",
-        },
-        annotations: {
-          [ANNOTATION_ABOUT]:
-            "Counts how often onPodFailure: Release put work items back into the queue. Holds no secret.",
-        },
-        ownerReferences: [{ apiVersion: API_VERSION, kind: KIND, name, uid, controller: true }],
-      },
-      type: RELEASES_TYPE,
-      data: Object.fromEntries(counts),
-    };
-    try {
-      await points.run("session.count-release", {}, () => kube.create(SECRETS, secret));
-    } catch (error) {
-      if (!isAlreadyExists(error)) throw error;
-      this.#exists = true;
-      return false;
-    }
-    this.#exists = true;
-    return true;
-  }
-
-  get #ref(): { namespace: string; name: string } {
-    return { namespace: this.#context.namespace, name: this.name };
+  async #write(): Promise<void> {
+    const { kube, recordReleases } = this.#context;
+    const stored = this.#read();
+    const fromMs = kube.now() - KEPT_MS;
+    const kept = [...new Set([...stored.keys(), ...this.#own.keys()])]
+      .flatMap((key) => {
+        const count = newer(this.#own.get(key), stored.get(key));
+        return count && count.atMs >= fromMs ? [[key, count] as const] : [];
+      })
+      .sort(([, a], [, b]) => b.atMs - a.atMs)
+      .slice(0, MOST_KEPT);
+    this.#own.clear();
+    for (const [key, count] of kept) this.#own.set(key, count);
+    await recordReleases(format(kept));
   }
 }
 
-function keyOf({ record: { journal } }: Pick<Claim, "record">): string {
-  return hashOf(journal.workId);
+function newer(own: Count | undefined, stored: Count | undefined): Count | undefined {
+  return own && stored ? (stored.atMs > own.atMs ? stored : own) : (own ?? stored);
 }
 
-const COUNT = /^(\d{1,4}) ([0-9a-f]{12}) (\d{1,12})$/;
+const COUNT = /^([0-9a-f]{12}) (\d) ([0-9a-f]{12}) (\d{1,12})$/;
 
-/** The stored form of a count. Null deletes the key in a merge patch. */
-function format(count: Count | undefined): string | null {
-  if (!count) return null;
-  const text = `${count.releases} ${count.claim} ${Math.floor(count.atMs / SECOND_MS)}`;
-  return Buffer.from(text).toString("base64");
+function format(counts: readonly (readonly [string, Count])[]): string {
+  return counts
+    .map(([key, { releases, claim, atMs }]) => `${key} ${releases} ${claim} ${Math.floor(atMs / SECOND_MS)}`)
+    .join(",");
 }
 
-function parse(value: string): Count | null {
-  const [, releases, claim = "", seconds] = COUNT.exec(Buffer.from(value, "base64").toString("utf8")) ?? [];
-  return releases === undefined ? null : { releases: Number(releases), claim, atMs: Number(seconds) * SECOND_MS };
+function parse(text: string): Counts {
+  return new Map(
+    text.split(",").flatMap((each) => {
+      const [, key, releases, claim = "", seconds] = COUNT.exec(each) ?? [];
+      return key === undefined
+        ? []
+        : [[key, { releases: Number(releases), claim, atMs: Number(seconds) * SECOND_MS }] as const];
+    }),
+  );
 }

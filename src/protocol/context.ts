@@ -98,6 +98,8 @@ interface StreamBudget {
 /** What an Environment's session loops use. */
 export interface SessionContext extends PoolContext, ClaimContext {
   readonly claimLists: ClaimSecrets;
+  /** Writes the annotation of the Environment that counts releases. @throws KubeApiError */
+  readonly recordReleases: (text: string) => Promise<unknown>;
   /** Whether the key's Secret has been read; until then an empty key means nothing. */
   readonly isKeyRead: () => boolean;
   /** Since when (monotonic) this process may act: an earlier process sent nothing for the Environment after that. */

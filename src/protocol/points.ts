@@ -8,7 +8,7 @@ import type { Claim } from "./claim.ts";
  */
 export const SESSION_POINTS = {
   // Start: recovery of claims of an earlier process
-  "recover.list": "reads the claim Secrets at the start, and the count of releases if there is one",
+  "recover.list": "reads the claim Secrets at the start",
   "recover.list-late": "reads them again when no request of an earlier process can still arrive",
   "recover.take-up":
     "decision: a Secret that was found is a claim from here on. Details: use, lease, opened, acknowledgedAt",

@@ -1,6 +1,6 @@
 import { eventType } from "../api/condition-reasons.ts";
 import type { Environment } from "../api/environment.ts";
-import { API_VERSION, KIND } from "../api/names.ts";
+import { ANNOTATION_RELEASES, API_VERSION, KIND } from "../api/names.ts";
 import { END_REASON_LIST } from "../api/reasons.ts";
 import type { ClaimLists } from "../claims/claim-lists.ts";
 import type { Points } from "../core/points.ts";
@@ -19,6 +19,7 @@ import type {
   EnvironmentRuntime,
   EnvironmentSource,
 } from "./environment-runtime.ts";
+import { ENVIRONMENTS } from "./finalizer.ts";
 import { KeyKeeper } from "./key-keeper.ts";
 import { KeyedClient } from "./keyed-client.ts";
 import { type ModeContext, type Refused, runtimeOf, templateOf } from "./modes.ts";
@@ -85,6 +86,12 @@ export function newEnvironmentState(
     environment: () => state.environment,
     kube,
     claimLists,
+    recordReleases: (text) => {
+      const patch = { metadata: { uid, annotations: { [ANNOTATION_RELEASES]: text } } };
+      return points.run("session.count-release", {}, () =>
+        kube.patch(ENVIRONMENTS, { namespace, name }, patch, { type: "merge" }),
+      );
+    },
     pods: options.pods({ namespace, name, uid }),
     nodeOutlook,
     podPolicy,

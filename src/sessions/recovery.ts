@@ -1,5 +1,4 @@
 import { lateAckLeftMs } from "../claims/ack-window.ts";
-import type { Releases } from "../claims/releases.ts";
 import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
@@ -24,7 +23,6 @@ import type { SessionLoop } from "./session-loop.ts";
 export interface Recovered {
   readonly claims: ClaimTable;
   readonly removals: Removals;
-  readonly releases: Releases;
   readonly serverTime: ServerTime;
 }
 
@@ -94,14 +92,13 @@ export class Recovery {
 
   /** Slots that are taken as far as this process knows. */
   #taken(): Set<string> {
-    const { claims, removals, releases } = this.#into;
-    return new Set([...[...claims].map(({ slot }) => slot), ...removals.slots(), releases.name]);
+    const { claims, removals } = this.#into;
+    return new Set([...[...claims].map(({ slot }) => slot), ...removals.slots()]);
   }
 }
 
 async function recoverClaims(context: SessionContext, into: Recovered): Promise<Claim[]> {
   const secrets = await context.points.run("recover.list", {}, () => context.claimLists.list(context));
-  await into.releases.recover(secrets);
   return secrets.flatMap((secret) => recoverSecret(context, into, secret) ?? []);
 }
 

@@ -199,7 +199,7 @@ export class SessionsRuntime {
       changed: this.#changed,
     });
     this.#report = new ClaimReport({ ...planning, gate: this.#gate, onChange: changed });
-    const releases = new Releases(shared);
+    const releases = new Releases(context);
     this.#sessions = new SessionLoop({
       ...shared,
       releases,
@@ -213,7 +213,7 @@ export class SessionsRuntime {
     });
     this.#recovery = new Recovery({
       context,
-      into: { claims: this.#claims, removals: this.#removals, releases, serverTime: this.#serverTime },
+      into: { claims: this.#claims, removals: this.#removals, serverTime: this.#serverTime },
       sessions: this.#sessions,
       pool: { poke: () => this.#pool.poke(), leave },
     });

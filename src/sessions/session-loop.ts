@@ -5,7 +5,7 @@ import { MOST_RELEASES, type Releases } from "../claims/releases.ts";
 import { dropSecret, openSecret, StaleClaimError } from "../claims/secret-acts.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import { isConflict, isForbidden, isInvalid, isNotFound, isQuotaExceeded, KubeApiError } from "../kube/errors.ts";
+import { isConflict, isForbidden, isInvalid, isNotFound, KubeApiError } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import type { Breaker } from "../pods/breaker.ts";
 import { deletePod } from "../pods/delete.ts";
@@ -468,7 +468,6 @@ export class SessionLoop {
       if (!this.#options.retention.isKept(outcome) && isAssigned(pod)) this.#options.retention.release(pod);
       else if (await this.#mark(claim, pod, outcome)) this.#options.retention.marked(pod);
     }
-    if (hasEnded && !wasStopped) this.#options.releases.ended(claim);
     this.#forget(claim, "settled");
     this.#recorder.settled(claim, because, outcome);
     if (asleep) this.#options.turns.add(asleep, asleep !== pod);
@@ -505,7 +504,7 @@ export class SessionLoop {
     }
   }
 
-  /** A failing count must not keep the claim's Secret: a quota may need the Secret's room for the count. */
+  /** A count that keeps failing must not keep the claim's Secret. */
   async #countRelease(claim: Claim, wasStopped: boolean): Promise<void> {
     const { clock, timing, logger } = this.#context;
     const { releases } = this.#options;
@@ -513,7 +512,7 @@ export class SessionLoop {
       await (wasStopped ? releases.noteStopped(claim) : releases.note(claim));
     } catch (error) {
       const isLate = isOutOfPatience(claim.failing?.get("settled"), clock.monotonic(), timing);
-      if (!isQuotaExceeded(error) && !isLate) throw error;
+      if (!isNotFound(error) && !isLate) throw error;
       logger.warn({ workId: claim.record.journal.workId, error: errorText(error) }, "cannot record a release");
     }
   }

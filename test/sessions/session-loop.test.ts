@@ -62,7 +62,7 @@ async function run(
     breaker: new Breaker(DEFAULT_TIMING),
     gate: { mayAsk: true },
     retention: { isKept: () => true, release: () => {}, marked: () => {} },
-    releases: new Releases({ context, claims }),
+    releases: new Releases(context),
     turns: { add: () => {} },
     sleeps: { started: () => null, ended: () => {} } as never,
     streams: { deliver: async () => "started", hasStarted: async () => "started" },

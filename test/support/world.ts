@@ -5,7 +5,6 @@ import { type Simulator, type SimulatorOptions, startSimulator } from "../../sim
 import { findCondition } from "../../src/api/conditions.ts";
 import type { Environment } from "../../src/api/environment.ts";
 import { API_VERSION, KIND, LABEL_ENVIRONMENT } from "../../src/api/names.ts";
-import { RELEASES_TYPE } from "../../src/claims/releases.ts";
 import { realClock } from "../../src/core/clock.ts";
 import { Notifier } from "../../src/core/notifier.ts";
 import { DEFAULT_TIMING, scaleTiming, type Timing } from "../../src/core/timing.ts";
@@ -140,11 +139,9 @@ export class World implements AsyncDisposable {
     return this.#pods.list();
   }
 
-  /** Claim Secrets: those with Berth's label, except the count of releases. */
+  /** Claim Secrets: those with Berth's label. */
   get claims(): Secret[] {
-    const isClaim = ({ type, metadata }: Secret) =>
-      metadata.labels?.[LABEL_ENVIRONMENT] !== undefined && type !== RELEASES_TYPE;
-    return this.#secrets.list().filter(isClaim);
+    return this.#secrets.list().filter(({ metadata }) => metadata.labels?.[LABEL_ENVIRONMENT] !== undefined);
   }
 
   get environment(): Environment | undefined {

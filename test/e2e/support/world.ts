@@ -3,7 +3,6 @@ import type { ViolationKind } from "../../../simulator/violations.ts";
 import { findCondition } from "../../../src/api/conditions.ts";
 import type { Environment } from "../../../src/api/environment.ts";
 import { API_VERSION, KIND, LABEL_ENVIRONMENT } from "../../../src/api/names.ts";
-import { RELEASES_TYPE } from "../../../src/claims/releases.ts";
 import { realClock } from "../../../src/core/clock.ts";
 import { Notifier } from "../../../src/core/notifier.ts";
 import { KubeClient } from "../../../src/kube/client.ts";
@@ -101,11 +100,9 @@ export class E2eWorld implements AsyncDisposable {
     return this.views.pods.list();
   }
 
-  /** Claim Secrets: those with Berth's label, except the count of releases. */
+  /** Claim Secrets: those with Berth's label. */
   get claims(): Secret[] {
-    const isClaim = ({ type, metadata }: Secret) =>
-      metadata.labels?.[LABEL_ENVIRONMENT] !== undefined && type !== RELEASES_TYPE;
-    return this.views.secrets.list().filter(isClaim);
+    return this.views.secrets.list().filter(({ metadata }) => metadata.labels?.[LABEL_ENVIRONMENT] !== undefined);
   }
 
   get environment(): Environment | undefined {
