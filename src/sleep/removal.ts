@@ -124,13 +124,10 @@ export class Removals {
   async #attempt(name: string, removal: Removal): Promise<RemovalResult> {
     const { failing } = this.#context;
     removal.dueMs = Number.POSITIVE_INFINITY;
-    // The lock is the Secret that a claim would create, so what refuses it refuses claims.
+    // The lock is the Secret that a claim would create, so what refuses it refuses claims. The reverse need not hold.
     let step: "journal" | "delete-pod" = "journal";
     try {
-      if (removal.lock === null) {
-        removal.lock = await this.#takeSlot(name, removal);
-        failing.succeeded(step);
-      }
+      if (removal.lock === null) removal.lock = await this.#takeSlot(name, removal);
       step = "delete-pod";
       const result = removal.lock === null ? "taken" : await this.#finish(name, removal.lock, removal);
       // The slot may be held by another removal, which was adopted meanwhile.

@@ -118,7 +118,7 @@ export const KUBE_ROWS: Readonly<Record<string, Row>> = {
   "get secrets (key)": {},
   "get secrets (claim)": { always: editClaims, says: CONFLICT },
   "list secrets": { begin: "start" },
-  "create secrets (claim)": { most: 500 },
+  "create secrets (claim)": { most: 150 },
   "create secrets (removal)": { most: 150, sessions: { warm: 2, parkedMaxAgeSeconds: 60 }, arrivalSeconds: 300 },
   "patch secrets": { says: CONFLICT },
   "delete secrets": { says: CONFLICT },
