@@ -98,7 +98,8 @@ describe("a cached Pod", () => {
         names.ANNOTATION_DEADLINE,
         names.ANNOTATION_DEFAULT_CONTAINER,
         names.ANNOTATION_TURN_SCRIPT,
-        // On volumes.
+        // On Environments and volumes.
+        names.ANNOTATION_RELEASES,
         names.ANNOTATION_ADOPTED_AT,
         names.ANNOTATION_LAST_USED,
         names.ANNOTATION_UNASSIGNED,

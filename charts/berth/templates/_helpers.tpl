@@ -4,9 +4,9 @@ made empty again. Blocks that the chart has always had (those of an older chart 
 that install something by default are refused: to go on would silently leave that out. Every template includes this first.
 */}}
 {{- define "berth.nulls" -}}
-{{- range $name := list "crds" "features" "health" "image" "metrics" "podDisruptionBudget" "rbac" "serviceAccount" "uninstall" -}}
-{{- if not (kindIs "map" (get $.Values $name)) -}}
-{{- fail (printf "%s is null; remove the key to use the chart's values, or set the keys below it" $name) -}}
+{{- range $name := list "allowedApiOrigins" "crds" "features" "health" "image" "metrics" "podDisruptionBudget" "rbac" "serviceAccount" "uninstall" -}}
+{{- if not (has (kindOf (get $.Values $name)) (list "map" "slice")) -}}
+{{- fail (printf "%s is null; remove the key to use the chart's values, or give it values" $name) -}}
 {{- end -}}
 {{- end -}}
 {{- range $name := list "caBundle" "labels" "livenessProbe" "podAnnotations" "podLabels" "podSecurityContext" "proxy" "readinessProbe" "securityContext" -}}
