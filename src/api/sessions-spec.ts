@@ -14,7 +14,8 @@ export const MAX_CONCURRENT = 10_000;
 
 const fields = z.strictObject({
   maxConcurrent: z.int32().min(1).max(MAX_CONCURRENT).meta({
-    description: "Maximum number of Pods that are prepared, parked or run a session. Sleeping Pods do not count.",
+    description:
+      "Maximum number of Pods that are being prepared, are parked, or run a session. More work waits in the queue. Sleeping Pods do not count.",
   }),
   warm: z.int32().min(0).max(MAX_CONCURRENT).default(0).meta({
     description:
@@ -22,14 +23,15 @@ const fields = z.strictObject({
   }),
   maxSleeping: z.int32().min(0).max(MAX_CONCURRENT).optional().meta({
     description:
-      "Maximum number of sleeping Pods. Beyond it, the one that has slept longest is deleted. Default: maxConcurrent.",
+      "Maximum number of sleeping Pods, which keep their requests. Beyond it, the one that has slept longest is deleted, with its files outside volumes. Default: maxConcurrent.",
   }),
   lease: z.enum(["Worker", "Operator"]).default("Worker").meta({
     description:
       "Who sends heartbeats. Worker: the program, as the SDKs' workers do. Operator: the operator, for programs without work items.",
   }),
   credential: z.enum(["WorkSecret", "EnvironmentKey"]).default("WorkSecret").meta({
-    description: "Credential of the Pod. WorkSecret: for its session only. EnvironmentKey: for the whole environment.",
+    description:
+      "Credential of the Pod. WorkSecret: for its session only. EnvironmentKey: for the whole environment; set it only if the environment issues no secrets for work items.",
   }),
   secretDelivery: z.enum(["Env", "File"]).default("Env").meta({
     description:
@@ -43,13 +45,13 @@ const fields = z.strictObject({
     600,
     1,
     DAY,
-    "Seconds that a scheduled Pod has to get ready. Then it is replaced, with backoff.",
+    "Seconds that a Pod on a node has to get ready. Then it is replaced, with backoff. Raise it if images take longer to pull.",
   ),
   firstBeatTimeoutSeconds: seconds(
     60,
     1,
     3600,
-    "Seconds that a container with a session has to start, and then, with lease Worker, to send its first heartbeat. Then the session fails.",
+    "Seconds that a container with a session has to start, and then, with lease Worker, to send its first heartbeat. Then the session fails. Raise it if your program needs longer to load.",
   ),
   parkedMaxAgeSeconds: z.int32().min(0).max(WEEK).optional().meta({
     description: "Age at which a parked Pod is replaced. 0: never. Default: 600 with parking Key, else 0.",
@@ -64,7 +66,7 @@ const fields = z.strictObject({
   retainFailedSeconds: seconds(3600, 0, WEEK, "Seconds to keep a failed Pod for its logs."),
   onPodFailure: z.enum(["Stop", "Release"]).default("Stop").meta({
     description:
-      "What happens to a work item whose Pod died without stopping it. Stop: it is stopped. Release: it returns to the queue up to three times, then is stopped.",
+      "What happens to a work item whose Pod died without stopping it. Stop: it is stopped. Release: it returns to the queue and runs again, up to three times, then is stopped.",
   }),
   disruption: z.enum(["Allow", "Protect"]).default("Allow").meta({
     description:
