@@ -23,7 +23,6 @@ const PROGRESS: ReadonlySet<ClaimResult> = new Set([
   "awaits-turn",
   "awaits-pod",
   "not-a-session",
-  "stopped-before",
   "no-credential",
   "too-long",
 ]);

@@ -28,7 +28,6 @@ import { ClaimJournal } from "./claim-journal.ts";
 import type { ClaimLimiter } from "./claim-limiter.ts";
 import type { Gate, HandOver, ParkedPods, Report, SessionPods, Volumes } from "./ports.ts";
 import type { RefusedItems } from "./refused-items.ts";
-import type { Releases } from "./releases.ts";
 import { dropSecret } from "./secret-acts.ts";
 import { SleeperSearch } from "./sleeper-search.ts";
 
@@ -43,7 +42,6 @@ export type ClaimResult =
   | "awaits-turn"
   | "awaits-pod"
   | "not-a-session"
-  | "stopped-before"
   | "no-credential"
   | "too-long"
   | "unreadable"
@@ -80,7 +78,6 @@ export interface ClaimingOptions {
   readonly handOver: HandOver;
   readonly report: Report;
   readonly refused: RefusedItems;
-  readonly releases: Pick<Releases, "isStopped">;
   readonly breaker: Breaker;
   readonly serverTime: ServerTime;
   readonly limiter: ClaimLimiter;
@@ -145,14 +142,6 @@ export class Claiming {
       if (!window.isOpen || this.#options.gate.isClosing) return "late";
       await this.#options.refused.refuse(item);
       return "not-a-session";
-    }
-    if (this.#options.releases.isStopped(item.id)) {
-      const about = { workId: item.id, sessionId: item.data.id };
-      this.#context.logger.info(
-        about,
-        "the Work API offers an item that it reported as stopped, so it is not run again",
-      );
-      return "stopped-before";
     }
     if (this.lacksSecret(item)) return settled(await this.#claimSlot(item, answer, "refusal"));
     if (this.#isTooLong(item)) return this.#refuseTooLong(item, answer);

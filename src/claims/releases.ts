@@ -10,9 +10,6 @@ import type { SessionContext } from "../protocol/context.ts";
  */
 export const MOST_RELEASES = 3;
 
-/** The count of an item that was stopped although the Work API may offer it again. */
-const STOPPED = MOST_RELEASES + 1;
-
 /** How long a count is kept after the last release. */
 export const KEPT_MS = 24 * 3_600_000;
 
@@ -60,28 +57,11 @@ export class Releases {
     return this.#before(claim) >= MOST_RELEASES;
   }
 
-  /**
-   * Whether a stop of this item was answered with 409, which says that it was stopped before. A server that offers it
-   * again contradicts itself, and each run would end with the same answer.
-   */
-  isStopped(workId: string): boolean {
-    return this.#countOf(workId)?.releases === STOPPED;
-  }
-
   /** Counts the release of a claim's item; resolves when the count is durable. @throws KubeApiError */
   async note(claim: Readonly<Claim>): Promise<void> {
-    await this.#note(claim, this.#before(claim) + 1);
-  }
-
-  /** Notes an item whose stop was answered with 409; resolves when that is durable. @throws KubeApiError */
-  async noteStopped(claim: Readonly<Claim>): Promise<void> {
-    await this.#note(claim, STOPPED);
-  }
-
-  async #note(claim: Readonly<Claim>, releases: number): Promise<void> {
     const { record } = claim;
     this.#own.set(hashOf(record.journal.workId), {
-      releases,
+      releases: this.#before(claim) + 1,
       claim: hashOf(record.secretUid),
       atMs: this.#context.kube.now(),
     });

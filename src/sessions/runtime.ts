@@ -254,7 +254,6 @@ export class SessionsRuntime {
         foreignSlot: adopt,
       },
       refused: this.#refused,
-      releases,
       health: this.#health,
       serverTime: this.#serverTime,
       pace: this.#pace,

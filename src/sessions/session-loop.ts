@@ -452,8 +452,7 @@ export class SessionLoop {
     const hasEnded = because === "stopped" || because === "absent";
     // Count before the Secret is deleted: after that, the item can be claimed again.
     const counts = !hasEnded && !claim.record.lateAck && isReleased({ claim, limits: this.#facts.limits(claim) });
-    const wasStopped = claim.observed.item?.wasStopped === true;
-    if (counts || wasStopped) await this.#countRelease(claim, wasStopped);
+    if (counts) await this.#countRelease(claim);
     const outcome = this.#outcomeOf(claim, because, pod);
     // Judge before the Pod is marked: the mark holds the breaker's count for the next process.
     this.#recorder.judge(claim, outcome);
@@ -505,11 +504,10 @@ export class SessionLoop {
   }
 
   /** A count that keeps failing must not keep the claim's Secret. */
-  async #countRelease(claim: Claim, wasStopped: boolean): Promise<void> {
+  async #countRelease(claim: Claim): Promise<void> {
     const { clock, timing, logger } = this.#context;
-    const { releases } = this.#options;
     try {
-      await (wasStopped ? releases.noteStopped(claim) : releases.note(claim));
+      await this.#options.releases.note(claim);
     } catch (error) {
       const isLate = isOutOfPatience(claim.failing?.get("settled"), clock.monotonic(), timing);
       if (!isNotFound(error) && !isLate) throw error;

@@ -73,12 +73,6 @@ describe("the record of releases", () => {
     expect(releases.mayRelease(claimOf(`work_1-claim-${MOST_RELEASES}`))).toBe(true);
   });
 
-  test("keeps an item whose stop was answered with 409", async () => {
-    const { start } = setUp();
-    await start().noteStopped(claimOf("a"));
-    expect(["work_1", "work_2"].map((id) => start().isStopped(id))).toEqual([true, false]);
-  });
-
   test("counts before the cache shows what was written", async () => {
     const releases = setUp().start({});
     await release(releases, MOST_RELEASES);

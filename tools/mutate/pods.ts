@@ -650,12 +650,6 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         replace: "return this.#before(claim) >= Number.POSITIVE_INFINITY;",
       },
       {
-        name: "runs an item again that the Work API reported as stopped",
-        guard: "guard",
-        find: "this.#countOf(workId)?.releases === STOPPED",
-        replace: "false",
-      },
-      {
         name: "counts a release that is settled twice as two",
         guard: "identity",
         find: "return count.claim === hashOf(record.secretUid) ? count.releases - 1 : count.releases;",

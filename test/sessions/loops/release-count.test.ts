@@ -90,26 +90,6 @@ describe("onPodFailure: Release, with a session whose Pod dies every 25 minutes"
   );
 });
 
-test.each(["Worker", "Operator"])(
-  "an item whose stop is answered with 409 each time runs once, although the queue offers it again: %s",
-  async (lease) => {
-    const world = new LoopWorld({ sessions: { maxConcurrent: 2, warm: 1, lease, retainFailedSeconds: 0 } });
-    world.createEnvironment();
-    const operator = world.startOperator();
-    await world.until("a parked Pod", () => world.parked.length > 0);
-    world.api.answer = (call) =>
-      call === "stop" ? { status: 409, body: { error: { type: "conflict_error", message: "stopped" } } } : undefined;
-    const id = world.enqueue();
-    await world.pass(15 * MINUTE);
-    operator.kill();
-    world.startOperator();
-    await world.pass(15 * MINUTE);
-    expect(world.item(id).offers.length).toBeGreaterThan(3);
-    expect(world.item(id).acks).toHaveLength(1);
-    holdsTrue(world);
-  },
-);
-
 test("an operator that dies between the count and the end of the claim counts once", async () => {
   const world = releasing({ lease: "Operator" });
   let operator = world.startOperator();
