@@ -1,27 +1,25 @@
-import { spawn } from "node:child_process";
-import { once } from "node:events";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { randomBytes } from "node:crypto";
+import { readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import { type BuildOptions, ensureBinaries } from "../cluster/build.ts";
 import { cacheRoot } from "../cluster/cache.ts";
 import { selfSigned } from "../cluster/certificate.ts";
 import type { Cluster } from "../cluster/cluster.ts";
+import { Component } from "../cluster/component.ts";
 import { installCrds } from "../cluster/install.ts";
 import { copyFromModule } from "../cluster/module-files.ts";
 import { freePort } from "../cluster/ports.ts";
+import { Supervisor } from "../cluster/supervisor.ts";
 import { requiredVersion, type ToolModule } from "../cluster/versions.ts";
 
 const LOOPBACK = "127.0.0.1";
 const DIR = join(import.meta.dirname, "tools", "kueue");
 const MODULE = "sigs.k8s.io/kueue";
 const CRDS = join("config", "components", "crd", "bases");
-const START_BOUND_MS = 120_000;
-const LOOK_AGAIN_MS = 100;
 /** Without its own certificates, Kueue reads those for its metrics from a fixed path, so it gets its own /etc. */
 const WITH_CERTIFICATES =
-  'mount -t tmpfs none /etc && mkdir -p /etc/kueue/metrics && ln -s "$0" /etc/kueue/metrics/certs && exec "$@"';
+  'mount -t tmpfs none /etc && mkdir -p /etc/kueue/metrics && ln -s "$0" /etc/kueue/metrics/certs && KUBECONFIG=$1 && export KUBECONFIG && shift && exec "$@"';
 const NAMESPACES = process.getuid?.() === 0 ? ["--mount"] : ["--map-root-user", "--mount"];
 
 /** Kueue's controller and its CRDs. */
@@ -61,23 +59,21 @@ async function checksum(version: string): Promise<string> {
 
 /** Kueue's controller beside a control plane. It manages all Pods that name a LocalQueue. */
 export class Kueue implements AsyncDisposable {
-  readonly #program: string;
-  readonly #kubeconfig: string;
-  readonly #dir: string;
-  readonly #healthPort: number;
-  #stop: () => Promise<void> = async () => {};
+  readonly #supervisor: Supervisor;
+  readonly #component: Component;
+  readonly #healthUrl: string;
 
-  private constructor(program: string, kubeconfig: string, dir: string, healthPort: number) {
-    this.#program = program;
-    this.#kubeconfig = kubeconfig;
-    this.#dir = dir;
-    this.#healthPort = healthPort;
+  private constructor(supervisor: Supervisor, component: Component, healthUrl: string) {
+    this.#supervisor = supervisor;
+    this.#component = component;
+    this.#healthUrl = healthUrl;
   }
 
   /** Installs the CRDs and the webhooks for Pods, and starts the controller. */
   static async install({ program, crds }: KueueFiles, { api, kubeconfig }: Cluster): Promise<Kueue> {
     await installCrds(api, crds);
-    const dir = await mkdtemp(join(tmpdir(), "berth-kueue-"));
+    const supervisor = await Supervisor.start(join(tmpdir(), `berth-kueue-${randomBytes(6).toString("hex")}`));
+    const { dir } = supervisor;
     const [healthPort, port] = [await freePort(LOOPBACK), await freePort(LOOPBACK)];
     const { certificate, key } = selfSigned([LOOPBACK]);
     await writeFile(join(dir, "tls.crt"), certificate);
@@ -95,7 +91,11 @@ export class Kueue implements AsyncDisposable {
       integrations: { frameworks: ["pod"] },
     };
     await writeFile(join(dir, "config.yaml"), JSON.stringify(config));
-    const kueue = new Kueue(program, kubeconfig, dir, healthPort);
+    const command = [dir, kubeconfig, program, "--config", join(dir, "config.yaml")];
+    const args = [...NAMESPACES, "sh", "-c", WITH_CERTIFICATES, ...command, "--feature-gates=VisibilityOnDemand=false"];
+    const spec = { binary: "unshare", args, cwd: dir, logs: dir };
+    const component = new Component(supervisor, spec, (error) => process.emitWarning(error));
+    const kueue = new Kueue(supervisor, component, `http://${LOOPBACK}:${healthPort}/readyz`);
     await kueue.start();
     for (const [kind, path, operations] of [
       ["mutatingwebhookconfigurations", "/mutate--v1-pod", ["CREATE"]],
@@ -122,39 +122,17 @@ export class Kueue implements AsyncDisposable {
   }
 
   /** Starts the controller, and waits until its webhooks answer. */
-  async start(): Promise<void> {
-    const args = ["--config", join(this.#dir, "config.yaml"), "--feature-gates", "VisibilityOnDemand=false"];
-    const child = spawn("unshare", [...NAMESPACES, "sh", "-c", WITH_CERTIFICATES, this.#dir, this.#program, ...args], {
-      env: { ...process.env, KUBECONFIG: this.#kubeconfig },
-      stdio: ["ignore", "ignore", "pipe"],
-    });
-    let said = "";
-    child.stderr.setEncoding("utf8").on("data", (text: string) => {
-      said = (said + text).slice(-10_000);
-    });
-    const ended = once(child, "close");
-    this.#stop = async () => {
-      child.kill("SIGKILL");
-      await ended;
-    };
-    const bound = AbortSignal.timeout(START_BOUND_MS);
-    while (!(await isReady(`http://${LOOPBACK}:${this.#healthPort}/readyz`))) {
-      if (child.exitCode !== null || bound.aborted) {
-        await this.#stop();
-        throw new Error(`Kueue did not start:\n${said}`);
-      }
-      await delay(LOOK_AGAIN_MS);
-    }
+  start(): Promise<void> {
+    return this.#component.start(() => isReady(this.#healthUrl));
   }
 
   /** Kills the controller. Its webhooks stay, and refuse each Pod. */
-  async stop(): Promise<void> {
-    await this.#stop();
+  stop(): Promise<void> {
+    return this.#component.stop("SIGKILL");
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#stop();
-    await rm(this.#dir, { recursive: true, force: true });
+    await this.#supervisor.end();
   }
 }
 
