@@ -76,8 +76,9 @@ export class WaitingSessions {
   waitsAny(matches: (sessionId: string) => boolean): boolean {
     const ageMs = this.#nowMs - this.#readMs;
     const { sessions, isComplete } = this.#read;
-    const shown = ageMs > SHOWN_MS ? [] : [...sessions];
-    if (shown.some((id) => !this.#served.has(id) && matches(id))) return true;
+    if (ageMs <= SHOWN_MS) {
+      for (const id of sessions) if (!this.#served.has(id) && matches(id)) return true;
+    }
     if (ageMs > ABSENT_MS || !isComplete || this.#served.size > 0) this.#ask();
     return false;
   }
