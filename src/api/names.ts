@@ -109,8 +109,6 @@ export const FINALIZER = "berth.dev/drain";
 /** The Lease of leader election, and the prefix of all Leases' names. */
 export const LEASE_NAME = "berth";
 
-export const FIELD_MANAGER = "berth";
-
 export type Role = "session" | "worker" | "operator";
 
 /** The volume in memory that the shell writes the session's secret to, with `secretDelivery: File`. */

@@ -5,7 +5,7 @@ import type { KubeObject, OwnerReference } from "./objects.ts";
 import { apiVersionOf, type Resource } from "./resource.ts";
 
 /** Owns the fields that Berth sets, also when another client changed them. */
-const FIELD_MANAGER = "berth";
+export const FIELD_MANAGER = "berth";
 
 /** Attempts to write: another client may create, delete or replace the object in between. */
 const TRIES = 3;

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { FIELD_MANAGER, LABEL_ENVIRONMENT } from "../../../src/api/names.ts";
+import { LABEL_ENVIRONMENT } from "../../../src/api/names.ts";
+import { FIELD_MANAGER } from "../../../src/kube/owned-object.ts";
 import { type KubeObject, NAMESPACES, PODS } from "../../../src/kube/resource.ts";
 import { LeakSearch, leakText } from "../../support/leak-search.ts";
 import { SIMULATOR_CA } from "../support/install.ts";
