@@ -1,6 +1,6 @@
 /**
- * What to use instead of a removed field, flag or command, or why it is gone. CHANGELOG.md has the same lines, and those of chart
- * values, which the chart's schema has.
+ * What to use instead of a removed field, flag or command, or why it is gone. CHANGELOG.md has the same lines, and those
+ * of chart values, which the chart's schema has.
  */
 export const REMOVED_NAMES: Readonly<Record<string, string>> = {
   "spec.api.requestTimeoutSeconds": "removed; the timeout is always 10 s",

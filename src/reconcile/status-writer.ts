@@ -258,8 +258,9 @@ function isWarning({ reason }: Condition): boolean {
 }
 
 /**
- * Whether something changed that a person would act on: the status or reason of a condition, the generation. A change from one good reason to another (AtMaximum, Available) does not count: an Environment near
- * its maximum changes all day.
+ * Whether something changed that a person would act on: the status or reason of a condition, or the generation. A
+ * change from one good reason to another (AtMaximum, Available) does not count: an Environment near its maximum changes
+ * all day.
  */
 function turned(status: EnvironmentStatus, before: EnvironmentStatus | null): boolean {
   const essence = (of: EnvironmentStatus | null) =>

@@ -127,12 +127,12 @@ export class Removals {
     // The lock is the Secret that a claim would create, so what refuses it refuses claims. The reverse need not hold.
     let step: "journal" | "delete-pod" = "journal";
     try {
-      if (removal.lock === null) removal.lock = await this.#takeSlot(name, removal);
+      removal.lock ??= await this.#takeSlot(name, removal);
       step = "delete-pod";
       const result = removal.lock === null ? "taken" : await this.#finish(name, removal.lock, removal);
       // The slot may be held by another removal, which was adopted meanwhile.
       if (this.#begun.get(name) === removal) this.#begun.delete(name);
-      failing.succeeded(step);
+      failing.succeeded("delete-pod");
       return result;
     } catch (error) {
       removal.dueMs = this.#context.clock.monotonic() + removal.backoff.next();

@@ -308,8 +308,8 @@ export const SLEEPING_MUTATIONS: readonly FileMutations[] = [
       {
         name: "removes a sleeping Pod without its lock",
         guard: "removalLock",
-        find: "removal.lock = await this.#takeSlot(name, removal);",
-        replace: "removal.lock = { metadata: {} };",
+        find: "removal.lock ??= await this.#takeSlot(name, removal);",
+        replace: "removal.lock ??= { metadata: {} };",
       },
       {
         name: "locks the first turn of a Pod whatever turn waits",
