@@ -161,36 +161,39 @@ describe.concurrent("always-on stock workers", () => {
     expect(await deploymentsOf(world)).toEqual([]);
   });
 
-  test.runIf(readSettings().long)("lose no message of 100 while their number follows waves of sessions", async () => {
-    await using world = await startE2eWorld({ expectViolations: OWN_LATENESS });
-    const behavior = { scaleDown: { stabilizationWindowSeconds: 3, policies: [] } };
-    await world.createEnvironment(workersSpec(world, { workers: { maxReplicas: 8, behavior } }));
-    await world.untilCondition("Ready", "Ready");
-    const items: ItemRecord[] = [];
-    for (let n = 0; n < WAVES.sessions; n += 1) {
-      const script = bashScript(`sleep ${1 + (n % 4)}; echo ${n}`);
-      items.push(await world.simulator.enqueue(world.environmentId, { script }));
-      const inWave = (n % WAVES.length) + 1;
-      if (inWave >= WAVES.atOnce) await setTimeout(inWave === WAVES.atOnce ? WAVES.untilRemovalMs : WAVES.eachMs);
-    }
-    await world.until("all items are stopped", async () => {
-      return (await world.simulator.items()).every(({ state }) => state === "stopped");
+  // Not registered, because CI reports skipped tests as failures.
+  if (readSettings().long) {
+    test("lose no message of 100 while their number follows waves of sessions", async () => {
+      await using world = await startE2eWorld({ expectViolations: OWN_LATENESS });
+      const behavior = { scaleDown: { stabilizationWindowSeconds: 3, policies: [] } };
+      await world.createEnvironment(workersSpec(world, { workers: { maxReplicas: 8, behavior } }));
+      await world.untilCondition("Ready", "Ready");
+      const items: ItemRecord[] = [];
+      for (let n = 0; n < WAVES.sessions; n += 1) {
+        const script = bashScript(`sleep ${1 + (n % 4)}; echo ${n}`);
+        items.push(await world.simulator.enqueue(world.environmentId, { script }));
+        const inWave = (n % WAVES.length) + 1;
+        if (inWave >= WAVES.atOnce) await setTimeout(inWave === WAVES.atOnce ? WAVES.untilRemovalMs : WAVES.eachMs);
+      }
+      await world.until("all items are stopped", async () => {
+        return (await world.simulator.items()).every(({ state }) => state === "stopped");
+      });
+      await untilWorkers(world, "no worker is left", ({ desired, replicas }) => desired === 0 && replicas === 0);
+      const lost: string[] = [];
+      for (const [n, { id, sessionId = "" }] of items.entries()) {
+        const { toolCalls } = await world.simulator.session(sessionId);
+        if (toolCalls.length !== 1 || toolCalls[0]?.output !== String(n)) lost.push(id);
+      }
+      const removed = world.views.everyPod.length;
+      console.info(`${removed} workers removed, ${lost.length} of ${items.length} messages without an answer`);
+      expect(lost).toEqual([]);
+      // Otherwise nothing was removed beside running sessions, and the test proves nothing.
+      expect(removed).toBeGreaterThan(WAVES.length);
+      await expectServedOnce(
+        world,
+        items,
+        items.map((_, n) => String(n)),
+      );
     });
-    await untilWorkers(world, "no worker is left", ({ desired, replicas }) => desired === 0 && replicas === 0);
-    const lost: string[] = [];
-    for (const [n, { id, sessionId = "" }] of items.entries()) {
-      const { toolCalls } = await world.simulator.session(sessionId);
-      if (toolCalls.length !== 1 || toolCalls[0]?.output !== String(n)) lost.push(id);
-    }
-    const removed = world.views.everyPod.length;
-    console.info(`${removed} workers removed, ${lost.length} of ${items.length} messages without an answer`);
-    expect(lost).toEqual([]);
-    // Otherwise nothing was removed beside running sessions, and the test proves nothing.
-    expect(removed).toBeGreaterThan(WAVES.length);
-    await expectServedOnce(
-      world,
-      items,
-      items.map((_, n) => String(n)),
-    );
-  });
+  }
 });
