@@ -96,6 +96,12 @@ export const END_REASONS = {
     description: "The work item came without its own secret, so no Pod got it.",
     fix: "Set credential: EnvironmentKey if this environment issues no secrets per item.",
   },
+  StopIgnored: {
+    failed: true,
+    description:
+      "The work item ran three times, and the Work API offered it again each time, although it had answered that the item was stopped. So no Pod got it.",
+    fix: "Report the item's id to those who run the Work API. Work items of other sessions are not affected.",
+  },
   HealthCheck: {
     failed: false,
     description: "The work item was a health check. Berth answered it without a Pod.",

@@ -25,6 +25,7 @@ const PROGRESS: ReadonlySet<ClaimResult> = new Set([
   "not-a-session",
   "no-credential",
   "too-long",
+  "stop-ignored",
 ]);
 
 export interface ClaimLoopOptions extends Omit<ClaimingOptions, "limiter"> {

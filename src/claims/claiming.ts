@@ -28,6 +28,7 @@ import { ClaimJournal } from "./claim-journal.ts";
 import type { ClaimLimiter } from "./claim-limiter.ts";
 import type { Gate, HandOver, ParkedPods, Report, SessionPods, Volumes } from "./ports.ts";
 import type { RefusedItems } from "./refused-items.ts";
+import type { Releases } from "./releases.ts";
 import { dropSecret } from "./secret-acts.ts";
 import { SleeperSearch } from "./sleeper-search.ts";
 
@@ -44,6 +45,7 @@ export type ClaimResult =
   | "not-a-session"
   | "no-credential"
   | "too-long"
+  | "stop-ignored"
   | "unreadable"
   | "failed";
 
@@ -54,13 +56,14 @@ const SESSION_LOOK_MS = 200;
 const UNFIT_MAX_MS = 4_000;
 
 /** Why an item gets no Pod. */
-type Refusal = Extract<SlotUse, "refusal" | "too-long">;
+type Refusal = Extract<SlotUse, "refusal" | "too-long" | "stop">;
 
 /** The result of an acknowledged claim. */
 const USE_RESULTS = {
   session: "claimed",
   refusal: "no-credential",
   "too-long": "too-long",
+  stop: "stop-ignored",
 } as const satisfies Record<"session" | Refusal, ClaimResult>;
 
 /** With `slot-taken`, the item may be tried in another slot while its window is open. */
@@ -78,6 +81,7 @@ export interface ClaimingOptions {
   readonly handOver: HandOver;
   readonly report: Report;
   readonly refused: RefusedItems;
+  readonly releases: Pick<Releases, "mustStop">;
   readonly breaker: Breaker;
   readonly serverTime: ServerTime;
   readonly limiter: ClaimLimiter;
@@ -143,6 +147,7 @@ export class Claiming {
       await this.#options.refused.refuse(item);
       return "not-a-session";
     }
+    if (this.#options.releases.mustStop(item.id)) return settled(await this.#claimSlot(item, answer, "stop"));
     if (this.lacksSecret(item)) return settled(await this.#claimSlot(item, answer, "refusal"));
     if (this.#isTooLong(item)) return this.#refuseTooLong(item, answer);
     if (!(await this.#isSessionsTurn(item, answer))) {

@@ -123,7 +123,7 @@ export async function stopItem(context: ClaimContext, claim: Claim, force: boole
   context.guard();
   const sentMs = context.clock.monotonic();
   const { workId } = claim.record.journal;
-  await context.points.run("session.stop", ofClaim(claim, { force }), () =>
+  const { value } = await context.points.run("session.stop", ofClaim(claim, { force }), () =>
     context.judged("stop", workId, () => context.work().stop(workId, { force })),
   );
   const seen: ItemView = claim.observed.item ?? {
@@ -133,7 +133,9 @@ export async function stopItem(context: ClaimContext, claim: Claim, force: boole
     startedAt: null,
     askedMs: sentMs,
   };
-  replaceItem(claim, { ...seen, state: force ? "stopped" : "stopping", askedMs: Math.max(seen.askedMs, sentMs) });
+  const told = force && value.alreadyStopped ? { wasStopped: true as const } : {};
+  const state = force ? "stopped" : "stopping";
+  replaceItem(claim, { ...seen, ...told, state, askedMs: Math.max(seen.askedMs, sentMs) });
 }
 
 /** The outcome and details of a heartbeat's answer. */

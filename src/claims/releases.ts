@@ -6,7 +6,8 @@ import type { SessionContext } from "../protocol/context.ts";
 
 /**
  * Releases of one item that onPodFailure: Release allows; then the item is stopped. Without a limit, a session that
- * kills its Pod each time would be claimed again forever.
+ * kills its Pod each time would be claimed again forever. An item runs as often if the Work API answers each stop with
+ * 409, which says that the item was stopped before, and still offers it again.
  */
 export const MOST_RELEASES = 3;
 
@@ -27,13 +28,14 @@ interface Count {
   readonly atMs: number;
 }
 
-/** By hash of the work id. */
+/** By hash of what is counted. */
 type Counts = ReadonlyMap<string, Count>;
 
 /**
- * Counts the releases of each item in an annotation of the Environment, which outlives the Pods and the operator. A
- * count is written before the claim's Secret is deleted, and so before this Environment can claim the item again. If the
- * operator dies in between, the next process settles the claim again and counts it once.
+ * Counts the releases of each item, and its stops that were answered with 409, in an annotation of the Environment,
+ * which outlives the Pods and the operator. A count is written before the claim's Secret is deleted, and so before this
+ * Environment can claim the item again. If the operator dies in between, the next process settles the claim again and
+ * counts it once.
  */
 export class Releases {
   readonly #context: SessionContext;
@@ -54,30 +56,44 @@ export class Releases {
 
   /** Whether the item had reached the limit of releases before this claim. */
   isSpent(claim: Readonly<Claim>): boolean {
-    return this.#before(claim) >= MOST_RELEASES;
+    return this.#before(claim, releaseOf) >= MOST_RELEASES;
+  }
+
+  /** Whether the item may only be claimed to be stopped. */
+  mustStop(workId: string): boolean {
+    return (this.#countOf(stopOf(workId))?.releases ?? 0) >= MOST_RELEASES;
   }
 
   /** Counts the release of a claim's item; resolves when the count is durable. @throws KubeApiError */
   async note(claim: Readonly<Claim>): Promise<void> {
+    await this.#count(claim, releaseOf);
+  }
+
+  /** Counts a stop that was answered with 409; resolves when the count is durable. @throws KubeApiError */
+  async noteStopped(claim: Readonly<Claim>): Promise<void> {
+    await this.#count(claim, stopOf);
+  }
+
+  async #count(claim: Readonly<Claim>, counted: Counted): Promise<void> {
     const { record } = claim;
-    this.#own.set(hashOf(record.journal.workId), {
-      releases: this.#before(claim) + 1,
+    this.#own.set(hashOf(counted(record.journal.workId)), {
+      releases: this.#before(claim, counted) + 1,
       claim: hashOf(record.secretUid),
       atMs: this.#context.kube.now(),
     });
     await this.#save();
   }
 
-  #before({ record }: Readonly<Claim>): number {
-    const count = this.#countOf(record.journal.workId);
+  #before({ record }: Readonly<Claim>, counted: Counted): number {
+    const count = this.#countOf(counted(record.journal.workId));
     if (!count) return 0;
     return count.claim === hashOf(record.secretUid) ? count.releases - 1 : count.releases;
   }
 
-  #countOf(workId: string): Count | undefined {
+  #countOf(counted: string): Count | undefined {
     const stored = this.#read();
     if (this.#own.size === 0 && stored.size === 0) return undefined;
-    const key = hashOf(workId);
+    const key = hashOf(counted);
     return newer(this.#own.get(key), stored.get(key));
   }
 
@@ -118,6 +134,12 @@ export class Releases {
     await recordReleases(format(kept));
   }
 }
+
+/** What is counted, from an item's id. */
+type Counted = (workId: string) => string;
+
+const releaseOf: Counted = (workId) => workId;
+const stopOf: Counted = (workId) => `stop of ${workId}`;
 
 function newer(own: Count | undefined, stored: Count | undefined): Count | undefined {
   return own && stored ? (stored.atMs > own.atMs ? stored : own) : (own ?? stored);

@@ -18,6 +18,8 @@ export interface ItemView {
   readonly isWhole?: true;
   /** A poll returned the item. Unlike a list, it can't lag. */
   readonly isOffered?: true;
+  /** The Work API answered our forced stop with 409: the item was stopped before. */
+  readonly wasStopped?: true;
 }
 
 /** What this process observed of a claim's item and Pod. */

@@ -1,6 +1,6 @@
 import type { Secret } from "../kube/resource.ts";
 import { TOO_LONG } from "../pods/pod-gate.ts";
-import type { Journal } from "./journal.ts";
+import type { Journal, SlotUse } from "./journal.ts";
 import type { Ending } from "./step.ts";
 
 /** What this process wrote, requested and decided for a claim: its Secret, acknowledgement, opening and Pod. */
@@ -58,7 +58,11 @@ type Writable = { -readonly [Field in keyof ClaimRecord]: ClaimRecord[Field] };
 /** The part as this module may change it: everyone else gets it read-only. */
 type Recorded = { readonly record: Writable };
 
-const TOO_LONG_ENDING = { why: "StartFailed", message: `${TOO_LONG}; set spec.sessions.parking: Key` } as const;
+/** How the session of a claim ends that only stops its item. */
+const ENDINGS: { readonly [use in SlotUse]?: ClaimRecord["ending"] } = {
+  "too-long": { why: "StartFailed", message: `${TOO_LONG}; set spec.sessions.parking: Key` },
+  stop: { why: "StopIgnored", message: "the Work API offered the work item again after it had called it stopped" },
+};
 
 /** The record of a claim whose Secret says `journal`. */
 export function newRecord(
@@ -85,7 +89,7 @@ export function newRecord(
     touches: 0,
     touchedMs: null,
     deadlineSeconds: null,
-    ending: from.journal.use === "too-long" ? TOO_LONG_ENDING : null,
+    ending: ENDINGS[from.journal.use] ?? null,
     ...from,
   };
 }

@@ -28,6 +28,8 @@ export type SlotUse =
   | "refusal"
   /** To stop an item whose line to a waiting shell or program would be too long; there is no Pod. */
   | "too-long"
+  /** To stop an item that ran as often as one may whose stops are answered with 409; there is no Pod. */
+  | "stop"
   /** To delete the parked or sleeping Pod of the same name. */
   | "removal";
 
@@ -181,6 +183,10 @@ export function openingPatch(
   };
 }
 
+function isUse(use: string | null): use is SlotUse {
+  return use === "session" || use === "refusal" || use === "too-long" || use === "stop" || use === "removal";
+}
+
 /** Stores texts once that are equal in all claims of an Environment. */
 const shared = new Shared();
 
@@ -193,8 +199,7 @@ export function readJournal(secret: Secret): Journal | null {
   };
   const use = text(KEY_USE);
   const workId = text(KEY_WORK_ID);
-  if (workId === null || (use !== "session" && use !== "refusal" && use !== "too-long" && use !== "removal"))
-    return null;
+  if (workId === null || !isUse(use)) return null;
   return {
     use,
     lease: text(KEY_LEASE) === "Operator" ? "Operator" : "Worker",

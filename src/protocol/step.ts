@@ -55,4 +55,5 @@ export type Ending =
   | "LeaseLost"
   | "StoppedByUser"
   | "StartFailed"
-  | "CredentialMissing";
+  | "CredentialMissing"
+  | "StopIgnored";

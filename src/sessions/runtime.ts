@@ -254,6 +254,7 @@ export class SessionsRuntime {
         foreignSlot: adopt,
       },
       refused: this.#refused,
+      releases,
       health: this.#health,
       serverTime: this.#serverTime,
       pace: this.#pace,

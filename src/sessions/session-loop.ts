@@ -452,7 +452,8 @@ export class SessionLoop {
     const hasEnded = because === "stopped" || because === "absent";
     // Count before the Secret is deleted: after that, the item can be claimed again.
     const counts = !hasEnded && !claim.record.lateAck && isReleased({ claim, limits: this.#facts.limits(claim) });
-    if (counts) await this.#countRelease(claim);
+    const wasStopped = claim.observed.item?.wasStopped === true;
+    if (counts || wasStopped) await this.#countRelease(claim, wasStopped);
     const outcome = this.#outcomeOf(claim, because, pod);
     // Judge before the Pod is marked: the mark holds the breaker's count for the next process.
     this.#recorder.judge(claim, outcome);
@@ -504,10 +505,11 @@ export class SessionLoop {
   }
 
   /** A count that keeps failing must not keep the claim's Secret. */
-  async #countRelease(claim: Claim): Promise<void> {
+  async #countRelease(claim: Claim, wasStopped: boolean): Promise<void> {
     const { clock, timing, logger } = this.#context;
+    const { releases } = this.#options;
     try {
-      await this.#options.releases.note(claim);
+      await (wasStopped ? releases.noteStopped(claim) : releases.note(claim));
     } catch (error) {
       const isLate = isOutOfPatience(claim.failing?.get("settled"), clock.monotonic(), timing);
       if (!isNotFound(error) && !isLate) throw error;

@@ -64,7 +64,7 @@ const oddId = fc.oneof(
 );
 
 const anyJournal = fc.record({
-  use: fc.constantFrom("session", "refusal", "too-long", "removal"),
+  use: fc.constantFrom("session", "refusal", "too-long", "stop", "removal"),
   lease: fc.constantFrom("Worker", "Operator"),
   environmentUid: oddId,
   podUid: oddId,

@@ -646,8 +646,14 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "releases an item any number of times",
         guard: "bound",
-        find: "return this.#before(claim) >= MOST_RELEASES;",
-        replace: "return this.#before(claim) >= Number.POSITIVE_INFINITY;",
+        find: "return this.#before(claim, releaseOf) >= MOST_RELEASES;",
+        replace: "return this.#before(claim, releaseOf) >= Number.POSITIVE_INFINITY;",
+      },
+      {
+        name: "runs an item again and again whose stops are answered with 409",
+        guard: "guard",
+        find: "return (this.#countOf(stopOf(workId))?.releases ?? 0) >= MOST_RELEASES;",
+        replace: "return false;",
       },
       {
         name: "counts a release that is settled twice as two",

@@ -48,7 +48,7 @@ test("Secrets that imitate claim records harm no Pod but a claim's own, and attr
     fc.constantFrom("", "-1", "1e400", "NaN", "x".repeat(2_000)),
   );
   const madeUp = fc.record({
-    use: fc.constantFrom("session", "refusal", "too-long", "removal", "nonsense"),
+    use: fc.constantFrom("session", "refusal", "too-long", "stop", "removal", "nonsense"),
     lease: fc.constantFrom("Worker", "Operator", "Nobody"),
     podUid: fc.oneof(fc.constant(bystander.metadata.uid ?? ""), field),
     environmentUid: field,

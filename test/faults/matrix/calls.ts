@@ -180,7 +180,7 @@ export const WORK_ROWS: Readonly<Record<string, Row>> = {
   poll: {},
   ack: { most: 110 },
   heartbeat: { isOnlyCounted: true },
-  stop: { isOnlyCounted: true },
+  stop: { isOnlyCounted: true, says: "called it stopped" },
   list: { losesAcks: true },
   stats: {},
 };

@@ -1,4 +1,5 @@
 import { LABEL_PHASE } from "../../../src/api/names.ts";
+import { MOST_RELEASES } from "../../../src/claims/releases.ts";
 import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
 import { type KubeObject, PODS, SECRETS, type Secret } from "../../../src/kube/resource.ts";
 import { createLogger } from "../../../src/observe/logger.ts";
@@ -375,12 +376,16 @@ class CellRun {
   /** Whether a user who looks at the Environment now can see that something is wrong, and what. */
   #isReported(): boolean {
     const condition = this.#world.conditionOf("Ready");
+    const { says = "" } = this.#row;
     // If every request is answered in time, there is no error message to repeat.
-    const says = this.#cell.answer === "slow" ? NO_PROGRESS : (this.#row.says ?? "");
+    const expected = this.#cell.answer === "slow" ? NO_PROGRESS : says;
     if (condition && condition.status !== "True") {
-      if (isAbout(condition.message) || (says !== "" && condition.message.includes(says))) return true;
+      if (isAbout(condition.message) || (expected !== "" && condition.message.includes(expected))) return true;
     }
-    return this.#row.silencesStatus === true && (this.#loggedMs !== null || this.#world.told.some(isAbout));
+    const { told } = this.#world;
+    // The session of one item is lost, and the Environment serves the others.
+    if (this.#row.isOnlyCounted && says !== "" && told.some((words) => words.includes(says))) return true;
+    return this.#row.silencesStatus === true && (this.#loggedMs !== null || told.some(isAbout));
   }
 
   /** Whether the operator recorded a fault that blocks nothing. */
@@ -468,7 +473,11 @@ class CellRun {
     // The server queues an item again when its lease lapses, so the item may run again.
     const twice = items.filter(({ id, generation }) => (starts.get(id) ?? 0) > generation);
     if (twice.length > 0) this.#fail(`${twice.length} items ran more often than they were queued`);
-    const vain = items.map(({ id, acks }) => acks.length - (starts.get(id) ?? 0));
+    const vain = items.map(({ id, acks }) => {
+      const started = starts.get(id) ?? 0;
+      // An item that ran as often as it may is claimed only to be stopped.
+      return started === MOST_RELEASES ? 0 : acks.length - started;
+    });
     const inVain = vain.reduce((sum, count) => sum + count, 0);
     if (inVain > MAX_IN_VAIN) this.#fail(`${inVain} acknowledgements in vain, ${Math.max(...vain)} of one item`);
     const eaten = items.filter(({ id, state }) => state === "stopped" && !starts.has(id)).length;

@@ -90,6 +90,28 @@ describe("onPodFailure: Release, with a session whose Pod dies every 25 minutes"
   );
 });
 
+test.each(["Worker", "Operator"])(
+  "an item whose stops are answered with 409 runs three times, and then is stopped without a Pod: %s",
+  async (lease) => {
+    const world = new LoopWorld({ sessions: { maxConcurrent: 2, warm: 1, lease, retainFailedSeconds: 0 } });
+    world.createEnvironment();
+    const operator = world.startOperator();
+    await world.until("a parked Pod", () => world.parked.length > 0);
+    world.api.answer = (call) =>
+      call === "stop" ? { status: 409, body: { error: { type: "conflict_error", message: "stopped" } } } : undefined;
+    const id = world.enqueue();
+    await world.pass(7 * MINUTE);
+    operator.kill();
+    world.startOperator();
+    await world.pass(23 * MINUTE);
+    expect(world.told.filter((words) => words.startsWith("SessionStarted"))).toHaveLength(MOST_RELEASES);
+    world.api.answer = () => undefined;
+    await world.until("the item is stopped", () => world.item(id).state === "stopped", 10 * MINUTE);
+    expect(world.told.filter((words) => words.startsWith("StopIgnored"))).not.toEqual([]);
+    holdsTrue(world);
+  },
+);
+
 test("an operator that dies between the count and the end of the claim counts once", async () => {
   const world = releasing({ lease: "Operator" });
   let operator = world.startOperator();
