@@ -294,7 +294,7 @@ export const REASONS = {
     fix: NOTHING,
     event: "Normal",
   },
-  BreakerOpen: {
+  StartsFailing: {
     type: "SessionsStarting",
     status: "False",
     description:

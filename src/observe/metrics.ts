@@ -159,8 +159,8 @@ export function createMetrics(registry: Registry = new Registry()) {
       "Claims, or loops that all claims share, whose step has failed for 45 seconds or more, by step.",
       [...ENVIRONMENT, "step"],
     ),
-    breakerOpen: gauge(
-      "berth_breaker_open",
+    startsFailing: gauge(
+      "berth_starts_failing",
       "1 while claims are stopped because containers of the current template do not start.",
       ENVIRONMENT,
     ),

@@ -138,8 +138,8 @@ export function gaugeEnvironment(
   if (sessions) {
     for (const [phase, count] of Object.entries(sessions)) metrics.sessions.set({ ...labels, phase }, count ?? 0);
     metrics.sessionsMax.set(labels, environment.spec.sessions?.maxConcurrent ?? 0);
-    const broken = conditions.some(({ reason }) => reason === "BreakerOpen");
-    metrics.breakerOpen.set(labels, broken ? 1 : 0);
+    const isFailing = conditions.some(({ reason }) => reason === "StartsFailing");
+    metrics.startsFailing.set(labels, isFailing ? 1 : 0);
   }
   if (report.workspaces) metrics.workspaces.set(labels, report.workspaces.volumes);
   if (workers) {

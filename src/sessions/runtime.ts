@@ -528,7 +528,7 @@ export class SessionsRuntime {
     // For this long after the failure that opened the breaker, no probe was due, so nothing can have served.
     const keptMs = Math.max(retainMs, timing.probeFirstMs);
     // Pods that the kubelet could not start are already deleted, so read from the status whether the breaker was open.
-    const wasOpen = environment().status?.conditions?.some(({ reason }) => reason === "BreakerOpen") ?? false;
+    const wasOpen = environment().status?.conditions?.some(({ reason }) => reason === "StartsFailing") ?? false;
     for (const hash of found) {
       const row = failedRow(finished, hash, { nowMs: clusterMs, keptMs });
       const openedMs = nowMs - (clusterMs - (row?.sinceMs ?? 0));

@@ -12,7 +12,7 @@ export function startVerdict(breaker: Breaker, probeWallMs: number): Verdict {
       ? "fix what refuses the requests; Berth tries"
       : "fix the image or the template; Berth tries a changed template at once, and otherwise";
     return {
-      reason: "BreakerOpen",
+      reason: "StartsFailing",
       message: `${failures} starts in a row failed${only}: ${unended(breaker.message)}; ${fix} one session after ${apiTime(probeWallMs)}`,
     };
   }

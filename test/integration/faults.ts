@@ -165,7 +165,7 @@ function failingImage(): Fault {
     shows: {
       type: "SessionsStarting",
       status: "False",
-      reason: "BreakerOpen",
+      reason: "StartsFailing",
       words: [/^\d+ starts in a row failed/, "exit code 1: no such model: clade-5", "fix the image"],
     },
     tries: "stats",
@@ -811,7 +811,7 @@ export function faults(): Fault[] {
       shows: {
         type: "SessionsStarting",
         status: "False",
-        reason: "BreakerOpen",
+        reason: "StartsFailing",
         words: ["claimed sessions do not start while Berth cannot change the Secrets of claims", FAILED_WEBHOOK],
       },
       tries: "stats",

@@ -23,7 +23,7 @@ test("finds unknown metrics, labels and values in an expression", () => {
   expect(deadPartsOf("berth_claim_total > 0")).toEqual(["berth_claim_total"]);
   expect(deadPartsOf('berth_sessions{phase="parked"}')).toEqual(['berth_sessions{phase="parked"}']);
   expect(deadPartsOf('berth_claims_total{result!~"late|eaten"}')).toEqual(['berth_claims_total{result="eaten"}']);
-  expect(deadPartsOf('berth_breaker_open{reason="x"}')).toEqual(["berth_breaker_open{reason}"]);
+  expect(deadPartsOf('berth_starts_failing{reason="x"}')).toEqual(["berth_starts_failing{reason}"]);
 });
 
 describe("the alerts", () => {

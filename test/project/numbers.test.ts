@@ -153,7 +153,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `a good key again every ${s(t.keyRefreshMs)}`,
     `tries the key again within ${s(t.keyRetryMs)}`,
   ],
-  "docs/troubleshooting/BreakerOpen.md": [
+  "docs/troubleshooting/StartsFailing.md": [
     `after ${minutes(t.probeFirstMs)}, 2, 4 ... ${minutes(t.probeMaxMs)} minutes`,
     `given up after ${s(t.stepPatienceMs)}`,
   ],
@@ -183,7 +183,7 @@ describe.each(Object.entries(SENTENCES))("%s", (page, sentences) => {
   });
 });
 
-test("reasons contain the bound of a deletion and the pause of a rejected key, and the breaker opens after three", () => {
+test("reasons contain the bound of a deletion and the pause of a rejected key, and starts fail after three", () => {
   expect(REASONS.Deleting.fix).toContain(`${s(t.drainBoundMs)} after deletionGraceSeconds`);
   expect(REASONS.KeyRejected.fix).toContain(`within ${minutes(t.rejectedKeyRetryMs)} minutes`);
   expect(FAILURES_TO_OPEN, "docs/decisions/0003 and 0005, docs/metrics.md and the troubleshooting say three").toBe(3);

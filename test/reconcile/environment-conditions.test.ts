@@ -146,7 +146,7 @@ describe("Ready", () => {
     "Refused",
     "AdmissionRefused",
     "QuotaExceeded",
-    "BreakerOpen",
+    "StartsFailing",
     "CredentialMissing",
   ])("is False with the reason and message of %s", (reason) => {
     expect(ready(conditionsWith(reason))).toEqual({
@@ -185,10 +185,10 @@ describe("Ready", () => {
   });
 
   test("shows the fault that a person fixes first", () => {
-    expect(ready(conditionsWith("BreakerOpen", "QuotaExceeded", "Refused", "RateLimited", "KeyEmpty")).reason).toBe(
+    expect(ready(conditionsWith("StartsFailing", "QuotaExceeded", "Refused", "RateLimited", "KeyEmpty")).reason).toBe(
       "KeyEmpty",
     );
-    expect(ready(conditionsWith("BreakerOpen", "QuotaExceeded", "Refused")).reason).toBe("Refused");
+    expect(ready(conditionsWith("StartsFailing", "QuotaExceeded", "Refused")).reason).toBe("Refused");
   });
 
   test("shows the operator's own decision before everything else", () => {

@@ -133,7 +133,7 @@ describe("the gauges", () => {
     const own = { namespace: environment.metadata.namespace, environment: environment.metadata.name };
     gaugeEnvironment(metrics, environment, { queue: null, sessions, verdicts: [], blockedReason: null }, [
       conditionFor("Ready", "", 1),
-      conditionFor("BreakerOpen", "", 1),
+      conditionFor("StartsFailing", "", 1),
       conditionFor("KeyUnchecked", "", 1),
     ]);
     expect(await metricValue(metrics.sessions, { ...own, phase: "active" })).toBe(3);
@@ -141,10 +141,10 @@ describe("the gauges", () => {
     expect(await metricValue(metrics.environmentCondition, { ...own, type: "Ready" })).toBe(1);
     expect(await metricValue(metrics.environmentCondition, { ...own, type: "SessionsStarting" })).toBe(0);
     expect(await metricValue(metrics.environmentCondition, { ...own, type: "Authenticated" })).toBe(-1);
-    expect(await metricValue(metrics.breakerOpen, own)).toBe(1);
+    expect(await metricValue(metrics.startsFailing, own)).toBe(1);
   });
 
-  test("the breaker's gauge is reset when the breaker closes", async () => {
+  test("the gauge of failing starts is reset when sessions start again", async () => {
     const report = {
       queue: null,
       sessions: { warm: 0, preparing: 0, opening: 0, active: 0, stopping: 0, finished: 0 },
@@ -152,9 +152,9 @@ describe("the gauges", () => {
       blockedReason: null,
     };
     const environment = parsed(stored(sessionsSpec()));
-    gaugeEnvironment(metrics, environment, report, [conditionFor("BreakerOpen", "", 1)]);
+    gaugeEnvironment(metrics, environment, report, [conditionFor("StartsFailing", "", 1)]);
     gaugeEnvironment(metrics, environment, report, [conditionFor("Starting", "", 1)]);
-    expect(await metricValue(metrics.breakerOpen, {})).toBe(0);
+    expect(await metricValue(metrics.startsFailing, {})).toBe(0);
   });
 
   test("an unserved Environment has a Ready gauge for alerts", async () => {

@@ -583,7 +583,7 @@ export const CLAIMING: readonly FileMutations[] = [
     tests: [OFFERS, RUNTIME],
     mutations: [
       {
-        name: "wakes sessions although the breaker is open",
+        name: "wakes sessions although starts fail",
         guard: "bound",
         find: "if (!this.#mayWake(pod, item.data.id)) return null;",
         replace: "",
@@ -697,7 +697,7 @@ export const CLAIMING: readonly FileMutations[] = [
         tests: [OFFERS, "test/sessions/loops/odd-items.test.ts"],
       },
       {
-        name: "keeps a breaker slot for a claim that failed",
+        name: "keeps the place of a claim that failed before its start",
         guard: "bound",
         find: "this.#options.breaker.released(claim.templateHash, claim.name);",
         replace: "",

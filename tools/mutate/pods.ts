@@ -278,7 +278,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         replace: "&& ",
       },
       {
-        name: "claims a Pod although the breaker is open",
+        name: "claims a Pod although starts fail",
         guard: "guard",
         find: " && this.#options.breaker.admits(hash, nowMs);",
         replace: " && nowMs + hash.length >= 0;",

@@ -93,9 +93,9 @@ describe.concurrent("an image that runs as root in a Pod that must not", () => {
     });
     await world.untilParked(1);
     await enqueue(world, 5);
-    const condition = await world.untilCondition("SessionsStarting", "BreakerOpen");
+    const condition = await world.untilCondition("SessionsStarting", "StartsFailing");
     expect(condition.message).toContain("container has runAsNonRoot and image will run as root");
-    await world.untilCondition("Ready", "BreakerOpen");
+    await world.untilCondition("Ready", "StartsFailing");
     await world.until("three are settled", async () => {
       const stopped = (await world.simulator.items()).filter(({ state }) => state === "stopped");
       return stopped.length === 3 && world.claims.length === 0;
@@ -113,13 +113,13 @@ describe.concurrent("an image that runs as root in a Pod that must not", () => {
         expect(message).toContain("container has runAsNonRoot and image will run as root");
     }
     expect(await world.metric("berth_sessions_ended_total", { reason: "StartFailed" })).toBe(3);
-    expect(await world.metric("berth_breaker_open")).toBe(1);
+    expect(await world.metric("berth_starts_failing")).toBe(1);
 
     await world.patchSpec({ sessions: { template: withImage(world, world.cluster.images.typescript) } });
     await world.untilServed(5);
     await world.untilCondition("SessionsStarting", "Starting");
     await world.untilCondition("Ready", "Ready");
-    expect(await world.metric("berth_breaker_open")).toBe(0);
+    expect(await world.metric("berth_starts_failing")).toBe(0);
   });
 
   test("is queued again with onPodFailure: Release, and a fixed template serves it", async () => {
@@ -133,7 +133,7 @@ describe.concurrent("an image that runs as root in a Pod that must not", () => {
     });
     await world.untilParked(1);
     const [item] = await enqueue(world, 1);
-    await world.untilCondition("SessionsStarting", "BreakerOpen");
+    await world.untilCondition("SessionsStarting", "StartsFailing");
     await world.patchSpec({ sessions: { template: withImage(world, world.cluster.images.typescript) } });
     await world.untilServed(1);
     const last = await world.simulator.item(item?.id ?? "");

@@ -403,7 +403,7 @@ class CellRun {
     const fixedMs = world.clock.monotonic();
     const reasons = ["SessionsStarting", "Authenticated"].map((type) => world.conditionOf(type)?.reason);
     const pauses = [
-      reasons.includes("BreakerOpen") ? DEFAULT_TIMING.probeMaxMs : 0,
+      reasons.includes("StartsFailing") ? DEFAULT_TIMING.probeMaxMs : 0,
       reasons.includes("KeyRejected") ? DEFAULT_TIMING.rejectedKeyRetryMs : 0,
     ];
     const boundMs = RECOVERY_MS + Math.max(...pauses);

@@ -68,11 +68,11 @@ export const ARRANGEMENTS: Readonly<Record<Feature, Arrangement>> = {
       stage.room = Number.POSITIVE_INFINITY;
     },
   },
-  "the breaker open": {
+  "starts that fail": {
     begin: (stage, active) => {
       stage.isBroken = (image) => image === "worker:1";
       // The next probe comes after as long a pause as the fault lasted.
-      active.lingers = () => stage.world.conditionOf("SessionsStarting")?.reason === "BreakerOpen";
+      active.lingers = () => stage.world.conditionOf("SessionsStarting")?.reason === "StartsFailing";
     },
     end: (stage) => {
       stage.isBroken = () => false;
@@ -217,7 +217,7 @@ export const ARRANGEMENTS: Readonly<Record<Feature, Arrangement>> = {
         return active.isOn && isOperators && of === call ? workRefusal(answer as WorkAnswer) : undefined;
       };
       const { lingers } = active;
-      active.lingers = () => lingers() || stage.world.conditionOf("SessionsStarting")?.reason === "BreakerOpen";
+      active.lingers = () => lingers() || stage.world.conditionOf("SessionsStarting")?.reason === "StartsFailing";
     },
   },
 };

@@ -40,7 +40,7 @@ export const PROMISES = {
     says: "The same: one sleeping Pod yields for each Pod that finds no room.",
     ends: ["Yielded"],
   },
-  "the breaker open": {
+  "starts that fail": {
     says: "All messages wait, and one at a time is tried. At most 14 fail. No sleep ends, and no file is lost.",
     holds: "all",
     fails: 14,
@@ -110,7 +110,7 @@ export const FEATURES = Object.keys(PROMISES) as Feature[];
 /** Pairs whose promise is not that of the rule, each with what differs and why. */
 export const EXCEPTIONS: readonly (Partial<Promised> & { readonly pair: readonly [Feature, Feature] })[] = [
   {
-    pair: ["the breaker open", "a changed template"],
+    pair: ["starts that fail", "a changed template"],
     says: "The new template is tried at once. A session that sleeps in a Pod of the broken one gets a Pod of the new one.",
     ends: ["Replaced"],
     endsWaiting: ["Replaced"],

@@ -49,10 +49,10 @@ describe("a template that served before and can't start any more", () => {
   test("is not trusted because older sessions end well", async () => {
     const { world } = await withOldSessions([3, 4, 5, 6, 7, 8].map((minutes) => minutes * MINUTE));
     const ids = enqueue(world, QUEUED);
-    await world.until("the breaker is open", () => starting(world) === "BreakerOpen");
+    await world.until("the breaker is open", () => starting(world) === "StartsFailing");
     await world.pass(15 * MINUTE);
     expect(world.node.running.size, "old sessions").toBe(0);
-    expect(starting(world)).toBe("BreakerOpen");
+    expect(starting(world)).toBe("StartsFailing");
     // Probes follow after 1, 2, 4 and 8 minutes.
     expect(eaten(world, ids)).toBeLessThanOrEqual(OPENING + 4);
     holdsTrue(world);
@@ -65,13 +65,13 @@ describe("a template that served before and can't start any more", () => {
   ] as const)("is not trusted by a new process that finds an old session running: %s", async (_what, fate, more) => {
     const { world, operator } = await withOldSessions([600 * MINUTE], fate);
     const ids = enqueue(world, QUEUED);
-    await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
+    await world.until("the breaker is open", () => starting(world) === "StartsFailing", 5 * MINUTE);
     await world.until("all other claims are settled", () => world.claims.length === 1);
     const before = eaten(world, ids);
     await world.stop(operator);
     world.startOperator();
     await world.pass(50_000);
-    expect(starting(world)).toBe("BreakerOpen");
+    expect(starting(world)).toBe("StartsFailing");
     expect(eaten(world, ids)).toBe(before + more);
     holdsTrue(world);
   });
@@ -79,7 +79,7 @@ describe("a template that served before and can't start any more", () => {
   test("closes the breaker as soon as a probe serves", async () => {
     const { world } = await withOldSessions([600 * MINUTE]);
     enqueue(world, QUEUED);
-    await world.until("the breaker is open", () => starting(world) === "BreakerOpen");
+    await world.until("the breaker is open", () => starting(world) === "StartsFailing");
     world.fate = () => serves(5_000);
     await world.until(
       "all but one item are stopped",
@@ -119,13 +119,13 @@ describe("a new process", () => {
   test("finds the consecutive failures despite the good end of an old session", async () => {
     const { world, operator } = await withOldSessions([8 * MINUTE], ENDS_AT_ONCE, { retainFinishedSeconds: 600 });
     enqueue(world, QUEUED);
-    await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
+    await world.until("the breaker is open", () => starting(world) === "StartsFailing", 5 * MINUTE);
     await world.until("the old session's claim is settled", () => world.claims.length === 0, 10 * MINUTE);
     const said = world.conditionOf("SessionsStarting")?.message.replace(/ after \S+$/, "");
     await world.stop(operator);
     world.startOperator();
     await world.pass(5_000);
-    expect(starting(world)).toBe("BreakerOpen");
+    expect(starting(world)).toBe("StartsFailing");
     expect(world.conditionOf("SessionsStarting")?.message.replace(/ after \S+$/, "")).toBe(said);
     holdsTrue(world);
   });
@@ -139,7 +139,7 @@ describe("a new process", () => {
     await world.stop(operator);
     world.startOperator();
     ids.push(...enqueue(world, QUEUED));
-    await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
+    await world.until("the breaker is open", () => starting(world) === "StartsFailing", 5 * MINUTE);
     expect(eaten(world, ids)).toBe(3);
     holdsTrue(world);
   });
@@ -238,7 +238,7 @@ describe("parked Pods of a replaced template", () => {
     world.startOperator();
     await world.until("parked Pods", () => world.parked.length >= 4);
     enqueue(world, QUEUED);
-    await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
+    await world.until("the breaker is open", () => starting(world) === "StartsFailing", 5 * MINUTE);
     await world.until("the first three claims are settled", () => world.claims.length === 0, MINUTE);
     await world.until("parked Pods", () => world.parked.length >= 4);
     const lost = started.length;
@@ -270,7 +270,7 @@ describe("parked Pods of a replaced template", () => {
     const operator = world.startOperator();
     await world.until("parked Pods", () => world.parked.length >= 4);
     enqueue(world, QUEUED);
-    await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
+    await world.until("the breaker is open", () => starting(world) === "StartsFailing", 5 * MINUTE);
     await world.until("the first three claims are settled", () => world.claims.length === 0, MINUTE);
     await world.until("parked Pods", () => world.parked.length >= 4);
     await world.stop(operator);
@@ -285,7 +285,7 @@ describe("parked Pods of a replaced template", () => {
     await world.until("everything is settled", () => world.isSettled, MINUTE);
     first.fate = BROKEN;
     enqueue(world, QUEUED);
-    await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
+    await world.until("the breaker is open", () => starting(world) === "StartsFailing", 5 * MINUTE);
     await world.until("no claim is left", () => world.claims.length === 0, MINUTE);
     await world.until("parked Pods", () => world.parked.length >= 4);
     await world.stop(operator);
@@ -296,7 +296,7 @@ describe("parked Pods of a replaced template", () => {
     const { world, started } = withTwoTemplates(BROKEN, { maxConcurrent: 1, warm: 0 });
     const operator = world.startOperator();
     enqueue(world, 5);
-    await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
+    await world.until("the breaker is open", () => starting(world) === "StartsFailing", 5 * MINUTE);
     await world.until("the Pod for a probe is parked", () => world.parked.length === 1);
     await world.stop(operator);
     const lost = started.length;

@@ -99,7 +99,7 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
     const ids = Array.from({ length: 12 }, () => world.enqueue());
     await world.until(
       "the breaker is open",
-      () => world.conditionOf("SessionsStarting")?.reason === "BreakerOpen",
+      () => world.conditionOf("SessionsStarting")?.reason === "StartsFailing",
       10 * MINUTE,
     );
     expect(world.conditionOf("SessionsStarting")?.message).toContain("permission to patch Secrets");

@@ -48,7 +48,7 @@ async function withSleepers(
     open: async (fate: ContainerFate) => {
       world.fate = () => fate;
       for (let n = 0; n < 3; n += 1) world.enqueue();
-      await world.until("the breaker is open", () => starting()?.reason === "BreakerOpen", 5 * MINUTE);
+      await world.until("the breaker is open", () => starting()?.reason === "StartsFailing", 5 * MINUTE);
     },
     wakeAll: () => ids.map((sessionId) => world.enqueue({ sessionId })),
     in: (items: readonly string[], state: string) => items.filter((id) => world.item(id).state === state).length,
@@ -91,7 +91,7 @@ describe("woken sessions whose programs send no heartbeat in time", () => {
     world.fate = () => LATE;
     const items = wakeAll();
     await world.until("the items are stopped", () => count(items, "stopped") === SLEEPERS, 80 * SECOND);
-    expect(starting()?.reason).toBe("BreakerOpen");
+    expect(starting()?.reason).toBe("StartsFailing");
     await world.until("all sleep again", () => kept() === SLEEPERS && world.isSettled, MINUTE);
     expect(world.told.filter((words) => words.startsWith("SleepEnded"))).toEqual([]);
   });
@@ -182,7 +182,7 @@ test("a new process continues a hold that only sleeping Pods have on record", as
   world.startOperator();
   const more = wakeAll();
   await world.pass(50 * SECOND);
-  expect([starting()?.reason, count(more, "queued")]).toEqual(["BreakerOpen", 4]);
+  expect([starting()?.reason, count(more, "queued")]).toEqual(["StartsFailing", 4]);
   world.fate = serves;
   await world.until("all are served", () => count(more, "stopped") === 4 && world.isSettled, 5 * MINUTE);
 });
@@ -213,7 +213,7 @@ describe("one session whose program always fails", () => {
       items.push(world.enqueue({ sessionId }));
     }
     await world.pass(15 * SECOND);
-    expect([count(items, "stopped"), starting()?.reason]).toEqual([3, "BreakerOpen"]);
+    expect([count(items, "stopped"), starting()?.reason]).toEqual([3, "StartsFailing"]);
     expect(starting()?.message).toContain(`all of session ${sessionId}; others are still claimed`);
     const other = world.enqueue();
     await world.until("another session is served", () => world.item(other).state === "stopped", 20 * SECOND);

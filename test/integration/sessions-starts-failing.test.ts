@@ -21,7 +21,7 @@ const FAULTS: [string, FateInput, RegExp][] = [
 ];
 
 /**
- * The first probe of an open breaker comes after a minute, as in production: far beyond the duration of these tests.
+ * The first probe after failed starts comes after a minute, as in production: far beyond the duration of these tests.
  */
 const SLOW_PROBE = { timeScale: 5 } as const;
 const slowProbe = {
@@ -30,14 +30,14 @@ const slowProbe = {
 
 async function untilOpen(world: World, queued: number): Promise<void> {
   for (let item = 0; item < queued; item += 1) world.simulator.enqueue(world.environmentId);
-  await world.untilCondition("SessionsStarting", "BreakerOpen");
+  await world.untilCondition("SessionsStarting", "StartsFailing");
 }
 
 const served = (world: World) => world.simulator.items(world.environmentId).filter(({ state }) => state === "stopped");
 
 describe.concurrent("three consecutive start failures stop the claims of a template", () => {
   test.each(FAULTS)(
-    "%s: the rest of the queue stays untouched, and a change of the spec closes the breaker",
+    "%s: the rest of the queue stays untouched, and claims continue after a change of the spec",
     async (_what, fault, words) => {
       let fate = fault;
       await using world = await startWorld(cluster, {
@@ -60,9 +60,9 @@ describe.concurrent("three consecutive start failures stop the claims of a templ
       const rest = world.simulator.items(world.environmentId).filter(({ state }) => state === "queued");
       expect(rest).toHaveLength(4);
       expect(rest.filter(({ acks }) => acks.length > 0)).toEqual([]);
-      expect(world.condition("Ready")?.reason).toBe("BreakerOpen");
+      expect(world.condition("Ready")?.reason).toBe("StartsFailing");
       const labels = { namespace: world.namespace, environment: world.name };
-      expect(await metricValue(operator.metrics.breakerOpen, labels)).toBe(1);
+      expect(await metricValue(operator.metrics.startsFailing, labels)).toBe(1);
       expect(await metricValue(operator.metrics.startFailures, labels)).toBe(3);
 
       fate = good;
@@ -70,7 +70,7 @@ describe.concurrent("three consecutive start failures stop the claims of a templ
       await world.untilServed(7);
       await world.untilCondition("SessionsStarting", "Starting");
       await world.untilCondition("Ready", "Ready");
-      expect(await metricValue(operator.metrics.breakerOpen, labels)).toBe(0);
+      expect(await metricValue(operator.metrics.startsFailing, labels)).toBe(0);
       world.simulator.assertNoViolations();
     },
   );
@@ -111,7 +111,7 @@ describe.concurrent("a template that has not served yet", () => {
   });
 });
 
-describe.concurrent("an open breaker", () => {
+describe.concurrent("failing starts", () => {
   test("tries one item occasionally, and closes when a session serves", async () => {
     let fate: FateInput = { kind: "start-error" };
     await using world = await startWorld(cluster, { sessions: { maxConcurrent: 2 }, node: { fates: () => fate } });
@@ -152,7 +152,7 @@ describe.concurrent("an open breaker", () => {
     await world.until("the new operator has written the status", () => {
       return world.environment?.status?.observedGeneration === world.environment?.metadata.generation;
     });
-    expect(world.condition("SessionsStarting")?.reason).toBe("BreakerOpen");
+    expect(world.condition("SessionsStarting")?.reason).toBe("StartsFailing");
     expect(served(world)).toHaveLength(3);
     world.simulator.assertNoViolations();
   });
@@ -172,7 +172,7 @@ describe.concurrent("an open breaker", () => {
     for (let item = 0; item < 9; item += 1) world.simulator.enqueue(world.environmentId);
     await world.untilServed(9);
     await world.caughtUp("events");
-    expect(world.events("BreakerOpen")).toEqual([]);
+    expect(world.events("StartsFailing")).toEqual([]);
     world.simulator.assertNoViolations();
   });
 });
