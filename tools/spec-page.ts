@@ -35,6 +35,9 @@ const UNLISTED = new Set([
   "spec.hostIPC",
 ]);
 
+/** The end of a description, with a default that depends on other fields or on the cluster. */
+const COMPUTED_DEFAULT = /^(.*) Default: (.*)\.$/;
+
 /** The columns that need `-o wide`. */
 const WIDE = PRINTER_COLUMNS.filter(({ priority }) => priority).map(({ name }) => name);
 
@@ -54,6 +57,25 @@ export function specPage(): string {
 \`${API_VERSION}\`, namespaced, short name \`benv\`. ${root.schema.description}
 
 In the cluster, use \`kubectl explain benv.spec.sessions\`. Examples: [the minimum](../../examples/environments/minimal.yaml), [every field of sessions](../../examples/environments/full.yaml), [workers](../../examples/environments/workers.yaml).
+
+## Terms
+
+- **Work item**: an entry in the environment's queue, because a session has something to do. Each message to a session is a new item. Berth *claims* an item when it takes it from the queue for a Pod.
+- **Session**: a conversation on the platform, with one item after the other. It *ends*, for Berth, with each item. If it can [sleep](../workspaces.md), the next item runs in the same Pod.
+- **Session container**: the one in which your program serves the item.
+- **Heartbeat**: a request that keeps an item claimed. Without heartbeats, it returns to the queue.
+- **Failed**: a session that ended with a [reason](#how-sessions-end) marked so.
+
+A session's Pod is in one of these states.
+
+| State | The Pod |
+|---|---|
+| preparing | is created, but not ready for a session: it waits for a node or its image |
+| warm | is prepared, and waits for a session. Your program starts in it in about a tenth of a second |
+| running | has a session, from the claim on |
+| stopping | has a session that ends or is being stopped |
+| sleeping | keeps the files of a session between two items. No program of the session runs. If it is deleted, its files are lost, except those on a volume |
+| ended | is done, and stays only for its logs |
 
 ## What \`kubectl get\` shows
 
@@ -187,7 +209,8 @@ function cellsOf({ path, schema, required }: Field, section: string): string[] {
   const name = SECTIONS.includes(path) ? `[${text}](#${path.replaceAll(".", "")})` : text;
   const { description = "" } = schema;
   if (isStatus(section)) return [name, typeText(schema, ""), description];
-  return [name, typeText(schema), defaultText(schema, required), description];
+  const [, meaning = description, computed] = COMPUTED_DEFAULT.exec(description) ?? [];
+  return [name, typeText(schema), computed ?? defaultText(schema, required), meaning];
 }
 
 /** Rows that both directions of scaling have are one row, `behavior.*`. */

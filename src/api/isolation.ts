@@ -15,7 +15,7 @@ export const DEFAULT_RUNTIME_CLASSES: RuntimeClasses = { gVisor: "gvisor", Kata:
 /** `isolation` of both modes. */
 export const isolation = z.enum(ISOLATIONS).optional().meta({
   description:
-    "Isolates the Pods from their node's kernel, with gVisor (a kernel in user space) or Kata Containers (a virtual machine). Berth sets runtimeClassName; the cluster needs that RuntimeClass. Default: the template's runtimeClassName, or none.",
+    "Isolates the Pods from their node's kernel, with gVisor (a kernel in user space) or Kata Containers (a virtual machine). Set it to run code that you do not trust. Berth sets runtimeClassName; the cluster needs that RuntimeClass. Default: the template's runtimeClassName, or none.",
 });
 
 /** The part of either mode's spec that chooses the runtime of its Pods. */

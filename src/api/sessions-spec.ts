@@ -15,62 +15,68 @@ export const MAX_CONCURRENT = 10_000;
 const fields = z.strictObject({
   maxConcurrent: z.int32().min(1).max(MAX_CONCURRENT).meta({
     description:
-      "Maximum number of Pods that are being prepared, are parked, or run a session. More work waits in the queue. Sleeping Pods do not count.",
+      "Maximum number of preparing, warm, running and stopping Pods together. More work waits in the queue. Sleeping and ended Pods do not count. Set it to what your cluster or budget allows.",
   }),
   warm: z.int32().min(0).max(MAX_CONCURRENT).default(0).meta({
     description:
-      "Number of Pods kept parked, at most maxConcurrent. 0 scales to zero. Surplus Pods are deleted after 5 minutes.",
+      "Number of warm Pods to keep for sessions to come, at most maxConcurrent. They keep their requests. Set it to the number of sessions that start at once. 0: each session waits for its Pod. Surplus Pods are deleted after 5 minutes.",
   }),
   maxSleeping: z.int32().min(0).max(MAX_CONCURRENT).optional().meta({
     description:
-      "Maximum number of sleeping Pods, which keep their requests. Beyond it, the one that has slept longest is deleted, with its files outside volumes. Default: maxConcurrent.",
+      "Maximum number of sleeping Pods, which keep their requests. Beyond it, the one that has slept longest is deleted, and its files are lost, except those on a volume. Lower it if sleeping Pods take too much room. Default: maxConcurrent.",
   }),
   lease: z.enum(["Worker", "Operator"]).default("Worker").meta({
     description:
-      "Who sends heartbeats. Worker: the program, as the SDKs' workers do. Operator: the operator, for programs without work items.",
+      "Who sends the heartbeats that keep a work item claimed. Worker: the program, as the SDKs' workers do. Operator: the operator. Set it only if your program sends none, such as the SDKs' session tool runner; the SDKs' workers serve nothing with it.",
   }),
   credential: z.enum(["WorkSecret", "EnvironmentKey"]).default("WorkSecret").meta({
     description:
-      "Credential of the Pod. WorkSecret: for its session only. EnvironmentKey: for the whole environment; set it only if the environment issues no secrets for work items.",
+      "Credential that the program gets. WorkSecret: the secret of its work item, for its session only. EnvironmentKey: the key of the whole environment. Set it only if work items come without a secret, which the condition CredentialMissing reports.",
   }),
   secretDelivery: z.enum(["Env", "File"]).default("Env").meta({
     description:
-      "How the Pod gets its secret. Env: in an environment variable. File: in a file in memory; needs credential WorkSecret, and parking Shell or unset.",
+      "How the program gets its secret. Env: in ANTHROPIC_WORK_SECRET. File: in a file in memory, which ANTHROPIC_WORK_SECRET_FILE names; needs credential WorkSecret, and parking Shell or unset. Set it if secrets must not be in environment variables, and your program reads the file.",
   }),
   parking: z.enum(["Shell", "Program", "Key"]).optional().meta({
     description:
-      "How a parked Pod waits. Shell: /bin/sh waits, then runs the template's command. Program: the program waits; if its session sleeps, only for the first work item. Key: the kubelet waits for a Secret's key, in CreateContainerConfigError; sessions do not sleep. Default: Shell if the template and the cluster allow it, else Key.",
+      "How a warm Pod waits. Shell: /bin/sh waits, then runs the template's command. Program: the program waits; if its session sleeps, only for the first work item. Key: the kubelet waits for a Secret's key, in CreateContainerConfigError; sessions do not sleep. Set it if your program starts slowly (Program), or to rule out the others. Default: Shell if the template and the cluster allow it, else Key.",
   }),
   prepareTimeoutSeconds: seconds(
     600,
     1,
     DAY,
-    "Seconds that a Pod on a node has to get ready. Then it is replaced, with backoff. Raise it if images take longer to pull.",
+    "Seconds that a preparing Pod has to get warm, from its assignment to a node. Then it is replaced, with backoff. Raise it if images take longer to pull.",
   ),
   firstBeatTimeoutSeconds: seconds(
     60,
     1,
     3600,
-    "Seconds that a container with a session has to start, and then, with lease Worker, to send its first heartbeat. Then the session fails. Raise it if your program needs longer to load.",
+    "Seconds that the container of a running Pod has to start, and then, with lease Worker, to send its first heartbeat. Then the session fails. Raise it if your program needs longer to load.",
   ),
   parkedMaxAgeSeconds: z.int32().min(0).max(WEEK).optional().meta({
-    description: "Age at which a parked Pod is replaced. 0: never. Default: 600 with parking Key, else 0.",
+    description:
+      "Seconds after which a warm Pod is replaced, from its assignment to a node. 0: never. Set it if what a Pod loads at its start gets outdated, such as a token. Default: 600 with parking Key, else 0.",
   }),
-  maxDurationSeconds: seconds(86_400, 1, MAX_DURATION, "Seconds after which a work item is stopped."),
+  maxDurationSeconds: seconds(
+    86_400,
+    1,
+    MAX_DURATION,
+    "Seconds that a work item can run. Then Berth stops it, and the session fails. Each item of a session starts at 0 when it gets its Pod. Raise it for messages that take days; lower it to limit what a stuck program costs.",
+  ),
   retainFinishedSeconds: seconds(
     600,
     0,
     WEEK,
-    "Seconds to keep a finished Pod for its logs. Of finished and failed Pods, the newest 100 are kept.",
+    "Seconds from a session's end to the deletion of its Pod, if the session did not fail. Raise it to read logs that nothing collects. 0: at once. Only the newest 100 ended Pods are kept, failed ones included.",
   ),
-  retainFailedSeconds: seconds(3600, 0, WEEK, "Seconds to keep a failed Pod for its logs."),
+  retainFailedSeconds: seconds(3600, 0, WEEK, "The same for sessions that failed."),
   onPodFailure: z.enum(["Stop", "Release"]).default("Stop").meta({
     description:
-      "What happens to a work item whose Pod died without stopping it. Stop: it is stopped. Release: it returns to the queue and runs again, up to three times, then is stopped.",
+      "What happens to a work item whose Pod died without stopping it. Stop: it is stopped, and its message gets no answer. Release: it returns to the queue and runs again, up to three times, then is stopped. Set Release if your program can start again in the middle of a session.",
   }),
   disruption: z.enum(["Allow", "Protect"]).default("Allow").meta({
     description:
-      "Whether voluntary evictions wait for running sessions. Protect blocks node drains for up to maxDurationSeconds. Sleeping Pods are not protected.",
+      "Whether voluntary evictions, such as node drains, end running sessions. Allow: they do. Protect: they wait, for up to maxDurationSeconds. Sleeping Pods are not protected. Set Protect if sessions matter more than quick drains.",
   }),
   isolation,
   workspace: workspaceSpec,

@@ -68,25 +68,26 @@ export const workspaceSpec = withRules(
     .strictObject({
       type: z.enum(["Ephemeral", "Pod", "PerSession"]).default("Ephemeral").meta({
         description:
-          "Ephemeral: no files. Pod: the files at mountPath, until the Pod is deleted. PerSession: the files at mountPath, on a volume per session that outlives its Pods.",
+          "Which files a session finds at its next work item. Ephemeral: none. Pod: those at mountPath, until its Pod is deleted. PerSession: those at mountPath, on a volume per session that outlives its Pods. Set Pod for files that can be lost, and PerSession for others.",
       }),
       claimTemplate: claimTemplate.optional(),
       mountPath: z.string().min(1).max(MAX_PATH).default("/workspace").meta({
-        description: "Absolute path of the kept folder in the session container.",
+        description:
+          "Absolute path of the kept folder in the session container. Change it if your program writes elsewhere.",
       }),
       retainSeconds: seconds(
         7 * DAY,
         MIN_RETAIN,
         MAX_RETAIN,
-        "Seconds to keep a session's volume after its last Pod has ended. Then Berth deletes it with its files.",
+        "Only with type PerSession: seconds to keep a session's volume that no Pod uses. Each use by a Pod, also a sleeping one, starts them again. Then Berth deletes the volume with its files. Raise it if sessions return later.",
       ),
       sizeLimit: z.string().min(1).max(MAX_QUANTITY).optional().meta({
         description:
-          "Only with type Pod: maximum size of a session's files, such as 10Gi. The kubelet evicts a Pod that exceeds it, and the files are lost. Default: no limit.",
+          "Only with type Pod: maximum size of a session's files, such as 10Gi. The kubelet evicts a Pod that exceeds it, and the files are lost. Set it so that one session cannot fill its node's disk. Default: no limit.",
       }),
       sleepSeconds: z.int32().min(0).max(MAX_SLEEP).optional().meta({
         description:
-          "Seconds that a session sleeps in its Pod, keeping its files, before the Pod is deleted. 0: it does not sleep. Default: 1800 with type Pod, else 0. Ephemeral allows only 0.",
+          "Seconds that a session sleeps in its Pod after a work item. Its next item finds the Pod with its files, and starts the time again; otherwise the Pod is deleted. 0, the only value for Ephemeral: it does not sleep. Raise it if messages come later. Default: 1800 with type Pod, else 0.",
       }),
     })
     .prefault({})
