@@ -46,7 +46,6 @@ export function createMetrics(registry: Registry = new Registry()) {
     claims: counter("berth_claims_total", "Polled work items, by the result of the claim.", [...ENVIRONMENT, "result"]),
     journals: counter("berth_journals_total", "Claim Secrets written, by result.", [...ENVIRONMENT, "result"]),
     acks: counter("berth_acks_total", "Acknowledgements, by result.", [...ENVIRONMENT, "result"]),
-    opens: counter("berth_opens_total", "Claims opened, by result.", [...ENVIRONMENT, "result"]),
     touches: counter("berth_touches_total", "Patches that assign a Pod to its session, by attempt.", [
       ...ENVIRONMENT,
       "touch",
@@ -204,7 +203,6 @@ export function createMetrics(registry: Registry = new Registry()) {
       "resource",
     ]),
     workqueueDepth: gauge("berth_workqueue_depth", "Keys waiting in a work queue.", ["queue"]),
-    workqueueAdds: counter("berth_workqueue_adds_total", "Keys added to a work queue.", ["queue"]),
     workqueueRetries: counter("berth_workqueue_retries_total", "Keys added again after an error.", ["queue"]),
     reconcileSeconds: histogram("berth_reconcile_seconds", "Time of one reconcile.", REQUEST_BUCKETS, ["queue"]),
     reconcileErrors: counter("berth_reconcile_errors_total", "Reconciles that ended with an error.", ["queue"]),

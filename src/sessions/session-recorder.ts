@@ -140,7 +140,6 @@ export class SessionRecorder {
   /** The Secret now holds the key. */
   opened(claim: Claim): void {
     const { metrics, labels, clock } = this.#context;
-    metrics.opens.inc({ ...labels, result: "opened" });
     const queuedAt = Date.parse(claim.record.journal.queuedAt);
     if (!Number.isNaN(queuedAt))
       metrics.queuedToOpened.observe(labels, Math.max(0, clock.now() - queuedAt) / SECOND_MS);

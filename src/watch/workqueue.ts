@@ -80,7 +80,6 @@ export class WorkQueue {
 
   add(key: string): void {
     if (this.#ended || this.#dirty.has(key)) return;
-    this.#options.metrics?.workqueueAdds.inc({ queue: this.#options.name });
     this.#dirty.add(key);
     if (!this.#processing.has(key)) this.#enqueue(key);
   }

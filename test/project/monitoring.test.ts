@@ -170,7 +170,6 @@ test("a dashboard or an alert uses every metric that can report a problem", () =
 const NOT_SHOWN = [
   "berth_queue_pending",
   "berth_queue_workers_polling",
-  "berth_opens_total",
   "berth_touches_total",
   "berth_settles_total",
   "berth_workers_scaled_total",
@@ -181,7 +180,6 @@ const NOT_SHOWN = [
   "berth_webhook_deliveries_total",
   "berth_webhook_passed_on_total",
   "berth_hinted_items_total",
-  "berth_workqueue_adds_total",
   "berth_replicas",
 ];
 
